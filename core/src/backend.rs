@@ -1,0 +1,195 @@
+//! What a device must be able to do.
+
+use crate::host::{Slice, SliceMut};
+use crate::{Compute, Format, Kernel, Result, Storage, private::Sealed};
+use core::any::Any;
+use core::fmt;
+
+/// The most operands that a rule may have.
+pub const MAX_OPERANDS: usize = 12;
+
+/// Where memory lives and work is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Device {
+    /// The host, with its SIMD instruction sets.
+    Cpu,
+    /// The host, one element at a time: the reference.
+    Scalar,
+    /// The CUDA device with this index.
+    Cuda(usize),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Cpu => f.write_str("cpu"),
+            Device::Scalar => f.write_str("scalar"),
+            Device::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+/// A device with its memory. Object-safe, small, and not a tensor library.
+pub trait Backend: fmt::Debug + Send + Sync + Sealed {
+    /// Which device it is.
+    fn device(&self) -> Device;
+
+    /// One line for people: device, instruction set, threads.
+    fn describe(&self) -> String;
+
+    /// Allocates one zero-filled storage for each `(format, elements)` requested, side by side in one
+    /// arena: many small states then read like one.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), with nothing allocated.
+    fn allocate(&self, requests: &[(Format, usize)]) -> Result<Vec<Storage>>;
+
+    /// Copies `values` into `storage`, rounding once where the formats differ.
+    ///
+    /// # Errors
+    /// [`Error::Length`](crate::Error::Length) when the lengths differ.
+    fn write(&self, storage: &mut Storage, values: Slice<'_>) -> Result<()>;
+
+    /// Copies `storage` into `values`, rounding once where the formats differ.
+    ///
+    /// # Errors
+    /// [`Error::Length`](crate::Error::Length) when the lengths differ.
+    fn read(&self, storage: &Storage, values: SliceMut<'_>) -> Result<()>;
+
+    /// Memory for [`run`](Backend::run) to keep between passes: tables and chunk lists, valid until the
+    /// shapes change. One for each place that runs passes; empty at first.
+    fn plan(&self) -> Plan;
+
+    /// Runs a rule over all elements of many tensors, in one pass over memory.
+    ///
+    /// The sums that the rule declares are written to `pass.sums`, a row of them for each tensor, in the
+    /// order of [`sums`](crate::sums).
+    ///
+    /// # Errors
+    /// Everything that can be found wrong is found before the first write.
+    fn run(&self, pass: Pass<'_, '_>) -> Result<()>;
+
+    /// `c = alpha op(a) op(b) + beta c`, where `op` transposes as each matrix says. With `beta` 0 the old
+    /// `c` is not read.
+    ///
+    /// Independent of threads; equal between instruction sets and devices within rounding only.
+    ///
+    /// # Errors
+    /// When shapes do not fit, or the formats are not all `f32` or all `f64`.
+    fn matmul(&self, product: MatMul<'_>) -> Result<()>;
+
+    /// Waits until all work given so far is done.
+    ///
+    /// # Errors
+    /// When the device failed meanwhile.
+    fn synchronise(&self) -> Result<()>;
+}
+
+/// What a backend remembers between passes. Opaque to everyone else.
+pub type Plan = Box<dyn Any + Send>;
+
+/// An operand's memory.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum View<'a> {
+    /// Host memory that is only read.
+    Read(Slice<'a>),
+    /// Host memory that may be written.
+    Write(SliceMut<'a>),
+    /// A backend's memory that is only read.
+    ReadStorage(&'a Storage),
+    /// A backend's memory that may be written.
+    WriteStorage(&'a mut Storage),
+}
+
+impl<'a> View<'a> {
+    /// A backend's memory to read: as host memory, where the host can reach it.
+    pub fn read(storage: &'a Storage) -> Self {
+        match storage.memory().host() {
+            Some(slice) => View::Read(slice),
+            None => View::ReadStorage(storage),
+        }
+    }
+
+    /// A backend's memory to write: as host memory, where the host can reach it.
+    pub fn write(storage: &'a mut Storage) -> Self {
+        if storage.memory().host().is_none() {
+            return View::WriteStorage(storage);
+        }
+        match storage.memory_mut().host_mut() {
+            Some(slice) => View::Write(slice),
+            None => unreachable!("memory that the host can read can be written"),
+        }
+    }
+}
+
+/// One tensor's part in a pass.
+#[derive(Debug)]
+pub struct TensorPass<'a> {
+    /// The memory of each operand, in the order of [`Kernel::operands`].
+    pub operands: [Option<View<'a>>; MAX_OPERANDS],
+    /// The number of elements of every operand.
+    pub elements: usize,
+    /// Which row of scalars it takes.
+    pub row: usize,
+}
+
+/// A rule to run over many tensors.
+pub struct Pass<'p, 'a> {
+    /// The rule.
+    pub kernel: &'static Kernel,
+    /// The type in which it calculates.
+    pub compute: Compute,
+    /// The tensors.
+    pub tensors: &'p mut dyn ExactSizeIterator<Item = TensorPass<'a>>,
+    /// Rows of scalars: the gradient scale, then one for each of [`Kernel::scalars`].
+    pub rows: &'p [f64],
+    /// One row for each tensor, in order, of its own scalars ([`Kernel::tensor_scalars`]).
+    pub tensor_scalars: &'p [f64],
+    /// What the backend remembers for this place.
+    pub plan: &'p mut Plan,
+    /// One row for each tensor, in order, of sums ([`Kernel::sums`]); overwritten.
+    pub sums: &'p mut [f64],
+}
+
+impl fmt::Debug for Pass<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pass").field("kernel", &self.kernel.name).finish_non_exhaustive()
+    }
+}
+
+/// A matrix in row-major order.
+#[derive(Debug)]
+pub struct Matrix<'a> {
+    /// Its elements.
+    pub storage: &'a Storage,
+    /// Rows as stored.
+    pub rows: usize,
+    /// Columns as stored.
+    pub columns: usize,
+    /// Whether its transpose is meant.
+    pub transposed: bool,
+}
+
+impl Matrix<'_> {
+    /// Rows and columns of what is meant.
+    pub fn extents(&self) -> (usize, usize) {
+        if self.transposed { (self.columns, self.rows) } else { (self.rows, self.columns) }
+    }
+}
+
+/// `c = alpha op(a) op(b) + beta c`.
+#[derive(Debug)]
+pub struct MatMul<'a> {
+    /// The factor of the product.
+    pub alpha: f64,
+    /// The left factor, m × k.
+    pub a: Matrix<'a>,
+    /// The right factor, k × n.
+    pub b: Matrix<'a>,
+    /// The factor of the old result.
+    pub beta: f64,
+    /// The result, m × n, row-major.
+    pub c: &'a mut Storage,
+}

@@ -1,0 +1,65 @@
+//! What can go wrong in a backend.
+
+use crate::{Device, Format};
+
+/// A failure of a backend, with what was attempted, what was expected and what was got.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Memory could not be had.
+    #[error("{device}: no memory for {bytes} bytes")]
+    OutOfMemory {
+        /// Where it was asked for.
+        device: Device,
+        /// How much.
+        bytes: usize,
+    },
+    /// Two things that must have the same number of elements have not.
+    #[error("{operation}: {what} has {got} elements, expected {expected}")]
+    Length {
+        /// What was attempted.
+        operation: &'static str,
+        /// The thing at fault.
+        what: String,
+        /// Elements expected.
+        expected: usize,
+        /// Elements got.
+        got: usize,
+    },
+    /// An operand is stored in a format that the operation does not take.
+    #[error("{operation}: {what} is stored as {got}, expected {expected}")]
+    Format {
+        /// What was attempted.
+        operation: &'static str,
+        /// The thing at fault.
+        what: String,
+        /// The formats that it takes.
+        expected: String,
+        /// The format got.
+        got: Format,
+    },
+    /// A tensor lives where the backend cannot reach it.
+    #[error("{operation}: {what} is not in memory that {device} can reach")]
+    Unreachable {
+        /// What was attempted.
+        operation: &'static str,
+        /// The thing at fault.
+        what: String,
+        /// The backend.
+        device: Device,
+    },
+    /// A rule was not compiled for the backend.
+    #[error("rule {rule} was not compiled for {device}: link it with the backend's `Link`")]
+    NotLinked {
+        /// The rule.
+        rule: &'static str,
+        /// The backend.
+        device: Device,
+    },
+    /// The backend cannot be had as asked.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// The result of an operation of a backend.
+pub type Result<T, E = Error> = core::result::Result<T, E>;

@@ -1,0 +1,179 @@
+//! A graph as the formulas of a paper.
+
+use super::{Binary, Comparison, Graph, Node, Unary};
+use crate::Role;
+use core::fmt;
+
+/// How tightly a formula binds, to set parentheses only where they are needed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Binds {
+    Choice,
+    Sum,
+    Product,
+    Atom,
+}
+
+struct Formula {
+    text: String,
+    binds: Binds,
+}
+
+impl Formula {
+    fn atom(text: impl Into<String>) -> Formula {
+        Formula { text: text.into(), binds: Binds::Atom }
+    }
+
+    /// The text, in parentheses if it binds less than `least`.
+    fn within(&self, least: Binds) -> String {
+        if self.binds < least { format!("({})", self.text) } else { self.text.clone() }
+    }
+}
+
+/// One line for each store and sum, in an order in which everything used stands above; `ₜ` marks new
+/// values and `ₜ₋₁` those that were loaded. What is used more than once has a line of its own.
+impl fmt::Display for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let live = self.live();
+        let mut uses = vec![0; self.nodes.len()];
+        for (node, _) in self.nodes.iter().zip(&live).filter(|(_, live)| **live) {
+            node.inputs().for_each(|input| uses[input as usize] += 1);
+        }
+        let mut written: Vec<Option<String>> = vec![None; self.nodes.len()];
+        let mut plain_stores = Vec::new();
+        for (operand, &place) in self.operands.iter().zip(&self.stores) {
+            let name = format!("{}ₜ", operand_symbol(operand));
+            match &mut written[place as usize] {
+                empty @ None => *empty = Some(name),
+                Some(first) => plain_stores.push((name, first.clone())),
+            }
+        }
+        let mut formulas: Vec<Formula> = Vec::with_capacity(self.nodes.len());
+        let mut temporaries = 0;
+        for (place, node) in self.nodes.iter().enumerate() {
+            let mut formula = self.formula(node, &formulas);
+            if let (true, Some(name)) = (live[place], &written[place]) {
+                writeln!(f, "{name} = {}", formula.text)?;
+                formula = Formula::atom(name);
+            } else if live[place] && uses[place] > 1 && formula.binds < Binds::Atom {
+                temporaries += 1;
+                writeln!(f, "a{} = {}", subscript(temporaries), formula.text)?;
+                formula = Formula::atom(format!("a{}", subscript(temporaries)));
+            }
+            formulas.push(formula);
+        }
+        for (name, same) in plain_stores {
+            writeln!(f, "{name} = {same}")?;
+        }
+        for (name, place) in &self.sums {
+            writeln!(f, "{name} = Σ {}", formulas[*place as usize].within(Binds::Product))?;
+        }
+        Ok(())
+    }
+}
+
+impl Graph {
+    fn formula(&self, node: &Node, formulas: &[Formula]) -> Formula {
+        if let Some(name) = node.scaled_grad(self) {
+            return Formula::atom(name);
+        }
+        let get = |place: u32| &formulas[place as usize];
+        let binary = |a: u32, sign: &str, b: u32, binds: Binds, right: Binds| Formula {
+            text: format!("{}{sign}{}", get(a).within(binds), get(b).within(right)),
+            binds,
+        };
+        match *node {
+            Node::GradScale => Formula::atom("grad_scale"),
+            Node::Scalar(i) => Formula::atom(symbol(self.scalars[i as usize])),
+            Node::Operand(i) => {
+                let operand = &self.operands[i as usize];
+                let when = if operand.written { "ₜ₋₁" } else { "" };
+                Formula::atom(format!("{}{when}", operand_symbol(operand)))
+            }
+            Node::Literal(bits) => Formula::atom(format!("{}", f64::from_bits(bits))),
+            Node::Unary(Unary::Negate, a) => {
+                Formula { text: format!("−{}", get(a).within(Binds::Product)), binds: Binds::Sum }
+            }
+            Node::Unary(Unary::Sqrt, a) => Formula::atom(format!("√{}", get(a).within(Binds::Atom))),
+            Node::Unary(Unary::Abs, a) => Formula::atom(format!("|{}|", get(a).text)),
+            Node::Binary(Binary::Plus, a, b) => binary(a, " + ", b, Binds::Sum, Binds::Sum),
+            Node::Binary(Binary::Minus, a, b) => binary(a, " − ", b, Binds::Sum, Binds::Product),
+            Node::Binary(Binary::Times, a, b) if a == b => {
+                Formula::atom(format!("{}²", get(a).within(Binds::Atom)))
+            }
+            Node::Binary(Binary::Times, a, b) => binary(a, "·", b, Binds::Product, Binds::Atom),
+            Node::Binary(Binary::Over, a, b) => binary(a, " / ", b, Binds::Product, Binds::Atom),
+            Node::Binary(Binary::Min, a, b) => {
+                Formula::atom(format!("min({}, {})", get(a).text, get(b).text))
+            }
+            Node::Binary(Binary::Max, a, b) => {
+                Formula::atom(format!("max({}, {})", get(a).text, get(b).text))
+            }
+            Node::Compare(comparison, a, b) => {
+                // A flag is set when it is above zero: read it as a word.
+                if let (Node::Literal(0), Comparison::Lt, Node::Scalar(i)) =
+                    (self.nodes[a as usize], comparison, self.nodes[b as usize])
+                {
+                    return Formula::atom(symbol(self.scalars[i as usize]));
+                }
+                let sign = match comparison {
+                    Comparison::Lt => "<",
+                    Comparison::Le => "≤",
+                    Comparison::Eq => "=",
+                };
+                Formula::atom(format!("{} {sign} {}", get(a).text, get(b).text))
+            }
+            Node::Select(mask, yes, no) => match self.sign_of(mask, yes, no) {
+                Some(of) => Formula::atom(format!("sign({})", get(of).text)),
+                None => Formula {
+                    text: format!(
+                        "{} if {} else {}",
+                        get(yes).within(Binds::Sum),
+                        get(mask).text,
+                        get(no).within(Binds::Sum)
+                    ),
+                    binds: Binds::Choice,
+                },
+            },
+        }
+    }
+
+    /// The value whose sign this choice is, in the shape that [`Lane::sign`](crate::Lane::sign) gives it.
+    fn sign_of(&self, mask: u32, yes: u32, no: u32) -> Option<u32> {
+        let at = |place: u32| self.nodes[place as usize];
+        let literal = |place: u32, x: f64| at(place) == Node::Literal(x.to_bits());
+        let Node::Compare(Comparison::Lt, zero, x) = at(mask) else { return None };
+        let Node::Select(below, minus, same) = at(no) else { return None };
+        let shape = literal(zero, 0.0) && literal(yes, 1.0) && literal(minus, -1.0) && same == x;
+        (shape && at(below) == Node::Compare(Comparison::Lt, x, zero)).then_some(x)
+    }
+}
+
+fn operand_symbol(operand: &crate::Operand) -> String {
+    match operand.role {
+        Role::Param => "θ".to_owned(),
+        Role::Grad | Role::State => operand.name.to_owned(),
+    }
+}
+
+/// A name as papers write it: `beta1` is `β₁`, `one_minus_beta1` is `(1 − β₁)`.
+pub(crate) fn symbol(name: &str) -> String {
+    if let Some(rest) = name.strip_prefix("one_minus_") {
+        return format!("(1 − {})", symbol(rest));
+    }
+    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    let index = name[stem.len()..].parse().map(subscript).unwrap_or_default();
+    let greek = match stem {
+        "beta" => "β",
+        "eps" => "ε",
+        "momentum" => "μ",
+        "weight_decay" => "λ",
+        "alpha" => "α",
+        other => other,
+    };
+    format!("{greek}{index}")
+}
+
+fn subscript(number: u32) -> String {
+    let digit = |c: char| c.to_digit(10).and_then(|d| char::from_u32(0x2080 + d)).unwrap_or(c);
+    number.to_string().chars().map(digit).collect()
+}

@@ -1,0 +1,152 @@
+//! Borrowed memory of the host, in any format.
+
+use crate::{Element, Format};
+use half::{bf16, f16};
+
+macro_rules! views {
+    ($($variant:ident $t:ty),*) => {
+        /// A slice that is only read.
+        #[derive(Clone, Copy, Debug)]
+        #[non_exhaustive]
+        pub enum Slice<'a> { $(
+            #[doc = concat!("Elements of `", stringify!($t), "`.")]
+            $variant(&'a [$t]),
+        )* }
+
+        /// A slice that may be written.
+        #[derive(Debug)]
+        #[non_exhaustive]
+        pub enum SliceMut<'a> { $(
+            #[doc = concat!("Elements of `", stringify!($t), "`.")]
+            $variant(&'a mut [$t]),
+        )* }
+
+        impl<'a> Slice<'a> {
+            /// How the elements are stored.
+            pub fn format(&self) -> Format {
+                match self { $(Slice::$variant(_) => Format::$variant),* }
+            }
+
+            /// The number of elements.
+            pub fn len(&self) -> usize {
+                match self { $(Slice::$variant(s) => s.len()),* }
+            }
+
+            /// The address of the first element.
+            pub fn address(&self) -> *const u8 {
+                match self { $(Slice::$variant(s) => s.as_ptr().cast()),* }
+            }
+
+            /// The elements as bytes, in the host's byte order.
+            pub fn bytes(&self) -> &'a [u8] {
+                match self { $(Slice::$variant(s) => bytemuck::cast_slice(s)),* }
+            }
+
+            /// Element `i`, exactly.
+            ///
+            /// # Panics
+            /// When there is none.
+            pub fn get(&self, i: usize) -> f64 {
+                match self { $(Slice::$variant(s) => s[i].to_f64()),* }
+            }
+
+            /// The slice, if its elements are `T`.
+            pub fn as_slice<T: Element>(&self) -> Option<&'a [T]> {
+                match self { $(Slice::$variant(s) => bytemuck::try_cast_slice(s).ok().filter(|_| T::FORMAT == Format::$variant)),* }
+            }
+        }
+
+        impl<'a> SliceMut<'a> {
+            /// How the elements are stored.
+            pub fn format(&self) -> Format {
+                self.as_ref().format()
+            }
+
+            /// The number of elements.
+            pub fn len(&self) -> usize {
+                self.as_ref().len()
+            }
+
+            /// The address of the first element.
+            pub fn address(&mut self) -> *mut u8 {
+                match self { $(SliceMut::$variant(s) => s.as_mut_ptr().cast()),* }
+            }
+
+            /// The same slice, to read.
+            pub fn as_ref(&self) -> Slice<'_> {
+                match self { $(SliceMut::$variant(s) => Slice::$variant(s)),* }
+            }
+
+            /// The same slice for a shorter time.
+            pub fn reborrow(&mut self) -> SliceMut<'_> {
+                match self { $(SliceMut::$variant(s) => SliceMut::$variant(s)),* }
+            }
+
+            /// The elements as bytes, in the host's byte order.
+            pub fn bytes_mut(&mut self) -> &mut [u8] {
+                match self { $(SliceMut::$variant(s) => bytemuck::cast_slice_mut(s)),* }
+            }
+
+            /// Sets every element to the one nearest to `value`.
+            pub fn fill(&mut self, value: f64) {
+                match self { $(SliceMut::$variant(s) => s.fill(Element::from_f64(value))),* }
+            }
+
+            /// Sets element `i` to the one nearest to `value`.
+            ///
+            /// # Panics
+            /// When there is none.
+            pub fn set(&mut self, i: usize, value: f64) {
+                match self { $(SliceMut::$variant(s) => s[i] = Element::from_f64(value)),* }
+            }
+
+            /// The slice, if its elements are `T`.
+            pub fn into_slice<T: Element>(self) -> Option<&'a mut [T]> {
+                match self { $(SliceMut::$variant(s) if T::FORMAT == Format::$variant => bytemuck::try_cast_slice_mut(s).ok(),)* _ => None }
+            }
+        }
+
+        $(
+            impl<'a> From<&'a [$t]> for Slice<'a> {
+                fn from(slice: &'a [$t]) -> Self {
+                    Slice::$variant(slice)
+                }
+            }
+            impl<'a> From<&'a mut [$t]> for SliceMut<'a> {
+                fn from(slice: &'a mut [$t]) -> Self {
+                    SliceMut::$variant(slice)
+                }
+            }
+        )*
+    };
+}
+views!(F64 f64, F32 f32, Bf16 bf16, F16 f16);
+
+impl Slice<'_> {
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl SliceMut<'_> {
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Copies `from`, rounding to this slice's format once if it is another.
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    pub fn copy_from(&mut self, from: Slice<'_>) {
+        assert_eq!(self.len(), from.len(), "copy between slices of different lengths");
+        if self.format() == from.format() {
+            self.bytes_mut().copy_from_slice(from.bytes());
+        } else {
+            for i in 0..from.len() {
+                self.set(i, from.get(i));
+            }
+        }
+    }
+}

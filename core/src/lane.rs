@@ -1,0 +1,129 @@
+//! The arithmetic of one register of elements.
+
+use crate::private::Sealed;
+use core::ops::{Add, Div, Mul, Neg, Sub};
+
+/// The one vocabulary in which rules are written.
+///
+/// A value is many elements at once: a SIMD register, one number (the reference), or a symbol that
+/// stands for them ([`Expr`](crate::Expr)). Every operation is exact IEEE 754: `+ - * /` and
+/// [`sqrt`](Lane::sqrt) are correctly rounded, the others are defined below down to their treatment of
+/// NaN. There is no fused multiply-add, so that every lane gives the same bits.
+///
+/// Literals are written as plain `f64` on either side of an operator (`1.0 - x`).
+pub trait Lane:
+    Arithmetic
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + Add<f64, Output = Self>
+    + Sub<f64, Output = Self>
+    + Mul<f64, Output = Self>
+    + Div<f64, Output = Self>
+{
+    /// The sign of each element: 1 above zero, -1 below; ±0 and NaN are kept as they are, so that a NaN
+    /// stays visible.
+    #[inline(always)]
+    fn sign(self) -> Self {
+        let zero = Self::lit(0.0);
+        Self::select(zero.lt(self), Self::lit(1.0), Self::select(self.lt(zero), Self::lit(-1.0), self))
+    }
+
+    /// `x * x`.
+    #[inline(always)]
+    fn square(self) -> Self {
+        self.times(self)
+    }
+
+    /// Chooses by a scalar that is used as a flag: `yes` where `flag` is above zero, else `no`. What is
+    /// not chosen leaves no trace, not even through an infinity.
+    #[inline(always)]
+    fn when(flag: Self, yes: Self, no: Self) -> Self {
+        Self::select(Self::lit(0.0).lt(flag), yes, no)
+    }
+}
+
+/// What a register type brings; [`operators!`](crate::operators) makes a [`Lane`] of it.
+pub trait Arithmetic: Copy + Send + Sync + Sized + Sealed + 'static {
+    /// The outcome of a comparison, one truth value an element.
+    type Mask: Copy;
+    /// The same number in every element, rounded once to the type of the elements.
+    fn lit(x: f64) -> Self;
+    /// `self + other`.
+    fn plus(self, other: Self) -> Self;
+    /// `self - other`.
+    fn minus(self, other: Self) -> Self;
+    /// `self * other`.
+    fn times(self, other: Self) -> Self;
+    /// `self / other`.
+    fn over(self, other: Self) -> Self;
+    /// The sign bit flipped.
+    fn negate(self) -> Self;
+    /// The square root, correctly rounded.
+    fn sqrt(self) -> Self;
+    /// The sign bit cleared.
+    fn abs(self) -> Self;
+    /// Exactly `self < other ? self : other`: `other` where either is NaN.
+    fn min(self, other: Self) -> Self;
+    /// Exactly `self > other ? self : other`: `other` where either is NaN.
+    fn max(self, other: Self) -> Self;
+    /// `self < other`, false where either is NaN.
+    fn lt(self, other: Self) -> Self::Mask;
+    /// `self <= other`, false where either is NaN.
+    fn le(self, other: Self) -> Self::Mask;
+    /// `self == other`, false where either is NaN.
+    fn eq(self, other: Self) -> Self::Mask;
+    /// `yes` where the mask is true, else `no`.
+    fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
+}
+
+/// `f64 op L`, so that a rule may write `1.0 - x` with the literal in front.
+///
+/// Implemented by [`operators!`](crate::operators) for every lane; one bound implies all four operators.
+pub trait Literal<L>:
+    Add<L, Output = L> + Sub<L, Output = L> + Mul<L, Output = L> + Div<L, Output = L>
+{
+}
+
+/// Gives a register type that is [`Arithmetic`] its operators, literals on either side included, and
+/// makes it a [`Lane`].
+#[macro_export]
+macro_rules! operators {
+    ($lane:ty) => {
+        $crate::operators!(@binary $lane, Add add plus, Sub sub minus, Mul mul times, Div div over);
+        impl ::core::ops::Neg for $lane {
+            type Output = Self;
+            #[inline(always)]
+            fn neg(self) -> Self {
+                $crate::Arithmetic::negate(self)
+            }
+        }
+        impl $crate::Literal<$lane> for f64 {}
+        impl $crate::Lane for $lane {}
+    };
+    (@binary $lane:ty, $($trait:ident $method:ident $does:ident),*) => { $(
+        impl ::core::ops::$trait for $lane {
+            type Output = Self;
+            #[inline(always)]
+            fn $method(self, other: Self) -> Self {
+                $crate::Arithmetic::$does(self, other)
+            }
+        }
+        impl ::core::ops::$trait<f64> for $lane {
+            type Output = Self;
+            #[inline(always)]
+            fn $method(self, other: f64) -> Self {
+                $crate::Arithmetic::$does(self, <$lane as $crate::Arithmetic>::lit(other))
+            }
+        }
+        impl ::core::ops::$trait<$lane> for f64 {
+            type Output = $lane;
+            #[inline(always)]
+            fn $method(self, other: $lane) -> $lane {
+                $crate::Arithmetic::$does(<$lane as $crate::Arithmetic>::lit(self), other)
+            }
+        }
+    )* };
+}

@@ -1,0 +1,48 @@
+//! The vocabulary of fallline.
+//!
+//! A [`Rule`] is a pure function of numbers, written once over a [`Lane`], the arithmetic of one
+//! register of elements. The same rule is
+//!
+//! - the scalar reference, with [`Scalar<f32>`](Scalar) or [`Scalar<f64>`](Scalar) as its lane;
+//! - a SIMD kernel, with a register of the CPU backend as its lane;
+//! - a [`Graph`] that can be printed, evaluated or compiled for a device, with [`Expr`] as its lane.
+//!
+//! Storage is apart from arithmetic: a [`Format`] says how a tensor is kept, a [`Compute`] in which
+//! type a rule calculates, and the [`codec`]s between them are specified here, bit for bit.
+//!
+//! A [`Backend`] runs erased rules ([`Kernel`]) over the memory of users and its own. This crate knows
+//! no algorithm and no instruction set, and holds no unsafe code.
+
+#![forbid(unsafe_code)]
+
+pub mod backend;
+pub mod codec;
+mod error;
+mod expr;
+mod format;
+pub mod host;
+mod kernel;
+mod lane;
+pub mod math;
+mod rule;
+mod scalar;
+mod shape;
+pub mod sums;
+mod tensor;
+
+pub use backend::{Backend, Device};
+pub use error::{Error, Result};
+pub use expr::{Binary, Comparison, Condition, Expr, Graph, Node, Unary};
+pub use format::{Compute, Element, Format};
+pub use kernel::{Kernel, Link};
+pub use lane::{Arithmetic, Lane, Literal};
+pub use rule::{Array, Operand, Role, Rule, ScalarDef, apply};
+pub use scalar::Scalar;
+pub use shape::Shape;
+pub use tensor::{Memory, Storage, Tensor};
+
+#[doc(hidden)]
+pub mod private {
+    /// Lanes and backends are sealed until 1.0: their contracts may still grow.
+    pub trait Sealed {}
+}

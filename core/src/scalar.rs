@@ -1,0 +1,101 @@
+//! The reference lane: one element.
+
+use crate::{Arithmetic, private::Sealed};
+
+/// One number as a lane: the reference that every other lane must match bit for bit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(transparent)]
+pub struct Scalar<T>(
+    /// The number.
+    pub T,
+);
+
+macro_rules! scalar {
+    ($t:ty, $sqrt:path) => {
+        impl Sealed for Scalar<$t> {}
+        impl Arithmetic for Scalar<$t> {
+            type Mask = bool;
+            #[inline(always)]
+            fn lit(x: f64) -> Self {
+                Scalar(x as $t)
+            }
+            #[inline(always)]
+            fn plus(self, other: Self) -> Self {
+                Scalar(self.0 + other.0)
+            }
+            #[inline(always)]
+            fn minus(self, other: Self) -> Self {
+                Scalar(self.0 - other.0)
+            }
+            #[inline(always)]
+            fn times(self, other: Self) -> Self {
+                Scalar(self.0 * other.0)
+            }
+            #[inline(always)]
+            fn over(self, other: Self) -> Self {
+                Scalar(self.0 / other.0)
+            }
+            #[inline(always)]
+            fn negate(self) -> Self {
+                Scalar(-self.0)
+            }
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                Scalar($sqrt(self.0))
+            }
+            #[inline(always)]
+            fn abs(self) -> Self {
+                Scalar(self.0.abs())
+            }
+            #[inline(always)]
+            fn min(self, other: Self) -> Self {
+                if self.0 < other.0 { self } else { other }
+            }
+            #[inline(always)]
+            fn max(self, other: Self) -> Self {
+                if self.0 > other.0 { self } else { other }
+            }
+            #[inline(always)]
+            fn lt(self, other: Self) -> bool {
+                self.0 < other.0
+            }
+            #[inline(always)]
+            fn le(self, other: Self) -> bool {
+                self.0 <= other.0
+            }
+            #[inline(always)]
+            fn eq(self, other: Self) -> bool {
+                self.0 == other.0
+            }
+            #[inline(always)]
+            fn select(mask: bool, yes: Self, no: Self) -> Self {
+                if mask { yes } else { no }
+            }
+        }
+        crate::operators!(Scalar<$t>);
+    };
+}
+scalar!(f32, f32::sqrt);
+scalar!(f64, f64::sqrt);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Lane;
+
+    #[test]
+    fn min_max_and_sign_treat_nan_as_documented() {
+        let (nan, one) = (Scalar(f32::NAN), Scalar(1.0));
+        assert_eq!(nan.min(one), one);
+        assert_eq!(one.max(nan).0.to_bits(), f32::NAN.to_bits());
+        assert!(nan.sign().0.is_nan());
+        assert_eq!(Scalar(-0.0f32).sign().0.to_bits(), (-0.0f32).to_bits());
+        assert_eq!(Scalar(-3.0f64).sign(), Scalar(-1.0));
+    }
+
+    #[test]
+    fn when_hides_what_it_does_not_choose() {
+        let inf = Scalar(f64::INFINITY);
+        assert_eq!(Lane::when(Scalar(0.0), inf * 0.0, Scalar(2.0)), Scalar(2.0));
+    }
+}

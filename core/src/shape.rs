@@ -1,0 +1,54 @@
+//! The extents of a tensor.
+
+use core::fmt;
+
+/// The extents of a tensor, outermost first; empty for a 0-dimensional one, which has one element.
+///
+/// ```
+/// use fallline_core::Shape;
+/// assert_eq!(Shape::from([3, 4]).elements(), 12);
+/// assert_eq!(Shape::from([]).elements(), 1);
+/// assert_eq!(Shape::from([5, 0]).elements(), 0);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Shape(Box<[usize]>);
+
+impl Shape {
+    /// The number of elements: the product of the extents, 1 without any.
+    ///
+    /// Saturates instead of wrapping, so that no allocation can succeed for a count that overflowed.
+    pub fn elements(&self) -> usize {
+        if self.0.contains(&0) {
+            return 0;
+        }
+        self.0.iter().fold(1, |product, &extent| product.saturating_mul(extent))
+    }
+
+    /// The extents.
+    pub fn extents(&self) -> &[usize] {
+        &self.0
+    }
+
+    /// The number of dimensions.
+    pub fn rank(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl<const N: usize> From<[usize; N]> for Shape {
+    fn from(extents: [usize; N]) -> Self {
+        Shape(extents.into())
+    }
+}
+
+impl From<&[usize]> for Shape {
+    fn from(extents: &[usize]) -> Self {
+        Shape(extents.into())
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter()).finish()
+    }
+}

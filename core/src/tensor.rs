@@ -1,0 +1,151 @@
+//! Memory that a backend owns, and tensors in it.
+
+use crate::host::{Slice, SliceMut};
+use crate::{Backend, Element, Format, Result, Shape};
+use core::any::Any;
+use core::fmt;
+use std::sync::Arc;
+
+/// A backend's piece of memory, behind a [`Storage`].
+pub trait Memory: Any + Send + Sync + fmt::Debug {
+    /// The elements, where the host can reach them.
+    fn host(&self) -> Option<Slice<'_>>;
+    /// The elements to write, where the host can reach them.
+    fn host_mut(&mut self) -> Option<SliceMut<'_>>;
+}
+
+/// Elements of one format in memory that a backend allocated.
+#[derive(Debug)]
+pub struct Storage {
+    format: Format,
+    len: usize,
+    memory: Box<dyn Memory>,
+}
+
+impl Storage {
+    /// Wraps a backend's memory of `len` elements. Called by backends.
+    pub fn new(format: Format, len: usize, memory: Box<dyn Memory>) -> Storage {
+        Storage { format, len, memory }
+    }
+
+    /// How the elements are stored.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The backend's own view of it.
+    pub fn memory(&self) -> &dyn Memory {
+        &*self.memory
+    }
+
+    /// The backend's own view of it, to write.
+    pub fn memory_mut(&mut self) -> &mut dyn Memory {
+        &mut *self.memory
+    }
+}
+
+/// An array in a backend's memory.
+#[derive(Debug)]
+pub struct Tensor {
+    backend: Arc<dyn Backend>,
+    storage: Storage,
+    shape: Shape,
+}
+
+impl Tensor {
+    /// A tensor of zeros.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    pub fn zeros(backend: &Arc<dyn Backend>, format: Format, shape: impl Into<Shape>) -> Result<Tensor> {
+        let shape = shape.into();
+        let mut storages = backend.allocate(&[(format, shape.elements())])?;
+        let storage = storages.remove(0);
+        Ok(Tensor { backend: Arc::clone(backend), storage, shape })
+    }
+
+    /// A tensor with the elements of `values`, in row-major order.
+    ///
+    /// # Errors
+    /// [`Error::Length`](crate::Error::Length) when the shape has another number of elements;
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    pub fn from_slice<T: Element>(
+        backend: &Arc<dyn Backend>,
+        values: &[T],
+        shape: impl Into<Shape>,
+    ) -> Result<Tensor>
+    where
+        for<'a> Slice<'a>: From<&'a [T]>,
+    {
+        let shape = shape.into();
+        if shape.elements() != values.len() {
+            return Err(crate::Error::Length {
+                operation: "tensor",
+                what: format!("a slice for shape {shape}"),
+                expected: shape.elements(),
+                got: values.len(),
+            });
+        }
+        let mut tensor = Tensor::zeros(backend, T::FORMAT, shape)?;
+        backend.write(&mut tensor.storage, values.into())?;
+        Ok(tensor)
+    }
+
+    /// The elements, in row-major order, rounded to `T` if they are stored otherwise.
+    ///
+    /// # Errors
+    /// When the backend cannot read them.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>>
+    where
+        for<'a> SliceMut<'a>: From<&'a mut [T]>,
+    {
+        let mut values = vec![T::default(); self.storage.len()];
+        self.backend.read(&self.storage, values.as_mut_slice().into())?;
+        Ok(values)
+    }
+
+    /// Its extents.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// How its elements are stored.
+    pub fn format(&self) -> Format {
+        self.storage.format()
+    }
+
+    /// The backend that holds it.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    /// Its memory.
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// Its memory, to write.
+    pub fn storage_mut(&mut self) -> &mut Storage {
+        &mut self.storage
+    }
+
+    /// The elements as a slice, if the host can reach them and they are `T`.
+    pub fn as_slice<T: Element>(&self) -> Option<&[T]> {
+        self.storage.memory().host()?.as_slice()
+    }
+
+    /// The elements as a mutable slice, if the host can reach them and they are `T`.
+    pub fn as_mut_slice<T: Element>(&mut self) -> Option<&mut [T]> {
+        self.storage.memory_mut().host_mut()?.into_slice()
+    }
+}
