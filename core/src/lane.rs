@@ -23,12 +23,11 @@ pub trait Lane:
     + Mul<f64, Output = Self>
     + Div<f64, Output = Self>
 {
-    /// The sign of each element: 1 above zero, -1 below; ±0 and NaN are kept as they are, so that a NaN
-    /// stays visible.
+    /// The sign of each element: 1 above zero, -1 below, and +0 for ±0 and NaN, as `torch.sign` has it.
     #[inline(always)]
     fn sign(self) -> Self {
         let zero = Self::lit(0.0);
-        Self::select(zero.lt(self), Self::lit(1.0), Self::select(self.lt(zero), Self::lit(-1.0), self))
+        Self::select(zero.lt(self), Self::lit(1.0), Self::select(self.lt(zero), Self::lit(-1.0), zero))
     }
 
     /// `x * x`.

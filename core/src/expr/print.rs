@@ -142,8 +142,8 @@ impl Graph {
         let at = |place: u32| self.nodes[place as usize];
         let literal = |place: u32, x: f64| at(place) == Node::Literal(x.to_bits());
         let Node::Compare(Comparison::Lt, zero, x) = at(mask) else { return None };
-        let Node::Select(below, minus, same) = at(no) else { return None };
-        let shape = literal(zero, 0.0) && literal(yes, 1.0) && literal(minus, -1.0) && same == x;
+        let Node::Select(below, minus, rest) = at(no) else { return None };
+        let shape = literal(zero, 0.0) && literal(yes, 1.0) && literal(minus, -1.0) && rest == zero;
         (shape && at(below) == Node::Compare(Comparison::Lt, x, zero)).then_some(x)
     }
 }

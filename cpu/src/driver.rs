@@ -1,0 +1,370 @@
+//! The one driver: every pass over memory goes through here.
+
+use crate::codec::{Codec, Coded, supported};
+use crate::entries::{Compiled, Entries, Entry};
+use crate::isa::Isa;
+use crate::plan::{Chunk, Chunks};
+use crate::pool::Pool;
+use core::mem::MaybeUninit;
+use fallline_core::backend::{MAX_OPERANDS, Pass, View};
+use fallline_core::sums::{ACCUMULATORS, SEGMENT, fold, segments};
+use fallline_core::{Compute, Device, Error, Format, Kernel, Result};
+
+/// Elements that are decoded at once into scratch, where an operand is not stored as it is computed: a
+/// block of all operands stays in the first-level cache. A whole row of accumulators, so that sums line up.
+const BLOCK: usize = ACCUMULATORS;
+
+/// The most sums that a rule may have.
+const MAX_SUMS: usize = 8;
+
+/// Passes over fewer elements run on the calling thread: waking the pool costs more.
+const INLINE: usize = 256 * 1024;
+
+/// An operand's memory, checked.
+#[derive(Clone, Copy, Debug)]
+struct Stored {
+    address: *mut u8,
+    format: Format,
+}
+
+/// What the CPU remembers between passes.
+#[derive(Debug, Default)]
+pub(crate) struct CpuPlan {
+    chunks: Chunks,
+    /// For each tensor, its length and row, then its operands in `stored`.
+    tensors: Vec<(usize, usize)>,
+    stored: Vec<Stored>,
+    rows32: Vec<f32>,
+    rows64: Vec<f64>,
+    partials: Vec<f64>,
+}
+
+// SAFETY: the addresses in `stored` are overwritten at the start of each pass and used only during it,
+// while the pass holds the borrows that they come from.
+unsafe impl Send for CpuPlan {}
+
+/// Runs a pass.
+pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> Result<()> {
+    let Pass { kernel, compute, tensors, rows, tensor_scalars, plan, sums } = pass;
+    let scalars = Scalars { shared: rows, own: tensor_scalars };
+    let entries =
+        kernel.host.downcast_ref::<Entries>().ok_or(Error::NotLinked { rule: kernel.name, device })?;
+    let Some(plan) = plan.downcast_mut::<CpuPlan>() else {
+        return Err(Error::Unavailable(format!("{}: the plan is another backend's", kernel.name)));
+    };
+    assert!(
+        kernel.sums.len() <= MAX_SUMS && kernel.operands.len() <= MAX_OPERANDS,
+        "{kernel:?} is too large"
+    );
+
+    plan.tensors.clear();
+    plan.stored.clear();
+    for (index, tensor) in tensors.enumerate() {
+        plan.tensors.push((tensor.elements, tensor.row));
+        for (operand, view) in kernel.operands.iter().zip(tensor.operands) {
+            plan.stored.push(check(device, kernel, compute, index, operand, view, tensor.elements)?);
+        }
+    }
+    plan.chunks.prepare(plan.tensors.iter().map(|&(elements, _)| elements), pool.threads());
+    if sums.len() != plan.tensors.len() * kernel.sums.len() {
+        return Err(Error::Length {
+            operation: kernel.name,
+            what: "the table of sums".into(),
+            expected: plan.tensors.len() * kernel.sums.len(),
+            got: sums.len(),
+        });
+    }
+    plan.partials.clear();
+    plan.partials.resize(plan.chunks.total_segments * kernel.sums.len(), 0.0);
+    match compute {
+        Compute::F32 => {
+            let mut rows = core::mem::take(&mut plan.rows32);
+            lay_rows(kernel, &scalars, plan, &mut rows)?;
+            execute(entries, isa, pool, kernel, plan, &rows);
+            plan.rows32 = rows;
+        }
+        Compute::F64 => {
+            let mut rows = core::mem::take(&mut plan.rows64);
+            lay_rows(kernel, &scalars, plan, &mut rows)?;
+            execute(entries, isa, pool, kernel, plan, &rows);
+            plan.rows64 = rows;
+        }
+    }
+    let count = kernel.sums.len();
+    for (tensor, row) in sums.chunks_exact_mut(count.max(1)).enumerate() {
+        let first = plan.chunks.segments[tensor];
+        let last = first + segments(plan.tensors[tensor].0);
+        for (s, sum) in row.iter_mut().enumerate() {
+            *sum = fold((first..last).map(|segment| plan.partials[segment * count + s]));
+        }
+    }
+    Ok(())
+}
+
+/// An operand's address, if its memory is what the rule needs.
+fn check(
+    device: Device,
+    kernel: &Kernel,
+    compute: Compute,
+    index: usize,
+    operand: &fallline_core::Operand,
+    view: Option<View<'_>>,
+    elements: usize,
+) -> Result<Stored> {
+    let what = || format!("operand {} of tensor {index}", operand.name);
+    let (address, format, len) = match view {
+        Some(View::Write(mut slice)) => (slice.address(), slice.format(), slice.len()),
+        Some(View::Read(slice)) if !operand.written => {
+            (slice.address().cast_mut(), slice.format(), slice.len())
+        }
+        _ => return Err(Error::Unreachable { operation: kernel.name, what: what(), device }),
+    };
+    if len != elements {
+        return Err(Error::Length { operation: kernel.name, what: what(), expected: elements, got: len });
+    }
+    if !supported(format, compute) {
+        let expected = Format::ALL.map(Format::name).join(", ");
+        return Err(Error::Format { operation: kernel.name, what: what(), expected, got: format });
+    }
+    Ok(Stored { address, format })
+}
+
+/// The scalars of a pass: rows that tensors share, and a row for each tensor of its own.
+struct Scalars<'a> {
+    shared: &'a [f64],
+    own: &'a [f64],
+}
+
+/// Lays out the rows of scalars in the compute type: the pass's own, or, where tensors have scalars of
+/// their own, one row for each tensor.
+fn lay_rows<T: Compiled>(
+    kernel: &Kernel,
+    scalars: &Scalars<'_>,
+    plan: &mut CpuPlan,
+    rows: &mut Vec<T>,
+) -> Result<()> {
+    let shared = 1 + kernel.scalars.len();
+    let own = kernel.tensor_scalars.len();
+    let wrong = |what: &str, expected, got| Error::Length {
+        operation: kernel.name,
+        what: what.into(),
+        expected,
+        got,
+    };
+    let count = scalars.shared.len() / shared;
+    if count * shared != scalars.shared.len() {
+        return Err(wrong("the table of scalars", (count + 1) * shared, scalars.shared.len()));
+    }
+    if let Some(&(_, row)) = plan.tensors.iter().find(|(_, row)| *row >= count) {
+        return Err(wrong("the table of scalars", (row + 1) * shared, scalars.shared.len()));
+    }
+    if scalars.own.len() != plan.tensors.len() * own {
+        return Err(wrong("the tensors' own scalars", plan.tensors.len() * own, scalars.own.len()));
+    }
+    rows.clear();
+    if own == 0 {
+        rows.extend(scalars.shared.iter().map(|&x| T::from_f64(x)));
+        return Ok(());
+    }
+    for (index, tensor) in plan.tensors.iter_mut().enumerate() {
+        rows.extend(scalars.shared[tensor.1 * shared..][..shared].iter().map(|&x| T::from_f64(x)));
+        rows.extend(scalars.own[index * own..][..own].iter().map(|&x| T::from_f64(x)));
+        tensor.1 = index;
+    }
+    Ok(())
+}
+
+/// Everything that the work on a chunk needs, shared by the threads.
+struct Work<'a, T> {
+    entry: Entry<T>,
+    isa: Isa,
+    kernel: &'a Kernel,
+    plan: &'a CpuPlan,
+    rows: &'a [T],
+    partials: Partials,
+}
+
+/// Where partial sums are written: each segment's row by one thread.
+#[derive(Clone, Copy)]
+struct Partials(*mut f64);
+
+impl<T> Work<'_, T> {
+    /// # Safety
+    /// No other thread works on the segment, and its row lies within the table of partial sums.
+    unsafe fn write_partial(&self, segment: usize, sum: usize, value: f64) {
+        // SAFETY: the caller's contract.
+        unsafe { self.partials.0.add(segment * self.kernel.sums.len() + sum).write(value) }
+    }
+}
+
+// SAFETY: threads work on different chunks: the addresses that they write, and the rows of partial sums,
+// do not overlap.
+unsafe impl<T: Sync> Sync for Work<'_, T> {}
+
+fn execute<T: Compiled + Coded>(
+    entries: &Entries,
+    isa: Isa,
+    pool: &Pool,
+    kernel: &'static Kernel,
+    plan: &mut CpuPlan,
+    rows: &[T],
+) {
+    let partials = Partials(plan.partials.as_mut_ptr());
+    let work = Work { entry: T::entry(entries, isa), isa, kernel, plan, rows, partials };
+    let chunks = &work.plan.chunks;
+    if chunks.total_elements <= INLINE || pool.threads() == 1 {
+        chunks.list.iter().for_each(|chunk| run_chunk(&work, chunk));
+    } else {
+        pool.for_each(0..chunks.bins.len(), |bin| {
+            chunks.list[chunks.bins[bin].clone()].iter().for_each(|chunk| run_chunk(&work, chunk));
+        });
+    }
+}
+
+fn run_chunk<T: Compiled + Coded>(work: &Work<'_, T>, chunk: &Chunk) {
+    let kernel = work.kernel;
+    let count = kernel.operands.len();
+    let stored = &work.plan.stored[chunk.tensor * count..][..count];
+    let width = 1 + kernel.scalars.len() + kernel.tensor_scalars.len();
+    let row = &work.rows[work.plan.tensors[chunk.tensor].1 * width..][..width];
+    let first_segment = work.plan.chunks.segments[chunk.tensor] + chunk.start / SEGMENT;
+    let native = T::COMPUTE.format();
+    if stored.iter().any(|operand| operand.format != native) {
+        return run_decoded(work, chunk, stored, row, first_segment);
+    }
+
+    let mut addresses = [core::ptr::null_mut::<T>(); MAX_OPERANDS];
+    for (address, operand) in addresses.iter_mut().zip(stored) {
+        // SAFETY: the chunk lies within the tensor, whose memory was checked.
+        *address = unsafe { operand.address.cast::<T>().add(chunk.start) };
+    }
+    if kernel.sums.is_empty() {
+        // SAFETY: the addresses are those of `chunk.elements` elements each, borrowed for the pass, the
+        // written ones mutably; the machine has the instruction set (checked when it was chosen).
+        return unsafe {
+            (work.entry)(row.as_ptr(), addresses.as_ptr(), chunk.elements, core::ptr::null_mut())
+        };
+    }
+    let mut accumulators = Accumulators::<T>::new(kernel.sums.len());
+    for (k, start) in (0..chunk.elements).step_by(SEGMENT).enumerate() {
+        let elements = SEGMENT.min(chunk.elements - start);
+        // SAFETY: as above; the accumulators hold a row for each sum, and this is at most a segment.
+        unsafe { (work.entry)(row.as_ptr(), addresses.as_ptr(), elements, accumulators.start()) };
+        for address in &mut addresses[..count] {
+            // SAFETY: at most one past the last element.
+            *address = unsafe { address.add(elements) };
+        }
+        accumulators.finish(work, first_segment + k);
+    }
+}
+
+/// A row of accumulators for each sum, on the stack.
+#[repr(C, align(64))]
+struct Accumulators<T> {
+    rows: [MaybeUninit<[T; ACCUMULATORS]>; MAX_SUMS],
+    count: usize,
+}
+
+impl<T: Compiled + Coded> Accumulators<T> {
+    fn new(count: usize) -> Self {
+        let mut rows = [const { MaybeUninit::uninit() }; MAX_SUMS];
+        rows[..count].fill(MaybeUninit::new([T::default(); ACCUMULATORS]));
+        Accumulators { rows, count }
+    }
+
+    fn start(&mut self) -> *mut T {
+        self.rows.as_mut_ptr().cast()
+    }
+
+    /// Folds the accumulators of a segment into its partial sums, and clears them.
+    fn finish(&mut self, work: &Work<'_, T>, segment: usize) {
+        for (s, row) in self.rows[..self.count].iter_mut().enumerate() {
+            // SAFETY: the first `count` rows were initialised.
+            let row = unsafe { row.assume_init_mut() };
+            let total = tree(work.isa, row).to_f64();
+            *row = [T::default(); ACCUMULATORS];
+            // SAFETY: this thread alone works on the chunk that the segment is in.
+            unsafe { work.write_partial(segment, s, total) };
+        }
+    }
+}
+
+/// `row[j] += row[j + half]` for halves of 128, 64, … 1.
+#[inline(always)]
+fn halve<T: Compiled>(row: &mut [T; ACCUMULATORS]) -> T {
+    let mut half = ACCUMULATORS / 2;
+    while half > 0 {
+        let (low, high) = row.split_at_mut(half);
+        for (a, b) in low.iter_mut().zip(&high[..half]) {
+            *a = a.plus(*b);
+        }
+        half /= 2;
+    }
+    row[0]
+}
+
+fn tree<T: Compiled>(isa: Isa, row: &mut [T; ACCUMULATORS]) -> T {
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn avx2<T: Compiled>(row: &mut [T; ACCUMULATORS]) -> T {
+        halve(row)
+    }
+    #[cfg(target_arch = "x86_64")]
+    if isa >= Isa::Avx2 {
+        // SAFETY: the machine has the instruction set (checked when it was chosen).
+        return unsafe { avx2(row) };
+    }
+    let _ = isa;
+    halve(row)
+}
+
+/// A block of every operand, decoded.
+#[repr(C, align(64))]
+struct Scratch<T>([MaybeUninit<[T; BLOCK]>; MAX_OPERANDS]);
+
+/// A chunk with operands that are not stored as they are computed: block by block through scratch.
+fn run_decoded<T: Compiled + Coded>(
+    work: &Work<'_, T>,
+    chunk: &Chunk,
+    stored: &[Stored],
+    row: &[T],
+    first_segment: usize,
+) {
+    let mut scratch = Scratch::<T>([const { MaybeUninit::uninit() }; MAX_OPERANDS]);
+    let mut codecs: [Option<Codec<T>>; MAX_OPERANDS] = [const { None }; MAX_OPERANDS];
+    for (codec, operand) in codecs.iter_mut().zip(stored) {
+        *codec = T::codec(operand.format, work.isa);
+    }
+    let mut accumulators = Accumulators::<T>::new(work.kernel.sums.len());
+    let mut addresses = [core::ptr::null_mut::<T>(); MAX_OPERANDS];
+    for start in (0..chunk.elements).step_by(BLOCK) {
+        let elements = BLOCK.min(chunk.elements - start);
+        let at = |operand: &Stored| {
+            // SAFETY: the block lies within the chunk, and that within the tensor.
+            unsafe { operand.address.add((chunk.start + start) * operand.format.bytes()) }
+        };
+        for (k, operand) in stored.iter().enumerate() {
+            addresses[k] = match &codecs[k] {
+                None => at(operand).cast(),
+                Some(codec) => {
+                    let block = scratch.0[k].as_mut_ptr().cast::<T>();
+                    // SAFETY: `elements` fit into a block, and are there at the operand's address.
+                    unsafe { (codec.decode)(at(operand), block, elements) };
+                    block
+                }
+            };
+        }
+        // SAFETY: as in `run_chunk`; a block is a whole row of accumulators.
+        unsafe { (work.entry)(row.as_ptr(), addresses.as_ptr(), elements, accumulators.start()) };
+        for (k, operand) in stored.iter().enumerate() {
+            if let (Some(codec), true) = (&codecs[k], work.kernel.operands[k].written) {
+                // SAFETY: as for decoding; the operand is borrowed mutably.
+                unsafe { (codec.encode)(addresses[k], at(operand), elements) };
+            }
+        }
+        let end = start + elements;
+        if accumulators.count > 0 && (end.is_multiple_of(SEGMENT) || end == chunk.elements) {
+            accumulators.finish(work, first_segment + start / SEGMENT);
+        }
+    }
+}

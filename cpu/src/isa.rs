@@ -1,0 +1,95 @@
+//! Instruction sets and how one is chosen at run time.
+
+use core::fmt;
+use fallline_core::{Error, Result};
+
+/// The environment variable that forces an instruction set.
+pub const VARIABLE: &str = "FALLLINE_ISA";
+
+/// The instruction sets for which every rule is compiled. All give the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Isa {
+    /// One element at a time: the reference.
+    Scalar,
+    /// What the target guarantees, through `wide`: SSE2 on x86-64, NEON on aarch64.
+    Baseline,
+    /// AVX2, FMA and F16C: 256-bit registers.
+    Avx2,
+    /// AVX-512 F, BW, DQ and VL: 512-bit registers.
+    Avx512,
+}
+
+impl Isa {
+    /// All of them, from the plainest.
+    pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Baseline, Isa::Avx2, Isa::Avx512];
+
+    /// The name that `FALLLINE_ISA` takes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Isa::Scalar => "scalar",
+            Isa::Baseline => "baseline",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        }
+    }
+
+    /// Whether this machine has it.
+    pub fn available(self) -> bool {
+        match self {
+            Isa::Scalar | Isa::Baseline => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => {
+                Isa::Avx2.available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512 => false,
+        }
+    }
+
+    /// The best that this machine has.
+    pub fn best() -> Isa {
+        Isa::ALL.into_iter().rev().find(|isa| isa.available()).unwrap_or(Isa::Baseline)
+    }
+
+    /// The one that `FALLLINE_ISA` asks for, or the best.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] for a name that is none, or an instruction set that this machine lacks.
+    pub fn from_environment() -> Result<Isa> {
+        let Some(wanted) = std::env::var_os(VARIABLE) else { return Ok(Isa::best()) };
+        let wanted = wanted.to_string_lossy();
+        let isa = Isa::ALL.into_iter().find(|isa| isa.name() == wanted).ok_or_else(|| {
+            let names = Isa::ALL.map(Isa::name).join(", ");
+            Error::Unavailable(format!("{VARIABLE}: expected one of {names}, got {wanted:?}"))
+        })?;
+        isa.require()
+    }
+
+    /// This instruction set, if the machine has it.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] where it does not.
+    pub fn require(self) -> Result<Isa> {
+        if self.available() {
+            return Ok(self);
+        }
+        Err(Error::Unavailable(format!("this CPU has no {self}; the best that it has is {}", Isa::best())))
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,156 @@
+//! The CPU backend of fallline.
+//!
+//! Every rule is compiled for each instruction set ([`Isa`]) by [`Native`], and the best one that the
+//! machine has is chosen at run time, in a default build. One driver runs all passes: it cuts all tensors
+//! of a step into chunks, spreads them over the backend's own threads, and decodes operands that are not
+//! stored as they are computed, block by block, into the first-level cache.
+//!
+//! `unsafe` stands in the lanes, the loop over elements, the driver, the arena and the call of the matrix
+//! product; everything handed in was checked through borrowed slices before.
+
+#![allow(unsafe_code)]
+
+mod codec;
+mod driver;
+mod entries;
+mod isa;
+mod lane;
+mod matmul;
+mod memory;
+pub mod plain;
+mod plan;
+mod pool;
+
+pub use entries::Native;
+pub use isa::{Isa, VARIABLE};
+
+use fallline_core::backend::{Backend, MatMul, Pass, Plan};
+use fallline_core::host::{Slice, SliceMut};
+use fallline_core::{Device, Error, Format, Result, Storage};
+use pool::Pool;
+use std::sync::Arc;
+
+/// The CPU with its memory, an instruction set, and threads of its own.
+///
+/// ```
+/// use fallline_cpu::Cpu;
+/// let cpu = Cpu::with_threads(2)?;
+/// assert_eq!(cpu.threads(), 2);
+/// # Ok::<(), fallline_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Cpu {
+    isa: Isa,
+    device: Device,
+    pool: Pool,
+}
+
+impl Cpu {
+    /// All of the machine's threads and its best instruction set (or that of `FALLLINE_ISA`).
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when `FALLLINE_ISA` asks for what the machine lacks, or threads cannot be
+    /// started.
+    pub fn new() -> Result<Cpu> {
+        Cpu::with_threads(std::thread::available_parallelism().map_or(1, usize::from))
+    }
+
+    /// A pool of `threads` (at least 1), and the best instruction set (or that of `FALLLINE_ISA`).
+    ///
+    /// # Errors
+    /// As for [`Cpu::new`].
+    pub fn with_threads(threads: usize) -> Result<Cpu> {
+        Cpu::with_isa(Isa::from_environment()?, threads)
+    }
+
+    /// A given instruction set, and a pool of `threads` (at least 1).
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the machine lacks the instruction set, or threads cannot be started.
+    pub fn with_isa(isa: Isa, threads: usize) -> Result<Cpu> {
+        let pool = Pool::new(threads).map_err(Error::Unavailable)?;
+        Ok(Cpu { isa: isa.require()?, device: Device::Cpu, pool })
+    }
+
+    /// The reference device: the same rules, one element at a time, on one thread.
+    pub fn scalar() -> Cpu {
+        let pool = Pool::new(1).unwrap_or_else(|_| unreachable!("one thread is the caller's"));
+        Cpu { isa: Isa::Scalar, device: Device::Scalar, pool }
+    }
+
+    /// As the shared backend that optimizers and tensors take.
+    pub fn shared(self) -> Arc<dyn Backend> {
+        Arc::new(self)
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// The number of threads in use.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+}
+
+impl fallline_core::private::Sealed for Cpu {}
+
+impl Backend for Cpu {
+    fn device(&self) -> Device {
+        self.device
+    }
+
+    fn describe(&self) -> String {
+        let threads = self.threads();
+        format!("{} ({}, {threads} thread{})", self.device, self.isa, if threads == 1 { "" } else { "s" })
+    }
+
+    fn allocate(&self, requests: &[(Format, usize)]) -> Result<Vec<Storage>> {
+        memory::allocate(self.device, requests)
+    }
+
+    fn write(&self, storage: &mut Storage, values: Slice<'_>) -> Result<()> {
+        let expected = storage.len();
+        let mut target = storage.memory_mut().host_mut().ok_or_else(|| self.unreachable("write"))?;
+        same_length("write", expected, values.len())?;
+        target.copy_from(values);
+        Ok(())
+    }
+
+    fn read(&self, storage: &Storage, mut values: SliceMut<'_>) -> Result<()> {
+        let source = storage.memory().host().ok_or_else(|| self.unreachable("read"))?;
+        same_length("read", storage.len(), values.len())?;
+        values.copy_from(source);
+        Ok(())
+    }
+
+    fn plan(&self) -> Plan {
+        Box::new(driver::CpuPlan::default())
+    }
+
+    fn run(&self, pass: Pass<'_, '_>) -> Result<()> {
+        driver::run(self.device, self.isa, &self.pool, pass)
+    }
+
+    fn matmul(&self, product: MatMul<'_>) -> Result<()> {
+        matmul::matmul(self.device, &self.pool, product)
+    }
+
+    fn synchronise(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Cpu {
+    fn unreachable(&self, operation: &'static str) -> Error {
+        Error::Unreachable { operation, what: "the storage".into(), device: self.device }
+    }
+}
+
+fn same_length(operation: &'static str, expected: usize, got: usize) -> Result<()> {
+    if expected == got {
+        return Ok(());
+    }
+    Err(Error::Length { operation, what: "the slice".into(), expected, got })
+}

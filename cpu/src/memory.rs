@@ -1,0 +1,113 @@
+//! Memory for tensors: one aligned arena for everything that is allocated together.
+
+use bytemuck::Zeroable;
+use fallline_core::host::{Slice, SliceMut};
+use fallline_core::{Device, Error, Format, Memory, Result, Storage};
+use half::{bf16, f16};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::sync::Arc;
+
+/// Every region starts at a multiple of this: a cache line, and the widest register.
+const ALIGNMENT: usize = 64;
+
+/// The arena's alignment as allocated. Beyond what `calloc` gives, zeroed memory would be cleared by
+/// hand instead of being mapped when it is first used.
+const ALLOCATED: usize = 16;
+
+/// An allocation, freed with the last of its regions.
+#[derive(Debug)]
+struct Arena {
+    start: *mut u8,
+    layout: Layout,
+}
+
+// SAFETY: an arena is only an address; regions of it do not overlap.
+unsafe impl Send for Arena {}
+// SAFETY: as above.
+unsafe impl Sync for Arena {}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: `start` was allocated with this layout, and every region is gone.
+        unsafe { dealloc(self.start, self.layout) }
+    }
+}
+
+/// A part of an arena that is one storage's own.
+#[derive(Debug)]
+struct Region {
+    arena: Arc<Arena>,
+    offset: usize,
+    format: Format,
+    len: usize,
+}
+
+impl Region {
+    fn start(&self) -> *mut u8 {
+        // SAFETY: the offset was laid out within the arena.
+        unsafe { self.arena.start.add(self.offset) }
+    }
+
+    fn slice<T: Zeroable>(&self) -> &[T] {
+        // SAFETY: the region holds `len` elements of its format, aligned and initialised (zero at first),
+        // and no other region overlaps it; `T` is the element of the format by the match in the callers.
+        unsafe { std::slice::from_raw_parts(self.start().cast(), self.len) }
+    }
+
+    fn slice_mut<T: Zeroable>(&mut self) -> &mut [T] {
+        // SAFETY: as in `slice`, and `self` is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.start().cast(), self.len) }
+    }
+}
+
+impl Memory for Region {
+    fn host(&self) -> Option<Slice<'_>> {
+        Some(match self.format {
+            Format::F64 => self.slice::<f64>().into(),
+            Format::F32 => self.slice::<f32>().into(),
+            Format::Bf16 => self.slice::<bf16>().into(),
+            Format::F16 => self.slice::<f16>().into(),
+            _ => return None,
+        })
+    }
+
+    fn host_mut(&mut self) -> Option<SliceMut<'_>> {
+        Some(match self.format {
+            Format::F64 => self.slice_mut::<f64>().into(),
+            Format::F32 => self.slice_mut::<f32>().into(),
+            Format::Bf16 => self.slice_mut::<bf16>().into(),
+            Format::F16 => self.slice_mut::<f16>().into(),
+            _ => return None,
+        })
+    }
+}
+
+/// One zero-filled storage for each request, side by side in one arena.
+pub(crate) fn allocate(device: Device, requests: &[(Format, usize)]) -> Result<Vec<Storage>> {
+    let too_much = |bytes| Error::OutOfMemory { device, bytes };
+    let mut offsets = Vec::with_capacity(requests.len());
+    let mut end = 0usize;
+    for &(format, len) in requests {
+        offsets.push(end);
+        end = format
+            .bytes()
+            .checked_mul(len)
+            .and_then(|bytes| bytes.checked_next_multiple_of(ALIGNMENT))
+            .and_then(|bytes| end.checked_add(bytes))
+            .ok_or_else(|| too_much(usize::MAX))?;
+    }
+    let bytes = end.checked_add(ALIGNMENT).ok_or_else(|| too_much(end))?;
+    let layout = Layout::from_size_align(bytes, ALLOCATED).map_err(|_| too_much(bytes))?;
+    // SAFETY: the layout is not empty.
+    let start = unsafe { alloc_zeroed(layout) };
+    if start.is_null() {
+        return Err(too_much(bytes));
+    }
+    let arena = Arc::new(Arena { start, layout });
+    let first = start.align_offset(ALIGNMENT);
+    let regions = requests.iter().zip(offsets).map(|(&(format, len), offset)| {
+        let region = Region { arena: Arc::clone(&arena), offset: first + offset, format, len };
+        Storage::new(format, len, Box::new(region))
+    });
+    Ok(regions.collect())
+}
