@@ -6,7 +6,7 @@ use core::any::Any;
 use core::fmt;
 
 /// The most operands that a rule may have.
-pub const MAX_OPERANDS: usize = 12;
+pub const MAX_OPERANDS: usize = 8;
 
 /// Where memory lives and work is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,7 +142,7 @@ pub struct Pass<'p, 'a> {
     /// The type in which it calculates.
     pub compute: Compute,
     /// The tensors.
-    pub tensors: &'p mut dyn ExactSizeIterator<Item = TensorPass<'a>>,
+    pub tensors: &'p mut dyn Iterator<Item = TensorPass<'a>>,
     /// Rows of scalars: the gradient scale, then one for each of [`Kernel::scalars`].
     pub rows: &'p [f64],
     /// One row for each tensor, in order, of its own scalars ([`Kernel::tensor_scalars`]).

@@ -16,6 +16,11 @@ pub fn sqrt(x: f64) -> f64 {
     libm::sqrt(x)
 }
 
+/// The cosine of an angle in radians.
+pub fn cos(x: f64) -> f64 {
+    libm::cos(x)
+}
+
 /// 1 or 0: a condition as a scalar that [`Lane::when`](crate::Lane::when) reads.
 pub fn flag(condition: bool) -> f64 {
     if condition { 1.0 } else { 0.0 }

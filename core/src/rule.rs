@@ -126,18 +126,29 @@ impl<T: Copy + Send + Sync, const N: usize> Array<T> for [T; N] {
 /// }
 /// ```
 ///
-/// `element` lists the operands that are only read, then those that are written. A `where` part in
-/// front of it, `per_tensor(trust)`, names scalars that the driver gives for each tensor. Functions for
-/// the scalars are those of [`math`](crate::math).
+/// `element` lists the operands that are only read, then those that are written. `per_tensor(trust)` in
+/// front of it names scalars that the driver gives for each tensor. `or pub Name element(…) -> (…) { … }`
+/// behind it declares another rule with the same scalars. Functions for the scalars are those of
+/// [`math`](crate::math).
 #[macro_export]
 macro_rules! rule {
-    ($(#[$meta:meta])* $vis:vis $name:ident($h:ident: $hyper:ty, $t:ident) {
-        $(let $scalar:ident = $formula:expr;)*
-     }
-     $(per_tensor($($own:ident),+ $(,)?))?
-     element($($read:ident: $read_role:ident),* $(,)?)
-        -> ($($write:ident: $write_role:ident),* $(,)?)
-        $(sum($($sum:ident),+ $(,)?))? $body:block) => {
+    // A rule, and others after `or` that share its scalars.
+    ($(#[$meta:meta])* $vis:vis $name:ident($h:ident: $hyper:ty, $t:ident) $scalars:tt
+     $(per_tensor $own:tt)?
+     element $reads:tt -> $writes:tt $(sum $sums:tt)? $body:block
+     $(or $(#[$other_meta:meta])* $other_vis:vis $other:ident $($rest:tt)*)?) => {
+        $crate::rule!(@one [$(#[$meta])* $vis] $name $h [$hyper] $t $scalars [$($own)?] $reads $writes [$($sums)?] $body);
+        $($crate::rule! {
+            $(#[$other_meta])* $other_vis $other($h: $hyper, $t) $scalars $($rest)*
+        })?
+    };
+    (@one [$(#[$meta:meta])* $vis:vis] $name:ident $h:ident [$hyper:ty] $t:ident
+     { $(let $scalar:ident = $formula:expr;)* }
+     [$(($($own:ident),+ $(,)?))?]
+     ($($read:ident: $read_role:ident),* $(,)?)
+     ($($write:ident: $write_role:ident),* $(,)?)
+     [$(($($sum:ident),+ $(,)?))?]
+     $body:block) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug)]
         $vis struct $name;

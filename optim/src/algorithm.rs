@@ -1,0 +1,189 @@
+//! What an algorithm brings, and the same with its types erased.
+
+use crate::hyper::{Hyper, HyperError, Hyperparameters, Value};
+use core::any::Any;
+use core::fmt::Debug;
+use core::marker::PhantomData;
+use fallline_core::{Kernel, Link, Role};
+
+/// What people should know about an algorithm.
+#[derive(Clone, Copy, Debug)]
+pub struct Info {
+    /// One sentence.
+    pub summary: &'static str,
+    /// Which kind it is: `momentum`, `adaptive`, `sign`, …
+    pub family: &'static str,
+    /// The package whose semantics it has.
+    pub source: &'static str,
+    /// Where it differs from the paper or from the source.
+    pub differences: &'static str,
+    /// Papers and sources.
+    pub references: &'static [Reference],
+}
+
+/// A paper or a source.
+#[derive(Clone, Copy, Debug)]
+pub struct Reference {
+    /// Authors, year, title.
+    pub text: &'static str,
+    /// Where to find it: an arXiv number, a package and version.
+    pub at: &'static str,
+}
+
+/// An algorithm: hyperparameters that know which rule they mean.
+///
+/// The type itself is the table declared with [`hyperparameters!`](crate::hyperparameters).
+pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + 'static {
+    /// What people should know about it.
+    const INFO: Info;
+
+    /// The rule that these hyperparameters choose, compiled by `K`.
+    fn kernel<K: Link>(&self) -> &'static Kernel;
+
+    /// Checks what the ranges alone cannot.
+    ///
+    /// # Errors
+    /// [`HyperError::Combination`].
+    fn validate(&self) -> Result<(), HyperError> {
+        Ok(())
+    }
+
+    /// Called once, when all hyperparameters have their first values: a schedule may change them later.
+    ///
+    /// # Errors
+    /// [`HyperError`] for values that are refused at first only.
+    fn built(&mut self) -> Result<(), HyperError> {
+        Ok(())
+    }
+
+    /// Whether it climbs: the gradient's sign is flipped before anything else.
+    fn maximize(&self) -> bool {
+        false
+    }
+
+    /// What every element of a state starts from.
+    fn initial(&self, _state: &str) -> f64 {
+        0.0
+    }
+
+    /// Whether a row-sparse gradient means the same as a dense one with zeros in the other rows. Where it
+    /// does not, the reason.
+    ///
+    /// # Errors
+    /// Why the algorithm does not take row-sparse gradients.
+    fn sparse_is_dense(&self) -> Result<(), &'static str>;
+}
+
+/// An [`Algorithm`] with its hyperparameters, its type erased: what a group of parameters has.
+pub trait AnyAlgorithm: Debug + Send + Sync {
+    /// The algorithm's name.
+    fn name(&self) -> &'static str;
+    /// What people should know about it.
+    fn info(&self) -> &'static Info;
+    /// Its hyperparameters.
+    fn table(&self) -> &'static [Hyper];
+    /// A hyperparameter by name.
+    fn get(&self, name: &str) -> Option<Value>;
+    /// Sets hyperparameters by name, all or none.
+    ///
+    /// # Errors
+    /// [`HyperError`]; nothing is set then.
+    fn set(&mut self, values: &[(&str, Value)]) -> Result<(), HyperError>;
+    /// The rule that the hyperparameters choose.
+    fn kernel(&self) -> &'static Kernel;
+    /// The hyperparameters as the rule's scalars want them.
+    fn hyper(&self) -> &dyn Any;
+    /// As [`Algorithm::maximize`].
+    fn maximize(&self) -> bool;
+    /// As [`Algorithm::initial`].
+    fn initial(&self, state: &str) -> f64;
+    /// As [`Algorithm::sparse_is_dense`].
+    ///
+    /// # Errors
+    /// Why the algorithm does not take row-sparse gradients.
+    fn sparse_is_dense(&self) -> Result<(), &'static str>;
+    /// The rule that looks at gradients before a step (see [`NonFinite`](crate::NonFinite)).
+    fn grad_check(&self) -> &'static Kernel;
+    /// A copy.
+    fn boxed(&self) -> Box<dyn AnyAlgorithm>;
+}
+
+impl dyn AnyAlgorithm {
+    /// The names of the states that the chosen rule keeps, in the order of its operands.
+    pub fn states(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let operands = self.kernel().operands.iter();
+        operands.filter(|operand| operand.role == Role::State).map(|operand| operand.name)
+    }
+}
+
+/// An algorithm together with the [`Link`] that compiles its rules.
+pub struct Linked<A, K> {
+    algorithm: A,
+    link: PhantomData<fn() -> K>,
+}
+
+impl<A: Algorithm, K: Link> Linked<A, K> {
+    /// The algorithm with these hyperparameters.
+    ///
+    /// # Errors
+    /// [`HyperError`] when they are out of range or exclude each other.
+    pub fn new(mut algorithm: A) -> Result<Self, HyperError> {
+        for hyper in A::TABLE {
+            if let Some(value) = algorithm.get(hyper.name) {
+                algorithm.clone().set(hyper.name, &value)?;
+            }
+        }
+        algorithm.built()?;
+        algorithm.validate()?;
+        Ok(Linked { algorithm, link: PhantomData })
+    }
+}
+
+impl<A: Algorithm, K: Link> Debug for Linked<A, K> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.algorithm.fmt(f)
+    }
+}
+
+impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
+    fn name(&self) -> &'static str {
+        A::NAME
+    }
+    fn info(&self) -> &'static Info {
+        &A::INFO
+    }
+    fn table(&self) -> &'static [Hyper] {
+        A::TABLE
+    }
+    fn get(&self, name: &str) -> Option<Value> {
+        self.algorithm.get(name)
+    }
+    fn set(&mut self, values: &[(&str, Value)]) -> Result<(), HyperError> {
+        let mut changed = self.algorithm.clone();
+        values.iter().try_for_each(|(name, value)| changed.set(name, value))?;
+        changed.validate()?;
+        self.algorithm = changed;
+        Ok(())
+    }
+    fn kernel(&self) -> &'static Kernel {
+        self.algorithm.kernel::<K>()
+    }
+    fn hyper(&self) -> &dyn Any {
+        &self.algorithm
+    }
+    fn maximize(&self) -> bool {
+        self.algorithm.maximize()
+    }
+    fn initial(&self, state: &str) -> f64 {
+        self.algorithm.initial(state)
+    }
+    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+        self.algorithm.sparse_is_dense()
+    }
+    fn grad_check(&self) -> &'static Kernel {
+        K::kernel::<crate::finite::GradCheck>()
+    }
+    fn boxed(&self) -> Box<dyn AnyAlgorithm> {
+        Box::new(Linked { algorithm: self.algorithm.clone(), link: PhantomData::<fn() -> K> })
+    }
+}

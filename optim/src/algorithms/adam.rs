@@ -1,0 +1,122 @@
+//! Adam: steps of the size `lr`, scaled by running moments of the gradient.
+
+use crate::hyper::Range;
+use crate::{Algorithm, Info, Reference, hyperparameters};
+use fallline_core::math::{flag, pow, sqrt};
+use fallline_core::{Kernel, Lane, Link, rule};
+
+hyperparameters! {
+    /// Adam: steps of about the size `lr`, scaled by running moments of the gradient.
+    ///
+    /// ```text
+    /// g  = g + λ θₜ₋₁                          (L2 decay, unless decoupled)
+    /// mₜ = β₁ mₜ₋₁ + (1 − β₁) g
+    /// vₜ = β₂ vₜ₋₁ + (1 − β₂) g²
+    /// θₜ = θₜ₋₁ − γ / (1 − β₁ᵗ) · mₜ / (√vₜ / √(1 − β₂ᵗ) + ε)
+    /// ```
+    ///
+    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`. With `amsgrad` the root is taken of the
+    /// largest `v` so far; with `decoupled_weight_decay` θₜ₋₁ is first multiplied by 1 − γλ instead, as in
+    /// AdamW. State: 8 bytes a parameter in `f32` (`m`, `v`), 12 with `amsgrad` (`v_max`).
+    ///
+    /// ```
+    /// # use fallline_optim::algorithms::Adam;
+    /// let algorithm = Adam { betas: (0.9, 0.95), ..Adam::default() };
+    /// ```
+    pub Adam as "Adam" {
+        /// Learning rate γ.
+        lr: f64 = 1e-3, Range::AtLeast(0.0);
+        /// Decay rates β₁, β₂ of the running averages of the gradient and of its square.
+        betas: (f64, f64) = (0.9, 0.999), Range::HalfOpen(0.0, 1.0);
+        /// Added to the denominator.
+        eps: f64 = 1e-8, Range::AtLeast(0.0);
+        /// Weight decay λ: added to the gradient as λθ.
+        weight_decay: f64 = 0.0, Range::AtLeast(0.0);
+        /// Divide by the largest second moment so far.
+        amsgrad: bool = false, Range::Any;
+        /// Climb instead of descend.
+        maximize: bool = false, Range::Any;
+        /// Take the decay from the parameter, as AdamW does.
+        decoupled_weight_decay: bool = false, Range::Any;
+    }
+    accepted { foreach: Option<bool>, capturable: bool, differentiable: bool, fused: Option<bool> }
+}
+
+impl Adam {
+    /// The λ that is added to the gradient.
+    fn l2(&self) -> f64 {
+        if self.decoupled_weight_decay { 0.0 } else { self.weight_decay }
+    }
+
+    /// The factor of the parameter.
+    fn keep(&self) -> f64 {
+        if self.decoupled_weight_decay { 1.0 - self.lr * self.weight_decay } else { 1.0 }
+    }
+}
+
+rule! {
+    /// One step of [`Adam`].
+    pub AdamRule(h: Adam, t) {
+        let beta1 = h.betas.0;
+        let beta2 = h.betas.1;
+        let one_minus_beta1 = 1.0 - h.betas.0;
+        let one_minus_beta2 = 1.0 - h.betas.1;
+        let eps = h.eps;
+        let weight_decay = h.l2();
+        let decays = flag(h.l2() > 0.0);
+        let keep = h.keep();
+        let alpha = h.lr / (1.0 - pow(h.betas.0, t));
+        let root = 1.0 / sqrt(1.0 - pow(h.betas.1, t));
+    }
+    element(grad: Grad) -> (p: Param, m: State, v: State) {
+        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        m = beta1 * m + one_minus_beta1 * g;
+        v = beta2 * v + one_minus_beta2 * g * g;
+        p = keep * p - alpha * m / (v.sqrt() * root + eps);
+    }
+    or
+    /// One step of [`Adam`] with `amsgrad`.
+    pub AdamMaxRule
+    element(grad: Grad) -> (p: Param, m: State, v: State, v_max: State) {
+        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        m = beta1 * m + one_minus_beta1 * g;
+        v = beta2 * v + one_minus_beta2 * g * g;
+        v_max = v_max.max(v);
+        p = keep * p - alpha * m / (v_max.sqrt() * root + eps);
+    }
+}
+
+/// The papers behind Adam and its variants.
+pub(crate) const REFERENCES_ADAM: [Reference; 2] = [
+    Reference { text: "Kingma & Ba 2015, Adam: A Method for Stochastic Optimization", at: "arXiv:1412.6980" },
+    Reference {
+        text: "Reddi, Kale & Kumar 2018, On the Convergence of Adam and Beyond (amsgrad)",
+        at: "arXiv:1904.09237",
+    },
+];
+
+impl Algorithm for Adam {
+    const INFO: Info = Info {
+        summary: "Steps of about the size lr, scaled by running moments of the gradient.",
+        family: "adaptive",
+        source: "torch.optim",
+        differences: "With amsgrad the largest v is taken before the bias correction, as in torch.",
+        references: &[
+            REFERENCES_ADAM[0],
+            REFERENCES_ADAM[1],
+            Reference { text: "torch.optim.Adam", at: "torch 2.15.0" },
+        ],
+    };
+
+    fn kernel<K: Link>(&self) -> &'static Kernel {
+        if self.amsgrad { K::kernel::<AdamMaxRule>() } else { K::kernel::<AdamRule>() }
+    }
+
+    fn maximize(&self) -> bool {
+        self.maximize
+    }
+
+    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+        Err("Adam does not take row-sparse gradients; SparseAdam does")
+    }
+}

@@ -1,0 +1,102 @@
+//! Lion: steps of exactly the size `lr`, in the direction of a sign.
+
+use crate::hyper::{HyperError, Hyperparameters, Range};
+use crate::{Algorithm, Info, Reference, hyperparameters};
+use fallline_core::{Kernel, Link, rule};
+
+hyperparameters! {
+    /// Lion: steps of exactly the size `lr`, in the direction of a sign.
+    ///
+    /// ```text
+    /// c  = β₁ mₜ₋₁ + (1 − β₁) g
+    /// θₜ = (1 − γλ) θₜ₋₁ − γ sign(c)
+    /// mₜ = β₂ mₜ₋₁ + (1 − β₂) g
+    /// ```
+    ///
+    /// with γ = `lr`, β = `betas`, λ = `weight_decay`. The sign of 0 and of NaN is 0: a NaN gradient
+    /// leaves the parameter where it is and stays visible in `m`. State: 4 bytes a parameter in `f32`
+    /// (`m`).
+    ///
+    /// ```
+    /// # use fallline_optim::algorithms::Lion;
+    /// let algorithm = Lion { lr: 1e-4, weight_decay: 0.1, ..Lion::default() };
+    /// ```
+    pub Lion as "Lion" {
+        /// Learning rate γ: the length of every step, for every element.
+        lr: f64 = 1e-4, Range::AtLeast(0.0);
+        /// β₁ of the direction and β₂ of the average that is kept.
+        betas: (f64, f64) = (0.9, 0.99), Range::Closed(0.0, 1.0);
+        /// Weight decay λ, in units of `lr`.
+        weight_decay: f64 = 0.0, Range::AtLeast(0.0);
+        /// Decay by λ itself at the first learning rate: λ is divided by the `lr` that the optimizer was
+        /// built with.
+        decoupled_weight_decay: bool = false, Range::Any;
+        /// The `lr` that the optimizer was built with, for `decoupled_weight_decay`; 0 means `lr`.
+        initial_lr: f64 = 0.0, Range::AtLeast(0.0);
+    }
+    accepted { use_triton: bool }
+}
+
+impl Lion {
+    /// λ in units of the current `lr`.
+    fn decay(&self) -> f64 {
+        match (self.decoupled_weight_decay, self.initial_lr) {
+            (false, _) => self.weight_decay,
+            (true, 0.0) => self.weight_decay / self.lr, // not built yet: see `built`
+            (true, initial) => self.weight_decay / initial,
+        }
+    }
+}
+
+rule! {
+    /// One step of [`Lion`].
+    pub LionRule(h: Lion, t) {
+        let beta1 = h.betas.0;
+        let beta2 = h.betas.1;
+        let one_minus_beta1 = 1.0 - h.betas.0;
+        let one_minus_beta2 = 1.0 - h.betas.1;
+        let lr = h.lr;
+        let keep = 1.0 - h.lr * h.decay();
+    }
+    element(g: Grad) -> (p: Param, m: State) {
+        let c = beta1 * m + one_minus_beta1 * g;
+        p = keep * p - lr * c.sign();
+        m = beta2 * m + one_minus_beta2 * g;
+    }
+}
+
+impl Algorithm for Lion {
+    const INFO: Info = Info {
+        summary: "Steps of exactly the size lr, in the direction of a sign.",
+        family: "sign",
+        source: "lion-pytorch",
+        differences: "A negative weight_decay, which lion-pytorch lets pass, is refused. With \
+            decoupled_weight_decay, lion-pytorch divides by the lr of its constructor: initial_lr holds it here.",
+        references: &[
+            Reference {
+                text: "Chen et al. 2023, Symbolic Discovery of Optimization Algorithms",
+                at: "arXiv:2302.06675",
+            },
+            Reference { text: "lion_pytorch.Lion", at: "lion-pytorch 0.2.5" },
+        ],
+    };
+
+    fn kernel<K: Link>(&self) -> &'static Kernel {
+        K::kernel::<LionRule>()
+    }
+
+    fn built(&mut self) -> Result<(), HyperError> {
+        if self.lr == 0.0 {
+            let problem = "lr must be above 0 at first; a schedule may end at 0".to_owned();
+            return Err(HyperError::Combination { algorithm: Self::NAME, problem });
+        }
+        if self.initial_lr == 0.0 {
+            self.initial_lr = self.lr;
+        }
+        Ok(())
+    }
+
+    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+}

@@ -1,0 +1,439 @@
+//! Checkpoints: states keyed by parameter name, in a safetensors file with a manifest.
+//!
+//! | entry | what |
+//! |---|---|
+//! | `param/<name>` | a parameter |
+//! | `state/<name>/<state>` | a state, in the parameter's shape |
+//! | `step/<name>` | how many gradients the parameter has been given (I64) |
+//! | `fallline` in the metadata | the manifest, as JSON |
+//!
+//! A file is written beside its place, flushed to the disk and renamed, so that there is always a whole
+//! one. A load checks everything before it changes anything.
+
+use crate::hyper::Value;
+use crate::{AnyAlgorithm, Error, Result};
+use fallline_core::host::Slice;
+use fallline_core::{Backend, Compute, Element, Format, Shape, Storage};
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::path::Path;
+
+/// The version of the format that this crate writes; it reads all up to it.
+pub const VERSION: u32 = 1;
+/// The key of the manifest in the file's metadata.
+const MANIFEST: &str = "fallline";
+
+/// A tensor of a checkpoint: format, extents, little-endian bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// How its elements are stored.
+    pub format: Format,
+    /// Its extents.
+    pub shape: Shape,
+    /// Its elements, row-major, little-endian.
+    pub bytes: Vec<u8>,
+}
+
+impl Entry {
+    /// Copies a slice.
+    pub fn new(shape: Shape, values: Slice<'_>) -> Entry {
+        Entry { format: values.format(), shape, bytes: little_endian(values) }
+    }
+
+    /// Its elements, rounded to `T` if they are stored otherwise.
+    pub fn values<T: Element>(&self) -> Vec<T> {
+        fn read<T: Element, const N: usize>(bytes: &[u8], get: impl Fn([u8; N]) -> f64) -> Vec<T> {
+            let chunks = bytes.chunks_exact(N);
+            chunks.map(|c| T::from_f64(get(c.try_into().unwrap_or([0; N])))).collect()
+        }
+        match self.format {
+            Format::F64 => read(&self.bytes, f64::from_le_bytes),
+            Format::F32 => read(&self.bytes, |b| f64::from(f32::from_le_bytes(b))),
+            Format::Bf16 => read(&self.bytes, |b| bf16::from_le_bytes(b).to_f64()),
+            Format::F16 => read(&self.bytes, |b| f16::from_le_bytes(b).to_f64()),
+            other => unreachable!("no entry is read as {other}"),
+        }
+    }
+}
+
+/// Everything that a run needs to go on: parameters, states, step counts, and a manifest.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Checkpoint {
+    tensors: BTreeMap<String, Entry>,
+    steps: BTreeMap<String, i64>,
+    /// What the tensors alone do not tell.
+    pub manifest: Manifest,
+}
+
+/// What the tensors alone do not tell.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Manifest {
+    /// The version of the format.
+    pub version: u32,
+    /// The optimizer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub optimizer: Option<OptimizerManifest>,
+    /// How far the schedule is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<serde_json::Value>,
+    /// Whatever the trainer wants to find again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trainer: Option<serde_json::Value>,
+}
+
+impl Default for Manifest {
+    fn default() -> Self {
+        Manifest { version: VERSION, optimizer: None, schedule: None, trainer: None }
+    }
+}
+
+/// An optimizer's configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OptimizerManifest {
+    /// The algorithm's name.
+    #[serde(rename = "type")]
+    name: String,
+    /// For each group its hyperparameters.
+    groups: Vec<BTreeMap<String, serde_json::Value>>,
+    /// What is known of each parameter.
+    pub(crate) params: BTreeMap<String, ParamManifest>,
+}
+
+/// What is known of a parameter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ParamManifest {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) group: usize,
+    compute: String,
+}
+
+impl ParamManifest {
+    pub(crate) fn new(shape: &[usize], group: usize, compute: Compute) -> ParamManifest {
+        ParamManifest { shape: shape.to_vec(), group, compute: compute.to_string() }
+    }
+
+    pub(crate) fn compute(&self) -> Option<Compute> {
+        [Compute::F32, Compute::F64].into_iter().find(|compute| compute.to_string() == self.compute)
+    }
+}
+
+impl OptimizerManifest {
+    pub(crate) fn new(name: &str) -> OptimizerManifest {
+        OptimizerManifest { name: name.to_owned(), groups: Vec::new(), params: BTreeMap::new() }
+    }
+
+    pub(crate) fn push_group(&mut self, algorithm: &dyn AnyAlgorithm) {
+        let table = algorithm.table().iter();
+        let values =
+            table.filter_map(|hyper| Some((hyper.name.to_owned(), to_json(&algorithm.get(hyper.name)?))));
+        self.groups.push(values.collect());
+    }
+
+    /// The groups' algorithms with the saved hyperparameters.
+    pub(crate) fn restore_groups<'a>(
+        &self,
+        current: impl ExactSizeIterator<Item = &'a dyn AnyAlgorithm>,
+    ) -> Result<Vec<Box<dyn AnyAlgorithm>>> {
+        if current.len() != self.groups.len() {
+            let (got, expected) = (self.groups.len(), current.len());
+            return Err(Error::Mismatch(format!("it has {got} parameter groups, expected {expected}")));
+        }
+        let restored = current.zip(&self.groups).map(|(algorithm, saved)| {
+            if algorithm.name() != self.name {
+                let (got, expected) = (&self.name, algorithm.name());
+                return Err(Error::Mismatch(format!("it is of {got}, expected {expected}")));
+            }
+            let mut algorithm = algorithm.boxed();
+            let values: Vec<(&str, Value)> =
+                saved.iter().map(|(name, value)| (name.as_str(), from_json(value))).collect();
+            algorithm.set(&values).map_err(|error| Error::Mismatch(error.to_string()))?;
+            Ok(algorithm)
+        });
+        restored.collect()
+    }
+}
+
+/// JSON has no infinity: it is written as a string.
+fn to_json(value: &Value) -> serde_json::Value {
+    match value {
+        Value::None => serde_json::Value::Null,
+        Value::Bool(x) => (*x).into(),
+        Value::Int(x) => (*x).into(),
+        Value::Float(x) if x.is_finite() => (*x).into(),
+        Value::Float(x) => format!("float:{x}").into(),
+        Value::Text(x) => x.as_str().into(),
+        Value::List(items) => items.iter().map(to_json).collect(),
+    }
+}
+
+fn from_json(value: &serde_json::Value) -> Value {
+    match value {
+        serde_json::Value::Null | serde_json::Value::Object(_) => Value::None,
+        serde_json::Value::Bool(x) => Value::Bool(*x),
+        serde_json::Value::Number(x) => match x.as_i64() {
+            Some(x) => Value::Int(x),
+            None => Value::Float(x.as_f64().unwrap_or(f64::NAN)),
+        },
+        serde_json::Value::String(x) => match x.strip_prefix("float:").and_then(|x| x.parse().ok()) {
+            Some(x) => Value::Float(x),
+            None => Value::Text(x.clone()),
+        },
+        serde_json::Value::Array(items) => Value::List(items.iter().map(from_json).collect()),
+    }
+}
+
+impl Checkpoint {
+    /// Adds a parameter.
+    pub fn insert_param(&mut self, name: &str, shape: impl Into<Shape>, values: Slice<'_>) {
+        self.tensors.insert(param_key(name), Entry::new(shape.into(), values));
+    }
+
+    /// A parameter.
+    pub fn param(&self, name: &str) -> Option<&Entry> {
+        self.tensors.get(&param_key(name))
+    }
+
+    /// The parameters' names.
+    pub fn params(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().filter_map(|key| key.strip_prefix("param/"))
+    }
+
+    /// A state.
+    pub fn state(&self, param: &str, state: &str) -> Option<&Entry> {
+        self.tensors.get(&state_key(param, state))
+    }
+
+    pub(crate) fn insert_steps(&mut self, param: &str, steps: u64) {
+        self.steps.insert(param.to_owned(), steps as i64);
+    }
+
+    pub(crate) fn insert_state(
+        &mut self,
+        backend: &dyn Backend,
+        param: &str,
+        state: &str,
+        shape: &Shape,
+        storage: &Storage,
+    ) -> Result<()> {
+        macro_rules! read {
+            ($t:ty) => {{
+                let mut values = vec![<$t>::default(); storage.len()];
+                backend.read(storage, values.as_mut_slice().into())?;
+                Entry::new(shape.clone(), values.as_slice().into())
+            }};
+        }
+        let entry = match storage.format() {
+            Format::F64 => read!(f64),
+            Format::F32 => read!(f32),
+            Format::Bf16 => read!(bf16),
+            Format::F16 => read!(f16),
+            other => return Err(Error::Mismatch(format!("state {state} of {param:?} is stored as {other}"))),
+        };
+        self.tensors.insert(state_key(param, state), entry);
+        Ok(())
+    }
+
+    /// A parameter's step count.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when there is none or it is negative.
+    pub fn steps(&self, param: &str) -> Result<u64> {
+        let steps = self.steps.get(param).ok_or_else(|| missing(&format!("step/{param}")))?;
+        u64::try_from(*steps).map_err(|_| Error::Mismatch(format!("step/{param} is negative: {steps}")))
+    }
+
+    pub(crate) fn read_state(
+        &self,
+        backend: &dyn Backend,
+        param: &str,
+        state: &str,
+        shape: &Shape,
+        storage: &mut Storage,
+    ) -> Result<()> {
+        let key = state_key(param, state);
+        let entry = self.tensors.get(&key).ok_or_else(|| missing(&key))?;
+        if entry.shape != *shape {
+            let got = &entry.shape;
+            return Err(Error::Mismatch(format!("{key} has shape {got}, expected {shape}")));
+        }
+        if entry.format != storage.format() {
+            let (got, expected) = (entry.format, storage.format());
+            return Err(Error::Mismatch(format!("{key} is stored as {got}, expected {expected}")));
+        }
+        match entry.format {
+            Format::F64 => backend.write(storage, entry.values::<f64>().as_slice().into())?,
+            Format::F32 => backend.write(storage, entry.values::<f32>().as_slice().into())?,
+            Format::Bf16 => backend.write(storage, entry.values::<bf16>().as_slice().into())?,
+            Format::F16 => backend.write(storage, entry.values::<f16>().as_slice().into())?,
+            other => return Err(Error::Mismatch(format!("{key} is stored as {other}"))),
+        }
+        Ok(())
+    }
+
+    /// Refuses states and step counts of parameters that the manifest does not know.
+    pub(crate) fn refuse_other_states(&self, manifest: &OptimizerManifest) -> Result<()> {
+        if let Some(name) = self.steps.keys().find(|name| !manifest.params.contains_key(*name)) {
+            return Err(Error::Mismatch(format!(
+                "step/{name} is of a parameter that its manifest does not know"
+            )));
+        }
+        for key in self.tensors.keys().filter_map(|key| key.strip_prefix("state/")) {
+            let known = key.rsplit_once('/').is_some_and(|(param, _)| manifest.params.contains_key(param));
+            if !known {
+                return Err(Error::Mismatch(format!(
+                    "state/{key} is of a parameter that its manifest does not know"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The file's bytes.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when a tensor's extents do not fit its bytes.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let steps: Vec<(String, [u8; 8])> =
+            self.steps.iter().map(|(name, steps)| (format!("step/{name}"), steps.to_le_bytes())).collect();
+        let failed =
+            |error: safetensors::SafeTensorError| Error::Mismatch(format!("cannot be written: {error}"));
+        let mut views = Vec::new();
+        for (key, entry) in &self.tensors {
+            let shape = entry.shape.extents().to_vec();
+            views.push((
+                key.as_str(),
+                TensorView::new(dtype(entry.format), shape, &entry.bytes).map_err(failed)?,
+            ));
+        }
+        for (key, bytes) in &steps {
+            views.push((key.as_str(), TensorView::new(Dtype::I64, Vec::new(), bytes).map_err(failed)?));
+        }
+        let manifest = serde_json::to_string(&self.manifest)
+            .map_err(|error| Error::Mismatch(format!("cannot be written: {error}")))?;
+        let metadata = HashMap::from([(MANIFEST.to_owned(), manifest)]);
+        safetensors::serialize(views, Some(metadata)).map_err(failed)
+    }
+
+    /// Writes the file: beside its place first, flushed to the disk, then renamed.
+    ///
+    /// # Errors
+    /// [`Error::Io`] names the file; an older one is then still whole.
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let bytes = self.to_bytes()?;
+        write_atomically(path, &bytes).map_err(|source| Error::Io { path: path.to_owned(), source })
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Malformed`], naming the file.
+    pub fn read(path: impl AsRef<Path>) -> Result<Checkpoint> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        Checkpoint::from_bytes(&bytes).map_err(|problem| Error::Malformed { path: path.to_owned(), problem })
+    }
+
+    /// Reads a file's bytes.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Checkpoint, String> {
+        let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
+        let manifest = header.metadata().as_ref().and_then(|metadata| metadata.get(MANIFEST));
+        let manifest = manifest.ok_or("it has no manifest (the key `fallline` of its metadata)")?;
+        let manifest: Manifest = serde_json::from_str(manifest)
+            .map_err(|error| format!("its manifest cannot be read: {error}"))?;
+        if manifest.version == 0 || manifest.version > VERSION {
+            return Err(format!(
+                "it has version {}, and this fallline reads up to {VERSION}",
+                manifest.version
+            ));
+        }
+        let mut checkpoint = Checkpoint { manifest, ..Checkpoint::default() };
+        for (key, view) in file.tensors() {
+            if let Some(name) = key.strip_prefix("step/") {
+                let bytes = <[u8; 8]>::try_from(view.data());
+                let (Ok(bytes), Dtype::I64) = (bytes, view.dtype()) else {
+                    return Err(format!("{key} is not one I64"));
+                };
+                checkpoint.steps.insert(name.to_owned(), i64::from_le_bytes(bytes));
+                continue;
+            }
+            let format =
+                format(view.dtype()).ok_or_else(|| format!("{key} is of type {:?}", view.dtype()))?;
+            let entry = Entry { format, shape: view.shape().into(), bytes: view.data().to_vec() };
+            checkpoint.tensors.insert(key, entry);
+        }
+        Ok(checkpoint)
+    }
+}
+
+fn param_key(name: &str) -> String {
+    format!("param/{name}")
+}
+
+fn state_key(param: &str, state: &str) -> String {
+    format!("state/{param}/{state}")
+}
+
+fn missing(key: &str) -> Error {
+    Error::Mismatch(format!("{key} is missing"))
+}
+
+/// A format's name in safetensors.
+pub fn dtype(format: Format) -> Dtype {
+    match format {
+        Format::F64 => Dtype::F64,
+        Format::F32 => Dtype::F32,
+        Format::Bf16 => Dtype::BF16,
+        Format::F16 => Dtype::F16,
+        other => unreachable!("{other} is stored as codes"),
+    }
+}
+
+/// The format of a safetensors type, where there is one.
+pub fn format(dtype: Dtype) -> Option<Format> {
+    Format::ALL.into_iter().find(|&format| self::dtype(format) == dtype)
+}
+
+fn little_endian(values: Slice<'_>) -> Vec<u8> {
+    let mut bytes = values.bytes().to_vec();
+    if cfg!(target_endian = "big") {
+        bytes.chunks_exact_mut(values.format().bytes()).for_each(<[u8]>::reverse);
+    }
+    bytes
+}
+
+/// Writes a file beside its place, flushes it to the disk and renames it, so that nobody ever sees a part
+/// of it.
+///
+/// # Errors
+/// Those of the file system; an older file is then still whole.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".fallline-");
+    // What any new file would get: the process's mask takes its part away.
+    #[cfg(unix)]
+    let everyone = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666);
+    #[cfg(unix)]
+    builder.permissions(everyone);
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    // The rename itself reaches the disk with the folder; where folders cannot be opened, that is all.
+    if let Ok(folder) = std::fs::File::open(folder) {
+        folder.sync_all().ok();
+    }
+    Ok(())
+}

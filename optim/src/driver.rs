@@ -1,0 +1,626 @@
+//! The generic driver: groups, states, missing gradients, saving and loading, for every algorithm.
+
+use crate::checkpoint::{Checkpoint, OptimizerManifest, ParamManifest};
+use crate::hyper::Value;
+use crate::slots::{Slot, Slots};
+use crate::{AnyAlgorithm, Binding, Error, LoadReport, NonFinite, ParamRef, Result, Skipped, StepReport};
+use fallline_core::backend::{MAX_OPERANDS, Pass, Plan, TensorPass, View};
+use fallline_core::{Backend, Compute, Format, Kernel, Role, Shape, Storage, sums};
+use std::sync::Arc;
+
+/// Anything that steps parameters.
+pub trait Optimizer: Send {
+    /// Updates every bound parameter that has a gradient, in place.
+    ///
+    /// A step is atomic as far as can be known: everything that can be found wrong is found before the
+    /// first write.
+    ///
+    /// # Errors
+    /// Wrong shapes, names given twice, tensors of another device, no memory for new states: everything is
+    /// as it was. [`Error::Poisoned`] after a device failed half-way.
+    fn step(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport>;
+
+    /// The algorithm's name.
+    fn name(&self) -> &'static str;
+
+    /// How many parameter groups there are.
+    fn groups(&self) -> usize;
+
+    /// A hyperparameter of a group.
+    fn get(&self, group: usize, name: &str) -> Option<Value>;
+
+    /// Sets hyperparameters of a group, all or none.
+    ///
+    /// # Errors
+    /// When one does not exist, has another type or is out of range.
+    fn set(&mut self, group: usize, values: &[(&str, Value)]) -> Result<()>;
+
+    /// What is known of each parameter seen so far, sorted by name.
+    fn params(&self) -> Vec<ParamState>;
+
+    /// A parameter's state, as numbers in row-major order; `None` where there is none (yet).
+    ///
+    /// # Errors
+    /// When the device cannot be read.
+    fn state(&self, param: &str, state: &str) -> Result<Option<Vec<f64>>>;
+
+    /// Everything that is needed to go on as if never stopped, parameters apart.
+    ///
+    /// # Errors
+    /// When the device cannot be read.
+    fn save(&self) -> Result<Checkpoint>;
+
+    /// Restores what [`save`](Optimizer::save) gave: states, step counts and hyperparameters.
+    ///
+    /// # Errors
+    /// When anything does not fit: another algorithm, other groups, other shapes, missing or unexpected
+    /// parameters. The error names it, and the optimizer is as it was.
+    fn load(&mut self, checkpoint: &Checkpoint) -> Result<LoadReport>;
+}
+
+/// What is known of a parameter.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ParamState {
+    /// Its name.
+    pub name: String,
+    /// Its extents when it was first bound.
+    pub shape: Shape,
+    /// Its group.
+    pub group: usize,
+    /// How many gradients it has been given.
+    pub steps: u64,
+    /// The names of its states.
+    pub states: Vec<&'static str>,
+    /// Bytes of its states.
+    pub state_bytes: usize,
+}
+
+/// A group of parameters with hyperparameters of its own.
+struct Group {
+    algorithm: Box<dyn AnyAlgorithm>,
+    matches: Box<dyn Fn(&str) -> bool + Send>,
+}
+
+/// One rule over all parameters that it applies to, with buffers that are kept between steps.
+struct RulePass {
+    kernel: &'static Kernel,
+    compute: Compute,
+    /// For each row of scalars, its group and step count.
+    keys: Vec<(usize, u64)>,
+    rows: Vec<f64>,
+    plan: Plan,
+    sums: Vec<f64>,
+}
+
+impl RulePass {
+    /// The row of scalars for a group at a step count, computed if it is not there yet.
+    fn row(&mut self, group: usize, t: u64, algorithm: &dyn AnyAlgorithm) -> usize {
+        if let Some(row) = self.keys.iter().rposition(|&key| key == (group, t)) {
+            return row;
+        }
+        self.keys.push((group, t));
+        self.rows.push(if algorithm.maximize() { -1.0 } else { 1.0 });
+        let start = self.rows.len();
+        self.rows.resize(start + self.kernel.scalars.len(), 0.0);
+        self.kernel.compute_scalars(algorithm.hyper(), t, &mut self.rows[start..]);
+        self.keys.len() - 1
+    }
+}
+
+/// The optimizer for every algorithm that is a rule.
+///
+/// ```
+/// use fallline_core::{Kernel, Link, Rule};
+/// # struct Uncompiled;
+/// # impl Link for Uncompiled {
+/// #     fn kernel<R: Rule>() -> &'static Kernel { panic!("no backend in this example") }
+/// # }
+/// # type Native = Uncompiled; // fallline_cpu::Native in real code
+/// # fn build(cpu: std::sync::Arc<dyn fallline_core::Backend>) -> fallline_optim::Result<()> {
+/// use fallline_optim::{Driver, Linked, Optimizer, algorithms::AdamW, param};
+/// let algorithm = Linked::<AdamW, Native>::new(AdamW { lr: 1e-2, ..AdamW::default() })?;
+/// let mut optimizer = Driver::new(cpu, Box::new(algorithm));
+/// let (mut weight, gradient) = (vec![1.0f32; 3], vec![0.5f32; 3]);
+/// optimizer.step(&mut [param("weight", &mut weight, &gradient)])?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Driver {
+    backend: Arc<dyn Backend>,
+    compute: Option<Compute>,
+    non_finite: NonFinite,
+    groups: Vec<Group>,
+    slots: Slots,
+    passes: Vec<RulePass>,
+    /// The places of the bindings, sorted by name, and their gradients' sums.
+    order: Vec<usize>,
+    poisoned: Option<String>,
+}
+
+impl Driver {
+    /// An optimizer with one group of all parameters.
+    pub fn new(backend: Arc<dyn Backend>, algorithm: Box<dyn AnyAlgorithm>) -> Driver {
+        Driver {
+            backend,
+            compute: None,
+            non_finite: NonFinite::default(),
+            groups: vec![Group { algorithm, matches: Box::new(|_| true) }],
+            slots: Slots::default(),
+            passes: Vec::new(),
+            order: Vec::new(),
+            poisoned: None,
+        }
+    }
+
+    /// Adds a group for the parameters whose names `matches` accepts, with the hyperparameters of the first
+    /// group but for `overrides`. Where several groups match, the first added has it; parameters that match
+    /// none stay in group 0. Parameters that were stepped already stay where they are.
+    ///
+    /// # Errors
+    /// When a hyperparameter does not exist, has another type or is out of range.
+    pub fn add_group(
+        &mut self,
+        matches: impl Fn(&str) -> bool + Send + 'static,
+        overrides: &[(&str, Value)],
+    ) -> Result<usize> {
+        let mut algorithm = self.groups[0].algorithm.boxed();
+        algorithm.set(overrides)?;
+        self.groups.push(Group { algorithm, matches: Box::new(matches) });
+        Ok(self.groups.len() - 1)
+    }
+
+    /// Calculates in this type instead of the default: `f64` for parameters stored as `f64`, else `f32`.
+    pub fn with_compute(mut self, compute: Compute) -> Driver {
+        self.compute = Some(compute);
+        self
+    }
+
+    /// What to do about gradients that are not finite.
+    pub fn with_non_finite(mut self, policy: NonFinite) -> Driver {
+        self.non_finite = policy;
+        self
+    }
+
+    /// The backend that it runs on.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    fn compute_of(&self, format: Format) -> Compute {
+        self.compute.unwrap_or(match format {
+            Format::F64 => Compute::F64,
+            _ => Compute::F32,
+        })
+    }
+
+    fn group_of(&self, name: &str) -> usize {
+        self.groups.iter().skip(1).position(|group| (group.matches)(name)).map_or(0, |place| place + 1)
+    }
+
+    /// Everything that can be wrong with the bindings themselves, and a slot for each.
+    fn check(&mut self, bindings: &[Binding<'_>]) -> Result<()> {
+        let mut slots = core::mem::take(&mut self.slots);
+        let known = slots.len();
+        let aligned = slots.align(bindings, |binding| {
+            Ok(Slot {
+                name: binding.name.to_owned(),
+                shape: binding.param.extents().into(),
+                group: self.group_of(binding.name),
+                compute: self.compute_of(binding.param.format()),
+                steps: 0,
+                kernel: None,
+                states: Vec::new(),
+                pass: None,
+                row: 0,
+            })
+        });
+        let checked = aligned.and_then(|()| {
+            let pairs = bindings.iter().zip(slots.range(0..bindings.len()));
+            pairs.into_iter().try_for_each(|(binding, slot)| self.check_binding(binding, slot))
+        });
+        if checked.is_err() {
+            slots.forget_since(known);
+        }
+        self.slots = slots;
+        checked
+    }
+
+    fn check_binding(&self, binding: &Binding<'_>, slot: &Slot) -> Result<()> {
+        let name = || binding.name.to_owned();
+        let extents = binding.param.extents();
+        if !same_extents(slot.shape.extents(), extents) {
+            return Err(Error::ParamShape {
+                param: name(),
+                expected: slot.shape.clone(),
+                got: extents.into(),
+            });
+        }
+        if let Some(grad) = binding.grad.extents()
+            && !same_extents(extents, grad)
+        {
+            return Err(Error::GradShape { param: name(), expected: extents.into(), got: grad.into() });
+        }
+        let expected = self.backend.device();
+        for got in [binding.param.device(), binding.grad.device()].into_iter().flatten() {
+            if got != expected {
+                return Err(Error::OtherDevice { param: name(), expected, got });
+            }
+        }
+        let format = binding.param.format();
+        if self.compute_of(format) != slot.compute {
+            return Err(Error::ParamFormat { param: name(), got: format });
+        }
+        Ok(())
+    }
+
+    /// Allocates the states that the groups' rules need and the bound parameters have not, in one arena.
+    fn allocate_states(&mut self, bindings: &[Binding<'_>]) -> Result<()> {
+        let groups = &self.groups;
+        let slots = self.slots.range(0..bindings.len());
+        let lacks = |slot: &Slot| {
+            let kernel = groups[slot.group].algorithm.kernel();
+            !slot.kernel.is_some_and(|known| core::ptr::eq(known, kernel))
+        };
+        let needs = |slot: &Slot| -> Vec<&'static str> {
+            let states = groups[slot.group].algorithm.states();
+            states.filter(|state| !slot.states.iter().any(|(name, _)| name == state)).collect()
+        };
+        let mut requests = Vec::new();
+        for (slot, _) in slots.iter().zip(bindings).filter(|(slot, b)| !b.grad.is_none() && lacks(slot)) {
+            let request = (slot.compute.format(), slot.shape.elements());
+            requests.extend(needs(slot).iter().map(|_| request));
+        }
+        let mut storages = match requests.is_empty() {
+            true => Vec::new(),
+            false => self.backend.allocate(&requests)?,
+        }
+        .into_iter();
+        for (slot, _) in slots.iter_mut().zip(bindings).filter(|(slot, b)| !b.grad.is_none() && lacks(slot)) {
+            let algorithm = &groups[slot.group].algorithm;
+            for (state, mut storage) in needs(slot).into_iter().zip(&mut storages) {
+                let initial = algorithm.initial(state);
+                if initial != 0.0 {
+                    fill(&*self.backend, &mut storage, initial)?;
+                }
+                slot.states.push((state, storage));
+            }
+            let order: Vec<&str> = algorithm.states().collect();
+            slot.states.retain(|(name, _)| order.contains(name));
+            slot.states.sort_by_key(|(name, _)| order.iter().position(|state| state == name));
+            slot.kernel = Some(algorithm.kernel());
+        }
+        Ok(())
+    }
+
+    /// Sorts the bound parameters into passes and computes their rows of scalars.
+    fn plan(&mut self, bindings: &[Binding<'_>]) {
+        for pass in &mut self.passes {
+            pass.keys.clear();
+            pass.rows.clear();
+        }
+        for (slot, binding) in self.slots.range(0..bindings.len()).iter_mut().zip(bindings) {
+            slot.pass = None;
+            let (Some(kernel), false) = (slot.kernel, binding.grad.is_none()) else { continue };
+            let pass = pass_for(&mut self.passes, &*self.backend, kernel, slot.compute);
+            slot.pass = Some(pass);
+            let algorithm = &*self.groups[slot.group].algorithm;
+            slot.row = self.passes[pass].row(slot.group, slot.steps + 1, algorithm);
+        }
+    }
+
+    /// Reads all gradients once: their norm, and the first by name that is not finite.
+    fn look_at_grads(&mut self, bindings: &mut [Binding<'_>]) -> Result<(f64, Option<(String, u64)>)> {
+        self.order.clear();
+        self.order.extend((0..bindings.len()).filter(|&i| !bindings[i].grad.is_none()));
+        self.order.sort_unstable_by_key(|&i| bindings[i].name);
+        let kernel = self.groups[0].algorithm.grad_check();
+        let mut found = vec![[0.0; 2]; bindings.len()];
+        for compute in [Compute::F32, Compute::F64] {
+            let slots = self.slots.range(0..bindings.len());
+            let places: Vec<usize> = (0..bindings.len())
+                .filter(|&i| !bindings[i].grad.is_none() && slots[i].compute == compute)
+                .collect();
+            if places.is_empty() {
+                continue;
+            }
+            let index = pass_for(&mut self.passes, &*self.backend, kernel, compute);
+            let pass = &mut self.passes[index];
+            pass.sums.resize(places.len() * kernel.sums.len(), 0.0);
+            let mut tensors = places.iter().map(|&i| TensorPass {
+                operands: operands(kernel, None, bindings[i].grad.view(), &mut []),
+                elements: slots[i].shape.elements(),
+                row: 0,
+            });
+            self.backend.run(Pass {
+                kernel,
+                compute,
+                tensors: &mut tensors,
+                rows: &[1.0],
+                tensor_scalars: &[],
+                plan: &mut pass.plan,
+                sums: &mut pass.sums,
+            })?;
+            for (&i, sums) in places.iter().zip(pass.sums.chunks_exact(2)) {
+                found[i] = [sums[0], sums[1]];
+            }
+        }
+        let squares = sums::fold(self.order.iter().map(|&i| found[i][1]));
+        let bad = self.order.iter().find(|&&i| found[i][0] > 0.0);
+        Ok((squares.sqrt(), bad.map(|&i| (bindings[i].name.to_owned(), found[i][0] as u64))))
+    }
+
+    fn run_passes(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
+        let mut begun = false;
+        for (index, pass) in self.passes.iter_mut().enumerate() {
+            if pass.keys.is_empty() {
+                continue;
+            }
+            let slots = self.slots.range(0..bindings.len());
+            let tensors = bindings.iter_mut().zip(slots).filter(|(_, slot)| slot.pass == Some(index));
+            let mut count = 0;
+            let kernel = pass.kernel;
+            let mut tensors = tensors.map(|(binding, slot)| {
+                count += 1;
+                let (param, grad) = binding.views();
+                TensorPass {
+                    operands: operands(kernel, Some(param), grad, &mut slot.states),
+                    elements: slot.shape.elements(),
+                    row: slot.row,
+                }
+            });
+            let ran = self.backend.run(Pass {
+                kernel,
+                compute: pass.compute,
+                tensors: &mut tensors,
+                rows: &pass.rows,
+                tensor_scalars: &[],
+                plan: &mut pass.plan,
+                sums: &mut [],
+            });
+            if let Err(cause) = ran {
+                if begun {
+                    self.poisoned = Some(cause.to_string());
+                }
+                return Err(cause.into());
+            }
+            begun = true;
+        }
+        Ok(())
+    }
+}
+
+/// A flat slice stands for any shape with as many elements.
+fn same_extents(expected: &[usize], got: &[usize]) -> bool {
+    expected == got || got.len() == 1 && expected.iter().product::<usize>() == got[0]
+}
+
+fn fill(backend: &dyn Backend, storage: &mut Storage, value: f64) -> Result<()> {
+    let values = vec![value; storage.len()];
+    Ok(backend.write(storage, values.as_slice().into())?)
+}
+
+/// The place of the pass for a rule and a compute type, made if there is none.
+fn pass_for(
+    passes: &mut Vec<RulePass>,
+    backend: &dyn Backend,
+    kernel: &'static Kernel,
+    compute: Compute,
+) -> usize {
+    let found = passes.iter().position(|pass| core::ptr::eq(pass.kernel, kernel) && pass.compute == compute);
+    found.unwrap_or_else(|| {
+        let (keys, rows, sums) = Default::default();
+        passes.push(RulePass { kernel, compute, keys, rows, plan: backend.plan(), sums });
+        passes.len() - 1
+    })
+}
+
+/// The memory of each operand of a rule; states in the order of the operands.
+fn operands<'a>(
+    kernel: &Kernel,
+    mut param: Option<View<'a>>,
+    mut grad: Option<View<'a>>,
+    states: &'a mut [(&'static str, Storage)],
+) -> [Option<View<'a>>; MAX_OPERANDS] {
+    let mut states = states.iter_mut();
+    let mut views = [const { None }; MAX_OPERANDS];
+    for (view, operand) in views.iter_mut().zip(kernel.operands) {
+        *view = match operand.role {
+            Role::Param => param.take(),
+            Role::Grad => grad.take(),
+            Role::State => states.next().map(|(_, storage)| View::write(storage)),
+            _ => None,
+        };
+    }
+    views
+}
+
+/// Copies parameters that are not contiguous into buffers, or back.
+fn move_strided(bindings: &mut [Binding<'_>], back: bool) {
+    #[cfg(feature = "ndarray")]
+    for binding in bindings.iter_mut().filter(|binding| !binding.grad.is_none()) {
+        if let ParamRef::Strided(view) = &mut binding.param {
+            if back { view.scatter() } else { view.gather() }
+        }
+    }
+    #[cfg(not(feature = "ndarray"))]
+    let _: (&mut [Binding<'_>], bool, Option<ParamRef<'_>>) = (bindings, back, None);
+}
+
+impl Optimizer for Driver {
+    fn step(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
+        if let Some(cause) = &self.poisoned {
+            return Err(Error::Poisoned { cause: cause.clone() });
+        }
+        let known = self.slots.len();
+        self.check(bindings)?;
+        let without_grad = bindings.iter().filter(|binding| binding.grad.is_none()).count();
+        let mut report = StepReport { without_grad, ..StepReport::default() };
+        if self.non_finite != NonFinite::Propagate {
+            let (norm, bad) = self.look_at_grads(bindings)?;
+            report.grad_norm = Some(norm);
+            if let Some((param, count)) = bad {
+                self.slots.forget_since(known);
+                if self.non_finite == NonFinite::Error {
+                    return Err(Error::NonFinite { param, count });
+                }
+                report.skipped = Some(Skipped::NonFinite { param, count });
+                return Ok(report);
+            }
+        }
+        if let Err(error) = self.allocate_states(bindings) {
+            self.slots.forget_since(known);
+            return Err(error);
+        }
+        self.plan(bindings);
+        move_strided(bindings, false);
+        self.run_passes(bindings)?;
+        move_strided(bindings, true);
+        for slot in self.slots.range(0..bindings.len()).iter_mut().filter(|slot| slot.pass.is_some()) {
+            slot.steps += 1;
+            report.updated += 1;
+        }
+        Ok(report)
+    }
+
+    fn name(&self) -> &'static str {
+        self.groups[0].algorithm.name()
+    }
+
+    fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    fn get(&self, group: usize, name: &str) -> Option<Value> {
+        self.groups.get(group)?.algorithm.get(name)
+    }
+
+    fn set(&mut self, group: usize, values: &[(&str, Value)]) -> Result<()> {
+        let count = self.groups.len();
+        let found = self.groups.get_mut(group).ok_or(Error::NoGroup { group, count })?;
+        Ok(found.algorithm.set(values)?)
+    }
+
+    fn params(&self) -> Vec<ParamState> {
+        let mut params: Vec<ParamState> = self
+            .slots
+            .iter()
+            .map(|slot| ParamState {
+                name: slot.name.clone(),
+                shape: slot.shape.clone(),
+                group: slot.group,
+                steps: slot.steps,
+                states: slot.states.iter().map(|(name, _)| *name).collect(),
+                state_bytes: slot.state_bytes(),
+            })
+            .collect();
+        params.sort_by(|a, b| a.name.cmp(&b.name));
+        params
+    }
+
+    fn state(&self, param: &str, state: &str) -> Result<Option<Vec<f64>>> {
+        let Some(slot) = self.slots.get(param) else { return Ok(None) };
+        let Some((_, storage)) = slot.states.iter().find(|(name, _)| *name == state) else { return Ok(None) };
+        let mut values = vec![0.0f64; storage.len()];
+        self.backend.read(storage, values.as_mut_slice().into())?;
+        Ok(Some(values))
+    }
+
+    fn save(&self) -> Result<Checkpoint> {
+        let mut checkpoint = Checkpoint::default();
+        let mut manifest = OptimizerManifest::new(self.name());
+        for group in &self.groups {
+            manifest.push_group(&*group.algorithm);
+        }
+        for slot in self.slots.iter() {
+            let param = ParamManifest::new(slot.shape.extents(), slot.group, slot.compute);
+            manifest.params.insert(slot.name.clone(), param);
+            checkpoint.insert_steps(&slot.name, slot.steps);
+            for (state, storage) in &slot.states {
+                checkpoint.insert_state(&*self.backend, &slot.name, state, &slot.shape, storage)?;
+            }
+        }
+        checkpoint.manifest.optimizer = Some(manifest);
+        Ok(checkpoint)
+    }
+
+    fn load(&mut self, checkpoint: &Checkpoint) -> Result<LoadReport> {
+        let manifest = checkpoint
+            .manifest
+            .optimizer
+            .as_ref()
+            .ok_or_else(|| Error::Mismatch("it holds no optimizer state".into()))?;
+        let algorithms = manifest.restore_groups(self.groups.iter().map(|group| &*group.algorithm))?;
+        for slot in self.slots.iter() {
+            if !manifest.params.contains_key(&slot.name) {
+                return Err(Error::Mismatch(format!("parameter {:?} is missing", slot.name)));
+            }
+        }
+        let mut loaded = Slots::default();
+        for (name, param) in &manifest.params {
+            if self.slots.len() > 0 && self.slots.get(name).is_none() {
+                return Err(Error::Mismatch(format!("parameter {name:?} is not one of this optimizer's")));
+            }
+            let slot = self.load_slot(checkpoint, &algorithms, name, param)?;
+            loaded.push(slot);
+        }
+        checkpoint.refuse_other_states(manifest)?;
+        let report = LoadReport { matched: loaded.len() };
+        self.slots = loaded;
+        for (group, algorithm) in self.groups.iter_mut().zip(algorithms) {
+            group.algorithm = algorithm;
+        }
+        self.poisoned = None;
+        Ok(report)
+    }
+}
+
+impl Driver {
+    /// A parameter's slot as a checkpoint has it, checked against the one that is there.
+    fn load_slot(
+        &self,
+        checkpoint: &Checkpoint,
+        algorithms: &[Box<dyn AnyAlgorithm>],
+        name: &str,
+        param: &ParamManifest,
+    ) -> Result<Slot> {
+        let mismatch = |problem: String| Error::Mismatch(format!("parameter {name:?} {problem}"));
+        let shape = Shape::from(&param.shape[..]);
+        let compute = param.compute().ok_or_else(|| mismatch("was computed in an unknown type".into()))?;
+        if let Some(slot) = self.slots.get(name) {
+            if slot.shape != shape {
+                return Err(mismatch(format!("has shape {shape} in it, but {} here", slot.shape)));
+            }
+            if slot.compute != compute {
+                return Err(mismatch(format!("was computed in {compute}, but here in {}", slot.compute)));
+            }
+        }
+        if self.compute.is_some_and(|ours| ours != compute) {
+            return Err(mismatch(format!("was computed in {compute}, which this optimizer does not")));
+        }
+        let algorithm = algorithms
+            .get(param.group)
+            .ok_or_else(|| mismatch(format!("is in group {}, which does not exist", param.group)))?;
+        let steps = checkpoint.steps(name)?;
+        let expected = algorithm.states().collect::<Vec<_>>();
+        let mut states = Vec::new();
+        if steps > 0 {
+            let requests = vec![(compute.format(), shape.elements()); expected.len()];
+            for (state, mut storage) in expected.iter().copied().zip(self.backend.allocate(&requests)?) {
+                checkpoint.read_state(&*self.backend, name, state, &shape, &mut storage)?;
+                states.push((state, storage));
+            }
+        }
+        Ok(Slot {
+            name: name.to_owned(),
+            shape,
+            group: param.group,
+            compute,
+            steps,
+            kernel: (steps > 0).then(|| algorithm.kernel()),
+            states,
+            pass: None,
+            row: 0,
+        })
+    }
+}

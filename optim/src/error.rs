@@ -1,0 +1,115 @@
+//! What can go wrong when optimizing.
+
+use crate::hyper::HyperError;
+use fallline_core::{Device, Format, Shape};
+use std::path::PathBuf;
+
+/// A failure of an optimizer, with the parameter, what was expected and what was got.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A backend failed.
+    #[error(transparent)]
+    Backend(#[from] fallline_core::Error),
+    /// A hyperparameter is wrong.
+    #[error(transparent)]
+    Hyper(#[from] HyperError),
+    /// A gradient has another number of elements than its parameter.
+    #[error("parameter {param:?}: its gradient has shape {got}, expected {expected}")]
+    GradShape {
+        /// The parameter.
+        param: String,
+        /// The parameter's shape.
+        expected: Shape,
+        /// The gradient's shape.
+        got: Shape,
+    },
+    /// A parameter changed its shape.
+    #[error("parameter {param:?} has shape {got}, but its state was made for {expected}")]
+    ParamShape {
+        /// The parameter.
+        param: String,
+        /// The shape that it had.
+        expected: Shape,
+        /// The shape that it has now.
+        got: Shape,
+    },
+    /// A parameter changed its element type in a way that its states do not fit.
+    #[error("parameter {param:?} is stored as {got}, which is computed in another type than its state")]
+    ParamFormat {
+        /// The parameter.
+        param: String,
+        /// The format that it has now.
+        got: Format,
+    },
+    /// The same name was given twice in a step.
+    #[error("parameter {param:?} was given twice in one step")]
+    Duplicate {
+        /// The parameter.
+        param: String,
+    },
+    /// A tensor lives on another device than the optimizer.
+    #[error("parameter {param:?}: a tensor on {got} was given to an optimizer on {expected}")]
+    OtherDevice {
+        /// The parameter.
+        param: String,
+        /// The optimizer's device.
+        expected: Device,
+        /// The tensor's device.
+        got: Device,
+    },
+    /// A gradient holds a NaN or an infinity, and the policy is to fail.
+    #[error("parameter {param:?}: {count} elements of its gradient are NaN or infinite")]
+    NonFinite {
+        /// The first such parameter, by name.
+        param: String,
+        /// How many of its elements.
+        count: u64,
+    },
+    /// A group of this number does not exist.
+    #[error("there is no parameter group {group}; there are {count}")]
+    NoGroup {
+        /// The number given.
+        group: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// A device failed after the first write of a step.
+    #[error(
+        "a step failed half-way ({cause}): parameters and states may not fit together; reload a checkpoint"
+    )]
+    Poisoned {
+        /// The failure.
+        cause: String,
+    },
+    /// A checkpoint does not fit the optimizer; nothing was changed.
+    #[error("checkpoint: {0}")]
+    Mismatch(String),
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file is not a checkpoint.
+    #[error("{path}: not a checkpoint: {problem}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A schedule cannot be built.
+    #[error("{at}: {problem}")]
+    Schedule {
+        /// Which entry of the list.
+        at: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// The result of an operation of an optimizer.
+pub type Result<T, E = Error> = core::result::Result<T, E>;

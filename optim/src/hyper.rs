@@ -1,0 +1,346 @@
+//! Hyperparameters as a table: name, type, default, range, meaning.
+
+use core::fmt;
+
+/// The value of a hyperparameter, as a configuration gives it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Value {
+    /// Python's `None`.
+    None,
+    /// A truth value.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A number.
+    Float(f64),
+    /// Text.
+    Text(String),
+    /// A list or tuple.
+    List(Vec<Value>),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::None => f.write_str("None"),
+            Value::Bool(true) => f.write_str("True"),
+            Value::Bool(false) => f.write_str("False"),
+            Value::Int(x) => write!(f, "{x}"),
+            Value::Float(x) if x.is_finite() => write!(f, "{x:?}"),
+            Value::Float(x) => write!(f, "float(\"{x}\")"),
+            Value::Text(text) => write!(f, "{text:?}"),
+            Value::List(items) => {
+                f.write_str("(")?;
+                for (i, item) in items.iter().enumerate() {
+                    write!(f, "{}{item}", if i == 0 { "" } else { ", " })?;
+                }
+                f.write_str(if items.len() == 1 { ",)" } else { ")" })
+            }
+        }
+    }
+}
+
+/// The numbers that a hyperparameter may be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Range {
+    /// Any number, NaN excepted.
+    Any,
+    /// `x ≥ low`.
+    AtLeast(f64),
+    /// `x > low`.
+    Above(f64),
+    /// `low ≤ x < high`.
+    HalfOpen(f64, f64),
+    /// `low ≤ x ≤ high`.
+    Closed(f64, f64),
+}
+
+impl Range {
+    /// Whether `x` is in the range. NaN is in none, infinity in those that have no upper end.
+    pub fn contains(self, x: f64) -> bool {
+        match self {
+            Range::Any => !x.is_nan(),
+            Range::AtLeast(low) => x >= low,
+            Range::Above(low) => x > low,
+            Range::HalfOpen(low, high) => low <= x && x < high,
+            Range::Closed(low, high) => low <= x && x <= high,
+        }
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Range::Any => f.write_str("any number"),
+            Range::AtLeast(low) => write!(f, "≥ {low}"),
+            Range::Above(low) => write!(f, "> {low}"),
+            Range::HalfOpen(low, high) => write!(f, "in [{low}, {high})"),
+            Range::Closed(low, high) => write!(f, "in [{low}, {high}]"),
+        }
+    }
+}
+
+/// A Rust type that a hyperparameter may have.
+pub trait HyperType: Sized + Clone {
+    /// Its name for people.
+    const NAME: &'static str;
+    /// From a configuration's value, or `None` where that is of another type.
+    fn from_value(value: &Value) -> Option<Self>;
+    /// As a configuration writes it.
+    fn to_value(&self) -> Value;
+    /// The numbers in it, for a range to look at.
+    fn numbers(&self) -> Vec<f64> {
+        Vec::new()
+    }
+}
+
+impl HyperType for f64 {
+    const NAME: &'static str = "float";
+    fn from_value(value: &Value) -> Option<f64> {
+        match value {
+            Value::Float(x) => Some(*x),
+            // Exact up to 2^53; no hyperparameter is larger.
+            Value::Int(x) => Some(*x as f64),
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        Value::Float(*self)
+    }
+    fn numbers(&self) -> Vec<f64> {
+        vec![*self]
+    }
+}
+
+impl HyperType for bool {
+    const NAME: &'static str = "bool";
+    fn from_value(value: &Value) -> Option<bool> {
+        match value {
+            Value::Bool(x) => Some(*x),
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        Value::Bool(*self)
+    }
+}
+
+impl HyperType for Option<bool> {
+    const NAME: &'static str = "bool or None";
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::None => Some(None),
+            Value::Bool(x) => Some(Some(*x)),
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        self.map_or(Value::None, Value::Bool)
+    }
+}
+
+impl HyperType for (f64, f64) {
+    const NAME: &'static str = "pair of floats";
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::List(items) => match &items[..] {
+                [a, b] => Some((f64::from_value(a)?, f64::from_value(b)?)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        Value::List(vec![Value::Float(self.0), Value::Float(self.1)])
+    }
+    fn numbers(&self) -> Vec<f64> {
+        vec![self.0, self.1]
+    }
+}
+
+/// One row of a hyperparameter table.
+#[derive(Clone, Copy, Debug)]
+pub struct Hyper {
+    /// The name in configurations.
+    pub name: &'static str,
+    /// The type, for people.
+    pub kind: &'static str,
+    /// The default.
+    pub default: fn() -> Value,
+    /// The valid numbers.
+    pub range: Range,
+    /// What it does.
+    pub meaning: &'static str,
+    /// False for arguments of the source that are accepted and checked, but change no number.
+    pub counts: bool,
+}
+
+/// What is wrong with a hyperparameter.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HyperError {
+    /// There is none of this name.
+    #[error("{algorithm} has no hyperparameter {name:?}; it has {}", .known.join(", "))]
+    Unknown {
+        /// The algorithm.
+        algorithm: &'static str,
+        /// The name given.
+        name: String,
+        /// The names that exist.
+        known: Vec<&'static str>,
+    },
+    /// The value is of another type.
+    #[error("{algorithm}: {name} must be a {expected}, got {got}")]
+    Type {
+        /// The algorithm.
+        algorithm: &'static str,
+        /// The hyperparameter.
+        name: &'static str,
+        /// The type that it has.
+        expected: &'static str,
+        /// The value given.
+        got: String,
+    },
+    /// The value is out of range.
+    #[error("{algorithm}: {name} must be {expected}, got {got}")]
+    Range {
+        /// The algorithm.
+        algorithm: &'static str,
+        /// The hyperparameter.
+        name: &'static str,
+        /// The range.
+        expected: Range,
+        /// The value given.
+        got: String,
+    },
+    /// Values that are valid alone exclude each other.
+    #[error("{algorithm}: {problem}")]
+    Combination {
+        /// The algorithm.
+        algorithm: &'static str,
+        /// Which ones, and why.
+        problem: String,
+    },
+}
+
+/// A set of hyperparameters that can be read and set by name.
+pub trait Hyperparameters {
+    /// The algorithm's name.
+    const NAME: &'static str;
+    /// The table, in the order of the source.
+    const TABLE: &'static [Hyper];
+    /// Sets one by name.
+    ///
+    /// # Errors
+    /// [`HyperError`] for an unknown name, another type, or a number out of range; nothing is set then.
+    fn set(&mut self, name: &str, value: &Value) -> Result<(), HyperError>;
+    /// Reads one by name; those that change no number are not kept.
+    fn get(&self, name: &str) -> Option<Value>;
+}
+
+/// A value of type `T` within `range`, or what is wrong with it. Used by [`hyperparameters!`](crate::hyperparameters).
+#[doc(hidden)]
+pub fn convert<T: HyperType>(
+    algorithm: &'static str,
+    name: &'static str,
+    range: Range,
+    value: &Value,
+) -> Result<T, HyperError> {
+    let got = value.to_string();
+    let converted = T::from_value(value).ok_or(HyperError::Type {
+        algorithm,
+        name,
+        expected: T::NAME,
+        got: got.clone(),
+    })?;
+    match converted.numbers().iter().all(|&x| range.contains(x)) {
+        true => Ok(converted),
+        false => Err(HyperError::Range { algorithm, name, expected: range, got }),
+    }
+}
+
+/// Declares an algorithm's hyperparameters: a struct with public fields and defaults, and the table that
+/// configurations, `describe` and range checks read.
+///
+/// ```
+/// use fallline_optim::hyper::{Hyperparameters, Range, Value};
+/// fallline_optim::hyperparameters! {
+///     /// Plain gradient descent.
+///     pub Descent as "Descent" {
+///         /// Learning rate.
+///         lr: f64 = 1e-3, Range::AtLeast(0.0);
+///     }
+///     accepted { fused: Option<bool> }
+/// }
+/// let mut descent = Descent::default();
+/// descent.set("lr", &Value::Float(0.5))?;
+/// assert_eq!(descent.lr, 0.5);
+/// assert_eq!(descent.set("lr", &Value::Int(-1)).unwrap_err().to_string(), "Descent: lr must be ≥ 0, got -1");
+/// # Ok::<(), fallline_optim::hyper::HyperError>(())
+/// ```
+#[macro_export]
+macro_rules! hyperparameters {
+    ($(#[$meta:meta])* $vis:vis $name:ident as $text:literal {
+        $($(#[doc = $meaning:literal])+ $field:ident: $t:ty = $default:expr, $range:expr;)*
+     } accepted { $($ignored:ident: $ignored_t:ty),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq)]
+        $vis struct $name { $($(#[doc = $meaning])+ pub $field: $t),* }
+
+        impl Default for $name {
+            fn default() -> Self {
+                $name { $($field: $default),* }
+            }
+        }
+
+        impl $crate::hyper::Hyperparameters for $name {
+            const NAME: &'static str = $text;
+            const TABLE: &'static [$crate::hyper::Hyper] = &[
+                $($crate::hyper::Hyper {
+                    name: stringify!($field),
+                    kind: <$t as $crate::hyper::HyperType>::NAME,
+                    default: || $crate::hyper::HyperType::to_value(&{ let x: $t = $default; x }),
+                    range: $range,
+                    meaning: concat!($($meaning),+),
+                    counts: true,
+                },)*
+                $($crate::hyper::Hyper {
+                    name: stringify!($ignored),
+                    kind: <$ignored_t as $crate::hyper::HyperType>::NAME,
+                    default: || $crate::hyper::HyperType::to_value(&<$ignored_t as Default>::default()),
+                    range: $crate::hyper::Range::Any,
+                    meaning: " Accepted for the source's sake; changes no number.",
+                    counts: false,
+                },)*
+            ];
+            fn set(
+                &mut self,
+                name: &str,
+                value: &$crate::hyper::Value,
+            ) -> Result<(), $crate::hyper::HyperError> {
+                match name {
+                    $(stringify!($field) => {
+                        self.$field = $crate::hyper::convert(Self::NAME, stringify!($field), $range, value)?;
+                        Ok(())
+                    })*
+                    $(stringify!($ignored) => $crate::hyper::convert::<$ignored_t>(
+                        Self::NAME, stringify!($ignored), $crate::hyper::Range::Any, value,
+                    ).map(|_| ()),)*
+                    _ => Err($crate::hyper::HyperError::Unknown {
+                        algorithm: Self::NAME,
+                        name: name.to_owned(),
+                        known: Self::TABLE.iter().map(|hyper| hyper.name).collect(),
+                    }),
+                }
+            }
+            fn get(&self, name: &str) -> Option<$crate::hyper::Value> {
+                match name {
+                    $(stringify!($field) => Some($crate::hyper::HyperType::to_value(&self.$field)),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}

@@ -1,0 +1,29 @@
+//! The algorithms of fallline, one file each, and the driver that steps them.
+//!
+//! An algorithm is a table of hyperparameters ([`hyperparameters!`]), a rule
+//! ([`rule!`](fallline_core::rule)) and a page of description ([`Info`]). Everything else is the
+//! [`Driver`]'s: groups, states, missing gradients, saving and loading. Nothing here knows a device.
+
+#![forbid(unsafe_code)]
+
+mod algorithm;
+pub mod algorithms;
+mod binding;
+pub mod checkpoint;
+mod driver;
+mod error;
+mod finite;
+pub mod hyper;
+mod report;
+pub mod schedule;
+mod slots;
+#[cfg(feature = "ndarray")]
+mod strided;
+
+pub use algorithm::{Algorithm, AnyAlgorithm, Info, Linked, Reference};
+pub use binding::{Binding, Extents, GradRef, ParamRef, frozen, param};
+pub use checkpoint::Checkpoint;
+pub use driver::{Driver, Optimizer, ParamState};
+pub use error::{Error, Result};
+pub use finite::NonFinite;
+pub use report::{LoadReport, Skipped, StepReport};
