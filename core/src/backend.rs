@@ -114,7 +114,7 @@ impl<'a> View<'a> {
 
     /// A backend's memory to write: as host memory, where the host can reach it.
     pub fn write(storage: &'a mut Storage) -> Self {
-        if storage.memory().host().is_none() {
+        if !storage.on_host() {
             return View::WriteStorage(storage);
         }
         match storage.memory_mut().host_mut() {
@@ -124,11 +124,12 @@ impl<'a> View<'a> {
     }
 }
 
-/// One tensor's part in a pass.
-#[derive(Debug)]
-pub struct TensorPass<'a> {
-    /// The memory of each operand, in the order of [`Kernel::operands`].
-    pub operands: [Option<View<'a>>; MAX_OPERANDS],
+/// The memory of each operand of a tensor, in the order of [`Kernel::operands`].
+pub type Views<'a> = [Option<View<'a>>; MAX_OPERANDS];
+
+/// One tensor's part in a pass, beside its [`Views`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TensorPass {
     /// The number of elements of every operand.
     pub elements: usize,
     /// Which row of scalars it takes.
@@ -141,8 +142,9 @@ pub struct Pass<'p, 'a> {
     pub kernel: &'static Kernel,
     /// The type in which it calculates.
     pub compute: Compute,
-    /// The tensors.
-    pub tensors: &'p mut dyn Iterator<Item = TensorPass<'a>>,
+    /// The tensors, one at each call until there is none, its views written to the argument. (A table would
+    /// have to be allocated in every step, since views are borrowed for one.)
+    pub tensors: &'p mut dyn FnMut(&mut Views<'a>) -> Option<TensorPass>,
     /// Rows of scalars: the gradient scale, then one for each of [`Kernel::scalars`].
     pub rows: &'p [f64],
     /// One row for each tensor, in order, of its own scalars ([`Kernel::tensor_scalars`]).

@@ -2,6 +2,8 @@
 
 mod print;
 
+pub use print::symbol;
+
 use crate::{Arithmetic, Array, Lane, Literal, Role, Rule, private::Sealed, rule};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -145,7 +147,7 @@ crate::operators!(Expr);
 ///     element(g: Grad) -> (p: Param) { p = p - lr * g; }
 /// }
 /// let graph = Graph::record::<Descent>();
-/// assert_eq!(graph.to_string(), "θₜ = θₜ₋₁ − lr·g\n");
+/// assert_eq!(graph.to_string(), "θₜ = θₜ₋₁ − γ·g\n");
 /// let mut operands = [Scalar(1.0f32), Scalar(4.0)];
 /// graph.evaluate(Scalar(1.0), &[Scalar(0.25)], &mut operands, &mut []);
 /// assert_eq!(operands[0], Scalar(0.0));

@@ -107,6 +107,11 @@ macro_rules! views {
         }
 
         $(
+            impl<'a> From<&'a Vec<$t>> for Slice<'a> {
+                fn from(vector: &'a Vec<$t>) -> Self {
+                    Slice::$variant(vector)
+                }
+            }
             impl<'a> From<&'a [$t]> for Slice<'a> {
                 fn from(slice: &'a [$t]) -> Self {
                     Slice::$variant(slice)

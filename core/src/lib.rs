@@ -32,7 +32,7 @@ mod tensor;
 
 pub use backend::{Backend, Device};
 pub use error::{Error, Result};
-pub use expr::{Binary, Comparison, Condition, Expr, Graph, Node, Unary};
+pub use expr::{Binary, Comparison, Condition, Expr, Graph, Node, Unary, symbol};
 pub use format::{Compute, Element, Format};
 pub use kernel::{Kernel, Link};
 pub use lane::{Arithmetic, Lane, Literal};

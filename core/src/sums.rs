@@ -1,19 +1,27 @@
 //! The one order of sums, which every device follows, so that a sum has the same bits everywhere.
 //!
-//! 1. A tensor is cut into segments of [`SEGMENT`] consecutive elements (the last may be shorter).
-//! 2. Within a segment there are [`ACCUMULATORS`] accumulators in the compute type, starting from +0;
-//!    element `i` of the segment is added to accumulator `i mod ACCUMULATORS`, in the order of `i`.
-//! 3. `acc[j] += acc[j + h]` for all `j < h`, for `h` = 128, 64, … 1; `acc[0]` widened to `f64` is the
+//! 1. A tensor is cut into segments of [`SEGMENT`] consecutive elements, and those into steps of [`STEP`];
+//!    the last of either may be shorter. Terms that are missing there count as +0.
+//! 2. A step's 256 terms fold to 64: `t[j] = (e[j] + e[j+128]) + (e[j+64] + e[j+192])`.
+//! 3. A segment has [`ACCUMULATORS`] accumulators in the compute type, starting from +0; each step adds
+//!    `t[j]` to accumulator `j`, in the order of the steps.
+//! 4. `acc[j] += acc[j + h]` for all `j < h`, for `h` = 32, 16, … 1; `acc[0]` widened to `f64` is the
 //!    segment's partial sum.
-//! 4. Partial sums fold in `f64` ([`fold`]).
+//! 5. Partial sums fold in `f64` ([`fold`]).
 //!
-//! Nothing in it depends on chunking, alignment, threads, block sizes or the width of a register: 256
-//! is eight elements for each of the 32 threads of a warp, or 16 AVX-512 registers.
+//! Nothing in it depends on chunking, alignment, threads, block sizes or the width of a register. A warp
+//! follows it with two 128-bit loads a lane and one shuffle for four terms (`e[j]` and `e[j+128]` are one
+//! lane's, `e[j+64]` is that of the lane 16 further on); a register of any width adds four registers
+//! before it touches an accumulator, which keeps stores to accumulators away from those of the pass.
 
 /// Elements of a segment.
-pub const SEGMENT: usize = 1024;
+pub const SEGMENT: usize = 4096;
+/// Elements that fold to one term for each accumulator.
+pub const STEP: usize = 256;
 /// Accumulators of a segment.
-pub const ACCUMULATORS: usize = 256;
+pub const ACCUMULATORS: usize = 64;
+/// The places, in a step, of the terms that fold to that of accumulator 0: in this order and in pairs.
+pub const QUARTERS: [usize; 4] = [0, 128, 64, 192];
 /// `f64` accumulators of the fold.
 const LANES: usize = 32;
 

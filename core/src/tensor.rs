@@ -19,13 +19,14 @@ pub trait Memory: Any + Send + Sync + fmt::Debug {
 pub struct Storage {
     format: Format,
     len: usize,
+    on_host: bool,
     memory: Box<dyn Memory>,
 }
 
 impl Storage {
     /// Wraps a backend's memory of `len` elements. Called by backends.
     pub fn new(format: Format, len: usize, memory: Box<dyn Memory>) -> Storage {
-        Storage { format, len, memory }
+        Storage { format, len, on_host: memory.host().is_some(), memory }
     }
 
     /// How the elements are stored.
@@ -41,6 +42,11 @@ impl Storage {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Whether the host can reach it.
+    pub fn on_host(&self) -> bool {
+        self.on_host
     }
 
     /// The backend's own view of it.
@@ -79,15 +85,12 @@ impl Tensor {
     /// # Errors
     /// [`Error::Length`](crate::Error::Length) when the shape has another number of elements;
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
-    pub fn from_slice<T: Element>(
+    pub fn from_slice<'v>(
         backend: &Arc<dyn Backend>,
-        values: &[T],
+        values: impl Into<Slice<'v>>,
         shape: impl Into<Shape>,
-    ) -> Result<Tensor>
-    where
-        for<'a> Slice<'a>: From<&'a [T]>,
-    {
-        let shape = shape.into();
+    ) -> Result<Tensor> {
+        let (values, shape) = (values.into(), shape.into());
         if shape.elements() != values.len() {
             return Err(crate::Error::Length {
                 operation: "tensor",
@@ -96,8 +99,8 @@ impl Tensor {
                 got: values.len(),
             });
         }
-        let mut tensor = Tensor::zeros(backend, T::FORMAT, shape)?;
-        backend.write(&mut tensor.storage, values.into())?;
+        let mut tensor = Tensor::zeros(backend, values.format(), shape)?;
+        backend.write(&mut tensor.storage, values)?;
         Ok(tensor)
     }
 

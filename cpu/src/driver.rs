@@ -7,12 +7,12 @@ use crate::plan::{Chunk, Chunks};
 use crate::pool::Pool;
 use core::mem::MaybeUninit;
 use fallline_core::backend::{MAX_OPERANDS, Pass, View};
-use fallline_core::sums::{ACCUMULATORS, SEGMENT, fold, segments};
+use fallline_core::sums::{ACCUMULATORS, SEGMENT, STEP, fold, segments};
 use fallline_core::{Compute, Device, Error, Format, Kernel, Result};
 
 /// Elements that are decoded at once into scratch, where an operand is not stored as it is computed: a
-/// block of all operands stays in the first-level cache. A whole row of accumulators, so that sums line up.
-const BLOCK: usize = ACCUMULATORS;
+/// block of all operands stays in the first-level cache. A step of a sum, so that sums line up.
+const BLOCK: usize = STEP;
 
 /// The most sums that a rule may have.
 const MAX_SUMS: usize = 8;
@@ -59,10 +59,12 @@ pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> 
 
     plan.tensors.clear();
     plan.stored.clear();
-    for (index, tensor) in tensors.enumerate() {
+    let mut views = [const { None }; MAX_OPERANDS];
+    while let Some(tensor) = tensors(&mut views) {
+        let index = plan.tensors.len();
         plan.tensors.push((tensor.elements, tensor.row));
-        for (operand, view) in kernel.operands.iter().zip(tensor.operands) {
-            plan.stored.push(check(device, kernel, compute, index, operand, view, tensor.elements)?);
+        for (operand, view) in kernel.operands.iter().zip(&mut views) {
+            plan.stored.push(check(device, kernel, compute, index, operand, view.take(), tensor.elements)?);
         }
     }
     plan.chunks.prepare(plan.tensors.iter().map(|&(elements, _)| elements), pool.threads());
@@ -289,7 +291,7 @@ impl<T: Compiled + Coded> Accumulators<T> {
     }
 }
 
-/// `row[j] += row[j + half]` for halves of 128, 64, … 1.
+/// `row[j] += row[j + half]` for halves of 32, 16, … 1.
 #[inline(always)]
 fn halve<T: Compiled>(row: &mut [T; ACCUMULATORS]) -> T {
     let mut half = ACCUMULATORS / 2;
@@ -354,7 +356,7 @@ fn run_decoded<T: Compiled + Coded>(
                 }
             };
         }
-        // SAFETY: as in `run_chunk`; a block is a whole row of accumulators.
+        // SAFETY: as in `run_chunk`; a block is a step of a sum.
         unsafe { (work.entry)(row.as_ptr(), addresses.as_ptr(), elements, accumulators.start()) };
         for (k, operand) in stored.iter().enumerate() {
             if let (Some(codec), true) = (&codecs[k], work.kernel.operands[k].written) {

@@ -4,13 +4,14 @@ use crate::isa::Isa;
 use crate::lane::{Number, Register, Wide32, Wide64};
 #[cfg(target_arch = "x86_64")]
 use crate::lane::{Ymm32, Ymm64, Zmm32, Zmm64};
-use fallline_core::{Array, Compute, Kernel, Link, Literal, Rule, Scalar, apply, sums::ACCUMULATORS};
+use fallline_core::sums::{ACCUMULATORS, QUARTERS, STEP};
+use fallline_core::{Array, Compute, Kernel, Link, Literal, Rule, Scalar, apply};
 
 /// A compiled rule. The arguments:
 ///
 /// - `scalars`: the gradient scale, the scalars of the step, those of the tensor;
 /// - `operands`: the address of each operand's first element, all in the compute type;
-/// - `elements`: how many; with sums at most a segment of them, from the start of an accumulator row;
+/// - `elements`: how many; with sums at most a segment of them, from the start of a step;
 /// - `accumulators`: a row of [`ACCUMULATORS`] for each sum, to be added to.
 pub(crate) type Entry<T> =
     unsafe fn(scalars: *const T, operands: *const *mut T, elements: usize, accumulators: *mut T);
@@ -119,8 +120,8 @@ unsafe fn avx512<R: Rule, V: Register>(
     unsafe { elements::<R, V>(scalars, operands, count, accumulators) }
 }
 
-/// The one loop: loads every operand of a register of elements, runs the rule, stores what it writes,
-/// adds its terms to the sums.
+/// The one loop: loads every operand of a register of elements, runs the rule, stores what it writes, and
+/// adds its terms to the sums in the order of `fallline_core::sums`.
 ///
 /// # Safety
 /// `scalars` holds a whole row; `operands` an address for each operand, valid for reading `count`
@@ -148,48 +149,148 @@ unsafe fn elements<R: Rule, V: Register>(
         // SAFETY: there is an address for each operand.
         *address = Address(unsafe { *operands.add(k) });
     }
-    let addresses = addresses.as_ref();
+    let pass = Registers::<R, V> { grad_scale, values, addresses };
 
     let mut i = 0;
-    while i + V::LANES <= count {
-        // SAFETY: `LANES` elements from `i` are within every operand, and, since `LANES` divides the row
-        // of accumulators, `LANES` accumulators from `i mod ACCUMULATORS` within their row.
-        unsafe {
-            let mut x = R::Operands::fill(grad_scale);
-            for k in 0..R::OPERANDS.len() {
-                x.as_mut()[k] = V::load(addresses[k].0.add(i));
-            }
-            let terms = apply::<R, V>(grad_scale, &values, &mut x);
-            for k in 0..R::OPERANDS.len() {
-                if R::OPERANDS[k].written {
-                    x.as_ref()[k].store(addresses[k].0.add(i));
+    if R::SUMS.is_empty() {
+        while i + V::LANES <= count {
+            // SAFETY: `LANES` elements from `i` are within every operand.
+            unsafe { pass.whole(i) };
+            i += V::LANES;
+        }
+        if i < count {
+            // SAFETY: the elements from `i` to `count` are within every operand.
+            unsafe { pass.first(i, count - i) };
+        }
+        return;
+    }
+    while i + STEP <= count {
+        for j in (0..ACCUMULATORS).step_by(V::LANES) {
+            // SAFETY: a step from `i` is within every operand, and `LANES` divides the accumulators of a row.
+            unsafe {
+                let [a, b, c, d] = QUARTERS.map(|quarter| i + j + quarter);
+                let (a, b) = (pass.whole(a), pass.whole(b));
+                let (c, d) = (pass.whole(c), pass.whole(d));
+                for s in 0..R::SUMS.len() {
+                    let [a, b, c, d] = [a.as_ref()[s], b.as_ref()[s], c.as_ref()[s], d.as_ref()[s]];
+                    add::<V>(accumulators.add(s * ACCUMULATORS + j), [a, b, c, d]);
                 }
-            }
-            for s in 0..R::SUMS.len() {
-                let row = accumulators.add(s * ACCUMULATORS + i % ACCUMULATORS);
-                V::load(row).plus(terms.as_ref()[s]).store(row);
             }
         }
-        i += V::LANES;
+        i += STEP;
     }
-    let rest = count - i;
-    if rest > 0 {
-        // SAFETY: as above, for the `rest` elements that remain. Only they are added to the sums: what the
-        // rule makes of the zeros beside them does not count.
-        unsafe {
-            let mut x = R::Operands::fill(grad_scale);
-            for k in 0..R::OPERANDS.len() {
-                x.as_mut()[k] = V::load_first(addresses[k].0.add(i), rest);
+    if i < count {
+        // SAFETY: the elements from `i` to `count` are within every operand.
+        unsafe { pass.last_step(i, count - i, accumulators) };
+    }
+}
+
+/// Adds four registers of terms to a register of accumulators.
+///
+/// # Safety
+/// `accumulators` holds a register; the CPU has the instruction set of `V`.
+#[inline(always)]
+unsafe fn add<V: Register>(accumulators: *mut V::Number, [a, b, c, d]: [V; 4])
+where
+    f64: Literal<V>,
+{
+    let term = a.plus(b).plus(c.plus(d));
+    // SAFETY: the caller's contract.
+    unsafe { V::load(accumulators).plus(term).store(accumulators) };
+}
+
+/// A rule with its scalars in registers, at the start of its operands.
+struct Registers<R: Rule, V: Register>
+where
+    f64: Literal<V>,
+{
+    grad_scale: V,
+    values: R::Scalars<V>,
+    addresses: R::Operands<Address<V::Number>>,
+}
+
+#[allow(
+    clippy::needless_range_loop,
+    reason = "plain indices: the closures of iterators are not always inlined"
+)]
+impl<R: Rule, V: Register> Registers<R, V>
+where
+    f64: Literal<V>,
+{
+    /// Updates a register of elements, and returns its terms of the sums.
+    ///
+    /// # Safety
+    /// `LANES` elements from `i` are within every operand; the CPU has the instruction set of `V`.
+    #[inline(always)]
+    unsafe fn whole(&self, i: usize) -> R::Sums<V> {
+        let addresses = self.addresses.as_ref();
+        let mut x = R::Operands::fill(self.grad_scale);
+        for k in 0..R::OPERANDS.len() {
+            // SAFETY: the caller's contract.
+            x.as_mut()[k] = unsafe { V::load(addresses[k].0.add(i)) };
+        }
+        let terms = apply::<R, V>(self.grad_scale, &self.values, &mut x);
+        for k in 0..R::OPERANDS.len() {
+            if R::OPERANDS[k].written {
+                // SAFETY: the caller's contract.
+                unsafe { x.as_ref()[k].store(addresses[k].0.add(i)) };
             }
-            let terms = apply::<R, V>(grad_scale, &values, &mut x);
-            for k in 0..R::OPERANDS.len() {
-                if R::OPERANDS[k].written {
-                    x.as_ref()[k].store_first(addresses[k].0.add(i), rest);
+        }
+        terms
+    }
+
+    /// The same for fewer than `LANES` elements; the terms of the others mean nothing.
+    ///
+    /// # Safety
+    /// `count < LANES` elements from `i` are within every operand; the CPU has the instruction set of `V`.
+    #[inline(always)]
+    unsafe fn first(&self, i: usize, count: usize) -> R::Sums<V> {
+        let addresses = self.addresses.as_ref();
+        let mut x = R::Operands::fill(self.grad_scale);
+        for k in 0..R::OPERANDS.len() {
+            // SAFETY: the caller's contract.
+            x.as_mut()[k] = unsafe { V::load_first(addresses[k].0.add(i), count) };
+        }
+        let terms = apply::<R, V>(self.grad_scale, &self.values, &mut x);
+        for k in 0..R::OPERANDS.len() {
+            if R::OPERANDS[k].written {
+                // SAFETY: the caller's contract.
+                unsafe { x.as_ref()[k].store_first(addresses[k].0.add(i), count) };
+            }
+        }
+        terms
+    }
+
+    /// Updates the elements of a step that is not whole, and adds their terms; those that are missing count
+    /// as +0.
+    ///
+    /// # Safety
+    /// `count < STEP` elements from `i` are within every operand, `accumulators` holds a row for each sum, and
+    /// the CPU has the instruction set of `V`.
+    #[inline(always)]
+    unsafe fn last_step(&self, i: usize, count: usize, accumulators: *mut V::Number) {
+        let mut terms = R::Sums::fill([V::Number::default(); STEP]);
+        for j in (0..count).step_by(V::LANES) {
+            let rest = count - j;
+            // SAFETY: the elements are those of the caller's contract, and a step has room for whole registers.
+            unsafe {
+                let whole = rest >= V::LANES;
+                let found = if whole { self.whole(i + j) } else { self.first(i + j, rest) };
+                for s in 0..R::SUMS.len() {
+                    let to = terms.as_mut()[s].as_mut_ptr().add(j);
+                    if whole { found.as_ref()[s].store(to) } else { found.as_ref()[s].store_first(to, rest) }
                 }
             }
-            for s in 0..R::SUMS.len() {
-                let row = accumulators.add(s * ACCUMULATORS + i % ACCUMULATORS);
-                V::load_first(row, rest).plus(terms.as_ref()[s]).store_first(row, rest);
+        }
+        for s in 0..R::SUMS.len() {
+            let from = terms.as_ref()[s].as_ptr();
+            for j in (0..ACCUMULATORS).step_by(V::LANES) {
+                // SAFETY: the quarters lie within a step, and `LANES` divides the accumulators of a row.
+                unsafe {
+                    let [a, b, c, d] = QUARTERS.map(|quarter| from.add(j + quarter));
+                    let quarters = [V::load(a), V::load(b), V::load(c), V::load(d)];
+                    add::<V>(accumulators.add(s * ACCUMULATORS + j), quarters);
+                }
             }
         }
     }

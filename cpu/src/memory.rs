@@ -10,6 +10,18 @@ use std::sync::Arc;
 /// Every region starts at a multiple of this: a cache line, and the widest register.
 const ALIGNMENT: usize = 64;
 
+/// Regions of a page and more start at page offsets that differ by this from one to the next (a multiple
+/// of the alignment, a third of a page). A rule walks all its streams in step, and streams at the same
+/// page offset cost up to a third of the speed of memory: loads wait for stores whose low address bits
+/// they share, and rows of the same memory bank are opened in turn.
+const SKEW: usize = 1344;
+/// Bytes of a page.
+const PAGE: usize = 4096;
+
+/// Arenas from this size on ask for huge pages (2 MiB each).
+#[cfg(target_os = "linux")]
+const HUGE: usize = 8 << 20;
+
 /// The arena's alignment as allocated. Beyond what `calloc` gives, zeroed memory would be cleared by
 /// hand instead of being mapped when it is first used.
 const ALLOCATED: usize = 16;
@@ -82,12 +94,29 @@ impl Memory for Region {
     }
 }
 
+/// Asks for huge pages where the system gives them on request: fewer address translations to wait for.
+/// Whether it does changes nothing but speed.
+fn prefer_huge_pages(start: *mut u8, bytes: usize) {
+    #[cfg(target_os = "linux")]
+    if bytes >= HUGE {
+        let first = start.align_offset(PAGE);
+        // SAFETY: whole pages within a fresh allocation; the advice changes no contents.
+        unsafe { libc::madvise(start.add(first).cast(), (bytes - first) / PAGE * PAGE, libc::MADV_HUGEPAGE) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (start, bytes);
+}
+
 /// One zero-filled storage for each request, side by side in one arena.
 pub(crate) fn allocate(device: Device, requests: &[(Format, usize)]) -> Result<Vec<Storage>> {
     let too_much = |bytes| Error::OutOfMemory { device, bytes };
     let mut offsets = Vec::with_capacity(requests.len());
     let mut end = 0usize;
     for &(format, len) in requests {
+        if format.bytes().saturating_mul(len) >= PAGE {
+            let wanted = (offsets.len() + 1) * SKEW % PAGE;
+            end = end.checked_add((wanted + PAGE - end % PAGE) % PAGE).ok_or_else(|| too_much(end))?;
+        }
         offsets.push(end);
         end = format
             .bytes()
@@ -96,15 +125,16 @@ pub(crate) fn allocate(device: Device, requests: &[(Format, usize)]) -> Result<V
             .and_then(|bytes| end.checked_add(bytes))
             .ok_or_else(|| too_much(usize::MAX))?;
     }
-    let bytes = end.checked_add(ALIGNMENT).ok_or_else(|| too_much(end))?;
+    let bytes = end.checked_add(PAGE).ok_or_else(|| too_much(end))?;
     let layout = Layout::from_size_align(bytes, ALLOCATED).map_err(|_| too_much(bytes))?;
     // SAFETY: the layout is not empty.
     let start = unsafe { alloc_zeroed(layout) };
     if start.is_null() {
         return Err(too_much(bytes));
     }
+    prefer_huge_pages(start, bytes);
     let arena = Arc::new(Arena { start, layout });
-    let first = start.align_offset(ALIGNMENT);
+    let first = if bytes > 4 * PAGE { start.align_offset(PAGE) } else { start.align_offset(ALIGNMENT) };
     let regions = requests.iter().zip(offsets).map(|(&(format, len), offset)| {
         let region = Region { arena: Arc::clone(&arena), offset: first + offset, format, len };
         Storage::new(format, len, Box::new(region))

@@ -5,7 +5,7 @@ use fallline_core::sums;
 
 /// Elements of a chunk: small enough to spread evenly, large enough to hide what a call costs. A multiple
 /// of a segment, so that sums do not depend on it.
-pub(crate) const CHUNK: usize = 16 * sums::SEGMENT;
+pub(crate) const CHUNK: usize = 4 * sums::SEGMENT;
 
 /// Bins of consecutive chunks for each thread: enough for one thread to make up for another's delay.
 const BINS_PER_THREAD: usize = 8;

@@ -206,8 +206,8 @@ impl<'a> Binding<'a> {
     }
 
     /// What the pass needs of the parameter and its gradient at once.
-    pub(crate) fn views(&mut self) -> (View<'_>, Option<View<'_>>) {
-        (self.param.view(), self.grad.view())
+    pub(crate) fn views(&mut self) -> (Option<View<'_>>, Option<View<'_>>) {
+        (Some(self.param.view()), self.grad.view())
     }
 }
 

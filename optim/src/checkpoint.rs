@@ -38,6 +38,42 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Copies a backend's memory.
+    ///
+    /// # Errors
+    /// When the backend cannot read it.
+    pub fn from_storage(backend: &dyn Backend, storage: &Storage, shape: Shape) -> Result<Entry> {
+        macro_rules! read {
+            ($t:ty) => {{
+                let mut values = vec![<$t>::default(); storage.len()];
+                backend.read(storage, values.as_mut_slice().into())?;
+                Ok(Entry::new(shape, Slice::from(&values)))
+            }};
+        }
+        match storage.format() {
+            Format::F64 => read!(f64),
+            Format::F32 => read!(f32),
+            Format::Bf16 => read!(bf16),
+            Format::F16 => read!(f16),
+            other => unreachable!("no entry is made of {other}"),
+        }
+    }
+
+    /// Copies the elements into a backend's memory.
+    ///
+    /// # Errors
+    /// When the lengths differ or the backend cannot write it.
+    pub fn copy_to(&self, backend: &dyn Backend, storage: &mut Storage) -> Result<()> {
+        match self.format {
+            Format::F64 => backend.write(storage, Slice::from(&self.values::<f64>()))?,
+            Format::F32 => backend.write(storage, Slice::from(&self.values::<f32>()))?,
+            Format::Bf16 => backend.write(storage, Slice::from(&self.values::<bf16>()))?,
+            Format::F16 => backend.write(storage, Slice::from(&self.values::<f16>()))?,
+            other => unreachable!("no entry is made of {other}"),
+        }
+        Ok(())
+    }
+
     /// Copies a slice.
     pub fn new(shape: Shape, values: Slice<'_>) -> Entry {
         Entry { format: values.format(), shape, bytes: little_endian(values) }
@@ -188,8 +224,8 @@ fn from_json(value: &serde_json::Value) -> Value {
 
 impl Checkpoint {
     /// Adds a parameter.
-    pub fn insert_param(&mut self, name: &str, shape: impl Into<Shape>, values: Slice<'_>) {
-        self.tensors.insert(param_key(name), Entry::new(shape.into(), values));
+    pub fn insert_param(&mut self, name: &str, entry: Entry) {
+        self.tensors.insert(param_key(name), entry);
     }
 
     /// A parameter.
@@ -219,20 +255,7 @@ impl Checkpoint {
         shape: &Shape,
         storage: &Storage,
     ) -> Result<()> {
-        macro_rules! read {
-            ($t:ty) => {{
-                let mut values = vec![<$t>::default(); storage.len()];
-                backend.read(storage, values.as_mut_slice().into())?;
-                Entry::new(shape.clone(), values.as_slice().into())
-            }};
-        }
-        let entry = match storage.format() {
-            Format::F64 => read!(f64),
-            Format::F32 => read!(f32),
-            Format::Bf16 => read!(bf16),
-            Format::F16 => read!(f16),
-            other => return Err(Error::Mismatch(format!("state {state} of {param:?} is stored as {other}"))),
-        };
+        let entry = Entry::from_storage(backend, storage, shape.clone())?;
         self.tensors.insert(state_key(param, state), entry);
         Ok(())
     }
@@ -264,14 +287,7 @@ impl Checkpoint {
             let (got, expected) = (entry.format, storage.format());
             return Err(Error::Mismatch(format!("{key} is stored as {got}, expected {expected}")));
         }
-        match entry.format {
-            Format::F64 => backend.write(storage, entry.values::<f64>().as_slice().into())?,
-            Format::F32 => backend.write(storage, entry.values::<f32>().as_slice().into())?,
-            Format::Bf16 => backend.write(storage, entry.values::<bf16>().as_slice().into())?,
-            Format::F16 => backend.write(storage, entry.values::<f16>().as_slice().into())?,
-            other => return Err(Error::Mismatch(format!("{key} is stored as {other}"))),
-        }
-        Ok(())
+        entry.copy_to(backend, storage)
     }
 
     /// Refuses states and step counts of parameters that the manifest does not know.

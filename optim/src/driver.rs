@@ -4,7 +4,7 @@ use crate::checkpoint::{Checkpoint, OptimizerManifest, ParamManifest};
 use crate::hyper::Value;
 use crate::slots::{Slot, Slots};
 use crate::{AnyAlgorithm, Binding, Error, LoadReport, NonFinite, ParamRef, Result, Skipped, StepReport};
-use fallline_core::backend::{MAX_OPERANDS, Pass, Plan, TensorPass, View};
+use fallline_core::backend::{Pass, Plan, TensorPass, View};
 use fallline_core::{Backend, Compute, Format, Kernel, Role, Shape, Storage, sums};
 use std::sync::Arc;
 
@@ -254,41 +254,47 @@ impl Driver {
         Ok(())
     }
 
-    /// Allocates the states that the groups' rules need and the bound parameters have not, in one arena.
+    /// Allocates the states that the groups' rules need and the bound parameters have not, in one arena: all
+    /// first states side by side, then all second ones, so that a pass over many parameters walks each kind
+    /// in one stream.
     fn allocate_states(&mut self, bindings: &[Binding<'_>]) -> Result<()> {
-        let groups = &self.groups;
+        let kernels: Vec<&'static Kernel> =
+            self.groups.iter().map(|group| group.algorithm.kernel()).collect();
         let slots = self.slots.range(0..bindings.len());
-        let lacks = |slot: &Slot| {
-            let kernel = groups[slot.group].algorithm.kernel();
-            !slot.kernel.is_some_and(|known| core::ptr::eq(known, kernel))
+        let lacking = |slot: &Slot, binding: &Binding<'_>| {
+            let kernel = kernels[slot.group];
+            !binding.grad.is_none() && !slot.kernel.is_some_and(|known| core::ptr::eq(known, kernel))
         };
-        let needs = |slot: &Slot| -> Vec<&'static str> {
-            let states = groups[slot.group].algorithm.states();
-            states.filter(|state| !slot.states.iter().any(|(name, _)| name == state)).collect()
-        };
-        let mut requests = Vec::new();
-        for (slot, _) in slots.iter().zip(bindings).filter(|(slot, b)| !b.grad.is_none() && lacks(slot)) {
-            let request = (slot.compute.format(), slot.shape.elements());
-            requests.extend(needs(slot).iter().map(|_| request));
+        let mut lacks: Vec<usize> = Vec::new();
+        lacks.extend((0..slots.len()).filter(|&i| lacking(&slots[i], &bindings[i])));
+        if lacks.is_empty() {
+            return Ok(());
         }
-        let mut storages = match requests.is_empty() {
-            true => Vec::new(),
-            false => self.backend.allocate(&requests)?,
+        let mut wanted: Vec<(usize, usize, &'static str)> = Vec::new();
+        for &i in &lacks {
+            let states = self.groups[slots[i].group].algorithm.states().enumerate();
+            let missing = states.filter(|(_, state)| !slots[i].states.iter().any(|(name, _)| name == state));
+            wanted.extend(missing.map(|(place, state)| (place, i, state)));
         }
-        .into_iter();
-        for (slot, _) in slots.iter_mut().zip(bindings).filter(|(slot, b)| !b.grad.is_none() && lacks(slot)) {
-            let algorithm = &groups[slot.group].algorithm;
-            for (state, mut storage) in needs(slot).into_iter().zip(&mut storages) {
-                let initial = algorithm.initial(state);
-                if initial != 0.0 {
-                    fill(&*self.backend, &mut storage, initial)?;
-                }
-                slot.states.push((state, storage));
+        wanted.sort_by_key(|&(place, i, _)| (place, i));
+        let requests: Vec<(Format, usize)> =
+            wanted.iter().map(|&(_, i, _)| (slots[i].compute.format(), slots[i].shape.elements())).collect();
+        let mut storages = if requests.is_empty() { Vec::new() } else { self.backend.allocate(&requests)? };
+        for (&(_, i, state), storage) in wanted.iter().zip(&mut storages) {
+            let initial = self.groups[slots[i].group].algorithm.initial(state);
+            if initial != 0.0 {
+                fill(&*self.backend, storage, initial)?;
             }
-            let order: Vec<&str> = algorithm.states().collect();
+        }
+        for ((_, i, state), storage) in wanted.into_iter().zip(storages) {
+            slots[i].states.push((state, storage));
+        }
+        for i in lacks {
+            let slot = &mut slots[i];
+            let order: Vec<&str> = self.groups[slot.group].algorithm.states().collect();
             slot.states.retain(|(name, _)| order.contains(name));
             slot.states.sort_by_key(|(name, _)| order.iter().position(|state| state == name));
-            slot.kernel = Some(algorithm.kernel());
+            slot.kernel = Some(kernels[slot.group]);
         }
         Ok(())
     }
@@ -327,15 +333,15 @@ impl Driver {
             let index = pass_for(&mut self.passes, &*self.backend, kernel, compute);
             let pass = &mut self.passes[index];
             pass.sums.resize(places.len() * kernel.sums.len(), 0.0);
-            let mut tensors = places.iter().map(|&i| TensorPass {
-                operands: operands(kernel, None, bindings[i].grad.view(), &mut []),
-                elements: slots[i].shape.elements(),
-                row: 0,
-            });
+            let mut places_left = places.iter();
             self.backend.run(Pass {
                 kernel,
                 compute,
-                tensors: &mut tensors,
+                tensors: &mut |views| {
+                    let &i = places_left.next()?;
+                    views[0] = bindings[i].grad.view();
+                    Some(TensorPass { elements: slots[i].shape.elements(), row: 0 })
+                },
                 rows: &[1.0],
                 tensor_scalars: &[],
                 plan: &mut pass.plan,
@@ -357,22 +363,25 @@ impl Driver {
                 continue;
             }
             let slots = self.slots.range(0..bindings.len());
-            let tensors = bindings.iter_mut().zip(slots).filter(|(_, slot)| slot.pass == Some(index));
-            let mut count = 0;
+            let mut pairs = bindings.iter_mut().zip(slots).filter(|(_, slot)| slot.pass == Some(index));
             let kernel = pass.kernel;
-            let mut tensors = tensors.map(|(binding, slot)| {
-                count += 1;
-                let (param, grad) = binding.views();
-                TensorPass {
-                    operands: operands(kernel, Some(param), grad, &mut slot.states),
-                    elements: slot.shape.elements(),
-                    row: slot.row,
-                }
-            });
             let ran = self.backend.run(Pass {
                 kernel,
                 compute: pass.compute,
-                tensors: &mut tensors,
+                tensors: &mut |views| {
+                    let (binding, slot) = pairs.next()?;
+                    let (mut param, mut grad) = binding.views();
+                    let mut states = slot.states.iter_mut();
+                    for (view, operand) in views.iter_mut().zip(kernel.operands) {
+                        *view = match operand.role {
+                            Role::Param => param.take(),
+                            Role::Grad => grad.take(),
+                            Role::State => states.next().map(|(_, storage)| View::write(storage)),
+                            _ => None,
+                        };
+                    }
+                    Some(TensorPass { elements: slot.shape.elements(), row: slot.row })
+                },
                 rows: &pass.rows,
                 tensor_scalars: &[],
                 plan: &mut pass.plan,
@@ -413,26 +422,6 @@ fn pass_for(
         passes.push(RulePass { kernel, compute, keys, rows, plan: backend.plan(), sums });
         passes.len() - 1
     })
-}
-
-/// The memory of each operand of a rule; states in the order of the operands.
-fn operands<'a>(
-    kernel: &Kernel,
-    mut param: Option<View<'a>>,
-    mut grad: Option<View<'a>>,
-    states: &'a mut [(&'static str, Storage)],
-) -> [Option<View<'a>>; MAX_OPERANDS] {
-    let mut states = states.iter_mut();
-    let mut views = [const { None }; MAX_OPERANDS];
-    for (view, operand) in views.iter_mut().zip(kernel.operands) {
-        *view = match operand.role {
-            Role::Param => param.take(),
-            Role::Grad => grad.take(),
-            Role::State => states.next().map(|(_, storage)| View::write(storage)),
-            _ => None,
-        };
-    }
-    views
 }
 
 /// Copies parameters that are not contiguous into buffers, or back.

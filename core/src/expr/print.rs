@@ -155,14 +155,19 @@ fn operand_symbol(operand: &crate::Operand) -> String {
     }
 }
 
-/// A name as papers write it: `beta1` is `β₁`, `one_minus_beta1` is `(1 − β₁)`.
-pub(crate) fn symbol(name: &str) -> String {
+/// A scalar's name as papers write it.
+///
+/// ```
+/// assert_eq!(fallline_core::symbol("one_minus_beta1"), "(1 − β₁)");
+/// ```
+pub fn symbol(name: &str) -> String {
     if let Some(rest) = name.strip_prefix("one_minus_") {
         return format!("(1 − {})", symbol(rest));
     }
     let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
     let index = name[stem.len()..].parse().map(subscript).unwrap_or_default();
     let greek = match stem {
+        "lr" => "γ",
         "beta" => "β",
         "eps" => "ε",
         "momentum" => "μ",

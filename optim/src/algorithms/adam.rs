@@ -42,18 +42,6 @@ hyperparameters! {
     accepted { foreach: Option<bool>, capturable: bool, differentiable: bool, fused: Option<bool> }
 }
 
-impl Adam {
-    /// The λ that is added to the gradient.
-    fn l2(&self) -> f64 {
-        if self.decoupled_weight_decay { 0.0 } else { self.weight_decay }
-    }
-
-    /// The factor of the parameter.
-    fn keep(&self) -> f64 {
-        if self.decoupled_weight_decay { 1.0 - self.lr * self.weight_decay } else { 1.0 }
-    }
-}
-
 rule! {
     /// One step of [`Adam`].
     pub AdamRule(h: Adam, t) {
@@ -62,9 +50,9 @@ rule! {
         let one_minus_beta1 = 1.0 - h.betas.0;
         let one_minus_beta2 = 1.0 - h.betas.1;
         let eps = h.eps;
-        let weight_decay = h.l2();
-        let decays = flag(h.l2() > 0.0);
-        let keep = h.keep();
+        let weight_decay = h.weight_decay;
+        let decays = flag(h.weight_decay > 0.0 && !h.decoupled_weight_decay);
+        let keep = if h.decoupled_weight_decay { 1.0 - h.lr * h.weight_decay } else { 1.0 };
         let alpha = h.lr / (1.0 - pow(h.betas.0, t));
         let root = 1.0 / sqrt(1.0 - pow(h.betas.1, t));
     }

@@ -1,0 +1,208 @@
+//! `fallline bench`: optimizers against the speed of memory.
+
+mod layout;
+
+use crate::common::{self, print, print_json, table};
+use crate::error::{Error, Result};
+use fallline::core::Role;
+use fallline::cpu::plain::Stream;
+use fallline::optim::{Binding, param};
+use fallline::registry::names::ENTRIES;
+use fallline::{Backend, Cpu, Format, Optimizer, Recipe};
+use half::bf16;
+use layout::Layout;
+use serde_json::json;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Rounds that count, after one that does not.
+const ROUNDS: usize = 9;
+
+/// Arguments of `bench`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example: fallline bench --optimizer AdamW Lion --elements 67108864 --threads 2 --json"
+)]
+pub struct Args {
+    /// Names or configurations; every name by default
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    optimizer: Vec<String>,
+    /// Elements in all (of the layouts flat and small)
+    #[arg(long, default_value_t = 1 << 24, value_parser = clap::value_parser!(u64).range(1..=1 << 33))]
+    elements: u64,
+    /// How they are cut into tensors: one, ResNet-50's 161, or tensors of 1,000
+    #[arg(long, value_enum, default_value_t = Layout::Flat)]
+    layout: Layout,
+    /// How parameters and gradients are stored: f32 or bf16 (states stay f32)
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
+    dtype: String,
+    /// The number of threads; all of the machine's by default
+    #[arg(long, value_parser = common::threads)]
+    threads: Option<usize>,
+    /// Print an array of objects
+    #[arg(long)]
+    json: bool,
+}
+
+/// Measures, and prints a row for each optimizer.
+pub fn run(args: Args) -> Result<()> {
+    let names: Vec<String> = match args.optimizer.is_empty() {
+        true => ENTRIES.iter().map(|entry| entry.name.to_owned()).collect(),
+        false => args.optimizer.clone(),
+    };
+    let recipes = names.iter().map(|name| Recipe::from_text(name)).collect::<Result<Vec<_>, _>>()?;
+    let shapes = args.layout.tensors(args.elements as usize);
+    let mut rows = Vec::new();
+    for (name, recipe) in names.iter().zip(&recipes) {
+        let cpu = Arc::new(common::cpu(args.threads)?);
+        rows.push(match args.dtype.as_str() {
+            "bf16" => measure::<bf16>(name, recipe, &cpu, &shapes, &args)?,
+            _ => measure::<f32>(name, recipe, &cpu, &shapes, &args)?,
+        });
+    }
+    if args.json {
+        return print_json(&rows.iter().map(Row::json).collect());
+    }
+    let head = ["name", "elements", "threads", "bytes/element", "ns/element", "GB/s", "roofline"];
+    let mut cells = vec![head.map(str::to_owned).to_vec()];
+    cells.extend(rows.iter().map(Row::cells));
+    print(&table(&cells))
+}
+
+/// An element type that can be measured.
+trait Measured: fallline::core::Element {
+    /// A binding of buffers of it.
+    fn bind<'a>(name: &'a str, value: &'a mut Vec<Self>, grad: &'a [Self]) -> Binding<'a>;
+}
+
+impl Measured for f32 {
+    fn bind<'a>(name: &'a str, value: &'a mut Vec<Self>, grad: &'a [Self]) -> Binding<'a> {
+        param(name, value, grad)
+    }
+}
+
+impl Measured for bf16 {
+    fn bind<'a>(name: &'a str, value: &'a mut Vec<Self>, grad: &'a [Self]) -> Binding<'a> {
+        param(name, value, grad)
+    }
+}
+
+struct Row {
+    name: String,
+    elements: usize,
+    threads: usize,
+    isa: &'static str,
+    layout: &'static str,
+    dtype: &'static str,
+    bytes_per_element: f64,
+    ns_per_element: f64,
+    plain_ns_per_element: f64,
+}
+
+impl Row {
+    fn gb_per_s(&self) -> f64 {
+        self.bytes_per_element / self.ns_per_element
+    }
+
+    fn roofline(&self) -> f64 {
+        self.plain_ns_per_element / self.ns_per_element
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "name": self.name,
+            "elements": self.elements,
+            "threads": self.threads,
+            "bytes_per_element": self.bytes_per_element,
+            "ns_per_element": self.ns_per_element,
+            "gb_per_s": self.gb_per_s(),
+            "roofline": self.roofline(),
+            "isa": self.isa,
+            "layout": self.layout,
+            "dtype": self.dtype,
+        })
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.elements.to_string(),
+            self.threads.to_string(),
+            format!("{:.0}", self.bytes_per_element),
+            format!("{:.4}", self.ns_per_element),
+            format!("{:.1}", self.gb_per_s()),
+            format!("{:.3}", self.roofline()),
+        ]
+    }
+}
+
+/// Times an optimizer's step and the plain pass over the same mix of streams, in turn.
+fn measure<T: Measured>(
+    name: &str,
+    recipe: &Recipe,
+    cpu: &Arc<Cpu>,
+    shapes: &[usize],
+    args: &Args,
+) -> Result<Row> {
+    let elements: usize = shapes.iter().sum();
+    let kernel = recipe.algorithm().kernel();
+    let bytes = |role: Role| match role {
+        Role::Param | Role::Grad => T::FORMAT.bytes(),
+        _ => Format::F32.bytes(),
+    };
+    let enough = |bytes: usize| -> Result<Vec<u8>> {
+        let mut stream = Vec::new();
+        let failed = |_| Error::Other(format!("bench: no memory for {bytes} bytes; lower --elements"));
+        stream.try_reserve_exact(bytes).map_err(failed)?;
+        stream.resize(bytes, 1);
+        Ok(stream)
+    };
+    let mut plain = Vec::new();
+    for operand in kernel.operands {
+        plain.push((operand.written, enough(elements * bytes(operand.role))?));
+    }
+    let names: Vec<String> = (0..shapes.len()).map(|i| format!("tensor{i}")).collect();
+    // Values in a range in which no arithmetic is out of the ordinary.
+    let mut values: Vec<Vec<T>> = shapes.iter().map(|&n| vec![T::from_f64(1.0); n]).collect();
+    let grads: Vec<Vec<T>> = shapes
+        .iter()
+        .map(|&n| (0..n).map(|i| T::from_f64(0.01 * ((i % 7) as f64 - 3.0))).collect())
+        .collect();
+    let mut bindings: Vec<Binding<'_>> = names
+        .iter()
+        .zip(&mut values)
+        .zip(&grads)
+        .map(|((name, value), grad)| T::bind(name, value, grad))
+        .collect();
+    let mut optimizer = recipe.optimizer(Arc::clone(cpu) as Arc<dyn Backend>);
+    let (mut ours, mut floor) = (Vec::new(), Vec::new());
+    for _ in 0..=ROUNDS {
+        let start = Instant::now();
+        optimizer.step(&mut bindings)?;
+        ours.push(start.elapsed().as_secs_f64());
+        let mut streams: Vec<Stream<'_>> = plain
+            .iter_mut()
+            .map(|(written, bytes)| if *written { Stream::Update(bytes) } else { Stream::Read(bytes) })
+            .collect();
+        let start = Instant::now();
+        black_box(cpu.plain_pass(elements, &mut streams, black_box(0)));
+        floor.push(start.elapsed().as_secs_f64());
+    }
+    let per_element = |times: &mut Vec<f64>| {
+        let counted = &mut times[1..];
+        counted.sort_by(f64::total_cmp);
+        counted[counted.len() / 2] * 1e9 / elements as f64
+    };
+    Ok(Row {
+        name: name.to_owned(),
+        elements,
+        threads: cpu.threads(),
+        isa: cpu.isa().name(),
+        layout: args.layout.name(),
+        dtype: T::FORMAT.name(),
+        bytes_per_element: kernel.traffic(|operand| bytes(operand.role) as f64),
+        ns_per_element: per_element(&mut ours),
+        plain_ns_per_element: per_element(&mut floor),
+    })
+}

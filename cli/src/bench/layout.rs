@@ -1,0 +1,77 @@
+//! How the elements of a benchmark are cut into tensors.
+
+/// A cut into tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Layout {
+    /// One tensor
+    Flat,
+    /// The 161 parameters of ResNet-50, 25,557,032 elements
+    Resnet50,
+    /// Tensors of 1,000 elements
+    Small,
+}
+
+impl Layout {
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Layout::Flat => "flat",
+            Layout::Resnet50 => "resnet50",
+            Layout::Small => "small",
+        }
+    }
+
+    /// The tensors' lengths.
+    pub fn tensors(self, elements: usize) -> Vec<usize> {
+        match self {
+            Layout::Flat => vec![elements],
+            Layout::Small => {
+                let mut tensors = vec![1000; elements / 1000];
+                tensors.extend(Some(elements % 1000).filter(|&rest| rest > 0));
+                tensors
+            }
+            Layout::Resnet50 => resnet50(),
+        }
+    }
+}
+
+/// ResNet-50 (He et al. 2016): a stem, four stages of bottleneck blocks, a classifier; each convolution is
+/// followed by the scale and shift of its batch normalisation.
+fn resnet50() -> Vec<usize> {
+    let mut tensors = Vec::new();
+    let mut convolution = |from: usize, to: usize, kernel: usize| {
+        tensors.extend([from * to * kernel * kernel, to, to]);
+    };
+    convolution(3, 64, 7);
+    let mut from = 64;
+    for (width, blocks) in [(64, 3), (128, 4), (256, 6), (512, 3)] {
+        for block in 0..blocks {
+            convolution(from, width, 1);
+            convolution(width, width, 3);
+            convolution(width, 4 * width, 1);
+            if block == 0 {
+                convolution(from, 4 * width, 1);
+            }
+            from = 4 * width;
+        }
+    }
+    tensors.extend([from * 1000, 1000]);
+    tensors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resnet50_has_the_known_size() {
+        let tensors = Layout::Resnet50.tensors(0);
+        assert_eq!((tensors.len(), tensors.iter().sum::<usize>()), (161, 25_557_032));
+    }
+
+    #[test]
+    fn small_tensors_add_up() {
+        assert_eq!(Layout::Small.tensors(2500), [1000, 1000, 500]);
+        assert_eq!(Layout::Small.tensors(3000).len(), 3);
+    }
+}

@@ -1,0 +1,87 @@
+//! What several commands share: configurations, devices, output.
+
+use crate::error::{Error, Result};
+use fallline::{Backend, Cpu, Recipe};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where an optimizer's configuration comes from.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct Source {
+    /// A configuration inline: `AdamW` or `dict(type="AdamW", lr=1e-4)`
+    #[arg(long, value_name = "TEXT")]
+    pub optimizer: Option<String>,
+    /// A configuration file: .py, .json, .toml or .yaml
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Warn instead of failing where a rule in paramwise_cfg matches no parameter
+    #[arg(long)]
+    pub allow_unmatched: bool,
+}
+
+impl Source {
+    /// Reads it.
+    pub fn recipe(&self) -> Result<Recipe> {
+        match (&self.optimizer, &self.config) {
+            (Some(text), _) => Ok(Recipe::from_text(text)?),
+            (None, Some(path)) => Ok(Recipe::from_file(path)?),
+            (None, None) => Err(Error::Usage("give --optimizer TEXT or --config FILE".into())),
+        }
+    }
+}
+
+/// The backend of a `--device`.
+pub fn device(name: &str, threads: Option<usize>) -> Result<Arc<dyn Backend>> {
+    match name {
+        "cpu" => Ok(cpu(threads)?.shared()),
+        "scalar" => Ok(Cpu::scalar().shared()),
+        _ if name == "cuda" || name.starts_with("cuda:") => {
+            Err(Error::Usage(format!("--device {name}: this version of fallline has no CUDA backend")))
+        }
+        _ => Err(Error::Usage(format!("--device: expected cpu, scalar, cuda or cuda:N, got {name:?}"))),
+    }
+}
+
+/// The CPU with a number of threads; all of them without one.
+pub fn cpu(threads: Option<usize>) -> Result<Cpu> {
+    Ok(match threads {
+        Some(threads) => Cpu::with_threads(threads)?,
+        None => Cpu::new()?,
+    })
+}
+
+/// A number of threads on the command line.
+pub fn threads(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|threads| (1..=1024).contains(threads)).ok_or("expected 1 to 1024".into())
+}
+
+/// Writes to the standard output. A reader that has gone away is no failure.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(Error::io(Path::new("standard output"))),
+    }
+}
+
+/// Writes JSON to the standard output.
+pub fn print_json(value: &serde_json::Value) -> Result<()> {
+    print(&format!("{value:#}\n"))
+}
+
+/// Rows as a table with aligned columns; the first row is the head.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,229 @@
+//! A multilayer perceptron with its derivative written out: what stands in for a framework.
+//!
+//! Each layer is `z = x Wᵀ + b`; all but the last are followed by a ReLU, and the loss is the mean over the
+//! batch of the cross entropy of the softmax of the last `z`. On one machine the same calls give the same bits:
+//! nothing here depends on threads, on time or on where memory lies.
+
+use super::{
+    SplitMix64,
+    data::{CLASSES, PIXELS},
+};
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array2, ArrayD, ArrayView1, ArrayView2, ArrayViewMut2, IxDyn, Zip, s};
+
+/// The first of the generator's streams that the parameters use; the orders of the epochs use those from 0.
+const FIRST_STREAM: u64 = 1 << 32;
+
+/// A tensor that training changes, with its gradient.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parameter {
+    /// `fc1.weight`, `fc1.bias`, `fc2.weight`, … from the pixels to the logits.
+    pub name: String,
+    /// The values; a weight has a row for each output and a column for each input.
+    pub value: ArrayD<f32>,
+    /// The derivative of the last loss by each value, of the same shape.
+    pub grad: ArrayD<f32>,
+}
+
+/// The network: its parameters, and memory kept from one batch to the next.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// The weight and the bias of each layer in turn. Values may be changed, shapes may not.
+    pub parameters: Vec<Parameter>,
+    /// Each layer's output for the largest batch so far; the batch at hand fills the first rows.
+    outputs: Vec<Array2<f32>>,
+    /// The derivative of the loss by each layer's output before its ReLU, likewise.
+    deltas: Vec<Array2<f32>>,
+}
+
+impl Network {
+    /// A network from the pixels through layers of these widths to the classes, initialised from `seed`.
+    ///
+    /// The weights are uniform with variance `2 / inputs` where a ReLU follows and `1 / inputs` in the last
+    /// layer (K. He and others, 'Delving deep into rectifiers', 2015); the biases are 0. The caller sees to it
+    /// that no width is 0: such a layer lets nothing through.
+    pub fn new(hidden: &[usize], seed: u64) -> Self {
+        let widths: Vec<usize> = [&[PIXELS], hidden, &[CLASSES]].concat();
+        let mut parameters = Vec::new();
+        for (layer, pair) in widths.windows(2).enumerate() {
+            let (inputs, outputs) = (pair[0], pair[1]);
+            let gain = if layer < hidden.len() { 2.0 } else { 1.0 };
+            let bound = (3.0 * gain / inputs as f64).sqrt() as f32;
+            let mut generator = SplitMix64::stream(seed, FIRST_STREAM + layer as u64);
+            let weight =
+                ArrayD::from_shape_simple_fn(IxDyn(&[outputs, inputs]), || bound * generator.symmetric());
+            parameters.push(Parameter::new(format!("fc{}.weight", layer + 1), weight));
+            parameters
+                .push(Parameter::new(format!("fc{}.bias", layer + 1), ArrayD::zeros(IxDyn(&[outputs]))));
+        }
+        let empty: Vec<_> = widths[1..].iter().map(|width| Array2::zeros((0, *width))).collect();
+        Network { parameters, outputs: empty.clone(), deltas: empty }
+    }
+
+    /// The mean loss over the batch, and its derivative by every value in the parameters' `grad`.
+    ///
+    /// A batch of none has no mean: the loss is NaN and the gradients are 0.
+    ///
+    /// # Panics
+    /// If the images and the labels differ in number, an image has not [`PIXELS`] values or a label is not below
+    /// [`CLASSES`].
+    pub fn loss_and_gradients(&mut self, images: ArrayView2<'_, f32>, labels: &[u8]) -> f32 {
+        let count = images.nrows();
+        let layers = self.outputs.len();
+        for buffer in self.outputs.iter_mut().chain(&mut self.deltas) {
+            if buffer.nrows() < count {
+                *buffer = Array2::zeros((count, buffer.ncols()));
+            }
+        }
+        for layer in 0..layers {
+            let (before, after) = self.outputs.split_at_mut(layer);
+            let input = before.last().map_or(images, |output| output.slice(s![..count, ..]));
+            apply(&self.parameters, layer, input, after[0].slice_mut(s![..count, ..]));
+        }
+        let logits = self.outputs[layers - 1].slice(s![..count, ..]);
+        let loss = loss_and_delta(logits, labels, self.deltas[layers - 1].slice_mut(s![..count, ..]));
+        for layer in (0..layers).rev() {
+            let (before, after) = self.deltas.split_at_mut(layer);
+            let delta = after[0].slice(s![..count, ..]);
+            let input = match layer {
+                0 => images,
+                _ => self.outputs[layer - 1].slice(s![..count, ..]),
+            };
+            let (weights, biases) = self.parameters.split_at_mut(2 * layer + 1);
+            let (weight, bias) = (&mut weights[2 * layer], &mut biases[0]);
+            bias.grad.fill(0.0);
+            for row in delta.rows() {
+                bias.grad += &row;
+            }
+            if let Some(below) = before.last_mut() {
+                let mut below = below.slice_mut(s![..count, ..]);
+                general_mat_mul(1.0, &delta, &matrix(&weight.value), 0.0, &mut below);
+                // The ReLU's derivative, 0 at 0. What is not a number stays so, and is seen.
+                Zip::from(&mut below).and(&input).for_each(|delta, output| {
+                    if *output <= 0.0 {
+                        *delta = 0.0;
+                    }
+                });
+            }
+            general_mat_mul(1.0, &delta.t(), &input, 0.0, &mut matrix_mut(&mut weight.grad));
+        }
+        loss
+    }
+
+    /// The logits of each image: the logarithms of the classes' odds, up to a number common to the row.
+    ///
+    /// # Panics
+    /// If an image has not [`PIXELS`] values.
+    pub fn logits(&self, images: ArrayView2<'_, f32>) -> Array2<f32> {
+        let mut last = images.to_owned();
+        for (layer, output) in self.outputs.iter().enumerate() {
+            let mut next = Array2::zeros((images.nrows(), output.ncols()));
+            apply(&self.parameters, layer, last.view(), next.view_mut());
+            last = next;
+        }
+        last
+    }
+
+    /// The mean loss over the images, without gradients.
+    ///
+    /// # Panics
+    /// As [`loss_and_gradients`](Network::loss_and_gradients).
+    pub fn loss(&self, images: ArrayView2<'_, f32>, labels: &[u8]) -> f32 {
+        let logits = self.logits(images);
+        let mut delta = logits.clone();
+        loss_and_delta(logits.view(), labels, delta.view_mut())
+    }
+
+    /// The share of the images, from 0 to 1, whose largest logit is the label's; of none, NaN.
+    ///
+    /// Of equal logits the first counts; a row that is not all numbers counts as wrong.
+    ///
+    /// # Panics
+    /// If the images and the labels differ in number or an image has not [`PIXELS`] values.
+    pub fn accuracy(&self, images: ArrayView2<'_, f32>, labels: &[u8]) -> f64 {
+        let logits = self.logits(images);
+        assert_eq!(logits.nrows(), labels.len(), "one label an image");
+        let right =
+            logits.rows().into_iter().zip(labels).filter(|(row, label)| choice(*row) == Some(**label));
+        right.count() as f64 / labels.len() as f64
+    }
+}
+
+impl Parameter {
+    /// A parameter whose gradient is 0.
+    fn new(name: String, value: ArrayD<f32>) -> Self {
+        let grad = ArrayD::zeros(value.raw_dim());
+        Parameter { name, value, grad }
+    }
+}
+
+/// Writes the layer's output for `input`: after its ReLU, or the logits if it is the last.
+fn apply(
+    parameters: &[Parameter],
+    layer: usize,
+    input: ArrayView2<'_, f32>,
+    mut output: ArrayViewMut2<'_, f32>,
+) {
+    let (weight, bias) = (&parameters[2 * layer], &parameters[2 * layer + 1]);
+    for mut row in output.rows_mut() {
+        row.assign(&bias.value);
+    }
+    general_mat_mul(1.0, &input, &matrix(&weight.value).t(), 1.0, &mut output);
+    if 2 * layer + 2 < parameters.len() {
+        // Not `max`, which would turn what is not a number into 0.
+        output.map_inplace(|value| {
+            if *value < 0.0 {
+                *value = 0.0;
+            }
+        });
+    }
+}
+
+/// The mean cross entropy of the softmax of the rows, and its derivative by each logit.
+///
+/// The largest logit is subtracted before the exponentials, so that none overflows and one of them is 1.
+fn loss_and_delta(logits: ArrayView2<'_, f32>, labels: &[u8], mut delta: ArrayViewMut2<'_, f32>) -> f32 {
+    assert_eq!(logits.nrows(), labels.len(), "one label an image");
+    let count = labels.len() as f32;
+    let mut total = 0.0_f64;
+    for ((row, mut delta), label) in logits.rows().into_iter().zip(delta.rows_mut()).zip(labels) {
+        let label = usize::from(*label);
+        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let mut sum = 0.0_f32;
+        for (delta, logit) in delta.iter_mut().zip(row) {
+            *delta = (logit - largest).exp();
+            sum += *delta;
+        }
+        total += f64::from(sum.ln() + (largest - row[label]));
+        delta.map_inplace(|share| *share /= sum * count);
+        delta[label] -= 1.0 / count;
+    }
+    (total / f64::from(count)) as f32
+}
+
+/// The place of the first largest value; none where a value is not a number.
+fn choice(row: ArrayView1<'_, f32>) -> Option<u8> {
+    let mut best = 0;
+    for (place, value) in row.iter().enumerate() {
+        if value.is_nan() {
+            return None;
+        }
+        if *value > row[best] {
+            best = place;
+        }
+    }
+    u8::try_from(best).ok()
+}
+
+/// A weight as the matrix that it was made as.
+fn matrix(array: &ArrayD<f32>) -> ArrayView2<'_, f32> {
+    array.view().into_dimensionality().expect("a weight has two dimensions")
+}
+
+/// A weight's gradient as the matrix that it was made as.
+fn matrix_mut(array: &mut ArrayD<f32>) -> ArrayViewMut2<'_, f32> {
+    array.view_mut().into_dimensionality().expect("a weight has two dimensions")
+}
+
+#[cfg(test)]
+mod tests;

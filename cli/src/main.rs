@@ -1,0 +1,77 @@
+//! The command line of fallline.
+
+#![deny(unsafe_code)]
+
+mod bench;
+mod common;
+mod describe;
+mod digits;
+mod error;
+mod list;
+mod plot;
+mod replay;
+mod run_folder;
+mod trace;
+mod train;
+
+use clap::{Parser, Subcommand};
+use error::{Error, Result};
+use std::process::ExitCode;
+
+/// Optimizers for training neural networks without a framework.
+#[derive(Debug, Parser)]
+#[command(name = "fallline", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print every name in the registry
+    List(list::Args),
+    /// Print an algorithm's update rule, hyperparameters, states and references
+    Describe(describe::Args),
+    /// Apply an optimizer to recorded gradients
+    Replay(replay::Args),
+    /// Train a network on the bundled handwritten digits
+    Train(train::Args),
+    /// Measure optimizers against the speed of memory
+    Bench(bench::Args),
+}
+
+fn run() -> Result<()> {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if !error.use_stderr() => return common::print(&error.render().to_string()),
+        Err(error) => return Err(Error::Usage(one_line(&error))),
+    };
+    match cli.command {
+        Command::List(args) => list::run(args),
+        Command::Describe(args) => describe::run(args),
+        Command::Replay(args) => replay::run(args),
+        Command::Train(args) => train::run(args),
+        Command::Bench(args) => bench::run(args),
+    }
+}
+
+/// clap's message without its usage and its pointer to `--help`.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let told =
+        lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    let joined = told.collect::<Vec<_>>().join(" ");
+    joined.trim_start_matches("error: ").to_owned()
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let line = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+            eprintln!("error: {line}");
+            ExitCode::from(error.code())
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! `fallline replay`: apply an optimizer to recorded gradients.
+
+use crate::common::{self, Source};
+use crate::error::{Error, Result};
+use crate::trace::{Grad, Trace};
+use fallline::optim::checkpoint::{Entry, dtype, write_atomically};
+use fallline::optim::{Binding, frozen, param};
+use fallline::{Backend, Compute, Format, Optimizer, Tensor};
+use safetensors::tensor::TensorView;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Arguments of `replay`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example: fallline replay --optimizer 'dict(type=\"AdamW\", lr=1e-2)' --trace in.safetensors --out out.safetensors"
+)]
+pub struct Args {
+    #[command(flatten)]
+    source: Source,
+    /// Start values and gradients: param/<name>, grad/<t>/<name>
+    #[arg(long, value_name = "FILE")]
+    trace: PathBuf,
+    /// Where the parameters after each kept step go: param/<t>/<name>
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Where to run: cpu, scalar, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// The type to calculate in; by default f64 if all parameters are f64, else f32
+    #[arg(long, value_parser = ["f32", "f64"])]
+    compute: Option<String>,
+    /// The steps to keep: `all`, or numbers like 0,2,11
+    #[arg(long, default_value = "all")]
+    keep: String,
+    /// Where the optimizer's state after the last step goes, as a checkpoint
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// The number of threads; all of the machine's by default
+    #[arg(long, value_parser = common::threads)]
+    threads: Option<usize>,
+    /// The seed of everything random (no algorithm of this version draws random numbers)
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+/// Runs the optimizer over the trace.
+pub fn run(args: Args) -> Result<()> {
+    let recipe = args.source.recipe()?;
+    let backend = common::device(&args.device, args.threads)?;
+    let trace = Trace::read(&args.trace)?;
+    let keep = kept_steps(&args.keep, trace.steps)?;
+    let compute = match args.compute.as_deref() {
+        Some("f64") => Compute::F64,
+        Some(_) => Compute::F32,
+        None if trace.params.values().all(|param| param.format == Format::F64) => Compute::F64,
+        None => Compute::F32,
+    };
+    let mut optimizer = recipe.optimizer(Arc::clone(&backend)).with_compute(compute);
+    let mut schedule = recipe.schedule(1, &mut optimizer)?;
+    let sparse = recipe.algorithm().sparse_is_dense();
+
+    let mut params: BTreeMap<&str, Tensor> = BTreeMap::new();
+    for (name, start) in &trace.params {
+        params.insert(name, tensor(&backend, start)?);
+    }
+    let mut kept = Vec::new();
+    for t in 0..trace.steps {
+        let mut grads: BTreeMap<&str, Tensor> = BTreeMap::new();
+        for (name, start) in &trace.params {
+            let grad = match trace.grad(t, name) {
+                None => continue,
+                Some(Grad::Dense(entry)) => tensor(&backend, entry)?,
+                Some(Grad::Rows { indices, values }) => {
+                    sparse.map_err(|reason| {
+                        Error::Usage(format!("{}: grad/{t}/{name}: {reason}", args.trace.display()))
+                    })?;
+                    tensor(&backend, &dense(indices, values, start))?
+                }
+            };
+            grads.insert(name, grad);
+        }
+        let mut bindings: Vec<Binding<'_>> = params
+            .iter_mut()
+            .map(|(name, value)| match grads.get(name) {
+                Some(grad) => param(name, value, grad),
+                None => frozen(name, value),
+            })
+            .collect();
+        optimizer.step(&mut bindings)?;
+        drop(bindings);
+        schedule.after_iteration(&mut optimizer)?;
+        schedule.after_epoch(&mut optimizer)?;
+        if keep.as_ref().is_none_or(|keep| keep.contains(&t)) {
+            for (name, value) in &params {
+                let entry = Entry::from_storage(&*backend, value.storage(), value.shape().clone())?;
+                kept.push((format!("param/{t}/{name}"), entry));
+            }
+        }
+    }
+
+    let checkpoint = match &args.state {
+        None => None,
+        Some(_) => {
+            let mut checkpoint = optimizer.save()?;
+            for (name, value) in &params {
+                let entry = Entry::from_storage(&*backend, value.storage(), value.shape().clone())?;
+                checkpoint.insert_param(name, entry);
+            }
+            checkpoint.manifest.schedule = Some(schedule.save());
+            Some(checkpoint)
+        }
+    };
+    let failed =
+        |error: safetensors::SafeTensorError| Error::Other(format!("{}: {error}", args.out.display()));
+    let mut views = Vec::new();
+    for (key, entry) in &kept {
+        let shape = entry.shape.extents().to_vec();
+        views
+            .push((key.as_str(), TensorView::new(dtype(entry.format), shape, &entry.bytes).map_err(failed)?));
+    }
+    let bytes = safetensors::serialize(views, None).map_err(failed)?;
+    write_atomically(&args.out, &bytes).map_err(Error::io(&args.out))?;
+    if let (Some(path), Some(checkpoint)) = (&args.state, checkpoint) {
+        checkpoint.write(path)?;
+    }
+    Ok(())
+}
+
+fn tensor(backend: &Arc<dyn Backend>, entry: &Entry) -> Result<Tensor> {
+    let mut tensor = Tensor::zeros(backend, entry.format, entry.shape.clone())?;
+    entry.copy_to(&**backend, tensor.storage_mut())?;
+    Ok(tensor)
+}
+
+/// The steps of `--keep`, or `None` for all.
+fn kept_steps(text: &str, steps: u64) -> Result<Option<BTreeSet<u64>>> {
+    if text == "all" {
+        return Ok(None);
+    }
+    let wrong = |part: &str, problem: String| Error::Usage(format!("--keep: {part:?}: {problem}"));
+    let parse = |part: &str| {
+        let t: u64 = part
+            .trim()
+            .parse()
+            .map_err(|_| wrong(part, "expected `all` or step numbers like 0,2,11".into()))?;
+        if t >= steps {
+            return Err(wrong(part, format!("the trace has {steps} steps, from 0")));
+        }
+        Ok(t)
+    };
+    text.split(',').map(parse).collect::<Result<BTreeSet<u64>>>().map(Some)
+}
+
+/// Rows as a whole gradient: zeros elsewhere, repeated rows added up.
+fn dense(indices: &[i64], values: &Entry, param: &Entry) -> Entry {
+    let elements = param.shape.elements();
+    let rows = param.shape.extents()[0].max(1);
+    let width = elements / rows;
+    let mut sum = vec![0.0f64; elements];
+    let values_read = values.values::<f64>();
+    for (i, &row) in indices.iter().enumerate() {
+        let start = row as usize * width;
+        for (to, from) in sum[start..start + width].iter_mut().zip(&values_read[i * width..]) {
+            *to += from;
+        }
+    }
+    let whole = Entry::new(param.shape.clone(), (&sum).into());
+    match values.format {
+        // Sums of 16-bit rows stay in f32: nothing forces them back.
+        Format::F64 => whole,
+        _ => Entry::new(param.shape.clone(), (&whole.values::<f32>()).into()),
+    }
+}

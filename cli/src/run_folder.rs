@@ -1,0 +1,222 @@
+//! The folder of a run, and the record that grows in it.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// The name of the checkpoint in a run's folder.
+pub const CHECKPOINT: &str = "checkpoint.safetensors";
+
+/// One line of `metrics.jsonl`. `step` counts the steps taken, this one included.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Record {
+    /// After a step.
+    Step {
+        /// The steps taken.
+        step: u64,
+        /// The epoch that the step belongs to.
+        epoch: u64,
+        /// The mean loss over the step's batch, before the step.
+        #[serde(with = "finite_or_null")]
+        loss: f32,
+        /// The learning rate that the step used.
+        #[serde(with = "finite_or_null")]
+        lr: f64,
+    },
+    /// After the last step of an epoch.
+    Epoch {
+        /// The steps taken.
+        step: u64,
+        /// The epoch that ended.
+        epoch: u64,
+        /// The share of the test images that are classified right, from 0 to 1.
+        #[serde(with = "finite_or_null")]
+        test_accuracy: f64,
+        /// The mean loss over the test images.
+        #[serde(with = "finite_or_null")]
+        test_loss: f32,
+    },
+}
+
+impl Record {
+    /// The steps taken when it was written.
+    pub fn step(&self) -> u64 {
+        match self {
+            Record::Step { step, .. } | Record::Epoch { step, .. } => *step,
+        }
+    }
+}
+
+/// JSON has no infinities and nothing that is not a number: those are written as null, read back as NaN.
+mod finite_or_null {
+    use super::{Deserialize, Deserializer, Serialize, Serializer};
+
+    /// Writes the number, or null.
+    pub fn serialize<T: Serialize + Into<f64> + Copy, S: Serializer>(
+        value: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let finite: f64 = (*value).into();
+        finite.is_finite().then_some(*value).serialize(serializer)
+    }
+
+    /// Reads a number, or NaN from null.
+    pub fn deserialize<'de, T: Deserialize<'de> + From<f32>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
+        Ok(Option::deserialize(deserializer)?.unwrap_or(f32::NAN.into()))
+    }
+}
+
+/// Makes and returns `base/<config>-<n>`, where n is one more than the largest there is, or 1.
+///
+/// A folder that another process makes at the same moment is not shared: the number after it is taken.
+///
+/// # Errors
+/// Where `config` is not the name of one folder, or the folder cannot be made; the error names the path.
+pub fn next_free(base: &Path, config: &str) -> io::Result<PathBuf> {
+    if Path::new(config).file_name() != Some(config.as_ref()) {
+        let message = format!("'{config}' cannot name a run's folder");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    fs::create_dir_all(base).map_err(|error| named(base, &error))?;
+    let mut largest = 0;
+    for entry in fs::read_dir(base).map_err(|error| named(base, &error))? {
+        let name = entry.map_err(|error| named(base, &error))?.file_name();
+        largest = largest.max(name.to_str().and_then(|name| run_number(name, config)).unwrap_or(0));
+    }
+    for number in largest.saturating_add(1)..=u64::MAX {
+        let folder = base.join(format!("{config}-{number}"));
+        match fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(named(&folder, &error)),
+        }
+    }
+    Err(named(base, &io::Error::other(format!("no number is left for a run of {config}"))))
+}
+
+/// The n of `<config>-<n>`; none for another name.
+fn run_number(name: &str, config: &str) -> Option<u64> {
+    let number = name.strip_prefix(config)?.strip_prefix('-')?;
+    number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok()).flatten()
+}
+
+/// The folder in `base` whose checkpoint was written last, for `--resume` without a name.
+///
+/// Folders without a checkpoint are passed over; of two written at the same moment, the last by name counts.
+pub fn newest(base: &Path) -> Option<PathBuf> {
+    let folders = fs::read_dir(base).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    folders
+        .filter_map(|folder| {
+            let checkpoint = fs::metadata(folder.join(CHECKPOINT)).ok().filter(fs::Metadata::is_file)?;
+            Some((checkpoint.modified().ok()?, folder))
+        })
+        .max()
+        .map(|(_, folder)| folder)
+}
+
+/// Replaces the file at `path`, which never holds a part of `contents`: they are written to a temporary file beside
+/// it, brought to the disk and renamed. Returns the file, open at its end.
+///
+/// # Errors
+/// Where the file cannot be written or renamed; the error names the path and the old file is as it was.
+pub fn replace(path: &Path, contents: &[u8]) -> io::Result<File> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".").suffix(".tmp");
+    // As any new file, readable by those whom the umask lets; a temporary file is private otherwise.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let write = || {
+        let mut file = builder.tempfile_in(folder)?;
+        file.write_all(contents)?;
+        file.as_file().sync_all()?;
+        Ok(file.persist(path)?)
+    };
+    write().map_err(|error: io::Error| named(path, &error))
+}
+
+/// The error with the path in front, of the same kind.
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// `metrics.jsonl`, open for more lines.
+#[derive(Debug)]
+pub struct Metrics {
+    /// The file, open at its end.
+    file: BufWriter<File>,
+    /// Where it is, for errors.
+    path: PathBuf,
+}
+
+impl Metrics {
+    /// Starts a file that is not there yet.
+    ///
+    /// # Errors
+    /// Where the file exists (a run is there: it is resumed, or another folder taken) or cannot be made.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let file = File::create_new(path).map_err(|error| named(path, &error))?;
+        Ok(Metrics { file: BufWriter::new(file), path: path.to_owned() })
+    }
+
+    /// Opens the file of a run that goes on from `last_step`, and returns the records that are kept: those up to
+    /// that step. A run that was killed may have written later ones, which it will now write again, and half a
+    /// line at the end. A file that is missing starts empty.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or replaced, or a line before the last is not a record.
+    pub fn resume(path: &Path, last_step: u64) -> io::Result<(Self, Vec<Record>)> {
+        let text = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read.map_err(|error| named(path, &error))?,
+        };
+        let (mut kept, mut records) = (Vec::with_capacity(text.len()), Vec::new());
+        for (index, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            match serde_json::from_slice::<Record>(line) {
+                Ok(record) if record.step() <= last_step => {
+                    kept.extend_from_slice(line.trim_ascii_end());
+                    kept.push(b'\n');
+                    records.push(record);
+                }
+                Ok(_) => {}
+                Err(_) if !line.ends_with(b"\n") => {}
+                Err(_) => {
+                    let message = format!("line {} is not a record of a step or an epoch", index + 1);
+                    return Err(named(path, &io::Error::new(io::ErrorKind::InvalidData, message)));
+                }
+            }
+        }
+        let file = replace(path, &kept)?;
+        Ok((Metrics { file: BufWriter::new(file), path: path.to_owned() }, records))
+    }
+
+    /// Appends a line. That of an epoch, and those before it, are on the disk when this returns: append it before
+    /// the checkpoint of the same step is written, and a checkpoint is never ahead of the record.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn append(&mut self, record: &Record) -> io::Result<()> {
+        let written = serde_json::to_writer(&mut self.file, record).map_err(io::Error::from);
+        written.and_then(|()| self.file.write_all(b"\n")).map_err(|error| named(&self.path, &error))?;
+        match record {
+            Record::Step { .. } => Ok(()),
+            Record::Epoch { .. } => self.flush(),
+        }
+    }
+
+    /// Brings every line to the disk, before a checkpoint inside an epoch.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.file.flush().and_then(|()| self.file.get_ref().sync_data());
+        flushed.map_err(|error| named(&self.path, &error))
+    }
+}
+
+#[cfg(test)]
+mod tests;

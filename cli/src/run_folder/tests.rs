@@ -1,0 +1,95 @@
+//! Tests of a run's folder and of its record.
+
+use super::*;
+use std::{collections::BTreeSet, thread, time::Duration};
+
+/// The record of a step, with a loss that a decimal cannot hold exactly.
+fn step(step: u64) -> Record {
+    Record::Step { step, epoch: 1, loss: 1.0 / step as f32, lr: 5e-3 / 3.0 }
+}
+
+/// Numbers go on above the largest, gaps and other configurations aside, and eight at once get eight.
+#[test]
+fn folders_are_numbered_upward() {
+    let temporary = tempfile::tempdir().unwrap();
+    let base = temporary.path().join("deep/runs");
+    assert_eq!(next_free(&base, "digits").unwrap(), base.join("digits-1"));
+    for other in ["digits-9", "digits-sgd-40", "digits-+50", "digits-", "digits-x", "Digits-60"] {
+        fs::create_dir(base.join(other)).unwrap();
+    }
+    assert_eq!(next_free(&base, "digits").unwrap(), base.join("digits-10"));
+    let threads: Vec<_> =
+        (0..8).map(|_| base.clone()).map(|b| thread::spawn(move || next_free(&b, "n"))).collect();
+    let made: BTreeSet<_> = threads.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect();
+    assert_eq!(made.len(), 8);
+    for wrong in ["", ".", "..", "a/b", "/a", "a/"] {
+        assert_eq!(next_free(&base, wrong).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+    fs::write(base.join("file"), "").unwrap();
+    assert!(next_free(&base.join("file"), "a").unwrap_err().to_string().contains("runs/file: "));
+    fs::create_dir(base.join(format!("full-{}", u64::MAX))).unwrap();
+    assert!(next_free(&base, "full").is_err());
+}
+
+/// The last checkpoint written decides, not the number of the folder.
+#[test]
+fn the_newest_checkpoint_is_found() {
+    let temporary = tempfile::tempdir().unwrap();
+    let base = temporary.path();
+    assert_eq!(newest(&base.join("none")), None);
+    assert_eq!(newest(base), None);
+    for (name, age) in [("a-3", 50), ("a-1", 10), ("a-2", 30)] {
+        let checkpoint = next_free(base, name).unwrap().join(CHECKPOINT);
+        let written = std::time::SystemTime::now() - Duration::from_secs(age);
+        File::create_new(checkpoint).unwrap().set_modified(written).unwrap();
+    }
+    next_free(base, "empty").unwrap();
+    assert_eq!(newest(base), Some(base.join("a-1-1")));
+}
+
+/// What was appended comes back, up to the step asked for; a torn line and later lines do not.
+#[test]
+fn metrics_resume_where_the_checkpoint_is() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("metrics.jsonl");
+    let mut metrics = Metrics::create(&path).unwrap();
+    let end = Record::Epoch { step: 3, epoch: 1, test_accuracy: 0.985, test_loss: f32::INFINITY };
+    for record in [step(1), step(2), step(3), end, step(4), step(5)] {
+        metrics.append(&record).unwrap();
+    }
+    metrics.flush().unwrap();
+    let whole = fs::read_to_string(&path).unwrap();
+    let line = r#"{"step":3,"epoch":1,"test_accuracy":0.985,"test_loss":null}"#;
+    assert_eq!(whole.lines().nth(3), Some(line));
+    assert_eq!(whole.lines().next(), Some(r#"{"step":1,"epoch":1,"loss":1.0,"lr":0.0016666666666666668}"#));
+    fs::write(&path, whole.clone() + r#"{"step":6,"epo"#).unwrap();
+    let (mut metrics, kept) = Metrics::resume(&path, 4).unwrap();
+    assert_eq!((kept.len(), kept[2], kept[4]), (5, step(3), step(4)));
+    assert!(matches!(kept[3], Record::Epoch { test_loss, .. } if test_loss.is_nan()));
+    metrics.append(&step(5)).unwrap();
+    drop(metrics);
+    assert_eq!(fs::read_to_string(&path).unwrap(), whole);
+    // A last line without its end of line is whole all the same.
+    fs::write(&path, whole.trim_end()).unwrap();
+    assert_eq!(Metrics::resume(&path, 9).unwrap().1.len(), 6);
+    assert_eq!(fs::read_to_string(&path).unwrap(), whole);
+    assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 1);
+}
+
+/// A second start, and a line that no run wrote, are errors that leave the file as it is.
+#[test]
+fn metrics_are_not_lost() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("metrics.jsonl");
+    assert_eq!(Metrics::resume(&path, 7).unwrap().1, []);
+    assert_eq!(Metrics::create(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    for wrong in ["{\"step\":1}\n\n", "\n{}\n", "{\"step\":1,\"epoch\":1,\"loss\":\"x\",\"lr\":1}\n"] {
+        fs::write(&path, wrong).unwrap();
+        let message = Metrics::resume(&path, 7).unwrap_err().to_string();
+        assert!(
+            message.ends_with("metrics.jsonl: line 1 is not a record of a step or an epoch"),
+            "{message}"
+        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), wrong);
+    }
+}

@@ -1,0 +1,164 @@
+//! Recorded gradients: the input of `replay`.
+
+use crate::error::{Error, Result};
+use fallline::optim::checkpoint::{Entry, format};
+use safetensors::tensor::{Dtype, SafeTensors};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The largest step number of a trace.
+const MOST_STEPS: u64 = 10_000_000;
+
+/// A gradient of one parameter at one step.
+#[derive(Debug)]
+pub enum Grad {
+    /// An entry for every element.
+    Dense(Entry),
+    /// Entries for some rows.
+    Rows {
+        /// The rows' numbers; repeated ones add up.
+        indices: Vec<i64>,
+        /// A row for each.
+        values: Entry,
+    },
+}
+
+/// Start values and gradients.
+#[derive(Debug)]
+pub struct Trace {
+    path: PathBuf,
+    /// The parameters' start values.
+    pub params: BTreeMap<String, Entry>,
+    /// The number of steps.
+    pub steps: u64,
+    grads: BTreeMap<u64, BTreeMap<String, Grad>>,
+}
+
+impl Trace {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Result<Trace> {
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let malformed = |problem: String| Error::Malformed { path: path.to_owned(), problem };
+        let file = SafeTensors::deserialize(&bytes)
+            .map_err(|e| malformed(format!("not a safetensors file: {e}")))?;
+        let mut trace =
+            Trace { path: path.to_owned(), params: BTreeMap::new(), steps: 0, grads: BTreeMap::new() };
+        for (key, view) in file.tensors() {
+            if let Some(name) = key.strip_prefix("param/") {
+                trace.params.insert(name.to_owned(), entry(&key, &view).map_err(malformed)?);
+            }
+        }
+        if trace.params.is_empty() {
+            return Err(malformed("it holds no param/<name>".into()));
+        }
+        for (key, view) in file.tensors() {
+            if key.starts_with("param/") {
+                continue;
+            }
+            let (kind, t, name) = split(&key).map_err(malformed)?;
+            trace.steps = trace.steps.max(t + 1);
+            if kind == "hess" {
+                let problem = format!("{key}: no optimizer of this version takes a Hessian's diagonal");
+                return Err(malformed(problem));
+            }
+            let grads = trace.grads.entry(t).or_default();
+            if trace.params.contains_key(name) {
+                grads.insert(name.to_owned(), Grad::Dense(entry(&key, &view).map_err(malformed)?));
+            } else if let Some(param) = name.strip_suffix(".values").filter(|p| trace.params.contains_key(*p))
+            {
+                let indices = format!("grad/{t}/{param}.indices");
+                let found = file
+                    .tensor(&indices)
+                    .map_err(|_| malformed(format!("{key} stands without {indices}")))?;
+                let indices = whole_numbers(&indices, &found).map_err(malformed)?;
+                let values = entry(&key, &view).map_err(malformed)?;
+                if grads.insert(param.to_owned(), Grad::Rows { indices, values }).is_some() {
+                    return Err(malformed(format!(
+                        "step {t} has a dense and a row-sparse gradient of {param:?}"
+                    )));
+                }
+            } else if let Some(param) =
+                name.strip_suffix(".indices").filter(|p| trace.params.contains_key(*p))
+            {
+                let values = format!("grad/{t}/{param}.values");
+                file.tensor(&values).map_err(|_| malformed(format!("{key} stands without {values}")))?;
+            } else {
+                return Err(malformed(format!("{key}: there is no param/{name}")));
+            }
+        }
+        trace.check()?;
+        Ok(trace)
+    }
+
+    /// The gradient of a parameter at a step.
+    pub fn grad(&self, t: u64, param: &str) -> Option<&Grad> {
+        self.grads.get(&t)?.get(param)
+    }
+
+    fn check(&self) -> Result<()> {
+        for (t, grads) in &self.grads {
+            for (name, grad) in grads {
+                let expected = self.params[name].shape.extents();
+                let problem = match grad {
+                    Grad::Dense(entry) if entry.shape.extents() != expected => {
+                        format!("grad/{t}/{name} has shape {}, expected {expected:?}", entry.shape)
+                    }
+                    Grad::Rows { indices, values } => match rows_fit(indices, values, expected) {
+                        Ok(()) => continue,
+                        Err(problem) => format!("grad/{t}/{name}: {problem}"),
+                    },
+                    Grad::Dense(_) => continue,
+                };
+                return Err(Error::Malformed { path: self.path.clone(), problem });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn rows_fit(indices: &[i64], values: &Entry, param: &[usize]) -> Result<(), String> {
+    let Some((&rows, row)) = param.split_first() else {
+        return Err("a 0-dimensional parameter has no rows".into());
+    };
+    let expected = [&[indices.len()], row].concat();
+    if values.shape.extents() != expected {
+        return Err(format!("its values have shape {}, expected {expected:?}", values.shape));
+    }
+    match indices.iter().find(|&&index| usize::try_from(index).map_or(true, |index| index >= rows)) {
+        Some(index) => Err(format!("row {index} is not one of {rows}")),
+        None => Ok(()),
+    }
+}
+
+/// `grad/<t>/<name>` taken apart.
+fn split(key: &str) -> Result<(&str, u64, &str), String> {
+    let unknown = || format!("{key} is none of param/<name>, grad/<t>/<name>, hess/<t>/<name>");
+    let (kind, rest) = key.split_once('/').ok_or_else(unknown)?;
+    let (t, name) = rest.split_once('/').ok_or_else(unknown)?;
+    if kind != "grad" && kind != "hess" {
+        return Err(unknown());
+    }
+    let t = t.parse().map_err(|_| format!("{key}: {t:?} is not a step number"))?;
+    if t >= MOST_STEPS {
+        return Err(format!("{key}: step numbers end at {}", MOST_STEPS - 1));
+    }
+    Ok((kind, t, name))
+}
+
+fn entry(key: &str, view: &safetensors::tensor::TensorView<'_>) -> Result<Entry, String> {
+    let format = format(view.dtype())
+        .ok_or_else(|| format!("{key} is of type {:?}, expected F64, F32, BF16 or F16", view.dtype()))?;
+    Ok(Entry { format, shape: view.shape().into(), bytes: view.data().to_vec() })
+}
+
+fn whole_numbers(key: &str, view: &safetensors::tensor::TensorView<'_>) -> Result<Vec<i64>, String> {
+    if view.dtype() != Dtype::I64 || view.shape().len() != 1 {
+        return Err(format!(
+            "{key} is of type {:?} and shape {:?}, expected I64 [k]",
+            view.dtype(),
+            view.shape()
+        ));
+    }
+    let (numbers, _) = view.data().as_chunks::<8>();
+    Ok(numbers.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect())
+}

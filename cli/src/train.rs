@@ -1,0 +1,119 @@
+//! `fallline train`: the main job on real data.
+
+mod options;
+mod session;
+
+use crate::common::{self, print};
+use crate::error::{Error, Result};
+use crate::run_folder::{CHECKPOINT, newest, next_free};
+use fallline::{Checkpoint, Recipe};
+use options::Options;
+use session::{Kept, Session};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The configuration that is used when none is given.
+const DEFAULT: &str = include_str!("../../configs/digits.py");
+/// Where runs go.
+const RUNS: &str = "runs";
+
+/// Arguments of `train`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: fallline train --config configs/digits.py --out runs/first")]
+pub struct Args {
+    /// A configuration file; without one, a built-in one (configs/digits.py)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the optimizer runs: cpu, scalar, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Passes over the training images, instead of the configuration's
+    #[arg(long)]
+    epochs: Option<u64>,
+    /// The run's folder; by default the next free runs/<config>-<n>
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on with a run: the one in DIR, or the newest
+    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "")]
+    resume: Option<PathBuf>,
+    /// The number of threads; all of the machine's by default
+    #[arg(long, value_parser = common::threads)]
+    threads: Option<usize>,
+    /// Warn instead of failing where a rule in paramwise_cfg matches no parameter
+    #[arg(long)]
+    allow_unmatched: bool,
+}
+
+/// Trains, and prints the test accuracy last.
+pub fn run(args: Args) -> Result<()> {
+    let backend = common::device(&args.device, args.threads)?;
+    let mut session = match &args.resume {
+        Some(folder) => {
+            let folder = resumed_folder(folder, args.out.as_deref())?;
+            let kept = Kept::read(&Checkpoint::read(folder.join(CHECKPOINT))?, &folder)?;
+            let recipe = Recipe::from_text(&kept.config)?;
+            if let Some(path) = &args.config
+                && Recipe::from_file(path)?.to_source() != kept.config
+            {
+                let (path, folder) = (path.display(), folder.display());
+                return Err(Error::Usage(format!(
+                    "{path} is not the configuration that {folder} was begun with"
+                )));
+            }
+            let mut options = Options::read(recipe.train.as_ref())?;
+            options.epochs = args.epochs.unwrap_or(kept.epochs);
+            Session::resume(folder, recipe, options, backend, kept)?
+        }
+        None => {
+            let (recipe, name) = match &args.config {
+                Some(path) => {
+                    (Recipe::from_file(path)?, path.file_stem().unwrap_or_default().to_string_lossy())
+                }
+                None => (Recipe::from_text(DEFAULT)?, "digits".into()),
+            };
+            let mut options = Options::read(recipe.train.as_ref())?;
+            options.epochs = args.epochs.unwrap_or(options.epochs);
+            let folder = new_folder(args.out.as_deref(), &name)?;
+            Session::begin(folder, recipe, options, backend)?
+        }
+    };
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&interrupted);
+    // Where there is no way to catch Ctrl-C, it ends the program, and the last epoch's checkpoint remains.
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).ok();
+    let accuracy = session.train(&interrupted)?;
+    print(&format!("run folder: {}\ntest accuracy: {:.1}%\n", session.folder().display(), 100.0 * accuracy))
+}
+
+/// The folder of a run to go on with.
+fn resumed_folder(asked: &Path, out: Option<&Path>) -> Result<PathBuf> {
+    let named = Some(asked).filter(|asked| !asked.as_os_str().is_empty()).or(out);
+    let folder = match named {
+        Some(folder) => folder.to_owned(),
+        None => newest(Path::new(RUNS)).ok_or_else(|| {
+            Error::Usage(format!(
+                "--resume: no folder in {RUNS}/ holds a {CHECKPOINT}; name one, or begin a run"
+            ))
+        })?,
+    };
+    match folder.join(CHECKPOINT).is_file() {
+        true => Ok(folder),
+        false => Err(Error::Usage(format!("--resume: {} holds no {CHECKPOINT}", folder.display()))),
+    }
+}
+
+/// A folder for a new run.
+fn new_folder(out: Option<&Path>, name: &str) -> Result<PathBuf> {
+    let Some(folder) = out else {
+        return next_free(Path::new(RUNS), name).map_err(Error::io(Path::new(RUNS)));
+    };
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    if Session::is_in(folder) {
+        let folder = folder.display();
+        return Err(Error::Usage(format!(
+            "--out: {folder} holds a run already; go on with --resume {folder}"
+        )));
+    }
+    Ok(folder.to_owned())
+}

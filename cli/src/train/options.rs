@@ -1,0 +1,75 @@
+//! The key `train` of a configuration.
+
+use crate::digits::data::TRAIN;
+use crate::error::{Error, Result};
+use fallline::registry::config::{Node, Value};
+
+/// What to train, and for how long.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Passes over the training images.
+    pub epochs: u64,
+    /// Images of a step; the last of an epoch may have fewer.
+    pub batch_size: usize,
+    /// The widths of the hidden layers.
+    pub hidden: Vec<usize>,
+    /// The seed of the start values and of the order of the images.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { epochs: 40, batch_size: 32, hidden: vec![512], seed: 0 }
+    }
+}
+
+/// The widest hidden layer and the longest run that are not a mistake.
+const MOST: i64 = 1 << 20;
+
+impl Options {
+    /// Reads them; what is not given has its default.
+    pub fn read(node: Option<&Node>) -> Result<Options> {
+        let mut options = Options::default();
+        let Some(node) = node.filter(|node| !node.value.is_none()) else { return Ok(options) };
+        let wrong = |at: &Node, key: &str, expected: &str| {
+            Error::Usage(format!("{}: {key} must be {expected}, got {}", at.at, at.value))
+        };
+        let dict = node.value.as_dict().ok_or_else(|| wrong(node, "train", "a dict"))?;
+        for (key, value) in dict.iter() {
+            let whole = |expected: &str, least: i64, most: i64| {
+                value
+                    .value
+                    .as_int()
+                    .filter(|x| (least..=most).contains(x))
+                    .ok_or_else(|| wrong(value, key, expected))
+            };
+            match key {
+                "epochs" => options.epochs = whole("a whole number from 0", 0, MOST)? as u64,
+                "batch_size" => {
+                    let expected = format!("a whole number from 1 to {TRAIN}");
+                    options.batch_size = whole(&expected, 1, TRAIN as i64)? as usize;
+                }
+                "seed" => options.seed = whole("a whole number from 0", 0, i64::MAX)? as u64,
+                "hidden" => {
+                    let widths = match &value.value {
+                        Value::List(items) => {
+                            items.iter().map(|item| item.value.as_int()).collect::<Option<Vec<_>>>()
+                        }
+                        _ => None,
+                    };
+                    let widths = widths.filter(|widths| widths.iter().all(|x| (1..=MOST).contains(x)));
+                    let widths = widths.ok_or_else(|| wrong(value, key, "a list of widths from 1"))?;
+                    options.hidden = widths.into_iter().map(|x| x as usize).collect();
+                }
+                _ => {
+                    let known = ["epochs", "batch_size", "hidden", "seed"];
+                    let near = fallline::registry::names::nearest(key, known);
+                    let hint = near.map(|near| format!(" (did you mean {near:?}?)")).unwrap_or_default();
+                    let at = dict.key_at(key).unwrap_or(&node.at);
+                    return Err(Error::Usage(format!("{at}: train has no {key:?}{hint}")));
+                }
+            }
+        }
+        Ok(options)
+    }
+}

@@ -1,0 +1,294 @@
+//! The calls that are evaluated: `dict`, `float`, `int`, and what dicts and lists do to themselves.
+
+use std::sync::Arc;
+
+use super::ast::*;
+use super::effects::{is_pure_function, is_pure_method};
+use super::error::ConfigError;
+use super::eval::{Outcome, from_number};
+use super::heap::{Entry, Fault, Item, Map, Obj};
+use super::lex::Span;
+use super::number::{self, Number};
+use super::run::Interpreter;
+
+/// The functions by name.
+const FUNCTIONS: [&str; 3] = ["dict", "float", "int"];
+
+impl Interpreter<'_> {
+    /// A value with attributes, keys and calls behind it.
+    pub(super) fn postfix(&mut self, head: &Expr, trailers: &[Trailer]) -> Outcome<Obj> {
+        let outcome = match (&head.kind, trailers.split_first()) {
+            (Kind::Name(name), Some((Trailer { kind: TrailerKind::Call(arguments), .. }, rest)))
+                if name != "_base_" && !self.names.contains_key(name) =>
+            {
+                self.function(name, arguments, head.at).and_then(|obj| self.trail(obj, rest))
+            }
+            _ => self.eval(head).and_then(|obj| self.trail(obj, trailers)),
+        };
+        outcome.map_err(|fault| {
+            self.doubt(head, trailers, &fault);
+            dotted(fault, trailers)
+        })
+    }
+
+    /// The trailers of a value.
+    pub(super) fn trail(&mut self, head: Obj, trailers: &[Trailer]) -> Outcome<Obj> {
+        let mut obj = head;
+        let mut rest = trailers;
+        while let Some((trailer, after)) = rest.split_first() {
+            rest = after;
+            obj = match (&trailer.kind, after.split_first()) {
+                (
+                    TrailerKind::Attribute(method),
+                    Some((Trailer { kind: TrailerKind::Call(arguments), .. }, after)),
+                ) => {
+                    rest = after;
+                    self.method(obj, method, arguments, trailer.at)?
+                }
+                (TrailerKind::Call(_), _) => return Err(self.not_understood(trailer.at, "this call")),
+                _ => self.part(obj, trailer)?,
+            };
+        }
+        Ok(obj)
+    }
+
+    /// After an error: whatever a call that was not made might have changed is in doubt.
+    fn doubt(&mut self, head: &Expr, trailers: &[Trailer], fault: &Fault) {
+        let mut names = Vec::new();
+        for (i, trailer) in trailers.iter().enumerate() {
+            let TrailerKind::Call(arguments) = &trailer.kind else { continue };
+            let pure = match (i.checked_sub(1).map(|before| &trailers[before].kind), &head.kind) {
+                (Some(TrailerKind::Attribute(method)), _) => is_pure_method(method),
+                (None, Kind::Name(name)) => is_pure_function(name) && !self.names.contains_key(name),
+                _ => false,
+            };
+            if !pure {
+                mentioned(head, &mut names);
+                arguments.iter().for_each(|argument| match argument {
+                    Argument::Positional(e) | Argument::Keyword(_, _, e) | Argument::All(e) => {
+                        mentioned(e, &mut names)
+                    }
+                });
+            }
+        }
+        for name in names {
+            let obj = match self.names.get(name) {
+                Some(entry) => entry.item.obj.clone(),
+                None if name == "_base_" => Obj::Map(self.base),
+                None => continue,
+            };
+            self.heap.poison(&obj, fault);
+        }
+    }
+
+    fn function(&mut self, name: &str, arguments: &[Argument], at: Span) -> Outcome<Obj> {
+        match name {
+            "dict" => self.dict_call(arguments, at),
+            "float" => {
+                let [item] = self.positional(arguments, at, "one argument for `float`")?;
+                if let Obj::Str(text) = &item.obj {
+                    let got = super::error::quoted(text);
+                    return match number::float_from_text(text) {
+                        Some(value) => Ok(Obj::Float(value)),
+                        None => Err(self.expected(at, "a number in the string given to `float`", &got)),
+                    };
+                }
+                Ok(Obj::Float(match self.number(&item.obj, at)? {
+                    Number::Int(v) => v as f64,
+                    Number::Float(v) => v,
+                }))
+            }
+            "int" => {
+                let [item] = self.positional(arguments, at, "one argument for `int`")?;
+                let value = match (&item.obj, self.number(&item.obj, at)) {
+                    (Obj::Str(text), _) => text.trim().parse().ok(),
+                    (_, Ok(Number::Int(v))) => Some(v),
+                    // The bounds are powers of two, so that they are exact as floats.
+                    (_, Ok(Number::Float(v))) => {
+                        (v >= -(2f64.powi(63)) && v < 2f64.powi(63)).then_some(v as i64)
+                    }
+                    (_, Err(fault)) => return Err(fault),
+                };
+                let Some(value) = value else {
+                    return Err(self.expected(at, "a number of 64 bits given to `int`", "something else"));
+                };
+                Ok(from_number(Number::Int(value)))
+            }
+            _ => {
+                // A slip in the name of a function that is known is worth a hint.
+                let error = self.undefined(name, at, &FUNCTIONS);
+                Err(match &error {
+                    ConfigError::Undefined { nearest: Some(near), .. }
+                        if FUNCTIONS.contains(&near.as_str()) =>
+                    {
+                        Arc::new(error)
+                    }
+                    _ => self.not_understood(at, &format!("a call of `{name}`")),
+                })
+            }
+        }
+    }
+
+    /// `dict(other, key=value, **more)`.
+    fn dict_call(&mut self, arguments: &[Argument], at: Span) -> Outcome<Obj> {
+        let mut map = Map::default();
+        let mut named = Map::default();
+        for (i, argument) in arguments.iter().enumerate() {
+            let entries = match argument {
+                Argument::Positional(expr) if i == 0 => {
+                    map.entries = self.spread(expr)?;
+                    continue;
+                }
+                Argument::Positional(expr) => {
+                    return Err(self.expected(expr.at, "`key=value`", "another argument without a key"));
+                }
+                Argument::Keyword(key, key_at, expr) => {
+                    let item = self.item(expr);
+                    [(key.clone(), Entry { key_at: self.at(*key_at), item })].into_iter().collect()
+                }
+                Argument::All(expr) => self.spread(expr)?,
+            };
+            for (key, entry) in entries {
+                if let Some(first) = named.entries.get(&key) {
+                    let (at, first) = (entry.key_at, first.key_at.clone());
+                    return Err(Arc::new(ConfigError::DuplicateKey { at, key, first, bases: false }));
+                }
+                named.entries.insert(key, entry);
+            }
+        }
+        map.entries.extend(named.entries);
+        let id = self.heap.new_map(map);
+        self.heap.check(&self.at(at))?;
+        Ok(Obj::Map(id))
+    }
+
+    fn method(&mut self, obj: Obj, method: &str, arguments: &[Argument], at: Span) -> Outcome<Obj> {
+        if let Some(fault) = self.heap.fault(&obj) {
+            return Err(fault);
+        }
+        match (&obj, method) {
+            (Obj::Map(id), "update") => {
+                let Obj::Map(more) = self.dict_call(arguments, at)? else { return Ok(Obj::None) };
+                let entries = std::mem::take(&mut self.heap.map_mut(more).entries);
+                self.heap.map_mut(*id).entries.extend(entries);
+                Ok(Obj::None)
+            }
+            (Obj::Map(id), "copy") => {
+                let entries = self.heap.map(*id).entries.clone();
+                Ok(Obj::Map(self.heap.new_map(Map { entries, poison: None })))
+            }
+            (Obj::Map(id), "get" | "pop") if arguments.len() == 2 => {
+                let [key, default] = self.positional(arguments, at, "a key and a default")?;
+                match &key.obj {
+                    Obj::Str(key) if self.heap.map(*id).entries.contains_key(&**key) => {}
+                    _ => return Ok(default.obj),
+                }
+                let found =
+                    self.heap.map(*id).entries.get(&*text(&key.obj)).map(|entry| entry.item.obj.clone());
+                if method == "pop" {
+                    return self.remove(&obj, &key.obj, at);
+                }
+                Ok(found.unwrap_or(default.obj))
+            }
+            (Obj::Map(_), "pop") => {
+                let [key] = self.positional(arguments, at, "a key for `pop`")?;
+                self.remove(&obj, &key.obj, at)
+            }
+            (Obj::Seq(_), "pop") if arguments.is_empty() => self.remove(&obj, &Obj::Int(-1), at),
+            (Obj::Seq(_), "pop") => {
+                let [index] = self.positional(arguments, at, "an index for `pop`")?;
+                self.remove(&obj, &index.obj, at)
+            }
+            (Obj::Seq(id), "append") if !self.heap.seq(*id).tuple => {
+                let [item] = self.positional(arguments, at, "one argument for `append`")?;
+                self.heap.charge(1, &item.at)?;
+                self.heap.seq_mut(*id).items.push(item);
+                Ok(Obj::None)
+            }
+            (Obj::Seq(id), "extend") if !self.heap.seq(*id).tuple => {
+                let [more] = self.positional(arguments, at, "one argument for `extend`")?;
+                let Obj::Seq(more) = more.obj else {
+                    return Err(self.expected(at, "a list for `extend`", more.obj.type_name()));
+                };
+                let items = self.heap.seq(more).items.clone();
+                self.heap.charge(items.len(), &self.at(at))?;
+                self.heap.seq_mut(*id).items.extend(items);
+                Ok(Obj::None)
+            }
+            _ => Err(self.not_understood(at, &format!("a call of `.{method}` on {}", obj.type_name()))),
+        }
+    }
+
+    /// Exactly so many arguments without a key, all of them understood.
+    fn positional<const N: usize>(
+        &mut self,
+        arguments: &[Argument],
+        at: Span,
+        expected: &str,
+    ) -> Outcome<[Item; N]> {
+        let mut items = Vec::new();
+        for argument in arguments {
+            let Argument::Positional(expr) = argument else {
+                return Err(self.expected(at, expected, "an argument with a key"));
+            };
+            let obj = self.eval(expr)?;
+            items.push(Item { obj, at: self.at(expr.at) });
+        }
+        let count = items.len();
+        items.try_into().map_err(|_| self.expected(at, expected, &format!("{count} arguments")))
+    }
+}
+
+fn text(obj: &Obj) -> Arc<str> {
+    if let Obj::Str(text) = obj { text.clone() } else { "".into() }
+}
+
+/// The error about something imported names all of `torch.optim.AdamW`, or the call.
+fn dotted(fault: Fault, trailers: &[Trailer]) -> Fault {
+    let ConfigError::Imported { at, name, module } = &*fault else { return fault };
+    let mut name = name.clone();
+    for trailer in trailers {
+        match &trailer.kind {
+            TrailerKind::Attribute(part) => name = format!("{name}.{part}"),
+            TrailerKind::Index(_) => break,
+            TrailerKind::Call(_) => {
+                let what = format!("a call of `{name}`");
+                return Arc::new(ConfigError::NotUnderstood { at: at.clone(), what });
+            }
+        }
+    }
+    Arc::new(ConfigError::Imported { at: at.clone(), name, module: module.clone() })
+}
+
+/// The names in an expression.
+fn mentioned<'e>(expr: &'e Expr, names: &mut Vec<&'e str>) {
+    match &expr.kind {
+        Kind::Literal(_) | Kind::Str { .. } | Kind::Base(_) => {}
+        Kind::Name(name) => names.push(name),
+        Kind::Minus(inner) | Kind::Plus(inner) => mentioned(inner, names),
+        Kind::Sequence { elements, .. } => elements.iter().for_each(|element| match element {
+            Element::One(e) | Element::All(e) => mentioned(e, names),
+        }),
+        Kind::Dict(pairs) => pairs.iter().for_each(|pair| match pair {
+            Pair::One(_, e) | Pair::All(e) => mentioned(e, names),
+        }),
+        Kind::Chain(first, rest) => {
+            mentioned(first, names);
+            rest.iter().for_each(|(_, _, e)| mentioned(e, names));
+        }
+        Kind::Postfix(head, trailers) => {
+            mentioned(head, names);
+            for trailer in trailers {
+                match &trailer.kind {
+                    TrailerKind::Attribute(_) => {}
+                    TrailerKind::Index(e) => mentioned(e, names),
+                    TrailerKind::Call(arguments) => arguments.iter().for_each(|argument| match argument {
+                        Argument::Positional(e) | Argument::Keyword(_, _, e) | Argument::All(e) => {
+                            mentioned(e, names)
+                        }
+                    }),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Tokens to expressions.
+
+use super::MAX_DEPTH;
+use super::ast::*;
+use super::error::{ConfigError, quoted};
+use super::lex::{Span, Tok, Token};
+use super::literal::is_keyword;
+use super::number::{self, Number, Op};
+use super::parse::{Parsed, Parser, position};
+use super::value::Value;
+
+impl Parser<'_> {
+    /// One expression, or a tuple without parentheses.
+    pub(super) fn expressions(&mut self) -> Parsed<Expr> {
+        let first = self.element()?;
+        if !self.peek().is_some_and(|t| t.is(",")) {
+            return match first {
+                Element::One(expr) => Ok(expr),
+                Element::All(expr) => Err(self.not_understood(expr.at, "a starred expression")),
+            };
+        }
+        let at = match &first {
+            Element::One(expr) | Element::All(expr) => expr.at,
+        };
+        let mut elements = vec![first];
+        while self.take(",") && self.peek().is_some_and(|t| !t.is("=")) {
+            elements.push(self.element()?);
+        }
+        Ok(Expr { at, kind: Kind::Sequence { elements, tuple: true } })
+    }
+
+    fn element(&mut self) -> Parsed<Element> {
+        if self.take("*") { Ok(Element::All(self.binary(0)?)) } else { Ok(Element::One(self.binary(0)?)) }
+    }
+
+    /// Sums (level 0) and products (level 1).
+    fn binary(&mut self, level: usize) -> Parsed<Expr> {
+        const LEVELS: [&[(&str, Op)]; 2] = [
+            &[("+", Op::Add), ("-", Op::Sub)],
+            &[("*", Op::Mul), ("/", Op::Div), ("//", Op::FloorDiv), ("%", Op::Mod)],
+        ];
+        let Some(operators) = LEVELS.get(level) else { return self.unary() };
+        let first = self.binary(level + 1)?;
+        let mut rest = Vec::new();
+        while let Some(token) = self.peek()
+            && let Some((_, op)) = operators.iter().find(|(symbol, _)| token.is(symbol))
+        {
+            self.next += 1;
+            rest.push((*op, token.at, self.binary(level + 1)?));
+        }
+        Ok(if rest.is_empty() {
+            first
+        } else {
+            Expr { at: first.at, kind: Kind::Chain(Box::new(first), rest) }
+        })
+    }
+
+    fn unary(&mut self) -> Parsed<Expr> {
+        let Some(token) = self.peek() else { return Err(self.unexpected("a value")) };
+        self.depth += 1;
+        // Brackets are counted by the lexer; signs and powers nest as well.
+        if self.depth > 2 * MAX_DEPTH {
+            return Err(ConfigError::TooDeep { at: position(self.file, token.at), limit: MAX_DEPTH });
+        }
+        let at = token.at;
+        let kind = if self.take("-") {
+            match self.smallest_integer() {
+                Some(value) => Kind::Literal(value),
+                None => Kind::Minus(Box::new(self.unary()?)),
+            }
+        } else if self.take("+") {
+            Kind::Plus(Box::new(self.unary()?))
+        } else {
+            let base = self.postfix()?;
+            match self.peek().filter(|t| t.is("**")) {
+                None => base.kind,
+                Some(power) => {
+                    self.next += 1;
+                    let exponent = self.unary()?;
+                    Kind::Chain(Box::new(base), vec![(Op::Pow, power.at, exponent)])
+                }
+            }
+        };
+        self.depth -= 1;
+        Ok(Expr { at, kind })
+    }
+
+    /// After a minus: the one integer whose magnitude does not fit without it.
+    fn smallest_integer(&mut self) -> Option<Value> {
+        let Tok::Number(text) = &self.peek()?.tok else { return None };
+        let power = self.tokens.get(self.next + 1).is_some_and(|t| t.is("**"));
+        if text.replace('_', "") != i64::MIN.unsigned_abs().to_string() || power {
+            return None;
+        }
+        self.next += 1;
+        Some(Value::Int(i64::MIN))
+    }
+
+    fn postfix(&mut self) -> Parsed<Expr> {
+        let head = self.atom()?;
+        let mut trailers = Vec::new();
+        while let Some(token) = self.peek() {
+            let at = token.at;
+            let kind = if self.take(".") {
+                let Some(name) = self.peek().and_then(Token::name) else {
+                    return Err(self.unexpected("a name"));
+                };
+                self.next += 1;
+                TrailerKind::Attribute(name.to_owned())
+            } else if self.take("[") {
+                let slice = |parser: &Self| parser.peek().is_some_and(|t| t.is(":"));
+                let index = if slice(self) { None } else { Some(self.binary(0)?) };
+                let Some(index) = index.filter(|_| !slice(self)) else {
+                    return Err(self.not_understood(at, "a slice"));
+                };
+                self.closing("]", "`]`")?;
+                TrailerKind::Index(index)
+            } else if self.take("(") {
+                TrailerKind::Call(self.arguments()?)
+            } else {
+                break;
+            };
+            trailers.push(Trailer { at, kind });
+        }
+        Ok(if trailers.is_empty() {
+            head
+        } else {
+            Expr { at: head.at, kind: Kind::Postfix(Box::new(head), trailers) }
+        })
+    }
+
+    fn arguments(&mut self) -> Parsed<Vec<Argument>> {
+        let mut arguments = Vec::new();
+        while !self.take(")") {
+            let named = self.tokens.get(self.next + 1).is_some_and(|t| t.is("="));
+            arguments.push(match self.peek() {
+                Some(Token { tok: Tok::Name(name), at }) if named && !is_keyword(name) => {
+                    self.next += 2;
+                    Argument::Keyword(name.clone(), *at, self.binary(0)?)
+                }
+                Some(token) if token.is("**") => {
+                    self.next += 1;
+                    Argument::All(self.binary(0)?)
+                }
+                Some(token) if token.is("*") => {
+                    return Err(self.not_understood(token.at, "a starred argument"));
+                }
+                _ => Argument::Positional(self.binary(0)?),
+            });
+            self.separator(")", "`,` or `)`")?;
+        }
+        Ok(arguments)
+    }
+
+    pub(super) fn atom(&mut self) -> Parsed<Expr> {
+        let Some(token) = self.peek() else { return Err(self.unexpected("a value")) };
+        let at = token.at;
+        self.next += 1;
+        let kind = match &token.tok {
+            Tok::Name(word) => match word.as_str() {
+                "None" => Kind::Literal(Value::None),
+                "True" => Kind::Literal(Value::Bool(true)),
+                "False" => Kind::Literal(Value::Bool(false)),
+                word if is_keyword(word) => {
+                    self.next -= 1;
+                    return Err(self.unexpected("a value"));
+                }
+                _ => Kind::Name(word.clone()),
+            },
+            Tok::Number(text) => self.number(text, at)?,
+            Tok::Str { text, template } => {
+                let (mut text, mut template) = (text.clone(), *template);
+                while let Some(Token { tok: Tok::Str { text: more, template: t }, .. }) = self.peek() {
+                    text.push_str(more);
+                    template |= t;
+                    self.next += 1;
+                }
+                Kind::Str { text, template }
+            }
+            Tok::Opaque(what) => return Err(self.not_understood(at, what)),
+            Tok::Base(path) => Kind::Base(path.clone()),
+            Tok::Op("[") => Kind::Sequence { elements: self.elements("]", "`,` or `]`")?.0, tuple: false },
+            Tok::Op("{") => Kind::Dict(self.pairs()?),
+            Tok::Op("(") => {
+                let (mut elements, comma) = self.elements(")", "`,` or `)`")?;
+                match elements.pop() {
+                    Some(Element::One(inner)) if elements.is_empty() && !comma => inner.kind,
+                    last => {
+                        elements.extend(last);
+                        Kind::Sequence { elements, tuple: true }
+                    }
+                }
+            }
+            Tok::Op(_) => {
+                self.next -= 1;
+                return Err(self.unexpected("a value"));
+            }
+        };
+        Ok(Expr { at, kind })
+    }
+
+    fn number(&self, text: &str, at: Span) -> Parsed<Kind> {
+        match number::parse(text) {
+            Some(Ok(Number::Int(v))) => Ok(Kind::Literal(Value::Int(v))),
+            Some(Ok(Number::Float(v))) => Ok(Kind::Literal(Value::Float(v))),
+            Some(Err(problem)) => Err(ConfigError::Arithmetic { at: position(self.file, at), problem }),
+            None if text.ends_with(['j', 'J']) => Err(self.not_understood(at, "a complex number")),
+            None => Err(self.syntax(at, "a number", quoted(text))),
+        }
+    }
+
+    /// The rest of a list or tuple, and whether it ends with a comma.
+    fn elements(&mut self, close: &str, expected: &str) -> Parsed<(Vec<Element>, bool)> {
+        let (mut elements, mut comma) = (Vec::new(), false);
+        while !self.take(close) {
+            elements.push(self.element()?);
+            comma = self.separator(close, expected)?;
+        }
+        Ok((elements, comma))
+    }
+
+    fn pairs(&mut self) -> Parsed<Vec<Pair>> {
+        let mut pairs = Vec::new();
+        while !self.take("}") {
+            if self.take("**") {
+                pairs.push(Pair::All(self.binary(0)?));
+            } else {
+                let key = self.binary(0)?;
+                if self.peek().is_some_and(|t| t.is(",") || t.is("}")) && pairs.is_empty() {
+                    return Err(self.not_understood(key.at, "a set"));
+                }
+                if !self.take(":") {
+                    return Err(self.unexpected("`:`"));
+                }
+                pairs.push(Pair::One(key, self.binary(0)?));
+            }
+            self.separator("}", "`,` or `}`")?;
+        }
+        Ok(pairs)
+    }
+
+    /// A comma (whether there is one is the answer), or the closing bracket, which is left.
+    fn separator(&mut self, close: &str, expected: &str) -> Parsed<bool> {
+        let comma = self.take(",");
+        if comma || self.peek().is_some_and(|t| t.is(close)) {
+            Ok(comma)
+        } else {
+            Err(self.unexpected(expected))
+        }
+    }
+
+    fn closing(&mut self, close: &str, expected: &str) -> Parsed<()> {
+        if self.take(close) { Ok(()) } else { Err(self.unexpected(expected)) }
+    }
+}

@@ -1,0 +1,253 @@
+//! Files with their bases.
+
+use std::io::Read;
+use std::path::{Component, Path, PathBuf};
+
+use super::ast::{Expr, Statement, StatementKind, Target};
+use super::error::ConfigError;
+use super::eval::at_of;
+use super::heap::{Fields, Heap, Item, Map, MapId, Obj};
+use super::merge;
+use super::notations;
+use super::parse;
+use super::run::{Interpreter, Missing};
+use super::template::{self, Filled};
+use super::value::{Node, Position, Value};
+use super::{MAX_BYTES, MAX_FILES};
+
+/// What reading a text gave.
+pub(super) struct Loaded {
+    pub fields: Fields,
+    pub missing: Vec<Missing>,
+    /// Whether all of it was understood.
+    pub complete: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Loader {
+    pub heap: Heap,
+    /// The files being read, each a base of the one before it: as the system knows them, and as asked for.
+    chain: Vec<(PathBuf, String)>,
+    /// How many files were read.
+    files: usize,
+}
+
+impl Loader {
+    /// Reads a file that the caller (no `asked_by`) or another file names.
+    pub(super) fn file(&mut self, path: &Path, asked_by: Option<&Position>) -> Result<Loaded, ConfigError> {
+        let name = clean(path);
+        let file = Position { file: Some(name.as_str().into()), line: 0, column: 0 };
+        let notation = notation(path, &name)?;
+        let io = |error: std::io::Error| ConfigError::Io {
+            file: name.clone(),
+            problem: error.to_string(),
+            asked_by: asked_by.cloned(),
+        };
+        let place = path.canonicalize().map_err(io)?;
+        let at = || asked_by.unwrap_or(&file).clone();
+        if let Some(begin) = self.chain.iter().position(|(other, _)| *other == place) {
+            let names = self.chain[begin..]
+                .iter()
+                .map(|(_, name)| name.as_str())
+                .chain([self.chain[begin].1.as_str()]);
+            let chain = names.collect::<Vec<_>>().join(" -> ");
+            return Err(ConfigError::Cycle { at: at(), chain });
+        }
+        self.files += 1;
+        if self.files > MAX_FILES || self.chain.len() >= MAX_FILES / 8 {
+            return Err(ConfigError::TooLarge {
+                at: at(),
+                limit: format!("{MAX_FILES} files, or {} in a row", MAX_FILES / 8),
+            });
+        }
+        let mut bytes = Vec::new();
+        let limited =
+            std::fs::File::open(path).and_then(|f| f.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes));
+        limited.map_err(io)?;
+        check_size(bytes.len(), &file)?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            io(std::io::Error::other(format!("not UTF-8 after byte {}", error.utf8_error().valid_up_to())))
+        })?;
+        self.chain.push((place, name.clone()));
+        let text = template::environment(&text);
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let loaded = match notation {
+            None => self.module(&text, &file, folder),
+            Some(parse) => self.data(&parse(&template::mask(&text), &file)?, folder),
+        };
+        self.chain.pop();
+        loaded
+    }
+
+    /// Reads a module of Python.
+    pub(super) fn module(
+        &mut self,
+        source: &str,
+        file: &Position,
+        folder: &Path,
+    ) -> Result<Loaded, ConfigError> {
+        let statements = parse::module(source, file)?;
+        let names = match base_expression(&statements)? {
+            Some(expr) => {
+                let base = self.heap.new_map(Map::default());
+                let item = Interpreter::new(&mut self.heap, file, base, &[]).item(expr);
+                self.heap.export(&item)?
+            }
+            None => Node::from(Value::List(Vec::new())),
+        };
+        let (base, base_missing) = self.bases(&names, folder)?;
+        let mut interpreter = Interpreter::new(&mut self.heap, file, base, &base_missing);
+        let mut bare = None;
+        for statement in &statements {
+            match &statement.kind {
+                StatementKind::Assign(targets, _) if is_base(&targets[0]) => {}
+                // A file may be nothing but an expression: a bare dict.
+                StatementKind::Evaluate(expr) if statements.len() == 1 => bare = Some(interpreter.item(expr)),
+                _ => interpreter.run(statement)?,
+            }
+        }
+        let mut child = std::mem::take(&mut interpreter.names);
+        let (missing, complete) = (std::mem::take(&mut interpreter.missing), interpreter.complete);
+        if let Some(Item { obj: Obj::Map(id), .. }) = bare {
+            child.clone_from(&self.heap.map(id).entries);
+        }
+        Ok(Loaded { complete, ..self.merged(child, base, base_missing, missing) })
+    }
+
+    /// A tree from another notation.
+    fn data(&mut self, root: &Node, folder: &Path) -> Result<Loaded, ConfigError> {
+        let Value::Dict(dict) = &root.value else {
+            let got = root.value.type_name().to_owned();
+            return Err(ConfigError::Type {
+                at: root.at.clone(),
+                expected: "a dict at the top".to_owned(),
+                got,
+            });
+        };
+        let none = Node::from(Value::List(Vec::new()));
+        let (base, missing) = self.bases(dict.get("_base_").unwrap_or(&none), folder)?;
+        let item = self.heap.import_with(root, &mut |heap: &mut Heap, text: &str, at: &Position| {
+            let outcome = match template::fill(text, at) {
+                Ok(Filled::Text(text)) => Ok(Obj::Str(text.into())),
+                Ok(Filled::Base(path)) => {
+                    Interpreter::new(heap, at, base, &missing).in_base(&path, at_of(at))
+                }
+                Err(error) => Err(error.into()),
+            };
+            outcome.unwrap_or_else(Obj::Poison)
+        });
+        let Obj::Map(id) = item.obj else { return Ok(self.merged(Fields::new(), base, missing, Vec::new())) };
+        let child = self.heap.map(id).entries.clone();
+        Ok(self.merged(child, base, missing, Vec::new()))
+    }
+
+    /// A file's own fields over its bases.
+    fn merged(
+        &mut self,
+        mut child: Fields,
+        base: MapId,
+        base_missing: Vec<Missing>,
+        more: Vec<Missing>,
+    ) -> Loaded {
+        child.retain(|key, _| !key.starts_with("__") && key != "_base_" && key != "_deprecation_");
+        let Map { entries: mut below, poison } = self.heap.map(base).clone();
+        if let Some(fault) = poison {
+            below.values_mut().for_each(|entry| entry.item.obj = Obj::Poison(fault.clone()));
+        }
+        let fields = merge::over(&mut self.heap, &child, &below, &base_missing, 0);
+        Loaded { fields, missing: [base_missing, more].concat(), complete: true }
+    }
+
+    /// Reads the bases that a `_base_` names, into one dict.
+    fn bases(&mut self, names: &Node, folder: &Path) -> Result<(MapId, Vec<Missing>), ConfigError> {
+        let list = match &names.value {
+            Value::List(list) => list.as_slice(),
+            _ => std::slice::from_ref(names),
+        };
+        let mut map = Map::default();
+        let mut missing = Vec::new();
+        for Node { value, at } in list {
+            let Value::Str(name) = value else {
+                let (expected, got) = ("a file name, or a list of them, for `_base_`", value.type_name());
+                return Err(ConfigError::Type {
+                    at: at.clone(),
+                    expected: expected.to_owned(),
+                    got: got.to_owned(),
+                });
+            };
+            if name.contains("::") {
+                missing.push(Missing::Base(at.clone(), name.clone()));
+                continue;
+            }
+            let loaded = self.file(&folder.join(name), Some(at))?;
+            missing.extend(loaded.missing);
+            for (key, entry) in loaded.fields {
+                if matches!(entry.item.obj, Obj::Imported(_)) {
+                    continue;
+                }
+                if let Some(first) = map.entries.get(&key) {
+                    let (at, first) = (entry.key_at, first.key_at.clone());
+                    return Err(ConfigError::DuplicateKey { at, key, first, bases: true });
+                }
+                map.entries.insert(key, entry);
+            }
+        }
+        Ok((self.heap.new_map(map), missing))
+    }
+}
+
+pub(super) fn check_size(bytes: usize, file: &Position) -> Result<(), ConfigError> {
+    if bytes <= MAX_BYTES {
+        return Ok(());
+    }
+    Err(ConfigError::TooLarge { at: file.clone(), limit: format!("{} MiB of text", MAX_BYTES >> 20) })
+}
+
+type Notation = fn(&str, &Position) -> Result<Node, ConfigError>;
+
+/// The parser for a file's extension; none for Python.
+fn notation(path: &Path, name: &str) -> Result<Option<Notation>, ConfigError> {
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("py") => Ok(None),
+        Some("json") => Ok(Some(notations::json)),
+        Some("toml") => Ok(Some(notations::toml)),
+        Some("yaml" | "yml") => Ok(Some(notations::yaml)),
+        other => Err(ConfigError::Extension {
+            file: name.to_owned(),
+            got: other.map_or("none".to_owned(), |e| format!(".{e}")),
+        }),
+    }
+}
+
+fn is_base(target: &Target) -> bool {
+    matches!(target, Target::Name(name, _) if name == "_base_")
+}
+
+/// What the first assignment of `_base_` assigns.
+fn base_expression(statements: &[Statement]) -> Result<Option<&Expr>, ConfigError> {
+    for statement in statements {
+        match &statement.kind {
+            StatementKind::Assign(targets, expr) if is_base(&targets[0]) => return Ok(Some(expr)),
+            StatementKind::Skipped(skipped) if skipped.bound.iter().any(|name| name == "_base_") => {
+                return Err(skipped.error.clone());
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// A path as a message shows it: without `.` and, where that is plain, without `..`.
+fn clean(path: &Path) -> String {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(out.components().next_back(), Some(Component::Normal(_))) => {
+                out.pop();
+            }
+            part => out.push(part),
+        }
+    }
+    out.display().to_string()
+}

@@ -1,0 +1,59 @@
+//! Reading configurations: one tree, whatever the notation, in which each value knows where it stands.
+//!
+//! [`load`] reads a file (Python as MMEngine writes it, JSON, TOML or YAML) with its bases, and
+//! [`parse_inline`] or [`Entries::inline`] a text from a command line. What is read is a [`Value`]; what is
+//! wrong is a [`ConfigError`], one line that names file, line and column. Nothing is ever executed: of
+//! Python, the literals, arithmetic, `dict(...)`, names assigned earlier and changes of dicts and lists
+//! are evaluated, and everything else is passed over until something that is asked for depends on it
+//! ([`Entries`]).
+//!
+//! # The Python that is understood
+//! - `None`, booleans, integers of 64 bits (`1_000`, `0xff`), floats, strings (all but f-strings and bytes),
+//!   lists, tuples (lists as well, once read), dicts with strings as keys, `dict(a, b=1, **c)`, `*` and `**`
+//!   inside brackets;
+//! - `+ - * / // % **` on numbers with Python's meaning, `+` and `*` on strings and lists;
+//!   `float(…)`, also of `"inf"` and `"nan"`, and `int(…)`;
+//! - assignments to names, keys, indices and attributes, several at once (`a = b = 1`, `a, b = 1, 2`), `+=`,
+//!   `del`, and `.update`, `.append`, `.extend`, `.pop`, `.get`, `.copy`. Lists and dicts are shared between names
+//!   as in Python;
+//! - `_base_ = "file.py"` or a list of files; then `_base_.x`, `{{_base_.x}}` (also in quotes) for what is in them,
+//!   and changes of `_base_.x` itself;
+//! - in strings, `{{fileDirname}}`, `{{fileBasename}}`, `{{fileBasenameNoExtension}}`, `{{fileExtname}}`; anywhere,
+//!   `{{$VARIABLE:default}}` for an environment variable.
+//!
+//! # Bounds
+//! Brackets 128 deep, 4 MiB of text a file, 512 files, a million values an entry: more is an error, so that
+//! no text can exhaust the stack or the memory.
+
+mod ast;
+mod calls;
+mod effects;
+mod entries;
+mod error;
+mod eval;
+mod expr;
+mod heap;
+mod inline;
+mod lex;
+mod literal;
+mod load;
+mod merge;
+mod notations;
+mod number;
+mod parse;
+mod run;
+mod strings;
+mod template;
+mod value;
+
+pub use entries::{Entries, load, parse_python};
+pub use error::ConfigError;
+pub use inline::parse_inline;
+pub use value::{Dict, Node, Position, Value};
+
+/// How deep brackets may nest.
+const MAX_DEPTH: usize = 128;
+/// How long a text may be, in bytes.
+const MAX_BYTES: usize = 4 << 20;
+/// How many files a configuration may be made of.
+const MAX_FILES: usize = 512;

@@ -1,0 +1,279 @@
+//! Statements to values: the few of Python that make up a configuration, none of which runs anything.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use super::ast::*;
+use super::error::ConfigError;
+use super::eval::{Outcome, at_of};
+use super::heap::{Entry, Fields, Heap, Item, MapId, Obj};
+use super::lex::Span;
+use super::number::Op;
+use super::value::Position;
+
+/// A source of entries that is not read, so that what is missing may come from there.
+#[derive(Debug, Clone)]
+pub(super) enum Missing {
+    /// `from … import *`, at a place and from a module.
+    Import(Position, String),
+    /// A base in another package.
+    Base(Position, String),
+}
+
+impl Missing {
+    pub(super) fn error(&self, key: &str) -> ConfigError {
+        let key = key.to_owned();
+        match self.clone() {
+            Missing::Import(at, module) => ConfigError::ReadBase { at, key, module },
+            Missing::Base(at, base) => ConfigError::ForeignBase { at, key, base },
+        }
+    }
+}
+
+pub(super) struct Interpreter<'a> {
+    pub heap: &'a mut Heap,
+    pub file: &'a Position,
+    /// All names and their values, in the order of their first assignment.
+    pub names: Fields,
+    /// Where names may come from that are not here.
+    pub missing: Vec<Missing>,
+    /// The merged bases, and where keys may come from that are not in them.
+    pub base: MapId,
+    pub base_missing: &'a [Missing],
+    /// Whether every statement so far was understood (imports are, as long as nothing uses them).
+    pub complete: bool,
+    /// For how many more errors a name like the unknown one is looked for: most errors nobody sees.
+    pub hints: Cell<usize>,
+}
+
+impl<'a> Interpreter<'a> {
+    /// One that knows no names yet.
+    pub(super) fn new(
+        heap: &'a mut Heap,
+        file: &'a Position,
+        base: MapId,
+        base_missing: &'a [Missing],
+    ) -> Self {
+        Interpreter {
+            heap,
+            file,
+            names: Fields::new(),
+            missing: Vec::new(),
+            base,
+            base_missing,
+            complete: true,
+            hints: Cell::new(100),
+        }
+    }
+
+    /// Runs a statement. An error is one about the whole file.
+    pub(super) fn run(&mut self, statement: &Statement) -> Result<(), ConfigError> {
+        match &statement.kind {
+            StatementKind::Assign(targets, value) => {
+                let item = self.item(value);
+                for target in targets {
+                    self.assign(target, item.clone())?;
+                }
+            }
+            StatementKind::Augment(target, op, value) => self.augment(target, *op, value)?,
+            StatementKind::Delete(targets) => targets.iter().try_for_each(|target| self.delete(target))?,
+            StatementKind::Evaluate(expr) => self.evaluate(expr)?,
+            StatementKind::Import(import) => self.import(import, statement.at),
+            StatementKind::Skipped(skipped) => self.skip(skipped, statement.at),
+        }
+        let at = self.at(statement.at);
+        self.heap.check(&at).map_err(|fault| ConfigError::clone(&fault))
+    }
+
+    fn skip(&mut self, skipped: &Skipped, at: Span) {
+        let fault = Arc::new(skipped.error.clone());
+        self.complete = false;
+        for name in &skipped.touched {
+            if let Some(entry) = self.names.get(name) {
+                let obj = entry.item.obj.clone();
+                self.heap.poison(&obj, &fault);
+            }
+        }
+        for name in &skipped.bound {
+            self.bind(name, at, Item { obj: Obj::Poison(fault.clone()), at: self.at(at) });
+        }
+        skipped.imports.iter().for_each(|import| self.import(import, at));
+    }
+
+    fn import(&mut self, import: &Import, at: Span) {
+        let place = self.at(at);
+        if import.star {
+            let missing = Missing::Import(place.clone(), import.module.clone());
+            // It may bind any name anew.
+            for (name, entry) in &mut self.names {
+                entry.item.obj = Obj::Poison(Arc::new(missing.error(name)));
+            }
+            self.missing.push(missing);
+        }
+        for (bound, name) in &import.names {
+            let (at, module) = (place.clone(), import.module.clone());
+            let obj = if import.base {
+                Obj::Poison(Arc::new(ConfigError::ReadBase { at, key: bound.clone(), module }))
+            } else {
+                Obj::Imported(Arc::new(ConfigError::Imported { at, name: name.clone(), module }))
+            };
+            self.bind(bound, at_of(&place), Item { obj, at: place.clone() });
+        }
+    }
+
+    /// An expression for its effect. What it cannot do is an error about what it would have changed.
+    fn evaluate(&mut self, expr: &Expr) -> Result<(), ConfigError> {
+        let Err(fault) = self.eval(expr) else { return Ok(()) };
+        self.complete = false;
+        match &expr.kind {
+            // `optimiser.update(…)`
+            Kind::Postfix(head, trailers) if trailers.len() > 1 && self.is_unknown(head) => {
+                Err(ConfigError::clone(&fault))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether an expression is a name that nothing can have assigned: a change of it would be lost
+    /// without a word.
+    fn is_unknown(&self, head: &Expr) -> bool {
+        let Kind::Name(name) = &head.kind else { return false };
+        name != "_base_" && self.missing.is_empty() && !self.names.contains_key(name)
+    }
+
+    fn bind(&mut self, name: &str, at: Span, item: Item) {
+        self.names.insert(name.to_owned(), Entry { key_at: self.at(at), item });
+    }
+
+    fn assign(&mut self, target: &Target, item: Item) -> Result<(), ConfigError> {
+        match target {
+            Target::Name(name, at) => self.bind(name, *at, item),
+            Target::Place(head, trailers, last) => {
+                let holder = self.holder(head, trailers)?;
+                let stored = holder.clone().and_then(|holder| self.store(&holder, last, item));
+                if let (Err(fault), Ok(holder)) = (stored, holder) {
+                    self.complete = false;
+                    self.heap.poison(&holder, &fault);
+                }
+            }
+            Target::Tuple(targets, at) => {
+                let parts = self.unpack(&item, targets.len(), *at);
+                for (i, target) in targets.iter().enumerate() {
+                    let part = match &parts {
+                        Ok(items) => items[i].clone(),
+                        Err(fault) => Item { obj: Obj::Poison(fault.clone()), at: item.at.clone() },
+                    };
+                    self.assign(target, part)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn unpack(&self, item: &Item, length: usize, at: Span) -> Outcome<Vec<Item>> {
+        let items = match &item.obj {
+            Obj::Poison(fault) => return Err(fault.clone()),
+            Obj::Seq(id) => self.heap.seq(*id).items.clone(),
+            other => return Err(self.expected(at, &format!("{length} values"), other.type_name())),
+        };
+        if items.len() != length {
+            return Err(self.expected(at, &format!("{length} values"), &items.len().to_string()));
+        }
+        Ok(items)
+    }
+
+    /// What `x["a"]` in `x["a"].b = …` is. If it cannot be had, all of `x` is in doubt; if there is no
+    /// `x`, the change would be lost without a word.
+    fn holder(&mut self, head: &Expr, trailers: &[Trailer]) -> Result<Outcome<Obj>, ConfigError> {
+        let root = match self.eval(head) {
+            Err(fault) => {
+                self.complete = false;
+                return if self.is_unknown(head) { Err(ConfigError::clone(&fault)) } else { Ok(Err(fault)) };
+            }
+            Ok(root) => root,
+        };
+        let holder = self.trail(root.clone(), trailers);
+        if let Err(fault) = &holder {
+            self.complete = false;
+            self.heap.poison(&root, fault);
+        }
+        Ok(holder)
+    }
+
+    fn store(&mut self, holder: &Obj, last: &Trailer, item: Item) -> Outcome<()> {
+        let key = self.key(last)?;
+        match (holder, key) {
+            (Obj::Map(id), Obj::Str(key)) => {
+                let key_at = self.at(last.at);
+                self.heap.map_mut(*id).entries.insert(key.as_ref().to_owned(), Entry { key_at, item });
+                self.heap.charge(1, &self.at(last.at))
+            }
+            (Obj::Seq(id), Obj::Int(index)) if !self.heap.seq(*id).tuple => {
+                let place = self.index(index, self.heap.seq(*id).items.len(), last.at)?;
+                self.heap.seq_mut(*id).items[place] = item;
+                Ok(())
+            }
+            (Obj::Map(_), key) => Err(self.expected(last.at, "a string as a key", key.type_name())),
+            (holder, _) => Err(self.expected(last.at, "a dict or list to assign in", holder.type_name())),
+        }
+    }
+
+    fn augment(&mut self, target: &Target, op: Op, value: &Expr) -> Result<(), ConfigError> {
+        let (old, at) = match target {
+            Target::Name(name, at) => (self.name(name, *at), *at),
+            Target::Place(head, trailers, last) => {
+                let holder = self.holder(head, trailers)?;
+                (holder.and_then(|holder| self.part(holder, last)), last.at)
+            }
+            Target::Tuple(_, at) => (Err(self.not_understood(*at, "this assignment")), *at),
+        };
+        let result = old.and_then(|old| {
+            let new = self.eval(value)?;
+            if let (Obj::Seq(a), Obj::Seq(b), Op::Add) = (&old, &new, op)
+                && !self.heap.seq(*a).tuple
+            {
+                // In place: whoever shares the list sees it.
+                let more = self.heap.seq(*b).items.clone();
+                self.heap.charge(more.len(), &self.at(at))?;
+                self.heap.seq_mut(*a).items.extend(more);
+                return Ok(old);
+            }
+            self.binary(op, &old, &new, at)
+        });
+        let item = Item { obj: result.unwrap_or_else(|fault| self.poisoned(fault)), at: self.at(value.at) };
+        self.assign(target, item)
+    }
+
+    fn delete(&mut self, target: &Target) -> Result<(), ConfigError> {
+        match target {
+            Target::Name(name, _) => drop(self.names.shift_remove(name)),
+            Target::Tuple(targets, _) => targets.iter().try_for_each(|target| self.delete(target))?,
+            Target::Place(head, trailers, last) => {
+                if let Ok(holder) = self.holder(head, trailers)? {
+                    let removed = self.key(last).and_then(|key| self.remove(&holder, &key, last.at));
+                    if let Err(fault) = removed {
+                        self.complete = false;
+                        self.heap.poison(&holder, &fault);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes something out of a list or dict.
+    pub(super) fn remove(&mut self, holder: &Obj, key: &Obj, at: Span) -> Outcome<Obj> {
+        let removed = match (holder, key) {
+            (Obj::Map(id), Obj::Str(key)) => match self.heap.map_mut(*id).entries.shift_remove(&**key) {
+                Some(entry) => entry.item.obj,
+                None => return Err(self.no_key(*id, key, at)),
+            },
+            (Obj::Seq(id), Obj::Int(index)) if !self.heap.seq(*id).tuple => {
+                let place = self.index(*index, self.heap.seq(*id).items.len(), at)?;
+                self.heap.seq_mut(*id).items.remove(place).obj
+            }
+            _ => return Err(self.expected(at, "a key of a dict or an index of a list", key.type_name())),
+        };
+        Ok(removed)
+    }
+}

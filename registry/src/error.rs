@@ -1,0 +1,90 @@
+//! What can be wrong with a recipe.
+
+use crate::config::{ConfigError, Position};
+use fallline_optim::hyper::HyperError;
+
+/// Why an optimizer cannot be built from a configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The text cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A name that the registry does not have.
+    #[error("{at}: there is no {what} {name:?}{}; known are {known}", did_you_mean(nearest))]
+    UnknownName {
+        /// Where.
+        at: Position,
+        /// What it should be the name of.
+        what: &'static str,
+        /// The name given.
+        name: String,
+        /// The nearest name that exists.
+        nearest: Option<String>,
+        /// The names that exist.
+        known: String,
+    },
+    /// A key that means nothing where it stands.
+    #[error("{at}: {what} has no {key:?}{}", did_you_mean(nearest))]
+    UnknownKey {
+        /// Where.
+        at: Position,
+        /// What it was given to.
+        what: String,
+        /// The key given.
+        key: String,
+        /// The nearest key that exists.
+        nearest: Option<String>,
+    },
+    /// A value is wrong.
+    #[error("{at}: {key} must be {expected}, got {got}")]
+    Value {
+        /// Where.
+        at: Position,
+        /// The key.
+        key: String,
+        /// What it takes.
+        expected: String,
+        /// What was given.
+        got: String,
+    },
+    /// A hyperparameter is wrong.
+    #[error("{at}: {source}")]
+    Hyper {
+        /// Where.
+        at: Position,
+        /// What is wrong.
+        source: HyperError,
+    },
+    /// A key that must be there is not.
+    #[error("{at}: {what} needs a {key:?}")]
+    Missing {
+        /// Where.
+        at: Position,
+        /// What needs it.
+        what: String,
+        /// The key.
+        key: &'static str,
+    },
+    /// Something real that this version does not do.
+    #[error("{at}: {what} is not supported by this version of fallline")]
+    Unsupported {
+        /// Where.
+        at: Position,
+        /// What it is.
+        what: String,
+    },
+    /// The optimizer or its schedule refused.
+    #[error(transparent)]
+    Optim(#[from] fallline_optim::Error),
+    /// The default backend cannot be had.
+    #[error(transparent)]
+    Backend(#[from] fallline_core::Error),
+}
+
+fn did_you_mean(nearest: &Option<String>) -> String {
+    nearest.as_ref().map(|name| format!(" (did you mean {name:?}?)")).unwrap_or_default()
+}
+
+/// The result of reading a recipe.
+pub type Result<T, E = Error> = core::result::Result<T, E>;

@@ -1,0 +1,257 @@
+//! From a configuration to an optimizer with its schedule.
+
+use crate::config::{self, Dict, Entries, Node, Value as Setting};
+use crate::error::{Error, Result};
+use crate::names::{self, ENTRIES, nearest};
+use crate::schedulers::{self, Scheduler};
+use fallline_core::Backend;
+use fallline_optim::hyper::{HyperError, Value};
+use fallline_optim::schedule::Schedule;
+use fallline_optim::{AnyAlgorithm, Driver, Optimizer};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a configuration asks for: an algorithm with its hyperparameters, a schedule, and the options of
+/// the trainer.
+///
+/// ```
+/// use fallline_registry::Recipe;
+/// let recipe = Recipe::from_text(r#"dict(type="AdamW", lr=1e-3, weight_decay=0.05)"#)?;
+/// assert_eq!(recipe.algorithm().name(), "AdamW");
+/// let error = Recipe::from_text("dict(type='AdmaW')").unwrap_err();
+/// assert!(error.to_string().contains(r#"did you mean "AdamW"?"#));
+/// # Ok::<(), fallline_registry::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Recipe {
+    algorithm: Box<dyn AnyAlgorithm>,
+    schedulers: Vec<Scheduler>,
+    /// The key `train`: this project's own training options.
+    pub train: Option<Node>,
+    source: Node,
+}
+
+impl Recipe {
+    /// Reads inline text: a name, a Python literal, or text in any notation that files may have.
+    ///
+    /// # Errors
+    /// [`Error`] names the place, what was expected, and the nearest name that exists.
+    pub fn from_text(text: &str) -> Result<Recipe> {
+        Recipe::from_entries(&Entries::inline(text)?)
+    }
+
+    /// Reads a `.py`, `.json`, `.toml` or `.yaml` file.
+    ///
+    /// # Errors
+    /// As for [`Recipe::from_text`].
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Recipe> {
+        Recipe::from_entries(&config::load(path)?)
+    }
+
+    fn from_entries(entries: &Entries) -> Result<Recipe> {
+        // No file that is not read (another package's base) has these two.
+        if entries.get_present("type")?.is_some() {
+            let whole = Node::new(Setting::Dict(entries.to_dict()?), entries.at().clone());
+            return Ok(Recipe {
+                algorithm: algorithm(&whole)?,
+                schedulers: Vec::new(),
+                train: None,
+                source: whole,
+            });
+        }
+        let train = entries.get_present("train")?.cloned();
+        let wrapper = entries.get("optim_wrapper")?;
+        let optimizer = match wrapper {
+            Some(wrapper) => unwrap(wrapper)?,
+            None => entries.get("optimizer")?.ok_or_else(|| Error::Missing {
+                at: entries.at().clone(),
+                what: "a configuration".into(),
+                key: "optim_wrapper",
+            })?,
+        };
+        let scheduler = entries.get("param_scheduler")?;
+        let schedulers = scheduler.map_or(Ok(Vec::new()), schedulers::read)?;
+        let mut source = Dict::new();
+        source.insert("optimizer", optimizer.clone());
+        for (key, node) in [("param_scheduler", scheduler), ("train", train.as_ref())] {
+            if let Some(node) = node {
+                source.insert(key, node.clone());
+            }
+        }
+        let source = Node::new(Setting::Dict(source), entries.at().clone());
+        Ok(Recipe { algorithm: algorithm(optimizer)?, schedulers, train, source })
+    }
+
+    /// What was read, as one Python literal: everything that was needed, bases and names resolved. Reads
+    /// back to the same recipe.
+    pub fn to_source(&self) -> String {
+        self.source.to_string()
+    }
+
+    /// The algorithm with its hyperparameters.
+    pub fn algorithm(&self) -> &dyn AnyAlgorithm {
+        &*self.algorithm
+    }
+
+    /// Whether there is a schedule.
+    pub fn is_scheduled(&self) -> bool {
+        !self.schedulers.is_empty()
+    }
+
+    /// The optimizer, on a backend.
+    pub fn optimizer(&self, backend: Arc<dyn Backend>) -> Driver {
+        Driver::new(backend, self.algorithm.boxed())
+    }
+
+    /// The schedule, which sets the optimizer's first values. `epoch_length` is the number of iterations
+    /// in an epoch, for entries with `convert_to_iter_based`.
+    ///
+    /// # Errors
+    /// When an entry is wrong, or the optimizer has not what it schedules.
+    pub fn schedule(&self, epoch_length: u64, optimizer: &mut dyn Optimizer) -> Result<Schedule> {
+        let specs = self.schedulers.iter().map(|scheduler| scheduler.spec(epoch_length)).collect();
+        Ok(Schedule::new(specs, optimizer)?)
+    }
+
+    /// The optimizer's configuration as a Python literal, from which the same optimizer is built.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("dict(type={:?}", self.algorithm.name());
+        for hyper in self.algorithm.table() {
+            if let Some(value) = self.algorithm.get(hyper.name) {
+                text.push_str(&format!(", {}={value}", hyper.name));
+            }
+        }
+        text.push(')');
+        text
+    }
+}
+
+/// The optimizer inside an `optim_wrapper`. What a wrapper adds around it is refused where it would change
+/// numbers.
+fn unwrap(wrapper: &Node) -> Result<&Node> {
+    let dict = expect_dict(wrapper, "optim_wrapper")?;
+    let mut optimizer = None;
+    for (key, node) in dict.iter() {
+        let at = || dict.key_at(key).unwrap_or(&wrapper.at).clone();
+        let inert = match (key, &node.value) {
+            ("optimizer", _) => {
+                optimizer = Some(node);
+                true
+            }
+            ("type", Setting::Str(name)) if bare_name(name) == "OptimWrapper" => true,
+            ("constructor", Setting::Str(name)) => bare_name(name) == "DefaultOptimWrapperConstructor",
+            ("accumulative_counts", Setting::Int(1)) => true,
+            ("clip_grad" | "paramwise_cfg", Setting::None) => true,
+            (
+                "type"
+                | "accumulative_counts"
+                | "clip_grad"
+                | "paramwise_cfg"
+                | "constructor"
+                | "loss_scale"
+                | "dtype",
+                _,
+            ) => false,
+            _ => {
+                let keys =
+                    ["type", "optimizer", "accumulative_counts", "clip_grad", "paramwise_cfg", "constructor"];
+                let nearest = nearest(key, keys).map(str::to_owned);
+                let what = "an optim_wrapper".to_owned();
+                return Err(Error::UnknownKey { at: at(), what, key: key.to_owned(), nearest });
+            }
+        };
+        if !inert {
+            return Err(Error::Unsupported {
+                at: at(),
+                what: format!("{key}={} in an optim_wrapper", node.value),
+            });
+        }
+    }
+    optimizer.ok_or_else(|| Error::Missing {
+        at: wrapper.at.clone(),
+        what: "an optim_wrapper".into(),
+        key: "optimizer",
+    })
+}
+
+/// The algorithm of an optimizer's dict.
+fn algorithm(node: &Node) -> Result<Box<dyn AnyAlgorithm>> {
+    let dict = expect_dict(node, "an optimizer")?;
+    let kind = type_of(dict, node, "an optimizer")?;
+    let name = kind.value.as_str().map(bare_name).unwrap_or_default();
+    let entry = names::find(name).ok_or_else(|| Error::UnknownName {
+        at: kind.at.clone(),
+        what: "optimizer",
+        name: name.to_owned(),
+        nearest: nearest(name, ENTRIES.iter().map(|entry| entry.name)).map(str::to_owned),
+        known: ENTRIES.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", "),
+    })?;
+    // One at a time first, so that an error has the position of the value that is wrong.
+    let mut probe = entry.defaults();
+    let mut values = Vec::new();
+    for (key, node) in dict.iter().filter(|(key, _)| *key != "type") {
+        let value = convert(node).ok_or_else(|| Error::Value {
+            at: node.at.clone(),
+            key: key.to_owned(),
+            expected: "a number, a truth value, a string, None or a list of them".into(),
+            got: format!("a {}", node.value.type_name()),
+        })?;
+        match probe.set(&[(key, value.clone())]) {
+            // Whether values go together shows when all are there.
+            Ok(()) | Err(HyperError::Combination { .. }) => values.push((key, value)),
+            Err(HyperError::Unknown { algorithm, name, known }) => {
+                let at = dict.key_at(key).unwrap_or(&node.at).clone();
+                let nearest = nearest(&name, known).map(str::to_owned);
+                return Err(Error::UnknownKey { at, what: algorithm.to_owned(), key: name, nearest });
+            }
+            Err(source) => return Err(Error::Hyper { at: node.at.clone(), source }),
+        }
+    }
+    entry.with(&values).map_err(|source| Error::Hyper { at: node.at.clone(), source })
+}
+
+pub(crate) fn expect_dict<'a>(node: &'a Node, key: &str) -> Result<&'a Dict> {
+    node.value.as_dict().ok_or_else(|| Error::Value {
+        at: node.at.clone(),
+        key: key.to_owned(),
+        expected: "a dict".into(),
+        got: format!("a {}", node.value.type_name()),
+    })
+}
+
+/// The node of the key `type`, which is a string.
+pub(crate) fn type_of<'a>(dict: &'a Dict, node: &Node, what: &str) -> Result<&'a Node> {
+    let kind = dict.get("type").ok_or_else(|| Error::Missing {
+        at: node.at.clone(),
+        what: what.to_owned(),
+        key: "type",
+    })?;
+    match kind.value.as_str() {
+        Some(_) => Ok(kind),
+        None => Err(Error::Value {
+            at: kind.at.clone(),
+            key: "type".into(),
+            expected: "a name".into(),
+            got: kind.value.to_string(),
+        }),
+    }
+}
+
+/// A name without the scope (`mmdet::`) or module (`torch.optim.`) in front of it.
+pub(crate) fn bare_name(name: &str) -> &str {
+    let name = name.rsplit("::").next().unwrap_or(name);
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+/// A configuration's value as a hyperparameter's.
+fn convert(node: &Node) -> Option<Value> {
+    Some(match &node.value {
+        Setting::None => Value::None,
+        Setting::Bool(x) => Value::Bool(*x),
+        Setting::Int(x) => Value::Int(*x),
+        Setting::Float(x) => Value::Float(*x),
+        Setting::Str(x) => Value::Text(x.clone()),
+        Setting::List(items) => Value::List(items.iter().map(convert).collect::<Option<_>>()?),
+        _ => return None,
+    })
+}

@@ -1,0 +1,59 @@
+//! Optimizers for training neural networks without a framework: every algorithm is written once as a
+//! rule, reads like its paper, and runs at memory speed on the SIMD instruction sets that the CPU has.
+//!
+//! ```
+//! use fallline::prelude::*;
+//!
+//! // A trainer with plain buffers:
+//! let (mut weight, mut bias) = (vec![1.0f32; 12], vec![0.0f32; 4]);
+//! let (weight_grad, bias_grad) = (vec![0.1f32; 12], vec![0.2f32; 4]);
+//!
+//! let mut optimizer = fallline::build(r#"dict(type="AdamW", lr=1e-3, weight_decay=0.05)"#)?;
+//! let report = optimizer.step(&mut [
+//!     param("fc.weight", &mut weight, &weight_grad).shaped(&[4, 3]),
+//!     param("fc.bias", &mut bias, &bias_grad),
+//! ])?;
+//! assert_eq!(report.updated, 2);
+//! # Ok::<(), fallline::Error>(())
+//! ```
+//!
+//! Parameters are `&mut [f32]` (or `f64`, `bf16`, `f16`), `ndarray` arrays and views (feature `ndarray`,
+//! on by default), or [`Tensor`]s of the engine; all are updated in place. Configurations are those of
+//! MMEngine and visdet, or the same in JSON, TOML and YAML ([`Recipe`]). Your own algorithm is a
+//! [`rule!`] and a table of hyperparameters, in your crate: see `examples/own_rule.rs`.
+
+#![forbid(unsafe_code)]
+
+pub use fallline_core as core;
+pub use fallline_cpu as cpu;
+pub use fallline_optim as optim;
+pub use fallline_registry as registry;
+
+pub use fallline_core::{Backend, Compute, Device, Format, Shape, Tensor, math, rule};
+pub use fallline_cpu::{Cpu, Isa, Native};
+pub use fallline_optim::{
+    Algorithm, Binding, Checkpoint, Driver, Linked, NonFinite, Optimizer, StepReport, hyperparameters,
+};
+pub use fallline_registry::{Error, Recipe, Result};
+
+/// What a trainer needs in scope.
+pub mod prelude {
+    pub use fallline_core::{Backend, Lane, Tensor};
+    pub use fallline_cpu::Cpu;
+    pub use fallline_optim::{Binding, Checkpoint, Driver, NonFinite, Optimizer, StepReport, frozen, param};
+    pub use fallline_registry::Recipe;
+}
+
+/// Builds an optimizer on all of the CPU's threads from a name or a configuration.
+///
+/// ```
+/// let sgd = fallline::build("SGD")?;
+/// let lion = fallline::build("dict(type='Lion', lr=1e-4, betas=(0.95, 0.98))")?;
+/// # Ok::<(), fallline::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error`] names the place, what was expected, and the nearest name that exists.
+pub fn build(text: &str) -> Result<Driver> {
+    Ok(Recipe::from_text(text)?.optimizer(Cpu::new()?.shared()))
+}
