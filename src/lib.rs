@@ -57,3 +57,8 @@ pub mod prelude {
 pub fn build(text: &str) -> Result<Driver> {
     Ok(Recipe::from_text(text)?.optimizer(Cpu::new()?.shared()))
 }
+
+/// README's examples, run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// Where an optimizer's configuration comes from.
 #[derive(Debug, clap::Args)]
-#[group(required = true, multiple = false)]
+#[command(group(clap::ArgGroup::new("configuration").required(true).args(["optimizer", "config"])))]
 pub struct Source {
     /// A configuration inline: `AdamW` or `dict(type="AdamW", lr=1e-4)`
     #[arg(long, value_name = "TEXT")]

@@ -72,10 +72,10 @@ fn as_text(entry: &Entry) -> String {
             text.push_str(&format!("  {line}\n"));
         }
         text.push_str("  with, once a step,\n");
-        let rows = kernel
-            .scalars
-            .iter()
-            .map(|s| vec![format!("    {}", s.name), format!("= {}", readable(s.formula))]);
+        // A hyperparameter under its own name needs no row.
+        let derived =
+            kernel.scalars.iter().map(|s| (s.name, readable(s.formula))).filter(|(name, is)| name != is);
+        let rows = derived.map(|(name, is)| vec![format!("    {}", symbol(name)), format!("= {is}")]);
         text.push_str(&table(&rows.collect::<Vec<_>>()));
         let states = states(kernel);
         text.push_str(&match states.is_empty() {

@@ -15,7 +15,7 @@ pub struct Extents {
 
 impl Extents {
     /// The most dimensions that are kept in place.
-    const FEW: usize = 6;
+    const FEW: usize = 4;
 
     /// The extents, outermost first.
     pub fn as_slice(&self) -> &[usize] {

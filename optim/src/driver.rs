@@ -82,6 +82,12 @@ struct Group {
     matches: Box<dyn Fn(&str) -> bool + Send>,
 }
 
+/// What is known of a step once its bindings are checked.
+struct Prepared {
+    without_grad: usize,
+    lacks_states: bool,
+}
+
 /// One rule over all parameters that it applies to, with buffers that are kept between steps.
 struct RulePass {
     kernel: &'static Kernel,
@@ -94,6 +100,12 @@ struct RulePass {
 }
 
 impl RulePass {
+    /// Forgets the rows of the last step.
+    fn clear(&mut self) {
+        self.keys.clear();
+        self.rows.clear();
+    }
+
     /// The row of scalars for a group at a step count, computed if it is not there yet.
     fn row(&mut self, group: usize, t: u64, algorithm: &dyn AnyAlgorithm) -> usize {
         if let Some(row) = self.keys.iter().rposition(|&key| key == (group, t)) {
@@ -133,6 +145,8 @@ pub struct Driver {
     groups: Vec<Group>,
     slots: Slots,
     passes: Vec<RulePass>,
+    /// Each group's rule, as of the step being taken.
+    kernels: Vec<&'static Kernel>,
     /// The places of the bindings, sorted by name, and their gradients' sums.
     order: Vec<usize>,
     poisoned: Option<String>,
@@ -148,6 +162,7 @@ impl Driver {
             groups: vec![Group { algorithm, matches: Box::new(|_| true) }],
             slots: Slots::default(),
             passes: Vec::new(),
+            kernels: Vec::new(),
             order: Vec::new(),
             poisoned: None,
         }
@@ -198,32 +213,46 @@ impl Driver {
         self.groups.iter().skip(1).position(|group| (group.matches)(name)).map_or(0, |place| place + 1)
     }
 
-    /// Everything that can be wrong with the bindings themselves, and a slot for each.
-    fn check(&mut self, bindings: &[Binding<'_>]) -> Result<()> {
+    /// Brings the slots into the bindings' order, checks everything that can be wrong, and sorts what can be
+    /// stepped at once into passes. One walk over the bindings: with many of them, walks are what a step costs.
+    fn prepare(&mut self, bindings: &[Binding<'_>]) -> Result<Prepared> {
+        let mut prepared = Prepared { without_grad: 0, lacks_states: false };
         let mut slots = core::mem::take(&mut self.slots);
-        let known = slots.len();
-        let aligned = slots.align(bindings, |binding| {
-            Ok(Slot {
-                name: binding.name.to_owned(),
-                shape: binding.param.extents().into(),
-                group: self.group_of(binding.name),
-                compute: self.compute_of(binding.param.format()),
-                steps: 0,
-                kernel: None,
-                states: Vec::new(),
-                pass: None,
-                row: 0,
-            })
+        let mut passes = core::mem::take(&mut self.passes);
+        let mut kernels = core::mem::take(&mut self.kernels);
+        kernels.clear();
+        kernels.extend(self.groups.iter().map(|group| group.algorithm.kernel()));
+        passes.iter_mut().for_each(RulePass::clear);
+        let checked = bindings.iter().enumerate().try_for_each(|(i, binding)| {
+            let slot = slots.place(i, binding.name, || self.new_slot(binding))?;
+            self.check_binding(binding, slot)?;
+            slot.pass = None;
+            if binding.grad.is_none() {
+                prepared.without_grad += 1;
+            } else if slot.kernel.is_some_and(|known| core::ptr::eq(known, kernels[slot.group])) {
+                plan(&self.groups, &*self.backend, &mut passes, slot);
+            } else {
+                prepared.lacks_states = true;
+            }
+            Ok(())
         });
-        let checked = aligned.and_then(|()| {
-            let pairs = bindings.iter().zip(slots.range(0..bindings.len()));
-            pairs.into_iter().try_for_each(|(binding, slot)| self.check_binding(binding, slot))
-        });
-        if checked.is_err() {
-            slots.forget_since(known);
+        (self.slots, self.passes, self.kernels) = (slots, passes, kernels);
+        checked.map(|()| prepared)
+    }
+
+    /// The slot of a parameter not seen before.
+    fn new_slot(&self, binding: &Binding<'_>) -> Slot {
+        Slot {
+            name: binding.name.to_owned(),
+            shape: binding.param.extents().into(),
+            group: self.group_of(binding.name),
+            compute: self.compute_of(binding.param.format()),
+            steps: 0,
+            kernel: None,
+            states: Vec::new(),
+            pass: None,
+            row: 0,
         }
-        self.slots = slots;
-        checked
     }
 
     fn check_binding(&self, binding: &Binding<'_>, slot: &Slot) -> Result<()> {
@@ -256,20 +285,11 @@ impl Driver {
 
     /// Allocates the states that the groups' rules need and the bound parameters have not, in one arena: all
     /// first states side by side, then all second ones, so that a pass over many parameters walks each kind
-    /// in one stream.
+    /// in one stream. Then these parameters have their passes too.
     fn allocate_states(&mut self, bindings: &[Binding<'_>]) -> Result<()> {
-        let kernels: Vec<&'static Kernel> =
-            self.groups.iter().map(|group| group.algorithm.kernel()).collect();
         let slots = self.slots.range(0..bindings.len());
-        let lacking = |slot: &Slot, binding: &Binding<'_>| {
-            let kernel = kernels[slot.group];
-            !binding.grad.is_none() && !slot.kernel.is_some_and(|known| core::ptr::eq(known, kernel))
-        };
-        let mut lacks: Vec<usize> = Vec::new();
-        lacks.extend((0..slots.len()).filter(|&i| lacking(&slots[i], &bindings[i])));
-        if lacks.is_empty() {
-            return Ok(());
-        }
+        let lacking = |i: &usize| slots[*i].pass.is_none() && !bindings[*i].grad.is_none();
+        let lacks: Vec<usize> = (0..slots.len()).filter(lacking).collect();
         let mut wanted: Vec<(usize, usize, &'static str)> = Vec::new();
         for &i in &lacks {
             let states = self.groups[slots[i].group].algorithm.states().enumerate();
@@ -294,25 +314,10 @@ impl Driver {
             let order: Vec<&str> = self.groups[slot.group].algorithm.states().collect();
             slot.states.retain(|(name, _)| order.contains(name));
             slot.states.sort_by_key(|(name, _)| order.iter().position(|state| state == name));
-            slot.kernel = Some(kernels[slot.group]);
+            slot.kernel = Some(self.kernels[slot.group]);
+            plan(&self.groups, &*self.backend, &mut self.passes, slot);
         }
         Ok(())
-    }
-
-    /// Sorts the bound parameters into passes and computes their rows of scalars.
-    fn plan(&mut self, bindings: &[Binding<'_>]) {
-        for pass in &mut self.passes {
-            pass.keys.clear();
-            pass.rows.clear();
-        }
-        for (slot, binding) in self.slots.range(0..bindings.len()).iter_mut().zip(bindings) {
-            slot.pass = None;
-            let (Some(kernel), false) = (slot.kernel, binding.grad.is_none()) else { continue };
-            let pass = pass_for(&mut self.passes, &*self.backend, kernel, slot.compute);
-            slot.pass = Some(pass);
-            let algorithm = &*self.groups[slot.group].algorithm;
-            slot.row = self.passes[pass].row(slot.group, slot.steps + 1, algorithm);
-        }
     }
 
     /// Reads all gradients once: their norm, and the first by name that is not finite.
@@ -409,6 +414,14 @@ fn fill(backend: &dyn Backend, storage: &mut Storage, value: f64) -> Result<()> 
     Ok(backend.write(storage, values.as_slice().into())?)
 }
 
+/// Gives a parameter with states its pass and its row of scalars.
+fn plan(groups: &[Group], backend: &dyn Backend, passes: &mut Vec<RulePass>, slot: &mut Slot) {
+    let Some(kernel) = slot.kernel else { return };
+    let pass = pass_for(passes, backend, kernel, slot.compute);
+    slot.pass = Some(pass);
+    slot.row = passes[pass].row(slot.group, slot.steps + 1, &*groups[slot.group].algorithm);
+}
+
 /// The place of the pass for a rule and a compute type, made if there is none.
 fn pass_for(
     passes: &mut Vec<RulePass>,
@@ -441,35 +454,12 @@ impl Optimizer for Driver {
         if let Some(cause) = &self.poisoned {
             return Err(Error::Poisoned { cause: cause.clone() });
         }
-        let known = self.slots.len();
-        self.check(bindings)?;
-        let without_grad = bindings.iter().filter(|binding| binding.grad.is_none()).count();
-        let mut report = StepReport { without_grad, ..StepReport::default() };
-        if self.non_finite != NonFinite::Propagate {
-            let (norm, bad) = self.look_at_grads(bindings)?;
-            report.grad_norm = Some(norm);
-            if let Some((param, count)) = bad {
-                self.slots.forget_since(known);
-                if self.non_finite == NonFinite::Error {
-                    return Err(Error::NonFinite { param, count });
-                }
-                report.skipped = Some(Skipped::NonFinite { param, count });
-                return Ok(report);
-            }
+        let stepped = self.step_checked(bindings);
+        match &stepped {
+            Ok(report) if !report.skipped() => self.slots.keep_fresh(),
+            _ => self.slots.forget_fresh(),
         }
-        if let Err(error) = self.allocate_states(bindings) {
-            self.slots.forget_since(known);
-            return Err(error);
-        }
-        self.plan(bindings);
-        move_strided(bindings, false);
-        self.run_passes(bindings)?;
-        move_strided(bindings, true);
-        for slot in self.slots.range(0..bindings.len()).iter_mut().filter(|slot| slot.pass.is_some()) {
-            slot.steps += 1;
-            report.updated += 1;
-        }
-        Ok(report)
+        stepped
     }
 
     fn name(&self) -> &'static str {
@@ -565,6 +555,33 @@ impl Optimizer for Driver {
 }
 
 impl Driver {
+    fn step_checked(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
+        let prepared = self.prepare(bindings)?;
+        let mut report = StepReport { without_grad: prepared.without_grad, ..StepReport::default() };
+        if self.non_finite != NonFinite::Propagate {
+            let (norm, bad) = self.look_at_grads(bindings)?;
+            report.grad_norm = Some(norm);
+            if let Some((param, count)) = bad {
+                if self.non_finite == NonFinite::Error {
+                    return Err(Error::NonFinite { param, count });
+                }
+                report.skipped = Some(Skipped::NonFinite { param, count });
+                return Ok(report);
+            }
+        }
+        if prepared.lacks_states {
+            self.allocate_states(bindings)?;
+        }
+        move_strided(bindings, false);
+        self.run_passes(bindings)?;
+        move_strided(bindings, true);
+        for slot in self.slots.range(0..bindings.len()).iter_mut().filter(|slot| slot.pass.is_some()) {
+            slot.steps += 1;
+        }
+        report.updated = bindings.len() - prepared.without_grad;
+        Ok(report)
+    }
+
     /// A parameter's slot as a checkpoint has it, checked against the one that is there.
     fn load_slot(
         &self,

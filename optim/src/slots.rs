@@ -1,6 +1,6 @@
 //! What the driver keeps for each parameter, found again by name without hashing in the usual case.
 
-use crate::{Binding, Error, Result};
+use crate::{Error, Result};
 use core::ops::Range;
 use fallline_core::{Compute, Kernel, Shape, Storage};
 use std::collections::HashMap;
@@ -35,42 +35,46 @@ impl Slot {
 pub(crate) struct Slots {
     list: Vec<Slot>,
     places: HashMap<String, usize>,
+    /// Those that the step being taken added, until it is known to go through.
+    fresh: Vec<String>,
 }
 
 impl Slots {
-    /// Brings the slots into the order of `bindings`: slot `i` is then that of binding `i`. Parameters not
-    /// seen before get a slot from `create`. Trainers mostly bind the same parameters in the same order,
-    /// and then nothing moves.
+    /// The slot of parameter `name`, moved to place `i`: called for 0, 1, … of a step's bindings, it brings
+    /// the slots into their order. A parameter not seen before gets a slot from `create`. Trainers mostly
+    /// bind the same parameters in the same order, and then nothing moves.
     ///
     /// # Errors
-    /// When a name stands twice, or `create` fails; no new slot is kept then.
-    pub(crate) fn align(
-        &mut self,
-        bindings: &[Binding<'_>],
-        create: impl Fn(&Binding<'_>) -> Result<Slot>,
-    ) -> Result<()> {
-        let known = self.list.len();
-        let aligned = bindings.iter().enumerate().try_for_each(|(i, binding)| {
-            if self.list.get(i).is_some_and(|slot| slot.name == binding.name) {
-                return Ok(());
-            }
-            let place = match self.places.get(binding.name) {
-                Some(&place) if place < i => {
-                    return Err(Error::Duplicate { param: binding.name.to_owned() });
-                }
+    /// When the name stood at an earlier place already.
+    pub(crate) fn place(&mut self, i: usize, name: &str, create: impl FnOnce() -> Slot) -> Result<&mut Slot> {
+        if self.list.get(i).is_none_or(|slot| slot.name != name) {
+            let place = match self.places.get(name) {
+                Some(&place) if place < i => return Err(Error::Duplicate { param: name.to_owned() }),
                 Some(&place) => place,
                 None => {
-                    self.push(create(binding)?);
+                    self.push(create());
+                    self.fresh.push(name.to_owned());
                     self.list.len() - 1
                 }
             };
             self.swap(i, place);
-            Ok(())
-        });
-        if aligned.is_err() {
-            self.forget_since(known);
         }
-        aligned
+        Ok(&mut self.list[i])
+    }
+
+    /// Keeps what was added since the last call of this or [`forget_fresh`](Slots::forget_fresh).
+    pub(crate) fn keep_fresh(&mut self) {
+        self.fresh.clear();
+    }
+
+    /// Removes what was added: the step did not go through.
+    pub(crate) fn forget_fresh(&mut self) {
+        for name in core::mem::take(&mut self.fresh) {
+            if let Some(place) = self.places.remove(&name) {
+                self.swap(place, self.list.len() - 1);
+                self.list.pop();
+            }
+        }
     }
 
     /// Adds a slot at the end.
@@ -85,22 +89,6 @@ impl Slots {
             if let Some(known) = self.places.get_mut(&self.list[place].name) {
                 *known = place;
             }
-        }
-    }
-
-    /// Removes slots that never got a gradient, down to `count`: those that a failed step added.
-    pub(crate) fn forget_since(&mut self, count: usize) {
-        let mut surplus = self.list.len().saturating_sub(count);
-        while surplus > 0 {
-            let Some(place) = self.list.iter().rposition(|slot| slot.kernel.is_none() && slot.steps == 0)
-            else {
-                return;
-            };
-            self.swap(place, self.list.len() - 1);
-            if let Some(slot) = self.list.pop() {
-                self.places.remove(&slot.name);
-            }
-            surplus -= 1;
         }
     }
 

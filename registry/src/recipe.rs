@@ -207,7 +207,7 @@ fn algorithm(node: &Node) -> Result<Box<dyn AnyAlgorithm>> {
             Err(source) => return Err(Error::Hyper { at: node.at.clone(), source }),
         }
     }
-    entry.with(&values).map_err(|source| Error::Hyper { at: node.at.clone(), source })
+    entry.with(&values).map_err(|source| Error::Hyper { at: kind.at.clone(), source })
 }
 
 pub(crate) fn expect_dict<'a>(node: &'a Node, key: &str) -> Result<&'a Dict> {

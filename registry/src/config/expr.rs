@@ -30,29 +30,34 @@ impl Parser<'_> {
     }
 
     fn element(&mut self) -> Parsed<Element> {
-        if self.take("*") { Ok(Element::All(self.binary(0)?)) } else { Ok(Element::One(self.binary(0)?)) }
+        if self.take("*") {
+            Ok(Element::All(self.operation(false)?))
+        } else {
+            Ok(Element::One(self.operation(false)?))
+        }
     }
 
-    /// Sums (level 0) and products (level 1).
-    fn binary(&mut self, level: usize) -> Parsed<Expr> {
-        const LEVELS: [&[(&str, Op)]; 2] = [
-            &[("+", Op::Add), ("-", Op::Sub)],
-            &[("*", Op::Mul), ("/", Op::Div), ("//", Op::FloorDiv), ("%", Op::Mod)],
-        ];
-        let Some(operators) = LEVELS.get(level) else { return self.unary() };
-        let first = self.binary(level + 1)?;
-        let mut rest = Vec::new();
-        while let Some(token) = self.peek()
-            && let Some((_, op)) = operators.iter().find(|(symbol, _)| token.is(symbol))
-        {
-            self.next += 1;
-            rest.push((*op, token.at, self.binary(level + 1)?));
+    /// Sums of products, or (`tight`) one product.
+    fn operation(&mut self, tight: bool) -> Parsed<Expr> {
+        const LOOSE: [(&str, Op); 2] = [("+", Op::Add), ("-", Op::Sub)];
+        const TIGHT: [(&str, Op); 4] = [("*", Op::Mul), ("/", Op::Div), ("//", Op::FloorDiv), ("%", Op::Mod)];
+        let mut left = self.unary()?;
+        loop {
+            let Some(token) = self.peek() else { return Ok(left) };
+            let find =
+                |ops: &[(&str, Op)]| ops.iter().find(|(symbol, _)| token.is(symbol)).map(|(_, op)| *op);
+            // Products first: once there is none, what is on the left is a whole summand.
+            let (op, right) = if let Some(op) = find(&TIGHT) {
+                self.next += 1;
+                (op, self.unary()?)
+            } else if let Some(op) = find(&LOOSE).filter(|_| !tight) {
+                self.next += 1;
+                (op, self.operation(true)?)
+            } else {
+                return Ok(left);
+            };
+            left = chain(left, op, token.at, right);
         }
-        Ok(if rest.is_empty() {
-            first
-        } else {
-            Expr { at: first.at, kind: Kind::Chain(Box::new(first), rest) }
-        })
     }
 
     fn unary(&mut self) -> Parsed<Expr> {
@@ -77,7 +82,7 @@ impl Parser<'_> {
                 Some(power) => {
                     self.next += 1;
                     let exponent = self.unary()?;
-                    Kind::Chain(Box::new(base), vec![(Op::Pow, power.at, exponent)])
+                    chain(base, Op::Pow, power.at, exponent).kind
                 }
             }
         };
@@ -109,7 +114,7 @@ impl Parser<'_> {
                 TrailerKind::Attribute(name.to_owned())
             } else if self.take("[") {
                 let slice = |parser: &Self| parser.peek().is_some_and(|t| t.is(":"));
-                let index = if slice(self) { None } else { Some(self.binary(0)?) };
+                let index = if slice(self) { None } else { Some(self.operation(false)?) };
                 let Some(index) = index.filter(|_| !slice(self)) else {
                     return Err(self.not_understood(at, "a slice"));
                 };
@@ -136,16 +141,16 @@ impl Parser<'_> {
             arguments.push(match self.peek() {
                 Some(Token { tok: Tok::Name(name), at }) if named && !is_keyword(name) => {
                     self.next += 2;
-                    Argument::Keyword(name.clone(), *at, self.binary(0)?)
+                    Argument::Keyword(name.clone(), *at, self.operation(false)?)
                 }
                 Some(token) if token.is("**") => {
                     self.next += 1;
-                    Argument::All(self.binary(0)?)
+                    Argument::All(self.operation(false)?)
                 }
                 Some(token) if token.is("*") => {
                     return Err(self.not_understood(token.at, "a starred argument"));
                 }
-                _ => Argument::Positional(self.binary(0)?),
+                _ => Argument::Positional(self.operation(false)?),
             });
             self.separator(")", "`,` or `)`")?;
         }
@@ -223,16 +228,16 @@ impl Parser<'_> {
         let mut pairs = Vec::new();
         while !self.take("}") {
             if self.take("**") {
-                pairs.push(Pair::All(self.binary(0)?));
+                pairs.push(Pair::All(self.operation(false)?));
             } else {
-                let key = self.binary(0)?;
+                let key = self.operation(false)?;
                 if self.peek().is_some_and(|t| t.is(",") || t.is("}")) && pairs.is_empty() {
                     return Err(self.not_understood(key.at, "a set"));
                 }
                 if !self.take(":") {
                     return Err(self.unexpected("`:`"));
                 }
-                pairs.push(Pair::One(key, self.binary(0)?));
+                pairs.push(Pair::One(key, self.operation(false)?));
             }
             self.separator("}", "`,` or `}`")?;
         }
@@ -252,4 +257,17 @@ impl Parser<'_> {
     fn closing(&mut self, close: &str, expected: &str) -> Parsed<()> {
         if self.take(close) { Ok(()) } else { Err(self.unexpected(expected)) }
     }
+}
+
+/// One more link of a chain, which stays flat: its links are evaluated from the left.
+fn chain(left: Expr, op: Op, at: Span, right: Expr) -> Expr {
+    let start = left.at;
+    let kind = match left.kind {
+        Kind::Chain(first, mut rest) => {
+            rest.push((op, at, right));
+            Kind::Chain(first, rest)
+        }
+        kind => Kind::Chain(Box::new(Expr { at: start, kind }), vec![(op, at, right)]),
+    };
+    Expr { at: start, kind }
 }

@@ -22,7 +22,7 @@
 //!   `{{$VARIABLE:default}}` for an environment variable.
 //!
 //! # Bounds
-//! Brackets 128 deep, 4 MiB of text a file, 512 files, a million values an entry: more is an error, so that
+//! Values 64 deep, 4 MiB of text a file, 512 files, a million values an entry: more is an error, so that
 //! no text can exhaust the stack or the memory.
 
 mod ast;
@@ -51,8 +51,8 @@ pub use error::ConfigError;
 pub use inline::parse_inline;
 pub use value::{Dict, Node, Position, Value};
 
-/// How deep brackets may nest.
-const MAX_DEPTH: usize = 128;
+/// How deep values may nest. Reading recurses, and shall do with the 2 MiB of stack that a thread has.
+const MAX_DEPTH: usize = 64;
 /// How long a text may be, in bytes.
 const MAX_BYTES: usize = 4 << 20;
 /// How many files a configuration may be made of.

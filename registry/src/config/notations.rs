@@ -35,17 +35,22 @@ pub(super) fn json(text: &str, file: &Position) -> Result<Node, ConfigError> {
     // beginnings of values.
     serde_json::from_str::<serde::de::IgnoredAny>(text)
         .map_err(|e| invalid("JSON", file, e.line(), e.column(), &e.to_string()))?;
-    Json { cursor: Cursor { rest: text, at: Span { line: 1, column: 1 }, file } }.value()
+    Json { cursor: Cursor { rest: text, at: Span { line: 1, column: 1 }, file }, depth: 0 }.value()
 }
 
 struct Json<'a> {
     cursor: Cursor<'a>,
+    depth: usize,
 }
 
 impl Json<'_> {
     fn value(&mut self) -> Result<Node, ConfigError> {
         let first = self.next();
         let at = self.cursor.position(self.cursor.at);
+        if self.depth > MAX_DEPTH {
+            return Err(ConfigError::TooDeep { at, limit: MAX_DEPTH });
+        }
+        self.depth += 1;
         let value = match first {
             Some('{') => self.object()?,
             Some('[') => {
@@ -61,6 +66,7 @@ impl Json<'_> {
             Some('"') => Value::Str(self.string()?),
             _ => self.scalar(&at)?,
         };
+        self.depth -= 1;
         Ok(Node { value, at })
     }
 
@@ -212,10 +218,12 @@ impl<'a> Places<'a> {
 pub(super) fn yaml(text: &str, file: &Position) -> Result<Node, ConfigError> {
     check_brackets(text, file)?;
     let mut left = YAML_BUDGET;
-    Yaml { file, left: &mut left }.deserialize(serde_norway::Deserializer::from_str(text)).map_err(|e| {
-        let (line, column) = e.location().map_or((0, 0), |at| (at.line(), at.column()));
-        invalid("YAML", file, line, column, &e.to_string())
-    })
+    Yaml { file, left: &mut left, depth: 0 }.deserialize(serde_norway::Deserializer::from_str(text)).map_err(
+        |e| {
+            let (line, column) = e.location().map_or((0, 0), |at| (at.line(), at.column()));
+            invalid("YAML", file, line, column, &e.to_string())
+        },
+    )
 }
 
 /// The scanner's time grows with the square of the depth of brackets, and the parser checks the depth only
@@ -244,6 +252,7 @@ fn check_brackets(text: &str, file: &Position) -> Result<(), ConfigError> {
 struct Yaml<'a, 'b> {
     file: &'a Position,
     left: &'b mut usize,
+    depth: usize,
 }
 
 impl Yaml<'_, '_> {
@@ -252,7 +261,7 @@ impl Yaml<'_, '_> {
     }
 
     fn inner(&mut self) -> Yaml<'_, '_> {
-        Yaml { file: self.file, left: self.left }
+        Yaml { file: self.file, left: self.left, depth: self.depth + 1 }
     }
 }
 
@@ -260,10 +269,11 @@ impl<'de> DeserializeSeed<'de> for Yaml<'_, '_> {
     type Value = Node;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        *self.left = self
-            .left
-            .checked_sub(1)
-            .ok_or_else(|| D::Error::custom(format!("more than {YAML_BUDGET} values")))?;
+        let left = self.left.checked_sub(1);
+        *self.left = left.ok_or_else(|| D::Error::custom(format!("more than {YAML_BUDGET} values")))?;
+        if self.depth > MAX_DEPTH {
+            return Err(D::Error::custom(format!("nested deeper than {MAX_DEPTH} levels")));
+        }
         deserializer.deserialize_any(self)
     }
 }

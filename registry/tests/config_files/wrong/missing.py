@@ -1,0 +1,3 @@
+_base_ = [
+    '../mixed/base.py', 'no_such_file.py'
+]
