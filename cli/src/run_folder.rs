@@ -1,5 +1,6 @@
 //! The folder of a run, and the record that grows in it.
 
+use fallline::optim::checkpoint::write_atomically;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -118,25 +119,12 @@ pub fn newest(base: &Path) -> Option<PathBuf> {
         .map(|(_, folder)| folder)
 }
 
-/// Replaces the file at `path`, which never holds a part of `contents`: they are written to a temporary file beside
-/// it, brought to the disk and renamed. Returns the file, open at its end.
+/// Replaces the file at `path`, which never holds a part of `contents`. Returns the file, open at its end.
 ///
 /// # Errors
 /// Where the file cannot be written or renamed; the error names the path and the old file is as it was.
 pub fn replace(path: &Path, contents: &[u8]) -> io::Result<File> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".").suffix(".tmp");
-    // As any new file, readable by those whom the umask lets; a temporary file is private otherwise.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let write = || {
-        let mut file = builder.tempfile_in(folder)?;
-        file.write_all(contents)?;
-        file.as_file().sync_all()?;
-        Ok(file.persist(path)?)
-    };
-    write().map_err(|error: io::Error| named(path, &error))
+    write_atomically(path, contents).map_err(|error| named(path, &error))
 }
 
 /// The error with the path in front, of the same kind.

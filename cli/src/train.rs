@@ -35,8 +35,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on with a run: the one in DIR, or the newest
-    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "")]
-    resume: Option<PathBuf>,
+    #[arg(long, value_name = "DIR")]
+    resume: Option<Option<PathBuf>>,
     /// The number of threads; all of the machine's by default
     #[arg(long, value_parser = common::threads)]
     threads: Option<usize>,
@@ -50,7 +50,7 @@ pub fn run(args: Args) -> Result<()> {
     let backend = common::device(&args.device, args.threads)?;
     let mut session = match &args.resume {
         Some(folder) => {
-            let folder = resumed_folder(folder, args.out.as_deref())?;
+            let folder = resumed_folder(folder.as_deref().or(args.out.as_deref()))?;
             let kept = Kept::read(&Checkpoint::read(folder.join(CHECKPOINT))?, &folder)?;
             let recipe = Recipe::from_text(&kept.config)?;
             if let Some(path) = &args.config
@@ -87,8 +87,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// The folder of a run to go on with.
-fn resumed_folder(asked: &Path, out: Option<&Path>) -> Result<PathBuf> {
-    let named = Some(asked).filter(|asked| !asked.as_os_str().is_empty()).or(out);
+fn resumed_folder(named: Option<&Path>) -> Result<PathBuf> {
     let folder = match named {
         Some(folder) => folder.to_owned(),
         None => newest(Path::new(RUNS)).ok_or_else(|| {

@@ -6,7 +6,7 @@ use crate::digits::network::Network;
 use crate::error::{Error, Result};
 use crate::plot::loss_and_accuracy;
 use crate::run_folder::{CHECKPOINT, Metrics, Record};
-use fallline::optim::checkpoint::Entry;
+use fallline::optim::checkpoint::{Entry, remove_temporaries};
 use fallline::optim::hyper::Value;
 use fallline::optim::schedule::Schedule;
 use fallline::optim::{Binding, param};
@@ -101,6 +101,8 @@ impl Session {
     ) -> Result<Session> {
         let (metrics, records) =
             Metrics::resume(&folder.join(METRICS), kept.progress.step).map_err(Error::io(&folder))?;
+        // What a run that was killed while it wrote has left behind.
+        remove_temporaries(&folder).map_err(Error::io(&folder))?;
         let mut session = Session::assemble(folder, recipe, options, backend, metrics)?;
         session.records = records;
         session.progress = kept.progress;
