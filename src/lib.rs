@@ -29,16 +29,21 @@ pub use fallline_cpu as cpu;
 pub use fallline_optim as optim;
 pub use fallline_registry as registry;
 
-pub use fallline_core::{Backend, Compute, Device, Format, Shape, Tensor, math, rule};
+pub use fallline_core::{
+    Backend, Compute, Device, Format, Kernel, Link, Shape, Tensor, bf16, f16, math, rule,
+};
 pub use fallline_cpu::{Cpu, Isa, Native};
+pub use fallline_optim::hyper::{Range, Value};
+pub use fallline_optim::schedule::Schedule;
 pub use fallline_optim::{
-    Algorithm, Binding, Checkpoint, Driver, Linked, NonFinite, Optimizer, StepReport, hyperparameters,
+    Algorithm, Binding, Checkpoint, Driver, Info, Linked, NonFinite, Optimizer, Reference, StepReport,
+    hyperparameters,
 };
 pub use fallline_registry::{Error, Recipe, Result};
 
 /// What a trainer needs in scope.
 pub mod prelude {
-    pub use fallline_core::{Backend, Lane, Tensor};
+    pub use fallline_core::{Backend, Lane, Tensor, bf16, f16};
     pub use fallline_cpu::Cpu;
     pub use fallline_optim::{Binding, Checkpoint, Driver, NonFinite, Optimizer, StepReport, frozen, param};
     pub use fallline_registry::Recipe;

@@ -15,16 +15,16 @@ impl Pool {
     pub(crate) fn new(threads: usize) -> Result<Pool, String> {
         #[cfg(feature = "rayon")]
         {
-            let pool = match threads {
-                0 | 1 => None,
-                threads => Some(
-                    rayon::ThreadPoolBuilder::new()
-                        .num_threads(threads)
-                        .thread_name(|i| format!("fallline-{i}"))
-                        .build()
-                        .map_err(|e| format!("no pool of {threads} threads: {e}"))?,
-                ),
+            let build = || {
+                let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
+                let builder = builder.thread_name(|i| format!("fallline-{i}"));
+                builder.build().map_err(|e| format!("no pool of {threads} threads: {e}"))
             };
+            let pool = if threads > 1 { Some(build()?) } else { None };
+            // Every thread has started, and allocated what it needs for that, before the first pass.
+            if let Some(pool) = &pool {
+                pool.broadcast(|_| ());
+            }
             Ok(Pool { pool, threads: threads.max(1) })
         }
         #[cfg(not(feature = "rayon"))]

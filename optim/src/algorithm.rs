@@ -71,7 +71,9 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
     ///
     /// # Errors
     /// Why the algorithm does not take row-sparse gradients.
-    fn sparse_is_dense(&self) -> Result<(), &'static str>;
+    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+        Err("this algorithm does not take row-sparse gradients")
+    }
 }
 
 /// An [`Algorithm`] with its hyperparameters, its type erased: what a group of parameters has.
@@ -181,7 +183,7 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
         self.algorithm.sparse_is_dense()
     }
     fn grad_check(&self) -> &'static Kernel {
-        K::kernel::<crate::finite::GradCheck>()
+        K::kernel::<crate::driver::finite::GradCheck>()
     }
     fn boxed(&self) -> Box<dyn AnyAlgorithm> {
         Box::new(Linked { algorithm: self.algorithm.clone(), link: PhantomData::<fn() -> K> })

@@ -1,11 +1,15 @@
 //! The generic driver: groups, states, missing gradients, saving and loading, for every algorithm.
 
-use crate::checkpoint::{Checkpoint, OptimizerManifest, ParamManifest};
+pub(crate) mod finite;
+mod persist;
+
+use crate::checkpoint::Checkpoint;
 use crate::hyper::Value;
 use crate::slots::{Slot, Slots};
-use crate::{AnyAlgorithm, Binding, Error, LoadReport, NonFinite, ParamRef, Result, Skipped, StepReport};
+use crate::{AnyAlgorithm, Binding, Error, LoadReport, ParamRef, Result, Skipped, StepReport};
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
-use fallline_core::{Backend, Compute, Format, Kernel, Role, Shape, Storage, sums};
+use fallline_core::{Backend, Compute, Format, Kernel, Role, Shape, Storage};
+use finite::{Look, NonFinite};
 use std::sync::Arc;
 
 /// Anything that steps parameters.
@@ -147,8 +151,7 @@ pub struct Driver {
     passes: Vec<RulePass>,
     /// Each group's rule, as of the step being taken.
     kernels: Vec<&'static Kernel>,
-    /// The places of the bindings, sorted by name, and their gradients' sums.
-    order: Vec<usize>,
+    look: Look,
     poisoned: Option<String>,
 }
 
@@ -163,7 +166,7 @@ impl Driver {
             slots: Slots::default(),
             passes: Vec::new(),
             kernels: Vec::new(),
-            order: Vec::new(),
+            look: Look::default(),
             poisoned: None,
         }
     }
@@ -320,47 +323,6 @@ impl Driver {
         Ok(())
     }
 
-    /// Reads all gradients once: their norm, and the first by name that is not finite.
-    fn look_at_grads(&mut self, bindings: &mut [Binding<'_>]) -> Result<(f64, Option<(String, u64)>)> {
-        self.order.clear();
-        self.order.extend((0..bindings.len()).filter(|&i| !bindings[i].grad.is_none()));
-        self.order.sort_unstable_by_key(|&i| bindings[i].name);
-        let kernel = self.groups[0].algorithm.grad_check();
-        let mut found = vec![[0.0; 2]; bindings.len()];
-        for compute in [Compute::F32, Compute::F64] {
-            let slots = self.slots.range(0..bindings.len());
-            let places: Vec<usize> = (0..bindings.len())
-                .filter(|&i| !bindings[i].grad.is_none() && slots[i].compute == compute)
-                .collect();
-            if places.is_empty() {
-                continue;
-            }
-            let index = pass_for(&mut self.passes, &*self.backend, kernel, compute);
-            let pass = &mut self.passes[index];
-            pass.sums.resize(places.len() * kernel.sums.len(), 0.0);
-            let mut places_left = places.iter();
-            self.backend.run(Pass {
-                kernel,
-                compute,
-                tensors: &mut |views| {
-                    let &i = places_left.next()?;
-                    views[0] = bindings[i].grad.view();
-                    Some(TensorPass { elements: slots[i].shape.elements(), row: 0 })
-                },
-                rows: &[1.0],
-                tensor_scalars: &[],
-                plan: &mut pass.plan,
-                sums: &mut pass.sums,
-            })?;
-            for (&i, sums) in places.iter().zip(pass.sums.chunks_exact(2)) {
-                found[i] = [sums[0], sums[1]];
-            }
-        }
-        let squares = sums::fold(self.order.iter().map(|&i| found[i][1]));
-        let bad = self.order.iter().find(|&&i| found[i][0] > 0.0);
-        Ok((squares.sqrt(), bad.map(|&i| (bindings[i].name.to_owned(), found[i][0] as u64))))
-    }
-
     fn run_passes(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
         let mut begun = false;
         for (index, pass) in self.passes.iter_mut().enumerate() {
@@ -506,51 +468,11 @@ impl Optimizer for Driver {
     }
 
     fn save(&self) -> Result<Checkpoint> {
-        let mut checkpoint = Checkpoint::default();
-        let mut manifest = OptimizerManifest::new(self.name());
-        for group in &self.groups {
-            manifest.push_group(&*group.algorithm);
-        }
-        for slot in self.slots.iter() {
-            let param = ParamManifest::new(slot.shape.extents(), slot.group, slot.compute);
-            manifest.params.insert(slot.name.clone(), param);
-            checkpoint.insert_steps(&slot.name, slot.steps);
-            for (state, storage) in &slot.states {
-                checkpoint.insert_state(&*self.backend, &slot.name, state, &slot.shape, storage)?;
-            }
-        }
-        checkpoint.manifest.optimizer = Some(manifest);
-        Ok(checkpoint)
+        self.to_checkpoint()
     }
 
     fn load(&mut self, checkpoint: &Checkpoint) -> Result<LoadReport> {
-        let manifest = checkpoint
-            .manifest
-            .optimizer
-            .as_ref()
-            .ok_or_else(|| Error::Mismatch("it holds no optimizer state".into()))?;
-        let algorithms = manifest.restore_groups(self.groups.iter().map(|group| &*group.algorithm))?;
-        for slot in self.slots.iter() {
-            if !manifest.params.contains_key(&slot.name) {
-                return Err(Error::Mismatch(format!("parameter {:?} is missing", slot.name)));
-            }
-        }
-        let mut loaded = Slots::default();
-        for (name, param) in &manifest.params {
-            if self.slots.len() > 0 && self.slots.get(name).is_none() {
-                return Err(Error::Mismatch(format!("parameter {name:?} is not one of this optimizer's")));
-            }
-            let slot = self.load_slot(checkpoint, &algorithms, name, param)?;
-            loaded.push(slot);
-        }
-        checkpoint.refuse_other_states(manifest)?;
-        let report = LoadReport { matched: loaded.len() };
-        self.slots = loaded;
-        for (group, algorithm) in self.groups.iter_mut().zip(algorithms) {
-            group.algorithm = algorithm;
-        }
-        self.poisoned = None;
-        Ok(report)
+        self.restore(checkpoint)
     }
 }
 
@@ -580,53 +502,5 @@ impl Driver {
         }
         report.updated = bindings.len() - prepared.without_grad;
         Ok(report)
-    }
-
-    /// A parameter's slot as a checkpoint has it, checked against the one that is there.
-    fn load_slot(
-        &self,
-        checkpoint: &Checkpoint,
-        algorithms: &[Box<dyn AnyAlgorithm>],
-        name: &str,
-        param: &ParamManifest,
-    ) -> Result<Slot> {
-        let mismatch = |problem: String| Error::Mismatch(format!("parameter {name:?} {problem}"));
-        let shape = Shape::from(&param.shape[..]);
-        let compute = param.compute().ok_or_else(|| mismatch("was computed in an unknown type".into()))?;
-        if let Some(slot) = self.slots.get(name) {
-            if slot.shape != shape {
-                return Err(mismatch(format!("has shape {shape} in it, but {} here", slot.shape)));
-            }
-            if slot.compute != compute {
-                return Err(mismatch(format!("was computed in {compute}, but here in {}", slot.compute)));
-            }
-        }
-        if self.compute.is_some_and(|ours| ours != compute) {
-            return Err(mismatch(format!("was computed in {compute}, which this optimizer does not")));
-        }
-        let algorithm = algorithms
-            .get(param.group)
-            .ok_or_else(|| mismatch(format!("is in group {}, which does not exist", param.group)))?;
-        let steps = checkpoint.steps(name)?;
-        let expected = algorithm.states().collect::<Vec<_>>();
-        let mut states = Vec::new();
-        if steps > 0 {
-            let requests = vec![(compute.format(), shape.elements()); expected.len()];
-            for (state, mut storage) in expected.iter().copied().zip(self.backend.allocate(&requests)?) {
-                checkpoint.read_state(&*self.backend, name, state, &shape, &mut storage)?;
-                states.push((state, storage));
-            }
-        }
-        Ok(Slot {
-            name: name.to_owned(),
-            shape,
-            group: param.group,
-            compute,
-            steps,
-            kernel: (steps > 0).then(|| algorithm.kernel()),
-            states,
-            pass: None,
-            row: 0,
-        })
     }
 }

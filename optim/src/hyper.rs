@@ -20,6 +20,19 @@ pub enum Value {
     List(Vec<Value>),
 }
 
+impl Value {
+    /// The number, if it is one.
+    ///
+    /// ```
+    /// use fallline_optim::hyper::Value;
+    /// assert_eq!(Value::Int(2).as_f64(), Some(2.0));
+    /// assert_eq!(Value::None.as_f64(), None);
+    /// ```
+    pub fn as_f64(&self) -> Option<f64> {
+        f64::from_value(self)
+    }
+}
+
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -272,7 +285,7 @@ pub fn convert<T: HyperType>(
 ///         /// Learning rate.
 ///         lr: f64 = 1e-3, Range::AtLeast(0.0);
 ///     }
-///     accepted { fused: Option<bool> }
+///     accepted { fused: Option<bool> } // arguments of the source that change no number, if any
 /// }
 /// let mut descent = Descent::default();
 /// descent.set("lr", &Value::Float(0.5))?;
@@ -284,7 +297,7 @@ pub fn convert<T: HyperType>(
 macro_rules! hyperparameters {
     ($(#[$meta:meta])* $vis:vis $name:ident as $text:literal {
         $($(#[doc = $meaning:literal])+ $field:ident: $t:ty = $default:expr, $range:expr;)*
-     } accepted { $($ignored:ident: $ignored_t:ty),* $(,)? }) => {
+     } $(accepted { $($ignored:ident: $ignored_t:ty),* $(,)? })?) => {
         $(#[$meta])*
         #[derive(Clone, Debug, PartialEq)]
         $vis struct $name { $($(#[doc = $meaning])+ pub $field: $t),* }
@@ -306,14 +319,14 @@ macro_rules! hyperparameters {
                     meaning: concat!($($meaning),+),
                     counts: true,
                 },)*
-                $($crate::hyper::Hyper {
+                $($($crate::hyper::Hyper {
                     name: stringify!($ignored),
                     kind: <$ignored_t as $crate::hyper::HyperType>::NAME,
                     default: || $crate::hyper::HyperType::to_value(&<$ignored_t as Default>::default()),
                     range: $crate::hyper::Range::Any,
                     meaning: " Accepted for the source's sake; changes no number.",
                     counts: false,
-                },)*
+                },)*)?
             ];
             fn set(
                 &mut self,
@@ -325,9 +338,9 @@ macro_rules! hyperparameters {
                         self.$field = $crate::hyper::convert(Self::NAME, stringify!($field), $range, value)?;
                         Ok(())
                     })*
-                    $(stringify!($ignored) => $crate::hyper::convert::<$ignored_t>(
+                    $($(stringify!($ignored) => $crate::hyper::convert::<$ignored_t>(
                         Self::NAME, stringify!($ignored), $crate::hyper::Range::Any, value,
-                    ).map(|_| ()),)*
+                    ).map(|_| ()),)*)?
                     _ => Err($crate::hyper::HyperError::Unknown {
                         algorithm: Self::NAME,
                         name: name.to_owned(),

@@ -12,7 +12,6 @@ mod binding;
 pub mod checkpoint;
 mod driver;
 mod error;
-mod finite;
 pub mod hyper;
 mod report;
 pub mod schedule;
@@ -23,7 +22,8 @@ mod strided;
 pub use algorithm::{Algorithm, AnyAlgorithm, Info, Linked, Reference};
 pub use binding::{Binding, Extents, GradRef, ParamRef, frozen, param};
 pub use checkpoint::Checkpoint;
+pub use driver::finite::NonFinite;
 pub use driver::{Driver, Optimizer, ParamState};
 pub use error::{Error, Result};
-pub use finite::NonFinite;
+
 pub use report::{LoadReport, Skipped, StepReport};

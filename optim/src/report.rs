@@ -27,7 +27,10 @@ impl fmt::Display for StepReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.skipped {
             Some(reason) => write!(f, "step skipped: {reason}")?,
-            None => write!(f, "{} parameters updated", self.updated)?,
+            None => {
+                let plural = if self.updated == 1 { "" } else { "s" };
+                write!(f, "{} parameter{plural} updated", self.updated)?;
+            }
         }
         if self.without_grad > 0 {
             write!(f, ", {} without a gradient", self.without_grad)?;

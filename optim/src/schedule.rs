@@ -163,13 +163,10 @@ impl Scheduler {
 
 /// A group's numeric hyperparameter.
 fn number(optimizer: &dyn Optimizer, group: usize, name: &str) -> Result<f64> {
-    match optimizer.get(group, name) {
-        Some(Value::Float(x)) => Ok(x),
-        _ => Err(Error::Schedule {
-            at: "param_scheduler".into(),
-            problem: format!("{} has no numeric hyperparameter {name:?} to schedule", optimizer.name()),
-        }),
-    }
+    optimizer.get(group, name).and_then(|value| value.as_f64()).ok_or_else(|| Error::Schedule {
+        at: "param_scheduler".into(),
+        problem: format!("{} has no numeric hyperparameter {name:?} to schedule", optimizer.name()),
+    })
 }
 
 /// A chain of schedulers that drives an optimizer's hyperparameters.

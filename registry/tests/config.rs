@@ -29,7 +29,8 @@ fn check_sample(name: &str, not_understood: &[&str]) {
     let entries = load(sample(name)).unwrap();
     let expected = expected(name);
     let mut bad = Vec::new();
-    for (key, value) in &expected {
+    let data = |value: &serde_json::Value| !value.as_str().is_some_and(|text| text.starts_with('<'));
+    for (key, value) in expected.iter().filter(|(_, value)| data(value)) {
         match entries.get(key) {
             Ok(node) => assert_eq!(node.map(|n| n.value.to_json()).as_ref(), Some(value), "{name}: {key}"),
             Err(_) => bad.push(key.as_str()),
@@ -107,12 +108,12 @@ fn positions_are_those_of_the_file_a_value_is_in() {
     };
     let py = load(sample("swin/swin_sgd.py")).unwrap();
     assert_eq!(at(&py, &["optim_wrapper", "type"]), "swin_sgd.py:4:5 = swin_sgd.py:4:10");
-    assert_eq!(at(&py, &["optim_wrapper", "optimizer", "lr"]), "swin_sgd.py:6:49 = swin_sgd.py:6:52");
+    assert_eq!(at(&py, &["optim_wrapper", "optimizer", "lr"]), "swin_sgd.py:6:47 = swin_sgd.py:6:50");
     let norm = ["optim_wrapper", "paramwise_cfg", "custom_keys", "norm", "decay_mult"];
-    assert_eq!(at(&py, &norm), "swin_adamw.py:45:26 = swin_adamw.py:45:37");
+    assert_eq!(at(&py, &norm), "swin_adamw.py:46:26 = swin_adamw.py:46:37");
     assert_eq!(at(&py, &["log_level"]), "default_runtime.py:5:1 = default_runtime.py:5:13");
     let json = load(sample("mixed/child.json")).unwrap();
-    assert_eq!(at(&json, &["optimizer", "nested", "b"]), "child.json:3:39 = child.json:3:44");
+    assert_eq!(at(&json, &["optimizer", "nested", "b"]), "child.json:3:40 = child.json:3:45");
     assert_eq!(at(&json, &["learning_rate"]), "child.json:5:3 = child.json:5:20");
     let toml = load(sample("mixed/child.toml")).unwrap();
     assert_eq!(at(&toml, &["optimizer", "lr"]), "child.toml:7:1 = child.toml:7:6");
@@ -189,16 +190,13 @@ fn inline_errors_name_the_place() {
             "dict(momentum=1).momentun",
             "line 1, column 17: there is no key `momentun`; did you mean `momentum`?",
         ),
-        (r#"{"a": 1, "a": tru}"#, "line 1, column 17: not valid JSON: expected ident"),
+        (r#"{"a": 1, "a": tru}"#, "line 1, column 18: not valid JSON: expected ident"),
         (
             r#"{"lr": 1e-3, "betas": (0.9, 0.99}"#,
             "line 1, column 33: expected `)` for the `(` at 1:23, got `}`",
         ),
-        (r#"{"lr": true "a": 1}"#, "line 1, column 13: not valid JSON: expected `,` or `}`"),
-        (
-            "[optimizer]\nlr = \n",
-            "line 2, column 6: not valid TOML: string values must be quoted, expected literal string",
-        ),
+        (r#"{"lr": true "a": 1}"#, "line 1, column 13: expected `,` or `}`, got the string `a`"),
+        ("[optimizer]\nlr = \n", "line 2, column 4: expected a value after this, got the end"),
         ("$x", "line 1, column 1: expected Python, got `$`"),
         ("'\\x4'", "line 1, column 2: expected 2 hexadecimal digits after `\\x`, got 1"),
         ("'\\ud800'", "line 1, column 2: expected the code of a character, got d800"),
@@ -294,6 +292,10 @@ fn statements_that_are_not_understood_taint_what_they_may_change() {
         ("a.update(x=foo())", "bc"),
         ("a.update([f(x) for x in y])", "bc"),
         ("foo(a, k=[b])", "c"),
+        ("a.foo(b)", "c"),
+        ("a.pop(b)", "bc"),
+        ("a.pop([i for i in b])", "bc"),
+        ("y = [foo(i)(b) for i in c]", "ac"),
         ("y = foo(a)", "bc"),
         ("y = [foo(i) for i in a]", "abc"),
         ("y = [foo(b) for i in a]", "ac"),
@@ -407,7 +409,7 @@ fn bases_in_other_packages_are_refused_where_needed() {
         assert_eq!(
             message(&entries.get(key).unwrap_err()),
             format!(
-                "wrong/foreign.py:1:50: `{name}` may come from `mmdet::_base_/schedules/schedule_1x.py`, a base in another \
+                "wrong/foreign.py:1:48: `{name}` may come from `mmdet::_base_/schedules/schedule_1x.py`, a base in another \
                  package, which is not read: copy that file beside this one, or set `_delete_=True` in the dict if it \
                  needs nothing from there"
             )
@@ -432,8 +434,8 @@ fn bases_that_do_not_fit_are_refused() {
         ),
         (
             "wrong/twice.py",
-            "swin/_base_/schedules/schedule_1x.py:2:1: `train_cfg` is here and at SAME: bases merged together must not share \
-             a key",
+            "swin/swin_adamw.py:23:1: `train_cfg` is here and at swin/_base_/schedules/schedule_1x.py:2:1: bases merged \
+             together must not share a key",
         ),
         (
             "wrong/missing.py",
@@ -448,7 +450,7 @@ fn bases_that_do_not_fit_are_refused() {
     let entries = load(sample("wrong/inherit.py")).unwrap();
     assert_eq!(
         message(&entries.get("optimizer").unwrap_err()),
-        "wrong/inherit.py:2:23: `type` is a dict here but str in the base (mixed/base.py:3:18): set `_delete_=True` in it to \
+        "wrong/inherit.py:2:23: `type` is a dict here but str in the base (mixed/base.py:3:23): set `_delete_=True` in it to \
          replace the base's value"
     );
     assert_eq!(
@@ -478,12 +480,11 @@ fn other_notations_name_the_place_of_errors() {
             "a.toml:2:9: not valid TOML: unexpected key or value, expected newline, `#`",
         ),
         ("a.toml", "a = 1\na = 2", "a.toml:2:1: not valid TOML: duplicate key"),
-        ("a.toml", "é = [2020-01-01]", "a.toml:1:6: expected a value, got a date or time"),
+        ("a.toml", "\"é\" = [2020-01-01]", "a.toml:1:8: expected a value, got a date or time"),
         ("a.toml", "a = 0xffffffffffffffff", "a.toml:1:5: 0xffffffffffffffff does not fit in 64 bits"),
         ("a.yaml", "a: 1\nb: [1", "a.yaml:3:1: not valid YAML: did not find expected ',' or ']'"),
         ("a.yaml", "a: 1\na: 2", "a.yaml:1:1: not valid YAML: the key `a` is there twice"),
         ("a.yaml", "a: {1: 2}", "a.yaml:1:4: not valid YAML: a: expected a string as a key, got 1"),
-        ("a.yaml", "a: !!python/tuple [1]", "a.yaml:1:4: not valid YAML: a: the tag is not understood"),
         ("a.yml", "a: !x 1", "a.yml:1:4: not valid YAML: a: the tag `!x` is not understood"),
         ("a.yml", "a: *b", "a.yml:1:4: not valid YAML: unknown anchor"),
         ("a.yml", "- 1", "a.yml: expected a dict at the top, got list"),
@@ -591,7 +592,7 @@ fn values() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(5, 40, 6, |inner| {
         let key = prop_oneof!["[a-z_]{1,6}", any::<String>(), Just("if".to_owned())];
         prop_oneof![
-            prop::collection::vec(inner.clone(), 0..6).prop_map(|list| Value::from(list)),
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
             prop::collection::vec((key, inner), 0..6)
                 .prop_map(|pairs| Value::Dict(pairs.into_iter().collect())),
         ]

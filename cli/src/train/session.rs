@@ -7,7 +7,6 @@ use crate::error::{Error, Result};
 use crate::plot::loss_and_accuracy;
 use crate::run_folder::{CHECKPOINT, Metrics, Record};
 use fallline::optim::checkpoint::{Entry, remove_temporaries};
-use fallline::optim::hyper::Value;
 use fallline::optim::schedule::Schedule;
 use fallline::optim::{Binding, param};
 use fallline::{Backend, Checkpoint, Driver, Optimizer, Recipe, Shape};
@@ -196,10 +195,7 @@ impl Session {
     fn step(&mut self, batch: &[u32]) -> Result<()> {
         let examples = self.digits.train.batch(batch);
         let loss = self.network.loss_and_gradients(examples.images.view(), &examples.labels);
-        let lr = match self.optimizer.get(0, "lr") {
-            Some(Value::Float(lr)) => lr,
-            _ => f64::NAN,
-        };
+        let lr = self.optimizer.get(0, "lr").and_then(|lr| lr.as_f64()).unwrap_or(f64::NAN);
         let mut bindings: Vec<Binding<'_>> =
             self.network.parameters.iter_mut().map(|p| param(&p.name, &mut p.value, &p.grad)).collect();
         self.optimizer.step(&mut bindings)?;

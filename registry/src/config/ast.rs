@@ -116,5 +116,7 @@ pub(super) struct Skipped {
     pub bound: Vec<String>,
     /// Names whose lists and dicts it may change.
     pub touched: Vec<String>,
+    /// Names that what it binds may share values with.
+    pub mentioned: Vec<String>,
     pub imports: Vec<Import>,
 }

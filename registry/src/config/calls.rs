@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use super::MAX_DEPTH;
 use super::ast::*;
-use super::effects::{is_pure_function, is_pure_method};
 use super::error::ConfigError;
 use super::eval::{Outcome, from_number};
-use super::heap::{Entry, Fault, Item, Map, Obj};
+use super::heap::{Entry, Fault, Fields, Item, Map, MapId, Obj};
 use super::lex::Span;
 use super::number::{self, Number};
 use super::run::Interpreter;
@@ -25,10 +25,7 @@ impl Interpreter<'_> {
             }
             _ => self.eval(head).and_then(|obj| self.trail(obj, trailers)),
         };
-        outcome.map_err(|fault| {
-            self.doubt(head, trailers, &fault);
-            dotted(fault, trailers)
-        })
+        outcome.map_err(|fault| dotted(fault, trailers))
     }
 
     /// The trailers of a value.
@@ -50,35 +47,6 @@ impl Interpreter<'_> {
             };
         }
         Ok(obj)
-    }
-
-    /// After an error: whatever a call that was not made might have changed is in doubt.
-    fn doubt(&mut self, head: &Expr, trailers: &[Trailer], fault: &Fault) {
-        let mut names = Vec::new();
-        for (i, trailer) in trailers.iter().enumerate() {
-            let TrailerKind::Call(arguments) = &trailer.kind else { continue };
-            let pure = match (i.checked_sub(1).map(|before| &trailers[before].kind), &head.kind) {
-                (Some(TrailerKind::Attribute(method)), _) => is_pure_method(method),
-                (None, Kind::Name(name)) => is_pure_function(name) && !self.names.contains_key(name),
-                _ => false,
-            };
-            if !pure {
-                mentioned(head, &mut names);
-                arguments.iter().for_each(|argument| match argument {
-                    Argument::Positional(e) | Argument::Keyword(_, _, e) | Argument::All(e) => {
-                        mentioned(e, &mut names)
-                    }
-                });
-            }
-        }
-        for name in names {
-            let obj = match self.names.get(name) {
-                Some(entry) => entry.item.obj.clone(),
-                None if name == "_base_" => Obj::Map(self.base),
-                None => continue,
-            };
-            self.heap.poison(&obj, fault);
-        }
     }
 
     fn function(&mut self, name: &str, arguments: &[Argument], at: Span) -> Outcome<Obj> {
@@ -170,28 +138,35 @@ impl Interpreter<'_> {
             (Obj::Map(id), "update") => {
                 let Obj::Map(more) = self.dict_call(arguments, at)? else { return Ok(Obj::None) };
                 let entries = std::mem::take(&mut self.heap.map_mut(more).entries);
-                self.heap.map_mut(*id).entries.extend(entries);
+                self.update(*id, entries, at, 0)?;
                 Ok(Obj::None)
             }
             (Obj::Map(id), "copy") => {
-                let entries = self.heap.map(*id).entries.clone();
-                Ok(Obj::Map(self.heap.new_map(Map { entries, poison: None })))
+                let Map { mut entries, config, .. } = self.heap.map(*id).clone();
+                if config {
+                    entries.values_mut().for_each(|entry| entry.item = self.heap.hooked(&entry.item));
+                }
+                Ok(Obj::Map(self.heap.new_map(Map { entries, poison: None, config })))
             }
             (Obj::Map(id), "get" | "pop") if arguments.len() == 2 => {
                 let [key, default] = self.positional(arguments, at, "a key and a default")?;
                 match &key.obj {
-                    Obj::Str(key) if self.heap.map(*id).entries.contains_key(&**key) => {}
-                    _ => return Ok(default.obj),
+                    Obj::Str(name) if self.heap.map(*id).entries.contains_key(&**name) => {
+                        let found = self.attribute(&obj, name, at)?;
+                        if method == "pop" { self.remove(&obj, &key.obj, at) } else { Ok(found) }
+                    }
+                    _ => Ok(default.obj),
                 }
-                let found =
-                    self.heap.map(*id).entries.get(&*text(&key.obj)).map(|entry| entry.item.obj.clone());
-                if method == "pop" {
-                    return self.remove(&obj, &key.obj, at);
-                }
-                Ok(found.unwrap_or(default.obj))
             }
-            (Obj::Map(_), "pop") => {
+            (Obj::Map(id), "pop") => {
                 let [key] = self.positional(arguments, at, "a key for `pop`")?;
+                if let Obj::Str(name) = &key.obj {
+                    let map = self.heap.map(*id);
+                    if map.config && !map.entries.contains_key(&**name) {
+                        return Ok(Obj::None); // MMEngine's dicts have that as default
+                    }
+                    self.attribute(&obj, name, at)?;
+                }
                 self.remove(&obj, &key.obj, at)
             }
             (Obj::Seq(_), "pop") if arguments.is_empty() => self.remove(&obj, &Obj::Int(-1), at),
@@ -219,6 +194,40 @@ impl Interpreter<'_> {
         }
     }
 
+    /// `dict.update`; that of MMEngine's dicts merges dicts into dicts.
+    fn update(&mut self, id: MapId, more: Fields, at: Span, depth: usize) -> Outcome<()> {
+        if depth > MAX_DEPTH {
+            return Err(Arc::new(ConfigError::TooDeep { at: self.at(at), limit: MAX_DEPTH }));
+        }
+        self.heap.charge(more.len(), &self.at(at))?;
+        for (key, entry) in more {
+            let map = self.heap.map(id);
+            if let Obj::Map(new) = entry.item.obj
+                && map.config
+                && map.entries.contains_key(&key)
+                && let Obj::Map(old) = self.attribute(&Obj::Map(id), &key, at)?
+            {
+                self.whole(&entry.item.obj)?;
+                let more = self.heap.map(new).entries.clone();
+                self.update(old, more, at, depth + 1)?;
+                continue;
+            }
+            self.put(id, &key, entry);
+        }
+        Ok(())
+    }
+
+    /// Sets a key. MMEngine's dicts take copies of Python's.
+    pub(super) fn put(&mut self, id: MapId, key: &str, mut entry: Entry) {
+        if self.heap.map(id).config {
+            entry.item = self.heap.hooked(&entry.item);
+        }
+        if id == self.base {
+            self.opened.insert(key.to_owned());
+        }
+        self.heap.map_mut(id).entries.insert(key.to_owned(), entry);
+    }
+
     /// Exactly so many arguments without a key, all of them understood.
     fn positional<const N: usize>(
         &mut self,
@@ -239,10 +248,6 @@ impl Interpreter<'_> {
     }
 }
 
-fn text(obj: &Obj) -> Arc<str> {
-    if let Obj::Str(text) = obj { text.clone() } else { "".into() }
-}
-
 /// The error about something imported names all of `torch.optim.AdamW`, or the call.
 fn dotted(fault: Fault, trailers: &[Trailer]) -> Fault {
     let ConfigError::Imported { at, name, module } = &*fault else { return fault };
@@ -258,37 +263,4 @@ fn dotted(fault: Fault, trailers: &[Trailer]) -> Fault {
         }
     }
     Arc::new(ConfigError::Imported { at: at.clone(), name, module: module.clone() })
-}
-
-/// The names in an expression.
-fn mentioned<'e>(expr: &'e Expr, names: &mut Vec<&'e str>) {
-    match &expr.kind {
-        Kind::Literal(_) | Kind::Str { .. } | Kind::Base(_) => {}
-        Kind::Name(name) => names.push(name),
-        Kind::Minus(inner) | Kind::Plus(inner) => mentioned(inner, names),
-        Kind::Sequence { elements, .. } => elements.iter().for_each(|element| match element {
-            Element::One(e) | Element::All(e) => mentioned(e, names),
-        }),
-        Kind::Dict(pairs) => pairs.iter().for_each(|pair| match pair {
-            Pair::One(_, e) | Pair::All(e) => mentioned(e, names),
-        }),
-        Kind::Chain(first, rest) => {
-            mentioned(first, names);
-            rest.iter().for_each(|(_, _, e)| mentioned(e, names));
-        }
-        Kind::Postfix(head, trailers) => {
-            mentioned(head, names);
-            for trailer in trailers {
-                match &trailer.kind {
-                    TrailerKind::Attribute(_) => {}
-                    TrailerKind::Index(e) => mentioned(e, names),
-                    TrailerKind::Call(arguments) => arguments.iter().for_each(|argument| match argument {
-                        Argument::Positional(e) | Argument::Keyword(_, _, e) | Argument::All(e) => {
-                            mentioned(e, names)
-                        }
-                    }),
-                }
-            }
-        }
-    }
 }

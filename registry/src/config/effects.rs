@@ -76,6 +76,24 @@ pub(super) fn is_pure_method(name: &str) -> bool {
     )
 }
 
+/// Methods that change what they are called on at most, and none of their arguments.
+pub(super) fn leaves_arguments(name: &str) -> bool {
+    is_pure_method(name)
+        || matches!(
+            name,
+            "append"
+                | "clear"
+                | "extend"
+                | "insert"
+                | "pop"
+                | "remove"
+                | "reverse"
+                | "setdefault"
+                | "sort"
+                | "update"
+        )
+}
+
 /// Whether a line begins a block.
 pub(super) fn is_block(line: &Line) -> bool {
     let head = line.tokens[0].name();
@@ -85,21 +103,39 @@ pub(super) fn is_block(line: &Line) -> bool {
 
 /// The effects of lines that are passed over because of an error.
 pub(super) fn of(lines: &[Line], block: bool, error: ConfigError, file: &Position) -> Skipped {
-    let mut effects = Effects {
-        skipped: Skipped { error, bound: Vec::new(), touched: Vec::new(), imports: Vec::new() },
-        block,
-        file,
-    };
-    let head = lines.first().and_then(|line| line.tokens[0].name());
-    for line in lines {
-        effects.line(&line.tokens);
-        if matches!(head, Some("def" | "class" | "async")) {
-            break; // the body has names of its own
+    let (bound, touched, mentioned, imports) = Default::default();
+    let skipped = Skipped { error, bound, touched, mentioned, imports };
+    let mut effects = Effects { skipped, block, calls: false, file };
+    let (head, rest) = lines.split_first().map_or((&[][..], lines), |(head, rest)| (&head.tokens[..], rest));
+    let is_async = head.first().and_then(Token::name) == Some("async");
+    let head = if is_async { &head[1..] } else { head };
+    match head.first().and_then(Token::name) {
+        // The body has names of its own, and runs when the function is called, or (a class) at once.
+        Some(word @ ("def" | "class")) => {
+            effects.skipped.bound.extend(head.get(1).and_then(Token::name).map(str::to_owned));
+            effects.block = word == "class";
+            effects.mentions(head.get(2..).unwrap_or_default());
+            for line in rest {
+                let before = effects.skipped.touched.len();
+                effects.mentions(&line.tokens);
+                if word == "def" {
+                    effects.skipped.touched.truncate(before);
+                }
+            }
         }
-    }
-    if head == Some("with") {
-        // `with read_base():`; whatever else imports under a `with` is no class either.
-        effects.skipped.imports.iter_mut().for_each(|import| import.base = true);
+        word => {
+            effects.line(head);
+            rest.iter().for_each(|line| effects.line(&line.tokens));
+            if word == Some("with") {
+                // `with read_base():`; whatever else imports under a `with` is no class either.
+                effects.skipped.imports.iter_mut().for_each(|import| import.base = true);
+            }
+            // In a comprehension, elements have names: a call may change them under those.
+            let comprehends = || lines.iter().flat_map(|l| &l.tokens).any(|t| t.name() == Some("for"));
+            if effects.calls && comprehends() {
+                effects.skipped.touched.extend_from_slice(&effects.skipped.mentioned);
+            }
+        }
     }
     effects.skipped
 }
@@ -107,6 +143,8 @@ pub(super) fn of(lines: &[Line], block: bool, error: ConfigError, file: &Positio
 struct Effects<'a> {
     skipped: Skipped,
     block: bool,
+    /// Whether there is a call that may change something.
+    calls: bool,
     file: &'a Position,
 }
 
@@ -124,6 +162,7 @@ impl Effects<'_> {
                 return;
             }
             "async" => return self.line(rest),
+            "del" => return self.bind(rest),
             "def" | "class" => {
                 self.skipped.bound.extend(rest.first().and_then(Token::name).map(str::to_owned));
                 return;
@@ -160,7 +199,7 @@ impl Effects<'_> {
                     self.bind(&tokens[begin..i]);
                     begin = i + 1;
                 }
-                Tok::Name(ref word) if word == "as" || word == "del" => {
+                Tok::Name(ref word) if word == "as" => {
                     self.bind(tokens.get(i + 1..).unwrap_or_default());
                 }
                 _ => {}
@@ -174,9 +213,10 @@ impl Effects<'_> {
             if i > 0 && target[i - 1].is(".") {
                 continue;
             }
-            let part = target.get(i + 1).is_some_and(|t| t.is(".") || t.is("["));
+            let (name, length) = root(name, &target[i + 1..]);
+            let part = target.get(i + 1 + length).is_some_and(|t| t.is(".") || t.is("["));
             let names = if part { &mut self.skipped.touched } else { &mut self.skipped.bound };
-            names.push(name.to_owned());
+            names.push(name);
         }
     }
 
@@ -185,44 +225,71 @@ impl Effects<'_> {
     fn mentions(&mut self, tokens: &[Token]) {
         // For each open bracket: the name the value before it begins with, whether it is a call that may
         // change things.
-        let mut open: Vec<(Option<&str>, bool)> = Vec::new();
-        let mut root: Option<&str> = None;
+        let mut open: Vec<(Option<String>, bool)> = Vec::new();
+        let mut value: Option<String> = None;
         for (i, token) in tokens.iter().enumerate() {
             let before = i.checked_sub(1).map(|b| &tokens[b]);
             let attribute = before.is_some_and(|t| t.is("."));
             match &token.tok {
                 Tok::Name(name) if attribute || is_keyword(name) => {}
                 Tok::Name(name) => {
-                    root = Some(name);
+                    let name = root(name, &tokens[i + 1..]).0;
+                    value = Some(name.clone());
                     let keyword = !open.is_empty() && tokens.get(i + 1).is_some_and(|t| t.is("="));
+                    if !keyword {
+                        self.skipped.mentioned.push(name.clone());
+                    }
                     if !keyword && (self.block || open.iter().any(|(_, changes)| *changes)) {
-                        self.skipped.touched.push(name.clone());
+                        self.skipped.touched.push(name);
                     }
                 }
                 Tok::Op("(") => {
                     let name = before.and_then(Token::name).filter(|name| !is_keyword(name));
                     let method = i >= 2 && tokens[i - 2].is(".");
-                    let changes = match name {
-                        Some(name) if method => !is_pure_method(name),
-                        Some(name) => !is_pure_function(name),
-                        None => before.is_some_and(|t| t.is(")") || t.is("]")),
+                    // What it is called on, and what is in its parentheses.
+                    let (receiver, arguments) = match name {
+                        Some(name) if method => (!is_pure_method(name), !leaves_arguments(name)),
+                        Some(name) => (false, !is_pure_function(name)),
+                        None => {
+                            let call = before.is_some_and(|t| t.is(")") || t.is("]"));
+                            (call, call)
+                        }
                     };
-                    if changes && (method || name.is_none()) {
-                        self.skipped.touched.extend(root.map(str::to_owned));
+                    self.calls |= receiver || arguments;
+                    if receiver {
+                        self.skipped.touched.extend(value.clone());
                     }
-                    open.push((root, changes));
-                    root = None;
+                    open.push((value.take(), arguments));
                 }
                 Tok::Op("[" | "{") => {
-                    open.push((root, false));
-                    root = None;
+                    open.push((value.take(), false));
                 }
-                Tok::Op(")" | "]" | "}") => root = open.pop().and_then(|(root, _)| root),
+                Tok::Op(")" | "]" | "}") => value = open.pop().and_then(|(value, _)| value),
                 Tok::Op(".") => {}
-                _ => root = None,
+                _ => value = None,
             }
         }
     }
+}
+
+/// What a change of `name` followed by these tokens is a change of: of the bases, one key. Also how many of
+/// the tokens that took.
+fn root(name: &str, after: &[Token]) -> (String, usize) {
+    if name != "_base_" {
+        return (name.to_owned(), 0);
+    }
+    match after {
+        [dot, Token { tok: Tok::Name(key), .. }, ..] if dot.is(".") => (base_key(key), 2),
+        [open, Token { tok: Tok::Str { text, .. }, .. }, close, ..] if open.is("[") && close.is("]") => {
+            (base_key(text), 3)
+        }
+        _ => (name.to_owned(), 0),
+    }
+}
+
+/// The name under which a key of the bases is noted.
+pub(super) fn base_key(key: &str) -> String {
+    format!("_base_.{key}")
 }
 
 fn is_assignment(op: &str) -> bool {

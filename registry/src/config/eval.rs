@@ -18,13 +18,11 @@ pub(super) type Outcome<T> = Result<T, Fault>;
 impl Interpreter<'_> {
     /// A value where it stands, be it poison.
     pub(super) fn item(&mut self, expr: &Expr) -> Item {
-        let obj = self.eval(expr).unwrap_or_else(|fault| self.poisoned(fault));
+        let obj = self.eval(expr).unwrap_or_else(|fault| {
+            self.failed(expr, &fault);
+            Obj::Poison(fault)
+        });
         Item { obj, at: self.at(expr.at) }
-    }
-
-    pub(super) fn poisoned(&mut self, fault: Fault) -> Obj {
-        self.complete = false;
-        Obj::Poison(fault)
     }
 
     pub(super) fn eval(&mut self, expr: &Expr) -> Outcome<Obj> {
@@ -155,14 +153,10 @@ impl Interpreter<'_> {
         ConfigError::Undefined { at: self.at(at), name: name.to_owned(), nearest: self.hint(name, known) }
     }
 
+    /// What the bases have under these keys: the thing itself, so that later changes of it show, as they do
+    /// where MMEngine fills the template in at the end.
     pub(super) fn in_base(&mut self, path: &[String], at: Span) -> Outcome<Obj> {
-        let mut item = Item { obj: Obj::Map(self.base), at: self.at(at) };
-        for key in path {
-            item.obj = self.attribute(&item.obj, key, at)?;
-        }
-        let copy = self.heap.copy(&item).obj;
-        self.heap.check(&item.at)?;
-        if let Obj::Poison(fault) = copy { Err(fault) } else { Ok(copy) }
+        path.iter().try_fold(Obj::Map(self.base), |obj, key| self.attribute(&obj, key, at))
     }
 
     pub(super) fn part(&mut self, obj: Obj, trailer: &Trailer) -> Outcome<Obj> {
@@ -191,14 +185,19 @@ impl Interpreter<'_> {
         }
     }
 
-    fn attribute(&self, obj: &Obj, key: &str, at: Span) -> Outcome<Obj> {
+    pub(super) fn attribute(&mut self, obj: &Obj, key: &str, at: Span) -> Outcome<Obj> {
         self.whole(obj)?;
-        let Obj::Map(id) = obj else { return Err(self.expected(at, "a dict here", obj.type_name())) };
-        match self.heap.map(*id).entries.get(key).map(|entry| &entry.item.obj) {
-            Some(Obj::Poison(fault)) => Err(fault.clone()),
-            Some(obj) => Ok(obj.clone()),
-            None => Err(self.no_key(*id, key, at)),
+        let Obj::Map(id) = *obj else { return Err(self.expected(at, "a dict here", obj.type_name())) };
+        let Some(entry) = self.heap.map(id).entries.get(key) else { return Err(self.no_key(id, key, at)) };
+        let mut item = entry.item.clone();
+        if id == self.base && self.opened.insert(key.to_owned()) {
+            // What names shared in the base's file, they share no longer in this one.
+            item = self.heap.unshared(&item);
+            if let Some(entry) = self.heap.map_mut(id).entries.get_mut(key) {
+                entry.item = item.clone();
+            }
         }
+        if let Obj::Poison(fault) = item.obj { Err(fault) } else { Ok(item.obj) }
     }
 
     pub(super) fn no_key(&self, id: MapId, key: &str, at: Span) -> Fault {

@@ -4,6 +4,7 @@
 //! of `a` shows in `b`. So they live here and are referred to by index, which also means that nothing
 //! deeply nested is ever dropped or compared by recursion.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -62,6 +63,8 @@ pub(super) struct Seq {
 pub(super) struct Map {
     pub entries: Fields,
     pub poison: Option<Fault>,
+    /// Whether it is one of MMEngine's dicts, which are those that come from a base.
+    pub config: bool,
 }
 
 /// How many elements (and sixteenths of a byte of text) one configuration may make: `a = a + a` doubles.
@@ -74,6 +77,13 @@ pub(super) struct Heap {
     seqs: Vec<Seq>,
     maps: Vec<Map>,
     spent: usize,
+    /// What a value that is not known may be or hold, by the address of its fault (kept, so that it is no
+    /// other's).
+    shared: HashMap<usize, (Fault, Vec<Obj>)>,
+}
+
+fn address(fault: &Fault) -> usize {
+    Arc::as_ptr(fault).addr()
 }
 
 impl Obj {
@@ -147,6 +157,15 @@ impl Heap {
         }
     }
 
+    /// Notes that a value that is not known may be, or hold, one of these.
+    pub(super) fn share(&mut self, fault: &Fault, objs: Vec<Obj>) {
+        let mutable = |obj: &Obj| matches!(obj, Obj::Seq(_) | Obj::Map(_) | Obj::Poison(_));
+        let objs: Vec<Obj> = objs.into_iter().filter(mutable).collect();
+        if !objs.is_empty() {
+            self.shared.entry(address(fault)).or_insert_with(|| (fault.clone(), Vec::new())).1.extend(objs);
+        }
+    }
+
     /// Marks all lists and dicts that can be reached from a value as changed in ways unknown.
     pub(super) fn poison(&mut self, obj: &Obj, fault: &Fault) {
         let mut todo = vec![obj.clone()];
@@ -162,26 +181,56 @@ impl Heap {
                     map.poison = Some(fault.clone());
                     todo.extend(map.entries.values().map(|entry| entry.item.obj.clone()));
                 }
+                // Taken out: what they are is marked once.
+                Obj::Poison(old) => {
+                    todo.extend(self.shared.remove(&address(&old)).into_iter().flat_map(|s| s.1))
+                }
                 _ => {}
             }
         }
     }
 
-    /// A copy that shares nothing with the original.
-    pub(super) fn copy(&mut self, item: &Item) -> Item {
-        match self.export(item) {
-            Ok(node) => self.import(&node),
-            Err(error) => Item { obj: Obj::Poison(Arc::new(error)), at: item.at.clone() },
-        }
+    /// A copy that shares no list or dict with anything, not within itself either, and whose dicts are
+    /// MMEngine's; poison stays poison.
+    pub(super) fn unshared(&mut self, item: &Item) -> Item {
+        self.copied(item, true, 0)
     }
 
-    /// A tree as values of this heap.
-    pub(super) fn import(&mut self, node: &Node) -> Item {
-        self.import_with(node, &mut |_, text, _| Obj::Str(text.into()))
+    /// What a dict of MMEngine makes of a value put into it: a copy, but for what is one already.
+    pub(super) fn hooked(&mut self, item: &Item) -> Item {
+        self.copied(item, false, 0)
     }
 
-    /// The same, with a say in what a string becomes.
-    pub(super) fn import_with<F>(&mut self, node: &Node, string: &mut F) -> Item
+    fn copied(&mut self, item: &Item, all: bool, depth: usize) -> Item {
+        let at = item.at.clone();
+        let checked = if depth > MAX_DEPTH {
+            Err(Arc::new(ConfigError::TooDeep { at: at.clone(), limit: MAX_DEPTH }))
+        } else {
+            self.charge(1, &at)
+        };
+        let obj = match (&item.obj, checked) {
+            (Obj::Seq(_) | Obj::Map(_), Err(fault)) => Obj::Poison(fault),
+            (Obj::Seq(id), _) => {
+                let mut seq = self.seq(*id).clone();
+                seq.items = seq.items.iter().map(|item| self.copied(item, all, depth + 1)).collect();
+                self.seqs.push(seq);
+                Obj::Seq(SeqId(self.seqs.len() - 1))
+            }
+            (Obj::Map(id), _) if all || !self.map(*id).config => {
+                let mut map = self.map(*id).clone();
+                map.entries
+                    .values_mut()
+                    .for_each(|entry| entry.item = self.copied(&entry.item, all, depth + 1));
+                map.config = true;
+                Obj::Map(self.new_map(map))
+            }
+            (other, _) => other.clone(),
+        };
+        Item { obj, at }
+    }
+
+    /// A tree as values of this heap, with a say in what a string becomes.
+    pub(super) fn import<F>(&mut self, node: &Node, string: &mut F) -> Item
     where
         F: FnMut(&mut Heap, &str, &Position) -> Obj,
     {
@@ -192,14 +241,14 @@ impl Heap {
             Value::Float(v) => Obj::Float(*v),
             Value::Str(v) => string(self, v, &node.at),
             Value::List(v) => {
-                let items = v.iter().map(|node| self.import_with(node, string)).collect();
+                let items = v.iter().map(|node| self.import(node, string)).collect();
                 self.new_seq(items, false)
             }
             Value::Dict(dict) => {
                 let mut map = Map::default();
                 for (key, node) in dict.iter() {
                     let key_at = dict.key_at(key).cloned().unwrap_or_default();
-                    let item = self.import_with(node, string);
+                    let item = self.import(node, string);
                     map.entries.insert(key.to_owned(), Entry { key_at, item });
                 }
                 Obj::Map(self.new_map(map))

@@ -81,7 +81,14 @@ fn read(text: &str) -> Result<Inline, ConfigError> {
         Err(error) => error,
     };
     if body.starts_with(['{', '[']) {
-        return notations::json(text, &file).map(Inline::Value).map_err(|e| further(error, e));
+        match notations::json(text, &file) {
+            Ok(node) => return Ok(Inline::Value(node)),
+            Err(e) => error = further(error, e),
+        }
+        // `[optimizer]` and lines below it are TOML.
+        if !(body.starts_with('[') && body.contains('\n')) {
+            return Err(error);
+        }
     }
     let (assigns, maps) = (looks_like(body, '='), looks_like(body, ':'));
     let lines = body.contains('\n') || assigns;
@@ -93,7 +100,7 @@ fn read(text: &str) -> Result<Inline, ConfigError> {
             Err(e) => error = further(error, e),
         }
     }
-    if lines || body.starts_with('[') {
+    if lines {
         match notations::toml(text, &file) {
             Ok(node) => return Ok(Inline::Value(node)),
             Err(e) if module.is_none() => error = further(error, e),

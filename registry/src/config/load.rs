@@ -126,7 +126,7 @@ impl Loader {
         };
         let none = Node::from(Value::List(Vec::new()));
         let (base, missing) = self.bases(dict.get("_base_").unwrap_or(&none), folder)?;
-        let item = self.heap.import_with(root, &mut |heap: &mut Heap, text: &str, at: &Position| {
+        let item = self.heap.import(root, &mut |heap: &mut Heap, text: &str, at: &Position| {
             let outcome = match template::fill(text, at) {
                 Ok(Filled::Text(text)) => Ok(Obj::Str(text.into())),
                 Ok(Filled::Base(path)) => {
@@ -146,13 +146,14 @@ impl Loader {
         &mut self,
         mut child: Fields,
         base: MapId,
-        base_missing: Vec<Missing>,
+        mut base_missing: Vec<Missing>,
         more: Vec<Missing>,
     ) -> Loaded {
         child.retain(|key, _| !key.starts_with("__") && key != "_base_" && key != "_deprecation_");
-        let Map { entries: mut below, poison } = self.heap.map(base).clone();
+        let Map { entries: mut below, poison, .. } = self.heap.map(base).clone();
         if let Some(fault) = poison {
             below.values_mut().for_each(|entry| entry.item.obj = Obj::Poison(fault.clone()));
+            base_missing.push(Missing::Change(fault));
         }
         let fields = merge::over(&mut self.heap, &child, &below, &base_missing, 0);
         Loaded { fields, missing: [base_missing, more].concat(), complete: true }
@@ -164,7 +165,7 @@ impl Loader {
             Value::List(list) => list.as_slice(),
             _ => std::slice::from_ref(names),
         };
-        let mut map = Map::default();
+        let mut map = Map { config: true, ..Map::default() };
         let mut missing = Vec::new();
         for Node { value, at } in list {
             let Value::Str(name) = value else {

@@ -74,7 +74,10 @@ fn dict(
             }
         }
     }
-    Item { obj: Obj::Map(heap.new_map(Map { entries: child.entries, poison: child.poison })), at }
+    Item {
+        obj: Obj::Map(heap.new_map(Map { entries: child.entries, poison: child.poison, config: false })),
+        at,
+    }
 }
 
 fn truthy(heap: &Heap, obj: &Obj) -> bool {

@@ -27,6 +27,7 @@
 
 mod ast;
 mod calls;
+mod doubt;
 mod effects;
 mod entries;
 mod error;

@@ -259,6 +259,7 @@ impl<'a> Parser<'a> {
                 word if is_keyword(word) => return self.not_understood(token.at, &format!("`{word}`")),
                 _ => return self.syntax(token.at, expected, token.describe()),
             },
+            Tok::Opaque(what) => what,
             Tok::Op("==" | "!=" | "<" | ">" | "<=" | ">=") => "a comparison",
             Tok::Op(
                 "|" | "&" | "^" | "~" | "<<" | ">>" | "@" | ":=" | "..." | "|=" | "&=" | "^=" | "@=" | "<<="

@@ -1,12 +1,13 @@
 //! Statements to values: the few of Python that make up a configuration, none of which runs anything.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::ast::*;
 use super::error::ConfigError;
 use super::eval::{Outcome, at_of};
-use super::heap::{Entry, Fields, Heap, Item, MapId, Obj};
+use super::heap::{Entry, Fault, Fields, Heap, Item, MapId, Obj};
 use super::lex::Span;
 use super::number::Op;
 use super::value::Position;
@@ -18,6 +19,8 @@ pub(super) enum Missing {
     Import(Position, String),
     /// A base in another package.
     Base(Position, String),
+    /// A change of the bases as a whole that was passed over.
+    Change(Fault),
 }
 
 impl Missing {
@@ -26,6 +29,7 @@ impl Missing {
         match self.clone() {
             Missing::Import(at, module) => ConfigError::ReadBase { at, key, module },
             Missing::Base(at, base) => ConfigError::ForeignBase { at, key, base },
+            Missing::Change(fault) => ConfigError::clone(&fault),
         }
     }
 }
@@ -40,6 +44,8 @@ pub(super) struct Interpreter<'a> {
     /// The merged bases, and where keys may come from that are not in them.
     pub base: MapId,
     pub base_missing: &'a [Missing],
+    /// The keys of the bases that were looked at.
+    pub opened: HashSet<String>,
     /// Whether every statement so far was understood (imports are, as long as nothing uses them).
     pub complete: bool,
     /// For how many more errors a name like the unknown one is looked for: most errors nobody sees.
@@ -61,6 +67,7 @@ impl<'a> Interpreter<'a> {
             missing: Vec::new(),
             base,
             base_missing,
+            opened: HashSet::new(),
             complete: true,
             hints: Cell::new(100),
         }
@@ -87,15 +94,13 @@ impl<'a> Interpreter<'a> {
 
     fn skip(&mut self, skipped: &Skipped, at: Span) {
         let fault = Arc::new(skipped.error.clone());
-        self.complete = false;
-        for name in &skipped.touched {
-            if let Some(entry) = self.names.get(name) {
-                let obj = entry.item.obj.clone();
-                self.heap.poison(&obj, &fault);
-            }
-        }
+        self.in_doubt(&skipped.touched, &skipped.mentioned, &fault);
         for name in &skipped.bound {
-            self.bind(name, at, Item { obj: Obj::Poison(fault.clone()), at: self.at(at) });
+            let item = Item { obj: Obj::Poison(fault.clone()), at: self.at(at) };
+            match name.strip_prefix("_base_.") {
+                None => self.bind(name, at, item),
+                Some(key) => self.put(self.base, key, Entry { key_at: self.at(at), item }),
+            }
         }
         skipped.imports.iter().for_each(|import| self.import(import, at));
     }
@@ -106,7 +111,9 @@ impl<'a> Interpreter<'a> {
             let missing = Missing::Import(place.clone(), import.module.clone());
             // It may bind any name anew.
             for (name, entry) in &mut self.names {
-                entry.item.obj = Obj::Poison(Arc::new(missing.error(name)));
+                if !matches!(entry.item.obj, Obj::Imported(_)) {
+                    entry.item.obj = Obj::Poison(Arc::new(missing.error(name)));
+                }
             }
             self.missing.push(missing);
         }
@@ -124,7 +131,7 @@ impl<'a> Interpreter<'a> {
     /// An expression for its effect. What it cannot do is an error about what it would have changed.
     fn evaluate(&mut self, expr: &Expr) -> Result<(), ConfigError> {
         let Err(fault) = self.eval(expr) else { return Ok(()) };
-        self.complete = false;
+        self.failed(expr, &fault);
         match &expr.kind {
             // `optimiser.update(…)`
             Kind::Postfix(head, trailers) if trailers.len() > 1 && self.is_unknown(head) => {
@@ -152,7 +159,7 @@ impl<'a> Interpreter<'a> {
                 let holder = self.holder(head, trailers)?;
                 let stored = holder.clone().and_then(|holder| self.store(&holder, last, item));
                 if let (Err(fault), Ok(holder)) = (stored, holder) {
-                    self.complete = false;
+                    self.failed_at(head, std::slice::from_ref(last), &fault);
                     self.heap.poison(&holder, &fault);
                 }
             }
@@ -185,17 +192,25 @@ impl<'a> Interpreter<'a> {
     /// What `x["a"]` in `x["a"].b = …` is. If it cannot be had, all of `x` is in doubt; if there is no
     /// `x`, the change would be lost without a word.
     fn holder(&mut self, head: &Expr, trailers: &[Trailer]) -> Result<Outcome<Obj>, ConfigError> {
-        let root = match self.eval(head) {
-            Err(fault) => {
-                self.complete = false;
-                return if self.is_unknown(head) { Err(ConfigError::clone(&fault)) } else { Ok(Err(fault)) };
+        let root = self.eval(head);
+        if let Err(fault) = &root
+            && self.is_unknown(head)
+        {
+            return Err(ConfigError::clone(fault));
+        }
+        // Of the bases, only one key is in doubt.
+        let (root, rest) = match (root, trailers.split_first()) {
+            (Ok(Obj::Map(id)), Some((first, rest))) if id == self.base => {
+                (self.part(Obj::Map(id), first), rest)
             }
-            Ok(root) => root,
+            (root, _) => (root, trailers),
         };
-        let holder = self.trail(root.clone(), trailers);
+        let holder = root.clone().and_then(|root| self.trail(root, rest));
         if let Err(fault) = &holder {
-            self.complete = false;
-            self.heap.poison(&root, fault);
+            self.failed_at(head, trailers, fault);
+            self.heap.poison(&root.unwrap_or_else(Obj::Poison), fault);
+            // What is not known may be known under another name.
+            self.heap.poison(&Obj::Poison(fault.clone()), fault);
         }
         Ok(holder)
     }
@@ -205,7 +220,7 @@ impl<'a> Interpreter<'a> {
         match (holder, key) {
             (Obj::Map(id), Obj::Str(key)) => {
                 let key_at = self.at(last.at);
-                self.heap.map_mut(*id).entries.insert(key.as_ref().to_owned(), Entry { key_at, item });
+                self.put(*id, &key, Entry { key_at, item });
                 self.heap.charge(1, &self.at(last.at))
             }
             (Obj::Seq(id), Obj::Int(index)) if !self.heap.seq(*id).tuple => {
@@ -227,21 +242,34 @@ impl<'a> Interpreter<'a> {
             }
             Target::Tuple(_, at) => (Err(self.not_understood(*at, "this assignment")), *at),
         };
-        let result = old.and_then(|old| {
-            let new = self.eval(value)?;
-            if let (Obj::Seq(a), Obj::Seq(b), Op::Add) = (&old, &new, op)
-                && !self.heap.seq(*a).tuple
-            {
-                // In place: whoever shares the list sees it.
-                let more = self.heap.seq(*b).items.clone();
-                self.heap.charge(more.len(), &self.at(at))?;
-                self.heap.seq_mut(*a).items.extend(more);
-                return Ok(old);
+        let new = self.item(value);
+        let result = match (old, &new.obj) {
+            (Err(fault), _) => {
+                // A list would change in place, whatever other name it has.
+                self.heap.poison(&Obj::Poison(fault.clone()), &fault);
+                Err(fault)
             }
-            self.binary(op, &old, &new, at)
+            (Ok(old), Obj::Poison(fault)) => {
+                self.heap.poison(&old, fault);
+                Err(fault.clone())
+            }
+            (Ok(Obj::Seq(a)), Obj::Seq(b)) if op == Op::Add && !self.heap.seq(a).tuple => {
+                let more = self.whole(&new.obj).and_then(|()| {
+                    let more = self.heap.seq(*b).items.clone();
+                    self.heap.charge(more.len(), &new.at).map(|()| more)
+                });
+                more.map(|more| {
+                    self.heap.seq_mut(a).items.extend(more);
+                    Obj::Seq(a)
+                })
+            }
+            (Ok(old), new) => self.binary(op, &old, new, at),
+        };
+        let obj = result.unwrap_or_else(|fault| {
+            self.complete = false;
+            Obj::Poison(fault)
         });
-        let item = Item { obj: result.unwrap_or_else(|fault| self.poisoned(fault)), at: self.at(value.at) };
-        self.assign(target, item)
+        self.assign(target, Item { obj, at: new.at })
     }
 
     fn delete(&mut self, target: &Target) -> Result<(), ConfigError> {
@@ -252,7 +280,7 @@ impl<'a> Interpreter<'a> {
                 if let Ok(holder) = self.holder(head, trailers)? {
                     let removed = self.key(last).and_then(|key| self.remove(&holder, &key, last.at));
                     if let Err(fault) = removed {
-                        self.complete = false;
+                        self.failed_at(head, std::slice::from_ref(last), &fault);
                         self.heap.poison(&holder, &fault);
                     }
                 }

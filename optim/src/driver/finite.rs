@@ -1,0 +1,88 @@
+//! NaN and infinity in gradients: what to do about them, and the rule that finds them.
+
+use super::{Driver, pass_for};
+use crate::{Binding, Result};
+use fallline_core::backend::{Pass, TensorPass};
+use fallline_core::{Compute, rule, sums};
+
+/// What a step does when a gradient holds a NaN or an infinity.
+///
+/// Everything but [`Propagate`](NonFinite::Propagate) reads all gradients once before the step; the report
+/// then also tells their norm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NonFinite {
+    /// Step as if nothing were wrong, as torch does: the NaN reaches the parameter.
+    #[default]
+    Propagate,
+    /// Skip the step: parameters, states and step counts stay as they are, and the report says so.
+    Skip,
+    /// Fail with [`Error::NonFinite`](crate::Error::NonFinite); everything stays as it is.
+    Error,
+}
+
+rule! {
+    /// Counts what is not finite (`0 · x` is 0 for finite numbers only) and sums the squares of a gradient.
+    pub GradCheck(h: (), t) {}
+    element(g: Grad) -> () sum(bad, squares) {
+        let zero = L::lit(0.0);
+        bad = L::select((g * zero).eq(zero), zero, L::lit(1.0));
+        squares = g * g;
+    }
+}
+
+/// What a look at the gradients keeps between steps.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    /// The places of the bindings that have a gradient, in the order of their names.
+    order: Vec<usize>,
+    /// For each of them what [`GradCheck`] sums up.
+    found: Vec<[f64; 2]>,
+}
+
+impl Driver {
+    /// Reads all gradients once: their norm, and the first by name that is not finite with how many of its
+    /// elements are not. Sums over several tensors fold in the order of their names.
+    pub(super) fn look_at_grads(&mut self, bindings: &[Binding<'_>]) -> Result<(f64, Option<(String, u64)>)> {
+        let Look { order, found } = &mut self.look;
+        order.clear();
+        order.extend((0..bindings.len()).filter(|&i| !bindings[i].grad.is_none()));
+        order.sort_unstable_by_key(|&i| bindings[i].name);
+        found.clear();
+        found.resize(order.len(), [0.0; 2]);
+        let slots = self.slots.range(0..bindings.len());
+        let kernel = self.groups[0].algorithm.grad_check();
+        for compute in [Compute::F32, Compute::F64] {
+            let places = || order.iter().filter(|&&i| slots[i].compute == compute);
+            let count = places().count();
+            if count == 0 {
+                continue;
+            }
+            let index = pass_for(&mut self.passes, &*self.backend, kernel, compute);
+            let pass = &mut self.passes[index];
+            pass.sums.clear();
+            pass.sums.resize(count * kernel.sums.len(), 0.0);
+            let mut left = places();
+            self.backend.run(Pass {
+                kernel,
+                compute,
+                tensors: &mut |views| {
+                    let &i = left.next()?;
+                    views[0] = bindings[i].grad.view();
+                    Some(TensorPass { elements: slots[i].shape.elements(), row: 0 })
+                },
+                rows: &[1.0],
+                tensor_scalars: &[],
+                plan: &mut pass.plan,
+                sums: &mut pass.sums,
+            })?;
+            let of_compute = order.iter().zip(&mut *found).filter(|(i, _)| slots[**i].compute == compute);
+            for ((_, found), sums) in of_compute.zip(pass.sums.chunks_exact(2)) {
+                *found = [sums[0], sums[1]];
+            }
+        }
+        let squares = sums::fold(found.iter().map(|sums| sums[1]));
+        let bad = order.iter().zip(found).find(|(_, sums)| sums[0] > 0.0);
+        Ok((squares.sqrt(), bad.map(|(&i, sums)| (bindings[i].name.to_owned(), sums[0] as u64))))
+    }
+}

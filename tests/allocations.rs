@@ -1,0 +1,117 @@
+//! A step allocates nothing once everything has been seen. A binary of its own: it replaces the allocator.
+
+#![allow(unsafe_code)] // an allocator is unsafe to implement
+
+mod common;
+
+use common::{CASES, Random, Tensor, bind, cpu, recipe};
+use fallline::{Isa, NonFinite, Optimizer};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// The system's allocator, which notes sizes while it is told to, whichever thread asks.
+struct Counting;
+
+static COUNTS: AtomicBool = AtomicBool::new(false);
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+static SIZES: [AtomicUsize; 64] = [const { AtomicUsize::new(0) }; 64];
+
+fn note(size: usize) {
+    if COUNTS.load(Ordering::Relaxed) {
+        let place = COUNT.fetch_add(1, Ordering::Relaxed);
+        if let Some(slot) = SIZES.get(place) {
+            slot.store(size, Ordering::Relaxed);
+        }
+    }
+}
+
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note(layout.size());
+        // SAFETY: the caller's contract.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's contract.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        note(layout.size());
+        // SAFETY: the caller's contract.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        note(size);
+        // SAFETY: the caller's contract.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// The sizes of what was allocated meanwhile (the first 64 of them), and how many there were.
+fn allocations(work: impl FnOnce()) -> (usize, Vec<usize>) {
+    COUNT.store(0, Ordering::SeqCst);
+    COUNTS.store(true, Ordering::SeqCst);
+    work();
+    COUNTS.store(false, Ordering::SeqCst);
+    let count = COUNT.load(Ordering::SeqCst);
+    (count, SIZES.iter().take(count).map(|size| size.load(Ordering::SeqCst)).collect())
+}
+
+/// What steps after the first allocate, with bindings made before.
+fn of_steps(
+    text: &str,
+    policy: NonFinite,
+    threads: usize,
+    lengths: &[usize],
+    steps: usize,
+) -> (usize, Vec<usize>) {
+    let mut random = Random(1);
+    let mut tensors: Vec<Tensor> = lengths
+        .iter()
+        .enumerate()
+        .map(|(i, &length)| Tensor::plain(&format!("tensor{i}"), length, 1, &mut random))
+        .collect();
+    let mut optimizer = recipe(text).optimizer(cpu(Isa::best(), threads)).with_non_finite(policy);
+    let mut bindings = bind(&mut tensors, 0);
+    optimizer.step(&mut bindings).unwrap();
+    allocations(|| {
+        for _ in 0..steps {
+            optimizer.step(&mut bindings).unwrap();
+        }
+    })
+}
+
+/// One test, so that no other thread of the harness is at work while it counts.
+#[test]
+fn steps_after_the_first_allocate_nothing() {
+    let mut wrong = Vec::new();
+    assert_eq!(
+        allocations(|| drop(std::hint::black_box(vec![1u8; 10]))),
+        (1, vec![10]),
+        "the counter counts"
+    );
+    for text in CASES {
+        for policy in [NonFinite::Propagate, NonFinite::Skip] {
+            let found = of_steps(text, policy, 1, &[1000, 0, 37, 20_000], 10);
+            if found != (0, Vec::new()) {
+                wrong.push(format!("{text}, {policy:?}, 1 thread, 10 steps: {found:?}"));
+            }
+        }
+    }
+    // With a pool, rayon hands a step to it through crossbeam's queue, which allocates a block for every
+    // 63 jobs: 63 slots of a job (two words) and a state (a word), and a link: 1520 bytes on 64 bits. One
+    // job is handed over in each step; nothing else may be allocated.
+    let block = (63 * 3 + 1) * size_of::<usize>();
+    let steps = 20;
+    for text in common::ONE_EACH {
+        let (count, sizes) = of_steps(text, NonFinite::Propagate, 2, &[100_000, 200_000], steps);
+        if count > steps / 63 + 1 || sizes.iter().any(|&size| size != block) {
+            wrong.push(format!("{text}, 2 threads, {steps} steps: {count} of {sizes:?}, a block is {block}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -1,0 +1,265 @@
+//! The same bits from every instruction set, number of threads, cut into tensors, order and alignment, and
+//! from the recorded rule.
+
+mod common;
+
+use common::{Buffer, CASES, Random, Tensor, best, bits, cpu, every_name_is_in, isas, outcome_of, recipe};
+use fallline::core::{Arithmetic, Kernel, Lane, Literal, Role, Scalar};
+use fallline::optim::hyper::Value;
+use fallline::registry::names::ENTRIES;
+use fallline::{Compute, Format, Isa};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+/// Lengths around every boundary: registers, blocks and steps of a sum (256), segments (4096), chunks (16384).
+const EDGES: [usize; 22] =
+    [0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 255, 256, 257, 1023, 1024, 1025, 4097, 16383, 16384, 16385];
+
+fn length() -> impl Strategy<Value = usize> {
+    prop_oneof![proptest::sample::select(&EDGES[..]), 0..=3000usize]
+}
+
+fn format() -> impl Strategy<Value = Format> {
+    proptest::sample::select(&Format::ALL[..])
+}
+
+fn compute() -> impl Strategy<Value = Option<Compute>> {
+    proptest::sample::select(&[None, Some(Compute::F32), Some(Compute::F64)][..])
+}
+
+fn case() -> impl Strategy<Value = &'static str> {
+    proptest::sample::select(CASES)
+}
+
+/// Tensors of any formats, lengths and alignments, with wild numbers and a gradient missing here and there.
+fn tensors() -> impl Strategy<Value = Vec<Tensor>> {
+    let one = (length(), format(), format(), 0..16usize);
+    (proptest::collection::vec(one, 1..4), 1..4usize, any::<u64>()).prop_map(|(list, steps, seed)| {
+        let mut random = Random(seed);
+        let tensor = |(i, (length, of_param, of_grad, offset)): (usize, (usize, Format, Format, usize))| {
+            let mut draw = |format| Buffer::new(format, &random.wilds(offset + length));
+            let value = draw(of_param);
+            let grads: Vec<_> = (0..steps).map(|t| (t != 1 || i != 0).then(|| draw(of_grad))).collect();
+            Tensor { offset, ..Tensor::new(format!("tensor{i}"), value, grads) }
+        };
+        list.into_iter().enumerate().map(tensor).collect()
+    })
+}
+
+fn on(isa: Isa, threads: usize, text: &str, compute: Option<Compute>) -> fallline::Driver {
+    let optimizer = recipe(text).optimizer(cpu(isa, threads));
+    match compute {
+        Some(compute) => optimizer.with_compute(compute),
+        None => optimizer,
+    }
+}
+
+/// Enough for the pool to be woken: passes over fewer elements run on the calling thread.
+fn many() -> [usize; 6] {
+    [1, 16385, 200_001, 0, 4096, 70_003]
+}
+
+/// Rules that a name's options choose, each option tried alone.
+fn rules(name: &str) -> BTreeSet<&'static str> {
+    let entry = fallline::registry::names::find(name).unwrap();
+    let mut rules = BTreeSet::from([entry.defaults().kernel().name]);
+    for hyper in entry.defaults().table() {
+        for value in [Value::Bool(true), Value::Float(0.5)] {
+            if let Ok(algorithm) = entry.with(&[(hyper.name, value)]) {
+                rules.insert(algorithm.kernel().name);
+            }
+        }
+    }
+    rules
+}
+
+#[test]
+fn the_cases_hold_every_name_and_rule() {
+    every_name_is_in(CASES);
+    every_name_is_in(common::ONE_EACH);
+    let covered: BTreeSet<&str> = CASES.iter().map(|text| recipe(text).algorithm().kernel().name).collect();
+    let all: BTreeSet<&str> = ENTRIES.iter().flat_map(|entry| rules(entry.name)).collect();
+    assert!(all.is_subset(&covered), "{all:?} are not all in {covered:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_instruction_set_gives_the_scalar_bits(text in case(), tensors in tensors(), compute in compute()) {
+        let reference = outcome_of(on(Isa::Scalar, 1, text, compute), &tensors);
+        for isa in isas() {
+            let got = outcome_of(on(isa, 1, text, compute), &tensors);
+            prop_assert!(got == reference, "{} on {}: {}", text, isa, first_difference(&reference, &got));
+        }
+    }
+
+    #[test]
+    fn cutting_a_tensor_changes_nothing(
+        text in case(),
+        lengths in proptest::collection::vec(length(), 1..5),
+        formats in (format(), format()),
+        seed in any::<u64>(),
+    ) {
+        let mut random = Random(seed);
+        let total = lengths.iter().sum();
+        let value = random.wilds(total);
+        let grads = [random.wilds(total), random.wilds(total)];
+        let part = |name: String, range: core::ops::Range<usize>| {
+            let grads = grads.iter().map(|grad| Some(Buffer::new(formats.1, &grad[range.clone()])));
+            Tensor::new(name, Buffer::new(formats.0, &value[range.clone()]), grads.collect())
+        };
+        let whole = outcome_of(on(Isa::best(), 1, text, None), &[part("whole".into(), 0..total)]);
+        let mut start = 0;
+        let parts: Vec<Tensor> = lengths.iter().enumerate().map(|(i, length)| {
+            start += length;
+            part(format!("part{i}"), start - length..start)
+        }).collect();
+        let parts = outcome_of(on(Isa::best(), 1, text, None), &parts);
+        prop_assert_eq!(&whole[0].1, &parts.iter().flat_map(|part| part.1.clone()).collect::<Vec<_>>());
+        for (s, (name, state)) in whole[0].3.iter().enumerate() {
+            let joined: Vec<u64> = parts.iter().flat_map(|part| part.3[s].1.clone()).collect();
+            prop_assert_eq!(state, &joined, "{}", name);
+        }
+    }
+
+    #[test]
+    fn the_order_of_bindings_changes_nothing(text in case(), tensors in tensors(), seed in any::<u64>()) {
+        let reference = outcome_of(on(Isa::best(), 1, text, None), &tensors);
+        let mut random = Random(seed);
+        let mut optimizer = on(Isa::best(), 1, text, None);
+        let mut shuffled = tensors.clone();
+        for t in 0..tensors[0].grads.len() {
+            for i in (1..shuffled.len()).rev() {
+                shuffled.swap(i, random.below(i + 1));
+            }
+            common::run(&mut optimizer, &mut shuffled, t..t + 1);
+        }
+        prop_assert!(reference == common::outcome(&optimizer, &shuffled), "{}", text);
+    }
+
+    #[test]
+    fn the_recorded_rule_gives_the_same_bits(text in case(), seed in any::<u64>(), double in any::<bool>()) {
+        match double {
+            true => recorded_is_the_rule::<f64>(text, seed, Format::F64, |x| x, Scalar),
+            false => recorded_is_the_rule::<f32>(text, seed, Format::F32, f64::from, |x| Scalar(x as f32)),
+        }
+    }
+}
+
+/// Where two outcomes differ first, for people.
+fn first_difference(expected: &common::Outcome, got: &common::Outcome) -> String {
+    for (a, b) in expected.iter().zip(got) {
+        let lists = [("param", &a.1, &b.1)].into_iter();
+        for (what, x, y) in lists.chain(a.3.iter().zip(&b.3).map(|(x, y)| (x.0, &x.1, &y.1))) {
+            if let Some(i) = (0..x.len().min(y.len())).find(|&i| x[i] != y[i]) {
+                let (x, y) = (f64::from_bits(x[i]), f64::from_bits(y[i]));
+                return format!("{} {what}[{i}]: expected {x:e}, got {y:e}", a.0);
+            }
+        }
+    }
+    "other steps, states or lengths".into()
+}
+
+/// Three steps of the driver on the scalar reference, and of the graph that was recorded of its rule.
+fn recorded_is_the_rule<T: Copy>(
+    text: &str,
+    seed: u64,
+    format: Format,
+    widen: impl Fn(T) -> f64 + Copy,
+    scalar: impl Fn(f64) -> Scalar<T> + Copy,
+) where
+    Scalar<T>: Lane + Arithmetic,
+    f64: Literal<Scalar<T>>,
+{
+    const N: usize = 33;
+    let mut random = Random(seed);
+    let value = Buffer::new(format, &random.wilds(N));
+    let grads: Vec<Buffer> = (0..3).map(|_| Buffer::new(format, &random.wilds(N))).collect();
+    let recipe = recipe(text);
+    let algorithm = recipe.algorithm();
+    let kernel: &Kernel = algorithm.kernel();
+    let graph = kernel.record();
+    let sign = scalar(if algorithm.maximize() { -1.0 } else { 1.0 });
+
+    let start = |role| match role {
+        Role::Param => value.values(),
+        _ => vec![0.0; N],
+    };
+    let mut operands: Vec<Vec<f64>> = kernel.operands.iter().map(|operand| start(operand.role)).collect();
+    let mut scalars = vec![0.0; kernel.scalars.len()];
+    for (t, grad) in grads.iter().enumerate() {
+        kernel.compute_scalars(algorithm.hyper(), t as u64 + 1, &mut scalars);
+        let scalars: Vec<Scalar<T>> = scalars.iter().map(|&x| scalar(x)).collect();
+        let grad = grad.values();
+        for i in 0..N {
+            let at = |(k, operand): (usize, &fallline::core::Operand)| match operand.role {
+                Role::Grad => scalar(grad[i]),
+                _ => scalar(operands[k][i]),
+            };
+            let mut element: Vec<Scalar<T>> = kernel.operands.iter().enumerate().map(at).collect();
+            graph.evaluate(sign, &scalars, &mut element, &mut []);
+            operands.iter_mut().zip(element).for_each(|(operand, x)| operand[i] = widen(x.0));
+        }
+    }
+
+    let tensor = Tensor::new("p", value, grads.into_iter().map(Some).collect());
+    let got = outcome_of(on(Isa::Scalar, 1, text, None), &[tensor]);
+    let mut states = got[0].3.iter();
+    for (operand, expected) in kernel.operands.iter().zip(&operands) {
+        match operand.role {
+            Role::Param => assert_eq!(bits(expected), got[0].1, "{text}: {}", operand.name),
+            Role::State => {
+                let (name, state) = states.next().unwrap();
+                assert_eq!(operand.name, *name);
+                assert_eq!(&bits(expected), state, "{text}: {name}");
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn threads_change_no_bit() {
+    let mut random = Random(7);
+    assert!(many().iter().sum::<usize>() > 256 * 1024);
+    for (i, text) in CASES.iter().enumerate() {
+        // Formats that are decoded block by block in every third case.
+        let format = if i % 3 == 0 { Format::Bf16 } else { Format::F32 };
+        let tensors: Vec<Tensor> = many()
+            .iter()
+            .enumerate()
+            .map(|(i, &length)| {
+                let mut draw = |format| Buffer::new(format, &random.units(length));
+                Tensor::new(format!("t{i}"), draw(format), vec![Some(draw(Format::F32))])
+            })
+            .collect();
+        let reference = outcome_of(on(Isa::best(), 1, text, None), &tensors);
+        for threads in [2, 7] {
+            let got = outcome_of(on(Isa::best(), threads, text, None), &tensors);
+            assert!(got == reference, "{text}, {threads} threads: {}", first_difference(&reference, &got));
+        }
+    }
+}
+
+#[test]
+fn nothing_beside_a_slice_is_written() {
+    // A slice in the middle of an array, at every alignment: its neighbours keep their bits.
+    for format in Format::ALL {
+        for start in 0..16 {
+            let mut value = Buffer::new(format, &[1.0; 80]);
+            let grad = Buffer::new(Format::F32, &[1.0; 40]);
+            let mut optimizer = recipe("dict(type='SGD', lr=0.5)").optimizer(best());
+            let binding = match &mut value {
+                Buffer::F64(v) => fallline::optim::param("p", &mut v[start..start + 40], grad.grad_from(0)),
+                Buffer::F32(v) => fallline::optim::param("p", &mut v[start..start + 40], grad.grad_from(0)),
+                Buffer::Bf16(v) => fallline::optim::param("p", &mut v[start..start + 40], grad.grad_from(0)),
+                Buffer::F16(v) => fallline::optim::param("p", &mut v[start..start + 40], grad.grad_from(0)),
+            };
+            fallline::Optimizer::step(&mut optimizer, &mut [binding]).unwrap();
+            let mut expected = vec![1.0; 80];
+            expected[start..start + 40].fill(0.5);
+            assert_eq!(value.values(), expected, "{format} from {start}");
+        }
+    }
+}

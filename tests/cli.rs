@@ -1,0 +1,566 @@
+//! The command line, from outside: output, exit codes, files.
+
+mod common;
+
+use assert_cmd::Command;
+use common::{Buffer, ONE_EACH, Random, Tensor, recipe};
+use fallline::optim::{frozen, param};
+use fallline::registry::names::ENTRIES;
+use fallline::{Checkpoint, Compute, Cpu, Format, Optimizer};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::Value;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+/// The binary, of the profile that this test is of. It is another package's, so cargo does not build it for this
+/// test: it is built here, which is nothing to do if it is there already.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let test = std::env::current_exe().unwrap();
+        let profile = test.ancestors().nth(2).unwrap();
+        let mut cargo = std::process::Command::new(env!("CARGO"));
+        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--package", "fallline-cli"]);
+        cargo.arg("--target-dir").arg(profile.parent().unwrap());
+        match profile.file_name().unwrap().to_str().unwrap() {
+            "debug" => {}
+            name => drop(cargo.args(["--profile", name])),
+        }
+        assert!(cargo.status().unwrap().success(), "fallline-cli does not build");
+        profile.join(format!("fallline{}", std::env::consts::EXE_SUFFIX))
+    })
+}
+
+fn fallline() -> Command {
+    let mut command = Command::new(binary());
+    command.env_remove("FALLLINE_ISA");
+    command
+}
+
+/// What a command gave.
+struct Told {
+    code: i32,
+    out: String,
+    error: String,
+}
+
+fn tell(command: &mut Command) -> Told {
+    let output = command.output().unwrap();
+    let told = Told {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8(output.stdout).unwrap(),
+        error: String::from_utf8(output.stderr).unwrap(),
+    };
+    assert!(!told.error.contains("panicked"), "{}", told.error);
+    told
+}
+
+/// The output of a command that works.
+fn good(arguments: &[&str]) -> String {
+    let told = tell(fallline().args(arguments));
+    assert_eq!(told.code, 0, "{arguments:?}: {}", told.error);
+    told.out
+}
+
+fn json(arguments: &[&str]) -> Value {
+    serde_json::from_str(&good(arguments)).unwrap()
+}
+
+/// A command that fails with this code and one line, which has all of `parts`.
+fn bad(command: &mut Command, code: i32, parts: &[&str]) {
+    let told = tell(command);
+    assert_eq!(told.code, code, "{command:?}: {}", told.error);
+    assert!(told.out.is_empty(), "{command:?}: {}", told.out);
+    assert_eq!(told.error.lines().count(), 1, "{command:?}: {}", told.error);
+    for part in parts {
+        assert!(told.error.contains(part), "{command:?}: {:?} is not in {}", part, told.error);
+    }
+}
+
+#[test]
+fn list_prints_every_name_and_what_is_known_of_it() {
+    let names: Vec<&str> = ENTRIES.iter().map(|entry| entry.name).collect();
+    assert_eq!(good(&["list"]).lines().collect::<Vec<_>>(), names);
+    let list = json(&["list", "--json"]);
+    assert_eq!(list.as_array().unwrap().len(), names.len());
+    for (row, entry) in list.as_array().unwrap().iter().zip(ENTRIES) {
+        assert_eq!(row["name"], entry.name);
+        for key in ["family", "source", "state_formula"] {
+            assert!(row[key].as_str().is_some_and(|text| !text.is_empty()), "{row}");
+        }
+        let states = entry.defaults().states().count();
+        assert_eq!(row["state_bytes_per_param"].as_f64(), Some(4.0 * states as f64));
+        assert_eq!(row["needs"], serde_json::json!([]));
+    }
+}
+
+#[test]
+fn describe_tells_the_rule_the_hyperparameters_and_the_references() {
+    for entry in ENTRIES {
+        let text = good(&["describe", entry.name]);
+        let value = json(&["describe", entry.name, "--json"]);
+        assert_eq!(value["name"], entry.name);
+        for hyper in entry.defaults().table() {
+            assert!(text.contains(hyper.name), "{}: {}", entry.name, hyper.name);
+            let rows = value["hyperparameters"].as_array().unwrap();
+            let row = rows.iter().find(|row| row["name"] == hyper.name).unwrap();
+            assert_eq!(row["default"], (hyper.default)().to_string());
+            assert!(row["type"].is_string() && row["range"].is_string() && row["meaning"].is_string());
+        }
+        for state in entry.defaults().states() {
+            assert!(text.contains(state), "{}: {state}", entry.name);
+        }
+        for reference in entry.defaults().info().references {
+            assert!(text.contains(reference.at) && value["references"].to_string().contains(reference.at));
+        }
+        assert!(text.contains('θ') && text.contains('←') || text.contains("θₜ ="), "{text}");
+        assert!(!value["rules"].as_array().unwrap().is_empty());
+    }
+    bad(fallline().args(["describe", "AdmaW"]), 2, &["\"AdmaW\"", "did you mean \"AdamW\"?"]);
+    bad(fallline().args(["describe", "Rotogravure"]), 2, &["Rotogravure", "AdamW, Lion, SGD"]);
+}
+
+#[test]
+fn usage_errors_are_one_line_with_code_2() {
+    bad(fallline().args(["list", "--jsno"]), 2, &["--jsno", "--json"]);
+    bad(fallline().args(["lisst"]), 2, &["lisst", "list"]);
+    bad(fallline().args(["describe"]), 2, &["NAME"]);
+    bad(fallline().args(["describe", "SGD", "extra"]), 2, &["extra"]);
+    bad(fallline().args(["train", "--epochs", "-1"]), 2, &["-1"]);
+    bad(fallline().args(["train", "--epochs", "many"]), 2, &["many"]);
+    bad(fallline().args(["bench", "--threads", "0"]), 2, &["0"]);
+    bad(fallline().args(["bench", "--elements", "0"]), 2, &["0"]);
+    bad(fallline().args(["bench", "--layout", "falt"]), 2, &["falt", "flat"]);
+    bad(fallline().args(["bench", "--dtype", "q8"]), 2, &["q8", "f32", "bf16"]);
+    bad(fallline().args(["bench", "--optimizer", "AdmaW"]), 2, &["AdmaW", "AdamW"]);
+    bad(&mut fallline(), 2, &["replay"]);
+    for command in ["list", "describe", "replay", "train", "bench"] {
+        assert!(good(&[command, "--help"]).contains("Example: fallline"), "{command}");
+    }
+    assert!(good(&["--version"]).contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_forced_instruction_set_must_exist() {
+    bad(
+        fallline().env("FALLLINE_ISA", "nonsense").args(["bench", "--elements", "1000"]),
+        2,
+        &["FALLLINE_ISA", "nonsense", "avx2"],
+    );
+    for isa in common::isas() {
+        let bench = ["bench", "--elements", "1000", "--optimizer", "SGD", "--threads", "1", "--json"];
+        let told = tell(fallline().env("FALLLINE_ISA", isa.name()).args(bench));
+        let value: Value = serde_json::from_str(&told.out).unwrap();
+        assert_eq!(value[0]["isa"], isa.name());
+    }
+}
+
+#[test]
+fn bench_tells_bytes_times_and_the_roofline() {
+    for (layout, dtype) in [("flat", "f32"), ("small", "bf16")] {
+        let value = json(&[
+            "bench",
+            "--elements",
+            "5000",
+            "--layout",
+            layout,
+            "--dtype",
+            dtype,
+            "--threads",
+            "1",
+            "--json",
+        ]);
+        let rows = value.as_array().unwrap();
+        assert_eq!(rows.len(), ENTRIES.len());
+        for (row, entry) in rows.iter().zip(ENTRIES) {
+            assert_eq!(row["name"], entry.name);
+            assert_eq!(row["elements"], 5000);
+            assert_eq!(row["threads"], 1);
+            // The gradient is read; the parameter and each state (4 bytes) are read and written.
+            let size = if dtype == "bf16" { 2.0 } else { 4.0 };
+            let bytes = 3.0 * size + 8.0 * entry.defaults().states().count() as f64;
+            assert_eq!(row["bytes_per_element"].as_f64(), Some(bytes), "{row}");
+            let number = |key: &str| row[key].as_f64().filter(|x| x.is_finite() && *x > 0.0).unwrap();
+            let speed = bytes / number("ns_per_element");
+            assert!((number("gb_per_s") / speed - 1.0).abs() < 1e-9, "{row}");
+            assert!(number("roofline") > 0.0);
+        }
+    }
+    let table = good(&["bench", "--elements", "1000", "--optimizer", "SGD", "dict(type='Lion', lr=0.1)"]);
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert!(table.contains("roofline") && table.contains("Lion"));
+}
+
+/// A safetensors file of numbers.
+fn write(path: &Path, entries: &[(String, Vec<usize>, Buffer)]) {
+    let bytes: Vec<(Dtype, Vec<u8>)> = entries.iter().map(|(_, _, buffer)| stored(buffer)).collect();
+    let views = entries.iter().zip(&bytes).map(|((key, shape, _), (dtype, bytes))| {
+        (key.as_str(), TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+    });
+    std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+}
+
+fn stored(buffer: &Buffer) -> (Dtype, Vec<u8>) {
+    match buffer {
+        Buffer::F64(v) => (Dtype::F64, v.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        Buffer::F32(v) => (Dtype::F32, v.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        Buffer::Bf16(v) => (Dtype::BF16, v.iter().flat_map(|x| x.to_le_bytes()).collect()),
+        Buffer::F16(v) => (Dtype::F16, v.iter().flat_map(|x| x.to_le_bytes()).collect()),
+    }
+}
+
+const STEPS: usize = 4;
+
+/// A trace of parameters in these formats, the second without a gradient at step 1, and the same for the library.
+fn trace(path: &Path, formats: &[Format]) -> Vec<Tensor> {
+    let mut random = Random(31);
+    let mut tensors = Vec::new();
+    for (i, &format) in formats.iter().enumerate() {
+        let mut draw = |format| Buffer::new(format, &random.units(6));
+        let value = draw(format);
+        let grads = (0..STEPS).map(|t| (i != 1 || t != 1).then(|| draw(format))).collect();
+        tensors.push(Tensor::new(format!("layer/{i}.weight"), value, grads));
+    }
+    let mut entries = Vec::new();
+    for Tensor { name, value, grads, .. } in &tensors {
+        entries.push((format!("param/{name}"), vec![2, 3], value.clone()));
+        for (t, grad) in grads.iter().enumerate().filter_map(|(t, grad)| Some((t, grad.clone()?))) {
+            entries.push((format!("grad/{t}/{name}"), vec![2, 3], grad));
+        }
+    }
+    write(path, &entries);
+    tensors
+}
+
+/// What the library gives: for each step and parameter the bytes.
+fn library(text: &str, compute: Compute, tensors: &[Tensor]) -> Vec<(String, Vec<u8>)> {
+    let mut tensors = tensors.to_vec();
+    let mut optimizer = recipe(text).optimizer(Cpu::scalar().shared()).with_compute(compute);
+    let mut kept = Vec::new();
+    for t in 0..STEPS {
+        let mut bindings = Vec::new();
+        for Tensor { name, value, grads, .. } in &mut tensors {
+            let binding = match &grads[t] {
+                Some(grad) => param(name, value.param_from(0), grad.grad_from(0)),
+                None => frozen(name, value.param_from(0)),
+            };
+            bindings.push(binding.shaped(&[2, 3]));
+        }
+        optimizer.step(&mut bindings).unwrap();
+        drop(bindings);
+        kept.extend(
+            tensors.iter().map(|tensor| (format!("param/{t}/{}", tensor.name), stored(&tensor.value).1)),
+        );
+    }
+    kept.sort();
+    kept
+}
+
+/// What a file holds: for each entry its bytes.
+fn contents(path: &Path) -> Vec<(String, Vec<u8>)> {
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut entries: Vec<_> =
+        file.tensors().into_iter().map(|(key, view)| (key, view.data().to_vec())).collect();
+    entries.sort();
+    entries
+}
+
+fn replay(text: &str, trace: &Path, out: &Path, more: &[&str]) -> Command {
+    let mut command = fallline();
+    command.args(["replay", "--optimizer", text, "--trace"]).arg(trace).arg("--out").arg(out).args(more);
+    command
+}
+
+#[test]
+fn replay_is_the_library() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, out) = (folder.path().join("in.safetensors"), folder.path().join("out.safetensors"));
+    let mixtures: [(&[Format], Compute); 3] = [
+        (&[Format::F64, Format::F64], Compute::F64),
+        (&[Format::F32, Format::F64], Compute::F32),
+        (&[Format::Bf16, Format::F16, Format::F32], Compute::F32),
+    ];
+    for (formats, by_default) in mixtures {
+        let tensors = trace(&input, formats);
+        for text in ONE_EACH {
+            let expected = library(text, by_default, &tensors);
+            for more in [&["--device", "scalar"][..], &["--threads", "1"], &["--threads", "2"], &[]] {
+                let told = tell(&mut replay(text, &input, &out, more));
+                assert_eq!(told.code, 0, "{}", told.error);
+                assert_eq!(contents(&out), expected, "{text} {formats:?} {more:?}");
+            }
+        }
+        let text = ONE_EACH[0];
+        for (name, compute) in [("f32", Compute::F32), ("f64", Compute::F64)] {
+            replay(text, &input, &out, &["--compute", name]).assert().success();
+            assert_eq!(contents(&out), library(text, compute, &tensors), "{formats:?} in {name}");
+        }
+    }
+}
+
+#[test]
+fn replay_keeps_what_it_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, out) = (folder.path().join("in.safetensors"), folder.path().join("out.safetensors"));
+    let state = folder.path().join("state.safetensors");
+    let tensors = trace(&input, &[Format::F32, Format::F32]);
+    let text = ONE_EACH[1];
+    replay(text, &input, &out, &["--keep", "0, 3", "--state", state.to_str().unwrap()]).assert().success();
+    let of_kept = |(key, _): &(String, Vec<u8>)| key.starts_with("param/0/") || key.starts_with("param/3/");
+    let mut expected = library(text, Compute::F32, &tensors);
+    expected.retain(of_kept);
+    assert_eq!(contents(&out), expected);
+
+    // The state is a checkpoint that the library takes, parameters included.
+    let checkpoint = Checkpoint::read(&state).unwrap();
+    let mut optimizer = common::build(text);
+    assert_eq!(optimizer.load(&checkpoint).unwrap().matched, 2);
+    let steps: Vec<u64> = optimizer.params().iter().map(|param| param.steps).collect();
+    assert_eq!(steps, [4, 3]);
+    for tensor in &tensors {
+        let key = format!("param/3/{}", tensor.name);
+        let last = &expected.iter().find(|(k, _)| *k == key).unwrap().1;
+        assert_eq!(&checkpoint.param(&tensor.name).unwrap().bytes, last);
+    }
+    bad(&mut replay(text, &input, &out, &["--keep", "0,4"]), 2, &["--keep", "4 steps"]);
+    bad(&mut replay(text, &input, &out, &["--keep", "two"]), 2, &["--keep", "two"]);
+    bad(&mut replay(text, &input, &out, &["--device", "tpu"]), 2, &["tpu", "cpu"]);
+    bad(&mut replay(text, &input, &out, &["--compute", "f16"]), 2, &["f16"]);
+    bad(&mut replay("dict(type='AdamW', lr=-1.0)", &input, &out, &[]), 2, &["lr", "-1"]);
+    bad(&mut replay("dict(type='AdamW', ls=1.0)", &input, &out, &[]), 2, &["\"ls\"", "did you mean"]);
+    bad(&mut replay("dict(type='AdmaW')", &input, &out, &[]), 2, &["AdmaW", "\"AdamW\""]);
+    bad(&mut replay("dict(type='AdamW'", &input, &out, &[]), 2, &["line", "column"]);
+    assert_eq!(contents(&out), expected, "a failure leaves the old output as it is");
+}
+
+#[test]
+fn row_sparse_gradients_are_dense_ones_where_that_is_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let start = Buffer::F32((0..12).map(|x| x as f32).collect());
+    let bytes = |values: &[i64]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let sparse = |path: &Path, rows: &[i64], width: usize, values: &[f32]| {
+        let (rows_bytes, (_, value_bytes)) = (bytes(rows), stored(&Buffer::F32(values.to_vec())));
+        let (dtype, start_bytes) = stored(&start);
+        let views = [
+            ("param/e", TensorView::new(dtype, vec![4, 3], &start_bytes).unwrap()),
+            ("grad/0/e.indices", TensorView::new(Dtype::I64, vec![rows.len()], &rows_bytes).unwrap()),
+            ("grad/0/e.values", TensorView::new(Dtype::F32, vec![rows.len(), width], &value_bytes).unwrap()),
+        ];
+        std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+    };
+    // Row 2 twice: it adds up.
+    sparse(&at("sparse"), &[2, 0, 2], 3, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 0.5, 0.25, 0.125]);
+    let sum = Buffer::F32(vec![4.0, 5.0, 6.0, 0.0, 0.0, 0.0, 1.5, 2.25, 3.125, 0.0, 0.0, 0.0]);
+    write(
+        &at("dense"),
+        &[("param/e".into(), vec![4, 3], start.clone()), ("grad/0/e".into(), vec![4, 3], sum)],
+    );
+    for text in ["dict(type='SGD', lr=0.1, momentum=0.9)", "Lion"] {
+        replay(text, &at("sparse"), &at("a"), &[]).assert().success();
+        replay(text, &at("dense"), &at("b"), &[]).assert().success();
+        assert_eq!(contents(&at("a")), contents(&at("b")), "{text}");
+    }
+    std::fs::remove_file(at("a")).unwrap();
+    for text in ["AdamW", "Adam", "dict(type='SGD', lr=0.1, weight_decay=0.1)"] {
+        bad(&mut replay(text, &at("sparse"), &at("a"), &[]), 2, &["grad/0/e", "row-sparse"]);
+    }
+    sparse(&at("sparse"), &[4], 3, &[1.0; 3]);
+    bad(&mut replay("SGD", &at("sparse"), &at("a"), &[]), 1, &["grad/0/e", "row 4"]);
+    sparse(&at("sparse"), &[-1], 3, &[1.0; 3]);
+    bad(&mut replay("SGD", &at("sparse"), &at("a"), &[]), 1, &["grad/0/e", "row -1"]);
+    sparse(&at("sparse"), &[0], 2, &[1.0; 2]);
+    bad(&mut replay("SGD", &at("sparse"), &at("a"), &[]), 1, &["grad/0/e", "[1, 2]"]);
+    assert!(!at("a").exists(), "a failure writes nothing");
+}
+
+#[test]
+fn a_trace_that_is_wrong_is_refused_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, out) = (folder.path().join("in.safetensors"), folder.path().join("out.safetensors"));
+    let p = || ("param/p".to_owned(), vec![2], Buffer::F32(vec![1.0, 2.0]));
+    let grad = |key: &str, n: usize| (key.to_owned(), vec![n], Buffer::F32(vec![1.0; n]));
+    let traces = [
+        (vec![grad("grad/0/p", 2)], "param/<name>"),
+        (vec![p(), grad("grad/0/p", 3)], "grad/0/p"),
+        (vec![p(), grad("grad/0/q", 2)], "grad/0/q"),
+        (vec![p(), grad("grad/x/p", 2)], "grad/x/p"),
+        (vec![p(), grad("grad/-1/p", 2)], "grad/-1/p"),
+        (vec![p(), grad("grad/99999999999/p", 2)], "grad/99999999999/p"),
+        (vec![p(), grad("grads", 2)], "grads"),
+        (vec![p(), grad("hess/0/p", 2)], "hess/0/p"),
+        (vec![p(), grad("grad/0/p.values", 2)], "grad/0/p.values"),
+        (vec![p(), grad("grad/0/p.indices", 2)], "grad/0/p.indices"),
+    ];
+    for (entries, named) in traces {
+        write(&input, &entries);
+        bad(&mut replay("SGD", &input, &out, &[]), 1, &["in.safetensors", named]);
+    }
+    for bytes in [&b""[..], b"garbage", &u64::MAX.to_le_bytes(), b"\x02\0\0\0\0\0\0\0{}"] {
+        std::fs::write(&input, bytes).unwrap();
+        bad(&mut replay("SGD", &input, &out, &[]), 1, &["in.safetensors"]);
+    }
+    bad(&mut replay("SGD", &folder.path().join("gone"), &out, &[]), 1, &["gone"]);
+    bad(&mut replay("SGD", folder.path(), &out, &[]), 1, &[folder.path().to_str().unwrap()]);
+    trace(&input, &[Format::F32]);
+    bad(&mut replay("SGD", &input, &folder.path().join("no/folder"), &[]), 1, &["no/folder"]);
+    assert!(!out.exists());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left behind");
+    // A trace without gradients has no steps.
+    write(&input, &[p()]);
+    replay("SGD", &input, &out, &[]).assert().success();
+    assert_eq!(contents(&out), []);
+}
+
+/// A small run that does not take long unoptimised either.
+fn config(folder: &Path, epochs: u64) -> PathBuf {
+    let path = folder.join("small.py");
+    let text = format!(
+        "optim_wrapper = dict(optimizer=dict(type='AdamW', lr=5e-3, weight_decay=0.1))\n\
+         param_scheduler = dict(type='CosineAnnealingLR', T_max=90, by_epoch=False)\n\
+         train = dict(epochs={epochs}, batch_size=64, hidden=[16], seed=3)\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// The numbers of steps and of epochs in `metrics.jsonl`, and its lines.
+fn metrics(run: &Path) -> (Vec<u64>, Vec<u64>, Vec<Value>) {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |key: &str, only: &str| {
+        let rows = lines.iter().filter(|line| line.get(only).is_some());
+        rows.map(|line| line[key].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    (of("step", "loss"), of("epoch", "test_accuracy"), lines.clone())
+}
+
+/// The steps of an epoch: 1,437 images in batches of 64.
+const EPOCH: u64 = 23;
+
+#[test]
+fn train_writes_its_folder_and_ends_with_the_accuracy() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let config = config(folder.path(), 3);
+    let train = |more: &[&str]| {
+        let mut command = fallline();
+        command.current_dir(folder.path()).args(["train", "--config"]).arg(&config).args(more);
+        command
+    };
+    let out = run.to_str().unwrap();
+    let told = tell(&mut train(&["--epochs", "1", "--out", out]));
+    assert_eq!(told.code, 0, "{}", told.error);
+    let last = told.out.lines().last().unwrap();
+    let accuracy = last.strip_prefix("test accuracy: ").and_then(|rest| rest.strip_suffix('%')).unwrap();
+    assert!(accuracy.split_once('.').is_some_and(|(_, digits)| digits.len() == 1), "{last}");
+    assert!(accuracy.parse::<f64>().unwrap() > 20.0, "{last}: chance is 10%");
+    let (steps, epochs, lines) = metrics(&run);
+    assert_eq!(steps, (1..=EPOCH).collect::<Vec<_>>());
+    assert_eq!(epochs, [0]);
+    assert!(
+        lines.iter().all(|line| line.get("loss").or(line.get("test_loss")).unwrap().as_f64().unwrap() > 0.0)
+    );
+    assert!(std::fs::read_to_string(run.join("loss.svg")).unwrap().contains("<svg"));
+    assert!(Checkpoint::read(run.join("checkpoint.safetensors")).unwrap().params().count() >= 4);
+    assert_eq!(std::fs::read_dir(&run).unwrap().count(), 3, "no temporary file is left");
+
+    bad(&mut train(&["--out", out]), 2, &["--resume", out]);
+    bad(&mut train(&["--resume", folder.path().to_str().unwrap()]), 2, &["checkpoint.safetensors"]);
+    bad(&mut train(&["--resume"]), 2, &["--resume", "runs"]);
+    // Without a folder: the next free one, and --resume takes the newest.
+    for expected in ["small-1", "small-2"] {
+        assert_eq!(tell(&mut train(&["--epochs", "0"])).code, 0);
+        assert!(folder.path().join("runs").join(expected).is_dir(), "{expected}");
+    }
+    std::fs::write(&config, "optimizer = dict(type='SGD')\ntrain = dict(epochs=1, hiden=[4])").unwrap();
+    bad(&mut train(&["--out", "x"]), 2, &["hiden", "hidden", "small.py:2:"]);
+    assert!(!folder.path().join("x").exists(), "a bad configuration makes no folder");
+}
+
+/// The parameters, states and steps of a run's checkpoint.
+fn trained(run: &Path) -> Vec<(String, Vec<u8>)> {
+    contents(&run.join("checkpoint.safetensors"))
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_was_stopped_goes_on_bit_for_bit() {
+    const EPOCHS: u64 = 4;
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), EPOCHS);
+    let train = |run: &Path| {
+        let mut command = std::process::Command::new(binary());
+        command.env_remove("FALLLINE_ISA").args(["train", "--config"]).arg(&config).arg("--out").arg(run);
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    };
+    let straight = folder.path().join("straight");
+    let start = std::time::Instant::now();
+    assert!(train(&straight).status().unwrap().success());
+    let whole = start.elapsed();
+    let expected = (trained(&straight), metrics(&straight));
+
+    let mut random = Random(u64::from(std::process::id()));
+    for (round, signal) in ["INT", "KILL", "INT", "KILL"].into_iter().enumerate() {
+        let run = folder.path().join(format!("run{round}"));
+        let mut child = train(&run).spawn().unwrap();
+        // Not before the first checkpoint, without which there is nothing to go on with.
+        while !run.join("checkpoint.safetensors").exists() {
+            assert!(start.elapsed() < Duration::from_secs(120), "no checkpoint");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let wait = whole.mul_f64(random.unit().abs() * 0.7);
+        std::thread::sleep(wait);
+        let id = child.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
+        let code = child.wait().unwrap().code();
+        let mut error = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
+        assert!(!error.contains("panicked"), "{error}");
+        // Where it had ended by then, its code is 0.
+        let allowed = if signal == "INT" { [Some(130), Some(0)] } else { [None, Some(0)] };
+        assert!(allowed.contains(&code), "{signal} after {wait:?}: {code:?}, {error}");
+        if code == Some(130) {
+            assert!(error.contains("interrupted") && error.contains("--resume"), "{error}");
+            assert!(run.join("loss.svg").exists());
+        }
+        let told = tell(fallline().args(["train", "--resume"]).arg(&run));
+        assert_eq!(told.code, 0, "{signal}: {}", told.error);
+        assert_eq!(trained(&run), expected.0, "{signal} after {wait:?}");
+        let (steps, epochs, lines) = metrics(&run);
+        assert_eq!(steps, (1..=EPOCHS * EPOCH).collect::<Vec<_>>(), "{signal}: each step once");
+        assert_eq!(epochs, (0..EPOCHS).collect::<Vec<_>>(), "{signal}: each epoch once");
+        assert_eq!(lines, expected.1.2, "{signal}: the same numbers");
+    }
+
+    // A damaged checkpoint is refused and named, and stays as it is.
+    let path = folder.path().join("run0/checkpoint.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    bad(
+        fallline().args(["train", "--resume"]).arg(folder.path().join("run0")),
+        1,
+        &["checkpoint.safetensors"],
+    );
+    assert_eq!(std::fs::read(&path).unwrap().len(), bytes.len() / 2);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    for arguments in [&["list"][..], &["list", "--json"], &["describe", "AdamW"], &["--help"]] {
+        let mut command = std::process::Command::new(binary());
+        let mut child =
+            command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let mut error = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
+        assert_eq!((child.wait().unwrap().code(), error.as_str()), (Some(0), ""), "{arguments:?}");
+    }
+}

@@ -1,0 +1,308 @@
+//! What several test files share: option sets, buffers of any element type, and a small random generator.
+
+#![allow(dead_code)] // each test file is a crate of its own and uses a part
+
+use fallline::core::Element;
+use fallline::optim::{Binding, GradRef, ParamRef, frozen, param};
+use fallline::registry::names::ENTRIES;
+use fallline::{Backend, Checkpoint, Cpu, Driver, Format, Isa, Optimizer, Recipe};
+use half::{bf16, f16};
+use std::sync::Arc;
+
+/// Good inputs, so that every name with every rule that its options choose is among them.
+pub const CASES: &[&str] = &[
+    "dict(type='SGD', lr=0.1)",
+    "dict(type='SGD', lr=0.1, weight_decay=0.01)",
+    "dict(type='SGD', lr=0.1, maximize=True)",
+    "dict(type='SGD', lr=0.1, momentum=0.9)",
+    "dict(type='SGD', lr=0.1, momentum=0.9, dampening=0.3, weight_decay=0.01)",
+    "dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True)",
+    "dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01, maximize=True)",
+    "Adam",
+    "dict(type='Adam', lr=0.01, weight_decay=0.1)",
+    "dict(type='Adam', lr=0.01, weight_decay=0.1, decoupled_weight_decay=True)",
+    "dict(type='Adam', lr=0.01, amsgrad=True)",
+    "dict(type='Adam', lr=0.01, amsgrad=True, weight_decay=0.1, maximize=True)",
+    "dict(type='Adam', lr=0.01, betas=(0.0, 0.5), eps=0.0)",
+    "AdamW",
+    "dict(type='AdamW', lr=0.01, weight_decay=0.0)",
+    "dict(type='AdamW', lr=0.01, weight_decay=0.3, amsgrad=True)",
+    "dict(type='AdamW', lr=0.01, betas=(0.5, 0.9), maximize=True)",
+    "Lion",
+    "dict(type='Lion', lr=0.01, betas=(0.95, 0.98), weight_decay=0.1)",
+    "dict(type='Lion', lr=0.01, weight_decay=0.1, decoupled_weight_decay=True)",
+];
+
+/// One case for each name of the registry, with as many states as it can have.
+pub const ONE_EACH: &[&str] = &[
+    "dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.01)",
+    "dict(type='Adam', lr=0.01, amsgrad=True, weight_decay=0.1)",
+    "dict(type='AdamW', lr=0.01, weight_decay=0.3, amsgrad=True)",
+    "dict(type='Lion', lr=0.01, weight_decay=0.1)",
+];
+
+/// Fails when a name of the registry is in none of the cases.
+pub fn every_name_is_in(cases: &[&str]) {
+    for entry in ENTRIES {
+        assert!(cases.iter().any(|text| name_of(text) == entry.name), "no case is of {}", entry.name);
+    }
+}
+
+/// The algorithm's name in a configuration.
+pub fn name_of(text: &str) -> &'static str {
+    recipe(text).algorithm().name()
+}
+
+/// A configuration that must be good.
+pub fn recipe(text: &str) -> Recipe {
+    Recipe::from_text(text).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+/// The instruction sets of this machine. Those that it lacks are passed over: there is nothing to run them on.
+pub fn isas() -> Vec<Isa> {
+    Isa::ALL.into_iter().filter(|isa| isa.available()).collect()
+}
+
+/// A CPU backend.
+pub fn cpu(isa: Isa, threads: usize) -> Arc<dyn Backend> {
+    Cpu::with_isa(isa, threads).expect("an instruction set of this machine").shared()
+}
+
+/// The best instruction set on the calling thread.
+pub fn best() -> Arc<dyn Backend> {
+    cpu(Isa::best(), 1)
+}
+
+/// An optimizer on the calling thread.
+pub fn build(text: &str) -> Driver {
+    recipe(text).optimizer(best())
+}
+
+/// Splitmix64: enough randomness for tests, the same everywhere.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        x ^ (x >> 31)
+    }
+
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    /// Uniform in [-1, 1).
+    pub fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    }
+
+    /// Uniform numbers in [-1, 1).
+    pub fn units(&mut self, count: usize) -> Vec<f64> {
+        (0..count).map(|_| self.unit()).collect()
+    }
+
+    /// Any number: mostly plain ones, and all the special ones of every format.
+    pub fn wild(&mut self) -> f64 {
+        const SPECIAL: [f64; 18] = [
+            0.0,
+            -0.0,
+            f64::NAN,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            f64::MAX,
+            f64::MIN,
+            f64::MIN_POSITIVE,
+            5e-324,
+            f32::MAX as f64,
+            f32::MIN as f64,
+            f32::MIN_POSITIVE as f64,
+            1.4e-45,
+            -1e-40,
+            65504.0,
+            6e-8,
+            -3e-6,
+            1e19, // its square is out of range in f32
+        ];
+        match self.below(4) {
+            0 => SPECIAL[self.below(SPECIAL.len())],
+            1 => self.unit() * f64::from(self.below(80) as i32 - 40).exp2(),
+            _ => self.unit(),
+        }
+    }
+
+    pub fn wilds(&mut self, count: usize) -> Vec<f64> {
+        (0..count).map(|_| self.wild()).collect()
+    }
+}
+
+/// A vector of any element type.
+#[derive(Clone, Debug)]
+pub enum Buffer {
+    F64(Vec<f64>),
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
+    F16(Vec<f16>),
+}
+
+macro_rules! each {
+    ($buffer:expr, $vector:ident => $result:expr) => {
+        match $buffer {
+            Buffer::F64($vector) => $result,
+            Buffer::F32($vector) => $result,
+            Buffer::Bf16($vector) => $result,
+            Buffer::F16($vector) => $result,
+        }
+    };
+}
+
+impl Buffer {
+    /// The numbers, rounded to a format.
+    pub fn new(format: Format, values: &[f64]) -> Buffer {
+        fn rounded<T: Element>(values: &[f64]) -> Vec<T> {
+            values.iter().map(|&x| T::from_f64(x)).collect()
+        }
+        match format {
+            Format::F64 => Buffer::F64(rounded(values)),
+            Format::F32 => Buffer::F32(rounded(values)),
+            Format::Bf16 => Buffer::Bf16(rounded(values)),
+            Format::F16 => Buffer::F16(rounded(values)),
+            other => panic!("no buffer of {other}"),
+        }
+    }
+
+    /// The numbers, exactly.
+    pub fn values(&self) -> Vec<f64> {
+        each!(self, vector => vector.iter().map(|x| x.to_f64()).collect())
+    }
+
+    /// The numbers' bits as `f64`, with every NaN the same.
+    pub fn bits(&self) -> Vec<u64> {
+        bits(&self.values())
+    }
+
+    /// The elements from a place on, for a parameter.
+    pub fn param_from(&mut self, start: usize) -> ParamRef<'_> {
+        each!(self, vector => (&mut vector[start..]).into())
+    }
+
+    /// The elements from a place on, for a gradient.
+    pub fn grad_from(&self, start: usize) -> GradRef<'_> {
+        each!(self, vector => (&vector[start..]).into())
+    }
+}
+
+/// The bits of numbers, with every NaN the same.
+pub fn bits(values: &[f64]) -> Vec<u64> {
+    values.iter().map(|x| if x.is_nan() { f64::NAN.to_bits() } else { x.to_bits() }).collect()
+}
+
+/// A parameter of a test: name, values, and the gradient of each step (none: not given).
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    pub name: String,
+    pub value: Buffer,
+    pub grads: Vec<Option<Buffer>>,
+    /// Elements in front of the ones that are meant, so that the slices are not aligned; behind them none.
+    pub offset: usize,
+}
+
+impl Tensor {
+    /// Of these numbers, aligned as they come.
+    pub fn new(name: impl Into<String>, value: Buffer, grads: Vec<Option<Buffer>>) -> Tensor {
+        Tensor { name: name.into(), value, grads, offset: 0 }
+    }
+
+    /// A parameter of `f32` with a gradient at each step, numbers in [-1, 1).
+    pub fn plain(name: &str, elements: usize, steps: usize, random: &mut Random) -> Tensor {
+        let mut draw = || Buffer::new(Format::F32, &random.units(elements));
+        Tensor::new(name, draw(), (0..steps).map(|_| Some(draw())).collect())
+    }
+}
+
+/// Bindings of step `t`.
+pub fn bind(tensors: &mut [Tensor], t: usize) -> Vec<Binding<'_>> {
+    let mut bindings = Vec::new();
+    for Tensor { name, value, grads, offset } in tensors {
+        bindings.push(match &grads[t] {
+            Some(grad) => param(name, value.param_from(*offset), grad.grad_from(*offset)),
+            None => frozen(name, value.param_from(*offset)),
+        });
+    }
+    bindings
+}
+
+/// Takes the steps in `range`.
+pub fn run(optimizer: &mut Driver, tensors: &mut [Tensor], range: core::ops::Range<usize>) {
+    for t in range {
+        optimizer.step(&mut bind(tensors, t)).expect("a good step");
+    }
+}
+
+/// All that a run leaves behind, comparable: for each parameter its bits, steps, and states' bits.
+pub type Outcome = Vec<(String, Vec<u64>, u64, Vec<(&'static str, Vec<u64>)>)>;
+
+/// What is there now. A parameter that the optimizer has not seen has 0 steps and no states.
+pub fn outcome(optimizer: &Driver, tensors: &[Tensor]) -> Outcome {
+    let known = optimizer.params();
+    let mut outcome: Outcome = tensors
+        .iter()
+        .map(|tensor| {
+            let (steps, names) = known
+                .iter()
+                .find(|param| param.name == tensor.name)
+                .map_or((0, Vec::new()), |param| (param.steps, param.states.clone()));
+            let state = |state| bits(&optimizer.state(&tensor.name, state).unwrap().unwrap());
+            let states = names.into_iter().map(|name| (name, state(name))).collect();
+            (tensor.name.clone(), tensor.value.bits(), steps, states)
+        })
+        .collect();
+    outcome.sort();
+    outcome
+}
+
+/// A fresh optimizer over all steps.
+pub fn outcome_of(mut optimizer: Driver, tensors: &[Tensor]) -> Outcome {
+    let mut tensors = tensors.to_vec();
+    let steps = tensors.first().map_or(0, |tensor| tensor.grads.len());
+    run(&mut optimizer, &mut tensors, 0..steps);
+    outcome(&optimizer, &tensors)
+}
+
+/// A checkpoint's bytes with its header (JSON) and data changed.
+pub fn edited(
+    checkpoint: &Checkpoint,
+    edit: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>, &mut Vec<u8>),
+) -> Vec<u8> {
+    let bytes = checkpoint.to_bytes().expect("a good checkpoint");
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let mut header = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let mut data = bytes[8 + length..].to_vec();
+    edit(&mut header, &mut data);
+    let header = serde_json::to_vec(&header).unwrap();
+    [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat()
+}
+
+/// The bytes of an entry, to change.
+pub fn entry_bytes<'d>(
+    header: &serde_json::Map<String, serde_json::Value>,
+    data: &'d mut [u8],
+    key: &str,
+) -> &'d mut [u8] {
+    let offsets = &header[key]["data_offsets"];
+    let place = |i: usize| offsets[i].as_u64().unwrap() as usize;
+    &mut data[place(0)..place(1)]
+}
+
+/// The manifest, changed.
+pub fn edit_manifest(
+    header: &mut serde_json::Map<String, serde_json::Value>,
+    edit: impl FnOnce(&mut serde_json::Value),
+) {
+    let text = header["__metadata__"]["fallline"].as_str().unwrap();
+    let mut manifest = serde_json::from_str(text).unwrap();
+    edit(&mut manifest);
+    header["__metadata__"]["fallline"] = manifest.to_string().into();
+}

@@ -1,0 +1,168 @@
+//! The sources' own results (torch, lion-pytorch), replayed: see `tests/golden/README.md`.
+
+mod common;
+
+use common::{Buffer, cpu, isas, recipe};
+use fallline::optim::{frozen, param};
+use fallline::{Compute, Optimizer};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The number of expected files, so that none goes missing without notice.
+const FILES: usize = 64;
+const STEPS: usize = 16;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+fn buffer(view: &TensorView<'_>) -> Buffer {
+    let (bytes4, bytes8) = (view.data().as_chunks::<4>().0, view.data().as_chunks::<8>().0);
+    match view.dtype() {
+        Dtype::F64 => Buffer::F64(bytes8.iter().map(|b| f64::from_le_bytes(*b)).collect()),
+        Dtype::F32 => Buffer::F32(bytes4.iter().map(|b| f32::from_le_bytes(*b)).collect()),
+        other => panic!("golden data of type {other:?}"),
+    }
+}
+
+/// The largest error that a tensor may have.
+///
+/// f64: 1e-9 of the tensor's largest move, and f32: 3e-4 of it. That is far more than what rounding does to a
+/// move, and far less than any mistake in a formula.
+///
+/// A parameter also rounds as it is stored: its new value is `keep * p - move`, in three operations that
+/// each round at the size of `p`, where the source may take another order of them: at most 6 half units
+/// of the last place, i.e. 3 epsilon of the largest |p| at each step, which adds up over the steps. It
+/// matters where |p| is far above the move (Lion at lr=1e-4), and it is all there is for a tensor that
+/// does not move.
+fn tolerance(compute: Compute, largest_move: f64, largest_value: f64) -> f64 {
+    let (relative, epsilon) = match compute {
+        Compute::F64 => (1e-9, f64::EPSILON),
+        Compute::F32 => (3e-4, f64::from(f32::EPSILON)),
+    };
+    relative * largest_move + STEPS as f64 * 3.0 * epsilon * largest_value
+}
+
+fn largest(values: impl Iterator<Item = f64>) -> f64 {
+    values.fold(0.0, |most, x| most.max(x.abs()))
+}
+
+/// The largest error over what is allowed, or a complaint.
+fn compare(what: &str, compute: Compute, start: &[f64], expected: &[f64], got: &[f64]) {
+    assert_eq!(expected.len(), got.len(), "{what}");
+    let moved = largest(expected.iter().zip(start).map(|(x, s)| x - s));
+    let allowed = tolerance(compute, moved, largest(expected.iter().copied()));
+    for (i, (x, y)) in expected.iter().zip(got).enumerate() {
+        let error = (x - y).abs();
+        assert!(
+            error <= allowed,
+            "{what}[{i}]: expected {x:e}, got {y:e}: off by {error:e}, allowed {allowed:e}"
+        );
+    }
+}
+
+fn check_file(path: &Path) {
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    let metadata = header.metadata().as_ref().unwrap();
+    let trace_bytes = std::fs::read(folder().join(&metadata["trace"])).unwrap();
+    let trace = SafeTensors::deserialize(&trace_bytes).unwrap();
+    let compute = match metadata["compute"].as_str() {
+        "f32" => Compute::F32,
+        "f64" => Compute::F64,
+        other => panic!("{}: compute {other}", path.display()),
+    };
+    let starts: BTreeMap<String, (Vec<usize>, Buffer)> = trace
+        .tensors()
+        .into_iter()
+        .filter_map(|(key, view)| {
+            let name = key.strip_prefix("param/")?;
+            Some((name.to_owned(), (view.shape().to_vec(), buffer(&view))))
+        })
+        .collect();
+    assert_eq!(starts.len(), 7, "the README names seven parameters");
+
+    for isa in isas() {
+        let at = |key: &str| format!("{} on {isa}: {key}", path.file_name().unwrap().display());
+        let mut optimizer = recipe(&metadata["optimizer"]).optimizer(cpu(isa, 1)).with_compute(compute);
+        let mut params = starts.clone();
+        let mut compared = 0;
+        for t in 0..STEPS {
+            let grads: BTreeMap<&String, Buffer> = starts
+                .keys()
+                .filter_map(|name| Some((name, buffer(&trace.tensor(&format!("grad/{t}/{name}")).ok()?))))
+                .collect();
+            let mut bindings = Vec::new();
+            for (name, (shape, value)) in &mut params {
+                let binding = match grads.get(name) {
+                    Some(grad) => param(name, value.param_from(0), grad.grad_from(0)),
+                    None => frozen(name, value.param_from(0)),
+                };
+                bindings.push(binding.shaped(shape));
+            }
+            optimizer.step(&mut bindings).unwrap();
+            drop(bindings);
+            for (name, (_, value)) in &params {
+                let key = format!("expected/{t}/{name}");
+                let Ok(expected) = file.tensor(&key) else { continue };
+                compared += 1;
+                let start = starts[name].1.values();
+                compare(&at(&key), compute, &start, &buffer(&expected).values(), &value.values());
+            }
+        }
+        // Seven parameters at five steps, but `long` at the last only.
+        assert_eq!(compared, 6 * 5 + 1, "{}", at("expected"));
+        for (key, view) in file.tensors() {
+            if let Some(rest) = key.strip_prefix("expected_state/") {
+                let (name, state) = rest.rsplit_once('/').unwrap();
+                let got = optimizer.state(name, state).unwrap().unwrap_or_else(|| panic!("{}", at(&key)));
+                let expected = buffer(&view).values();
+                compare(&at(&key), compute, &vec![0.0; got.len()], &expected, &got);
+            } else if let Some(name) = key.strip_prefix("expected_step/") {
+                let expected = i64::from_le_bytes(view.data().try_into().unwrap()) as u64;
+                let known = optimizer.params();
+                let got = known.iter().find(|param| param.name == name).unwrap();
+                assert_eq!(got.steps, expected, "{}", at(&key));
+            }
+        }
+        let states = |param: &fallline::optim::ParamState| {
+            let expected = param
+                .states
+                .iter()
+                .filter(|state| file.tensor(&format!("expected_state/{}/{state}", param.name)).is_ok());
+            (param.name.clone(), param.states.len(), expected.count())
+        };
+        for (name, kept, expected) in optimizer.params().iter().map(states) {
+            assert_eq!(kept, expected, "{}", at(&name));
+        }
+    }
+}
+
+#[test]
+fn every_source_is_matched_on_its_recorded_trace() {
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder().join("expected")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert_eq!(files.len(), FILES);
+    for entry in fallline::registry::names::ENTRIES {
+        let of = |kind: &str| {
+            files.iter().any(|path| {
+                let name = path.file_stem().unwrap().to_string_lossy();
+                name.starts_with(&format!("{}-", entry.name)) && name.ends_with(kind)
+            })
+        };
+        assert!(of("-f32") && of("-f64"), "no golden values of {}", entry.name);
+    }
+    files.iter().for_each(|path| check_file(path));
+}
+
+#[test]
+fn the_tolerance_is_far_below_a_wrong_formula() {
+    // A coefficient off by a thousandth is found in either type.
+    for compute in [Compute::F32, Compute::F64] {
+        assert!(tolerance(compute, 1.0, 1.0) < 1e-3);
+    }
+}
