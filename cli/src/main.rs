@@ -14,7 +14,8 @@ mod run_folder;
 mod trace;
 mod train;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 use error::{Error, Result};
 use std::process::ExitCode;
 
@@ -43,6 +44,14 @@ enum Command {
 fn run() -> Result<()> {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let names: Vec<String> =
+                Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
+            return Err(Error::Usage(format!(
+                "a command is missing: {} (see fallline --help)",
+                names.join(", ")
+            )));
+        }
         Err(error) if !error.use_stderr() => return common::print(&error.render().to_string()),
         Err(error) => return Err(Error::Usage(one_line(&error))),
     };

@@ -244,7 +244,7 @@ impl Checkpoint {
     }
 
     pub(crate) fn insert_steps(&mut self, param: &str, steps: u64) {
-        self.steps.insert(param.to_owned(), steps as i64);
+        self.steps.insert(param.to_owned(), i64::try_from(steps).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn insert_state(
@@ -290,18 +290,22 @@ impl Checkpoint {
         entry.copy_to(backend, storage)
     }
 
-    /// Refuses states and step counts of parameters that the manifest does not know.
-    pub(crate) fn refuse_other_states(&self, manifest: &OptimizerManifest) -> Result<()> {
-        if let Some(name) = self.steps.keys().find(|name| !manifest.params.contains_key(*name)) {
+    /// Refuses step counts of parameters that are not `known`, and states that are not `expected`.
+    pub(crate) fn refuse_others(
+        &self,
+        known: impl Fn(&str) -> bool,
+        expected: impl Fn(&str, &str) -> bool,
+    ) -> Result<()> {
+        if let Some(name) = self.steps.keys().find(|name| !known(name)) {
             return Err(Error::Mismatch(format!(
                 "step/{name} is of a parameter that its manifest does not know"
             )));
         }
-        for key in self.tensors.keys().filter_map(|key| key.strip_prefix("state/")) {
-            let known = key.rsplit_once('/').is_some_and(|(param, _)| manifest.params.contains_key(param));
-            if !known {
+        let states = self.tensors.keys().filter_map(|key| key.strip_prefix("state/"));
+        for state in states {
+            if !state.rsplit_once('/').is_some_and(|(param, state)| expected(param, state)) {
                 return Err(Error::Mismatch(format!(
-                    "state/{key} is of a parameter that its manifest does not know"
+                    "state/{state} is not expected: the parameter has no such state"
                 )));
             }
         }

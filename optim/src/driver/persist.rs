@@ -45,7 +45,12 @@ impl Driver {
             let slot = self.load_slot(checkpoint, &algorithms, name, param)?;
             loaded.push(slot);
         }
-        checkpoint.refuse_other_states(manifest)?;
+        checkpoint.refuse_others(
+            |param| loaded.get(param).is_some(),
+            |param, state| {
+                loaded.get(param).is_some_and(|slot| slot.states.iter().any(|(name, _)| *name == state))
+            },
+        )?;
         let report = LoadReport { matched: loaded.len() };
         self.slots = loaded;
         for (group, algorithm) in self.groups.iter_mut().zip(algorithms) {

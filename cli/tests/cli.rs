@@ -1,5 +1,6 @@
 //! The command line, from outside: output, exit codes, files.
 
+#[path = "../../tests/common/mod.rs"]
 mod common;
 
 use assert_cmd::Command;
@@ -13,30 +14,12 @@ use serde_json::Value;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::OnceLock;
 use std::time::Duration;
 
-/// The binary, of the profile that this test is of. It is another package's, so cargo does not build it for this
-/// test: it is built here, which is nothing to do if it is there already.
-fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let test = std::env::current_exe().unwrap();
-        let profile = test.ancestors().nth(2).unwrap();
-        let mut cargo = std::process::Command::new(env!("CARGO"));
-        cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--quiet", "--package", "fallline-cli"]);
-        cargo.arg("--target-dir").arg(profile.parent().unwrap());
-        match profile.file_name().unwrap().to_str().unwrap() {
-            "debug" => {}
-            name => drop(cargo.args(["--profile", name])),
-        }
-        assert!(cargo.status().unwrap().success(), "fallline-cli does not build");
-        profile.join(format!("fallline{}", std::env::consts::EXE_SUFFIX))
-    })
-}
+const BINARY: &str = env!("CARGO_BIN_EXE_fallline");
 
 fn fallline() -> Command {
-    let mut command = Command::new(binary());
+    let mut command = Command::new(BINARY);
     command.env_remove("FALLLINE_ISA");
     command
 }
@@ -495,7 +478,7 @@ fn a_run_that_was_stopped_goes_on_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
     let config = config(folder.path(), EPOCHS);
     let train = |run: &Path| {
-        let mut command = std::process::Command::new(binary());
+        let mut command = std::process::Command::new(BINARY);
         command.env_remove("FALLLINE_ISA").args(["train", "--config"]).arg(&config).arg("--out").arg(run);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         command
@@ -555,7 +538,7 @@ fn a_run_that_was_stopped_goes_on_bit_for_bit() {
 #[test]
 fn a_reader_that_goes_away_is_no_failure() {
     for arguments in [&["list"][..], &["list", "--json"], &["describe", "AdamW"], &["--help"]] {
-        let mut command = std::process::Command::new(binary());
+        let mut command = std::process::Command::new(BINARY);
         let mut child =
             command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
