@@ -7,7 +7,7 @@ use core::ops::{Add, Div, Mul, Neg, Sub};
 ///
 /// A value is many elements at once: a SIMD register, one number (the reference), or a symbol that
 /// stands for them ([`Expr`](crate::Expr)). Every operation is exact IEEE 754: `+ - * /` and
-/// [`sqrt`](Lane::sqrt) are correctly rounded, the others are defined below down to their treatment of
+/// [`sqrt`](Arithmetic::sqrt) are correctly rounded, the others are defined below down to their treatment of
 /// NaN. There is no fused multiply-add, so that every lane gives the same bits.
 ///
 /// Literals are written as plain `f64` on either side of an operator (`1.0 - x`).

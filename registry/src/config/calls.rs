@@ -185,6 +185,7 @@ impl Interpreter<'_> {
                 let Obj::Seq(more) = more.obj else {
                     return Err(self.expected(at, "a list for `extend`", more.obj.type_name()));
                 };
+                self.whole(&Obj::Seq(more))?;
                 let items = self.heap.seq(more).items.clone();
                 self.heap.charge(items.len(), &self.at(at))?;
                 self.heap.seq_mut(*id).items.extend(items);

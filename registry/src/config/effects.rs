@@ -196,7 +196,12 @@ impl Effects<'_> {
                 Tok::Op(":") if depth == 0 => begin = i + 1,
                 Tok::Op(":=") => self.bind(&tokens[i.saturating_sub(1)..i]),
                 Tok::Op(op) if depth == 0 && is_assignment(op) => {
+                    let bound = self.skipped.bound.len();
                     self.bind(&tokens[begin..i]);
+                    if op != "=" {
+                        // In place, if it is a list or dict.
+                        self.skipped.touched.extend_from_slice(&self.skipped.bound[bound..]);
+                    }
                     begin = i + 1;
                 }
                 Tok::Name(ref word) if word == "as" => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::ast::*;
 use super::error::ConfigError;
 use super::eval::{Outcome, at_of};
-use super::heap::{Entry, Fault, Fields, Heap, Item, MapId, Obj};
+use super::heap::{Entry, Fault, Fields, Heap, Item, MapId, Obj, SeqId};
 use super::lex::Span;
 use super::number::Op;
 use super::value::Position;
@@ -253,16 +253,7 @@ impl<'a> Interpreter<'a> {
                 self.heap.poison(&old, fault);
                 Err(fault.clone())
             }
-            (Ok(Obj::Seq(a)), Obj::Seq(b)) if op == Op::Add && !self.heap.seq(a).tuple => {
-                let more = self.whole(&new.obj).and_then(|()| {
-                    let more = self.heap.seq(*b).items.clone();
-                    self.heap.charge(more.len(), &new.at).map(|()| more)
-                });
-                more.map(|more| {
-                    self.heap.seq_mut(a).items.extend(more);
-                    Obj::Seq(a)
-                })
-            }
+            (Ok(Obj::Seq(a)), _) if !self.heap.seq(a).tuple => self.grow(a, op, &new, at),
             (Ok(old), new) => self.binary(op, &old, new, at),
         };
         let obj = result.unwrap_or_else(|fault| {
@@ -270,6 +261,31 @@ impl<'a> Interpreter<'a> {
             Obj::Poison(fault)
         });
         self.assign(target, Item { obj, at: new.at })
+    }
+
+    /// `+=` and `*=` of a list: in place, so that whoever shares the list sees it.
+    fn grow(&mut self, id: SeqId, op: Op, new: &Item, at: Span) -> Outcome<Obj> {
+        let list = Obj::Seq(id);
+        let grown = match (op, &new.obj) {
+            (Op::Add, Obj::Seq(other)) => {
+                self.whole(&list).and_then(|()| self.whole(&new.obj)).and_then(|()| {
+                    let more = self.heap.seq(*other).items.clone();
+                    self.heap.charge(more.len(), &new.at)?;
+                    self.heap.seq_mut(id).items.extend(more);
+                    Ok(())
+                })
+            }
+            _ => self.binary(op, &list, &new.obj, at).map(|result| {
+                if let Obj::Seq(result) = result {
+                    self.heap.seq_mut(id).items = self.heap.seq(result).items.clone();
+                }
+            }),
+        };
+        if let Err(fault) = grown {
+            self.heap.poison(&list, &fault);
+            return Err(fault);
+        }
+        Ok(list)
     }
 
     fn delete(&mut self, target: &Target) -> Result<(), ConfigError> {
