@@ -17,9 +17,15 @@
 //!   `del`, and `.update`, `.append`, `.extend`, `.pop`, `.get`, `.copy`. Lists and dicts are shared between names
 //!   as in Python;
 //! - `_base_ = "file.py"` or a list of files; then `_base_.x`, `{{_base_.x}}` (also in quotes) for what is in them,
-//!   and changes of `_base_.x` itself;
+//!   and changes of `_base_.x` itself (a dict from there behaves as MMEngine's: `.update` merges dicts into dicts,
+//!   what is put into it is copied);
 //! - in strings, `{{fileDirname}}`, `{{fileBasename}}`, `{{fileBasenameNoExtension}}`, `{{fileExtname}}`; anywhere,
 //!   `{{$VARIABLE:default}}` for an environment variable.
+//!
+//! # What is passed over
+//! Whatever a statement that is not understood may bind or change counts as not understood from there on:
+//! the names it assigns, what it calls a method on or hands to a function, also under other names. A file
+//! that is no Python at all (a string or bracket without its end, a line that is no statement) is refused.
 //!
 //! # Bounds
 //! Values 64 deep, 4 MiB of text a file, 512 files, a million values an entry: more is an error, so that

@@ -86,6 +86,15 @@ impl<'a> Interpreter<'a> {
             StatementKind::Delete(targets) => targets.iter().try_for_each(|target| self.delete(target))?,
             StatementKind::Evaluate(expr) => self.evaluate(expr)?,
             StatementKind::Import(import) => self.import(import, statement.at),
+            // Not even Python, and no name is bound that the error could go with.
+            StatementKind::Skipped(Skipped {
+                error: error @ ConfigError::Syntax { .. },
+                bound,
+                imports,
+                ..
+            }) if bound.is_empty() && imports.is_empty() => {
+                return Err(error.clone());
+            }
             StatementKind::Skipped(skipped) => self.skip(skipped, statement.at),
         }
         let at = self.at(statement.at);
