@@ -8,7 +8,7 @@ use crate::pool::Pool;
 use core::mem::MaybeUninit;
 use fallline_core::backend::{MAX_OPERANDS, Pass, View};
 use fallline_core::sums::{ACCUMULATORS, SEGMENT, STEP, fold, segments};
-use fallline_core::{Compute, Device, Error, Format, Kernel, Result};
+use fallline_core::{Compute, Device, Error, Format, Kernel, Operand, Result, Role};
 
 /// Elements that are decoded at once into scratch, where an operand is not stored as it is computed: a
 /// block of all operands stays in the first-level cache. A step of a sum, so that sums line up.
@@ -179,6 +179,7 @@ fn lay_rows<T: Compiled>(
 /// Everything that the work on a chunk needs, shared by the threads.
 struct Work<'a, T> {
     entry: Entry<T>,
+    bf16_entry: Option<Entry<T>>,
     isa: Isa,
     kernel: &'a Kernel,
     plan: &'a CpuPlan,
@@ -212,7 +213,8 @@ fn execute<T: Compiled + Coded>(
     rows: &[T],
 ) {
     let partials = Partials(plan.partials.as_mut_ptr());
-    let work = Work { entry: T::entry(entries, isa), isa, kernel, plan, rows, partials };
+    let (entry, bf16_entry) = (T::entry(entries, isa), T::bf16_entry(entries, isa));
+    let work = Work { entry, bf16_entry, isa, kernel, plan, rows, partials };
     let chunks = &work.plan.chunks;
     if chunks.total_elements <= INLINE || pool.threads() == 1 {
         chunks.list.iter().for_each(|chunk| run_chunk(&work, chunk));
@@ -231,30 +233,36 @@ fn run_chunk<T: Compiled + Coded>(work: &Work<'_, T>, chunk: &Chunk) {
     let row = &work.rows[work.plan.tensors[chunk.tensor].1 * width..][..width];
     let first_segment = work.plan.chunks.segments[chunk.tensor] + chunk.start / SEGMENT;
     let native = T::COMPUTE.format();
-    if stored.iter().any(|operand| operand.format != native) {
+    let halved = |operand: &Operand| matches!(operand.role, Role::Param | Role::Grad);
+    let pairs = || kernel.operands.iter().zip(stored);
+    let entry = if stored.iter().all(|stored| stored.format == native) {
+        work.entry
+    } else if let Some(entry) = work.bf16_entry
+        && pairs().all(|(o, s)| s.format == if halved(o) { Format::Bf16 } else { native })
+    {
+        entry
+    } else {
         return run_decoded(work, chunk, stored, row, first_segment);
-    }
+    };
 
     let mut addresses = [core::ptr::null_mut::<T>(); MAX_OPERANDS];
     for (address, operand) in addresses.iter_mut().zip(stored) {
         // SAFETY: the chunk lies within the tensor, whose memory was checked.
-        *address = unsafe { operand.address.cast::<T>().add(chunk.start) };
+        *address = unsafe { operand.address.add(chunk.start * operand.format.bytes()) }.cast();
     }
     if kernel.sums.is_empty() {
         // SAFETY: the addresses are those of `chunk.elements` elements each, borrowed for the pass, the
         // written ones mutably; the machine has the instruction set (checked when it was chosen).
-        return unsafe {
-            (work.entry)(row.as_ptr(), addresses.as_ptr(), chunk.elements, core::ptr::null_mut())
-        };
+        return unsafe { entry(row.as_ptr(), addresses.as_ptr(), chunk.elements, core::ptr::null_mut()) };
     }
     let mut accumulators = Accumulators::<T>::new(kernel.sums.len());
     for (k, start) in (0..chunk.elements).step_by(SEGMENT).enumerate() {
         let elements = SEGMENT.min(chunk.elements - start);
         // SAFETY: as above; the accumulators hold a row for each sum, and this is at most a segment.
-        unsafe { (work.entry)(row.as_ptr(), addresses.as_ptr(), elements, accumulators.start()) };
-        for address in &mut addresses[..count] {
+        unsafe { entry(row.as_ptr(), addresses.as_ptr(), elements, accumulators.start()) };
+        for (address, operand) in addresses.iter_mut().zip(stored) {
             // SAFETY: at most one past the last element.
-            *address = unsafe { address.add(elements) };
+            *address = unsafe { address.byte_add(elements * operand.format.bytes()) };
         }
         accumulators.finish(work, first_segment + k);
     }

@@ -1,11 +1,11 @@
 //! What is compiled for each rule: one loop over elements for each instruction set and compute type.
 
 use crate::isa::Isa;
-use crate::lane::{Number, Register, Wide32, Wide64};
+use crate::lane::{Number, Register, WIDEST, Wide32, Wide64};
 #[cfg(target_arch = "x86_64")]
 use crate::lane::{Ymm32, Ymm64, Zmm32, Zmm64};
 use fallline_core::sums::{ACCUMULATORS, QUARTERS, STEP};
-use fallline_core::{Array, Compute, Kernel, Link, Literal, Rule, Scalar, apply};
+use fallline_core::{Array, Compute, Kernel, Link, Literal, Role, Rule, Scalar, apply};
 
 /// A compiled rule. The arguments:
 ///
@@ -20,6 +20,8 @@ pub(crate) type Entry<T> =
 pub(crate) struct Entries {
     f32: [Entry<f32>; 4],
     f64: [Entry<f64>; 4],
+    /// Parameter and gradient stored as bfloat16, the states as computed: the usual mixture needs no scratch.
+    bf16: [Option<Entry<f32>>; 4],
 }
 
 /// An address that may be kept in a rule's own arrays.
@@ -37,6 +39,8 @@ pub(crate) trait Compiled: Number {
     const COMPUTE: Compute;
     /// The entry for an instruction set.
     fn entry(entries: &Entries, isa: Isa) -> Entry<Self>;
+    /// The entry for parameters and gradients stored as bfloat16, where there is one.
+    fn bf16_entry(entries: &Entries, isa: Isa) -> Option<Entry<Self>>;
 }
 
 impl Compiled for f32 {
@@ -44,12 +48,18 @@ impl Compiled for f32 {
     fn entry(entries: &Entries, isa: Isa) -> Entry<f32> {
         entries.f32[isa as usize]
     }
+    fn bf16_entry(entries: &Entries, isa: Isa) -> Option<Entry<f32>> {
+        entries.bf16[isa as usize]
+    }
 }
 
 impl Compiled for f64 {
     const COMPUTE: Compute = Compute::F64;
     fn entry(entries: &Entries, isa: Isa) -> Entry<f64> {
         entries.f64[isa as usize]
+    }
+    fn bf16_entry(_: &Entries, _: Isa) -> Option<Entry<f64>> {
+        None
     }
 }
 
@@ -70,31 +80,43 @@ impl<R: Rule> Linked<R> {
 
     #[cfg(target_arch = "x86_64")]
     const ENTRIES: Entries = Entries {
-        f32: [elements::<R, Scalar<f32>>, elements::<R, Wide32>, avx2::<R, Ymm32>, avx512::<R, Zmm32>],
-        f64: [elements::<R, Scalar<f64>>, elements::<R, Wide64>, avx2::<R, Ymm64>, avx512::<R, Zmm64>],
+        f32: [
+            elements::<R, Scalar<f32>, false>,
+            elements::<R, Wide32, false>,
+            avx2::<R, Ymm32, false>,
+            avx512::<R, Zmm32, false>,
+        ],
+        f64: [
+            elements::<R, Scalar<f64>, false>,
+            elements::<R, Wide64, false>,
+            avx2::<R, Ymm64, false>,
+            avx512::<R, Zmm64, false>,
+        ],
+        bf16: [None, None, Some(avx2::<R, Ymm32, true>), Some(avx512::<R, Zmm32, true>)],
     };
 
     /// Elsewhere the baseline stands in for the instruction sets that are never available.
     #[cfg(not(target_arch = "x86_64"))]
     const ENTRIES: Entries = Entries {
         f32: [
-            elements::<R, Scalar<f32>>,
-            elements::<R, Wide32>,
-            elements::<R, Wide32>,
-            elements::<R, Wide32>,
+            elements::<R, Scalar<f32>, false>,
+            elements::<R, Wide32, false>,
+            elements::<R, Wide32, false>,
+            elements::<R, Wide32, false>,
         ],
         f64: [
-            elements::<R, Scalar<f64>>,
-            elements::<R, Wide64>,
-            elements::<R, Wide64>,
-            elements::<R, Wide64>,
+            elements::<R, Scalar<f64>, false>,
+            elements::<R, Wide64, false>,
+            elements::<R, Wide64, false>,
+            elements::<R, Wide64, false>,
         ],
+        bf16: [None; 4],
     };
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2")]
-unsafe fn avx2<R: Rule, V: Register>(
+unsafe fn avx2<R: Rule, V: Register, const BF16: bool>(
     scalars: *const V::Number,
     operands: *const *mut V::Number,
     count: usize,
@@ -103,12 +125,12 @@ unsafe fn avx2<R: Rule, V: Register>(
     f64: Literal<V>,
 {
     // SAFETY: the caller's contract is that of `elements`.
-    unsafe { elements::<R, V>(scalars, operands, count, accumulators) }
+    unsafe { elements::<R, V, BF16>(scalars, operands, count, accumulators) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2")]
-unsafe fn avx512<R: Rule, V: Register>(
+unsafe fn avx512<R: Rule, V: Register, const BF16: bool>(
     scalars: *const V::Number,
     operands: *const *mut V::Number,
     count: usize,
@@ -117,7 +139,7 @@ unsafe fn avx512<R: Rule, V: Register>(
     f64: Literal<V>,
 {
     // SAFETY: the caller's contract is that of `elements`.
-    unsafe { elements::<R, V>(scalars, operands, count, accumulators) }
+    unsafe { elements::<R, V, BF16>(scalars, operands, count, accumulators) }
 }
 
 /// The one loop: loads every operand of a register of elements, runs the rule, stores what it writes, and
@@ -129,7 +151,7 @@ unsafe fn avx512<R: Rule, V: Register>(
 /// `accumulators` holds a row for each sum, and with sums `count` is at most a segment. The CPU has the
 /// instruction set of `V`.
 #[inline(always)]
-unsafe fn elements<R: Rule, V: Register>(
+unsafe fn elements<R: Rule, V: Register, const BF16: bool>(
     scalars: *const V::Number,
     operands: *const *mut V::Number,
     count: usize,
@@ -149,7 +171,7 @@ unsafe fn elements<R: Rule, V: Register>(
         // SAFETY: there is an address for each operand.
         *address = Address(unsafe { *operands.add(k) });
     }
-    let pass = Registers::<R, V> { grad_scale, values, addresses };
+    let pass = Registers::<R, V, BF16> { grad_scale, values, addresses };
 
     let mut i = 0;
     if R::SUMS.is_empty() {
@@ -200,7 +222,7 @@ where
 }
 
 /// A rule with its scalars in registers, at the start of its operands.
-struct Registers<R: Rule, V: Register>
+struct Registers<R: Rule, V: Register, const BF16: bool>
 where
     f64: Literal<V>,
 {
@@ -213,10 +235,68 @@ where
     clippy::needless_range_loop,
     reason = "plain indices: the closures of iterators are not always inlined"
 )]
-impl<R: Rule, V: Register> Registers<R, V>
+impl<R: Rule, V: Register, const BF16: bool> Registers<R, V, BF16>
 where
     f64: Literal<V>,
 {
+    /// Whether operand `k` is stored as bfloat16.
+    #[inline(always)]
+    const fn halved(k: usize) -> bool {
+        BF16 && matches!(R::OPERANDS[k].role, Role::Param | Role::Grad)
+    }
+
+    /// # Safety
+    /// `LANES` elements from `i` are at the address of operand `k`; the CPU has the instruction set of `V`.
+    #[inline(always)]
+    unsafe fn load(&self, k: usize, address: *mut V::Number, i: usize) -> V {
+        // SAFETY: the caller's contract.
+        unsafe {
+            if Self::halved(k) { V::load_bf16(address.cast::<u16>().add(i)) } else { V::load(address.add(i)) }
+        }
+    }
+
+    /// # Safety
+    /// As for `load`, and they may be written.
+    #[inline(always)]
+    unsafe fn store(&self, k: usize, x: V, address: *mut V::Number, i: usize) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            if Self::halved(k) { x.store_bf16(address.cast::<u16>().add(i)) } else { x.store(address.add(i)) }
+        }
+    }
+
+    /// # Safety
+    /// As for `load`, with `count < LANES` elements.
+    #[inline(always)]
+    unsafe fn load_first(&self, k: usize, address: *mut V::Number, i: usize, count: usize) -> V {
+        if !Self::halved(k) {
+            // SAFETY: the caller's contract.
+            return unsafe { V::load_first(address.add(i), count) };
+        }
+        let mut stored = [0u16; WIDEST];
+        // SAFETY: the caller's contract, and `count` is within the widest register.
+        unsafe {
+            core::ptr::copy_nonoverlapping(address.cast::<u16>().add(i), stored.as_mut_ptr(), count);
+            V::load_bf16(stored.as_ptr())
+        }
+    }
+
+    /// # Safety
+    /// As for `load_first`, and they may be written.
+    #[inline(always)]
+    unsafe fn store_first(&self, k: usize, x: V, address: *mut V::Number, i: usize, count: usize) {
+        if !Self::halved(k) {
+            // SAFETY: the caller's contract.
+            return unsafe { x.store_first(address.add(i), count) };
+        }
+        let mut stored = [0u16; WIDEST];
+        // SAFETY: the caller's contract, and `count` is within the widest register.
+        unsafe {
+            x.store_bf16(stored.as_mut_ptr());
+            core::ptr::copy_nonoverlapping(stored.as_ptr(), address.cast::<u16>().add(i), count);
+        }
+    }
+
     /// Updates a register of elements, and returns its terms of the sums.
     ///
     /// # Safety
@@ -227,13 +307,13 @@ where
         let mut x = R::Operands::fill(self.grad_scale);
         for k in 0..R::OPERANDS.len() {
             // SAFETY: the caller's contract.
-            x.as_mut()[k] = unsafe { V::load(addresses[k].0.add(i)) };
+            x.as_mut()[k] = unsafe { self.load(k, addresses[k].0, i) };
         }
         let terms = apply::<R, V>(self.grad_scale, &self.values, &mut x);
         for k in 0..R::OPERANDS.len() {
             if R::OPERANDS[k].written {
                 // SAFETY: the caller's contract.
-                unsafe { x.as_ref()[k].store(addresses[k].0.add(i)) };
+                unsafe { self.store(k, x.as_ref()[k], addresses[k].0, i) };
             }
         }
         terms
@@ -249,13 +329,13 @@ where
         let mut x = R::Operands::fill(self.grad_scale);
         for k in 0..R::OPERANDS.len() {
             // SAFETY: the caller's contract.
-            x.as_mut()[k] = unsafe { V::load_first(addresses[k].0.add(i), count) };
+            x.as_mut()[k] = unsafe { self.load_first(k, addresses[k].0, i, count) };
         }
         let terms = apply::<R, V>(self.grad_scale, &self.values, &mut x);
         for k in 0..R::OPERANDS.len() {
             if R::OPERANDS[k].written {
                 // SAFETY: the caller's contract.
-                unsafe { x.as_ref()[k].store_first(addresses[k].0.add(i), count) };
+                unsafe { self.store_first(k, x.as_ref()[k], addresses[k].0, i, count) };
             }
         }
         terms

@@ -10,7 +10,7 @@ pub(crate) use portable::{Wide32, Wide64};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Ymm32, Ymm64, Zmm32, Zmm64};
 
-use fallline_core::{Lane, Literal, Scalar};
+use fallline_core::{Lane, Literal, Scalar, codec};
 
 /// The type in which a kernel calculates.
 pub(crate) trait Number: bytemuck::Pod + Send + Sync + Default {
@@ -44,7 +44,7 @@ number!(f32);
 number!(f64);
 
 /// The widest register, in elements.
-const WIDEST: usize = 16;
+pub(crate) const WIDEST: usize = 16;
 
 /// A lane that is a register of `LANES` numbers.
 ///
@@ -82,6 +82,38 @@ where
         unsafe {
             core::ptr::copy_nonoverlapping(from, buffer.as_mut_ptr(), count);
             Self::load(buffer.as_ptr())
+        }
+    }
+
+    /// Loads `LANES` elements that are stored as bfloat16.
+    ///
+    /// # Safety
+    /// `from` is valid for reading them, at any alignment.
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> Self {
+        let mut buffer = [Self::Number::default(); WIDEST];
+        for (i, number) in buffer[..Self::LANES].iter_mut().enumerate() {
+            // SAFETY: the caller vouches for `from`.
+            let bits = unsafe { from.add(i).read_unaligned() };
+            *number = Self::Number::from_f64(f64::from(codec::f32_from_bf16(bits)));
+        }
+        // SAFETY: the buffer holds the widest register.
+        unsafe { Self::load(buffer.as_ptr()) }
+    }
+
+    /// Rounds `LANES` elements to bfloat16.
+    ///
+    /// # Safety
+    /// `to` is valid for writing them, at any alignment.
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut u16) {
+        let mut buffer = [Self::Number::default(); WIDEST];
+        // SAFETY: the buffer holds the widest register, and the caller vouches for `to`.
+        unsafe {
+            self.store(buffer.as_mut_ptr());
+            for (i, number) in buffer[..Self::LANES].iter().enumerate() {
+                to.add(i).write_unaligned(codec::bf16_from_f64(number.to_f64()));
+            }
         }
     }
 
@@ -132,6 +164,7 @@ macro_rules! register {
         select($m:ident) $select:expr;
         memory($p:ident) load $load:expr; store $store:expr;
         $(first($count:ident) load $load_first:expr; store $store_first:expr;)?
+        $(bf16($q:ident) load $load_bf16:expr; store $store_bf16:expr;)?
     ) => {
         $(#[$meta])*
         #[derive(Clone, Copy)]
@@ -186,6 +219,19 @@ macro_rules! register {
                 let $a = self.0;
                 // SAFETY: the caller vouches for the memory and the instruction set.
                 unsafe { $store_first }
+            }
+            )?
+            $(
+            #[inline(always)]
+            unsafe fn load_bf16($q: *const u16) -> Self {
+                // SAFETY: the caller vouches for the memory and the instruction set.
+                $name(unsafe { $load_bf16 })
+            }
+            #[inline(always)]
+            unsafe fn store_bf16(self, $q: *mut u16) {
+                let $a = self.0;
+                // SAFETY: the caller vouches for the memory and the instruction set.
+                unsafe { $store_bf16 }
             }
             )?
         }

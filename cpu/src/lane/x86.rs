@@ -13,6 +13,7 @@ register! {
     negate _mm256_xor_ps(_mm256_set1_ps(-0.0), a); sqrt _mm256_sqrt_ps(a); abs _mm256_andnot_ps(_mm256_set1_ps(-0.0), a);
     select(m) _mm256_blendv_ps(b, a, m);
     memory(p) load _mm256_loadu_ps(p); store _mm256_storeu_ps(p, a);
+    bf16(q) load widen256(q); store narrow256(a, q);
 }
 
 register! {
@@ -38,6 +39,7 @@ register! {
     select(m) _mm512_mask_blend_ps(m, b, a);
     memory(p) load _mm512_loadu_ps(p); store _mm512_storeu_ps(p, a);
     first(count) load _mm512_maskz_loadu_ps((1 << count) - 1, p); store _mm512_mask_storeu_ps(p, (1 << count) - 1, a);
+    bf16(q) load widen512(q); store narrow512(a, q);
 }
 
 register! {
@@ -51,4 +53,69 @@ register! {
     select(m) _mm512_mask_blend_pd(m, b, a);
     memory(p) load _mm512_loadu_pd(p); store _mm512_storeu_pd(p, a);
     first(count) load _mm512_maskz_loadu_pd((1 << count) - 1, p); store _mm512_mask_storeu_pd(p, (1 << count) - 1, a);
+}
+
+/// Eight bfloat16 to singles: their bits are the upper halves.
+///
+/// # Safety
+/// `from` holds eight; the CPU has AVX2.
+#[inline(always)]
+unsafe fn widen256(from: *const u16) -> __m256 {
+    // SAFETY: the caller's contract.
+    unsafe {
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()))))
+    }
+}
+
+/// Eight singles to the nearest bfloat16, as `codec::bf16_from_f32` has it.
+///
+/// # Safety
+/// `to` has room for eight; the CPU has AVX2.
+#[inline(always)]
+unsafe fn narrow256(x: __m256, to: *mut u16) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let bits = _mm256_castps_si256(x);
+        let upper = _mm256_srli_epi32::<16>(bits);
+        let odd = _mm256_and_si256(upper, _mm256_set1_epi32(1));
+        let bias = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+        let rounded = _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, bias));
+        let quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
+        let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
+        let result = _mm256_blendv_epi8(rounded, quiet, nan);
+        // Packing works within halves: bring their results together.
+        let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(result, result));
+        _mm_storeu_si128(to.cast(), _mm256_castsi256_si128(packed));
+    }
+}
+
+/// Sixteen bfloat16 to singles.
+///
+/// # Safety
+/// `from` holds sixteen; the CPU has AVX-512.
+#[inline(always)]
+unsafe fn widen512(from: *const u16) -> __m512 {
+    // SAFETY: the caller's contract.
+    unsafe {
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()))))
+    }
+}
+
+/// Sixteen singles to the nearest bfloat16, as `codec::bf16_from_f32` has it.
+///
+/// # Safety
+/// `to` has room for sixteen; the CPU has AVX-512.
+#[inline(always)]
+unsafe fn narrow512(x: __m512, to: *mut u16) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let bits = _mm512_castps_si512(x);
+        let upper = _mm512_srli_epi32::<16>(bits);
+        let odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
+        let bias = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+        let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(bits, bias));
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x);
+        let result = _mm512_mask_or_epi32(rounded, nan, upper, _mm512_set1_epi32(0x40));
+        _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(result));
+    }
 }
