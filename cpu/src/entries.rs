@@ -115,7 +115,7 @@ impl<R: Rule> Linked<R> {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c,bmi1,bmi2")]
+#[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn avx2<R: Rule, V: Register, const BF16: bool>(
     scalars: *const V::Number,
     operands: *const *mut V::Number,
@@ -129,7 +129,7 @@ unsafe fn avx2<R: Rule, V: Register, const BF16: bool>(
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi1,bmi2")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 unsafe fn avx512<R: Rule, V: Register, const BF16: bool>(
     scalars: *const V::Number,
     operands: *const *mut V::Number,
