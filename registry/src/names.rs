@@ -34,7 +34,7 @@ impl Entry {
         }
     }
 
-    /// Bytes of state for each parameter element in the given compute type's storage.
+    /// Bytes of state for each parameter element, with the defaults and states in `f32`.
     pub fn state_bytes(&self) -> f64 {
         4.0 * self.defaults().states().count() as f64
     }
