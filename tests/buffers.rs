@@ -323,3 +323,68 @@ fn a_parameter_that_changes_its_compute_type_is_refused() {
     run(&mut optimizer, &mut tensors, 1..2);
     assert_eq!(optimizer.params()[0].steps, 2);
 }
+
+/// Small tensors that lie end to end are stepped as one; where a group with another rate lies between them, or
+/// one has no gradient, they are not.
+#[test]
+fn neighbours_in_one_buffer_are_the_same() {
+    let lengths = [3usize, 1000, 0, 17, 1, 640, 2048, 5];
+    let total = lengths.iter().sum();
+    let (values, grads) = draw(total);
+    let names: Vec<String> = (0..lengths.len()).map(|i| format!("p{i}")).collect();
+    for (text, lonely) in ONE_EACH.iter().flat_map(|text| [(text, None), (text, Some("p3"))]) {
+        let made = || {
+            let mut optimizer = build(text);
+            let quick = optimizer.get(0, "lr").map(|lr| fallline::Value::Float(2.0 * lr.as_f64().unwrap()));
+            if let (Some(name), Some(lr)) = (lonely, quick) {
+                optimizer.add_group(move |other| other == name, &[("lr", lr)]).unwrap();
+            }
+            optimizer
+        };
+        let cut = |flat: &[f32]| -> Vec<Vec<f32>> {
+            let mut start = 0;
+            let next = |&n: &usize| {
+                start += n;
+                flat[start - n..start].to_vec()
+            };
+            lengths.iter().map(next).collect()
+        };
+
+        let mut owned = cut(&values);
+        let (mut reference, mut flat) = (made(), values.clone());
+        let mut sliced = made();
+        let backend = sliced.backend().clone();
+        let mut tensors = EngineTensor::side_by_side(&backend, Format::F32, lengths.map(|n| [n])).unwrap();
+        for (tensor, value) in tensors.iter_mut().zip(cut(&values)) {
+            tensor.as_mut_slice::<f32>().unwrap().copy_from_slice(&value);
+        }
+        let mut on_engine = made();
+        for (t, grad) in grads.iter().enumerate() {
+            let cut_grads = cut(grad);
+            let present = |i: usize| (t != 1 || i != 4).then(|| &cut_grads[i]);
+            let mut bindings: Vec<Binding<'_>> = (owned.iter_mut().enumerate())
+                .map(|(i, value)| param(&names[i], value, present(i)))
+                .collect();
+            reference.step(&mut bindings).unwrap();
+
+            let (mut rest, mut rest_grad) = (&mut flat[..], &grad[..]);
+            let mut bindings = Vec::new();
+            for (i, &n) in lengths.iter().enumerate() {
+                let (value, own);
+                (value, rest) = rest.split_at_mut(n);
+                (own, rest_grad) = rest_grad.split_at(n);
+                bindings.push(param(&names[i], value, present(i).map(|_| own)));
+            }
+            sliced.step(&mut bindings).unwrap();
+
+            let mut bindings: Vec<Binding<'_>> = (tensors.iter_mut().enumerate())
+                .map(|(i, tensor)| param(&names[i], tensor, present(i)))
+                .collect();
+            on_engine.step(&mut bindings).unwrap();
+        }
+        let expected = f32_bits(owned.iter().flatten());
+        assert_eq!(f32_bits(&flat), expected, "{text} {lonely:?}");
+        let of_engine: Vec<f32> = tensors.iter().flat_map(|t| t.to_vec::<f32>().unwrap()).collect();
+        assert_eq!(f32_bits(&of_engine), expected, "{text} {lonely:?} on the engine");
+    }
+}

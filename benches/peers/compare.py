@@ -1,6 +1,6 @@
 """fallline beside what a user would pick instead: rounds taken in turn in one run, medians.
 
-usage: compare.py [--elements N] [--threads N] [--rounds N] [--json FILE] [--only GROUP...]
+usage: compare.py [--elements N] [--threads N] [--rounds N] [--json FILE] [--only NAME...]
 """
 
 import argparse
@@ -18,21 +18,18 @@ WARM_UP = 2
 # take the other side's cores.
 PAUSE = 0.05
 
-# Groups of contenders that take turns: fallline's, and the others with the ratio to reach.
-GROUPS = {
-    "AdamW": (
-        "fallline_adamw",
-        {
-            "torch_adamw_fused": 1.25,
-            "torch_adamw_default": 6.0,
-            "torch_adamw_foreach": None,
-            "deepspeed_cpu_adam": 1.0,
-            "candle_adamw": 30.0,
-        },
-    ),
-    "Lion": ("fallline_lion", {"lion_pytorch": 10.0}),
-    "AdamW, tensors of 1,000": ("fallline_adamw_small", {"torch_adamw_fused_small": 10.0}),
-}
+# Who is compared with what of fallline's, and the ratio to reach. Each pair is measured by itself: what
+# allocates gigabytes in every step (candle, torch without `fused`) slows the steps after it, whoever takes them.
+PAIRS = [
+    ("fallline_adamw", "torch_adamw_fused", 1.25),
+    ("fallline_adamw", "deepspeed_cpu_adam", 1.0),
+    ("fallline_adamw", "torch_adamw_default", 6.0),
+    ("fallline_adamw", "torch_adamw_foreach", None),
+    ("fallline_adamw", "candle_adamw", 30.0),
+    ("fallline_lion", "lion_pytorch", 10.0),
+    ("fallline_adamw_small", "torch_adamw_fused_small", 10.0),
+]
+# Elements in all of the `_small` contenders: tensors of 1,000.
 SMALL_ELEMENTS = 10_000_000
 
 
@@ -86,7 +83,8 @@ def main():
     parser.add_argument("--elements", type=lambda text: int(float(text)), default=1 << 26)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS), metavar="GROUP")
+    names = [other for _, other, _ in PAIRS]
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
 
@@ -99,36 +97,27 @@ def main():
         return rust if name.startswith(("fallline", "candle")) else python
 
     rows = []
-    for group in args.only:
-        ours, others = GROUPS[group]
+    print(f"{'ns/element':>34}{'fallline':>10}{'ratio':>8}{'goal':>7}   version, elements, threads")
+    for ours, other, goal in PAIRS:
+        if other not in args.only:
+            continue
         elements = SMALL_ELEMENTS if ours.endswith("_small") else args.elements
-        seconds, versions, failed = measure(side_of, [ours, *others], elements, args.rounds)
-        for name in [ours, *others]:
-            row = {"group": group, "name": name, "elements": elements, "threads": args.threads}
-            if name in failed:
-                rows.append({**row, "failed": failed[name]})
-                continue
-            median = statistics.median(seconds[name])
-            row |= {"version": versions[name], "ns_per_element": median * 1e9 / elements}
-            row |= {"seconds": seconds[name], "goal": others.get(name)}
-            if name != ours and ours in seconds:
-                row["times_fallline"] = median / statistics.median(seconds[ours])
-            rows.append(row)
+        seconds, versions, failed = measure(side_of, [other, ours], elements, args.rounds)
+        row = {"name": other, "beside": ours, "elements": elements, "threads": args.threads, "goal": goal}
+        if failed:
+            rows.append(row | {"failed": failed})
+            print(f"{other:24}  not measured: {'; '.join(failed.values())}")
+            continue
+        theirs, own = (statistics.median(seconds[name]) for name in (other, ours))
+        row |= {"versions": versions, "seconds": seconds, "ratio": theirs / own}
+        rows.append(row)
+        print(
+            f"{other:24}{theirs * 1e9 / elements:10.4f}{own * 1e9 / elements:10.4f}{theirs / own:8.2f}"
+            f"{goal or '':>7}   {versions[other]}, {elements:,}, {args.threads}",
+            flush=True,
+        )
     rust.close()
     python.close()
-
-    print(f"{'':28}{'ns/element':>12}{'× fallline':>12}{'goal':>8}   version")
-    group = None
-    for row in rows:
-        if row["group"] != group:
-            group = row["group"]
-            print(f"{group}: {row['elements']:,} elements, {row['threads']} threads")
-        if "failed" in row:
-            print(f"  {row['name']:26}not measured: {row['failed']}")
-            continue
-        ratio = f"{row['times_fallline']:.2f}" if "times_fallline" in row else ""
-        goal = f"{row['goal']:.2f}" if row["goal"] else ""
-        print(f"  {row['name']:26}{row['ns_per_element']:12.4f}{ratio:>12}{goal:>8}   {row['version']}")
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -31,7 +31,7 @@ pub struct Args {
     /// Elements in all (of the layouts flat and small)
     #[arg(long, default_value_t = 1 << 24, value_parser = clap::value_parser!(u64).range(1..=1 << 33))]
     elements: u64,
-    /// How they are cut into tensors: one, ResNet-50's 161, or tensors of 1,000
+    /// How they are cut into tensors: one, ResNet-50's 161, or tensors of 1,000 with buffers of their own or in flat ones
     #[arg(long, value_enum, default_value_t = Layout::Flat)]
     layout: Layout,
     /// How parameters and gradients are stored: f32 or bf16 (states stay f32)
@@ -73,17 +73,17 @@ pub fn run(args: Args) -> Result<()> {
 /// An element type that can be measured.
 trait Measured: fallline::core::Element {
     /// A binding of buffers of it.
-    fn bind<'a>(name: &'a str, value: &'a mut Vec<Self>, grad: &'a [Self]) -> Binding<'a>;
+    fn bind<'a>(name: &'a str, value: &'a mut [Self], grad: &'a [Self]) -> Binding<'a>;
 }
 
 impl Measured for f32 {
-    fn bind<'a>(name: &'a str, value: &'a mut Vec<Self>, grad: &'a [Self]) -> Binding<'a> {
+    fn bind<'a>(name: &'a str, value: &'a mut [Self], grad: &'a [Self]) -> Binding<'a> {
         param(name, value, grad)
     }
 }
 
 impl Measured for bf16 {
-    fn bind<'a>(name: &'a str, value: &'a mut Vec<Self>, grad: &'a [Self]) -> Binding<'a> {
+    fn bind<'a>(name: &'a str, value: &'a mut [Self], grad: &'a [Self]) -> Binding<'a> {
         param(name, value, grad)
     }
 }
@@ -164,17 +164,25 @@ fn measure<T: Measured>(
     }
     let names: Vec<String> = (0..shapes.len()).map(|i| format!("tensor{i}")).collect();
     // Values in a range in which no arithmetic is out of the ordinary.
-    let mut values: Vec<Vec<T>> = shapes.iter().map(|&n| vec![T::from_f64(1.0); n]).collect();
-    let grads: Vec<Vec<T>> = shapes
+    let buffers = if args.layout.is_owned() { shapes } else { &[elements][..] };
+    let mut values: Vec<Vec<T>> = buffers.iter().map(|&n| vec![T::from_f64(1.0); n]).collect();
+    let grads: Vec<Vec<T>> = buffers
         .iter()
         .map(|&n| (0..n).map(|i| T::from_f64(0.01 * ((i % 7) as f64 - 3.0))).collect())
         .collect();
-    let mut bindings: Vec<Binding<'_>> = names
-        .iter()
-        .zip(&mut values)
-        .zip(&grads)
-        .map(|((name, value), grad)| T::bind(name, value, grad))
-        .collect();
+    let mut rest = names.iter().zip(shapes);
+    let mut bindings: Vec<Binding<'_>> = Vec::with_capacity(shapes.len());
+    for (mut value, mut grad) in values.iter_mut().map(Vec::as_mut_slice).zip(grads.iter().map(Vec::as_slice))
+    {
+        while !value.is_empty()
+            && let Some((name, &n)) = rest.next()
+        {
+            let (own_value, own_grad);
+            (own_value, value) = value.split_at_mut(n);
+            (own_grad, grad) = grad.split_at(n);
+            bindings.push(T::bind(name, own_value, own_grad));
+        }
+    }
     let mut optimizer = recipe.optimizer(Arc::clone(cpu) as Arc<dyn Backend>);
     let (mut ours, mut floor) = (Vec::new(), Vec::new());
     for _ in 0..=ROUNDS {

@@ -4,6 +4,7 @@ use crate::host::{Slice, SliceMut};
 use crate::{Compute, Format, Kernel, Result, Storage, private::Sealed};
 use core::any::Any;
 use core::fmt;
+use core::marker::PhantomData;
 
 /// The most operands that a rule may have.
 pub const MAX_OPERANDS: usize = 8;
@@ -89,38 +90,76 @@ pub trait Backend: fmt::Debug + Send + Sync + Sealed {
 /// What a backend remembers between passes. Opaque to everyone else.
 pub type Plan = Box<dyn Any + Send>;
 
-/// An operand's memory.
+/// An operand's memory, borrowed for the length of a pass: where its elements are, how many, and how they are
+/// stored. Small, since a step hands over some for each of its tensors.
 #[derive(Debug)]
-#[non_exhaustive]
-pub enum View<'a> {
-    /// Host memory that is only read.
-    Read(Slice<'a>),
-    /// Host memory that may be written.
-    Write(SliceMut<'a>),
-    /// A backend's memory that is only read.
-    ReadStorage(&'a Storage),
-    /// A backend's memory that may be written.
-    WriteStorage(&'a mut Storage),
+pub struct View<'a> {
+    address: usize,
+    len: usize,
+    format: Format,
+    on_host: bool,
+    writable: bool,
+    borrow: PhantomData<&'a mut [u8]>,
 }
 
 impl<'a> View<'a> {
-    /// A backend's memory to read: as host memory, where the host can reach it.
+    /// A backend's memory to read.
     pub fn read(storage: &'a Storage) -> Self {
-        match storage.memory().host() {
-            Some(slice) => View::Read(slice),
-            None => View::ReadStorage(storage),
-        }
+        View::of(storage, false)
     }
 
-    /// A backend's memory to write: as host memory, where the host can reach it.
+    /// A backend's memory to write.
     pub fn write(storage: &'a mut Storage) -> Self {
-        if !storage.on_host() {
-            return View::WriteStorage(storage);
-        }
-        match storage.memory_mut().host_mut() {
-            Some(slice) => View::Write(slice),
-            None => unreachable!("memory that the host can read can be written"),
-        }
+        View::of(storage, true)
+    }
+
+    fn of(storage: &Storage, writable: bool) -> Self {
+        let (address, len, format) = (storage.address(), storage.len(), storage.format());
+        View { address, len, format, on_host: storage.on_host(), writable, borrow: PhantomData }
+    }
+
+    /// The address of the first element: the host's, with exposed provenance, or the device's own.
+    pub fn address(&self) -> usize {
+        self.address
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How the elements are stored.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Whether the host can reach it.
+    pub fn on_host(&self) -> bool {
+        self.on_host
+    }
+
+    /// Whether it may be written.
+    pub fn writable(&self) -> bool {
+        self.writable
+    }
+}
+
+impl<'a> From<Slice<'a>> for View<'a> {
+    fn from(slice: Slice<'a>) -> Self {
+        let (address, len, format) = (slice.address().expose_provenance(), slice.len(), slice.format());
+        View { address, len, format, on_host: true, writable: false, borrow: PhantomData }
+    }
+}
+
+impl<'a> From<SliceMut<'a>> for View<'a> {
+    fn from(mut slice: SliceMut<'a>) -> Self {
+        let (address, len, format) = (slice.address().expose_provenance(), slice.len(), slice.format());
+        View { address, len, format, on_host: true, writable: true, borrow: PhantomData }
     }
 }
 

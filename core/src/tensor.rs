@@ -1,13 +1,15 @@
 //! Memory that a backend owns, and tensors in it.
 
 use crate::host::{Slice, SliceMut};
-use crate::{Backend, Element, Format, Result, Shape};
+use crate::{Backend, Element, Format, Result, Shape, private::Sealed};
 use core::any::Any;
 use core::fmt;
 use std::sync::Arc;
 
 /// A backend's piece of memory, behind a [`Storage`].
-pub trait Memory: Any + Send + Sync + fmt::Debug {
+pub trait Memory: Any + Send + Sync + fmt::Debug + Sealed {
+    /// The address of the first element, which stays: the host's, with exposed provenance, or the device's own.
+    fn address(&self) -> usize;
     /// The elements, where the host can reach them.
     fn host(&self) -> Option<Slice<'_>>;
     /// The elements to write, where the host can reach them.
@@ -19,14 +21,16 @@ pub trait Memory: Any + Send + Sync + fmt::Debug {
 pub struct Storage {
     format: Format,
     len: usize,
+    /// What a pass asks of the memory, kept here since it asks in every step.
     on_host: bool,
+    address: usize,
     memory: Box<dyn Memory>,
 }
 
 impl Storage {
     /// Wraps a backend's memory of `len` elements. Called by backends.
     pub fn new(format: Format, len: usize, memory: Box<dyn Memory>) -> Storage {
-        Storage { format, len, on_host: memory.host().is_some(), memory }
+        Storage { format, len, on_host: memory.host().is_some(), address: memory.address(), memory }
     }
 
     /// How the elements are stored.
@@ -47,6 +51,11 @@ impl Storage {
     /// Whether the host can reach it.
     pub fn on_host(&self) -> bool {
         self.on_host
+    }
+
+    /// The address of its first element, for the device that it is on.
+    pub fn address(&self) -> usize {
+        self.address
     }
 
     /// The backend's own view of it.
@@ -78,6 +87,23 @@ impl Tensor {
         let mut storages = backend.allocate(&[(format, shape.elements())])?;
         let storage = storages.remove(0);
         Ok(Tensor { backend: Arc::clone(backend), storage, shape })
+    }
+
+    /// Tensors of zeros in one piece of memory, one after another: a step over many small ones then reads them
+    /// like one large one.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory), with nothing allocated.
+    pub fn side_by_side(
+        backend: &Arc<dyn Backend>,
+        format: Format,
+        shapes: impl IntoIterator<Item = impl Into<Shape>>,
+    ) -> Result<Vec<Tensor>> {
+        let shapes: Vec<Shape> = shapes.into_iter().map(Into::into).collect();
+        let requests: Vec<(Format, usize)> = shapes.iter().map(|shape| (format, shape.elements())).collect();
+        let storages = if requests.is_empty() { Vec::new() } else { backend.allocate(&requests)? };
+        let tensors = storages.into_iter().zip(shapes);
+        Ok(tensors.map(|(storage, shape)| Tensor { backend: Arc::clone(backend), storage, shape }).collect())
     }
 
     /// A tensor with the elements of `values`, in row-major order.

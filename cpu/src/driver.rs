@@ -6,7 +6,7 @@ use crate::isa::Isa;
 use crate::plan::{Chunk, Chunks};
 use crate::pool::Pool;
 use core::mem::MaybeUninit;
-use fallline_core::backend::{MAX_OPERANDS, Pass, View};
+use fallline_core::backend::{MAX_OPERANDS, Pass, TensorPass, View};
 use fallline_core::sums::{ACCUMULATORS, SEGMENT, STEP, fold, segments};
 use fallline_core::{Compute, Device, Error, Format, Kernel, Operand, Result, Role};
 
@@ -27,16 +27,46 @@ struct Stored {
     format: Format,
 }
 
+impl Stored {
+    /// Whether `next` goes on where the first `elements` of this end.
+    fn ends_at(&self, elements: usize, next: &Stored) -> bool {
+        self.format == next.format
+            && next.address.addr().wrapping_sub(self.address.addr()) == elements * self.format.bytes()
+    }
+}
+
 /// What the CPU remembers between passes.
 #[derive(Debug, Default)]
 pub(crate) struct CpuPlan {
     chunks: Chunks,
-    /// For each tensor, its length and row, then its operands in `stored`.
+    /// For each tensor, or run of tensors that lie end to end, its length and row; its operands in `stored`.
     tensors: Vec<(usize, usize)>,
     stored: Vec<Stored>,
     rows32: Vec<f32>,
     rows64: Vec<f64>,
     partials: Vec<f64>,
+}
+
+impl CpuPlan {
+    /// Takes the last `count` operands as a tensor's. Where each of them begins at the address at which the
+    /// tensor before has ended, and the scalars are the same, the two become one: of a thousand small tensors
+    /// in flat buffers remains one large one.
+    fn add(&mut self, count: usize, tensor: TensorPass, merges: bool) {
+        let (before, own) = self.stored.split_at(self.stored.len() - count);
+        if merges
+            && let Some((elements, row)) = self.tensors.last_mut()
+            && *row == tensor.row
+            && before[before.len() - count..]
+                .iter()
+                .zip(own)
+                .all(|(last, next)| last.ends_at(*elements, next))
+        {
+            *elements += tensor.elements;
+            self.stored.truncate(self.stored.len() - count);
+            return;
+        }
+        self.tensors.push((tensor.elements, tensor.row));
+    }
 }
 
 // SAFETY: the addresses in `stored` are overwritten at the start of each pass and used only during it,
@@ -59,13 +89,15 @@ pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> 
 
     plan.tensors.clear();
     plan.stored.clear();
+    let merges = kernel.sums.is_empty() && kernel.tensor_scalars.is_empty();
     let mut views = [const { None }; MAX_OPERANDS];
+    let mut index = 0;
     while let Some(tensor) = tensors(&mut views) {
-        let index = plan.tensors.len();
-        plan.tensors.push((tensor.elements, tensor.row));
         for (operand, view) in kernel.operands.iter().zip(&mut views) {
             plan.stored.push(check(device, kernel, compute, index, operand, view.take(), tensor.elements)?);
         }
+        plan.add(kernel.operands.len(), tensor, merges);
+        index += 1;
     }
     plan.chunks.prepare(plan.tensors.iter().map(|&(elements, _)| elements), pool.threads());
     if sums.len() != plan.tensors.len() * kernel.sums.len() {
@@ -114,21 +146,19 @@ fn check(
     elements: usize,
 ) -> Result<Stored> {
     let what = || format!("operand {} of tensor {index}", operand.name);
-    let (address, format, len) = match view {
-        Some(View::Write(mut slice)) => (slice.address(), slice.format(), slice.len()),
-        Some(View::Read(slice)) if !operand.written => {
-            (slice.address().cast_mut(), slice.format(), slice.len())
-        }
-        _ => return Err(Error::Unreachable { operation: kernel.name, what: what(), device }),
+    let view = view.filter(|view| view.on_host() && (view.writable() || !operand.written));
+    let Some(view) = view else {
+        return Err(Error::Unreachable { operation: kernel.name, what: what(), device });
     };
-    if len != elements {
-        return Err(Error::Length { operation: kernel.name, what: what(), expected: elements, got: len });
+    let (format, got) = (view.format(), view.len());
+    if got != elements {
+        return Err(Error::Length { operation: kernel.name, what: what(), expected: elements, got });
     }
     if !supported(format, compute) {
         let expected = Format::ALL.map(Format::name).join(", ");
         return Err(Error::Format { operation: kernel.name, what: what(), expected, got: format });
     }
-    Ok(Stored { address, format })
+    Ok(Stored { address: core::ptr::with_exposed_provenance_mut(view.address()), format })
 }
 
 /// The scalars of a pass: rows that tensors share, and a row for each tensor of its own.

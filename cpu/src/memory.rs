@@ -2,12 +2,15 @@
 
 use bytemuck::Zeroable;
 use fallline_core::host::{Slice, SliceMut};
+use fallline_core::private::Sealed;
 use fallline_core::{Device, Error, Format, Memory, Result, Storage};
 use half::{bf16, f16};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Every region starts at a multiple of this: a cache line, and the widest register.
+/// A region of a page and more starts at a multiple of this: a cache line, and the widest register. Smaller
+/// ones lie end to end, so that a pass can take them as one.
 const ALIGNMENT: usize = 64;
 
 /// Regions of a page and more start at page offsets that differ by this from one to the next (a multiple
@@ -15,6 +18,9 @@ const ALIGNMENT: usize = 64;
 /// page offset cost up to a third of the speed of memory: loads wait for stores whose low address bits
 /// they share, and rows of the same memory bank are opened in turn.
 const SKEW: usize = 1344;
+/// Regions of a page and more so far, over all arenas: parameters, gradients and states come from different
+/// ones.
+static REGIONS: AtomicUsize = AtomicUsize::new(1);
 /// Bytes of a page.
 const PAGE: usize = 4096;
 
@@ -72,7 +78,13 @@ impl Region {
     }
 }
 
+impl Sealed for Region {}
+
 impl Memory for Region {
+    fn address(&self) -> usize {
+        self.start().expose_provenance()
+    }
+
     fn host(&self) -> Option<Slice<'_>> {
         Some(match self.format {
             Format::F64 => self.slice::<f64>().into(),
@@ -113,17 +125,15 @@ pub(crate) fn allocate(device: Device, requests: &[(Format, usize)]) -> Result<V
     let mut offsets = Vec::with_capacity(requests.len());
     let mut end = 0usize;
     for &(format, len) in requests {
-        if format.bytes().saturating_mul(len) >= PAGE {
-            let wanted = (offsets.len() + 1) * SKEW % PAGE;
-            end = end.checked_add((wanted + PAGE - end % PAGE) % PAGE).ok_or_else(|| too_much(end))?;
-        }
-        offsets.push(end);
-        end = format
-            .bytes()
-            .checked_mul(len)
-            .and_then(|bytes| bytes.checked_next_multiple_of(ALIGNMENT))
-            .and_then(|bytes| end.checked_add(bytes))
-            .ok_or_else(|| too_much(usize::MAX))?;
+        let bytes = format.bytes().checked_mul(len).ok_or_else(|| too_much(usize::MAX))?;
+        let start = if bytes >= PAGE {
+            let wanted = REGIONS.fetch_add(1, Ordering::Relaxed).wrapping_mul(SKEW) % PAGE;
+            end.checked_add((wanted + PAGE - end % PAGE) % PAGE)
+        } else {
+            end.checked_next_multiple_of(format.bytes())
+        };
+        offsets.push(start.ok_or_else(|| too_much(end))?);
+        end = start.and_then(|start| start.checked_add(bytes)).ok_or_else(|| too_much(usize::MAX))?;
     }
     let bytes = end.checked_add(PAGE).ok_or_else(|| too_much(end))?;
     let layout = Layout::from_size_align(bytes, ALLOCATED).map_err(|_| too_much(bytes))?;

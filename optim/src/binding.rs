@@ -5,44 +5,50 @@ use fallline_core::host::{Slice, SliceMut};
 use fallline_core::{Device, Element, Format, Shape, Tensor};
 use half::{bf16, f16};
 
-/// A parameter's extents, without an allocation for the usual number of dimensions.
-#[derive(Clone, Debug)]
-pub struct Extents {
-    rank: usize,
-    few: [usize; Extents::FEW],
-    many: Box<[usize]>,
+/// The extents of what is bound: a flat slice stands for any shape with as many elements.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Extents<'a> {
+    Flat(usize),
+    Shape(&'a Shape),
 }
 
-impl Extents {
-    /// The most dimensions that are kept in place.
-    const FEW: usize = 4;
-
-    /// The extents, outermost first.
-    pub fn as_slice(&self) -> &[usize] {
-        if self.rank <= Extents::FEW { &self.few[..self.rank] } else { &self.many }
+impl Extents<'_> {
+    fn of(len: usize, shape: Option<&Shape>) -> Extents<'_> {
+        shape.map_or(Extents::Flat(len), Extents::Shape)
     }
 
-    /// The number of elements.
-    pub fn elements(&self) -> usize {
-        self.as_slice().iter().product()
-    }
-}
-
-impl From<&[usize]> for Extents {
-    fn from(extents: &[usize]) -> Self {
-        let mut few = [0; Extents::FEW];
-        let rank = extents.len();
-        if rank <= Extents::FEW {
-            few[..rank].copy_from_slice(extents);
-            return Extents { rank, few, many: Box::default() };
+    /// Whether these stand for `expected`.
+    pub(crate) fn fit(self, expected: &Shape) -> bool {
+        match self {
+            Extents::Shape(shape) if shape.rank() != 1 => shape == expected,
+            _ => self.elements() == expected.elements(),
         }
-        Extents { rank, few, many: extents.into() }
+    }
+
+    /// Whether a gradient of these extents belongs to a parameter of the `other` ones.
+    pub(crate) fn fit_param(self, other: Extents<'_>) -> bool {
+        match other {
+            Extents::Shape(shape) => self.fit(shape),
+            Extents::Flat(len) => {
+                matches!(self, Extents::Flat(own) if own == len) || self.fit(&Shape::from([len]))
+            }
+        }
+    }
+
+    fn elements(self) -> usize {
+        match self {
+            Extents::Flat(len) => len,
+            Extents::Shape(shape) => shape.elements(),
+        }
     }
 }
 
-impl From<&Extents> for Shape {
-    fn from(extents: &Extents) -> Self {
-        Shape::from(extents.as_slice())
+impl From<Extents<'_>> for Shape {
+    fn from(extents: Extents<'_>) -> Self {
+        match extents {
+            Extents::Flat(len) => Shape::from([len]),
+            Extents::Shape(shape) => shape.clone(),
+        }
     }
 }
 
@@ -50,8 +56,8 @@ impl From<&Extents> for Shape {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ParamRef<'a> {
-    /// A slice in row-major order.
-    Host(SliceMut<'a>, Extents),
+    /// A slice in row-major order, and its shape if it is not flat.
+    Host(SliceMut<'a>, Option<Shape>),
     /// A tensor of the engine.
     Tensor(&'a mut Tensor),
     /// A view that is not contiguous: copied into a buffer for the step, and back after it.
@@ -65,8 +71,8 @@ pub enum ParamRef<'a> {
 pub enum GradRef<'a> {
     /// There is none: the parameter and its state are left untouched. A gradient of zeros is not the same.
     None,
-    /// A slice in row-major order.
-    Host(Slice<'a>, Extents),
+    /// A slice in row-major order, and its shape if it is not flat.
+    Host(Slice<'a>, Option<Shape>),
     /// A tensor of the engine.
     Tensor(&'a Tensor),
     /// A view that is not contiguous: copied into a buffer for the step.
@@ -112,12 +118,12 @@ impl ParamRef<'_> {
         }
     }
 
-    pub(crate) fn extents(&self) -> &[usize] {
+    pub(crate) fn extents(&self) -> Extents<'_> {
         match self {
-            ParamRef::Host(_, extents) => extents.as_slice(),
-            ParamRef::Tensor(tensor) => tensor.shape().extents(),
+            ParamRef::Host(slice, shape) => Extents::of(slice.len(), shape.as_ref()),
+            ParamRef::Tensor(tensor) => Extents::Shape(tensor.shape()),
             #[cfg(feature = "ndarray")]
-            ParamRef::Strided(view) => view.extents(),
+            ParamRef::Strided(view) => Extents::Shape(view.shape()),
         }
     }
 
@@ -131,10 +137,10 @@ impl ParamRef<'_> {
 
     pub(crate) fn view(&mut self) -> View<'_> {
         match self {
-            ParamRef::Host(slice, _) => View::Write(slice.reborrow()),
+            ParamRef::Host(slice, _) => slice.reborrow().into(),
             ParamRef::Tensor(tensor) => View::write(tensor.storage_mut()),
             #[cfg(feature = "ndarray")]
-            ParamRef::Strided(view) => View::Write(view.buffer()),
+            ParamRef::Strided(view) => view.buffer().into(),
         }
     }
 }
@@ -144,14 +150,14 @@ impl GradRef<'_> {
         matches!(self, GradRef::None)
     }
 
-    pub(crate) fn extents(&self) -> Option<&[usize]> {
-        match self {
-            GradRef::None => None,
-            GradRef::Host(_, extents) => Some(extents.as_slice()),
-            GradRef::Tensor(tensor) => Some(tensor.shape().extents()),
+    pub(crate) fn extents(&self) -> Option<Extents<'_>> {
+        Some(match self {
+            GradRef::None => return None,
+            GradRef::Host(slice, shape) => Extents::of(slice.len(), shape.as_ref()),
+            GradRef::Tensor(tensor) => Extents::Shape(tensor.shape()),
             #[cfg(feature = "ndarray")]
-            GradRef::Strided(view) => Some(view.extents()),
-        }
+            GradRef::Strided(view) => Extents::Shape(view.shape()),
+        })
     }
 
     pub(crate) fn device(&self) -> Option<Device> {
@@ -164,10 +170,10 @@ impl GradRef<'_> {
     pub(crate) fn view(&self) -> Option<View<'_>> {
         match self {
             GradRef::None => None,
-            GradRef::Host(slice, _) => Some(View::Read(*slice)),
+            GradRef::Host(slice, _) => Some((*slice).into()),
             GradRef::Tensor(tensor) => Some(View::read(tensor.storage())),
             #[cfg(feature = "ndarray")]
-            GradRef::Strided(view) => Some(View::Read(view.buffer())),
+            GradRef::Strided(view) => Some(view.buffer().into()),
         }
     }
 }
@@ -178,7 +184,7 @@ impl<'a> Binding<'a> {
     /// # Panics
     /// When the extents have another number of elements than the slice.
     pub fn shaped(mut self, extents: &[usize]) -> Self {
-        let shape = Extents::from(extents);
+        let shape = Shape::from(extents);
         if let ParamRef::Host(slice, old) = &mut self.param {
             assert_eq!(
                 slice.len(),
@@ -186,7 +192,7 @@ impl<'a> Binding<'a> {
                 "parameter {:?} given the extents {extents:?}",
                 self.name
             );
-            *old = shape.clone();
+            *old = Some(shape.clone());
         }
         if let GradRef::Host(slice, old) = &mut self.grad {
             assert_eq!(
@@ -195,7 +201,7 @@ impl<'a> Binding<'a> {
                 "gradient of {:?} given the extents {extents:?}",
                 self.name
             );
-            *old = shape;
+            *old = Some(shape);
         }
         self
     }
@@ -234,8 +240,7 @@ pub(crate) fn flat_param<'a, T: Element>(slice: &'a mut [T]) -> ParamRef<'a>
 where
     SliceMut<'a>: From<&'a mut [T]>,
 {
-    let extents = Extents::from(&[slice.len()][..]);
-    ParamRef::Host(slice.into(), extents)
+    ParamRef::Host(slice.into(), None)
 }
 
 /// A flat slice of elements as a gradient.
@@ -243,8 +248,7 @@ pub(crate) fn flat_grad<'a, T: Element>(slice: &'a [T]) -> GradRef<'a>
 where
     Slice<'a>: From<&'a [T]>,
 {
-    let extents = Extents::from(&[slice.len()][..]);
-    GradRef::Host(slice.into(), extents)
+    GradRef::Host(slice.into(), None)
 }
 
 macro_rules! slices {

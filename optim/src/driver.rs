@@ -261,7 +261,7 @@ impl Driver {
     fn check_binding(&self, binding: &Binding<'_>, slot: &Slot) -> Result<()> {
         let name = || binding.name.to_owned();
         let extents = binding.param.extents();
-        if !same_extents(slot.shape.extents(), extents) {
+        if !extents.fit(&slot.shape) {
             return Err(Error::ParamShape {
                 param: name(),
                 expected: slot.shape.clone(),
@@ -269,7 +269,7 @@ impl Driver {
             });
         }
         if let Some(grad) = binding.grad.extents()
-            && !same_extents(extents, grad)
+            && !grad.fit_param(extents)
         {
             return Err(Error::GradShape { param: name(), expected: extents.into(), got: grad.into() });
         }
@@ -332,12 +332,14 @@ impl Driver {
             let slots = self.slots.range(0..bindings.len());
             let mut pairs = bindings.iter_mut().zip(slots).filter(|(_, slot)| slot.pass == Some(index));
             let kernel = pass.kernel;
+            let mut counted = 0;
             let ran = self.backend.run(Pass {
                 kernel,
                 compute: pass.compute,
                 tensors: &mut |views| {
                     let (binding, slot) = pairs.next()?;
                     let (mut param, mut grad) = binding.views();
+                    let elements = param.as_ref().map_or(0, View::len);
                     let mut states = slot.states.iter_mut();
                     for (view, operand) in views.iter_mut().zip(kernel.operands) {
                         *view = match operand.role {
@@ -347,7 +349,10 @@ impl Driver {
                             _ => None,
                         };
                     }
-                    Some(TensorPass { elements: slot.shape.elements(), row: slot.row })
+                    // Here, and not after the step: with many tensors each walk over them counts.
+                    slot.steps += 1;
+                    counted += 1;
+                    Some(TensorPass { elements, row: slot.row })
                 },
                 rows: &pass.rows,
                 tensor_scalars: &[],
@@ -355,6 +360,8 @@ impl Driver {
                 sums: &mut [],
             });
             if let Err(cause) = ran {
+                let slots = self.slots.range(0..bindings.len()).iter_mut();
+                slots.filter(|slot| slot.pass == Some(index)).take(counted).for_each(|slot| slot.steps -= 1);
                 if begun {
                     self.poisoned = Some(cause.to_string());
                 }
@@ -364,11 +371,6 @@ impl Driver {
         }
         Ok(())
     }
-}
-
-/// A flat slice stands for any shape with as many elements.
-fn same_extents(expected: &[usize], got: &[usize]) -> bool {
-    expected == got || got.len() == 1 && expected.iter().product::<usize>() == got[0]
 }
 
 fn fill(backend: &dyn Backend, storage: &mut Storage, value: f64) -> Result<()> {
@@ -497,9 +499,6 @@ impl Driver {
         move_strided(bindings, false);
         self.run_passes(bindings)?;
         move_strided(bindings, true);
-        for slot in self.slots.range(0..bindings.len()).iter_mut().filter(|slot| slot.pass.is_some()) {
-            slot.steps += 1;
-        }
         report.updated = bindings.len() - prepared.without_grad;
         Ok(report)
     }

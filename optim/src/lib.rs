@@ -20,7 +20,7 @@ mod slots;
 mod strided;
 
 pub use algorithm::{Algorithm, AnyAlgorithm, Info, Linked, Reference};
-pub use binding::{Binding, Extents, GradRef, ParamRef, frozen, param};
+pub use binding::{Binding, GradRef, ParamRef, frozen, param};
 pub use checkpoint::Checkpoint;
 pub use driver::finite::NonFinite;
 pub use driver::{Driver, Optimizer, ParamState};

@@ -3,21 +3,21 @@
 //! What is contiguous in row-major order is used in place. Any other view is copied into a buffer for the
 //! step (and a parameter back after it): one allocation and two passes over memory more.
 
-use crate::binding::{Extents, GradRef, ParamRef};
+use crate::binding::{GradRef, ParamRef};
 use core::fmt;
 use fallline_core::host::{Slice, SliceMut};
-use fallline_core::{Element, Format};
+use fallline_core::{Element, Format, Shape};
 use ndarray::{ArrayBase, ArrayViewMutD, Data, DataMut, Dimension};
 
 /// A parameter that is not contiguous.
 pub struct StridedParam<'a> {
     view: Box<dyn Scatter + 'a>,
-    extents: Extents,
+    shape: Shape,
 }
 
 impl fmt::Debug for StridedParam<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StridedParam").field("extents", &self.extents).finish_non_exhaustive()
+        f.debug_struct("StridedParam").field("shape", &self.shape).finish_non_exhaustive()
     }
 }
 
@@ -26,8 +26,8 @@ impl StridedParam<'_> {
         self.view.format()
     }
 
-    pub(crate) fn extents(&self) -> &[usize] {
-        self.extents.as_slice()
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
     }
 
     pub(crate) fn buffer(&mut self) -> SliceMut<'_> {
@@ -79,18 +79,18 @@ where
 /// A gradient that was not contiguous, copied when it was bound.
 pub struct StridedGrad {
     buffer: Box<dyn Gathered>,
-    extents: Extents,
+    shape: Shape,
 }
 
 impl fmt::Debug for StridedGrad {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StridedGrad").field("extents", &self.extents).finish_non_exhaustive()
+        f.debug_struct("StridedGrad").field("shape", &self.shape).finish_non_exhaustive()
     }
 }
 
 impl StridedGrad {
-    pub(crate) fn extents(&self) -> &[usize] {
-        self.extents.as_slice()
+    pub(crate) fn shape(&self) -> &Shape {
+        &self.shape
     }
 
     pub(crate) fn buffer(&self) -> Slice<'_> {
@@ -116,15 +116,15 @@ where
     for<'s> SliceMut<'s>: From<&'s mut [T]>,
 {
     fn from(array: &'a mut ArrayBase<S, D>) -> Self {
-        let extents = Extents::from(array.shape());
+        let shape = Shape::from(array.shape());
         if array.is_standard_layout() {
             match array.as_slice_mut() {
-                Some(slice) => return ParamRef::Host(slice.into(), extents),
+                Some(slice) => return ParamRef::Host(slice.into(), Some(shape)),
                 None => unreachable!("an array in standard layout is a slice"),
             }
         }
         let view = array.view_mut().into_dyn();
-        ParamRef::Strided(StridedParam { view: Box::new(Buffered { view, buffer: Vec::new() }), extents })
+        ParamRef::Strided(StridedParam { view: Box::new(Buffered { view, buffer: Vec::new() }), shape })
     }
 }
 
@@ -133,12 +133,12 @@ where
     for<'s> Slice<'s>: From<&'s [T]>,
 {
     fn from(array: &'a ArrayBase<S, D>) -> Self {
-        let extents = Extents::from(array.shape());
+        let shape = Shape::from(array.shape());
         match array.as_slice() {
-            Some(slice) => GradRef::Host(slice.into(), extents),
+            Some(slice) => GradRef::Host(slice.into(), Some(shape)),
             None => {
                 let buffer: Box<dyn Gathered> = Box::new(array.iter().copied().collect::<Vec<T>>());
-                GradRef::Strided(StridedGrad { buffer, extents })
+                GradRef::Strided(StridedGrad { buffer, shape })
             }
         }
     }

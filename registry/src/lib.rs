@@ -5,11 +5,13 @@
 
 #![forbid(unsafe_code)]
 
-pub mod config;
 mod error;
 pub mod names;
 mod recipe;
 mod schedulers;
+
+/// Reading configurations: a crate of its own, so that it is not compiled again with the rules.
+pub use fallline_config as config;
 
 pub use error::{Error, Result};
 pub use names::Entry;

@@ -9,6 +9,8 @@ pub enum Layout {
     Resnet50,
     /// Tensors of 1,000 elements
     Small,
+    /// Tensors of 1,000 elements that are slices of one buffer
+    SmallFlat,
 }
 
 impl Layout {
@@ -18,14 +20,20 @@ impl Layout {
             Layout::Flat => "flat",
             Layout::Resnet50 => "resnet50",
             Layout::Small => "small",
+            Layout::SmallFlat => "small-flat",
         }
+    }
+
+    /// Whether each tensor has buffers of its own.
+    pub fn is_owned(self) -> bool {
+        self != Layout::SmallFlat
     }
 
     /// The tensors' lengths.
     pub fn tensors(self, elements: usize) -> Vec<usize> {
         match self {
             Layout::Flat => vec![elements],
-            Layout::Small => {
+            Layout::Small | Layout::SmallFlat => {
                 let mut tensors = vec![1000; elements / 1000];
                 tensors.extend(Some(elements % 1000).filter(|&rest| rest > 0));
                 tensors

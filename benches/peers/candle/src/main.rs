@@ -25,22 +25,24 @@ trait Contender {
     fn step(&mut self) -> Result<()>;
 }
 
-/// A trainer with a buffer for each parameter and gradient, bound anew for each step.
+/// A trainer with a tensor for each parameter and gradient, bound anew for each step.
 struct Fallline {
     optimizer: Driver,
     names: Vec<String>,
-    values: Vec<Vec<f32>>,
-    grads: Vec<Vec<f32>>,
+    values: Vec<fallline::Tensor>,
+    grads: Vec<fallline::Tensor>,
 }
 
 impl Fallline {
     fn new(config: &str, lengths: &[usize], threads: usize) -> Result<Self> {
         let backend: Arc<dyn Backend> = Cpu::with_threads(threads)?.shared();
+        let tensors = || lengths.iter().map(|&n| fallline::Tensor::from_slice(&backend, &numbers(n), [n]));
+        let (values, grads) = (tensors().collect::<Result<_, _>>()?, tensors().collect::<Result<_, _>>()?);
         Ok(Fallline {
-            optimizer: Recipe::from_text(config)?.optimizer(backend),
+            optimizer: Recipe::from_text(config)?.optimizer(Arc::clone(&backend)),
             names: (0..lengths.len()).map(|i| format!("tensor{i}")).collect(),
-            values: lengths.iter().map(|&n| numbers(n)).collect(),
-            grads: lengths.iter().map(|&n| numbers(n)).collect(),
+            values,
+            grads,
         })
     }
 }

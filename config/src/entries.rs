@@ -20,7 +20,7 @@ use super::value::{Dict, Node, Position};
 /// only for whoever asks for it.
 ///
 /// ```
-/// use fallline_registry::config::parse_python;
+/// use fallline_config::parse_python;
 /// let entries = parse_python(
 ///     "import os\n\
 ///      work_dir = os.path.join('runs', 'a')\n\
@@ -37,7 +37,7 @@ use super::value::{Dict, Node, Position};
 ///     "configs/a.py:2:12: a call of `os.path.join` is not understood: a configuration holds literals, \
 ///      `dict(...)`, arithmetic and names assigned earlier, and nothing is executed",
 /// );
-/// # Ok::<(), fallline_registry::config::ConfigError>(())
+/// # Ok::<(), fallline_config::ConfigError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Entries {
@@ -137,7 +137,7 @@ impl From<Dict> for Entries {
 /// stays in the dict, as it does there.
 ///
 /// ```
-/// # use fallline_registry::config::load;
+/// # use fallline_config::load;
 /// # let folder = tempfile::tempdir()?;
 /// # let (base, child) = (folder.path().join("base.py"), folder.path().join("child.yaml"));
 /// std::fs::write(&base, "optimizer = dict(type='SGD', lr=0.1, momentum=0.9)")?;

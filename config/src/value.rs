@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 /// a value was made by a program.
 ///
 /// ```
-/// use fallline_registry::config::Position;
+/// use fallline_config::Position;
 /// let at = Position { file: Some("configs/a.py".into()), line: 3, column: 14 };
 /// assert_eq!(at.to_string(), "configs/a.py:3:14");
 /// assert_eq!(Position { file: None, line: 1, column: 8 }.to_string(), "line 1, column 8");
@@ -78,12 +78,12 @@ impl fmt::Display for Node {
 /// order of a dict's keys does not count, and `1` is not `1.0`.
 ///
 /// ```
-/// use fallline_registry::config::{parse_inline, Value};
+/// use fallline_config::{parse_inline, Value};
 /// let node = parse_inline("dict(type='SGD', lr=1e-1, betas=(0.9, float('inf')))")?;
 /// assert_eq!(node.to_string(), r#"dict(type="SGD", lr=0.1, betas=[0.9, float("inf")])"#);
 /// assert_eq!(node.value.type_name(), "dict");
 /// assert_eq!(node.value.as_dict().unwrap().get("lr").unwrap().value, Value::Float(0.1));
-/// # Ok::<(), fallline_registry::config::ConfigError>(())
+/// # Ok::<(), fallline_config::ConfigError>(())
 /// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -214,7 +214,7 @@ impl<T: Into<Value>> From<Option<T>> for Value {
 /// A dict: keys in the order they were written, each with its own position.
 ///
 /// ```
-/// use fallline_registry::config::Dict;
+/// use fallline_config::Dict;
 /// let mut dict = Dict::from_iter([("type", "AdamW"), ("name", "head")]);
 /// dict.insert("lr", 1e-4.into());
 /// assert_eq!(dict.keys().collect::<Vec<_>>(), ["type", "name", "lr"]);

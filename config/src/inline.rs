@@ -23,7 +23,7 @@ enum Inline {
 /// It is a bare name, a Python literal, JSON, or the lines of a Python, TOML or YAML file.
 ///
 /// ```
-/// use fallline_registry::config::parse_inline;
+/// use fallline_config::parse_inline;
 /// let expected = parse_inline("dict(type='AdamW', lr=1e-4, fused=True)")?;
 /// for text in [
 ///     r#"{"type": "AdamW", "lr": 1e-4, "fused": true}"#,
@@ -38,7 +38,7 @@ enum Inline {
 ///     parse_inline("dict(type='AdamW' lr=0.1)").unwrap_err().to_string(),
 ///     "line 1, column 19: expected `,` or `)`, got `lr`",
 /// );
-/// # Ok::<(), fallline_registry::config::ConfigError>(())
+/// # Ok::<(), fallline_config::ConfigError>(())
 /// ```
 pub fn parse_inline(text: &str) -> Result<Node, ConfigError> {
     match read(text)? {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fallline_registry::config::{ConfigError, Dict, Entries, Node, Value, load, parse_inline, parse_python};
+use fallline_config::{ConfigError, Dict, Entries, Node, Value, load, parse_inline, parse_python};
 use proptest::prelude::*;
 
 fn sample(name: &str) -> PathBuf {

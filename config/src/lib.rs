@@ -31,6 +31,8 @@
 //! Values 64 deep, 4 MiB of text a file, 512 files, a million values an entry: more is an error, so that
 //! no text can exhaust the stack or the memory.
 
+#![forbid(unsafe_code)]
+
 mod ast;
 mod calls;
 mod doubt;
