@@ -25,7 +25,7 @@ pub fn run(args: Args) -> Result<()> {
 /// What both `list` and `describe` tell of a name.
 pub fn summary(entry: &Entry) -> serde_json::Value {
     let algorithm = entry.defaults();
-    let states: Vec<&str> = algorithm.states().collect();
+    let states: Vec<&str> = algorithm.states();
     let formula = match states.is_empty() {
         true => "0".to_owned(),
         false => states.iter().map(|state| format!("4 ({state})")).collect::<Vec<_>>().join(" + "),

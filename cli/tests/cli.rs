@@ -75,7 +75,7 @@ fn list_prints_every_name_and_what_is_known_of_it() {
         for key in ["family", "source", "state_formula"] {
             assert!(row[key].as_str().is_some_and(|text| !text.is_empty()), "{row}");
         }
-        let states = entry.defaults().states().count();
+        let states = entry.defaults().states().len();
         assert_eq!(row["state_bytes_per_param"].as_f64(), Some(4.0 * states as f64));
         assert_eq!(row["needs"], serde_json::json!([]));
     }
@@ -165,7 +165,7 @@ fn bench_tells_bytes_times_and_the_roofline() {
             assert_eq!(row["threads"], 1);
             // The gradient is read; the parameter and each state (4 bytes) are read and written.
             let size = if dtype == "bf16" { 2.0 } else { 4.0 };
-            let bytes = 3.0 * size + 8.0 * entry.defaults().states().count() as f64;
+            let bytes = 3.0 * size + 8.0 * entry.defaults().states().len() as f64;
             assert_eq!(row["bytes_per_element"].as_f64(), Some(bytes), "{row}");
             let number = |key: &str| row[key].as_f64().filter(|x| x.is_finite() && *x > 0.0).unwrap();
             let speed = bytes / number("ns_per_element");

@@ -13,6 +13,8 @@ pub enum Role {
     Grad,
     /// A state that the optimizer keeps between steps.
     State,
+    /// Memory that one pass of a step leaves to the next.
+    Scratch,
 }
 
 /// One tensor that a rule reads, and perhaps writes.

@@ -1,10 +1,11 @@
 //! What an algorithm brings, and the same with its types erased.
 
 use crate::hyper::{Hyper, HyperError, Hyperparameters, Value};
+use crate::stages::{Combining, Gathering, MatrixStep, Stages};
 use core::any::Any;
 use core::fmt::Debug;
 use core::marker::PhantomData;
-use fallline_core::{Kernel, Link, Role};
+use fallline_core::{Kernel, Link, Role, Shape};
 
 /// What people should know about an algorithm.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +38,49 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
     /// What people should know about it.
     const INFO: Info;
 
-    /// The rule that these hyperparameters choose, compiled by `K`.
+    /// What the algorithm remembers for each parameter beside its states: scalars, with what they start from.
+    const MEMORY: &'static [(&'static str, f64)] = &[];
+
+    /// What the algorithm remembers for all parameters together: scalars, with what they start from. An
+    /// algorithm that remembers any computes its scalars in [`gather`](Algorithm::gather).
+    const SHARED: &'static [(&'static str, f64)] = &[];
+
+    /// The rule that these hyperparameters choose, compiled by `K`; of several the one that updates the
+    /// parameter.
     fn kernel<K: Link>(&self) -> &'static Kernel;
+
+    /// What a step consists of, for parameters of a [class](Algorithm::class).
+    fn stages<K: Link>(&self, _class: u8) -> Stages {
+        Stages::one(self.kernel::<K>())
+    }
+
+    /// Parameters of different shapes may need different steps: which kind this one is.
+    ///
+    /// # Errors
+    /// Why the algorithm does not take parameters of this shape.
+    fn class(&self, _shape: &Shape) -> Result<u8, String> {
+        Ok(0)
+    }
+
+    /// Computes a parameter's own scalars of a stage, before it.
+    fn combine(&self, _stage: usize, _at: &mut Combining<'_>) {}
+
+    /// Computes all parameters' scalars of a stage at once, where they depend on each other. `groups` has the
+    /// hyperparameters of each group.
+    fn gather(_groups: &[&Self], _stage: usize, _at: &mut Gathering<'_>) {}
+
+    /// A stage that is not element by element, for one parameter.
+    ///
+    /// # Errors
+    /// When the backend fails.
+    fn matrix(&self, _stage: usize, _step: &mut MatrixStep<'_>) -> fallline_core::Result<()> {
+        Ok(())
+    }
+
+    /// The extents of a state, where they are not the parameter's.
+    fn state_shape(&self, _state: &str, shape: &Shape) -> Shape {
+        shape.clone()
+    }
 
     /// Checks what the ranges alone cannot.
     ///
@@ -91,8 +133,30 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     /// # Errors
     /// [`HyperError`]; nothing is set then.
     fn set(&mut self, values: &[(&str, Value)]) -> Result<(), HyperError>;
-    /// The rule that the hyperparameters choose.
+    /// As [`Algorithm::kernel`].
     fn kernel(&self) -> &'static Kernel;
+    /// As [`Algorithm::stages`].
+    fn stages(&self, class: u8) -> Stages;
+    /// As [`Algorithm::class`].
+    ///
+    /// # Errors
+    /// Why the algorithm does not take parameters of this shape.
+    fn class(&self, shape: &Shape) -> Result<u8, String>;
+    /// As [`Algorithm::MEMORY`].
+    fn memory(&self) -> &'static [(&'static str, f64)];
+    /// As [`Algorithm::SHARED`].
+    fn shared(&self) -> &'static [(&'static str, f64)];
+    /// As [`Algorithm::combine`].
+    fn combine(&self, stage: usize, at: &mut Combining<'_>);
+    /// As [`Algorithm::gather`]; `groups` are of the same algorithm.
+    fn gather(&self, groups: &[&dyn AnyAlgorithm], stage: usize, at: &mut Gathering<'_>);
+    /// As [`Algorithm::matrix`].
+    ///
+    /// # Errors
+    /// When the backend fails.
+    fn matrix(&self, stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()>;
+    /// As [`Algorithm::state_shape`].
+    fn state_shape(&self, state: &str, shape: &Shape) -> Shape;
     /// The hyperparameters as the rule's scalars want them.
     fn hyper(&self) -> &dyn Any;
     /// As [`Algorithm::maximize`].
@@ -111,10 +175,9 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
 }
 
 impl dyn AnyAlgorithm {
-    /// The names of the states that the chosen rule keeps, in the order of its operands.
-    pub fn states(&self) -> impl Iterator<Item = &'static str> + use<> {
-        let operands = self.kernel().operands.iter();
-        operands.filter(|operand| operand.role == Role::State).map(|operand| operand.name)
+    /// The names of the states that parameters of class 0 have.
+    pub fn states(&self) -> Vec<&'static str> {
+        self.stages(0).operands(Role::State)
     }
 }
 
@@ -169,6 +232,32 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     }
     fn kernel(&self) -> &'static Kernel {
         self.algorithm.kernel::<K>()
+    }
+    fn stages(&self, class: u8) -> Stages {
+        self.algorithm.stages::<K>(class)
+    }
+    fn class(&self, shape: &Shape) -> Result<u8, String> {
+        self.algorithm.class(shape)
+    }
+    fn memory(&self) -> &'static [(&'static str, f64)] {
+        A::MEMORY
+    }
+    fn shared(&self) -> &'static [(&'static str, f64)] {
+        A::SHARED
+    }
+    fn combine(&self, stage: usize, at: &mut Combining<'_>) {
+        self.algorithm.combine(stage, at);
+    }
+    fn gather(&self, groups: &[&dyn AnyAlgorithm], stage: usize, at: &mut Gathering<'_>) {
+        let groups: Vec<&A> =
+            groups.iter().map(|group| group.hyper().downcast_ref().unwrap_or(&self.algorithm)).collect();
+        A::gather(&groups, stage, at);
+    }
+    fn matrix(&self, stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()> {
+        self.algorithm.matrix(stage, step)
+    }
+    fn state_shape(&self, state: &str, shape: &Shape) -> Shape {
+        self.algorithm.state_shape(state, shape)
     }
     fn hyper(&self) -> &dyn Any {
         &self.algorithm

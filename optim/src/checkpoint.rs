@@ -135,6 +135,9 @@ pub struct OptimizerManifest {
     name: String,
     /// For each group its hyperparameters.
     groups: Vec<BTreeMap<String, serde_json::Value>>,
+    /// What the algorithm remembers for all parameters together.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    shared: BTreeMap<String, serde_json::Value>,
     /// What is known of each parameter.
     pub(crate) params: BTreeMap<String, ParamManifest>,
 }
@@ -159,7 +162,21 @@ impl ParamManifest {
 
 impl OptimizerManifest {
     pub(crate) fn new(name: &str) -> OptimizerManifest {
-        OptimizerManifest { name: name.to_owned(), groups: Vec::new(), params: BTreeMap::new() }
+        OptimizerManifest {
+            name: name.to_owned(),
+            groups: Vec::new(),
+            shared: BTreeMap::new(),
+            params: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn insert_shared(&mut self, name: &str, value: f64) {
+        self.shared.insert(name.to_owned(), to_json(&Value::Float(value)));
+    }
+
+    pub(crate) fn shared(&self, name: &str) -> Result<f64> {
+        let value = self.shared.get(name).and_then(|value| from_json(value).as_f64());
+        value.ok_or_else(|| Error::Mismatch(format!("the manifest has no number {name:?} under \"shared\"")))
     }
 
     pub(crate) fn push_group(&mut self, algorithm: &dyn AnyAlgorithm) {
@@ -258,6 +275,23 @@ impl Checkpoint {
         let entry = Entry::from_storage(backend, storage, shape.clone())?;
         self.tensors.insert(state_key(param, state), entry);
         Ok(())
+    }
+
+    pub(crate) fn insert_scalar(&mut self, param: &str, name: &str, value: f64) {
+        let entry = Entry::new(Shape::from([]), Slice::from(&[value][..]));
+        self.tensors.insert(state_key(param, name), entry);
+    }
+
+    /// A number that is remembered for a parameter.
+    pub(crate) fn scalar(&self, param: &str, name: &str) -> Result<f64> {
+        let key = state_key(param, name);
+        let entry = self.tensors.get(&key).ok_or_else(|| missing(&key))?;
+        match entry.values::<f64>()[..] {
+            [value] if entry.shape.rank() == 0 => Ok(value),
+            _ => {
+                Err(Error::Mismatch(format!("{key} has shape {}, expected {}", entry.shape, Shape::from([]))))
+            }
+        }
     }
 
     /// A parameter's step count.

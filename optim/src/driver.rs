@@ -2,15 +2,19 @@
 
 pub(crate) mod finite;
 mod persist;
+pub(crate) mod run;
 
 use crate::checkpoint::Checkpoint;
 use crate::hyper::Value;
 use crate::slots::{Slot, Slots};
 use crate::{AnyAlgorithm, Binding, Error, LoadReport, ParamRef, Result, Skipped, StepReport};
-use fallline_core::backend::{Pass, Plan, TensorPass, View};
-use fallline_core::{Backend, Compute, Format, Kernel, Role, Shape, Storage};
+use fallline_core::{Backend, Compute, Format, Role, Shape, Storage};
 use finite::{Look, NonFinite};
+use run::{Run, Work};
 use std::sync::Arc;
+
+/// The most classes of parameters that an algorithm may tell apart.
+const CLASSES: usize = 4;
 
 /// Anything that steps parameters.
 pub trait Optimizer: Send {
@@ -92,39 +96,7 @@ struct Prepared {
     lacks_states: bool,
 }
 
-/// One rule over all parameters that it applies to, with buffers that are kept between steps.
-struct RulePass {
-    kernel: &'static Kernel,
-    compute: Compute,
-    /// For each row of scalars, its group and step count.
-    keys: Vec<(usize, u64)>,
-    rows: Vec<f64>,
-    plan: Plan,
-    sums: Vec<f64>,
-}
-
-impl RulePass {
-    /// Forgets the rows of the last step.
-    fn clear(&mut self) {
-        self.keys.clear();
-        self.rows.clear();
-    }
-
-    /// The row of scalars for a group at a step count, computed if it is not there yet.
-    fn row(&mut self, group: usize, t: u64, algorithm: &dyn AnyAlgorithm) -> usize {
-        if let Some(row) = self.keys.iter().rposition(|&key| key == (group, t)) {
-            return row;
-        }
-        self.keys.push((group, t));
-        self.rows.push(if algorithm.maximize() { -1.0 } else { 1.0 });
-        let start = self.rows.len();
-        self.rows.resize(start + self.kernel.scalars.len(), 0.0);
-        self.kernel.compute_scalars(algorithm.hyper(), t, &mut self.rows[start..]);
-        self.keys.len() - 1
-    }
-}
-
-/// The optimizer for every algorithm that is a rule.
+/// The optimizer for every algorithm that is made of rules.
 ///
 /// ```
 /// use fallline_core::{Kernel, Link, Rule};
@@ -148,9 +120,11 @@ pub struct Driver {
     non_finite: NonFinite,
     groups: Vec<Group>,
     slots: Slots,
-    passes: Vec<RulePass>,
-    /// Each group's rule, as of the step being taken.
-    kernels: Vec<&'static Kernel>,
+    runs: Vec<Run>,
+    /// For each group the places of its runs, by class and compute type, as far as the step being taken asked.
+    places: Vec<[Option<usize>; 2 * CLASSES]>,
+    /// As [`Algorithm::SHARED`](crate::Algorithm::SHARED).
+    shared: Vec<f64>,
     look: Look,
     poisoned: Option<String>,
 }
@@ -158,14 +132,16 @@ pub struct Driver {
 impl Driver {
     /// An optimizer with one group of all parameters.
     pub fn new(backend: Arc<dyn Backend>, algorithm: Box<dyn AnyAlgorithm>) -> Driver {
+        let shared = algorithm.shared().iter().map(|(_, initial)| *initial).collect();
         Driver {
             backend,
             compute: None,
             non_finite: NonFinite::default(),
             groups: vec![Group { algorithm, matches: Box::new(|_| true) }],
             slots: Slots::default(),
-            passes: Vec::new(),
-            kernels: Vec::new(),
+            runs: Vec::new(),
+            places: Vec::new(),
+            shared,
             look: Look::default(),
             poisoned: None,
         }
@@ -216,46 +192,73 @@ impl Driver {
         self.groups.iter().skip(1).position(|group| (group.matches)(name)).map_or(0, |place| place + 1)
     }
 
-    /// Brings the slots into the bindings' order, checks everything that can be wrong, and sorts what can be
-    /// stepped at once into passes. One walk over the bindings: with many of them, walks are what a step costs.
+    /// Brings the slots into the bindings' order, checks everything that can be wrong, and gives what can be
+    /// stepped at once its run. One walk over the bindings: with many of them, walks are what a step costs.
     fn prepare(&mut self, bindings: &[Binding<'_>]) -> Result<Prepared> {
         let mut prepared = Prepared { without_grad: 0, lacks_states: false };
         let mut slots = core::mem::take(&mut self.slots);
-        let mut passes = core::mem::take(&mut self.passes);
-        let mut kernels = core::mem::take(&mut self.kernels);
-        kernels.clear();
-        kernels.extend(self.groups.iter().map(|group| group.algorithm.kernel()));
-        passes.iter_mut().for_each(RulePass::clear);
-        let checked = bindings.iter().enumerate().try_for_each(|(i, binding)| {
+        let mut runs = core::mem::take(&mut self.runs);
+        let mut places = core::mem::take(&mut self.places);
+        places.clear();
+        places.resize(self.groups.len(), [None; 2 * CLASSES]);
+        runs.iter_mut().for_each(Run::clear);
+        let checked: Result<()> = bindings.iter().enumerate().try_for_each(|(i, binding)| {
             let slot = slots.place(i, binding.name, || self.new_slot(binding))?;
             self.check_binding(binding, slot)?;
-            slot.pass = None;
+            slot.run = None;
             if binding.grad.is_none() {
                 prepared.without_grad += 1;
-            } else if slot.kernel.is_some_and(|known| core::ptr::eq(known, kernels[slot.group])) {
-                plan(&self.groups, &*self.backend, &mut passes, slot);
+                return Ok(());
+            }
+            let place = self.run_of(&mut runs, &mut places, slot);
+            if slot.fits == Some(place) {
+                join(&self.groups, &mut runs[place], slot, place);
             } else {
                 prepared.lacks_states = true;
             }
             Ok(())
         });
-        (self.slots, self.passes, self.kernels) = (slots, passes, kernels);
-        checked.map(|()| prepared)
+        (self.slots, self.runs, self.places) = (slots, runs, places);
+        checked?;
+        if !self.shared.is_empty() && self.runs.iter().filter(|run| !run.is_empty()).count() > 1 {
+            return Err(Error::MixedCompute { algorithm: self.groups[0].algorithm.name() });
+        }
+        Ok(prepared)
+    }
+
+    /// The place of the run that a parameter belongs to, made if there is none.
+    fn run_of(&self, runs: &mut Vec<Run>, places: &mut [[Option<usize>; 2 * CLASSES]], slot: &Slot) -> usize {
+        let key = usize::from(slot.class) * 2 + usize::from(slot.compute == Compute::F64);
+        *places[slot.group][key].get_or_insert_with(|| {
+            let stages = self.groups[slot.group].algorithm.stages(slot.class);
+            let found = runs.iter().position(|run| run.stages == stages && run.compute == slot.compute);
+            found.unwrap_or_else(|| {
+                runs.push(Run::new(stages, slot.compute, &*self.backend));
+                runs.len() - 1
+            })
+        })
     }
 
     /// The slot of a parameter not seen before.
-    fn new_slot(&self, binding: &Binding<'_>) -> Slot {
-        Slot {
+    fn new_slot(&self, binding: &Binding<'_>) -> Result<Slot> {
+        let shape: Shape = binding.param.extents().into();
+        let group = self.group_of(binding.name);
+        let algorithm = &self.groups[group].algorithm;
+        let class = class_of(&**algorithm, binding.name, &shape)?;
+        Ok(Slot {
             name: binding.name.to_owned(),
-            shape: binding.param.extents().into(),
-            group: self.group_of(binding.name),
+            shape,
+            group,
             compute: self.compute_of(binding.param.format()),
             steps: 0,
-            kernel: None,
+            class,
+            fits: None,
             states: Vec::new(),
-            pass: None,
+            scratch: Vec::new(),
+            memory: algorithm.memory().iter().map(|(_, initial)| *initial).collect(),
+            run: None,
             row: 0,
-        }
+        })
     }
 
     fn check_binding(&self, binding: &Binding<'_>, slot: &Slot) -> Result<()> {
@@ -286,119 +289,117 @@ impl Driver {
         Ok(())
     }
 
-    /// Allocates the states that the groups' rules need and the bound parameters have not, in one arena: all
-    /// first states side by side, then all second ones, so that a pass over many parameters walks each kind
-    /// in one stream. Then these parameters have their passes too.
+    /// Allocates the states and scratch that the groups' stages need and the bound parameters have not, in one
+    /// arena: all first states side by side, then all second ones, so that a pass over many parameters walks
+    /// each kind in one stream. Then these parameters have their runs too.
     fn allocate_states(&mut self, bindings: &[Binding<'_>]) -> Result<()> {
-        let slots = self.slots.range(0..bindings.len());
-        let lacking = |i: &usize| slots[*i].pass.is_none() && !bindings[*i].grad.is_none();
+        let mut runs = core::mem::take(&mut self.runs);
+        let mut places = core::mem::take(&mut self.places);
+        let mut slots = core::mem::take(&mut self.slots);
+        let done = self.allocate_for(slots.range(0..bindings.len()), bindings, &mut runs, &mut places);
+        (self.slots, self.runs, self.places) = (slots, runs, places);
+        done
+    }
+
+    fn allocate_for(
+        &self,
+        slots: &mut [Slot],
+        bindings: &[Binding<'_>],
+        runs: &mut Vec<Run>,
+        places: &mut [[Option<usize>; 2 * CLASSES]],
+    ) -> Result<()> {
+        let lacking = |i: &usize| slots[*i].run.is_none() && !bindings[*i].grad.is_none();
         let lacks: Vec<usize> = (0..slots.len()).filter(lacking).collect();
-        let mut wanted: Vec<(usize, usize, &'static str)> = Vec::new();
+        let mut wanted: Vec<(Role, usize, usize, &'static str)> = Vec::new();
         for &i in &lacks {
-            let states = self.groups[slots[i].group].algorithm.states().enumerate();
-            let missing = states.filter(|(_, state)| !slots[i].states.iter().any(|(name, _)| name == state));
-            wanted.extend(missing.map(|(place, state)| (place, i, state)));
+            let stages = self.groups[slots[i].group].algorithm.stages(slots[i].class);
+            for role in [Role::State, Role::Scratch] {
+                let has = |name: &&str| memory_of(&slots[i], role).iter().any(|(known, _)| known == name);
+                let all = stages.operands(role).into_iter().enumerate();
+                let missing = all.filter(|(_, name)| !has(name));
+                wanted.extend(missing.map(|(place, name)| (role, place, i, name)));
+            }
         }
-        wanted.sort_by_key(|&(place, i, _)| (place, i));
-        let requests: Vec<(Format, usize)> =
-            wanted.iter().map(|&(_, i, _)| (slots[i].compute.format(), slots[i].shape.elements())).collect();
+        wanted.sort_by_key(|&(role, place, i, _)| (role == Role::Scratch, place, i));
+        let request = |&(role, _, i, name): &(Role, usize, usize, &'static str)| {
+            let slot = &slots[i];
+            let shape = match role {
+                Role::State => self.groups[slot.group].algorithm.state_shape(name, &slot.shape),
+                _ => slot.shape.clone(),
+            };
+            (slot.compute.format(), shape.elements())
+        };
+        let requests: Vec<(Format, usize)> = wanted.iter().map(request).collect();
         let mut storages = if requests.is_empty() { Vec::new() } else { self.backend.allocate(&requests)? };
-        for (&(_, i, state), storage) in wanted.iter().zip(&mut storages) {
-            let initial = self.groups[slots[i].group].algorithm.initial(state);
+        for (&(_, _, i, name), storage) in wanted.iter().zip(&mut storages) {
+            let initial = self.groups[slots[i].group].algorithm.initial(name);
             if initial != 0.0 {
                 fill(&*self.backend, storage, initial)?;
             }
         }
-        for ((_, i, state), storage) in wanted.into_iter().zip(storages) {
-            slots[i].states.push((state, storage));
+        for ((role, _, i, name), storage) in wanted.into_iter().zip(storages) {
+            match role {
+                Role::State => slots[i].states.push((name, storage)),
+                _ => slots[i].scratch.push((name, storage)),
+            }
         }
         for i in lacks {
             let slot = &mut slots[i];
-            let order: Vec<&str> = self.groups[slot.group].algorithm.states().collect();
-            slot.states.retain(|(name, _)| order.contains(name));
-            slot.states.sort_by_key(|(name, _)| order.iter().position(|state| state == name));
-            slot.kernel = Some(self.kernels[slot.group]);
-            plan(&self.groups, &*self.backend, &mut self.passes, slot);
+            let place = self.run_of(runs, places, slot);
+            for (role, memory) in [(Role::State, &mut slot.states), (Role::Scratch, &mut slot.scratch)] {
+                let order = runs[place].stages.operands(role);
+                memory.retain(|(name, _)| order.contains(name));
+                memory.sort_by_key(|(name, _)| order.iter().position(|known| known == name));
+            }
+            slot.fits = Some(place);
+            join(&self.groups, &mut runs[place], slot, place);
         }
         Ok(())
     }
 
-    fn run_passes(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
+    fn step_runs(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
         let mut begun = false;
-        for (index, pass) in self.passes.iter_mut().enumerate() {
-            if pass.keys.is_empty() {
-                continue;
-            }
+        for (index, run) in self.runs.iter_mut().enumerate().filter(|(_, run)| !run.is_empty()) {
             let slots = self.slots.range(0..bindings.len());
-            let mut pairs = bindings.iter_mut().zip(slots).filter(|(_, slot)| slot.pass == Some(index));
-            let kernel = pass.kernel;
-            let mut counted = 0;
-            let ran = self.backend.run(Pass {
-                kernel,
-                compute: pass.compute,
-                tensors: &mut |views| {
-                    let (binding, slot) = pairs.next()?;
-                    let (mut param, mut grad) = binding.views();
-                    let elements = param.as_ref().map_or(0, View::len);
-                    let mut states = slot.states.iter_mut();
-                    for (view, operand) in views.iter_mut().zip(kernel.operands) {
-                        *view = match operand.role {
-                            Role::Param => param.take(),
-                            Role::Grad => grad.take(),
-                            Role::State => states.next().map(|(_, storage)| View::write(storage)),
-                            _ => None,
-                        };
-                    }
-                    // Here, and not after the step: with many tensors each walk over them counts.
-                    slot.steps += 1;
-                    counted += 1;
-                    Some(TensorPass { elements, row: slot.row })
-                },
-                rows: &pass.rows,
-                tensor_scalars: &[],
-                plan: &mut pass.plan,
-                sums: &mut [],
-            });
-            if let Err(cause) = ran {
-                let slots = self.slots.range(0..bindings.len()).iter_mut();
-                slots.filter(|slot| slot.pass == Some(index)).take(counted).for_each(|slot| slot.steps -= 1);
+            let tensors = slots.iter().filter(|slot| slot.run == Some(index)).count();
+            let (backend, groups, shared) = (&*self.backend, &self.groups[..], &mut self.shared[..]);
+            let work = Work { index, tensors, backend, groups, shared, bindings, slots };
+            if let Err(cause) = run.step(work, &mut begun) {
                 if begun {
                     self.poisoned = Some(cause.to_string());
                 }
-                return Err(cause.into());
+                return Err(cause);
             }
-            begun = true;
         }
         Ok(())
     }
+}
+
+/// The class of a parameter, or why the algorithm does not take it.
+fn class_of(algorithm: &dyn AnyAlgorithm, param: &str, shape: &Shape) -> Result<u8> {
+    let class = algorithm.class(shape).map_err(|reason| Error::Unfit {
+        param: param.to_owned(),
+        shape: shape.clone(),
+        algorithm: algorithm.name(),
+        reason,
+    })?;
+    assert!(usize::from(class) < CLASSES, "{} has too many classes", algorithm.name());
+    Ok(class)
+}
+
+fn memory_of(slot: &Slot, role: Role) -> &[(&'static str, Storage)] {
+    if role == Role::State { &slot.states } else { &slot.scratch }
+}
+
+/// Gives a parameter with states its run and its row of scalars.
+fn join(groups: &[Group], run: &mut Run, slot: &mut Slot, place: usize) {
+    slot.run = Some(place);
+    slot.row = run.row(slot.group, slot.steps + 1, &*groups[slot.group].algorithm);
 }
 
 fn fill(backend: &dyn Backend, storage: &mut Storage, value: f64) -> Result<()> {
     let values = vec![value; storage.len()];
     Ok(backend.write(storage, values.as_slice().into())?)
-}
-
-/// Gives a parameter with states its pass and its row of scalars.
-fn plan(groups: &[Group], backend: &dyn Backend, passes: &mut Vec<RulePass>, slot: &mut Slot) {
-    let Some(kernel) = slot.kernel else { return };
-    let pass = pass_for(passes, backend, kernel, slot.compute);
-    slot.pass = Some(pass);
-    slot.row = passes[pass].row(slot.group, slot.steps + 1, &*groups[slot.group].algorithm);
-}
-
-/// The place of the pass for a rule and a compute type, made if there is none.
-fn pass_for(
-    passes: &mut Vec<RulePass>,
-    backend: &dyn Backend,
-    kernel: &'static Kernel,
-    compute: Compute,
-) -> usize {
-    let found = passes.iter().position(|pass| core::ptr::eq(pass.kernel, kernel) && pass.compute == compute);
-    found.unwrap_or_else(|| {
-        let (keys, rows, sums) = Default::default();
-        passes.push(RulePass { kernel, compute, keys, rows, plan: backend.plan(), sums });
-        passes.len() - 1
-    })
 }
 
 /// Copies parameters that are not contiguous into buffers, or back.
@@ -497,7 +498,7 @@ impl Driver {
             self.allocate_states(bindings)?;
         }
         move_strided(bindings, false);
-        self.run_passes(bindings)?;
+        self.step_runs(bindings)?;
         move_strided(bindings, true);
         report.updated = bindings.len() - prepared.without_grad;
         Ok(report)

@@ -42,6 +42,24 @@ pub enum Error {
         /// The format that it has now.
         got: Format,
     },
+    /// The algorithm does not take such a parameter.
+    #[error("parameter {param:?} of shape {shape}: {algorithm} {reason}")]
+    Unfit {
+        /// The parameter.
+        param: String,
+        /// Its shape.
+        shape: Shape,
+        /// The algorithm.
+        algorithm: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// Parameters that are computed in `f32` and others in `f64`, where the algorithm looks at all together.
+    #[error("{algorithm} looks at all parameters together: they must all be computed in the same type")]
+    MixedCompute {
+        /// The algorithm.
+        algorithm: &'static str,
+    },
     /// The same name was given twice in a step.
     #[error("parameter {param:?} was given twice in one step")]
     Duplicate {

@@ -16,6 +16,7 @@ pub mod hyper;
 mod report;
 pub mod schedule;
 mod slots;
+pub mod stages;
 #[cfg(feature = "ndarray")]
 mod strided;
 

@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 use core::ops::Range;
-use fallline_core::{Compute, Kernel, Shape, Storage};
+use fallline_core::{Compute, Shape, Storage};
 use std::collections::HashMap;
 
 /// One parameter's state.
@@ -14,12 +14,18 @@ pub(crate) struct Slot {
     pub(crate) compute: Compute,
     /// How many gradients it has been given.
     pub(crate) steps: u64,
-    /// The rule that `states` are for, and they in the order of its operands; none before the first
-    /// gradient.
-    pub(crate) kernel: Option<&'static Kernel>,
+    /// As [`Algorithm::class`](crate::Algorithm::class).
+    pub(crate) class: u8,
+    /// The place of the [`Run`](crate::driver::run::Run) that `states` are for, and they in the order of its
+    /// stages; none before the first gradient.
+    pub(crate) fits: Option<usize>,
     pub(crate) states: Vec<(&'static str, Storage)>,
-    /// In the step being taken: which pass, and which row of scalars.
-    pub(crate) pass: Option<usize>,
+    /// Memory between the passes of a step.
+    pub(crate) scratch: Vec<(&'static str, Storage)>,
+    /// As [`Algorithm::MEMORY`](crate::Algorithm::MEMORY).
+    pub(crate) memory: Vec<f64>,
+    /// In the step being taken: which run, and which row of scalars.
+    pub(crate) run: Option<usize>,
     pub(crate) row: usize,
 }
 
@@ -45,14 +51,19 @@ impl Slots {
     /// bind the same parameters in the same order, and then nothing moves.
     ///
     /// # Errors
-    /// When the name stood at an earlier place already.
-    pub(crate) fn place(&mut self, i: usize, name: &str, create: impl FnOnce() -> Slot) -> Result<&mut Slot> {
+    /// When the name stood at an earlier place already, or the slot cannot be made.
+    pub(crate) fn place(
+        &mut self,
+        i: usize,
+        name: &str,
+        create: impl FnOnce() -> Result<Slot>,
+    ) -> Result<&mut Slot> {
         if self.list.get(i).is_none_or(|slot| slot.name != name) {
             let place = match self.places.get(name) {
                 Some(&place) if place < i => return Err(Error::Duplicate { param: name.to_owned() }),
                 Some(&place) => place,
                 None => {
-                    self.push(create());
+                    self.push(create()?);
                     self.fresh.push(name.to_owned());
                     self.list.len() - 1
                 }

@@ -36,7 +36,7 @@ impl Entry {
 
     /// Bytes of state for each parameter element, with the defaults and states in `f32`.
     pub fn state_bytes(&self) -> f64 {
-        4.0 * self.defaults().states().count() as f64
+        4.0 * self.defaults().states().len() as f64
     }
 }
 

@@ -151,7 +151,7 @@ impl Graph {
 fn operand_symbol(operand: &crate::Operand) -> String {
     match operand.role {
         Role::Param => "θ".to_owned(),
-        Role::Grad | Role::State => operand.name.to_owned(),
+        Role::Grad | Role::State | Role::Scratch => operand.name.to_owned(),
     }
 }
 

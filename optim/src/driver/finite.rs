@@ -1,9 +1,10 @@
 //! NaN and infinity in gradients: what to do about them, and the rule that finds them.
 
-use super::{Driver, pass_for};
+use super::Driver;
 use crate::{Binding, Result};
-use fallline_core::backend::{Pass, TensorPass};
-use fallline_core::{Compute, rule, sums};
+use fallline_core::backend::{Pass, Plan, TensorPass};
+use fallline_core::sums::fold;
+use fallline_core::{Compute, rule};
 
 /// What a step does when a gradient holds a NaN or an infinity.
 ///
@@ -32,19 +33,22 @@ rule! {
 }
 
 /// What a look at the gradients keeps between steps.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Look {
     /// The places of the bindings that have a gradient, in the order of their names.
     order: Vec<usize>,
     /// For each of them what [`GradCheck`] sums up.
     found: Vec<[f64; 2]>,
+    /// For each compute type.
+    plans: [Option<Plan>; 2],
+    sums: Vec<f64>,
 }
 
 impl Driver {
     /// Reads all gradients once: their norm, and the first by name that is not finite with how many of its
     /// elements are not. Sums over several tensors fold in the order of their names.
     pub(super) fn look_at_grads(&mut self, bindings: &[Binding<'_>]) -> Result<(f64, Option<(String, u64)>)> {
-        let Look { order, found } = &mut self.look;
+        let Look { order, found, plans, sums } = &mut self.look;
         order.clear();
         order.extend((0..bindings.len()).filter(|&i| !bindings[i].grad.is_none()));
         order.sort_unstable_by_key(|&i| bindings[i].name);
@@ -52,16 +56,14 @@ impl Driver {
         found.resize(order.len(), [0.0; 2]);
         let slots = self.slots.range(0..bindings.len());
         let kernel = self.groups[0].algorithm.grad_check();
-        for compute in [Compute::F32, Compute::F64] {
+        for (compute, plan) in [Compute::F32, Compute::F64].into_iter().zip(plans) {
             let places = || order.iter().filter(|&&i| slots[i].compute == compute);
             let count = places().count();
             if count == 0 {
                 continue;
             }
-            let index = pass_for(&mut self.passes, &*self.backend, kernel, compute);
-            let pass = &mut self.passes[index];
-            pass.sums.clear();
-            pass.sums.resize(count * kernel.sums.len(), 0.0);
+            sums.clear();
+            sums.resize(count * kernel.sums.len(), 0.0);
             let mut left = places();
             self.backend.run(Pass {
                 kernel,
@@ -73,15 +75,15 @@ impl Driver {
                 },
                 rows: &[1.0],
                 tensor_scalars: &[],
-                plan: &mut pass.plan,
-                sums: &mut pass.sums,
+                plan: plan.get_or_insert_with(|| self.backend.plan()),
+                sums,
             })?;
             let of_compute = order.iter().zip(&mut *found).filter(|(i, _)| slots[**i].compute == compute);
-            for ((_, found), sums) in of_compute.zip(pass.sums.chunks_exact(2)) {
+            for ((_, found), sums) in of_compute.zip(sums.chunks_exact(2)) {
                 *found = [sums[0], sums[1]];
             }
         }
-        let squares = sums::fold(found.iter().map(|sums| sums[1]));
+        let squares = fold(found.iter().map(|sums| sums[1]));
         let bad = order.iter().zip(found).find(|(_, sums)| sums[0] > 0.0);
         Ok((squares.sqrt(), bad.map(|(&i, sums)| (bindings[i].name.to_owned(), sums[0] as u64))))
     }

@@ -1,10 +1,10 @@
 //! Saving and loading: what is checked, in which order, before anything changes.
 
-use super::Driver;
+use super::{Driver, class_of};
 use crate::checkpoint::{Checkpoint, OptimizerManifest, ParamManifest};
 use crate::slots::{Slot, Slots};
 use crate::{AnyAlgorithm, Error, LoadReport, Result};
-use fallline_core::Shape;
+use fallline_core::{Role, Shape};
 
 impl Driver {
     pub(super) fn to_checkpoint(&self) -> Result<Checkpoint> {
@@ -18,9 +18,14 @@ impl Driver {
             manifest.params.insert(slot.name.clone(), param);
             checkpoint.insert_steps(&slot.name, slot.steps);
             for (state, storage) in &slot.states {
-                checkpoint.insert_state(&*self.backend, &slot.name, state, &slot.shape, storage)?;
+                let shape = self.groups[slot.group].algorithm.state_shape(state, &slot.shape);
+                checkpoint.insert_state(&*self.backend, &slot.name, state, &shape, storage)?;
             }
+            let memory = self.groups[slot.group].algorithm.memory().iter().zip(&slot.memory);
+            memory.for_each(|((name, _), value)| checkpoint.insert_scalar(&slot.name, name, *value));
         }
+        let shared = self.groups[0].algorithm.shared().iter().zip(&self.shared);
+        shared.for_each(|((name, _), value)| manifest.insert_shared(name, *value));
         checkpoint.manifest.optimizer = Some(manifest);
         Ok(checkpoint)
     }
@@ -31,6 +36,8 @@ impl Driver {
             .optimizer
             .as_ref()
             .ok_or_else(|| Error::Mismatch("it holds no optimizer state".into()))?;
+        let shared = self.groups[0].algorithm.shared().iter().map(|(name, _)| manifest.shared(name));
+        let shared = shared.collect::<Result<Vec<f64>>>()?;
         let algorithms = manifest.restore_groups(self.groups.iter().map(|group| &*group.algorithm))?;
         for slot in self.slots.iter() {
             if !manifest.params.contains_key(&slot.name) {
@@ -48,11 +55,16 @@ impl Driver {
         checkpoint.refuse_others(
             |param| loaded.get(param).is_some(),
             |param, state| {
-                loaded.get(param).is_some_and(|slot| slot.states.iter().any(|(name, _)| *name == state))
+                loaded.get(param).is_some_and(|slot| {
+                    let memory = algorithms[slot.group].memory();
+                    let names = slot.states.iter().map(|(name, _)| name);
+                    names.chain(memory.iter().map(|(name, _)| name)).any(|name| *name == state)
+                })
             },
         )?;
         let report = LoadReport { matched: loaded.len() };
         self.slots = loaded;
+        self.shared = shared;
         for (group, algorithm) in self.groups.iter_mut().zip(algorithms) {
             group.algorithm = algorithm;
         }
@@ -86,24 +98,32 @@ impl Driver {
             .get(param.group)
             .ok_or_else(|| mismatch(format!("is in group {}, which does not exist", param.group)))?;
         let steps = checkpoint.steps(name)?;
-        let expected = algorithm.states().collect::<Vec<_>>();
+        let class = class_of(&**algorithm, name, &shape)?;
+        let expected = algorithm.stages(class).operands(Role::State);
         let mut states = Vec::new();
-        if steps > 0 {
-            let requests = vec![(compute.format(), shape.elements()); expected.len()];
-            for (state, mut storage) in expected.iter().copied().zip(self.backend.allocate(&requests)?) {
+        if steps > 0 && !expected.is_empty() {
+            let shapes: Vec<Shape> =
+                expected.iter().map(|name| algorithm.state_shape(name, &shape)).collect();
+            let requests: Vec<_> = shapes.iter().map(|shape| (compute.format(), shape.elements())).collect();
+            let storages = self.backend.allocate(&requests)?.into_iter().zip(shapes);
+            for (&state, (mut storage, shape)) in expected.iter().zip(storages) {
                 checkpoint.read_state(&*self.backend, name, state, &shape, &mut storage)?;
                 states.push((state, storage));
             }
         }
+        let memory = algorithm.memory().iter().map(|(scalar, _)| checkpoint.scalar(name, scalar));
         Ok(Slot {
             name: name.to_owned(),
             shape,
             group: param.group,
             compute,
             steps,
-            kernel: (steps > 0).then(|| algorithm.kernel()),
+            class,
+            fits: None,
             states,
-            pass: None,
+            scratch: Vec::new(),
+            memory: memory.collect::<Result<_>>()?,
+            run: None,
             row: 0,
         })
     }
