@@ -26,6 +26,8 @@
 
 pub use fallline_core as core;
 pub use fallline_cpu as cpu;
+#[cfg(feature = "cuda")]
+pub use fallline_cuda as cuda;
 pub use fallline_optim as optim;
 pub use fallline_registry as registry;
 
@@ -33,6 +35,8 @@ pub use fallline_core::{
     Backend, Compute, Device, Format, Kernel, Link, Shape, Tensor, bf16, f16, math, rule,
 };
 pub use fallline_cpu::{Cpu, Isa, Native};
+#[cfg(feature = "cuda")]
+pub use fallline_cuda::Cuda;
 pub use fallline_optim::hyper::{Range, Value};
 pub use fallline_optim::schedule::Schedule;
 pub use fallline_optim::{

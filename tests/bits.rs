@@ -6,8 +6,9 @@ mod common;
 use common::{Buffer, CASES, Random, Tensor, best, bits, cpu, every_name_is_in, isas, outcome_of, recipe};
 use fallline::core::{Arithmetic, Kernel, Lane, Literal, Role, Scalar};
 use fallline::optim::hyper::Value;
+use fallline::optim::stages::{Combining, Gathering, Groups, Stage, Stages};
 use fallline::registry::names::ENTRIES;
-use fallline::{Compute, Format, Isa};
+use fallline::{Compute, Format, Isa, Shape};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -47,6 +48,8 @@ fn tensors() -> impl Strategy<Value = Vec<Tensor>> {
 }
 
 fn on(isa: Isa, threads: usize, text: &str, compute: Option<Compute>) -> fallline::Driver {
+    // What looks at all parameters together computes them in one type: see `MixedCompute`.
+    let compute = compute.or(common::is_in(common::ALL_TOGETHER, text).then_some(Compute::F32));
     let optimizer = recipe(text).optimizer(cpu(isa, threads));
     match compute {
         Some(compute) => optimizer.with_compute(compute),
@@ -59,14 +62,22 @@ fn many() -> [usize; 6] {
     [1, 16385, 200_001, 0, 4096, 70_003]
 }
 
+/// The stages of a vector.
+fn flat_stages(algorithm: &(dyn fallline::optim::AnyAlgorithm + '_)) -> Stages {
+    algorithm.stages(algorithm.class(&Shape::from([5])).unwrap())
+}
+
 /// Rules that a name's options choose, each option tried alone.
 fn rules(name: &str) -> BTreeSet<&'static str> {
     let entry = fallline::registry::names::find(name).unwrap();
-    let mut rules = BTreeSet::from([entry.defaults().kernel().name]);
+    let all = |algorithm: &dyn fallline::optim::AnyAlgorithm| -> Vec<&'static str> {
+        flat_stages(algorithm).kernels().map(|kernel| kernel.name).collect()
+    };
+    let mut rules: BTreeSet<&str> = all(&*entry.defaults()).into_iter().collect();
     for hyper in entry.defaults().table() {
         for value in [Value::Bool(true), Value::Float(0.5)] {
             if let Ok(algorithm) = entry.with(&[(hyper.name, value)]) {
-                rules.insert(algorithm.kernel().name);
+                rules.extend(all(&*algorithm));
             }
         }
     }
@@ -77,8 +88,14 @@ fn rules(name: &str) -> BTreeSet<&'static str> {
 fn the_cases_hold_every_name_and_rule() {
     every_name_is_in(CASES);
     every_name_is_in(common::ONE_EACH);
-    let covered: BTreeSet<&str> = CASES.iter().map(|text| recipe(text).algorithm().kernel().name).collect();
-    let all: BTreeSet<&str> = ENTRIES.iter().flat_map(|entry| rules(entry.name)).collect();
+    let of =
+        |text: &&str| flat_stages(recipe(text).algorithm()).kernels().map(|k| k.name).collect::<Vec<_>>();
+    let covered: BTreeSet<&str> = CASES.iter().flat_map(of).collect();
+    let all: BTreeSet<&str> = ENTRIES
+        .iter()
+        .filter(|entry| common::ELSEWHERE.iter().all(|(name, _)| *name != entry.name))
+        .flat_map(|entry| rules(entry.name))
+        .collect();
     assert!(all.is_subset(&covered), "{all:?} are not all in {covered:?}");
 }
 
@@ -102,6 +119,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let mut random = Random(seed);
+        prop_assume!(!common::is_in(common::WHOLE_TENSORS, text));
         let total = lengths.iter().sum();
         let value = random.wilds(total);
         let grads = [random.wilds(total), random.wilds(total)];
@@ -161,7 +179,8 @@ fn first_difference(expected: &common::Outcome, got: &common::Outcome) -> String
     "other steps, states or lengths".into()
 }
 
-/// Three steps of the driver on the scalar reference, and of the graph that was recorded of its rule.
+/// Three steps of the driver on the scalar reference, and of the graphs that were recorded of its rules, with
+/// what is between them.
 fn recorded_is_the_rule<T: Copy>(
     text: &str,
     seed: u64,
@@ -177,45 +196,99 @@ fn recorded_is_the_rule<T: Copy>(
     let value = Buffer::new(format, &random.wilds(N));
     let grads: Vec<Buffer> = (0..3).map(|_| Buffer::new(format, &random.wilds(N))).collect();
     let recipe = recipe(text);
-    let algorithm = recipe.algorithm();
-    let kernel: &Kernel = algorithm.kernel();
-    let graph = kernel.record();
+    let algorithm = recipe.algorithm().boxed();
+    let algorithm: &dyn fallline::optim::AnyAlgorithm = &*algorithm;
     let sign = scalar(if algorithm.maximize() { -1.0 } else { 1.0 });
+    let (shape, compute) =
+        (Shape::from([N]), if format == Format::F64 { Compute::F64 } else { Compute::F32 });
+    let stages = algorithm.stages(algorithm.class(&shape).unwrap());
 
-    let start = |role| match role {
-        Role::Param => value.values(),
-        _ => vec![0.0; N],
+    // Rounded once to the type of the states, as a driver does.
+    let start = |state: &str| match algorithm.starts_as_param(state) {
+        true => value.values(),
+        false => Buffer::new(format, &[algorithm.initial(state); N]).values(),
     };
-    let mut operands: Vec<Vec<f64>> = kernel.operands.iter().map(|operand| start(operand.role)).collect();
-    let mut scalars = vec![0.0; kernel.scalars.len()];
+    let mut states: Vec<(&str, Vec<f64>)> =
+        stages.operands(Role::State).into_iter().map(|state| (state, start(state))).collect();
+    let mut params = value.values();
+    let mut shared: Vec<f64> = algorithm.shared().iter().map(|(_, initial)| *initial).collect();
+    let mut memory: Vec<f64> = algorithm.memory().iter().map(|(_, initial)| *initial).collect();
     for (t, grad) in grads.iter().enumerate() {
-        kernel.compute_scalars(algorithm.hyper(), t as u64 + 1, &mut scalars);
-        let scalars: Vec<Scalar<T>> = scalars.iter().map(|&x| scalar(x)).collect();
-        let grad = grad.values();
-        for i in 0..N {
-            let at = |(k, operand): (usize, &fallline::core::Operand)| match operand.role {
-                Role::Grad => scalar(grad[i]),
-                _ => scalar(operands[k][i]),
-            };
-            let mut element: Vec<Scalar<T>> = kernel.operands.iter().enumerate().map(at).collect();
-            graph.evaluate(sign, &scalars, &mut element, &mut []);
-            operands.iter_mut().zip(element).for_each(|(operand, x)| operand[i] = widen(x.0));
+        let (t, grad) = (t as u64 + 1, grad.values());
+        let mut sums = Vec::new();
+        for (index, stage) in stages.iter().enumerate() {
+            let kernel: &Kernel = stage.kernel().unwrap();
+            let mut scalars = vec![0.0; kernel.scalars.len() + kernel.tensor_scalars.len()];
+            let (row, own) = scalars.split_at_mut(kernel.scalars.len());
+            kernel.compute_scalars(algorithm.hyper(), t, row);
+            match stage {
+                Stage::Gathered(_) => {
+                    let (steps, groups) = (&[t][..], &[0][..]);
+                    let get = |_: usize| algorithm;
+                    let mut at = Gathering {
+                        tensors: 1,
+                        steps,
+                        groups,
+                        sums: &sums,
+                        shared: &mut shared,
+                        scalars: own,
+                    };
+                    algorithm.gather(&Groups::new(1, &get), index, &mut at).unwrap();
+                }
+                _ => {
+                    let memory = &mut memory;
+                    let mut at = Combining { t, compute, shape: &shape, sums: &sums, memory, scalars: own };
+                    algorithm.combine(index, &mut at);
+                }
+            }
+            if algorithm.skips(index, &shared) {
+                sums = vec![0.0; kernel.sums.len()];
+                continue;
+            }
+            let scalars: Vec<Scalar<T>> = scalars.iter().map(|&x| scalar(x)).collect();
+            let graph = kernel.record();
+            // 33 elements: one to each accumulator of a sum, and none folded on the way (core::sums).
+            let mut terms = vec![[scalar(0.0); 64]; kernel.sums.len()];
+            for i in 0..N {
+                let at = |operand: &fallline::core::Operand| match operand.role {
+                    Role::Grad => scalar(grad[i]),
+                    Role::Param => scalar(params[i]),
+                    _ => scalar(states.iter().find(|(name, _)| *name == operand.name).unwrap().1[i]),
+                };
+                let mut element: Vec<Scalar<T>> = kernel.operands.iter().map(at).collect();
+                let mut found = vec![scalar(0.0); kernel.sums.len()];
+                graph.evaluate(sign, &scalars, &mut element, &mut found);
+                terms.iter_mut().zip(found).for_each(|(terms, x)| terms[i] = scalar(0.0) + ((x + 0.0) + 0.0));
+                for (operand, x) in kernel.operands.iter().zip(element).filter(|(operand, _)| operand.written)
+                {
+                    match operand.role {
+                        Role::Param => params[i] = widen(x.0),
+                        _ => {
+                            let state = states.iter_mut().find(|(name, _)| *name == operand.name);
+                            state.unwrap().1[i] = widen(x.0);
+                        }
+                    }
+                }
+            }
+            sums = terms
+                .into_iter()
+                .map(|mut acc| {
+                    for half in [32, 16, 8, 4, 2, 1] {
+                        (0..half).for_each(|j| acc[j] = acc[j] + acc[j + half]);
+                    }
+                    widen(acc[0].0)
+                })
+                .collect();
         }
     }
 
     let tensor = Tensor::new("p", value, grads.into_iter().map(Some).collect());
-    let got = outcome_of(on(Isa::Scalar, 1, text, None), &[tensor]);
-    let mut states = got[0].3.iter();
-    for (operand, expected) in kernel.operands.iter().zip(&operands) {
-        match operand.role {
-            Role::Param => assert_eq!(bits(expected), got[0].1, "{text}: {}", operand.name),
-            Role::State => {
-                let (name, state) = states.next().unwrap();
-                assert_eq!(operand.name, *name);
-                assert_eq!(&bits(expected), state, "{text}: {name}");
-            }
-            _ => {}
-        }
+    let got = outcome_of(recipe.optimizer(cpu(Isa::Scalar, 1)), &[tensor]);
+    assert_eq!(bits(&params), got[0].1, "{text}");
+    assert_eq!(states.len(), got[0].3.len());
+    for ((name, expected), (other, state)) in states.iter().zip(&got[0].3) {
+        assert_eq!(name, other);
+        assert_eq!(&bits(expected), state, "{text}: {name}");
     }
 }
 

@@ -335,9 +335,11 @@ fn neighbours_in_one_buffer_are_the_same() {
     for (text, lonely) in ONE_EACH.iter().flat_map(|text| [(text, None), (text, Some("p3"))]) {
         let made = || {
             let mut optimizer = build(text);
-            let quick = optimizer.get(0, "lr").map(|lr| fallline::Value::Float(2.0 * lr.as_f64().unwrap()));
-            if let (Some(name), Some(lr)) = (lonely, quick) {
-                optimizer.add_group(move |other| other == name, &[("lr", lr)]).unwrap();
+            // D-Adaptation takes no other lr.
+            let other = if common::is_in(common::ALL_TOGETHER, text) { "weight_decay" } else { "lr" };
+            let doubled = optimizer.get(0, other).map(|x| fallline::Value::Float(2.0 * x.as_f64().unwrap()));
+            if let (Some(name), Some(doubled)) = (lonely, doubled) {
+                optimizer.add_group(move |other| other == name, &[(other, doubled)]).unwrap();
             }
             optimizer
         };
@@ -356,7 +358,7 @@ fn neighbours_in_one_buffer_are_the_same() {
         let backend = sliced.backend().clone();
         let mut tensors = EngineTensor::side_by_side(&backend, Format::F32, lengths.map(|n| [n])).unwrap();
         for (tensor, value) in tensors.iter_mut().zip(cut(&values)) {
-            tensor.as_mut_slice::<f32>().unwrap().copy_from_slice(&value);
+            backend.write(tensor.storage_mut(), (&value).into()).unwrap();
         }
         let mut on_engine = made();
         for (t, grad) in grads.iter().enumerate() {

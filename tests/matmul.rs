@@ -52,10 +52,11 @@ impl Case {
         backend
             .matmul(MatMul {
                 alpha: self.alpha,
-                a: Matrix { storage: a.storage(), rows: ra, columns: ca, transposed: self.transposed.0 },
-                b: Matrix { storage: b.storage(), rows: rb, columns: cb, transposed: self.transposed.1 },
+                a: Matrix { transposed: self.transposed.0, ..Matrix::new(a.storage(), ra, ca) },
+                b: Matrix { transposed: self.transposed.1, ..Matrix::new(b.storage(), rb, cb) },
                 beta: self.beta,
                 c: c.storage_mut(),
+                c_start: 0,
             })
             .unwrap();
         c.to_vec::<f64>().unwrap()
@@ -121,9 +122,9 @@ fn what_does_not_fit_is_refused() {
     let double = tensor(&backend, Format::F64, &[1.0; 6]);
     let mut c = tensor(&backend, Format::F32, &[0.0; 4]);
     let mut product = |a: &Tensor, rows: usize, columns: usize| {
-        let a = Matrix { storage: a.storage(), rows, columns, transposed: false };
-        let b = Matrix { storage: b.storage(), rows: 3, columns: 2, transposed: false };
-        backend.matmul(MatMul { alpha: 1.0, a, b, beta: 0.0, c: c.storage_mut() })
+        let a = Matrix::new(a.storage(), rows, columns);
+        let b = Matrix::new(b.storage(), 3, 2);
+        backend.matmul(MatMul { alpha: 1.0, a, b, beta: 0.0, c: c.storage_mut(), c_start: 0 })
     };
     assert!(product(&a, 2, 3).is_ok());
     let error = product(&a, 3, 2).unwrap_err().to_string();

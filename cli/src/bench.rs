@@ -4,9 +4,9 @@ mod layout;
 
 use crate::common::{self, print, print_json, table};
 use crate::error::{Error, Result};
-use fallline::core::Role;
+use fallline::core::{Kernel, Operand, Role};
 use fallline::cpu::plain::Stream;
-use fallline::optim::{Binding, param};
+use fallline::optim::{AnyAlgorithm, Binding, param};
 use fallline::registry::names::ENTRIES;
 use fallline::{Backend, Cpu, Format, Optimizer, Recipe};
 use half::bf16;
@@ -137,6 +137,14 @@ impl Row {
     }
 }
 
+/// The rules that run over all elements in every step but the first.
+fn passes(algorithm: &dyn AnyAlgorithm) -> Vec<&'static Kernel> {
+    let begun = vec![1.0; algorithm.shared().len()];
+    let stages = algorithm.stages(0);
+    let kept = stages.iter().enumerate().filter(|(stage, _)| !algorithm.skips(*stage, &begun));
+    kept.filter_map(|(_, stage)| stage.kernel()).collect()
+}
+
 /// Times an optimizer's step and the plain pass over the same mix of streams, in turn.
 fn measure<T: Measured>(
     name: &str,
@@ -146,7 +154,7 @@ fn measure<T: Measured>(
     args: &Args,
 ) -> Result<Row> {
     let elements: usize = shapes.iter().sum();
-    let kernel = recipe.algorithm().kernel();
+    let passes = passes(recipe.algorithm());
     let bytes = |role: Role| match role {
         Role::Param | Role::Grad => T::FORMAT.bytes(),
         _ => Format::F32.bytes(),
@@ -159,8 +167,16 @@ fn measure<T: Measured>(
         Ok(stream)
     };
     let mut plain = Vec::new();
-    for operand in kernel.operands {
-        plain.push((operand.written, enough(elements * bytes(operand.role))?));
+    // Passes share their operands' memory. A rule names parameter and gradient as it likes.
+    let stream_of = |operand: &Operand| match operand.role {
+        Role::Param => "param",
+        Role::Grad => "grad",
+        _ => operand.name,
+    };
+    for operand in passes.iter().flat_map(|kernel| kernel.operands) {
+        if !plain.iter().any(|(known, _)| *known == stream_of(operand)) {
+            plain.push((stream_of(operand), enough(elements * bytes(operand.role))?));
+        }
     }
     let names: Vec<String> = (0..shapes.len()).map(|i| format!("tensor{i}")).collect();
     // Values in a range in which no arithmetic is out of the ordinary.
@@ -189,13 +205,26 @@ fn measure<T: Measured>(
         let start = Instant::now();
         optimizer.step(&mut bindings)?;
         ours.push(start.elapsed().as_secs_f64());
-        let mut streams: Vec<Stream<'_>> = plain
-            .iter_mut()
-            .map(|(written, bytes)| if *written { Stream::Update(bytes) } else { Stream::Read(bytes) })
-            .collect();
-        let start = Instant::now();
-        black_box(cpu.plain_pass(elements, &mut streams, black_box(0)));
-        floor.push(start.elapsed().as_secs_f64());
+        let mut took = 0.0;
+        for kernel in &passes {
+            let stream = |(known, bytes): &'_ mut (&str, Vec<u8>)| {
+                let operand = kernel.operands.iter().find(|operand| stream_of(operand) == *known)?;
+                Some((operand.written, core::mem::take(bytes)))
+            };
+            let mut taken: Vec<_> = plain.iter_mut().map(stream).collect();
+            let mut streams: Vec<Stream<'_>> = taken
+                .iter_mut()
+                .flatten()
+                .map(|(written, bytes)| if *written { Stream::Update(bytes) } else { Stream::Read(bytes) })
+                .collect();
+            let start = Instant::now();
+            black_box(cpu.plain_pass(elements, &mut streams, black_box(0)));
+            took += start.elapsed().as_secs_f64();
+            for ((_, bytes), taken) in plain.iter_mut().zip(taken) {
+                *bytes = taken.map_or_else(|| core::mem::take(bytes), |(_, taken)| taken);
+            }
+        }
+        floor.push(took);
     }
     let per_element = |times: &mut Vec<f64>| {
         let counted = &mut times[1..];
@@ -209,7 +238,7 @@ fn measure<T: Measured>(
         isa: cpu.isa().name(),
         layout: args.layout.name(),
         dtype: T::FORMAT.name(),
-        bytes_per_element: kernel.traffic(|operand| bytes(operand.role) as f64),
+        bytes_per_element: passes.iter().map(|pass| pass.traffic(|o| bytes(o.role) as f64)).sum(),
         ns_per_element: per_element(&mut ours),
         plain_ns_per_element: per_element(&mut floor),
     })

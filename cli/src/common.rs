@@ -1,7 +1,7 @@
 //! What several commands share: configurations, devices, output.
 
 use crate::error::{Error, Result};
-use fallline::{Backend, Cpu, Recipe};
+use fallline::{Backend, Cpu, Cuda, Recipe};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,8 +37,9 @@ pub fn device(name: &str, threads: Option<usize>) -> Result<Arc<dyn Backend>> {
     match name {
         "cpu" => Ok(cpu(threads)?.shared()),
         "scalar" => Ok(Cpu::scalar().shared()),
-        _ if name == "cuda" || name.starts_with("cuda:") => {
-            Err(Error::Usage(format!("--device {name}: this version of fallline has no CUDA backend")))
+        "cuda" => Ok(Cuda::new(0)?.shared()),
+        _ if let Some(index) = name.strip_prefix("cuda:").and_then(|index| index.parse().ok()) => {
+            Ok(Cuda::new(index)?.shared())
         }
         _ => Err(Error::Usage(format!("--device: expected cpu, scalar, cuda or cuda:N, got {name:?}"))),
     }

@@ -3,7 +3,8 @@
 use crate::common::{print, print_json, table};
 use crate::error::{Error, Result};
 use crate::list::summary;
-use fallline::core::{Kernel, Role, symbol};
+use fallline::core::{Role, symbol};
+use fallline::optim::AnyAlgorithm;
 use fallline::registry::names::{self, ENTRIES, Entry};
 use serde_json::json;
 
@@ -17,6 +18,9 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 }
+
+/// What stands above the scalars that are formed from sums.
+const FORMED: &str = "  with, once a step for each tensor,\n";
 
 /// Prints everything about an algorithm.
 pub fn run(args: Args) -> Result<()> {
@@ -32,10 +36,10 @@ fn unknown(name: &str) -> Error {
     Error::Usage(format!("there is no optimizer {name:?}{hint}; known are {known}"))
 }
 
-/// The rules that an algorithm's options choose from: the defaults', and those of options that are on.
-fn kernels(entry: &Entry) -> Vec<(String, &'static Kernel)> {
+/// The steps that an algorithm's options choose from: the defaults', and those of options that are on.
+fn variants(entry: &Entry) -> Vec<(String, Box<dyn AnyAlgorithm>)> {
     use fallline::optim::hyper::Value;
-    let mut kernels = vec![("by default".to_owned(), entry.defaults().kernel())];
+    let mut variants = vec![("by default".to_owned(), entry.defaults())];
     for hyper in entry.defaults().table().iter().filter(|hyper| hyper.counts) {
         let on = match (hyper.default)() {
             Value::Bool(default) => Value::Bool(!default),
@@ -44,16 +48,11 @@ fn kernels(entry: &Entry) -> Vec<(String, &'static Kernel)> {
         };
         let text = format!("with {}={on}", hyper.name);
         let Ok(algorithm) = entry.with(&[(hyper.name, on)]) else { continue };
-        let kernel = algorithm.kernel();
-        if !kernels.iter().any(|(_, known)| std::ptr::eq(*known, kernel)) {
-            kernels.push((text, kernel));
+        if !variants.iter().any(|(_, known)| known.stages(0) == algorithm.stages(0)) {
+            variants.push((text, algorithm));
         }
     }
-    kernels
-}
-
-fn states(kernel: &Kernel) -> Vec<&'static str> {
-    kernel.operands.iter().filter(|o| o.role == Role::State).map(|o| o.name).collect()
+    variants
 }
 
 /// A scalar's formula with the hyperparameters' own names.
@@ -66,30 +65,56 @@ fn as_text(entry: &Entry) -> String {
     let algorithm = entry.defaults();
     let info = algorithm.info();
     let mut text = format!("{}: {}\n", entry.name, info.summary);
-    for (when, kernel) in kernels(entry) {
+    for (when, algorithm) in variants(entry) {
         text.push_str(&format!("\nUpdate {when}\n"));
-        for line in kernel.record().to_string().lines() {
-            text.push_str(&format!("  {line}\n"));
+        let stages = algorithm.stages(0);
+        let several = stages.iter().count() > 1;
+        for (stage, kernel) in stages.iter().enumerate().filter_map(|(i, stage)| Some((i, stage.kernel()?))) {
+            if several {
+                text.push_str(&format!("  Pass {}\n", stage + 1));
+            }
+            for line in kernel.record().to_string().lines() {
+                text.push_str(&format!("  {line}\n"));
+            }
+            // A hyperparameter under its own name needs no row.
+            let derived =
+                kernel.scalars.iter().map(|s| (s.name, readable(s.formula))).filter(|(name, is)| name != is);
+            let rows = derived.map(|(name, is)| vec![format!("    {}", symbol(name)), format!("= {is}")]);
+            let rows: Vec<_> = rows.collect();
+            if !rows.is_empty() {
+                text.push_str("  with, once a step,\n");
+                text.push_str(&table(&rows));
+            }
+            let formed = algorithm.formed(stage);
+            if !formed.is_empty() {
+                text.push_str(if kernel.tensor_scalars.is_empty() { "  where\n" } else { FORMED });
+                formed.iter().for_each(|line| text.push_str(&format!("    {line}\n")));
+            }
         }
-        text.push_str("  with, once a step,\n");
-        // A hyperparameter under its own name needs no row.
-        let derived =
-            kernel.scalars.iter().map(|s| (s.name, readable(s.formula))).filter(|(name, is)| name != is);
-        let rows = derived.map(|(name, is)| vec![format!("    {}", symbol(name)), format!("= {is}")]);
-        text.push_str(&table(&rows.collect::<Vec<_>>()));
-        let states = states(kernel);
+        let states = stages.operands(Role::State);
         text.push_str(&match states.is_empty() {
             true => "  State: none\n".to_owned(),
             false => {
                 format!("  State: {} ({} bytes a parameter in f32)\n", states.join(", "), 4 * states.len())
             }
         });
+        let remembered = |scalars: &[(&str, f64)]| scalars.iter().map(|s| s.0).collect::<Vec<_>>().join(", ");
+        if !algorithm.memory().is_empty() {
+            text.push_str(&format!("  Each tensor's: {}\n", remembered(algorithm.memory())));
+        }
+        if !algorithm.shared().is_empty() {
+            text.push_str(&format!("  All tensors': {}\n", remembered(algorithm.shared())));
+        }
     }
     text.push_str("\nθ is the parameter, g its gradient (negated with maximize), t the step count from 1.\n");
     text.push_str("\nHyperparameters\n");
     let mut rows = vec![["  name", "type", "default", "range", "meaning"].map(str::to_owned).to_vec()];
     for hyper in algorithm.table() {
-        let range = if hyper.kind.contains("float") { hyper.range.to_string() } else { String::new() };
+        let range = if hyper.kind.contains("float") || hyper.kind.contains("int") {
+            hyper.range.to_string()
+        } else {
+            String::new()
+        };
         rows.push(vec![
             format!("  {}", hyper.name),
             hyper.kind.to_owned(),
@@ -121,15 +146,24 @@ fn as_json(entry: &Entry) -> serde_json::Value {
             "changes_numbers": hyper.counts,
         })
     });
-    let rules = kernels(entry).into_iter().map(|(when, kernel)| {
-        let scalars =
-            kernel.scalars.iter().map(|s| json!({ "name": s.name, "formula": readable(s.formula) }));
-        json!({
-            "when": when,
-            "rule": kernel.name,
-            "update": kernel.record().to_string().lines().collect::<Vec<_>>(),
-            "scalars": scalars.collect::<Vec<_>>(),
-            "states": states(kernel),
+    let variants = variants(entry);
+    let rules = variants.iter().flat_map(|(when, algorithm)| {
+        let stages = algorithm.stages(0);
+        stages.iter().enumerate().filter_map(move |(stage, pass)| {
+            let kernel = pass.kernel()?;
+            let scalars =
+                kernel.scalars.iter().map(|s| json!({ "name": s.name, "formula": readable(s.formula) }));
+            Some(json!({
+                "when": when,
+                "pass": stage + 1,
+                "rule": kernel.name,
+                "update": kernel.record().to_string().lines().collect::<Vec<_>>(),
+                "scalars": scalars.collect::<Vec<_>>(),
+                "scalars_of_a_tensor": kernel.tensor_scalars,
+                "formed": algorithm.formed(stage),
+                "sums": kernel.sums,
+                "states": stages.operands(Role::State),
+            }))
         })
     });
     let references = info.references.iter().map(|r| json!({ "text": r.text, "at": r.at }));

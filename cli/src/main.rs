@@ -8,6 +8,7 @@ mod describe;
 mod digits;
 mod error;
 mod list;
+mod minimize;
 mod plot;
 mod replay;
 mod run_folder;
@@ -35,6 +36,8 @@ enum Command {
     Describe(describe::Args),
     /// Apply an optimizer to recorded gradients
     Replay(replay::Args),
+    /// Minimise a known function
+    Minimize(minimize::Args),
     /// Train a network on the bundled handwritten digits
     Train(train::Args),
     /// Measure optimizers against the speed of memory
@@ -59,6 +62,7 @@ fn run() -> Result<()> {
         Command::List(args) => list::run(args),
         Command::Describe(args) => describe::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Minimize(args) => minimize::run(args),
         Command::Train(args) => train::run(args),
         Command::Bench(args) => bench::run(args),
     }

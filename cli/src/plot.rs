@@ -1,6 +1,9 @@
 //! `loss.svg`: the training loss of every step above the test accuracy of every epoch.
 
 mod scale;
+mod way;
+
+pub use way::{loss, path};
 
 use crate::run_folder::{Record, replace};
 use plotters::coord::Shift;
@@ -45,8 +48,13 @@ pub enum PlotError {
 /// # Errors
 /// [`PlotError`] where the picture cannot be drawn or written.
 pub fn loss_and_accuracy(path: &Path, records: &[Record]) -> Result<(), PlotError> {
+    written(path, |svg| draw(svg, &Curves::new(records)))
+}
+
+/// Draws a picture and writes it, at half the size of its grid.
+fn written(path: &Path, draw: impl FnOnce(&mut String) -> Result<(), Failure>) -> Result<(), PlotError> {
     let mut svg = String::new();
-    draw(&mut svg, &Curves::new(records)).map_err(|error| PlotError::Draw(error.to_string()))?;
+    draw(&mut svg).map_err(|error| PlotError::Draw(error.to_string()))?;
     let size = |(width, height): (u32, u32)| format!("<svg width=\"{width}\" height=\"{height}\"");
     let svg = svg.replacen(&size(GRID), &size((GRID.0 / 2, GRID.1 / 2)), 1);
     replace(path, svg.as_bytes())?;

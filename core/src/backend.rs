@@ -39,6 +39,11 @@ pub trait Backend: fmt::Debug + Send + Sync + Sealed {
     /// One line for people: device, instruction set, threads.
     fn describe(&self) -> String;
 
+    /// Whether passes reach the host's own memory. Where they do not, drivers copy there and back.
+    fn reaches_host(&self) -> bool {
+        true
+    }
+
     /// Allocates one zero-filled storage for each `(format, elements)` requested, side by side in one
     /// arena: many small states then read like one.
     ///
@@ -57,6 +62,18 @@ pub trait Backend: fmt::Debug + Send + Sync + Sealed {
     /// # Errors
     /// [`Error::Length`](crate::Error::Length) when the lengths differ.
     fn read(&self, storage: &Storage, values: SliceMut<'_>) -> Result<()>;
+
+    /// Copies `from` to `to`, bit for bit.
+    ///
+    /// # Errors
+    /// [`Error::Length`](crate::Error::Length) or [`Error::Format`](crate::Error::Format) when they differ in either.
+    fn copy(&self, from: &Storage, to: &mut Storage) -> Result<()>;
+
+    /// About how many elements of a rule's operands stay in a cache from one pass to the next, if the device has
+    /// such a cache: passes over as many that follow each other read memory once. Results never depend on it.
+    fn cached_elements(&self) -> Option<usize> {
+        None
+    }
 
     /// Memory for [`run`](Backend::run) to keep between passes: tables and chunk lists, valid until the
     /// shapes change. One for each place that runs passes; empty at first.
@@ -116,6 +133,15 @@ impl<'a> View<'a> {
     fn of(storage: &Storage, writable: bool) -> Self {
         let (address, len, format) = (storage.address(), storage.len(), storage.format());
         View { address, len, format, on_host: storage.on_host(), writable, borrow: PhantomData }
+    }
+
+    /// The elements from `start` on, `len` of them.
+    ///
+    /// # Panics
+    /// When there are not as many.
+    pub fn part(self, start: usize, len: usize) -> Self {
+        assert!(start.checked_add(len).is_some_and(|end| end <= self.len), "a part beyond the end of a view");
+        View { address: self.address + start * self.format.bytes(), len, ..self }
     }
 
     /// The address of the first element: the host's, with exposed provenance, or the device's own.
@@ -201,10 +227,12 @@ impl fmt::Debug for Pass<'_, '_> {
 }
 
 /// A matrix in row-major order.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
-    /// Its elements.
+    /// What holds its elements.
     pub storage: &'a Storage,
+    /// Where they start.
+    pub start: usize,
     /// Rows as stored.
     pub rows: usize,
     /// Columns as stored.
@@ -213,7 +241,22 @@ pub struct Matrix<'a> {
     pub transposed: bool,
 }
 
-impl Matrix<'_> {
+impl<'a> Matrix<'a> {
+    /// The matrix at the start of a storage.
+    pub fn new(storage: &'a Storage, rows: usize, columns: usize) -> Matrix<'a> {
+        Matrix { storage, start: 0, rows, columns, transposed: false }
+    }
+
+    /// The one that starts at element `start` instead.
+    pub fn at(self, start: usize) -> Self {
+        Matrix { start, ..self }
+    }
+
+    /// Its transpose.
+    pub fn transpose(self) -> Self {
+        Matrix { transposed: !self.transposed, ..self }
+    }
+
     /// Rows and columns of what is meant.
     pub fn extents(&self) -> (usize, usize) {
         if self.transposed { (self.columns, self.rows) } else { (self.rows, self.columns) }
@@ -231,6 +274,56 @@ pub struct MatMul<'a> {
     pub b: Matrix<'a>,
     /// The factor of the old result.
     pub beta: f64,
-    /// The result, m × n, row-major.
+    /// What holds the result, m × n, row-major.
     pub c: &'a mut Storage,
+    /// Where the result starts.
+    pub c_start: usize,
+}
+
+impl MatMul<'_> {
+    /// m, k and n of the product.
+    ///
+    /// # Errors
+    /// [`Error::Length`](crate::Error::Length) when the factors do not fit together or a matrix does not lie within its
+    /// storage.
+    pub fn extents(&self) -> Result<(usize, usize, usize)> {
+        let ((m, k), (inner, n)) = (self.a.extents(), self.b.extents());
+        let length = |what: &str, expected, got| crate::Error::Length {
+            operation: "matmul",
+            what: what.into(),
+            expected,
+            got,
+        };
+        if k != inner {
+            return Err(length("the right factor's extent along the product", k, inner));
+        }
+        let ends = [
+            ("the left factor", self.a.start, m.checked_mul(k), self.a.storage.len()),
+            ("the right factor", self.b.start, k.checked_mul(n), self.b.storage.len()),
+            ("the result", self.c_start, m.checked_mul(n), self.c.len()),
+        ];
+        for (what, start, elements, got) in ends {
+            let end = elements.and_then(|elements| start.checked_add(elements)).unwrap_or(usize::MAX);
+            if end > got {
+                return Err(length(what, end, got));
+            }
+        }
+        Ok((m, k, n))
+    }
+}
+
+/// Checks that a storage can be copied to another. For backends.
+///
+/// # Errors
+/// [`Error::Length`](crate::Error::Length) or [`Error::Format`](crate::Error::Format) when it cannot.
+pub fn same_kind(from: &Storage, to: &Storage) -> Result<()> {
+    let (operation, what) = ("copy", "the source".to_owned());
+    if from.len() != to.len() {
+        return Err(crate::Error::Length { operation, what, expected: to.len(), got: from.len() });
+    }
+    if from.format() != to.format() {
+        let (expected, got) = (to.format().to_string(), from.format());
+        return Err(crate::Error::Format { operation, what, expected, got });
+    }
+    Ok(())
 }

@@ -56,9 +56,26 @@ pub enum Error {
         /// The backend.
         device: Device,
     },
+    /// A call of the device's driver failed.
+    #[error("{device}: {problem}")]
+    Failed {
+        /// The device.
+        device: Device,
+        /// What was attempted, and what the driver says.
+        problem: String,
+        /// Whether memory may have been written before.
+        written: bool,
+    },
     /// The backend cannot be had as asked.
     #[error("{0}")]
     Unavailable(String),
+}
+
+impl Error {
+    /// Whether the operation may have written something before it failed.
+    pub fn may_have_written(&self) -> bool {
+        matches!(self, Error::Failed { written: true, .. })
+    }
 }
 
 /// The result of an operation of a backend.

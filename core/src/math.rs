@@ -11,6 +11,30 @@ pub fn pow(base: f64, t: u64) -> f64 {
     libm::pow(base, t as f64)
 }
 
+/// `base` to the power of any `exponent`.
+///
+/// ```
+/// assert_eq!(fallline_core::math::powf(4.0, -0.5), 0.5);
+/// ```
+pub fn powf(base: f64, exponent: f64) -> f64 {
+    libm::pow(base, exponent)
+}
+
+/// The exponential function.
+pub fn exp(x: f64) -> f64 {
+    libm::exp(x)
+}
+
+/// The natural logarithm.
+pub fn ln(x: f64) -> f64 {
+    libm::log(x)
+}
+
+/// `x` rounded to `f32`, for scalars that a source keeps in that type.
+pub fn single(x: f64) -> f64 {
+    f64::from(x as f32)
+}
+
 /// The square root (correctly rounded on every platform).
 pub fn sqrt(x: f64) -> f64 {
     libm::sqrt(x)

@@ -117,17 +117,24 @@ impl Tensor {
         shape: impl Into<Shape>,
     ) -> Result<Tensor> {
         let (values, shape) = (values.into(), shape.into());
-        if shape.elements() != values.len() {
-            return Err(crate::Error::Length {
-                operation: "tensor",
-                what: format!("a slice for shape {shape}"),
-                expected: shape.elements(),
-                got: values.len(),
-            });
-        }
+        fits(&shape, values.len(), "a slice")?;
         let mut tensor = Tensor::zeros(backend, values.format(), shape)?;
         backend.write(&mut tensor.storage, values)?;
         Ok(tensor)
+    }
+
+    /// A tensor of memory that a backend made of something else. Called by backends.
+    ///
+    /// # Errors
+    /// [`Error::Length`](crate::Error::Length) when the shape has another number of elements.
+    pub fn from_storage(
+        backend: &Arc<dyn Backend>,
+        storage: Storage,
+        shape: impl Into<Shape>,
+    ) -> Result<Tensor> {
+        let shape = shape.into();
+        fits(&shape, storage.len(), "memory")?;
+        Ok(Tensor { backend: Arc::clone(backend), storage, shape })
     }
 
     /// The elements, in row-major order, rounded to `T` if they are stored otherwise.
@@ -177,4 +184,12 @@ impl Tensor {
     pub fn as_mut_slice<T: Element>(&mut self) -> Option<&mut [T]> {
         self.storage.memory_mut().host_mut()?.into_slice()
     }
+}
+
+fn fits(shape: &Shape, got: usize, what: &str) -> Result<()> {
+    if shape.elements() == got {
+        return Ok(());
+    }
+    let what = format!("{what} for shape {shape}");
+    Err(crate::Error::Length { operation: "tensor", what, expected: shape.elements(), got })
 }

@@ -20,6 +20,10 @@ const MAX_SUMS: usize = 8;
 /// Passes over fewer elements run on the calling thread: waking the pool costs more.
 const INLINE: usize = 256 * 1024;
 
+/// Elements of some four operands that a last-level cache holds between two passes, and more than [`INLINE`]:
+/// threads share them.
+pub(crate) const CACHED: usize = INLINE + 64 * 1024;
+
 /// An operand's memory, checked.
 #[derive(Clone, Copy, Debug)]
 struct Stored {

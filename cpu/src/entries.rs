@@ -24,6 +24,9 @@ pub(crate) struct Entries {
     bf16: [Option<Entry<f32>>; 4],
 }
 
+/// How far a pass with sums looks ahead: long enough for memory to answer.
+const AHEAD: usize = 4 * STEP;
+
 /// An address that may be kept in a rule's own arrays.
 #[derive(Clone, Copy)]
 struct Address<T>(*mut T);
@@ -191,6 +194,9 @@ unsafe fn elements<R: Rule, V: Register, const BF16: bool>(
             // SAFETY: a step from `i` is within every operand, and `LANES` divides the accumulators of a row.
             unsafe {
                 let [a, b, c, d] = QUARTERS.map(|quarter| i + j + quarter);
+                for place in [a, b, c, d] {
+                    pass.expect(place);
+                }
                 let (a, b) = (pass.whole(a), pass.whole(b));
                 let (c, d) = (pass.whole(c), pass.whole(d));
                 for s in 0..R::SUMS.len() {
@@ -243,6 +249,20 @@ where
     #[inline(always)]
     const fn halved(k: usize) -> bool {
         BF16 && matches!(R::OPERANDS[k].role, Role::Param | Role::Grad)
+    }
+
+    /// Asks for the elements some steps after `i`: in the order of a sum, which takes the quarters of a step in
+    /// turn, the CPU does not see by itself what comes next.
+    #[inline(always)]
+    fn expect(&self, i: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for (k, address) in self.addresses.as_ref().iter().enumerate() {
+            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let bytes = if Self::halved(k) { 2 } else { size_of::<V::Number>() };
+            let ahead = address.0.cast::<i8>().wrapping_add((i + AHEAD) * bytes);
+            // SAFETY: a hint; the address is not accessed, and need not be that of anything.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead) };
+        }
     }
 
     /// # Safety

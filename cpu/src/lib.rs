@@ -125,6 +125,18 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn copy(&self, from: &Storage, to: &mut Storage) -> Result<()> {
+        fallline_core::backend::same_kind(from, to)?;
+        let source = from.memory().host().ok_or_else(|| self.unreachable("copy"))?;
+        let mut target = to.memory_mut().host_mut().ok_or_else(|| self.unreachable("copy"))?;
+        target.copy_from(source);
+        Ok(())
+    }
+
+    fn cached_elements(&self) -> Option<usize> {
+        Some(driver::CACHED)
+    }
+
     fn plan(&self) -> Plan {
         Box::new(driver::CpuPlan::default())
     }

@@ -13,18 +13,7 @@ const STRIP: usize = 64;
 
 /// `c = alpha op(a) op(b) + beta c`.
 pub(crate) fn matmul(device: Device, pool: &Pool, product: MatMul<'_>) -> Result<()> {
-    let ((m, k), (k_b, n)) = (product.a.extents(), product.b.extents());
-    let length = |what: &str, expected, got| {
-        if expected == got {
-            return Ok(());
-        }
-        Err(Error::Length { operation: OPERATION, what: what.into(), expected, got })
-    };
-    length("the right factor's extent along the product", k, k_b)?;
-    length("the left factor", m * k, product.a.storage.len())?;
-    length("the right factor", k * n, product.b.storage.len())?;
-    length("the result", m * n, product.c.len())?;
-
+    let (m, k, n) = product.extents()?;
     let read = |what: &str, storage: &'_ Storage| -> Result<()> {
         match storage.memory().host() {
             Some(_) => Ok(()),
@@ -53,7 +42,8 @@ pub(crate) fn matmul(device: Device, pool: &Pool, product: MatMul<'_>) -> Result
     let strips = m.div_ceil(STRIP);
     macro_rules! gemm {
         ($gemm:path, $t:ty, $a:expr, $b:expr, $c:expr) => {{
-            let (a, b, c): (&[$t], &[$t], &mut [$t]) = ($a, $b, $c);
+            let (a, b, c): (&[$t], &[$t], &mut [$t]) =
+                (&$a[product.a.start..], &$b[product.b.start..], &mut $c[product.c_start..]);
             let c = Target(c.as_mut_ptr());
             pool.for_each(0..strips, |strip| {
                 let first = strip * STRIP;

@@ -1,7 +1,8 @@
 //! What an algorithm brings, and the same with its types erased.
 
 use crate::hyper::{Hyper, HyperError, Hyperparameters, Value};
-use crate::stages::{Combining, Gathering, MatrixStep, Stages};
+use crate::lbfgs::Kernels;
+use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stages};
 use core::any::Any;
 use core::fmt::Debug;
 use core::marker::PhantomData;
@@ -41,8 +42,7 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
     /// What the algorithm remembers for each parameter beside its states: scalars, with what they start from.
     const MEMORY: &'static [(&'static str, f64)] = &[];
 
-    /// What the algorithm remembers for all parameters together: scalars, with what they start from. An
-    /// algorithm that remembers any computes its scalars in [`gather`](Algorithm::gather).
+    /// What the algorithm remembers for all parameters together: scalars, with what they start from.
     const SHARED: &'static [(&'static str, f64)] = &[];
 
     /// The rule that these hyperparameters choose, compiled by `K`; of several the one that updates the
@@ -67,13 +67,35 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
 
     /// Computes all parameters' scalars of a stage at once, where they depend on each other. `groups` has the
     /// hyperparameters of each group.
-    fn gather(_groups: &[&Self], _stage: usize, _at: &mut Gathering<'_>) {}
+    ///
+    /// # Errors
+    /// What the groups' hyperparameters have that does not go together; found before anything is written when
+    /// the first stage is [gathered](Stages::gathered).
+    fn gather(_groups: &Groups<'_, '_, Self>, _stage: usize, _at: &mut Gathering<'_>) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Whether a stage is passed over in this step, with sums of zero: asked with what is remembered for all
+    /// parameters together, before the stage.
+    fn skips(_stage: usize, _shared: &[f64]) -> bool {
+        false
+    }
+
+    /// How the tensors' own scalars of a stage are formed, for people: a formula or sentence a line.
+    fn formed(&self, _stage: usize) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// What the rules' scalars are computed from: the algorithm itself, or that which it is a variant of.
+    fn hyper(&self) -> &dyn Any {
+        self
+    }
 
     /// A stage that is not element by element, for one parameter.
     ///
     /// # Errors
     /// When the backend fails.
-    fn matrix(&self, _stage: usize, _step: &mut MatrixStep<'_>) -> fallline_core::Result<()> {
+    fn matrix<K: Link>(&self, _stage: usize, _step: &mut MatrixStep<'_>) -> fallline_core::Result<()> {
         Ok(())
     }
 
@@ -98,6 +120,18 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
         Ok(())
     }
 
+    /// The rules of an algorithm that evaluates the loss itself.
+    fn search<K: Link>(&self) -> Option<Kernels> {
+        None
+    }
+
+    /// For an algorithm that is told the Hessian now and then: the rule that takes in a gradient drawn for
+    /// it, compiled by `K`. Its operands are that gradient and states of [`kernel`](Algorithm::kernel), by
+    /// name.
+    fn hessian_kernel<K: Link>(&self) -> Option<&'static Kernel> {
+        None
+    }
+
     /// Whether it climbs: the gradient's sign is flipped before anything else.
     fn maximize(&self) -> bool {
         false
@@ -106,6 +140,11 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
     /// What every element of a state starts from.
     fn initial(&self, _state: &str) -> f64 {
         0.0
+    }
+
+    /// Whether a state starts as a copy of the parameter, as it is when it gets its first gradient.
+    fn starts_as_param(&self, _state: &str) -> bool {
+        false
     }
 
     /// Whether a row-sparse gradient means the same as a dense one with zeros in the other rows. Where it
@@ -149,7 +188,19 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     /// As [`Algorithm::combine`].
     fn combine(&self, stage: usize, at: &mut Combining<'_>);
     /// As [`Algorithm::gather`]; `groups` are of the same algorithm.
-    fn gather(&self, groups: &[&dyn AnyAlgorithm], stage: usize, at: &mut Gathering<'_>);
+    ///
+    /// # Errors
+    /// What does not go together.
+    fn gather<'a>(
+        &'a self,
+        groups: &Groups<'_, 'a, dyn AnyAlgorithm>,
+        stage: usize,
+        at: &mut Gathering<'_>,
+    ) -> Result<(), String>;
+    /// As [`Algorithm::skips`].
+    fn skips(&self, stage: usize, shared: &[f64]) -> bool;
+    /// As [`Algorithm::formed`].
+    fn formed(&self, stage: usize) -> &'static [&'static str];
     /// As [`Algorithm::matrix`].
     ///
     /// # Errors
@@ -157,12 +208,20 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn matrix(&self, stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()>;
     /// As [`Algorithm::state_shape`].
     fn state_shape(&self, state: &str, shape: &Shape) -> Shape;
+    /// As [`Algorithm::hessian_kernel`].
+    fn hessian_kernel(&self) -> Option<&'static Kernel>;
     /// The hyperparameters as the rule's scalars want them.
     fn hyper(&self) -> &dyn Any;
+    /// As [`Algorithm::search`].
+    fn search(&self) -> Option<Kernels>;
+    /// The algorithm with its type.
+    fn typed(&self) -> &dyn Any;
     /// As [`Algorithm::maximize`].
     fn maximize(&self) -> bool;
     /// As [`Algorithm::initial`].
     fn initial(&self, state: &str) -> f64;
+    /// As [`Algorithm::starts_as_param`].
+    fn starts_as_param(&self, state: &str) -> bool;
     /// As [`Algorithm::sparse_is_dense`].
     ///
     /// # Errors
@@ -170,6 +229,8 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn sparse_is_dense(&self) -> Result<(), &'static str>;
     /// The rule that looks at gradients before a step (see [`NonFinite`](crate::NonFinite)).
     fn grad_check(&self) -> &'static Kernel;
+    /// The rule that copies a parameter to a state.
+    fn param_copy(&self) -> &'static Kernel;
     /// A copy.
     fn boxed(&self) -> Box<dyn AnyAlgorithm>;
 }
@@ -248,19 +309,39 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     fn combine(&self, stage: usize, at: &mut Combining<'_>) {
         self.algorithm.combine(stage, at);
     }
-    fn gather(&self, groups: &[&dyn AnyAlgorithm], stage: usize, at: &mut Gathering<'_>) {
-        let groups: Vec<&A> =
-            groups.iter().map(|group| group.hyper().downcast_ref().unwrap_or(&self.algorithm)).collect();
-        A::gather(&groups, stage, at);
+    fn gather<'a>(
+        &'a self,
+        groups: &Groups<'_, 'a, dyn AnyAlgorithm>,
+        stage: usize,
+        at: &mut Gathering<'_>,
+    ) -> Result<(), String> {
+        let typed =
+            |group: usize| -> &'a A { groups.get(group).typed().downcast_ref().unwrap_or(&self.algorithm) };
+        A::gather(&Groups::new(groups.count(), &typed), stage, at)
+    }
+    fn skips(&self, stage: usize, shared: &[f64]) -> bool {
+        A::skips(stage, shared)
+    }
+    fn formed(&self, stage: usize) -> &'static [&'static str] {
+        self.algorithm.formed(stage)
     }
     fn matrix(&self, stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()> {
-        self.algorithm.matrix(stage, step)
+        self.algorithm.matrix::<K>(stage, step)
     }
     fn state_shape(&self, state: &str, shape: &Shape) -> Shape {
         self.algorithm.state_shape(state, shape)
     }
+    fn hessian_kernel(&self) -> Option<&'static Kernel> {
+        self.algorithm.hessian_kernel::<K>()
+    }
     fn hyper(&self) -> &dyn Any {
+        self.algorithm.hyper()
+    }
+    fn typed(&self) -> &dyn Any {
         &self.algorithm
+    }
+    fn search(&self) -> Option<Kernels> {
+        self.algorithm.search::<K>()
     }
     fn maximize(&self) -> bool {
         self.algorithm.maximize()
@@ -268,11 +349,17 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     fn initial(&self, state: &str) -> f64 {
         self.algorithm.initial(state)
     }
+    fn starts_as_param(&self, state: &str) -> bool {
+        self.algorithm.starts_as_param(state)
+    }
     fn sparse_is_dense(&self) -> Result<(), &'static str> {
         self.algorithm.sparse_is_dense()
     }
     fn grad_check(&self) -> &'static Kernel {
         K::kernel::<crate::driver::finite::GradCheck>()
+    }
+    fn param_copy(&self) -> &'static Kernel {
+        K::kernel::<crate::driver::ParamCopy>()
     }
     fn boxed(&self) -> Box<dyn AnyAlgorithm> {
         Box::new(Linked { algorithm: self.algorithm.clone(), link: PhantomData::<fn() -> K> })

@@ -1,14 +1,17 @@
 //! The generic driver: groups, states, missing gradients, saving and loading, for every algorithm.
 
 pub(crate) mod finite;
+pub(crate) mod mirror;
 mod persist;
 pub(crate) mod run;
 
 use crate::checkpoint::Checkpoint;
 use crate::hyper::Value;
+use crate::lbfgs::{self, History};
 use crate::slots::{Slot, Slots};
-use crate::{AnyAlgorithm, Binding, Error, LoadReport, ParamRef, Result, Skipped, StepReport};
-use fallline_core::{Backend, Compute, Format, Role, Shape, Storage};
+use crate::{AnyAlgorithm, Binding, Error, LoadReport, Objective, ParamRef, Result, Skipped, StepReport};
+use fallline_core::backend::{Pass, TensorPass, View};
+use fallline_core::{Backend, Compute, Format, Role, Shape, Storage, rule};
 use finite::{Look, NonFinite};
 use run::{Run, Work};
 use std::sync::Arc;
@@ -96,6 +99,14 @@ struct Prepared {
     lacks_states: bool,
 }
 
+rule! {
+    /// The first values of a state that starts as a copy of the parameter.
+    pub ParamCopy(h: (), t) {}
+    element(p: Param) -> (copy: State) {
+        copy = p;
+    }
+}
+
 /// The optimizer for every algorithm that is made of rules.
 ///
 /// ```
@@ -126,6 +137,8 @@ pub struct Driver {
     /// As [`Algorithm::SHARED`](crate::Algorithm::SHARED).
     shared: Vec<f64>,
     look: Look,
+    /// What an algorithm that evaluates the loss itself remembers.
+    history: Option<History>,
     poisoned: Option<String>,
 }
 
@@ -143,6 +156,7 @@ impl Driver {
             places: Vec::new(),
             shared,
             look: Look::default(),
+            history: None,
             poisoned: None,
         }
     }
@@ -174,6 +188,36 @@ impl Driver {
     pub fn with_non_finite(mut self, policy: NonFinite) -> Driver {
         self.non_finite = policy;
         self
+    }
+
+    /// Evaluates the objective and takes a step; algorithms that evaluate the loss themselves do so as often as they
+    /// need. Returns the loss before the step.
+    ///
+    /// # Errors
+    /// As [`step`](Optimizer::step), and what the objective fails with: parameters are where it was last evaluated then.
+    pub fn step_with(&mut self, objective: &mut dyn Objective) -> Result<f64> {
+        let Some(kernels) = self.groups[0].algorithm.search() else {
+            let loss = objective.evaluate()?;
+            self.step(&mut objective.bindings())?;
+            return Ok(loss);
+        };
+        if let Some(cause) = &self.poisoned {
+            return Err(Error::Poisoned { cause: cause.clone() });
+        }
+        if self.groups.len() > 1 {
+            return Err(Error::NoGroup { group: 1, count: 1 });
+        }
+        let Some(hyper) = self.groups[0].algorithm.hyper().downcast_ref() else {
+            unreachable!("only LBFGS has these rules");
+        };
+        lbfgs::step(hyper, kernels, &self.backend, self.compute, &mut self.history, objective)
+    }
+
+    /// What the algorithm remembers for all parameters together ([`Algorithm::SHARED`](crate::Algorithm::SHARED)),
+    /// by name: the `d` of D-Adaptation, say.
+    pub fn shared(&self, name: &str) -> Option<f64> {
+        let names = self.groups[0].algorithm.shared().iter();
+        names.zip(&self.shared).find(|((known, _), _)| *known == name).map(|(_, value)| *value)
     }
 
     /// The backend that it runs on.
@@ -220,7 +264,14 @@ impl Driver {
         });
         (self.slots, self.runs, self.places) = (slots, runs, places);
         checked?;
-        if !self.shared.is_empty() && self.runs.iter().filter(|run| !run.is_empty()).count() > 1 {
+        let mut runs = self.runs.iter().filter(|run| !run.is_empty());
+        // Groups may have stages of their own, but what is gathered over a group must be in one run.
+        let mut apart = false;
+        while let Some(run) = runs.next() {
+            let gathers = |other: &Run| run.stages == other.stages && run.stages.gathers();
+            apart |= runs.clone().any(|other| !self.shared.is_empty() || gathers(other));
+        }
+        if apart {
             return Err(Error::MixedCompute { algorithm: self.groups[0].algorithm.name() });
         }
         Ok(prepared)
@@ -233,7 +284,7 @@ impl Driver {
             let stages = self.groups[slot.group].algorithm.stages(slot.class);
             let found = runs.iter().position(|run| run.stages == stages && run.compute == slot.compute);
             found.unwrap_or_else(|| {
-                runs.push(Run::new(stages, slot.compute, &*self.backend));
+                runs.push(Run::new(stages, slot.compute));
                 runs.len() - 1
             })
         })
@@ -256,6 +307,7 @@ impl Driver {
             states: Vec::new(),
             scratch: Vec::new(),
             memory: algorithm.memory().iter().map(|(_, initial)| *initial).collect(),
+            mirror: None,
             run: None,
             row: 0,
         })
@@ -292,7 +344,7 @@ impl Driver {
     /// Allocates the states and scratch that the groups' stages need and the bound parameters have not, in one
     /// arena: all first states side by side, then all second ones, so that a pass over many parameters walks
     /// each kind in one stream. Then these parameters have their runs too.
-    fn allocate_states(&mut self, bindings: &[Binding<'_>]) -> Result<()> {
+    fn allocate_states(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
         let mut runs = core::mem::take(&mut self.runs);
         let mut places = core::mem::take(&mut self.places);
         let mut slots = core::mem::take(&mut self.slots);
@@ -304,7 +356,7 @@ impl Driver {
     fn allocate_for(
         &self,
         slots: &mut [Slot],
-        bindings: &[Binding<'_>],
+        bindings: &mut [Binding<'_>],
         runs: &mut Vec<Run>,
         places: &mut [[Option<usize>; 2 * CLASSES]],
     ) -> Result<()> {
@@ -331,9 +383,12 @@ impl Driver {
         };
         let requests: Vec<(Format, usize)> = wanted.iter().map(request).collect();
         let mut storages = if requests.is_empty() { Vec::new() } else { self.backend.allocate(&requests)? };
-        for (&(_, _, i, name), storage) in wanted.iter().zip(&mut storages) {
-            let initial = self.groups[slots[i].group].algorithm.initial(name);
-            if initial != 0.0 {
+        for (&(role, _, i, name), storage) in wanted.iter().zip(&mut storages) {
+            let algorithm = &self.groups[slots[i].group].algorithm;
+            let initial = algorithm.initial(name);
+            if role == Role::State && algorithm.starts_as_param(name) {
+                self.copy_param(&mut bindings[i], storage, &slots[i])?;
+            } else if initial != 0.0 {
                 fill(&*self.backend, storage, initial)?;
             }
         }
@@ -354,6 +409,25 @@ impl Driver {
             slot.fits = Some(place);
             join(&self.groups, &mut runs[place], slot, place);
         }
+        Ok(())
+    }
+
+    /// A state's first values: the parameter's.
+    fn copy_param(&self, binding: &mut Binding<'_>, storage: &mut Storage, slot: &Slot) -> Result<()> {
+        let mut views = Some((View::write(storage), binding.param.view()));
+        self.backend.run(Pass {
+            kernel: self.groups[slot.group].algorithm.param_copy(),
+            compute: slot.compute,
+            tensors: &mut |operands| {
+                let (copy, param) = views.take()?;
+                (operands[0], operands[1]) = (Some(copy), Some(param));
+                Some(TensorPass { elements: slot.shape.elements(), row: 0 })
+            },
+            rows: &[1.0],
+            tensor_scalars: &[],
+            plan: &mut self.backend.plan(),
+            sums: &mut [],
+        })?;
         Ok(())
     }
 
@@ -419,6 +493,9 @@ impl Optimizer for Driver {
         if let Some(cause) = &self.poisoned {
             return Err(Error::Poisoned { cause: cause.clone() });
         }
+        if self.groups[0].algorithm.search().is_some() {
+            return Err(Error::NeedsObjective { algorithm: self.name() });
+        }
         let stepped = self.step_checked(bindings);
         match &stepped {
             Ok(report) if !report.skipped() => self.slots.keep_fresh(),
@@ -483,6 +560,11 @@ impl Driver {
     fn step_checked(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
         let prepared = self.prepare(bindings)?;
         let mut report = StepReport { without_grad: prepared.without_grad, ..StepReport::default() };
+        move_strided(bindings, false);
+        let mirrors = !self.backend.reaches_host();
+        if mirrors {
+            mirror::copy_in(&*self.backend, bindings, self.slots.range(0..bindings.len()))?;
+        }
         if self.non_finite != NonFinite::Propagate {
             let (norm, bad) = self.look_at_grads(bindings)?;
             report.grad_norm = Some(norm);
@@ -494,11 +576,18 @@ impl Driver {
                 return Ok(report);
             }
         }
+        move_strided(bindings, false);
         if prepared.lacks_states {
             self.allocate_states(bindings)?;
         }
-        move_strided(bindings, false);
         self.step_runs(bindings)?;
+        if mirrors {
+            let copied = mirror::copy_out(&*self.backend, bindings, self.slots.range(0..bindings.len()));
+            if let Err(cause) = copied {
+                self.poisoned = Some(cause.to_string());
+                return Err(cause);
+            }
+        }
         move_strided(bindings, true);
         report.updated = bindings.len() - prepared.without_grad;
         Ok(report)

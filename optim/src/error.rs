@@ -54,11 +54,30 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The algorithm evaluates the loss itself.
+    #[error(
+        "{algorithm} evaluates the loss itself: give it an Objective (Driver::step_with) instead of gradients"
+    )]
+    NeedsObjective {
+        /// The algorithm.
+        algorithm: &'static str,
+    },
+    /// An objective could not be evaluated.
+    #[error("the objective: {0}")]
+    Objective(String),
     /// Parameters that are computed in `f32` and others in `f64`, where the algorithm looks at all together.
     #[error("{algorithm} looks at all parameters together: they must all be computed in the same type")]
     MixedCompute {
         /// The algorithm.
         algorithm: &'static str,
+    },
+    /// Groups whose hyperparameters do not go together, in an algorithm that looks at all of them.
+    #[error("{algorithm}: {problem}")]
+    Groups {
+        /// The algorithm.
+        algorithm: &'static str,
+        /// What does not go together.
+        problem: String,
     },
     /// The same name was given twice in a step.
     #[error("parameter {param:?} was given twice in one step")]

@@ -90,6 +90,7 @@ impl fmt::Display for Range {
             Range::AtLeast(low) => write!(f, "≥ {low}"),
             Range::Above(low) => write!(f, "> {low}"),
             Range::HalfOpen(low, high) => write!(f, "in [{low}, {high})"),
+            Range::Closed(low, high) if low == high => write!(f, "{low}"),
             Range::Closed(low, high) => write!(f, "in [{low}, {high}]"),
         }
     }
@@ -140,6 +141,33 @@ impl HyperType for bool {
     }
 }
 
+impl HyperType for i64 {
+    const NAME: &'static str = "int";
+    fn from_value(value: &Value) -> Option<i64> {
+        match value {
+            Value::Int(x) => Some(*x),
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        Value::Int(*self)
+    }
+    fn numbers(&self) -> Vec<f64> {
+        vec![*self as f64]
+    }
+}
+
+/// Python's `None` and nothing else.
+impl HyperType for () {
+    const NAME: &'static str = "None";
+    fn from_value(value: &Value) -> Option<()> {
+        (*value == Value::None).then_some(())
+    }
+    fn to_value(&self) -> Value {
+        Value::None
+    }
+}
+
 impl HyperType for Option<bool> {
     const NAME: &'static str = "bool or None";
     fn from_value(value: &Value) -> Option<Self> {
@@ -170,6 +198,122 @@ impl HyperType for (f64, f64) {
     }
     fn numbers(&self) -> Vec<f64> {
         vec![self.0, self.1]
+    }
+}
+
+impl HyperType for (f64, f64, f64) {
+    const NAME: &'static str = "triple of floats";
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::List(items) => match &items[..] {
+                [a, b, c] => Some((f64::from_value(a)?, f64::from_value(b)?, f64::from_value(c)?)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        Value::List([self.0, self.1, self.2].map(Value::Float).to_vec())
+    }
+    fn numbers(&self) -> Vec<f64> {
+        vec![self.0, self.1, self.2]
+    }
+}
+
+impl HyperType for Option<f64> {
+    const NAME: &'static str = "float or None";
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::None => Some(None),
+            _ => f64::from_value(value).map(Some),
+        }
+    }
+    fn to_value(&self) -> Value {
+        self.map_or(Value::None, Value::Float)
+    }
+    fn numbers(&self) -> Vec<f64> {
+        self.iter().copied().collect()
+    }
+}
+
+impl HyperType for (Option<f64>, f64) {
+    const NAME: &'static str = "pair of a float or None and a float";
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::List(items) => match &items[..] {
+                [a, b] => Some((Option::from_value(a)?, f64::from_value(b)?)),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        Value::List(vec![self.0.to_value(), Value::Float(self.1)])
+    }
+    fn numbers(&self) -> Vec<f64> {
+        self.0.into_iter().chain([self.1]).collect()
+    }
+}
+
+impl HyperType for u64 {
+    const NAME: &'static str = "whole number";
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Int(x) => u64::try_from(*x).ok(),
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        Value::Int(i64::try_from(*self).unwrap_or(i64::MAX))
+    }
+    fn numbers(&self) -> Vec<f64> {
+        vec![*self as f64]
+    }
+}
+
+impl HyperType for Option<u64> {
+    const NAME: &'static str = "whole number or None";
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::None => Some(None),
+            _ => u64::from_value(value).map(Some),
+        }
+    }
+    fn to_value(&self) -> Value {
+        self.map_or(Value::None, |x| x.to_value())
+    }
+    fn numbers(&self) -> Vec<f64> {
+        self.iter().map(|&x| x as f64).collect()
+    }
+}
+
+impl HyperType for Option<i64> {
+    const NAME: &'static str = "int or None";
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::None => Some(None),
+            _ => i64::from_value(value).map(Some),
+        }
+    }
+    fn to_value(&self) -> Value {
+        self.map_or(Value::None, Value::Int)
+    }
+    fn numbers(&self) -> Vec<f64> {
+        self.iter().map(|&x| x as f64).collect()
+    }
+}
+
+impl HyperType for Option<String> {
+    const NAME: &'static str = "string or None";
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::None => Some(None),
+            Value::Text(text) => Some(Some(text.clone())),
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        self.clone().map_or(Value::None, Value::Text)
     }
 }
 
@@ -238,6 +382,19 @@ pub enum HyperError {
     },
 }
 
+impl HyperError {
+    /// The same of an algorithm of another name, for [`renamed!`](macro@crate::renamed).
+    #[doc(hidden)]
+    pub fn named(mut self, name: &'static str) -> HyperError {
+        let (HyperError::Unknown { algorithm, .. }
+        | HyperError::Type { algorithm, .. }
+        | HyperError::Range { algorithm, .. }
+        | HyperError::Combination { algorithm, .. }) = &mut self;
+        *algorithm = name;
+        self
+    }
+}
+
 /// A set of hyperparameters that can be read and set by name.
 pub trait Hyperparameters {
     /// The algorithm's name.
@@ -274,6 +431,22 @@ pub fn convert<T: HyperType>(
     }
 }
 
+/// Refuses every value but the default. Used by [`hyperparameters!`](crate::hyperparameters).
+#[doc(hidden)]
+pub fn only<T: HyperType + PartialEq>(
+    algorithm: &'static str,
+    name: &'static str,
+    default: T,
+    reason: &str,
+    value: &Value,
+) -> Result<(), HyperError> {
+    if convert::<T>(algorithm, name, Range::Any, value)? == default {
+        return Ok(());
+    }
+    let problem = format!("{name} must be {}, got {value}: {reason}", default.to_value());
+    Err(HyperError::Combination { algorithm, problem })
+}
+
 /// Declares an algorithm's hyperparameters: a struct with public fields and defaults, and the table that
 /// configurations, `describe` and range checks read.
 ///
@@ -285,19 +458,25 @@ pub fn convert<T: HyperType>(
 ///         /// Learning rate.
 ///         lr: f64 = 1e-3, Range::AtLeast(0.0);
 ///     }
-///     accepted { fused: Option<bool> } // arguments of the source that change no number, if any
+///     // Arguments of the source that change no number, if any; with a default and a range, if need be.
+///     accepted { fused: Option<bool>, bits: i64 = 32, Range::Closed(32.0, 32.0) }
+///     fixed { centered: bool = false, "it is not supported" } // those that have one good value, if any
 /// }
 /// let mut descent = Descent::default();
 /// descent.set("lr", &Value::Float(0.5))?;
 /// assert_eq!(descent.lr, 0.5);
 /// assert_eq!(descent.set("lr", &Value::Int(-1)).unwrap_err().to_string(), "Descent: lr must be ≥ 0, got -1");
+/// assert_eq!(descent.set("bits", &Value::Int(8)).unwrap_err().to_string(), "Descent: bits must be 32, got 8");
 /// # Ok::<(), fallline_optim::hyper::HyperError>(())
 /// ```
 #[macro_export]
 macro_rules! hyperparameters {
+    (@or $otherwise:expr) => { $otherwise };
+    (@or $otherwise:expr, $given:expr) => { $given };
     ($(#[$meta:meta])* $vis:vis $name:ident as $text:literal {
         $($(#[doc = $meaning:literal])+ $field:ident: $t:ty = $default:expr, $range:expr;)*
-     } $(accepted { $($ignored:ident: $ignored_t:ty),* $(,)? })?) => {
+     } $(accepted { $($ignored:ident: $ignored_t:ty $(= $ignored_default:expr, $ignored_range:expr)?),* $(,)? })?
+     $(fixed { $($only:ident: $only_t:ty = $only_default:expr, $reason:literal);* $(;)? })?) => {
         $(#[$meta])*
         #[derive(Clone, Debug, PartialEq)]
         $vis struct $name { $($(#[doc = $meaning])+ pub $field: $t),* }
@@ -322,9 +501,21 @@ macro_rules! hyperparameters {
                 $($($crate::hyper::Hyper {
                     name: stringify!($ignored),
                     kind: <$ignored_t as $crate::hyper::HyperType>::NAME,
-                    default: || $crate::hyper::HyperType::to_value(&<$ignored_t as Default>::default()),
-                    range: $crate::hyper::Range::Any,
+                    default: || {
+                        let default: $ignored_t =
+                            $crate::hyperparameters!(@or <$ignored_t as Default>::default() $(, $ignored_default)?);
+                        $crate::hyper::HyperType::to_value(&default)
+                    },
+                    range: $crate::hyperparameters!(@or $crate::hyper::Range::Any $(, $ignored_range)?),
                     meaning: " Accepted for the source's sake; changes no number.",
+                    counts: false,
+                },)*)?
+                $($($crate::hyper::Hyper {
+                    name: stringify!($only),
+                    kind: <$only_t as $crate::hyper::HyperType>::NAME,
+                    default: || $crate::hyper::HyperType::to_value(&{ let x: $only_t = $only_default; x }),
+                    range: $crate::hyper::Range::Any,
+                    meaning: concat!(" Only the default is accepted: ", $reason, "."),
                     counts: false,
                 },)*)?
             ];
@@ -339,8 +530,14 @@ macro_rules! hyperparameters {
                         Ok(())
                     })*
                     $($(stringify!($ignored) => $crate::hyper::convert::<$ignored_t>(
-                        Self::NAME, stringify!($ignored), $crate::hyper::Range::Any, value,
+                        Self::NAME,
+                        stringify!($ignored),
+                        $crate::hyperparameters!(@or $crate::hyper::Range::Any $(, $ignored_range)?),
+                        value,
                     ).map(|_| ()),)*)?
+                    $($(stringify!($only) => $crate::hyper::only::<$only_t>(
+                        Self::NAME, stringify!($only), $only_default, $reason, value,
+                    ),)*)?
                     _ => Err($crate::hyper::HyperError::Unknown {
                         algorithm: Self::NAME,
                         name: name.to_owned(),

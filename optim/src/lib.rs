@@ -13,6 +13,8 @@ pub mod checkpoint;
 mod driver;
 mod error;
 pub mod hyper;
+pub mod lbfgs;
+pub mod renamed;
 mod report;
 pub mod schedule;
 mod slots;
@@ -27,4 +29,7 @@ pub use driver::finite::NonFinite;
 pub use driver::{Driver, Optimizer, ParamState};
 pub use error::{Error, Result};
 
+#[doc(hidden)] // for `renamed!`
+pub use fallline_core::{Kernel, Link, Shape};
+pub use lbfgs::Objective;
 pub use report::{LoadReport, Skipped, StepReport};

@@ -1,5 +1,6 @@
 //! What the driver keeps for each parameter, found again by name without hashing in the usual case.
 
+use crate::driver::mirror::Mirror;
 use crate::{Error, Result};
 use core::ops::Range;
 use fallline_core::{Compute, Shape, Storage};
@@ -24,6 +25,8 @@ pub(crate) struct Slot {
     pub(crate) scratch: Vec<(&'static str, Storage)>,
     /// As [`Algorithm::MEMORY`](crate::Algorithm::MEMORY).
     pub(crate) memory: Vec<f64>,
+    /// Buffers on a device that does not reach the host's.
+    pub(crate) mirror: Option<Box<Mirror>>,
     /// In the step being taken: which run, and which row of scalars.
     pub(crate) run: Option<usize>,
     pub(crate) row: usize,

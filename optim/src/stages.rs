@@ -1,6 +1,8 @@
 //! What a step of an algorithm consists of: one rule for most, several with something in between for some.
 
-use fallline_core::{Backend, Compute, Kernel, Role, Shape, Storage};
+use core::any::Any;
+use fallline_core::backend::{MatMul, Matrix, Pass, TensorPass, View};
+use fallline_core::{Backend, Compute, Kernel, Operand, Result, Role, Shape, Storage};
 
 /// The most stages that a step may have.
 pub const MAX_STAGES: usize = 4;
@@ -9,8 +11,12 @@ pub const MAX_STAGES: usize = 4;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Stage {
-    /// A pass of a rule over all elements.
+    /// A pass of a rule over all elements; a tensor's own scalars come from
+    /// [`Algorithm::combine`](crate::Algorithm::combine) and depend on that tensor alone.
     Rule(&'static Kernel),
+    /// A pass of a rule over all elements; the tensors' own scalars come from
+    /// [`Algorithm::gather`](crate::Algorithm::gather), which sees all tensors at once.
+    Gathered(&'static Kernel),
     /// Something that is not element by element, tensor after tensor: [`Algorithm::matrix`](crate::Algorithm::matrix).
     Matrix,
 }
@@ -19,30 +25,45 @@ impl Stage {
     /// The rule, if it is one.
     pub fn kernel(&self) -> Option<&'static Kernel> {
         match self {
-            Stage::Rule(kernel) => Some(kernel),
+            Stage::Rule(kernel) | Stage::Gathered(kernel) => Some(kernel),
             Stage::Matrix => None,
         }
+    }
+
+    /// Whether it can follow the stage before tensor by tensor, while that one's operands are in cache.
+    pub(crate) fn follows(&self) -> bool {
+        matches!(self, Stage::Rule(_))
     }
 }
 
 impl PartialEq for Stage {
     fn eq(&self, other: &Stage) -> bool {
         match (self, other) {
-            (Stage::Rule(one), Stage::Rule(other)) => core::ptr::eq(*one, *other),
+            (Stage::Rule(one), Stage::Rule(other)) | (Stage::Gathered(one), Stage::Gathered(other)) => {
+                core::ptr::eq(*one, *other)
+            }
             (Stage::Matrix, Stage::Matrix) => true,
             _ => false,
         }
     }
 }
 
-/// The stages of a step, in order.
+/// The stages of a step, in order, and the states that no rule of theirs has as an operand.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Stages([Option<Stage>; MAX_STAGES]);
+pub struct Stages {
+    stages: [Option<Stage>; MAX_STAGES],
+    states: &'static [&'static str],
+}
 
 impl Stages {
     /// A step of one rule.
     pub fn one(kernel: &'static Kernel) -> Stages {
-        Stages([Some(Stage::Rule(kernel)), None, None, None])
+        Stages { stages: [Some(Stage::Rule(kernel)), None, None, None], states: &[] }
+    }
+
+    /// A pass of a rule whose tensors' scalars depend on each other, to begin with.
+    pub fn gathered(kernel: &'static Kernel) -> Stages {
+        Stages { stages: [Some(Stage::Gathered(kernel)), None, None, None], states: &[] }
     }
 
     /// These, and after them a pass of a rule.
@@ -50,25 +71,46 @@ impl Stages {
         self.and(Stage::Rule(kernel))
     }
 
+    /// These, and after them a pass of a rule whose tensors' scalars depend on each other.
+    pub fn then_gathered(self, kernel: &'static Kernel) -> Stages {
+        self.and(Stage::Gathered(kernel))
+    }
+
     /// These, and after them work that is not element by element.
     pub fn then_matrix(self) -> Stages {
         self.and(Stage::Matrix)
     }
 
+    /// These, with states that only [`Algorithm::matrix`](crate::Algorithm::matrix) works on.
+    pub fn with_states(self, states: &'static [&'static str]) -> Stages {
+        Stages { states, ..self }
+    }
+
     fn and(mut self, stage: Stage) -> Stages {
-        let free = self.0.iter_mut().find(|place| place.is_none());
+        let free = self.stages.iter_mut().find(|place| place.is_none());
         *free.expect("a step has at most MAX_STAGES stages") = Some(stage);
         self
     }
 
     /// The stages.
     pub fn iter(&self) -> impl Iterator<Item = Stage> + use<> {
-        self.0.into_iter().flatten()
+        self.stages.into_iter().flatten()
     }
 
     /// The rules.
     pub fn kernels(&self) -> impl Iterator<Item = &'static Kernel> + use<> {
         self.iter().filter_map(|stage| stage.kernel())
+    }
+
+    /// Bytes that one element of a step must move when `bytes(operand)` is an element's storage: each pass reads
+    /// its operands once and writes those back that it changes.
+    pub fn traffic(&self, bytes: impl Fn(&Operand) -> f64) -> f64 {
+        self.kernels().map(|kernel| kernel.traffic(&bytes)).sum()
+    }
+
+    /// Whether a stage looks at all parameters together.
+    pub fn gathers(&self) -> bool {
+        self.iter().any(|stage| matches!(stage, Stage::Gathered(_)))
     }
 
     /// The names of the operands of a role, each once, in the order in which the rules name them.
@@ -79,6 +121,9 @@ impl Stages {
                 names.push(operand.name);
             }
         }
+        if role == Role::State {
+            names.extend(self.states);
+        }
         names
     }
 }
@@ -88,15 +133,52 @@ impl Stages {
 pub struct Combining<'a> {
     /// The step count, from 1.
     pub t: u64,
-    /// The parameter's number of elements.
-    pub elements: usize,
-    /// The sums of the stage before, in the order of its rule; empty before the first.
+    /// The type that it is computed in.
+    pub compute: Compute,
+    /// The parameter's extents.
+    pub shape: &'a Shape,
+    /// The sums of the last rule before, in the order of its rule; empty before the first.
     pub sums: &'a [f64],
     /// What the algorithm remembers for the parameter, in the order of
     /// [`Algorithm::MEMORY`](crate::Algorithm::MEMORY).
     pub memory: &'a mut [f64],
     /// The scalars to compute, in the order of [`Kernel::tensor_scalars`].
     pub scalars: &'a mut [f64],
+}
+
+/// The groups of an optimizer, each with its hyperparameters.
+pub struct Groups<'f, 'a, A: ?Sized> {
+    count: usize,
+    get: &'f dyn Fn(usize) -> &'a A,
+}
+
+impl<'f, 'a, A: ?Sized> Groups<'f, 'a, A> {
+    /// `count` of them, behind a function. (A table would have to be allocated in every step.)
+    pub fn new(count: usize, get: &'f dyn Fn(usize) -> &'a A) -> Self {
+        Groups { count, get }
+    }
+
+    /// The group of a number.
+    pub fn get(&self, group: usize) -> &'a A {
+        (self.get)(group)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &'a A> + Clone {
+        (0..self.count).map(|group| self.get(group))
+    }
+}
+
+impl<A: ?Sized> core::ops::Index<usize> for Groups<'_, '_, A> {
+    type Output = A;
+    fn index(&self, group: usize) -> &A {
+        self.get(group)
+    }
 }
 
 /// As [`Combining`], for all parameters of a step at once: rows in the order of the parameters' names.
@@ -106,6 +188,8 @@ pub struct Gathering<'a> {
     pub tensors: usize,
     /// The step count of each, from 1.
     pub steps: &'a [u64],
+    /// The group of each.
+    pub groups: &'a [usize],
     /// The sums of the stage before: a row for each parameter.
     pub sums: &'a [f64],
     /// What the algorithm remembers for all parameters together, in the order of
@@ -118,13 +202,36 @@ pub struct Gathering<'a> {
 impl Gathering<'_> {
     /// Sum number `sum` of the stage before, of all parameters together.
     pub fn total(&self, sum: usize) -> f64 {
+        self.weighted(sum, |_| 1.0)
+    }
+
+    /// As [`total`](Gathering::total), each parameter's sum multiplied by a weight of its group; where that is 0
+    /// the sum does not count, whatever it is.
+    pub fn weighted(&self, sum: usize, weight: impl Fn(usize) -> f64) -> f64 {
         let width = self.sums.len() / self.tensors.max(1);
-        fallline_core::sums::fold(self.sums.iter().skip(sum).step_by(width.max(1)).copied())
+        let own = self.sums.iter().skip(sum).step_by(width.max(1));
+        fallline_core::sums::fold(own.zip(self.groups).map(|(own, &group)| match weight(group) {
+            0.0 => 0.0,
+            weight => weight * own,
+        }))
     }
 
     /// Gives every parameter the same scalars.
     pub fn give_all(&mut self, scalars: &[f64]) {
         self.scalars.chunks_exact_mut(scalars.len()).for_each(|row| row.copy_from_slice(scalars));
+    }
+
+    /// Gives every parameter the scalars of its group.
+    pub fn give<const N: usize>(&mut self, scalars: impl Fn(usize) -> [f64; N]) {
+        for (row, &group) in self.scalars.chunks_exact_mut(N).zip(self.groups) {
+            row.copy_from_slice(&scalars(group));
+        }
+    }
+
+    /// Gives the parameters of one group their scalars.
+    pub fn give_to(&mut self, group: usize, scalars: &[f64]) {
+        let rows = self.scalars.chunks_exact_mut(scalars.len()).zip(self.groups);
+        rows.filter(|(_, of)| **of == group).for_each(|(row, _)| row.copy_from_slice(scalars));
     }
 }
 
@@ -139,8 +246,102 @@ pub struct MatrixStep<'a> {
     pub t: u64,
     /// The parameter's extents.
     pub shape: &'a Shape,
+    /// The sums of the last rule before, in the order of its rule.
+    pub sums: &'a [f64],
     /// The states, in the order of [`Stages::operands`].
     pub states: &'a mut [(&'static str, Storage)],
     /// The scratch, in the order of [`Stages::operands`].
     pub scratch: &'a mut [(&'static str, Storage)],
+    /// Memory for the time of the stage.
+    pub workspace: &'a mut Workspace,
+}
+
+/// Memory that stages borrow, kept between steps.
+#[derive(Debug, Default)]
+pub struct Workspace(Vec<Storage>);
+
+impl Workspace {
+    /// Memory of this many elements, with anything in it.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn take(&mut self, backend: &dyn Backend, compute: Compute, elements: usize) -> Result<Storage> {
+        let fits = |storage: &Storage| storage.len() == elements && storage.format() == compute.format();
+        match self.0.iter().position(fits) {
+            Some(place) => Ok(self.0.swap_remove(place)),
+            None => Ok(backend.allocate(&[(compute.format(), elements)])?.remove(0)),
+        }
+    }
+
+    /// Gives memory back for the next who takes some.
+    pub fn give(&mut self, storages: impl IntoIterator<Item = Storage>) {
+        self.0.extend(storages);
+    }
+}
+
+/// The matrices over whose last two dimensions a stage works: how many, with how many rows and columns.
+pub fn matrices(shape: &Shape) -> (usize, usize, usize) {
+    match shape.extents() {
+        [] => (1, 1, 1),
+        [columns] => (1, 1, *columns),
+        [batch @ .., rows, columns] => (batch.iter().product(), *rows, *columns),
+    }
+}
+
+impl MatrixStep<'_> {
+    /// Memory of this many elements, with anything in it.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn take(&mut self, elements: usize) -> Result<Storage> {
+        self.workspace.take(self.backend, self.compute, elements)
+    }
+
+    /// `c = alpha a b + beta c`, where c starts at element `c_start` of its storage.
+    ///
+    /// # Errors
+    /// As [`Backend::matmul`].
+    pub fn multiply(
+        &self,
+        alpha: f64,
+        (a, b): (Matrix<'_>, Matrix<'_>),
+        beta: f64,
+        c: &mut Storage,
+        c_start: usize,
+    ) -> Result<()> {
+        self.backend.matmul(MatMul { alpha, a, b, beta, c, c_start })
+    }
+
+    /// Runs a rule over `views`, one for each operand of its, with the tensor's own scalars. Returns its sums.
+    ///
+    /// # Errors
+    /// As [`Backend::run`].
+    pub fn run(
+        &self,
+        kernel: &'static Kernel,
+        hyper: &dyn Any,
+        own: &[f64],
+        views: &mut [Option<View<'_>>],
+    ) -> Result<Vec<f64>> {
+        let mut row = vec![1.0; 1 + kernel.scalars.len()];
+        kernel.compute_scalars(hyper, self.t, &mut row[1..]);
+        let mut sums = vec![0.0; kernel.sums.len()];
+        let elements = views.first().and_then(Option::as_ref).map_or(0, View::len);
+        let mut left = Some(views);
+        self.backend.run(Pass {
+            kernel,
+            compute: self.compute,
+            tensors: &mut |places| {
+                for (place, view) in places.iter_mut().zip(left.take()?) {
+                    *place = view.take();
+                }
+                Some(TensorPass { elements, row: 0 })
+            },
+            rows: &row,
+            tensor_scalars: own,
+            plan: &mut self.backend.plan(),
+            sums: &mut sums,
+        })?;
+        Ok(sums)
+    }
 }

@@ -7,7 +7,7 @@ use fallline::optim::{Binding, GradRef, ParamRef, frozen, param};
 use fallline::registry::names::ENTRIES;
 use fallline::{Backend, Checkpoint, Cpu, Driver, Format, Isa, Optimizer, Recipe};
 use half::{bf16, f16};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Good inputs, so that every name with every rule that its options choose is among them.
 pub const CASES: &[&str] = &[
@@ -31,6 +31,83 @@ pub const CASES: &[&str] = &[
     "Lion",
     "dict(type='Lion', lr=0.01, betas=(0.95, 0.98), weight_decay=0.1)",
     "dict(type='Lion', lr=0.01, weight_decay=0.1, decoupled_weight_decay=True)",
+    "Adafactor",
+    "dict(type='Adafactor', lr=0.01, relative_step=False, beta1=0.9, weight_decay=0.1)",
+    "TorchAdafactor",
+    "dict(type='TorchAdafactor', lr=0.1, weight_decay=0.3, maximize=True)",
+    "LAMB",
+    "dict(type='LAMB', lr=0.01, weight_decay=0.1, max_unorm=0.1)",
+    "dict(type='LAMB', lr=0.01, betas=(0.5, 0.9), max_unorm=0.3, bias_corrected_unorm=True)",
+    "dict(type='LAMB32bit', lr=0.01, eps=1e-4, max_unorm=0.0)",
+    "LARS",
+    "dict(type='LARS', lr=0.1, momentum=0.5, weight_decay=0.01, max_unorm=0.3)",
+    "dict(type='LARS32bit', lr=0.1, max_unorm=0.0)",
+    "PytorchLARS",
+    "dict(type='PytorchLARS', lr=0.1, weight_decay=0.01)",
+    "dict(type='PytorchLARS', lr=0.1, momentum=0.9, dampening=0.3, weight_decay=0.01)",
+    "dict(type='PytorchLARS', lr=0.1, momentum=0.9, nesterov=True, max_unorm=0.5)",
+    "FusedLamb",
+    "dict(type='FusedLamb', lr=0.01, weight_decay=0.1, max_coeff=0.5, bias_correction=False)",
+    "dict(type='FusedLamb', lr=0.01, eps_inside_sqrt=True, max_grad_norm=0.5)",
+    "DAdaptAdam",
+    "dict(type='DAdaptAdam', lr=0.5, weight_decay=0.1, d0=1e-3, growth_rate=1.5)",
+    "dict(type='DAdaptAdam', weight_decay=0.1, decouple=True, use_bias_correction=True, d0=1e-3)",
+    "DAdaptSGD",
+    "dict(type='DAdaptSGD', momentum=0.9, weight_decay=0.1, d0=1e-3, growth_rate=1.5)",
+    "DAdaptAdaGrad",
+    "dict(type='DAdaptAdaGrad', momentum=0.5, weight_decay=0.1, d0=1e-3, growth_rate=1.5)",
+    "Adagrad",
+    "dict(type='Adagrad', lr=0.1, lr_decay=0.3, initial_accumulator_value=0.5, weight_decay=0.1)",
+    "dict(type='Adagrad', lr=0.1, eps=0.0, maximize=True)",
+    "Adadelta",
+    "dict(type='Adadelta', rho=0.5, eps=0.0, weight_decay=0.1, maximize=True)",
+    "RMSprop",
+    "dict(type='RMSprop', lr=0.01, alpha=0.7, eps=0.0, weight_decay=0.1)",
+    "dict(type='RMSprop', lr=0.01, momentum=0.9)",
+    "dict(type='RMSprop', lr=0.01, centered=True, maximize=True)",
+    "dict(type='RMSprop', lr=0.01, alpha=0.7, centered=True, momentum=0.5, weight_decay=0.1)",
+    "RAdam",
+    "dict(type='RAdam', lr=0.01, betas=(0.5, 0.9), weight_decay=0.1, decoupled_weight_decay=True)",
+    "dict(type='RAdam', lr=0.01, betas=(0.0, 0.5), weight_decay=0.1, maximize=True)",
+    "NAdam",
+    "dict(type='NAdam', lr=0.01, betas=(0.5, 0.9), weight_decay=0.1, decoupled_weight_decay=True)",
+    "dict(type='NAdam', lr=0.01, momentum_decay=0.0, eps=0.0, weight_decay=0.1, maximize=True)",
+    "Adamax",
+    "dict(type='Adamax', lr=0.01, betas=(0.0, 0.5), eps=0.0, weight_decay=0.1, maximize=True)",
+    "ASGD",
+    "dict(type='ASGD', lr=0.1, lambd=0.0, t0=1.0)",
+    "dict(type='ASGD', lr=0.1, lambd=0.1, alpha=0.5, t0=0.0, weight_decay=0.1, maximize=True)",
+    "Rprop",
+    "dict(type='Rprop', lr=0.1, etas=(0.3, 2.0), step_sizes=(0.01, 0.2), maximize=True)",
+    "SophiaG",
+    "dict(type='SophiaG', lr=0.01, rho=0.0, weight_decay=0.0, bs=1.0)",
+    "FusedAdam",
+    "dict(type='FusedAdam', lr=0.01, weight_decay=0.1)",
+    "dict(type='FusedAdam', lr=0.01, bias_correction=False, adam_w_mode=False, weight_decay=0.1, eps=0.0)",
+    "DeepSpeedCPUAdam",
+    "dict(type='DeepSpeedCPUAdam', lr=0.01, weight_decay=0.1)",
+    "dict(type='DeepSpeedCPUAdam', lr=0.01, bias_correction=False, adamw_mode=False, weight_decay=0.1, eps=0.0)",
+    "bnb_Adam",
+    "dict(type='bnb_Adam', lr=0.01, betas=(0.0, 0.5), eps=0.0, weight_decay=0.1)",
+    "bnb_AdamW",
+    "Adam32bit",
+    "AdamW32bit",
+    "bnb_Adagrad",
+    "dict(type='bnb_Adagrad', lr=0.1, eps=0.0, weight_decay=0.1)",
+    "Adagrad32bit",
+    "bnb_Lion",
+    "dict(type='bnb_Lion', lr=0.01, weight_decay=0.1)",
+    "Lion32bit",
+    "bnb_RMSprop",
+    "dict(type='bnb_RMSprop', lr=0.01, alpha=0.5, eps=0.0, weight_decay=0.1)",
+    "RMSprop32bit",
+    "bnb_SGD",
+    "dict(type='bnb_SGD', lr=0.1, momentum=0.5, weight_decay=0.1)",
+    "SGD32bit",
+    "AdEMAMix",
+    "dict(type='AdEMAMix', lr=0.01, t_alpha=3, t_beta3=4, weight_decay=0.0)",
+    "dict(type='AdEMAMix', lr=0.01, betas=(0.0, 0.5, 0.9), eps=0.0)",
+    "AdEMAMix32bit",
 ];
 
 /// One case for each name of the registry, with as many states as it can have.
@@ -39,11 +116,81 @@ pub const ONE_EACH: &[&str] = &[
     "dict(type='Adam', lr=0.01, amsgrad=True, weight_decay=0.1)",
     "dict(type='AdamW', lr=0.01, weight_decay=0.3, amsgrad=True)",
     "dict(type='Lion', lr=0.01, weight_decay=0.1)",
+    "dict(type='Adafactor', lr=0.01, relative_step=False, beta1=0.9, weight_decay=0.1)",
+    "dict(type='TorchAdafactor', lr=0.1, weight_decay=0.3)",
+    "dict(type='LAMB', lr=0.01, weight_decay=0.1, max_unorm=0.1)",
+    "dict(type='LAMB32bit', lr=0.01)",
+    "dict(type='LARS', lr=0.1, weight_decay=0.01, max_unorm=0.3)",
+    "dict(type='LARS32bit', lr=0.1)",
+    "dict(type='PytorchLARS', lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)",
+    "dict(type='FusedLamb', lr=0.01, weight_decay=0.1, max_grad_norm=0.5)",
+    "dict(type='DAdaptAdam', weight_decay=0.1, d0=1e-3)",
+    "dict(type='DAdaptSGD', momentum=0.9, weight_decay=0.1, d0=1e-3)",
+    "dict(type='DAdaptAdaGrad', momentum=0.5, weight_decay=0.1, d0=1e-3)",
+    "dict(type='Adagrad', lr=0.1, weight_decay=0.1)",
+    "dict(type='Adadelta', lr=10.0, eps=0.01, weight_decay=0.1)",
+    "dict(type='RMSprop', lr=0.1, alpha=0.7, centered=True, momentum=0.5)",
+    "dict(type='RAdam', lr=0.1, weight_decay=0.1)",
+    "dict(type='NAdam', lr=0.1)",
+    "dict(type='Adamax', lr=0.1)",
+    "dict(type='ASGD', lr=0.1, lambd=0.1, t0=0.0)",
+    "dict(type='Rprop', lr=0.1)",
+    "dict(type='SophiaG', lr=0.1)",
+    "dict(type='FusedAdam', lr=0.1, weight_decay=0.1)",
+    "dict(type='DeepSpeedCPUAdam', lr=0.1, weight_decay=0.1)",
+    "dict(type='bnb_Adam', lr=0.1)",
+    "dict(type='bnb_AdamW', lr=0.1)",
+    "dict(type='Adam32bit', lr=0.1)",
+    "dict(type='AdamW32bit', lr=0.1)",
+    "dict(type='bnb_Adagrad', lr=0.1, weight_decay=0.1)",
+    "dict(type='Adagrad32bit', lr=0.1, weight_decay=0.1)",
+    "dict(type='bnb_Lion', lr=0.1)",
+    "dict(type='Lion32bit', lr=0.1)",
+    "dict(type='bnb_RMSprop', lr=0.1, weight_decay=0.1)",
+    "dict(type='RMSprop32bit', lr=0.1, weight_decay=0.1)",
+    "dict(type='bnb_SGD', lr=0.1)",
+    "dict(type='SGD32bit', lr=0.1)",
+    "dict(type='AdEMAMix', lr=0.1)",
+    "dict(type='AdEMAMix32bit', lr=0.1)",
 ];
+
+/// Names whose step on a parameter looks at more than one element of it, with the reason.
+pub const WHOLE_TENSORS: &[(&str, &str)] = &[
+    ("Adafactor", "the root mean squares of a tensor and of its update"),
+    ("TorchAdafactor", "the root mean squares of a tensor and of its update"),
+    ("LAMB", "norms of each tensor"),
+    ("LAMB32bit", "norms of each tensor"),
+    ("LARS", "norms of each tensor"),
+    ("LARS32bit", "norms of each tensor"),
+    ("PytorchLARS", "norms of each tensor"),
+    ("FusedLamb", "norms of each tensor, and of the group's gradients"),
+    ("DAdaptAdam", "one estimate for all tensors"),
+    ("DAdaptSGD", "one estimate for all tensors"),
+    ("DAdaptAdaGrad", "one estimate for all tensors"),
+];
+
+/// Names whose step on a parameter depends on the others that step with it, with the reason.
+pub const ALL_TOGETHER: &[(&str, &str)] = &[
+    ("FusedLamb", "the norm of the group's gradients, with max_grad_norm"),
+    ("DAdaptAdam", "one estimate for all tensors"),
+    ("DAdaptSGD", "one estimate for all tensors"),
+    ("DAdaptAdaGrad", "one estimate for all tensors"),
+];
+
+/// Names that the suites over flat tensors cannot step, with where they are tested.
+pub const ELSEWHERE: &[(&str, &str)] = &[
+    ("LBFGS", "evaluates an objective: tests/objectives.rs"),
+    ("Muon", "takes matrices: tests/matrices.rs"),
+];
+
+/// Whether a configuration's name is in a table of exceptions.
+pub fn is_in(table: &[(&str, &str)], text: &str) -> bool {
+    table.iter().any(|(name, _)| *name == name_of(text))
+}
 
 /// Fails when a name of the registry is in none of the cases.
 pub fn every_name_is_in(cases: &[&str]) {
-    for entry in ENTRIES {
+    for entry in ENTRIES.iter().filter(|entry| ELSEWHERE.iter().all(|(name, _)| *name != entry.name)) {
         assert!(cases.iter().any(|text| name_of(text) == entry.name), "no case is of {}", entry.name);
     }
 }
@@ -68,9 +215,30 @@ pub fn cpu(isa: Isa, threads: usize) -> Arc<dyn Backend> {
     Cpu::with_isa(isa, threads).expect("an instruction set of this machine").shared()
 }
 
-/// The best instruction set on the calling thread.
+/// The backend of the suites: the best instruction set on the calling thread, or, where `tests/on_cuda.rs` runs them
+/// again, a CUDA device: emulated, or real with `FALLLINE_TEST_GPU=1`.
 pub fn best() -> Arc<dyn Backend> {
-    cpu(Isa::best(), 1)
+    if env!("CARGO_CRATE_NAME") == "on_cuda" { cuda() } else { cpu(Isa::best(), 1) }
+}
+
+/// Every backend that must agree: the instruction sets of this machine, or the CUDA device.
+pub fn backends() -> Vec<Arc<dyn Backend>> {
+    if env!("CARGO_CRATE_NAME") == "on_cuda" {
+        return vec![cuda()];
+    }
+    isas().into_iter().map(|isa| cpu(isa, 1)).collect()
+}
+
+/// The CUDA device of this process.
+pub fn cuda() -> Arc<dyn Backend> {
+    static DEVICE: OnceLock<Arc<dyn Backend>> = OnceLock::new();
+    let open = || {
+        if std::env::var_os("FALLLINE_TEST_GPU").is_none_or(|wish| wish != "1") {
+            fallline_emulator::install().expect("the emulator");
+        }
+        fallline_cuda::Cuda::new(0).expect("a CUDA device").shared()
+    };
+    Arc::clone(DEVICE.get_or_init(open))
 }
 
 /// An optimizer on the calling thread.

@@ -2,7 +2,7 @@
 
 use super::Driver;
 use crate::{Binding, Result};
-use fallline_core::backend::{Pass, Plan, TensorPass};
+use fallline_core::backend::{Pass, Plan, TensorPass, View};
 use fallline_core::sums::fold;
 use fallline_core::{Compute, rule};
 
@@ -70,7 +70,8 @@ impl Driver {
                 compute,
                 tensors: &mut |views| {
                     let &i = left.next()?;
-                    views[0] = bindings[i].grad.view();
+                    let mirror = slots[i].mirror.as_ref().and_then(|mirror| mirror.grad.as_ref());
+                    views[0] = mirror.map(View::read).or_else(|| bindings[i].grad.view());
                     Some(TensorPass { elements: slots[i].shape.elements(), row: 0 })
                 },
                 rows: &[1.0],

@@ -2,6 +2,7 @@
 
 use super::{Driver, class_of};
 use crate::checkpoint::{Checkpoint, OptimizerManifest, ParamManifest};
+use crate::lbfgs::History;
 use crate::slots::{Slot, Slots};
 use crate::{AnyAlgorithm, Error, LoadReport, Result};
 use fallline_core::{Role, Shape};
@@ -24,6 +25,9 @@ impl Driver {
             let memory = self.groups[slot.group].algorithm.memory().iter().zip(&slot.memory);
             memory.for_each(|((name, _), value)| checkpoint.insert_scalar(&slot.name, name, *value));
         }
+        if let Some(history) = &self.history {
+            history.save(&*self.backend, &mut checkpoint, &mut manifest)?;
+        }
         let shared = self.groups[0].algorithm.shared().iter().zip(&self.shared);
         shared.for_each(|((name, _), value)| manifest.insert_shared(name, *value));
         checkpoint.manifest.optimizer = Some(manifest);
@@ -39,6 +43,14 @@ impl Driver {
         let shared = self.groups[0].algorithm.shared().iter().map(|(name, _)| manifest.shared(name));
         let shared = shared.collect::<Result<Vec<f64>>>()?;
         let algorithms = manifest.restore_groups(self.groups.iter().map(|group| &*group.algorithm))?;
+        if algorithms[0].search().is_some() {
+            let current = self.history.as_ref();
+            let history = History::load(&*self.backend, checkpoint, manifest, current)?;
+            let matched = history.as_ref().map_or(0, |history| history.params.len());
+            self.history = history;
+            self.adopt(algorithms);
+            return Ok(LoadReport { matched });
+        }
         for slot in self.slots.iter() {
             if !manifest.params.contains_key(&slot.name) {
                 return Err(Error::Mismatch(format!("parameter {:?} is missing", slot.name)));
@@ -65,11 +77,16 @@ impl Driver {
         let report = LoadReport { matched: loaded.len() };
         self.slots = loaded;
         self.shared = shared;
+        self.adopt(algorithms);
+        Ok(report)
+    }
+
+    /// Takes the hyperparameters of a checkpoint, once everything else of it is there.
+    fn adopt(&mut self, algorithms: Vec<Box<dyn AnyAlgorithm>>) {
         for (group, algorithm) in self.groups.iter_mut().zip(algorithms) {
             group.algorithm = algorithm;
         }
         self.poisoned = None;
-        Ok(report)
     }
 
     /// A parameter's slot as a checkpoint has it, checked against the one that is there.
@@ -123,6 +140,7 @@ impl Driver {
             states,
             scratch: Vec::new(),
             memory: memory.collect::<Result<_>>()?,
+            mirror: None,
             run: None,
             row: 0,
         })

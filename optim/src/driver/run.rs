@@ -1,8 +1,10 @@
 //! The stages of a step over all parameters that take the same ones.
 
+use super::mirror;
 use crate::slots::Slot;
-use crate::stages::{Combining, Gathering, MatrixStep, Stage, Stages};
-use crate::{AnyAlgorithm, Binding, Result};
+use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stage, Stages, Workspace};
+use crate::{AnyAlgorithm, Binding, Error, Result};
+use core::ops::Range;
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
 use fallline_core::{Backend, Compute, Kernel, Role};
 
@@ -13,12 +15,17 @@ pub(crate) struct Run {
     /// For each row of scalars, its group and step count.
     keys: Vec<(usize, u64)>,
     parts: Vec<Part>,
+    /// This step's parameters in parts, which take stages that follow each other while they are in cache.
+    batches: Vec<Batch>,
     /// The places of this step's parameters, in the order of their names, where that order matters.
     order: Vec<usize>,
+    places: Vec<usize>,
     steps: Vec<u64>,
+    group_of: Vec<usize>,
     gathered: Vec<f64>,
     /// What was remembered before the step.
     before: Vec<f64>,
+    workspace: Workspace,
 }
 
 /// A stage, and where its operands come from.
@@ -33,9 +40,19 @@ struct Part {
     rows: Vec<f64>,
     /// The parameters' own scalars, in the order of the bindings.
     own: Vec<f64>,
-    plan: Plan,
+    /// One for each batch.
+    plans: Vec<Plan>,
     /// The parameters' sums, in the order of the bindings.
     sums: Vec<f64>,
+}
+
+/// Some of a run's parameters, next to each other.
+#[derive(Clone, Debug, Default)]
+struct Batch {
+    /// The bindings among which they are.
+    places: Range<usize>,
+    /// Which of the run's parameters they are, counted in the order of the bindings.
+    tensors: Range<usize>,
 }
 
 /// What a step over a run works on.
@@ -52,7 +69,7 @@ pub(super) struct Work<'s, 'b, 'd> {
 }
 
 impl Run {
-    pub(super) fn new(stages: Stages, compute: Compute, backend: &dyn Backend) -> Run {
+    pub(super) fn new(stages: Stages, compute: Compute) -> Run {
         let part = |stage: Stage| {
             let operands = stage.kernel().map_or(&[][..], |kernel| kernel.operands);
             let of = |role| operands.iter().position(|operand| operand.role == role);
@@ -66,13 +83,26 @@ impl Run {
                 scratch: all(Role::Scratch),
                 rows: Vec::new(),
                 own: Vec::new(),
-                plan: backend.plan(),
+                plans: Vec::new(),
                 sums: Vec::new(),
             }
         };
-        let (keys, order, steps, gathered, before) = Default::default();
+        let (keys, batches, order, places, steps, group_of, gathered, before, workspace) = Default::default();
         let parts = stages.iter().map(part).collect();
-        Run { stages, compute, keys, parts, order, steps, gathered, before }
+        Run {
+            stages,
+            compute,
+            keys,
+            parts,
+            batches,
+            order,
+            places,
+            steps,
+            group_of,
+            gathered,
+            before,
+            workspace,
+        }
     }
 
     /// Forgets the rows of the last step.
@@ -104,35 +134,117 @@ impl Run {
 
     /// Runs all stages. `begun` is set as soon as something may have been written.
     pub(super) fn step(&mut self, mut work: Work<'_, '_, '_>, begun: &mut bool) -> Result<()> {
-        let count = self.parts.len();
         self.remember(&work);
-        for stage in 0..count {
-            let (done, rest) = self.parts.split_at_mut(stage);
-            let part = &mut rest[0];
-            let sums: &[f64] = done.last().map_or(&[], |part| &part.sums);
-            let Some(kernel) = part.stage.kernel() else {
-                *begun = true;
-                work.matrix(stage, self.compute)?;
-                continue;
-            };
-            if work.shared.is_empty() {
-                work.combine(stage, kernel, sums, &mut part.own);
-            } else {
+        let ran = self.run_stages(&mut work, begun);
+        if ran.is_err() && !*begun {
+            self.restore(&mut work);
+        }
+        ran
+    }
+
+    fn run_stages(&mut self, work: &mut Work<'_, '_, '_>, begun: &mut bool) -> Result<()> {
+        let count = self.parts.len();
+        let mut first = 0;
+        while first < count {
+            let following = self.parts[first + 1..].iter().take_while(|part| part.stage.follows()).count();
+            // A matrix product looks at one tensor after the other already, and at each as a whole.
+            let following = if self.parts[first].stage.kernel().is_none() { 0 } else { following };
+            let last = first + following;
+            self.before_all(work, first, begun)?;
+            self.cut(work, if following > 0 { work.backend.cached_elements() } else { None });
+            let skipped = self.parts[first].stage.kernel().is_none() || self.skips(work, first);
+            for batch in 0..self.batches.len() {
+                for stage in first..=last {
+                    if stage == first && skipped {
+                        continue;
+                    }
+                    let (done, rest) = self.parts.split_at_mut(stage);
+                    let part = &mut rest[0];
+                    let Some(kernel) = part.stage.kernel() else { continue };
+                    let at = &self.batches[batch];
+                    if part.stage.follows() {
+                        let sums: &[f64] = done.last().map_or(&[], |part| &part.sums);
+                        work.combine(stage, (kernel, self.compute), sums, &mut part.own, at);
+                    }
+                    let ran = part.run(work, kernel, self.compute, batch, at, stage + 1 == count);
+                    *begun |= ran.as_ref().map_or_else(fallline_core::Error::may_have_written, |()| true);
+                    ran?;
+                }
+            }
+            first = last + 1;
+        }
+        Ok(())
+    }
+
+    /// What a stage needs done for all parameters together, before any goes through it.
+    fn before_all(&mut self, work: &mut Work<'_, '_, '_>, first: usize, begun: &mut bool) -> Result<()> {
+        let (done, rest) = self.parts.split_at_mut(first);
+        let part = &mut rest[0];
+        let sums: &[f64] = done.last().map_or(&[], |part| &part.sums);
+        match part.stage {
+            Stage::Rule(_) => {}
+            Stage::Gathered(kernel) => {
                 self.order.clear();
                 self.order.extend((0..work.slots.len()).filter(|&i| work.slots[i].run == Some(work.index)));
                 self.order.sort_unstable_by_key(|&i| &work.slots[i].name);
-                let gather =
-                    Gather { order: &self.order, steps: &mut self.steps, buffer: &mut self.gathered };
-                work.gather(stage, kernel, sums, &mut part.own, gather);
+                let gather = Gather {
+                    order: &self.order,
+                    places: &mut self.places,
+                    steps: &mut self.steps,
+                    group_of: &mut self.group_of,
+                    buffer: &mut self.gathered,
+                };
+                work.gather(first, kernel, sums, &mut part.own, gather)?;
             }
-            let ran = part.run(&mut work, kernel, self.compute, stage + 1 == count);
-            if ran.is_err() && !*begun {
-                self.restore(&mut work);
+            Stage::Matrix => {
+                *begun = true;
+                // Of the last stage that is a rule.
+                let rule = done.iter().rev().find(|part| part.stage.kernel().is_some());
+                let sums: &[f64] = rule.map_or(&[], |part| &part.sums);
+                work.matrix(first, self.compute, sums, &mut self.workspace)?;
             }
-            ran?;
-            *begun = true;
+        }
+        // Of a stage that is passed over the sums are 0.
+        for part in &mut self.parts[first..] {
+            let sums = part.stage.kernel().map_or(0, |kernel| kernel.sums.len());
+            part.sums.clear();
+            part.sums.resize(work.tensors * sums, 0.0);
         }
         Ok(())
+    }
+
+    fn skips(&self, work: &Work<'_, '_, '_>, stage: usize) -> bool {
+        work.groups[0].algorithm.skips(stage, work.shared)
+    }
+
+    /// Cuts the run's parameters into batches of at least `elements`, the last and those without parameters
+    /// excepted; without a number all are one.
+    fn cut(&mut self, work: &Work<'_, '_, '_>, elements: Option<usize>) {
+        self.batches.clear();
+        let Some(enough) = elements else {
+            self.batches.push(Batch { places: 0..work.slots.len(), tensors: 0..work.tensors });
+            return;
+        };
+        let (mut batch, mut size) = (Batch::default(), 0);
+        for (place, slot) in work.slots.iter().enumerate() {
+            batch.places.end = place + 1;
+            if slot.run != Some(work.index) {
+                continue;
+            }
+            batch.tensors.end += 1;
+            size += slot.shape.elements();
+            if size >= enough {
+                let next = Batch {
+                    places: batch.places.end..batch.places.end,
+                    tensors: batch.tensors.end..batch.tensors.end,
+                };
+                self.batches.push(core::mem::replace(&mut batch, next));
+                size = 0;
+            }
+        }
+        if !batch.tensors.is_empty() {
+            self.batches.push(batch);
+        }
     }
 
     /// Keeps what is remembered, in case that the first pass is refused.
@@ -162,26 +274,31 @@ impl Run {
 }
 
 impl Part {
-    /// The pass over memory. Step counts go up in the last one.
+    /// The pass over the memory of a batch. Step counts go up in the last one.
     fn run(
         &mut self,
         work: &mut Work<'_, '_, '_>,
         kernel: &'static Kernel,
         compute: Compute,
+        number: usize,
+        batch: &Batch,
         last: bool,
-    ) -> Result<()> {
+    ) -> fallline_core::Result<()> {
         let index = work.index;
-        self.sums.clear();
-        self.sums.resize(work.tensors * kernel.sums.len(), 0.0);
+        while self.plans.len() <= number {
+            self.plans.push(work.backend.plan());
+        }
+        let (own, sums) = (kernel.tensor_scalars.len(), kernel.sums.len());
         let mut counted = 0;
-        let mut pairs =
-            work.bindings.iter_mut().zip(&mut *work.slots).filter(|(_, slot)| slot.run == Some(index));
+        let (bindings, slots) =
+            (&mut work.bindings[batch.places.clone()], &mut work.slots[batch.places.clone()]);
+        let mut pairs = bindings.iter_mut().zip(&mut *slots).filter(|(_, slot)| slot.run == Some(index));
         let ran = work.backend.run(Pass {
             kernel,
             compute,
             tensors: &mut |views| {
                 let (binding, slot) = pairs.next()?;
-                let (mut param, mut grad) = binding.views();
+                let (mut param, mut grad) = mirror::views(binding, &mut slot.mirror);
                 let elements = param.as_ref().map_or(0, View::len);
                 if let Some(place) = self.param {
                     views[place] = param.take();
@@ -203,14 +320,14 @@ impl Part {
                 Some(TensorPass { elements, row: slot.row })
             },
             rows: &self.rows,
-            tensor_scalars: &self.own,
-            plan: &mut self.plan,
-            sums: &mut self.sums,
+            tensor_scalars: &self.own[batch.tensors.start * own..batch.tensors.end * own],
+            plan: &mut self.plans[number],
+            sums: &mut self.sums[batch.tensors.start * sums..batch.tensors.end * sums],
         });
         if let Err(cause) = ran {
-            let slots = work.slots.iter_mut().filter(|slot| slot.run == Some(index));
+            let slots = slots.iter_mut().filter(|slot| slot.run == Some(index));
             slots.take(counted).for_each(|slot| slot.steps -= 1);
-            return Err(cause.into());
+            return Err(cause);
         }
         Ok(())
     }
@@ -219,53 +336,79 @@ impl Part {
 /// Buffers for [`Gathering`].
 struct Gather<'a> {
     order: &'a [usize],
+    /// For each slot the place of its parameter among the run's.
+    places: &'a mut Vec<usize>,
     steps: &'a mut Vec<u64>,
+    group_of: &'a mut Vec<usize>,
     buffer: &'a mut Vec<f64>,
 }
 
 impl Work<'_, '_, '_> {
-    /// Each parameter's own scalars of a stage from its sums of the one before.
-    fn combine(&mut self, stage: usize, kernel: &Kernel, sums: &[f64], own: &mut Vec<f64>) {
+    /// The own scalars of each parameter of a batch from its sums of the stage before.
+    fn combine(
+        &mut self,
+        stage: usize,
+        (kernel, compute): (&Kernel, Compute),
+        sums: &[f64],
+        own: &mut Vec<f64>,
+        batch: &Batch,
+    ) {
         let width = kernel.tensor_scalars.len();
-        own.clear();
+        own.resize(self.tensors * width, 0.0);
         if width == 0 {
             return;
         }
-        let mine = self.slots.iter_mut().filter(|slot| slot.run == Some(self.index));
-        for (place, slot) in mine.enumerate() {
-            own.resize((place + 1) * width, 0.0);
-            let found = sums.len().checked_div(self.tensors).unwrap_or(0);
+        let found = sums.len().checked_div(self.tensors).unwrap_or(0);
+        let slots = self.slots[batch.places.clone()].iter_mut();
+        let mine = slots.filter(|slot| slot.run == Some(self.index));
+        for (place, slot) in batch.tensors.clone().zip(mine) {
             self.groups[slot.group].algorithm.combine(
                 stage,
                 &mut Combining {
                     t: slot.steps + 1,
-                    elements: slot.shape.elements(),
+                    compute,
+                    shape: &slot.shape,
                     sums: &sums[place * found..][..found],
                     memory: &mut slot.memory,
-                    scalars: &mut own[place * width..],
+                    scalars: &mut own[place * width..][..width],
                 },
             );
         }
     }
 
     /// All parameters' scalars of a stage at once, from the sums of the one before.
-    fn gather(&mut self, stage: usize, kernel: &Kernel, sums: &[f64], own: &mut Vec<f64>, with: Gather<'_>) {
-        let Gather { order, steps, buffer } = with;
+    fn gather(
+        &mut self,
+        stage: usize,
+        kernel: &Kernel,
+        sums: &[f64],
+        own: &mut Vec<f64>,
+        with: Gather<'_>,
+    ) -> Result<()> {
+        let Gather { order, places, steps, group_of, buffer } = with;
         let (width, found) = (kernel.tensor_scalars.len(), sums.len().checked_div(self.tensors).unwrap_or(0));
         // From the order of the bindings to that of the names, and back.
-        let mut places = vec![0; self.slots.len()];
+        places.clear();
+        places.resize(self.slots.len(), 0);
         let mine = (0..self.slots.len()).filter(|&i| self.slots[i].run == Some(self.index));
         mine.enumerate().for_each(|(place, i)| places[i] = place);
         steps.clear();
         steps.extend(order.iter().map(|&i| self.slots[i].steps + 1));
+        group_of.clear();
+        group_of.extend(order.iter().map(|&i| self.slots[i].group));
         buffer.clear();
         order.iter().for_each(|&i| buffer.extend_from_slice(&sums[places[i] * found..][..found]));
         let at = buffer.len();
         buffer.resize(at + order.len() * width, 0.0);
         let (sums, scalars) = buffer.split_at_mut(at);
-        let groups: Vec<&dyn AnyAlgorithm> = self.groups.iter().map(|group| &*group.algorithm).collect();
-        let mut at = Gathering { tensors: order.len(), steps, sums, shared: self.shared, scalars };
-        groups[0].gather(&groups, stage, &mut at);
+        let groups = self.groups;
+        let algorithm_of = |group: usize| -> &dyn AnyAlgorithm { &*groups[group].algorithm };
+        let mut at =
+            Gathering { tensors: order.len(), steps, groups: group_of, sums, shared: self.shared, scalars };
+        let first = algorithm_of(0);
+        first
+            .gather(&Groups::new(groups.len(), &algorithm_of), stage, &mut at)
+            .map_err(|problem| Error::Groups { algorithm: first.name(), problem })?;
         own.clear();
         own.resize(order.len() * width, 0.0);
         if width > 0 {
@@ -273,11 +416,20 @@ impl Work<'_, '_, '_> {
                 own[places[i] * width..][..width].copy_from_slice(row);
             }
         }
+        Ok(())
     }
 
     /// A stage that is not element by element, tensor after tensor.
-    fn matrix(&mut self, stage: usize, compute: Compute) -> Result<()> {
-        for slot in self.slots.iter_mut().filter(|slot| slot.run == Some(self.index)) {
+    fn matrix(
+        &mut self,
+        stage: usize,
+        compute: Compute,
+        sums: &[f64],
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        let found = sums.len().checked_div(self.tensors).unwrap_or(0);
+        let mine = self.slots.iter_mut().filter(|slot| slot.run == Some(self.index));
+        for (place, slot) in mine.enumerate() {
             let algorithm = &self.groups[slot.group].algorithm;
             algorithm.matrix(
                 stage,
@@ -286,6 +438,8 @@ impl Work<'_, '_, '_> {
                     compute,
                     t: slot.steps + 1,
                     shape: &slot.shape,
+                    sums: &sums[place * found..][..found],
+                    workspace,
                     states: &mut slot.states,
                     scratch: &mut slot.scratch,
                 },

@@ -1,0 +1,81 @@
+//! The page of the manual, and what must not stand on it.
+
+use crate::rules::Printed;
+use crate::tools::{ARCHITECTURES, Found};
+use std::fmt::Write;
+
+const HEAD: &str = "\
+# CUDA kernels
+
+Written by `cargo run --release -p fallline-cuda-kernels -- --tools DIR` (`cuda/install-ptxas DIR` fetches
+NVIDIA's tools; no GPU is needed). It prints every rule of every registered algorithm as PTX, has ptxas 12.9
+assemble it, and fails on spilled registers, on a straight way without 128-bit accesses, on accesses without a
+state space, and on more registers than its rule may need.
+
+Registers are those of a thread for compute capability 7.0 / 8.0 / 9.0 / 10.0. Instructions are those of the
+machine (9.0) that one lane executes for one element on the straight way of the loop: a step of 256 elements
+that is whole and aligned. Bytes are those that one element moves. Loads and stores are the 128-bit accesses
+of a lane in one step of 8 elements.
+";
+
+/// The page.
+pub fn text(kernels: &[Printed], found: &[Found]) -> String {
+    let mut text = String::from(HEAD);
+    text += "\n## Rules\n\n";
+    text += "| rule | formats | registers | spilled | instructions | bytes | loads | stores |\n";
+    text += "|---|---|---|---|---|---|---|---|\n";
+    let registers = |found: &Found| {
+        let numbers: Vec<String> = found.registers.iter().map(u32::to_string).collect();
+        numbers.join(" / ")
+    };
+    let both = || kernels.iter().zip(found);
+    for (kernel, found) in both() {
+        let Some(wanted) = &kernel.element else { continue };
+        let sass = &found.sass;
+        writeln!(
+            text,
+            "| `{}` | {} | {} | {} | {:.1} | {} | {} | {} |",
+            kernel.name,
+            kernel.formats,
+            registers(found),
+            found.spilled,
+            sass.turn as f64 / 8.0,
+            wanted.bytes,
+            sass.wide_loads,
+            sass.wide_stores,
+        )
+        .expect("strings take all text");
+    }
+    text += "\n## Others\n\n| kernel | registers | spilled |\n|---|---|---|\n";
+    for (kernel, found) in both().filter(|(kernel, _)| kernel.element.is_none()) {
+        writeln!(text, "| {} | {} | {} |", kernel.name, registers(found), found.spilled)
+            .expect("strings take all text");
+    }
+    text
+}
+
+/// What is wrong with the kernels.
+pub fn problems(kernels: &[Printed], found: &[Found]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (kernel, found) in kernels.iter().zip(found) {
+        let mut problem = |what: String| problems.push(format!("{} {}: {what}", kernel.name, kernel.formats));
+        if found.spilled > 0 {
+            problem(format!("{} bytes are spilled", found.spilled));
+        }
+        if found.sass.generic > 0 {
+            problem(format!("{} accesses have no state space", found.sass.generic));
+        }
+        let Some(wanted) = &kernel.element else { continue };
+        let (loads, stores) = (found.sass.wide_loads, found.sass.wide_stores);
+        if (loads, stores) != (wanted.loads, wanted.stores) {
+            let expected = format!("{} and {} were expected", wanted.loads, wanted.stores);
+            problem(format!("{loads} loads and {stores} stores have 128 bits where {expected}"));
+        }
+        for (major, &registers) in ARCHITECTURES.iter().zip(&found.registers) {
+            if let Some(most) = wanted.registers.filter(|most| registers > *most) {
+                problem(format!("{registers} registers for {major}.0, more than {most}"));
+            }
+        }
+    }
+    problems
+}

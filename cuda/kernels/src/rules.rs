@@ -1,0 +1,158 @@
+//! Every kernel that there is.
+
+use fallline_core::{Compute, Format, Graph, Kernel, Node, Operand, Role};
+use fallline_cuda::ptx::{self, Ptx, Target};
+use fallline_optim::hyper::Value;
+use fallline_registry::names::{ENTRIES, Entry};
+use std::collections::BTreeMap;
+
+/// A kernel, printed for every target.
+pub struct Printed {
+    /// The rule, or what else the kernel does.
+    pub name: String,
+    /// The formats of its operands, in words; empty where there is no choice.
+    pub formats: &'static str,
+    /// For each of [`Target::ALL`].
+    pub texts: Vec<Ptx>,
+    /// What an element-wise kernel should be like.
+    pub element: Option<Wanted>,
+}
+
+/// What an element-wise kernel should be like.
+pub struct Wanted {
+    /// 128-bit loads and stores of a step.
+    pub loads: usize,
+    /// 128-bit stores of a step.
+    pub stores: usize,
+    /// Bytes that an element moves.
+    pub bytes: usize,
+    /// The most registers that it may need.
+    pub registers: Option<u32>,
+}
+
+impl Printed {
+    /// A name for a file.
+    pub fn file(&self) -> String {
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+        format!("{} {}", self.name, self.formats).trim().chars().map(plain).collect()
+    }
+}
+
+/// A choice of formats.
+struct Choice {
+    title: &'static str,
+    compute: Compute,
+    format: fn(&Operand) -> Format,
+}
+
+const CHOICES: [Choice; 4] = [
+    Choice { title: "f32", compute: Compute::F32, format: |_| Format::F32 },
+    Choice { title: "f64", compute: Compute::F64, format: |_| Format::F64 },
+    Choice { title: "bf16, states f32", compute: Compute::F32, format: |o| model_in(o, Format::Bf16) },
+    Choice { title: "f16, states f32", compute: Compute::F32, format: |o| model_in(o, Format::F16) },
+];
+
+/// Parameters and gradients in `format`, states in single precision.
+fn model_in(operand: &Operand, format: Format) -> Format {
+    if operand.role == Role::State { Format::F32 } else { format }
+}
+
+/// All kernels: those of the rules by name, then the others.
+pub fn kernels() -> Vec<Printed> {
+    let mut all = Vec::new();
+    for (name, kernel) in rules() {
+        let graph = kernel.record();
+        all.extend(CHOICES.iter().map(|choice| element(name, &graph, choice)));
+    }
+    let mut other = |name: &str, print: &dyn Fn(Target) -> Ptx| {
+        let texts = Target::ALL.map(print).to_vec();
+        all.push(Printed { name: name.into(), formats: "", texts, element: None });
+    };
+    other("fold of sums", &|target| ptx::fold_kernel("fold_sums", target));
+    for bytes in [4, 8] {
+        other(&format!("transpose, {bytes} bytes"), &|target| {
+            ptx::transpose_kernel("transpose", bytes, target)
+        });
+    }
+    for bytes in [2, 4, 8] {
+        other(&format!("gather rows, {bytes} bytes"), &|target| {
+            ptx::gather_rows_kernel("gather_rows", bytes, target)
+        });
+        other(&format!("scatter rows, {bytes} bytes"), &|target| {
+            ptx::scatter_rows_kernel("scatter_rows", bytes, target)
+        });
+    }
+    all
+}
+
+fn element(name: &str, graph: &Graph, choice: &Choice) -> Printed {
+    let formats: Vec<Format> = graph.operands().iter().map(choice.format).collect();
+    let texts =
+        Target::ALL.map(|target| ptx::element_kernel(graph, name, choice.compute, &formats, target)).to_vec();
+    let live = graph.live();
+    let loaded = |operand: usize| {
+        graph.nodes().iter().zip(&live).any(|(node, live)| *live && *node == Node::Operand(operand as u32))
+    };
+    let (mut read, mut written) = (0, 0);
+    for (i, (operand, format)) in graph.operands().iter().zip(&formats).enumerate() {
+        read += format.bytes() * usize::from(loaded(i));
+        written += format.bytes() * usize::from(operand.written);
+    }
+    let single = choice.title == "f32" && graph.sums().is_empty();
+    Printed {
+        name: name.into(),
+        formats: choice.title,
+        texts,
+        element: Some(Wanted {
+            // A lane has 8 elements, an access 16 bytes.
+            loads: read / 2,
+            stores: written / 2,
+            bytes: read + written,
+            registers: single.then(|| most_registers(graph)),
+        }),
+    }
+}
+
+/// The most registers that a rule in single precision may need. With 72 an architecture of 64K registers has
+/// 28 warps under way, more than enough for the latency of memory with 8 accesses of 128 bits each; what has
+/// more than four operands also has more accesses a warp.
+fn most_registers(graph: &Graph) -> u32 {
+    72 + 10 * (graph.operands().len().saturating_sub(4)) as u32
+}
+
+/// The rules that the registered algorithms choose for any setting of their options, by name.
+fn rules() -> BTreeMap<&'static str, &'static Kernel> {
+    let mut rules = BTreeMap::new();
+    for entry in ENTRIES {
+        for values in settings(entry) {
+            // Options may exclude each other.
+            if let Ok(algorithm) = entry.with(&values) {
+                for kernel in [algorithm.kernel(), algorithm.grad_check()] {
+                    rules.insert(kernel.name, kernel);
+                }
+            }
+        }
+    }
+    rules
+}
+
+/// Settings that reach every rule of an algorithm: what is off by default (`false`, `0.0`), on, alone and in
+/// pairs.
+fn settings(entry: &Entry) -> Vec<Vec<(&'static str, Value)>> {
+    let defaults = entry.defaults();
+    let options: Vec<(&'static str, Value)> = defaults
+        .table()
+        .iter()
+        .filter_map(|hyper| match defaults.get(hyper.name)? {
+            Value::Bool(on) => Some((hyper.name, Value::Bool(!on))),
+            Value::Float(0.0) => Some((hyper.name, Value::Float(0.5))),
+            _ => None,
+        })
+        .collect();
+    let mut settings = vec![Vec::new()];
+    for (i, option) in options.iter().enumerate() {
+        settings.push(vec![option.clone()]);
+        settings.extend(options[..i].iter().map(|other| vec![other.clone(), option.clone()]));
+    }
+    settings
+}

@@ -1,0 +1,214 @@
+//! A device: context, streams, kernels, and what becomes of its failures.
+
+use crate::ptx::{self, Target};
+use crate::staging::Staging;
+use cudarc::cublas::CudaBlas;
+use cudarc::cublas::result::CublasError;
+use cudarc::driver::sys::CUresult;
+use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, sys};
+use cudarc::nvrtc::Ptx;
+use fallline_core::{Compute, Device, Error, Format, Kernel, Result};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// A call of the driver that failed, and what it was for.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    what: &'static str,
+    cause: DriverError,
+}
+
+impl Failure {
+    /// For `map_err`.
+    pub(crate) fn at(what: &'static str) -> impl FnOnce(DriverError) -> Failure {
+        move |cause| Failure { what, cause }
+    }
+}
+
+/// The result of calls of the driver.
+pub(crate) type Lasting<T> = core::result::Result<T, Failure>;
+
+/// Bytes of each of the two buffers of copies.
+const STAGING: usize = 4 << 20;
+/// Bytes of each buffer for tables, and how many steps may be under way before the host waits.
+const TABLE: usize = 1 << 20;
+const STEPS_AHEAD: usize = 4;
+
+/// The compiled rules: which rule (by address), in which type, on which formats.
+type Functions = HashMap<(usize, Compute, Vec<Format>), CudaFunction>;
+
+/// What belongs to a device, used by one thread at a time.
+pub(crate) struct State {
+    pub(crate) device: Device,
+    pub(crate) context: Arc<CudaContext>,
+    /// Everything that computes is in the order of this stream.
+    pub(crate) compute: Arc<CudaStream>,
+    /// Copies of tensors, beside it.
+    pub(crate) copies: Arc<CudaStream>,
+    pub(crate) staging: Staging,
+    pub(crate) tables: Staging,
+    pub(crate) blas: Option<CudaBlas>,
+    target: Target,
+    functions: Functions,
+    fold: Option<CudaFunction>,
+    /// The kernel launched last: a fault shows in a later call.
+    pub(crate) last: Option<String>,
+    /// Why nothing works any more.
+    refuses: Option<String>,
+}
+
+/// What a missing driver is looked for as.
+const LIBRARY: &str = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so, libcuda.so.1" };
+
+/// Whether there is a driver to talk to.
+///
+/// # Errors
+/// [`Error::Unavailable`], with what was looked for.
+pub(crate) fn driver(device: Device) -> Result<()> {
+    // SAFETY: only looks for the library; cudarc panics where it is missing, so this comes first.
+    if unsafe { sys::is_culib_present() } {
+        return Ok(());
+    }
+    Err(Error::Unavailable(format!("{device}: there is no CUDA driver here (looked for {LIBRARY})")))
+}
+
+impl State {
+    pub(crate) fn new(index: usize) -> Result<State> {
+        let device = Device::Cuda(index);
+        driver(device)?;
+        let unavailable = |what: &str, cause: DriverError| {
+            Error::Unavailable(format!("{device}: {what}: {}", explain(cause)))
+        };
+        let count = CudaContext::device_count().map_err(|cause| unavailable("counting devices", cause))?;
+        if index >= count as usize {
+            let found = match count {
+                0 => "no CUDA device".to_owned(),
+                1 => "1 CUDA device, cuda:0".to_owned(),
+                _ => format!("{count} CUDA devices, cuda:0 to cuda:{}", count - 1),
+            };
+            return Err(Error::Unavailable(format!("there is no {device}: the driver finds {found}")));
+        }
+        let context = CudaContext::new(index).map_err(|cause| unavailable("opening the device", cause))?;
+        // SAFETY: all order between streams is made here, with events of this crate's own.
+        unsafe { context.disable_event_tracking() };
+        let stream = || context.new_stream().map_err(|cause| unavailable("creating a stream", cause));
+        let (compute, copies) = (stream()?, stream()?);
+        let capability = context.compute_capability();
+        let (major, minor) = capability.map_err(|cause| unavailable("asking for the capability", cause))?;
+        let Some(target) = Target::of_device(major as u32, minor as u32) else {
+            let problem =
+                format!("{device}: its compute capability is {major}.{minor}, and 7.0 is the least");
+            return Err(Error::Unavailable(problem));
+        };
+        Ok(State {
+            device,
+            staging: Staging::new(Arc::clone(&context), 2, STAGING),
+            tables: Staging::new(Arc::clone(&context), STEPS_AHEAD, TABLE),
+            context,
+            compute,
+            copies,
+            blas: None,
+            target,
+            functions: Functions::new(),
+            fold: None,
+            last: None,
+            refuses: None,
+        })
+    }
+
+    /// Makes the device this thread's, if it still works.
+    ///
+    /// # Errors
+    /// Why it does not.
+    pub(crate) fn enter(&mut self) -> Result<()> {
+        if let Some(reason) = &self.refuses {
+            let device = self.device;
+            return Err(Error::Unavailable(format!("{device} refuses further work: {reason}")));
+        }
+        let bound = self.context.bind_to_thread().map_err(Failure::at("making the device current"));
+        bound.map_err(|failure| self.error(failure, false))
+    }
+
+    /// The error that a failed call is; `written` if it may have left something half-done.
+    pub(crate) fn error(&mut self, failure: Failure, written: bool) -> Error {
+        let Failure { what, cause } = failure;
+        let device = self.device;
+        if !lasts(cause.0) {
+            return Error::Failed { device, problem: format!("{what}: {}", explain(cause)), written };
+        }
+        // What a kernel did wrong shows in whatever is called next.
+        let problem = match &self.last {
+            Some(kernel) => format!("kernel {kernel} failed: {}", explain(cause)),
+            None => format!("{what}: {}", explain(cause)),
+        };
+        self.refuses = Some(problem.clone());
+        Error::Failed { device, problem, written: true }
+    }
+
+    /// The kernel of a rule for operands of these formats, printed and loaded when it is first asked for.
+    pub(crate) fn function(
+        &mut self,
+        kernel: &'static Kernel,
+        compute: Compute,
+        formats: &[Format],
+    ) -> Lasting<CudaFunction> {
+        let key = (core::ptr::from_ref(kernel).addr(), compute, formats.to_vec());
+        if let Some(function) = self.functions.get(&key) {
+            return Ok(function.clone());
+        }
+        let graph = kernel.record();
+        let text = ptx::element_kernel(&graph, kernel.name, compute, formats, self.target);
+        let function = self.load(&text)?;
+        self.functions.insert(key, function.clone());
+        Ok(function)
+    }
+
+    /// The kernel that folds partial sums.
+    pub(crate) fn fold(&mut self) -> Lasting<CudaFunction> {
+        if let Some(function) = &self.fold {
+            return Ok(function.clone());
+        }
+        let function = self.load(&ptx::fold_kernel("fold", self.target))?;
+        self.fold = Some(function.clone());
+        Ok(function)
+    }
+
+    fn load(&self, text: &ptx::Ptx) -> Lasting<CudaFunction> {
+        let module = self.context.load_module(Ptx::from_src(&text.text));
+        let module: Arc<CudaModule> = module.map_err(Failure::at("loading a kernel"))?;
+        module.load_function(&text.entry).map_err(Failure::at("finding a kernel in its module"))
+    }
+}
+
+/// The driver's own words, with the name of the error.
+pub(crate) fn explain(cause: DriverError) -> String {
+    let name = cause.error_name().map_or("unknown error".into(), |name| name.to_string_lossy().into_owned());
+    match cause.error_string() {
+        Ok(text) => format!("{} ({name})", text.to_string_lossy()),
+        Err(_) => name,
+    }
+}
+
+/// What cuBLAS says.
+pub(crate) fn explain_blas(device: Device, what: &str, cause: &CublasError) -> Error {
+    Error::Failed { device, problem: format!("{what}: {:?}", cause.0), written: false }
+}
+
+/// Whether the context is lost with this error: every later call will give it too.
+fn lasts(cause: CUresult) -> bool {
+    matches!(
+        cause,
+        CUresult::CUDA_ERROR_ILLEGAL_ADDRESS
+            | CUresult::CUDA_ERROR_LAUNCH_FAILED
+            | CUresult::CUDA_ERROR_LAUNCH_TIMEOUT
+            | CUresult::CUDA_ERROR_ILLEGAL_INSTRUCTION
+            | CUresult::CUDA_ERROR_MISALIGNED_ADDRESS
+            | CUresult::CUDA_ERROR_INVALID_ADDRESS_SPACE
+            | CUresult::CUDA_ERROR_INVALID_PC
+            | CUresult::CUDA_ERROR_HARDWARE_STACK_ERROR
+            | CUresult::CUDA_ERROR_ASSERT
+            | CUresult::CUDA_ERROR_ECC_UNCORRECTABLE
+            | CUresult::CUDA_ERROR_CONTEXT_IS_DESTROYED
+            | CUresult::CUDA_ERROR_DEINITIALIZED
+    )
+}

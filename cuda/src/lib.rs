@@ -1,0 +1,264 @@
+//! The CUDA backend: rules as PTX, printed from their recordings, and the driver to run them.
+//!
+//! Nothing is needed to build or load this crate but Rust; a machine needs NVIDIA's driver to make a [`Cuda`],
+//! and cuBLAS for matrix products. There is no CUDA C++ in it and none is compiled at run time: [`ptx`] prints what
+//! [`Graph`](fallline_core::Graph) recorded.
+
+#![deny(unsafe_op_in_unsafe_fn)]
+#![allow(unsafe_code)] // calls of the driver
+
+mod device;
+mod matmul;
+mod memory;
+pub mod ptx;
+mod run;
+mod staging;
+
+pub use cudarc;
+
+use cudarc::driver::{CudaSlice, DeviceRepr};
+use device::{Failure, State};
+use fallline_core::backend::{Backend, MatMul, Pass, Plan};
+use fallline_core::host::{Slice, SliceMut};
+use fallline_core::{Device, Element, Error, Format, Result, Shape, Storage, Tensor, private};
+use half::{bf16, f16};
+use memory::Region;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A CUDA device as a backend.
+///
+/// Work is queued in one stream; only reading results waits for it. Tensors are freed in the order of that stream.
+///
+/// ```
+/// use fallline_cuda::Cuda;
+/// match Cuda::new(0) {
+///     Ok(cuda) => println!("{cuda:?}"),
+///     Err(error) => println!("no GPU here: {error}"), // what was looked for
+/// }
+/// ```
+pub struct Cuda {
+    index: usize,
+    description: String,
+    state: Mutex<State>,
+}
+
+impl Cuda {
+    /// The device with this index.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when there is no driver, no such device, or it is too old; it says what was looked for.
+    pub fn new(index: usize) -> Result<Cuda> {
+        let state = State::new(index)?;
+        let name = state.context.name().unwrap_or_else(|_| "unknown device".into());
+        let (major, minor) = state.context.compute_capability().unwrap_or_default();
+        let description = format!("cuda:{index} ({name}, compute capability {major}.{minor})");
+        Ok(Cuda { index, description, state: Mutex::new(state) })
+    }
+
+    /// As what optimizers and tensors take.
+    pub fn shared(self) -> Arc<dyn Backend> {
+        Arc::new(self)
+    }
+
+    /// How many devices there are.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when there is no driver.
+    pub fn count() -> Result<usize> {
+        device::driver(Device::Cuda(0))?;
+        let counted =
+            cudarc::driver::result::init().and_then(|()| cudarc::driver::CudaContext::device_count());
+        match counted {
+            Ok(count) => Ok(count as usize),
+            Err(cause) => {
+                Err(Error::Unavailable(format!("counting CUDA devices: {}", device::explain(cause))))
+            }
+        }
+    }
+
+    /// A tensor of memory that a program of its own allocated with cudarc, without a copy. Work that was queued on
+    /// the slice's own stream so far comes first.
+    ///
+    /// # Errors
+    /// [`Error::Length`] when the shape has another number of elements, [`Error::Unreachable`] when the slice is another
+    /// device's.
+    pub fn adopt<T>(self: &Arc<Self>, slice: CudaSlice<T>, shape: impl Into<Shape>) -> Result<Tensor>
+    where
+        T: Element + DeviceRepr,
+    {
+        let mut state = self.state();
+        state.enter()?;
+        if slice.context().cu_ctx() != state.context.cu_ctx() {
+            let what = format!("memory of {}", Device::Cuda(slice.ordinal()));
+            return Err(Error::Unreachable { operation: "adopt", what, device: self.device() });
+        }
+        let joined = state.compute.join(slice.stream()).map_err(Failure::at("waiting for a stream"));
+        joined.map_err(|failure| state.error(failure, false))?;
+        drop(state);
+        let (len, address) = (slice.len(), memory::address_of(&slice));
+        let storage = Storage::new(T::FORMAT, len, Box::new(Region::new(Arc::new(slice), address)));
+        let backend: Arc<dyn Backend> = Arc::clone(self) as Arc<dyn Backend>;
+        Tensor::from_storage(&backend, storage, shape)
+    }
+
+    fn check(&self, operation: &'static str, storage: &Storage, got: usize) -> Result<()> {
+        if storage.on_host() {
+            return Err(Error::Unreachable { operation, what: "the storage".into(), device: self.device() });
+        }
+        if storage.len() != got {
+            return Err(Error::Length { operation, what: "the slice".into(), expected: storage.len(), got });
+        }
+        Ok(())
+    }
+
+    /// The state, whatever happened to a thread that held it: every call leaves it whole.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Copies beside the computation, in order with it on both sides.
+    fn copy(&self, work: impl FnOnce(&mut State) -> device::Lasting<()>, writes: bool) -> Result<()> {
+        let mut state = self.state();
+        state.enter()?;
+        let state = &mut *state;
+        let before = state.copies.join(&state.compute).map_err(Failure::at("ordering streams"));
+        let done = before
+            .and_then(|()| work(state))
+            .and_then(|()| state.compute.join(&state.copies).map_err(Failure::at("ordering streams")));
+        done.map_err(|failure| state.error(failure, writes))
+    }
+}
+
+impl fmt::Debug for Cuda {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.description)
+    }
+}
+
+impl private::Sealed for Cuda {}
+
+impl Backend for Cuda {
+    fn device(&self) -> Device {
+        Device::Cuda(self.index)
+    }
+
+    fn describe(&self) -> String {
+        self.description.clone()
+    }
+
+    fn reaches_host(&self) -> bool {
+        false
+    }
+
+    fn allocate(&self, requests: &[(Format, usize)]) -> Result<Vec<Storage>> {
+        let device = self.device();
+        let (offsets, bytes) = memory::lay_out(device, requests)?;
+        let mut state = self.state();
+        state.enter()?;
+        match state.compute.alloc_zeros::<u8>(bytes) {
+            Ok(arena) => Ok(memory::divide(arena, requests, offsets)),
+            Err(cause) if cause.0 == cudarc::driver::sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+                Err(Error::OutOfMemory { device, bytes })
+            }
+            Err(cause) => Err(state.error(Failure::at("allocating memory")(cause), false)),
+        }
+    }
+
+    fn write(&self, storage: &mut Storage, values: Slice<'_>) -> Result<()> {
+        self.check("write", storage, values.len())?;
+        let converted;
+        let bytes = if values.format() == storage.format() {
+            values.bytes()
+        } else {
+            converted = convert(values, storage.format());
+            &converted
+        };
+        let address = storage.address() as u64;
+        // SAFETY: the storage is as long as the values, is borrowed mutably, and all work on it is in the order of the
+        // streams.
+        self.copy(|state| unsafe { state.staging.upload(&state.copies, address, bytes) }, true)
+    }
+
+    fn read(&self, storage: &Storage, mut values: SliceMut<'_>) -> Result<()> {
+        self.check("read", storage, values.len())?;
+        let address = storage.address() as u64;
+        let copy = |bytes: &mut [u8]| {
+            // SAFETY: the storage is as long as the values, and all work on it is in the order of the streams.
+            self.copy(|state| unsafe { state.staging.download(&state.copies, address, bytes) }, false)
+        };
+        if values.format() == storage.format() {
+            return copy(values.bytes_mut());
+        }
+        macro_rules! converted {
+            ($t:ty) => {{
+                let mut stored = vec![<$t>::default(); storage.len()];
+                copy(SliceMut::from(&mut stored[..]).bytes_mut())?;
+                values.copy_from(Slice::from(&stored));
+            }};
+        }
+        match storage.format() {
+            Format::F64 => converted!(f64),
+            Format::F32 => converted!(f32),
+            Format::Bf16 => converted!(bf16),
+            Format::F16 => converted!(f16),
+            other => unreachable!("no memory is stored as {other}"),
+        }
+        Ok(())
+    }
+
+    fn copy(&self, from: &Storage, to: &mut Storage) -> Result<()> {
+        fallline_core::backend::same_kind(from, to)?;
+        self.check("copy", from, to.len())?;
+        self.check("copy", to, from.len())?;
+        let (source, target) = (from.address() as u64, to.address() as u64);
+        let bytes = from.len() * from.format().bytes();
+        let mut state = self.state();
+        state.enter()?;
+        if bytes == 0 {
+            return Ok(());
+        }
+        let stream = state.compute.cu_stream();
+        // SAFETY: both storages have this many bytes, one of them borrowed mutably; all work is in the stream's order.
+        let copied = unsafe { cudarc::driver::result::memcpy_dtod_async(target, source, bytes, stream) };
+        copied.map_err(|cause| state.error(Failure::at("copying")(cause), true))
+    }
+
+    fn plan(&self) -> Plan {
+        Box::new(run::CudaPlan::default())
+    }
+
+    fn run(&self, pass: Pass<'_, '_>) -> Result<()> {
+        run::run(&mut self.state(), pass)
+    }
+
+    fn matmul(&self, product: MatMul<'_>) -> Result<()> {
+        matmul::matmul(&mut self.state(), product)
+    }
+
+    fn synchronise(&self) -> Result<()> {
+        let mut state = self.state();
+        state.enter()?;
+        let done = state.copies.synchronize().and_then(|()| state.compute.synchronize());
+        let done = done.and_then(|()| state.context.check_err());
+        done.map_err(|cause| state.error(Failure::at("waiting for the device")(cause), false))
+    }
+}
+
+/// The values as bytes of another format, each rounded once.
+fn convert(values: Slice<'_>, format: Format) -> Vec<u8> {
+    macro_rules! converted {
+        ($t:ty) => {{
+            let mut stored = vec![<$t>::default(); values.len()];
+            SliceMut::from(&mut stored[..]).copy_from(values);
+            Slice::from(&stored).bytes().to_vec()
+        }};
+    }
+    match format {
+        Format::F64 => converted!(f64),
+        Format::F32 => converted!(f32),
+        Format::Bf16 => converted!(bf16),
+        Format::F16 => converted!(f16),
+        other => unreachable!("no memory is stored as {other}"),
+    }
+}

@@ -1,0 +1,116 @@
+//! Matrix products through cuBLAS.
+
+use crate::device::{State, explain_blas};
+use core::ffi::c_void;
+use cudarc::cublas::sys::{cublasComputeType_t, cublasGemmAlgo_t, cublasOperation_t, cudaDataType_t};
+use cudarc::cublas::{CudaBlas, result, sys};
+use fallline_core::backend::{MatMul, Matrix};
+use fallline_core::{Error, Format, Result, Storage};
+use std::sync::Arc;
+
+/// `c = alpha op(a) op(b) + beta c`, all row-major.
+///
+/// cuBLAS is column-major, where a row-major matrix is its own transpose: `cᵀ = op(b)ᵀ op(a)ᵀ`. Products of `f32` are in
+/// `f32` (no TF32); those of 16-bit formats add up in `f32`.
+pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
+    let (m, k, n) = product.extents()?;
+    let MatMul { alpha, a, b, beta, c, c_start } = product;
+    for (what, storage) in
+        [("the left factor", a.storage), ("the right factor", b.storage), ("the result", &*c)]
+    {
+        if storage.on_host() {
+            return Err(Error::Unreachable { operation: "matmul", what: what.into(), device: state.device });
+        }
+    }
+    let format = c.format();
+    for (what, storage) in [("the left factor", a.storage), ("the right factor", b.storage)] {
+        if storage.format() != format {
+            let (expected, got) = (format.to_string(), storage.format());
+            return Err(Error::Format { operation: "matmul", what: what.into(), expected, got });
+        }
+    }
+    state.enter()?;
+    if m == 0 || n == 0 {
+        return Ok(());
+    }
+    let size = |extent: usize| {
+        i32::try_from(extent).map_err(|_| {
+            Error::Unavailable(format!("matmul: {extent} rows or columns are more than cuBLAS takes"))
+        })
+    };
+    let (data, compute) = match format {
+        Format::F64 => (cudaDataType_t::CUDA_R_64F, cublasComputeType_t::CUBLAS_COMPUTE_64F),
+        Format::F32 => (cudaDataType_t::CUDA_R_32F, cublasComputeType_t::CUBLAS_COMPUTE_32F_PEDANTIC),
+        Format::Bf16 => (cudaDataType_t::CUDA_R_16BF, cublasComputeType_t::CUBLAS_COMPUTE_32F),
+        Format::F16 => (cudaDataType_t::CUDA_R_16F, cublasComputeType_t::CUBLAS_COMPUTE_32F),
+        other => {
+            return Err(Error::Format {
+                operation: "matmul",
+                what: "the result".into(),
+                expected: Format::ALL.map(Format::name).join(", "),
+                got: other,
+            });
+        }
+    };
+    let operation = |matrix: &Matrix<'_>| match matrix.transposed {
+        true => cublasOperation_t::CUBLAS_OP_T,
+        false => cublasOperation_t::CUBLAS_OP_N,
+    };
+    // The leading dimension of an empty matrix must be 1 all the same.
+    let (leading_a, leading_b) = (size(a.columns.max(1))?, size(b.columns.max(1))?);
+    let (m, n, k) = (size(m)?, size(n)?, size(k)?);
+    // Scalars are of the compute type.
+    let (wide, narrow) = ([alpha, beta], [alpha as f32, beta as f32]);
+    let scalar = |i: usize| match format {
+        Format::F64 => core::ptr::from_ref(&wide[i]).cast::<c_void>(),
+        _ => core::ptr::from_ref(&narrow[i]).cast(),
+    };
+    let address = |storage: &Storage, start: usize| storage.address() + start * storage.format().bytes();
+    let pointer = |matrix: &Matrix<'_>| address(matrix.storage, matrix.start) as *const c_void;
+    let handle = *blas(state)?.handle();
+    // SAFETY: the matrices have the extents given, checked above; they are borrowed until the product is in the
+    // order of the stream, in which they are also freed.
+    let multiplied = unsafe {
+        result::gemm_ex(
+            handle,
+            operation(&b),
+            operation(&a),
+            n,
+            m,
+            k,
+            scalar(0),
+            pointer(&b),
+            data,
+            leading_b,
+            pointer(&a),
+            data,
+            leading_a,
+            scalar(1),
+            address(c, c_start) as *mut c_void,
+            data,
+            n,
+            compute,
+            cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+        )
+    };
+    multiplied.map_err(|cause| explain_blas(state.device, "multiplying", &cause))
+}
+
+/// cuBLAS, opened when it is first needed.
+fn blas(state: &mut State) -> Result<&CudaBlas> {
+    if state.blas.is_none() {
+        let device = state.device;
+        // SAFETY: only looks for the library; cudarc panics where it is missing, so this comes first.
+        if !unsafe { sys::is_culib_present() } {
+            let problem =
+                format!("{device}: matrix products need cuBLAS (looked for libcublas.so, libcublas.so.12)");
+            return Err(Error::Unavailable(problem));
+        }
+        let opened = CudaBlas::new(Arc::clone(&state.compute));
+        state.blas = Some(opened.map_err(|cause| explain_blas(device, "opening cuBLAS", &cause))?);
+    }
+    match &state.blas {
+        Some(blas) => Ok(blas),
+        None => unreachable!("it was opened just now"),
+    }
+}

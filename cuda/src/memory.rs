@@ -1,0 +1,103 @@
+//! Memory on the device: one arena for everything that is allocated together.
+
+use cudarc::driver::{CudaSlice, DevicePtr};
+use fallline_core::host::{Slice, SliceMut};
+use fallline_core::private::Sealed;
+use fallline_core::{Device, Error, Format, Memory, Result, Storage};
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+/// Every region of a page and more starts at a multiple of this, as the driver's own allocations do; smaller
+/// ones at a multiple of the widest access.
+const ALIGNMENT: usize = 256;
+const SMALL_ALIGNMENT: usize = 16;
+const PAGE: usize = 4096;
+
+/// A part of the device's memory that is one storage's own. It keeps what it lies in alive.
+pub(crate) struct Region {
+    owner: Arc<dyn Any + Send + Sync>,
+    address: u64,
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let _ = &self.owner;
+        write!(f, "Region({:#x})", self.address)
+    }
+}
+
+impl Region {
+    pub(crate) fn new(owner: Arc<dyn Any + Send + Sync>, address: u64) -> Region {
+        Region { owner, address }
+    }
+}
+
+impl Sealed for Region {}
+
+impl Memory for Region {
+    fn address(&self) -> usize {
+        self.address as usize
+    }
+
+    fn host(&self) -> Option<Slice<'_>> {
+        None
+    }
+
+    fn host_mut(&mut self) -> Option<SliceMut<'_>> {
+        None
+    }
+}
+
+/// Where each request starts, and how many bytes they are in all.
+pub(crate) fn lay_out(device: Device, requests: &[(Format, usize)]) -> Result<(Vec<usize>, usize)> {
+    let mut end = 0usize;
+    let mut offsets = Vec::with_capacity(requests.len());
+    for &(format, len) in requests {
+        let placed = format.bytes().checked_mul(len).and_then(|bytes| {
+            let alignment = if bytes >= PAGE { ALIGNMENT } else { SMALL_ALIGNMENT };
+            let start = end.checked_next_multiple_of(alignment)?;
+            Some((start, start.checked_add(bytes)?))
+        });
+        let (start, after) = placed.ok_or(Error::OutOfMemory { device, bytes: usize::MAX })?;
+        offsets.push(start);
+        end = after;
+    }
+    // An allocation of nothing is an error of the driver.
+    Ok((offsets, end.max(SMALL_ALIGNMENT)))
+}
+
+/// The storages of an arena that was laid out for the requests.
+pub(crate) fn divide(
+    arena: CudaSlice<u8>,
+    requests: &[(Format, usize)],
+    offsets: Vec<usize>,
+) -> Vec<Storage> {
+    let address = address_of(&arena);
+    let owner: Arc<dyn Any + Send + Sync> = Arc::new(arena);
+    let regions = requests.iter().zip(offsets).map(|(&(format, len), offset)| {
+        let region = Region::new(Arc::clone(&owner), address + offset as u64);
+        Storage::new(format, len, Box::new(region))
+    });
+    regions.collect()
+}
+
+/// The address of a slice. Order between streams is this crate's own (event tracking is off).
+pub(crate) fn address_of<T>(slice: &CudaSlice<T>) -> u64 {
+    slice.device_ptr(slice.stream()).0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_are_aligned_and_do_not_overlap() {
+        let requests = [(Format::F32, 3), (Format::Bf16, 5000), (Format::F64, 0), (Format::F64, 1)];
+        let (offsets, bytes) = lay_out(Device::Cuda(0), &requests).unwrap();
+        assert_eq!(offsets, [0, 256, 10_256, 10_256]);
+        assert_eq!(bytes, 10_264);
+        assert!(lay_out(Device::Cuda(0), &[(Format::F64, usize::MAX)]).is_err());
+        assert_eq!(lay_out(Device::Cuda(0), &[(Format::F64, 0)]).unwrap().1, 16);
+    }
+}

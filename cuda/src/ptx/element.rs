@@ -1,0 +1,314 @@
+//! The element-wise kernel of a recorded rule.
+//!
+//! The shape: one warp works on one chunk, in steps of 256 elements of which lane `l` holds the eight from
+//! `8 l`, so that every format is moved 128 bits at a time. A step that is whole and aligned goes straight
+//! through; any other branches to the same step's masked loads, terms and stores, which stand behind the
+//! loop. The arithmetic between them is there only once, and the map from elements to lanes never changes.
+
+mod access;
+mod codec;
+mod evaluate;
+mod sums;
+
+use super::formula::{self, Line};
+use super::{Builder, Class, Ptx, Reg, Space, Target, Type, Value};
+use fallline_core::sums::{SEGMENT, STEP};
+use fallline_core::{Compute, Format, Graph, Node};
+
+/// Elements of a step that one lane holds.
+const PER_LANE: usize = STEP / 32;
+/// Elements of a lane that are computed side by side: enough to hide the latency of arithmetic, few enough
+/// to keep the intermediate values of a rule in registers. Even, for 16-bit formats are encoded in pairs.
+const ABREAST: usize = 2;
+
+/// The element-wise kernel of a recorded rule, for these formats of its operands.
+///
+/// Launched in blocks of any multiple of 32 threads; warp `w` of block `b` takes the chunk
+/// `b · (threads / 32) + w`. Parameters, all addresses in device memory:
+///
+/// | parameter | type | what it points at |
+/// |---|---|---|
+/// | `tensors` | u64 | for each tensor: the address of each operand, in the order of [`Graph::operands`]; its count of elements; `first_segment << 32 \| row`: all u64 |
+/// | `chunks` | u64 | for each chunk: first element (u64), tensor (u32), count of elements (u32) |
+/// | `rows` | u64 | rows of scalars in the compute type: `grad_scale`, then [`Graph::scalars`] |
+/// | `partials` | u64 | f64: for each segment of a tensor, from its `first_segment`, one for each sum |
+/// | `chunk_count` | u32 | |
+///
+/// A chunk begins at a multiple of 256 elements, and its count is one but for a tensor's last chunk. For a
+/// rule with sums a chunk is a segment: it begins at a multiple of 4,096 and has at most so many. An operand
+/// that the rule neither uses nor writes is never touched. Two chunks must not have an element in common, nor
+/// two operands an address. Blocks of 128 threads have registers enough for any rule.
+///
+/// # Panics
+/// When `formats` has not one format for each operand.
+pub fn element_kernel(
+    graph: &Graph,
+    name: &str,
+    compute: Compute,
+    formats: &[Format],
+    target: Target,
+) -> Ptx {
+    assert_eq!(formats.len(), graph.operands().len(), "{name}: one format for each operand");
+    let mut kernel = Element::new(graph, name, compute, formats, target);
+    kernel.notes();
+    kernel.print();
+    kernel.b.finish(target)
+}
+
+/// One operand of the rule, as the kernel sees it.
+struct Stream {
+    name: &'static str,
+    format: Format,
+    /// Whether the rule uses what is stored.
+    loaded: bool,
+    /// The node that is stored back.
+    store: Option<u32>,
+    /// The address of the lane's first element in this step.
+    address: Option<Reg>,
+    /// The lane's elements of this step, as they are stored: a register each, or one for a pair of 16 bits.
+    raw: Vec<Reg>,
+    /// The same for what is stored back.
+    new: Vec<Value>,
+}
+
+impl Stream {
+    fn touched(&self) -> bool {
+        self.loaded || self.store.is_some()
+    }
+}
+
+/// What is known while an element-wise kernel is printed.
+struct Element<'a> {
+    b: Builder,
+    graph: &'a Graph,
+    live: Vec<bool>,
+    lines: Vec<Line>,
+    compute: Type,
+    target: Target,
+    streams: Vec<Stream>,
+    /// Values that are the same for all elements, by node.
+    uniform: Vec<Option<Value>>,
+    /// For each sum the lane's eight terms of this step.
+    terms: Vec<Vec<Reg>>,
+    /// For each sum the accumulators that the lane owns.
+    accumulators: Vec<[Reg; sums::OWNED]>,
+}
+
+/// Registers of a warp's place in the work.
+struct Place {
+    lane: Reg,
+    /// Elements of the chunk that are not done.
+    rest: Reg,
+    /// The segment's place among all partials.
+    segment: Option<Reg>,
+    /// How many elements a step must have for the straight way; more than any has when something is
+    /// misaligned.
+    whole: Reg,
+}
+
+impl<'a> Element<'a> {
+    fn new(graph: &'a Graph, name: &str, compute: Compute, formats: &[Format], target: Target) -> Self {
+        let live = graph.live();
+        let used = |operand: usize| {
+            let place = graph.nodes().iter().position(|node| *node == Node::Operand(operand as u32));
+            place.is_some_and(|place| live[place])
+        };
+        let streams = graph
+            .operands()
+            .iter()
+            .zip(formats)
+            .enumerate()
+            .map(|(i, (operand, &format))| Stream {
+                name: operand.name,
+                format,
+                loaded: used(i),
+                // The written operands come first, as the stores do.
+                store: graph.stores().get(i).copied(),
+                address: None,
+                raw: Vec::new(),
+                new: Vec::new(),
+            })
+            .collect();
+        Element {
+            b: Builder::new(name),
+            graph,
+            lines: formula::lines(graph),
+            compute: match compute {
+                Compute::F32 => Type::F32,
+                Compute::F64 => Type::F64,
+            },
+            target,
+            streams,
+            uniform: vec![None; graph.nodes().len()],
+            live,
+            terms: Vec::new(),
+            accumulators: Vec::new(),
+        }
+    }
+
+    /// The comment above the kernel: what it computes from what.
+    fn notes(&mut self) {
+        let b = &mut self.b;
+        b.note(&format!("One pass over all tensors, computed in {}:", self.compute.suffix()));
+        b.note("");
+        for line in &self.lines {
+            b.note(&format!("    {}", line.text));
+        }
+        b.note("");
+        for (operand, stream) in self.graph.operands().iter().zip(&self.streams) {
+            let does = match (stream.loaded, stream.store.is_some()) {
+                (true, true) => "read and written",
+                (true, false) => "read",
+                (false, true) => "written",
+                (false, false) => "not touched",
+            };
+            let what = formula::describe(operand);
+            b.note(&format!("    {}: {what} in {}, {does}", operand.name, stream.format));
+        }
+        b.note("");
+        b.note("A warp works on one chunk, 256 elements a step; lane l holds the eight from 8 l.");
+    }
+
+    fn print(&mut self) {
+        let [tensors, chunks, rows, partials] =
+            ["tensors", "chunks", "rows", "partials"].map(|name| self.b.param(Type::U64, name));
+        let chunk_count = self.b.param(Type::U32, "chunk_count");
+        let end = self.b.label("end");
+        let (lane, warp) = warp_of_grid(&mut self.b);
+        let outside = self.b.setp("ge", Type::U32, warp, chunk_count);
+        self.b.when(outside).bra(&end);
+
+        let place = self.find_chunk(lane, warp, tensors, chunks, rows);
+        self.uniform_values();
+        self.zero_accumulators();
+
+        let [step, loads, loaded, terms, added, stores, stored] =
+            ["step", "masked_loads", "loaded", "masked_terms", "added", "masked_stores", "stored"]
+                .map(|name| self.b.label(name));
+        let b = &mut self.b;
+        b.comment("steps of 256 elements");
+        b.place(&step);
+        let whole = b.setp("ge", Type::U32, place.rest, place.whole);
+        b.unless(whole).bra(&loads);
+        self.whole_loads();
+        self.b.place(&loaded);
+        self.elements();
+        if !self.terms.is_empty() {
+            self.b.unless(whole).bra(&terms);
+            self.b.place(&added);
+            self.add_terms(lane);
+        }
+        let writes = self.streams.iter().any(|stream| stream.store.is_some());
+        if writes {
+            self.b.unless(whole).bra(&stores);
+            self.whole_stores();
+            self.b.place(&stored);
+        }
+        self.next_step(&place, &step);
+        if let Some(segment) = place.segment {
+            self.store_partials(segment, partials, lane);
+        }
+        self.b.bra(&end);
+
+        self.b.comment("a step that is not whole or not aligned: element by element, those that are there");
+        self.b.place(&loads);
+        self.masked_loads(&place);
+        self.b.bra(&loaded);
+        if !self.terms.is_empty() {
+            self.b.place(&terms);
+            self.masked_terms(&place);
+            self.b.bra(&added);
+        }
+        if writes {
+            self.b.place(&stores);
+            self.masked_stores(&place);
+            self.b.bra(&stored);
+        }
+        self.b.place(&end);
+    }
+
+    /// Reads the warp's chunk and its tensor's record; addresses, alignment and scalars follow from them.
+    fn find_chunk(&mut self, lane: Reg, warp: Reg, tensors: Reg, chunks: Reg, rows: Reg) -> Place {
+        let b = &mut self.b;
+        b.comment("the chunk: its first element, its tensor, how many elements");
+        let chunk = b.mad_wide(warp, 16, chunks);
+        let first = b.named(Class::B64, "first");
+        b.to(first).ld(Space::Constant, Type::U64, 1, chunk, 0);
+        let tensor = b.ld(Space::Constant, Type::U32, 2, chunk, 8);
+        let rest = b.named(Class::B32, "rest");
+        b.to(rest).mov(Type::U32, tensor[1]);
+
+        b.comment("the tensor: addresses of the lane's first elements, and whether all are aligned");
+        let words = self.streams.len() as i64 + 2;
+        let record = b.mad_wide(tensor[0], 8 * words, tensors);
+        let lane_first = b.mad_wide(lane, PER_LANE as i64, first);
+        let mut low_bits: Option<Reg> = None;
+        for (i, stream) in self.streams.iter_mut().enumerate().filter(|(_, stream)| stream.touched()) {
+            let base = b.ld(Space::Constant, Type::U64, 1, record, 8 * i)[0];
+            let offset = b.mul(Type::U64, lane_first, stream.format.bytes() as i64);
+            let address = b.named(Class::B64, &format!("{}_at", stream.name));
+            stream.address = Some(b.to(address).add(Type::U64, base, offset));
+            // The offset is a multiple of 16 bytes for every format, so the base alone decides.
+            let bits = b.cvt("", Type::U32, Type::U64, base);
+            low_bits = Some(match low_bits {
+                Some(low) => b.or(Type::B32, low, bits),
+                None => bits,
+            });
+        }
+        let whole = b.named(Class::B32, "whole");
+        match low_bits {
+            Some(low) => {
+                let low = b.and(Type::B32, low, 15);
+                let aligned = b.setp("eq", Type::U32, low, 0);
+                b.to(whole).selp(Type::U32, STEP as i64, Value::Bits(u32::MAX), aligned);
+            }
+            None => _ = b.to(whole).mov(Type::U32, STEP as i64),
+        }
+
+        let meta = b.ld(Space::Constant, Type::U32, 1, record, 8 * (words as usize - 1))[0];
+        let row_bytes = ((1 + self.graph.scalars().len()) * self.compute.bytes()) as i64;
+        let row = b.mad_wide(meta, row_bytes, rows);
+        self.load_scalars(row);
+
+        let segment = (!self.graph.sums().is_empty()).then(|| {
+            let b = &mut self.b;
+            let before = b.ld(Space::Constant, Type::U32, 1, record, 8 * (words as usize - 1) + 4)[0];
+            let own = b.shr(Type::U64, first, i64::from(SEGMENT.ilog2()));
+            let own = b.cvt("", Type::U32, Type::U64, own);
+            let segment = b.named(Class::B32, "segment");
+            b.to(segment).add(Type::U32, before, own)
+        });
+        Place { lane, rest, segment, whole }
+    }
+
+    /// Moves on by 256 elements and goes back to `step` while some are left.
+    fn next_step(&mut self, place: &Place, step: &str) {
+        let b = &mut self.b;
+        b.comment("on to the next 256 elements");
+        for stream in &self.streams {
+            if let Some(address) = stream.address {
+                b.to(address).add(Type::U64, address, (STEP * stream.format.bytes()) as i64);
+            }
+        }
+        // Elements that are there and not done: the last step may have had fewer than 256.
+        let more = b.setp("gt", Type::U32, place.rest, STEP as i64);
+        b.to(place.rest).sub(Type::U32, place.rest, STEP as i64);
+        b.when(more).bra(step);
+    }
+}
+
+/// The lane of this thread, and the place of its warp in the grid.
+pub(super) fn warp_of_grid(b: &mut Builder) -> (Reg, Reg) {
+    b.comment("the lane, and the warp's place in the grid");
+    let thread = b.mov(Type::U32, "%tid.x");
+    let lane = b.named(Class::B32, "lane");
+    b.to(lane).and(Type::B32, thread, 31);
+    let own = b.shr(Type::U32, thread, 5);
+    let threads = b.mov(Type::U32, "%ntid.x");
+    let warps = b.shr(Type::U32, threads, 5);
+    let block = b.mov(Type::U32, "%ctaid.x");
+    let before = b.mul(Type::U32, block, warps);
+    let warp = b.named(Class::B32, "warp");
+    b.to(warp).add(Type::U32, before, own);
+    (lane, warp)
+}

@@ -1,0 +1,278 @@
+//! A pass: one launch for all tensors whose operands are stored alike.
+
+use crate::device::{Failure, Lasting, State};
+use crate::memory::address_of;
+use cudarc::driver::{CudaFunction, CudaSlice, LaunchConfig, PushKernelArg};
+use fallline_core::backend::{MAX_OPERANDS, Pass, TensorPass, View, Views};
+use fallline_core::sums::{SEGMENT, segments};
+use fallline_core::{Compute, Error, Format, Kernel, Operand, Result};
+use std::sync::Arc;
+
+/// Elements of a chunk, which is one warp's work, where a rule has no sums (else it is a segment): enough
+/// warps for a device from a million elements on.
+const CHUNK: usize = 1024;
+/// Warps of a block.
+const WARPS: usize = 8;
+const WARP: u32 = 32;
+
+/// What the device remembers between passes.
+#[derive(Default)]
+pub(crate) struct CudaPlan {
+    /// What the tables on the device say; uploaded again when it changes.
+    known: Tables,
+    new: Tables,
+    /// Where they are, once they are there.
+    known_at: Option<u64>,
+    /// The operands' formats, a row for each tensor.
+    formats: Vec<Format>,
+    /// For each tensor the row of scalars that it shares.
+    rows_of: Vec<usize>,
+    launches: Vec<Launch>,
+    tables: Buffer,
+    rows: Buffer,
+    partials: Buffer,
+    sums: Buffer,
+    row_bytes: Vec<u8>,
+    sum_bytes: Vec<u8>,
+}
+
+/// The tables that a kernel reads, in the words of its interface.
+#[derive(Default, PartialEq)]
+struct Tables {
+    /// For each tensor: its operands' addresses, elements, first segment and row.
+    tensors: Vec<u64>,
+    /// For each chunk: its first element, then its elements (upper half) and its tensor.
+    chunks: Vec<u64>,
+    /// For each tensor its first segment, and how many it has.
+    segments: Vec<u64>,
+}
+
+/// Chunks of tensors that are stored alike.
+struct Launch {
+    formats: Vec<Format>,
+    first: usize,
+    count: usize,
+}
+
+/// Memory on the device that grows when it must.
+#[derive(Default)]
+struct Buffer(Option<CudaSlice<u8>>);
+
+impl Buffer {
+    /// The address of at least this many bytes. What was there before is not kept.
+    fn reserve(&mut self, state: &State, bytes: usize) -> Lasting<u64> {
+        let enough = self.0.as_ref().filter(|slice| slice.len() >= bytes);
+        if let Some(slice) = enough {
+            return Ok(address_of(slice));
+        }
+        // SAFETY: kernels read only what was written before.
+        let slice = unsafe { state.compute.alloc::<u8>(bytes.next_power_of_two().max(256)) };
+        let slice = slice.map_err(Failure::at("allocating tables"))?;
+        Ok(address_of(self.0.insert(slice)))
+    }
+}
+
+/// Runs a pass.
+pub(crate) fn run(state: &mut State, pass: Pass<'_, '_>) -> Result<()> {
+    let Pass { kernel, compute, tensors, rows, tensor_scalars, plan, sums } = pass;
+    let Some(plan) = plan.downcast_mut::<CudaPlan>() else {
+        return Err(Error::Unavailable(format!("{}: the plan is another backend's", kernel.name)));
+    };
+    state.enter()?;
+    plan.gather(state, kernel, tensors)?;
+    plan.lay_rows(kernel, compute, rows, tensor_scalars)?;
+    let expected = plan.rows_of.len() * kernel.sums.len();
+    if sums.len() != expected {
+        return Err(length(kernel, "the table of sums", expected, sums.len()));
+    }
+    plan.cut(kernel);
+    let mut launched = false;
+    let ran = plan.launch(state, kernel, compute, sums, &mut launched);
+    ran.map_err(|failure| state.error(failure, launched && kernel.operands.iter().any(|o| o.written)))
+}
+
+fn length(kernel: &Kernel, what: &str, expected: usize, got: usize) -> Error {
+    Error::Length { operation: kernel.name, what: what.into(), expected, got }
+}
+
+/// An operand's address and format, if its memory is what the rule needs.
+fn check(
+    state: &State,
+    kernel: &Kernel,
+    index: usize,
+    operand: &Operand,
+    view: Option<View<'_>>,
+    elements: usize,
+) -> Result<(u64, Format)> {
+    let what = || format!("operand {} of tensor {index}", operand.name);
+    let view = view.filter(|view| !view.on_host() && (view.writable() || !operand.written));
+    let Some(view) = view else {
+        return Err(Error::Unreachable { operation: kernel.name, what: what(), device: state.device });
+    };
+    if view.len() != elements {
+        return Err(length(kernel, &what(), elements, view.len()));
+    }
+    Ok((view.address() as u64, view.format()))
+}
+
+impl CudaPlan {
+    /// Fills the tensors' table from the pass's views, which are checked.
+    fn gather<'a>(
+        &mut self,
+        state: &State,
+        kernel: &Kernel,
+        tensors: &mut dyn FnMut(&mut Views<'a>) -> Option<TensorPass>,
+    ) -> Result<()> {
+        self.new.tensors.clear();
+        self.new.segments.clear();
+        self.formats.clear();
+        self.rows_of.clear();
+        let own_rows = !kernel.tensor_scalars.is_empty();
+        let mut views: Views<'a> = [const { None }; MAX_OPERANDS];
+        let mut first_segment = 0;
+        while let Some(tensor) = tensors(&mut views) {
+            let index = self.rows_of.len();
+            for (operand, view) in kernel.operands.iter().zip(&mut views) {
+                let (address, format) = check(state, kernel, index, operand, view.take(), tensor.elements)?;
+                self.new.tensors.push(address);
+                self.formats.push(format);
+            }
+            let row = if own_rows { index } else { tensor.row };
+            let count = segments(tensor.elements);
+            if first_segment + count > u32::MAX as usize || index > u32::MAX as usize {
+                let problem = format!("{}: more than 2^44 elements in one pass", kernel.name);
+                return Err(Error::Unavailable(problem));
+            }
+            self.new.tensors.extend([tensor.elements as u64, (first_segment as u64) << 32 | row as u64]);
+            self.new.segments.extend([first_segment as u64, count as u64]);
+            first_segment += count;
+            self.rows_of.push(tensor.row);
+        }
+        Ok(())
+    }
+
+    /// Lays out the rows of scalars in the compute type: the pass's own, or, where tensors have scalars of
+    /// their own, one row for each tensor.
+    fn lay_rows(&mut self, kernel: &Kernel, compute: Compute, shared: &[f64], own: &[f64]) -> Result<()> {
+        let (width, own_width) = (1 + kernel.scalars.len(), kernel.tensor_scalars.len());
+        let count = shared.len() / width;
+        let highest = self.rows_of.iter().max().map_or(0, |row| row + 1);
+        if count * width != shared.len() || highest > count {
+            return Err(length(kernel, "the table of scalars", highest.max(count) * width, shared.len()));
+        }
+        if own.len() != self.rows_of.len() * own_width {
+            let expected = self.rows_of.len() * own_width;
+            return Err(length(kernel, "the tensors' own scalars", expected, own.len()));
+        }
+        self.row_bytes.clear();
+        let bytes = &mut self.row_bytes;
+        let mut push = |row: &[f64]| match compute {
+            Compute::F32 => row.iter().for_each(|&x| bytes.extend((x as f32).to_le_bytes())),
+            Compute::F64 => row.iter().for_each(|&x| bytes.extend(x.to_le_bytes())),
+        };
+        if own_width == 0 {
+            push(shared);
+        } else {
+            for (&row, own) in self.rows_of.iter().zip(own.chunks_exact(own_width)) {
+                push(&shared[row * width..][..width]);
+                push(own);
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts the tensors into chunks, those that are stored alike one after another.
+    fn cut(&mut self, kernel: &Kernel) {
+        let (width, count) = (kernel.operands.len(), self.rows_of.len());
+        let chunk = if kernel.sums.is_empty() { CHUNK } else { SEGMENT };
+        self.new.chunks.clear();
+        self.launches.clear();
+        let formats_of = |tensor: usize| &self.formats[tensor * width..][..width];
+        for first in 0..count {
+            let formats = formats_of(first);
+            if self.launches.iter().any(|launch| launch.formats == formats) {
+                continue;
+            }
+            let start = self.new.chunks.len() / 2;
+            for tensor in (first..count).filter(|&tensor| formats_of(tensor) == formats) {
+                let elements = self.new.tensors[tensor * (width + 2) + width] as usize;
+                for begin in (0..elements).step_by(chunk) {
+                    let length = chunk.min(elements - begin) as u64;
+                    self.new.chunks.extend([begin as u64, length << 32 | tensor as u64]);
+                }
+            }
+            let count = self.new.chunks.len() / 2 - start;
+            self.launches.push(Launch { formats: formats.to_vec(), first: start, count });
+        }
+    }
+
+    /// Uploads what changed and launches. `launched` is set with the first kernel.
+    fn launch(
+        &mut self,
+        state: &mut State,
+        kernel: &'static Kernel,
+        compute: Compute,
+        sums: &mut [f64],
+        launched: &mut bool,
+    ) -> Lasting<()> {
+        // Everything that may be missing, first: after the first launch nothing should fail.
+        let functions = self.launches.iter().map(|launch| state.function(kernel, compute, &launch.formats));
+        let functions = functions.collect::<Lasting<Vec<CudaFunction>>>()?;
+        let fold = if sums.is_empty() { None } else { Some(state.fold()?) };
+        let Tables { tensors, chunks, segments } = &self.new;
+        let bytes = [tensors, chunks, segments].map(|table| size_of_val(&table[..]));
+        let tables = self.tables.reserve(state, bytes.iter().sum())?;
+        let (chunks_at, segments_at) = (tables + bytes[0] as u64, tables + (bytes[0] + bytes[1]) as u64);
+        let rows = self.rows.reserve(state, self.row_bytes.len())?;
+        let total = segments.chunks_exact(2).map(|pair| pair[1]).sum::<u64>() as usize;
+        let partials = self.partials.reserve(state, total * kernel.sums.len() * size_of::<f64>())?;
+        let found = self.sums.reserve(state, size_of_val(sums))?;
+        let stream = Arc::clone(&state.compute);
+        if self.known_at != Some(tables) || self.known != self.new {
+            self.known_at = None;
+            for (address, table) in [(tables, tensors), (chunks_at, chunks), (segments_at, segments)] {
+                // SAFETY: the buffer has room for the three tables; kernels of earlier passes that read it come
+                // before in the order of the stream.
+                unsafe { state.tables.upload(&stream, address, bytemuck::cast_slice(table))? };
+            }
+            core::mem::swap(&mut self.known, &mut self.new);
+            self.known_at = Some(tables);
+        }
+        // SAFETY: as for the tables.
+        unsafe { state.tables.upload(&stream, rows, &self.row_bytes)? };
+
+        let (grid_of, block) = (|warps: usize| warps.div_ceil(WARPS) as u32, (WARPS as u32 * WARP, 1, 1));
+        for (launch, function) in self.launches.iter().zip(&functions).filter(|(launch, _)| launch.count > 0)
+        {
+            let (chunks, count) = (chunks_at + 16 * launch.first as u64, launch.count as u32);
+            let config = LaunchConfig {
+                grid_dim: (grid_of(launch.count), 1, 1),
+                block_dim: block,
+                shared_mem_bytes: 0,
+            };
+            let mut call = stream.launch_builder(function);
+            call.arg(&tables).arg(&chunks).arg(&rows).arg(&partials).arg(&count);
+            state.last = Some(kernel.name.to_owned());
+            // SAFETY: the arguments are those of the kernel's interface; the tables describe memory that the
+            // pass's views borrow, and what they own is freed in the order of the stream.
+            unsafe { call.launch(config) }.map_err(Failure::at("launching a kernel"))?;
+            *launched = true;
+        }
+        let Some(fold) = fold else { return Ok(()) };
+        let (tensors, width) = (self.rows_of.len() as u32, kernel.sums.len() as u32);
+        let warps = (tensors * width) as usize;
+        let config = LaunchConfig { grid_dim: (grid_of(warps), 1, 1), block_dim: block, shared_mem_bytes: 0 };
+        let mut call = stream.launch_builder(&fold);
+        call.arg(&segments_at).arg(&partials).arg(&found).arg(&tensors).arg(&width);
+        // SAFETY: as above; the kernel writes one number for each tensor and sum.
+        unsafe { call.launch(config) }.map_err(Failure::at("launching a kernel"))?;
+        *launched = true;
+        self.sum_bytes.resize(size_of_val(sums), 0);
+        // SAFETY: the buffer holds the sums, written before in the order of the stream.
+        unsafe { state.staging.download(&stream, found, &mut self.sum_bytes)? };
+        for (sum, bytes) in sums.iter_mut().zip(self.sum_bytes.as_chunks().0) {
+            *sum = f64::from_le_bytes(*bytes);
+        }
+        Ok(())
+    }
+}

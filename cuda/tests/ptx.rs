@@ -1,0 +1,226 @@
+//! What every printed kernel must be like, read from its text. (That its bits are right is shown by running
+//! it, and that it is good machine code by NVIDIA's assembler: see docs/cuda-kernels.md.)
+
+use fallline_core::{Compute, Format, Graph, rule};
+use fallline_cuda::ptx::{self, Ptx, Target};
+use std::collections::HashSet;
+
+/// No hyperparameters.
+pub struct Hyper;
+
+rule! {
+    /// Every operation, an operand that is written without being read, one that is read only, a store of a
+    /// literal, and sums of an operand, a uniform value and a result.
+    pub Everything(h: Hyper, t) {
+        let a = 0.5;
+        let b = 0.25;
+    }
+    per_tensor(trust)
+    element(g: Grad, s: State) -> (p: Param, fresh: State, constant: State) sum(norm, uniform, result) {
+        let low = p.min(g).max(-s) - s.abs() / a;
+        fresh = L::select(g.lt(s), low.sign(), low * trust);
+        p = L::select(g.le(p), p + fresh.sqrt(), L::lit(0.1));
+        constant = L::lit(0.1);
+        norm = s;
+        uniform = a * b;
+        result = p;
+    }
+}
+
+rule! {
+    /// Descent with nothing but a step.
+    pub Descent(h: Hyper, t) { let lr = 0.1; }
+    element(g: Grad) -> (p: Param) { p = p - lr * g; }
+}
+
+fn print(compute: Compute, formats: [Format; 5], target: Target) -> Ptx {
+    ptx::element_kernel(&Graph::record::<Everything>(), "everything", compute, &formats, target)
+}
+
+/// Kernels of every kind, for every format on each of its ways.
+fn all() -> Vec<Ptx> {
+    let mut all = Vec::new();
+    for target in Target::ALL {
+        for compute in [Compute::F32, Compute::F64] {
+            for shift in 0..Format::ALL.len() {
+                let formats = [0, 1, 2, 3, 4].map(|i| Format::ALL[(i + shift) % Format::ALL.len()]);
+                all.push(print(compute, formats, target));
+            }
+        }
+        all.push(ptx::element_kernel(
+            &Graph::record::<Descent>(),
+            "descent",
+            Compute::F32,
+            &[Format::F32; 2],
+            target,
+        ));
+        all.push(ptx::fold_kernel("fold", target));
+        all.extend([4, 8].map(|bytes| ptx::transpose_kernel("transpose", bytes, target)));
+        all.extend([2, 4, 8].map(|bytes| ptx::gather_rows_kernel("gather", bytes, target)));
+        all.extend([2, 4, 8].map(|bytes| ptx::scatter_rows_kernel("scatter", bytes, target)));
+    }
+    all
+}
+
+/// One instruction: its guard, its opcode, and the registers and labels it names.
+struct Instruction<'a> {
+    guard: Option<&'a str>,
+    opcode: &'a str,
+    names: Vec<&'a str>,
+    /// How many of the names are written.
+    writes: usize,
+}
+
+fn instructions(text: &str) -> Vec<Instruction<'_>> {
+    let body = &text[text.find("\n{\n").expect("a body") + 3..];
+    let lines = body.lines().map(str::trim).filter_map(|line| line.strip_suffix(';'));
+    lines
+        .filter(|line| !line.starts_with('.') && !line.starts_with("//"))
+        .map(|line| {
+            let (guard, line) = match line.strip_prefix('@').and_then(|l| l.split_once(' ')) {
+                Some((guard, line)) => (Some(guard.trim_start_matches('!')), line),
+                None => (None, line),
+            };
+            let (opcode, operands) = line.split_once(' ').unwrap_or((line, ""));
+            let name = |c: char| !(c.is_ascii_alphanumeric() || "_%$.".contains(c));
+            let names: Vec<&str> =
+                operands.split(name).filter(|n| n.starts_with('%') || n.starts_with('$')).collect();
+            let writes = match (opcode.split('.').next(), operands.strip_prefix('{')) {
+                (Some("st" | "bra" | "bar" | "ret"), _) => 0,
+                (_, Some(list)) => list.split('}').next().expect("a list ends").matches('%').count(),
+                _ => 1,
+            };
+            Instruction { guard, opcode, names, writes }
+        })
+        .collect()
+}
+
+#[test]
+fn every_register_is_declared_once_and_written_before_it_is_read() {
+    for kernel in all() {
+        let declared: Vec<&str> = kernel
+            .text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix(".reg ")?.strip_suffix(';')?.split_once(' '))
+            .flat_map(|(_, names)| names.split(", "))
+            .collect();
+        let distinct: HashSet<&str> = declared.iter().copied().collect();
+        assert_eq!(declared.len(), distinct.len(), "{}", kernel.text);
+        let mut written = HashSet::new();
+        for instruction in instructions(&kernel.text) {
+            let (writes, reads) = instruction.names.split_at(instruction.writes);
+            for name in reads.iter().copied().chain(instruction.guard).filter(|name| name.starts_with('%')) {
+                let special = ["%tid.x", "%ntid.x", "%ctaid.x"].contains(&name);
+                assert!(special || written.contains(name), "{name} is read first in\n{}", kernel.text);
+            }
+            for name in writes {
+                assert!(distinct.contains(name), "{name} is not declared in\n{}", kernel.text);
+                written.insert(*name);
+            }
+        }
+    }
+}
+
+#[test]
+fn branches_are_uniform_and_their_labels_stand_once() {
+    for kernel in all() {
+        for instruction in instructions(&kernel.text).iter().filter(|i| i.opcode.starts_with("bra")) {
+            assert_eq!(instruction.opcode, "bra.uni");
+            let label = format!("{}:", instruction.names[0]);
+            assert_eq!(kernel.text.lines().filter(|line| *line == label).count(), 1, "{label}");
+        }
+    }
+}
+
+#[test]
+fn arithmetic_is_rounded_to_nearest_and_never_contracted() {
+    for kernel in all() {
+        assert!(kernel.text.is_ascii());
+        for instruction in instructions(&kernel.text) {
+            let parts: Vec<&str> = instruction.opcode.split('.').collect();
+            let float = parts.iter().any(|part| matches!(*part, "f32" | "f64"));
+            if float && matches!(parts[0], "add" | "sub" | "mul" | "div" | "sqrt") {
+                assert_eq!(parts[1], "rn", "{}", instruction.opcode);
+            }
+            assert!(!matches!(parts[0], "fma"), "{}", instruction.opcode);
+            assert!(!(float && matches!(parts[0], "mad" | "min" | "max")), "{}", instruction.opcode);
+            assert!(
+                !parts.iter().any(|part| matches!(*part, "ftz" | "approx" | "sat")),
+                "{}",
+                instruction.opcode
+            );
+            if matches!(parts[0], "ld" | "st") {
+                assert!(matches!(parts[1], "param" | "global" | "shared"), "{}", instruction.opcode);
+            }
+        }
+    }
+}
+
+#[test]
+fn whole_steps_move_128_bits_at_a_time() {
+    use Format::{Bf16, F16, F32, F64};
+    // p, fresh, constant, g, s: `fresh` and `constant` are written without being read.
+    let kernel = print(Compute::F32, [F32, F64, Bf16, F16, F32], Target::Sm70);
+    let count = |opcode: &str| instructions(&kernel.text).iter().filter(|i| i.opcode == opcode).count();
+    assert_eq!(count("ld.global.v4.f32"), 2 * 2);
+    assert_eq!(count("ld.global.v4.b32"), 1);
+    assert_eq!(count("ld.global.v2.f64"), 0);
+    assert_eq!(count("st.global.v4.f32"), 2);
+    assert_eq!(count("st.global.v2.f64"), 4);
+    assert_eq!(count("st.global.v4.b32"), 1);
+    // Element by element: the same operands.
+    assert_eq!(count("ld.global.f32"), 2 * 8);
+    assert_eq!(count("ld.global.b16"), 8);
+    assert_eq!(count("st.global.b16"), 8);
+    assert_eq!(count("st.global.f32"), 8);
+    // `fresh`, and a partial for each sum.
+    assert_eq!(count("st.global.f64"), 8 + 3);
+}
+
+#[test]
+fn sixteen_bits_are_rounded_as_the_target_can() {
+    use Format::{Bf16, F16};
+    let text = |target| print(Compute::F32, [Bf16, F16, Bf16, Bf16, F16], target).text;
+    assert!(text(Target::Sm70).contains("cvt.rn.f16.f32"));
+    assert!(!text(Target::Sm70).contains("bf16x2"));
+    assert!(text(Target::Sm80).contains("cvt.rn.bf16x2.f32"));
+    assert!(text(Target::Sm80).contains("cvt.rn.f16x2.f32"));
+    // From double precision by way of a single that was rounded to odd.
+    let double = print(Compute::F64, [Bf16, F16, Bf16, Bf16, F16], Target::Sm80).text;
+    assert!(double.contains("cvt.rz.f32.f64") && !double.contains("cvt.rn.f32.f64"));
+}
+
+#[test]
+fn literals_are_rounded_once_to_the_compute_type() {
+    let single = print(Compute::F32, [Format::F32; 5], Target::Sm70).text;
+    assert!(single.contains(&format!("0f{:08X}", 0.1f32.to_bits())));
+    let double = print(Compute::F64, [Format::F64; 5], Target::Sm70).text;
+    assert!(double.contains(&format!("0d{:016X}", 0.1f64.to_bits())));
+}
+
+#[test]
+fn the_text_speaks_the_words_of_the_rule() {
+    let graph = Graph::record::<Descent>();
+    let print = || ptx::element_kernel(&graph, "descent", Compute::F32, &[Format::F32; 2], Target::Sm80);
+    let text = print().text;
+    assert_eq!(print().text, text);
+    for words in [
+        "//     p' = p - lr * (g * grad_scale)",
+        "//     g: gradient in f32, read",
+        "ld.global.nc.f32 %f_lr,",
+        "// load g",
+        "sub.rn.f32 %f_p_new_7, %f_p_7,",
+        "// store p",
+        ".visible .entry descent(",
+        ".version 7.1\n.target sm_80",
+    ] {
+        assert!(text.contains(words), "{words:?} is not in\n{text}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "one format for each operand")]
+fn a_format_for_each_operand_is_asked_for() {
+    let graph = Graph::record::<Descent>();
+    ptx::element_kernel(&graph, "descent", Compute::F32, &[Format::F32], Target::Sm80);
+}

@@ -1,0 +1,96 @@
+//! Adagrad: each element's steps shrink with the gradients that it has seen.
+
+use crate::hyper::Range;
+use crate::{Algorithm, Info, Reference, hyperparameters};
+use fallline_core::math::flag;
+use fallline_core::{Kernel, Lane, Link, rule};
+
+hyperparameters! {
+    /// Adagrad: each element's steps shrink with the gradients that it has seen.
+    ///
+    /// ```text
+    /// g  = g + λ θₜ₋₁                            (L2 decay)
+    /// sₜ = sₜ₋₁ + g²                             (s₀ = τ)
+    /// θₜ = θₜ₋₁ − γ / (1 + (t − 1) η) · g / (√sₜ + ε)
+    /// ```
+    ///
+    /// with γ = `lr`, η = `lr_decay`, λ = `weight_decay`, τ = `initial_accumulator_value`, ε = `eps`; s is the
+    /// state `sum`. State: 4 bytes a parameter in `f32`.
+    ///
+    /// ```
+    /// # use fallline_optim::algorithms::Adagrad;
+    /// let algorithm = Adagrad { initial_accumulator_value: 0.1, ..Adagrad::default() };
+    /// ```
+    pub Adagrad as "Adagrad" {
+        /// Learning rate γ.
+        lr: f64 = 1e-2, Range::AtLeast(0.0);
+        /// How fast the learning rate itself decays, η.
+        lr_decay: f64 = 0.0, Range::AtLeast(0.0);
+        /// Weight decay λ: added to the gradient as λθ.
+        weight_decay: f64 = 0.0, Range::AtLeast(0.0);
+        /// What the sum of squares starts from, τ.
+        initial_accumulator_value: f64 = 0.0, Range::AtLeast(0.0);
+        /// Added to the denominator.
+        eps: f64 = 1e-10, Range::AtLeast(0.0);
+        /// Climb instead of descend.
+        maximize: bool = false, Range::Any;
+    }
+    accepted { foreach: Option<bool>, differentiable: bool, fused: Option<bool> }
+}
+
+rule! {
+    /// One step of [`Adagrad`].
+    pub AdagradRule(h: Adagrad, t) {
+        let weight_decay = h.weight_decay;
+        let decays = flag(h.weight_decay > 0.0);
+        let rate = h.lr / (1.0 + (t - 1) as f64 * h.lr_decay);
+        let eps = h.eps;
+    }
+    element(grad: Grad) -> (p: Param, sum: State) {
+        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        sum = sum + g * g;
+        p = p - rate * g / (sum.sqrt() + eps);
+    }
+}
+
+impl Algorithm for Adagrad {
+    const INFO: Info = Info {
+        summary: "Each element's steps shrink with the gradients that it has seen.",
+        family: "adaptive",
+        source: "torch.optim",
+        differences: "None. The paper has neither lr_decay nor a start value of the sum.",
+        references: &[
+            Reference {
+                text: "Duchi, Hazan & Singer 2011, Adaptive Subgradient Methods for Online Learning and \
+                    Stochastic Optimization",
+                at: "JMLR 12:2121-2159",
+            },
+            Reference { text: "torch.optim.Adagrad", at: "torch 2.15.0" },
+        ],
+    };
+
+    fn kernel<K: Link>(&self) -> &'static Kernel {
+        K::kernel::<AdagradRule>()
+    }
+
+    fn maximize(&self) -> bool {
+        self.maximize
+    }
+
+    fn initial(&self, _state: &str) -> f64 {
+        self.initial_accumulator_value
+    }
+
+    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+        if self.weight_decay > 0.0 {
+            return Err("Adagrad takes row-sparse gradients only without weight_decay");
+        }
+        // A row without a gradient would be 0/0.
+        match self.eps + self.initial_accumulator_value > 0.0 {
+            true => Ok(()),
+            false => {
+                Err("Adagrad takes row-sparse gradients only with eps or initial_accumulator_value above 0")
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Adagrad as bitsandbytes has it, state in 32 bits.
+
+use crate::hyper::Range;
+use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
+use fallline_core::math::flag;
+use fallline_core::{Kernel, Lane, Link, rule};
+
+hyperparameters! {
+    /// Adagrad as bitsandbytes has it, state in 32 bits.
+    ///
+    /// ```text
+    /// g  = g + λ θₜ₋₁                  (L2 decay)
+    /// sₜ = sₜ₋₁ + g²
+    /// θₜ = θₜ₋₁ − γ g / (√sₜ + ε)
+    /// ```
+    ///
+    /// with γ = `lr`, λ = `weight_decay`, ε = `eps`; s is the state `sum`. State: 4 bytes a parameter in `f32`.
+    ///
+    /// ```
+    /// # use fallline_optim::algorithms::BnbAdagrad;
+    /// let algorithm = BnbAdagrad { lr: 0.1, ..BnbAdagrad::default() };
+    /// ```
+    pub BnbAdagrad as "bnb_Adagrad" {
+        /// Learning rate γ.
+        lr: f64 = 1e-2, Range::AtLeast(0.0);
+        /// Weight decay λ: added to the gradient as λθ.
+        weight_decay: f64 = 0.0, Range::AtLeast(0.0);
+        /// Added to the denominator.
+        eps: f64 = 1e-10, Range::AtLeast(0.0);
+    }
+    accepted {
+        lr_decay: f64 = 0.0, Range::Closed(0.0, 0.0),
+        initial_accumulator_value: f64 = 0.0, Range::Closed(0.0, 0.0),
+        optim_bits: i64 = 32, Range::Closed(32.0, 32.0),
+        args: (),
+        min_8bit_size: i64 = 4096, Range::Any,
+    }
+}
+
+renamed! {
+    /// bitsandbytes' `Adagrad32bit`: [`BnbAdagrad`].
+    pub Adagrad32bit as "Adagrad32bit" is BnbAdagrad
+}
+
+rule! {
+    /// One step of [`BnbAdagrad`].
+    pub BnbAdagradRule(h: BnbAdagrad, t) {
+        let lr = h.lr;
+        let eps = h.eps;
+        let weight_decay = h.weight_decay;
+        let decays = flag(h.weight_decay > 0.0);
+    }
+    element(grad: Grad) -> (p: Param, sum: State) {
+        let g = Lane::when(decays, grad + p * weight_decay, grad);
+        sum = sum + g * g;
+        p = p - lr * (g / (sum.sqrt() + eps));
+    }
+}
+
+impl Algorithm for BnbAdagrad {
+    const INFO: Info = Info {
+        summary: "Each element's steps shrink with the gradients that it has seen, as bitsandbytes has it.",
+        family: "adaptive",
+        source: "bitsandbytes",
+        differences: "lr_decay and initial_accumulator_value must be 0, as in bitsandbytes. Adagrad32bit takes \
+            optim_bits=32 only, where bitsandbytes ignores the value; its CUDA kernel divides approximately.",
+        references: &[
+            Reference {
+                text: "Duchi, Hazan & Singer 2011, Adaptive Subgradient Methods for Online Learning and \
+                    Stochastic Optimization",
+                at: "JMLR 12:2121-2159",
+            },
+            Reference { text: "bitsandbytes.optim: Adagrad, Adagrad32bit", at: "bitsandbytes 0.50.2" },
+        ],
+    };
+
+    fn kernel<K: Link>(&self) -> &'static Kernel {
+        K::kernel::<BnbAdagradRule>()
+    }
+}

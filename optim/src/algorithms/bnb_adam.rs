@@ -1,0 +1,104 @@
+//! Adam and AdamW as bitsandbytes has them, states in 32 bits: both are AdamW.
+
+use crate::algorithms::adam::REFERENCES_ADAM;
+use crate::hyper::Range;
+use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
+use fallline_core::math::{pow, sqrt};
+use fallline_core::{Kernel, Link, rule};
+
+hyperparameters! {
+    /// Adam as bitsandbytes has it, states in 32 bits.
+    ///
+    /// ```text
+    /// mₜ = β₁ mₜ₋₁ + (1 − β₁) g
+    /// vₜ = β₂ vₜ₋₁ + (1 − β₂) g²
+    /// θₜ = (1 − γλ) θₜ₋₁ − γ c₂ / c₁ · mₜ / (√vₜ + ε c₂)      with c₁ = 1 − β₁ᵗ, c₂ = √(1 − β₂ᵗ)
+    /// ```
+    ///
+    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`: the decay is decoupled under every name, so
+    /// that bitsandbytes' Adam and AdamW differ in its default only. State: 8 bytes a parameter in `f32`
+    /// (`m`, `v`).
+    ///
+    /// ```
+    /// # use fallline_optim::algorithms::BnbAdam;
+    /// let algorithm = BnbAdam { weight_decay: 0.1, ..BnbAdam::default() };
+    /// ```
+    pub BnbAdam as "bnb_Adam" {
+        /// Learning rate γ.
+        lr: f64 = 1e-3, Range::AtLeast(0.0);
+        /// Decay rates β₁, β₂ of the running averages of the gradient and of its square.
+        betas: (f64, f64) = (0.9, 0.999), Range::HalfOpen(0.0, 1.0);
+        /// Added to the denominator.
+        eps: f64 = 1e-8, Range::AtLeast(0.0);
+        /// Decoupled weight decay λ, in units of `lr`.
+        weight_decay: f64 = 0.0, Range::AtLeast(0.0);
+    }
+    accepted {
+        amsgrad: bool,
+        optim_bits: i64 = 32, Range::Closed(32.0, 32.0),
+        args: (),
+        min_8bit_size: i64 = 4096, Range::Any,
+        is_paged: bool,
+    }
+}
+
+renamed! {
+    /// AdamW as bitsandbytes has it, states in 32 bits: [`BnbAdam`] with another default decay.
+    pub BnbAdamW as "bnb_AdamW" is BnbAdam, with { weight_decay = 1e-2 }
+}
+
+renamed! {
+    /// bitsandbytes' `Adam32bit`: [`BnbAdam`].
+    pub Adam32bit as "Adam32bit" is BnbAdam
+}
+
+renamed! {
+    /// bitsandbytes' `AdamW32bit`: [`BnbAdam`] with another default decay.
+    pub AdamW32bit as "AdamW32bit" is BnbAdam, with { weight_decay = 1e-2 }
+}
+
+rule! {
+    /// One step of [`BnbAdam`].
+    pub BnbAdamRule(h: BnbAdam, t) {
+        let beta1 = h.betas.0;
+        let beta2 = h.betas.1;
+        let one_minus_beta1 = 1.0 - h.betas.0;
+        let one_minus_beta2 = 1.0 - h.betas.1;
+        let keep = 1.0 - h.lr * h.weight_decay;
+        let root = sqrt(1.0 - pow(h.betas.1, t));
+        let alpha = h.lr * root / (1.0 - pow(h.betas.0, t));
+        let eps = h.eps * root;
+    }
+    element(g: Grad) -> (p: Param, m: State, v: State) {
+        m = m * beta1 + one_minus_beta1 * g;
+        v = v * beta2 + one_minus_beta2 * g * g;
+        p = keep * p - alpha * (m / (v.sqrt() + eps));
+    }
+}
+
+impl Algorithm for BnbAdam {
+    const INFO: Info = Info {
+        summary: "Adam with decoupled decay, as bitsandbytes has it, states in 32 bits.",
+        family: "adaptive",
+        source: "bitsandbytes",
+        differences: "amsgrad is taken and ignored, as in bitsandbytes, whose Adam and AdamW are one (decoupled) \
+            rule. Its CPU and Triton code decays before the update, and so does this; its CUDA kernel after it, \
+            which differs by the update times lr * weight_decay. The 32bit names take optim_bits=32 only, where \
+            bitsandbytes ignores the value.",
+        references: &[
+            REFERENCES_ADAM[0],
+            Reference {
+                text: "Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization",
+                at: "arXiv:1711.05101",
+            },
+            Reference {
+                text: "bitsandbytes.optim: Adam, AdamW, Adam32bit, AdamW32bit",
+                at: "bitsandbytes 0.50.2",
+            },
+        ],
+    };
+
+    fn kernel<K: Link>(&self) -> &'static Kernel {
+        K::kernel::<BnbAdamRule>()
+    }
+}

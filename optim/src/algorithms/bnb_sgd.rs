@@ -1,0 +1,89 @@
+//! SGD with momentum as bitsandbytes has it, state in 32 bits.
+
+use crate::hyper::{HyperError, Hyperparameters, Range};
+use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
+use fallline_core::math::flag;
+use fallline_core::{Kernel, Lane, Link, rule};
+
+hyperparameters! {
+    /// SGD with momentum as bitsandbytes has it, state in 32 bits.
+    ///
+    /// ```text
+    /// g  = g + λ θₜ₋₁                  (L2 decay)
+    /// bₜ = μ bₜ₋₁ + g
+    /// θₜ = θₜ₋₁ − γ bₜ
+    /// ```
+    ///
+    /// with γ = `lr`, μ = `momentum`, λ = `weight_decay`; b is the state `momentum`. State: 4 bytes a parameter
+    /// in `f32`.
+    ///
+    /// ```
+    /// # use fallline_optim::algorithms::BnbSgd;
+    /// let algorithm = BnbSgd { lr: 0.1, momentum: 0.9, ..BnbSgd::default() };
+    /// ```
+    pub BnbSgd as "bnb_SGD" {
+        /// Learning rate γ.
+        lr: f64 = 1e-3, Range::AtLeast(0.0);
+        /// Momentum μ: how much of the last direction is kept; above 0.
+        momentum: f64 = 0.9, Range::HalfOpen(0.0, 1.0);
+        /// Weight decay λ: added to the gradient as λθ.
+        weight_decay: f64 = 0.0, Range::AtLeast(0.0);
+    }
+    accepted {
+        dampening: f64 = 0.0, Range::HalfOpen(0.0, 1.0),
+        nesterov: bool,
+        optim_bits: i64 = 32, Range::Closed(32.0, 32.0),
+        args: (),
+        min_8bit_size: i64 = 4096, Range::Any,
+    }
+}
+
+renamed! {
+    /// bitsandbytes' `SGD32bit`: [`BnbSgd`].
+    pub Sgd32bit as "SGD32bit" is BnbSgd, without { optim_bits }
+}
+
+rule! {
+    /// One step of [`BnbSgd`].
+    pub BnbSgdRule(h: BnbSgd, t) {
+        let lr = h.lr;
+        let mu = h.momentum;
+        let weight_decay = h.weight_decay;
+        let decays = flag(h.weight_decay > 0.0);
+    }
+    element(grad: Grad) -> (p: Param, momentum: State) {
+        let g = Lane::when(decays, grad + p * weight_decay, grad);
+        momentum = momentum * mu + g;
+        p = p - lr * momentum;
+    }
+}
+
+impl Algorithm for BnbSgd {
+    const INFO: Info = Info {
+        summary: "Gradient descent with momentum, as bitsandbytes has it.",
+        family: "momentum",
+        source: "bitsandbytes",
+        differences: "bitsandbytes has no default lr and refuses its default momentum, 0: here they are 1e-3 and \
+            0.9, and a momentum of 0 is refused when it is given. dampening and nesterov are taken and ignored, as \
+            there; SGD has them.",
+        references: &[
+            Reference {
+                text: "Polyak 1964, Some methods of speeding up the convergence of iteration methods",
+                at: "doi:10.1016/0041-5553(64)90137-5",
+            },
+            Reference { text: "bitsandbytes.optim: SGD, SGD32bit", at: "bitsandbytes 0.50.2" },
+        ],
+    };
+
+    fn kernel<K: Link>(&self) -> &'static Kernel {
+        K::kernel::<BnbSgdRule>()
+    }
+
+    fn validate(&self) -> Result<(), HyperError> {
+        if self.momentum > 0.0 {
+            return Ok(());
+        }
+        let problem = "momentum=0 is not supported; SGD has it".to_owned();
+        Err(HyperError::Combination { algorithm: Self::NAME, problem })
+    }
+}

@@ -1,0 +1,170 @@
+//! DAdaptAdaGrad: Adagrad that finds its learning rate, from how far the gradients say that the solution is.
+
+use super::dadapt_adam::{REFERENCE_DADAPT, grow, needs_lr};
+use crate::hyper::{HyperError, Hyperparameters, Range};
+use crate::stages::{Gathering, Groups, Stages};
+use crate::{Algorithm, Info, Reference, hyperparameters};
+use fallline_core::math::flag;
+use fallline_core::{Kernel, Lane, Link, rule};
+
+hyperparameters! {
+    /// DAdaptAdaGrad: Adagrad that finds its learning rate, from how far the gradients say that the solution is.
+    ///
+    /// ```text
+    /// δ  = d γ
+    /// g  = g + λ θₜ₋₁                                   (L2 decay)
+    /// αₜ = αₜ₋₁ + g²                                    (α₀ = 10⁻⁶)
+    /// sₜ = sₜ₋₁ + δ g
+    /// Q  = Q + δ² Σ g² / (√αₜ + ε)                      (sums over all elements of all parameters)
+    /// d  = max(d, min((Σ sₜ² / (√αₜ + ε) − Q) / Σ |sₜ|, d q))
+    /// θₜ = μ θₜ₋₁ + (1 − μ) (θ₀ − sₜ / (√αₜ + ε))
+    /// ```
+    ///
+    /// with γ = `lr`, μ = `momentum`, ε = `eps`, λ = `weight_decay`, q = `growth_rate`; θ₀ is the parameter as it was
+    /// at its first gradient, d starts from `d0`, Q from 0. d, Q and the sums of s, in which parameters without a
+    /// gradient keep their part, are remembered for all parameters together. While all gradients have been 0, nothing
+    /// moves. Two passes. State: 12 bytes a parameter in `f32` (`alphak`, `sk`, `x0`).
+    ///
+    /// ```
+    /// # use fallline_optim::algorithms::DAdaptAdaGrad;
+    /// let algorithm = DAdaptAdaGrad { growth_rate: 1.02, ..DAdaptAdaGrad::default() };
+    /// ```
+    pub DAdaptAdaGrad as "DAdaptAdaGrad" {
+        /// Factor γ of the step size that is found: 1, or a schedule's; the first group's.
+        lr: f64 = 1.0, Range::AtLeast(0.0);
+        /// Momentum μ: how much of the last parameter is kept; the first group's.
+        momentum: f64 = 0.0, Range::AtLeast(0.0);
+        /// Weight decay λ: added to the gradient as λθ.
+        weight_decay: f64 = 0.0, Range::AtLeast(0.0);
+        /// Added to the denominator.
+        eps: f64 = 1e-6, Range::Above(0.0);
+        /// What d starts from; the first group's.
+        d0: f64 = 1e-6, Range::Above(0.0);
+        /// The largest factor q by which d grows in one step; the first group's.
+        growth_rate: f64 = f64::INFINITY, Range::Above(0.0);
+    }
+    accepted { log_every: i64 }
+}
+
+rule! {
+    /// The first pass of [`DAdaptAdaGrad`]: the sums of the gradients, and what d is estimated from.
+    pub DAdaptAdaGradSumRule(h: DAdaptAdaGrad, t) {
+        let weight_decay = h.weight_decay;
+        let decays = flag(h.weight_decay > 0.0);
+        let eps = h.eps;
+    }
+    per_tensor(delta)
+    element(grad: Grad, p: Param) -> (alphak: State, sk: State) sum(grad2, old_s2, old_length, s2, length) {
+        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        old_s2 = sk * sk / (alphak.sqrt() + eps);
+        old_length = sk.abs();
+        alphak = alphak + g * g;
+        let root = alphak.sqrt() + eps;
+        grad2 = g * g / root;
+        sk = sk + delta * g;
+        s2 = sk * sk / root;
+        length = sk.abs();
+    }
+}
+
+rule! {
+    /// The second pass of [`DAdaptAdaGrad`]: the parameter.
+    pub DAdaptAdaGradRule(h: DAdaptAdaGrad, t) {
+        let eps = h.eps;
+    }
+    per_tensor(moves, mu, one_minus_mu)
+    element(alphak: State, sk: State, x0: State) -> (p: Param) {
+        let z = x0 - sk / (alphak.sqrt() + eps);
+        p = Lane::when(moves, Lane::when(mu, mu * p + one_minus_mu * z, z), p);
+    }
+}
+
+/// Places in [`DAdaptAdaGrad::SHARED`].
+const D: usize = 0;
+const SQUARES: usize = 1;
+const S2: usize = 2;
+const LENGTH: usize = 3;
+const K: usize = 4;
+const DELTA: usize = 5;
+
+impl Algorithm for DAdaptAdaGrad {
+    const INFO: Info = Info {
+        summary: "Adagrad that finds its learning rate, from how far the gradients say that the solution is.",
+        family: "learning-rate-free",
+        source: "dadaptation",
+        differences: "What dadaptation reads from its first group only (lr, momentum, d0, growth_rate) is read from the \
+            first group here, too. The gradient, to which dadaptation adds the decay in place, is not changed. Row-sparse \
+            gradients, for which it has another rule, are refused. So is a negative weight_decay.",
+        references: &[
+            REFERENCE_DADAPT,
+            Reference { text: "dadaptation.DAdaptAdaGrad", at: "dadaptation 3.2" },
+        ],
+    };
+
+    const SHARED: &'static [(&'static str, f64)] =
+        &[("d", 0.0), ("gsq_weighted", 0.0), ("sksq_weighted", 0.0), ("skl1", 0.0), ("k", 0.0), ("dlr", 0.0)];
+
+    fn kernel<L: Link>(&self) -> &'static Kernel {
+        L::kernel::<DAdaptAdaGradRule>()
+    }
+
+    fn stages<L: Link>(&self, _class: u8) -> Stages {
+        Stages::gathered(L::kernel::<DAdaptAdaGradSumRule>()).then_gathered(self.kernel::<L>())
+    }
+
+    fn gather(groups: &Groups<'_, '_, Self>, stage: usize, at: &mut Gathering<'_>) -> Result<(), String> {
+        let first = groups.get(0);
+        if stage == 0 {
+            if at.shared[D] == 0.0 {
+                at.shared[D] = first.d0;
+            }
+            at.shared[DELTA] = at.shared[D] * first.lr;
+            at.give_all(&[at.shared[DELTA]]);
+            return Ok(());
+        }
+        let [squares, old_s2, old_length, s2, length] = [0, 1, 2, 3, 4].map(|sum| at.total(sum));
+        let delta = at.shared[DELTA];
+        at.shared[S2] += s2 - old_s2;
+        at.shared[LENGTH] += length - old_length;
+        let moves = at.shared[LENGTH] != 0.0;
+        if moves {
+            at.shared[SQUARES] += delta * delta * squares;
+            if first.lr > 0.0 {
+                let estimate = (at.shared[S2] - at.shared[SQUARES]) / at.shared[LENGTH];
+                at.shared[D] = grow(at.shared[D], estimate, first.growth_rate);
+            }
+            at.shared[K] += 1.0;
+        }
+        at.give_all(&[flag(moves), first.momentum, 1.0 - first.momentum]);
+        Ok(())
+    }
+
+    fn formed(&self, stage: usize) -> &'static [&'static str] {
+        match stage {
+            0 => &["delta = d·γ"],
+            1 => &[
+                "Q = Q + delta²·Σ grad2   (over all tensors, in the order of their names)",
+                "S = S + Σ (s2 − old_s2), L = L + Σ (length − old_length)",
+                "d = max(d, min((S − Q) / L, d·growth_rate)), from d0",
+                "mu = momentum; moves: L is not 0",
+            ],
+            _ => &[],
+        }
+    }
+
+    fn built(&mut self) -> Result<(), HyperError> {
+        needs_lr(Self::NAME, self.lr)
+    }
+
+    fn initial(&self, state: &str) -> f64 {
+        if state == "alphak" { 1e-6 } else { 0.0 }
+    }
+
+    fn starts_as_param(&self, state: &str) -> bool {
+        state == "x0"
+    }
+
+    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+        Err("DAdaptAdaGrad has another rule for row-sparse gradients, which is not here yet; give dense ones")
+    }
+}

@@ -1,0 +1,209 @@
+//! DAdaptAdam: Adam that finds its learning rate, from how far the gradients say that the solution is.
+
+use crate::hyper::{HyperError, Hyperparameters, Range};
+use crate::stages::{Gathering, Groups, Stages};
+use crate::{Algorithm, Info, Reference, hyperparameters};
+use fallline_core::math::{flag, pow, sqrt};
+use fallline_core::{Kernel, Lane, Link, rule};
+
+hyperparameters! {
+    /// DAdaptAdam: Adam that finds its learning rate, from how far the gradients say that the solution is.
+    ///
+    /// ```text
+    /// δ  = d γ √(1 − β₂ᵏ) / (1 − β₁ᵏ)                   (without use_bias_correction: d γ)
+    /// g  = g + λ θₜ₋₁                                   (L2 decay; with decouple θₜ₋₁ is multiplied by 1 − δλ)
+    /// n  = Σ r δ g · sₜ₋₁ / (√vₜ₋₁ + ε)                 (over all elements of all parameters)
+    /// mₜ = β₁ mₜ₋₁ + r δ (1 − β₁) g
+    /// vₜ = β₂ vₜ₋₁ + (1 − β₂) g²
+    /// sₜ = √β₂ sₜ₋₁ + δ (1 − √β₂) g
+    /// N  = √β₂ N + (1 − √β₂) n
+    /// d  = max(d, min(N / ((1 − √β₂) Σ r |sₜ|), d q))
+    /// θₜ = θₜ₋₁ − mₜ / (√vₜ + ε)
+    /// ```
+    ///
+    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`, q = `growth_rate`, r = `layer_scale`; d starts
+    /// from `d0`, N from 0, and k counts the steps. d, N and k are remembered for all parameters together. While
+    /// all gradients have been 0, nothing moves. Two passes. State: 12 bytes a parameter in `f32` (`m`, `v`, `s`).
+    ///
+    /// ```
+    /// # use fallline_optim::algorithms::DAdaptAdam;
+    /// let algorithm = DAdaptAdam { decouple: true, weight_decay: 0.01, ..DAdaptAdam::default() };
+    /// ```
+    pub DAdaptAdam as "DAdaptAdam" {
+        /// Factor γ of the step size that is found: 1, or a schedule's. In every group the same, or 0, which
+        /// freezes the group's moments.
+        lr: f64 = 1.0, Range::AtLeast(0.0);
+        /// Decay rates β₁, β₂ of the running averages of the gradient and of its square; the first group's.
+        betas: (f64, f64) = (0.9, 0.999), Range::HalfOpen(0.0, 1.0);
+        /// Added to the denominator.
+        eps: f64 = 1e-8, Range::Above(0.0);
+        /// Weight decay λ.
+        weight_decay: f64 = 0.0, Range::AtLeast(0.0);
+        /// Take the decay from the parameter, as AdamW does; the first group's.
+        decouple: bool = false, Range::Any;
+        /// Correct the bias that the averages have from starting at 0; the first group's.
+        use_bias_correction: bool = false, Range::Any;
+        /// What d starts from; the first group's.
+        d0: f64 = 1e-6, Range::Above(0.0);
+        /// The largest factor q by which d grows in one step; the first group's.
+        growth_rate: f64 = f64::INFINITY, Range::Above(0.0);
+        /// Scales a group's step size, relative to the other groups' (an option of groups in the source).
+        layer_scale: f64 = 1.0, Range::AtLeast(0.0);
+    }
+    accepted { log_every: i64, fsdp_in_use: bool }
+}
+
+rule! {
+    /// The first pass of [`DAdaptAdam`]: the averages, and what d is estimated from.
+    pub DAdaptAdamMomentsRule(h: DAdaptAdam, t) {
+        let eps = h.eps;
+        let weight_decay = h.weight_decay;
+    }
+    per_tensor(active, decays, beta1, beta2, sqrt_beta2, new_m, new_v, new_s)
+    element(grad: Grad, p: Param) -> (m: State, v: State, s: State) sum(dot, length) {
+        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        dot = g * (s / (v.sqrt() + eps));
+        m = Lane::when(active, beta1 * m + new_m * g, m);
+        v = Lane::when(active, beta2 * v + new_v * g * g, v);
+        s = Lane::when(active, sqrt_beta2 * s + new_s * g, s);
+        length = s.abs();
+    }
+}
+
+rule! {
+    /// The second pass of [`DAdaptAdam`]: the parameter.
+    pub DAdaptAdamRule(h: DAdaptAdam, t) {
+        let eps = h.eps;
+    }
+    per_tensor(moves, keep)
+    element(m: State, v: State) -> (p: Param) {
+        p = Lane::when(moves, keep * p - m / (v.sqrt() + eps), p);
+    }
+}
+
+/// Places in [`DAdaptAdam::SHARED`].
+const D: usize = 0;
+const NUMERATOR: usize = 1;
+const K: usize = 2;
+const DELTA: usize = 3;
+
+pub(super) const REFERENCE_DADAPT: Reference = Reference {
+    text: "Defazio & Mishchenko 2023, Learning-Rate-Free Learning by D-Adaptation",
+    at: "arXiv:2301.07733",
+};
+
+/// The next d: an estimate, held below `growth` times the last d and never below that itself.
+pub(super) fn grow(d: f64, estimate: f64, growth: f64) -> f64 {
+    let held = if d * growth < estimate { d * growth } else { estimate };
+    if held > d { held } else { d }
+}
+
+/// The learning rate that all groups have but those that have 0.
+pub(super) fn common_lr(rates: impl Iterator<Item = f64> + Clone) -> Result<f64, String> {
+    let lr = rates.clone().fold(0.0, f64::max);
+    match rates.enumerate().find(|(_, other)| *other != lr && *other != 0.0) {
+        None => Ok(lr),
+        Some((group, other)) => {
+            Err(format!("lr must be {lr} or 0 in every group, but it is {other} in group {group}"))
+        }
+    }
+}
+
+/// The error of an `lr` of 0 at first.
+pub(super) fn needs_lr(algorithm: &'static str, lr: f64) -> Result<(), HyperError> {
+    if lr > 0.0 {
+        return Ok(());
+    }
+    let problem = "lr must be above 0 at first; a schedule may go to 0".to_owned();
+    Err(HyperError::Combination { algorithm, problem })
+}
+
+impl Algorithm for DAdaptAdam {
+    const INFO: Info = Info {
+        summary: "Adam that finds its learning rate, from how far the gradients say that the solution is.",
+        family: "learning-rate-free",
+        source: "dadaptation",
+        differences: "What dadaptation reads from its first group only (betas, decouple, use_bias_correction, d0, \
+            growth_rate) is read from the first group here, too. layer_scale, an option of its groups, stands among the \
+            hyperparameters. The gradient, to which dadaptation adds the decay in place, is not changed. A negative \
+            weight_decay is refused.",
+        references: &[REFERENCE_DADAPT, Reference { text: "dadaptation.DAdaptAdam", at: "dadaptation 3.2" }],
+    };
+
+    const SHARED: &'static [(&'static str, f64)] =
+        &[("d", 0.0), ("numerator_weighted", 0.0), ("k", 0.0), ("dlr", 0.0)];
+
+    fn kernel<L: Link>(&self) -> &'static Kernel {
+        L::kernel::<DAdaptAdamRule>()
+    }
+
+    fn stages<L: Link>(&self, _class: u8) -> Stages {
+        Stages::gathered(L::kernel::<DAdaptAdamMomentsRule>()).then_gathered(self.kernel::<L>())
+    }
+
+    fn gather(groups: &Groups<'_, '_, Self>, stage: usize, at: &mut Gathering<'_>) -> Result<(), String> {
+        let first = groups.get(0);
+        let (beta1, beta2) = first.betas;
+        let sqrt_beta2 = sqrt(beta2);
+        let lr = common_lr(groups.iter().map(|group| group.lr))?;
+        if stage == 0 {
+            if at.shared[D] == 0.0 {
+                at.shared[D] = first.d0;
+            }
+            let k = at.shared[K] as u64 + 1;
+            let correction = match first.use_bias_correction {
+                true => sqrt(1.0 - pow(beta2, k)) / (1.0 - pow(beta1, k)),
+                false => 1.0,
+            };
+            let delta = at.shared[D] * lr * correction;
+            at.shared[DELTA] = delta;
+            at.give(|group| {
+                let group = groups.get(group);
+                let decays = flag(group.weight_decay > 0.0 && !first.decouple);
+                let new_m = group.layer_scale * delta * (1.0 - beta1);
+                let new_s = delta * (1.0 - sqrt_beta2);
+                [flag(group.lr > 0.0), decays, beta1, beta2, sqrt_beta2, new_m, 1.0 - beta2, new_s]
+            });
+            return Ok(());
+        }
+        let delta = at.shared[DELTA];
+        let weight = |group: usize| flag(groups[group].lr > 0.0) * groups[group].layer_scale;
+        let (dot, length) = (at.weighted(0, |group| weight(group) * delta), at.weighted(1, weight));
+        let moves = length != 0.0;
+        if moves {
+            let numerator = sqrt_beta2 * at.shared[NUMERATOR] + (1.0 - sqrt_beta2) * dot;
+            at.shared[NUMERATOR] = numerator;
+            at.shared[D] = grow(at.shared[D], numerator / ((1.0 - sqrt_beta2) * length), first.growth_rate);
+            at.shared[K] += 1.0;
+        }
+        at.give(|group| {
+            let decay = if first.decouple { groups[group].weight_decay } else { 0.0 };
+            [flag(moves), 1.0 - decay * delta]
+        });
+        Ok(())
+    }
+
+    fn formed(&self, stage: usize) -> &'static [&'static str] {
+        match stage {
+            0 => &[
+                "δ = d·γ·√(1 − β₂ᵏ) / (1 − β₁ᵏ)   (without use_bias_correction: d·γ), k the steps of all parameters",
+                "new_m = layer_scale·δ·(1 − β₁), new_v = 1 − β₂, new_s = δ·(1 − √β₂)",
+                "active: lr is not 0; decays: weight_decay is not 0, and not decouple",
+            ],
+            1 => &[
+                "N = √β₂·N + (1 − √β₂)·Σ layer_scale·δ·dot   (over all tensors, in the order of their names)",
+                "d = max(d, min(N / ((1 − √β₂)·Σ layer_scale·length), d·growth_rate)), from d0",
+                "keep = 1 − weight_decay·δ   (1 without decouple); moves: Σ length is not 0",
+            ],
+            _ => &[],
+        }
+    }
+
+    fn built(&mut self) -> Result<(), HyperError> {
+        needs_lr(Self::NAME, self.lr)
+    }
+
+    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+        Err("DAdaptAdam does not take row-sparse gradients")
+    }
+}

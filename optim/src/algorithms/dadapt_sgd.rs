@@ -1,0 +1,175 @@
+//! DAdaptSGD: SGD that finds its learning rate, from how far the gradients say that the solution is.
+
+use super::dadapt_adam::{REFERENCE_DADAPT, common_lr, grow, needs_lr};
+use crate::hyper::{HyperError, Hyperparameters, Range};
+use crate::stages::{Gathering, Groups, Stages};
+use crate::{Algorithm, Info, Reference, hyperparameters};
+use fallline_core::math::{flag, sqrt};
+use fallline_core::{Kernel, Lane, Link, rule};
+
+hyperparameters! {
+    /// DAdaptSGD: SGD that finds its learning rate, from how far the gradients say that the solution is.
+    ///
+    /// ```text
+    /// G  = ‖g‖ of all parameters in the first step      (without decay)
+    /// δ  = d γ / G
+    /// g  = g + λ θₜ₋₁                                   (L2 decay)
+    /// N  = N + δ Σ g · sₜ₋₁                             (over all elements of all parameters)
+    /// sₜ = sₜ₋₁ + δ g
+    /// d  = max(d, min(2 N / ‖sₜ‖, d q))
+    /// θₜ = μ θₜ₋₁ + (1 − μ) (θ₀ − sₜ)
+    /// ```
+    ///
+    /// with γ = `lr`, μ = `momentum`, λ = `weight_decay`, q = `growth_rate`; θ₀ is the parameter as it was at its
+    /// first gradient, d starts from `d0`, N from 0. d, N and G are remembered for all parameters together. While
+    /// all gradients have been 0, nothing moves. Two passes, in the first step one over the gradients before them.
+    /// State: 8 bytes a parameter in `f32` (`s`, `x0`).
+    ///
+    /// ```
+    /// # use fallline_optim::algorithms::DAdaptSgd;
+    /// let algorithm = DAdaptSgd { momentum: 0.9, ..DAdaptSgd::default() };
+    /// ```
+    pub DAdaptSgd as "DAdaptSGD" {
+        /// Factor γ of the step size that is found: 1, or a schedule's. In every group the same, or 0, which
+        /// freezes the group's sums.
+        lr: f64 = 1.0, Range::AtLeast(0.0);
+        /// Momentum μ: how much of the last parameter is kept; the first group's.
+        momentum: f64 = 0.0, Range::HalfOpen(0.0, 1.0);
+        /// Weight decay λ: added to the gradient as λθ; the first group's.
+        weight_decay: f64 = 0.0, Range::AtLeast(0.0);
+        /// What d starts from; the first group's.
+        d0: f64 = 1e-6, Range::Above(0.0);
+        /// The largest factor q by which d grows in one step; the first group's.
+        growth_rate: f64 = f64::INFINITY, Range::Above(0.0);
+    }
+    accepted { log_every: i64, fsdp_in_use: bool }
+}
+
+rule! {
+    /// The pass before the others in the first step of [`DAdaptSgd`]: the norm of the gradient.
+    pub DAdaptSgdNormRule(h: DAdaptSgd, t) {}
+    element(g: Grad) -> () sum(grad2) {
+        grad2 = g * g;
+    }
+}
+
+rule! {
+    /// The first pass of [`DAdaptSgd`]: the sum of the gradients, and what d is estimated from.
+    pub DAdaptSgdSumRule(h: DAdaptSgd, t) {}
+    per_tensor(active, decays, weight_decay, delta)
+    element(grad: Grad, p: Param) -> (s: State) sum(dot, s2) {
+        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        dot = g * s;
+        s = Lane::when(active, s + delta * g, s);
+        s2 = s * s;
+    }
+}
+
+rule! {
+    /// The second pass of [`DAdaptSgd`]: the parameter.
+    pub DAdaptSgdRule(h: DAdaptSgd, t) {}
+    per_tensor(moves, mu, one_minus_mu)
+    element(s: State, x0: State) -> (p: Param) {
+        p = Lane::when(moves, mu * p + one_minus_mu * (x0 - s), p);
+    }
+}
+
+/// Places in [`DAdaptSgd::SHARED`].
+const D: usize = 0;
+const NUMERATOR: usize = 1;
+const K: usize = 2;
+const G0_NORM: usize = 3;
+const DELTA: usize = 4;
+
+impl Algorithm for DAdaptSgd {
+    const INFO: Info = Info {
+        summary: "SGD that finds its learning rate, from how far the gradients say that the solution is.",
+        family: "learning-rate-free",
+        source: "dadaptation",
+        differences: "What dadaptation reads from its first group only (momentum, weight_decay, d0, growth_rate) is read \
+            from the first group here, too. Where all gradients of the first step are 0, dadaptation divides by 0; here \
+            nothing happens. Its state z, which is x0 − s, is not kept, and the gradient, to which it adds the decay in \
+            place, is not changed. A negative weight_decay and a momentum out of range are refused.",
+        references: &[REFERENCE_DADAPT, Reference { text: "dadaptation.DAdaptSGD", at: "dadaptation 3.2" }],
+    };
+
+    const SHARED: &'static [(&'static str, f64)] =
+        &[("d", 0.0), ("numerator_weighted", 0.0), ("k", 0.0), ("g0_norm", 0.0), ("dlr", 0.0)];
+
+    fn kernel<L: Link>(&self) -> &'static Kernel {
+        L::kernel::<DAdaptSgdRule>()
+    }
+
+    fn stages<L: Link>(&self, _class: u8) -> Stages {
+        Stages::gathered(L::kernel::<DAdaptSgdNormRule>())
+            .then_gathered(L::kernel::<DAdaptSgdSumRule>())
+            .then_gathered(self.kernel::<L>())
+    }
+
+    fn skips(stage: usize, shared: &[f64]) -> bool {
+        stage == 0 && shared[K] > 0.0
+    }
+
+    fn gather(groups: &Groups<'_, '_, Self>, stage: usize, at: &mut Gathering<'_>) -> Result<(), String> {
+        let first = groups.get(0);
+        let lr = common_lr(groups.iter().map(|group| group.lr))?;
+        let active = |group: usize| flag(groups[group].lr > 0.0);
+        match stage {
+            0 => {}
+            1 => {
+                if at.shared[D] == 0.0 {
+                    at.shared[D] = first.d0;
+                }
+                if at.shared[K] == 0.0 {
+                    at.shared[G0_NORM] = sqrt(at.weighted(0, active));
+                }
+                let norm = at.shared[G0_NORM];
+                let delta = if norm == 0.0 { 0.0 } else { at.shared[D] * lr / norm };
+                at.shared[DELTA] = delta;
+                let decays = flag(first.weight_decay > 0.0);
+                at.give(|group| [active(group) * flag(norm != 0.0), decays, first.weight_decay, delta]);
+            }
+            _ => {
+                let (dot, s2) = (at.weighted(0, active), at.weighted(1, active));
+                let moves = s2 != 0.0;
+                if moves {
+                    at.shared[NUMERATOR] += at.shared[DELTA] * dot;
+                    let estimate = 2.0 * at.shared[NUMERATOR] / sqrt(s2);
+                    at.shared[D] = grow(at.shared[D], estimate, first.growth_rate);
+                    at.shared[K] += 1.0;
+                }
+                let fresh = 1.0 - first.momentum;
+                at.give_all(&[flag(moves), 1.0 - fresh, fresh]);
+            }
+        }
+        Ok(())
+    }
+
+    fn formed(&self, stage: usize) -> &'static [&'static str] {
+        match stage {
+            0 => &["only in the first step"],
+            1 => &[
+                "delta = d·γ / √(Σ grad2 of the first step)   (over all tensors, in the order of their names)",
+                "active: lr is not 0; decays: weight_decay is not 0",
+            ],
+            2 => &[
+                "N = N + delta·Σ dot",
+                "d = max(d, min(2·N / √(Σ s2), d·growth_rate)), from d0",
+                "mu = momentum; moves: Σ s2 is not 0",
+            ],
+            _ => &[],
+        }
+    }
+
+    fn built(&mut self) -> Result<(), HyperError> {
+        needs_lr(Self::NAME, self.lr)
+    }
+
+    fn starts_as_param(&self, state: &str) -> bool {
+        state == "x0"
+    }
+
+    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+        Err("DAdaptSGD does not take row-sparse gradients")
+    }
+}

@@ -1,0 +1,185 @@
+//! FusedLamb, DeepSpeed's LAMB: Adam's direction at a length given by the parameter's norm.
+
+use crate::hyper::Range;
+use crate::stages::{Combining, Gathering, Groups, Stages};
+use crate::{Algorithm, Info, Reference, hyperparameters};
+use fallline_core::math::{flag, pow, sqrt};
+use fallline_core::{Kernel, Lane, Link, rule};
+
+hyperparameters! {
+    /// FusedLamb, DeepSpeed's LAMB: Adam's direction at a length given by the parameter's norm.
+    ///
+    /// ```text
+    /// g  = g / max(1, (‖g‖ + 10⁻⁶) / G)                 (with G; the norm is that of the group's gradients)
+    /// mₜ = β₁ mₜ₋₁ + (1 − β₁) g
+    /// vₜ = β₂ vₜ₋₁ + (1 − β₂) g²
+    /// uₜ = mₜ / (√vₜ + ε) + λ θₜ₋₁                      (eps_inside_sqrt: √(vₜ + ε))
+    /// r  = ‖θₜ₋₁‖ / ‖uₜ‖ within [r_min, r_max]          (1 where a norm is 0)
+    /// θₜ = θₜ₋₁ − γ √(1 − β₂ᵗ) / (1 − β₁ᵗ) r uₜ         (without bias_correction: γ r uₜ)
+    /// ```
+    ///
+    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`, G = `max_grad_norm`, r_min = `min_coeff`,
+    /// r_max = `max_coeff`; the norms of r are those of one tensor. Two passes, with `max_grad_norm` one over the
+    /// gradients before them. State: 8 bytes a parameter in `f32` (`m`, `v`).
+    ///
+    /// ```
+    /// # use fallline_optim::algorithms::FusedLamb;
+    /// let algorithm = FusedLamb { weight_decay: 0.01, max_grad_norm: 1.0, ..FusedLamb::default() };
+    /// ```
+    pub FusedLamb as "FusedLamb" {
+        /// Learning rate γ.
+        lr: f64 = 1e-3, Range::AtLeast(0.0);
+        /// Correct the bias that the averages have from starting at 0.
+        bias_correction: bool = true, Range::Any;
+        /// Decay rates β₁, β₂ of the running averages of the gradient and of its square.
+        betas: (f64, f64) = (0.9, 0.999), Range::HalfOpen(0.0, 1.0);
+        /// Added to the denominator.
+        eps: f64 = 1e-8, Range::AtLeast(0.0);
+        /// Add `eps` under the root instead of to it.
+        eps_inside_sqrt: bool = false, Range::Any;
+        /// Weight decay λ: λθ is part of the direction.
+        weight_decay: f64 = 0.0, Range::AtLeast(0.0);
+        /// The largest norm G that the gradients of a group may have together; 0 leaves them as they are.
+        max_grad_norm: f64 = 0.0, Range::AtLeast(0.0);
+        /// The largest ratio of the norms.
+        max_coeff: f64 = 10.0, Range::AtLeast(0.0);
+        /// The smallest ratio of the norms.
+        min_coeff: f64 = 0.01, Range::AtLeast(0.0);
+    }
+    fixed { amsgrad: bool = false, "FusedLamb has no largest second moment" }
+}
+
+rule! {
+    /// The pass before the others of [`FusedLamb`] with `max_grad_norm`: the norm of the gradient.
+    pub FusedLambNormRule(h: FusedLamb, t) {}
+    element(g: Grad) -> () sum(grad2) {
+        grad2 = g * g;
+    }
+}
+
+rule! {
+    /// The first pass of [`FusedLamb`]: the moments, and the norms of the direction and the parameter.
+    pub FusedLambMomentsRule(h: FusedLamb, t) {
+        let beta1 = h.betas.0;
+        let beta2 = h.betas.1;
+        let one_minus_beta1 = 1.0 - h.betas.0;
+        let one_minus_beta2 = 1.0 - h.betas.1;
+        let eps = h.eps;
+        let inside = flag(h.eps_inside_sqrt);
+        let weight_decay = h.weight_decay;
+    }
+    element(g: Grad, p: Param) -> (m: State, v: State) sum(update2, param2) {
+        m = beta1 * m + one_minus_beta1 * g;
+        v = beta2 * v + one_minus_beta2 * g * g;
+        let u = m / Lane::when(inside, (v + eps).sqrt(), v.sqrt() + eps) + weight_decay * p;
+        update2 = u * u;
+        param2 = p * p;
+    }
+    or
+    /// The same with `max_grad_norm`.
+    pub FusedLambClippedRule
+    per_tensor(clip)
+    element(grad: Grad, p: Param) -> (m: State, v: State) sum(update2, param2) {
+        let g = grad / clip;
+        m = beta1 * m + one_minus_beta1 * g;
+        v = beta2 * v + one_minus_beta2 * g * g;
+        let u = m / Lane::when(inside, (v + eps).sqrt(), v.sqrt() + eps) + weight_decay * p;
+        update2 = u * u;
+        param2 = p * p;
+    }
+}
+
+rule! {
+    /// The last pass of [`FusedLamb`]: the parameter.
+    pub FusedLambRule(h: FusedLamb, t) {
+        let eps = h.eps;
+        let inside = flag(h.eps_inside_sqrt);
+        let weight_decay = h.weight_decay;
+    }
+    per_tensor(step_size)
+    element(m: State, v: State) -> (p: Param) {
+        let u = m / Lane::when(inside, (v + eps).sqrt(), v.sqrt() + eps) + weight_decay * p;
+        p = p - step_size * u;
+    }
+}
+
+impl FusedLamb {
+    fn clips(&self) -> bool {
+        self.max_grad_norm > 0.0
+    }
+}
+
+impl Algorithm for FusedLamb {
+    const INFO: Info = Info {
+        summary: "Adam's direction at a length given by the parameter's norm.",
+        family: "layer-wise",
+        source: "DeepSpeed",
+        differences: "DeepSpeed's kernel runs on CUDA only and computes in f32. It takes the norm for max_grad_norm \
+            from its caller, for each group; here it is the norm of the gradients that the group's parameters have in \
+            this step. Unlike in the paper the ratio of the norms is taken before the bias is corrected, and held \
+            within min_coeff and max_coeff.",
+        references: &[
+            Reference {
+                text: "You et al. 2020, Large Batch Optimization for Deep Learning: Training BERT in 76 minutes",
+                at: "arXiv:1904.00962",
+            },
+            Reference { text: "deepspeed.ops.lamb.FusedLamb", at: "deepspeed 0.19.8" },
+        ],
+    };
+
+    fn kernel<K: Link>(&self) -> &'static Kernel {
+        K::kernel::<FusedLambRule>()
+    }
+
+    fn stages<K: Link>(&self, _class: u8) -> Stages {
+        let first = match self.clips() {
+            true => Stages::one(K::kernel::<FusedLambNormRule>())
+                .then_gathered(K::kernel::<FusedLambClippedRule>()),
+            false => Stages::one(K::kernel::<FusedLambMomentsRule>()),
+        };
+        first.then(self.kernel::<K>())
+    }
+
+    fn gather(groups: &Groups<'_, '_, Self>, stage: usize, at: &mut Gathering<'_>) -> Result<(), String> {
+        if stage == 1 {
+            for (group, hyper) in groups.iter().enumerate() {
+                let norm = sqrt(at.weighted(0, |other| flag(other == group)));
+                let clip = (norm + 1e-6) / hyper.max_grad_norm;
+                at.give_to(group, &[if clip > 1.0 { clip } else { 1.0 }]);
+            }
+        }
+        Ok(())
+    }
+
+    fn combine(&self, stage: usize, at: &mut Combining<'_>) {
+        if stage == if self.clips() { 2 } else { 1 } {
+            let (update, param) = (sqrt(at.sums[0]), sqrt(at.sums[1]));
+            let mut ratio = 1.0;
+            if param != 0.0 && update != 0.0 {
+                ratio = param / update;
+                ratio = if ratio > self.max_coeff { self.max_coeff } else { ratio };
+                ratio = if ratio < self.min_coeff { self.min_coeff } else { ratio };
+            }
+            let correction = match self.bias_correction {
+                true => sqrt(1.0 - pow(self.betas.1, at.t)) / (1.0 - pow(self.betas.0, at.t)),
+                false => 1.0,
+            };
+            at.scalars[0] = self.lr * correction * ratio;
+        }
+    }
+
+    fn formed(&self, stage: usize) -> &'static [&'static str] {
+        match (stage, self.clips()) {
+            (1, true) => &["clip = max(1, (√(Σ grad2 over the group's tensors) + 1e-6) / max_grad_norm)"],
+            (1, false) | (2, true) => &[
+                "step_size = γ·√(1 − β₂ᵗ) / (1 − β₁ᵗ)·ratio   (without bias_correction: γ·ratio)",
+                "ratio = √param2 / √update2 within [min_coeff, max_coeff]   (1 where a norm is 0)",
+            ],
+            _ => &[],
+        }
+    }
+
+    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+        Err("FusedLamb does not take row-sparse gradients")
+    }
+}

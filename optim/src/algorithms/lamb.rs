@@ -1,0 +1,151 @@
+//! LAMB as bitsandbytes has it: Adam whose update is clipped to a part of the parameter's norm.
+
+use crate::hyper::Range;
+use crate::stages::{Combining, Stages};
+use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
+use fallline_core::math::{pow, sqrt};
+use fallline_core::{Kernel, Link, rule};
+
+hyperparameters! {
+    /// LAMB as bitsandbytes has it: Adam whose update is clipped to a part of the parameter's norm.
+    ///
+    /// ```text
+    /// mₜ = β₁ mₜ₋₁ + (1 − β₁) g
+    /// vₜ = β₂ vₜ₋₁ + (1 − β₂) g²
+    /// uₜ = mₜ / (√vₜ + ε c₂)                            c₁ = 1 − β₁ᵗ, c₂ = √(1 − β₂ᵗ)
+    /// s  = min(1, ρ ‖θₜ₋₁‖ / ‖uₜ‖)                      (1 without ρ)
+    /// θₜ = (1 − γλ) θₜ₋₁ − γ s c₂ / c₁ uₜ
+    /// ```
+    ///
+    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`, ρ = `max_unorm`; the norms are those of one
+    /// tensor. Two passes: the first moves g, θ, m and v and sums up the norms, the second computes u once more
+    /// from m and v. State: 8 bytes a parameter in `f32` (`m`, `v`).
+    ///
+    /// ```
+    /// # use fallline_optim::algorithms::Lamb;
+    /// let algorithm = Lamb { weight_decay: 0.01, max_unorm: 0.5, ..Lamb::default() };
+    /// ```
+    pub Lamb as "LAMB" {
+        /// Learning rate γ.
+        lr: f64 = 1e-3, Range::AtLeast(0.0);
+        /// Decay rates β₁, β₂ of the running averages of the gradient and of its square.
+        betas: (f64, f64) = (0.9, 0.999), Range::HalfOpen(0.0, 1.0);
+        /// Added to the denominator.
+        eps: f64 = 1e-8, Range::AtLeast(0.0);
+        /// Weight decay λ, in units of `lr`, taken from the parameter.
+        weight_decay: f64 = 0.0, Range::AtLeast(0.0);
+        /// The largest norm ρ that u may have, in units of the parameter's; 0 leaves it as it is.
+        max_unorm: f64 = 1.0, Range::AtLeast(0.0);
+        /// Take the norm of u with its bias corrected, as bitsandbytes does on CUDA but not on the CPU.
+        bias_corrected_unorm: bool = false, Range::Any;
+    }
+    accepted { args: (), min_8bit_size: i64 = 4096, Range::AtLeast(0.0) }
+    fixed {
+        bias_correction: bool = true, "bitsandbytes corrects the bias whatever it says";
+        amsgrad: bool = false, "bitsandbytes has no largest second moment, whatever it says";
+        adam_w_mode: bool = true, "bitsandbytes takes the decay from the parameter, whatever it says";
+        optim_bits: i64 = 32, "quantised states have the name LAMB8bit";
+    }
+}
+
+impl Lamb {
+    /// The corrections c₁, c₂ of step `t`.
+    fn corrections(&self, t: u64) -> (f64, f64) {
+        (1.0 - pow(self.betas.0, t), sqrt(1.0 - pow(self.betas.1, t)))
+    }
+}
+
+rule! {
+    /// The first pass of [`Lamb`]: the moments, and the norms of the update and the parameter.
+    pub LambMomentsRule(h: Lamb, t) {
+        let beta1 = h.betas.0;
+        let beta2 = h.betas.1;
+        let one_minus_beta1 = 1.0 - h.betas.0;
+        let one_minus_beta2 = 1.0 - h.betas.1;
+        let eps_hat = h.eps * sqrt(1.0 - pow(h.betas.1, t));
+    }
+    element(g: Grad, p: Param) -> (m: State, v: State) sum(update2, param2) {
+        m = beta1 * m + one_minus_beta1 * g;
+        v = beta2 * v + one_minus_beta2 * g * g;
+        let u = m / (v.sqrt() + eps_hat);
+        update2 = u * u;
+        param2 = p * p;
+    }
+}
+
+rule! {
+    /// The second pass of [`Lamb`]: the parameter.
+    pub LambRule(h: Lamb, t) {
+        let eps_hat = h.eps * sqrt(1.0 - pow(h.betas.1, t));
+        let keep = 1.0 - h.lr * h.weight_decay;
+    }
+    per_tensor(step_size)
+    element(m: State, v: State) -> (p: Param) {
+        p = keep * p - step_size * (m / (v.sqrt() + eps_hat));
+    }
+}
+
+impl Algorithm for Lamb {
+    const INFO: Info = Info {
+        summary: "Adam whose update is clipped to a part of the parameter's norm.",
+        family: "layer-wise",
+        source: "bitsandbytes",
+        differences: "Unlike in the paper the ratio of the norms only ever shortens the update, and decay is not part \
+            of it. The norm is that of the update before its bias is corrected, as in bitsandbytes on the CPU; on \
+            CUDA it takes the corrected one (bias_corrected_unorm). bias_correction, amsgrad and adam_w_mode, which \
+            bitsandbytes ignores, are refused where they ask for something else.",
+        references: &[
+            Reference {
+                text: "You et al. 2020, Large Batch Optimization for Deep Learning: Training BERT in 76 minutes",
+                at: "arXiv:1904.00962",
+            },
+            Reference { text: "bitsandbytes.optim.LAMB", at: "bitsandbytes 0.50.2" },
+        ],
+    };
+
+    fn kernel<K: Link>(&self) -> &'static Kernel {
+        K::kernel::<LambRule>()
+    }
+
+    fn stages<K: Link>(&self, _class: u8) -> Stages {
+        Stages::one(K::kernel::<LambMomentsRule>()).then(K::kernel::<LambRule>())
+    }
+
+    fn combine(&self, stage: usize, at: &mut Combining<'_>) {
+        if stage == 1 {
+            let (c1, c2) = self.corrections(at.t);
+            let factor = if self.bias_corrected_unorm { c2 / c1 } else { 1.0 };
+            let (update, param) = (sqrt(at.sums[0]) * factor, sqrt(at.sums[1]));
+            at.scalars[0] = self.lr * c2 / c1 * clip(update, param, self.max_unorm);
+        }
+    }
+
+    fn formed(&self, stage: usize) -> &'static [&'static str] {
+        match stage {
+            1 => &[
+                "step_size = γ·√(1 − β₂ᵗ) / (1 − β₁ᵗ)·min(1, max_unorm·√param2 / √update2)",
+                "(max_unorm 0: no min; bias_corrected_unorm: update2 of the bias-corrected update)",
+            ],
+            _ => &[],
+        }
+    }
+
+    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+        Err("LAMB does not take row-sparse gradients")
+    }
+}
+
+/// By how much an update of norm `update` is shortened so that it is at most `most` times as long as the parameter.
+pub(super) fn clip(update: f64, param: f64, most: f64) -> f64 {
+    if most > 0.0 && update > most * param { most * param / update } else { 1.0 }
+}
+
+renamed! {
+    /// [`Lamb`] by the name under which bitsandbytes always keeps its states in 32 bits.
+    ///
+    /// ```
+    /// # use fallline_optim::algorithms::{Lamb, Lamb32bit};
+    /// let algorithm = Lamb32bit(Lamb { lr: 1e-2, ..Lamb::default() });
+    /// ```
+    pub Lamb32bit as "LAMB32bit" is Lamb, without { optim_bits }
+}

@@ -1,0 +1,132 @@
+//! LARS as bitsandbytes has it: momentum whose step is clipped to a part of the parameter's norm.
+
+use super::lamb::clip;
+use crate::hyper::{HyperError, Hyperparameters, Range};
+use crate::stages::{Combining, Stages};
+use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
+use fallline_core::math::{flag, sqrt};
+use fallline_core::{Kernel, Lane, Link, rule};
+
+hyperparameters! {
+    /// LARS as bitsandbytes has it: momentum whose step is clipped to a part of the parameter's norm.
+    ///
+    /// ```text
+    /// g  = g + λ θₜ₋₁                                   (L2 decay)
+    /// bₜ = μ bₜ₋₁ + g
+    /// s  = min(1, ρ ‖θₜ₋₁‖ / ‖bₜ‖)                      (1 without ρ)
+    /// θₜ = θₜ₋₁ − γ s bₜ
+    /// ```
+    ///
+    /// with γ = `lr`, μ = `momentum`, λ = `weight_decay`, ρ = `max_unorm`; b is the state `momentum`, and the norms
+    /// are those of one tensor. Two passes: the first moves g, θ and b and sums up the norms, the second b and θ.
+    /// State: 4 bytes a parameter in `f32`.
+    ///
+    /// ```
+    /// # use fallline_optim::algorithms::Lars;
+    /// let algorithm = Lars { lr: 0.1, weight_decay: 1e-4, ..Lars::default() };
+    /// ```
+    pub Lars as "LARS" {
+        /// Learning rate γ. bitsandbytes has no default for it.
+        lr: f64 = 1e-2, Range::AtLeast(0.0);
+        /// Momentum μ: how much of the last direction is kept. bitsandbytes' default, 0, is one that it refuses.
+        momentum: f64 = 0.9, Range::HalfOpen(0.0, 1.0);
+        /// Weight decay λ: added to the gradient as λθ.
+        weight_decay: f64 = 0.0, Range::AtLeast(0.0);
+        /// The largest norm ρ that b may have, in units of the parameter's; 0 leaves it as it is.
+        max_unorm: f64 = 0.02, Range::AtLeast(0.0);
+    }
+    accepted { args: (), min_8bit_size: i64 = 4096, Range::AtLeast(0.0) }
+    fixed {
+        dampening: f64 = 0.0, "bitsandbytes does not dampen, whatever it says; PytorchLARS does";
+        nesterov: bool = false, "bitsandbytes does not look ahead, whatever it says; PytorchLARS does";
+        optim_bits: i64 = 32, "quantised states have the name LARS8bit";
+    }
+}
+
+rule! {
+    /// The first pass of [`Lars`]: the momentum, its norm and the parameter's.
+    pub LarsMomentumRule(h: Lars, t) {
+        let mu = h.momentum;
+        let weight_decay = h.weight_decay;
+        let decays = flag(h.weight_decay > 0.0);
+    }
+    element(grad: Grad, p: Param) -> (momentum: State) sum(update2, param2) {
+        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        momentum = mu * momentum + g;
+        update2 = momentum * momentum;
+        param2 = p * p;
+    }
+}
+
+rule! {
+    /// The second pass of [`Lars`]: the parameter.
+    pub LarsRule(h: Lars, t) {}
+    per_tensor(step_size)
+    element(momentum: State) -> (p: Param) {
+        p = p - step_size * momentum;
+    }
+}
+
+pub(super) const REFERENCE_LARS: Reference = Reference {
+    text: "You, Gitman & Ginsburg 2017, Large Batch Training of Convolutional Networks",
+    at: "arXiv:1708.03888",
+};
+
+impl Algorithm for Lars {
+    const INFO: Info = Info {
+        summary: "Momentum whose step is clipped to a part of the parameter's norm.",
+        family: "layer-wise",
+        source: "bitsandbytes",
+        differences: "Unlike in the paper the ratio of the norms only ever shortens the step. The norm is that of the \
+            momentum with the decay in it, as in bitsandbytes on the CPU; on CUDA it leaves out the decay of the last \
+            step. bitsandbytes refuses its own default momentum, 0; here 0.9 is the default. dampening and nesterov, \
+            which it ignores, are refused.",
+        references: &[
+            REFERENCE_LARS,
+            Reference { text: "bitsandbytes.optim.LARS", at: "bitsandbytes 0.50.2" },
+        ],
+    };
+
+    fn kernel<K: Link>(&self) -> &'static Kernel {
+        K::kernel::<LarsRule>()
+    }
+
+    fn stages<K: Link>(&self, _class: u8) -> Stages {
+        Stages::one(K::kernel::<LarsMomentumRule>()).then(K::kernel::<LarsRule>())
+    }
+
+    fn combine(&self, stage: usize, at: &mut Combining<'_>) {
+        if stage == 1 {
+            at.scalars[0] = self.lr * clip(sqrt(at.sums[0]), sqrt(at.sums[1]), self.max_unorm);
+        }
+    }
+
+    fn formed(&self, stage: usize) -> &'static [&'static str] {
+        match stage {
+            1 => &["step_size = γ·min(1, max_unorm·√param2 / √update2)   (max_unorm 0: γ)"],
+            _ => &[],
+        }
+    }
+
+    fn built(&mut self) -> Result<(), HyperError> {
+        if self.momentum > 0.0 {
+            return Ok(());
+        }
+        let problem = "LARS without momentum is not supported; PytorchLARS is".to_owned();
+        Err(HyperError::Combination { algorithm: Self::NAME, problem })
+    }
+
+    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+        Err("LARS does not take row-sparse gradients")
+    }
+}
+
+renamed! {
+    /// [`Lars`] by the name under which bitsandbytes always keeps its state in 32 bits.
+    ///
+    /// ```
+    /// # use fallline_optim::algorithms::{Lars, Lars32bit};
+    /// let algorithm = Lars32bit(Lars { lr: 0.1, ..Lars::default() });
+    /// ```
+    pub Lars32bit as "LARS32bit" is Lars, without { optim_bits }
+}

@@ -1,0 +1,127 @@
+//! LBFGS: quasi-Newton steps from the last few changes of position and gradient.
+
+use crate::hyper::{HyperError, Hyperparameters, Range};
+use crate::lbfgs::Kernels;
+use crate::{Algorithm, Info, Reference, hyperparameters};
+use fallline_core::{Kernel, Link, rule};
+
+hyperparameters! {
+    /// LBFGS: quasi-Newton steps from the last few changes of position and gradient.
+    ///
+    /// ```text
+    /// d  = −H g,  H the inverse Hessian that the pairs (s, y) of the history make of h I   (two loops)
+    /// θ  ← θ + t d,  t = γ  (the first time min(1, 1/‖g‖₁) γ), or by a line search
+    /// s = t d,  y = g(θ) − g;  kept if y·s > 10⁻¹⁰, and then h = y·s / y·y
+    /// ```
+    ///
+    /// up to `max_iter` times a step, with γ = `lr`. It evaluates the loss itself, several times a step: use
+    /// [`Driver::step_with`](crate::Driver::step_with). State: 4 bytes a parameter in `f32` for the direction and the last
+    /// gradient each, and 8 for each pair of the history.
+    pub Lbfgs as "LBFGS" {
+        /// The step length γ.
+        lr: f64 = 1.0, Range::AtLeast(0.0);
+        /// Iterations in a step.
+        max_iter: u64 = 20, Range::AtLeast(1.0);
+        /// Evaluations in a step; by default `max_iter · 5 / 4`.
+        max_eval: Option<u64> = None, Range::AtLeast(1.0);
+        /// No more is done where no element of the gradient is larger.
+        tolerance_grad: f64 = 1e-7, Range::AtLeast(0.0);
+        /// No more is done where no element of the step, or the change of the loss, is larger.
+        tolerance_change: f64 = 1e-9, Range::AtLeast(0.0);
+        /// How many pairs are kept.
+        history_size: u64 = 100, Range::AtLeast(1.0);
+        /// `"strong_wolfe"` or none.
+        line_search_fn: Option<String> = None, Range::Any;
+        /// Climb instead of descend.
+        maximize: bool = false, Range::Any;
+    }
+}
+
+rule! {
+    /// `to = alpha · from`.
+    pub ScaleRule(h: Lbfgs, t) {}
+    per_tensor(alpha)
+    element(from: Scratch) -> (to: Scratch) { to = alpha * from; }
+}
+rule! {
+    /// `to = to + alpha · from`.
+    pub AddRule(h: Lbfgs, t) {}
+    per_tensor(alpha)
+    element(from: Scratch) -> (to: Scratch) { to = to + alpha * from; }
+}
+rule! {
+    /// The gradient, out of the trainer's memory.
+    pub TakeGradRule(h: Lbfgs, t) {}
+    element(g: Grad) -> (to: Scratch) { to = g; }
+}
+rule! {
+    /// The parameter, out of the trainer's memory.
+    pub TakeParamRule(h: Lbfgs, t) {}
+    element(from: Param) -> (to: Scratch) { to = from; }
+}
+rule! {
+    /// The parameter, into the trainer's memory.
+    pub PutParamRule(h: Lbfgs, t) {}
+    element(from: Scratch) -> (p: Param) { p = from; }
+}
+rule! {
+    /// The scalar product.
+    pub DotRule(h: Lbfgs, t) {}
+    element(a: Scratch, b: Scratch) -> () sum(dot) { dot = a * b; }
+}
+rule! {
+    /// The sum of absolute values, and how many of them, times `scale`, are above `limit` or NaN.
+    pub SizeRule(h: Lbfgs, t) {}
+    per_tensor(scale, limit)
+    element(a: Scratch) -> () sum(total, above) {
+        total = a.abs();
+        above = L::select((scale * a.abs()).le(limit), L::lit(0.0), L::lit(1.0));
+    }
+}
+
+impl Algorithm for Lbfgs {
+    const INFO: Info = Info {
+        summary: "Quasi-Newton steps from the last few changes of position and gradient; it evaluates the loss itself.",
+        family: "quasi-newton",
+        source: "torch.optim",
+        differences: "Scalars are kept in f64, where torch has the parameters' type.",
+        references: &[
+            Reference {
+                text: "Liu & Nocedal 1989, On the limited memory BFGS method for large scale optimization",
+                at: "doi:10.1007/BF01589116",
+            },
+            Reference { text: "Nocedal & Wright 2006, Numerical Optimization, ch. 3 and 7", at: "Springer" },
+            Reference { text: "torch.optim.LBFGS", at: "torch 2.15.0" },
+        ],
+    };
+
+    fn kernel<K: Link>(&self) -> &'static Kernel {
+        K::kernel::<AddRule>()
+    }
+
+    fn search<K: Link>(&self) -> Option<Kernels> {
+        Some(Kernels {
+            scale: K::kernel::<ScaleRule>(),
+            add: K::kernel::<AddRule>(),
+            take_grad: K::kernel::<TakeGradRule>(),
+            take_param: K::kernel::<TakeParamRule>(),
+            put_param: K::kernel::<PutParamRule>(),
+            dot: K::kernel::<DotRule>(),
+            size: K::kernel::<SizeRule>(),
+        })
+    }
+
+    fn maximize(&self) -> bool {
+        self.maximize
+    }
+
+    fn validate(&self) -> Result<(), HyperError> {
+        match self.line_search_fn.as_deref() {
+            None | Some("strong_wolfe") => Ok(()),
+            Some(other) => Err(HyperError::Combination {
+                algorithm: Self::NAME,
+                problem: format!("line_search_fn must be None or strong_wolfe, got {other:?}"),
+            }),
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! RMSprop: gradients divided by their recent size.
+
+use crate::hyper::Range;
+use crate::{Algorithm, Info, Reference, hyperparameters};
+use fallline_core::math::flag;
+use fallline_core::{Kernel, Lane, Link, rule};
+
+hyperparameters! {
+    /// RMSprop: gradients divided by their recent size.
+    ///
+    /// ```text
+    /// g  = g + λ θₜ₋₁                           (L2 decay)
+    /// vₜ = α vₜ₋₁ + (1 − α) g²
+    /// aₜ = α aₜ₋₁ + (1 − α) g                   (centered; else a = 0)
+    /// bₜ = μ bₜ₋₁ + g / (√(vₜ − aₜ²) + ε)       (momentum; else μ = 0)
+    /// θₜ = θₜ₋₁ − γ bₜ
+    /// ```
+    ///
+    /// with γ = `lr`, α = `alpha`, ε = `eps`, λ = `weight_decay`, μ = `momentum`; a is the state `mean`, b the
+    /// state `momentum`. State: 4 bytes a parameter in `f32` (`v`), 4 more when centered, 4 more with momentum.
+    ///
+    /// ```
+    /// # use fallline_optim::algorithms::RmsProp;
+    /// let algorithm = RmsProp { alpha: 0.9, momentum: 0.9, centered: true, ..RmsProp::default() };
+    /// ```
+    pub RmsProp as "RMSprop" {
+        /// Learning rate γ.
+        lr: f64 = 1e-2, Range::AtLeast(0.0);
+        /// Decay rate α of the running averages.
+        alpha: f64 = 0.99, Range::AtLeast(0.0);
+        /// Added to the denominator.
+        eps: f64 = 1e-8, Range::AtLeast(0.0);
+        /// Weight decay λ: added to the gradient as λθ.
+        weight_decay: f64 = 0.0, Range::AtLeast(0.0);
+        /// Momentum μ: how much of the last direction is kept; 0 keeps no state.
+        momentum: f64 = 0.0, Range::AtLeast(0.0);
+        /// Divide by the standard deviation of the gradient instead of its size.
+        centered: bool = false, Range::Any;
+        /// Climb instead of descend.
+        maximize: bool = false, Range::Any;
+    }
+    accepted { capturable: bool, foreach: Option<bool>, differentiable: bool }
+}
+
+rule! {
+    /// One step of [`RmsProp`].
+    pub RmsPropRule(h: RmsProp, t) {
+        let lr = h.lr;
+        let alpha = h.alpha;
+        let one_minus_alpha = 1.0 - h.alpha;
+        let eps = h.eps;
+        let mu = h.momentum;
+        let weight_decay = h.weight_decay;
+        let decays = flag(h.weight_decay > 0.0);
+    }
+    element(grad: Grad) -> (p: Param, v: State) {
+        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        v = alpha * v + one_minus_alpha * g * g;
+        p = p - lr * g / (v.sqrt() + eps);
+    }
+    or
+    /// One step of [`RmsProp`] with momentum.
+    pub RmsPropMomentumRule
+    element(grad: Grad) -> (p: Param, v: State, momentum: State) {
+        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        v = alpha * v + one_minus_alpha * g * g;
+        momentum = mu * momentum + g / (v.sqrt() + eps);
+        p = p - lr * momentum;
+    }
+    or
+    /// One step of [`RmsProp`], centered. The mean moves by a share of its distance, as in torch: where all
+    /// gradients are the same, the variance is then as small as it can be.
+    pub RmsPropCenteredRule
+    element(grad: Grad) -> (p: Param, v: State, mean: State) {
+        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        v = alpha * v + one_minus_alpha * g * g;
+        mean = mean + one_minus_alpha * (g - mean);
+        p = p - lr * g / ((v - mean * mean).sqrt() + eps);
+    }
+    or
+    /// One step of [`RmsProp`], centered, with momentum.
+    pub RmsPropCenteredMomentumRule
+    element(grad: Grad) -> (p: Param, v: State, mean: State, momentum: State) {
+        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        v = alpha * v + one_minus_alpha * g * g;
+        mean = mean + one_minus_alpha * (g - mean);
+        momentum = mu * momentum + g / ((v - mean * mean).sqrt() + eps);
+        p = p - lr * momentum;
+    }
+}
+
+impl Algorithm for RmsProp {
+    const INFO: Info = Info {
+        summary: "Gradients divided by their recent size.",
+        family: "adaptive",
+        source: "torch.optim",
+        differences: "None. As in torch, eps is added after the root, and the learning rate multiplies the \
+            momentum; TensorFlow has both the other way round.",
+        references: &[
+            Reference {
+                text: "Tieleman & Hinton 2012, Lecture 6.5: rmsprop",
+                at: "Coursera, Neural Networks for Machine Learning",
+            },
+            Reference {
+                text: "Graves 2013, Generating Sequences With Recurrent Neural Networks (centered, momentum)",
+                at: "arXiv:1308.0850",
+            },
+            Reference { text: "torch.optim.RMSprop", at: "torch 2.15.0" },
+        ],
+    };
+
+    fn kernel<K: Link>(&self) -> &'static Kernel {
+        match (self.centered, self.momentum > 0.0) {
+            (false, false) => K::kernel::<RmsPropRule>(),
+            (false, true) => K::kernel::<RmsPropMomentumRule>(),
+            (true, false) => K::kernel::<RmsPropCenteredRule>(),
+            (true, true) => K::kernel::<RmsPropCenteredMomentumRule>(),
+        }
+    }
+
+    fn maximize(&self) -> bool {
+        self.maximize
+    }
+
+    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+        Err("RMSprop does not take row-sparse gradients")
+    }
+}

@@ -1,0 +1,178 @@
+//! TorchAdafactor: Adafactor as torch has it.
+
+use super::adafactor::{VECTOR, factor_shape, outer, update_means};
+use crate::hyper::{HyperError, Hyperparameters, Range};
+use crate::stages::{Combining, MatrixStep, Stages};
+use crate::{Algorithm, Info, Reference, hyperparameters};
+use fallline_core::math::{powf, sqrt};
+use fallline_core::{Compute, Kernel, Link, Result, Shape, rule};
+
+hyperparameters! {
+    /// TorchAdafactor: Adafactor as torch has it.
+    ///
+    /// ```text
+    /// β̂ = t^τ;  ρ = min(γ, 1/√t);  α = ρ max(ε₂, rms(θₜ₋₁))
+    /// θ  ← (1 − γλ) θₜ₋₁
+    /// Rₜ = Rₜ₋₁ + β̂ (rowmean(g²) − Rₜ₋₁)
+    /// Cₜ = Cₜ₋₁ + β̂ (columnmean(g²) − Cₜ₋₁)
+    /// u  = g / √max(Rₜ Cₜ / max(mean(Rₜ), ε₁), ε₁²)      (vectors: g / √max(vₜ, ε₁²))
+    /// θₜ = θ − α u / max(1, rms(u) / d)
+    /// ```
+    ///
+    /// with γ = `lr`, τ = `beta2_decay`, (ε₁, ε₂) = `eps`, d = `d`, λ = `weight_decay`; without ε₁ it is the machine
+    /// epsilon of the compute type. R and C are taken over the last two dimensions. State in `f32`: 4 bytes a row and
+    /// a column (`row`, `column`), or a parameter of a vector (`v`).
+    pub TorchAdafactor as "TorchAdafactor" {
+        /// The largest relative step γ.
+        lr: f64 = 1e-2, Range::AtLeast(0.0);
+        /// The exponent τ of the second moment's decay.
+        beta2_decay: f64 = -0.8, Range::Any;
+        /// ε₁ keeps the second moment from 0, ε₂ is the least scale of a parameter.
+        eps: (Option<f64>, f64) = (None, 1e-3), Range::AtLeast(0.0);
+        /// The root mean square d that an update is clipped to.
+        d: f64 = 1.0, Range::AtLeast(1.0);
+        /// Decoupled weight decay λ, in units of `lr`.
+        weight_decay: f64 = 0.0, Range::AtLeast(0.0);
+        /// Climb instead of descend.
+        maximize: bool = false, Range::Any;
+    }
+    accepted { foreach: Option<bool> }
+}
+
+rule! {
+    /// What [`TorchAdafactor`] takes means of.
+    pub TorchAdafactorSquareRule(h: TorchAdafactor, t) {}
+    element(g: Grad) -> (x: Scratch) {
+        x = g * g;
+    }
+}
+
+rule! {
+    /// The size of [`TorchAdafactor`]'s update, with the estimated second moment in the scratch.
+    pub TorchAdafactorSizeRule(h: TorchAdafactor, t) {}
+    per_tensor(least)
+    element(g: Grad, p: Param, x: Scratch) -> () sum(p2, u2) {
+        let u = g / x.max(least).sqrt();
+        p2 = p * p;
+        u2 = u * u;
+    }
+    or
+    /// As [`TorchAdafactorSizeRule`], for a vector.
+    pub TorchAdafactorVectorSizeRule
+    per_tensor(least)
+    element(g: Grad, p: Param, v: State) -> () sum(p2, u2) {
+        let u = g / v.max(least).sqrt();
+        p2 = p * p;
+        u2 = u * u;
+    }
+}
+
+rule! {
+    /// The second moment of [`TorchAdafactor`] for a vector.
+    pub TorchAdafactorVectorMomentRule(h: TorchAdafactor, t) {
+        let beta = powf(t as f64, h.beta2_decay);
+    }
+    element(g: Grad) -> (v: State) {
+        v = v + beta * (g * g - v);
+    }
+}
+
+rule! {
+    /// The update of [`TorchAdafactor`] for a matrix.
+    pub TorchAdafactorRule(h: TorchAdafactor, t) {
+        let keep = 1.0 - h.lr * h.weight_decay;
+    }
+    per_tensor(least, alpha)
+    element(g: Grad, x: Scratch) -> (p: Param) {
+        p = keep * p - alpha * (g / x.max(least).sqrt());
+    }
+    or
+    /// The update of [`TorchAdafactor`] for a vector.
+    pub TorchAdafactorVectorRule
+    per_tensor(least, alpha)
+    element(g: Grad, v: State) -> (p: Param) {
+        p = keep * p - alpha * (g / v.max(least).sqrt());
+    }
+}
+
+impl Algorithm for TorchAdafactor {
+    const INFO: Info = Info {
+        summary: "Adafactor as torch has it: no momentum, a rate that caps the relative step.",
+        family: "adaptive",
+        source: "torch.optim",
+        differences: "torch's Adafactor under visdet's name, since transformers' has the plain one. Unlike the paper \
+            it caps the relative step by lr, and ε₁ bounds the second moment instead of being added to g².",
+        references: &[
+            Reference {
+                text: "Shazeer & Stern 2018, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",
+                at: "arXiv:1804.04235",
+            },
+            Reference { text: "torch.optim.Adafactor", at: "torch 2.15.0" },
+        ],
+    };
+
+    fn kernel<K: Link>(&self) -> &'static Kernel {
+        K::kernel::<TorchAdafactorRule>()
+    }
+
+    fn stages<K: Link>(&self, class: u8) -> Stages {
+        if class == VECTOR {
+            let moment = Stages::one(K::kernel::<TorchAdafactorVectorMomentRule>());
+            let size = moment.then(K::kernel::<TorchAdafactorVectorSizeRule>());
+            return size.then(K::kernel::<TorchAdafactorVectorRule>());
+        }
+        let square = Stages::one(K::kernel::<TorchAdafactorSquareRule>()).then_matrix();
+        let size = square.then(K::kernel::<TorchAdafactorSizeRule>());
+        size.then(self.kernel::<K>()).with_states(&["row", "column"])
+    }
+
+    fn class(&self, shape: &Shape) -> Result<u8, String> {
+        Ok(if shape.rank() < 2 { VECTOR } else { 0 })
+    }
+
+    fn state_shape(&self, state: &str, shape: &Shape) -> Shape {
+        factor_shape(state, shape)
+    }
+
+    fn combine(&self, _stage: usize, at: &mut Combining<'_>) {
+        let eps1 = self.eps1(at.compute);
+        at.scalars[0] = eps1 * eps1;
+        // The update's scale too, once its size is known.
+        let (&[p2, u2], [_, alpha]) = (at.sums, &mut *at.scalars) else { return };
+        let rms = |sum: f64| sqrt(sum / at.shape.elements() as f64);
+        let rate = self.lr.min(1.0 / sqrt(at.t as f64));
+        *alpha = rate * rms(p2).max(self.eps.1) / (rms(u2) / self.d).max(1.0);
+    }
+
+    fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> Result<()> {
+        let eps1 = self.eps1(step.compute);
+        let means = update_means(step, 1.0 - powf(step.t as f64, self.beta2_decay))?;
+        let scales: Vec<f64> = means.iter().map(|mean| 1.0 / mean.max(eps1)).collect();
+        let states = core::mem::take(&mut step.states);
+        let [.., (_, row), (_, column)] = &mut *states else { unreachable!("the stages name both states") };
+        outer(step, row, column, &scales)?;
+        step.states = states;
+        Ok(())
+    }
+
+    fn maximize(&self) -> bool {
+        self.maximize
+    }
+
+    fn validate(&self) -> Result<(), HyperError> {
+        if self.beta2_decay > 0.0 {
+            let problem = format!("beta2_decay must be ≤ 0, got {}", self.beta2_decay);
+            return Err(HyperError::Combination { algorithm: Self::NAME, problem });
+        }
+        Ok(())
+    }
+}
+
+impl TorchAdafactor {
+    fn eps1(&self, compute: Compute) -> f64 {
+        self.eps.0.unwrap_or(match compute {
+            Compute::F32 => f64::from(f32::EPSILON),
+            Compute::F64 => f64::EPSILON,
+        })
+    }
+}

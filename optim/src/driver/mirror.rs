@@ -1,0 +1,96 @@
+//! Buffers of the host for a device that cannot reach them: copied there for the step, parameters back after it.
+
+use crate::slots::Slot;
+use crate::{Binding, GradRef, ParamRef, Result};
+use fallline_core::backend::View;
+use fallline_core::host::{Slice, SliceMut};
+use fallline_core::{Backend, Format, Storage};
+
+/// A parameter's buffers on the device, kept between steps.
+#[derive(Debug, Default)]
+pub(crate) struct Mirror {
+    pub(crate) param: Option<Storage>,
+    pub(crate) grad: Option<Storage>,
+}
+
+/// Copies what is on the host to the device. The bindings are checked and have their slots.
+pub(super) fn copy_in(backend: &dyn Backend, bindings: &mut [Binding<'_>], slots: &mut [Slot]) -> Result<()> {
+    let mut missing: Vec<(usize, bool, Format, usize)> = Vec::new();
+    for (i, (binding, slot)) in bindings.iter_mut().zip(&mut *slots).enumerate() {
+        if binding.grad.is_none() {
+            continue;
+        }
+        let mirror = slot.mirror.get_or_insert_default();
+        let (param, grad) = (host_param(&mut binding.param), host_grad(&binding.grad));
+        let wanted = [param.map(|slice| (slice.format(), slice.len())), grad.map(|s| (s.format(), s.len()))];
+        for (is_grad, (wanted, found)) in
+            wanted.into_iter().zip([&mut mirror.param, &mut mirror.grad]).enumerate()
+        {
+            if found.as_ref().map(|storage| (storage.format(), storage.len())) != wanted {
+                *found = None;
+                missing.extend(wanted.map(|(format, len)| (i, is_grad == 1, format, len)));
+            }
+        }
+    }
+    if !missing.is_empty() {
+        let requests: Vec<_> = missing.iter().map(|&(_, _, format, len)| (format, len)).collect();
+        for ((i, is_grad, ..), storage) in missing.into_iter().zip(backend.allocate(&requests)?) {
+            let mirror = slots[i].mirror.get_or_insert_default();
+            *(if is_grad { &mut mirror.grad } else { &mut mirror.param }) = Some(storage);
+        }
+    }
+    for (binding, slot) in bindings.iter_mut().zip(slots).filter(|(binding, _)| !binding.grad.is_none()) {
+        let Some(mirror) = &mut slot.mirror else { continue };
+        if let (Some(storage), Some(slice)) = (&mut mirror.param, host_param(&mut binding.param)) {
+            backend.write(storage, slice.as_ref())?;
+        }
+        if let (Some(storage), Some(slice)) = (&mut mirror.grad, host_grad(&binding.grad)) {
+            backend.write(storage, slice)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies the stepped parameters back to the host.
+pub(super) fn copy_out(backend: &dyn Backend, bindings: &mut [Binding<'_>], slots: &[Slot]) -> Result<()> {
+    for (binding, slot) in bindings.iter_mut().zip(slots).filter(|(_, slot)| slot.run.is_some()) {
+        let storage = slot.mirror.as_ref().and_then(|mirror| mirror.param.as_ref());
+        if let (Some(storage), Some(slice)) = (storage, host_param(&mut binding.param)) {
+            backend.read(storage, slice)?;
+        }
+    }
+    Ok(())
+}
+
+/// The views of a parameter and its gradient where the device reaches them.
+pub(super) fn views<'v>(
+    binding: &'v mut Binding<'_>,
+    mirror: &'v mut Option<Box<Mirror>>,
+) -> (Option<View<'v>>, Option<View<'v>>) {
+    let (param, grad) = binding.views();
+    match mirror {
+        None => (param, grad),
+        Some(mirror) => {
+            let Mirror { param: own_param, grad: own_grad } = &mut **mirror;
+            (own_param.as_mut().map(View::write).or(param), own_grad.as_ref().map(View::read).or(grad))
+        }
+    }
+}
+
+fn host_param<'s>(param: &'s mut ParamRef<'_>) -> Option<SliceMut<'s>> {
+    match param {
+        ParamRef::Host(slice, _) => Some(slice.reborrow()),
+        ParamRef::Tensor(_) => None,
+        #[cfg(feature = "ndarray")]
+        ParamRef::Strided(view) => Some(view.buffer()),
+    }
+}
+
+fn host_grad<'s>(grad: &'s GradRef<'_>) -> Option<Slice<'s>> {
+    match grad {
+        GradRef::Host(slice, _) => Some(*slice),
+        GradRef::None | GradRef::Tensor(_) => None,
+        #[cfg(feature = "ndarray")]
+        GradRef::Strided(view) => Some(view.buffer()),
+    }
+}

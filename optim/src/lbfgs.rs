@@ -1,0 +1,264 @@
+//! Steps that evaluate the loss themselves: [`Objective`], and the iteration of LBFGS.
+
+mod persist;
+mod search;
+mod vectors;
+
+use crate::algorithms::Lbfgs;
+use crate::{Binding, Error, Result};
+use fallline_core::{Backend, Compute, Format, Kernel, Shape, Storage};
+use search::{Point, strong_wolfe};
+use std::sync::Arc;
+use vectors::{Space, Vector};
+
+/// A model and its data, as far as an optimizer that evaluates the loss itself needs to know them.
+///
+/// ```
+/// use fallline_optim::{Binding, Objective, Result, param};
+/// /// `(x − 3)²`.
+/// struct Parabola { x: Vec<f64>, grad: Vec<f64> }
+/// impl Objective for Parabola {
+///     fn evaluate(&mut self) -> Result<f64> {
+///         let off = self.x[0] - 3.0;
+///         self.grad[0] = 2.0 * off;
+///         Ok(off * off)
+///     }
+///     fn bindings(&mut self) -> Vec<Binding<'_>> {
+///         vec![param("x", &mut self.x, &self.grad)]
+///     }
+/// }
+/// ```
+pub trait Objective {
+    /// The loss where the parameters are now; computes the gradients too.
+    ///
+    /// # Errors
+    /// [`Error::Objective`] for whatever the trainer cannot do.
+    fn evaluate(&mut self) -> Result<f64>;
+
+    /// The parameters and the gradients that [`evaluate`](Objective::evaluate) has computed: the same parameters each
+    /// time.
+    fn bindings(&mut self) -> Vec<Binding<'_>>;
+}
+
+/// The compiled rules of the iteration.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "each is the rule of its name in `algorithms::lbfgs`")]
+pub struct Kernels {
+    pub scale: &'static Kernel,
+    pub add: &'static Kernel,
+    pub take_grad: &'static Kernel,
+    pub take_param: &'static Kernel,
+    pub put_param: &'static Kernel,
+    pub dot: &'static Kernel,
+    pub size: &'static Kernel,
+}
+
+/// A change of position, the change of gradient that came with it, and 1 over their product.
+pub(crate) struct Pair {
+    pub(crate) s: Vector,
+    pub(crate) y: Vector,
+    pub(crate) rho: f64,
+}
+
+/// What is remembered between steps.
+pub(crate) struct History {
+    /// Names and extents of the parameters, sorted.
+    pub(crate) params: Vec<(String, Shape)>,
+    pub(crate) compute: Compute,
+    /// Iterations and evaluations so far.
+    pub(crate) iterations: u64,
+    pub(crate) evaluations: u64,
+    pub(crate) direction: Vector,
+    pub(crate) t: f64,
+    pub(crate) gradient: Vector,
+    pub(crate) pairs: Vec<Pair>,
+    /// The scale of the first approximation.
+    pub(crate) scale: f64,
+}
+
+/// The bindings in the order of their names.
+fn sorted<'o>(objective: &'o mut dyn Objective) -> Vec<Binding<'o>> {
+    let mut bindings = objective.bindings();
+    bindings.sort_by(|a, b| a.name.cmp(b.name));
+    bindings
+}
+
+/// Checks that these are the parameters of the history, or makes a history of theirs.
+fn history(
+    known: &Option<History>,
+    bindings: &[Binding<'_>],
+    compute: Option<Compute>,
+    backend: &Arc<dyn Backend>,
+    kernels: Kernels,
+) -> Result<Option<History>> {
+    let mut params: Vec<(String, Shape)> = Vec::new();
+    for binding in bindings {
+        if params.last().is_some_and(|(name, _)| name == binding.name) {
+            return Err(Error::Duplicate { param: binding.name.to_owned() });
+        }
+        params.push((binding.name.to_owned(), binding.param.extents().into()));
+    }
+    let doubles = bindings.iter().filter(|binding| binding.param.format() == Format::F64).count();
+    let own = if doubles > 0 { Compute::F64 } else { Compute::F32 };
+    if compute.is_none() && doubles > 0 && doubles < bindings.len() {
+        return Err(Error::MixedCompute { algorithm: "LBFGS" });
+    }
+    let compute = compute.unwrap_or(own);
+    if let Some(known) = known {
+        if known.params != params {
+            let differs = |(one, other): &(&(String, Shape), &(String, Shape))| one != other;
+            let pair = known.params.iter().zip(&params).find(differs);
+            let name = pair.map_or("", |(_, (name, _))| name);
+            return Err(Error::Mismatch(format!(
+                "LBFGS was given other parameters than before, from {name:?} on"
+            )));
+        }
+        return Ok(None);
+    }
+    let lengths: Vec<usize> = params.iter().map(|(_, shape)| shape.elements()).collect();
+    let space = Space { backend, kernels, compute, lengths };
+    let (direction, gradient) = (space.zeros()?, space.zeros()?);
+    let pairs = Vec::new();
+    Ok(Some(History {
+        params,
+        compute,
+        iterations: 0,
+        evaluations: 0,
+        direction,
+        t: 0.0,
+        gradient,
+        pairs,
+        scale: 1.0,
+    }))
+}
+
+/// One step: up to `max_iter` iterations. Returns the loss before it.
+pub(crate) fn step(
+    hyper: &Lbfgs,
+    kernels: Kernels,
+    backend: &Arc<dyn Backend>,
+    compute: Option<Compute>,
+    memory: &mut Option<History>,
+    objective: &mut dyn Objective,
+) -> Result<f64> {
+    let sign = if hyper.maximize { -1.0 } else { 1.0 };
+    let first = objective.evaluate()?;
+    let mut bindings = sorted(objective);
+    if bindings.is_empty() {
+        return Ok(first);
+    }
+    if let Some(new) = history(memory, &bindings, compute, backend, kernels)? {
+        *memory = Some(new);
+    }
+    let Some(memory) = memory else { unreachable!("made above where there was none") };
+    let lengths = memory.params.iter().map(|(_, shape)| shape.elements()).collect();
+    let space = Space { backend, kernels, compute: memory.compute, lengths };
+    let mut gradient = space.gradients(&bindings, sign)?;
+    memory.evaluations += 1;
+    if space.is_within(&gradient, 1.0, hyper.tolerance_grad)? {
+        return Ok(first);
+    }
+    let mut position = space.position(&mut bindings)?;
+    drop(bindings);
+
+    let most = hyper.max_eval.unwrap_or(hyper.max_iter * 5 / 4);
+    let (mut loss, mut spent) = (sign * first, 1);
+    for iteration in 1..=hyper.max_iter {
+        memory.iterations += 1;
+        memory.turn(&space, &gradient, hyper.history_size)?;
+        let before = loss;
+        let start = match memory.iterations {
+            1 => (1.0 / space.total(&gradient)?).min(1.0) * hyper.lr,
+            _ => hyper.lr,
+        };
+        memory.t = start;
+        let slope = space.dot(&gradient, &memory.direction)?;
+        if slope > -hyper.tolerance_change {
+            break;
+        }
+        let direction = &memory.direction;
+        let mut evaluate = |t: f64| -> Result<(f64, Vector, Vector)> {
+            let mut there = space.copy(&position)?;
+            space.add(&mut there, direction, t)?;
+            space.move_to(&mut sorted(objective), &there)?;
+            let loss = sign * objective.evaluate()?;
+            Ok((loss, space.gradients(&sorted(objective), sign)?, there))
+        };
+        let mut calls = 0;
+        if hyper.line_search_fn.is_some() {
+            let origin = Point { t: 0.0, loss, slope, gradient: Arc::new(core::mem::take(&mut gradient)) };
+            let narrow = |width: f64| space.is_within(direction, width, hyper.tolerance_change);
+            let point = |t: f64| {
+                let (loss, gradient, _) = evaluate(t)?;
+                let slope = space.dot(&gradient, direction)?;
+                Ok(Point { t, loss, slope, gradient: Arc::new(gradient) })
+            };
+            let (found, evaluations) =
+                strong_wolfe(&origin, start, most.saturating_sub(spent), narrow, point)?;
+            (calls, memory.t, loss) = (evaluations, found.t, found.loss);
+            drop(origin);
+            gradient = match Arc::try_unwrap(found.gradient) {
+                Ok(gradient) => gradient,
+                Err(shared) => space.copy(&shared)?,
+            };
+            space.add(&mut position, &memory.direction, memory.t)?;
+            space.move_to(&mut sorted(objective), &position)?;
+        } else if iteration < hyper.max_iter {
+            (loss, gradient, position) = evaluate(start)?;
+            calls = 1;
+        } else {
+            // In the last iteration nobody needs the loss there.
+            space.add(&mut position, direction, start)?;
+            space.move_to(&mut sorted(objective), &position)?;
+        }
+        spent += calls;
+        memory.evaluations += calls;
+        if iteration == hyper.max_iter || spent >= most {
+            break;
+        }
+        if space.is_within(&gradient, 1.0, hyper.tolerance_grad)?
+            || space.is_within(&memory.direction, memory.t.abs(), hyper.tolerance_change)?
+            || (loss - before).abs() < hyper.tolerance_change
+        {
+            break;
+        }
+    }
+    Ok(first)
+}
+
+impl History {
+    /// Takes the last move into the history, and the next direction from it.
+    fn turn(&mut self, space: &Space<'_>, gradient: &[Storage], size: u64) -> Result<()> {
+        if self.iterations == 1 {
+            self.direction = space.scaled(gradient, -1.0)?;
+            self.gradient = space.copy(gradient)?;
+            return Ok(());
+        }
+        let mut y = space.copy(gradient)?;
+        space.add(&mut y, &self.gradient, -1.0)?;
+        let s = space.scaled(&self.direction, self.t)?;
+        let product = space.dot(&y, &s)?;
+        if product > 1e-10 {
+            self.scale = product / space.dot(&y, &y)?;
+            while self.pairs.len() as u64 >= size {
+                self.pairs.remove(0);
+            }
+            self.pairs.push(Pair { s, y, rho: 1.0 / product });
+        }
+        let mut q = space.scaled(gradient, -1.0)?;
+        let mut alphas = Vec::with_capacity(self.pairs.len());
+        for pair in self.pairs.iter().rev() {
+            let alpha = space.dot(&pair.s, &q)? * pair.rho;
+            space.add(&mut q, &pair.y, -alpha)?;
+            alphas.push(alpha);
+        }
+        let mut direction = space.scaled(&q, self.scale)?;
+        for (pair, alpha) in self.pairs.iter().zip(alphas.into_iter().rev()) {
+            let beta = space.dot(&pair.y, &direction)? * pair.rho;
+            space.add(&mut direction, &pair.s, alpha - beta)?;
+        }
+        self.direction = direction;
+        self.gradient = space.copy(gradient)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,169 @@
+//! One algorithm under several names, as some sources have it: the same rules, other defaults.
+
+use crate::hyper::{Hyper, Value};
+
+/// Declares an algorithm that is another one under a name of its own: the same rules, states, ranges and
+/// meanings, with the defaults in `with` instead of its own, and `without` arguments that the source
+/// does not take under this name (only `accepted` ones can be left out).
+///
+/// ```
+/// use fallline_optim::hyper::{Hyperparameters, Value};
+/// use fallline_optim::algorithms::Adagrad;
+/// fallline_optim::renamed! {
+///     /// Adagrad, slower.
+///     pub Slow as "SlowAdagrad" is Adagrad, with { lr = 1e-3 }, without { fused }
+/// }
+/// let mut slow = Slow::default();
+/// assert_eq!(slow.0, Adagrad { lr: 1e-3, ..Adagrad::default() });
+/// assert_eq!(Slow::TABLE.len(), Adagrad::TABLE.len() - 1);
+/// assert_eq!((Slow::TABLE[0].default)(), Value::Float(1e-3));
+/// let error = slow.set("lr", &Value::Int(-1)).unwrap_err();
+/// assert_eq!(error.to_string(), "SlowAdagrad: lr must be ≥ 0, got -1");
+/// assert!(slow.set("fused", &Value::Bool(true)).is_err());
+/// ```
+#[macro_export]
+macro_rules! renamed {
+    ($(#[$meta:meta])* $vis:vis $name:ident as $text:literal is $of:ty
+     $(, with { $($field:ident = $default:expr),+ $(,)? })?
+     $(, without { $($gone:ident),+ $(,)? })? $(,)?) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq)]
+        $vis struct $name(
+            /// Its hyperparameters.
+            pub $of,
+        );
+
+        impl Default for $name {
+            #[allow(unused_mut, clippy::field_reassign_with_default)]
+            fn default() -> Self {
+                let mut hyper = <$of>::default();
+                $($(hyper.$field = $default;)+)?
+                $name(hyper)
+            }
+        }
+
+        impl $crate::hyper::Hyperparameters for $name {
+            const NAME: &'static str = $text;
+            const TABLE: &'static [$crate::hyper::Hyper] = {
+                const ALL: &[$crate::hyper::Hyper] = <$of as $crate::hyper::Hyperparameters>::TABLE;
+                const GONE: &[&str] = &[$($(stringify!($gone)),+)?];
+                const TABLE: [$crate::hyper::Hyper; ALL.len() - GONE.len()] = $crate::renamed::table(
+                    ALL,
+                    GONE,
+                    &[$($((stringify!($field), || {
+                        $crate::hyper::HyperType::to_value(&<$name>::default().0.$field)
+                    })),+)?],
+                );
+                &TABLE
+            };
+            fn set(
+                &mut self,
+                name: &str,
+                value: &$crate::hyper::Value,
+            ) -> Result<(), $crate::hyper::HyperError> {
+                if Self::TABLE.iter().all(|hyper| hyper.name != name) {
+                    return Err($crate::hyper::HyperError::Unknown {
+                        algorithm: Self::NAME,
+                        name: name.to_owned(),
+                        known: Self::TABLE.iter().map(|hyper| hyper.name).collect(),
+                    });
+                }
+                self.0.set(name, value).map_err(|error| error.named(Self::NAME))
+            }
+            fn get(&self, name: &str) -> Option<$crate::hyper::Value> {
+                self.0.get(name)
+            }
+        }
+
+        impl $crate::Algorithm for $name {
+            const INFO: $crate::Info = <$of as $crate::Algorithm>::INFO;
+            fn kernel<K: $crate::Link>(&self) -> &'static $crate::Kernel {
+                self.0.kernel::<K>()
+            }
+            const MEMORY: &'static [(&'static str, f64)] = <$of as $crate::Algorithm>::MEMORY;
+            fn stages<K: $crate::Link>(&self, class: u8) -> $crate::stages::Stages {
+                self.0.stages::<K>(class)
+            }
+            fn class(&self, shape: &$crate::Shape) -> Result<u8, String> {
+                self.0.class(shape)
+            }
+            fn combine(&self, stage: usize, at: &mut $crate::stages::Combining<'_>) {
+                self.0.combine(stage, at);
+            }
+            fn formed(&self, stage: usize) -> &'static [&'static str] {
+                self.0.formed(stage)
+            }
+            fn hessian_kernel<K: $crate::Link>(&self) -> Option<&'static $crate::Kernel> {
+                self.0.hessian_kernel::<K>()
+            }
+            fn hyper(&self) -> &dyn core::any::Any {
+                self.0.hyper()
+            }
+            fn validate(&self) -> Result<(), $crate::hyper::HyperError> {
+                let name = <Self as $crate::hyper::Hyperparameters>::NAME;
+                self.0.validate().map_err(|error| error.named(name))
+            }
+            fn built(&mut self) -> Result<(), $crate::hyper::HyperError> {
+                let name = <Self as $crate::hyper::Hyperparameters>::NAME;
+                self.0.built().map_err(|error| error.named(name))
+            }
+            fn maximize(&self) -> bool {
+                self.0.maximize()
+            }
+            fn initial(&self, state: &str) -> f64 {
+                self.0.initial(state)
+            }
+            fn sparse_is_dense(&self) -> Result<(), &'static str> {
+                self.0.sparse_is_dense()
+            }
+        }
+    };
+}
+
+/// A hyperparameter's name and its other default.
+type OtherDefault = (&'static str, fn() -> Value);
+
+/// The table without some rows, and with other defaults. Used by [`renamed!`](macro@crate::renamed).
+///
+/// # Panics
+/// While compiling, when a name of `gone` or `defaults` is not in the table.
+#[doc(hidden)]
+pub const fn table<const N: usize>(all: &[Hyper], gone: &[&str], defaults: &[OtherDefault]) -> [Hyper; N] {
+    let mut rows = [all[0]; N];
+    let (mut from, mut to, mut changed) = (0, 0, 0);
+    while from < all.len() {
+        let mut row = all[from];
+        from += 1;
+        let (mut kept, mut i) = (true, 0);
+        while i < gone.len() {
+            kept = kept && !same(gone[i], row.name);
+            i += 1;
+        }
+        if !kept {
+            assert!(!row.counts, "only accepted arguments can be left out");
+            continue;
+        }
+        i = 0;
+        while i < defaults.len() {
+            if same(defaults[i].0, row.name) {
+                row.default = defaults[i].1;
+                changed += 1;
+            }
+            i += 1;
+        }
+        rows[to] = row;
+        to += 1;
+    }
+    assert!(to == N && changed == defaults.len(), "a name is not in the table");
+    rows
+}
+
+/// Whether two names are the same.
+const fn same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut i = 0;
+    while i < a.len() && i < b.len() && a[i] == b[i] {
+        i += 1;
+    }
+    i == a.len() && i == b.len()
+}

@@ -1,0 +1,121 @@
+//! Optimizers that evaluate the loss themselves.
+
+mod common;
+
+use common::build;
+use fallline::Optimizer;
+use fallline::optim::{Binding, Error, Objective, Result, param};
+
+/// Rosenbrock's function, its variables in two parameters; it may fail at one evaluation.
+#[derive(Clone)]
+struct Valley {
+    params: [Vec<f64>; 2],
+    grads: [Vec<f64>; 2],
+    evaluations: usize,
+    fails_at: usize,
+}
+
+impl Valley {
+    fn new() -> Valley {
+        Valley { params: [vec![-1.2], vec![1.0]], grads: [vec![0.0], vec![0.0]], evaluations: 0, fails_at: 0 }
+    }
+
+    fn at(&self) -> [f64; 2] {
+        [self.params[0][0], self.params[1][0]]
+    }
+}
+
+impl Objective for Valley {
+    fn evaluate(&mut self) -> Result<f64> {
+        self.evaluations += 1;
+        if self.evaluations == self.fails_at {
+            return Err(Error::Objective("out of data".into()));
+        }
+        let [x, y] = self.at();
+        let (off, rest) = (y - x * x, 1.0 - x);
+        self.grads = [vec![-400.0 * x * off - 2.0 * rest], vec![200.0 * off]];
+        Ok(100.0 * off * off + rest * rest)
+    }
+
+    fn bindings(&mut self) -> Vec<Binding<'_>> {
+        let names = ["x", "y"].into_iter().zip(self.params.iter_mut().zip(&self.grads));
+        names.map(|(name, (value, grad))| param(name, value, grad)).collect()
+    }
+}
+
+const WOLFE: &str = "dict(type='LBFGS', line_search_fn='strong_wolfe', max_iter=4, history_size=3)";
+
+#[test]
+fn the_minimum_is_found() {
+    let (mut valley, mut optimizer) = (Valley::new(), build(WOLFE));
+    let first = optimizer.step_with(&mut valley).unwrap();
+    assert!((first - 24.2).abs() < 1e-12);
+    for _ in 0..11 {
+        optimizer.step_with(&mut valley).unwrap();
+    }
+    let [x, y] = valley.at();
+    // It ends when the loss, (1 − x)² along the valley, changes by less than 1e-9.
+    assert!((x - 1.0).abs() < 3e-5 && (y - 1.0).abs() < 6e-5, "{x} {y}");
+}
+
+#[test]
+fn others_take_their_step_at_the_gradient() {
+    let (mut valley, mut optimizer) = (Valley::new(), build("dict(type='SGD', lr=1e-3)"));
+    optimizer.step_with(&mut valley).unwrap();
+    assert_eq!(valley.evaluations, 1);
+    // The gradient at the start is (-215.6, -88).
+    let [x, y] = valley.at();
+    assert!((x - (-1.2 + 0.2156)).abs() < 1e-12 && (y - 1.088).abs() < 1e-12, "{x} {y}");
+}
+
+#[test]
+fn a_saved_search_goes_on_bit_for_bit() {
+    for text in [WOLFE, "dict(type='LBFGS', max_iter=3, lr=0.05)"] {
+        let (mut valley, mut optimizer) = (Valley::new(), build(text));
+        for _ in 0..3 {
+            optimizer.step_with(&mut valley).unwrap();
+        }
+        let bytes = optimizer.save().unwrap().to_bytes().unwrap();
+        let mut other = valley.clone();
+        let mut resumed = build(text);
+        resumed.load(&fallline::Checkpoint::from_bytes(&bytes).unwrap()).unwrap();
+        for _ in 0..3 {
+            optimizer.step_with(&mut valley).unwrap();
+            resumed.step_with(&mut other).unwrap();
+        }
+        assert_eq!(valley.at().map(f64::to_bits), other.at().map(f64::to_bits), "{text}");
+        assert_eq!(
+            resumed.save().unwrap().to_bytes().unwrap(),
+            optimizer.save().unwrap().to_bytes().unwrap()
+        );
+    }
+}
+
+#[test]
+fn what_it_cannot_do_is_an_error() {
+    let mut optimizer = build("LBFGS");
+    let (mut value, grad) = ([1.0f32], [1.0f32]);
+    let error = optimizer.step(&mut [param("x", &mut value, &grad)]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "LBFGS evaluates the loss itself: give it an Objective (Driver::step_with) instead of gradients"
+    );
+    let mut valley = Valley { fails_at: 3, ..Valley::new() };
+    let error = optimizer.step_with(&mut valley).unwrap_err();
+    assert_eq!(error.to_string(), "the objective: out of data");
+    optimizer.step_with(&mut valley).unwrap();
+
+    struct Other(Valley);
+    impl Objective for Other {
+        fn evaluate(&mut self) -> Result<f64> {
+            self.0.evaluate()
+        }
+        fn bindings(&mut self) -> Vec<Binding<'_>> {
+            self.0.bindings().into_iter().take(1).collect()
+        }
+    }
+    let before = optimizer.save().unwrap();
+    let error = optimizer.step_with(&mut Other(valley)).unwrap_err();
+    assert!(error.to_string().contains("other parameters than before"), "{error}");
+    assert_eq!(optimizer.save().unwrap(), before);
+}
