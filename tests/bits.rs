@@ -48,9 +48,7 @@ fn tensors() -> impl Strategy<Value = Vec<Tensor>> {
 }
 
 fn on(isa: Isa, threads: usize, text: &str, compute: Option<Compute>) -> fallline::Driver {
-    // What looks at all parameters together computes them in one type: see `MixedCompute`.
-    let compute = compute.or(common::is_in(common::ALL_TOGETHER, text).then_some(Compute::F32));
-    let optimizer = recipe(text).optimizer(cpu(isa, threads));
+    let optimizer = common::build_on(cpu(isa, threads), text);
     match compute {
         Some(compute) => optimizer.with_compute(compute),
         None => optimizer,
@@ -235,6 +233,7 @@ fn recorded_is_the_rule<T: Copy>(
                     };
                     algorithm.gather(&Groups::new(1, &get), index, &mut at).unwrap();
                 }
+                _ if own.is_empty() => {}
                 _ => {
                     let memory = &mut memory;
                     let mut at = Combining { t, compute, shape: &shape, sums: &sums, memory, scalars: own };

@@ -52,7 +52,7 @@ fn every_rule_gives_the_bits_of_the_cpu() {
         for (i, text) in CASES.iter().enumerate() {
             for formats in mixes {
                 let tensors = tensors(*formats, lengths, i as u64);
-                let on = |backend| outcome_of(recipe(text).optimizer(backend), &tensors);
+                let on = |backend| outcome_of(common::build_on(backend, text), &tensors);
                 assert_eq!(on(cuda()), on(best()), "{text}, {formats:?}, {options}");
             }
         }

@@ -1,5 +1,7 @@
 //! The suites that run on the CPU, unchanged, on a CUDA device: emulated, or real with `FALLLINE_TEST_GPU=1`.
 
+#![allow(clippy::duplicate_mod, reason = "each suite brings the helpers that it needs as a test of its own")]
+
 #[path = "buffers.rs"]
 mod buffers;
 #[path = "checkpoints.rs"]

@@ -214,7 +214,10 @@ fn nothing_moves_at_rest_without_decay() {
     let tried: Vec<_> = CASES.iter().filter(still).collect();
     assert!(tried.len() >= 30, "{tried:?}");
     for text in tried {
-        let value = Buffer::new(Format::F32, &Random(1).wilds(200));
+        // The norm of wild numbers is infinite, and that times a step of 0 is not a number in the sources either.
+        let (mut random, norms) = (Random(1), common::is_in(common::WHOLE_TENSORS, text));
+        let numbers = if norms { random.units(200) } else { random.wilds(200) };
+        let value = Buffer::new(Format::F32, &numbers);
         let zero = Some(Buffer::F32(vec![0.0; 200]));
         let tensor = Tensor::new("p", value, vec![zero.clone(), zero]);
         assert_eq!(

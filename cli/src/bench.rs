@@ -8,7 +8,7 @@ use fallline::core::{Kernel, Operand, Role};
 use fallline::cpu::plain::Stream;
 use fallline::optim::{AnyAlgorithm, Binding, param};
 use fallline::registry::names::ENTRIES;
-use fallline::{Backend, Cpu, Format, Optimizer, Recipe};
+use fallline::{Backend, Cpu, Format, Optimizer, Recipe, Shape};
 use half::bf16;
 use layout::Layout;
 use serde_json::json;
@@ -48,7 +48,11 @@ pub struct Args {
 /// Measures, and prints a row for each optimizer.
 pub fn run(args: Args) -> Result<()> {
     let names: Vec<String> = match args.optimizer.is_empty() {
-        true => ENTRIES.iter().map(|entry| entry.name.to_owned()).collect(),
+        // Those that take nothing but gradients of any shape.
+        true => {
+            let plain = ENTRIES.iter().filter(|entry| entry.needs.is_empty());
+            plain.map(|entry| entry.name.to_owned()).collect()
+        }
         false => args.optimizer.clone(),
     };
     let recipes = names.iter().map(|name| Recipe::from_text(name)).collect::<Result<Vec<_>, _>>()?;
@@ -137,10 +141,10 @@ impl Row {
     }
 }
 
-/// The rules that run over all elements in every step but the first.
-fn passes(algorithm: &dyn AnyAlgorithm) -> Vec<&'static Kernel> {
+/// The rules that run over all elements of a vector in every step but the first.
+fn passes(algorithm: &dyn AnyAlgorithm, elements: usize) -> Vec<&'static Kernel> {
     let begun = vec![1.0; algorithm.shared().len()];
-    let stages = algorithm.stages(0);
+    let stages = algorithm.stages(algorithm.class(&Shape::from([elements])).unwrap_or(0));
     let kept = stages.iter().enumerate().filter(|(stage, _)| !algorithm.skips(*stage, &begun));
     kept.filter_map(|(_, stage)| stage.kernel()).collect()
 }
@@ -154,7 +158,7 @@ fn measure<T: Measured>(
     args: &Args,
 ) -> Result<Row> {
     let elements: usize = shapes.iter().sum();
-    let passes = passes(recipe.algorithm());
+    let passes = passes(recipe.algorithm(), elements);
     let bytes = |role: Role| match role {
         Role::Param | Role::Grad => T::FORMAT.bytes(),
         _ => Format::F32.bytes(),

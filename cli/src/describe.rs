@@ -3,8 +3,9 @@
 use crate::common::{print, print_json, table};
 use crate::error::{Error, Result};
 use crate::list::summary;
-use fallline::core::{Role, symbol};
+use fallline::core::{Kernel, Role, symbol};
 use fallline::optim::AnyAlgorithm;
+use fallline::optim::stages::Stage;
 use fallline::registry::names::{self, ENTRIES, Entry};
 use serde_json::json;
 
@@ -61,6 +62,72 @@ fn readable(formula: &str) -> String {
     named.replace("h.", "").replace("math::", "").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// A part of a step: a rule, or what is not element by element.
+struct Described {
+    kernel: Option<&'static Kernel>,
+    formed: &'static [&'static str],
+}
+
+fn passes(algorithm: &dyn AnyAlgorithm) -> Vec<Described> {
+    if algorithm.search().is_some() {
+        return vec![Described { kernel: None, formed: algorithm.formed(0) }];
+    }
+    let stages = algorithm.stages(0);
+    let described = |(number, stage): (usize, Stage)| Described {
+        kernel: stage.kernel(),
+        formed: algorithm.formed(number),
+    };
+    stages.iter().enumerate().map(described).collect()
+}
+
+impl Described {
+    fn kind(&self) -> &'static str {
+        if self.kernel.is_some() { "Pass" } else { "Matrices" }
+    }
+
+    /// The scalars of a step that are not a hyperparameter under its own name.
+    fn derived(kernel: &Kernel) -> impl Iterator<Item = (&'static str, String)> + use<> {
+        let all = kernel.scalars.iter().map(|scalar| (scalar.name, readable(scalar.formula)));
+        all.filter(|(name, formula)| name != formula)
+    }
+
+    fn as_text(&self) -> String {
+        let formed =
+            |indent: &str| -> String { self.formed.iter().map(|line| format!("{indent}{line}\n")).collect() };
+        let Some(kernel) = self.kernel else { return formed("  ") };
+        let mut text: String =
+            kernel.record().to_string().lines().map(|line| format!("  {line}\n")).collect();
+        let rows: Vec<_> = Self::derived(kernel)
+            .map(|(name, formula)| vec![format!("    {}", symbol(name)), format!("= {formula}")])
+            .collect();
+        if !rows.is_empty() {
+            text.push_str("  with, once a step,\n");
+            text.push_str(&table(&rows));
+        }
+        if !self.formed.is_empty() {
+            text.push_str(if kernel.tensor_scalars.is_empty() { "  where\n" } else { FORMED });
+            text.push_str(&formed("    "));
+        }
+        text
+    }
+
+    fn as_json(&self) -> serde_json::Value {
+        let Some(kernel) = self.kernel else {
+            return json!({ "rule": null, "update": self.formed });
+        };
+        let scalars = kernel.scalars.iter();
+        let scalars = scalars.map(|s| json!({ "name": s.name, "formula": readable(s.formula) }));
+        json!({
+            "rule": kernel.name,
+            "update": kernel.record().to_string().lines().collect::<Vec<_>>(),
+            "scalars": scalars.collect::<Vec<_>>(),
+            "scalars_of_a_tensor": kernel.tensor_scalars,
+            "formed": self.formed,
+            "sums": kernel.sums,
+        })
+    }
+}
+
 fn as_text(entry: &Entry) -> String {
     let algorithm = entry.defaults();
     let info = algorithm.info();
@@ -68,36 +135,17 @@ fn as_text(entry: &Entry) -> String {
     for (when, algorithm) in variants(entry) {
         text.push_str(&format!("\nUpdate {when}\n"));
         let stages = algorithm.stages(0);
-        let several = stages.iter().count() > 1;
-        for (stage, kernel) in stages.iter().enumerate().filter_map(|(i, stage)| Some((i, stage.kernel()?))) {
-            if several {
-                text.push_str(&format!("  Pass {}\n", stage + 1));
+        let passes = passes(&*algorithm);
+        for (number, pass) in passes.iter().enumerate() {
+            if passes.len() > 1 {
+                text.push_str(&format!("  {} {}\n", pass.kind(), number + 1));
             }
-            for line in kernel.record().to_string().lines() {
-                text.push_str(&format!("  {line}\n"));
-            }
-            // A hyperparameter under its own name needs no row.
-            let derived =
-                kernel.scalars.iter().map(|s| (s.name, readable(s.formula))).filter(|(name, is)| name != is);
-            let rows = derived.map(|(name, is)| vec![format!("    {}", symbol(name)), format!("= {is}")]);
-            let rows: Vec<_> = rows.collect();
-            if !rows.is_empty() {
-                text.push_str("  with, once a step,\n");
-                text.push_str(&table(&rows));
-            }
-            let formed = algorithm.formed(stage);
-            if !formed.is_empty() {
-                text.push_str(if kernel.tensor_scalars.is_empty() { "  where\n" } else { FORMED });
-                formed.iter().for_each(|line| text.push_str(&format!("    {line}\n")));
-            }
+            text.push_str(&pass.as_text());
         }
         let states = stages.operands(Role::State);
-        text.push_str(&match states.is_empty() {
-            true => "  State: none\n".to_owned(),
-            false => {
-                format!("  State: {} ({} bytes a parameter in f32)\n", states.join(", "), 4 * states.len())
-            }
-        });
+        if !states.is_empty() {
+            text.push_str(&format!("  State: {}\n", states.join(", ")));
+        }
         let remembered = |scalars: &[(&str, f64)]| scalars.iter().map(|s| s.0).collect::<Vec<_>>().join(", ");
         if !algorithm.memory().is_empty() {
             text.push_str(&format!("  Each tensor's: {}\n", remembered(algorithm.memory())));
@@ -107,6 +155,7 @@ fn as_text(entry: &Entry) -> String {
         }
     }
     text.push_str("\nθ is the parameter, g its gradient (negated with maximize), t the step count from 1.\n");
+    text.push_str(&format!("\nState in f32, bytes per element: {}\n", entry.state_formula()));
     text.push_str("\nHyperparameters\n");
     let mut rows = vec![["  name", "type", "default", "range", "meaning"].map(str::to_owned).to_vec()];
     for hyper in algorithm.table() {
@@ -148,22 +197,14 @@ fn as_json(entry: &Entry) -> serde_json::Value {
     });
     let variants = variants(entry);
     let rules = variants.iter().flat_map(|(when, algorithm)| {
-        let stages = algorithm.stages(0);
-        stages.iter().enumerate().filter_map(move |(stage, pass)| {
-            let kernel = pass.kernel()?;
-            let scalars =
-                kernel.scalars.iter().map(|s| json!({ "name": s.name, "formula": readable(s.formula) }));
-            Some(json!({
-                "when": when,
-                "pass": stage + 1,
-                "rule": kernel.name,
-                "update": kernel.record().to_string().lines().collect::<Vec<_>>(),
-                "scalars": scalars.collect::<Vec<_>>(),
-                "scalars_of_a_tensor": kernel.tensor_scalars,
-                "formed": algorithm.formed(stage),
-                "sums": kernel.sums,
-                "states": stages.operands(Role::State),
-            }))
+        let states = algorithm.stages(0).operands(Role::State);
+        let passes = passes(&**algorithm).into_iter().enumerate();
+        passes.map(move |(number, pass)| {
+            let mut value = pass.as_json();
+            value["when"] = when.as_str().into();
+            value["pass"] = (number + 1).into();
+            value["states"] = json!(states);
+            value
         })
     });
     let references = info.references.iter().map(|r| json!({ "text": r.text, "at": r.at }));

@@ -25,17 +25,12 @@ pub fn run(args: Args) -> Result<()> {
 /// What both `list` and `describe` tell of a name.
 pub fn summary(entry: &Entry) -> serde_json::Value {
     let algorithm = entry.defaults();
-    let states: Vec<&str> = algorithm.states();
-    let formula = match states.is_empty() {
-        true => "0".to_owned(),
-        false => states.iter().map(|state| format!("4 ({state})")).collect::<Vec<_>>().join(" + "),
-    };
     json!({
         "name": entry.name,
         "family": algorithm.info().family,
         "source": algorithm.info().source,
         "state_bytes_per_param": entry.state_bytes(),
-        "state_formula": formula,
+        "state_formula": entry.state_formula(),
         "needs": entry.needs,
     })
 }

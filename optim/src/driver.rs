@@ -387,7 +387,7 @@ impl Driver {
             let algorithm = &self.groups[slots[i].group].algorithm;
             let initial = algorithm.initial(name);
             if role == Role::State && algorithm.starts_as_param(name) {
-                self.copy_param(&mut bindings[i], storage, &slots[i])?;
+                self.copy_param(&mut bindings[i], storage, &mut slots[i])?;
             } else if initial != 0.0 {
                 fill(&*self.backend, storage, initial)?;
             }
@@ -413,15 +413,17 @@ impl Driver {
     }
 
     /// A state's first values: the parameter's.
-    fn copy_param(&self, binding: &mut Binding<'_>, storage: &mut Storage, slot: &Slot) -> Result<()> {
-        let mut views = Some((View::write(storage), binding.param.view()));
+    fn copy_param(&self, binding: &mut Binding<'_>, storage: &mut Storage, slot: &mut Slot) -> Result<()> {
+        let elements = slot.shape.elements();
+        let param = mirror::views(binding, &mut slot.mirror).0;
+        let mut views = Some((View::write(storage), param));
         self.backend.run(Pass {
             kernel: self.groups[slot.group].algorithm.param_copy(),
             compute: slot.compute,
             tensors: &mut |operands| {
                 let (copy, param) = views.take()?;
-                (operands[0], operands[1]) = (Some(copy), Some(param));
-                Some(TensorPass { elements: slot.shape.elements(), row: 0 })
+                (operands[0], operands[1]) = (Some(copy), param);
+                Some(TensorPass { elements, row: 0 })
             },
             rows: &[1.0],
             tensor_scalars: &[],

@@ -1,5 +1,6 @@
 //! The table of names: the one place where algorithms are linked with the CPU's lanes, and so compiled.
 
+use fallline_core::Shape;
 use fallline_cpu::Native;
 use fallline_optim::hyper::{HyperError, Value};
 use fallline_optim::{Algorithm, AnyAlgorithm, Linked, algorithms};
@@ -34,10 +35,51 @@ impl Entry {
         }
     }
 
-    /// Bytes of state for each parameter element, with the defaults and states in `f32`.
-    pub fn state_bytes(&self) -> f64 {
-        4.0 * self.defaults().states().len() as f64
+    /// Bytes of state for each parameter element, with the defaults and states in `f32`; `None` where that depends on
+    /// the parameter's shape.
+    pub fn state_bytes(&self) -> Option<f64> {
+        self.state_parts().into_iter().map(|part| part.bytes).sum()
     }
+
+    /// [`state_bytes`](Entry::state_bytes) as a sum of its parts, each with what it is.
+    pub fn state_formula(&self) -> String {
+        let parts = self.state_parts();
+        match parts.is_empty() {
+            true => "0".to_owned(),
+            false => parts.iter().map(|part| part.text.as_str()).collect::<Vec<_>>().join(" + "),
+        }
+    }
+
+    fn state_parts(&self) -> Vec<StatePart> {
+        let algorithm = self.defaults();
+        let part = |factor: f64, name: &str| StatePart {
+            bytes: Some(4.0 * factor),
+            text: if factor == 1.0 { format!("4 ({name})") } else { format!("4 \u{b7} {factor} ({name})") },
+        };
+        if let (Some(_), Some(Value::Int(pairs))) = (algorithm.search(), algorithm.get("history_size")) {
+            let pairs = pairs as f64;
+            let changes = [part(pairs, "changes of position"), part(pairs, "changes of the gradient")];
+            return [part(1.0, "direction"), part(1.0, "gradient")].into_iter().chain(changes).collect();
+        }
+        // What a state is per element shows on a matrix whose extents are not each other's.
+        let (rows, columns) = (3, 5);
+        let of = |name| algorithm.state_shape(name, &Shape::from([rows, columns])).elements();
+        let shaped = |name, text: &str| StatePart { bytes: None, text: format!("4 / {text} ({name})") };
+        let states = algorithm.states().into_iter();
+        states
+            .map(|name| match of(name) {
+                found if found == rows => shaped(name, "columns"),
+                found if found == columns => shaped(name, "rows"),
+                _ => part(1.0, name),
+            })
+            .collect()
+    }
+}
+
+/// What one state adds to the bytes of a parameter element.
+struct StatePart {
+    bytes: Option<f64>,
+    text: String,
 }
 
 const fn entry<A: Algorithm>() -> Entry {
@@ -58,38 +100,38 @@ pub const ENTRIES: &[Entry] = &[
     entry::<algorithms::AdEmaMix>(),
     entry::<algorithms::AdEmaMix32bit>(),
     entry::<algorithms::Adadelta>(),
+    entry::<algorithms::Adafactor>(),
     entry::<algorithms::Adagrad>(),
     entry::<algorithms::Adagrad32bit>(),
     entry::<algorithms::Adam>(),
     entry::<algorithms::Adam32bit>(),
     entry::<algorithms::AdamW>(),
-    entry::<algorithms::Adafactor>(),
-    Entry { needs: &["closure"], ..entry::<algorithms::Lbfgs>() },
-    Entry { needs: &["matrix"], ..entry::<algorithms::Muon>() },
+    entry::<algorithms::AdamW32bit>(),
+    entry::<algorithms::Adamax>(),
     entry::<algorithms::DAdaptAdaGrad>(),
     entry::<algorithms::DAdaptAdam>(),
     entry::<algorithms::DAdaptSgd>(),
+    entry::<algorithms::CpuAdam>(),
+    entry::<algorithms::FusedAdam>(),
     entry::<algorithms::FusedLamb>(),
     entry::<algorithms::Lamb>(),
     entry::<algorithms::Lamb32bit>(),
     entry::<algorithms::Lars>(),
     entry::<algorithms::Lars32bit>(),
+    Entry { needs: &["closure"], ..entry::<algorithms::Lbfgs>() },
     entry::<algorithms::Lion>(),
-    entry::<algorithms::PytorchLars>(),
-    entry::<algorithms::Sgd>(),
-    entry::<algorithms::TorchAdafactor>(),
-    entry::<algorithms::AdamW32bit>(),
-    entry::<algorithms::Adamax>(),
-    entry::<algorithms::CpuAdam>(),
-    entry::<algorithms::FusedAdam>(),
     entry::<algorithms::Lion32bit>(),
+    Entry { needs: &["matrix"], ..entry::<algorithms::Muon>() },
     entry::<algorithms::NAdam>(),
+    entry::<algorithms::PytorchLars>(),
     entry::<algorithms::RAdam>(),
     entry::<algorithms::RmsProp>(),
     entry::<algorithms::RmsProp32bit>(),
     entry::<algorithms::Rprop>(),
+    entry::<algorithms::Sgd>(),
     entry::<algorithms::Sgd32bit>(),
     entry::<algorithms::SophiaG>(),
+    entry::<algorithms::TorchAdafactor>(),
     entry::<algorithms::BnbAdagrad>(),
     entry::<algorithms::BnbAdam>(),
     entry::<algorithms::BnbAdamW>(),

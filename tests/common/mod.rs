@@ -5,7 +5,7 @@
 use fallline::core::Element;
 use fallline::optim::{Binding, GradRef, ParamRef, frozen, param};
 use fallline::registry::names::ENTRIES;
-use fallline::{Backend, Checkpoint, Cpu, Driver, Format, Isa, Optimizer, Recipe};
+use fallline::{Backend, Checkpoint, Compute, Cpu, Driver, Format, Isa, Optimizer, Recipe};
 use half::{bf16, f16};
 use std::sync::{Arc, OnceLock};
 
@@ -243,7 +243,13 @@ pub fn cuda() -> Arc<dyn Backend> {
 
 /// An optimizer on the calling thread.
 pub fn build(text: &str) -> Driver {
-    recipe(text).optimizer(best())
+    build_on(best(), text)
+}
+
+/// An optimizer for tensors of any formats: what looks at all parameters together computes them in one type.
+pub fn build_on(backend: Arc<dyn Backend>, text: &str) -> Driver {
+    let optimizer = recipe(text).optimizer(backend);
+    if is_in(ALL_TOGETHER, text) { optimizer.with_compute(Compute::F32) } else { optimizer }
 }
 
 /// Splitmix64: enough randomness for tests, the same everywhere.

@@ -111,6 +111,16 @@ impl Algorithm for Lbfgs {
         })
     }
 
+    fn formed(&self, _stage: usize) -> &'static [&'static str] {
+        &[
+            "d ← −H g   (two loops over the last history_size pairs s, y; H starts as s·y / y·y)",
+            "t ← γ, in the first iteration γ min(1, 1 / ‖g‖₁); with strong_wolfe where the search ends",
+            "θ ← θ + t d",
+            "s ← t d,  y ← g at the new θ − g   (kept where y·s > 1e-10)",
+            "again until max_iter, max_eval, ‖g‖∞ ≤ tolerance_grad or a change ≤ tolerance_change",
+        ]
+    }
+
     fn maximize(&self) -> bool {
         self.maximize
     }
