@@ -235,7 +235,24 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn boxed(&self) -> Box<dyn AnyAlgorithm>;
 }
 
-impl dyn AnyAlgorithm {
+/// The most classes of parameters that an algorithm may tell apart.
+pub const CLASSES: u8 = 4;
+
+impl dyn AnyAlgorithm + '_ {
+    /// Every rule that runs with these hyperparameters, for parameters of any class, each once.
+    pub fn kernels(&self) -> Vec<&'static Kernel> {
+        let stages = (0..CLASSES).flat_map(|class| self.stages(class).kernels());
+        let others = [Some(self.grad_check()), Some(self.param_copy()), self.hessian_kernel()];
+        let search = self.search().into_iter().flat_map(Kernels::all);
+        let mut all: Vec<&'static Kernel> = Vec::new();
+        for kernel in stages.chain(others.into_iter().flatten()).chain(search) {
+            if !all.iter().any(|known| known.name == kernel.name) {
+                all.push(kernel);
+            }
+        }
+        all
+    }
+
     /// The names of the states that parameters of class 0 have.
     pub fn states(&self) -> Vec<&'static str> {
         self.stages(0).operands(Role::State)

@@ -5,6 +5,7 @@ pub(crate) mod mirror;
 mod persist;
 pub(crate) mod run;
 
+use crate::algorithm;
 use crate::checkpoint::Checkpoint;
 use crate::hyper::Value;
 use crate::lbfgs::{self, History};
@@ -16,8 +17,8 @@ use finite::{Look, NonFinite};
 use run::{Run, Work};
 use std::sync::Arc;
 
-/// The most classes of parameters that an algorithm may tell apart.
-const CLASSES: usize = 4;
+/// As [`algorithm::CLASSES`], to count with.
+const CLASSES: usize = algorithm::CLASSES as usize;
 
 /// Anything that steps parameters.
 pub trait Optimizer: Send {

@@ -53,6 +53,14 @@ pub struct Kernels {
     pub size: &'static Kernel,
 }
 
+impl Kernels {
+    /// All of them.
+    pub fn all(self) -> [&'static Kernel; 7] {
+        let Kernels { scale, add, take_grad, take_param, put_param, dot, size } = self;
+        [scale, add, take_grad, take_param, put_param, dot, size]
+    }
+}
+
 /// A change of position, the change of gradient that came with it, and 1 over their product.
 pub(crate) struct Pair {
     pub(crate) s: Vector,

@@ -52,9 +52,9 @@ const CHOICES: [Choice; 4] = [
     Choice { title: "f16, states f32", compute: Compute::F32, format: |o| model_in(o, Format::F16) },
 ];
 
-/// Parameters and gradients in `format`, states in single precision.
+/// Parameters and gradients in `format`, states and scratch in single precision.
 fn model_in(operand: &Operand, format: Format) -> Format {
-    if operand.role == Role::State { Format::F32 } else { format }
+    if matches!(operand.role, Role::State | Role::Scratch) { Format::F32 } else { format }
 }
 
 /// All kernels: those of the rules by name, then the others.
@@ -127,9 +127,7 @@ fn rules() -> BTreeMap<&'static str, &'static Kernel> {
         for values in settings(entry) {
             // Options may exclude each other.
             if let Ok(algorithm) = entry.with(&values) {
-                for kernel in [algorithm.kernel(), algorithm.grad_check()] {
-                    rules.insert(kernel.name, kernel);
-                }
+                rules.extend(algorithm.kernels().into_iter().map(|kernel| (kernel.name, kernel)));
             }
         }
     }
@@ -145,7 +143,7 @@ fn settings(entry: &Entry) -> Vec<Vec<(&'static str, Value)>> {
         .iter()
         .filter_map(|hyper| match defaults.get(hyper.name)? {
             Value::Bool(on) => Some((hyper.name, Value::Bool(!on))),
-            Value::Float(0.0) => Some((hyper.name, Value::Float(0.5))),
+            Value::Float(0.0) | Value::None => Some((hyper.name, Value::Float(0.5))),
             _ => None,
         })
         .collect();
