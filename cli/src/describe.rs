@@ -3,21 +3,29 @@
 use crate::common::{print, print_json, table};
 use crate::error::{Error, Result};
 use crate::list::summary;
-use fallline::core::{Kernel, Role, symbol};
+use fallline::core::{Kernel, Operand, Role, symbol};
+use fallline::cuda::ptx::{self, Target};
 use fallline::optim::AnyAlgorithm;
 use fallline::optim::stages::Stage;
 use fallline::registry::names::{self, ENTRIES, Entry};
+use fallline::{Compute, Format};
 use serde_json::json;
 
 /// Arguments of `describe`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: fallline describe AdamW")]
+#[command(after_help = "Example: fallline describe AdamW\n         fallline describe Lion --ptx")]
 pub struct Args {
     /// A name of the registry
     name: String,
     /// Print an object instead of text
-    #[arg(long)]
+    #[arg(long, conflicts_with = "ptx")]
     json: bool,
+    /// Print the kernels that a CUDA device runs for it, as commented PTX
+    #[arg(long)]
+    ptx: bool,
+    /// The formats of the kernels' parameters and gradients
+    #[arg(long, requires = "ptx", default_value = "f32", value_parser = ["f32", "f64", "bf16", "f16"])]
+    dtype: String,
 }
 
 /// What stands above the scalars that are formed from sums.
@@ -26,7 +34,42 @@ const FORMED: &str = "  with, once a step for each tensor,\n";
 /// Prints everything about an algorithm.
 pub fn run(args: Args) -> Result<()> {
     let entry = names::find(&args.name).ok_or_else(|| unknown(&args.name))?;
-    if args.json { print_json(&as_json(entry)) } else { print(&as_text(entry)) }
+    match (args.json, args.ptx) {
+        (true, _) => print_json(&as_json(entry)),
+        (_, true) => print(&as_ptx(entry, &args.dtype)),
+        _ => print(&as_text(entry)),
+    }
+}
+
+/// The kernels of all variants, each once.
+fn as_ptx(entry: &Entry, dtype: &str) -> String {
+    let (compute, model) = match dtype {
+        "f64" => (Compute::F64, Format::F64),
+        "bf16" => (Compute::F32, Format::Bf16),
+        "f16" => (Compute::F32, Format::F16),
+        _ => (Compute::F32, Format::F32),
+    };
+    let format = |operand: &Operand| match operand.role {
+        Role::Param | Role::Grad => model,
+        _ => compute.format(),
+    };
+    let mut printed: Vec<&str> = Vec::new();
+    let mut text = String::new();
+    let variants = variants(entry);
+    let kernels = variants.iter().flat_map(|(when, algorithm)| {
+        let kernels = algorithm.kernels();
+        kernels.into_iter().map(move |kernel| (when, kernel))
+    });
+    for (when, kernel) in kernels {
+        if printed.contains(&kernel.name) {
+            continue;
+        }
+        printed.push(kernel.name);
+        let formats: Vec<Format> = kernel.operands.iter().map(format).collect();
+        let ptx = ptx::element_kernel(&kernel.record(), kernel.name, compute, &formats, Target::Sm80);
+        text.push_str(&format!("// {}, {when}\n{}\n", kernel.name, ptx.text));
+    }
+    text
 }
 
 fn unknown(name: &str) -> Error {

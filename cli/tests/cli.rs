@@ -110,6 +110,15 @@ fn describe_tells_the_rule_the_hyperparameters_and_the_references() {
         assert!(text.contains('θ') && text.contains('←') || text.contains("θₜ ="), "{text}");
         assert!(!value["rules"].as_array().unwrap().is_empty());
     }
+    for (dtype, width) in
+        [("f32", "ld.global.v4.f32"), ("bf16", "ld.global.v4.b32"), ("f64", "ld.global.v2.f64")]
+    {
+        let ptx = good(&["describe", "AdamW", "--ptx", "--dtype", dtype]);
+        assert!(ptx.contains(".visible .entry AdamWRule(") && ptx.contains(".visible .entry AdamWMaxRule("));
+        assert!(ptx.contains(width), "{dtype}: {ptx}");
+        assert!(ptx.contains("// "), "comments");
+    }
+    bad(fallline().args(["describe", "AdamW", "--ptx", "--json"]), 2, &["--ptx", "--json"]);
     bad(fallline().args(["describe", "AdmaW"]), 2, &["\"AdmaW\"", "did you mean \"AdamW\"?"]);
     bad(fallline().args(["describe", "Rotogravure"]), 2, &["Rotogravure", "AdamW, AdamW32bit, Adamax"]);
 }
