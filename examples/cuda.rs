@@ -3,7 +3,7 @@
 //! `tests/emulated-cuda cargo run --release --features cuda --example cuda`.
 
 use fallline::prelude::*;
-use fallline::{Backend, Cpu, Cuda, Recipe, Tensor};
+use fallline::{Cuda, Format};
 use std::sync::Arc;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -11,7 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Ok(cuda) => cuda.shared(),
         Err(reason) => {
             eprintln!("on the CPU: {reason}");
-            Cpu::new().shared()
+            Cpu::new()?.shared()
         }
     };
     println!("on {}", backend.describe());
@@ -23,13 +23,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut weight = Tensor::from_slice(&backend, &[3.0f32, -2.0, 0.5], [3])?;
     let mut gradient = Tensor::zeros(&backend, Format::F32, [3])?;
     for _ in 0..100 {
-        let mut at = [0.0f32; 3];
-        weight.read(&mut at)?;
-        gradient.write(&at.map(|x| 2.0 * x))?; // of the loss |x|²
+        let slopes: Vec<f32> = weight.to_vec::<f32>()?.iter().map(|x| 2.0 * x).collect(); // of the loss |x|²
+        gradient.write(&slopes)?;
         optimizer.step(&mut [param("weight", &mut weight, &gradient)])?;
     }
-    let mut at = [0.0f32; 3];
-    weight.read(&mut at)?;
-    println!("{at:?}");
+    println!("{:?}", weight.to_vec::<f32>()?);
     Ok(())
 }

@@ -112,6 +112,11 @@ macro_rules! views {
                     Slice::$variant(vector)
                 }
             }
+            impl<'a, const N: usize> From<&'a [$t; N]> for Slice<'a> {
+                fn from(array: &'a [$t; N]) -> Self {
+                    Slice::$variant(array)
+                }
+            }
             impl<'a> From<&'a [$t]> for Slice<'a> {
                 fn from(slice: &'a [$t]) -> Self {
                     Slice::$variant(slice)

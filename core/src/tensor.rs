@@ -150,6 +150,14 @@ impl Tensor {
         Ok(values)
     }
 
+    /// Takes the elements of `values`, in row-major order, rounded once if they are stored otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Length`](crate::Error::Length) when there are more or fewer of them; when the backend cannot write.
+    pub fn write<'v>(&mut self, values: impl Into<Slice<'v>>) -> Result<()> {
+        self.backend.write(&mut self.storage, values.into())
+    }
+
     /// Its extents.
     pub fn shape(&self) -> &Shape {
         &self.shape
