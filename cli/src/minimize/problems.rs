@@ -1,6 +1,6 @@
 //! Functions to minimise: value and gradient, in `f64`.
 
-use crate::digits::data::{Digits, PIXELS};
+use crate::digits::data::{DARKEST, PIXELS, Rows};
 use crate::error::{Error, Result};
 use ndarray::{Array1, Array2, ArrayView1};
 
@@ -17,7 +17,7 @@ pub enum Name {
     Himmelblau,
     /// 10 n + sum of x[i]² − 10 cos(2π x[i]), from all 0.4: in the valley of the minimum at 0
     Rastrigin,
-    /// Logistic regression of the bundled digits, 0 to 4 against 5 to 9, with a bias and an L2 penalty of 1e-4, from zeros
+    /// Logistic regression of all bundled digits, 0 to 4 against 5 to 9, with a bias and an L2 penalty of 1e-4, from zeros
     Logistic,
 }
 
@@ -129,13 +129,13 @@ fn rastrigin(x: &[f64], grad: &mut [f64]) -> f64 {
     value
 }
 
+/// A row for each image of the bundled data: its pixels from 0 to 1, and a 1 for the bias, times its class ±1.
 fn examples() -> Result<Array2<f64>> {
-    let digits = Digits::bundled().map_err(|error| Error::Other(error.to_string()))?;
-    let examples = digits.train;
-    Ok(Array2::from_shape_fn((examples.labels.len(), PIXELS + 1), |(row, column)| {
-        let sign = if examples.labels[row] < 5 { 1.0 } else { -1.0 };
-        let input = if column < PIXELS { f64::from(examples.images[[row, column]]) } else { 1.0 };
-        sign * input
+    let rows = Rows::bundled().map_err(|error| Error::Other(error.to_string()))?;
+    Ok(Array2::from_shape_fn((rows.labels.len(), PIXELS + 1), |(row, column)| {
+        let sign = if rows.labels[row] < 5 { 1.0 } else { -1.0 };
+        let pixels = &rows.pixels[row * PIXELS..][..PIXELS];
+        sign * pixels.get(column).map_or(1.0, |&pixel| f64::from(pixel) / f64::from(DARKEST))
     }))
 }
 
