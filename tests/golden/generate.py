@@ -29,6 +29,7 @@ import safetensors
 import safetensors.numpy
 
 import norms
+import sparse
 
 HERE = pathlib.Path(__file__).resolve().parent
 DTYPES = {"f32": np.float32, "f64": np.float64}
@@ -160,7 +161,7 @@ for there, (here, states) in BITSANDBYTES.items():
     fixed = dict(lr=1e-3, momentum=0.9) if there.startswith("SGD") else {}
     for name in here:
         SOURCES[name] = Source(f"bitsandbytes.optim.{there}", "bitsandbytes", states, fixed, transcribed=F64)
-SOURCES |= {name: Source(*source) for name, source in norms.SOURCES.items()}
+SOURCES |= {name: Source(*source) for name, source in (norms.SOURCES | sparse.SOURCES).items()}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -331,6 +332,7 @@ HESSIAN_EVERY = {("SophiaG", "hessian"): 3, ("SophiaG", "hessian-betas"): 2}
 
 
 CASES |= norms.CASES
+CASES |= {name: CASES.get(name, {}) | sparse.options_of(name) for name in sparse.CASES}
 
 
 def cases(names):
@@ -343,8 +345,16 @@ def cases(names):
                     yield name, case, options, dtype
 
 
-def trace_path(dtype):
-    return HERE / "traces" / f"{dtype}.safetensors"
+def trace_path(dtype, trace=None):
+    return HERE / "traces" / f"{f'{trace}-' if trace else ''}{dtype}.safetensors"
+
+
+def all_traces():
+    """Every trace: its path, and what is in it."""
+    for dtype, numpy_type in DTYPES.items():
+        yield trace_path(dtype), make_trace(numpy_type)
+        for trace in sparse.TRACES:
+            yield trace_path(dtype, trace), sparse.make_trace(trace, numpy_type)
 
 
 def expected_path(name, case, dtype):
@@ -364,15 +374,20 @@ def run_source(source, options, trace, hessian_every=None):
     import torch
 
     torch.set_num_threads(1)
-    params = {name: torch.nn.Parameter(torch.from_numpy(trace[f"param/{name}"].copy())) for name in PARAMS}
+    names = [key.removeprefix("param/") for key in trace if key.startswith("param/")]
+    params = {name: torch.nn.Parameter(torch.from_numpy(trace[f"param/{name}"].copy())) for name in names}
     of_step = {key: value for key, value in options.items() if key in source.step}
     of_class = {**source.fixed, **{key: value for key, value in options.items() if key not in source.step}}
     optimizer = source.load()(list(params.values()), **of_class)
     out = {}
     for t in range(STEPS):
         for name, param in params.items():
-            grad = trace.get(f"grad/{t}/{name}")
-            param.grad = None if grad is None else torch.from_numpy(grad.copy())
+            grad = sparse.dense_or_rows(trace, t, name)
+            if isinstance(grad, tuple):
+                indices, values = (torch.from_numpy(part.copy()) for part in grad)
+                param.grad = torch.sparse_coo_tensor(indices[None], values, param.shape, check_invariants=True)
+            else:
+                param.grad = None if grad is None else torch.from_numpy(grad.copy())
         optimizer.step(**of_step)
         if hessian_every and (t + 1) % hessian_every == 0:
             optimizer.update_hessian()
@@ -390,6 +405,7 @@ def run_source(source, options, trace, hessian_every=None):
                 pairs = zip(ours, value) if isinstance(ours, tuple) else [(ours, value)]
                 for state, part in pairs:
                     if state is not None:
+                        part = part.to_dense() if part.is_sparse else part
                         out[f"expected_state/{name}/{state}"] = part.numpy().copy()
     return out
 
@@ -416,16 +432,18 @@ def write(path, tensors, metadata):
 
 
 def generate(names):
-    traces = {dtype: make_trace(numpy_type) for dtype, numpy_type in DTYPES.items()}
-    for dtype, trace in traces.items():
-        write(trace_path(dtype), trace, {"steps": str(STEPS)})
+    traces = dict(all_traces())
+    for path, trace in traces.items():
+        write(path, trace, {"steps": str(STEPS)})
     for name, case, options, dtype in cases(names):
         source = SOURCES[name]
+        path = trace_path(dtype, sparse.trace_of(name, case))
+        trace = traces[path]
         transcribed = name in norms.CASES and norms.is_transcribed(name, options, dtype)
         metadata = {
             "optimizer": config_text(name, options),
             "compute": dtype,
-            "trace": trace_path(dtype).relative_to(HERE).as_posix(),
+            "trace": path.relative_to(HERE).as_posix(),
             "source": f"{source.package} {version(source.package).partition('+')[0]}" + ", transcribed" * transcribed,
             "source_class": source.path,
         }
@@ -433,13 +451,13 @@ def generate(names):
         if every:
             metadata["hessian_every"] = str(every)
         if transcribed:
-            tensors = run_transcription(source, options, traces[dtype])
+            tensors = run_transcription(source, options, trace)
         elif dtype not in source.transcribed:
-            tensors = run_source(source, options, traces[dtype], every)
+            tensors = run_source(source, options, trace, every)
         else:
             metadata["source"] += ", transcribed"
             rule = TRANSCRIPTIONS.get(name, RULES[name])
-            tensors, _ = run_rule(rule, options, traces[dtype], every, DTYPES[dtype])
+            tensors, _ = run_rule(rule, options, trace, every, DTYPES[dtype])
         write(expected_path(name, case, dtype), tensors, metadata)
     wanted = {expected_path(name, case, dtype) for name, case, _, dtype in cases(CASES)}
     for path in (HERE / "expected").glob("*.safetensors"):
@@ -799,7 +817,11 @@ def check_case(name, case, dtype):
     assert (type_, options, metadata["compute"]) == (name, CASES[name][case], dtype), f"{path.name}: not this case"
     every = HESSIAN_EVERY.get((name, case))
     assert metadata.get("hessian_every") == (every and str(every)), f"{path.name}: not this case"
-    if name in norms.RULES:
+    missed = {param: len(spec.missing) for param, spec in PARAMS.items()}
+    if sparse.trace_of(name, case):
+        want, scale, counts = sparse.run_rule(name, options, trace, kept)
+        missed = {param: STEPS - count for param, count in counts.items()}
+    elif name in norms.RULES:
         traced = norms.run_rule(name, options, trace, PARAMS, STEPS, kept)
         want, scale = traced.out, traced.scale
     else:
@@ -815,20 +837,20 @@ def check_case(name, case, dtype):
     for key, count in found.items():
         if key.startswith("expected_step/"):
             param = key.removeprefix("expected_step/")
-            assert count == STEPS - len(PARAMS[param].missing), f"{path.name}: {key}"
+            assert count == STEPS - missed[param], f"{path.name}: {key}"
     return worst
 
 
 def check(names):
     failed = 0
-    for dtype, numpy_type in DTYPES.items():
-        found, want = safetensors.numpy.load_file(trace_path(dtype)), make_trace(numpy_type)
+    for path, want in all_traces():
+        found = safetensors.numpy.load_file(path)
         same = found.keys() == want.keys() and all(found[key].tobytes() == want[key].tobytes() for key in want)
         failed += not same
-        print(f"{'ok  ' if same else 'FAIL'} {trace_path(dtype).name}: the trace as this script makes it")
+        print(f"{'ok  ' if same else 'FAIL'} {path.name}: the trace as this script makes it")
     for name, case, _, dtype in cases(names):
         label = expected_path(name, case, dtype).name
-        if name not in RULES and name not in norms.RULES:
+        if name not in RULES | norms.RULES | sparse.RULES:
             print(f"skip {label}: no rule to check it by")
             continue
         worst = check_case(name, case, dtype)
