@@ -7,7 +7,7 @@
 
 use fallline::prelude::*;
 use fallline::{
-    Algorithm, Info, Kernel, Link, Linked, Native, Range, Reference, Value, hyperparameters, rule,
+    Algorithm, Info, Kernel, Link, Linked, Native, Range, Reference, Sparse, Value, hyperparameters, rule,
 };
 
 hyperparameters! {
@@ -58,8 +58,8 @@ impl Algorithm for Signum {
         K::kernel::<SignumRule>()
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
-        Ok(())
+    fn sparse(&self) -> Result<Sparse, &'static str> {
+        Ok(Sparse::Whole)
     }
 }
 
@@ -94,5 +94,5 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         reference.step(&mut [param("x", &mut again, &grad)])?;
     }
     assert_eq!(x, again);
-    Ok(())
+    Ok(Sparse::Whole)
 }

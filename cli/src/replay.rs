@@ -4,7 +4,7 @@ use crate::common::{self, Source};
 use crate::error::{Error, Result};
 use crate::trace::{Grad, Trace};
 use fallline::optim::checkpoint::{Entry, dtype, write_atomically};
-use fallline::optim::{Binding, frozen, param};
+use fallline::optim::{Binding, GradRef, frozen, param, rows};
 use fallline::{Backend, Compute, Format, Optimizer, Tensor};
 use safetensors::tensor::TensorView;
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,7 +59,11 @@ pub fn run(args: Args) -> Result<()> {
     };
     let mut optimizer = recipe.optimizer(Arc::clone(&backend)).with_compute(compute);
     let mut schedule = recipe.schedule(1, &mut optimizer)?;
-    let sparse = recipe.algorithm().sparse_is_dense();
+    if trace.has_hessian() && recipe.algorithm().hessian_kernel().is_none() {
+        let name = recipe.algorithm().name();
+        let problem = format!("{}: it has hess/ entries, which {name} does not take", args.trace.display());
+        return Err(Error::Usage(problem));
+    }
 
     let mut params: BTreeMap<&str, Tensor> = BTreeMap::new();
     for (name, start) in &trace.params {
@@ -67,29 +71,17 @@ pub fn run(args: Args) -> Result<()> {
     }
     let mut kept = Vec::new();
     for t in 0..trace.steps {
-        let mut grads: BTreeMap<&str, Tensor> = BTreeMap::new();
-        for (name, start) in &trace.params {
-            let grad = match trace.grad(t, name) {
-                None => continue,
-                Some(Grad::Dense(entry)) => tensor(&backend, entry)?,
-                Some(Grad::Rows { indices, values }) => {
-                    sparse.map_err(|reason| {
-                        Error::Usage(format!("{}: grad/{t}/{name}: {reason}", args.trace.display()))
-                    })?;
-                    tensor(&backend, &dense(indices, values, start))?
-                }
-            };
-            grads.insert(name, grad);
+        let grads = given(&backend, &trace, |name| trace.grad(t, name))?;
+        optimizer.step(&mut bind(&mut params, &grads)).map_err(|cause| match cause {
+            fallline::optim::Error::GradKind { param, reason } => {
+                Error::Usage(format!("{}: grad/{t}/{param}: {reason}", args.trace.display()))
+            }
+            cause => cause.into(),
+        })?;
+        let hessians = given(&backend, &trace, |name| trace.hessian(t, name))?;
+        if !hessians.is_empty() {
+            optimizer.update_hessian(&mut bind(&mut params, &hessians))?;
         }
-        let mut bindings: Vec<Binding<'_>> = params
-            .iter_mut()
-            .map(|(name, value)| match grads.get(name) {
-                Some(grad) => param(name, value, grad),
-                None => frozen(name, value),
-            })
-            .collect();
-        optimizer.step(&mut bindings)?;
-        drop(bindings);
         schedule.after_iteration(&mut optimizer)?;
         schedule.after_epoch(&mut optimizer)?;
         if keep.as_ref().is_none_or(|keep| keep.contains(&t)) {
@@ -134,6 +126,35 @@ fn tensor(backend: &Arc<dyn Backend>, entry: &Entry) -> Result<Tensor> {
     Ok(tensor)
 }
 
+/// Gradients on the device: the rows' numbers, if they are row-sparse, and the values.
+type Given<'t> = BTreeMap<&'t str, (Option<&'t [i64]>, Tensor)>;
+
+fn given<'t>(
+    backend: &Arc<dyn Backend>,
+    trace: &'t Trace,
+    grad: impl Fn(&str) -> Option<&'t Grad>,
+) -> Result<Given<'t>> {
+    let mut found = Given::new();
+    for name in trace.params.keys() {
+        let (indices, entry) = match grad(name) {
+            None => continue,
+            Some(Grad::Dense(entry)) => (None, entry),
+            Some(Grad::Rows { indices, values }) => (Some(&indices[..]), values),
+        };
+        found.insert(name, (indices, tensor(backend, entry)?));
+    }
+    Ok(found)
+}
+
+fn bind<'b>(params: &'b mut BTreeMap<&str, Tensor>, grads: &'b Given<'_>) -> Vec<Binding<'b>> {
+    let bound = params.iter_mut().map(|(name, value)| match grads.get(name) {
+        Some((Some(indices), values)) => param(name, value, rows(indices, values)),
+        Some((None, values)) => param(name, value, GradRef::from(values)),
+        None => frozen(name, value),
+    });
+    bound.collect()
+}
+
 /// The steps of `--keep`, or `None` for all.
 fn kept_steps(text: &str, steps: u64) -> Result<Option<BTreeSet<u64>>> {
     if text == "all" {
@@ -151,25 +172,4 @@ fn kept_steps(text: &str, steps: u64) -> Result<Option<BTreeSet<u64>>> {
         Ok(t)
     };
     text.split(',').map(parse).collect::<Result<BTreeSet<u64>>>().map(Some)
-}
-
-/// Rows as a whole gradient: zeros elsewhere, repeated rows added up.
-fn dense(indices: &[i64], values: &Entry, param: &Entry) -> Entry {
-    let elements = param.shape.elements();
-    let rows = param.shape.extents()[0].max(1);
-    let width = elements / rows;
-    let mut sum = vec![0.0f64; elements];
-    let values_read = values.values::<f64>();
-    for (i, &row) in indices.iter().enumerate() {
-        let start = row as usize * width;
-        for (to, from) in sum[start..start + width].iter_mut().zip(&values_read[i * width..]) {
-            *to += from;
-        }
-    }
-    let whole = Entry::new(param.shape.clone(), (&sum).into());
-    match values.format {
-        // Sums of 16-bit rows stay in f32: nothing forces them back.
-        Format::F64 => whole,
-        _ => Entry::new(param.shape.clone(), (&whole.values::<f32>()).into()),
-    }
 }

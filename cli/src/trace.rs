@@ -32,6 +32,7 @@ pub struct Trace {
     /// The number of steps.
     pub steps: u64,
     grads: BTreeMap<u64, BTreeMap<String, Grad>>,
+    hessians: BTreeMap<u64, BTreeMap<String, Grad>>,
 }
 
 impl Trace {
@@ -41,8 +42,8 @@ impl Trace {
         let malformed = |problem: String| Error::Malformed { path: path.to_owned(), problem };
         let file = SafeTensors::deserialize(&bytes)
             .map_err(|e| malformed(format!("not a safetensors file: {e}")))?;
-        let mut trace =
-            Trace { path: path.to_owned(), params: BTreeMap::new(), steps: 0, grads: BTreeMap::new() };
+        let (params, grads, hessians) = Default::default();
+        let mut trace = Trace { path: path.to_owned(), params, steps: 0, grads, hessians };
         for (key, view) in file.tensors() {
             if let Some(name) = key.strip_prefix("param/") {
                 trace.params.insert(name.to_owned(), entry(&key, &view).map_err(malformed)?);
@@ -58,8 +59,12 @@ impl Trace {
             let (kind, t, name) = split(&key).map_err(malformed)?;
             trace.steps = trace.steps.max(t + 1);
             if kind == "hess" {
-                let problem = format!("{key}: no optimizer of this version takes a Hessian's diagonal");
-                return Err(malformed(problem));
+                let hessian = Grad::Dense(entry(&key, &view).map_err(malformed)?);
+                if !trace.params.contains_key(name) {
+                    return Err(malformed(format!("{key}: there is no param/{name}")));
+                }
+                trace.hessians.entry(t).or_default().insert(name.to_owned(), hessian);
+                continue;
             }
             let grads = trace.grads.entry(t).or_default();
             if trace.params.contains_key(name) {
@@ -95,17 +100,32 @@ impl Trace {
         self.grads.get(&t)?.get(param)
     }
 
+    /// The gradient for `update_hessian` of a parameter after a step.
+    pub fn hessian(&self, t: u64, param: &str) -> Option<&Grad> {
+        self.hessians.get(&t)?.get(param)
+    }
+
+    /// Whether there are any of these.
+    pub fn has_hessian(&self) -> bool {
+        !self.hessians.is_empty()
+    }
+
     fn check(&self) -> Result<()> {
-        for (t, grads) in &self.grads {
+        self.check_all("grad", &self.grads)?;
+        self.check_all("hess", &self.hessians)
+    }
+
+    fn check_all(&self, kind: &str, all: &BTreeMap<u64, BTreeMap<String, Grad>>) -> Result<()> {
+        for (t, grads) in all {
             for (name, grad) in grads {
                 let expected = self.params[name].shape.extents();
                 let problem = match grad {
                     Grad::Dense(entry) if entry.shape.extents() != expected => {
-                        format!("grad/{t}/{name} has shape {}, expected {expected:?}", entry.shape)
+                        format!("{kind}/{t}/{name} has shape {}, expected {expected:?}", entry.shape)
                     }
                     Grad::Rows { indices, values } => match rows_fit(indices, values, expected) {
                         Ok(()) => continue,
-                        Err(problem) => format!("grad/{t}/{name}: {problem}"),
+                        Err(problem) => format!("{kind}/{t}/{name}: {problem}"),
                     },
                     Grad::Dense(_) => continue,
                 };

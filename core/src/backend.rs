@@ -97,6 +97,20 @@ pub trait Backend: fmt::Debug + Send + Sync + Sealed {
     /// When shapes do not fit, or the formats are not all `f32` or all `f64`.
     fn matmul(&self, product: MatMul<'_>) -> Result<()>;
 
+    /// Gathers rows by index, those that share an index added up: row i of `to` is the sum of the rows
+    /// `order[j]` of `from` with j from `ends[i - 1]` (0 for the first) to `ends[i]`, each rounded to the
+    /// format of `to` and added in this order. A row on its own is copied, not added to 0.
+    ///
+    /// # Errors
+    /// Everything that can be found wrong is found before the first write: see [`RowSums::check`].
+    fn sum_rows(&self, rows: RowSums<'_>) -> Result<()>;
+
+    /// Scatters rows by index: row `index[i]` of `to` becomes row i of `from`, bit for bit.
+    ///
+    /// # Errors
+    /// Everything that can be found wrong is found before the first write: see [`RowScatter::check`].
+    fn scatter_rows(&self, rows: RowScatter<'_>) -> Result<()>;
+
     /// Waits until all work given so far is done.
     ///
     /// # Errors
@@ -142,6 +156,20 @@ impl<'a> View<'a> {
     pub fn part(self, start: usize, len: usize) -> Self {
         assert!(start.checked_add(len).is_some_and(|end| end <= self.len), "a part beyond the end of a view");
         View { address: self.address + start * self.format.bytes(), len, ..self }
+    }
+
+    /// Takes `len` elements after the first `skip` out of the view, which from now on begins behind them: parts
+    /// of one view that do not overlap.
+    ///
+    /// # Panics
+    /// When there are not as many.
+    pub fn take(&mut self, skip: usize, len: usize) -> Self {
+        let end = skip.checked_add(len).filter(|&end| end <= self.len);
+        let end = end.expect("a part beyond the end of a view");
+        let bytes = self.format.bytes();
+        let part = View { address: self.address + skip * bytes, len, ..*self };
+        (self.address, self.len) = (self.address + end * bytes, self.len - end);
+        part
     }
 
     /// The address of the first element: the host's, with exposed provenance, or the device's own.
@@ -310,6 +338,105 @@ impl MatMul<'_> {
         }
         Ok((m, k, n))
     }
+}
+
+/// Rows to gather and add up: see [`Backend::sum_rows`].
+#[derive(Debug)]
+pub struct RowSums<'a> {
+    /// The rows to choose from.
+    pub from: View<'a>,
+    /// Elements of a row.
+    pub width: usize,
+    /// Which rows, those of one sum next to each other.
+    pub order: &'a [u64],
+    /// Where each sum ends in `order`; the last at its end.
+    pub ends: &'a [u64],
+    /// What takes the sums, from its start: `f32` or `f64`.
+    pub to: &'a mut Storage,
+}
+
+impl RowSums<'_> {
+    /// Checks that all of it lies in memory. For backends.
+    ///
+    /// # Errors
+    /// [`Error::Length`](crate::Error::Length) where it does not, [`Error::Format`](crate::Error::Format) where sums
+    /// are not `f32` or `f64`.
+    pub fn check(&self) -> Result<()> {
+        let operation = "sum_rows";
+        whole_rows(operation, "the memory of the rows", self.from.len(), self.width, self.order)?;
+        let needed = self.ends.len().saturating_mul(self.width);
+        exactly(operation, "the sums", needed, needed.min(self.to.len()))?;
+        let last = self.ends.last().map_or(0, |&end| end as usize);
+        exactly(operation, "the order of the rows", last, self.order.len())?;
+        if let Some(pair) = self.ends.windows(2).find(|pair| pair[0] > pair[1]) {
+            exactly(operation, "a sum", pair[0] as usize, pair[1] as usize)?;
+        }
+        match self.to.format() {
+            Format::F32 | Format::F64 => Ok(()),
+            got => {
+                let (what, expected) = ("the sums".to_owned(), "f32 or f64".to_owned());
+                Err(crate::Error::Format { operation, what, expected, got })
+            }
+        }
+    }
+}
+
+/// Rows to write by index: see [`Backend::scatter_rows`].
+#[derive(Debug)]
+pub struct RowScatter<'a> {
+    /// The rows.
+    pub from: View<'a>,
+    /// Elements of a row.
+    pub width: usize,
+    /// Where each of them goes, in rising order, so that none stands twice.
+    pub index: &'a [u64],
+    /// What they are written to, of the same format.
+    pub to: &'a mut Storage,
+}
+
+impl RowScatter<'_> {
+    /// Checks that all of it lies in memory. For backends.
+    ///
+    /// # Errors
+    /// [`Error::Length`](crate::Error::Length) or [`Error::Format`](crate::Error::Format) where it does not.
+    pub fn check(&self) -> Result<()> {
+        let operation = "scatter_rows";
+        exactly(operation, "the rows", self.index.len().saturating_mul(self.width), self.from.len())?;
+        whole_rows(operation, "the target", self.to.len(), self.width, self.index)?;
+        if let Some(pair) = self.index.windows(2).find(|pair| pair[0] >= pair[1]) {
+            let problem = format!("{operation}: row {} stands before row {}", pair[0], pair[1]);
+            return Err(crate::Error::Unavailable(problem));
+        }
+        if self.from.format() != self.to.format() {
+            let (expected, got) = (self.to.format().to_string(), self.from.format());
+            return Err(crate::Error::Format { operation, what: "the rows".into(), expected, got });
+        }
+        Ok(())
+    }
+}
+
+/// Checks that `len` elements hold every row of an index.
+fn whole_rows(
+    operation: &'static str,
+    what: &str,
+    len: usize,
+    width: usize,
+    index: &[u64],
+) -> Result<()> {
+    let rows = if width == 0 { usize::MAX } else { len / width };
+    match index.iter().max() {
+        Some(&last) if last as usize >= rows => {
+            exactly(operation, what, (last as usize).saturating_add(1).saturating_mul(width), len)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn exactly(operation: &'static str, what: &str, expected: usize, got: usize) -> Result<()> {
+    if expected == got {
+        return Ok(());
+    }
+    Err(crate::Error::Length { operation, what: what.into(), expected, got })
 }
 
 /// Checks that a storage can be copied to another. For backends.

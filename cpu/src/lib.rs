@@ -20,11 +20,12 @@ mod memory;
 pub mod plain;
 mod plan;
 mod pool;
+mod rows;
 
 pub use entries::Native;
 pub use isa::{Isa, VARIABLE};
 
-use fallline_core::backend::{Backend, MatMul, Pass, Plan};
+use fallline_core::backend::{Backend, MatMul, Pass, Plan, RowScatter, RowSums};
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::{Device, Error, Format, Result, Storage};
 use pool::Pool;
@@ -147,6 +148,14 @@ impl Backend for Cpu {
 
     fn matmul(&self, product: MatMul<'_>) -> Result<()> {
         matmul::matmul(self.device, &self.pool, product)
+    }
+
+    fn sum_rows(&self, rows: RowSums<'_>) -> Result<()> {
+        rows::sum(self.device, &self.pool, rows)
+    }
+
+    fn scatter_rows(&self, rows: RowScatter<'_>) -> Result<()> {
+        rows::scatter(self.device, &self.pool, rows)
     }
 
     fn synchronise(&self) -> Result<()> {

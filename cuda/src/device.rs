@@ -1,6 +1,8 @@
 //! A device: context, streams, kernels, and what becomes of its failures.
 
 use crate::ptx::{self, Target};
+use crate::rows::RowKernel;
+use crate::run::Buffer;
 use crate::staging::Staging;
 use cudarc::cublas::CudaBlas;
 use cudarc::cublas::result::CublasError;
@@ -51,6 +53,9 @@ pub(crate) struct State {
     target: Target,
     functions: Functions,
     fold: Option<CudaFunction>,
+    rows: HashMap<RowKernel, CudaFunction>,
+    /// Indices of rows.
+    pub(crate) index: Buffer,
     /// The kernel launched last: a fault shows in a later call.
     pub(crate) last: Option<String>,
     /// Why nothing works any more.
@@ -111,6 +116,8 @@ impl State {
             target,
             functions: Functions::new(),
             fold: None,
+            rows: HashMap::new(),
+            index: Buffer::default(),
             last: None,
             refuses: None,
         })
@@ -170,6 +177,16 @@ impl State {
         }
         let function = self.load(&ptx::fold_kernel("fold", self.target))?;
         self.fold = Some(function.clone());
+        Ok(function)
+    }
+
+    /// A kernel that works on rows by index.
+    pub(crate) fn row_kernel(&mut self, kernel: RowKernel) -> Lasting<CudaFunction> {
+        if let Some(function) = self.rows.get(&kernel) {
+            return Ok(function.clone());
+        }
+        let function = self.load(&kernel.text(self.target))?;
+        self.rows.insert(kernel, function.clone());
         Ok(function)
     }
 

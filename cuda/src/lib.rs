@@ -11,6 +11,7 @@ mod device;
 mod matmul;
 mod memory;
 pub mod ptx;
+mod rows;
 mod run;
 mod staging;
 
@@ -18,7 +19,7 @@ pub use cudarc;
 
 use cudarc::driver::{CudaSlice, DeviceRepr};
 use device::{Failure, State};
-use fallline_core::backend::{Backend, MatMul, Pass, Plan};
+use fallline_core::backend::{Backend, MatMul, Pass, Plan, RowScatter, RowSums};
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::{Device, Element, Error, Format, Result, Shape, Storage, Tensor, private};
 use half::{bf16, f16};
@@ -234,6 +235,14 @@ impl Backend for Cuda {
 
     fn matmul(&self, product: MatMul<'_>) -> Result<()> {
         matmul::matmul(&mut self.state(), product)
+    }
+
+    fn sum_rows(&self, rows: RowSums<'_>) -> Result<()> {
+        rows::sum(&mut self.state(), rows)
+    }
+
+    fn scatter_rows(&self, rows: RowScatter<'_>) -> Result<()> {
+        rows::scatter(&mut self.state(), rows)
     }
 
     fn synchronise(&self) -> Result<()> {

@@ -6,6 +6,7 @@
 //! | [`fold_kernel`] | the partials of each tensor folded to its sums |
 //! | [`transpose_kernel`] | a matrix transposed |
 //! | [`gather_rows_kernel`], [`scatter_rows_kernel`] | rows copied by index |
+//! | [`sum_rows_kernel`] | rows gathered by index, those of one index added up |
 //!
 //! Every kernel gives the bits that the reference gives ([`Graph::evaluate`](fallline_core::Graph::evaluate),
 //! [`codec`](fallline_core::codec), [`sums`](fallline_core::sums)), whatever the size of its blocks and the
@@ -26,7 +27,7 @@ mod types;
 pub use builder::Builder;
 pub use element::element_kernel;
 pub use fold::fold_kernel;
-pub use rows::{gather_rows_kernel, scatter_rows_kernel};
+pub use rows::{gather_rows_kernel, scatter_rows_kernel, sum_rows_kernel};
 pub use transpose::transpose_kernel;
 pub use types::{Class, Reg, Space, Type, Value};
 

@@ -12,8 +12,8 @@ use std::sync::Arc;
 /// warps for a device from a million elements on.
 const CHUNK: usize = 1024;
 /// Warps of a block.
-const WARPS: usize = 8;
-const WARP: u32 = 32;
+pub(crate) const WARPS: usize = 8;
+pub(crate) const WARP: u32 = 32;
 
 /// What the device remembers between passes.
 #[derive(Default)]
@@ -56,11 +56,11 @@ struct Launch {
 
 /// Memory on the device that grows when it must.
 #[derive(Default)]
-struct Buffer(Option<CudaSlice<u8>>);
+pub(crate) struct Buffer(Option<CudaSlice<u8>>);
 
 impl Buffer {
     /// The address of at least this many bytes. What was there before is not kept.
-    fn reserve(&mut self, state: &State, bytes: usize) -> Lasting<u64> {
+    pub(crate) fn reserve(&mut self, state: &State, bytes: usize) -> Lasting<u64> {
         let enough = self.0.as_ref().filter(|slice| slice.len() >= bytes);
         if let Some(slice) = enough {
             return Ok(address_of(slice));

@@ -58,6 +58,9 @@ fn all() -> Vec<Ptx> {
         all.extend([4, 8].map(|bytes| ptx::transpose_kernel("transpose", bytes, target)));
         all.extend([2, 4, 8].map(|bytes| ptx::gather_rows_kernel("gather", bytes, target)));
         all.extend([2, 4, 8].map(|bytes| ptx::scatter_rows_kernel("scatter", bytes, target)));
+        for compute in [Compute::F32, Compute::F64] {
+            all.extend(Format::ALL.map(|format| ptx::sum_rows_kernel("sum_rows", format, compute, target)));
+        }
     }
     all
 }

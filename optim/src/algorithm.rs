@@ -147,14 +147,32 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
         false
     }
 
-    /// Whether a row-sparse gradient means the same as a dense one with zeros in the other rows. Where it
-    /// does not, the reason.
+    /// How it takes row-sparse gradients ([`rows`](crate::rows)).
     ///
     /// # Errors
-    /// Why the algorithm does not take row-sparse gradients.
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+    /// Why the algorithm does not take them.
+    fn sparse(&self) -> Result<Sparse, &'static str> {
         Err("this algorithm does not take row-sparse gradients")
     }
+
+    /// Whether it takes gradients that are not row-sparse.
+    ///
+    /// # Errors
+    /// Why it does not.
+    fn dense(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+}
+
+/// What an algorithm makes of a row-sparse gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Sparse {
+    /// A gradient with zeros in the other rows.
+    Whole,
+    /// A step of the rows that it names: the others, of the parameter and of every state, are neither read nor
+    /// written. For algorithms all of whose stages are rules, and whose states have the parameter's shape.
+    Rows,
 }
 
 /// An [`Algorithm`] with its hyperparameters, its type erased: what a group of parameters has.
@@ -222,11 +240,16 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn initial(&self, state: &str) -> f64;
     /// As [`Algorithm::starts_as_param`].
     fn starts_as_param(&self, state: &str) -> bool;
-    /// As [`Algorithm::sparse_is_dense`].
+    /// As [`Algorithm::sparse`].
     ///
     /// # Errors
     /// Why the algorithm does not take row-sparse gradients.
-    fn sparse_is_dense(&self) -> Result<(), &'static str>;
+    fn sparse(&self) -> Result<Sparse, &'static str>;
+    /// As [`Algorithm::dense`].
+    ///
+    /// # Errors
+    /// Why the algorithm does not take other gradients.
+    fn dense(&self) -> Result<(), &'static str>;
     /// The rule that looks at gradients before a step (see [`NonFinite`](crate::NonFinite)).
     fn grad_check(&self) -> &'static Kernel;
     /// The rule that copies a parameter to a state.
@@ -369,8 +392,11 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     fn starts_as_param(&self, state: &str) -> bool {
         self.algorithm.starts_as_param(state)
     }
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
-        self.algorithm.sparse_is_dense()
+    fn sparse(&self) -> Result<Sparse, &'static str> {
+        self.algorithm.sparse()
+    }
+    fn dense(&self) -> Result<(), &'static str> {
+        self.algorithm.dense()
     }
     fn grad_check(&self) -> &'static Kernel {
         K::kernel::<crate::driver::finite::GradCheck>()

@@ -31,6 +31,7 @@ pub mod rmsprop;
 pub mod rprop;
 pub mod sgd;
 pub mod sophia;
+pub mod sparse_adam;
 pub mod torch_adafactor;
 
 pub use adadelta::Adadelta;
@@ -64,4 +65,5 @@ pub use rmsprop::RmsProp;
 pub use rprop::Rprop;
 pub use sgd::Sgd;
 pub use sophia::SophiaG;
+pub use sparse_adam::SparseAdam;
 pub use torch_adafactor::TorchAdafactor;

@@ -78,6 +78,38 @@ pub enum GradRef<'a> {
     /// A view that is not contiguous: copied into a buffer for the step.
     #[cfg(feature = "ndarray")]
     Strided(crate::strided::StridedGrad),
+    /// Some rows of it, the others being zero: see [`rows`].
+    Rows(RowsGrad<'a>),
+}
+
+/// A row-sparse gradient: see [`rows`].
+#[derive(Debug)]
+pub struct RowsGrad<'a> {
+    pub(crate) indices: &'a [i64],
+    pub(crate) values: Box<GradRef<'a>>,
+}
+
+/// A row-sparse gradient, as an embedding has: of a parameter of shape [n, …] the rows `indices`, each from 0 to
+/// n − 1, whose values are an array [k, …] (or a flat slice of as many elements). Rows that are not named are zero.
+///
+/// A row may be named several times: its values are added up, in the order in which they are given, in the type that
+/// the parameter is computed in. There may be none at all, which is not the same as no gradient: the step counts.
+///
+/// What a row-sparse gradient means is the algorithm's ([`Algorithm::sparse`](crate::Algorithm::sparse)): some read and
+/// write only the rows that it names, and cost as much; for others it is a gradient with zeros in the other rows; and
+/// some refuse it, as their sources do.
+///
+/// ```
+/// use fallline_optim::{param, rows};
+/// let mut table = vec![0.0f32; 1000 * 4];
+/// let (indices, values) = ([7, 42, 7], [0.5f32; 3 * 4]); // row 7 gets twice 0.5
+/// let binding = param("embedding", &mut table, rows(&indices, &values)).shaped(&[1000, 4]);
+/// ```
+pub fn rows<'a>(indices: &'a [i64], values: impl Into<GradRef<'a>>) -> GradRef<'a> {
+    match values.into() {
+        GradRef::None => GradRef::None,
+        values => GradRef::Rows(RowsGrad { indices, values: Box::new(values) }),
+    }
 }
 
 /// One parameter of a step.
@@ -157,16 +189,27 @@ impl GradRef<'_> {
             GradRef::Tensor(tensor) => Extents::Shape(tensor.shape()),
             #[cfg(feature = "ndarray")]
             GradRef::Strided(view) => Extents::Shape(view.shape()),
+            GradRef::Rows(rows) => return rows.values.extents(),
         })
+    }
+
+    /// The rows, if it is row-sparse.
+    pub(crate) fn as_rows(&self) -> Option<&RowsGrad<'_>> {
+        match self {
+            GradRef::Rows(rows) => Some(rows),
+            _ => None,
+        }
     }
 
     pub(crate) fn device(&self) -> Option<Device> {
         match self {
             GradRef::Tensor(tensor) => Some(tensor.backend().device()),
+            GradRef::Rows(rows) => rows.values.device(),
             _ => None,
         }
     }
 
+    /// Its elements; of a row-sparse one those that are given.
     pub(crate) fn view(&self) -> Option<View<'_>> {
         match self {
             GradRef::None => None,
@@ -174,12 +217,14 @@ impl GradRef<'_> {
             GradRef::Tensor(tensor) => Some(View::read(tensor.storage())),
             #[cfg(feature = "ndarray")]
             GradRef::Strided(view) => Some(view.buffer().into()),
+            GradRef::Rows(rows) => rows.values.view(),
         }
     }
 }
 
 impl<'a> Binding<'a> {
-    /// A slice as an array of the given extents, for trainers that keep shapes of their own.
+    /// A slice as an array of the given extents, for trainers that keep shapes of their own. The values of a
+    /// row-sparse gradient need none.
     ///
     /// # Panics
     /// When the extents have another number of elements than the slice.

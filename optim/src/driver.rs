@@ -1,8 +1,10 @@
 //! The generic driver: groups, states, missing gradients, saving and loading, for every algorithm.
 
 pub(crate) mod finite;
+mod hessian;
 pub(crate) mod mirror;
 mod persist;
+pub(crate) mod rows;
 pub(crate) mod run;
 
 use crate::algorithm;
@@ -31,6 +33,18 @@ pub trait Optimizer: Send {
     /// Wrong shapes, names given twice, tensors of another device, no memory for new states: everything is
     /// as it was. [`Error::Poisoned`] after a device failed half-way.
     fn step(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport>;
+
+    /// Takes gradients drawn for an estimate of the Hessian's diagonal into the states of an algorithm that keeps one
+    /// ([`Algorithm::hessian_kernel`](crate::Algorithm::hessian_kernel): SophiaG). The bindings are those of a step,
+    /// with these gradients; parameters and step counts stay, and parameters without a gradient are left alone. Call
+    /// it before or after a step, every ten steps or so.
+    ///
+    /// # Errors
+    /// [`Error::NoHessian`] for any other algorithm; else as [`step`](Optimizer::step).
+    fn update_hessian(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
+        let _ = bindings;
+        Err(Error::NoHessian { algorithm: self.name() })
+    }
 
     /// The algorithm's name.
     fn name(&self) -> &'static str;
@@ -309,12 +323,14 @@ impl Driver {
             scratch: Vec::new(),
             memory: algorithm.memory().iter().map(|(_, initial)| *initial).collect(),
             mirror: None,
+            rows: None,
+            sparse: false,
             run: None,
             row: 0,
         })
     }
 
-    fn check_binding(&self, binding: &Binding<'_>, slot: &Slot) -> Result<()> {
+    fn check_binding(&self, binding: &Binding<'_>, slot: &mut Slot) -> Result<()> {
         let name = || binding.name.to_owned();
         let extents = binding.param.extents();
         if !extents.fit(&slot.shape) {
@@ -324,10 +340,20 @@ impl Driver {
                 got: extents.into(),
             });
         }
-        if let Some(grad) = binding.grad.extents()
-            && !grad.fit_param(extents)
-        {
-            return Err(Error::GradShape { param: name(), expected: extents.into(), got: grad.into() });
+        slot.sparse = false;
+        if let Some(grad) = binding.grad.as_rows() {
+            let algorithm = &self.groups[slot.group].algorithm;
+            let sparse = algorithm.sparse().map_err(|reason| Error::GradKind { param: name(), reason })?;
+            let rows = slot.rows.get_or_insert_default();
+            rows.check(grad, &slot.shape, sparse)
+                .map_err(|problem| Error::Rows { param: name(), problem })?;
+            slot.sparse = true;
+        } else if let Some(grad) = binding.grad.extents() {
+            if !grad.fit_param(extents) {
+                return Err(Error::GradShape { param: name(), expected: extents.into(), got: grad.into() });
+            }
+            let dense = self.groups[slot.group].algorithm.dense();
+            dense.map_err(|reason| Error::GradKind { param: name(), reason })?;
         }
         let expected = self.backend.device();
         for got in [binding.param.device(), binding.grad.device()].into_iter().flatten() {
@@ -416,7 +442,7 @@ impl Driver {
     /// A state's first values: the parameter's.
     fn copy_param(&self, binding: &mut Binding<'_>, storage: &mut Storage, slot: &mut Slot) -> Result<()> {
         let elements = slot.shape.elements();
-        let param = mirror::views(binding, &mut slot.mirror).0;
+        let param = mirror::views(binding, &mut slot.mirror, None).0;
         let mut views = Some((View::write(storage), param));
         self.backend.run(Pass {
             kernel: self.groups[slot.group].algorithm.param_copy(),
@@ -500,11 +526,17 @@ impl Optimizer for Driver {
             return Err(Error::NeedsObjective { algorithm: self.name() });
         }
         let stepped = self.step_checked(bindings);
-        match &stepped {
-            Ok(report) if !report.skipped() => self.slots.keep_fresh(),
-            _ => self.slots.forget_fresh(),
-        }
+        self.slots.settle(&stepped);
         stepped
+    }
+
+    fn update_hessian(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
+        if let Some(cause) = &self.poisoned {
+            return Err(Error::Poisoned { cause: cause.clone() });
+        }
+        let updated = self.take_hessian(bindings);
+        self.slots.settle(&updated);
+        updated
     }
 
     fn name(&self) -> &'static str {
@@ -560,14 +592,16 @@ impl Optimizer for Driver {
 }
 
 impl Driver {
-    fn step_checked(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
+    /// Everything that comes before the first write of a step: checks, copies, states. A report that is skipped ends
+    /// the step.
+    fn open(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
         let prepared = self.prepare(bindings)?;
         let mut report = StepReport { without_grad: prepared.without_grad, ..StepReport::default() };
         move_strided(bindings, false);
-        let mirrors = !self.backend.reaches_host();
-        if mirrors {
+        if !self.backend.reaches_host() {
             mirror::copy_in(&*self.backend, bindings, self.slots.range(0..bindings.len()))?;
         }
+        rows::sum_up(&*self.backend, bindings, self.slots.range(0..bindings.len()))?;
         if self.non_finite != NonFinite::Propagate {
             let (norm, bad) = self.look_at_grads(bindings)?;
             report.grad_norm = Some(norm);
@@ -583,8 +617,17 @@ impl Driver {
         if prepared.lacks_states {
             self.allocate_states(bindings)?;
         }
+        report.updated = bindings.len() - prepared.without_grad;
+        Ok(report)
+    }
+
+    fn step_checked(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
+        let report = self.open(bindings)?;
+        if report.skipped() {
+            return Ok(report);
+        }
         self.step_runs(bindings)?;
-        if mirrors {
+        if !self.backend.reaches_host() {
             let copied = mirror::copy_out(&*self.backend, bindings, self.slots.range(0..bindings.len()));
             if let Err(cause) = copied {
                 self.poisoned = Some(cause.to_string());
@@ -592,7 +635,6 @@ impl Driver {
             }
         }
         move_strided(bindings, true);
-        report.updated = bindings.len() - prepared.without_grad;
         Ok(report)
     }
 }

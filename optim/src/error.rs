@@ -24,6 +24,28 @@ pub enum Error {
         /// The gradient's shape.
         got: Shape,
     },
+    /// A row-sparse gradient does not fit its parameter.
+    #[error("parameter {param:?}: its row-sparse gradient {problem}")]
+    Rows {
+        /// The parameter.
+        param: String,
+        /// What does not fit.
+        problem: String,
+    },
+    /// The algorithm does not take a gradient of this kind: row-sparse, or dense.
+    #[error("parameter {param:?}: {reason}")]
+    GradKind {
+        /// The parameter.
+        param: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// The algorithm has no estimate of the curvature to update.
+    #[error("{algorithm} takes no gradients for a Hessian")]
+    NoHessian {
+        /// The algorithm.
+        algorithm: &'static str,
+    },
     /// A parameter changed its shape.
     #[error("parameter {param:?} has shape {got}, but its state was made for {expected}")]
     ParamShape {

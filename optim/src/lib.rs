@@ -22,8 +22,8 @@ pub mod stages;
 #[cfg(feature = "ndarray")]
 mod strided;
 
-pub use algorithm::{Algorithm, AnyAlgorithm, Info, Linked, Reference};
-pub use binding::{Binding, GradRef, ParamRef, frozen, param};
+pub use algorithm::{Algorithm, AnyAlgorithm, Info, Linked, Reference, Sparse};
+pub use binding::{Binding, GradRef, ParamRef, RowsGrad, frozen, param, rows};
 pub use checkpoint::Checkpoint;
 pub use driver::finite::NonFinite;
 pub use driver::{Driver, Optimizer, ParamState};

@@ -113,8 +113,11 @@ macro_rules! renamed {
             fn initial(&self, state: &str) -> f64 {
                 self.0.initial(state)
             }
-            fn sparse_is_dense(&self) -> Result<(), &'static str> {
-                self.0.sparse_is_dense()
+            fn sparse(&self) -> Result<$crate::Sparse, &'static str> {
+                self.0.sparse()
+            }
+            fn dense(&self) -> Result<(), &'static str> {
+                self.0.dense()
             }
         }
     };

@@ -1,7 +1,8 @@
 //! What the driver keeps for each parameter, found again by name without hashing in the usual case.
 
 use crate::driver::mirror::Mirror;
-use crate::{Error, Result};
+use crate::driver::rows::{self, Rows};
+use crate::{Error, Result, StepReport};
 use core::ops::Range;
 use fallline_core::{Compute, Shape, Storage};
 use std::collections::HashMap;
@@ -27,6 +28,9 @@ pub(crate) struct Slot {
     pub(crate) memory: Vec<f64>,
     /// Buffers on a device that does not reach the host's.
     pub(crate) mirror: Option<Box<Mirror>>,
+    /// Of a gradient given as rows, and whether that of this step is.
+    pub(crate) rows: Option<Box<Rows>>,
+    pub(crate) sparse: bool,
     /// In the step being taken: which run, and which row of scalars.
     pub(crate) run: Option<usize>,
     pub(crate) row: usize,
@@ -36,6 +40,14 @@ impl Slot {
     /// Bytes of its states.
     pub(crate) fn state_bytes(&self) -> usize {
         self.states.iter().map(|(_, storage)| storage.len() * storage.format().bytes()).sum()
+    }
+
+    /// Elements that a pass takes in this step.
+    pub(crate) fn elements(&self) -> usize {
+        match rows::of(&self.rows, self.sparse) {
+            Some(rows) if rows.parts().is_some() => rows.elements(),
+            _ => self.shape.elements(),
+        }
     }
 }
 
@@ -76,13 +88,11 @@ impl Slots {
         Ok(&mut self.list[i])
     }
 
-    /// Keeps what was added since the last call of this or [`forget_fresh`](Slots::forget_fresh).
-    pub(crate) fn keep_fresh(&mut self) {
-        self.fresh.clear();
-    }
-
-    /// Removes what was added: the step did not go through.
-    pub(crate) fn forget_fresh(&mut self) {
+    /// Keeps what was added since the last call of this, or removes it where the step did not go through.
+    pub(crate) fn settle(&mut self, stepped: &Result<StepReport>) {
+        if stepped.as_ref().is_ok_and(|report| !report.skipped()) {
+            return self.fresh.clear();
+        }
         for name in core::mem::take(&mut self.fresh) {
             if let Some(place) = self.places.remove(&name) {
                 self.swap(place, self.list.len() - 1);

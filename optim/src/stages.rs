@@ -190,6 +190,8 @@ pub struct Gathering<'a> {
     pub steps: &'a [u64],
     /// The group of each.
     pub groups: &'a [usize],
+    /// Of each whether only the rows of a row-sparse gradient take part ([`Sparse::Rows`](crate::Sparse::Rows)).
+    pub by_row: &'a [bool],
     /// The sums of the stage before: a row for each parameter.
     pub sums: &'a [f64],
     /// What the algorithm remembers for all parameters together, in the order of
@@ -225,6 +227,13 @@ impl Gathering<'_> {
     pub fn give<const N: usize>(&mut self, scalars: impl Fn(usize) -> [f64; N]) {
         for (row, &group) in self.scalars.chunks_exact_mut(N).zip(self.groups) {
             row.copy_from_slice(&scalars(group));
+        }
+    }
+
+    /// Gives every parameter the scalars of its group and kind: whether only rows of it take part.
+    pub fn give_each<const N: usize>(&mut self, scalars: impl Fn(usize, bool) -> [f64; N]) {
+        for ((row, &group), &by_row) in self.scalars.chunks_exact_mut(N).zip(self.groups).zip(self.by_row) {
+            row.copy_from_slice(&scalars(group, by_row));
         }
     }
 

@@ -131,6 +131,7 @@ pub const ENTRIES: &[Entry] = &[
     entry::<algorithms::Sgd>(),
     entry::<algorithms::Sgd32bit>(),
     entry::<algorithms::SophiaG>(),
+    entry::<algorithms::SparseAdam>(),
     entry::<algorithms::TorchAdafactor>(),
     entry::<algorithms::BnbAdagrad>(),
     entry::<algorithms::BnbAdam>(),

@@ -30,6 +30,7 @@ import safetensors.numpy
 
 import matrices
 import norms
+import sparse
 
 HERE = pathlib.Path(__file__).resolve().parent
 DTYPES = {"f32": np.float32, "f64": np.float64}
@@ -161,7 +162,7 @@ for there, (here, states) in BITSANDBYTES.items():
     fixed = dict(lr=1e-3, momentum=0.9) if there.startswith("SGD") else {}
     for name in here:
         SOURCES[name] = Source(f"bitsandbytes.optim.{there}", "bitsandbytes", states, fixed, transcribed=F64)
-SOURCES |= {name: Source(*source) for name, source in (norms.SOURCES | matrices.SOURCES).items()}
+SOURCES |= {name: Source(*source) for name, source in (norms.SOURCES | matrices.SOURCES | sparse.SOURCES).items()}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -332,6 +333,7 @@ HESSIAN_EVERY = {("SophiaG", "hessian"): 3, ("SophiaG", "hessian-betas"): 2}
 
 
 CASES |= norms.CASES | matrices.CASES
+CASES |= {name: CASES.get(name, {}) | sparse.options_of(name) for name in sparse.CASES}
 
 
 def cases(names):
@@ -347,20 +349,22 @@ def cases(names):
                     yield name, case, options, dtype
 
 
-def trace_path(dtype, which=None):
-    return HERE / "traces" / (f"{which}-{dtype}.safetensors" if which else f"{dtype}.safetensors")
+def trace_path(dtype, trace=None):
+    return HERE / "traces" / f"{f'{trace}-' if trace else ''}{dtype}.safetensors"
 
 
-def make_traces():
-    """(which, type) -> trace; the one that most names share is called None."""
-    traces = {(None, dtype): make_trace(numpy_type) for dtype, numpy_type in DTYPES.items()}
-    for which in matrices.TRACES:
-        traces |= {(which, dtype): matrices.make_trace(which, numpy_type) for dtype, numpy_type in DTYPES.items()}
-    return traces
+def all_traces():
+    """Every trace: its path, and what is in it."""
+    for dtype, numpy_type in DTYPES.items():
+        yield trace_path(dtype), make_trace(numpy_type)
+        for module in (matrices, sparse):
+            for trace in module.TRACES:
+                yield trace_path(dtype, trace), module.make_trace(trace, numpy_type)
 
 
-def trace_of(name):
-    return matrices.TRACE_OF.get(name)
+def trace_of(name, case):
+    """The trace of a case; None is the one that most have."""
+    return sparse.trace_of(name, case) or matrices.TRACE_OF.get(name)
 
 
 def expected_path(name, case, dtype):
@@ -385,17 +389,20 @@ def run_source(source, options, trace, hessian_every=None):
     of_step = {key: value for key, value in options.items() if key in source.step}
     of_class = {**source.fixed, **{key: value for key, value in options.items() if key not in source.step}}
     optimizer = source.load()(list(params.values()), **of_class)
-    keep = kept if set(names) == set(PARAMS) else matrices.kept
     out = {}
     for t in range(STEPS):
         for name, param in params.items():
-            grad = trace.get(f"grad/{t}/{name}")
-            param.grad = None if grad is None else torch.from_numpy(grad.copy())
+            grad = sparse.dense_or_rows(trace, t, name)
+            if isinstance(grad, tuple):
+                indices, values = (torch.from_numpy(part.copy()) for part in grad)
+                param.grad = torch.sparse_coo_tensor(indices[None], values, param.shape, check_invariants=True)
+            else:
+                param.grad = None if grad is None else torch.from_numpy(grad.copy())
         optimizer.step(**of_step)
         if hessian_every and (t + 1) % hessian_every == 0:
             optimizer.update_hessian()
         for name, param in params.items():
-            if t in keep(name):
+            if t in kept(name):
                 out[f"expected/{t}/{name}"] = param.detach().numpy().copy()
     for name, param in params.items():
         for key, value in optimizer.state[param].items():
@@ -408,6 +415,7 @@ def run_source(source, options, trace, hessian_every=None):
                 pairs = zip(ours, value) if isinstance(ours, tuple) else [(ours, value)]
                 for state, part in pairs:
                     if state is not None:
+                        part = part.to_dense() if part.is_sparse else part
                         out[f"expected_state/{name}/{state}"] = part.numpy().copy()
     return out
 
@@ -417,7 +425,7 @@ def run_transcription(source, options, trace):
     name = next(name for name, known in SOURCES.items() if known is source)
     dtype = next(iter(trace.values())).dtype
     if name in matrices.CASES:
-        values, _, steps = matrices.run_rule(name, options, trace, dtype)
+        values, _, steps = matrices.run_rule(name, options, trace, kept, dtype)
     else:
         traced = norms.run_rule(name, options, trace, PARAMS, STEPS, kept)
         values, steps = traced.out, traced.steps
@@ -438,18 +446,19 @@ def write(path, tensors, metadata):
 
 
 def generate(names):
-    traces = make_traces()
-    for (which, dtype), trace in traces.items():
-        write(trace_path(dtype, which), trace, {"steps": str(STEPS)})
+    traces = dict(all_traces())
+    for path, trace in traces.items():
+        write(path, trace, {"steps": str(STEPS)})
     for name, case, options, dtype in cases(names):
         source = SOURCES[name]
-        trace = traces[trace_of(name), dtype]
+        path = trace_path(dtype, trace_of(name, case))
+        trace = traces[path]
         transcribed = name in norms.CASES and norms.is_transcribed(name, options, dtype)
         transcribed |= name in matrices.CASES and matrices.is_transcribed(name, case, dtype)
         metadata = {
             "optimizer": config_text(name, options),
             "compute": dtype,
-            "trace": trace_path(dtype, trace_of(name)).relative_to(HERE).as_posix(),
+            "trace": path.relative_to(HERE).as_posix(),
             "source": f"{source.package} {version(source.package).partition('+')[0]}" + ", transcribed" * transcribed,
             "source_class": source.path,
         }
@@ -825,9 +834,13 @@ def check_case(name, case, dtype):
     assert (type_, options, metadata["compute"]) == (name, CASES[name][case], dtype), f"{path.name}: not this case"
     every = HESSIAN_EVERY.get((name, case))
     assert metadata.get("hessian_every") == (every and str(every)), f"{path.name}: not this case"
-    params = matrices.TRACES[trace_of(name)] if trace_of(name) else PARAMS
-    if name in matrices.RULES:
-        want, scale, _ = matrices.run_rule(name, options, trace, DTYPES[dtype])
+    missed = {param: len(spec.missing) for param, spec in PARAMS.items()}
+    if sparse.trace_of(name, case):
+        want, scale, counts = sparse.run_rule(name, options, trace, kept)
+        missed = {param: STEPS - count for param, count in counts.items()}
+    elif name in matrices.RULES:
+        want, scale, counts = matrices.run_rule(name, options, trace, kept, DTYPES[dtype])
+        missed = {param: STEPS - count for param, count in counts.items()}
     elif name in norms.RULES:
         traced = norms.run_rule(name, options, trace, PARAMS, STEPS, kept)
         want, scale = traced.out, traced.scale
@@ -846,20 +859,20 @@ def check_case(name, case, dtype):
     for key, count in found.items():
         if key.startswith("expected_step/"):
             param = key.removeprefix("expected_step/")
-            assert count == STEPS - len(params[param].missing), f"{path.name}: {key}"
+            assert count == STEPS - missed[param], f"{path.name}: {key}"
     return worst
 
 
 def check(names):
     failed = 0
-    for (which, dtype), want in make_traces().items():
-        found = safetensors.numpy.load_file(trace_path(dtype, which))
+    for path, want in all_traces():
+        found = safetensors.numpy.load_file(path)
         same = found.keys() == want.keys() and all(found[key].tobytes() == want[key].tobytes() for key in want)
         failed += not same
-        print(f"{'ok  ' if same else 'FAIL'} {trace_path(dtype, which).name}: the trace as this script makes it")
+        print(f"{'ok  ' if same else 'FAIL'} {path.name}: the trace as this script makes it")
     for name, case, _, dtype in cases(names):
         label = expected_path(name, case, dtype).name
-        if name not in RULES and name not in norms.RULES and name not in matrices.RULES:
+        if name not in RULES | norms.RULES | matrices.RULES | sparse.RULES:
             print(f"skip {label}: no rule to check it by")
             continue
         worst = check_case(name, case, dtype)

@@ -23,8 +23,8 @@ SOURCES = {
     "DAdaptSGD": ("dadaptation.DAdaptSGD", "dadaptation", {"s": "s", "x0": "x0"}),
     "DAdaptAdaGrad": ("dadaptation.DAdaptAdaGrad", "dadaptation", {"alphak": "alphak", "sk": "sk", "x0": "x0"}),
 }
-# States of the sources that are scratch (bitsandbytes' norm) or follow from others (z = x0 - s).
-DROPPED = {"unorm_vec", "z"}
+# States of the sources that are scratch (bitsandbytes' norm) or follow from others (z = x0 - s, weighted_sk).
+DROPPED = {"unorm_vec", "z", "weighted_sk"}
 
 LAMB = {
     "default": dict(),

@@ -82,6 +82,13 @@ pub fn kernels() -> Vec<Printed> {
             ptx::scatter_rows_kernel("scatter_rows", bytes, target)
         });
     }
+    for compute in [Compute::F32, Compute::F64] {
+        for format in Format::ALL {
+            other(&format!("sums of {format} rows in {compute}"), &|target| {
+                ptx::sum_rows_kernel("sum_rows", format, compute, target)
+            });
+        }
+    }
     all
 }
 

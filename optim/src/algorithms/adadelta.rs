@@ -1,7 +1,7 @@
 //! Adadelta: steps as large as recent steps were, for gradients as large as recent gradients were.
 
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -80,7 +80,7 @@ impl Algorithm for Adadelta {
         self.maximize
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+    fn sparse(&self) -> Result<Sparse, &'static str> {
         Err("Adadelta does not take row-sparse gradients")
     }
 }

@@ -1,7 +1,7 @@
 //! Adagrad: each element's steps shrink with the gradients that it has seen.
 
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -81,16 +81,10 @@ impl Algorithm for Adagrad {
         self.initial_accumulator_value
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
-        if self.weight_decay > 0.0 {
-            return Err("Adagrad takes row-sparse gradients only without weight_decay");
-        }
-        // A row without a gradient would be 0/0.
-        match self.eps + self.initial_accumulator_value > 0.0 {
-            true => Ok(()),
-            false => {
-                Err("Adagrad takes row-sparse gradients only with eps or initial_accumulator_value above 0")
-            }
+    fn sparse(&self) -> Result<Sparse, &'static str> {
+        match self.weight_decay > 0.0 {
+            true => Err("Adagrad takes row-sparse gradients only without weight_decay"),
+            false => Ok(Sparse::Rows),
         }
     }
 }

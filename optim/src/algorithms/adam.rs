@@ -1,7 +1,7 @@
 //! Adam: steps of the size `lr`, scaled by running moments of the gradient.
 
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::{flag, pow, sqrt};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -104,7 +104,7 @@ impl Algorithm for Adam {
         self.maximize
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+    fn sparse(&self) -> Result<Sparse, &'static str> {
         Err("Adam does not take row-sparse gradients; SparseAdam does")
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::algorithms::adam::REFERENCES_ADAM;
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::{flag, pow};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -79,7 +79,7 @@ impl Algorithm for Adamax {
         self.maximize
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+    fn sparse(&self) -> Result<Sparse, &'static str> {
         Err("Adamax does not take row-sparse gradients; SparseAdam does")
     }
 }

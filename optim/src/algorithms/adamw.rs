@@ -2,7 +2,7 @@
 
 use crate::algorithms::adam::REFERENCES_ADAM;
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::{pow, sqrt};
 use fallline_core::{Kernel, Link, rule};
 
@@ -92,7 +92,7 @@ impl Algorithm for AdamW {
         self.maximize
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+    fn sparse(&self) -> Result<Sparse, &'static str> {
         Err("AdamW does not take row-sparse gradients; SparseAdam does")
     }
 }

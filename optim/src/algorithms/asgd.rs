@@ -1,7 +1,7 @@
 //! ASGD: gradient descent with a falling rate, and the average of its path.
 
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::{flag, powf, single};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -86,7 +86,7 @@ impl Algorithm for Asgd {
         self.maximize
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+    fn sparse(&self) -> Result<Sparse, &'static str> {
         Err("ASGD does not take row-sparse gradients")
     }
 }

@@ -3,7 +3,7 @@
 use crate::algorithms::adam::REFERENCES_ADAM;
 use crate::algorithms::fused_adam::no_amsgrad;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::{flag, pow, sqrt};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -96,7 +96,7 @@ impl Algorithm for CpuAdam {
         }
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+    fn sparse(&self) -> Result<Sparse, &'static str> {
         Err("DeepSpeedCPUAdam does not take row-sparse gradients; SparseAdam does")
     }
 }

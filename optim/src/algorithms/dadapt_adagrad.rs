@@ -3,7 +3,7 @@
 use super::dadapt_adam::{REFERENCE_DADAPT, grow, needs_lr};
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{Gathering, Groups, Stages};
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -23,7 +23,14 @@ hyperparameters! {
     /// with γ = `lr`, μ = `momentum`, ε = `eps`, λ = `weight_decay`, q = `growth_rate`; θ₀ is the parameter as it was
     /// at its first gradient, d starts from `d0`, Q from 0. d, Q and the sums of s, in which parameters without a
     /// gradient keep their part, are remembered for all parameters together. While all gradients have been 0, nothing
-    /// moves. Two passes. State: 12 bytes a parameter in `f32` (`alphak`, `sk`, `x0`).
+    /// moves.
+    ///
+    /// A row-sparse gradient ([`rows`](crate::rows)) touches the rows that it names alone, by dadaptation's other rule:
+    /// √(αₜ + ε) in place of √αₜ + ε, and neither decay nor momentum. The sums go over these rows, and the others keep
+    /// their part in them. Dense and row-sparse parameters go together in one step; one parameter keeps to one kind
+    /// (dadaptation's sums are wrong otherwise, and those here, which follow from the states, change with the rule).
+    ///
+    /// Two passes. State: 12 bytes a parameter in `f32` (`alphak`, `sk`, `x0`).
     ///
     /// ```
     /// # use fallline_optim::algorithms::DAdaptAdaGrad;
@@ -50,16 +57,14 @@ rule! {
     /// The first pass of [`DAdaptAdaGrad`]: the sums of the gradients, and what d is estimated from.
     pub DAdaptAdaGradSumRule(h: DAdaptAdaGrad, t) {
         let weight_decay = h.weight_decay;
-        let decays = flag(h.weight_decay > 0.0);
-        let eps = h.eps;
     }
-    per_tensor(delta)
+    per_tensor(delta, decays, inside, outside)
     element(grad: Grad, p: Param) -> (alphak: State, sk: State) sum(grad2, old_s2, old_length, s2, length) {
         let g = Lane::when(decays, grad + weight_decay * p, grad);
-        old_s2 = sk * sk / (alphak.sqrt() + eps);
+        old_s2 = sk * sk / ((alphak + inside).sqrt() + outside);
         old_length = sk.abs();
         alphak = alphak + g * g;
-        let root = alphak.sqrt() + eps;
+        let root = (alphak + inside).sqrt() + outside;
         grad2 = g * g / root;
         sk = sk + delta * g;
         s2 = sk * sk / root;
@@ -69,12 +74,10 @@ rule! {
 
 rule! {
     /// The second pass of [`DAdaptAdaGrad`]: the parameter.
-    pub DAdaptAdaGradRule(h: DAdaptAdaGrad, t) {
-        let eps = h.eps;
-    }
-    per_tensor(moves, mu, one_minus_mu)
+    pub DAdaptAdaGradRule(h: DAdaptAdaGrad, t) {}
+    per_tensor(moves, mu, one_minus_mu, inside, outside)
     element(alphak: State, sk: State, x0: State) -> (p: Param) {
-        let z = x0 - sk / (alphak.sqrt() + eps);
+        let z = x0 - sk / ((alphak + inside).sqrt() + outside);
         p = Lane::when(moves, Lane::when(mu, mu * p + one_minus_mu * z, z), p);
     }
 }
@@ -87,14 +90,20 @@ const LENGTH: usize = 3;
 const K: usize = 4;
 const DELTA: usize = 5;
 
+/// Where ε is added: to the root of a dense gradient's sums, and under that of a row-sparse one's.
+fn places_of_eps(eps: f64, by_row: bool) -> [f64; 2] {
+    if by_row { [eps, 0.0] } else { [0.0, eps] }
+}
+
 impl Algorithm for DAdaptAdaGrad {
     const INFO: Info = Info {
         summary: "Adagrad that finds its learning rate, from how far the gradients say that the solution is.",
         family: "learning-rate-free",
         source: "dadaptation",
         differences: "What dadaptation reads from its first group only (lr, momentum, d0, growth_rate) is read from the \
-            first group here, too. The gradient, to which dadaptation adds the decay in place, is not changed. Row-sparse \
-            gradients, for which it has another rule, are refused. So is a negative weight_decay.",
+            first group here, too. The gradient, to which dadaptation adds the decay in place, is not changed. What it \
+            keeps in a state of its own for row-sparse gradients (weighted_sk) follows from the others here. A negative \
+            weight_decay is refused.",
         references: &[
             REFERENCE_DADAPT,
             Reference { text: "dadaptation.DAdaptAdaGrad", at: "dadaptation 3.2" },
@@ -119,7 +128,11 @@ impl Algorithm for DAdaptAdaGrad {
                 at.shared[D] = first.d0;
             }
             at.shared[DELTA] = at.shared[D] * first.lr;
-            at.give_all(&[at.shared[DELTA]]);
+            let delta = at.shared[DELTA];
+            at.give_each(|group, by_row| {
+                let [inside, outside] = places_of_eps(groups.get(group).eps, by_row);
+                [delta, flag(groups.get(group).weight_decay > 0.0 && !by_row), inside, outside]
+            });
             return Ok(());
         }
         let [squares, old_s2, old_length, s2, length] = [0, 1, 2, 3, 4].map(|sum| at.total(sum));
@@ -135,18 +148,26 @@ impl Algorithm for DAdaptAdaGrad {
             }
             at.shared[K] += 1.0;
         }
-        at.give_all(&[flag(moves), first.momentum, 1.0 - first.momentum]);
+        at.give_each(|group, by_row| {
+            let [inside, outside] = places_of_eps(groups.get(group).eps, by_row);
+            let mu = if by_row { 0.0 } else { first.momentum };
+            [flag(moves), mu, 1.0 - mu, inside, outside]
+        });
         Ok(())
     }
 
     fn formed(&self, stage: usize) -> &'static [&'static str] {
         match stage {
-            0 => &["delta = d·γ"],
+            0 => &[
+                "delta = d·γ",
+                "decays: λ is not 0, and the gradient is dense",
+                "inside = 0, outside = ε (row-sparse: ε, 0)",
+            ],
             1 => &[
                 "Q = Q + delta²·Σ grad2   (over all tensors, in the order of their names)",
                 "S = S + Σ (s2 − old_s2), L = L + Σ (length − old_length)",
                 "d = max(d, min((S − Q) / L, d·growth_rate)), from d0",
-                "mu = momentum; moves: L is not 0",
+                "mu = momentum (row-sparse: 0); moves: L is not 0",
             ],
             _ => &[],
         }
@@ -164,7 +185,7 @@ impl Algorithm for DAdaptAdaGrad {
         state == "x0"
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
-        Err("DAdaptAdaGrad has another rule for row-sparse gradients, which is not here yet; give dense ones")
+    fn sparse(&self) -> Result<Sparse, &'static str> {
+        Ok(Sparse::Rows)
     }
 }

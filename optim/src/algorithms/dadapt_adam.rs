@@ -2,7 +2,7 @@
 
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{Gathering, Groups, Stages};
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::{flag, pow, sqrt};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -203,7 +203,7 @@ impl Algorithm for DAdaptAdam {
         needs_lr(Self::NAME, self.lr)
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+    fn sparse(&self) -> Result<Sparse, &'static str> {
         Err("DAdaptAdam does not take row-sparse gradients")
     }
 }

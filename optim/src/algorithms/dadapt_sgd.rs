@@ -3,7 +3,7 @@
 use super::dadapt_adam::{REFERENCE_DADAPT, common_lr, grow, needs_lr};
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{Gathering, Groups, Stages};
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::{flag, sqrt};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -169,7 +169,7 @@ impl Algorithm for DAdaptSgd {
         state == "x0"
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+    fn sparse(&self) -> Result<Sparse, &'static str> {
         Err("DAdaptSGD does not take row-sparse gradients")
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::hyper::Range;
 use crate::stages::{Combining, Gathering, Groups, Stages};
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::{flag, pow, sqrt};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -179,7 +179,7 @@ impl Algorithm for FusedLamb {
         }
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+    fn sparse(&self) -> Result<Sparse, &'static str> {
         Err("FusedLamb does not take row-sparse gradients")
     }
 }

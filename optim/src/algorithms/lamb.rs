@@ -2,7 +2,7 @@
 
 use crate::hyper::Range;
 use crate::stages::{Combining, Stages};
-use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters, renamed};
 use fallline_core::math::{pow, sqrt};
 use fallline_core::{Kernel, Link, rule};
 
@@ -130,7 +130,7 @@ impl Algorithm for Lamb {
         }
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+    fn sparse(&self) -> Result<Sparse, &'static str> {
         Err("LAMB does not take row-sparse gradients")
     }
 }

@@ -3,7 +3,7 @@
 use super::lamb::clip;
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{Combining, Stages};
-use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters, renamed};
 use fallline_core::math::{flag, sqrt};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -116,7 +116,7 @@ impl Algorithm for Lars {
         Err(HyperError::Combination { algorithm: Self::NAME, problem })
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+    fn sparse(&self) -> Result<Sparse, &'static str> {
         Err("LARS does not take row-sparse gradients")
     }
 }

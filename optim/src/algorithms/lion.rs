@@ -1,7 +1,7 @@
 //! Lion: steps of exactly the size `lr`, in the direction of a sign.
 
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::{Kernel, Link, rule};
 
 hyperparameters! {
@@ -96,7 +96,7 @@ impl Algorithm for Lion {
         Ok(())
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
-        Ok(())
+    fn sparse(&self) -> Result<Sparse, &'static str> {
+        Ok(Sparse::Whole)
     }
 }

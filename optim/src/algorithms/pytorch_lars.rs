@@ -4,7 +4,7 @@ use super::lamb::clip;
 use super::lars::REFERENCE_LARS;
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{Combining, Stages};
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::{flag, sqrt};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -152,7 +152,7 @@ impl Algorithm for PytorchLars {
         Ok(())
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+    fn sparse(&self) -> Result<Sparse, &'static str> {
         Err("PytorchLARS does not take row-sparse gradients")
     }
 }

@@ -1,7 +1,7 @@
 //! RMSprop: gradients divided by their recent size.
 
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -122,7 +122,7 @@ impl Algorithm for RmsProp {
         self.maximize
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+    fn sparse(&self) -> Result<Sparse, &'static str> {
         Err("RMSprop does not take row-sparse gradients")
     }
 }

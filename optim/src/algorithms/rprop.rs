@@ -1,7 +1,7 @@
 //! Rprop: each element's step grows while its gradient keeps its sign, and shrinks when it turns.
 
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::{Kernel, Lane, Link, rule};
 
 hyperparameters! {
@@ -89,7 +89,7 @@ impl Algorithm for Rprop {
         if state == "step_size" { self.lr } else { 0.0 }
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+    fn sparse(&self) -> Result<Sparse, &'static str> {
         Err("Rprop does not take row-sparse gradients")
     }
 }

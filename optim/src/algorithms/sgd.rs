@@ -1,7 +1,7 @@
 //! SGD: gradient descent, with momentum.
 
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -107,10 +107,12 @@ impl Algorithm for Sgd {
         self.maximize
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
-        match self.weight_decay > 0.0 {
-            true => Err("SGD takes row-sparse gradients only without weight_decay"),
-            false => Ok(()),
+    fn sparse(&self) -> Result<Sparse, &'static str> {
+        match (self.weight_decay > 0.0, self.momentum > 0.0) {
+            (true, _) => Err("SGD takes row-sparse gradients only without weight_decay"),
+            // The momentum of the other rows goes on.
+            (false, true) => Ok(Sparse::Whole),
+            (false, false) => Ok(Sparse::Rows),
         }
     }
 }

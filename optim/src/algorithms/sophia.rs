@@ -1,7 +1,7 @@
 //! SophiaG: momentum divided by an estimate of the curvature, and clipped.
 
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::{Kernel, Link, rule};
 
 hyperparameters! {
@@ -97,7 +97,7 @@ impl Algorithm for SophiaG {
         self.maximize
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+    fn sparse(&self) -> Result<Sparse, &'static str> {
         Err("SophiaG does not take row-sparse gradients")
     }
 }

@@ -1,6 +1,6 @@
 //! NaN and infinity in gradients: what to do about them, and the rule that finds them.
 
-use super::Driver;
+use super::{Driver, mirror, rows};
 use crate::{Binding, Result};
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
 use fallline_core::sums::fold;
@@ -70,9 +70,13 @@ impl Driver {
                 compute,
                 tensors: &mut |views| {
                     let &i = left.next()?;
-                    let mirror = slots[i].mirror.as_ref().and_then(|mirror| mirror.grad.as_ref());
-                    views[0] = mirror.map(View::read).or_else(|| bindings[i].grad.view());
-                    Some(TensorPass { elements: slots[i].shape.elements(), row: 0 })
+                    let given = mirror::given(&bindings[i], &slots[i].mirror);
+                    // Rows that are not given are zero.
+                    views[0] = match rows::of(&slots[i].rows, slots[i].sparse) {
+                        Some(rows) => rows.compact(given),
+                        None => given,
+                    };
+                    Some(TensorPass { elements: views[0].as_ref().map_or(0, View::len), row: 0 })
                 },
                 rows: &[1.0],
                 tensor_scalars: &[],

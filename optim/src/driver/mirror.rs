@@ -1,5 +1,6 @@
 //! Buffers of the host for a device that cannot reach them: copied there for the step, parameters back after it.
 
+use super::rows::Rows;
 use crate::slots::Slot;
 use crate::{Binding, GradRef, ParamRef, Result};
 use fallline_core::backend::View;
@@ -66,15 +67,26 @@ pub(super) fn copy_out(backend: &dyn Backend, bindings: &mut [Binding<'_>], slot
 pub(super) fn views<'v>(
     binding: &'v mut Binding<'_>,
     mirror: &'v mut Option<Box<Mirror>>,
+    rows: Option<&'v Rows>,
 ) -> (Option<View<'v>>, Option<View<'v>>) {
     let (param, grad) = binding.views();
-    match mirror {
+    let (param, grad) = match mirror {
         None => (param, grad),
         Some(mirror) => {
             let Mirror { param: own_param, grad: own_grad } = &mut **mirror;
             (own_param.as_mut().map(View::write).or(param), own_grad.as_ref().map(View::read).or(grad))
         }
-    }
+    };
+    (param, match rows {
+        Some(rows) => rows.grad(grad),
+        None => grad,
+    })
+}
+
+/// The view of a gradient as it was given, where the device reaches it.
+pub(super) fn given<'v>(binding: &'v Binding<'_>, mirror: &'v Option<Box<Mirror>>) -> Option<View<'v>> {
+    let own = mirror.as_ref().and_then(|mirror| mirror.grad.as_ref());
+    own.map(View::read).or_else(|| binding.grad.view())
 }
 
 fn host_param<'s>(param: &'s mut ParamRef<'_>) -> Option<SliceMut<'s>> {
@@ -92,5 +104,6 @@ fn host_grad<'s>(grad: &'s GradRef<'_>) -> Option<Slice<'s>> {
         GradRef::None | GradRef::Tensor(_) => None,
         #[cfg(feature = "ndarray")]
         GradRef::Strided(view) => Some(view.buffer()),
+        GradRef::Rows(rows) => host_grad(&rows.values),
     }
 }

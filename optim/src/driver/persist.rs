@@ -118,7 +118,9 @@ impl Driver {
         let class = class_of(&**algorithm, name, &shape)?;
         let expected = algorithm.stages(class).operands(Role::State);
         let mut states = Vec::new();
-        if steps > 0 && !expected.is_empty() {
+        // Without a step there are states where a Hessian was given before.
+        let known = expected.iter().any(|state| checkpoint.state(name, state).is_some());
+        if (steps > 0 || known) && !expected.is_empty() {
             let shapes: Vec<Shape> =
                 expected.iter().map(|name| algorithm.state_shape(name, &shape)).collect();
             let requests: Vec<_> = shapes.iter().map(|shape| (compute.format(), shape.elements())).collect();
@@ -141,6 +143,8 @@ impl Driver {
             scratch: Vec::new(),
             memory: memory.collect::<Result<_>>()?,
             mirror: None,
+            rows: None,
+            sparse: false,
             run: None,
             row: 0,
         })

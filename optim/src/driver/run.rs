@@ -1,11 +1,13 @@
 //! The stages of a step over all parameters that take the same ones.
 
 use super::mirror;
+use super::rows::{self, Parts};
 use crate::slots::Slot;
 use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stage, Stages, Workspace};
 use crate::{AnyAlgorithm, Binding, Error, Result};
 use core::ops::Range;
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
+use fallline_core::sums::fold;
 use fallline_core::{Backend, Compute, Kernel, Role};
 
 /// Parameters with the same stages and compute type, with buffers that are kept between steps.
@@ -22,6 +24,7 @@ pub(crate) struct Run {
     places: Vec<usize>,
     steps: Vec<u64>,
     group_of: Vec<usize>,
+    by_row: Vec<bool>,
     gathered: Vec<f64>,
     /// What was remembered before the step.
     before: Vec<f64>,
@@ -44,6 +47,9 @@ struct Part {
     plans: Vec<Plan>,
     /// The parameters' sums, in the order of the bindings.
     sums: Vec<f64>,
+    /// The same two for parts of parameters, where some take part by rows.
+    parts_own: Vec<f64>,
+    parts_sums: Vec<f64>,
 }
 
 /// Some of a run's parameters, next to each other.
@@ -70,25 +76,9 @@ pub(super) struct Work<'s, 'b, 'd> {
 
 impl Run {
     pub(super) fn new(stages: Stages, compute: Compute) -> Run {
-        let part = |stage: Stage| {
-            let operands = stage.kernel().map_or(&[][..], |kernel| kernel.operands);
-            let of = |role| operands.iter().position(|operand| operand.role == role);
-            let named = |name: &&str| operands.iter().position(|operand| operand.name == *name);
-            let all = |role| stages.operands(role).iter().map(named).collect();
-            Part {
-                stage,
-                param: of(Role::Param),
-                grad: of(Role::Grad),
-                states: all(Role::State),
-                scratch: all(Role::Scratch),
-                rows: Vec::new(),
-                own: Vec::new(),
-                plans: Vec::new(),
-                sums: Vec::new(),
-            }
-        };
-        let (keys, batches, order, places, steps, group_of, gathered, before, workspace) = Default::default();
-        let parts = stages.iter().map(part).collect();
+        let (keys, batches, order, places, steps, group_of, by_row, gathered, before, workspace) =
+            Default::default();
+        let parts = stages.iter().map(|stage| Part::new(stage, &stages)).collect();
         Run {
             stages,
             compute,
@@ -99,6 +89,7 @@ impl Run {
             places,
             steps,
             group_of,
+            by_row,
             gathered,
             before,
             workspace,
@@ -123,13 +114,26 @@ impl Run {
         }
         self.keys.push((group, t));
         for part in &mut self.parts {
-            let Some(kernel) = part.stage.kernel() else { continue };
-            part.rows.push(if algorithm.maximize() { -1.0 } else { 1.0 });
-            let start = part.rows.len();
-            part.rows.resize(start + kernel.scalars.len(), 0.0);
-            kernel.compute_scalars(algorithm.hyper(), t, &mut part.rows[start..]);
+            part.add_row(algorithm, t);
         }
         self.keys.len() - 1
+    }
+
+    /// Runs one more rule over the gradients and states of the stages; step counts stay.
+    pub(super) fn run_beside(
+        &mut self,
+        mut work: Work<'_, '_, '_>,
+        kernel: &'static Kernel,
+        begun: &mut bool,
+    ) -> Result<()> {
+        let mut part = Part::new(Stage::Rule(kernel), &self.stages);
+        for &(group, t) in &self.keys {
+            part.add_row(&*work.groups[group].algorithm, t);
+        }
+        self.cut(&work, None);
+        let ran = part.run(&mut work, kernel, self.compute, 0, &self.batches[0], false);
+        *begun |= ran.as_ref().map_or_else(fallline_core::Error::may_have_written, |()| true);
+        Ok(ran?)
     }
 
     /// Runs all stages. `begun` is set as soon as something may have been written.
@@ -192,6 +196,7 @@ impl Run {
                     places: &mut self.places,
                     steps: &mut self.steps,
                     group_of: &mut self.group_of,
+                    by_row: &mut self.by_row,
                     buffer: &mut self.gathered,
                 };
                 work.gather(first, kernel, sums, &mut part.own, gather)?;
@@ -232,7 +237,7 @@ impl Run {
                 continue;
             }
             batch.tensors.end += 1;
-            size += slot.shape.elements();
+            size += slot.elements();
             if size >= enough {
                 let next = Batch {
                     places: batch.places.end..batch.places.end,
@@ -274,6 +279,27 @@ impl Run {
 }
 
 impl Part {
+    /// A stage of a step with these states and scratch.
+    fn new(stage: Stage, stages: &Stages) -> Part {
+        let operands = stage.kernel().map_or(&[][..], |kernel| kernel.operands);
+        let of = |role| operands.iter().position(|operand| operand.role == role);
+        let named = |name: &&str| operands.iter().position(|operand| operand.name == *name);
+        let all = |role| stages.operands(role).iter().map(named).collect();
+        let (rows, own, plans, sums, parts_own, parts_sums) = Default::default();
+        let (states, scratch) = (all(Role::State), all(Role::Scratch));
+        let (param, grad) = (of(Role::Param), of(Role::Grad));
+        Part { stage, param, grad, states, scratch, rows, own, plans, sums, parts_own, parts_sums }
+    }
+
+    /// Computes a row of scalars: the sign of the gradient, and those of the rule.
+    fn add_row(&mut self, algorithm: &dyn AnyAlgorithm, t: u64) {
+        let Some(kernel) = self.stage.kernel() else { return };
+        self.rows.push(if algorithm.maximize() { -1.0 } else { 1.0 });
+        let start = self.rows.len();
+        self.rows.resize(start + kernel.scalars.len(), 0.0);
+        kernel.compute_scalars(algorithm.hyper(), t, &mut self.rows[start..]);
+    }
+
     /// The pass over the memory of a batch. Step counts go up in the last one.
     fn run(
         &mut self,
@@ -292,13 +318,37 @@ impl Part {
         let mut counted = 0;
         let (bindings, slots) =
             (&mut work.bindings[batch.places.clone()], &mut work.slots[batch.places.clone()]);
+        let divided = own + sums > 0
+            && slots.iter().any(|slot| slot.run == Some(index) && parts_of(slot).is_some());
+        let mut tensor_scalars = &self.own[batch.tensors.start * own..batch.tensors.end * own];
+        let mut found = &mut self.sums[batch.tensors.start * sums..batch.tensors.end * sums];
+        if divided {
+            // Each part of a parameter has its scalars, and gives sums of its own.
+            self.parts_own.clear();
+            let mut count = 0;
+            for (place, slot) in slots.iter().filter(|slot| slot.run == Some(index)).enumerate() {
+                let parts = parts_of(slot).unwrap_or(1);
+                count += parts;
+                for _ in 0..parts {
+                    self.parts_own.extend_from_slice(&tensor_scalars[place * own..][..own]);
+                }
+            }
+            self.parts_sums.clear();
+            self.parts_sums.resize(count * sums, 0.0);
+            (tensor_scalars, found) = (&self.parts_own, &mut self.parts_sums);
+        }
+        let mut rest: Option<Parts<'_>> = None;
         let mut pairs = bindings.iter_mut().zip(&mut *slots).filter(|(_, slot)| slot.run == Some(index));
         let ran = work.backend.run(Pass {
             kernel,
             compute,
-            tensors: &mut |views| {
+            tensors: &mut |views| loop {
+                if let Some(next) = rest.as_mut().and_then(|parts| parts.next(views)) {
+                    return Some(next);
+                }
                 let (binding, slot) = pairs.next()?;
-                let (mut param, mut grad) = mirror::views(binding, &mut slot.mirror);
+                let rows = rows::of(&slot.rows, slot.sparse);
+                let (mut param, mut grad) = mirror::views(binding, &mut slot.mirror, rows);
                 let elements = param.as_ref().map_or(0, View::len);
                 if let Some(place) = self.param {
                     views[place] = param.take();
@@ -317,20 +367,46 @@ impl Part {
                     slot.steps += 1;
                     counted += 1;
                 }
-                Some(TensorPass { elements, row: slot.row })
+                match rows.filter(|rows| rows.parts().is_some()) {
+                    None => return Some(TensorPass { elements, row: slot.row }),
+                    Some(rows) => {
+                        let whole = views.each_mut().map(Option::take);
+                        rest = Some(Parts::new(rows, whole, self.grad, slot.row));
+                    }
+                }
             },
             rows: &self.rows,
-            tensor_scalars: &self.own[batch.tensors.start * own..batch.tensors.end * own],
+            tensor_scalars,
             plan: &mut self.plans[number],
-            sums: &mut self.sums[batch.tensors.start * sums..batch.tensors.end * sums],
+            sums: found,
         });
         if let Err(cause) = ran {
             let slots = slots.iter_mut().filter(|slot| slot.run == Some(index));
             slots.take(counted).for_each(|slot| slot.steps -= 1);
             return Err(cause);
         }
+        if divided {
+            let mut left = &self.parts_sums[..];
+            let mut to = self.sums[batch.tensors.start * sums..].chunks_exact_mut(sums.max(1));
+            for slot in slots.iter().filter(|slot| slot.run == Some(index)) {
+                let (parts, others) = left.split_at(parts_of(slot).unwrap_or(1) * sums);
+                left = others;
+                for (sum, total) in to.next().into_iter().flatten().enumerate() {
+                    // One part is the whole: its sum stays as it is.
+                    *total = match parts_of(slot) {
+                        None => parts[sum],
+                        Some(_) => fold(parts.iter().skip(sum).step_by(sums).copied()),
+                    };
+                }
+            }
+        }
         Ok(())
     }
+}
+
+/// In how many parts a pass takes a parameter; `None` where it takes it as a whole.
+fn parts_of(slot: &Slot) -> Option<usize> {
+    rows::of(&slot.rows, slot.sparse)?.parts()
 }
 
 /// Buffers for [`Gathering`].
@@ -340,6 +416,7 @@ struct Gather<'a> {
     places: &'a mut Vec<usize>,
     steps: &'a mut Vec<u64>,
     group_of: &'a mut Vec<usize>,
+    by_row: &'a mut Vec<bool>,
     buffer: &'a mut Vec<f64>,
 }
 
@@ -385,7 +462,7 @@ impl Work<'_, '_, '_> {
         own: &mut Vec<f64>,
         with: Gather<'_>,
     ) -> Result<()> {
-        let Gather { order, places, steps, group_of, buffer } = with;
+        let Gather { order, places, steps, group_of, by_row, buffer } = with;
         let (width, found) = (kernel.tensor_scalars.len(), sums.len().checked_div(self.tensors).unwrap_or(0));
         // From the order of the bindings to that of the names, and back.
         places.clear();
@@ -396,6 +473,8 @@ impl Work<'_, '_, '_> {
         steps.extend(order.iter().map(|&i| self.slots[i].steps + 1));
         group_of.clear();
         group_of.extend(order.iter().map(|&i| self.slots[i].group));
+        by_row.clear();
+        by_row.extend(order.iter().map(|&i| parts_of(&self.slots[i]).is_some()));
         buffer.clear();
         order.iter().for_each(|&i| buffer.extend_from_slice(&sums[places[i] * found..][..found]));
         let at = buffer.len();
@@ -403,8 +482,15 @@ impl Work<'_, '_, '_> {
         let (sums, scalars) = buffer.split_at_mut(at);
         let groups = self.groups;
         let algorithm_of = |group: usize| -> &dyn AnyAlgorithm { &*groups[group].algorithm };
-        let mut at =
-            Gathering { tensors: order.len(), steps, groups: group_of, sums, shared: self.shared, scalars };
+        let mut at = Gathering {
+            tensors: order.len(),
+            steps,
+            groups: group_of,
+            by_row,
+            sums,
+            shared: self.shared,
+            scalars,
+        };
         let first = algorithm_of(0);
         first
             .gather(&Groups::new(groups.len(), &algorithm_of), stage, &mut at)
