@@ -12,6 +12,7 @@ mod minimize;
 mod plot;
 mod replay;
 mod run_folder;
+mod schedule;
 mod trace;
 mod train;
 
@@ -38,6 +39,8 @@ enum Command {
     Replay(replay::Args),
     /// Minimise a known function
     Minimize(minimize::Args),
+    /// Print the values that a schedule gives
+    Schedule(schedule::Args),
     /// Train a network on the bundled handwritten digits
     Train(train::Args),
     /// Measure optimizers against the speed of memory
@@ -63,6 +66,7 @@ fn run() -> Result<()> {
         Command::Describe(args) => describe::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Minimize(args) => minimize::run(args),
+        Command::Schedule(args) => schedule::run(args),
         Command::Train(args) => train::run(args),
         Command::Bench(args) => bench::run(args),
     }

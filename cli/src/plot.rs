@@ -1,8 +1,10 @@
 //! `loss.svg`: the training loss of every step above the test accuracy of every epoch.
 
 mod scale;
+mod values;
 mod way;
 
+pub use values::values;
 pub use way::{loss, path};
 
 use crate::run_folder::{Record, replace};

@@ -1,252 +1,265 @@
 //! Schedules: hyperparameters that change from step to step, as MMEngine 0.10.7 computes them.
 //!
-//! A schedule is a chain of schedulers. Each multiplies what the ones before it left, within its own range
-//! of steps, so that a linear warm-up and a cosine after it are two entries. Values are computed in the
-//! recursive form that MMEngine uses, in the same order of operations.
+//! A schedule is a chain of [`Scheduler`]s. Each computes the next value from the one that those before it
+//! left, within its own range of steps, so that a linear warm-up and a cosine after it are two entries.
+//! Values are computed in the recursive form that MMEngine uses, in the same order of operations.
+//!
+//! ```
+//! use fallline_optim::schedule::{CosineAnnealing, Linear, Numbers, Schedule, Scheduler};
+//! let mut numbers = Numbers::new([("lr", 0.4)]);
+//! let mut schedule = Schedule::new(
+//!     vec![
+//!         Scheduler::of("lr", Linear { start_factor: 0.5, end_factor: 1.0 }).between(0, 3),
+//!         Scheduler::of("lr", CosineAnnealing::default()).between(3, 5),
+//!     ],
+//!     &mut numbers,
+//! )?;
+//! let mut rates = Vec::new();
+//! for _ in 0..5 {
+//!     rates.push(numbers["lr"]);
+//!     schedule.after_iteration(&mut numbers)?;
+//! }
+//! assert_eq!(rates, [0.2, 0.30000000000000004, 0.4, 0.4, 0.2]);
+//! # Ok::<(), fallline_optim::Error>(())
+//! ```
 
-use crate::hyper::Value;
-use crate::{Error, Optimizer, Result};
-use core::f64::consts::PI;
-use fallline_core::math::cos;
-use serde::{Deserialize, Serialize};
+mod chain;
+mod constant;
+mod cosine;
+mod exponential;
+mod linear;
+mod one_cycle;
+mod plateau;
+mod poly;
+mod steps;
+mod values;
 
-/// How a scheduler changes its hyperparameter.
+pub use chain::Schedule;
+pub use constant::Constant;
+pub use cosine::{CosineAnnealing, CosineRestart, Minimum};
+pub use exponential::Exponential;
+pub use linear::Linear;
+pub use one_cycle::{Anneal, OneCycle, PerGroup};
+pub use plateau::{Direction, ReduceOnPlateau, Threshold};
+pub use poly::Poly;
+pub use steps::{MultiStep, Step};
+pub use values::{Numbers, Scheduled, Target};
+
+/// MMEngine's stand-in for 'no end', which enters formulas as a number.
+const NO_END: f64 = 1e9;
+
+/// How a scheduler changes its hyperparameter: one of MMEngine's classes.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Curve {
-    /// From `start_factor` to `end_factor` times the value, in equal steps.
-    Linear {
-        /// The factor at the first step, in [0, 1].
-        start_factor: f64,
-        /// The factor at the last step, in [0, 1].
-        end_factor: f64,
-    },
-    /// Half a cosine from the value down to a minimum.
-    CosineAnnealing {
-        /// Steps of half a period; the length of the range if not given.
-        t_max: Option<u64>,
-        /// The value at the end.
-        minimum: Minimum,
-    },
+    /// A constant factor until the end of the range.
+    Constant(Constant),
+    /// From one factor to another in equal steps.
+    Linear(Linear),
+    /// A constant factor each step.
+    Exponential(Exponential),
+    /// A factor every so many steps.
+    Step(Step),
+    /// A factor at given steps.
+    MultiStep(MultiStep),
+    /// A power of the steps that are left.
+    Poly(Poly),
+    /// Half a cosine, and back.
+    CosineAnnealing(CosineAnnealing),
+    /// Half cosines that start again.
+    CosineRestart(CosineRestart),
+    /// Up and down again.
+    OneCycle(OneCycle),
+    /// A factor when a metric stops improving.
+    ReduceOnPlateau(ReduceOnPlateau),
 }
 
-/// The value that an annealing ends at.
+macro_rules! curves {
+    ($($name:ident),*) => {
+        $(impl From<$name> for Curve {
+            fn from(curve: $name) -> Curve {
+                Curve::$name(curve)
+            }
+        })*
+        impl Curve {
+            fn formula(&self) -> &dyn Formula {
+                match self { $(Curve::$name(curve) => curve),* }
+            }
+            fn formula_mut(&mut self) -> &mut dyn Formula {
+                match self { $(Curve::$name(curve) => curve),* }
+            }
+            /// MMEngine's name, without the `LR`, `Momentum` or `ParamScheduler` behind it.
+            pub fn name(&self) -> &'static str {
+                match self { $(Curve::$name(_) => stringify!($name)),* }
+            }
+        }
+    };
+}
+curves!(
+    Constant,
+    Linear,
+    Exponential,
+    Step,
+    MultiStep,
+    Poly,
+    CosineAnnealing,
+    CosineRestart,
+    OneCycle,
+    ReduceOnPlateau
+);
+
+/// What a curve computes the next value of a group from.
+#[derive(Clone, Copy, Debug)]
+struct At<'a> {
+    /// Steps taken within the range: 0 for the first value.
+    step: f64,
+    /// The value now.
+    value: f64,
+    /// The value that the optimizer was built with.
+    base: f64,
+    /// Which group it is.
+    group: usize,
+    /// The range of steps.
+    span: Span,
+    /// What is recorded for the hyperparameter.
+    marks: &'a Marks,
+}
+
+/// The formula of a curve.
+trait Formula {
+    /// The next value of a group.
+    fn next(&self, at: &At<'_>) -> f64;
+
+    /// Counts in iterations what it counted in epochs.
+    fn stretch(&mut self, _epoch_length: f64) {}
+
+    /// Checks arguments against each other, the range and the number of groups.
+    fn check(&self, _span: Span, _groups: usize) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// What it records for the hyperparameter, for itself and for those after it.
+    fn mark(&self, _marks: &mut Marks) {}
+
+    /// The steps after which there is no value.
+    fn most_steps(&self, _span: Span) -> f64 {
+        f64::INFINITY
+    }
+}
+
+/// What is recorded for a hyperparameter when its first scheduler is built, for each group.
+#[derive(Clone, Debug, Default)]
+struct Marks {
+    /// The value that the optimizer was built with, or that a cycle starts from.
+    initial: Vec<f64>,
+    /// The ends of a cycle.
+    max: Vec<f64>,
+    min: Vec<f64>,
+}
+
+/// The steps at which a scheduler acts: from `begin` up to, not including, `end`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Minimum {
-    /// An absolute value.
-    Value(f64),
-    /// A fraction of the value that the optimizer was built with.
-    Ratio(f64),
+struct Span {
+    begin: f64,
+    end: f64,
+}
+
+impl Span {
+    fn length(self) -> f64 {
+        self.end - self.begin
+    }
+
+    /// The last step, counted from 0 at the first.
+    fn last(self) -> f64 {
+        self.end - self.begin - 1.0
+    }
 }
 
 /// One entry of a chain.
+///
+/// Steps are whole numbers, kept as `f64` because MMEngine's formulas take what a configuration computes
+/// (`end=epochs / 2`) as it comes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SchedulerSpec {
+pub struct Scheduler {
     /// How the value changes.
     pub curve: Curve,
-    /// The hyperparameter, `lr` mostly.
-    pub param: String,
+    /// Which hyperparameter.
+    pub target: Target,
     /// The first step of the range.
-    pub begin: u64,
+    pub begin: f64,
     /// The step after the last one; `None` for no end.
-    pub end: Option<u64>,
+    pub end: Option<f64>,
     /// Whether a step is an epoch.
     pub by_epoch: bool,
+    /// Steps of the range that an earlier run has taken, of which there is no checkpoint; `None` for the start.
+    /// The first value is then that of the step after it, computed from the value that the optimizer has.
+    pub last_step: Option<u64>,
 }
 
-impl SchedulerSpec {
-    /// The same with steps that are iterations: the range and the period in epochs times `epoch_length`.
-    pub fn in_iterations(mut self, epoch_length: u64) -> SchedulerSpec {
+impl Scheduler {
+    /// A scheduler of a hyperparameter over all iterations.
+    pub fn of(target: impl Into<Target>, curve: impl Into<Curve>) -> Scheduler {
+        Scheduler {
+            curve: curve.into(),
+            target: target.into(),
+            begin: 0.0,
+            end: None,
+            by_epoch: false,
+            last_step: None,
+        }
+    }
+
+    /// The same from iteration `begin` up to, not including, `end`.
+    pub fn between(self, begin: u64, end: u64) -> Scheduler {
+        Scheduler { begin: begin as f64, end: Some(end as f64), ..self }
+    }
+
+    /// The same with steps that are epochs.
+    pub fn in_epochs(self) -> Scheduler {
+        Scheduler { by_epoch: true, ..self }
+    }
+
+    /// The same with steps that are iterations: everything that was counted in epochs times `epoch_length`.
+    pub fn in_iterations(mut self, epoch_length: u64) -> Scheduler {
         if self.by_epoch {
+            let epoch_length = epoch_length as f64;
             self.by_epoch = false;
-            self.begin *= epoch_length;
-            self.end = self.end.map(|end| end * epoch_length);
-            if let Curve::CosineAnnealing { t_max: Some(t_max), .. } = &mut self.curve {
-                *t_max *= epoch_length;
-            }
+            self.begin = (self.begin * epoch_length).trunc();
+            self.end = self.end.map(|end| if end == NO_END { end } else { (end * epoch_length).trunc() });
+            self.curve.formula_mut().stretch(epoch_length);
         }
         self
     }
 
-    fn check(&self, at: usize) -> Result<()> {
-        let wrong = |problem: String| Err(Error::Schedule { at: format!("param_scheduler[{at}]"), problem });
-        if self.end.is_some_and(|end| end <= self.begin) {
-            return wrong(format!(
-                "end must be above begin, got begin {} and end {:?}",
-                self.begin, self.end
-            ));
+    fn span(&self) -> Span {
+        Span { begin: self.begin, end: self.end.unwrap_or(NO_END) }
+    }
+
+    fn check(&self, groups: usize) -> Result<(), String> {
+        let span = self.span();
+        if !(span.begin >= 0.0 && span.begin.is_finite()) {
+            return Err(format!("begin must be 0 or more, got {}", span.begin));
         }
-        match &self.curve {
-            Curve::Linear { start_factor, end_factor } => {
-                for (name, x) in [("start_factor", start_factor), ("end_factor", end_factor)] {
-                    if !(0.0..=1.0).contains(x) {
-                        return wrong(format!("{name} must be in [0, 1], got {x}"));
-                    }
-                }
-            }
-            Curve::CosineAnnealing { t_max, .. } => {
-                if t_max.is_none() && self.end.is_none() {
-                    return wrong("a cosine needs T_max or an end".into());
-                }
-                if *t_max == Some(0) {
-                    return wrong("T_max must be at least 1, got 0".into());
-                }
-            }
+        if !(span.end > span.begin && span.end.is_finite()) {
+            return Err(format!("end must be above begin, got begin {} and end {}", span.begin, span.end));
         }
-        Ok(())
+        self.curve.formula().check(span, groups)
     }
 }
 
-/// A scheduler at work.
-#[derive(Clone, Debug)]
-struct Scheduler {
-    spec: SchedulerSpec,
-    /// The values that the groups were built with.
-    base: Vec<f64>,
-    progress: Progress,
-}
-
-/// How far a scheduler is: what a checkpoint keeps of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Progress {
-    /// Steps taken, from 0 at the first value.
-    global_step: u64,
-    /// Steps taken within the range.
-    last_step: Option<u64>,
-}
-
-impl Scheduler {
-    /// The next value of a group that now has `value`.
-    fn next(&self, step: u64, value: f64, base: f64) -> f64 {
-        let step_f = step as f64;
-        match &self.spec.curve {
-            Curve::Linear { start_factor, .. } if step == 0 => value * start_factor,
-            Curve::Linear { start_factor, end_factor } => {
-                // Without an end the total is as good as infinite: the factor stays what it is.
-                let total = self.spec.end.map_or(f64::INFINITY, |end| (end - self.spec.begin) as f64 - 1.0);
-                let slope = end_factor - start_factor;
-                value * (1.0 + slope / (total * start_factor + (step_f - 1.0) * slope))
-            }
-            Curve::CosineAnnealing { .. } if step == 0 => value,
-            Curve::CosineAnnealing { t_max, minimum } => {
-                let low = match *minimum {
-                    Minimum::Value(low) => low,
-                    Minimum::Ratio(ratio) => base * ratio,
-                };
-                let period = t_max.or(self.spec.end.map(|end| end - self.spec.begin)).unwrap_or(u64::MAX);
-                let t = period as f64;
-                let risen = i128::from(step) - 1 - i128::from(period);
-                if risen.rem_euclid(2 * i128::from(period)) == 0 {
-                    return value + (base - low) * (1.0 - cos(PI / t)) / 2.0;
-                }
-                (1.0 + cos(PI * step_f / t)) / (1.0 + cos(PI * (step_f - 1.0) / t)) * (value - low) + low
-            }
-        }
-    }
-
-    /// Sets the value at the current step, if that is in the range.
-    fn apply(&mut self, optimizer: &mut dyn Optimizer) -> Result<()> {
-        let now = self.progress.global_step;
-        if now < self.spec.begin || self.spec.end.is_some_and(|end| now >= end) {
-            return Ok(());
-        }
-        let step = self.progress.last_step.map_or(0, |last| last + 1);
-        for (group, &base) in self.base.iter().enumerate() {
-            let value = number(optimizer, group, &self.spec.param)?;
-            let next = self.next(step, value, base);
-            optimizer.set(group, &[(&self.spec.param, Value::Float(next))])?;
-        }
-        self.progress.last_step = Some(step);
-        Ok(())
-    }
-}
-
-/// A group's numeric hyperparameter.
-fn number(optimizer: &dyn Optimizer, group: usize, name: &str) -> Result<f64> {
-    optimizer.get(group, name).and_then(|value| value.as_f64()).ok_or_else(|| Error::Schedule {
-        at: "param_scheduler".into(),
-        problem: format!("{} has no numeric hyperparameter {name:?} to schedule", optimizer.name()),
-    })
-}
-
-/// A chain of schedulers that drives an optimizer's hyperparameters.
+/// A linear warm-up over `warm_up` iterations, then half a cosine from there down to 0 at iteration `total`:
+/// what most runs use. The warm-up starts at `1 / warm_up` of the learning rate.
 ///
-/// Building it sets the values of the first step; after each step of the optimizer call
-/// [`after_iteration`](Schedule::after_iteration), after each epoch also
-/// [`after_epoch`](Schedule::after_epoch).
-#[derive(Clone, Debug, Default)]
-pub struct Schedule {
-    schedulers: Vec<Scheduler>,
-}
-
-impl Schedule {
-    /// Builds the chain and sets the first values.
-    ///
-    /// # Errors
-    /// [`Error::Schedule`] names the entry at fault; the optimizer is then as it was.
-    pub fn new(specs: Vec<SchedulerSpec>, optimizer: &mut dyn Optimizer) -> Result<Schedule> {
-        let mut schedulers = Vec::new();
-        for (at, spec) in specs.into_iter().enumerate() {
-            spec.check(at)?;
-            let base: Result<Vec<f64>> =
-                (0..optimizer.groups()).map(|group| number(optimizer, group, &spec.param)).collect();
-            let progress = Progress { global_step: 0, last_step: None };
-            schedulers.push(Scheduler { spec, base: base?, progress });
-        }
-        for scheduler in &mut schedulers {
-            scheduler.apply(optimizer)?;
-        }
-        Ok(Schedule { schedulers })
-    }
-
-    /// Moves on by one iteration.
-    ///
-    /// # Errors
-    /// When the optimizer refuses a value.
-    pub fn after_iteration(&mut self, optimizer: &mut dyn Optimizer) -> Result<()> {
-        self.advance(false, optimizer)
-    }
-
-    /// Moves on by one epoch.
-    ///
-    /// # Errors
-    /// When the optimizer refuses a value.
-    pub fn after_epoch(&mut self, optimizer: &mut dyn Optimizer) -> Result<()> {
-        self.advance(true, optimizer)
-    }
-
-    fn advance(&mut self, by_epoch: bool, optimizer: &mut dyn Optimizer) -> Result<()> {
-        for scheduler in self.schedulers.iter_mut().filter(|scheduler| scheduler.spec.by_epoch == by_epoch) {
-            scheduler.progress.global_step += 1;
-            scheduler.apply(optimizer)?;
-        }
-        Ok(())
-    }
-
-    /// How far it is, for a checkpoint. (The values themselves are the optimizer's hyperparameters.)
-    pub fn save(&self) -> serde_json::Value {
-        let each = self.schedulers.iter().map(|scheduler| {
-            let Progress { global_step, last_step } = scheduler.progress;
-            serde_json::json!({ "global_step": global_step, "last_step": last_step })
-        });
-        each.collect()
-    }
-
-    /// Goes on from where [`save`](Schedule::save) was called. The optimizer's hyperparameters come from
-    /// its own checkpoint.
-    ///
-    /// # Errors
-    /// [`Error::Mismatch`] when it was saved from another chain; nothing is changed.
-    pub fn load(&mut self, saved: &serde_json::Value) -> Result<()> {
-        let progress: Vec<Progress> = Deserialize::deserialize(saved)
-            .map_err(|error| Error::Mismatch(format!("its schedule cannot be read: {error}")))?;
-        if progress.len() != self.schedulers.len() {
-            let (got, expected) = (progress.len(), self.schedulers.len());
-            return Err(Error::Mismatch(format!("its schedule has {got} entries, expected {expected}")));
-        }
-        for (scheduler, progress) in self.schedulers.iter_mut().zip(progress) {
-            scheduler.progress = progress;
-        }
-        Ok(())
-    }
+/// ```
+/// use fallline_optim::schedule::{Numbers, Schedule, warm_up_and_cosine};
+/// let mut numbers = Numbers::new([("lr", 0.1)]);
+/// let mut schedule = Schedule::new(warm_up_and_cosine(10, 100), &mut numbers)?;
+/// assert_eq!(numbers["lr"], 0.1 * 0.1);
+/// # Ok::<(), fallline_optim::Error>(())
+/// ```
+pub fn warm_up_and_cosine(warm_up: u64, total: u64) -> Vec<Scheduler> {
+    let linear = Linear { start_factor: 1.0 / warm_up.max(1) as f64, end_factor: 1.0 };
+    let rise = Scheduler::of("lr", linear).between(0, warm_up);
+    let fall = Scheduler::of("lr", CosineAnnealing::default()).between(warm_up, total);
+    if warm_up == 0 { vec![fall] } else { vec![rise, fall] }
 }

@@ -8,7 +8,7 @@
 mod error;
 pub mod names;
 mod recipe;
-mod schedulers;
+pub mod schedulers;
 
 /// Reading configurations: a crate of its own, so that it is not compiled again with the rules.
 pub use fallline_config as config;
@@ -16,3 +16,4 @@ pub use fallline_config as config;
 pub use error::{Error, Result};
 pub use names::Entry;
 pub use recipe::Recipe;
+pub use schedulers::Length;

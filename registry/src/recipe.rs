@@ -3,11 +3,11 @@
 use crate::config::{self, Dict, Entries, Node, Value as Setting};
 use crate::error::{Error, Result};
 use crate::names::{self, ENTRIES, nearest};
-use crate::schedulers::{self, Scheduler};
+use crate::schedulers::{Chain, Length};
 use fallline_core::Backend;
 use fallline_optim::hyper::{HyperError, Value};
-use fallline_optim::schedule::Schedule;
-use fallline_optim::{AnyAlgorithm, Driver, Optimizer};
+use fallline_optim::schedule::{Schedule, Scheduled};
+use fallline_optim::{AnyAlgorithm, Driver};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Recipe {
     algorithm: Box<dyn AnyAlgorithm>,
-    schedulers: Vec<Scheduler>,
+    chain: Chain,
     /// The key `train`: this project's own training options.
     pub train: Option<Node>,
     source: Node,
@@ -54,7 +54,7 @@ impl Recipe {
             let whole = Node::new(Setting::Dict(entries.to_dict()?), entries.at().clone());
             return Ok(Recipe {
                 algorithm: algorithm(&whole)?,
-                schedulers: Vec::new(),
+                chain: Chain::default(),
                 train: None,
                 source: whole,
             });
@@ -70,7 +70,7 @@ impl Recipe {
             })?,
         };
         let scheduler = entries.get("param_scheduler")?;
-        let schedulers = scheduler.map_or(Ok(Vec::new()), schedulers::read)?;
+        let chain = Chain::from_entries(entries)?;
         let mut source = Dict::new();
         source.insert("optimizer", optimizer.clone());
         for (key, node) in [("param_scheduler", scheduler), ("train", train.as_ref())] {
@@ -79,7 +79,7 @@ impl Recipe {
             }
         }
         let source = Node::new(Setting::Dict(source), entries.at().clone());
-        Ok(Recipe { algorithm: algorithm(optimizer)?, schedulers, train, source })
+        Ok(Recipe { algorithm: algorithm(optimizer)?, chain, train, source })
     }
 
     /// What was read, as one Python literal: everything that was needed, bases and names resolved. Reads
@@ -95,7 +95,7 @@ impl Recipe {
 
     /// Whether there is a schedule.
     pub fn is_scheduled(&self) -> bool {
-        !self.schedulers.is_empty()
+        !self.chain.is_empty()
     }
 
     /// The optimizer, on a backend.
@@ -104,13 +104,25 @@ impl Recipe {
     }
 
     /// The schedule, which sets the optimizer's first values. `epoch_length` is the number of iterations
-    /// in an epoch, for entries with `convert_to_iter_based`.
+    /// in an epoch, for entries with `convert_to_iter_based`. An entry that does not say where it ends has no end.
     ///
     /// # Errors
     /// When an entry is wrong, or the optimizer has not what it schedules.
-    pub fn schedule(&self, epoch_length: u64, optimizer: &mut dyn Optimizer) -> Result<Schedule> {
-        let specs = self.schedulers.iter().map(|scheduler| scheduler.spec(epoch_length)).collect();
-        Ok(Schedule::new(specs, optimizer)?)
+    pub fn schedule<S: Scheduled + ?Sized>(&self, epoch_length: u64, optimizer: &mut S) -> Result<Schedule> {
+        self.schedule_over(Length { epoch: epoch_length, epochs: None }, optimizer)
+    }
+
+    /// As [`schedule`](Recipe::schedule), for training of a known length: that is where an entry ends that does not
+    /// say so, as in MMEngine's `Runner`.
+    ///
+    /// # Errors
+    /// As [`schedule`](Recipe::schedule).
+    pub fn schedule_over<S: Scheduled + ?Sized>(
+        &self,
+        length: Length,
+        optimizer: &mut S,
+    ) -> Result<Schedule> {
+        self.chain.schedule(length, optimizer)
     }
 
     /// The optimizer's configuration as a Python literal, from which the same optimizer is built.

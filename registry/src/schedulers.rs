@@ -1,154 +1,232 @@
 //! The key `param_scheduler`: MMEngine's names and arguments.
 
-use crate::config::{Dict, Node, Value};
+mod curves;
+
+use crate::config::{self, Dict, Entries, Node, Value};
 use crate::error::{Error, Result};
 use crate::names::nearest;
 use crate::recipe::{bare_name, expect_dict, type_of};
-use fallline_optim::schedule::{Curve, Minimum, SchedulerSpec};
+use fallline_optim::schedule::{Schedule, Scheduled, Scheduler, Target};
+use std::path::Path;
+
+/// The schedulers of a configuration, in order.
+///
+/// ```
+/// use fallline_optim::schedule::Numbers;
+/// use fallline_registry::schedulers::{Chain, Length};
+/// let chain = Chain::from_text("dict(type='StepLR', step_size=2, gamma=0.5, by_epoch=False)")?;
+/// let mut numbers = Numbers::new([("lr", 0.1)]);
+/// let mut schedule = chain.schedule(Length { epoch: 1, epochs: None }, &mut numbers)?;
+/// (0..2).try_for_each(|_| schedule.after_iteration(&mut numbers))?;
+/// assert_eq!(numbers["lr"], 0.05);
+/// # Ok::<(), fallline_registry::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Chain(Vec<Entry>);
+
+impl Chain {
+    /// Reads inline text: one scheduler or a list of them, in any notation, or a configuration that has the key
+    /// `param_scheduler`.
+    ///
+    /// # Errors
+    /// [`Error`] names the place, what was expected, and the nearest name that exists.
+    pub fn from_text(text: &str) -> Result<Chain> {
+        let node = config::parse_inline(text)?;
+        let keyed = node.value.as_dict().filter(|dict| dict.get("type").is_none());
+        read(keyed.and_then(|dict| dict.get("param_scheduler")).unwrap_or(&node))
+    }
+
+    /// Reads the key `param_scheduler` of entries; without it the chain is empty.
+    ///
+    /// # Errors
+    /// As [`from_text`](Chain::from_text).
+    pub fn from_entries(entries: &Entries) -> Result<Chain> {
+        entries.get("param_scheduler")?.map_or(Ok(Chain::default()), read)
+    }
+
+    /// Reads the key `param_scheduler` of a file.
+    ///
+    /// # Errors
+    /// As [`from_text`](Chain::from_text).
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Chain> {
+        Chain::from_entries(&config::load(path)?)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The schedule, which sets the first values.
+    ///
+    /// # Errors
+    /// When an entry is wrong, or there is nothing of the name that it schedules.
+    pub fn schedule<S: Scheduled + ?Sized>(&self, length: Length, numbers: &mut S) -> Result<Schedule> {
+        Ok(Schedule::new(self.0.iter().map(|entry| entry.scheduler(length)).collect(), numbers)?)
+    }
+}
 
 /// One entry, before the length of an epoch is known.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Scheduler {
-    spec: SchedulerSpec,
+struct Entry {
+    scheduler: Scheduler,
     convert_to_iter_based: bool,
+    /// Whether the configuration says where it ends.
+    ends: bool,
 }
 
-impl Scheduler {
-    /// The entry for epochs of this many iterations.
-    pub(crate) fn spec(&self, epoch_length: u64) -> SchedulerSpec {
+/// How long training is, where that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Length {
+    /// Iterations in an epoch.
+    pub epoch: u64,
+    /// Epochs altogether: where an entry ends that does not say so. Without, it has no end.
+    pub epochs: Option<u64>,
+}
+
+impl Entry {
+    /// The entry for training of this length.
+    fn scheduler(&self, length: Length) -> Scheduler {
+        let mut scheduler = self.scheduler.clone();
+        if let (false, Some(epochs)) = (self.ends, length.epochs) {
+            let end = if scheduler.by_epoch { epochs } else { epochs.saturating_mul(length.epoch) };
+            scheduler.end = Some(end as f64);
+        }
         match self.convert_to_iter_based {
-            true => self.spec.clone().in_iterations(epoch_length),
-            false => self.spec.clone(),
+            true => scheduler.in_iterations(length.epoch),
+            false => scheduler,
         }
     }
 }
 
-/// The kinds that are built, and their own arguments.
-const KINDS: &[(&str, &[&str])] = &[
-    ("CosineAnnealing", &["T_max", "eta_min", "eta_min_ratio"]),
-    ("Linear", &["start_factor", "end_factor"]),
-];
-/// MMEngine's other kinds, to tell them from mistakes.
-const OTHERS: &[&str] =
-    &["Constant", "CosineRestart", "Exponential", "MultiStep", "OneCycle", "Poly", "ReduceOnPlateau", "Step"];
 /// The arguments that every kind has.
 const COMMON: &[&str] =
     &["type", "begin", "end", "last_step", "by_epoch", "verbose", "convert_to_iter_based", "param_name"];
+/// What stands behind a kind, and whose scheduler it is then.
+const SUFFIXES: [&str; 3] = ["ParamScheduler", "Momentum", "LR"];
 
-/// Reads one entry or a list of them.
-pub(crate) fn read(node: &Node) -> Result<Vec<Scheduler>> {
-    match &node.value {
-        Value::None => Ok(Vec::new()),
-        Value::List(entries) => entries.iter().map(entry).collect(),
-        _ => Ok(vec![entry(node)?]),
+/// Every name of a scheduler.
+pub fn names() -> Vec<String> {
+    let mut names = Vec::new();
+    for kind in curves::KINDS {
+        let suffixes = SUFFIXES.into_iter().filter(|suffix| kind.has_momentum() || *suffix != "Momentum");
+        names.extend(suffixes.map(|suffix| format!("{}{suffix}", kind.name)));
     }
+    names.sort();
+    names
 }
 
-fn entry(node: &Node) -> Result<Scheduler> {
+/// Reads one entry or a list of them.
+fn read(node: &Node) -> Result<Chain> {
+    Ok(Chain(match &node.value {
+        Value::None => Vec::new(),
+        Value::List(entries) => entries.iter().map(entry).collect::<Result<_>>()?,
+        _ => vec![entry(node)?],
+    }))
+}
+
+fn entry(node: &Node) -> Result<Entry> {
     let dict = expect_dict(node, "param_scheduler")?;
     let kind = type_of(dict, node, "an entry of param_scheduler")?;
     let full = kind.value.as_str().map(bare_name).unwrap_or_default();
-    let suffixes = [("ParamScheduler", None), ("Momentum", Some("momentum")), ("LR", Some("lr"))];
-    let split = suffixes.iter().find_map(|(suffix, param)| Some((full.strip_suffix(suffix)?, *param)));
-    let known = || KINDS.iter().map(|(name, _)| format!("{name}LR")).collect::<Vec<_>>();
-    let unknown = || Error::UnknownName {
-        at: kind.at.clone(),
-        what: "scheduler",
-        name: full.to_owned(),
-        nearest: nearest(full, known().iter().map(String::as_str)).map(str::to_owned),
-        known: known().join(", "),
+    let unknown = || {
+        let known = names();
+        Error::UnknownName {
+            at: kind.at.clone(),
+            what: "scheduler",
+            name: full.to_owned(),
+            nearest: nearest(full, known.iter().map(String::as_str)).map(str::to_owned),
+            known: known.join(", "),
+        }
     };
-    let (stem, param) = split.ok_or_else(unknown)?;
-    if OTHERS.contains(&stem) {
-        return Err(Error::Unsupported { at: kind.at.clone(), what: format!("the scheduler {full}") });
+    if !names().iter().any(|name| name == full) {
+        return Err(unknown());
     }
-    let (_, own) = KINDS.iter().find(|(name, _)| *name == stem).ok_or_else(unknown)?;
-    if let Some(key) = dict.keys().find(|key| !COMMON.contains(key) && !own.contains(key)) {
-        let at = dict.key_at(key).unwrap_or(&node.at).clone();
-        let nearest = nearest(key, COMMON.iter().chain(*own).copied()).map(str::to_owned);
-        return Err(Error::UnknownKey { at, what: full.to_owned(), key: key.to_owned(), nearest });
-    }
-    let read = Reader { dict };
-    if read.int("last_step")?.is_some_and(|step| step != -1) {
-        let at = dict.key_at("last_step").unwrap_or(&node.at).clone();
-        return Err(Error::Unsupported {
-            at,
-            what: "last_step (a run is resumed from its checkpoint)".into(),
+    let split = SUFFIXES.into_iter().find_map(|suffix| Some((full.strip_suffix(suffix)?, suffix)));
+    let (stem, suffix) = split.ok_or_else(unknown)?;
+    let kind = curves::KINDS.iter().find(|kind| kind.name == stem).ok_or_else(unknown)?;
+    let read = Reader { dict, node };
+    if let Some(key) = dict.keys().find(|key| !COMMON.contains(key) && !kind.arguments.contains(key)) {
+        let nearest = nearest(key, COMMON.iter().chain(kind.arguments).copied()).map(str::to_owned);
+        return Err(Error::UnknownKey {
+            at: read.at(key),
+            what: full.to_owned(),
+            key: key.to_owned(),
+            nearest,
         });
     }
     read.flag("verbose")?;
-    let param = match (param, dict.get("param_name")) {
-        (Some(param), None) => param.to_owned(),
-        (None, Some(name)) => match name.value.as_str() {
-            Some(name) => name.to_owned(),
+    let target = match (suffix, dict.get("param_name")) {
+        ("LR", None) => "lr".into(),
+        ("Momentum", None) => Target::Momentum,
+        ("ParamScheduler", Some(name)) => match name.value.as_str() {
+            Some(name) => name.into(),
             None => return Err(read.wrong("param_name", "a name", name)),
         },
-        (None, None) => {
-            return Err(Error::Missing { at: node.at.clone(), what: full.to_owned(), key: "param_name" });
-        }
-        (Some(_), Some(_)) => {
-            let at = dict.key_at("param_name").unwrap_or(&node.at).clone();
-            return Err(Error::UnknownKey {
-                at,
-                what: full.to_owned(),
-                key: "param_name".into(),
-                nearest: None,
-            });
+        ("ParamScheduler", None) => return Err(read.missing(full, "param_name")),
+        _ => {
+            let (at, what) = (read.at("param_name"), full.to_owned());
+            return Err(Error::UnknownKey { at, what, key: "param_name".into(), nearest: None });
         }
     };
-    let curve = match stem {
-        "Linear" => Curve::Linear {
-            start_factor: read.factor("start_factor", 1.0 / 3.0)?,
-            end_factor: read.factor("end_factor", 1.0)?,
-        },
-        _ => Curve::CosineAnnealing { t_max: read.count("T_max", 1)?, minimum: minimum(&read)? },
-    };
+    if !kind.has_momentum() && target.name() != "lr" {
+        return Err(read.wrong("param_name", "\"lr\" for a OneCycle", read.value("param_name")));
+    }
     let by_epoch = read.flag("by_epoch")?.unwrap_or(true);
     let convert_to_iter_based = read.flag("convert_to_iter_based")?.unwrap_or(false);
-    if convert_to_iter_based && !by_epoch {
-        let at = dict.get("convert_to_iter_based").map_or(&node.at, |node| &node.at).clone();
-        let (key, expected) = ("convert_to_iter_based".into(), "False with by_epoch=False".into());
-        return Err(Error::Value { at, key, expected, got: "True".into() });
+    if convert_to_iter_based && (!by_epoch || stem == "ReduceOnPlateau") {
+        let expected = if by_epoch { "False for a ReduceOnPlateau" } else { "False with by_epoch=False" };
+        return Err(read.wrong("convert_to_iter_based", expected, read.value("convert_to_iter_based")));
     }
-    let begin = read.count("begin", 0)?.unwrap_or(0);
-    let end = read.count("end", 1)?.filter(|&end| end < INFINITE);
+    let begin = read.number_from("begin", 0.0)?.unwrap_or(0.0);
+    let end = read.number_from("end", 0.0)?;
     if let (Some(end), Some(at)) = (end, dict.get("end"))
         && end <= begin
     {
         return Err(read.wrong("end", &format!("above begin ({begin})"), at));
     }
-    let spec = SchedulerSpec { curve, param, begin, end, by_epoch };
-    Ok(Scheduler { spec, convert_to_iter_based })
-}
-
-/// MMEngine's stand-in for 'no end'.
-const INFINITE: u64 = 1_000_000_000;
-
-fn minimum(read: &Reader<'_>) -> Result<Minimum> {
-    match (read.number("eta_min")?, read.number("eta_min_ratio")?) {
-        (None, Some(ratio)) => Ok(Minimum::Ratio(ratio)),
-        (value, None) => Ok(Minimum::Value(value.unwrap_or(0.0))),
-        (Some(_), Some(_)) => {
-            let at = read.dict.key_at("eta_min_ratio").cloned().unwrap_or_default();
-            let expected = "left out where eta_min is given".to_owned();
-            Err(Error::Value { at, key: "eta_min_ratio".into(), expected, got: "both".into() })
-        }
-    }
+    let last_step = match read.int("last_step")? {
+        None | Some(-1) => None,
+        Some(step) => match u64::try_from(step) {
+            Ok(step) => Some(step),
+            Err(_) => {
+                return Err(read.wrong("last_step", "a whole number from -1", read.value("last_step")));
+            }
+        },
+    };
+    let curve = (kind.read)(&read, full)?;
+    let scheduler = Scheduler { curve, target, begin, end, by_epoch, last_step };
+    Ok(Entry { scheduler, convert_to_iter_based, ends: dict.get("end").is_some() })
 }
 
 /// Typed access to an entry's arguments.
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     dict: &'a Dict,
+    node: &'a Node,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// Where a key stands, or the dict where it does not.
+    fn at(&self, key: &str) -> crate::config::Position {
+        self.dict.key_at(key).unwrap_or(&self.node.at).clone()
+    }
+
+    /// The value of a key, or the dict where there is none.
+    fn value(&self, key: &str) -> &'a Node {
+        self.dict.get(key).unwrap_or(self.node)
+    }
+
     fn wrong(&self, key: &str, expected: &str, node: &Node) -> Error {
         let (at, got) = (node.at.clone(), node.value.to_string());
         Error::Value { at, key: key.to_owned(), expected: expected.to_owned(), got }
     }
 
+    fn missing(&self, what: &str, key: &'static str) -> Error {
+        Error::Missing { at: self.node.at.clone(), what: what.to_owned(), key }
+    }
+
     /// The value of a key, unless it is `None`.
-    fn get(&self, key: &str) -> Option<&Node> {
+    fn get(&self, key: &str) -> Option<&'a Node> {
         self.dict.get(key).filter(|node| !node.value.is_none())
     }
 
@@ -157,12 +235,40 @@ impl Reader<'_> {
         self.get(key).map(|node| read(node).ok_or_else(|| self.wrong(key, "a number", node))).transpose()
     }
 
+    fn number_from(&self, key: &str, least: f64) -> Result<Option<f64>> {
+        match (self.number(key)?, self.get(key)) {
+            (Some(x), Some(node)) if x < least => Err(self.wrong(key, &format!("at least {least}"), node)),
+            (found, _) => Ok(found),
+        }
+    }
+
+    fn number_above(&self, key: &str, low: f64) -> Result<Option<f64>> {
+        match (self.number(key)?, self.get(key)) {
+            (Some(x), Some(node)) if x <= low => Err(self.wrong(key, &format!("above {low}"), node)),
+            (found, _) => Ok(found),
+        }
+    }
+
     fn factor(&self, key: &str, default: f64) -> Result<f64> {
         let factor = self.number(key)?.unwrap_or(default);
         match self.get(key) {
             Some(node) if !(0.0..=1.0).contains(&factor) => Err(self.wrong(key, "in [0, 1]", node)),
             _ => Ok(factor),
         }
+    }
+
+    /// A list of numbers from `least` on.
+    fn numbers(&self, key: &str, least: f64) -> Result<Option<Vec<f64>>> {
+        let Some(node) = self.get(key) else { return Ok(None) };
+        let items = node.value.as_list().map(|items| {
+            items.iter().map(|item| item.value.as_float().filter(|x| x.is_finite() && *x >= least))
+        });
+        let expected = || match least {
+            f64::NEG_INFINITY => "a list of numbers".to_owned(),
+            _ => format!("a list of numbers from {least}"),
+        };
+        let numbers = items.and_then(Iterator::collect::<Option<Vec<f64>>>);
+        numbers.map(Some).ok_or_else(|| self.wrong(key, &expected(), node))
     }
 
     fn int(&self, key: &str) -> Result<Option<i64>> {
@@ -181,5 +287,13 @@ impl Reader<'_> {
     fn flag(&self, key: &str) -> Result<Option<bool>> {
         let read = |node: &Node| node.value.as_bool();
         self.get(key).map(|node| read(node).ok_or_else(|| self.wrong(key, "True or False", node))).transpose()
+    }
+
+    /// One of two words; the first is the default.
+    fn word<T: Copy>(&self, key: &str, words: [(&str, T); 2]) -> Result<T> {
+        let Some(node) = self.get(key) else { return Ok(words[0].1) };
+        let found = words.iter().find(|(word, _)| node.value.as_str() == Some(word));
+        let expected = || format!("{:?} or {:?}", words[0].0, words[1].0);
+        found.map(|(_, value)| *value).ok_or_else(|| self.wrong(key, &expected(), node))
     }
 }

@@ -1,0 +1,16 @@
+//! A factor each step.
+
+use super::{At, Formula};
+
+/// The value times `gamma` at every step of the range but the first: `x ← γ x`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exponential {
+    /// The factor.
+    pub gamma: f64,
+}
+
+impl Formula for Exponential {
+    fn next(&self, at: &At<'_>) -> f64 {
+        if at.step == 0.0 { at.value } else { at.value * self.gamma }
+    }
+}
