@@ -63,6 +63,19 @@ pub trait Backend: fmt::Debug + Send + Sync + Sealed {
     /// [`Error::Length`](crate::Error::Length) when the lengths differ.
     fn read(&self, storage: &Storage, values: SliceMut<'_>) -> Result<()>;
 
+    /// Copies the codes and scales of a block format out, bit for bit.
+    ///
+    /// # Errors
+    /// [`Error::Format`](crate::Error::Format) for other formats, [`Error::Length`](crate::Error::Length) when there
+    /// are more or fewer of them.
+    fn read_blocks(&self, storage: &Storage, codes: &mut [u8], scales: &mut [f32]) -> Result<()>;
+
+    /// Copies codes and scales of a block format in, bit for bit.
+    ///
+    /// # Errors
+    /// As [`read_blocks`](Backend::read_blocks).
+    fn write_blocks(&self, storage: &mut Storage, codes: &[u8], scales: &[f32]) -> Result<()>;
+
     /// Copies `from` to `to`, bit for bit.
     ///
     /// # Errors
@@ -126,6 +139,7 @@ pub type Plan = Box<dyn Any + Send>;
 #[derive(Debug)]
 pub struct View<'a> {
     address: usize,
+    scales: usize,
     len: usize,
     format: Format,
     on_host: bool,
@@ -145,17 +159,21 @@ impl<'a> View<'a> {
     }
 
     fn of(storage: &Storage, writable: bool) -> Self {
-        let (address, len, format) = (storage.address(), storage.len(), storage.format());
-        View { address, len, format, on_host: storage.on_host(), writable, borrow: PhantomData }
+        let (address, scales) = (storage.address(), storage.scales());
+        let (len, format, on_host) = (storage.len(), storage.format(), storage.on_host());
+        View { address, scales, len, format, on_host, writable, borrow: PhantomData }
     }
 
     /// The elements from `start` on, `len` of them.
     ///
     /// # Panics
-    /// When there are not as many.
+    /// When there are not as many, or `start` is not that of a block.
     pub fn part(self, start: usize, len: usize) -> Self {
         assert!(start.checked_add(len).is_some_and(|end| end <= self.len), "a part beyond the end of a view");
-        View { address: self.address + start * self.format.bytes(), len, ..self }
+        let block = self.format.block();
+        assert!(block.is_none_or(|block| start.is_multiple_of(block)), "a part that begins within a block");
+        let scales = self.scales + size_of::<f32>() * self.format.scales(start);
+        View { address: self.address + self.format.size(start), scales, len, ..self }
     }
 
     /// Takes `len` elements after the first `skip` out of the view, which from now on begins behind them: parts
@@ -175,6 +193,11 @@ impl<'a> View<'a> {
     /// The address of the first element: the host's, with exposed provenance, or the device's own.
     pub fn address(&self) -> usize {
         self.address
+    }
+
+    /// The address of the first scale of a block format; of other formats nothing's.
+    pub fn scales(&self) -> usize {
+        self.scales
     }
 
     /// The number of elements.
@@ -206,14 +229,14 @@ impl<'a> View<'a> {
 impl<'a> From<Slice<'a>> for View<'a> {
     fn from(slice: Slice<'a>) -> Self {
         let (address, len, format) = (slice.address().expose_provenance(), slice.len(), slice.format());
-        View { address, len, format, on_host: true, writable: false, borrow: PhantomData }
+        View { address, scales: 0, len, format, on_host: true, writable: false, borrow: PhantomData }
     }
 }
 
 impl<'a> From<SliceMut<'a>> for View<'a> {
     fn from(mut slice: SliceMut<'a>) -> Self {
         let (address, len, format) = (slice.address().expose_provenance(), slice.len(), slice.format());
-        View { address, len, format, on_host: true, writable: true, borrow: PhantomData }
+        View { address, scales: 0, len, format, on_host: true, writable: true, borrow: PhantomData }
     }
 }
 
@@ -451,6 +474,27 @@ pub fn same_kind(from: &Storage, to: &Storage) -> Result<()> {
     if from.format() != to.format() {
         let (expected, got) = (to.format().to_string(), from.format());
         return Err(crate::Error::Format { operation, what, expected, got });
+    }
+    Ok(())
+}
+
+/// Checks that so many codes and scales are those of a storage. For backends.
+///
+/// # Errors
+/// [`Error::Format`](crate::Error::Format) when it is not in blocks, [`Error::Length`](crate::Error::Length) when there
+/// are more or fewer of them.
+pub fn fit_blocks(operation: &'static str, storage: &Storage, codes: usize, scales: usize) -> Result<()> {
+    let (format, len) = (storage.format(), storage.len());
+    if format.block().is_none() {
+        let (what, expected) = ("the storage".to_owned(), "a block format".to_owned());
+        return Err(crate::Error::Format { operation, what, expected, got: format });
+    }
+    for (what, expected, got) in
+        [("the table of codes", format.size(len), codes), ("the table of scales", format.scales(len), scales)]
+    {
+        if expected != got {
+            return Err(crate::Error::Length { operation, what: what.into(), expected, got });
+        }
     }
     Ok(())
 }

@@ -1,7 +1,11 @@
 //! Conversions between storage and arithmetic, specified bit for bit.
 //!
 //! Every conversion rounds once, to the nearest value, ties to even. Fast versions on any device must
-//! give the same bits; a NaN stays a NaN, but its sign and payload are not promised.
+//! give the same bits; a NaN stays a NaN, but its sign and payload are not promised. Formats in blocks have
+//! their own page, [`block`].
+
+pub mod block;
+pub mod codebook;
 
 /// bfloat16 bits nearest to `x`: the upper half of its bits, rounded by an integer addition.
 #[inline(always)]

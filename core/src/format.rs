@@ -4,8 +4,21 @@ use crate::{codec, private::Sealed};
 use core::fmt;
 use half::{bf16, f16};
 
+/// Which codes a block format has for its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Codes {
+    /// For numbers of either sign.
+    Signed,
+    /// For numbers that are never negative: twice as fine.
+    Unsigned,
+}
+
 /// How a tensor's elements are stored. Storage is apart from arithmetic: a rule computes in
 /// [`Compute`], whatever its operands are stored as.
+///
+/// Some store elements one by one. The others are *block formats*: a code for each element, and for each
+/// block of [`block`](Format::block) elements one scale in `f32`, the largest magnitude in it
+/// ([`codec::block`] specifies them bit for bit).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Format {
@@ -17,35 +30,117 @@ pub enum Format {
     Bf16,
     /// IEEE 754 half precision: 5 exponent bits, 10 fraction bits, 2 bytes.
     F16,
+    /// Blocks of 256 in 8 bits, bitsandbytes' dynamic codes, each the nearest.
+    Q8(Codes),
+    /// The same codes chosen as bitsandbytes' library for CPUs does: nearest to the closest of 65,536
+    /// evenly spaced numbers.
+    Q8Grid(Codes),
+    /// Blocks of 256 in 8 bits, evenly spaced codes.
+    Q8Linear(Codes),
+    /// Blocks of 128 in 4 bits, torchao's codes; two neighbours share a byte, the first in its upper half.
+    Q4(Codes),
+    /// Blocks of 256 in 8 bits, floating point of 4 exponent and 3 fraction bits (E4M3).
+    Fp8,
 }
 
 impl Format {
-    /// Every format.
+    /// Every format that stores elements one by one.
     pub const ALL: [Format; 4] = [Format::F64, Format::F32, Format::Bf16, Format::F16];
 
-    /// Bytes an element.
+    /// Every block format.
+    pub const BLOCKS: [Format; 9] = [
+        Format::Q8(Codes::Signed),
+        Format::Q8(Codes::Unsigned),
+        Format::Q8Grid(Codes::Signed),
+        Format::Q8Grid(Codes::Unsigned),
+        Format::Q8Linear(Codes::Signed),
+        Format::Q8Linear(Codes::Unsigned),
+        Format::Q4(Codes::Signed),
+        Format::Q4(Codes::Unsigned),
+        Format::Fp8,
+    ];
+
+    /// Bytes an element, or a code of a block format; of [`Q4`](Format::Q4) two codes share one.
     pub const fn bytes(self) -> usize {
         match self {
             Format::F64 => 8,
             Format::F32 => 4,
             Format::Bf16 | Format::F16 => 2,
+            Format::Q8(_) | Format::Q8Grid(_) | Format::Q8Linear(_) | Format::Q4(_) | Format::Fp8 => 1,
         }
     }
 
-    /// The name that configurations use: `f64`, `f32`, `bf16`, `f16`.
+    /// Elements that share a scale, of a block format.
+    pub const fn block(self) -> Option<usize> {
+        match self {
+            Format::F64 | Format::F32 | Format::Bf16 | Format::F16 => None,
+            Format::Q4(_) => Some(128),
+            Format::Q8(_) | Format::Q8Grid(_) | Format::Q8Linear(_) | Format::Fp8 => Some(256),
+        }
+    }
+
+    /// Bytes of so many elements, the scales of a block format apart.
+    pub const fn size(self, elements: usize) -> usize {
+        match self {
+            Format::Q4(_) => elements.div_ceil(2),
+            // What an address cannot reach cannot be allocated either.
+            _ => self.bytes().saturating_mul(elements),
+        }
+    }
+
+    /// How many scales so many elements have.
+    pub const fn scales(self, elements: usize) -> usize {
+        match self.block() {
+            Some(block) => elements.div_ceil(block),
+            None => 0,
+        }
+    }
+
+    /// Bytes an element on the average, scales included.
+    pub fn mean_bytes(self) -> f64 {
+        let of = |elements: usize| self.size(elements) + 4 * self.scales(elements);
+        of(1024) as f64 / 1024.0
+    }
+
+    /// The same format with other codes, where it has any.
+    pub const fn with_codes(self, codes: Codes) -> Format {
+        match self {
+            Format::Q8(_) => Format::Q8(codes),
+            Format::Q8Grid(_) => Format::Q8Grid(codes),
+            Format::Q8Linear(_) => Format::Q8Linear(codes),
+            Format::Q4(_) => Format::Q4(codes),
+            other => other,
+        }
+    }
+
+    /// The name that configurations use, whichever codes it has.
     pub const fn name(self) -> &'static str {
         match self {
             Format::F64 => "f64",
             Format::F32 => "f32",
             Format::Bf16 => "bf16",
             Format::F16 => "f16",
+            Format::Q8(_) => "q8",
+            Format::Q8Grid(_) => "q8_grid",
+            Format::Q8Linear(_) => "q8_linear",
+            Format::Q4(_) => "q4",
+            Format::Fp8 => "fp8",
         }
+    }
+
+    /// The format of a [name](Format::name), with signed codes where it has any.
+    pub fn named(name: &str) -> Option<Format> {
+        Format::ALL.into_iter().chain(Format::BLOCKS).find(|format| format.name() == name)
     }
 }
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(self.name())?;
+        match *self == self.with_codes(Codes::Signed) {
+            true => Ok(()),
+            false => f.write_str(" (unsigned)"),
+        }
     }
 }
 

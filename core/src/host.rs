@@ -1,5 +1,6 @@
 //! Borrowed memory of the host, in any format.
 
+use crate::codec::block::{LONGEST, decode_block, encode_block};
 use crate::{Element, Format};
 use half::{bf16, f16};
 
@@ -157,6 +158,71 @@ impl SliceMut<'_> {
             for i in 0..from.len() {
                 self.set(i, from.get(i));
             }
+        }
+    }
+}
+
+/// Elements of a block format that are only read.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocks<'a> {
+    /// How they are stored.
+    pub format: Format,
+    /// How many there are.
+    pub len: usize,
+    /// Their codes, [`Format::size`] bytes.
+    pub codes: &'a [u8],
+    /// Their blocks' scales, [`Format::scales`] of them.
+    pub scales: &'a [f32],
+}
+
+/// Elements of a block format that may be written.
+#[derive(Debug)]
+pub struct BlocksMut<'a> {
+    /// How they are stored.
+    pub format: Format,
+    /// How many there are.
+    pub len: usize,
+    /// Their codes, [`Format::size`] bytes.
+    pub codes: &'a mut [u8],
+    /// Their blocks' scales, [`Format::scales`] of them.
+    pub scales: &'a mut [f32],
+}
+
+impl Blocks<'_> {
+    /// The values, rounded once where they are written to something shorter than `f32`.
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    pub fn decode(&self, mut values: SliceMut<'_>) {
+        assert_eq!(self.len, values.len(), "decoding into another length");
+        let block = self.format.block().unwrap_or(LONGEST);
+        let codes = self.codes.chunks(self.format.size(block));
+        let mut numbers = [0.0; LONGEST];
+        for ((start, codes), &scale) in (0..self.len).step_by(block).zip(codes).zip(self.scales) {
+            let numbers = &mut numbers[..block.min(self.len - start)];
+            decode_block(self.format, codes, scale, numbers);
+            match &mut values {
+                SliceMut::F32(values) => values[start..start + numbers.len()].copy_from_slice(numbers),
+                values => (start..).zip(&*numbers).for_each(|(i, &x)| values.set(i, f64::from(x))),
+            }
+        }
+    }
+}
+
+impl BlocksMut<'_> {
+    /// Encodes values, which are rounded to `f32` first.
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    pub fn encode(&mut self, values: Slice<'_>) {
+        assert_eq!(self.len, values.len(), "encoding from another length");
+        let block = self.format.block().unwrap_or(LONGEST);
+        let codes = self.codes.chunks_mut(self.format.size(block));
+        let mut numbers = [0.0; LONGEST];
+        for ((start, codes), scale) in (0..self.len).step_by(block).zip(codes).zip(&mut *self.scales) {
+            let numbers = &mut numbers[..block.min(self.len - start)];
+            (start..).zip(&mut *numbers).for_each(|(i, x)| *x = values.get(i) as f32);
+            *scale = encode_block(self.format, numbers, codes);
         }
     }
 }

@@ -33,7 +33,7 @@ mod tensor;
 pub use backend::{Backend, Device};
 pub use error::{Error, Result};
 pub use expr::{Binary, Comparison, Condition, Expr, Graph, Node, Unary, symbol};
-pub use format::{Compute, Element, Format};
+pub use format::{Codes, Compute, Element, Format};
 pub use half::{bf16, f16};
 pub use kernel::{Kernel, Link};
 pub use lane::{Arithmetic, Lane, Literal};

@@ -1,6 +1,6 @@
 //! Memory that a backend owns, and tensors in it.
 
-use crate::host::{Slice, SliceMut};
+use crate::host::{Blocks, BlocksMut, Slice, SliceMut};
 use crate::{Backend, Element, Format, Result, Shape, private::Sealed};
 use core::any::Any;
 use core::fmt;
@@ -10,10 +10,16 @@ use std::sync::Arc;
 pub trait Memory: Any + Send + Sync + fmt::Debug + Sealed {
     /// The address of the first element, which stays: the host's, with exposed provenance, or the device's own.
     fn address(&self) -> usize;
-    /// The elements, where the host can reach them.
+    /// The address of the first scale, of a block format; 0 of others.
+    fn scales(&self) -> usize;
+    /// The elements, where the host can reach them and they are stored one by one.
     fn host(&self) -> Option<Slice<'_>>;
-    /// The elements to write, where the host can reach them.
+    /// The elements to write, where the host can reach them and they are stored one by one.
     fn host_mut(&mut self) -> Option<SliceMut<'_>>;
+    /// The codes and scales, where the host can reach them.
+    fn blocks(&self) -> Option<Blocks<'_>>;
+    /// The codes and scales to write, where the host can reach them.
+    fn blocks_mut(&mut self) -> Option<BlocksMut<'_>>;
 }
 
 /// Elements of one format in memory that a backend allocated.
@@ -24,13 +30,15 @@ pub struct Storage {
     /// What a pass asks of the memory, kept here since it asks in every step.
     on_host: bool,
     address: usize,
+    scales: usize,
     memory: Box<dyn Memory>,
 }
 
 impl Storage {
     /// Wraps a backend's memory of `len` elements. Called by backends.
     pub fn new(format: Format, len: usize, memory: Box<dyn Memory>) -> Storage {
-        Storage { format, len, on_host: memory.host().is_some(), address: memory.address(), memory }
+        let on_host = memory.host().is_some() || memory.blocks().is_some();
+        Storage { format, len, on_host, address: memory.address(), scales: memory.scales(), memory }
     }
 
     /// How the elements are stored.
@@ -56,6 +64,16 @@ impl Storage {
     /// The address of its first element, for the device that it is on.
     pub fn address(&self) -> usize {
         self.address
+    }
+
+    /// The address of the first scale of a block format, for the device that it is on; 0 of other formats.
+    pub fn scales(&self) -> usize {
+        self.scales
+    }
+
+    /// Bytes of its elements, and of their scales.
+    pub fn bytes(&self) -> usize {
+        self.format.size(self.len) + size_of::<f32>() * self.format.scales(self.len)
     }
 
     /// The backend's own view of it.

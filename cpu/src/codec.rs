@@ -3,13 +3,23 @@
 //! Most are the specification itself, compiled for each instruction set so that the compiler makes
 //! registers of it; half precision uses the conversion instructions of F16C.
 
-use crate::isa::Isa;
-use fallline_core::{Compute, Format, codec};
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+mod blocks;
+#[cfg(target_arch = "x86_64")]
+mod dynamic;
 
-/// Reads `count` stored elements into numbers.
-pub(crate) type Decode<T> = unsafe fn(stored: *const u8, numbers: *mut T, count: usize);
-/// Rounds `count` numbers into stored elements.
-pub(crate) type Encode<T> = unsafe fn(numbers: *const T, stored: *mut u8, count: usize);
+use crate::isa::Isa;
+use fallline_core::{Format, codec};
+
+/// Reads `count` stored elements into numbers. In a block format the first of them begins a block, whose scale
+/// `scales` points at.
+pub(crate) type Decode<T> = unsafe fn(stored: *const u8, scales: *const f32, numbers: *mut T, count: usize);
+/// Rounds `count` numbers into stored elements; in a block format these are whole blocks, but for a tensor's last.
+pub(crate) type Encode<T> =
+    unsafe fn(numbers: *const T, stored: *mut u8, scales: *mut f32, count: usize);
 
 /// The two directions between a format and a compute type.
 pub(crate) struct Codec<T> {
@@ -53,12 +63,12 @@ convert!(f64_to_f32, f64 => f32, x => x as f32);
 macro_rules! codec {
     ($t:ty, $stored:ty, $decode:path, $encode:path $(, $features:literal)?) => {{
         $(#[target_feature(enable = $features)])?
-        unsafe fn decode(stored: *const u8, numbers: *mut $t, count: usize) {
+        unsafe fn decode(stored: *const u8, _: *const f32, numbers: *mut $t, count: usize) {
             // SAFETY: the caller vouches for `count` elements on either side.
             unsafe { $decode(stored.cast::<$stored>(), numbers, count) }
         }
         $(#[target_feature(enable = $features)])?
-        unsafe fn encode(numbers: *const $t, stored: *mut u8, count: usize) {
+        unsafe fn encode(numbers: *const $t, stored: *mut u8, _: *mut f32, count: usize) {
             // SAFETY: the caller vouches for `count` elements on either side.
             unsafe { $encode(numbers, stored.cast::<$stored>(), count) }
         }
@@ -92,7 +102,7 @@ impl Coded for f32 {
             }
             (Format::F16, _) => codec!(f32, u16, f16_to_f32, f32_to_f16),
             (Format::F64, _) => for_each_isa!(isa, f32, f64, f64_to_f32, f32_to_f64),
-            (other, _) => unreachable!("{other} is refused before a pass begins"),
+            (blocks, _) => Some(blocks::codec(blocks, isa)),
         }
     }
 }
@@ -104,15 +114,8 @@ impl Coded for f64 {
             Format::F32 => for_each_isa!(isa, f64, f32, f32_to_f64, f64_to_f32),
             Format::Bf16 => for_each_isa!(isa, f64, u16, bf16_to_f64, f64_to_bf16),
             Format::F16 => for_each_isa!(isa, f64, u16, f16_to_f64, f64_to_f16),
-            other => unreachable!("{other} is refused before a pass begins"),
+            blocks => Some(blocks::double_codec(blocks, isa)),
         }
-    }
-}
-
-/// Whether a compute type has codecs for a format.
-pub(crate) fn supported(format: Format, compute: Compute) -> bool {
-    match compute {
-        Compute::F32 | Compute::F64 => Format::ALL.contains(&format),
     }
 }
 
@@ -175,8 +178,9 @@ mod tests {
                 let mut stored = vec![0u16; singles.len()];
                 // SAFETY: the buffers have the lengths given, and the machine has the instruction set.
                 unsafe {
-                    (fast.decode)(patterns.as_ptr().cast(), numbers.as_mut_ptr(), patterns.len());
-                    (fast.encode)(singles.as_ptr(), stored.as_mut_ptr().cast(), singles.len());
+                    let none = core::ptr::null_mut();
+                    (fast.decode)(patterns.as_ptr().cast(), none, numbers.as_mut_ptr(), patterns.len());
+                    (fast.encode)(singles.as_ptr(), stored.as_mut_ptr().cast(), none, singles.len());
                 }
                 for (&bits, &x) in patterns.iter().zip(&numbers) {
                     let expected = decode(bits);

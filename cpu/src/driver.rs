@@ -1,6 +1,6 @@
 //! The one driver: every pass over memory goes through here.
 
-use crate::codec::{Codec, Coded, supported};
+use crate::codec::{Codec, Coded};
 use crate::entries::{Compiled, Entries, Entry};
 use crate::isa::Isa;
 use crate::plan::{Chunk, Chunks};
@@ -28,14 +28,38 @@ pub(crate) const CACHED: usize = INLINE + 64 * 1024;
 #[derive(Clone, Copy, Debug)]
 struct Stored {
     address: *mut u8,
+    /// The first scale of a block format.
+    scales: *mut f32,
     format: Format,
 }
 
 impl Stored {
     /// Whether `next` goes on where the first `elements` of this end.
     fn ends_at(&self, elements: usize, next: &Stored) -> bool {
-        self.format == next.format
-            && next.address.addr().wrapping_sub(self.address.addr()) == elements * self.format.bytes()
+        let format = self.format;
+        let codes = next.address.addr().wrapping_sub(self.address.addr()) == format.size(elements);
+        let whole = || match format.block() {
+            Some(block) => {
+                let scales = next.scales.addr().wrapping_sub(self.scales.addr());
+                elements.is_multiple_of(block) && scales == size_of::<f32>() * format.scales(elements)
+            }
+            None => true,
+        };
+        format == next.format && codes && whole()
+    }
+
+    /// The addresses of element `start`, which is the first of a block, and of its scale.
+    ///
+    /// # Safety
+    /// There are so many elements.
+    unsafe fn at(&self, start: usize) -> (*mut u8, *mut f32) {
+        let scales = match self.format.block() {
+            // SAFETY: the caller's contract.
+            Some(block) => unsafe { self.scales.add(start / block) },
+            None => self.scales,
+        };
+        // SAFETY: the caller's contract.
+        (unsafe { self.address.add(self.format.size(start)) }, scales)
     }
 }
 
@@ -98,7 +122,7 @@ pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> 
     let mut index = 0;
     while let Some(tensor) = tensors(&mut views) {
         for (operand, view) in kernel.operands.iter().zip(&mut views) {
-            plan.stored.push(check(device, kernel, compute, index, operand, view.take(), tensor.elements)?);
+            plan.stored.push(check(device, kernel, index, operand, view.take(), tensor.elements)?);
         }
         plan.add(kernel.operands.len(), tensor, merges);
         index += 1;
@@ -143,7 +167,6 @@ pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> 
 fn check(
     device: Device,
     kernel: &Kernel,
-    compute: Compute,
     index: usize,
     operand: &fallline_core::Operand,
     view: Option<View<'_>>,
@@ -158,11 +181,9 @@ fn check(
     if got != elements {
         return Err(Error::Length { operation: kernel.name, what: what(), expected: elements, got });
     }
-    if !supported(format, compute) {
-        let expected = Format::ALL.map(Format::name).join(", ");
-        return Err(Error::Format { operation: kernel.name, what: what(), expected, got: format });
-    }
-    Ok(Stored { address: core::ptr::with_exposed_provenance_mut(view.address()), format })
+    let (address, scales) = (view.address(), view.scales());
+    let (address, scales) = (core::ptr::with_exposed_provenance_mut(address), core::ptr::with_exposed_provenance_mut(scales));
+    Ok(Stored { address, scales, format })
 }
 
 /// The scalars of a pass: rows that tensors share, and a row for each tensor of its own.
@@ -383,17 +404,16 @@ fn run_decoded<T: Compiled + Coded>(
     let mut addresses = [core::ptr::null_mut::<T>(); MAX_OPERANDS];
     for start in (0..chunk.elements).step_by(BLOCK) {
         let elements = BLOCK.min(chunk.elements - start);
-        let at = |operand: &Stored| {
-            // SAFETY: the block lies within the chunk, and that within the tensor.
-            unsafe { operand.address.add((chunk.start + start) * operand.format.bytes()) }
-        };
+        // SAFETY: the block lies within the chunk, and that within the tensor; chunks begin with a block.
+        let at = |operand: &Stored| unsafe { operand.at(chunk.start + start) };
         for (k, operand) in stored.iter().enumerate() {
             addresses[k] = match &codecs[k] {
-                None => at(operand).cast(),
+                None => at(operand).0.cast(),
                 Some(codec) => {
                     let block = scratch.0[k].as_mut_ptr().cast::<T>();
+                    let (codes, scales) = at(operand);
                     // SAFETY: `elements` fit into a block, and are there at the operand's address.
-                    unsafe { (codec.decode)(at(operand), block, elements) };
+                    unsafe { (codec.decode)(codes, scales, block, elements) };
                     block
                 }
             };
@@ -402,8 +422,9 @@ fn run_decoded<T: Compiled + Coded>(
         unsafe { (work.entry)(row.as_ptr(), addresses.as_ptr(), elements, accumulators.start()) };
         for (k, operand) in stored.iter().enumerate() {
             if let (Some(codec), true) = (&codecs[k], work.kernel.operands[k].written) {
+                let (codes, scales) = at(operand);
                 // SAFETY: as for decoding; the operand is borrowed mutably.
-                unsafe { (codec.encode)(addresses[k], at(operand), elements) };
+                unsafe { (codec.encode)(addresses[k], codes, scales, elements) };
             }
         }
         let end = start + elements;

@@ -113,6 +113,11 @@ impl Backend for Cpu {
 
     fn write(&self, storage: &mut Storage, values: Slice<'_>) -> Result<()> {
         let expected = storage.len();
+        if let Some(mut target) = storage.memory_mut().blocks_mut() {
+            same_length("write", expected, values.len())?;
+            target.encode(values);
+            return Ok(());
+        }
         let mut target = storage.memory_mut().host_mut().ok_or_else(|| self.unreachable("write"))?;
         same_length("write", expected, values.len())?;
         target.copy_from(values);
@@ -120,14 +125,40 @@ impl Backend for Cpu {
     }
 
     fn read(&self, storage: &Storage, mut values: SliceMut<'_>) -> Result<()> {
+        if let Some(source) = storage.memory().blocks() {
+            same_length("read", storage.len(), values.len())?;
+            source.decode(values);
+            return Ok(());
+        }
         let source = storage.memory().host().ok_or_else(|| self.unreachable("read"))?;
         same_length("read", storage.len(), values.len())?;
         values.copy_from(source);
         Ok(())
     }
 
+    fn read_blocks(&self, storage: &Storage, codes: &mut [u8], scales: &mut [f32]) -> Result<()> {
+        fallline_core::backend::fit_blocks("read", storage, codes.len(), scales.len())?;
+        let source = storage.memory().blocks().ok_or_else(|| self.unreachable("read"))?;
+        codes.copy_from_slice(source.codes);
+        scales.copy_from_slice(source.scales);
+        Ok(())
+    }
+
+    fn write_blocks(&self, storage: &mut Storage, codes: &[u8], scales: &[f32]) -> Result<()> {
+        fallline_core::backend::fit_blocks("write", storage, codes.len(), scales.len())?;
+        let target = storage.memory_mut().blocks_mut().ok_or_else(|| self.unreachable("write"))?;
+        target.codes.copy_from_slice(codes);
+        target.scales.copy_from_slice(scales);
+        Ok(())
+    }
+
     fn copy(&self, from: &Storage, to: &mut Storage) -> Result<()> {
         fallline_core::backend::same_kind(from, to)?;
+        if let (Some(source), Some(target)) = (from.memory().blocks(), to.memory_mut().blocks_mut()) {
+            target.codes.copy_from_slice(source.codes);
+            target.scales.copy_from_slice(source.scales);
+            return Ok(());
+        }
         let source = from.memory().host().ok_or_else(|| self.unreachable("copy"))?;
         let mut target = to.memory_mut().host_mut().ok_or_else(|| self.unreachable("copy"))?;
         target.copy_from(source);

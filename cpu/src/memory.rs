@@ -1,7 +1,7 @@
 //! Memory for tensors: one aligned arena for everything that is allocated together.
 
 use bytemuck::Zeroable;
-use fallline_core::host::{Slice, SliceMut};
+use fallline_core::host::{Blocks, BlocksMut, Slice, SliceMut};
 use fallline_core::private::Sealed;
 use fallline_core::{Device, Error, Format, Memory, Result, Storage};
 use half::{bf16, f16};
@@ -56,6 +56,8 @@ impl Drop for Arena {
 struct Region {
     arena: Arc<Arena>,
     offset: usize,
+    /// Where the scales of a block format are.
+    scales: usize,
     format: Format,
     len: usize,
 }
@@ -64,6 +66,11 @@ impl Region {
     fn start(&self) -> *mut u8 {
         // SAFETY: the offset was laid out within the arena.
         unsafe { self.arena.start.add(self.offset) }
+    }
+
+    fn scales_start(&self) -> *mut f32 {
+        // SAFETY: the offset was laid out within the arena.
+        unsafe { self.arena.start.add(self.scales) }.cast()
     }
 
     fn slice<T: Zeroable>(&self) -> &[T] {
@@ -83,6 +90,40 @@ impl Sealed for Region {}
 impl Memory for Region {
     fn address(&self) -> usize {
         self.start().expose_provenance()
+    }
+
+    fn scales(&self) -> usize {
+        match self.format.block() {
+            Some(_) => self.scales_start().expose_provenance(),
+            None => 0,
+        }
+    }
+
+    fn blocks(&self) -> Option<Blocks<'_>> {
+        let Region { format, len, .. } = *self;
+        format.block()?;
+        // SAFETY: the region holds the codes and scales of `len` elements, aligned and initialised (zero at first), and
+        // no other region overlaps it.
+        let (codes, scales) = unsafe {
+            (
+                std::slice::from_raw_parts(self.start(), format.size(len)),
+                std::slice::from_raw_parts(self.scales_start(), format.scales(len)),
+            )
+        };
+        Some(Blocks { format, len, codes, scales })
+    }
+
+    fn blocks_mut(&mut self) -> Option<BlocksMut<'_>> {
+        let Region { format, len, .. } = *self;
+        format.block()?;
+        // SAFETY: as in `blocks`, and `self` is borrowed mutably; codes and scales do not overlap.
+        let (codes, scales) = unsafe {
+            (
+                std::slice::from_raw_parts_mut(self.start(), format.size(len)),
+                std::slice::from_raw_parts_mut(self.scales_start(), format.scales(len)),
+            )
+        };
+        Some(BlocksMut { format, len, codes, scales })
     }
 
     fn host(&self) -> Option<Slice<'_>> {
@@ -119,23 +160,38 @@ fn prefer_huge_pages(start: *mut u8, bytes: usize) {
     let _ = (start, bytes);
 }
 
+/// Where the next region of so many bytes starts, with elements of a size; `end` moves behind it.
+fn place(end: &mut usize, bytes: Option<usize>, size: usize) -> Option<usize> {
+    let bytes = bytes?;
+    let start = if bytes >= PAGE {
+        let wanted = REGIONS.fetch_add(1, Ordering::Relaxed).wrapping_mul(SKEW) % PAGE;
+        end.checked_add((wanted + PAGE - *end % PAGE) % PAGE)?
+    } else {
+        end.checked_next_multiple_of(size)?
+    };
+    *end = start.checked_add(bytes)?;
+    Some(start)
+}
+
+/// Where the elements of each request start, and behind them all the scales of each, in the same order: what lies end
+/// to end does so in both. With the bytes in all.
+fn lay_out(requests: &[(Format, usize)]) -> Option<(Vec<usize>, Vec<usize>, usize)> {
+    let mut end = 0usize;
+    let bytes = |format: Format, len: usize| format.bytes().checked_mul(len).map(|_| format.size(len));
+    let codes = requests.iter().map(|&(format, len)| place(&mut end, bytes(format, len), format.bytes()));
+    let codes = codes.collect::<Option<Vec<usize>>>()?;
+    let scales = requests.iter().map(|&(format, len)| {
+        let bytes = size_of::<f32>() * format.scales(len);
+        if bytes == 0 { Some(0) } else { place(&mut end, Some(bytes), size_of::<f32>()) }
+    });
+    let scales = scales.collect::<Option<Vec<usize>>>()?;
+    Some((codes, scales, end.checked_add(PAGE)?))
+}
+
 /// One zero-filled storage for each request, side by side in one arena.
 pub(crate) fn allocate(device: Device, requests: &[(Format, usize)]) -> Result<Vec<Storage>> {
     let too_much = |bytes| Error::OutOfMemory { device, bytes };
-    let mut offsets = Vec::with_capacity(requests.len());
-    let mut end = 0usize;
-    for &(format, len) in requests {
-        let bytes = format.bytes().checked_mul(len).ok_or_else(|| too_much(usize::MAX))?;
-        let start = if bytes >= PAGE {
-            let wanted = REGIONS.fetch_add(1, Ordering::Relaxed).wrapping_mul(SKEW) % PAGE;
-            end.checked_add((wanted + PAGE - end % PAGE) % PAGE)
-        } else {
-            end.checked_next_multiple_of(format.bytes())
-        };
-        offsets.push(start.ok_or_else(|| too_much(end))?);
-        end = start.and_then(|start| start.checked_add(bytes)).ok_or_else(|| too_much(usize::MAX))?;
-    }
-    let bytes = end.checked_add(PAGE).ok_or_else(|| too_much(end))?;
+    let (codes, scales, bytes) = lay_out(requests).ok_or_else(|| too_much(usize::MAX))?;
     let layout = Layout::from_size_align(bytes, ALLOCATED).map_err(|_| too_much(bytes))?;
     // SAFETY: the layout is not empty.
     let start = unsafe { alloc_zeroed(layout) };
@@ -145,8 +201,10 @@ pub(crate) fn allocate(device: Device, requests: &[(Format, usize)]) -> Result<V
     prefer_huge_pages(start, bytes);
     let arena = Arc::new(Arena { start, layout });
     let first = if bytes > 4 * PAGE { start.align_offset(PAGE) } else { start.align_offset(ALIGNMENT) };
-    let regions = requests.iter().zip(offsets).map(|(&(format, len), offset)| {
-        let region = Region { arena: Arc::clone(&arena), offset: first + offset, format, len };
+    let offsets = codes.into_iter().zip(scales);
+    let regions = requests.iter().zip(offsets).map(|(&(format, len), (offset, scales))| {
+        let (offset, scales) = (first + offset, first + scales);
+        let region = Region { arena: Arc::clone(&arena), offset, scales, format, len };
         Storage::new(format, len, Box::new(region))
     });
     Ok(regions.collect())
