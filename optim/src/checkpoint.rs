@@ -119,11 +119,48 @@ pub struct Manifest {
     /// Whatever the trainer wants to find again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trainer: Option<serde_json::Value>,
+    /// Of a converted checkpoint: what its source needs to have it back, such as the order of the parameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<serde_json::Value>,
+}
+
+/// What a load may let pass. By default nothing: algorithm, groups, parameters, states, shapes and formats must all fit,
+/// and everything is restored.
+///
+/// ```
+/// use fallline_optim::LoadOptions;
+/// let fine_tuning = LoadOptions::default().state_only().lenient();
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LoadOptions {
+    pub(crate) state_only: bool,
+    pub(crate) lenient: bool,
+    pub(crate) converting: bool,
+}
+
+impl LoadOptions {
+    /// Restores states and step counts, and keeps the optimizer's hyperparameters and groups, `lr` among them.
+    pub fn state_only(self) -> LoadOptions {
+        LoadOptions { state_only: true, ..self }
+    }
+
+    /// Restores what fits by name and shape, and lists the rest in the [`LoadReport`](crate::LoadReport): parameters
+    /// that are missing or of another shape stay as they are, missing states start as in a first step. LBFGS, whose
+    /// memory is of all parameters together, is still restored as a whole or not at all.
+    pub fn lenient(self) -> LoadOptions {
+        LoadOptions { lenient: true, ..self }
+    }
+
+    /// Converts states that are stored in another format than the optimizer keeps them in, and takes checkpoints of the
+    /// other compute type. Every state is rounded once at most. The device never matters.
+    pub fn converting(self) -> LoadOptions {
+        LoadOptions { converting: true, ..self }
+    }
 }
 
 impl Default for Manifest {
     fn default() -> Self {
-        Manifest { version: VERSION, optimizer: None, schedule: None, trainer: None }
+        Manifest { version: VERSION, optimizer: None, schedule: None, trainer: None, origin: None }
     }
 }
 
@@ -144,7 +181,7 @@ pub struct OptimizerManifest {
 
 /// What is known of a parameter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct ParamManifest {
+pub struct ParamManifest {
     pub(crate) shape: Vec<usize>,
     pub(crate) group: usize,
     compute: String,
@@ -155,13 +192,25 @@ impl ParamManifest {
         ParamManifest { shape: shape.to_vec(), group, compute: compute.to_string() }
     }
 
-    pub(crate) fn compute(&self) -> Option<Compute> {
+    /// Its extents.
+    pub fn shape(&self) -> Shape {
+        Shape::from(&self.shape[..])
+    }
+
+    /// Its group.
+    pub fn group(&self) -> usize {
+        self.group
+    }
+
+    /// The type that it is computed in, if this version knows it.
+    pub fn compute(&self) -> Option<Compute> {
         [Compute::F32, Compute::F64].into_iter().find(|compute| compute.to_string() == self.compute)
     }
 }
 
 impl OptimizerManifest {
-    pub(crate) fn new(name: &str) -> OptimizerManifest {
+    /// Of an algorithm, without groups and parameters yet.
+    pub fn new(name: &str) -> OptimizerManifest {
         OptimizerManifest {
             name: name.to_owned(),
             groups: Vec::new(),
@@ -170,20 +219,58 @@ impl OptimizerManifest {
         }
     }
 
-    pub(crate) fn insert_shared(&mut self, name: &str, value: f64) {
+    /// The algorithm's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The hyperparameters of each group.
+    pub fn groups(&self) -> impl ExactSizeIterator<Item = Vec<(&str, Value)>> {
+        self.groups
+            .iter()
+            .map(|group| group.iter().map(|(name, value)| (name.as_str(), from_json(value))).collect())
+    }
+
+    /// The parameters, sorted by name.
+    pub fn params(&self) -> impl ExactSizeIterator<Item = (&str, &ParamManifest)> {
+        self.params.iter().map(|(name, param)| (name.as_str(), param))
+    }
+
+    /// Adds a parameter.
+    pub fn insert_param(&mut self, name: &str, shape: &Shape, group: usize, compute: Compute) {
+        self.params.insert(name.to_owned(), ParamManifest::new(shape.extents(), group, compute));
+    }
+
+    /// Adds a number that the algorithm remembers for all parameters together.
+    pub fn insert_shared(&mut self, name: &str, value: f64) {
         self.shared.insert(name.to_owned(), to_json(&Value::Float(value)));
     }
 
-    pub(crate) fn shared(&self, name: &str) -> Result<f64> {
+    /// A number that the algorithm remembers for all parameters together.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when there is none.
+    pub fn shared(&self, name: &str) -> Result<f64> {
         let value = self.shared.get(name).and_then(|value| from_json(value).as_f64());
         value.ok_or_else(|| Error::Mismatch(format!("the manifest has no number {name:?} under \"shared\"")))
     }
 
-    pub(crate) fn push_group(&mut self, algorithm: &dyn AnyAlgorithm) {
+    /// Adds a group with an algorithm's hyperparameters.
+    pub fn push_group(&mut self, algorithm: &dyn AnyAlgorithm) {
         let table = algorithm.table().iter();
         let values =
             table.filter_map(|hyper| Some((hyper.name.to_owned(), to_json(&algorithm.get(hyper.name)?))));
         self.groups.push(values.collect());
+    }
+
+    /// Refuses the state of another algorithm.
+    pub(crate) fn refuse_other_than(&self, algorithm: &dyn AnyAlgorithm) -> Result<()> {
+        match algorithm.name() {
+            expected if expected != self.name => {
+                Err(Error::Mismatch(format!("it is of {}, expected {expected}", self.name)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The groups' algorithms with the saved hyperparameters.
@@ -196,10 +283,6 @@ impl OptimizerManifest {
             return Err(Error::Mismatch(format!("it has {got} parameter groups, expected {expected}")));
         }
         let restored = current.zip(&self.groups).map(|(algorithm, saved)| {
-            if algorithm.name() != self.name {
-                let (got, expected) = (&self.name, algorithm.name());
-                return Err(Error::Mismatch(format!("it is of {got}, expected {expected}")));
-            }
             let mut algorithm = algorithm.boxed();
             let values: Vec<(&str, Value)> =
                 saved.iter().map(|(name, value)| (name.as_str(), from_json(value))).collect();
@@ -260,7 +343,21 @@ impl Checkpoint {
         self.tensors.get(&state_key(param, state))
     }
 
-    pub(crate) fn insert_steps(&mut self, param: &str, steps: u64) {
+    /// A parameter's states, by name.
+    pub fn states(&self, param: &str) -> impl Iterator<Item = (&str, &Entry)> {
+        let prefix = state_key(param, "");
+        let from = self.tensors.range(prefix.clone()..);
+        let named = from.map_while(move |(key, entry)| Some((key.strip_prefix(&prefix)?, entry)));
+        named.filter(|(state, _)| !state.contains('/'))
+    }
+
+    /// Adds a state.
+    pub fn insert_state_entry(&mut self, param: &str, state: &str, entry: Entry) {
+        self.tensors.insert(state_key(param, state), entry);
+    }
+
+    /// Adds a parameter's step count.
+    pub fn insert_steps(&mut self, param: &str, steps: u64) {
         self.steps.insert(param.to_owned(), i64::try_from(steps).unwrap_or(i64::MAX));
     }
 
@@ -303,47 +400,42 @@ impl Checkpoint {
         u64::try_from(*steps).map_err(|_| Error::Mismatch(format!("step/{param} is negative: {steps}")))
     }
 
+    /// Copies a state into a backend's memory; says whether it was converted from another format.
     pub(crate) fn read_state(
         &self,
         backend: &dyn Backend,
-        param: &str,
-        state: &str,
+        (param, state): (&str, &str),
         shape: &Shape,
         storage: &mut Storage,
-    ) -> Result<()> {
+        converting: bool,
+    ) -> Result<bool> {
         let key = state_key(param, state);
         let entry = self.tensors.get(&key).ok_or_else(|| missing(&key))?;
         if entry.shape != *shape {
             let got = &entry.shape;
             return Err(Error::Mismatch(format!("{key} has shape {got}, expected {shape}")));
         }
-        if entry.format != storage.format() {
+        let converted = entry.format != storage.format();
+        if converted && !converting {
             let (got, expected) = (entry.format, storage.format());
             return Err(Error::Mismatch(format!("{key} is stored as {got}, expected {expected}")));
         }
-        entry.copy_to(backend, storage)
+        entry.copy_to(backend, storage)?;
+        Ok(converted)
     }
 
-    /// Refuses step counts of parameters that are not `known`, and states that are not `expected`.
-    pub(crate) fn refuse_others(
+    /// Step counts of parameters that are not `known`, and states that are not `expected`: each with what is wrong.
+    pub(crate) fn others(
         &self,
         known: impl Fn(&str) -> bool,
         expected: impl Fn(&str, &str) -> bool,
-    ) -> Result<()> {
-        if let Some(name) = self.steps.keys().find(|name| !known(name)) {
-            return Err(Error::Mismatch(format!(
-                "step/{name} is of a parameter that its manifest does not know"
-            )));
-        }
+    ) -> impl Iterator<Item = (&str, &'static str)> {
+        let steps = self.steps.keys().filter(move |name| !known(name));
+        let steps = steps.map(|name| (name.as_str(), "has a step count, but its manifest does not know it"));
         let states = self.tensors.keys().filter_map(|key| key.strip_prefix("state/"));
-        for state in states {
-            if !state.rsplit_once('/').is_some_and(|(param, state)| expected(param, state)) {
-                return Err(Error::Mismatch(format!(
-                    "state/{state} is not expected: the parameter has no such state"
-                )));
-            }
-        }
-        Ok(())
+        let fits = move |key: &str| key.rsplit_once('/').is_some_and(|(param, state)| expected(param, state));
+        let states = states.filter(move |state| !fits(state));
+        steps.chain(states.map(|state| (state, "is not expected: the parameter has no such state")))
     }
 
     /// The file's bytes.

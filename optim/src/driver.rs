@@ -8,7 +8,7 @@ pub(crate) mod rows;
 pub(crate) mod run;
 
 use crate::algorithm;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::hyper::Value;
 use crate::lbfgs::{self, History};
 use crate::slots::{Slot, Slots};
@@ -81,7 +81,15 @@ pub trait Optimizer: Send {
     /// # Errors
     /// When anything does not fit: another algorithm, other groups, other shapes, missing or unexpected
     /// parameters. The error names it, and the optimizer is as it was.
-    fn load(&mut self, checkpoint: &Checkpoint) -> Result<LoadReport>;
+    fn load(&mut self, checkpoint: &Checkpoint) -> Result<LoadReport> {
+        self.load_with(checkpoint, &LoadOptions::default())
+    }
+
+    /// As [`load`](Optimizer::load), but for what the options let pass.
+    ///
+    /// # Errors
+    /// When anything does not fit that the options do not let pass; the optimizer is as it was.
+    fn load_with(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport>;
 }
 
 /// What is known of a parameter.
@@ -586,8 +594,8 @@ impl Optimizer for Driver {
         self.to_checkpoint()
     }
 
-    fn load(&mut self, checkpoint: &Checkpoint) -> Result<LoadReport> {
-        self.restore(checkpoint)
+    fn load_with(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport> {
+        self.restore(checkpoint, options)
     }
 }
 

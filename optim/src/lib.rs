@@ -24,7 +24,7 @@ mod strided;
 
 pub use algorithm::{Algorithm, AnyAlgorithm, Info, Linked, Reference, Sparse};
 pub use binding::{Binding, GradRef, ParamRef, RowsGrad, frozen, param, rows};
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, LoadOptions};
 pub use driver::finite::NonFinite;
 pub use driver::{Driver, Optimizer, ParamState};
 pub use error::{Error, Result};
@@ -32,4 +32,4 @@ pub use error::{Error, Result};
 #[doc(hidden)] // for `renamed!`
 pub use fallline_core::{Kernel, Link, Shape};
 pub use lbfgs::Objective;
-pub use report::{LoadReport, Skipped, StepReport};
+pub use report::{LoadReport, ShapeMismatch, Skipped, StepReport};

@@ -1,6 +1,7 @@
 //! What a step or a load did.
 
 use core::fmt;
+use fallline_core::Shape;
 
 /// What a step did.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -65,10 +66,70 @@ impl fmt::Display for Skipped {
     }
 }
 
-/// What a load did.
+/// What a load did, or would have done: what [`LoadOptions`](crate::LoadOptions) let pass is listed here.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct LoadReport {
     /// How many parameters' states were restored.
     pub matched: usize,
+    /// Parameters of the optimizer that the checkpoint does not have; they are as they were.
+    pub missing: Vec<String>,
+    /// Parameters of the checkpoint that the optimizer does not have; they were left out.
+    pub unexpected: Vec<String>,
+    /// Parameters that have another shape in the checkpoint; they are as they were.
+    pub shape: Vec<ShapeMismatch>,
+    /// How many states were converted from another format.
+    pub converted: usize,
+}
+
+/// A parameter that has another shape in a checkpoint than in the optimizer.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ShapeMismatch {
+    /// Its name.
+    pub param: String,
+    /// Its shape in the optimizer.
+    pub expected: Shape,
+    /// Its shape in the checkpoint.
+    pub got: Shape,
+}
+
+impl LoadReport {
+    /// Whether every parameter was in both, with the same shape.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.shape.is_empty()
+    }
+
+    /// What a strict load says about the parameters that do not fit: the first by name, and how many more.
+    pub(crate) fn complaint(&self) -> Option<String> {
+        let more = |count: usize| if count > 1 { format!(", and {} more", count - 1) } else { String::new() };
+        if let Some(ShapeMismatch { param, expected, got }) = self.shape.first() {
+            let more = more(self.shape.len());
+            return Some(format!("parameter {param:?} has shape {got} in it, but {expected} here{more}"));
+        }
+        if let Some(param) = self.missing.first() {
+            return Some(format!("parameter {param:?} is missing{}", more(self.missing.len())));
+        }
+        let param = self.unexpected.first()?;
+        let more = more(self.unexpected.len());
+        Some(format!("parameter {param:?} is not one of this optimizer's{more}"))
+    }
+}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.matched == 1 { "" } else { "s" };
+        write!(f, "{} parameter{plural} restored", self.matched)?;
+        let lists = [("missing", self.missing.len()), ("unexpected", self.unexpected.len())];
+        for (what, count) in lists.into_iter().chain([("of another shape", self.shape.len())]) {
+            if count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        match self.converted {
+            0 => Ok(()),
+            1 => write!(f, ", 1 state converted"),
+            count => write!(f, ", {count} states converted"),
+        }
+    }
 }

@@ -116,6 +116,15 @@ impl Slots {
         }
     }
 
+    /// Takes a slot out of `others`, if there is one of this name.
+    pub(crate) fn adopt(&mut self, others: &mut Slots, name: &str) {
+        if let Some(place) = others.places.remove(name) {
+            others.swap(place, others.list.len() - 1);
+            self.list.extend(others.list.pop());
+            self.places.insert(name.to_owned(), self.list.len() - 1);
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.list.len()
     }

@@ -51,7 +51,7 @@ hyperparameters! {
 impl NAdam {
     /// Πₜ, each product rounded to `f32` as in torch. Below half a unit in the last place of 1 it changes
     /// nothing any more, so the loop is as long as β₁ᵗ is large: some 360 factors for 0.9.
-    fn product(&self, t: u64) -> f64 {
+    pub fn product(&self, t: u64) -> f64 {
         let mut product = 1.0;
         for s in 1..=t {
             let mu = self.betas.0 * (1.0 - 0.5 * powf(0.96, s as f64 * self.momentum_decay));

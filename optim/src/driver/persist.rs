@@ -1,10 +1,10 @@
 //! Saving and loading: what is checked, in which order, before anything changes.
 
 use super::{Driver, class_of};
-use crate::checkpoint::{Checkpoint, OptimizerManifest, ParamManifest};
+use crate::checkpoint::{Checkpoint, LoadOptions, OptimizerManifest, ParamManifest};
 use crate::lbfgs::History;
 use crate::slots::{Slot, Slots};
-use crate::{AnyAlgorithm, Error, LoadReport, Result};
+use crate::{AnyAlgorithm, Error, LoadReport, Result, ShapeMismatch};
 use fallline_core::{Role, Shape};
 
 impl Driver {
@@ -34,51 +34,89 @@ impl Driver {
         Ok(checkpoint)
     }
 
-    pub(super) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<LoadReport> {
+    pub(super) fn restore(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport> {
         let manifest = checkpoint
             .manifest
             .optimizer
             .as_ref()
             .ok_or_else(|| Error::Mismatch("it holds no optimizer state".into()))?;
+        manifest.refuse_other_than(&*self.groups[0].algorithm)?;
         let shared = self.groups[0].algorithm.shared().iter().map(|(name, _)| manifest.shared(name));
         let shared = shared.collect::<Result<Vec<f64>>>()?;
-        let algorithms = manifest.restore_groups(self.groups.iter().map(|group| &*group.algorithm))?;
+        let current = self.groups.iter().map(|group| &*group.algorithm);
+        let algorithms = match options.state_only {
+            true => current.map(AnyAlgorithm::boxed).collect(),
+            false => manifest.restore_groups(current)?,
+        };
         if algorithms[0].search().is_some() {
             let current = self.history.as_ref();
             let history = History::load(&*self.backend, checkpoint, manifest, current)?;
             let matched = history.as_ref().map_or(0, |history| history.params.len());
             self.history = history;
             self.adopt(algorithms);
-            return Ok(LoadReport { matched });
+            return Ok(LoadReport { matched, ..LoadReport::default() });
         }
-        for slot in self.slots.iter() {
-            if !manifest.params.contains_key(&slot.name) {
-                return Err(Error::Mismatch(format!("parameter {:?} is missing", slot.name)));
-            }
+        let mut report = self.compare(manifest);
+        if !options.lenient
+            && let Some(complaint) = report.complaint()
+        {
+            return Err(Error::Mismatch(complaint));
         }
+        let kept: Vec<String> =
+            report.missing.iter().chain(report.shape.iter().map(|other| &other.param)).cloned().collect();
         let mut loaded = Slots::default();
         for (name, param) in &manifest.params {
-            if self.slots.len() > 0 && self.slots.get(name).is_none() {
-                return Err(Error::Mismatch(format!("parameter {name:?} is not one of this optimizer's")));
+            let fits = |slot: &Slot| slot.shape == param.shape();
+            if self.slots.get(name).map_or(self.slots.len() == 0, fits) {
+                let slot = self.load_slot((checkpoint, options), &algorithms, (name, param), &mut report)?;
+                loaded.push(slot);
             }
-            let slot = self.load_slot(checkpoint, &algorithms, name, param)?;
-            loaded.push(slot);
         }
-        checkpoint.refuse_others(
-            |param| loaded.get(param).is_some(),
+        report.matched = loaded.len();
+        let passed = |param: &str| {
+            options.lenient && loaded.get(param).is_none() && manifest.params.contains_key(param)
+        };
+        let others = checkpoint.others(
+            |param| loaded.get(param).is_some() || passed(param),
             |param, state| {
-                loaded.get(param).is_some_and(|slot| {
+                let expected = loaded.get(param).is_some_and(|slot| {
                     let memory = algorithms[slot.group].memory();
                     let names = slot.states.iter().map(|(name, _)| name);
                     names.chain(memory.iter().map(|(name, _)| name)).any(|name| *name == state)
-                })
+                });
+                expected || passed(param)
             },
-        )?;
-        let report = LoadReport { matched: loaded.len() };
-        self.slots = loaded;
+        );
+        for (what, problem) in others {
+            if !options.lenient {
+                return Err(Error::Mismatch(format!("{what:?} {problem}")));
+            }
+            report.unexpected.push(what.to_owned());
+        }
+        let mut before = core::mem::replace(&mut self.slots, loaded);
+        kept.iter().for_each(|name| self.slots.adopt(&mut before, name));
         self.shared = shared;
         self.adopt(algorithms);
         Ok(report)
+    }
+
+    /// Which parameters fit a checkpoint's. An optimizer that has not stepped yet takes any.
+    fn compare(&self, manifest: &OptimizerManifest) -> LoadReport {
+        let mut report = LoadReport::default();
+        let absent = self.slots.iter().filter(|slot| !manifest.params.contains_key(&slot.name));
+        report.missing.extend(absent.map(|slot| slot.name.clone()));
+        report.missing.sort();
+        for (name, param) in &manifest.params {
+            match self.slots.get(name) {
+                Some(slot) if slot.shape != param.shape() => {
+                    let (expected, got) = (slot.shape.clone(), param.shape());
+                    report.shape.push(ShapeMismatch { param: name.clone(), expected, got });
+                }
+                None if self.slots.len() > 0 => report.unexpected.push(name.clone()),
+                _ => {}
+            }
+        }
+        report
     }
 
     /// Takes the hyperparameters of a checkpoint, once everything else of it is there.
@@ -89,34 +127,38 @@ impl Driver {
         self.poisoned = None;
     }
 
-    /// A parameter's slot as a checkpoint has it, checked against the one that is there.
+    /// A parameter's slot as a checkpoint has it, checked against the one that is there, which has its shape.
     fn load_slot(
         &self,
-        checkpoint: &Checkpoint,
+        (checkpoint, options): (&Checkpoint, &LoadOptions),
         algorithms: &[Box<dyn AnyAlgorithm>],
-        name: &str,
-        param: &ParamManifest,
+        (name, param): (&str, &ParamManifest),
+        report: &mut LoadReport,
     ) -> Result<Slot> {
         let mismatch = |problem: String| Error::Mismatch(format!("parameter {name:?} {problem}"));
-        let shape = Shape::from(&param.shape[..]);
-        let compute = param.compute().ok_or_else(|| mismatch("was computed in an unknown type".into()))?;
-        if let Some(slot) = self.slots.get(name) {
-            if slot.shape != shape {
-                return Err(mismatch(format!("has shape {shape} in it, but {} here", slot.shape)));
-            }
-            if slot.compute != compute {
-                return Err(mismatch(format!("was computed in {compute}, but here in {}", slot.compute)));
-            }
+        let shape = param.shape();
+        let saved = param.compute().ok_or_else(|| mismatch("was computed in an unknown type".into()))?;
+        let ours = self.slots.get(name).map(|slot| slot.compute).or(self.compute);
+        let compute = ours.unwrap_or(saved);
+        if compute != saved && !options.converting {
+            return Err(mismatch(format!("was computed in {saved}, but here in {compute}")));
         }
-        if self.compute.is_some_and(|ours| ours != compute) {
-            return Err(mismatch(format!("was computed in {compute}, which this optimizer does not")));
-        }
+        let group = match options.state_only {
+            true => self.slots.get(name).map_or_else(|| self.group_of(name), |slot| slot.group),
+            false => param.group,
+        };
         let algorithm = algorithms
-            .get(param.group)
-            .ok_or_else(|| mismatch(format!("is in group {}, which does not exist", param.group)))?;
+            .get(group)
+            .ok_or_else(|| mismatch(format!("is in group {group}, which does not exist")))?;
         let steps = checkpoint.steps(name)?;
         let class = class_of(&**algorithm, name, &shape)?;
-        let expected = algorithm.stages(class).operands(Role::State);
+        let mut expected = algorithm.stages(class).operands(Role::State);
+        if options.lenient {
+            let absent = |state: &&str| checkpoint.state(name, state).is_none() && steps > 0;
+            report
+                .missing
+                .extend(expected.extract_if(.., |state| absent(&*state)).map(|s| format!("{name}/{s}")));
+        }
         let mut states = Vec::new();
         // Without a step there are states where a Hessian was given before.
         let known = expected.iter().any(|state| checkpoint.state(name, state).is_some());
@@ -126,7 +168,11 @@ impl Driver {
             let requests: Vec<_> = shapes.iter().map(|shape| (compute.format(), shape.elements())).collect();
             let storages = self.backend.allocate(&requests)?.into_iter().zip(shapes);
             for (&state, (mut storage, shape)) in expected.iter().zip(storages) {
-                checkpoint.read_state(&*self.backend, name, state, &shape, &mut storage)?;
+                let key = (name, state);
+                let converting = options.converting;
+                let converted =
+                    checkpoint.read_state(&*self.backend, key, &shape, &mut storage, converting)?;
+                report.converted += usize::from(converted);
                 states.push((state, storage));
             }
         }
@@ -134,7 +180,7 @@ impl Driver {
         Ok(Slot {
             name: name.to_owned(),
             shape,
-            group: param.group,
+            group,
             compute,
             steps,
             class,

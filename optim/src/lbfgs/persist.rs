@@ -72,7 +72,7 @@ impl History {
                 params.iter().map(|(_, shape)| (compute.format(), shape.elements())).collect();
             let mut storages = backend.allocate(&requests)?;
             for ((name, shape), storage) in params.iter().zip(&mut storages) {
-                checkpoint.read_state(backend, name, state, shape, storage)?;
+                checkpoint.read_state(backend, (name, state), shape, storage, false)?;
             }
             Ok(storages)
         };
@@ -93,10 +93,15 @@ impl History {
             params,
         };
         let states: Vec<String> = history.vectors().map(|(state, _)| state).collect();
-        checkpoint.refuse_others(
-            |param| history.params.iter().any(|(name, _)| name == param),
-            |_, state| states.iter().any(|known| known == state),
-        )?;
-        Ok(Some(history))
+        let other = checkpoint
+            .others(
+                |param| history.params.iter().any(|(name, _)| name == param),
+                |_, state| states.iter().any(|known| known == state),
+            )
+            .next();
+        match other {
+            Some((what, problem)) => Err(Error::Mismatch(format!("{what:?} {problem}"))),
+            None => Ok(Some(history)),
+        }
     }
 }

@@ -1,0 +1,252 @@
+//! From a source's state to a checkpoint.
+
+mod groups;
+mod states;
+
+use crate::layout::{self, Layout, Steps};
+use crate::report::Report;
+use crate::value::{Dict, Key, Value};
+use crate::{Error, Result, find};
+use fallline_core::{Compute, Shape};
+use fallline_optim::checkpoint::{Entry, OptimizerManifest};
+use fallline_optim::{AnyAlgorithm, Checkpoint};
+use std::collections::{BTreeSet, HashMap};
+
+/// What is said beside a file.
+#[derive(Clone, Debug, Default)]
+pub struct ImportOptions {
+    /// The way to the optimizer's state, with dots; where it is usually found if not given.
+    pub key: Option<String>,
+    /// The parameters' names in the order of the optimizer (group by group), with their extents where they are known.
+    pub names: Option<Vec<(String, Option<Vec<usize>>)>>,
+    /// Without names, number the parameters.
+    pub number: bool,
+    /// Leave out keys and states that have no place here, instead of refusing them.
+    pub lenient: bool,
+}
+
+/// A parameter as the file has it.
+struct Param {
+    id: i64,
+    group: usize,
+    name: String,
+    shape: Option<Vec<usize>>,
+}
+
+/// Turns the state of an optimizer of torch's kind into a checkpoint. `base` has the algorithm and the hyperparameters
+/// that the file does not have; those that it has are taken from it.
+///
+/// # Errors
+/// What is missing, does not fit or cannot be taken over, with the way to it.
+pub fn from_torch(
+    root: &Value<'_>,
+    base: &dyn AnyAlgorithm,
+    options: &ImportOptions,
+) -> Result<(Checkpoint, Report)> {
+    let layout = layout_of(base.name())?;
+    let (at, optimizer) = find::optimizer(root, options.key.as_deref())?;
+    let prefix = if at.is_empty() { String::new() } else { format!("{at}.") };
+    let weights = find::weights(root);
+    let mut report = Report::default();
+    let top = at.split('.').next().unwrap_or_default();
+    report.left_out = find::others(root, &[top, weights.as_ref().map_or("", |(key, _)| *key), "meta"]);
+    if let Value::Dict(entries) = optimizer {
+        let others = entries.iter().map(|(key, _)| key.to_string());
+        let others = others.filter(|key| !at.is_empty() && key != "state" && key != "param_groups");
+        report.left_out.extend(others.map(|key| format!("{prefix}{key}")));
+    }
+
+    let none = Value::None;
+    let list = optimizer.get("param_groups").unwrap_or(&none).as_items(&format!("{prefix}param_groups"))?;
+    let mut read = groups::Groups { layout, base, options, report: &mut report };
+    let mut algorithms = Vec::new();
+    let mut ids = Vec::new();
+    for (g, group) in list.iter().enumerate() {
+        let at = format!("{prefix}param_groups[{g}]");
+        let (algorithm, own) = read.group(&at, group)?;
+        algorithms.push(algorithm);
+        ids.push(own);
+    }
+    let Some(first) = list.first() else {
+        return Err(Error::value(format!("{prefix}param_groups"), "it is empty"));
+    };
+    let params = names(&ids, list, weights.as_ref().map(|(_, tensors)| &tensors[..]), options)?;
+
+    let mut checkpoint = Checkpoint::default();
+    let mut manifest = OptimizerManifest::new(base.name());
+    let places = merge(&ids, &algorithms, &mut manifest);
+    for name in base.shared().iter().map(|(name, _)| *name) {
+        let value = read.shared(&format!("{prefix}param_groups[0]"), first, name)?;
+        manifest.insert_shared(name, value);
+    }
+
+    let state_at = format!("{prefix}state");
+    let states = optimizer.get("state").unwrap_or(&none).as_dict(&state_at)?;
+    let by_id: HashMap<&Key, &Value<'_>> = states.iter().map(|(key, value)| (key, value)).collect();
+    let known: BTreeSet<i64> = params.iter().map(|param| param.id).collect();
+    if let Some((key, _)) = states.iter().find(|(key, _)| !matches!(key, Key::Int(id) if known.contains(id)))
+    {
+        let way = format!("{state_at}.{key}");
+        match options.lenient {
+            true => report.left_out.push(way),
+            false => return Err(Error::value(way, "no group has this parameter")),
+        }
+    }
+    for param in &params {
+        let at = format!("{state_at}.{}", param.id);
+        let algorithm = &*algorithms[param.group];
+        let found = by_id.get(&Key::Int(param.id)).copied();
+        let mut reader = states::Reader { layout, algorithm, options, at: &at, name: &param.name };
+        let taken = reader.read(found, param.shape.as_deref(), &mut checkpoint, &mut report)?;
+        let Some((shape, compute, stepped)) = taken else { continue };
+        let steps = match (layout.steps, stepped) {
+            (_, None) => 0,
+            (Steps::Group, Some(_)) => groups::count(
+                &format!("{prefix}param_groups[{}].k", param.group),
+                list[param.group].get("k"),
+            )?,
+            (_, Some(steps)) => steps,
+        };
+        checkpoint.insert_steps(&param.name, steps);
+        manifest.insert_param(&param.name, &shape, places[param.group], compute);
+    }
+    add_weights(&mut checkpoint, weights, &params, &mut report)?;
+    let order: Vec<Vec<&str>> = (0..ids.len())
+        .map(|group| {
+            params.iter().filter(|param| param.group == group).map(|param| param.name.as_str()).collect()
+        })
+        .collect();
+    checkpoint.manifest.origin = Some(serde_json::json!({ "groups": order }));
+    checkpoint.manifest.trainer = progress(root);
+    checkpoint.manifest.optimizer = Some(manifest);
+    Ok((checkpoint, report))
+}
+
+pub(crate) fn layout_of(name: &str) -> Result<&'static Layout> {
+    let problem = |problem: &str| Error::Layout { algorithm: name.to_owned(), problem: problem.to_owned() };
+    layout::find(name).ok_or_else(|| problem("no source's layout is known for it"))?.map_err(problem)
+}
+
+/// Groups of one parameter each, as MMEngine makes them, become one where they have the same hyperparameters. Returns
+/// the place of each.
+fn merge(
+    ids: &[Vec<i64>],
+    algorithms: &[Box<dyn AnyAlgorithm>],
+    manifest: &mut OptimizerManifest,
+) -> Vec<usize> {
+    let ones = ids.iter().all(|own| own.len() == 1) && ids.len() > 1;
+    let mut texts: HashMap<String, usize> = HashMap::new();
+    let mut places = Vec::new();
+    for (group, algorithm) in algorithms.iter().enumerate() {
+        let key = if ones { format!("{algorithm:?}") } else { group.to_string() };
+        let next = texts.len();
+        let place = *texts.entry(key).or_insert(next);
+        if place == next {
+            manifest.push_group(&**algorithm);
+        }
+        places.push(place);
+    }
+    places
+}
+
+type Tensors<'v, 'a> = [(String, &'v Value<'a>)];
+
+/// Gives every parameter its name.
+fn names(
+    ids: &[Vec<i64>],
+    groups: &[Value<'_>],
+    weights: Option<&Tensors<'_, '_>>,
+    options: &ImportOptions,
+) -> Result<Vec<Param>> {
+    let count: usize = ids.iter().map(Vec::len).sum();
+    let shape = |value: &Value<'_>| match value {
+        Value::Tensor(tensor) => Some(tensor.shape().to_vec()),
+        _ => None,
+    };
+    let of_weights =
+        |name: &str| weights?.iter().find(|(known, _)| known == name).and_then(|(_, v)| shape(v));
+    let own: Vec<Option<&[Value<'_>]>> =
+        groups.iter().map(|group| group.get("param_names")?.as_items("").ok()).collect();
+    let named: Vec<(String, Option<Vec<usize>>)> = if let Some(given) = &options.names {
+        given.clone()
+    } else if own.iter().all(Option::is_some) {
+        let texts = own.into_iter().flatten().flatten().filter_map(|name| match name {
+            Value::Str(text) => Some((text.to_string(), of_weights(text))),
+            _ => None,
+        });
+        texts.collect()
+    } else if options.number {
+        (0..count).map(|i| (i.to_string(), None)).collect()
+    } else if let Some(weights) = weights {
+        // The model's order is the optimizer's where no group gathers some of several.
+        let one_each = ids.iter().all(|own| own.len() == 1);
+        if ids.len() > 1 && !one_each {
+            return Err(Error::Names(
+                "its groups may have another order than the model: give the parameters' names in the order of the \
+                 optimizer, group by group"
+                    .into(),
+            ));
+        }
+        weights.iter().map(|(name, value)| (name.clone(), shape(value))).collect()
+    } else {
+        return Err(Error::Names(
+            "it has no names of parameters: give them in the order of the optimizer, or let them be numbered"
+                .into(),
+        ));
+    };
+    if named.len() != count {
+        let (got, what) =
+            (named.len(), if options.names.is_some() { "were given" } else { "are in the file" });
+        return Err(Error::Names(format!(
+            "the optimizer has {count} parameters, but {got} names {what}: give those of the optimizer, in its order"
+        )));
+    }
+    let mut seen = BTreeSet::new();
+    if let Some((name, _)) = named.iter().find(|(name, _)| !seen.insert(name.as_str()) || name.is_empty()) {
+        return Err(Error::Names(format!("the name {name:?} is given twice, or empty")));
+    }
+    let places = ids.iter().enumerate().flat_map(|(group, own)| own.iter().map(move |&id| (group, id)));
+    let params = places.zip(named).map(|((group, id), (name, shape))| Param { id, group, name, shape });
+    Ok(params.collect())
+}
+
+/// Takes over the values of the optimizer's parameters.
+fn add_weights(
+    checkpoint: &mut Checkpoint,
+    weights: Option<(&'static str, Vec<(String, &Value<'_>)>)>,
+    params: &[Param],
+    report: &mut Report,
+) -> Result<()> {
+    let Some((key, tensors)) = weights else { return Ok(()) };
+    let wanted: BTreeSet<&str> = params.iter().map(|param| param.name.as_str()).collect();
+    for (name, value) in tensors.iter().filter(|(name, _)| wanted.contains(name.as_str())) {
+        let Value::Tensor(tensor) = value else { continue };
+        let format = tensor.float(&format!("{key}.{name}"))?;
+        let shape = Shape::from(tensor.shape());
+        checkpoint.insert_param(name, Entry { format, shape, bytes: tensor.bytes().into_owned() });
+        report.weights += 1;
+    }
+    Ok(())
+}
+
+/// How far the run was, where the file says so as MMEngine does.
+fn progress(root: &Value<'_>) -> Option<serde_json::Value> {
+    let whole = |key: &str| match root.get("meta")?.get(key)? {
+        Value::Int(x) => Some(*x),
+        _ => None,
+    };
+    let (epoch, iter) = (whole("epoch")?, whole("iter")?);
+    Some(serde_json::json!({ "epoch": epoch, "iter": iter }))
+}
+
+/// The format's compute type: that of the widest state.
+pub(crate) fn compute_of(states: &Dict<'_>) -> Compute {
+    fn wide(value: &Value<'_>) -> bool {
+        match value {
+            Value::Tensor(tensor) => tensor.dtype() == crate::Dtype::Float64 && !tensor.shape().is_empty(),
+            Value::Dict(entries) => entries.iter().any(|(_, value)| wide(value)),
+            _ => false,
+        }
+    }
+    if states.iter().any(|(_, value)| wide(value)) { Compute::F64 } else { Compute::F32 }
+}

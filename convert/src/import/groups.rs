@@ -1,0 +1,142 @@
+//! Groups: hyperparameters, and numbers that are remembered for all parameters.
+
+use super::ImportOptions;
+use crate::layout::{Fixed, Group, Layout};
+use crate::report::Report;
+use crate::value::Value;
+use crate::{Error, Result};
+use fallline_optim::AnyAlgorithm;
+use fallline_optim::hyper::Value as Hyper;
+
+/// Keys that schedulers and trainers add to groups, which are no hyperparameters: what they say is known elsewhere.
+const ADDED: [&str; 12] = [
+    "params",
+    "param_names",
+    "name",
+    "step",
+    "max_lr",
+    "min_lr",
+    "max_momentum",
+    "min_momentum",
+    "base_momentum",
+    "base_lr",
+    "lr_mult",
+    "decay_mult",
+];
+
+pub(super) struct Groups<'o> {
+    pub layout: &'static Layout,
+    pub base: &'o dyn AnyAlgorithm,
+    pub options: &'o ImportOptions,
+    pub report: &'o mut Report,
+}
+
+impl Groups<'_> {
+    /// A group's algorithm and the numbers of its parameters.
+    pub fn group(&mut self, at: &str, group: &Value<'_>) -> Result<(Box<dyn AnyAlgorithm>, Vec<i64>)> {
+        let entries = group.as_dict(at)?;
+        let mut algorithm = self.base.boxed();
+        let mut values: Vec<(&str, Hyper)> = Vec::new();
+        for (key, value) in entries {
+            let key = key.to_string();
+            let way = format!("{at}.{key}");
+            let known = self.layout.groups.iter().find(|known| known.theirs() == key);
+            match known {
+                Some(Group::Same(name)) => {
+                    values.push((name, hyper(value).map_err(|p| Error::value(&way, p))?))
+                }
+                Some(Group::First(_, name)) => match value {
+                    Value::Tuple(pair) | Value::List(pair) if !pair.is_empty() => {
+                        values.push((name, hyper(&pair[0]).map_err(|p| Error::value(&way, p))?));
+                    }
+                    other => return Err(Error::value(way, format!("expected a pair, got {}", other.kind()))),
+                },
+                Some(Group::Shared(..)) => {}
+                Some(Group::Fixed(_, fixed)) if is(value, *fixed) => {}
+                Some(Group::Fixed(..)) => {
+                    let problem =
+                        format!("it has a value that {} never has: it is of another class", self.base.name());
+                    return Err(Error::value(way, problem));
+                }
+                // lion-pytorch keeps the first lr where schedulers leave it.
+                None if key == "initial_lr" && self.base.get("initial_lr").is_some() => {
+                    values.push(("initial_lr", hyper(value).map_err(|p| Error::value(&way, p))?));
+                }
+                None if key.starts_with("initial_") || ADDED.contains(&key.as_str()) => {}
+                None if self.options.lenient => self.report.left_out.push(way),
+                None => {
+                    let problem = format!("it is no hyperparameter of {}", self.base.name());
+                    return Err(Error::value(way, problem));
+                }
+            }
+        }
+        let set = algorithm.set(&values);
+        set.map_err(|error| Error::value(at, error.to_string()))?;
+        let ids = group.get("params").unwrap_or(&Value::None);
+        let whole = |id: &Value<'_>| match id {
+            Value::Int(id) => Ok(*id),
+            other => {
+                Err(Error::value(format!("{at}.params"), format!("expected numbers, got {}", other.kind())))
+            }
+        };
+        let ids = ids.as_items(&format!("{at}.params"))?.iter().map(whole).collect::<Result<Vec<i64>>>()?;
+        Ok((algorithm, ids))
+    }
+
+    /// A number that is remembered for all parameters. Those that follow from others in the next step start anew.
+    pub fn shared(&self, at: &str, first: &Value<'_>, name: &str) -> Result<f64> {
+        let kept =
+            self.layout.groups.iter().any(|group| matches!(group, Group::Shared(key, _) if *key == name));
+        match (kept, first.get(name)) {
+            (false, _) => Ok(0.0),
+            (true, Some(value)) => value.as_f64().ok_or_else(|| {
+                Error::value(format!("{at}.{name}"), format!("expected a number, got {}", value.kind()))
+            }),
+            // Before the first step dadaptation has none of some.
+            (true, None) => Ok(0.0),
+        }
+    }
+}
+
+/// A whole number that counts something.
+pub(super) fn count(at: &str, value: Option<&Value<'_>>) -> Result<u64> {
+    // Counts above 2^53 are not exact as tensors, and no run is that long.
+    const MOST: f64 = 9e15;
+    let number = value.and_then(Value::as_f64);
+    match number {
+        Some(x) if x >= 0.0 && x.fract() == 0.0 && x <= MOST => Ok(x as u64),
+        Some(x) => Err(Error::value(at, format!("expected a count, got {x}"))),
+        None => Err(Error::value(at, "expected a count, got none")),
+    }
+}
+
+/// A hyperparameter.
+fn hyper(value: &Value<'_>) -> Result<Hyper, String> {
+    Ok(match value {
+        Value::None => Hyper::None,
+        Value::Bool(x) => Hyper::Bool(*x),
+        Value::Int(x) => Hyper::Int(*x),
+        Value::Float(x) => Hyper::Float(*x),
+        Value::Str(text) => Hyper::Text(text.to_string()),
+        Value::List(items) | Value::Tuple(items) => {
+            Hyper::List(items.iter().map(hyper).collect::<Result<_, String>>()?)
+        }
+        // `lr` may be a tensor.
+        Value::Tensor(tensor) if tensor.elements() == 1 => Hyper::Float(tensor.item().unwrap_or(f64::NAN)),
+        other => return Err(format!("expected a hyperparameter, got {}", other.kind())),
+    })
+}
+
+fn is(value: &Value<'_>, fixed: Fixed) -> bool {
+    match fixed {
+        Fixed::None => *value == Value::None,
+        Fixed::True => *value == Value::Bool(true),
+        Fixed::Float(x) => value.as_f64() == Some(x),
+        Fixed::Pair(a, b) => match value {
+            Value::Tuple(items) | Value::List(items) => {
+                items.iter().map(Value::as_f64).eq([Some(a), Some(b)])
+            }
+            _ => false,
+        },
+    }
+}

@@ -1,0 +1,236 @@
+//! A parameter's states.
+
+use super::{ImportOptions, compute_of, groups};
+use crate::layout::{Layout, State, Steps};
+use crate::report::Report;
+use crate::tensor::{Dtype, Tensor};
+use crate::value::{Dict, Value};
+use crate::{Error, Result};
+use fallline_core::{Compute, Role, Shape};
+use fallline_optim::checkpoint::Entry;
+use fallline_optim::{AnyAlgorithm, Checkpoint};
+
+/// bitsandbytes' codes: elements that share a scale.
+const BLOCK: usize = 256;
+
+pub(super) struct Reader<'o> {
+    pub layout: &'static Layout,
+    pub algorithm: &'o dyn AnyAlgorithm,
+    pub options: &'o ImportOptions,
+    /// The way to the parameter's state.
+    pub at: &'o str,
+    pub name: &'o str,
+}
+
+impl Reader<'_> {
+    /// Takes a parameter's states over: its shape, compute type, and step count, if it was stepped. Nothing for one
+    /// without a state whose shape is not known either.
+    pub fn read(
+        &mut self,
+        found: Option<&Value<'_>>,
+        known: Option<&[usize]>,
+        checkpoint: &mut Checkpoint,
+        report: &mut Report,
+    ) -> Result<Option<(Shape, Compute, Option<u64>)>> {
+        let empty = Dict::new();
+        let given = found.map_or(Ok(&empty), |found| found.as_dict(self.at))?;
+        let states = self.flat(given)?;
+        let none = states.iter().all(|(key, value)| *key == "step" || **value == Value::None);
+        let Some(shape) = known.map(<[usize]>::to_vec).or_else(|| self.shape(&states)) else {
+            return match none {
+                true => Ok(None),
+                false => {
+                    Err(Error::value(self.at, "its extents cannot be told from it: give them with the names"))
+                }
+            };
+        };
+        let shape = Shape::from(&shape[..]);
+        let compute = compute_of(given);
+        if none {
+            return Ok(Some((shape, compute, None)));
+        }
+        let class = self.algorithm.class(&shape).map_err(|problem| Error::value(self.at, problem))?;
+        let expected = self.algorithm.stages(class).operands(Role::State);
+        let mut taken: Vec<&str> = Vec::new();
+        for (key, value) in &states {
+            let way = format!("{}.{key}", self.at);
+            let row = self.layout.states.iter().find(|row| row.theirs() == *key);
+            let wanted = row.is_some_and(|row| row.ours().iter().all(|ours| expected.contains(ours)));
+            match row {
+                Some(State::Follows(..)) => {}
+                Some(row) if wanted => {
+                    if **value == Value::None {
+                        continue;
+                    }
+                    let Value::Tensor(tensor) = value else {
+                        return Err(Error::value(way, format!("expected a tensor, got {}", value.kind())));
+                    };
+                    let entries = self.entries(&way, row, tensor, &states, (&shape, compute), report)?;
+                    for (ours, entry) in entries {
+                        checkpoint.insert_state_entry(self.name, ours, entry);
+                        taken.push(ours);
+                        report.states += 1;
+                    }
+                }
+                _ if *key == "step" || self.belongs_to_codes(key) => {}
+                _ if **value == Value::None => {}
+                _ if self.options.lenient => report.left_out.push(way),
+                _ => {
+                    let problem =
+                        format!("{} with these hyperparameters has no such state", self.algorithm.name());
+                    return Err(Error::value(way, problem));
+                }
+            }
+        }
+        if let Some(missing) = expected.iter().find(|state| !taken.contains(state)) {
+            let row = self.layout.states.iter().find(|row| row.ours().contains(missing));
+            let theirs = row.map_or("?", State::theirs);
+            let problem = format!("it has no {theirs}, which is {}'s state {missing}", self.algorithm.name());
+            return Err(Error::value(self.at, problem));
+        }
+        let step = states.iter().find(|(key, _)| *key == "step").map(|(_, value)| *value);
+        let steps = match self.layout.steps {
+            Steps::Tensor | Steps::Whole => groups::count(&format!("{}.step", self.at), step)?,
+            Steps::Nowhere | Steps::Group => 1,
+        };
+        report.parameters += 1;
+        Ok(Some((shape, compute, Some(steps))))
+    }
+
+    /// The states, those of the nested dict among them.
+    fn flat<'s, 'a>(&self, given: &'s Dict<'a>) -> Result<Vec<(&'s str, &'s Value<'a>)>> {
+        let mut states = Vec::new();
+        for (key, value) in given {
+            let crate::Key::Str(key) = key else {
+                return Err(Error::value(self.at, format!("the key {key} is not a name")));
+            };
+            match value {
+                Value::Dict(inner) if self.layout.nested == Some(&**key) => {
+                    for (key, value) in inner {
+                        let crate::Key::Str(key) = key else { continue };
+                        states.push((&**key, value));
+                    }
+                }
+                _ => states.push((&**key, value)),
+            }
+        }
+        Ok(states)
+    }
+
+    /// The parameter's extents, as its states tell them.
+    fn shape(&self, states: &[(&str, &Value<'_>)]) -> Option<Vec<usize>> {
+        let extents = |theirs: &str| {
+            let (_, value) = states.iter().find(|(key, _)| *key == theirs)?;
+            match value {
+                Value::Tensor(tensor) => Some(tensor.shape().to_vec()),
+                _ => None,
+            }
+        };
+        let (mut rows, mut columns) = (None, None);
+        for row in self.layout.states {
+            match *row {
+                State::Same(theirs, "row") => rows = extents(theirs),
+                State::Same(theirs, "column") => columns = extents(theirs),
+                State::Rows(theirs, _) => {
+                    rows = extents(theirs).map(|shape| shape[..shape.len().max(1) - 1].to_vec())
+                }
+                State::Columns(theirs, _) => columns = extents(theirs),
+                State::Stacked(theirs, _) => {
+                    if let Some([_, rest @ ..]) = extents(theirs).as_deref() {
+                        return Some(rest.to_vec());
+                    }
+                }
+                State::Same(theirs, _) => {
+                    if let Some(shape) = extents(theirs) {
+                        return Some(shape);
+                    }
+                }
+                State::Follows(..) => {}
+            }
+        }
+        let (mut shape, columns) = (rows?, columns?);
+        shape.push(*columns.last()?);
+        Some(shape)
+    }
+
+    /// Whether a key belongs to 8-bit codes: it is read with them.
+    fn belongs_to_codes(&self, key: &str) -> bool {
+        self.layout.nested.is_some() && (key.starts_with("qmap") || key.starts_with("absmax"))
+    }
+
+    /// A tensor of the source's as our states.
+    fn entries(
+        &self,
+        way: &str,
+        row: &State,
+        tensor: &Tensor<'_>,
+        states: &[(&str, &Value<'_>)],
+        (shape, compute): (&Shape, Compute),
+        report: &mut Report,
+    ) -> Result<Vec<(&'static str, Entry)>> {
+        let ours = row.ours();
+        let own = self.algorithm.state_shape(ours[0], shape);
+        let mut expected = own.extents().to_vec();
+        match row {
+            State::Rows(..) => expected.push(1),
+            State::Columns(..) => expected.insert(expected.len() - 1, 1),
+            State::Stacked(..) => expected.insert(0, ours.len()),
+            _ => {}
+        }
+        if tensor.shape() != expected {
+            let problem = format!("it has shape {:?}, expected {expected:?}", tensor.shape());
+            return Err(Error::value(way, problem));
+        }
+        let numbers = if tensor.dtype() == Dtype::UInt8 && self.layout.nested.is_some() {
+            report.decoded += 1;
+            decode(way, row.theirs(), tensor, states)?
+        } else {
+            let format = tensor.float(way)?;
+            if ours.len() == 1 && format == compute.format() {
+                return Ok(vec![(ours[0], Entry { format, shape: own, bytes: tensor.bytes().into_owned() })]);
+            }
+            tensor.numbers()
+        };
+        let elements = own.elements();
+        let part = |(i, &name): (usize, &&'static str)| {
+            let numbers = &numbers[i * elements..][..elements];
+            let entry = match compute {
+                Compute::F64 => Entry::new(own.clone(), numbers.into()),
+                Compute::F32 => {
+                    let single: Vec<f32> = numbers.iter().map(|&x| x as f32).collect();
+                    Entry::new(own.clone(), single.as_slice().into())
+                }
+            };
+            (name, entry)
+        };
+        Ok(ours.iter().enumerate().map(part).collect())
+    }
+}
+
+/// bitsandbytes' codes as numbers: a table's value times the scale of a block.
+fn decode(way: &str, theirs: &str, codes: &Tensor<'_>, states: &[(&str, &Value<'_>)]) -> Result<Vec<f64>> {
+    let number = theirs.trim_start_matches("state");
+    let beside = |what: &str| {
+        let key = format!("{what}{number}");
+        let found = states.iter().find(|(known, _)| *known == key);
+        match found {
+            Some((_, Value::Tensor(tensor))) => Ok((tensor.shape().to_vec(), tensor.numbers())),
+            _ => Err(Error::value(way, format!("it is codes, but there is no {key}"))),
+        }
+    };
+    let (_, table) = beside("qmap")?;
+    let (shape, scales) = beside("absmax")?;
+    let parts = if shape.len() == 2 { shape[0] } else { 1 };
+    let each = if parts == 0 { 0 } else { codes.elements() / parts };
+    let blocks = each.div_ceil(BLOCK);
+    if table.len() != 256 || parts * each != codes.elements() || scales.len() != parts * blocks {
+        let problem = format!("its codes do not go with {} scales for blocks of {BLOCK}", scales.len());
+        return Err(Error::value(way, problem));
+    }
+    let bytes = codes.bytes();
+    let value = |(i, &code): (usize, &u8)| {
+        let scale = scales[i / each * blocks + i % each / BLOCK];
+        table[usize::from(code)] * scale
+    };
+    Ok(bytes.iter().enumerate().map(value).collect())
+}

@@ -1,0 +1,33 @@
+//! Optimizer states of torch, bitsandbytes and MMEngine: read without executing anything, and written for them.
+//!
+//! [`archive::read`] turns a file of `torch.save` into a [`Value`], a tree of plain data, and [`archive::write`] turns
+//! one into a file that `torch.load(..., weights_only=True)` takes; [`flat`] does the same with safetensors.
+//! [`from_torch`] makes a [`Checkpoint`](fallline_optim::Checkpoint) of such a tree, and [`to_torch`] the reverse, by
+//! the table of [`layout`], which has a row for every name of the registry.
+//!
+//! Nothing in a file is believed: sizes and numbers of things are [limited](Limits), and no code in it is run.
+
+#![forbid(unsafe_code)]
+
+pub mod archive;
+mod error;
+mod export;
+mod find;
+pub mod flat;
+mod import;
+pub mod layout;
+mod limits;
+mod names;
+pub mod pickle;
+mod report;
+mod tensor;
+mod value;
+
+pub use error::{Error, Result};
+pub use export::{Container, ExportOptions, to_torch};
+pub use import::{ImportOptions, from_torch};
+pub use limits::Limits;
+pub use names::{Named, names};
+pub use report::Report;
+pub use tensor::{Dtype, Tensor};
+pub use value::{Dict, Key, Value};
