@@ -2,7 +2,7 @@
 
 use core::any::Any;
 use fallline_core::backend::{MatMul, Matrix, Pass, TensorPass, View};
-use fallline_core::{Backend, Compute, Kernel, Operand, Result, Role, Shape, Storage};
+use fallline_core::{Backend, Compute, Format, Kernel, Operand, Result, Role, Shape, Storage};
 
 /// The most stages that a step may have.
 pub const MAX_STAGES: usize = 4;
@@ -265,11 +265,11 @@ impl Workspace {
     ///
     /// # Errors
     /// When there is no memory.
-    pub fn take(&mut self, backend: &dyn Backend, compute: Compute, elements: usize) -> Result<Storage> {
-        let fits = |storage: &Storage| storage.len() == elements && storage.format() == compute.format();
+    pub fn take(&mut self, backend: &dyn Backend, format: Format, elements: usize) -> Result<Storage> {
+        let fits = |storage: &Storage| storage.len() == elements && storage.format() == format;
         match self.0.iter().position(fits) {
             Some(place) => Ok(self.0.swap_remove(place)),
-            None => Ok(backend.allocate(&[(compute.format(), elements)])?.remove(0)),
+            None => Ok(backend.allocate(&[(format, elements)])?.remove(0)),
         }
     }
 
@@ -294,7 +294,15 @@ impl MatrixStep<'_> {
     /// # Errors
     /// When there is no memory.
     pub fn take(&mut self, elements: usize) -> Result<Storage> {
-        self.workspace.take(self.backend, self.compute, elements)
+        self.take_as(self.compute.format(), elements)
+    }
+
+    /// The same, stored in another way than it is computed.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn take_as(&mut self, format: Format, elements: usize) -> Result<Storage> {
+        self.workspace.take(self.backend, format, elements)
     }
 
     /// `c = alpha a b + beta c`, where c starts at element `c_start` of its storage.
@@ -309,7 +317,7 @@ impl MatrixStep<'_> {
         c: &mut Storage,
         c_start: usize,
     ) -> Result<()> {
-        self.backend.matmul(MatMul { alpha, a, b, beta, c, c_start })
+        self.backend.matmul(MatMul { alpha, beta, c_start, ..MatMul::new(a, b, c) })
     }
 
     /// Runs a rule over `views`, one for each operand of its, with the tensor's own scalars. Returns its sums.

@@ -12,8 +12,8 @@ use fallline_core::{Backend, Compute, Kernel, Role};
 pub(crate) struct Run {
     pub(super) stages: Stages,
     pub(super) compute: Compute,
-    /// For each row of scalars, its group and step count.
-    keys: Vec<(usize, u64)>,
+    /// For each row of scalars, its group and class, and step count.
+    keys: Vec<((usize, u8), u64)>,
     parts: Vec<Part>,
     /// This step's parameters in parts, which take stages that follow each other while they are in cache.
     batches: Vec<Batch>,
@@ -116,18 +116,18 @@ impl Run {
         self.keys.is_empty()
     }
 
-    /// The row of scalars for a group at a step count, computed if it is not there yet.
-    pub(super) fn row(&mut self, group: usize, t: u64, algorithm: &dyn AnyAlgorithm) -> usize {
-        if let Some(row) = self.keys.iter().rposition(|&key| key == (group, t)) {
+    /// The row of scalars for a class of a group at a step count, computed if it is not there yet.
+    pub(super) fn row(&mut self, of: (usize, u8), t: u64, algorithm: &dyn AnyAlgorithm) -> usize {
+        if let Some(row) = self.keys.iter().rposition(|&key| key == (of, t)) {
             return row;
         }
-        self.keys.push((group, t));
+        self.keys.push((of, t));
         for part in &mut self.parts {
             let Some(kernel) = part.stage.kernel() else { continue };
             part.rows.push(if algorithm.maximize() { -1.0 } else { 1.0 });
             let start = part.rows.len();
             part.rows.resize(start + kernel.scalars.len(), 0.0);
-            kernel.compute_scalars(algorithm.hyper(), t, &mut part.rows[start..]);
+            algorithm.scalars(of.1, kernel, t, &mut part.rows[start..]);
         }
         self.keys.len() - 1
     }
