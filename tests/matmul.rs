@@ -58,8 +58,7 @@ impl Case {
     fn operands(&self) -> [Vec<f64>; 4] {
         let (m, k, n) = self.extents;
         let sizes = [(1, m * k), (2, k * n), (3, m * n), (4, m * n)];
-        let mut operands =
-            sizes.map(|(seed, count)| rounded(self.format, numbers(seed, OFFSET + count)));
+        let mut operands = sizes.map(|(seed, count)| rounded(self.format, numbers(seed, OFFSET + count)));
         if self.own_transpose {
             // What is added must be symmetric as well.
             for operand in &mut operands[2..] {
@@ -93,9 +92,7 @@ impl Case {
         let add = self.adds.then(|| matrix(d.storage(), (m, n), false));
         let &Case { alpha, beta, symmetric, .. } = self;
         let c_storage = c.storage_mut();
-        backend
-            .matmul(MatMul { alpha, a, b, beta, add, c: c_storage, c_start: OFFSET, symmetric })
-            .unwrap();
+        backend.matmul(MatMul { alpha, a, b, beta, add, c: c_storage, c_start: OFFSET, symmetric }).unwrap();
         let c = c.to_vec::<f64>().unwrap();
         assert!(c[..OFFSET].iter().zip(old).all(|(now, old)| now.to_bits() == old.to_bits()));
         c[OFFSET..].to_vec()
@@ -144,7 +141,9 @@ impl Case {
             let got = self.run_on(&cpu(isa, 1), &operands);
             for (i, (x, (expected, magnitude))) in got.iter().zip(&naive).enumerate() {
                 let error = (2 * k + 4) as f64 * unit * magnitude * 1.01;
-                let error = error + last * (expected.abs() + error) * 1.01 + if last > 0.0 { 0.5f64.powi(25) } else { 0.0 };
+                let error = error
+                    + last * (expected.abs() + error) * 1.01
+                    + if last > 0.0 { 0.5f64.powi(25) } else { 0.0 };
                 prop_assert!((x - expected).abs() <= error, "{isa} {i}: {x} {expected} {self:?}");
             }
             for threads in [2, 7] {
@@ -189,7 +188,8 @@ proptest! {
 /// Extents that take several blocks, several visits to each, and threads.
 #[test]
 fn large_products_are_right_and_independent_of_threads() {
-    let shapes = [(200, 130, 190), (97, 1100, 49), (33, 300, 400), (1, 3000, 1500), (1500, 3000, 1), (900, 1, 1200)];
+    let shapes =
+        [(200, 130, 190), (97, 1100, 49), (33, 300, 400), (1, 3000, 1500), (1500, 3000, 1), (900, 1, 1200)];
     for (number, extents) in shapes.into_iter().enumerate() {
         for format in FORMATS {
             let transposed = (number % 2 == 1, number % 3 == 1);
@@ -276,7 +276,8 @@ fn what_does_not_fit_is_refused() {
     let error = with(1.0, Matrix::new(double.storage(), 2, 2)).unwrap_err();
     assert_eq!(error, "matmul: what is added is stored as f64, expected f32");
     let uneven = Matrix::new(b.storage, 3, 1);
-    let error = backend.matmul(MatMul { symmetric: true, ..MatMul::new(a, uneven, c.storage_mut()) }).unwrap_err();
+    let error =
+        backend.matmul(MatMul { symmetric: true, ..MatMul::new(a, uneven, c.storage_mut()) }).unwrap_err();
     assert_eq!(error.to_string(), "matmul: the symmetric result's row has 1 elements, expected 2");
     assert_eq!(c.to_vec::<f64>().unwrap(), [3.0; 4]);
 }

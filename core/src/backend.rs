@@ -145,6 +145,16 @@ impl<'a> View<'a> {
         View { address: self.address + start * self.format.bytes(), len, ..self }
     }
 
+    /// The elements before `at`, and the others.
+    ///
+    /// # Panics
+    /// When there are not as many.
+    pub fn split(self, at: usize) -> (Self, Self) {
+        let View { address, len, format, on_host, writable, borrow } = self;
+        let before = View { address, len, format, on_host, writable, borrow }.part(0, at);
+        (before, View { address, len, format, on_host, writable, borrow }.part(at, len - at))
+    }
+
     /// The address of the first element: the host's, with exposed provenance, or the device's own.
     pub fn address(&self) -> usize {
         self.address

@@ -74,9 +74,8 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
         let bytes = result_elements * c.format().bytes();
         // SAFETY: both have as many elements, checked above, and one is borrowed mutably; all work is in the stream's
         // order.
-        let copied = unsafe {
-            cudarc::driver::result::memcpy_dtod_async(to, from, bytes, state.compute.cu_stream())
-        };
+        let copied =
+            unsafe { cudarc::driver::result::memcpy_dtod_async(to, from, bytes, state.compute.cu_stream()) };
         copied.map_err(|cause| state.error(Failure::at("copying")(cause), true))?;
     }
     // SAFETY: the matrices have the extents given, checked above; they are borrowed until the product is in the

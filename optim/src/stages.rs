@@ -1,7 +1,7 @@
 //! What a step of an algorithm consists of: one rule for most, several with something in between for some.
 
 use core::any::Any;
-use fallline_core::backend::{MatMul, Matrix, Pass, TensorPass, View};
+use fallline_core::backend::{MAX_OPERANDS, MatMul, Matrix, Pass, TensorPass, View};
 use fallline_core::{Backend, Compute, Format, Kernel, Operand, Result, Role, Shape, Storage};
 
 /// The most stages that a step may have.
@@ -331,20 +331,56 @@ impl MatrixStep<'_> {
         own: &[f64],
         views: &mut [Option<View<'_>>],
     ) -> Result<Vec<f64>> {
+        let elements = views.first().and_then(Option::as_ref).map_or(0, View::len);
+        let mut left = Some(views);
+        self.pass(kernel, hyper, own, &mut |places| {
+            for (place, view) in places.iter_mut().zip(left.take()?) {
+                *place = view.take();
+            }
+            Some(TensorPass { elements, row: 0 })
+        })
+    }
+
+    /// Runs a rule of one operand over the diagonal of a `size × size` matrix.
+    ///
+    /// # Errors
+    /// As [`Backend::run`].
+    pub fn run_on_diagonal(
+        &self,
+        kernel: &'static Kernel,
+        hyper: &dyn Any,
+        own: &[f64],
+        matrix: &mut Storage,
+        size: usize,
+    ) -> Result<()> {
+        let own = own.repeat(size);
+        // Every element is a tensor of its own, a row and one more apart.
+        let (mut rest, mut skipped) = (Some(View::write(matrix)), 0);
+        let mut left = size;
+        self.pass(kernel, hyper, &own, &mut |places| {
+            left = left.checked_sub(1)?;
+            let (element, others) = rest.take()?.split(skipped).1.split(1);
+            (places[0], rest, skipped) = (Some(element), Some(others), size);
+            Some(TensorPass { elements: 1, row: 0 })
+        })?;
+        Ok(())
+    }
+
+    /// A pass over the tensors that a function gives, of a rule that is run on one tensor or has no sums.
+    fn pass<'v>(
+        &self,
+        kernel: &'static Kernel,
+        hyper: &dyn Any,
+        own: &[f64],
+        tensors: &mut dyn FnMut(&mut [Option<View<'v>>; MAX_OPERANDS]) -> Option<TensorPass>,
+    ) -> Result<Vec<f64>> {
         let mut row = vec![1.0; 1 + kernel.scalars.len()];
         kernel.compute_scalars(hyper, self.t, &mut row[1..]);
         let mut sums = vec![0.0; kernel.sums.len()];
-        let elements = views.first().and_then(Option::as_ref).map_or(0, View::len);
-        let mut left = Some(views);
         self.backend.run(Pass {
             kernel,
             compute: self.compute,
-            tensors: &mut |places| {
-                for (place, view) in places.iter_mut().zip(left.take()?) {
-                    *place = view.take();
-                }
-                Some(TensorPass { elements, row: 0 })
-            },
+            tensors,
             rows: &row,
             tensor_scalars: own,
             plan: &mut self.backend.plan(),

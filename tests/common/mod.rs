@@ -178,10 +178,8 @@ pub const ALL_TOGETHER: &[(&str, &str)] = &[
 ];
 
 /// Names that the suites over flat tensors cannot step, with where they are tested.
-pub const ELSEWHERE: &[(&str, &str)] = &[
-    ("LBFGS", "evaluates an objective: tests/objectives.rs"),
-    ("Muon", "takes matrices: tests/muon.rs"),
-];
+pub const ELSEWHERE: &[(&str, &str)] =
+    &[("LBFGS", "evaluates an objective: tests/objectives.rs"), ("Muon", "takes matrices: tests/muon.rs")];
 
 /// Whether a configuration's name is in a table of exceptions.
 pub fn is_in(table: &[(&str, &str)], text: &str) -> bool {

@@ -16,10 +16,7 @@ const DEPTH: usize = 256;
 const MOST_LANES: usize = 48;
 
 /// The product. The machine has what the kernel needs.
-pub(super) fn product<K: Kernel>(
-    place: Place<'_>,
-    problem: &Problem<K::Factor>,
-) -> Result<()> {
+pub(super) fn product<K: Kernel>(place: Place<'_>, problem: &Problem<K::Factor>) -> Result<()> {
     let &Problem { m, k, n, left, right, .. } = problem;
     let units = Packing::<K>::units(k);
     let bytes = |lanes: usize| lanes.next_multiple_of(K::LANES) * units * size_of::<K::Unit>();

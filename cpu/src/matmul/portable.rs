@@ -46,10 +46,7 @@ gemm!(f32, matrixmultiply::sgemm);
 gemm!(f64, matrixmultiply::dgemm);
 
 /// The product.
-pub(super) fn product<F: Stored<Sum: Gemm>>(
-    place: Place<'_>,
-    problem: &Problem<F>,
-) {
+pub(super) fn product<F: Stored<Sum: Gemm>>(place: Place<'_>, problem: &Problem<F>) {
     let &Problem { m, n, .. } = problem;
     let (left, right) = (Wide::of(&problem.left, problem.k), Wide::of(&problem.right, problem.k));
     place.for_each(m.div_ceil(STRIP), problem.operations(), |strip| {

@@ -24,8 +24,7 @@ fn gflops() {
                     };
                     let x = Matrix::new(&x, m, k);
                     let full = time(MatMul::new(x, x.transpose(), &mut gram));
-                    let half =
-                        time(MatMul { symmetric: true, ..MatMul::new(x, x.transpose(), &mut gram) });
+                    let half = time(MatMul { symmetric: true, ..MatMul::new(x, x.transpose(), &mut gram) });
                     let apply = time(MatMul::new(Matrix::new(&gram, m, m), x, &mut y));
                     for (best, took) in best.iter_mut().zip([full, half, apply]) {
                         *best = best.min(took);

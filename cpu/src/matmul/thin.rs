@@ -102,8 +102,7 @@ unsafe fn write<F: Stored>(problem: &Problem<F>, at: usize, sum: Sum<F>) {
     // SAFETY: the caller's.
     unsafe {
         let adds = problem.beta != Sum::<F>::default();
-        let value =
-            if adds { scaled + problem.beta * (*problem.added.add(at)).widen() } else { scaled };
+        let value = if adds { scaled + problem.beta * (*problem.added.add(at)).widen() } else { scaled };
         *problem.c.add(at) = F::narrow(value);
     }
 }
@@ -169,12 +168,7 @@ unsafe fn dots<F: Stored>(
 /// # Safety
 /// As for [`dots`].
 #[inline(always)]
-unsafe fn columns<F: Stored>(
-    problem: &Problem<F>,
-    matrix: &Side<F>,
-    vector: *const F,
-    first: usize,
-) {
+unsafe fn columns<F: Stored>(problem: &Problem<F>, matrix: &Side<F>, vector: *const F, first: usize) {
     let width = COLUMNS.min(matrix.lanes - first);
     let mut sums = [Sum::<F>::default(); COLUMNS];
     for step in 0..problem.k {

@@ -64,16 +64,33 @@ macro_rules! tile {
     };
 }
 tile!(
-    singles, "avx512f", f32, f32, [_mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps],
-    |at| _mm512_loadu_ps(at), |x| _mm512_set1_ps(x), |t, x, y| _mm512_fmadd_ps(x, y, *t)
+    singles,
+    "avx512f",
+    f32,
+    f32,
+    [_mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps],
+    |at| _mm512_loadu_ps(at),
+    |x| _mm512_set1_ps(x),
+    |t, x, y| _mm512_fmadd_ps(x, y, *t)
 );
 tile!(
-    doubles, "avx512f", f64, f64, [_mm512_setzero_pd, _mm512_loadu_pd, _mm512_storeu_pd],
-    |at| _mm512_loadu_pd(at), |x| _mm512_set1_pd(x), |t, x, y| _mm512_fmadd_pd(x, y, *t)
+    doubles,
+    "avx512f",
+    f64,
+    f64,
+    [_mm512_setzero_pd, _mm512_loadu_pd, _mm512_storeu_pd],
+    |at| _mm512_loadu_pd(at),
+    |x| _mm512_set1_pd(x),
+    |t, x, y| _mm512_fmadd_pd(x, y, *t)
 );
 tile!(
-    pairs, "avx512f,avx512bf16", u32, f32, [_mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps],
-    |at: *const u32| _mm512_loadu_si512(at.cast()), |x: u32| _mm512_set1_epi32(x as i32),
+    pairs,
+    "avx512f,avx512bf16",
+    u32,
+    f32,
+    [_mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps],
+    |at: *const u32| _mm512_loadu_si512(at.cast()),
+    |x: u32| _mm512_set1_epi32(x as i32),
     |t, x, y| _mm512_dpbf16_ps(
         *t,
         core::mem::transmute::<__m512i, __m512bh>(x),

@@ -2,7 +2,7 @@
 
 mod newton_schulz;
 
-pub use newton_schulz::{MuonNormRule, MuonSumRule};
+pub use newton_schulz::{MuonNormRule, MuonShiftRule};
 
 use crate::algorithms::AdamW;
 use crate::hyper::{HyperError, Hyperparameters, Range};
@@ -195,9 +195,7 @@ impl Algorithm for Muon {
 
     fn validate(&self) -> Result<(), HyperError> {
         let one_of = |name: &str, given: &Option<String>, known: &[&str], all: &str| match given.as_deref() {
-            Some(other) if !known.contains(&other) => {
-                Err(format!("{name} must be {all}, got {other:?}"))
-            }
+            Some(other) if !known.contains(&other) => Err(format!("{name} must be {all}, got {other:?}")),
             _ => Ok(()),
         };
         let rates = ["original", "match_rms_adamw", "spectral_unclamped"];

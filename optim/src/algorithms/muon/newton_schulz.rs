@@ -6,8 +6,8 @@ use core::mem::swap;
 use fallline_core::backend::{MatMul, Matrix, View};
 use fallline_core::{Format, Link, Result, Storage, rule};
 
-/// Iterations of the Gram form between two returns to the matrix. Errors grow by about a a step there, so that
-/// `f32` keeps five decimal digits over five, and `bf16`, which has two and a half, stands three.
+/// Iterations of the Gram form between two returns to the matrix, in `f32` and `f64`, and in `bf16`. Q grows by up to
+/// a in each, and what is rounded off it with it, so that `f32` keeps five decimal digits over five.
 const RESTART: (u64, u64) = (5, 3);
 
 rule! {
@@ -20,11 +20,11 @@ rule! {
 }
 
 rule! {
-    /// A sum of two matrices.
-    pub MuonSumRule(h: (), t) {}
-    per_tensor(a, q)
-    element(r: Scratch, z: Scratch) -> (s: Scratch) {
-        s = a * r + q * z;
+    /// A number added to a matrix's diagonal.
+    pub MuonShiftRule(h: (), t) {}
+    per_tensor(a)
+    element() -> (x: Scratch) {
+        x = x + a;
     }
 }
 
@@ -100,7 +100,7 @@ impl NewtonSchulz {
         step.backend.matmul(MatMul { alpha: factor, beta: scale, add, symmetric: true, ..product })
     }
 
-    /// `y = F X + scale · X`, or `X F` of tall matrices.
+    /// `y = F X + scale · X`; of tall matrices `X F + scale · X`.
     fn apply(
         &self,
         step: &MatrixStep<'_>,
@@ -138,17 +138,18 @@ impl NewtonSchulz {
     /// X ← Q X                                      once, in the end
     /// ```
     ///
-    /// All of them commute. Q is kept as `q I + R`: `q ← a q` and `R ← R Z + (a R + q Z)`.
+    /// All of them commute. In `bf16` a Q of norm q is off by q · 2⁻⁹, which shows where it takes all of a direction's
+    /// size away, and in all elements alike: a matrix of equal entries may come out a third too small or too large.
     fn gram_form<K: Link>(&self, step: &mut MatrixStep<'_>, x: &mut Storage, y: &mut Storage) -> Result<()> {
         let (a, b, c) = self.coefficients;
         let most = if self.format == Format::Bf16 { RESTART.1 } else { RESTART.0 };
-        let mut take = || step.take_as(self.format, self.small() * self.small());
-        let (mut gram, mut z, mut r, mut s) = (take()?, take()?, take()?, take()?);
+        let size = self.small();
+        let mut take = || step.take_as(self.format, size * size);
+        let (mut gram, mut z, mut q, mut s) = (take()?, take()?, take()?, take()?);
         let mut left = self.steps;
         while left > 0 {
             let steps = left.min(most);
             self.gram(step, x, &mut gram)?;
-            let mut q = a;
             for k in 1..=steps {
                 self.symmetric(step, (c, &gram, &gram), (b, Some(&gram)), &mut z)?;
                 if k < steps {
@@ -156,20 +157,18 @@ impl NewtonSchulz {
                     self.symmetric(step, (1.0, &s, &z), (a, Some(&s)), &mut gram)?;
                 }
                 if k == 1 {
-                    swap(&mut r, &mut z);
-                    continue;
+                    swap(&mut q, &mut z);
+                    step.run_on_diagonal(K::kernel::<MuonShiftRule>(), &() as &dyn Any, &[a], &mut q, size)?;
+                } else {
+                    self.symmetric(step, (1.0, &q, &z), (a, Some(&q)), &mut s)?;
+                    swap(&mut q, &mut s);
                 }
-                let views = &mut [Some(View::write(&mut s)), Some(View::read(&r)), Some(View::read(&z))];
-                step.run(K::kernel::<MuonSumRule>(), &() as &dyn Any, &[a, q], views)?;
-                self.symmetric(step, (1.0, &r, &z), (1.0, None), &mut s)?;
-                swap(&mut r, &mut s);
-                q *= a;
             }
-            self.apply(step, &r, q, x, y)?;
+            self.apply(step, &q, 0.0, x, y)?;
             swap(x, y);
             left -= steps;
         }
-        step.workspace.give([gram, z, r, s]);
+        step.workspace.give([gram, z, q, s]);
         Ok(())
     }
 }
