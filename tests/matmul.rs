@@ -1,7 +1,7 @@
 //! Matrix products behind the backend: against a naive product in `f64`, and independent of threads.
 
 use fallline::core::backend::{MatMul, Matrix};
-use fallline::core::{Backend, Format, Tensor};
+use fallline::core::{Backend, Format, Tensor, bf16, f16};
 use fallline::{Cpu, Isa};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -19,112 +19,243 @@ fn numbers(seed: u64, count: usize) -> Vec<f64> {
 }
 
 fn tensor(backend: &Arc<dyn Backend>, format: Format, values: &[f64]) -> Tensor {
-    match format {
-        Format::F32 => {
-            let values: Vec<f32> = values.iter().map(|&x| x as f32).collect();
-            Tensor::from_slice(backend, &values, [values.len()]).unwrap()
-        }
-        _ => Tensor::from_slice(backend, values, [values.len()]).unwrap(),
-    }
+    let mut tensor = Tensor::zeros(backend, format, [values.len()]).unwrap();
+    backend.write(tensor.storage_mut(), values.into()).unwrap();
+    tensor
 }
 
+/// Numbers as a format stores them.
+fn rounded(format: Format, values: Vec<f64>) -> Vec<f64> {
+    let round = |x: f64| match format {
+        Format::F64 => x,
+        Format::F32 => f64::from(x as f32),
+        Format::Bf16 => bf16::from_f64(x).to_f64(),
+        _ => f16::from_f64(x).to_f64(),
+    };
+    values.into_iter().map(round).collect()
+}
+
+/// Elements in front of each matrix, so that where one starts counts.
+const OFFSET: usize = 3;
+
+#[derive(Clone, Debug)]
 struct Case {
     format: Format,
     extents: (usize, usize, usize),
     transposed: (bool, bool),
     alpha: f64,
     beta: f64,
+    /// Whether a matrix of its own is added, instead of the old result.
+    adds: bool,
+    /// The product of the left factor with its own transpose, in place of a right factor of its own.
+    own_transpose: bool,
+    /// Whether that is said to be symmetric.
+    symmetric: bool,
 }
 
 impl Case {
-    fn run(&self, backend: &Arc<dyn Backend>) -> Vec<f64> {
+    /// a, b, what is added, and the old result, each behind its offset.
+    fn operands(&self) -> [Vec<f64>; 4] {
         let (m, k, n) = self.extents;
-        let a = tensor(backend, self.format, &numbers(1, m * k));
-        let b = tensor(backend, self.format, &numbers(2, k * n));
-        // With beta 0 the old result is not read: not even a NaN shows.
-        let old = if self.beta == 0.0 { vec![f64::NAN; m * n] } else { numbers(3, m * n) };
-        let mut c = tensor(backend, self.format, &old);
+        let sizes = [(1, m * k), (2, k * n), (3, m * n), (4, m * n)];
+        let mut operands = sizes.map(|(seed, count)| rounded(self.format, numbers(seed, OFFSET + count)));
+        if self.own_transpose {
+            // What is added must be symmetric as well.
+            for operand in &mut operands[2..] {
+                for (i, j) in (0..m).flat_map(|i| (0..i).map(move |j| (i, j))) {
+                    operand[OFFSET + j * n + i] = operand[OFFSET + i * n + j];
+                }
+            }
+        }
+        // With beta 0 nothing is read of it: not even a NaN shows.
+        if self.beta == 0.0 {
+            operands[2..].iter_mut().for_each(|operand| operand[OFFSET..].fill(f64::NAN));
+        } else if self.adds {
+            operands[3][OFFSET..].fill(f64::NAN);
+        }
+        operands
+    }
+
+    fn run_on(&self, backend: &Arc<dyn Backend>, [a, b, d, old]: &[Vec<f64>; 4]) -> Vec<f64> {
+        let (m, k, n) = self.extents;
+        let [a, b, d, mut c] = [a, b, d, old].map(|values| tensor(backend, self.format, values));
         // Rows and columns as they are stored.
-        let stored = |transposed: bool, rows: usize, columns: usize| {
-            if transposed { (columns, rows) } else { (rows, columns) }
+        let matrix = |tensor, (rows, columns), transposed| match transposed {
+            true => Matrix::new(tensor, columns, rows).transpose().at(OFFSET),
+            false => Matrix::new(tensor, rows, columns).at(OFFSET),
         };
-        let ((ra, ca), (rb, cb)) = (stored(self.transposed.0, m, k), stored(self.transposed.1, k, n));
-        backend
-            .matmul(MatMul {
-                alpha: self.alpha,
-                a: Matrix { transposed: self.transposed.0, ..Matrix::new(a.storage(), ra, ca) },
-                b: Matrix { transposed: self.transposed.1, ..Matrix::new(b.storage(), rb, cb) },
-                beta: self.beta,
-                c: c.storage_mut(),
-                c_start: 0,
-            })
-            .unwrap();
-        c.to_vec::<f64>().unwrap()
+        let a = matrix(a.storage(), (m, k), self.transposed.0);
+        let b = match self.own_transpose {
+            true => a.transpose(),
+            false => matrix(b.storage(), (k, n), self.transposed.1),
+        };
+        let add = self.adds.then(|| matrix(d.storage(), (m, n), false));
+        let &Case { alpha, beta, symmetric, .. } = self;
+        let c_storage = c.storage_mut();
+        backend.matmul(MatMul { alpha, a, b, beta, add, c: c_storage, c_start: OFFSET, symmetric }).unwrap();
+        let c = c.to_vec::<f64>().unwrap();
+        assert!(c[..OFFSET].iter().zip(old).all(|(now, old)| now.to_bits() == old.to_bits()));
+        c[OFFSET..].to_vec()
+    }
+
+    fn run(&self, backend: &Arc<dyn Backend>) -> Vec<f64> {
+        self.run_on(backend, &self.operands())
     }
 
     /// The product and, for each element, the sum of the magnitudes that went into it.
-    fn naive(&self) -> Vec<(f64, f64)> {
+    fn naive(&self, [a, b, d, old]: &[Vec<f64>; 4]) -> Vec<(f64, f64)> {
         let (m, k, n) = self.extents;
-        let round = |values: Vec<f64>| match self.format {
-            Format::F32 => values.into_iter().map(|x| f64::from(x as f32)).collect(),
-            _ => values,
+        let [a, b, d, old] = [a, b, d, old].map(|values| &values[OFFSET..]);
+        let left = |i: usize, p: usize| if self.transposed.0 { a[p * m + i] } else { a[i * k + p] };
+        let right = |p: usize, j: usize| match (self.own_transpose, self.transposed.1) {
+            (true, _) => left(j, p),
+            (false, true) => b[j * k + p],
+            (false, false) => b[p * n + j],
         };
-        let (a, b, c) = (round(numbers(1, m * k)), round(numbers(2, k * n)), round(numbers(3, m * n)));
         let mut out = Vec::new();
-        for i in 0..m {
-            for j in 0..n {
-                let old = if self.beta == 0.0 { 0.0 } else { self.beta * c[i * n + j] };
-                let terms = (0..k).map(|p| {
-                    let x = if self.transposed.0 { a[p * m + i] } else { a[i * k + p] };
-                    let y = if self.transposed.1 { b[j * k + p] } else { b[p * n + j] };
-                    self.alpha * x * y
-                });
-                let (sum, magnitude) = terms.fold((0.0, 0.0), |(s, m): (f64, f64), t| (s + t, m + t.abs()));
-                out.push((sum + old, magnitude + old.abs()));
-            }
+        for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+            let added = if self.adds { d } else { old };
+            let old = if self.beta == 0.0 { 0.0 } else { self.beta * added[i * n + j] };
+            let terms = (0..k).map(|p| self.alpha * left(i, p) * right(p, j));
+            let (sum, magnitude) = terms.fold((0.0, 0.0), |(s, m): (f64, f64), t| (s + t, m + t.abs()));
+            out.push((sum + old, magnitude + old.abs()));
         }
         out
     }
+
+    /// Compares with the naive product on every instruction set, and threads with each other.
+    fn check(&self) -> Result<(), TestCaseError> {
+        let operands = self.operands();
+        let naive = self.naive(&operands);
+        let k = self.extents.1;
+        // k products, k additions, the scaling by alpha and beta and the last addition: each rounds by at most half a
+        // unit of what was summed up so far, whatever the order. 16-bit results are rounded once more, below 2⁻¹⁴ (f16)
+        // by up to half the smallest number, 2⁻²⁵.
+        let (unit, last) = match self.format {
+            Format::F64 => (f64::EPSILON / 2.0, 0.0),
+            Format::F32 => (f64::from(f32::EPSILON) / 2.0, 0.0),
+            Format::Bf16 => (f64::from(f32::EPSILON) / 2.0, 0.5f64.powi(8)),
+            _ => (f64::from(f32::EPSILON) / 2.0, 0.5f64.powi(11)),
+        };
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+            let got = self.run_on(&cpu(isa, 1), &operands);
+            for (i, (x, (expected, magnitude))) in got.iter().zip(&naive).enumerate() {
+                let error = (2 * k + 4) as f64 * unit * magnitude * 1.01;
+                let error = error
+                    + last * (expected.abs() + error) * 1.01
+                    + if last > 0.0 { 0.5f64.powi(25) } else { 0.0 };
+                prop_assert!((x - expected).abs() <= error, "{isa} {i}: {x} {expected} {self:?}");
+            }
+            for threads in [2, 7] {
+                let again = self.run_on(&cpu(isa, threads), &operands);
+                let same = again.iter().zip(&got).all(|(a, b)| a.to_bits() == b.to_bits());
+                prop_assert!(same, "{isa}, {threads} threads {self:?}");
+            }
+            if self.symmetric {
+                let m = self.extents.0;
+                let mirrored = (0..m * m).all(|at| got[at].to_bits() == got[at % m * m + at / m].to_bits());
+                prop_assert!(mirrored, "{isa}: not symmetric to the bit: {self:?}");
+            }
+        }
+        Ok(())
+    }
 }
 
-fn cpu(threads: usize) -> Arc<dyn Backend> {
-    Cpu::with_isa(Isa::best(), threads).unwrap().shared()
+fn cpu(isa: Isa, threads: usize) -> Arc<dyn Backend> {
+    Cpu::with_isa(isa, threads).unwrap().shared()
 }
+
+const FORMATS: [Format; 4] = [Format::F64, Format::F32, Format::Bf16, Format::F16];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
     fn products_are_right_and_independent_of_threads(
-        m in 0usize..150, k in 0usize..60, n in 0usize..90,
-        transposed in any::<(bool, bool)>(), double in any::<bool>(),
+        (m, k, n) in (0usize..150, 0usize..60, 0usize..90), thin in 0..8,
+        transposed in any::<(bool, bool)>(), format in prop::sample::select(&FORMATS),
         alpha in prop::sample::select(vec![1.0, -0.5, 2.0]), beta in prop::sample::select(vec![0.0, 1.0, -0.25]),
+        adds in any::<bool>(), own_transpose in any::<bool>(), symmetric in any::<bool>(),
     ) {
-        let format = if double { Format::F64 } else { Format::F32 };
-        let case = Case { format, extents: (m, k, n), transposed, alpha, beta };
-        let got = case.run(&cpu(1));
-        // k products, k additions, the scaling by alpha and beta and the last addition: each rounds by at most
-        // half a unit of what was summed up so far, whatever the order.
-        let unit = if double { f64::EPSILON } else { f64::from(f32::EPSILON) } / 2.0;
-        for (x, (expected, magnitude)) in got.iter().zip(case.naive()) {
-            prop_assert!((x - expected).abs() <= (2 * k + 4) as f64 * unit * magnitude * 1.01, "{x} {expected}");
+        // Vectors too: each extent is 1 in an eighth of the cases.
+        let (m, k, n) = match thin { 0 => (1, k, n), 1 => (m, 1, n), 2 => (m, k, 1), _ => (m, k, n) };
+        let n = if own_transpose { m } else { n };
+        let symmetric = symmetric && own_transpose;
+        let extents = (m, k, n);
+        Case { format, extents, transposed, alpha, beta, adds, own_transpose, symmetric }.check()?;
+    }
+}
+
+/// Extents that take several blocks, several visits to each, and threads.
+#[test]
+fn large_products_are_right_and_independent_of_threads() {
+    let shapes =
+        [(200, 130, 190), (97, 1100, 49), (33, 300, 400), (1, 3000, 1500), (1500, 3000, 1), (900, 1, 1200)];
+    for (number, extents) in shapes.into_iter().enumerate() {
+        for format in FORMATS {
+            let transposed = (number % 2 == 1, number % 3 == 1);
+            let (alpha, beta, adds) = (0.5, if number % 2 == 0 { 0.0 } else { -1.5 }, number % 4 == 1);
+            let case = |extents, own| Case {
+                format,
+                extents,
+                transposed,
+                alpha,
+                beta,
+                adds,
+                own_transpose: own,
+                symmetric: own,
+            };
+            case(extents, false).check().unwrap();
+            let (m, k, _) = extents;
+            case((m.min(300), k.min(700), m.min(300)), true).check().unwrap();
         }
-        for threads in [2, 7] {
-            let same = case.run(&cpu(threads)).iter().zip(&got).all(|(a, b)| a.to_bits() == b.to_bits());
-            prop_assert!(same, "{threads} threads");
+    }
+}
+
+/// A NaN or an infinity reaches the row and the column that it takes part in, and nothing else: not even through the
+/// padding of packed factors.
+#[test]
+fn what_is_not_finite_stays_in_its_row_and_column() {
+    for (isa, format) in Isa::ALL.into_iter().flat_map(|isa| FORMATS.map(|format| (isa, format))) {
+        if !isa.available() {
+            continue;
+        }
+        for symmetric in [false, true] {
+            let case = Case {
+                format,
+                extents: (61, 35, 61),
+                transposed: (false, false),
+                alpha: 1.0,
+                beta: 0.0,
+                adds: false,
+                own_transpose: symmetric,
+                symmetric,
+            };
+            let clean = case.run(&cpu(isa, 2));
+            for special in [f64::NAN, f64::INFINITY] {
+                let mut operands = case.operands();
+                let (row, along) = (58, 34);
+                operands[0][OFFSET + row * 35 + along] = special;
+                let got = case.run_on(&cpu(isa, 2), &operands);
+                for (at, (x, clean)) in got.iter().zip(&clean).enumerate() {
+                    let met = at / 61 == row || (symmetric && at % 61 == row);
+                    assert_eq!(!x.is_finite(), met, "{isa} {format} {special} {at}");
+                    assert!(met || x.to_bits() == clean.to_bits(), "{isa} {format} {at}");
+                }
+            }
         }
     }
 }
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    let backend = cpu(1);
+    let backend = cpu(Isa::best(), 1);
     let (a, b) = (tensor(&backend, Format::F32, &[1.0; 6]), tensor(&backend, Format::F32, &[1.0; 6]));
     let double = tensor(&backend, Format::F64, &[1.0; 6]);
     let mut c = tensor(&backend, Format::F32, &[0.0; 4]);
     let mut product = |a: &Tensor, rows: usize, columns: usize| {
         let a = Matrix::new(a.storage(), rows, columns);
         let b = Matrix::new(b.storage(), 3, 2);
-        backend.matmul(MatMul { alpha: 1.0, a, b, beta: 0.0, c: c.storage_mut(), c_start: 0 })
+        backend.matmul(MatMul::new(a, b, c.storage_mut()))
     };
     assert!(product(&a, 2, 3).is_ok());
     let error = product(&a, 3, 2).unwrap_err().to_string();
@@ -132,6 +263,21 @@ fn what_does_not_fit_is_refused() {
     let error = product(&a, 4, 3).unwrap_err().to_string();
     assert_eq!(error, "matmul: the left factor has 6 elements, expected 12");
     let error = product(&double, 2, 3).unwrap_err().to_string();
-    assert!(error.contains("f32 or f64 throughout"), "{error}");
+    assert_eq!(error, "matmul: the left factor is stored as f64, expected f32");
+    let (a, b) = (Matrix::new(a.storage(), 2, 3), Matrix::new(b.storage(), 3, 2));
+    let mut with = |beta: f64, add| {
+        let product = MatMul { beta, add: Some(add), ..MatMul::new(a, b, c.storage_mut()) };
+        backend.matmul(product).map_err(|error| error.to_string())
+    };
+    let error = with(0.0, Matrix::new(a.storage, 3, 2)).unwrap_err();
+    assert_eq!(error, "matmul: what is added has 6 elements, expected 4");
+    let error = with(0.0, Matrix::new(a.storage, 2, 2).at(3)).unwrap_err();
+    assert_eq!(error, "matmul: what is added has 6 elements, expected 7");
+    let error = with(1.0, Matrix::new(double.storage(), 2, 2)).unwrap_err();
+    assert_eq!(error, "matmul: what is added is stored as f64, expected f32");
+    let uneven = Matrix::new(b.storage, 3, 1);
+    let error =
+        backend.matmul(MatMul { symmetric: true, ..MatMul::new(a, uneven, c.storage_mut()) }).unwrap_err();
+    assert_eq!(error.to_string(), "matmul: the symmetric result's row has 1 elements, expected 2");
     assert_eq!(c.to_vec::<f64>().unwrap(), [3.0; 4]);
 }

@@ -8,6 +8,8 @@ mod buffers;
 mod checkpoints;
 #[path = "golden.rs"]
 mod golden;
+#[path = "muon.rs"]
+mod muon;
 #[path = "objectives.rs"]
 mod objectives;
 #[path = "properties.rs"]

@@ -1,4 +1,4 @@
-"""fallline beside what a user would pick instead: rounds taken in turn in one run, medians.
+"""fallline beside what a user would pick instead: rounds taken in turn in one run, medians and minima.
 
 usage: compare.py [--elements N] [--threads N] [--rounds N] [--json FILE] [--only NAME...]
 """
@@ -18,19 +18,32 @@ WARM_UP = 2
 # take the other side's cores.
 PAUSE = 0.05
 
-# Who is compared with what of fallline's, and the ratio to reach. Each pair is measured by itself: what
-# allocates gigabytes in every step (candle, torch without `fused`) slows the steps after it, whoever takes them.
+# fallline's configuration and layout, who is compared with it, and the ratio to reach. Each pair is measured by itself:
+# what allocates gigabytes in every step (candle, torch without `fused`) slows the steps after it, whoever takes them.
+BF16 = "dict(type='Muon',ns_dtype='bf16')"
 PAIRS = [
-    ("fallline_adamw", "torch_adamw_fused", 1.25),
-    ("fallline_adamw", "deepspeed_cpu_adam", 1.0),
-    ("fallline_adamw", "torch_adamw_default", 6.0),
-    ("fallline_adamw", "torch_adamw_foreach", None),
-    ("fallline_adamw", "candle_adamw", 30.0),
-    ("fallline_lion", "lion_pytorch", 10.0),
-    ("fallline_adamw_small", "torch_adamw_fused_small", 10.0),
+    ("flat:AdamW", "torch_adamw_fused", 1.25),
+    ("flat:AdamW", "deepspeed_cpu_adam", 1.0),
+    ("flat:AdamW", "torch_adamw_default", 6.0),
+    ("flat:AdamW", "torch_adamw_foreach", None),
+    ("flat:AdamW", "candle_adamw", 30.0),
+    ("flat:Lion", "lion_pytorch", 10.0),
+    ("small:AdamW", "torch_adamw_fused_small", 10.0),
+    ("square:Muon", "torch_muon_square", 0.8),
+    ("long:Muon", "torch_muon_long", 1.3),
+    ("square:" + BF16, "torch_muon_square", 1.4),
+    ("long:" + BF16, "torch_muon_long", 1.8),
+    *[
+        (f"flat:{kind}", f"torch_{kind.lower()}{how}", 4.0)
+        for kind in ["RMSprop", "NAdam", "RAdam", "Adamax", "Adadelta"]
+        for how in ["", "_foreach"]
+    ],
+    ("flat:DAdaptAdam", "dadapt_adam", 8.0),
+    ("matrix:TorchAdafactor", "torch_adafactor", 8.0),
+    ("matrix:TorchAdafactor", "torch_adafactor_foreach", 8.0),
 ]
-# Elements in all of the `_small` contenders: tensors of 1,000.
-SMALL_ELEMENTS = 10_000_000
+# Elements in all where they are not the caller's choice: small tensors of 1,000, and Muon's four matrices.
+ELEMENTS = {"small": 10_000_000, "square": 4 << 20, "long": 16 << 20}
 
 
 class Side:
@@ -84,24 +97,34 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
     names = [other for _, other, _ in PAIRS]
-    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=sorted(set(names)), default=names, metavar="NAME")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
 
-    manifest = HERE / "candle" / "Cargo.toml"
-    cargo = ["cargo", "run", "--release", "--quiet", "--manifest-path", str(manifest), "--"]
-    rust = Side(cargo, args.threads)
-    python = Side([sys.executable, str(HERE / "peers.py")], args.threads)
+    def cargo(*words):
+        return ["cargo", "run", "--release", "--quiet", *words, "--"]
+
+    candle = HERE / "candle" / "Cargo.toml"
+    commands = {
+        "fallline": cargo("--manifest-path", str(HERE.parent.parent / "Cargo.toml"), "--example", "peers_side"),
+        "candle": cargo("--manifest-path", str(candle)),
+        "python": [sys.executable, str(HERE / "peers.py")],
+    }
+    sides = {}
 
     def side_of(name):
-        return rust if name.startswith(("fallline", "candle")) else python
+        side = "fallline" if ":" in name else "candle" if name.startswith("candle") else "python"
+        if side not in sides:
+            sides[side] = Side(commands[side], args.threads)
+        return sides[side]
 
     rows = []
-    print(f"{'ns/element':>34}{'fallline':>10}{'ratio':>8}{'goal':>7}   version, elements, threads")
+    head = f"{'ns/element':>36}{'fallline':>10}{'ratio':>8}{'of minima':>11}{'goal':>7}"
+    print(head + "   beside, version, elements, threads")
     for ours, other, goal in PAIRS:
         if other not in args.only:
             continue
-        elements = SMALL_ELEMENTS if ours.endswith("_small") else args.elements
+        elements = ELEMENTS.get(ours.split(":")[0], args.elements)
         seconds, versions, failed = measure(side_of, [other, ours], elements, args.rounds)
         row = {"name": other, "beside": ours, "elements": elements, "threads": args.threads, "goal": goal}
         if failed:
@@ -109,15 +132,16 @@ def main():
             print(f"{other:24}  not measured: {'; '.join(failed.values())}")
             continue
         theirs, own = (statistics.median(seconds[name]) for name in (other, ours))
-        row |= {"versions": versions, "seconds": seconds, "ratio": theirs / own}
+        minima = min(seconds[other]) / min(seconds[ours])
+        row |= {"versions": versions, "seconds": seconds, "ratio": theirs / own, "ratio_of_minima": minima}
         rows.append(row)
         print(
-            f"{other:24}{theirs * 1e9 / elements:10.4f}{own * 1e9 / elements:10.4f}{theirs / own:8.2f}"
-            f"{goal or '':>7}   {versions[other]}, {elements:,}, {args.threads}",
+            f"{other:26}{theirs * 1e9 / elements:10.4f}{own * 1e9 / elements:10.4f}{theirs / own:8.2f}{minima:11.2f}"
+            f"{goal or '':>7}   {ours}, {versions[other]}, {elements:,}, {args.threads}",
             flush=True,
         )
-    rust.close()
-    python.close()
+    for side in sides.values():
+        side.close()
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -1,4 +1,4 @@
-"""One step at a time of torch's, lion-pytorch's and DeepSpeed's optimizers, on request.
+"""One step at a time of torch's, lion-pytorch's, dadaptation's and DeepSpeed's optimizers, on request.
 
 usage: peers.py THREADS
 
@@ -6,6 +6,7 @@ The protocol, a line each way: `open NAME ELEMENTS` -> `ok VERSION`, `round NAME
 `close NAME` -> `ok`; `error ...` where something fails.
 """
 
+import math
 import os
 import sys
 import time
@@ -26,17 +27,41 @@ torch.set_num_threads(THREADS)
 SMALL = 1000  # elements of one of the many small tensors
 
 
-def parameters(elements, length=None):
-    """Parameters with gradients: one, or many of `length`."""
-    count, length = (1, elements) if length is None else (elements // length, length)
-    made = [torch.nn.Parameter(torch.randn(length)) for _ in range(count)]
+def shapes(layout, elements):
+    """The tensors of a layout, as in fallline.rs."""
+    side = math.isqrt(elements)
+    return {
+        "flat": lambda: [[elements]],
+        "small": lambda: [[SMALL]] * (elements // SMALL),
+        "matrix": lambda: [[side, side]],
+        "square": lambda: [[side // 2, side // 2]] * 4,
+        "long": lambda: [[side, side // 4]] * 4,
+    }[layout]()
+
+
+def parameters(elements, layout="flat"):
+    """Parameters with gradients."""
+    made = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes(layout, elements)]
     for parameter in made:
-        parameter.grad = torch.randn(length)
+        parameter.grad = torch.randn(parameter.shape)
     return made
 
 
-def torch_adamw(elements, length=None, **options):
-    return torch.optim.AdamW(parameters(elements, length), lr=1e-3, **options), f"torch {torch.__version__}"
+def torch_optimizer(kind, elements, layout="flat", **options):
+    made = getattr(torch.optim, kind)(parameters(elements, layout), lr=1e-3, **options)
+    return made, f"torch {torch.__version__}"
+
+
+def torch_adamw(elements, layout="flat", **options):
+    return torch_optimizer("AdamW", elements, layout, **options)
+
+
+def dadapt_adam(elements):
+    from importlib.metadata import version
+
+    import dadaptation
+
+    return dadaptation.DAdaptAdam(parameters(elements)), f"dadaptation {version('dadaptation')}"
 
 
 def lion_pytorch(elements):
@@ -58,10 +83,22 @@ CONTENDERS = {
     "torch_adamw_fused": lambda n: torch_adamw(n, fused=True),
     "torch_adamw_default": lambda n: torch_adamw(n),
     "torch_adamw_foreach": lambda n: torch_adamw(n, foreach=True),
-    "torch_adamw_fused_small": lambda n: torch_adamw(n, SMALL, fused=True),
+    "torch_adamw_fused_small": lambda n: torch_adamw(n, "small", fused=True),
+    "torch_muon_square": lambda n: torch_optimizer("Muon", n, "square"),
+    "torch_muon_long": lambda n: torch_optimizer("Muon", n, "long"),
+    "torch_adafactor": lambda n: torch_optimizer("Adafactor", n, "matrix", foreach=False),
+    "torch_adafactor_foreach": lambda n: torch_optimizer("Adafactor", n, "matrix", foreach=True),
+    "dadapt_adam": dadapt_adam,
     "lion_pytorch": lion_pytorch,
     "deepspeed_cpu_adam": deepspeed_cpu_adam,
 }
+
+
+# One tensor after another, or all together: the faster one is what counts.
+for kind in ["RMSprop", "NAdam", "RAdam", "Adamax", "Adadelta"]:
+    for how in [False, True]:
+        name = f"torch_{kind.lower()}" + ("_foreach" if how else "")
+        CONTENDERS[name] = lambda n, kind=kind, how=how: torch_optimizer(kind, n, foreach=how)
 
 
 def answer(words, opened):

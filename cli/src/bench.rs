@@ -31,7 +31,8 @@ pub struct Args {
     /// Elements in all (of the layouts flat and small)
     #[arg(long, default_value_t = 1 << 24, value_parser = clap::value_parser!(u64).range(1..=1 << 33))]
     elements: u64,
-    /// How they are cut into tensors: one, ResNet-50's 161, or tensors of 1,000 with buffers of their own or in flat ones
+    /// How they are cut into tensors: one, ResNet-50's 161, tensors of 1,000 with buffers of their own or in flat ones, or
+    /// one matrix, which those that take nothing else get in place of a flat tensor
     #[arg(long, value_enum, default_value_t = Layout::Flat)]
     layout: Layout,
     /// How parameters and gradients are stored: f32 or bf16 (states stay f32)
@@ -48,21 +49,24 @@ pub struct Args {
 /// Measures, and prints a row for each optimizer.
 pub fn run(args: Args) -> Result<()> {
     let names: Vec<String> = match args.optimizer.is_empty() {
-        // Those that take nothing but gradients of any shape.
+        // Those that take nothing but gradients, of any shape or as a matrix where there may be one.
         true => {
-            let plain = ENTRIES.iter().filter(|entry| entry.needs.is_empty());
+            let matrices = matches!(args.layout, Layout::Flat | Layout::Matrix);
+            let fits = |needs: &[&str]| needs.is_empty() || (matrices && *needs == ["matrix"]);
+            let plain = ENTRIES.iter().filter(|entry| fits(entry.needs));
             plain.map(|entry| entry.name.to_owned()).collect()
         }
         false => args.optimizer.clone(),
     };
     let recipes = names.iter().map(|name| Recipe::from_text(name)).collect::<Result<Vec<_>, _>>()?;
-    let shapes = args.layout.tensors(args.elements as usize);
     let mut rows = Vec::new();
     for (name, recipe) in names.iter().zip(&recipes) {
         let cpu = Arc::new(common::cpu(args.threads)?);
+        let vectors = recipe.algorithm().class(&Shape::from([1])).is_ok();
+        let layout = if args.layout == Layout::Flat && !vectors { Layout::Matrix } else { args.layout };
         rows.push(match args.dtype.as_str() {
-            "bf16" => measure::<bf16>(name, recipe, &cpu, &shapes, &args)?,
-            _ => measure::<f32>(name, recipe, &cpu, &shapes, &args)?,
+            "bf16" => measure::<bf16>(name, recipe, &cpu, layout, args.elements as usize)?,
+            _ => measure::<f32>(name, recipe, &cpu, layout, args.elements as usize)?,
         });
     }
     if args.json {
@@ -141,10 +145,10 @@ impl Row {
     }
 }
 
-/// The rules that run over all elements of a vector in every step but the first.
-fn passes(algorithm: &dyn AnyAlgorithm, elements: usize) -> Vec<&'static Kernel> {
+/// The rules that run over all elements of a tensor in every step but the first.
+fn passes(algorithm: &dyn AnyAlgorithm, extents: &[usize]) -> Vec<&'static Kernel> {
     let begun = vec![1.0; algorithm.shared().len()];
-    let stages = algorithm.stages(algorithm.class(&Shape::from([elements])).unwrap_or(0));
+    let stages = algorithm.stages(algorithm.class(&Shape::from(extents)).unwrap_or(0));
     let kept = stages.iter().enumerate().filter(|(stage, _)| !algorithm.skips(*stage, &begun));
     kept.filter_map(|(_, stage)| stage.kernel()).collect()
 }
@@ -154,11 +158,13 @@ fn measure<T: Measured>(
     name: &str,
     recipe: &Recipe,
     cpu: &Arc<Cpu>,
-    shapes: &[usize],
-    args: &Args,
+    layout: Layout,
+    elements: usize,
 ) -> Result<Row> {
-    let elements: usize = shapes.iter().sum();
-    let passes = passes(recipe.algorithm(), elements);
+    let shapes = layout.shapes(elements);
+    let lengths: Vec<usize> = shapes.iter().map(|extents| extents.iter().product()).collect();
+    let elements: usize = lengths.iter().sum();
+    let passes = passes(recipe.algorithm(), &shapes[0]);
     let bytes = |role: Role| match role {
         Role::Param | Role::Grad => T::FORMAT.bytes(),
         _ => Format::F32.bytes(),
@@ -184,23 +190,24 @@ fn measure<T: Measured>(
     }
     let names: Vec<String> = (0..shapes.len()).map(|i| format!("tensor{i}")).collect();
     // Values in a range in which no arithmetic is out of the ordinary.
-    let buffers = if args.layout.is_owned() { shapes } else { &[elements][..] };
+    let buffers = if layout.is_owned() { &lengths[..] } else { &[elements][..] };
     let mut values: Vec<Vec<T>> = buffers.iter().map(|&n| vec![T::from_f64(1.0); n]).collect();
     let grads: Vec<Vec<T>> = buffers
         .iter()
         .map(|&n| (0..n).map(|i| T::from_f64(0.01 * ((i % 7) as f64 - 3.0))).collect())
         .collect();
-    let mut rest = names.iter().zip(shapes);
+    let mut rest = names.iter().zip(&shapes);
     let mut bindings: Vec<Binding<'_>> = Vec::with_capacity(shapes.len());
     for (mut value, mut grad) in values.iter_mut().map(Vec::as_mut_slice).zip(grads.iter().map(Vec::as_slice))
     {
         while !value.is_empty()
-            && let Some((name, &n)) = rest.next()
+            && let Some((name, extents)) = rest.next()
         {
+            let n = extents.iter().product();
             let (own_value, own_grad);
             (own_value, value) = value.split_at_mut(n);
             (own_grad, grad) = grad.split_at(n);
-            bindings.push(T::bind(name, own_value, own_grad));
+            bindings.push(T::bind(name, own_value, own_grad).shaped(extents));
         }
     }
     let mut optimizer = recipe.optimizer(Arc::clone(cpu) as Arc<dyn Backend>);
@@ -240,7 +247,7 @@ fn measure<T: Measured>(
         elements,
         threads: cpu.threads(),
         isa: cpu.isa().name(),
-        layout: args.layout.name(),
+        layout: layout.name(),
         dtype: T::FORMAT.name(),
         bytes_per_element: passes.iter().map(|pass| pass.traffic(|o| bytes(o.role) as f64)).sum(),
         ns_per_element: per_element(&mut ours),

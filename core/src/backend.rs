@@ -101,13 +101,14 @@ pub trait Backend: fmt::Debug + Send + Sync + Sealed {
     /// Everything that can be found wrong is found before the first write.
     fn run(&self, pass: Pass<'_, '_>) -> Result<()>;
 
-    /// `c = alpha op(a) op(b) + beta c`, where `op` transposes as each matrix says. With `beta` 0 the old
-    /// `c` is not read.
+    /// `c = alpha op(a) op(b) + beta d`, where `op` transposes as each matrix says and d is what is to be added, or
+    /// the old `c`. With `beta` 0 that is not read.
     ///
-    /// Independent of threads; equal between instruction sets and devices within rounding only.
+    /// Independent of threads; equal between instruction sets and devices within rounding only. Products of 16-bit
+    /// factors add up in `f32`.
     ///
     /// # Errors
-    /// When shapes do not fit, or the formats are not all `f32` or all `f64`.
+    /// When shapes do not fit, or the formats are not the same throughout.
     fn matmul(&self, product: MatMul<'_>) -> Result<()>;
 
     /// Gathers rows by index, those that share an index added up: row i of `to` is the sum of the rows
@@ -188,6 +189,16 @@ impl<'a> View<'a> {
         let part = View { address: self.address + skip * bytes, len, ..*self };
         (self.address, self.len) = (self.address + end * bytes, self.len - end);
         part
+    }
+
+    /// The elements before `at`, and the others.
+    ///
+    /// # Panics
+    /// When there are not as many.
+    pub fn split(self, at: usize) -> (Self, Self) {
+        let View { address, len, format, on_host, writable, borrow } = self;
+        let before = View { address, len, format, on_host, writable, borrow }.part(0, at);
+        (before, View { address, len, format, on_host, writable, borrow }.part(at, len - at))
     }
 
     /// The address of the first element: the host's, with exposed provenance, or the device's own.
@@ -314,7 +325,7 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// `c = alpha op(a) op(b) + beta c`.
+/// `c = alpha op(a) op(b) + beta d`.
 #[derive(Debug)]
 pub struct MatMul<'a> {
     /// The factor of the product.
@@ -323,43 +334,86 @@ pub struct MatMul<'a> {
     pub a: Matrix<'a>,
     /// The right factor, k × n.
     pub b: Matrix<'a>,
-    /// The factor of the old result.
+    /// The factor of what is added.
     pub beta: f64,
+    /// What is added: d, m × n and not transposed. None adds the old result.
+    pub add: Option<Matrix<'a>>,
     /// What holds the result, m × n, row-major.
     pub c: &'a mut Storage,
     /// Where the result starts.
     pub c_start: usize,
+    /// Whether the result is known to be symmetric but for rounding, as that of a product with the own transpose is.
+    /// A backend may compute one half then and mirror it; d must be symmetric too.
+    pub symmetric: bool,
 }
 
-impl MatMul<'_> {
+impl<'a> MatMul<'a> {
+    /// `c = a b`, at the start of c.
+    pub fn new(a: Matrix<'a>, b: Matrix<'a>, c: &'a mut Storage) -> MatMul<'a> {
+        MatMul { alpha: 1.0, a, b, beta: 0.0, add: None, c, c_start: 0, symmetric: false }
+    }
+
+    /// What is added, when it is not the old result.
+    pub fn added(&self) -> Option<Matrix<'a>> {
+        self.add.filter(|_| self.beta != 0.0)
+    }
+
     /// m, k and n of the product.
     ///
     /// # Errors
-    /// [`Error::Length`](crate::Error::Length) when the factors do not fit together or a matrix does not lie within its
+    /// [`Error::Length`](crate::Error::Length) when the matrices do not fit together or one does not lie within its
     /// storage.
     pub fn extents(&self) -> Result<(usize, usize, usize)> {
         let ((m, k), (inner, n)) = (self.a.extents(), self.b.extents());
-        let length = |what: &str, expected, got| crate::Error::Length {
-            operation: "matmul",
-            what: what.into(),
-            expected,
-            got,
+        let length = |what: &str, expected, got| {
+            Err(crate::Error::Length { operation: "matmul", what: what.into(), expected, got })
         };
         if k != inner {
-            return Err(length("the right factor's extent along the product", k, inner));
+            return length("the right factor's extent along the product", k, inner);
         }
-        let ends = [
-            ("the left factor", self.a.start, m.checked_mul(k), self.a.storage.len()),
-            ("the right factor", self.b.start, k.checked_mul(n), self.b.storage.len()),
-            ("the result", self.c_start, m.checked_mul(n), self.c.len()),
+        if self.symmetric && m != n {
+            return length("the symmetric result's row", m, n);
+        }
+        if let Some(add) = &self.add
+            && (add.extents() != (m, n) || add.transposed)
+        {
+            return length("what is added", m.saturating_mul(n), add.rows.saturating_mul(add.columns));
+        }
+        let within = |what: &str, start: usize, (rows, columns): (usize, usize), got: usize| {
+            let end = rows.checked_mul(columns).and_then(|elements| start.checked_add(elements));
+            let end = end.unwrap_or(usize::MAX);
+            if end > got { length(what, end, got) } else { Ok((0, 0, 0)) }
+        };
+        within("the left factor", self.a.start, (m, k), self.a.storage.len())?;
+        within("the right factor", self.b.start, (k, n), self.b.storage.len())?;
+        if let Some(add) = &self.add {
+            within("what is added", add.start, (m, n), add.storage.len())?;
+        }
+        within("the result", self.c_start, (m, n), self.c.len())?;
+        Ok((m, k, n))
+    }
+
+    /// Checks that all is stored in one format.
+    ///
+    /// # Errors
+    /// [`Error::Format`](crate::Error::Format) naming what is not.
+    pub fn formats(&self) -> Result<()> {
+        let expected = self.c.format();
+        let operands = [
+            ("the left factor", Some(self.a)),
+            ("the right factor", Some(self.b)),
+            ("what is added", self.added()),
         ];
-        for (what, start, elements, got) in ends {
-            let end = elements.and_then(|elements| start.checked_add(elements)).unwrap_or(usize::MAX);
-            if end > got {
-                return Err(length(what, end, got));
+        for (what, matrix) in operands {
+            match matrix.map(|matrix| matrix.storage.format()) {
+                Some(got) if got != expected => {
+                    let (operation, what, expected) = ("matmul", what.into(), expected.to_string());
+                    return Err(crate::Error::Format { operation, what, expected, got });
+                }
+                _ => {}
             }
         }
-        Ok((m, k, n))
+        Ok(())
     }
 }
 

@@ -5,8 +5,8 @@
 //! of a step into chunks, spreads them over the backend's own threads, and decodes operands that are not
 //! stored as they are computed, block by block, into the first-level cache.
 //!
-//! `unsafe` stands in the lanes, the loop over elements, the driver, the arena and the call of the matrix
-//! product; everything handed in was checked through borrowed slices before.
+//! `unsafe` stands in the lanes, the loop over elements, the driver, the arena and the matrix product; everything
+//! handed in was checked through borrowed slices before.
 
 #![allow(unsafe_code)]
 
@@ -44,6 +44,8 @@ pub struct Cpu {
     isa: Isa,
     device: Device,
     pool: Pool,
+    /// For packed factors of matrix products.
+    buffers: matmul::Buffers,
 }
 
 impl Cpu {
@@ -70,13 +72,13 @@ impl Cpu {
     /// [`Error::Unavailable`] when the machine lacks the instruction set, or threads cannot be started.
     pub fn with_isa(isa: Isa, threads: usize) -> Result<Cpu> {
         let pool = Pool::new(threads).map_err(Error::Unavailable)?;
-        Ok(Cpu { isa: isa.require()?, device: Device::Cpu, pool })
+        Ok(Cpu { isa: isa.require()?, device: Device::Cpu, pool, buffers: Default::default() })
     }
 
     /// The reference device: the same rules, one element at a time, on one thread.
     pub fn scalar() -> Cpu {
         let pool = Pool::new(1).unwrap_or_else(|_| unreachable!("one thread is the caller's"));
-        Cpu { isa: Isa::Scalar, device: Device::Scalar, pool }
+        Cpu { isa: Isa::Scalar, device: Device::Scalar, pool, buffers: Default::default() }
     }
 
     /// As the shared backend that optimizers and tensors take.
@@ -178,7 +180,9 @@ impl Backend for Cpu {
     }
 
     fn matmul(&self, product: MatMul<'_>) -> Result<()> {
-        matmul::matmul(self.device, &self.pool, product)
+        let place =
+            matmul::Place { device: self.device, isa: self.isa, pool: &self.pool, buffers: &self.buffers };
+        matmul::matmul(place, product)
     }
 
     fn sum_rows(&self, rows: RowSums<'_>) -> Result<()> {

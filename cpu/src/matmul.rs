@@ -1,96 +1,127 @@
-//! Matrix products on `matrixmultiply`, spread over the backend's own threads.
+//! Matrix products: an own AVX-512 kernel where the machine has it, `matrixmultiply` elsewhere, spread over the
+//! backend's own threads.
+//!
+//! How a product is cut into parts depends on its extents alone, so threads never change a bit of it.
 
+#[cfg(target_arch = "x86_64")]
+mod blocked;
+mod buffers;
+#[cfg(target_arch = "x86_64")]
+mod pack;
+mod portable;
+mod problem;
+mod thin;
+#[cfg(target_arch = "x86_64")]
+mod tile;
+
+pub(crate) use buffers::Buffers;
+
+use crate::Isa;
 use crate::pool::Pool;
 use fallline_core::backend::MatMul;
-use fallline_core::host::{Slice, SliceMut};
-use fallline_core::{Device, Error, Result, Storage};
+use fallline_core::{Device, Element, Error, Format, Result, Storage};
+use half::{bf16, f16};
+use problem::{Problem, Stored};
 
-const OPERATION: &str = "matmul";
+/// Where a product is computed.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'p> {
+    pub(crate) device: Device,
+    pub(crate) isa: Isa,
+    pub(crate) pool: &'p Pool,
+    pub(crate) buffers: &'p Buffers,
+}
 
-/// Rows of a strip: a multiple of every micro-kernel's tile, so that strips do not change how a row's
-/// sums are cut.
-const STRIP: usize = 64;
-
-/// `c = alpha op(a) op(b) + beta c`.
-pub(crate) fn matmul(device: Device, pool: &Pool, product: MatMul<'_>) -> Result<()> {
-    let (m, k, n) = product.extents()?;
-    let read = |what: &str, storage: &'_ Storage| -> Result<()> {
-        match storage.memory().host() {
-            Some(_) => Ok(()),
-            None => Err(Error::Unreachable { operation: OPERATION, what: what.into(), device }),
+impl Place<'_> {
+    /// Calls `work` for every number below `count`, on the pool's threads where `operations` are worth waking them.
+    fn for_each(&self, count: usize, operations: usize, work: impl Fn(usize) + Sync + Send) {
+        if operations < WORTH_THREADS {
+            return (0..count).for_each(work);
         }
-    };
-    read("the left factor", product.a.storage)?;
-    read("the right factor", product.b.storage)?;
-    read("the result", product.c)?;
-
-    // Row and column strides of what is meant.
-    let strides = |transposed: bool, columns: usize| if transposed { (1, columns) } else { (columns, 1) };
-    let (a_row, a_column) = strides(product.a.transposed, product.a.columns);
-    let (b_row, b_column) = strides(product.b.transposed, product.b.columns);
-    let got = product.c.format();
-    let (Some(a), Some(b), Some(c)) = (
-        product.a.storage.memory().host(),
-        product.b.storage.memory().host(),
-        product.c.memory_mut().host_mut(),
-    ) else {
-        unreachable!("checked above");
-    };
-    if m == 0 || n == 0 {
-        return Ok(());
-    }
-    let strips = m.div_ceil(STRIP);
-    macro_rules! gemm {
-        ($gemm:path, $t:ty, $a:expr, $b:expr, $c:expr) => {{
-            let (a, b, c): (&[$t], &[$t], &mut [$t]) =
-                (&$a[product.a.start..], &$b[product.b.start..], &mut $c[product.c_start..]);
-            let c = Target(c.as_mut_ptr());
-            pool.for_each(0..strips, |strip| {
-                let first = strip * STRIP;
-                let rows = STRIP.min(m - first);
-                let start = if k == 0 { 0 } else { first * a_row };
-                let c = &c;
-                // SAFETY: the strides describe an m × k, a k × n and an m × n matrix within slices of those
-                // lengths, and strips of rows of `c` do not overlap.
-                unsafe {
-                    $gemm(
-                        rows,
-                        k,
-                        n,
-                        product.alpha as $t,
-                        a.as_ptr().add(start),
-                        a_row as isize,
-                        a_column as isize,
-                        b.as_ptr(),
-                        b_row as isize,
-                        b_column as isize,
-                        product.beta as $t,
-                        c.0.add(first * n),
-                        n as isize,
-                        1,
-                    )
-                }
-            });
-            Ok(())
-        }};
-    }
-    match (a, b, c) {
-        (Slice::F32(a), Slice::F32(b), SliceMut::F32(c)) => gemm!(matrixmultiply::sgemm, f32, a, b, c),
-        (Slice::F64(a), Slice::F64(b), SliceMut::F64(c)) => gemm!(matrixmultiply::dgemm, f64, a, b, c),
-        (a, b, _) => {
-            let formats = format!("factors in {} and {} with a result in {got}", a.format(), b.format());
-            Err(Error::Format {
-                operation: OPERATION,
-                what: formats,
-                expected: "f32 or f64 throughout".into(),
-                got,
-            })
-        }
+        self.pool.for_each(0..count, work);
     }
 }
 
-/// The result's address, shared by the threads that write different rows of it.
-struct Target<T>(*mut T);
+/// Multiplications from which on other threads are woken: some 20 µs of one thread.
+const WORTH_THREADS: usize = 1 << 20;
 
-// SAFETY: every strip of rows is written by one call.
-unsafe impl<T> Sync for Target<T> {}
+/// `c = alpha op(a) op(b) + beta d`.
+pub(crate) fn matmul(place: Place<'_>, mut product: MatMul<'_>) -> Result<()> {
+    let (m, _, n) = product.extents()?;
+    reachable(place.device, "the left factor", product.a.storage)?;
+    reachable(place.device, "the right factor", product.b.storage)?;
+    if let Some(added) = product.added() {
+        reachable(place.device, "what is added", added.storage)?;
+    }
+    reachable(place.device, "the result", product.c)?;
+    product.formats()?;
+    if m == 0 || n == 0 {
+        return Ok(());
+    }
+    match product.c.format() {
+        Format::F64 => run::<f64>(place, &mut product),
+        Format::F32 => run::<f32>(place, &mut product),
+        Format::Bf16 => run::<bf16>(place, &mut product),
+        Format::F16 => run::<f16>(place, &mut product),
+        #[allow(unreachable_patterns)]
+        got => Err(Error::Format {
+            operation: "matmul",
+            what: "the result".into(),
+            expected: "f64, f32, bf16 or f16".into(),
+            got,
+        }),
+    }
+}
+
+fn reachable(device: Device, what: &str, storage: &Storage) -> Result<()> {
+    match storage.memory().host() {
+        Some(_) => Ok(()),
+        None => Err(Error::Unreachable { operation: "matmul", what: what.into(), device }),
+    }
+}
+
+/// A product by the way that suits it.
+fn run<F: Factor>(place: Place<'_>, product: &mut MatMul<'_>) -> Result<()> {
+    let problem = Problem::<F>::of(product)?;
+    if thin::fits(&problem) {
+        thin::product(place, &problem);
+        return Ok(());
+    }
+    #[cfg(target_arch = "x86_64")]
+    if place.isa == Isa::Avx512 {
+        return F::blocked(place, &problem);
+    }
+    portable::product(place, &problem);
+    Ok(())
+}
+
+/// A factor's element, with the kernel that multiplies it.
+trait Factor: Element + Stored<Sum: portable::Gemm> {
+    /// The product on AVX-512, which the machine has.
+    #[cfg(target_arch = "x86_64")]
+    fn blocked(place: Place<'_>, problem: &Problem<Self>) -> Result<()>;
+}
+
+macro_rules! factors {
+    ($($t:ty => $blocked:expr;)*) => { $(
+        impl Factor for $t {
+            #[cfg(target_arch = "x86_64")]
+            fn blocked(place: Place<'_>, problem: &Problem<Self>) -> Result<()> {
+                let chosen: fn(Place<'_>, &Problem<Self>) -> Result<()> = $blocked;
+                chosen(place, problem)
+            }
+        }
+    )* };
+}
+factors! {
+    f32 => blocked::product::<tile::Singles<f32>>;
+    f64 => blocked::product::<tile::Doubles>;
+    f16 => blocked::product::<tile::Singles<f16>>;
+    bf16 => match is_x86_feature_detected!("avx512bf16") {
+        true => blocked::product::<tile::Pairs>,
+        false => blocked::product::<tile::Singles<bf16>>,
+    };
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Matrix products through cuBLAS.
 
-use crate::device::{State, explain_blas};
+use crate::device::{Failure, State, explain_blas};
 use core::ffi::c_void;
 use cudarc::cublas::sys::{cublasComputeType_t, cublasGemmAlgo_t, cublasOperation_t, cudaDataType_t};
 use cudarc::cublas::{CudaBlas, result, sys};
@@ -8,27 +8,26 @@ use fallline_core::backend::{MatMul, Matrix};
 use fallline_core::{Error, Format, Result, Storage};
 use std::sync::Arc;
 
-/// `c = alpha op(a) op(b) + beta c`, all row-major.
+/// `c = alpha op(a) op(b) + beta d`, all row-major; symmetric results are computed in full.
 ///
 /// cuBLAS is column-major, where a row-major matrix is its own transpose: `cᵀ = op(b)ᵀ op(a)ᵀ`. Products of `f32` are in
 /// `f32` (no TF32); those of 16-bit formats add up in `f32`.
 pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
     let (m, k, n) = product.extents()?;
-    let MatMul { alpha, a, b, beta, c, c_start } = product;
-    for (what, storage) in
-        [("the left factor", a.storage), ("the right factor", b.storage), ("the result", &*c)]
-    {
+    let added = product.added();
+    let operands = [
+        ("the left factor", product.a.storage),
+        ("the right factor", product.b.storage),
+        ("what is added", added.map_or(product.a.storage, |added| added.storage)),
+        ("the result", &*product.c),
+    ];
+    for (what, storage) in operands {
         if storage.on_host() {
             return Err(Error::Unreachable { operation: "matmul", what: what.into(), device: state.device });
         }
     }
-    let format = c.format();
-    for (what, storage) in [("the left factor", a.storage), ("the right factor", b.storage)] {
-        if storage.format() != format {
-            let (expected, got) = (format.to_string(), storage.format());
-            return Err(Error::Format { operation: "matmul", what: what.into(), expected, got });
-        }
-    }
+    product.formats()?;
+    let MatMul { alpha, a, b, beta, c, c_start, .. } = product;
     state.enter()?;
     if m == 0 || n == 0 {
         return Ok(());
@@ -38,6 +37,7 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
             Error::Unavailable(format!("matmul: {extent} rows or columns are more than cuBLAS takes"))
         })
     };
+    let format = c.format();
     let (data, compute) = match format {
         Format::F64 => (cudaDataType_t::CUDA_R_64F, cublasComputeType_t::CUBLAS_COMPUTE_64F),
         Format::F32 => (cudaDataType_t::CUDA_R_32F, cublasComputeType_t::CUBLAS_COMPUTE_32F_PEDANTIC),
@@ -56,6 +56,7 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
         true => cublasOperation_t::CUBLAS_OP_T,
         false => cublasOperation_t::CUBLAS_OP_N,
     };
+    let result_elements = m * n;
     // The leading dimension of an empty matrix must be 1 all the same.
     let (leading_a, leading_b) = (size(a.columns.max(1))?, size(b.columns.max(1))?);
     let (m, n, k) = (size(m)?, size(n)?, size(k)?);
@@ -68,6 +69,15 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
     let address = |storage: &Storage, start: usize| storage.address() + start * storage.format().bytes();
     let pointer = |matrix: &Matrix<'_>| address(matrix.storage, matrix.start) as *const c_void;
     let handle = *blas(state)?.handle();
+    if let Some(added) = added {
+        let (from, to) = (pointer(&added) as u64, address(c, c_start) as u64);
+        let bytes = result_elements * c.format().bytes();
+        // SAFETY: both have as many elements, checked above, and one is borrowed mutably; all work is in the stream's
+        // order.
+        let copied =
+            unsafe { cudarc::driver::result::memcpy_dtod_async(to, from, bytes, state.compute.cu_stream()) };
+        copied.map_err(|cause| state.error(Failure::at("copying")(cause), true))?;
+    }
     // SAFETY: the matrices have the extents given, checked above; they are borrowed until the product is in the
     // order of the stream, in which they are also freed.
     let multiplied = unsafe {

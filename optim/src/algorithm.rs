@@ -62,6 +62,19 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
         Ok(0)
     }
 
+    /// As [`class`](Algorithm::class), where a parameter's name counts too.
+    ///
+    /// # Errors
+    /// Why the algorithm does not take this parameter.
+    fn class_of(&self, _name: &str, shape: &Shape) -> Result<u8, String> {
+        self.class(shape)
+    }
+
+    /// Computes a rule's scalars of step `t` into `out`, for parameters of a class.
+    fn scalars(&self, _class: u8, kernel: &Kernel, t: u64, out: &mut [f64]) {
+        kernel.compute_scalars(self.hyper(), t, out);
+    }
+
     /// Computes a parameter's own scalars of a stage, before it.
     fn combine(&self, _stage: usize, _at: &mut Combining<'_>) {}
 
@@ -199,6 +212,13 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     /// # Errors
     /// Why the algorithm does not take parameters of this shape.
     fn class(&self, shape: &Shape) -> Result<u8, String>;
+    /// As [`Algorithm::class_of`].
+    ///
+    /// # Errors
+    /// Why the algorithm does not take this parameter.
+    fn class_of(&self, name: &str, shape: &Shape) -> Result<u8, String>;
+    /// As [`Algorithm::scalars`].
+    fn scalars(&self, class: u8, kernel: &Kernel, t: u64, out: &mut [f64]);
     /// As [`Algorithm::MEMORY`].
     fn memory(&self) -> &'static [(&'static str, f64)];
     /// As [`Algorithm::SHARED`].
@@ -339,6 +359,12 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     }
     fn class(&self, shape: &Shape) -> Result<u8, String> {
         self.algorithm.class(shape)
+    }
+    fn class_of(&self, name: &str, shape: &Shape) -> Result<u8, String> {
+        self.algorithm.class_of(name, shape)
+    }
+    fn scalars(&self, class: u8, kernel: &Kernel, t: u64, out: &mut [f64]) {
+        self.algorithm.scalars(class, kernel, t, out);
     }
     fn memory(&self) -> &'static [(&'static str, f64)] {
         A::MEMORY

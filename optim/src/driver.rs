@@ -488,7 +488,7 @@ impl Driver {
 
 /// The class of a parameter, or why the algorithm does not take it.
 fn class_of(algorithm: &dyn AnyAlgorithm, param: &str, shape: &Shape) -> Result<u8> {
-    let class = algorithm.class(shape).map_err(|reason| Error::Unfit {
+    let class = algorithm.class_of(param, shape).map_err(|reason| Error::Unfit {
         param: param.to_owned(),
         shape: shape.clone(),
         algorithm: algorithm.name(),
@@ -505,7 +505,7 @@ fn memory_of(slot: &Slot, role: Role) -> &[(&'static str, Storage)] {
 /// Gives a parameter with states its run and its row of scalars.
 fn join(groups: &[Group], run: &mut Run, slot: &mut Slot, place: usize) {
     slot.run = Some(place);
-    slot.row = run.row(slot.group, slot.steps + 1, &*groups[slot.group].algorithm);
+    slot.row = run.row((slot.group, slot.class), slot.steps + 1, &*groups[slot.group].algorithm);
 }
 
 fn fill(backend: &dyn Backend, storage: &mut Storage, value: f64) -> Result<()> {

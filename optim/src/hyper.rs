@@ -317,6 +317,23 @@ impl HyperType for Option<String> {
     }
 }
 
+impl HyperType for Vec<String> {
+    const NAME: &'static str = "list of strings";
+    fn from_value(value: &Value) -> Option<Self> {
+        let text = |item: &Value| match item {
+            Value::Text(text) => Some(text.clone()),
+            _ => None,
+        };
+        match value {
+            Value::List(items) => items.iter().map(text).collect(),
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        Value::List(self.iter().cloned().map(Value::Text).collect())
+    }
+}
+
 /// One row of a hyperparameter table.
 #[derive(Clone, Copy, Debug)]
 pub struct Hyper {

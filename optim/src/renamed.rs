@@ -87,6 +87,12 @@ macro_rules! renamed {
             fn class(&self, shape: &$crate::Shape) -> Result<u8, String> {
                 self.0.class(shape)
             }
+            fn class_of(&self, name: &str, shape: &$crate::Shape) -> Result<u8, String> {
+                self.0.class_of(name, shape)
+            }
+            fn scalars(&self, class: u8, kernel: &$crate::Kernel, t: u64, out: &mut [f64]) {
+                self.0.scalars(class, kernel, t, out);
+            }
             fn combine(&self, stage: usize, at: &mut $crate::stages::Combining<'_>) {
                 self.0.combine(stage, at);
             }

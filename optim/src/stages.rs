@@ -5,8 +5,8 @@ mod largest;
 pub use largest::LargestRule;
 
 use core::any::Any;
-use fallline_core::backend::{MatMul, Matrix, Pass, TensorPass, View};
-use fallline_core::{Backend, Compute, Kernel, Operand, Result, Role, Shape, Storage};
+use fallline_core::backend::{MAX_OPERANDS, MatMul, Matrix, Pass, TensorPass, View};
+use fallline_core::{Backend, Compute, Format, Kernel, Operand, Result, Role, Shape, Storage};
 
 /// The most stages that a step may have.
 pub const MAX_STAGES: usize = 4;
@@ -288,11 +288,11 @@ impl Workspace {
     ///
     /// # Errors
     /// When there is no memory.
-    pub fn take(&mut self, backend: &dyn Backend, compute: Compute, elements: usize) -> Result<Storage> {
-        let fits = |storage: &Storage| storage.len() == elements && storage.format() == compute.format();
+    pub fn take(&mut self, backend: &dyn Backend, format: Format, elements: usize) -> Result<Storage> {
+        let fits = |storage: &Storage| storage.len() == elements && storage.format() == format;
         match self.0.iter().position(fits) {
             Some(place) => Ok(self.0.swap_remove(place)),
-            None => Ok(backend.allocate(&[(compute.format(), elements)])?.remove(0)),
+            None => Ok(backend.allocate(&[(format, elements)])?.remove(0)),
         }
     }
 
@@ -317,7 +317,15 @@ impl MatrixStep<'_> {
     /// # Errors
     /// When there is no memory.
     pub fn take(&mut self, elements: usize) -> Result<Storage> {
-        self.workspace.take(self.backend, self.compute, elements)
+        self.take_as(self.compute.format(), elements)
+    }
+
+    /// The same, stored in another way than it is computed.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn take_as(&mut self, format: Format, elements: usize) -> Result<Storage> {
+        self.workspace.take(self.backend, format, elements)
     }
 
     /// `c = alpha a b + beta c`, where c starts at element `c_start` of its storage.
@@ -332,7 +340,7 @@ impl MatrixStep<'_> {
         c: &mut Storage,
         c_start: usize,
     ) -> Result<()> {
-        self.backend.matmul(MatMul { alpha, a, b, beta, c, c_start })
+        self.backend.matmul(MatMul { alpha, beta, c_start, ..MatMul::new(a, b, c) })
     }
 
     /// Runs a rule over `views`, one for each operand of its, with the tensor's own scalars. Returns its sums.
@@ -346,20 +354,56 @@ impl MatrixStep<'_> {
         own: &[f64],
         views: &mut [Option<View<'_>>],
     ) -> Result<Vec<f64>> {
+        let elements = views.first().and_then(Option::as_ref).map_or(0, View::len);
+        let mut left = Some(views);
+        self.pass(kernel, hyper, own, &mut |places| {
+            for (place, view) in places.iter_mut().zip(left.take()?) {
+                *place = view.take();
+            }
+            Some(TensorPass { elements, row: 0 })
+        })
+    }
+
+    /// Runs a rule of one operand over the diagonal of a `size × size` matrix.
+    ///
+    /// # Errors
+    /// As [`Backend::run`].
+    pub fn run_on_diagonal(
+        &self,
+        kernel: &'static Kernel,
+        hyper: &dyn Any,
+        own: &[f64],
+        matrix: &mut Storage,
+        size: usize,
+    ) -> Result<()> {
+        let own = own.repeat(size);
+        // Every element is a tensor of its own, a row and one more apart.
+        let (mut rest, mut skipped) = (Some(View::write(matrix)), 0);
+        let mut left = size;
+        self.pass(kernel, hyper, &own, &mut |places| {
+            left = left.checked_sub(1)?;
+            let (element, others) = rest.take()?.split(skipped).1.split(1);
+            (places[0], rest, skipped) = (Some(element), Some(others), size);
+            Some(TensorPass { elements: 1, row: 0 })
+        })?;
+        Ok(())
+    }
+
+    /// A pass over the tensors that a function gives, of a rule that is run on one tensor or has no sums.
+    fn pass<'v>(
+        &self,
+        kernel: &'static Kernel,
+        hyper: &dyn Any,
+        own: &[f64],
+        tensors: &mut dyn FnMut(&mut [Option<View<'v>>; MAX_OPERANDS]) -> Option<TensorPass>,
+    ) -> Result<Vec<f64>> {
         let mut row = vec![1.0; 1 + kernel.scalars.len()];
         kernel.compute_scalars(hyper, self.t, &mut row[1..]);
         let mut sums = vec![0.0; kernel.sums.len()];
-        let elements = views.first().and_then(Option::as_ref).map_or(0, View::len);
-        let mut left = Some(views);
         self.backend.run(Pass {
             kernel,
             compute: self.compute,
-            tensors: &mut |places| {
-                for (place, view) in places.iter_mut().zip(left.take()?) {
-                    *place = view.take();
-                }
-                Some(TensorPass { elements, row: 0 })
-            },
+            tensors,
             rows: &row,
             tensor_scalars: own,
             plan: &mut self.backend.plan(),

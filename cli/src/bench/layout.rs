@@ -11,6 +11,8 @@ pub enum Layout {
     Small,
     /// Tensors of 1,000 elements that are slices of one buffer
     SmallFlat,
+    /// One matrix, square as far as the elements go
+    Matrix,
 }
 
 impl Layout {
@@ -21,6 +23,7 @@ impl Layout {
             Layout::Resnet50 => "resnet50",
             Layout::Small => "small",
             Layout::SmallFlat => "small-flat",
+            Layout::Matrix => "matrix",
         }
     }
 
@@ -29,10 +32,21 @@ impl Layout {
         self != Layout::SmallFlat
     }
 
-    /// The tensors' lengths.
-    pub fn tensors(self, elements: usize) -> Vec<usize> {
+    /// The tensors' extents.
+    pub fn shapes(self, elements: usize) -> Vec<Vec<usize>> {
         match self {
-            Layout::Flat => vec![elements],
+            Layout::Matrix => {
+                let rows = elements.isqrt().max(1);
+                vec![vec![rows, elements / rows]]
+            }
+            _ => self.tensors(elements).into_iter().map(|length| vec![length]).collect(),
+        }
+    }
+
+    /// The lengths of vectors.
+    fn tensors(self, elements: usize) -> Vec<usize> {
+        match self {
+            Layout::Flat | Layout::Matrix => vec![elements],
             Layout::Small | Layout::SmallFlat => {
                 let mut tensors = vec![1000; elements / 1000];
                 tensors.extend(Some(elements % 1000).filter(|&rest| rest > 0));
@@ -81,5 +95,8 @@ mod tests {
     fn small_tensors_add_up() {
         assert_eq!(Layout::Small.tensors(2500), [1000, 1000, 500]);
         assert_eq!(Layout::Small.tensors(3000).len(), 3);
+        assert_eq!(Layout::Matrix.shapes(1 << 24), [[4096, 4096]]);
+        assert_eq!(Layout::Matrix.shapes(10), [[3, 3]]);
+        assert_eq!(Layout::Small.shapes(1500), [[1000], [500]]);
     }
 }

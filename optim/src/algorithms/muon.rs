@@ -1,11 +1,16 @@
 //! Muon: momentum whose matrices are orthogonalised.
 
+mod newton_schulz;
+
+pub use newton_schulz::{MuonNormRule, MuonShiftRule};
+
+use crate::algorithms::AdamW;
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{Combining, MatrixStep, Stages};
 use crate::{Algorithm, Info, Reference, hyperparameters};
-use fallline_core::backend::Matrix;
 use fallline_core::math::{flag, sqrt};
-use fallline_core::{Kernel, Lane, Link, Result, Shape, rule};
+use fallline_core::{Format, Kernel, Lane, Link, Result, Shape, rule};
+use newton_schulz::NewtonSchulz;
 
 hyperparameters! {
     /// Muon: momentum whose matrices are orthogonalised.
@@ -22,7 +27,27 @@ hyperparameters! {
     /// matrix of r rows and n columns s is √max(1, r/n) (`adjust_lr_fn` `"original"` or none), 0.2 √max(r, n)
     /// (`"match_rms_adamw"`) or √(r/n) (`"spectral_unclamped"`). State: 4 bytes a parameter in `f32` (`momentum`).
     ///
-    /// It takes matrices only; give everything else to AdamW.
+    /// The iteration is done in the compute type, or with `ns_dtype="bf16"` on `bf16` numbers whose products add up in
+    /// `f32`, which is faster and has the error of torch's: some percent of X. Where one side of a matrix is at least
+    /// 1.25 times the other, the iteration goes on on A alone, as far as rounding allows, and then on X: the same
+    /// polynomial of X for fewer operations.
+    ///
+    /// It takes matrices only, with `flatten` also parameters of more dimensions, as matrices of the first one and all
+    /// the others. With `rest="AdamW"` everything else, and parameters with one of `adamw_names` in their name
+    /// (embeddings and heads are not hidden matrices), is stepped as [`AdamW`] would (`m` and `v`: 8 bytes a
+    /// parameter). Which way a parameter goes is decided when it is first seen.
+    ///
+    /// ```
+    /// # use fallline_optim::algorithms::Muon;
+    /// let algorithm = Muon {
+    ///     lr: 2e-2,
+    ///     flatten: true,
+    ///     rest: Some("AdamW".into()),
+    ///     rest_lr: Some(3e-4),
+    ///     adamw_names: vec!["embed".into(), "head".into()],
+    ///     ..Muon::default()
+    /// };
+    /// ```
     pub Muon as "Muon" {
         /// Learning rate γ.
         lr: f64 = 1e-3, Range::AtLeast(0.0);
@@ -40,8 +65,27 @@ hyperparameters! {
         ns_steps: u64 = 5, Range::Closed(0.0, 99.0);
         /// How the rate depends on the matrix's extents.
         adjust_lr_fn: Option<String> = None, Range::Any;
+        /// What the iteration's numbers are stored as: `"bf16"`, or the compute type.
+        ns_dtype: Option<String> = None, Range::Any;
+        /// Take parameters of more than two dimensions as matrices of the first and all the others.
+        flatten: bool = false, Range::Any;
+        /// What steps everything that is not a hidden matrix: `"AdamW"`, or nothing: such a parameter is an error.
+        rest: Option<String> = None, Range::Any;
+        /// Parts of the names of matrices that the rest takes as well.
+        adamw_names: Vec<String> = Vec::new(), Range::Any;
+        /// The rest's learning rate; none is `lr`, with its schedule (one of `lr` leaves a rate of its own alone).
+        rest_lr: Option<f64> = None, Range::AtLeast(0.0);
+        /// The rest's decay rates of the running averages of the gradient and of its square.
+        rest_betas: (f64, f64) = (0.9, 0.999), Range::HalfOpen(0.0, 1.0);
+        /// Added to the rest's denominator.
+        rest_eps: f64 = 1e-8, Range::AtLeast(0.0);
+        /// The rest's decoupled weight decay, in units of its learning rate.
+        rest_weight_decay: f64 = 1e-2, Range::AtLeast(0.0);
     }
 }
+
+/// The class of parameters that AdamW steps.
+const REST: u8 = 1;
 
 rule! {
     /// The momentum of [`Muon`], and what is to be orthogonalised.
@@ -73,7 +117,8 @@ impl Algorithm for Muon {
         summary: "Momentum whose matrices are orthogonalised by a Newton–Schulz iteration.",
         family: "matrix",
         source: "torch.optim",
-        differences: "torch iterates in bf16 whatever the parameter is; here it is done in the compute type.",
+        differences: "torch iterates in bf16 whatever the parameter is; here it is done in the compute type, or with \
+            ns_dtype=\"bf16\" as there. flatten, rest, adamw_names and rest_* are not torch's.",
         references: &[
             Reference {
                 text: "Jordan et al. 2024, Muon: an optimizer for hidden layers in neural networks",
@@ -88,19 +133,44 @@ impl Algorithm for Muon {
         K::kernel::<MuonRule>()
     }
 
-    fn stages<K: Link>(&self, _class: u8) -> Stages {
+    fn stages<K: Link>(&self, class: u8) -> Stages {
+        if class == REST {
+            return self.adamw().stages::<K>(0);
+        }
         Stages::one(K::kernel::<MuonMomentumRule>()).then_matrix().then(self.kernel::<K>())
     }
 
     fn class(&self, shape: &Shape) -> Result<u8, String> {
-        match shape.rank() {
-            2 => Ok(0),
-            rank => Err(format!("takes matrices only, and this has {rank} dimensions; give it to AdamW")),
+        let rank = shape.rank();
+        match self.is_matrix(shape) {
+            true => Ok(0),
+            false if self.rest.is_some() => Ok(REST),
+            false if rank > 2 => Err(format!(
+                "takes matrices only, and this has {rank} dimensions; flatten=True takes it as one, rest=\"AdamW\" \
+                 gives it to AdamW"
+            )),
+            false => Err(format!(
+                "takes matrices only, and this has {rank} dimensions; rest=\"AdamW\" gives it to AdamW"
+            )),
+        }
+    }
+
+    fn class_of(&self, name: &str, shape: &Shape) -> Result<u8, String> {
+        match self.adamw_names.iter().any(|part| name.contains(part.as_str())) {
+            true => Ok(REST),
+            false => self.class(shape),
+        }
+    }
+
+    fn scalars(&self, class: u8, kernel: &Kernel, t: u64, out: &mut [f64]) {
+        match class {
+            REST => kernel.compute_scalars(&self.adamw(), t, out),
+            _ => kernel.compute_scalars(self, t, out),
         }
     }
 
     fn combine(&self, _stage: usize, at: &mut Combining<'_>) {
-        let &[rows, columns] = at.shape.extents() else { return };
+        let (rows, columns) = extents(at.shape);
         let (rows, columns) = (rows as f64, columns as f64);
         let adjusted = match self.adjust_lr_fn.as_deref() {
             Some("match_rms_adamw") => 0.2 * sqrt(rows.max(columns)),
@@ -111,58 +181,58 @@ impl Algorithm for Muon {
     }
 
     fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> Result<()> {
-        let &[rows, columns] = step.shape.extents() else { return Ok(()) };
-        let norm = sqrt(step.sums[0]).max(self.eps);
-        self.orthogonalise(step, rows, columns, 1.0 / norm)
+        let (rows, columns) = extents(step.shape);
+        let format = match self.ns_dtype {
+            Some(_) => Format::Bf16,
+            None => step.compute.format(),
+        };
+        let (coefficients, steps) = (self.ns_coefficients, self.ns_steps);
+        // Not `max`: it would hide that the norm is not a number.
+        let norm = sqrt(step.sums[0]);
+        let norm = if norm < self.eps { self.eps } else { norm };
+        NewtonSchulz { rows, columns, coefficients, steps, format }.run::<K>(step, norm)
     }
 
     fn validate(&self) -> Result<(), HyperError> {
-        match self.adjust_lr_fn.as_deref() {
-            None | Some("original" | "match_rms_adamw" | "spectral_unclamped") => Ok(()),
-            Some(other) => Err(HyperError::Combination {
-                algorithm: Self::NAME,
-                problem: format!(
-                    "adjust_lr_fn must be None, original, match_rms_adamw or spectral_unclamped, got {other:?}"
-                ),
-            }),
-        }
+        let one_of = |name: &str, given: &Option<String>, known: &[&str], all: &str| match given.as_deref() {
+            Some(other) if !known.contains(&other) => Err(format!("{name} must be {all}, got {other:?}")),
+            _ => Ok(()),
+        };
+        let rates = ["original", "match_rms_adamw", "spectral_unclamped"];
+        let all = "None, original, match_rms_adamw or spectral_unclamped";
+        let checked = one_of("adjust_lr_fn", &self.adjust_lr_fn, &rates, all)
+            .and_then(|()| one_of("ns_dtype", &self.ns_dtype, &["bf16"], "None or bf16"))
+            .and_then(|()| one_of("rest", &self.rest, &["AdamW"], "None or AdamW"))
+            .and_then(|()| match self.rest.is_none() && !self.adamw_names.is_empty() {
+                true => Err("adamw_names needs rest=\"AdamW\"".to_owned()),
+                false => Ok(()),
+            });
+        checked.map_err(|problem| HyperError::Combination { algorithm: Self::NAME, problem })
     }
 }
 
 impl Muon {
-    /// The Newton–Schulz iteration on `scale` times the scratch x, into it.
-    fn orthogonalise(
-        &self,
-        step: &mut MatrixStep<'_>,
-        rows: usize,
-        columns: usize,
-        scale: f64,
-    ) -> Result<()> {
-        let (a, b, c) = self.ns_coefficients;
-        let (tall, small) = (rows > columns, rows.min(columns));
-        let mut gram = step.take(small * small)?;
-        let mut polynomial = step.take(small * small)?;
-        let mut next = step.take(rows * columns)?;
-        for k in 0..self.ns_steps.max(1) {
-            // The scale goes into the first iteration: a X s + (b s² A + c s⁴ A²) X s.
-            let s = if k == 0 { scale } else { 1.0 };
-            let x = Matrix::new(&step.scratch[0].1, rows, columns);
-            if self.ns_steps > 0 {
-                let sides = if tall { (x.transpose(), x) } else { (x, x.transpose()) };
-                step.multiply(s * s, sides, 0.0, &mut gram, 0)?;
-                step.backend.copy(&gram, &mut polynomial)?;
-                let square = Matrix::new(&gram, small, small);
-                step.multiply(c, (square, square), b, &mut polynomial, 0)?;
-            }
-            step.backend.copy(x.storage, &mut next)?;
-            let polynomial = Matrix::new(&polynomial, small, small);
-            let sides = if tall { (x, polynomial) } else { (polynomial, x) };
-            if self.ns_steps > 0 {
-                step.multiply(s, sides, a * s, &mut next, 0)?;
-            }
-            core::mem::swap(&mut step.scratch[0].1, &mut next);
+    /// Whether a parameter of this shape is taken as a matrix.
+    fn is_matrix(&self, shape: &Shape) -> bool {
+        shape.rank() == 2 || (self.flatten && shape.rank() > 2)
+    }
+
+    /// What steps the rest.
+    fn adamw(&self) -> AdamW {
+        AdamW {
+            lr: self.rest_lr.unwrap_or(self.lr),
+            betas: self.rest_betas,
+            eps: self.rest_eps,
+            weight_decay: self.rest_weight_decay,
+            ..AdamW::default()
         }
-        step.workspace.give([gram, polynomial, next]);
-        Ok(())
+    }
+}
+
+/// Rows and columns of a parameter that is taken as a matrix.
+fn extents(shape: &Shape) -> (usize, usize) {
+    match shape.extents() {
+        [] => (1, 1),
+        [rows, rest @ ..] => (*rows, rest.iter().product()),
     }
 }

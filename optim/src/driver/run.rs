@@ -14,8 +14,8 @@ use fallline_core::{Backend, Compute, Kernel, Role};
 pub(crate) struct Run {
     pub(super) stages: Stages,
     pub(super) compute: Compute,
-    /// For each row of scalars, its group and step count.
-    keys: Vec<(usize, u64)>,
+    /// For each row of scalars, its group and class, and step count.
+    keys: Vec<((usize, u8), u64)>,
     parts: Vec<Part>,
     /// This step's parameters in parts, which take stages that follow each other while they are in cache.
     batches: Vec<Batch>,
@@ -107,14 +107,14 @@ impl Run {
         self.keys.is_empty()
     }
 
-    /// The row of scalars for a group at a step count, computed if it is not there yet.
-    pub(super) fn row(&mut self, group: usize, t: u64, algorithm: &dyn AnyAlgorithm) -> usize {
-        if let Some(row) = self.keys.iter().rposition(|&key| key == (group, t)) {
+    /// The row of scalars for a class of a group at a step count, computed if it is not there yet.
+    pub(super) fn row(&mut self, of: (usize, u8), t: u64, algorithm: &dyn AnyAlgorithm) -> usize {
+        if let Some(row) = self.keys.iter().rposition(|&key| key == (of, t)) {
             return row;
         }
-        self.keys.push((group, t));
+        self.keys.push((of, t));
         for part in &mut self.parts {
-            part.add_row(algorithm, t);
+            part.add_row(of.1, algorithm, t);
         }
         self.keys.len() - 1
     }
@@ -127,8 +127,8 @@ impl Run {
         begun: &mut bool,
     ) -> Result<()> {
         let mut part = Part::new(Stage::Rule(kernel), &self.stages);
-        for &(group, t) in &self.keys {
-            part.add_row(&*work.groups[group].algorithm, t);
+        for &((group, class), t) in &self.keys {
+            part.add_row(class, &*work.groups[group].algorithm, t);
         }
         self.cut(&work, None);
         let ran = part.run(&mut work, kernel, self.compute, 0, &self.batches[0], false);
@@ -295,12 +295,12 @@ impl Part {
     }
 
     /// Computes a row of scalars: the sign of the gradient, and those of the rule.
-    fn add_row(&mut self, algorithm: &dyn AnyAlgorithm, t: u64) {
+    fn add_row(&mut self, class: u8, algorithm: &dyn AnyAlgorithm, t: u64) {
         let Some(kernel) = self.stage.kernel() else { return };
         self.rows.push(if algorithm.maximize() { -1.0 } else { 1.0 });
         let start = self.rows.len();
         self.rows.resize(start + kernel.scalars.len(), 0.0);
-        kernel.compute_scalars(algorithm.hyper(), t, &mut self.rows[start..]);
+        algorithm.scalars(class, kernel, t, &mut self.rows[start..]);
     }
 
     /// The pass over the memory of a batch. Step counts go up in the last one.

@@ -1,0 +1,69 @@
+//! One step at a time of fallline's optimizers, on request of `compare.py`.
+
+mod protocol;
+
+use fallline::prelude::*;
+use fallline::{Backend, Recipe, Tensor};
+use protocol::{Contender, Result};
+use std::sync::Arc;
+
+/// Elements of one of the many small tensors.
+const SMALL: usize = 1000;
+
+/// A trainer with a tensor for each parameter and gradient, bound anew for each step.
+struct Trainer {
+    optimizer: Driver,
+    names: Vec<String>,
+    values: Vec<Tensor>,
+    grads: Vec<Tensor>,
+}
+
+impl Contender for Trainer {
+    fn step(&mut self) -> Result<()> {
+        let buffers = self.values.iter_mut().zip(&self.grads);
+        let mut bindings: Vec<Binding<'_>> =
+            self.names.iter().zip(buffers).map(|(name, (value, grad))| param(name, value, grad)).collect();
+        self.optimizer.step(&mut bindings)?;
+        Ok(())
+    }
+}
+
+/// Numbers around zero, none of them special.
+fn numbers(n: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i.wrapping_mul(2_654_435_761) >> 7) % 2001) as f32 / 1000.0 - 1.0005).collect()
+}
+
+/// The tensors of a layout.
+fn shapes(layout: &str, elements: usize) -> Result<Vec<Vec<usize>>> {
+    let side = elements.isqrt();
+    Ok(match layout {
+        "flat" => vec![vec![elements]],
+        "small" => vec![vec![SMALL]; elements / SMALL],
+        "matrix" => vec![vec![side, side]],
+        // Muon's four: square, or four times as long as wide.
+        "square" => vec![vec![side / 2, side / 2]; 4],
+        "long" => vec![vec![side, side / 4]; 4],
+        _ => return Err(format!("there is no layout {layout}").into()),
+    })
+}
+
+/// A contender `LAYOUT:CONFIGURATION`.
+fn open(name: &str, elements: usize, threads: usize) -> Result<(Box<dyn Contender>, String)> {
+    let (layout, config) = name.split_once(':').ok_or("expected LAYOUT:CONFIGURATION")?;
+    let shapes = shapes(layout, elements)?;
+    let backend: Arc<dyn Backend> = Cpu::with_threads(threads)?.shared();
+    let tensors = || {
+        let made = shapes
+            .iter()
+            .map(|shape| Tensor::from_slice(&backend, &numbers(shape.iter().product()), &shape[..]));
+        made.collect::<fallline::core::Result<Vec<Tensor>>>()
+    };
+    let (values, grads) = (tensors()?, tensors()?);
+    let names = (0..shapes.len()).map(|i| format!("tensor{i}")).collect();
+    let optimizer = Recipe::from_text(config)?.optimizer(Arc::clone(&backend));
+    Ok((Box::new(Trainer { optimizer, names, values, grads }), backend.describe()))
+}
+
+fn main() -> Result<()> {
+    protocol::serve(open)
+}
