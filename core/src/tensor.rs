@@ -1,7 +1,10 @@
 //! Memory that a backend owns, and tensors in it.
 
+#[cfg(feature = "ndarray")]
+mod array;
+
 use crate::host::{Slice, SliceMut};
-use crate::{Backend, Element, Format, Result, Shape, private::Sealed};
+use crate::{Backend, Device, Element, Format, Result, Shape, private::Sealed};
 use core::any::Any;
 use core::fmt;
 use std::sync::Arc;
@@ -14,6 +17,10 @@ pub trait Memory: Any + Send + Sync + fmt::Debug + Sealed {
     fn host(&self) -> Option<Slice<'_>>;
     /// The elements to write, where the host can reach them.
     fn host_mut(&mut self) -> Option<SliceMut<'_>>;
+    /// The device that it is on, where the host cannot reach it.
+    fn device(&self) -> Option<Device> {
+        None
+    }
 }
 
 /// Elements of one format in memory that a backend allocated.
@@ -51,6 +58,11 @@ impl Storage {
     /// Whether the host can reach it.
     pub fn on_host(&self) -> bool {
         self.on_host
+    }
+
+    /// The device that it is on, where the host cannot reach it.
+    pub fn device(&self) -> Option<Device> {
+        self.memory.device()
     }
 
     /// The address of its first element, for the device that it is on.

@@ -1,6 +1,7 @@
 //! Matrix products through cuBLAS.
 
 use crate::device::{State, explain_blas};
+use crate::on_device;
 use core::ffi::c_void;
 use cudarc::cublas::sys::{cublasComputeType_t, cublasGemmAlgo_t, cublasOperation_t, cudaDataType_t};
 use cudarc::cublas::{CudaBlas, result, sys};
@@ -18,9 +19,7 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
     for (what, storage) in
         [("the left factor", a.storage), ("the right factor", b.storage), ("the result", &*c)]
     {
-        if storage.on_host() {
-            return Err(Error::Unreachable { operation: "matmul", what: what.into(), device: state.device });
-        }
+        on_device(state.device, "matmul", what, storage)?;
     }
     let format = c.format();
     for (what, storage) in [("the left factor", a.storage), ("the right factor", b.storage)] {
@@ -29,7 +28,7 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
             return Err(Error::Format { operation: "matmul", what: what.into(), expected, got });
         }
     }
-    state.enter()?;
+    state.enter("a matrix product")?;
     if m == 0 || n == 0 {
         return Ok(());
     }
@@ -93,7 +92,9 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
             cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
         )
     };
-    multiplied.map_err(|cause| explain_blas(state.device, "multiplying", &cause))
+    multiplied.map_err(|cause| explain_blas(state.device, "multiplying", &cause))?;
+    state.running("of a matrix product");
+    Ok(())
 }
 
 /// cuBLAS, opened when it is first needed.

@@ -108,17 +108,14 @@ fn element(name: &str, graph: &Graph, choice: &Choice) -> Printed {
             loads: read / 2,
             stores: written / 2,
             bytes: read + written,
-            registers: single.then(|| most_registers(graph)),
+            registers: single.then_some(MOST_REGISTERS),
         }),
     }
 }
 
-/// The most registers that a rule in single precision may need. With 72 an architecture of 64K registers has
-/// 28 warps under way, more than enough for the latency of memory with 8 accesses of 128 bits each; what has
-/// more than four operands also has more accesses a warp.
-fn most_registers(graph: &Graph) -> u32 {
-    72 + 10 * (graph.operands().len().saturating_sub(4)) as u32
-}
+/// The most registers that a rule in single precision without sums may need. With 72 an architecture of 64K registers
+/// has 28 warps under way, more than enough for the latency of memory with 4 to 8 accesses of 128 bits each.
+const MOST_REGISTERS: u32 = 72;
 
 /// The rules that the registered algorithms choose for any setting of their options, by name.
 fn rules() -> BTreeMap<&'static str, &'static Kernel> {
