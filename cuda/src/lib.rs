@@ -110,8 +110,8 @@ impl Cuda {
         Tensor::from_storage(&backend, storage, shape)
     }
 
-    fn check(&self, operation: &'static str, storage: &Storage, got: usize) -> Result<()> {
-        on_device(self.device(), operation, "the storage", storage)?;
+    fn check(&self, operation: &'static str, what: &str, storage: &Storage, got: usize) -> Result<()> {
+        on_device(self.device(), operation, what, storage)?;
         if storage.len() != got {
             return Err(Error::Length { operation, what: "the slice".into(), expected: storage.len(), got });
         }
@@ -191,7 +191,7 @@ impl Backend for Cuda {
     }
 
     fn write(&self, storage: &mut Storage, values: Slice<'_>) -> Result<()> {
-        self.check("write", storage, values.len())?;
+        self.check("write", "the storage", storage, values.len())?;
         let converted;
         let bytes = if values.format() == storage.format() {
             values.bytes()
@@ -206,7 +206,7 @@ impl Backend for Cuda {
     }
 
     fn read(&self, storage: &Storage, mut values: SliceMut<'_>) -> Result<()> {
-        self.check("read", storage, values.len())?;
+        self.check("read", "the storage", storage, values.len())?;
         let address = storage.address() as u64;
         let copy = |bytes: &mut [u8]| {
             // SAFETY: the storage is as long as the values, and all work on it is in the order of the streams.
@@ -234,8 +234,8 @@ impl Backend for Cuda {
 
     fn copy(&self, from: &Storage, to: &mut Storage) -> Result<()> {
         fallline_core::backend::same_kind(from, to)?;
-        self.check("copy", from, to.len())?;
-        self.check("copy", to, from.len())?;
+        self.check("copy", "the source", from, to.len())?;
+        self.check("copy", "the target", to, from.len())?;
         let (source, target) = (from.address() as u64, to.address() as u64);
         let bytes = from.len() * from.format().bytes();
         let mut state = self.state();

@@ -1,7 +1,7 @@
 //! Every kernel that there is.
 
 use fallline_core::{Compute, Format, Graph, Kernel, Node, Operand, Role};
-use fallline_cuda::ptx::{self, Ptx, Target};
+use fallline_cuda::ptx::{self, Ptx, Target, Type};
 use fallline_optim::hyper::Value;
 use fallline_registry::names::{ENTRIES, Entry};
 use std::collections::BTreeMap;
@@ -16,6 +16,9 @@ pub struct Printed {
     pub texts: Vec<Ptx>,
     /// What an element-wise kernel should be like.
     pub element: Option<Wanted>,
+    /// Whether another kernel moves 128 bits at a time. (The fold reads numbers that lie apart; a transposition has one
+    /// side that does.)
+    pub wide: bool,
 }
 
 /// What an element-wise kernel should be like.
@@ -66,12 +69,19 @@ pub fn kernels() -> Vec<Printed> {
     }
     let mut other = |name: &str, print: &dyn Fn(Target) -> Ptx| {
         let texts = Target::ALL.map(print).to_vec();
-        all.push(Printed { name: name.into(), formats: "", texts, element: None });
+        let wide = !name.starts_with("fold") && !name.starts_with("transpose");
+        all.push(Printed { name: name.into(), formats: "", texts, element: None, wide });
     };
     other("fold of sums", &|target| ptx::fold_kernel("fold_sums", target));
     for bytes in [4, 8] {
         other(&format!("transpose, {bytes} bytes"), &|target| {
             ptx::transpose_kernel("transpose", bytes, target)
+        });
+    }
+    for (ty, name) in [(Type::F32, "f32"), (Type::F64, "f64")] {
+        other(&format!("sums of rows, {name}"), &|target| ptx::sum_rows_kernel("sum_rows", ty, target));
+        other(&format!("sums of columns, {name}"), &|target| {
+            ptx::sum_columns_kernel("sum_columns", ty, target)
         });
     }
     for bytes in [2, 4, 8] {
@@ -103,6 +113,7 @@ fn element(name: &str, graph: &Graph, choice: &Choice) -> Printed {
         name: name.into(),
         formats: choice.title,
         texts,
+        wide: true,
         element: Some(Wanted {
             // A lane has 8 elements, an access 16 bytes.
             loads: read / 2,

@@ -10,6 +10,8 @@ mod codec;
 mod evaluate;
 mod sums;
 
+pub(super) use access::zero;
+
 use super::formula::{self, Line};
 use super::{Builder, Class, Ptx, Reg, Space, Target, Type, Value};
 use fallline_core::sums::{SEGMENT, STEP};

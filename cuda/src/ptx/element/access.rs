@@ -107,7 +107,7 @@ impl Element<'_> {
 }
 
 /// Zero of a type.
-pub(super) fn zero(ty: Type) -> Value {
+pub(in crate::ptx) fn zero(ty: Type) -> Value {
     match ty {
         Type::F32 => Value::F32(0.0),
         Type::F64 => Value::F64(0.0),
