@@ -5,21 +5,33 @@
 
 mod common;
 
-use common::{Buffer, CASES, Random, Tensor, best, bits, cuda, outcome_of, recipe};
+use common::{Buffer, CASES, Random, Tensor, best, bits, cuda, on_gpu, outcome_of, recipe};
 use fallline::core::backend::{MatMul, Matrix};
+use fallline::optim::param;
 use fallline::{Backend, Format, Isa, NonFinite, Optimizer, Tensor as EngineTensor};
 use fallline_cuda::Cuda;
+use fallline_cuda::cudarc::driver::result;
+use half::{bf16, f16};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What the emulator is told. Numbers are arbitrary but for being different.
 const MODES: [&str; 5] =
     ["unchecked,eager,seed=0", "checked,seed=1", "checked,seed=2", "checked,seed=3", "unchecked,lazy,seed=0"];
 
+/// Those of the emulator; a real GPU has only one.
+fn modes() -> &'static [&'static str] {
+    if on_gpu() { &MODES[..1] } else { &MODES }
+}
+
 /// The emulator has one configuration: tests that change it take turns.
 fn mode(options: &str) -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    fallline_emulator::install().expect("the emulator").configure(options);
+    if !on_gpu() {
+        let emulator = fallline_emulator::install().expect("the emulator");
+        emulator.configure("devices=1");
+        emulator.configure(options);
+    }
     turn
 }
 
@@ -42,7 +54,7 @@ fn tensors(formats: (Format, Format), lengths: &[usize], seed: u64) -> Vec<Tenso
 #[test]
 fn every_rule_gives_the_bits_of_the_cpu() {
     use Format::{Bf16, F16, F32, F64};
-    for options in MODES {
+    for &options in modes() {
         let _turn = mode(options);
         // The checks make it some ten times slower: fewer elements, and each case in one mix of formats.
         let (lengths, mixes): (&[usize], &[_]) = match options.contains("unchecked") {
@@ -61,7 +73,7 @@ fn every_rule_gives_the_bits_of_the_cpu() {
 
 #[test]
 fn norms_have_the_bits_of_the_cpu() {
-    for options in MODES {
+    for &options in modes() {
         let _turn = mode(options);
         let tensors = tensors((Format::F32, Format::F32), &[5, 4096, 9000, 0, 300], 5);
         let norm = |backend: Arc<dyn Backend>| {
@@ -79,7 +91,7 @@ fn norms_have_the_bits_of_the_cpu() {
 
 #[test]
 fn tensors_go_there_and_back() {
-    for options in MODES {
+    for &options in modes() {
         let _turn = mode(options);
         let backend = cuda();
         let values = Random(3).wilds(3000);
@@ -140,6 +152,58 @@ fn products_agree_with_the_cpu() {
 }
 
 #[test]
+fn products_of_16_bits_add_up_in_single_precision() {
+    let _turn = mode(MODES[0]);
+    let backend = cuda();
+    // In bf16 a sum of ones stops at 256, and this factor is 1; in f16 one of 2,049 ones stops at 2,048.
+    let product = |format: Format, k: usize, alpha: f64| {
+        let mut ones = EngineTensor::zeros(&backend, format, [2 * k]).unwrap();
+        ones.write(&vec![1.0f64; 2 * k]).unwrap();
+        let mut c = EngineTensor::zeros(&backend, format, [4]).unwrap();
+        let (a, b) = (Matrix::new(ones.storage(), 2, k), Matrix::new(ones.storage(), k, 2));
+        backend.matmul(MatMul { alpha, a, b, beta: 0.0, c: c.storage_mut(), c_start: 0 }).unwrap();
+        c.to_vec::<f64>().unwrap()
+    };
+    let expected = bf16::from_f32(600.0 * 1.0036).to_f64();
+    assert_ne!(expected, 600.0);
+    assert_eq!(product(Format::Bf16, 600, 1.0036), [expected; 4]);
+    assert_eq!(product(Format::F16, 4100, 1.0), [f16::from_f32(4100.0).to_f64(); 4]);
+    // TF32 has 10 bits behind the point: it would lose the last of these.
+    let x = 1.0 + 2f32.powi(-20);
+    let one = EngineTensor::from_slice(&backend, &[x], [1]).unwrap();
+    let mut c = EngineTensor::zeros(&backend, Format::F32, [1]).unwrap();
+    let (a, unit) = (one.storage(), EngineTensor::from_slice(&backend, &[1.0f32], [1]).unwrap());
+    let (a, b) = (Matrix::new(a, 1, 1), Matrix::new(unit.storage(), 1, 1));
+    backend.matmul(MatMul { alpha: 1.0, a, b, beta: 0.0, c: c.storage_mut(), c_start: 0 }).unwrap();
+    assert_eq!(c.to_vec::<f32>().unwrap(), [x]);
+}
+
+#[test]
+fn arrays_become_tensors_and_back() {
+    let _turn = mode(MODES[0]);
+    let array = ndarray::Array2::from_shape_fn((3, 5), |(r, c)| (10 * r + c) as f32);
+    for backend in [cuda(), common::cpu(Isa::best(), 1)] {
+        for array in [array.view(), array.t()] {
+            let mut tensor = EngineTensor::from_array(&backend, &array).unwrap();
+            assert_eq!(tensor.shape().extents(), array.shape());
+            assert_eq!(tensor.to_array::<f32>().unwrap(), array.into_dyn());
+            // Only the host's memory has views, and only of its own type.
+            assert_eq!(tensor.view::<f32>().is_some(), backend.reaches_host());
+            assert!(tensor.view::<f64>().is_none());
+            if let Some(mut view) = tensor.view_mut::<f32>() {
+                view[[1, 2]] = -1.0;
+                assert_eq!(tensor.to_array::<f32>().unwrap()[[1, 2]], -1.0);
+            }
+        }
+        let scalar = ndarray::arr0(2.5f64);
+        assert_eq!(
+            EngineTensor::from_array(&backend, &scalar).unwrap().to_array().unwrap(),
+            scalar.into_dyn()
+        );
+    }
+}
+
+#[test]
 fn memory_of_the_users_own_is_adopted() {
     let _turn = mode("checked,seed=4");
     let cuda = Arc::new(Cuda::new(0).unwrap());
@@ -160,8 +224,24 @@ fn memory_of_the_users_own_is_adopted() {
     assert_eq!(error, "tensor: memory for shape [7, 7] has 1000 elements, expected 49");
 }
 
+/// Everything by which the host can wait for the device, or stop it.
+const WAITS: [&str; 9] = [
+    "cuStreamSynchronize",
+    "cuCtxSynchronize",
+    "cuEventSynchronize",
+    "cuMemcpyDtoHAsync_v2",
+    "cuMemcpyDtoH_v2",
+    "cuMemAllocAsync",
+    "cuMemAlloc_v2",
+    "cuMemAllocHost_v2",
+    "cuMemHostAlloc",
+];
+
 #[test]
 fn a_step_waits_for_nothing_on_the_device() {
+    if on_gpu() {
+        return; // It counts calls of the emulated driver.
+    }
     let _turn = mode(MODES[0]);
     let emulator = fallline_emulator::install().unwrap();
     let backend = cuda();
@@ -169,26 +249,123 @@ fn a_step_waits_for_nothing_on_the_device() {
     let grad = EngineTensor::from_slice(&backend, &vec![1.0f32; 5000], [5000]).unwrap();
     let mut optimizer = recipe("AdamW").optimizer(Arc::clone(&backend));
     let mut step = || {
-        optimizer.step(&mut [fallline::optim::param("w", &mut weight, &grad)]).unwrap();
+        optimizer.step(&mut [param("w", &mut weight, &grad)]).unwrap();
     };
     step();
     emulator.reset();
-    step();
-    let calls = |name| emulator.calls(name);
-    assert_eq!(calls("cuLaunchKernel"), 1, "one launch for all tensors");
-    for name in [
-        "cuStreamSynchronize",
-        "cuCtxSynchronize",
-        "cuMemcpyDtoHAsync_v2",
-        "cuMemAllocAsync",
-        "cuMemAlloc_v2",
-    ] {
-        assert_eq!(calls(name), 0, "{name}");
+    (0..100).for_each(|_| step());
+    assert_eq!(emulator.calls("cuLaunchKernel"), 100, "one launch for all tensors");
+    for name in WAITS {
+        assert_eq!(emulator.calls(name), 0, "{name}");
+    }
+    // A report of the gradients' norm needs to wait for it.
+    let mut optimizer = recipe("AdamW").optimizer(backend).with_non_finite(NonFinite::Error);
+    optimizer.step(&mut [param("w", &mut weight, &grad)]).unwrap();
+    emulator.reset();
+    optimizer.step(&mut [param("w", &mut weight, &grad)]).unwrap();
+    assert_eq!(emulator.calls("cuEventSynchronize"), 1);
+}
+
+/// A parameter of a thousand elements, with a gradient that is copied from an input within the captured step.
+#[test]
+fn a_captured_step_is_replayed_with_its_own_scalars() {
+    for &options in modes() {
+        let _turn = mode(options);
+        for text in ["AdamW", "dict(type='SGD', lr=0.1, momentum=0.9)", "Lion", "NAdam"] {
+            let inputs: Vec<Vec<f32>> =
+                (0..6).map(|t| Random(t).units(1000).into_iter().map(|x| x as f32).collect()).collect();
+            let start = vec![0.5f32; 1000];
+            let lr = |t: usize| fallline::optim::Value::Float(0.01 / (1.0 + t as f64));
+
+            let mut expected = start.clone();
+            let mut optimizer = recipe(text).optimizer(common::cpu(Isa::best(), 1));
+            for (t, input) in inputs.iter().enumerate() {
+                optimizer.set(0, &[("lr", lr(t))]).unwrap();
+                optimizer.step(&mut [param("w", &mut expected, input)]).unwrap();
+            }
+
+            let cuda = Arc::new(Cuda::new(0).unwrap());
+            let backend: Arc<dyn Backend> = cuda.clone();
+            let mut weight = EngineTensor::from_slice(&backend, &start, [1000]).unwrap();
+            let mut input = EngineTensor::from_slice(&backend, &inputs[0], [1000]).unwrap();
+            let grad = EngineTensor::from_slice(&backend, &inputs[0], [1000]).unwrap();
+            let mut optimizer = recipe(text).optimizer(Arc::clone(&backend));
+            let mut step = |t| {
+                optimizer.set(0, &[("lr", lr(t))]).unwrap();
+                optimizer.step(&mut [param("w", &mut weight, &grad)])
+            };
+            step(0).unwrap();
+            input.write(&inputs[1]).unwrap();
+            let (from, to) = (input.storage().address() as u64, grad.storage().address() as u64);
+            let captured = cuda.capture(|stream| {
+                // SAFETY: both tensors have this many bytes, and outlive the graph.
+                unsafe { result::memcpy_dtod_async(to, from, 4000, stream.cu_stream()) }.unwrap();
+                step(1)
+            });
+            let (mut captured, report) = captured.unwrap();
+            assert_eq!(report.updated, 1);
+            for (t, values) in inputs.iter().enumerate().skip(2) {
+                input.write(values).unwrap();
+                captured.replay(|| step(t)).unwrap();
+            }
+            let found = weight.to_vec::<f32>().unwrap();
+            assert_eq!(
+                found.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
+                expected.iter().map(|x| x.to_bits()).collect::<Vec<_>>(),
+                "{text}, {options}"
+            );
+        }
     }
 }
 
 #[test]
+fn what_cannot_be_captured_is_refused() {
+    let _turn = mode(MODES[0]);
+    let cuda = Arc::new(Cuda::new(0).unwrap());
+    let backend: Arc<dyn Backend> = cuda.clone();
+    let ones = |n: usize| EngineTensor::from_slice(&backend, &vec![1.0f32; n], [n]).unwrap();
+    let (mut weight, mut other, grad, mut host) = (ones(8), ones(8), ones(8), vec![1.0f32; 8]);
+    let mut refused = |text: &str, steps: usize, on_host: bool| {
+        let mut optimizer = recipe(text).optimizer(Arc::clone(&backend));
+        let mut step = || match on_host {
+            true => optimizer.step(&mut [param("w", &mut host, &grad)]),
+            false => optimizer.step(&mut [param("w", &mut weight, &grad)]),
+        };
+        (0..steps).for_each(|_| _ = step().unwrap());
+        cuda.capture(|_| step()).unwrap_err().to_string()
+    };
+    assert_eq!(refused("AdamW", 0, false), "cuda:0: an allocation cannot be part of a captured step");
+    assert_eq!(refused("AdamW", 1, true), "cuda:0: a copy cannot be part of a captured step");
+    let sums = refused("LAMB", 1, false);
+    assert!(sums.ends_with("its sums come back to the host, so that its step cannot be captured"), "{sums}");
+
+    // The device goes on as if nothing had been; a replay takes what was captured and nothing else.
+    let mut optimizer = recipe("SGD").optimizer(Arc::clone(&backend));
+    optimizer.step(&mut [param("w", &mut weight, &grad)]).unwrap();
+    let captured = cuda.capture(|_| optimizer.step(&mut [param("w", &mut weight, &grad)]));
+    let (mut captured, _) = captured.unwrap();
+    let before = weight.to_vec::<f32>().unwrap();
+    let error = captured.replay(|| optimizer.step(&mut [param("w", &mut other, &grad)])).unwrap_err();
+    assert_eq!(error.to_string(), "SgdRule: this is not the pass that was captured: capture the step again");
+    let error = captured.replay(|| Ok::<_, fallline::core::Error>(())).unwrap_err().to_string();
+    assert_eq!(error, "cuda:0: 0 passes were replayed, and 1 were captured");
+    assert_eq!(weight.to_vec::<f32>().unwrap(), before, "nothing was launched");
+    // A step in between changes the tables; a replay brings its own back.
+    optimizer.step(&mut [param("w", &mut other, &grad)]).unwrap();
+    captured.replay(|| optimizer.step(&mut [param("w", &mut weight, &grad)])).unwrap();
+    let expected: Vec<f32> = before.iter().map(|x| x - 1e-3).collect();
+    assert_eq!(weight.to_vec::<f32>().unwrap(), expected);
+    // A panic leaves the stream usable too.
+    let panics = || cuda.capture(|_| -> fallline::core::Result<()> { panic!("of the work") }).map(drop);
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+    backend.synchronise().unwrap();
+}
+
+#[test]
 fn what_is_not_there_is_named() {
+    if on_gpu() {
+        return; // It needs two devices, and no more.
+    }
     let _turn = mode("devices=2");
     let error = Cuda::new(5).unwrap_err().to_string();
     assert_eq!(error, "there is no cuda:5: the driver finds 2 CUDA devices, cuda:0 to cuda:1");
@@ -199,4 +376,8 @@ fn what_is_not_there_is_named() {
     let error =
         optimizer.step(&mut [fallline::optim::param("w", &mut weight, &grad)]).unwrap_err().to_string();
     assert_eq!(error, "parameter \"w\": a tensor on cuda:1 was given to an optimizer on cuda:0");
+
+    let backend = Arc::clone(weight.backend());
+    let error = backend.copy(grad.storage(), weight.storage_mut()).unwrap_err().to_string();
+    assert_eq!(error, "copy: the source on cuda:1 is not in memory that cuda:0 can reach");
 }

@@ -30,6 +30,8 @@ fn alone<R>(test: impl FnOnce(&'static Emulator) -> R) -> R {
 /// An optimizer with parameters, half of them on the device.
 struct Trainer {
     optimizer: Driver,
+    /// The same, which propagates what is not finite.
+    plain: Driver,
     names: Vec<String>,
     host: Vec<f32>,
     device: Vec<Tensor>,
@@ -45,8 +47,9 @@ impl Trainer {
         let tensor = |n| Tensor::from_slice(&backend, &draw(n), [*n]).unwrap();
         let device = LENGTHS[1..].iter().map(tensor).collect();
         let grads = LENGTHS.iter().map(|&n| (0..n).map(|i| 0.1 + (i % 9) as f32).collect()).collect();
+        let plain = recipe(text).optimizer(Arc::clone(&backend));
         let optimizer = recipe(text).optimizer(backend).with_non_finite(NonFinite::Skip);
-        Trainer { optimizer, names: ["a", "b", "c"].map(str::to_owned).to_vec(), host, device, grads }
+        Trainer { optimizer, plain, names: ["a", "b", "c"].map(str::to_owned).to_vec(), host, device, grads }
     }
 
     fn step(&mut self) -> Result<(), Error> {
@@ -55,6 +58,17 @@ impl Trainer {
             bindings.push(param(&self.names[i + 1], tensor, &self.grads[i + 1]));
         }
         self.optimizer.step(&mut bindings).map(drop)
+    }
+
+    /// A step of the parameters on the device, without a look at their gradients.
+    fn step_on_device(&mut self) -> Result<(), Error> {
+        let grads: Vec<Tensor> = (self.device.iter().zip(&self.grads[1..]))
+            .map(|(tensor, grad)| Tensor::from_slice(tensor.backend(), grad, [grad.len()]))
+            .collect::<Result<_, _>>()
+            .map_err(Error::Backend)?;
+        let bindings = self.names[1..].iter().zip(&mut self.device).zip(&grads);
+        let mut bindings: Vec<_> = bindings.map(|((name, tensor), grad)| param(name, tensor, grad)).collect();
+        self.plain.step(&mut bindings).map(drop)
     }
 
     fn values(&self) -> Vec<Vec<u32>> {
@@ -161,6 +175,26 @@ fn a_fault_of_a_kernel_is_told_once_with_its_name() {
         emulator.reset();
         assert!(error.contains("kernel") && error.contains("ILLEGAL_ADDRESS"), "{error}");
         let again = trainer.optimizer.backend().synchronise().unwrap_err().to_string();
-        assert!(again.starts_with("cuda:0 refuses further work: kernel"), "{again}");
+        assert!(again.starts_with("cuda:0: refuses further work: kernel"), "{again}");
     });
+}
+
+#[test]
+fn a_fault_that_shows_later_is_told_with_the_names_of_the_kernels_that_may_have_run() {
+    for (text, kernels) in [("AdamW", "kernel AdamWRule failed"), ("LAMB", "kernel LambRule failed")] {
+        alone(|emulator| {
+            let mut trainer = Trainer::new(text);
+            let backend = Arc::clone(trainer.optimizer.backend());
+            trainer.step_on_device().unwrap();
+            emulator.configure(&format!("fail=cuEventSynchronize:1:{ILLEGAL_ADDRESS}"));
+            let error = trainer.device[0].to_vec::<f32>().unwrap_err().to_string();
+            emulator.reset();
+            assert!(error.contains(kernels), "{error}");
+            // Once: from now on it refuses, and says why.
+            let again = backend.synchronise().unwrap_err().to_string();
+            assert!(again.contains("refuses further work") && again.contains(kernels), "{again}");
+            let last = trainer.step_on_device().unwrap_err().to_string();
+            assert!(last.contains("refuses further work"), "{last}");
+        });
+    }
 }

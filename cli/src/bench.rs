@@ -1,5 +1,6 @@
 //! `fallline bench`: optimizers against the speed of memory.
 
+mod device;
 mod layout;
 
 use crate::common::{self, print, print_json, table};
@@ -28,9 +29,12 @@ pub struct Args {
     /// Names or configurations; every name by default
     #[arg(long, value_name = "NAME", num_args = 1..)]
     optimizer: Vec<String>,
-    /// Elements in all (of the layouts flat and small)
-    #[arg(long, default_value_t = 1 << 24, value_parser = clap::value_parser!(u64).range(1..=1 << 33))]
-    elements: u64,
+    /// Where to run: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Elements in all (of the layouts flat and small); 2^24 by default, 2^14 on an emulated device
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 33))]
+    elements: Option<u64>,
     /// How they are cut into tensors: one, ResNet-50's 161, tensors of 1,000 with buffers of their own or in flat ones, or
     /// one matrix, which those that take nothing else get in place of a flat tensor
     #[arg(long, value_enum, default_value_t = Layout::Flat)]
@@ -38,7 +42,7 @@ pub struct Args {
     /// How parameters and gradients are stored: f32 or bf16 (states stay f32)
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
     dtype: String,
-    /// The number of threads; all of the machine's by default
+    /// The number of threads of the CPU; all of the machine's by default
     #[arg(long, value_parser = common::threads)]
     threads: Option<usize>,
     /// Print an array of objects
@@ -59,15 +63,29 @@ pub fn run(args: Args) -> Result<()> {
         false => args.optimizer.clone(),
     };
     let recipes = names.iter().map(|name| Recipe::from_text(name)).collect::<Result<Vec<_>, _>>()?;
+    let cuda = match args.device.as_str() {
+        "cpu" => None,
+        "scalar" => return Err(Error::Usage("--device: bench takes cpu, cuda or cuda:N".into())),
+        other => Some(device::Device::open(other)?),
+    };
+    let usual = if cuda.as_ref().is_some_and(device::Device::is_emulated) { 1 << 14 } else { 1 << 24 };
+    let elements = args.elements.unwrap_or(usual) as usize;
     let mut rows = Vec::new();
     for (name, recipe) in names.iter().zip(&recipes) {
-        let cpu = Arc::new(common::cpu(args.threads)?);
         let vectors = recipe.algorithm().class(&Shape::from([1])).is_ok();
         let layout = if args.layout == Layout::Flat && !vectors { Layout::Matrix } else { args.layout };
+        if let Some(cuda) = &cuda {
+            rows.push(cuda.measure(name, recipe, layout, elements, &args)?);
+            continue;
+        }
+        let cpu = Arc::new(common::cpu(args.threads)?);
         rows.push(match args.dtype.as_str() {
-            "bf16" => measure::<bf16>(name, recipe, &cpu, layout, args.elements as usize)?,
-            _ => measure::<f32>(name, recipe, &cpu, layout, args.elements as usize)?,
+            "bf16" => measure::<bf16>(name, recipe, &cpu, layout, elements)?,
+            _ => measure::<f32>(name, recipe, &cpu, layout, elements)?,
         });
+    }
+    if let Some(cuda) = cuda.filter(device::Device::is_emulated) {
+        eprintln!("{}: emulated, so these are speeds of an interpreter, not of a GPU", cuda.describe());
     }
     if args.json {
         return print_json(&rows.iter().map(Row::json).collect());
@@ -99,8 +117,11 @@ impl Measured for bf16 {
 struct Row {
     name: String,
     elements: usize,
-    threads: usize,
-    isa: &'static str,
+    /// Of the CPU, with the instruction set.
+    threads: Option<usize>,
+    isa: Option<&'static str>,
+    device: String,
+    emulated: bool,
     layout: &'static str,
     dtype: &'static str,
     bytes_per_element: f64,
@@ -127,6 +148,8 @@ impl Row {
             "gb_per_s": self.gb_per_s(),
             "roofline": self.roofline(),
             "isa": self.isa,
+            "device": self.device,
+            "emulated": self.emulated,
             "layout": self.layout,
             "dtype": self.dtype,
         })
@@ -136,7 +159,7 @@ impl Row {
         vec![
             self.name.clone(),
             self.elements.to_string(),
-            self.threads.to_string(),
+            self.threads.map_or("-".into(), |threads| threads.to_string()),
             format!("{:.0}", self.bytes_per_element),
             format!("{:.4}", self.ns_per_element),
             format!("{:.1}", self.gb_per_s()),
@@ -153,6 +176,26 @@ fn passes(algorithm: &dyn AnyAlgorithm, extents: &[usize]) -> Vec<&'static Kerne
     kept.filter_map(|(_, stage)| stage.kernel()).collect()
 }
 
+/// Bytes of an element of an operand, with parameters and gradients in `format`.
+fn bytes_in(format: Format, role: Role) -> usize {
+    match role {
+        Role::Param | Role::Grad => format.bytes(),
+        _ => Format::F32.bytes(),
+    }
+}
+
+/// The median of all rounds but the first, in nanoseconds an element.
+fn per_element(times: &mut [f64], elements: usize) -> f64 {
+    let counted = &mut times[1..];
+    counted.sort_by(f64::total_cmp);
+    counted[counted.len() / 2] * 1e9 / elements as f64
+}
+
+/// Gradients in a range in which no arithmetic is out of the ordinary.
+fn gradient<T: Measured>(i: usize) -> T {
+    T::from_f64(0.01 * ((i % 7) as f64 - 3.0))
+}
+
 /// Times an optimizer's step and the plain pass over the same mix of streams, in turn.
 fn measure<T: Measured>(
     name: &str,
@@ -165,10 +208,7 @@ fn measure<T: Measured>(
     let lengths: Vec<usize> = shapes.iter().map(|extents| extents.iter().product()).collect();
     let elements: usize = lengths.iter().sum();
     let passes = passes(recipe.algorithm(), &shapes[0]);
-    let bytes = |role: Role| match role {
-        Role::Param | Role::Grad => T::FORMAT.bytes(),
-        _ => Format::F32.bytes(),
-    };
+    let bytes = |role: Role| bytes_in(T::FORMAT, role);
     let enough = |bytes: usize| -> Result<Vec<u8>> {
         let mut stream = Vec::new();
         let failed = |_| Error::Other(format!("bench: no memory for {bytes} bytes; lower --elements"));
@@ -189,13 +229,9 @@ fn measure<T: Measured>(
         }
     }
     let names: Vec<String> = (0..shapes.len()).map(|i| format!("tensor{i}")).collect();
-    // Values in a range in which no arithmetic is out of the ordinary.
     let buffers = if layout.is_owned() { &lengths[..] } else { &[elements][..] };
     let mut values: Vec<Vec<T>> = buffers.iter().map(|&n| vec![T::from_f64(1.0); n]).collect();
-    let grads: Vec<Vec<T>> = buffers
-        .iter()
-        .map(|&n| (0..n).map(|i| T::from_f64(0.01 * ((i % 7) as f64 - 3.0))).collect())
-        .collect();
+    let grads: Vec<Vec<T>> = buffers.iter().map(|&n| (0..n).map(gradient).collect()).collect();
     let mut rest = names.iter().zip(&shapes);
     let mut bindings: Vec<Binding<'_>> = Vec::with_capacity(shapes.len());
     for (mut value, mut grad) in values.iter_mut().map(Vec::as_mut_slice).zip(grads.iter().map(Vec::as_slice))
@@ -237,20 +273,17 @@ fn measure<T: Measured>(
         }
         floor.push(took);
     }
-    let per_element = |times: &mut Vec<f64>| {
-        let counted = &mut times[1..];
-        counted.sort_by(f64::total_cmp);
-        counted[counted.len() / 2] * 1e9 / elements as f64
-    };
     Ok(Row {
         name: name.to_owned(),
         elements,
-        threads: cpu.threads(),
-        isa: cpu.isa().name(),
+        threads: Some(cpu.threads()),
+        isa: Some(cpu.isa().name()),
+        device: "cpu".into(),
+        emulated: false,
         layout: layout.name(),
         dtype: T::FORMAT.name(),
         bytes_per_element: passes.iter().map(|pass| pass.traffic(|o| bytes(o.role) as f64)).sum(),
-        ns_per_element: per_element(&mut ours),
-        plain_ns_per_element: per_element(&mut floor),
+        ns_per_element: per_element(&mut ours, elements),
+        plain_ns_per_element: per_element(&mut floor, elements),
     })
 }

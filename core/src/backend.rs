@@ -185,9 +185,8 @@ impl<'a> View<'a> {
     pub fn take(&mut self, skip: usize, len: usize) -> Self {
         let end = skip.checked_add(len).filter(|&end| end <= self.len);
         let end = end.expect("a part beyond the end of a view");
-        let bytes = self.format.bytes();
-        let part = View { address: self.address + skip * bytes, len, ..*self };
-        (self.address, self.len) = (self.address + end * bytes, self.len - end);
+        let part = View { ..*self }.part(skip, len);
+        *self = View { ..*self }.part(end, self.len - end);
         part
     }
 
@@ -196,9 +195,8 @@ impl<'a> View<'a> {
     /// # Panics
     /// When there are not as many.
     pub fn split(self, at: usize) -> (Self, Self) {
-        let View { address, len, format, on_host, writable, borrow } = self;
-        let before = View { address, len, format, on_host, writable, borrow }.part(0, at);
-        (before, View { address, len, format, on_host, writable, borrow }.part(at, len - at))
+        let len = self.len;
+        (View { ..self }.part(0, at), self.part(at, len - at))
     }
 
     /// The address of the first element: the host's, with exposed provenance, or the device's own.

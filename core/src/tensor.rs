@@ -1,7 +1,10 @@
 //! Memory that a backend owns, and tensors in it.
 
+#[cfg(feature = "ndarray")]
+mod array;
+
 use crate::host::{Blocks, BlocksMut, Slice, SliceMut};
-use crate::{Backend, Element, Format, Result, Shape, private::Sealed};
+use crate::{Backend, Device, Element, Format, Result, Shape, private::Sealed};
 use core::any::Any;
 use core::fmt;
 use std::sync::Arc;
@@ -20,6 +23,10 @@ pub trait Memory: Any + Send + Sync + fmt::Debug + Sealed {
     fn blocks(&self) -> Option<Blocks<'_>>;
     /// The codes and scales to write, where the host can reach them.
     fn blocks_mut(&mut self) -> Option<BlocksMut<'_>>;
+    /// The device that it is on, where the host cannot reach it.
+    fn device(&self) -> Option<Device> {
+        None
+    }
 }
 
 /// Elements of one format in memory that a backend allocated.
@@ -59,6 +66,11 @@ impl Storage {
     /// Whether the host can reach it.
     pub fn on_host(&self) -> bool {
         self.on_host
+    }
+
+    /// The device that it is on, where the host cannot reach it.
+    pub fn device(&self) -> Option<Device> {
+        self.memory.device()
     }
 
     /// The address of its first element, for the device that it is on.

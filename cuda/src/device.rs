@@ -1,5 +1,6 @@
 //! A device: context, streams, kernels, and what becomes of its failures.
 
+use crate::capture::Capture;
 use crate::ptx::{self, Target};
 use crate::rows::RowKernel;
 use crate::run::Buffer;
@@ -56,8 +57,10 @@ pub(crate) struct State {
     rows: HashMap<RowKernel, CudaFunction>,
     /// Indices of rows.
     pub(crate) index: Buffer,
-    /// The kernel launched last: a fault shows in a later call.
-    pub(crate) last: Option<String>,
+    /// The kernels that may be running, each once: a fault shows in a later call.
+    running: Vec<&'static str>,
+    /// A capture or a replay that is under way.
+    pub(crate) capture: Option<Capture>,
     /// Why nothing works any more.
     refuses: Option<String>,
 }
@@ -118,22 +121,49 @@ impl State {
             fold: None,
             rows: HashMap::new(),
             index: Buffer::default(),
-            last: None,
+            running: Vec::new(),
+            capture: None,
             refuses: None,
         })
     }
 
-    /// Makes the device this thread's, if it still works.
+    /// Makes the device this thread's for `what`, if it still works.
     ///
     /// # Errors
-    /// Why it does not.
-    pub(crate) fn enter(&mut self) -> Result<()> {
-        if let Some(reason) = &self.refuses {
+    /// Why it does not; that a step is being captured, of which `what` cannot be a part.
+    pub(crate) fn enter(&mut self, what: &str) -> Result<()> {
+        if self.capture.as_ref().is_some_and(|capture| capture.replayed.is_none()) {
             let device = self.device;
-            return Err(Error::Unavailable(format!("{device} refuses further work: {reason}")));
+            return Err(Error::Unavailable(format!("{device}: {what} cannot be part of a captured step")));
+        }
+        self.enter_to_run()
+    }
+
+    /// As [`enter`](State::enter), for passes of rules, which can be captured.
+    pub(crate) fn enter_to_run(&mut self) -> Result<()> {
+        let device = self.device;
+        if let Some(reason) = &self.refuses {
+            let problem = format!("refuses further work: {reason}");
+            return Err(Error::Failed { device, problem, written: false });
+        }
+        if self.capture.as_ref().is_some_and(|capture| capture.replayed.is_none() && !capture.is_own()) {
+            let problem = format!("{device}: another thread is capturing a step");
+            return Err(Error::Unavailable(problem));
         }
         let bound = self.context.bind_to_thread().map_err(Failure::at("making the device current"));
         bound.map_err(|failure| self.error(failure, false))
+    }
+
+    /// Remembers that a kernel may be running.
+    pub(crate) fn running(&mut self, kernel: &'static str) {
+        if !self.running.contains(&kernel) {
+            self.running.push(kernel);
+        }
+    }
+
+    /// Notes that everything queued so far is done.
+    pub(crate) fn idle(&mut self) {
+        self.running.clear();
     }
 
     /// The error that a failed call is; `written` if it may have left something half-done.
@@ -144,9 +174,9 @@ impl State {
             return Error::Failed { device, problem: format!("{what}: {}", explain(cause)), written };
         }
         // What a kernel did wrong shows in whatever is called next.
-        let problem = match &self.last {
-            Some(kernel) => format!("kernel {kernel} failed: {}", explain(cause)),
-            None => format!("{what}: {}", explain(cause)),
+        let problem = match &self.running[..] {
+            [] => format!("{what}: {}", explain(cause)),
+            kernels => format!("kernel {} failed: {}", kernels.join(" or "), explain(cause)),
         };
         self.refuses = Some(problem.clone());
         Error::Failed { device, problem, written: true }

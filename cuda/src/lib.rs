@@ -7,6 +7,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![allow(unsafe_code)] // calls of the driver
 
+mod capture;
 mod device;
 mod matmul;
 mod memory;
@@ -15,9 +16,10 @@ mod rows;
 mod run;
 mod staging;
 
+pub use capture::Captured;
 pub use cudarc;
 
-use cudarc::driver::{CudaSlice, DeviceRepr};
+use cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
 use device::{Failure, State};
 use fallline_core::backend::{Backend, MatMul, Pass, Plan, RowScatter, RowSums};
 use fallline_core::host::{Slice, SliceMut};
@@ -62,6 +64,11 @@ impl Cuda {
         Arc::new(self)
     }
 
+    /// The stream in which everything is queued, for the caller's own kernels and for waiting on them.
+    pub fn stream(&self) -> Arc<CudaStream> {
+        Arc::clone(&self.state().compute)
+    }
+
     /// How many devices there are.
     ///
     /// # Errors
@@ -89,7 +96,7 @@ impl Cuda {
         T: Element + DeviceRepr,
     {
         let mut state = self.state();
-        state.enter()?;
+        state.enter("adopting memory")?;
         if slice.context().cu_ctx() != state.context.cu_ctx() {
             let what = format!("memory of {}", Device::Cuda(slice.ordinal()));
             return Err(Error::Unreachable { operation: "adopt", what, device: self.device() });
@@ -98,15 +105,14 @@ impl Cuda {
         joined.map_err(|failure| state.error(failure, false))?;
         drop(state);
         let (len, address) = (slice.len(), memory::address_of(&slice));
-        let storage = Storage::new(T::FORMAT, len, Box::new(Region::new(Arc::new(slice), address)));
+        let storage =
+            Storage::new(T::FORMAT, len, Box::new(Region::new(self.device(), Arc::new(slice), address)));
         let backend: Arc<dyn Backend> = Arc::clone(self) as Arc<dyn Backend>;
         Tensor::from_storage(&backend, storage, shape)
     }
 
-    fn check(&self, operation: &'static str, storage: &Storage, got: usize) -> Result<()> {
-        if storage.on_host() {
-            return Err(Error::Unreachable { operation, what: "the storage".into(), device: self.device() });
-        }
+    fn check(&self, operation: &'static str, what: &str, storage: &Storage, got: usize) -> Result<()> {
+        on_device(self.device(), operation, what, storage)?;
         if storage.len() != got {
             return Err(Error::Length { operation, what: "the slice".into(), expected: storage.len(), got });
         }
@@ -121,13 +127,32 @@ impl Cuda {
     /// Copies beside the computation, in order with it on both sides.
     fn copy(&self, work: impl FnOnce(&mut State) -> device::Lasting<()>, writes: bool) -> Result<()> {
         let mut state = self.state();
-        state.enter()?;
+        state.enter("a copy")?;
         let state = &mut *state;
         let before = state.copies.join(&state.compute).map_err(Failure::at("ordering streams"));
         let done = before
             .and_then(|()| work(state))
             .and_then(|()| state.compute.join(&state.copies).map_err(Failure::at("ordering streams")));
-        done.map_err(|failure| state.error(failure, writes))
+        done.map_err(|failure| state.error(failure, writes))?;
+        // What was read came after everything that was queued before.
+        if !writes {
+            state.idle();
+        }
+        Ok(())
+    }
+}
+
+/// Checks that a storage is the device's own.
+pub(crate) fn on_device(
+    device: Device,
+    operation: &'static str,
+    what: &str,
+    storage: &Storage,
+) -> Result<()> {
+    match storage.device() {
+        Some(its) if its == device => Ok(()),
+        Some(its) => Err(Error::Unreachable { operation, what: format!("{what} on {its}"), device }),
+        None => Err(Error::Unreachable { operation, what: format!("{what} on the host"), device }),
     }
 }
 
@@ -156,9 +181,9 @@ impl Backend for Cuda {
         let device = self.device();
         let (offsets, bytes) = memory::lay_out(device, requests)?;
         let mut state = self.state();
-        state.enter()?;
+        state.enter("an allocation")?;
         match state.compute.alloc_zeros::<u8>(bytes) {
-            Ok(arena) => Ok(memory::divide(arena, requests, offsets)),
+            Ok(arena) => Ok(memory::divide(device, arena, requests, offsets)),
             Err(cause) if cause.0 == cudarc::driver::sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
                 Err(Error::OutOfMemory { device, bytes })
             }
@@ -167,7 +192,7 @@ impl Backend for Cuda {
     }
 
     fn write(&self, storage: &mut Storage, values: Slice<'_>) -> Result<()> {
-        self.check("write", storage, values.len())?;
+        self.check("write", "the storage", storage, values.len())?;
         let converted;
         let bytes = if values.format() == storage.format() {
             values.bytes()
@@ -182,7 +207,7 @@ impl Backend for Cuda {
     }
 
     fn read(&self, storage: &Storage, mut values: SliceMut<'_>) -> Result<()> {
-        self.check("read", storage, values.len())?;
+        self.check("read", "the storage", storage, values.len())?;
         let address = storage.address() as u64;
         let copy = |bytes: &mut [u8]| {
             // SAFETY: the storage is as long as the values, and all work on it is in the order of the streams.
@@ -210,12 +235,12 @@ impl Backend for Cuda {
 
     fn copy(&self, from: &Storage, to: &mut Storage) -> Result<()> {
         fallline_core::backend::same_kind(from, to)?;
-        self.check("copy", from, to.len())?;
-        self.check("copy", to, from.len())?;
+        self.check("copy", "the source", from, to.len())?;
+        self.check("copy", "the target", to, from.len())?;
         let (source, target) = (from.address() as u64, to.address() as u64);
         let bytes = from.len() * from.format().bytes();
         let mut state = self.state();
-        state.enter()?;
+        state.enter("a copy")?;
         if bytes == 0 {
             return Ok(());
         }
@@ -247,10 +272,12 @@ impl Backend for Cuda {
 
     fn synchronise(&self) -> Result<()> {
         let mut state = self.state();
-        state.enter()?;
+        state.enter("waiting for the device")?;
         let done = state.copies.synchronize().and_then(|()| state.compute.synchronize());
         let done = done.and_then(|()| state.context.check_err());
-        done.map_err(|cause| state.error(Failure::at("waiting for the device")(cause), false))
+        done.map_err(|cause| state.error(Failure::at("waiting for the device")(cause), false))?;
+        state.idle();
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Matrix products through cuBLAS.
 
 use crate::device::{Failure, State, explain_blas};
+use crate::on_device;
 use core::ffi::c_void;
 use cudarc::cublas::sys::{cublasComputeType_t, cublasGemmAlgo_t, cublasOperation_t, cudaDataType_t};
 use cudarc::cublas::{CudaBlas, result, sys};
@@ -22,13 +23,11 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
         ("the result", &*product.c),
     ];
     for (what, storage) in operands {
-        if storage.on_host() {
-            return Err(Error::Unreachable { operation: "matmul", what: what.into(), device: state.device });
-        }
+        on_device(state.device, "matmul", what, storage)?;
     }
     product.formats()?;
     let MatMul { alpha, a, b, beta, c, c_start, .. } = product;
-    state.enter()?;
+    state.enter("a matrix product")?;
     if m == 0 || n == 0 {
         return Ok(());
     }
@@ -103,7 +102,9 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
             cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
         )
     };
-    multiplied.map_err(|cause| explain_blas(state.device, "multiplying", &cause))
+    multiplied.map_err(|cause| explain_blas(state.device, "multiplying", &cause))?;
+    state.running("of a matrix product");
+    Ok(())
 }
 
 /// cuBLAS, opened when it is first needed.

@@ -16,6 +16,7 @@ const PAGE: usize = 4096;
 
 /// A part of the device's memory that is one storage's own. It keeps what it lies in alive.
 pub(crate) struct Region {
+    device: Device,
     owner: Arc<dyn Any + Send + Sync>,
     address: u64,
 }
@@ -28,8 +29,8 @@ impl fmt::Debug for Region {
 }
 
 impl Region {
-    pub(crate) fn new(owner: Arc<dyn Any + Send + Sync>, address: u64) -> Region {
-        Region { owner, address }
+    pub(crate) fn new(device: Device, owner: Arc<dyn Any + Send + Sync>, address: u64) -> Region {
+        Region { device, owner, address }
     }
 }
 
@@ -46,6 +47,10 @@ impl Memory for Region {
 
     fn host_mut(&mut self) -> Option<SliceMut<'_>> {
         None
+    }
+
+    fn device(&self) -> Option<Device> {
+        Some(self.device)
     }
 }
 
@@ -69,6 +74,7 @@ pub(crate) fn lay_out(device: Device, requests: &[(Format, usize)]) -> Result<(V
 
 /// The storages of an arena that was laid out for the requests.
 pub(crate) fn divide(
+    device: Device,
     arena: CudaSlice<u8>,
     requests: &[(Format, usize)],
     offsets: Vec<usize>,
@@ -76,7 +82,7 @@ pub(crate) fn divide(
     let address = address_of(&arena);
     let owner: Arc<dyn Any + Send + Sync> = Arc::new(arena);
     let regions = requests.iter().zip(offsets).map(|(&(format, len), offset)| {
-        let region = Region::new(Arc::clone(&owner), address + offset as u64);
+        let region = Region::new(device, Arc::clone(&owner), address + offset as u64);
         Storage::new(format, len, Box::new(region))
     });
     regions.collect()

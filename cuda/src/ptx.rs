@@ -5,8 +5,9 @@
 //! | [`element_kernel`] | one pass of a recorded rule over all tensors, with the partials of its sums |
 //! | [`fold_kernel`] | the partials of each tensor folded to its sums |
 //! | [`transpose_kernel`] | a matrix transposed |
+//! | [`sum_rows_kernel`], [`sum_columns_kernel`] | sums over rows and columns of a matrix |
 //! | [`gather_rows_kernel`], [`scatter_rows_kernel`] | rows copied by index |
-//! | [`sum_rows_kernel`] | rows gathered by index, those of one index added up |
+//! | [`add_rows_kernel`] | rows gathered by index, those of one index added up |
 //!
 //! Every kernel gives the bits that the reference gives ([`Graph::evaluate`](fallline_core::Graph::evaluate),
 //! [`codec`](fallline_core::codec), [`sums`](fallline_core::sums)), whatever the size of its blocks and the
@@ -20,6 +21,7 @@ mod element;
 mod fold;
 mod formula;
 mod instructions;
+mod reduce;
 mod rows;
 mod transpose;
 mod types;
@@ -27,7 +29,8 @@ mod types;
 pub use builder::Builder;
 pub use element::element_kernel;
 pub use fold::fold_kernel;
-pub use rows::{gather_rows_kernel, scatter_rows_kernel, sum_rows_kernel};
+pub use reduce::{STRIP, sum_columns_kernel, sum_rows_kernel};
+pub use rows::{add_rows_kernel, gather_rows_kernel, scatter_rows_kernel};
 pub use transpose::transpose_kernel;
 pub use types::{Class, Reg, Space, Type, Value};
 

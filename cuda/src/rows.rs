@@ -21,7 +21,7 @@ pub(crate) enum RowKernel {
 impl RowKernel {
     pub(crate) fn text(self, target: Target) -> Ptx {
         match self {
-            RowKernel::Sum(format, compute) => ptx::sum_rows_kernel("sum_rows", format, compute, target),
+            RowKernel::Sum(format, compute) => ptx::add_rows_kernel("add_rows", format, compute, target),
             RowKernel::Gather(bytes) => ptx::gather_rows_kernel("gather_rows", bytes, target),
             RowKernel::Scatter(bytes) => ptx::scatter_rows_kernel("scatter_rows", bytes, target),
         }
@@ -30,7 +30,7 @@ impl RowKernel {
 
 /// See [`Backend::sum_rows`](fallline_core::Backend::sum_rows).
 pub(crate) fn sum(state: &mut State, rows: RowSums<'_>) -> Result<()> {
-    state.enter()?;
+    state.enter("adding up rows")?;
     rows.check()?;
     let RowSums { from, width, order, ends, to } = rows;
     reachable(state, "sum_rows", &from, to)?;
@@ -57,7 +57,7 @@ pub(crate) fn sum(state: &mut State, rows: RowSums<'_>) -> Result<()> {
 
 /// See [`Backend::scatter_rows`](fallline_core::Backend::scatter_rows).
 pub(crate) fn scatter(state: &mut State, rows: RowScatter<'_>) -> Result<()> {
-    state.enter()?;
+    state.enter("scattering rows")?;
     rows.check()?;
     let RowScatter { from, width, index, to } = rows;
     reachable(state, "scatter_rows", &from, to)?;
@@ -114,7 +114,7 @@ fn launch(
         // SAFETY: the buffer has room for the index; kernels that read what was in it come before in the order of the
         // stream.
         unsafe { state.tables.upload(&stream, address, bytemuck::cast_slice(index))? };
-        state.last = Some(function_name(kernel));
+        state.running(function_name(kernel));
         arguments(
             &mut |words, count| {
                 let config = LaunchConfig {
@@ -141,11 +141,10 @@ fn launch(
     done.map_err(|failure| state.error(failure, launched))
 }
 
-fn function_name(kernel: RowKernel) -> String {
+fn function_name(kernel: RowKernel) -> &'static str {
     match kernel {
-        RowKernel::Sum(..) => "sum_rows",
+        RowKernel::Sum(..) => "add_rows",
         RowKernel::Gather(_) => "gather_rows",
         RowKernel::Scatter(_) => "scatter_rows",
     }
-    .to_owned()
 }

@@ -1,5 +1,6 @@
 //! A pass: one launch for all tensors whose operands are stored alike.
 
+use crate::capture::Recorded;
 use crate::device::{Failure, Lasting, State};
 use crate::memory::address_of;
 use cudarc::driver::{CudaFunction, CudaSlice, LaunchConfig, PushKernelArg};
@@ -37,8 +38,8 @@ pub(crate) struct CudaPlan {
 }
 
 /// The tables that a kernel reads, in the words of its interface.
-#[derive(Default, PartialEq)]
-struct Tables {
+#[derive(Clone, Default, PartialEq)]
+pub(crate) struct Tables {
     /// For each tensor: its operands' addresses, elements, first segment and row.
     tensors: Vec<u64>,
     /// For each chunk: its first element, then its elements (upper half) and its tensor.
@@ -56,7 +57,7 @@ struct Launch {
 
 /// Memory on the device that grows when it must.
 #[derive(Default)]
-pub(crate) struct Buffer(Option<CudaSlice<u8>>);
+pub(crate) struct Buffer(Option<Arc<CudaSlice<u8>>>);
 
 impl Buffer {
     /// The address of at least this many bytes. What was there before is not kept.
@@ -68,8 +69,19 @@ impl Buffer {
         // SAFETY: kernels read only what was written before.
         let slice = unsafe { state.compute.alloc::<u8>(bytes.next_power_of_two().max(256)) };
         let slice = slice.map_err(Failure::at("allocating tables"))?;
-        Ok(address_of(self.0.insert(slice)))
+        Ok(address_of(self.0.insert(Arc::new(slice))))
     }
+
+    /// The address, if as many bytes are there already.
+    fn at(&self, bytes: usize) -> Option<u64> {
+        self.0.as_ref().filter(|slice| slice.len() >= bytes).map(|slice| address_of(slice))
+    }
+}
+
+/// A launch of this many warps.
+fn config(warps: usize) -> LaunchConfig {
+    let grid_dim = (warps.div_ceil(WARPS) as u32, 1, 1);
+    LaunchConfig { grid_dim, block_dim: (WARPS as u32 * WARP, 1, 1), shared_mem_bytes: 0 }
 }
 
 /// Runs a pass.
@@ -78,7 +90,7 @@ pub(crate) fn run(state: &mut State, pass: Pass<'_, '_>) -> Result<()> {
     let Some(plan) = plan.downcast_mut::<CudaPlan>() else {
         return Err(Error::Unavailable(format!("{}: the plan is another backend's", kernel.name)));
     };
-    state.enter()?;
+    state.enter_to_run()?;
     plan.gather(state, kernel, tensors)?;
     plan.lay_rows(kernel, compute, rows, tensor_scalars)?;
     let expected = plan.rows_of.len() * kernel.sums.len();
@@ -86,6 +98,9 @@ pub(crate) fn run(state: &mut State, pass: Pass<'_, '_>) -> Result<()> {
         return Err(length(kernel, "the table of sums", expected, sums.len()));
     }
     plan.cut(kernel);
+    if state.capture.as_ref().is_some_and(|capture| capture.is_own()) {
+        return plan.capture(state, kernel, compute);
+    }
     let mut launched = false;
     let ran = plan.launch(state, kernel, compute, sums, &mut launched);
     ran.map_err(|failure| state.error(failure, launched && kernel.operands.iter().any(|o| o.written)))
@@ -222,46 +237,19 @@ impl CudaPlan {
         let Tables { tensors, chunks, segments } = &self.new;
         let bytes = [tensors, chunks, segments].map(|table| size_of_val(&table[..]));
         let tables = self.tables.reserve(state, bytes.iter().sum())?;
-        let (chunks_at, segments_at) = (tables + bytes[0] as u64, tables + (bytes[0] + bytes[1]) as u64);
+        let segments_at = tables + (bytes[0] + bytes[1]) as u64;
         let rows = self.rows.reserve(state, self.row_bytes.len())?;
         let total = segments.chunks_exact(2).map(|pair| pair[1]).sum::<u64>() as usize;
         let partials = self.partials.reserve(state, total * kernel.sums.len() * size_of::<f64>())?;
         let found = self.sums.reserve(state, size_of_val(sums))?;
         let stream = Arc::clone(&state.compute);
-        if self.known_at != Some(tables) || self.known != self.new {
-            self.known_at = None;
-            for (address, table) in [(tables, tensors), (chunks_at, chunks), (segments_at, segments)] {
-                // SAFETY: the buffer has room for the three tables; kernels of earlier passes that read it come
-                // before in the order of the stream.
-                unsafe { state.tables.upload(&stream, address, bytemuck::cast_slice(table))? };
-            }
-            core::mem::swap(&mut self.known, &mut self.new);
-            self.known_at = Some(tables);
-        }
-        // SAFETY: as for the tables.
-        unsafe { state.tables.upload(&stream, rows, &self.row_bytes)? };
-
-        let (grid_of, block) = (|warps: usize| warps.div_ceil(WARPS) as u32, (WARPS as u32 * WARP, 1, 1));
-        for (launch, function) in self.launches.iter().zip(&functions).filter(|(launch, _)| launch.count > 0)
-        {
-            let (chunks, count) = (chunks_at + 16 * launch.first as u64, launch.count as u32);
-            let config = LaunchConfig {
-                grid_dim: (grid_of(launch.count), 1, 1),
-                block_dim: block,
-                shared_mem_bytes: 0,
-            };
-            let mut call = stream.launch_builder(function);
-            call.arg(&tables).arg(&chunks).arg(&rows).arg(&partials).arg(&count);
-            state.last = Some(kernel.name.to_owned());
-            // SAFETY: the arguments are those of the kernel's interface; the tables describe memory that the
-            // pass's views borrow, and what they own is freed in the order of the stream.
-            unsafe { call.launch(config) }.map_err(Failure::at("launching a kernel"))?;
-            *launched = true;
-        }
+        self.upload_tables(state, tables)?;
+        self.upload_rows(state, rows)?;
+        self.launch_kernels(state, kernel, &functions, [tables, rows, partials], launched)?;
         let Some(fold) = fold else { return Ok(()) };
         let (tensors, width) = (self.rows_of.len() as u32, kernel.sums.len() as u32);
         let warps = (tensors * width) as usize;
-        let config = LaunchConfig { grid_dim: (grid_of(warps), 1, 1), block_dim: block, shared_mem_bytes: 0 };
+        let config = config(warps);
         let mut call = stream.launch_builder(&fold);
         call.arg(&segments_at).arg(&partials).arg(&found).arg(&tensors).arg(&width);
         // SAFETY: as above; the kernel writes one number for each tensor and sum.
@@ -273,6 +261,113 @@ impl CudaPlan {
         for (sum, bytes) in sums.iter_mut().zip(self.sum_bytes.as_chunks().0) {
             *sum = f64::from_le_bytes(*bytes);
         }
+        // The sums came after everything else.
+        state.idle();
         Ok(())
+    }
+
+    /// Launches the rule's kernel for each mix of formats. `launched` is set with the first.
+    fn launch_kernels(
+        &self,
+        state: &mut State,
+        kernel: &'static Kernel,
+        functions: &[CudaFunction],
+        [tables, rows, partials]: [u64; 3],
+        launched: &mut bool,
+    ) -> Lasting<()> {
+        let stream = Arc::clone(&state.compute);
+        let chunks_at = tables + size_of_val(&self.known.tensors[..]) as u64;
+        let with_work = self.launches.iter().zip(functions).filter(|(launch, _)| launch.count > 0);
+        for (launch, function) in with_work {
+            let (chunks, count) = (chunks_at + 16 * launch.first as u64, launch.count as u32);
+            let mut call = stream.launch_builder(function);
+            call.arg(&tables).arg(&chunks).arg(&rows).arg(&partials).arg(&count);
+            state.running(kernel.name);
+            // SAFETY: the arguments are those of the kernel's interface; the tables describe memory that the
+            // pass's views borrow, and what they own is freed in the order of the stream.
+            unsafe { call.launch(config(launch.count)) }.map_err(Failure::at("launching a kernel"))?;
+            *launched = true;
+        }
+        Ok(())
+    }
+
+    /// A pass of a step that is captured: its launches are recorded, and its rows uploaded before the graph's first
+    /// launch. Or one that is replayed: its rows are uploaded, and it must be the one that was recorded.
+    fn capture(&mut self, state: &mut State, kernel: &'static Kernel, compute: Compute) -> Result<()> {
+        let refused = |problem: &str| Err(Error::Unavailable(format!("{}: {problem}", kernel.name)));
+        if !kernel.sums.is_empty() {
+            return refused("its sums come back to the host, so that its step cannot be captured");
+        }
+        let ready = (self.known_at, self.rows.at(self.row_bytes.len()), self.partials.at(0));
+        let (Some(tables), Some(rows), Some(partials)) = ready else {
+            return refused(
+                "step these tensors once before they are captured: it allocates memory and loads kernels",
+            );
+        };
+        let Some(capture) = &mut state.capture else { unreachable!("asked for by a capture") };
+        if let Some(replayed) = &mut capture.replayed {
+            let expected = capture.passes.get(*replayed).filter(|expected| {
+                let same = core::ptr::eq(expected.kernel, kernel) && expected.tables == self.new;
+                same && (expected.tables_at, expected.rows_at) == (tables, rows)
+                    && expected.row_bytes == self.row_bytes.len()
+            });
+            if expected.is_none() {
+                return refused("this is not the pass that was captured: capture the step again");
+            }
+            *replayed += 1;
+            let uploaded = self.upload_tables(state, tables).and_then(|()| self.upload_rows(state, rows));
+            return uploaded.map_err(|failure| state.error(failure, false));
+        }
+        if self.known != self.new {
+            return refused("step these tensors once before they are captured");
+        }
+        let functions = self.launches.iter().map(|launch| state.function(kernel, compute, &launch.formats));
+        let functions = functions.collect::<Lasting<Vec<CudaFunction>>>();
+        let functions = functions.map_err(|failure| state.error(failure, false))?;
+        let launched = self.launch_kernels(state, kernel, &functions, [tables, rows, partials], &mut false);
+        launched.map_err(|failure| state.error(failure, false))?;
+        let memory = [&self.tables, &self.rows, &self.partials];
+        let recorded = Recorded {
+            kernel,
+            tables: self.new.clone(),
+            tables_at: tables,
+            rows_at: rows,
+            row_bytes: self.row_bytes.len(),
+            memory: memory.into_iter().filter_map(|buffer| buffer.0.clone()).collect(),
+            functions,
+        };
+        if let Some(capture) = &mut state.capture {
+            capture.passes.push(recorded);
+            capture.rows.push((rows, self.row_bytes.clone()));
+        }
+        Ok(())
+    }
+
+    /// Uploads the tables, if they are not those that are there.
+    fn upload_tables(&mut self, state: &mut State, at: u64) -> Lasting<()> {
+        if self.known_at == Some(at) && self.known == self.new {
+            return Ok(());
+        }
+        let stream = Arc::clone(&state.compute);
+        let Tables { tensors, chunks, segments } = &self.new;
+        let tables = [tensors, chunks, segments];
+        self.known_at = None;
+        let mut address = at;
+        for table in tables {
+            // SAFETY: the buffer has room for the three tables; kernels of earlier passes that read it come
+            // before in the order of the stream.
+            unsafe { state.tables.upload(&stream, address, bytemuck::cast_slice(table))? };
+            address += size_of_val(&table[..]) as u64;
+        }
+        core::mem::swap(&mut self.known, &mut self.new);
+        self.known_at = Some(at);
+        Ok(())
+    }
+
+    fn upload_rows(&mut self, state: &mut State, at: u64) -> Lasting<()> {
+        let stream = Arc::clone(&state.compute);
+        // SAFETY: the buffer has room for the rows; kernels of earlier passes that read it come before in the
+        // order of the stream.
+        unsafe { state.tables.upload(&stream, at, &self.row_bytes) }
     }
 }

@@ -4,14 +4,20 @@ use crate::device::{Failure, Lasting};
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, PinnedHostSlice, result};
 use std::sync::Arc;
 
-/// Two or more pinned buffers, used in turn: while one is being copied, the next is filled.
+/// Two or more pinned buffers, used in turn: while one is being copied, the next is filled. Copies that are small stand
+/// side by side in a buffer, so that the host waits only where all buffers are full of copies under way.
 pub(crate) struct Staging {
     context: Arc<CudaContext>,
     bytes: usize,
     buffers: Vec<Buffer>,
     count: usize,
-    next: usize,
+    /// The buffer that is being filled, and how far.
+    current: usize,
+    used: usize,
 }
+
+/// Parts of a buffer start at multiples of this.
+const ALIGNMENT: usize = 16;
 
 struct Buffer {
     memory: PinnedHostSlice<u8>,
@@ -22,24 +28,29 @@ struct Buffer {
 impl Staging {
     /// `count` buffers of `bytes` each, allocated when they are first used.
     pub(crate) fn new(context: Arc<CudaContext>, count: usize, bytes: usize) -> Staging {
-        Staging { context, bytes, buffers: Vec::new(), count, next: 0 }
+        Staging { context, bytes, buffers: Vec::new(), count, current: 0, used: bytes }
     }
 
-    /// The buffer whose turn it is, free of copies.
-    fn turn(&mut self) -> Lasting<&mut Buffer> {
-        let place = self.next % self.count;
-        if place == self.buffers.len() {
-            // SAFETY: the memory is only read where it was written before.
-            // No flags: write-combined memory would be slow to read.
-            let memory = unsafe { self.context.alloc_pinned_with_flags(self.bytes, 0) };
-            let memory = memory.map_err(Failure::at("allocating pinned memory"))?;
-            let done = self.context.new_event(None).map_err(Failure::at("creating an event"))?;
-            self.buffers.push(Buffer { memory, done });
+    /// Room for some of `bytes`, free of copies: where it starts in the current buffer, and how much it is.
+    fn room(&mut self, bytes: usize) -> Lasting<(usize, usize)> {
+        if self.used >= self.bytes {
+            let place = if self.buffers.is_empty() { 0 } else { (self.current + 1) % self.count };
+            if place == self.buffers.len() {
+                // SAFETY: the memory is only read where it was written before.
+                // No flags: write-combined memory would be slow to read.
+                let memory = unsafe { self.context.alloc_pinned_with_flags(self.bytes, 0) };
+                let memory = memory.map_err(Failure::at("allocating pinned memory"))?;
+                let done = self.context.new_event(None).map_err(Failure::at("creating an event"))?;
+                self.buffers.push(Buffer { memory, done });
+            } else {
+                self.buffers[place].done.synchronize().map_err(Failure::at("waiting for a copy"))?;
+            }
+            (self.current, self.used) = (place, 0);
         }
-        self.next = place + 1;
-        let buffer = &mut self.buffers[place];
-        buffer.done.synchronize().map_err(Failure::at("waiting for a copy"))?;
-        Ok(buffer)
+        let start = self.used;
+        let length = bytes.min(self.bytes - start);
+        self.used = (start + length).next_multiple_of(ALIGNMENT);
+        Ok((start, length))
     }
 
     /// Copies `values` to the device's `address`, in the order of `stream`. The values may change as soon as
@@ -49,17 +60,18 @@ impl Staging {
     /// As many bytes at the address are allocated, and nobody uses them but in the order of the stream.
     pub(crate) unsafe fn upload(&mut self, stream: &CudaStream, address: u64, values: &[u8]) -> Lasting<()> {
         let mut offset = 0;
-        for part in values.chunks(self.bytes) {
-            let buffer = self.turn()?;
+        while offset < values.len() {
+            let (start, length) = self.room(values.len() - offset)?;
+            let buffer = &mut self.buffers[self.current];
             let memory = buffer.memory.as_mut_slice().map_err(Failure::at("reaching pinned memory"))?;
-            memory[..part.len()].copy_from_slice(part);
-            // SAFETY: the caller's contract; the buffer is not touched again before `done`.
-            let copied = unsafe {
-                result::memcpy_htod_async(address + offset, &memory[..part.len()], stream.cu_stream())
-            };
+            let part = &mut memory[start..start + length];
+            part.copy_from_slice(&values[offset..offset + length]);
+            // SAFETY: the caller's contract; this part of the buffer is not touched again before `done`.
+            let copied =
+                unsafe { result::memcpy_htod_async(address + offset as u64, part, stream.cu_stream()) };
             copied.map_err(Failure::at("copying to the device"))?;
             buffer.done.record(stream).map_err(Failure::at("recording an event"))?;
-            offset += part.len() as u64;
+            offset += length;
         }
         Ok(())
     }
@@ -74,35 +86,36 @@ impl Staging {
         address: u64,
         values: &mut [u8],
     ) -> Lasting<()> {
-        // Copies that are under way: which buffer, and where its bytes belong.
-        let mut pending: Option<(usize, core::ops::Range<usize>)> = None;
-        let (bytes, total) = (self.bytes, values.len());
-        for start in (0..total).step_by(bytes) {
-            let part = start..total.min(start + bytes);
-            let buffer = self.turn()?;
+        // The copy that is under way: where it is, and where its bytes belong.
+        let mut pending: Option<(usize, usize, core::ops::Range<usize>)> = None;
+        let mut offset = 0;
+        while offset < values.len() {
+            let (start, length) = self.room(values.len() - offset)?;
+            let buffer = &mut self.buffers[self.current];
             let memory = buffer.memory.as_mut_slice().map_err(Failure::at("reaching pinned memory"))?;
-            // SAFETY: the caller's contract; the buffer is not read before `done`.
-            let copied = unsafe {
-                let from = address + part.start as u64;
-                result::memcpy_dtoh_async(&mut memory[..part.len()], from, stream.cu_stream())
-            };
+            let part = &mut memory[start..start + length];
+            // SAFETY: the caller's contract; this part of the buffer is not read before `done`.
+            let copied =
+                unsafe { result::memcpy_dtoh_async(part, address + offset as u64, stream.cu_stream()) };
             copied.map_err(Failure::at("copying from the device"))?;
             buffer.done.record(stream).map_err(Failure::at("recording an event"))?;
-            if let Some((place, before)) = pending.replace((self.next - 1, part)) {
-                self.finish(place, &mut values[before])?;
+            let next = (self.current, start, offset..offset + length);
+            offset += length;
+            if let Some((place, start, before)) = pending.replace(next) {
+                self.finish(place, start, &mut values[before])?;
             }
         }
         match pending {
-            Some((place, part)) => self.finish(place, &mut values[part]),
+            Some((place, start, part)) => self.finish(place, start, &mut values[part]),
             None => Ok(()),
         }
     }
 
-    fn finish(&self, place: usize, values: &mut [u8]) -> Lasting<()> {
+    fn finish(&self, place: usize, start: usize, values: &mut [u8]) -> Lasting<()> {
         let buffer = &self.buffers[place];
         buffer.done.synchronize().map_err(Failure::at("waiting for a copy"))?;
         let memory = buffer.memory.as_slice().map_err(Failure::at("reaching pinned memory"))?;
-        values.copy_from_slice(&memory[..values.len()]);
+        values.copy_from_slice(&memory[start..start + values.len()]);
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //! it, and that it is good machine code by NVIDIA's assembler: see docs/cuda-kernels.md.)
 
 use fallline_core::{Compute, Format, Graph, rule};
-use fallline_cuda::ptx::{self, Ptx, Target};
+use fallline_cuda::ptx::{self, Ptx, Target, Type};
 use std::collections::HashSet;
 
 /// No hyperparameters.
@@ -56,10 +56,12 @@ fn all() -> Vec<Ptx> {
         ));
         all.push(ptx::fold_kernel("fold", target));
         all.extend([4, 8].map(|bytes| ptx::transpose_kernel("transpose", bytes, target)));
+        all.extend([Type::F32, Type::F64].map(|ty| ptx::sum_rows_kernel("sum_rows", ty, target)));
+        all.extend([Type::F32, Type::F64].map(|ty| ptx::sum_columns_kernel("sum_columns", ty, target)));
         all.extend([2, 4, 8].map(|bytes| ptx::gather_rows_kernel("gather", bytes, target)));
         all.extend([2, 4, 8].map(|bytes| ptx::scatter_rows_kernel("scatter", bytes, target)));
         for compute in [Compute::F32, Compute::F64] {
-            all.extend(Format::ALL.map(|format| ptx::sum_rows_kernel("sum_rows", format, compute, target)));
+            all.extend(Format::ALL.map(|format| ptx::add_rows_kernel("add_rows", format, compute, target)));
         }
     }
     all
@@ -178,6 +180,29 @@ fn whole_steps_move_128_bits_at_a_time() {
     assert_eq!(count("st.global.f32"), 8);
     // `fresh`, and a partial for each sum.
     assert_eq!(count("st.global.f64"), 8 + 3);
+}
+
+#[test]
+fn many_operands_are_taken_in_two_parts() {
+    // Four operands in single precision are 32 registers, five are 40.
+    let loads = |kernel: Ptx| {
+        let of = |instruction: &Instruction<'_>| {
+            (instruction.opcode == "ld.global.v4.f32", instruction.opcode == "st.global.v4.f32")
+        };
+        let all: Vec<(bool, bool)> = instructions(&kernel.text).iter().map(of).collect();
+        let first_store = all.iter().position(|(_, store)| *store).expect("stores");
+        all[..first_store].iter().filter(|(load, _)| *load).count()
+    };
+    // p, g and s are loaded, two accesses each where all eight elements of a lane are held at once.
+    assert_eq!(loads(print(Compute::F32, [Format::F32; 5], Target::Sm80)), 3);
+    let descent = Graph::record::<Descent>();
+    assert_eq!(
+        loads(ptx::element_kernel(&descent, "descent", Compute::F32, &[Format::F32; 2], Target::Sm80)),
+        4
+    );
+    // Half of a lane's elements in 16 bits would not fill an access.
+    let mixed = [Format::F32, Format::F32, Format::F32, Format::Bf16, Format::F32];
+    assert_eq!(loads(print(Compute::F32, mixed, Target::Sm80)), 4);
 }
 
 #[test]

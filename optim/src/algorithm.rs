@@ -112,6 +112,11 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
         Ok(())
     }
 
+    /// The rules that [`matrix`](Algorithm::matrix) runs itself.
+    fn matrix_rules<K: Link>(&self) -> Vec<&'static Kernel> {
+        Vec::new()
+    }
+
     /// The extents of a state, where they are not the parameter's.
     fn state_shape(&self, _state: &str, shape: &Shape) -> Shape {
         shape.clone()
@@ -270,6 +275,8 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     /// # Errors
     /// Why the algorithm does not take other gradients.
     fn dense(&self) -> Result<(), &'static str>;
+    /// As [`Algorithm::matrix_rules`].
+    fn matrix_rules(&self) -> Vec<&'static Kernel>;
     /// The rule that looks at gradients before a step (see [`NonFinite`](crate::NonFinite)).
     fn grad_check(&self) -> &'static Kernel;
     /// The rule that copies a parameter to a state.
@@ -288,7 +295,7 @@ impl dyn AnyAlgorithm + '_ {
         let others = [Some(self.grad_check()), Some(self.param_copy()), self.hessian_kernel()];
         let search = self.search().into_iter().flat_map(Kernels::all);
         let mut all: Vec<&'static Kernel> = Vec::new();
-        for kernel in stages.chain(others.into_iter().flatten()).chain(search) {
+        for kernel in stages.chain(others.into_iter().flatten()).chain(search).chain(self.matrix_rules()) {
             if !all.iter().any(|known| known.name == kernel.name) {
                 all.push(kernel);
             }
@@ -423,6 +430,9 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     }
     fn dense(&self) -> Result<(), &'static str> {
         self.algorithm.dense()
+    }
+    fn matrix_rules(&self) -> Vec<&'static Kernel> {
+        self.algorithm.matrix_rules::<K>()
     }
     fn grad_check(&self) -> &'static Kernel {
         K::kernel::<crate::driver::finite::GradCheck>()

@@ -229,11 +229,16 @@ pub fn backends() -> Vec<Arc<dyn Backend>> {
     isas().into_iter().map(|isa| cpu(isa, 1)).collect()
 }
 
+/// Whether the CUDA device is to be a real one: `FALLLINE_TEST_GPU=1`.
+pub fn on_gpu() -> bool {
+    std::env::var_os("FALLLINE_TEST_GPU").is_some_and(|wish| wish == "1")
+}
+
 /// The CUDA device of this process.
 pub fn cuda() -> Arc<dyn Backend> {
     static DEVICE: OnceLock<Arc<dyn Backend>> = OnceLock::new();
     let open = || {
-        if std::env::var_os("FALLLINE_TEST_GPU").is_none_or(|wish| wish != "1") {
+        if !on_gpu() {
             fallline_emulator::install().expect("the emulator");
         }
         fallline_cuda::Cuda::new(0).expect("a CUDA device").shared()

@@ -10,7 +10,8 @@ const HEAD: &str = "\
 Written by `cargo run --release -p fallline-cuda-kernels -- --tools DIR` (`cuda/install-ptxas DIR` fetches
 NVIDIA's tools; no GPU is needed). It prints every rule of every registered algorithm as PTX, has ptxas 12.9
 assemble it, and fails on spilled registers, on a straight way without 128-bit accesses, on accesses without a
-state space, and on more registers than its rule may need.
+state space, and on more than 72 registers of a rule in f32 without sums. (Sums keep 8 terms and 2 accumulators each
+in registers beside that; a rule of more than four operands in f32 takes a step in two halves.)
 
 Registers are those of a thread for compute capability 7.0 / 8.0 / 9.0 / 10.0. Instructions are those of the
 machine (9.0) that one lane executes for one element on the straight way of the loop: a step of 256 elements
@@ -46,10 +47,17 @@ pub fn text(kernels: &[Printed], found: &[Found]) -> String {
         )
         .expect("strings take all text");
     }
-    text += "\n## Others\n\n| kernel | registers | spilled |\n|---|---|---|\n";
+    text += "\n## Others\n\nThe last column counts accesses of 128 bits in the machine's instructions (9.0). The fold reads numbers that lie\napart, and of a transposition one side does.\n\n| kernel | registers | spilled | wide |\n|---|---|---|---|\n";
     for (kernel, found) in both().filter(|(kernel, _)| kernel.element.is_none()) {
-        writeln!(text, "| {} | {} | {} |", kernel.name, registers(found), found.spilled)
-            .expect("strings take all text");
+        writeln!(
+            text,
+            "| {} | {} | {} | {} |",
+            kernel.name,
+            registers(found),
+            found.spilled,
+            found.sass.wide
+        )
+        .expect("strings take all text");
     }
     text
 }
@@ -64,6 +72,9 @@ pub fn problems(kernels: &[Printed], found: &[Found]) -> Vec<String> {
         }
         if found.sass.generic > 0 {
             problem(format!("{} accesses have no state space", found.sass.generic));
+        }
+        if kernel.wide && found.sass.wide == 0 {
+            problem("no access has 128 bits".into());
         }
         let Some(wanted) = &kernel.element else { continue };
         let (loads, stores) = (found.sass.wide_loads, found.sass.wide_stores);

@@ -1,7 +1,7 @@
 //! Every kernel that there is.
 
 use fallline_core::{Compute, Format, Graph, Kernel, Node, Operand, Role};
-use fallline_cuda::ptx::{self, Ptx, Target};
+use fallline_cuda::ptx::{self, Ptx, Target, Type};
 use fallline_optim::hyper::Value;
 use fallline_registry::names::{ENTRIES, Entry};
 use std::collections::BTreeMap;
@@ -16,6 +16,9 @@ pub struct Printed {
     pub texts: Vec<Ptx>,
     /// What an element-wise kernel should be like.
     pub element: Option<Wanted>,
+    /// Whether another kernel moves 128 bits at a time. (The fold reads numbers that lie apart; a transposition has one
+    /// side that does.)
+    pub wide: bool,
 }
 
 /// What an element-wise kernel should be like.
@@ -66,12 +69,19 @@ pub fn kernels() -> Vec<Printed> {
     }
     let mut other = |name: &str, print: &dyn Fn(Target) -> Ptx| {
         let texts = Target::ALL.map(print).to_vec();
-        all.push(Printed { name: name.into(), formats: "", texts, element: None });
+        let wide = !name.starts_with("fold") && !name.starts_with("transpose");
+        all.push(Printed { name: name.into(), formats: "", texts, element: None, wide });
     };
     other("fold of sums", &|target| ptx::fold_kernel("fold_sums", target));
     for bytes in [4, 8] {
         other(&format!("transpose, {bytes} bytes"), &|target| {
             ptx::transpose_kernel("transpose", bytes, target)
+        });
+    }
+    for (ty, name) in [(Type::F32, "f32"), (Type::F64, "f64")] {
+        other(&format!("sums of rows, {name}"), &|target| ptx::sum_rows_kernel("sum_rows", ty, target));
+        other(&format!("sums of columns, {name}"), &|target| {
+            ptx::sum_columns_kernel("sum_columns", ty, target)
         });
     }
     for bytes in [2, 4, 8] {
@@ -85,7 +95,7 @@ pub fn kernels() -> Vec<Printed> {
     for compute in [Compute::F32, Compute::F64] {
         for format in Format::ALL {
             other(&format!("sums of {format} rows in {compute}"), &|target| {
-                ptx::sum_rows_kernel("sum_rows", format, compute, target)
+                ptx::add_rows_kernel("add_rows", format, compute, target)
             });
         }
     }
@@ -110,22 +120,20 @@ fn element(name: &str, graph: &Graph, choice: &Choice) -> Printed {
         name: name.into(),
         formats: choice.title,
         texts,
+        wide: true,
         element: Some(Wanted {
             // A lane has 8 elements, an access 16 bytes.
             loads: read / 2,
             stores: written / 2,
             bytes: read + written,
-            registers: single.then(|| most_registers(graph)),
+            registers: single.then_some(MOST_REGISTERS),
         }),
     }
 }
 
-/// The most registers that a rule in single precision may need. With 72 an architecture of 64K registers has
-/// 28 warps under way, more than enough for the latency of memory with 8 accesses of 128 bits each; what has
-/// more than four operands also has more accesses a warp.
-fn most_registers(graph: &Graph) -> u32 {
-    72 + 10 * (graph.operands().len().saturating_sub(4)) as u32
-}
+/// The most registers that a rule in single precision without sums may need. With 72 an architecture of 64K registers
+/// has 28 warps under way, more than enough for the latency of memory with 4 to 8 accesses of 128 bits each.
+const MOST_REGISTERS: u32 = 72;
 
 /// The rules that the registered algorithms choose for any setting of their options, by name.
 fn rules() -> BTreeMap<&'static str, &'static Kernel> {

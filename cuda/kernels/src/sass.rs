@@ -12,6 +12,8 @@ pub struct Sass {
     pub wide_loads: usize,
     /// 128-bit stores to device memory on that way.
     pub wide_stores: usize,
+    /// 128-bit accesses of device memory, anywhere.
+    pub wide: usize,
     /// Accesses without a state space, anywhere.
     pub generic: usize,
 }
@@ -20,9 +22,11 @@ pub struct Sass {
 pub fn read(text: &str, looped: bool) -> Sass {
     let code = Code::parse(text);
     let generic = code.instructions.iter().filter(|i| matches!(i.base(), "LD" | "ST")).count();
+    let is_wide = |opcode: &str| opcode.starts_with("LDG.E.128") || opcode.starts_with("STG.E.128");
+    let wide = code.instructions.iter().filter(|i| is_wide(&i.opcode)).count();
     let turn = if looped { code.turn() } else { Vec::new() };
     let count = |wide: &str| turn.iter().filter(|&&i| code.instructions[i].opcode.starts_with(wide)).count();
-    Sass { turn: turn.len(), wide_loads: count("LDG.E.128"), wide_stores: count("STG.E.128"), generic }
+    Sass { turn: turn.len(), wide_loads: count("LDG.E.128"), wide_stores: count("STG.E.128"), wide, generic }
 }
 
 struct Instruction {
@@ -147,6 +151,6 @@ mod tests {
         /*00c0*/    LD.E R4, [R2.64] ;
         /*00d0*/    EXIT ;
 ";
-        assert_eq!(read(text, true), Sass { turn: 9, wide_loads: 1, wide_stores: 1, generic: 1 });
+        assert_eq!(read(text, true), Sass { turn: 9, wide_loads: 1, wide_stores: 1, wide: 2, generic: 1 });
     }
 }

@@ -10,6 +10,8 @@ mod codec;
 mod evaluate;
 mod sums;
 
+pub(super) use access::zero;
+
 use super::formula::{self, Line};
 use super::{Builder, Class, Ptx, Reg, Space, Target, Type, Value};
 use fallline_core::sums::{SEGMENT, STEP};
@@ -20,6 +22,8 @@ const PER_LANE: usize = STEP / 32;
 /// Elements of a lane that are computed side by side: enough to hide the latency of arithmetic, few enough
 /// to keep the intermediate values of a rule in registers. Even, for 16-bit formats are encoded in pairs.
 const ABREAST: usize = 2;
+/// Registers for a lane's loaded elements of a step beyond which it takes the step in two parts.
+const HELD: usize = 32;
 
 /// The element-wise kernel of a recorded rule, for these formats of its operands.
 ///
@@ -88,10 +92,37 @@ struct Element<'a> {
     streams: Vec<Stream>,
     /// Values that are the same for all elements, by node.
     uniform: Vec<Option<Value>>,
+    /// How many of the lane's elements are loaded, computed and stored together.
+    part: usize,
     /// For each sum the lane's eight terms of this step.
     terms: Vec<Vec<Reg>>,
     /// For each sum the accumulators that the lane owns.
     accumulators: Vec<[Reg; sums::OWNED]>,
+}
+
+/// How many of its elements a lane takes together: all, or half of them where all would take too many registers (a rule
+/// of five operands in single precision, of three in double) and half of them still fill accesses of 128 bits.
+fn part(streams: &[Stream]) -> usize {
+    let touched = || streams.iter().filter(|stream| stream.touched()).map(|stream| stream.format.bytes());
+    let held = PER_LANE * touched().sum::<usize>() / 4;
+    if held > HELD && touched().all(|bytes| PER_LANE / 2 * bytes >= 16) { PER_LANE / 2 } else { PER_LANE }
+}
+
+/// Elements of a lane that are taken together, from `first` on, and the places in the code where they are moved.
+struct Part {
+    first: usize,
+    loads: String,
+    loaded: String,
+    stores: String,
+    stored: String,
+}
+
+impl Part {
+    fn new(b: &mut Builder, first: usize) -> Part {
+        let [loads, loaded, stores, stored] =
+            ["masked_loads", "loaded", "masked_stores", "stored"].map(|name| b.label(name));
+        Part { first, loads, loaded, stores, stored }
+    }
 }
 
 /// Registers of a warp's place in the work.
@@ -113,7 +144,7 @@ impl<'a> Element<'a> {
             let place = graph.nodes().iter().position(|node| *node == Node::Operand(operand as u32));
             place.is_some_and(|place| live[place])
         };
-        let streams = graph
+        let streams: Vec<Stream> = graph
             .operands()
             .iter()
             .zip(formats)
@@ -138,6 +169,7 @@ impl<'a> Element<'a> {
                 Compute::F64 => Type::F64,
             },
             target,
+            part: part(&streams),
             streams,
             uniform: vec![None; graph.nodes().len()],
             live,
@@ -182,27 +214,30 @@ impl<'a> Element<'a> {
         self.uniform_values();
         self.zero_accumulators();
 
-        let [step, loads, loaded, terms, added, stores, stored] =
-            ["step", "masked_loads", "loaded", "masked_terms", "added", "masked_stores", "stored"]
-                .map(|name| self.b.label(name));
+        let [step, terms, added] = ["step", "masked_terms", "added"].map(|name| self.b.label(name));
+        let writes = self.streams.iter().any(|stream| stream.store.is_some());
+        let parts: Vec<Part> =
+            (0..PER_LANE / self.part).map(|i| Part::new(&mut self.b, i * self.part)).collect();
         let b = &mut self.b;
         b.comment("steps of 256 elements");
         b.place(&step);
         let whole = b.setp("ge", Type::U32, place.rest, place.whole);
-        b.unless(whole).bra(&loads);
-        self.whole_loads();
-        self.b.place(&loaded);
-        self.elements();
+        self.name_terms();
+        for part in &parts {
+            self.b.unless(whole).bra(&part.loads);
+            self.whole_loads(part.first);
+            self.b.place(&part.loaded);
+            self.elements(part.first);
+            if writes {
+                self.b.unless(whole).bra(&part.stores);
+                self.whole_stores(part.first);
+                self.b.place(&part.stored);
+            }
+        }
         if !self.terms.is_empty() {
             self.b.unless(whole).bra(&terms);
             self.b.place(&added);
             self.add_terms(lane);
-        }
-        let writes = self.streams.iter().any(|stream| stream.store.is_some());
-        if writes {
-            self.b.unless(whole).bra(&stores);
-            self.whole_stores();
-            self.b.place(&stored);
         }
         self.next_step(&place, &step);
         if let Some(segment) = place.segment {
@@ -211,18 +246,20 @@ impl<'a> Element<'a> {
         self.b.bra(&end);
 
         self.b.comment("a step that is not whole or not aligned: element by element, those that are there");
-        self.b.place(&loads);
-        self.masked_loads(&place);
-        self.b.bra(&loaded);
+        for part in &parts {
+            self.b.place(&part.loads);
+            self.masked_loads(&place, part.first);
+            self.b.bra(&part.loaded);
+            if writes {
+                self.b.place(&part.stores);
+                self.masked_stores(&place, part.first);
+                self.b.bra(&part.stored);
+            }
+        }
         if !self.terms.is_empty() {
             self.b.place(&terms);
             self.masked_terms(&place);
             self.b.bra(&added);
-        }
-        if writes {
-            self.b.place(&stores);
-            self.masked_stores(&place);
-            self.b.bra(&stored);
         }
         self.b.place(&end);
     }

@@ -51,7 +51,7 @@ pub fn scatter_rows_kernel(name: &str, element_bytes: usize, target: Target) -> 
 /// | `ends` | u64 | the address of the ends, u64, the first of them 0 |
 /// | `width` | u64 | elements of a row |
 /// | `count` | u32 | how many sums |
-pub fn sum_rows_kernel(name: &str, format: Format, compute: Compute, target: Target) -> Ptx {
+pub fn add_rows_kernel(name: &str, format: Format, compute: Compute, target: Target) -> Ptx {
     let mut b = Builder::new(name);
     b.note("One warp adds up one row: target[i] = source[order[ends[i]]] + ... in this order.");
     let [source, to, order, ends, width] =

@@ -221,6 +221,10 @@ impl Algorithm for Adafactor {
         Ok(())
     }
 
+    fn matrix_rules<K: Link>(&self) -> Vec<&'static Kernel> {
+        vec![K::kernel::<FactorRule>()]
+    }
+
     fn validate(&self) -> Result<(), HyperError> {
         let problem = if self.lr.is_some() && self.relative_step {
             "lr excludes relative_step=True"

@@ -3,7 +3,7 @@
 use super::onebit::{self, CommBackend, FORMED_PHASES, Phase};
 use crate::hyper::Range;
 use crate::stages::{Gathering, Groups, Stages};
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -125,7 +125,7 @@ impl Algorithm for OnebitAdam {
         &[FORMED_PHASES, "adapts: in warm-up, or non_freeze; averages and moves: not in the first step"]
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+    fn sparse(&self) -> Result<Sparse, &'static str> {
         Err("OnebitAdam does not take row-sparse gradients")
     }
 }

@@ -3,7 +3,7 @@
 use super::onebit::{self, CommBackend, FORMED_PHASES, Phase};
 use crate::hyper::Range;
 use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stages};
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::backend::View;
 use fallline_core::math::{flag, sqrt};
 use fallline_core::{Kernel, Lane, Link, Result, rule};
@@ -273,7 +273,7 @@ impl Algorithm for OnebitLamb {
         }
     }
 
-    fn sparse_is_dense(&self) -> core::result::Result<(), &'static str> {
+    fn sparse(&self) -> core::result::Result<Sparse, &'static str> {
         Err("OnebitLamb does not take row-sparse gradients")
     }
 }

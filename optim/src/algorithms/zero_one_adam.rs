@@ -3,7 +3,7 @@
 use super::onebit::{self, CommBackend, Phase};
 use crate::hyper::Range;
 use crate::stages::{Gathering, Groups, Stages};
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -200,7 +200,7 @@ impl Algorithm for ZeroOneAdam {
         ]
     }
 
-    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+    fn sparse(&self) -> Result<Sparse, &'static str> {
         Err("ZeroOneAdam does not take row-sparse gradients")
     }
 }

@@ -55,15 +55,19 @@ impl Element<'_> {
         }
     }
 
-    /// Evaluates the graph for the lane's elements: the values to be stored, encoded, and the terms of sums.
-    pub(super) fn elements(&mut self) {
+    /// Names the registers of the sums' terms.
+    pub(super) fn name_terms(&mut self) {
         let class = self.compute.class();
-        let sums = self.graph.sums();
-        self.terms = sums
-            .iter()
+        self.terms = (self.graph.sums().iter())
             .map(|(name, _)| (0..PER_LANE).map(|i| self.b.named(class, &format!("{name}_{i}"))).collect())
             .collect();
-        for first in (0..PER_LANE).step_by(ABREAST) {
+    }
+
+    /// Evaluates the graph for the lane's elements of the part from `first` on: the values to be stored, encoded, and
+    /// the terms of sums.
+    pub(super) fn elements(&mut self, first: usize) {
+        let sums = self.graph.sums();
+        for first in (first..first + self.part).step_by(ABREAST) {
             let values = self.abreast(first);
             for stream in 0..self.streams.len() {
                 let Some(store) = self.streams[stream].store else { continue };

@@ -7,7 +7,7 @@
 //! exchange gives both lanes the bits of the order.
 
 use super::access::zero;
-use super::{Element, Place};
+use super::{Element, PER_LANE, Place};
 use crate::ptx::{Reg, Space, Type};
 
 /// Accumulators that a lane owns.
@@ -31,7 +31,7 @@ impl Element<'_> {
 
     /// Terms of elements that are not there count as +0.
     pub(super) fn masked_terms(&mut self, place: &Place) {
-        let present = self.present(place);
+        let present = self.present(place, 0..PER_LANE);
         let ty = self.compute;
         for terms in &self.terms {
             for (&term, &there) in terms.iter().zip(&present) {

@@ -1,0 +1,105 @@
+//! Optimizers on a CUDA device, against a copy within it.
+
+use super::layout::Layout;
+use super::{Args, ROUNDS, Row, bytes_in, gradient, passes, per_element};
+use crate::common;
+use crate::error::Result;
+use fallline::optim::{Binding, param};
+use fallline::{Backend, Format, Optimizer, Recipe, Tensor};
+use half::bf16;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Steps of a round, queued one behind the other: what a launch costs the host is hidden as in training.
+const STEPS: usize = 10;
+
+/// A CUDA device.
+pub struct Device(Arc<dyn Backend>);
+
+impl Device {
+    /// The device of a `--device`.
+    pub fn open(name: &str) -> Result<Device> {
+        Ok(Device(common::device(name, None)?))
+    }
+
+    /// Whether kernels are interpreted: the emulator says so in its device's name.
+    pub fn is_emulated(&self) -> bool {
+        self.0.describe().contains("emulated")
+    }
+
+    /// The device, for people.
+    pub fn describe(&self) -> String {
+        self.0.describe()
+    }
+
+    /// Times an optimizer's step and a copy that moves as many bytes, in turn.
+    pub fn measure(
+        &self,
+        name: &str,
+        recipe: &Recipe,
+        layout: Layout,
+        elements: usize,
+        args: &Args,
+    ) -> Result<Row> {
+        let shapes = layout.shapes(elements);
+        let elements: usize = shapes.iter().map(|extents| extents.iter().product::<usize>()).sum();
+        let format = if args.dtype == "bf16" { Format::Bf16 } else { Format::F32 };
+        let passes = passes(recipe.algorithm(), &shapes[0]);
+        let traffic = passes.iter().map(|pass| pass.traffic(|o| bytes_in(format, o.role) as f64));
+        let bytes_per_element: f64 = traffic.sum();
+        let backend = &self.0;
+        let names: Vec<String> = (0..shapes.len()).map(|i| format!("tensor{i}")).collect();
+        let mut params = Tensor::side_by_side(backend, format, shapes.iter().map(|extents| &extents[..]))?;
+        let mut grads = Tensor::side_by_side(backend, format, shapes.iter().map(|extents| &extents[..]))?;
+        for (param, grad) in params.iter_mut().zip(&mut grads) {
+            let n = param.storage().len();
+            match format {
+                Format::Bf16 => {
+                    param.write(&vec![bf16::ONE; n])?;
+                    grad.write(&(0..n).map(gradient).collect::<Vec<bf16>>())?;
+                }
+                _ => {
+                    param.write(&vec![1.0f32; n])?;
+                    grad.write(&(0..n).map(gradient).collect::<Vec<f32>>())?;
+                }
+            }
+        }
+        // A copy reads and writes every byte once.
+        let words = (bytes_per_element * elements as f64 / 8.0).ceil() as usize;
+        let source = Tensor::zeros(backend, Format::F32, [words])?;
+        let mut target = Tensor::zeros(backend, Format::F32, [words])?;
+        let bind = |((name, value), grad)| -> Binding<'_> { param(name, value, grad) };
+        let mut bindings: Vec<Binding<'_>> =
+            names.iter().map(String::as_str).zip(&mut params).zip(&grads).map(bind).collect();
+        let mut optimizer = recipe.optimizer(Arc::clone(backend));
+        let (mut ours, mut floor) = (Vec::new(), Vec::new());
+        for _ in 0..=ROUNDS {
+            backend.synchronise()?;
+            let start = Instant::now();
+            for _ in 0..STEPS {
+                optimizer.step(&mut bindings)?;
+            }
+            backend.synchronise()?;
+            ours.push(start.elapsed().as_secs_f64() / STEPS as f64);
+            let start = Instant::now();
+            for _ in 0..STEPS {
+                backend.copy(source.storage(), target.storage_mut())?;
+            }
+            backend.synchronise()?;
+            floor.push(start.elapsed().as_secs_f64() / STEPS as f64);
+        }
+        Ok(Row {
+            name: name.to_owned(),
+            elements,
+            threads: None,
+            isa: None,
+            device: self.describe(),
+            emulated: self.is_emulated(),
+            layout: layout.name(),
+            dtype: format.name(),
+            bytes_per_element,
+            ns_per_element: per_element(&mut ours, elements),
+            plain_ns_per_element: per_element(&mut floor, elements),
+        })
+    }
+}

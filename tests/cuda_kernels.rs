@@ -1,0 +1,230 @@
+//! The kernels that work on rows, columns and blocks, run on the emulated device: plainly, under its checks in three
+//! orders, and with lazy streams. A process of its own, since the emulator is one for all.
+
+#![allow(unsafe_code)] // launches
+
+use fallline_cuda::cudarc::driver::{CudaContext, CudaStream, DevicePtr, LaunchConfig, PushKernelArg};
+use fallline_cuda::cudarc::nvrtc;
+use fallline_cuda::ptx::{self, Ptx, STRIP, Target, Type};
+use std::sync::{Arc, Mutex, PoisonError};
+
+const MODES: [&str; 5] =
+    ["unchecked,eager,seed=0", "checked,seed=1", "checked,seed=2", "checked,seed=3", "unchecked,lazy,seed=0"];
+
+/// Runs a test in each of the emulator's modes, on both targets.
+fn everywhere(test: impl Fn(&Arc<CudaStream>, Target)) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let emulator = fallline_emulator::install().expect("the emulator");
+    for mode in MODES {
+        emulator.configure(mode);
+        let stream = CudaContext::new(0).unwrap().new_stream().unwrap();
+        Target::ALL.iter().for_each(|&target| test(&stream, target));
+        assert_eq!(emulator.last_fault(), None, "{mode}");
+    }
+}
+
+/// Launches a kernel whose parameters are addresses, then `wide` and `narrow` numbers.
+fn launch(
+    stream: &Arc<CudaStream>,
+    ptx: &Ptx,
+    threads: [usize; 2],
+    addresses: &[u64],
+    wide: &[u64],
+    narrow: &[u32],
+) {
+    let module = stream.context().load_module(nvrtc::Ptx::from_src(&ptx.text)).unwrap();
+    let function = module.load_function(&ptx.entry).unwrap();
+    let [all, block] = threads;
+    let grid_dim = (all.div_ceil(block).max(1) as u32, 1, 1);
+    let shape = LaunchConfig { grid_dim, block_dim: (block as u32, 1, 1), shared_mem_bytes: 0 };
+    let mut call = stream.launch_builder(&function);
+    addresses.iter().chain(wide).for_each(|word| _ = call.arg(word));
+    narrow.iter().for_each(|word| _ = call.arg(word));
+    // SAFETY: the arguments are those of the kernel's interface; what it does with them the emulator checks.
+    unsafe { call.launch(shape) }.unwrap();
+    stream.synchronize().unwrap();
+}
+
+/// Numbers whose sums round, in every order to something else.
+fn numbers(count: usize) -> Vec<f64> {
+    (0..count).map(|i| ((i * 7919) % 1009) as f64 / 97.0 - 3.0 + 1e6 * f64::from(i % 11 == 3)).collect()
+}
+
+trait Number:
+    Copy + Default + PartialEq + std::fmt::Debug + std::ops::Add<Output = Self> + bytemuck::Pod
+{
+    const TYPE: Type;
+    fn of(x: f64) -> Self;
+}
+impl Number for f32 {
+    const TYPE: Type = Type::F32;
+    fn of(x: f64) -> f32 {
+        x as f32
+    }
+}
+impl Number for f64 {
+    const TYPE: Type = Type::F64;
+    fn of(x: f64) -> f64 {
+        x
+    }
+}
+
+/// The order of a row's sum, as it is documented.
+fn row_sum<T: Number>(row: &[T]) -> T {
+    let mut accumulators = [T::default(); 128];
+    row.iter().enumerate().for_each(|(i, &x)| accumulators[i % 128] = accumulators[i % 128] + x);
+    for h in [64, 32, 16, 8, 4, 2, 1] {
+        (0..h).for_each(|j| accumulators[j] = accumulators[j] + accumulators[j + h]);
+    }
+    accumulators[0]
+}
+
+/// Elements before a matrix, with which it is aligned or not.
+const STARTS: [usize; 2] = [0, 1];
+
+fn rows_are_added_up<T: Number>() {
+    everywhere(|stream, target| {
+        for (rows, columns) in [(1, 1), (3, 127), (5, 128), (4, 129), (2, 1000), (9, 4), (0, 3), (3, 0)] {
+            for start in STARTS {
+                let values: Vec<T> = numbers(start + rows * columns + 1).into_iter().map(T::of).collect();
+                let source = stream.clone_htod(bytemuck::cast_slice::<T, u8>(&values)).unwrap();
+                let sums = stream.alloc_zeros::<u8>((rows + 1) * size_of::<T>()).unwrap();
+                let kernel = ptx::sum_rows_kernel("sum_rows", T::TYPE, target);
+                let at = source.device_ptr(stream).0 + (start * size_of::<T>()) as u64;
+                let sums_at = sums.device_ptr(stream).0;
+                let sizes = [rows as u32, columns as u32];
+                launch(stream, &kernel, [32 * rows, 64], &[at, sums_at], &[], &sizes);
+                let mut expected: Vec<T> = match columns {
+                    0 => vec![T::default(); rows],
+                    _ => values[start..start + rows * columns].chunks(columns).map(row_sum).collect(),
+                };
+                expected.push(T::default());
+                let got = stream.clone_dtoh(&sums).unwrap();
+                assert_eq!(bytemuck::pod_collect_to_vec::<u8, T>(&got), expected, "{rows} {columns} {start}");
+            }
+        }
+    });
+}
+
+#[test]
+fn rows_are_added_up_in_their_order() {
+    rows_are_added_up::<f32>();
+    rows_are_added_up::<f64>();
+}
+
+fn columns_are_added_up<T: Number>() {
+    everywhere(|stream, target| {
+        for (rows, columns) in [(1, 1), (256, 5), (257, 128), (600, 132), (3, 130)] {
+            for start in STARTS {
+                let values: Vec<T> = numbers(start + rows * columns).into_iter().map(T::of).collect();
+                let kernel = ptx::sum_columns_kernel("sum_columns", T::TYPE, target);
+                let mut source = stream.clone_htod(bytemuck::cast_slice::<T, u8>(&values)).unwrap();
+                let (mut matrix, mut rows_left, mut start) = (values, rows, start);
+                // Until one strip is left, once at least.
+                loop {
+                    let strips = rows_left.div_ceil(STRIP);
+                    let sums = stream.alloc_zeros::<u8>(strips * columns * size_of::<T>()).unwrap();
+                    let at = source.device_ptr(stream).0 + (start * size_of::<T>()) as u64;
+                    let sums_at = sums.device_ptr(stream).0;
+                    let threads = [32 * strips * columns.div_ceil(128), 96];
+                    let sizes = [rows_left as u32, columns as u32];
+                    launch(stream, &kernel, threads, &[at, sums_at], &[], &sizes);
+                    let strip = |rows: &[T]| -> Vec<T> {
+                        let add =
+                            |c: usize| rows.iter().skip(c).step_by(columns).fold(T::default(), |a, &x| a + x);
+                        (0..columns).map(add).collect()
+                    };
+                    matrix = matrix[start..start + rows_left * columns]
+                        .chunks(STRIP * columns)
+                        .flat_map(strip)
+                        .collect();
+                    source = sums;
+                    (rows_left, start) = (strips, 0);
+                    let got = stream.clone_dtoh(&source).unwrap();
+                    assert_eq!(bytemuck::pod_collect_to_vec::<u8, T>(&got), matrix, "{rows} {columns}");
+                    if strips == 1 {
+                        break;
+                    }
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn columns_are_added_up_in_their_order() {
+    columns_are_added_up::<f32>();
+    columns_are_added_up::<f64>();
+}
+
+#[test]
+fn matrices_are_transposed() {
+    everywhere(|stream, target| {
+        for bytes in [4, 8] {
+            for (rows, columns) in [(1, 1), (31, 33), (64, 32), (70, 3)] {
+                let values: Vec<u8> = (0..rows * columns * bytes).map(|i| (i * 31 % 251) as u8).collect();
+                let source = stream.clone_htod(&values).unwrap();
+                let to = stream.alloc_zeros::<u8>(values.len()).unwrap();
+                let kernel = ptx::transpose_kernel("transpose", bytes, target);
+                let threads = [256 * rows.div_ceil(32) * columns.div_ceil(32), 256];
+                let addresses = [source.device_ptr(stream).0, to.device_ptr(stream).0];
+                launch(stream, &kernel, threads, &addresses, &[], &[rows as u32, columns as u32]);
+                let mut expected = Vec::new();
+                for c in 0..columns {
+                    for r in 0..rows {
+                        expected.extend_from_slice(&values[(r * columns + c) * bytes..][..bytes]);
+                    }
+                }
+                assert_eq!(stream.clone_dtoh(&to).unwrap(), expected, "{bytes} {rows} {columns}");
+            }
+        }
+    });
+}
+
+#[test]
+fn rows_are_gathered_and_scattered() {
+    // Below zero and not below the limit: such rows are left out.
+    let index: [i64; 6] = [4, 0, -1, 2, 7, 1];
+    let limit = 5;
+    everywhere(|stream, target| {
+        for bytes in [2, 4, 8] {
+            for (columns, start) in [(1, 0), (8, 0), (33, 0), (16, 1), (0, 0)] {
+                let row = columns * bytes;
+                let table: Vec<u8> = (0..limit * row + start * bytes).map(|i| (i * 37 % 241) as u8).collect();
+                let rows: Vec<u8> = (0..index.len() * row).map(|i| (i * 53 % 239) as u8).collect();
+                let addressed = stream.clone_htod(&index).unwrap();
+                for gather in [true, false] {
+                    let kernel = match gather {
+                        true => ptx::gather_rows_kernel("gather", bytes, target),
+                        false => ptx::scatter_rows_kernel("scatter", bytes, target),
+                    };
+                    let upload = |values: &[u8]| stream.clone_htod(&[values, &[0]].concat()).unwrap();
+                    let (on_table, on_rows) = (upload(&table), upload(&rows));
+                    let table_at = on_table.device_ptr(stream).0 + (start * bytes) as u64;
+                    let rows_at = on_rows.device_ptr(stream).0;
+                    let [from, to] = if gather { [table_at, rows_at] } else { [rows_at, table_at] };
+                    let addresses = [from, to, addressed.device_ptr(stream).0];
+                    let wide = [row as u64, limit as u64];
+                    launch(stream, &kernel, [32 * index.len(), 64], &addresses, &wide, &[index.len() as u32]);
+                    let (mut table, mut rows) = (table.clone(), rows.clone());
+                    for (i, &at) in index.iter().enumerate().filter(|(_, at)| (0..limit as i64).contains(*at))
+                    {
+                        let at = start * bytes + at as usize * row;
+                        match gather {
+                            true => rows[i * row..][..row].copy_from_slice(&table[at..][..row]),
+                            false => table[at..][..row].copy_from_slice(&rows[i * row..][..row]),
+                        }
+                    }
+                    let got = |slice| {
+                        let mut values: Vec<u8> = stream.clone_dtoh(slice).unwrap();
+                        values.pop();
+                        values
+                    };
+                    assert_eq!(got(&on_table), table, "{bytes} {columns} {gather}");
+                    assert_eq!(got(&on_rows), rows, "{bytes} {columns} {gather}");
+                }
+            }
+        }
+    });
+}
