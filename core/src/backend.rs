@@ -70,6 +70,12 @@ pub trait Backend: fmt::Debug + Send + Sync + Sealed {
     /// are more or fewer of them.
     fn read_blocks(&self, storage: &Storage, codes: &mut [u8], scales: &mut [f32]) -> Result<()>;
 
+    /// Copies the scales of a block format out.
+    ///
+    /// # Errors
+    /// As [`read_blocks`](Backend::read_blocks).
+    fn read_scales(&self, storage: &Storage, scales: &mut [f32]) -> Result<()>;
+
     /// Copies codes and scales of a block format in, bit for bit.
     ///
     /// # Errors

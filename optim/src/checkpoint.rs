@@ -3,7 +3,8 @@
 //! | entry | what |
 //! |---|---|
 //! | `param/<name>` | a parameter |
-//! | `state/<name>/<state>` | a state, in the parameter's shape |
+//! | `state/<name>/<state>` | a state, in the parameter's shape; of a block format its codes (U8; in 4 bits two in a byte, in one row) |
+//! | `state/<name>/<state>.scale` | a scale for each block of a block format (F32) |
 //! | `step/<name>` | how many gradients the parameter has been given (I64) |
 //! | `fallline` in the metadata | the manifest, as JSON |
 //!
@@ -99,6 +100,8 @@ impl Entry {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Checkpoint {
     tensors: BTreeMap<String, Entry>,
+    /// Codes of block formats: extents and bytes.
+    codes: BTreeMap<String, (Shape, Vec<u8>)>,
     steps: BTreeMap<String, i64>,
     /// What the tensors alone do not tell.
     pub manifest: Manifest,
@@ -148,11 +151,21 @@ pub(crate) struct ParamManifest {
     pub(crate) shape: Vec<usize>,
     pub(crate) group: usize,
     compute: String,
+    /// The states that are not stored as they are computed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) formats: BTreeMap<String, String>,
 }
 
 impl ParamManifest {
     pub(crate) fn new(shape: &[usize], group: usize, compute: Compute) -> ParamManifest {
-        ParamManifest { shape: shape.to_vec(), group, compute: compute.to_string() }
+        let formats = BTreeMap::new();
+        ParamManifest { shape: shape.to_vec(), group, compute: compute.to_string(), formats }
+    }
+
+    pub(crate) fn insert_format(&mut self, state: &str, format: Format) {
+        if self.compute().is_none_or(|compute| compute.format() != format) {
+            self.formats.insert(state.to_owned(), format.to_string());
+        }
     }
 
     pub(crate) fn compute(&self) -> Option<Compute> {
@@ -272,9 +285,28 @@ impl Checkpoint {
         shape: &Shape,
         storage: &Storage,
     ) -> Result<()> {
-        let entry = Entry::from_storage(backend, storage, shape.clone())?;
-        self.tensors.insert(state_key(param, state), entry);
+        let (key, format) = (state_key(param, state), storage.format());
+        if format.block().is_none() {
+            self.tensors.insert(key, Entry::from_storage(backend, storage, shape.clone())?);
+            return Ok(());
+        }
+        let mut codes = vec![0; format.size(storage.len())];
+        let mut scales = vec![0.0f32; format.scales(storage.len())];
+        backend.read_blocks(storage, &mut codes, &mut scales)?;
+        let entry = Entry::new([scales.len()].into(), Slice::from(&scales));
+        self.tensors.insert(scale_key(&key), entry);
+        self.codes.insert(key, (shape_of_codes(format, shape), codes));
         Ok(())
+    }
+
+    /// The codes of a state in a block format, with their extents.
+    pub fn codes(&self, param: &str, state: &str) -> Option<(&Shape, &[u8])> {
+        self.codes.get(&state_key(param, state)).map(|(shape, codes)| (shape, &codes[..]))
+    }
+
+    /// The scales of a state in a block format.
+    pub fn scales(&self, param: &str, state: &str) -> Option<Vec<f32>> {
+        Some(self.tensors.get(&scale_key(&state_key(param, state)))?.values())
     }
 
     pub(crate) fn insert_scalar(&mut self, param: &str, name: &str, value: f64) {
@@ -312,6 +344,9 @@ impl Checkpoint {
         storage: &mut Storage,
     ) -> Result<()> {
         let key = state_key(param, state);
+        if storage.format().block().is_some() {
+            return self.read_codes(backend, &key, shape, storage);
+        }
         let entry = self.tensors.get(&key).ok_or_else(|| missing(&key))?;
         if entry.shape != *shape {
             let got = &entry.shape;
@@ -322,6 +357,30 @@ impl Checkpoint {
             return Err(Error::Mismatch(format!("{key} is stored as {got}, expected {expected}")));
         }
         entry.copy_to(backend, storage)
+    }
+
+    fn read_codes(
+        &self,
+        backend: &dyn Backend,
+        key: &str,
+        shape: &Shape,
+        storage: &mut Storage,
+    ) -> Result<()> {
+        let format = storage.format();
+        let (found, codes) = self.codes.get(key).ok_or_else(|| missing(&format!("{key} in U8")))?;
+        let expected = shape_of_codes(format, shape);
+        if *found != expected {
+            return Err(Error::Mismatch(format!("{key} has shape {found}, expected {expected}")));
+        }
+        let key = scale_key(key);
+        let scales = self.tensors.get(&key).ok_or_else(|| missing(&key))?;
+        let expected = Shape::from([format.scales(shape.elements())]);
+        if scales.format != Format::F32 || scales.shape != expected {
+            let (found, got) = (&scales.shape, scales.format);
+            let problem = format!("{key} has shape {found} in {got}, expected {expected} in f32");
+            return Err(Error::Mismatch(problem));
+        }
+        Ok(backend.write_blocks(storage, codes, &scales.values::<f32>())?)
     }
 
     /// Refuses step counts of parameters that are not `known`, and states that are not `expected`.
@@ -335,9 +394,13 @@ impl Checkpoint {
                 "step/{name} is of a parameter that its manifest does not know"
             )));
         }
-        let states = self.tensors.keys().filter_map(|key| key.strip_prefix("state/"));
-        for state in states {
-            if !state.rsplit_once('/').is_some_and(|(param, state)| expected(param, state)) {
+        let keys = self.tensors.keys().chain(self.codes.keys());
+        for state in keys.filter_map(|key| key.strip_prefix("state/")) {
+            let whole = match state.strip_suffix(SCALE) {
+                Some(whole) if self.codes.contains_key(&format!("state/{whole}")) => whole,
+                _ => state,
+            };
+            if !whole.rsplit_once('/').is_some_and(|(param, state)| expected(param, state)) {
                 return Err(Error::Mismatch(format!(
                     "state/{state} is not expected: the parameter has no such state"
                 )));
@@ -362,6 +425,10 @@ impl Checkpoint {
                 key.as_str(),
                 TensorView::new(dtype(entry.format), shape, &entry.bytes).map_err(failed)?,
             ));
+        }
+        for (key, (shape, bytes)) in &self.codes {
+            let view = TensorView::new(Dtype::U8, shape.extents().to_vec(), bytes).map_err(failed)?;
+            views.push((key.as_str(), view));
         }
         for (key, bytes) in &steps {
             views.push((key.as_str(), TensorView::new(Dtype::I64, Vec::new(), bytes).map_err(failed)?));
@@ -420,6 +487,10 @@ impl Checkpoint {
                 checkpoint.steps.insert(name.to_owned(), i64::from_le_bytes(bytes));
                 continue;
             }
+            if view.dtype() == Dtype::U8 && key.starts_with("state/") {
+                checkpoint.codes.insert(key, (view.shape().into(), view.data().to_vec()));
+                continue;
+            }
             let format =
                 format(view.dtype()).ok_or_else(|| format!("{key} is of type {:?}", view.dtype()))?;
             let entry = Entry { format, shape: view.shape().into(), bytes: view.data().to_vec() };
@@ -435,6 +506,21 @@ fn param_key(name: &str) -> String {
 
 fn state_key(param: &str, state: &str) -> String {
     format!("state/{param}/{state}")
+}
+
+/// What the scales' key has behind that of the codes.
+const SCALE: &str = ".scale";
+
+fn scale_key(codes: &str) -> String {
+    format!("{codes}{SCALE}")
+}
+
+/// The extents of a state's codes: the state's, or those of one row of bytes.
+fn shape_of_codes(format: Format, shape: &Shape) -> Shape {
+    match format.size(shape.elements()) {
+        bytes if bytes == shape.elements() => shape.clone(),
+        bytes => [bytes].into(),
+    }
 }
 
 fn missing(key: &str) -> Error {

@@ -12,6 +12,7 @@ mod binding;
 pub mod checkpoint;
 mod driver;
 mod error;
+mod formats;
 pub mod hyper;
 pub mod lbfgs;
 pub mod renamed;
@@ -28,8 +29,9 @@ pub use checkpoint::Checkpoint;
 pub use driver::finite::NonFinite;
 pub use driver::{Driver, Optimizer, ParamState};
 pub use error::{Error, Result};
+pub use formats::StateFormats;
 
 #[doc(hidden)] // for `renamed!`
-pub use fallline_core::{Kernel, Link, Shape};
+pub use fallline_core::{Format, Kernel, Link, Shape};
 pub use lbfgs::Objective;
 pub use report::{LoadReport, Skipped, StepReport};

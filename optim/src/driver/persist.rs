@@ -15,13 +15,14 @@ impl Driver {
             manifest.push_group(&*group.algorithm);
         }
         for slot in self.slots.iter() {
-            let param = ParamManifest::new(slot.shape.extents(), slot.group, slot.compute);
-            manifest.params.insert(slot.name.clone(), param);
+            let mut param = ParamManifest::new(slot.shape.extents(), slot.group, slot.compute);
             checkpoint.insert_steps(&slot.name, slot.steps);
             for (state, storage) in &slot.states {
+                param.insert_format(state, storage.format());
                 let shape = self.groups[slot.group].algorithm.state_shape(state, &slot.shape);
                 checkpoint.insert_state(&*self.backend, &slot.name, state, &shape, storage)?;
             }
+            manifest.params.insert(slot.name.clone(), param);
             let memory = self.groups[slot.group].algorithm.memory().iter().zip(&slot.memory);
             memory.for_each(|((name, _), value)| checkpoint.insert_scalar(&slot.name, name, *value));
         }
@@ -121,7 +122,18 @@ impl Driver {
         if steps > 0 && !expected.is_empty() {
             let shapes: Vec<Shape> =
                 expected.iter().map(|name| algorithm.state_shape(name, &shape)).collect();
-            let requests: Vec<_> = shapes.iter().map(|shape| (compute.format(), shape.elements())).collect();
+            let formats = &self.groups[param.group].formats;
+            let chosen = expected.iter().map(|state| {
+                let format = formats.choose(&**algorithm, state, &shape, compute.format());
+                let saved = param.formats.get(*state).cloned().unwrap_or_else(|| compute.to_string());
+                if saved != format.to_string() {
+                    return Err(mismatch(format!("has its state {state:?} as {saved} in it, but here as {format}")));
+                }
+                Ok(format)
+            });
+            let chosen = chosen.collect::<Result<Vec<_>>>()?;
+            let requests: Vec<_> =
+                chosen.into_iter().zip(&shapes).map(|(format, shape)| (format, shape.elements())).collect();
             let storages = self.backend.allocate(&requests)?.into_iter().zip(shapes);
             for (&state, (mut storage, shape)) in expected.iter().zip(storages) {
                 checkpoint.read_state(&*self.backend, name, state, &shape, &mut storage)?;
