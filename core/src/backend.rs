@@ -70,6 +70,12 @@ pub trait Backend: fmt::Debug + Send + Sync + Sealed {
     /// are more or fewer of them.
     fn read_blocks(&self, storage: &Storage, codes: &mut [u8], scales: &mut [f32]) -> Result<()>;
 
+    /// Copies the scales of a block format out.
+    ///
+    /// # Errors
+    /// As [`read_blocks`](Backend::read_blocks).
+    fn read_scales(&self, storage: &Storage, scales: &mut [f32]) -> Result<()>;
+
     /// Copies codes and scales of a block format in, bit for bit.
     ///
     /// # Errors
@@ -491,13 +497,7 @@ impl RowScatter<'_> {
 }
 
 /// Checks that `len` elements hold every row of an index.
-fn whole_rows(
-    operation: &'static str,
-    what: &str,
-    len: usize,
-    width: usize,
-    index: &[u64],
-) -> Result<()> {
+fn whole_rows(operation: &'static str, what: &str, len: usize, width: usize, index: &[u64]) -> Result<()> {
     let rows = if width == 0 { usize::MAX } else { len / width };
     match index.iter().max() {
         Some(&last) if last as usize >= rows => {

@@ -18,8 +18,7 @@ use fallline_core::{Format, codec};
 /// `scales` points at.
 pub(crate) type Decode<T> = unsafe fn(stored: *const u8, scales: *const f32, numbers: *mut T, count: usize);
 /// Rounds `count` numbers into stored elements; in a block format these are whole blocks, but for a tensor's last.
-pub(crate) type Encode<T> =
-    unsafe fn(numbers: *const T, stored: *mut u8, scales: *mut f32, count: usize);
+pub(crate) type Encode<T> = unsafe fn(numbers: *const T, stored: *mut u8, scales: *mut f32, count: usize);
 
 /// The two directions between a format and a compute type.
 pub(crate) struct Codec<T> {

@@ -182,7 +182,8 @@ fn check(
         return Err(Error::Length { operation: kernel.name, what: what(), expected: elements, got });
     }
     let (address, scales) = (view.address(), view.scales());
-    let (address, scales) = (core::ptr::with_exposed_provenance_mut(address), core::ptr::with_exposed_provenance_mut(scales));
+    let (address, scales) =
+        (core::ptr::with_exposed_provenance_mut(address), core::ptr::with_exposed_provenance_mut(scales));
     Ok(Stored { address, scales, format })
 }
 

@@ -146,6 +146,14 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn read_scales(&self, storage: &Storage, scales: &mut [f32]) -> Result<()> {
+        let codes = storage.format().size(storage.len());
+        fallline_core::backend::fit_blocks("read", storage, codes, scales.len())?;
+        let source = storage.memory().blocks().ok_or_else(|| self.unreachable("read"))?;
+        scales.copy_from_slice(source.scales);
+        Ok(())
+    }
+
     fn write_blocks(&self, storage: &mut Storage, codes: &[u8], scales: &[f32]) -> Result<()> {
         fallline_core::backend::fit_blocks("write", storage, codes.len(), scales.len())?;
         let target = storage.memory_mut().blocks_mut().ok_or_else(|| self.unreachable("write"))?;

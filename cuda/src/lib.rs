@@ -22,7 +22,7 @@ pub use cudarc;
 use cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
 use device::{Failure, State};
 use fallline_core::backend::{Backend, MatMul, Pass, Plan, RowScatter, RowSums};
-use fallline_core::host::{Slice, SliceMut};
+use fallline_core::host::{Blocks, BlocksMut, Slice, SliceMut};
 use fallline_core::{Device, Element, Error, Format, Result, Shape, Storage, Tensor, private};
 use half::{bf16, f16};
 use memory::Region;
@@ -193,6 +193,12 @@ impl Backend for Cuda {
 
     fn write(&self, storage: &mut Storage, values: Slice<'_>) -> Result<()> {
         self.check("write", "the storage", storage, values.len())?;
+        if storage.format().block().is_some() {
+            let (format, len) = (storage.format(), storage.len());
+            let (mut codes, mut scales) = (vec![0; format.size(len)], vec![0.0; format.scales(len)]);
+            BlocksMut { format, len, codes: &mut codes, scales: &mut scales }.encode(values);
+            return self.write_blocks(storage, &codes, &scales);
+        }
         let converted;
         let bytes = if values.format() == storage.format() {
             values.bytes()
@@ -208,6 +214,13 @@ impl Backend for Cuda {
 
     fn read(&self, storage: &Storage, mut values: SliceMut<'_>) -> Result<()> {
         self.check("read", "the storage", storage, values.len())?;
+        if storage.format().block().is_some() {
+            let (format, len) = (storage.format(), storage.len());
+            let (mut codes, mut scales) = (vec![0; format.size(len)], vec![0.0; format.scales(len)]);
+            self.read_blocks(storage, &mut codes, &mut scales)?;
+            Blocks { format, len, codes: &codes, scales: &scales }.decode(values);
+            return Ok(());
+        }
         let address = storage.address() as u64;
         let copy = |bytes: &mut [u8]| {
             // SAFETY: the storage is as long as the values, and all work on it is in the order of the streams.
@@ -233,21 +246,63 @@ impl Backend for Cuda {
         Ok(())
     }
 
+    fn read_blocks(&self, storage: &Storage, codes: &mut [u8], scales: &mut [f32]) -> Result<()> {
+        fallline_core::backend::fit_blocks("read", storage, codes.len(), scales.len())?;
+        self.check("read", "the storage", storage, storage.len())?;
+        for (address, bytes) in
+            [(storage.address(), codes), (storage.scales(), bytemuck::cast_slice_mut(scales))]
+        {
+            // SAFETY: the storage has as many codes and scales, and all work on it is in the order of the streams.
+            self.copy(
+                |state| unsafe { state.staging.download(&state.copies, address as u64, bytes) },
+                false,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn read_scales(&self, storage: &Storage, scales: &mut [f32]) -> Result<()> {
+        let codes = storage.format().size(storage.len());
+        fallline_core::backend::fit_blocks("read", storage, codes, scales.len())?;
+        self.check("read", "the storage", storage, storage.len())?;
+        let (address, bytes) = (storage.scales() as u64, bytemuck::cast_slice_mut(scales));
+        // SAFETY: the storage has as many scales, and all work on it is in the order of the streams.
+        self.copy(|state| unsafe { state.staging.download(&state.copies, address, bytes) }, false)
+    }
+
+    fn write_blocks(&self, storage: &mut Storage, codes: &[u8], scales: &[f32]) -> Result<()> {
+        fallline_core::backend::fit_blocks("write", storage, codes.len(), scales.len())?;
+        self.check("write", "the storage", storage, storage.len())?;
+        for (address, bytes) in [(storage.address(), codes), (storage.scales(), bytemuck::cast_slice(scales))]
+        {
+            // SAFETY: the storage has as many codes and scales and is borrowed mutably, and all work on it is in the order
+            // of the streams.
+            self.copy(|state| unsafe { state.staging.upload(&state.copies, address as u64, bytes) }, true)?;
+        }
+        Ok(())
+    }
+
     fn copy(&self, from: &Storage, to: &mut Storage) -> Result<()> {
         fallline_core::backend::same_kind(from, to)?;
         self.check("copy", "the source", from, to.len())?;
         self.check("copy", "the target", to, from.len())?;
-        let (source, target) = (from.address() as u64, to.address() as u64);
-        let bytes = from.len() * from.format().bytes();
         let mut state = self.state();
         state.enter("a copy")?;
-        if bytes == 0 {
-            return Ok(());
+        let (format, len) = (from.format(), from.len());
+        let scales = size_of::<f32>() * format.scales(len);
+        for (source, target, bytes) in
+            [(from.address(), to.address(), format.size(len)), (from.scales(), to.scales(), scales)]
+        {
+            if bytes == 0 {
+                continue;
+            }
+            let stream = state.compute.cu_stream();
+            let (source, target) = (source as u64, target as u64);
+            // SAFETY: both storages have this many bytes, one of them borrowed mutably; all work is in the stream's order.
+            let copied = unsafe { cudarc::driver::result::memcpy_dtod_async(target, source, bytes, stream) };
+            copied.map_err(|cause| state.error(Failure::at("copying")(cause), true))?;
         }
-        let stream = state.compute.cu_stream();
-        // SAFETY: both storages have this many bytes, one of them borrowed mutably; all work is in the stream's order.
-        let copied = unsafe { cudarc::driver::result::memcpy_dtod_async(target, source, bytes, stream) };
-        copied.map_err(|cause| state.error(Failure::at("copying")(cause), true))
+        Ok(())
     }
 
     fn plan(&self) -> Plan {

@@ -1,7 +1,7 @@
 //! Memory on the device: one arena for everything that is allocated together.
 
 use cudarc::driver::{CudaSlice, DevicePtr};
-use fallline_core::host::{Slice, SliceMut};
+use fallline_core::host::{Blocks, BlocksMut, Slice, SliceMut};
 use fallline_core::private::Sealed;
 use fallline_core::{Device, Error, Format, Memory, Result, Storage};
 use std::any::Any;
@@ -19,6 +19,8 @@ pub(crate) struct Region {
     device: Device,
     owner: Arc<dyn Any + Send + Sync>,
     address: u64,
+    /// The first scale of a block format.
+    scales: u64,
 }
 
 impl fmt::Debug for Region {
@@ -30,7 +32,7 @@ impl fmt::Debug for Region {
 
 impl Region {
     pub(crate) fn new(device: Device, owner: Arc<dyn Any + Send + Sync>, address: u64) -> Region {
-        Region { device, owner, address }
+        Region { device, owner, address, scales: 0 }
     }
 }
 
@@ -39,6 +41,18 @@ impl Sealed for Region {}
 impl Memory for Region {
     fn address(&self) -> usize {
         self.address as usize
+    }
+
+    fn scales(&self) -> usize {
+        self.scales as usize
+    }
+
+    fn blocks(&self) -> Option<Blocks<'_>> {
+        None
+    }
+
+    fn blocks_mut(&mut self) -> Option<BlocksMut<'_>> {
+        None
     }
 
     fn host(&self) -> Option<Slice<'_>> {
@@ -54,19 +68,25 @@ impl Memory for Region {
     }
 }
 
+/// Where a request's elements start, and its scales.
+type Offsets = (usize, usize);
+
 /// Where each request starts, and how many bytes they are in all.
-pub(crate) fn lay_out(device: Device, requests: &[(Format, usize)]) -> Result<(Vec<usize>, usize)> {
+pub(crate) fn lay_out(device: Device, requests: &[(Format, usize)]) -> Result<(Vec<Offsets>, usize)> {
     let mut end = 0usize;
+    let mut place = |bytes: usize| {
+        let alignment = if bytes >= PAGE { ALIGNMENT } else { SMALL_ALIGNMENT };
+        let start = end.checked_next_multiple_of(alignment)?;
+        end = start.checked_add(bytes)?;
+        Some(start)
+    };
     let mut offsets = Vec::with_capacity(requests.len());
     for &(format, len) in requests {
-        let placed = format.bytes().checked_mul(len).and_then(|bytes| {
-            let alignment = if bytes >= PAGE { ALIGNMENT } else { SMALL_ALIGNMENT };
-            let start = end.checked_next_multiple_of(alignment)?;
-            Some((start, start.checked_add(bytes)?))
+        let placed = format.bytes().checked_mul(len).and_then(|_| {
+            let scales = size_of::<f32>() * format.scales(len);
+            Some((place(format.size(len))?, if scales == 0 { 0 } else { place(scales)? }))
         });
-        let (start, after) = placed.ok_or(Error::OutOfMemory { device, bytes: usize::MAX })?;
-        offsets.push(start);
-        end = after;
+        offsets.push(placed.ok_or(Error::OutOfMemory { device, bytes: usize::MAX })?);
     }
     // An allocation of nothing is an error of the driver.
     Ok((offsets, end.max(SMALL_ALIGNMENT)))
@@ -77,12 +97,15 @@ pub(crate) fn divide(
     device: Device,
     arena: CudaSlice<u8>,
     requests: &[(Format, usize)],
-    offsets: Vec<usize>,
+    offsets: Vec<Offsets>,
 ) -> Vec<Storage> {
     let address = address_of(&arena);
     let owner: Arc<dyn Any + Send + Sync> = Arc::new(arena);
-    let regions = requests.iter().zip(offsets).map(|(&(format, len), offset)| {
-        let region = Region::new(device, Arc::clone(&owner), address + offset as u64);
+    let regions = requests.iter().zip(offsets).map(|(&(format, len), (elements, scales))| {
+        let mut region = Region::new(device, Arc::clone(&owner), address + elements as u64);
+        if format.block().is_some() {
+            region.scales = address + scales as u64;
+        }
         Storage::new(format, len, Box::new(region))
     });
     regions.collect()
@@ -99,10 +122,12 @@ mod tests {
 
     #[test]
     fn regions_are_aligned_and_do_not_overlap() {
-        let requests = [(Format::F32, 3), (Format::Bf16, 5000), (Format::F64, 0), (Format::F64, 1)];
+        let q4 = Format::Q4(fallline_core::Codes::Signed);
+        let requests =
+            [(Format::F32, 3), (Format::Bf16, 5000), (Format::F64, 0), (Format::F64, 1), (q4, 129)];
         let (offsets, bytes) = lay_out(Device::Cuda(0), &requests).unwrap();
-        assert_eq!(offsets, [0, 256, 10_256, 10_256]);
-        assert_eq!(bytes, 10_264);
+        assert_eq!(offsets, [(0, 0), (256, 0), (10_256, 0), (10_256, 0), (10_272, 10_352)]);
+        assert_eq!(bytes, 10_360);
         assert!(lay_out(Device::Cuda(0), &[(Format::F64, usize::MAX)]).is_err());
         assert_eq!(lay_out(Device::Cuda(0), &[(Format::F64, 0)]).unwrap().1, 16);
     }

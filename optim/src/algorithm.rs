@@ -6,7 +6,7 @@ use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stages};
 use core::any::Any;
 use core::fmt::Debug;
 use core::marker::PhantomData;
-use fallline_core::{Kernel, Link, Role, Shape};
+use fallline_core::{Format, Kernel, Link, Role, Shape};
 
 /// What people should know about an algorithm.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +44,9 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
 
     /// What the algorithm remembers for all parameters together: scalars, with what they start from.
     const SHARED: &'static [(&'static str, f64)] = &[];
+
+    /// The states that are never negative: quantised, they have codes for both signs no use.
+    const NON_NEGATIVE: &'static [&'static str] = &[];
 
     /// The rule that these hyperparameters choose, compiled by `K`; of several the one that updates the
     /// parameter.
@@ -120,6 +123,16 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
     /// The extents of a state, where they are not the parameter's.
     fn state_shape(&self, _state: &str, shape: &Shape) -> Shape {
         shape.clone()
+    }
+
+    /// How a state of a parameter with so many elements is stored, if not as it is computed.
+    fn state_format(&self, _state: &str, _elements: usize) -> Option<Format> {
+        None
+    }
+
+    /// Whether the states are kept in a file that is mapped into memory.
+    fn paged(&self) -> bool {
+        false
     }
 
     /// Checks what the ranges alone cannot.
@@ -228,6 +241,12 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn memory(&self) -> &'static [(&'static str, f64)];
     /// As [`Algorithm::SHARED`].
     fn shared(&self) -> &'static [(&'static str, f64)];
+    /// As [`Algorithm::NON_NEGATIVE`].
+    fn non_negative(&self) -> &'static [&'static str];
+    /// As [`Algorithm::state_format`].
+    fn state_format(&self, state: &str, elements: usize) -> Option<Format>;
+    /// As [`Algorithm::paged`].
+    fn paged(&self) -> bool;
     /// As [`Algorithm::combine`].
     fn combine(&self, stage: usize, at: &mut Combining<'_>);
     /// As [`Algorithm::gather`]; `groups` are of the same algorithm.
@@ -378,6 +397,15 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     }
     fn shared(&self) -> &'static [(&'static str, f64)] {
         A::SHARED
+    }
+    fn non_negative(&self) -> &'static [&'static str] {
+        A::NON_NEGATIVE
+    }
+    fn state_format(&self, state: &str, elements: usize) -> Option<Format> {
+        self.algorithm.state_format(state, elements)
+    }
+    fn paged(&self) -> bool {
+        self.algorithm.paged()
     }
     fn combine(&self, stage: usize, at: &mut Combining<'_>) {
         self.algorithm.combine(stage, at);

@@ -8,6 +8,7 @@ pub mod adamax;
 pub mod adamw;
 pub mod ademamix;
 pub mod asgd;
+mod bnb;
 pub mod bnb_adagrad;
 pub mod bnb_adam;
 pub mod bnb_lion;
@@ -44,21 +45,26 @@ pub use adagrad::Adagrad;
 pub use adam::Adam;
 pub use adamax::Adamax;
 pub use adamw::AdamW;
-pub use ademamix::{AdEmaMix, AdEmaMix32bit};
+pub use ademamix::{
+    AdEmaMix, AdEmaMix8bit, AdEmaMix32bit, PagedAdEmaMix, PagedAdEmaMix8bit, PagedAdEmaMix32bit,
+};
 pub use asgd::Asgd;
-pub use bnb_adagrad::{Adagrad32bit, BnbAdagrad};
-pub use bnb_adam::{Adam32bit, AdamW32bit, BnbAdam, BnbAdamW};
-pub use bnb_lion::{BnbLion, Lion32bit};
-pub use bnb_rmsprop::{BnbRmsProp, RmsProp32bit};
-pub use bnb_sgd::{BnbSgd, Sgd32bit};
+pub use bnb_adagrad::{Adagrad8bit, Adagrad32bit, BnbAdagrad};
+pub use bnb_adam::{
+    Adam8bit, Adam32bit, AdamW8bit, AdamW32bit, BnbAdam, BnbAdamW, PagedAdam, PagedAdam8bit, PagedAdam32bit,
+    PagedAdamW, PagedAdamW8bit, PagedAdamW32bit,
+};
+pub use bnb_lion::{BnbLion, Lion8bit, Lion32bit, PagedLion, PagedLion8bit, PagedLion32bit};
+pub use bnb_rmsprop::{BnbRmsProp, RmsProp8bit, RmsProp32bit};
+pub use bnb_sgd::{BnbSgd, Sgd8bit, Sgd32bit};
 pub use cpu_adam::CpuAdam;
 pub use dadapt_adagrad::DAdaptAdaGrad;
 pub use dadapt_adam::DAdaptAdam;
 pub use dadapt_sgd::DAdaptSgd;
 pub use fused_adam::FusedAdam;
 pub use fused_lamb::FusedLamb;
-pub use lamb::{Lamb, Lamb32bit};
-pub use lars::{Lars, Lars32bit};
+pub use lamb::{Lamb, Lamb8bit, Lamb32bit};
+pub use lars::{Lars, Lars8bit, Lars32bit};
 pub use lbfgs::Lbfgs;
 pub use lion::Lion;
 pub use muon::Muon;

@@ -3,7 +3,8 @@
 //! | entry | what |
 //! |---|---|
 //! | `param/<name>` | a parameter |
-//! | `state/<name>/<state>` | a state, in the parameter's shape |
+//! | `state/<name>/<state>` | a state, in the parameter's shape; of a block format its codes (U8; in 4 bits two in a byte, in one row) |
+//! | `state/<name>/<state>.scale` | a scale for each block of a block format (F32) |
 //! | `step/<name>` | how many gradients the parameter has been given (I64) |
 //! | `fallline` in the metadata | the manifest, as JSON |
 //!
@@ -12,7 +13,7 @@
 
 use crate::hyper::Value;
 use crate::{AnyAlgorithm, Error, Result};
-use fallline_core::host::Slice;
+use fallline_core::host::{Blocks, Slice};
 use fallline_core::{Backend, Compute, Element, Format, Shape, Storage};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -99,6 +100,8 @@ impl Entry {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Checkpoint {
     tensors: BTreeMap<String, Entry>,
+    /// Codes of block formats: extents and bytes.
+    codes: BTreeMap<String, (Shape, Vec<u8>)>,
     steps: BTreeMap<String, i64>,
     /// What the tensors alone do not tell.
     pub manifest: Manifest,
@@ -185,11 +188,21 @@ pub struct ParamManifest {
     pub(crate) shape: Vec<usize>,
     pub(crate) group: usize,
     compute: String,
+    /// The states that are not stored as they are computed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) formats: BTreeMap<String, String>,
 }
 
 impl ParamManifest {
     pub(crate) fn new(shape: &[usize], group: usize, compute: Compute) -> ParamManifest {
-        ParamManifest { shape: shape.to_vec(), group, compute: compute.to_string() }
+        let formats = BTreeMap::new();
+        ParamManifest { shape: shape.to_vec(), group, compute: compute.to_string(), formats }
+    }
+
+    pub(crate) fn insert_format(&mut self, state: &str, format: Format) {
+        if self.compute().is_none_or(|compute| compute.format() != format) {
+            self.formats.insert(state.to_owned(), format.to_string());
+        }
     }
 
     /// Its extents.
@@ -200,6 +213,12 @@ impl ParamManifest {
     /// Its group.
     pub fn group(&self) -> usize {
         self.group
+    }
+
+    /// How a state of a parameter that was computed in `compute` is stored, if this version knows it.
+    pub(crate) fn format(&self, state: &str, compute: Compute) -> Option<Format> {
+        let Some(name) = self.formats.get(state) else { return Some(compute.format()) };
+        Format::ALL.into_iter().chain(Format::BLOCKS).find(|format| format.to_string() == *name)
     }
 
     /// The type that it is computed in, if this version knows it.
@@ -343,6 +362,12 @@ impl Checkpoint {
         self.tensors.get(&state_key(param, state))
     }
 
+    /// Whether there is a state of a parameter, in any format.
+    pub(crate) fn has_state(&self, param: &str, state: &str) -> bool {
+        let key = state_key(param, state);
+        self.tensors.contains_key(&key) || self.codes.contains_key(&key)
+    }
+
     /// A parameter's states, by name.
     pub fn states(&self, param: &str) -> impl Iterator<Item = (&str, &Entry)> {
         let prefix = state_key(param, "");
@@ -369,9 +394,28 @@ impl Checkpoint {
         shape: &Shape,
         storage: &Storage,
     ) -> Result<()> {
-        let entry = Entry::from_storage(backend, storage, shape.clone())?;
-        self.tensors.insert(state_key(param, state), entry);
+        let (key, format) = (state_key(param, state), storage.format());
+        if format.block().is_none() {
+            self.tensors.insert(key, Entry::from_storage(backend, storage, shape.clone())?);
+            return Ok(());
+        }
+        let mut codes = vec![0; format.size(storage.len())];
+        let mut scales = vec![0.0f32; format.scales(storage.len())];
+        backend.read_blocks(storage, &mut codes, &mut scales)?;
+        let entry = Entry::new([scales.len()].into(), Slice::from(&scales));
+        self.tensors.insert(scale_key(&key), entry);
+        self.codes.insert(key, (shape_of_codes(format, shape), codes));
         Ok(())
+    }
+
+    /// The codes of a state in a block format, with their extents.
+    pub fn codes(&self, param: &str, state: &str) -> Option<(&Shape, &[u8])> {
+        self.codes.get(&state_key(param, state)).map(|(shape, codes)| (shape, &codes[..]))
+    }
+
+    /// The scales of a state in a block format.
+    pub fn scales(&self, param: &str, state: &str) -> Option<Vec<f32>> {
+        Some(self.tensors.get(&scale_key(&state_key(param, state)))?.values())
     }
 
     pub(crate) fn insert_scalar(&mut self, param: &str, name: &str, value: f64) {
@@ -400,16 +444,28 @@ impl Checkpoint {
         u64::try_from(*steps).map_err(|_| Error::Mismatch(format!("step/{param} is negative: {steps}")))
     }
 
-    /// Copies a state into a backend's memory; says whether it was converted from another format.
+    /// Copies a state that was stored in a format into a backend's memory; says whether it was converted to another.
     pub(crate) fn read_state(
         &self,
         backend: &dyn Backend,
-        (param, state): (&str, &str),
+        (param, state, was): (&str, &str, Format),
         shape: &Shape,
         storage: &mut Storage,
         converting: bool,
     ) -> Result<bool> {
         let key = state_key(param, state);
+        if was.block().is_some() {
+            let (codes, scales) = self.codes_of(&key, was, shape)?;
+            if was == storage.format() {
+                backend.write_blocks(storage, codes, &scales)?;
+                return Ok(false);
+            }
+            let mut values = vec![0.0f32; shape.elements()];
+            let blocks = Blocks { format: was, len: values.len(), codes, scales: &scales };
+            blocks.decode(values.as_mut_slice().into());
+            backend.write(storage, values.as_slice().into())?;
+            return Ok(true);
+        }
         let entry = self.tensors.get(&key).ok_or_else(|| missing(&key))?;
         if entry.shape != *shape {
             let got = &entry.shape;
@@ -424,6 +480,24 @@ impl Checkpoint {
         Ok(converted)
     }
 
+    /// The codes and scales of a state that was stored in a block format.
+    fn codes_of(&self, key: &str, format: Format, shape: &Shape) -> Result<(&[u8], Vec<f32>)> {
+        let (found, codes) = self.codes.get(key).ok_or_else(|| missing(&format!("{key} in U8")))?;
+        let expected = shape_of_codes(format, shape);
+        if *found != expected {
+            return Err(Error::Mismatch(format!("{key} has shape {found}, expected {expected}")));
+        }
+        let key = scale_key(key);
+        let scales = self.tensors.get(&key).ok_or_else(|| missing(&key))?;
+        let expected = Shape::from([format.scales(shape.elements())]);
+        if scales.format != Format::F32 || scales.shape != expected {
+            let (found, got) = (&scales.shape, scales.format);
+            let problem = format!("{key} has shape {found} in {got}, expected {expected} in f32");
+            return Err(Error::Mismatch(problem));
+        }
+        Ok((codes, scales.values()))
+    }
+
     /// Step counts of parameters that are not `known`, and states that are not `expected`: each with what is wrong.
     pub(crate) fn others(
         &self,
@@ -432,8 +506,15 @@ impl Checkpoint {
     ) -> impl Iterator<Item = (&str, &'static str)> {
         let steps = self.steps.keys().filter(move |name| !known(name));
         let steps = steps.map(|name| (name.as_str(), "has a step count, but its manifest does not know it"));
-        let states = self.tensors.keys().filter_map(|key| key.strip_prefix("state/"));
-        let fits = move |key: &str| key.rsplit_once('/').is_some_and(|(param, state)| expected(param, state));
+        let keys = self.tensors.keys().chain(self.codes.keys());
+        let states = keys.filter_map(|key| key.strip_prefix("state/"));
+        // The scales of codes stand beside them.
+        let whole = |key: &'_ str| match key.strip_suffix(SCALE) {
+            Some(whole) if self.codes.contains_key(&format!("state/{whole}")) => whole.to_owned(),
+            _ => key.to_owned(),
+        };
+        let fits =
+            move |key: &str| whole(key).rsplit_once('/').is_some_and(|(param, state)| expected(param, state));
         let states = states.filter(move |state| !fits(state));
         steps.chain(states.map(|state| (state, "is not expected: the parameter has no such state")))
     }
@@ -454,6 +535,10 @@ impl Checkpoint {
                 key.as_str(),
                 TensorView::new(dtype(entry.format), shape, &entry.bytes).map_err(failed)?,
             ));
+        }
+        for (key, (shape, bytes)) in &self.codes {
+            let view = TensorView::new(Dtype::U8, shape.extents().to_vec(), bytes).map_err(failed)?;
+            views.push((key.as_str(), view));
         }
         for (key, bytes) in &steps {
             views.push((key.as_str(), TensorView::new(Dtype::I64, Vec::new(), bytes).map_err(failed)?));
@@ -512,6 +597,10 @@ impl Checkpoint {
                 checkpoint.steps.insert(name.to_owned(), i64::from_le_bytes(bytes));
                 continue;
             }
+            if view.dtype() == Dtype::U8 && key.starts_with("state/") {
+                checkpoint.codes.insert(key, (view.shape().into(), view.data().to_vec()));
+                continue;
+            }
             let format =
                 format(view.dtype()).ok_or_else(|| format!("{key} is of type {:?}", view.dtype()))?;
             let entry = Entry { format, shape: view.shape().into(), bytes: view.data().to_vec() };
@@ -527,6 +616,21 @@ fn param_key(name: &str) -> String {
 
 fn state_key(param: &str, state: &str) -> String {
     format!("state/{param}/{state}")
+}
+
+/// What the scales' key has behind that of the codes.
+const SCALE: &str = ".scale";
+
+fn scale_key(codes: &str) -> String {
+    format!("{codes}{SCALE}")
+}
+
+/// The extents of a state's codes: the state's, or those of one row of bytes.
+fn shape_of_codes(format: Format, shape: &Shape) -> Shape {
+    match format.size(shape.elements()) {
+        bytes if bytes == shape.elements() => shape.clone(),
+        bytes => [bytes].into(),
+    }
 }
 
 fn missing(key: &str) -> Error {

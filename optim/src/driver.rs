@@ -12,7 +12,9 @@ use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::hyper::Value;
 use crate::lbfgs::{self, History};
 use crate::slots::{Slot, Slots};
-use crate::{AnyAlgorithm, Binding, Error, LoadReport, Objective, ParamRef, Result, Skipped, StepReport};
+use crate::{
+    AnyAlgorithm, Binding, Error, LoadReport, Objective, ParamRef, Result, Skipped, StateFormats, StepReport,
+};
 use fallline_core::backend::{Pass, TensorPass, View};
 use fallline_core::{Backend, Compute, Format, Role, Shape, Storage, rule};
 use finite::{Look, NonFinite};
@@ -106,6 +108,8 @@ pub struct ParamState {
     pub steps: u64,
     /// The names of its states.
     pub states: Vec<&'static str>,
+    /// How each of them is stored.
+    pub formats: Vec<Format>,
     /// Bytes of its states.
     pub state_bytes: usize,
 }
@@ -113,6 +117,7 @@ pub struct ParamState {
 /// A group of parameters with hyperparameters of its own.
 struct Group {
     algorithm: Box<dyn AnyAlgorithm>,
+    formats: StateFormats,
     matches: Box<dyn Fn(&str) -> bool + Send>,
 }
 
@@ -173,7 +178,7 @@ impl Driver {
             backend,
             compute: None,
             non_finite: NonFinite::default(),
-            groups: vec![Group { algorithm, matches: Box::new(|_| true) }],
+            groups: vec![Group { algorithm, formats: StateFormats::default(), matches: Box::new(|_| true) }],
             slots: Slots::default(),
             runs: Vec::new(),
             places: Vec::new(),
@@ -197,8 +202,23 @@ impl Driver {
     ) -> Result<usize> {
         let mut algorithm = self.groups[0].algorithm.boxed();
         algorithm.set(overrides)?;
-        self.groups.push(Group { algorithm, matches: Box::new(matches) });
+        let formats = self.groups[0].formats.clone();
+        self.groups.push(Group { algorithm, formats, matches: Box::new(matches) });
         Ok(self.groups.len() - 1)
+    }
+
+    /// Stores a group's states in these formats, from its parameters' first step on. Groups added later have those of
+    /// the first.
+    ///
+    /// # Errors
+    /// [`Error::StateFormat`] when the algorithm has no such state, or needs its states as they are computed;
+    /// [`Error::NoGroup`].
+    pub fn set_state_formats(&mut self, group: usize, formats: StateFormats) -> Result<()> {
+        let count = self.groups.len();
+        let found = self.groups.get_mut(group).ok_or(Error::NoGroup { group, count })?;
+        formats.check(&*found.algorithm)?;
+        found.formats = formats;
+        Ok(())
     }
 
     /// Calculates in this type instead of the default: `f64` for parameters stored as `f64`, else `f32`.
@@ -410,11 +430,15 @@ impl Driver {
         wanted.sort_by_key(|&(role, place, i, _)| (role == Role::Scratch, place, i));
         let request = |&(role, _, i, name): &(Role, usize, usize, &'static str)| {
             let slot = &slots[i];
-            let shape = match role {
-                Role::State => self.groups[slot.group].algorithm.state_shape(name, &slot.shape),
-                _ => slot.shape.clone(),
-            };
-            (slot.compute.format(), shape.elements())
+            let computed = slot.compute.format();
+            match role {
+                Role::State => {
+                    let Group { algorithm, formats, .. } = &self.groups[slot.group];
+                    let shape = algorithm.state_shape(name, &slot.shape);
+                    (formats.choose(&**algorithm, name, &slot.shape, computed), shape.elements())
+                }
+                _ => (computed, slot.shape.elements()),
+            }
         };
         let requests: Vec<(Format, usize)> = wanted.iter().map(request).collect();
         let mut storages = if requests.is_empty() { Vec::new() } else { self.backend.allocate(&requests)? };
@@ -575,6 +599,7 @@ impl Optimizer for Driver {
                 group: slot.group,
                 steps: slot.steps,
                 states: slot.states.iter().map(|(name, _)| *name).collect(),
+                formats: slot.states.iter().map(|(_, storage)| storage.format()).collect(),
                 state_bytes: slot.state_bytes(),
             })
             .collect();
@@ -621,6 +646,15 @@ impl Driver {
                 return Ok(report);
             }
         }
+        if self.non_finite != NonFinite::Propagate
+            && let Some((param, state)) = self.poisoned_state(bindings)?
+        {
+            if self.non_finite == NonFinite::Error {
+                return Err(Error::PoisonedState { param, state });
+            }
+            report.skipped = Some(Skipped::PoisonedState { param, state });
+            return Ok(report);
+        }
         move_strided(bindings, false);
         if prepared.lacks_states {
             self.allocate_states(bindings)?;
@@ -630,11 +664,14 @@ impl Driver {
     }
 
     fn step_checked(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
-        let report = self.open(bindings)?;
+        let mut report = self.open(bindings)?;
         if report.skipped() {
             return Ok(report);
         }
         self.step_runs(bindings)?;
+        if self.non_finite != NonFinite::Propagate {
+            report.poisoned = self.poisoned_state(bindings)?;
+        }
         if !self.backend.reaches_host() {
             let copied = mirror::copy_out(&*self.backend, bindings, self.slots.range(0..bindings.len()));
             if let Err(cause) = copied {

@@ -125,6 +125,22 @@ pub enum Error {
         /// How many of its elements.
         count: u64,
     },
+    /// A quantised state holds a NaN, and the policy is to fail.
+    #[error("parameter {param:?}: its state {state:?} holds a NaN or an infinity")]
+    PoisonedState {
+        /// The first such parameter, by name.
+        param: String,
+        /// The state.
+        state: &'static str,
+    },
+    /// An algorithm cannot have its states in the formats asked for.
+    #[error("{algorithm}: state_format: {problem}")]
+    StateFormat {
+        /// The algorithm.
+        algorithm: &'static str,
+        /// Why.
+        problem: String,
+    },
     /// A group of this number does not exist.
     #[error("there is no parameter group {group}; there are {count}")]
     NoGroup {

@@ -464,6 +464,23 @@ pub fn only<T: HyperType + PartialEq>(
     Err(HyperError::Combination { algorithm, problem })
 }
 
+/// The row of an argument that is accepted and changes no number.
+#[doc(hidden)]
+pub const fn accepted_row<T: HyperType>(name: &'static str, default: fn() -> Value, range: Range) -> Hyper {
+    let meaning = " Accepted for the source's sake; changes no number.";
+    Hyper { name, kind: T::NAME, default, range, meaning, counts: false }
+}
+
+/// The row of an argument that may only have its default.
+#[doc(hidden)]
+pub const fn fixed_row<T: HyperType>(
+    name: &'static str,
+    default: fn() -> Value,
+    meaning: &'static str,
+) -> Hyper {
+    Hyper { name, kind: T::NAME, default, range: Range::Any, meaning, counts: false }
+}
+
 /// Declares an algorithm's hyperparameters: a struct with public fields and defaults, and the table that
 /// configurations, `describe` and range checks read.
 ///
@@ -515,26 +532,20 @@ macro_rules! hyperparameters {
                     meaning: concat!($($meaning),+),
                     counts: true,
                 },)*
-                $($($crate::hyper::Hyper {
-                    name: stringify!($ignored),
-                    kind: <$ignored_t as $crate::hyper::HyperType>::NAME,
-                    default: || {
+                $($($crate::hyper::accepted_row::<$ignored_t>(
+                    stringify!($ignored),
+                    || {
                         let default: $ignored_t =
                             $crate::hyperparameters!(@or <$ignored_t as Default>::default() $(, $ignored_default)?);
                         $crate::hyper::HyperType::to_value(&default)
                     },
-                    range: $crate::hyperparameters!(@or $crate::hyper::Range::Any $(, $ignored_range)?),
-                    meaning: " Accepted for the source's sake; changes no number.",
-                    counts: false,
-                },)*)?
-                $($($crate::hyper::Hyper {
-                    name: stringify!($only),
-                    kind: <$only_t as $crate::hyper::HyperType>::NAME,
-                    default: || $crate::hyper::HyperType::to_value(&{ let x: $only_t = $only_default; x }),
-                    range: $crate::hyper::Range::Any,
-                    meaning: concat!(" Only the default is accepted: ", $reason, "."),
-                    counts: false,
-                },)*)?
+                    $crate::hyperparameters!(@or $crate::hyper::Range::Any $(, $ignored_range)?),
+                ),)*)?
+                $($($crate::hyper::fixed_row::<$only_t>(
+                    stringify!($only),
+                    || $crate::hyper::HyperType::to_value(&{ let x: $only_t = $only_default; x }),
+                    concat!(" Only the default is accepted: ", $reason, "."),
+                ),)*)?
             ];
             fn set(
                 &mut self,

@@ -13,6 +13,7 @@ pub mod checkpoint;
 pub mod compression;
 mod driver;
 mod error;
+mod formats;
 pub mod hyper;
 pub mod lbfgs;
 pub mod renamed;
@@ -29,8 +30,9 @@ pub use checkpoint::{Checkpoint, LoadOptions};
 pub use driver::finite::NonFinite;
 pub use driver::{Driver, Optimizer, ParamState};
 pub use error::{Error, Result};
+pub use formats::StateFormats;
 
 #[doc(hidden)] // for `renamed!`
-pub use fallline_core::{Kernel, Link, Shape};
+pub use fallline_core::{Format, Kernel, Link, Shape};
 pub use lbfgs::Objective;
 pub use report::{LoadReport, ShapeMismatch, Skipped, StepReport};

@@ -4,7 +4,8 @@ use crate::hyper::{Hyper, Value};
 
 /// Declares an algorithm that is another one under a name of its own: the same rules, states, ranges and
 /// meanings, with the defaults in `with` instead of its own, and `without` arguments that the source
-/// does not take under this name (only `accepted` ones can be left out).
+/// does not take under this name. What is `accepted` or `fixed` instead of being a hyperparameter stands as in
+/// [`hyperparameters!`](crate::hyperparameters): its value is that in `with`, whatever is given.
 ///
 /// ```
 /// use fallline_optim::hyper::{Hyperparameters, Value};
@@ -25,7 +26,9 @@ use crate::hyper::{Hyper, Value};
 macro_rules! renamed {
     ($(#[$meta:meta])* $vis:vis $name:ident as $text:literal is $of:ty
      $(, with { $($field:ident = $default:expr),+ $(,)? })?
-     $(, without { $($gone:ident),+ $(,)? })? $(,)?) => {
+     $(, without { $($gone:ident),+ $(,)? })?
+     $(, accepted { $($ignored:ident: $ignored_t:ty = $ignored_default:expr, $ignored_range:expr);+ $(;)? })?
+     $(, fixed { $($only:ident: $only_t:ty = $only_default:expr, $reason:literal);+ $(;)? })? $(,)?) => {
         $(#[$meta])*
         #[derive(Clone, Debug, PartialEq)]
         $vis struct $name(
@@ -47,9 +50,22 @@ macro_rules! renamed {
             const TABLE: &'static [$crate::hyper::Hyper] = {
                 const ALL: &[$crate::hyper::Hyper] = <$of as $crate::hyper::Hyperparameters>::TABLE;
                 const GONE: &[&str] = &[$($(stringify!($gone)),+)?];
+                const OTHERS: &[$crate::hyper::Hyper] = &[
+                    $($($crate::hyper::accepted_row::<$ignored_t>(
+                        stringify!($ignored),
+                        || $crate::hyper::HyperType::to_value(&{ let x: $ignored_t = $ignored_default; x }),
+                        $ignored_range,
+                    ),)+)?
+                    $($($crate::hyper::fixed_row::<$only_t>(
+                        stringify!($only),
+                        || $crate::hyper::HyperType::to_value(&{ let x: $only_t = $only_default; x }),
+                        concat!(" Only the default is accepted: ", $reason, "."),
+                    ),)+)?
+                ];
                 const TABLE: [$crate::hyper::Hyper; ALL.len() - GONE.len()] = $crate::renamed::table(
                     ALL,
                     GONE,
+                    OTHERS,
                     &[$($((stringify!($field), || {
                         $crate::hyper::HyperType::to_value(&<$name>::default().0.$field)
                     })),+)?],
@@ -68,10 +84,19 @@ macro_rules! renamed {
                         known: Self::TABLE.iter().map(|hyper| hyper.name).collect(),
                     });
                 }
-                self.0.set(name, value).map_err(|error| error.named(Self::NAME))
+                match name {
+                    $($(stringify!($ignored) => $crate::hyper::convert::<$ignored_t>(
+                        Self::NAME, stringify!($ignored), $ignored_range, value,
+                    ).map(|_| ()),)+)?
+                    $($(stringify!($only) => $crate::hyper::only::<$only_t>(
+                        Self::NAME, stringify!($only), $only_default, $reason, value,
+                    ),)+)?
+                    _ => self.0.set(name, value).map_err(|error| error.named(Self::NAME)),
+                }
             }
             fn get(&self, name: &str) -> Option<$crate::hyper::Value> {
-                self.0.get(name)
+                let counts = Self::TABLE.iter().any(|hyper| hyper.name == name && hyper.counts);
+                if counts { self.0.get(name) } else { None }
             }
         }
 
@@ -81,6 +106,10 @@ macro_rules! renamed {
                 self.0.kernel::<K>()
             }
             const MEMORY: &'static [(&'static str, f64)] = <$of as $crate::Algorithm>::MEMORY;
+            const NON_NEGATIVE: &'static [&'static str] = <$of as $crate::Algorithm>::NON_NEGATIVE;
+            fn state_format(&self, state: &str, elements: usize) -> Option<$crate::Format> {
+                self.0.state_format(state, elements)
+            }
             fn stages<K: $crate::Link>(&self, class: u8) -> $crate::stages::Stages {
                 self.0.stages::<K>(class)
             }
@@ -113,6 +142,9 @@ macro_rules! renamed {
                 let name = <Self as $crate::hyper::Hyperparameters>::NAME;
                 self.0.built().map_err(|error| error.named(name))
             }
+            fn paged(&self) -> bool {
+                self.0.paged()
+            }
             fn maximize(&self) -> bool {
                 self.0.maximize()
             }
@@ -132,14 +164,19 @@ macro_rules! renamed {
 /// A hyperparameter's name and its other default.
 type OtherDefault = (&'static str, fn() -> Value);
 
-/// The table without some rows, and with other defaults. Used by [`renamed!`](macro@crate::renamed).
+/// The table without some rows, with others in the place of some, and with other defaults. Used by [`renamed!`](macro@crate::renamed).
 ///
 /// # Panics
-/// While compiling, when a name of `gone` or `defaults` is not in the table.
+/// While compiling, when a name of `gone`, `others` or `defaults` is not in the table.
 #[doc(hidden)]
-pub const fn table<const N: usize>(all: &[Hyper], gone: &[&str], defaults: &[OtherDefault]) -> [Hyper; N] {
+pub const fn table<const N: usize>(
+    all: &[Hyper],
+    gone: &[&str],
+    others: &[Hyper],
+    defaults: &[OtherDefault],
+) -> [Hyper; N] {
     let mut rows = [all[0]; N];
-    let (mut from, mut to, mut changed) = (0, 0, 0);
+    let (mut from, mut to, mut changed, mut replaced) = (0, 0, 0, 0);
     while from < all.len() {
         let mut row = all[from];
         from += 1;
@@ -147,10 +184,6 @@ pub const fn table<const N: usize>(all: &[Hyper], gone: &[&str], defaults: &[Oth
         while i < gone.len() {
             kept = kept && !same(gone[i], row.name);
             i += 1;
-        }
-        if !kept {
-            assert!(!row.counts, "only accepted arguments can be left out");
-            continue;
         }
         i = 0;
         while i < defaults.len() {
@@ -160,10 +193,21 @@ pub const fn table<const N: usize>(all: &[Hyper], gone: &[&str], defaults: &[Oth
             }
             i += 1;
         }
-        rows[to] = row;
-        to += 1;
+        i = 0;
+        while i < others.len() {
+            if same(others[i].name, row.name) {
+                row = others[i];
+                replaced += 1;
+            }
+            i += 1;
+        }
+        if kept {
+            rows[to] = row;
+            to += 1;
+        }
     }
-    assert!(to == N && changed == defaults.len(), "a name is not in the table");
+    let all_found = to == N && changed == defaults.len() && replaced == others.len();
+    assert!(all_found, "a name is not in the table");
     rows
 }
 

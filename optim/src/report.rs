@@ -15,6 +15,9 @@ pub struct StepReport {
     pub without_grad: usize,
     /// The 2-norm of all gradients together, where the policy for NaN and infinity had it computed.
     pub grad_norm: Option<f64>,
+    /// The first quantised state, by its parameter's name, that a NaN or an infinity came into in this step (the moments
+    /// of large gradients overflow), where the policy for them has it looked for.
+    pub poisoned: Option<(String, &'static str)>,
 }
 
 impl StepReport {
@@ -36,8 +39,13 @@ impl fmt::Display for StepReport {
         if self.without_grad > 0 {
             write!(f, ", {} without a gradient", self.without_grad)?;
         }
-        match self.grad_norm {
-            Some(norm) => write!(f, ", gradient norm {norm:.6}"),
+        if let Some(norm) = self.grad_norm {
+            write!(f, ", gradient norm {norm:.6}")?;
+        }
+        match &self.poisoned {
+            Some((param, state)) => {
+                write!(f, "; state {state:?} of {param:?} now holds a NaN or an infinity")
+            }
             None => Ok(()),
         }
     }
@@ -54,6 +62,13 @@ pub enum Skipped {
         /// How many of its elements.
         count: u64,
     },
+    /// A quantised state holds a NaN or an infinity since an earlier step.
+    PoisonedState {
+        /// The first such parameter, by name.
+        param: String,
+        /// The state.
+        state: &'static str,
+    },
 }
 
 impl fmt::Display for Skipped {
@@ -61,6 +76,9 @@ impl fmt::Display for Skipped {
         match self {
             Skipped::NonFinite { param, count } => {
                 write!(f, "{count} elements of the gradient of {param:?} are NaN or infinite")
+            }
+            Skipped::PoisonedState { param, state } => {
+                write!(f, "state {state:?} of {param:?} holds a NaN or an infinity")
             }
         }
     }

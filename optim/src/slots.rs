@@ -39,7 +39,7 @@ pub(crate) struct Slot {
 impl Slot {
     /// Bytes of its states.
     pub(crate) fn state_bytes(&self) -> usize {
-        self.states.iter().map(|(_, storage)| storage.len() * storage.format().bytes()).sum()
+        self.states.iter().map(|(_, storage)| storage.bytes()).sum()
     }
 
     /// Elements that a pass takes in this step.

@@ -56,6 +56,14 @@ pub enum Error {
         /// What is wrong.
         source: HyperError,
     },
+    /// An algorithm refuses what is asked of it.
+    #[error("{at}: {source}")]
+    Algorithm {
+        /// Where.
+        at: Position,
+        /// Why.
+        source: fallline_optim::Error,
+    },
     /// A key that must be there is not.
     #[error("{at}: {what} needs a {key:?}")]
     Missing {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod formats;
 pub mod names;
 mod recipe;
 pub mod schedulers;

@@ -1,6 +1,6 @@
 //! The table of names: the one place where algorithms are linked with the CPU's lanes, and so compiled.
 
-use fallline_core::Shape;
+use fallline_core::{Format, Shape};
 use fallline_cpu::Native;
 use fallline_optim::hyper::{HyperError, Value};
 use fallline_optim::{Algorithm, AnyAlgorithm, Linked, algorithms};
@@ -35,8 +35,8 @@ impl Entry {
         }
     }
 
-    /// Bytes of state for each parameter element, with the defaults and states in `f32`; `None` where that depends on
-    /// the parameter's shape.
+    /// Bytes of state for each parameter element, with the defaults, parameters of a million elements and `f32`
+    /// arithmetic; `None` where that depends on the parameter's shape.
     pub fn state_bytes(&self) -> Option<f64> {
         self.state_parts().into_iter().map(|part| part.bytes).sum()
     }
@@ -52,9 +52,14 @@ impl Entry {
 
     fn state_parts(&self) -> Vec<StatePart> {
         let algorithm = self.defaults();
-        let part = |factor: f64, name: &str| StatePart {
-            bytes: Some(4.0 * factor),
-            text: if factor == 1.0 { format!("4 ({name})") } else { format!("4 \u{b7} {factor} ({name})") },
+        let part = |factor: f64, name: &str| {
+            let bytes = algorithm.state_format(name, LARGE).unwrap_or(Format::F32).mean_bytes();
+            let text = if factor == 1.0 {
+                format!("{bytes} ({name})")
+            } else {
+                format!("{bytes} \u{b7} {factor} ({name})")
+            };
+            StatePart { bytes: Some(bytes * factor), text }
         };
         if let (Some(_), Some(Value::Int(pairs))) = (algorithm.search(), algorithm.get("history_size")) {
             let pairs = pairs as f64;
@@ -82,6 +87,9 @@ struct StatePart {
     text: String,
 }
 
+/// Elements of a parameter that is large enough for any format.
+const LARGE: usize = 1 << 20;
+
 const fn entry<A: Algorithm>() -> Entry {
     Entry {
         name: A::NAME,
@@ -99,14 +107,18 @@ pub const ENTRIES: &[Entry] = &[
     entry::<algorithms::Asgd>(),
     entry::<algorithms::AdEmaMix>(),
     entry::<algorithms::AdEmaMix32bit>(),
+    entry::<algorithms::AdEmaMix8bit>(),
     entry::<algorithms::Adadelta>(),
     entry::<algorithms::Adafactor>(),
     entry::<algorithms::Adagrad>(),
     entry::<algorithms::Adagrad32bit>(),
+    entry::<algorithms::Adagrad8bit>(),
     entry::<algorithms::Adam>(),
     entry::<algorithms::Adam32bit>(),
+    entry::<algorithms::Adam8bit>(),
     entry::<algorithms::AdamW>(),
     entry::<algorithms::AdamW32bit>(),
+    entry::<algorithms::AdamW8bit>(),
     entry::<algorithms::Adamax>(),
     entry::<algorithms::DAdaptAdaGrad>(),
     entry::<algorithms::DAdaptAdam>(),
@@ -116,22 +128,39 @@ pub const ENTRIES: &[Entry] = &[
     entry::<algorithms::FusedLamb>(),
     entry::<algorithms::Lamb>(),
     entry::<algorithms::Lamb32bit>(),
+    entry::<algorithms::Lamb8bit>(),
     entry::<algorithms::Lars>(),
     entry::<algorithms::Lars32bit>(),
+    entry::<algorithms::Lars8bit>(),
     Entry { needs: &["closure"], ..entry::<algorithms::Lbfgs>() },
     entry::<algorithms::Lion>(),
     entry::<algorithms::Lion32bit>(),
+    entry::<algorithms::Lion8bit>(),
     Entry { needs: &["matrix"], ..entry::<algorithms::Muon>() },
     entry::<algorithms::NAdam>(),
     entry::<algorithms::OnebitAdam>(),
     entry::<algorithms::OnebitLamb>(),
+    entry::<algorithms::PagedAdEmaMix>(),
+    entry::<algorithms::PagedAdEmaMix32bit>(),
+    entry::<algorithms::PagedAdEmaMix8bit>(),
+    entry::<algorithms::PagedAdam>(),
+    entry::<algorithms::PagedAdam32bit>(),
+    entry::<algorithms::PagedAdam8bit>(),
+    entry::<algorithms::PagedAdamW>(),
+    entry::<algorithms::PagedAdamW32bit>(),
+    entry::<algorithms::PagedAdamW8bit>(),
+    entry::<algorithms::PagedLion>(),
+    entry::<algorithms::PagedLion32bit>(),
+    entry::<algorithms::PagedLion8bit>(),
     entry::<algorithms::PytorchLars>(),
     entry::<algorithms::RAdam>(),
     entry::<algorithms::RmsProp>(),
     entry::<algorithms::RmsProp32bit>(),
+    entry::<algorithms::RmsProp8bit>(),
     entry::<algorithms::Rprop>(),
     entry::<algorithms::Sgd>(),
     entry::<algorithms::Sgd32bit>(),
+    entry::<algorithms::Sgd8bit>(),
     entry::<algorithms::SophiaG>(),
     entry::<algorithms::SparseAdam>(),
     entry::<algorithms::TorchAdafactor>(),

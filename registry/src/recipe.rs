@@ -2,14 +2,18 @@
 
 use crate::config::{self, Dict, Entries, Node, Value as Setting};
 use crate::error::{Error, Result};
+use crate::formats::{self, STATE_FORMAT};
 use crate::names::{self, ENTRIES, nearest};
 use crate::schedulers::{Chain, Length};
 use fallline_core::Backend;
 use fallline_optim::hyper::{HyperError, Value};
 use fallline_optim::schedule::{Schedule, Scheduled};
-use fallline_optim::{AnyAlgorithm, Driver};
+use fallline_optim::{AnyAlgorithm, Driver, StateFormats};
 use std::path::Path;
 use std::sync::Arc;
+
+/// The key of a name.
+const TYPE: &str = "type";
 
 /// What a configuration asks for: an algorithm with its hyperparameters, a schedule, and the options of
 /// the trainer.
@@ -25,6 +29,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Recipe {
     algorithm: Box<dyn AnyAlgorithm>,
+    formats: StateFormats,
     chain: Chain,
     /// The key `train`: this project's own training options.
     pub train: Option<Node>,
@@ -52,8 +57,10 @@ impl Recipe {
         // No file that is not read (another package's base) has these two.
         if entries.get_present("type")?.is_some() {
             let whole = Node::new(Setting::Dict(entries.to_dict()?), entries.at().clone());
+            let algorithm = algorithm(&whole)?;
             return Ok(Recipe {
-                algorithm: algorithm(&whole)?,
+                formats: state_formats(&whole, &*algorithm)?,
+                algorithm,
                 chain: Chain::default(),
                 train: None,
                 source: whole,
@@ -79,7 +86,9 @@ impl Recipe {
             }
         }
         let source = Node::new(Setting::Dict(source), entries.at().clone());
-        Ok(Recipe { algorithm: algorithm(optimizer)?, chain, train, source })
+        let algorithm = algorithm(optimizer)?;
+        let formats = state_formats(optimizer, &*algorithm)?;
+        Ok(Recipe { algorithm, formats, chain, train, source })
     }
 
     /// What was read, as one Python literal: everything that was needed, bases and names resolved. Reads
@@ -100,7 +109,11 @@ impl Recipe {
 
     /// The optimizer, on a backend.
     pub fn optimizer(&self, backend: Arc<dyn Backend>) -> Driver {
-        Driver::new(backend, self.algorithm.boxed())
+        let mut driver = Driver::new(backend, self.algorithm.boxed());
+        match driver.set_state_formats(0, self.formats.clone()) {
+            Ok(()) => driver,
+            Err(error) => unreachable!("the formats were checked: {error}"),
+        }
     }
 
     /// The schedule, which sets the optimizer's first values. `epoch_length` is the number of iterations
@@ -133,6 +146,7 @@ impl Recipe {
                 text.push_str(&format!(", {}={value}", hyper.name));
             }
         }
+        text.push_str(&formats::to_text(&self.formats));
         text.push(')');
         text
     }
@@ -186,6 +200,14 @@ fn unwrap(wrapper: &Node) -> Result<&Node> {
     })
 }
 
+/// How the states of an optimizer's dict are stored.
+fn state_formats(node: &Node, algorithm: &dyn AnyAlgorithm) -> Result<StateFormats> {
+    match node.value.as_dict().and_then(|dict| dict.get(STATE_FORMAT)) {
+        Some(node) => formats::read(node, algorithm),
+        None => Ok(StateFormats::default()),
+    }
+}
+
 /// The algorithm of an optimizer's dict.
 fn algorithm(node: &Node) -> Result<Box<dyn AnyAlgorithm>> {
     let dict = expect_dict(node, "an optimizer")?;
@@ -201,7 +223,7 @@ fn algorithm(node: &Node) -> Result<Box<dyn AnyAlgorithm>> {
     // One at a time first, so that an error has the position of the value that is wrong.
     let mut probe = entry.defaults();
     let mut values = Vec::new();
-    for (key, node) in dict.iter().filter(|(key, _)| *key != "type") {
+    for (key, node) in dict.iter().filter(|(key, _)| ![TYPE, STATE_FORMAT].contains(key)) {
         let value = convert(node).ok_or_else(|| Error::Value {
             at: node.at.clone(),
             key: key.to_owned(),

@@ -226,8 +226,7 @@ mod tests {
     fn evenly_spaced_and_floating_codes_are_the_nearest() {
         for format in [Format::Q8Linear(Codes::Signed), Format::Q8Linear(Codes::Unsigned), Format::Fp8] {
             let book = codebook::numbers(format);
-            let chosen: Vec<f64> =
-                book.iter().filter(|x| x.is_finite()).map(|&x| f64::from(x)).collect();
+            let chosen: Vec<f64> = book.iter().filter(|x| x.is_finite()).map(|&x| f64::from(x)).collect();
             let first = if format == Format::Q8Linear(Codes::Unsigned) { 0 } else { -10_000 };
             for y in (first..=10_000).map(|i| i as f32 / 10_000.0) {
                 let gap = |x: f64| (x - f64::from(y)).abs();

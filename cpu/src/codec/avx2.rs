@@ -65,7 +65,8 @@ static UNSIGNED: Tables = tables(false);
 unsafe fn encode_group<const GRID: bool>(tables: &Tables, factor: f32, numbers: *const f32, codes: *mut u8) {
     // SAFETY: the caller's contract.
     unsafe {
-        let (upper, factors) = (_mm256_loadu_ps(tables.upper.as_ptr()), _mm256_loadu_ps(tables.factor.as_ptr()));
+        let (upper, factors) =
+            (_mm256_loadu_ps(tables.upper.as_ptr()), _mm256_loadu_ps(tables.factor.as_ptr()));
         let magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(i32::MAX));
         let zero = _mm256_setzero_si256();
         let zeros = _mm256_setzero_ps();
@@ -154,7 +155,12 @@ macro_rules! conversions {
             use super::*;
 
             #[target_feature(enable = "avx2,fma,f16c")]
-            pub(super) unsafe fn decode(stored: *const u8, scales: *const f32, numbers: *mut f32, count: usize) {
+            pub(super) unsafe fn decode(
+                stored: *const u8,
+                scales: *const f32,
+                numbers: *mut f32,
+                count: usize,
+            ) {
                 for start in (0..count).step_by(BLOCK) {
                     // SAFETY: the caller vouches for `count` elements with their scales on either side.
                     unsafe {
@@ -165,7 +171,12 @@ macro_rules! conversions {
             }
 
             #[target_feature(enable = "avx2,fma,f16c")]
-            pub(super) unsafe fn encode(numbers: *const f32, stored: *mut u8, scales: *mut f32, count: usize) {
+            pub(super) unsafe fn encode(
+                numbers: *const f32,
+                stored: *mut u8,
+                scales: *mut f32,
+                count: usize,
+            ) {
                 for start in (0..count).step_by(BLOCK) {
                     // SAFETY: the caller vouches for `count` elements with their scales on either side.
                     unsafe {

@@ -297,9 +297,7 @@ pub(crate) unsafe fn decode_group(tables: &Tables, codes: *const u8, scale: __m5
 #[inline(always)]
 pub(crate) unsafe fn larger(most: __m512i, x: __m512) -> __m512i {
     // SAFETY: the caller's contract.
-    unsafe {
-        _mm512_max_epu32(most, _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(i32::MAX)))
-    }
+    unsafe { _mm512_max_epu32(most, _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(i32::MAX))) }
 }
 
 /// Whole blocks here, a last part of one in the specification's loops.
@@ -309,7 +307,12 @@ macro_rules! conversions {
             use super::*;
 
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx2,fma,f16c")]
-            pub(super) unsafe fn decode(stored: *const u8, scales: *const f32, numbers: *mut f32, count: usize) {
+            pub(super) unsafe fn decode(
+                stored: *const u8,
+                scales: *const f32,
+                numbers: *mut f32,
+                count: usize,
+            ) {
                 let tables: &'static Tables = $tables;
                 for start in (0..count).step_by(BLOCK) {
                     // SAFETY: the caller vouches for `count` elements with their scales on either side.
@@ -332,7 +335,12 @@ macro_rules! conversions {
             }
 
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-            pub(super) unsafe fn encode(numbers: *const f32, stored: *mut u8, scales: *mut f32, count: usize) {
+            pub(super) unsafe fn encode(
+                numbers: *const f32,
+                stored: *mut u8,
+                scales: *mut f32,
+                count: usize,
+            ) {
                 let tables: &'static Tables = $tables;
                 for start in (0..count).step_by(BLOCK) {
                     // SAFETY: the caller vouches for `count` elements with their scales on either side.

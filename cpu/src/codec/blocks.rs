@@ -194,13 +194,17 @@ pub(super) fn double_codec(format: Format, isa: Isa) -> Codec<f64> {
             /// As [`Decode`].
             unsafe fn decode_all(stored: *const u8, scales: *const f32, numbers: *mut f64, count: usize) {
                 // SAFETY: the caller's contract.
-                unsafe { widen($name::FORMAT, codec($name::FORMAT, $isa).decode, stored, scales, numbers, count) }
+                unsafe {
+                    widen($name::FORMAT, codec($name::FORMAT, $isa).decode, stored, scales, numbers, count)
+                }
             }
             /// # Safety
             /// As [`Encode`].
             unsafe fn encode_all(numbers: *const f64, stored: *mut u8, scales: *mut f32, count: usize) {
                 // SAFETY: the caller's contract.
-                unsafe { narrow($name::FORMAT, codec($name::FORMAT, $isa).encode, numbers, stored, scales, count) }
+                unsafe {
+                    narrow($name::FORMAT, codec($name::FORMAT, $isa).encode, numbers, stored, scales, count)
+                }
             }
             Codec { decode: decode_all, encode: encode_all }
         }};
@@ -284,7 +288,8 @@ mod tests {
         for format in [Format::Q8(Codes::Signed), Format::Q8(Codes::Unsigned), Format::Q4(Codes::Signed)] {
             for pair in numbers(format).windows(2) {
                 let middle = ((f64::from(pair[0]) + f64::from(pair[1])) / 2.0) as f32;
-                let near = |i: usize| f32::from_bits(middle.to_bits().wrapping_add(i as u32).wrapping_sub(128));
+                let near =
+                    |i: usize| f32::from_bits(middle.to_bits().wrapping_add(i as u32).wrapping_sub(128));
                 for scale in [1.0, 3.1e-3, 1.7e20, 1e-37] {
                     block(scale, &mut |i| near(i).clamp(-1.0, 1.0));
                 }
@@ -338,7 +343,9 @@ mod tests {
                     assert_eq!(scales.map(f32::to_bits), scale.map(f32::to_bits), "{isa} {format}");
                     let doubles: Vec<f64> = chunk.iter().map(|&x| f64::from(x)).collect();
                     // SAFETY: as above.
-                    unsafe { (double.encode)(doubles.as_ptr(), codes.as_mut_ptr(), scales.as_mut_ptr(), length) };
+                    unsafe {
+                        (double.encode)(doubles.as_ptr(), codes.as_mut_ptr(), scales.as_mut_ptr(), length)
+                    };
                     assert_eq!(codes, expected, "{isa} {format} from doubles");
                     let (mut found, mut decoded) = ([7.0; LONGEST], [7.0; LONGEST]);
                     for (i, numbers) in decoded[..length].chunks_mut(block).enumerate() {

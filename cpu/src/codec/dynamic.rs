@@ -7,7 +7,9 @@
 //! That puts numbers that are all but on a border between two cells in either, by a few units of the last
 //! place of `w`: those with less than [`NEAR`] between them and a border are looked up in the table of borders.
 
-use fallline_core::codec::codebook::{DYNAMIC_SIGNED, DYNAMIC_SIGNED_BORDERS, DYNAMIC_UNSIGNED, DYNAMIC_UNSIGNED_BORDERS};
+use fallline_core::codec::codebook::{
+    DYNAMIC_SIGNED, DYNAMIC_SIGNED_BORDERS, DYNAMIC_UNSIGNED, DYNAMIC_UNSIGNED_BORDERS,
+};
 
 /// How near to a border of a cell, in units of 2^-32 of a cell, numbers are looked up. The finest cells have 2^16 units
 /// of the last place of `w`, of which this is 8: `y · factor` and the sum are rounded by at most 1.1 and 1, the factor

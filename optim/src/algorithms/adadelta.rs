@@ -71,6 +71,7 @@ impl Algorithm for Adadelta {
             Reference { text: "torch.optim.Adadelta", at: "torch 2.15.0" },
         ],
     };
+    const NON_NEGATIVE: &'static [&'static str] = &["v", "u"];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<AdadeltaRule>()

@@ -157,6 +157,7 @@ impl Algorithm for Adafactor {
             Reference { text: "transformers.optimization.Adafactor", at: "transformers 5.23.0" },
         ],
     };
+    const NON_NEGATIVE: &'static [&'static str] = &["v"];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         match self.beta1 {

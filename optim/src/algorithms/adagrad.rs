@@ -68,6 +68,7 @@ impl Algorithm for Adagrad {
             Reference { text: "torch.optim.Adagrad", at: "torch 2.15.0" },
         ],
     };
+    const NON_NEGATIVE: &'static [&'static str] = &["sum"];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<AdagradRule>()

@@ -70,6 +70,7 @@ impl Algorithm for Adamax {
             Reference { text: "torch.optim.Adamax", at: "torch 2.15.0" },
         ],
     };
+    const NON_NEGATIVE: &'static [&'static str] = &["u"];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<AdamaxRule>()

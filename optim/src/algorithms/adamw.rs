@@ -83,6 +83,7 @@ impl Algorithm for AdamW {
             Reference { text: "torch.optim.AdamW", at: "torch 2.15.0" },
         ],
     };
+    const NON_NEGATIVE: &'static [&'static str] = &["v", "v_max"];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         if self.amsgrad { K::kernel::<AdamWMaxRule>() } else { K::kernel::<AdamWRule>() }

@@ -1,9 +1,10 @@
 //! AdEMAMix: AdamW with a second, much slower average of the gradient mixed in.
 
+use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
 use fallline_core::math::{exp, ln, pow, sqrt};
-use fallline_core::{Kernel, Link, rule};
+use fallline_core::{Codes, Format, Kernel, Link, rule};
 
 hyperparameters! {
     /// AdEMAMix: AdamW with a second, much slower average of the gradient mixed in.
@@ -38,17 +39,49 @@ hyperparameters! {
         eps: f64 = 1e-8, Range::AtLeast(0.0);
         /// Decoupled weight decay λ, in units of `lr`.
         weight_decay: f64 = 1e-2, Range::AtLeast(0.0);
-    }
-    accepted {
-        optim_bits: i64 = 32, Range::Closed(32.0, 32.0),
-        min_8bit_size: i64 = 4096, Range::Any,
-        is_paged: bool,
+        /// 8 keeps states in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 as they are computed.
+        optim_bits: i64 = 32, Range::Closed(8.0, 32.0);
+        /// Parameters with fewer elements keep their states as they are computed, whatever `optim_bits` says.
+        min_8bit_size: i64 = 4096, Range::Any;
+        /// Keeps the states in a file that is mapped into memory, so that there can be more of them than memory.
+        is_paged: bool = false, Range::Any;
     }
 }
 
 renamed! {
-    /// bitsandbytes' `AdEMAMix32bit`: [`AdEmaMix`].
-    pub AdEmaMix32bit as "AdEMAMix32bit" is AdEmaMix, without { optim_bits }
+    /// bitsandbytes' `AdEMAMix32bit`: [`AdEmaMix`] always in 32 bits.
+    pub AdEmaMix32bit as "AdEMAMix32bit" is AdEmaMix,
+        without { optim_bits },
+        accepted { min_8bit_size: i64 = 4096, Range::Any }
+}
+
+renamed! {
+    /// bitsandbytes' `AdEMAMix8bit`: [`AdEmaMix`] with states in 8 bits.
+    pub AdEmaMix8bit as "AdEMAMix8bit" is AdEmaMix,
+        with { optim_bits = 8 },
+        without { optim_bits }
+}
+
+renamed! {
+    /// bitsandbytes' `PagedAdEMAMix`: [`AdEmaMix`] with states in a file.
+    pub PagedAdEmaMix as "PagedAdEMAMix" is AdEmaMix,
+        with { is_paged = true },
+        without { is_paged }
+}
+
+renamed! {
+    /// bitsandbytes' `PagedAdEMAMix8bit`: [`AdEmaMix`] with states in 8 bits in a file.
+    pub PagedAdEmaMix8bit as "PagedAdEMAMix8bit" is AdEmaMix,
+        with { optim_bits = 8, is_paged = true },
+        without { optim_bits, is_paged }
+}
+
+renamed! {
+    /// bitsandbytes' `PagedAdEMAMix32bit`: [`AdEmaMix`] with states in 32 bits in a file.
+    pub PagedAdEmaMix32bit as "PagedAdEMAMix32bit" is AdEmaMix,
+        with { is_paged = true },
+        without { optim_bits, is_paged },
+        accepted { min_8bit_size: i64 = 4096, Range::Any }
 }
 
 impl AdEmaMix {
@@ -114,12 +147,23 @@ impl Algorithm for AdEmaMix {
             Reference { text: "bitsandbytes.optim: AdEMAMix, AdEMAMix32bit", at: "bitsandbytes 0.50.2" },
         ],
     };
+    const NON_NEGATIVE: &'static [&'static str] = &["v"];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<AdEmaMixRule>()
     }
 
+    fn state_format(&self, state: &str, elements: usize) -> Option<Format> {
+        let codes = if state == "v" { Codes::Unsigned } else { Codes::Signed };
+        bnb::format(self.optim_bits, self.min_8bit_size, elements, codes)
+    }
+
+    fn paged(&self) -> bool {
+        self.is_paged
+    }
+
     fn validate(&self) -> Result<(), HyperError> {
+        bnb::check_bits(Self::NAME, self.optim_bits)?;
         if self.t_beta3.unwrap_or(0) > 0 && (self.betas.0 == 0.0 || self.betas.2 == 0.0) {
             let problem = "t_beta3 needs betas above 0: it takes their logarithms".to_owned();
             return Err(HyperError::Combination { algorithm: Self::NAME, problem });

@@ -1,9 +1,10 @@
 //! Adagrad as bitsandbytes has it, state in 32 bits.
 
-use crate::hyper::Range;
+use crate::algorithms::bnb;
+use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
 use fallline_core::math::flag;
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{Codes, Format, Kernel, Lane, Link, rule};
 
 hyperparameters! {
     /// Adagrad as bitsandbytes has it, state in 32 bits.
@@ -27,19 +28,30 @@ hyperparameters! {
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
         /// Added to the denominator.
         eps: f64 = 1e-10, Range::AtLeast(0.0);
+        /// 8 keeps states in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 as they are computed.
+        optim_bits: i64 = 32, Range::Closed(8.0, 32.0);
+        /// Parameters with fewer elements keep their states as they are computed, whatever `optim_bits` says.
+        min_8bit_size: i64 = 4096, Range::Any;
     }
     accepted {
         lr_decay: f64 = 0.0, Range::Closed(0.0, 0.0),
         initial_accumulator_value: f64 = 0.0, Range::Closed(0.0, 0.0),
-        optim_bits: i64 = 32, Range::Closed(32.0, 32.0),
         args: (),
-        min_8bit_size: i64 = 4096, Range::Any,
     }
 }
 
 renamed! {
-    /// bitsandbytes' `Adagrad32bit`: [`BnbAdagrad`].
-    pub Adagrad32bit as "Adagrad32bit" is BnbAdagrad
+    /// bitsandbytes' `Adagrad32bit`: [`BnbAdagrad`] always in 32 bits.
+    pub Adagrad32bit as "Adagrad32bit" is BnbAdagrad,
+        accepted { min_8bit_size: i64 = 4096, Range::Any },
+        fixed { optim_bits: i64 = 32, "its states are always in 32 bits" }
+}
+
+renamed! {
+    /// bitsandbytes' `Adagrad8bit`: [`BnbAdagrad`] with its state in 8 bits.
+    pub Adagrad8bit as "Adagrad8bit" is BnbAdagrad,
+        with { optim_bits = 8 },
+        fixed { optim_bits: i64 = 8, "its states are always in 8 bits" }
 }
 
 rule! {
@@ -73,8 +85,17 @@ impl Algorithm for BnbAdagrad {
             Reference { text: "bitsandbytes.optim: Adagrad, Adagrad32bit", at: "bitsandbytes 0.50.2" },
         ],
     };
+    const NON_NEGATIVE: &'static [&'static str] = &["sum"];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<BnbAdagradRule>()
+    }
+
+    fn state_format(&self, _state: &str, elements: usize) -> Option<Format> {
+        bnb::format(self.optim_bits, self.min_8bit_size, elements, Codes::Signed)
+    }
+
+    fn validate(&self) -> Result<(), HyperError> {
+        bnb::check_bits(Self::NAME, self.optim_bits)
     }
 }

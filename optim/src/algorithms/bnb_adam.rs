@@ -1,10 +1,11 @@
 //! Adam and AdamW as bitsandbytes has them, states in 32 bits: both are AdamW.
 
 use crate::algorithms::adam::REFERENCES_ADAM;
-use crate::hyper::Range;
+use crate::algorithms::bnb;
+use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
 use fallline_core::math::{pow, sqrt};
-use fallline_core::{Kernel, Link, rule};
+use fallline_core::{Codes, Format, Kernel, Link, rule};
 
 hyperparameters! {
     /// Adam as bitsandbytes has it, states in 32 bits.
@@ -32,13 +33,16 @@ hyperparameters! {
         eps: f64 = 1e-8, Range::AtLeast(0.0);
         /// Decoupled weight decay λ, in units of `lr`.
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
+        /// 8 keeps states in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 as they are computed.
+        optim_bits: i64 = 32, Range::Closed(8.0, 32.0);
+        /// Parameters with fewer elements keep their states as they are computed, whatever `optim_bits` says.
+        min_8bit_size: i64 = 4096, Range::Any;
+        /// Keeps the states in a file that is mapped into memory, so that there can be more of them than memory.
+        is_paged: bool = false, Range::Any;
     }
     accepted {
         amsgrad: bool,
-        optim_bits: i64 = 32, Range::Closed(32.0, 32.0),
         args: (),
-        min_8bit_size: i64 = 4096, Range::Any,
-        is_paged: bool,
     }
 }
 
@@ -48,13 +52,79 @@ renamed! {
 }
 
 renamed! {
-    /// bitsandbytes' `Adam32bit`: [`BnbAdam`].
-    pub Adam32bit as "Adam32bit" is BnbAdam
+    /// bitsandbytes' `Adam32bit`: [`BnbAdam`] always in 32 bits.
+    pub Adam32bit as "Adam32bit" is BnbAdam,
+        accepted { min_8bit_size: i64 = 4096, Range::Any },
+        fixed { optim_bits: i64 = 32, "its states are always in 32 bits" }
 }
 
 renamed! {
-    /// bitsandbytes' `AdamW32bit`: [`BnbAdam`] with another default decay.
-    pub AdamW32bit as "AdamW32bit" is BnbAdam, with { weight_decay = 1e-2 }
+    /// bitsandbytes' `Adam8bit`: [`BnbAdam`] with states in 8 bits.
+    pub Adam8bit as "Adam8bit" is BnbAdam,
+        with { optim_bits = 8 },
+        fixed { optim_bits: i64 = 32, "its states are always in 8 bits, and 32 is what bitsandbytes takes for compatibility"; amsgrad: bool = false, "bitsandbytes refuses it" }
+}
+
+renamed! {
+    /// bitsandbytes' `PagedAdam`: [`BnbAdam`] with states in a file.
+    pub PagedAdam as "PagedAdam" is BnbAdam,
+        with { is_paged = true },
+        accepted { is_paged: bool = false, Range::Any }
+}
+
+renamed! {
+    /// bitsandbytes' `PagedAdam8bit`: [`BnbAdam`] with states in 8 bits in a file.
+    pub PagedAdam8bit as "PagedAdam8bit" is BnbAdam,
+        with { optim_bits = 8, is_paged = true },
+        accepted { is_paged: bool = false, Range::Any },
+        fixed { optim_bits: i64 = 32, "its states are always in 8 bits, and 32 is what bitsandbytes takes for compatibility"; amsgrad: bool = false, "bitsandbytes refuses it" }
+}
+
+renamed! {
+    /// bitsandbytes' `PagedAdam32bit`: [`BnbAdam`] with states in 32 bits in a file.
+    pub PagedAdam32bit as "PagedAdam32bit" is BnbAdam,
+        with { is_paged = true },
+        accepted { is_paged: bool = false, Range::Any; min_8bit_size: i64 = 4096, Range::Any },
+        fixed { optim_bits: i64 = 32, "its states are always in 32 bits" }
+}
+
+renamed! {
+    /// bitsandbytes' `AdamW32bit`: [`BnbAdam`] always in 32 bits and with another default decay.
+    pub AdamW32bit as "AdamW32bit" is BnbAdam,
+        with { weight_decay = 1e-2 },
+        accepted { min_8bit_size: i64 = 4096, Range::Any },
+        fixed { optim_bits: i64 = 32, "its states are always in 32 bits" }
+}
+
+renamed! {
+    /// bitsandbytes' `AdamW8bit`: [`BnbAdam`] with states in 8 bits.
+    pub AdamW8bit as "AdamW8bit" is BnbAdam,
+        with { weight_decay = 1e-2, optim_bits = 8 },
+        fixed { optim_bits: i64 = 32, "its states are always in 8 bits, and 32 is what bitsandbytes takes for compatibility"; amsgrad: bool = false, "bitsandbytes refuses it" }
+}
+
+renamed! {
+    /// bitsandbytes' `PagedAdamW`: [`BnbAdam`] with states in a file.
+    pub PagedAdamW as "PagedAdamW" is BnbAdam,
+        with { weight_decay = 1e-2, is_paged = true },
+        without { is_paged }
+}
+
+renamed! {
+    /// bitsandbytes' `PagedAdamW8bit`: [`BnbAdam`] with states in 8 bits in a file.
+    pub PagedAdamW8bit as "PagedAdamW8bit" is BnbAdam,
+        with { weight_decay = 1e-2, optim_bits = 8, is_paged = true },
+        without { is_paged },
+        fixed { optim_bits: i64 = 32, "its states are always in 8 bits, and 32 is what bitsandbytes takes for compatibility"; amsgrad: bool = false, "bitsandbytes refuses it" }
+}
+
+renamed! {
+    /// bitsandbytes' `PagedAdamW32bit`: [`BnbAdam`] with states in 32 bits in a file.
+    pub PagedAdamW32bit as "PagedAdamW32bit" is BnbAdam,
+        with { weight_decay = 1e-2, is_paged = true },
+        without { is_paged },
+        accepted { min_8bit_size: i64 = 4096, Range::Any },
+        fixed { optim_bits: i64 = 32, "its states are always in 32 bits" }
 }
 
 rule! {
@@ -97,8 +167,22 @@ impl Algorithm for BnbAdam {
             },
         ],
     };
+    const NON_NEGATIVE: &'static [&'static str] = &["v"];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<BnbAdamRule>()
+    }
+
+    fn state_format(&self, state: &str, elements: usize) -> Option<Format> {
+        let codes = if state == "v" { Codes::Unsigned } else { Codes::Signed };
+        bnb::format(self.optim_bits, self.min_8bit_size, elements, codes)
+    }
+
+    fn paged(&self) -> bool {
+        self.is_paged
+    }
+
+    fn validate(&self) -> Result<(), HyperError> {
+        bnb::check_bits(Self::NAME, self.optim_bits)
     }
 }

@@ -1,8 +1,9 @@
 //! Lion as bitsandbytes has it, state in 32 bits.
 
-use crate::hyper::Range;
+use crate::algorithms::bnb;
+use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
-use fallline_core::{Kernel, Link, rule};
+use fallline_core::{Codes, Format, Kernel, Link, rule};
 
 hyperparameters! {
     /// Lion as bitsandbytes has it, state in 32 bits.
@@ -25,18 +26,52 @@ hyperparameters! {
         betas: (f64, f64) = (0.9, 0.99), Range::HalfOpen(0.0, 1.0);
         /// Weight decay λ, in units of `lr`.
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
+        /// 8 keeps states in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 as they are computed.
+        optim_bits: i64 = 32, Range::Closed(8.0, 32.0);
+        /// Parameters with fewer elements keep their states as they are computed, whatever `optim_bits` says.
+        min_8bit_size: i64 = 4096, Range::Any;
+        /// Keeps the states in a file that is mapped into memory, so that there can be more of them than memory.
+        is_paged: bool = false, Range::Any;
     }
     accepted {
-        optim_bits: i64 = 32, Range::Closed(32.0, 32.0),
         args: (),
-        min_8bit_size: i64 = 4096, Range::Any,
-        is_paged: bool,
     }
 }
 
 renamed! {
-    /// bitsandbytes' `Lion32bit`: [`BnbLion`].
-    pub Lion32bit as "Lion32bit" is BnbLion, without { optim_bits }
+    /// bitsandbytes' `Lion32bit`: [`BnbLion`] always in 32 bits.
+    pub Lion32bit as "Lion32bit" is BnbLion,
+        without { optim_bits },
+        accepted { min_8bit_size: i64 = 4096, Range::Any }
+}
+
+renamed! {
+    /// bitsandbytes' `Lion8bit`: [`BnbLion`] with its state in 8 bits.
+    pub Lion8bit as "Lion8bit" is BnbLion,
+        with { optim_bits = 8 },
+        without { optim_bits }
+}
+
+renamed! {
+    /// bitsandbytes' `PagedLion`: [`BnbLion`] with its state in a file.
+    pub PagedLion as "PagedLion" is BnbLion,
+        with { is_paged = true },
+        without { is_paged }
+}
+
+renamed! {
+    /// bitsandbytes' `PagedLion8bit`: [`BnbLion`] with its state in 8 bits in a file.
+    pub PagedLion8bit as "PagedLion8bit" is BnbLion,
+        with { optim_bits = 8, is_paged = true },
+        without { optim_bits, is_paged }
+}
+
+renamed! {
+    /// bitsandbytes' `PagedLion32bit`: [`BnbLion`] with its state in 32 bits in a file.
+    pub PagedLion32bit as "PagedLion32bit" is BnbLion,
+        with { is_paged = true },
+        without { optim_bits, is_paged },
+        accepted { min_8bit_size: i64 = 4096, Range::Any }
 }
 
 rule! {
@@ -72,5 +107,17 @@ impl Algorithm for BnbLion {
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<BnbLionRule>()
+    }
+
+    fn state_format(&self, _state: &str, elements: usize) -> Option<Format> {
+        bnb::format(self.optim_bits, self.min_8bit_size, elements, Codes::Signed)
+    }
+
+    fn paged(&self) -> bool {
+        self.is_paged
+    }
+
+    fn validate(&self) -> Result<(), HyperError> {
+        bnb::check_bits(Self::NAME, self.optim_bits)
     }
 }

@@ -1,9 +1,10 @@
 //! RMSprop as bitsandbytes has it, state in 32 bits.
 
+use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
 use fallline_core::math::flag;
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{Codes, Format, Kernel, Lane, Link, rule};
 
 hyperparameters! {
     /// RMSprop as bitsandbytes has it, state in 32 bits.
@@ -31,18 +32,29 @@ hyperparameters! {
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
         /// Must be off: bitsandbytes has no centered form.
         centered: bool = false, Range::Any;
+        /// 8 keeps states in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 as they are computed.
+        optim_bits: i64 = 32, Range::Closed(8.0, 32.0);
+        /// Parameters with fewer elements keep their states as they are computed, whatever `optim_bits` says.
+        min_8bit_size: i64 = 4096, Range::Any;
     }
     accepted {
         momentum: f64 = 0.0, Range::HalfOpen(0.0, 1.0),
-        optim_bits: i64 = 32, Range::Closed(32.0, 32.0),
         args: (),
-        min_8bit_size: i64 = 4096, Range::Any,
     }
 }
 
 renamed! {
-    /// bitsandbytes' `RMSprop32bit`: [`BnbRmsProp`].
-    pub RmsProp32bit as "RMSprop32bit" is BnbRmsProp, without { optim_bits }
+    /// bitsandbytes' `RMSprop32bit`: [`BnbRmsProp`] always in 32 bits.
+    pub RmsProp32bit as "RMSprop32bit" is BnbRmsProp,
+        without { optim_bits },
+        accepted { min_8bit_size: i64 = 4096, Range::Any }
+}
+
+renamed! {
+    /// bitsandbytes' `RMSprop8bit`: [`BnbRmsProp`] with its state in 8 bits.
+    pub RmsProp8bit as "RMSprop8bit" is BnbRmsProp,
+        with { optim_bits = 8 },
+        without { optim_bits }
 }
 
 rule! {
@@ -77,12 +89,18 @@ impl Algorithm for BnbRmsProp {
             Reference { text: "bitsandbytes.optim: RMSprop, RMSprop32bit", at: "bitsandbytes 0.50.2" },
         ],
     };
+    const NON_NEGATIVE: &'static [&'static str] = &["v"];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<BnbRmsPropRule>()
     }
 
+    fn state_format(&self, _state: &str, elements: usize) -> Option<Format> {
+        bnb::format(self.optim_bits, self.min_8bit_size, elements, Codes::Signed)
+    }
+
     fn validate(&self) -> Result<(), HyperError> {
+        bnb::check_bits(Self::NAME, self.optim_bits)?;
         let problem = match (self.alpha > 0.0, self.centered) {
             (true, false) => return Ok(()),
             (false, _) => "alpha=0 is not supported",

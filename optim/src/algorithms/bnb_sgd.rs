@@ -1,9 +1,10 @@
 //! SGD with momentum as bitsandbytes has it, state in 32 bits.
 
+use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
 use fallline_core::math::flag;
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{Codes, Format, Kernel, Lane, Link, rule};
 
 hyperparameters! {
     /// SGD with momentum as bitsandbytes has it, state in 32 bits.
@@ -28,19 +29,30 @@ hyperparameters! {
         momentum: f64 = 0.9, Range::HalfOpen(0.0, 1.0);
         /// Weight decay λ: added to the gradient as λθ.
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
+        /// 8 keeps states in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 as they are computed.
+        optim_bits: i64 = 32, Range::Closed(8.0, 32.0);
+        /// Parameters with fewer elements keep their states as they are computed, whatever `optim_bits` says.
+        min_8bit_size: i64 = 4096, Range::Any;
     }
     accepted {
         dampening: f64 = 0.0, Range::HalfOpen(0.0, 1.0),
         nesterov: bool,
-        optim_bits: i64 = 32, Range::Closed(32.0, 32.0),
         args: (),
-        min_8bit_size: i64 = 4096, Range::Any,
     }
 }
 
 renamed! {
-    /// bitsandbytes' `SGD32bit`: [`BnbSgd`].
-    pub Sgd32bit as "SGD32bit" is BnbSgd, without { optim_bits }
+    /// bitsandbytes' `SGD32bit`: [`BnbSgd`] always in 32 bits.
+    pub Sgd32bit as "SGD32bit" is BnbSgd,
+        without { optim_bits },
+        accepted { min_8bit_size: i64 = 4096, Range::Any }
+}
+
+renamed! {
+    /// bitsandbytes' `SGD8bit`: [`BnbSgd`] with its state in 8 bits.
+    pub Sgd8bit as "SGD8bit" is BnbSgd,
+        with { optim_bits = 8 },
+        without { optim_bits }
 }
 
 rule! {
@@ -79,7 +91,12 @@ impl Algorithm for BnbSgd {
         K::kernel::<BnbSgdRule>()
     }
 
+    fn state_format(&self, _state: &str, elements: usize) -> Option<Format> {
+        bnb::format(self.optim_bits, self.min_8bit_size, elements, Codes::Signed)
+    }
+
     fn validate(&self) -> Result<(), HyperError> {
+        bnb::check_bits(Self::NAME, self.optim_bits)?;
         if self.momentum > 0.0 {
             return Ok(());
         }

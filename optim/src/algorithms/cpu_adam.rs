@@ -84,6 +84,7 @@ impl Algorithm for CpuAdam {
             Reference { text: "deepspeed.ops.adam.DeepSpeedCPUAdam", at: "DeepSpeed 0.19.8" },
         ],
     };
+    const NON_NEGATIVE: &'static [&'static str] = &["v"];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<CpuAdamRule>()

@@ -109,6 +109,7 @@ impl Algorithm for DAdaptAdaGrad {
             Reference { text: "dadaptation.DAdaptAdaGrad", at: "dadaptation 3.2" },
         ],
     };
+    const NON_NEGATIVE: &'static [&'static str] = &["alphak"];
 
     const SHARED: &'static [(&'static str, f64)] =
         &[("d", 0.0), ("gsq_weighted", 0.0), ("sksq_weighted", 0.0), ("skl1", 0.0), ("k", 0.0), ("dlr", 0.0)];

@@ -129,6 +129,7 @@ impl Algorithm for DAdaptAdam {
             weight_decay is refused.",
         references: &[REFERENCE_DADAPT, Reference { text: "dadaptation.DAdaptAdam", at: "dadaptation 3.2" }],
     };
+    const NON_NEGATIVE: &'static [&'static str] = &["v"];
 
     const SHARED: &'static [(&'static str, f64)] =
         &[("d", 0.0), ("numerator_weighted", 0.0), ("k", 0.0), ("dlr", 0.0)];

@@ -126,6 +126,7 @@ impl Algorithm for FusedLamb {
             Reference { text: "deepspeed.ops.lamb.FusedLamb", at: "deepspeed 0.19.8" },
         ],
     };
+    const NON_NEGATIVE: &'static [&'static str] = &["v"];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<FusedLambRule>()

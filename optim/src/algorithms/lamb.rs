@@ -1,10 +1,11 @@
 //! LAMB as bitsandbytes has it: Adam whose update is clipped to a part of the parameter's norm.
 
-use crate::hyper::Range;
+use crate::algorithms::bnb;
+use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{Combining, Stages};
 use crate::{Algorithm, Info, Reference, Sparse, hyperparameters, renamed};
 use fallline_core::math::{pow, sqrt};
-use fallline_core::{Kernel, Link, rule};
+use fallline_core::{Codes, Format, Kernel, Link, Shape, rule};
 
 hyperparameters! {
     /// LAMB as bitsandbytes has it: Adam whose update is clipped to a part of the parameter's norm.
@@ -36,15 +37,20 @@ hyperparameters! {
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
         /// The largest norm ρ that u may have, in units of the parameter's; 0 leaves it as it is.
         max_unorm: f64 = 1.0, Range::AtLeast(0.0);
+        /// 8 keeps states in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 as they are computed.
+        optim_bits: i64 = 32, Range::Closed(8.0, 32.0);
+        /// Parameters with fewer elements keep their states as they are computed, whatever `optim_bits` says.
+        min_8bit_size: i64 = 4096, Range::Any;
+        /// Clip the update where states are in 8 bits too, as the paper has it; bitsandbytes does not.
+        quantised_trust_ratio: bool = false, Range::Any;
         /// Take the norm of u with its bias corrected, as bitsandbytes does on CUDA but not on the CPU.
         bias_corrected_unorm: bool = false, Range::Any;
     }
-    accepted { args: (), min_8bit_size: i64 = 4096, Range::AtLeast(0.0) }
+    accepted { args: () }
     fixed {
         bias_correction: bool = true, "bitsandbytes corrects the bias whatever it says";
         amsgrad: bool = false, "bitsandbytes has no largest second moment, whatever it says";
         adam_w_mode: bool = true, "bitsandbytes takes the decay from the parameter, whatever it says";
-        optim_bits: i64 = 32, "quantised states have the name LAMB8bit";
     }
 }
 
@@ -85,6 +91,27 @@ rule! {
     }
 }
 
+rule! {
+    /// One step of [`Lamb`] with states in 8 bits as bitsandbytes takes it: Adam's.
+    pub LambQuantisedRule(h: Lamb, t) {
+        let beta1 = h.betas.0;
+        let beta2 = h.betas.1;
+        let one_minus_beta1 = 1.0 - h.betas.0;
+        let one_minus_beta2 = 1.0 - h.betas.1;
+        let keep = 1.0 - h.lr * h.weight_decay;
+        let eps_hat = h.eps * h.corrections(t).1;
+        let step_size = h.lr * h.corrections(t).1 / h.corrections(t).0;
+    }
+    element(g: Grad) -> (p: Param, m: State, v: State) {
+        m = beta1 * m + one_minus_beta1 * g;
+        v = beta2 * v + one_minus_beta2 * g * g;
+        p = keep * p - step_size * (m / (v.sqrt() + eps_hat));
+    }
+}
+
+/// The class of parameters whose states are in 8 bits.
+const QUANTISED: u8 = 1;
+
 impl Algorithm for Lamb {
     const INFO: Info = Info {
         summary: "Adam whose update is clipped to a part of the parameter's norm.",
@@ -93,7 +120,8 @@ impl Algorithm for Lamb {
         differences: "Unlike in the paper the ratio of the norms only ever shortens the update, and decay is not part \
             of it. The norm is that of the update before its bias is corrected, as in bitsandbytes on the CPU; on \
             CUDA it takes the corrected one (bias_corrected_unorm). bias_correction, amsgrad and adam_w_mode, which \
-            bitsandbytes ignores, are refused where they ask for something else.",
+            bitsandbytes ignores, are refused where they ask for something else. States in 8 bits have no clipping, as \
+            in bitsandbytes, whose code for them is not given max_unorm (quantised_trust_ratio=True clips).",
         references: &[
             Reference {
                 text: "You et al. 2020, Large Batch Optimization for Deep Learning: Training BERT in 76 minutes",
@@ -102,12 +130,29 @@ impl Algorithm for Lamb {
             Reference { text: "bitsandbytes.optim.LAMB", at: "bitsandbytes 0.50.2" },
         ],
     };
+    const NON_NEGATIVE: &'static [&'static str] = &["v"];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<LambRule>()
     }
 
-    fn stages<K: Link>(&self, _class: u8) -> Stages {
+    fn class(&self, shape: &Shape) -> Result<u8, String> {
+        Ok(u8::from(bnb::quantised(self.optim_bits, self.min_8bit_size, shape.elements())))
+    }
+
+    fn state_format(&self, state: &str, elements: usize) -> Option<Format> {
+        let codes = if state == "v" { Codes::Unsigned } else { Codes::Signed };
+        bnb::format(self.optim_bits, self.min_8bit_size, elements, codes)
+    }
+
+    fn validate(&self) -> Result<(), HyperError> {
+        bnb::check_bits(Self::NAME, self.optim_bits)
+    }
+
+    fn stages<K: Link>(&self, class: u8) -> Stages {
+        if class == QUANTISED && !self.quantised_trust_ratio {
+            return Stages::one(K::kernel::<LambQuantisedRule>());
+        }
         Stages::one(K::kernel::<LambMomentsRule>()).then(K::kernel::<LambRule>())
     }
 
@@ -147,5 +192,12 @@ renamed! {
     /// # use fallline_optim::algorithms::{Lamb, Lamb32bit};
     /// let algorithm = Lamb32bit(Lamb { lr: 1e-2, ..Lamb::default() });
     /// ```
-    pub Lamb32bit as "LAMB32bit" is Lamb, without { optim_bits }
+    pub Lamb32bit as "LAMB32bit" is Lamb,
+        without { optim_bits, quantised_trust_ratio },
+        accepted { min_8bit_size: i64 = 4096, Range::Any }
+}
+
+renamed! {
+    /// [`Lamb`] with states in 8 bits.
+    pub Lamb8bit as "LAMB8bit" is Lamb, with { optim_bits = 8 }, without { optim_bits }
 }

@@ -1,11 +1,12 @@
 //! LARS as bitsandbytes has it: momentum whose step is clipped to a part of the parameter's norm.
 
+use super::bnb;
 use super::lamb::clip;
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{Combining, Stages};
 use crate::{Algorithm, Info, Reference, Sparse, hyperparameters, renamed};
 use fallline_core::math::{flag, sqrt};
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{Codes, Format, Kernel, Lane, Link, Shape, rule};
 
 hyperparameters! {
     /// LARS as bitsandbytes has it: momentum whose step is clipped to a part of the parameter's norm.
@@ -34,12 +35,17 @@ hyperparameters! {
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
         /// The largest norm ρ that b may have, in units of the parameter's; 0 leaves it as it is.
         max_unorm: f64 = 0.02, Range::AtLeast(0.0);
+        /// 8 keeps the state in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 as it is computed.
+        optim_bits: i64 = 32, Range::Closed(8.0, 32.0);
+        /// Parameters with fewer elements keep their state as it is computed, whatever `optim_bits` says.
+        min_8bit_size: i64 = 4096, Range::Any;
+        /// Clip the step where the state is in 8 bits too, as the paper has it; bitsandbytes does not.
+        quantised_trust_ratio: bool = false, Range::Any;
     }
-    accepted { args: (), min_8bit_size: i64 = 4096, Range::AtLeast(0.0) }
+    accepted { args: () }
     fixed {
         dampening: f64 = 0.0, "bitsandbytes does not dampen, whatever it says; PytorchLARS does";
         nesterov: bool = false, "bitsandbytes does not look ahead, whatever it says; PytorchLARS does";
-        optim_bits: i64 = 32, "quantised states have the name LARS8bit";
     }
 }
 
@@ -67,6 +73,24 @@ rule! {
     }
 }
 
+rule! {
+    /// One step of [`Lars`] with its state in 8 bits as bitsandbytes takes it: momentum's.
+    pub LarsQuantisedRule(h: Lars, t) {
+        let lr = h.lr;
+        let mu = h.momentum;
+        let weight_decay = h.weight_decay;
+        let decays = flag(h.weight_decay > 0.0);
+    }
+    element(grad: Grad) -> (p: Param, momentum: State) {
+        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        momentum = mu * momentum + g;
+        p = p - lr * momentum;
+    }
+}
+
+/// The class of parameters whose state is in 8 bits.
+const QUANTISED: u8 = 1;
+
 pub(super) const REFERENCE_LARS: Reference = Reference {
     text: "You, Gitman & Ginsburg 2017, Large Batch Training of Convolutional Networks",
     at: "arXiv:1708.03888",
@@ -80,7 +104,8 @@ impl Algorithm for Lars {
         differences: "Unlike in the paper the ratio of the norms only ever shortens the step. The norm is that of the \
             momentum with the decay in it, as in bitsandbytes on the CPU; on CUDA it leaves out the decay of the last \
             step. bitsandbytes refuses its own default momentum, 0; here 0.9 is the default. dampening and nesterov, \
-            which it ignores, are refused.",
+            which it ignores, are refused. A state in 8 bits has no clipping, as in bitsandbytes, whose code for it is \
+            not given max_unorm (quantised_trust_ratio=True clips).",
         references: &[
             REFERENCE_LARS,
             Reference { text: "bitsandbytes.optim.LARS", at: "bitsandbytes 0.50.2" },
@@ -91,7 +116,22 @@ impl Algorithm for Lars {
         K::kernel::<LarsRule>()
     }
 
-    fn stages<K: Link>(&self, _class: u8) -> Stages {
+    fn class(&self, shape: &Shape) -> Result<u8, String> {
+        Ok(u8::from(bnb::quantised(self.optim_bits, self.min_8bit_size, shape.elements())))
+    }
+
+    fn state_format(&self, _state: &str, elements: usize) -> Option<Format> {
+        bnb::format(self.optim_bits, self.min_8bit_size, elements, Codes::Signed)
+    }
+
+    fn validate(&self) -> Result<(), HyperError> {
+        bnb::check_bits(Self::NAME, self.optim_bits)
+    }
+
+    fn stages<K: Link>(&self, class: u8) -> Stages {
+        if class == QUANTISED && !self.quantised_trust_ratio {
+            return Stages::one(K::kernel::<LarsQuantisedRule>());
+        }
         Stages::one(K::kernel::<LarsMomentumRule>()).then(K::kernel::<LarsRule>())
     }
 
@@ -128,5 +168,12 @@ renamed! {
     /// # use fallline_optim::algorithms::{Lars, Lars32bit};
     /// let algorithm = Lars32bit(Lars { lr: 0.1, ..Lars::default() });
     /// ```
-    pub Lars32bit as "LARS32bit" is Lars, without { optim_bits }
+    pub Lars32bit as "LARS32bit" is Lars,
+        without { optim_bits, quantised_trust_ratio },
+        accepted { min_8bit_size: i64 = 4096, Range::Any }
+}
+
+renamed! {
+    /// [`Lars`] with its state in 8 bits.
+    pub Lars8bit as "LARS8bit" is Lars, with { optim_bits = 8 }, without { optim_bits }
 }

@@ -107,6 +107,7 @@ impl Algorithm for NAdam {
             Reference { text: "torch.optim.NAdam", at: "torch 2.15.0" },
         ],
     };
+    const NON_NEGATIVE: &'static [&'static str] = &["v"];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<NAdamRule>()

@@ -86,6 +86,7 @@ impl Algorithm for RAdam {
             Reference { text: "torch.optim.RAdam", at: "torch 2.15.0" },
         ],
     };
+    const NON_NEGATIVE: &'static [&'static str] = &["v"];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<RAdamRule>()

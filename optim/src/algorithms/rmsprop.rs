@@ -108,6 +108,7 @@ impl Algorithm for RmsProp {
             Reference { text: "torch.optim.RMSprop", at: "torch 2.15.0" },
         ],
     };
+    const NON_NEGATIVE: &'static [&'static str] = &["v"];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         match (self.centered, self.momentum > 0.0) {

@@ -67,6 +67,7 @@ impl Algorithm for Rprop {
             Reference { text: "torch.optim.Rprop", at: "torch 2.15.0" },
         ],
     };
+    const NON_NEGATIVE: &'static [&'static str] = &["step_size"];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<RpropRule>()

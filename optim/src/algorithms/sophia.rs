@@ -84,6 +84,7 @@ impl Algorithm for SophiaG {
             Reference { text: "sophia.SophiaG", at: "sophia-opt 0.2.2" },
         ],
     };
+    const NON_NEGATIVE: &'static [&'static str] = &["hessian"];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<SophiaGRule>()

@@ -42,13 +42,40 @@ pub(super) struct Look {
     /// For each compute type.
     plans: [Option<Plan>; 2],
     sums: Vec<f64>,
+    scales: Vec<f32>,
 }
 
 impl Driver {
+    /// The first state by its parameter's name that is quantised and holds a NaN or an infinity, of the parameters with
+    /// a gradient: a block that does has a NaN as its scale.
+    pub(super) fn poisoned_state(
+        &mut self,
+        bindings: &[Binding<'_>],
+    ) -> Result<Option<(String, &'static str)>> {
+        let scales = &mut self.look.scales;
+        let mut first: Option<(&str, &'static str)> = None;
+        let slots = self.slots.range(0..bindings.len());
+        for slot in slots.iter().zip(bindings).filter(|(_, binding)| !binding.grad.is_none()).map(|(s, _)| s)
+        {
+            for (state, storage) in &slot.states {
+                let count = storage.format().scales(storage.len());
+                if count == 0 || first.is_some_and(|(known, _)| known <= slot.name.as_str()) {
+                    continue;
+                }
+                scales.resize(count, 0.0);
+                self.backend.read_scales(storage, scales)?;
+                if scales.iter().any(|scale| scale.is_nan()) {
+                    first = Some((&slot.name, state));
+                }
+            }
+        }
+        Ok(first.map(|(param, state)| (param.to_owned(), state)))
+    }
+
     /// Reads all gradients once: their norm, and the first by name that is not finite with how many of its
     /// elements are not. Sums over several tensors fold in the order of their names.
     pub(super) fn look_at_grads(&mut self, bindings: &[Binding<'_>]) -> Result<(f64, Option<(String, u64)>)> {
-        let Look { order, found, plans, sums } = &mut self.look;
+        let Look { order, found, plans, sums, .. } = &mut self.look;
         order.clear();
         order.extend((0..bindings.len()).filter(|&i| !bindings[i].grad.is_none()));
         order.sort_unstable_by_key(|&i| bindings[i].name);

@@ -15,13 +15,14 @@ impl Driver {
             manifest.push_group(&*group.algorithm);
         }
         for slot in self.slots.iter() {
-            let param = ParamManifest::new(slot.shape.extents(), slot.group, slot.compute);
-            manifest.params.insert(slot.name.clone(), param);
+            let mut param = ParamManifest::new(slot.shape.extents(), slot.group, slot.compute);
             checkpoint.insert_steps(&slot.name, slot.steps);
             for (state, storage) in &slot.states {
+                param.insert_format(state, storage.format());
                 let shape = self.groups[slot.group].algorithm.state_shape(state, &slot.shape);
                 checkpoint.insert_state(&*self.backend, &slot.name, state, &shape, storage)?;
             }
+            manifest.params.insert(slot.name.clone(), param);
             let memory = self.groups[slot.group].algorithm.memory().iter().zip(&slot.memory);
             memory.for_each(|((name, _), value)| checkpoint.insert_scalar(&slot.name, name, *value));
         }
@@ -154,21 +155,35 @@ impl Driver {
         let class = class_of(&**algorithm, name, &shape)?;
         let mut expected = algorithm.stages(class).operands(Role::State);
         if options.lenient {
-            let absent = |state: &&str| checkpoint.state(name, state).is_none() && steps > 0;
+            let absent = |state: &&str| !checkpoint.has_state(name, state) && steps > 0;
             report
                 .missing
                 .extend(expected.extract_if(.., |state| absent(&*state)).map(|s| format!("{name}/{s}")));
         }
         let mut states = Vec::new();
         // Without a step there are states where a Hessian was given before.
-        let known = expected.iter().any(|state| checkpoint.state(name, state).is_some());
+        let known = expected.iter().any(|state| checkpoint.has_state(name, state));
         if (steps > 0 || known) && !expected.is_empty() {
             let shapes: Vec<Shape> =
                 expected.iter().map(|name| algorithm.state_shape(name, &shape)).collect();
-            let requests: Vec<_> = shapes.iter().map(|shape| (compute.format(), shape.elements())).collect();
+            let formats = &self.groups[group].formats;
+            let chosen = expected.iter().map(|state| {
+                let format = formats.choose(&**algorithm, state, &shape, compute.format());
+                let was = param.format(state, saved);
+                let was =
+                    was.ok_or_else(|| mismatch(format!("has its state {state:?} in an unknown format")))?;
+                if was != format && !options.converting {
+                    let problem = format!("has its state {state:?} as {was} in it, but here as {format}");
+                    return Err(mismatch(problem));
+                }
+                Ok((was, format))
+            });
+            let chosen = chosen.collect::<Result<Vec<_>>>()?;
+            let requests: Vec<_> =
+                chosen.iter().zip(&shapes).map(|((_, format), shape)| (*format, shape.elements())).collect();
             let storages = self.backend.allocate(&requests)?.into_iter().zip(shapes);
-            for (&state, (mut storage, shape)) in expected.iter().zip(storages) {
-                let key = (name, state);
+            for ((&state, (was, _)), (mut storage, shape)) in expected.iter().zip(&chosen).zip(storages) {
+                let key = (name, state, *was);
                 let converting = options.converting;
                 let converted =
                     checkpoint.read_state(&*self.backend, key, &shape, &mut storage, converting)?;

@@ -72,7 +72,7 @@ impl History {
                 params.iter().map(|(_, shape)| (compute.format(), shape.elements())).collect();
             let mut storages = backend.allocate(&requests)?;
             for ((name, shape), storage) in params.iter().zip(&mut storages) {
-                checkpoint.read_state(backend, (name, state), shape, storage, false)?;
+                checkpoint.read_state(backend, (name, state, compute.format()), shape, storage, false)?;
             }
             Ok(storages)
         };

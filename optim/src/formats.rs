@@ -1,0 +1,99 @@
+//! How the states of parameters are stored.
+
+use crate::stages::Stage;
+use crate::{AnyAlgorithm, Error, Result};
+use fallline_core::{Codes, Format, Role, Shape};
+use std::collections::BTreeMap;
+
+/// The formats that a group's states are stored in, where they are not those of the algorithm (the type of the
+/// arithmetic for most): one for all, or one for each that is named.
+///
+/// ```
+/// use fallline_core::Format;
+/// use fallline_optim::StateFormats;
+/// let formats = StateFormats::all(Format::named("q8").expect("it is a format"));
+/// let mixed = StateFormats::default().with("m", Format::Bf16).with("v", Format::F32);
+/// assert_ne!(formats, mixed);
+/// ```
+///
+/// A block format takes its unsigned codes for a state that is never negative, as the algorithm says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StateFormats {
+    all: Option<Format>,
+    named: BTreeMap<String, Format>,
+}
+
+impl StateFormats {
+    /// All states in one format.
+    pub fn all(format: Format) -> StateFormats {
+        StateFormats { all: Some(format), named: BTreeMap::new() }
+    }
+
+    /// These, and a state in a format of its own.
+    pub fn with(mut self, state: &str, format: Format) -> StateFormats {
+        self.named.insert(state.to_owned(), format);
+        self
+    }
+
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_none() && self.named.is_empty()
+    }
+
+    /// The format of all states that are not named.
+    pub fn for_all(&self) -> Option<Format> {
+        self.all
+    }
+
+    /// The states that have one of their own, sorted by name.
+    pub fn named(&self) -> impl Iterator<Item = (&str, Format)> {
+        self.named.iter().map(|(state, format)| (state.as_str(), *format))
+    }
+
+    /// The format asked for a state, if one is.
+    fn of(&self, state: &str) -> Option<Format> {
+        self.named.get(state).copied().or(self.all)
+    }
+
+    /// Refuses what an algorithm cannot have: states that it has not, and any format for states that are more than
+    /// operands of rules.
+    ///
+    /// # Errors
+    /// [`Error::StateFormat`].
+    pub fn check(&self, algorithm: &dyn AnyAlgorithm) -> Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let refuse = |problem: String| Error::StateFormat { algorithm: algorithm.name(), problem };
+        let classes = || (0..crate::algorithm::CLASSES).map(|class| algorithm.stages(class));
+        let mut known: Vec<&str> = classes().flat_map(|stages| stages.operands(Role::State)).collect();
+        known.sort_unstable();
+        known.dedup();
+        if let Some(name) = self.named.keys().find(|name| !known.contains(&name.as_str())) {
+            let known = known.join(", ");
+            return Err(refuse(format!("there is no state {name:?}; its states are {known}")));
+        }
+        let whole = classes().any(|stages| stages.iter().any(|stage| stage == Stage::Matrix));
+        if algorithm.search().is_some() || whole {
+            let problem =
+                "it works on whole matrices or on all states together, which must be stored as computed";
+            return Err(refuse(problem.into()));
+        }
+        Ok(())
+    }
+
+    /// The format of a parameter's state.
+    pub(crate) fn choose(
+        &self,
+        algorithm: &dyn AnyAlgorithm,
+        state: &str,
+        shape: &Shape,
+        computed: Format,
+    ) -> Format {
+        match self.of(state) {
+            Some(format) if algorithm.non_negative().contains(&state) => format.with_codes(Codes::Unsigned),
+            Some(format) => format,
+            None => algorithm.state_format(state, shape.elements()).unwrap_or(computed),
+        }
+    }
+}
