@@ -14,12 +14,14 @@
 //! Every exchange ends within the communicator's time limit. After a failure a communicator is broken: what it is asked
 //! for next fails at once, since ranks may have gone different ways.
 
+mod buffer;
 mod counting;
 mod error;
 mod reduce;
 mod single;
 mod threads;
 
+pub use buffer::Buffer;
 pub use counting::{Counting, Traffic};
 pub use error::RankError;
 pub use single::Single;
@@ -238,8 +240,8 @@ pub fn agree(ranks: &dyn Communicator, what: &str, lines: &[String]) -> Result<(
     }
 }
 
-/// FNV-1a, to tell texts apart without sending them.
-fn hash(bytes: &[u8]) -> u64 {
+/// FNV-1a, to tell bytes apart without sending them.
+pub fn hash(bytes: &[u8]) -> u64 {
     let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, mix)
 }

@@ -2,10 +2,13 @@
 
 #[path = "../../optim/tests/ranks/contract.rs"]
 mod contract;
+#[path = "../../optim/tests/ranks/training.rs"]
+mod training;
 
 use fallline_core::ranks::{Communicator, RankError};
 use fallline_mpi::Mpi;
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const CASE: &str = "FALLLINE_MPI_CASE";
@@ -50,8 +53,14 @@ fn told(output: &Output) -> String {
 }
 
 fn suite() {
-    let ranks = Mpi::start(Duration::from_secs(120)).unwrap();
-    contract::suite(&ranks);
+    let ranks = Arc::new(Mpi::start(Duration::from_secs(120)).unwrap());
+    contract::suite(&*ranks);
+    let shared: Arc<dyn Communicator> = ranks.clone();
+    training::trajectories(&shared);
+    training::checkpoints(&shared);
+    training::rounded_means(&shared);
+    training::traffic(&shared);
+    training::differences(&shared);
     assert!(Mpi::start(Duration::from_secs(1)).is_err(), "MPI was started twice");
     ranks.finish().unwrap();
     assert!(matches!(ranks.barrier(), Err(RankError::Broken { .. })));

@@ -227,6 +227,10 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     /// # Errors
     /// Why the algorithm does not take row-sparse gradients.
     fn sparse_is_dense(&self) -> Result<(), &'static str>;
+    /// Whether each parameter's states and update belong to one rank alone, where there are several.
+    fn sharded(&self) -> bool {
+        false
+    }
     /// The rule that looks at gradients before a step (see [`NonFinite`](crate::NonFinite)).
     fn grad_check(&self) -> &'static Kernel;
     /// The rule that copies a parameter to a state.

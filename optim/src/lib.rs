@@ -14,6 +14,7 @@ mod driver;
 mod error;
 pub mod hyper;
 pub mod lbfgs;
+pub mod ranks;
 pub mod renamed;
 mod report;
 pub mod schedule;

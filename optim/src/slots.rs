@@ -27,6 +27,8 @@ pub(crate) struct Slot {
     pub(crate) memory: Vec<f64>,
     /// Buffers on a device that does not reach the host's.
     pub(crate) mirror: Option<Box<Mirror>>,
+    /// The rank that updates it, where ranks share parameters out.
+    pub(crate) owner: Option<usize>,
     /// In the step being taken: which run, and which row of scalars.
     pub(crate) run: Option<usize>,
     pub(crate) row: usize,

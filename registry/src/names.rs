@@ -3,6 +3,7 @@
 use fallline_core::Shape;
 use fallline_cpu::Native;
 use fallline_optim::hyper::{HyperError, Value};
+use fallline_optim::ranks::ZeroRedundancy;
 use fallline_optim::{Algorithm, AnyAlgorithm, Linked, algorithms};
 
 /// One name of the registry.
@@ -132,6 +133,11 @@ pub const ENTRIES: &[Entry] = &[
     entry::<algorithms::Sgd32bit>(),
     entry::<algorithms::SophiaG>(),
     entry::<algorithms::TorchAdafactor>(),
+    Entry {
+        name: ZeroRedundancy::NAME,
+        needs: &["ranks"],
+        make: |values| Ok(Box::new(ZeroRedundancy::new(|name| Some(find(name)?.defaults()), values)?)),
+    },
     entry::<algorithms::BnbAdagrad>(),
     entry::<algorithms::BnbAdam>(),
     entry::<algorithms::BnbAdamW>(),

@@ -1,8 +1,8 @@
 //! Reductions, made of exchanges of bytes: each rank sums its piece in the order of the ranks.
 
-use super::{Communicator, RankError, Reduction, same_length};
+use super::{Buffer, Communicator, RankError, Reduction, same_length};
 use crate::host::{Slice, SliceMut};
-use crate::{Backend, Element, Result, Storage};
+use crate::{Backend, Element, Error, Result, Storage};
 use half::{bf16, f16};
 
 pub(super) fn all_reduce<C: Communicator + ?Sized>(
@@ -103,7 +103,7 @@ pub(super) fn on_host(
     if let Some(values) = storage.memory_mut().host_mut() {
         return Ok(work(values)?);
     }
-    let mut copy = Copy::of(storage);
+    let mut copy = copy_of(storage)?;
     backend.read(storage, copy.slice_mut())?;
     work(copy.slice_mut())?;
     backend.write(storage, copy.slice())
@@ -119,47 +119,19 @@ pub(super) fn between(
     if let (Some(from), Some(to)) = (from.memory().host(), to.memory_mut().host_mut()) {
         return Ok(work(from, to)?);
     }
-    let (mut sent, mut received) = (Copy::of(from), Copy::of(to));
+    let (mut sent, mut received) = (copy_of(from)?, copy_of(to)?);
     backend.read(from, sent.slice_mut())?;
     work(sent.slice(), received.slice_mut())?;
     backend.write(to, received.slice())
 }
 
-/// Memory of the host in a storage's format.
-enum Copy {
-    F64(Vec<f64>),
-    F32(Vec<f32>),
-    Bf16(Vec<bf16>),
-    F16(Vec<f16>),
-}
-
-impl Copy {
-    fn of(storage: &Storage) -> Copy {
-        use crate::Format;
-        let len = storage.len();
-        match storage.format() {
-            Format::F64 => Copy::F64(vec![0.0; len]),
-            Format::F32 => Copy::F32(vec![0.0; len]),
-            Format::Bf16 => Copy::Bf16(vec![bf16::ZERO; len]),
-            Format::F16 => Copy::F16(vec![f16::ZERO; len]),
-        }
+/// Memory of the host for a storage's elements.
+fn copy_of(storage: &Storage) -> Result<Buffer> {
+    if !Buffer::takes(storage.format()) {
+        let (expected, what) = ("f64, f32, bf16 or f16".to_owned(), "a storage".to_owned());
+        return Err(Error::Format { operation: "exchange", what, expected, got: storage.format() });
     }
-
-    fn slice(&self) -> Slice<'_> {
-        match self {
-            Copy::F64(values) => values.into(),
-            Copy::F32(values) => values.into(),
-            Copy::Bf16(values) => values.into(),
-            Copy::F16(values) => values.into(),
-        }
-    }
-
-    fn slice_mut(&mut self) -> SliceMut<'_> {
-        match self {
-            Copy::F64(values) => values.as_mut_slice().into(),
-            Copy::F32(values) => values.as_mut_slice().into(),
-            Copy::Bf16(values) => values.as_mut_slice().into(),
-            Copy::F16(values) => values.as_mut_slice().into(),
-        }
-    }
+    let mut buffer = Buffer::default();
+    buffer.resize(storage.format(), storage.len());
+    Ok(buffer)
 }

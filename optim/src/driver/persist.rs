@@ -1,7 +1,7 @@
 //! Saving and loading: what is checked, in which order, before anything changes.
 
 use super::{Driver, class_of};
-use crate::checkpoint::{Checkpoint, OptimizerManifest, ParamManifest};
+use crate::checkpoint::{Checkpoint, OptimizerManifest, ParamManifest, Part};
 use crate::lbfgs::History;
 use crate::slots::{Slot, Slots};
 use crate::{AnyAlgorithm, Error, LoadReport, Result};
@@ -14,7 +14,7 @@ impl Driver {
         for group in &self.groups {
             manifest.push_group(&*group.algorithm);
         }
-        for slot in self.slots.iter() {
+        for slot in self.slots.iter().filter(|slot| !self.is_elsewhere(slot)) {
             let param = ParamManifest::new(slot.shape.extents(), slot.group, slot.compute);
             manifest.params.insert(slot.name.clone(), param);
             checkpoint.insert_steps(&slot.name, slot.steps);
@@ -31,10 +31,18 @@ impl Driver {
         let shared = self.groups[0].algorithm.shared().iter().zip(&self.shared);
         shared.for_each(|((name, _), value)| manifest.insert_shared(name, *value));
         checkpoint.manifest.optimizer = Some(manifest);
+        if let Some(world) = self.world.as_ref().filter(|world| world.sharded()) {
+            let (rank, of) = (world.ranks().rank(), world.ranks().world());
+            checkpoint.manifest.part = Some(Part { rank, of });
+        }
         Ok(checkpoint)
     }
 
     pub(super) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<LoadReport> {
+        if let Some(Part { rank, of }) = checkpoint.manifest.part {
+            let problem = format!("it is the part of rank {rank} of {of}: join the parts of all ranks first");
+            return Err(Error::Mismatch(problem));
+        }
         let manifest = checkpoint
             .manifest
             .optimizer
@@ -141,6 +149,7 @@ impl Driver {
             scratch: Vec::new(),
             memory: memory.collect::<Result<_>>()?,
             mirror: None,
+            owner: None,
             run: None,
             row: 0,
         })

@@ -1,6 +1,7 @@
 //! Ranks that are threads of one process: the contract of every communicator, and what they do when one fails.
 
 mod contract;
+mod training;
 
 use fallline_core::ranks::{Communicator, Counting, RankError, Reduction, Single, ThreadRank, threads};
 use std::sync::Arc;
@@ -28,6 +29,23 @@ fn one_rank_alone_keeps_the_contract() {
 fn threads_keep_the_contract() {
     for world in [2, 3, 4, 7] {
         on_each(threads(world, LIMIT), |rank| contract::suite(&rank));
+    }
+}
+
+/// Everything that is asked of training, on one rank.
+fn train(ranks: Arc<dyn Communicator>) {
+    training::trajectories(&ranks);
+    training::checkpoints(&ranks);
+    training::rounded_means(&ranks);
+    training::traffic(&ranks);
+    training::differences(&ranks);
+}
+
+#[test]
+fn ranks_train_as_one_does() {
+    train(Arc::new(Single));
+    for world in 1..=4 {
+        on_each(threads(world, LIMIT), |rank| train(Arc::new(rank)));
     }
 }
 
