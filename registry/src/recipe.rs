@@ -191,10 +191,10 @@ fn algorithm(node: &Node) -> Result<Box<dyn AnyAlgorithm>> {
     let mut values = Vec::new();
     // What decides which other keys there are comes first.
     let decides = "optimizer_type";
-    let first = dict.iter().filter(|(key, _)| *key == decides);
-    if probe.sharded() && first.clone().next().is_none() {
+    if probe.sharded() && dict.get(decides).is_none() {
         return Err(Error::Missing { at: kind.at.clone(), what: name.to_owned(), key: decides });
     }
+    let first = dict.iter().filter(|(key, _)| *key == decides);
     let others = dict.iter().filter(|(key, _)| !["type", decides].contains(key));
     for (key, node) in first.chain(others) {
         let value = convert(node).ok_or_else(|| Error::Value {
