@@ -228,6 +228,7 @@ fn recorded_is_the_rule<T: Copy>(
                         steps,
                         groups,
                         sums: &sums,
+                        memory: &mut memory,
                         shared: &mut shared,
                         scalars: own,
                     };
@@ -235,8 +236,9 @@ fn recorded_is_the_rule<T: Copy>(
                 }
                 _ if own.is_empty() => {}
                 _ => {
-                    let memory = &mut memory;
-                    let mut at = Combining { t, compute, shape: &shape, sums: &sums, memory, scalars: own };
+                    let (memory, shared) = (&mut memory, &shared);
+                    let mut at =
+                        Combining { t, compute, shape: &shape, sums: &sums, memory, shared, scalars: own };
                     algorithm.combine(index, &mut at);
                 }
             }

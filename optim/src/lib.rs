@@ -10,6 +10,7 @@ mod algorithm;
 pub mod algorithms;
 mod binding;
 pub mod checkpoint;
+pub mod compression;
 mod driver;
 mod error;
 pub mod hyper;

@@ -1,5 +1,9 @@
 //! What a step of an algorithm consists of: one rule for most, several with something in between for some.
 
+mod largest;
+
+pub use largest::LargestRule;
+
 use core::any::Any;
 use fallline_core::backend::{MatMul, Matrix, Pass, TensorPass, View};
 use fallline_core::{Backend, Compute, Kernel, Operand, Result, Role, Shape, Storage};
@@ -142,6 +146,9 @@ pub struct Combining<'a> {
     /// What the algorithm remembers for the parameter, in the order of
     /// [`Algorithm::MEMORY`](crate::Algorithm::MEMORY).
     pub memory: &'a mut [f64],
+    /// What it remembers for all parameters together, in the order of
+    /// [`Algorithm::SHARED`](crate::Algorithm::SHARED).
+    pub shared: &'a [f64],
     /// The scalars to compute, in the order of [`Kernel::tensor_scalars`].
     pub scalars: &'a mut [f64],
 }
@@ -192,6 +199,9 @@ pub struct Gathering<'a> {
     pub groups: &'a [usize],
     /// The sums of the stage before: a row for each parameter.
     pub sums: &'a [f64],
+    /// What the algorithm remembers for each parameter, in the order of
+    /// [`Algorithm::MEMORY`](crate::Algorithm::MEMORY): a row for each.
+    pub memory: &'a mut [f64],
     /// What the algorithm remembers for all parameters together, in the order of
     /// [`Algorithm::SHARED`](crate::Algorithm::SHARED).
     pub shared: &'a mut [f64],
@@ -248,6 +258,10 @@ pub struct MatrixStep<'a> {
     pub shape: &'a Shape,
     /// The sums of the last rule before, in the order of its rule.
     pub sums: &'a [f64],
+    /// As [`Combining::memory`].
+    pub memory: &'a mut [f64],
+    /// As [`Combining::shared`].
+    pub shared: &'a [f64],
     /// The states, in the order of [`Stages::operands`].
     pub states: &'a mut [(&'static str, Storage)],
     /// The scratch, in the order of [`Stages::operands`].

@@ -29,6 +29,7 @@ import safetensors
 import safetensors.numpy
 
 import norms
+import onebit
 
 HERE = pathlib.Path(__file__).resolve().parent
 DTYPES = {"f32": np.float32, "f64": np.float64}
@@ -68,8 +69,8 @@ def kept(name):
     return KEEP_OF.get(name, KEEP)
 
 
-def make_trace(dtype):
-    """The same numbers for each type: the f32 trace is the f64 trace, rounded."""
+def make_trace(dtype, whole=False):
+    """The same numbers for each type: the f32 trace is the f64 trace, rounded. A whole one has no gaps."""
     tensors = {}
     # RandomState, not Generator: its streams never change between versions of numpy.
     rng = np.random.RandomState(20240607)
@@ -89,9 +90,10 @@ def make_trace(dtype):
             grad[always_zero] = 0.0
             if t in spec.zero:
                 grad[:] = 0.0
-            if t not in spec.missing:
+            if t not in spec.missing or whole:
                 tensors[f"grad/{t}/{name}"] = grad.reshape(spec.shape)
-    return {key: np.asarray(value, dtype=dtype) for key, value in tensors.items()}
+    numbers = {key: np.asarray(value, dtype=dtype) for key, value in tensors.items()}
+    return {key: value for key, value in numbers.items() if value.size or not whole}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -161,6 +163,8 @@ for there, (here, states) in BITSANDBYTES.items():
     for name in here:
         SOURCES[name] = Source(f"bitsandbytes.optim.{there}", "bitsandbytes", states, fixed, transcribed=F64)
 SOURCES |= {name: Source(*source) for name, source in norms.SOURCES.items()}
+for name, (file, class_, states, _) in onebit.SOURCES.items():
+    SOURCES[name] = Source(f"deepspeed.runtime.fp16.onebit.{file}.{class_}", "deepspeed", states)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -330,7 +334,7 @@ CASES["AdEMAMix32bit"] = {case: CASES["AdEMAMix"][case] for case in ("default", 
 HESSIAN_EVERY = {("SophiaG", "hessian"): 3, ("SophiaG", "hessian-betas"): 2}
 
 
-CASES |= norms.CASES
+CASES |= norms.CASES | onebit.CASES
 
 
 def cases(names):
@@ -343,8 +347,13 @@ def cases(names):
                     yield name, case, options, dtype
 
 
-def trace_path(dtype):
-    return HERE / "traces" / f"{dtype}.safetensors"
+def trace_path(dtype, whole=False):
+    return HERE / "traces" / f"{'whole-' * whole}{dtype}.safetensors"
+
+
+def version_of(name):
+    package = SOURCES[name].package
+    return onebit.VERSION if name in onebit.CASES else version(package).partition("+")[0]
 
 
 def expected_path(name, case, dtype):
@@ -416,31 +425,38 @@ def write(path, tensors, metadata):
 
 
 def generate(names):
-    traces = {dtype: make_trace(numpy_type) for dtype, numpy_type in DTYPES.items()}
-    for dtype, trace in traces.items():
-        write(trace_path(dtype), trace, {"steps": str(STEPS)})
+    whole = (False, True)
+    traces = {(dtype, w): make_trace(numpy_type, w) for dtype, numpy_type in DTYPES.items() for w in whole}
+    for key, trace in traces.items():
+        write(trace_path(*key), trace, {"steps": str(STEPS)})
     for name, case, options, dtype in cases(names):
         source = SOURCES[name]
         transcribed = name in norms.CASES and norms.is_transcribed(name, options, dtype)
+        of_trace = (dtype, onebit.whole(name))
+        trace = traces[of_trace]
         metadata = {
             "optimizer": config_text(name, options),
             "compute": dtype,
-            "trace": trace_path(dtype).relative_to(HERE).as_posix(),
-            "source": f"{source.package} {version(source.package).partition('+')[0]}" + ", transcribed" * transcribed,
+            "trace": trace_path(*of_trace).relative_to(HERE).as_posix(),
+            "source": f"{source.package} {version_of(name)}" + ", transcribed" * transcribed,
             "source_class": source.path,
         }
         every = HESSIAN_EVERY.get((name, case))
         if every:
             metadata["hessian_every"] = str(every)
         if transcribed:
-            tensors = run_transcription(source, options, traces[dtype])
+            tensors = run_transcription(source, options, trace)
+        elif name in onebit.CASES:
+            tensors = onebit.run_source(name, options, trace, STEPS, kept)
         elif dtype not in source.transcribed:
-            tensors = run_source(source, options, traces[dtype], every)
+            tensors = run_source(source, options, trace, every)
         else:
             metadata["source"] += ", transcribed"
             rule = TRANSCRIPTIONS.get(name, RULES[name])
-            tensors, _ = run_rule(rule, options, traces[dtype], every, DTYPES[dtype])
+            tensors, _ = run_rule(rule, options, trace, every, DTYPES[dtype])
         write(expected_path(name, case, dtype), tensors, metadata)
+    if set(names) & set(onebit.CASES):
+        write(HERE / "compression.safetensors", onebit.compression(), {"source": f"deepspeed {onebit.VERSION}"})
     wanted = {expected_path(name, case, dtype) for name, case, _, dtype in cases(CASES)}
     for path in (HERE / "expected").glob("*.safetensors"):
         if path not in wanted:
@@ -711,6 +727,8 @@ def ademamix(
     return (1 - lr * weight_decay) * p - lr * (s["m"] / (1 - beta1**t) + alpha * s["m_slow"]) / (root + eps)
 
 
+norms.TOGETHER |= onebit.RULES
+norms.RULES |= onebit.RULES
 RULES = {
     "SGD": sgd,
     "Adam": adam,
@@ -800,14 +818,16 @@ def check_case(name, case, dtype):
     every = HESSIAN_EVERY.get((name, case))
     assert metadata.get("hessian_every") == (every and str(every)), f"{path.name}: not this case"
     if name in norms.RULES:
-        traced = norms.run_rule(name, options, trace, PARAMS, STEPS, kept)
+        params = [param for param in PARAMS if f"param/{param}" in trace]
+        traced = norms.run_rule(name, options, trace, params, STEPS, kept)
         want, scale = traced.out, traced.scale
     else:
         want, scale = run_rule(RULES[name], options, trace, every)
     assert set(want) == {key for key in found if not key.startswith("expected_step/")}, f"{path.name}: other tensors"
     worst = 0.0
     for key, value in want.items():
-        assert found[key].dtype == DTYPES[dtype] and found[key].shape == value.shape, f"{path.name}: type of {key}"
+        real = np.float64 if key.startswith("expected_memory/") else DTYPES[dtype]
+        assert found[key].dtype == real and found[key].shape == value.shape, f"{path.name}: type of {key}"
         assert np.isfinite(found[key]).all(), f"{path.name}: {key} is not finite"
         error = np.abs(found[key] - value) - np.finfo(DTYPES[dtype]).tiny  # zero against zero is no error
         allowed = TOLERANCE[dtype] * LOOSE.get((name, dtype), 1)
@@ -815,17 +835,19 @@ def check_case(name, case, dtype):
     for key, count in found.items():
         if key.startswith("expected_step/"):
             param = key.removeprefix("expected_step/")
-            assert count == STEPS - len(PARAMS[param].missing), f"{path.name}: {key}"
+            given = sum(f"grad/{t}/{param}" in trace for t in range(STEPS))
+            assert count == given, f"{path.name}: {key}"
     return worst
 
 
 def check(names):
     failed = 0
-    for dtype, numpy_type in DTYPES.items():
-        found, want = safetensors.numpy.load_file(trace_path(dtype)), make_trace(numpy_type)
+    for dtype, whole in ((dtype, whole) for dtype in DTYPES for whole in (False, True)):
+        path = trace_path(dtype, whole)
+        found, want = safetensors.numpy.load_file(path), make_trace(DTYPES[dtype], whole)
         same = found.keys() == want.keys() and all(found[key].tobytes() == want[key].tobytes() for key in want)
         failed += not same
-        print(f"{'ok  ' if same else 'FAIL'} {trace_path(dtype).name}: the trace as this script makes it")
+        print(f"{'ok  ' if same else 'FAIL'} {path.name}: the trace as this script makes it")
     for name, case, _, dtype in cases(names):
         label = expected_path(name, case, dtype).name
         if name not in RULES and name not in norms.RULES:

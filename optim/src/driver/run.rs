@@ -163,7 +163,7 @@ impl Run {
                     let Some(kernel) = part.stage.kernel() else { continue };
                     let at = &self.batches[batch];
                     if part.stage.follows() {
-                        let sums: &[f64] = done.last().map_or(&[], |part| &part.sums);
+                        let sums = last_sums(done);
                         work.combine(stage, (kernel, self.compute), sums, &mut part.own, at);
                     }
                     let ran = part.run(work, kernel, self.compute, batch, at, stage + 1 == count);
@@ -198,9 +198,7 @@ impl Run {
             }
             Stage::Matrix => {
                 *begun = true;
-                // Of the last stage that is a rule.
-                let rule = done.iter().rev().find(|part| part.stage.kernel().is_some());
-                let sums: &[f64] = rule.map_or(&[], |part| &part.sums);
+                let sums = last_sums(done);
                 work.matrix(first, self.compute, sums, &mut self.workspace)?;
             }
         }
@@ -271,6 +269,11 @@ impl Run {
             slot.memory.copy_from_slice(own);
         }
     }
+}
+
+/// The sums of the last stage that is a rule.
+fn last_sums(done: &[Part]) -> &[f64] {
+    done.iter().rev().find(|part| part.stage.kernel().is_some()).map_or(&[], |part| &part.sums)
 }
 
 impl Part {
@@ -370,6 +373,7 @@ impl Work<'_, '_, '_> {
                     shape: &slot.shape,
                     sums: &sums[place * found..][..found],
                     memory: &mut slot.memory,
+                    shared: self.shared,
                     scalars: &mut own[place * width..][..width],
                 },
             );
@@ -399,16 +403,26 @@ impl Work<'_, '_, '_> {
         buffer.clear();
         order.iter().for_each(|&i| buffer.extend_from_slice(&sums[places[i] * found..][..found]));
         let at = buffer.len();
-        buffer.resize(at + order.len() * width, 0.0);
-        let (sums, scalars) = buffer.split_at_mut(at);
+        order.iter().for_each(|&i| buffer.extend_from_slice(&self.slots[i].memory));
+        let end = buffer.len();
+        buffer.resize(end + order.len() * width, 0.0);
+        let (sums, rest) = buffer.split_at_mut(at);
+        let (memory, scalars) = rest.split_at_mut(end - at);
         let groups = self.groups;
         let algorithm_of = |group: usize| -> &dyn AnyAlgorithm { &*groups[group].algorithm };
+        let shared = &mut *self.shared;
         let mut at =
-            Gathering { tensors: order.len(), steps, groups: group_of, sums, shared: self.shared, scalars };
+            Gathering { tensors: order.len(), steps, groups: group_of, sums, memory, shared, scalars };
         let first = algorithm_of(0);
         first
             .gather(&Groups::new(groups.len(), &algorithm_of), stage, &mut at)
             .map_err(|problem| Error::Groups { algorithm: first.name(), problem })?;
+        let mut rest = &*memory;
+        for &i in order {
+            let own;
+            (own, rest) = rest.split_at(self.slots[i].memory.len());
+            self.slots[i].memory.copy_from_slice(own);
+        }
         own.clear();
         own.resize(order.len() * width, 0.0);
         if width > 0 {
@@ -439,6 +453,8 @@ impl Work<'_, '_, '_> {
                     t: slot.steps + 1,
                     shape: &slot.shape,
                     sums: &sums[place * found..][..found],
+                    memory: &mut slot.memory,
+                    shared: self.shared,
                     workspace,
                     states: &mut slot.states,
                     scratch: &mut slot.scratch,

@@ -1,0 +1,131 @@
+//! OnebitAdam: Adam whose variance is frozen after a warm-up, so that its momentum can be sent as signs.
+
+use super::onebit::{self, CommBackend, FORMED_PHASES, Phase};
+use crate::hyper::Range;
+use crate::stages::{Gathering, Groups, Stages};
+use crate::{Algorithm, Info, Reference, hyperparameters};
+use fallline_core::math::flag;
+use fallline_core::{Kernel, Lane, Link, rule};
+
+hyperparameters! {
+    /// OnebitAdam: Adam whose variance is frozen after a warm-up, so that its momentum can be sent as signs.
+    ///
+    /// ```text
+    /// mₜ = β₁ mₜ₋₁ + (1 − β₁) g
+    /// vₜ = β₂ vₜ₋₁ + (1 − β₂) g²                (in warm-up; then it stays as it is)
+    /// θₜ = θₜ₋₁ − γ (mₜ / (√vₜ + ε) + λ θₜ₋₁)   (no bias is corrected)
+    /// ```
+    ///
+    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`. State: 8 bytes a parameter in `f32` (`m`, `v`).
+    ///
+    /// Phases, one for all parameters together, as DeepSpeed has them:
+    ///
+    /// 1. The first step only counts: neither parameters nor moments move.
+    /// 2. Warm-up: both moments follow the gradient.
+    /// 3. Compression: begins after the step by which the last parameter (by name) of those with a gradient in it has
+    ///    been given `freeze_step` gradients, the first step's included. v is frozen. A parameter whose first gradient
+    ///    comes now has v = 0, and moves by γ m / ε.
+    ///
+    /// With several ranks m is compressed in phase 3 to its signs and one scale, and what that leaves out is added to
+    /// the next m ([`compression`](crate::compression)). A single rank has nobody to send to: DeepSpeed does not
+    /// compress there, its states `worker_error` and `server_error` stay 0, and they are not kept here.
+    ///
+    /// ```
+    /// # use fallline_optim::algorithms::OnebitAdam;
+    /// let algorithm = OnebitAdam { freeze_step: 1000, ..OnebitAdam::default() };
+    /// ```
+    pub OnebitAdam as "OnebitAdam" {
+        /// Learning rate γ.
+        lr: f64 = 1e-3, Range::AtLeast(0.0);
+        /// Gradients of warm-up, the first step's included; the first group's.
+        freeze_step: u64 = 100_000, Range::AtLeast(0.0);
+        /// Decay rates β₁, β₂ of the running averages of the gradient and of its square.
+        betas: (f64, f64) = (0.9, 0.999), Range::HalfOpen(0.0, 1.0);
+        /// Added to the denominator.
+        eps: f64 = 1e-8, Range::AtLeast(0.0);
+        /// Weight decay λ: λθ is part of the direction.
+        weight_decay: f64 = 0.0, Range::AtLeast(0.0);
+        /// Keep both moments of a group up to date in every phase (an option of groups in the source).
+        non_freeze: bool = false, Range::Any;
+    }
+    accepted {
+        deepspeed: (),
+        bias_correction: bool = true, Range::Any,
+        eps_inside_sqrt: bool,
+        max_grad_norm: f64 = 0.0, Range::AtLeast(0.0),
+        cuda_aware: bool,
+        comm_backend_name: CommBackend = CommBackend::Nccl, Range::Any
+    }
+    fixed { amsgrad: bool = false, "1-bit Adam has no largest second moment" }
+}
+
+rule! {
+    /// One step of [`OnebitAdam`].
+    pub OnebitAdamRule(h: OnebitAdam, t) {
+        let lr = h.lr;
+        let beta1 = h.betas.0;
+        let beta2 = h.betas.1;
+        let one_minus_beta1 = 1.0 - h.betas.0;
+        let one_minus_beta2 = 1.0 - h.betas.1;
+        let eps = h.eps;
+        let weight_decay = h.weight_decay;
+        let decays = flag(h.weight_decay > 0.0);
+    }
+    per_tensor(averages, adapts, moves)
+    element(g: Grad) -> (p: Param, m: State, v: State) {
+        m = Lane::when(averages, beta1 * m + one_minus_beta1 * g, m);
+        v = Lane::when(adapts, beta2 * v + one_minus_beta2 * g * g, v);
+        let u = m / (v.sqrt() + eps);
+        p = Lane::when(moves, p - lr * Lane::when(decays, u + weight_decay * p, u), p);
+    }
+}
+
+impl Algorithm for OnebitAdam {
+    const INFO: Info = Info {
+        summary: "Adam whose variance is frozen after a warm-up, so that its momentum can be sent as signs.",
+        family: "communication",
+        source: "DeepSpeed",
+        differences: "As in DeepSpeed the first step moves nothing, the bias is not corrected whatever bias_correction \
+            says, and with one rank nothing is compressed. There the last parameter of its list ends the warm-up, here \
+            the last by name. A run that goes on from a checkpoint goes on with its phase, without another first step. \
+            DeepSpeed's exp_avg_mask, a tensor for rows whose momentum is always 0, is not there: such rows stay 0 at \
+            one rank.",
+        references: &[
+            Reference {
+                text: "Tang et al. 2021, 1-bit Adam: Communication Efficient Large-Scale Training with Adam's \
+                    Convergence Speed",
+                at: "arXiv:2102.02888",
+            },
+            Reference { text: "deepspeed.runtime.fp16.onebit.adam.OnebitAdam", at: "deepspeed 0.14.4" },
+        ],
+    };
+
+    const SHARED: &'static [(&'static str, f64)] = onebit::PHASES;
+
+    fn kernel<K: Link>(&self) -> &'static Kernel {
+        K::kernel::<OnebitAdamRule>()
+    }
+
+    fn stages<K: Link>(&self, _class: u8) -> Stages {
+        Stages::gathered(self.kernel::<K>())
+    }
+
+    fn gather(groups: &Groups<'_, '_, Self>, _stage: usize, at: &mut Gathering<'_>) -> Result<(), String> {
+        let freeze_step = groups[0].freeze_step;
+        let phase = onebit::advance(at, |at| at.steps.last().is_some_and(|&t| t >= freeze_step));
+        at.give(|group| {
+            let always = groups[group].non_freeze;
+            let (averages, adapts) = (phase != Phase::SetUp || always, phase == Phase::WarmUp || always);
+            [flag(averages), flag(adapts), flag(phase != Phase::SetUp)]
+        });
+        Ok(())
+    }
+
+    fn formed(&self, _stage: usize) -> &'static [&'static str] {
+        &[FORMED_PHASES, "adapts: in warm-up, or non_freeze; averages and moves: not in the first step"]
+    }
+
+    fn sparse_is_dense(&self) -> Result<(), &'static str> {
+        Err("OnebitAdam does not take row-sparse gradients")
+    }
+}

@@ -1,0 +1,279 @@
+//! OnebitLamb: LAMB whose variance and coefficients are frozen after a warm-up, so that its momentum can be sent as signs.
+
+use super::onebit::{self, CommBackend, FORMED_PHASES, Phase};
+use crate::hyper::Range;
+use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stages};
+use crate::{Algorithm, Info, Reference, hyperparameters};
+use fallline_core::backend::View;
+use fallline_core::math::{flag, sqrt};
+use fallline_core::{Kernel, Lane, Link, Result, rule};
+
+hyperparameters! {
+    /// OnebitLamb: LAMB whose variance and coefficients are frozen after a warm-up, so that its momentum can be sent as
+    /// signs.
+    ///
+    /// ```text
+    /// mₜ = β₁ mₜ₋₁ + (1 − β₁) g
+    /// uₜ = mₜ / (√vₜ + ε) + λ θₜ₋₁              (no bias is corrected)
+    /// θₜ = θₜ₋₁ − γ r uₜ
+    ///
+    /// warm-up:      vₜ = β₂ vₜ₋₁ + (1 − β₂) g²
+    ///               r  = ‖θₜ₋₁‖ / ‖uₜ‖ within [c_min, c_max]    (1 where a norm is 0)
+    ///               c  = β_c c + (1 − β_c) r                    (unless r is 1; from 0)
+    /// compression:  v stays;  fₜ = β₂ fₜ₋₁ + (1 − β₂) ((mₜ − β₁ mₜ₋₁) / (1 − β₁))²     (from v)
+    ///               q  = max (√v + ε) / (√fₜ + ε)               (over the elements of the tensor)
+    ///               q  = w q + 1 − w,  w = min(1, ‖mₜ / (√v + ε)‖ / ‖uₜ‖)             (with λ)
+    ///               q  within [q_min, q_max], then within (1 ± δ) times the last q     (from 1)
+    ///               r  = c q
+    /// ```
+    ///
+    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`, c_min, c_max = `min_coeff`, `max_coeff`, β_c =
+    /// `coeff_beta`, q_min, q_max = `factor_min`, `factor_max`, δ = `factor_threshold`; the norms are those of one tensor.
+    /// c and the last q are remembered for each parameter. State: 12 bytes a parameter in `f32` (`m`, `v`, and f as
+    /// `v_fresh`).
+    ///
+    /// Phases, one for all parameters together, as DeepSpeed has them: the first step only counts and moves nothing;
+    /// warm-up; compression, after the step by which the last parameter (by name) of those with a gradient in it has been
+    /// given `freeze_step` gradients, the first step's included. A parameter's f starts from v at its own gradient number
+    /// `freeze_step`; if warm-up ended before, from 0.
+    ///
+    /// With several ranks the m of all parameters are compressed in one piece, to signs and one scale
+    /// ([`compression`](crate::compression)), each multiplied before by what makes its root mean square that of the others,
+    /// and divided by it afterwards. A single rank has nobody to send to: DeepSpeed does not compress there, what it
+    /// multiplies and divides by cancels, the errors stay 0, and none of them is kept here.
+    ///
+    /// ```
+    /// # use fallline_optim::algorithms::OnebitLamb;
+    /// let algorithm = OnebitLamb { freeze_step: 1000, coeff_beta: 0.95, ..OnebitLamb::default() };
+    /// ```
+    pub OnebitLamb as "OnebitLamb" {
+        /// Learning rate γ.
+        lr: f64 = 1e-3, Range::AtLeast(0.0);
+        /// Gradients of warm-up, the first step's included; the first group's.
+        freeze_step: u64 = 100_000, Range::AtLeast(0.0);
+        /// Decay rates β₁, β₂ of the running averages of the gradient and of its square.
+        betas: (f64, f64) = (0.9, 0.999), Range::HalfOpen(0.0, 1.0);
+        /// Added to the denominator.
+        eps: f64 = 1e-8, Range::AtLeast(0.0);
+        /// Weight decay λ: λθ is part of the direction.
+        weight_decay: f64 = 0.0, Range::AtLeast(0.0);
+        /// The largest ratio of the norms.
+        max_coeff: f64 = 10.0, Range::AtLeast(0.0);
+        /// The smallest ratio of the norms.
+        min_coeff: f64 = 0.01, Range::AtLeast(0.0);
+        /// Decay rate β_c of the running average of the ratio.
+        coeff_beta: f64 = 0.9, Range::Closed(0.0, 1.0);
+        /// The largest factor q to the frozen ratio.
+        factor_max: f64 = 4.0, Range::AtLeast(0.0);
+        /// The smallest factor q to the frozen ratio.
+        factor_min: f64 = 0.5, Range::AtLeast(0.0);
+        /// By which part δ of itself the factor may change in a step.
+        factor_threshold: f64 = 0.1, Range::AtLeast(0.0);
+    }
+    accepted {
+        deepspeed: (),
+        bias_correction: bool = true, Range::Any,
+        eps_inside_sqrt: bool,
+        max_grad_norm: f64 = 0.0, Range::AtLeast(0.0),
+        cuda_aware: bool,
+        comm_backend_name: CommBackend = CommBackend::Nccl, Range::Any
+    }
+    fixed { amsgrad: bool = false, "1-bit LAMB has no largest second moment" }
+}
+
+rule! {
+    /// The first pass of [`OnebitLamb`]: the moments, and the norms of the direction, of it without the decay, and of the
+    /// parameter.
+    pub OnebitLambMomentsRule(h: OnebitLamb, t) {
+        let beta1 = h.betas.0;
+        let beta2 = h.betas.1;
+        let one_minus_beta1 = 1.0 - h.betas.0;
+        let one_minus_beta2 = 1.0 - h.betas.1;
+        let eps = h.eps;
+        let weight_decay = h.weight_decay;
+        let decays = flag(h.weight_decay > 0.0);
+    }
+    per_tensor(averages, adapts, refreshes, copies)
+    element(g: Grad, p: Param) -> (m: State, v: State, v_fresh: State) sum(update2, preliminary2, param2) {
+        let last = m;
+        m = Lane::when(averages, beta1 * m + one_minus_beta1 * g, m);
+        v = Lane::when(adapts, beta2 * v + one_minus_beta2 * g * g, v);
+        let rebuilt = (m - last * beta1) / one_minus_beta1;
+        v_fresh = Lane::when(copies, v, v_fresh);
+        v_fresh = Lane::when(refreshes, beta2 * v_fresh + one_minus_beta2 * rebuilt * rebuilt, v_fresh);
+        let preliminary = m / (v.sqrt() + eps);
+        let u = Lane::when(decays, preliminary + weight_decay * p, preliminary);
+        update2 = u * u;
+        preliminary2 = preliminary * preliminary;
+        param2 = p * p;
+    }
+}
+
+rule! {
+    /// How much smaller [`OnebitLamb`]'s denominator would be by now, had it not been frozen.
+    pub OnebitLambRatioRule(h: OnebitLamb, t) {
+        let eps = h.eps;
+    }
+    element(v: State, v_fresh: State) -> (x: Scratch) {
+        x = (v.sqrt() + eps) / (v_fresh.sqrt() + eps);
+    }
+}
+
+rule! {
+    /// The last pass of [`OnebitLamb`]: the parameter.
+    pub OnebitLambRule(h: OnebitLamb, t) {
+        let eps = h.eps;
+        let weight_decay = h.weight_decay;
+        let decays = flag(h.weight_decay > 0.0);
+    }
+    per_tensor(moves, step_size)
+    element(m: State, v: State) -> (p: Param) {
+        let direction = m / (v.sqrt() + eps);
+        let u = Lane::when(decays, direction + weight_decay * p, direction);
+        p = Lane::when(moves, p - step_size * u, p);
+    }
+}
+
+/// Places in [`OnebitLamb::MEMORY`].
+const COEFFICIENT: usize = 0;
+const FACTOR: usize = 1;
+const LARGEST: usize = 2;
+
+/// `x`, but at most `most` and, after that, at least `least`.
+fn held(x: f64, least: f64, most: f64) -> f64 {
+    let x = if x > most { most } else { x };
+    if x < least { least } else { x }
+}
+
+impl OnebitLamb {
+    /// The ratio of the norms in warm-up, which the frozen coefficient takes in.
+    fn warm(&self, update: f64, param: f64, memory: &mut [f64]) -> f64 {
+        let mut ratio = 1.0;
+        if param != 0.0 && update != 0.0 {
+            ratio = held(param / update, self.min_coeff, self.max_coeff);
+        }
+        if ratio != 1.0 {
+            memory[COEFFICIENT] = self.coeff_beta * memory[COEFFICIENT] + (1.0 - self.coeff_beta) * ratio;
+        }
+        ratio
+    }
+
+    /// The frozen coefficient times this step's factor.
+    fn compressed(&self, update: f64, preliminary: f64, memory: &mut [f64]) -> f64 {
+        let mut factor = memory[LARGEST];
+        if self.weight_decay > 0.0 {
+            let ratio = preliminary / update;
+            let share = if ratio < 1.0 { ratio } else { 1.0 };
+            factor = factor * share + (1.0 - share);
+        }
+        factor = held(factor, self.factor_min, self.factor_max);
+        let last = memory[FACTOR];
+        let (least, most) = (last * (1.0 - self.factor_threshold), last * (1.0 + self.factor_threshold));
+        memory[FACTOR] = held(factor, least, most);
+        memory[COEFFICIENT] * memory[FACTOR]
+    }
+}
+
+impl Algorithm for OnebitLamb {
+    const INFO: Info = Info {
+        summary: "LAMB whose variance and coefficients are frozen after a warm-up, so that its momentum can be sent as \
+            signs.",
+        family: "communication",
+        source: "DeepSpeed",
+        differences: "As in DeepSpeed the first step moves nothing, the bias is not corrected whatever bias_correction \
+            says, and with one rank nothing is compressed. There the last parameter of its list ends the warm-up, here \
+            the last by name. DeepSpeed fails where a parameter has no gradient in the first step, is empty, or has a \
+            momentum of 0 when compression begins, and moves parameters without a gradient in compression, along a \
+            momentum that it scaled by mistake; here they are left as they are. A run that goes on from a checkpoint \
+            goes on with its phase, without another first step. DeepSpeed's exp_avg_mask is not there.",
+        references: &[
+            Reference {
+                text: "Li et al. 2021, 1-bit LAMB: Communication Efficient Large-Scale Large-Batch Training with LAMB's \
+                    Convergence Speed",
+                at: "arXiv:2104.06069",
+            },
+            Reference { text: "deepspeed.runtime.fp16.onebit.lamb.OnebitLamb", at: "deepspeed 0.14.4" },
+        ],
+    };
+
+    const MEMORY: &'static [(&'static str, f64)] =
+        &[("lamb_coeff_freeze", 0.0), ("last_factor", 1.0), ("largest_ratio", 1.0)];
+
+    const SHARED: &'static [(&'static str, f64)] = onebit::PHASES;
+
+    fn kernel<K: Link>(&self) -> &'static Kernel {
+        K::kernel::<OnebitLambRule>()
+    }
+
+    fn stages<K: Link>(&self, _class: u8) -> Stages {
+        Stages::gathered(K::kernel::<OnebitLambMomentsRule>()).then_matrix().then(self.kernel::<K>())
+    }
+
+    fn gather(
+        groups: &Groups<'_, '_, Self>,
+        _stage: usize,
+        at: &mut Gathering<'_>,
+    ) -> core::result::Result<(), String> {
+        let freeze_step = groups[0].freeze_step;
+        let phase = onebit::advance(at, |at| at.steps.last().is_some_and(|&t| t >= freeze_step));
+        let is = |other: Phase| flag(phase == other);
+        for (row, &t) in at.scalars.chunks_exact_mut(4).zip(at.steps) {
+            let copies = is(Phase::WarmUp) * flag(t == freeze_step);
+            row.copy_from_slice(&[1.0 - is(Phase::SetUp), is(Phase::WarmUp), is(Phase::Compressed), copies]);
+        }
+        Ok(())
+    }
+
+    /// Finds the largest ratio of the denominators.
+    fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> Result<()> {
+        if onebit::phase(step.shared) != Phase::Compressed || step.shape.elements() == 0 {
+            return Ok(());
+        }
+        let mut ratios = step.take(step.shape.elements())?;
+        let states = core::mem::take(&mut step.states);
+        let [_, (_, v), (_, fresh)] = &*states else { unreachable!("the first pass names three states") };
+        let views = &mut [Some(View::write(&mut ratios)), Some(View::read(v)), Some(View::read(fresh))];
+        step.run(K::kernel::<OnebitLambRatioRule>(), self, &[], views)?;
+        step.states = states;
+        step.memory[LARGEST] = step.largest::<K>(&mut ratios)?;
+        step.workspace.give([ratios]);
+        Ok(())
+    }
+
+    fn combine(&self, _stage: usize, at: &mut Combining<'_>) {
+        let [update, preliminary, param] = [0, 1, 2].map(|sum| sqrt(at.sums[sum]));
+        let ratio = match onebit::phase(at.shared) {
+            Phase::SetUp => 0.0,
+            Phase::WarmUp => self.warm(update, param, at.memory),
+            // A tensor without elements has no ratios.
+            Phase::Compressed if at.shape.elements() == 0 => 0.0,
+            // The largest of several numbers does not say whether one is none; their norm does.
+            Phase::Compressed if preliminary.is_nan() => f64::NAN,
+            Phase::Compressed => self.compressed(update, preliminary, at.memory),
+        };
+        let moves = flag(onebit::phase(at.shared) != Phase::SetUp);
+        at.scalars.copy_from_slice(&[moves, self.lr * ratio]);
+    }
+
+    fn formed(&self, stage: usize) -> &'static [&'static str] {
+        match stage {
+            0 => &[
+                FORMED_PHASES,
+                "averages: not in the first step; adapts: in warm-up; refreshes: in compression; copies: in warm-up, \
+                    when t = freeze_step",
+            ],
+            1 => &["in compression: q = max (√v + ε) / (√v_fresh + ε), over the elements of the tensor"],
+            2 => &[
+                "warm-up: step_size = γ·r, r = √param2 / √update2 within [min_coeff, max_coeff] (1 where a norm is 0), \
+                    and c = coeff_beta·c + (1 − coeff_beta)·r unless r is 1",
+                "compression: step_size = γ·c·q, q = w·q + 1 − w within [factor_min, factor_max], then within \
+                    (1 ± factor_threshold)·(the last q); w = min(1, √preliminary2 / √update2), 1 without weight_decay",
+            ],
+            _ => &[],
+        }
+    }
+
+    fn sparse_is_dense(&self) -> core::result::Result<(), &'static str> {
+        Err("OnebitLamb does not take row-sparse gradients")
+    }
+}
