@@ -38,6 +38,7 @@ pub use fallline_cpu::{Cpu, Isa, Native};
 #[cfg(feature = "cuda")]
 pub use fallline_cuda::Cuda;
 pub use fallline_optim::hyper::{Range, Value};
+pub use fallline_optim::ranks;
 pub use fallline_optim::schedule::Schedule;
 pub use fallline_optim::{
     Algorithm, Binding, Checkpoint, Driver, Info, Linked, NonFinite, Optimizer, Reference, Sparse,

@@ -1,13 +1,16 @@
 //! `fallline train`: the main job on real data.
 
 mod options;
+mod ranks;
 mod session;
 
 use crate::common::{self, print};
 use crate::error::{Error, Result};
 use crate::run_folder::{CHECKPOINT, newest, next_free};
+use fallline::ranks::Communicator;
 use fallline::{Checkpoint, Recipe};
 use options::Options;
+use ranks::Ranks;
 use session::{Kept, Session};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,6 +43,12 @@ pub struct Args {
     /// The number of threads; all of the machine's by default
     #[arg(long, value_parser = common::threads)]
     threads: Option<usize>,
+    /// Who trains together: one, threads:N (ranks in this process), or mpi (those that mpirun has started)
+    #[arg(long, default_value = "one", value_parser = ranks::parse)]
+    ranks: Ranks,
+    /// Seconds after which a rank that others wait for is given up
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    rank_timeout: u64,
     /// Warn instead of failing where a rule in paramwise_cfg matches no parameter
     #[arg(long)]
     allow_unmatched: bool,
@@ -47,43 +56,47 @@ pub struct Args {
 
 /// Trains, and prints the test accuracy last.
 pub fn run(args: Args) -> Result<()> {
-    let backend = common::device(&args.device, args.threads)?;
-    let mut session = match &args.resume {
-        Some(folder) => {
-            let folder = resumed_folder(folder.as_deref().or(args.out.as_deref()))?;
-            let kept = Kept::read(&Checkpoint::read(folder.join(CHECKPOINT))?, &folder)?;
-            let recipe = Recipe::from_text(&kept.config)?;
-            if let Some(path) = &args.config
-                && Recipe::from_file(path)?.to_source() != kept.config
-            {
-                let (path, folder) = (path.display(), folder.display());
-                return Err(Error::Usage(format!(
-                    "{path} is not the configuration that {folder} was begun with"
-                )));
-            }
-            let mut options = Options::read(recipe.train.as_ref())?;
-            options.epochs = args.epochs.unwrap_or(kept.epochs);
-            Session::resume(folder, recipe, options, backend, kept)?
-        }
-        None => {
-            let (recipe, name) = match &args.config {
-                Some(path) => {
-                    (Recipe::from_file(path)?, path.file_stem().unwrap_or_default().to_string_lossy())
-                }
-                None => (Recipe::from_text(DEFAULT)?, "digits".into()),
-            };
-            let mut options = Options::read(recipe.train.as_ref())?;
-            options.epochs = args.epochs.unwrap_or(options.epochs);
-            let folder = new_folder(args.out.as_deref(), &name)?;
-            Session::begin(folder, recipe, options, backend)?
-        }
-    };
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
     // Where there is no way to catch Ctrl-C, it ends the program, and the last epoch's checkpoint remains.
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).ok();
-    let accuracy = session.train(&interrupted)?;
-    print(&format!("run folder: {}\ntest accuracy: {:.1}%\n", session.folder().display(), 100.0 * accuracy))
+    let trained = ranks::on_each(&args, |ranks| {
+        let mut session = open(&args, ranks)?;
+        let accuracy = session.train(&interrupted)?;
+        Ok((session.folder().to_owned(), accuracy))
+    })?;
+    let Some((folder, accuracy)) = trained else { return Ok(()) };
+    print(&format!("run folder: {}\ntest accuracy: {:.1}%\n", folder.display(), 100.0 * accuracy))
+}
+
+/// A new run, or one to go on with, as a rank has it.
+fn open(args: &Args, ranks: Arc<dyn Communicator>) -> Result<Session> {
+    let backend = common::device(&args.device, args.threads.or(args.ranks.threads_of_each()))?;
+    if let Some(folder) = &args.resume {
+        let folder = resumed_folder(folder.as_deref().or(args.out.as_deref()))?;
+        let kept = Kept::read(&Checkpoint::read(folder.join(CHECKPOINT))?, &folder)?;
+        let recipe = Recipe::from_text(&kept.config)?;
+        if let Some(path) = &args.config
+            && Recipe::from_file(path)?.to_source() != kept.config
+        {
+            let (path, folder) = (path.display(), folder.display());
+            return Err(Error::Usage(format!(
+                "{path} is not the configuration that {folder} was begun with"
+            )));
+        }
+        let mut options = Options::read(recipe.train.as_ref())?;
+        options.epochs = args.epochs.unwrap_or(kept.epochs);
+        return Session::resume(folder, recipe, options, backend, ranks, kept);
+    }
+    let (recipe, name) = match &args.config {
+        Some(path) => (Recipe::from_file(path)?, path.file_stem().unwrap_or_default().to_string_lossy()),
+        None => (Recipe::from_text(DEFAULT)?, "digits".into()),
+    };
+    let mut options = Options::read(recipe.train.as_ref())?;
+    options.epochs = args.epochs.unwrap_or(options.epochs);
+    // Rank 0 alone has a folder.
+    let folder = if ranks.rank() == 0 { new_folder(args.out.as_deref(), &name)? } else { PathBuf::new() };
+    Session::begin(folder, recipe, options, backend, ranks)
 }
 
 /// The folder of a run to go on with.

@@ -66,6 +66,9 @@ pub enum Error {
         /// Whether memory may have been written before.
         written: bool,
     },
+    /// An exchange between ranks failed.
+    #[error(transparent)]
+    Ranks(#[from] crate::ranks::RankError),
     /// The backend cannot be had as asked.
     #[error("{0}")]
     Unavailable(String),

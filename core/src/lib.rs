@@ -24,6 +24,7 @@ pub mod host;
 mod kernel;
 mod lane;
 pub mod math;
+pub mod ranks;
 mod rule;
 mod scalar;
 mod shape;

@@ -296,6 +296,10 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn dense(&self) -> Result<(), &'static str>;
     /// As [`Algorithm::matrix_rules`].
     fn matrix_rules(&self) -> Vec<&'static Kernel>;
+    /// Whether each parameter's states and update belong to one rank alone, where there are several.
+    fn sharded(&self) -> bool {
+        false
+    }
     /// The rule that looks at gradients before a step (see [`NonFinite`](crate::NonFinite)).
     fn grad_check(&self) -> &'static Kernel;
     /// The rule that copies a parameter to a state.

@@ -35,7 +35,7 @@ impl Extents<'_> {
         }
     }
 
-    fn elements(self) -> usize {
+    pub(crate) fn elements(self) -> usize {
         match self {
             Extents::Flat(len) => len,
             Extents::Shape(shape) => shape.elements(),
@@ -265,6 +265,12 @@ impl<'a> Binding<'a> {
 impl<'a> From<&'a mut Tensor> for ParamRef<'a> {
     fn from(tensor: &'a mut Tensor) -> Self {
         ParamRef::Tensor(tensor)
+    }
+}
+
+impl<'a> From<Slice<'a>> for GradRef<'a> {
+    fn from(slice: Slice<'a>) -> Self {
+        GradRef::Host(slice, None)
     }
 }
 

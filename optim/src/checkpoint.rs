@@ -116,6 +116,9 @@ pub struct Manifest {
     /// The optimizer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<OptimizerManifest>,
+    /// Whose part it is, where each rank has written its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
     /// How far the schedule is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<serde_json::Value>,
@@ -163,8 +166,24 @@ impl LoadOptions {
 
 impl Default for Manifest {
     fn default() -> Self {
-        Manifest { version: VERSION, optimizer: None, schedule: None, trainer: None, origin: None }
+        Manifest {
+            version: VERSION,
+            optimizer: None,
+            part: None,
+            schedule: None,
+            trainer: None,
+            origin: None,
+        }
     }
+}
+
+/// One rank's part of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// The rank that wrote it.
+    pub rank: usize,
+    /// How many parts there are.
+    pub of: usize,
 }
 
 /// An optimizer's configuration.
@@ -517,6 +536,63 @@ impl Checkpoint {
             move |key: &str| whole(key).rsplit_once('/').is_some_and(|(param, state)| expected(param, state));
         let states = states.filter(move |state| !fits(state));
         steps.chain(states.map(|state| (state, "is not expected: the parameter has no such state")))
+    }
+
+    /// One checkpoint of the parts that all ranks have written ([`Driver::save_own`](crate::Driver::save_own)), which
+    /// loads with any number of ranks.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when a part is missing or there twice, or they are of different steps or configurations.
+    pub fn join(parts: impl IntoIterator<Item = Checkpoint>) -> Result<Checkpoint> {
+        let mut whole: Option<Checkpoint> = None;
+        let mut found = Vec::new();
+        for mut part in parts {
+            let Some(Part { rank, of }) = part.manifest.part.take() else {
+                return Err(Error::Mismatch("it is whole: only parts of ranks can be joined".into()));
+            };
+            found.resize(of.max(found.len()), false);
+            if found.len() != of || rank >= of || core::mem::replace(&mut found[rank], true) {
+                return Err(Error::Mismatch(format!(
+                    "the part of rank {rank} of {of} is there twice, or of another number"
+                )));
+            }
+            let Some(whole) = &mut whole else {
+                whole = Some(part);
+                continue;
+            };
+            whole.take_part(part, rank)?;
+        }
+        match (whole, found.iter().position(|found| !found)) {
+            (Some(whole), None) => Ok(whole),
+            (_, missing) => {
+                let (rank, of) = (missing.unwrap_or(0), found.len());
+                Err(Error::Mismatch(format!("the part of rank {rank} of {of} is missing")))
+            }
+        }
+    }
+
+    /// Takes in another rank's part.
+    fn take_part(&mut self, part: Checkpoint, rank: usize) -> Result<()> {
+        let differs =
+            |what: &str| Error::Mismatch(format!("the part of rank {rank} has {what} than the first"));
+        let (Some(own), Some(other)) = (&mut self.manifest.optimizer, part.manifest.optimizer) else {
+            return Err(differs("another optimizer"));
+        };
+        if (&own.name, &own.groups, &own.shared) != (&other.name, &other.groups, &other.shared) {
+            return Err(differs("another configuration"));
+        }
+        if self.manifest.schedule != part.manifest.schedule || self.manifest.trainer != part.manifest.trainer
+        {
+            return Err(differs("another progress"));
+        }
+        if let Some(name) = other.params.keys().find(|name| own.params.contains_key(*name)) {
+            return Err(Error::Mismatch(format!("the part of rank {rank} has {name:?} too")));
+        }
+        own.params.extend(other.params);
+        self.tensors.extend(part.tensors);
+        self.codes.extend(part.codes);
+        self.steps.extend(part.steps);
+        Ok(())
     }
 
     /// The file's bytes.

@@ -11,11 +11,13 @@ use crate::algorithm;
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::hyper::Value;
 use crate::lbfgs::{self, History};
+use crate::ranks::world::World;
 use crate::slots::{Slot, Slots};
 use crate::{
     AnyAlgorithm, Binding, Error, LoadReport, Objective, ParamRef, Result, Skipped, StateFormats, StepReport,
 };
 use fallline_core::backend::{Pass, TensorPass, View};
+use fallline_core::ranks::Communicator;
 use fallline_core::{Backend, Compute, Format, Role, Shape, Storage, rule};
 use finite::{Look, NonFinite};
 use run::{Run, Work};
@@ -167,6 +169,8 @@ pub struct Driver {
     look: Look,
     /// What an algorithm that evaluates the loss itself remembers.
     history: Option<History>,
+    /// The ranks that step together, if there are several.
+    world: Option<World>,
     poisoned: Option<String>,
 }
 
@@ -185,6 +189,7 @@ impl Driver {
             shared,
             look: Look::default(),
             history: None,
+            world: None,
             poisoned: None,
         }
     }
@@ -231,6 +236,32 @@ impl Driver {
     pub fn with_non_finite(mut self, policy: NonFinite) -> Driver {
         self.non_finite = policy;
         self
+    }
+
+    /// Steps together with other ranks, each of which binds the same parameters and the same gradients, averaged
+    /// ([`Averager`](crate::ranks::Averager)). From then on [`step`](Optimizer::step) is collective: all ranks call it,
+    /// and it fails on all before anything is written when they are about to take different steps.
+    ///
+    /// With an algorithm that is [sharded](crate::AnyAlgorithm::sharded) each parameter is updated by the rank that
+    /// [`partition`](crate::ranks::partition) gives it to, which alone has its states, and then brought to the others;
+    /// [`save`](Optimizer::save) is collective too, and gives the whole to every rank.
+    pub fn with_ranks(mut self, ranks: Arc<dyn Communicator>) -> Driver {
+        let sharded = self.groups[0].algorithm.sharded();
+        self.world = (ranks.world() > 1).then(|| World::new(ranks, sharded));
+        self
+    }
+
+    /// What [`save`](Optimizer::save) gives, but of a sharded optimizer only the part that this rank has: for
+    /// checkpoints of a file a rank, which [`Checkpoint::join`] makes one of. Nothing is exchanged.
+    ///
+    /// # Errors
+    /// When the device cannot be read.
+    pub fn save_own(&self) -> Result<Checkpoint> {
+        self.to_checkpoint()
+    }
+
+    fn is_elsewhere(&self, slot: &Slot) -> bool {
+        self.world.as_ref().is_some_and(|world| world.is_elsewhere(slot))
     }
 
     /// Evaluates the objective and takes a step; algorithms that evaluate the loss themselves do so as often as they
@@ -297,6 +328,9 @@ impl Driver {
                 prepared.without_grad += 1;
                 return Ok(());
             }
+            if self.is_elsewhere(slot) {
+                return Ok(());
+            }
             let place = self.run_of(&mut runs, &mut places, slot);
             if slot.fits == Some(place) {
                 join(&self.groups, &mut runs[place], slot, place);
@@ -353,6 +387,7 @@ impl Driver {
             mirror: None,
             rows: None,
             sparse: false,
+            owner: None,
             run: None,
             row: 0,
         })
@@ -415,7 +450,10 @@ impl Driver {
         runs: &mut Vec<Run>,
         places: &mut [[Option<usize>; 2 * CLASSES]],
     ) -> Result<()> {
-        let lacking = |i: &usize| slots[*i].run.is_none() && !bindings[*i].grad.is_none();
+        let lacking = |i: &usize| {
+            let slot = &slots[*i];
+            slot.run.is_none() && !bindings[*i].grad.is_none() && !self.is_elsewhere(slot)
+        };
         let lacks: Vec<usize> = (0..slots.len()).filter(lacking).collect();
         let mut wanted: Vec<(Role, usize, usize, &'static str)> = Vec::new();
         for &i in &lacks {
@@ -616,7 +654,11 @@ impl Optimizer for Driver {
     }
 
     fn save(&self) -> Result<Checkpoint> {
-        self.to_checkpoint()
+        let own = self.to_checkpoint()?;
+        match &self.world {
+            Some(world) if world.sharded() => world.consolidate(&own),
+            _ => Ok(own),
+        }
     }
 
     fn load_with(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport> {
@@ -628,7 +670,15 @@ impl Driver {
     /// Everything that comes before the first write of a step: checks, copies, states. A report that is skipped ends
     /// the step.
     fn open(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
-        let prepared = self.prepare(bindings)?;
+        if let Some(world) = &mut self.world {
+            world.agree(bindings, self.groups.iter().map(|group| &*group.algorithm))?;
+        }
+        let mut prepared = self.prepare(bindings)?;
+        if let Some(world) = &self.world
+            && world.share_out(self.slots.range(0..bindings.len()))
+        {
+            prepared = self.prepare(bindings)?;
+        }
         let mut report = StepReport { without_grad: prepared.without_grad, ..StepReport::default() };
         move_strided(bindings, false);
         if !self.backend.reaches_host() {
@@ -675,6 +725,13 @@ impl Driver {
         if !self.backend.reaches_host() {
             let copied = mirror::copy_out(&*self.backend, bindings, self.slots.range(0..bindings.len()));
             if let Err(cause) = copied {
+                self.poisoned = Some(cause.to_string());
+                return Err(cause);
+            }
+        }
+        if let Some(world) = self.world.as_mut().filter(|world| world.sharded()) {
+            let spread = world.spread(bindings, self.slots.range(0..bindings.len()));
+            if let Err(cause) = spread {
                 self.poisoned = Some(cause.to_string());
                 return Err(cause);
             }

@@ -16,6 +16,7 @@ mod error;
 mod formats;
 pub mod hyper;
 pub mod lbfgs;
+pub mod ranks;
 pub mod renamed;
 mod report;
 pub mod schedule;

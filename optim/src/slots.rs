@@ -31,6 +31,8 @@ pub(crate) struct Slot {
     /// Of a gradient given as rows, and whether that of this step is.
     pub(crate) rows: Option<Box<Rows>>,
     pub(crate) sparse: bool,
+    /// The rank that updates it, where ranks share parameters out.
+    pub(crate) owner: Option<usize>,
     /// In the step being taken: which run, and which row of scalars.
     pub(crate) run: Option<usize>,
     pub(crate) row: usize,

@@ -3,6 +3,7 @@
 use fallline_core::{Format, Shape};
 use fallline_cpu::Native;
 use fallline_optim::hyper::{HyperError, Value};
+use fallline_optim::ranks::ZeroRedundancy;
 use fallline_optim::{Algorithm, AnyAlgorithm, Linked, algorithms};
 
 /// One name of the registry.
@@ -164,6 +165,11 @@ pub const ENTRIES: &[Entry] = &[
     entry::<algorithms::SophiaG>(),
     entry::<algorithms::SparseAdam>(),
     entry::<algorithms::TorchAdafactor>(),
+    Entry {
+        name: ZeroRedundancy::NAME,
+        needs: &["ranks"],
+        make: |values| Ok(Box::new(ZeroRedundancy::new(|name| Some(find(name)?.defaults()), values)?)),
+    },
     entry::<algorithms::ZeroOneAdam>(),
     entry::<algorithms::BnbAdagrad>(),
     entry::<algorithms::BnbAdam>(),

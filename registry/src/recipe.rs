@@ -223,7 +223,14 @@ fn algorithm(node: &Node) -> Result<Box<dyn AnyAlgorithm>> {
     // One at a time first, so that an error has the position of the value that is wrong.
     let mut probe = entry.defaults();
     let mut values = Vec::new();
-    for (key, node) in dict.iter().filter(|(key, _)| ![TYPE, STATE_FORMAT].contains(key)) {
+    // What decides which other keys there are comes first.
+    let decides = "optimizer_type";
+    if probe.sharded() && dict.get(decides).is_none() {
+        return Err(Error::Missing { at: kind.at.clone(), what: name.to_owned(), key: decides });
+    }
+    let first = dict.iter().filter(|(key, _)| *key == decides);
+    let others = dict.iter().filter(|(key, _)| ![TYPE, STATE_FORMAT, decides].contains(key));
+    for (key, node) in first.chain(others) {
         let value = convert(node).ok_or_else(|| Error::Value {
             at: node.at.clone(),
             key: key.to_owned(),

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each test file is a crate of its own and uses a part
 
+pub mod inputs;
+
 use fallline::core::Element;
 use fallline::optim::{Binding, GradRef, ParamRef, frozen, param};
 use fallline::registry::names::ENTRIES;
@@ -108,6 +110,16 @@ pub const CASES: &[&str] = &[
     "dict(type='AdEMAMix', lr=0.01, t_alpha=3, t_beta3=4, weight_decay=0.0)",
     "dict(type='AdEMAMix', lr=0.01, betas=(0.0, 0.5, 0.9), eps=0.0)",
     "AdEMAMix32bit",
+    "OnebitAdam",
+    "dict(type='OnebitAdam', lr=0.01, freeze_step=3, betas=(0.5, 0.9), eps=0.1, weight_decay=0.1)",
+    "dict(type='OnebitAdam', lr=0.01, freeze_step=2, non_freeze=True)",
+    "OnebitLamb",
+    "dict(type='OnebitLamb', lr=0.01, freeze_step=3, betas=(0.5, 0.9), eps=0.1, weight_decay=0.1, coeff_beta=0.5)",
+    "dict(type='OnebitLamb', lr=0.01, freeze_step=2, max_coeff=0.5, min_coeff=0.1, factor_max=1.1, factor_min=0.9, \
+     factor_threshold=0.05)",
+    "ZeroOneAdam",
+    "dict(type='ZeroOneAdam', lr=0.01, var_update_scaler=1, var_freeze_step=3, eps=0.1, weight_decay=0.1)",
+    "dict(type='ZeroOneAdam', lr=0.01, betas=(0.5, 0.9), var_freeze_step=1, local_step_scaler=1, local_step_clipper=2)",
 ];
 
 /// One case for each name of the registry, with as many states as it can have.
@@ -152,6 +164,9 @@ pub const ONE_EACH: &[&str] = &[
     "dict(type='SGD32bit', lr=0.1)",
     "dict(type='AdEMAMix', lr=0.1)",
     "dict(type='AdEMAMix32bit', lr=0.1)",
+    "dict(type='OnebitAdam', lr=0.1, freeze_step=3, weight_decay=0.1)",
+    "dict(type='OnebitLamb', lr=0.1, freeze_step=3, weight_decay=0.1)",
+    "dict(type='ZeroOneAdam', lr=0.1, var_freeze_step=3, weight_decay=0.1)",
 ];
 
 /// Names whose step on a parameter looks at more than one element of it, with the reason.
@@ -167,6 +182,7 @@ pub const WHOLE_TENSORS: &[(&str, &str)] = &[
     ("DAdaptAdam", "one estimate for all tensors"),
     ("DAdaptSGD", "one estimate for all tensors"),
     ("DAdaptAdaGrad", "one estimate for all tensors"),
+    ("OnebitLamb", "norms of each tensor"),
 ];
 
 /// Names whose step on a parameter depends on the others that step with it, with the reason.
@@ -175,6 +191,9 @@ pub const ALL_TOGETHER: &[(&str, &str)] = &[
     ("DAdaptAdam", "one estimate for all tensors"),
     ("DAdaptSGD", "one estimate for all tensors"),
     ("DAdaptAdaGrad", "one estimate for all tensors"),
+    ("OnebitAdam", "one phase for all tensors"),
+    ("OnebitLamb", "one phase for all tensors"),
+    ("ZeroOneAdam", "one phase for all tensors"),
 ];
 
 /// Names that the suites over flat tensors cannot step, with where they are tested.
@@ -386,12 +405,14 @@ pub struct Tensor {
     pub grads: Vec<Option<Buffer>>,
     /// Elements in front of the ones that are meant, so that the slices are not aligned; behind them none.
     pub offset: usize,
+    /// Its extents, where it is not flat.
+    pub shape: Option<Vec<usize>>,
 }
 
 impl Tensor {
     /// Of these numbers, aligned as they come.
     pub fn new(name: impl Into<String>, value: Buffer, grads: Vec<Option<Buffer>>) -> Tensor {
-        Tensor { name: name.into(), value, grads, offset: 0 }
+        Tensor { name: name.into(), value, grads, offset: 0, shape: None }
     }
 
     /// A parameter of `f32` with a gradient at each step, numbers in [-1, 1).
@@ -404,10 +425,14 @@ impl Tensor {
 /// Bindings of step `t`.
 pub fn bind(tensors: &mut [Tensor], t: usize) -> Vec<Binding<'_>> {
     let mut bindings = Vec::new();
-    for Tensor { name, value, grads, offset } in tensors {
-        bindings.push(match &grads[t] {
+    for Tensor { name, value, grads, offset, shape } in tensors {
+        let binding = match &grads[t] {
             Some(grad) => param(name, value.param_from(*offset), grad.grad_from(*offset)),
             None => frozen(name, value.param_from(*offset)),
+        };
+        bindings.push(match shape {
+            Some(shape) => binding.shaped(shape),
+            None => binding,
         });
     }
     bindings

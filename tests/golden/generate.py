@@ -30,6 +30,7 @@ import safetensors.numpy
 
 import matrices
 import norms
+import onebit
 import sparse
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -70,8 +71,8 @@ def kept(name):
     return KEEP_OF.get(name, KEEP)
 
 
-def make_trace(dtype):
-    """The same numbers for each type: the f32 trace is the f64 trace, rounded."""
+def make_trace(dtype, whole=False):
+    """The same numbers for each type: the f32 trace is the f64 trace, rounded. A whole one has no gaps."""
     tensors = {}
     # RandomState, not Generator: its streams never change between versions of numpy.
     rng = np.random.RandomState(20240607)
@@ -91,9 +92,10 @@ def make_trace(dtype):
             grad[always_zero] = 0.0
             if t in spec.zero:
                 grad[:] = 0.0
-            if t not in spec.missing:
+            if t not in spec.missing or whole:
                 tensors[f"grad/{t}/{name}"] = grad.reshape(spec.shape)
-    return {key: np.asarray(value, dtype=dtype) for key, value in tensors.items()}
+    numbers = {key: np.asarray(value, dtype=dtype) for key, value in tensors.items()}
+    return {key: value for key, value in numbers.items() if value.size or not whole}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -163,6 +165,8 @@ for there, (here, states) in BITSANDBYTES.items():
     for name in here:
         SOURCES[name] = Source(f"bitsandbytes.optim.{there}", "bitsandbytes", states, fixed, transcribed=F64)
 SOURCES |= {name: Source(*source) for name, source in (norms.SOURCES | matrices.SOURCES | sparse.SOURCES).items()}
+for name, (file, class_, states, _) in onebit.SOURCES.items():
+    SOURCES[name] = Source(f"deepspeed.runtime.fp16.onebit.{file}.{class_}", "deepspeed", states)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -332,7 +336,7 @@ CASES["AdEMAMix32bit"] = {case: CASES["AdEMAMix"][case] for case in ("default", 
 HESSIAN_EVERY = {("SophiaG", "hessian"): 3, ("SophiaG", "hessian-betas"): 2}
 
 
-CASES |= norms.CASES | matrices.CASES
+CASES |= norms.CASES | matrices.CASES | onebit.CASES
 CASES |= {name: CASES.get(name, {}) | sparse.options_of(name) for name in sparse.CASES}
 
 
@@ -357,6 +361,7 @@ def all_traces():
     """Every trace: its path, and what is in it."""
     for dtype, numpy_type in DTYPES.items():
         yield trace_path(dtype), make_trace(numpy_type)
+        yield trace_path(dtype, "whole"), make_trace(numpy_type, whole=True)
         for module in (matrices, sparse):
             for trace in module.TRACES:
                 yield trace_path(dtype, trace), module.make_trace(trace, numpy_type)
@@ -364,7 +369,13 @@ def all_traces():
 
 def trace_of(name, case):
     """The trace of a case; None is the one that most have."""
+    if name in onebit.CASES:
+        return "whole" if onebit.whole(name) else None
     return sparse.trace_of(name, case) or matrices.TRACE_OF.get(name)
+
+
+def version_of(name):
+    return onebit.VERSION if name in onebit.CASES else version(SOURCES[name].package).partition("+")[0]
 
 
 def expected_path(name, case, dtype):
@@ -459,7 +470,7 @@ def generate(names):
             "optimizer": config_text(name, options),
             "compute": dtype,
             "trace": path.relative_to(HERE).as_posix(),
-            "source": f"{source.package} {version(source.package).partition('+')[0]}" + ", transcribed" * transcribed,
+            "source": f"{source.package} {version_of(name)}" + ", transcribed" * transcribed,
             "source_class": source.path,
         }
         every = HESSIAN_EVERY.get((name, case))
@@ -467,6 +478,8 @@ def generate(names):
             metadata["hessian_every"] = str(every)
         if transcribed:
             tensors = run_transcription(source, options, trace)
+        elif name in onebit.CASES:
+            tensors = onebit.run_source(name, options, trace, STEPS, kept)
         elif dtype not in source.transcribed:
             tensors = run_source(source, options, trace, every)
             if name == "Muon":
@@ -476,6 +489,8 @@ def generate(names):
             rule = TRANSCRIPTIONS.get(name, RULES[name])
             tensors, _ = run_rule(rule, options, trace, every, DTYPES[dtype])
         write(expected_path(name, case, dtype), tensors, metadata)
+    if set(names) & set(onebit.CASES):
+        write(HERE / "compression.safetensors", onebit.compression(), {"source": f"deepspeed {onebit.VERSION}"})
     wanted = {expected_path(name, case, dtype) for name, case, _, dtype in cases(CASES)}
     for path in (HERE / "expected").glob("*.safetensors"):
         if path not in wanted:
@@ -746,6 +761,8 @@ def ademamix(
     return (1 - lr * weight_decay) * p - lr * (s["m"] / (1 - beta1**t) + alpha * s["m_slow"]) / (root + eps)
 
 
+norms.TOGETHER |= onebit.RULES
+norms.RULES |= onebit.RULES
 RULES = {
     "SGD": sgd,
     "Adam": adam,
@@ -834,22 +851,21 @@ def check_case(name, case, dtype):
     assert (type_, options, metadata["compute"]) == (name, CASES[name][case], dtype), f"{path.name}: not this case"
     every = HESSIAN_EVERY.get((name, case))
     assert metadata.get("hessian_every") == (every and str(every)), f"{path.name}: not this case"
-    missed = {param: len(spec.missing) for param, spec in PARAMS.items()}
     if sparse.trace_of(name, case):
-        want, scale, counts = sparse.run_rule(name, options, trace, kept)
-        missed = {param: STEPS - count for param, count in counts.items()}
+        want, scale, _ = sparse.run_rule(name, options, trace, kept)
     elif name in matrices.RULES:
-        want, scale, counts = matrices.run_rule(name, options, trace, kept, DTYPES[dtype])
-        missed = {param: STEPS - count for param, count in counts.items()}
+        want, scale, _ = matrices.run_rule(name, options, trace, kept, DTYPES[dtype])
     elif name in norms.RULES:
-        traced = norms.run_rule(name, options, trace, PARAMS, STEPS, kept)
+        params = [param for param in PARAMS if f"param/{param}" in trace]
+        traced = norms.run_rule(name, options, trace, params, STEPS, kept)
         want, scale = traced.out, traced.scale
     else:
         want, scale = run_rule(RULES[name], options, trace, every)
     assert set(want) == {key for key in found if not key.startswith("expected_step/")}, f"{path.name}: other tensors"
     worst = 0.0
     for key, value in want.items():
-        assert found[key].dtype == DTYPES[dtype] and found[key].shape == value.shape, f"{path.name}: type of {key}"
+        real = np.float64 if key.startswith("expected_memory/") else DTYPES[dtype]
+        assert found[key].dtype == real and found[key].shape == value.shape, f"{path.name}: type of {key}"
         assert np.isfinite(found[key]).all(), f"{path.name}: {key} is not finite"
         error = np.abs(found[key] - value) - np.finfo(DTYPES[dtype]).tiny  # zero against zero is no error
         allowed = TOLERANCE[dtype] * LOOSE.get((name, dtype), 1)
@@ -859,7 +875,8 @@ def check_case(name, case, dtype):
     for key, count in found.items():
         if key.startswith("expected_step/"):
             param = key.removeprefix("expected_step/")
-            assert count == STEPS - missed[param], f"{path.name}: {key}"
+            given = sum(sparse.dense_or_rows(trace, t, param) is not None for t in range(STEPS))
+            assert count == given, f"{path.name}: {key}"
     return worst
 
 

@@ -274,6 +274,9 @@ def run_rule(name, options, trace, params, steps, kept, dtype=np.float64):
         for state, value in ss[param].items():
             key = f"expected_state/{param}/{state}"
             out[key], scale[key] = np.asarray(value, dtype), largest_state[param][state]
+        for scalar, value in together.get("memory", {}).get(param, {}).items():
+            key = f"expected_memory/{param}/{scalar}"
+            out[key] = scale[key] = np.asarray(value, np.float64)
     return Traced(out, scale, counts)
 
 

@@ -67,7 +67,22 @@ impl Network {
     /// # Panics
     /// If the images and the labels differ in number, an image has not [`PIXELS`] values or a label is not below
     /// [`CLASSES`].
+    #[cfg(test)]
     pub fn loss_and_gradients(&mut self, images: ArrayView2<'_, f32>, labels: &[u8]) -> f32 {
+        self.loss_and_each_gradient(images, labels, |_| {})
+    }
+
+    /// As `loss_and_gradients`; `ready` gets each parameter as soon as its gradient is there, from the last layer to
+    /// the first, while those of the layers before are still to be computed.
+    ///
+    /// # Panics
+    /// As `loss_and_gradients`.
+    pub fn loss_and_each_gradient(
+        &mut self,
+        images: ArrayView2<'_, f32>,
+        labels: &[u8],
+        mut ready: impl FnMut(&Parameter),
+    ) -> f32 {
         let count = images.nrows();
         let layers = self.outputs.len();
         for buffer in self.outputs.iter_mut().chain(&mut self.deltas) {
@@ -95,6 +110,7 @@ impl Network {
             for row in delta.rows() {
                 bias.grad += &row;
             }
+            ready(bias);
             if let Some(below) = before.last_mut() {
                 let mut below = below.slice_mut(s![..count, ..]);
                 general_mat_mul(1.0, &delta, &matrix(&weight.value), 0.0, &mut below);
@@ -106,6 +122,7 @@ impl Network {
                 });
             }
             general_mat_mul(1.0, &delta.t(), &input, 0.0, &mut matrix_mut(&mut weight.grad));
+            ready(weight);
         }
         loss
     }
@@ -127,7 +144,7 @@ impl Network {
     /// The mean loss over the images, without gradients.
     ///
     /// # Panics
-    /// As [`loss_and_gradients`](Network::loss_and_gradients).
+    /// As [`loss_and_each_gradient`](Network::loss_and_each_gradient).
     pub fn loss(&self, images: ArrayView2<'_, f32>, labels: &[u8]) -> f32 {
         let logits = self.logits(images);
         let mut delta = logits.clone();

@@ -2,13 +2,14 @@
 
 use super::options::Options;
 use crate::digits::data::{Digits, epoch_order};
-use crate::digits::network::Network;
+use crate::digits::network::{Network, Parameter};
 use crate::error::{Error, Result};
 use crate::plot::loss_and_accuracy;
 use crate::run_folder::{CHECKPOINT, Metrics, Record};
 use fallline::optim::checkpoint::{Entry, remove_temporaries};
 use fallline::optim::schedule::Schedule;
 use fallline::optim::{Binding, param};
+use fallline::ranks::{Averager, Communicator, agree, hash};
 use fallline::{Backend, Checkpoint, Driver, Optimizer, Recipe, Shape};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
@@ -73,21 +74,27 @@ pub struct Session {
     network: Network,
     optimizer: Driver,
     schedule: Schedule,
-    metrics: Metrics,
+    ranks: Arc<dyn Communicator>,
+    /// Where there are several ranks.
+    averager: Option<Averager>,
+    /// Kept by rank 0 alone.
+    metrics: Option<Metrics>,
     records: Vec<Record>,
     progress: Progress,
 }
 
 impl Session {
-    /// Begins a run in an empty folder.
+    /// Begins a run in an empty folder, which only rank 0 needs.
     pub fn begin(
         folder: PathBuf,
         recipe: Recipe,
         options: Options,
         backend: Arc<dyn Backend>,
+        ranks: Arc<dyn Communicator>,
     ) -> Result<Session> {
-        let metrics = Metrics::create(&folder.join(METRICS)).map_err(Error::io(&folder))?;
-        Session::assemble(folder, recipe, options, backend, metrics)
+        let metrics = (ranks.rank() == 0).then(|| Metrics::create(&folder.join(METRICS)));
+        let metrics = metrics.transpose().map_err(Error::io(&folder))?;
+        Session::assemble(folder, recipe, options, backend, ranks, metrics)
     }
 
     /// Goes on with a run.
@@ -96,13 +103,19 @@ impl Session {
         recipe: Recipe,
         options: Options,
         backend: Arc<dyn Backend>,
+        ranks: Arc<dyn Communicator>,
         kept: Kept,
     ) -> Result<Session> {
-        let (metrics, records) =
-            Metrics::resume(&folder.join(METRICS), kept.progress.step).map_err(Error::io(&folder))?;
-        // What a run that was killed while it wrote has left behind.
-        remove_temporaries(&folder).map_err(Error::io(&folder))?;
-        let mut session = Session::assemble(folder, recipe, options, backend, metrics)?;
+        let (metrics, records) = if ranks.rank() == 0 {
+            let (metrics, records) =
+                Metrics::resume(&folder.join(METRICS), kept.progress.step).map_err(Error::io(&folder))?;
+            // What a run that was killed while it wrote has left behind.
+            remove_temporaries(&folder).map_err(Error::io(&folder))?;
+            (Some(metrics), records)
+        } else {
+            (None, Vec::new())
+        };
+        let mut session = Session::assemble(folder, recipe, options, backend, ranks, metrics)?;
         session.records = records;
         session.progress = kept.progress;
         let mismatch = |problem: String| Error::Malformed { path: session.folder.join(CHECKPOINT), problem };
@@ -128,11 +141,13 @@ impl Session {
         recipe: Recipe,
         options: Options,
         backend: Arc<dyn Backend>,
-        metrics: Metrics,
+        ranks: Arc<dyn Communicator>,
+        metrics: Option<Metrics>,
     ) -> Result<Session> {
         let digits = Digits::bundled().map_err(|error| Error::Other(error.to_string()))?;
         let network = Network::new(&options.hidden, options.seed);
-        let mut optimizer = recipe.optimizer(Arc::clone(&backend));
+        let mut optimizer = recipe.optimizer(Arc::clone(&backend)).with_ranks(Arc::clone(&ranks));
+        let averager = (ranks.world() > 1).then(|| Averager::new(Arc::clone(&ranks))).transpose()?;
         let batches = digits.train.labels.len().div_ceil(options.batch_size) as u64;
         let schedule = recipe.schedule(batches, &mut optimizer)?;
         let (records, progress) = (Vec::new(), Progress::default());
@@ -145,6 +160,8 @@ impl Session {
             network,
             optimizer,
             schedule,
+            ranks,
+            averager,
             metrics,
             records,
             progress,
@@ -164,15 +181,22 @@ impl Session {
     /// Trains to the end, and returns the test accuracy, 0 to 1.
     pub fn train(&mut self, interrupted: &AtomicBool) -> Result<f64> {
         let batches = self.digits.train.labels.len().div_ceil(self.options.batch_size);
-        let bar = ProgressBar::new(self.options.epochs * batches as u64);
+        self.compare()?;
+        let shown = self.ranks.rank() == 0;
+        let steps = self.options.epochs * batches as u64;
+        let bar = if shown { ProgressBar::new(steps) } else { ProgressBar::hidden() };
         let style = "{elapsed_precise} {wide_bar} {pos}/{len} steps, {msg}, {eta} left";
         bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.set_message(format!("{} on {}", self.optimizer.name(), self.backend.describe()));
+        let mut where_to = self.backend.describe();
+        if self.ranks.world() > 1 {
+            where_to = format!("{}, {where_to}", self.ranks.describe());
+        }
+        bar.set_message(format!("{} on {where_to}", self.optimizer.name()));
         bar.set_position(self.progress.step);
         while self.progress.epoch < self.options.epochs {
             let order = epoch_order(self.options.seed, self.progress.epoch);
             for batch in order.chunks(self.options.batch_size).skip(self.progress.batch) {
-                if interrupted.load(Ordering::Relaxed) {
+                if !self.step(batch, interrupted)? {
                     bar.abandon();
                     self.keep()?;
                     self.plot()?;
@@ -180,7 +204,6 @@ impl Session {
                     let how = format!("step {step} is kept; go on with `fallline train --resume {folder}`");
                     return Err(Error::Interrupted(how));
                 }
-                self.step(batch)?;
                 bar.inc(1);
             }
             let (accuracy, loss) = self.finish_epoch()?;
@@ -192,18 +215,63 @@ impl Session {
         Ok(self.network.accuracy(self.digits.test.images.view(), &self.digits.test.labels))
     }
 
-    fn step(&mut self, batch: &[u32]) -> Result<()> {
-        let examples = self.digits.train.batch(batch);
-        let loss = self.network.loss_and_gradients(examples.images.view(), &examples.labels);
+    /// Sees to it that all ranks are about to train the same.
+    fn compare(&self) -> Result<()> {
+        let mut lines: Vec<String> = self.recipe.to_source().split(", ").map(str::to_owned).collect();
+        lines.push(format!("{:?}", self.options));
+        lines.push(format!("{:?}", self.progress));
+        agree(&*self.ranks, "the run", &lines).map_err(fallline::core::Error::from)?;
+        self.compare_parameters()
+    }
+
+    /// Sees to it that all ranks have the same parameters.
+    fn compare_parameters(&self) -> Result<()> {
+        if self.ranks.world() == 1 {
+            return Ok(());
+        }
+        let line = |p: &Parameter| {
+            let bytes: Vec<u8> = p.value.iter().flat_map(|value| value.to_le_bytes()).collect();
+            format!("{} of shape {:?} with hash {:016x}", p.name, p.value.shape(), hash(&bytes))
+        };
+        let lines: Vec<String> = self.network.parameters.iter().map(line).collect();
+        Ok(agree(&*self.ranks, "the parameters", &lines).map_err(fallline::core::Error::from)?)
+    }
+
+    /// Takes a step, of which every rank computes its part; none and false when a rank is to stop.
+    fn step(&mut self, batch: &[u32], interrupted: &AtomicBool) -> Result<bool> {
+        let (rank, world) = (self.ranks.rank(), self.ranks.world());
+        let own = &batch[rank * batch.len() / world..(rank + 1) * batch.len() / world];
+        let examples = self.digits.train.batch(own);
+        let share = own.len() as f64 / batch.len() as f64;
+        let Session { network, averager, .. } = self;
+        let mut given = Ok(());
+        let loss = network.loss_and_each_gradient(examples.images.view(), &examples.labels, |p| {
+            if let (Some(averager), Ok(())) = (averager.as_mut(), &given) {
+                given = averager.give(&p.name, &p.grad, share);
+            }
+        });
+        given?;
+        let averaged = averager.as_mut().map(Averager::finish).transpose()?;
+        let stops = interrupted.load(Ordering::Relaxed);
+        let (loss, stops) = meet(&*self.ranks, if own.is_empty() { 0.0 } else { loss }, share, stops)?;
+        if stops {
+            return Ok(false);
+        }
         let lr = self.optimizer.get(0, "lr").and_then(|lr| lr.as_f64()).unwrap_or(f64::NAN);
-        let mut bindings: Vec<Binding<'_>> =
-            self.network.parameters.iter_mut().map(|p| param(&p.name, &mut p.value, &p.grad)).collect();
+        let parameters = network.parameters.iter_mut();
+        let mut bindings: Vec<Binding<'_>> = match averaged {
+            Some(averaged) => {
+                parameters.map(|p| param(&p.name, &mut p.value, averaged.get(&p.name))).collect()
+            }
+            None => parameters.map(|p| param(&p.name, &mut p.value, &p.grad)).collect(),
+        };
         self.optimizer.step(&mut bindings)?;
         drop(bindings);
         self.schedule.after_iteration(&mut self.optimizer)?;
         self.progress.step += 1;
         self.progress.batch += 1;
-        self.record(Record::Step { step: self.progress.step, epoch: self.progress.epoch, loss, lr })
+        self.record(Record::Step { step: self.progress.step, epoch: self.progress.epoch, loss, lr })?;
+        Ok(true)
     }
 
     /// Evaluates, writes the epoch's record, then its checkpoint: a checkpoint is never ahead of the metrics.
@@ -221,15 +289,19 @@ impl Session {
     }
 
     fn record(&mut self, record: Record) -> Result<()> {
-        self.metrics.append(&record).map_err(Error::io(&self.folder))?;
-        self.records.push(record);
+        if let Some(metrics) = &mut self.metrics {
+            metrics.append(&record).map_err(Error::io(&self.folder))?;
+            self.records.push(record);
+        }
         Ok(())
     }
 
-    /// Writes the checkpoint.
+    /// Writes the checkpoint: rank 0 does, but all have a part in it.
     fn keep(&mut self) -> Result<()> {
-        self.metrics.flush().map_err(Error::io(&self.folder))?;
+        self.compare_parameters()?;
         let mut checkpoint = self.optimizer.save()?;
+        let Some(metrics) = &mut self.metrics else { return Ok(()) };
+        metrics.flush().map_err(Error::io(&self.folder))?;
         for parameter in &self.network.parameters {
             let values: Vec<f32> = parameter.value.iter().copied().collect();
             checkpoint
@@ -243,7 +315,26 @@ impl Session {
     }
 
     fn plot(&self) -> Result<()> {
+        if self.metrics.is_none() {
+            return Ok(());
+        }
         let path = self.folder.join(PLOT);
         loss_and_accuracy(&path, &self.records).map_err(|error| Error::Other(error.to_string()))
     }
+}
+
+/// The batch's loss from those of the ranks' parts, and whether any rank wants to stop.
+fn meet(ranks: &dyn Communicator, loss: f32, share: f64, stops: bool) -> Result<(f32, bool)> {
+    if ranks.world() == 1 {
+        return Ok((loss, stops));
+    }
+    let own = [f64::from(loss) * share, f64::from(u8::from(stops))];
+    let own: Vec<u8> = own.into_iter().flat_map(f64::to_le_bytes).collect();
+    let mut all = vec![0; own.len() * ranks.world()];
+    ranks.all_gather(&own, &mut all).map_err(fallline::core::Error::from)?;
+    let numbers = |place: usize| {
+        let parts = all.chunks_exact(8).skip(place).step_by(2);
+        parts.map(|bytes| f64::from_le_bytes(bytes.try_into().unwrap_or_default()))
+    };
+    Ok((numbers(0).sum::<f64>() as f32, numbers(1).any(|stops| stops > 0.0)))
 }

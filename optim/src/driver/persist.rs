@@ -1,7 +1,7 @@
 //! Saving and loading: what is checked, in which order, before anything changes.
 
 use super::{Driver, class_of};
-use crate::checkpoint::{Checkpoint, LoadOptions, OptimizerManifest, ParamManifest};
+use crate::checkpoint::{Checkpoint, LoadOptions, OptimizerManifest, ParamManifest, Part};
 use crate::lbfgs::History;
 use crate::slots::{Slot, Slots};
 use crate::{AnyAlgorithm, Error, LoadReport, Result, ShapeMismatch};
@@ -14,7 +14,7 @@ impl Driver {
         for group in &self.groups {
             manifest.push_group(&*group.algorithm);
         }
-        for slot in self.slots.iter() {
+        for slot in self.slots.iter().filter(|slot| !self.is_elsewhere(slot)) {
             let mut param = ParamManifest::new(slot.shape.extents(), slot.group, slot.compute);
             checkpoint.insert_steps(&slot.name, slot.steps);
             for (state, storage) in &slot.states {
@@ -32,10 +32,18 @@ impl Driver {
         let shared = self.groups[0].algorithm.shared().iter().zip(&self.shared);
         shared.for_each(|((name, _), value)| manifest.insert_shared(name, *value));
         checkpoint.manifest.optimizer = Some(manifest);
+        if let Some(world) = self.world.as_ref().filter(|world| world.sharded()) {
+            let (rank, of) = (world.ranks().rank(), world.ranks().world());
+            checkpoint.manifest.part = Some(Part { rank, of });
+        }
         Ok(checkpoint)
     }
 
     pub(super) fn restore(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport> {
+        if let Some(Part { rank, of }) = checkpoint.manifest.part {
+            let problem = format!("it is the part of rank {rank} of {of}: join the parts of all ranks first");
+            return Err(Error::Mismatch(problem));
+        }
         let manifest = checkpoint
             .manifest
             .optimizer
@@ -206,6 +214,7 @@ impl Driver {
             mirror: None,
             rows: None,
             sparse: false,
+            owner: None,
             run: None,
             row: 0,
         })

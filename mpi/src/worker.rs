@@ -1,0 +1,236 @@
+//! MPI's calls, made by one thread that owns its world.
+//!
+//! MPI's blocking calls have no time limit, and one that waits for a dead rank never returns. So they are made by a
+//! thread of their own, which owns the buffers too: whoever asked waits for it no longer than the limit. It is also the
+//! only thread that ever calls MPI, which every installation allows.
+
+use fallline_core::ranks::{Communicator, RankError, known, piece, same_length};
+use fallline_core::{Error, Result};
+use mpi::environment::Universe;
+use mpi::traits::{Communicator as _, CommunicatorCollectives as _, Root as _};
+use mpi::{Count, Threading};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// The largest message of one call: MPI counts in 32 bits.
+const LARGEST: usize = 1 << 30;
+
+/// This process as a rank of MPI's world.
+///
+/// Call [`finish`](Mpi::finish) when all is done. A process that ends without it counts as failed, and the launcher
+/// ends the others: that is meant for errors, since leaving MPI's world waits for all ranks.
+#[derive(Debug)]
+pub struct Mpi {
+    rank: usize,
+    world: usize,
+    limit: Duration,
+    /// One exchange at a time.
+    jobs: Mutex<Jobs>,
+}
+
+#[derive(Debug)]
+struct Jobs {
+    to: Sender<(Job, Sender<Vec<u8>>)>,
+    /// Why no more are taken.
+    broken: Option<String>,
+}
+
+/// What the thread is asked to do. What was received comes back through the channel beside it.
+enum Job {
+    AllToAll { send: Vec<u8>, piece: usize },
+    AllGather { send: Vec<u8> },
+    Broadcast { root: usize, bytes: Vec<u8> },
+    Barrier,
+    Finish,
+}
+
+impl Mpi {
+    /// Joins MPI's world, which a process can do once. An exchange that is not finished within `limit` fails.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when MPI was started in this process before, [`Error::Ranks`] when it does not start
+    /// within the limit.
+    pub fn start(limit: Duration) -> Result<Mpi> {
+        let (to, jobs) = channel();
+        let (started, start) = channel();
+        let work = move || {
+            let universe = mpi::initialize_with_threading(Threading::Funneled).map(|(universe, _)| universe);
+            let Some(universe) = universe else { return };
+            let world = universe.world();
+            let told = started.send((world.rank() as usize, world.size() as usize));
+            if told.is_ok() {
+                serve(universe, &jobs);
+            } else {
+                // Nobody is there any more: as with any failure, the world is not left.
+                core::mem::forget(universe);
+            }
+        };
+        let named = thread::Builder::new().name("mpi".into()).spawn(work);
+        named.map_err(|error| Error::Unavailable(format!("no thread for MPI: {error}")))?;
+        match start.recv_timeout(limit) {
+            Ok((rank, world)) => Ok(Mpi { rank, world, limit, jobs: Mutex::new(Jobs { to, broken: None }) }),
+            Err(RecvTimeoutError::Timeout) => {
+                let (operation, missing) = ("starting MPI", Vec::new());
+                Err(RankError::TimedOut { rank: 0, operation, limit, missing }.into())
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(Error::Unavailable("MPI was started in this process already".into()))
+            }
+        }
+    }
+
+    /// Leaves MPI's world together with all other ranks. Nothing can be exchanged afterwards.
+    ///
+    /// # Errors
+    /// [`RankError`] when not all came, or an exchange failed before.
+    pub fn finish(&self) -> Result<(), RankError> {
+        self.ask("finish", Job::Finish)?;
+        self.lock().broken = Some("this rank has left MPI's world".into());
+        Ok(())
+    }
+
+    fn ask(&self, operation: &'static str, job: Job) -> Result<Vec<u8>, RankError> {
+        let rank = self.rank;
+        let mut jobs = self.lock();
+        if let Some(cause) = &jobs.broken {
+            return Err(RankError::Broken { rank, operation, cause: cause.clone() });
+        }
+        let (to, answer) = channel();
+        let error = match jobs.to.send((job, to)) {
+            Ok(()) => match answer.recv_timeout(self.limit) {
+                Ok(received) => return Ok(received),
+                Err(RecvTimeoutError::Timeout) => {
+                    RankError::TimedOut { rank, operation, limit: self.limit, missing: Vec::new() }
+                }
+                Err(RecvTimeoutError::Disconnected) => ended(rank),
+            },
+            Err(_) => ended(rank),
+        };
+        jobs.broken = Some(error.to_string());
+        Err(error)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Jobs> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn ended(rank: usize) -> RankError {
+    RankError::Failed { rank, problem: "the thread that calls MPI has ended".into() }
+}
+
+/// Does what is asked until the end.
+fn serve(universe: Universe, jobs: &Receiver<(Job, Sender<Vec<u8>>)>) {
+    let world = universe.world();
+    let size = world.size() as usize;
+    while let Ok((job, answer)) = jobs.recv() {
+        let received = match job {
+            // An empty vector's address is 1, which Open MPI takes for 'in place'.
+            Job::AllToAll { send, .. } | Job::AllGather { send } if send.is_empty() => send,
+            Job::AllToAll { send, piece } => {
+                let mut received = vec![0; send.len()];
+                in_parts(&send, &mut received, (size, piece), |send, received| {
+                    world.all_to_all_into(send, received);
+                });
+                received
+            }
+            Job::AllGather { send } => {
+                let mut received = vec![0; send.len() * size];
+                let length = send.len();
+                if length * size <= LARGEST {
+                    world.all_gather_into(&send[..], &mut received[..]);
+                } else {
+                    for (root, part) in received.chunks_exact_mut(length).enumerate() {
+                        if root == world.rank() as usize {
+                            part.copy_from_slice(&send);
+                        }
+                        let root = world.process_at_rank(root as Count);
+                        part.chunks_mut(LARGEST).for_each(|part| root.broadcast_into(part));
+                    }
+                }
+                received
+            }
+            Job::Broadcast { root, mut bytes } => {
+                let root = world.process_at_rank(root as Count);
+                bytes.chunks_mut(LARGEST).for_each(|part| root.broadcast_into(part));
+                bytes
+            }
+            Job::Barrier => {
+                world.barrier();
+                Vec::new()
+            }
+            Job::Finish => {
+                drop(universe);
+                answer.send(Vec::new()).ok();
+                return;
+            }
+        };
+        answer.send(received).ok();
+    }
+    // Whoever owned this rank ended without `finish`: the launcher is to see a failure.
+    core::mem::forget(universe);
+}
+
+/// An exchange of one piece with each rank, cut where the pieces together are too long for one call.
+fn in_parts(
+    send: &[u8],
+    received: &mut [u8],
+    (world, piece): (usize, usize),
+    mut exchange: impl FnMut(&[u8], &mut [u8]),
+) {
+    let most = LARGEST / world;
+    if piece <= most {
+        return exchange(send, received);
+    }
+    for start in (0..piece).step_by(most) {
+        let length = most.min(piece - start);
+        let parts = send.chunks_exact(piece).flat_map(|piece| &piece[start..][..length]);
+        let (part, mut got) = (parts.copied().collect::<Vec<u8>>(), vec![0; length * world]);
+        exchange(&part, &mut got);
+        for (to, from) in received.chunks_exact_mut(piece).zip(got.chunks_exact(length)) {
+            to[start..][..length].copy_from_slice(from);
+        }
+    }
+}
+
+impl Communicator for Mpi {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn world(&self) -> usize {
+        self.world
+    }
+
+    fn describe(&self) -> String {
+        format!("{} ranks over MPI", self.world)
+    }
+
+    fn all_to_all(&self, send: &[u8], receive: &mut [u8]) -> Result<(), RankError> {
+        let operation = "all_to_all";
+        same_length(operation, "the receive buffer", send.len(), receive.len())?;
+        let piece = piece(operation, send.len(), self.world)?;
+        receive.copy_from_slice(&self.ask(operation, Job::AllToAll { send: send.to_vec(), piece })?);
+        Ok(())
+    }
+
+    fn all_gather(&self, send: &[u8], receive: &mut [u8]) -> Result<(), RankError> {
+        let operation = "all_gather";
+        same_length(operation, "the receive buffer", send.len() * self.world, receive.len())?;
+        receive.copy_from_slice(&self.ask(operation, Job::AllGather { send: send.to_vec() })?);
+        Ok(())
+    }
+
+    fn broadcast(&self, root: usize, bytes: &mut [u8]) -> Result<(), RankError> {
+        known("broadcast", root, self.world)?;
+        let received = self.ask("broadcast", Job::Broadcast { root, bytes: bytes.to_vec() })?;
+        bytes.copy_from_slice(&received);
+        Ok(())
+    }
+
+    fn barrier(&self) -> Result<(), RankError> {
+        self.ask("barrier", Job::Barrier).map(|_| ())
+    }
+}

@@ -1,0 +1,25 @@
+//! Who updates which parameter.
+
+/// Shares parameters of these sizes out over `world` ranks, as torch's `ZeroRedundancyOptimizer` does: the largest first
+/// (of equal ones the earlier), each to the rank that has least so far (of equal ones the first). `has` is what the
+/// ranks have already, and what they have afterwards. Returns each parameter's rank.
+///
+/// ```
+/// use fallline_optim::ranks::partition;
+/// assert_eq!(partition(&[5, 30, 10, 20], &mut [0, 0]), [1, 0, 1, 1]);
+/// assert_eq!(partition(&[1], &mut [0, 0, 0]), [0]);
+/// ```
+///
+/// # Panics
+/// When there is no rank.
+pub fn partition(sizes: &[usize], has: &mut [u64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by_key(|&i| core::cmp::Reverse(sizes[i]));
+    let mut ranks = vec![0; sizes.len()];
+    for i in order {
+        let least = (0..has.len()).min_by_key(|&rank| has[rank]).expect("a world has at least one rank");
+        ranks[i] = least;
+        has[least] += sizes[i] as u64;
+    }
+    ranks
+}
