@@ -8,9 +8,15 @@ mod buffers;
 mod checkpoints;
 #[path = "golden.rs"]
 mod golden;
+#[path = "hessian.rs"]
+mod hessian;
 #[path = "muon.rs"]
 mod muon;
 #[path = "objectives.rs"]
 mod objectives;
 #[path = "properties.rs"]
 mod properties;
+#[path = "single.rs"]
+mod single;
+#[path = "sparse.rs"]
+mod sparse;

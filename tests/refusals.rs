@@ -3,12 +3,16 @@
 mod common;
 
 use common::recipe;
-use fallline::Recipe;
+use fallline::{Recipe, Sparse};
 
 /// Configurations, and what must be in the complaint. Where a source raises, so does this.
 const BAD: &[(&str, &str)] = &[
     ("dict(type='SGD', lr=-0.1)", "SGD: lr must be ≥ 0, got -0.1"),
     ("dict(type='Adam', betas=(1.0, 0.0))", "Adam: betas must be in [0, 1)"),
+    ("dict(type='SparseAdam', lr=0.0)", "SparseAdam: lr must be above 0 at first"),
+    ("dict(type='SparseAdam', eps=0.0)", "SparseAdam: eps must be"),
+    ("dict(type='SparseAdam', betas=(0.9, 1.0))", "SparseAdam: betas must be in [0, 1)"),
+    ("dict(type='SparseAdam', weight_decay=0.1)", "weight_decay"),
     ("dict(type='Adagrad', lr=-1)", "Adagrad: lr must be ≥ 0, got -1"),
     ("dict(type='Adagrad', lr_decay=-0.5)", "Adagrad: lr_decay must be ≥ 0, got -0.5"),
     ("dict(type='Adagrad', initial_accumulator_value=-1.0)", "initial_accumulator_value must be ≥ 0"),
@@ -87,11 +91,15 @@ fn what_changes_no_number_is_taken() {
 
 #[test]
 fn row_sparse_gradients_are_taken_where_they_mean_the_same() {
-    let sparse = |text: &str| recipe(text).algorithm().sparse_is_dense();
-    assert!(sparse("Adagrad").is_ok());
-    assert!(sparse("dict(type='Adagrad', eps=0.0, initial_accumulator_value=0.1)").is_ok());
+    let sparse = |text: &str| recipe(text).algorithm().sparse();
+    for text in ["SparseAdam", "Adagrad", "dict(type='Adagrad', eps=0.0)", "SGD", "DAdaptAdaGrad"] {
+        assert_eq!(sparse(text), Ok(Sparse::Rows), "{text}");
+    }
+    for text in ["dict(type='SGD', momentum=0.9)", "Lion"] {
+        assert_eq!(sparse(text), Ok(Sparse::Whole), "{text}");
+    }
     for text in
-        ["dict(type='Adagrad', weight_decay=0.1)", "dict(type='Adagrad', eps=0.0)", "Adadelta", "Rprop"]
+        ["dict(type='Adagrad', weight_decay=0.1)", "dict(type='SGD', weight_decay=0.1)", "Adadelta", "Rprop"]
     {
         assert!(sparse(text).is_err(), "{text}");
     }

@@ -386,12 +386,15 @@ fn row_sparse_gradients_are_dense_ones_where_that_is_meant() {
         &at("dense"),
         &[("param/e".into(), vec![4, 3], start.clone()), ("grad/0/e".into(), vec![4, 3], sum)],
     );
-    for text in ["dict(type='SGD', lr=0.1, momentum=0.9)", "Lion"] {
+    for text in ["dict(type='SGD', lr=0.1, momentum=0.9)", "dict(type='SGD', lr=0.1)", "Lion", "Adagrad"] {
         replay(text, &at("sparse"), &at("a"), &[]).assert().success();
         replay(text, &at("dense"), &at("b"), &[]).assert().success();
         assert_eq!(contents(&at("a")), contents(&at("b")), "{text}");
     }
     std::fs::remove_file(at("a")).unwrap();
+    replay("SparseAdam", &at("sparse"), &at("b"), &[]).assert().success();
+    assert_ne!(contents(&at("b"))[0].1, stored(&start).1, "SparseAdam moves rows 0 and 2");
+    bad(&mut replay("SparseAdam", &at("dense"), &at("a"), &[]), 2, &["grad/0/e", "dense gradients"]);
     for text in ["AdamW", "Adam", "dict(type='SGD', lr=0.1, weight_decay=0.1)"] {
         bad(&mut replay(text, &at("sparse"), &at("a"), &[]), 2, &["grad/0/e", "row-sparse"]);
     }
@@ -418,7 +421,8 @@ fn a_trace_that_is_wrong_is_refused_and_named() {
         (vec![p(), grad("grad/-1/p", 2)], "grad/-1/p"),
         (vec![p(), grad("grad/99999999999/p", 2)], "grad/99999999999/p"),
         (vec![p(), grad("grads", 2)], "grads"),
-        (vec![p(), grad("hess/0/p", 2)], "hess/0/p"),
+        (vec![p(), grad("hess/0/p", 3)], "hess/0/p"),
+        (vec![p(), grad("hess/0/q", 2)], "hess/0/q"),
         (vec![p(), grad("grad/0/p.values", 2)], "grad/0/p.values"),
         (vec![p(), grad("grad/0/p.indices", 2)], "grad/0/p.indices"),
     ];
@@ -426,6 +430,21 @@ fn a_trace_that_is_wrong_is_refused_and_named() {
         write(&input, &entries);
         bad(&mut replay("SGD", &input, &out, &[]), 1, &["in.safetensors", named]);
     }
+    write(&input, &[p(), grad("grad/0/p", 2), grad("hess/0/p", 2)]);
+    bad(&mut replay("SGD", &input, &out, &[]), 2, &["in.safetensors", "hess/", "SGD"]);
+    // After its step: the second step is the first that sees it.
+    write(&input, &[p(), grad("grad/0/p", 2), grad("hess/0/p", 2), grad("grad/1/p", 2)]);
+    let text = "dict(type='SophiaG', lr=0.1, weight_decay=0.0, bs=1.0)";
+    replay(text, &input, &out, &[]).assert().success();
+    let (mut value, ones) = (vec![1.0f32, 2.0], [1.0f32; 2]);
+    let mut optimizer = common::build(text);
+    for t in 0..2 {
+        optimizer.step(&mut [fallline::optim::param("p", &mut value, &ones)]).unwrap();
+        if t == 0 {
+            optimizer.update_hessian(&mut [fallline::optim::param("p", &mut value, &ones)]).unwrap();
+        }
+    }
+    assert_eq!(contents(&out).last().unwrap().1, stored(&Buffer::F32(value)).1);
     for bytes in [&b""[..], b"garbage", &u64::MAX.to_le_bytes(), b"\x02\0\0\0\0\0\0\0{}"] {
         std::fs::write(&input, bytes).unwrap();
         bad(&mut replay("SGD", &input, &out, &[]), 1, &["in.safetensors"]);

@@ -11,7 +11,7 @@ use fallline_optim::{Algorithm, AnyAlgorithm, Linked, algorithms};
 pub struct Entry {
     /// The name in configurations.
     pub name: &'static str,
-    /// What the algorithm needs beyond gradients: a closure, matrices, ranks.
+    /// What the algorithm needs beyond gradients: a closure, matrices, rows of gradients, ranks.
     pub needs: &'static [&'static str],
     make: Make,
 }
@@ -163,7 +163,7 @@ pub const ENTRIES: &[Entry] = &[
     entry::<algorithms::Sgd32bit>(),
     entry::<algorithms::Sgd8bit>(),
     entry::<algorithms::SophiaG>(),
-    entry::<algorithms::SparseAdam>(),
+    Entry { needs: &["rows"], ..entry::<algorithms::SparseAdam>() },
     entry::<algorithms::TorchAdafactor>(),
     Entry {
         name: ZeroRedundancy::NAME,

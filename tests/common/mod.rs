@@ -199,7 +199,8 @@ pub const ALL_TOGETHER: &[(&str, &str)] = &[
 /// Names that the suites over flat tensors cannot step, with where they are tested.
 pub const ELSEWHERE: &[(&str, &str)] = &[
     ("LBFGS", "evaluates an objective: tests/objectives.rs, cli/tests/searches.rs"),
-    ("Muon", "takes matrices: tests/golden.rs, tests/muon.rs"),
+    ("Muon", "takes matrices: tests/golden.rs, tests/muon.rs, tests/references.rs"),
+    ("SparseAdam", "takes row-sparse gradients: tests/sparse.rs"),
 ];
 
 /// Whether a configuration's name is in a table of exceptions.
