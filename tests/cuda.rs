@@ -197,7 +197,7 @@ fn arrays_become_tensors_and_back() {
         }
         let scalar = ndarray::arr0(2.5f64);
         assert_eq!(
-            EngineTensor::from_array(&backend, &scalar).unwrap().to_array().unwrap(),
+            EngineTensor::from_array(&backend, &scalar).unwrap().to_array::<f64>().unwrap(),
             scalar.into_dyn()
         );
     }
@@ -275,7 +275,7 @@ fn a_captured_step_is_replayed_with_its_own_scalars() {
             let inputs: Vec<Vec<f32>> =
                 (0..6).map(|t| Random(t).units(1000).into_iter().map(|x| x as f32).collect()).collect();
             let start = vec![0.5f32; 1000];
-            let lr = |t: usize| fallline::optim::Value::Float(0.01 / (1.0 + t as f64));
+            let lr = |t: usize| fallline::optim::hyper::Value::Float(0.01 / (1.0 + t as f64));
 
             let mut expected = start.clone();
             let mut optimizer = recipe(text).optimizer(common::cpu(Isa::best(), 1));

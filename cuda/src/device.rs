@@ -80,6 +80,14 @@ pub(crate) fn driver(device: Device) -> Result<()> {
     Err(Error::Unavailable(format!("{device}: there is no CUDA driver here (looked for {LIBRARY})")))
 }
 
+/// How many devices the driver finds. It calls it an error when there are none.
+pub(crate) fn count() -> core::result::Result<usize, DriverError> {
+    match CudaContext::device_count() {
+        Err(cause) if cause.0 == CUresult::CUDA_ERROR_NO_DEVICE => Ok(0),
+        counted => counted.map(|count| count as usize),
+    }
+}
+
 impl State {
     pub(crate) fn new(index: usize) -> Result<State> {
         let device = Device::Cuda(index);
@@ -87,8 +95,8 @@ impl State {
         let unavailable = |what: &str, cause: DriverError| {
             Error::Unavailable(format!("{device}: {what}: {}", explain(cause)))
         };
-        let count = CudaContext::device_count().map_err(|cause| unavailable("counting devices", cause))?;
-        if index >= count as usize {
+        let count = count().map_err(|cause| unavailable("counting devices", cause))?;
+        if index >= count {
             let found = match count {
                 0 => "no CUDA device".to_owned(),
                 1 => "1 CUDA device, cuda:0".to_owned(),

@@ -75,14 +75,8 @@ impl Cuda {
     /// [`Error::Unavailable`] when there is no driver.
     pub fn count() -> Result<usize> {
         device::driver(Device::Cuda(0))?;
-        let counted =
-            cudarc::driver::result::init().and_then(|()| cudarc::driver::CudaContext::device_count());
-        match counted {
-            Ok(count) => Ok(count as usize),
-            Err(cause) => {
-                Err(Error::Unavailable(format!("counting CUDA devices: {}", device::explain(cause))))
-            }
-        }
+        device::count()
+            .map_err(|cause| Error::Unavailable(format!("counting CUDA devices: {}", device::explain(cause))))
     }
 
     /// A tensor of memory that a program of its own allocated with cudarc, without a copy. Work that was queued on

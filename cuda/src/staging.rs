@@ -1,6 +1,7 @@
 //! Pinned host memory through which everything passes on its way to the device and back.
 
 use crate::device::{Failure, Lasting};
+use core::ptr::NonNull;
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, PinnedHostSlice, result};
 use std::sync::Arc;
 
@@ -20,9 +21,25 @@ pub(crate) struct Staging {
 const ALIGNMENT: usize = 16;
 
 struct Buffer {
-    memory: PinnedHostSlice<u8>,
+    /// Where its bytes are: the owner's own methods wait for an event of its.
+    at: NonNull<u8>,
+    _owner: PinnedHostSlice<u8>,
     /// The end of the last copy out of or into it.
     done: CudaEvent,
+}
+
+// SAFETY: the address is that of memory that the buffer owns.
+unsafe impl Send for Buffer {}
+
+impl Buffer {
+    /// `length` bytes from `start` on.
+    ///
+    /// # Safety
+    /// The buffer has as many, and no copy of them is under way.
+    unsafe fn part(&mut self, start: usize, length: usize) -> &mut [u8] {
+        // SAFETY: the caller's contract; all bytes were written when the buffer was made.
+        unsafe { core::slice::from_raw_parts_mut(self.at.as_ptr().add(start), length) }
+    }
 }
 
 impl Staging {
@@ -36,12 +53,16 @@ impl Staging {
         if self.used >= self.bytes {
             let place = if self.buffers.is_empty() { 0 } else { (self.current + 1) % self.count };
             if place == self.buffers.len() {
-                // SAFETY: the memory is only read where it was written before.
+                // SAFETY: it is written at once, before anything reads it.
                 // No flags: write-combined memory would be slow to read.
-                let memory = unsafe { self.context.alloc_pinned_with_flags(self.bytes, 0) };
-                let memory = memory.map_err(Failure::at("allocating pinned memory"))?;
+                let memory = unsafe { self.context.alloc_pinned_with_flags::<u8>(self.bytes, 0) };
+                let mut memory = memory.map_err(Failure::at("allocating pinned memory"))?;
+                let at = memory.as_mut_ptr().map_err(Failure::at("reaching pinned memory"))?;
+                let at = NonNull::new(at).expect("the driver gives memory");
+                // SAFETY: it has as many bytes.
+                unsafe { at.write_bytes(0, self.bytes) };
                 let done = self.context.new_event(None).map_err(Failure::at("creating an event"))?;
-                self.buffers.push(Buffer { memory, done });
+                self.buffers.push(Buffer { at, _owner: memory, done });
             } else {
                 self.buffers[place].done.synchronize().map_err(Failure::at("waiting for a copy"))?;
             }
@@ -63,8 +84,8 @@ impl Staging {
         while offset < values.len() {
             let (start, length) = self.room(values.len() - offset)?;
             let buffer = &mut self.buffers[self.current];
-            let memory = buffer.memory.as_mut_slice().map_err(Failure::at("reaching pinned memory"))?;
-            let part = &mut memory[start..start + length];
+            // SAFETY: `room` gave this part.
+            let part = unsafe { buffer.part(start, length) };
             part.copy_from_slice(&values[offset..offset + length]);
             // SAFETY: the caller's contract; this part of the buffer is not touched again before `done`.
             let copied =
@@ -92,8 +113,8 @@ impl Staging {
         while offset < values.len() {
             let (start, length) = self.room(values.len() - offset)?;
             let buffer = &mut self.buffers[self.current];
-            let memory = buffer.memory.as_mut_slice().map_err(Failure::at("reaching pinned memory"))?;
-            let part = &mut memory[start..start + length];
+            // SAFETY: `room` gave this part.
+            let part = unsafe { buffer.part(start, length) };
             // SAFETY: the caller's contract; this part of the buffer is not read before `done`.
             let copied =
                 unsafe { result::memcpy_dtoh_async(part, address + offset as u64, stream.cu_stream()) };
@@ -111,11 +132,11 @@ impl Staging {
         }
     }
 
-    fn finish(&self, place: usize, start: usize, values: &mut [u8]) -> Lasting<()> {
-        let buffer = &self.buffers[place];
+    fn finish(&mut self, place: usize, start: usize, values: &mut [u8]) -> Lasting<()> {
+        let buffer = &mut self.buffers[place];
         buffer.done.synchronize().map_err(Failure::at("waiting for a copy"))?;
-        let memory = buffer.memory.as_slice().map_err(Failure::at("reaching pinned memory"))?;
-        values.copy_from_slice(&memory[start..start + values.len()]);
+        // SAFETY: `room` gave this part, and the copy into it is done.
+        values.copy_from_slice(unsafe { buffer.part(start, values.len()) });
         Ok(())
     }
 }
