@@ -85,6 +85,15 @@ fn of_steps(
     })
 }
 
+/// Whether an algorithm has a stage that is not element by element even for vectors, as OnebitLamb has: what it runs there
+/// asks for tables of its own.
+fn works_on_wholes(text: &str) -> bool {
+    let recipe = recipe(text);
+    let algorithm = recipe.algorithm();
+    let class = algorithm.class(&fallline::Shape::from([5])).unwrap();
+    algorithm.stages(class).iter().any(|stage| stage.kernel().is_none())
+}
+
 /// One test, so that no other thread of the harness is at work while it counts.
 #[test]
 fn steps_after_the_first_allocate_nothing() {
@@ -94,7 +103,7 @@ fn steps_after_the_first_allocate_nothing() {
         (1, vec![10]),
         "the counter counts"
     );
-    for text in CASES {
+    for text in CASES.iter().filter(|text| !works_on_wholes(text)) {
         for policy in [NonFinite::Propagate, NonFinite::Skip] {
             let found = of_steps(text, policy, 1, &[1000, 0, 37, 20_000], 10);
             if found != (0, Vec::new()) {
@@ -109,7 +118,7 @@ fn steps_after_the_first_allocate_nothing() {
     let block = (63 * 3 + 1) * size_of::<usize>();
     let bag = (64 * 4 + 3) * size_of::<usize>();
     let steps = 20;
-    for text in common::ONE_EACH {
+    for text in common::ONE_EACH.iter().filter(|text| !works_on_wholes(text)) {
         let (count, sizes) = of_steps(text, NonFinite::Propagate, 2, &[100_000, 200_000], steps);
         if count > steps / 63 + 2 || sizes.iter().any(|&size| size != block && size != bag) {
             wrong.push(format!(

@@ -140,21 +140,6 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_bindings_changes_nothing(text in case(), tensors in tensors(), seed in any::<u64>()) {
-        let reference = outcome_of(on(Isa::best(), 1, text, None), &tensors);
-        let mut random = Random(seed);
-        let mut optimizer = on(Isa::best(), 1, text, None);
-        let mut shuffled = tensors.clone();
-        for t in 0..tensors[0].grads.len() {
-            for i in (1..shuffled.len()).rev() {
-                shuffled.swap(i, random.below(i + 1));
-            }
-            common::run(&mut optimizer, &mut shuffled, t..t + 1);
-        }
-        prop_assert!(reference == common::outcome(&optimizer, &shuffled), "{}", text);
-    }
-
-    #[test]
     fn the_recorded_rule_gives_the_same_bits(text in case(), seed in any::<u64>(), double in any::<bool>()) {
         match double {
             true => recorded_is_the_rule::<f64>(text, seed, Format::F64, |x| x, Scalar),
@@ -200,6 +185,10 @@ fn recorded_is_the_rule<T: Copy>(
     let (shape, compute) =
         (Shape::from([N]), if format == Format::F64 { Compute::F64 } else { Compute::F32 });
     let stages = algorithm.stages(algorithm.class(&shape).unwrap());
+    // What is not element by element has no graph of the whole: the rules in it are tried by `cuda/tests/ptx.rs`.
+    if stages.iter().any(|stage| stage.kernel().is_none()) {
+        return;
+    }
 
     // Rounded once to the type of the states, as a driver does.
     let start = |state: &str| match algorithm.starts_as_param(state) {

@@ -2,9 +2,7 @@
 
 mod common;
 
-use common::{
-    Buffer, CASES, ONE_EACH, Random, Tensor, build, edit_manifest, edited, entry_bytes, outcome, run,
-};
+use common::{Buffer, ONE_EACH, Random, Tensor, build, edit_manifest, edited, entry_bytes, outcome, run};
 use fallline::optim::Error;
 use fallline::{Checkpoint, Driver, Format, Optimizer};
 use serde_json::{Map, Value, json};
@@ -29,32 +27,6 @@ fn tensors() -> Vec<Tensor> {
             Tensor::new(name, value, (0..STEPS).map(|t| given(t).then(|| draw(Format::F32, n))).collect())
         })
         .to_vec()
-}
-
-#[test]
-fn a_run_goes_on_bit_for_bit_from_any_step() {
-    for text in CASES {
-        let mut whole = tensors();
-        let mut straight = build(text);
-        run(&mut straight, &mut whole, 0..STEPS);
-        let expected = outcome(&straight, &whole);
-        for stop in 0..=STEPS {
-            let mut parts = tensors();
-            let mut first = build(text);
-            run(&mut first, &mut parts, 0..stop);
-            let saved = first.save().unwrap();
-            let bytes = saved.to_bytes().unwrap();
-            let read = Checkpoint::from_bytes(&bytes).unwrap();
-            assert_eq!(read, saved, "{text}: what is read is what was saved");
-            assert_eq!(read.to_bytes().unwrap(), bytes, "{text}: and writes the same");
-            let mut second = build(text);
-            let report = second.load(&read).unwrap();
-            assert_eq!(report.matched, first.params().len());
-            assert_eq!(second.params(), first.params(), "{text} at {stop}");
-            run(&mut second, &mut parts, stop..STEPS);
-            assert_eq!(outcome(&second, &parts), expected, "{text} at {stop}");
-        }
-    }
 }
 
 #[test]

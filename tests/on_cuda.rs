@@ -6,6 +6,10 @@
 mod buffers;
 #[path = "checkpoints.rs"]
 mod checkpoints;
+#[path = "compression.rs"]
+mod compression;
+#[path = "conformance.rs"]
+mod conformance;
 #[path = "golden.rs"]
 mod golden;
 #[path = "hessian.rs"]

@@ -28,6 +28,8 @@ pub enum Skip {
     Alone,
     /// Groups with learning rates of their own.
     Rates,
+    /// That a gradient of zeros moves something.
+    Rest,
 }
 
 impl Inputs {
@@ -49,7 +51,7 @@ pub const SHAPED: &[&str] = &[
     "dict(type='Muon', ns_steps=3, ns_coefficients=(2.0, -1.5, 0.5), eps=1e-3, adjust_lr_fn='spectral_unclamped')",
     "LBFGS",
     "dict(type='LBFGS', lr=0.5, max_iter=3, max_eval=9, tolerance_grad=1e-3, tolerance_change=1e-4, history_size=2, \
-     line_search_fn='strong_wolfe')",
+     line_search_fn='strong_wolfe', maximize=True)",
 ];
 
 /// Every name.
@@ -97,7 +99,7 @@ pub const INPUTS: &[Inputs] = &[
             ("lr_decay=-0.5", "Adagrad: lr_decay must be ≥ 0, got -0.5"),
             ("initial_accumulator_value=-1.0", "Adagrad: initial_accumulator_value must be ≥ 0, got -1.0"),
         ],
-        skips: &[],
+        skips: &[(Skip::Rest, "its state is a sum of squares")],
     },
     Inputs {
         name: "Adadelta",
@@ -146,7 +148,7 @@ pub const INPUTS: &[Inputs] = &[
             ("weight_decay=-0.5", "ASGD: weight_decay must be ≥ 0, got -0.5"),
             ("lambd=-0.5", "ASGD: lambd must be ≥ 0, got -0.5"),
         ],
-        skips: &[],
+        skips: &[(Skip::Rest, "without lambd a gradient of zeros leaves the parameter, and so its average")],
     },
     Inputs {
         name: "Rprop",
@@ -240,6 +242,7 @@ pub const INPUTS: &[Inputs] = &[
             ("lr=0.0", "DAdaptAdaGrad: lr must be above 0 at first; a schedule may go to 0"),
         ],
         skips: &[
+            (Skip::Rest, "its states are sums of gradients and of squares"),
             (Skip::Alone, "one estimate for all tensors"),
             (Skip::Rates, "every group must have the same lr: it is found"),
         ],
@@ -252,6 +255,7 @@ pub const INPUTS: &[Inputs] = &[
             ("lr=0", "DAdaptSGD: lr must be above 0 at first; a schedule may go to 0"),
         ],
         skips: &[
+            (Skip::Rest, "its state is a sum of gradients"),
             (Skip::Alone, "one estimate for all tensors"),
             (Skip::Rates, "every group must have the same lr: it is found"),
         ],
@@ -280,7 +284,7 @@ pub const INPUTS: &[Inputs] = &[
     Inputs {
         name: "bnb_Adagrad",
         bad: &[("lr_decay=0.1", "bnb_Adagrad: lr_decay must be 0, got 0.1")],
-        skips: &[],
+        skips: &[(Skip::Rest, "its state is a sum of squares")],
     },
     Inputs {
         name: "bnb_Lion",
@@ -289,7 +293,10 @@ pub const INPUTS: &[Inputs] = &[
     },
     Inputs {
         name: "bnb_RMSprop",
-        bad: &[("alpha=0.0", "bnb_RMSprop: alpha=0 is not supported")],
+        bad: &[
+            ("alpha=0.0", "bnb_RMSprop: alpha=0 is not supported"),
+            ("centered=True", "bnb_RMSprop: centered is not supported; RMSprop has it"),
+        ],
         skips: &[],
     },
     Inputs {
@@ -316,7 +323,7 @@ pub const INPUTS: &[Inputs] = &[
             "initial_accumulator_value=1.0",
             "Adagrad32bit: initial_accumulator_value must be 0, got 1.0",
         )],
-        skips: &[],
+        skips: &[(Skip::Rest, "its state is a sum of squares")],
     },
     Inputs { name: "Lion32bit", bad: &[("optim_bits=32", "Lion32bit has no \"optim_bits\"")], skips: &[] },
     Inputs {
