@@ -2,18 +2,16 @@
 
 use super::Place;
 use super::buffers::address;
-use super::pack::{Kernel, Packing, ROWS};
+use super::pack::{Kernel, MOST_LANES, Packing, ROWS};
 use super::problem::{Problem, Stored, Sum};
 use fallline_core::Result;
 
 /// Rows of a block, in panels.
-const DOWN: usize = 2;
+const DOWN: usize = 4;
 /// Columns of a block, in panels.
 const ACROSS: usize = 4;
 /// Units along the product between two visits to a block's sums.
-const DEPTH: usize = 256;
-/// The most lanes that a panel has.
-const MOST_LANES: usize = 48;
+const DEPTH: usize = 128;
 
 /// The product. The machine has what the kernel needs.
 pub(super) fn product<K: Kernel>(place: Place<'_>, problem: &Problem<K::Factor>) -> Result<()> {
@@ -87,12 +85,13 @@ impl<K: Kernel> Blocks<'_, K> {
         let &Problem { m, n, symmetric, .. } = self.problem;
         let rows = i..m.min(i + DOWN * K::LANES);
         let columns = j..n.min(j + ACROSS * K::LANES);
+        // A panel of columns stays in the first-level cache while rows go by.
         let tiles = || {
-            let columns = columns.clone();
-            rows.clone().step_by(ROWS).flat_map(move |i| {
+            let rows = rows.clone();
+            columns.clone().step_by(K::LANES).flat_map(move |j| {
                 // Tiles above the diagonal are the mirror images of others.
-                let kept = columns.clone().step_by(K::LANES).take_while(move |j| !symmetric || *j < i + ROWS);
-                kept.map(move |j| (i, j))
+                let above = move |i: &usize| symmetric && j >= i + ROWS;
+                rows.clone().step_by(ROWS).skip_while(above).map(move |i| (i, j))
             })
         };
         let tile_of = |(i, j): (usize, usize)| {
@@ -107,7 +106,8 @@ impl<K: Kernel> Blocks<'_, K> {
                 unsafe {
                     let left = self.left.add((i / K::LANES * self.units + unit) * K::LANES + i % K::LANES);
                     let right = self.right.add((j / K::LANES * self.units + unit) * K::LANES);
-                    K::tile(depth, left, right, sums.add(tile_of((i, j))), unit == 0);
+                    let needed = if symmetric { n.min(i + ROWS) - j } else { n - j };
+                    K::tile(depth, needed, left, right, sums.add(tile_of((i, j))), unit == 0);
                 }
             }
             unit += depth;
