@@ -122,6 +122,3 @@ factors! {
         false => blocked::product::<tile::Singles<bf16>>,
     };
 }
-
-#[cfg(test)]
-mod tests;

@@ -2,18 +2,17 @@
 
 use super::Place;
 use super::buffers::address;
-use super::pack::{Kernel, Packing, ROWS};
+use super::pack::{Kernel, MOST_LANES, Packing, ROWS};
 use super::problem::{Problem, Stored, Sum};
 use fallline_core::Result;
+use std::sync::{Mutex, PoisonError};
 
 /// Rows of a block, in panels.
-const DOWN: usize = 2;
+const DOWN: usize = 4;
 /// Columns of a block, in panels.
 const ACROSS: usize = 4;
 /// Units along the product between two visits to a block's sums.
-const DEPTH: usize = 256;
-/// The most lanes that a panel has.
-const MOST_LANES: usize = 48;
+const DEPTH: usize = 128;
 
 /// The product. The machine has what the kernel needs.
 pub(super) fn product<K: Kernel>(place: Place<'_>, problem: &Problem<K::Factor>) -> Result<()> {
@@ -41,6 +40,11 @@ pub(super) fn product<K: Kernel>(place: Place<'_>, problem: &Problem<K::Factor>)
         left: packed_left,
         right: if same { packed_left } else { packed_right },
     };
+    // Room for a block's sums on each thread, before anything is written: there may be no memory.
+    let bytes = DOWN * ACROSS * MOST_LANES * MOST_LANES * size_of::<Sum<K::Factor>>();
+    let rooms = (0..place.pool.threads()).map(|_| place.buffers.take(bytes)).collect::<Result<Vec<_>>>()?;
+    let rooms = Mutex::new(rooms);
+    let free = || rooms.lock().unwrap_or_else(PoisonError::into_inner);
     let (down, across) = (m.div_ceil(DOWN * K::LANES), n.div_ceil(ACROSS * K::LANES));
     place.for_each(down * across, problem.operations(), |block| {
         // The lowest blocks first: those of a triangle are the longest rows, so that short ones fill the end.
@@ -48,21 +52,17 @@ pub(super) fn product<K: Kernel>(place: Place<'_>, problem: &Problem<K::Factor>)
         if problem.symmetric && j >= i + DOWN * K::LANES {
             return;
         }
-        let mut sums = place.sums::<Sum<K::Factor>>();
-        // SAFETY: the factors are packed, the sums have room for a block, and no other block has elements of this.
-        unsafe { blocks.run(i, j, address(&mut sums)) };
-        place.buffers.give(sums);
+        let taken = free().pop();
+        let mut room = taken.unwrap_or_else(|| unreachable!("each thread works on one block"));
+        // SAFETY: the factors are packed, the room is that of a block, no other block has elements of this one, and
+        // the machine has what the kernel needs.
+        unsafe { blocks.run(i, j, address(&mut room)) };
+        free().push(room);
     });
-    buffers.into_iter().flatten().for_each(|buffer| place.buffers.give(buffer));
+    let rooms = rooms.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let used = buffers.into_iter().flatten().chain(rooms);
+    used.for_each(|buffer| place.buffers.give(buffer));
     Ok(())
-}
-
-impl Place<'_> {
-    /// Room for a block's sums.
-    fn sums<S>(&self) -> fallline_core::Storage {
-        let bytes = DOWN * ACROSS * MOST_LANES * MOST_LANES * size_of::<S>();
-        self.buffers.take(bytes).unwrap_or_else(|_| panic!("no memory for {bytes} bytes of a block"))
-    }
 }
 
 /// What all blocks of a product share.
@@ -87,12 +87,13 @@ impl<K: Kernel> Blocks<'_, K> {
         let &Problem { m, n, symmetric, .. } = self.problem;
         let rows = i..m.min(i + DOWN * K::LANES);
         let columns = j..n.min(j + ACROSS * K::LANES);
+        // A panel of columns stays in the first-level cache while rows go by.
         let tiles = || {
-            let columns = columns.clone();
-            rows.clone().step_by(ROWS).flat_map(move |i| {
+            let rows = rows.clone();
+            columns.clone().step_by(K::LANES).flat_map(move |j| {
                 // Tiles above the diagonal are the mirror images of others.
-                let kept = columns.clone().step_by(K::LANES).take_while(move |j| !symmetric || *j < i + ROWS);
-                kept.map(move |j| (i, j))
+                let above = move |i: &usize| symmetric && j >= i + ROWS;
+                rows.clone().step_by(ROWS).skip_while(above).map(move |i| (i, j))
             })
         };
         let tile_of = |(i, j): (usize, usize)| {
@@ -107,7 +108,8 @@ impl<K: Kernel> Blocks<'_, K> {
                 unsafe {
                     let left = self.left.add((i / K::LANES * self.units + unit) * K::LANES + i % K::LANES);
                     let right = self.right.add((j / K::LANES * self.units + unit) * K::LANES);
-                    K::tile(depth, left, right, sums.add(tile_of((i, j))), unit == 0);
+                    let needed = if symmetric { n.min(i + ROWS) - j } else { n - j };
+                    K::tile(depth, needed, left, right, sums.add(tile_of((i, j))), unit == 0);
                 }
             }
             unit += depth;

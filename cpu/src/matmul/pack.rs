@@ -24,14 +24,15 @@ pub(super) unsafe trait Kernel: 'static {
     /// The unit of two elements along the product; with one element in a unit both are the same.
     fn join(low: Self::Factor, high: Self::Factor) -> Self::Unit;
 
-    /// Adds the product of [`ROWS`] lanes of the left panel with all of the right one to a tile of sums,
-    /// `ROWS × LANES` and row-major; `fresh` ones are not read.
+    /// Adds the product of [`ROWS`] lanes of the left panel with at least the first `columns` of the right one to a
+    /// tile of sums, `ROWS × LANES` and row-major; `fresh` ones are not read.
     ///
     /// # Safety
     /// The panels hold `units` units of each lane from here on, the tile is there, and the machine has what the
     /// kernel needs.
     unsafe fn tile(
         units: usize,
+        columns: usize,
         left: *const Self::Unit,
         right: *const Self::Unit,
         sums: *mut Sum<Self::Factor>,
@@ -41,6 +42,9 @@ pub(super) unsafe trait Kernel: 'static {
 
 /// Rows of a tile.
 pub(super) const ROWS: usize = 8;
+
+/// The most lanes that a panel has.
+pub(super) const MOST_LANES: usize = 48;
 
 /// Units that a strip packs.
 pub(super) const STRIP: usize = 64;
@@ -130,9 +134,12 @@ impl<K: Kernel> Packing<K> {
                     }
                     let low = self.side.base.add(first + step * self.side.step_stride);
                     let high = low.add((K::ELEMENTS - 1) * self.side.step_stride);
-                    for w in 0..K::LANES {
-                        *line.add(w) = K::join(*low.add(w), *high.add(w));
+                    // By way of registers: the compiler cannot know that the factor is not written to.
+                    let mut joined = [K::Unit::default(); MOST_LANES];
+                    for (w, unit) in joined[..K::LANES].iter_mut().enumerate() {
+                        *unit = K::join(*low.add(w), *high.add(w));
                     }
+                    core::ptr::copy_nonoverlapping(joined.as_ptr(), line, K::LANES);
                 }
             }
         }
@@ -144,15 +151,15 @@ impl<K: Kernel> Packing<K> {
     /// As for [`pack`](Self::pack).
     #[inline(always)]
     unsafe fn across(&self, panel: usize) {
-        /// Units of a lane that are read in one go: a cache line of single precision.
-        const LINE: usize = 16;
+        /// Units of a lane that are read in one go: a few cache lines, so that the next ones are on their way.
+        const RUN: usize = 64;
         let total = Self::units(self.k);
         let first = panel * K::LANES;
-        for start in (0..total).step_by(LINE) {
-            let end = total.min(start + LINE);
+        for start in (0..total).step_by(RUN) {
+            let end = total.min(start + RUN);
             for lane in (first..first + K::LANES).step_by(4) {
-                let whole = lane + 4 <= self.side.lanes && (start + LINE) * K::ELEMENTS <= self.k;
                 for unit in (start..end).step_by(4) {
+                    let whole = lane + 4 <= self.side.lanes && (unit + 4) * K::ELEMENTS <= self.k;
                     // SAFETY: within the panels; whole blocks of 4 × 4 units are within the factor.
                     unsafe {
                         let to = self.panels.add(first * total + unit * K::LANES + lane - first);

@@ -1,5 +1,5 @@
-//! The innermost loop on AVX-512: a tile of 8 rows and three registers of columns stays in registers, 24 of the 32,
-//! while both factors' panels go by.
+//! The innermost loop on AVX-512: a tile of 8 rows and up to three registers of columns stays in registers, 24 of the
+//! 32, while both factors' panels go by.
 
 use super::pack::{Kernel, ROWS};
 use super::problem::Stored;
@@ -7,7 +7,7 @@ use core::arch::x86_64::*;
 use core::marker::PhantomData;
 use half::bf16;
 
-/// Registers in a row of a tile.
+/// The most registers in a row of a tile.
 const ACROSS: usize = 3;
 
 /// Factors in `f32`, by fused multiply-add; stored as `f32`, or in 16 bits and widened as they are packed.
@@ -24,7 +24,7 @@ macro_rules! tile {
     ($name:ident, $features:literal, $unit:ty, $sum:ty, [$zero:ident, $load:ident, $store:ident],
      $right:expr, $spread:expr, |$t:ident, $x:ident, $y:ident| $fma:expr) => {
         #[target_feature(enable = $features)]
-        unsafe fn $name(
+        unsafe fn $name<const N: usize>(
             units: usize,
             mut left: *const $unit,
             mut right: *const $unit,
@@ -35,7 +35,7 @@ macro_rules! tile {
             const STEP: usize = LANES / ACROSS;
             // SAFETY: the contract of `Kernel::tile`.
             unsafe {
-                let mut tile = [[$zero(); ACROSS]; ROWS];
+                let mut tile = [[$zero(); N]; ROWS];
                 if !fresh {
                     for (r, row) in tile.iter_mut().enumerate() {
                         for (s, register) in row.iter_mut().enumerate() {
@@ -44,7 +44,7 @@ macro_rules! tile {
                     }
                 }
                 for _ in 0..units {
-                    let columns = [$right(right), $right(right.add(STEP)), $right(right.add(2 * STEP))];
+                    let columns: [_; N] = core::array::from_fn(|s| $right(right.add(s * STEP)));
                     for (r, row) in tile.iter_mut().enumerate() {
                         let $x = $spread(*left.add(r));
                         for ($t, $y) in row.iter_mut().zip(columns) {
@@ -99,7 +99,7 @@ tile!(
 );
 
 macro_rules! kernel {
-    ([$($generics:tt)*] $kernel:ty, $factor:ty, $unit:ty, $elements:literal, $plain:expr, $tile:path,
+    ([$($generics:tt)*] $kernel:ty, $factor:ty, $unit:ty, $elements:literal, $plain:expr, $tile:ident,
      |$low:ident, $high:ident| $join:expr) => {
         // SAFETY: `tile` reads ROWS numbers of each unit on the left and LANES on the right, and writes the tile.
         unsafe impl<$($generics)*> Kernel for $kernel {
@@ -115,13 +115,20 @@ macro_rules! kernel {
             #[inline(always)]
             unsafe fn tile(
                 units: usize,
+                columns: usize,
                 left: *const $unit,
                 right: *const $unit,
                 sums: *mut <$factor as Stored>::Sum,
                 fresh: bool,
             ) {
                 // SAFETY: the caller's.
-                unsafe { $tile(units, left, right, sums, fresh) }
+                unsafe {
+                    match columns.div_ceil(Self::LANES / ACROSS) {
+                        1 => $tile::<1>(units, left, right, sums, fresh),
+                        2 => $tile::<2>(units, left, right, sums, fresh),
+                        _ => $tile::<ACROSS>(units, left, right, sums, fresh),
+                    }
+                }
             }
         }
     };

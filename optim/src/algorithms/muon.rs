@@ -180,6 +180,17 @@ impl Algorithm for Muon {
         at.scalars.fill(self.lr * adjusted);
     }
 
+    fn formed(&self, stage: usize) -> &'static [&'static str] {
+        match stage {
+            1 => &[
+                "x ← x / max(√norm2, eps), as a matrix X; then ns_steps times",
+                "X ← a X + (b A + c A²) X with A = X Xᵀ",
+            ],
+            2 => &["alpha = lr √max(1, rows / columns), or as adjust_lr_fn says"],
+            _ => &[],
+        }
+    }
+
     fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> Result<()> {
         let (rows, columns) = extents(step.shape);
         let format = match self.ns_dtype {
