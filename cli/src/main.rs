@@ -4,6 +4,7 @@
 
 mod bench;
 mod common;
+mod convert;
 mod describe;
 mod digits;
 mod error;
@@ -40,6 +41,8 @@ enum Command {
     Minimize(minimize::Args),
     /// Train a network on the bundled handwritten digits
     Train(train::Args),
+    /// Convert optimizer states from and to torch, bitsandbytes and MMEngine
+    Convert(convert::Args),
     /// Measure optimizers against the speed of memory
     Bench(bench::Args),
 }
@@ -64,6 +67,7 @@ fn run() -> Result<()> {
         Command::Replay(args) => replay::run(args),
         Command::Minimize(args) => minimize::run(args),
         Command::Train(args) => train::run(args),
+        Command::Convert(args) => convert::run(args),
         Command::Bench(args) => bench::run(args),
     }
 }
