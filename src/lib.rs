@@ -24,6 +24,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "convert")]
+pub use fallline_convert as convert;
 pub use fallline_core as core;
 pub use fallline_cpu as cpu;
 #[cfg(feature = "cuda")]
@@ -41,7 +43,7 @@ pub use fallline_optim::hyper::{Range, Value};
 pub use fallline_optim::ranks;
 pub use fallline_optim::schedule::Schedule;
 pub use fallline_optim::{
-    Algorithm, Binding, Checkpoint, Driver, Info, Linked, NonFinite, Optimizer, Reference, Sparse,
+    Algorithm, Binding, Checkpoint, Driver, Info, Linked, LoadOptions, NonFinite, Optimizer, Reference, Sparse,
     StepReport, hyperparameters,
 };
 pub use fallline_registry::{Error, Recipe, Result};
@@ -51,7 +53,7 @@ pub mod prelude {
     pub use fallline_core::{Backend, Lane, Tensor, bf16, f16};
     pub use fallline_cpu::Cpu;
     pub use fallline_optim::{
-        Binding, Checkpoint, Driver, NonFinite, Optimizer, StepReport, frozen, param, rows,
+        Binding, Checkpoint, Driver, LoadOptions, NonFinite, Optimizer, StepReport, frozen, param, rows,
     };
     pub use fallline_registry::Recipe;
 }

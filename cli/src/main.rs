@@ -4,6 +4,7 @@
 
 mod bench;
 mod common;
+mod convert;
 mod describe;
 mod digits;
 mod error;
@@ -43,6 +44,8 @@ enum Command {
     Schedule(schedule::Args),
     /// Train a network on the bundled handwritten digits
     Train(train::Args),
+    /// Convert optimizer states from and to torch, bitsandbytes and MMEngine
+    Convert(convert::Args),
     /// Measure optimizers against the speed of memory
     Bench(bench::Args),
 }
@@ -68,6 +71,7 @@ fn run() -> Result<()> {
         Command::Minimize(args) => minimize::run(args),
         Command::Schedule(args) => schedule::run(args),
         Command::Train(args) => train::run(args),
+        Command::Convert(args) => convert::run(args),
         Command::Bench(args) => bench::run(args),
     }
 }

@@ -6,10 +6,10 @@ use crate::report::Report;
 use crate::tensor::{Dtype, Tensor};
 use crate::value::{Dict, Key, Value};
 use crate::{Error, Result};
-use fallline_core::Role;
 use fallline_core::math::{powf, single};
+use fallline_core::{Compute, Format, Role, Shape};
 use fallline_optim::algorithms::NAdam;
-use fallline_optim::checkpoint::{Entry, OptimizerManifest};
+use fallline_optim::checkpoint::{Entry, OptimizerManifest, ParamManifest};
 use fallline_optim::hyper::Value as Hyper;
 use fallline_optim::{AnyAlgorithm, Checkpoint};
 use std::collections::{BTreeSet, HashMap};
@@ -53,6 +53,7 @@ pub fn to_torch(
     let manifest = checkpoint.manifest.optimizer.as_ref().ok_or_else(missing)?;
     let layout = layout_of(manifest.name())?;
     let order = order(checkpoint, manifest, groups.len(), options)?;
+    let params: HashMap<&str, &ParamManifest> = manifest.params().collect();
     let mut report = Report::default();
     let (mut states, mut lists) = (Dict::new(), Vec::new());
     let mut id = 0i64;
@@ -60,7 +61,7 @@ pub fn to_torch(
         let algorithm = groups.get(*place).map(|group| &**group);
         let algorithm =
             algorithm.ok_or_else(|| Error::value("the checkpoint", format!("there is no group {place}")))?;
-        let exporter = Exporter { checkpoint, manifest, layout, algorithm };
+        let exporter = Exporter { checkpoint, manifest, params: &params, layout, algorithm };
         let mut ids = Vec::new();
         for name in names {
             if let Some(state) = exporter.state(name, &mut report)? {
@@ -182,6 +183,7 @@ fn tensor(entry: &Entry, shape: Option<Vec<usize>>) -> Result<Tensor<'static>> {
 struct Exporter<'c> {
     checkpoint: &'c Checkpoint,
     manifest: &'c OptimizerManifest,
+    params: &'c HashMap<&'c str, &'c ParamManifest>,
     layout: &'static Layout,
     algorithm: &'c dyn AnyAlgorithm,
 }
@@ -189,15 +191,25 @@ struct Exporter<'c> {
 impl Exporter<'_> {
     /// The state of a parameter; none before its first step.
     fn state(&self, name: &str, report: &mut Report) -> Result<Option<Value<'static>>> {
-        let Some((_, param)) = self.manifest.params().find(|(known, _)| *known == name) else {
-            return Ok(None);
-        };
         let refused = |error: fallline_optim::Error| Error::value(name, error.to_string());
-        let steps = self.checkpoint.steps(name).map_err(refused)?;
-        let shape = param.shape();
+        let (shape, compute, steps) = match (self.params.get(name), self.checkpoint.param(name)) {
+            (Some(param), _) => {
+                let compute = param.compute().unwrap_or(Compute::F32);
+                (param.shape(), compute, self.checkpoint.steps(name).map_err(refused)?)
+            }
+            (None, Some(value)) if self.layout.eager => (value.shape.clone(), Compute::F32, 0),
+            (None, None) if self.layout.eager => {
+                return Err(Error::value(
+                    name,
+                    "its source needs a state of it, and its extents are not known",
+                ));
+            }
+            (None, _) => return Ok(None),
+        };
         let class = self.algorithm.class(&shape).map_err(|problem| Error::value(name, problem))?;
         let expected = self.algorithm.stages(class).operands(Role::State);
-        if steps == 0 || (expected.is_empty() && self.layout.steps == Steps::Nowhere) {
+        if (steps == 0 && !self.layout.eager) || (expected.is_empty() && self.layout.steps == Steps::Nowhere)
+        {
             return Ok(None);
         }
         let mut state = Dict::new();
@@ -213,9 +225,13 @@ impl Exporter<'_> {
             state.push(("step".into(), Value::Int(steps.min(i64::MAX as u64) as i64)));
         }
         let entry = |ours: &str| {
-            let found = self.checkpoint.state(name, ours);
-            let found = found.ok_or_else(|| Error::value(format!("state/{name}/{ours}"), "it is missing"))?;
             let shape = self.algorithm.state_shape(ours, &shape);
+            if steps == 0 {
+                let start = vec![self.algorithm.initial(ours); shape.elements()];
+                return Ok(rounded(shape, &start, compute.format()));
+            }
+            let found = self.checkpoint.state(name, ours).cloned();
+            let found = found.ok_or_else(|| Error::value(format!("state/{name}/{ours}"), "it is missing"))?;
             match found.shape == shape {
                 true => Ok(found),
                 false => Err(Error::value(
@@ -241,14 +257,14 @@ impl Exporter<'_> {
                     let extents = [&[ours.len()], stacked.shape.extents()].concat();
                     Value::Tensor(tensor(&stacked, Some(extents))?)
                 }
-                State::Same(_, ours) => Value::Tensor(tensor(entry(ours)?, None)?),
+                State::Same(_, ours) => Value::Tensor(tensor(&entry(ours)?, None)?),
                 State::Rows(_, ours) | State::Columns(_, ours) => {
                     let found = entry(ours)?;
                     let mut extents = found.shape.extents().to_vec();
                     let place =
                         if matches!(row, State::Rows(..)) { extents.len() } else { extents.len() - 1 };
                     extents.insert(place, 1);
-                    Value::Tensor(tensor(found, Some(extents))?)
+                    Value::Tensor(tensor(&found, Some(extents))?)
                 }
             };
             report.states += row.ours().len();
@@ -266,11 +282,11 @@ impl Exporter<'_> {
     }
 
     /// A state that follows from other things; none where the source has none with these hyperparameters.
-    fn follows<'e>(
+    fn follows(
         &self,
         follows: Follows,
         steps: u64,
-        entry: &impl Fn(&str) -> Result<&'e Entry>,
+        entry: &impl Fn(&str) -> Result<Entry>,
     ) -> Result<Option<Value<'static>>> {
         Ok(Some(match follows {
             Follows::MuProduct => {
@@ -294,11 +310,7 @@ impl Exporter<'_> {
                 let (a, b) = (entry(a)?, entry(b)?);
                 let pairs = a.values::<f64>().into_iter().zip(b.values::<f64>());
                 let numbers: Vec<f64> = pairs.map(|(a, b)| a - b).collect();
-                let wide = Entry::new(a.shape.clone(), numbers.as_slice().into());
-                let whole = match a.format {
-                    fallline_core::Format::F64 => wide,
-                    _ => Entry::new(a.shape.clone(), wide.values::<f32>().as_slice().into()),
-                };
+                let whole = rounded(a.shape.clone(), &numbers, a.format);
                 Value::Tensor(tensor(&whole, None)?)
             }
         }))
@@ -349,6 +361,17 @@ fn plain(value: &Hyper) -> Value<'static> {
         Hyper::Text(text) => Value::str(text),
         Hyper::List(items) => Value::Tuple(items.iter().map(plain).collect()),
         _ => Value::None,
+    }
+}
+
+/// Numbers in `f64`, or rounded to `f32`.
+fn rounded(shape: Shape, numbers: &[f64], format: Format) -> Entry {
+    match format {
+        Format::F64 => Entry::new(shape, numbers.into()),
+        _ => {
+            let single: Vec<f32> = numbers.iter().map(|&x| x as f32).collect();
+            Entry::new(shape, single.as_slice().into())
+        }
     }
 }
 

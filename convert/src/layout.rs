@@ -15,6 +15,8 @@ pub struct Layout {
     pub states: &'static [State],
     /// The keys of its groups.
     pub groups: &'static [Group],
+    /// Whether it makes states when it is built, before the first gradient, and needs them there.
+    pub eager: bool,
 }
 
 /// Where a count of steps is.

@@ -121,6 +121,28 @@ impl<'a> Value<'a> {
         value.at(path[length..].trim_start_matches('.'))
     }
 
+    /// The ways to values that are passed over.
+    pub fn passed_over(&self) -> Vec<String> {
+        fn walk(value: &Value<'_>, way: &str, found: &mut Vec<String>) {
+            let below = |key: &dyn fmt::Display| {
+                if way.is_empty() { key.to_string() } else { format!("{way}.{key}") }
+            };
+            match value {
+                Value::Opaque(_) => found.push(way.to_owned()),
+                Value::Dict(entries) => {
+                    entries.iter().for_each(|(key, value)| walk(value, &below(key), found))
+                }
+                Value::List(items) | Value::Tuple(items) => {
+                    items.iter().enumerate().for_each(|(i, item)| walk(item, &below(&i), found));
+                }
+                _ => {}
+            }
+        }
+        let mut found = Vec::new();
+        walk(self, "", &mut found);
+        found
+    }
+
     pub(crate) fn as_dict(&self, at: &str) -> Result<&Dict<'a>> {
         match self {
             Value::Dict(entries) => Ok(entries),

@@ -46,7 +46,13 @@ impl Reader<'_> {
         };
         let shape = Shape::from(&shape[..]);
         let compute = compute_of(given);
-        if none {
+        let step = states.iter().find(|(key, _)| *key == "step").map(|(_, value)| *value);
+        let steps = match self.layout.steps {
+            Steps::Tensor | Steps::Whole if !none => groups::count(&format!("{}.step", self.at), step)?,
+            _ => 1,
+        };
+        // States of before the first step are what they start from.
+        if none || steps == 0 {
             return Ok(Some((shape, compute, None)));
         }
         let class = self.algorithm.class(&shape).map_err(|problem| Error::value(self.at, problem))?;
@@ -88,11 +94,6 @@ impl Reader<'_> {
             let problem = format!("it has no {theirs}, which is {}'s state {missing}", self.algorithm.name());
             return Err(Error::value(self.at, problem));
         }
-        let step = states.iter().find(|(key, _)| *key == "step").map(|(_, value)| *value);
-        let steps = match self.layout.steps {
-            Steps::Tensor | Steps::Whole => groups::count(&format!("{}.step", self.at), step)?,
-            Steps::Nowhere | Steps::Group => 1,
-        };
         report.parameters += 1;
         Ok(Some((shape, compute, Some(steps))))
     }

@@ -20,19 +20,25 @@ pub fn find(name: &str) -> Option<Result<&'static Layout, &'static str>> {
 }
 
 const fn torch(states: &'static [State], groups: &'static [Group]) -> Result<Layout, &'static str> {
-    Ok(Layout { steps: Steps::Tensor, nested: None, states, groups })
+    Ok(Layout { steps: Steps::Tensor, nested: None, states, groups, eager: false })
 }
 
 const fn whole(states: &'static [State], groups: &'static [Group]) -> Result<Layout, &'static str> {
-    Ok(Layout { steps: Steps::Whole, nested: None, states, groups })
+    Ok(Layout { steps: Steps::Whole, nested: None, states, groups, eager: false })
 }
 
 const fn stepless(states: &'static [State], groups: &'static [Group]) -> Result<Layout, &'static str> {
-    Ok(Layout { steps: Steps::Nowhere, nested: None, states, groups })
+    Ok(Layout { steps: Steps::Nowhere, nested: None, states, groups, eager: false })
 }
 
 const fn bitsandbytes(states: &'static [State], groups: &'static [Group]) -> Result<Layout, &'static str> {
-    Ok(Layout { steps: Steps::Whole, nested: Some("__bnb_optimizer_quant_state__"), states, groups })
+    Ok(Layout {
+        steps: Steps::Whole,
+        nested: Some("__bnb_optimizer_quant_state__"),
+        states,
+        groups,
+        eager: false,
+    })
 }
 
 const MOMENTS: &[State] = &[Same("exp_avg", "m"), Same("exp_avg_sq", "v")];
@@ -118,9 +124,12 @@ pub const ROWS: &[Row] = &[
     ),
     (
         &["Adagrad"],
-        torch(
-            &[Same("sum", "sum")],
-            &[
+        Ok(Layout {
+            steps: Steps::Tensor,
+            nested: None,
+            states: &[Same("sum", "sum")],
+            eager: true,
+            groups: &[
                 Key("lr"),
                 Key("lr_decay"),
                 Key("eps"),
@@ -131,7 +140,7 @@ pub const ROWS: &[Row] = &[
                 Key("differentiable"),
                 Key("fused"),
             ],
-        ),
+        }),
     ),
     (
         &["Adadelta"],
@@ -339,6 +348,7 @@ pub const ROWS: &[Row] = &[
         Ok(Layout {
             steps: Steps::Group,
             nested: None,
+            eager: false,
             states: &[Follows("z", Difference("x0", "s")), Same("s", "s"), Same("x0", "x0")],
             groups: &[
                 Key("lr"),
@@ -359,6 +369,7 @@ pub const ROWS: &[Row] = &[
         Ok(Layout {
             steps: Steps::Group,
             nested: None,
+            eager: false,
             states: &[Same("alphak", "alphak"), Same("sk", "sk"), Same("x0", "x0")],
             groups: &[
                 Key("lr"),

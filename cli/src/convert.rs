@@ -1,0 +1,230 @@
+//! `fallline convert`: optimizer states from and to other trainers' files.
+
+use crate::common;
+use crate::error::{Error, Result};
+use fallline::convert::{
+    self, Container, ExportOptions, ImportOptions, Limits, Named, Report, archive, flat, from_torch, to_torch,
+};
+use fallline::optim::AnyAlgorithm;
+use fallline::optim::checkpoint::write_atomically;
+use fallline::registry::names;
+use fallline::{Checkpoint, Recipe};
+use std::path::{Path, PathBuf};
+
+/// Arguments of `convert`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A file of torch's is the state_dict of an optimizer, or a dict of a trainer that has one under \"optimizer\"; it is read \
+without executing anything in it. Hyperparameters come from its groups, and those that it does not have from --optimizer.
+
+Examples:
+  fallline convert run.pth run.safetensors --optimizer AdamW
+  fallline convert bnb.pt run.safetensors --optimizer 'dict(type=\"LAMB\", max_unorm=0.5)' --params names.json
+  fallline convert run.safetensors run.pth --layout mmengine
+  fallline convert run.pth run.safetensors --to safetensors")]
+pub struct Args {
+    /// The file to convert
+    #[arg(value_name = "IN")]
+    input: PathBuf,
+    /// Where the result goes
+    #[arg(value_name = "OUT")]
+    output: PathBuf,
+    /// What IN is; by default what it looks like
+    #[arg(long, value_enum)]
+    from: Option<Kind>,
+    /// What OUT becomes; by default a checkpoint of fallline's, or torch's if IN is one
+    #[arg(long, value_enum)]
+    to: Option<Kind>,
+    /// The algorithm, and hyperparameters that IN does not have: `AdamW` or `dict(type="AdamW", …)`
+    #[arg(long, value_name = "TEXT", conflicts_with = "config")]
+    optimizer: Option<String>,
+    /// The same from a configuration file: .py, .json, .toml or .yaml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The parameters' names in the order of the optimizer: a file of torch's, JSON, or text with a name a line
+    #[arg(long, value_name = "FILE")]
+    params: Option<PathBuf>,
+    /// Name the parameters 0, 1, 2, … where IN has no names
+    #[arg(long, conflicts_with = "params")]
+    number: bool,
+    /// The way to the optimizer's state in IN, with dots: optimizer.generator
+    #[arg(long, value_name = "PATH")]
+    key: Option<String>,
+    /// What goes around the optimizer's state in a file for torch
+    #[arg(long, value_enum, default_value_t = Layout::Bare)]
+    layout: Layout,
+    /// Leave out keys and states that have no place here instead of refusing them
+    #[arg(long)]
+    lenient: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A kind of file.
+#[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
+enum Kind {
+    /// A checkpoint of fallline's
+    Fallline,
+    /// A file of torch.save
+    Torch,
+    /// The same tree as in a file of torch's, as safetensors
+    Safetensors,
+}
+
+/// What goes around an optimizer's state.
+#[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
+enum Layout {
+    /// Nothing: what optimizer.state_dict() gives
+    Bare,
+    /// A dict with model and optimizer
+    Training,
+    /// What MMEngine's runner resumes from
+    Mmengine,
+}
+
+/// Converts.
+pub fn run(args: Args) -> Result<()> {
+    let bytes = std::fs::read(&args.input).map_err(Error::io(&args.input))?;
+    let from = args.from.unwrap_or_else(|| kind_of(&bytes));
+    let to = args.to.unwrap_or(if from == Kind::Fallline { Kind::Torch } else { Kind::Fallline });
+    let wrong = |path: &Path| {
+        let path = path.to_owned();
+        move |error: convert::Error| Error::Malformed { path, problem: error.to_string() }
+    };
+    let limits = Limits::default();
+    let tree = || match from {
+        Kind::Torch => archive::read(&bytes, &limits).map_err(wrong(&args.input)),
+        _ => flat::read(&bytes, &limits).map_err(wrong(&args.input)),
+    };
+    let written = |tree: &convert::Value<'_>| match to {
+        Kind::Torch => archive::write(tree).map_err(wrong(&args.output)),
+        _ => flat::write(tree).map_err(wrong(&args.output)),
+    };
+    let (out, report) = match (from == Kind::Fallline, to == Kind::Fallline) {
+        (true, true) => {
+            return Err(Error::Usage("--to: IN is a checkpoint of fallline's already".into()));
+        }
+        (false, false) => {
+            let tree = tree()?;
+            let mut report = Report::default();
+            report.left_out = tree.passed_over();
+            (written(&tree)?, report)
+        }
+        (false, true) => {
+            let base = args.recipe()?.ok_or_else(|| {
+                let problem =
+                    "the file does not say of which algorithm it is: give --optimizer NAME, or --config FILE";
+                Error::Usage(format!("{}: {problem}", args.input.display()))
+            })?;
+            let (names, number) = (args.names()?, args.number);
+            let options = ImportOptions { key: args.key.clone(), names, number, lenient: args.lenient };
+            let (checkpoint, report) =
+                from_torch(&tree()?, base.algorithm(), &options).map_err(|error| args.hinted(error))?;
+            (checkpoint.to_bytes()?, report)
+        }
+        (true, false) => {
+            let checkpoint = Checkpoint::from_bytes(&bytes)
+                .map_err(|problem| Error::Malformed { path: args.input.clone(), problem })?;
+            let groups = args.groups(&checkpoint)?;
+            let names = args.names()?.map(|names| names.into_iter().map(|(name, _)| name).collect());
+            let options = ExportOptions { names, container: args.layout.container() };
+            let (tree, report) =
+                to_torch(&checkpoint, &groups, &options).map_err(|error| args.hinted(error))?;
+            (written(&tree)?, report)
+        }
+    };
+    write_atomically(&args.output, &out).map_err(Error::io(&args.output))?;
+    args.tell(&report)
+}
+
+/// What bytes look like.
+fn kind_of(bytes: &[u8]) -> Kind {
+    let header = bytes.get(..8).and_then(|length| {
+        let length = usize::try_from(u64::from_le_bytes(length.try_into().ok()?)).ok()?;
+        bytes.get(8..length.checked_add(8)?)
+    });
+    let has =
+        |key: &str| header.is_some_and(|header| header.windows(key.len()).any(|at| at == key.as_bytes()));
+    match (header.is_some_and(|header| header.starts_with(b"{")), has("\"torch\":")) {
+        (true, true) => Kind::Safetensors,
+        (true, false) => Kind::Fallline,
+        _ => Kind::Torch,
+    }
+}
+
+impl Layout {
+    fn container(self) -> Container {
+        match self {
+            Layout::Bare => Container::Bare,
+            Layout::Training => Container::Training,
+            Layout::Mmengine => Container::MmEngine,
+        }
+    }
+}
+
+impl Args {
+    fn recipe(&self) -> Result<Option<Recipe>> {
+        Ok(match (&self.optimizer, &self.config) {
+            (Some(text), _) => Some(Recipe::from_text(text)?),
+            (None, Some(path)) => Some(Recipe::from_file(path)?),
+            (None, None) => None,
+        })
+    }
+
+    fn names(&self) -> Result<Option<Vec<Named>>> {
+        let Some(path) = &self.params else { return Ok(None) };
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let names = convert::names(&bytes, &Limits::default());
+        names.map(Some).map_err(|error| Error::Malformed { path: path.clone(), problem: error.to_string() })
+    }
+
+    /// The algorithms of a checkpoint's groups.
+    fn groups(&self, checkpoint: &Checkpoint) -> Result<Vec<Box<dyn AnyAlgorithm>>> {
+        let malformed = |problem: String| Error::Malformed { path: self.input.clone(), problem };
+        let manifest = checkpoint.manifest.optimizer.as_ref();
+        let manifest = manifest.ok_or_else(|| malformed("it holds no optimizer's state".into()))?;
+        let name = manifest.name();
+        if let Some(recipe) = self.recipe()?
+            && recipe.algorithm().name() != name
+        {
+            let asked = recipe.algorithm().name();
+            return Err(Error::Usage(format!("{}: it is of {name}, not of {asked}", self.input.display())));
+        }
+        let entry = names::find(name).ok_or_else(|| malformed(format!("there is no optimizer {name:?}")))?;
+        let group = |values: Vec<(&str, fallline::Value)>| {
+            entry.with(&values).map_err(|error| malformed(error.to_string()))
+        };
+        manifest.groups().map(group).collect()
+    }
+
+    /// An error of the conversion, with what helps on the command line.
+    fn hinted(&self, error: convert::Error) -> Error {
+        let path = self.input.clone();
+        let problem = match &error {
+            convert::Error::Names(_) if self.params.is_none() => {
+                format!("{error} (--params FILE, or --number)")
+            }
+            convert::Error::Value { problem, .. }
+                if problem.contains("no such state") || problem.contains("no hyper") =>
+            {
+                format!("{error} (--lenient leaves it out)")
+            }
+            _ => error.to_string(),
+        };
+        Error::Malformed { path, problem }
+    }
+
+    fn tell(&self, report: &Report) -> Result<()> {
+        if self.json {
+            return common::print_json(&serde_json::json!({
+                "parameters": report.parameters,
+                "states": report.states,
+                "decoded": report.decoded,
+                "weights": report.weights,
+                "left_out": report.left_out,
+            }));
+        }
+        common::print(&format!("{}: {report}\n", self.output.display()))
+    }
+}

@@ -1,0 +1,399 @@
+//! Optimizer states of other trainers: taken over in the middle of a run, which ends as theirs does, and given back.
+
+mod common;
+
+use common::{best, recipe};
+use fallline::optim::{AnyAlgorithm, LoadOptions, frozen, param};
+use fallline::registry::names::{self, ENTRIES};
+use fallline::{Checkpoint, Driver, Optimizer};
+use fallline_convert::{
+    Container, ExportOptions, ImportOptions, Limits, Value, archive, flat, from_torch, layout, to_torch,
+};
+use safetensors::SafeTensors;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const SAVED: usize = 3;
+const STEPS: usize = 5;
+const MODEL: [&str; 5] = ["body.weight", "body.bias", "head.weight", "scale", "late"];
+const MATRICES: [&str; 2] = ["body.weight", "head.weight"];
+
+/// Names without a file here, with the reason.
+const WITHOUT: &[(&str, &str)] = &[("LBFGS", "its layout is not converted (fallline-convert's table)")];
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/converted")
+}
+
+fn file(name: &str) -> Vec<u8> {
+    let path = folder().join(name);
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn tree(bytes: &[u8]) -> Value<'_> {
+    archive::read(bytes, &Limits::default()).unwrap()
+}
+
+fn floats(file: &SafeTensors<'_>, key: &str) -> Option<Vec<f32>> {
+    let view = file.tensor(key).ok()?;
+    Some(view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+}
+
+/// The configuration that a file's optimizer was built with.
+fn config(name: &str) -> String {
+    let bytes = file("expected.safetensors");
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    header.metadata().as_ref().unwrap()[name].clone()
+}
+
+/// The parameters in the order of the optimizer: matrices are its first group, the others its second.
+fn order(name: &str) -> Vec<String> {
+    let rest = MODEL.iter().filter(|name| !MATRICES.contains(name));
+    let rest = rest.take(if name == "Muon" { 0 } else { 3 });
+    MATRICES.iter().chain(rest).map(|name| (*name).to_owned()).collect()
+}
+
+fn options(name: &str) -> ImportOptions {
+    ImportOptions {
+        names: Some(order(name).into_iter().map(|name| (name, None)).collect()),
+        ..ImportOptions::default()
+    }
+}
+
+fn taken_over(name: &str) -> Checkpoint {
+    let bytes = file(&format!("{name}.pth"));
+    let base = recipe(&config(name));
+    let (checkpoint, report) = from_torch(&tree(&bytes), base.algorithm(), &options(name))
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert!(report.left_out.is_empty(), "{name}: {report}");
+    // What a file holds is what a checkpoint reads back.
+    Checkpoint::from_bytes(&checkpoint.to_bytes().unwrap()).unwrap()
+}
+
+/// An optimizer with the groups of the files.
+fn driver(name: &str) -> Driver {
+    let mut driver = recipe(&config(name)).optimizer(best());
+    if name != "Muon" {
+        driver.add_group(|name| !MATRICES.contains(&name), &[]).unwrap();
+    }
+    driver
+}
+
+/// Ends the run that a checkpoint is in the middle of.
+fn end(name: &str, checkpoint: &Checkpoint, mut driver: Driver) -> BTreeMap<String, Vec<f32>> {
+    let bytes = file("trace.safetensors");
+    let trace = SafeTensors::deserialize(&bytes).unwrap();
+    let mut params: BTreeMap<String, (Vec<usize>, Vec<f32>)> = BTreeMap::new();
+    for name in order(name) {
+        let entry = checkpoint.param(&name).unwrap_or_else(|| panic!("{name} has no values"));
+        params.insert(name, (entry.shape.extents().to_vec(), entry.values()));
+    }
+    for t in SAVED..STEPS {
+        let grads: BTreeMap<&String, Vec<f32>> = params
+            .keys()
+            .filter_map(|name| Some((name, floats(&trace, &format!("grad/{t}/{name}"))?)))
+            .collect();
+        let grads: BTreeMap<String, Vec<f32>> = grads.into_iter().map(|(k, v)| (k.clone(), v)).collect();
+        let mut bindings = Vec::new();
+        for (name, (shape, value)) in &mut params {
+            let binding = match grads.get(name) {
+                Some(grad) => param(name, value, grad),
+                None => frozen(name, value),
+            };
+            bindings.push(binding.shaped(shape));
+        }
+        driver.step(&mut bindings).unwrap_or_else(|error| panic!("{error}"));
+    }
+    params.into_iter().map(|(name, (_, value))| (name, value)).collect()
+}
+
+/// Two steps from the same numbers: each rounds a handful of times relative to what it moves (3e-4 is far above that
+/// in f32 and far below any wrong formula, as in tests/golden.rs), and three times relative to the parameter. torch's
+/// Muon orthogonalises in bf16: five iterations that each round to 2^-8.
+fn compare(name: &str, start: &Checkpoint, ended: &BTreeMap<String, Vec<f32>>) {
+    let bytes = file("expected.safetensors");
+    let expected = SafeTensors::deserialize(&bytes).unwrap();
+    for (key, got) in ended {
+        let want = floats(&expected, &format!("{name}/{key}")).unwrap();
+        let start: Vec<f32> = start.param(key).unwrap().values();
+        let largest =
+            |values: &mut dyn Iterator<Item = f32>| values.fold(0.0f32, |most, x| most.max(x.abs()));
+        let moved = largest(&mut want.iter().zip(&start).map(|(a, b)| a - b));
+        assert!(moved > 0.0, "{name}: {key} does not move");
+        let relative = if name == "Muon" { 5.0 / 256.0 } else { 3e-4 };
+        let allowed = relative * moved + 2.0 * 3.0 * f32::EPSILON * largest(&mut want.iter().copied());
+        for (i, (x, y)) in want.iter().zip(got).enumerate() {
+            assert!(
+                (x - y).abs() <= allowed,
+                "{name}: {key}[{i}]: expected {x}, got {y}, allowed {allowed:e}"
+            );
+        }
+    }
+}
+
+/// Runs a check for every name, and fails at the end with all that failed.
+fn for_each_name(check: impl Fn(&'static str) + std::panic::RefUnwindSafe) {
+    let failed: Vec<&str> =
+        names_here().filter(|name| std::panic::catch_unwind(|| check(name)).is_err()).collect();
+    assert!(failed.is_empty(), "failed (see above): {failed:?}");
+}
+
+fn names_here() -> impl Iterator<Item = &'static str> {
+    let here = |name: &&str| WITHOUT.iter().all(|(other, _)| other != name);
+    ENTRIES.iter().map(|entry| entry.name).filter(here)
+}
+
+#[test]
+fn no_name_is_forgotten_and_every_row_fits_its_algorithm() {
+    for entry in ENTRIES {
+        let found = layout::find(entry.name).unwrap_or_else(|| panic!("{} is in no row", entry.name));
+        let Ok(row) = found else { continue };
+        let algorithm = entry.defaults();
+        let known = |name: &str| algorithm.table().iter().any(|hyper| hyper.name == name);
+        let mut shared = Vec::new();
+        for group in row.groups {
+            match group {
+                layout::Group::Same(name) | layout::Group::First(_, name) => {
+                    assert!(known(name), "{} has no hyperparameter {name}", entry.name);
+                }
+                layout::Group::Shared(name, _) => shared.push(*name),
+                layout::Group::Fixed(..) => {}
+            }
+        }
+        for name in &shared {
+            assert!(algorithm.shared().iter().any(|(known, _)| known == name), "{}: {name}", entry.name);
+        }
+        // What no group keeps is computed anew in each step.
+        let lost: Vec<&str> =
+            algorithm.shared().iter().map(|(name, _)| *name).filter(|name| !shared.contains(name)).collect();
+        assert!(lost.is_empty() || lost == ["dlr"], "{}: {lost:?} would be lost", entry.name);
+        assert!(algorithm.memory().is_empty(), "{}: what it remembers for each parameter", entry.name);
+        // Every state, whatever the hyperparameters and shapes.
+        let mut states: Vec<&str> = Vec::new();
+        for text in common::CASES.iter().filter(|text| common::name_of(text) == entry.name) {
+            let recipe = recipe(text);
+            (0..2).for_each(|class| {
+                states.extend(recipe.algorithm().stages(class).operands(fallline::core::Role::State))
+            });
+        }
+        for state in states {
+            let has = row.states.iter().any(|row| row.ours().contains(&state));
+            assert!(has, "{}: its state {state} is in no row", entry.name);
+        }
+    }
+    let mut all: Vec<&str> = layout::ROWS.iter().flat_map(|(names, _)| names.iter().copied()).collect();
+    all.sort_unstable();
+    assert!(all.windows(2).all(|pair| pair[0] != pair[1]), "a name is in two rows");
+    assert_eq!(all.len(), 68, "the names that the registry must have (NAMES)");
+}
+
+#[test]
+fn a_run_of_the_source_goes_on_as_it_would_have() {
+    for_each_name(|name| {
+        let checkpoint = taken_over(name);
+        let mut driver = driver(name);
+        let report = driver.load(&checkpoint).unwrap_or_else(|error| panic!("{name}: {error}"));
+        // `late` had no gradient yet, and is only known where the source keeps its shape.
+        assert!(report.matched >= 2, "{name}: {report}");
+        compare(name, &checkpoint, &end(name, &checkpoint, driver));
+    });
+}
+
+/// The groups' algorithms of a checkpoint.
+fn algorithms(checkpoint: &Checkpoint) -> Vec<Box<dyn AnyAlgorithm>> {
+    let manifest = checkpoint.manifest.optimizer.as_ref().unwrap();
+    let entry = names::find(manifest.name()).unwrap();
+    manifest.groups().map(|values| entry.with(&values).unwrap()).collect()
+}
+
+/// Whether two trees say the same: tensors of the same type, shape and bits, numbers of the same value. Returns where
+/// they do not. States that follow from others are in `derived`: they have a last digit of their own.
+fn differs(at: &str, one: &Value<'_>, other: &Value<'_>) -> Option<String> {
+    // Arguments that change no number are not kept.
+    const FREE: [&str; 6] = ["foreach", "fused", "capturable", "differentiable", "log_every", "fsdp_in_use"];
+    if FREE.contains(&at.rsplit('.').next().unwrap()) {
+        return None;
+    }
+    const DERIVED: [&str; 6] = ["mu_product", "eta", "mu", "z", "RMS", "unorm_vec"];
+    if DERIVED.contains(&at.rsplit('.').next().unwrap()) {
+        let close = |a: f64, b: f64| (a - b).abs() <= 1e-6 * a.abs().max(1e-3);
+        return match (one, other) {
+            // Computed anew in every step: what stands there does not matter, but that it does.
+            _ if at.ends_with("RMS") || at.ends_with("unorm_vec") => None,
+            (Value::Tensor(a), Value::Tensor(b)) => {
+                let same = a.shape() == b.shape() && a.dtype() == b.dtype();
+                let near = a.numbers().iter().zip(b.numbers()).all(|(&a, b)| close(a, b));
+                (!same || !near).then(|| format!("{at}: {a:?} and {b:?}"))
+            }
+            _ => Some(format!("{at}: {one:?} and {other:?}")),
+        };
+    }
+    let different = || Some(format!("{at}: {one:?} and {other:?}"));
+    match (one, other) {
+        (Value::Dict(a), Value::Dict(b)) => {
+            let mut keys = a.iter().map(|(key, _)| key.to_string()).collect::<Vec<_>>();
+            let mut others = b.iter().map(|(key, _)| key.to_string()).collect::<Vec<_>>();
+            keys.sort();
+            others.sort();
+            if keys != others {
+                return Some(format!("{at}: keys {keys:?} and {others:?}"));
+            }
+            a.iter().find_map(|(key, value)| {
+                let (_, counterpart) = b.iter().find(|(known, _)| known == key)?;
+                differs(&format!("{at}.{key}"), value, counterpart)
+            })
+        }
+        (Value::List(a), Value::List(b)) | (Value::Tuple(a), Value::Tuple(b)) => {
+            if a.len() != b.len() {
+                return different();
+            }
+            a.iter().zip(b).enumerate().find_map(|(i, (a, b))| differs(&format!("{at}.{i}"), a, b))
+        }
+        (Value::Tensor(a), Value::Tensor(b)) => {
+            let same = a.shape() == b.shape() && a.dtype() == b.dtype() && a.bytes() == b.bytes();
+            if same { None } else { different() }
+        }
+        (Value::Bool(a), Value::Bool(b)) if a == b => None,
+        _ if one == other || (one.as_f64().is_some() && one.as_f64() == other.as_f64()) => None,
+        _ => different(),
+    }
+}
+
+#[test]
+fn what_is_given_back_is_what_the_source_saved() {
+    for_each_name(|name| {
+        let checkpoint = taken_over(name);
+        // Through an optimizer, so that it is our state that is written.
+        let mut driver = driver(name);
+        driver.load(&checkpoint).unwrap();
+        let mut ours = driver.save().unwrap();
+        ours.manifest.origin = checkpoint.manifest.origin.clone();
+        let options = ExportOptions::default();
+        let (value, report) =
+            to_torch(&ours, &algorithms(&ours), &options).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let bytes = archive::write(&value).unwrap();
+        assert_eq!(bytes, archive::write(&value).unwrap(), "the same bytes each time");
+        let saved = file(&format!("{name}.pth"));
+        let saved = tree(&saved);
+        let theirs = saved.get("optimizer").unwrap();
+        assert_eq!(differs("optimizer", theirs, &tree(&bytes)), None, "{name}");
+        assert_eq!(
+            report.parameters,
+            theirs.get("state").map_or(0, |state| match state {
+                Value::Dict(entries) => entries.len(),
+                _ => 0,
+            })
+        );
+        // The same tree as safetensors, exactly.
+        let flat_bytes = flat::write(&saved).unwrap();
+        let again = flat::read(&flat_bytes, &Limits::default()).unwrap();
+        assert_eq!(differs("", &saved, &again), None, "{name}");
+        // And there and back once more is the same checkpoint.
+        let base = recipe(&config(name));
+        let names = self::options(name);
+        let (back, _) = from_torch(&tree(&bytes), base.algorithm(), &names).unwrap();
+        assert_eq!(back.manifest.optimizer, checkpoint.manifest.optimizer, "{name}");
+    });
+}
+
+/// With `FALLLINE_TORCH_PYTHON=<a Python with requirements.txt>`: the sources' own classes load what is written here,
+/// end the run, and come out where they did without us.
+#[test]
+fn the_source_loads_what_is_written() {
+    let Some(python) = std::env::var_os("FALLLINE_TORCH_PYTHON") else {
+        println!("FALLLINE_TORCH_PYTHON is not set: not asked");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new(python);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/converted.py")).arg("--resume");
+    command.env("DS_ACCELERATOR", "cpu");
+    // DeepSpeed's ops are not built for this.
+    for name in names_here().filter(|name| !["FusedAdam", "DeepSpeedCPUAdam", "FusedLamb"].contains(name)) {
+        let mut checkpoint = taken_over(name);
+        // Muon's optimizer has the matrices only, but the script's model has all.
+        let all = from_torch_weights(name);
+        all.into_iter().for_each(|(name, entry)| checkpoint.insert_param(&name, entry));
+        let options = ExportOptions { container: Container::Training, ..ExportOptions::default() };
+        let (value, _) = to_torch(&checkpoint, &algorithms(&checkpoint), &options).unwrap();
+        let value = with_whole_model(value, name);
+        let path = folder.path().join(format!("{name}.pth"));
+        std::fs::write(&path, archive::write(&value).unwrap()).unwrap();
+        command.arg(path).arg(name);
+    }
+    let output = command.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+}
+
+fn from_torch_weights(name: &str) -> Vec<(String, fallline::optim::checkpoint::Entry)> {
+    let checkpoint = taken_over(name);
+    let names: Vec<String> = checkpoint.params().map(str::to_owned).collect();
+    names.into_iter().map(|name| (name.clone(), checkpoint.param(&name).unwrap().clone())).collect()
+}
+
+/// The script's model has all parameters, whichever the optimizer has.
+fn with_whole_model<'a>(value: Value<'a>, name: &str) -> Value<'a> {
+    if name != "Muon" {
+        return value;
+    }
+    let bytes: &'static [u8] = Box::leak(file("Muon.pth").into_boxed_slice());
+    let model = tree(bytes).get("model").unwrap().clone();
+    Value::dict([("model", model), ("optimizer", value.get("optimizer").unwrap().clone())])
+}
+
+#[test]
+fn a_checkpoint_of_mmengine_brings_its_names() {
+    let bytes = file("mmengine.pth");
+    let root = tree(&bytes);
+    let base = recipe("AdamW");
+    let (checkpoint, report) = from_torch(&root, base.algorithm(), &ImportOptions::default()).unwrap();
+    let manifest = checkpoint.manifest.optimizer.as_ref().unwrap();
+    let names: Vec<&str> = manifest.params().map(|(name, _)| name).collect();
+    assert_eq!(names, ["bn.bias", "bn.weight", "conv.bias", "conv.weight"]);
+    assert_eq!((report.parameters, report.weights), (4, 4), "buffers are no parameters");
+    assert!(report.left_out.contains(&"message_hub".to_owned()), "{report}");
+    // Four groups of one parameter each are two: with decay and without.
+    let decays: Vec<fallline::Value> = manifest
+        .groups()
+        .map(|group| group.into_iter().find(|(name, _)| *name == "weight_decay").unwrap().1)
+        .collect();
+    assert_eq!(decays, [fallline::Value::Float(0.05), fallline::Value::Float(0.0)]);
+    assert_eq!(checkpoint.manifest.trainer, Some(serde_json::json!({ "epoch": 1, "iter": 2 })));
+    // A trainer with an lr of its own takes the state alone.
+    let mut mine = fallline::build("dict(type='AdamW', lr=5e-4)").unwrap();
+    let report = mine.load_with(&checkpoint, &LoadOptions::default().state_only()).unwrap();
+    assert_eq!((report.matched, mine.get(0, "lr")), (4, Some(fallline::Value::Float(5e-4))));
+    // And back: groups of one again, in the model's order.
+    let options = ExportOptions { container: Container::MmEngine, ..ExportOptions::default() };
+    let (value, _) = to_torch(&checkpoint, &algorithms(&checkpoint), &options).unwrap();
+    let there = root.get("optimizer").unwrap();
+    let back = value.get("optimizer").unwrap();
+    assert_eq!(differs("state", there.get("state").unwrap(), back.get("state").unwrap()), None);
+    let (Some(Value::List(a)), Some(Value::List(b))) = (there.get("param_groups"), back.get("param_groups"))
+    else {
+        panic!("groups");
+    };
+    assert_eq!(a.len(), b.len());
+    for (a, b) in a.iter().zip(b) {
+        for key in ["lr", "weight_decay", "params", "decoupled_weight_decay"] {
+            assert_eq!(differs(key, a.get(key).unwrap(), b.get(key).unwrap()), None);
+        }
+    }
+}
+
+#[test]
+fn eight_bit_codes_become_the_numbers_that_they_mean() {
+    let bytes = file("Adam8bit.pth");
+    let options = ImportOptions { number: true, ..ImportOptions::default() };
+    let base = recipe("Adam32bit");
+    let (checkpoint, report) = from_torch(&tree(&bytes), base.algorithm(), &options).unwrap();
+    assert_eq!(report.decoded, 2);
+    let expected = file("expected.safetensors");
+    let expected = SafeTensors::deserialize(&expected).unwrap();
+    for state in ["m", "v"] {
+        // One product of two floats, rounded once, on either side.
+        let got: Vec<f32> = checkpoint.state("0", state).unwrap().values();
+        assert_eq!(got, floats(&expected, &format!("Adam8bit/{state}")).unwrap(), "{state}");
+    }
+}
