@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `param/<name>` | a parameter |
 //! | `state/<name>/<state>` | a state, in the parameter's shape |
+//! | `rank/<rank>/<name>/<error>` | what one rank's compression has left out |
 //! | `step/<name>` | how many gradients the parameter has been given (I64) |
 //! | `fallline` in the metadata | the manifest, as JSON |
 //!
@@ -116,6 +117,9 @@ pub struct Manifest {
     /// Whose part it is, where each rank has written its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
+    /// How many ranks have an entry of their own (`rank/<rank>/<name>/<error>`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<usize>,
     /// How far the schedule is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<serde_json::Value>,
@@ -126,7 +130,7 @@ pub struct Manifest {
 
 impl Default for Manifest {
     fn default() -> Self {
-        Manifest { version: VERSION, optimizer: None, part: None, schedule: None, trainer: None }
+        Manifest { version: VERSION, optimizer: None, part: None, ranks: None, schedule: None, trainer: None }
     }
 }
 
@@ -270,6 +274,27 @@ impl Checkpoint {
     /// A state.
     pub fn state(&self, param: &str, state: &str) -> Option<&Entry> {
         self.tensors.get(&state_key(param, state))
+    }
+
+    /// What one rank alone keeps of a parameter.
+    pub(crate) fn of_rank(&self, rank: usize, param: &str, what: &str) -> Option<&Entry> {
+        self.tensors.get(&format!("rank/{rank}/{param}/{what}"))
+    }
+
+    pub(crate) fn insert_of_rank(&mut self, rank: usize, param: &str, what: &str, entry: Entry) {
+        self.tensors.insert(format!("rank/{rank}/{param}/{what}"), entry);
+    }
+
+    /// Only what one rank alone keeps.
+    pub(crate) fn only_of_ranks(&self) -> Checkpoint {
+        let own = self.tensors.iter().filter(|(key, _)| key.starts_with("rank/"));
+        let tensors = own.map(|(key, entry)| (key.clone(), entry.clone())).collect();
+        Checkpoint { tensors, ..Checkpoint::default() }
+    }
+
+    /// Takes in what other ranks keep.
+    pub(crate) fn add_of_ranks(&mut self, other: Checkpoint) {
+        self.tensors.extend(other.tensors);
     }
 
     pub(crate) fn insert_steps(&mut self, param: &str, steps: u64) {

@@ -6,6 +6,7 @@ use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stage, Stages, Wor
 use crate::{AnyAlgorithm, Binding, Error, Result};
 use core::ops::Range;
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
+use fallline_core::ranks::Communicator;
 use fallline_core::{Backend, Compute, Kernel, Role};
 
 /// Parameters with the same stages and compute type, with buffers that are kept between steps.
@@ -64,6 +65,7 @@ pub(super) struct Work<'s, 'b, 'd> {
     pub(super) backend: &'s dyn Backend,
     pub(super) groups: &'s [super::Group],
     pub(super) shared: &'s mut [f64],
+    pub(super) ranks: Option<&'s dyn Communicator>,
     pub(super) bindings: &'s mut [Binding<'d>],
     pub(super) slots: &'b mut [Slot],
 }
@@ -411,8 +413,9 @@ impl Work<'_, '_, '_> {
         let groups = self.groups;
         let algorithm_of = |group: usize| -> &dyn AnyAlgorithm { &*groups[group].algorithm };
         let shared = &mut *self.shared;
+        let world = self.ranks.map_or(1, |ranks| ranks.world());
         let mut at =
-            Gathering { tensors: order.len(), steps, groups: group_of, sums, memory, shared, scalars };
+            Gathering { tensors: order.len(), steps, groups: group_of, sums, memory, shared, world, scalars };
         let first = algorithm_of(0);
         first
             .gather(&Groups::new(groups.len(), &algorithm_of), stage, &mut at)
@@ -455,6 +458,8 @@ impl Work<'_, '_, '_> {
                     sums: &sums[place * found..][..found],
                     memory: &mut slot.memory,
                     shared: self.shared,
+                    ranks: self.ranks,
+                    errors: &mut slot.errors,
                     workspace,
                     states: &mut slot.states,
                     scratch: &mut slot.scratch,
