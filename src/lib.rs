@@ -43,8 +43,8 @@ pub use fallline_optim::hyper::{Range, Value};
 pub use fallline_optim::ranks;
 pub use fallline_optim::schedule::Schedule;
 pub use fallline_optim::{
-    Algorithm, Binding, Checkpoint, Driver, Info, Linked, LoadOptions, NonFinite, Optimizer, Reference, Sparse,
-    StepReport, hyperparameters,
+    Algorithm, Binding, Checkpoint, Driver, Info, Linked, LoadOptions, NonFinite, Optimizer, Reference,
+    Sparse, StepReport, hyperparameters,
 };
 pub use fallline_registry::{Error, Recipe, Result};
 

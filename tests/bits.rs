@@ -217,6 +217,7 @@ fn recorded_is_the_rule<T: Copy>(
                         steps,
                         groups,
                         by_row: &[false],
+                        world: 1,
                         sums: &sums,
                         memory: &mut memory,
                         shared: &mut shared,

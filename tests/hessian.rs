@@ -71,7 +71,12 @@ fn a_checkpoint_goes_on_from_between_curvature_and_step() {
 #[test]
 fn groups_have_their_own_decay() {
     let mut optimizer = build(SOPHIA);
-    optimizer.add_group(|name| name == "q", &[("betas", fallline::Value::Pair(0.9, 0.5))]).unwrap();
+    optimizer
+        .add_group(
+            |name| name == "q",
+            &[("betas", fallline::Value::List([0.9, 0.5].map(fallline::Value::Float).to_vec()))],
+        )
+        .unwrap();
     let (mut p, mut q, g) = ([1.0f32], [1.0f32], [2.0f32]);
     optimizer.update_hessian(&mut [param("q", &mut q, &g), param("p", &mut p, &g)]).unwrap();
     assert_eq!((hessian(&optimizer, "p").unwrap()[0], hessian(&optimizer, "q").unwrap()[0]), (1.0, 2.0));

@@ -117,13 +117,16 @@ fn check(path: &Path, trace: &SafeTensors<'_>) -> Counts {
 fn bitsandbytes_is_matched_code_by_code() {
     let bytes = std::fs::read(folder().join("trace.safetensors")).unwrap();
     let trace = SafeTensors::deserialize(&bytes).unwrap();
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.file_stem().unwrap() != "trace");
     files.sort();
     assert_eq!(files.len(), FILES);
     let stems: Vec<String> =
         files.iter().map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect();
-    for entry in ENTRIES.iter().filter(|entry| entry.name.ends_with("8bit") || entry.name.starts_with("Paged")) {
+    for entry in
+        ENTRIES.iter().filter(|entry| entry.name.ends_with("8bit") || entry.name.starts_with("Paged"))
+    {
         assert!(stems.contains(&format!("{}-default", entry.name)), "no golden values of {}", entry.name);
     }
     let mut worst: BTreeMap<String, [f64; 2]> = BTreeMap::new();
@@ -135,6 +138,10 @@ fn bitsandbytes_is_matched_code_by_code() {
         worst.insert(stem, shares);
     }
     for (stem, [codes, numbers]) in worst {
-        println!("{stem:30} {:.4}% of the codes by one, {:.4}% of the numbers", 100.0 * codes, 100.0 * numbers);
+        println!(
+            "{stem:30} {:.4}% of the codes by one, {:.4}% of the numbers",
+            100.0 * codes,
+            100.0 * numbers
+        );
     }
 }

@@ -2,6 +2,8 @@
 
 #[path = "../../optim/tests/ranks/contract.rs"]
 mod contract;
+#[path = "../../optim/tests/ranks/onebit.rs"]
+mod onebit;
 #[path = "../../optim/tests/ranks/training.rs"]
 mod training;
 
@@ -61,6 +63,8 @@ fn suite() {
     training::rounded_means(&shared);
     training::traffic(&shared);
     training::differences(&shared);
+    onebit::trajectory(&shared);
+    onebit::traffic(&shared);
     assert!(Mpi::start(Duration::from_secs(1)).is_err(), "MPI was started twice");
     ranks.finish().unwrap();
     assert!(matches!(ranks.barrier(), Err(RankError::Broken { .. })));

@@ -1,5 +1,6 @@
 //! What an algorithm brings, and the same with its types erased.
 
+use crate::compression::Compression;
 use crate::hyper::{Hyper, HyperError, Hyperparameters, Value};
 use crate::lbfgs::Kernels;
 use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stages};
@@ -56,6 +57,28 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
     fn stages<K: Link>(&self, _class: u8) -> Stages {
         Stages::one(self.kernel::<K>())
     }
+
+    /// What a step consists of where several ranks step together, if that is something else.
+    fn stages_of_ranks<K: Link>(&self, class: u8) -> Stages {
+        self.stages::<K>(class)
+    }
+
+    /// Whether several ranks can step together.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    fn across_ranks(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+
+    /// Whether the next step takes gradients that are averaged over the ranks, asked with what is remembered for all
+    /// parameters together. Where not, the algorithm exchanges what it needs itself.
+    fn averages(_shared: &[f64]) -> bool {
+        true
+    }
+
+    /// Whether all ranks always remember the same. Where not, each keeps what compression has left out.
+    const SAME_ON_ALL_RANKS: bool = true;
 
     /// Parameters of different shapes may need different steps: which kind this one is.
     ///
@@ -225,6 +248,25 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn kernel(&self) -> &'static Kernel;
     /// As [`Algorithm::stages`].
     fn stages(&self, class: u8) -> Stages;
+    /// As [`Algorithm::stages_of_ranks`].
+    fn stages_of_ranks(&self, class: u8) -> Stages {
+        self.stages(class)
+    }
+    /// As [`Algorithm::across_ranks`].
+    ///
+    /// # Errors
+    /// Why several ranks cannot step together.
+    fn across_ranks(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+    /// As [`Algorithm::averages`].
+    fn averages(&self, _shared: &[f64]) -> bool {
+        true
+    }
+    /// As [`Algorithm::SAME_ON_ALL_RANKS`].
+    fn same_on_all_ranks(&self) -> bool {
+        true
+    }
     /// As [`Algorithm::class`].
     ///
     /// # Errors
@@ -304,6 +346,8 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn grad_check(&self) -> &'static Kernel;
     /// The rule that copies a parameter to a state.
     fn param_copy(&self) -> &'static Kernel;
+    /// The rules that compress what is sent to other ranks.
+    fn compression(&self) -> Compression;
     /// A copy.
     fn boxed(&self) -> Box<dyn AnyAlgorithm>;
 }
@@ -314,7 +358,9 @@ pub const CLASSES: u8 = 4;
 impl dyn AnyAlgorithm + '_ {
     /// Every rule that runs with these hyperparameters, for parameters of any class, each once.
     pub fn kernels(&self) -> Vec<&'static Kernel> {
-        let stages = (0..CLASSES).flat_map(|class| self.stages(class).kernels());
+        let of = |class| self.stages(class).kernels().chain(self.stages_of_ranks(class).kernels());
+        let compression = (!self.same_on_all_ranks()).then(|| self.compression().kernels());
+        let stages = (0..CLASSES).flat_map(of).chain(compression.into_iter().flatten());
         let others = [Some(self.grad_check()), Some(self.param_copy()), self.hessian_kernel()];
         let search = self.search().into_iter().flat_map(Kernels::all);
         let mut all: Vec<&'static Kernel> = Vec::new();
@@ -386,6 +432,18 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     }
     fn stages(&self, class: u8) -> Stages {
         self.algorithm.stages::<K>(class)
+    }
+    fn stages_of_ranks(&self, class: u8) -> Stages {
+        self.algorithm.stages_of_ranks::<K>(class)
+    }
+    fn across_ranks(&self) -> Result<(), &'static str> {
+        self.algorithm.across_ranks()
+    }
+    fn averages(&self, shared: &[f64]) -> bool {
+        A::averages(shared)
+    }
+    fn same_on_all_ranks(&self) -> bool {
+        A::SAME_ON_ALL_RANKS
     }
     fn class(&self, shape: &Shape) -> Result<u8, String> {
         self.algorithm.class(shape)
@@ -471,6 +529,9 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     }
     fn param_copy(&self) -> &'static Kernel {
         K::kernel::<crate::driver::ParamCopy>()
+    }
+    fn compression(&self) -> Compression {
+        Compression::new::<K>()
     }
     fn boxed(&self) -> Box<dyn AnyAlgorithm> {
         Box::new(Linked { algorithm: self.algorithm.clone(), link: PhantomData::<fn() -> K> })

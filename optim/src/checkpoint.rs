@@ -5,6 +5,7 @@
 //! | `param/<name>` | a parameter |
 //! | `state/<name>/<state>` | a state, in the parameter's shape; of a block format its codes (U8; in 4 bits two in a byte, in one row) |
 //! | `state/<name>/<state>.scale` | a scale for each block of a block format (F32) |
+//! | `rank/<rank>/<name>/<error>` | what one rank's compression has left out |
 //! | `step/<name>` | how many gradients the parameter has been given (I64) |
 //! | `fallline` in the metadata | the manifest, as JSON |
 //!
@@ -119,6 +120,9 @@ pub struct Manifest {
     /// Whose part it is, where each rank has written its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
+    /// How many ranks have an entry of their own (`rank/<rank>/<name>/<error>`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranks: Option<usize>,
     /// How far the schedule is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<serde_json::Value>,
@@ -170,6 +174,7 @@ impl Default for Manifest {
             version: VERSION,
             optimizer: None,
             part: None,
+            ranks: None,
             schedule: None,
             trainer: None,
             origin: None,
@@ -398,6 +403,27 @@ impl Checkpoint {
     /// Adds a state.
     pub fn insert_state_entry(&mut self, param: &str, state: &str, entry: Entry) {
         self.tensors.insert(state_key(param, state), entry);
+    }
+
+    /// What one rank alone keeps of a parameter.
+    pub(crate) fn of_rank(&self, rank: usize, param: &str, what: &str) -> Option<&Entry> {
+        self.tensors.get(&format!("rank/{rank}/{param}/{what}"))
+    }
+
+    pub(crate) fn insert_of_rank(&mut self, rank: usize, param: &str, what: &str, entry: Entry) {
+        self.tensors.insert(format!("rank/{rank}/{param}/{what}"), entry);
+    }
+
+    /// Only what one rank alone keeps.
+    pub(crate) fn only_of_ranks(&self) -> Checkpoint {
+        let own = self.tensors.iter().filter(|(key, _)| key.starts_with("rank/"));
+        let tensors = own.map(|(key, entry)| (key.clone(), entry.clone())).collect();
+        Checkpoint { tensors, ..Checkpoint::default() }
+    }
+
+    /// Takes in what other ranks keep.
+    pub(crate) fn add_of_ranks(&mut self, other: Checkpoint) {
+        self.tensors.extend(other.tensors);
     }
 
     /// Adds a parameter's step count.

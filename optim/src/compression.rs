@@ -8,16 +8,18 @@
 //! ```
 //!
 //! A worker compresses its x and sends the signs and s. A server takes the mean of what the workers of its part sent,
-//! and compresses that in the same way with an error of its own. Both are [`Compression::compress`]; carrying signs
-//! from rank to rank is the communicator's work. With a single rank DeepSpeed does neither, and so no name of the registry
-//! comes here until there are several.
+//! and compresses that in the same way with an error of its own. Both are [`Compression::compress`]; [`Compression::all_reduce`]
+//! carries signs and scales from rank to rank. With a single rank DeepSpeed does neither.
 //!
 //! n counts all elements of the buffer: DeepSpeed fills buffers up to whole bytes for every rank with zeros, which take
 //! part, and so do here, when the buffer has them.
 
+use crate::stages::MatrixStep;
 use fallline_core::backend::{Pass, TensorPass, View, Views};
+use fallline_core::host::{Slice, SliceMut};
 use fallline_core::math::sqrt;
-use fallline_core::{Backend, Compute, Kernel, Link, Result, Storage, rule};
+use fallline_core::ranks::Buffer;
+use fallline_core::{Backend, Compute, Format, Kernel, Link, Result, Storage, rule};
 
 rule! {
     /// What was left out before is added, and the square of the whole summed up.
@@ -81,6 +83,159 @@ impl Compression {
         let views = [Some(View::write(x)), Some(View::write(error))];
         run(backend, compute, self.sign, n, views, &[scale], &mut [])?;
         Ok(scale)
+    }
+}
+
+/// What one rank's compressions of a parameter have left out, as a worker and as the server of its part.
+#[derive(Debug)]
+pub struct Errors {
+    pub(crate) worker: Storage,
+    pub(crate) server: Storage,
+}
+
+/// How many elements `world` ranks compress for `n`: DeepSpeed fills up to whole bytes for every rank, and further.
+pub(crate) fn padded(n: usize, world: usize) -> usize {
+    let bytes = if world.is_multiple_of(8) { world } else { world * 8 / gcd(world, 8) };
+    n.next_multiple_of(world * bytes)
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+impl Errors {
+    /// Errors of 0, for a parameter of `n` elements.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub(crate) fn new(backend: &dyn Backend, compute: Compute, n: usize, world: usize) -> Result<Errors> {
+        let padded = padded(n, world);
+        let requests = [(compute.format(), padded), (compute.format(), padded / world)];
+        let mut storages = backend.allocate(&requests)?.into_iter();
+        match (storages.next(), storages.next()) {
+            (Some(worker), Some(server)) => Ok(Errors { worker, server }),
+            _ => unreachable!("a backend allocates what it is asked for"),
+        }
+    }
+}
+
+impl Compression {
+    /// Its rules.
+    pub(crate) fn kernels(&self) -> [&'static Kernel; 2] {
+        [self.compensate, self.sign]
+    }
+
+    /// Replaces `x` by the mean of the ranks' x, compressed on the way to the rank that forms each part of the mean and
+    /// on the way back, with error feedback on both. All ranks get the same bits. With one rank nothing is done.
+    ///
+    /// # Errors
+    /// When the backend fails or an exchange does.
+    pub fn all_reduce(&self, step: &mut MatrixStep<'_>, x: &mut Storage) -> Result<()> {
+        let Some(ranks) = step.ranks else { return Ok(()) };
+        let (backend, compute, world, n) = (step.backend, step.compute, ranks.world(), x.len());
+        if n == 0 {
+            return Ok(());
+        }
+        if step.errors.is_none() {
+            *step.errors = Some(Errors::new(backend, compute, n, world)?);
+        }
+        let Some(errors) = step.errors.as_mut() else { return Ok(()) };
+        let format = compute.format();
+        let (padded, chunk) = (errors.worker.len(), errors.server.len());
+        let mut own = step.workspace.take(backend, compute.format(), padded)?;
+        let mut mean = step.workspace.take(backend, compute.format(), chunk)?;
+        let (mut host, mut part) = (Buffer::default(), Buffer::default());
+
+        // As a worker: signs of each rank's part, and one scale.
+        host.resize(format, n);
+        backend.read(x, host.slice_mut())?;
+        host.resize(format, padded);
+        (n..padded).for_each(|i| host.slice_mut().set(i, 0.0));
+        backend.write(&mut own, host.slice())?;
+        let scale = self.compress(backend, compute, &mut own, &mut errors.worker)?;
+        backend.read(&own, host.slice_mut())?;
+        let message = chunk / 8 + format.bytes();
+        let (mut sent, mut received) = (vec![0; message * world], vec![0; message * world]);
+        for (rank, message) in sent.chunks_exact_mut(message).enumerate() {
+            pack(host.slice(), rank * chunk, scale, format, message);
+        }
+        ranks.all_to_all(&sent, &mut received)?;
+
+        // As the server of this rank's part: the mean, compressed again.
+        part.resize(format, chunk);
+        let scales: Vec<f64> = received.chunks_exact(message).map(|m| scale_of(m, format)).collect();
+        match part.slice_mut() {
+            SliceMut::F64(part) => add_up(part, &received, message, &scales, 1.0 / world as f64),
+            SliceMut::F32(part) => {
+                let scales: Vec<f32> = scales.iter().map(|&scale| scale as f32).collect();
+                add_up(part, &received, message, &scales, 1.0 / world as f32);
+            }
+            _ => unreachable!("rules compute in f32 or f64"),
+        }
+        backend.write(&mut mean, part.slice())?;
+        let scale = self.compress(backend, compute, &mut mean, &mut errors.server)?;
+        backend.read(&mean, part.slice_mut())?;
+        pack(part.slice(), 0, scale, format, &mut sent[..message]);
+        ranks.all_gather(&sent[..message], &mut received)?;
+
+        host.resize(format, n);
+        let mut values = host.slice_mut();
+        for (rank, message) in received.chunks_exact(message).enumerate() {
+            let scale = scale_of(message, format);
+            let start = (rank * chunk).min(n);
+            for i in start..((rank + 1) * chunk).min(n) {
+                values.set(i, if bit(message, i - start) { scale } else { -scale });
+            }
+        }
+        backend.write(x, host.slice())?;
+        step.workspace.give([own, mean]);
+        Ok(())
+    }
+}
+
+/// Signs as bits, the first in the highest, and the scale behind them in the computed type.
+fn pack(values: Slice<'_>, start: usize, scale: f64, format: Format, message: &mut [u8]) {
+    let (bits, tail) = message.split_at_mut(message.len() - format.bytes());
+    match values {
+        Slice::F64(values) => pack_bits(values, start, bits, |x| x.is_sign_positive()),
+        Slice::F32(values) => pack_bits(values, start, bits, |x| x.is_sign_positive()),
+        _ => unreachable!("rules compute in f32 or f64"),
+    }
+    match format {
+        Format::F64 => tail.copy_from_slice(&scale.to_le_bytes()),
+        _ => tail.copy_from_slice(&(scale as f32).to_le_bytes()),
+    }
+}
+
+fn pack_bits<T: Copy>(values: &[T], start: usize, bits: &mut [u8], positive: impl Fn(T) -> bool) {
+    for (byte, values) in bits.iter_mut().zip(values[start..].chunks_exact(8)) {
+        *byte = values.iter().fold(0, |byte, &x| byte << 1 | u8::from(positive(x)));
+    }
+}
+
+fn bit(message: &[u8], i: usize) -> bool {
+    message[i / 8] >> (7 - i % 8) & 1 == 1
+}
+
+fn scale_of(message: &[u8], format: Format) -> f64 {
+    let tail = &message[message.len() - format.bytes()..];
+    match format {
+        Format::F64 => f64::from_le_bytes(tail.try_into().unwrap_or_default()),
+        _ => f64::from(f32::from_le_bytes(tail.try_into().unwrap_or_default())),
+    }
+}
+
+/// The sum of all workers' signs times their scales times `share`, in the order of the ranks.
+fn add_up<T>(part: &mut [T], received: &[u8], message: usize, scales: &[T], share: T)
+where
+    T: Copy + Default + core::ops::Neg<Output = T> + core::ops::Mul<Output = T> + core::ops::AddAssign,
+{
+    part.fill(T::default());
+    for (message, &scale) in received.chunks_exact(message).zip(scales) {
+        let scale = scale * share;
+        for (i, sum) in part.iter_mut().enumerate() {
+            *sum += if bit(message, i) { scale } else { -scale };
+        }
     }
 }
 

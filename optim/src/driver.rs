@@ -13,6 +13,7 @@ use crate::hyper::Value;
 use crate::lbfgs::{self, History};
 use crate::ranks::world::World;
 use crate::slots::{Slot, Slots};
+use crate::stages::Stages;
 use crate::{
     AnyAlgorithm, Binding, Error, LoadReport, Objective, ParamRef, Result, Skipped, StateFormats, StepReport,
 };
@@ -260,6 +261,21 @@ impl Driver {
         self.to_checkpoint()
     }
 
+    /// Whether the next step takes gradients that are averaged over the ranks. Where not, each rank binds its own, and
+    /// the algorithm exchanges what it needs.
+    pub fn averages(&self) -> bool {
+        self.world.is_none() || self.groups[0].algorithm.averages(&self.shared)
+    }
+
+    /// What a step over a parameter consists of.
+    fn stages_of(&self, slot: &Slot) -> Stages {
+        let algorithm = &self.groups[slot.group].algorithm;
+        match &self.world {
+            Some(_) => algorithm.stages_of_ranks(slot.class),
+            None => algorithm.stages(slot.class),
+        }
+    }
+
     fn is_elsewhere(&self, slot: &Slot) -> bool {
         self.world.as_ref().is_some_and(|world| world.is_elsewhere(slot))
     }
@@ -358,7 +374,7 @@ impl Driver {
     fn run_of(&self, runs: &mut Vec<Run>, places: &mut [[Option<usize>; 2 * CLASSES]], slot: &Slot) -> usize {
         let key = usize::from(slot.class) * 2 + usize::from(slot.compute == Compute::F64);
         *places[slot.group][key].get_or_insert_with(|| {
-            let stages = self.groups[slot.group].algorithm.stages(slot.class);
+            let stages = self.stages_of(slot);
             let found = runs.iter().position(|run| run.stages == stages && run.compute == slot.compute);
             found.unwrap_or_else(|| {
                 runs.push(Run::new(stages, slot.compute));
@@ -388,6 +404,7 @@ impl Driver {
             rows: None,
             sparse: false,
             owner: None,
+            errors: None,
             run: None,
             row: 0,
         })
@@ -457,7 +474,7 @@ impl Driver {
         let lacks: Vec<usize> = (0..slots.len()).filter(lacking).collect();
         let mut wanted: Vec<(Role, usize, usize, &'static str)> = Vec::new();
         for &i in &lacks {
-            let stages = self.groups[slots[i].group].algorithm.stages(slots[i].class);
+            let stages = self.stages_of(&slots[i]);
             for role in [Role::State, Role::Scratch] {
                 let has = |name: &&str| memory_of(&slots[i], role).iter().any(|(known, _)| known == name);
                 let all = stages.operands(role).into_iter().enumerate();
@@ -536,7 +553,8 @@ impl Driver {
             let slots = self.slots.range(0..bindings.len());
             let tensors = slots.iter().filter(|slot| slot.run == Some(index)).count();
             let (backend, groups, shared) = (&*self.backend, &self.groups[..], &mut self.shared[..]);
-            let work = Work { index, tensors, backend, groups, shared, bindings, slots };
+            let ranks = self.world.as_ref().map(|world| &**world.ranks());
+            let work = Work { index, tensors, backend, groups, shared, ranks, bindings, slots };
             if let Err(cause) = run.step(work, &mut begun) {
                 if begun {
                     self.poisoned = Some(cause.to_string());
@@ -657,6 +675,7 @@ impl Optimizer for Driver {
         let own = self.to_checkpoint()?;
         match &self.world {
             Some(world) if world.sharded() => world.consolidate(&own),
+            Some(world) if !self.groups[0].algorithm.same_on_all_ranks() => world.with_errors(own),
             _ => Ok(own),
         }
     }
@@ -671,6 +690,9 @@ impl Driver {
     /// the step.
     fn open(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
         if let Some(world) = &mut self.world {
+            if let Err(reason) = self.groups[0].algorithm.across_ranks() {
+                return Err(Error::Groups { algorithm: self.name(), problem: reason.into() });
+            }
             world.agree(bindings, self.groups.iter().map(|group| &*group.algorithm))?;
         }
         let mut prepared = self.prepare(bindings)?;

@@ -1,5 +1,6 @@
 //! What the driver keeps for each parameter, found again by name without hashing in the usual case.
 
+use crate::compression::Errors;
 use crate::driver::mirror::Mirror;
 use crate::driver::rows::{self, Rows};
 use crate::{Error, Result, StepReport};
@@ -33,6 +34,8 @@ pub(crate) struct Slot {
     pub(crate) sparse: bool,
     /// The rank that updates it, where ranks share parameters out.
     pub(crate) owner: Option<usize>,
+    /// What compressing for other ranks has left out so far.
+    pub(crate) errors: Option<Errors>,
     /// In the step being taken: which run, and which row of scalars.
     pub(crate) run: Option<usize>,
     pub(crate) row: usize,

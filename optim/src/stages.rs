@@ -4,8 +4,10 @@ mod largest;
 
 pub use largest::LargestRule;
 
+use crate::compression::Errors;
 use core::any::Any;
 use fallline_core::backend::{MAX_OPERANDS, MatMul, Matrix, Pass, TensorPass, View};
+use fallline_core::ranks::Communicator;
 use fallline_core::{Backend, Compute, Format, Kernel, Operand, Result, Role, Shape, Storage};
 
 /// The most stages that a step may have.
@@ -207,6 +209,8 @@ pub struct Gathering<'a> {
     /// What the algorithm remembers for all parameters together, in the order of
     /// [`Algorithm::SHARED`](crate::Algorithm::SHARED).
     pub shared: &'a mut [f64],
+    /// How many ranks step together.
+    pub world: usize,
     /// The scalars to compute: a row for each parameter.
     pub scalars: &'a mut [f64],
 }
@@ -271,6 +275,10 @@ pub struct MatrixStep<'a> {
     pub memory: &'a mut [f64],
     /// As [`Combining::shared`].
     pub shared: &'a [f64],
+    /// The ranks that step together, where there are several.
+    pub ranks: Option<&'a dyn Communicator>,
+    /// What compressing for other ranks has left out so far of the parameter.
+    pub errors: &'a mut Option<Errors>,
     /// The states, in the order of [`Stages::operands`].
     pub states: &'a mut [(&'static str, Storage)],
     /// The scratch, in the order of [`Stages::operands`].

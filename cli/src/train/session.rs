@@ -92,9 +92,13 @@ impl Session {
         backend: Arc<dyn Backend>,
         ranks: Arc<dyn Communicator>,
     ) -> Result<Session> {
-        let metrics = (ranks.rank() == 0).then(|| Metrics::create(&folder.join(METRICS)));
-        let metrics = metrics.transpose().map_err(Error::io(&folder))?;
-        Session::assemble(folder, recipe, options, backend, ranks, metrics)
+        let mut session = Session::assemble(folder, recipe, options, backend, ranks)?;
+        session.compare()?;
+        if session.ranks.rank() == 0 {
+            let metrics = Metrics::create(&session.folder.join(METRICS));
+            session.metrics = Some(metrics.map_err(Error::io(&session.folder))?);
+        }
+        Ok(session)
     }
 
     /// Goes on with a run.
@@ -106,17 +110,7 @@ impl Session {
         ranks: Arc<dyn Communicator>,
         kept: Kept,
     ) -> Result<Session> {
-        let (metrics, records) = if ranks.rank() == 0 {
-            let (metrics, records) =
-                Metrics::resume(&folder.join(METRICS), kept.progress.step).map_err(Error::io(&folder))?;
-            // What a run that was killed while it wrote has left behind.
-            remove_temporaries(&folder).map_err(Error::io(&folder))?;
-            (Some(metrics), records)
-        } else {
-            (None, Vec::new())
-        };
-        let mut session = Session::assemble(folder, recipe, options, backend, ranks, metrics)?;
-        session.records = records;
+        let mut session = Session::assemble(folder, recipe, options, backend, ranks)?;
         session.progress = kept.progress;
         let mismatch = |problem: String| Error::Malformed { path: session.folder.join(CHECKPOINT), problem };
         for parameter in &mut session.network.parameters {
@@ -133,6 +127,15 @@ impl Session {
         if let Some(saved) = &kept.checkpoint.manifest.schedule {
             session.schedule.load(saved)?;
         }
+        session.compare()?;
+        if session.ranks.rank() == 0 {
+            let folder = &session.folder;
+            let (metrics, records) =
+                Metrics::resume(&folder.join(METRICS), kept.progress.step).map_err(Error::io(folder))?;
+            // What a run that was killed while it wrote has left behind.
+            remove_temporaries(folder).map_err(Error::io(folder))?;
+            (session.metrics, session.records) = (Some(metrics), records);
+        }
         Ok(session)
     }
 
@@ -142,7 +145,6 @@ impl Session {
         options: Options,
         backend: Arc<dyn Backend>,
         ranks: Arc<dyn Communicator>,
-        metrics: Option<Metrics>,
     ) -> Result<Session> {
         let digits = Digits::bundled().map_err(|error| Error::Other(error.to_string()))?;
         let network = Network::new(&options.hidden, options.seed);
@@ -150,7 +152,7 @@ impl Session {
         let averager = (ranks.world() > 1).then(|| Averager::new(Arc::clone(&ranks))).transpose()?;
         let batches = digits.train.labels.len().div_ceil(options.batch_size) as u64;
         let schedule = recipe.schedule(batches, &mut optimizer)?;
-        let (records, progress) = (Vec::new(), Progress::default());
+        let (metrics, records, progress) = (None, Vec::new(), Progress::default());
         Ok(Session {
             folder,
             recipe,
@@ -181,7 +183,6 @@ impl Session {
     /// Trains to the end, and returns the test accuracy, 0 to 1.
     pub fn train(&mut self, interrupted: &AtomicBool) -> Result<f64> {
         let batches = self.digits.train.labels.len().div_ceil(self.options.batch_size);
-        self.compare()?;
         let shown = self.ranks.rank() == 0;
         let steps = self.options.epochs * batches as u64;
         let bar = if shown { ProgressBar::new(steps) } else { ProgressBar::hidden() };
@@ -243,21 +244,27 @@ impl Session {
         let own = &batch[rank * batch.len() / world..(rank + 1) * batch.len() / world];
         let examples = self.digits.train.batch(own);
         let share = own.len() as f64 / batch.len() as f64;
-        let Session { network, averager, .. } = self;
+        let Session { network, averager, optimizer, .. } = self;
+        let mut averager = averager.as_mut().filter(|_| optimizer.averages());
+        // Ranks that step on gradients of their own weigh the same, so that their parts must be made up for.
+        let weight = share * world as f64;
         let mut given = Ok(());
         let loss = network.loss_and_each_gradient(examples.images.view(), &examples.labels, |p| {
-            if let (Some(averager), Ok(())) = (averager.as_mut(), &given) {
+            if let (Some(averager), Ok(())) = (averager.as_deref_mut(), &given) {
                 given = averager.give(&p.name, &p.grad, share);
             }
         });
         given?;
-        let averaged = averager.as_mut().map(Averager::finish).transpose()?;
+        let averaged = averager.map(Averager::finish).transpose()?;
         let stops = interrupted.load(Ordering::Relaxed);
         let (loss, stops) = meet(&*self.ranks, if own.is_empty() { 0.0 } else { loss }, share, stops)?;
         if stops {
             return Ok(false);
         }
-        let lr = self.optimizer.get(0, "lr").and_then(|lr| lr.as_f64()).unwrap_or(f64::NAN);
+        if averaged.is_none() && weight != 1.0 {
+            network.parameters.iter_mut().for_each(|p| p.grad *= weight as f32);
+        }
+        let lr = optimizer.get(0, "lr").and_then(|lr| lr.as_f64()).unwrap_or(f64::NAN);
         let parameters = network.parameters.iter_mut();
         let mut bindings: Vec<Binding<'_>> = match averaged {
             Some(averaged) => {
@@ -265,7 +272,7 @@ impl Session {
             }
             None => parameters.map(|p| param(&p.name, &mut p.value, &p.grad)).collect(),
         };
-        self.optimizer.step(&mut bindings)?;
+        optimizer.step(&mut bindings)?;
         drop(bindings);
         self.schedule.after_iteration(&mut self.optimizer)?;
         self.progress.step += 1;

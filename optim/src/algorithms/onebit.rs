@@ -62,6 +62,15 @@ pub(super) fn phase(shared: &[f64]) -> Phase {
     }
 }
 
+/// The phase of the next step.
+pub(super) fn next_phase(shared: &[f64]) -> Phase {
+    phase(&shared[1..])
+}
+
+/// Why an algorithm that exchanges more than momenta steps on one rank only.
+pub(super) const ONE_RANK: &str =
+    "it steps on one rank only so far: what it exchanges with others is not there";
+
 /// Goes on to this step's phase, and finds out the next one's: warm-up ends after a step for which `ends` says so.
 pub(super) fn advance(at: &mut Gathering<'_>, ends: impl Fn(&Gathering<'_>) -> bool) -> Phase {
     at.shared[0] = at.shared[1];

@@ -1,8 +1,9 @@
 //! OnebitAdam: Adam whose variance is frozen after a warm-up, so that its momentum can be sent as signs.
 
 use super::onebit::{self, CommBackend, FORMED_PHASES, Phase};
+use crate::compression::Compression;
 use crate::hyper::Range;
-use crate::stages::{Gathering, Groups, Stages};
+use crate::stages::{Gathering, Groups, MatrixStep, Stages};
 use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
@@ -87,7 +88,8 @@ impl Algorithm for OnebitAdam {
         source: "DeepSpeed",
         differences: "As in DeepSpeed the first step moves nothing, the bias is not corrected whatever bias_correction \
             says, and with one rank nothing is compressed. There the last parameter of its list ends the warm-up, here \
-            the last by name. A run that goes on from a checkpoint goes on with its phase, without another first step. \
+            the last by name. Errors of compression are saved with each rank's number and come back where as many ranks \
+            go on, else start from 0 (DeepSpeed always begins anew). A run that goes on from a checkpoint goes on with its phase, without another first step. \
             DeepSpeed's exp_avg_mask, a tensor for rows whose momentum is always 0, is not there: such rows stay 0 at \
             one rank.",
         references: &[
@@ -110,15 +112,52 @@ impl Algorithm for OnebitAdam {
         Stages::gathered(self.kernel::<K>())
     }
 
-    fn gather(groups: &Groups<'_, '_, Self>, _stage: usize, at: &mut Gathering<'_>) -> Result<(), String> {
+    /// The same rule twice: once for the moments, and once for the parameters, when the momentum is everybody's.
+    fn stages_of_ranks<K: Link>(&self, _class: u8) -> Stages {
+        Stages::gathered(self.kernel::<K>()).then_matrix().then_gathered(self.kernel::<K>())
+    }
+
+    fn across_ranks(&self) -> Result<(), &'static str> {
+        match self.non_freeze {
+            true => Err("non_freeze needs averaged gradients in compression, when ranks have their own only"),
+            false => Ok(()),
+        }
+    }
+
+    fn averages(shared: &[f64]) -> bool {
+        onebit::next_phase(shared) != Phase::Compressed
+    }
+
+    const SAME_ON_ALL_RANKS: bool = false;
+
+    fn gather(groups: &Groups<'_, '_, Self>, stage: usize, at: &mut Gathering<'_>) -> Result<(), String> {
         let freeze_step = groups[0].freeze_step;
-        let phase = onebit::advance(at, |at| at.steps.last().is_some_and(|&t| t >= freeze_step));
+        let phase = match stage {
+            0 => onebit::advance(at, |at| at.steps.last().is_some_and(|&t| t >= freeze_step)),
+            _ => onebit::phase(at.shared),
+        };
+        let (moments, moves) = (stage == 0, stage > 0 || at.world == 1);
         at.give(|group| {
             let always = groups[group].non_freeze;
             let (averages, adapts) = (phase != Phase::SetUp || always, phase == Phase::WarmUp || always);
-            [flag(averages), flag(adapts), flag(phase != Phase::SetUp)]
+            let moves = moves && phase != Phase::SetUp;
+            [flag(moments && averages), flag(moments && adapts), flag(moves)]
         });
         Ok(())
+    }
+
+    /// The mean of the ranks' momenta, compressed.
+    fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()> {
+        if onebit::phase(step.shared) != Phase::Compressed {
+            return Ok(());
+        }
+        let states = core::mem::take(&mut step.states);
+        let sent = match states.first_mut() {
+            Some((_, m)) => Compression::new::<K>().all_reduce(step, m),
+            None => Ok(()),
+        };
+        step.states = states;
+        sent
     }
 
     fn formed(&self, _stage: usize) -> &'static [&'static str] {

@@ -199,6 +199,12 @@ impl Algorithm for OnebitLamb {
     const MEMORY: &'static [(&'static str, f64)] =
         &[("lamb_coeff_freeze", 0.0), ("last_factor", 1.0), ("largest_ratio", 1.0)];
 
+    fn across_ranks(&self) -> core::result::Result<(), &'static str> {
+        Err(onebit::ONE_RANK)
+    }
+
+    const SAME_ON_ALL_RANKS: bool = false;
+
     const SHARED: &'static [(&'static str, f64)] = onebit::PHASES;
 
     fn kernel<K: Link>(&self) -> &'static Kernel {

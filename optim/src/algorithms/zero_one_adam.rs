@@ -164,6 +164,12 @@ impl Algorithm for ZeroOneAdam {
         ("lrs", 0.0),
     ];
 
+    fn across_ranks(&self) -> Result<(), &'static str> {
+        Err(onebit::ONE_RANK)
+    }
+
+    const SAME_ON_ALL_RANKS: bool = false;
+
     const SHARED: &'static [(&'static str, f64)] = onebit::PHASES;
 
     fn kernel<K: Link>(&self) -> &'static Kernel {

@@ -18,7 +18,8 @@ impl Driver {
             let slots = self.slots.range(0..bindings.len());
             let tensors = slots.iter().filter(|slot| slot.run == Some(index)).count();
             let (backend, groups, shared) = (&*self.backend, &self.groups[..], &mut self.shared[..]);
-            let work = Work { index, tensors, backend, groups, shared, bindings, slots };
+            let ranks = self.world.as_ref().map(|world| &**world.ranks());
+            let work = Work { index, tensors, backend, groups, shared, ranks, bindings, slots };
             if let Err(cause) = run.run_beside(work, kernel, &mut begun) {
                 if begun {
                     self.poisoned = Some(cause.to_string());

@@ -1,11 +1,12 @@
 //! Saving and loading: what is checked, in which order, before anything changes.
 
 use super::{Driver, class_of};
-use crate::checkpoint::{Checkpoint, LoadOptions, OptimizerManifest, ParamManifest, Part};
+use crate::checkpoint::{Checkpoint, Entry, LoadOptions, OptimizerManifest, ParamManifest, Part};
+use crate::compression::Errors;
 use crate::lbfgs::History;
 use crate::slots::{Slot, Slots};
 use crate::{AnyAlgorithm, Error, LoadReport, Result, ShapeMismatch};
-use fallline_core::{Role, Shape};
+use fallline_core::{Compute, Role, Shape};
 
 impl Driver {
     pub(super) fn to_checkpoint(&self) -> Result<Checkpoint> {
@@ -23,6 +24,14 @@ impl Driver {
                 checkpoint.insert_state(&*self.backend, &slot.name, state, &shape, storage)?;
             }
             manifest.params.insert(slot.name.clone(), param);
+            if let (Some(errors), Some(world)) = (&slot.errors, &self.world) {
+                let rank = world.ranks().rank();
+                for (error, storage) in [("worker_error", &errors.worker), ("server_error", &errors.server)] {
+                    let entry = Entry::from_storage(&*self.backend, storage, Shape::from([storage.len()]))?;
+                    checkpoint.insert_of_rank(rank, &slot.name, error, entry);
+                }
+                checkpoint.manifest.ranks = Some(world.ranks().world());
+            }
             let memory = self.groups[slot.group].algorithm.memory().iter().zip(&slot.memory);
             memory.for_each(|((name, _), value)| checkpoint.insert_scalar(&slot.name, name, *value));
         }
@@ -136,6 +145,33 @@ impl Driver {
         self.poisoned = None;
     }
 
+    /// What this rank's compressions have left out, where as many ranks have saved it.
+    fn load_errors(
+        &self,
+        checkpoint: &Checkpoint,
+        same_on_all_ranks: bool,
+        name: &str,
+        shape: &Shape,
+        compute: Compute,
+    ) -> Result<Option<Errors>> {
+        let Some(world) = &self.world else { return Ok(None) };
+        let (rank, of) = (world.ranks().rank(), world.ranks().world());
+        if same_on_all_ranks || checkpoint.manifest.ranks != Some(of) {
+            return Ok(None);
+        }
+        let found = ["worker_error", "server_error"].map(|error| checkpoint.of_rank(rank, name, error));
+        let [Some(worker), Some(server)] = found else { return Ok(None) };
+        let mut errors = Errors::new(&*self.backend, compute, shape.elements(), of)?;
+        for (entry, storage) in [(worker, &mut errors.worker), (server, &mut errors.server)] {
+            if entry.shape != Shape::from([storage.len()]) || entry.format != storage.format() {
+                let problem = format!("the errors of {name:?} on rank {rank} have another length or type");
+                return Err(Error::Mismatch(problem));
+            }
+            entry.copy_to(&*self.backend, storage)?;
+        }
+        Ok(Some(errors))
+    }
+
     /// A parameter's slot as a checkpoint has it, checked against the one that is there, which has its shape.
     fn load_slot(
         &self,
@@ -200,6 +236,7 @@ impl Driver {
             }
         }
         let memory = algorithm.memory().iter().map(|(scalar, _)| checkpoint.scalar(name, scalar));
+        let errors = self.load_errors(checkpoint, algorithm.same_on_all_ranks(), name, &shape, compute)?;
         Ok(Slot {
             name: name.to_owned(),
             shape,
@@ -215,6 +252,7 @@ impl Driver {
             rows: None,
             sparse: false,
             owner: None,
+            errors,
             run: None,
             row: 0,
         })

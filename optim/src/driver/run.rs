@@ -7,6 +7,7 @@ use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stage, Stages, Wor
 use crate::{AnyAlgorithm, Binding, Error, Result};
 use core::ops::Range;
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
+use fallline_core::ranks::Communicator;
 use fallline_core::sums::fold;
 use fallline_core::{Backend, Compute, Kernel, Role};
 
@@ -70,6 +71,7 @@ pub(super) struct Work<'s, 'b, 'd> {
     pub(super) backend: &'s dyn Backend,
     pub(super) groups: &'s [super::Group],
     pub(super) shared: &'s mut [f64],
+    pub(super) ranks: Option<&'s dyn Communicator>,
     pub(super) bindings: &'s mut [Binding<'d>],
     pub(super) slots: &'b mut [Slot],
 }
@@ -497,6 +499,7 @@ impl Work<'_, '_, '_> {
             sums,
             memory,
             shared: self.shared,
+            world: self.ranks.map_or(1, |ranks| ranks.world()),
             scalars,
         };
         let first = algorithm_of(0);
@@ -541,6 +544,8 @@ impl Work<'_, '_, '_> {
                     sums: &sums[place * found..][..found],
                     memory: &mut slot.memory,
                     shared: self.shared,
+                    ranks: self.ranks,
+                    errors: &mut slot.errors,
                     workspace,
                     states: &mut slot.states,
                     scratch: &mut slot.scratch,

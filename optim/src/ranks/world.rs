@@ -184,6 +184,17 @@ impl World {
 
     /// The whole of a checkpoint of which every rank has a part. Everybody gets it.
     pub(crate) fn consolidate(&self, own: &Checkpoint) -> Result<Checkpoint> {
+        Checkpoint::join(self.gather(own)?)
+    }
+
+    /// A checkpoint that is the same on all ranks but for what compression has left out, with that of all of them.
+    pub(crate) fn with_errors(&self, mut own: Checkpoint) -> Result<Checkpoint> {
+        self.gather(&own.only_of_ranks())?.into_iter().for_each(|other| own.add_of_ranks(other));
+        Ok(own)
+    }
+
+    /// What each rank has.
+    fn gather(&self, own: &Checkpoint) -> Result<Vec<Checkpoint>> {
         let mut parts = Vec::new();
         let bytes = own.to_bytes()?;
         let mut lengths = vec![0; 8 * self.ranks.world()];
@@ -195,7 +206,7 @@ impl World {
             let part = Checkpoint::from_bytes(&part);
             parts.push(part.map_err(|problem| Error::Mismatch(format!("rank {owner}'s part: {problem}")))?);
         }
-        Checkpoint::join(parts)
+        Ok(parts)
     }
 }
 

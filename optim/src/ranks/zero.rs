@@ -1,5 +1,6 @@
 //! `ZeroRedundancyOptimizer`: any algorithm, with its states shared out over the ranks.
 
+use crate::compression::Compression;
 use crate::hyper::{Hyper, HyperError, Range, Value};
 use crate::lbfgs::Kernels;
 use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stages};
@@ -104,6 +105,10 @@ impl ZeroRedundancy {
             return Err(problem(format!(
                 "{name} cannot be shared out: it searches along all parameters together"
             )));
+        }
+        if !inner.same_on_all_ranks() {
+            let reason = "it sends compressed momenta to all ranks itself, each of which needs all states";
+            return Err(problem(format!("{name} cannot be shared out: {reason}")));
         }
         if (0..crate::algorithm::CLASSES).any(|class| inner.stages(class).gathers()) {
             return Err(problem(format!("{name} cannot be shared out: it looks at all parameters together")));
@@ -273,5 +278,8 @@ impl AnyAlgorithm for ZeroRedundancy {
     }
     fn param_copy(&self) -> &'static Kernel {
         self.inner.param_copy()
+    }
+    fn compression(&self) -> Compression {
+        self.inner.compression()
     }
 }

@@ -1,6 +1,7 @@
 //! Ranks that are threads of one process: the contract of every communicator, and what they do when one fails.
 
 mod contract;
+mod onebit;
 mod training;
 
 use fallline_core::ranks::{Communicator, Counting, RankError, Reduction, Single, ThreadRank, threads};
@@ -39,6 +40,8 @@ fn train(ranks: Arc<dyn Communicator>) {
     training::rounded_means(&ranks);
     training::traffic(&ranks);
     training::differences(&ranks);
+    onebit::trajectory(&ranks);
+    onebit::traffic(&ranks);
 }
 
 #[test]

@@ -1,0 +1,201 @@
+//! OnebitAdam over ranks against the algorithm written out on plain vectors, bit for bit.
+
+use fallline_core::ranks::{Communicator, Counting};
+use fallline_cpu::{Cpu, Native};
+use fallline_optim::algorithms::OnebitAdam;
+use fallline_optim::{Checkpoint, Driver, Linked, Optimizer, param};
+use std::sync::Arc;
+
+const HYPER: OnebitAdam = OnebitAdam {
+    lr: 0.01,
+    freeze_step: 4,
+    betas: (0.9, 0.99),
+    eps: 1e-3,
+    weight_decay: 0.1,
+    non_freeze: false,
+};
+const STEPS: usize = 12;
+/// More than a step of the order of sums, and not a whole number of bytes for any number of ranks.
+const LENGTHS: [usize; 3] = [300, 7, 1];
+
+/// A rank's gradient of a step.
+fn gradient(rank: usize, step: usize, tensor: usize) -> Vec<f32> {
+    let mix = |i: usize| (i + 31 * step + 97 * rank + 7 * tensor) as u64;
+    let number =
+        |i: usize| (mix(i).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 / (1 << 23) as f32 - 1.0;
+    (0..LENGTHS[tensor]).map(number).collect()
+}
+
+fn start(tensor: usize) -> Vec<f32> {
+    (0..LENGTHS[tensor]).map(|i| (i % 13) as f32 / 8.0 - 0.7).collect()
+}
+
+/// The sum of squares in the order that `core::sums` documents, of up to one segment.
+fn squares(x: &[f32]) -> f64 {
+    let mut accumulators = [0.0_f32; 64];
+    for step in x.chunks(256) {
+        let term = |j: usize| step.get(j).map_or(0.0, |x| x * x);
+        for (j, sum) in accumulators.iter_mut().enumerate() {
+            *sum += (term(j) + term(j + 128)) + (term(j + 64) + term(j + 192));
+        }
+    }
+    for half in [32, 16, 8, 4, 2, 1] {
+        (0..half).for_each(|j| accumulators[j] += accumulators[j + half]);
+    }
+    f64::from(accumulators[0])
+}
+
+/// Signs and a scale for `x` plus what was left out before.
+fn compress(x: &mut [f32], error: &mut [f32]) {
+    x.iter_mut().zip(&*error).for_each(|(x, error)| *x += error);
+    let scale = (squares(x).sqrt() / (x.len() as f64).sqrt()) as f32;
+    for (x, error) in x.iter_mut().zip(error) {
+        let sign = if *x < 0.0 { -scale } else { scale };
+        *error = *x - sign;
+        *x = sign;
+    }
+}
+
+/// One tensor on all ranks, as DeepSpeed 0.14.4 steps it.
+struct Literal {
+    param: Vec<f32>,
+    m: Vec<f32>,
+    v: Vec<f32>,
+    worker: Vec<Vec<f32>>,
+    server: Vec<Vec<f32>>,
+}
+
+impl Literal {
+    fn new(tensor: usize, world: usize) -> Literal {
+        let n = LENGTHS[tensor];
+        // 8 for a whole byte, and the ranks twice: DeepSpeed's corrected_tensor_size.
+        let divider = (1..).map(|k| k * 8).find(|k| k % world == 0).unwrap();
+        let padded = n.next_multiple_of(world * divider);
+        let (worker, server) = (vec![vec![0.0; padded]; world], vec![vec![0.0; padded / world]; world]);
+        Literal { param: start(tensor), m: vec![0.0; n], v: vec![0.0; n], worker, server }
+    }
+
+    fn step(&mut self, t: usize, tensor: usize, world: usize) {
+        let [beta1, beta2] = [HYPER.betas.0, HYPER.betas.1];
+        let (b1, c1, b2, c2) = (beta1 as f32, (1.0 - beta1) as f32, beta2 as f32, (1.0 - beta2) as f32);
+        let frozen = t > HYPER.freeze_step as usize;
+        if t == 1 {
+            return;
+        }
+        let gradients: Vec<Vec<f32>> = (0..world).map(|rank| gradient(rank, t, tensor)).collect();
+        if frozen {
+            let moment = |g: &Vec<f32>| self.m.iter().zip(g).map(|(m, g)| b1 * m + c1 * g).collect();
+            let moments: Vec<Vec<f32>> = gradients.iter().map(moment).collect();
+            self.m = self.exchange(moments, world);
+        } else {
+            for i in 0..self.m.len() {
+                let sum = gradients.iter().fold(0.0, |sum, g| sum + f64::from(g[i]));
+                let g = (sum / world as f64) as f32;
+                self.m[i] = b1 * self.m[i] + c1 * g;
+                self.v[i] = b2 * self.v[i] + c2 * g * g;
+            }
+        }
+        let (lr, eps, decay) = (HYPER.lr as f32, HYPER.eps as f32, HYPER.weight_decay as f32);
+        for ((p, m), v) in self.param.iter_mut().zip(&self.m).zip(&self.v) {
+            *p -= lr * (m / (v.sqrt() + eps) + decay * *p);
+        }
+    }
+
+    fn exchange(&mut self, mut moments: Vec<Vec<f32>>, world: usize) -> Vec<f32> {
+        let (padded, chunk) = (self.worker[0].len(), self.server[0].len());
+        for (moment, error) in moments.iter_mut().zip(&mut self.worker) {
+            moment.resize(padded, 0.0);
+            compress(moment, error);
+        }
+        let mut all = Vec::new();
+        for (server, error) in self.server.iter_mut().enumerate() {
+            let share = 1.0 / world as f32;
+            let mean = |i: usize| moments.iter().fold(0.0, |sum, m| sum + m[server * chunk + i] * share);
+            let mut part: Vec<f32> = (0..chunk).map(mean).collect();
+            compress(&mut part, error);
+            all.extend(part);
+        }
+        all.truncate(self.m.len());
+        all
+    }
+}
+
+fn driver(ranks: &Arc<dyn Communicator>) -> Driver {
+    let algorithm = Linked::<OnebitAdam, Native>::new(HYPER.clone()).unwrap();
+    Driver::new(Cpu::with_threads(1).unwrap().shared(), Box::new(algorithm)).with_ranks(Arc::clone(ranks))
+}
+
+fn names() -> [String; 3] {
+    [0, 1, 2].map(|tensor| format!("p{tensor}"))
+}
+
+fn step(ranks: &dyn Communicator, optimizer: &mut Driver, params: &mut [Vec<f32>], t: usize) {
+    let (rank, world) = (ranks.rank(), ranks.world());
+    let averaged = |tensor: usize| -> Vec<f32> {
+        let all: Vec<Vec<f32>> = (0..world).map(|rank| gradient(rank, t, tensor)).collect();
+        let mean = |i: usize| (all.iter().fold(0.0, |sum, g| sum + f64::from(g[i])) / world as f64) as f32;
+        (0..LENGTHS[tensor]).map(mean).collect()
+    };
+    let own: Vec<Vec<f32>> = (0..3)
+        .map(|tensor| if optimizer.averages() { averaged(tensor) } else { gradient(rank, t, tensor) })
+        .collect();
+    assert_eq!(optimizer.averages(), world == 1 || t <= HYPER.freeze_step as usize, "step {t}");
+    let names = names();
+    let mut bindings: Vec<_> =
+        names.iter().zip(params).zip(&own).map(|((name, p), g)| param(name, p, g)).collect();
+    optimizer.step(&mut bindings).unwrap();
+}
+
+/// All steps are the literal algorithm's, with a stop, a checkpoint and another driver in between.
+pub fn trajectory(ranks: &Arc<dyn Communicator>) {
+    let (rank, world) = (ranks.rank(), ranks.world());
+    if world == 1 {
+        return;
+    }
+    let mut literal = [0, 1, 2].map(|tensor| Literal::new(tensor, world));
+    let mut optimizer = driver(ranks);
+    let mut params: Vec<Vec<f32>> = (0..3).map(start).collect();
+    for t in 1..=STEPS {
+        step(&**ranks, &mut optimizer, &mut params, t);
+        for (tensor, literal) in literal.iter_mut().enumerate() {
+            literal.step(t, tensor, world);
+            assert_eq!(params[tensor], literal.param, "step {t}, tensor {tensor}, rank {rank} of {world}");
+            let state = |name| optimizer.state(&names()[tensor], name).unwrap().unwrap();
+            let wide = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+            assert_eq!(state("m"), wide(&literal.m));
+            assert_eq!(state("v"), wide(&literal.v));
+        }
+        if t == 8 {
+            // Everybody writes the same file, with the errors of all, and goes on from it bit for bit.
+            let bytes = optimizer.save().unwrap().to_bytes().unwrap();
+            let mut first = bytes.clone();
+            ranks.broadcast(0, &mut first).unwrap();
+            assert!(first == bytes, "rank {rank} saves something else than rank 0");
+            optimizer = driver(ranks);
+            optimizer.load(&Checkpoint::from_bytes(&bytes).unwrap()).unwrap();
+        }
+    }
+}
+
+/// Bytes in the compressed phase: a thirty-second of what averaging sends, and for every tensor two scales.
+pub fn traffic(ranks: &Arc<dyn Communicator>) {
+    let (rank, world) = (ranks.rank(), ranks.world() as u64);
+    if world == 1 {
+        return;
+    }
+    let counting = Arc::new(Counting::new(Arc::clone(ranks)));
+    let counted: Arc<dyn Communicator> = counting.clone();
+    let mut optimizer = driver(&counted);
+    let n = 1 << 16;
+    let mut values = vec![0.5_f32; n];
+    let mut bytes = 0;
+    for t in 0..7 {
+        let grad: Vec<f32> = (0..n).map(|i| ((i + t + rank) % 9) as f32 - 4.0).collect();
+        let before = counting.traffic().bytes;
+        optimizer.step(&mut [param("w", &mut values, &grad)]).unwrap();
+        bytes = counting.traffic().bytes - before;
+    }
+    assert!(!optimizer.averages());
+    let full = 2 * 4 * n as u64 * (world - 1) / world;
+    assert!(25 * bytes <= full, "{bytes} of {full}");
+}
