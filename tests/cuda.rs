@@ -161,7 +161,7 @@ fn products_of_16_bits_add_up_in_single_precision() {
         ones.write(&vec![1.0f64; 2 * k]).unwrap();
         let mut c = EngineTensor::zeros(&backend, format, [4]).unwrap();
         let (a, b) = (Matrix::new(ones.storage(), 2, k), Matrix::new(ones.storage(), k, 2));
-        backend.matmul(MatMul { alpha, a, b, beta: 0.0, c: c.storage_mut(), c_start: 0 }).unwrap();
+        backend.matmul(MatMul { alpha, ..MatMul::new(a, b, c.storage_mut()) }).unwrap();
         c.to_vec::<f64>().unwrap()
     };
     let expected = bf16::from_f32(600.0 * 1.0036).to_f64();
@@ -174,7 +174,7 @@ fn products_of_16_bits_add_up_in_single_precision() {
     let mut c = EngineTensor::zeros(&backend, Format::F32, [1]).unwrap();
     let (a, unit) = (one.storage(), EngineTensor::from_slice(&backend, &[1.0f32], [1]).unwrap());
     let (a, b) = (Matrix::new(a, 1, 1), Matrix::new(unit.storage(), 1, 1));
-    backend.matmul(MatMul { alpha: 1.0, a, b, beta: 0.0, c: c.storage_mut(), c_start: 0 }).unwrap();
+    backend.matmul(MatMul::new(a, b, c.storage_mut())).unwrap();
     assert_eq!(c.to_vec::<f32>().unwrap(), [x]);
 }
 
