@@ -22,6 +22,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("Adafactor", "traces of matrices are to come (TODO.md)"),
     ("TorchAdafactor", "traces of matrices are to come (TODO.md)"),
     ("Muon", "traces of matrices are to come (TODO.md)"),
+    ("ZeroRedundancyOptimizer", "has the rules of the algorithm that it names: optim/tests/ranks"),
 ];
 
 fn folder() -> PathBuf {

@@ -200,6 +200,7 @@ pub const ALL_TOGETHER: &[(&str, &str)] = &[
 pub const ELSEWHERE: &[(&str, &str)] = &[
     ("LBFGS", "evaluates an objective: tests/objectives.rs"),
     ("Muon", "takes matrices: tests/matrices.rs"),
+    ("ZeroRedundancyOptimizer", "has the rules of the algorithm that it names: optim/tests/ranks"),
 ];
 
 /// Whether a configuration's name is in a table of exceptions.
