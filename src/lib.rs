@@ -30,6 +30,8 @@ pub use fallline_core as core;
 pub use fallline_cpu as cpu;
 #[cfg(feature = "cuda")]
 pub use fallline_cuda as cuda;
+#[cfg(feature = "mpi")]
+pub use fallline_mpi::Mpi;
 pub use fallline_optim as optim;
 pub use fallline_registry as registry;
 

@@ -16,8 +16,10 @@ const FILES: usize = 390;
 const STEPS: usize = 16;
 
 /// Names without a recorded trace here, with what stands for it.
-const ELSEWHERE: &[(&str, &str)] =
-    &[("LBFGS", "evaluates an objective: tests/objectives.rs, cli/tests/searches.rs")];
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("LBFGS", "evaluates an objective: tests/objectives.rs, cli/tests/searches.rs"),
+    ("ZeroRedundancyOptimizer", "has the rules of the algorithm that it names: optim/tests/ranks"),
+];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")

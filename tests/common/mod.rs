@@ -218,6 +218,7 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
     ("LBFGS", "evaluates an objective: tests/objectives.rs, cli/tests/searches.rs"),
     ("Muon", "takes matrices: tests/golden.rs, tests/muon.rs, tests/references.rs"),
     ("SparseAdam", "takes row-sparse gradients: tests/sparse.rs"),
+    ("ZeroRedundancyOptimizer", "has the rules of the algorithm that it names: optim/tests/ranks"),
 ];
 
 /// Whether a configuration's name is in a table of exceptions.

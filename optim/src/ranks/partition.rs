@@ -23,3 +23,27 @@ pub fn partition(sizes: &[usize], has: &mut [u64]) -> Vec<usize> {
     }
     ranks
 }
+
+#[cfg(test)]
+mod tests {
+    use super::partition;
+
+    /// What torch 2.15's `ZeroRedundancyOptimizer._partition_parameters` gives for worlds of 2, 3 and 4.
+    #[test]
+    fn parameters_go_where_torch_gives_them() {
+        let cases: [(&[usize], [&[usize]; 3]); 4] = [
+            (&[3, 40, 7, 0, 1, 300], [&[1, 1, 1, 1, 1, 0], &[2, 1, 2, 2, 2, 0], &[3, 1, 2, 3, 3, 0]]),
+            (&[10, 10, 10, 10, 10], [&[0, 1, 0, 1, 0], &[0, 1, 2, 0, 1], &[0, 1, 2, 3, 0]]),
+            (
+                &[1, 2, 3, 4, 5, 6, 7, 8, 9],
+                [&[0, 0, 1, 1, 0, 0, 1, 1, 0], &[2, 1, 0, 0, 1, 2, 2, 1, 0], &[0, 0, 1, 2, 3, 3, 2, 1, 0]],
+            ),
+            (&[401_408, 512, 5120, 10], [&[0, 1, 1, 1], &[0, 2, 1, 2], &[0, 2, 1, 3]]),
+        ];
+        for (sizes, expected) in cases {
+            for (world, expected) in (2..).zip(expected) {
+                assert_eq!(partition(sizes, &mut vec![0; world]), expected, "{sizes:?} over {world}");
+            }
+        }
+    }
+}

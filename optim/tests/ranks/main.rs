@@ -1,6 +1,7 @@
 //! Ranks that are threads of one process: the contract of every communicator, and what they do when one fails.
 
 mod contract;
+mod measure;
 mod onebit;
 mod training;
 
