@@ -65,7 +65,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             // Not the true labels: a class drawn with the probability that the model gives it.
             let (_, drawn) = gradient(&weight, |i, out, _| {
                 let mut left = noise(7919 * step + i);
-                out.iter().position(|p| { left -= p; left < 0.0 }).unwrap_or(CLASSES - 1)
+                out.iter()
+                    .position(|p| {
+                        left -= p;
+                        left < 0.0
+                    })
+                    .unwrap_or(CLASSES - 1)
             });
             optimizer.update_hessian(&mut [param("weight", &mut weight, &drawn)])?;
         }

@@ -98,7 +98,9 @@ fn row_sparse_gradients_are_taken_where_they_mean_the_same() {
     for text in ["dict(type='SGD', momentum=0.9)", "Lion"] {
         assert_eq!(sparse(text), Ok(Sparse::Whole), "{text}");
     }
-    for text in ["dict(type='Adagrad', weight_decay=0.1)", "dict(type='SGD', weight_decay=0.1)", "Adadelta", "Rprop"] {
+    for text in
+        ["dict(type='Adagrad', weight_decay=0.1)", "dict(type='SGD', weight_decay=0.1)", "Adadelta", "Rprop"]
+    {
         assert!(sparse(text).is_err(), "{text}");
     }
     assert!(sparse("NAdam").unwrap_err().contains("SparseAdam"));

@@ -19,7 +19,8 @@ const BY_ROW: &[&str] = &[
     "dict(type='DAdaptAdaGrad', d0=1e-3, momentum=0.5, weight_decay=0.1)",
 ];
 /// Algorithms for which the other rows have a gradient of zeros.
-const AS_A_WHOLE: &[&str] = &["dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True)", "dict(type='Lion', lr=0.1)"];
+const AS_A_WHOLE: &[&str] =
+    &["dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True)", "dict(type='Lion', lr=0.1)"];
 
 /// A parameter with a gradient for each step: indices (none: dense) and values.
 #[derive(Clone, Debug)]
@@ -31,7 +32,13 @@ struct Table {
 }
 
 impl Table {
-    fn new(name: &'static str, shape: &[usize], formats: (Format, Format), steps: usize, random: &mut Random) -> Table {
+    fn new(
+        name: &'static str,
+        shape: &[usize],
+        formats: (Format, Format),
+        steps: usize,
+        random: &mut Random,
+    ) -> Table {
         let elements = shape.iter().product();
         let width = elements / shape[0].max(1);
         let value = Buffer::new(formats.0, &random.units(elements));
@@ -187,7 +194,9 @@ fn other_rows_are_neither_read_nor_written() {
             let found = optimizer.state("p", state).unwrap().unwrap();
             let algorithm = recipe(text);
             for i in (0..8 * width).filter(|i| !touched(*i)) {
-                assert_eq!(found[i], algorithm.algorithm().initial(state), "{text}: {state}[{i}]");
+                // Some compute in f32 (tests/common).
+                let initial = algorithm.algorithm().initial(state);
+                assert!(found[i] == initial || found[i] == f64::from(initial as f32), "{text}: {state}[{i}]");
             }
         }
     }
@@ -291,7 +300,8 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     }
     let refuse = |text: &str, part: &str| {
         let mut p = vec![1.0f32; 6];
-        let error = build(text).step(&mut [param("p", &mut p, rows(&[0, 1], &g)).shaped(&[2, 3])]).unwrap_err();
+        let error =
+            build(text).step(&mut [param("p", &mut p, rows(&[0, 1], &g)).shaped(&[2, 3])]).unwrap_err();
         assert!(matches!(error, Error::GradKind { .. }) && error.to_string().contains(part), "{error}");
         assert_eq!(p, [1.0; 6]);
     };
@@ -307,8 +317,9 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     let error = build("SparseAdam").step(&mut [param("p", &mut p, nested)]).unwrap_err();
     assert!(error.to_string().contains("row-sparse themselves"), "{error}");
     let wrong = ndarray::ArrayView2::from_shape((3, 2), &g).unwrap();
-    let error =
-        build("SparseAdam").step(&mut [param("p", &mut p, rows(&[0, 1], &wrong)).shaped(&[2, 3])]).unwrap_err();
+    let error = build("SparseAdam")
+        .step(&mut [param("p", &mut p, rows(&[0, 1], &wrong)).shaped(&[2, 3])])
+        .unwrap_err();
     assert!(error.to_string().contains("has values of shape [3, 2], expected [2, 3]"), "{error}");
 }
 
@@ -316,8 +327,9 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
 fn dense_and_sparse_go_together_and_may_change() {
     for text in [&BY_ROW[2..], AS_A_WHOLE].concat() {
         let mut random = Random(11);
-        let mut tables: Vec<Table> =
-            ["a", "b", "c"].map(|name| Table::new(name, &[5, 3], (Format::F32, Format::F32), 6, &mut random)).to_vec();
+        let mut tables: Vec<Table> = ["a", "b", "c"]
+            .map(|name| Table::new(name, &[5, 3], (Format::F32, Format::F32), 6, &mut random))
+            .to_vec();
         tables[1] = tables[1].clone().dense(Compute::F32);
         if !text.contains("DAdapt") {
             // Now dense, now not.
@@ -335,8 +347,9 @@ fn dense_and_sparse_go_together_and_may_change() {
 fn a_run_goes_on_bit_for_bit_from_any_step() {
     for text in BY_ROW.iter().chain(AS_A_WHOLE) {
         let mut random = Random(5);
-        let fresh: Vec<Table> =
-            ["a", "b"].map(|name| Table::new(name, &[6, 4], (Format::F32, Format::F32), 6, &mut random)).to_vec();
+        let fresh: Vec<Table> = ["a", "b"]
+            .map(|name| Table::new(name, &[6, 4], (Format::F32, Format::F32), 6, &mut random))
+            .to_vec();
         let mut whole = fresh.clone();
         let mut straight = build(text);
         run(&mut straight, &mut whole, 0..6);

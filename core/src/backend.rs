@@ -416,13 +416,7 @@ impl RowScatter<'_> {
 }
 
 /// Checks that `len` elements hold every row of an index.
-fn whole_rows(
-    operation: &'static str,
-    what: &str,
-    len: usize,
-    width: usize,
-    index: &[u64],
-) -> Result<()> {
+fn whole_rows(operation: &'static str, what: &str, len: usize, width: usize, index: &[u64]) -> Result<()> {
     let rows = if width == 0 { usize::MAX } else { len / width };
     match index.iter().max() {
         Some(&last) if last as usize >= rows => {

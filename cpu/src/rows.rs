@@ -37,9 +37,7 @@ unsafe fn elements<'v, T>(view: &'v View<'_>) -> &'v [T] {
     }
     // SAFETY: a view borrows memory of its format's elements, as many as it says; its address has exposed
     // provenance.
-    unsafe {
-        core::slice::from_raw_parts(core::ptr::with_exposed_provenance(view.address()), view.len())
-    }
+    unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance(view.address()), view.len()) }
 }
 
 fn unreachable(operation: &'static str, what: &str, device: Device) -> Error {
@@ -78,7 +76,12 @@ pub(crate) fn sum(device: Device, pool: &Pool, rows: RowSums<'_>) -> Result<()> 
                     Format::F16 => sum_as(pool, elements::<f16>(&from), width, order, ends, $to),
                     got => {
                         let expected = Format::ALL.map(Format::name).join(", ");
-                        return Err(Error::Format { operation: "sum_rows", what: "the rows".into(), expected, got });
+                        return Err(Error::Format {
+                            operation: "sum_rows",
+                            what: "the rows".into(),
+                            expected,
+                            got,
+                        });
                     }
                 }
             }
@@ -106,8 +109,9 @@ fn sum_as<S: Element, T: Element + core::ops::AddAssign>(
         for row in range {
             // SAFETY: a row of the sums that no other range has.
             let sum = unsafe { target.slice(row * width, width) };
-            let mut addends =
-                order[next..ends[row] as usize].iter().map(|&from_row| &from[from_row as usize * width..][..width]);
+            let mut addends = order[next..ends[row] as usize]
+                .iter()
+                .map(|&from_row| &from[from_row as usize * width..][..width]);
             next = ends[row] as usize;
             match addends.next() {
                 Some(first) => sum.iter_mut().zip(first).for_each(|(to, x)| *to = T::from_f64(x.to_f64())),
@@ -133,7 +137,9 @@ pub(crate) fn scatter(device: Device, pool: &Pool, rows: RowScatter<'_>) -> Resu
         &[][..]
     } else {
         // SAFETY: as for `elements`; every element is of plain bytes.
-        unsafe { core::slice::from_raw_parts::<u8>(core::ptr::with_exposed_provenance(from.address()), whole) }
+        unsafe {
+            core::slice::from_raw_parts::<u8>(core::ptr::with_exposed_provenance(from.address()), whole)
+        }
     };
     let mut to = host("scatter_rows", to, device)?;
     let target = Target(to.bytes_mut().as_mut_ptr());
@@ -164,11 +170,22 @@ mod tests {
         cpu.sum_rows(RowSums { from: from(), width: 2, order: &order, ends: &ends, to: &mut to }).unwrap();
         let expected = [(1e8 + 1.0) - 1e8, (-0.0 + 2.0) + 3.0, 0.0, 0.0, 1.0, 2.0f32];
         assert_eq!(to.memory().host().unwrap().as_slice::<f32>().unwrap(), expected);
-        cpu.sum_rows(RowSums { from: from(), width: 1, order: &[1, 1, 1, 1, 1, 1], ends: &[1, 2, 3, 4, 5, 6], to: &mut to })
-            .unwrap();
+        cpu.sum_rows(RowSums {
+            from: from(),
+            width: 1,
+            order: &[1, 1, 1, 1, 1, 1],
+            ends: &[1, 2, 3, 4, 5, 6],
+            to: &mut to,
+        })
+        .unwrap();
         assert_eq!(to.memory().host().unwrap().get(3).to_bits(), (-0.0f64).to_bits());
         let wrong = cpu.sum_rows(RowSums { from: from(), width: 2, order: &[3], ends: &[1], to: &mut to });
-        assert!(wrong.unwrap_err().to_string().starts_with("sum_rows: the memory of the rows has 6 elements, expected 8"));
+        assert!(
+            wrong
+                .unwrap_err()
+                .to_string()
+                .starts_with("sum_rows: the memory of the rows has 6 elements, expected 8")
+        );
     }
 
     #[test]

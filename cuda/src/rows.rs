@@ -107,7 +107,7 @@ fn launch(
 ) -> Result<()> {
     let mut launched = false;
     let mut buffer = core::mem::take(&mut state.index);
-    let mut work = || {
+    let work = || {
         let function = state.row_kernel(kernel)?;
         let address = buffer.reserve(state, size_of_val(index))?;
         let stream = Arc::clone(&state.compute);

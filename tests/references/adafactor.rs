@@ -72,7 +72,17 @@ impl Adafactor {
         warmup_init: bool,
     ) -> Adafactor {
         let list = Vec::new();
-        Adafactor { lr, eps, clip_threshold, decay_rate, beta1, weight_decay, scale_parameter, warmup_init, list }
+        Adafactor {
+            lr,
+            eps,
+            clip_threshold,
+            decay_rate,
+            beta1,
+            weight_decay,
+            scale_parameter,
+            warmup_init,
+            list,
+        }
     }
 }
 

@@ -38,7 +38,19 @@ impl Adam {
         growth_rate: f64,
     ) -> Adam {
         let (k, numerator, list) = (0, 0.0, Vec::new());
-        Adam { lr, betas, eps, weight_decay, decouple, use_bias_correction, d, growth_rate, k, numerator, list }
+        Adam {
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            decouple,
+            use_bias_correction,
+            d,
+            growth_rate,
+            k,
+            numerator,
+            list,
+        }
     }
 }
 
@@ -57,7 +69,9 @@ impl Reference for Adam {
             let m = zeros_like(&mut state.m, p);
             let v = zeros_like(&mut state.v, p);
             let s = zeros_like(&mut state.s, p);
-            for ((((m, v), s), g), p) in m.iter_mut().zip(v.iter_mut()).zip(s.iter_mut()).zip(grad.dense()).zip(p) {
+            for ((((m, v), s), g), p) in
+                m.iter_mut().zip(v.iter_mut()).zip(s.iter_mut()).zip(grad.dense()).zip(p)
+            {
                 let g = if self.decouple { *g } else { g + self.weight_decay * p };
                 numerator += dlr * g * *s / (v.sqrt() + self.eps);
                 *m = beta1 * *m + dlr * (1.0 - beta1) * g;
@@ -248,7 +262,9 @@ impl Reference for AdaGrad {
             match grad {
                 None => {}
                 Some(Grad::Dense(_)) => {
-                    for (((p, x0), sk), alphak) in p.iter_mut().zip(&state.x0).zip(&state.sk).zip(&state.alphak) {
+                    for (((p, x0), sk), alphak) in
+                        p.iter_mut().zip(&state.x0).zip(&state.sk).zip(&state.alphak)
+                    {
                         let z = x0 - sk / (alphak.sqrt() + self.eps);
                         *p = self.momentum * *p + (1.0 - self.momentum) * z;
                     }

@@ -179,7 +179,8 @@ impl Reference for FusedLamb {
                 *u = *m / root + self.weight_decay * p;
             }
             let (w, u) = (norm(p), norm(&update));
-            let coeff = if w != 0.0 && u != 0.0 { (w / u).min(self.max_coeff).max(self.min_coeff) } else { 1.0 };
+            let coeff =
+                if w != 0.0 && u != 0.0 { (w / u).min(self.max_coeff).max(self.min_coeff) } else { 1.0 };
             let mut step = self.lr;
             if self.bias_correction {
                 step *= (1.0 - self.betas.1.powi(state.t)).sqrt() / (1.0 - self.betas.0.powi(state.t));

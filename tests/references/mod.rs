@@ -3,8 +3,8 @@
 
 pub mod adafactor;
 pub mod dadapt;
-pub mod lbfgs;
 pub mod layerwise;
+pub mod lbfgs;
 pub mod muon;
 pub mod sparse_adam;
 

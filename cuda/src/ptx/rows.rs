@@ -57,8 +57,7 @@ pub fn sum_rows_kernel(name: &str, format: Format, compute: Compute, target: Tar
     let [source, to, order, ends, width] =
         ["source", "target", "order", "ends", "width"].map(|name| b.param(Type::U64, name));
     let count = b.param(Type::U32, "count");
-    let [columns, addend, store, end] =
-        ["columns", "addend", "store", "end"].map(|name| b.label(name));
+    let [columns, addend, store, end] = ["columns", "addend", "store", "end"].map(|name| b.label(name));
     let (lane, warp) = warp_of_grid(&mut b);
     let outside = b.setp("ge", Type::U32, warp, count);
     b.when(outside).bra(&end);

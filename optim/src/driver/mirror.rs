@@ -77,10 +77,13 @@ pub(super) fn views<'v>(
             (own_param.as_mut().map(View::write).or(param), own_grad.as_ref().map(View::read).or(grad))
         }
     };
-    (param, match rows {
-        Some(rows) => rows.grad(grad),
-        None => grad,
-    })
+    (
+        param,
+        match rows {
+            Some(rows) => rows.grad(grad),
+            None => grad,
+        },
+    )
 }
 
 /// The view of a gradient as it was given, where the device reaches it.

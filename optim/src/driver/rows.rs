@@ -117,7 +117,8 @@ impl Rows {
 
 /// Adds up the rows that are named more than once, and lays out whole gradients where the algorithm takes those.
 pub(super) fn sum_up(backend: &dyn Backend, bindings: &[Binding<'_>], slots: &mut [Slot]) -> Result<()> {
-    for (binding, slot) in bindings.iter().zip(slots).filter(|(binding, _)| binding.grad.as_rows().is_some()) {
+    for (binding, slot) in bindings.iter().zip(slots).filter(|(binding, _)| binding.grad.as_rows().is_some())
+    {
         let Slot { rows: Some(rows), mirror, shape, compute, .. } = slot else { continue };
         let Some(given) = mirror::given(binding, mirror) else { continue };
         let format = compute.format();
@@ -143,7 +144,12 @@ pub(super) fn sum_up(backend: &dyn Backend, bindings: &[Binding<'_>], slots: &mu
             let mut whole = backend.allocate(&[(format, shape.elements())])?.remove(0);
             let given = mirror::given(binding, mirror);
             let Some(from) = rows.compact(given) else { continue };
-            backend.scatter_rows(RowScatter { from, width: rows.width, index: &rows.index, to: &mut whole })?;
+            backend.scatter_rows(RowScatter {
+                from,
+                width: rows.width,
+                index: &rows.index,
+                to: &mut whole,
+            })?;
             rows.whole = Some(whole);
         }
     }

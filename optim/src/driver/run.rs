@@ -318,8 +318,8 @@ impl Part {
         let mut counted = 0;
         let (bindings, slots) =
             (&mut work.bindings[batch.places.clone()], &mut work.slots[batch.places.clone()]);
-        let divided = own + sums > 0
-            && slots.iter().any(|slot| slot.run == Some(index) && parts_of(slot).is_some());
+        let divided =
+            own + sums > 0 && slots.iter().any(|slot| slot.run == Some(index) && parts_of(slot).is_some());
         let mut tensor_scalars = &self.own[batch.tensors.start * own..batch.tensors.end * own];
         let mut found = &mut self.sums[batch.tensors.start * sums..batch.tensors.end * sums];
         if divided {
