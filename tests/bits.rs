@@ -227,6 +227,7 @@ fn recorded_is_the_rule<T: Copy>(
                         tensors: 1,
                         steps,
                         groups,
+                        by_row: &[false],
                         sums: &sums,
                         shared: &mut shared,
                         scalars: own,
