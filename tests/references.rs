@@ -37,7 +37,7 @@ fn drawn(shapes: &Shapes, by_rows: usize, seed: u64) -> (Vec<ArrayD<f64>>, Vec<V
         if t > 0 && random.below(6) == 0 {
             return None;
         }
-        if by_rows == 0 || i % by_rows != 0 {
+        if by_rows == 0 || !i.is_multiple_of(by_rows) {
             return Some(Grad::Dense(array(shape, &mut random)));
         }
         let count = random.below(2 * shape[0] + 1);
