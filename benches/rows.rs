@@ -3,11 +3,10 @@
 //! `cargo bench --bench rows`. The table has 128 MB; rows are drawn at random, so that most of them stand alone. The
 //! throughput counts the elements that are touched: it is the same where cost is proportional to them.
 
-mod common;
-
-use common::optimizer;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use fallline::Recipe;
 use fallline::prelude::*;
+use std::sync::Arc;
 
 const ROWS: usize = 500_000;
 const WIDTH: usize = 64;
@@ -21,7 +20,9 @@ fn touched_rows(c: &mut Criterion) {
             let count = ROWS * percent / 100;
             let indices: Vec<i64> = (0..count).map(|i| (i * 314_159 % ROWS) as i64).collect();
             let values = vec![0.01f32; count * WIDTH];
-            let mut optimizer = optimizer(config, 2);
+            let cpu = Cpu::with_threads(2).expect("threads");
+            let recipe = Recipe::from_text(config).expect("a configuration of this file");
+            let mut optimizer = recipe.optimizer(Arc::new(cpu));
             group.throughput(Throughput::Elements((count * WIDTH) as u64)).sample_size(10);
             group.bench_function(BenchmarkId::from_parameter(format!("{percent}%")), |b| {
                 b.iter(|| {

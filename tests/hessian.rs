@@ -4,7 +4,7 @@ mod common;
 
 use common::{best, build, recipe};
 use fallline::optim::{Error, frozen, param};
-use fallline::{Checkpoint, Driver, NonFinite, Optimizer};
+use fallline::{Checkpoint, Driver, NonFinite, Optimizer, Value};
 
 const SOPHIA: &str = "dict(type='SophiaG', lr=0.1, betas=(0.9, 0.75), weight_decay=0.0, bs=1.0)";
 
@@ -71,12 +71,8 @@ fn a_checkpoint_goes_on_from_between_curvature_and_step() {
 #[test]
 fn groups_have_their_own_decay() {
     let mut optimizer = build(SOPHIA);
-    optimizer
-        .add_group(
-            |name| name == "q",
-            &[("betas", fallline::Value::List([0.9, 0.5].map(fallline::Value::Float).to_vec()))],
-        )
-        .unwrap();
+    let betas = Value::List(vec![Value::Float(0.9), Value::Float(0.5)]);
+    optimizer.add_group(|name| name == "q", &[("betas", betas)]).unwrap();
     let (mut p, mut q, g) = ([1.0f32], [1.0f32], [2.0f32]);
     optimizer.update_hessian(&mut [param("q", &mut q, &g), param("p", &mut p, &g)]).unwrap();
     assert_eq!((hessian(&optimizer, "p").unwrap()[0], hessian(&optimizer, "q").unwrap()[0]), (1.0, 2.0));

@@ -194,7 +194,9 @@ fn other_rows_are_neither_read_nor_written() {
             let found = optimizer.state("p", state).unwrap().unwrap();
             let algorithm = recipe(text);
             for i in (0..8 * width).filter(|i| !touched(*i)) {
-                assert_eq!(found[i], algorithm.algorithm().initial(state), "{text}: {state}[{i}]");
+                // Some compute in f32 (tests/common).
+                let initial = algorithm.algorithm().initial(state);
+                assert!(found[i] == initial || found[i] == f64::from(initial as f32), "{text}: {state}[{i}]");
             }
         }
     }

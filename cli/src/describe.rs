@@ -8,7 +8,7 @@ use fallline::cuda::ptx::{self, Target};
 use fallline::optim::AnyAlgorithm;
 use fallline::optim::stages::Stage;
 use fallline::registry::names::{self, ENTRIES, Entry};
-use fallline::{Compute, Format};
+use fallline::{Compute, Format, Sparse};
 use serde_json::json;
 
 /// Arguments of `describe`.
@@ -171,6 +171,18 @@ impl Described {
     }
 }
 
+/// What becomes of a row-sparse gradient, with the defaults.
+fn row_sparse(algorithm: &dyn AnyAlgorithm) -> String {
+    match algorithm.sparse() {
+        Ok(Sparse::Rows) if algorithm.dense().is_err() => {
+            "it takes no others; only their rows are touched".into()
+        }
+        Ok(Sparse::Rows) => "only their rows are touched".into(),
+        Ok(_) => "the other rows count as zeros".into(),
+        Err(reason) => format!("refused ({reason})"),
+    }
+}
+
 fn as_text(entry: &Entry) -> String {
     let algorithm = entry.defaults();
     let info = algorithm.info();
@@ -199,6 +211,7 @@ fn as_text(entry: &Entry) -> String {
     }
     text.push_str("\nθ is the parameter, g its gradient (negated with maximize), t the step count from 1.\n");
     text.push_str(&format!("\nState in f32, bytes per element: {}\n", entry.state_formula()));
+    text.push_str(&format!("\nRow-sparse gradients: {}\n", row_sparse(&*algorithm)));
     text.push_str("\nHyperparameters\n");
     let mut rows = vec![["  name", "type", "default", "range", "meaning"].map(str::to_owned).to_vec()];
     for hyper in algorithm.table() {
@@ -253,6 +266,7 @@ fn as_json(entry: &Entry) -> serde_json::Value {
     let references = info.references.iter().map(|r| json!({ "text": r.text, "at": r.at }));
     value["summary"] = info.summary.into();
     value["rules"] = rules.collect();
+    value["row_sparse"] = row_sparse(&*algorithm).into();
     value["hyperparameters"] = hypers.collect();
     value["differences"] = info.differences.into();
     value["references"] = references.collect();

@@ -498,7 +498,7 @@ impl RowScatter<'_> {
 
 /// Checks that `len` elements hold every row of an index.
 fn whole_rows(operation: &'static str, what: &str, len: usize, width: usize, index: &[u64]) -> Result<()> {
-    let rows = if width == 0 { usize::MAX } else { len / width };
+    let rows = len.checked_div(width).unwrap_or(usize::MAX);
     match index.iter().max() {
         Some(&last) if last as usize >= rows => {
             exactly(operation, what, (last as usize).saturating_add(1).saturating_mul(width), len)

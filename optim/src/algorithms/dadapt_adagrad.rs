@@ -168,7 +168,7 @@ impl Algorithm for DAdaptAdaGrad {
                 "Q = Q + delta²·Σ grad2   (over all tensors, in the order of their names)",
                 "S = S + Σ (s2 − old_s2), L = L + Σ (length − old_length)",
                 "d = max(d, min((S − Q) / L, d·growth_rate)), from d0",
-                "mu = momentum (row-sparse: 0); moves: L is not 0",
+                "mu = momentum (row-sparse: 0); moves: L is not 0; inside, outside as in pass 1",
             ],
             _ => &[],
         }

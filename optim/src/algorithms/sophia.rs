@@ -13,7 +13,7 @@ hyperparameters! {
     /// ```
     ///
     /// and, every ten steps or so, with the gradient ĝ of a loss whose labels are drawn from the model
-    /// ([`SophiaHessianRule`], the Gauss-Newton-Bartlett estimate):
+    /// ([`update_hessian`](crate::Optimizer::update_hessian), the Gauss-Newton-Bartlett estimate):
     ///
     /// ```text
     /// h  = β₂ h + (1 − β₂) ĝ²
@@ -25,6 +25,25 @@ hyperparameters! {
     /// ```
     /// # use fallline_optim::algorithms::SophiaG;
     /// let algorithm = SophiaG { lr: 2e-4, bs: 480.0 * 1024.0, ..SophiaG::default() };
+    /// ```
+    ///
+    /// A trainer evaluates the gradient on its own labels for [`step`](crate::Optimizer::step) and now and then on drawn
+    /// ones:
+    ///
+    /// ```
+    /// # use fallline_optim::{Optimizer, Result, param};
+    /// # fn gradient(weight: &[f32], drawn: bool) -> Vec<f32> { vec![0.0; weight.len()] }
+    /// fn train(optimizer: &mut dyn Optimizer, weight: &mut Vec<f32>) -> Result<()> {
+    ///     for step in 0..1000 {
+    ///         if step % 10 == 0 {
+    ///             let drawn = gradient(weight, true);
+    ///             optimizer.update_hessian(&mut [param("weight", &mut *weight, &drawn)])?;
+    ///         }
+    ///         let grad = gradient(weight, false);
+    ///         optimizer.step(&mut [param("weight", &mut *weight, &grad)])?;
+    ///     }
+    ///     Ok(())
+    /// }
     /// ```
     pub SophiaG as "SophiaG" {
         /// Learning rate γ: the length of the longest step.
