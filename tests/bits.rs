@@ -3,7 +3,10 @@
 
 mod common;
 
-use common::{Buffer, CASES, Random, Tensor, best, bits, cpu, every_name_is_in, isas, outcome_of, recipe};
+use common::{
+    Buffer, CASES, Random, Tensor, best, bits, cpu, every_name_is_in, first_difference, isas, outcome_of,
+    recipe,
+};
 use fallline::core::{Arithmetic, Kernel, Lane, Literal, Role, Scalar};
 use fallline::optim::hyper::Value;
 use fallline::optim::stages::{Combining, Gathering, Groups, Stage, Stages};
@@ -146,20 +149,6 @@ proptest! {
             false => recorded_is_the_rule::<f32>(text, seed, Format::F32, f64::from, |x| Scalar(x as f32)),
         }
     }
-}
-
-/// Where two outcomes differ first, for people.
-fn first_difference(expected: &common::Outcome, got: &common::Outcome) -> String {
-    for (a, b) in expected.iter().zip(got) {
-        let lists = [("param", &a.1, &b.1)].into_iter();
-        for (what, x, y) in lists.chain(a.3.iter().zip(&b.3).map(|(x, y)| (x.0, &x.1, &y.1))) {
-            if let Some(i) = (0..x.len().min(y.len())).find(|&i| x[i] != y[i]) {
-                let (x, y) = (f64::from_bits(x[i]), f64::from_bits(y[i]));
-                return format!("{} {what}[{i}]: expected {x:e}, got {y:e}", a.0);
-            }
-        }
-    }
-    "other steps, states or lengths".into()
 }
 
 /// Three steps of the driver on the scalar reference, and of the graphs that were recorded of its rules, with
