@@ -174,7 +174,8 @@ fn recorded_is_the_rule<T: Copy>(
     let (shape, compute) =
         (Shape::from([N]), if format == Format::F64 { Compute::F64 } else { Compute::F32 });
     let stages = algorithm.stages(algorithm.class(&shape).unwrap());
-    // What is not element by element has no graph of the whole: the rules in it are tried by `cuda/tests/ptx.rs`.
+    // A stage that is not element by element has no graph (OnebitLamb's largest ratio): tests/conformance.rs compares it
+    // over devices, and tests/references_onebit.rs with a naive one.
     if stages.iter().any(|stage| stage.kernel().is_none()) {
         return;
     }
