@@ -3,7 +3,10 @@
 
 mod common;
 
-use common::{Buffer, CASES, Random, Tensor, best, bits, cpu, every_name_is_in, isas, outcome_of, recipe};
+use common::{
+    Buffer, CASES, Random, Tensor, best, bits, cpu, every_name_is_in, first_difference, isas, outcome_of,
+    recipe,
+};
 use fallline::core::{Arithmetic, Kernel, Lane, Literal, Role, Scalar};
 use fallline::optim::hyper::Value;
 use fallline::optim::stages::{Combining, Gathering, Groups, Stage, Stages};
@@ -148,20 +151,6 @@ proptest! {
     }
 }
 
-/// Where two outcomes differ first, for people.
-fn first_difference(expected: &common::Outcome, got: &common::Outcome) -> String {
-    for (a, b) in expected.iter().zip(got) {
-        let lists = [("param", &a.1, &b.1)].into_iter();
-        for (what, x, y) in lists.chain(a.3.iter().zip(&b.3).map(|(x, y)| (x.0, &x.1, &y.1))) {
-            if let Some(i) = (0..x.len().min(y.len())).find(|&i| x[i] != y[i]) {
-                let (x, y) = (f64::from_bits(x[i]), f64::from_bits(y[i]));
-                return format!("{} {what}[{i}]: expected {x:e}, got {y:e}", a.0);
-            }
-        }
-    }
-    "other steps, states or lengths".into()
-}
-
 /// Three steps of the driver on the scalar reference, and of the graphs that were recorded of its rules, with
 /// what is between them.
 fn recorded_is_the_rule<T: Copy>(
@@ -185,7 +174,8 @@ fn recorded_is_the_rule<T: Copy>(
     let (shape, compute) =
         (Shape::from([N]), if format == Format::F64 { Compute::F64 } else { Compute::F32 });
     let stages = algorithm.stages(algorithm.class(&shape).unwrap());
-    // What is not element by element has no graph of the whole: the rules in it are tried by `cuda/tests/ptx.rs`.
+    // A stage that is not element by element has no graph (OnebitLamb's largest ratio): tests/conformance.rs compares it
+    // over devices, and tests/references_onebit.rs with a naive one.
     if stages.iter().any(|stage| stage.kernel().is_none()) {
         return;
     }

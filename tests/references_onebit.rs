@@ -141,7 +141,7 @@ impl Reference {
             if !self.initialized {
                 continue;
             }
-            let adapts = !self.frozen && s.step % s.var.0 == 0;
+            let adapts = !self.frozen && s.step.is_multiple_of(s.var.0);
             if self.frozen || adapts {
                 s.m = &s.m * o.betas.0 + g * (1.0 - o.betas.0);
             }
@@ -158,7 +158,7 @@ impl Reference {
             if self.frozen {
                 s.other = &s.other - &d;
                 s.rates += o.lr;
-                if s.step % s.local.0 == 0 {
+                if s.step.is_multiple_of(s.local.0) {
                     s.p = &s.p - &s.other;
                     let sent = &s.other * &root;
                     s.m = -(&sent / s.rates);

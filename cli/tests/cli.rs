@@ -205,6 +205,8 @@ fn bench_tells_bytes_times_and_the_roofline() {
                 (_, _, "DAdaptSGD") => size,
                 (_, _, "DAdaptAdaGrad") => size + 4.0,
                 (_, _, "DAdaptAdam") => size + 8.0,
+                // And this does not need the fresh variance.
+                (_, _, "OnebitLamb") => size + 8.0,
                 (_, states, _) => size + 4.0 * states as f64,
             };
             let bytes = 3.0 * size + 8.0 * states as f64 + again;

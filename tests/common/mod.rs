@@ -474,8 +474,11 @@ pub fn run(optimizer: &mut Driver, tensors: &mut [Tensor], range: core::ops::Ran
     }
 }
 
-/// All that a run leaves behind, comparable: for each parameter its bits, steps, and states' bits.
-pub type Outcome = Vec<(String, Vec<u64>, u64, Vec<(&'static str, Vec<u64>)>)>;
+/// What a run leaves behind of a parameter, comparable: its name, bits, steps, and states' bits.
+pub type Left = (String, Vec<u64>, u64, Vec<(&'static str, Vec<u64>)>);
+
+/// All that a run leaves behind.
+pub type Outcome = Vec<Left>;
 
 /// What is there now. A parameter that the optimizer has not seen has 0 steps and no states.
 pub fn outcome(optimizer: &Driver, tensors: &[Tensor]) -> Outcome {
@@ -494,6 +497,20 @@ pub fn outcome(optimizer: &Driver, tensors: &[Tensor]) -> Outcome {
         .collect();
     outcome.sort();
     outcome
+}
+
+/// Where two outcomes differ first, for people.
+pub fn first_difference(expected: &Outcome, got: &Outcome) -> String {
+    for (a, b) in expected.iter().zip(got) {
+        let lists = [("param", &a.1, &b.1)].into_iter();
+        for (what, x, y) in lists.chain(a.3.iter().zip(&b.3).map(|(x, y)| (x.0, &x.1, &y.1))) {
+            if let Some(i) = (0..x.len().min(y.len())).find(|&i| x[i] != y[i]) {
+                let (x, y) = (f64::from_bits(x[i]), f64::from_bits(y[i]));
+                return format!("{} {what}[{i}]: expected {x:e}, got {y:e}", a.0);
+            }
+        }
+    }
+    "other steps, states or lengths".into()
 }
 
 /// A fresh optimizer over all steps.
