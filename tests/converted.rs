@@ -203,7 +203,12 @@ fn a_run_of_the_source_goes_on_as_it_would_have() {
 fn algorithms(checkpoint: &Checkpoint) -> Vec<Box<dyn AnyAlgorithm>> {
     let manifest = checkpoint.manifest.optimizer.as_ref().unwrap();
     let entry = names::find(manifest.name()).unwrap();
-    manifest.groups().map(|values| entry.with(&values).unwrap()).collect()
+    let group = |values: Vec<(&str, fallline::Value)>| {
+        let mut algorithm = entry.defaults();
+        algorithm.set(&values).unwrap();
+        algorithm
+    };
+    manifest.groups().map(group).collect()
 }
 
 /// Whether two trees say the same: tensors of the same type, shape and bits, numbers of the same value. Returns where

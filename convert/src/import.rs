@@ -5,9 +5,9 @@ mod states;
 
 use crate::layout::{self, Layout, Steps};
 use crate::report::Report;
-use crate::value::{Dict, Key, Value};
+use crate::value::{Key, Value};
 use crate::{Error, Result, find};
-use fallline_core::{Compute, Shape};
+use fallline_core::Shape;
 use fallline_optim::checkpoint::{Entry, OptimizerManifest};
 use fallline_optim::{AnyAlgorithm, Checkpoint};
 use std::collections::{BTreeSet, HashMap};
@@ -237,16 +237,4 @@ fn progress(root: &Value<'_>) -> Option<serde_json::Value> {
     };
     let (epoch, iter) = (whole("epoch")?, whole("iter")?);
     Some(serde_json::json!({ "epoch": epoch, "iter": iter }))
-}
-
-/// The format's compute type: that of the widest state.
-pub(crate) fn compute_of(states: &Dict<'_>) -> Compute {
-    fn wide(value: &Value<'_>) -> bool {
-        match value {
-            Value::Tensor(tensor) => tensor.dtype() == crate::Dtype::Float64 && !tensor.shape().is_empty(),
-            Value::Dict(entries) => entries.iter().any(|(_, value)| wide(value)),
-            _ => false,
-        }
-    }
-    if states.iter().any(|(_, value)| wide(value)) { Compute::F64 } else { Compute::F32 }
 }
