@@ -3,10 +3,12 @@
 mod groups;
 mod states;
 
+pub(crate) use groups::count;
+
 use crate::layout::{self, Layout, Steps};
 use crate::report::Report;
 use crate::value::{Key, Value};
-use crate::{Error, Result, find};
+use crate::{Error, Result, find, vectors};
 use fallline_core::Shape;
 use fallline_optim::checkpoint::{Entry, OptimizerManifest};
 use fallline_optim::{AnyAlgorithm, Checkpoint};
@@ -26,11 +28,11 @@ pub struct ImportOptions {
 }
 
 /// A parameter as the file has it.
-struct Param {
+pub(crate) struct Param {
     id: i64,
     group: usize,
-    name: String,
-    shape: Option<Vec<usize>>,
+    pub(crate) name: String,
+    pub(crate) shape: Option<Vec<usize>>,
 }
 
 /// Turns the state of an optimizer of torch's kind into a checkpoint. `base` has the algorithm and the hyperparameters
@@ -92,7 +94,12 @@ pub fn from_torch(
             false => return Err(Error::value(way, "no group has this parameter")),
         }
     }
-    for param in &params {
+    let of_all = base.search().is_some();
+    if of_all && let Some(state) = params.first().and_then(|param| by_id.get(&Key::Int(param.id))) {
+        let at = format!("{state_at}.{}", params[0].id);
+        vectors::import(&at, state, &params, &mut checkpoint, &mut manifest, &mut report)?;
+    }
+    for param in params.iter().filter(|_| !of_all) {
         let at = format!("{state_at}.{}", param.id);
         let algorithm = &*algorithms[param.group];
         let found = by_id.get(&Key::Int(param.id)).copied();

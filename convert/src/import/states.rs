@@ -233,7 +233,7 @@ fn decode(way: &str, theirs: &str, codes: &Tensor<'_>, states: &[(&str, &Value<'
     let (_, table) = beside("qmap")?;
     let (shape, scales) = beside("absmax")?;
     let parts = if shape.len() == 2 { shape[0] } else { 1 };
-    let each = if parts == 0 { 0 } else { codes.elements() / parts };
+    let each = codes.elements().checked_div(parts).unwrap_or(0);
     let blocks = each.div_ceil(BLOCK);
     if table.len() != 256 || parts * each != codes.elements() || scales.len() != parts * blocks {
         let problem = format!("its codes do not go with {} scales for blocks of {BLOCK}", scales.len());
