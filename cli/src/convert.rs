@@ -17,8 +17,9 @@ use std::path::{Path, PathBuf};
 A file of torch's is the state_dict of an optimizer, or a dict of a trainer that has one under \"optimizer\"; it is read \
 without executing anything in it. Hyperparameters come from its groups, and those that it does not have from --optimizer.
 
-Examples:
-  fallline convert run.pth run.safetensors --optimizer AdamW
+Example: fallline convert run.pth run.safetensors --optimizer AdamW
+
+More:
   fallline convert bnb.pt run.safetensors --optimizer 'dict(type=\"LAMB\", max_unorm=0.5)' --params names.json
   fallline convert run.safetensors run.pth --layout mmengine
   fallline convert run.pth run.safetensors --to safetensors")]
@@ -192,8 +193,11 @@ impl Args {
             return Err(Error::Usage(format!("{}: it is of {name}, not of {asked}", self.input.display())));
         }
         let entry = names::find(name).ok_or_else(|| malformed(format!("there is no optimizer {name:?}")))?;
+        // A schedule may have set what a new optimizer would be refused.
         let group = |values: Vec<(&str, fallline::Value)>| {
-            entry.with(&values).map_err(|error| malformed(error.to_string()))
+            let mut algorithm = entry.defaults();
+            algorithm.set(&values).map_err(|error| malformed(error.to_string()))?;
+            Ok(algorithm)
         };
         manifest.groups().map(group).collect()
     }

@@ -137,7 +137,7 @@ fn usage_errors_are_one_line_with_code_2() {
     bad(fallline().args(["bench", "--dtype", "q8"]), 2, &["q8", "f32", "bf16"]);
     bad(fallline().args(["bench", "--optimizer", "AdmaW"]), 2, &["AdmaW", "AdamW"]);
     bad(&mut fallline(), 2, &["replay"]);
-    for command in ["list", "describe", "replay", "train", "bench"] {
+    for command in ["list", "describe", "replay", "train", "convert", "bench"] {
         assert!(good(&[command, "--help"]).contains("Example: fallline"), "{command}");
     }
     assert!(good(&["--version"]).contains(env!("CARGO_PKG_VERSION")));

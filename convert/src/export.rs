@@ -5,7 +5,7 @@ use crate::layout::{Fixed, Follows, Group, Layout, State, Steps};
 use crate::report::Report;
 use crate::tensor::{Dtype, Tensor};
 use crate::value::{Dict, Key, Value};
-use crate::{Error, Result};
+use crate::{Error, Result, vectors};
 use fallline_core::math::{powf, single};
 use fallline_core::{Compute, Format, Role, Shape};
 use fallline_optim::algorithms::NAdam;
@@ -63,8 +63,12 @@ pub fn to_torch(
             algorithm.ok_or_else(|| Error::value("the checkpoint", format!("there is no group {place}")))?;
         let exporter = Exporter { checkpoint, manifest, params: &params, layout, algorithm };
         let mut ids = Vec::new();
+        let of_all = algorithm.search().is_some();
+        if of_all && let Some(state) = vectors::export(checkpoint, manifest, names, &mut report)? {
+            states.push((Key::Int(id), state));
+        }
         for name in names {
-            if let Some(state) = exporter.state(name, &mut report)? {
+            if !of_all && let Some(state) = exporter.state(name, &mut report)? {
                 report.parameters += 1;
                 states.push((Key::Int(id), state));
             }

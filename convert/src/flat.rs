@@ -6,7 +6,7 @@ use crate::value::{Key, Value};
 use crate::{Error, Result};
 use safetensors::tensor::{Dtype as SafeDtype, SafeTensors, TensorView};
 use serde_json::{Value as Json, json};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The key of the tree in the metadata.
 const TREE: &str = "torch";
@@ -27,18 +27,14 @@ const DTYPES: [(Dtype, SafeDtype); 10] = [
 /// Writes a tree as safetensors: `state.0.exp_avg` and so on.
 ///
 /// # Errors
-/// When two ways are the same text.
+/// When the library refuses.
 pub fn write(value: &Value<'_>) -> Result<Vec<u8>> {
-    let mut tensors: Vec<(String, &Tensor<'_>)> = Vec::new();
+    let mut tensors = BTreeMap::new();
     let tree = to_json(value, "", &mut tensors);
     let failed = |error: safetensors::SafeTensorError| Error::value("the file", error.to_string());
-    let bytes: Vec<_> = tensors.iter().map(|(_, tensor)| tensor.bytes()).collect();
+    let bytes: Vec<_> = tensors.values().map(|tensor| tensor.bytes()).collect();
     let mut views = Vec::new();
-    let mut seen = std::collections::BTreeSet::new();
     for ((way, tensor), bytes) in tensors.iter().zip(&bytes) {
-        if !seen.insert(way.as_str()) {
-            return Err(Error::value(way.as_str(), "two tensors have this way"));
-        }
         let dtype = DTYPES
             .iter()
             .find(|(ours, _)| *ours == tensor.dtype())
@@ -67,7 +63,7 @@ pub fn read<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Value<'a>> {
 }
 
 /// JSON has no tuples and only text as keys: an object with one key that begins with `$` says what it is.
-fn to_json<'v, 'a>(value: &'v Value<'a>, way: &str, tensors: &mut Vec<(String, &'v Tensor<'a>)>) -> Json {
+fn to_json<'v, 'a>(value: &'v Value<'a>, way: &str, tensors: &mut BTreeMap<String, &'v Tensor<'a>>) -> Json {
     let below = |key: &str| if way.is_empty() { key.to_owned() } else { format!("{way}.{key}") };
     let mut items = |items: &'v [Value<'a>]| -> Json {
         items.iter().enumerate().map(|(i, item)| to_json(item, &below(&i.to_string()), tensors)).collect()
@@ -92,7 +88,12 @@ fn to_json<'v, 'a>(value: &'v Value<'a>, way: &str, tensors: &mut Vec<(String, &
             json!({ "$dict": entries.iter().map(pair).collect::<Vec<_>>() })
         }
         Value::Tensor(tensor) => {
-            tensors.push((way.to_owned(), tensor));
+            // Keys with dots can make two ways one.
+            let mut way = way.to_owned();
+            while tensors.contains_key(&way) || way == "__metadata__" {
+                way.push('_');
+            }
+            tensors.insert(way.clone(), tensor);
             json!({ "$tensor": way })
         }
     }

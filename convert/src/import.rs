@@ -3,11 +3,13 @@
 mod groups;
 mod states;
 
+pub(crate) use groups::count;
+
 use crate::layout::{self, Layout, Steps};
 use crate::report::Report;
-use crate::value::{Dict, Key, Value};
-use crate::{Error, Result, find};
-use fallline_core::{Compute, Shape};
+use crate::value::{Key, Value};
+use crate::{Error, Result, find, vectors};
+use fallline_core::Shape;
 use fallline_optim::checkpoint::{Entry, OptimizerManifest};
 use fallline_optim::{AnyAlgorithm, Checkpoint};
 use std::collections::{BTreeSet, HashMap};
@@ -26,11 +28,11 @@ pub struct ImportOptions {
 }
 
 /// A parameter as the file has it.
-struct Param {
+pub(crate) struct Param {
     id: i64,
     group: usize,
-    name: String,
-    shape: Option<Vec<usize>>,
+    pub(crate) name: String,
+    pub(crate) shape: Option<Vec<usize>>,
 }
 
 /// Turns the state of an optimizer of torch's kind into a checkpoint. `base` has the algorithm and the hyperparameters
@@ -92,7 +94,12 @@ pub fn from_torch(
             false => return Err(Error::value(way, "no group has this parameter")),
         }
     }
-    for param in &params {
+    let of_all = base.search().is_some();
+    if of_all && let Some(state) = params.first().and_then(|param| by_id.get(&Key::Int(param.id))) {
+        let at = format!("{state_at}.{}", params[0].id);
+        vectors::import(&at, state, &params, &mut checkpoint, &mut manifest, &mut report)?;
+    }
+    for param in params.iter().filter(|_| !of_all) {
         let at = format!("{state_at}.{}", param.id);
         let algorithm = &*algorithms[param.group];
         let found = by_id.get(&Key::Int(param.id)).copied();
@@ -237,16 +244,4 @@ fn progress(root: &Value<'_>) -> Option<serde_json::Value> {
     };
     let (epoch, iter) = (whole("epoch")?, whole("iter")?);
     Some(serde_json::json!({ "epoch": epoch, "iter": iter }))
-}
-
-/// The format's compute type: that of the widest state.
-pub(crate) fn compute_of(states: &Dict<'_>) -> Compute {
-    fn wide(value: &Value<'_>) -> bool {
-        match value {
-            Value::Tensor(tensor) => tensor.dtype() == crate::Dtype::Float64 && !tensor.shape().is_empty(),
-            Value::Dict(entries) => entries.iter().any(|(_, value)| wide(value)),
-            _ => false,
-        }
-    }
-    if states.iter().any(|(_, value)| wide(value)) { Compute::F64 } else { Compute::F32 }
 }

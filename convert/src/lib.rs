@@ -22,6 +22,7 @@ pub mod pickle;
 mod report;
 mod tensor;
 mod value;
+mod vectors;
 
 pub use error::{Error, Result};
 pub use export::{Container, ExportOptions, to_torch};

@@ -55,6 +55,7 @@ OPTIONS = {
     "TorchAdafactor": dict(lr=0.05),
     "Adafactor": dict(lr=0.02, relative_step=False, beta1=0.9),
     "Muon": dict(lr=0.02),
+    "LBFGS": dict(lr=0.5, max_iter=2, history_size=3),
     "FusedAdam": dict(lr=0.01, betas=(0.8, 0.95)),
     "DeepSpeedCPUAdam": dict(lr=0.01, betas=(0.8, 0.95)),
     "FusedLamb": dict(lr=0.01, max_coeff=2.0),
@@ -63,6 +64,7 @@ MORE = {  # sources without golden values of their own
     "TorchAdafactor": generate.Source("torch.optim.Adafactor", "torch", {}),
     "Adafactor": generate.Source("transformers.optimization.Adafactor", "transformers", {}),
     "Muon": generate.Source("torch.optim.Muon", "torch", {}),
+    "LBFGS": generate.Source("torch.optim.LBFGS", "torch", {}),
 }
 # DeepSpeed's ops are not built here: their states are those of the rules that its golden values are checked by.
 BY_RULE = {
@@ -88,6 +90,8 @@ def groups(name, params, options):
     first = [params[key] for key in MATRICES]
     if name == "Muon":
         return [dict(params=first)]
+    if name == "LBFGS":
+        return [dict(params=list(params.values()))]
     second = [value for key, value in params.items() if key not in MATRICES]
     rate = {} if name.startswith("DAdapt") else dict(lr=options["lr"] / 2)
     decay = {} if name == "Rprop" else dict(weight_decay=0.2)
@@ -109,7 +113,27 @@ def build(name, params):
     return SOURCES[name].load()(groups(name, params, options), **options)
 
 
+def objective(optimizer, params, tensors):
+    """A bowl for LBFGS, around the first gradients, that is no parabola: with w = 1, 2, … for the elements of each
+    parameter, the sum of w x^2 / 2 + x^4 / 10."""
+
+    def closure():
+        optimizer.zero_grad()
+        loss = 0
+        for key, param in params.items():
+            x = (param - torch.from_numpy(np.array(tensors.get(f"grad/0/{key}", np.float32(0))))).flatten()
+            loss = loss + (torch.arange(1, x.numel() + 1) * x**2 / 2 + x**4 / 10).sum()
+        loss.backward()
+        return loss
+
+    return closure
+
+
 def steps(name, optimizer, params, tensors, times):
+    if name == "LBFGS":
+        for _ in times:
+            optimizer.step(objective(optimizer, params, tensors))
+        return
     of_step = dict(bs=64) if name == "SophiaG" else {}
     for t in times:
         for key, param in params.items():

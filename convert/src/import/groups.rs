@@ -99,7 +99,7 @@ impl Groups<'_> {
 }
 
 /// A whole number that counts something.
-pub(super) fn count(at: &str, value: Option<&Value<'_>>) -> Result<u64> {
+pub(crate) fn count(at: &str, value: Option<&Value<'_>>) -> Result<u64> {
     // Counts above 2^53 are not exact as tensors, and no run is that long.
     const MOST: f64 = 9e15;
     let number = value.and_then(Value::as_f64);

@@ -1,6 +1,6 @@
 //! A parameter's states.
 
-use super::{ImportOptions, compute_of, groups};
+use super::{ImportOptions, groups};
 use crate::layout::{Layout, State, Steps};
 use crate::report::Report;
 use crate::tensor::{Dtype, Tensor};
@@ -45,7 +45,7 @@ impl Reader<'_> {
             };
         };
         let shape = Shape::from(&shape[..]);
-        let compute = compute_of(given);
+        let compute = self.compute(&states);
         let step = states.iter().find(|(key, _)| *key == "step").map(|(_, value)| *value);
         let steps = match self.layout.steps {
             Steps::Tensor | Steps::Whole if !none => groups::count(&format!("{}.step", self.at), step)?,
@@ -116,6 +116,17 @@ impl Reader<'_> {
             }
         }
         Ok(states)
+    }
+
+    /// The compute type: that of the widest state. What a source computes anew is of no account.
+    fn compute(&self, states: &[(&str, &Value<'_>)]) -> Compute {
+        let kept =
+            |key: &str| self.layout.states.iter().any(|row| row.theirs() == key && !row.ours().is_empty());
+        let wide = |value: &Value<'_>| matches!(value, Value::Tensor(t) if t.dtype() == Dtype::Float64);
+        match states.iter().any(|(key, value)| kept(key) && wide(value)) {
+            true => Compute::F64,
+            false => Compute::F32,
+        }
     }
 
     /// The parameter's extents, as its states tell them.
@@ -222,7 +233,7 @@ fn decode(way: &str, theirs: &str, codes: &Tensor<'_>, states: &[(&str, &Value<'
     let (_, table) = beside("qmap")?;
     let (shape, scales) = beside("absmax")?;
     let parts = if shape.len() == 2 { shape[0] } else { 1 };
-    let each = if parts == 0 { 0 } else { codes.elements() / parts };
+    let each = codes.elements().checked_div(parts).unwrap_or(0);
     let blocks = each.div_ceil(BLOCK);
     if table.len() != 256 || parts * each != codes.elements() || scales.len() != parts * blocks {
         let problem = format!("its codes do not go with {} scales for blocks of {BLOCK}", scales.len());

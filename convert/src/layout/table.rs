@@ -491,8 +491,19 @@ pub const ROWS: &[Row] = &[
     ),
     (
         &["LBFGS"],
-        Err(
-            "torch keeps its memory as vectors over all parameters, under the first one; this is not converted yet",
+        // Its memory is not of one parameter each: `crate::vectors`.
+        stepless(
+            &[],
+            &[
+                Key("lr"),
+                Key("max_iter"),
+                Key("max_eval"),
+                Key("tolerance_grad"),
+                Key("tolerance_change"),
+                Key("history_size"),
+                Key("line_search_fn"),
+                Key("maximize"),
+            ],
         ),
     ),
     (

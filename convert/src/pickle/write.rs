@@ -83,7 +83,8 @@ impl<'v, 'a> Writer<'v, 'a> {
         extents.iter().for_each(|&extent| self.int(extent as i64));
         self.out.extend(b"t(");
         // Row-major: torch counts an extent of 0 as one of 1 there.
-        let after = |i: usize| extents[i + 1..].iter().map(|&extent| extent.max(1) as i64).product();
+        let after =
+            |i: usize| extents[i + 1..].iter().fold(1i64, |all, &n| all.saturating_mul(n.max(1) as i64));
         (0..extents.len()).for_each(|i| self.int(after(i)));
         self.out.extend(b"t\x89ccollections\nOrderedDict\n)RtR");
         self.tensors.push(tensor);
