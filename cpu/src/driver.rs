@@ -1,7 +1,11 @@
 //! The one driver: every pass over memory goes through here.
 
+#[cfg(target_arch = "x86_64")]
+use crate::codec::avx512::{Tables, permutes_bytes};
 use crate::codec::{Codec, Coded};
 use crate::entries::{Compiled, Entries, Entry};
+#[cfg(target_arch = "x86_64")]
+use crate::fused::{Fused, Place};
 use crate::isa::Isa;
 use crate::plan::{Chunk, Chunks};
 use crate::pool::Pool;
@@ -235,6 +239,8 @@ fn lay_rows<T: Compiled>(
 struct Work<'a, T> {
     entry: Entry<T>,
     bf16_entry: Option<Entry<T>>,
+    #[cfg(target_arch = "x86_64")]
+    fused: Option<Fused>,
     isa: Isa,
     kernel: &'a Kernel,
     plan: &'a CpuPlan,
@@ -269,7 +275,19 @@ fn execute<T: Compiled + Coded>(
 ) {
     let partials = Partials(plan.partials.as_mut_ptr());
     let (entry, bf16_entry) = (T::entry(entries, isa), T::bf16_entry(entries, isa));
-    let work = Work { entry, bf16_entry, isa, kernel, plan, rows, partials };
+    #[cfg(target_arch = "x86_64")]
+    let fused = entries.fused.filter(|_| T::COMPUTE == Compute::F32 && isa == Isa::Avx512 && permutes_bytes());
+    let work = Work {
+        entry,
+        bf16_entry,
+        #[cfg(target_arch = "x86_64")]
+        fused,
+        isa,
+        kernel,
+        plan,
+        rows,
+        partials,
+    };
     let chunks = &work.plan.chunks;
     if chunks.total_elements <= INLINE || pool.threads() == 1 {
         chunks.list.iter().for_each(|chunk| run_chunk(&work, chunk));
@@ -297,6 +315,8 @@ fn run_chunk<T: Compiled + Coded>(work: &Work<'_, T>, chunk: &Chunk) {
     {
         entry
     } else {
+        #[cfg(target_arch = "x86_64")]
+        let chunk = &run_fused(work, chunk, stored, row);
         return run_decoded(work, chunk, stored, row, first_segment);
     };
 
@@ -321,6 +341,32 @@ fn run_chunk<T: Compiled + Coded>(work: &Work<'_, T>, chunk: &Chunk) {
         }
         accumulators.finish(work, first_segment + k);
     }
+}
+
+/// The whole blocks of a chunk whose states have dynamic codes, in one loop; returns what is left of it.
+#[cfg(target_arch = "x86_64")]
+fn run_fused<T: Compiled>(work: &Work<'_, T>, chunk: &Chunk, stored: &[Stored], row: &[T]) -> Chunk {
+    let Some(fused) = work.fused else { return *chunk };
+    let mut places = [Place { address: core::ptr::null_mut(), scales: core::ptr::null_mut(), tables: None }; MAX_OPERANDS];
+    for ((place, operand), stored) in places.iter_mut().zip(work.kernel.operands).zip(stored) {
+        let tables = Tables::of(stored.format);
+        let fits = match operand.role {
+            Role::State => tables.is_some(),
+            _ => stored.format == Format::F32,
+        };
+        if !fits {
+            return *chunk;
+        }
+        // SAFETY: the chunk lies within the tensor, whose memory was checked; chunks begin with a block.
+        let (address, scales) = unsafe { stored.at(chunk.start) };
+        *place = Place { address, scales, tables };
+    }
+    let blocks = chunk.elements / BLOCK;
+    // SAFETY: the row is of singles (the entry is there for no other type), places are those of the chunk's elements,
+    // borrowed for the pass, the written ones mutably; the machine has the instruction set.
+    unsafe { fused(row.as_ptr().cast(), places.as_ptr(), blocks) };
+    let done = blocks * BLOCK;
+    Chunk { tensor: chunk.tensor, start: chunk.start + done, elements: chunk.elements - done }
 }
 
 /// A row of accumulators for each sum, on the stack.

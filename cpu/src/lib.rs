@@ -13,6 +13,8 @@
 mod codec;
 mod driver;
 mod entries;
+#[cfg(target_arch = "x86_64")]
+mod fused;
 mod isa;
 mod lane;
 mod matmul;
