@@ -185,15 +185,25 @@ pub fn encode_block(format: Format, numbers: &[f32], codes: &mut [u8]) -> f32 {
         _ => code_of(format, units.of(x)),
     };
     if let Format::Q4(_) = format {
-        for (byte, pair) in codes.iter_mut().zip(numbers.chunks(2)) {
-            *byte = code(pair[0]) << 4 | pair.get(1).map_or(0, |&x| code(x));
-        }
+        encode_fours(format, units, numbers, codes);
     } else {
         for (byte, &x) in codes.iter_mut().zip(numbers) {
             *byte = code(x);
         }
     }
     scale
+}
+
+/// Encodes numbers in units of a scale, two codes a byte.
+#[inline(always)]
+pub fn encode_fours(format: Format, units: Units, numbers: &[f32], codes: &mut [u8]) {
+    let code = |x: f32| match units {
+        Units::None => zero_code(format),
+        _ => code_of(format, units.of(x)),
+    };
+    for (byte, pair) in codes.iter_mut().zip(numbers.chunks(2)) {
+        *byte = code(pair[0]) << 4 | pair.get(1).map_or(0, |&x| code(x));
+    }
 }
 
 /// Decodes a block of at most [`Format::block`] numbers.

@@ -4,8 +4,7 @@ use super::{Codec, Decode, Encode};
 use crate::isa::Isa;
 use core::mem::MaybeUninit;
 use core::slice::{from_raw_parts, from_raw_parts_mut};
-use fallline_core::codec::block::{LONGEST, Units, code_of, number_of, scale_of, zero_code};
-use fallline_core::codec::codebook::FOUR_BORDERS;
+use fallline_core::codec::block::{self, LONGEST, Units, code_of, number_of, scale_of, zero_code};
 use fallline_core::{Codes, Format};
 
 /// A block format as a type, so that loops are compiled for it.
@@ -101,36 +100,9 @@ unsafe fn encode<F: Blocked>(numbers: *const f32, stored: *mut u8, scales: *mut 
 #[inline(always)]
 fn encode_block<F: Blocked>(numbers: &[f32], units: Units, codes: &mut [u8]) {
     if const { in_fours(F::FORMAT) } {
-        fours::<F>(numbers, units, codes);
+        block::encode_fours(F::FORMAT, units, numbers, codes);
     } else {
         each::<F>(numbers, units, codes);
-    }
-}
-
-/// Two codes a byte. The borders stand outside: so registers count for many numbers at once.
-#[inline(always)]
-fn fours<F: Blocked>(numbers: &[f32], units: Units, codes: &mut [u8]) {
-    if units == Units::None {
-        let zero = const { zero_code(F::FORMAT) };
-        codes.fill(zero << 4 | zero);
-        if numbers.len() % 2 == 1 {
-            codes[numbers.len() / 2] = zero << 4;
-        }
-        return;
-    }
-    const BLOCK: usize = 128;
-    // Past the end nothing reaches a border, and the code is 0.
-    let (mut y, mut counts) = ([f32::NEG_INFINITY; BLOCK], [0u32; BLOCK]);
-    match units {
-        Units::Times(factor) => y.iter_mut().zip(numbers).for_each(|(y, x)| *y = x * factor),
-        _ => y.iter_mut().zip(numbers).for_each(|(y, &x)| *y = units.of(x)),
-    }
-    let signed = matches!(F::FORMAT, Format::Q4(Codes::Signed));
-    for &border in &FOUR_BORDERS[usize::from(!signed)][1..] {
-        counts.iter_mut().zip(&y).for_each(|(count, &y)| *count += u32::from(y >= border));
-    }
-    for (byte, pair) in codes.iter_mut().zip(counts.as_chunks::<2>().0) {
-        *byte = (pair[0] << 4 | pair[1]) as u8;
     }
 }
 
@@ -194,6 +166,10 @@ pub(super) fn codec(format: Format, isa: Isa) -> Codec<f32> {
     };
     #[cfg(target_arch = "x86_64")]
     match isa {
+        Isa::Avx2 | Isa::Avx512 if in_fours(format) => {
+            let encode = super::avx2::encode_fours(format);
+            return Codec { encode, ..portable };
+        }
         Isa::Avx512 => return super::avx512::faster(format).unwrap_or(portable),
         Isa::Avx2 => return super::avx2::faster(format).unwrap_or(portable),
         _ => {}
@@ -293,7 +269,6 @@ unsafe fn narrow(
 mod tests {
     use super::*;
     use crate::codec::Coded;
-    use fallline_core::codec::block;
     use fallline_core::codec::codebook::numbers;
 
     /// Blocks whose numbers are around all borders of the dynamic codes and all places of the grid, of all sizes of
