@@ -35,6 +35,9 @@ struct Stored {
     /// The first scale of a block format.
     scales: *mut f32,
     format: Format,
+    /// The key of the chance that rounds it, and where it is stored once more.
+    noise: Option<u64>,
+    copy: Option<(*mut u8, Format)>,
 }
 
 impl Stored {
@@ -49,7 +52,9 @@ impl Stored {
             }
             None => true,
         };
-        format == next.format && codes && whole()
+        // What is counted or copied stays a tensor of its own.
+        let plain = |stored: &Stored| stored.noise.is_none() && stored.copy.is_none();
+        format == next.format && codes && whole() && plain(self) && plain(next)
     }
 
     /// The addresses of element `start`, which is the first of a block, and of its scale.
@@ -187,7 +192,9 @@ fn check(
     }
     let (address, scales) = (view.address(), view.scales());
     let (address, scales) = (core::ptr::with_exposed_provenance_mut(address), core::ptr::with_exposed_provenance_mut(scales));
-    Ok(Stored { address, scales, format })
+    let noise = view.noise().filter(|_| format == Format::Bf16);
+    let copy = view.copy().map(|(address, format)| (core::ptr::with_exposed_provenance_mut(address), format));
+    Ok(Stored { address, scales, format, noise, copy })
 }
 
 /// The scalars of a pass: rows that tensors share, and a row for each tensor of its own.
@@ -308,7 +315,10 @@ fn run_chunk<T: Compiled + Coded>(work: &Work<'_, T>, chunk: &Chunk) {
     let native = T::COMPUTE.format();
     let halved = |operand: &Operand| matches!(operand.role, Role::Param | Role::Grad);
     let pairs = || kernel.operands.iter().zip(stored);
-    let entry = if stored.iter().all(|stored| stored.format == native) {
+    let extras = stored.iter().any(|stored| stored.noise.is_some() || stored.copy.is_some());
+    let entry = if extras {
+        return run_decoded(work, chunk, stored, row, first_segment);
+    } else if stored.iter().all(|stored| stored.format == native) {
         work.entry
     } else if let Some(entry) = work.bf16_entry
         && pairs().all(|(o, s)| s.format == if halved(o) { Format::Bf16 } else { native })
@@ -470,7 +480,25 @@ fn run_decoded<T: Compiled + Coded>(
             if let (Some(codec), true) = (&codecs[k], work.kernel.operands[k].written) {
                 let (codes, scales) = at(operand);
                 // SAFETY: as for decoding; the operand is borrowed mutably.
-                unsafe { (codec.encode)(addresses[k], codes, scales, elements) };
+                unsafe {
+                    match operand.noise {
+                        Some(key) => {
+                            let first = (chunk.start + start) as u64;
+                            T::round(work.isa)(addresses[k], codes.cast(), elements, key, first);
+                        }
+                        None => (codec.encode)(addresses[k], codes, scales, elements),
+                    }
+                }
+            }
+            if let (Some((address, format)), true) = (operand.copy, work.kernel.operands[k].written) {
+                // SAFETY: the copy has as many elements as the operand, and is borrowed mutably as well.
+                let address = unsafe { address.add(format.size(chunk.start + start)) };
+                match T::codec(format, work.isa) {
+                    // SAFETY: as above; a format without blocks has no scales.
+                    Some(codec) => unsafe { (codec.encode)(addresses[k], address, core::ptr::null_mut(), elements) },
+                    // SAFETY: as above.
+                    None => unsafe { addresses[k].copy_to_nonoverlapping(address.cast(), elements) },
+                }
             }
         }
         let end = start + elements;

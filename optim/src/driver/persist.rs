@@ -4,8 +4,9 @@ use super::{Driver, class_of};
 use crate::checkpoint::{Checkpoint, OptimizerManifest, ParamManifest};
 use crate::lbfgs::History;
 use crate::slots::{Slot, Slots};
-use crate::{AnyAlgorithm, Error, LoadReport, Result};
-use fallline_core::{Role, Shape};
+use crate::params::MASTER;
+use crate::{AnyAlgorithm, Error, LoadReport, ParamFormat, Result};
+use fallline_core::{Format, Role, Shape};
 
 impl Driver {
     pub(super) fn to_checkpoint(&self) -> Result<Checkpoint> {
@@ -22,6 +23,10 @@ impl Driver {
                 let shape = self.groups[slot.group].algorithm.state_shape(state, &slot.shape);
                 checkpoint.insert_state(&*self.backend, &slot.name, state, &shape, storage)?;
             }
+            if let Some(master) = &slot.master {
+                checkpoint.insert_state(&*self.backend, &slot.name, MASTER, &slot.shape, master)?;
+            }
+            param.seed = slot.seed;
             manifest.params.insert(slot.name.clone(), param);
             let memory = self.groups[slot.group].algorithm.memory().iter().zip(&slot.memory);
             memory.for_each(|((name, _), value)| checkpoint.insert_scalar(&slot.name, name, *value));
@@ -71,7 +76,8 @@ impl Driver {
                 loaded.get(param).is_some_and(|slot| {
                     let memory = algorithms[slot.group].memory();
                     let names = slot.states.iter().map(|(name, _)| name);
-                    names.chain(memory.iter().map(|(name, _)| name)).any(|name| *name == state)
+                    let master = slot.master.is_some() && state == MASTER;
+                    master || names.chain(memory.iter().map(|(name, _)| name)).any(|name| *name == state)
                 })
             },
         )?;
@@ -134,11 +140,32 @@ impl Driver {
             let chosen = chosen.collect::<Result<Vec<_>>>()?;
             let requests: Vec<_> =
                 chosen.into_iter().zip(&shapes).map(|(format, shape)| (format, shape.elements())).collect();
-            let storages = self.backend.allocate(&requests)?.into_iter().zip(shapes);
+            let folder = self.pages(&**algorithm, shape.elements());
+            let folders = requests.iter().map(|_| folder.clone());
+            let storages = self.allocate_in(&requests, folders)?.into_iter().zip(shapes);
             for (&state, (mut storage, shape)) in expected.iter().zip(storages) {
                 checkpoint.read_state(&*self.backend, name, state, &shape, &mut storage)?;
                 states.push((state, storage));
             }
+        }
+        let params = self.groups[param.group].params;
+        let mut master = None;
+        if params == ParamFormat::Master && steps > 0 {
+            let folder = self.pages(&**algorithm, shape.elements());
+            let requests = [(Format::F32, shape.elements())];
+            for mut storage in self.allocate_in(&requests, [folder].into_iter())? {
+                checkpoint.read_state(&*self.backend, name, MASTER, &shape, &mut storage)?;
+                master = Some(storage);
+            }
+        }
+        match (params, param.seed) {
+            (ParamFormat::Stochastic { .. }, None) => {
+                return Err(mismatch("was rounded to the nearest, but here by chance".into()));
+            }
+            (ParamFormat::Nearest | ParamFormat::Master, Some(_)) => {
+                return Err(mismatch("was rounded by chance, but here to the nearest".into()));
+            }
+            _ => {}
         }
         let memory = algorithm.memory().iter().map(|(scalar, _)| checkpoint.scalar(name, scalar));
         Ok(Slot {
@@ -150,6 +177,8 @@ impl Driver {
             class,
             fits: None,
             states,
+            master,
+            seed: param.seed,
             scratch: Vec::new(),
             memory: memory.collect::<Result<_>>()?,
             mirror: None,
