@@ -68,7 +68,7 @@ pub fn run(args: Args) -> Result<()> {
     if args.json {
         return print_json(&rows.iter().map(Row::json).collect());
     }
-    let head = ["name", "elements", "threads", "bytes/element", "ns/element", "GB/s", "roofline"];
+    let head = ["name", "elements", "threads", "bytes/element", "state bytes/param", "ns/element", "GB/s", "roofline"];
     let mut cells = vec![head.map(str::to_owned).to_vec()];
     cells.extend(rows.iter().map(Row::cells));
     print(&table(&cells))
@@ -100,6 +100,7 @@ struct Row {
     layout: &'static str,
     dtype: &'static str,
     bytes_per_element: f64,
+    state_bytes_per_param: f64,
     ns_per_element: f64,
     plain_ns_per_element: f64,
 }
@@ -119,6 +120,7 @@ impl Row {
             "elements": self.elements,
             "threads": self.threads,
             "bytes_per_element": self.bytes_per_element,
+            "state_bytes_per_param": self.state_bytes_per_param,
             "ns_per_element": self.ns_per_element,
             "gb_per_s": self.gb_per_s(),
             "roofline": self.roofline(),
@@ -133,7 +135,8 @@ impl Row {
             self.name.clone(),
             self.elements.to_string(),
             self.threads.to_string(),
-            format!("{:.0}", self.bytes_per_element),
+            format!("{:.1}", self.bytes_per_element),
+            format!("{:.2}", self.state_bytes_per_param),
             format!("{:.4}", self.ns_per_element),
             format!("{:.1}", self.gb_per_s()),
             format!("{:.3}", self.roofline()),
@@ -159,9 +162,10 @@ fn measure<T: Measured>(
 ) -> Result<Row> {
     let elements: usize = shapes.iter().sum();
     let passes = passes(recipe.algorithm(), elements);
-    let bytes = |role: Role| match role {
-        Role::Param | Role::Grad => T::FORMAT.bytes(),
-        _ => Format::F32.bytes(),
+    let bytes = |operand: &Operand| match operand.role {
+        Role::Param | Role::Grad => T::FORMAT.mean_bytes(),
+        Role::State => recipe.state_format(operand.name, elements).mean_bytes(),
+        _ => Format::F32.mean_bytes(),
     };
     let enough = |bytes: usize| -> Result<Vec<u8>> {
         let mut stream = Vec::new();
@@ -179,7 +183,7 @@ fn measure<T: Measured>(
     };
     for operand in passes.iter().flat_map(|kernel| kernel.operands) {
         if !plain.iter().any(|(known, _)| *known == stream_of(operand)) {
-            plain.push((stream_of(operand), enough(elements * bytes(operand.role))?));
+            plain.push((stream_of(operand), enough((elements as f64 * bytes(operand)) as usize)?));
         }
     }
     let names: Vec<String> = (0..shapes.len()).map(|i| format!("tensor{i}")).collect();
@@ -242,7 +246,9 @@ fn measure<T: Measured>(
         isa: cpu.isa().name(),
         layout: args.layout.name(),
         dtype: T::FORMAT.name(),
-        bytes_per_element: passes.iter().map(|pass| pass.traffic(|o| bytes(o.role) as f64)).sum(),
+        bytes_per_element: passes.iter().map(|pass| pass.traffic(bytes)).sum(),
+        state_bytes_per_param: optimizer.params().iter().map(|param| param.state_bytes).sum::<usize>() as f64
+            / elements.max(1) as f64,
         ns_per_element: per_element(&mut ours),
         plain_ns_per_element: per_element(&mut floor),
     })

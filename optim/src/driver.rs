@@ -458,7 +458,7 @@ impl Driver {
                 Role::State => {
                     let Group { algorithm, formats, .. } = &self.groups[slot.group];
                     let shape = algorithm.state_shape(name, &slot.shape);
-                    (formats.choose(&**algorithm, name, &slot.shape, computed), shape.elements())
+                    (formats.choose(&**algorithm, name, slot.shape.elements(), computed), shape.elements())
                 }
                 _ => (computed, slot.shape.elements()),
             }

@@ -65,6 +65,11 @@ impl Storing {
         Ok(Storing { states, params, folder })
     }
 
+    /// How a state of a parameter with so many elements is stored, computed in `f32`.
+    pub(crate) fn state_format(&self, algorithm: &dyn AnyAlgorithm, state: &str, elements: usize) -> Format {
+        self.states.choose(algorithm, state, elements, Format::F32)
+    }
+
     /// Gives it to an optimizer.
     pub(crate) fn apply(&self, driver: &mut Driver) -> fallline_optim::Result<()> {
         driver.set_state_formats(0, self.states.clone())?;

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::formats::{self, Storing};
 use crate::names::{self, ENTRIES, nearest};
 use crate::schedulers::{self, Scheduler};
-use fallline_core::Backend;
+use fallline_core::{Backend, Format};
 use fallline_optim::hyper::{HyperError, Value};
 use fallline_optim::schedule::Schedule;
 use fallline_optim::{AnyAlgorithm, Driver, Optimizer};
@@ -97,6 +97,11 @@ impl Recipe {
     /// The algorithm with its hyperparameters.
     pub fn algorithm(&self) -> &dyn AnyAlgorithm {
         &*self.algorithm
+    }
+
+    /// How a state of a parameter with so many elements is stored, computed in `f32`.
+    pub fn state_format(&self, state: &str, elements: usize) -> Format {
+        self.storing.state_format(&*self.algorithm, state, elements)
     }
 
     /// Whether there is a schedule.

@@ -130,7 +130,7 @@ impl Driver {
                 expected.iter().map(|name| algorithm.state_shape(name, &shape)).collect();
             let formats = &self.groups[param.group].formats;
             let chosen = expected.iter().map(|state| {
-                let format = formats.choose(&**algorithm, state, &shape, compute.format());
+                let format = formats.choose(&**algorithm, state, shape.elements(), compute.format());
                 let saved = param.formats.get(*state).cloned().unwrap_or_else(|| compute.to_string());
                 if saved != format.to_string() {
                     return Err(mismatch(format!("has its state {state:?} as {saved} in it, but here as {format}")));
