@@ -133,7 +133,9 @@ fn end(name: &str, checkpoint: &Checkpoint, mut driver: Driver) -> BTreeMap<Stri
     }
     if name == "LBFGS" {
         let mut bowl = Bowl { params, grads: BTreeMap::new(), trace: &trace };
-        (SAVED..STEPS).for_each(|_| drop(driver.step_with(&mut bowl).unwrap()));
+        for _ in SAVED..STEPS {
+            driver.step_with(&mut bowl).unwrap();
+        }
         return bowl.params.into_iter().map(|(name, (_, value))| (name, value)).collect();
     }
     for t in SAVED..STEPS {

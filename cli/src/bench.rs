@@ -90,7 +90,7 @@ pub fn run(args: Args) -> Result<()> {
     if args.json {
         return print_json(&rows.iter().map(Row::json).collect());
     }
-    let head = ["name", "elements", "threads", "bytes/element", "ns/element", "GB/s", "roofline"];
+    let head = ["name", "elements", "threads", "bytes/element", "state bytes/param", "ns/element", "GB/s", "roofline"];
     let mut cells = vec![head.map(str::to_owned).to_vec()];
     cells.extend(rows.iter().map(Row::cells));
     print(&table(&cells))
@@ -125,6 +125,7 @@ struct Row {
     layout: &'static str,
     dtype: &'static str,
     bytes_per_element: f64,
+    state_bytes_per_param: f64,
     ns_per_element: f64,
     plain_ns_per_element: f64,
 }
@@ -144,6 +145,7 @@ impl Row {
             "elements": self.elements,
             "threads": self.threads,
             "bytes_per_element": self.bytes_per_element,
+            "state_bytes_per_param": self.state_bytes_per_param,
             "ns_per_element": self.ns_per_element,
             "gb_per_s": self.gb_per_s(),
             "roofline": self.roofline(),
@@ -160,7 +162,8 @@ impl Row {
             self.name.clone(),
             self.elements.to_string(),
             self.threads.map_or("-".into(), |threads| threads.to_string()),
-            format!("{:.0}", self.bytes_per_element),
+            format!("{:.1}", self.bytes_per_element),
+            format!("{:.2}", self.state_bytes_per_param),
             format!("{:.4}", self.ns_per_element),
             format!("{:.1}", self.gb_per_s()),
             format!("{:.3}", self.roofline()),
@@ -176,12 +179,28 @@ fn passes(algorithm: &dyn AnyAlgorithm, extents: &[usize]) -> Vec<&'static Kerne
     kept.filter_map(|(_, stage)| stage.kernel()).collect()
 }
 
-/// Bytes of an element of an operand, with parameters and gradients in `format`.
-fn bytes_in(format: Format, role: Role) -> usize {
-    match role {
-        Role::Param | Role::Grad => format.bytes(),
-        _ => Format::F32.bytes(),
+/// The bytes of an element of an operand, with parameters and gradients in a format.
+fn bytes_of(recipe: &Recipe, format: Format, operand: &Operand, elements: usize) -> f64 {
+    match operand.role {
+        Role::Param | Role::Grad => format.mean_bytes(),
+        Role::State => recipe.state_format(operand.name, elements).mean_bytes(),
+        _ => Format::F32.mean_bytes(),
     }
+}
+
+/// The bytes that a step over tensors of these lengths moves for each element.
+fn traffic(recipe: &Recipe, passes: &[&'static Kernel], format: Format, lengths: &[usize]) -> f64 {
+    let of = |len: usize| -> f64 {
+        passes.iter().map(|pass| pass.traffic(|operand| bytes_of(recipe, format, operand, len))).sum()
+    };
+    let total: f64 = lengths.iter().map(|&len| len as f64 * of(len)).sum();
+    total / lengths.iter().sum::<usize>().max(1) as f64
+}
+
+/// The bytes that an optimizer keeps for each element.
+fn state_bytes(optimizer: &dyn Optimizer, elements: usize) -> f64 {
+    let bytes: usize = optimizer.params().iter().map(|param| param.state_bytes).sum();
+    bytes as f64 / elements.max(1) as f64
 }
 
 /// The median of all rounds but the first, in nanoseconds an element.
@@ -208,7 +227,7 @@ fn measure<T: Measured>(
     let lengths: Vec<usize> = shapes.iter().map(|extents| extents.iter().product()).collect();
     let elements: usize = lengths.iter().sum();
     let passes = passes(recipe.algorithm(), &shapes[0]);
-    let bytes = |role: Role| bytes_in(T::FORMAT, role);
+    let bytes_per_element = traffic(recipe, &passes, T::FORMAT, &lengths);
     let enough = |bytes: usize| -> Result<Vec<u8>> {
         let mut stream = Vec::new();
         let failed = |_| Error::Other(format!("bench: no memory for {bytes} bytes; lower --elements"));
@@ -225,7 +244,7 @@ fn measure<T: Measured>(
     };
     for operand in passes.iter().flat_map(|kernel| kernel.operands) {
         if !plain.iter().any(|(known, _)| *known == stream_of(operand)) {
-            plain.push((stream_of(operand), enough(elements * bytes(operand.role))?));
+            plain.push((stream_of(operand), enough((elements as f64 * bytes_of(recipe, T::FORMAT, operand, elements)) as usize)?));
         }
     }
     let names: Vec<String> = (0..shapes.len()).map(|i| format!("tensor{i}")).collect();
@@ -282,7 +301,8 @@ fn measure<T: Measured>(
         emulated: false,
         layout: layout.name(),
         dtype: T::FORMAT.name(),
-        bytes_per_element: passes.iter().map(|pass| pass.traffic(|o| bytes(o.role) as f64)).sum(),
+        bytes_per_element,
+        state_bytes_per_param: state_bytes(&optimizer, elements),
         ns_per_element: per_element(&mut ours, elements),
         plain_ns_per_element: per_element(&mut floor, elements),
     })

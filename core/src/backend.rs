@@ -5,6 +5,7 @@ use crate::{Compute, Format, Kernel, Result, Storage, private::Sealed};
 use core::any::Any;
 use core::fmt;
 use core::marker::PhantomData;
+use std::path::Path;
 
 /// The most operands that a rule may have.
 pub const MAX_OPERANDS: usize = 8;
@@ -98,6 +99,15 @@ pub trait Backend: fmt::Debug + Send + Sync + Sealed {
     /// shapes change. One for each place that runs passes; empty at first.
     fn plan(&self) -> Plan;
 
+    /// As [`allocate`](Backend::allocate), in a file of a folder that is mapped into memory and is gone with its last
+    /// storage: for more than there is memory. A device that has no such thing gives ordinary memory.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`](crate::Error::Unavailable) names the folder, with nothing allocated.
+    fn allocate_paged(&self, requests: &[(Format, usize)], _folder: &Path) -> Result<Vec<Storage>> {
+        self.allocate(requests)
+    }
+
     /// Runs a rule over all elements of many tensors, in one pass over memory.
     ///
     /// The sums that the rule declares are written to `pass.sums`, a row of them for each tensor, in the
@@ -151,6 +161,8 @@ pub struct View<'a> {
     format: Format,
     on_host: bool,
     writable: bool,
+    noise: Option<u64>,
+    copy: Option<(usize, Format)>,
     borrow: PhantomData<&'a mut [u8]>,
 }
 
@@ -168,7 +180,23 @@ impl<'a> View<'a> {
     fn of(storage: &Storage, writable: bool) -> Self {
         let (address, scales) = (storage.address(), storage.scales());
         let (len, format, on_host) = (storage.len(), storage.format(), storage.on_host());
-        View { address, scales, len, format, on_host, writable, borrow: PhantomData }
+        View { address, scales, len, format, on_host, writable, noise: None, copy: None, borrow: PhantomData }
+    }
+
+    /// The same, with what is stored as bfloat16 rounded up or down by chance, drawn with this key
+    /// ([`codec::stochastic`](crate::codec::stochastic)).
+    pub fn with_noise(self, key: u64) -> Self {
+        View { noise: Some(key), ..self }
+    }
+
+    /// The same, with what is stored stored in `copy` too, in its format, in the same pass.
+    ///
+    /// # Panics
+    /// When it is not as long, is in a block format, or cannot be written where this can.
+    pub fn with_copy(self, copy: View<'a>) -> Self {
+        let fits = copy.len == self.len && copy.on_host == self.on_host && copy.writable;
+        assert!(fits && copy.format.block().is_none(), "a copy that does not fit");
+        View { copy: Some((copy.address, copy.format)), ..self }
     }
 
     /// The elements from `start` on, `len` of them.
@@ -180,7 +208,9 @@ impl<'a> View<'a> {
         let block = self.format.block();
         assert!(block.is_none_or(|block| start.is_multiple_of(block)), "a part that begins within a block");
         let scales = self.scales + size_of::<f32>() * self.format.scales(start);
-        View { address: self.address + self.format.size(start), scales, len, ..self }
+        assert!(self.noise.is_none(), "a part of a view whose elements are counted");
+        let copy = self.copy.map(|(address, format)| (address + format.size(start), format));
+        View { address: self.address + self.format.size(start), scales, len, copy, ..self }
     }
 
     /// Takes `len` elements after the first `skip` out of the view, which from now on begins behind them: parts
@@ -230,6 +260,16 @@ impl<'a> View<'a> {
         self.format
     }
 
+    /// The key of the chance that rounds what is stored as bfloat16, if one does.
+    pub fn noise(&self) -> Option<u64> {
+        self.noise
+    }
+
+    /// Where what is stored is stored once more, and how.
+    pub fn copy(&self) -> Option<(usize, Format)> {
+        self.copy
+    }
+
     /// Whether the host can reach it.
     pub fn on_host(&self) -> bool {
         self.on_host
@@ -244,14 +284,14 @@ impl<'a> View<'a> {
 impl<'a> From<Slice<'a>> for View<'a> {
     fn from(slice: Slice<'a>) -> Self {
         let (address, len, format) = (slice.address().expose_provenance(), slice.len(), slice.format());
-        View { address, scales: 0, len, format, on_host: true, writable: false, borrow: PhantomData }
+        View { address, scales: 0, len, format, on_host: true, writable: false, noise: None, copy: None, borrow: PhantomData }
     }
 }
 
 impl<'a> From<SliceMut<'a>> for View<'a> {
     fn from(mut slice: SliceMut<'a>) -> Self {
         let (address, len, format) = (slice.address().expose_provenance(), slice.len(), slice.format());
-        View { address, scales: 0, len, format, on_host: true, writable: true, borrow: PhantomData }
+        View { address, scales: 0, len, format, on_host: true, writable: true, noise: None, copy: None, borrow: PhantomData }
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod block;
 pub mod codebook;
+pub mod stochastic;
 
 /// bfloat16 bits nearest to `x`: the upper half of its bits, rounded by an integer addition.
 #[inline(always)]

@@ -10,6 +10,7 @@ pub(crate) mod avx512;
 mod blocks;
 #[cfg(target_arch = "x86_64")]
 mod dynamic;
+mod stochastic;
 
 use crate::isa::Isa;
 use fallline_core::{Format, codec};
@@ -26,8 +27,15 @@ pub(crate) struct Codec<T> {
     pub(crate) encode: Encode<T>,
 }
 
+/// Rounds `count` numbers to bfloat16 by chance, of which the first is element `first` (a multiple of four) of its
+/// tensor.
+pub(crate) type Round<T> =
+    unsafe fn(numbers: *const T, stored: *mut u16, count: usize, key: u64, first: u64);
+
 /// A number that has codecs.
 pub(crate) trait Coded: Sized {
+    /// Stochastic rounding for an instruction set.
+    fn round(isa: Isa) -> Round<Self>;
     /// The conversions of `format`, or `None` where it is stored as it is computed.
     fn codec(format: Format, isa: Isa) -> Option<Codec<Self>>;
 }
@@ -91,6 +99,10 @@ macro_rules! for_each_isa {
 }
 
 impl Coded for f32 {
+    fn round(isa: Isa) -> Round<f32> {
+        stochastic::rounding::<f32>(isa)
+    }
+
     fn codec(format: Format, isa: Isa) -> Option<Codec<f32>> {
         match (format, isa) {
             (Format::F32, _) => None,
@@ -107,6 +119,10 @@ impl Coded for f32 {
 }
 
 impl Coded for f64 {
+    fn round(isa: Isa) -> Round<f64> {
+        stochastic::rounding::<f64>(isa)
+    }
+
     fn codec(format: Format, isa: Isa) -> Option<Codec<f64>> {
         match format {
             Format::F64 => None,

@@ -1,7 +1,11 @@
 //! The one driver: every pass over memory goes through here.
 
+#[cfg(target_arch = "x86_64")]
+use crate::codec::avx512::{Tables, permutes_bytes};
 use crate::codec::{Codec, Coded};
 use crate::entries::{Compiled, Entries, Entry};
+#[cfg(target_arch = "x86_64")]
+use crate::fused::{Fused, Place};
 use crate::isa::Isa;
 use crate::plan::{Chunk, Chunks};
 use crate::pool::Pool;
@@ -31,6 +35,9 @@ struct Stored {
     /// The first scale of a block format.
     scales: *mut f32,
     format: Format,
+    /// The key of the chance that rounds it, and where it is stored once more.
+    noise: Option<u64>,
+    copy: Option<(*mut u8, Format)>,
 }
 
 impl Stored {
@@ -45,7 +52,9 @@ impl Stored {
             }
             None => true,
         };
-        format == next.format && codes && whole()
+        // What is counted or copied stays a tensor of its own.
+        let plain = |stored: &Stored| stored.noise.is_none() && stored.copy.is_none();
+        format == next.format && codes && whole() && plain(self) && plain(next)
     }
 
     /// The addresses of element `start`, which is the first of a block, and of its scale.
@@ -184,7 +193,9 @@ fn check(
     let (address, scales) = (view.address(), view.scales());
     let (address, scales) =
         (core::ptr::with_exposed_provenance_mut(address), core::ptr::with_exposed_provenance_mut(scales));
-    Ok(Stored { address, scales, format })
+    let noise = view.noise().filter(|_| format == Format::Bf16);
+    let copy = view.copy().map(|(address, format)| (core::ptr::with_exposed_provenance_mut(address), format));
+    Ok(Stored { address, scales, format, noise, copy })
 }
 
 /// The scalars of a pass: rows that tensors share, and a row for each tensor of its own.
@@ -236,6 +247,8 @@ fn lay_rows<T: Compiled>(
 struct Work<'a, T> {
     entry: Entry<T>,
     bf16_entry: Option<Entry<T>>,
+    #[cfg(target_arch = "x86_64")]
+    fused: Option<Fused>,
     isa: Isa,
     kernel: &'a Kernel,
     plan: &'a CpuPlan,
@@ -270,7 +283,19 @@ fn execute<T: Compiled + Coded>(
 ) {
     let partials = Partials(plan.partials.as_mut_ptr());
     let (entry, bf16_entry) = (T::entry(entries, isa), T::bf16_entry(entries, isa));
-    let work = Work { entry, bf16_entry, isa, kernel, plan, rows, partials };
+    #[cfg(target_arch = "x86_64")]
+    let fused = entries.fused.filter(|_| T::COMPUTE == Compute::F32 && isa == Isa::Avx512 && permutes_bytes());
+    let work = Work {
+        entry,
+        bf16_entry,
+        #[cfg(target_arch = "x86_64")]
+        fused,
+        isa,
+        kernel,
+        plan,
+        rows,
+        partials,
+    };
     let chunks = &work.plan.chunks;
     if chunks.total_elements <= INLINE || pool.threads() == 1 {
         chunks.list.iter().for_each(|chunk| run_chunk(&work, chunk));
@@ -291,13 +316,18 @@ fn run_chunk<T: Compiled + Coded>(work: &Work<'_, T>, chunk: &Chunk) {
     let native = T::COMPUTE.format();
     let halved = |operand: &Operand| matches!(operand.role, Role::Param | Role::Grad);
     let pairs = || kernel.operands.iter().zip(stored);
-    let entry = if stored.iter().all(|stored| stored.format == native) {
+    let extras = stored.iter().any(|stored| stored.noise.is_some() || stored.copy.is_some());
+    let entry = if extras {
+        return run_decoded(work, chunk, stored, row, first_segment);
+    } else if stored.iter().all(|stored| stored.format == native) {
         work.entry
     } else if let Some(entry) = work.bf16_entry
         && pairs().all(|(o, s)| s.format == if halved(o) { Format::Bf16 } else { native })
     {
         entry
     } else {
+        #[cfg(target_arch = "x86_64")]
+        let chunk = &run_fused(work, chunk, stored, row);
         return run_decoded(work, chunk, stored, row, first_segment);
     };
 
@@ -322,6 +352,32 @@ fn run_chunk<T: Compiled + Coded>(work: &Work<'_, T>, chunk: &Chunk) {
         }
         accumulators.finish(work, first_segment + k);
     }
+}
+
+/// The whole blocks of a chunk whose states have dynamic codes, in one loop; returns what is left of it.
+#[cfg(target_arch = "x86_64")]
+fn run_fused<T: Compiled>(work: &Work<'_, T>, chunk: &Chunk, stored: &[Stored], row: &[T]) -> Chunk {
+    let Some(fused) = work.fused else { return *chunk };
+    let mut places = [Place { address: core::ptr::null_mut(), scales: core::ptr::null_mut(), tables: None }; MAX_OPERANDS];
+    for ((place, operand), stored) in places.iter_mut().zip(work.kernel.operands).zip(stored) {
+        let tables = Tables::of(stored.format);
+        let fits = match operand.role {
+            Role::State => tables.is_some(),
+            _ => stored.format == Format::F32,
+        };
+        if !fits {
+            return *chunk;
+        }
+        // SAFETY: the chunk lies within the tensor, whose memory was checked; chunks begin with a block.
+        let (address, scales) = unsafe { stored.at(chunk.start) };
+        *place = Place { address, scales, tables };
+    }
+    let blocks = chunk.elements / BLOCK;
+    // SAFETY: the row is of singles (the entry is there for no other type), places are those of the chunk's elements,
+    // borrowed for the pass, the written ones mutably; the machine has the instruction set.
+    unsafe { fused(row.as_ptr().cast(), places.as_ptr(), blocks) };
+    let done = blocks * BLOCK;
+    Chunk { tensor: chunk.tensor, start: chunk.start + done, elements: chunk.elements - done }
 }
 
 /// A row of accumulators for each sum, on the stack.
@@ -425,7 +481,25 @@ fn run_decoded<T: Compiled + Coded>(
             if let (Some(codec), true) = (&codecs[k], work.kernel.operands[k].written) {
                 let (codes, scales) = at(operand);
                 // SAFETY: as for decoding; the operand is borrowed mutably.
-                unsafe { (codec.encode)(addresses[k], codes, scales, elements) };
+                unsafe {
+                    match operand.noise {
+                        Some(key) => {
+                            let first = (chunk.start + start) as u64;
+                            T::round(work.isa)(addresses[k], codes.cast(), elements, key, first);
+                        }
+                        None => (codec.encode)(addresses[k], codes, scales, elements),
+                    }
+                }
+            }
+            if let (Some((address, format)), true) = (operand.copy, work.kernel.operands[k].written) {
+                // SAFETY: the copy has as many elements as the operand, and is borrowed mutably as well.
+                let address = unsafe { address.add(format.size(chunk.start + start)) };
+                match T::codec(format, work.isa) {
+                    // SAFETY: as above; a format without blocks has no scales.
+                    Some(codec) => unsafe { (codec.encode)(addresses[k], address, core::ptr::null_mut(), elements) },
+                    // SAFETY: as above.
+                    None => unsafe { addresses[k].copy_to_nonoverlapping(address.cast(), elements) },
+                }
             }
         }
         let end = start + elements;

@@ -22,6 +22,9 @@ pub(crate) struct Entries {
     f64: [Entry<f64>; 4],
     /// Parameter and gradient stored as bfloat16, the states as computed: the usual mixture needs no scratch.
     bf16: [Option<Entry<f32>>; 4],
+    /// States with dynamic codes, decoded and encoded in the same loop; with AVX-512 and its byte permutations.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fused: Option<crate::fused::Fused>,
 }
 
 /// How far a pass with sums looks ahead: long enough for memory to answer.
@@ -96,6 +99,10 @@ impl<R: Rule> Linked<R> {
             avx512::<R, Zmm64, false>,
         ],
         bf16: [None, None, Some(avx2::<R, Ymm32, true>), Some(avx512::<R, Zmm32, true>)],
+        fused: match R::SUMS.is_empty() && has_state::<R>() {
+            true => Some(crate::fused::fused::<R>),
+            false => None,
+        },
     };
 
     /// Elsewhere the baseline stands in for the instruction sets that are never available.
@@ -115,6 +122,19 @@ impl<R: Rule> Linked<R> {
         ],
         bf16: [None; 4],
     };
+}
+
+/// Whether a rule has a state.
+#[cfg(target_arch = "x86_64")]
+const fn has_state<R: Rule>() -> bool {
+    let mut k = 0;
+    while k < R::OPERANDS.len() {
+        if matches!(R::OPERANDS[k].role, Role::State) {
+            return true;
+        }
+        k += 1;
+    }
+    false
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -169,7 +169,7 @@ macro_rules! register {
         $(#[$meta])*
         #[derive(Clone, Copy)]
         #[repr(transparent)]
-        pub(crate) struct $name($raw);
+        pub(crate) struct $name(pub(crate) $raw);
 
         impl fallline_core::private::Sealed for $name {}
 

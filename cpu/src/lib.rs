@@ -13,6 +13,8 @@
 mod codec;
 mod driver;
 mod entries;
+#[cfg(target_arch = "x86_64")]
+mod fused;
 mod isa;
 mod lane;
 mod matmul;
@@ -29,6 +31,7 @@ use fallline_core::backend::{Backend, MatMul, Pass, Plan, RowScatter, RowSums};
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::{Device, Error, Format, Result, Storage};
 use pool::Pool;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The CPU with its memory, an instruction set, and threads of its own.
@@ -111,6 +114,10 @@ impl Backend for Cpu {
 
     fn allocate(&self, requests: &[(Format, usize)]) -> Result<Vec<Storage>> {
         memory::allocate(self.device, requests)
+    }
+
+    fn allocate_paged(&self, requests: &[(Format, usize)], folder: &Path) -> Result<Vec<Storage>> {
+        memory::allocate_paged(self.device, requests, folder)
     }
 
     fn write(&self, storage: &mut Storage, values: Slice<'_>) -> Result<()> {

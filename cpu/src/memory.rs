@@ -5,7 +5,10 @@ use fallline_core::host::{Blocks, BlocksMut, Slice, SliceMut};
 use fallline_core::private::Sealed;
 use fallline_core::{Device, Error, Format, Memory, Result, Storage};
 use half::{bf16, f16};
+use memmap2::MmapMut;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -32,11 +35,19 @@ const HUGE: usize = 8 << 20;
 /// hand instead of being mapped when it is first used.
 const ALLOCATED: usize = 16;
 
-/// An allocation, freed with the last of its regions.
+/// An allocation or a mapped file, freed with the last of its regions.
 #[derive(Debug)]
 struct Arena {
     start: *mut u8,
-    layout: Layout,
+    owner: Owner,
+}
+
+/// What memory an arena has.
+#[derive(Debug)]
+enum Owner {
+    Allocated(Layout),
+    /// A file without a name.
+    Mapped { _map: MmapMut },
 }
 
 // SAFETY: an arena is only an address; regions of it do not overlap.
@@ -46,8 +57,10 @@ unsafe impl Sync for Arena {}
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        // SAFETY: `start` was allocated with this layout, and every region is gone.
-        unsafe { dealloc(self.start, self.layout) }
+        if let Owner::Allocated(layout) = self.owner {
+            // SAFETY: `start` was allocated with this layout, and every region is gone.
+            unsafe { dealloc(self.start, layout) }
+        }
     }
 }
 
@@ -199,7 +212,55 @@ pub(crate) fn allocate(device: Device, requests: &[(Format, usize)]) -> Result<V
         return Err(too_much(bytes));
     }
     prefer_huge_pages(start, bytes);
-    let arena = Arc::new(Arena { start, layout });
+    Ok(divide(Arena { start, owner: Owner::Allocated(layout) }, bytes, requests, codes, scales))
+}
+
+/// The same in a file of a folder, mapped into memory, that has no name and goes with the last storage.
+pub(crate) fn allocate_paged(
+    device: Device,
+    requests: &[(Format, usize)],
+    folder: &Path,
+) -> Result<Vec<Storage>> {
+    let too_much = |bytes| Error::OutOfMemory { device, bytes };
+    let (codes, scales, bytes) = lay_out(requests).ok_or_else(|| too_much(usize::MAX))?;
+    let failed = |what: &str, cause: std::io::Error| {
+        Error::Unavailable(format!("{}: {what} for {bytes} bytes of states: {cause}", folder.display()))
+    };
+    let file = tempfile::tempfile_in(folder).map_err(|cause| failed("no file", cause))?;
+    reserve(&file, bytes as u64).map_err(|cause| failed("no room", cause))?;
+    // SAFETY: the file has no name, so that nobody else changes it or makes it shorter.
+    let mut map = unsafe { MmapMut::map_mut(&file) }.map_err(|cause| failed("no mapping", cause))?;
+    let start = map.as_mut_ptr();
+    Ok(divide(Arena { start, owner: Owner::Mapped { _map: map } }, bytes, requests, codes, scales))
+}
+
+/// Makes a file so long, with its room on the disk taken where the system does that: a page that finds none later
+/// would end the process.
+fn reserve(file: &File, bytes: u64) -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::fd::AsRawFd;
+        // SAFETY: the descriptor is that of an open file.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) } {
+            0 => return Ok(()),
+            // A file system that cannot.
+            libc::EINVAL | libc::EOPNOTSUPP => {}
+            code => return Err(std::io::Error::from_raw_os_error(code)),
+        }
+    }
+    file.set_len(bytes)
+}
+
+/// The storages of an arena that was laid out for the requests.
+fn divide(
+    arena: Arena,
+    bytes: usize,
+    requests: &[(Format, usize)],
+    codes: Vec<usize>,
+    scales: Vec<usize>,
+) -> Vec<Storage> {
+    let start = arena.start;
+    let arena = Arc::new(arena);
     let first = if bytes > 4 * PAGE { start.align_offset(PAGE) } else { start.align_offset(ALIGNMENT) };
     let offsets = codes.into_iter().zip(scales);
     let regions = requests.iter().zip(offsets).map(|(&(format, len), (offset, scales))| {
@@ -207,5 +268,5 @@ pub(crate) fn allocate(device: Device, requests: &[(Format, usize)]) -> Result<V
         let region = Region { arena: Arc::clone(&arena), offset, scales, format, len };
         Storage::new(format, len, Box::new(region))
     });
-    Ok(regions.collect())
+    regions.collect()
 }

@@ -215,12 +215,15 @@ pub struct ParamManifest {
     /// The states that are not stored as they are computed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) formats: BTreeMap<String, String>,
+    /// What the chances are drawn with that round it; the counter is its step count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) seed: Option<u64>,
 }
 
 impl ParamManifest {
     pub(crate) fn new(shape: &[usize], group: usize, compute: Compute) -> ParamManifest {
         let formats = BTreeMap::new();
-        ParamManifest { shape: shape.to_vec(), group, compute: compute.to_string(), formats }
+        ParamManifest { shape: shape.to_vec(), group, compute: compute.to_string(), formats, seed: None }
     }
 
     pub(crate) fn insert_format(&mut self, state: &str, format: Format) {

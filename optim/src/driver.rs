@@ -15,13 +15,16 @@ use crate::ranks::world::World;
 use crate::slots::{Slot, Slots};
 use crate::stages::Stages;
 use crate::{
-    AnyAlgorithm, Binding, Error, LoadReport, Objective, ParamRef, Result, Skipped, StateFormats, StepReport,
+    AnyAlgorithm, Binding, Error, LoadReport, Objective, ParamFormat, ParamRef, Result, Skipped, StateFormats,
+    StepReport,
 };
 use fallline_core::backend::{Pass, TensorPass, View};
 use fallline_core::ranks::Communicator;
 use fallline_core::{Backend, Compute, Format, Role, Shape, Storage, rule};
+use crate::params::MASTER;
 use finite::{Look, NonFinite};
 use run::{Run, Work};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// As [`algorithm::CLASSES`], to count with.
@@ -121,6 +124,7 @@ pub struct ParamState {
 struct Group {
     algorithm: Box<dyn AnyAlgorithm>,
     formats: StateFormats,
+    params: ParamFormat,
     matches: Box<dyn Fn(&str) -> bool + Send>,
 }
 
@@ -173,7 +177,11 @@ pub struct Driver {
     /// The ranks that step together, if there are several.
     world: Option<World>,
     poisoned: Option<String>,
+    page_folder: Option<PathBuf>,
 }
+
+/// Elements from which states are paged, as bitsandbytes has it: smaller ones are not worth a page.
+const PAGED_FROM: usize = 100_000;
 
 impl Driver {
     /// An optimizer with one group of all parameters.
@@ -183,7 +191,12 @@ impl Driver {
             backend,
             compute: None,
             non_finite: NonFinite::default(),
-            groups: vec![Group { algorithm, formats: StateFormats::default(), matches: Box::new(|_| true) }],
+            groups: vec![Group {
+                algorithm,
+                formats: StateFormats::default(),
+                params: ParamFormat::default(),
+                matches: Box::new(|_| true),
+            }],
             slots: Slots::default(),
             runs: Vec::new(),
             places: Vec::new(),
@@ -192,6 +205,7 @@ impl Driver {
             history: None,
             world: None,
             poisoned: None,
+            page_folder: None,
         }
     }
 
@@ -208,8 +222,8 @@ impl Driver {
     ) -> Result<usize> {
         let mut algorithm = self.groups[0].algorithm.boxed();
         algorithm.set(overrides)?;
-        let formats = self.groups[0].formats.clone();
-        self.groups.push(Group { algorithm, formats, matches: Box::new(matches) });
+        let (formats, params) = (self.groups[0].formats.clone(), self.groups[0].params);
+        self.groups.push(Group { algorithm, formats, params, matches: Box::new(matches) });
         Ok(self.groups.len() - 1)
     }
 
@@ -225,6 +239,35 @@ impl Driver {
         formats.check(&*found.algorithm)?;
         found.formats = formats;
         Ok(())
+    }
+
+    /// Stores a group's parameters of 16 bits so, from their first step on. Groups added later have the format of the
+    /// first.
+    ///
+    /// # Errors
+    /// [`Error::StateFormat`] for algorithms that work on whole matrices or evaluate the loss; [`Error::NoGroup`].
+    pub fn set_param_format(&mut self, group: usize, format: ParamFormat) -> Result<()> {
+        let count = self.groups.len();
+        let found = self.groups.get_mut(group).ok_or(Error::NoGroup { group, count })?;
+        if format != ParamFormat::Nearest {
+            StateFormats::all(Format::F32).check(&*found.algorithm)?;
+        }
+        found.params = format;
+        Ok(())
+    }
+
+    /// Keeps the states of parameters with at least a hundred thousand elements in files of this folder that are mapped
+    /// into memory: of all groups, or of those whose algorithm is a paged one when there is none (then in the system's
+    /// folder for temporary files).
+    pub fn set_page_folder(&mut self, folder: Option<PathBuf>) {
+        self.page_folder = folder;
+    }
+
+    /// Where the states of a parameter are paged to, if they are.
+    fn pages(&self, algorithm: &dyn AnyAlgorithm, elements: usize) -> Option<PathBuf> {
+        let large = elements >= PAGED_FROM;
+        let folder = self.page_folder.clone().or_else(|| algorithm.paged().then(std::env::temp_dir));
+        folder.filter(|_| large)
     }
 
     /// Calculates in this type instead of the default: `f64` for parameters stored as `f64`, else `f32`.
@@ -387,8 +430,17 @@ impl Driver {
     fn new_slot(&self, binding: &Binding<'_>) -> Result<Slot> {
         let shape: Shape = binding.param.extents().into();
         let group = self.group_of(binding.name);
-        let algorithm = &self.groups[group].algorithm;
+        let Group { algorithm, params, .. } = &self.groups[group];
         let class = class_of(&**algorithm, binding.name, &shape)?;
+        let format = binding.param.format();
+        let expected = match params {
+            ParamFormat::Stochastic { .. } if format != Format::Bf16 => Some("bf16"),
+            ParamFormat::Master if !matches!(format, Format::Bf16 | Format::F16) => Some("bf16 or f16"),
+            _ => None,
+        };
+        if let Some(expected) = expected {
+            return Err(Error::ParamPrecision { param: binding.name.to_owned(), expected, got: format });
+        }
         Ok(Slot {
             name: binding.name.to_owned(),
             shape,
@@ -398,6 +450,8 @@ impl Driver {
             class,
             fits: None,
             states: Vec::new(),
+            master: None,
+            seed: params.seed(),
             scratch: Vec::new(),
             memory: algorithm.memory().iter().map(|(_, initial)| *initial).collect(),
             mirror: None,
@@ -490,13 +544,28 @@ impl Driver {
                 Role::State => {
                     let Group { algorithm, formats, .. } = &self.groups[slot.group];
                     let shape = algorithm.state_shape(name, &slot.shape);
-                    (formats.choose(&**algorithm, name, &slot.shape, computed), shape.elements())
+                    (formats.choose(&**algorithm, name, slot.shape.elements(), computed), shape.elements())
                 }
                 _ => (computed, slot.shape.elements()),
             }
         };
         let requests: Vec<(Format, usize)> = wanted.iter().map(request).collect();
-        let mut storages = if requests.is_empty() { Vec::new() } else { self.backend.allocate(&requests)? };
+        let folders = wanted.iter().map(|&(role, _, i, _)| {
+            let slot = &slots[i];
+            let pages = || self.pages(&*self.groups[slot.group].algorithm, slot.shape.elements());
+            if role == Role::State { pages() } else { None }
+        });
+        let mut storages = self.allocate_in(&requests, folders)?;
+        let masters: Vec<usize> = lacks.iter().copied().filter(|&i| self.lacks_master(&slots[i])).collect();
+        let requests: Vec<(Format, usize)> =
+            masters.iter().map(|&i| (Format::F32, slots[i].shape.elements())).collect();
+        let folders =
+            requests.iter().zip(&masters).map(|(&(_, len), &i)| self.pages(&*self.groups[slots[i].group].algorithm, len));
+        let new = self.allocate_in(&requests, folders)?;
+        for (i, mut master) in masters.into_iter().zip(new) {
+            self.copy_param(&mut bindings[i], &mut master, &mut slots[i])?;
+            slots[i].master = Some(master);
+        }
         for (&(role, _, i, name), storage) in wanted.iter().zip(&mut storages) {
             let algorithm = &self.groups[slots[i].group].algorithm;
             let initial = algorithm.initial(name);
@@ -524,6 +593,31 @@ impl Driver {
             join(&self.groups, &mut runs[place], slot, place);
         }
         Ok(())
+    }
+
+    /// Storages for requests, each in its folder or in memory.
+    fn allocate_in(
+        &self,
+        requests: &[(Format, usize)],
+        folders: impl Iterator<Item = Option<PathBuf>>,
+    ) -> Result<Vec<Storage>> {
+        let folders: Vec<Option<PathBuf>> = folders.collect();
+        let mut storages: Vec<Option<Storage>> = requests.iter().map(|_| None).collect();
+        for kind in [false, true] {
+            let mine = || (0..requests.len()).filter(|&i| folders[i].is_some() == kind);
+            let wanted: Vec<(Format, usize)> = mine().map(|i| requests[i]).collect();
+            let new = match mine().find_map(|i| folders[i].as_ref()) {
+                _ if wanted.is_empty() => Vec::new(),
+                Some(folder) => self.backend.allocate_paged(&wanted, folder)?,
+                None => self.backend.allocate(&wanted)?,
+            };
+            mine().zip(new).for_each(|(i, storage)| storages[i] = Some(storage));
+        }
+        Ok(storages.into_iter().flatten().collect())
+    }
+
+    fn lacks_master(&self, slot: &Slot) -> bool {
+        self.groups[slot.group].params == ParamFormat::Master && slot.master.is_none()
     }
 
     /// A state's first values: the parameter's.
@@ -665,7 +759,9 @@ impl Optimizer for Driver {
 
     fn state(&self, param: &str, state: &str) -> Result<Option<Vec<f64>>> {
         let Some(slot) = self.slots.get(param) else { return Ok(None) };
-        let Some((_, storage)) = slot.states.iter().find(|(name, _)| *name == state) else { return Ok(None) };
+        let known = slot.states.iter().find(|(name, _)| *name == state).map(|(_, storage)| storage);
+        let master = slot.master.as_ref().filter(|_| state == MASTER);
+        let Some(storage) = known.or(master) else { return Ok(None) };
         let mut values = vec![0.0f64; storage.len()];
         self.backend.read(storage, values.as_mut_slice().into())?;
         Ok(Some(values))

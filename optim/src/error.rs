@@ -141,6 +141,16 @@ pub enum Error {
         /// Why.
         problem: String,
     },
+    /// A parameter is not stored as its group's format for parameters needs it.
+    #[error("parameter {param:?} is stored as {got}, but param_format needs {expected}")]
+    ParamPrecision {
+        /// The parameter.
+        param: String,
+        /// What it must be.
+        expected: &'static str,
+        /// What it is.
+        got: Format,
+    },
     /// A group of this number does not exist.
     #[error("there is no parameter group {group}; there are {count}")]
     NoGroup {

@@ -2,7 +2,7 @@
 
 use crate::stages::Stage;
 use crate::{AnyAlgorithm, Error, Result};
-use fallline_core::{Codes, Format, Role, Shape};
+use fallline_core::{Codes, Format, Role};
 use std::collections::BTreeMap;
 
 /// The formats that a group's states are stored in, where they are not those of the algorithm (the type of the
@@ -82,18 +82,18 @@ impl StateFormats {
         Ok(())
     }
 
-    /// The format of a parameter's state.
-    pub(crate) fn choose(
+    /// The format of a state of a parameter with so many elements, of type `computed` where nobody says otherwise.
+    pub fn choose(
         &self,
         algorithm: &dyn AnyAlgorithm,
         state: &str,
-        shape: &Shape,
+        elements: usize,
         computed: Format,
     ) -> Format {
         match self.of(state) {
             Some(format) if algorithm.non_negative().contains(&state) => format.with_codes(Codes::Unsigned),
             Some(format) => format,
-            None => algorithm.state_format(state, shape.elements()).unwrap_or(computed),
+            None => algorithm.state_format(state, elements).unwrap_or(computed),
         }
     }
 }

@@ -16,6 +16,7 @@ mod error;
 mod formats;
 pub mod hyper;
 pub mod lbfgs;
+mod params;
 pub mod ranks;
 pub mod renamed;
 mod report;
@@ -32,6 +33,7 @@ pub use driver::finite::NonFinite;
 pub use driver::{Driver, Optimizer, ParamState};
 pub use error::{Error, Result};
 pub use formats::StateFormats;
+pub use params::ParamFormat;
 
 #[doc(hidden)] // for `renamed!`
 pub use fallline_core::{Format, Kernel, Link, Shape};

@@ -23,6 +23,10 @@ pub(crate) struct Slot {
     /// stages; none before the first gradient.
     pub(crate) fits: Option<usize>,
     pub(crate) states: Vec<(&'static str, Storage)>,
+    /// The parameter in single precision, where its group has it so.
+    pub(crate) master: Option<Storage>,
+    /// What its chances are drawn with, where its group rounds by chance.
+    pub(crate) seed: Option<u64>,
     /// Memory between the passes of a step.
     pub(crate) scratch: Vec<(&'static str, Storage)>,
     /// As [`Algorithm::MEMORY`](crate::Algorithm::MEMORY).
@@ -44,7 +48,8 @@ pub(crate) struct Slot {
 impl Slot {
     /// Bytes of its states.
     pub(crate) fn state_bytes(&self) -> usize {
-        self.states.iter().map(|(_, storage)| storage.bytes()).sum()
+        let states = self.states.iter().map(|(_, storage)| storage.bytes());
+        states.chain(self.master.as_ref().map(Storage::bytes)).sum()
     }
 
     /// Elements that a pass takes in this step.

@@ -4,10 +4,94 @@ use crate::config::{Node, Value as Setting};
 use crate::error::{Error, Result};
 use crate::names::nearest;
 use fallline_core::Format;
-use fallline_optim::{AnyAlgorithm, StateFormats};
+use fallline_optim::{AnyAlgorithm, Driver, ParamFormat, StateFormats};
+use std::path::PathBuf;
 
-/// The key.
-pub(crate) const STATE_FORMAT: &str = "state_format";
+/// Each of them.
+const STATE_FORMAT: &str = "state_format";
+
+const PARAM_FORMAT: &str = "param_format";
+const SEED: &str = "seed";
+const PAGE_FOLDER: &str = "page_folder";
+
+/// The keys that are not hyperparameters.
+pub(crate) const KEYS: [&str; 4] = [STATE_FORMAT, PARAM_FORMAT, SEED, PAGE_FOLDER];
+
+/// How an optimizer's states and parameters are stored.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Storing {
+    states: StateFormats,
+    params: ParamFormat,
+    folder: Option<PathBuf>,
+}
+
+impl Storing {
+    /// Of an optimizer's dict.
+    pub(crate) fn read(node: &Node, algorithm: &dyn AnyAlgorithm) -> Result<Storing> {
+        let Some(dict) = node.value.as_dict() else { return Ok(Storing::default()) };
+        let states = match dict.get(STATE_FORMAT) {
+            Some(node) => read(node, algorithm)?,
+            None => StateFormats::default(),
+        };
+        let seed = match dict.get(SEED).map(|node| (node, &node.value)) {
+            None => None,
+            Some((_, Setting::Int(seed))) if *seed >= 0 => Some(*seed as u64),
+            Some((node, value)) => {
+                return Err(wrong(node, SEED, "a whole number from 0 on", value.to_string()));
+            }
+        };
+        let params = match dict.get(PARAM_FORMAT).map(|node| (node, &node.value)) {
+            None | Some((_, Setting::None)) => ParamFormat::Nearest,
+            Some((_, Setting::Str(name))) if name == "bf16_sr" => {
+                ParamFormat::Stochastic { seed: seed.unwrap_or(0) }
+            }
+            Some((_, Setting::Str(name))) if name == "master" => ParamFormat::Master,
+            Some((node, value)) => {
+                return Err(wrong(node, PARAM_FORMAT, "\"bf16_sr\" or \"master\"", value.to_string()));
+            }
+        };
+        if let (Some(node), true) = (dict.get(SEED), !matches!(params, ParamFormat::Stochastic { .. })) {
+            let got = "one without param_format=\"bf16_sr\"".to_owned();
+            return Err(wrong(node, SEED, "the seed of stochastic rounding", got));
+        }
+        if let (Some(node), true) = (dict.get(PARAM_FORMAT), params != ParamFormat::Nearest) {
+            checked(node, StateFormats::all(Format::F32), algorithm)?;
+        }
+        let folder = match dict.get(PAGE_FOLDER).map(|node| (node, &node.value)) {
+            None | Some((_, Setting::None)) => None,
+            Some((_, Setting::Str(folder))) => Some(PathBuf::from(folder)),
+            Some((node, value)) => return Err(wrong(node, PAGE_FOLDER, "a folder", value.to_string())),
+        };
+        Ok(Storing { states, params, folder })
+    }
+
+    /// How a state of a parameter with so many elements is stored, computed in `f32`.
+    pub(crate) fn state_format(&self, algorithm: &dyn AnyAlgorithm, state: &str, elements: usize) -> Format {
+        self.states.choose(algorithm, state, elements, Format::F32)
+    }
+
+    /// Gives it to an optimizer.
+    pub(crate) fn apply(&self, driver: &mut Driver) -> fallline_optim::Result<()> {
+        driver.set_state_formats(0, self.states.clone())?;
+        driver.set_param_format(0, self.params)?;
+        driver.set_page_folder(self.folder.clone());
+        Ok(())
+    }
+
+    /// As it is written in a configuration.
+    pub(crate) fn to_text(&self) -> String {
+        let mut text = to_text(&self.states);
+        match self.params {
+            ParamFormat::Stochastic { seed } => text += &format!(", {PARAM_FORMAT}=\"bf16_sr\", {SEED}={seed}"),
+            ParamFormat::Master => text += &format!(", {PARAM_FORMAT}=\"master\""),
+            _ => {}
+        }
+        if let Some(folder) = &self.folder {
+            text += &format!(", {PAGE_FOLDER}={:?}", folder.display().to_string());
+        }
+        text
+    }
+}
 
 /// The names that formats have in configurations.
 fn names() -> Vec<&'static str> {
@@ -21,12 +105,12 @@ fn names() -> Vec<&'static str> {
 }
 
 /// A format's name, or a dict from the names of states to those of formats, for an algorithm.
-pub(crate) fn read(node: &Node, algorithm: &dyn AnyAlgorithm) -> Result<StateFormats> {
+fn read(node: &Node, algorithm: &dyn AnyAlgorithm) -> Result<StateFormats> {
     let mut formats = match &node.value {
         Setting::None => return Ok(StateFormats::default()),
         Setting::Str(_) => return checked(node, StateFormats::all(format(node)?), algorithm),
         Setting::Dict(_) => StateFormats::default(),
-        other => return Err(wrong(node, format!("a {}", other.type_name()))),
+        other => return Err(wrong(node, STATE_FORMAT, FORMATS, format!("a {}", other.type_name()))),
     };
     for (state, node) in node.value.as_dict().into_iter().flat_map(|dict| dict.iter()) {
         formats = checked(node, formats.with(state, format(node)?), algorithm)?;
@@ -42,7 +126,8 @@ fn checked(node: &Node, formats: StateFormats, algorithm: &dyn AnyAlgorithm) -> 
 }
 
 fn format(node: &Node) -> Result<Format> {
-    let name = node.value.as_str().ok_or_else(|| wrong(node, format!("a {}", node.value.type_name())))?;
+    let name = node.value.as_str();
+    let name = name.ok_or_else(|| wrong(node, STATE_FORMAT, FORMATS, format!("a {}", node.value.type_name())))?;
     Format::named(name).ok_or_else(|| Error::UnknownName {
         at: node.at.clone(),
         what: "format",
@@ -52,13 +137,15 @@ fn format(node: &Node) -> Result<Format> {
     })
 }
 
-fn wrong(node: &Node, got: String) -> Error {
-    let expected = "a format or a dict from states to formats".to_owned();
-    Error::Value { at: node.at.clone(), key: STATE_FORMAT.to_owned(), expected, got }
+/// What the key of formats takes.
+const FORMATS: &str = "a format or a dict from states to formats";
+
+fn wrong(node: &Node, key: &str, expected: &str, got: String) -> Error {
+    Error::Value { at: node.at.clone(), key: key.to_owned(), expected: expected.to_owned(), got }
 }
 
-/// As it is written in a configuration.
-pub(crate) fn to_text(formats: &StateFormats) -> String {
+/// States' formats as they are written in a configuration.
+fn to_text(formats: &StateFormats) -> String {
     let named = formats.named().map(|(state, format)| format!("{state:?}: {:?}", format.name()));
     let named = named.collect::<Vec<_>>().join(", ");
     match formats.for_all() {

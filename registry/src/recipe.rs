@@ -2,18 +2,15 @@
 
 use crate::config::{self, Dict, Entries, Node, Value as Setting};
 use crate::error::{Error, Result};
-use crate::formats::{self, STATE_FORMAT};
+use crate::formats::{self, Storing};
 use crate::names::{self, ENTRIES, nearest};
 use crate::schedulers::{Chain, Length};
-use fallline_core::Backend;
+use fallline_core::{Backend, Format};
 use fallline_optim::hyper::{HyperError, Value};
 use fallline_optim::schedule::{Schedule, Scheduled};
-use fallline_optim::{AnyAlgorithm, Driver, StateFormats};
+use fallline_optim::{AnyAlgorithm, Driver};
 use std::path::Path;
 use std::sync::Arc;
-
-/// The key of a name.
-const TYPE: &str = "type";
 
 /// What a configuration asks for: an algorithm with its hyperparameters, a schedule, and the options of
 /// the trainer.
@@ -29,7 +26,7 @@ const TYPE: &str = "type";
 #[derive(Debug)]
 pub struct Recipe {
     algorithm: Box<dyn AnyAlgorithm>,
-    formats: StateFormats,
+    storing: Storing,
     chain: Chain,
     /// The key `train`: this project's own training options.
     pub train: Option<Node>,
@@ -59,7 +56,7 @@ impl Recipe {
             let whole = Node::new(Setting::Dict(entries.to_dict()?), entries.at().clone());
             let algorithm = algorithm(&whole)?;
             return Ok(Recipe {
-                formats: state_formats(&whole, &*algorithm)?,
+                storing: Storing::read(&whole, &*algorithm)?,
                 algorithm,
                 chain: Chain::default(),
                 train: None,
@@ -87,8 +84,8 @@ impl Recipe {
         }
         let source = Node::new(Setting::Dict(source), entries.at().clone());
         let algorithm = algorithm(optimizer)?;
-        let formats = state_formats(optimizer, &*algorithm)?;
-        Ok(Recipe { algorithm, formats, chain, train, source })
+        let storing = Storing::read(optimizer, &*algorithm)?;
+        Ok(Recipe { algorithm, storing, chain, train, source })
     }
 
     /// What was read, as one Python literal: everything that was needed, bases and names resolved. Reads
@@ -102,6 +99,11 @@ impl Recipe {
         &*self.algorithm
     }
 
+    /// How a state of a parameter with so many elements is stored, computed in `f32`.
+    pub fn state_format(&self, state: &str, elements: usize) -> Format {
+        self.storing.state_format(&*self.algorithm, state, elements)
+    }
+
     /// Whether there is a schedule.
     pub fn is_scheduled(&self) -> bool {
         !self.chain.is_empty()
@@ -110,7 +112,7 @@ impl Recipe {
     /// The optimizer, on a backend.
     pub fn optimizer(&self, backend: Arc<dyn Backend>) -> Driver {
         let mut driver = Driver::new(backend, self.algorithm.boxed());
-        match driver.set_state_formats(0, self.formats.clone()) {
+        match self.storing.apply(&mut driver) {
             Ok(()) => driver,
             Err(error) => unreachable!("the formats were checked: {error}"),
         }
@@ -146,7 +148,7 @@ impl Recipe {
                 text.push_str(&format!(", {}={value}", hyper.name));
             }
         }
-        text.push_str(&formats::to_text(&self.formats));
+        text.push_str(&self.storing.to_text());
         text.push(')');
         text
     }
@@ -200,14 +202,6 @@ fn unwrap(wrapper: &Node) -> Result<&Node> {
     })
 }
 
-/// How the states of an optimizer's dict are stored.
-fn state_formats(node: &Node, algorithm: &dyn AnyAlgorithm) -> Result<StateFormats> {
-    match node.value.as_dict().and_then(|dict| dict.get(STATE_FORMAT)) {
-        Some(node) => formats::read(node, algorithm),
-        None => Ok(StateFormats::default()),
-    }
-}
-
 /// The algorithm of an optimizer's dict.
 fn algorithm(node: &Node) -> Result<Box<dyn AnyAlgorithm>> {
     let dict = expect_dict(node, "an optimizer")?;
@@ -229,7 +223,7 @@ fn algorithm(node: &Node) -> Result<Box<dyn AnyAlgorithm>> {
         return Err(Error::Missing { at: kind.at.clone(), what: name.to_owned(), key: decides });
     }
     let first = dict.iter().filter(|(key, _)| *key == decides);
-    let others = dict.iter().filter(|(key, _)| ![TYPE, STATE_FORMAT, decides].contains(key));
+    let others = dict.iter().filter(|(key, _)| !["type", decides].contains(key) && !formats::KEYS.contains(key));
     for (key, node) in first.chain(others) {
         let value = convert(node).ok_or_else(|| Error::Value {
             at: node.at.clone(),

@@ -1,7 +1,7 @@
 //! Optimizers on a CUDA device, against a copy within it.
 
 use super::layout::Layout;
-use super::{Args, ROUNDS, Row, bytes_in, gradient, passes, per_element};
+use super::{Args, ROUNDS, Row, gradient, passes, per_element, state_bytes, traffic};
 use crate::common;
 use crate::error::Result;
 use fallline::optim::{Binding, param};
@@ -45,8 +45,8 @@ impl Device {
         let elements: usize = shapes.iter().map(|extents| extents.iter().product::<usize>()).sum();
         let format = if args.dtype == "bf16" { Format::Bf16 } else { Format::F32 };
         let passes = passes(recipe.algorithm(), &shapes[0]);
-        let traffic = passes.iter().map(|pass| pass.traffic(|o| bytes_in(format, o.role) as f64));
-        let bytes_per_element: f64 = traffic.sum();
+        let lengths: Vec<usize> = shapes.iter().map(|extents| extents.iter().product()).collect();
+        let bytes_per_element = traffic(recipe, &passes, format, &lengths);
         let backend = &self.0;
         let names: Vec<String> = (0..shapes.len()).map(|i| format!("tensor{i}")).collect();
         let mut params = Tensor::side_by_side(backend, format, shapes.iter().map(|extents| &extents[..]))?;
@@ -98,6 +98,7 @@ impl Device {
             layout: layout.name(),
             dtype: format.name(),
             bytes_per_element,
+            state_bytes_per_param: state_bytes(&optimizer, elements),
             ns_per_element: per_element(&mut ours, elements),
             plain_ns_per_element: per_element(&mut floor, elements),
         })

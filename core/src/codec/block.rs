@@ -161,7 +161,18 @@ pub fn number_of(format: Format, code: u8) -> f32 {
             };
             f32::from_bits((x / 448.0).to_bits() | sign)
         }
-        _ => codebook::numbers(format)[usize::from(code)],
+        // Of known length, so that no index is checked.
+        Format::Q4(Codes::Signed) => codebook::FOUR_SIGNED[usize::from(code & 15)],
+        Format::Q4(Codes::Unsigned) => codebook::FOUR_UNSIGNED[usize::from(code & 15)],
+        Format::Q8(Codes::Signed) | Format::Q8Grid(Codes::Signed) => {
+            codebook::DYNAMIC_SIGNED[usize::from(code)]
+        }
+        Format::Q8(Codes::Unsigned) | Format::Q8Grid(Codes::Unsigned) => {
+            codebook::DYNAMIC_UNSIGNED[usize::from(code)]
+        }
+        Format::F64 | Format::F32 | Format::Bf16 | Format::F16 => {
+            unreachable!("{format} stores elements one by one")
+        }
     }
 }
 
@@ -174,15 +185,25 @@ pub fn encode_block(format: Format, numbers: &[f32], codes: &mut [u8]) -> f32 {
         _ => code_of(format, units.of(x)),
     };
     if let Format::Q4(_) = format {
-        for (byte, pair) in codes.iter_mut().zip(numbers.chunks(2)) {
-            *byte = code(pair[0]) << 4 | pair.get(1).map_or(0, |&x| code(x));
-        }
+        encode_fours(format, units, numbers, codes);
     } else {
         for (byte, &x) in codes.iter_mut().zip(numbers) {
             *byte = code(x);
         }
     }
     scale
+}
+
+/// Encodes numbers in units of a scale, two codes a byte.
+#[inline(always)]
+pub fn encode_fours(format: Format, units: Units, numbers: &[f32], codes: &mut [u8]) {
+    let code = |x: f32| match units {
+        Units::None => zero_code(format),
+        _ => code_of(format, units.of(x)),
+    };
+    for (byte, pair) in codes.iter_mut().zip(numbers.chunks(2)) {
+        *byte = code(pair[0]) << 4 | pair.get(1).map_or(0, |&x| code(x));
+    }
 }
 
 /// Decodes a block of at most [`Format::block`] numbers.

@@ -133,8 +133,10 @@ pub static DYNAMIC_UNSIGNED_BORDERS: [f32; 256] = borders(&dynamic(false));
 static LINEAR_SIGNED: [f32; 256] = linear(true);
 static LINEAR_UNSIGNED: [f32; 256] = linear(false);
 static FP8: [f32; 256] = fp8();
-static FOUR_SIGNED: [f32; 16] = SIGNED_4;
-static FOUR_UNSIGNED: [f32; 16] = unsigned_4();
+/// What the signed 4-bit codes mean.
+pub static FOUR_SIGNED: [f32; 16] = SIGNED_4;
+/// What the unsigned 4-bit codes mean.
+pub static FOUR_UNSIGNED: [f32; 16] = unsigned_4();
 /// The borders of the 4-bit codes, signed and unsigned.
 pub static FOUR_BORDERS: [[f32; 16]; 2] = [borders(&SIGNED_4), borders(&unsigned_4())];
 
@@ -142,6 +144,7 @@ pub static FOUR_BORDERS: [[f32; 16]; 2] = [borders(&SIGNED_4), borders(&unsigned
 ///
 /// # Panics
 /// When the format is not a block format.
+#[inline(always)]
 pub fn numbers(format: Format) -> &'static [f32] {
     match format {
         Format::Q8(Codes::Signed) | Format::Q8Grid(Codes::Signed) => &DYNAMIC_SIGNED,

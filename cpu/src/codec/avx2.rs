@@ -1,11 +1,11 @@
 //! The dynamic codes with AVX2: 32 numbers at a time, with tables of eight.
 
-use super::Codec;
+use super::{Codec, Encode};
 use super::dynamic::{EIGHT_NINTHS, NEAR, Pieces, pieces};
 use core::arch::x86_64::*;
 use fallline_core::codec::block::{self, Units, scale_of, search, zero_code};
 use fallline_core::codec::codebook::{DYNAMIC_SIGNED, DYNAMIC_SIGNED_BORDERS};
-use fallline_core::codec::codebook::{DYNAMIC_UNSIGNED, DYNAMIC_UNSIGNED_BORDERS};
+use fallline_core::codec::codebook::{DYNAMIC_UNSIGNED, DYNAMIC_UNSIGNED_BORDERS, FOUR_BORDERS};
 use fallline_core::{Codes, Format};
 
 /// Numbers of a block.
@@ -221,4 +221,61 @@ pub(super) fn faster(format: Format) -> Option<Codec<f32>> {
         }
         _ => return None,
     })
+}
+
+/// Encodes numbers in 4 bits: counts, in registers, the borders that they have reached.
+pub(super) fn encode_fours(format: Format) -> Encode<f32> {
+    match format {
+        Format::Q4(Codes::Signed) => fours::<true>,
+        _ => fours::<false>,
+    }
+}
+
+/// # Safety
+/// As [`Encode`], and the CPU has AVX2.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn fours<const SIGNED: bool>(numbers: *const f32, stored: *mut u8, scales: *mut f32, count: usize) {
+    const BLOCK: usize = 128;
+    let format = Format::Q4(if SIGNED { Codes::Signed } else { Codes::Unsigned });
+    let borders = &FOUR_BORDERS[usize::from(!SIGNED)];
+    for start in (0..count).step_by(BLOCK) {
+        // SAFETY: the caller vouches for `count` elements with their scales on either side.
+        unsafe {
+            let length = BLOCK.min(count - start);
+            let all = core::slice::from_raw_parts(numbers.add(start), length);
+            let codes = core::slice::from_raw_parts_mut(stored.add(start / 2), format.size(length));
+            let (scale, units) = scale_of(super::blocks::magnitude(all));
+            *scales.add(start / BLOCK) = scale;
+            let whole = match units {
+                Units::Times(factor) => {
+                    for (numbers, codes) in all.chunks_exact(GROUP).zip(codes.chunks_exact_mut(GROUP / 2)) {
+                        let mut counts = [_mm256_setzero_si256(); REGISTERS];
+                        for (k, count) in counts.iter_mut().enumerate() {
+                            let x = _mm256_loadu_ps(numbers.as_ptr().add(8 * k));
+                            let y = _mm256_mul_ps(x, _mm256_set1_ps(factor));
+                            for &border in &borders[1..] {
+                                let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(y, _mm256_set1_ps(border));
+                                *count = _mm256_sub_epi32(*count, _mm256_castps_si256(reached));
+                            }
+                        }
+                        // Neighbours share a byte, the first in its upper half: 16 a + b, then one byte of two.
+                        let [a, b, c, d] = counts;
+                        let low = _mm256_packus_epi32(a, b);
+                        let high = _mm256_packus_epi32(c, d);
+                        let pairs = _mm256_set1_epi32(0x0001_0010);
+                        let low = _mm256_madd_epi16(low, pairs);
+                        let high = _mm256_madd_epi16(high, pairs);
+                        let bytes = _mm256_packus_epi32(low, high);
+                        let bytes = _mm256_packus_epi16(bytes, bytes);
+                        let (first, second) =
+                            (_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes));
+                        _mm_storeu_si128(codes.as_mut_ptr().cast(), _mm_unpacklo_epi16(first, second));
+                    }
+                    length / GROUP * GROUP
+                }
+                _ => 0,
+            };
+            block::encode_fours(format, units, &all[whole..], &mut codes[whole / 2..]);
+        }
+    }
 }

@@ -4,7 +4,7 @@ use super::{Codec, Decode, Encode};
 use crate::isa::Isa;
 use core::mem::MaybeUninit;
 use core::slice::{from_raw_parts, from_raw_parts_mut};
-use fallline_core::codec::block::{LONGEST, Units, code_of, number_of, scale_of, zero_code};
+use fallline_core::codec::block::{self, LONGEST, Units, code_of, number_of, scale_of, zero_code};
 use fallline_core::{Codes, Format};
 
 /// A block format as a type, so that loops are compiled for it.
@@ -100,12 +100,7 @@ unsafe fn encode<F: Blocked>(numbers: *const f32, stored: *mut u8, scales: *mut 
 #[inline(always)]
 fn encode_block<F: Blocked>(numbers: &[f32], units: Units, codes: &mut [u8]) {
     if const { in_fours(F::FORMAT) } {
-        let mut apart = [0; LONGEST];
-        let apart = &mut apart[..codes.len() * 2];
-        each::<F>(numbers, units, apart);
-        for (byte, pair) in codes.iter_mut().zip(apart.chunks_exact(2)) {
-            *byte = pair[0] << 4 | pair[1];
-        }
+        block::encode_fours(F::FORMAT, units, numbers, codes);
     } else {
         each::<F>(numbers, units, codes);
     }
@@ -171,6 +166,10 @@ pub(super) fn codec(format: Format, isa: Isa) -> Codec<f32> {
     };
     #[cfg(target_arch = "x86_64")]
     match isa {
+        Isa::Avx2 | Isa::Avx512 if in_fours(format) => {
+            let encode = super::avx2::encode_fours(format);
+            return Codec { encode, ..portable };
+        }
         Isa::Avx512 => return super::avx512::faster(format).unwrap_or(portable),
         Isa::Avx2 => return super::avx2::faster(format).unwrap_or(portable),
         _ => {}
@@ -274,7 +273,6 @@ unsafe fn narrow(
 mod tests {
     use super::*;
     use crate::codec::Coded;
-    use fallline_core::codec::block;
     use fallline_core::codec::codebook::numbers;
 
     /// Blocks whose numbers are around all borders of the dynamic codes and all places of the grid, of all sizes of
@@ -383,6 +381,35 @@ mod tests {
                         assert_eq!(code, code_of(format, x), "{isa} {format}: {x:e}");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    #[ignore = "measures: prints nanoseconds an element"]
+    fn speed() {
+        let numbers: Vec<f32> = samples().into_iter().take(64 * LONGEST).map(f32::abs).collect();
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+            for format in Format::BLOCKS {
+                let codec = <f32 as Coded>::codec(format, isa).expect("it is not f32");
+                let (mut codes, mut scales) = (vec![0; numbers.len()], vec![0.0; numbers.len() / 128]);
+                let mut decoded = vec![0.0; numbers.len()];
+                let mut best = [f64::INFINITY; 2];
+                for _ in 0..50 {
+                    let start = std::time::Instant::now();
+                    for i in (0..numbers.len()).step_by(LONGEST) {
+                        // SAFETY: the buffers are long enough, and the machine has the instruction set.
+                        unsafe { (codec.encode)(numbers[i..].as_ptr(), codes[i..].as_mut_ptr(), scales[i / 128..].as_mut_ptr(), LONGEST) };
+                    }
+                    let middle = std::time::Instant::now();
+                    for i in (0..numbers.len()).step_by(LONGEST) {
+                        // SAFETY: as above.
+                        unsafe { (codec.decode)(codes[i..].as_ptr(), scales[i / 128..].as_ptr(), decoded[i..].as_mut_ptr(), LONGEST) };
+                    }
+                    let per = |time: std::time::Duration| time.as_secs_f64() * 1e9 / numbers.len() as f64;
+                    best = [best[0].min(per(middle - start)), best[1].min(per(middle.elapsed()))];
+                }
+                println!("{isa} {format} encode {:.3} decode {:.3}", best[0], best[1]);
             }
         }
     }

@@ -5,8 +5,9 @@ use crate::checkpoint::{Checkpoint, Entry, LoadOptions, OptimizerManifest, Param
 use crate::compression::Errors;
 use crate::lbfgs::History;
 use crate::slots::{Slot, Slots};
-use crate::{AnyAlgorithm, Error, LoadReport, Result, ShapeMismatch};
-use fallline_core::{Compute, Role, Shape};
+use crate::params::MASTER;
+use crate::{AnyAlgorithm, Error, LoadReport, ParamFormat, Result, ShapeMismatch};
+use fallline_core::{Compute, Format, Role, Shape, Storage};
 
 impl Driver {
     pub(super) fn to_checkpoint(&self) -> Result<Checkpoint> {
@@ -23,6 +24,10 @@ impl Driver {
                 let shape = self.groups[slot.group].algorithm.state_shape(state, &slot.shape);
                 checkpoint.insert_state(&*self.backend, &slot.name, state, &shape, storage)?;
             }
+            if let Some(master) = &slot.master {
+                checkpoint.insert_state(&*self.backend, &slot.name, MASTER, &slot.shape, master)?;
+            }
+            param.seed = slot.seed;
             manifest.params.insert(slot.name.clone(), param);
             if let (Some(errors), Some(world)) = (&slot.errors, &self.world) {
                 let rank = world.ranks().rank();
@@ -100,7 +105,8 @@ impl Driver {
                 let expected = loaded.get(param).is_some_and(|slot| {
                     let memory = algorithms[slot.group].memory();
                     let names = slot.states.iter().map(|(name, _)| name);
-                    names.chain(memory.iter().map(|(name, _)| name)).any(|name| *name == state)
+                    let master = slot.master.is_some() && state == MASTER;
+                    master || names.chain(memory.iter().map(|(name, _)| name)).any(|name| *name == state)
                 });
                 expected || passed(param)
             },
@@ -172,6 +178,42 @@ impl Driver {
         Ok(Some(errors))
     }
 
+    /// A parameter in single precision, where its group keeps one beside it; that it was rounded as it is here.
+    fn load_master(
+        &self,
+        (checkpoint, options): (&Checkpoint, &LoadOptions),
+        group: usize,
+        (name, param): (&str, &ParamManifest),
+        steps: u64,
+    ) -> Result<Option<Storage>> {
+        let mismatch = |problem: &str| Error::Mismatch(format!("parameter {name:?} {problem}"));
+        let group = &self.groups[group];
+        match (group.params, param.seed) {
+            _ if options.converting => {}
+            (ParamFormat::Stochastic { .. }, None) => {
+                return Err(mismatch("was rounded to the nearest, but here by chance"));
+            }
+            (ParamFormat::Nearest | ParamFormat::Master, Some(_)) => {
+                return Err(mismatch("was rounded by chance, but here to the nearest"));
+            }
+            _ => {}
+        }
+        // The first step takes it from the parameter.
+        let absent = !checkpoint.has_state(name, MASTER) && (options.lenient || options.converting);
+        if group.params != ParamFormat::Master || steps == 0 || absent {
+            return Ok(None);
+        }
+        let shape = param.shape();
+        let folder = self.pages(&*group.algorithm, shape.elements());
+        let requests = [(Format::F32, shape.elements())];
+        let mut master = None;
+        for mut storage in self.allocate_in(&requests, [folder].into_iter())? {
+            checkpoint.read_state(&*self.backend, (name, MASTER, Format::F32), &shape, &mut storage, false)?;
+            master = Some(storage);
+        }
+        Ok(master)
+    }
+
     /// A parameter's slot as a checkpoint has it, checked against the one that is there, which has its shape.
     fn load_slot(
         &self,
@@ -212,7 +254,7 @@ impl Driver {
                 expected.iter().map(|name| algorithm.state_shape(name, &shape)).collect();
             let formats = &self.groups[group].formats;
             let chosen = expected.iter().map(|state| {
-                let format = formats.choose(&**algorithm, state, &shape, compute.format());
+                let format = formats.choose(&**algorithm, state, shape.elements(), compute.format());
                 let was = param.format(state, saved);
                 let was =
                     was.ok_or_else(|| mismatch(format!("has its state {state:?} in an unknown format")))?;
@@ -225,7 +267,9 @@ impl Driver {
             let chosen = chosen.collect::<Result<Vec<_>>>()?;
             let requests: Vec<_> =
                 chosen.iter().zip(&shapes).map(|((_, format), shape)| (*format, shape.elements())).collect();
-            let storages = self.backend.allocate(&requests)?.into_iter().zip(shapes);
+            let folder = self.pages(&**algorithm, shape.elements());
+            let folders = requests.iter().map(|_| folder.clone());
+            let storages = self.allocate_in(&requests, folders)?.into_iter().zip(shapes);
             for ((&state, (was, _)), (mut storage, shape)) in expected.iter().zip(&chosen).zip(storages) {
                 let key = (name, state, *was);
                 let converting = options.converting;
@@ -235,6 +279,7 @@ impl Driver {
                 states.push((state, storage));
             }
         }
+        let master = self.load_master((checkpoint, options), group, (name, param), steps)?;
         let memory = algorithm.memory().iter().map(|(scalar, _)| checkpoint.scalar(name, scalar));
         let errors = self.load_errors(checkpoint, algorithm.same_on_all_ranks(), name, &shape, compute)?;
         Ok(Slot {
@@ -246,6 +291,8 @@ impl Driver {
             class,
             fits: None,
             states,
+            master,
+            seed: self.groups[group].params.seed(),
             scratch: Vec::new(),
             memory: memory.collect::<Result<_>>()?,
             mirror: None,

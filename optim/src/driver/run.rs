@@ -7,6 +7,7 @@ use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stage, Stages, Wor
 use crate::{AnyAlgorithm, Binding, Error, Result};
 use core::ops::Range;
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
+use fallline_core::codec::stochastic;
 use fallline_core::ranks::Communicator;
 use fallline_core::sums::fold;
 use fallline_core::{Backend, Compute, Kernel, Role};
@@ -133,7 +134,7 @@ impl Run {
             part.add_row(class, &*work.groups[group].algorithm, t);
         }
         self.cut(&work, None);
-        let ran = part.run(&mut work, kernel, self.compute, 0, &self.batches[0], false);
+        let ran = part.run(&mut work, (kernel, self.compute), 0, &self.batches[0], (0, false));
         *begun |= ran.as_ref().map_or_else(fallline_core::Error::may_have_written, |()| true);
         Ok(ran?)
     }
@@ -172,7 +173,7 @@ impl Run {
                         let sums = last_sums(done);
                         work.combine(stage, (kernel, self.compute), sums, &mut part.own, at);
                     }
-                    let ran = part.run(work, kernel, self.compute, batch, at, stage + 1 == count);
+                    let ran = part.run(work, (kernel, self.compute), batch, at, (stage, stage + 1 == count));
                     *begun |= ran.as_ref().map_or_else(fallline_core::Error::may_have_written, |()| true);
                     ran?;
                 }
@@ -309,11 +310,10 @@ impl Part {
     fn run(
         &mut self,
         work: &mut Work<'_, '_, '_>,
-        kernel: &'static Kernel,
-        compute: Compute,
+        (kernel, compute): (&'static Kernel, Compute),
         number: usize,
         batch: &Batch,
-        last: bool,
+        (stage, last): (usize, bool),
     ) -> fallline_core::Result<()> {
         let index = work.index;
         while self.plans.len() <= number {
@@ -356,7 +356,18 @@ impl Part {
                 let (mut param, mut grad) = mirror::views(binding, &mut slot.mirror, rows);
                 let elements = param.as_ref().map_or(0, View::len);
                 if let Some(place) = self.param {
-                    views[place] = param.take();
+                    let written = kernel.operands[place].written;
+                    views[place] = match (&mut slot.master, written) {
+                        (Some(master), true) => {
+                            let master = View::write(master);
+                            Some(match param.take() {
+                                Some(copy) => master.with_copy(copy),
+                                None => master,
+                            })
+                        }
+                        (Some(master), false) => Some(View::read(master)),
+                        (None, _) => param.take(),
+                    };
                 }
                 if let Some(place) = self.grad {
                     views[place] = grad.take();
@@ -365,6 +376,13 @@ impl Part {
                 for ((_, storage), place) in states.chain(slot.scratch.iter_mut().zip(&self.scratch)) {
                     if let &Some(place) = place {
                         views[place] = Some(View::write(storage));
+                    }
+                }
+                if let Some(seed) = slot.seed {
+                    for (operand, view) in views[..kernel.operands.len()].iter_mut().enumerate() {
+                        let stream = (stage << 8 | operand) as u64;
+                        let key = stochastic::key(seed, &slot.name, slot.steps + 1, stream);
+                        *view = view.take().map(|view| view.with_noise(key));
                     }
                 }
                 if last {

@@ -1,0 +1,95 @@
+//! Stochastic rounding to bfloat16: the specification's loops, compiled for each instruction set.
+
+use super::Round;
+use crate::isa::Isa;
+use core::slice::{from_raw_parts, from_raw_parts_mut};
+use fallline_core::codec::stochastic::{bf16_from_f32, random_of_four};
+
+/// Elements whose random bits are drawn together.
+const GROUP: usize = 256;
+
+/// A number that is rounded as a single.
+pub(super) trait Single: Copy {
+    fn single(self) -> f32;
+}
+
+impl Single for f32 {
+    #[inline(always)]
+    fn single(self) -> f32 {
+        self
+    }
+}
+
+impl Single for f64 {
+    #[inline(always)]
+    fn single(self) -> f32 {
+        self as f32
+    }
+}
+
+/// # Safety
+/// As [`Round`].
+#[inline(always)]
+unsafe fn round<T: Single>(numbers: *const T, stored: *mut u16, count: usize, key: u64, first: u64) {
+    let mut words = [0u32; GROUP / 2];
+    for start in (0..count).step_by(GROUP) {
+        let length = GROUP.min(count - start);
+        let quarter = (first + start as u64) / 4;
+        for (i, pair) in words.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            *pair = random_of_four(key, quarter + i as u64);
+        }
+        // SAFETY: the caller vouches for `count` elements on either side.
+        let (numbers, stored) =
+            unsafe { (from_raw_parts(numbers.add(start), length), from_raw_parts_mut(stored.add(start), length)) };
+        for (i, (stored, x)) in stored.iter_mut().zip(numbers).enumerate() {
+            *stored = bf16_from_f32(x.single(), (words[i / 2] >> (16 * (i % 2))) as u16);
+        }
+    }
+}
+
+macro_rules! compiled {
+    ($(#[$features:meta])? $name:ident) => {
+        /// # Safety
+        /// As [`Round`].
+        $(#[$features])?
+        unsafe fn $name<T: Single>(numbers: *const T, stored: *mut u16, count: usize, key: u64, first: u64) {
+            // SAFETY: the caller's contract.
+            unsafe { round(numbers, stored, count, key, first) }
+        }
+    };
+}
+compiled!(anywhere);
+#[cfg(target_arch = "x86_64")]
+compiled!(#[target_feature(enable = "avx2,fma,f16c")] avx2);
+#[cfg(target_arch = "x86_64")]
+compiled!(#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")] avx512);
+
+pub(super) fn rounding<T: Single>(isa: Isa) -> Round<T> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => avx512,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => avx2,
+        _ => anywhere,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fallline_core::codec::stochastic::random;
+
+    #[test]
+    fn every_instruction_set_gives_the_specified_bits() {
+        let numbers: Vec<f32> = (0..1000u32).map(|i| f32::from_bits(i.wrapping_mul(0x0123_4567))).collect();
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+            let (key, first) = (0x0123_4567_89ab_cdef, (1u64 << 34) - 400);
+            let mut stored = vec![0; numbers.len()];
+            // SAFETY: the buffers have the length given, and the machine has the instruction set.
+            unsafe { rounding::<f32>(isa)(numbers.as_ptr(), stored.as_mut_ptr(), numbers.len(), key, first) };
+            for (i, (&x, bits)) in numbers.iter().zip(stored).enumerate() {
+                assert_eq!(bits, bf16_from_f32(x, random(key, first + i as u64)), "{isa}: {x:e}");
+            }
+        }
+    }
+}
