@@ -57,8 +57,13 @@ pub fn run(args: Args) -> Result<()> {
         None if trace.params.values().all(|param| param.format == Format::F64) => Compute::F64,
         None => Compute::F32,
     };
+    common::unmatched(&recipe, trace.params.keys().map(String::as_str), args.source.allow_unmatched)?;
     let mut optimizer = recipe.optimizer(Arc::clone(&backend)).with_compute(compute);
+    optimizer.set_iterations(Some(trace.steps));
     let mut schedule = recipe.schedule(1, &mut optimizer)?;
+    if let Some(monitor) = schedule.monitors(true).chain(schedule.monitors(false)).next() {
+        return Err(Error::Usage(format!("param_scheduler: a replay has no {monitor:?} to monitor")));
+    }
     let sparse = recipe.algorithm().sparse_is_dense();
 
     let mut params: BTreeMap<&str, Tensor> = BTreeMap::new();

@@ -52,7 +52,7 @@ pub fn run(args: Args) -> Result<()> {
         Some(folder) => {
             let folder = resumed_folder(folder.as_deref().or(args.out.as_deref()))?;
             let kept = Kept::read(&Checkpoint::read(folder.join(CHECKPOINT))?, &folder)?;
-            let recipe = Recipe::from_text(&kept.config)?;
+            let recipe = Recipe::from_text(&kept.config)?.allow_unmatched(args.allow_unmatched);
             if let Some(path) = &args.config
                 && Recipe::from_file(path)?.to_source() != kept.config
             {
@@ -72,10 +72,10 @@ pub fn run(args: Args) -> Result<()> {
                 }
                 None => (Recipe::from_text(DEFAULT)?, "digits".into()),
             };
+            let recipe = recipe.allow_unmatched(args.allow_unmatched);
             let mut options = Options::read(recipe.train.as_ref())?;
             options.epochs = args.epochs.unwrap_or(options.epochs);
-            let folder = new_folder(args.out.as_deref(), &name)?;
-            Session::begin(folder, recipe, options, backend)?
+            Session::begin(|| new_folder(args.out.as_deref(), &name), recipe, options, backend)?
         }
     };
     let interrupted = Arc::new(AtomicBool::new(false));

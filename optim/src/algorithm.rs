@@ -231,6 +231,8 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn grad_check(&self) -> &'static Kernel;
     /// The rule that copies a parameter to a state.
     fn param_copy(&self) -> &'static Kernel;
+    /// The rules that work on gradients around a step, and on weights after it.
+    fn wrapping(&self) -> crate::wrapper::Kernels;
     /// A copy.
     fn boxed(&self) -> Box<dyn AnyAlgorithm>;
 }
@@ -245,7 +247,7 @@ impl dyn AnyAlgorithm + '_ {
         let others = [Some(self.grad_check()), Some(self.param_copy()), self.hessian_kernel()];
         let search = self.search().into_iter().flat_map(Kernels::all);
         let mut all: Vec<&'static Kernel> = Vec::new();
-        for kernel in stages.chain(others.into_iter().flatten()).chain(search) {
+        for kernel in stages.chain(others.into_iter().flatten()).chain(search).chain(self.wrapping().all()) {
             if !all.iter().any(|known| known.name == kernel.name) {
                 all.push(kernel);
             }
@@ -377,6 +379,9 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     }
     fn param_copy(&self) -> &'static Kernel {
         K::kernel::<crate::driver::ParamCopy>()
+    }
+    fn wrapping(&self) -> crate::wrapper::Kernels {
+        crate::wrapper::Kernels::of::<K>()
     }
     fn boxed(&self) -> Box<dyn AnyAlgorithm> {
         Box::new(Linked { algorithm: self.algorithm.clone(), link: PhantomData::<fn() -> K> })

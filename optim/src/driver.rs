@@ -1,21 +1,30 @@
 //! The generic driver: groups, states, missing gradients, saving and loading, for every algorithm.
 
+mod averages;
 pub(crate) mod finite;
+mod groups;
 pub(crate) mod mirror;
 mod persist;
 pub(crate) mod run;
+mod stream;
+pub(crate) mod wrap;
 
 use crate::algorithm;
 use crate::checkpoint::Checkpoint;
 use crate::hyper::Value;
 use crate::lbfgs::{self, History};
 use crate::slots::{Slot, Slots};
-use crate::{AnyAlgorithm, Binding, Error, LoadReport, Objective, ParamRef, Result, Skipped, StepReport};
+use crate::{AnyAlgorithm, Binding, Error, LoadReport, ModuleKind, Objective, ParamRef, Result, StepReport};
+use averages::Averages;
 use fallline_core::backend::{Pass, TensorPass, View};
 use fallline_core::{Backend, Compute, Format, Role, Shape, Storage, rule};
 use finite::{Look, NonFinite};
+use groups::Expected;
+pub use groups::Member;
 use run::{Run, Work};
 use std::sync::Arc;
+pub use stream::Stream;
+use wrap::Wrapped;
 
 /// As [`algorithm::CLASSES`], to count with.
 const CLASSES: usize = algorithm::CLASSES as usize;
@@ -91,7 +100,9 @@ pub struct ParamState {
 /// A group of parameters with hyperparameters of its own.
 struct Group {
     algorithm: Box<dyn AnyAlgorithm>,
-    matches: Box<dyn Fn(&str) -> bool + Send>,
+    matches: Box<dyn Fn(&Member<'_>) -> bool + Send>,
+    /// The optimizer that it is a part of.
+    family: usize,
 }
 
 /// What is known of a step once its bindings are checked.
@@ -135,9 +146,13 @@ pub struct Driver {
     runs: Vec<Run>,
     /// For each group the places of its runs, by class and compute type, as far as the step being taken asked.
     places: Vec<[Option<usize>; 2 * CLASSES]>,
-    /// As [`Algorithm::SHARED`](crate::Algorithm::SHARED).
-    shared: Vec<f64>,
+    /// As [`Algorithm::SHARED`](crate::Algorithm::SHARED), for each family of groups.
+    shared: Vec<Vec<f64>>,
+    /// Rules that must match a parameter of the first step.
+    expected: Vec<Expected>,
     look: Look,
+    wrapped: Wrapped,
+    averages: Option<Averages>,
     /// What an algorithm that evaluates the loss itself remembers.
     history: Option<History>,
     poisoned: Option<String>,
@@ -151,32 +166,18 @@ impl Driver {
             backend,
             compute: None,
             non_finite: NonFinite::default(),
-            groups: vec![Group { algorithm, matches: Box::new(|_| true) }],
+            groups: vec![Group { algorithm, matches: Box::new(|_| true), family: 0 }],
             slots: Slots::default(),
             runs: Vec::new(),
             places: Vec::new(),
-            shared,
+            shared: vec![shared],
+            expected: Vec::new(),
             look: Look::default(),
+            wrapped: Wrapped::default(),
+            averages: None,
             history: None,
             poisoned: None,
         }
-    }
-
-    /// Adds a group for the parameters whose names `matches` accepts, with the hyperparameters of the first
-    /// group but for `overrides`. Where several groups match, the first added has it; parameters that match
-    /// none stay in group 0. Parameters that were stepped already stay where they are.
-    ///
-    /// # Errors
-    /// When a hyperparameter does not exist, has another type or is out of range.
-    pub fn add_group(
-        &mut self,
-        matches: impl Fn(&str) -> bool + Send + 'static,
-        overrides: &[(&str, Value)],
-    ) -> Result<usize> {
-        let mut algorithm = self.groups[0].algorithm.boxed();
-        algorithm.set(overrides)?;
-        self.groups.push(Group { algorithm, matches: Box::new(matches) });
-        Ok(self.groups.len() - 1)
     }
 
     /// Calculates in this type instead of the default: `f64` for parameters stored as `f64`, else `f32`.
@@ -198,6 +199,10 @@ impl Driver {
     /// As [`step`](Optimizer::step), and what the objective fails with: parameters are where it was last evaluated then.
     pub fn step_with(&mut self, objective: &mut dyn Objective) -> Result<f64> {
         let Some(kernels) = self.groups[0].algorithm.search() else {
+            if self.wrapped.config.scaler.is_some() {
+                let problem = "an objective does not know the loss scale".into();
+                return Err(Error::Groups { algorithm: self.name(), problem });
+            }
             let loss = objective.evaluate()?;
             self.step(&mut objective.bindings())?;
             return Ok(loss);
@@ -207,6 +212,10 @@ impl Driver {
         }
         if self.groups.len() > 1 {
             return Err(Error::NoGroup { group: 1, count: 1 });
+        }
+        if !self.wrapped.is_plain() {
+            let problem = "accumulation, clipping and loss scales do not go with a search".into();
+            return Err(Error::Groups { algorithm: self.name(), problem });
         }
         let Some(hyper) = self.groups[0].algorithm.hyper().downcast_ref() else {
             unreachable!("only LBFGS has these rules");
@@ -218,7 +227,7 @@ impl Driver {
     /// by name: the `d` of D-Adaptation, say.
     pub fn shared(&self, name: &str) -> Option<f64> {
         let names = self.groups[0].algorithm.shared().iter();
-        names.zip(&self.shared).find(|((known, _), _)| *known == name).map(|(_, value)| *value)
+        names.zip(&self.shared[0]).find(|((known, _), _)| *known == name).map(|(_, value)| *value)
     }
 
     /// The backend that it runs on.
@@ -231,10 +240,6 @@ impl Driver {
             Format::F64 => Compute::F64,
             _ => Compute::F32,
         })
-    }
-
-    fn group_of(&self, name: &str) -> usize {
-        self.groups.iter().skip(1).position(|group| (group.matches)(name)).map_or(0, |place| place + 1)
     }
 
     /// Brings the slots into the bindings' order, checks everything that can be wrong, and gives what can be
@@ -267,25 +272,28 @@ impl Driver {
         checked?;
         let mut runs = self.runs.iter().filter(|run| !run.is_empty());
         // Groups may have stages of their own, but what is gathered over a group must be in one run.
-        let mut apart = false;
+        let mut apart = None;
         while let Some(run) = runs.next() {
             let gathers = |other: &Run| run.stages == other.stages && run.stages.gathers();
-            apart |= runs.clone().any(|other| !self.shared.is_empty() || gathers(other));
+            let shares = !self.shared[run.family].is_empty();
+            let others = |other: &Run| other.family == run.family && (shares || gathers(other));
+            apart = apart.or(runs.clone().any(others).then_some(run.family));
         }
-        if apart {
-            return Err(Error::MixedCompute { algorithm: self.groups[0].algorithm.name() });
+        match apart {
+            None => Ok(prepared),
+            Some(family) => Err(Error::MixedCompute { algorithm: first_of(&self.groups, family).name() }),
         }
-        Ok(prepared)
     }
 
     /// The place of the run that a parameter belongs to, made if there is none.
     fn run_of(&self, runs: &mut Vec<Run>, places: &mut [[Option<usize>; 2 * CLASSES]], slot: &Slot) -> usize {
         let key = usize::from(slot.class) * 2 + usize::from(slot.compute == Compute::F64);
         *places[slot.group][key].get_or_insert_with(|| {
-            let stages = self.groups[slot.group].algorithm.stages(slot.class);
-            let found = runs.iter().position(|run| run.stages == stages && run.compute == slot.compute);
-            found.unwrap_or_else(|| {
-                runs.push(Run::new(stages, slot.compute));
+            let Group { algorithm, family, .. } = &self.groups[slot.group];
+            let (stages, family, compute) = (algorithm.stages(slot.class), *family, slot.compute);
+            let same = |run: &Run| run.stages == stages && run.compute == compute && run.family == family;
+            runs.iter().position(same).unwrap_or_else(|| {
+                runs.push(Run::new(stages, compute, family));
                 runs.len() - 1
             })
         })
@@ -294,7 +302,8 @@ impl Driver {
     /// The slot of a parameter not seen before.
     fn new_slot(&self, binding: &Binding<'_>) -> Result<Slot> {
         let shape: Shape = binding.param.extents().into();
-        let group = self.group_of(binding.name);
+        let kind = binding.kind.unwrap_or_else(|| ModuleKind::guess(binding.name, &shape));
+        let group = self.group_of(&Member { name: binding.name, shape: &shape, kind });
         let algorithm = &self.groups[group].algorithm;
         let class = class_of(&**algorithm, binding.name, &shape)?;
         Ok(Slot {
@@ -439,8 +448,9 @@ impl Driver {
         for (index, run) in self.runs.iter_mut().enumerate().filter(|(_, run)| !run.is_empty()) {
             let slots = self.slots.range(0..bindings.len());
             let tensors = slots.iter().filter(|slot| slot.run == Some(index)).count();
-            let (backend, groups, shared) = (&*self.backend, &self.groups[..], &mut self.shared[..]);
-            let work = Work { index, tensors, backend, groups, shared, bindings, slots };
+            let shared = &mut self.shared[run.family][..];
+            let (backend, groups, family) = (&*self.backend, &self.groups[..], run.family);
+            let work = Work { index, family, tensors, backend, groups, shared, bindings, slots };
             if let Err(cause) = run.step(work, &mut begun) {
                 if begun {
                     self.poisoned = Some(cause.to_string());
@@ -450,6 +460,12 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// The algorithm of a family's first group.
+fn first_of(groups: &[Group], family: usize) -> &(dyn AnyAlgorithm + 'static) {
+    let first = groups.iter().find(|group| group.family == family);
+    &*first.unwrap_or(&groups[0]).algorithm
 }
 
 /// The class of a parameter, or why the algorithm does not take it.
@@ -499,12 +515,9 @@ impl Optimizer for Driver {
         if self.groups[0].algorithm.search().is_some() {
             return Err(Error::NeedsObjective { algorithm: self.name() });
         }
-        let stepped = self.step_checked(bindings);
-        match &stepped {
-            Ok(report) if !report.skipped() => self.slots.keep_fresh(),
-            _ => self.slots.forget_fresh(),
-        }
-        stepped
+        let stepped = self.step_kept(bindings, true)?;
+        self.count_average();
+        Ok(stepped)
     }
 
     fn name(&self) -> &'static str {
@@ -560,30 +573,62 @@ impl Optimizer for Driver {
 }
 
 impl Driver {
-    fn step_checked(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
+    /// Takes a step over all parameters (`whole`) or some of them, and keeps what it learns of new ones if it goes
+    /// through.
+    fn step_kept(&mut self, bindings: &mut [Binding<'_>], whole: bool) -> Result<StepReport> {
+        let stepped = match whole && !self.wrapped.is_plain() {
+            true => self.step_wrapped(bindings),
+            false => self.step_checked(bindings, None, whole),
+        };
+        match &stepped {
+            Ok(report) if !report.skipped() => {
+                self.slots.keep_fresh();
+                if whole {
+                    self.expected.clear();
+                }
+            }
+            _ => self.slots.forget_fresh(),
+        }
+        let stepped = stepped?;
+        if let Err(cause) = self.average_in(bindings) {
+            // The parameters have stepped, and the average does not fit them.
+            self.poisoned = Some(cause.to_string());
+            return Err(cause);
+        }
+        Ok(stepped)
+    }
+
+    /// A step with the gradients multiplied by `factor`, or, without one, by what comes of looking at them.
+    fn step_checked(
+        &mut self,
+        bindings: &mut [Binding<'_>],
+        factor: Option<f64>,
+        whole: bool,
+    ) -> Result<StepReport> {
         let prepared = self.prepare(bindings)?;
+        if whole {
+            self.check_expected()?;
+        }
         let mut report = StepReport { without_grad: prepared.without_grad, ..StepReport::default() };
         move_strided(bindings, false);
         let mirrors = !self.backend.reaches_host();
         if mirrors {
             mirror::copy_in(&*self.backend, bindings, self.slots.range(0..bindings.len()))?;
         }
-        if self.non_finite != NonFinite::Propagate {
-            let (norm, bad) = self.look_at_grads(bindings)?;
-            report.grad_norm = Some(norm);
-            if let Some((param, count)) = bad {
-                if self.non_finite == NonFinite::Error {
-                    return Err(Error::NonFinite { param, count });
-                }
-                report.skipped = Some(Skipped::NonFinite { param, count });
-                return Ok(report);
-            }
-        }
+        let factor = match factor {
+            Some(factor) => Some(factor),
+            None => self.judge(bindings, &mut report)?,
+        };
+        let Some(factor) = factor else { return Ok(report) };
         move_strided(bindings, false);
         if prepared.lacks_states {
             self.allocate_states(bindings)?;
         }
+        if factor != 1.0 {
+            self.runs.iter_mut().for_each(|run| run.scale(factor));
+        }
         self.step_runs(bindings)?;
+        self.wrapped.stepped();
         if mirrors {
             let copied = mirror::copy_out(&*self.backend, bindings, self.slots.range(0..bindings.len()));
             if let Err(cause) = copied {

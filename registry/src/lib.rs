@@ -7,8 +7,10 @@
 
 mod error;
 pub mod names;
+pub mod paramwise;
 mod recipe;
 pub mod schedulers;
+mod wrapper;
 
 /// Reading configurations: a crate of its own, so that it is not compiled again with the rules.
 pub use fallline_config as config;
@@ -17,3 +19,4 @@ pub use error::{Error, Result};
 pub use names::Entry;
 pub use recipe::Recipe;
 pub use schedulers::Length;
+pub use wrapper::average;

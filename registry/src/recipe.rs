@@ -3,16 +3,19 @@
 use crate::config::{self, Dict, Entries, Node, Value as Setting};
 use crate::error::{Error, Result};
 use crate::names::{self, ENTRIES, nearest};
+use crate::paramwise::{self, Paramwise};
 use crate::schedulers::{Chain, Length};
+use crate::wrapper::{self, Wrapped};
 use fallline_core::Backend;
 use fallline_optim::hyper::{HyperError, Value};
 use fallline_optim::schedule::{Schedule, Scheduled};
+use fallline_optim::wrapper::Wrapper;
 use fallline_optim::{AnyAlgorithm, Driver};
 use std::path::Path;
 use std::sync::Arc;
 
-/// What a configuration asks for: an algorithm with its hyperparameters, a schedule, and the options of
-/// the trainer.
+/// What a configuration asks for: an algorithm with its hyperparameters, groups of parameters with others, what goes on
+/// around steps, a schedule, and the options of the trainer.
 ///
 /// ```
 /// use fallline_registry::Recipe;
@@ -25,6 +28,9 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Recipe {
     algorithm: Box<dyn AnyAlgorithm>,
+    paramwise: Option<Paramwise>,
+    wrapper: Wrapper,
+    allow_unmatched: bool,
     chain: Chain,
     /// The key `train`: this project's own training options.
     pub train: Option<Node>,
@@ -54,32 +60,45 @@ impl Recipe {
             let whole = Node::new(Setting::Dict(entries.to_dict()?), entries.at().clone());
             return Ok(Recipe {
                 algorithm: algorithm(&whole)?,
+                paramwise: None,
+                wrapper: Wrapper::default(),
+                allow_unmatched: false,
                 chain: Chain::default(),
                 train: None,
                 source: whole,
             });
         }
         let train = entries.get_present("train")?.cloned();
-        let wrapper = entries.get("optim_wrapper")?;
-        let optimizer = match wrapper {
-            Some(wrapper) => unwrap(wrapper)?,
-            None => entries.get("optimizer")?.ok_or_else(|| Error::Missing {
-                at: entries.at().clone(),
-                what: "a configuration".into(),
-                key: "optim_wrapper",
-            })?,
+        let around = entries.get("optim_wrapper")?;
+        let Wrapped { optimizer, paramwise, wrapper } = match around {
+            Some(around) => wrapper::read(around)?,
+            None => {
+                let optimizer = entries.get("optimizer")?.ok_or_else(|| Error::Missing {
+                    at: entries.at().clone(),
+                    what: "a configuration".into(),
+                    key: "optim_wrapper",
+                })?;
+                Wrapped { optimizer, paramwise: None, wrapper: Wrapper::default() }
+            }
         };
         let scheduler = entries.get("param_scheduler")?;
         let chain = Chain::from_entries(entries)?;
+        let algorithm = algorithm(optimizer)?;
+        let paramwise = paramwise
+            .map(|node| Paramwise::read(node, expect_dict(optimizer, "an optimizer")?, &*algorithm))
+            .transpose()?;
         let mut source = Dict::new();
-        source.insert("optimizer", optimizer.clone());
+        match around.filter(|_| paramwise.is_some() || wrapper != Wrapper::default()) {
+            Some(around) => source.insert("optim_wrapper", around.clone()),
+            None => source.insert("optimizer", optimizer.clone()),
+        };
         for (key, node) in [("param_scheduler", scheduler), ("train", train.as_ref())] {
             if let Some(node) = node {
                 source.insert(key, node.clone());
             }
         }
         let source = Node::new(Setting::Dict(source), entries.at().clone());
-        Ok(Recipe { algorithm: algorithm(optimizer)?, chain, train, source })
+        Ok(Recipe { algorithm, paramwise, wrapper, allow_unmatched: false, chain, train, source })
     }
 
     /// What was read, as one Python literal: everything that was needed, bases and names resolved. Reads
@@ -88,7 +107,7 @@ impl Recipe {
         self.source.to_string()
     }
 
-    /// The algorithm with its hyperparameters.
+    /// The algorithm with its hyperparameters: of the parameters that no rule of `paramwise_cfg` decides for.
     pub fn algorithm(&self) -> &dyn AnyAlgorithm {
         &*self.algorithm
     }
@@ -98,9 +117,44 @@ impl Recipe {
         !self.chain.is_empty()
     }
 
-    /// The optimizer, on a backend.
+    /// The optimizer, on a backend: with the groups of `paramwise_cfg` and what the wrapper does around steps.
+    ///
+    /// Its first step fails where a key of `custom_keys` matches none of the parameters that are bound, unless that
+    /// is [allowed](Recipe::allow_unmatched).
     pub fn optimizer(&self, backend: Arc<dyn Backend>) -> Driver {
-        Driver::new(backend, self.algorithm.boxed())
+        let mut driver = Driver::new(backend, self.algorithm.boxed()).wrapped(self.wrapper.clone());
+        if let Some(paramwise) = &self.paramwise
+            && let Err(error) = paramwise.add_to(&mut driver, self.allow_unmatched)
+        {
+            unreachable!("the groups were checked when the recipe was read: {error}");
+        }
+        driver
+    }
+
+    /// Lets keys of `paramwise_cfg.custom_keys` match no parameter.
+    pub fn allow_unmatched(mut self, allow: bool) -> Recipe {
+        self.allow_unmatched = allow;
+        self
+    }
+
+    /// Whether keys of `paramwise_cfg.custom_keys` may match no parameter.
+    pub fn allows_unmatched(&self) -> bool {
+        self.allow_unmatched
+    }
+
+    /// The keys of `paramwise_cfg.custom_keys` that match none of these names, with their positions.
+    pub fn unmatched<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Vec<String> {
+        self.paramwise.as_ref().map_or(Vec::new(), |paramwise| paramwise.unmatched(names))
+    }
+
+    /// For people: the rule that puts parameters into a group of [`optimizer`](Recipe::optimizer).
+    pub fn rule_of(&self, group: usize) -> String {
+        self.paramwise.as_ref().map_or(paramwise::BASE.into(), |paramwise| paramwise.rule_of(group))
+    }
+
+    /// What goes on around the optimizer's steps.
+    pub fn wrapper(&self) -> &Wrapper {
+        &self.wrapper
     }
 
     /// The schedule, which sets the optimizer's first values. `epoch_length` is the number of iterations
@@ -138,56 +192,8 @@ impl Recipe {
     }
 }
 
-/// The optimizer inside an `optim_wrapper`. What a wrapper adds around it is refused where it would change
-/// numbers.
-fn unwrap(wrapper: &Node) -> Result<&Node> {
-    let dict = expect_dict(wrapper, "optim_wrapper")?;
-    let mut optimizer = None;
-    for (key, node) in dict.iter() {
-        let at = || dict.key_at(key).unwrap_or(&wrapper.at).clone();
-        let inert = match (key, &node.value) {
-            ("optimizer", _) => {
-                optimizer = Some(node);
-                true
-            }
-            ("type", Setting::Str(name)) if bare_name(name) == "OptimWrapper" => true,
-            ("constructor", Setting::Str(name)) => bare_name(name) == "DefaultOptimWrapperConstructor",
-            ("accumulative_counts", Setting::Int(1)) => true,
-            ("clip_grad" | "paramwise_cfg", Setting::None) => true,
-            (
-                "type"
-                | "accumulative_counts"
-                | "clip_grad"
-                | "paramwise_cfg"
-                | "constructor"
-                | "loss_scale"
-                | "dtype",
-                _,
-            ) => false,
-            _ => {
-                let keys =
-                    ["type", "optimizer", "accumulative_counts", "clip_grad", "paramwise_cfg", "constructor"];
-                let nearest = nearest(key, keys).map(str::to_owned);
-                let what = "an optim_wrapper".to_owned();
-                return Err(Error::UnknownKey { at: at(), what, key: key.to_owned(), nearest });
-            }
-        };
-        if !inert {
-            return Err(Error::Unsupported {
-                at: at(),
-                what: format!("{key}={} in an optim_wrapper", node.value),
-            });
-        }
-    }
-    optimizer.ok_or_else(|| Error::Missing {
-        at: wrapper.at.clone(),
-        what: "an optim_wrapper".into(),
-        key: "optimizer",
-    })
-}
-
 /// The algorithm of an optimizer's dict.
-fn algorithm(node: &Node) -> Result<Box<dyn AnyAlgorithm>> {
+pub(crate) fn algorithm(node: &Node) -> Result<Box<dyn AnyAlgorithm>> {
     let dict = expect_dict(node, "an optimizer")?;
     let kind = type_of(dict, node, "an optimizer")?;
     let name = kind.value.as_str().map(bare_name).unwrap_or_default();
@@ -256,7 +262,7 @@ pub(crate) fn bare_name(name: &str) -> &str {
 }
 
 /// A configuration's value as a hyperparameter's.
-fn convert(node: &Node) -> Option<Value> {
+pub(crate) fn convert(node: &Node) -> Option<Value> {
     Some(match &node.value {
         Setting::None => Value::None,
         Setting::Bool(x) => Value::Bool(*x),

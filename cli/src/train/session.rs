@@ -1,6 +1,7 @@
 //! A training run: what it is made of, one step after another, and what it keeps.
 
 use super::options::Options;
+use crate::common::unmatched;
 use crate::digits::data::{Digits, epoch_order};
 use crate::digits::network::Network;
 use crate::error::{Error, Result};
@@ -9,15 +10,19 @@ use crate::run_folder::{CHECKPOINT, Metrics, Record};
 use fallline::optim::checkpoint::{Entry, remove_temporaries};
 use fallline::optim::schedule::Schedule;
 use fallline::optim::{Binding, param};
+use fallline::registry::Length;
 use fallline::{Backend, Checkpoint, Driver, Optimizer, Recipe, Shape};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const METRICS: &str = "metrics.jsonl";
 const PLOT: &str = "loss.svg";
+/// What a ReduceOnPlateau may monitor: the loss over the test images, and the share of them that is right.
+const METRIC_NAMES: [&str; 2] = ["loss", "accuracy"];
 
 /// How far a run is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -78,16 +83,54 @@ pub struct Session {
     progress: Progress,
 }
 
+/// What a run is made of before it has a folder.
+struct Parts {
+    digits: Digits,
+    network: Network,
+    optimizer: Driver,
+    schedule: Schedule,
+}
+
+impl Parts {
+    fn new(recipe: &Recipe, options: &Options, backend: &Arc<dyn Backend>) -> Result<Parts> {
+        let digits = Digits::bundled().map_err(|error| Error::Other(error.to_string()))?;
+        let network = Network::new(&options.hidden, options.seed);
+        let names = network.parameters.iter().map(|parameter| parameter.name.as_str());
+        unmatched(recipe, names, recipe.allows_unmatched())?;
+        let mut optimizer = recipe.optimizer(Arc::clone(backend));
+        if let Some(average) = options.average {
+            optimizer = optimizer.averaged(average);
+        }
+        let epoch = digits.train.labels.len().div_ceil(options.batch_size) as u64;
+        optimizer.set_iterations(Some(options.epochs * epoch));
+        let length = Length { epoch, epochs: (options.epochs > 0).then_some(options.epochs) };
+        let schedule = recipe.schedule_over(length, &mut optimizer)?;
+        if let Some(monitor) = schedule.monitors(true).find(|name| !METRIC_NAMES.contains(name)) {
+            let known = METRIC_NAMES.join(" and ");
+            return Err(Error::Usage(format!(
+                "param_scheduler: there is no {monitor:?} to monitor: the test set gives {known}"
+            )));
+        }
+        if schedule.monitors(false).next().is_some() {
+            let problem = "the test set is looked at once an epoch: monitor with by_epoch=True";
+            return Err(Error::Usage(format!("param_scheduler: {problem}")));
+        }
+        Ok(Parts { digits, network, optimizer, schedule })
+    }
+}
+
 impl Session {
-    /// Begins a run in an empty folder.
+    /// Begins a run in an empty folder, which is made once everything else is known to be right.
     pub fn begin(
-        folder: PathBuf,
+        folder: impl FnOnce() -> Result<PathBuf>,
         recipe: Recipe,
         options: Options,
         backend: Arc<dyn Backend>,
     ) -> Result<Session> {
+        let parts = Parts::new(&recipe, &options, &backend)?;
+        let folder = folder()?;
         let metrics = Metrics::create(&folder.join(METRICS)).map_err(Error::io(&folder))?;
-        Session::assemble(folder, recipe, options, backend, metrics)
+        Ok(Session::assemble(folder, recipe, options, backend, parts, metrics))
     }
 
     /// Goes on with a run.
@@ -98,11 +141,12 @@ impl Session {
         backend: Arc<dyn Backend>,
         kept: Kept,
     ) -> Result<Session> {
+        let parts = Parts::new(&recipe, &options, &backend)?;
         let (metrics, records) =
             Metrics::resume(&folder.join(METRICS), kept.progress.step).map_err(Error::io(&folder))?;
         // What a run that was killed while it wrote has left behind.
         remove_temporaries(&folder).map_err(Error::io(&folder))?;
-        let mut session = Session::assemble(folder, recipe, options, backend, metrics)?;
+        let mut session = Session::assemble(folder, recipe, options, backend, parts, metrics);
         session.records = records;
         session.progress = kept.progress;
         let mismatch = |problem: String| Error::Malformed { path: session.folder.join(CHECKPOINT), problem };
@@ -128,15 +172,12 @@ impl Session {
         recipe: Recipe,
         options: Options,
         backend: Arc<dyn Backend>,
+        parts: Parts,
         metrics: Metrics,
-    ) -> Result<Session> {
-        let digits = Digits::bundled().map_err(|error| Error::Other(error.to_string()))?;
-        let network = Network::new(&options.hidden, options.seed);
-        let mut optimizer = recipe.optimizer(Arc::clone(&backend));
-        let batches = digits.train.labels.len().div_ceil(options.batch_size) as u64;
-        let schedule = recipe.schedule(batches, &mut optimizer)?;
+    ) -> Session {
+        let Parts { digits, network, optimizer, schedule } = parts;
         let (records, progress) = (Vec::new(), Progress::default());
-        Ok(Session {
+        Session {
             folder,
             recipe,
             options,
@@ -148,7 +189,7 @@ impl Session {
             metrics,
             records,
             progress,
-        })
+        }
     }
 
     /// Whether a folder holds a run.
@@ -189,11 +230,24 @@ impl Session {
         }
         bar.finish_and_clear();
         self.plot()?;
-        Ok(self.network.accuracy(self.digits.test.images.view(), &self.digits.test.labels))
+        Ok(self.tested()?.accuracy(self.digits.test.images.view(), &self.digits.test.labels))
+    }
+
+    /// The network that is tested: with the average of the weights, where one is kept.
+    fn tested(&self) -> Result<Cow<'_, Network>> {
+        let mut network = Cow::Borrowed(&self.network);
+        for place in 0..self.network.parameters.len() {
+            if let Some(average) = self.optimizer.average(&self.network.parameters[place].name)? {
+                let values = &mut network.to_mut().parameters[place].value;
+                values.iter_mut().zip(average).for_each(|(to, from)| *to = from as f32);
+            }
+        }
+        Ok(network)
     }
 
     fn step(&mut self, batch: &[u32]) -> Result<()> {
         let examples = self.digits.train.batch(batch);
+        self.network.loss_scale = self.optimizer.loss_scale() as f32;
         let loss = self.network.loss_and_gradients(examples.images.view(), &examples.labels);
         let lr = self.optimizer.get(0, "lr").and_then(|lr| lr.as_f64()).unwrap_or(f64::NAN);
         let mut bindings: Vec<Binding<'_>> =
@@ -208,10 +262,12 @@ impl Session {
 
     /// Evaluates, writes the epoch's record, then its checkpoint: a checkpoint is never ahead of the metrics.
     fn finish_epoch(&mut self) -> Result<(f64, f32)> {
-        let test = &self.digits.test;
-        let test_accuracy = self.network.accuracy(test.images.view(), &test.labels);
-        let test_loss = self.network.loss(test.images.view(), &test.labels);
+        let (network, test) = (self.tested()?, &self.digits.test);
+        let test_accuracy = network.accuracy(test.images.view(), &test.labels);
+        let test_loss = network.loss(test.images.view(), &test.labels);
         self.schedule.after_epoch(&mut self.optimizer)?;
+        let metrics = [(METRIC_NAMES[0], f64::from(test_loss)), (METRIC_NAMES[1], test_accuracy)];
+        self.schedule.observe(true, &metrics, &mut self.optimizer)?;
         let (step, epoch) = (self.progress.step, self.progress.epoch);
         self.record(Record::Epoch { step, epoch, test_accuracy, test_loss })?;
         self.progress.epoch += 1;

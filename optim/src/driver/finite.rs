@@ -45,9 +45,13 @@ pub(super) struct Look {
 }
 
 impl Driver {
-    /// Reads all gradients once: their norm, and the first by name that is not finite with how many of its
-    /// elements are not. Sums over several tensors fold in the order of their names.
-    pub(super) fn look_at_grads(&mut self, bindings: &[Binding<'_>]) -> Result<(f64, Option<(String, u64)>)> {
+    /// Reads all gradients times `scale` once: their norm, and the first by name that is not finite with how many of
+    /// its elements are not. Sums over several tensors fold in the order of their names.
+    pub(super) fn look_at_grads(
+        &mut self,
+        bindings: &[Binding<'_>],
+        scale: f64,
+    ) -> Result<(f64, Option<(String, u64)>)> {
         let Look { order, found, plans, sums } = &mut self.look;
         order.clear();
         order.extend((0..bindings.len()).filter(|&i| !bindings[i].grad.is_none()));
@@ -74,7 +78,7 @@ impl Driver {
                     views[0] = mirror.map(View::read).or_else(|| bindings[i].grad.view());
                     Some(TensorPass { elements: slots[i].shape.elements(), row: 0 })
                 },
-                rows: &[1.0],
+                rows: &[scale],
                 tensor_scalars: &[],
                 plan: plan.get_or_insert_with(|| self.backend.plan()),
                 sums,

@@ -1,11 +1,16 @@
 //! Saving and loading: what is checked, in which order, before anything changes.
 
-use super::{Driver, class_of};
+use super::{Driver, class_of, first_of};
 use crate::checkpoint::{Checkpoint, OptimizerManifest, ParamManifest};
 use crate::lbfgs::History;
 use crate::slots::{Slot, Slots};
 use crate::{AnyAlgorithm, Error, LoadReport, Result};
 use fallline_core::{Role, Shape};
+
+/// What a family remembers for all its parameters, under its name in the manifest.
+fn shared_key(family: usize, name: &str) -> String {
+    if family == 0 { name.to_owned() } else { format!("{family}/{name}") }
+}
 
 impl Driver {
     pub(super) fn to_checkpoint(&self) -> Result<Checkpoint> {
@@ -28,8 +33,14 @@ impl Driver {
         if let Some(history) = &self.history {
             history.save(&*self.backend, &mut checkpoint, &mut manifest)?;
         }
-        let shared = self.groups[0].algorithm.shared().iter().zip(&self.shared);
-        shared.for_each(|((name, _), value)| manifest.insert_shared(name, *value));
+        for (family, shared) in self.shared.iter().enumerate() {
+            let shared = first_of(&self.groups, family).shared().iter().zip(shared);
+            shared.for_each(|((name, _), value)| manifest.insert_shared(&shared_key(family, name), *value));
+        }
+        self.wrapped.save(&*self.backend, &mut checkpoint)?;
+        if let Some(averages) = &self.averages {
+            averages.save(self, &mut checkpoint)?;
+        }
         checkpoint.manifest.optimizer = Some(manifest);
         Ok(checkpoint)
     }
@@ -40,8 +51,11 @@ impl Driver {
             .optimizer
             .as_ref()
             .ok_or_else(|| Error::Mismatch("it holds no optimizer state".into()))?;
-        let shared = self.groups[0].algorithm.shared().iter().map(|(name, _)| manifest.shared(name));
-        let shared = shared.collect::<Result<Vec<f64>>>()?;
+        let shared = (0..self.shared.len()).map(|family| {
+            let names = first_of(&self.groups, family).shared().iter();
+            names.map(|(name, _)| manifest.shared(&shared_key(family, name))).collect()
+        });
+        let shared = shared.collect::<Result<Vec<Vec<f64>>>>()?;
         let algorithms = manifest.restore_groups(self.groups.iter().map(|group| &*group.algorithm))?;
         if algorithms[0].search().is_some() {
             let current = self.history.as_ref();
@@ -74,6 +88,10 @@ impl Driver {
                 })
             },
         )?;
+        let wrapped = self.wrapped.loaded(self, checkpoint, &loaded)?;
+        let averages = self.averages.as_ref().map(|averages| averages.loaded(self, checkpoint, &loaded));
+        self.averages = averages.transpose()?;
+        self.wrapped = wrapped;
         let report = LoadReport { matched: loaded.len() };
         self.slots = loaded;
         self.shared = shared;

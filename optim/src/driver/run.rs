@@ -1,6 +1,6 @@
 //! The stages of a step over all parameters that take the same ones.
 
-use super::mirror;
+use super::{first_of, mirror};
 use crate::slots::Slot;
 use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stage, Stages, Workspace};
 use crate::{AnyAlgorithm, Binding, Error, Result};
@@ -12,6 +12,8 @@ use fallline_core::{Backend, Compute, Kernel, Role};
 pub(crate) struct Run {
     pub(super) stages: Stages,
     pub(super) compute: Compute,
+    /// The optimizer whose groups' parameters these are.
+    pub(super) family: usize,
     /// For each row of scalars, its group and step count.
     keys: Vec<(usize, u64)>,
     parts: Vec<Part>,
@@ -59,6 +61,7 @@ struct Batch {
 pub(super) struct Work<'s, 'b, 'd> {
     /// The run's place.
     pub(super) index: usize,
+    pub(super) family: usize,
     /// How many parameters take part.
     pub(super) tensors: usize,
     pub(super) backend: &'s dyn Backend,
@@ -69,7 +72,7 @@ pub(super) struct Work<'s, 'b, 'd> {
 }
 
 impl Run {
-    pub(super) fn new(stages: Stages, compute: Compute) -> Run {
+    pub(super) fn new(stages: Stages, compute: Compute, family: usize) -> Run {
         let part = |stage: Stage| {
             let operands = stage.kernel().map_or(&[][..], |kernel| kernel.operands);
             let of = |role| operands.iter().position(|operand| operand.role == role);
@@ -92,6 +95,7 @@ impl Run {
         Run {
             stages,
             compute,
+            family,
             keys,
             parts,
             batches,
@@ -130,6 +134,14 @@ impl Run {
             kernel.compute_scalars(algorithm.hyper(), t, &mut part.rows[start..]);
         }
         self.keys.len() - 1
+    }
+
+    /// Multiplies the gradients of this step by a factor.
+    pub(super) fn scale(&mut self, factor: f64) {
+        for part in &mut self.parts {
+            let Some(kernel) = part.stage.kernel() else { continue };
+            part.rows.iter_mut().step_by(1 + kernel.scalars.len()).for_each(|scale| *scale *= factor);
+        }
     }
 
     /// Runs all stages. `begun` is set as soon as something may have been written.
@@ -214,7 +226,7 @@ impl Run {
     }
 
     fn skips(&self, work: &Work<'_, '_, '_>, stage: usize) -> bool {
-        work.groups[0].algorithm.skips(stage, work.shared)
+        work.first().skips(stage, work.shared)
     }
 
     /// Cuts the run's parameters into batches of at least `elements`, the last and those without parameters
@@ -251,7 +263,7 @@ impl Run {
     fn remember(&mut self, work: &Work<'_, '_, '_>) {
         self.before.clear();
         self.before.extend_from_slice(work.shared);
-        if work.groups[0].algorithm.memory().is_empty() {
+        if work.first().memory().is_empty() {
             return;
         }
         for slot in work.slots.iter().filter(|slot| slot.run == Some(work.index)) {
@@ -344,6 +356,11 @@ struct Gather<'a> {
 }
 
 impl Work<'_, '_, '_> {
+    /// The algorithm of the family.
+    fn first(&self) -> &dyn AnyAlgorithm {
+        first_of(self.groups, self.family)
+    }
+
     /// The own scalars of each parameter of a batch from its sums of the stage before.
     fn combine(
         &mut self,
@@ -390,24 +407,29 @@ impl Work<'_, '_, '_> {
         // From the order of the bindings to that of the names, and back.
         places.clear();
         places.resize(self.slots.len(), 0);
-        let mine = (0..self.slots.len()).filter(|&i| self.slots[i].run == Some(self.index));
-        mine.enumerate().for_each(|(place, i)| places[i] = place);
+        let bound = (0..self.slots.len()).filter(|&i| self.slots[i].run == Some(self.index));
+        bound.enumerate().for_each(|(place, i)| places[i] = place);
         steps.clear();
         steps.extend(order.iter().map(|&i| self.slots[i].steps + 1));
         group_of.clear();
-        group_of.extend(order.iter().map(|&i| self.slots[i].group));
+        // Groups are counted within the optimizer that they are parts of.
+        let (groups, family) = (self.groups, self.family);
+        let mine = || groups.iter().filter(|group| group.family == family);
+        let number = |group: usize| groups[..group].iter().filter(|group| group.family == family).count();
+        group_of.extend(order.iter().map(|&i| number(self.slots[i].group)));
         buffer.clear();
         order.iter().for_each(|&i| buffer.extend_from_slice(&sums[places[i] * found..][..found]));
         let at = buffer.len();
         buffer.resize(at + order.len() * width, 0.0);
         let (sums, scalars) = buffer.split_at_mut(at);
-        let groups = self.groups;
-        let algorithm_of = |group: usize| -> &dyn AnyAlgorithm { &*groups[group].algorithm };
+        let first = first_of(groups, family);
+        let algorithm_of = |group: usize| -> &dyn AnyAlgorithm {
+            mine().nth(group).map_or(first, |group| &*group.algorithm)
+        };
         let mut at =
             Gathering { tensors: order.len(), steps, groups: group_of, sums, shared: self.shared, scalars };
-        let first = algorithm_of(0);
         first
-            .gather(&Groups::new(groups.len(), &algorithm_of), stage, &mut at)
+            .gather(&Groups::new(mine().count(), &algorithm_of), stage, &mut at)
             .map_err(|problem| Error::Groups { algorithm: first.name(), problem })?;
         own.clear();
         own.resize(order.len() * width, 0.0);
