@@ -2,11 +2,8 @@
 //!
 //! `cargo run --release --example toolkit`
 
-use fallline::Schedule;
-use fallline::optim::ModuleKind;
-use fallline::optim::average::Average;
-use fallline::optim::schedule::warm_up_and_cosine;
 use fallline::prelude::*;
+use fallline::{Average, ModuleKind, Schedule, warm_up_and_cosine};
 
 const CONFIG: &str = r#"
 optim_wrapper = dict(

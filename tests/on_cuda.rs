@@ -12,3 +12,5 @@ mod golden;
 mod objectives;
 #[path = "properties.rs"]
 mod properties;
+#[path = "toolkit.rs"]
+mod toolkit;

@@ -36,8 +36,8 @@ impl ModuleKind {
     /// Guesses from a parameter's name and shape. The module is the part of the name before the last dot, and of
     /// that the last part counts, in small letters:
     ///
-    /// 1. norm, if it contains `norm`, or is `bn`, `gn`, `ln` or `in` with nothing but digits, `_` and one more letter
-    ///    after it (`bn1`, `ln_f`), or the parameter is a `weight` of one dimension;
+    /// 1. norm, if it contains `norm`, or is `bn`, `gn` or `ln` with nothing but digits, `_` and one more letter after
+    ///    it (`bn1`, `ln_f`), or the parameter is a `weight` of one dimension;
     /// 2. depthwise convolution, if it contains `dwconv`, `dw_conv` or `depthwise`, or is `dw`, or the parameter is a
     ///    `weight` of three or more dimensions of which the second is 1 (one input channel for each group);
     /// 3. embedding, if it contains `embed`, or is `wte` or `wpe`, or the parameter itself is called `…embed…`;
@@ -64,7 +64,7 @@ impl ModuleKind {
         };
         let weight = own == "weight";
         let extents = shape.extents();
-        if module.contains("norm") || ["bn", "gn", "ln", "in"].into_iter().any(short) {
+        if module.contains("norm") || ["bn", "gn", "ln"].into_iter().any(short) {
             return ModuleKind::Norm;
         }
         if weight && extents.len() == 1 {

@@ -276,7 +276,8 @@ fn read_custom(
             multiply(&mut *own, optimizer, name, factor, x, node)?;
         }
     }
-    // The other keys are hyperparameters of the group, as in torch's param_groups.
+    // The other keys are hyperparameters of the group, as in torch's param_groups. Keys that are none (how states are
+    // stored, say) are to be taken out here, by the same rule: what an entry says holds for the parameters it matches.
     for (name, node) in dict.iter().filter(|(name, _)| !["lr_mult", "decay_mult", "optimizer"].contains(name))
     {
         let at = dict.key_at(name).unwrap_or(&entry.at).clone();
