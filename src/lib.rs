@@ -41,12 +41,14 @@ pub use fallline_core::{
 pub use fallline_cpu::{Cpu, Isa, Native};
 #[cfg(feature = "cuda")]
 pub use fallline_cuda::Cuda;
+pub use fallline_optim::average::Average;
 pub use fallline_optim::hyper::{Range, Value};
 pub use fallline_optim::ranks;
-pub use fallline_optim::schedule::Schedule;
+pub use fallline_optim::schedule::{Schedule, warm_up_and_cosine};
+pub use fallline_optim::wrapper::Wrapper;
 pub use fallline_optim::{
-    Algorithm, Binding, Checkpoint, Driver, Info, Linked, LoadOptions, NonFinite, Optimizer, Reference,
-    Sparse, StepReport, hyperparameters,
+    Algorithm, Binding, Checkpoint, Driver, Info, Linked, LoadOptions, ModuleKind, NonFinite, Optimizer,
+    Reference, Sparse, StepReport, hyperparameters,
 };
 pub use fallline_registry::{Error, Recipe, Result};
 

@@ -91,7 +91,10 @@ fn what_an_algorithm_cannot_have_is_refused() {
     for (more, expected) in [("'bf16_sr'", "bf16"), ("'master'", "bf16 or f16")] {
         let mut optimizer = adamw(&format!(", param_format={more}"));
         let message = optimizer.step(&mut [param("w", &mut p, &g)]).unwrap_err().to_string();
-        assert!(message.contains("\"w\"") && message.contains(expected) && message.contains("f32"), "{message}");
+        assert!(
+            message.contains("\"w\"") && message.contains(expected) && message.contains("f32"),
+            "{message}"
+        );
     }
 }
 
@@ -206,7 +209,11 @@ fn small_steps_are_not_lost_on_the_average() {
 
 #[test]
 fn master_weights_are_the_run_in_single_precision() {
-    for text in ["dict(type='AdamW', lr=0.01", "dict(type='LAMB', lr=0.01", "dict(type='Lion', lr=0.01, state_format='q8'"] {
+    for text in [
+        "dict(type='AdamW', lr=0.01",
+        "dict(type='LAMB', lr=0.01",
+        "dict(type='Lion', lr=0.01, state_format='q8'",
+    ] {
         let mut halved = halves(4);
         let mut optimizer = recipe(&format!("{text}, param_format='master')")).optimizer(best());
         run(&mut optimizer, &mut halved, 0..2);
@@ -247,7 +254,8 @@ fn paged_states_are_the_same_numbers() {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the file has no name");
     }
     let missing = folder.path().join("missing").display().to_string();
-    let mut optimizer = recipe(&format!("dict(type='PagedAdamW', page_folder={missing:?})")).optimizer(best());
+    let mut optimizer =
+        recipe(&format!("dict(type='PagedAdamW', page_folder={missing:?})")).optimizer(best());
     let message = optimizer.step(&mut common::bind(&mut large(1), 0)).unwrap_err().to_string();
     assert!(message.contains("missing"), "{message}");
 }

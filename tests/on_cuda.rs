@@ -24,3 +24,5 @@ mod properties;
 mod single;
 #[path = "sparse.rs"]
 mod sparse;
+#[path = "toolkit.rs"]
+mod toolkit;

@@ -4,7 +4,7 @@
 mod common;
 
 use common::recipe;
-use fallline::{Recipe, Sparse};
+use fallline::Sparse;
 
 /// Arguments of the sources that change no number, with values that they may have.
 const ACCEPTED: &[&str] = &[

@@ -90,7 +90,16 @@ pub fn run(args: Args) -> Result<()> {
     if args.json {
         return print_json(&rows.iter().map(Row::json).collect());
     }
-    let head = ["name", "elements", "threads", "bytes/element", "state bytes/param", "ns/element", "GB/s", "roofline"];
+    let head = [
+        "name",
+        "elements",
+        "threads",
+        "bytes/element",
+        "state bytes/param",
+        "ns/element",
+        "GB/s",
+        "roofline",
+    ];
     let mut cells = vec![head.map(str::to_owned).to_vec()];
     cells.extend(rows.iter().map(Row::cells));
     print(&table(&cells))
@@ -244,7 +253,10 @@ fn measure<T: Measured>(
     };
     for operand in passes.iter().flat_map(|kernel| kernel.operands) {
         if !plain.iter().any(|(known, _)| *known == stream_of(operand)) {
-            plain.push((stream_of(operand), enough((elements as f64 * bytes_of(recipe, T::FORMAT, operand, elements)) as usize)?));
+            plain.push((
+                stream_of(operand),
+                enough((elements as f64 * bytes_of(recipe, T::FORMAT, operand, elements)) as usize)?,
+            ));
         }
     }
     let names: Vec<String> = (0..shapes.len()).map(|i| format!("tensor{i}")).collect();

@@ -25,11 +25,26 @@ impl Source {
     /// Reads it.
     pub fn recipe(&self) -> Result<Recipe> {
         match (&self.optimizer, &self.config) {
-            (Some(text), _) => Ok(Recipe::from_text(text)?),
-            (None, Some(path)) => Ok(Recipe::from_file(path)?),
+            (Some(text), _) => Ok(Recipe::from_text(text)?.allow_unmatched(self.allow_unmatched)),
+            (None, Some(path)) => Ok(Recipe::from_file(path)?.allow_unmatched(self.allow_unmatched)),
             (None, None) => Err(Error::Usage("give --optimizer TEXT or --config FILE".into())),
         }
     }
+}
+
+/// Refuses keys of `custom_keys` that match none of the names, or warns where they are allowed.
+pub fn unmatched<'n>(
+    recipe: &Recipe,
+    names: impl Iterator<Item = &'n str> + Clone,
+    allowed: bool,
+) -> Result<()> {
+    for rule in recipe.unmatched(names) {
+        if !allowed {
+            return Err(Error::Usage(format!("{rule} matches no parameter (see --allow-unmatched)")));
+        }
+        eprintln!("warning: {rule} matches no parameter");
+    }
+    Ok(())
 }
 
 /// The backend of a `--device`.

@@ -8,6 +8,7 @@ mod convert;
 mod describe;
 mod digits;
 mod error;
+mod explain;
 mod list;
 mod minimize;
 mod plot;
@@ -36,6 +37,8 @@ enum Command {
     List(list::Args),
     /// Print an algorithm's update rule, hyperparameters, states and references
     Describe(describe::Args),
+    /// Print what each parameter gets, and the rule that decided
+    Explain(explain::Args),
     /// Apply an optimizer to recorded gradients
     Replay(replay::Args),
     /// Minimise a known function
@@ -67,6 +70,7 @@ fn run() -> Result<()> {
     match cli.command {
         Command::List(args) => list::run(args),
         Command::Describe(args) => describe::run(args),
+        Command::Explain(args) => explain::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Minimize(args) => minimize::run(args),
         Command::Schedule(args) => schedule::run(args),

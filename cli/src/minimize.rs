@@ -76,6 +76,9 @@ pub fn run(args: Args) -> Result<()> {
         losses.push(optimizer.step_with(&mut search)?);
         schedule.after_iteration(&mut optimizer)?;
         schedule.after_epoch(&mut optimizer)?;
+        let loss = [("loss", losses[losses.len() - 1])];
+        schedule.observe(false, &loss, &mut optimizer)?;
+        schedule.observe(true, &loss, &mut optimizer)?;
         way.push(search.x.clone());
     }
     let last = search.problem.evaluate(&search.x, &mut search.grad);

@@ -57,12 +57,17 @@ pub fn run(args: Args) -> Result<()> {
         None if trace.params.values().all(|param| param.format == Format::F64) => Compute::F64,
         None => Compute::F32,
     };
+    common::unmatched(&recipe, trace.params.keys().map(String::as_str), args.source.allow_unmatched)?;
     let mut optimizer = recipe.optimizer(Arc::clone(&backend)).with_compute(compute);
+    optimizer.set_iterations(Some(trace.steps));
     let mut schedule = recipe.schedule(1, &mut optimizer)?;
     if trace.has_hessian() && recipe.algorithm().hessian_kernel().is_none() {
         let name = recipe.algorithm().name();
         let problem = format!("{}: it has hess/ entries, which {name} does not take", args.trace.display());
         return Err(Error::Usage(problem));
+    }
+    if let Some(monitor) = schedule.monitors(true).chain(schedule.monitors(false)).next() {
+        return Err(Error::Usage(format!("param_scheduler: a replay has no {monitor:?} to monitor")));
     }
 
     let mut params: BTreeMap<&str, Tensor> = BTreeMap::new();

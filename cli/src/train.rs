@@ -75,7 +75,7 @@ fn open(args: &Args, ranks: Arc<dyn Communicator>) -> Result<Session> {
     if let Some(folder) = &args.resume {
         let folder = resumed_folder(folder.as_deref().or(args.out.as_deref()))?;
         let kept = Kept::read(&Checkpoint::read(folder.join(CHECKPOINT))?, &folder)?;
-        let recipe = Recipe::from_text(&kept.config)?;
+        let recipe = Recipe::from_text(&kept.config)?.allow_unmatched(args.allow_unmatched);
         if let Some(path) = &args.config
             && Recipe::from_file(path)?.to_source() != kept.config
         {
@@ -92,11 +92,10 @@ fn open(args: &Args, ranks: Arc<dyn Communicator>) -> Result<Session> {
         Some(path) => (Recipe::from_file(path)?, path.file_stem().unwrap_or_default().to_string_lossy()),
         None => (Recipe::from_text(DEFAULT)?, "digits".into()),
     };
+    let recipe = recipe.allow_unmatched(args.allow_unmatched);
     let mut options = Options::read(recipe.train.as_ref())?;
     options.epochs = args.epochs.unwrap_or(options.epochs);
-    // Rank 0 alone has a folder.
-    let folder = if ranks.rank() == 0 { new_folder(args.out.as_deref(), &name)? } else { PathBuf::new() };
-    Session::begin(folder, recipe, options, backend, ranks)
+    Session::begin(|| new_folder(args.out.as_deref(), &name), recipe, options, backend, ranks)
 }
 
 /// The folder of a run to go on with.

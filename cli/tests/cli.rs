@@ -137,7 +137,9 @@ fn usage_errors_are_one_line_with_code_2() {
     bad(fallline().args(["bench", "--dtype", "q8"]), 2, &["q8", "f32", "bf16"]);
     bad(fallline().args(["bench", "--optimizer", "AdmaW"]), 2, &["AdmaW", "AdamW"]);
     bad(&mut fallline(), 2, &["replay"]);
-    for command in ["list", "describe", "replay", "train", "convert", "bench"] {
+    for command in
+        ["list", "describe", "explain", "replay", "schedule", "train", "minimize", "convert", "bench"]
+    {
         assert!(good(&[command, "--help"]).contains("Example: fallline"), "{command}");
     }
     assert!(good(&["--version"]).contains(env!("CARGO_PKG_VERSION")));
@@ -534,15 +536,50 @@ fn trained(run: &Path) -> Vec<(String, Vec<u8>)> {
     contents(&run.join("checkpoint.safetensors"))
 }
 
+/// The same with all that goes on around an optimizer: 69 iterations in windows of 4, of which the last has 1; loss
+/// scales that begin out of range, so that steps are skipped; another optimizer for the hidden layer.
+#[cfg(unix)]
+fn toolkit_config(folder: &Path, epochs: u64) -> PathBuf {
+    let path = folder.join("toolkit.py");
+    let text = format!(
+        "optim_wrapper = dict(\n\
+             type='AmpOptimWrapper', loss_scale=dict(init_scale=3e38, growth_interval=4),\n\
+             optimizer=dict(type='AdamW', lr=5e-3, weight_decay=0.1),\n\
+             accumulative_counts=4, clip_grad=dict(max_norm=0.5),\n\
+             paramwise_cfg=dict(bias_decay_mult=0.0, bias_lr_mult=2.0, custom_keys={{\n\
+                 'fc1.weight': dict(optimizer=dict(type='Muon', lr=0.02, weight_decay=0.01))}}))\n\
+         param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=10),\n\
+             dict(type='CosineAnnealingLR', begin=10, by_epoch=False),\n\
+             dict(type='LinearMomentum', start_factor=0.9, end=2),\n\
+             dict(type='ReduceOnPlateauLR', patience=0, factor=0.7)]\n\
+         train = dict(epochs={epochs}, batch_size=64, hidden=[16], seed=3,\n\
+             average=dict(type='MomentumAnnealingEMA', momentum=0.05))\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
 #[cfg(unix)]
 #[test]
 fn a_run_that_was_stopped_goes_on_bit_for_bit() {
-    const EPOCHS: u64 = 4;
     let folder = tempfile::tempdir().unwrap();
-    let config = config(folder.path(), EPOCHS);
+    stopped(&config(folder.path(), 4), 4);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_with_everything_around_that_was_stopped_goes_on_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    stopped(&toolkit_config(folder.path(), 3), 3);
+}
+
+/// Stops runs at random moments and goes on with them.
+#[cfg(unix)]
+fn stopped(config: &Path, epochs_of_run: u64) {
+    let folder = tempfile::tempdir().unwrap();
     let train = |run: &Path| {
         let mut command = std::process::Command::new(BINARY);
-        command.env_remove("FALLLINE_ISA").args(["train", "--config"]).arg(&config).arg("--out").arg(run);
+        command.env_remove("FALLLINE_ISA").args(["train", "--config"]).arg(config).arg("--out").arg(run);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         command
     };
@@ -580,8 +617,8 @@ fn a_run_that_was_stopped_goes_on_bit_for_bit() {
         assert_eq!(told.code, 0, "{signal}: {}", told.error);
         assert_eq!(trained(&run), expected.0, "{signal} after {wait:?}");
         let (steps, epochs, lines) = metrics(&run);
-        assert_eq!(steps, (1..=EPOCHS * EPOCH).collect::<Vec<_>>(), "{signal}: each step once");
-        assert_eq!(epochs, (0..EPOCHS).collect::<Vec<_>>(), "{signal}: each epoch once");
+        assert_eq!(steps, (1..=epochs_of_run * EPOCH).collect::<Vec<_>>(), "{signal}: each step once");
+        assert_eq!(epochs, (0..epochs_of_run).collect::<Vec<_>>(), "{signal}: each epoch once");
         assert_eq!(lines, expected.1.2, "{signal}: the same numbers");
     }
 
@@ -609,4 +646,154 @@ fn a_reader_that_goes_away_is_no_failure() {
         child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
         assert_eq!((child.wait().unwrap().code(), error.as_str()), (Some(0), ""), "{arguments:?}");
     }
+}
+
+#[test]
+fn schedule_prints_what_mmengine_computes() {
+    let folder = tempfile::tempdir().unwrap();
+    let cases: Value = serde_json::from_str(include_str!("../../tests/golden/schedules.json")).unwrap();
+    for case in
+        cases.as_array().unwrap().iter().filter(|case| !case["name"].as_str().unwrap().contains("random"))
+    {
+        let (config, metrics) = (folder.path().join("config.py"), folder.path().join("metrics.json"));
+        std::fs::write(&config, case["config"].as_str().unwrap()).unwrap();
+        std::fs::write(&metrics, case["metrics"].to_string()).unwrap();
+        let (steps, epoch) = (case["steps"].to_string(), case["epoch_length"].to_string());
+        let (config, metrics) = (config.to_str().unwrap(), metrics.to_str().unwrap());
+        let told = json(&[
+            "schedule",
+            "--config",
+            config,
+            "--steps",
+            &steps,
+            "--iters-per-epoch",
+            &epoch,
+            "--metrics",
+            metrics,
+            "--json",
+        ]);
+        for (name, expected) in case["values"].as_object().unwrap() {
+            let Some(got) = told.get(name).and_then(Value::as_array) else {
+                // Only what is scheduled is told beside the learning rate and the momentum.
+                assert!(name == "weight_decay" && expected.as_array().unwrap().len() == 1, "{name}");
+                continue;
+            };
+            assert_eq!(got.len().to_string(), steps);
+            for (step, got) in got.iter().enumerate() {
+                let expected = expected.get(step).unwrap_or(&expected[0]).as_f64().unwrap();
+                let got = got.as_f64().unwrap();
+                // As in tests/schedules.rs.
+                assert!((got - expected).abs() <= 1e-12 * expected.abs(), "{}: {step}: {name}", case["name"]);
+            }
+        }
+    }
+    let plot = folder.path().join("plot.svg");
+    let text = "[dict(type='LinearLR', end=5, by_epoch=False), dict(type='StepMomentum', step_size=3, by_epoch=False)]";
+    let told = good(&["schedule", "--scheduler", text, "--steps", "6", "--plot", plot.to_str().unwrap()]);
+    assert_eq!(told.lines().count(), 7, "{told}");
+    assert!(told.lines().nth(6).unwrap().starts_with("5     0.05"), "{told}");
+    let drawn = std::fs::read_to_string(&plot).unwrap();
+    assert!(drawn.contains(">lr<") || drawn.contains("lr\n"), "the panels are named");
+    let told = json(&[
+        "schedule",
+        "--scheduler",
+        "dict(type='ConstantLR')",
+        "--lr",
+        "3",
+        "--momentum",
+        "0.5",
+        "--steps",
+        "2",
+        "--json",
+    ]);
+    assert_eq!(told, serde_json::json!({"lr": [1.0, 1.0], "momentum": [0.5, 0.5]}));
+    let schedule = |more: &[&str]| {
+        let mut command = fallline();
+        command.arg("schedule").args(more);
+        command
+    };
+    bad(&mut schedule(&["--steps", "3"]), 2, &["--scheduler", "--config"]);
+    bad(&mut schedule(&["--scheduler", "StepLR", "--steps", "3"]), 2, &["step_size"]);
+    bad(&mut schedule(&["--scheduler", "dict(type='StpLR')", "--steps", "3"]), 2, &["StpLR", "StepLR"]);
+    bad(&mut schedule(&["--scheduler", "ReduceOnPlateauLR", "--steps", "3"]), 2, &["--metrics", "loss"]);
+    bad(
+        &mut schedule(&[
+            "--scheduler",
+            "dict(type='ConstantParamScheduler', param_name='warp')",
+            "--steps",
+            "3",
+        ]),
+        2,
+        &["warp"],
+    );
+    let short = folder.path().join("short.json");
+    std::fs::write(&short, "[1.0]").unwrap();
+    let metrics = ["--scheduler", "ReduceOnPlateauLR", "--steps", "3", "--metrics", short.to_str().unwrap()];
+    bad(&mut schedule(&metrics), 2, &["--metrics", "1", "3"]);
+    std::fs::write(&short, "{}").unwrap();
+    bad(&mut schedule(&metrics), 1, &["short.json", "array"]);
+}
+
+#[test]
+fn explain_tells_each_parameter_its_rule() {
+    let folder = tempfile::tempdir().unwrap();
+    let file: Value = serde_json::from_str(include_str!("../../tests/golden/paramwise.json")).unwrap();
+    let (config, params) = (folder.path().join("config.py"), folder.path().join("params.json"));
+    std::fs::write(&params, file["params"].to_string()).unwrap();
+    let paths = ["--config", config.to_str().unwrap(), "--params", params.to_str().unwrap()];
+    for case in file["cases"].as_array().unwrap() {
+        let [optimizer, rules] = ["optimizer", "paramwise_cfg"].map(|key| case[key].as_str().unwrap());
+        std::fs::write(
+            &config,
+            format!("optim_wrapper = dict(optimizer={optimizer}, paramwise_cfg={rules})\n"),
+        )
+        .unwrap();
+        let told = json(&[&["explain"], &paths[..], &["--json"]].concat());
+        assert_eq!(told.as_array().unwrap().len(), file["params"].as_object().unwrap().len());
+        for row in told.as_array().unwrap() {
+            let expected = &case["expected"][row["name"].as_str().unwrap()];
+            assert_eq!((&row["lr"], &row["weight_decay"]), (&expected[0], &expected[1]), "{rules}: {row}");
+        }
+    }
+    std::fs::write(
+        &config,
+        "optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.1),\n\
+         paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys=dict(hidden=dict(optimizer=dict(type='Muon', lr=0.02)))))\n",
+    )
+    .unwrap();
+    std::fs::write(
+        &params,
+        r#"{"hidden.weight": {"shape": [8, 4]}, "ln_1.bias": {"shape": [3]}, "head.bias": {"shape": [2], "module": "other"}}"#,
+    )
+    .unwrap();
+    let told = json(&[&["explain"], &paths[..], &["--json"]].concat());
+    let row = |name, optimizer, lr: f64, decay: f64, bytes, rule| {
+        serde_json::json!({"name": name, "optimizer": optimizer, "lr": lr, "weight_decay": decay, "state_format": "f32",
+            "state_bytes": bytes, "rule": rule})
+    };
+    assert_eq!(told[0], row("hidden.weight", "Muon", 0.02, 0.1, 128, "custom_keys[\"hidden\"]"));
+    assert_eq!(told[1], row("ln_1.bias", "AdamW", 1e-3, 0.0, 24, "norm_decay_mult=0"));
+    assert_eq!(told[2], row("head.bias", "AdamW", 1e-3, 0.1, 16, "optimizer"));
+    let table = good(&[&["explain"], &paths[..]].concat());
+    assert!(table.contains("ln_1.bias") && table.contains("3 parameters, 168 bytes of states"), "{table}");
+
+    let explain = |more: &[&str]| {
+        let mut command = fallline();
+        command.arg("explain").args(paths).args(more);
+        command
+    };
+    std::fs::write(&params, r#"{"head.bias": {"shape": [2]}}"#).unwrap();
+    bad(&mut explain(&[]), 2, &["config.py:2:", "hidden", "--allow-unmatched"]);
+    let told = tell(&mut explain(&["--allow-unmatched"]));
+    assert!(
+        told.code == 0 && told.error.starts_with("warning: ") && told.error.contains("hidden"),
+        "{}",
+        told.error
+    );
+    std::fs::write(&params, r#"{"hidden.bias": {"shape": [2]}}"#).unwrap();
+    bad(&mut explain(&[]), 2, &["hidden.bias", "Muon"]);
+    std::fs::write(&params, r#"{"head.bias": {"shape": [2], "module": "bn"}}"#).unwrap();
+    bad(&mut explain(&[]), 1, &["head.bias", "dwconv", "bn"]);
+    std::fs::write(&params, "nothing").unwrap();
+    bad(&mut explain(&[]), 1, &["params.json"]);
 }

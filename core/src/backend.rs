@@ -284,14 +284,34 @@ impl<'a> View<'a> {
 impl<'a> From<Slice<'a>> for View<'a> {
     fn from(slice: Slice<'a>) -> Self {
         let (address, len, format) = (slice.address().expose_provenance(), slice.len(), slice.format());
-        View { address, scales: 0, len, format, on_host: true, writable: false, noise: None, copy: None, borrow: PhantomData }
+        View {
+            address,
+            scales: 0,
+            len,
+            format,
+            on_host: true,
+            writable: false,
+            noise: None,
+            copy: None,
+            borrow: PhantomData,
+        }
     }
 }
 
 impl<'a> From<SliceMut<'a>> for View<'a> {
     fn from(mut slice: SliceMut<'a>) -> Self {
         let (address, len, format) = (slice.address().expose_provenance(), slice.len(), slice.format());
-        View { address, scales: 0, len, format, on_host: true, writable: true, noise: None, copy: None, borrow: PhantomData }
+        View {
+            address,
+            scales: 0,
+            len,
+            format,
+            on_host: true,
+            writable: true,
+            noise: None,
+            copy: None,
+            borrow: PhantomData,
+        }
     }
 }
 

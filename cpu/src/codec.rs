@@ -29,8 +29,7 @@ pub(crate) struct Codec<T> {
 
 /// Rounds `count` numbers to bfloat16 by chance, of which the first is element `first` (a multiple of four) of its
 /// tensor.
-pub(crate) type Round<T> =
-    unsafe fn(numbers: *const T, stored: *mut u16, count: usize, key: u64, first: u64);
+pub(crate) type Round<T> = unsafe fn(numbers: *const T, stored: *mut u16, count: usize, key: u64, first: u64);
 
 /// A number that has codecs.
 pub(crate) trait Coded: Sized {

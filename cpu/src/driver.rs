@@ -284,7 +284,8 @@ fn execute<T: Compiled + Coded>(
     let partials = Partials(plan.partials.as_mut_ptr());
     let (entry, bf16_entry) = (T::entry(entries, isa), T::bf16_entry(entries, isa));
     #[cfg(target_arch = "x86_64")]
-    let fused = entries.fused.filter(|_| T::COMPUTE == Compute::F32 && isa == Isa::Avx512 && permutes_bytes());
+    let fused =
+        entries.fused.filter(|_| T::COMPUTE == Compute::F32 && isa == Isa::Avx512 && permutes_bytes());
     let work = Work {
         entry,
         bf16_entry,
@@ -358,7 +359,8 @@ fn run_chunk<T: Compiled + Coded>(work: &Work<'_, T>, chunk: &Chunk) {
 #[cfg(target_arch = "x86_64")]
 fn run_fused<T: Compiled>(work: &Work<'_, T>, chunk: &Chunk, stored: &[Stored], row: &[T]) -> Chunk {
     let Some(fused) = work.fused else { return *chunk };
-    let mut places = [Place { address: core::ptr::null_mut(), scales: core::ptr::null_mut(), tables: None }; MAX_OPERANDS];
+    let mut places =
+        [Place { address: core::ptr::null_mut(), scales: core::ptr::null_mut(), tables: None }; MAX_OPERANDS];
     for ((place, operand), stored) in places.iter_mut().zip(work.kernel.operands).zip(stored) {
         let tables = Tables::of(stored.format);
         let fits = match operand.role {
@@ -496,7 +498,9 @@ fn run_decoded<T: Compiled + Coded>(
                 let address = unsafe { address.add(format.size(chunk.start + start)) };
                 match T::codec(format, work.isa) {
                     // SAFETY: as above; a format without blocks has no scales.
-                    Some(codec) => unsafe { (codec.encode)(addresses[k], address, core::ptr::null_mut(), elements) },
+                    Some(codec) => unsafe {
+                        (codec.encode)(addresses[k], address, core::ptr::null_mut(), elements)
+                    },
                     // SAFETY: as above.
                     None => unsafe { addresses[k].copy_to_nonoverlapping(address.cast(), elements) },
                 }

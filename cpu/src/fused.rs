@@ -257,7 +257,8 @@ mod tests {
                     [Format::Fp8, Format::Fp8],
                 ];
                 let mut times = vec![Vec::new(); kinds.len()];
-                let noise = |i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0;
+                let noise =
+                    |i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0;
                 let mut all: Vec<_> =
                     kinds.map(|formats| operands(&cpu, len, formats, |i| noise(i).powi(5) * 0.01)).into();
                 let mut plans: Vec<_> = kinds.iter().map(|_| cpu.plan()).collect();

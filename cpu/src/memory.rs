@@ -47,7 +47,9 @@ struct Arena {
 enum Owner {
     Allocated(Layout),
     /// A file without a name.
-    Mapped { _map: MmapMut },
+    Mapped {
+        _map: MmapMut,
+    },
 }
 
 // SAFETY: an arena is only an address; regions of it do not overlap.

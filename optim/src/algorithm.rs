@@ -348,6 +348,8 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn param_copy(&self) -> &'static Kernel;
     /// The rules that compress what is sent to other ranks.
     fn compression(&self) -> Compression;
+    /// The rules that work on gradients around a step, and on weights after it.
+    fn wrapping(&self) -> crate::wrapper::Kernels;
     /// A copy.
     fn boxed(&self) -> Box<dyn AnyAlgorithm>;
 }
@@ -364,7 +366,8 @@ impl dyn AnyAlgorithm + '_ {
         let others = [Some(self.grad_check()), Some(self.param_copy()), self.hessian_kernel()];
         let search = self.search().into_iter().flat_map(Kernels::all);
         let mut all: Vec<&'static Kernel> = Vec::new();
-        for kernel in stages.chain(others.into_iter().flatten()).chain(search).chain(self.matrix_rules()) {
+        let around = self.matrix_rules().into_iter().chain(self.wrapping().all());
+        for kernel in stages.chain(others.into_iter().flatten()).chain(search).chain(around) {
             if !all.iter().any(|known| known.name == kernel.name) {
                 all.push(kernel);
             }
@@ -532,6 +535,9 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     }
     fn compression(&self) -> Compression {
         Compression::new::<K>()
+    }
+    fn wrapping(&self) -> crate::wrapper::Kernels {
+        crate::wrapper::Kernels::of::<K>()
     }
     fn boxed(&self) -> Box<dyn AnyAlgorithm> {
         Box::new(Linked { algorithm: self.algorithm.clone(), link: PhantomData::<fn() -> K> })

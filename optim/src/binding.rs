@@ -1,5 +1,6 @@
 //! What a trainer hands to a step: names, parameters, gradients, in its own memory.
 
+use crate::ModuleKind;
 use fallline_core::backend::View;
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::{Device, Element, Format, Shape, Tensor};
@@ -118,6 +119,7 @@ pub struct Binding<'a> {
     pub(crate) name: &'a str,
     pub(crate) param: ParamRef<'a>,
     pub(crate) grad: GradRef<'a>,
+    pub(crate) kind: Option<ModuleKind>,
 }
 
 /// Binds a parameter and its gradient, which is not changed.
@@ -132,12 +134,12 @@ pub struct Binding<'a> {
 /// let binding = param("fc.weight", &mut weight, &gradient);
 /// ```
 pub fn param<'a>(name: &'a str, param: impl Into<ParamRef<'a>>, grad: impl Into<GradRef<'a>>) -> Binding<'a> {
-    Binding { name, param: param.into(), grad: grad.into() }
+    Binding { name, param: param.into(), grad: grad.into(), kind: None }
 }
 
 /// Binds a parameter that has no gradient in this step.
 pub fn frozen<'a>(name: &'a str, param: impl Into<ParamRef<'a>>) -> Binding<'a> {
-    Binding { name, param: param.into(), grad: GradRef::None }
+    Binding { name, param: param.into(), grad: GradRef::None, kind: None }
 }
 
 impl ParamRef<'_> {
@@ -164,6 +166,26 @@ impl ParamRef<'_> {
         match self {
             ParamRef::Tensor(tensor) => Some(tensor.backend().device()),
             _ => None,
+        }
+    }
+
+    /// The same memory for a shorter time.
+    pub(crate) fn reborrow(&mut self) -> ParamRef<'_> {
+        match self {
+            ParamRef::Host(slice, shape) => ParamRef::Host(slice.reborrow(), shape.clone()),
+            ParamRef::Tensor(tensor) => ParamRef::Tensor(tensor),
+            #[cfg(feature = "ndarray")]
+            ParamRef::Strided(view) => ParamRef::Strided(view.reborrow()),
+        }
+    }
+
+    /// The elements, if they are in the host's memory; of a view that is not contiguous its buffer.
+    pub(crate) fn host(&mut self) -> Option<SliceMut<'_>> {
+        match self {
+            ParamRef::Host(slice, _) => Some(slice.reborrow()),
+            ParamRef::Tensor(_) => None,
+            #[cfg(feature = "ndarray")]
+            ParamRef::Strided(view) => Some(view.buffer()),
         }
     }
 
@@ -248,6 +270,13 @@ impl<'a> Binding<'a> {
             );
             *old = Some(shape);
         }
+        self
+    }
+
+    /// Says what kind of module the parameter belongs to, for rules like `norm_decay_mult`; otherwise it is guessed
+    /// from its name and shape ([`ModuleKind::guess`]). Counts when the parameter is first bound.
+    pub fn kind(mut self, kind: ModuleKind) -> Self {
+        self.kind = Some(kind);
         self
     }
 

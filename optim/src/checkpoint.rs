@@ -6,12 +6,15 @@
 //! | `state/<name>/<state>` | a state, in the parameter's shape; of a block format its codes (U8; in 4 bits two in a byte, in one row) |
 //! | `state/<name>/<state>.scale` | a scale for each block of a block format (F32) |
 //! | `rank/<rank>/<name>/<error>` | what one rank's compression has left out |
+//! | `window/<name>` | the gradient accumulated so far |
+//! | `average/<name>` | the average of the parameter |
 //! | `step/<name>` | how many gradients the parameter has been given (I64) |
 //! | `fallline` in the metadata | the manifest, as JSON |
 //!
 //! A file is written beside its place, flushed to the disk and renamed, so that there is always a whole
 //! one. A load checks everything before it changes anything.
 
+use crate::driver::wrap::SavedWrapper;
 use crate::hyper::Value;
 use crate::{AnyAlgorithm, Error, Result};
 use fallline_core::host::{Blocks, Slice};
@@ -27,6 +30,8 @@ use std::path::Path;
 pub const VERSION: u32 = 1;
 /// The key of the manifest in the file's metadata.
 const MANIFEST: &str = "fallline";
+/// The key of an algorithm's name among a group's hyperparameters.
+const TYPE: &str = "type";
 
 /// A tensor of a checkpoint: format, extents, little-endian bytes.
 #[derive(Clone, Debug, PartialEq)]
@@ -126,6 +131,12 @@ pub struct Manifest {
     /// How far the schedule is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<serde_json::Value>,
+    /// What goes on around steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wrapper: Option<SavedWrapper>,
+    /// How many iterations are in the average of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) average_steps: Option<u64>,
     /// Whatever the trainer wants to find again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trainer: Option<serde_json::Value>,
@@ -176,6 +187,8 @@ impl Default for Manifest {
             part: None,
             ranks: None,
             schedule: None,
+            wrapper: None,
+            average_steps: None,
             trainer: None,
             origin: None,
         }
@@ -197,7 +210,7 @@ pub struct OptimizerManifest {
     /// The algorithm's name.
     #[serde(rename = "type")]
     name: String,
-    /// For each group its hyperparameters.
+    /// For each group its hyperparameters, and its [`TYPE`] where that is another than the first group's.
     groups: Vec<BTreeMap<String, serde_json::Value>>,
     /// What the algorithm remembers for all parameters together.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -306,7 +319,8 @@ impl OptimizerManifest {
         let table = algorithm.table().iter();
         let values =
             table.filter_map(|hyper| Some((hyper.name.to_owned(), to_json(&algorithm.get(hyper.name)?))));
-        self.groups.push(values.collect());
+        let other = (algorithm.name() != self.name).then(|| (TYPE.to_owned(), algorithm.name().into()));
+        self.groups.push(values.chain(other).collect());
     }
 
     /// Refuses the state of another algorithm.
@@ -329,9 +343,17 @@ impl OptimizerManifest {
             return Err(Error::Mismatch(format!("it has {got} parameter groups, expected {expected}")));
         }
         let restored = current.zip(&self.groups).map(|(algorithm, saved)| {
+            let name = saved.get(TYPE).and_then(|name| name.as_str()).unwrap_or(&self.name);
+            if algorithm.name() != name {
+                let expected = algorithm.name();
+                return Err(Error::Mismatch(format!("it is of {name}, expected {expected}")));
+            }
             let mut algorithm = algorithm.boxed();
-            let values: Vec<(&str, Value)> =
-                saved.iter().map(|(name, value)| (name.as_str(), from_json(value))).collect();
+            let values: Vec<(&str, Value)> = saved
+                .iter()
+                .filter(|(name, _)| *name != TYPE)
+                .map(|(name, value)| (name.as_str(), from_json(value)))
+                .collect();
             algorithm.set(&values).map_err(|error| Error::Mismatch(error.to_string()))?;
             Ok(algorithm)
         });
@@ -377,6 +399,16 @@ impl Checkpoint {
     /// A parameter.
     pub fn param(&self, name: &str) -> Option<&Entry> {
         self.tensors.get(&param_key(name))
+    }
+
+    /// Adds a tensor under any key.
+    pub(crate) fn insert(&mut self, key: String, entry: Entry) {
+        self.tensors.insert(key, entry);
+    }
+
+    /// The tensors whose keys begin with a prefix, by the rest of their keys.
+    pub(crate) fn below<'c>(&'c self, prefix: &'c str) -> impl Iterator<Item = (&'c str, &'c Entry)> {
+        self.tensors.iter().filter_map(move |(key, entry)| Some((key.strip_prefix(prefix)?, entry)))
     }
 
     /// The parameters' names.

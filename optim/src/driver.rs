@@ -1,31 +1,40 @@
 //! The generic driver: groups, states, missing gradients, saving and loading, for every algorithm.
 
+mod averages;
 pub(crate) mod finite;
+mod groups;
 mod hessian;
+mod memory;
 pub(crate) mod mirror;
 mod persist;
 pub(crate) mod rows;
 pub(crate) mod run;
+mod stream;
+pub(crate) mod wrap;
 
 use crate::algorithm;
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::hyper::Value;
 use crate::lbfgs::{self, History};
+use crate::params::MASTER;
 use crate::ranks::world::World;
 use crate::slots::{Slot, Slots};
 use crate::stages::Stages;
 use crate::{
-    AnyAlgorithm, Binding, Error, LoadReport, Objective, ParamFormat, ParamRef, Result, Skipped, StateFormats,
-    StepReport,
+    AnyAlgorithm, Binding, Error, LoadReport, ModuleKind, Objective, ParamFormat, ParamRef, Result, Skipped,
+    Sparse, StateFormats, StepReport,
 };
-use fallline_core::backend::{Pass, TensorPass, View};
+use averages::Averages;
 use fallline_core::ranks::Communicator;
 use fallline_core::{Backend, Compute, Format, Role, Shape, Storage, rule};
-use crate::params::MASTER;
 use finite::{Look, NonFinite};
+use groups::Expected;
+pub use groups::Member;
 use run::{Run, Work};
 use std::path::PathBuf;
 use std::sync::Arc;
+pub use stream::Stream;
+use wrap::Wrapped;
 
 /// As [`algorithm::CLASSES`], to count with.
 const CLASSES: usize = algorithm::CLASSES as usize;
@@ -125,7 +134,20 @@ struct Group {
     algorithm: Box<dyn AnyAlgorithm>,
     formats: StateFormats,
     params: ParamFormat,
-    matches: Box<dyn Fn(&str) -> bool + Send>,
+    matches: Box<dyn Fn(&Member<'_>) -> bool + Send>,
+    /// The optimizer that it is a part of.
+    family: usize,
+}
+
+/// Which gradients a step is taken on.
+#[derive(Clone, Copy, PartialEq)]
+enum Given {
+    /// The trainer's, as they come.
+    Raw,
+    /// Such as were looked at already, to be multiplied by a factor.
+    Judged(f64),
+    /// Those for an estimate of the curvature, which are not clipped.
+    Hessian,
 }
 
 /// What is known of a step once its bindings are checked.
@@ -169,9 +191,13 @@ pub struct Driver {
     runs: Vec<Run>,
     /// For each group the places of its runs, by class and compute type, as far as the step being taken asked.
     places: Vec<[Option<usize>; 2 * CLASSES]>,
-    /// As [`Algorithm::SHARED`](crate::Algorithm::SHARED).
-    shared: Vec<f64>,
+    /// As [`Algorithm::SHARED`](crate::Algorithm::SHARED), for each family of groups.
+    shared: Vec<Vec<f64>>,
+    /// Rules that must match a parameter of the first step.
+    expected: Vec<Expected>,
     look: Look,
+    wrapped: Wrapped,
+    averages: Option<Averages>,
     /// What an algorithm that evaluates the loss itself remembers.
     history: Option<History>,
     /// The ranks that step together, if there are several.
@@ -179,9 +205,6 @@ pub struct Driver {
     poisoned: Option<String>,
     page_folder: Option<PathBuf>,
 }
-
-/// Elements from which states are paged, as bitsandbytes has it: smaller ones are not worth a page.
-const PAGED_FROM: usize = 100_000;
 
 impl Driver {
     /// An optimizer with one group of all parameters.
@@ -196,78 +219,21 @@ impl Driver {
                 formats: StateFormats::default(),
                 params: ParamFormat::default(),
                 matches: Box::new(|_| true),
+                family: 0,
             }],
             slots: Slots::default(),
             runs: Vec::new(),
             places: Vec::new(),
-            shared,
+            shared: vec![shared],
+            expected: Vec::new(),
             look: Look::default(),
+            wrapped: Wrapped::default(),
+            averages: None,
             history: None,
             world: None,
             poisoned: None,
             page_folder: None,
         }
-    }
-
-    /// Adds a group for the parameters whose names `matches` accepts, with the hyperparameters of the first
-    /// group but for `overrides`. Where several groups match, the first added has it; parameters that match
-    /// none stay in group 0. Parameters that were stepped already stay where they are.
-    ///
-    /// # Errors
-    /// When a hyperparameter does not exist, has another type or is out of range.
-    pub fn add_group(
-        &mut self,
-        matches: impl Fn(&str) -> bool + Send + 'static,
-        overrides: &[(&str, Value)],
-    ) -> Result<usize> {
-        let mut algorithm = self.groups[0].algorithm.boxed();
-        algorithm.set(overrides)?;
-        let (formats, params) = (self.groups[0].formats.clone(), self.groups[0].params);
-        self.groups.push(Group { algorithm, formats, params, matches: Box::new(matches) });
-        Ok(self.groups.len() - 1)
-    }
-
-    /// Stores a group's states in these formats, from its parameters' first step on. Groups added later have those of
-    /// the first.
-    ///
-    /// # Errors
-    /// [`Error::StateFormat`] when the algorithm has no such state, or needs its states as they are computed;
-    /// [`Error::NoGroup`].
-    pub fn set_state_formats(&mut self, group: usize, formats: StateFormats) -> Result<()> {
-        let count = self.groups.len();
-        let found = self.groups.get_mut(group).ok_or(Error::NoGroup { group, count })?;
-        formats.check(&*found.algorithm)?;
-        found.formats = formats;
-        Ok(())
-    }
-
-    /// Stores a group's parameters of 16 bits so, from their first step on. Groups added later have the format of the
-    /// first.
-    ///
-    /// # Errors
-    /// [`Error::StateFormat`] for algorithms that work on whole matrices or evaluate the loss; [`Error::NoGroup`].
-    pub fn set_param_format(&mut self, group: usize, format: ParamFormat) -> Result<()> {
-        let count = self.groups.len();
-        let found = self.groups.get_mut(group).ok_or(Error::NoGroup { group, count })?;
-        if format != ParamFormat::Nearest {
-            StateFormats::all(Format::F32).check(&*found.algorithm)?;
-        }
-        found.params = format;
-        Ok(())
-    }
-
-    /// Keeps the states of parameters with at least a hundred thousand elements in files of this folder that are mapped
-    /// into memory: of all groups, or of those whose algorithm is a paged one when there is none (then in the system's
-    /// folder for temporary files).
-    pub fn set_page_folder(&mut self, folder: Option<PathBuf>) {
-        self.page_folder = folder;
-    }
-
-    /// Where the states of a parameter are paged to, if they are.
-    fn pages(&self, algorithm: &dyn AnyAlgorithm, elements: usize) -> Option<PathBuf> {
-        let large = elements >= PAGED_FROM;
-        let folder = self.page_folder.clone().or_else(|| algorithm.paged().then(std::env::temp_dir));
-        folder.filter(|_| large)
     }
 
     /// Calculates in this type instead of the default: `f64` for parameters stored as `f64`, else `f32`.
@@ -307,7 +273,39 @@ impl Driver {
     /// Whether the next step takes gradients that are averaged over the ranks. Where not, each rank binds its own, and
     /// the algorithm exchanges what it needs.
     pub fn averages(&self) -> bool {
-        self.world.is_none() || self.groups[0].algorithm.averages(&self.shared)
+        self.world.is_none() || (0..self.shared.len()).all(|family| self.family_averages(family))
+    }
+
+    fn family_averages(&self, family: usize) -> bool {
+        first_of(&self.groups, family).averages(&self.shared[family])
+    }
+
+    /// Sees to it that all ranks take the same step, in which all optimizers exchange the same.
+    fn agree(&mut self, bindings: &[Binding<'_>]) -> Result<()> {
+        let Some(world) = &self.world else { return Ok(()) };
+        let refused = |family, problem: &str| {
+            let algorithm = first_of(&self.groups, family).name();
+            Err(Error::Groups { algorithm, problem: problem.into() })
+        };
+        for family in 0..self.shared.len() {
+            let algorithm = first_of(&self.groups, family);
+            if let Err(reason) = algorithm.across_ranks() {
+                return refused(family, reason);
+            }
+            if algorithm.sharded() != world.sharded() {
+                return refused(
+                    family,
+                    "either all optimizers of a configuration share out their states, or none",
+                );
+            }
+            if self.family_averages(family) != self.family_averages(0) {
+                return refused(family, "it and the others do not take averaged gradients in the same steps");
+            }
+        }
+        match &mut self.world {
+            Some(world) => world.agree(bindings, self.groups.iter().map(|group| &*group.algorithm)),
+            None => Ok(()),
+        }
     }
 
     /// What a step over a parameter consists of.
@@ -330,6 +328,10 @@ impl Driver {
     /// As [`step`](Optimizer::step), and what the objective fails with: parameters are where it was last evaluated then.
     pub fn step_with(&mut self, objective: &mut dyn Objective) -> Result<f64> {
         let Some(kernels) = self.groups[0].algorithm.search() else {
+            if self.wrapped.config.scaler.is_some() {
+                let problem = "an objective does not know the loss scale".into();
+                return Err(Error::Groups { algorithm: self.name(), problem });
+            }
             let loss = objective.evaluate()?;
             self.step(&mut objective.bindings())?;
             return Ok(loss);
@@ -339,6 +341,10 @@ impl Driver {
         }
         if self.groups.len() > 1 {
             return Err(Error::NoGroup { group: 1, count: 1 });
+        }
+        if !self.wrapped.is_plain() {
+            let problem = "accumulation, clipping and loss scales do not go with a search".into();
+            return Err(Error::Groups { algorithm: self.name(), problem });
         }
         let Some(hyper) = self.groups[0].algorithm.hyper().downcast_ref() else {
             unreachable!("only LBFGS has these rules");
@@ -350,7 +356,7 @@ impl Driver {
     /// by name: the `d` of D-Adaptation, say.
     pub fn shared(&self, name: &str) -> Option<f64> {
         let names = self.groups[0].algorithm.shared().iter();
-        names.zip(&self.shared).find(|((known, _), _)| *known == name).map(|(_, value)| *value)
+        names.zip(&self.shared[0]).find(|((known, _), _)| *known == name).map(|(_, value)| *value)
     }
 
     /// The backend that it runs on.
@@ -365,8 +371,13 @@ impl Driver {
         })
     }
 
-    fn group_of(&self, name: &str) -> usize {
-        self.groups.iter().skip(1).position(|group| (group.matches)(name)).map_or(0, |place| place + 1)
+    /// Whether how an element is stored depends on its place in the parameter.
+    fn counts_elements(&self, slot: &Slot) -> bool {
+        let Group { algorithm, formats, .. } = &self.groups[slot.group];
+        let stored =
+            |state: &str| formats.choose(&**algorithm, state, slot.shape.elements(), slot.compute.format());
+        let states = self.stages_of(slot).operands(Role::State);
+        slot.seed.is_some() || states.into_iter().any(|state| stored(state).block().is_some())
     }
 
     /// Brings the slots into the bindings' order, checks everything that can be wrong, and gives what can be
@@ -402,25 +413,29 @@ impl Driver {
         checked?;
         let mut runs = self.runs.iter().filter(|run| !run.is_empty());
         // Groups may have stages of their own, but what is gathered over a group must be in one run.
-        let mut apart = false;
+        let mut apart = None;
         while let Some(run) = runs.next() {
             let gathers = |other: &Run| run.stages == other.stages && run.stages.gathers();
-            apart |= runs.clone().any(|other| !self.shared.is_empty() || gathers(other));
+            let shares = !self.shared[run.family].is_empty();
+            let others = |other: &Run| other.family == run.family && (shares || gathers(other));
+            apart = apart.or(runs.clone().any(others).then_some(run.family));
         }
-        if apart {
-            return Err(Error::MixedCompute { algorithm: self.groups[0].algorithm.name() });
+        match apart {
+            None => Ok(prepared),
+            Some(family) => Err(Error::MixedCompute { algorithm: first_of(&self.groups, family).name() }),
         }
-        Ok(prepared)
     }
 
     /// The place of the run that a parameter belongs to, made if there is none.
     fn run_of(&self, runs: &mut Vec<Run>, places: &mut [[Option<usize>; 2 * CLASSES]], slot: &Slot) -> usize {
         let key = usize::from(slot.class) * 2 + usize::from(slot.compute == Compute::F64);
         *places[slot.group][key].get_or_insert_with(|| {
-            let stages = self.stages_of(slot);
-            let found = runs.iter().position(|run| run.stages == stages && run.compute == slot.compute);
+            let (stages, family, compute) =
+                (self.stages_of(slot), self.groups[slot.group].family, slot.compute);
+            let same = |run: &Run| run.stages == stages && run.compute == compute && run.family == family;
+            let found = runs.iter().position(same);
             found.unwrap_or_else(|| {
-                runs.push(Run::new(stages, slot.compute));
+                runs.push(Run::new(stages, compute, family));
                 runs.len() - 1
             })
         })
@@ -429,7 +444,8 @@ impl Driver {
     /// The slot of a parameter not seen before.
     fn new_slot(&self, binding: &Binding<'_>) -> Result<Slot> {
         let shape: Shape = binding.param.extents().into();
-        let group = self.group_of(binding.name);
+        let kind = binding.kind.unwrap_or_else(|| ModuleKind::guess(binding.name, &shape));
+        let group = self.group_of(&Member { name: binding.name, shape: &shape, kind });
         let Group { algorithm, params, .. } = &self.groups[group];
         let class = class_of(&**algorithm, binding.name, &shape)?;
         let format = binding.param.format();
@@ -481,6 +497,10 @@ impl Driver {
             let rows = slot.rows.get_or_insert_default();
             rows.check(grad, &slot.shape, sparse)
                 .map_err(|problem| Error::Rows { param: name(), problem })?;
+            if sparse == Sparse::Rows && self.counts_elements(slot) {
+                let reason = "row-sparse gradients do not go with states in blocks or rounding by chance";
+                return Err(Error::GradKind { param: name(), reason });
+            }
             slot.sparse = true;
         } else if let Some(grad) = binding.grad.extents() {
             if !grad.fit_param(extents) {
@@ -502,153 +522,15 @@ impl Driver {
         Ok(())
     }
 
-    /// Allocates the states and scratch that the groups' stages need and the bound parameters have not, in one
-    /// arena: all first states side by side, then all second ones, so that a pass over many parameters walks
-    /// each kind in one stream. Then these parameters have their runs too.
-    fn allocate_states(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
-        let mut runs = core::mem::take(&mut self.runs);
-        let mut places = core::mem::take(&mut self.places);
-        let mut slots = core::mem::take(&mut self.slots);
-        let done = self.allocate_for(slots.range(0..bindings.len()), bindings, &mut runs, &mut places);
-        (self.slots, self.runs, self.places) = (slots, runs, places);
-        done
-    }
-
-    fn allocate_for(
-        &self,
-        slots: &mut [Slot],
-        bindings: &mut [Binding<'_>],
-        runs: &mut Vec<Run>,
-        places: &mut [[Option<usize>; 2 * CLASSES]],
-    ) -> Result<()> {
-        let lacking = |i: &usize| {
-            let slot = &slots[*i];
-            slot.run.is_none() && !bindings[*i].grad.is_none() && !self.is_elsewhere(slot)
-        };
-        let lacks: Vec<usize> = (0..slots.len()).filter(lacking).collect();
-        let mut wanted: Vec<(Role, usize, usize, &'static str)> = Vec::new();
-        for &i in &lacks {
-            let stages = self.stages_of(&slots[i]);
-            for role in [Role::State, Role::Scratch] {
-                let has = |name: &&str| memory_of(&slots[i], role).iter().any(|(known, _)| known == name);
-                let all = stages.operands(role).into_iter().enumerate();
-                let missing = all.filter(|(_, name)| !has(name));
-                wanted.extend(missing.map(|(place, name)| (role, place, i, name)));
-            }
-        }
-        wanted.sort_by_key(|&(role, place, i, _)| (role == Role::Scratch, place, i));
-        let request = |&(role, _, i, name): &(Role, usize, usize, &'static str)| {
-            let slot = &slots[i];
-            let computed = slot.compute.format();
-            match role {
-                Role::State => {
-                    let Group { algorithm, formats, .. } = &self.groups[slot.group];
-                    let shape = algorithm.state_shape(name, &slot.shape);
-                    (formats.choose(&**algorithm, name, slot.shape.elements(), computed), shape.elements())
-                }
-                _ => (computed, slot.shape.elements()),
-            }
-        };
-        let requests: Vec<(Format, usize)> = wanted.iter().map(request).collect();
-        let folders = wanted.iter().map(|&(role, _, i, _)| {
-            let slot = &slots[i];
-            let pages = || self.pages(&*self.groups[slot.group].algorithm, slot.shape.elements());
-            if role == Role::State { pages() } else { None }
-        });
-        let mut storages = self.allocate_in(&requests, folders)?;
-        let masters: Vec<usize> = lacks.iter().copied().filter(|&i| self.lacks_master(&slots[i])).collect();
-        let requests: Vec<(Format, usize)> =
-            masters.iter().map(|&i| (Format::F32, slots[i].shape.elements())).collect();
-        let folders =
-            requests.iter().zip(&masters).map(|(&(_, len), &i)| self.pages(&*self.groups[slots[i].group].algorithm, len));
-        let new = self.allocate_in(&requests, folders)?;
-        for (i, mut master) in masters.into_iter().zip(new) {
-            self.copy_param(&mut bindings[i], &mut master, &mut slots[i])?;
-            slots[i].master = Some(master);
-        }
-        for (&(role, _, i, name), storage) in wanted.iter().zip(&mut storages) {
-            let algorithm = &self.groups[slots[i].group].algorithm;
-            let initial = algorithm.initial(name);
-            if role == Role::State && algorithm.starts_as_param(name) {
-                self.copy_param(&mut bindings[i], storage, &mut slots[i])?;
-            } else if initial != 0.0 {
-                fill(&*self.backend, storage, initial)?;
-            }
-        }
-        for ((role, _, i, name), storage) in wanted.into_iter().zip(storages) {
-            match role {
-                Role::State => slots[i].states.push((name, storage)),
-                _ => slots[i].scratch.push((name, storage)),
-            }
-        }
-        for i in lacks {
-            let slot = &mut slots[i];
-            let place = self.run_of(runs, places, slot);
-            for (role, memory) in [(Role::State, &mut slot.states), (Role::Scratch, &mut slot.scratch)] {
-                let order = runs[place].stages.operands(role);
-                memory.retain(|(name, _)| order.contains(name));
-                memory.sort_by_key(|(name, _)| order.iter().position(|known| known == name));
-            }
-            slot.fits = Some(place);
-            join(&self.groups, &mut runs[place], slot, place);
-        }
-        Ok(())
-    }
-
-    /// Storages for requests, each in its folder or in memory.
-    fn allocate_in(
-        &self,
-        requests: &[(Format, usize)],
-        folders: impl Iterator<Item = Option<PathBuf>>,
-    ) -> Result<Vec<Storage>> {
-        let folders: Vec<Option<PathBuf>> = folders.collect();
-        let mut storages: Vec<Option<Storage>> = requests.iter().map(|_| None).collect();
-        for kind in [false, true] {
-            let mine = || (0..requests.len()).filter(|&i| folders[i].is_some() == kind);
-            let wanted: Vec<(Format, usize)> = mine().map(|i| requests[i]).collect();
-            let new = match mine().find_map(|i| folders[i].as_ref()) {
-                _ if wanted.is_empty() => Vec::new(),
-                Some(folder) => self.backend.allocate_paged(&wanted, folder)?,
-                None => self.backend.allocate(&wanted)?,
-            };
-            mine().zip(new).for_each(|(i, storage)| storages[i] = Some(storage));
-        }
-        Ok(storages.into_iter().flatten().collect())
-    }
-
-    fn lacks_master(&self, slot: &Slot) -> bool {
-        self.groups[slot.group].params == ParamFormat::Master && slot.master.is_none()
-    }
-
-    /// A state's first values: the parameter's.
-    fn copy_param(&self, binding: &mut Binding<'_>, storage: &mut Storage, slot: &mut Slot) -> Result<()> {
-        let elements = slot.shape.elements();
-        let param = mirror::views(binding, &mut slot.mirror, None).0;
-        let mut views = Some((View::write(storage), param));
-        self.backend.run(Pass {
-            kernel: self.groups[slot.group].algorithm.param_copy(),
-            compute: slot.compute,
-            tensors: &mut |operands| {
-                let (copy, param) = views.take()?;
-                (operands[0], operands[1]) = (Some(copy), param);
-                Some(TensorPass { elements, row: 0 })
-            },
-            rows: &[1.0],
-            tensor_scalars: &[],
-            plan: &mut self.backend.plan(),
-            sums: &mut [],
-        })?;
-        Ok(())
-    }
-
     fn step_runs(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
         let mut begun = false;
         for (index, run) in self.runs.iter_mut().enumerate().filter(|(_, run)| !run.is_empty()) {
             let slots = self.slots.range(0..bindings.len());
             let tensors = slots.iter().filter(|slot| slot.run == Some(index)).count();
-            let (backend, groups, shared) = (&*self.backend, &self.groups[..], &mut self.shared[..]);
+            let (backend, groups, family) = (&*self.backend, &self.groups[..], run.family);
+            let shared = &mut self.shared[family][..];
             let ranks = self.world.as_ref().map(|world| &**world.ranks());
-            let work = Work { index, tensors, backend, groups, shared, ranks, bindings, slots };
+            let work = Work { index, family, tensors, backend, groups, shared, ranks, bindings, slots };
             if let Err(cause) = run.step(work, &mut begun) {
                 if begun {
                     self.poisoned = Some(cause.to_string());
@@ -658,6 +540,12 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// The algorithm of a family's first group.
+fn first_of(groups: &[Group], family: usize) -> &(dyn AnyAlgorithm + 'static) {
+    let first = groups.iter().find(|group| group.family == family);
+    &*first.unwrap_or(&groups[0]).algorithm
 }
 
 /// The class of a parameter, or why the algorithm does not take it.
@@ -707,9 +595,9 @@ impl Optimizer for Driver {
         if self.groups[0].algorithm.search().is_some() {
             return Err(Error::NeedsObjective { algorithm: self.name() });
         }
-        let stepped = self.step_checked(bindings);
-        self.slots.settle(&stepped);
-        stepped
+        let stepped = self.step_kept(bindings, true)?;
+        self.count_average();
+        Ok(stepped)
     }
 
     fn update_hessian(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
@@ -782,20 +670,38 @@ impl Optimizer for Driver {
 }
 
 impl Driver {
-    /// Everything that comes before the first write of a step: checks, copies, states. A report that is skipped ends
-    /// the step.
-    fn open(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
-        if let Some(world) = &mut self.world {
-            if let Err(reason) = self.groups[0].algorithm.across_ranks() {
-                return Err(Error::Groups { algorithm: self.name(), problem: reason.into() });
-            }
-            world.agree(bindings, self.groups.iter().map(|group| &*group.algorithm))?;
+    /// Takes a step over all parameters (`whole`) or some of them, and keeps what it learns of new ones if it goes
+    /// through.
+    fn step_kept(&mut self, bindings: &mut [Binding<'_>], whole: bool) -> Result<StepReport> {
+        let stepped = match whole && !self.wrapped.is_plain() {
+            true => self.step_wrapped(bindings),
+            false => self.step_checked(bindings, Given::Raw, whole),
+        };
+        self.slots.settle(&stepped);
+        let stepped = stepped?;
+        if whole && !stepped.skipped() {
+            self.expected.clear();
         }
+        if let Err(cause) = self.average_in(bindings) {
+            // The parameters have stepped, and the average does not fit them.
+            self.poisoned = Some(cause.to_string());
+            return Err(cause);
+        }
+        Ok(stepped)
+    }
+
+    /// Everything that comes before the first write of a step: checks, copies, states, and the gradients' factor. A
+    /// report that is skipped ends the step.
+    fn open(&mut self, bindings: &mut [Binding<'_>], given: Given, whole: bool) -> Result<StepReport> {
+        self.agree(bindings)?;
         let mut prepared = self.prepare(bindings)?;
         if let Some(world) = &self.world
             && world.share_out(self.slots.range(0..bindings.len()))
         {
             prepared = self.prepare(bindings)?;
+        }
+        if whole {
+            self.check_expected()?;
         }
         let mut report = StepReport { without_grad: prepared.without_grad, ..StepReport::default() };
         move_strided(bindings, false);
@@ -803,17 +709,11 @@ impl Driver {
             mirror::copy_in(&*self.backend, bindings, self.slots.range(0..bindings.len()))?;
         }
         rows::sum_up(&*self.backend, bindings, self.slots.range(0..bindings.len()))?;
-        if self.non_finite != NonFinite::Propagate {
-            let (norm, bad) = self.look_at_grads(bindings)?;
-            report.grad_norm = Some(norm);
-            if let Some((param, count)) = bad {
-                if self.non_finite == NonFinite::Error {
-                    return Err(Error::NonFinite { param, count });
-                }
-                report.skipped = Some(Skipped::NonFinite { param, count });
-                return Ok(report);
-            }
-        }
+        let factor = match given {
+            Given::Judged(factor) => Some(factor),
+            Given::Raw | Given::Hessian => self.judge(bindings, given, &mut report)?,
+        };
+        let Some(factor) = factor else { return Ok(report) };
         if self.non_finite != NonFinite::Propagate
             && let Some((param, state)) = self.poisoned_state(bindings)?
         {
@@ -827,16 +727,25 @@ impl Driver {
         if prepared.lacks_states {
             self.allocate_states(bindings)?;
         }
+        if factor != 1.0 {
+            self.runs.iter_mut().for_each(|run| run.scale(factor));
+        }
         report.updated = bindings.len() - prepared.without_grad;
         Ok(report)
     }
 
-    fn step_checked(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
-        let mut report = self.open(bindings)?;
+    fn step_checked(
+        &mut self,
+        bindings: &mut [Binding<'_>],
+        given: Given,
+        whole: bool,
+    ) -> Result<StepReport> {
+        let mut report = self.open(bindings, given, whole)?;
         if report.skipped() {
             return Ok(report);
         }
         self.step_runs(bindings)?;
+        self.wrapped.stepped();
         if self.non_finite != NonFinite::Propagate {
             report.poisoned = self.poisoned_state(bindings)?;
         }

@@ -101,6 +101,30 @@ pub enum Error {
         /// What does not go together.
         problem: String,
     },
+    /// A parameter with gradients in a window of accumulation is not bound when the window closes.
+    #[error("parameter {param:?} has accumulated gradients, but is not bound in the step that applies them")]
+    Unbound {
+        /// The parameter.
+        param: String,
+    },
+    /// The norm of the gradients is not a number to clip by, and clipping is to fail then.
+    #[error("the norm of the gradients is {norm}, and error_if_nonfinite is set")]
+    Norm {
+        /// The norm.
+        norm: f64,
+    },
+    /// A step in pieces, where all gradients are needed first.
+    #[error("a step cannot be taken in pieces: {what}")]
+    NotInPieces {
+        /// What needs them.
+        what: String,
+    },
+    /// A rule that puts parameters into a group matches none.
+    #[error("{rule} matches no parameter")]
+    Unmatched {
+        /// The rule, as it was named.
+        rule: String,
+    },
     /// The same name was given twice in a step.
     #[error("parameter {param:?} was given twice in one step")]
     Duplicate {

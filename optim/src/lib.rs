@@ -8,6 +8,7 @@
 
 mod algorithm;
 pub mod algorithms;
+pub mod average;
 mod binding;
 pub mod checkpoint;
 pub mod compression;
@@ -15,6 +16,7 @@ mod driver;
 mod error;
 mod formats;
 pub mod hyper;
+mod kind;
 pub mod lbfgs;
 mod params;
 pub mod ranks;
@@ -25,17 +27,19 @@ mod slots;
 pub mod stages;
 #[cfg(feature = "ndarray")]
 mod strided;
+pub mod wrapper;
 
 pub use algorithm::{Algorithm, AnyAlgorithm, Info, Linked, Reference, Sparse};
 pub use binding::{Binding, GradRef, ParamRef, RowsGrad, frozen, param, rows};
 pub use checkpoint::{Checkpoint, LoadOptions};
 pub use driver::finite::NonFinite;
-pub use driver::{Driver, Optimizer, ParamState};
+pub use driver::{Driver, Member, Optimizer, ParamState, Stream};
 pub use error::{Error, Result};
 pub use formats::StateFormats;
 pub use params::ParamFormat;
 
 #[doc(hidden)] // for `renamed!`
 pub use fallline_core::{Format, Kernel, Link, Shape};
+pub use kind::ModuleKind;
 pub use lbfgs::Objective;
 pub use report::{LoadReport, ShapeMismatch, Skipped, StepReport};

@@ -13,11 +13,18 @@ pub struct StepReport {
     pub updated: usize,
     /// How many were given without a gradient, and left as they were.
     pub without_grad: usize,
-    /// The 2-norm of all gradients together, where the policy for NaN and infinity had it computed.
+    /// The norm of all gradients together before clipping, with a loss scale taken out, where it was computed: in the
+    /// norm that clips, else the 2-norm.
     pub grad_norm: Option<f64>,
     /// The first quantised state, by its parameter's name, that a NaN or an infinity came into in this step (the moments
     /// of large gradients overflow), where the policy for them has it looked for.
     pub poisoned: Option<(String, &'static str)>,
+    /// What clipping by norm multiplied the gradients by.
+    pub clip_factor: Option<f64>,
+    /// The loss scale that the gradients came with.
+    pub loss_scale: Option<f64>,
+    /// Iterations of the window so far and altogether, where the gradients were only accumulated.
+    pub accumulated: Option<(u64, u64)>,
 }
 
 impl StepReport {
@@ -31,16 +38,25 @@ impl fmt::Display for StepReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.skipped {
             Some(reason) => write!(f, "step skipped: {reason}")?,
-            None => {
-                let plural = if self.updated == 1 { "" } else { "s" };
-                write!(f, "{} parameter{plural} updated", self.updated)?;
-            }
+            None => match self.accumulated {
+                Some((done, of)) => write!(f, "gradient {done} of {of} accumulated")?,
+                None => {
+                    let plural = if self.updated == 1 { "" } else { "s" };
+                    write!(f, "{} parameter{plural} updated", self.updated)?;
+                }
+            },
         }
         if self.without_grad > 0 {
             write!(f, ", {} without a gradient", self.without_grad)?;
         }
         if let Some(norm) = self.grad_norm {
             write!(f, ", gradient norm {norm:.6}")?;
+        }
+        if let Some(factor) = self.clip_factor.filter(|factor| *factor != 1.0) {
+            write!(f, ", clipped by {factor:.6}")?;
+        }
+        if let Some(scale) = self.loss_scale {
+            write!(f, ", loss scale {scale}")?;
         }
         match &self.poisoned {
             Some((param, state)) => {

@@ -34,6 +34,11 @@ impl StridedParam<'_> {
         self.view.buffer()
     }
 
+    /// The same view for a shorter time.
+    pub(crate) fn reborrow(&mut self) -> StridedParam<'_> {
+        StridedParam { view: Box::new(&mut *self.view), shape: self.shape.clone() }
+    }
+
     /// Copies the view into the buffer, which may be from an earlier step.
     pub(crate) fn gather(&mut self) {
         self.view.gather();
@@ -50,6 +55,21 @@ trait Scatter {
     fn buffer(&mut self) -> SliceMut<'_>;
     fn gather(&mut self);
     fn scatter(&mut self);
+}
+
+impl<S: Scatter + ?Sized> Scatter for &mut S {
+    fn format(&self) -> Format {
+        (**self).format()
+    }
+    fn buffer(&mut self) -> SliceMut<'_> {
+        (**self).buffer()
+    }
+    fn gather(&mut self) {
+        (**self).gather();
+    }
+    fn scatter(&mut self) {
+        (**self).scatter();
+    }
 }
 
 struct Buffered<'a, T> {

@@ -12,7 +12,8 @@ const STATE_FORMAT: &str = "state_format";
 
 const PARAM_FORMAT: &str = "param_format";
 const SEED: &str = "seed";
-const PAGE_FOLDER: &str = "page_folder";
+/// Of a whole optimizer, not of a group.
+pub(crate) const PAGE_FOLDER: &str = "page_folder";
 
 /// The keys that are not hyperparameters.
 pub(crate) const KEYS: [&str; 4] = [STATE_FORMAT, PARAM_FORMAT, SEED, PAGE_FOLDER];
@@ -28,10 +29,15 @@ pub(crate) struct Storing {
 impl Storing {
     /// Of an optimizer's dict.
     pub(crate) fn read(node: &Node, algorithm: &dyn AnyAlgorithm) -> Result<Storing> {
-        let Some(dict) = node.value.as_dict() else { return Ok(Storing::default()) };
+        Storing::default().overridden(node, algorithm)
+    }
+
+    /// This, but for what a dict says otherwise.
+    pub(crate) fn overridden(self, node: &Node, algorithm: &dyn AnyAlgorithm) -> Result<Storing> {
+        let Some(dict) = node.value.as_dict() else { return Ok(self) };
         let states = match dict.get(STATE_FORMAT) {
             Some(node) => read(node, algorithm)?,
-            None => StateFormats::default(),
+            None => self.states,
         };
         let seed = match dict.get(SEED).map(|node| (node, &node.value)) {
             None => None,
@@ -41,7 +47,8 @@ impl Storing {
             }
         };
         let params = match dict.get(PARAM_FORMAT).map(|node| (node, &node.value)) {
-            None | Some((_, Setting::None)) => ParamFormat::Nearest,
+            None => self.params,
+            Some((_, Setting::None)) => ParamFormat::Nearest,
             Some((_, Setting::Str(name))) if name == "bf16_sr" => {
                 ParamFormat::Stochastic { seed: seed.unwrap_or(0) }
             }
@@ -58,7 +65,8 @@ impl Storing {
             checked(node, StateFormats::all(Format::F32), algorithm)?;
         }
         let folder = match dict.get(PAGE_FOLDER).map(|node| (node, &node.value)) {
-            None | Some((_, Setting::None)) => None,
+            None => self.folder,
+            Some((_, Setting::None)) => None,
             Some((_, Setting::Str(folder))) => Some(PathBuf::from(folder)),
             Some((node, value)) => return Err(wrong(node, PAGE_FOLDER, "a folder", value.to_string())),
         };
@@ -70,11 +78,13 @@ impl Storing {
         self.states.choose(algorithm, state, elements, Format::F32)
     }
 
-    /// Gives it to an optimizer.
-    pub(crate) fn apply(&self, driver: &mut Driver) -> fallline_optim::Result<()> {
-        driver.set_state_formats(0, self.states.clone())?;
-        driver.set_param_format(0, self.params)?;
-        driver.set_page_folder(self.folder.clone());
+    /// Gives it to a group of an optimizer.
+    pub(crate) fn apply(&self, driver: &mut Driver, group: usize) -> fallline_optim::Result<()> {
+        driver.set_state_formats(group, self.states.clone())?;
+        driver.set_param_format(group, self.params)?;
+        if group == 0 {
+            driver.set_page_folder(self.folder.clone());
+        }
         Ok(())
     }
 
@@ -82,7 +92,9 @@ impl Storing {
     pub(crate) fn to_text(&self) -> String {
         let mut text = to_text(&self.states);
         match self.params {
-            ParamFormat::Stochastic { seed } => text += &format!(", {PARAM_FORMAT}=\"bf16_sr\", {SEED}={seed}"),
+            ParamFormat::Stochastic { seed } => {
+                text += &format!(", {PARAM_FORMAT}=\"bf16_sr\", {SEED}={seed}")
+            }
             ParamFormat::Master => text += &format!(", {PARAM_FORMAT}=\"master\""),
             _ => {}
         }
@@ -127,7 +139,8 @@ fn checked(node: &Node, formats: StateFormats, algorithm: &dyn AnyAlgorithm) -> 
 
 fn format(node: &Node) -> Result<Format> {
     let name = node.value.as_str();
-    let name = name.ok_or_else(|| wrong(node, STATE_FORMAT, FORMATS, format!("a {}", node.value.type_name())))?;
+    let name =
+        name.ok_or_else(|| wrong(node, STATE_FORMAT, FORMATS, format!("a {}", node.value.type_name())))?;
     Format::named(name).ok_or_else(|| Error::UnknownName {
         at: node.at.clone(),
         what: "format",

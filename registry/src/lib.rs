@@ -8,8 +8,10 @@
 mod error;
 mod formats;
 pub mod names;
+pub mod paramwise;
 mod recipe;
 pub mod schedulers;
+mod wrapper;
 
 /// Reading configurations: a crate of its own, so that it is not compiled again with the rules.
 pub use fallline_config as config;
@@ -18,3 +20,4 @@ pub use error::{Error, Result};
 pub use names::Entry;
 pub use recipe::Recipe;
 pub use schedulers::Length;
+pub use wrapper::average;

@@ -4,16 +4,19 @@ use crate::config::{self, Dict, Entries, Node, Value as Setting};
 use crate::error::{Error, Result};
 use crate::formats::{self, Storing};
 use crate::names::{self, ENTRIES, nearest};
+use crate::paramwise::{self, Paramwise};
 use crate::schedulers::{Chain, Length};
+use crate::wrapper::{self, Wrapped};
 use fallline_core::{Backend, Format};
 use fallline_optim::hyper::{HyperError, Value};
 use fallline_optim::schedule::{Schedule, Scheduled};
+use fallline_optim::wrapper::Wrapper;
 use fallline_optim::{AnyAlgorithm, Driver};
 use std::path::Path;
 use std::sync::Arc;
 
-/// What a configuration asks for: an algorithm with its hyperparameters, a schedule, and the options of
-/// the trainer.
+/// What a configuration asks for: an algorithm with its hyperparameters, groups of parameters with others, what goes on
+/// around steps, a schedule, and the options of the trainer.
 ///
 /// ```
 /// use fallline_registry::Recipe;
@@ -27,6 +30,9 @@ use std::sync::Arc;
 pub struct Recipe {
     algorithm: Box<dyn AnyAlgorithm>,
     storing: Storing,
+    paramwise: Option<Paramwise>,
+    wrapper: Wrapper,
+    allow_unmatched: bool,
     chain: Chain,
     /// The key `train`: this project's own training options.
     pub train: Option<Node>,
@@ -58,34 +64,44 @@ impl Recipe {
             return Ok(Recipe {
                 storing: Storing::read(&whole, &*algorithm)?,
                 algorithm,
+                paramwise: None,
+                wrapper: Wrapper::default(),
+                allow_unmatched: false,
                 chain: Chain::default(),
                 train: None,
                 source: whole,
             });
         }
         let train = entries.get_present("train")?.cloned();
-        let wrapper = entries.get("optim_wrapper")?;
-        let optimizer = match wrapper {
-            Some(wrapper) => unwrap(wrapper)?,
-            None => entries.get("optimizer")?.ok_or_else(|| Error::Missing {
-                at: entries.at().clone(),
-                what: "a configuration".into(),
-                key: "optim_wrapper",
-            })?,
+        let around = entries.get("optim_wrapper")?;
+        let Wrapped { optimizer, paramwise, wrapper } = match around {
+            Some(around) => wrapper::read(around)?,
+            None => {
+                let optimizer = entries.get("optimizer")?.ok_or_else(|| Error::Missing {
+                    at: entries.at().clone(),
+                    what: "a configuration".into(),
+                    key: "optim_wrapper",
+                })?;
+                Wrapped { optimizer, paramwise: None, wrapper: Wrapper::default() }
+            }
         };
         let scheduler = entries.get("param_scheduler")?;
         let chain = Chain::from_entries(entries)?;
+        let algorithm = algorithm(optimizer)?;
+        let paramwise = paramwise.map(|node| Paramwise::read(node, optimizer, &*algorithm)).transpose()?;
         let mut source = Dict::new();
-        source.insert("optimizer", optimizer.clone());
+        match around.filter(|_| paramwise.is_some() || wrapper != Wrapper::default()) {
+            Some(around) => source.insert("optim_wrapper", around.clone()),
+            None => source.insert("optimizer", optimizer.clone()),
+        };
         for (key, node) in [("param_scheduler", scheduler), ("train", train.as_ref())] {
             if let Some(node) = node {
                 source.insert(key, node.clone());
             }
         }
         let source = Node::new(Setting::Dict(source), entries.at().clone());
-        let algorithm = algorithm(optimizer)?;
         let storing = Storing::read(optimizer, &*algorithm)?;
-        Ok(Recipe { algorithm, storing, chain, train, source })
+        Ok(Recipe { algorithm, storing, paramwise, wrapper, allow_unmatched: false, chain, train, source })
     }
 
     /// What was read, as one Python literal: everything that was needed, bases and names resolved. Reads
@@ -94,7 +110,7 @@ impl Recipe {
         self.source.to_string()
     }
 
-    /// The algorithm with its hyperparameters.
+    /// The algorithm with its hyperparameters: of the parameters that no rule of `paramwise_cfg` decides for.
     pub fn algorithm(&self) -> &dyn AnyAlgorithm {
         &*self.algorithm
     }
@@ -109,13 +125,49 @@ impl Recipe {
         !self.chain.is_empty()
     }
 
-    /// The optimizer, on a backend.
+    /// The optimizer, on a backend: with the groups of `paramwise_cfg` and what the wrapper does around steps.
+    ///
+    /// Its first step fails where a key of `custom_keys` matches none of the parameters that are bound, unless that
+    /// is [allowed](Recipe::allow_unmatched).
     pub fn optimizer(&self, backend: Arc<dyn Backend>) -> Driver {
-        let mut driver = Driver::new(backend, self.algorithm.boxed());
-        match self.storing.apply(&mut driver) {
-            Ok(()) => driver,
-            Err(error) => unreachable!("the formats were checked: {error}"),
+        let mut driver = Driver::new(backend, self.algorithm.boxed()).wrapped(self.wrapper.clone());
+        let stored = self.storing.apply(&mut driver, 0);
+        let added = stored.map_err(|error| error.to_string()).and_then(|()| match &self.paramwise {
+            Some(paramwise) => {
+                paramwise.add_to(&mut driver, self.allow_unmatched).map_err(|error| error.to_string())
+            }
+            None => Ok(()),
+        });
+        if let Err(error) = added {
+            unreachable!("formats and groups were checked when the recipe was read: {error}");
         }
+        driver
+    }
+
+    /// Lets keys of `paramwise_cfg.custom_keys` match no parameter.
+    pub fn allow_unmatched(mut self, allow: bool) -> Recipe {
+        self.allow_unmatched = allow;
+        self
+    }
+
+    /// Whether keys of `paramwise_cfg.custom_keys` may match no parameter.
+    pub fn allows_unmatched(&self) -> bool {
+        self.allow_unmatched
+    }
+
+    /// The keys of `paramwise_cfg.custom_keys` that match none of these names, with their positions.
+    pub fn unmatched<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Vec<String> {
+        self.paramwise.as_ref().map_or(Vec::new(), |paramwise| paramwise.unmatched(names))
+    }
+
+    /// For people: the rule that puts parameters into a group of [`optimizer`](Recipe::optimizer).
+    pub fn rule_of(&self, group: usize) -> String {
+        self.paramwise.as_ref().map_or(paramwise::BASE.into(), |paramwise| paramwise.rule_of(group))
+    }
+
+    /// What goes on around the optimizer's steps.
+    pub fn wrapper(&self) -> &Wrapper {
+        &self.wrapper
     }
 
     /// The schedule, which sets the optimizer's first values. `epoch_length` is the number of iterations
@@ -154,56 +206,8 @@ impl Recipe {
     }
 }
 
-/// The optimizer inside an `optim_wrapper`. What a wrapper adds around it is refused where it would change
-/// numbers.
-fn unwrap(wrapper: &Node) -> Result<&Node> {
-    let dict = expect_dict(wrapper, "optim_wrapper")?;
-    let mut optimizer = None;
-    for (key, node) in dict.iter() {
-        let at = || dict.key_at(key).unwrap_or(&wrapper.at).clone();
-        let inert = match (key, &node.value) {
-            ("optimizer", _) => {
-                optimizer = Some(node);
-                true
-            }
-            ("type", Setting::Str(name)) if bare_name(name) == "OptimWrapper" => true,
-            ("constructor", Setting::Str(name)) => bare_name(name) == "DefaultOptimWrapperConstructor",
-            ("accumulative_counts", Setting::Int(1)) => true,
-            ("clip_grad" | "paramwise_cfg", Setting::None) => true,
-            (
-                "type"
-                | "accumulative_counts"
-                | "clip_grad"
-                | "paramwise_cfg"
-                | "constructor"
-                | "loss_scale"
-                | "dtype",
-                _,
-            ) => false,
-            _ => {
-                let keys =
-                    ["type", "optimizer", "accumulative_counts", "clip_grad", "paramwise_cfg", "constructor"];
-                let nearest = nearest(key, keys).map(str::to_owned);
-                let what = "an optim_wrapper".to_owned();
-                return Err(Error::UnknownKey { at: at(), what, key: key.to_owned(), nearest });
-            }
-        };
-        if !inert {
-            return Err(Error::Unsupported {
-                at: at(),
-                what: format!("{key}={} in an optim_wrapper", node.value),
-            });
-        }
-    }
-    optimizer.ok_or_else(|| Error::Missing {
-        at: wrapper.at.clone(),
-        what: "an optim_wrapper".into(),
-        key: "optimizer",
-    })
-}
-
 /// The algorithm of an optimizer's dict.
-fn algorithm(node: &Node) -> Result<Box<dyn AnyAlgorithm>> {
+pub(crate) fn algorithm(node: &Node) -> Result<Box<dyn AnyAlgorithm>> {
     let dict = expect_dict(node, "an optimizer")?;
     let kind = type_of(dict, node, "an optimizer")?;
     let name = kind.value.as_str().map(bare_name).unwrap_or_default();
@@ -223,7 +227,8 @@ fn algorithm(node: &Node) -> Result<Box<dyn AnyAlgorithm>> {
         return Err(Error::Missing { at: kind.at.clone(), what: name.to_owned(), key: decides });
     }
     let first = dict.iter().filter(|(key, _)| *key == decides);
-    let others = dict.iter().filter(|(key, _)| !["type", decides].contains(key) && !formats::KEYS.contains(key));
+    let others =
+        dict.iter().filter(|(key, _)| !["type", decides].contains(key) && !formats::KEYS.contains(key));
     for (key, node) in first.chain(others) {
         let value = convert(node).ok_or_else(|| Error::Value {
             at: node.at.clone(),
@@ -279,7 +284,7 @@ pub(crate) fn bare_name(name: &str) -> &str {
 }
 
 /// A configuration's value as a hyperparameter's.
-fn convert(node: &Node) -> Option<Value> {
+pub(crate) fn convert(node: &Node) -> Option<Value> {
     Some(match &node.value {
         Setting::None => Value::None,
         Setting::Bool(x) => Value::Bool(*x),

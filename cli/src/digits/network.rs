@@ -30,6 +30,8 @@ pub struct Parameter {
 pub struct Network {
     /// The weight and the bias of each layer in turn. Values may be changed, shapes may not.
     pub parameters: Vec<Parameter>,
+    /// What the loss is multiplied by before its derivative is taken.
+    pub loss_scale: f32,
     /// Each layer's output for the largest batch so far; the batch at hand fills the first rows.
     outputs: Vec<Array2<f32>>,
     /// The derivative of the loss by each layer's output before its ReLU, likewise.
@@ -57,10 +59,10 @@ impl Network {
                 .push(Parameter::new(format!("fc{}.bias", layer + 1), ArrayD::zeros(IxDyn(&[outputs]))));
         }
         let empty: Vec<_> = widths[1..].iter().map(|width| Array2::zeros((0, *width))).collect();
-        Network { parameters, outputs: empty.clone(), deltas: empty }
+        Network { parameters, loss_scale: 1.0, outputs: empty.clone(), deltas: empty }
     }
 
-    /// The mean loss over the batch, and its derivative by every value in the parameters' `grad`.
+    /// The mean loss over the batch, and its derivative by every value in the parameters' `grad`, times the loss scale.
     ///
     /// A batch of none has no mean: the loss is NaN and the gradients are 0.
     ///
@@ -97,6 +99,9 @@ impl Network {
         }
         let logits = self.outputs[layers - 1].slice(s![..count, ..]);
         let loss = loss_and_delta(logits, labels, self.deltas[layers - 1].slice_mut(s![..count, ..]));
+        if self.loss_scale != 1.0 {
+            self.deltas[layers - 1].slice_mut(s![..count, ..]).map_inplace(|delta| *delta *= self.loss_scale);
+        }
         for layer in (0..layers).rev() {
             let (before, after) = self.deltas.split_at_mut(layer);
             let delta = after[0].slice(s![..count, ..]);

@@ -2,11 +2,14 @@
 
 use crate::digits::data::TRAIN;
 use crate::error::{Error, Result};
+use fallline::optim::average::Average;
 use fallline::registry::config::{Node, Value};
 
 /// What to train, and for how long.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
+    /// An average of the weights, which is tested instead of them.
+    pub average: Option<Average>,
     /// Passes over the training images.
     pub epochs: u64,
     /// Images of a step; the last of an epoch may have fewer.
@@ -19,7 +22,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { epochs: 40, batch_size: 32, hidden: vec![512], seed: 0 }
+        Options { average: None, epochs: 40, batch_size: 32, hidden: vec![512], seed: 0 }
     }
 }
 
@@ -44,6 +47,8 @@ impl Options {
                     .ok_or_else(|| wrong(value, key, expected))
             };
             match key {
+                "average" if value.value.is_none() => {}
+                "average" => options.average = Some(fallline::registry::average(value)?),
                 "epochs" => options.epochs = whole("a whole number from 0", 0, MOST)? as u64,
                 "batch_size" => {
                     let expected = format!("a whole number from 1 to {TRAIN}");
@@ -62,7 +67,7 @@ impl Options {
                     options.hidden = widths.into_iter().map(|x| x as usize).collect();
                 }
                 _ => {
-                    let known = ["epochs", "batch_size", "hidden", "seed"];
+                    let known = ["epochs", "batch_size", "hidden", "seed", "average"];
                     let near = fallline::registry::names::nearest(key, known);
                     let hint = near.map(|near| format!(" (did you mean {near:?}?)")).unwrap_or_default();
                     let at = dict.key_at(key).unwrap_or(&node.at);

@@ -1,6 +1,7 @@
 //! A training run: what it is made of, one step after another, and what it keeps.
 
 use super::options::Options;
+use crate::common::unmatched;
 use crate::digits::data::{Digits, epoch_order};
 use crate::digits::network::{Network, Parameter};
 use crate::error::{Error, Result};
@@ -10,15 +11,19 @@ use fallline::optim::checkpoint::{Entry, remove_temporaries};
 use fallline::optim::schedule::Schedule;
 use fallline::optim::{Binding, param};
 use fallline::ranks::{Averager, Communicator, agree, hash};
+use fallline::registry::Length;
 use fallline::{Backend, Checkpoint, Driver, Optimizer, Recipe, Shape};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 const METRICS: &str = "metrics.jsonl";
 const PLOT: &str = "loss.svg";
+/// What a ReduceOnPlateau may monitor: the loss over the test images, and the share of them that is right.
+const METRIC_NAMES: [&str; 2] = ["loss", "accuracy"];
 
 /// How far a run is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -83,18 +88,63 @@ pub struct Session {
     progress: Progress,
 }
 
+/// What a run is made of before it has a folder.
+struct Parts {
+    digits: Digits,
+    network: Network,
+    optimizer: Driver,
+    averager: Option<Averager>,
+    schedule: Schedule,
+}
+
+impl Parts {
+    fn new(
+        recipe: &Recipe,
+        options: &Options,
+        backend: &Arc<dyn Backend>,
+        ranks: &Arc<dyn Communicator>,
+    ) -> Result<Parts> {
+        let digits = Digits::bundled().map_err(|error| Error::Other(error.to_string()))?;
+        let network = Network::new(&options.hidden, options.seed);
+        let names = network.parameters.iter().map(|parameter| parameter.name.as_str());
+        unmatched(recipe, names, recipe.allows_unmatched())?;
+        let mut optimizer = recipe.optimizer(Arc::clone(backend)).with_ranks(Arc::clone(ranks));
+        let averager = (ranks.world() > 1).then(|| Averager::new(Arc::clone(ranks))).transpose()?;
+        if let Some(average) = options.average {
+            optimizer = optimizer.averaged(average);
+        }
+        let epoch = digits.train.labels.len().div_ceil(options.batch_size) as u64;
+        optimizer.set_iterations(Some(options.epochs * epoch));
+        let length = Length { epoch, epochs: (options.epochs > 0).then_some(options.epochs) };
+        let schedule = recipe.schedule_over(length, &mut optimizer)?;
+        if let Some(monitor) = schedule.monitors(true).find(|name| !METRIC_NAMES.contains(name)) {
+            let known = METRIC_NAMES.join(" and ");
+            return Err(Error::Usage(format!(
+                "param_scheduler: there is no {monitor:?} to monitor: the test set gives {known}"
+            )));
+        }
+        if schedule.monitors(false).next().is_some() {
+            let problem = "the test set is looked at once an epoch: monitor with by_epoch=True";
+            return Err(Error::Usage(format!("param_scheduler: {problem}")));
+        }
+        Ok(Parts { digits, network, optimizer, averager, schedule })
+    }
+}
+
 impl Session {
-    /// Begins a run in an empty folder, which only rank 0 needs.
+    /// Begins a run in an empty folder, which is made on rank 0 once everything else is known to be right.
     pub fn begin(
-        folder: PathBuf,
+        folder: impl FnOnce() -> Result<PathBuf>,
         recipe: Recipe,
         options: Options,
         backend: Arc<dyn Backend>,
         ranks: Arc<dyn Communicator>,
     ) -> Result<Session> {
-        let mut session = Session::assemble(folder, recipe, options, backend, ranks)?;
+        let parts = Parts::new(&recipe, &options, &backend, &ranks)?;
+        let mut session = Session::assemble(PathBuf::new(), recipe, options, backend, ranks, parts);
         session.compare()?;
         if session.ranks.rank() == 0 {
+            session.folder = folder()?;
             let metrics = Metrics::create(&session.folder.join(METRICS));
             session.metrics = Some(metrics.map_err(Error::io(&session.folder))?);
         }
@@ -110,7 +160,8 @@ impl Session {
         ranks: Arc<dyn Communicator>,
         kept: Kept,
     ) -> Result<Session> {
-        let mut session = Session::assemble(folder, recipe, options, backend, ranks)?;
+        let parts = Parts::new(&recipe, &options, &backend, &ranks)?;
+        let mut session = Session::assemble(folder, recipe, options, backend, ranks, parts);
         session.progress = kept.progress;
         let mismatch = |problem: String| Error::Malformed { path: session.folder.join(CHECKPOINT), problem };
         for parameter in &mut session.network.parameters {
@@ -145,15 +196,11 @@ impl Session {
         options: Options,
         backend: Arc<dyn Backend>,
         ranks: Arc<dyn Communicator>,
-    ) -> Result<Session> {
-        let digits = Digits::bundled().map_err(|error| Error::Other(error.to_string()))?;
-        let network = Network::new(&options.hidden, options.seed);
-        let mut optimizer = recipe.optimizer(Arc::clone(&backend)).with_ranks(Arc::clone(&ranks));
-        let averager = (ranks.world() > 1).then(|| Averager::new(Arc::clone(&ranks))).transpose()?;
-        let batches = digits.train.labels.len().div_ceil(options.batch_size) as u64;
-        let schedule = recipe.schedule(batches, &mut optimizer)?;
+        parts: Parts,
+    ) -> Session {
+        let Parts { digits, network, optimizer, averager, schedule } = parts;
         let (metrics, records, progress) = (None, Vec::new(), Progress::default());
-        Ok(Session {
+        Session {
             folder,
             recipe,
             options,
@@ -167,7 +214,7 @@ impl Session {
             metrics,
             records,
             progress,
-        })
+        }
     }
 
     /// Whether a folder holds a run.
@@ -213,7 +260,19 @@ impl Session {
         }
         bar.finish_and_clear();
         self.plot()?;
-        Ok(self.network.accuracy(self.digits.test.images.view(), &self.digits.test.labels))
+        Ok(self.tested()?.accuracy(self.digits.test.images.view(), &self.digits.test.labels))
+    }
+
+    /// The network that is tested: with the average of the weights, where one is kept.
+    fn tested(&self) -> Result<Cow<'_, Network>> {
+        let mut network = Cow::Borrowed(&self.network);
+        for place in 0..self.network.parameters.len() {
+            if let Some(average) = self.optimizer.average(&self.network.parameters[place].name)? {
+                let values = &mut network.to_mut().parameters[place].value;
+                values.iter_mut().zip(average).for_each(|(to, from)| *to = from as f32);
+            }
+        }
+        Ok(network)
     }
 
     /// Sees to it that all ranks are about to train the same.
@@ -245,6 +304,7 @@ impl Session {
         let examples = self.digits.train.batch(own);
         let share = own.len() as f64 / batch.len() as f64;
         let Session { network, averager, optimizer, .. } = self;
+        network.loss_scale = optimizer.loss_scale() as f32;
         let mut averager = averager.as_mut().filter(|_| optimizer.averages());
         // Ranks that step on gradients of their own weigh the same, so that their parts must be made up for.
         let weight = share * world as f64;
@@ -283,10 +343,12 @@ impl Session {
 
     /// Evaluates, writes the epoch's record, then its checkpoint: a checkpoint is never ahead of the metrics.
     fn finish_epoch(&mut self) -> Result<(f64, f32)> {
-        let test = &self.digits.test;
-        let test_accuracy = self.network.accuracy(test.images.view(), &test.labels);
-        let test_loss = self.network.loss(test.images.view(), &test.labels);
+        let (network, test) = (self.tested()?, &self.digits.test);
+        let test_accuracy = network.accuracy(test.images.view(), &test.labels);
+        let test_loss = network.loss(test.images.view(), &test.labels);
         self.schedule.after_epoch(&mut self.optimizer)?;
+        let metrics = [(METRIC_NAMES[0], f64::from(test_loss)), (METRIC_NAMES[1], test_accuracy)];
+        self.schedule.observe(true, &metrics, &mut self.optimizer)?;
         let (step, epoch) = (self.progress.step, self.progress.epoch);
         self.record(Record::Epoch { step, epoch, test_accuracy, test_loss })?;
         self.progress.epoch += 1;

@@ -109,7 +109,8 @@ mod tests {
             assert!(f32_from_bf16(bf16_from_f32(f32::from_bits(0x7f80_0001), random)).is_nan());
             assert_eq!(f32_from_bf16(bf16_from_f32(f32::NEG_INFINITY, random)), f32::NEG_INFINITY);
         }
-        let keys = [key(0, "a", 1, 0), key(1, "a", 1, 0), key(0, "b", 1, 0), key(0, "a", 2, 0), key(0, "a", 1, 1)];
+        let keys =
+            [key(0, "a", 1, 0), key(1, "a", 1, 0), key(0, "b", 1, 0), key(0, "a", 2, 0), key(0, "a", 1, 1)];
         assert!((0..5).all(|i| (0..i).all(|j| keys[i] != keys[j])));
     }
 }

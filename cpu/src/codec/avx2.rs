@@ -1,7 +1,7 @@
 //! The dynamic codes with AVX2: 32 numbers at a time, with tables of eight.
 
-use super::{Codec, Encode};
 use super::dynamic::{EIGHT_NINTHS, NEAR, Pieces, pieces};
+use super::{Codec, Encode};
 use core::arch::x86_64::*;
 use fallline_core::codec::block::{self, Units, scale_of, search, zero_code};
 use fallline_core::codec::codebook::{DYNAMIC_SIGNED, DYNAMIC_SIGNED_BORDERS};

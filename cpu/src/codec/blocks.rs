@@ -399,12 +399,26 @@ mod tests {
                     let start = std::time::Instant::now();
                     for i in (0..numbers.len()).step_by(LONGEST) {
                         // SAFETY: the buffers are long enough, and the machine has the instruction set.
-                        unsafe { (codec.encode)(numbers[i..].as_ptr(), codes[i..].as_mut_ptr(), scales[i / 128..].as_mut_ptr(), LONGEST) };
+                        unsafe {
+                            (codec.encode)(
+                                numbers[i..].as_ptr(),
+                                codes[i..].as_mut_ptr(),
+                                scales[i / 128..].as_mut_ptr(),
+                                LONGEST,
+                            )
+                        };
                     }
                     let middle = std::time::Instant::now();
                     for i in (0..numbers.len()).step_by(LONGEST) {
                         // SAFETY: as above.
-                        unsafe { (codec.decode)(codes[i..].as_ptr(), scales[i / 128..].as_ptr(), decoded[i..].as_mut_ptr(), LONGEST) };
+                        unsafe {
+                            (codec.decode)(
+                                codes[i..].as_ptr(),
+                                scales[i / 128..].as_ptr(),
+                                decoded[i..].as_mut_ptr(),
+                                LONGEST,
+                            )
+                        };
                     }
                     let per = |time: std::time::Duration| time.as_secs_f64() * 1e9 / numbers.len() as f64;
                     best = [best[0].min(per(middle - start)), best[1].min(per(middle.elapsed()))];

@@ -39,8 +39,9 @@ unsafe fn round<T: Single>(numbers: *const T, stored: *mut u16, count: usize, ke
             *pair = random_of_four(key, quarter + i as u64);
         }
         // SAFETY: the caller vouches for `count` elements on either side.
-        let (numbers, stored) =
-            unsafe { (from_raw_parts(numbers.add(start), length), from_raw_parts_mut(stored.add(start), length)) };
+        let (numbers, stored) = unsafe {
+            (from_raw_parts(numbers.add(start), length), from_raw_parts_mut(stored.add(start), length))
+        };
         for (i, (stored, x)) in stored.iter_mut().zip(numbers).enumerate() {
             *stored = bf16_from_f32(x.single(), (words[i / 2] >> (16 * (i % 2))) as u16);
         }
@@ -60,9 +61,15 @@ macro_rules! compiled {
 }
 compiled!(anywhere);
 #[cfg(target_arch = "x86_64")]
-compiled!(#[target_feature(enable = "avx2,fma,f16c")] avx2);
+compiled!(
+    #[target_feature(enable = "avx2,fma,f16c")]
+    avx2
+);
 #[cfg(target_arch = "x86_64")]
-compiled!(#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")] avx512);
+compiled!(
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    avx512
+);
 
 pub(super) fn rounding<T: Single>(isa: Isa) -> Round<T> {
     match isa {

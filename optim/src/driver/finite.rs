@@ -72,9 +72,13 @@ impl Driver {
         Ok(first.map(|(param, state)| (param.to_owned(), state)))
     }
 
-    /// Reads all gradients once: their norm, and the first by name that is not finite with how many of its
-    /// elements are not. Sums over several tensors fold in the order of their names.
-    pub(super) fn look_at_grads(&mut self, bindings: &[Binding<'_>]) -> Result<(f64, Option<(String, u64)>)> {
+    /// Reads all gradients times `scale` once: their norm, and the first by name that is not finite with how many of
+    /// its elements are not. Sums over several tensors fold in the order of their names.
+    pub(super) fn look_at_grads(
+        &mut self,
+        bindings: &[Binding<'_>],
+        scale: f64,
+    ) -> Result<(f64, Option<(String, u64)>)> {
         let Look { order, found, plans, sums, .. } = &mut self.look;
         order.clear();
         order.extend((0..bindings.len()).filter(|&i| !bindings[i].grad.is_none()));
@@ -105,7 +109,7 @@ impl Driver {
                     };
                     Some(TensorPass { elements: views[0].as_ref().map_or(0, View::len), row: 0 })
                 },
-                rows: &[1.0],
+                rows: &[scale],
                 tensor_scalars: &[],
                 plan: plan.get_or_insert_with(|| self.backend.plan()),
                 sums,

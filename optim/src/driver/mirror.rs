@@ -2,9 +2,9 @@
 
 use super::rows::Rows;
 use crate::slots::Slot;
-use crate::{Binding, GradRef, ParamRef, Result};
+use crate::{Binding, GradRef, Result};
 use fallline_core::backend::View;
-use fallline_core::host::{Slice, SliceMut};
+use fallline_core::host::Slice;
 use fallline_core::{Backend, Format, Storage};
 
 /// A parameter's buffers on the device, kept between steps.
@@ -22,7 +22,7 @@ pub(super) fn copy_in(backend: &dyn Backend, bindings: &mut [Binding<'_>], slots
             continue;
         }
         let mirror = slot.mirror.get_or_insert_default();
-        let (param, grad) = (host_param(&mut binding.param), host_grad(&binding.grad));
+        let (param, grad) = (binding.param.host(), host_grad(&binding.grad));
         let wanted = [param.map(|slice| (slice.format(), slice.len())), grad.map(|s| (s.format(), s.len()))];
         for (is_grad, (wanted, found)) in
             wanted.into_iter().zip([&mut mirror.param, &mut mirror.grad]).enumerate()
@@ -42,7 +42,7 @@ pub(super) fn copy_in(backend: &dyn Backend, bindings: &mut [Binding<'_>], slots
     }
     for (binding, slot) in bindings.iter_mut().zip(slots).filter(|(binding, _)| !binding.grad.is_none()) {
         let Some(mirror) = &mut slot.mirror else { continue };
-        if let (Some(storage), Some(slice)) = (&mut mirror.param, host_param(&mut binding.param)) {
+        if let (Some(storage), Some(slice)) = (&mut mirror.param, binding.param.host()) {
             backend.write(storage, slice.as_ref())?;
         }
         if let (Some(storage), Some(slice)) = (&mut mirror.grad, host_grad(&binding.grad)) {
@@ -56,7 +56,7 @@ pub(super) fn copy_in(backend: &dyn Backend, bindings: &mut [Binding<'_>], slots
 pub(super) fn copy_out(backend: &dyn Backend, bindings: &mut [Binding<'_>], slots: &[Slot]) -> Result<()> {
     for (binding, slot) in bindings.iter_mut().zip(slots).filter(|(_, slot)| slot.run.is_some()) {
         let storage = slot.mirror.as_ref().and_then(|mirror| mirror.param.as_ref());
-        if let (Some(storage), Some(slice)) = (storage, host_param(&mut binding.param)) {
+        if let (Some(storage), Some(slice)) = (storage, binding.param.host()) {
             backend.read(storage, slice)?;
         }
     }
@@ -90,15 +90,6 @@ pub(super) fn views<'v>(
 pub(super) fn given<'v>(binding: &'v Binding<'_>, mirror: &'v Option<Box<Mirror>>) -> Option<View<'v>> {
     let own = mirror.as_ref().and_then(|mirror| mirror.grad.as_ref());
     own.map(View::read).or_else(|| binding.grad.view())
-}
-
-fn host_param<'s>(param: &'s mut ParamRef<'_>) -> Option<SliceMut<'s>> {
-    match param {
-        ParamRef::Host(slice, _) => Some(slice.reborrow()),
-        ParamRef::Tensor(_) => None,
-        #[cfg(feature = "ndarray")]
-        ParamRef::Strided(view) => Some(view.buffer()),
-    }
 }
 
 fn host_grad<'s>(grad: &'s GradRef<'_>) -> Option<Slice<'s>> {

@@ -1,13 +1,18 @@
 //! Saving and loading: what is checked, in which order, before anything changes.
 
-use super::{Driver, class_of};
+use super::{Driver, Member, class_of, first_of};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions, OptimizerManifest, ParamManifest, Part};
 use crate::compression::Errors;
 use crate::lbfgs::History;
-use crate::slots::{Slot, Slots};
 use crate::params::MASTER;
-use crate::{AnyAlgorithm, Error, LoadReport, ParamFormat, Result, ShapeMismatch};
+use crate::slots::{Slot, Slots};
+use crate::{AnyAlgorithm, Error, LoadReport, ModuleKind, ParamFormat, Result, ShapeMismatch};
 use fallline_core::{Compute, Format, Role, Shape, Storage};
+
+/// What a family remembers for all its parameters, under its name in the manifest.
+fn shared_key(family: usize, name: &str) -> String {
+    if family == 0 { name.to_owned() } else { format!("{family}/{name}") }
+}
 
 impl Driver {
     pub(super) fn to_checkpoint(&self) -> Result<Checkpoint> {
@@ -43,8 +48,14 @@ impl Driver {
         if let Some(history) = &self.history {
             history.save(&*self.backend, &mut checkpoint, &mut manifest)?;
         }
-        let shared = self.groups[0].algorithm.shared().iter().zip(&self.shared);
-        shared.for_each(|((name, _), value)| manifest.insert_shared(name, *value));
+        for (family, shared) in self.shared.iter().enumerate() {
+            let shared = first_of(&self.groups, family).shared().iter().zip(shared);
+            shared.for_each(|((name, _), value)| manifest.insert_shared(&shared_key(family, name), *value));
+        }
+        self.wrapped.save(&*self.backend, &mut checkpoint)?;
+        if let Some(averages) = &self.averages {
+            averages.save(self, &mut checkpoint)?;
+        }
         checkpoint.manifest.optimizer = Some(manifest);
         if let Some(world) = self.world.as_ref().filter(|world| world.sharded()) {
             let (rank, of) = (world.ranks().rank(), world.ranks().world());
@@ -64,8 +75,11 @@ impl Driver {
             .as_ref()
             .ok_or_else(|| Error::Mismatch("it holds no optimizer state".into()))?;
         manifest.refuse_other_than(&*self.groups[0].algorithm)?;
-        let shared = self.groups[0].algorithm.shared().iter().map(|(name, _)| manifest.shared(name));
-        let shared = shared.collect::<Result<Vec<f64>>>()?;
+        let shared = (0..self.shared.len()).map(|family| {
+            let names = first_of(&self.groups, family).shared().iter();
+            names.map(|(name, _)| manifest.shared(&shared_key(family, name))).collect()
+        });
+        let shared = shared.collect::<Result<Vec<Vec<f64>>>>()?;
         let current = self.groups.iter().map(|group| &*group.algorithm);
         let algorithms = match options.state_only {
             true => current.map(AnyAlgorithm::boxed).collect(),
@@ -117,6 +131,11 @@ impl Driver {
             }
             report.unexpected.push(what.to_owned());
         }
+        let wrapped = self.wrapped.loaded(self, checkpoint, &loaded, options)?;
+        let averages =
+            self.averages.as_ref().map(|averages| averages.loaded(self, checkpoint, &loaded, options));
+        self.averages = averages.transpose()?;
+        self.wrapped = wrapped;
         let mut before = core::mem::replace(&mut self.slots, loaded);
         kept.iter().for_each(|name| self.slots.adopt(&mut before, name));
         self.shared = shared;
@@ -208,7 +227,13 @@ impl Driver {
         let requests = [(Format::F32, shape.elements())];
         let mut master = None;
         for mut storage in self.allocate_in(&requests, [folder].into_iter())? {
-            checkpoint.read_state(&*self.backend, (name, MASTER, Format::F32), &shape, &mut storage, false)?;
+            checkpoint.read_state(
+                &*self.backend,
+                (name, MASTER, Format::F32),
+                &shape,
+                &mut storage,
+                false,
+            )?;
             master = Some(storage);
         }
         Ok(master)
@@ -231,7 +256,10 @@ impl Driver {
             return Err(mismatch(format!("was computed in {saved}, but here in {compute}")));
         }
         let group = match options.state_only {
-            true => self.slots.get(name).map_or_else(|| self.group_of(name), |slot| slot.group),
+            true => self.slots.get(name).map_or_else(
+                || self.group_of(&Member { name, shape: &shape, kind: ModuleKind::guess(name, &shape) }),
+                |slot| slot.group,
+            ),
             false => param.group,
         };
         let algorithm = algorithms

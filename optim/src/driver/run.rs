@@ -1,7 +1,7 @@
 //! The stages of a step over all parameters that take the same ones.
 
-use super::mirror;
 use super::rows::{self, Parts};
+use super::{first_of, mirror};
 use crate::slots::Slot;
 use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stage, Stages, Workspace};
 use crate::{AnyAlgorithm, Binding, Error, Result};
@@ -16,8 +16,12 @@ use fallline_core::{Backend, Compute, Kernel, Role};
 pub(crate) struct Run {
     pub(super) stages: Stages,
     pub(super) compute: Compute,
+    /// The optimizer whose groups' parameters these are.
+    pub(super) family: usize,
     /// For each row of scalars, its group and class, and step count.
     keys: Vec<((usize, u8), u64)>,
+    /// What the gradients of this step are multiplied by.
+    factor: f64,
     parts: Vec<Part>,
     /// This step's parameters in parts, which take stages that follow each other while they are in cache.
     batches: Vec<Batch>,
@@ -67,6 +71,7 @@ struct Batch {
 pub(super) struct Work<'s, 'b, 'd> {
     /// The run's place.
     pub(super) index: usize,
+    pub(super) family: usize,
     /// How many parameters take part.
     pub(super) tensors: usize,
     pub(super) backend: &'s dyn Backend,
@@ -78,14 +83,16 @@ pub(super) struct Work<'s, 'b, 'd> {
 }
 
 impl Run {
-    pub(super) fn new(stages: Stages, compute: Compute) -> Run {
+    pub(super) fn new(stages: Stages, compute: Compute, family: usize) -> Run {
         let (keys, batches, order, places, steps, group_of, by_row, gathered, before, workspace) =
             Default::default();
         let parts = stages.iter().map(|stage| Part::new(stage, &stages)).collect();
         Run {
             stages,
             compute,
+            family,
             keys,
+            factor: 1.0,
             parts,
             batches,
             order,
@@ -102,6 +109,7 @@ impl Run {
     /// Forgets the rows of the last step.
     pub(super) fn clear(&mut self) {
         self.keys.clear();
+        self.factor = 1.0;
         self.parts.iter_mut().for_each(|part| part.rows.clear());
     }
 
@@ -122,6 +130,12 @@ impl Run {
         self.keys.len() - 1
     }
 
+    /// Multiplies the gradients of this step by a factor.
+    pub(super) fn scale(&mut self, factor: f64) {
+        self.factor *= factor;
+        self.parts.iter_mut().for_each(|part| part.scale(factor));
+    }
+
     /// Runs one more rule over the gradients and states of the stages; step counts stay.
     pub(super) fn run_beside(
         &mut self,
@@ -133,6 +147,7 @@ impl Run {
         for &((group, class), t) in &self.keys {
             part.add_row(class, &*work.groups[group].algorithm, t);
         }
+        part.scale(self.factor);
         self.cut(&work, None);
         let ran = part.run(&mut work, (kernel, self.compute), 0, &self.batches[0], (0, false));
         *begun |= ran.as_ref().map_or_else(fallline_core::Error::may_have_written, |()| true);
@@ -220,7 +235,7 @@ impl Run {
     }
 
     fn skips(&self, work: &Work<'_, '_, '_>, stage: usize) -> bool {
-        work.groups[0].algorithm.skips(stage, work.shared)
+        work.first().skips(stage, work.shared)
     }
 
     /// Cuts the run's parameters into batches of at least `elements`, the last and those without parameters
@@ -257,7 +272,7 @@ impl Run {
     fn remember(&mut self, work: &Work<'_, '_, '_>) {
         self.before.clear();
         self.before.extend_from_slice(work.shared);
-        if work.groups[0].algorithm.memory().is_empty() {
+        if work.first().memory().is_empty() {
             return;
         }
         for slot in work.slots.iter().filter(|slot| slot.run == Some(work.index)) {
@@ -304,6 +319,12 @@ impl Part {
         let start = self.rows.len();
         self.rows.resize(start + kernel.scalars.len(), 0.0);
         algorithm.scalars(class, kernel, t, &mut self.rows[start..]);
+    }
+
+    /// Multiplies the gradient's factor in each row of scalars.
+    fn scale(&mut self, factor: f64) {
+        let Some(kernel) = self.stage.kernel() else { return };
+        self.rows.iter_mut().step_by(1 + kernel.scalars.len()).for_each(|scale| *scale *= factor);
     }
 
     /// The pass over the memory of a batch. Step counts go up in the last one.
@@ -444,6 +465,11 @@ struct Gather<'a> {
 }
 
 impl Work<'_, '_, '_> {
+    /// The algorithm of the family.
+    fn first(&self) -> &dyn AnyAlgorithm {
+        first_of(self.groups, self.family)
+    }
+
     /// The own scalars of each parameter of a batch from its sums of the stage before.
     fn combine(
         &mut self,
@@ -491,12 +517,16 @@ impl Work<'_, '_, '_> {
         // From the order of the bindings to that of the names, and back.
         places.clear();
         places.resize(self.slots.len(), 0);
-        let mine = (0..self.slots.len()).filter(|&i| self.slots[i].run == Some(self.index));
-        mine.enumerate().for_each(|(place, i)| places[i] = place);
+        let bound = (0..self.slots.len()).filter(|&i| self.slots[i].run == Some(self.index));
+        bound.enumerate().for_each(|(place, i)| places[i] = place);
         steps.clear();
         steps.extend(order.iter().map(|&i| self.slots[i].steps + 1));
         group_of.clear();
-        group_of.extend(order.iter().map(|&i| self.slots[i].group));
+        // Groups are counted within the optimizer that they are parts of.
+        let (groups, family) = (self.groups, self.family);
+        let mine = || groups.iter().filter(|group| group.family == family);
+        let number = |group: usize| groups[..group].iter().filter(|group| group.family == family).count();
+        group_of.extend(order.iter().map(|&i| number(self.slots[i].group)));
         by_row.clear();
         by_row.extend(order.iter().map(|&i| parts_of(&self.slots[i]).is_some()));
         buffer.clear();
@@ -507,8 +537,10 @@ impl Work<'_, '_, '_> {
         buffer.resize(end + order.len() * width, 0.0);
         let (sums, rest) = buffer.split_at_mut(at);
         let (memory, scalars) = rest.split_at_mut(end - at);
-        let groups = self.groups;
-        let algorithm_of = |group: usize| -> &dyn AnyAlgorithm { &*groups[group].algorithm };
+        let first = first_of(groups, family);
+        let algorithm_of = |group: usize| -> &dyn AnyAlgorithm {
+            mine().nth(group).map_or(first, |group| &*group.algorithm)
+        };
         let mut at = Gathering {
             tensors: order.len(),
             steps,
@@ -520,9 +552,8 @@ impl Work<'_, '_, '_> {
             world: self.ranks.map_or(1, |ranks| ranks.world()),
             scalars,
         };
-        let first = algorithm_of(0);
         first
-            .gather(&Groups::new(groups.len(), &algorithm_of), stage, &mut at)
+            .gather(&Groups::new(mine().count(), &algorithm_of), stage, &mut at)
             .map_err(|problem| Error::Groups { algorithm: first.name(), problem })?;
         let mut rest = &*memory;
         for &i in order {

@@ -282,4 +282,7 @@ impl AnyAlgorithm for ZeroRedundancy {
     fn compression(&self) -> Compression {
         self.inner.compression()
     }
+    fn wrapping(&self) -> crate::wrapper::Kernels {
+        self.inner.wrapping()
+    }
 }

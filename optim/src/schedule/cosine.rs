@@ -113,7 +113,7 @@ impl Formula for CosineRestart {
                 "periods and restart_weights must have the same length, got {periods} and {weights}"
             ));
         }
-        match self.periods.iter().find(|&&period| !(period > 0.0)) {
+        match self.periods.iter().find(|&&period| period.is_nan() || period <= 0.0) {
             Some(period) => Err(format!("periods must be above 0, got {period}")),
             None => Ok(()),
         }

@@ -109,7 +109,7 @@ impl Formula for OneCycle {
     }
 
     fn check(&self, _span: Span, groups: usize) -> Result<(), String> {
-        if self.total_steps.is_some_and(|steps| !(steps >= 1.0)) {
+        if self.total_steps.is_some_and(|steps| steps.is_nan() || steps < 1.0) {
             return Err("total_steps must be at least 1".into());
         }
         if !(0.0..=1.0).contains(&self.pct_start) {
@@ -124,8 +124,7 @@ impl Formula for OneCycle {
     }
 
     fn mark(&self, marks: &mut Marks) {
-        let each = |groups: &[f64]| (0..groups.len()).map(|group| self.eta_max.of(group)).collect::<Vec<_>>();
-        marks.max = each(&marks.initial);
+        marks.max = (0..marks.initial.len()).map(|group| self.eta_max.of(group)).collect();
         marks.initial = marks.max.iter().map(|max| max / self.div_factor).collect();
         marks.min = marks.initial.iter().map(|initial| initial / self.final_div_factor).collect();
     }

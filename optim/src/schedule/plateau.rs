@@ -117,11 +117,11 @@ impl Formula for ReduceOnPlateau {
     }
 
     fn check(&self, _span: Span, groups: usize) -> Result<(), String> {
-        if !(self.factor < 1.0) {
+        if self.factor.is_nan() || self.factor >= 1.0 {
             return Err(format!("factor must be below 1, got {}", self.factor));
         }
         let (Threshold::Relative(by) | Threshold::Absolute(by)) = self.threshold;
-        if !(by >= 0.0) {
+        if by.is_nan() || by < 0.0 {
             return Err(format!("threshold must be 0 or more, got {by}"));
         }
         self.min_value.check("min_value", groups)

@@ -82,7 +82,8 @@ impl<T: Optimizer + ?Sized> Scheduled for T {
     }
 }
 
-/// Plain numbers to schedule without an optimizer, in one group; any number is in range.
+/// Plain numbers to schedule without an optimizer, in one group; any number is in range. Indexed by a name that is not
+/// there they panic, as a map does: [`get`](Numbers::get) does not.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Numbers(BTreeMap<String, f64>);
 

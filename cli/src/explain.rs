@@ -1,0 +1,162 @@
+//! `fallline explain`: what each parameter gets, and which rule decided.
+
+use crate::common::{Source, print, print_json, table, unmatched};
+use crate::error::{Error, Result};
+use fallline::core::Role;
+use fallline::optim::{AnyAlgorithm, Member, ModuleKind, ParamFormat};
+use fallline::{Cpu, Format, Shape};
+use serde::Deserialize;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `explain`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example: fallline explain --config configs/digits.py --params runs/first/checkpoint.safetensors"
+)]
+pub struct Args {
+    #[command(flatten)]
+    source: Source,
+    /// The parameters: a safetensors file (names and shapes; of a checkpoint its param/<name>), or JSON
+    /// {name: {"shape": [..], "module": "norm"|"dwconv"|"embedding"|"other"}}
+    #[arg(long, value_name = "FILE")]
+    params: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A parameter of the file.
+struct Param {
+    name: String,
+    shape: Shape,
+    kind: ModuleKind,
+    /// What its states are kept in.
+    format: Format,
+}
+
+/// Prints the table.
+pub fn run(args: Args) -> Result<()> {
+    let recipe = args.source.recipe()?;
+    let params = read(&args.params)?;
+    unmatched(&recipe, params.iter().map(|param| param.name.as_str()), args.source.allow_unmatched)?;
+    let optimizer = recipe.optimizer(Cpu::scalar().shared());
+    let mut found = Vec::new();
+    for Param { name, shape, kind, format } in &params {
+        let group = optimizer.group_of(&Member { name, shape, kind: *kind });
+        let Some(algorithm) = optimizer.algorithm_of(group) else { continue };
+        let formats = optimizer.state_formats(group).cloned().unwrap_or_default();
+        let master = optimizer.param_format(group) == Some(ParamFormat::Master);
+        let stored = states_of(algorithm, name, shape, |state| {
+            formats.choose(algorithm, state, shape.elements(), *format)
+        });
+        let mut stored = stored.map_err(|reason| {
+            let (path, optimizer) = (args.params.display(), algorithm.name());
+            Error::Usage(format!("{path}: parameter {name:?} of shape {shape}: {optimizer} {reason}"))
+        })?;
+        stored.extend(master.then(|| ("master", Format::F32, shape.elements())));
+        let bytes = stored.iter().map(|&(_, format, len)| format.size(len) + 4 * format.scales(len));
+        let number = |name| algorithm.get(name).and_then(|value| value.as_f64());
+        found.push(json!({
+            "name": name,
+            "optimizer": algorithm.name(),
+            "lr": number("lr"),
+            "weight_decay": number("weight_decay"),
+            "state_format": format_of(&stored, *format),
+            "state_bytes": bytes.sum::<usize>(),
+            "rule": recipe.rule_of(group),
+        }));
+    }
+    if args.json {
+        return print_json(&found.into());
+    }
+    let keys = ["name", "optimizer", "lr", "weight_decay", "state_format", "state_bytes", "rule"];
+    let mut rows = vec![keys.map(|key| key.replace('_', " ")).to_vec()];
+    for row in &found {
+        let cell = |key: &str| match &row[key] {
+            serde_json::Value::String(text) => text.clone(),
+            serde_json::Value::Null => "-".into(),
+            other => other.to_string(),
+        };
+        rows.push(keys.map(cell).to_vec());
+    }
+    let total: u64 = found.iter().filter_map(|row| row["state_bytes"].as_u64()).sum();
+    print(&format!("{}\n{} parameters, {total} bytes of states\n", table(&rows), found.len()))
+}
+
+/// A parameter's states, each with its format and elements.
+fn states_of(
+    algorithm: &dyn AnyAlgorithm,
+    name: &str,
+    shape: &Shape,
+    format_of: impl Fn(&str) -> Format,
+) -> Result<Vec<(&'static str, Format, usize)>, String> {
+    let states = algorithm.stages(algorithm.class_of(name, shape)?).operands(Role::State);
+    let each = states.into_iter().map(|state| {
+        let elements = algorithm.state_shape(state, shape).elements();
+        (state, format_of(state), elements)
+    });
+    Ok(each.collect())
+}
+
+/// The name of the states' format, or each one's where they differ.
+fn format_of(states: &[(&'static str, Format, usize)], computed: Format) -> String {
+    let Some((_, first, _)) = states.first() else { return computed.name().into() };
+    if states.iter().all(|(_, format, _)| format.name() == first.name()) {
+        return first.name().into();
+    }
+    let each = states.iter().map(|(state, format, _)| format!("{state}={}", format.name()));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+/// Reads the parameters of a file, in the order of JSON or of the names.
+fn read(path: &Path) -> Result<Vec<Param>> {
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let malformed = |problem: String| Error::Malformed { path: path.to_owned(), problem };
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
+        return read_json(&bytes).map_err(malformed);
+    }
+    let file = safetensors::SafeTensors::deserialize(&bytes)
+        .map_err(|error| malformed(format!("neither JSON nor safetensors: {error}")))?;
+    // Of a checkpoint or a trace the parameters, of a plain file all tensors.
+    let ours = file.names().iter().any(|name| name.starts_with("param/"));
+    let mut params = Vec::new();
+    for (key, tensor) in file.tensors() {
+        let Some(name) = (if ours { key.strip_prefix("param/") } else { Some(&*key) }) else { continue };
+        let shape = Shape::from(tensor.shape());
+        let format = match tensor.dtype() {
+            safetensors::Dtype::F64 => Format::F64,
+            _ => Format::F32,
+        };
+        params.push(Param { name: name.to_owned(), kind: ModuleKind::guess(name, &shape), shape, format });
+    }
+    params.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(params)
+}
+
+/// A parameter in JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Described {
+    shape: Vec<usize>,
+    module: Option<String>,
+}
+
+fn read_json(bytes: &[u8]) -> Result<Vec<Param>, String> {
+    let described: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let each = described.into_iter().map(|(name, value)| {
+        let Described { shape, module } =
+            serde_json::from_value(value).map_err(|error| format!("parameter {name:?}: {error}"))?;
+        let shape = Shape::from(&shape[..]);
+        let kind = match module {
+            None => ModuleKind::guess(&name, &shape),
+            Some(kind) => ModuleKind::from_name(&kind).ok_or_else(|| {
+                let known = ModuleKind::ALL.map(|(name, _)| name).join(", ");
+                format!("parameter {name:?}: module must be one of {known}, got {kind:?}")
+            })?,
+        };
+        Ok(Param { name, shape, kind, format: Format::F32 })
+    });
+    each.collect()
+}

@@ -1,0 +1,99 @@
+//! A step in pieces: each parameter as soon as its gradient is there.
+
+use super::finite::NonFinite;
+use super::{CLASSES, Driver};
+use crate::{Binding, Error, Result, StepReport};
+use std::collections::HashSet;
+
+/// A step that has begun ([`Driver::begin`]).
+///
+/// A parameter that is applied has taken its step, whether [`finish`](Stream::finish) is called or not.
+#[must_use = "a step that is not finished is half a step"]
+pub struct Stream<'d> {
+    driver: &'d mut Driver,
+    applied: HashSet<String>,
+    report: StepReport,
+}
+
+impl Driver {
+    /// Begins a step in pieces: [`apply`](Stream::apply) steps a parameter as soon as its gradient is there, so that
+    /// it is in cache still and the gradient's memory can be used for the next; [`finish`](Stream::finish) ends the
+    /// step. The results are those of [`step`](crate::Optimizer::step) to the bit.
+    ///
+    /// ```
+    /// # use fallline_optim::{Driver, Optimizer, param};
+    /// # fn backward(optimizer: &mut Driver, weight: &mut Vec<f32>, bias: &mut Vec<f32>) -> fallline_optim::Result<()> {
+    /// let mut gradient = vec![0.0f32; 64]; // one buffer for all
+    /// let mut step = optimizer.begin()?;
+    /// gradient[..32].fill(0.5);
+    /// step.apply(param("fc.weight", weight, &gradient[..32]))?;
+    /// gradient[..4].fill(0.25);
+    /// step.apply(param("fc.bias", bias, &gradient[..4]))?;
+    /// assert_eq!(step.finish()?.updated, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotInPieces`] where all gradients are needed before the first parameter changes: algorithms that look at
+    /// all parameters together or evaluate the loss, several ranks, accumulation, clipping, a loss scale, and any policy for NaN and
+    /// infinity but [`NonFinite::Propagate`].
+    pub fn begin(&mut self) -> Result<Stream<'_>> {
+        if let Some(cause) = &self.poisoned {
+            return Err(Error::Poisoned { cause: cause.clone() });
+        }
+        let refused = |what: String| Err(Error::NotInPieces { what });
+        if self.world.is_some() {
+            return refused("ranks step together".into());
+        }
+        for group in &self.groups {
+            let algorithm = &group.algorithm;
+            let gathers = (0..CLASSES as u8).any(|class| algorithm.stages(class).gathers());
+            if algorithm.search().is_some() || gathers || !algorithm.shared().is_empty() {
+                return refused(format!("{} looks at all parameters together", algorithm.name()));
+            }
+        }
+        if !self.wrapped.is_plain() {
+            let wrapper = &self.wrapped.config;
+            return refused(match (&wrapper.scaler, &wrapper.clip) {
+                (Some(_), _) => "a loss scale skips a step by all gradients".into(),
+                (_, Some(_)) => "clipping looks at all gradients, or has buffers of its own".into(),
+                _ => "accumulation has buffers of its own".into(),
+            });
+        }
+        if self.non_finite != NonFinite::Propagate {
+            return refused("the policy for NaN and infinity looks at all gradients".into());
+        }
+        Ok(Stream { driver: self, applied: HashSet::new(), report: StepReport::default() })
+    }
+}
+
+impl Stream<'_> {
+    /// Steps one parameter.
+    ///
+    /// # Errors
+    /// As [`step`](crate::Optimizer::step), for this parameter: it is as it was then, those before it have taken their step.
+    pub fn apply(&mut self, binding: Binding<'_>) -> Result<()> {
+        if self.applied.contains(binding.name) {
+            return Err(Error::Duplicate { param: binding.name.to_owned() });
+        }
+        let name = binding.name.to_owned();
+        let stepped = self.driver.step_kept(&mut [binding], false)?;
+        self.report.updated += stepped.updated;
+        self.report.without_grad += stepped.without_grad;
+        self.applied.insert(name);
+        Ok(())
+    }
+
+    /// Ends the step.
+    ///
+    /// # Errors
+    /// [`Error::Unmatched`] where a rule of the configuration has matched no parameter so far; the parameters have taken
+    /// their step.
+    pub fn finish(self) -> Result<StepReport> {
+        self.driver.count_average();
+        self.driver.check_expected()?;
+        self.driver.expected.clear();
+        Ok(self.report)
+    }
+}

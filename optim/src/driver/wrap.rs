@@ -1,0 +1,438 @@
+//! A step with a [`Wrapper`] around it: accumulation, clipping, loss scaling.
+
+use super::finite::NonFinite;
+use super::{Driver, Given, mirror, rows};
+use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
+use crate::slots::Slots;
+use crate::wrapper::{Clip, Limit, SavedScaler, Wrapper, norm};
+use crate::{Binding, Error, GradRef, Result, Skipped, StepReport};
+use fallline_core::backend::{Pass, Plan, TensorPass, View};
+use fallline_core::{Backend, Compute, Kernel, Storage, Tensor};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A wrapper at work.
+#[derive(Default)]
+pub(super) struct Wrapped {
+    pub(super) config: Wrapper,
+    /// Iterations so far.
+    done: u64,
+    /// The gradient of each parameter that has had one in a window.
+    sums: BTreeMap<String, Sum>,
+    plans: BTreeMap<(&'static str, bool), Plan>,
+}
+
+/// A parameter's gradient in the window.
+struct Sum {
+    tensor: Tensor,
+    /// Whether there was a gradient since the window began.
+    begun: bool,
+    /// A copy of the trainer's gradient on a device that does not reach it.
+    staging: Option<Storage>,
+}
+
+/// What a checkpoint keeps of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SavedWrapper {
+    /// Iterations so far.
+    done: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scaler: Option<SavedScaler>,
+}
+
+/// Gradients of a window in a checkpoint.
+const WINDOW: &str = "window/";
+
+impl Driver {
+    /// Puts a wrapper around steps: accumulation of gradients, clipping, loss scaling.
+    pub fn wrapped(mut self, wrapper: Wrapper) -> Driver {
+        self.wrapped.config = wrapper;
+        self
+    }
+
+    /// The wrapper around steps.
+    pub fn wrapper(&self) -> &Wrapper {
+        &self.wrapped.config
+    }
+
+    /// Says how many iterations training has, so that the last window of accumulation is closed in time.
+    pub fn set_iterations(&mut self, total: Option<u64>) {
+        self.wrapped.config.accumulate.total = total;
+    }
+
+    /// What the trainer multiplies the loss by before it computes gradients: the loss scale, 1 without one.
+    pub fn loss_scale(&self) -> f64 {
+        self.wrapped.config.scaler.as_ref().map_or(1.0, |scaler| scaler.scale())
+    }
+
+    /// A step with the wrapper around it.
+    pub(super) fn step_wrapped(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
+        if !self.wrapped.config.buffers() {
+            return self.step_checked(bindings, Given::Raw, true);
+        }
+        if let Some(binding) = bindings.iter().find(|binding| binding.grad.as_rows().is_some()) {
+            let reason = "accumulation and clipping by value do not take row-sparse gradients";
+            return Err(Error::GradKind { param: binding.name.to_owned(), reason });
+        }
+        self.prepare(bindings)?;
+        self.check_expected()?;
+        let mut wrapped = core::mem::take(&mut self.wrapped);
+        let stepped = wrapped.iterate(self, bindings);
+        let Wrapped { config, .. } = core::mem::take(&mut self.wrapped);
+        // The step itself may have changed the loss scale.
+        wrapped.config = config;
+        self.wrapped = wrapped;
+        stepped
+    }
+
+    /// Looks at the gradients of a step as far as the policy for NaN and infinity, the loss scale and clipping
+    /// need it. Returns their factor, or none where the step is to be skipped.
+    pub(super) fn judge(
+        &mut self,
+        bindings: &[Binding<'_>],
+        given: Given,
+        report: &mut StepReport,
+    ) -> Result<Option<f64>> {
+        let Wrapper { clip, scaler, .. } = &self.wrapped.config;
+        let (clip, scaled) = (clip.filter(|_| given == Given::Raw), scaler.is_some());
+        let inverse = scaler.as_ref().map_or(1.0, |scaler| scaler.inverse());
+        report.loss_scale = scaler.as_ref().map(|scaler| scaler.scale());
+        let by_norm = matches!(clip, Some(Clip::Norm { .. }));
+        if !(scaled || by_norm || self.non_finite != NonFinite::Propagate) {
+            return Ok(Some(inverse));
+        }
+        let (euclidean, bad) = self.look_at_grads(bindings, inverse)?;
+        report.grad_norm = Some(euclidean);
+        let mut factor = 1.0;
+        if let Some(Clip::Norm { max_norm, norm_type, error_if_nonfinite }) = clip {
+            let found = match norm_type == 2.0 {
+                true => euclidean,
+                false => self.norm_of_grads(bindings, norm_type, inverse)?,
+            };
+            report.grad_norm = Some(found);
+            if error_if_nonfinite && !found.is_finite() {
+                return Err(Error::Norm { norm: found });
+            }
+            let clipped = max_norm / (found + 1e-6);
+            // As torch's clamp: NaN stays.
+            factor = if clipped > 1.0 { 1.0 } else { clipped };
+            report.clip_factor = Some(factor);
+        }
+        match bad {
+            Some((param, count)) if scaled || self.non_finite == NonFinite::Skip => {
+                report.skipped = Some(Skipped::NonFinite { param, count });
+                report.clip_factor = None;
+                if let (Some(scaler), Given::Raw) = (&mut self.wrapped.config.scaler, given) {
+                    scaler.update(true);
+                }
+                Ok(None)
+            }
+            Some((param, count)) if self.non_finite == NonFinite::Error => {
+                Err(Error::NonFinite { param, count })
+            }
+            _ => Ok(Some(inverse * factor)),
+        }
+    }
+
+    /// The p-norm of all gradients together, multiplied by a factor first: the norm of their norms.
+    fn norm_of_grads(&mut self, bindings: &[Binding<'_>], p: f64, scale: f64) -> Result<f64> {
+        let mut order: Vec<usize> = (0..bindings.len()).filter(|&i| !bindings[i].grad.is_none()).collect();
+        order.sort_unstable_by_key(|&i| bindings[i].name);
+        let slots = self.slots.range(0..bindings.len());
+        let kernel = self.groups[0].algorithm.wrapping().magnitudes;
+        let mut norms = Vec::with_capacity(order.len());
+        for i in order {
+            let slot = &slots[i];
+            let given = mirror::given(&bindings[i], &slot.mirror);
+            // Rows that are not given are zero.
+            let view = match rows::of(&slot.rows, slot.sparse) {
+                Some(rows) => rows.compact(given),
+                None => given,
+            };
+            let elements = view.as_ref().map_or(0, View::len);
+            if p == 1.0 {
+                let mut view = Some(view);
+                let mut sums = [0.0];
+                self.backend.run(Pass {
+                    kernel,
+                    compute: slot.compute,
+                    tensors: &mut |views| {
+                        views[0] = view.take()?;
+                        Some(TensorPass { elements, row: 0 })
+                    },
+                    rows: &[scale],
+                    tensor_scalars: &[],
+                    plan: &mut self.backend.plan(),
+                    sums: &mut sums,
+                })?;
+                norms.push(sums[0]);
+                continue;
+            }
+            // No rule has maxima or powers: on the host.
+            let mut values = vec![0.0f64; elements];
+            let mut copy = self.backend.allocate(&[(slot.compute.format(), elements)])?.remove(0);
+            let mut views = Some((View::write(&mut copy), view));
+            self.backend.run(Pass {
+                kernel: self.groups[0].algorithm.param_copy(),
+                compute: slot.compute,
+                tensors: &mut |places| {
+                    let (copy, grad) = views.take()?;
+                    (places[0], places[1]) = (Some(copy), grad);
+                    Some(TensorPass { elements, row: 0 })
+                },
+                rows: &[1.0],
+                tensor_scalars: &[],
+                plan: &mut self.backend.plan(),
+                sums: &mut [],
+            })?;
+            self.backend.read(&copy, values.as_mut_slice().into())?;
+            norms.push(norm(values.into_iter().map(|x| x * scale), p));
+        }
+        Ok(norm(norms.into_iter(), p))
+    }
+}
+
+impl Wrapped {
+    /// Whether a step is what the optimizer does alone.
+    pub(super) fn is_plain(&self) -> bool {
+        self.config.is_plain()
+    }
+
+    /// Takes in that an optimizer has stepped.
+    pub(super) fn stepped(&mut self) {
+        if let Some(scaler) = &mut self.config.scaler {
+            scaler.update(false);
+        }
+    }
+
+    /// One iteration over bindings that are checked.
+    fn iterate(&mut self, driver: &mut Driver, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
+        // The driver keeps what it judges by.
+        driver.wrapped.config = self.config.clone();
+        let accumulate = self.config.accumulate;
+        let window = accumulate.window(self.done);
+        let closes = accumulate.closes(self.done + 1);
+        if closes {
+            let bound = |name: &str| bindings.iter().any(|binding| binding.name == name);
+            if let Some((name, _)) = self.sums.iter().find(|(name, sum)| sum.begun && !bound(name)) {
+                return Err(Error::Unbound { param: name.clone() });
+            }
+        }
+        self.make_room(driver, bindings)?;
+        for begun in [false, true] {
+            self.add(driver, bindings, begun, 1.0 / window as f64)?;
+        }
+        for binding in bindings.iter().filter(|binding| !binding.grad.is_none()) {
+            if let Some(sum) = self.sums.get_mut(binding.name) {
+                sum.begun = true;
+            }
+        }
+        self.done += 1;
+        if !closes {
+            let done = match self.done % accumulate.counts {
+                0 => accumulate.counts,
+                done => done,
+            };
+            let without_grad = bindings.iter().filter(|binding| binding.grad.is_none()).count();
+            let report = StepReport { without_grad, ..StepReport::default() };
+            return Ok(StepReport { accumulated: Some((done, window)), ..report });
+        }
+        let stepped = self.close(driver, bindings);
+        // Whatever came of it: the window is over.
+        self.sums.values_mut().for_each(|sum| sum.begun = false);
+        stepped
+    }
+
+    /// The step that ends a window.
+    fn close(&mut self, driver: &mut Driver, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
+        let mut report = StepReport::default();
+        // Copies of the trainer's gradients, from steps before there was a wrapper, are not these.
+        for slot in driver.slots.range(0..bindings.len()) {
+            slot.mirror.as_mut().into_iter().for_each(|mirror| mirror.grad = None);
+        }
+        let factor = driver.judge(&rebound(bindings, &self.sums), Given::Raw, &mut report)?;
+        let Some(mut factor) = factor else {
+            report.without_grad = bindings.iter().filter(|b| !self.has_sum(b.name)).count();
+            return Ok(report);
+        };
+        if let Some(Clip::Value { clip_value }) = self.config.clip {
+            self.clamp(driver, &Limit { scale: factor, most: clip_value })?;
+            factor = 1.0;
+        }
+        let stepped = driver.step_checked(&mut rebound(bindings, &self.sums), Given::Judged(factor), true)?;
+        let StepReport { grad_norm, clip_factor, loss_scale, .. } = report;
+        Ok(StepReport { grad_norm, clip_factor, loss_scale, ..stepped })
+    }
+
+    fn has_sum(&self, name: &str) -> bool {
+        self.sums.get(name).is_some_and(|sum| sum.begun)
+    }
+
+    /// Allocates the sums that are missing, side by side.
+    fn make_room(&mut self, driver: &mut Driver, bindings: &[Binding<'_>]) -> Result<()> {
+        let slots = driver.slots.range(0..bindings.len());
+        let new = |i: &usize| !bindings[*i].grad.is_none() && !self.sums.contains_key(bindings[*i].name);
+        let missing: Vec<usize> = (0..bindings.len()).filter(new).collect();
+        if !missing.is_empty() {
+            let kind = |&i: &usize| (slots[i].compute.format(), slots[i].shape.elements());
+            let requests: Vec<_> = missing.iter().map(kind).collect();
+            for (i, storage) in missing.into_iter().zip(driver.backend.allocate(&requests)?) {
+                let tensor = Tensor::from_storage(&driver.backend, storage, slots[i].shape.clone())?;
+                let sum = Sum { tensor, begun: false, staging: None };
+                self.sums.insert(bindings[i].name.to_owned(), sum);
+            }
+        }
+        if driver.backend.reaches_host() {
+            return Ok(());
+        }
+        for binding in bindings {
+            let slice = match &binding.grad {
+                GradRef::Host(slice, _) => *slice,
+                #[cfg(feature = "ndarray")]
+                GradRef::Strided(view) => view.buffer(),
+                GradRef::None | GradRef::Tensor(_) | GradRef::Rows(_) => continue,
+            };
+            let Some(sum) = self.sums.get_mut(binding.name) else { continue };
+            let fits = |storage: &Storage| storage.format() == slice.format() && storage.len() == slice.len();
+            if !sum.staging.as_ref().is_some_and(fits) {
+                sum.staging = driver.backend.allocate(&[(slice.format(), slice.len())])?.pop();
+            }
+            if let Some(storage) = &mut sum.staging {
+                driver.backend.write(storage, slice)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds gradients times a factor to the sums that have `begun`, or begins those that have not.
+    fn add(&mut self, driver: &Driver, bindings: &[Binding<'_>], begun: bool, factor: f64) -> Result<()> {
+        let kernels = driver.groups[0].algorithm.wrapping();
+        let kernel = if begun { kernels.add } else { kernels.start };
+        for compute in [Compute::F32, Compute::F64] {
+            // The sums are sorted by name, so that one walk over them suffices when the gradients are too.
+            let mut grads: BTreeMap<&str, &Binding<'_>> = bindings
+                .iter()
+                .filter(|b| !b.grad.is_none())
+                .map(|binding| (binding.name, binding))
+                .collect();
+            let mut sums = self.sums.iter_mut().filter_map(|(name, sum)| {
+                let fits = sum.begun == begun && sum.tensor.format() == compute.format();
+                Some((sum, grads.remove(&**name).filter(|_| fits)?))
+            });
+            let plan = self.plans.entry((kernel.name, compute == Compute::F64));
+            driver.backend.run(Pass {
+                kernel,
+                compute,
+                tensors: &mut |views| {
+                    let (sum, binding) = sums.next()?;
+                    let elements = sum.tensor.shape().elements();
+                    let grad = sum.staging.as_ref().map(View::read).or_else(|| binding.grad.view());
+                    views[place_of(kernel, true)] = grad;
+                    views[place_of(kernel, false)] = Some(View::write(sum.tensor.storage_mut()));
+                    Some(TensorPass { elements, row: 0 })
+                },
+                rows: &[factor],
+                tensor_scalars: &[],
+                plan: plan.or_insert_with(|| driver.backend.plan()),
+                sums: &mut [],
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Limits the elements of the sums.
+    fn clamp(&mut self, driver: &Driver, limit: &Limit) -> Result<()> {
+        let kernel = driver.groups[0].algorithm.wrapping().clamp;
+        let mut row = vec![1.0; 1 + kernel.scalars.len()];
+        kernel.compute_scalars(limit, 1, &mut row[1..]);
+        for compute in [Compute::F32, Compute::F64] {
+            let fits = |sum: &&mut Sum| sum.begun && sum.tensor.format() == compute.format();
+            let mut sums = self.sums.values_mut().filter(fits);
+            let plan = self.plans.entry((kernel.name, compute == Compute::F64));
+            driver.backend.run(Pass {
+                kernel,
+                compute,
+                tensors: &mut |views| {
+                    let sum = sums.next()?;
+                    let elements = sum.tensor.shape().elements();
+                    views[0] = Some(View::write(sum.tensor.storage_mut()));
+                    Some(TensorPass { elements, row: 0 })
+                },
+                rows: &row,
+                tensor_scalars: &[],
+                plan: plan.or_insert_with(|| driver.backend.plan()),
+                sums: &mut [],
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Adds what a checkpoint keeps of it.
+    pub(super) fn save(&self, backend: &dyn Backend, checkpoint: &mut Checkpoint) -> Result<()> {
+        if self.config.is_plain() {
+            return Ok(());
+        }
+        for (name, sum) in self.sums.iter().filter(|(_, sum)| sum.begun) {
+            let entry = Entry::from_storage(backend, sum.tensor.storage(), sum.tensor.shape().clone())?;
+            checkpoint.insert(format!("{WINDOW}{name}"), entry);
+        }
+        let scaler = self.config.scaler.as_ref().map(|scaler| scaler.save());
+        checkpoint.manifest.wrapper = Some(SavedWrapper { done: self.done, scaler });
+        Ok(())
+    }
+
+    /// What it is after a load, with the slots of the checkpoint.
+    pub(super) fn loaded(
+        &self,
+        driver: &Driver,
+        checkpoint: &Checkpoint,
+        slots: &Slots,
+        options: &LoadOptions,
+    ) -> Result<Wrapped> {
+        let mut loaded = Wrapped { config: self.config.clone(), ..Wrapped::default() };
+        let Some(saved) = &checkpoint.manifest.wrapper else { return Ok(loaded) };
+        loaded.done = saved.done;
+        if let (Some(scaler), Some(saved)) = (&mut loaded.config.scaler, &saved.scaler) {
+            scaler.load(saved).map_err(Error::Mismatch)?;
+        }
+        for (name, entry) in checkpoint.below(WINDOW) {
+            let mismatch = |problem: String| Error::Mismatch(format!("{WINDOW}{name} {problem}"));
+            if !self.config.buffers() {
+                return Err(mismatch("is of a window of accumulation, and this optimizer has none".into()));
+            }
+            let Some(slot) = slots.get(name) else {
+                if options.lenient {
+                    continue;
+                }
+                return Err(mismatch("is of an unknown parameter".into()));
+            };
+            if entry.shape != slot.shape || entry.format != slot.compute.format() {
+                let (got, expected) = (&entry.shape, &slot.shape);
+                let (format, expected_format) = (entry.format, slot.compute.format());
+                return Err(mismatch(format!(
+                    "is {format} of shape {got}, expected {expected_format} of {expected}"
+                )));
+            }
+            let mut tensor = Tensor::zeros(&driver.backend, entry.format, entry.shape.clone())?;
+            entry.copy_to(&*driver.backend, tensor.storage_mut())?;
+            loaded.sums.insert(name.to_owned(), Sum { tensor, begun: true, staging: None });
+        }
+        Ok(loaded)
+    }
+}
+
+/// The place of a rule's gradient, or of its sum.
+fn place_of(kernel: &Kernel, grad: bool) -> usize {
+    let is = |role| (role == fallline_core::Role::Grad) == grad;
+    kernel.operands.iter().position(|operand| is(operand.role)).unwrap_or(0)
+}
+
+/// The same parameters with the window's gradients.
+fn rebound<'s>(bindings: &'s mut [Binding<'_>], sums: &'s BTreeMap<String, Sum>) -> Vec<Binding<'s>> {
+    let each = bindings.iter_mut().map(|binding| {
+        let sum = sums.get(binding.name).filter(|sum| sum.begun);
+        let grad = sum.map_or(GradRef::None, |sum| GradRef::Tensor(&sum.tensor));
+        Binding { name: binding.name, param: binding.param.reborrow(), grad, kind: binding.kind }
+    });
+    each.collect()
+}

@@ -1,0 +1,248 @@
+//! The key `optim_wrapper`: MMEngine's wrappers and their arguments; and averages of the weights.
+
+use crate::config::{Dict, Node, Value};
+use crate::error::{Error, Result};
+use crate::names::nearest;
+use crate::recipe::{bare_name, expect_dict, type_of};
+use fallline_optim::average::{Average, Averaging};
+use fallline_optim::wrapper::{Clip, LossScaler, Wrapper};
+
+/// An `optim_wrapper`, taken apart.
+pub(crate) struct Wrapped<'c> {
+    /// The optimizer in it.
+    pub(crate) optimizer: &'c Node,
+    /// `paramwise_cfg`, if it says anything.
+    pub(crate) paramwise: Option<&'c Node>,
+    /// What goes on around the optimizer's steps.
+    pub(crate) wrapper: Wrapper,
+}
+
+/// The arguments of `OptimWrapper`.
+const PLAIN: [&str; 6] =
+    ["type", "optimizer", "constructor", "paramwise_cfg", "accumulative_counts", "clip_grad"];
+/// Those that `AmpOptimWrapper` has beside them.
+const AMP: [&str; 3] = ["loss_scale", "dtype", "use_fsdp"];
+/// The types of `dtype`. Forward and backward passes are the trainer's, so that it changes nothing here.
+const TYPES: [&str; 4] = ["float16", "bfloat16", "float32", "float64"];
+
+/// Reads an `optim_wrapper`.
+pub(crate) fn read(node: &Node) -> Result<Wrapped<'_>> {
+    let dict = expect_dict(node, "optim_wrapper")?;
+    let read = Reader { dict, node };
+    let amp = match dict.get("type") {
+        None => false,
+        Some(kind) => match kind.value.as_str().map(bare_name) {
+            Some("OptimWrapper") => false,
+            Some("AmpOptimWrapper") => true,
+            _ => return Err(read.unsupported("type", kind)),
+        },
+    };
+    let known = || PLAIN.into_iter().chain(AMP.into_iter().filter(|_| amp));
+    if let Some(key) = dict.keys().find(|key| !known().any(|known| known == *key)) {
+        let what = if amp { "an AmpOptimWrapper" } else { "an OptimWrapper" }.to_owned();
+        let at = dict.key_at(key).unwrap_or(&node.at).clone();
+        let nearest = nearest(key, known()).map(str::to_owned);
+        return Err(Error::UnknownKey { at, what, key: key.to_owned(), nearest });
+    }
+    if let Some(constructor) = read.get("constructor")
+        && constructor.value.as_str().map(bare_name) != Some("DefaultOptimWrapperConstructor")
+    {
+        return Err(read.unsupported("constructor", constructor));
+    }
+    let mut wrapper = Wrapper::default();
+    wrapper.accumulate.counts = read.count("accumulative_counts")?.unwrap_or(1);
+    wrapper.clip = read.get("clip_grad").map(clip).transpose()?;
+    if amp {
+        wrapper.scaler = scaler(&read)?;
+        if let Some(dtype) = read.get("dtype")
+            && !dtype.value.as_str().is_some_and(|name| TYPES.contains(&name.trim_start_matches("torch.")))
+        {
+            return Err(read.wrong("dtype", &format!("one of {}", TYPES.join(", ")), dtype));
+        }
+        read.flag("use_fsdp")?;
+    }
+    let optimizer = dict.get("optimizer").ok_or_else(|| Error::Missing {
+        at: node.at.clone(),
+        what: "an optim_wrapper".into(),
+        key: "optimizer",
+    })?;
+    let paramwise = read.get("paramwise_cfg");
+    Ok(Wrapped { optimizer, paramwise, wrapper })
+}
+
+fn clip(node: &Node) -> Result<Clip> {
+    let dict = expect_dict(node, "clip_grad")?;
+    let read = Reader { dict, node };
+    let kind = match dict.get("type") {
+        None => "norm",
+        Some(kind) => match kind.value.as_str() {
+            Some(name @ ("norm" | "value")) => name,
+            _ => return Err(read.wrong("type", "\"norm\" or \"value\"", kind)),
+        },
+    };
+    let keys: &[&str] = match kind {
+        "norm" => &["type", "max_norm", "norm_type", "error_if_nonfinite", "foreach"],
+        _ => &["type", "clip_value", "foreach"],
+    };
+    if let Some(key) = dict.keys().find(|key| !keys.contains(key)) {
+        let at = dict.key_at(key).unwrap_or(&node.at).clone();
+        let nearest = nearest(key, keys.iter().copied()).map(str::to_owned);
+        let what = format!("clip_grad of type {kind:?}");
+        return Err(Error::UnknownKey { at, what, key: key.to_owned(), nearest });
+    }
+    read.flag("foreach")?;
+    let missing = |key| Error::Missing { at: node.at.clone(), what: "clip_grad".into(), key };
+    if kind == "value" {
+        let clip_value = read.number("clip_value")?.ok_or_else(|| missing("clip_value"))?;
+        return match clip_value >= 0.0 {
+            true => Ok(Clip::Value { clip_value }),
+            false => Err(read.wrong("clip_value", "0 or more", read.value("clip_value"))),
+        };
+    }
+    let max_norm = read.number("max_norm")?.ok_or_else(|| missing("max_norm"))?;
+    if max_norm < 0.0 {
+        return Err(read.wrong("max_norm", "0 or more", read.value("max_norm")));
+    }
+    let norm_type = match read.get("norm_type").map(|node| &node.value) {
+        // As torch takes it, beside the number.
+        Some(Value::Str(name)) if name == "inf" => f64::INFINITY,
+        Some(Value::Str(name)) if name == "-inf" => f64::NEG_INFINITY,
+        _ => read.number("norm_type")?.unwrap_or(2.0),
+    };
+    let error_if_nonfinite = read.flag("error_if_nonfinite")?.unwrap_or(false);
+    Ok(Clip::Norm { max_norm, norm_type, error_if_nonfinite })
+}
+
+/// `loss_scale`: `"dynamic"`, a number, or the arguments of torch's `GradScaler`.
+fn scaler(read: &Reader<'_>) -> Result<Option<LossScaler>> {
+    let Some(node) = read.get("loss_scale") else { return Ok(Some(LossScaler::default())) };
+    let built = |built: Result<LossScaler, String>, node: &Node| {
+        built.map(Some).map_err(|expected| Error::Value {
+            at: node.at.clone(),
+            key: "loss_scale".into(),
+            expected: "a loss scale".into(),
+            got: format!("{} ({expected})", node.value),
+        })
+    };
+    match &node.value {
+        Value::Str(name) if name == "dynamic" => Ok(Some(LossScaler::default())),
+        Value::Int(_) | Value::Float(_) => {
+            built(LossScaler::fixed(node.value.as_float().unwrap_or(f64::NAN)), node)
+        }
+        Value::Dict(dict) => {
+            let keys =
+                ["init_scale", "growth_factor", "backoff_factor", "growth_interval", "enabled", "device"];
+            if let Some(key) = dict.keys().find(|key| !keys.contains(key)) {
+                let at = dict.key_at(key).unwrap_or(&node.at).clone();
+                let nearest = nearest(key, keys).map(str::to_owned);
+                return Err(Error::UnknownKey {
+                    at,
+                    what: "loss_scale".into(),
+                    key: key.to_owned(),
+                    nearest,
+                });
+            }
+            let own = Reader { dict, node };
+            let number = |key: &str, default: f64| Ok::<f64, Error>(own.number(key)?.unwrap_or(default));
+            let scaler = LossScaler::dynamic(
+                number("init_scale", 65536.0)?,
+                number("growth_factor", 2.0)?,
+                number("backoff_factor", 0.5)?,
+                own.count("growth_interval")?.unwrap_or(2000),
+            );
+            let scaler = built(scaler, node)?;
+            Ok(scaler.filter(|_| own.flag("enabled").is_ok_and(|enabled| enabled != Some(false))))
+        }
+        _ => Err(read.wrong("loss_scale", "\"dynamic\", a number or a dict", node)),
+    }
+}
+
+/// Reads an average of the weights, in MMEngine's names: `ExponentialMovingAverage`, `MomentumAnnealingEMA` or
+/// `StochasticWeightAverage`.
+///
+/// # Errors
+/// [`Error`] names the place, what was expected, and the nearest name that exists.
+pub fn average(node: &Node) -> Result<Average> {
+    let dict = expect_dict(node, "average")?;
+    let kind = type_of(dict, node, "an average")?;
+    let name = kind.value.as_str().map(bare_name).unwrap_or_default();
+    let read = Reader { dict, node };
+    let kinds: [(&str, &[&str]); 3] = [
+        ("ExponentialMovingAverage", &["type", "interval", "momentum"]),
+        ("MomentumAnnealingEMA", &["type", "interval", "momentum", "gamma"]),
+        ("StochasticWeightAverage", &["type", "interval"]),
+    ];
+    let Some((_, keys)) = kinds.iter().find(|(known, _)| *known == name) else {
+        return Err(Error::UnknownName {
+            at: kind.at.clone(),
+            what: "average",
+            name: name.to_owned(),
+            nearest: nearest(name, kinds.map(|(name, _)| name)).map(str::to_owned),
+            known: kinds.map(|(name, _)| name).join(", "),
+        });
+    };
+    if let Some(key) = dict.keys().find(|key| !keys.contains(key)) {
+        let at = dict.key_at(key).unwrap_or(&node.at).clone();
+        let nearest = nearest(key, keys.iter().copied()).map(str::to_owned);
+        return Err(Error::UnknownKey { at, what: name.to_owned(), key: key.to_owned(), nearest });
+    }
+    let momentum = read.number("momentum")?.unwrap_or(0.0002);
+    let kind = match name {
+        "ExponentialMovingAverage" => Averaging::Exponential { momentum },
+        "MomentumAnnealingEMA" => {
+            Averaging::Annealed { momentum, gamma: read.number("gamma")?.unwrap_or(100.0) }
+        }
+        _ => Averaging::Equal,
+    };
+    let average = Average { kind, interval: read.count("interval")?.unwrap_or(1) };
+    average.checked().map_err(|problem| Error::Value {
+        at: node.at.clone(),
+        key: "average".into(),
+        expected: "in range".into(),
+        got: problem,
+    })
+}
+
+/// Typed access to a dict.
+struct Reader<'c> {
+    dict: &'c Dict,
+    node: &'c Node,
+}
+
+impl<'c> Reader<'c> {
+    /// The value of a key, unless it is `None`.
+    fn get(&self, key: &str) -> Option<&'c Node> {
+        self.dict.get(key).filter(|node| !node.value.is_none())
+    }
+
+    /// The value of a key, or the dict where there is none.
+    fn value(&self, key: &str) -> &'c Node {
+        self.dict.get(key).unwrap_or(self.node)
+    }
+
+    fn wrong(&self, key: &str, expected: &str, node: &Node) -> Error {
+        let (at, got) = (node.at.clone(), node.value.to_string());
+        Error::Value { at, key: key.to_owned(), expected: expected.to_owned(), got }
+    }
+
+    fn unsupported(&self, key: &str, node: &Node) -> Error {
+        let what = format!("{key}={} in an optim_wrapper", node.value);
+        Error::Unsupported { at: self.dict.key_at(key).unwrap_or(&node.at).clone(), what }
+    }
+
+    fn number(&self, key: &str) -> Result<Option<f64>> {
+        let read = |node: &Node| node.value.as_float().filter(|x| !x.is_nan());
+        self.get(key).map(|node| read(node).ok_or_else(|| self.wrong(key, "a number", node))).transpose()
+    }
+
+    fn count(&self, key: &str) -> Result<Option<u64>> {
+        let Some(node) = self.get(key) else { return Ok(None) };
+        let count = node.value.as_int().and_then(|x| u64::try_from(x).ok()).filter(|&x| x > 0);
+        count.map(Some).ok_or_else(|| self.wrong(key, "a whole number of at least 1", node))
+    }
+
+    fn flag(&self, key: &str) -> Result<Option<bool>> {
+        let read = |node: &Node| node.value.as_bool();
+        self.get(key).map(|node| read(node).ok_or_else(|| self.wrong(key, "True or False", node))).transpose()
+    }
+}
