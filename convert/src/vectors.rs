@@ -34,9 +34,8 @@ pub(crate) fn import(
     for param in params {
         let problem =
             "its extents are not known: give them with the names, or the model's state in the same file";
-        shapes.push(Shape::from(
-            &param.shape.as_deref().ok_or_else(|| Error::value(&param.name, problem))?[..],
-        ));
+        let extents = param.shape.as_deref().ok_or_else(|| Error::value(&param.name, problem))?;
+        shapes.push(Shape::from(extents));
     }
     let total: usize = shapes.iter().map(Shape::elements).fold(0, usize::saturating_add);
     let format = match get("d")? {

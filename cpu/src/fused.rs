@@ -58,7 +58,7 @@ const _: () = assert!(MAX_OPERANDS == 8, "for_each_operand has as many places");
 /// another; the rule has no sums; the CPU has AVX-512 with VBMI.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx2,fma,f16c")]
 pub(crate) unsafe fn fused<R: Rule>(scalars: *const f32, places: *const Place, blocks: usize) {
-    // SAFETY (of the whole body): the caller's contract; scratch is written before it is read, block by block.
+    // SAFETY: of the whole body, the caller's contract; scratch is written before it is read, block by block.
     unsafe {
         let grad_scale = Zmm32::lit(f64::from(*scalars));
         let mut values = R::Scalars::fill(grad_scale);

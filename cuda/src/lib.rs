@@ -246,11 +246,11 @@ impl Backend for Cuda {
         for (address, bytes) in
             [(storage.address(), codes), (storage.scales(), bytemuck::cast_slice_mut(scales))]
         {
-            // SAFETY: the storage has as many codes and scales, and all work on it is in the order of the streams.
-            self.copy(
-                |state| unsafe { state.staging.download(&state.copies, address as u64, bytes) },
-                false,
-            )?;
+            let download = |state: &mut State| {
+                // SAFETY: the storage has as many codes and scales, and all work on it is in the order of the streams.
+                unsafe { state.staging.download(&state.copies, address as u64, bytes) }
+            };
+            self.copy(download, false)?;
         }
         Ok(())
     }

@@ -141,6 +141,10 @@ unsafe fn turn(x: __m512i) -> __m512i {
 /// # Safety
 /// `numbers` and `codes` hold a group each; the CPU has AVX-512 (F, BW, DQ, VL).
 #[inline(always)]
+#[allow(
+    clippy::needless_range_loop,
+    reason = "each stage reads and writes the same register of several arrays"
+)]
 pub(crate) unsafe fn encode_group(tables: &Tables, encoder: &Encoder, numbers: *const f32, codes: *mut u8) {
     // SAFETY: the caller's contract.
     unsafe {

@@ -208,7 +208,7 @@ mod tests {
     fn repeated_rows_are_added_up_in_the_order_given() {
         let rows = laid_out(&[4, 2, 4, 3, 2, 2]);
         assert!(!rows.in_order);
-        assert_eq!((&rows.index[..], &rows.runs[..]), (&[2, 3, 4][..], &[2..5][..]));
+        assert_eq!((&rows.index[..], rows.runs.len(), &rows.runs[0]), (&[2, 3, 4][..], 1, &(2..5)));
         assert_eq!((&rows.order[..], &rows.ends[..]), (&[1, 4, 5, 3, 0, 2][..], &[3, 4, 6][..]));
     }
 }
