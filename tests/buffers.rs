@@ -204,7 +204,9 @@ fn zero_dimensional_and_empty_parameters_are_stepped() {
             ])
             .unwrap();
         assert_eq!(report.updated, 4);
-        assert!(scalar[()] != 1.0 && scalar[()].to_bits() == one[0].to_bits(), "{text}");
+        // The first step of DeepSpeed's 1-bit optimizers counts and moves nothing.
+        let moves = !["OnebitAdam", "OnebitLamb", "ZeroOneAdam"].contains(&optimizer.name());
+        assert_eq!((scalar[()] != 1.0, scalar[()].to_bits()), (moves, one[0].to_bits()), "{text}");
         assert!(optimizer.params().iter().all(|param| param.steps == 1), "{text}");
         assert_eq!(optimizer.params()[0].shape.extents(), [0, 3]);
         assert_eq!(optimizer.params()[3].shape.rank(), 0);

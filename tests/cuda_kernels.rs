@@ -163,24 +163,28 @@ fn columns_are_added_up_in_their_order() {
 }
 
 #[test]
-fn matrices_are_transposed() {
+fn the_lower_half_of_a_matrix_is_mirrored() {
     everywhere(|stream, target| {
-        for bytes in [4, 8] {
-            for (rows, columns) in [(1, 1), (31, 33), (64, 32), (70, 3)] {
-                let values: Vec<u8> = (0..rows * columns * bytes).map(|i| (i * 31 % 251) as u8).collect();
-                let source = stream.clone_htod(&values).unwrap();
-                let to = stream.alloc_zeros::<u8>(values.len()).unwrap();
-                let kernel = ptx::transpose_kernel("transpose", bytes, target);
-                let threads = [256 * rows.div_ceil(32) * columns.div_ceil(32), 256];
-                let addresses = [source.device_ptr(stream).0, to.device_ptr(stream).0];
-                launch(stream, &kernel, threads, &addresses, &[], &[rows as u32, columns as u32]);
-                let mut expected = Vec::new();
-                for c in 0..columns {
-                    for r in 0..rows {
-                        expected.extend_from_slice(&values[(r * columns + c) * bytes..][..bytes]);
-                    }
+        for bytes in [2, 4, 8] {
+            for size in [1, 31, 33, 64, 70] {
+                let values: Vec<u8> = (0..size * size * bytes).map(|i| (i * 31 % 251) as u8).collect();
+                let matrix = stream.clone_htod(&values).unwrap();
+                let kernel = ptx::mirror_kernel("mirror", bytes, target);
+                let tiles = size.div_ceil(32) * size.div_ceil(32);
+                launch(
+                    stream,
+                    &kernel,
+                    [256 * tiles, 256],
+                    &[matrix.device_ptr(stream).0],
+                    &[],
+                    &[size as u32],
+                );
+                let mut expected = values.clone();
+                for (row, column) in (0..size).flat_map(|row| (row..size).map(move |column| (row, column))) {
+                    let (to, from) = ((row * size + column) * bytes, (column * size + row) * bytes);
+                    expected[to..to + bytes].copy_from_slice(&values[from..from + bytes]);
                 }
-                assert_eq!(stream.clone_dtoh(&to).unwrap(), expected, "{bytes} {rows} {columns}");
+                assert_eq!(stream.clone_dtoh(&matrix).unwrap(), expected, "{bytes} {size}");
             }
         }
     });

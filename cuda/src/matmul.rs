@@ -2,6 +2,7 @@
 
 use crate::device::{Failure, State, explain_blas};
 use crate::on_device;
+use crate::rows;
 use core::ffi::c_void;
 use cudarc::cublas::sys::{cublasComputeType_t, cublasGemmAlgo_t, cublasOperation_t, cudaDataType_t};
 use cudarc::cublas::{CudaBlas, result, sys};
@@ -9,7 +10,7 @@ use fallline_core::backend::{MatMul, Matrix};
 use fallline_core::{Error, Format, Result, Storage};
 use std::sync::Arc;
 
-/// `c = alpha op(a) op(b) + beta d`, all row-major; symmetric results are computed in full.
+/// `c = alpha op(a) op(b) + beta d`, all row-major; symmetric results are computed in full, and one half is mirrored.
 ///
 /// cuBLAS is column-major, where a row-major matrix is its own transpose: `cᵀ = op(b)ᵀ op(a)ᵀ`. Products of `f32` are in
 /// `f32` (no TF32); those of 16-bit formats add up in `f32`.
@@ -26,7 +27,7 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
         on_device(state.device, "matmul", what, storage)?;
     }
     product.formats()?;
-    let MatMul { alpha, a, b, beta, c, c_start, .. } = product;
+    let MatMul { alpha, a, b, beta, c, c_start, symmetric, .. } = product;
     state.enter("a matrix product")?;
     if m == 0 || n == 0 {
         return Ok(());
@@ -104,7 +105,11 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
     };
     multiplied.map_err(|cause| explain_blas(state.device, "multiplying", &cause))?;
     state.running("of a matrix product");
-    Ok(())
+    match symmetric && m > 1 {
+        // SAFETY: the result was checked to have as many elements; it is borrowed mutably.
+        true => unsafe { rows::mirror(state, format, address(c, c_start) as u64, m as u32) },
+        false => Ok(()),
+    }
 }
 
 /// cuBLAS, opened when it is first needed.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`element_kernel`] | one pass of a recorded rule over all tensors, with the partials of its sums |
 //! | [`fold_kernel`] | the partials of each tensor folded to its sums |
-//! | [`transpose_kernel`] | a matrix transposed |
+//! | [`mirror_kernel`] | a square matrix made symmetric |
 //! | [`sum_rows_kernel`], [`sum_columns_kernel`] | sums over rows and columns of a matrix |
 //! | [`gather_rows_kernel`], [`scatter_rows_kernel`] | rows copied by index |
 //! | [`add_rows_kernel`] | rows gathered by index, those of one index added up |
@@ -21,17 +21,17 @@ mod element;
 mod fold;
 mod formula;
 mod instructions;
+mod mirror;
 mod reduce;
 mod rows;
-mod transpose;
 mod types;
 
 pub use builder::Builder;
 pub use element::element_kernel;
 pub use fold::fold_kernel;
+pub use mirror::mirror_kernel;
 pub use reduce::{STRIP, sum_columns_kernel, sum_rows_kernel};
 pub use rows::{add_rows_kernel, gather_rows_kernel, scatter_rows_kernel};
-pub use transpose::transpose_kernel;
 pub use types::{Class, Reg, Space, Type, Value};
 
 /// The PTX version and architecture that a text is printed for.

@@ -1,4 +1,4 @@
-//! Rows gathered, added up and scattered by index.
+//! Rows gathered, added up and scattered by index; matrices mirrored.
 
 use crate::device::{Failure, Lasting, State};
 use crate::ptx::{self, Ptx, Target};
@@ -16,6 +16,8 @@ pub(crate) enum RowKernel {
     /// Rows of elements of so many bytes.
     Gather(usize),
     Scatter(usize),
+    /// A square matrix of elements of so many bytes made symmetric.
+    Mirror(usize),
 }
 
 impl RowKernel {
@@ -24,6 +26,7 @@ impl RowKernel {
             RowKernel::Sum(format, compute) => ptx::add_rows_kernel("add_rows", format, compute, target),
             RowKernel::Gather(bytes) => ptx::gather_rows_kernel("gather_rows", bytes, target),
             RowKernel::Scatter(bytes) => ptx::scatter_rows_kernel("scatter_rows", bytes, target),
+            RowKernel::Mirror(bytes) => ptx::mirror_kernel("mirror", bytes, target),
         }
     }
 }
@@ -146,5 +149,27 @@ fn function_name(kernel: RowKernel) -> &'static str {
         RowKernel::Sum(..) => "add_rows",
         RowKernel::Gather(_) => "gather_rows",
         RowKernel::Scatter(_) => "scatter_rows",
+        RowKernel::Mirror(_) => "mirror",
     }
+}
+
+/// Copies the lower half of a square matrix of a format to the upper one.
+///
+/// # Safety
+/// There are `size · size` elements at the address, in the device's memory, and until the kernel has run they are used
+/// in the order of the compute stream alone.
+pub(crate) unsafe fn mirror(state: &mut State, format: Format, address: u64, size: u32) -> Result<()> {
+    let kernel = RowKernel::Mirror(format.bytes());
+    let tiles = size.div_ceil(32);
+    let launched = state.row_kernel(kernel).and_then(|function| {
+        state.running(function_name(kernel));
+        let config =
+            LaunchConfig { grid_dim: (tiles * tiles, 1, 1), block_dim: (256, 1, 1), shared_mem_bytes: 0 };
+        let stream = Arc::clone(&state.compute);
+        let mut call = stream.launch_builder(&function);
+        call.arg(&address).arg(&size);
+        // SAFETY: the arguments are those of the kernel's interface; of the memory, the caller's contract.
+        unsafe { call.launch(config) }.map_err(Failure::at("launching a kernel")).map(|_| ())
+    });
+    launched.map_err(|failure| state.error(failure, true))
 }

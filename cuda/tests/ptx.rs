@@ -55,7 +55,7 @@ fn all() -> Vec<Ptx> {
             target,
         ));
         all.push(ptx::fold_kernel("fold", target));
-        all.extend([4, 8].map(|bytes| ptx::transpose_kernel("transpose", bytes, target)));
+        all.extend([2, 4, 8].map(|bytes| ptx::mirror_kernel("mirror", bytes, target)));
         all.extend([Type::F32, Type::F64].map(|ty| ptx::sum_rows_kernel("sum_rows", ty, target)));
         all.extend([Type::F32, Type::F64].map(|ty| ptx::sum_columns_kernel("sum_columns", ty, target)));
         all.extend([2, 4, 8].map(|bytes| ptx::gather_rows_kernel("gather", bytes, target)));

@@ -267,6 +267,18 @@ impl ParamManifest {
     }
 }
 
+impl Manifest {
+    /// Whether a state is stored in a block format, by its entry's key.
+    fn is_in_blocks(&self, key: &str) -> bool {
+        let names = key.strip_prefix("state/").and_then(|names| names.rsplit_once('/'));
+        names.zip(self.optimizer.as_ref()).is_some_and(|((param, state), optimizer)| {
+            let param = optimizer.params.get(param);
+            let format = param.and_then(|param| param.format(state, Compute::F32));
+            format.is_some_and(|format| format.block().is_some())
+        })
+    }
+}
+
 impl OptimizerManifest {
     /// Of an algorithm, without groups and parameters yet.
     pub fn new(name: &str) -> OptimizerManifest {
@@ -735,6 +747,9 @@ impl Checkpoint {
                 continue;
             }
             if view.dtype() == Dtype::U8 && key.starts_with("state/") {
+                if !checkpoint.manifest.is_in_blocks(&key) {
+                    return Err(format!("{key} is of type U8, but its manifest has it in no block format"));
+                }
                 checkpoint.codes.insert(key, (view.shape().into(), view.data().to_vec()));
                 continue;
             }

@@ -165,12 +165,12 @@ pub const ENTRIES: &[Entry] = &[
     entry::<algorithms::SophiaG>(),
     Entry { needs: &["rows"], ..entry::<algorithms::SparseAdam>() },
     entry::<algorithms::TorchAdafactor>(),
+    entry::<algorithms::ZeroOneAdam>(),
     Entry {
         name: ZeroRedundancy::NAME,
         needs: &["ranks"],
         make: |values| Ok(Box::new(ZeroRedundancy::new(|name| Some(find(name)?.defaults()), values)?)),
     },
-    entry::<algorithms::ZeroOneAdam>(),
     entry::<algorithms::BnbAdagrad>(),
     entry::<algorithms::BnbAdam>(),
     entry::<algorithms::BnbAdamW>(),

@@ -69,14 +69,12 @@ pub fn kernels() -> Vec<Printed> {
     }
     let mut other = |name: &str, print: &dyn Fn(Target) -> Ptx| {
         let texts = Target::ALL.map(print).to_vec();
-        let wide = !name.starts_with("fold") && !name.starts_with("transpose");
+        let wide = !name.starts_with("fold") && !name.starts_with("mirror");
         all.push(Printed { name: name.into(), formats: "", texts, element: None, wide });
     };
     other("fold of sums", &|target| ptx::fold_kernel("fold_sums", target));
-    for bytes in [4, 8] {
-        other(&format!("transpose, {bytes} bytes"), &|target| {
-            ptx::transpose_kernel("transpose", bytes, target)
-        });
+    for bytes in [2, 4, 8] {
+        other(&format!("mirror, {bytes} bytes"), &|target| ptx::mirror_kernel("mirror", bytes, target));
     }
     for (ty, name) in [(Type::F32, "f32"), (Type::F64, "f64")] {
         other(&format!("sums of rows, {name}"), &|target| ptx::sum_rows_kernel("sum_rows", ty, target));

@@ -276,7 +276,8 @@ impl Driver {
         }
         let mut states = Vec::new();
         // Without a step there are states where a Hessian was given before.
-        let known = expected.iter().any(|state| checkpoint.has_state(name, state));
+        let known = algorithm.hessian_kernel().is_some()
+            && expected.iter().any(|state| checkpoint.has_state(name, state));
         if (steps > 0 || known) && !expected.is_empty() {
             let shapes: Vec<Shape> =
                 expected.iter().map(|name| algorithm.state_shape(name, &shape)).collect();
