@@ -110,7 +110,11 @@ fn mistakes_are_told_and_leave_nothing() {
         ("type='ZeroRedundancyOptimizer', lr=0.1", "needs a \"optimizer_type\""),
         ("type='ZeroRedundancyOptimizer', optimizer_type='LBFGS'", "searches along all parameters together"),
         ("type='ZeroRedundancyOptimizer', optimizer_type='OnebitAdam'", "compressed momenta"),
-        ("type='ZeroRedundancyOptimizer', optimizer_type='FusedLamb'", "looks at all parameters together"),
+        ("type='ZeroRedundancyOptimizer', optimizer_type='DAdaptAdam'", "looks at all parameters together"),
+        (
+            "type='ZeroRedundancyOptimizer', optimizer_type='FusedLamb', max_grad_norm=1.0",
+            "FusedLamb cannot be shared out: it looks at all parameters together",
+        ),
         (
             "type='ZeroRedundancyOptimizer', optimizer_type='SGD', nesterof=True",
             "has no \"nesterof\" (did you mean \"nesterov\"?)",

@@ -1,6 +1,7 @@
 //! What a device must be able to do.
 
 use crate::host::{Slice, SliceMut};
+use crate::transfer::Transfers;
 use crate::{Compute, Format, Kernel, Result, Storage, private::Sealed};
 use core::any::Any;
 use core::fmt;
@@ -140,6 +141,24 @@ pub trait Backend: fmt::Debug + Send + Sync + Sealed {
     /// # Errors
     /// Everything that can be found wrong is found before the first write: see [`RowScatter::check`].
     fn scatter_rows(&self, rows: RowScatter<'_>) -> Result<()>;
+
+    /// Memory of the host for [`transfer`](Backend::transfer): such that the device copies it at its full speed.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    fn allocate_for_transfer(&self, format: Format, len: usize) -> Result<Storage> {
+        Ok(self.allocate(&[(format, len)])?.remove(0))
+    }
+
+    /// Lets `work` copy to and from the device while the host computes. When this returns the device has all copies in
+    /// the order of its other work.
+    ///
+    /// # Errors
+    /// Those of `work` and of the device; [`Error::Unavailable`](crate::Error::Unavailable) on a device that is the host.
+    fn transfer<'s>(&self, work: &mut dyn FnMut(&mut dyn Transfers<'s>) -> Result<()>) -> Result<()> {
+        let _ = work;
+        Err(crate::Error::Unavailable(format!("{}: there is nothing to transfer on the host", self.device())))
+    }
 
     /// Waits until all work given so far is done.
     ///

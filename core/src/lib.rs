@@ -30,6 +30,7 @@ mod scalar;
 mod shape;
 pub mod sums;
 mod tensor;
+pub mod transfer;
 
 pub use backend::{Backend, Device};
 pub use error::{Error, Result};

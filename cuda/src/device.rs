@@ -5,6 +5,7 @@ use crate::ptx::{self, Target};
 use crate::rows::RowKernel;
 use crate::run::Buffer;
 use crate::staging::Staging;
+use crate::transfer::Transfer;
 use cudarc::cublas::CudaBlas;
 use cudarc::cublas::result::CublasError;
 use cudarc::driver::sys::CUresult;
@@ -48,6 +49,8 @@ pub(crate) struct State {
     pub(crate) compute: Arc<CudaStream>,
     /// Copies of tensors, beside it.
     pub(crate) copies: Arc<CudaStream>,
+    /// Copies beside the host's work, in both directions, once there have been some.
+    pub(crate) transfers: Option<Transfer>,
     pub(crate) staging: Staging,
     pub(crate) tables: Staging,
     pub(crate) blas: Option<CudaBlas>,
@@ -123,6 +126,7 @@ impl State {
             context,
             compute,
             copies,
+            transfers: None,
             blas: None,
             target,
             functions: Functions::new(),

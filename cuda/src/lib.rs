@@ -15,6 +15,7 @@ pub mod ptx;
 mod rows;
 mod run;
 mod staging;
+mod transfer;
 
 pub use capture::Captured;
 pub use cudarc;
@@ -23,6 +24,7 @@ use cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
 use device::{Failure, State};
 use fallline_core::backend::{Backend, MatMul, Pass, Plan, RowScatter, RowSums};
 use fallline_core::host::{Blocks, BlocksMut, Slice, SliceMut};
+use fallline_core::transfer::Transfers;
 use fallline_core::{Device, Element, Error, Format, Result, Shape, Storage, Tensor, private};
 use half::{bf16, f16};
 use memory::Region;
@@ -43,7 +45,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Cuda {
     index: usize,
     description: String,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
 impl Cuda {
@@ -56,7 +58,7 @@ impl Cuda {
         let name = state.context.name().unwrap_or_else(|_| "unknown device".into());
         let (major, minor) = state.context.compute_capability().unwrap_or_default();
         let description = format!("cuda:{index} ({name}, compute capability {major}.{minor})");
-        Ok(Cuda { index, description, state: Mutex::new(state) })
+        Ok(Cuda { index, description, state: Arc::new(Mutex::new(state)) })
     }
 
     /// As what optimizers and tensors take.
@@ -317,6 +319,14 @@ impl Backend for Cuda {
 
     fn scatter_rows(&self, rows: RowScatter<'_>) -> Result<()> {
         rows::scatter(&mut self.state(), rows)
+    }
+
+    fn allocate_for_transfer(&self, format: Format, len: usize) -> Result<Storage> {
+        transfer::allocate(&mut self.state(), format, len)
+    }
+
+    fn transfer<'s>(&self, work: &mut dyn FnMut(&mut dyn Transfers<'s>) -> Result<()>) -> Result<()> {
+        transfer::run(&self.state, work)
     }
 
     fn synchronise(&self) -> Result<()> {

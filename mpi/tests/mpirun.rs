@@ -4,6 +4,8 @@
 mod contract;
 #[path = "../../optim/tests/ranks/onebit.rs"]
 mod onebit;
+#[path = "../../optim/tests/ranks/seams.rs"]
+mod seams;
 #[path = "../../optim/tests/ranks/training.rs"]
 mod training;
 
@@ -65,6 +67,7 @@ fn suite() {
     training::differences(&shared);
     onebit::trajectory(&shared);
     onebit::traffic(&shared);
+    seams::suite(&shared);
     assert!(Mpi::start(Duration::from_secs(1)).is_err(), "MPI was started twice");
     ranks.finish().unwrap();
     assert!(matches!(ranks.barrier(), Err(RankError::Broken { .. })));

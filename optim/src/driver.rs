@@ -31,6 +31,7 @@ use finite::{Look, NonFinite};
 use groups::Expected;
 pub use groups::Member;
 use run::{Run, Work};
+use std::fmt::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 pub use stream::Stream;
@@ -255,6 +256,11 @@ impl Driver {
     /// With an algorithm that is [sharded](crate::AnyAlgorithm::sharded) each parameter is updated by the rank that
     /// [`partition`](crate::ranks::partition) gives it to, which alone has its states, and then brought to the others;
     /// [`save`](Optimizer::save) is collective too, and gives the whole to every rank.
+    ///
+    /// Everything around the step is collective with it: of a window of accumulation every iteration, and what is found
+    /// in gradients that are not averaged skips the step on all ranks (clipping by norm takes each rank's own norm
+    /// then, as in DeepSpeed). An algorithm that evaluates the loss itself ([`step_with`](Driver::step_with)) exchanges
+    /// nothing: its objective must give all ranks the same.
     pub fn with_ranks(mut self, ranks: Arc<dyn Communicator>) -> Driver {
         let sharded = self.groups[0].algorithm.sharded();
         self.world = (ranks.world() > 1).then(|| World::new(ranks, sharded));
@@ -302,10 +308,36 @@ impl Driver {
                 return refused(family, "it and the others do not take averaged gradients in the same steps");
             }
         }
-        match &mut self.world {
-            Some(world) => world.agree(bindings, self.groups.iter().map(|group| &*group.algorithm)),
-            None => Ok(()),
+        let Some(mut world) = self.world.take() else { return Ok(()) };
+        let agreed = world.agree(bindings, &self.slots, |text| self.write_settings(text));
+        self.world = Some(world);
+        agreed
+    }
+
+    /// Everything that a step depends on beside its tensors, one setting a line.
+    fn write_settings(&self, text: &mut String) -> fmt::Result {
+        let Driver { compute, non_finite, .. } = self;
+        writeln!(text, "compute={compute:?}, non_finite={non_finite:?}")?;
+        self.wrapped.write_settings(text)?;
+        if let Some(averages) = &self.averages {
+            averages.write_settings(text)?;
         }
+        writeln!(text, "{} groups", self.groups.len())?;
+        for (number, Group { algorithm, formats, params, family, .. }) in self.groups.iter().enumerate() {
+            let name = algorithm.name();
+            writeln!(text, "group {number}: {name} of optimizer {family} with {formats:?}, {params:?}")?;
+            for hyper in algorithm.table() {
+                if let Some(value) = algorithm.get(hyper.name) {
+                    writeln!(text, "group {number}: {name} with {}={value}", hyper.name)?;
+                }
+            }
+        }
+        for (family, shared) in self.shared.iter().enumerate() {
+            for ((name, _), value) in first_of(&self.groups, family).shared().iter().zip(shared) {
+                writeln!(text, "optimizer {family} remembers {name}={value}")?;
+            }
+        }
+        Ok(())
     }
 
     /// What a step over a parameter consists of.
@@ -319,6 +351,16 @@ impl Driver {
 
     fn is_elsewhere(&self, slot: &Slot) -> bool {
         self.world.as_ref().is_some_and(|world| world.is_elsewhere(slot))
+    }
+
+    /// Whether a checkpoint of this rank has what belongs to a parameter.
+    fn keeps(&self, slot: &Slot) -> bool {
+        self.world.as_ref().is_none_or(|world| world.keeps(slot))
+    }
+
+    /// Whether ranks may find different things in the gradients that they are given.
+    fn finds_alone(&self) -> bool {
+        self.world.is_some() && !self.averages()
     }
 
     /// Evaluates the objective and takes a step; algorithms that evaluate the loss themselves do so as often as they
@@ -659,7 +701,9 @@ impl Optimizer for Driver {
         let own = self.to_checkpoint()?;
         match &self.world {
             Some(world) if world.sharded() => world.consolidate(&own),
-            Some(world) if !self.groups[0].algorithm.same_on_all_ranks() => world.with_errors(own),
+            Some(world) if self.groups.iter().any(|group| !group.algorithm.same_on_all_ranks()) => {
+                world.with_errors(own)
+            }
             _ => Ok(own),
         }
     }
@@ -693,7 +737,10 @@ impl Driver {
     /// Everything that comes before the first write of a step: checks, copies, states, and the gradients' factor. A
     /// report that is skipped ends the step.
     fn open(&mut self, bindings: &mut [Binding<'_>], given: Given, whole: bool) -> Result<StepReport> {
-        self.agree(bindings)?;
+        // Where a window closes, its iteration began with it.
+        if !matches!(given, Given::Judged(_)) {
+            self.agree(bindings)?;
+        }
         let mut prepared = self.prepare(bindings)?;
         if let Some(world) = &self.world
             && world.share_out(self.slots.range(0..bindings.len()))

@@ -147,6 +147,11 @@ impl Slots {
         self.list.iter()
     }
 
+    /// The slots at these places, to read.
+    pub(crate) fn range_of(&self, range: Range<usize>) -> &[Slot] {
+        &self.list[range]
+    }
+
     /// The slots at these places.
     pub(crate) fn range(&mut self, range: Range<usize>) -> &mut [Slot] {
         &mut self.list[range]

@@ -9,6 +9,7 @@ use fallline_core::backend::{Pass, TensorPass, View};
 use fallline_core::host::Slice;
 use fallline_core::{Storage, Tensor};
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 /// Averages at work.
 pub(super) struct Averages {
@@ -108,9 +109,17 @@ impl Averages {
         Ok(())
     }
 
+    /// What they depend on, in a line.
+    pub(super) fn write_settings(&self, text: &mut String) -> std::fmt::Result {
+        writeln!(text, "{:?} after {} iterations", self.spec, self.steps)
+    }
+
     /// Adds them to a checkpoint.
     pub(super) fn save(&self, driver: &Driver, checkpoint: &mut Checkpoint) -> Result<()> {
         for (name, tensor) in &self.weights {
+            if driver.slots.get(name).is_some_and(|slot| !driver.keeps(slot)) {
+                continue;
+            }
             let entry = Entry::from_storage(&*driver.backend, tensor.storage(), tensor.shape().clone())?;
             checkpoint.insert(format!("{AVERAGE}{name}"), entry);
         }

@@ -1,10 +1,11 @@
 //! NaN and infinity in gradients: what to do about them, and the rule that finds them.
 
 use super::{Driver, mirror, rows};
+use crate::slots::Slot;
 use crate::{Binding, Result};
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
 use fallline_core::sums::fold;
-use fallline_core::{Compute, rule};
+use fallline_core::{Compute, Role, rule};
 
 /// What a step does when a gradient holds a NaN or an infinity.
 ///
@@ -69,7 +70,32 @@ impl Driver {
                 }
             }
         }
-        Ok(first.map(|(param, state)| (param.to_owned(), state)))
+        let first = first.map(|(param, state)| (param.to_owned(), state));
+        self.poisoned_on_any(bindings, first)
+    }
+
+    /// The same of all ranks, where they have states of their own: they must agree on what becomes of the step.
+    fn poisoned_on_any(
+        &self,
+        bindings: &[Binding<'_>],
+        own: Option<(String, &'static str)>,
+    ) -> Result<Option<(String, &'static str)>> {
+        let Some(world) = self.world.as_ref().filter(|world| world.sharded() || self.finds_alone()) else {
+            return Ok(own);
+        };
+        let states = |slot: &Slot| self.stages_of(slot).operands(Role::State);
+        let slots = self.slots.range_of(0..bindings.len());
+        let place = |(param, state): (String, &str)| {
+            let binding = slots.iter().position(|slot| slot.name == param)?;
+            let state = states(&slots[binding]).iter().position(|known| *known == state)?;
+            Some([binding as u64, 1 + state as u64])
+        };
+        let all = world.findings(own.and_then(place).unwrap_or([0, 0]))?;
+        let found = all.into_iter().filter(|[_, state]| *state > 0).filter_map(|[binding, state]| {
+            let slot = slots.get(binding as usize)?;
+            Some((slot.name.clone(), *states(slot).get(state as usize - 1)?))
+        });
+        Ok(found.min_by(|one, other| one.0.cmp(&other.0)))
     }
 
     /// Reads all gradients times `scale` once: their norm, and the first by name that is not finite with how many of

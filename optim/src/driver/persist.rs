@@ -21,7 +21,7 @@ impl Driver {
         for group in &self.groups {
             manifest.push_group(&*group.algorithm);
         }
-        for slot in self.slots.iter().filter(|slot| !self.is_elsewhere(slot)) {
+        for slot in self.slots.iter().filter(|slot| self.keeps(slot)) {
             let mut param = ParamManifest::new(slot.shape.extents(), slot.group, slot.compute);
             checkpoint.insert_steps(&slot.name, slot.steps);
             for (state, storage) in &slot.states {
@@ -52,7 +52,7 @@ impl Driver {
             let shared = first_of(&self.groups, family).shared().iter().zip(shared);
             shared.for_each(|((name, _), value)| manifest.insert_shared(&shared_key(family, name), *value));
         }
-        self.wrapped.save(&*self.backend, &mut checkpoint)?;
+        self.wrapped.save(self, &mut checkpoint)?;
         if let Some(averages) = &self.averages {
             averages.save(self, &mut checkpoint)?;
         }

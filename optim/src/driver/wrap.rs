@@ -7,9 +7,10 @@ use crate::slots::Slots;
 use crate::wrapper::{Clip, Limit, SavedScaler, Wrapper, norm};
 use crate::{Binding, Error, GradRef, Result, Skipped, StepReport};
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
-use fallline_core::{Backend, Compute, Kernel, Storage, Tensor};
+use fallline_core::{Compute, Kernel, Storage, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 /// A wrapper at work.
 #[derive(Default)]
@@ -74,6 +75,7 @@ impl Driver {
             let reason = "accumulation and clipping by value do not take row-sparse gradients";
             return Err(Error::GradKind { param: binding.name.to_owned(), reason });
         }
+        self.agree(bindings)?;
         self.prepare(bindings)?;
         self.check_expected()?;
         let mut wrapped = core::mem::take(&mut self.wrapped);
@@ -101,11 +103,16 @@ impl Driver {
         if !(scaled || by_norm || self.non_finite != NonFinite::Propagate) {
             return Ok(Some(inverse));
         }
-        let (euclidean, bad) = self.look_at_grads(bindings, inverse)?;
+        let (mut euclidean, bad) = self.look_at_grads(bindings, inverse)?;
+        let bad = self.found_by_any(bindings, bad)?;
+        if bad.is_some() && euclidean.is_finite() {
+            // Another rank's are not.
+            euclidean = f64::NAN;
+        }
         report.grad_norm = Some(euclidean);
         let mut factor = 1.0;
         if let Some(Clip::Norm { max_norm, norm_type, error_if_nonfinite }) = clip {
-            let found = match norm_type == 2.0 {
+            let found = match norm_type == 2.0 || euclidean.is_nan() {
                 true => euclidean,
                 false => self.norm_of_grads(bindings, norm_type, inverse)?,
             };
@@ -132,6 +139,21 @@ impl Driver {
             }
             _ => Ok(Some(inverse * factor)),
         }
+    }
+
+    /// What the first rank has found that has found something, where ranks look at gradients of their own: the name of
+    /// a parameter and how many of its numbers are not finite.
+    fn found_by_any(
+        &self,
+        bindings: &[Binding<'_>],
+        own: Option<(String, u64)>,
+    ) -> Result<Option<(String, u64)>> {
+        let Some(world) = self.world.as_ref().filter(|_| self.finds_alone()) else { return Ok(own) };
+        let place = |name: &str| bindings.iter().position(|binding| binding.name == name);
+        let found = own.and_then(|(name, count)| Some([place(&name)? as u64, count]));
+        let all = world.findings(found.unwrap_or([0, 0]))?;
+        let first = all.into_iter().find(|[_, count]| *count > 0);
+        Ok(first.and_then(|[place, count]| Some((bindings.get(place as usize)?.name.to_owned(), count))))
     }
 
     /// The p-norm of all gradients together, multiplied by a factor first: the norm of their norms.
@@ -196,6 +218,14 @@ impl Wrapped {
     /// Whether a step is what the optimizer does alone.
     pub(super) fn is_plain(&self) -> bool {
         self.config.is_plain()
+    }
+
+    /// What goes on around a step, in a line.
+    pub(super) fn write_settings(&self, text: &mut String) -> std::fmt::Result {
+        if self.is_plain() {
+            return Ok(());
+        }
+        writeln!(text, "{:?} after {} iterations", self.config, self.done)
     }
 
     /// Takes in that an optimizer has stepped.
@@ -368,12 +398,16 @@ impl Wrapped {
     }
 
     /// Adds what a checkpoint keeps of it.
-    pub(super) fn save(&self, backend: &dyn Backend, checkpoint: &mut Checkpoint) -> Result<()> {
+    pub(super) fn save(&self, driver: &Driver, checkpoint: &mut Checkpoint) -> Result<()> {
         if self.config.is_plain() {
             return Ok(());
         }
         for (name, sum) in self.sums.iter().filter(|(_, sum)| sum.begun) {
-            let entry = Entry::from_storage(backend, sum.tensor.storage(), sum.tensor.shape().clone())?;
+            if driver.slots.get(name).is_some_and(|slot| !driver.keeps(slot)) {
+                continue;
+            }
+            let entry =
+                Entry::from_storage(&*driver.backend, sum.tensor.storage(), sum.tensor.shape().clone())?;
             checkpoint.insert(format!("{WINDOW}{name}"), entry);
         }
         let scaler = self.config.scaler.as_ref().map(|scaler| scaler.save());

@@ -1,8 +1,8 @@
 //! What a driver knows of the other ranks.
 
 use super::{Buffer, Communicator, RankError, agree, hash, partition};
-use crate::slots::Slot;
-use crate::{AnyAlgorithm, Binding, Checkpoint, Error, ParamRef, Result};
+use crate::slots::{Slot, Slots};
+use crate::{Binding, Checkpoint, Error, GradRef, ParamRef, Result};
 use fallline_core::Format;
 use fallline_core::host::SliceMut;
 use std::fmt::Write;
@@ -34,28 +34,34 @@ impl World {
         &self.ranks
     }
 
-    /// Sees to it that all ranks are about to take the same step: the same parameters in the same order, gradients for the
-    /// same ones, the same hyperparameters. Numbers are exchanged, and texts only where those differ.
-    pub(crate) fn agree<'a>(
+    /// Sees to it that all ranks are about to take the same step: the same parameters in the same order, as far as each
+    /// other, gradients for the same ones, the same settings. Numbers are exchanged, and texts only where those differ.
+    /// `settings` writes them, one a line.
+    pub(crate) fn agree(
         &mut self,
         bindings: &[Binding<'_>],
-        algorithms: impl Iterator<Item = &'a dyn AnyAlgorithm>,
+        slots: &Slots,
+        settings: impl FnOnce(&mut String) -> std::fmt::Result,
     ) -> Result<()> {
         let text = &mut self.text;
         text.clear();
         // Writing to a string does not fail.
-        for (group, algorithm) in algorithms.enumerate() {
-            for hyper in algorithm.table() {
-                if let Some(value) = algorithm.get(hyper.name) {
-                    let _ = writeln!(text, "group {group}: {} with {}={value}", algorithm.name(), hyper.name);
-                }
-            }
-        }
+        let _ = settings(text);
+        let mut known = slots.iter();
         for binding in bindings {
             let (shape, format) =
                 (fallline_core::Shape::from(binding.param.extents()), binding.param.format());
             let _ = write!(text, "{:?} of shape {shape} in {format}", binding.name);
-            text.push_str(if binding.grad.is_none() { " without a gradient\n" } else { "\n" });
+            // Mostly the slots are in the order of the bindings.
+            let next = known.next().filter(|slot| slot.name == binding.name);
+            if let Some(slot) = next.or_else(|| slots.get(binding.name)).filter(|slot| slot.steps > 0) {
+                let _ = write!(text, " after {} steps", slot.steps);
+            }
+            text.push_str(match &binding.grad {
+                GradRef::None => " without a gradient\n",
+                GradRef::Rows(_) => " with a row-sparse gradient\n",
+                _ => "\n",
+            });
         }
         let own = hash(text.as_bytes()).to_le_bytes();
         let mut all = vec![0; 8 * self.ranks.world()];
@@ -70,6 +76,20 @@ impl World {
     /// Whether a parameter is updated by another rank.
     pub(crate) fn is_elsewhere(&self, slot: &Slot) -> bool {
         slot.owner.is_some_and(|owner| owner != self.ranks.rank())
+    }
+
+    /// Whether this rank's part of a checkpoint has a parameter. Those that have no owner yet are the first rank's.
+    pub(crate) fn keeps(&self, slot: &Slot) -> bool {
+        !self.sharded || slot.owner.unwrap_or(0) == self.ranks.rank()
+    }
+
+    /// What each rank has found, in their order: the places of two numbers.
+    pub(crate) fn findings(&self, own: [u64; 2]) -> Result<Vec<[u64; 2]>> {
+        let mut all = vec![0; 16 * self.ranks.world()];
+        let bytes = own.map(u64::to_le_bytes).concat();
+        self.ranks.all_gather(&bytes, &mut all).map_err(core_error)?;
+        let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+        Ok(all.chunks_exact(16).map(|pair| [number(&pair[..8]), number(&pair[8..])]).collect())
     }
 
     /// Gives parameters that are new an owner, group by group. Returns whether there were any.
@@ -94,6 +114,7 @@ impl World {
                 if self.is_elsewhere(slot) {
                     // What a checkpoint has brought for its owner.
                     slot.states.clear();
+                    slot.master = None;
                     slot.fits = None;
                 }
             }

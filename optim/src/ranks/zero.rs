@@ -110,9 +110,6 @@ impl ZeroRedundancy {
             let reason = "it sends compressed momenta to all ranks itself, each of which needs all states";
             return Err(problem(format!("{name} cannot be shared out: {reason}")));
         }
-        if (0..crate::algorithm::CLASSES).any(|class| inner.stages(class).gathers()) {
-            return Err(problem(format!("{name} cannot be shared out: it looks at all parameters together")));
-        }
         if inner.sharded() {
             return Err(problem(format!("{name} is shared out already")));
         }
@@ -181,6 +178,11 @@ impl AnyAlgorithm for ZeroRedundancy {
             }
             other => other,
         })?;
+        // Some algorithms do with some hyperparameters only.
+        if (0..crate::algorithm::CLASSES).any(|class| inner.stages(class).gathers()) {
+            let problem = format!("{kind} cannot be shared out: it looks at all parameters together");
+            return Err(HyperError::Combination { algorithm: Self::NAME, problem });
+        }
         (self.inner, self.kind) = (inner, kind);
         Ok(())
     }

@@ -3,6 +3,7 @@
 mod contract;
 mod measure;
 mod onebit;
+mod seams;
 mod training;
 
 use fallline_core::ranks::{Communicator, Counting, RankError, Reduction, Single, ThreadRank, threads};
@@ -43,6 +44,7 @@ fn train(ranks: Arc<dyn Communicator>) {
     training::differences(&ranks);
     onebit::trajectory(&ranks);
     onebit::traffic(&ranks);
+    seams::suite(&ranks);
 }
 
 #[test]

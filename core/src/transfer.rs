@@ -1,0 +1,54 @@
+//! Copies between a device and the host that go on while the host does other things.
+
+use crate::backend::View;
+use crate::{Error, Result, Storage};
+use core::fmt;
+
+/// A copy that is under way. It has the memory of the host until it is done; dropping it waits for it.
+pub trait Copying: fmt::Debug + Send {
+    /// Waits for the copy and gives the memory back.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn finish(self: Box<Self>) -> Result<Storage>;
+}
+
+/// Copies in both directions, as far as the device can at the same time, for as long as
+/// [`Backend::transfer`](crate::Backend::transfer) takes: those down in their order, those up in theirs. Everything on
+/// the device that was queued before comes before them, and everything that is queued afterwards after them.
+pub trait Transfers<'s> {
+    /// Begins to copy from the device: one view after the other to the start of `to`, which has their format and at
+    /// least as many elements.
+    ///
+    /// # Errors
+    /// When a view does not fit, is not the device's, or the device fails.
+    fn fetch(&mut self, from: Vec<View<'s>>, to: Storage) -> Result<Box<dyn Copying>>;
+
+    /// Begins to copy to the device: from the start of `from` on, to one view after the other.
+    ///
+    /// # Errors
+    /// As [`fetch`](Transfers::fetch); when a view cannot be written.
+    fn send(&mut self, from: Storage, to: Vec<View<'s>>) -> Result<Box<dyn Copying>>;
+}
+
+/// Checks that views are stored as memory is that they are to be copied from or to, and that it is large enough. For
+/// backends.
+///
+/// # Errors
+/// [`Error::Format`] or [`Error::Length`].
+pub fn fit(operation: &'static str, views: &[View<'_>], storage: &Storage, write: bool) -> Result<()> {
+    let mut elements = 0;
+    for view in views {
+        if view.format() != storage.format() || view.format().block().is_some() || (write && !view.writable())
+        {
+            let (what, expected) = ("a view".to_owned(), format!("{} that fits", storage.format()));
+            return Err(Error::Format { operation, what, expected, got: view.format() });
+        }
+        elements += view.len();
+    }
+    if elements > storage.len() {
+        let (what, got) = ("the memory of the host".to_owned(), storage.len());
+        return Err(Error::Length { operation, what, expected: elements, got });
+    }
+    Ok(())
+}
