@@ -202,6 +202,11 @@ impl Builder {
         self.line(&format!("bra.uni {label}"));
     }
 
+    /// Waits for all lanes of the warp, which then see what the others wrote.
+    pub fn bar_warp_sync(&mut self) {
+        self.line("bar.warp.sync 0xffffffff");
+    }
+
     /// Waits for all threads of the block.
     pub fn bar_sync(&mut self) {
         self.line("bar.sync 0");

@@ -243,6 +243,10 @@ impl Stream {
         let leads = b.setp("eq", Type::U32, place_in_block, 0);
         let start = b.selp(Type::B32, before, Value::Bits(u32::MAX), leads);
         let stores = b.setp("lt", Type::U32, start, place.rest);
+        if self.loaded {
+            // The other lanes have read the old one.
+            b.bar_warp_sync();
+        }
         b.when(stores).st(Space::Global, Type::B32, scale_at, 0, &[stored.into()]);
         let scale = b.cast(Class::F32, largest);
         let small = b.setp("lt", Type::U32, largest, Value::Bits(0x0080_0000));
