@@ -71,6 +71,80 @@ fn every_rule_gives_the_bits_of_the_cpu() {
     }
 }
 
+/// Tensors whose blocks are plain, zero, next to zero, or hold what is not finite.
+fn blocks(formats: (Format, Format), lengths: &[usize]) -> Vec<Tensor> {
+    let mut random = Random(7);
+    let mut tensors = Vec::new();
+    for (kind, size) in [("plain", 1.0), ("zero", 0.0), ("tiny", 3e-39), ("wild", 1.0)] {
+        for &n in lengths {
+            let mut numbers = || match kind {
+                "wild" => random.wilds(n),
+                _ => random.units(n).into_iter().map(|x| x * size).collect(),
+            };
+            let value = Buffer::new(formats.0, &numbers());
+            let grads = (0..3).map(|_| Some(Buffer::new(formats.1, &numbers()))).collect();
+            tensors.push(Tensor::new(format!("{kind}{n}"), value, grads));
+        }
+    }
+    tensors
+}
+
+/// The codes and scales that a run leaves behind, beside its numbers.
+fn stored_of(optimizer: &fallline::Driver) -> Vec<(String, Vec<u8>, Vec<u32>)> {
+    let saved = optimizer.save().unwrap();
+    let mut stored = Vec::new();
+    for param in optimizer.params() {
+        for state in &param.states {
+            if let Some((_, codes)) = saved.codes(&param.name, state) {
+                let scales = saved.scales(&param.name, state).unwrap();
+                let scales = scales.into_iter().map(|x| x.to_bits()).collect();
+                stored.push((format!("{}/{state}", param.name), codes.to_vec(), scales));
+            }
+        }
+    }
+    stored
+}
+
+#[test]
+fn every_storage_gives_the_bits_of_the_cpu() {
+    use Format::{Bf16, F16, F32, F64};
+    let mut cases: Vec<(String, (Format, Format))> = Vec::new();
+    for format in ["bf16", "f16", "q8", "q8_grid", "q8_linear", "q4", "fp8"] {
+        cases.push((format!("AdamW', lr=0.01, state_format='{format}'"), (F32, Bf16)));
+        cases.push((format!("RMSprop', lr=0.01, momentum=0.9, state_format='{format}'"), (F64, F64)));
+        cases.push((format!("Lion', lr=0.01, state_format='{format}', param_format='bf16_sr', seed=3"), (Bf16, Bf16)));
+    }
+    let sr = "state_format='bf16', param_format='bf16_sr', seed=5";
+    cases.push((format!("AdamW', lr=0.01, {sr}"), (Bf16, Bf16)));
+    cases.push((format!("LAMB', lr=0.01, max_unorm=0.1, {sr}"), (Bf16, F32)));
+    cases.push(("AdamW', lr=0.01, param_format='master'".into(), (Bf16, Bf16)));
+    cases.push(("LAMB', lr=0.01, max_unorm=0.1, param_format='master'".into(), (F16, F16)));
+    cases.push(("Adam', lr=0.01, amsgrad=True, param_format='master', state_format='q4'".into(), (F16, F32)));
+    // Blocks of 128 and 256, and what is around their ends.
+    let lengths = [0, 1, 2, 127, 128, 129, 255, 256, 257, 300, 1409, 4097];
+    for &options in modes() {
+        let _turn = mode(options);
+        let lengths = if options.contains("unchecked") { &lengths[..] } else { &lengths[3..11] };
+        for (text, formats) in &cases {
+            let on = |backend: Arc<dyn Backend>| {
+                let mut optimizer = common::recipe(&format!("dict(type='{text})")).optimizer(backend);
+                let mut tensors = blocks(*formats, lengths);
+                common::run(&mut optimizer, &mut tensors, 0..3);
+                (common::outcome(&optimizer, &tensors), stored_of(&optimizer))
+            };
+            let (expected, got) = (on(best()), on(cuda()));
+            assert!(
+                expected.0 == got.0,
+                "{text}, {formats:?}, {options}: {}",
+                common::first_difference(&expected.0, &got.0)
+            );
+            for (expected, got) in expected.1.iter().zip(&got.1) {
+                assert_eq!(expected, got, "{text}, {formats:?}, {options}");
+            }
+        }
+    }
+}
+
 #[test]
 fn norms_have_the_bits_of_the_cpu() {
     for &options in modes() {

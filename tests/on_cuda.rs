@@ -10,6 +10,8 @@ mod checkpoints;
 mod compression;
 #[path = "conformance.rs"]
 mod conformance;
+#[path = "formats.rs"]
+mod formats;
 #[path = "golden.rs"]
 mod golden;
 #[path = "hessian.rs"]
@@ -20,6 +22,8 @@ mod muon;
 mod objectives;
 #[path = "properties.rs"]
 mod properties;
+#[path = "quantised.rs"]
+mod quantised;
 #[path = "single.rs"]
 mod single;
 #[path = "sparse.rs"]

@@ -1,7 +1,7 @@
 //! A device: context, streams, kernels, and what becomes of its failures.
 
 use crate::capture::Capture;
-use crate::ptx::{self, Target};
+use crate::ptx::{self, Stored, Target};
 use crate::rows::RowKernel;
 use crate::run::Buffer;
 use crate::staging::Staging;
@@ -11,7 +11,7 @@ use cudarc::cublas::result::CublasError;
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, sys};
 use cudarc::nvrtc::Ptx;
-use fallline_core::{Compute, Device, Error, Format, Kernel, Result};
+use fallline_core::{Compute, Device, Error, Kernel, Result};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -38,8 +38,8 @@ const STAGING: usize = 4 << 20;
 const TABLE: usize = 1 << 20;
 const STEPS_AHEAD: usize = 4;
 
-/// The compiled rules: which rule (by address), in which type, on which formats.
-type Functions = HashMap<(usize, Compute, Vec<Format>), CudaFunction>;
+/// The compiled rules: which rule (by address), in which type, stored how.
+type Functions = HashMap<(usize, Compute, Vec<Stored>), CudaFunction>;
 
 /// What belongs to a device, used by one thread at a time.
 pub(crate) struct State {
@@ -194,19 +194,19 @@ impl State {
         Error::Failed { device, problem, written: true }
     }
 
-    /// The kernel of a rule for operands of these formats, printed and loaded when it is first asked for.
+    /// The kernel of a rule for operands that are stored so, printed and loaded when it is first asked for.
     pub(crate) fn function(
         &mut self,
         kernel: &'static Kernel,
         compute: Compute,
-        formats: &[Format],
+        stored: &[Stored],
     ) -> Lasting<CudaFunction> {
-        let key = (core::ptr::from_ref(kernel).addr(), compute, formats.to_vec());
+        let key = (core::ptr::from_ref(kernel).addr(), compute, stored.to_vec());
         if let Some(function) = self.functions.get(&key) {
             return Ok(function.clone());
         }
         let graph = kernel.record();
-        let text = ptx::element_kernel(&graph, kernel.name, compute, formats, self.target);
+        let text = ptx::element_kernel(&graph, kernel.name, compute, stored, self.target);
         let function = self.load(&text)?;
         self.functions.insert(key, function.clone());
         Ok(function)

@@ -27,7 +27,7 @@ mod rows;
 mod types;
 
 pub use builder::Builder;
-pub use element::element_kernel;
+pub use element::{Stored, element_kernel};
 pub use fold::fold_kernel;
 pub use mirror::mirror_kernel;
 pub use reduce::{STRIP, sum_columns_kernel, sum_rows_kernel};

@@ -3,6 +3,7 @@
 use crate::capture::Recorded;
 use crate::device::{Failure, Lasting, State};
 use crate::memory::address_of;
+use crate::ptx::Stored;
 use cudarc::driver::{CudaFunction, CudaSlice, LaunchConfig, PushKernelArg};
 use fallline_core::backend::{MAX_OPERANDS, Pass, TensorPass, View, Views};
 use fallline_core::sums::{SEGMENT, segments};
@@ -24,8 +25,12 @@ pub(crate) struct CudaPlan {
     new: Tables,
     /// Where they are, once they are there.
     known_at: Option<u64>,
-    /// The operands' formats, a row for each tensor.
-    formats: Vec<Format>,
+    /// How the operands are stored, a row for each tensor.
+    stored: Vec<Stored>,
+    /// The keys of what is rounded by chance, a row for each tensor.
+    keys: Vec<u64>,
+    /// Where they are behind the rows of scalars, if anything is.
+    keys_at: Option<u64>,
     /// For each tensor the row of scalars that it shares.
     rows_of: Vec<usize>,
     launches: Vec<Launch>,
@@ -40,7 +45,7 @@ pub(crate) struct CudaPlan {
 /// The tables that a kernel reads, in the words of its interface.
 #[derive(Clone, Default, PartialEq)]
 pub(crate) struct Tables {
-    /// For each tensor: its operands' addresses, elements, first segment and row.
+    /// For each tensor: its operands' addresses (each with that of its scales or copy), elements, first segment and row.
     tensors: Vec<u64>,
     /// For each chunk: its first element, then its elements (upper half) and its tensor.
     chunks: Vec<u64>,
@@ -50,7 +55,7 @@ pub(crate) struct Tables {
 
 /// Chunks of tensors that are stored alike.
 struct Launch {
-    formats: Vec<Format>,
+    stored: Vec<Stored>,
     first: usize,
     count: usize,
 }
@@ -110,7 +115,15 @@ fn length(kernel: &Kernel, what: &str, expected: usize, got: usize) -> Error {
     Error::Length { operation: kernel.name, what: what.into(), expected, got }
 }
 
-/// An operand's address and format, if its memory is what the rule needs.
+/// An operand's memory, as a kernel takes it.
+struct Operated {
+    /// The elements' address, and the scales' or the copy's.
+    addresses: [u64; 2],
+    stored: Stored,
+    key: u64,
+}
+
+/// An operand's memory, if it is what the rule needs.
 fn check(
     state: &State,
     kernel: &Kernel,
@@ -118,21 +131,29 @@ fn check(
     operand: &Operand,
     view: Option<View<'_>>,
     elements: usize,
-) -> Result<(u64, Format)> {
+) -> Result<Operated> {
     let what = || format!("operand {} of tensor {index}", operand.name);
     let view = view.filter(|view| !view.on_host() && (view.writable() || !operand.written));
     let Some(view) = view else {
         return Err(Error::Unreachable { operation: kernel.name, what: what(), device: state.device });
     };
-    if view.format().block().is_some() || view.noise().is_some() || view.copy().is_some() {
-        // Kernels for them are not printed yet.
-        let expected = Format::ALL.map(Format::name).join(", ") + ", rounded to the nearest, once";
-        return Err(Error::Format { operation: kernel.name, what: what(), expected, got: view.format() });
-    }
     if view.len() != elements {
         return Err(length(kernel, &what(), elements, view.len()));
     }
-    Ok((view.address() as u64, view.format()))
+    let format = view.format();
+    let key = view.noise().filter(|_| operand.written && format == Format::Bf16);
+    let copy = view.copy().filter(|_| operand.written);
+    if let (Some((_, copy)), Some(_)) = (copy, format.block()) {
+        // Both would take the second address.
+        let expected = Format::ALL.map(Format::name).join(", ");
+        return Err(Error::Format { operation: kernel.name, what: what(), expected, got: copy });
+    }
+    let second = copy.map_or(view.scales(), |(address, _)| address);
+    Ok(Operated {
+        addresses: [view.address() as u64, second as u64],
+        stored: Stored { format, chance: key.is_some(), copy: copy.map(|(_, format)| format) },
+        key: key.unwrap_or(0),
+    })
 }
 
 impl CudaPlan {
@@ -145,7 +166,8 @@ impl CudaPlan {
     ) -> Result<()> {
         self.new.tensors.clear();
         self.new.segments.clear();
-        self.formats.clear();
+        self.stored.clear();
+        self.keys.clear();
         self.rows_of.clear();
         let own_rows = !kernel.tensor_scalars.is_empty();
         let mut views: Views<'a> = [const { None }; MAX_OPERANDS];
@@ -153,9 +175,10 @@ impl CudaPlan {
         while let Some(tensor) = tensors(&mut views) {
             let index = self.rows_of.len();
             for (operand, view) in kernel.operands.iter().zip(&mut views) {
-                let (address, format) = check(state, kernel, index, operand, view.take(), tensor.elements)?;
-                self.new.tensors.push(address);
-                self.formats.push(format);
+                let operated = check(state, kernel, index, operand, view.take(), tensor.elements)?;
+                self.new.tensors.extend(operated.addresses);
+                self.stored.push(operated.stored);
+                self.keys.push(operated.key);
             }
             let row = if own_rows { index } else { tensor.row };
             let count = segments(tensor.elements);
@@ -198,6 +221,13 @@ impl CudaPlan {
                 push(own);
             }
         }
+        // Behind the rows, where they change in every step as those do.
+        self.keys_at = None;
+        if self.stored.iter().any(|stored| stored.chance) {
+            self.row_bytes.resize(self.row_bytes.len().next_multiple_of(size_of::<u64>()), 0);
+            self.keys_at = Some(self.row_bytes.len() as u64);
+            self.keys.iter().for_each(|key| self.row_bytes.extend(key.to_le_bytes()));
+        }
         Ok(())
     }
 
@@ -207,22 +237,22 @@ impl CudaPlan {
         let chunk = if kernel.sums.is_empty() { CHUNK } else { SEGMENT };
         self.new.chunks.clear();
         self.launches.clear();
-        let formats_of = |tensor: usize| &self.formats[tensor * width..][..width];
+        let stored_of = |tensor: usize| &self.stored[tensor * width..][..width];
         for first in 0..count {
-            let formats = formats_of(first);
-            if self.launches.iter().any(|launch| launch.formats == formats) {
+            let stored = stored_of(first);
+            if self.launches.iter().any(|launch| launch.stored == stored) {
                 continue;
             }
             let start = self.new.chunks.len() / 2;
-            for tensor in (first..count).filter(|&tensor| formats_of(tensor) == formats) {
-                let elements = self.new.tensors[tensor * (width + 2) + width] as usize;
+            for tensor in (first..count).filter(|&tensor| stored_of(tensor) == stored) {
+                let elements = self.new.tensors[tensor * (2 * width + 2) + 2 * width] as usize;
                 for begin in (0..elements).step_by(chunk) {
                     let length = chunk.min(elements - begin) as u64;
                     self.new.chunks.extend([begin as u64, length << 32 | tensor as u64]);
                 }
             }
             let count = self.new.chunks.len() / 2 - start;
-            self.launches.push(Launch { formats: formats.to_vec(), first: start, count });
+            self.launches.push(Launch { stored: stored.to_vec(), first: start, count });
         }
     }
 
@@ -236,7 +266,7 @@ impl CudaPlan {
         launched: &mut bool,
     ) -> Lasting<()> {
         // Everything that may be missing, first: after the first launch nothing should fail.
-        let functions = self.launches.iter().map(|launch| state.function(kernel, compute, &launch.formats));
+        let functions = self.launches.iter().map(|launch| state.function(kernel, compute, &launch.stored));
         let functions = functions.collect::<Lasting<Vec<CudaFunction>>>()?;
         let fold = if sums.is_empty() { None } else { Some(state.fold()?) };
         let Tables { tensors, chunks, segments } = &self.new;
@@ -287,6 +317,10 @@ impl CudaPlan {
             let (chunks, count) = (chunks_at + 16 * launch.first as u64, launch.count as u32);
             let mut call = stream.launch_builder(function);
             call.arg(&tables).arg(&chunks).arg(&rows).arg(&partials).arg(&count);
+            let keys = rows + self.keys_at.unwrap_or(0);
+            if launch.stored.iter().any(|stored| stored.chance) {
+                call.arg(&keys);
+            }
             state.running(kernel.name);
             // SAFETY: the arguments are those of the kernel's interface; the tables describe memory that the
             // pass's views borrow, and what they own is freed in the order of the stream.
@@ -326,7 +360,7 @@ impl CudaPlan {
         if self.known != self.new {
             return refused("step these tensors once before they are captured");
         }
-        let functions = self.launches.iter().map(|launch| state.function(kernel, compute, &launch.formats));
+        let functions = self.launches.iter().map(|launch| state.function(kernel, compute, &launch.stored));
         let functions = functions.collect::<Lasting<Vec<CudaFunction>>>();
         let functions = functions.map_err(|failure| state.error(failure, false))?;
         let launched = self.launch_kernels(state, kernel, &functions, [tables, rows, partials], &mut false);

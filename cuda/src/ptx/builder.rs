@@ -29,6 +29,8 @@ pub struct Builder {
     entry: String,
     params: Vec<(Type, &'static str)>,
     shared: Vec<(&'static str, usize)>,
+    /// Numbers of 32 bits that stand in the module.
+    constants: Vec<(&'static str, Vec<u32>)>,
     /// The names of the registers, one list for each class.
     registers: [Vec<String>; Class::ALL.len()],
     taken: HashSet<String>,
@@ -45,6 +47,7 @@ impl Builder {
             entry: identifier(entry),
             params: Vec::new(),
             shared: Vec::new(),
+            constants: Vec::new(),
             registers: Default::default(),
             taken: HashSet::new(),
             notes: String::new(),
@@ -75,6 +78,12 @@ impl Builder {
     /// A variable of the block in shared memory, aligned for every access.
     pub fn shared(&mut self, name: &'static str, bytes: usize) -> Value {
         self.shared.push((name, bytes));
+        Value::Name(name)
+    }
+
+    /// A table of the module in device memory, aligned for every access.
+    pub fn constants(&mut self, name: &'static str, words: Vec<u32>) -> Value {
+        self.constants.push((name, words));
         Value::Name(name)
     }
 
@@ -145,12 +154,20 @@ impl Builder {
     /// The whole module.
     pub fn finish(self, target: Target) -> Ptx {
         let mut text = format!(
-            "{}.version {}\n.target {}\n.address_size 64\n\n.visible .entry {}(\n",
+            "{}.version {}\n.target {}\n.address_size 64\n\n",
             self.notes,
             target.version(),
             target.architecture(),
-            self.entry
         );
+        for (name, words) in &self.constants {
+            let lines = words.chunks(8).map(|words| {
+                let words: Vec<String> = words.iter().map(|word| format!("0x{word:08x}")).collect();
+                format!("    {}", words.join(", "))
+            });
+            let lines = lines.collect::<Vec<_>>().join(",\n");
+            text += &format!(".global .align 16 .b32 {name}[{}] = {{\n{lines}\n}};\n\n", words.len());
+        }
+        text += &format!(".visible .entry {}(\n", self.entry);
         let params: Vec<String> =
             self.params.iter().map(|(ty, name)| format!("    .param .{} {name}", ty.suffix())).collect();
         text += &params.join(",\n");

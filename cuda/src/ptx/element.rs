@@ -6,11 +6,16 @@
 //! loop. The arithmetic between them is there only once, and the map from elements to lanes never changes.
 
 mod access;
+mod blocks;
+mod chance;
 mod codec;
 mod evaluate;
 mod sums;
 
 pub(super) use access::zero;
+
+use blocks::Blocks;
+use chance::Chance;
 
 use super::formula::{self, Line};
 use super::{Builder, Class, Ptx, Reg, Space, Target, Type, Value};
@@ -25,6 +30,23 @@ const ABREAST: usize = 2;
 /// Registers for a lane's loaded elements of a step beyond which it takes the step in two parts.
 const HELD: usize = 32;
 
+/// How an operand is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stored {
+    /// Its format.
+    pub format: Format,
+    /// Whether what is stored as bfloat16 is rounded up or down by chance.
+    pub chance: bool,
+    /// The format in which what is stored is stored once more.
+    pub copy: Option<Format>,
+}
+
+impl From<Format> for Stored {
+    fn from(format: Format) -> Stored {
+        Stored { format, chance: false, copy: None }
+    }
+}
+
 /// The element-wise kernel of a recorded rule, for these formats of its operands.
 ///
 /// Launched in blocks of any multiple of 32 threads; warp `w` of block `b` takes the chunk
@@ -32,11 +54,12 @@ const HELD: usize = 32;
 ///
 /// | parameter | type | what it points at |
 /// |---|---|---|
-/// | `tensors` | u64 | for each tensor: the address of each operand, in the order of [`Graph::operands`]; its count of elements; `first_segment << 32 \| row`: all u64 |
+/// | `tensors` | u64 | for each tensor: two addresses for each operand, in the order of [`Graph::operands`]: its elements', and its scales' or its copy's, if it has any; its count of elements; `first_segment << 32 \| row`: all u64 |
 /// | `chunks` | u64 | for each chunk: first element (u64), tensor (u32), count of elements (u32) |
 /// | `rows` | u64 | rows of scalars in the compute type: `grad_scale`, then [`Graph::scalars`] |
 /// | `partials` | u64 | f64: for each segment of a tensor, from its `first_segment`, one for each sum |
 /// | `chunk_count` | u32 | |
+/// | `keys` | u64 | only where something is rounded by chance: for each tensor a key for each operand, u64 |
 ///
 /// A chunk begins at a multiple of 256 elements, and its count is one but for a tensor's last chunk. For a
 /// rule with sums a chunk is a segment: it begins at a multiple of 4,096 and has at most so many. An operand
@@ -49,20 +72,25 @@ pub fn element_kernel(
     graph: &Graph,
     name: &str,
     compute: Compute,
-    formats: &[Format],
+    stored: &[impl Into<Stored> + Copy],
     target: Target,
 ) -> Ptx {
-    assert_eq!(formats.len(), graph.operands().len(), "{name}: one format for each operand");
-    let mut kernel = Element::new(graph, name, compute, formats, target);
+    assert_eq!(stored.len(), graph.operands().len(), "{name}: one format for each operand");
+    let stored: Vec<Stored> = stored.iter().map(|&stored| stored.into()).collect();
+    let mut kernel = Element::new(graph, name, compute, &stored, target);
     kernel.notes();
     kernel.print();
     kernel.b.finish(target)
 }
 
-/// One operand of the rule, as the kernel sees it.
+/// One operand of the rule, as the kernel sees it, or its copy.
 struct Stream {
-    name: &'static str,
+    name: String,
     format: Format,
+    /// The place of its address in the tensor's record.
+    word: usize,
+    blocks: Option<Blocks>,
+    chance: Option<Chance>,
     /// Whether the rule uses what is stored.
     loaded: bool,
     /// The node that is stored back.
@@ -89,7 +117,10 @@ struct Element<'a> {
     lines: Vec<Line>,
     compute: Type,
     target: Target,
+    /// The operands, then the copies.
     streams: Vec<Stream>,
+    /// Where the lane's elements are, counted in fours of the tensor's.
+    quarter: Option<Reg>,
     /// Values that are the same for all elements, by node.
     uniform: Vec<Option<Value>>,
     /// How many of the lane's elements are loaded, computed and stored together.
@@ -138,28 +169,36 @@ struct Place {
 }
 
 impl<'a> Element<'a> {
-    fn new(graph: &'a Graph, name: &str, compute: Compute, formats: &[Format], target: Target) -> Self {
+    fn new(graph: &'a Graph, name: &str, compute: Compute, stored: &[Stored], target: Target) -> Self {
         let live = graph.live();
         let used = |operand: usize| {
             let place = graph.nodes().iter().position(|node| *node == Node::Operand(operand as u32));
             place.is_some_and(|place| live[place])
         };
-        let streams: Vec<Stream> = graph
-            .operands()
-            .iter()
-            .zip(formats)
-            .enumerate()
-            .map(|(i, (operand, &format))| Stream {
-                name: operand.name,
-                format,
-                loaded: used(i),
-                // The written operands come first, as the stores do.
-                store: graph.stores().get(i).copied(),
-                address: None,
-                raw: Vec::new(),
-                new: Vec::new(),
+        let stream = |name: String, format: Format, word: usize| {
+            let (loaded, store, address, chance, raw, new) = Default::default();
+            let blocks = Blocks::of(format);
+            Stream { name, format, word, blocks, chance, loaded, store, address, raw, new }
+        };
+        // The written operands come first, as the stores do.
+        let store_of = |operand: usize| graph.stores().get(operand).copied();
+        let operands = || graph.operands().iter().zip(stored).enumerate();
+        let mut streams: Vec<Stream> = operands()
+            .map(|(i, (operand, stored))| {
+                let chance = stored.chance && stored.format == Format::Bf16 && store_of(i).is_some();
+                Stream {
+                    loaded: used(i),
+                    store: store_of(i),
+                    chance: chance.then(Chance::new),
+                    ..stream(operand.name.to_owned(), stored.format, 2 * i)
+                }
             })
             .collect();
+        streams.extend(operands().filter_map(|(i, (operand, stored))| {
+            let (format, store) = (stored.copy?, Some(store_of(i)?));
+            assert!(stored.format.block().or(format.block()).is_none(), "{name}: a copy of or in blocks");
+            Some(Stream { store, ..stream(format!("{}_copy", operand.name), format, 2 * i + 1) })
+        }));
         Element {
             b: Builder::new(name),
             graph,
@@ -171,6 +210,7 @@ impl<'a> Element<'a> {
             target,
             part: part(&streams),
             streams,
+            quarter: None,
             uniform: vec![None; graph.nodes().len()],
             live,
             terms: Vec::new(),
@@ -195,7 +235,11 @@ impl<'a> Element<'a> {
                 (false, false) => "not touched",
             };
             let what = formula::describe(operand);
-            b.note(&format!("    {}: {what} in {}, {does}", operand.name, stream.format));
+            let by_chance = if stream.chance.is_some() { ", rounded by chance" } else { "" };
+            b.note(&format!("    {}: {what} in {}, {does}{by_chance}", operand.name, stream.format));
+        }
+        for stream in &self.streams[self.graph.operands().len()..] {
+            b.note(&format!("    {}: a copy in {}, written", stream.name, stream.format));
         }
         b.note("");
         b.note("A warp works on one chunk, 256 elements a step; lane l holds the eight from 8 l.");
@@ -205,16 +249,20 @@ impl<'a> Element<'a> {
         let [tensors, chunks, rows, partials] =
             ["tensors", "chunks", "rows", "partials"].map(|name| self.b.param(Type::U64, name));
         let chunk_count = self.b.param(Type::U32, "chunk_count");
+        let keys = self.has_chance().then(|| self.b.param(Type::U64, "keys"));
+        self.copy_tables();
         let end = self.b.label("end");
         let (lane, warp) = warp_of_grid(&mut self.b);
         let outside = self.b.setp("ge", Type::U32, warp, chunk_count);
         self.b.when(outside).bra(&end);
 
-        let place = self.find_chunk(lane, warp, tensors, chunks, rows);
+        let place = self.find_chunk(lane, warp, [tensors, chunks, rows], keys);
         self.uniform_values();
         self.zero_accumulators();
 
-        let [step, terms, added] = ["step", "masked_terms", "added"].map(|name| self.b.label(name));
+        let [step, terms, added, values, coded] =
+            ["step", "masked_terms", "added", "masked_values", "coded"].map(|name| self.b.label(name));
+        let codes = self.stores_blocks();
         let writes = self.streams.iter().any(|stream| stream.store.is_some());
         let parts: Vec<Part> =
             (0..PER_LANE / self.part).map(|i| Part::new(&mut self.b, i * self.part)).collect();
@@ -223,11 +271,18 @@ impl<'a> Element<'a> {
         b.place(&step);
         let whole = b.setp("ge", Type::U32, place.rest, place.whole);
         self.name_terms();
+        self.name_values();
         for part in &parts {
             self.b.unless(whole).bra(&part.loads);
             self.whole_loads(part.first);
             self.b.place(&part.loaded);
+            self.load_scales(&place);
             self.elements(part.first);
+            if codes {
+                self.b.unless(whole).bra(&values);
+                self.b.place(&coded);
+                self.encode_blocks(&place);
+            }
             if writes {
                 self.b.unless(whole).bra(&part.stores);
                 self.whole_stores(part.first);
@@ -256,6 +311,11 @@ impl<'a> Element<'a> {
                 self.b.bra(&part.stored);
             }
         }
+        if codes {
+            self.b.place(&values);
+            self.masked_values(&place);
+            self.b.bra(&coded);
+        }
         if !self.terms.is_empty() {
             self.b.place(&terms);
             self.masked_terms(&place);
@@ -265,7 +325,13 @@ impl<'a> Element<'a> {
     }
 
     /// Reads the warp's chunk and its tensor's record; addresses, alignment and scalars follow from them.
-    fn find_chunk(&mut self, lane: Reg, warp: Reg, tensors: Reg, chunks: Reg, rows: Reg) -> Place {
+    fn find_chunk(
+        &mut self,
+        lane: Reg,
+        warp: Reg,
+        [tensors, chunks, rows]: [Reg; 3],
+        keys: Option<Reg>,
+    ) -> Place {
         let b = &mut self.b;
         b.comment("the chunk: its first element, its tensor, how many elements");
         let chunk = b.mad_wide(warp, 16, chunks);
@@ -276,16 +342,19 @@ impl<'a> Element<'a> {
         b.to(rest).mov(Type::U32, tensor[1]);
 
         b.comment("the tensor: addresses of the lane's first elements, and whether all are aligned");
-        let words = self.streams.len() as i64 + 2;
+        let words = 2 * self.graph.operands().len() as i64 + 2;
         let record = b.mad_wide(tensor[0], 8 * words, tensors);
         let lane_first = b.mad_wide(lane, PER_LANE as i64, first);
         let mut low_bits: Option<Reg> = None;
-        for (i, stream) in self.streams.iter_mut().enumerate().filter(|(_, stream)| stream.touched()) {
-            let base = b.ld(Space::Constant, Type::U64, 1, record, 8 * i)[0];
-            let offset = b.mul(Type::U64, lane_first, stream.format.bytes() as i64);
+        for stream in self.streams.iter_mut().filter(|stream| stream.touched()) {
+            let base = b.ld(Space::Constant, Type::U64, 1, record, 8 * stream.word)[0];
+            let offset = match stream.format {
+                Format::Q4(_) => b.shr(Type::U64, lane_first, 1),
+                format => b.mul(Type::U64, lane_first, format.bytes() as i64),
+            };
             let address = b.named(Class::B64, &format!("{}_at", stream.name));
             stream.address = Some(b.to(address).add(Type::U64, base, offset));
-            // The offset is a multiple of 16 bytes for every format, so the base alone decides.
+            // The offset is a multiple of a lane's bytes in every format, so the base alone decides.
             let bits = b.cvt("", Type::U32, Type::U64, base);
             low_bits = Some(match low_bits {
                 Some(low) => b.or(Type::B32, low, bits),
@@ -302,6 +371,11 @@ impl<'a> Element<'a> {
             None => _ = b.to(whole).mov(Type::U32, STEP as i64),
         }
 
+        self.find_scales(lane, first, record);
+        if let Some(keys) = keys {
+            self.find_keys(lane, first, tensor[0], keys);
+        }
+        let b = &mut self.b;
         let meta = b.ld(Space::Constant, Type::U32, 1, record, 8 * (words as usize - 1))[0];
         let row_bytes = ((1 + self.graph.scalars().len()) * self.compute.bytes()) as i64;
         let row = b.mad_wide(meta, row_bytes, rows);
@@ -324,9 +398,12 @@ impl<'a> Element<'a> {
         b.comment("on to the next 256 elements");
         for stream in &self.streams {
             if let Some(address) = stream.address {
-                b.to(address).add(Type::U64, address, (STEP * stream.format.bytes()) as i64);
+                b.to(address).add(Type::U64, address, stream.format.size(STEP) as i64);
             }
         }
+        self.next_scales();
+        self.next_quarter();
+        let b = &mut self.b;
         // Elements that are there and not done: the last step may have had fewer than 256.
         let more = b.setp("gt", Type::U32, place.rest, STEP as i64);
         b.to(place.rest).sub(Type::U32, place.rest, STEP as i64);

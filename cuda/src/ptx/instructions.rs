@@ -67,6 +67,27 @@ impl Builder {
         self.operation(&format!("rem.{}", ty.suffix()), class, &[(class, a.into()), (class, b.into())])
     }
 
+    /// The upper half of the product of two whole numbers without sign.
+    pub fn mul_hi(&mut self, a: impl Into<Value>, b: impl Into<Value>) -> Reg {
+        self.operation("mul.hi.u32", Class::B32, &[(Class::B32, a.into()), (Class::B32, b.into())])
+    }
+
+    /// The smaller of two whole numbers. (Floats have none here: PTX's drops a NaN.)
+    pub fn min(&mut self, ty: Type, a: impl Into<Value>, b: impl Into<Value>) -> Reg {
+        self.extreme("min", ty, a.into(), b.into())
+    }
+
+    /// The larger of two whole numbers.
+    pub fn max(&mut self, ty: Type, a: impl Into<Value>, b: impl Into<Value>) -> Reg {
+        self.extreme("max", ty, a.into(), b.into())
+    }
+
+    fn extreme(&mut self, which: &str, ty: Type, a: Value, b: Value) -> Reg {
+        let class = ty.class();
+        assert!(!matches!(class, Class::F32 | Class::F64), "{which} of floats");
+        self.operation(&format!("{which}.{}", ty.suffix()), class, &[(class, a), (class, b)])
+    }
+
     /// Bitwise and.
     pub fn and(&mut self, ty: Type, a: impl Into<Value>, b: impl Into<Value>) -> Reg {
         let class = ty.class();
@@ -77,6 +98,12 @@ impl Builder {
     pub fn or(&mut self, ty: Type, a: impl Into<Value>, b: impl Into<Value>) -> Reg {
         let class = ty.class();
         self.operation(&format!("or.{}", ty.suffix()), class, &[(class, a.into()), (class, b.into())])
+    }
+
+    /// Bitwise exclusive or.
+    pub fn xor(&mut self, ty: Type, a: impl Into<Value>, b: impl Into<Value>) -> Reg {
+        let class = ty.class();
+        self.operation(&format!("xor.{}", ty.suffix()), class, &[(class, a.into()), (class, b.into())])
     }
 
     /// Bits moved up by `by`.
@@ -173,6 +200,11 @@ impl Builder {
     /// prepares every shuffle behind one for a warp that is split.
     pub fn bra(&mut self, label: &str) {
         self.line(&format!("bra.uni {label}"));
+    }
+
+    /// Waits for all lanes of the warp, which then see what the others wrote.
+    pub fn bar_warp_sync(&mut self) {
+        self.line("bar.warp.sync 0xffffffff");
     }
 
     /// Waits for all threads of the block.

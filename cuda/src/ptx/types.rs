@@ -5,6 +5,8 @@
 #[allow(missing_docs, reason = "the names are PTX's own")]
 pub enum Type {
     Pred,
+    /// In memory only: a register of 32 bits holds it.
+    U8,
     B16,
     F16,
     B32,
@@ -22,6 +24,7 @@ impl Type {
     pub const fn suffix(self) -> &'static str {
         match self {
             Type::Pred => "pred",
+            Type::U8 => "u8",
             Type::B16 => "b16",
             Type::F16 => "f16",
             Type::B32 => "b32",
@@ -40,7 +43,7 @@ impl Type {
         match self {
             Type::Pred => Class::Pred,
             Type::B16 | Type::F16 => Class::B16,
-            Type::B32 | Type::U32 | Type::S32 => Class::B32,
+            Type::U8 | Type::B32 | Type::U32 | Type::S32 => Class::B32,
             Type::F32 => Class::F32,
             Type::B64 | Type::U64 | Type::S64 => Class::B64,
             Type::F64 => Class::F64,
@@ -55,6 +58,7 @@ impl Type {
         match self.class() {
             Class::Pred => panic!("predicates have no place in memory"),
             Class::B16 => 2,
+            _ if matches!(self, Type::U8) => 1,
             Class::B32 | Class::F32 => 4,
             Class::B64 | Class::F64 => 8,
         }

@@ -1,5 +1,6 @@
 //! Loads and stores: whole steps 128 bits at a time, others element by element.
 
+use super::blocks::bytes;
 use super::{Element, PER_LANE, Place};
 use crate::ptx::{Class, Reg, Space, Type, Value};
 use core::ops::Range;
@@ -11,7 +12,8 @@ pub(super) fn parts(format: Format) -> (Type, usize) {
         Format::F64 => (Type::F64, 1),
         Format::F32 => (Type::F32, 1),
         Format::Bf16 | Format::F16 => (Type::B32, 2),
-        other => unimplemented!("element-wise kernels of operands in {other}"),
+        Format::Q4(_) => (Type::B32, 8),
+        _ => (Type::B32, 4),
     }
 }
 
@@ -26,7 +28,7 @@ impl Element<'_> {
             let regs: Vec<Reg> =
                 elements.map(|i| self.b.named(ty.class(), &format!("{}_{i}", stream.name))).collect();
             for (i, regs) in regs.chunks(16 / ty.bytes()).enumerate() {
-                self.b.ld_to(regs, Space::Global, ty, address, first * stream.format.bytes() + 16 * i);
+                self.b.ld_to(regs, Space::Global, ty, address, stream.format.size(first) + 16 * i);
             }
             stream.raw.extend(regs);
         }
@@ -39,7 +41,7 @@ impl Element<'_> {
             let address = stream.address.expect("what is stored has an address");
             self.b.comment(&format!("store {}", stream.name));
             for (i, values) in stream.new[first / pack..].chunks(16 / ty.bytes()).enumerate() {
-                self.b.st(Space::Global, ty, address, first * stream.format.bytes() + 16 * i, values);
+                self.b.st(Space::Global, ty, address, stream.format.size(first) + 16 * i, values);
             }
         }
     }
@@ -71,6 +73,21 @@ impl Element<'_> {
                     b.when(there).to(reg).ld(Space::Global, ty, 1, address, i * ty.bytes());
                     continue;
                 }
+                if stream.blocks.is_some() {
+                    // The first of the elements that share a byte is there if one is.
+                    let shared = pack / 4;
+                    let each: Vec<Reg> = (there.iter().step_by(shared).enumerate())
+                        .map(|(byte, &there)| {
+                            let code = b.mov(Type::B32, 0);
+                            let at = stream.format.size(i) + byte;
+                            b.when(there).to(code).ld(Space::Global, Type::U8, 1, address, at);
+                            code
+                        })
+                        .collect();
+                    let word = bytes(b, &each);
+                    b.to(reg).mov(ty, word);
+                    continue;
+                }
                 let halves = [0, 1].map(|k| {
                     let half = b.mov(Type::B16, 0);
                     b.when(there[k]).to(half).ld(Space::Global, Type::B16, 1, address, 2 * (i + k));
@@ -97,6 +114,19 @@ impl Element<'_> {
                     continue;
                 }
                 let Value::Reg(pair) = value else { unreachable!("pairs are encoded into registers") };
+                if stream.blocks.is_some() {
+                    for (byte, there) in there.chunks(pack / 4).enumerate() {
+                        let mut code = b.shr(Type::U32, pair, 8 * byte as i64);
+                        if let [_, second] = *there {
+                            // Nothing stands where there is no second one.
+                            let first = b.and(Type::B32, code, 0xf0);
+                            code = b.selp(Type::B32, code, first, second);
+                        }
+                        let at = stream.format.size(i) + byte;
+                        b.when(there[0]).st(Space::Global, Type::U8, address, at, &[code.into()]);
+                    }
+                    continue;
+                }
                 for (k, half) in b.unpack(Class::B16, pair).into_iter().enumerate() {
                     let half = [half.into()];
                     b.when(there[k]).st(Space::Global, Type::B16, address, 2 * (i + k), &half);

@@ -21,7 +21,7 @@ impl Stream {
                 b.cvt("", Type::F32, Type::F16, halves[i % 2])
             }
             // bfloat16 is the upper half of a single.
-            _ => {
+            Format::Bf16 => {
                 let pair = self.raw[i / 2];
                 let bits = match i % 2 {
                     0 => b.shl(Type::B32, pair, 16),
@@ -29,6 +29,7 @@ impl Stream {
                 };
                 b.cast(Class::F32, bits)
             }
+            _ => self.decode_code(b, i),
         };
         match compute {
             Type::F64 => b.cvt("", Type::F64, Type::F32, single),
@@ -36,16 +37,31 @@ impl Stream {
         }
     }
 
-    /// Two neighbours as they are stored: a value each, or one for a pair of 16 bits.
+    /// Two neighbours, of which the first is element `i` of the lane, as they are stored: a value each, or one for a
+    /// pair of 16 bits. None for those that are encoded later, as a block.
     pub(super) fn encode(
         &self,
         b: &mut Builder,
         pair: [Value; 2],
+        i: usize,
         compute: Type,
         target: Target,
     ) -> Vec<Value> {
         if self.as_computed(compute) {
             return pair.to_vec();
+        }
+        if self.blocks.is_some() || self.chance.is_some() {
+            let singles = match compute {
+                Type::F64 => pair.map(|x| b.cvt("rn", Type::F32, Type::F64, x).into()),
+                _ => pair,
+            };
+            if let Some(chance) = &self.chance {
+                b.comment(&format!("{}' to {} by chance", self.name, self.format));
+                return vec![self.round_by_chance(b, chance, singles, i).into()];
+            }
+            let to = self.blocks.iter().flat_map(|blocks| &blocks.values[i..i + 2]);
+            to.zip(singles).for_each(|(&to, single)| _ = b.to(to).mov(Type::F32, single));
+            return Vec::new();
         }
         b.comment(&format!("{}' to {}", self.name, self.format));
         match (self.format, compute) {

@@ -68,15 +68,17 @@ impl Element<'_> {
     pub(super) fn elements(&mut self, first: usize) {
         let sums = self.graph.sums();
         for first in (first..first + self.part).step_by(ABREAST) {
+            if first % 4 == 0 {
+                self.draw(first);
+            }
             let values = self.abreast(first);
-            for stream in 0..self.streams.len() {
-                let Some(store) = self.streams[stream].store else { continue };
-                for pair in 0..ABREAST / 2 {
-                    let pair =
-                        [2 * pair, 2 * pair + 1].map(|i| values[i][store as usize].expect("evaluated"));
-                    let (compute, target) = (self.compute, self.target);
-                    let encoded = self.streams[stream].encode(&mut self.b, pair, compute, target);
-                    self.streams[stream].new.extend(encoded);
+            let (b, compute, target) = (&mut self.b, self.compute, self.target);
+            for stream in &mut self.streams {
+                let Some(store) = stream.store else { continue };
+                for at in (0..ABREAST).step_by(2) {
+                    let pair = [at, at + 1].map(|i| values[i][store as usize].expect("evaluated"));
+                    let encoded = stream.encode(b, pair, first + at, compute, target);
+                    stream.new.extend(encoded);
                 }
             }
             for (sum, &(_, place)) in sums.iter().enumerate() {
