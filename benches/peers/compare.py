@@ -1,6 +1,7 @@
 """fallline beside what a user would pick instead: rounds taken in turn in one run, medians and minima.
 
-usage: compare.py [--elements N] [--threads N] [--rounds N] [--json FILE] [--only NAME...]
+usage: compare.py [--elements N] [--threads N] [--rounds N] [--json FILE] [--side PROGRAM]
+    [--only NAME...]
 """
 
 import argparse
@@ -98,6 +99,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=9)
     names = [other for _, other, _ in PAIRS]
     parser.add_argument("--only", nargs="+", choices=sorted(set(names)), default=names, metavar="NAME")
+    parser.add_argument("--side", metavar="PROGRAM", help="the example peers_side as it was built, instead of cargo's")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
 
@@ -106,7 +108,7 @@ def main():
 
     candle = HERE / "candle" / "Cargo.toml"
     commands = {
-        "fallline": cargo("--manifest-path", str(HERE.parent.parent / "Cargo.toml"), "--example", "peers_side"),
+        "fallline": [args.side] if args.side else cargo("--manifest-path", str(HERE.parent.parent / "Cargo.toml"), "--example", "peers_side"),
         "candle": cargo("--manifest-path", str(candle)),
         "python": [sys.executable, str(HERE / "peers.py")],
     }

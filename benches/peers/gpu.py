@@ -29,6 +29,13 @@ PAIRS = [
     ("AdamW", "small", "AdamW", {"weight_decay": 0.01}, ["fused", "foreach"]),
     ("TorchAdafactor", "matrix", "Adafactor", {}, ["foreach"]),
     ("Muon", "matrix", "Muon", {}, [""]),
+    ("dict(type='Muon',ns_dtype='bf16')", "matrix", "Muon", {}, [""]),
+]
+# Where parameters and gradients are bf16, torch's states are too.
+BF16 = [
+    ("AdamW", "flat", "AdamW", {"weight_decay": 0.01}, ["fused", "foreach"]),
+    ("dict(type='AdamW',state_format='bf16')", "flat", "AdamW", {"weight_decay": 0.01}, ["fused", "foreach"]),
+    ("AdamW8bit", "flat", "AdamW", {"weight_decay": 0.01}, ["fused"]),
 ]
 # Elements in all where they are not the caller's choice.
 ELEMENTS = {"small": 10_000_000, "matrix": 1 << 24}
@@ -93,10 +100,8 @@ def main():
     args = parser.parse_args()
     print(f"{torch.cuda.get_device_name(0)}, torch {torch.__version__}, {args.elements} elements")
     rows = []
-    for dtype, torch_type in [("f32", torch.float32), ("bf16", torch.bfloat16)]:
-        for ours, layout, kind, options, ways in PAIRS:
-            if dtype == "bf16" and (layout != "flat" or "fused" not in ways):
-                continue
+    for dtype, torch_type, pairs in [("f32", torch.float32, PAIRS), ("bf16", torch.bfloat16, BF16)]:
+        for ours, layout, kind, options, ways in pairs:
             elements = ELEMENTS.get(layout, args.elements)
             command = [args.fallline, "bench", "--device", "cuda", "--json", "--dtype", dtype]
             command += ["--optimizer", ours, "--layout", layout, "--elements", str(elements)]

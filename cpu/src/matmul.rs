@@ -84,8 +84,7 @@ fn reachable(device: Device, what: &str, storage: &Storage) -> Result<()> {
 fn run<F: Factor>(place: Place<'_>, product: &mut MatMul<'_>) -> Result<()> {
     let problem = Problem::<F>::of(product)?;
     if thin::fits(&problem) {
-        thin::product(place, &problem);
-        return Ok(());
+        return thin::product(place, &problem);
     }
     #[cfg(target_arch = "x86_64")]
     if place.isa == Isa::Avx512 {

@@ -48,13 +48,14 @@ rule! {
 }
 
 rule! {
-    /// The size of [`TorchAdafactor`]'s update, with the estimated second moment in the scratch.
+    /// The size of [`TorchAdafactor`]'s update, which takes the place of the estimated second moment in the scratch: a
+    /// root and a division are more than a store.
     pub TorchAdafactorSizeRule(h: TorchAdafactor, t) {}
     per_tensor(least)
-    element(g: Grad, p: Param, x: Scratch) -> () sum(p2, u2) {
-        let u = g / x.max(least).sqrt();
+    element(g: Grad, p: Param) -> (x: Scratch) sum(p2, u2) {
+        x = g / x.max(least).sqrt();
         p2 = p * p;
-        u2 = u * u;
+        u2 = x * x;
     }
     or
     /// As [`TorchAdafactorSizeRule`], for a vector.
@@ -82,9 +83,9 @@ rule! {
     pub TorchAdafactorRule(h: TorchAdafactor, t) {
         let keep = 1.0 - h.lr * h.weight_decay;
     }
-    per_tensor(least, alpha)
-    element(g: Grad, x: Scratch) -> (p: Param) {
-        p = keep * p - alpha * (g / x.max(least).sqrt());
+    per_tensor(alpha)
+    element(x: Scratch) -> (p: Param) {
+        p = keep * p - alpha * x;
     }
     or
     /// The update of [`TorchAdafactor`] for a vector.
@@ -136,9 +137,12 @@ impl Algorithm for TorchAdafactor {
 
     fn combine(&self, _stage: usize, at: &mut Combining<'_>) {
         let eps1 = self.eps1(at.compute);
-        at.scalars[0] = eps1 * eps1;
-        // The update's scale too, once its size is known.
-        let (&[p2, u2], [_, alpha]) = (at.sums, &mut *at.scalars) else { return };
+        // The least moment, and the update's scale once its size is known.
+        let (&[p2, u2], [before @ .., alpha]) = (at.sums, &mut *at.scalars) else {
+            at.scalars.fill(eps1 * eps1);
+            return;
+        };
+        before.fill(eps1 * eps1);
         let rms = |sum: f64| sqrt(sum / at.shape.elements() as f64);
         let rate = self.lr.min(1.0 / sqrt(at.t as f64));
         *alpha = rate * rms(p2).max(self.eps.1) / (rms(u2) / self.d).max(1.0);
