@@ -112,7 +112,10 @@ fn every_storage_gives_the_bits_of_the_cpu() {
     for format in ["bf16", "f16", "q8", "q8_grid", "q8_linear", "q4", "fp8"] {
         cases.push((format!("AdamW', lr=0.01, state_format='{format}'"), (F32, Bf16)));
         cases.push((format!("RMSprop', lr=0.01, momentum=0.9, state_format='{format}'"), (F64, F64)));
-        cases.push((format!("Lion', lr=0.01, state_format='{format}', param_format='bf16_sr', seed=3"), (Bf16, Bf16)));
+        cases.push((
+            format!("Lion', lr=0.01, state_format='{format}', param_format='bf16_sr', seed=3"),
+            (Bf16, Bf16),
+        ));
     }
     let sr = "state_format='bf16', param_format='bf16_sr', seed=5";
     cases.push((format!("AdamW', lr=0.01, {sr}"), (Bf16, Bf16)));

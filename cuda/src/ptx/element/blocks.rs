@@ -193,9 +193,7 @@ impl Stream {
     /// Element `i` of the lane as a single.
     pub(super) fn decode_code(&self, b: &mut Builder, i: usize) -> Reg {
         let found = self.blocks.as_ref().and_then(|blocks| blocks.numbers.zip(blocks.scale));
-        let Some((numbers, scale)) = found else {
-            unreachable!("what is loaded has a codebook and a scale")
-        };
+        let Some((numbers, scale)) = found else { unreachable!("what is loaded has a codebook and a scale") };
         let (word, shift, mask) = match self.format {
             // The first of two in the upper half of their byte.
             Format::Q4(_) => (self.raw[0], 8 * (i as i64 / 2) + 4 * (1 - i as i64 % 2), 0x3c),
