@@ -198,9 +198,11 @@ fn for_each_name(check: impl Fn(&'static str) + std::panic::RefUnwindSafe) {
     assert!(failed.is_empty(), "failed (see above): {failed:?}");
 }
 
-/// The names with files. Those in 8 bits have theirs in another folder: see `codes_go_there_and_back`.
+/// The names with files. Those in 8 bits have theirs in another folder (see `codes_go_there_and_back`); SparseAdam, which
+/// has none, keeps what Adam keeps.
 fn names_here() -> impl Iterator<Item = &'static str> {
-    let names = ENTRIES.iter().map(|entry| entry.name).filter(|name| !name.ends_with("8bit"));
+    let names = ENTRIES.iter().map(|entry| entry.name);
+    let names = names.filter(|name| !name.ends_with("8bit") && *name != "SparseAdam");
     names.filter(|name| layout::find(name).is_some_and(|row| row.is_ok()))
 }
 
@@ -280,7 +282,8 @@ fn differs(at: &str, one: &Value<'_>, other: &Value<'_>) -> Option<String> {
     if FREE.contains(&at.rsplit('.').next().unwrap()) {
         return None;
     }
-    const DERIVED: [&str; 6] = ["mu_product", "eta", "mu", "z", "RMS", "unorm_vec"];
+    // So does the table that bitsandbytes makes, which hangs on how torch adds.
+    const DERIVED: [&str; 8] = ["mu_product", "eta", "mu", "z", "RMS", "unorm_vec", "qmap1", "qmap2"];
     if DERIVED.contains(&at.rsplit('.').next().unwrap()) {
         let close = |a: f64, b: f64| (a - b).abs() <= 1e-6 * a.abs().max(1e-3);
         return match (one, other) {
@@ -300,13 +303,16 @@ fn differs(at: &str, one: &Value<'_>, other: &Value<'_>) -> Option<String> {
             let mut keys = a.iter().map(|(key, _)| key.to_string()).collect::<Vec<_>>();
             let mut others = b.iter().map(|(key, _)| key.to_string()).collect::<Vec<_>>();
             // LBFGS's: scratch, and a loss that the next step computes first.
-            keys.retain(|key| key != "al" && key != "prev_loss");
+            for keys in [&mut keys, &mut others] {
+                keys.retain(|key| key != "al" && key != "prev_loss");
+            }
             keys.sort();
             others.sort();
             if keys != others {
                 return Some(format!("{at}: keys {keys:?} and {others:?}"));
             }
             a.iter().find_map(|(key, value)| {
+                // What only one has was let pass above.
                 let (_, counterpart) = b.iter().find(|(known, _)| known == key)?;
                 differs(&format!("{at}.{key}"), value, counterpart)
             })
@@ -341,17 +347,16 @@ fn what_is_given_back_is_what_the_source_saved() {
             to_torch(&ours, &algorithms(&ours), &options).unwrap_or_else(|e| panic!("{name}: {e}"));
         let bytes = archive::write(&value).unwrap();
         assert_eq!(bytes, archive::write(&value).unwrap(), "the same bytes each time");
-        let saved = file(&format!("{name}.pth"));
+        let saved = file(&format!("{}.pth", source_of(name)));
         let saved = tree(&saved);
         let theirs = saved.get("optimizer").unwrap();
         assert_eq!(differs("optimizer", theirs, &tree(&bytes)), None, "{name}");
-        assert_eq!(
-            report.parameters,
-            theirs.get("state").map_or(0, |state| match state {
-                Value::Dict(entries) => entries.len(),
-                _ => 0,
-            })
-        );
+        let entries = theirs.get("state").map_or(0, |state| match state {
+            Value::Dict(entries) => entries.len(),
+            _ => 0,
+        });
+        // torch keeps LBFGS's memory of all parameters under the first.
+        assert_eq!(report.parameters, if name == "LBFGS" { MODEL.len() } else { entries }, "{name}");
         // The same tree as safetensors, exactly.
         let flat_bytes = flat::write(&saved).unwrap();
         let again = flat::read(&flat_bytes, &Limits::default()).unwrap();
