@@ -22,6 +22,15 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/converted")
 }
 
+/// A name whose source saves the same under another one: that states are paged is not in a file.
+fn source_of(name: &str) -> String {
+    match name.strip_prefix("Paged") {
+        Some(rest) if rest.ends_with("bit") || rest.starts_with("AdEMAMix") => rest.to_owned(),
+        Some(rest) => format!("bnb_{rest}"),
+        None => name.to_owned(),
+    }
+}
+
 fn file(name: &str) -> Vec<u8> {
     let path = folder().join(name);
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -40,7 +49,8 @@ fn floats(file: &SafeTensors<'_>, key: &str) -> Option<Vec<f32>> {
 fn config(name: &str) -> String {
     let bytes = file("expected.safetensors");
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
-    header.metadata().as_ref().unwrap()[name].clone()
+    let source = source_of(name);
+    header.metadata().as_ref().unwrap()[&source].replacen(&source, name, 1)
 }
 
 /// The parameters in the order of the optimizer: matrices are its first group, the others its second.
@@ -73,7 +83,7 @@ fn options(name: &str) -> ImportOptions {
 }
 
 fn taken_over(name: &str) -> Checkpoint {
-    let bytes = file(&format!("{name}.pth"));
+    let bytes = file(&format!("{}.pth", source_of(name)));
     let base = recipe(&config(name));
     let (checkpoint, report) = from_torch(&tree(&bytes), base.algorithm(), &options(name))
         .unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -164,7 +174,7 @@ fn compare(name: &str, start: &Checkpoint, ended: &BTreeMap<String, Vec<f32>>) {
     let bytes = file("expected.safetensors");
     let expected = SafeTensors::deserialize(&bytes).unwrap();
     for (key, got) in ended {
-        let want = floats(&expected, &format!("{name}/{key}")).unwrap();
+        let want = floats(&expected, &format!("{}/{key}", source_of(name))).unwrap();
         let start: Vec<f32> = start.param(key).unwrap().values();
         let largest =
             |values: &mut dyn Iterator<Item = f32>| values.fold(0.0f32, |most, x| most.max(x.abs()));
@@ -188,8 +198,12 @@ fn for_each_name(check: impl Fn(&'static str) + std::panic::RefUnwindSafe) {
     assert!(failed.is_empty(), "failed (see above): {failed:?}");
 }
 
+/// The names with files. Those in 8 bits have theirs in another folder (see `codes_go_there_and_back`); SparseAdam, which
+/// has none, keeps what Adam keeps.
 fn names_here() -> impl Iterator<Item = &'static str> {
-    ENTRIES.iter().map(|entry| entry.name).filter(|name| layout::find(name).is_some_and(|row| row.is_ok()))
+    let names = ENTRIES.iter().map(|entry| entry.name);
+    let names = names.filter(|name| !name.ends_with("8bit") && *name != "SparseAdam");
+    names.filter(|name| layout::find(name).is_some_and(|row| row.is_ok()))
 }
 
 #[test]
@@ -268,7 +282,8 @@ fn differs(at: &str, one: &Value<'_>, other: &Value<'_>) -> Option<String> {
     if FREE.contains(&at.rsplit('.').next().unwrap()) {
         return None;
     }
-    const DERIVED: [&str; 6] = ["mu_product", "eta", "mu", "z", "RMS", "unorm_vec"];
+    // So does the table that bitsandbytes makes, which hangs on how torch adds.
+    const DERIVED: [&str; 8] = ["mu_product", "eta", "mu", "z", "RMS", "unorm_vec", "qmap1", "qmap2"];
     if DERIVED.contains(&at.rsplit('.').next().unwrap()) {
         let close = |a: f64, b: f64| (a - b).abs() <= 1e-6 * a.abs().max(1e-3);
         return match (one, other) {
@@ -288,13 +303,16 @@ fn differs(at: &str, one: &Value<'_>, other: &Value<'_>) -> Option<String> {
             let mut keys = a.iter().map(|(key, _)| key.to_string()).collect::<Vec<_>>();
             let mut others = b.iter().map(|(key, _)| key.to_string()).collect::<Vec<_>>();
             // LBFGS's: scratch, and a loss that the next step computes first.
-            keys.retain(|key| key != "al" && key != "prev_loss");
+            for keys in [&mut keys, &mut others] {
+                keys.retain(|key| key != "al" && key != "prev_loss");
+            }
             keys.sort();
             others.sort();
             if keys != others {
                 return Some(format!("{at}: keys {keys:?} and {others:?}"));
             }
             a.iter().find_map(|(key, value)| {
+                // What only one has was let pass above.
                 let (_, counterpart) = b.iter().find(|(known, _)| known == key)?;
                 differs(&format!("{at}.{key}"), value, counterpart)
             })
@@ -329,17 +347,16 @@ fn what_is_given_back_is_what_the_source_saved() {
             to_torch(&ours, &algorithms(&ours), &options).unwrap_or_else(|e| panic!("{name}: {e}"));
         let bytes = archive::write(&value).unwrap();
         assert_eq!(bytes, archive::write(&value).unwrap(), "the same bytes each time");
-        let saved = file(&format!("{name}.pth"));
+        let saved = file(&format!("{}.pth", source_of(name)));
         let saved = tree(&saved);
         let theirs = saved.get("optimizer").unwrap();
         assert_eq!(differs("optimizer", theirs, &tree(&bytes)), None, "{name}");
-        assert_eq!(
-            report.parameters,
-            theirs.get("state").map_or(0, |state| match state {
-                Value::Dict(entries) => entries.len(),
-                _ => 0,
-            })
-        );
+        let entries = theirs.get("state").map_or(0, |state| match state {
+            Value::Dict(entries) => entries.len(),
+            _ => 0,
+        });
+        // torch keeps LBFGS's memory of all parameters under the first.
+        assert_eq!(report.parameters, if name == "LBFGS" { MODEL.len() } else { entries }, "{name}");
         // The same tree as safetensors, exactly.
         let flat_bytes = flat::write(&saved).unwrap();
         let again = flat::read(&flat_bytes, &Limits::default()).unwrap();
@@ -451,5 +468,65 @@ fn eight_bit_codes_become_the_numbers_that_they_mean() {
         // One product of two floats, rounded once, on either side.
         let got: Vec<f32> = checkpoint.state("0", state).unwrap().values();
         assert_eq!(got, floats(&expected, &format!("Adam8bit/{state}")).unwrap(), "{state}");
+    }
+}
+
+/// bitsandbytes' codes, scales and tables are taken over as they are, given back as they were, and the run goes on: no
+/// more numbers than one in a thousand meet another code (`tests/quantised.rs` has the same bounds).
+#[test]
+fn codes_go_there_and_back() {
+    const NAMES: [&str; 3] = ["large", "middle", "small"];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/quantised");
+    let read = |name: String| std::fs::read(folder.join(&name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let trace = read("trace.safetensors".into());
+    let trace = SafeTensors::deserialize(&trace).unwrap();
+    let names = NAMES.map(|name| (name.to_owned(), None)).to_vec();
+    let options = ImportOptions { names: Some(names), ..ImportOptions::default() };
+    let eight = ENTRIES.iter().map(|entry| entry.name);
+    for name in eight.filter(|name| name.ends_with("8bit") && !name.starts_with("Paged")) {
+        let golden = read(format!("{name}-options.safetensors"));
+        let (_, header) = SafeTensors::read_metadata(&golden).unwrap();
+        let base = recipe(&header.metadata().as_ref().unwrap()["optimizer"]);
+        let golden = SafeTensors::deserialize(&golden).unwrap();
+        let bytes = read(format!("{name}.pth"));
+        let (checkpoint, report) = from_torch(&tree(&bytes), base.algorithm(), &options)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(report.decoded, 0, "{name}");
+        let mut driver = base.optimizer(best());
+        driver.load(&Checkpoint::from_bytes(&checkpoint.to_bytes().unwrap()).unwrap()).unwrap();
+        let mut ours = driver.save().unwrap();
+        assert!(ours.codes("middle", driver.params()[1].states[0]).is_some(), "{name}");
+        ours.manifest.origin = checkpoint.manifest.origin.clone();
+        let given_back = |name: &str, ours: &Checkpoint| {
+            let (value, report) = to_torch(ours, &algorithms(ours), &ExportOptions::default())
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(report.decoded, 0, "{name}");
+            archive::write(&value).unwrap()
+        };
+        let written = given_back(name, &ours);
+        let (one, other) = (tree(&bytes), tree(&written));
+        assert_eq!(differs("state", one.get("state").unwrap(), other.get("state").unwrap()), None, "{name}");
+        let mut off = 0;
+        let mut count = 0;
+        let kept = ["middle", "small"];
+        let starts = kept.map(|key| floats(&golden, &format!("expected/3/{key}")).unwrap());
+        let mut params = starts.clone();
+        for t in 4..8 {
+            let grads = kept.map(|key| floats(&trace, &format!("grad/{t}/{key}")).unwrap());
+            let pairs = params.iter_mut().zip(&grads).zip(kept);
+            let mut bindings: Vec<_> =
+                pairs.map(|((p, g), key)| param(key, p.as_mut_slice(), g.as_slice())).collect();
+            driver.step(&mut bindings).unwrap();
+        }
+        for ((got, start), key) in params.iter().zip(&starts).zip(kept) {
+            let want = floats(&golden, &format!("expected/7/{key}")).unwrap();
+            let largest =
+                |values: &mut dyn Iterator<Item = f32>| values.fold(0.0f32, |most, x| most.max(x.abs()));
+            let moved = largest(&mut want.iter().zip(start).map(|(a, b)| a - b));
+            let allowed = 3e-4 * moved + 3.0 * 4.0 * f32::EPSILON * largest(&mut want.iter().copied());
+            count += want.len();
+            off += want.iter().zip(got).filter(|(x, y)| (*x - *y).abs() > allowed).count();
+        }
+        assert!(off * 1000 <= count, "{name}: {off} of {count} numbers are off");
     }
 }

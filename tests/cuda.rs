@@ -112,7 +112,10 @@ fn every_storage_gives_the_bits_of_the_cpu() {
     for format in ["bf16", "f16", "q8", "q8_grid", "q8_linear", "q4", "fp8"] {
         cases.push((format!("AdamW', lr=0.01, state_format='{format}'"), (F32, Bf16)));
         cases.push((format!("RMSprop', lr=0.01, momentum=0.9, state_format='{format}'"), (F64, F64)));
-        cases.push((format!("Lion', lr=0.01, state_format='{format}', param_format='bf16_sr', seed=3"), (Bf16, Bf16)));
+        cases.push((
+            format!("Lion', lr=0.01, state_format='{format}', param_format='bf16_sr', seed=3"),
+            (Bf16, Bf16),
+        ));
     }
     let sr = "state_format='bf16', param_format='bf16_sr', seed=5";
     cases.push((format!("AdamW', lr=0.01, {sr}"), (Bf16, Bf16)));
@@ -140,6 +143,34 @@ fn every_storage_gives_the_bits_of_the_cpu() {
             );
             for (expected, got) in expected.1.iter().zip(&got.1) {
                 assert_eq!(expected, got, "{text}, {formats:?}, {options}");
+            }
+        }
+    }
+}
+
+#[test]
+fn paged_states_are_in_managed_memory_and_the_same_bits() {
+    // Above and below the hundred thousand elements from which states are paged; three steps, of which each piece of
+    // the states is asked for in its order.
+    let tensors: Vec<Tensor> = [("large", 150_001), ("small", 99), ("more", 100_000)]
+        .map(|(name, n)| Tensor::plain(name, n, 3, &mut Random(n as u64)))
+        .into();
+    for options in ["unchecked,eager,seed=0", "unchecked,lazy,seed=0"] {
+        for name in ["PagedAdamW", "PagedLion8bit", "PagedAdEMAMix"] {
+            let _turn = mode(options);
+            let text = format!("dict(type='{name}', lr=0.01)");
+            let on = |backend| outcome_of(recipe(&text).optimizer(backend), &tensors);
+            let calls = |name: &str| match on_gpu() {
+                true => 0,
+                false => fallline_emulator::install().unwrap().calls(name),
+            };
+            let before = ["cuMemAllocManaged", "cuMemPrefetchAsync"].map(calls);
+            assert_eq!(on(cuda()), on(best()), "{name}, {options}");
+            let after = ["cuMemAllocManaged", "cuMemPrefetchAsync"].map(calls);
+            if !on_gpu() {
+                assert_eq!(after[0] - before[0], 1, "{name}: one arena");
+                // For each step, state and paged parameter one at least.
+                assert!(after[1] - before[1] >= 6, "{name}: {} prefetches", after[1] - before[1]);
             }
         }
     }

@@ -230,7 +230,9 @@ fn master_weights_are_the_run_in_single_precision() {
         for (half, whole) in halved.iter().zip(&single) {
             let master = optimizer.state(&half.name, "master").unwrap().unwrap();
             assert_eq!(bits(&master), whole.value.bits(), "{text}");
-            let rounded: Vec<f64> = master.iter().map(|&x| bf16::from_f64(x).to_f64()).collect();
+            // Not the inherent method of `half`, which does not round to the nearest.
+            let rounded = |&x: &f64| <bf16 as Element>::from_f64(x).to_f64();
+            let rounded: Vec<f64> = master.iter().map(rounded).collect();
             assert_eq!(bits(&rounded), half.value.bits(), "{text}");
         }
     }
@@ -252,6 +254,10 @@ fn paged_states_are_the_same_numbers() {
         let expected = outcome_of(recipe(unpaged).optimizer(best()), &large(3));
         assert!(outcome(&optimizer, &tensors) == expected, "{paged}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the file has no name");
+    }
+    if env!("CARGO_CRATE_NAME") == "on_cuda" {
+        // Managed memory is in no folder.
+        return;
     }
     let missing = folder.path().join("missing").display().to_string();
     let mut optimizer =
@@ -309,11 +315,17 @@ proptest! {
             prop_assert!(*x != 0.0 || *y == 0.0 || !zeros);
             prop_assert!(*x != scale || *y == scale, "{}: the largest, {:e}, as {:e}", format, x, y);
         }
-        // Once more changes no code; the scale may, where the largest magnitude is a negative number's.
+        // Once more changes no code, but where the largest magnitude is a negative number's and there is no -1: then the
+        // scale changes.
         let (again, new_scale, _) = through(format, &decoded);
         // A scale of few bits leaves too few for the numbers between.
-        if scale >= f32::MIN_POSITIVE * 65536.0 || scale == 0.0 {
-            prop_assert_eq!(&again, &codes, "{}", format);
+        if new_scale == scale && (scale >= f32::MIN_POSITIVE * 65536.0 || scale == 0.0) {
+            // A grid is coarser than the numbers next to zero: there a number has the code of a neighbour.
+            let grid = matches!(format, Format::Q8Grid(_));
+            let small = |i: usize| grid && decoded[i].abs() < 1e-3 * scale;
+            for (i, (again, code)) in again.iter().zip(&codes).enumerate() {
+                prop_assert!(again == code || small(i), "{}: {} becomes {}", format, code, again);
+            }
         }
         prop_assert!(new_scale <= scale);
     }
@@ -329,6 +341,5 @@ proptest! {
             let up = f32::from_bits((bits & 0xffff_0000).wrapping_add(0x1_0000));
             prop_assert!(rounded == down || rounded == up && down != x, "{:e}: {:e}", x, rounded);
         }
-        let _ = <bf16 as Element>::FORMAT;
     }
 }

@@ -6,12 +6,15 @@ use crate::report::Report;
 use crate::tensor::{Dtype, Tensor};
 use crate::value::{Dict, Key, Value};
 use crate::{Error, Result, vectors};
+use fallline_core::codec::codebook;
+use fallline_core::host::Blocks;
 use fallline_core::math::{powf, single};
 use fallline_core::{Compute, Format, Role, Shape};
 use fallline_optim::algorithms::NAdam;
 use fallline_optim::checkpoint::{Entry, OptimizerManifest, ParamManifest};
 use fallline_optim::hyper::Value as Hyper;
 use fallline_optim::{AnyAlgorithm, Checkpoint};
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 
 /// What goes around the optimizer's state.
@@ -228,13 +231,26 @@ impl Exporter<'_> {
         } else if self.layout.steps == Steps::Whole {
             state.push(("step".into(), Value::Int(steps.min(i64::MAX as u64) as i64)));
         }
+        let decoded = Cell::new(0);
         let entry = |ours: &str| {
             let shape = self.algorithm.state_shape(ours, &shape);
             if steps == 0 {
                 let start = vec![self.algorithm.initial(ours); shape.elements()];
                 return Ok(rounded(shape, &start, compute.format()));
             }
-            let found = self.checkpoint.state(name, ours).cloned();
+            let found = match self.coded(name, ours)? {
+                Some(coded) => {
+                    decoded.set(decoded.get() + 1);
+                    let mut numbers = vec![0.0f32; shape.elements()];
+                    coded.blocks().decode(numbers.as_mut_slice().into());
+                    Some(rounded(
+                        shape.clone(),
+                        &numbers.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(),
+                        compute.format(),
+                    ))
+                }
+                None => self.checkpoint.state(name, ours).cloned(),
+            };
             let found = found.ok_or_else(|| Error::value(format!("state/{name}/{ours}"), "it is missing"))?;
             match found.shape == shape {
                 true => Ok(found),
@@ -247,6 +263,15 @@ impl Exporter<'_> {
         let mut tensors = Dict::new();
         for row in self.layout.states {
             if row.ours().iter().any(|ours| !expected.contains(ours)) {
+                continue;
+            }
+            if let Some(coded) = self.codes(name, row.ours())? {
+                let mut extents = shape.extents().to_vec();
+                if let State::Stacked(_, ours) = row {
+                    extents.insert(0, ours.len());
+                }
+                tensors.extend(tensors_of_codes(row, extents, &coded)?);
+                report.states += row.ours().len();
                 continue;
             }
             let value = match row {
@@ -274,11 +299,40 @@ impl Exporter<'_> {
             report.states += row.ours().len();
             tensors.push((row.theirs().into(), value));
         }
+        report.decoded += decoded.get();
         match self.layout.nested {
             Some(key) => state.push((key.into(), Value::Dict(tensors))),
             None => state.extend(tensors),
         }
         Ok(Some(Value::Dict(state)))
+    }
+
+    /// A state in a block format.
+    fn coded(&self, name: &str, ours: &str) -> Result<Option<Coded<'_>>> {
+        let Some(param) = self.params.get(name) else { return Ok(None) };
+        let way = || format!("state/{name}/{ours}");
+        let unknown = || Error::value(way(), "it is in an unknown format");
+        let format = param.format(ours, param.compute().unwrap_or(Compute::F32)).ok_or_else(unknown)?;
+        if format.block().is_none() {
+            return Ok(None);
+        }
+        let found = self.checkpoint.codes(name, ours).zip(self.checkpoint.scales(name, ours));
+        let ((_, codes), scales) = found.ok_or_else(|| Error::value(way(), "its codes are missing"))?;
+        let len = self.algorithm.state_shape(ours, &param.shape()).elements();
+        if codes.len() != format.size(len) || scales.len() != format.scales(len) {
+            return Err(Error::value(way(), "it has more or fewer codes or scales than elements"));
+        }
+        Ok(Some(Coded { format, len, codes, scales }))
+    }
+
+    /// The states of a row that its source keeps as codes, which are given back as they are.
+    fn codes(&self, name: &str, ours: &[&str]) -> Result<Option<Vec<Coded<'_>>>> {
+        if self.layout.nested.is_none() || ours.is_empty() {
+            return Ok(None);
+        }
+        let coded = ours.iter().map(|ours| self.coded(name, ours)).collect::<Result<Option<Vec<_>>>>()?;
+        let theirs = |coded: &Coded<'_>| matches!(coded.format, Format::Q8(_) | Format::Q8Grid(_));
+        Ok(coded.filter(|coded| coded.iter().all(theirs)))
     }
 
     fn number(&self, name: &str) -> f64 {
@@ -355,6 +409,49 @@ impl Exporter<'_> {
             || self.algorithm.table().iter().find(|hyper| hyper.name == name).map(|hyper| (hyper.default)());
         self.algorithm.get(name).or_else(row).unwrap_or(Hyper::None)
     }
+}
+
+/// A state's codes and scales.
+struct Coded<'c> {
+    format: Format,
+    len: usize,
+    codes: &'c [u8],
+    scales: Vec<f32>,
+}
+
+impl Coded<'_> {
+    fn blocks(&self) -> Blocks<'_> {
+        Blocks { format: self.format, len: self.len, codes: self.codes, scales: &self.scales }
+    }
+}
+
+/// Codes as bitsandbytes has them: `state1`, what they mean in `qmap1`, the scales of blocks in `absmax1`.
+fn tensors_of_codes(
+    row: &State,
+    extents: Vec<usize>,
+    coded: &[Coded<'_>],
+) -> Result<Vec<(Key, Value<'static>)>> {
+    let theirs = row.theirs();
+    let number = theirs.trim_start_matches("state");
+    let whole = |problem| Error::value("the checkpoint", problem);
+    let bytes = |numbers: &mut dyn Iterator<Item = &f32>| -> Vec<u8> {
+        numbers.flat_map(|x| x.to_le_bytes()).collect()
+    };
+    let blocks = coded[0].scales.len();
+    let mut shape = if coded.len() > 1 { vec![coded.len()] } else { Vec::new() };
+    shape.push(blocks);
+    let codes: Vec<u8> = coded.iter().flat_map(|coded| coded.codes).copied().collect();
+    let table = bytes(&mut codebook::numbers(coded[0].format).iter());
+    let scales = bytes(&mut coded.iter().flat_map(|coded| &coded.scales));
+    let tensors = [
+        (theirs.to_owned(), Tensor::new(Dtype::UInt8, extents, codes)),
+        (format!("qmap{number}"), Tensor::new(Dtype::Float32, vec![256], table)),
+        (format!("absmax{number}"), Tensor::new(Dtype::Float32, shape, scales)),
+    ];
+    let keyed = tensors
+        .into_iter()
+        .map(|(key, tensor)| Ok((Key::Str(key.into()), Value::Tensor(tensor.map_err(whole)?))));
+    keyed.collect()
 }
 
 fn plain(value: &Hyper) -> Value<'static> {

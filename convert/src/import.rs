@@ -103,7 +103,8 @@ pub fn from_torch(
         let at = format!("{state_at}.{}", param.id);
         let algorithm = &*algorithms[param.group];
         let found = by_id.get(&Key::Int(param.id)).copied();
-        let mut reader = states::Reader { layout, algorithm, options, at: &at, name: &param.name };
+        let mut reader =
+            states::Reader { layout, algorithm, options, at: &at, name: &param.name, coded: Vec::new() };
         let taken = reader.read(found, param.shape.as_deref(), &mut checkpoint, &mut report)?;
         let Some((shape, compute, stepped)) = taken else { continue };
         let steps = match (layout.steps, stepped) {
@@ -116,6 +117,9 @@ pub fn from_torch(
         };
         checkpoint.insert_steps(&param.name, steps);
         manifest.insert_param(&param.name, &shape, places[param.group], compute);
+        for (state, format) in reader.coded {
+            manifest.insert_format(&param.name, state, format);
+        }
     }
     add_weights(&mut checkpoint, weights, &params, &mut report)?;
     let order: Vec<Vec<&str>> = (0..ids.len())

@@ -10,7 +10,7 @@ pub struct Report {
     pub parameters: usize,
     /// How many tensors of state were taken over.
     pub states: usize,
-    /// How many of them were 8-bit codes, and are numbers now.
+    /// How many of them were codes, and are numbers now.
     pub decoded: usize,
     /// How many parameters' values were taken over.
     pub weights: usize,
@@ -24,7 +24,7 @@ impl fmt::Display for Report {
         write!(f, "{} parameter{} with state", self.parameters, plural(self.parameters))?;
         write!(f, ", {} tensor{} of state", self.states, plural(self.states))?;
         if self.decoded > 0 {
-            write!(f, " ({} decoded from 8 bits)", self.decoded)?;
+            write!(f, " ({} decoded from codes)", self.decoded)?;
         }
         write!(f, ", {} parameter value{}", self.weights, plural(self.weights))?;
         if !self.left_out.is_empty() {

@@ -1,6 +1,7 @@
 //! A device: context, streams, kernels, and what becomes of its failures.
 
 use crate::capture::Capture;
+use crate::managed::Managed;
 use crate::ptx::{self, Stored, Target};
 use crate::rows::RowKernel;
 use crate::run::Buffer;
@@ -26,6 +27,11 @@ impl Failure {
     /// For `map_err`.
     pub(crate) fn at(what: &'static str) -> impl FnOnce(DriverError) -> Failure {
         move |cause| Failure { what, cause }
+    }
+
+    /// Whether there was no memory left.
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        self.cause.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY
     }
 }
 
@@ -60,6 +66,9 @@ pub(crate) struct State {
     rows: HashMap<RowKernel, CudaFunction>,
     /// Indices of rows.
     pub(crate) index: Buffer,
+    pub(crate) managed: Managed,
+    /// Whether the device prefetches it, once that was asked.
+    pub(crate) prefetches: Option<bool>,
     /// The kernels that may be running, each once: a fault shows in a later call.
     running: Vec<&'static str>,
     /// A capture or a replay that is under way.
@@ -133,6 +142,8 @@ impl State {
             fold: None,
             rows: HashMap::new(),
             index: Buffer::default(),
+            managed: Managed::default(),
+            prefetches: None,
             running: Vec::new(),
             capture: None,
             refuses: None,

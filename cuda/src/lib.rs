@@ -9,6 +9,7 @@
 
 mod capture;
 mod device;
+mod managed;
 mod matmul;
 mod memory;
 pub mod ptx;
@@ -28,7 +29,9 @@ use fallline_core::transfer::Transfers;
 use fallline_core::{Device, Element, Error, Format, Result, Shape, Storage, Tensor, private};
 use half::{bf16, f16};
 use memory::Region;
+use std::any::Any;
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A CUDA device as a backend.
@@ -115,6 +118,23 @@ impl Cuda {
         Ok(())
     }
 
+    /// Storages for the requests in memory that `memory` allocates, and its address.
+    fn allocate_as(
+        &self,
+        requests: &[(Format, usize)],
+        memory: impl FnOnce(&State, usize) -> device::Lasting<(Arc<dyn Any + Send + Sync>, u64)>,
+    ) -> Result<Vec<Storage>> {
+        let device = self.device();
+        let (offsets, bytes) = memory::lay_out(device, requests)?;
+        let mut state = self.state();
+        state.enter("an allocation")?;
+        match memory(&state, bytes) {
+            Ok((owner, address)) => Ok(memory::divide(device, owner, address, requests, offsets)),
+            Err(failure) if failure.is_out_of_memory() => Err(Error::OutOfMemory { device, bytes }),
+            Err(failure) => Err(state.error(failure, false)),
+        }
+    }
+
     /// The state, whatever happened to a thread that held it: every call leaves it whole.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -174,17 +194,19 @@ impl Backend for Cuda {
     }
 
     fn allocate(&self, requests: &[(Format, usize)]) -> Result<Vec<Storage>> {
-        let device = self.device();
-        let (offsets, bytes) = memory::lay_out(device, requests)?;
-        let mut state = self.state();
-        state.enter("an allocation")?;
-        match state.compute.alloc_zeros::<u8>(bytes) {
-            Ok(arena) => Ok(memory::divide(device, arena, requests, offsets)),
-            Err(cause) if cause.0 == cudarc::driver::sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-                Err(Error::OutOfMemory { device, bytes })
-            }
-            Err(cause) => Err(state.error(Failure::at("allocating memory")(cause), false)),
-        }
+        self.allocate_as(requests, |state, bytes| {
+            let arena = state.compute.alloc_zeros::<u8>(bytes).map_err(Failure::at("allocating memory"))?;
+            let address = memory::address_of(&arena);
+            Ok((Arc::new(arena) as _, address))
+        })
+    }
+
+    fn allocate_paged(&self, requests: &[(Format, usize)], _folder: &Path) -> Result<Vec<Storage>> {
+        self.allocate_as(requests, |state, bytes| {
+            let arena = managed::Arena::new(state, bytes)?;
+            let address = arena.address();
+            Ok((Arc::new(arena) as _, address))
+        })
     }
 
     fn write(&self, storage: &mut Storage, values: Slice<'_>) -> Result<()> {

@@ -92,15 +92,14 @@ pub(crate) fn lay_out(device: Device, requests: &[(Format, usize)]) -> Result<(V
     Ok((offsets, end.max(SMALL_ALIGNMENT)))
 }
 
-/// The storages of an arena that was laid out for the requests.
+/// The storages of an arena at an address, of which `owner` is what frees it, laid out for the requests.
 pub(crate) fn divide(
     device: Device,
-    arena: CudaSlice<u8>,
+    owner: Arc<dyn Any + Send + Sync>,
+    address: u64,
     requests: &[(Format, usize)],
     offsets: Vec<Offsets>,
 ) -> Vec<Storage> {
-    let address = address_of(&arena);
-    let owner: Arc<dyn Any + Send + Sync> = Arc::new(arena);
     let regions = requests.iter().zip(offsets).map(|(&(format, len), (elements, scales))| {
         let mut region = Region::new(device, Arc::clone(&owner), address + elements as u64);
         if format.block().is_some() {

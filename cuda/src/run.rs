@@ -2,9 +2,11 @@
 
 use crate::capture::Recorded;
 use crate::device::{Failure, Lasting, State};
+use crate::managed;
 use crate::memory::address_of;
 use crate::ptx::Stored;
-use cudarc::driver::{CudaFunction, CudaSlice, LaunchConfig, PushKernelArg};
+use core::ops::Range;
+use cudarc::driver::{CudaFunction, CudaSlice, CudaStream, LaunchConfig, PushKernelArg};
 use fallline_core::backend::{MAX_OPERANDS, Pass, TensorPass, View, Views};
 use fallline_core::sums::{SEGMENT, segments};
 use fallline_core::{Compute, Error, Format, Kernel, Operand, Result};
@@ -31,6 +33,8 @@ pub(crate) struct CudaPlan {
     keys: Vec<u64>,
     /// Where they are behind the rows of scalars, if anything is.
     keys_at: Option<u64>,
+    /// Whether each of them is in managed memory; empty where none is.
+    managed: Vec<bool>,
     /// For each tensor the row of scalars that it shares.
     rows_of: Vec<usize>,
     launches: Vec<Launch>,
@@ -58,6 +62,22 @@ struct Launch {
     stored: Vec<Stored>,
     first: usize,
     count: usize,
+}
+
+/// Bytes of managed memory that are brought to the device at a time.
+const PREFETCHED: usize = 64 << 20;
+
+/// Chunks that are launched together.
+struct Piece {
+    chunks: Range<usize>,
+    /// Addresses and bytes of what they touch in managed memory.
+    ranges: Vec<(u64, usize)>,
+}
+
+impl Piece {
+    fn prefetch(&self, stream: &CudaStream) -> Lasting<()> {
+        self.ranges.iter().try_for_each(|&(address, bytes)| managed::prefetch(stream, address, bytes))
+    }
 }
 
 /// Memory on the device that grows when it must.
@@ -167,6 +187,7 @@ impl CudaPlan {
         self.new.tensors.clear();
         self.new.segments.clear();
         self.stored.clear();
+        self.managed.clear();
         self.keys.clear();
         self.rows_of.clear();
         let own_rows = !kernel.tensor_scalars.is_empty();
@@ -190,6 +211,12 @@ impl CudaPlan {
             self.new.segments.extend([first_segment as u64, count as u64]);
             first_segment += count;
             self.rows_of.push(tensor.row);
+        }
+        let width = 2 * kernel.operands.len() + 2;
+        if !state.managed.is_empty() {
+            let records = self.new.tensors.chunks_exact(width);
+            let addresses = records.flat_map(|record| record[..width - 2].iter().step_by(2));
+            self.managed.extend(addresses.map(|&address| state.managed.has(address)));
         }
         Ok(())
     }
@@ -312,9 +339,22 @@ impl CudaPlan {
     ) -> Lasting<()> {
         let stream = Arc::clone(&state.compute);
         let chunks_at = tables + size_of_val(&self.known.tensors[..]) as u64;
-        let with_work = self.launches.iter().zip(functions).filter(|(launch, _)| launch.count > 0);
-        for (launch, function) in with_work {
-            let (chunks, count) = (chunks_at + 16 * launch.first as u64, launch.count as u32);
+        let pieces = self.pieces(state, kernel);
+        let functions = self.launches.iter().zip(functions);
+        let function_of = |piece: &Piece| {
+            let at = piece.chunks.start;
+            functions.clone().find(|(launch, _)| (launch.first..launch.first + launch.count).contains(&at))
+        };
+        for (i, piece) in pieces.iter().enumerate() {
+            let Some((launch, function)) = function_of(piece) else { continue };
+            if i == 0 {
+                piece.prefetch(&stream)?;
+            }
+            if let Some(next) = pieces.get(i + 1) {
+                // Beside the computation.
+                next.prefetch(&state.copies)?;
+            }
+            let (chunks, count) = (chunks_at + 16 * piece.chunks.start as u64, piece.chunks.len() as u32);
             let mut call = stream.launch_builder(function);
             call.arg(&tables).arg(&chunks).arg(&rows).arg(&partials).arg(&count);
             let keys = rows + self.keys_at.unwrap_or(0);
@@ -324,10 +364,51 @@ impl CudaPlan {
             state.running(kernel.name);
             // SAFETY: the arguments are those of the kernel's interface; the tables describe memory that the
             // pass's views borrow, and what they own is freed in the order of the stream.
-            unsafe { call.launch(config(launch.count)) }.map_err(Failure::at("launching a kernel"))?;
+            unsafe { call.launch(config(piece.chunks.len())) }.map_err(Failure::at("launching a kernel"))?;
             *launched = true;
         }
         Ok(())
+    }
+
+    /// What is launched at a time: all chunks that are stored alike, or, where some of it is in managed memory, as much
+    /// of them as is brought to the device while the piece before is worked on.
+    fn pieces(&self, state: &mut State, kernel: &Kernel) -> Vec<Piece> {
+        let whole = |launch: &Launch| launch.first..launch.first + launch.count;
+        let with_work = self.launches.iter().filter(|launch| launch.count > 0).map(whole);
+        // Nothing is prefetched in a step that is captured.
+        let prefetches = self.managed.contains(&true) && state.capture.is_none() && {
+            let compute = &state.compute;
+            *state.prefetches.get_or_insert_with(|| managed::prefetches(compute))
+        };
+        if !prefetches {
+            return with_work.map(|chunks| Piece { chunks, ranges: Vec::new() }).collect();
+        }
+        let operands = kernel.operands.len();
+        let mut pieces = Vec::new();
+        for chunks in with_work {
+            let (mut first, mut bytes) = (chunks.start, 0);
+            let mut ranges: Vec<(u64, usize)> = Vec::new();
+            for chunk in chunks.clone() {
+                let [begin, at] = [0, 1].map(|word| self.known.chunks[2 * chunk + word]);
+                let (tensor, begin, count) = (at as u32 as usize, begin as usize, (at >> 32) as usize);
+                let record = &self.known.tensors[tensor * (2 * operands + 2)..];
+                for k in (0..operands).filter(|k| self.managed[tensor * operands + k]) {
+                    let format = self.stored[tensor * operands + k].format;
+                    let start = record[2 * k] + format.size(begin) as u64;
+                    let length = format.size(count);
+                    bytes += length;
+                    match ranges.iter_mut().find(|(at, before)| at + *before as u64 == start) {
+                        Some((_, before)) => *before += length,
+                        None => ranges.push((start, length)),
+                    }
+                }
+                if bytes >= PREFETCHED || chunk + 1 == chunks.end {
+                    pieces.push(Piece { chunks: first..chunk + 1, ranges: core::mem::take(&mut ranges) });
+                    (first, bytes) = (chunk + 1, 0);
+                }
+            }
+        }
+        pieces
     }
 
     /// A pass of a step that is captured: its launches are recorded, and its rows uploaded before the graph's first

@@ -256,7 +256,7 @@ impl ParamManifest {
     }
 
     /// How a state of a parameter that was computed in `compute` is stored, if this version knows it.
-    pub(crate) fn format(&self, state: &str, compute: Compute) -> Option<Format> {
+    pub fn format(&self, state: &str, compute: Compute) -> Option<Format> {
         let Some(name) = self.formats.get(state) else { return Some(compute.format()) };
         Format::ALL.into_iter().chain(Format::BLOCKS).find(|format| format.to_string() == *name)
     }
@@ -310,6 +310,13 @@ impl OptimizerManifest {
     /// Adds a parameter.
     pub fn insert_param(&mut self, name: &str, shape: &Shape, group: usize, compute: Compute) {
         self.params.insert(name.to_owned(), ParamManifest::new(shape.extents(), group, compute));
+    }
+
+    /// Says how a state of a parameter is stored. Those of which nothing is said are stored as they are computed.
+    pub fn insert_format(&mut self, name: &str, state: &str, format: Format) {
+        if let Some(param) = self.params.get_mut(name) {
+            param.insert_format(state, format);
+        }
     }
 
     /// Adds a number that the algorithm remembers for all parameters together.
@@ -494,10 +501,22 @@ impl Checkpoint {
         let mut codes = vec![0; format.size(storage.len())];
         let mut scales = vec![0.0f32; format.scales(storage.len())];
         backend.read_blocks(storage, &mut codes, &mut scales)?;
-        let entry = Entry::new([scales.len()].into(), Slice::from(&scales));
-        self.tensors.insert(scale_key(&key), entry);
-        self.codes.insert(key, (shape_of_codes(format, shape), codes));
+        self.insert_codes(param, state, (format, shape), codes, &scales);
         Ok(())
+    }
+
+    /// Adds a state of this shape in a block format: its codes and its blocks' scales, as many as the format has.
+    pub fn insert_codes(
+        &mut self,
+        param: &str,
+        state: &str,
+        (format, shape): (Format, &Shape),
+        codes: Vec<u8>,
+        scales: &[f32],
+    ) {
+        let key = state_key(param, state);
+        self.tensors.insert(scale_key(&key), Entry::new([scales.len()].into(), Slice::from(scales)));
+        self.codes.insert(key, (shape_of_codes(format, shape), codes));
     }
 
     /// The codes of a state in a block format, with their extents.

@@ -2,6 +2,7 @@
 """Write the golden values of bitsandbytes' 8-bit and paged names: what its code for CPUs gives on a recorded trace.
 
     python quantised.py             write quantised/ (README.md has the format)
+    python quantised.py --saved     write only quantised/<Name>.pth, the state after step 3 of the cases with options
 
 AdEMAMix32bit does not run in bitsandbytes 0.50.2 (generate.py), and so PagedAdEMAMix32bit does not either: its values
 are those of AdEMAMix.
@@ -9,6 +10,7 @@ are those of AdEMAMix.
 
 import os
 import pathlib
+import sys
 from importlib.metadata import version
 
 # torch's baseline code does not fuse multiply and add; its AVX2 and AVX-512 code does, which is worth a last digit.
@@ -82,7 +84,11 @@ def cases():
                 yield base, name, "options", options, {**options, "min_8bit_size": 1000}
 
 
-def run(base, name, options, trace):
+# After this step the state is saved.
+SAVED = 3
+
+
+def run(base, name, options, trace, saved=None):
     torch.set_num_threads(1)
     params = {n: torch.nn.Parameter(torch.from_numpy(trace[f"param/{n}"].copy())) for n in SIZES}
     kind = "AdEMAMix" if name == "PagedAdEMAMix32bit" else name
@@ -92,6 +98,8 @@ def run(base, name, options, trace):
         for n, param in params.items():
             param.grad = torch.from_numpy(trace[f"grad/{t}/{n}"].copy())
         optimizer.step()
+        if saved and t == SAVED:
+            torch.save(optimizer.state_dict(), saved)
         kept = {n: param for n, param in params.items() if t in KEEP_OF.get(n, KEEP)}
         out |= {f"expected/{t}/{n}": param.detach().numpy().copy() for n, param in kept.items()}
     for n, param in params.items():
@@ -109,6 +117,11 @@ def run(base, name, options, trace):
 
 def main():
     trace = make_trace()
+    for base, name, case, _, options in cases():
+        if case == "options":
+            run(base, name, options, trace, FOLDER / f"{name}.pth")
+    if sys.argv[1:] == ["--saved"]:
+        return
     generate.write(FOLDER / "trace.safetensors", trace, {"steps": str(STEPS)})
     for base, name, case, _, options in cases():
         metadata = {

@@ -6,9 +6,11 @@ use crate::report::Report;
 use crate::tensor::{Dtype, Tensor};
 use crate::value::{Dict, Value};
 use crate::{Error, Result};
-use fallline_core::{Compute, Role, Shape};
+use fallline_core::codec::codebook;
+use fallline_core::{Compute, Format, Role, Shape};
 use fallline_optim::checkpoint::Entry;
 use fallline_optim::{AnyAlgorithm, Checkpoint};
+use std::borrow::Cow;
 
 /// bitsandbytes' codes: elements that share a scale.
 const BLOCK: usize = 256;
@@ -20,6 +22,14 @@ pub(super) struct Reader<'o> {
     /// The way to the parameter's state.
     pub at: &'o str,
     pub name: &'o str,
+    /// The states that are taken over as codes.
+    pub coded: Vec<(&'static str, Format)>,
+}
+
+/// A state as a checkpoint has it.
+enum Taken {
+    Numbers(Entry),
+    Codes(Format, Vec<u8>, Vec<f32>),
 }
 
 impl Reader<'_> {
@@ -73,7 +83,14 @@ impl Reader<'_> {
                     };
                     let entries = self.entries(&way, row, tensor, &states, (&shape, compute), report)?;
                     for (ours, entry) in entries {
-                        checkpoint.insert_state_entry(self.name, ours, entry);
+                        match entry {
+                            Taken::Numbers(entry) => checkpoint.insert_state_entry(self.name, ours, entry),
+                            Taken::Codes(format, codes, scales) => {
+                                let shape = self.algorithm.state_shape(ours, &shape);
+                                checkpoint.insert_codes(self.name, ours, (format, &shape), codes, &scales);
+                                self.coded.push((ours, format));
+                            }
+                        }
                         taken.push(ours);
                         report.states += 1;
                     }
@@ -179,7 +196,7 @@ impl Reader<'_> {
         states: &[(&str, &Value<'_>)],
         (shape, compute): (&Shape, Compute),
         report: &mut Report,
-    ) -> Result<Vec<(&'static str, Entry)>> {
+    ) -> Result<Vec<(&'static str, Taken)>> {
         let ours = row.ours();
         let own = self.algorithm.state_shape(ours[0], shape);
         let mut expected = own.extents().to_vec();
@@ -194,12 +211,26 @@ impl Reader<'_> {
             return Err(Error::value(way, problem));
         }
         let numbers = if tensor.dtype() == Dtype::UInt8 && self.layout.nested.is_some() {
+            let codes = Codes::read(way, row.theirs(), tensor, states)?;
+            let format = |&ours: &&'static str| {
+                let format = self.algorithm.state_format(ours, shape.elements())?;
+                codes.are(format).then_some((ours, format))
+            };
+            // Where the algorithm keeps these very codes they stay what they are.
+            if let Some(formats) = ours.iter().map(|ours| format(ours)).collect::<Option<Vec<_>>>() {
+                let parts = codes.parts().zip(formats);
+                let taken = |((codes, scales), (ours, format)): ((&[u8], &[f32]), _)| {
+                    (ours, Taken::Codes(format, codes.to_vec(), scales.to_vec()))
+                };
+                return Ok(parts.map(taken).collect());
+            }
             report.decoded += 1;
-            decode(way, row.theirs(), tensor, states)?
+            codes.numbers()
         } else {
             let format = tensor.float(way)?;
             if ours.len() == 1 && format == compute.format() {
-                return Ok(vec![(ours[0], Entry { format, shape: own, bytes: tensor.bytes().into_owned() })]);
+                let entry = Entry { format, shape: own, bytes: tensor.bytes().into_owned() };
+                return Ok(vec![(ours[0], Taken::Numbers(entry))]);
             }
             tensor.numbers()
         };
@@ -213,36 +244,74 @@ impl Reader<'_> {
                     Entry::new(own.clone(), single.as_slice().into())
                 }
             };
-            (name, entry)
+            (name, Taken::Numbers(entry))
         };
         Ok(ours.iter().enumerate().map(part).collect())
     }
 }
 
-/// bitsandbytes' codes as numbers: a table's value times the scale of a block.
-fn decode(way: &str, theirs: &str, codes: &Tensor<'_>, states: &[(&str, &Value<'_>)]) -> Result<Vec<f64>> {
-    let number = theirs.trim_start_matches("state");
-    let beside = |what: &str| {
-        let key = format!("{what}{number}");
-        let found = states.iter().find(|(known, _)| *known == key);
-        match found {
-            Some((_, Value::Tensor(tensor))) => Ok((tensor.shape().to_vec(), tensor.numbers())),
-            _ => Err(Error::value(way, format!("it is codes, but there is no {key}"))),
+/// bitsandbytes' codes: an index into a table for each element, and a scale for each block of a part (the parts of a
+/// stacked state).
+struct Codes<'t> {
+    bytes: Cow<'t, [u8]>,
+    table: Vec<f64>,
+    scales: Vec<f32>,
+    /// Elements of a part.
+    each: usize,
+}
+
+impl<'t> Codes<'t> {
+    /// The codes of a state, with what stands beside them.
+    fn read(
+        way: &str,
+        theirs: &str,
+        codes: &'t Tensor<'_>,
+        states: &[(&str, &Value<'_>)],
+    ) -> Result<Codes<'t>> {
+        let number = theirs.trim_start_matches("state");
+        let beside = |what: &str| {
+            let key = format!("{what}{number}");
+            let found = states.iter().find(|(known, _)| *known == key);
+            match found {
+                Some((_, Value::Tensor(tensor))) => Ok((tensor.shape().to_vec(), tensor.numbers())),
+                _ => Err(Error::value(way, format!("it is codes, but there is no {key}"))),
+            }
+        };
+        let (_, table) = beside("qmap")?;
+        let (shape, scales) = beside("absmax")?;
+        let parts = if shape.len() == 2 { shape[0] } else { 1 };
+        let each = codes.elements().checked_div(parts).unwrap_or(0);
+        let blocks = each.div_ceil(BLOCK);
+        if table.len() != 256 || parts * each != codes.elements() || scales.len() != parts * blocks {
+            let problem = format!("its codes do not go with {} scales for blocks of {BLOCK}", scales.len());
+            return Err(Error::value(way, problem));
         }
-    };
-    let (_, table) = beside("qmap")?;
-    let (shape, scales) = beside("absmax")?;
-    let parts = if shape.len() == 2 { shape[0] } else { 1 };
-    let each = codes.elements().checked_div(parts).unwrap_or(0);
-    let blocks = each.div_ceil(BLOCK);
-    if table.len() != 256 || parts * each != codes.elements() || scales.len() != parts * blocks {
-        let problem = format!("its codes do not go with {} scales for blocks of {BLOCK}", scales.len());
-        return Err(Error::value(way, problem));
+        let scales = scales.into_iter().map(|scale| scale as f32).collect();
+        Ok(Codes { bytes: codes.bytes(), table, scales, each })
     }
-    let bytes = codes.bytes();
-    let value = |(i, &code): (usize, &u8)| {
-        let scale = scales[i / each * blocks + i % each / BLOCK];
-        table[usize::from(code)] * scale
-    };
-    Ok(bytes.iter().enumerate().map(value).collect())
+
+    /// Whether they mean what the codes of a format do, but for the last digits: torch's `linspace`, of which
+    /// bitsandbytes makes its table, fuses multiply and add on some machines.
+    fn are(&self, format: Format) -> bool {
+        let near =
+            |ours: f64, theirs: f64| (ours - theirs).abs() <= 2.0 * f64::from(f32::EPSILON) * theirs.abs();
+        let mut pairs = codebook::numbers(format).iter().zip(&self.table);
+        format.block() == Some(BLOCK) && pairs.all(|(ours, theirs)| near(f64::from(*ours), *theirs))
+    }
+
+    /// The codes and scales of each part.
+    fn parts(&self) -> impl Iterator<Item = (&[u8], &[f32])> {
+        let blocks = self.each.div_ceil(BLOCK).max(1);
+        self.bytes.chunks(self.each.max(1)).zip(self.scales.chunks(blocks))
+    }
+
+    /// What they mean: a table's value times the scale of a block.
+    fn numbers(&self) -> Vec<f64> {
+        let blocks = self.each.div_ceil(BLOCK);
+        let value = |(i, &code): (usize, &u8)| {
+            let scale = self.scales[i / self.each * blocks + i % self.each / BLOCK];
+            self.table[usize::from(code)] * f64::from(scale)
+        };
+        self.bytes.iter().enumerate().map(value).collect()
+    }
 }

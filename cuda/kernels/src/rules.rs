@@ -1,7 +1,7 @@
 //! Every kernel that there is.
 
-use fallline_core::{Compute, Format, Graph, Kernel, Node, Operand, Role};
-use fallline_cuda::ptx::{self, Ptx, Target, Type};
+use fallline_core::{Codes, Compute, Format, Graph, Kernel, Node, Operand, Role};
+use fallline_cuda::ptx::{self, Ptx, Stored, Target, Type};
 use fallline_optim::hyper::Value;
 use fallline_registry::names::{ENTRIES, Entry};
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ pub struct Wanted {
     /// 128-bit stores of a step.
     pub stores: usize,
     /// Bytes that an element moves.
-    pub bytes: usize,
+    pub bytes: f64,
     /// The most registers that it may need.
     pub registers: Option<u32>,
 }
@@ -45,15 +45,42 @@ impl Printed {
 struct Choice {
     title: &'static str,
     compute: Compute,
-    format: fn(&Operand) -> Format,
+    stored: fn(&Operand) -> Stored,
 }
 
-const CHOICES: [Choice; 4] = [
-    Choice { title: "f32", compute: Compute::F32, format: |_| Format::F32 },
-    Choice { title: "f64", compute: Compute::F64, format: |_| Format::F64 },
-    Choice { title: "bf16, states f32", compute: Compute::F32, format: |o| model_in(o, Format::Bf16) },
-    Choice { title: "f16, states f32", compute: Compute::F32, format: |o| model_in(o, Format::F16) },
+const CHOICES: [Choice; 7] = [
+    Choice { title: "f32", compute: Compute::F32, stored: |_| Format::F32.into() },
+    Choice { title: "f64", compute: Compute::F64, stored: |_| Format::F64.into() },
+    Choice { title: "bf16, states f32", compute: Compute::F32, stored: |o| model_in(o, Format::Bf16).into() },
+    Choice { title: "f16, states f32", compute: Compute::F32, stored: |o| model_in(o, Format::F16).into() },
+    Choice { title: "f32, states q8", compute: Compute::F32, stored: |o| states_in(o, Q8).into() },
+    Choice {
+        title: "bf16 by chance",
+        compute: Compute::F32,
+        stored: |o| Stored { chance: true, ..states_in(o, Format::Bf16).into() },
+    },
+    Choice { title: "f32 and a bf16 copy", compute: Compute::F32, stored: beside_master },
 ];
+
+/// Blocks of 8 bits.
+const Q8: Format = Format::Q8(Codes::Signed);
+
+/// States in `format`, and the rest as it goes with it: in 16 bits, or in single precision.
+fn states_in(operand: &Operand, format: Format) -> Format {
+    match operand.role {
+        Role::State => format,
+        Role::Scratch => Format::F32,
+        _ if format.block().is_some() => Format::F32,
+        _ => format,
+    }
+}
+
+/// Parameters in single precision that are written in bf16 too, from gradients in bf16.
+fn beside_master(operand: &Operand) -> Stored {
+    let copy = (operand.role == Role::Param && operand.written).then_some(Format::Bf16);
+    let format = if operand.role == Role::Grad { Format::Bf16 } else { Format::F32 };
+    Stored { copy, ..format.into() }
+}
 
 /// Parameters and gradients in `format`, states and scratch in single precision.
 fn model_in(operand: &Operand, format: Format) -> Format {
@@ -101,17 +128,25 @@ pub fn kernels() -> Vec<Printed> {
 }
 
 fn element(name: &str, graph: &Graph, choice: &Choice) -> Printed {
-    let formats: Vec<Format> = graph.operands().iter().map(choice.format).collect();
+    let stored: Vec<Stored> = graph.operands().iter().map(choice.stored).collect();
     let texts =
-        Target::ALL.map(|target| ptx::element_kernel(graph, name, choice.compute, &formats, target)).to_vec();
+        Target::ALL.map(|target| ptx::element_kernel(graph, name, choice.compute, &stored, target)).to_vec();
     let live = graph.live();
     let loaded = |operand: usize| {
         graph.nodes().iter().zip(&live).any(|(node, live)| *live && *node == Node::Operand(operand as u32))
     };
-    let (mut read, mut written) = (0, 0);
-    for (i, (operand, format)) in graph.operands().iter().zip(&formats).enumerate() {
-        read += format.bytes() * usize::from(loaded(i));
-        written += format.bytes() * usize::from(operand.written);
+    // A lane has 8 elements, an access 16 bytes; codes are less than that.
+    let wide = |format: Format| if format.block().is_some() { 0 } else { format.bytes() / 2 };
+    let (mut loads, mut stores, mut bytes) = (0, 0, 0.0);
+    for (i, (operand, stored)) in graph.operands().iter().zip(&stored).enumerate() {
+        if loaded(i) {
+            loads += wide(stored.format);
+            bytes += stored.format.mean_bytes();
+        }
+        for format in [Some(stored.format), stored.copy].into_iter().flatten().filter(|_| operand.written) {
+            stores += wide(format);
+            bytes += format.mean_bytes();
+        }
     }
     let single = choice.title == "f32" && graph.sums().is_empty();
     Printed {
@@ -119,13 +154,7 @@ fn element(name: &str, graph: &Graph, choice: &Choice) -> Printed {
         formats: choice.title,
         texts,
         wide: true,
-        element: Some(Wanted {
-            // A lane has 8 elements, an access 16 bytes.
-            loads: read / 2,
-            stores: written / 2,
-            bytes: read + written,
-            registers: single.then_some(MOST_REGISTERS),
-        }),
+        element: Some(Wanted { loads, stores, bytes, registers: single.then_some(MOST_REGISTERS) }),
     }
 }
 

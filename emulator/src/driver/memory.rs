@@ -111,6 +111,11 @@ exported! {
         m.stream(stream, device()?)?;
         m.table.find(at, bytes).map(|_| ()).map_err(|_| Status::INVALID_VALUE)
     }
+    /// The same as drivers before 12.2 had it.
+    usual cuMemPrefetchAsync(m, at: u64, bytes: usize, _device: c_int, stream: usize) {
+        m.stream(stream, device()?)?;
+        m.table.find(at, bytes).map(|_| ()).map_err(|_| Status::INVALID_VALUE)
+    }
     usual cuMemAdvise_v2(m, at: u64, bytes: usize, _advice: c_int, _location: u64) {
         m.table.find(at, bytes).map(|_| ()).map_err(|_| Status::INVALID_VALUE)
     }

@@ -321,7 +321,8 @@ impl Driver {
             fits: None,
             states,
             master,
-            seed: self.groups[group].params.seed(),
+            // A run goes on with the chances that it began with.
+            seed: self.groups[group].params.seed().map(|own| param.seed.unwrap_or(own)),
             scratch: Vec::new(),
             memory: memory.collect::<Result<_>>()?,
             mirror: None,

@@ -14,8 +14,8 @@ use fallline_core::{Codes, Format};
 const MAGNITUDE: Value = Value::Bits(0x7fff_ffff);
 /// Lifts subnormal numbers into the normal ones, exactly: 2^64.
 const LIFT: f32 = 18_446_744_073_709_551_616.0;
-/// Words that a warp copies at a time, 128 bits a lane.
-const COPIED: usize = 128;
+/// Words that a warp copies at a time, two a lane.
+const COPIED: usize = 64;
 
 /// A stream in a block format.
 pub(super) struct Blocks {
@@ -85,16 +85,16 @@ impl Element<'_> {
         b.to(books).mov(Type::U32, to);
         let thread = b.mov(Type::U32, "%tid.x");
         let threads = b.mov(Type::U32, "%ntid.x");
-        let stride = b.shl(Type::B32, threads, 4);
+        let stride = b.shl(Type::B32, threads, 3);
         let at = b.named(Class::B32, "copied");
-        b.to(at).shl(Type::B32, thread, 4);
+        b.to(at).shl(Type::B32, thread, 3);
         let [copy, copied] = ["copy", "copied"].map(|name| b.label(name));
         b.place(&copy);
         let done = b.setp("ge", Type::U32, at, bytes);
         b.when(done).bra(&copied);
         let source = b.mad_wide(at, 1, table);
         let words: Vec<Value> =
-            b.ld(Space::Constant, Type::B32, 4, source, 0).into_iter().map(Value::from).collect();
+            b.ld(Space::Constant, Type::B32, 2, source, 0).into_iter().map(Value::from).collect();
         let target = b.add(Type::U32, books, at);
         b.st(Space::Shared, Type::B32, target, 0, &words);
         b.to(at).add(Type::U32, at, stride);
@@ -109,7 +109,7 @@ impl Element<'_> {
         }
     }
 
-    /// Where the scales of the lane's blocks are. `base(operand)` loads the address of an operand's first scale.
+    /// Where the scales of the lane's blocks are.
     pub(super) fn find_scales(&mut self, lane: Reg, first: Reg, record: Reg) {
         let b = &mut self.b;
         for stream in self.streams.iter_mut().filter(|stream| stream.touched()) {
@@ -193,9 +193,7 @@ impl Stream {
     /// Element `i` of the lane as a single.
     pub(super) fn decode_code(&self, b: &mut Builder, i: usize) -> Reg {
         let found = self.blocks.as_ref().and_then(|blocks| blocks.numbers.zip(blocks.scale));
-        let Some((numbers, scale)) = found else {
-            unreachable!("what is loaded has a codebook and a scale")
-        };
+        let Some((numbers, scale)) = found else { unreachable!("what is loaded has a codebook and a scale") };
         let (word, shift, mask) = match self.format {
             // The first of two in the upper half of their byte.
             Format::Q4(_) => (self.raw[0], 8 * (i as i64 / 2) + 4 * (1 - i as i64 % 2), 0x3c),
