@@ -251,7 +251,7 @@ fn configurations_say_so() {
     assert_eq!(on(sharded), Device::Cpu);
     let refused = |text: &str| fallline::Recipe::from_text(text).err().expect(text).to_string();
     let disk = refused("dict(type='AdamW', offload='disk')");
-    assert!(disk.contains("expected \"cpu\""), "{disk}");
+    assert!(disk.contains("offload must be \"cpu\", got \"disk\""), "{disk}");
     assert!(refused("dict(type='LAMB', offload='cpu')").contains("cannot be offloaded"));
     let by_chance = refused("dict(type='AdamW', offload='cpu', param_format='bf16_sr')");
     assert!(by_chance.contains("full precision"), "{by_chance}");
