@@ -11,6 +11,8 @@ mod capture;
 mod device;
 mod matmul;
 mod memory;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 pub mod ptx;
 mod rows;
 mod run;
