@@ -97,14 +97,17 @@ fn tensors_of_the_devices_are_stepped_together() {
         // Small whole numbers: their sums are exact.
         (0..n).map(|i| ((i * 7 + t * 3 + rank * 5) % 9) as f32 - 4.0).collect()
     };
-    for text in ["dict(type='AdamW', lr=0.01)", "dict(type='ZeroRedundancyOptimizer', optimizer_type='AdamW', lr=0.01)"]
-    {
+    for text in [
+        "dict(type='AdamW', lr=0.01)",
+        "dict(type='ZeroRedundancyOptimizer', optimizer_type='AdamW', lr=0.01)",
+    ] {
         for &world in worlds() {
             let all = on_each(world, LIMIT, |ranks, device| {
                 let rank = ranks.rank();
                 let ranks: Arc<dyn Communicator> = Arc::new(Counting::new(Arc::new(ranks)));
                 let backend: Arc<dyn Backend> = device;
-                let mut optimizer = recipe(text).optimizer(Arc::clone(&backend)).with_ranks(Arc::clone(&ranks));
+                let mut optimizer =
+                    recipe(text).optimizer(Arc::clone(&backend)).with_ranks(Arc::clone(&ranks));
                 let shapes = lengths.map(|n| [n]);
                 let mut params = Tensor::side_by_side(&backend, Format::F32, shapes).unwrap();
                 for t in 0..4 {

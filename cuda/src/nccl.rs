@@ -227,7 +227,8 @@ impl Nccl {
         }
         let mut state = self.backend.state();
         state.enter("an exchange")?;
-        let (source, target, stream) = (from.address() as u64, to.address() as u64, state.compute.cu_stream());
+        let (source, target, stream) =
+            (from.address() as u64, to.address() as u64, state.compute.cu_stream());
         // SAFETY: both storages are the device's and have as many bytes; all work is in the stream's order.
         let copied = unsafe { memcpy_dtod_async(target, source, bytes, stream) };
         copied.map_err(|cause| state.error(crate::device::Failure::at("copying")(cause), true))
@@ -303,12 +304,7 @@ fn begin(backend: &Cuda, id: NcclId, rank: usize, world: usize) -> Result<Comm, 
 }
 
 /// Does what is asked until the end.
-fn serve(
-    backend: &Cuda,
-    comm: Comm,
-    world: usize,
-    jobs: &Receiver<(Job, Sender<Result<(), String>>)>,
-) {
+fn serve(backend: &Cuda, comm: Comm, world: usize, jobs: &Receiver<(Job, Sender<Result<(), String>>)>) {
     while let Ok((job, answer)) = jobs.recv() {
         let done = exchange(backend, comm, world, &job);
         let failed = done.is_err();
@@ -424,7 +420,8 @@ impl Communicator for Nccl {
         let piece = length.div_ceil(self.world);
         let padded = (format, piece * self.world);
         let mut memory = self.backend.allocate(&[padded, padded, (format, piece)])?.into_iter();
-        let (Some(mut all), Some(mut pieces), Some(mut own)) = (memory.next(), memory.next(), memory.next()) else {
+        let (Some(mut all), Some(mut pieces), Some(mut own)) = (memory.next(), memory.next(), memory.next())
+        else {
             unreachable!("a backend allocates what it is asked for")
         };
         self.put(storage, &mut all, bytes)?;
