@@ -19,12 +19,14 @@ mod counting;
 mod error;
 mod reduce;
 mod single;
+mod sum;
 mod threads;
 
 pub use buffer::Buffer;
 pub use counting::{Counting, Traffic};
 pub use error::RankError;
 pub use single::Single;
+pub use sum::{RankAdd, RankFirst, RankMean, World};
 pub use threads::{ThreadRank, threads};
 
 use crate::host::{Slice, SliceMut};

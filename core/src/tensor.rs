@@ -136,6 +136,27 @@ impl Tensor {
         Ok(tensors.map(|(storage, shape)| Tensor { backend: Arc::clone(backend), storage, shape }).collect())
     }
 
+    /// A copy on another device.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory); when either device fails.
+    pub fn to(&self, backend: &Arc<dyn Backend>) -> Result<Tensor> {
+        let mut copy = Tensor::zeros(backend, self.storage.format(), self.shape.clone())?;
+        if let Some(values) = self.storage.memory().host() {
+            backend.write(&mut copy.storage, values)?;
+            return Ok(copy);
+        }
+        if let Some(values) = copy.storage.memory_mut().host_mut() {
+            self.backend.read(&self.storage, values)?;
+            return Ok(copy);
+        }
+        // No number of 53 bits or less is rounded on the way.
+        let mut values = vec![0.0f64; self.storage.len()];
+        self.backend.read(&self.storage, values.as_mut_slice().into())?;
+        backend.write(&mut copy.storage, values.as_slice().into())?;
+        Ok(copy)
+    }
+
     /// A tensor with the elements of `values`, in row-major order.
     ///
     /// # Errors

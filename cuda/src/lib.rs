@@ -12,6 +12,8 @@ mod device;
 mod managed;
 mod matmul;
 mod memory;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 pub mod ptx;
 mod rows;
 mod run;

@@ -109,7 +109,8 @@ pub(crate) fn allocate(state: &mut State, format: Format, len: usize) -> Result<
         Err(cause) => return Err(state.error(Failure::at("allocating pinned memory")(cause), false)),
     };
     let at = memory.as_mut_ptr().map_err(Failure::at("reaching pinned memory"));
-    let at = NonNull::new(at.map_err(|failure| state.error(failure, false))?).expect("the driver gives memory");
+    let at =
+        NonNull::new(at.map_err(|failure| state.error(failure, false))?).expect("the driver gives memory");
     // SAFETY: it has as many bytes.
     unsafe { at.write_bytes(0, bytes) };
     Ok(Storage::new(format, len, Box::new(Pinned { at, format, len, _owner: memory })))

@@ -84,7 +84,9 @@ pub unsafe extern "C" fn fallline_emulator_reset() {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fallline_emulator_adopt() -> i32 {
     let mut adopted = 0;
-    for name in [c"libcuda.so", c"libcuda.so.1", c"libcublas.so", c"libcublas.so.12"] {
+    for name in
+        [c"libcuda.so", c"libcuda.so.1", c"libcublas.so", c"libcublas.so.12", c"libnccl.so", c"libnccl.so.2"]
+    {
         // SAFETY: the library is this one, which is loaded: no initialiser runs.
         let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
         adopted += i32::from(!handle.is_null());

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// The names under which CUDA's libraries are looked for.
-const NAMES: [&str; 4] = ["libcuda.so", "libcuda.so.1", "libcublas.so", "libcublas.so.12"];
+const NAMES: [&str; 6] =
+    ["libcuda.so", "libcuda.so.1", "libcublas.so", "libcublas.so.12", "libnccl.so", "libnccl.so.2"];
 
 /// Why the emulator could not be put in place.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -1,6 +1,7 @@
 //! A CUDA driver for tests.
 //!
-//! The library stands in for `libcuda.so.1` and for a little of `libcublas.so.12`. Its device is emulated: kernels
+//! The library stands in for `libcuda.so.1` and for a little of `libcublas.so.12` and of `libnccl.so.2` (for ranks that are
+//! threads of one process). Its device is emulated: kernels
 //! are PTX, read and interpreted, with checks that a device does not have. It says what a program means, and
 //! nothing about its speed.
 //!
@@ -34,6 +35,7 @@ mod driver;
 mod exec;
 mod install;
 mod machine;
+mod nccl;
 mod ptx;
 
 pub use install::{Emulator, InstallError, install};

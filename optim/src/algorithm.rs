@@ -158,6 +158,11 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
         false
     }
 
+    /// Whether the states of parameters on another device are kept on the host unless a configuration says otherwise.
+    fn offloaded(&self) -> bool {
+        false
+    }
+
     /// Checks what the ranges alone cannot.
     ///
     /// # Errors
@@ -289,6 +294,10 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn state_format(&self, state: &str, elements: usize) -> Option<Format>;
     /// As [`Algorithm::paged`].
     fn paged(&self) -> bool;
+    /// As [`Algorithm::offloaded`].
+    fn offloaded(&self) -> bool {
+        false
+    }
     /// As [`Algorithm::combine`].
     fn combine(&self, stage: usize, at: &mut Combining<'_>);
     /// As [`Algorithm::gather`]; `groups` are of the same algorithm.
@@ -471,6 +480,9 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     }
     fn paged(&self) -> bool {
         self.algorithm.paged()
+    }
+    fn offloaded(&self) -> bool {
+        self.algorithm.offloaded()
     }
     fn combine(&self, stage: usize, at: &mut Combining<'_>) {
         self.algorithm.combine(stage, at);

@@ -1,6 +1,7 @@
 //! The generic driver: groups, states, missing gradients, saving and loading, for every algorithm.
 
 mod averages;
+mod away;
 pub(crate) mod finite;
 mod groups;
 mod hessian;
@@ -25,6 +26,8 @@ use crate::{
     Sparse, StateFormats, StepReport,
 };
 use averages::Averages;
+use away::Away;
+pub use away::can_offload;
 use fallline_core::ranks::Communicator;
 use fallline_core::{Backend, Compute, Format, Role, Shape, Storage, rule};
 use finite::{Look, NonFinite};
@@ -199,6 +202,8 @@ pub struct Driver {
     look: Look,
     wrapped: Wrapped,
     averages: Option<Averages>,
+    /// Another device than the own one that parameters are on.
+    away: Option<Away>,
     /// What an algorithm that evaluates the loss itself remembers.
     history: Option<History>,
     /// The ranks that step together, if there are several.
@@ -230,6 +235,7 @@ impl Driver {
             look: Look::default(),
             wrapped: Wrapped::default(),
             averages: None,
+            away: None,
             history: None,
             world: None,
             poisoned: None,
@@ -425,6 +431,7 @@ impl Driver {
     /// Brings the slots into the bindings' order, checks everything that can be wrong, and gives what can be
     /// stepped at once its run. One walk over the bindings: with many of them, walks are what a step costs.
     fn prepare(&mut self, bindings: &[Binding<'_>]) -> Result<Prepared> {
+        self.locate(bindings)?;
         let mut prepared = Prepared { without_grad: 0, lacks_states: false };
         let mut slots = core::mem::take(&mut self.slots);
         let mut runs = core::mem::take(&mut self.runs);
@@ -510,6 +517,7 @@ impl Driver {
             states: Vec::new(),
             master: None,
             seed: params.seed(),
+            narrow: matches!(format, Format::Bf16 | Format::F16),
             scratch: Vec::new(),
             memory: algorithm.memory().iter().map(|(_, initial)| *initial).collect(),
             mirror: None,
@@ -551,11 +559,14 @@ impl Driver {
             let dense = self.groups[slot.group].algorithm.dense();
             dense.map_err(|reason| Error::GradKind { param: name(), reason })?;
         }
-        let expected = self.backend.device();
+        let expected = self.near().device();
         for got in [binding.param.device(), binding.grad.device()].into_iter().flatten() {
             if got != expected {
                 return Err(Error::OtherDevice { param: name(), expected, got });
             }
+        }
+        if self.is_away() {
+            self.check_away(binding, slot)?;
         }
         let format = binding.param.format();
         if self.compute_of(format) != slot.compute {
@@ -573,7 +584,11 @@ impl Driver {
             let shared = &mut self.shared[family][..];
             let ranks = self.world.as_ref().map(|world| &**world.ranks());
             let work = Work { index, family, tensors, backend, groups, shared, ranks, bindings, slots };
-            if let Err(cause) = run.step(work, &mut begun) {
+            let stepped = match self.away.as_mut().filter(|away| away.known) {
+                Some(away) => run.step_away(work, away, &mut begun),
+                None => run.step(work, &mut begun),
+            };
+            if let Err(cause) = stepped {
                 if begun {
                     self.poisoned = Some(cause.to_string());
                 }

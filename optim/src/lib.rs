@@ -33,7 +33,7 @@ pub use algorithm::{Algorithm, AnyAlgorithm, Info, Linked, Reference, Sparse};
 pub use binding::{Binding, GradRef, ParamRef, RowsGrad, frozen, param, rows};
 pub use checkpoint::{Checkpoint, LoadOptions};
 pub use driver::finite::NonFinite;
-pub use driver::{Driver, Member, Optimizer, ParamState, Stream};
+pub use driver::{Driver, Member, Optimizer, ParamState, Stream, can_offload};
 pub use error::{Error, Result};
 pub use formats::StateFormats;
 pub use params::ParamFormat;

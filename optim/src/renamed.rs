@@ -145,6 +145,9 @@ macro_rules! renamed {
             fn paged(&self) -> bool {
                 self.0.paged()
             }
+            fn offloaded(&self) -> bool {
+                self.0.offloaded()
+            }
             fn maximize(&self) -> bool {
                 self.0.maximize()
             }

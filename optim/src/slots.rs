@@ -25,6 +25,8 @@ pub(crate) struct Slot {
     pub(crate) states: Vec<(&'static str, Storage)>,
     /// The parameter in single precision, where its group has it so.
     pub(crate) master: Option<Storage>,
+    /// Whether it has 16 bits.
+    pub(crate) narrow: bool,
     /// What its chances are drawn with, where its group rounds by chance.
     pub(crate) seed: Option<u64>,
     /// Memory between the passes of a step.

@@ -4,7 +4,9 @@ use crate::config::{Node, Value as Setting};
 use crate::error::{Error, Result};
 use crate::names::nearest;
 use fallline_core::Format;
-use fallline_optim::{AnyAlgorithm, Driver, ParamFormat, StateFormats};
+use fallline_cpu::Cpu;
+use fallline_optim::hyper::HyperError;
+use fallline_optim::{AnyAlgorithm, Driver, ParamFormat, StateFormats, can_offload};
 use std::path::PathBuf;
 
 /// Each of them.
@@ -12,11 +14,14 @@ const STATE_FORMAT: &str = "state_format";
 
 const PARAM_FORMAT: &str = "param_format";
 const SEED: &str = "seed";
-/// Of a whole optimizer, not of a group.
-pub(crate) const PAGE_FOLDER: &str = "page_folder";
+const PAGE_FOLDER: &str = "page_folder";
+
+const OFFLOAD: &str = "offload";
+/// Those of a whole optimizer, not of a group.
+pub(crate) const OF_WHOLE: [&str; 2] = [PAGE_FOLDER, OFFLOAD];
 
 /// The keys that are not hyperparameters.
-pub(crate) const KEYS: [&str; 4] = [STATE_FORMAT, PARAM_FORMAT, SEED, PAGE_FOLDER];
+pub(crate) const KEYS: [&str; 5] = [STATE_FORMAT, PARAM_FORMAT, SEED, PAGE_FOLDER, OFFLOAD];
 
 /// How an optimizer's states and parameters are stored.
 #[derive(Clone, Debug, Default)]
@@ -24,12 +29,16 @@ pub(crate) struct Storing {
     states: StateFormats,
     params: ParamFormat,
     folder: Option<PathBuf>,
+    /// Whether states are kept on the host, and whether the algorithm has that of its own accord.
+    offload: bool,
+    by_default: bool,
 }
 
 impl Storing {
     /// Of an optimizer's dict.
     pub(crate) fn read(node: &Node, algorithm: &dyn AnyAlgorithm) -> Result<Storing> {
-        Storing::default().overridden(node, algorithm)
+        let by_default = algorithm.offloaded();
+        Storing { offload: by_default, by_default, ..Storing::default() }.overridden(node, algorithm)
     }
 
     /// This, but for what a dict says otherwise.
@@ -70,7 +79,27 @@ impl Storing {
             Some((_, Setting::Str(folder))) => Some(PathBuf::from(folder)),
             Some((node, value)) => return Err(wrong(node, PAGE_FOLDER, "a folder", value.to_string())),
         };
-        Ok(Storing { states, params, folder })
+        let offload = match dict.get(OFFLOAD).map(|node| (node, &node.value)) {
+            None => self.offload && !matches!(params, ParamFormat::Stochastic { .. }),
+            Some((_, Setting::None)) => false,
+            Some((node, Setting::Str(name))) if name == "cpu" => {
+                let problem = match (can_offload(algorithm), params) {
+                    (Err(problem), _) => Some(problem),
+                    (_, ParamFormat::Stochastic { .. }) => {
+                        Some("offload keeps parameters in full precision: not with \"bf16_sr\"".to_owned())
+                    }
+                    _ => None,
+                };
+                if let Some(problem) = problem {
+                    let algorithm = algorithm.name();
+                    let source = HyperError::Combination { algorithm, problem };
+                    return Err(Error::Algorithm { at: node.at.clone(), source: source.into() });
+                }
+                true
+            }
+            Some((node, value)) => return Err(wrong(node, OFFLOAD, "\"cpu\"", value.to_string())),
+        };
+        Ok(Storing { states, params, folder, offload, by_default: self.by_default })
     }
 
     /// How a state of a parameter with so many elements is stored, computed in `f32`.
@@ -84,6 +113,10 @@ impl Storing {
         driver.set_param_format(group, self.params)?;
         if group == 0 {
             driver.set_page_folder(self.folder.clone());
+            if self.offload && !driver.backend().reaches_host() {
+                let host = Cpu::new().or_else(|_| Cpu::with_threads(1))?;
+                driver.offload(host.shared())?;
+            }
         }
         Ok(())
     }
@@ -100,6 +133,11 @@ impl Storing {
         }
         if let Some(folder) = &self.folder {
             text += &format!(", {PAGE_FOLDER}={:?}", folder.display().to_string());
+        }
+        match (self.offload, self.by_default) {
+            (true, false) => text += &format!(", {OFFLOAD}=\"cpu\""),
+            (false, true) => text += &format!(", {OFFLOAD}=None"),
+            _ => {}
         }
         text
     }

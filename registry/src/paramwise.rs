@@ -21,7 +21,7 @@
 
 use crate::config::{Dict, Node, Position};
 use crate::error::{Error, Result};
-use crate::formats::{KEYS as STORING, PAGE_FOLDER, Storing};
+use crate::formats::{KEYS as STORING, OF_WHOLE, Storing};
 use crate::names::nearest;
 use crate::recipe::{algorithm, convert, expect_dict};
 use fallline_optim::hyper::{HyperError, Value};
@@ -282,12 +282,12 @@ fn read_custom(
     };
     let optimizer = expect_dict(whole, "an optimizer")?;
     if other.is_some()
-        && let Some(at) = optimizer.key_at(PAGE_FOLDER)
+        && let Some((key, at)) = OF_WHOLE.iter().find_map(|key| Some((key, optimizer.key_at(key)?)))
     {
-        let what = format!("{PAGE_FOLDER} of one group's optimizer");
+        let what = format!("{key} of one group's optimizer");
         return Err(Error::Unsupported { at: at.clone(), what });
     }
-    let stored = dict.keys().any(|key| STORING.contains(&key) && key != PAGE_FOLDER);
+    let stored = dict.keys().any(|key| STORING.contains(&key) && !OF_WHOLE.contains(&key));
     let storing = match stored || other.is_some() {
         true => Some(Storing::read(whole, &*own)?.overridden(entry, &*own)?),
         false => None,
@@ -299,7 +299,7 @@ fn read_custom(
     }
     // The other keys are hyperparameters of the group, as in torch's param_groups.
     let hyper = |name: &str| !["lr_mult", "decay_mult", "optimizer"].contains(&name);
-    let hyper = |name: &str| hyper(name) && (name == PAGE_FOLDER || !STORING.contains(&name));
+    let hyper = |name: &str| hyper(name) && (OF_WHOLE.contains(&name) || !STORING.contains(&name));
     for (name, node) in dict.iter().filter(|(name, _)| hyper(name)) {
         let at = dict.key_at(name).unwrap_or(&entry.at).clone();
         let value = convert(node).ok_or_else(|| wrong(node, name, "a number, a string or a list"))?;

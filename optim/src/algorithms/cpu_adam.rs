@@ -20,6 +20,9 @@ hyperparameters! {
     /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`, c₁ = 1 − β₁ᵗ and c₂ = 1 / √(1 − β₂ᵗ), both 1
     /// without `bias_correction`. State: 8 bytes a parameter in `f32` (`m`, `v`).
     ///
+    /// Of parameters on another device a configuration has states on the host, beside the parameters in `f32`
+    /// ([`Driver::offload`](crate::Driver::offload)), unless it says `offload=None`.
+    ///
     /// ```
     /// # use fallline_optim::algorithms::CpuAdam;
     /// let algorithm = CpuAdam { weight_decay: 0.1, adamw_mode: false, ..CpuAdam::default() };
@@ -95,6 +98,10 @@ impl Algorithm for CpuAdam {
             false => Ok(()),
             true => Err(no_amsgrad(Self::NAME)),
         }
+    }
+
+    fn offloaded(&self) -> bool {
+        true
     }
 
     fn sparse(&self) -> Result<Sparse, &'static str> {

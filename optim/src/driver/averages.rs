@@ -7,9 +7,10 @@ use crate::slots::Slots;
 use crate::{Binding, Error, Result};
 use fallline_core::backend::{Pass, TensorPass, View};
 use fallline_core::host::Slice;
-use fallline_core::{Storage, Tensor};
+use fallline_core::{Backend, Storage, Tensor};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// Averages at work.
 pub(super) struct Averages {
@@ -41,7 +42,7 @@ impl Driver {
         let tensor = self.averages.as_ref().and_then(|averages| averages.weights.get(param));
         let Some(tensor) = tensor else { return Ok(None) };
         let mut values = vec![0.0f64; tensor.shape().elements()];
-        self.backend.read(tensor.storage(), values.as_mut_slice().into())?;
+        self.near().read(tensor.storage(), values.as_mut_slice().into())?;
         Ok(Some(values))
     }
 
@@ -72,11 +73,11 @@ impl Averages {
             }
             let new = !self.weights.contains_key(binding.name);
             if new {
-                let tensor = Tensor::zeros(&driver.backend, slot.compute.format(), slot.shape.clone())?;
+                let tensor = Tensor::zeros(driver.near(), slot.compute.format(), slot.shape.clone())?;
                 self.weights.insert(binding.name.to_owned(), tensor);
             }
             let Some(weights) = self.weights.get_mut(binding.name) else { continue };
-            let host = binding.param.host().filter(|_| !driver.backend.reaches_host());
+            let host = binding.param.host().filter(|_| !driver.near().reaches_host());
             let staged = match host {
                 Some(slice) => Some(stage(driver, &mut self.staging, binding.name, slice.as_ref())?),
                 None => None,
@@ -91,7 +92,7 @@ impl Averages {
             let elements = slot.shape.elements();
             let param = staged.map(View::read).unwrap_or_else(|| binding.param.view());
             let mut views = Some((View::write(weights.storage_mut()), param));
-            driver.backend.run(Pass {
+            driver.near().run(Pass {
                 kernel,
                 compute: slot.compute,
                 tensors: &mut |places| {
@@ -102,11 +103,20 @@ impl Averages {
                 },
                 rows: &row,
                 tensor_scalars: &[],
-                plan: &mut driver.backend.plan(),
+                plan: &mut driver.near().plan(),
                 sums: &mut [],
             })?;
         }
         Ok(())
+    }
+
+    /// Brings them to another device.
+    pub(super) fn move_to(&mut self, device: &Arc<dyn Backend>) -> Result<()> {
+        self.staging.clear();
+        self.weights.values_mut().try_for_each(|weights| {
+            *weights = weights.to(device)?;
+            Ok(())
+        })
     }
 
     /// What they depend on, in a line.
@@ -120,7 +130,7 @@ impl Averages {
             if driver.slots.get(name).is_some_and(|slot| !driver.keeps(slot)) {
                 continue;
             }
-            let entry = Entry::from_storage(&*driver.backend, tensor.storage(), tensor.shape().clone())?;
+            let entry = Entry::from_storage(&**driver.near(), tensor.storage(), tensor.shape().clone())?;
             checkpoint.insert(format!("{AVERAGE}{name}"), entry);
         }
         checkpoint.manifest.average_steps = Some(self.steps);
@@ -154,8 +164,8 @@ impl Averages {
                     slot.compute.format()
                 )));
             }
-            let mut tensor = Tensor::zeros(&driver.backend, entry.format, entry.shape.clone())?;
-            entry.copy_to(&*driver.backend, tensor.storage_mut())?;
+            let mut tensor = Tensor::zeros(driver.near(), entry.format, entry.shape.clone())?;
+            entry.copy_to(&**driver.near(), tensor.storage_mut())?;
             loaded.weights.insert(name.to_owned(), tensor);
         }
         Ok(loaded)
@@ -171,10 +181,10 @@ fn stage<'s>(
 ) -> Result<&'s Storage> {
     let fits = |storage: &Storage| storage.format() == slice.format() && storage.len() == slice.len();
     if !staging.get(name).is_some_and(fits) {
-        let mut storages = driver.backend.allocate(&[(slice.format(), slice.len())])?;
+        let mut storages = driver.near().allocate(&[(slice.format(), slice.len())])?;
         staging.insert(name.to_owned(), storages.remove(0));
     }
     let storage = staging.get_mut(name).expect("it was inserted a moment ago");
-    driver.backend.write(storage, slice)?;
+    driver.near().write(storage, slice)?;
     Ok(storage)
 }

@@ -6,6 +6,7 @@ use crate::{Binding, Result};
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
 use fallline_core::sums::fold;
 use fallline_core::{Compute, Role, rule};
+use std::sync::Arc;
 
 /// What a step does when a gradient holds a NaN or an infinity.
 ///
@@ -105,6 +106,7 @@ impl Driver {
         bindings: &[Binding<'_>],
         scale: f64,
     ) -> Result<(f64, Option<(String, u64)>)> {
+        let near = Arc::clone(self.near());
         let Look { order, found, plans, sums, .. } = &mut self.look;
         order.clear();
         order.extend((0..bindings.len()).filter(|&i| !bindings[i].grad.is_none()));
@@ -122,7 +124,7 @@ impl Driver {
             sums.clear();
             sums.resize(count * kernel.sums.len(), 0.0);
             let mut left = places();
-            self.backend.run(Pass {
+            near.run(Pass {
                 kernel,
                 compute,
                 tensors: &mut |views| {
@@ -137,7 +139,7 @@ impl Driver {
                 },
                 rows: &[scale],
                 tensor_scalars: &[],
-                plan: plan.get_or_insert_with(|| self.backend.plan()),
+                plan: plan.get_or_insert_with(|| near.plan()),
                 sums,
             })?;
             let of_compute = order.iter().zip(&mut *found).filter(|(i, _)| slots[**i].compute == compute);

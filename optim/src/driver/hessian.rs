@@ -24,7 +24,8 @@ impl Driver {
             let shared = &mut self.shared[family][..];
             let ranks = self.world.as_ref().map(|world| &**world.ranks());
             let work = Work { index, family, tensors, backend, groups, shared, ranks, bindings, slots };
-            if let Err(cause) = run.run_beside(work, kernel, &mut begun) {
+            let away = self.away.as_mut().filter(|away| away.known);
+            if let Err(cause) = run.run_beside(work, kernel, away, &mut begun) {
                 if begun {
                     self.poisoned = Some(cause.to_string());
                 }

@@ -121,7 +121,7 @@ impl Driver {
         let mut storages = self.allocate_in(&requests, folders)?;
         let masters: Vec<usize> = lacks.iter().copied().filter(|&i| self.lacks_master(&slots[i])).collect();
         let requests: Vec<(Format, usize)> =
-            masters.iter().map(|&i| (Format::F32, slots[i].shape.elements())).collect();
+            masters.iter().map(|&i| (slots[i].compute.format(), slots[i].shape.elements())).collect();
         let folders = requests
             .iter()
             .zip(&masters)
@@ -182,11 +182,15 @@ impl Driver {
     }
 
     fn lacks_master(&self, slot: &Slot) -> bool {
-        self.groups[slot.group].params == ParamFormat::Master && slot.master.is_none()
+        let wanted = self.groups[slot.group].params == ParamFormat::Master || self.is_away();
+        wanted && slot.master.is_none()
     }
 
     /// A state's first values: the parameter's.
     fn copy_param(&self, binding: &mut Binding<'_>, storage: &mut Storage, slot: &mut Slot) -> Result<()> {
+        if self.is_away() {
+            return self.bring(binding, storage);
+        }
         let elements = slot.shape.elements();
         let param = mirror::views(binding, &mut slot.mirror, None).0;
         let mut views = Some((View::write(storage), param));

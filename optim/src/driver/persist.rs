@@ -29,7 +29,8 @@ impl Driver {
                 let shape = self.groups[slot.group].algorithm.state_shape(state, &slot.shape);
                 checkpoint.insert_state(&*self.backend, &slot.name, state, &shape, storage)?;
             }
-            if let Some(master) = &slot.master {
+            // In full precision it would be the parameter once more.
+            if let Some(master) = slot.master.as_ref().filter(|_| slot.narrow) {
                 checkpoint.insert_state(&*self.backend, &slot.name, MASTER, &slot.shape, master)?;
             }
             param.seed = slot.seed;
@@ -207,6 +208,8 @@ impl Driver {
     ) -> Result<Option<Storage>> {
         let mismatch = |problem: &str| Error::Mismatch(format!("parameter {name:?} {problem}"));
         let group = &self.groups[group];
+        let wanted = group.params == ParamFormat::Master
+            || (self.away.is_some() && checkpoint.has_state(name, MASTER));
         match (group.params, param.seed) {
             _ if options.converting => {}
             (ParamFormat::Stochastic { .. }, None) => {
@@ -219,7 +222,7 @@ impl Driver {
         }
         // The first step takes it from the parameter.
         let absent = !checkpoint.has_state(name, MASTER) && (options.lenient || options.converting);
-        if group.params != ParamFormat::Master || steps == 0 || absent {
+        if !wanted || steps == 0 || absent {
             return Ok(None);
         }
         let shape = param.shape();
@@ -320,6 +323,7 @@ impl Driver {
             class,
             fits: None,
             states,
+            narrow: master.is_some(),
             master,
             // A run goes on with the chances that it began with.
             seed: self.groups[group].params.seed().map(|own| param.seed.unwrap_or(own)),

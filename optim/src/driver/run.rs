@@ -1,5 +1,6 @@
 //! The stages of a step over all parameters that take the same ones.
 
+use super::away::Away;
 use super::rows::{self, Parts};
 use super::{first_of, mirror};
 use crate::slots::Slot;
@@ -22,7 +23,7 @@ pub(crate) struct Run {
     keys: Vec<((usize, u8), u64)>,
     /// What the gradients of this step are multiplied by.
     factor: f64,
-    parts: Vec<Part>,
+    pub(super) parts: Vec<Part>,
     /// This step's parameters in parts, which take stages that follow each other while they are in cache.
     batches: Vec<Batch>,
     /// The places of this step's parameters, in the order of their names, where that order matters.
@@ -38,19 +39,19 @@ pub(crate) struct Run {
 }
 
 /// A stage, and where its operands come from.
-struct Part {
-    stage: Stage,
+pub(super) struct Part {
+    pub(super) stage: Stage,
     /// The operand that is the parameter, and that which is the gradient.
-    param: Option<usize>,
-    grad: Option<usize>,
+    pub(super) param: Option<usize>,
+    pub(super) grad: Option<usize>,
     /// For each state and each scratch of the stages the operand that it is in this one.
-    states: Vec<Option<usize>>,
+    pub(super) states: Vec<Option<usize>>,
     scratch: Vec<Option<usize>>,
-    rows: Vec<f64>,
+    pub(super) rows: Vec<f64>,
     /// The parameters' own scalars, in the order of the bindings.
     own: Vec<f64>,
     /// One for each batch.
-    plans: Vec<Plan>,
+    pub(super) plans: Vec<Plan>,
     /// The parameters' sums, in the order of the bindings.
     sums: Vec<f64>,
     /// The same two for parts of parameters, where some take part by rows.
@@ -141,6 +142,7 @@ impl Run {
         &mut self,
         mut work: Work<'_, '_, '_>,
         kernel: &'static Kernel,
+        away: Option<&mut Away>,
         begun: &mut bool,
     ) -> Result<()> {
         let mut part = Part::new(Stage::Rule(kernel), &self.stages);
@@ -148,6 +150,9 @@ impl Run {
             part.add_row(class, &*work.groups[group].algorithm, t);
         }
         part.scale(self.factor);
+        if let Some(away) = away {
+            return part.run_away(work, self.compute, away, begun).map(drop);
+        }
         self.cut(&work, None);
         let ran = part.run(&mut work, (kernel, self.compute), 0, &self.batches[0], (0, false));
         *begun |= ran.as_ref().map_or_else(fallline_core::Error::may_have_written, |()| true);

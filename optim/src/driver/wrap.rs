@@ -7,10 +7,11 @@ use crate::slots::Slots;
 use crate::wrapper::{Clip, Limit, SavedScaler, Wrapper, norm};
 use crate::{Binding, Error, GradRef, Result, Skipped, StepReport};
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
-use fallline_core::{Compute, Kernel, Storage, Tensor};
+use fallline_core::{Backend, Compute, Kernel, Storage, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
 /// A wrapper at work.
 #[derive(Default)]
@@ -160,6 +161,7 @@ impl Driver {
     fn norm_of_grads(&mut self, bindings: &[Binding<'_>], p: f64, scale: f64) -> Result<f64> {
         let mut order: Vec<usize> = (0..bindings.len()).filter(|&i| !bindings[i].grad.is_none()).collect();
         order.sort_unstable_by_key(|&i| bindings[i].name);
+        let near = Arc::clone(self.near());
         let slots = self.slots.range(0..bindings.len());
         let kernel = self.groups[0].algorithm.wrapping().magnitudes;
         let mut norms = Vec::with_capacity(order.len());
@@ -175,7 +177,7 @@ impl Driver {
             if p == 1.0 {
                 let mut view = Some(view);
                 let mut sums = [0.0];
-                self.backend.run(Pass {
+                near.run(Pass {
                     kernel,
                     compute: slot.compute,
                     tensors: &mut |views| {
@@ -184,7 +186,7 @@ impl Driver {
                     },
                     rows: &[scale],
                     tensor_scalars: &[],
-                    plan: &mut self.backend.plan(),
+                    plan: &mut near.plan(),
                     sums: &mut sums,
                 })?;
                 norms.push(sums[0]);
@@ -192,9 +194,9 @@ impl Driver {
             }
             // No rule has maxima or powers: on the host.
             let mut values = vec![0.0f64; elements];
-            let mut copy = self.backend.allocate(&[(slot.compute.format(), elements)])?.remove(0);
+            let mut copy = near.allocate(&[(slot.compute.format(), elements)])?.remove(0);
             let mut views = Some((View::write(&mut copy), view));
-            self.backend.run(Pass {
+            near.run(Pass {
                 kernel: self.groups[0].algorithm.param_copy(),
                 compute: slot.compute,
                 tensors: &mut |places| {
@@ -204,10 +206,10 @@ impl Driver {
                 },
                 rows: &[1.0],
                 tensor_scalars: &[],
-                plan: &mut self.backend.plan(),
+                plan: &mut near.plan(),
                 sums: &mut [],
             })?;
-            self.backend.read(&copy, values.as_mut_slice().into())?;
+            near.read(&copy, values.as_mut_slice().into())?;
             norms.push(norm(values.into_iter().map(|x| x * scale), p));
         }
         Ok(norm(norms.into_iter(), p))
@@ -218,6 +220,15 @@ impl Wrapped {
     /// Whether a step is what the optimizer does alone.
     pub(super) fn is_plain(&self) -> bool {
         self.config.is_plain()
+    }
+
+    /// Brings the window's gradients to another device.
+    pub(super) fn move_to(&mut self, device: &Arc<dyn Backend>) -> Result<()> {
+        self.plans.clear();
+        for sum in self.sums.values_mut() {
+            (sum.tensor, sum.staging) = (sum.tensor.to(device)?, None);
+        }
+        Ok(())
     }
 
     /// What goes on around a step, in a line.
@@ -300,19 +311,19 @@ impl Wrapped {
 
     /// Allocates the sums that are missing, side by side.
     fn make_room(&mut self, driver: &mut Driver, bindings: &[Binding<'_>]) -> Result<()> {
-        let slots = driver.slots.range(0..bindings.len());
+        let slots = driver.slots.range_of(0..bindings.len());
         let new = |i: &usize| !bindings[*i].grad.is_none() && !self.sums.contains_key(bindings[*i].name);
         let missing: Vec<usize> = (0..bindings.len()).filter(new).collect();
         if !missing.is_empty() {
             let kind = |&i: &usize| (slots[i].compute.format(), slots[i].shape.elements());
             let requests: Vec<_> = missing.iter().map(kind).collect();
-            for (i, storage) in missing.into_iter().zip(driver.backend.allocate(&requests)?) {
-                let tensor = Tensor::from_storage(&driver.backend, storage, slots[i].shape.clone())?;
+            for (i, storage) in missing.into_iter().zip(driver.near().allocate(&requests)?) {
+                let tensor = Tensor::from_storage(driver.near(), storage, slots[i].shape.clone())?;
                 let sum = Sum { tensor, begun: false, staging: None };
                 self.sums.insert(bindings[i].name.to_owned(), sum);
             }
         }
-        if driver.backend.reaches_host() {
+        if driver.near().reaches_host() {
             return Ok(());
         }
         for binding in bindings {
@@ -325,10 +336,10 @@ impl Wrapped {
             let Some(sum) = self.sums.get_mut(binding.name) else { continue };
             let fits = |storage: &Storage| storage.format() == slice.format() && storage.len() == slice.len();
             if !sum.staging.as_ref().is_some_and(fits) {
-                sum.staging = driver.backend.allocate(&[(slice.format(), slice.len())])?.pop();
+                sum.staging = driver.near().allocate(&[(slice.format(), slice.len())])?.pop();
             }
             if let Some(storage) = &mut sum.staging {
-                driver.backend.write(storage, slice)?;
+                driver.near().write(storage, slice)?;
             }
         }
         Ok(())
@@ -350,7 +361,7 @@ impl Wrapped {
                 Some((sum, grads.remove(&**name).filter(|_| fits)?))
             });
             let plan = self.plans.entry((kernel.name, compute == Compute::F64));
-            driver.backend.run(Pass {
+            driver.near().run(Pass {
                 kernel,
                 compute,
                 tensors: &mut |views| {
@@ -363,7 +374,7 @@ impl Wrapped {
                 },
                 rows: &[factor],
                 tensor_scalars: &[],
-                plan: plan.or_insert_with(|| driver.backend.plan()),
+                plan: plan.or_insert_with(|| driver.near().plan()),
                 sums: &mut [],
             })?;
         }
@@ -379,7 +390,7 @@ impl Wrapped {
             let fits = |sum: &&mut Sum| sum.begun && sum.tensor.format() == compute.format();
             let mut sums = self.sums.values_mut().filter(fits);
             let plan = self.plans.entry((kernel.name, compute == Compute::F64));
-            driver.backend.run(Pass {
+            driver.near().run(Pass {
                 kernel,
                 compute,
                 tensors: &mut |views| {
@@ -390,7 +401,7 @@ impl Wrapped {
                 },
                 rows: &row,
                 tensor_scalars: &[],
-                plan: plan.or_insert_with(|| driver.backend.plan()),
+                plan: plan.or_insert_with(|| driver.near().plan()),
                 sums: &mut [],
             })?;
         }
@@ -407,7 +418,7 @@ impl Wrapped {
                 continue;
             }
             let entry =
-                Entry::from_storage(&*driver.backend, sum.tensor.storage(), sum.tensor.shape().clone())?;
+                Entry::from_storage(&**driver.near(), sum.tensor.storage(), sum.tensor.shape().clone())?;
             checkpoint.insert(format!("{WINDOW}{name}"), entry);
         }
         let scaler = self.config.scaler.as_ref().map(|scaler| scaler.save());
@@ -447,8 +458,8 @@ impl Wrapped {
                     "is {format} of shape {got}, expected {expected_format} of {expected}"
                 )));
             }
-            let mut tensor = Tensor::zeros(&driver.backend, entry.format, entry.shape.clone())?;
-            entry.copy_to(&*driver.backend, tensor.storage_mut())?;
+            let mut tensor = Tensor::zeros(driver.near(), entry.format, entry.shape.clone())?;
+            entry.copy_to(&**driver.near(), tensor.storage_mut())?;
             loaded.sums.insert(name.to_owned(), Sum { tensor, begun: true, staging: None });
         }
         Ok(loaded)

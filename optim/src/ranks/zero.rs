@@ -216,6 +216,9 @@ impl AnyAlgorithm for ZeroRedundancy {
     fn paged(&self) -> bool {
         self.inner.paged()
     }
+    fn offloaded(&self) -> bool {
+        self.inner.offloaded()
+    }
     fn memory(&self) -> &'static [(&'static str, f64)] {
         self.inner.memory()
     }

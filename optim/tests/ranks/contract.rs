@@ -54,32 +54,43 @@ where
 
 /// A backend's memory goes through the same exchanges.
 pub fn storages(ranks: &dyn Communicator, backend: &Arc<dyn Backend>) {
+    storages_of::<f64>(ranks, backend);
+    storages_of::<f32>(ranks, backend);
+    storages_of::<bf16>(ranks, backend);
+    storages_of::<f16>(ranks, backend);
+}
+
+fn storages_of<T: Element>(ranks: &dyn Communicator, backend: &Arc<dyn Backend>)
+where
+    for<'a> SliceMut<'a>: From<&'a mut [T]>,
+    for<'a> Slice<'a>: From<&'a [T]>,
+{
     let (rank, world) = (ranks.rank(), ranks.world());
-    let own = values::<f32>(rank, 12 * world);
-    let tensor = |values: &[f32]| Tensor::from_slice(backend, values, [values.len()]).unwrap();
+    let own = values::<T>(rank, 12 * world);
+    let tensor = |values: &[T]| Tensor::from_slice(backend, values, [values.len()]).unwrap();
     let read = |tensor: &Tensor| {
-        let mut values = vec![0.0_f32; tensor.storage().len()];
+        let mut values = vec![T::default(); tensor.storage().len()];
         backend.read(tensor.storage(), values.as_mut_slice().into()).unwrap();
         values
     };
     let mut summed = tensor(&own);
     ranks.all_reduce_storage(&**backend, summed.storage_mut(), Reduction::Sum).unwrap();
-    assert_eq!(read(&summed), reduced::<f32>(world, 12 * world, Reduction::Sum));
-    let mut piece = tensor(&[0.0; 12]);
+    assert_eq!(read(&summed), reduced::<T>(world, 12 * world, Reduction::Sum));
+    let mut piece = tensor(&[T::default(); 12]);
     let full = tensor(&own);
     ranks.reduce_scatter_storage(&**backend, full.storage(), piece.storage_mut(), Reduction::Mean).unwrap();
-    let mean = reduced::<f32>(world, 12 * world, Reduction::Mean);
+    let mean = reduced::<T>(world, 12 * world, Reduction::Mean);
     assert_eq!(read(&piece), mean[12 * rank..][..12]);
-    let mut all = tensor(&vec![0.0; 12 * world]);
+    let mut all = tensor(&vec![T::default(); 12 * world]);
     ranks.all_gather_storage(&**backend, piece.storage(), all.storage_mut()).unwrap();
     assert_eq!(read(&all), mean);
     ranks.all_to_all_storage(&**backend, full.storage(), all.storage_mut()).unwrap();
-    let crossed = (0..world).flat_map(|from| values::<f32>(from, 12 * world)[12 * rank..][..12].to_vec());
+    let crossed = (0..world).flat_map(|from| values::<T>(from, 12 * world)[12 * rank..][..12].to_vec());
     assert_eq!(read(&all), crossed.collect::<Vec<_>>());
     for root in 0..world {
         let mut told = tensor(&own);
         ranks.broadcast_storage(&**backend, root, told.storage_mut()).unwrap();
-        assert_eq!(read(&told), values::<f32>(root, 12 * world));
+        assert_eq!(read(&told), values::<T>(root, 12 * world));
     }
 }
 
