@@ -354,10 +354,11 @@ fn bytes_that_are_no_checkpoint_are_refused() {
         ),
         ("a step of F64", edited(&saved, |header, _| header["step/half"]["dtype"] = json!("F64"))),
         (
-            "a tensor of U8",
-            edited(&saved, |header, _| {
-                header["state/half/m"]["dtype"] = json!("U8");
-                header["state/half/m"]["shape"] = json!([1200]);
+            "a tensor of U8 that is no state",
+            edited(&saved, |header, data| {
+                add(header, data, "param/codes");
+                header["param/codes"]["dtype"] = json!("U8");
+                header["param/codes"]["shape"] = json!([4]);
             }),
         ),
         (

@@ -373,7 +373,7 @@ fn keys_that_match_nothing_are_told() {
     let mut all = tensors(&mut Random(2));
     let mut driver = recipe(text).optimizer(best());
     let error = driver.step(&mut common::bind(&mut all, 0)).unwrap_err().to_string();
-    assert_eq!(error, "line 2, column 55: paramwise_cfg.custom_keys[\"decoder\"] matches no parameter");
+    assert_eq!(error, "line 2, column 62: paramwise_cfg.custom_keys[\"decoder\"] matches no parameter");
     assert!(driver.params().is_empty());
     assert_eq!(all[0].value.bits(), tensors(&mut Random(2))[0].value.bits());
     let names = ["encoder.weight"];

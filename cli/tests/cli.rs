@@ -6,9 +6,9 @@ mod common;
 use assert_cmd::Command;
 use common::{Buffer, ONE_EACH, Random, Tensor, recipe};
 use fallline::core::Role;
-use fallline::optim::{frozen, param};
+use fallline::optim::{ParamFormat, frozen, param};
 use fallline::registry::names::ENTRIES;
-use fallline::{Checkpoint, Compute, Cpu, Format, Optimizer, Shape};
+use fallline::{Checkpoint, Compute, Cpu, Format, Optimizer, Recipe, Shape};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
@@ -577,23 +577,33 @@ fn toolkit_config(folder: &Path, epochs: u64) -> PathBuf {
 #[test]
 fn a_run_that_was_stopped_goes_on_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
-    stopped(&config(folder.path(), 4), 4);
+    stopped(&config(folder.path(), 4), (4, EPOCH));
 }
 
 #[cfg(unix)]
 #[test]
 fn a_run_with_everything_around_that_was_stopped_goes_on_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
-    stopped(&toolkit_config(folder.path(), 3), 3);
+    stopped(&toolkit_config(folder.path(), 3), (3, EPOCH));
 }
 
-/// Stops runs at random moments and goes on with them.
+/// The configuration that is shipped: AmpOptimWrapper, paramwise_cfg, clip_grad, accumulative_counts=4, warm-up and
+/// cosine, Muon and AdamW by rule. The warm-up is over in the third epoch of 45 steps.
 #[cfg(unix)]
-fn stopped(config: &Path, epochs_of_run: u64) {
+#[test]
+fn the_bundled_run_with_everything_around_goes_on_bit_for_bit() {
+    stopped(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/digits_amp.py"), (3, 45));
+}
+
+/// Stops runs at moments that are drawn (each time the same ones, as shares of the time that a whole run takes) and goes
+/// on with them.
+#[cfg(unix)]
+fn stopped(config: &Path, (epochs_of_run, epoch): (u64, u64)) {
     let folder = tempfile::tempdir().unwrap();
     let train = |run: &Path| {
         let mut command = std::process::Command::new(BINARY);
         command.env_remove("FALLLINE_ISA").args(["train", "--config"]).arg(config).arg("--out").arg(run);
+        command.args(["--epochs", &epochs_of_run.to_string()]);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         command
     };
@@ -603,7 +613,7 @@ fn stopped(config: &Path, epochs_of_run: u64) {
     let whole = start.elapsed();
     let expected = (trained(&straight), metrics(&straight));
 
-    let mut random = Random(u64::from(std::process::id()));
+    let mut random = Random(6);
     for (round, signal) in ["INT", "KILL", "INT", "KILL"].into_iter().enumerate() {
         let run = folder.path().join(format!("run{round}"));
         let mut child = train(&run).spawn().unwrap();
@@ -631,7 +641,7 @@ fn stopped(config: &Path, epochs_of_run: u64) {
         assert_eq!(told.code, 0, "{signal}: {}", told.error);
         assert_eq!(trained(&run), expected.0, "{signal} after {wait:?}");
         let (steps, epochs, lines) = metrics(&run);
-        assert_eq!(steps, (1..=epochs_of_run * EPOCH).collect::<Vec<_>>(), "{signal}: each step once");
+        assert_eq!(steps, (1..=epochs_of_run * epoch).collect::<Vec<_>>(), "{signal}: each step once");
         assert_eq!(epochs, (0..epochs_of_run).collect::<Vec<_>>(), "{signal}: each epoch once");
         assert_eq!(lines, expected.1.2, "{signal}: the same numbers");
     }
@@ -748,6 +758,63 @@ fn schedule_prints_what_mmengine_computes() {
     bad(&mut schedule(&metrics), 1, &["short.json", "array"]);
 }
 
+/// What `explain` says of states is what an optimizer has after a step.
+fn explained_bytes_are_allocated(config: &Path, params: &Path) {
+    let shapes: [(&str, &[usize]); 5] = [
+        ("fc.weight", &[70, 60]),
+        ("fc.bias", &[301]),
+        ("head", &[4097]),
+        ("hidden", &[12, 20]),
+        ("one", &[1]),
+    ];
+    let described = shapes.map(|(name, shape)| (name.to_owned(), serde_json::json!({"shape": shape})));
+    std::fs::write(params, Value::Object(described.into_iter().collect()).to_string()).unwrap();
+    for (optimizer, format) in [
+        ("dict(type='AdamW')", Format::F32),
+        ("dict(type='SGD', lr=0.1)", Format::F32),
+        (
+            "dict(type='Adam', amsgrad=True, state_format={'m': 'bf16', 'v': 'q8', 'v_max': 'fp8'})",
+            Format::F32,
+        ),
+        ("dict(type='AdamW8bit', min_8bit_size=500)", Format::F32),
+        ("dict(type='AdamW', state_format='q4')", Format::F32),
+        ("dict(type='Lion', state_format='q8_linear', param_format='master')", Format::Bf16),
+        ("dict(type='AdamW', state_format='bf16', param_format='bf16_sr', seed=1)", Format::Bf16),
+        ("dict(type='TorchAdafactor')", Format::F32),
+        ("dict(type='LAMB')", Format::F32),
+    ] {
+        let text = format!(
+            "optim_wrapper = dict(optimizer={optimizer}, paramwise_cfg=dict(custom_keys=dict(\n\
+                 hidden=dict(optimizer=dict(type='Muon')), head=dict(state_format='f32'))))\n"
+        );
+        std::fs::write(config, &text).unwrap();
+        let mut driver = Recipe::from_text(&text).unwrap().optimizer(Cpu::scalar().shared());
+        let mut random = Random(1);
+        let mut tensors: Vec<Tensor> = shapes
+            .iter()
+            .map(|(name, shape)| {
+                let mut draw = || Buffer::new(format, &random.units(shape.iter().product()));
+                Tensor::new(*name, draw(), vec![Some(draw())])
+            })
+            .collect();
+        let bound = common::bind(&mut tensors, 0).into_iter().zip(shapes);
+        let mut bound: Vec<_> = bound.map(|(binding, (_, shape))| binding.shaped(shape)).collect();
+        driver.step(&mut bound).unwrap();
+        let paths = ["--config", config.to_str().unwrap(), "--params", params.to_str().unwrap()];
+        let told = json(&[&["explain"], &paths[..], &["--json"]].concat());
+        for row in told.as_array().unwrap() {
+            let param = driver.params().into_iter().find(|param| row["name"] == param.name).unwrap();
+            assert_eq!(row["state_bytes"], param.state_bytes, "{optimizer}: {row}");
+            let mut names: Vec<&str> = param.formats.iter().map(|format| format.name()).collect();
+            names.extend((driver.param_format(param.group) == Some(ParamFormat::Master)).then_some("f32"));
+            names.dedup();
+            if let [name] = names[..] {
+                assert_eq!(row["state_format"], name, "{optimizer}: {row}");
+            }
+        }
+    }
+}
+
 #[test]
 fn explain_tells_each_parameter_its_rule() {
     let folder = tempfile::tempdir().unwrap();
@@ -790,6 +857,7 @@ fn explain_tells_each_parameter_its_rule() {
     assert_eq!(told[2], row("head.bias", "AdamW", 1e-3, 0.1, 16, "optimizer"));
     let table = good(&[&["explain"], &paths[..]].concat());
     assert!(table.contains("ln_1.bias") && table.contains("3 parameters, 168 bytes of states"), "{table}");
+    explained_bytes_are_allocated(&config, &params);
 
     let explain = |more: &[&str]| {
         let mut command = fallline();

@@ -63,6 +63,46 @@ fn states_that_are_shared_out_change_nothing() {
     assert!(run("one", ADAMW, "one") == run("threads-of-one", ADAMW, "threads:1"));
 }
 
+/// A configuration with a wrapper, rules and an average.
+fn config_around(folder: &Path, name: &str, optimizer: &str) -> PathBuf {
+    let path = folder.join(name).with_extension("py");
+    let around = "accumulative_counts=4, clip_grad=dict(max_norm=0.5), loss_scale=dict(init_scale=3e38), \
+                  paramwise_cfg=dict(bias_decay_mult=0.0, custom_keys=dict(fc1=dict(lr_mult=0.5)))";
+    let average = "average=dict(type='ExponentialMovingAverage', momentum=0.1)";
+    let train = format!("train = dict(epochs=2, batch_size=32, hidden=[64], seed=3, {average})");
+    let text = format!(
+        "optim_wrapper = dict(type='AmpOptimWrapper', optimizer=dict({optimizer}), {around})\n{train}\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+/// Everything around an optimizer is the same on all ranks, and in the checkpoint of states that are shared out.
+#[test]
+fn what_stands_around_is_the_same_on_all_ranks() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let run = |name: &str, optimizer: &str| {
+        let config = config_around(folder.path(), name, optimizer);
+        good(&fallline(&["--config", text(&config), "--out", text(&path(name)), "--ranks", "threads:2"]));
+        kept(&path(name))
+    };
+    let (adamw, sharded) = (run("adamw", ADAMW), run("sharded", SHARDED));
+    assert!(adamw == sharded);
+    assert!(adamw.iter().filter(|(name, _)| name.starts_with("average/")).count() == 4);
+    // Half-way through a window, and with another number of ranks.
+    let config = config_around(folder.path(), "parts", SHARDED);
+    let out = path("parts");
+    let begin = ["--config", text(&config), "--out", text(&out), "--epochs", "1", "--ranks", "threads:2"];
+    good(&fallline(&begin));
+    assert!(
+        kept(&out).iter().all(|(name, _)| !name.starts_with("window/")),
+        "the last window is closed in time"
+    );
+    good(&fallline(&["--resume", text(&out), "--epochs", "2", "--ranks", "threads:3"]));
+    assert_eq!(kept(&out).len(), sharded.len());
+}
+
 #[test]
 fn a_run_goes_on_bit_for_bit_and_with_another_number_of_ranks() {
     let folder = TempDir::new().unwrap();

@@ -229,6 +229,11 @@ impl Tensor {
         &self.storage
     }
 
+    /// Its memory alone.
+    pub fn into_storage(self) -> Storage {
+        self.storage
+    }
+
     /// Its memory, to write.
     pub fn storage_mut(&mut self) -> &mut Storage {
         &mut self.storage

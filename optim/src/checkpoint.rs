@@ -16,7 +16,7 @@
 
 use crate::driver::wrap::SavedWrapper;
 use crate::hyper::Value;
-use crate::{AnyAlgorithm, Error, Result};
+use crate::{AnyAlgorithm, Error, ModuleKind, Result};
 use fallline_core::host::{Blocks, Slice};
 use fallline_core::{Backend, Compute, Element, Format, Shape, Storage};
 use half::{bf16, f16};
@@ -79,6 +79,27 @@ impl Entry {
             other => unreachable!("no entry is made of {other}"),
         }
         Ok(())
+    }
+
+    /// Copies the elements into new memory of a backend, where format and shape are these, or the format is let pass.
+    /// Says whether it was another.
+    pub(crate) fn load(
+        &self,
+        backend: &dyn Backend,
+        key: &str,
+        (format, shape): (Format, &Shape),
+        converting: bool,
+    ) -> Result<(Storage, bool)> {
+        let converted = self.format != format;
+        if self.shape != *shape || (converted && !converting) {
+            let (was, got) = (self.format, &self.shape);
+            return Err(Error::Mismatch(format!(
+                "{key} is {was} of shape {got}, expected {format} of {shape}"
+            )));
+        }
+        let mut storage = backend.allocate(&[(format, shape.elements())])?.remove(0);
+        self.copy_to(backend, &mut storage)?;
+        Ok((storage, converted))
     }
 
     /// Copies a slice.
@@ -231,12 +252,27 @@ pub struct ParamManifest {
     /// What the chances are drawn with that round it; the counter is its step count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) seed: Option<u64>,
+    /// The kind of module that it belongs to, where it is not the one that would be guessed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    module: Option<String>,
 }
 
 impl ParamManifest {
     pub(crate) fn new(shape: &[usize], group: usize, compute: Compute) -> ParamManifest {
         let formats = BTreeMap::new();
-        ParamManifest { shape: shape.to_vec(), group, compute: compute.to_string(), formats, seed: None }
+        let (shape, compute) = (shape.to_vec(), compute.to_string());
+        ParamManifest { shape, group, compute, formats, seed: None, module: None }
+    }
+
+    /// Notes the kind of module that it belongs to.
+    pub(crate) fn set_kind(&mut self, kind: ModuleKind, name: &str) {
+        let told = kind != ModuleKind::guess(name, &self.shape());
+        self.module = told.then(|| kind.name().to_owned());
+    }
+
+    /// The kind of module that it belongs to, if it is noted and this version knows it.
+    pub(crate) fn kind(&self) -> Option<ModuleKind> {
+        ModuleKind::from_name(self.module.as_deref()?)
     }
 
     pub(crate) fn insert_format(&mut self, state: &str, format: Format) {

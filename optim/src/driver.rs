@@ -1,6 +1,6 @@
 //! The generic driver: groups, states, missing gradients, saving and loading, for every algorithm.
 
-mod averages;
+pub(crate) mod averages;
 mod away;
 pub(crate) mod finite;
 mod groups;
@@ -524,6 +524,8 @@ impl Driver {
             rows: None,
             sparse: false,
             owner: None,
+            mean: None,
+            kind,
             errors: None,
             run: None,
             row: 0,
@@ -736,12 +738,16 @@ impl Driver {
             true => self.step_wrapped(bindings),
             false => self.step_checked(bindings, Given::Raw, whole),
         };
+        let averaged = match &stepped {
+            Ok(_) => self.average_in(bindings),
+            Err(_) => Ok(()),
+        };
         self.slots.settle(&stepped);
         let stepped = stepped?;
         if whole && !stepped.skipped() {
             self.expected.clear();
         }
-        if let Err(cause) = self.average_in(bindings) {
+        if let Err(cause) = averaged {
             // The parameters have stepped, and the average does not fit them.
             self.poisoned = Some(cause.to_string());
             return Err(cause);
@@ -764,6 +770,9 @@ impl Driver {
         }
         if whole {
             self.check_expected()?;
+        }
+        if given != Given::Hessian {
+            self.make_means(bindings)?;
         }
         let mut report = StepReport { without_grad: prepared.without_grad, ..StepReport::default() };
         move_strided(bindings, false);

@@ -33,6 +33,11 @@ impl ModuleKind {
         ModuleKind::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, kind)| kind)
     }
 
+    /// Its name in files.
+    pub fn name(self) -> &'static str {
+        ModuleKind::ALL.into_iter().find(|(_, kind)| *kind == self).map_or("other", |(name, _)| name)
+    }
+
     /// Guesses from a parameter's name and shape. The module is the part of the name before the last dot, and of
     /// that the last part counts, in small letters:
     ///

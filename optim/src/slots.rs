@@ -1,9 +1,10 @@
 //! What the driver keeps for each parameter, found again by name without hashing in the usual case.
 
 use crate::compression::Errors;
+use crate::driver::averages::Mean;
 use crate::driver::mirror::Mirror;
 use crate::driver::rows::{self, Rows};
-use crate::{Error, Result, StepReport};
+use crate::{Error, ModuleKind, Result, StepReport};
 use core::ops::Range;
 use fallline_core::{Compute, Shape, Storage};
 use std::collections::HashMap;
@@ -40,6 +41,10 @@ pub(crate) struct Slot {
     pub(crate) sparse: bool,
     /// The rank that updates it, where ranks share parameters out.
     pub(crate) owner: Option<usize>,
+    /// The average of its weights, where one is kept.
+    pub(crate) mean: Option<Mean>,
+    /// The kind of module that it belongs to, as it was told or guessed.
+    pub(crate) kind: ModuleKind,
     /// What compressing for other ranks has left out so far.
     pub(crate) errors: Option<Errors>,
     /// In the step being taken: which run, and which row of scalars.
@@ -143,6 +148,14 @@ impl Slots {
 
     pub(crate) fn get(&self, name: &str) -> Option<&Slot> {
         self.places.get(name).map(|&place| &self.list[place])
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.list.iter_mut()
+    }
+
+    pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut Slot> {
+        self.places.get(name).map(|&place| &mut self.list[place])
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {

@@ -56,7 +56,10 @@ impl Storing {
             }
         };
         let params = match dict.get(PARAM_FORMAT).map(|node| (node, &node.value)) {
-            None => self.params,
+            None => match (self.params, seed) {
+                (ParamFormat::Stochastic { .. }, Some(seed)) => ParamFormat::Stochastic { seed },
+                (params, _) => params,
+            },
             Some((_, Setting::None)) => ParamFormat::Nearest,
             Some((_, Setting::Str(name))) if name == "bf16_sr" => {
                 ParamFormat::Stochastic { seed: seed.unwrap_or(0) }

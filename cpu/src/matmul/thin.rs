@@ -37,7 +37,7 @@ pub(super) fn product<F: Stored>(place: Place<'_>, problem: &Problem<F>) -> Resu
         let strips = k.div_ceil(STRIP);
         let mut buffer = place.buffers.take(size_of::<Sum<F>>() * matrix.lanes * strips)?;
         let partial = address(&mut buffer);
-        thin(Way::Strips { strips }, partial).run(place, strips * matrix.lanes.div_ceil(COLUMNS));
+        thin(Way::Strips, partial).run(place, strips * matrix.lanes.div_ceil(COLUMNS));
         thin(Way::Fold { strips }, partial).run(place, matrix.lanes.div_ceil(COLUMNS));
         place.buffers.give(buffer);
     }
@@ -51,9 +51,9 @@ enum Way {
     Outer { rows: usize },
     /// Dot products of so many lanes, which are contiguous along the product, with the vector.
     Dots { lanes: usize },
-    /// The sums of a block of lanes, which lie side by side, over one of so many strips of steps.
-    Strips { strips: usize },
-    /// A block of lanes added up over its strips, in their order.
+    /// The sums of a block of lanes, which lie side by side, over a strip of steps.
+    Strips,
+    /// A block of lanes added up over so many strips, in their order.
     Fold { strips: usize },
 }
 
@@ -96,7 +96,7 @@ impl<F: Stored> Thin<'_, F> {
             match self.way {
                 Way::Outer { rows } => self.outer(part * rows, self.problem.m.min((part + 1) * rows)),
                 Way::Dots { lanes } => self.dots(part * lanes, self.matrix.lanes.min((part + 1) * lanes)),
-                Way::Strips { .. } => self.strip(part / blocks, part % blocks * COLUMNS),
+                Way::Strips => self.strip(part / blocks, part % blocks * COLUMNS),
                 Way::Fold { strips } => self.fold(strips, part * COLUMNS),
             }
         }

@@ -3,11 +3,10 @@
 use super::Driver;
 use crate::average::{Average, Share};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
-use crate::slots::Slots;
-use crate::{Binding, Error, Result};
-use fallline_core::backend::{Pass, TensorPass, View};
-use fallline_core::host::Slice;
-use fallline_core::{Backend, Storage, Tensor};
+use crate::slots::{Slot, Slots};
+use crate::{Binding, Error, LoadReport, Result};
+use fallline_core::backend::{Pass, Plan, TensorPass, View};
+use fallline_core::{Backend, Compute, Storage, Tensor};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -17,9 +16,18 @@ pub(super) struct Averages {
     spec: Average,
     /// Iterations so far.
     steps: u64,
-    weights: BTreeMap<String, Tensor>,
-    /// A copy of a parameter on a device that does not reach it.
-    staging: BTreeMap<String, Storage>,
+    /// By the rule that is run, whether it computes in double precision, and whether where the parameters are.
+    plans: BTreeMap<(&'static str, bool, bool), Plan>,
+}
+
+/// The average of one parameter's weights.
+#[derive(Debug)]
+pub(crate) struct Mean {
+    storage: Storage,
+    /// Whether there is anything in it yet.
+    begun: bool,
+    /// A copy of the parameter on a device that does not reach it.
+    staging: Option<Storage>,
 }
 
 /// Averages in a checkpoint.
@@ -27,10 +35,10 @@ const AVERAGE: &str = "average/";
 
 impl Driver {
     /// Keeps an average of the weights, which every [`step`](crate::Optimizer::step) updates when it is done, whether
-    /// it changed them or not: an iteration counts, as in MMEngine's `EMAHook`. It is saved and loaded with the rest.
+    /// it changed them or not: an iteration counts, as in MMEngine's `EMAHook`. It is kept in the type of the arithmetic,
+    /// and of [master weights](crate::ParamFormat::Master) where there are some. It is saved and loaded with the rest.
     pub fn averaged(mut self, average: Average) -> Driver {
-        let (weights, staging) = Default::default();
-        self.averages = Some(Averages { spec: average, steps: 0, weights, staging });
+        self.averages = Some(Averages { spec: average, steps: 0, plans: BTreeMap::new() });
         self
     }
 
@@ -39,14 +47,14 @@ impl Driver {
     /// # Errors
     /// When the device cannot be read.
     pub fn average(&self, param: &str) -> Result<Option<Vec<f64>>> {
-        let tensor = self.averages.as_ref().and_then(|averages| averages.weights.get(param));
-        let Some(tensor) = tensor else { return Ok(None) };
-        let mut values = vec![0.0f64; tensor.shape().elements()];
-        self.near().read(tensor.storage(), values.as_mut_slice().into())?;
+        let Some(slot) = self.slots.get(param) else { return Ok(None) };
+        let Some(mean) = slot.mean.as_ref().filter(|mean| mean.begun) else { return Ok(None) };
+        let mut values = vec![0.0f64; mean.storage.len()];
+        self.mean_home(slot).read(&mean.storage, values.as_mut_slice().into())?;
         Ok(Some(values))
     }
 
-    /// Takes the weights of bindings that are known into the average.
+    /// Takes the weights of bindings into the average. The slots are in their order.
     pub(super) fn average_in(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
         let Some(mut averages) = self.averages.take() else { return Ok(()) };
         let taken = averages.take_in(self, bindings);
@@ -60,63 +68,115 @@ impl Driver {
             averages.steps += 1;
         }
     }
-}
 
-impl Averages {
-    fn take_in(&mut self, driver: &Driver, bindings: &mut [Binding<'_>]) -> Result<()> {
-        let Some(share) = self.spec.share(self.steps) else { return Ok(()) };
-        for binding in bindings {
-            let Some(slot) = driver.slots.get(binding.name) else { continue };
-            #[cfg(feature = "ndarray")]
-            if let crate::ParamRef::Strided(view) = &mut binding.param {
-                view.gather();
+    /// Memory for the averages that are missing, side by side, so that nothing can go wrong after the step.
+    pub(super) fn make_means(&mut self, bindings: &[Binding<'_>]) -> Result<()> {
+        let Some(averages) = &self.averages else { return Ok(()) };
+        if averages.spec.share(averages.steps).is_none() {
+            return Ok(());
+        }
+        let away = self.is_away();
+        let homes = [Arc::clone(&self.backend), Arc::clone(self.near())];
+        let slots = self.slots.range(0..bindings.len());
+        for (near, home) in homes.iter().enumerate().take(1 + usize::from(away)) {
+            let lacks = |slot: &Slot| slot.mean.is_none() && is_near(slot, away) == (near == 1);
+            let missing: Vec<&mut Slot> = slots.iter_mut().filter(|slot| lacks(slot)).collect();
+            if missing.is_empty() {
+                continue;
             }
-            let new = !self.weights.contains_key(binding.name);
-            if new {
-                let tensor = Tensor::zeros(driver.near(), slot.compute.format(), slot.shape.clone())?;
-                self.weights.insert(binding.name.to_owned(), tensor);
+            let requests: Vec<_> =
+                missing.iter().map(|slot| (slot.compute.format(), slot.shape.elements())).collect();
+            for (slot, storage) in missing.into_iter().zip(home.allocate(&requests)?) {
+                slot.mean = Some(Mean { storage, begun: false, staging: None });
             }
-            let Some(weights) = self.weights.get_mut(binding.name) else { continue };
-            let host = binding.param.host().filter(|_| !driver.near().reaches_host());
-            let staged = match host {
-                Some(slice) => Some(stage(driver, &mut self.staging, binding.name, slice.as_ref())?),
-                None => None,
-            };
-            let algorithm = &driver.groups[slot.group].algorithm;
-            // A copy is no arithmetic, so that an infinity is copied too.
-            let kernel = if new { algorithm.param_copy() } else { algorithm.wrapping().lerp };
-            let mut row = vec![1.0; 1 + kernel.scalars.len()];
-            if !new {
-                kernel.compute_scalars(&Share::of(&self.spec, share), 1, &mut row[1..]);
-            }
-            let elements = slot.shape.elements();
-            let param = staged.map(View::read).unwrap_or_else(|| binding.param.view());
-            let mut views = Some((View::write(weights.storage_mut()), param));
-            driver.near().run(Pass {
-                kernel,
-                compute: slot.compute,
-                tensors: &mut |places| {
-                    let (average, param) = views.take()?;
-                    // In both rules what is written comes first.
-                    (places[0], places[1]) = (Some(average), Some(param));
-                    Some(TensorPass { elements, row: 0 })
-                },
-                rows: &row,
-                tensor_scalars: &[],
-                plan: &mut driver.near().plan(),
-                sums: &mut [],
-            })?;
         }
         Ok(())
     }
 
-    /// Brings them to another device.
-    pub(super) fn move_to(&mut self, device: &Arc<dyn Backend>) -> Result<()> {
-        self.staging.clear();
-        self.weights.values_mut().try_for_each(|weights| {
-            *weights = weights.to(device)?;
-            Ok(())
-        })
+    /// Where a parameter's average is: with what it is of.
+    fn mean_home(&self, slot: &Slot) -> &Arc<dyn Backend> {
+        if is_near(slot, self.is_away()) { self.near() } else { &self.backend }
+    }
+
+    /// Brings the averages of parameters that are on another device than states there.
+    pub(super) fn move_means(&mut self, device: &Arc<dyn Backend>) -> Result<()> {
+        for slot in self.slots.iter_mut().filter(|slot| slot.master.is_none()) {
+            if let Some(Mean { storage, begun, .. }) = slot.mean.take() {
+                let tensor = Tensor::from_storage(&self.backend, storage, slot.shape.clone())?.to(device)?;
+                slot.mean = Some(Mean { storage: tensor.into_storage(), begun, staging: None });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a parameter's average is where the parameter is, and not where its states are.
+fn is_near(slot: &Slot, away: bool) -> bool {
+    away && slot.master.is_none()
+}
+
+impl Averages {
+    fn take_in(&mut self, driver: &mut Driver, bindings: &mut [Binding<'_>]) -> Result<()> {
+        let Some(share) = self.spec.share(self.steps) else { return Ok(()) };
+        let (copy, lerp) = {
+            let algorithm = &driver.groups[0].algorithm;
+            // A copy is no arithmetic, so that an infinity is copied too.
+            (algorithm.param_copy(), algorithm.wrapping().lerp)
+        };
+        let away = driver.is_away();
+        let homes = [Arc::clone(&driver.backend), Arc::clone(driver.near())];
+        let slots = driver.slots.range(0..bindings.len());
+        for (slot, binding) in slots.iter_mut().zip(&mut *bindings) {
+            #[cfg(feature = "ndarray")]
+            if let crate::ParamRef::Strided(view) = &mut binding.param {
+                view.gather();
+            }
+            let backend = &homes[usize::from(is_near(slot, away))];
+            if !backend.reaches_host() && slot.master.is_none() {
+                stage(&**backend, slot, binding)?;
+            }
+        }
+        for (near, backend) in homes.iter().enumerate().take(1 + usize::from(away)) {
+            for (compute, begun) in
+                [Compute::F32, Compute::F64].into_iter().flat_map(|c| [(c, false), (c, true)])
+            {
+                let fits = |slot: &Slot| {
+                    slot.compute == compute
+                        && is_near(slot, away) == (near == 1)
+                        && slot.mean.as_ref().is_some_and(|mean| mean.begun == begun)
+                };
+                if !slots.iter().any(fits) {
+                    continue;
+                }
+                let kernel = if begun { lerp } else { copy };
+                let mut row = vec![1.0; 1 + kernel.scalars.len()];
+                if begun {
+                    kernel.compute_scalars(&Share::of(&self.spec, share), 1, &mut row[1..]);
+                }
+                let mut left = slots.iter_mut().zip(&mut *bindings).filter(|(slot, _)| fits(slot));
+                let plan = self.plans.entry((kernel.name, compute == Compute::F64, near == 1));
+                backend.run(Pass {
+                    kernel,
+                    compute,
+                    tensors: &mut |views| {
+                        let (slot, binding) = left.next()?;
+                        let mean = slot.mean.as_mut()?;
+                        // The parameter in single precision is what is trained, where there is one.
+                        let param = slot.master.as_ref().or(mean.staging.as_ref()).map(View::read);
+                        // In both rules what is written comes first.
+                        views[0] = Some(View::write(&mut mean.storage));
+                        views[1] = Some(param.unwrap_or_else(|| binding.param.view()));
+                        Some(TensorPass { elements: slot.shape.elements(), row: 0 })
+                    },
+                    rows: &row,
+                    tensor_scalars: &[],
+                    plan: plan.or_insert_with(|| backend.plan()),
+                    sums: &mut [],
+                })?;
+            }
+        }
+        slots.iter_mut().flat_map(|slot| &mut slot.mean).for_each(|mean| mean.begun = true);
+        Ok(())
     }
 
     /// What they depend on, in a line.
@@ -126,65 +186,52 @@ impl Averages {
 
     /// Adds them to a checkpoint.
     pub(super) fn save(&self, driver: &Driver, checkpoint: &mut Checkpoint) -> Result<()> {
-        for (name, tensor) in &self.weights {
-            if driver.slots.get(name).is_some_and(|slot| !driver.keeps(slot)) {
-                continue;
+        for slot in driver.slots.iter().filter(|slot| driver.keeps(slot)) {
+            if let Some(mean) = slot.mean.as_ref().filter(|mean| mean.begun) {
+                let home = driver.mean_home(slot);
+                let entry = Entry::from_storage(&**home, &mean.storage, slot.shape.clone())?;
+                checkpoint.insert(format!("{AVERAGE}{}", slot.name), entry);
             }
-            let entry = Entry::from_storage(&**driver.near(), tensor.storage(), tensor.shape().clone())?;
-            checkpoint.insert(format!("{AVERAGE}{name}"), entry);
         }
         checkpoint.manifest.average_steps = Some(self.steps);
         Ok(())
     }
 
-    /// What they are after a load. A checkpoint without any begins them anew.
+    /// What they are after a load, in the slots of the checkpoint. A checkpoint without any begins them anew.
     pub(super) fn loaded(
         &self,
         driver: &Driver,
         checkpoint: &Checkpoint,
-        slots: &Slots,
-        options: &LoadOptions,
+        slots: &mut Slots,
+        (options, report): (&LoadOptions, &mut LoadReport),
     ) -> Result<Averages> {
-        let steps = checkpoint.manifest.average_steps.unwrap_or(0);
-        let (weights, staging) = Default::default();
-        let mut loaded = Averages { spec: self.spec, steps, weights, staging };
         for (name, entry) in checkpoint.below(AVERAGE) {
-            let mismatch = |problem: String| Error::Mismatch(format!("{AVERAGE}{name} {problem}"));
-            let Some(slot) = slots.get(name) else {
+            let Some(slot) = slots.get_mut(name) else {
                 if options.lenient {
                     continue;
                 }
-                return Err(mismatch("is of an unknown parameter".into()));
+                return Err(Error::Mismatch(format!("{AVERAGE}{name} is of an unknown parameter")));
             };
-            if entry.shape != slot.shape || entry.format != slot.compute.format() {
-                let (got, expected) = (&entry.shape, &slot.shape);
-                return Err(mismatch(format!(
-                    "is {} of shape {got}, expected {} of {expected}",
-                    entry.format,
-                    slot.compute.format()
-                )));
-            }
-            let mut tensor = Tensor::zeros(driver.near(), entry.format, entry.shape.clone())?;
-            entry.copy_to(&**driver.near(), tensor.storage_mut())?;
-            loaded.weights.insert(name.to_owned(), tensor);
+            let key = format!("{AVERAGE}{name}");
+            let (home, fits) = (driver.mean_home(slot), (slot.compute.format(), &slot.shape));
+            let (storage, converted) = entry.load(&**home, &key, fits, options.converting)?;
+            report.converted += usize::from(converted);
+            slot.mean = Some(Mean { storage, begun: true, staging: None });
         }
-        Ok(loaded)
+        let steps = checkpoint.manifest.average_steps.unwrap_or(0);
+        Ok(Averages { spec: self.spec, steps, plans: BTreeMap::new() })
     }
 }
 
-/// Copies a parameter to the device.
-fn stage<'s>(
-    driver: &Driver,
-    staging: &'s mut BTreeMap<String, Storage>,
-    name: &str,
-    slice: Slice<'_>,
-) -> Result<&'s Storage> {
+/// Copies a parameter to the device, where it is the host's.
+fn stage(backend: &dyn Backend, slot: &mut Slot, binding: &mut Binding<'_>) -> Result<()> {
+    let (Some(mean), Some(slice)) = (&mut slot.mean, binding.param.host()) else { return Ok(()) };
     let fits = |storage: &Storage| storage.format() == slice.format() && storage.len() == slice.len();
-    if !staging.get(name).is_some_and(fits) {
-        let mut storages = driver.near().allocate(&[(slice.format(), slice.len())])?;
-        staging.insert(name.to_owned(), storages.remove(0));
+    if !mean.staging.as_ref().is_some_and(fits) {
+        mean.staging = backend.allocate(&[(slice.format(), slice.len())])?.pop();
     }
-    let storage = staging.get_mut(name).expect("it was inserted a moment ago");
-    driver.near().write(storage, slice)?;
-    Ok(storage)
+    if let Some(storage) = &mut mean.staging {
+        backend.write(storage, slice.as_ref())?;
+    }
+    Ok(())
 }

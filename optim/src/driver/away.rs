@@ -119,7 +119,7 @@ impl Driver {
         away.known = true;
         let device = Arc::clone(&away.device);
         self.wrapped.move_to(&device)?;
-        self.averages.iter_mut().try_for_each(|averages| averages.move_to(&device))
+        self.move_means(&device)
     }
 
     /// What a step needs of its tensors where they are on another device than the states.

@@ -1,8 +1,8 @@
 //! Gradients for an estimate of the curvature, taken into the states that keep it.
 
 use super::run::Work;
-use super::{Driver, Given, first_of};
-use crate::{Binding, Error, Optimizer, Result, StepReport};
+use super::{Driver, Given, Member, first_of};
+use crate::{Binding, Error, GradRef, ModuleKind, Optimizer, Result, StepReport};
 
 impl Driver {
     /// See [`Optimizer::update_hessian`].
@@ -10,6 +10,35 @@ impl Driver {
         if !self.groups.iter().any(|group| group.algorithm.hessian_kernel().is_some()) {
             return Err(Error::NoHessian { algorithm: self.name() });
         }
+        // Of other optimizers beside it no curvature is asked: to this their gradients are not there.
+        let mut others = Vec::new();
+        for (place, binding) in bindings.iter_mut().enumerate() {
+            if !binding.grad.is_none() && !self.keeps_curvature(binding) {
+                others.push((place, core::mem::replace(&mut binding.grad, GradRef::None)));
+            }
+        }
+        let mut taken = self.take_curvature(bindings);
+        if let Ok(report) = &mut taken {
+            report.without_grad -= others.len();
+        }
+        others.into_iter().for_each(|(place, grad)| bindings[place].grad = grad);
+        taken
+    }
+
+    /// Whether the optimizer that a parameter belongs to estimates the curvature.
+    fn keeps_curvature(&self, binding: &Binding<'_>) -> bool {
+        let group = self.slots.get(binding.name).map_or_else(
+            || {
+                let (name, shape) = (binding.name, binding.param.extents().into());
+                let kind = binding.kind.unwrap_or_else(|| ModuleKind::guess(name, &shape));
+                self.group_of(&Member { name, shape: &shape, kind })
+            },
+            |slot| slot.group,
+        );
+        self.groups[group].algorithm.hessian_kernel().is_some()
+    }
+
+    fn take_curvature(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
         let report = self.open(bindings, Given::Hessian, false)?;
         if report.skipped() {
             return Ok(report);
@@ -19,7 +48,6 @@ impl Driver {
             let slots = self.slots.range(0..bindings.len());
             let tensors = slots.iter().filter(|slot| slot.run == Some(index)).count();
             let (backend, groups, family) = (&*self.backend, &self.groups[..], run.family);
-            // Of other optimizers beside it no curvature is asked.
             let Some(kernel) = first_of(groups, family).hessian_kernel() else { continue };
             let shared = &mut self.shared[family][..];
             let ranks = self.world.as_ref().map(|world| &**world.ranks());

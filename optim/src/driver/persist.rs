@@ -34,6 +34,7 @@ impl Driver {
                 checkpoint.insert_state(&*self.backend, &slot.name, MASTER, &slot.shape, master)?;
             }
             param.seed = slot.seed;
+            param.set_kind(slot.kind, &slot.name);
             manifest.params.insert(slot.name.clone(), param);
             if let (Some(errors), Some(world)) = (&slot.errors, &self.world) {
                 let rank = world.ranks().rank();
@@ -132,10 +133,11 @@ impl Driver {
             }
             report.unexpected.push(what.to_owned());
         }
-        let wrapped = self.wrapped.loaded(self, checkpoint, &loaded, options)?;
-        let averages =
-            self.averages.as_ref().map(|averages| averages.loaded(self, checkpoint, &loaded, options));
-        self.averages = averages.transpose()?;
+        let wrapped = self.wrapped.loaded(self, checkpoint, &loaded, (options, &mut report))?;
+        if let Some(averages) = &self.averages {
+            let averages = averages.loaded(self, checkpoint, &mut loaded, (options, &mut report))?;
+            self.averages = Some(averages);
+        }
         self.wrapped = wrapped;
         let mut before = core::mem::replace(&mut self.slots, loaded);
         kept.iter().for_each(|name| self.slots.adopt(&mut before, name));
@@ -258,11 +260,13 @@ impl Driver {
         if compute != saved && !options.converting {
             return Err(mismatch(format!("was computed in {saved}, but here in {compute}")));
         }
+        // Of a version that did not say it.
+        let kind = param.kind().unwrap_or_else(|| ModuleKind::guess(name, &shape));
         let group = match options.state_only {
-            true => self.slots.get(name).map_or_else(
-                || self.group_of(&Member { name, shape: &shape, kind: ModuleKind::guess(name, &shape) }),
-                |slot| slot.group,
-            ),
+            true => match self.slots.get(name) {
+                Some(slot) => slot.group,
+                None => self.group_of(&Member { name, shape: &shape, kind }),
+            },
             false => param.group,
         };
         let algorithm = algorithms
@@ -333,6 +337,8 @@ impl Driver {
             rows: None,
             sparse: false,
             owner: None,
+            mean: None,
+            kind,
             errors,
             run: None,
             row: 0,

@@ -5,7 +5,7 @@ use super::{Driver, Given, mirror, rows};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
 use crate::slots::Slots;
 use crate::wrapper::{Clip, Limit, SavedScaler, Wrapper, norm};
-use crate::{Binding, Error, GradRef, Result, Skipped, StepReport};
+use crate::{Binding, Error, GradRef, LoadReport, Result, Skipped, StepReport};
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
 use fallline_core::{Backend, Compute, Kernel, Storage, Tensor};
 use serde::{Deserialize, Serialize};
@@ -79,6 +79,7 @@ impl Driver {
         self.agree(bindings)?;
         self.prepare(bindings)?;
         self.check_expected()?;
+        self.make_means(bindings)?;
         let mut wrapped = core::mem::take(&mut self.wrapped);
         let stepped = wrapped.iterate(self, bindings);
         let Wrapped { config, .. } = core::mem::take(&mut self.wrapped);
@@ -432,7 +433,7 @@ impl Wrapped {
         driver: &Driver,
         checkpoint: &Checkpoint,
         slots: &Slots,
-        options: &LoadOptions,
+        (options, report): (&LoadOptions, &mut LoadReport),
     ) -> Result<Wrapped> {
         let mut loaded = Wrapped { config: self.config.clone(), ..Wrapped::default() };
         let Some(saved) = &checkpoint.manifest.wrapper else { return Ok(loaded) };
@@ -441,25 +442,22 @@ impl Wrapped {
             scaler.load(saved).map_err(Error::Mismatch)?;
         }
         for (name, entry) in checkpoint.below(WINDOW) {
-            let mismatch = |problem: String| Error::Mismatch(format!("{WINDOW}{name} {problem}"));
-            if !self.config.buffers() {
-                return Err(mismatch("is of a window of accumulation, and this optimizer has none".into()));
-            }
-            let Some(slot) = slots.get(name) else {
+            let slot = slots.get(name).filter(|_| self.config.buffers());
+            let Some(slot) = slot else {
                 if options.lenient {
+                    report.unexpected.push(format!("{WINDOW}{name}"));
                     continue;
                 }
-                return Err(mismatch("is of an unknown parameter".into()));
+                let problem = match self.config.buffers() {
+                    true => "is of an unknown parameter",
+                    false => "is of a window of accumulation, and this optimizer has none",
+                };
+                return Err(Error::Mismatch(format!("{WINDOW}{name} {problem}")));
             };
-            if entry.shape != slot.shape || entry.format != slot.compute.format() {
-                let (got, expected) = (&entry.shape, &slot.shape);
-                let (format, expected_format) = (entry.format, slot.compute.format());
-                return Err(mismatch(format!(
-                    "is {format} of shape {got}, expected {expected_format} of {expected}"
-                )));
-            }
-            let mut tensor = Tensor::zeros(driver.near(), entry.format, entry.shape.clone())?;
-            entry.copy_to(&**driver.near(), tensor.storage_mut())?;
+            let (key, fits) = (format!("{WINDOW}{name}"), (slot.compute.format(), &slot.shape));
+            let (storage, converted) = entry.load(&**driver.near(), &key, fits, options.converting)?;
+            report.converted += usize::from(converted);
+            let tensor = Tensor::from_storage(driver.near(), storage, slot.shape.clone())?;
             loaded.sums.insert(name.to_owned(), Sum { tensor, begun: true, staging: None });
         }
         Ok(loaded)
