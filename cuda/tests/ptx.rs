@@ -1,8 +1,8 @@
 //! What every printed kernel must be like, read from its text. (That its bits are right is shown by running
 //! it, and that it is good machine code by NVIDIA's assembler: see docs/cuda-kernels.md.)
 
-use fallline_core::{Compute, Format, Graph, rule};
-use fallline_cuda::ptx::{self, Ptx, Target, Type};
+use fallline_core::{Codes, Compute, Format, Graph, rule};
+use fallline_cuda::ptx::{self, Ptx, Stored, Target, Type};
 use std::collections::HashSet;
 
 /// No hyperparameters.
@@ -33,9 +33,14 @@ rule! {
     element(g: Grad) -> (p: Param) { p = p - lr * g; }
 }
 
-fn print(compute: Compute, formats: [Format; 5], target: Target) -> Ptx {
-    ptx::element_kernel(&Graph::record::<Everything>(), "everything", compute, &formats, target)
+fn print(compute: Compute, stored: [impl Into<Stored> + Copy; 5], target: Target) -> Ptx {
+    ptx::element_kernel(&Graph::record::<Everything>(), "everything", compute, &stored, target)
 }
+
+/// bfloat16 that is rounded by chance.
+const BY_CHANCE: Stored = Stored { format: Format::Bf16, chance: true, copy: None };
+/// A parameter in single precision with a copy in bfloat16.
+const WITH_COPY: Stored = Stored { format: Format::F32, chance: false, copy: Some(Format::Bf16) };
 
 /// Kernels of every kind, for every format on each of its ways.
 fn all() -> Vec<Ptx> {
@@ -45,6 +50,12 @@ fn all() -> Vec<Ptx> {
             for shift in 0..Format::ALL.len() {
                 let formats = [0, 1, 2, 3, 4].map(|i| Format::ALL[(i + shift) % Format::ALL.len()]);
                 all.push(print(compute, formats, target));
+            }
+            for shift in 0..Format::BLOCKS.len() {
+                let blocks = [0, 1, 2, 3].map(|i| Format::BLOCKS[(i + shift) % Format::BLOCKS.len()]);
+                let [a, b, c, d] = blocks.map(Stored::from);
+                all.push(print(compute, [WITH_COPY, a, BY_CHANCE, b, c], target));
+                all.push(print(compute, [BY_CHANCE, a, b, c, d], target));
             }
         }
         all.push(ptx::element_kernel(
@@ -203,6 +214,37 @@ fn many_operands_are_taken_in_two_parts() {
     // Half of a lane's elements in 16 bits would not fill an access.
     let mixed = [Format::F32, Format::F32, Format::F32, Format::Bf16, Format::F32];
     assert_eq!(loads(print(Compute::F32, mixed, Target::Sm80)), 4);
+}
+
+#[test]
+fn codes_are_moved_together_and_chances_drawn_once_for_four() {
+    let q8 = Format::Q8(Codes::Signed);
+    let (f32, blocks) = (Format::F32.into(), [q8, Format::Q4(Codes::Signed), q8].map(Stored::from));
+    // p, fresh, constant, g, s: `s` is loaded, `fresh` and `constant` are stored.
+    let kernel = print(Compute::F32, [f32, blocks[0], blocks[1], f32, blocks[2]], Target::Sm80);
+    let all = instructions(&kernel.text);
+    let count = |opcode: &str| all.iter().filter(|i| i.opcode == opcode).count();
+    assert_eq!(count("ld.global.v2.b32"), 1);
+    assert_eq!(count("st.global.v2.b32"), 1);
+    // Elements that are there, one by one; two of `constant` share a byte.
+    assert_eq!((count("ld.global.u8"), count("st.global.u8")), (8, 8 + 4));
+    // A scale for each block that is stored, of 32 and of 16 lanes.
+    assert_eq!(count("shfl.sync.bfly.b32"), 5 + 4 + shuffles_of_sums());
+    // Seven rounds for each four of a lane's elements.
+    let kernel = print(Compute::F32, [BY_CHANCE, f32, BY_CHANCE, f32, f32], Target::Sm80);
+    let all = instructions(&kernel.text);
+    assert_eq!(all.iter().filter(|i| i.opcode == "mul.hi.u32").count(), 2 * 2 * 7);
+    assert!(kernel.text.contains(".param .u64 keys") && kernel.text.contains("rounded by chance"));
+    let kernel = print(Compute::F32, [WITH_COPY, f32, f32, f32, f32], Target::Sm80);
+    let all = instructions(&kernel.text);
+    assert_eq!(all.iter().filter(|i| i.opcode == "cvt.rn.bf16x2.f32").count(), 4);
+    assert!(kernel.text.contains("p_copy: a copy in bf16, written"));
+}
+
+/// Shuffles of a kernel that only has sums.
+fn shuffles_of_sums() -> usize {
+    let kernel = print(Compute::F32, [Format::F32; 5], Target::Sm80);
+    instructions(&kernel.text).iter().filter(|i| i.opcode == "shfl.sync.bfly.b32").count()
 }
 
 #[test]

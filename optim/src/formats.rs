@@ -16,7 +16,9 @@ use std::collections::BTreeMap;
 /// assert_ne!(formats, mixed);
 /// ```
 ///
-/// A block format takes its unsigned codes for a state that is never negative, as the algorithm says.
+/// A block format takes its unsigned codes for a state that is never negative, as the algorithm says. Half precision for
+/// all means bfloat16 for such a state: it holds squares, and those of gradients below 2e-4 would be zero (say `"v"` to have
+/// it all the same).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StateFormats {
     all: Option<Format>,
@@ -90,8 +92,10 @@ impl StateFormats {
         elements: usize,
         computed: Format,
     ) -> Format {
+        let non_negative = algorithm.non_negative().contains(&state);
         match self.of(state) {
-            Some(format) if algorithm.non_negative().contains(&state) => format.with_codes(Codes::Unsigned),
+            Some(Format::F16) if non_negative && !self.named.contains_key(state) => Format::Bf16,
+            Some(format) if non_negative => format.with_codes(Codes::Unsigned),
             Some(format) => format,
             None => algorithm.state_format(state, elements).unwrap_or(computed),
         }

@@ -271,7 +271,7 @@ pub const INPUTS: &[Inputs] = &[
     Inputs {
         name: "bnb_Adam",
         bad: &[
-            ("optim_bits=8", "bnb_Adam: optim_bits must be 32, got 8"),
+            ("optim_bits=16", "bnb_Adam: optim_bits must be 8 or 32, got 16"),
             ("min_8bit_size=0.5", "bnb_Adam: min_8bit_size must be a int, got 0.5"),
         ],
         skips: &[],
@@ -342,7 +342,7 @@ pub const INPUTS: &[Inputs] = &[
     Inputs {
         name: "LAMB",
         bad: &[
-            ("optim_bits=8", "LAMB: optim_bits must be 32, got 8: quantised states have the name LAMB8bit"),
+            ("optim_bits=16", "LAMB: optim_bits must be 8 or 32, got 16"),
             (
                 "adam_w_mode=False",
                 "LAMB: adam_w_mode must be True, got False: bitsandbytes takes the decay from the parameter, whatever it says",
@@ -367,10 +367,7 @@ pub const INPUTS: &[Inputs] = &[
         bad: &[
             ("lr=0.1, momentum=0.0", "LARS: LARS without momentum is not supported; PytorchLARS is"),
             ("lr=-1", "LARS: lr must be ≥ 0, got -1"),
-            (
-                "lr=0.1, optim_bits=8",
-                "LARS: optim_bits must be 32, got 8: quantised states have the name LARS8bit",
-            ),
+            ("lr=0.1, optim_bits=16", "LARS: optim_bits must be 8 or 32, got 16"),
         ],
         skips: &[],
     },
@@ -479,5 +476,141 @@ pub const INPUTS: &[Inputs] = &[
             ("betas=(0.9, 1.0)", "ZeroOneAdam: betas must be in [0, 1), got (0.9, 1.0)"),
         ],
         skips: &[(Skip::Alone, "one phase for all tensors")],
+    },
+    Inputs {
+        name: "Adam8bit",
+        bad: &[
+            (
+                "optim_bits=8",
+                "Adam8bit: optim_bits must be 32, got 8: its states are always in 8 bits, and 32 is what bitsandbytes takes for compatibility",
+            ),
+            ("amsgrad=True", "Adam8bit: amsgrad must be False, got True: bitsandbytes refuses it"),
+            ("eps=-1", "Adam8bit: eps must be ≥ 0, got -1"),
+        ],
+        skips: &[],
+    },
+    Inputs {
+        name: "AdamW8bit",
+        bad: &[
+            (
+                "optim_bits=8",
+                "AdamW8bit: optim_bits must be 32, got 8: its states are always in 8 bits, and 32 is what bitsandbytes takes for compatibility",
+            ),
+            ("amsgrad=True", "AdamW8bit: amsgrad must be False, got True: bitsandbytes refuses it"),
+            ("eps=-1", "AdamW8bit: eps must be ≥ 0, got -1"),
+        ],
+        skips: &[],
+    },
+    Inputs {
+        name: "PagedAdam8bit",
+        bad: &[
+            (
+                "optim_bits=8",
+                "PagedAdam8bit: optim_bits must be 32, got 8: its states are always in 8 bits, and 32 is what bitsandbytes takes for compatibility",
+            ),
+            ("amsgrad=True", "PagedAdam8bit: amsgrad must be False, got True: bitsandbytes refuses it"),
+            ("eps=-1", "PagedAdam8bit: eps must be ≥ 0, got -1"),
+        ],
+        skips: &[],
+    },
+    Inputs {
+        name: "PagedAdamW8bit",
+        bad: &[
+            (
+                "optim_bits=8",
+                "PagedAdamW8bit: optim_bits must be 32, got 8: its states are always in 8 bits, and 32 is what bitsandbytes takes for compatibility",
+            ),
+            ("amsgrad=True", "PagedAdamW8bit: amsgrad must be False, got True: bitsandbytes refuses it"),
+            ("eps=-1", "PagedAdamW8bit: eps must be ≥ 0, got -1"),
+        ],
+        skips: &[],
+    },
+    Inputs {
+        name: "PagedAdam",
+        bad: &[("betas=(1.0, 0.9)", "PagedAdam: betas must be in [0, 1), got (1.0, 0.9)")],
+        skips: &[],
+    },
+    Inputs {
+        name: "PagedAdamW",
+        bad: &[("betas=(1.0, 0.9)", "PagedAdamW: betas must be in [0, 1), got (1.0, 0.9)")],
+        skips: &[],
+    },
+    Inputs {
+        name: "PagedAdam32bit",
+        bad: &[("betas=(1.0, 0.9)", "PagedAdam32bit: betas must be in [0, 1), got (1.0, 0.9)")],
+        skips: &[],
+    },
+    Inputs {
+        name: "PagedAdamW32bit",
+        bad: &[("betas=(1.0, 0.9)", "PagedAdamW32bit: betas must be in [0, 1), got (1.0, 0.9)")],
+        skips: &[],
+    },
+    Inputs {
+        name: "Lion8bit",
+        bad: &[("betas=(0.9, 1.0)", "Lion8bit: betas must be in [0, 1), got (0.9, 1.0)")],
+        skips: &[],
+    },
+    Inputs {
+        name: "PagedLion8bit",
+        bad: &[("betas=(0.9, 1.0)", "PagedLion8bit: betas must be in [0, 1), got (0.9, 1.0)")],
+        skips: &[],
+    },
+    Inputs {
+        name: "PagedLion",
+        bad: &[("betas=(0.9, 1.0)", "PagedLion: betas must be in [0, 1), got (0.9, 1.0)")],
+        skips: &[],
+    },
+    Inputs {
+        name: "PagedLion32bit",
+        bad: &[("betas=(0.9, 1.0)", "PagedLion32bit: betas must be in [0, 1), got (0.9, 1.0)")],
+        skips: &[],
+    },
+    Inputs {
+        name: "Adagrad8bit",
+        bad: &[(
+            "initial_accumulator_value=1.0",
+            "Adagrad8bit: initial_accumulator_value must be 0, got 1.0",
+        )],
+        skips: &[(Skip::Rest, "its state is a sum of squares")],
+    },
+    Inputs {
+        name: "RMSprop8bit",
+        bad: &[("centered=True", "RMSprop8bit: centered is not supported; RMSprop has it")],
+        skips: &[],
+    },
+    Inputs {
+        name: "SGD8bit",
+        bad: &[("lr=0.1, momentum=0", "SGD8bit: momentum=0 is not supported; SGD has it")],
+        skips: &[],
+    },
+    Inputs {
+        name: "AdEMAMix8bit",
+        bad: &[("t_alpha=-1", "AdEMAMix8bit: t_alpha must be ≥ 0, got -1")],
+        skips: &[],
+    },
+    Inputs {
+        name: "PagedAdEMAMix",
+        bad: &[("t_alpha=-1", "PagedAdEMAMix: t_alpha must be ≥ 0, got -1")],
+        skips: &[],
+    },
+    Inputs {
+        name: "PagedAdEMAMix8bit",
+        bad: &[("t_alpha=-1", "PagedAdEMAMix8bit: t_alpha must be ≥ 0, got -1")],
+        skips: &[],
+    },
+    Inputs {
+        name: "PagedAdEMAMix32bit",
+        bad: &[("t_alpha=-1", "PagedAdEMAMix32bit: t_alpha must be ≥ 0, got -1")],
+        skips: &[],
+    },
+    Inputs {
+        name: "LAMB8bit",
+        bad: &[("max_unorm=-1.0", "LAMB8bit: max_unorm must be ≥ 0, got -1.0")],
+        skips: &[],
+    },
+    Inputs {
+        name: "LARS8bit",
+        bad: &[("lr=0.1, max_unorm=-0.1", "LARS8bit: max_unorm must be ≥ 0, got -0.1")],
+        skips: &[],
     },
 ];

@@ -4,7 +4,7 @@
 
 pub mod inputs;
 
-use fallline::core::Element;
+use fallline::core::{Element, Role};
 use fallline::optim::{Binding, GradRef, ParamRef, frozen, param};
 use fallline::registry::names::ENTRIES;
 use fallline::{Backend, Checkpoint, Compute, Cpu, Driver, Format, Isa, Optimizer, Recipe};
@@ -163,6 +163,40 @@ pub const CASES: &[&str] = &[
     "dict(type='AdamW', lr=0.01, state_format='q4')",
     "dict(type='Adam', lr=0.01, amsgrad=True, state_format={'m': 'bf16', 'v': 'q8', 'v_max': 'fp8'})",
     "dict(type='RMSprop', lr=0.01, momentum=0.9, state_format='q8_linear')",
+    "dict(type='bnb_Adam', lr=0.1, optim_bits=8, min_8bit_size=500, is_paged=True)",
+    "dict(type='bnb_AdamW', lr=0.1, optim_bits=8, min_8bit_size=500, is_paged=True)",
+    "dict(type='bnb_Lion', lr=0.1, optim_bits=8, min_8bit_size=500, is_paged=True)",
+    "dict(type='bnb_Adagrad', lr=0.1, optim_bits=8, min_8bit_size=500)",
+    "dict(type='bnb_RMSprop', lr=0.1, optim_bits=8, min_8bit_size=500)",
+    "dict(type='bnb_SGD', lr=0.1, optim_bits=8, min_8bit_size=500)",
+    "dict(type='AdEMAMix', lr=0.01, optim_bits=8, min_8bit_size=500, is_paged=True)",
+    "dict(type='Adam32bit', lr=0.1, is_paged=True)",
+    "dict(type='AdamW32bit', lr=0.1, is_paged=True)",
+    "dict(type='Lion32bit', lr=0.1, is_paged=True)",
+    "dict(type='AdEMAMix32bit', lr=0.01, is_paged=True)",
+    "dict(type='LAMB', lr=0.01, optim_bits=8, min_8bit_size=500, quantised_trust_ratio=True)",
+    "dict(type='LARS', lr=0.1, optim_bits=8, min_8bit_size=500, quantised_trust_ratio=True)",
+    "dict(type='Adam8bit', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1, is_paged=True)",
+    "dict(type='AdamW8bit', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1, is_paged=True)",
+    "dict(type='PagedAdam8bit', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1)",
+    "dict(type='PagedAdamW8bit', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1)",
+    "dict(type='PagedAdam', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1)",
+    "dict(type='PagedAdamW', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1)",
+    "dict(type='PagedAdam32bit', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1)",
+    "dict(type='PagedAdamW32bit', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1)",
+    "dict(type='Lion8bit', lr=0.01, betas=(0.95, 0.98), weight_decay=0.1, is_paged=True)",
+    "dict(type='PagedLion8bit', lr=0.01, betas=(0.95, 0.98), weight_decay=0.1)",
+    "dict(type='PagedLion', lr=0.01, betas=(0.95, 0.98), weight_decay=0.1)",
+    "dict(type='PagedLion32bit', lr=0.01, betas=(0.95, 0.98), weight_decay=0.1)",
+    "dict(type='Adagrad8bit', lr=0.1, eps=1e-3, weight_decay=0.1)",
+    "dict(type='RMSprop8bit', lr=0.1, alpha=0.5, eps=1e-3, weight_decay=0.1)",
+    "dict(type='SGD8bit', lr=0.1, momentum=0.5, weight_decay=0.1)",
+    "dict(type='AdEMAMix8bit', lr=0.01, betas=(0.5, 0.8, 0.9), alpha=2.0, t_alpha=3, t_beta3=4, eps=1e-3, weight_decay=0.1, is_paged=True)",
+    "dict(type='PagedAdEMAMix8bit', lr=0.01, betas=(0.5, 0.8, 0.9), alpha=2.0, t_alpha=3, t_beta3=4, eps=1e-3, weight_decay=0.1)",
+    "dict(type='PagedAdEMAMix', lr=0.01, betas=(0.5, 0.8, 0.9), alpha=2.0, t_alpha=3, t_beta3=4, eps=1e-3, weight_decay=0.1)",
+    "dict(type='PagedAdEMAMix32bit', lr=0.01, betas=(0.5, 0.8, 0.9), alpha=2.0, t_alpha=3, t_beta3=4, eps=1e-3, weight_decay=0.1)",
+    "dict(type='LAMB8bit', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1, max_unorm=0.3, bias_corrected_unorm=True)",
+    "dict(type='LARS8bit', lr=0.1, momentum=0.5, weight_decay=0.1, max_unorm=0.3)",
 ];
 
 /// One case for each name of the registry, with as many states as it can have.
@@ -284,6 +318,14 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
 /// Whether a configuration's name is in a table of exceptions.
 pub fn is_in(table: &[(&str, &str)], text: &str) -> bool {
     table.iter().any(|(name, _)| *name == name_of(text))
+}
+
+/// Whether a configuration keeps states in blocks, whose elements share a scale.
+pub fn in_blocks(text: &str) -> bool {
+    let recipe = recipe(text);
+    let classes = (0..2).map(|class| recipe.algorithm().stages(class).operands(Role::State));
+    let mut states = classes.flatten();
+    states.any(|state| recipe.state_format(state, 1 << 20).block().is_some())
 }
 
 /// Fails when a name of the registry is in none of the cases.
