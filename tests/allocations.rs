@@ -1,10 +1,11 @@
-//! A step allocates nothing once everything has been seen. A binary of its own: it replaces the allocator.
+//! A step allocates nothing once everything has been seen, and what goes on around it next to nothing. A binary of its own: it replaces the allocator.
 
 #![allow(unsafe_code)] // an allocator is unsafe to implement
 
 mod common;
 
 use common::{CASES, Random, Tensor, bind, cpu, recipe};
+use fallline::optim::average::Average;
 use fallline::{Isa, NonFinite, Optimizer};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -127,4 +128,31 @@ fn steps_after_the_first_allocate_nothing() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    around_a_step_memory_is_small();
+}
+
+/// Everything around a step over two million elements asks for tables, and for no copy of anything.
+fn around_a_step_memory_is_small() {
+    let text = "optim_wrapper = dict(type='AmpOptimWrapper', optimizer=dict(type='AdamW'), clip_grad=dict(max_norm=1.0)";
+    for (more, windows) in [(")\n", 1), (", accumulative_counts=3)\n", 3)] {
+        let mut random = Random(2);
+        let mut tensors: Vec<Tensor> = [1 << 20, 1 << 20, 1000]
+            .iter()
+            .zip(["one", "other", "small"])
+            .map(|(&length, name)| Tensor::plain(name, length, 1, &mut random))
+            .collect();
+        let average = Average::exponential(0.01).unwrap();
+        let optimizer = recipe(&format!("{text}{more}")).optimizer(cpu(Isa::best(), 2));
+        let mut optimizer = optimizer.averaged(average);
+        let mut bindings = bind(&mut tensors, 0);
+        let mut steps = |count: usize| {
+            (0..count).for_each(|_| drop(optimizer.step(&mut bindings).unwrap()));
+        };
+        // A whole window, after which there is all that is kept.
+        steps(windows + 1);
+        let (count, sizes) = allocations(|| steps(3));
+        assert!(count <= SIZES.len(), "{count}");
+        let total: usize = sizes.iter().sum();
+        assert!(total < 1 << 16, "{total} bytes in {count} pieces: {sizes:?}");
+    }
 }

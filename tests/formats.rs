@@ -44,7 +44,8 @@ fn a_run_goes_on_bit_for_bit_in_every_format() {
         let of = |name: &str| optimizer.params().into_iter().find(|param| param.name == name).unwrap();
         let expected = Format::named(format).unwrap();
         // Squares leave the range of half precision.
-        let second = if expected == Format::F16 { Format::Bf16 } else { expected.with_codes(Codes::Unsigned) };
+        let second =
+            if expected == Format::F16 { Format::Bf16 } else { expected.with_codes(Codes::Unsigned) };
         assert_eq!(of("large").formats, [expected, second]);
         let mean = expected.mean_bytes() * 2.0 * 40_000.0;
         assert!((of("large").state_bytes as f64 - mean).abs() < 100.0, "{format}");

@@ -22,7 +22,14 @@ PAUSE = 0.05
 # fallline's configuration and layout, who is compared with it, and the ratio to reach. Each pair is measured by itself:
 # what allocates gigabytes in every step (candle, torch without `fused`) slows the steps after it, whoever takes them.
 BF16 = "dict(type='Muon',ns_dtype='bf16')"
+EPILOGUE = (
+    "epilogue:optim_wrapper=dict(type='AmpOptimWrapper',optimizer=dict(type='AdamW',lr=1e-3),loss_scale=1024.0,"
+    "clip_grad=dict(max_norm=1.0),accumulative_counts=2)"
+)
 PAIRS = [
+    # The last iteration of a window: the new gradient is read; the window's, parameter, states and average are written.
+    (EPILOGUE, "torch_epilogue", 5.0),
+    (EPILOGUE, "plain:rwwwww", 0.95),
     ("flat:AdamW", "torch_adamw_fused", 1.25),
     ("flat:AdamW", "deepspeed_cpu_adam", 1.0),
     ("flat:AdamW", "torch_adamw_default", 6.0),

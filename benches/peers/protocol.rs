@@ -12,6 +12,11 @@ pub type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 /// Something whose steps are timed.
 pub trait Contender {
     fn step(&mut self) -> Result<()>;
+
+    /// What comes before a step and is not timed.
+    fn prepare(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A contender by name, with so many elements and threads, and its version.
@@ -31,6 +36,7 @@ fn answer(
         }
         ["round", name] => {
             let contender = contenders.get_mut(name).ok_or("it is not open")?;
+            contender.prepare()?;
             let start = Instant::now();
             contender.step()?;
             Ok(start.elapsed().as_secs_f64().to_string())

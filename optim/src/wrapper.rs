@@ -13,7 +13,8 @@
 //!    by value, each element is limited.
 //!
 //! Division by the scale and clipping by norm are one factor of the gradient in the update's own pass; the norm and the
-//! search for what is not finite are one read of all gradients. Accumulation over several iterations and clipping by
+//! search for what is not finite are one read of all gradients, of a window the one in which its last gradient is added.
+//! Accumulation over several iterations and clipping by
 //! value need gradients of their own: a buffer of each parameter's size in the type that it is computed in. A step that
 //! fails when it closes a window leaves parameters and states as they were, and drops the window's gradients.
 
@@ -21,7 +22,7 @@ mod rules;
 mod scaler;
 
 pub use rules::Kernels;
-pub(crate) use rules::Limit;
+pub(crate) use rules::{Limit, Unscale};
 pub use scaler::LossScaler;
 pub(crate) use scaler::SavedScaler;
 

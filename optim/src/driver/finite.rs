@@ -40,7 +40,9 @@ pub(super) struct Look {
     /// The places of the bindings that have a gradient, in the order of their names.
     order: Vec<usize>,
     /// For each of them what [`GradCheck`] sums up.
-    found: Vec<[f64; 2]>,
+    pub(super) found: Vec<[f64; 2]>,
+    /// Whether that was summed up on the way already, and is not to be done again.
+    pub(super) done: bool,
     /// For each compute type.
     plans: [Option<Plan>; 2],
     sums: Vec<f64>,
@@ -106,11 +108,23 @@ impl Driver {
         bindings: &[Binding<'_>],
         scale: f64,
     ) -> Result<(f64, Option<(String, u64)>)> {
-        let near = Arc::clone(self.near());
-        let Look { order, found, plans, sums, .. } = &mut self.look;
+        let Look { order, .. } = &mut self.look;
         order.clear();
         order.extend((0..bindings.len()).filter(|&i| !bindings[i].grad.is_none()));
         order.sort_unstable_by_key(|&i| bindings[i].name);
+        if !core::mem::take(&mut self.look.done) {
+            self.find(bindings, scale)?;
+        }
+        let Look { order, found, .. } = &self.look;
+        let squares = fold(found.iter().map(|sums| sums[1]));
+        let bad = order.iter().zip(found).find(|(_, sums)| sums[0] > 0.0);
+        Ok((squares.sqrt(), bad.map(|(&i, sums)| (bindings[i].name.to_owned(), sums[0] as u64))))
+    }
+
+    /// Reads the gradients that are in order.
+    fn find(&mut self, bindings: &[Binding<'_>], scale: f64) -> Result<()> {
+        let near = Arc::clone(self.near());
+        let Look { order, found, plans, sums, .. } = &mut self.look;
         found.clear();
         found.resize(order.len(), [0.0; 2]);
         let slots = self.slots.range(0..bindings.len());
@@ -147,8 +161,6 @@ impl Driver {
                 *found = [sums[0], sums[1]];
             }
         }
-        let squares = fold(found.iter().map(|sums| sums[1]));
-        let bad = order.iter().zip(found).find(|(_, sums)| sums[0] > 0.0);
-        Ok((squares.sqrt(), bad.map(|(&i, sums)| (bindings[i].name.to_owned(), sums[0] as u64))))
+        Ok(())
     }
 }

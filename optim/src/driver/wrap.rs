@@ -4,7 +4,7 @@ use super::finite::NonFinite;
 use super::{Driver, Given, mirror, rows};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
 use crate::slots::Slots;
-use crate::wrapper::{Clip, Limit, SavedScaler, Wrapper, norm};
+use crate::wrapper::{Clip, Limit, SavedScaler, Unscale, Wrapper, norm};
 use crate::{Binding, Error, GradRef, LoadReport, Result, Skipped, StepReport};
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
 use fallline_core::{Backend, Compute, Kernel, Storage, Tensor};
@@ -87,6 +87,13 @@ impl Driver {
         wrapped.config = config;
         self.wrapped = wrapped;
         stepped
+    }
+
+    /// Whether the gradients of a step are looked at before it.
+    fn looks(&self) -> bool {
+        let Wrapper { clip, scaler, .. } = &self.wrapped.config;
+        let by_norm = matches!(clip, Some(Clip::Norm { .. }));
+        scaler.is_some() || by_norm || self.non_finite != NonFinite::Propagate
     }
 
     /// Looks at the gradients of a step as far as the policy for NaN and infinity, the loss scale and clipping
@@ -261,8 +268,17 @@ impl Wrapped {
             }
         }
         self.make_room(driver, bindings)?;
-        for begun in [false, true] {
-            self.add(driver, bindings, begun, 1.0 / window as f64)?;
+        let share = 1.0 / window as f64;
+        driver.look.done = false;
+        if closes && driver.looks() && self.all_go_on(bindings) {
+            self.add_and_look(driver, bindings, share)?;
+        } else {
+            let kernels = driver.groups[0].algorithm.wrapping();
+            for (begun, kernel) in [(false, kernels.start), (true, kernels.add)] {
+                for compute in [Compute::F32, Compute::F64] {
+                    self.add(driver, bindings, (begun, compute), (kernel, &[share]), &mut [])?;
+                }
+            }
         }
         for binding in bindings.iter().filter(|binding| !binding.grad.is_none()) {
             if let Some(sum) = self.sums.get_mut(binding.name) {
@@ -346,39 +362,68 @@ impl Wrapped {
         Ok(())
     }
 
-    /// Adds gradients times a factor to the sums that have `begun`, or begins those that have not.
-    fn add(&mut self, driver: &Driver, bindings: &[Binding<'_>], begun: bool, factor: f64) -> Result<()> {
-        let kernels = driver.groups[0].algorithm.wrapping();
-        let kernel = if begun { kernels.add } else { kernels.start };
+    /// Whether every gradient is added to one that is there, and to each of those one.
+    fn all_go_on(&self, bindings: &[Binding<'_>]) -> bool {
+        let given = || bindings.iter().filter(|binding| !binding.grad.is_none());
+        let begun = self.sums.values().filter(|sum| sum.begun).count();
+        given().all(|binding| self.has_sum(binding.name)) && given().count() == begun
+    }
+
+    /// Adds the last gradients of a window, and looks at what comes of it on the way.
+    fn add_and_look(&mut self, driver: &mut Driver, bindings: &[Binding<'_>], share: f64) -> Result<()> {
+        let kernel = driver.groups[0].algorithm.wrapping().add_and_look;
+        let scale = self.config.scaler.as_ref().map_or(1.0, |scaler| scaler.inverse());
+        let mut row = vec![share; 1 + kernel.scalars.len()];
+        kernel.compute_scalars(&Unscale { scale }, 1, &mut row[1..]);
+        let formats: Vec<_> = self.sums.values().filter(|s| s.begun).map(|s| s.tensor.format()).collect();
+        let mut all = vec![[0.0; 2]; formats.len()];
         for compute in [Compute::F32, Compute::F64] {
-            // The sums are sorted by name, so that one walk over them suffices when the gradients are too.
-            let mut grads: BTreeMap<&str, &Binding<'_>> = bindings
-                .iter()
-                .filter(|b| !b.grad.is_none())
-                .map(|binding| (binding.name, binding))
-                .collect();
-            let mut sums = self.sums.iter_mut().filter_map(|(name, sum)| {
-                let fits = sum.begun == begun && sum.tensor.format() == compute.format();
-                Some((sum, grads.remove(&**name).filter(|_| fits)?))
-            });
-            let plan = self.plans.entry((kernel.name, compute == Compute::F64));
-            driver.near().run(Pass {
-                kernel,
-                compute,
-                tensors: &mut |views| {
-                    let (sum, binding) = sums.next()?;
-                    let elements = sum.tensor.shape().elements();
-                    let grad = sum.staging.as_ref().map(View::read).or_else(|| binding.grad.view());
-                    views[place_of(kernel, true)] = grad;
-                    views[place_of(kernel, false)] = Some(View::write(sum.tensor.storage_mut()));
-                    Some(TensorPass { elements, row: 0 })
-                },
-                rows: &[factor],
-                tensor_scalars: &[],
-                plan: plan.or_insert_with(|| driver.near().plan()),
-                sums: &mut [],
-            })?;
+            let of_compute = || formats.iter().filter(|format| **format == compute.format());
+            let mut found = vec![0.0; of_compute().count() * kernel.sums.len()];
+            self.add(driver, bindings, (true, compute), (kernel, &row), &mut found)?;
+            let places = all.iter_mut().zip(&formats).filter(|(_, format)| **format == compute.format());
+            for ((place, _), sums) in places.zip(found.chunks_exact(2)) {
+                *place = [sums[0], sums[1]];
+            }
         }
+        // The sums are sorted by name, as is what is found.
+        (driver.look.found, driver.look.done) = (all, true);
+        Ok(())
+    }
+
+    /// Runs a rule over gradients of a compute type and the sums that have `begun`, or those that have not.
+    fn add(
+        &mut self,
+        driver: &Driver,
+        bindings: &[Binding<'_>],
+        (begun, compute): (bool, Compute),
+        (kernel, rows): (&'static Kernel, &[f64]),
+        found: &mut [f64],
+    ) -> Result<()> {
+        // The sums are sorted by name, so that one walk over them suffices when the gradients are too.
+        let given = bindings.iter().filter(|binding| !binding.grad.is_none());
+        let mut grads: BTreeMap<&str, &Binding<'_>> = given.map(|binding| (binding.name, binding)).collect();
+        let mut sums = self.sums.iter_mut().filter_map(|(name, sum)| {
+            let fits = sum.begun == begun && sum.tensor.format() == compute.format();
+            Some((sum, grads.remove(&**name).filter(|_| fits)?))
+        });
+        let plan = self.plans.entry((kernel.name, compute == Compute::F64));
+        driver.near().run(Pass {
+            kernel,
+            compute,
+            tensors: &mut |views| {
+                let (sum, binding) = sums.next()?;
+                let elements = sum.tensor.shape().elements();
+                let grad = sum.staging.as_ref().map(View::read).or_else(|| binding.grad.view());
+                views[place_of(kernel, true)] = grad;
+                views[place_of(kernel, false)] = Some(View::write(sum.tensor.storage_mut()));
+                Some(TensorPass { elements, row: 0 })
+            },
+            rows,
+            tensor_scalars: &[],
+            plan: plan.or_insert_with(|| driver.near().plan()),
+            sums: found,
+        })?;
         Ok(())
     }
 

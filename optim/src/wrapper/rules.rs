@@ -26,6 +26,26 @@ rule! {
     }
 }
 
+/// What [`AddAndLook`] is computed from.
+pub struct Unscale {
+    /// The factor of the window's gradient.
+    pub scale: f64,
+}
+
+rule! {
+    /// A window ends: [`AddToSum`], and what `GradCheck` finds in its gradient.
+    pub AddAndLook(h: Unscale, t) {
+        let scale = h.scale;
+    }
+    element(g: Grad) -> (sum: Scratch) sum(bad, squares) {
+        let zero = L::lit(0.0);
+        sum = sum + g;
+        let x = sum * scale;
+        bad = L::select((x * zero).eq(zero), zero, L::lit(1.0));
+        squares = x * x;
+    }
+}
+
 rule! {
     /// The window's gradient, unscaled, limited to a magnitude; NaN stays NaN.
     pub ClampSum(h: Limit, t) {
@@ -53,6 +73,7 @@ rule! {
 pub struct Kernels {
     pub start: &'static Kernel,
     pub add: &'static Kernel,
+    pub add_and_look: &'static Kernel,
     pub clamp: &'static Kernel,
     pub magnitudes: &'static Kernel,
     pub lerp: &'static Kernel,
@@ -64,6 +85,7 @@ impl Kernels {
         Kernels {
             start: K::kernel::<StartSum>(),
             add: K::kernel::<AddToSum>(),
+            add_and_look: K::kernel::<AddAndLook>(),
             clamp: K::kernel::<ClampSum>(),
             magnitudes: K::kernel::<MagnitudeSum>(),
             lerp: K::kernel::<crate::average::Lerp>(),
@@ -71,8 +93,8 @@ impl Kernels {
     }
 
     /// All of them.
-    pub fn all(self) -> [&'static Kernel; 5] {
-        let Kernels { start, add, clamp, magnitudes, lerp } = self;
-        [start, add, clamp, magnitudes, lerp]
+    pub fn all(self) -> [&'static Kernel; 6] {
+        let Kernels { start, add, add_and_look, clamp, magnitudes, lerp } = self;
+        [start, add, add_and_look, clamp, magnitudes, lerp]
     }
 }
