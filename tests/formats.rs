@@ -288,7 +288,9 @@ fn widest(format: Format) -> f64 {
     let low = if format.with_codes(Codes::Unsigned) == format && format != Format::Fp8 { 0.0 } else { -1.0 };
     // What the grid moves: at most half a step of it, and its own rounding.
     let grid = if matches!(format, Format::Q8Grid(_)) { 1.0 / 65535.0 + 1e-7 } else { 0.0 };
-    gaps.fold(book[0] - low, f64::max) + grid
+    // Positive numbers do not become 0 there.
+    let least = if format == Format::Q8Linear(Codes::Unsigned) { 1.0 / 255.0 } else { 0.0 };
+    gaps.fold(book[0] - low, f64::max).max(least) + grid
 }
 
 proptest! {
@@ -316,6 +318,9 @@ proptest! {
             // A grid has no zero, and the unsigned codes in 4 bits none either.
             let zeros = !matches!(format, Format::Q8Grid(_) | Format::Q4(Codes::Unsigned));
             prop_assert!(*x != 0.0 || *y == 0.0 || !zeros);
+            // What is not 0, in units of the scale at least, does not become 0.
+            let kept = matches!(format, Format::Fp8 | Format::Q8Linear(Codes::Unsigned)) && scale > 1e-30;
+            prop_assert!(*x == 0.0 || *y != 0.0 || !kept, "{}: {:e} is lost", format, x);
             prop_assert!(*x != scale || *y == scale, "{}: the largest, {:e}, as {:e}", format, x, y);
         }
         // Once more changes no code, but where the largest magnitude is a negative number's and there is no -1: then the

@@ -217,7 +217,7 @@ impl Reader<'_> {
                 codes.are(format).then_some((ours, format))
             };
             // Where the algorithm keeps these very codes they stay what they are.
-            if let Some(formats) = ours.iter().map(|ours| format(ours)).collect::<Option<Vec<_>>>() {
+            if let Some(formats) = ours.iter().map(format).collect::<Option<Vec<_>>>() {
                 let parts = codes.parts().zip(formats);
                 let taken = |((codes, scales), (ours, format)): ((&[u8], &[f32]), _)| {
                     (ours, Taken::Codes(format, codes.to_vec(), scales.to_vec()))

@@ -9,8 +9,10 @@
 //! |---|---|
 //! | `Q8`, `Q4` | the nearest number's, in exact arithmetic; half-way the one nearer to zero |
 //! | `Q8Grid` | the same for the nearest of 65,536 evenly spaced numbers: what bitsandbytes' library for CPUs does |
-//! | `Q8Linear` | `y · 127` (unsigned `y · 255`), rounded to the nearest integer, ties to even |
-//! | `Fp8` | `y · 448`, rounded to the nearest E4M3 number, ties to even |
+//! | `Q8Linear` | `y · 127` (unsigned `y · 255`, but at least 1 where `y` is positive), rounded to the nearest integer, ties to even |
+//! | `Fp8` | `y · 448`, rounded to the nearest E4M3 number, ties to even, but not to 0 where it is another |
+//!
+//! (That a second moment of 0 is never made of one that is none: it would make a step of any size.)
 //!
 //! A block of zeros has the scale 0 and the code of 0 everywhere (0 of `Q8Grid`, as there). A block with a
 //! NaN or an infinity has a NaN as its scale: every number in it comes back as NaN, so that it cannot be
@@ -83,7 +85,7 @@ pub fn code_of(format: Format, y: f32) -> u8 {
         Format::Q8Grid(Codes::Signed) => search(&DYNAMIC_SIGNED_BORDERS, to_grid(y)),
         Format::Q8Grid(Codes::Unsigned) => search(&DYNAMIC_UNSIGNED_BORDERS, to_grid(y)),
         Format::Q8Linear(Codes::Signed) => (nearest_integer(y * 127.0) + 128) as u8,
-        Format::Q8Linear(Codes::Unsigned) => nearest_integer(y * 255.0).max(0) as u8,
+        Format::Q8Linear(Codes::Unsigned) => nearest_integer(y * 255.0).max((y > 0.0) as i32) as u8,
         Format::Q4(Codes::Signed) => four(&FOUR_BORDERS[0], y),
         Format::Q4(Codes::Unsigned) => four(&FOUR_BORDERS[1], y),
         Format::Fp8 => fp8_of(y * 448.0),
@@ -130,7 +132,8 @@ fn nearest_integer(x: f32) -> i32 {
     (x + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i32
 }
 
-/// The E4M3 bits nearest to a number of at most 448, ties to even; what rounding leaves beyond takes the largest.
+/// The E4M3 bits nearest to a number of at most 448, ties to even; what rounding leaves beyond takes the largest, and
+/// what it would make 0 the smallest.
 #[inline(always)]
 fn fp8_of(x: f32) -> u8 {
     let bits = x.to_bits();
@@ -142,6 +145,7 @@ fn fp8_of(x: f32) -> u8 {
         let odd = (magnitude >> 20) & 1;
         (magnitude - 0x3c00_0000 + 0x7_ffff + odd) >> 20
     };
+    let rounded = rounded.max((magnitude != 0) as u32);
     ((bits >> 24) & 0x80) as u8 | if rounded < 0x7e { rounded } else { 0x7e } as u8
 }
 
@@ -252,7 +256,10 @@ mod tests {
             for y in (first..=10_000).map(|i| i as f32 / 10_000.0) {
                 let gap = |x: f64| (x - f64::from(y)).abs();
                 let found = gap(f64::from(book[usize::from(code_of(format, y))]));
-                let best = chosen.iter().map(|&x| gap(x)).fold(f64::INFINITY, f64::min);
+                // Only 0 becomes 0, but for signed codes in even steps.
+                let zero = y == 0.0 || format == Format::Q8Linear(Codes::Signed);
+                let allowed = chosen.iter().filter(|x| **x != 0.0 || zero);
+                let best = allowed.map(|&x| gap(x)).fold(f64::INFINITY, f64::min);
                 // Multiplying by 127, 255 or 448 rounds, and so may the number of a code.
                 assert!(found <= best + 2.0 * f64::from(f32::EPSILON), "{format}: {y}");
             }

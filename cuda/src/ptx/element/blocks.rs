@@ -276,7 +276,9 @@ impl Stream {
             }
             Format::Q8Linear(Codes::Unsigned) => {
                 let nearest = nearest_integer(b, y, 255.0);
-                b.max(Type::S32, nearest, 0)
+                let positive = b.setp("gt", Type::F32, y, Value::F32(0.0));
+                let least = b.selp(Type::B32, 1, 0, positive);
+                b.max(Type::S32, nearest, least)
             }
             Format::Fp8 => fp8(b, y),
             Format::Q8Grid(_) => {
@@ -333,7 +335,8 @@ fn to_grid(b: &mut Builder, y: Reg) -> Reg {
     b.add(Type::F32, share, Value::F32(-1.0))
 }
 
-/// The E4M3 bits nearest to `y · 448`, ties to even; what rounding leaves beyond takes the largest.
+/// The E4M3 bits nearest to `y · 448`, ties to even; what rounding leaves beyond takes the largest, and what it would make 0
+/// the smallest.
 fn fp8(b: &mut Builder, y: Reg) -> Reg {
     let x = b.mul(Type::F32, y, Value::F32(448.0));
     let bits = b.cast(Class::B32, x);
@@ -350,6 +353,8 @@ fn fp8(b: &mut Builder, y: Reg) -> Reg {
     let normal = b.shr(Type::U32, moved, 20);
     let small = b.setp("lt", Type::U32, magnitude, Value::Bits(0x3c80_0000));
     let rounded = b.selp(Type::B32, subnormal, normal, small);
+    let least = b.min(Type::U32, magnitude, 1);
+    let rounded = b.max(Type::U32, rounded, least);
     let rounded = b.min(Type::U32, rounded, 0x7e);
     let sign = b.shr(Type::U32, bits, 24);
     let sign = b.and(Type::B32, sign, 0x80);
