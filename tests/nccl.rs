@@ -82,6 +82,7 @@ fn ranks_train_as_one_does() {
             training::traffic(&ranks);
             training::differences(&ranks);
             onebit::trajectory(&ranks);
+            onebit::golden(&ranks);
             onebit::traffic(&ranks);
             seams::suite(&ranks);
         });

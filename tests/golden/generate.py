@@ -491,6 +491,8 @@ def generate(names):
         write(expected_path(name, case, dtype), tensors, metadata)
     if set(names) & set(onebit.CASES):
         write(HERE / "compression.safetensors", onebit.compression(), {"source": f"deepspeed {onebit.VERSION}"})
+        across = {**onebit.ranks(1), **onebit.ranks(2)}
+        write(HERE / "onebit_ranks.safetensors", across, {"source": f"deepspeed {onebit.VERSION}"})
     wanted = {expected_path(name, case, dtype) for name, case, _, dtype in cases(CASES)}
     for path in (HERE / "expected").glob("*.safetensors"):
         if path not in wanted:

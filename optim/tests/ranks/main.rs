@@ -43,6 +43,7 @@ fn train(ranks: Arc<dyn Communicator>) {
     training::traffic(&ranks);
     training::differences(&ranks);
     onebit::trajectory(&ranks);
+    onebit::golden(&ranks);
     onebit::traffic(&ranks);
     seams::suite(&ranks);
 }
