@@ -301,25 +301,26 @@ class Threads:
         )
 
 
-def ranks(world):
-    """OnebitAdam of so many ranks: parameters after every step, moments and errors after the last."""
+def ranks(name, world):
+    """An optimizer of so many ranks: parameters after every step, states and errors after the last."""
     import torch
 
     torch.set_num_threads(1)
+    file, class_, states, _ = SOURCES[name]
     threads = Threads(world)
     optimizers = []
     with standing_in():
-        for name in ("deepspeed.comm", "deepspeed"):
-            module = sys.modules[name] if name.endswith("comm") else sys.modules[name].comm
-            module.__dict__.update(threads.members())
+        for comm in (sys.modules["deepspeed.comm"], sys.modules["deepspeed"].comm):
+            comm.__dict__.update(threads.members())
         backend = load("runtime", "comm", "compressed.py").CompressedBackend
         sys.modules["deepspeed.runtime.comm.nccl"].NcclBackend = backend
         for rank in range(world):
             threads.here.rank = rank
-            module = load("runtime", "fp16", "onebit", "adam.py")
+            module = load("runtime", "fp16", "onebit", f"{file}.py")
             params = [torch.nn.Parameter(torch.from_numpy(start(tensor).copy())) for tensor in range(len(LENGTHS))]
             engine = types.SimpleNamespace(mpu=None, local_rank=0, enable_backward_allreduce=True)
-            optimizers.append((module.OnebitAdam([dict(params=params)], deepspeed=engine, **ACROSS), params, engine))
+            optimizer = getattr(module, class_)([dict(params=params)], deepspeed=engine, **ACROSS)
+            optimizers.append((optimizer, params, engine))
 
     out, failed = {}, []
 
@@ -334,18 +335,26 @@ def ranks(world):
                 else:
                     grad = gradient(rank, step, tensor)
                 value.grad = torch.from_numpy(grad.astype(np.float32))
+            # OnebitLamb goes on with what came back in the place of the zeros that fill its one piece up: by accident, as
+            # OnebitAdam fills up with zeros every time.
+            for filling in getattr(optimizer, "dummy_exp_avg", {}).values():
+                filling.zero_()
             optimizer.step()
             if rank == 0:
                 for tensor, value in enumerate(params):
-                    out[f"{world}/expected/{step}/p{tensor}"] = value.detach().numpy().copy()
+                    out[f"{name}/{world}/expected/{step}/p{tensor}"] = value.detach().numpy().copy()
         for tensor, value in enumerate(params):
             state = optimizer.state[value]
             if rank == 0:
-                for there, here in MOMENTS.items():
-                    out[f"{world}/expected_state/p{tensor}/{here}"] = state[there].numpy().reshape(-1).copy()
+                for there, here in states.items():
+                    out[f"{name}/{world}/expected_state/p{tensor}/{here}"] = state[there].numpy().reshape(-1).copy()
             for error in ("worker_error", "server_error"):
-                out[f"{world}/{error}/{rank}/p{tensor}"] = state[error].numpy().copy()
-        assert optimizer.adam_freeze_key
+                if error in state:
+                    out[f"{name}/{world}/{error}/{rank}/p{tensor}"] = state[error].numpy().copy()
+                elif tensor == 0:
+                    # Of all parameters in one piece.
+                    out[f"{name}/{world}/{error}/{rank}/p0"] = getattr(optimizer, f"{error}s")[0].numpy().copy()
+        assert getattr(optimizer, {"OnebitAdam": "adam_freeze_key", "OnebitLamb": "lamb_freeze_key"}[name])
 
     def guarded(rank):
         try:

@@ -44,6 +44,7 @@ fn train(ranks: Arc<dyn Communicator>) {
     training::differences(&ranks);
     onebit::trajectory(&ranks);
     onebit::golden(&ranks);
+    onebit::lamb_resumes(&ranks);
     onebit::traffic(&ranks);
     seams::suite(&ranks);
 }
