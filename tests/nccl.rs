@@ -82,6 +82,8 @@ fn ranks_train_as_one_does() {
             training::traffic(&ranks);
             training::differences(&ranks);
             onebit::trajectory(&ranks);
+            onebit::golden(&ranks);
+            onebit::lamb_resumes(&ranks);
             onebit::traffic(&ranks);
             seams::suite(&ranks);
         });

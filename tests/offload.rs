@@ -249,7 +249,7 @@ fn configurations_say_so() {
     assert_eq!(on("dict(type='DeepSpeedCPUAdam', offload=None)"), Device::Cuda(0));
     let sharded = "dict(type='ZeroRedundancyOptimizer', optimizer_type='AdamW', offload='cpu')";
     assert_eq!(on(sharded), Device::Cpu);
-    let refused = |text: &str| fallline::Recipe::from_text(text).err().expect(text).to_string();
+    let refused = |text: &str| fallline::Recipe::from_text(text).map(|_| ()).expect_err(text).to_string();
     let disk = refused("dict(type='AdamW', offload='disk')");
     assert!(disk.contains("offload must be \"cpu\", got \"disk\""), "{disk}");
     assert!(refused("dict(type='LAMB', offload='cpu')").contains("cannot be offloaded"));
@@ -502,7 +502,10 @@ fn speed_of_offload() {
                                 free.push(pending.pop_front().unwrap().finish()?);
                             }
                         }
-                        pending.into_iter().try_for_each(|copy| Ok(free.push(copy.finish()?)))
+                        for copy in pending {
+                            free.push(copy.finish()?);
+                        }
+                        Ok(())
                     })
                     .unwrap();
                 device.synchronise().unwrap();

@@ -295,7 +295,7 @@ fn recorded<R: Rule>() -> &'static Kernel {
 
 fn begin(backend: &Cuda, id: NcclId, rank: usize, world: usize) -> Result<Comm, String> {
     let bound = backend.state().context.bind_to_thread();
-    bound.map_err(|cause| crate::device::explain(cause))?;
+    bound.map_err(crate::device::explain)?;
     let id = sys::ncclUniqueId { internal: id.0.map(|byte| byte as core::ffi::c_char) };
     let mut comm: ncclComm_t = core::ptr::null_mut();
     // SAFETY: a place for the communicator; the device is this thread's.

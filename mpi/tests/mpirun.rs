@@ -66,6 +66,8 @@ fn suite() {
     training::traffic(&shared);
     training::differences(&shared);
     onebit::trajectory(&shared);
+    onebit::golden(&shared);
+    onebit::lamb_resumes(&shared);
     onebit::traffic(&shared);
     seams::suite(&shared);
     assert!(Mpi::start(Duration::from_secs(1)).is_err(), "MPI was started twice");

@@ -3,7 +3,7 @@
 use crate::compression::Compression;
 use crate::hyper::{Hyper, HyperError, Hyperparameters, Value};
 use crate::lbfgs::Kernels;
-use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stages};
+use crate::stages::{Combining, Exchanging, Gathering, Groups, MatrixStep, Stages};
 use core::any::Any;
 use core::fmt::Debug;
 use core::marker::PhantomData;
@@ -137,6 +137,17 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
     fn matrix<K: Link>(&self, _stage: usize, _step: &mut MatrixStep<'_>) -> fallline_core::Result<()> {
         Ok(())
     }
+
+    /// A stage that all parameters take part in together.
+    ///
+    /// # Errors
+    /// When the backend fails or an exchange with other ranks does.
+    fn exchange<K: Link>(&self, _stage: usize, _step: &mut Exchanging<'_>) -> fallline_core::Result<()> {
+        Ok(())
+    }
+
+    /// Whether what compressions leave out is of all parameters in one piece.
+    const FUSED: bool = false;
 
     /// The rules that [`matrix`](Algorithm::matrix) runs itself.
     fn matrix_rules<K: Link>(&self) -> Vec<&'static Kernel> {
@@ -319,6 +330,17 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     /// # Errors
     /// When the backend fails.
     fn matrix(&self, stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()>;
+    /// As [`Algorithm::exchange`].
+    ///
+    /// # Errors
+    /// When the backend or an exchange fails.
+    fn exchange(&self, _stage: usize, _step: &mut Exchanging<'_>) -> fallline_core::Result<()> {
+        Ok(())
+    }
+    /// As [`Algorithm::FUSED`].
+    fn fused(&self) -> bool {
+        false
+    }
     /// As [`Algorithm::state_shape`].
     fn state_shape(&self, state: &str, shape: &Shape) -> Shape;
     /// As [`Algorithm::hessian_kernel`].
@@ -453,6 +475,12 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     }
     fn averages(&self, shared: &[f64]) -> bool {
         A::averages(shared)
+    }
+    fn exchange(&self, stage: usize, step: &mut Exchanging<'_>) -> fallline_core::Result<()> {
+        self.algorithm.exchange::<K>(stage, step)
+    }
+    fn fused(&self) -> bool {
+        A::FUSED
     }
     fn same_on_all_ranks(&self) -> bool {
         A::SAME_ON_ALL_RANKS

@@ -14,11 +14,11 @@
 //! n counts all elements of the buffer: DeepSpeed fills buffers up to whole bytes for every rank with zeros, which take
 //! part, and so do here, when the buffer has them.
 
-use crate::stages::MatrixStep;
+use crate::stages::{MatrixStep, Workspace};
 use fallline_core::backend::{Pass, TensorPass, View, Views};
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::math::sqrt;
-use fallline_core::ranks::Buffer;
+use fallline_core::ranks::{Buffer, Communicator};
 use fallline_core::{Backend, Compute, Format, Kernel, Link, Result, Storage, rule};
 
 rule! {
@@ -132,18 +132,33 @@ impl Compression {
     /// When the backend fails or an exchange does.
     pub fn all_reduce(&self, step: &mut MatrixStep<'_>, x: &mut Storage) -> Result<()> {
         let Some(ranks) = step.ranks else { return Ok(()) };
-        let (backend, compute, world, n) = (step.backend, step.compute, ranks.world(), x.len());
+        self.all_reduce_over(ranks, (step.backend, step.compute), step.errors, step.workspace, x)
+    }
+
+    /// The same, with what was left out so far; where that is of another length it begins anew.
+    ///
+    /// # Errors
+    /// As [`all_reduce`](Compression::all_reduce).
+    pub fn all_reduce_over(
+        &self,
+        ranks: &dyn Communicator,
+        (backend, compute): (&dyn Backend, Compute),
+        errors: &mut Option<Errors>,
+        workspace: &mut Workspace,
+        x: &mut Storage,
+    ) -> Result<()> {
+        let (world, n) = (ranks.world(), x.len());
         if n == 0 {
             return Ok(());
         }
-        if step.errors.is_none() {
-            *step.errors = Some(Errors::new(backend, compute, n, world)?);
+        if errors.as_ref().is_none_or(|errors| errors.worker.len() != padded(n, world)) {
+            *errors = Some(Errors::new(backend, compute, n, world)?);
         }
-        let Some(errors) = step.errors.as_mut() else { return Ok(()) };
+        let Some(errors) = errors.as_mut() else { return Ok(()) };
         let format = compute.format();
         let (padded, chunk) = (errors.worker.len(), errors.server.len());
-        let mut own = step.workspace.take(backend, compute.format(), padded)?;
-        let mut mean = step.workspace.take(backend, compute.format(), chunk)?;
+        let mut own = workspace.take(backend, compute.format(), padded)?;
+        let mut mean = workspace.take(backend, compute.format(), chunk)?;
         let (mut host, mut part) = (Buffer::default(), Buffer::default());
 
         // As a worker: signs of each rank's part, and one scale.
@@ -188,7 +203,7 @@ impl Compression {
             }
         }
         backend.write(x, host.slice())?;
-        step.workspace.give([own, mean]);
+        workspace.give([own, mean]);
         Ok(())
     }
 }

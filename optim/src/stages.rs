@@ -11,7 +11,7 @@ use fallline_core::ranks::Communicator;
 use fallline_core::{Backend, Compute, Format, Kernel, Operand, Result, Role, Shape, Storage};
 
 /// The most stages that a step may have.
-pub const MAX_STAGES: usize = 4;
+pub const MAX_STAGES: usize = 5;
 
 /// One part of a step.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +25,8 @@ pub enum Stage {
     Gathered(&'static Kernel),
     /// Something that is not element by element, tensor after tensor: [`Algorithm::matrix`](crate::Algorithm::matrix).
     Matrix,
+    /// Something that all tensors take part in together: [`Algorithm::exchange`](crate::Algorithm::exchange).
+    Exchange,
 }
 
 impl Stage {
@@ -32,7 +34,7 @@ impl Stage {
     pub fn kernel(&self) -> Option<&'static Kernel> {
         match self {
             Stage::Rule(kernel) | Stage::Gathered(kernel) => Some(kernel),
-            Stage::Matrix => None,
+            Stage::Matrix | Stage::Exchange => None,
         }
     }
 
@@ -48,7 +50,7 @@ impl PartialEq for Stage {
             (Stage::Rule(one), Stage::Rule(other)) | (Stage::Gathered(one), Stage::Gathered(other)) => {
                 core::ptr::eq(*one, *other)
             }
-            (Stage::Matrix, Stage::Matrix) => true,
+            (Stage::Matrix, Stage::Matrix) | (Stage::Exchange, Stage::Exchange) => true,
             _ => false,
         }
     }
@@ -64,12 +66,12 @@ pub struct Stages {
 impl Stages {
     /// A step of one rule.
     pub fn one(kernel: &'static Kernel) -> Stages {
-        Stages { stages: [Some(Stage::Rule(kernel)), None, None, None], states: &[] }
+        Stages { stages: [None; MAX_STAGES], states: &[] }.and(Stage::Rule(kernel))
     }
 
     /// A pass of a rule whose tensors' scalars depend on each other, to begin with.
     pub fn gathered(kernel: &'static Kernel) -> Stages {
-        Stages { stages: [Some(Stage::Gathered(kernel)), None, None, None], states: &[] }
+        Stages { stages: [None; MAX_STAGES], states: &[] }.and(Stage::Gathered(kernel))
     }
 
     /// These, and after them a pass of a rule.
@@ -85,6 +87,11 @@ impl Stages {
     /// These, and after them work that is not element by element.
     pub fn then_matrix(self) -> Stages {
         self.and(Stage::Matrix)
+    }
+
+    /// These, and after them something that all tensors take part in together.
+    pub fn then_exchange(self) -> Stages {
+        self.and(Stage::Exchange)
     }
 
     /// These, with states that only [`Algorithm::matrix`](crate::Algorithm::matrix) works on.
@@ -283,6 +290,36 @@ pub struct MatrixStep<'a> {
     pub states: &'a mut [(&'static str, Storage)],
     /// The scratch, in the order of [`Stages::operands`].
     pub scratch: &'a mut [(&'static str, Storage)],
+    /// Memory for the time of the stage.
+    pub workspace: &'a mut Workspace,
+}
+
+/// One tensor's part in an [`Exchanging`].
+#[derive(Debug)]
+pub struct Exchanged<'a> {
+    /// The parameter's extents.
+    pub shape: &'a Shape,
+    /// As [`Combining::memory`].
+    pub memory: &'a mut [f64],
+    /// The states, in the order of [`Stages::operands`].
+    pub states: &'a mut [(&'static str, Storage)],
+}
+
+/// All tensors' part in a stage that they take part in together, in the order of their names.
+#[derive(Debug)]
+pub struct Exchanging<'a> {
+    /// Where they are.
+    pub backend: &'a dyn Backend,
+    /// The type of states.
+    pub compute: Compute,
+    /// As [`Combining::shared`].
+    pub shared: &'a [f64],
+    /// The ranks that step together, where there are several.
+    pub ranks: Option<&'a dyn Communicator>,
+    /// What compressing all of them in one piece has left out so far.
+    pub errors: &'a mut Option<Errors>,
+    /// The tensors.
+    pub tensors: Vec<Exchanged<'a>>,
     /// Memory for the time of the stage.
     pub workspace: &'a mut Workspace,
 }

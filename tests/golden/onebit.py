@@ -14,6 +14,7 @@ import math
 import os
 import pathlib
 import sys
+import threading
 import types
 
 import numpy as np
@@ -247,6 +248,126 @@ def compression():
         out[f"x/{t}"] = x.numpy().copy()
         out[f"result/{t}"] = backend.compressed_allreduce(x, worker, server, 0).numpy().copy()
         out[f"worker_error/{t}"], out[f"server_error/{t}"] = worker.numpy().copy(), server.numpy().copy()
+    return out
+
+
+# Several ranks: threads with a communicator between them, and the source's own compression. `optim/tests/ranks/onebit.rs`
+# takes the same steps: start values, gradients and hyperparameters are its own.
+LENGTHS, STEPS = (300, 7, 1), 12
+ACROSS = dict(lr=0.01, freeze_step=4, betas=(0.9, 0.99), eps=1e-3, weight_decay=0.1)
+
+
+def start(tensor):
+    return (np.arange(LENGTHS[tensor]) % 13).astype(np.float32) / np.float32(8.0) - np.float32(0.7)
+
+
+def gradient(rank, step, tensor):
+    mixed = (np.arange(LENGTHS[tensor], dtype=np.uint64) + np.uint64(31 * step + 97 * rank + 7 * tensor)).astype(np.uint64)
+    high = (mixed * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
+    return high.astype(np.float32) / np.float32(1 << 23) - np.float32(1.0)
+
+
+class Threads:
+    """Collectives between threads, one of them a rank each: everybody lays down, then everybody takes."""
+
+    def __init__(self, world):
+        self.world, self.table, self.here = world, [None] * world, threading.local()
+        self.barrier = threading.Barrier(world)
+
+    def exchange(self, own, take):
+        self.table[self.here.rank] = own
+        self.barrier.wait()
+        taken = take([x.clone() for x in self.table])
+        self.barrier.wait()
+        return taken
+
+    def members(self):
+        import torch
+
+        def all_to_all_single(to, of, group):
+            to.copy_(self.exchange(of, lambda all: torch.stack([other[self.here.rank] for other in all])))
+
+        def all_gather(to, of, group):
+            for place, x in zip(to, self.exchange(of, list)):
+                place.copy_(x.reshape(place.shape))
+
+        return dict(
+            is_initialized=lambda: True,
+            get_rank=lambda group=None: self.here.rank,
+            get_world_size=lambda group=None: self.world,
+            new_group=lambda ranks: None,
+            all_to_all_single=all_to_all_single,
+            all_gather=all_gather,
+        )
+
+
+def ranks(name, world):
+    """An optimizer of so many ranks: parameters after every step, states and errors after the last."""
+    import torch
+
+    torch.set_num_threads(1)
+    file, class_, states, _ = SOURCES[name]
+    threads = Threads(world)
+    optimizers = []
+    with standing_in():
+        for comm in (sys.modules["deepspeed.comm"], sys.modules["deepspeed"].comm):
+            comm.__dict__.update(threads.members())
+        backend = load("runtime", "comm", "compressed.py").CompressedBackend
+        sys.modules["deepspeed.runtime.comm.nccl"].NcclBackend = backend
+        for rank in range(world):
+            threads.here.rank = rank
+            module = load("runtime", "fp16", "onebit", f"{file}.py")
+            params = [torch.nn.Parameter(torch.from_numpy(start(tensor).copy())) for tensor in range(len(LENGTHS))]
+            engine = types.SimpleNamespace(mpu=None, local_rank=0, enable_backward_allreduce=True)
+            optimizer = getattr(module, class_)([dict(params=params)], deepspeed=engine, **ACROSS)
+            optimizers.append((optimizer, params, engine))
+
+    out, failed = {}, []
+
+    def run(rank):
+        threads.here.rank = rank
+        optimizer, params, engine = optimizers[rank]
+        for step in range(1, STEPS + 1):
+            for tensor, value in enumerate(params):
+                if engine.enable_backward_allreduce:
+                    # As the engine does: the mean over the ranks.
+                    grad = np.mean([gradient(r, step, tensor).astype(np.float64) for r in range(world)], axis=0)
+                else:
+                    grad = gradient(rank, step, tensor)
+                value.grad = torch.from_numpy(grad.astype(np.float32))
+            # OnebitLamb goes on with what came back in the place of the zeros that fill its one piece up: by accident, as
+            # OnebitAdam fills up with zeros every time.
+            for filling in getattr(optimizer, "dummy_exp_avg", {}).values():
+                filling.zero_()
+            optimizer.step()
+            if rank == 0:
+                for tensor, value in enumerate(params):
+                    out[f"{name}/{world}/expected/{step}/p{tensor}"] = value.detach().numpy().copy()
+        for tensor, value in enumerate(params):
+            state = optimizer.state[value]
+            if rank == 0:
+                for there, here in states.items():
+                    out[f"{name}/{world}/expected_state/p{tensor}/{here}"] = state[there].numpy().reshape(-1).copy()
+            for error in ("worker_error", "server_error"):
+                if error in state:
+                    out[f"{name}/{world}/{error}/{rank}/p{tensor}"] = state[error].numpy().copy()
+                elif tensor == 0:
+                    # Of all parameters in one piece.
+                    out[f"{name}/{world}/{error}/{rank}/p0"] = getattr(optimizer, f"{error}s")[0].numpy().copy()
+        assert getattr(optimizer, {"OnebitAdam": "adam_freeze_key", "OnebitLamb": "lamb_freeze_key"}[name])
+
+    def guarded(rank):
+        try:
+            run(rank)
+        except BaseException as error:
+            failed.append(error)
+            threads.barrier.abort()
+
+    started = [threading.Thread(target=guarded, args=(rank,)) for rank in range(world)]
+    [thread.start() for thread in started]
+    [thread.join() for thread in started]
+    if failed:
+        raise failed[0]
     return out
 
 

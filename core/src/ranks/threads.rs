@@ -201,7 +201,11 @@ impl Communicator for ThreadRank {
         known("broadcast", root, self.world)?;
         let own = if root == self.rank { bytes.to_vec() } else { Vec::new() };
         let call = self.call("broadcast", root, bytes.len(), own);
-        self.meet(call, |all| bytes.copy_from_slice(&all[root]))
+        self.meet(call, |all| {
+            if root != self.rank {
+                bytes.copy_from_slice(&all[root]);
+            }
+        })
     }
 
     fn barrier(&self) -> Result<(), RankError> {

@@ -1,12 +1,13 @@
 //! OnebitLamb: LAMB whose variance and coefficients are frozen after a warm-up, so that its momentum can be sent as signs.
 
 use super::onebit::{self, CommBackend, FORMED_PHASES, Phase};
+use crate::compression::Compression;
 use crate::hyper::Range;
-use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stages};
+use crate::stages::{Combining, Exchanging, Gathering, Groups, MatrixStep, Stages};
 use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
-use fallline_core::backend::View;
+use fallline_core::backend::{Pass, TensorPass, View};
 use fallline_core::math::{flag, sqrt};
-use fallline_core::{Kernel, Lane, Link, Result, rule};
+use fallline_core::{Backend, Compute, Kernel, Lane, Link, Result, rule};
 
 hyperparameters! {
     /// OnebitLamb: LAMB whose variance and coefficients are frozen after a warm-up, so that its momentum can be sent as
@@ -110,6 +111,65 @@ rule! {
 }
 
 rule! {
+    /// The first pass of [`OnebitLamb`] over several ranks: the moments, before the momentum is everybody's.
+    pub OnebitLambOwnRule(h: OnebitLamb, t) {
+        let beta1 = h.betas.0;
+        let beta2 = h.betas.1;
+        let one_minus_beta1 = 1.0 - h.betas.0;
+        let one_minus_beta2 = 1.0 - h.betas.1;
+    }
+    per_tensor(averages, adapts, copies)
+    element(g: Grad) -> (m: State, v: State, v_fresh: State, last: Scratch) {
+        last = m;
+        m = Lane::when(averages, beta1 * m + one_minus_beta1 * g, m);
+        v = Lane::when(adapts, beta2 * v + one_minus_beta2 * g * g, v);
+        v_fresh = Lane::when(copies, v, v_fresh);
+    }
+}
+
+rule! {
+    /// The second: what follows from the momentum, and its own norm.
+    pub OnebitLambSharedRule(h: OnebitLamb, t) {
+        let beta1 = h.betas.0;
+        let beta2 = h.betas.1;
+        let one_minus_beta1 = 1.0 - h.betas.0;
+        let one_minus_beta2 = 1.0 - h.betas.1;
+        let eps = h.eps;
+        let weight_decay = h.weight_decay;
+        let decays = flag(h.weight_decay > 0.0);
+    }
+    per_tensor(refreshes)
+    element(p: Param, m: State, v: State, last: Scratch) -> (v_fresh: State) sum(update2, preliminary2, param2, m2) {
+        let rebuilt = (m - last * beta1) / one_minus_beta1;
+        v_fresh = Lane::when(refreshes, beta2 * v_fresh + one_minus_beta2 * rebuilt * rebuilt, v_fresh);
+        let preliminary = m / (v.sqrt() + eps);
+        let u = Lane::when(decays, preliminary + weight_decay * p, preliminary);
+        update2 = u * u;
+        preliminary2 = preliminary * preliminary;
+        param2 = p * p;
+        m2 = m * m;
+    }
+}
+
+rule! {
+    /// A momentum on its way to the piece that is sent, times its coefficient.
+    pub OnebitLambScaleRule(h: (), t) {}
+    per_tensor(coefficient)
+    element(m: State) -> (x: Scratch) {
+        x = m * coefficient;
+    }
+}
+
+rule! {
+    /// A momentum out of the piece that came back.
+    pub OnebitLambUnscaleRule(h: (), t) {}
+    per_tensor(coefficient)
+    element(x: Scratch) -> (m: State) {
+        m = x / coefficient;
+    }
+}
+
+rule! {
     /// How much smaller [`OnebitLamb`]'s denominator would be by now, had it not been frozen.
     pub OnebitLambRatioRule(h: OnebitLamb, t) {
         let eps = h.eps;
@@ -138,6 +198,9 @@ rule! {
 const COEFFICIENT: usize = 0;
 const FACTOR: usize = 1;
 const LARGEST: usize = 2;
+/// Of the momentum: its root mean square at the end of warm-up, and what makes it that of the others; 0 before.
+const MOMENTUM: usize = 3;
+const SCALING: usize = 4;
 
 /// `x`, but at most `most` and, after that, at least `least`.
 fn held(x: f64, least: f64, most: f64) -> f64 {
@@ -174,6 +237,30 @@ impl OnebitLamb {
     }
 }
 
+/// A pass of a rule without sums over pairs of operands, the written one first.
+fn pass<'v>(
+    backend: &dyn Backend,
+    compute: Compute,
+    kernel: &'static Kernel,
+    own: &[f64],
+    mut pairs: impl Iterator<Item = (View<'v>, View<'v>)>,
+) -> Result<()> {
+    backend.run(Pass {
+        kernel,
+        compute,
+        tensors: &mut |places| {
+            let (to, from) = pairs.next()?;
+            let elements = to.len();
+            (places[0], places[1]) = (Some(to), Some(from));
+            Some(TensorPass { elements, row: 0 })
+        },
+        rows: &[1.0],
+        tensor_scalars: own,
+        plan: &mut backend.plan(),
+        sums: &mut [],
+    })
+}
+
 impl Algorithm for OnebitLamb {
     const INFO: Info = Info {
         summary: "LAMB whose variance and coefficients are frozen after a warm-up, so that its momentum can be sent as \
@@ -185,7 +272,8 @@ impl Algorithm for OnebitLamb {
             the last by name. DeepSpeed fails where a parameter has no gradient in the first step, is empty, or has a \
             momentum of 0 when compression begins, and moves parameters without a gradient in compression, along a \
             momentum that it scaled by mistake; here they are left as they are. A run that goes on from a checkpoint \
-            goes on with its phase, without another first step. DeepSpeed's exp_avg_mask is not there.",
+            goes on with its phase, without another first step. On several ranks DeepSpeed fills the piece that is sent \
+            up with what came back in that place the step before, here with zeros. DeepSpeed's exp_avg_mask is not there.",
         references: &[
             Reference {
                 text: "Li et al. 2021, 1-bit LAMB: Communication Efficient Large-Scale Large-Batch Training with LAMB's \
@@ -196,12 +284,19 @@ impl Algorithm for OnebitLamb {
         ],
     };
 
-    const MEMORY: &'static [(&'static str, f64)] =
-        &[("lamb_coeff_freeze", 0.0), ("last_factor", 1.0), ("largest_ratio", 1.0)];
+    const MEMORY: &'static [(&'static str, f64)] = &[
+        ("lamb_coeff_freeze", 0.0),
+        ("last_factor", 1.0),
+        ("largest_ratio", 1.0),
+        ("momentum", 0.0),
+        ("scaling_coeff", 0.0),
+    ];
 
-    fn across_ranks(&self) -> core::result::Result<(), &'static str> {
-        Err(onebit::ONE_RANK)
+    fn averages(shared: &[f64]) -> bool {
+        onebit::next_phase(shared) != Phase::Compressed
     }
+
+    const FUSED: bool = true;
 
     const SAME_ON_ALL_RANKS: bool = false;
 
@@ -215,18 +310,78 @@ impl Algorithm for OnebitLamb {
         Stages::gathered(K::kernel::<OnebitLambMomentsRule>()).then_matrix().then(self.kernel::<K>())
     }
 
+    /// The moments, the momenta's exchange, what follows from them, and the parameters.
+    fn stages_of_ranks<K: Link>(&self, _class: u8) -> Stages {
+        let own = Stages::gathered(K::kernel::<OnebitLambOwnRule>()).then_exchange();
+        own.then_gathered(K::kernel::<OnebitLambSharedRule>()).then_matrix().then(self.kernel::<K>())
+    }
+
     fn gather(
         groups: &Groups<'_, '_, Self>,
-        _stage: usize,
+        stage: usize,
         at: &mut Gathering<'_>,
     ) -> core::result::Result<(), String> {
+        if stage > 0 {
+            let refreshes = flag(onebit::phase(at.shared) == Phase::Compressed);
+            at.give_all(&[refreshes]);
+            return Ok(());
+        }
         let freeze_step = groups[0].freeze_step;
         let phase = onebit::advance(at, |at| at.steps.last().is_some_and(|&t| t >= freeze_step));
         let is = |other: Phase| flag(phase == other);
-        for (row, &t) in at.scalars.chunks_exact_mut(4).zip(at.steps) {
+        let (averages, adapts, refreshes) =
+            (1.0 - is(Phase::SetUp), is(Phase::WarmUp), is(Phase::Compressed));
+        let width = if at.world > 1 { 3 } else { 4 };
+        for (row, &t) in at.scalars.chunks_exact_mut(width).zip(at.steps) {
             let copies = is(Phase::WarmUp) * flag(t == freeze_step);
-            row.copy_from_slice(&[1.0 - is(Phase::SetUp), is(Phase::WarmUp), is(Phase::Compressed), copies]);
+            match width {
+                3 => row.copy_from_slice(&[averages, adapts, copies]),
+                _ => row.copy_from_slice(&[averages, adapts, refreshes, copies]),
+            }
         }
+        Ok(())
+    }
+
+    /// The mean of the ranks' momenta, compressed in one piece.
+    fn exchange<K: Link>(&self, _stage: usize, step: &mut Exchanging<'_>) -> Result<()> {
+        let Some(ranks) = step.ranks.filter(|_| onebit::phase(step.shared) == Phase::Compressed) else {
+            return Ok(());
+        };
+        // As DeepSpeed: once, when the first momenta are compressed. One that is all 0, or comes later, is left as it is.
+        if step.tensors.first().is_some_and(|first| first.memory[SCALING] == 0.0) {
+            let sum: f64 = step.tensors.iter().map(|tensor| tensor.memory[MOMENTUM]).sum();
+            let united = sum / step.tensors.len() as f64;
+            for tensor in &mut step.tensors {
+                let own = tensor.memory[MOMENTUM];
+                tensor.memory[SCALING] = if own == 0.0 || united == 0.0 { 1.0 } else { united / own };
+            }
+        }
+        let scalings = step.tensors.iter_mut().map(|tensor| {
+            let scaling = &mut tensor.memory[SCALING];
+            if *scaling == 0.0 {
+                *scaling = 1.0;
+            }
+            *scaling
+        });
+        let scalings: Vec<f64> = scalings.collect();
+        let all: usize = step.tensors.iter().map(|tensor| tensor.shape.elements()).sum();
+        let (backend, compute) = (step.backend, step.compute);
+        let mut piece = step.workspace.take(backend, compute.format(), all)?;
+        let momenta = step.tensors.iter().map(|tensor| View::read(&tensor.states[0].1));
+        let mut whole = View::write(&mut piece);
+        let pairs = momenta.map(|m| (whole.take(0, m.len()), m));
+        pass(backend, compute, K::kernel::<OnebitLambScaleRule>(), &scalings, pairs)?;
+        let compression = Compression::new::<K>();
+        compression.all_reduce_over(ranks, (backend, compute), step.errors, step.workspace, &mut piece)?;
+        let momenta = step.tensors.iter_mut().map(|tensor| View::write(&mut tensor.states[0].1));
+        let mut start = 0;
+        let pairs = momenta.map(|m| {
+            let from = View::read(&piece).part(start, m.len());
+            start += m.len();
+            (m, from)
+        });
+        pass(backend, compute, K::kernel::<OnebitLambUnscaleRule>(), &scalings, pairs)?;
+        step.workspace.give([piece]);
         Ok(())
     }
 
@@ -248,6 +403,9 @@ impl Algorithm for OnebitLamb {
 
     fn combine(&self, _stage: usize, at: &mut Combining<'_>) {
         let [update, preliminary, param] = [0, 1, 2].map(|sum| sqrt(at.sums[sum]));
+        if let (Some(m2), Phase::WarmUp) = (at.sums.get(3), onebit::phase(at.shared)) {
+            at.memory[MOMENTUM] = sqrt(*m2) / sqrt(at.shape.elements().max(1) as f64);
+        }
         let ratio = match onebit::phase(at.shared) {
             Phase::SetUp => 0.0,
             Phase::WarmUp => self.warm(update, param, at.memory),

@@ -235,7 +235,10 @@ impl Part {
                     going.push_back(transfers.send(param, to)?);
                 }
             }
-            going.into_iter().try_for_each(|sent| Ok(free.push(sent.finish()?)))
+            for sent in going {
+                free.push(sent.finish()?);
+            }
+            Ok(())
         })?;
         Ok((slots, index))
     }

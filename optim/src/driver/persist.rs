@@ -177,19 +177,21 @@ impl Driver {
     fn load_errors(
         &self,
         checkpoint: &Checkpoint,
-        same_on_all_ranks: bool,
+        algorithm: &dyn AnyAlgorithm,
         name: &str,
         shape: &Shape,
         compute: Compute,
     ) -> Result<Option<Errors>> {
         let Some(world) = &self.world else { return Ok(None) };
         let (rank, of) = (world.ranks().rank(), world.ranks().world());
-        if same_on_all_ranks || checkpoint.manifest.ranks != Some(of) {
+        if algorithm.same_on_all_ranks() || checkpoint.manifest.ranks != Some(of) {
             return Ok(None);
         }
         let found = ["worker_error", "server_error"].map(|error| checkpoint.of_rank(rank, name, error));
         let [Some(worker), Some(server)] = found else { return Ok(None) };
-        let mut errors = Errors::new(&*self.backend, compute, shape.elements(), of)?;
+        // Those of all parameters in one piece have a length that the first alone does not tell; the next step does.
+        let elements = if algorithm.fused() { worker.shape.elements() } else { shape.elements() };
+        let mut errors = Errors::new(&*self.backend, compute, elements, of)?;
         for (entry, storage) in [(worker, &mut errors.worker), (server, &mut errors.server)] {
             if entry.shape != Shape::from([storage.len()]) || entry.format != storage.format() {
                 let problem = format!("the errors of {name:?} on rank {rank} have another length or type");
@@ -317,7 +319,7 @@ impl Driver {
         }
         let master = self.load_master((checkpoint, options), group, (name, param), steps)?;
         let memory = algorithm.memory().iter().map(|(scalar, _)| checkpoint.scalar(name, scalar));
-        let errors = self.load_errors(checkpoint, algorithm.same_on_all_ranks(), name, &shape, compute)?;
+        let errors = self.load_errors(checkpoint, &**algorithm, name, &shape, compute)?;
         Ok(Slot {
             name: name.to_owned(),
             shape,

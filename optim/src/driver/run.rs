@@ -4,7 +4,9 @@ use super::away::Away;
 use super::rows::{self, Parts};
 use super::{first_of, mirror};
 use crate::slots::Slot;
-use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stage, Stages, Workspace};
+use crate::stages::{
+    Combining, Exchanged, Exchanging, Gathering, Groups, MatrixStep, Stage, Stages, Workspace,
+};
 use crate::{AnyAlgorithm, Binding, Error, Result};
 use core::ops::Range;
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
@@ -228,6 +230,10 @@ impl Run {
                 *begun = true;
                 let sums = last_sums(done);
                 work.matrix(first, self.compute, sums, &mut self.workspace)?;
+            }
+            Stage::Exchange => {
+                *begun = true;
+                work.exchange(first, self.compute, &mut self.workspace)?;
             }
         }
         // Of a stage that is passed over the sums are 0.
@@ -574,6 +580,29 @@ impl Work<'_, '_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// A stage that all tensors take part in together. What it leaves out is kept with the first by name.
+    fn exchange(&mut self, stage: usize, compute: Compute, workspace: &mut Workspace) -> Result<()> {
+        let first = first_of(self.groups, self.family);
+        let mut mine: Vec<&mut Slot> =
+            self.slots.iter_mut().filter(|slot| slot.run == Some(self.index)).collect();
+        mine.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        let mut errors = mine.first_mut().and_then(|slot| slot.errors.take());
+        let tensors = mine.iter_mut().map(|slot| {
+            let Slot { shape, memory, states, .. } = &mut **slot;
+            Exchanged { shape, memory, states }
+        });
+        let (backend, shared, ranks) = (self.backend, &*self.shared, self.ranks);
+        let tensors = tensors.collect();
+        let mut step =
+            Exchanging { backend, compute, shared, ranks, errors: &mut errors, tensors, workspace };
+        let exchanged = first.exchange(stage, &mut step);
+        drop(step);
+        if let Some(slot) = mine.first_mut() {
+            slot.errors = errors;
+        }
+        Ok(exchanged?)
     }
 
     /// A stage that is not element by element, tensor after tensor.

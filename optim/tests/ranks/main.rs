@@ -43,6 +43,8 @@ fn train(ranks: Arc<dyn Communicator>) {
     training::traffic(&ranks);
     training::differences(&ranks);
     onebit::trajectory(&ranks);
+    onebit::golden(&ranks);
+    onebit::lamb_resumes(&ranks);
     onebit::traffic(&ranks);
     seams::suite(&ranks);
 }

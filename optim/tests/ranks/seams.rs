@@ -62,8 +62,11 @@ fn steps(optimizer: &mut Driver, params: &mut [Vec<bf16>], steps: std::ops::Rang
     steps.map(one).collect()
 }
 
-/// Ways to build an optimizer.
-fn kinds() -> Vec<(&'static str, fn() -> Driver)> {
+/// A way to build an optimizer.
+type Build = fn() -> Driver;
+
+/// Several of them, by name.
+fn kinds() -> Vec<(&'static str, Build)> {
     fn stored(params: ParamFormat, states: Option<Format>) -> Driver {
         let mut driver = driver(sharded("AdamW"));
         driver.set_param_format(0, params).unwrap();
