@@ -4,10 +4,10 @@
 mod common;
 
 use common::{Random, best, bits, recipe};
+use fallline::Compute;
 use fallline::optim::average::Average;
 use fallline::optim::{LoadOptions, ModuleKind, frozen, param, rows};
 use fallline::prelude::*;
-use fallline::Compute;
 use half::bf16;
 
 fn halves(random: &mut Random, elements: usize) -> Vec<bf16> {

@@ -746,14 +746,22 @@ fn schedule_prints_what_mmengine_computes() {
 
 /// What `explain` says of states is what an optimizer has after a step.
 fn explained_bytes_are_allocated(config: &Path, params: &Path) {
-    let shapes: [(&str, &[usize]); 5] =
-        [("fc.weight", &[70, 60]), ("fc.bias", &[301]), ("head", &[4097]), ("hidden", &[12, 20]), ("one", &[1])];
+    let shapes: [(&str, &[usize]); 5] = [
+        ("fc.weight", &[70, 60]),
+        ("fc.bias", &[301]),
+        ("head", &[4097]),
+        ("hidden", &[12, 20]),
+        ("one", &[1]),
+    ];
     let described = shapes.map(|(name, shape)| (name.to_owned(), serde_json::json!({"shape": shape})));
     std::fs::write(params, Value::Object(described.into_iter().collect()).to_string()).unwrap();
     for (optimizer, format) in [
         ("dict(type='AdamW')", Format::F32),
         ("dict(type='SGD', lr=0.1)", Format::F32),
-        ("dict(type='Adam', amsgrad=True, state_format={'m': 'bf16', 'v': 'q8', 'v_max': 'fp8'})", Format::F32),
+        (
+            "dict(type='Adam', amsgrad=True, state_format={'m': 'bf16', 'v': 'q8', 'v_max': 'fp8'})",
+            Format::F32,
+        ),
         ("dict(type='AdamW8bit', min_8bit_size=500)", Format::F32),
         ("dict(type='AdamW', state_format='q4')", Format::F32),
         ("dict(type='Lion', state_format='q8_linear', param_format='master')", Format::Bf16),

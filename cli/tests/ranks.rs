@@ -70,7 +70,9 @@ fn config_around(folder: &Path, name: &str, optimizer: &str) -> PathBuf {
                   paramwise_cfg=dict(bias_decay_mult=0.0, custom_keys=dict(fc1=dict(lr_mult=0.5)))";
     let average = "average=dict(type='ExponentialMovingAverage', momentum=0.1)";
     let train = format!("train = dict(epochs=2, batch_size=32, hidden=[64], seed=3, {average})");
-    let text = format!("optim_wrapper = dict(type='AmpOptimWrapper', optimizer=dict({optimizer}), {around})\n{train}\n");
+    let text = format!(
+        "optim_wrapper = dict(type='AmpOptimWrapper', optimizer=dict({optimizer}), {around})\n{train}\n"
+    );
     std::fs::write(&path, text).unwrap();
     path
 }
@@ -93,7 +95,10 @@ fn what_stands_around_is_the_same_on_all_ranks() {
     let out = path("parts");
     let begin = ["--config", text(&config), "--out", text(&out), "--epochs", "1", "--ranks", "threads:2"];
     good(&fallline(&begin));
-    assert!(kept(&out).iter().all(|(name, _)| !name.starts_with("window/")), "the last window is closed in time");
+    assert!(
+        kept(&out).iter().all(|(name, _)| !name.starts_with("window/")),
+        "the last window is closed in time"
+    );
     good(&fallline(&["--resume", text(&out), "--epochs", "2", "--ranks", "threads:3"]));
     assert_eq!(kept(&out).len(), sharded.len());
 }
