@@ -185,6 +185,16 @@ proptest! {
     }
 }
 
+/// The smallest product, rounded to 16 bits once it is scaled and added to what is there.
+#[test]
+fn a_product_of_single_numbers_is_right() {
+    for format in FORMATS {
+        let (extents, transposed) = ((1, 1, 1), (false, false));
+        let (alpha, beta, adds, own_transpose, symmetric) = (2.0, -0.25, false, false, false);
+        Case { format, extents, transposed, alpha, beta, adds, own_transpose, symmetric }.check().unwrap();
+    }
+}
+
 /// Extents that take several blocks, several visits to each, and threads.
 #[test]
 fn large_products_are_right_and_independent_of_threads() {

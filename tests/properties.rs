@@ -27,6 +27,7 @@ const CLIMBERS: &[&str] = &[
     "type='ASGD', lr=0.1, weight_decay=0.1, t0=0.0",
     "type='Rprop', lr=0.1",
     "type='SophiaG', lr=0.1",
+    "type='TorchAdafactor', lr=0.1, weight_decay=0.1",
 ];
 
 /// Algorithms that only see the gradient's direction, where nothing is added to it: no eps, no coupled decay.
@@ -52,6 +53,9 @@ const SCALE_FREE: &[&str] = &[
     "dict(type='bnb_RMSprop', lr=0.1, eps=0)",
     "dict(type='bnb_Lion', lr=0.1, weight_decay=0.1)",
     "dict(type='AdEMAMix', lr=0.1, eps=0, t_alpha=3)",
+    // The scale of a block goes with its largest magnitude, so that the codes stay.
+    "dict(type='Lion8bit', lr=0.1, weight_decay=0.1, min_8bit_size=0)",
+    "dict(type='Lion', lr=0.01, weight_decay=0.1, state_format='q4')",
 ];
 
 fn wild_tensor(elements: usize, steps: usize, seed: u64) -> Tensor {

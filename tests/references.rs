@@ -277,6 +277,16 @@ proptest! {
     }
 }
 
+/// One number, and a step without any gradient: the source divides by zero there, here nothing happens.
+#[test]
+fn dadapt_sgd_passes_over_a_step_without_gradients() {
+    let text = config("DAdaptSGD", "lr=0.1, momentum=0.0, weight_decay=0.0, d0=0.001, growth_rate=1.01");
+    let reference = dadapt::Sgd::new(0.1, 0.0, 0.0, 0.001, 1.01);
+    let (shapes, seed) = (vec![Vec::new()], 14658208611074790043);
+    assert!(drawn(&shapes, 0, seed).1.iter().any(|grads| grads[0].is_none()));
+    agree(&text, reference, &shapes, 0, seed);
+}
+
 /// A function as a trainer has it.
 struct Bowl<'f> {
     x: Array1<f64>,

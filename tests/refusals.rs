@@ -4,7 +4,7 @@
 mod common;
 
 use common::recipe;
-use fallline::Sparse;
+use fallline::{Recipe, Sparse};
 
 /// Arguments of the sources that change no number, with values that they may have.
 const ACCEPTED: &[&str] = &[
@@ -40,4 +40,41 @@ fn row_sparse_gradients_are_taken_where_they_mean_the_same() {
         assert!(sparse(text).is_err(), "{text}");
     }
     assert!(sparse("NAdam").unwrap_err().contains("SparseAdam"));
+}
+
+/// What [`ZeroRedundancyOptimizer`](fallline::optim::ranks::ZeroRedundancy) refuses, with the whole complaint.
+const SHARED_OUT: &[(&str, &str)] = &[
+    ("lr=0.1", r#"ZeroRedundancyOptimizer needs a "optimizer_type""#),
+    ("optimizer_type=1", "ZeroRedundancyOptimizer: optimizer_type must be a name of an optimizer, got 1"),
+    ("optimizer_type='Adam', lr=-1", "Adam: lr must be ≥ 0, got -1"),
+    (
+        "optimizer_type='Adam', overlap_with_ddp=True",
+        "ZeroRedundancyOptimizer: overlap_with_ddp must be False: with it torch leaves out the first steps",
+    ),
+    (
+        "optimizer_type='LBFGS'",
+        "ZeroRedundancyOptimizer: LBFGS cannot be shared out: it searches along all parameters together",
+    ),
+    (
+        "optimizer_type='OnebitAdam'",
+        "ZeroRedundancyOptimizer: OnebitAdam cannot be shared out: it sends compressed momenta to all ranks itself, \
+         each of which needs all states",
+    ),
+    (
+        "optimizer_type='ZeroRedundancyOptimizer'",
+        "ZeroRedundancyOptimizer: ZeroRedundancyOptimizer is shared out already",
+    ),
+];
+
+#[test]
+fn what_cannot_be_shared_out_is_refused() {
+    for (arguments, expected) in SHARED_OUT {
+        let text = format!("dict(type='ZeroRedundancyOptimizer', {arguments})");
+        let error = Recipe::from_text(&text).err().unwrap_or_else(|| panic!("{text} is taken")).to_string();
+        // In front is the place in the text.
+        assert_eq!(error.split_once(": ").map(|(_, complaint)| complaint), Some(*expected), "{text}");
+    }
+    drop(recipe(
+        "dict(type='ZeroRedundancyOptimizer', optimizer_type='Adam', parameters_as_bucket_view=True)",
+    ));
 }

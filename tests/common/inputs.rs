@@ -52,7 +52,15 @@ pub const SHAPED: &[&str] = &[
     "LBFGS",
     "dict(type='LBFGS', lr=0.5, max_iter=3, max_eval=9, tolerance_grad=1e-3, tolerance_change=1e-4, history_size=2, \
      line_search_fn='strong_wolfe', maximize=True)",
+    "SparseAdam",
+    "dict(type='SparseAdam', lr=0.1, betas=(0.5, 0.9), eps=1e-3, maximize=True)",
 ];
+
+/// Names without a row, with the reason.
+pub const NO_ROW: &[(&str, &str)] = &[(
+    "ZeroRedundancyOptimizer",
+    "takes what the algorithm that it names takes, in that one's words: tests/refusals.rs",
+)];
 
 /// Every name.
 pub const INPUTS: &[Inputs] = &[
@@ -167,6 +175,18 @@ pub const INPUTS: &[Inputs] = &[
             ("lr=-1.0", "LBFGS: lr must be ≥ 0, got -1.0"),
         ],
         skips: &[(Skip::Step, "evaluates an objective: tests/objectives.rs")],
+    },
+    Inputs {
+        name: "SparseAdam",
+        bad: &[
+            ("lr=0.0", "SparseAdam: lr must be above 0 at first; a schedule may go to 0"),
+            ("lr=-0.1", "SparseAdam: lr must be ≥ 0, got -0.1"),
+            ("eps=0.0", "SparseAdam: eps must be > 0, got 0.0"),
+            ("betas=(1.0, 0.999)", "SparseAdam: betas must be in [0, 1), got (1.0, 0.999)"),
+            ("betas=(0.9, 1.0)", "SparseAdam: betas must be in [0, 1), got (0.9, 1.0)"),
+            ("weight_decay=0.1", "SparseAdam has no \"weight_decay\""),
+        ],
+        skips: &[(Skip::Step, "takes row-sparse gradients: tests/sparse.rs")],
     },
     Inputs {
         name: "Muon",
