@@ -4,14 +4,19 @@
 //! Random Numbers: As Easy as 1, 2, 3): 16 bits are a function of a key of 64 bits and the element's place in its
 //! tensor, so they depend neither on threads nor on the device.
 
+/// Philox's multiplier.
+pub const MULTIPLIER: u64 = 0xd256_d193;
+/// What its key grows by from round to round.
+pub const WEYL: u32 = 0x9e37_79b9;
+/// How many rounds there are.
+pub const ROUNDS: u32 = 7;
+
 /// One block of Philox2x32-7.
 #[inline(always)]
 pub fn philox(counter: [u32; 2], key: u32) -> [u32; 2] {
-    const MULTIPLIER: u64 = 0xd256_d193;
-    const WEYL: u32 = 0x9e37_79b9;
     let ([mut left, mut right], mut key) = (counter, key);
     let mut round = 0;
-    while round < 7 {
+    while round < ROUNDS {
         let product = MULTIPLIER * left as u64;
         left = (product >> 32) as u32 ^ key ^ right;
         right = product as u32;

@@ -3,7 +3,7 @@
 use super::Round;
 use crate::isa::Isa;
 use core::slice::{from_raw_parts, from_raw_parts_mut};
-use fallline_core::codec::stochastic::{bf16_from_f32, random_of_four};
+use fallline_core::codec::stochastic::{MULTIPLIER, ROUNDS, WEYL, bf16_from_f32};
 
 /// Elements whose random bits are drawn together.
 const GROUP: usize = 256;
@@ -27,23 +27,43 @@ impl Single for f64 {
     }
 }
 
+/// The random bits of [`GROUP`] elements, of which the first is `4 · quarter`: the rounds of all fours side by side, in
+/// registers.
+#[inline(always)]
+fn draw(key: u64, quarter: u64, bits: &mut [u64; GROUP / 4]) {
+    let mut left: [u32; GROUP / 4] = core::array::from_fn(|i| (quarter + i as u64) as u32);
+    let high = |i: usize| ((quarter + i as u64) >> 32) as u32;
+    let mut right: [u32; GROUP / 4] = core::array::from_fn(|i| (key >> 32) as u32 ^ high(i));
+    let mut round_key = key as u32;
+    for _ in 0..ROUNDS {
+        for (left, right) in left.iter_mut().zip(&mut right) {
+            let product = MULTIPLIER * u64::from(*left);
+            *left = (product >> 32) as u32 ^ round_key ^ *right;
+            *right = product as u32;
+        }
+        round_key = round_key.wrapping_add(WEYL);
+    }
+    for ((bits, left), right) in bits.iter_mut().zip(left).zip(right) {
+        // The lower 16 bits are the first element's.
+        *bits = (u64::from(left) | u64::from(right) << 32).to_le();
+    }
+}
+
 /// # Safety
 /// As [`Round`].
 #[inline(always)]
 unsafe fn round<T: Single>(numbers: *const T, stored: *mut u16, count: usize, key: u64, first: u64) {
-    let mut words = [0u32; GROUP / 2];
+    let mut bits = [0u64; GROUP / 4];
     for start in (0..count).step_by(GROUP) {
         let length = GROUP.min(count - start);
-        let quarter = (first + start as u64) / 4;
-        for (i, pair) in words.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-            *pair = random_of_four(key, quarter + i as u64);
-        }
+        draw(key, (first + start as u64) / 4, &mut bits);
+        let chances: &[u16] = bytemuck::cast_slice(&bits);
         // SAFETY: the caller vouches for `count` elements on either side.
         let (numbers, stored) = unsafe {
             (from_raw_parts(numbers.add(start), length), from_raw_parts_mut(stored.add(start), length))
         };
-        for (i, (stored, x)) in stored.iter_mut().zip(numbers).enumerate() {
-            *stored = bf16_from_f32(x.single(), (words[i / 2] >> (16 * (i % 2))) as u16);
+        for ((stored, x), chance) in stored.iter_mut().zip(numbers).zip(chances) {
+            *stored = bf16_from_f32(x.single(), u16::from_le(*chance));
         }
     }
 }

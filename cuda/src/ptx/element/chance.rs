@@ -2,6 +2,7 @@
 
 use super::{Element, PER_LANE, Stream};
 use crate::ptx::{Builder, Class, Reg, Space, Type, Value};
+use fallline_core::codec::stochastic::{MULTIPLIER, ROUNDS, WEYL};
 use fallline_core::sums::STEP;
 
 /// What a stream that is rounded by chance draws from.
@@ -66,14 +67,13 @@ impl Element<'_> {
 
 /// One block of Philox2x32-7.
 fn philox(b: &mut Builder, [mut left, mut right]: [Reg; 2], key: Reg) -> [Reg; 2] {
-    const MULTIPLIER: Value = Value::Bits(0xd256_d193);
-    const WEYL: u32 = 0x9e37_79b9;
-    for round in 0..7u32 {
+    let multiplier = Value::Bits(MULTIPLIER as u32);
+    for round in 0..ROUNDS {
         let key = match round {
             0 => key,
             _ => b.add(Type::U32, key, Value::Bits(WEYL.wrapping_mul(round))),
         };
-        let (high, low) = (b.mul_hi(left, MULTIPLIER), b.mul(Type::U32, left, MULTIPLIER));
+        let (high, low) = (b.mul_hi(left, multiplier), b.mul(Type::U32, left, multiplier));
         let mixed = b.xor(Type::B32, high, key);
         left = b.xor(Type::B32, mixed, right);
         right = low;
