@@ -766,7 +766,6 @@ fn explained_bytes_are_allocated(config: &Path, params: &Path) {
         ("dict(type='AdamW', state_format='q4')", Format::F32),
         ("dict(type='Lion', state_format='q8_linear', param_format='master')", Format::Bf16),
         ("dict(type='AdamW', state_format='bf16', param_format='bf16_sr', seed=1)", Format::Bf16),
-        ("dict(type='TorchAdafactor')", Format::F32),
         ("dict(type='LAMB')", Format::F32),
     ] {
         let text = format!(
