@@ -2,7 +2,7 @@
 //!
 //! A pickle is a program. What `torch.save` writes uses thirty of its opcodes, which [`read`] carries out on plain data;
 //! any other ends the reading with its name. A class or function is only ever a name, from a fixed list
-//! ([`globals`]): "calling" one means what the list says. Values may refer to each other; the tree that they stand for
+//! (`globals`): "calling" one means what the list says. Values may refer to each other; the tree that they stand for
 //! is built at the end, within [`Limits`], and a value that contains itself is refused.
 
 mod globals;
