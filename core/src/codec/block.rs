@@ -1,7 +1,7 @@
 //! Block formats: what a block of numbers becomes, bit for bit.
 //!
 //! The scale of a block is its largest magnitude, and a code means a number of its
-//! [`codebook`](super::codebook) times the scale: so zero (where a codebook has it) and the largest
+//! [`codebook`] times the scale: so zero (where a codebook has it) and the largest
 //! magnitude (where it has 1, or -1) come back exactly. A number is taken in units of the scale,
 //! `y = x · (1 / scale)`, with two roundings, and then:
 //!
