@@ -1,7 +1,7 @@
 //! The page of the manual, and what must not stand on it.
 
 use crate::rules::Printed;
-use crate::tools::{ARCHITECTURES, Found};
+use crate::tools::Found;
 use std::fmt::Write;
 
 const HEAD: &str = "\
@@ -13,7 +13,8 @@ assemble it, and fails on spilled registers, on a straight way without 128-bit a
 state space, and on more than 72 registers of a rule in f32 without sums. (Sums keep 8 terms and 2 accumulators each
 in registers beside that; a rule of more than four operands in f32 takes a step in two halves.)
 
-Registers are those of a thread for compute capability 7.0 / 8.0 / 9.0 / 10.0. Instructions are those of the
+Registers are those of a thread for compute capability 7.0 / 8.0 / 9.0 / 10.0, of the storage formats for 9.0
+alone. Instructions are those of the
 machine (9.0) that one lane executes for one element on the straight way of the loop: a step of 256 elements
 that is whole and aligned. Bytes are those that one element moves. Loads and stores are the 128-bit accesses
 of a lane in one step of 8 elements.
@@ -47,7 +48,7 @@ pub fn text(kernels: &[Printed], found: &[Found]) -> String {
         )
         .expect("strings take all text");
     }
-    text += "\n## Others\n\nThe last column counts accesses of 128 bits in the machine's instructions (9.0). The fold reads numbers that lie\napart, and of a transposition one side does.\n\n| kernel | registers | spilled | wide |\n|---|---|---|---|\n";
+    text += "\n## Others\n\nThe last column counts accesses of 128 bits in the machine's instructions (9.0). The fold reads numbers that lie\napart, and of a mirrored tile one side does.\n\n| kernel | registers | spilled | wide |\n|---|---|---|---|\n";
     for (kernel, found) in both().filter(|(kernel, _)| kernel.element.is_none()) {
         writeln!(
             text,
@@ -82,7 +83,7 @@ pub fn problems(kernels: &[Printed], found: &[Found]) -> Vec<String> {
             let expected = format!("{} and {} were expected", wanted.loads, wanted.stores);
             problem(format!("{loads} loads and {stores} stores have 128 bits where {expected}"));
         }
-        for (major, &registers) in ARCHITECTURES.iter().zip(&found.registers) {
+        for (major, &registers) in kernel.architectures.iter().zip(&found.registers) {
             if let Some(most) = wanted.registers.filter(|most| registers > *most) {
                 problem(format!("{registers} registers for {major}.0, more than {most}"));
             }

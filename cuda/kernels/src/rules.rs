@@ -1,5 +1,6 @@
 //! Every kernel that there is.
 
+use crate::tools::{ARCHITECTURES, COUNTED};
 use fallline_core::{Codes, Compute, Format, Graph, Kernel, Node, Operand, Role};
 use fallline_cuda::ptx::{self, Ptx, Stored, Target, Type};
 use fallline_optim::hyper::Value;
@@ -19,6 +20,8 @@ pub struct Printed {
     /// Whether another kernel moves 128 bits at a time. (The fold reads numbers that lie apart; a transposition has one
     /// side that does.)
     pub wide: bool,
+    /// The architectures that it is assembled for, by compute capability.
+    pub architectures: &'static [u32],
 }
 
 /// What an element-wise kernel should be like.
@@ -46,20 +49,29 @@ struct Choice {
     title: &'static str,
     compute: Compute,
     stored: fn(&Operand) -> Stored,
+    architectures: &'static [u32],
+}
+
+impl Choice {
+    /// Assembled for all architectures.
+    const fn new(title: &'static str, compute: Compute, stored: fn(&Operand) -> Stored) -> Choice {
+        Choice { title, compute, stored, architectures: &ARCHITECTURES }
+    }
+
+    /// Assembled for one architecture alone: the codecs' instructions are the same on all, and there are many.
+    const fn for_one(title: &'static str, stored: fn(&Operand) -> Stored) -> Choice {
+        Choice { title, compute: Compute::F32, stored, architectures: &[COUNTED] }
+    }
 }
 
 const CHOICES: [Choice; 7] = [
-    Choice { title: "f32", compute: Compute::F32, stored: |_| Format::F32.into() },
-    Choice { title: "f64", compute: Compute::F64, stored: |_| Format::F64.into() },
-    Choice { title: "bf16, states f32", compute: Compute::F32, stored: |o| model_in(o, Format::Bf16).into() },
-    Choice { title: "f16, states f32", compute: Compute::F32, stored: |o| model_in(o, Format::F16).into() },
-    Choice { title: "f32, states q8", compute: Compute::F32, stored: |o| states_in(o, Q8).into() },
-    Choice {
-        title: "bf16 by chance",
-        compute: Compute::F32,
-        stored: |o| Stored { chance: true, ..states_in(o, Format::Bf16).into() },
-    },
-    Choice { title: "f32 and a bf16 copy", compute: Compute::F32, stored: beside_master },
+    Choice::new("f32", Compute::F32, |_| Format::F32.into()),
+    Choice::new("f64", Compute::F64, |_| Format::F64.into()),
+    Choice::new("bf16, states f32", Compute::F32, |o| model_in(o, Format::Bf16).into()),
+    Choice::new("f16, states f32", Compute::F32, |o| model_in(o, Format::F16).into()),
+    Choice::for_one("f32, states q8", |o| states_in(o, Q8).into()),
+    Choice::for_one("bf16 by chance", |o| Stored { chance: true, ..states_in(o, Format::Bf16).into() }),
+    Choice::for_one("f32 and a bf16 copy", beside_master),
 ];
 
 /// Blocks of 8 bits.
@@ -97,7 +109,8 @@ pub fn kernels() -> Vec<Printed> {
     let mut other = |name: &str, print: &dyn Fn(Target) -> Ptx| {
         let texts = Target::ALL.map(print).to_vec();
         let wide = !name.starts_with("fold") && !name.starts_with("mirror");
-        all.push(Printed { name: name.into(), formats: "", texts, element: None, wide });
+        let architectures = &ARCHITECTURES;
+        all.push(Printed { name: name.into(), formats: "", texts, element: None, wide, architectures });
     };
     other("fold of sums", &|target| ptx::fold_kernel("fold_sums", target));
     for bytes in [2, 4, 8] {
@@ -154,6 +167,7 @@ fn element(name: &str, graph: &Graph, choice: &Choice) -> Printed {
         formats: choice.title,
         texts,
         wide: true,
+        architectures: choice.architectures,
         element: Some(Wanted { loads, stores, bytes, registers: single.then_some(MOST_REGISTERS) }),
     }
 }

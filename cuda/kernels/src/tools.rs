@@ -13,12 +13,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// The architectures that kernels are assembled for, by compute capability.
 pub const ARCHITECTURES: [u32; 4] = [7, 8, 9, 10];
 /// The one whose instructions are counted. (The disassembler does not know 7.0.)
-const COUNTED: u32 = 9;
+pub const COUNTED: u32 = 9;
 
 /// What the tools found out about a kernel.
 #[derive(Clone, Default)]
 pub struct Found {
-    /// Registers of a thread, for each of [`ARCHITECTURES`].
+    /// Registers of a thread, for each of the kernel's architectures.
     pub registers: Vec<u32>,
     /// Bytes that are spilled, for all architectures together.
     pub spilled: u32,
@@ -43,12 +43,12 @@ impl Tools {
         Ok(Tools { dir: dir.canonicalize()? })
     }
 
-    /// Asks about all kernels, two at a time.
+    /// Asks about all kernels, as many at a time as there are processors.
     pub fn judge_all(&self, kernels: &[Printed]) -> Result<Vec<Found>> {
         let next = AtomicUsize::new(0);
         let found: Vec<OnceLock<Result<Found>>> = kernels.iter().map(|_| OnceLock::new()).collect();
         std::thread::scope(|scope| {
-            for _ in 0..2 {
+            for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
                 scope.spawn(|| {
                     loop {
                         let place = next.fetch_add(1, Ordering::Relaxed);
@@ -63,7 +63,7 @@ impl Tools {
 
     fn judge(&self, kernel: &Printed) -> Result<Found> {
         let mut found = Found::default();
-        for major in ARCHITECTURES {
+        for &major in kernel.architectures {
             let target = Target::of_device(major, 0);
             let ptx = kernel.texts.iter().find(|ptx| Some(ptx.target) == target).ok_or("no such target")?;
             let (usage, sass) = self.assemble(ptx, major)?;
