@@ -108,6 +108,9 @@ fn the_table_has_every_name_and_hyperparameter() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
+/// The kind of a hyperparameter that takes strings.
+const STRINGS: &str = "list of strings";
+
 #[test]
 fn bad_inputs_are_refused_with_these_words() {
     let complaint = |text: &str| {
@@ -127,7 +130,8 @@ fn bad_inputs_are_refused_with_these_words() {
         }
         assert!(complaint(&format!("dict(type='{name}', nonsense_=1)")).contains(r#"has no "nonsense_""#));
         // Every hyperparameter refuses what is of no type that any has.
-        for hyper in find(name).unwrap().defaults().table() {
+        // (A list of strings is what two strings are.)
+        for hyper in find(name).unwrap().defaults().table().iter().filter(|hyper| hyper.kind != STRINGS) {
             let expected = format!("{name}: {} must be a {}, got (\"x\", \"y\")", hyper.name, hyper.kind);
             assert_eq!(complaint(&format!("dict(type='{name}', {}=('x', 'y'))", hyper.name)), expected);
         }

@@ -49,6 +49,8 @@ pub const SHAPED: &[&str] = &[
     "Muon",
     "dict(type='Muon', lr=0.1, weight_decay=0.3, momentum=0.5, nesterov=False, adjust_lr_fn='match_rms_adamw')",
     "dict(type='Muon', ns_steps=3, ns_coefficients=(2.0, -1.5, 0.5), eps=1e-3, adjust_lr_fn='spectral_unclamped')",
+    "dict(type='Muon', ns_dtype='bf16', flatten=True, rest='AdamW', adamw_names=['never'], rest_lr=0.01, \
+     rest_betas=(0.5, 0.9), rest_eps=1e-3, rest_weight_decay=0.3)",
     "LBFGS",
     "dict(type='LBFGS', lr=0.5, max_iter=3, max_eval=9, tolerance_grad=1e-3, tolerance_change=1e-4, history_size=2, \
      line_search_fn='strong_wolfe', maximize=True)",
@@ -196,6 +198,7 @@ pub const INPUTS: &[Inputs] = &[
                 "Muon: adjust_lr_fn must be None, original, match_rms_adamw or spectral_unclamped, got \"none\"",
             ),
             ("ns_steps=100", "Muon: ns_steps must be in [0, 99], got 100"),
+            ("adamw_names=['head']", "Muon: adamw_names needs rest=\"AdamW\""),
             (
                 "ns_coefficients=(1.0, 2.0)",
                 "Muon: ns_coefficients must be a triple of floats, got (1.0, 2.0)",

@@ -125,6 +125,10 @@ impl Sgd {
 impl Reference for Sgd {
     fn step(&mut self, params: &mut [ArrayD<f64>], grads: &[Option<Grad>]) {
         self.list.resize_with(params.len(), State::default);
+        // dadaptation divides by the norm of all gradients, which is 0 without any.
+        if grads.iter().all(Option::is_none) {
+            return;
+        }
         let mut squares = 0.0;
         for g in grads.iter().flatten().flat_map(Grad::dense) {
             squares += g * g;

@@ -16,8 +16,8 @@ pub(super) struct Averages {
     spec: Average,
     /// Iterations so far.
     steps: u64,
-    /// By the rule that is run, whether it computes in double precision, and whether where the parameters are.
-    plans: BTreeMap<(&'static str, bool, bool), Plan>,
+    /// By the rule that is run, and whether it computes in double precision.
+    plans: BTreeMap<(&'static str, bool), Plan>,
 }
 
 /// The average of one parameter's weights.
@@ -50,7 +50,7 @@ impl Driver {
         let Some(slot) = self.slots.get(param) else { return Ok(None) };
         let Some(mean) = slot.mean.as_ref().filter(|mean| mean.begun) else { return Ok(None) };
         let mut values = vec![0.0f64; mean.storage.len()];
-        self.mean_home(slot).read(&mean.storage, values.as_mut_slice().into())?;
+        self.near().read(&mean.storage, values.as_mut_slice().into())?;
         Ok(Some(values))
     }
 
@@ -75,32 +75,23 @@ impl Driver {
         if averages.spec.share(averages.steps).is_none() {
             return Ok(());
         }
-        let away = self.is_away();
-        let homes = [Arc::clone(&self.backend), Arc::clone(self.near())];
-        let slots = self.slots.range(0..bindings.len());
-        for (near, home) in homes.iter().enumerate().take(1 + usize::from(away)) {
-            let lacks = |slot: &Slot| slot.mean.is_none() && is_near(slot, away) == (near == 1);
-            let missing: Vec<&mut Slot> = slots.iter_mut().filter(|slot| lacks(slot)).collect();
-            if missing.is_empty() {
-                continue;
-            }
-            let requests: Vec<_> =
-                missing.iter().map(|slot| (slot.compute.format(), slot.shape.elements())).collect();
-            for (slot, storage) in missing.into_iter().zip(home.allocate(&requests)?) {
-                slot.mean = Some(Mean { storage, begun: false, staging: None });
-            }
+        let near = Arc::clone(self.near());
+        let missing: Vec<&mut Slot> =
+            self.slots.range(0..bindings.len()).iter_mut().filter(|slot| slot.mean.is_none()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let requests: Vec<_> =
+            missing.iter().map(|slot| (slot.compute.format(), slot.shape.elements())).collect();
+        for (slot, storage) in missing.into_iter().zip(near.allocate(&requests)?) {
+            slot.mean = Some(Mean { storage, begun: false, staging: None });
         }
         Ok(())
     }
 
-    /// Where a parameter's average is: with what it is of.
-    fn mean_home(&self, slot: &Slot) -> &Arc<dyn Backend> {
-        if is_near(slot, self.is_away()) { self.near() } else { &self.backend }
-    }
-
     /// Brings the averages of parameters that are on another device than states there.
     pub(super) fn move_means(&mut self, device: &Arc<dyn Backend>) -> Result<()> {
-        for slot in self.slots.iter_mut().filter(|slot| slot.master.is_none()) {
+        for slot in self.slots.iter_mut() {
             if let Some(Mean { storage, begun, .. }) = slot.mean.take() {
                 let tensor = Tensor::from_storage(&self.backend, storage, slot.shape.clone())?.to(device)?;
                 slot.mean = Some(Mean { storage: tensor.into_storage(), begun, staging: None });
@@ -108,11 +99,6 @@ impl Driver {
         }
         Ok(())
     }
-}
-
-/// Whether a parameter's average is where the parameter is, and not where its states are.
-fn is_near(slot: &Slot, away: bool) -> bool {
-    away && slot.master.is_none()
 }
 
 impl Averages {
@@ -123,57 +109,53 @@ impl Averages {
             // A copy is no arithmetic, so that an infinity is copied too.
             (algorithm.param_copy(), algorithm.wrapping().lerp)
         };
-        let away = driver.is_away();
-        let homes = [Arc::clone(&driver.backend), Arc::clone(driver.near())];
+        // Of an offloaded parameter what is on the device is averaged.
+        let (backend, away) = (Arc::clone(driver.near()), driver.is_away());
+        let master = |slot: &Slot| !away && slot.master.is_some();
         let slots = driver.slots.range(0..bindings.len());
         for (slot, binding) in slots.iter_mut().zip(&mut *bindings) {
             #[cfg(feature = "ndarray")]
             if let crate::ParamRef::Strided(view) = &mut binding.param {
                 view.gather();
             }
-            let backend = &homes[usize::from(is_near(slot, away))];
-            if !backend.reaches_host() && slot.master.is_none() {
-                stage(&**backend, slot, binding)?;
+            if !backend.reaches_host() && !master(slot) {
+                stage(&*backend, slot, binding)?;
             }
         }
-        for (near, backend) in homes.iter().enumerate().take(1 + usize::from(away)) {
-            for (compute, begun) in
-                [Compute::F32, Compute::F64].into_iter().flat_map(|c| [(c, false), (c, true)])
-            {
-                let fits = |slot: &Slot| {
-                    slot.compute == compute
-                        && is_near(slot, away) == (near == 1)
-                        && slot.mean.as_ref().is_some_and(|mean| mean.begun == begun)
-                };
-                if !slots.iter().any(fits) {
-                    continue;
-                }
-                let kernel = if begun { lerp } else { copy };
-                let mut row = vec![1.0; 1 + kernel.scalars.len()];
-                if begun {
-                    kernel.compute_scalars(&Share::of(&self.spec, share), 1, &mut row[1..]);
-                }
-                let mut left = slots.iter_mut().zip(&mut *bindings).filter(|(slot, _)| fits(slot));
-                let plan = self.plans.entry((kernel.name, compute == Compute::F64, near == 1));
-                backend.run(Pass {
-                    kernel,
-                    compute,
-                    tensors: &mut |views| {
-                        let (slot, binding) = left.next()?;
-                        let mean = slot.mean.as_mut()?;
-                        // The parameter in single precision is what is trained, where there is one.
-                        let param = slot.master.as_ref().or(mean.staging.as_ref()).map(View::read);
-                        // In both rules what is written comes first.
-                        views[0] = Some(View::write(&mut mean.storage));
-                        views[1] = Some(param.unwrap_or_else(|| binding.param.view()));
-                        Some(TensorPass { elements: slot.shape.elements(), row: 0 })
-                    },
-                    rows: &row,
-                    tensor_scalars: &[],
-                    plan: plan.or_insert_with(|| backend.plan()),
-                    sums: &mut [],
-                })?;
+        for (compute, begun) in [Compute::F32, Compute::F64].into_iter().flat_map(|c| [(c, false), (c, true)])
+        {
+            let fits = |slot: &Slot| {
+                slot.compute == compute && slot.mean.as_ref().is_some_and(|mean| mean.begun == begun)
+            };
+            if !slots.iter().any(fits) {
+                continue;
             }
+            let kernel = if begun { lerp } else { copy };
+            let mut row = vec![1.0; 1 + kernel.scalars.len()];
+            if begun {
+                kernel.compute_scalars(&Share::of(&self.spec, share), 1, &mut row[1..]);
+            }
+            let mut left = slots.iter_mut().zip(&mut *bindings).filter(|(slot, _)| fits(slot));
+            let plan = self.plans.entry((kernel.name, compute == Compute::F64));
+            backend.run(Pass {
+                kernel,
+                compute,
+                tensors: &mut |views| {
+                    let (slot, binding) = left.next()?;
+                    let mean = slot.mean.as_mut()?;
+                    // The parameter in single precision is what is trained, where there is one.
+                    let whole = slot.master.as_ref().filter(|_| !away);
+                    let param = whole.or(mean.staging.as_ref()).map(View::read);
+                    // In both rules what is written comes first.
+                    views[0] = Some(View::write(&mut mean.storage));
+                    views[1] = Some(param.unwrap_or_else(|| binding.param.view()));
+                    Some(TensorPass { elements: slot.shape.elements(), row: 0 })
+                },
+                rows: &row,
+                tensor_scalars: &[],
+                plan: plan.or_insert_with(|| backend.plan()),
+                sums: &mut [],
+            })?;
         }
         slots.iter_mut().flat_map(|slot| &mut slot.mean).for_each(|mean| mean.begun = true);
         Ok(())
@@ -188,7 +170,7 @@ impl Averages {
     pub(super) fn save(&self, driver: &Driver, checkpoint: &mut Checkpoint) -> Result<()> {
         for slot in driver.slots.iter().filter(|slot| driver.keeps(slot)) {
             if let Some(mean) = slot.mean.as_ref().filter(|mean| mean.begun) {
-                let home = driver.mean_home(slot);
+                let home = driver.near();
                 let entry = Entry::from_storage(&**home, &mean.storage, slot.shape.clone())?;
                 checkpoint.insert(format!("{AVERAGE}{}", slot.name), entry);
             }
@@ -213,7 +195,7 @@ impl Averages {
                 return Err(Error::Mismatch(format!("{AVERAGE}{name} is of an unknown parameter")));
             };
             let key = format!("{AVERAGE}{name}");
-            let (home, fits) = (driver.mean_home(slot), (slot.compute.format(), &slot.shape));
+            let (home, fits) = (driver.near(), (slot.compute.format(), &slot.shape));
             let (storage, converted) = entry.load(&**home, &key, fits, options.converting)?;
             report.converted += usize::from(converted);
             slot.mean = Some(Mean { storage, begun: true, staging: None });

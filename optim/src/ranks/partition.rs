@@ -6,7 +6,7 @@
 ///
 /// ```
 /// use fallline_optim::ranks::partition;
-/// assert_eq!(partition(&[5, 30, 10, 20], &mut [0, 0]), [1, 0, 1, 1]);
+/// assert_eq!(partition(&[5, 30, 10, 20], &mut [0, 0]), [0, 0, 1, 1]);
 /// assert_eq!(partition(&[1], &mut [0, 0, 0]), [0]);
 /// ```
 ///
