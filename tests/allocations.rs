@@ -79,11 +79,15 @@ fn of_steps(
     let mut optimizer = recipe(text).optimizer(cpu(Isa::best(), threads)).with_non_finite(policy);
     let mut bindings = bind(&mut tensors, 0);
     optimizer.step(&mut bindings).unwrap();
-    allocations(|| {
-        for _ in 0..steps {
-            optimizer.step(&mut bindings).unwrap();
-        }
-    })
+    // What the harness's own thread does meanwhile is counted too, but does not come again; what a step allocates does.
+    let mut found = || {
+        allocations(|| {
+            for _ in 0..steps {
+                optimizer.step(&mut bindings).unwrap();
+            }
+        })
+    };
+    [found(), found(), found()].into_iter().min_by_key(|(count, _)| *count).unwrap_or_default()
 }
 
 /// Whether an algorithm has a stage that is not element by element even for vectors, as OnebitLamb has: what it runs there

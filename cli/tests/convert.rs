@@ -93,7 +93,11 @@ fn what_cannot_be_converted_is_said_in_one_line_and_nothing_is_written() {
         (&[adamw, "out", "--optimizer", "SGD", "--number"], 1, &["param_groups[0].betas", "--lenient"]),
         (&[sgd, "out", "--optimizer", "AdamW", "--number"], 1, &["param_groups[0].momentum"]),
         (&[lamb, "out", "--optimizer", "AdEMAMix", "--number"], 1, &["param_groups[0]", "AdEMAMix: betas"]),
-        (&[adamw, "out", "--optimizer", "LBFGS", "--number"], 1, &["param_groups[0].betas"]),
+        (
+            &[adamw, "out", "--optimizer", "LBFGS", "--number"],
+            1,
+            &["param_groups[0].", "no hyperparameter of LBFGS"],
+        ),
         (&["noise.pth", "out", "--optimizer", "AdamW"], 1, &["noise.pth", "archive"]),
         (&["bad.pth", "out", "--optimizer", "AdamW"], 1, &["bad.pth", "torch.save"]),
         (&[text(&trace), "out"], 1, &["trace.safetensors", "manifest"]),
