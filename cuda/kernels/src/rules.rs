@@ -17,8 +17,8 @@ pub struct Printed {
     pub texts: Vec<Ptx>,
     /// What an element-wise kernel should be like.
     pub element: Option<Wanted>,
-    /// Whether another kernel moves 128 bits at a time. (The fold reads numbers that lie apart; a transposition has one
-    /// side that does.)
+    /// Whether another kernel moves 128 bits at a time. (The fold reads numbers that lie apart, mirroring has one side that
+    /// does, and rows are added up a number a lane.)
     pub wide: bool,
     /// The architectures that it is assembled for, by compute capability.
     pub architectures: &'static [u32],
@@ -104,11 +104,16 @@ pub fn kernels() -> Vec<Printed> {
     let mut all = Vec::new();
     for (name, kernel) in rules() {
         let graph = kernel.record();
-        all.extend(CHOICES.iter().map(|choice| element(name, &graph, choice)));
+        // Rules without a parameter are helpers, whose operands are never stored in another format.
+        let updates = graph.operands().iter().any(|operand| operand.role == Role::Param);
+        let choices = CHOICES.iter().filter(|choice| updates || choice.architectures.len() > 1);
+        all.extend(choices.map(|choice| element(name, &graph, choice)));
     }
     let mut other = |name: &str, print: &dyn Fn(Target) -> Ptx| {
         let texts = Target::ALL.map(print).to_vec();
-        let wide = !name.starts_with("fold") && !name.starts_with("mirror");
+        // A warp adds up a row column by column, a number a lane.
+        let narrow = name.starts_with("sums of ") && name.contains(" rows in ");
+        let wide = !name.starts_with("fold") && !name.starts_with("mirror") && !narrow;
         let architectures = &ARCHITECTURES;
         all.push(Printed { name: name.into(), formats: "", texts, element: None, wide, architectures });
     };
