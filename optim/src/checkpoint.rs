@@ -14,24 +14,24 @@
 //! A file is written beside its place, flushed to the disk and renamed, so that there is always a whole
 //! one. A load checks everything before it changes anything.
 
-use crate::driver::wrap::SavedWrapper;
-use crate::hyper::Value;
-use crate::{AnyAlgorithm, Error, ModuleKind, Result};
+mod files;
+mod manifest;
+
+use crate::{Error, Result};
 use fallline_core::host::{Blocks, Slice};
-use fallline_core::{Backend, Compute, Element, Format, Shape, Storage};
+use fallline_core::{Backend, Element, Format, Shape, Storage};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
 use std::path::Path;
+
+pub use files::{remove_temporaries, write_atomically};
+pub use manifest::{Manifest, OptimizerManifest, ParamManifest, Part};
 
 /// The version of the format that this crate writes; it reads all up to it.
 pub const VERSION: u32 = 1;
 /// The key of the manifest in the file's metadata.
 const MANIFEST: &str = "fallline";
-/// The key of an algorithm's name among a group's hyperparameters.
-const TYPE: &str = "type";
 
 /// A tensor of a checkpoint: format, extents, little-endian bytes.
 #[derive(Clone, Debug, PartialEq)]
@@ -134,38 +134,6 @@ pub struct Checkpoint {
     pub manifest: Manifest,
 }
 
-/// What the tensors alone do not tell.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Manifest {
-    /// The version of the format.
-    pub version: u32,
-    /// The optimizer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub optimizer: Option<OptimizerManifest>,
-    /// Whose part it is, where each rank has written its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub part: Option<Part>,
-    /// How many ranks have an entry of their own (`rank/<rank>/<name>/<error>`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ranks: Option<usize>,
-    /// How far the schedule is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schedule: Option<serde_json::Value>,
-    /// What goes on around steps.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) wrapper: Option<SavedWrapper>,
-    /// How many iterations are in the average of the weights.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) average_steps: Option<u64>,
-    /// Whatever the trainer wants to find again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trainer: Option<serde_json::Value>,
-    /// Of a converted checkpoint: what its source needs to have it back, such as the order of the parameters.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub origin: Option<serde_json::Value>,
-}
-
 /// What a load may let pass. By default nothing: algorithm, groups, parameters, states, shapes and formats must all fit,
 /// and everything is restored.
 ///
@@ -197,251 +165,6 @@ impl LoadOptions {
     /// other compute type. Every state is rounded once at most. The device never matters.
     pub fn converting(self) -> LoadOptions {
         LoadOptions { converting: true, ..self }
-    }
-}
-
-impl Default for Manifest {
-    fn default() -> Self {
-        Manifest {
-            version: VERSION,
-            optimizer: None,
-            part: None,
-            ranks: None,
-            schedule: None,
-            wrapper: None,
-            average_steps: None,
-            trainer: None,
-            origin: None,
-        }
-    }
-}
-
-/// One rank's part of a checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part {
-    /// The rank that wrote it.
-    pub rank: usize,
-    /// How many parts there are.
-    pub of: usize,
-}
-
-/// An optimizer's configuration.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OptimizerManifest {
-    /// The algorithm's name.
-    #[serde(rename = "type")]
-    name: String,
-    /// For each group its hyperparameters, and its [`TYPE`] where that is another than the first group's.
-    groups: Vec<BTreeMap<String, serde_json::Value>>,
-    /// What the algorithm remembers for all parameters together.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    shared: BTreeMap<String, serde_json::Value>,
-    /// What is known of each parameter.
-    pub(crate) params: BTreeMap<String, ParamManifest>,
-}
-
-/// What is known of a parameter.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ParamManifest {
-    pub(crate) shape: Vec<usize>,
-    pub(crate) group: usize,
-    compute: String,
-    /// The states that are not stored as they are computed.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) formats: BTreeMap<String, String>,
-    /// What the chances are drawn with that round it; the counter is its step count.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) seed: Option<u64>,
-    /// The kind of module that it belongs to, where it is not the one that would be guessed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    module: Option<String>,
-}
-
-impl ParamManifest {
-    pub(crate) fn new(shape: &[usize], group: usize, compute: Compute) -> ParamManifest {
-        let formats = BTreeMap::new();
-        let (shape, compute) = (shape.to_vec(), compute.to_string());
-        ParamManifest { shape, group, compute, formats, seed: None, module: None }
-    }
-
-    /// Notes the kind of module that it belongs to.
-    pub(crate) fn set_kind(&mut self, kind: ModuleKind, name: &str) {
-        let told = kind != ModuleKind::guess(name, &self.shape());
-        self.module = told.then(|| kind.name().to_owned());
-    }
-
-    /// The kind of module that it belongs to, if it is noted and this version knows it.
-    pub(crate) fn kind(&self) -> Option<ModuleKind> {
-        ModuleKind::from_name(self.module.as_deref()?)
-    }
-
-    pub(crate) fn insert_format(&mut self, state: &str, format: Format) {
-        if self.compute().is_none_or(|compute| compute.format() != format) {
-            self.formats.insert(state.to_owned(), format.to_string());
-        }
-    }
-
-    /// Its extents.
-    pub fn shape(&self) -> Shape {
-        Shape::from(&self.shape[..])
-    }
-
-    /// Its group.
-    pub fn group(&self) -> usize {
-        self.group
-    }
-
-    /// How a state of a parameter that was computed in `compute` is stored, if this version knows it.
-    pub fn format(&self, state: &str, compute: Compute) -> Option<Format> {
-        let Some(name) = self.formats.get(state) else { return Some(compute.format()) };
-        Format::ALL.into_iter().chain(Format::BLOCKS).find(|format| format.to_string() == *name)
-    }
-
-    /// The type that it is computed in, if this version knows it.
-    pub fn compute(&self) -> Option<Compute> {
-        [Compute::F32, Compute::F64].into_iter().find(|compute| compute.to_string() == self.compute)
-    }
-}
-
-impl Manifest {
-    /// Whether a state is stored in a block format, by its entry's key.
-    fn is_in_blocks(&self, key: &str) -> bool {
-        let names = key.strip_prefix("state/").and_then(|names| names.rsplit_once('/'));
-        names.zip(self.optimizer.as_ref()).is_some_and(|((param, state), optimizer)| {
-            let param = optimizer.params.get(param);
-            let format = param.and_then(|param| param.format(state, Compute::F32));
-            format.is_some_and(|format| format.block().is_some())
-        })
-    }
-}
-
-impl OptimizerManifest {
-    /// Of an algorithm, without groups and parameters yet.
-    pub fn new(name: &str) -> OptimizerManifest {
-        OptimizerManifest {
-            name: name.to_owned(),
-            groups: Vec::new(),
-            shared: BTreeMap::new(),
-            params: BTreeMap::new(),
-        }
-    }
-
-    /// The algorithm's name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The hyperparameters of each group.
-    pub fn groups(&self) -> impl ExactSizeIterator<Item = Vec<(&str, Value)>> {
-        self.groups
-            .iter()
-            .map(|group| group.iter().map(|(name, value)| (name.as_str(), from_json(value))).collect())
-    }
-
-    /// The parameters, sorted by name.
-    pub fn params(&self) -> impl ExactSizeIterator<Item = (&str, &ParamManifest)> {
-        self.params.iter().map(|(name, param)| (name.as_str(), param))
-    }
-
-    /// Adds a parameter.
-    pub fn insert_param(&mut self, name: &str, shape: &Shape, group: usize, compute: Compute) {
-        self.params.insert(name.to_owned(), ParamManifest::new(shape.extents(), group, compute));
-    }
-
-    /// Says how a state of a parameter is stored. Those of which nothing is said are stored as they are computed.
-    pub fn insert_format(&mut self, name: &str, state: &str, format: Format) {
-        if let Some(param) = self.params.get_mut(name) {
-            param.insert_format(state, format);
-        }
-    }
-
-    /// Adds a number that the algorithm remembers for all parameters together.
-    pub fn insert_shared(&mut self, name: &str, value: f64) {
-        self.shared.insert(name.to_owned(), to_json(&Value::Float(value)));
-    }
-
-    /// A number that the algorithm remembers for all parameters together.
-    ///
-    /// # Errors
-    /// [`Error::Mismatch`] when there is none.
-    pub fn shared(&self, name: &str) -> Result<f64> {
-        let value = self.shared.get(name).and_then(|value| from_json(value).as_f64());
-        value.ok_or_else(|| Error::Mismatch(format!("the manifest has no number {name:?} under \"shared\"")))
-    }
-
-    /// Adds a group with an algorithm's hyperparameters.
-    pub fn push_group(&mut self, algorithm: &dyn AnyAlgorithm) {
-        let table = algorithm.table().iter();
-        let values =
-            table.filter_map(|hyper| Some((hyper.name.to_owned(), to_json(&algorithm.get(hyper.name)?))));
-        let other = (algorithm.name() != self.name).then(|| (TYPE.to_owned(), algorithm.name().into()));
-        self.groups.push(values.chain(other).collect());
-    }
-
-    /// Refuses the state of another algorithm.
-    pub(crate) fn refuse_other_than(&self, algorithm: &dyn AnyAlgorithm) -> Result<()> {
-        match algorithm.name() {
-            expected if expected != self.name => {
-                Err(Error::Mismatch(format!("it is of {}, expected {expected}", self.name)))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The groups' algorithms with the saved hyperparameters.
-    pub(crate) fn restore_groups<'a>(
-        &self,
-        current: impl ExactSizeIterator<Item = &'a dyn AnyAlgorithm>,
-    ) -> Result<Vec<Box<dyn AnyAlgorithm>>> {
-        if current.len() != self.groups.len() {
-            let (got, expected) = (self.groups.len(), current.len());
-            return Err(Error::Mismatch(format!("it has {got} parameter groups, expected {expected}")));
-        }
-        let restored = current.zip(&self.groups).map(|(algorithm, saved)| {
-            let name = saved.get(TYPE).and_then(|name| name.as_str()).unwrap_or(&self.name);
-            if algorithm.name() != name {
-                let expected = algorithm.name();
-                return Err(Error::Mismatch(format!("it is of {name}, expected {expected}")));
-            }
-            let mut algorithm = algorithm.boxed();
-            let values: Vec<(&str, Value)> = saved
-                .iter()
-                .filter(|(name, _)| *name != TYPE)
-                .map(|(name, value)| (name.as_str(), from_json(value)))
-                .collect();
-            algorithm.set(&values).map_err(|error| Error::Mismatch(error.to_string()))?;
-            Ok(algorithm)
-        });
-        restored.collect()
-    }
-}
-
-/// JSON has no infinity: it is written as a string.
-fn to_json(value: &Value) -> serde_json::Value {
-    match value {
-        Value::None => serde_json::Value::Null,
-        Value::Bool(x) => (*x).into(),
-        Value::Int(x) => (*x).into(),
-        Value::Float(x) if x.is_finite() => (*x).into(),
-        Value::Float(x) => format!("float:{x}").into(),
-        Value::Text(x) => x.as_str().into(),
-        Value::List(items) => items.iter().map(to_json).collect(),
-    }
-}
-
-fn from_json(value: &serde_json::Value) -> Value {
-    match value {
-        serde_json::Value::Null | serde_json::Value::Object(_) => Value::None,
-        serde_json::Value::Bool(x) => Value::Bool(*x),
-        serde_json::Value::Number(x) => match x.as_i64() {
-            Some(x) => Value::Int(x),
-            None => Value::Float(x.as_f64().unwrap_or(f64::NAN)),
-        },
-        serde_json::Value::String(x) => match x.strip_prefix("float:").and_then(|x| x.parse().ok()) {
-            Some(x) => Value::Float(x),
-            None => Value::Text(x.clone()),
-        },
-        serde_json::Value::Array(items) => Value::List(items.iter().map(from_json).collect()),
     }
 }
 
@@ -866,50 +589,4 @@ fn little_endian(values: Slice<'_>) -> Vec<u8> {
         bytes.chunks_exact_mut(values.format().bytes()).for_each(<[u8]>::reverse);
     }
     bytes
-}
-
-/// How the names of files being written begin.
-const TEMPORARY: &str = ".fallline-";
-
-/// Removes what [`write_atomically`] left in a folder when it was killed. Call it only where nothing else
-/// is writing.
-///
-/// # Errors
-/// Those of the file system.
-pub fn remove_temporaries(folder: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) && entry.file_type()?.is_file() {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// Writes a file beside its place, flushes it to the disk and renames it, so that nobody ever sees a part
-/// of it. Returns the file, open at its end.
-///
-/// # Errors
-/// Those of the file system; an older file is then still whole.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<std::fs::File> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(TEMPORARY);
-    // What any new file would get: the process's mask takes its part away.
-    #[cfg(unix)]
-    let everyone = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666);
-    #[cfg(unix)]
-    builder.permissions(everyone);
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    let file = file.persist(path).map_err(|error| error.error)?;
-    // The rename itself reaches the disk with the folder; where folders cannot be opened, that is all.
-    if let Ok(folder) = std::fs::File::open(folder) {
-        folder.sync_all().ok();
-    }
-    Ok(file)
 }
