@@ -1,7 +1,8 @@
 //! Fast conversions between storage and arithmetic, equal to `fallline_core::codec` bit for bit.
 //!
 //! Most are the specification itself, compiled for each instruction set so that the compiler makes
-//! registers of it; half precision uses the conversion instructions of F16C.
+//! registers of it; half precision uses the conversion instructions of F16C, and the dynamic codes have loops
+//! of their own.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -10,33 +11,100 @@ pub(crate) mod avx512;
 mod blocks;
 #[cfg(target_arch = "x86_64")]
 mod dynamic;
+#[cfg(target_arch = "x86_64")]
+mod fours;
 mod stochastic;
 
 use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::lane::{Register, Ymm32, Zmm32};
+pub(crate) use blocks::{Blocks, Encoding, Most};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use dynamic::Kind;
+use fallline_core::sums::STEP;
 use fallline_core::{Format, codec};
 
-/// Reads `count` stored elements into numbers. In a block format the first of them begins a block, whose scale
-/// `scales` points at.
-pub(crate) type Decode<T> = unsafe fn(stored: *const u8, scales: *const f32, numbers: *mut T, count: usize);
-/// Rounds `count` numbers into stored elements; in a block format these are whole blocks, but for a tensor's last.
-pub(crate) type Encode<T> = unsafe fn(numbers: *const T, stored: *mut u8, scales: *mut f32, count: usize);
+/// Reads `count` stored elements into numbers.
+pub(crate) type Decode<T> = unsafe fn(stored: *const u8, numbers: *mut T, count: usize);
+/// Rounds `count` numbers into stored elements.
+pub(crate) type Encode<T> = unsafe fn(numbers: *const T, stored: *mut u8, count: usize);
 
 /// The two directions between a format and a compute type.
-pub(crate) struct Codec<T> {
-    pub(crate) decode: Decode<T>,
-    pub(crate) encode: Encode<T>,
+#[derive(Clone, Copy)]
+pub(crate) enum Codec<T> {
+    /// Element by element.
+    Each { decode: Decode<T>, encode: Encode<T> },
+    /// In blocks that share a scale.
+    Blocks(Blocks),
 }
 
 /// Rounds `count` numbers to bfloat16 by chance, of which the first is element `first` (a multiple of four) of its
 /// tensor.
 pub(crate) type Round<T> = unsafe fn(numbers: *const T, stored: *mut u16, count: usize, key: u64, first: u64);
 
-/// A number that has codecs.
-pub(crate) trait Coded: Sized {
+/// Registers of a group.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const REGISTERS: usize = 4;
+
+/// Registers that convert dynamic codes in groups of four, to be inlined where a rule is. They need the instruction set.
+#[cfg(target_arch = "x86_64")]
+pub(crate) trait Groups: Register<Number = f32>
+where
+    f64: fallline_core::Literal<Self>,
+{
+    /// The bits of a register of numbers.
+    type Bits: Copy;
+
+    /// All zero.
+    ///
+    /// # Safety
+    /// As for the others.
+    unsafe fn none() -> Self::Bits;
+
+    /// The numbers of a group.
+    ///
+    /// # Safety
+    /// `codes` holds them.
+    unsafe fn decode(kind: &Kind, codes: *const u8, scale: f32) -> [Self; REGISTERS];
+
+    /// Finds the largest of a register's numbers and those before, in columns.
+    ///
+    /// # Safety
+    /// As for the others.
+    unsafe fn larger(kind: &Kind, most: Self::Bits, x: Self) -> Self::Bits;
+
+    /// The columns as they are found elsewhere.
+    ///
+    /// # Safety
+    /// As for the others.
+    unsafe fn columns(most: Self::Bits) -> Most;
+
+    /// The codes of a group of a block for which [`Encoding::factor`] is there.
+    ///
+    /// # Safety
+    /// There are so many numbers and codes.
+    unsafe fn encode(kind: &Kind, factor: f32, numbers: *const f32, codes: *mut u8);
+}
+
+/// A number that has codecs. Blocks are of singles: a double is rounded to one before.
+pub(crate) trait Coded: Copy {
     /// Stochastic rounding for an instruction set.
     fn round(isa: Isa) -> Round<Self>;
+
     /// The conversions of `format`, or `None` where it is stored as it is computed.
     fn codec(format: Format, isa: Isa) -> Option<Codec<Self>>;
+
+    /// Lets `decode` write `count` singles, a step at most, and puts them into `numbers`.
+    ///
+    /// # Safety
+    /// `numbers` has room for them, and `decode` writes all.
+    unsafe fn from_singles(numbers: *mut Self, count: usize, decode: impl FnOnce(*mut f32));
+
+    /// Lets `encode` read the singles of `count` numbers, a step at most.
+    ///
+    /// # Safety
+    /// `numbers` holds them.
+    unsafe fn with_singles<R>(numbers: *const Self, count: usize, encode: impl FnOnce(*const f32) -> R) -> R;
 }
 
 /// One direction: a loop over unaligned elements.
@@ -69,16 +137,16 @@ convert!(f64_to_f32, f64 => f32, x => x as f32);
 macro_rules! codec {
     ($t:ty, $stored:ty, $decode:path, $encode:path $(, $features:literal)?) => {{
         $(#[target_feature(enable = $features)])?
-        unsafe fn decode(stored: *const u8, _: *const f32, numbers: *mut $t, count: usize) {
+        unsafe fn decode(stored: *const u8, numbers: *mut $t, count: usize) {
             // SAFETY: the caller vouches for `count` elements on either side.
             unsafe { $decode(stored.cast::<$stored>(), numbers, count) }
         }
         $(#[target_feature(enable = $features)])?
-        unsafe fn encode(numbers: *const $t, stored: *mut u8, _: *mut f32, count: usize) {
+        unsafe fn encode(numbers: *const $t, stored: *mut u8, count: usize) {
             // SAFETY: the caller vouches for `count` elements on either side.
             unsafe { $encode(numbers, stored.cast::<$stored>(), count) }
         }
-        Some(Codec { decode, encode })
+        Some(Codec::Each { decode, encode })
     }};
 }
 
@@ -105,15 +173,37 @@ impl Coded for f32 {
     fn codec(format: Format, isa: Isa) -> Option<Codec<f32>> {
         match (format, isa) {
             (Format::F32, _) => None,
-            (Format::Bf16, _) => for_each_isa!(isa, f32, u16, bf16_to_f32, f32_to_bf16),
+            #[cfg(target_arch = "x86_64")]
+            (Format::Bf16, Isa::Avx512) => {
+                codec!(
+                    f32,
+                    u16,
+                    widen::<Zmm32>,
+                    narrow::<Zmm32>,
+                    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"
+                )
+            }
+            #[cfg(target_arch = "x86_64")]
+            (Format::Bf16, Isa::Avx2) => codec!(f32, u16, widen::<Ymm32>, narrow::<Ymm32>, "avx2,fma,f16c"),
+            (Format::Bf16, _) => codec!(f32, u16, bf16_to_f32, f32_to_bf16),
             #[cfg(target_arch = "x86_64")]
             (Format::F16, Isa::Avx2 | Isa::Avx512) => {
                 codec!(f32, u16, f16c::to_f32, f16c::from_f32, "avx2,fma,f16c")
             }
             (Format::F16, _) => codec!(f32, u16, f16_to_f32, f32_to_f16),
             (Format::F64, _) => for_each_isa!(isa, f32, f64, f64_to_f32, f32_to_f64),
-            (blocks, _) => Some(blocks::codec(blocks, isa)),
+            (blocks, _) => Some(Codec::Blocks(Blocks::of(blocks, isa))),
         }
+    }
+
+    #[inline(always)]
+    unsafe fn from_singles(numbers: *mut f32, _: usize, decode: impl FnOnce(*mut f32)) {
+        decode(numbers);
+    }
+
+    #[inline(always)]
+    unsafe fn with_singles<R>(numbers: *const f32, _: usize, encode: impl FnOnce(*const f32) -> R) -> R {
+        encode(numbers)
     }
 }
 
@@ -128,8 +218,66 @@ impl Coded for f64 {
             Format::F32 => for_each_isa!(isa, f64, f32, f32_to_f64, f64_to_f32),
             Format::Bf16 => for_each_isa!(isa, f64, u16, bf16_to_f64, f64_to_bf16),
             Format::F16 => for_each_isa!(isa, f64, u16, f16_to_f64, f64_to_f16),
-            blocks => Some(blocks::double_codec(blocks, isa)),
+            blocks => Some(Codec::Blocks(Blocks::of(blocks, isa))),
         }
+    }
+
+    unsafe fn from_singles(numbers: *mut f64, count: usize, decode: impl FnOnce(*mut f32)) {
+        let mut singles = [0.0; STEP];
+        decode(singles.as_mut_ptr());
+        for (i, &x) in singles[..count].iter().enumerate() {
+            // SAFETY: the caller's contract.
+            unsafe { numbers.add(i).write(f64::from(x)) };
+        }
+    }
+
+    unsafe fn with_singles<R>(numbers: *const f64, count: usize, encode: impl FnOnce(*const f32) -> R) -> R {
+        let mut singles = [0.0; STEP];
+        for (i, x) in singles[..count].iter_mut().enumerate() {
+            // SAFETY: the caller's contract.
+            *x = unsafe { *numbers.add(i) } as f32;
+        }
+        encode(singles.as_ptr())
+    }
+}
+
+/// The registers' own conversions from bfloat16, and the specification's for what is left.
+///
+/// # Safety
+/// There are `count` elements on either side; the CPU has the instruction set of `V`.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn widen<V: Register<Number = f32>>(from: *const u16, to: *mut f32, count: usize)
+where
+    f64: fallline_core::Literal<V>,
+{
+    let whole = count / V::LANES * V::LANES;
+    // SAFETY: the caller's contract.
+    unsafe {
+        for i in (0..whole).step_by(V::LANES) {
+            V::load_bf16(from.add(i)).store(to.add(i));
+        }
+        bf16_to_f32(from.add(whole), to.add(whole), count - whole);
+    }
+}
+
+/// The same to bfloat16.
+///
+/// # Safety
+/// As for `widen`.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn narrow<V: Register<Number = f32>>(from: *const f32, to: *mut u16, count: usize)
+where
+    f64: fallline_core::Literal<V>,
+{
+    let whole = count / V::LANES * V::LANES;
+    // SAFETY: the caller's contract.
+    unsafe {
+        for i in (0..whole).step_by(V::LANES) {
+            V::load(from.add(i)).store_bf16(to.add(i));
+        }
+        f32_to_bf16(from.add(whole), to.add(whole), count - whole);
     }
 }
 
@@ -187,14 +335,16 @@ mod tests {
         ];
         for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
             for (format, encode, decode) in formats {
-                let fast = <f32 as Coded>::codec(format, isa).expect("it is not f32");
+                let Some(Codec::Each { decode: widen, encode: narrow }) = <f32 as Coded>::codec(format, isa)
+                else {
+                    panic!("neither f32 nor in blocks")
+                };
                 let mut numbers = vec![0f32; patterns.len()];
                 let mut stored = vec![0u16; singles.len()];
                 // SAFETY: the buffers have the lengths given, and the machine has the instruction set.
                 unsafe {
-                    let none = core::ptr::null_mut();
-                    (fast.decode)(patterns.as_ptr().cast(), none, numbers.as_mut_ptr(), patterns.len());
-                    (fast.encode)(singles.as_ptr(), stored.as_mut_ptr().cast(), none, singles.len());
+                    widen(patterns.as_ptr().cast(), numbers.as_mut_ptr(), patterns.len());
+                    narrow(singles.as_ptr(), stored.as_mut_ptr().cast(), singles.len());
                 }
                 for (&bits, &x) in patterns.iter().zip(&numbers) {
                     let expected = decode(bits);

@@ -1,22 +1,22 @@
 //! The one driver: every pass over memory goes through here.
 
+mod decoded;
+#[cfg(test)]
+mod tests;
+
+use crate::codec::Coded;
 #[cfg(target_arch = "x86_64")]
-use crate::codec::avx512::{Tables, permutes_bytes};
-use crate::codec::{Codec, Coded};
+use crate::codec::{Blocks, Kind, avx512::permutes_bytes};
 use crate::entries::{Compiled, Entries, Entry};
 #[cfg(target_arch = "x86_64")]
-use crate::fused::{Fused, Place};
+use crate::fused::{BLOCK, Fused, Place};
 use crate::isa::Isa;
 use crate::plan::{Chunk, Chunks};
 use crate::pool::Pool;
 use core::mem::MaybeUninit;
 use fallline_core::backend::{MAX_OPERANDS, Pass, TensorPass, View};
-use fallline_core::sums::{ACCUMULATORS, SEGMENT, STEP, fold, segments};
+use fallline_core::sums::{ACCUMULATORS, SEGMENT, fold, segments};
 use fallline_core::{Compute, Device, Error, Format, Kernel, Operand, Result, Role};
-
-/// Elements that are decoded at once into scratch, where an operand is not stored as it is computed: a
-/// block of all operands stays in the first-level cache. A step of a sum, so that sums line up.
-const BLOCK: usize = STEP;
 
 /// The most sums that a rule may have.
 const MAX_SUMS: usize = 8;
@@ -284,8 +284,8 @@ fn execute<T: Compiled + Coded>(
     let partials = Partials(plan.partials.as_mut_ptr());
     let (entry, bf16_entry) = (T::entry(entries, isa), T::bf16_entry(entries, isa));
     #[cfg(target_arch = "x86_64")]
-    let fused =
-        entries.fused.filter(|_| T::COMPUTE == Compute::F32 && isa == Isa::Avx512 && permutes_bytes());
+    let fused = entries.fused[isa as usize]
+        .filter(|_| T::COMPUTE == Compute::F32 && (isa != Isa::Avx512 || permutes_bytes()));
     let work = Work {
         entry,
         bf16_entry,
@@ -319,7 +319,7 @@ fn run_chunk<T: Compiled + Coded>(work: &Work<'_, T>, chunk: &Chunk) {
     let pairs = || kernel.operands.iter().zip(stored);
     let extras = stored.iter().any(|stored| stored.noise.is_some() || stored.copy.is_some());
     let entry = if extras {
-        return run_decoded(work, chunk, stored, row, first_segment);
+        return decoded::run(work, chunk, stored, row, first_segment);
     } else if stored.iter().all(|stored| stored.format == native) {
         work.entry
     } else if let Some(entry) = work.bf16_entry
@@ -329,7 +329,7 @@ fn run_chunk<T: Compiled + Coded>(work: &Work<'_, T>, chunk: &Chunk) {
     } else {
         #[cfg(target_arch = "x86_64")]
         let chunk = &run_fused(work, chunk, stored, row);
-        return run_decoded(work, chunk, stored, row, first_segment);
+        return decoded::run(work, chunk, stored, row, first_segment);
     };
 
     let mut addresses = [core::ptr::null_mut::<T>(); MAX_OPERANDS];
@@ -359,20 +359,21 @@ fn run_chunk<T: Compiled + Coded>(work: &Work<'_, T>, chunk: &Chunk) {
 #[cfg(target_arch = "x86_64")]
 fn run_fused<T: Compiled>(work: &Work<'_, T>, chunk: &Chunk, stored: &[Stored], row: &[T]) -> Chunk {
     let Some(fused) = work.fused else { return *chunk };
-    let mut places =
-        [Place { address: core::ptr::null_mut(), scales: core::ptr::null_mut(), tables: None }; MAX_OPERANDS];
+    let (address, scales) = (core::ptr::null_mut(), core::ptr::null_mut());
+    let mut places = [Place { address, scales, kind: None, blocks: None }; MAX_OPERANDS];
     for ((place, operand), stored) in places.iter_mut().zip(work.kernel.operands).zip(stored) {
-        let tables = Tables::of(stored.format);
+        let kind = Kind::of(stored.format);
         let fits = match operand.role {
-            Role::State => tables.is_some(),
+            Role::State => kind.is_some(),
             _ => stored.format == Format::F32,
         };
         if !fits {
             return *chunk;
         }
+        let blocks = kind.map(|_| Blocks::of(stored.format, work.isa));
         // SAFETY: the chunk lies within the tensor, whose memory was checked; chunks begin with a block.
         let (address, scales) = unsafe { stored.at(chunk.start) };
-        *place = Place { address, scales, tables };
+        *place = Place { address, scales, kind, blocks };
     }
     let blocks = chunk.elements / BLOCK;
     // SAFETY: the row is of singles (the entry is there for no other type), places are those of the chunk's elements,
@@ -440,75 +441,4 @@ fn tree<T: Compiled>(isa: Isa, row: &mut [T; ACCUMULATORS]) -> T {
     }
     let _ = isa;
     halve(row)
-}
-
-/// A block of every operand, decoded.
-#[repr(C, align(64))]
-struct Scratch<T>([MaybeUninit<[T; BLOCK]>; MAX_OPERANDS]);
-
-/// A chunk with operands that are not stored as they are computed: block by block through scratch.
-fn run_decoded<T: Compiled + Coded>(
-    work: &Work<'_, T>,
-    chunk: &Chunk,
-    stored: &[Stored],
-    row: &[T],
-    first_segment: usize,
-) {
-    let mut scratch = Scratch::<T>([const { MaybeUninit::uninit() }; MAX_OPERANDS]);
-    let mut codecs: [Option<Codec<T>>; MAX_OPERANDS] = [const { None }; MAX_OPERANDS];
-    for (codec, operand) in codecs.iter_mut().zip(stored) {
-        *codec = T::codec(operand.format, work.isa);
-    }
-    let mut accumulators = Accumulators::<T>::new(work.kernel.sums.len());
-    let mut addresses = [core::ptr::null_mut::<T>(); MAX_OPERANDS];
-    for start in (0..chunk.elements).step_by(BLOCK) {
-        let elements = BLOCK.min(chunk.elements - start);
-        // SAFETY: the block lies within the chunk, and that within the tensor; chunks begin with a block.
-        let at = |operand: &Stored| unsafe { operand.at(chunk.start + start) };
-        for (k, operand) in stored.iter().enumerate() {
-            addresses[k] = match &codecs[k] {
-                None => at(operand).0.cast(),
-                Some(codec) => {
-                    let block = scratch.0[k].as_mut_ptr().cast::<T>();
-                    let (codes, scales) = at(operand);
-                    // SAFETY: `elements` fit into a block, and are there at the operand's address.
-                    unsafe { (codec.decode)(codes, scales, block, elements) };
-                    block
-                }
-            };
-        }
-        // SAFETY: as in `run_chunk`; a block is a step of a sum.
-        unsafe { (work.entry)(row.as_ptr(), addresses.as_ptr(), elements, accumulators.start()) };
-        for (k, operand) in stored.iter().enumerate() {
-            if let (Some(codec), true) = (&codecs[k], work.kernel.operands[k].written) {
-                let (codes, scales) = at(operand);
-                // SAFETY: as for decoding; the operand is borrowed mutably.
-                unsafe {
-                    match operand.noise {
-                        Some(key) => {
-                            let first = (chunk.start + start) as u64;
-                            T::round(work.isa)(addresses[k], codes.cast(), elements, key, first);
-                        }
-                        None => (codec.encode)(addresses[k], codes, scales, elements),
-                    }
-                }
-            }
-            if let (Some((address, format)), true) = (operand.copy, work.kernel.operands[k].written) {
-                // SAFETY: the copy has as many elements as the operand, and is borrowed mutably as well.
-                let address = unsafe { address.add(format.size(chunk.start + start)) };
-                match T::codec(format, work.isa) {
-                    // SAFETY: as above; a format without blocks has no scales.
-                    Some(codec) => unsafe {
-                        (codec.encode)(addresses[k], address, core::ptr::null_mut(), elements)
-                    },
-                    // SAFETY: as above.
-                    None => unsafe { addresses[k].copy_to_nonoverlapping(address.cast(), elements) },
-                }
-            }
-        }
-        let end = start + elements;
-        if accumulators.count > 0 && (end.is_multiple_of(SEGMENT) || end == chunk.elements) {
-            accumulators.finish(work, first_segment + start / SEGMENT);
-        }
-    }
 }

@@ -22,9 +22,9 @@ pub(crate) struct Entries {
     f64: [Entry<f64>; 4],
     /// Parameter and gradient stored as bfloat16, the states as computed: the usual mixture needs no scratch.
     bf16: [Option<Entry<f32>>; 4],
-    /// States with dynamic codes, decoded and encoded in the same loop; with AVX-512 and its byte permutations.
+    /// States with dynamic codes, decoded and encoded in the same loop.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fused: Option<crate::fused::Fused>,
+    pub(crate) fused: [Option<crate::fused::Fused>; 4],
 }
 
 /// How far a pass with sums looks ahead: long enough for memory to answer.
@@ -100,8 +100,8 @@ impl<R: Rule> Linked<R> {
         ],
         bf16: [None, None, Some(avx2::<R, Ymm32, true>), Some(avx512::<R, Zmm32, true>)],
         fused: match R::SUMS.is_empty() && has_state::<R>() {
-            true => Some(crate::fused::fused::<R>),
-            false => None,
+            true => [None, None, Some(crate::fused::avx2::<R>), Some(crate::fused::avx512::<R>)],
+            false => [None; 4],
         },
     };
 
