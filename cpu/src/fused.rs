@@ -121,14 +121,11 @@ where
                         if state::<R>(k) && R::OPERANDS[k].written {
                             let numbers = scratch.add(2 * BLOCK * k + other + within);
                             let codes = places[k].address.add(first - BLOCK);
-                            match encodings[k].factor {
-                                Some(factor) => {
-                                    V::encode(places[k].kind.unwrap_unchecked(), factor, numbers, codes);
-                                }
-                                None => {
-                                    let blocks = places[k].blocks.unwrap_unchecked();
-                                    (blocks.encode)(numbers, &encodings[k], codes, group);
-                                }
+                            if encodings[k].usual {
+                                V::encode(places[k].kind.unwrap_unchecked(), encodings[k].factor, numbers, codes);
+                            } else {
+                                let blocks = places[k].blocks.unwrap_unchecked();
+                                (blocks.encode)(numbers, &encodings[k], codes, group);
                             }
                         }
                     });
@@ -139,9 +136,8 @@ where
                     if state::<R>(k) && R::OPERANDS[k].written {
                         let columns: Most = V::columns(most[k]);
                         let numbers = scratch.add(2 * BLOCK * k + side);
-                        let (scale, encoding) = Blocks::finish(&columns, numbers, BLOCK);
+                        let scale = Blocks::finish(&columns, numbers, BLOCK, &mut encodings[k]);
                         *places[k].scales.add(block) = scale;
-                        encodings[k] = encoding;
                     }
                 });
             }

@@ -248,10 +248,10 @@ impl<const KIND: usize> Blocked for Of<KIND> {
         let mut whole = 0;
         // SAFETY: the caller vouches for `count` elements on either side.
         unsafe {
-            if let Some(factor) = encoding.factor {
+            if encoding.usual {
                 whole = count / GROUP * GROUP;
                 for i in (0..whole).step_by(GROUP) {
-                    Ymm32::encode(&KINDS[KIND], factor, numbers.add(i), codes.add(i));
+                    Ymm32::encode(&KINDS[KIND], encoding.factor, numbers.add(i), codes.add(i));
                 }
             }
             if whole < count {

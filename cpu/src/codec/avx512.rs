@@ -102,7 +102,7 @@ unsafe fn turn(x: __m512i) -> __m512i {
 unsafe fn encode_group<const GRID: bool>(kind: &Kind, factor: f32, numbers: *const f32, codes: *mut u8) {
     // SAFETY: the caller's contract.
     unsafe {
-        let (zero, zeros, one) = (_mm512_setzero_si512(), _mm512_setzero_ps(), _mm512_set1_epi32(1));
+        let (zero, zeros, one) = (_mm512_setzero_si512(), _mm512_setzero_ps(), _mm512_set1_epi32(kind.one));
         let (mut x, mut y, mut w) = ([zeros; REGISTERS], [zeros; REGISTERS], [zeros; REGISTERS]);
         let (mut n, mut s) = ([zero; REGISTERS], [zero; REGISTERS]);
         // Stage by stage over four registers: one after another each would be a chain of 40 cycles.
@@ -338,10 +338,10 @@ impl<const KIND: usize> Blocked for Of<KIND> {
         let mut whole = 0;
         // SAFETY: the caller vouches for `count` elements on either side.
         unsafe {
-            if let Some(factor) = encoding.factor {
+            if encoding.usual {
                 whole = count / GROUP * GROUP;
                 for i in (0..whole).step_by(GROUP) {
-                    Zmm32::encode(&KINDS[KIND], factor, numbers.add(i), codes.add(i));
+                    Zmm32::encode(&KINDS[KIND], encoding.factor, numbers.add(i), codes.add(i));
                 }
             }
             if whole < count {

@@ -33,13 +33,14 @@ impl Most {
 /// What encodes a block.
 #[derive(Clone, Copy)]
 pub(crate) struct Encoding {
-    /// What a number is multiplied by, where that is all; with unsigned codes none is negative then.
-    pub(crate) factor: Option<f32>,
+    /// Numbers are multiplied by `factor`, and that is all; with unsigned codes none is negative.
+    pub(crate) usual: bool,
+    pub(crate) factor: f32,
     pub(super) units: Units,
 }
 
 impl Encoding {
-    pub(crate) const NONE: Encoding = Encoding { factor: None, units: Units::None };
+    pub(crate) const NONE: Encoding = Encoding { usual: false, factor: 0.0, units: Units::None };
 }
 
 impl Blocks {
@@ -79,37 +80,46 @@ impl Blocks {
         within >> self.length().ilog2()
     }
 
-    /// The scale of a block of `count` numbers, and what encodes it.
+    /// The scale of a block of `count` numbers; `encoding` becomes what encodes it. (Not returned: what is written in
+    /// parts cannot be read as a whole soon after.)
     ///
     /// # Safety
     /// `numbers` holds them.
     #[inline(always)]
-    pub(crate) unsafe fn finish<T: Coded>(most: &Most, numbers: *const T, count: usize) -> (f32, Encoding) {
-        let magnitude = most.0.iter().fold(0, |most, &x| most.max(x));
-        if magnitude >> 31 == 1 {
+    pub(crate) unsafe fn finish<T: Coded>(
+        most: &Most,
+        numbers: *const T,
+        count: usize,
+        encoding: &mut Encoding,
+    ) -> f32 {
+        let mut magnitude = most.0.iter().fold(0, |most, &x| most.max(x));
+        let negative = magnitude >> 31 == 1;
+        if negative {
             // SAFETY: the caller's contract.
-            return unsafe { T::with_singles(numbers, count, |numbers| Self::negative(numbers, count)) };
+            magnitude = unsafe { T::with_singles(numbers, count, |numbers| magnitude_of(numbers, count)) };
         }
         let (scale, units) = scale_of(magnitude);
-        let factor = match units {
-            Units::Times(factor) => Some(factor),
-            _ => None,
-        };
-        (scale, Encoding { factor, units })
+        encoding.units = units;
+        encoding.usual = false;
+        if let Units::Times(factor) = units {
+            encoding.factor = factor;
+            // The specification's loop is for the others.
+            encoding.usual = !negative;
+        }
+        scale
     }
+}
 
-    /// The same of a block with negative numbers that should have none: the specification's loop encodes it.
-    ///
-    /// # Safety
-    /// As for `finish`.
-    #[cold]
-    unsafe fn negative(numbers: *const f32, count: usize) -> (f32, Encoding) {
-        let mut most = Most::NONE;
-        // SAFETY: the caller's contract.
-        unsafe { larger::<true>(numbers, count, &mut most) };
-        let (scale, units) = scale_of(most.0.iter().fold(0, |most, &x| most.max(x)));
-        (scale, Encoding { factor: None, units })
-    }
+/// The largest magnitude's bits, of a block with negative numbers that should have none.
+///
+/// # Safety
+/// `numbers` holds `count`.
+#[cold]
+unsafe fn magnitude_of(numbers: *const f32, count: usize) -> u32 {
+    let mut most = Most::NONE;
+    // SAFETY: the caller's contract.
+    unsafe { larger::<true>(numbers, count, &mut most) };
+    most.0.iter().fold(0, |most, &x| most.max(x))
 }
 
 /// A block format as a type, so that loops are compiled for it: the conversions of a block or a part of it. What is

@@ -42,6 +42,8 @@ pub(crate) struct Kind {
     /// What is left of a number's bits to find the largest: all of them where none should be negative, so that one
     /// which is shows.
     pub(super) magnitude: i32,
+    /// 1, which the compiler should not know: it would make two instructions of a subtraction under a mask.
+    pub(super) one: i32,
     pub(super) numbers: &'static [f32; 256],
     pub(super) borders: &'static [f32; 256],
     pub(super) avx2: avx2::Tables,
@@ -57,6 +59,7 @@ const fn kind(codes: Codes, grid: bool) -> Kind {
         signed,
         grid,
         magnitude: if signed { i32::MAX } else { -1 },
+        one: 1,
         numbers,
         borders: if signed { &DYNAMIC_SIGNED_BORDERS } else { &DYNAMIC_UNSIGNED_BORDERS },
         avx2: avx2::Tables::new(&pieces, signed, grid),

@@ -79,13 +79,13 @@ impl<const SIGNED: bool> Blocked for Fours<SIGNED> {
         let mut whole = 0;
         // SAFETY: the caller vouches for `count` elements on either side.
         unsafe {
-            if let Some(factor) = encoding.factor {
+            if encoding.usual {
                 whole = count / GROUP * GROUP;
                 for i in (0..whole).step_by(GROUP) {
                     let mut eights = [_mm256_setzero_si256(); 4];
                     for (k, eight) in eights.iter_mut().enumerate() {
                         let x = _mm256_loadu_ps(numbers.add(i + 8 * k));
-                        *eight = codes_of::<SIGNED>(_mm256_mul_ps(x, _mm256_set1_ps(factor)));
+                        *eight = codes_of::<SIGNED>(_mm256_mul_ps(x, _mm256_set1_ps(encoding.factor)));
                     }
                     // Neighbours share a byte, the first in its upper half: 16 a + b, then one byte of two.
                     let [a, b, c, d] = eights;

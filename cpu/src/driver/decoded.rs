@@ -173,9 +173,8 @@ impl<T: Coded> Port<T> {
             unsafe {
                 if self.written {
                     let count = blocks.length().min(elements - start);
-                    let (scale, encoding) = Blocks::finish(&self.most[block], numbers.add(start), count);
-                    *self.scales = scale;
-                    self.encodings[block] = encoding;
+                    let (most, encoding) = (&self.most[block], &mut self.encodings[block]);
+                    *self.scales = Blocks::finish(most, numbers.add(start), count, encoding);
                     self.most[block] = Most::NONE;
                 }
                 self.scales = self.scales.add(1);

@@ -14,7 +14,7 @@ unsafe fn encode<T: Coded>(blocks: Blocks, numbers: &[T], codes: &mut [u8], scal
         T::with_singles(from, length, |from| (blocks.larger)(from, length, most.as_mut_ptr()));
         for (i, start) in (0..length).step_by(blocks.length()).enumerate() {
             let count = blocks.length().min(length - start);
-            (scales[i], encodings[i]) = Blocks::finish(&most[i], from.add(start), count);
+            scales[i] = Blocks::finish(&most[i], from.add(start), count, &mut encodings[i]);
         }
         T::with_singles(from, length, |from| {
             (blocks.encode)(from, encodings.as_ptr(), codes.as_mut_ptr(), length);
