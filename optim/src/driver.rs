@@ -1,5 +1,6 @@
 //! The generic driver: groups, states, missing gradients, saving and loading, for every algorithm.
 
+mod around;
 pub(crate) mod averages;
 mod away;
 pub(crate) mod finite;
@@ -25,6 +26,7 @@ use crate::{
     AnyAlgorithm, Binding, Error, LoadReport, ModuleKind, Objective, ParamFormat, ParamRef, Result, Skipped,
     Sparse, StateFormats, StepReport,
 };
+use around::{Around, Forming};
 use averages::Averages;
 use away::Away;
 pub use away::can_offload;
@@ -201,6 +203,8 @@ pub struct Driver {
     expected: Vec<Expected>,
     look: Look,
     wrapped: Wrapped,
+    /// What is to be done to the gradients of the step being taken in its own passes.
+    forming: Option<Forming>,
     averages: Option<Averages>,
     /// Another device than the own one that parameters are on.
     away: Option<Away>,
@@ -234,6 +238,7 @@ impl Driver {
             expected: Vec::new(),
             look: Look::default(),
             wrapped: Wrapped::default(),
+            forming: None,
             averages: None,
             away: None,
             history: None,
@@ -585,7 +590,10 @@ impl Driver {
             let (backend, groups, family) = (&*self.backend, &self.groups[..], run.family);
             let shared = &mut self.shared[family][..];
             let ranks = self.world.as_ref().map(|world| &**world.ranks());
-            let work = Work { index, family, tensors, backend, groups, shared, ranks, bindings, slots };
+            let averaging = self.averages.as_ref().and_then(|averages| averages.rule(groups));
+            let around = Around { forming: self.forming.as_ref(), averaging };
+            let work =
+                Work { index, family, tensors, backend, groups, shared, ranks, bindings, slots, around };
             let stepped = match self.away.as_mut().filter(|away| away.known) {
                 Some(away) => run.step_away(work, away, &mut begun),
                 None => run.step(work, &mut begun),

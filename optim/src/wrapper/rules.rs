@@ -92,6 +92,13 @@ impl Kernels {
         }
     }
 
+    /// The row of scalars of [`clamp`](Kernels::clamp).
+    pub(crate) fn limit(&self, limit: &Limit) -> Vec<f64> {
+        let mut row = vec![1.0; 1 + self.clamp.scalars.len()];
+        self.clamp.compute_scalars(limit, 1, &mut row[1..]);
+        row
+    }
+
     /// All of them.
     pub fn all(self) -> [&'static Kernel; 6] {
         let Kernels { start, add, add_and_look, clamp, magnitudes, lerp } = self;
