@@ -587,6 +587,26 @@ fn a_run_with_everything_around_that_was_stopped_goes_on_bit_for_bit() {
     stopped(&toolkit_config(folder.path(), 3), (3, EPOCH));
 }
 
+/// The record tells which steps were skipped: those that end a window while the loss scale is out of range, 8 at most, since
+/// each halves a scale from 3e38 on under gradients above 1e-3.
+#[cfg(unix)]
+#[test]
+fn skipped_steps_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, run) = (toolkit_config(folder.path(), 3), folder.path().join("run"));
+    let told = tell(fallline().args(["train", "--config"]).arg(config).arg("--out").arg(&run));
+    assert_eq!(told.code, 0, "{}", told.error);
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let skipped: Vec<u64> = lines
+        .filter(|line| !line["skipped"].is_null())
+        .inspect(|line| assert_eq!(line["skipped"], true, "only what was skipped says so"))
+        .map(|line| line["step"].as_u64().unwrap())
+        .collect();
+    assert!((1..=8).contains(&skipped.len()) && skipped[0] == 4, "{skipped:?}");
+    assert!(skipped.iter().all(|step| step % 4 == 0), "{skipped:?}");
+}
+
 /// The configuration that is shipped: AmpOptimWrapper, paramwise_cfg, clip_grad, accumulative_counts=4, warm-up and
 /// cosine, Muon and AdamW by rule. The warm-up is over in the third epoch of 45 steps.
 #[cfg(unix)]

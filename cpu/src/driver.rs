@@ -1,5 +1,7 @@
 //! The one driver: every pass over memory goes through here.
 
+mod beside;
+
 #[cfg(target_arch = "x86_64")]
 use crate::codec::avx512::{Tables, permutes_bytes};
 use crate::codec::{Codec, Coded};
@@ -9,6 +11,7 @@ use crate::fused::{Fused, Place};
 use crate::isa::Isa;
 use crate::plan::{Chunk, Chunks};
 use crate::pool::Pool;
+use beside::{Companion, run_beside, run_together};
 use core::mem::MaybeUninit;
 use fallline_core::backend::{Beside, MAX_BESIDE, MAX_OPERANDS, MAX_VIEWS, Pass, TensorPass, View, Views};
 use fallline_core::sums::{ACCUMULATORS, SEGMENT, STEP, fold, segments};
@@ -27,10 +30,6 @@ const INLINE: usize = 256 * 1024;
 /// Elements of some four operands that a last-level cache holds between two passes, and more than [`INLINE`]:
 /// threads share them.
 pub(crate) const CACHED: usize = INLINE + 64 * 1024;
-
-/// Elements that go through all rules of a pass before the next ones do, where there are several: what rules share stays
-/// in a cache near the core. A multiple of a segment.
-const PIECE: usize = SEGMENT;
 
 /// An operand's memory, checked.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +64,11 @@ impl Stored {
         Stored { address, scales, format, noise, copy }
     }
 
+    /// Whether it is rounded by chance or stored once more.
+    fn is_special(&self) -> bool {
+        self.noise.is_some() || self.copy.is_some()
+    }
+
     /// The same to read alone: nothing is rounded or stored once more.
     fn read(self) -> Stored {
         Stored { noise: None, copy: None, ..self }
@@ -82,8 +86,7 @@ impl Stored {
             None => true,
         };
         // What is counted or copied stays a tensor of its own.
-        let plain = |stored: &Stored| stored.noise.is_none() && stored.copy.is_none();
-        format == next.format && codes && whole() && plain(self) && plain(next)
+        format == next.format && codes && whole() && !self.is_special() && !next.is_special()
     }
 
     /// The addresses of element `start`, which is the first of a block, and of its scale.
@@ -311,14 +314,6 @@ struct Chosen<T> {
     fused: Option<Fused>,
 }
 
-/// A rule beside the pass's own.
-struct Companion<'a, T> {
-    rule: Chosen<T>,
-    operands: &'a [usize],
-    row: &'a [T],
-    first: bool,
-}
-
 /// Everything that the work on a chunk needs, shared by the threads.
 struct Work<'a, T> {
     rule: Chosen<T>,
@@ -360,6 +355,23 @@ impl<T: Compiled> Chosen<T> {
     }
 }
 
+impl<T: Compiled> Chosen<T> {
+    /// The entry that takes operands as they are stored, if there is one.
+    fn direct(&self, stored: &[Stored]) -> Option<Entry<T>> {
+        let native = T::COMPUTE.format();
+        let halved = |operand: &Operand| matches!(operand.role, Role::Param | Role::Grad);
+        if stored.iter().any(Stored::is_special) {
+            return None;
+        }
+        if stored.iter().all(|stored| stored.format == native) {
+            return Some(self.entry);
+        }
+        let mut pairs = self.kernel.operands.iter().zip(stored);
+        let fits = pairs.all(|(o, s)| s.format == if halved(o) { Format::Bf16 } else { native });
+        self.bf16_entry.filter(|_| fits)
+    }
+}
+
 fn execute<T: Compiled + Coded>(
     rules: &Rules<'_>,
     isa: Isa,
@@ -374,10 +386,7 @@ fn execute<T: Compiled + Coded>(
     let mut companions = rules.beside.iter().filter_map(|beside| {
         let row;
         (row, others) = others.split_at(beside.row.len());
-        // Linked, as was checked.
-        let entries = beside.kernel.host.downcast_ref::<Entries>()?;
-        let rule = Chosen::of(beside.kernel, entries, isa);
-        Some(Companion { rule, operands: beside.operands, row, first: beside.first })
+        Companion::new(beside, row, isa)
     });
     let beside = core::array::from_fn(|_| companions.next());
     let rule = Chosen::of(rules.kernel, rules.entries, isa);
@@ -402,34 +411,12 @@ fn run_chunk<T: Compiled + Coded>(work: &Work<'_, T>, chunk: &Chunk) {
     if work.beside[0].is_none() {
         return run_rule(work, &work.rule, chunk, stored, row);
     }
-    for start in (0..chunk.elements).step_by(PIECE) {
-        let elements = PIECE.min(chunk.elements - start);
-        let piece = Chunk { start: chunk.start + start, elements, ..*chunk };
-        run_beside(work, &piece, stored, true);
-        run_rule(work, &work.rule, &piece, stored, row);
-        run_beside(work, &piece, stored, false);
+    if kernel.sums.is_empty() && run_together(work, chunk, stored, row) {
+        return;
     }
-}
-
-/// A piece of a chunk through the rules beside the pass's own that come before it, or after it.
-fn run_beside<T: Compiled + Coded>(work: &Work<'_, T>, piece: &Chunk, stored: &[Stored], first: bool) {
-    let others = &work.plan.beside[piece.tensor * work.plan.others..][..work.plan.others];
-    let found = |place: usize| match stored.get(place) {
-        Some(stored) => Some(*stored),
-        None => others[place - stored.len()],
-    };
-    for Companion { rule, operands, row, .. } in work.beside.iter().flatten().filter(|c| c.first == first) {
-        let mut own = [Stored::NOWHERE; MAX_OPERANDS];
-        let own = &mut own[..operands.len()];
-        let all = own.iter_mut().zip(rule.kernel.operands).zip(*operands).all(|((own, operand), &place)| {
-            let found = found(place);
-            *own = found.map_or(Stored::NOWHERE, |s| if operand.written { s } else { s.read() });
-            found.is_some()
-        });
-        if all {
-            run_rule(work, rule, piece, own, row);
-        }
-    }
+    run_beside(work, chunk, stored, true);
+    run_rule(work, &work.rule, chunk, stored, row);
+    run_beside(work, chunk, stored, false);
 }
 
 /// A chunk's elements, or a piece of them, through one rule.
@@ -442,19 +429,7 @@ fn run_rule<T: Compiled + Coded>(
 ) {
     let kernel = rule.kernel;
     let first_segment = work.plan.chunks.segments[chunk.tensor] + chunk.start / SEGMENT;
-    let native = T::COMPUTE.format();
-    let halved = |operand: &Operand| matches!(operand.role, Role::Param | Role::Grad);
-    let pairs = || kernel.operands.iter().zip(stored);
-    let extras = stored.iter().any(|stored| stored.noise.is_some() || stored.copy.is_some());
-    let entry = if extras {
-        return run_decoded(work, rule, chunk, stored, row);
-    } else if stored.iter().all(|stored| stored.format == native) {
-        rule.entry
-    } else if let Some(entry) = rule.bf16_entry
-        && pairs().all(|(o, s)| s.format == if halved(o) { Format::Bf16 } else { native })
-    {
-        entry
-    } else {
+    let Some(entry) = rule.direct(stored) else {
         #[cfg(target_arch = "x86_64")]
         let chunk = &run_fused(rule, chunk, stored, row);
         return run_decoded(work, rule, chunk, stored, row);
@@ -487,6 +462,9 @@ fn run_rule<T: Compiled + Coded>(
 #[cfg(target_arch = "x86_64")]
 fn run_fused<T: Compiled>(rule: &Chosen<T>, chunk: &Chunk, stored: &[Stored], row: &[T]) -> Chunk {
     let Some(fused) = rule.fused else { return *chunk };
+    if stored.iter().any(Stored::is_special) {
+        return *chunk;
+    }
     let mut places =
         [Place { address: core::ptr::null_mut(), scales: core::ptr::null_mut(), tables: None }; MAX_OPERANDS];
     for ((place, operand), stored) in places.iter_mut().zip(rule.kernel.operands).zip(stored) {

@@ -8,6 +8,7 @@ mod groups;
 mod hessian;
 mod memory;
 pub(crate) mod mirror;
+mod norms;
 mod persist;
 pub(crate) mod rows;
 pub(crate) mod run;
@@ -399,10 +400,25 @@ impl Driver {
             let problem = "accumulation, clipping and loss scales do not go with a search".into();
             return Err(Error::Groups { algorithm: self.name(), problem });
         }
-        let Some(hyper) = self.groups[0].algorithm.hyper().downcast_ref() else {
-            unreachable!("only LBFGS has these rules");
+        // Room for averages first, so that nothing of them can go wrong after the search.
+        let stepped = self.make_means_of(objective).and_then(|()| {
+            let Some(hyper) = self.groups[0].algorithm.hyper().downcast_ref() else {
+                unreachable!("only LBFGS has these rules");
+            };
+            lbfgs::step(hyper, kernels, &self.backend, self.compute, &mut self.history, objective)
+        });
+        let averaged = match &stepped {
+            Ok(_) => self.average_in(&mut lbfgs::sorted(objective)),
+            Err(_) => Ok(()),
         };
-        lbfgs::step(hyper, kernels, &self.backend, self.compute, &mut self.history, objective)
+        self.slots.settle(&stepped, |_| false);
+        let loss = stepped?;
+        if let Err(cause) = averaged {
+            self.poisoned = Some(cause.to_string());
+            return Err(cause);
+        }
+        self.count_average();
+        Ok(loss)
     }
 
     /// What the algorithm remembers for all parameters together ([`Algorithm::SHARED`](crate::Algorithm::SHARED)),
@@ -672,7 +688,7 @@ impl Optimizer for Driver {
             return Err(Error::Poisoned { cause: cause.clone() });
         }
         let updated = self.take_hessian(bindings);
-        self.slots.settle(&updated);
+        self.slots.settle(&updated, StepReport::skipped);
         updated
     }
 
@@ -750,7 +766,7 @@ impl Driver {
             Ok(_) => self.average_in(bindings),
             Err(_) => Ok(()),
         };
-        self.slots.settle(&stepped);
+        self.slots.settle(&stepped, StepReport::skipped);
         let stepped = stepped?;
         if whole && !stepped.skipped() {
             self.expected.clear();

@@ -22,7 +22,7 @@ mod rules;
 mod scaler;
 
 pub use rules::Kernels;
-pub(crate) use rules::{Limit, Unscale};
+pub(crate) use rules::{Extreme, Limit, Power, Unscale};
 pub use scaler::LossScaler;
 pub(crate) use scaler::SavedScaler;
 
@@ -77,7 +77,9 @@ pub enum Clip {
     Norm {
         /// The largest norm.
         max_norm: f64,
-        /// The p of the norm: 2 for the Euclidean one, `f64::INFINITY` for the largest magnitude; any number.
+        /// The p of the norm: 2 for the Euclidean one, `f64::INFINITY` for the largest magnitude; any number. Multiples
+        /// of 1/4 from 0 to below 32, and both infinities, are computed where the gradients are; others need powers that
+        /// no device has to the bit, and are computed on the host, one parameter after another.
         norm_type: f64,
         /// Whether a norm that is NaN or infinite is an error instead of a factor.
         error_if_nonfinite: bool,

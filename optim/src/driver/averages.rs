@@ -4,7 +4,7 @@ use super::{Driver, Group};
 use crate::average::{Average, Share};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
 use crate::slots::{Slot, Slots};
-use crate::{Binding, Error, LoadReport, Result};
+use crate::{Binding, Error, LoadReport, Objective, Result};
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
 use fallline_core::{Backend, Compute, Kernel, Storage, Tensor};
 use std::collections::BTreeMap;
@@ -96,6 +96,21 @@ impl Driver {
             slot.mean = Some(Mean { storage, begun: false, taken: false, staging: None });
         }
         Ok(())
+    }
+
+    /// Memory for the averages of what an objective binds, where averages are kept.
+    pub(super) fn make_means_of(&mut self, objective: &mut dyn Objective) -> Result<()> {
+        if self.averages.is_none() {
+            return Ok(());
+        }
+        let bindings = crate::lbfgs::sorted(objective);
+        let mut slots = core::mem::take(&mut self.slots);
+        let mut each = bindings.iter().enumerate();
+        let placed = each
+            .try_for_each(|(i, binding)| slots.place(i, binding.name, || self.new_slot(binding)).map(drop));
+        self.slots = slots;
+        placed?;
+        self.make_means(&bindings)
     }
 
     /// Brings the averages of parameters that are on another device than states there.

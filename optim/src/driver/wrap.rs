@@ -2,11 +2,11 @@
 
 use super::around::Forming;
 use super::finite::NonFinite;
-use super::{Driver, Given, mirror, rows};
+use super::{Driver, Given};
 use crate::binding::WindowGrad;
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
 use crate::slots::Slots;
-use crate::wrapper::{Clip, Limit, SavedScaler, Unscale, Wrapper, norm};
+use crate::wrapper::{Clip, Limit, SavedScaler, Unscale, Wrapper};
 use crate::{Binding, Error, GradRef, LoadReport, Result, Skipped, StepReport};
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
 use fallline_core::{Backend, Compute, Kernel, Storage, Tensor};
@@ -167,66 +167,6 @@ impl Driver {
         let all = world.findings(found.unwrap_or([0, 0]))?;
         let first = all.into_iter().find(|[_, count]| *count > 0);
         Ok(first.and_then(|[place, count]| Some((bindings.get(place as usize)?.name.to_owned(), count))))
-    }
-
-    /// The p-norm of all gradients together, multiplied by a factor first: the norm of their norms.
-    fn norm_of_grads(&mut self, bindings: &[Binding<'_>], p: f64, scale: f64) -> Result<f64> {
-        let mut order: Vec<usize> = (0..bindings.len()).filter(|&i| !bindings[i].grad.is_none()).collect();
-        order.sort_unstable_by_key(|&i| bindings[i].name);
-        let near = Arc::clone(self.near());
-        let slots = self.slots.range(0..bindings.len());
-        let kernel = self.groups[0].algorithm.wrapping().magnitudes;
-        let mut norms = Vec::with_capacity(order.len());
-        for i in order {
-            let slot = &slots[i];
-            let given = mirror::given(&bindings[i], &slot.mirror);
-            // Rows that are not given are zero.
-            let view = match rows::of(&slot.rows, slot.sparse) {
-                Some(rows) => rows.compact(given),
-                None => given,
-            };
-            let elements = view.as_ref().map_or(0, View::len);
-            if p == 1.0 {
-                let mut view = Some(view);
-                let mut sums = [0.0];
-                near.run(Pass {
-                    kernel,
-                    compute: slot.compute,
-                    tensors: &mut |views| {
-                        views[0] = view.take()?;
-                        Some(TensorPass { elements, row: 0 })
-                    },
-                    rows: &[scale],
-                    tensor_scalars: &[],
-                    plan: &mut near.plan(),
-                    sums: &mut sums,
-                    beside: &[],
-                })?;
-                norms.push(sums[0]);
-                continue;
-            }
-            // No rule has maxima or powers: on the host.
-            let mut values = vec![0.0f64; elements];
-            let mut copy = near.allocate(&[(slot.compute.format(), elements)])?.remove(0);
-            let mut views = Some((View::write(&mut copy), view));
-            near.run(Pass {
-                kernel: self.groups[0].algorithm.param_copy(),
-                compute: slot.compute,
-                tensors: &mut |places| {
-                    let (copy, grad) = views.take()?;
-                    (places[0], places[1]) = (Some(copy), grad);
-                    Some(TensorPass { elements, row: 0 })
-                },
-                rows: &[1.0],
-                tensor_scalars: &[],
-                plan: &mut near.plan(),
-                sums: &mut [],
-                beside: &[],
-            })?;
-            near.read(&copy, values.as_mut_slice().into())?;
-            norms.push(norm(values.into_iter().map(|x| x * scale), p));
-        }
-        Ok(norm(norms.into_iter(), p))
     }
 }
 
