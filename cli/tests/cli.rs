@@ -587,8 +587,8 @@ fn a_run_with_everything_around_that_was_stopped_goes_on_bit_for_bit() {
     stopped(&toolkit_config(folder.path(), 3), (3, EPOCH));
 }
 
-/// The record tells which steps were skipped: those that end a window while the loss scale is out of range, 8 at most, since
-/// each halves a scale from 3e38 on under gradients above 1e-3.
+/// The record tells which steps were skipped: of those that end a window (the last one has 3 iterations) the first, since
+/// the loss scale begins out of range, and others each time that it has grown again; but not every one.
 #[cfg(unix)]
 #[test]
 fn skipped_steps_are_told() {
@@ -603,8 +603,8 @@ fn skipped_steps_are_told() {
         .inspect(|line| assert_eq!(line["skipped"], true, "only what was skipped says so"))
         .map(|line| line["step"].as_u64().unwrap())
         .collect();
-    assert!((1..=8).contains(&skipped.len()) && skipped[0] == 4, "{skipped:?}");
-    assert!(skipped.iter().all(|step| step % 4 == 0), "{skipped:?}");
+    assert!((1..40).contains(&skipped.len()) && skipped[0] == 4, "{skipped:?}");
+    assert!(skipped.iter().all(|&step| step % 4 == 0 || step == 3 * EPOCH), "{skipped:?}");
 }
 
 /// The configuration that is shipped: AmpOptimWrapper, paramwise_cfg, clip_grad, accumulative_counts=4, warm-up and
