@@ -14,8 +14,9 @@
 //!
 //! Division by the scale and clipping by norm are one factor of the gradient in the update's own pass; the norm and the
 //! search for what is not finite are one read of all gradients, of a window the one in which its last gradient is added.
-//! Accumulation over several iterations and clipping by
-//! value need gradients of their own: a buffer of each parameter's size in the type that it is computed in. A step that
+//! Where nothing looks at gradients, that one is added in the update's own pass too, and clipping by value is done there.
+//! Accumulation over several iterations and clipping by value
+//! need gradients of their own: a buffer of each parameter's size in the type that it is computed in. A step that
 //! fails when it closes a window leaves parameters and states as they were, and drops the window's gradients.
 
 mod rules;
