@@ -355,6 +355,7 @@ impl Backend for Logged {
             tensor_scalars: pass.tensor_scalars,
             plan: &mut *pass.plan,
             sums: &mut *pass.sums,
+            beside: pass.beside,
         });
         note(&self.1, Event::Step(elements));
         ran

@@ -184,6 +184,7 @@ mod tests {
             tensor_scalars: &[],
             plan,
             sums: &mut [],
+            beside: &[],
         };
         cpu.run(pass).unwrap();
     }

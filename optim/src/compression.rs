@@ -278,5 +278,6 @@ fn run<'a>(
         tensor_scalars: own,
         plan: &mut backend.plan(),
         sums,
+        beside: &[],
     })
 }

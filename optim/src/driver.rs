@@ -1,5 +1,6 @@
 //! The generic driver: groups, states, missing gradients, saving and loading, for every algorithm.
 
+mod around;
 pub(crate) mod averages;
 mod away;
 pub(crate) mod finite;
@@ -7,6 +8,7 @@ mod groups;
 mod hessian;
 mod memory;
 pub(crate) mod mirror;
+mod norms;
 mod persist;
 pub(crate) mod rows;
 pub(crate) mod run;
@@ -25,6 +27,7 @@ use crate::{
     AnyAlgorithm, Binding, Error, LoadReport, ModuleKind, Objective, ParamFormat, ParamRef, Result, Skipped,
     Sparse, StateFormats, StepReport,
 };
+use around::{Around, Forming};
 use averages::Averages;
 use away::Away;
 pub use away::can_offload;
@@ -201,6 +204,8 @@ pub struct Driver {
     expected: Vec<Expected>,
     look: Look,
     wrapped: Wrapped,
+    /// What is to be done to the gradients of the step being taken in its own passes.
+    forming: Option<Forming>,
     averages: Option<Averages>,
     /// Another device than the own one that parameters are on.
     away: Option<Away>,
@@ -234,6 +239,7 @@ impl Driver {
             expected: Vec::new(),
             look: Look::default(),
             wrapped: Wrapped::default(),
+            forming: None,
             averages: None,
             away: None,
             history: None,
@@ -394,10 +400,25 @@ impl Driver {
             let problem = "accumulation, clipping and loss scales do not go with a search".into();
             return Err(Error::Groups { algorithm: self.name(), problem });
         }
-        let Some(hyper) = self.groups[0].algorithm.hyper().downcast_ref() else {
-            unreachable!("only LBFGS has these rules");
+        // Room for averages first, so that nothing of them can go wrong after the search.
+        let stepped = self.make_means_of(objective).and_then(|()| {
+            let Some(hyper) = self.groups[0].algorithm.hyper().downcast_ref() else {
+                unreachable!("only LBFGS has these rules");
+            };
+            lbfgs::step(hyper, kernels, &self.backend, self.compute, &mut self.history, objective)
+        });
+        let averaged = match &stepped {
+            Ok(_) => self.average_in(&mut lbfgs::sorted(objective)),
+            Err(_) => Ok(()),
         };
-        lbfgs::step(hyper, kernels, &self.backend, self.compute, &mut self.history, objective)
+        self.slots.settle(&stepped, |_| false);
+        let loss = stepped?;
+        if let Err(cause) = averaged {
+            self.poisoned = Some(cause.to_string());
+            return Err(cause);
+        }
+        self.count_average();
+        Ok(loss)
     }
 
     /// What the algorithm remembers for all parameters together ([`Algorithm::SHARED`](crate::Algorithm::SHARED)),
@@ -585,7 +606,10 @@ impl Driver {
             let (backend, groups, family) = (&*self.backend, &self.groups[..], run.family);
             let shared = &mut self.shared[family][..];
             let ranks = self.world.as_ref().map(|world| &**world.ranks());
-            let work = Work { index, family, tensors, backend, groups, shared, ranks, bindings, slots };
+            let averaging = self.averages.as_ref().and_then(|averages| averages.rule(groups));
+            let around = Around { forming: self.forming.as_ref(), averaging };
+            let work =
+                Work { index, family, tensors, backend, groups, shared, ranks, bindings, slots, around };
             let stepped = match self.away.as_mut().filter(|away| away.known) {
                 Some(away) => run.step_away(work, away, &mut begun),
                 None => run.step(work, &mut begun),
@@ -664,7 +688,7 @@ impl Optimizer for Driver {
             return Err(Error::Poisoned { cause: cause.clone() });
         }
         let updated = self.take_hessian(bindings);
-        self.slots.settle(&updated);
+        self.slots.settle(&updated, StepReport::skipped);
         updated
     }
 
@@ -742,7 +766,7 @@ impl Driver {
             Ok(_) => self.average_in(bindings),
             Err(_) => Ok(()),
         };
-        self.slots.settle(&stepped);
+        self.slots.settle(&stepped, StepReport::skipped);
         let stepped = stepped?;
         if whole && !stepped.skipped() {
             self.expected.clear();

@@ -4,7 +4,7 @@ use crate::compression::Errors;
 use crate::driver::averages::Mean;
 use crate::driver::mirror::Mirror;
 use crate::driver::rows::{self, Rows};
-use crate::{Error, ModuleKind, Result, StepReport};
+use crate::{Error, ModuleKind, Result};
 use core::ops::Range;
 use fallline_core::{Compute, Shape, Storage};
 use std::collections::HashMap;
@@ -106,8 +106,8 @@ impl Slots {
     }
 
     /// Keeps what was added since the last call of this, or removes it where the step did not go through.
-    pub(crate) fn settle(&mut self, stepped: &Result<StepReport>) {
-        if stepped.as_ref().is_ok_and(|report| !report.skipped()) {
+    pub(crate) fn settle<R>(&mut self, stepped: &Result<R>, skipped: impl Fn(&R) -> bool) {
+        if stepped.as_ref().is_ok_and(|report| !skipped(report)) {
             return self.fresh.clear();
         }
         for name in core::mem::take(&mut self.fresh) {

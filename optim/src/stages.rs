@@ -6,7 +6,7 @@ pub use largest::LargestRule;
 
 use crate::compression::Errors;
 use core::any::Any;
-use fallline_core::backend::{MAX_OPERANDS, MatMul, Matrix, Pass, TensorPass, View};
+use fallline_core::backend::{MatMul, Matrix, Pass, TensorPass, View, Views};
 use fallline_core::ranks::Communicator;
 use fallline_core::{Backend, Compute, Format, Kernel, Operand, Result, Role, Shape, Storage};
 
@@ -440,7 +440,7 @@ impl MatrixStep<'_> {
         kernel: &'static Kernel,
         hyper: &dyn Any,
         own: &[f64],
-        tensors: &mut dyn FnMut(&mut [Option<View<'v>>; MAX_OPERANDS]) -> Option<TensorPass>,
+        tensors: &mut dyn FnMut(&mut Views<'v>) -> Option<TensorPass>,
     ) -> Result<Vec<f64>> {
         let mut row = vec![1.0; 1 + kernel.scalars.len()];
         kernel.compute_scalars(hyper, self.t, &mut row[1..]);
@@ -453,6 +453,7 @@ impl MatrixStep<'_> {
             tensor_scalars: own,
             plan: &mut self.backend.plan(),
             sums: &mut sums,
+            beside: &[],
         })?;
         Ok(sums)
     }

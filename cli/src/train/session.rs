@@ -332,12 +332,13 @@ impl Session {
             }
             None => parameters.map(|p| param(&p.name, &mut p.value, &p.grad)).collect(),
         };
-        optimizer.step(&mut bindings)?;
+        let skipped = optimizer.step(&mut bindings)?.skipped();
         drop(bindings);
         self.schedule.after_iteration(&mut self.optimizer)?;
         self.progress.step += 1;
         self.progress.batch += 1;
-        self.record(Record::Step { step: self.progress.step, epoch: self.progress.epoch, loss, lr })?;
+        let (step, epoch) = (self.progress.step, self.progress.epoch);
+        self.record(Record::Step { step, epoch, loss, lr, skipped })?;
         Ok(true)
     }
 

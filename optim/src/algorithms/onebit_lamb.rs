@@ -258,6 +258,7 @@ fn pass<'v>(
         tensor_scalars: own,
         plan: &mut backend.plan(),
         sums: &mut [],
+        beside: &[],
     })
 }
 

@@ -206,6 +206,7 @@ impl Driver {
             tensor_scalars: &[],
             plan: &mut self.backend.plan(),
             sums: &mut [],
+            beside: &[],
         })?;
         Ok(())
     }

@@ -91,9 +91,20 @@ impl Driver {
             let current = self.history.as_ref();
             let history = History::load(&*self.backend, checkpoint, manifest, current)?;
             let matched = history.as_ref().map_or(0, |history| history.params.len());
+            let mut report = LoadReport { matched, ..LoadReport::default() };
+            if let Some(averages) = &self.averages {
+                // Only averages are kept in slots.
+                let mut slots = Slots::default();
+                for (name, param) in &manifest.params {
+                    let with = (checkpoint, options);
+                    slots.push(self.load_slot(with, &algorithms, (name, param), &mut report)?);
+                }
+                let averages = averages.loaded(self, checkpoint, &mut slots, (options, &mut report))?;
+                (self.averages, self.slots) = (Some(averages), slots);
+            }
             self.history = history;
             self.adopt(algorithms);
-            return Ok(LoadReport { matched, ..LoadReport::default() });
+            return Ok(report);
         }
         let mut report = self.compare(manifest);
         if !options.lenient

@@ -1,5 +1,7 @@
 //! The stages of a step over all parameters that take the same ones.
 
+use super::around::{Around, Places};
+use super::averages::Mean;
 use super::away::Away;
 use super::rows::{self, Parts};
 use super::{first_of, mirror};
@@ -26,6 +28,8 @@ pub(crate) struct Run {
     /// What the gradients of this step are multiplied by.
     factor: f64,
     pub(super) parts: Vec<Part>,
+    /// The last stage that writes the parameter.
+    writes: Option<usize>,
     /// This step's parameters in parts, which take stages that follow each other while they are in cache.
     batches: Vec<Batch>,
     /// The places of this step's parameters, in the order of their names, where that order matters.
@@ -83,13 +87,15 @@ pub(super) struct Work<'s, 'b, 'd> {
     pub(super) ranks: Option<&'s dyn Communicator>,
     pub(super) bindings: &'s mut [Binding<'d>],
     pub(super) slots: &'b mut [Slot],
+    pub(super) around: Around<'s>,
 }
 
 impl Run {
     pub(super) fn new(stages: Stages, compute: Compute, family: usize) -> Run {
         let (keys, batches, order, places, steps, group_of, by_row, gathered, before, workspace) =
             Default::default();
-        let parts = stages.iter().map(|stage| Part::new(stage, &stages)).collect();
+        let parts: Vec<Part> = stages.iter().map(|stage| Part::new(stage, &stages)).collect();
+        let writes = parts.iter().rposition(Part::writes_param);
         Run {
             stages,
             compute,
@@ -97,6 +103,7 @@ impl Run {
             keys,
             factor: 1.0,
             parts,
+            writes,
             batches,
             order,
             places,
@@ -156,7 +163,8 @@ impl Run {
             return part.run_away(work, self.compute, away, begun).map(drop);
         }
         self.cut(&work, None);
-        let ran = part.run(&mut work, (kernel, self.compute), 0, &self.batches[0], (0, false));
+        let ran =
+            part.run(&mut work, (kernel, self.compute), 0, &self.batches[0], (0, false), Around::default());
         *begun |= ran.as_ref().map_or_else(fallline_core::Error::may_have_written, |()| true);
         Ok(ran?)
     }
@@ -195,7 +203,12 @@ impl Run {
                         let sums = last_sums(done);
                         work.combine(stage, (kernel, self.compute), sums, &mut part.own, at);
                     }
-                    let ran = part.run(work, (kernel, self.compute), batch, at, (stage, stage + 1 == count));
+                    let around = Around {
+                        forming: work.around.forming.filter(|_| stage == 0),
+                        averaging: work.around.averaging.filter(|_| self.writes == Some(stage)),
+                    };
+                    let which = (stage, stage + 1 == count);
+                    let ran = part.run(work, (kernel, self.compute), batch, at, which, around);
                     *begun |= ran.as_ref().map_or_else(fallline_core::Error::may_have_written, |()| true);
                     ran?;
                 }
@@ -323,6 +336,12 @@ impl Part {
         Part { stage, param, grad, states, scratch, rows, own, plans, sums, parts_own, parts_sums }
     }
 
+    /// Whether it writes the parameter.
+    fn writes_param(&self) -> bool {
+        let (Some(kernel), Some(param)) = (self.stage.kernel(), self.param) else { return false };
+        kernel.operands[param].written
+    }
+
     /// Computes a row of scalars: the sign of the gradient, and those of the rule.
     fn add_row(&mut self, class: u8, algorithm: &dyn AnyAlgorithm, t: u64) {
         let Some(kernel) = self.stage.kernel() else { return };
@@ -346,8 +365,10 @@ impl Part {
         number: usize,
         batch: &Batch,
         (stage, last): (usize, bool),
+        around: Around<'_>,
     ) -> fallline_core::Result<()> {
         let index = work.index;
+        let places = Places::new(kernel.operands.len(), self.param, self.grad);
         while self.plans.len() <= number {
             self.plans.push(work.backend.plan());
         }
@@ -385,6 +406,14 @@ impl Part {
                 }
                 let (binding, slot) = pairs.next()?;
                 let rows = rows::of(&slot.rows, slot.sparse);
+                if around.forming.is_some() {
+                    [views[places.start], views[places.add]] = binding.take_new();
+                }
+                // Of a row that takes no part the average changes too.
+                let whole = rows.is_none_or(|rows| rows.parts().is_none());
+                if let Some(mean) = slot.mean.as_mut().filter(|_| around.averaging.is_some() && whole) {
+                    views[places.mean] = mean.take();
+                }
                 let (mut param, mut grad) = mirror::views(binding, &mut slot.mirror, rows);
                 let elements = param.as_ref().map_or(0, View::len);
                 if let Some(place) = self.param {
@@ -434,10 +463,13 @@ impl Part {
             tensor_scalars,
             plan: &mut self.plans[number],
             sums: found,
+            beside: &around.rules(&places),
         });
         if let Err(cause) = ran {
             let slots = slots.iter_mut().filter(|slot| slot.run == Some(index));
             slots.take(counted).for_each(|slot| slot.steps -= 1);
+            let slots = work.slots[batch.places.clone()].iter_mut().filter(|slot| slot.run == Some(index));
+            slots.flat_map(|slot| &mut slot.mean).for_each(Mean::untake);
             return Err(cause);
         }
         if divided {
