@@ -5,6 +5,8 @@ mod common;
 
 #[path = "../optim/tests/ranks/contract.rs"]
 mod contract;
+#[path = "../optim/tests/ranks/literal.rs"]
+mod literal;
 #[path = "../optim/tests/ranks/onebit.rs"]
 mod onebit;
 #[path = "../optim/tests/ranks/seams.rs"]
@@ -85,6 +87,8 @@ fn ranks_train_as_one_does() {
             onebit::golden(&ranks);
             onebit::lamb_resumes(&ranks);
             onebit::traffic(&ranks);
+            literal::trajectories(&ranks);
+            literal::other_worlds(&ranks);
             seams::suite(&ranks);
         });
     }
