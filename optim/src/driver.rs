@@ -6,9 +6,11 @@ mod away;
 pub(crate) mod finite;
 mod groups;
 mod hessian;
+pub(crate) mod masks;
 mod memory;
 pub(crate) mod mirror;
 mod norms;
+mod parted;
 mod persist;
 pub(crate) mod rows;
 pub(crate) mod run;
@@ -19,6 +21,7 @@ use crate::algorithm;
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::hyper::Value;
 use crate::lbfgs::{self, History};
+use crate::mask::Masking;
 use crate::params::MASTER;
 use crate::ranks::world::World;
 use crate::slots::{Slot, Slots};
@@ -36,6 +39,7 @@ use fallline_core::{Backend, Compute, Format, Role, Shape, Storage, rule};
 use finite::{Look, NonFinite};
 use groups::Expected;
 pub use groups::Member;
+use masks::GroupMask;
 use run::{Run, Work};
 use std::fmt::{self, Write};
 use std::path::PathBuf;
@@ -141,6 +145,7 @@ struct Group {
     algorithm: Box<dyn AnyAlgorithm>,
     formats: StateFormats,
     params: ParamFormat,
+    mask: Option<Arc<GroupMask>>,
     matches: Box<dyn Fn(&Member<'_>) -> bool + Send>,
     /// The optimizer that it is a part of.
     family: usize,
@@ -213,6 +218,10 @@ pub struct Driver {
     history: Option<History>,
     /// The ranks that step together, if there are several.
     world: Option<World>,
+    /// Whether parameters have not got what belongs to the states that were loaded.
+    unrestored: bool,
+    /// Whether a group ever had a mask.
+    masked: bool,
     poisoned: Option<String>,
     page_folder: Option<PathBuf>,
 }
@@ -229,6 +238,7 @@ impl Driver {
                 algorithm,
                 formats: StateFormats::default(),
                 params: ParamFormat::default(),
+                mask: None,
                 matches: Box::new(|_| true),
                 family: 0,
             }],
@@ -244,6 +254,8 @@ impl Driver {
             away: None,
             history: None,
             world: None,
+            unrestored: false,
+            masked: false,
             poisoned: None,
             page_folder: None,
         }
@@ -305,6 +317,13 @@ impl Driver {
             let algorithm = first_of(&self.groups, family).name();
             Err(Error::Groups { algorithm, problem: problem.into() })
         };
+        if self.unrestored {
+            return refused(
+                0,
+                "the checkpoint was saved between two exchanges, when ranks had parameters of their own: \
+                 restore_params gives them back",
+            );
+        }
         for family in 0..self.shared.len() {
             let algorithm = first_of(&self.groups, family);
             if let Err(reason) = algorithm.across_ranks() {
@@ -318,6 +337,11 @@ impl Driver {
             }
             if self.family_averages(family) != self.family_averages(0) {
                 return refused(family, "it and the others do not take averaged gradients in the same steps");
+            }
+        }
+        for group in &self.groups {
+            if let Err(reason) = self.refuse_parted(group) {
+                return refused(group.family, reason);
             }
         }
         let Some(mut world) = self.world.take() else { return Ok(()) };
@@ -335,9 +359,13 @@ impl Driver {
             averages.write_settings(text)?;
         }
         writeln!(text, "{} groups", self.groups.len())?;
-        for (number, Group { algorithm, formats, params, family, .. }) in self.groups.iter().enumerate() {
+        for (number, Group { algorithm, formats, params, mask, family, .. }) in self.groups.iter().enumerate()
+        {
             let name = algorithm.name();
             writeln!(text, "group {number}: {name} of optimizer {family} with {formats:?}, {params:?}")?;
+            if let Some(mask) = mask {
+                writeln!(text, "group {number}: {name} with exp_avg_mask of {}", mask.text)?;
+            }
             for hyper in algorithm.table() {
                 if let Some(value) = algorithm.get(hyper.name) {
                     writeln!(text, "group {number}: {name} with {}={value}", hyper.name)?;
@@ -354,10 +382,15 @@ impl Driver {
 
     /// What a step over a parameter consists of.
     fn stages_of(&self, slot: &Slot) -> Stages {
-        let algorithm = &self.groups[slot.group].algorithm;
-        match &self.world {
-            Some(_) => algorithm.stages_of_ranks(slot.class),
-            None => algorithm.stages(slot.class),
+        let Group { algorithm, family, .. } = &self.groups[slot.group];
+        // A mask comes between the momentum and the parameter, and all parameters take the same stages.
+        let masked = || {
+            let mut mine = self.groups.iter().filter(|group| group.family == *family);
+            algorithm.masking() == Masking::Always && mine.any(|group| group.mask.is_some())
+        };
+        match self.world.is_some() || (self.masked && masked()) {
+            true => algorithm.stages_of_ranks(slot.class),
+            false => algorithm.stages(slot.class),
         }
     }
 
@@ -548,6 +581,7 @@ impl Driver {
             mean: None,
             kind,
             errors: None,
+            mask: None,
             run: None,
             row: 0,
         })
@@ -743,7 +777,9 @@ impl Optimizer for Driver {
         match &self.world {
             Some(world) if world.sharded() => world.consolidate(&own),
             Some(world) if self.groups.iter().any(|group| !group.algorithm.same_on_all_ranks()) => {
-                world.with_errors(own)
+                let mut whole = world.with_errors(own)?;
+                self.unite(&mut whole, world.ranks().world());
+                Ok(whole)
             }
             _ => Ok(own),
         }
@@ -795,6 +831,7 @@ impl Driver {
         if whole {
             self.check_expected()?;
         }
+        self.make_masks(bindings)?;
         if given != Given::Hessian {
             self.make_means(bindings)?;
         }

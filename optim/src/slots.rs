@@ -2,6 +2,7 @@
 
 use crate::compression::Errors;
 use crate::driver::averages::Mean;
+use crate::driver::masks::OwnMask;
 use crate::driver::mirror::Mirror;
 use crate::driver::rows::{self, Rows};
 use crate::{Error, ModuleKind, Result};
@@ -47,6 +48,8 @@ pub(crate) struct Slot {
     pub(crate) kind: ModuleKind,
     /// What compressing for other ranks has left out so far.
     pub(crate) errors: Option<Errors>,
+    /// Which of its elements have a momentum, where not all.
+    pub(crate) mask: Option<OwnMask>,
     /// In the step being taken: which run, and which row of scalars.
     pub(crate) run: Option<usize>,
     pub(crate) row: usize,

@@ -218,6 +218,8 @@ pub struct Gathering<'a> {
     pub shared: &'a mut [f64],
     /// How many ranks step together.
     pub world: usize,
+    /// Whether no stage comes after this one.
+    pub last: bool,
     /// The scalars to compute: a row for each parameter.
     pub scalars: &'a mut [f64],
 }
@@ -286,6 +288,8 @@ pub struct MatrixStep<'a> {
     pub ranks: Option<&'a dyn Communicator>,
     /// What compressing for other ranks has left out so far of the parameter.
     pub errors: &'a mut Option<Errors>,
+    /// What its momentum is multiplied by, where it has a [mask](crate::mask).
+    pub mask: Option<&'a Storage>,
     /// The states, in the order of [`Stages::operands`].
     pub states: &'a mut [(&'static str, Storage)],
     /// The scratch, in the order of [`Stages::operands`].
@@ -303,6 +307,8 @@ pub struct Exchanged<'a> {
     pub memory: &'a mut [f64],
     /// The states, in the order of [`Stages::operands`].
     pub states: &'a mut [(&'static str, Storage)],
+    /// As [`MatrixStep::mask`].
+    pub mask: Option<&'a Storage>,
 }
 
 /// All tensors' part in a stage that they take part in together, in the order of their names.

@@ -193,6 +193,9 @@ impl Run {
             for batch in 0..self.batches.len() {
                 for stage in first..=last {
                     if stage == first && skipped {
+                        if stage + 1 == count {
+                            work.count(&self.batches[batch]);
+                        }
                         continue;
                     }
                     let (done, rest) = self.parts.split_at_mut(stage);
@@ -221,7 +224,7 @@ impl Run {
     /// What a stage needs done for all parameters together, before any goes through it.
     fn before_all(&mut self, work: &mut Work<'_, '_, '_>, first: usize, begun: &mut bool) -> Result<()> {
         let (done, rest) = self.parts.split_at_mut(first);
-        let part = &mut rest[0];
+        let Some((part, rest)) = rest.split_first_mut() else { return Ok(()) };
         let sums: &[f64] = done.last().map_or(&[], |part| &part.sums);
         match part.stage {
             Stage::Rule(_) => {}
@@ -236,6 +239,7 @@ impl Run {
                     group_of: &mut self.group_of,
                     by_row: &mut self.by_row,
                     buffer: &mut self.gathered,
+                    last: rest.is_empty(),
                 };
                 work.gather(first, kernel, sums, &mut part.own, gather)?;
             }
@@ -505,12 +509,20 @@ struct Gather<'a> {
     group_of: &'a mut Vec<usize>,
     by_row: &'a mut Vec<bool>,
     buffer: &'a mut Vec<f64>,
+    /// Whether the stage is the last.
+    last: bool,
 }
 
 impl Work<'_, '_, '_> {
     /// The algorithm of the family.
     fn first(&self) -> &dyn AnyAlgorithm {
         first_of(self.groups, self.family)
+    }
+
+    /// Counts the step of a batch's parameters, where the stage that would is passed over.
+    fn count(&mut self, batch: &Batch) {
+        let mine = self.slots[batch.places.clone()].iter_mut().filter(|slot| slot.run == Some(self.index));
+        mine.for_each(|slot| slot.steps += 1);
     }
 
     /// The own scalars of each parameter of a batch from its sums of the stage before.
@@ -555,7 +567,7 @@ impl Work<'_, '_, '_> {
         own: &mut Vec<f64>,
         with: Gather<'_>,
     ) -> Result<()> {
-        let Gather { order, places, steps, group_of, by_row, buffer } = with;
+        let Gather { order, places, steps, group_of, by_row, buffer, last } = with;
         let (width, found) = (kernel.tensor_scalars.len(), sums.len().checked_div(self.tensors).unwrap_or(0));
         // From the order of the bindings to that of the names, and back.
         places.clear();
@@ -593,6 +605,7 @@ impl Work<'_, '_, '_> {
             memory,
             shared: self.shared,
             world: self.ranks.map_or(1, |ranks| ranks.world()),
+            last,
             scalars,
         };
         first
@@ -622,8 +635,8 @@ impl Work<'_, '_, '_> {
         mine.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         let mut errors = mine.first_mut().and_then(|slot| slot.errors.take());
         let tensors = mine.iter_mut().map(|slot| {
-            let Slot { shape, memory, states, .. } = &mut **slot;
-            Exchanged { shape, memory, states }
+            let Slot { shape, memory, states, mask, .. } = &mut **slot;
+            Exchanged { shape, memory, states, mask: mask.as_ref().map(|mask| &mask.storage) }
         });
         let (backend, shared, ranks) = (self.backend, &*self.shared, self.ranks);
         let tensors = tensors.collect();
@@ -661,6 +674,7 @@ impl Work<'_, '_, '_> {
                     shared: self.shared,
                     ranks: self.ranks,
                     errors: &mut slot.errors,
+                    mask: slot.mask.as_ref().map(|mask| &mask.storage),
                     workspace,
                     states: &mut slot.states,
                     scratch: &mut slot.scratch,
