@@ -259,6 +259,11 @@ impl<'a> View<'a> {
         View { copy: Some((copy.address, copy.format)), ..self }
     }
 
+    /// The same elements to read once more.
+    pub fn again(&self) -> View<'_> {
+        View { writable: false, noise: None, copy: None, ..*self }
+    }
+
     /// A view to read in which each run of `run` elements stands `times` times in a row: with the rows' factors of an
     /// m × n matrix and a run of 1, n times, each element has its row's; with the columns' and a run of n, m times, its
     /// column's.
@@ -271,7 +276,8 @@ impl<'a> View<'a> {
         assert!(plain && self.format.block().is_none(), "a view that cannot be repeated");
         assert!(run > 0 && self.len.is_multiple_of(run), "a part of a run");
         let len = self.len.checked_mul(times).expect("more elements than can be counted");
-        View { len, writable: false, repeat: Some(Repeat { run, times }), ..self }
+        let repeat = (times != 1).then_some(Repeat { run, times });
+        View { len, writable: false, repeat, ..self }
     }
 
     /// The elements from `start` on, `len` of them.
