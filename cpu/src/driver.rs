@@ -13,13 +13,18 @@ use crate::plan::{Chunk, Chunks};
 use crate::pool::Pool;
 use beside::{Companion, run_beside, run_together};
 use core::mem::MaybeUninit;
-use fallline_core::backend::{Beside, MAX_BESIDE, MAX_OPERANDS, MAX_VIEWS, Pass, TensorPass, View, Views};
+use fallline_core::backend::{
+    Beside, MAX_BESIDE, MAX_OPERANDS, MAX_VIEWS, Pass, Repeat, TensorPass, View, Views,
+};
 use fallline_core::sums::{ACCUMULATORS, SEGMENT, STEP, fold, segments};
 use fallline_core::{Compute, Device, Error, Format, Kernel, Operand, Result, Role};
 
 /// Elements that are decoded at once into scratch, where an operand is not stored as it is computed: a
 /// block of all operands stays in the first-level cache. A step of a sum, so that sums line up.
 const BLOCK: usize = STEP;
+
+/// The same where operands are only repeated: some of them need no scratch, and the others the same again and again.
+const STRETCH: usize = 4 * STEP;
 
 /// The most sums that a rule may have.
 const MAX_SUMS: usize = 8;
@@ -41,6 +46,7 @@ struct Stored {
     /// The key of the chance that rounds it, and where it is stored once more.
     noise: Option<u64>,
     copy: Option<(*mut u8, Format)>,
+    repeat: Option<Repeat>,
 }
 
 impl Stored {
@@ -50,6 +56,7 @@ impl Stored {
         format: Format::F32,
         noise: None,
         copy: None,
+        repeat: None,
     };
 
     /// Where a view's elements are.
@@ -61,12 +68,12 @@ impl Stored {
             (core::ptr::with_exposed_provenance_mut(address), core::ptr::with_exposed_provenance_mut(scales));
         let copy =
             view.copy().map(|(address, format)| (core::ptr::with_exposed_provenance_mut(address), format));
-        Stored { address, scales, format, noise, copy }
+        Stored { address, scales, format, noise, copy, repeat: view.repeat() }
     }
 
-    /// Whether it is rounded by chance or stored once more.
+    /// Whether it is rounded by chance, stored once more or repeated.
     fn is_special(&self) -> bool {
-        self.noise.is_some() || self.copy.is_some()
+        self.noise.is_some() || self.copy.is_some() || self.repeat.is_some()
     }
 
     /// The same to read alone: nothing is rounded or stored once more.
@@ -85,7 +92,7 @@ impl Stored {
             }
             None => true,
         };
-        // What is counted or copied stays a tensor of its own.
+        // What is counted, copied or repeated stays a tensor of its own.
         format == next.format && codes && whole() && !self.is_special() && !next.is_special()
     }
 
@@ -432,7 +439,13 @@ fn run_rule<T: Compiled + Coded>(
     let Some(entry) = rule.direct(stored) else {
         #[cfg(target_arch = "x86_64")]
         let chunk = &run_fused(rule, chunk, stored, row);
-        return run_decoded(work, rule, chunk, stored, row);
+        let native = |stored: &Stored| {
+            stored.format == T::COMPUTE.format() && stored.noise.is_none() && stored.copy.is_none()
+        };
+        return match stored.iter().all(native) {
+            true => run_decoded::<T, STRETCH>(work, rule, chunk, stored, row),
+            false => run_decoded::<T, BLOCK>(work, rule, chunk, stored, row),
+        };
     };
 
     let mut addresses = [core::ptr::null_mut::<T>(); MAX_OPERANDS];
@@ -550,10 +563,10 @@ fn tree<T: Compiled>(isa: Isa, row: &mut [T; ACCUMULATORS]) -> T {
 
 /// A block of every operand, decoded.
 #[repr(C, align(64))]
-struct Scratch<T>([MaybeUninit<[T; BLOCK]>; MAX_OPERANDS]);
+struct Scratch<T, const N: usize>([MaybeUninit<[T; N]>; MAX_OPERANDS]);
 
-/// A chunk with operands that are not stored as they are computed: block by block through scratch.
-fn run_decoded<T: Compiled + Coded>(
+/// A chunk with operands that are not stored as they are computed: in blocks of N elements through scratch.
+fn run_decoded<T: Compiled + Coded, const N: usize>(
     work: &Work<'_, T>,
     rule: &Chosen<T>,
     chunk: &Chunk,
@@ -561,18 +574,34 @@ fn run_decoded<T: Compiled + Coded>(
     row: &[T],
 ) {
     let first_segment = work.plan.chunks.segments[chunk.tensor] + chunk.start / SEGMENT;
-    let mut scratch = Scratch::<T>([const { MaybeUninit::uninit() }; MAX_OPERANDS]);
+    let mut scratch = Scratch::<T, N>([const { MaybeUninit::uninit() }; MAX_OPERANDS]);
     let mut codecs: [Option<Codec<T>>; MAX_OPERANDS] = [const { None }; MAX_OPERANDS];
     for (codec, operand) in codecs.iter_mut().zip(stored) {
         *codec = T::codec(operand.format, work.isa);
     }
     let mut accumulators = Accumulators::<T>::new(rule.kernel.sums.len());
     let mut addresses = [core::ptr::null_mut::<T>(); MAX_OPERANDS];
-    for start in (0..chunk.elements).step_by(BLOCK) {
-        let elements = BLOCK.min(chunk.elements - start);
+    let mut filled = [None; MAX_OPERANDS];
+    for start in (0..chunk.elements).step_by(N) {
+        let elements = N.min(chunk.elements - start);
         // SAFETY: the block lies within the chunk, and that within the tensor; chunks begin with a block.
         let at = |operand: &Stored| unsafe { operand.at(chunk.start + start) };
         for (k, operand) in stored.iter().enumerate() {
+            if let Some(repeat) = operand.repeat {
+                let block = scratch.0[k].as_mut_ptr().cast::<T>();
+                let first = chunk.start + start;
+                // One element all along.
+                let one = (repeat.run == 1 && elements == N)
+                    .then(|| first / repeat.times)
+                    .filter(|&one| one == (first + elements - 1) / repeat.times);
+                if one.is_none() || filled[k] != one {
+                    let codec = codecs[k].as_ref();
+                    // SAFETY: the elements stand for those of the operand's memory, and fit into a block.
+                    addresses[k] = unsafe { repeated(operand, codec, repeat, first, elements, block) };
+                    filled[k] = one;
+                }
+                continue;
+            }
             addresses[k] = match &codecs[k] {
                 None => at(operand).0.cast(),
                 Some(codec) => {
@@ -618,4 +647,56 @@ fn run_decoded<T: Compiled + Coded>(
             accumulators.finish(work, first_segment + start / SEGMENT);
         }
     }
+}
+
+/// The address of `elements` elements from `start` on of an operand that is repeated: its own where they lie side by
+/// side there, or `block`, to which they are written.
+///
+/// # Safety
+/// The elements stand for such that are in the operand's memory, whose format has no blocks; `block` has room for them.
+unsafe fn repeated<T: Compiled + Coded>(
+    operand: &Stored,
+    codec: Option<&Codec<T>>,
+    Repeat { run, times }: Repeat,
+    start: usize,
+    elements: usize,
+    block: *mut T,
+) -> *mut T {
+    let (mut row, mut at) = (start / (run * times), start % run);
+    // SAFETY: the caller's contract: every index below is that of a stored element.
+    let stored = |index: usize| unsafe { operand.address.add(index * operand.format.bytes()) };
+    if codec.is_none() && at + elements <= run {
+        return stored(row * run + at).cast();
+    }
+    // How often the run stands there from this one on, this one among them.
+    let mut left = times - start % (run * times) / run;
+    let mut done = 0;
+    while done < elements {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let part = match run {
+                // One element over and over.
+                1 => left.min(elements - done),
+                _ => (run - at).min(elements - done),
+            };
+            let moved = if run == 1 { 1 } else { part };
+            match codec {
+                None => stored(row * run + at).cast::<T>().copy_to_nonoverlapping(block.add(done), moved),
+                Some(codec) => {
+                    (codec.decode)(stored(row * run + at), core::ptr::null_mut(), block.add(done), moved)
+                }
+            }
+            if run == 1 {
+                let value = *block.add(done);
+                (1..part).for_each(|i| block.add(done + i).write(value));
+                left -= part - 1;
+            }
+            done += part;
+        }
+        (at, left) = (0, left - 1);
+        if left == 0 {
+            (row, left) = (row + 1, times);
+        }
+    }
+    block
 }

@@ -178,6 +178,13 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
         shape.clone()
     }
 
+    /// How a state or scratch of another shape stands for the elements of a parameter where it is an operand of a
+    /// rule: the run and the times of [`View::repeated`](fallline_core::backend::View::repeated). Not asked for an empty
+    /// parameter.
+    fn repetition(&self, _state: &str, _shape: &Shape) -> Option<(usize, usize)> {
+        None
+    }
+
     /// How a state of a parameter with so many elements is stored, if not as it is computed.
     fn state_format(&self, _state: &str, _elements: usize) -> Option<Format> {
         None
@@ -378,6 +385,8 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     }
     /// As [`Algorithm::state_shape`].
     fn state_shape(&self, state: &str, shape: &Shape) -> Shape;
+    /// As [`Algorithm::repetition`].
+    fn repetition(&self, state: &str, shape: &Shape) -> Option<(usize, usize)>;
     /// As [`Algorithm::hessian_kernel`].
     fn hessian_kernel(&self) -> Option<&'static Kernel>;
     /// The hyperparameters as the rule's scalars want them.
@@ -584,6 +593,9 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     }
     fn state_shape(&self, state: &str, shape: &Shape) -> Shape {
         self.algorithm.state_shape(state, shape)
+    }
+    fn repetition(&self, state: &str, shape: &Shape) -> Option<(usize, usize)> {
+        self.algorithm.repetition(state, shape)
     }
     fn hessian_kernel(&self) -> Option<&'static Kernel> {
         self.algorithm.hessian_kernel::<K>()

@@ -74,6 +74,11 @@ impl Stages {
         Stages { stages: [None; MAX_STAGES], states: &[] }.and(Stage::Gathered(kernel))
     }
 
+    /// Work that is not element by element, to begin with.
+    pub fn matrix() -> Stages {
+        Stages { stages: [None; MAX_STAGES], states: &[] }.and(Stage::Matrix)
+    }
+
     /// These, and after them a pass of a rule.
     pub fn then(self, kernel: &'static Kernel) -> Stages {
         self.and(Stage::Rule(kernel))
@@ -278,6 +283,10 @@ pub struct MatrixStep<'a> {
     pub t: u64,
     /// The parameter's extents.
     pub shape: &'a Shape,
+    /// The gradient, as it is stored.
+    pub grad: Option<View<'a>>,
+    /// What it is to be multiplied by.
+    pub grad_scale: f64,
     /// The sums of the last rule before, in the order of its rule.
     pub sums: &'a [f64],
     /// As [`Combining::memory`].

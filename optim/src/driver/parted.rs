@@ -97,6 +97,7 @@ impl Driver {
             },
             rows: &[1.0],
             tensor_scalars: &[f64::from(u8::from(known))],
+            beside: &[],
             plan: &mut backend.plan(),
             sums: &mut [],
         })?;

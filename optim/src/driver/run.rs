@@ -15,7 +15,7 @@ use fallline_core::backend::{Pass, Plan, TensorPass, View};
 use fallline_core::codec::stochastic;
 use fallline_core::ranks::Communicator;
 use fallline_core::sums::fold;
-use fallline_core::{Backend, Compute, Kernel, Role};
+use fallline_core::{Backend, Compute, Kernel, Role, Shape, Storage};
 
 /// Parameters with the same stages and compute type, with buffers that are kept between steps.
 pub(crate) struct Run {
@@ -246,7 +246,7 @@ impl Run {
             Stage::Matrix => {
                 *begun = true;
                 let sums = last_sums(done);
-                work.matrix(first, self.compute, sums, &mut self.workspace)?;
+                work.matrix(first, self.compute, (sums, self.factor), &mut self.workspace)?;
             }
             Stage::Exchange => {
                 *begun = true;
@@ -371,7 +371,7 @@ impl Part {
         (stage, last): (usize, bool),
         around: Around<'_>,
     ) -> fallline_core::Result<()> {
-        let index = work.index;
+        let (index, groups) = (work.index, work.groups);
         let places = Places::new(kernel.operands.len(), self.param, self.grad);
         while self.plans.len() <= number {
             self.plans.push(work.backend.plan());
@@ -438,9 +438,12 @@ impl Part {
                     views[place] = grad.take();
                 }
                 let states = slot.states.iter_mut().zip(&self.states);
-                for ((_, storage), place) in states.chain(slot.scratch.iter_mut().zip(&self.scratch)) {
+                for ((name, storage), place) in states.chain(slot.scratch.iter_mut().zip(&self.scratch)) {
                     if let &Some(place) = place {
-                        views[place] = Some(View::write(storage));
+                        views[place] = Some(match storage.len() == elements {
+                            true => View::write(storage),
+                            false => stretched(&*groups[slot.group].algorithm, name, &slot.shape, storage),
+                        });
                     }
                 }
                 if let Some(seed) = slot.seed {
@@ -492,6 +495,24 @@ impl Part {
             }
         }
         Ok(())
+    }
+}
+
+/// The view of a state or scratch of another length than its parameter's, as its algorithm says.
+#[cold]
+fn stretched<'v>(
+    algorithm: &dyn AnyAlgorithm,
+    name: &str,
+    shape: &Shape,
+    storage: &'v mut Storage,
+) -> View<'v> {
+    let view = View::write(storage);
+    if shape.elements() == 0 {
+        return view.part(0, 0);
+    }
+    match algorithm.repetition(name, shape) {
+        Some((run, times)) => view.repeated(run, times),
+        None => view,
     }
 }
 
@@ -655,13 +676,16 @@ impl Work<'_, '_, '_> {
         &mut self,
         stage: usize,
         compute: Compute,
-        sums: &[f64],
+        (sums, factor): (&[f64], f64),
         workspace: &mut Workspace,
     ) -> Result<()> {
         let found = sums.len().checked_div(self.tensors).unwrap_or(0);
-        let mine = self.slots.iter_mut().filter(|slot| slot.run == Some(self.index));
-        for (place, slot) in mine.enumerate() {
+        let pairs = self.bindings.iter_mut().zip(&mut *self.slots);
+        let mine = pairs.filter(|(_, slot)| slot.run == Some(self.index));
+        for (place, (binding, slot)) in mine.enumerate() {
             let algorithm = &self.groups[slot.group].algorithm;
+            let rows = rows::of(&slot.rows, slot.sparse);
+            let (_, grad) = mirror::views(binding, &mut slot.mirror, rows);
             algorithm.matrix(
                 stage,
                 &mut MatrixStep {
@@ -669,6 +693,8 @@ impl Work<'_, '_, '_> {
                     compute,
                     t: slot.steps + 1,
                     shape: &slot.shape,
+                    grad,
+                    grad_scale: if algorithm.maximize() { -factor } else { factor },
                     sums: &sums[place * found..][..found],
                     memory: &mut slot.memory,
                     shared: self.shared,
