@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Random, cuda, on_gpu, recipe};
-use fallline::core::backend::{MatMul, Pass, Plan, RowScatter, RowSums, View};
+use fallline::core::backend::{AxisSums, MatMul, Pass, Plan, RowScatter, RowSums, View};
 use fallline::core::host::{Slice, SliceMut};
 use fallline::core::private::Sealed;
 use fallline::core::transfer::{Copying, Transfers};
@@ -367,6 +367,9 @@ impl Backend for Logged {
     }
     fn scatter_rows(&self, rows: RowScatter<'_>) -> Result<()> {
         self.0.scatter_rows(rows)
+    }
+    fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()> {
+        self.0.sum_axis(sums)
     }
     fn allocate_for_transfer(&self, format: Format, len: usize) -> Result<Storage> {
         self.0.allocate_for_transfer(format, len)

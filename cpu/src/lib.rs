@@ -27,7 +27,7 @@ mod rows;
 pub use entries::Native;
 pub use isa::{Isa, VARIABLE};
 
-use fallline_core::backend::{Backend, MatMul, Pass, Plan, RowScatter, RowSums};
+use fallline_core::backend::{AxisSums, Backend, MatMul, Pass, Plan, RowScatter, RowSums};
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::{Device, Error, Format, Result, Storage};
 use pool::Pool;
@@ -208,6 +208,28 @@ impl Backend for Cpu {
         rows::scatter(self.device, &self.pool, rows)
     }
 
+    fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()> {
+        sums.check()?;
+        let AxisSums { from, squares, outer, count, inner, to } = sums;
+        if !from.on_host() {
+            return Err(self.unreachable("sum_axis"));
+        }
+        let extents = [outer, count, inner];
+        let address = core::ptr::with_exposed_provenance::<u8>(from.address());
+        match to.memory_mut().host_mut().ok_or_else(|| self.unreachable("sum_axis"))? {
+            // SAFETY: checked: the view borrows as many elements of this format; its address has exposed provenance.
+            SliceMut::F64(to) => {
+                sum_axis(unsafe { elements(address.cast(), from.len()) }, squares, extents, to)
+            }
+            // SAFETY: as above.
+            SliceMut::F32(to) => {
+                sum_axis(unsafe { elements(address.cast(), from.len()) }, squares, extents, to)
+            }
+            _ => unreachable!("checked: sums are f32 or f64"),
+        }
+        Ok(())
+    }
+
     fn synchronise(&self) -> Result<()> {
         Ok(())
     }
@@ -216,6 +238,47 @@ impl Backend for Cpu {
 impl Cpu {
     fn unreachable(&self, operation: &'static str) -> Error {
         Error::Unreachable { operation, what: "the storage".into(), device: self.device }
+    }
+}
+
+/// # Safety
+/// As of [`core::slice::from_raw_parts`], where there are any.
+unsafe fn elements<'v, T>(address: *const T, len: usize) -> &'v [T] {
+    // SAFETY: the caller's contract.
+    if len == 0 { &[] } else { unsafe { core::slice::from_raw_parts(address, len) } }
+}
+
+/// The order of [`AxisSums`], one element after another.
+fn sum_axis<T>(from: &[T], squares: bool, [outer, count, inner]: [usize; 3], to: &mut [T])
+where
+    T: Copy + Default + core::ops::Add<Output = T> + core::ops::Mul<Output = T>,
+{
+    for (o, i) in (0..outer).flat_map(|o| (0..inner).map(move |i| (o, i))) {
+        let term = |k: usize| {
+            let x = from[(o * count + k) * inner + i];
+            if squares { x * x } else { x }
+        };
+        to[o * inner + i] = if inner == 1 {
+            let mut sums = [T::default(); AxisSums::ACCUMULATORS];
+            (0..count)
+                .for_each(|k| sums[k % AxisSums::ACCUMULATORS] = sums[k % AxisSums::ACCUMULATORS] + term(k));
+            let mut half = AxisSums::ACCUMULATORS / 2;
+            while half > 0 {
+                (0..half).for_each(|j| sums[j] = sums[j] + sums[j + half]);
+                half /= 2;
+            }
+            sums[0]
+        } else {
+            let mut terms: Vec<T> = (0..count).map(term).collect();
+            loop {
+                let strips = terms.chunks(AxisSums::STRIP);
+                terms = strips.map(|strip| strip.iter().fold(T::default(), |sum, &x| sum + x)).collect();
+                if terms.len() <= 1 {
+                    break;
+                }
+            }
+            terms.first().copied().unwrap_or_default()
+        };
     }
 }
 
