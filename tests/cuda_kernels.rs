@@ -163,9 +163,9 @@ fn columns_are_added_up<T: Number>() {
                     .flat_map(|matrix| (0..strips).map(move |strip| (matrix, strip)))
                     .flat_map(|(matrix, strip)| (0..columns).map(move |column| (matrix, strip, column)))
                 {
-                    let rows = STRIP * strip..rows.min(STRIP * (strip + 1));
-                    let term = |row| terms[(matrix * extents[1] as usize + row) * columns + column];
-                    expected.push(rows.map(term).fold(T::default(), |sum, x| sum + x));
+                    let own = STRIP * strip..rows.min(STRIP * (strip + 1));
+                    let term = |row| terms[(matrix * rows + row) * columns + column];
+                    expected.push(own.map(term).fold(T::default(), |sum, x| sum + x));
                 }
                 expected.push(T::default());
                 let got = stream.clone_dtoh(&sums).unwrap();
