@@ -443,6 +443,7 @@ fn what_cannot_be_repeated_is_named() {
     let many = [Matrices::new(1, 1 << 16, 1 << 16)];
     let error = refused(Native::kernel::<Total>(), &many, 0, (1, 1 << 32));
     assert_eq!(error, "Total: operand r of tensor 0 is repeated in 4294967296 elements, 2^32 or more");
+    no_fault(MODES[1]);
 }
 
 /// A factor in managed memory is far smaller than the chunks that it is part of: nothing beyond it may be asked for.

@@ -217,13 +217,15 @@ impl Backend for Cpu {
         let extents = [outer, count, inner];
         let address = core::ptr::with_exposed_provenance::<u8>(from.address());
         match to.memory_mut().host_mut().ok_or_else(|| self.unreachable("sum_axis"))? {
-            // SAFETY: checked: the view borrows as many elements of this format; its address has exposed provenance.
             SliceMut::F64(to) => {
-                sum_axis(unsafe { elements(address.cast(), from.len()) }, squares, extents, to)
+                // SAFETY: checked: the view borrows as many elements of this format; its address has exposed provenance.
+                let from = unsafe { elements(address.cast(), from.len()) };
+                sum_axis(from, squares, extents, to);
             }
-            // SAFETY: as above.
             SliceMut::F32(to) => {
-                sum_axis(unsafe { elements(address.cast(), from.len()) }, squares, extents, to)
+                // SAFETY: as above.
+                let from = unsafe { elements(address.cast(), from.len()) };
+                sum_axis(from, squares, extents, to);
             }
             _ => unreachable!("checked: sums are f32 or f64"),
         }

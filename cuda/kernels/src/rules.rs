@@ -113,7 +113,7 @@ pub fn kernels() -> Vec<Printed> {
         let texts = Target::ALL.map(print).to_vec();
         // Rows that are named by index, short ones and columns are added up a number a lane.
         let narrow = name.starts_with("sums of ")
-            && [" rows in ", "short rows", "columns"].iter().any(|part| name.contains(part));
+            && [" rows in ", "rows up to", "columns"].iter().any(|part| name.contains(part));
         let wide = !name.starts_with("fold") && !name.starts_with("mirror") && !narrow;
         let architectures = &ARCHITECTURES;
         all.push(Printed { name: name.into(), formats: "", texts, element: None, wide, architectures });
@@ -128,7 +128,7 @@ pub fn kernels() -> Vec<Printed> {
                 ptx::sum_rows_kernel("sum_rows", ty, squares, target)
             });
             for lanes in [1, 4, 16] {
-                other(&format!("sums of {of}short rows, {name}, {lanes} lanes"), &|target| {
+                other(&format!("sums of {of}rows up to {}, {name}", 4 * lanes), &|target| {
                     ptx::sum_short_rows_kernel("sum_short_rows", ty, squares, lanes, target)
                 });
             }
