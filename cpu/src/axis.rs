@@ -59,12 +59,16 @@ fn run<T: Term>(place: Place<'_>, sums: AxisSums<'_>) -> Result<()> {
         };
         (slice(from, outer * count * inner), core::slice::from_raw_parts_mut(to, outer * inner))
     };
+    if count == 0 {
+        to.fill(T::default());
+        return Ok(());
+    }
     if inner == 1 {
         let way = Way::Rows;
         Axis { from, squares, count, inner, way, to: Target(to.as_mut_ptr()) }.run(place, outer);
         return Ok(());
     }
-    let strips = count.div_ceil(STRIP).max(1);
+    let strips = count.div_ceil(STRIP);
     if strips == 1 {
         let way = Way::Strips { strips };
         Axis { from, squares, count, inner, way, to: Target(to.as_mut_ptr()) }.run(place, outer);

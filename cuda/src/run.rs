@@ -7,7 +7,7 @@ use crate::memory::address_of;
 use crate::ptx::Stored;
 use core::ops::Range;
 use cudarc::driver::{CudaFunction, CudaSlice, CudaStream, LaunchConfig, PushKernelArg};
-use fallline_core::backend::{Beside, MAX_VIEWS, Pass, TensorPass, View, Views};
+use fallline_core::backend::{Beside, MAX_VIEWS, Pass, Repeat, TensorPass, View, Views};
 use fallline_core::sums::{SEGMENT, segments};
 use fallline_core::{Compute, Error, Format, Kernel, Operand, Result};
 use std::sync::Arc;
@@ -58,7 +58,8 @@ struct Rule {
 /// The tables that a kernel reads, in the words of its interface.
 #[derive(Clone, Default, PartialEq)]
 pub(crate) struct Tables {
-    /// For each tensor: its operands' addresses (each with that of its scales or copy), elements, first segment and row.
+    /// For each tensor: its operands' addresses (each with that of its scales or copy, or how it is repeated), elements,
+    /// first segment and row.
     tensors: Vec<u64>,
     /// For each chunk: its first element, then its elements (upper half) and its tensor.
     chunks: Vec<u64>,
@@ -113,7 +114,7 @@ impl Buffer {
 }
 
 /// A launch of this many warps.
-fn config(warps: usize) -> LaunchConfig {
+pub(crate) fn config(warps: usize) -> LaunchConfig {
     let grid_dim = (warps.div_ceil(WARPS) as u32, 1, 1);
     LaunchConfig { grid_dim, block_dim: (WARPS as u32 * WARP, 1, 1), shared_mem_bytes: 0 }
 }
@@ -259,7 +260,7 @@ fn length(kernel: &Kernel, what: &str, expected: usize, got: usize) -> Error {
 
 /// An operand's memory, as a kernel takes it.
 struct Operated {
-    /// The elements' address, and the scales' or the copy's.
+    /// The elements' address, and the scales' or the copy's, or how they are repeated.
     addresses: [u64; 2],
     stored: Stored,
     key: u64,
@@ -290,10 +291,25 @@ fn check(
         let expected = Format::ALL.map(Format::name).join(", ");
         return Err(Error::Format { operation: kernel.name, what: what(), expected, got: copy });
     }
-    let second = copy.map_or(view.scales(), |(address, _)| address);
+    let mut second = copy.map_or(view.scales(), |(address, _)| address) as u64;
+    let repeat = view.repeat();
+    if let Some(Repeat { run, times }) = repeat.filter(|_| elements > 0) {
+        if u32::try_from(elements).is_err() {
+            let problem =
+                format!("{}: {} is repeated in {elements} elements, 2^32 or more", kernel.name, what());
+            return Err(Error::Unavailable(problem));
+        }
+        // No more than there are elements.
+        second = ((times * run) as u64) << 32 | run as u64;
+    }
     Ok(Operated {
-        addresses: [view.address() as u64, second as u64],
-        stored: Stored { format, chance: key.is_some(), copy: copy.map(|(_, format)| format) },
+        addresses: [view.address() as u64, second],
+        stored: Stored {
+            format,
+            chance: key.is_some(),
+            copy: copy.map(|(_, format)| format),
+            repeated: repeat.is_some(),
+        },
         key: key.unwrap_or(0),
     })
 }
@@ -529,7 +545,12 @@ impl CudaPlan {
                 let [begin, at] = [0, 1].map(|word| self.known.chunks[2 * chunk + word]);
                 let (tensor, begin, count) = (at as u32 as usize, begin as usize, (at >> 32) as usize);
                 let record = &self.known.tensors[tensor * (2 * operands + 2)..];
-                for k in (0..operands).filter(|k| self.managed[tensor * operands + k]) {
+                // What is repeated is small, and other than the chunk says: it comes when it is read.
+                let brought = |k: &usize| {
+                    let place = tensor * operands + k;
+                    self.managed[place] && !self.stored[place].repeated
+                };
+                for k in (0..operands).filter(brought) {
                     let format = self.stored[tensor * operands + k].format;
                     let start = record[2 * k] + format.size(begin) as u64;
                     let length = format.size(count);
