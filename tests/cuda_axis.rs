@@ -179,7 +179,7 @@ fn what_cannot_be_added_up_is_named_and_nothing_written() {
             "what is added up is stored as bf16, expected f32 or f64",
         ),
         (
-            refused(read(&source).repeated(1, 1), [2, 3, 2], of(Format::F32, 4)),
+            refused(read(&source).repeated(1, 2), [2, 6, 2], of(Format::F32, 4)),
             "what is added up is repeated",
         ),
         (

@@ -145,7 +145,7 @@ impl Driver {
                     // What several ranks have saved may go on with one, who needs less.
                     let others = || algorithm.stages_of_ranks(slot.class).operands(Role::State);
                     master
-                        || others().contains(&state)
+                        || (slot.steps > 0 && others().contains(&state))
                         || names.chain(memory.iter().map(|(name, _)| name)).any(|name| *name == state)
                 });
                 expected || passed(param)
