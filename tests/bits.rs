@@ -222,6 +222,7 @@ fn recorded_is_the_rule<T: Copy>(
                         sums: &sums,
                         memory: &mut memory,
                         shared: &mut shared,
+                        last: index + 1 == stages.iter().count(),
                         scalars: own,
                     };
                     algorithm.gather(&Groups::new(1, &get), index, &mut at).unwrap();

@@ -3,9 +3,10 @@
 
 #![allow(unsafe_code)] // launches
 
+use fallline::core::backend::AxisSums;
 use fallline_cuda::cudarc::driver::{CudaContext, CudaStream, DevicePtr, LaunchConfig, PushKernelArg};
 use fallline_cuda::cudarc::nvrtc;
-use fallline_cuda::ptx::{self, Ptx, STRIP, Target, Type};
+use fallline_cuda::ptx::{self, Ptx, Target, Type};
 use std::sync::{Arc, Mutex, PoisonError};
 
 const MODES: [&str; 5] =
@@ -52,7 +53,13 @@ fn numbers(count: usize) -> Vec<f64> {
 }
 
 trait Number:
-    Copy + Default + PartialEq + std::fmt::Debug + std::ops::Add<Output = Self> + bytemuck::Pod
+    Copy
+    + Default
+    + PartialEq
+    + std::fmt::Debug
+    + std::ops::Add<Output = Self>
+    + std::ops::Mul<Output = Self>
+    + bytemuck::Pod
 {
     const TYPE: Type;
     fn of(x: f64) -> Self;
@@ -87,25 +94,41 @@ fn row_sum<T: Number>(row: &[T]) -> T {
 /// Elements before a matrix, with which it is aligned or not.
 const STARTS: [usize; 2] = [0, 1];
 
+/// What is added up: the numbers, or their squares.
+fn terms<T: Number>(values: &[T], squares: bool) -> Vec<T> {
+    values.iter().map(|&x| if squares { x * x } else { x }).collect()
+}
+
 fn rows_are_added_up<T: Number>() {
     everywhere(|stream, target| {
-        for (rows, columns) in [(1, 1), (3, 127), (5, 128), (4, 129), (2, 1000), (9, 4), (0, 3), (3, 0)] {
-            for start in STARTS {
+        for (rows, columns) in
+            [(1, 1), (3, 127), (5, 128), (4, 129), (2, 1000), (9, 4), (70, 3), (0, 3), (3, 0)]
+        {
+            for (start, squares) in STARTS.into_iter().flat_map(|start| [(start, false), (start, true)]) {
                 let values: Vec<T> = numbers(start + rows * columns + 1).into_iter().map(T::of).collect();
                 let source = stream.clone_htod(bytemuck::cast_slice::<T, u8>(&values)).unwrap();
-                let sums = stream.alloc_zeros::<u8>((rows + 1) * size_of::<T>()).unwrap();
-                let kernel = ptx::sum_rows_kernel("sum_rows", T::TYPE, target);
                 let at = source.device_ptr(stream).0 + (start * size_of::<T>()) as u64;
-                let sums_at = sums.device_ptr(stream).0;
-                let sizes = [rows as u32, columns as u32];
-                launch(stream, &kernel, [32 * rows, 64], &[at, sums_at], &[], &sizes);
+                let terms = terms(&values[start..start + rows * columns], squares);
                 let mut expected: Vec<T> = match columns {
                     0 => vec![T::default(); rows],
-                    _ => values[start..start + rows * columns].chunks(columns).map(row_sum).collect(),
+                    _ => terms.chunks(columns).map(row_sum).collect(),
                 };
                 expected.push(T::default());
-                let got = stream.clone_dtoh(&sums).unwrap();
-                assert_eq!(numbers_of::<T>(&got), expected, "{rows} {columns} {start}");
+                // A warp for each row, and as many lanes as it may be.
+                for lanes in
+                    [1, 2, 4, 8, 16, 32].into_iter().filter(|lanes| *lanes == 32 || columns <= 4 * lanes)
+                {
+                    let kernel = match lanes {
+                        32 => ptx::sum_rows_kernel("sum_rows", T::TYPE, squares, target),
+                        _ => ptx::sum_short_rows_kernel("sum_short_rows", T::TYPE, squares, lanes, target),
+                    };
+                    let sums = stream.alloc_zeros::<u8>((rows + 1) * size_of::<T>()).unwrap();
+                    let sums_at = sums.device_ptr(stream).0;
+                    let threads = [(lanes * rows).next_multiple_of(32), 64];
+                    launch(stream, &kernel, threads, &[at, sums_at], &[], &[rows as u32, columns as u32]);
+                    let got = stream.clone_dtoh(&sums).unwrap();
+                    assert_eq!(numbers_of::<T>(&got), expected, "{rows} {columns} {start} {squares} {lanes}");
+                }
             }
         }
     });
@@ -118,39 +141,35 @@ fn rows_are_added_up_in_their_order() {
 }
 
 fn columns_are_added_up<T: Number>() {
+    const STRIP: usize = AxisSums::STRIP;
     everywhere(|stream, target| {
-        for (rows, columns) in [(1, 1), (256, 5), (257, 128), (600, 132), (3, 130)] {
-            for start in STARTS {
-                let values: Vec<T> = numbers(start + rows * columns).into_iter().map(T::of).collect();
-                let kernel = ptx::sum_columns_kernel("sum_columns", T::TYPE, target);
-                let mut source = stream.clone_htod(bytemuck::cast_slice::<T, u8>(&values)).unwrap();
-                let (mut matrix, mut rows_left, mut start) = (values, rows, start);
-                // Until one strip is left, once at least.
-                loop {
-                    let strips = rows_left.div_ceil(STRIP);
-                    let sums = stream.alloc_zeros::<u8>(strips * columns * size_of::<T>()).unwrap();
-                    let at = source.device_ptr(stream).0 + (start * size_of::<T>()) as u64;
-                    let sums_at = sums.device_ptr(stream).0;
-                    let threads = [32 * strips * columns.div_ceil(128), 96];
-                    let sizes = [rows_left as u32, columns as u32];
-                    launch(stream, &kernel, threads, &[at, sums_at], &[], &sizes);
-                    let strip = |rows: &[T]| -> Vec<T> {
-                        let add =
-                            |c: usize| rows.iter().skip(c).step_by(columns).fold(T::default(), |a, &x| a + x);
-                        (0..columns).map(add).collect()
-                    };
-                    matrix = matrix[start..start + rows_left * columns]
-                        .chunks(STRIP * columns)
-                        .flat_map(strip)
-                        .collect();
-                    source = sums;
-                    (rows_left, start) = (strips, 0);
-                    let got = stream.clone_dtoh(&source).unwrap();
-                    assert_eq!(numbers_of::<T>(&got), matrix, "{rows} {columns}");
-                    if strips == 1 {
-                        break;
-                    }
+        for (matrices, rows, columns) in
+            [(1, 1, 1), (1, 256, 5), (2, 257, 128), (1, 600, 132), (40, 3, 3), (3, 0, 2)]
+        {
+            for (start, squares) in STARTS.into_iter().flat_map(|start| [(start, false), (start, true)]) {
+                let values: Vec<T> =
+                    numbers(start + matrices * rows * columns + 1).into_iter().map(T::of).collect();
+                let kernel = ptx::sum_columns_kernel("sum_columns", T::TYPE, squares, target);
+                let source = stream.clone_htod(bytemuck::cast_slice::<T, u8>(&values)).unwrap();
+                let at = source.device_ptr(stream).0 + (start * size_of::<T>()) as u64;
+                let strips = rows.div_ceil(STRIP).max(1);
+                let count = matrices * strips * columns;
+                let sums = stream.alloc_zeros::<u8>((count + 1) * size_of::<T>()).unwrap();
+                let extents = [matrices as u32, rows as u32, columns as u32];
+                launch(stream, &kernel, [count, 96], &[at, sums.device_ptr(stream).0], &[], &extents);
+                let terms = terms(&values[start..], squares);
+                let mut expected = Vec::new();
+                for (matrix, strip, column) in (0..matrices)
+                    .flat_map(|matrix| (0..strips).map(move |strip| (matrix, strip)))
+                    .flat_map(|(matrix, strip)| (0..columns).map(move |column| (matrix, strip, column)))
+                {
+                    let own = STRIP * strip..rows.min(STRIP * (strip + 1));
+                    let term = |row| terms[(matrix * rows + row) * columns + column];
+                    expected.push(own.map(term).fold(T::default(), |sum, x| sum + x));
                 }
+                expected.push(T::default());
+                let got = stream.clone_dtoh(&sums).unwrap();
+                assert_eq!(numbers_of::<T>(&got), expected, "{matrices} {rows} {columns} {start} {squares}");
             }
         }
     });

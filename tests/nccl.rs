@@ -5,6 +5,8 @@ mod common;
 
 #[path = "../optim/tests/ranks/contract.rs"]
 mod contract;
+#[path = "../optim/tests/ranks/literal.rs"]
+mod literal;
 #[path = "../optim/tests/ranks/onebit.rs"]
 mod onebit;
 #[path = "../optim/tests/ranks/seams.rs"]
@@ -14,10 +16,12 @@ mod training;
 
 use common::{on_gpu, recipe};
 use fallline::core::ranks::{Communicator, Counting, RankError, threads};
-use fallline::optim::param;
+use fallline::optim::{GradRef, ParamRef, frozen, param};
 use fallline::{Backend, Format, Optimizer, Tensor};
 use fallline_cuda::Cuda;
 use fallline_cuda::nccl::{Nccl, NcclId};
+use half::bf16;
+use ndarray::{Array2, ShapeBuilder};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -85,6 +89,8 @@ fn ranks_train_as_one_does() {
             onebit::golden(&ranks);
             onebit::lamb_resumes(&ranks);
             onebit::traffic(&ranks);
+            literal::trajectories(&ranks);
+            literal::other_worlds(&ranks);
             seams::suite(&ranks);
         });
     }
@@ -144,6 +150,95 @@ fn tensors_of_the_devices_are_stepped_together() {
             assert!(all.iter().all(|params| params[..] == expected), "{text}, {world} ranks");
         }
     }
+}
+
+/// Between two exchanges of ZeroOneAdam: however a rank's own parameters are stored, it gets them back.
+#[test]
+fn parameters_of_a_ranks_own_are_restored() {
+    let _turn = turn("unchecked,eager");
+    let world = worlds().len().min(2);
+    let on_devices = on_each(world, LIMIT, |ranks, device| restored(Arc::new(ranks), device));
+    let on_threads = thread::scope(|scope| {
+        let started: Vec<_> = threads(world, LIMIT)
+            .into_iter()
+            .map(|rank| scope.spawn(move || restored(Arc::new(rank), common::best())))
+            .collect();
+        started.into_iter().map(|rank| rank.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(on_devices == on_threads, "devices and processor have other bits");
+}
+
+/// A parameter in memory of some kind.
+enum Held {
+    Tensor(Tensor),
+    Slice(Vec<f32>),
+    Narrow(Vec<bf16>),
+    /// Not in row-major order.
+    Strided(Array2<f32>),
+}
+
+impl Held {
+    fn all(backend: &Arc<dyn Backend>, value: f32) -> [Held; 4] {
+        [
+            Held::Tensor(Tensor::from_slice(backend, &[value; ELEMENTS], [ELEMENTS]).unwrap()),
+            Held::Slice(vec![value; ELEMENTS]),
+            Held::Narrow(vec![bf16::from_f32(value); ELEMENTS]),
+            Held::Strided(Array2::from_elem((ELEMENTS / 2, 2).f(), value)),
+        ]
+    }
+
+    fn param(&mut self) -> ParamRef<'_> {
+        match self {
+            Held::Tensor(held) => held.into(),
+            Held::Slice(held) => held.into(),
+            Held::Narrow(held) => held.into(),
+            Held::Strided(held) => held.into(),
+        }
+    }
+
+    fn bits(&self) -> Vec<u32> {
+        match self {
+            Held::Tensor(held) => held.to_vec::<f32>().unwrap().iter().map(|x| x.to_bits()).collect(),
+            Held::Slice(held) => held.iter().map(|x| x.to_bits()).collect(),
+            Held::Narrow(held) => held.iter().map(|x| u32::from(x.to_bits())).collect(),
+            Held::Strided(held) => held.iter().map(|x| x.to_bits()).collect(),
+        }
+    }
+}
+
+const ELEMENTS: usize = 300;
+
+/// Runs all ways of storing a parameter, with a new optimizer after every step; what it is at the end.
+fn restored(ranks: Arc<dyn Communicator>, backend: Arc<dyn Backend>) -> Vec<Vec<u32>> {
+    let text = "type='ZeroOneAdam', lr=0.01, eps=1e-3, weight_decay=0.1, var_freeze_step=3, local_step_scaler=2, \
+                local_step_clipper=4";
+    let run = |(storing, kind): (&str, usize)| {
+        let build = || {
+            let optimizer = recipe(&format!("dict({text}{storing})")).optimizer(Arc::clone(&backend));
+            optimizer.with_ranks(Arc::clone(&ranks))
+        };
+        let held = |value| Held::all(&backend, value).into_iter().nth(kind).unwrap();
+        let (mut optimizer, mut held_now, mut parted) = (build(), held(0.5), 0);
+        for t in 1..16 {
+            let own = |i: usize| ((i * 7 + t * 3 + ranks.rank() * 5) % 9) as f32 / 4.0 - 1.0;
+            let grad = Tensor::from_slice(&backend, &(0..ELEMENTS).map(own).collect::<Vec<_>>(), [ELEMENTS]);
+            let (grad, flat) = (grad.unwrap(), (0..ELEMENTS).map(own).collect::<Vec<_>>());
+            let grad: GradRef<'_> = if kind == 0 { (&grad).into() } else { (&flat).into() };
+            optimizer.step(&mut [param("p", held_now.param(), grad)]).unwrap();
+            let (bits, saved) = (held_now.bits(), optimizer.save().unwrap());
+            if optimizer.is_parted("p") {
+                parted += 1;
+                held_now = held(7.0);
+            }
+            optimizer = build();
+            optimizer.load(&saved).unwrap();
+            optimizer.restore_params(&mut [frozen("p", held_now.param())]).unwrap();
+            assert!(held_now.bits() == bits, "{kind}{storing} after step {t}");
+        }
+        assert!(ranks.world() == 1 || parted > 4, "{kind}{storing}");
+        held_now.bits()
+    };
+    [("", 0), ("", 1), ("", 2), (", param_format='master'", 2), ("", 3)].into_iter().map(run).collect()
 }
 
 #[test]

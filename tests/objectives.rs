@@ -4,6 +4,7 @@ mod common;
 
 use common::build;
 use fallline::Optimizer;
+use fallline::optim::average::Average;
 use fallline::optim::{Binding, Error, Objective, Result, param};
 
 /// Rosenbrock's function, its variables in two parameters; it may fail at one evaluation.
@@ -89,6 +90,38 @@ fn a_saved_search_goes_on_bit_for_bit() {
             optimizer.save().unwrap().to_bytes().unwrap()
         );
     }
+}
+
+/// Where a search ends is averaged as any step is, saved and loaded with it.
+#[test]
+fn a_search_keeps_an_average() {
+    let build = || build(WOLFE).averaged(Average::exponential(0.25).unwrap());
+    let (mut valley, mut optimizer) = (Valley::new(), build());
+    let mut expected = [0.0f64; 2];
+    for t in 0..6 {
+        let bytes = optimizer.save().unwrap().to_bytes().unwrap();
+        let (mut resumed, mut other) = (build(), valley.clone());
+        resumed.load(&fallline::Checkpoint::from_bytes(&bytes).unwrap()).unwrap();
+        optimizer.step_with(&mut valley).unwrap();
+        resumed.step_with(&mut other).unwrap();
+        for (a, p) in expected.iter_mut().zip(valley.at()) {
+            *a = if t == 0 { p } else { *a + 0.25 * (p - *a) };
+        }
+        for optimizer in [&optimizer, &resumed] {
+            let got = ["x", "y"].map(|name| optimizer.average(name).unwrap().unwrap()[0]);
+            assert_eq!(got.map(f64::to_bits), expected.map(f64::to_bits), "{t}");
+        }
+        assert_eq!(optimizer.save().unwrap(), resumed.save().unwrap());
+    }
+    // A search that fails leaves average and count as they were.
+    let before = optimizer.average("x").unwrap();
+    valley.fails_at = valley.evaluations + 1;
+    assert!(optimizer.step_with(&mut valley).is_err());
+    assert_eq!(optimizer.average("x").unwrap(), before);
+    // Without averages nothing of them is loaded.
+    let mut without = common::build(WOLFE);
+    without.load(&optimizer.save().unwrap()).unwrap();
+    assert_eq!(without.average("x").unwrap(), None);
 }
 
 #[test]

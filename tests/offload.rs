@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Random, cuda, on_gpu, recipe};
-use fallline::core::backend::{MatMul, Pass, Plan, RowScatter, RowSums, View};
+use fallline::core::backend::{AxisSums, MatMul, Pass, Plan, RowScatter, RowSums, View};
 use fallline::core::host::{Slice, SliceMut};
 use fallline::core::private::Sealed;
 use fallline::core::transfer::{Copying, Transfers};
@@ -355,6 +355,7 @@ impl Backend for Logged {
             tensor_scalars: pass.tensor_scalars,
             plan: &mut *pass.plan,
             sums: &mut *pass.sums,
+            beside: pass.beside,
         });
         note(&self.1, Event::Step(elements));
         ran
@@ -364,6 +365,9 @@ impl Backend for Logged {
     }
     fn sum_rows(&self, rows: RowSums<'_>) -> Result<()> {
         self.0.sum_rows(rows)
+    }
+    fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()> {
+        self.0.sum_axis(sums)
     }
     fn scatter_rows(&self, rows: RowScatter<'_>) -> Result<()> {
         self.0.scatter_rows(rows)

@@ -2,6 +2,8 @@
 
 #![allow(clippy::duplicate_mod, reason = "each suite brings the helpers that it needs as a test of its own")]
 
+#[path = "around.rs"]
+mod around;
 #[path = "buffers.rs"]
 mod buffers;
 #[path = "checkpoints.rs"]

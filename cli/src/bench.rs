@@ -7,7 +7,7 @@ use crate::common::{self, print, print_json, table};
 use crate::error::{Error, Result};
 use fallline::core::{Kernel, Operand, Role};
 use fallline::cpu::plain::Stream;
-use fallline::optim::{AnyAlgorithm, Binding, param};
+use fallline::optim::{Binding, param};
 use fallline::registry::names::ENTRIES;
 use fallline::{Backend, Cpu, Format, Optimizer, Recipe, Shape};
 use half::bf16;
@@ -180,30 +180,51 @@ impl Row {
     }
 }
 
-/// The rules that run over all elements of a tensor in every step but the first.
-fn passes(algorithm: &dyn AnyAlgorithm, extents: &[usize]) -> Vec<&'static Kernel> {
-    let begun = vec![1.0; algorithm.shared().len()];
-    let stages = algorithm.stages(algorithm.class(&Shape::from(extents)).unwrap_or(0));
-    let kept = stages.iter().enumerate().filter(|(stage, _)| !algorithm.skips(*stage, &begun));
-    kept.filter_map(|(_, stage)| stage.kernel()).collect()
+/// What a step moves, on tensors of these shapes.
+struct Passes<'r> {
+    recipe: &'r Recipe,
+    format: Format,
+    /// The rules that run over all elements of a tensor in every step but the first.
+    kernels: Vec<&'static Kernel>,
+    /// Whether a stage that is no rule reads the gradient first.
+    reads_grad: bool,
 }
 
-/// The bytes of an element of an operand, with parameters and gradients in a format.
-fn bytes_of(recipe: &Recipe, format: Format, operand: &Operand, elements: usize) -> f64 {
-    match operand.role {
-        Role::Param | Role::Grad => format.mean_bytes(),
-        Role::State => recipe.state_format(operand.name, elements).mean_bytes(),
-        _ => Format::F32.mean_bytes(),
+impl<'r> Passes<'r> {
+    fn new(recipe: &'r Recipe, format: Format, extents: &[usize]) -> Passes<'r> {
+        let algorithm = recipe.algorithm();
+        let begun = vec![1.0; algorithm.shared().len()];
+        let stages = algorithm.stages(algorithm.class(&Shape::from(extents)).unwrap_or(0));
+        let kept = stages.iter().enumerate().filter(|(stage, _)| !algorithm.skips(*stage, &begun));
+        let kernels = kept.filter_map(|(_, stage)| stage.kernel()).collect();
+        let reads_grad = stages.iter().next().is_some_and(|first| first.kernel().is_none());
+        Passes { recipe, format, kernels, reads_grad }
     }
-}
 
-/// The bytes that a step over tensors of these lengths moves for each element.
-fn traffic(recipe: &Recipe, passes: &[&'static Kernel], format: Format, lengths: &[usize]) -> f64 {
-    let of = |len: usize| -> f64 {
-        passes.iter().map(|pass| pass.traffic(|operand| bytes_of(recipe, format, operand, len))).sum()
-    };
-    let total: f64 = lengths.iter().map(|&len| len as f64 * of(len)).sum();
-    total / lengths.iter().sum::<usize>().max(1) as f64
+    /// The bytes of an operand for each element of a tensor.
+    fn bytes_of(&self, operand: &Operand, extents: &[usize]) -> f64 {
+        let shape = Shape::from(extents);
+        // Factors of rows and columns are fewer than the elements that they stand for.
+        let own = self.recipe.algorithm().state_shape(operand.name, &shape).elements();
+        let share = own as f64 / shape.elements().max(1) as f64;
+        match operand.role {
+            Role::Param | Role::Grad => self.format.mean_bytes(),
+            Role::State => share * self.recipe.state_format(operand.name, shape.elements()).mean_bytes(),
+            _ => share * Format::F32.mean_bytes(),
+        }
+    }
+
+    /// The bytes that a step over these tensors moves for each element.
+    fn traffic(&self, shapes: &[Vec<usize>]) -> f64 {
+        let first = if self.reads_grad { self.format.mean_bytes() } else { 0.0 };
+        let of = |extents: &[usize]| -> f64 {
+            let passes = self.kernels.iter();
+            first + passes.map(|pass| pass.traffic(|operand| self.bytes_of(operand, extents))).sum::<f64>()
+        };
+        let elements = |extents: &[usize]| extents.iter().product::<usize>();
+        let total: f64 = shapes.iter().map(|extents| elements(extents) as f64 * of(extents)).sum();
+        total / shapes.iter().map(|extents| elements(extents)).sum::<usize>().max(1) as f64
+    }
 }
 
 /// The bytes that an optimizer keeps for each element.
@@ -235,8 +256,8 @@ fn measure<T: Measured>(
     let shapes = layout.shapes(elements);
     let lengths: Vec<usize> = shapes.iter().map(|extents| extents.iter().product()).collect();
     let elements: usize = lengths.iter().sum();
-    let passes = passes(recipe.algorithm(), &shapes[0]);
-    let bytes_per_element = traffic(recipe, &passes, T::FORMAT, &lengths);
+    let passes = Passes::new(recipe, T::FORMAT, &shapes[0]);
+    let bytes_per_element = passes.traffic(&shapes);
     let enough = |bytes: usize| -> Result<Vec<u8>> {
         let mut stream = Vec::new();
         let failed = |_| Error::Other(format!("bench: no memory for {bytes} bytes; lower --elements"));
@@ -251,11 +272,11 @@ fn measure<T: Measured>(
         Role::Grad => "grad",
         _ => operand.name,
     };
-    for operand in passes.iter().flat_map(|kernel| kernel.operands) {
+    for operand in passes.kernels.iter().flat_map(|kernel| kernel.operands) {
         if !plain.iter().any(|(known, _)| *known == stream_of(operand)) {
             plain.push((
                 stream_of(operand),
-                enough((elements as f64 * bytes_of(recipe, T::FORMAT, operand, elements)) as usize)?,
+                enough((elements as f64 * passes.bytes_of(operand, &shapes[0])) as usize)?,
             ));
         }
     }
@@ -284,7 +305,14 @@ fn measure<T: Measured>(
         optimizer.step(&mut bindings)?;
         ours.push(start.elapsed().as_secs_f64());
         let mut took = 0.0;
-        for kernel in &passes {
+        if passes.reads_grad
+            && let Some((_, grad)) = plain.iter().find(|(known, _)| *known == "grad")
+        {
+            let start = Instant::now();
+            black_box(cpu.plain_pass(elements, &mut [Stream::Read(grad)], black_box(0)));
+            took += start.elapsed().as_secs_f64();
+        }
+        for kernel in &passes.kernels {
             let stream = |(known, bytes): &'_ mut (&str, Vec<u8>)| {
                 let operand = kernel.operands.iter().find(|operand| stream_of(operand) == *known)?;
                 Some((operand.written, core::mem::take(bytes)))

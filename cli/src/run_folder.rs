@@ -25,6 +25,9 @@ pub enum Record {
         /// The learning rate that the step used.
         #[serde(with = "finite_or_null")]
         lr: f64,
+        /// Whether it was skipped, because a gradient was NaN or infinite; written where it was.
+        #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+        skipped: bool,
     },
     /// After the last step of an epoch.
     Epoch {

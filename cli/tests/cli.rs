@@ -550,15 +550,15 @@ fn trained(run: &Path) -> Vec<(String, Vec<u8>)> {
     contents(&run.join("checkpoint.safetensors"))
 }
 
-/// The same with all that goes on around an optimizer: 69 iterations in windows of 4, of which the last has 1; loss
-/// scales that begin out of range, so that steps are skipped; another optimizer for the hidden layer.
+/// The same with all that goes on around an optimizer: 69 iterations in windows of 4, of which the last has 1; a loss
+/// scale and steps so large that gradients overflow, so that some are skipped; another optimizer for the hidden layer.
 #[cfg(unix)]
 fn toolkit_config(folder: &Path, epochs: u64) -> PathBuf {
     let path = folder.join("toolkit.py");
     let text = format!(
         "optim_wrapper = dict(\n\
              type='AmpOptimWrapper', loss_scale=dict(init_scale=3e38, growth_interval=4),\n\
-             optimizer=dict(type='AdamW', lr=5e-3, weight_decay=0.1),\n\
+             optimizer=dict(type='AdamW', lr=2.0, weight_decay=0.1),\n\
              accumulative_counts=4, clip_grad=dict(max_norm=0.5),\n\
              paramwise_cfg=dict(bias_decay_mult=0.0, bias_lr_mult=2.0, custom_keys={{\n\
                  'fc1.weight': dict(optimizer=dict(type='Muon', lr=0.02, weight_decay=0.01))}}))\n\
@@ -585,6 +585,25 @@ fn a_run_that_was_stopped_goes_on_bit_for_bit() {
 fn a_run_with_everything_around_that_was_stopped_goes_on_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
     stopped(&toolkit_config(folder.path(), 3), (3, EPOCH));
+}
+
+/// The record tells which steps were skipped: some of those that end a window (the last one has 3 iterations), and no other.
+#[cfg(unix)]
+#[test]
+fn skipped_steps_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, run) = (toolkit_config(folder.path(), 3), folder.path().join("run"));
+    let told = tell(fallline().args(["train", "--config"]).arg(config).arg("--out").arg(&run));
+    assert_eq!(told.code, 0, "{}", told.error);
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let skipped: Vec<u64> = lines
+        .filter(|line| !line["skipped"].is_null())
+        .inspect(|line| assert_eq!(line["skipped"], true, "only what was skipped says so"))
+        .map(|line| line["step"].as_u64().unwrap())
+        .collect();
+    assert!((1..40).contains(&skipped.len()), "{skipped:?}");
+    assert!(skipped.iter().all(|&step| step % 4 == 0 || step == 3 * EPOCH), "{skipped:?}");
 }
 
 /// The configuration that is shipped: AmpOptimWrapper, paramwise_cfg, clip_grad, accumulative_counts=4, warm-up and

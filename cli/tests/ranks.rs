@@ -46,6 +46,9 @@ fn text(path: &Path) -> &str {
 const ADAMW: &str = "type='AdamW', lr=5e-3, weight_decay=0.1";
 const SHARDED: &str = "type='ZeroRedundancyOptimizer', optimizer_type='AdamW', lr=5e-3, weight_decay=0.1";
 const LAMB: &str = "type='OnebitLamb', lr=1e-2, freeze_step=60, eps=1e-3";
+/// Of the 45 steps of an epoch, the last are in the middle of an interval of four.
+const ZERO_ONE: &str = "type='ZeroOneAdam', lr=1e-3, eps=1e-3, var_freeze_step=60, var_update_scaler=8, \
+                        local_step_scaler=8, local_step_clipper=4";
 const ONEBIT: &str = "type='OnebitAdam', lr=1e-3, freeze_step=60, eps=1e-3";
 
 #[test]
@@ -63,6 +66,9 @@ fn states_that_are_shared_out_change_nothing() {
     }
     assert!(run("one", ADAMW, "one") == run("threads-of-one", ADAMW, "threads:1"));
 }
+
+const KINDS: [(&str, &str); 5] =
+    [("adamw", ADAMW), ("sharded", SHARDED), ("onebit", ONEBIT), ("lamb", LAMB), ("zero-one", ZERO_ONE)];
 
 /// A configuration with a wrapper, rules and an average.
 fn config_around(folder: &Path, name: &str, optimizer: &str) -> PathBuf {
@@ -107,7 +113,7 @@ fn what_stands_around_is_the_same_on_all_ranks() {
 #[test]
 fn a_run_goes_on_bit_for_bit_and_with_another_number_of_ranks() {
     let folder = TempDir::new().unwrap();
-    for (name, optimizer) in [("adamw", ADAMW), ("sharded", SHARDED), ("onebit", ONEBIT), ("lamb", LAMB)] {
+    for (name, optimizer) in KINDS {
         let config = config(folder.path(), name, optimizer);
         let out = |part: &str| folder.path().join(format!("{name}-{part}"));
         let begin = |to: &Path, epochs: &str, ranks: &str| {
@@ -128,6 +134,9 @@ fn a_run_goes_on_bit_for_bit_and_with_another_number_of_ranks() {
         let (whole, parts, other) = (out("whole"), out("parts"), out("other"));
         begin(&whole, "3", "threads:3");
         begin(&parts, "2", "threads:3");
+        let own =
+            kept(&parts).iter().filter(|(key, _)| key.starts_with("rank/") && key.ends_with("/u")).count();
+        assert_eq!(own, if name == "zero-one" { 4 * 3 } else { 0 }, "{name}: what ranks have of their own");
         resume(&parts, "threads:3");
         assert!(kept(&whole) == kept(&parts), "{name}");
         let lines = |of: &Path| std::fs::read_to_string(of.join("metrics.jsonl")).unwrap();
@@ -173,11 +182,33 @@ fn mistakes_are_told_and_leave_nothing() {
         assert!(told(&output).contains(problem), "{}", told(&output));
         assert!(!out.exists());
     }
-    let (config, out) =
-        (config(folder.path(), "zero-one", "type='ZeroOneAdam'"), folder.path().join("zero-one"));
+    let masked =
+        [("128", "type='AdamW'", "it takes no exp_avg_mask"), ("-1", ONEBIT, "a number of rows, or")];
+    for (number, (mask, optimizer, problem)) in masked.into_iter().enumerate() {
+        let name = format!("mask{number}");
+        let config = config(folder.path(), &name, &format!("{optimizer}, exp_avg_mask={mask}"));
+        let output = fallline(&["--config", text(&config), "--ranks", "threads:2"]);
+        assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+        assert!(told(&output).contains(problem), "{}", told(&output));
+    }
+    // What does not fit shows with the parameters.
+    let (config, out) = (
+        config(folder.path(), "mask", &format!("{ONEBIT}, exp_avg_mask=(0, 4096)")),
+        folder.path().join("mask"),
+    );
     let output = fallline(&["--config", text(&config), "--out", text(&out), "--ranks", "threads:2"]);
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));
-    assert!(told(&output).contains("steps on one rank only so far"), "{}", told(&output));
+    let problem = "has 64 rows, and its exp_avg_mask names rows 0 to 4096";
+    assert!(told(&output).contains(problem), "{}", told(&output));
+    let averaged = folder.path().join("averaged.py");
+    let average = "average=dict(type='ExponentialMovingAverage')";
+    let text_of = format!(
+        "optimizer = dict({ZERO_ONE})\ntrain = dict(epochs=1, batch_size=32, hidden=[64], {average})\n"
+    );
+    std::fs::write(&averaged, text_of).unwrap();
+    let out = folder.path().join("averaged");
+    let output = fallline(&["--config", text(&averaged), "--out", text(&out), "--ranks", "threads:2"]);
+    assert!(told(&output).contains("each rank would average weights of its own"), "{}", told(&output));
     if cfg!(not(feature = "mpi")) {
         let output = fallline(&["--ranks", "mpi"]);
         assert_eq!(output.status.code(), Some(2));
@@ -202,7 +233,7 @@ mod mpi {
     #[test]
     fn processes_end_where_threads_do() {
         let folder = TempDir::new().unwrap();
-        for (name, optimizer) in [("adamw", ADAMW), ("sharded", SHARDED), ("onebit", ONEBIT)] {
+        for (name, optimizer) in KINDS {
             let config = config(folder.path(), name, optimizer);
             for ranks in 1..=4 {
                 let out = |kind: &str| folder.path().join(format!("{name}-{kind}-{ranks}"));
@@ -220,7 +251,7 @@ mod mpi {
     #[test]
     fn three_processes_reach_the_accuracy() {
         let folder = TempDir::new().unwrap();
-        for (name, optimizer) in [("sharded", SHARDED), ("onebit", ONEBIT)] {
+        for (name, optimizer) in [("sharded", SHARDED), ("onebit", ONEBIT), ("zero-one", ZERO_ONE)] {
             let config = config(folder.path(), name, optimizer);
             let out = folder.path().join(format!("out-{name}"));
             let output = mpirun(3, &["--config", text(&config), "--out", text(&out), "--epochs", "30"])
@@ -276,8 +307,14 @@ mod mpi {
 
     #[test]
     fn a_rank_that_is_killed_or_stalls_ends_the_run_which_goes_on() {
+        for (name, optimizer) in [("sharded", SHARDED), ("zero-one", ZERO_ONE)] {
+            disturbed(name, optimizer);
+        }
+    }
+
+    fn disturbed(name: &str, optimizer: &str) {
         let folder = TempDir::new().unwrap();
-        let config = config(folder.path(), "sharded", SHARDED);
+        let config = config(folder.path(), name, optimizer);
         let whole = folder.path().join("whole");
         good(
             &mpirun(3, &["--config", text(&config), "--out", text(&whole), "--epochs", "60"])

@@ -1,5 +1,9 @@
 //! What a device must be able to do.
 
+mod axis;
+
+pub use axis::AxisSums;
+
 use crate::host::{Slice, SliceMut};
 use crate::transfer::Transfers;
 use crate::{Compute, Format, Kernel, Result, Storage, private::Sealed};
@@ -10,6 +14,10 @@ use std::path::Path;
 
 /// The most operands that a rule may have.
 pub const MAX_OPERANDS: usize = 8;
+/// The most rules that go [beside](Beside) a pass's own.
+pub const MAX_BESIDE: usize = 5;
+/// The most views of a tensor in a pass: those of its rule, and others that rules beside it need.
+pub const MAX_VIEWS: usize = MAX_OPERANDS + 4;
 
 /// Where memory lives and work is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,6 +150,14 @@ pub trait Backend: fmt::Debug + Send + Sync + Sealed {
     /// Everything that can be found wrong is found before the first write: see [`RowScatter::check`].
     fn scatter_rows(&self, rows: RowScatter<'_>) -> Result<()>;
 
+    /// Adds up along the middle one of three axes, or adds up squares: see [`AxisSums`].
+    ///
+    /// Independent of threads, and the same bits on every device.
+    ///
+    /// # Errors
+    /// Everything that can be found wrong is found before the first write: see [`AxisSums::check`].
+    fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()>;
+
     /// Memory of the host for [`transfer`](Backend::transfer): such that the device copies it at its full speed.
     ///
     /// # Errors
@@ -170,6 +186,23 @@ pub trait Backend: fmt::Debug + Send + Sync + Sealed {
 /// What a backend remembers between passes. Opaque to everyone else.
 pub type Plan = Box<dyn Any + Send>;
 
+/// How the elements of a [`View`] are repeated: each run of `run` stored elements stands `times` times in a row, so
+/// that element `e` is the stored element `e / (times · run) · run + e mod run`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Repeat {
+    /// Elements of a run, at least one.
+    pub run: usize,
+    /// How often it stands there.
+    pub times: usize,
+}
+
+impl Repeat {
+    /// Which stored element an element is.
+    pub fn stored(&self, element: usize) -> usize {
+        element / (self.times * self.run) * self.run + element % self.run
+    }
+}
+
 /// An operand's memory, borrowed for the length of a pass: where its elements are, how many, and how they are
 /// stored. Small, since a step hands over some for each of its tensors.
 #[derive(Debug)]
@@ -182,6 +215,7 @@ pub struct View<'a> {
     writable: bool,
     noise: Option<u64>,
     copy: Option<(usize, Format)>,
+    repeat: Option<Repeat>,
     borrow: PhantomData<&'a mut [u8]>,
 }
 
@@ -199,7 +233,18 @@ impl<'a> View<'a> {
     fn of(storage: &Storage, writable: bool) -> Self {
         let (address, scales) = (storage.address(), storage.scales());
         let (len, format, on_host) = (storage.len(), storage.format(), storage.on_host());
-        View { address, scales, len, format, on_host, writable, noise: None, copy: None, borrow: PhantomData }
+        View {
+            address,
+            scales,
+            len,
+            format,
+            on_host,
+            writable,
+            noise: None,
+            copy: None,
+            repeat: None,
+            borrow: PhantomData,
+        }
     }
 
     /// The same, with what is stored as bfloat16 rounded up or down by chance, drawn with this key
@@ -218,6 +263,27 @@ impl<'a> View<'a> {
         View { copy: Some((copy.address, copy.format)), ..self }
     }
 
+    /// The same elements to read once more.
+    pub fn again(&self) -> View<'_> {
+        View { writable: false, noise: None, copy: None, ..*self }
+    }
+
+    /// A view to read in which each run of `run` elements stands `times` times in a row: with the rows' factors of an
+    /// m × n matrix and a run of 1, n times, each element has its row's; with the columns' and a run of n, m times, its
+    /// column's.
+    ///
+    /// # Panics
+    /// When there is a part of a run, a run of none, or more than the elements to it: a block format, chance, a copy,
+    /// another repetition.
+    pub fn repeated(self, run: usize, times: usize) -> Self {
+        let plain = self.noise.is_none() && self.copy.is_none() && self.repeat.is_none();
+        assert!(plain && self.format.block().is_none(), "a view that cannot be repeated");
+        assert!(run > 0 && self.len.is_multiple_of(run), "a part of a run");
+        let len = self.len.checked_mul(times).expect("more elements than can be counted");
+        let repeat = (times != 1).then_some(Repeat { run, times });
+        View { len, writable: false, repeat, ..self }
+    }
+
     /// The elements from `start` on, `len` of them.
     ///
     /// # Panics
@@ -228,6 +294,7 @@ impl<'a> View<'a> {
         assert!(block.is_none_or(|block| start.is_multiple_of(block)), "a part that begins within a block");
         let scales = self.scales + size_of::<f32>() * self.format.scales(start);
         assert!(self.noise.is_none(), "a part of a view whose elements are counted");
+        assert!(self.repeat.is_none(), "a part of a view whose elements are repeated");
         let copy = self.copy.map(|(address, format)| (address + format.size(start), format));
         View { address: self.address + self.format.size(start), scales, len, copy, ..self }
     }
@@ -289,6 +356,11 @@ impl<'a> View<'a> {
         self.copy
     }
 
+    /// How its elements are repeated, if they are.
+    pub fn repeat(&self) -> Option<Repeat> {
+        self.repeat
+    }
+
     /// Whether the host can reach it.
     pub fn on_host(&self) -> bool {
         self.on_host
@@ -312,6 +384,7 @@ impl<'a> From<Slice<'a>> for View<'a> {
             writable: false,
             noise: None,
             copy: None,
+            repeat: None,
             borrow: PhantomData,
         }
     }
@@ -329,13 +402,57 @@ impl<'a> From<SliceMut<'a>> for View<'a> {
             writable: true,
             noise: None,
             copy: None,
+            repeat: None,
             borrow: PhantomData,
         }
     }
 }
 
-/// The memory of each operand of a tensor, in the order of [`Kernel::operands`].
-pub type Views<'a> = [Option<View<'a>>; MAX_OPERANDS];
+/// The memory of each operand of a tensor, in the order of [`Kernel::operands`]; behind it what only rules
+/// [beside](Beside) the pass's own need.
+pub type Views<'a> = [Option<View<'a>>; MAX_VIEWS];
+
+/// A rule that goes over the same elements as a pass's own, part by part, while they are in cache: it forms the gradient
+/// before, say, or averages the parameter afterwards. The bits are those of a pass of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside<'p> {
+    /// The rule: one without sums and without scalars of tensors' own.
+    pub kernel: &'static Kernel,
+    /// Where the view of each of its operands is among a tensor's [`Views`], no place twice. A tensor that lacks one of
+    /// them is passed over.
+    pub operands: &'p [usize],
+    /// Its scalars: the gradient scale, then one for each of [`Kernel::scalars`].
+    pub row: &'p [f64],
+    /// Whether it comes before the pass's own rule, or after it.
+    pub first: bool,
+}
+
+impl Beside<'_> {
+    /// Whether a tensor's views are all there.
+    pub fn has(&self, views: &Views<'_>) -> bool {
+        self.operands.iter().all(|&place| views[place].is_some())
+    }
+
+    /// Checks that it is one, and that there are not too many of them. For backends.
+    ///
+    /// # Errors
+    /// [`Error::Length`](crate::Error::Length) where the table of scalars is not a row, and
+    /// [`Error::Unavailable`](crate::Error::Unavailable) for what no backend does.
+    pub fn check(all: &[Beside<'_>]) -> Result<()> {
+        for Beside { kernel, operands, row, .. } in all {
+            let alone = kernel.sums.is_empty() && kernel.tensor_scalars.is_empty();
+            let twice = (1..operands.len()).any(|i| operands[..i].contains(&operands[i]));
+            let within = operands.iter().all(|&place| place < MAX_VIEWS);
+            let fits = alone && !twice && within && operands.len() == kernel.operands.len();
+            if !fits || all.len() > MAX_BESIDE {
+                let problem = format!("{}: this rule cannot go beside another's pass", kernel.name);
+                return Err(crate::Error::Unavailable(problem));
+            }
+            exactly(kernel.name, "the table of scalars", 1 + kernel.scalars.len(), row.len())?;
+        }
+        Ok(())
+    }
+}
 
 /// One tensor's part in a pass, beside its [`Views`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -363,6 +480,8 @@ pub struct Pass<'p, 'a> {
     pub plan: &'p mut Plan,
     /// One row for each tensor, in order, of sums ([`Kernel::sums`]); overwritten.
     pub sums: &'p mut [f64],
+    /// Rules that go over the same elements beside it, in order.
+    pub beside: &'p [Beside<'p>],
 }
 
 impl fmt::Debug for Pass<'_, '_> {

@@ -18,6 +18,7 @@ mod buffer;
 mod counting;
 mod error;
 mod reduce;
+mod share;
 mod single;
 mod sum;
 mod threads;
@@ -25,6 +26,7 @@ mod threads;
 pub use buffer::Buffer;
 pub use counting::{Counting, Traffic};
 pub use error::RankError;
+pub use share::shared_lengths;
 pub use single::Single;
 pub use sum::{RankAdd, RankFirst, RankMean, World};
 pub use threads::{ThreadRank, threads};
@@ -89,6 +91,20 @@ pub trait Communicator: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`RankError`].
     fn broadcast(&self, root: usize, bytes: &mut [u8]) -> Result<(), RankError>;
+
+    /// Everybody's bytes, of which rank `i` has `lengths[i]`: `own` is this rank's, piece after piece. `take` is given what
+    /// each other rank has, in their order, to be put where it belongs: nothing is copied in between that need not be.
+    ///
+    /// # Errors
+    /// [`RankError`].
+    fn share(
+        &self,
+        own: &[&[u8]],
+        lengths: &[usize],
+        take: &mut dyn FnMut(usize, &[u8]),
+    ) -> Result<(), RankError> {
+        share::share(self, own, lengths, take)
+    }
 
     /// Waits for all ranks.
     ///

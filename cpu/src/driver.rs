@@ -1,6 +1,8 @@
 //! The one driver: every pass over memory goes through here.
 
+mod beside;
 mod decoded;
+mod repeated;
 #[cfg(test)]
 mod tests;
 
@@ -13,8 +15,11 @@ use crate::fused::{BLOCK, Fused, Place};
 use crate::isa::Isa;
 use crate::plan::{Chunk, Chunks};
 use crate::pool::Pool;
+use beside::{Companion, run_beside, run_together};
 use core::mem::MaybeUninit;
-use fallline_core::backend::{MAX_OPERANDS, Pass, TensorPass, View};
+use fallline_core::backend::{
+    Beside, MAX_BESIDE, MAX_OPERANDS, MAX_VIEWS, Pass, Repeat, TensorPass, View, Views,
+};
 use fallline_core::sums::{ACCUMULATORS, SEGMENT, fold, segments};
 use fallline_core::{Compute, Device, Error, Format, Kernel, Operand, Result, Role};
 
@@ -38,9 +43,41 @@ struct Stored {
     /// The key of the chance that rounds it, and where it is stored once more.
     noise: Option<u64>,
     copy: Option<(*mut u8, Format)>,
+    repeat: Option<Repeat>,
 }
 
 impl Stored {
+    const NOWHERE: Stored = Stored {
+        address: core::ptr::null_mut(),
+        scales: core::ptr::null_mut(),
+        format: Format::F32,
+        noise: None,
+        copy: None,
+        repeat: None,
+    };
+
+    /// Where a view's elements are.
+    fn of(view: &View<'_>) -> Stored {
+        let format = view.format();
+        let noise = view.noise().filter(|_| format == Format::Bf16);
+        let (address, scales) = (view.address(), view.scales());
+        let (address, scales) =
+            (core::ptr::with_exposed_provenance_mut(address), core::ptr::with_exposed_provenance_mut(scales));
+        let copy =
+            view.copy().map(|(address, format)| (core::ptr::with_exposed_provenance_mut(address), format));
+        Stored { address, scales, format, noise, copy, repeat: view.repeat() }
+    }
+
+    /// Whether it is rounded by chance, stored once more or repeated.
+    fn is_special(&self) -> bool {
+        self.noise.is_some() || self.copy.is_some() || self.repeat.is_some()
+    }
+
+    /// The same to read alone: nothing is rounded or stored once more.
+    fn read(self) -> Stored {
+        Stored { noise: None, copy: None, ..self }
+    }
+
     /// Whether `next` goes on where the first `elements` of this end.
     fn ends_at(&self, elements: usize, next: &Stored) -> bool {
         let format = self.format;
@@ -52,9 +89,8 @@ impl Stored {
             }
             None => true,
         };
-        // What is counted or copied stays a tensor of its own.
-        let plain = |stored: &Stored| stored.noise.is_none() && stored.copy.is_none();
-        format == next.format && codes && whole() && plain(self) && plain(next)
+        // What is counted, copied or repeated stays a tensor of its own.
+        format == next.format && codes && whole() && !self.is_special() && !next.is_special()
     }
 
     /// The addresses of element `start`, which is the first of a block, and of its scale.
@@ -79,6 +115,9 @@ pub(crate) struct CpuPlan {
     /// For each tensor, or run of tensors that lie end to end, its length and row; its operands in `stored`.
     tensors: Vec<(usize, usize)>,
     stored: Vec<Stored>,
+    /// For each tensor the operands that only rules beside the pass's own have; `others` of them.
+    beside: Vec<Option<Stored>>,
+    others: usize,
     rows32: Vec<f32>,
     rows64: Vec<f64>,
     partials: Vec<f64>,
@@ -90,6 +129,7 @@ impl CpuPlan {
     /// in flat buffers remains one large one.
     fn add(&mut self, count: usize, tensor: TensorPass, merges: bool) {
         let (before, own) = self.stored.split_at(self.stored.len() - count);
+        let (besides, own_beside) = self.beside.split_at(self.beside.len() - self.others);
         if merges
             && let Some((elements, row)) = self.tensors.last_mut()
             && *row == tensor.row
@@ -97,9 +137,14 @@ impl CpuPlan {
                 .iter()
                 .zip(own)
                 .all(|(last, next)| last.ends_at(*elements, next))
+            && besides[besides.len() - self.others..].iter().zip(own_beside).all(|pair| match pair {
+                (Some(last), Some(next)) => last.ends_at(*elements, next),
+                (last, next) => last.is_none() && next.is_none(),
+            })
         {
             *elements += tensor.elements;
             self.stored.truncate(self.stored.len() - count);
+            self.beside.truncate(self.beside.len() - self.others);
             return;
         }
         self.tensors.push((tensor.elements, tensor.row));
@@ -112,10 +157,16 @@ unsafe impl Send for CpuPlan {}
 
 /// Runs a pass.
 pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> Result<()> {
-    let Pass { kernel, compute, tensors, rows, tensor_scalars, plan, sums } = pass;
+    let Pass { kernel, compute, tensors, rows, tensor_scalars, plan, sums, beside } = pass;
     let scalars = Scalars { shared: rows, own: tensor_scalars };
-    let entries =
-        kernel.host.downcast_ref::<Entries>().ok_or(Error::NotLinked { rule: kernel.name, device })?;
+    let linked = |kernel: &'static Kernel| {
+        kernel.host.downcast_ref::<Entries>().ok_or(Error::NotLinked { rule: kernel.name, device })
+    };
+    Beside::check(beside)?;
+    for beside in beside {
+        linked(beside.kernel)?;
+    }
+    let rules = Rules { kernel, entries: linked(kernel)?, beside };
     let Some(plan) = plan.downcast_mut::<CpuPlan>() else {
         return Err(Error::Unavailable(format!("{}: the plan is another backend's", kernel.name)));
     };
@@ -126,13 +177,25 @@ pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> 
 
     plan.tensors.clear();
     plan.stored.clear();
+    plan.beside.clear();
+    let count = kernel.operands.len();
+    let last = beside.iter().flat_map(|beside| beside.operands).max();
+    plan.others = last.map_or(0, |&last| (last + 1).saturating_sub(count));
     let merges = kernel.sums.is_empty() && kernel.tensor_scalars.is_empty();
-    let mut views = [const { None }; MAX_OPERANDS];
+    let mut views: Views<'_> = [const { None }; MAX_VIEWS];
     let mut index = 0;
     while let Some(tensor) = tensors(&mut views) {
-        for (operand, view) in kernel.operands.iter().zip(&mut views) {
-            plan.stored.push(check(device, kernel, index, operand, view.take(), tensor.elements)?);
+        for Beside { kernel, operands, .. } in beside.iter().filter(|beside| beside.has(&views)) {
+            for (operand, &place) in kernel.operands.iter().zip(*operands) {
+                check(device, kernel, index, operand, views[place].as_ref(), tensor.elements)?;
+            }
         }
+        let (own, others) = views.split_at_mut(count);
+        for (operand, view) in kernel.operands.iter().zip(own) {
+            plan.stored.push(check(device, kernel, index, operand, view.take().as_ref(), tensor.elements)?);
+        }
+        let others = others[..plan.others].iter_mut();
+        plan.beside.extend(others.map(|view| view.take().as_ref().map(Stored::of)));
         plan.add(kernel.operands.len(), tensor, merges);
         index += 1;
     }
@@ -151,13 +214,13 @@ pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> 
         Compute::F32 => {
             let mut rows = core::mem::take(&mut plan.rows32);
             lay_rows(kernel, &scalars, plan, &mut rows)?;
-            execute(entries, isa, pool, kernel, plan, &rows);
+            execute(&rules, isa, pool, plan, &mut rows);
             plan.rows32 = rows;
         }
         Compute::F64 => {
             let mut rows = core::mem::take(&mut plan.rows64);
             lay_rows(kernel, &scalars, plan, &mut rows)?;
-            execute(entries, isa, pool, kernel, plan, &rows);
+            execute(&rules, isa, pool, plan, &mut rows);
             plan.rows64 = rows;
         }
     }
@@ -177,8 +240,8 @@ fn check(
     device: Device,
     kernel: &Kernel,
     index: usize,
-    operand: &fallline_core::Operand,
-    view: Option<View<'_>>,
+    operand: &Operand,
+    view: Option<&View<'_>>,
     elements: usize,
 ) -> Result<Stored> {
     let what = || format!("operand {} of tensor {index}", operand.name);
@@ -186,16 +249,11 @@ fn check(
     let Some(view) = view else {
         return Err(Error::Unreachable { operation: kernel.name, what: what(), device });
     };
-    let (format, got) = (view.format(), view.len());
-    if got != elements {
+    if view.len() != elements {
+        let got = view.len();
         return Err(Error::Length { operation: kernel.name, what: what(), expected: elements, got });
     }
-    let (address, scales) = (view.address(), view.scales());
-    let (address, scales) =
-        (core::ptr::with_exposed_provenance_mut(address), core::ptr::with_exposed_provenance_mut(scales));
-    let noise = view.noise().filter(|_| format == Format::Bf16);
-    let copy = view.copy().map(|(address, format)| (core::ptr::with_exposed_provenance_mut(address), format));
-    Ok(Stored { address, scales, format, noise, copy })
+    Ok(Stored::of(view))
 }
 
 /// The scalars of a pass: rows that tensors share, and a row for each tensor of its own.
@@ -243,14 +301,28 @@ fn lay_rows<T: Compiled>(
     Ok(())
 }
 
-/// Everything that the work on a chunk needs, shared by the threads.
-struct Work<'a, T> {
+/// The rule of a pass, and those beside it.
+struct Rules<'a> {
+    kernel: &'static Kernel,
+    entries: &'static Entries,
+    beside: &'a [Beside<'a>],
+}
+
+/// What is compiled of a rule for the instruction set and type of a pass.
+#[derive(Clone, Copy)]
+struct Chosen<T> {
+    kernel: &'static Kernel,
     entry: Entry<T>,
     bf16_entry: Option<Entry<T>>,
     #[cfg(target_arch = "x86_64")]
     fused: Option<Fused>,
+}
+
+/// Everything that the work on a chunk needs, shared by the threads.
+struct Work<'a, T> {
+    rule: Chosen<T>,
+    beside: [Option<Companion<'a, T>>; MAX_BESIDE],
     isa: Isa,
-    kernel: &'a Kernel,
     plan: &'a CpuPlan,
     rows: &'a [T],
     partials: Partials,
@@ -265,7 +337,7 @@ impl<T> Work<'_, T> {
     /// No other thread works on the segment, and its row lies within the table of partial sums.
     unsafe fn write_partial(&self, segment: usize, sum: usize, value: f64) {
         // SAFETY: the caller's contract.
-        unsafe { self.partials.0.add(segment * self.kernel.sums.len() + sum).write(value) }
+        unsafe { self.partials.0.add(segment * self.rule.kernel.sums.len() + sum).write(value) }
     }
 }
 
@@ -273,30 +345,55 @@ impl<T> Work<'_, T> {
 // do not overlap.
 unsafe impl<T: Sync> Sync for Work<'_, T> {}
 
+impl<T: Compiled> Chosen<T> {
+    fn of(kernel: &'static Kernel, entries: &Entries, isa: Isa) -> Chosen<T> {
+        Chosen {
+            kernel,
+            entry: T::entry(entries, isa),
+            bf16_entry: T::bf16_entry(entries, isa),
+            #[cfg(target_arch = "x86_64")]
+            fused: entries.fused[isa as usize]
+                .filter(|_| T::COMPUTE == Compute::F32 && (isa != Isa::Avx512 || permutes_bytes())),
+        }
+    }
+}
+
+impl<T: Compiled> Chosen<T> {
+    /// The entry that takes operands as they are stored, if there is one.
+    fn direct(&self, stored: &[Stored]) -> Option<Entry<T>> {
+        let native = T::COMPUTE.format();
+        let halved = |operand: &Operand| matches!(operand.role, Role::Param | Role::Grad);
+        if stored.iter().any(Stored::is_special) {
+            return None;
+        }
+        if stored.iter().all(|stored| stored.format == native) {
+            return Some(self.entry);
+        }
+        let mut pairs = self.kernel.operands.iter().zip(stored);
+        let fits = pairs.all(|(o, s)| s.format == if halved(o) { Format::Bf16 } else { native });
+        self.bf16_entry.filter(|_| fits)
+    }
+}
+
 fn execute<T: Compiled + Coded>(
-    entries: &Entries,
+    rules: &Rules<'_>,
     isa: Isa,
     pool: &Pool,
-    kernel: &'static Kernel,
     plan: &mut CpuPlan,
-    rows: &[T],
+    rows: &mut Vec<T>,
 ) {
     let partials = Partials(plan.partials.as_mut_ptr());
-    let (entry, bf16_entry) = (T::entry(entries, isa), T::bf16_entry(entries, isa));
-    #[cfg(target_arch = "x86_64")]
-    let fused = entries.fused[isa as usize]
-        .filter(|_| T::COMPUTE == Compute::F32 && (isa != Isa::Avx512 || permutes_bytes()));
-    let work = Work {
-        entry,
-        bf16_entry,
-        #[cfg(target_arch = "x86_64")]
-        fused,
-        isa,
-        kernel,
-        plan,
-        rows,
-        partials,
-    };
+    let own = rows.len();
+    rows.extend(rules.beside.iter().flat_map(|beside| beside.row).map(|&x| T::from_f64(x)));
+    let (rows, mut others) = rows.split_at(own);
+    let mut companions = rules.beside.iter().filter_map(|beside| {
+        let row;
+        (row, others) = others.split_at(beside.row.len());
+        Companion::new(beside, row, isa)
+    });
+    let beside = core::array::from_fn(|_| companions.next());
+    let rule = Chosen::of(rules.kernel, rules.entries, isa);
+    let work = Work { rule, beside, isa, plan, rows, partials };
     let chunks = &work.plan.chunks;
     if chunks.total_elements <= INLINE || pool.threads() == 1 {
         chunks.list.iter().for_each(|chunk| run_chunk(&work, chunk));
@@ -307,29 +404,44 @@ fn execute<T: Compiled + Coded>(
     }
 }
 
+/// A chunk's elements through all rules.
 fn run_chunk<T: Compiled + Coded>(work: &Work<'_, T>, chunk: &Chunk) {
-    let kernel = work.kernel;
+    let kernel = work.rule.kernel;
     let count = kernel.operands.len();
     let stored = &work.plan.stored[chunk.tensor * count..][..count];
     let width = 1 + kernel.scalars.len() + kernel.tensor_scalars.len();
     let row = &work.rows[work.plan.tensors[chunk.tensor].1 * width..][..width];
+    if work.beside[0].is_none() {
+        return run_rule(work, &work.rule, chunk, stored, row);
+    }
+    if kernel.sums.is_empty() && run_together(work, chunk, stored, row) {
+        return;
+    }
+    run_beside(work, chunk, stored, true);
+    run_rule(work, &work.rule, chunk, stored, row);
+    run_beside(work, chunk, stored, false);
+}
+
+/// A chunk's elements, or a piece of them, through one rule.
+fn run_rule<T: Compiled + Coded>(
+    work: &Work<'_, T>,
+    rule: &Chosen<T>,
+    chunk: &Chunk,
+    stored: &[Stored],
+    row: &[T],
+) {
+    let kernel = rule.kernel;
     let first_segment = work.plan.chunks.segments[chunk.tensor] + chunk.start / SEGMENT;
-    let native = T::COMPUTE.format();
-    let halved = |operand: &Operand| matches!(operand.role, Role::Param | Role::Grad);
-    let pairs = || kernel.operands.iter().zip(stored);
-    let extras = stored.iter().any(|stored| stored.noise.is_some() || stored.copy.is_some());
-    let entry = if extras {
-        return decoded::run(work, chunk, stored, row, first_segment);
-    } else if stored.iter().all(|stored| stored.format == native) {
-        work.entry
-    } else if let Some(entry) = work.bf16_entry
-        && pairs().all(|(o, s)| s.format == if halved(o) { Format::Bf16 } else { native })
-    {
-        entry
-    } else {
+    let Some(entry) = rule.direct(stored) else {
         #[cfg(target_arch = "x86_64")]
-        let chunk = &run_fused(work, chunk, stored, row);
-        return decoded::run(work, chunk, stored, row, first_segment);
+        let chunk = &run_fused(rule, work.isa, chunk, stored, row);
+        let native = |stored: &Stored| {
+            stored.format == T::COMPUTE.format() && stored.noise.is_none() && stored.copy.is_none()
+        };
+        return match stored.iter().all(native) {
+            true => repeated::run(work, rule, chunk, stored, row),
+            false => decoded::run(work, rule, chunk, stored, row),
+        };
     };
 
     let mut addresses = [core::ptr::null_mut::<T>(); MAX_OPERANDS];
@@ -357,11 +469,14 @@ fn run_chunk<T: Compiled + Coded>(work: &Work<'_, T>, chunk: &Chunk) {
 
 /// The whole blocks of a chunk whose states have dynamic codes, in one loop; returns what is left of it.
 #[cfg(target_arch = "x86_64")]
-fn run_fused<T: Compiled>(work: &Work<'_, T>, chunk: &Chunk, stored: &[Stored], row: &[T]) -> Chunk {
-    let Some(fused) = work.fused else { return *chunk };
+fn run_fused<T: Compiled>(rule: &Chosen<T>, isa: Isa, chunk: &Chunk, stored: &[Stored], row: &[T]) -> Chunk {
+    let Some(fused) = rule.fused else { return *chunk };
+    if stored.iter().any(Stored::is_special) {
+        return *chunk;
+    }
     let (address, scales) = (core::ptr::null_mut(), core::ptr::null_mut());
     let mut places = [Place { address, scales, kind: None, blocks: None }; MAX_OPERANDS];
-    for ((place, operand), stored) in places.iter_mut().zip(work.kernel.operands).zip(stored) {
+    for ((place, operand), stored) in places.iter_mut().zip(rule.kernel.operands).zip(stored) {
         let kind = Kind::of(stored.format);
         let fits = match operand.role {
             Role::State => kind.is_some(),
@@ -370,7 +485,7 @@ fn run_fused<T: Compiled>(work: &Work<'_, T>, chunk: &Chunk, stored: &[Stored], 
         if !fits {
             return *chunk;
         }
-        let blocks = kind.map(|_| Blocks::of(stored.format, work.isa));
+        let blocks = kind.map(|_| Blocks::of(stored.format, isa));
         // SAFETY: the chunk lies within the tensor, whose memory was checked; chunks begin with a block.
         let (address, scales) = unsafe { stored.at(chunk.start) };
         *place = Place { address, scales, kind, blocks };

@@ -27,9 +27,6 @@ pub(crate) struct Entries {
     pub(crate) fused: [Option<crate::fused::Fused>; 4],
 }
 
-/// How far a pass with sums looks ahead: long enough for memory to answer.
-const AHEAD: usize = 4 * STEP;
-
 /// An address that may be kept in a rule's own arrays.
 #[derive(Clone, Copy)]
 struct Address<T>(*mut T);
@@ -209,20 +206,14 @@ unsafe fn elements<R: Rule, V: Register, const BF16: bool>(
         }
         return;
     }
+    let mut terms = R::Sums::fill([V::Number::default(); STEP]);
     while i + STEP <= count {
-        for j in (0..ACCUMULATORS).step_by(V::LANES) {
-            // SAFETY: a step from `i` is within every operand, and `LANES` divides the accumulators of a row.
-            unsafe {
-                let [a, b, c, d] = QUARTERS.map(|quarter| i + j + quarter);
-                for place in [a, b, c, d] {
-                    pass.expect(place);
-                }
-                let (a, b) = (pass.whole(a), pass.whole(b));
-                let (c, d) = (pass.whole(c), pass.whole(d));
-                for s in 0..R::SUMS.len() {
-                    let [a, b, c, d] = [a.as_ref()[s], b.as_ref()[s], c.as_ref()[s], d.as_ref()[s]];
-                    add::<V>(accumulators.add(s * ACCUMULATORS + j), [a, b, c, d]);
-                }
+        // SAFETY: a step from `i` is within every operand, and the accumulators hold a row for each sum.
+        unsafe {
+            if V::LANES * QUARTERS.len() == ACCUMULATORS {
+                pass.step_in_registers(i, accumulators);
+            } else {
+                pass.step(i, &mut terms, accumulators);
             }
         }
         i += STEP;
@@ -233,18 +224,26 @@ unsafe fn elements<R: Rule, V: Register, const BF16: bool>(
     }
 }
 
-/// Adds four registers of terms to a register of accumulators.
+/// Adds the terms of a step to the accumulators of each sum.
 ///
 /// # Safety
-/// `accumulators` holds a register; the CPU has the instruction set of `V`.
+/// `accumulators` holds a row for each sum; the CPU has the instruction set of `V`.
 #[inline(always)]
-unsafe fn add<V: Register>(accumulators: *mut V::Number, [a, b, c, d]: [V; 4])
+unsafe fn add_step<R: Rule, V: Register>(terms: &R::Sums<[V::Number; STEP]>, accumulators: *mut V::Number)
 where
     f64: Literal<V>,
 {
-    let term = a.plus(b).plus(c.plus(d));
-    // SAFETY: the caller's contract.
-    unsafe { V::load(accumulators).plus(term).store(accumulators) };
+    for s in 0..R::SUMS.len() {
+        let from = terms.as_ref()[s].as_ptr();
+        for j in (0..ACCUMULATORS).step_by(V::LANES) {
+            // SAFETY: the quarters lie within a step, and `LANES` divides the accumulators of a row.
+            unsafe {
+                let [a, b, c, d] = QUARTERS.map(|quarter| V::load(from.add(j + quarter)));
+                let to = accumulators.add(s * ACCUMULATORS + j);
+                V::load(to).plus(a.plus(b).plus(c.plus(d))).store(to);
+            }
+        }
+    }
 }
 
 /// A rule with its scalars in registers, at the start of its operands.
@@ -269,20 +268,6 @@ where
     #[inline(always)]
     const fn halved(k: usize) -> bool {
         BF16 && matches!(R::OPERANDS[k].role, Role::Param | Role::Grad)
-    }
-
-    /// Asks for the elements some steps after `i`: in the order of a sum, which takes the quarters of a step in
-    /// turn, the CPU does not see by itself what comes next.
-    #[inline(always)]
-    fn expect(&self, i: usize) {
-        #[cfg(target_arch = "x86_64")]
-        for (k, address) in self.addresses.as_ref().iter().enumerate() {
-            use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let bytes = if Self::halved(k) { 2 } else { size_of::<V::Number>() };
-            let ahead = address.0.cast::<i8>().wrapping_add((i + AHEAD) * bytes);
-            // SAFETY: a hint; the address is not accessed, and need not be that of anything.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead) };
-        }
     }
 
     /// # Safety
@@ -381,6 +366,65 @@ where
         terms
     }
 
+    /// Updates the elements of a step from the first to the last, as memory likes it best, and adds their terms.
+    ///
+    /// # Safety
+    /// A step from `i` is within every operand, `accumulators` holds a row for each sum, and the CPU has the
+    /// instruction set of `V`.
+    #[inline(always)]
+    unsafe fn step(&self, i: usize, terms: &mut R::Sums<[V::Number; STEP]>, accumulators: *mut V::Number) {
+        // SAFETY: the caller's contract; `LANES` divides a step.
+        unsafe {
+            for j in (0..STEP).step_by(V::LANES) {
+                let found = self.whole(i + j);
+                for s in 0..R::SUMS.len() {
+                    found.as_ref()[s].store(terms.as_mut()[s].as_mut_ptr().add(j));
+                }
+            }
+            add_step::<R, V>(terms, accumulators);
+        }
+    }
+
+    /// The same where four registers are a quarter of a step: its terms fold in registers, since storing them
+    /// would take as long as storing what the rule writes.
+    ///
+    /// # Safety
+    /// As for `step`.
+    #[inline(always)]
+    unsafe fn step_in_registers(&self, i: usize, accumulators: *mut V::Number) {
+        let (mut one, mut other) = (R::Sums::fill([V::lit(0.0); 4]), R::Sums::fill([V::lit(0.0); 4]));
+        for quarter in 0..QUARTERS.len() {
+            // SAFETY: the caller's contract.
+            unsafe {
+                let i = i + quarter * ACCUMULATORS;
+                let (a, b) = (self.whole(i), self.whole(i + V::LANES));
+                let (c, d) = (self.whole(i + 2 * V::LANES), self.whole(i + 3 * V::LANES));
+                for s in 0..R::SUMS.len() {
+                    // The first and the third quarter, and the second and the fourth, take turns; a +0 to begin
+                    // with changes no sum, since accumulators begin with one.
+                    let [w, x, y, z] = one.as_ref()[s];
+                    one.as_mut()[s] = other.as_ref()[s];
+                    other.as_mut()[s] = [
+                        w.plus(a.as_ref()[s]),
+                        x.plus(b.as_ref()[s]),
+                        y.plus(c.as_ref()[s]),
+                        z.plus(d.as_ref()[s]),
+                    ];
+                }
+            }
+        }
+        for s in 0..R::SUMS.len() {
+            for j in 0..4 {
+                let term = one.as_ref()[s][j].plus(other.as_ref()[s][j]);
+                // SAFETY: the caller's contract.
+                unsafe {
+                    let to = accumulators.add(s * ACCUMULATORS + j * V::LANES);
+                    V::load(to).plus(term).store(to);
+                }
+            }
+        }
+    }
+
     /// Updates the elements of a step that is not whole, and adds their terms; those that are missing count
     /// as +0.
     ///
@@ -402,16 +446,7 @@ where
                 }
             }
         }
-        for s in 0..R::SUMS.len() {
-            let from = terms.as_ref()[s].as_ptr();
-            for j in (0..ACCUMULATORS).step_by(V::LANES) {
-                // SAFETY: the quarters lie within a step, and `LANES` divides the accumulators of a row.
-                unsafe {
-                    let [a, b, c, d] = QUARTERS.map(|quarter| from.add(j + quarter));
-                    let quarters = [V::load(a), V::load(b), V::load(c), V::load(d)];
-                    add::<V>(accumulators.add(s * ACCUMULATORS + j), quarters);
-                }
-            }
-        }
+        // SAFETY: the caller's contract.
+        unsafe { add_step::<R, V>(&terms, accumulators) };
     }
 }

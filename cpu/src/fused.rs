@@ -93,7 +93,7 @@ where
                             let address = address.cast::<f32>();
                             for (r, x) in x.iter_mut().enumerate() {
                                 let at = first + V::LANES * r;
-                                if at % 16 == 0 {
+                                if at.is_multiple_of(16) {
                                     expect(address.wrapping_add(at + AHEAD));
                                 }
                                 x.as_mut()[k] = V::load(address.add(at));
@@ -125,7 +125,7 @@ where
                                 V::encode(places[k].kind.unwrap_unchecked(), encodings[k].factor, numbers, codes);
                             } else {
                                 let blocks = places[k].blocks.unwrap_unchecked();
-                                (blocks.encode)(numbers, &encodings[k], codes, group);
+                                (blocks.part)(numbers, &encodings[k], codes, group);
                             }
                         }
                     });

@@ -10,6 +10,8 @@
 
 #![allow(unsafe_code)]
 
+mod axis;
+mod buffers;
 mod codec;
 mod driver;
 mod entries;
@@ -27,7 +29,7 @@ mod rows;
 pub use entries::Native;
 pub use isa::{Isa, VARIABLE};
 
-use fallline_core::backend::{Backend, MatMul, Pass, Plan, RowScatter, RowSums};
+use fallline_core::backend::{AxisSums, Backend, MatMul, Pass, Plan, RowScatter, RowSums};
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::{Device, Error, Format, Result, Storage};
 use pool::Pool;
@@ -48,7 +50,7 @@ pub struct Cpu {
     device: Device,
     pool: Pool,
     /// For packed factors of matrix products.
-    buffers: matmul::Buffers,
+    buffers: buffers::Buffers,
 }
 
 impl Cpu {
@@ -195,9 +197,11 @@ impl Backend for Cpu {
     }
 
     fn matmul(&self, product: MatMul<'_>) -> Result<()> {
-        let place =
-            matmul::Place { device: self.device, isa: self.isa, pool: &self.pool, buffers: &self.buffers };
-        matmul::matmul(place, product)
+        matmul::matmul(self.place(), product)
+    }
+
+    fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()> {
+        axis::sum(self.place(), sums)
     }
 
     fn sum_rows(&self, rows: RowSums<'_>) -> Result<()> {
@@ -214,6 +218,10 @@ impl Backend for Cpu {
 }
 
 impl Cpu {
+    fn place(&self) -> matmul::Place<'_> {
+        matmul::Place { device: self.device, isa: self.isa, pool: &self.pool, buffers: &self.buffers }
+    }
+
     fn unreachable(&self, operation: &'static str) -> Error {
         Error::Unreachable { operation, what: "the storage".into(), device: self.device }
     }

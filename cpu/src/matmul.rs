@@ -5,7 +5,6 @@
 
 #[cfg(target_arch = "x86_64")]
 mod blocked;
-mod buffers;
 #[cfg(target_arch = "x86_64")]
 mod pack;
 mod portable;
@@ -14,16 +13,15 @@ mod thin;
 #[cfg(target_arch = "x86_64")]
 mod tile;
 
-pub(crate) use buffers::Buffers;
-
 use crate::Isa;
+use crate::buffers::Buffers;
 use crate::pool::Pool;
 use fallline_core::backend::MatMul;
 use fallline_core::{Device, Element, Error, Format, Result, Storage};
 use half::{bf16, f16};
 use problem::{Problem, Stored};
 
-/// Where a product is computed.
+/// Where a product, or what else needs buffers, is computed.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'p> {
     pub(crate) device: Device,

@@ -66,6 +66,8 @@ pub(crate) struct State {
     rows: HashMap<RowKernel, CudaFunction>,
     /// Indices of rows.
     pub(crate) index: Buffer,
+    /// Sums of strips along an axis.
+    pub(crate) strips: Buffer,
     pub(crate) managed: Managed,
     /// Whether the device prefetches it, once that was asked.
     pub(crate) prefetches: Option<bool>,
@@ -142,6 +144,7 @@ impl State {
             fold: None,
             rows: HashMap::new(),
             index: Buffer::default(),
+            strips: Buffer::default(),
             managed: Managed::default(),
             prefetches: None,
             running: Vec::new(),
@@ -233,7 +236,7 @@ impl State {
         Ok(function)
     }
 
-    /// A kernel that works on rows by index.
+    /// A kernel that works on rows, or along an axis.
     pub(crate) fn row_kernel(&mut self, kernel: RowKernel) -> Lasting<CudaFunction> {
         if let Some(function) = self.rows.get(&kernel) {
             return Ok(function.clone());

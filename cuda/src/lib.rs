@@ -7,6 +7,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![allow(unsafe_code)] // calls of the driver
 
+mod axis;
 mod capture;
 mod device;
 mod managed;
@@ -25,7 +26,7 @@ pub use cudarc;
 
 use cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
 use device::{Failure, State};
-use fallline_core::backend::{Backend, MatMul, Pass, Plan, RowScatter, RowSums};
+use fallline_core::backend::{AxisSums, Backend, MatMul, Pass, Plan, RowScatter, RowSums};
 use fallline_core::host::{Blocks, BlocksMut, Slice, SliceMut};
 use fallline_core::transfer::Transfers;
 use fallline_core::{Device, Element, Error, Format, Result, Shape, Storage, Tensor, private};
@@ -343,6 +344,10 @@ impl Backend for Cuda {
 
     fn scatter_rows(&self, rows: RowScatter<'_>) -> Result<()> {
         rows::scatter(&mut self.state(), rows)
+    }
+
+    fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()> {
+        axis::sum(&mut self.state(), sums)
     }
 
     fn allocate_for_transfer(&self, format: Format, len: usize) -> Result<Storage> {

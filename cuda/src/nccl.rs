@@ -250,6 +250,7 @@ impl Nccl {
             tensor_scalars: &[],
             plan: &mut self.backend.plan(),
             sums: &mut [],
+            beside: &[],
         })
     }
 

@@ -5,7 +5,7 @@
 //! | [`element_kernel`] | one pass of a recorded rule over all tensors, with the partials of its sums |
 //! | [`fold_kernel`] | the partials of each tensor folded to its sums |
 //! | [`mirror_kernel`] | a square matrix made symmetric |
-//! | [`sum_rows_kernel`], [`sum_columns_kernel`] | sums over rows and columns of a matrix |
+//! | [`sum_rows_kernel`], [`sum_short_rows_kernel`], [`sum_columns_kernel`] | sums over rows and columns of matrices |
 //! | [`gather_rows_kernel`], [`scatter_rows_kernel`] | rows copied by index |
 //! | [`add_rows_kernel`] | rows gathered by index, those of one index added up |
 //!
@@ -30,7 +30,7 @@ pub use builder::Builder;
 pub use element::{Stored, element_kernel};
 pub use fold::fold_kernel;
 pub use mirror::mirror_kernel;
-pub use reduce::{STRIP, sum_columns_kernel, sum_rows_kernel};
+pub use reduce::{sum_columns_kernel, sum_rows_kernel, sum_short_rows_kernel};
 pub use rows::{add_rows_kernel, gather_rows_kernel, scatter_rows_kernel};
 pub use types::{Class, Reg, Space, Type, Value};
 

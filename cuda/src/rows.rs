@@ -1,8 +1,9 @@
 //! Rows gathered, added up and scattered by index; matrices mirrored.
 
+use crate::axis::AxisKernel;
 use crate::device::{Failure, Lasting, State};
 use crate::ptx::{self, Ptx, Target};
-use crate::run::{WARP, WARPS};
+use crate::run::config;
 use cudarc::driver::{LaunchConfig, PushKernelArg};
 use fallline_core::backend::{RowScatter, RowSums, View};
 use fallline_core::{Compute, Error, Format, Result, Storage};
@@ -18,6 +19,8 @@ pub(crate) enum RowKernel {
     Scatter(usize),
     /// A square matrix of elements of so many bytes made symmetric.
     Mirror(usize),
+    /// Sums along an axis.
+    Axis(AxisKernel),
 }
 
 impl RowKernel {
@@ -27,6 +30,7 @@ impl RowKernel {
             RowKernel::Gather(bytes) => ptx::gather_rows_kernel("gather_rows", bytes, target),
             RowKernel::Scatter(bytes) => ptx::scatter_rows_kernel("scatter_rows", bytes, target),
             RowKernel::Mirror(bytes) => ptx::mirror_kernel("mirror", bytes, target),
+            RowKernel::Axis(kernel) => kernel.text(target),
         }
     }
 }
@@ -120,11 +124,6 @@ fn launch(
         state.running(function_name(kernel));
         arguments(
             &mut |words, count| {
-                let config = LaunchConfig {
-                    grid_dim: (rows.div_ceil(WARPS) as u32, 1, 1),
-                    block_dim: (WARPS as u32 * WARP, 1, 1),
-                    shared_mem_bytes: 0,
-                };
                 let mut call = stream.launch_builder(&function);
                 for word in &words {
                     call.arg(word);
@@ -132,7 +131,7 @@ fn launch(
                 call.arg(&count);
                 // SAFETY: the arguments are those of the kernel's interface; every row that they name was checked to
                 // lie in memory that the caller borrows.
-                unsafe { call.launch(config) }.map_err(Failure::at("launching a kernel"))?;
+                unsafe { call.launch(config(rows)) }.map_err(Failure::at("launching a kernel"))?;
                 launched = true;
                 Ok(())
             },
@@ -150,6 +149,7 @@ fn function_name(kernel: RowKernel) -> &'static str {
         RowKernel::Gather(_) => "gather_rows",
         RowKernel::Scatter(_) => "scatter_rows",
         RowKernel::Mirror(_) => "mirror",
+        RowKernel::Axis(_) => "sum_axis",
     }
 }
 

@@ -7,7 +7,7 @@ use crate::memory::address_of;
 use crate::ptx::Stored;
 use core::ops::Range;
 use cudarc::driver::{CudaFunction, CudaSlice, CudaStream, LaunchConfig, PushKernelArg};
-use fallline_core::backend::{MAX_OPERANDS, Pass, TensorPass, View, Views};
+use fallline_core::backend::{Beside, MAX_VIEWS, Pass, Repeat, TensorPass, View, Views};
 use fallline_core::sums::{SEGMENT, segments};
 use fallline_core::{Compute, Error, Format, Kernel, Operand, Result};
 use std::sync::Arc;
@@ -44,12 +44,22 @@ pub(crate) struct CudaPlan {
     sums: Buffer,
     row_bytes: Vec<u8>,
     sum_bytes: Vec<u8>,
+    /// Those of the rules beside the pass's own, launched before or after it.
+    beside: Vec<CudaPlan>,
+}
+
+/// What the launch of a rule needs that may be missing.
+struct Rule {
+    functions: Vec<CudaFunction>,
+    /// Where its tables, rows of scalars and partial sums are.
+    at: [u64; 3],
 }
 
 /// The tables that a kernel reads, in the words of its interface.
 #[derive(Clone, Default, PartialEq)]
 pub(crate) struct Tables {
-    /// For each tensor: its operands' addresses (each with that of its scales or copy), elements, first segment and row.
+    /// For each tensor: its operands' addresses (each with that of its scales or copy, or how it is repeated), elements,
+    /// first segment and row.
     tensors: Vec<u64>,
     /// For each chunk: its first element, then its elements (upper half) and its tensor.
     chunks: Vec<u64>,
@@ -104,31 +114,144 @@ impl Buffer {
 }
 
 /// A launch of this many warps.
-fn config(warps: usize) -> LaunchConfig {
+pub(crate) fn config(warps: usize) -> LaunchConfig {
     let grid_dim = (warps.div_ceil(WARPS) as u32, 1, 1);
     LaunchConfig { grid_dim, block_dim: (WARPS as u32 * WARP, 1, 1), shared_mem_bytes: 0 }
 }
 
 /// Runs a pass.
 pub(crate) fn run(state: &mut State, pass: Pass<'_, '_>) -> Result<()> {
-    let Pass { kernel, compute, tensors, rows, tensor_scalars, plan, sums } = pass;
+    let Pass { kernel, compute, tensors, rows, tensor_scalars, plan, sums, beside } = pass;
     let Some(plan) = plan.downcast_mut::<CudaPlan>() else {
         return Err(Error::Unavailable(format!("{}: the plan is another backend's", kernel.name)));
     };
+    Beside::check(beside)?;
     state.enter_to_run()?;
-    plan.gather(state, kernel, tensors)?;
-    plan.lay_rows(kernel, compute, rows, tensor_scalars)?;
-    let expected = plan.rows_of.len() * kernel.sums.len();
-    if sums.len() != expected {
-        return Err(length(kernel, "the table of sums", expected, sums.len()));
-    }
-    plan.cut(kernel);
-    if state.capture.as_ref().is_some_and(|capture| capture.is_own()) {
-        return plan.capture(state, kernel, compute);
-    }
+    let mut others = core::mem::take(&mut plan.beside);
+    others.resize_with(others.len().max(beside.len()), CudaPlan::default);
+    let mut whole = Whole { plan, beside, others: &mut others };
     let mut launched = false;
-    let ran = plan.launch(state, kernel, compute, sums, &mut launched);
-    ran.map_err(|failure| state.error(failure, launched && kernel.operands.iter().any(|o| o.written)))
+    let ran = whole.run(state, (kernel, compute), tensors, (rows, tensor_scalars), sums, &mut launched);
+    plan.beside = others;
+    ran
+}
+
+/// The rule of a pass together with those beside it.
+struct Whole<'p> {
+    plan: &'p mut CudaPlan,
+    beside: &'p [Beside<'p>],
+    others: &'p mut [CudaPlan],
+}
+
+impl Whole<'_> {
+    fn run<'a>(
+        &mut self,
+        state: &mut State,
+        (kernel, compute): (&'static Kernel, Compute),
+        tensors: &mut dyn FnMut(&mut Views<'a>) -> Option<TensorPass>,
+        (rows, own): (&[f64], &[f64]),
+        sums: &mut [f64],
+        launched: &mut bool,
+    ) -> Result<()> {
+        self.gather(state, kernel, tensors)?;
+        self.plan.lay_rows(kernel, compute, rows, own)?;
+        let expected = self.plan.rows_of.len() * kernel.sums.len();
+        if sums.len() != expected {
+            return Err(length(kernel, "the table of sums", expected, sums.len()));
+        }
+        self.plan.cut(kernel);
+        for (plan, beside) in self.others.iter_mut().zip(self.beside) {
+            plan.lay_rows(beside.kernel, compute, beside.row, &[])?;
+            plan.cut(beside.kernel);
+        }
+        if state.capture.as_ref().is_some_and(|capture| capture.is_own()) {
+            return self.each(kernel, |plan, kernel| plan.capture(state, kernel, compute));
+        }
+        let ran = self.launch(state, (kernel, compute), sums, launched);
+        let writes = |kernel: &Kernel| kernel.operands.iter().any(|operand| operand.written);
+        let writes = writes(kernel) || self.beside.iter().any(|beside| writes(beside.kernel));
+        ran.map_err(|failure| state.error(failure, *launched && writes))
+    }
+
+    /// Each rule in its turn, with what is remembered for it.
+    fn each<E>(
+        &mut self,
+        kernel: &'static Kernel,
+        mut work: impl FnMut(&mut CudaPlan, &'static Kernel) -> core::result::Result<(), E>,
+    ) -> core::result::Result<(), E> {
+        for first in [true, false] {
+            for (plan, beside) in self.others.iter_mut().zip(self.beside) {
+                // A rule that passes over all tensors has nothing to do.
+                if beside.first == first && !plan.rows_of.is_empty() {
+                    work(plan, beside.kernel)?;
+                }
+            }
+            if first {
+                work(self.plan, kernel)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills the tensors' tables from the pass's views, which are checked.
+    fn gather<'a>(
+        &mut self,
+        state: &State,
+        kernel: &Kernel,
+        tensors: &mut dyn FnMut(&mut Views<'a>) -> Option<TensorPass>,
+    ) -> Result<()> {
+        let all = core::iter::once(&mut *self.plan).chain(&mut *self.others);
+        all.for_each(CudaPlan::clear);
+        let mut views: Views<'a> = [const { None }; MAX_VIEWS];
+        let mut index = 0;
+        while let Some(tensor) = tensors(&mut views) {
+            for (plan, beside) in self.others.iter_mut().zip(self.beside) {
+                if beside.has(&views) {
+                    let views = beside.operands.iter().map(|&place| views[place].as_ref());
+                    plan.add(state, beside.kernel, index, views, TensorPass { row: 0, ..tensor })?;
+                }
+            }
+            self.plan.add(state, kernel, index, views.iter().map(Option::as_ref), tensor)?;
+            views.iter_mut().for_each(|view| *view = None);
+            index += 1;
+        }
+        self.plan.find_managed(state, kernel);
+        for (plan, beside) in self.others.iter_mut().zip(self.beside) {
+            plan.find_managed(state, beside.kernel);
+        }
+        Ok(())
+    }
+
+    /// Uploads what changed and launches. `launched` is set with the first kernel.
+    fn launch(
+        &mut self,
+        state: &mut State,
+        (kernel, compute): (&'static Kernel, Compute),
+        sums: &mut [f64],
+        launched: &mut bool,
+    ) -> Lasting<()> {
+        // Everything that may be missing, first: after the first launch nothing should fail.
+        let mut rules = Vec::with_capacity(1 + self.beside.len());
+        self.each(kernel, |plan, kernel| {
+            rules.push(plan.ready(state, kernel, compute)?);
+            Ok(())
+        })?;
+        let fold = match sums.len() {
+            0 => None,
+            _ => Some((state.fold()?, self.plan.sums.reserve(state, size_of_val(sums))?)),
+        };
+        let mut next = rules.iter();
+        self.each(kernel, |plan, _| next.next().map_or(Ok(()), |rule| plan.upload(state, rule)))?;
+        let mut next = rules.iter();
+        self.each(kernel, |plan, kernel| match next.next() {
+            Some(Rule { functions, at }) => plan.launch_kernels(state, kernel, functions, *at, launched),
+            None => Ok(()),
+        })?;
+        match fold {
+            Some((fold, found)) => self.plan.fold(state, kernel, (&fold, found), sums, launched),
+            None => Ok(()),
+        }
+    }
 }
 
 fn length(kernel: &Kernel, what: &str, expected: usize, got: usize) -> Error {
@@ -137,7 +260,7 @@ fn length(kernel: &Kernel, what: &str, expected: usize, got: usize) -> Error {
 
 /// An operand's memory, as a kernel takes it.
 struct Operated {
-    /// The elements' address, and the scales' or the copy's.
+    /// The elements' address, and the scales' or the copy's, or how they are repeated.
     addresses: [u64; 2],
     stored: Stored,
     key: u64,
@@ -149,7 +272,7 @@ fn check(
     kernel: &Kernel,
     index: usize,
     operand: &Operand,
-    view: Option<View<'_>>,
+    view: Option<&View<'_>>,
     elements: usize,
 ) -> Result<Operated> {
     let what = || format!("operand {} of tensor {index}", operand.name);
@@ -168,57 +291,78 @@ fn check(
         let expected = Format::ALL.map(Format::name).join(", ");
         return Err(Error::Format { operation: kernel.name, what: what(), expected, got: copy });
     }
-    let second = copy.map_or(view.scales(), |(address, _)| address);
+    let mut second = copy.map_or(view.scales(), |(address, _)| address) as u64;
+    let repeat = view.repeat();
+    if let Some(Repeat { run, times }) = repeat.filter(|_| elements > 0) {
+        if u32::try_from(elements).is_err() {
+            let problem =
+                format!("{}: {} is repeated in {elements} elements, 2^32 or more", kernel.name, what());
+            return Err(Error::Unavailable(problem));
+        }
+        // No more than there are elements.
+        second = ((times * run) as u64) << 32 | run as u64;
+    }
     Ok(Operated {
-        addresses: [view.address() as u64, second as u64],
-        stored: Stored { format, chance: key.is_some(), copy: copy.map(|(_, format)| format) },
+        addresses: [view.address() as u64, second],
+        stored: Stored {
+            format,
+            chance: key.is_some(),
+            copy: copy.map(|(_, format)| format),
+            repeated: repeat.is_some(),
+        },
         key: key.unwrap_or(0),
     })
 }
 
 impl CudaPlan {
-    /// Fills the tensors' table from the pass's views, which are checked.
-    fn gather<'a>(
-        &mut self,
-        state: &State,
-        kernel: &Kernel,
-        tensors: &mut dyn FnMut(&mut Views<'a>) -> Option<TensorPass>,
-    ) -> Result<()> {
+    /// Forgets the tensors of the last pass.
+    fn clear(&mut self) {
         self.new.tensors.clear();
         self.new.segments.clear();
         self.stored.clear();
         self.managed.clear();
         self.keys.clear();
         self.rows_of.clear();
-        let own_rows = !kernel.tensor_scalars.is_empty();
-        let mut views: Views<'a> = [const { None }; MAX_OPERANDS];
-        let mut first_segment = 0;
-        while let Some(tensor) = tensors(&mut views) {
-            let index = self.rows_of.len();
-            for (operand, view) in kernel.operands.iter().zip(&mut views) {
-                let operated = check(state, kernel, index, operand, view.take(), tensor.elements)?;
-                self.new.tensors.extend(operated.addresses);
-                self.stored.push(operated.stored);
-                self.keys.push(operated.key);
-            }
-            let row = if own_rows { index } else { tensor.row };
-            let count = segments(tensor.elements);
-            if first_segment + count > u32::MAX as usize || index > u32::MAX as usize {
-                let problem = format!("{}: more than 2^44 elements in one pass", kernel.name);
-                return Err(Error::Unavailable(problem));
-            }
-            self.new.tensors.extend([tensor.elements as u64, (first_segment as u64) << 32 | row as u64]);
-            self.new.segments.extend([first_segment as u64, count as u64]);
-            first_segment += count;
-            self.rows_of.push(tensor.row);
+    }
+
+    /// Adds a tensor to the table, by the views of a rule's operands, which are checked.
+    fn add<'v>(
+        &mut self,
+        state: &State,
+        kernel: &Kernel,
+        number: usize,
+        views: impl Iterator<Item = Option<&'v View<'v>>>,
+        tensor: TensorPass,
+    ) -> Result<()> {
+        let index = self.rows_of.len();
+        for (operand, view) in kernel.operands.iter().zip(views) {
+            let operated = check(state, kernel, number, operand, view, tensor.elements)?;
+            self.new.tensors.extend(operated.addresses);
+            self.stored.push(operated.stored);
+            self.keys.push(operated.key);
         }
-        let width = 2 * kernel.operands.len() + 2;
+        let row = if kernel.tensor_scalars.is_empty() { tensor.row } else { index };
+        let count = segments(tensor.elements);
+        let first_segment =
+            self.new.segments.last_chunk().map_or(0, |&[first, count]| (first + count) as usize);
+        if first_segment + count > u32::MAX as usize || index > u32::MAX as usize {
+            let problem = format!("{}: more than 2^44 elements in one pass", kernel.name);
+            return Err(Error::Unavailable(problem));
+        }
+        self.new.tensors.extend([tensor.elements as u64, (first_segment as u64) << 32 | row as u64]);
+        self.new.segments.extend([first_segment as u64, count as u64]);
+        self.rows_of.push(tensor.row);
+        Ok(())
+    }
+
+    /// Finds out which operands are in managed memory.
+    fn find_managed(&mut self, state: &State, kernel: &Kernel) {
         if !state.managed.is_empty() {
+            let width = 2 * kernel.operands.len() + 2;
             let records = self.new.tensors.chunks_exact(width);
             let addresses = records.flat_map(|record| record[..width - 2].iter().step_by(2));
             self.managed.extend(addresses.map(|&address| state.managed.has(address)));
         }
-        Ok(())
     }
 
     /// Lays out the rows of scalars in the compute type: the pass's own, or, where tensors have scalars of
@@ -283,36 +427,45 @@ impl CudaPlan {
         }
     }
 
-    /// Uploads what changed and launches. `launched` is set with the first kernel.
-    fn launch(
-        &mut self,
-        state: &mut State,
-        kernel: &'static Kernel,
-        compute: Compute,
-        sums: &mut [f64],
-        launched: &mut bool,
-    ) -> Lasting<()> {
-        // Everything that may be missing, first: after the first launch nothing should fail.
+    /// Loads kernels and reserves memory for a launch.
+    fn ready(&mut self, state: &mut State, kernel: &'static Kernel, compute: Compute) -> Lasting<Rule> {
         let functions = self.launches.iter().map(|launch| state.function(kernel, compute, &launch.stored));
         let functions = functions.collect::<Lasting<Vec<CudaFunction>>>()?;
-        let fold = if sums.is_empty() { None } else { Some(state.fold()?) };
         let Tables { tensors, chunks, segments } = &self.new;
         let bytes = [tensors, chunks, segments].map(|table| size_of_val(&table[..]));
         let tables = self.tables.reserve(state, bytes.iter().sum())?;
-        let segments_at = tables + (bytes[0] + bytes[1]) as u64;
         let rows = self.rows.reserve(state, self.row_bytes.len())?;
         let total = segments.chunks_exact(2).map(|pair| pair[1]).sum::<u64>() as usize;
         let partials = self.partials.reserve(state, total * kernel.sums.len() * size_of::<f64>())?;
-        let found = self.sums.reserve(state, size_of_val(sums))?;
-        let stream = Arc::clone(&state.compute);
+        Ok(Rule { functions, at: [tables, rows, partials] })
+    }
+
+    /// Uploads what changed.
+    fn upload(&mut self, state: &mut State, rule: &Rule) -> Lasting<()> {
+        let [tables, rows, _] = rule.at;
         self.upload_tables(state, tables)?;
-        self.upload_rows(state, rows)?;
-        self.launch_kernels(state, kernel, &functions, [tables, rows, partials], launched)?;
-        let Some(fold) = fold else { return Ok(()) };
+        self.upload_rows(state, rows)
+    }
+
+    /// Folds the partial sums that a launch has left, and waits for them.
+    fn fold(
+        &mut self,
+        state: &mut State,
+        kernel: &Kernel,
+        (fold, found): (&CudaFunction, u64),
+        sums: &mut [f64],
+        launched: &mut bool,
+    ) -> Lasting<()> {
+        let stream = Arc::clone(&state.compute);
+        let Tables { tensors, chunks, segments } = &self.known;
+        let tables = [tensors, chunks].map(|table| size_of_val(&table[..]) as u64);
+        let total = segments.chunks_exact(2).map(|pair| pair[1]).sum::<u64>() as usize;
+        let partials = self.partials.reserve(state, total * kernel.sums.len() * size_of::<f64>())?;
+        let segments_at = self.known_at.unwrap_or(0) + tables[0] + tables[1];
         let (tensors, width) = (self.rows_of.len() as u32, kernel.sums.len() as u32);
         let warps = (tensors * width) as usize;
         let config = config(warps);
-        let mut call = stream.launch_builder(&fold);
+        let mut call = stream.launch_builder(fold);
         call.arg(&segments_at).arg(&partials).arg(&found).arg(&tensors).arg(&width);
         // SAFETY: as above; the kernel writes one number for each tensor and sum.
         unsafe { call.launch(config) }.map_err(Failure::at("launching a kernel"))?;
@@ -392,7 +545,12 @@ impl CudaPlan {
                 let [begin, at] = [0, 1].map(|word| self.known.chunks[2 * chunk + word]);
                 let (tensor, begin, count) = (at as u32 as usize, begin as usize, (at >> 32) as usize);
                 let record = &self.known.tensors[tensor * (2 * operands + 2)..];
-                for k in (0..operands).filter(|k| self.managed[tensor * operands + k]) {
+                // What is repeated is small, and other than the chunk says: it comes when it is read.
+                let brought = |k: &usize| {
+                    let place = tensor * operands + k;
+                    self.managed[place] && !self.stored[place].repeated
+                };
+                for k in (0..operands).filter(brought) {
                     let format = self.stored[tensor * operands + k].format;
                     let start = record[2 * k] + format.size(begin) as u64;
                     let length = format.size(count);

@@ -38,9 +38,15 @@ fn print(compute: Compute, stored: [impl Into<Stored> + Copy; 5], target: Target
 }
 
 /// bfloat16 that is rounded by chance.
-const BY_CHANCE: Stored = Stored { format: Format::Bf16, chance: true, copy: None };
+const BY_CHANCE: Stored = Stored { format: Format::Bf16, chance: true, copy: None, repeated: false };
 /// A parameter in single precision with a copy in bfloat16.
-const WITH_COPY: Stored = Stored { format: Format::F32, chance: false, copy: Some(Format::Bf16) };
+const WITH_COPY: Stored =
+    Stored { format: Format::F32, chance: false, copy: Some(Format::Bf16), repeated: false };
+
+/// An operand whose elements are repeated.
+fn repeated(format: Format) -> Stored {
+    Stored { repeated: true, ..format.into() }
+}
 
 /// Kernels of every kind, for every format on each of its ways.
 fn all() -> Vec<Ptx> {
@@ -50,6 +56,11 @@ fn all() -> Vec<Ptx> {
             for shift in 0..Format::ALL.len() {
                 let formats = [0, 1, 2, 3, 4].map(|i| Format::ALL[(i + shift) % Format::ALL.len()]);
                 all.push(print(compute, formats, target));
+            }
+            for format in [Format::F64, Format::F32, Format::Bf16, Format::F16] {
+                let [plain, repeated] = [format.into(), repeated(format)];
+                all.push(print(compute, [plain, plain, plain, repeated, repeated], target));
+                all.push(print(compute, [WITH_COPY, plain, BY_CHANCE, repeated, plain], target));
             }
             for shift in 0..Format::BLOCKS.len() {
                 let blocks = [0, 1, 2, 3].map(|i| Format::BLOCKS[(i + shift) % Format::BLOCKS.len()]);
@@ -67,8 +78,12 @@ fn all() -> Vec<Ptx> {
         ));
         all.push(ptx::fold_kernel("fold", target));
         all.extend([2, 4, 8].map(|bytes| ptx::mirror_kernel("mirror", bytes, target)));
-        all.extend([Type::F32, Type::F64].map(|ty| ptx::sum_rows_kernel("sum_rows", ty, target)));
-        all.extend([Type::F32, Type::F64].map(|ty| ptx::sum_columns_kernel("sum_columns", ty, target)));
+        for (ty, squares) in [Type::F32, Type::F64].into_iter().flat_map(|ty| [(ty, false), (ty, true)]) {
+            all.push(ptx::sum_rows_kernel("sum_rows", ty, squares, target));
+            let short = |lanes| ptx::sum_short_rows_kernel("sum_short_rows", ty, squares, lanes, target);
+            all.extend([1, 2, 4, 8, 16].map(short));
+            all.push(ptx::sum_columns_kernel("sum_columns", ty, squares, target));
+        }
         all.extend([2, 4, 8].map(|bytes| ptx::gather_rows_kernel("gather", bytes, target)));
         all.extend([2, 4, 8].map(|bytes| ptx::scatter_rows_kernel("scatter", bytes, target)));
         for compute in [Compute::F32, Compute::F64] {
@@ -239,6 +254,31 @@ fn codes_are_moved_together_and_chances_drawn_once_for_four() {
     let all = instructions(&kernel.text);
     assert_eq!(all.iter().filter(|i| i.opcode == "cvt.rn.bf16x2.f32").count(), 4);
     assert!(kernel.text.contains("p_copy: a copy in bf16, written"));
+}
+
+#[test]
+fn repeated_operands_are_loaded_one_by_one_and_change_nothing_else() {
+    let (f32, bf16) = (Stored::from(Format::F32), Format::Bf16);
+    // p, fresh, constant, g, s: p, g and s are loaded; five operands take two parts, three take one.
+    let kernel = print(Compute::F32, [f32, f32, f32, repeated(Format::F32), repeated(bf16)], Target::Sm80);
+    let all = instructions(&kernel.text);
+    let count = |opcode: &str| all.iter().filter(|i| i.opcode == opcode).count();
+    assert_eq!(count("ld.global.v4.f32"), 2);
+    assert_eq!(count("ld.global.v4.b32") + count("ld.global.b16"), 0);
+    // On each of the two ways eight, beside the scalars: a quotient and two remainders for the first of them alone.
+    let scalars = |text: &str| text.matches("ld.global.nc.f32").count();
+    let plain = print(Compute::F32, [f32; 5], Target::Sm80);
+    assert_eq!(scalars(&kernel.text) - scalars(&plain.text), 2 * 8);
+    assert_eq!(count("ld.global.nc.b16"), 2 * 8);
+    assert_eq!((count("div.u32"), count("rem.u32")), (2 * 2, 2 * 2 * 2));
+    assert!(kernel.text.contains("g: gradient in f32, read, repeated"));
+}
+
+#[test]
+#[should_panic(expected = "a repeated operand that is written or in blocks")]
+fn what_is_written_is_not_repeated() {
+    let f32 = Stored::from(Format::F32);
+    print(Compute::F32, [repeated(Format::F32), f32, f32, f32, f32], Target::Sm80);
 }
 
 /// Shuffles of a kernel that only has sums.

@@ -4,8 +4,9 @@
 //! thread of their own, which owns the buffers too: whoever asked waits for it no longer than the limit. It is also the
 //! only thread that ever calls MPI, which every installation allows.
 
-use fallline_core::ranks::{Communicator, RankError, known, piece, same_length};
+use fallline_core::ranks::{Communicator, RankError, known, piece, same_length, shared_lengths};
 use fallline_core::{Error, Result};
+use mpi::datatype::PartitionMut;
 use mpi::environment::Universe;
 use mpi::traits::{Communicator as _, CommunicatorCollectives as _, Root as _};
 use mpi::{Count, Threading};
@@ -41,6 +42,7 @@ struct Jobs {
 enum Job {
     AllToAll { send: Vec<u8>, piece: usize },
     AllGather { send: Vec<u8> },
+    Share { send: Vec<u8>, lengths: Vec<usize> },
     Broadcast { root: usize, bytes: Vec<u8> },
     Barrier,
     Finish,
@@ -152,6 +154,34 @@ fn serve(universe: Universe, jobs: &Receiver<(Job, Sender<Vec<u8>>)>) {
                 }
                 received
             }
+            Job::Share { mut send, lengths } => {
+                // Not empty: see above.
+                let given = send.len();
+                send.push(0);
+                let (mut received, own) = (vec![0; lengths.iter().sum()], world.rank() as usize);
+                if received.len() <= LARGEST {
+                    let counts: Vec<Count> = lengths.iter().map(|length| *length as Count).collect();
+                    let starts = counts.iter().scan(0, |next, count| {
+                        *next += count;
+                        Some(*next - count)
+                    });
+                    let starts: Vec<Count> = starts.collect();
+                    let mut parts = PartitionMut::new(&mut received[..], counts, starts);
+                    world.all_gather_varcount_into(&send[..given], &mut parts);
+                } else {
+                    let mut rest = &mut received[..];
+                    for (root, length) in lengths.into_iter().enumerate() {
+                        let part;
+                        (part, rest) = rest.split_at_mut(length);
+                        if root == own {
+                            part.copy_from_slice(&send[..given]);
+                        }
+                        let root = world.process_at_rank(root as Count);
+                        part.chunks_mut(LARGEST).for_each(|part| root.broadcast_into(part));
+                    }
+                }
+                received
+            }
             Job::Broadcast { root, mut bytes } => {
                 let root = world.process_at_rank(root as Count);
                 bytes.chunks_mut(LARGEST).for_each(|part| root.broadcast_into(part));
@@ -227,6 +257,28 @@ impl Communicator for Mpi {
         known("broadcast", root, self.world)?;
         let received = self.ask("broadcast", Job::Broadcast { root, bytes: bytes.to_vec() })?;
         bytes.copy_from_slice(&received);
+        Ok(())
+    }
+
+    fn share(
+        &self,
+        own: &[&[u8]],
+        lengths: &[usize],
+        take: &mut dyn FnMut(usize, &[u8]),
+    ) -> Result<(), RankError> {
+        shared_lengths(self, own, lengths)?;
+        if lengths.iter().all(|length| *length == 0) {
+            return Ok(());
+        }
+        let received = self.ask("share", Job::Share { send: own.concat(), lengths: lengths.to_vec() })?;
+        let mut rest = &received[..];
+        for (from, length) in lengths.iter().enumerate() {
+            let bytes;
+            (bytes, rest) = rest.split_at(*length);
+            if from != self.rank {
+                take(from, bytes);
+            }
+        }
         Ok(())
     }
 

@@ -2,6 +2,8 @@
 
 #[path = "../../optim/tests/ranks/contract.rs"]
 mod contract;
+#[path = "../../optim/tests/ranks/literal.rs"]
+mod literal;
 #[path = "../../optim/tests/ranks/onebit.rs"]
 mod onebit;
 #[path = "../../optim/tests/ranks/seams.rs"]
@@ -69,6 +71,8 @@ fn suite() {
     onebit::golden(&shared);
     onebit::lamb_resumes(&shared);
     onebit::traffic(&shared);
+    literal::trajectories(&shared);
+    literal::other_worlds(&shared);
     seams::suite(&shared);
     assert!(Mpi::start(Duration::from_secs(1)).is_err(), "MPI was started twice");
     ranks.finish().unwrap();

@@ -3,6 +3,7 @@
 use crate::compression::Compression;
 use crate::hyper::{Hyper, HyperError, Hyperparameters, Value};
 use crate::lbfgs::Kernels;
+use crate::mask::Masking;
 use crate::stages::{Combining, Exchanging, Gathering, Groups, MatrixStep, Stages};
 use core::any::Any;
 use core::fmt::Debug;
@@ -79,6 +80,24 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
 
     /// Whether all ranks always remember the same. Where not, each keeps what compression has left out.
     const SAME_ON_ALL_RANKS: bool = true;
+
+    /// When it applies a [mask](crate::mask) of momenta. [`Always`](Masking::Always) means the stages of
+    /// [`stages_of_ranks`](Algorithm::stages_of_ranks) on one rank too.
+    const MASKING: Masking = Masking::Never;
+
+    /// The states that a rank may have of its own for a while, and the parameter with them.
+    const OF_EACH_RANK: &'static [&'static str] = &[];
+
+    /// Whether the ranks have a parameter of their own at this time, asked with what is remembered for it.
+    fn parted(_memory: &[f64]) -> bool {
+        false
+    }
+
+    /// The rule that gives such a parameter from its states, compiled by `K`: its one scalar says whether they were saved
+    /// by several ranks, so that all states of [`stages_of_ranks`](Algorithm::stages_of_ranks) are there.
+    fn parted_kernel<K: Link>(&self) -> Option<&'static Kernel> {
+        None
+    }
 
     /// Parameters of different shapes may need different steps: which kind this one is.
     ///
@@ -157,6 +176,13 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
     /// The extents of a state, where they are not the parameter's.
     fn state_shape(&self, _state: &str, shape: &Shape) -> Shape {
         shape.clone()
+    }
+
+    /// How a state or scratch of another shape stands for the elements of a parameter where it is an operand of a
+    /// rule: the run and the times of [`View::repeated`](fallline_core::backend::View::repeated). Not asked for an empty
+    /// parameter.
+    fn repetition(&self, _state: &str, _shape: &Shape) -> Option<(usize, usize)> {
+        None
     }
 
     /// How a state of a parameter with so many elements is stored, if not as it is computed.
@@ -283,6 +309,22 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn same_on_all_ranks(&self) -> bool {
         true
     }
+    /// As [`Algorithm::MASKING`].
+    fn masking(&self) -> Masking {
+        Masking::Never
+    }
+    /// As [`Algorithm::OF_EACH_RANK`].
+    fn of_each_rank(&self) -> &'static [&'static str] {
+        &[]
+    }
+    /// As [`Algorithm::parted`].
+    fn parted(&self, _memory: &[f64]) -> bool {
+        false
+    }
+    /// As [`Algorithm::parted_kernel`].
+    fn parted_kernel(&self) -> Option<&'static Kernel> {
+        None
+    }
     /// As [`Algorithm::class`].
     ///
     /// # Errors
@@ -343,6 +385,8 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     }
     /// As [`Algorithm::state_shape`].
     fn state_shape(&self, state: &str, shape: &Shape) -> Shape;
+    /// As [`Algorithm::repetition`].
+    fn repetition(&self, state: &str, shape: &Shape) -> Option<(usize, usize)>;
     /// As [`Algorithm::hessian_kernel`].
     fn hessian_kernel(&self) -> Option<&'static Kernel>;
     /// The hyperparameters as the rule's scalars want them.
@@ -394,7 +438,8 @@ impl dyn AnyAlgorithm + '_ {
         let of = |class| self.stages(class).kernels().chain(self.stages_of_ranks(class).kernels());
         let compression = (!self.same_on_all_ranks()).then(|| self.compression().kernels());
         let stages = (0..CLASSES).flat_map(of).chain(compression.into_iter().flatten());
-        let others = [Some(self.grad_check()), Some(self.param_copy()), self.hessian_kernel()];
+        let others =
+            [Some(self.grad_check()), Some(self.param_copy()), self.hessian_kernel(), self.parted_kernel()];
         let search = self.search().into_iter().flat_map(Kernels::all);
         let mut all: Vec<&'static Kernel> = Vec::new();
         let around = self.matrix_rules().into_iter().chain(self.wrapping().all());
@@ -485,6 +530,18 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     fn same_on_all_ranks(&self) -> bool {
         A::SAME_ON_ALL_RANKS
     }
+    fn masking(&self) -> Masking {
+        A::MASKING
+    }
+    fn of_each_rank(&self) -> &'static [&'static str] {
+        A::OF_EACH_RANK
+    }
+    fn parted(&self, memory: &[f64]) -> bool {
+        A::parted(memory)
+    }
+    fn parted_kernel(&self) -> Option<&'static Kernel> {
+        self.algorithm.parted_kernel::<K>()
+    }
     fn class(&self, shape: &Shape) -> Result<u8, String> {
         self.algorithm.class(shape)
     }
@@ -536,6 +593,9 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     }
     fn state_shape(&self, state: &str, shape: &Shape) -> Shape {
         self.algorithm.state_shape(state, shape)
+    }
+    fn repetition(&self, state: &str, shape: &Shape) -> Option<(usize, usize)> {
+        self.algorithm.repetition(state, shape)
     }
     fn hessian_kernel(&self) -> Option<&'static Kernel> {
         self.algorithm.hessian_kernel::<K>()

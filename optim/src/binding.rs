@@ -81,6 +81,17 @@ pub enum GradRef<'a> {
     Strided(crate::strided::StridedGrad),
     /// Some rows of it, the others being zero: see [`rows`].
     Rows(RowsGrad<'a>),
+    /// A window's, as the driver itself binds it.
+    #[doc(hidden)]
+    Window(WindowGrad<'a>),
+}
+
+/// The gradient of a window of accumulation, and that of the trainer which is still to begin it or to be added to it.
+#[derive(Debug)]
+pub struct WindowGrad<'a> {
+    pub(crate) sum: &'a mut Tensor,
+    pub(crate) start: Option<View<'a>>,
+    pub(crate) add: Option<View<'a>>,
 }
 
 /// A row-sparse gradient: see [`rows`].
@@ -212,6 +223,7 @@ impl GradRef<'_> {
             #[cfg(feature = "ndarray")]
             GradRef::Strided(view) => Extents::Shape(view.shape()),
             GradRef::Rows(rows) => return rows.values.extents(),
+            GradRef::Window(window) => Extents::Shape(window.sum.shape()),
         })
     }
 
@@ -227,6 +239,7 @@ impl GradRef<'_> {
         match self {
             GradRef::Tensor(tensor) => Some(tensor.backend().device()),
             GradRef::Rows(rows) => rows.values.device(),
+            GradRef::Window(window) => Some(window.sum.backend().device()),
             _ => None,
         }
     }
@@ -240,6 +253,7 @@ impl GradRef<'_> {
             #[cfg(feature = "ndarray")]
             GradRef::Strided(view) => Some(view.buffer().into()),
             GradRef::Rows(rows) => rows.values.view(),
+            GradRef::Window(window) => Some(View::read(window.sum.storage())),
         }
     }
 }
@@ -287,7 +301,20 @@ impl<'a> Binding<'a> {
 
     /// What the pass needs of the parameter and its gradient at once.
     pub(crate) fn views(&mut self) -> (Option<View<'_>>, Option<View<'_>>) {
-        (Some(self.param.view()), self.grad.view())
+        let grad = match &mut self.grad {
+            // What forms it writes to it.
+            GradRef::Window(window) => Some(View::write(window.sum.storage_mut())),
+            grad => grad.view(),
+        };
+        (Some(self.param.view()), grad)
+    }
+
+    /// Of a window's gradient the trainer's that begins it, and the one that is to be added to it: one of them once.
+    pub(crate) fn take_new(&mut self) -> [Option<View<'a>>; 2] {
+        match &mut self.grad {
+            GradRef::Window(window) => [window.start.take(), window.add.take()],
+            _ => [None, None],
+        }
     }
 }
 

@@ -7,6 +7,18 @@
 //! eₜ = xₜ − cₜ
 //! ```
 //!
+//! # The 1-bit optimizers
+//! `OnebitAdam`, `OnebitLamb` and `ZeroOneAdam` (DeepSpeed 0.14.4) have phases, one for all parameters together:
+//!
+//! 1. The first step only counts: neither parameters nor moments move.
+//! 2. Warm-up: the variance is adapted, to gradients that are averaged over the ranks.
+//! 3. Compression: the variance is frozen. Gradients are each rank's own, and what becomes of them is compressed.
+//!
+//! A single rank has nobody to send to: DeepSpeed does not compress there, its `worker_error` and `server_error` stay 0, and
+//! they are not kept here. What the ranks' compressions leave out is saved with a checkpoint, rank by rank, so that as many
+//! ranks go on bit for bit; others begin from 0. [`mask`](crate::mask) says what to do about elements without a momentum.
+//!
+//! # On the way
 //! A worker compresses its x and sends the signs and s. A server takes the mean of what the workers of its part sent,
 //! and compresses that in the same way with an error of its own. Both are [`Compression::compress`]; [`Compression::all_reduce`]
 //! carries signs and scales from rank to rank. With a single rank DeepSpeed does neither.
@@ -14,6 +26,7 @@
 //! n counts all elements of the buffer: DeepSpeed fills buffers up to whole bytes for every rank with zeros, which take
 //! part, and so do here, when the buffer has them.
 
+use crate::mask::MaskRule;
 use crate::stages::{MatrixStep, Workspace};
 use fallline_core::backend::{Pass, TensorPass, View, Views};
 use fallline_core::host::{Slice, SliceMut};
@@ -46,12 +59,14 @@ rule! {
 pub struct Compression {
     compensate: &'static Kernel,
     sign: &'static Kernel,
+    mask: &'static Kernel,
 }
 
 impl Compression {
     /// With rules compiled by `K`.
     pub fn new<K: Link>() -> Compression {
-        Compression { compensate: K::kernel::<CompensateRule>(), sign: K::kernel::<SignRule>() }
+        let (compensate, sign) = (K::kernel::<CompensateRule>(), K::kernel::<SignRule>());
+        Compression { compensate, sign, mask: K::kernel::<MaskRule>() }
     }
 
     /// Replaces `x + error` by the signs of its elements times its root mean square, which is returned, and `error` by
@@ -121,18 +136,38 @@ impl Errors {
 
 impl Compression {
     /// Its rules.
-    pub(crate) fn kernels(&self) -> [&'static Kernel; 2] {
-        [self.compensate, self.sign]
+    pub(crate) fn kernels(&self) -> [&'static Kernel; 3] {
+        [self.compensate, self.sign, self.mask]
+    }
+
+    /// Multiplies `x` by its [mask](crate::mask), where it has one.
+    ///
+    /// # Errors
+    /// When the backend fails.
+    pub fn mask(
+        &self,
+        (backend, compute): (&dyn Backend, Compute),
+        x: &mut Storage,
+        mask: Option<&Storage>,
+    ) -> Result<()> {
+        let Some(mask) = mask else { return Ok(()) };
+        let n = x.len();
+        let views = [Some(View::write(x)), Some(View::read(mask))];
+        run(backend, compute, self.mask, n, views, &[], &mut [])
     }
 
     /// Replaces `x` by the mean of the ranks' x, compressed on the way to the rank that forms each part of the mean and
-    /// on the way back, with error feedback on both. All ranks get the same bits. With one rank nothing is done.
+    /// on the way back, with error feedback on both, and then multiplied by the tensor's mask, if it has one. All ranks get
+    /// the same bits. With one rank nothing is compressed.
     ///
     /// # Errors
     /// When the backend fails or an exchange does.
     pub fn all_reduce(&self, step: &mut MatrixStep<'_>, x: &mut Storage) -> Result<()> {
-        let Some(ranks) = step.ranks else { return Ok(()) };
-        self.all_reduce_over(ranks, (step.backend, step.compute), step.errors, step.workspace, x)
+        let on = (step.backend, step.compute);
+        if let Some(ranks) = step.ranks {
+            self.all_reduce_over(ranks, on, step.errors, step.workspace, x)?;
+        }
+        self.mask(on, x, step.mask)
     }
 
     /// The same, with what was left out so far; where that is of another length it begins anew.
@@ -278,5 +313,6 @@ fn run<'a>(
         tensor_scalars: own,
         plan: &mut backend.plan(),
         sums,
+        beside: &[],
     })
 }

@@ -1,12 +1,16 @@
 //! The generic driver: groups, states, missing gradients, saving and loading, for every algorithm.
 
+mod around;
 pub(crate) mod averages;
 mod away;
 pub(crate) mod finite;
 mod groups;
 mod hessian;
+pub(crate) mod masks;
 mod memory;
 pub(crate) mod mirror;
+mod norms;
+mod parted;
 mod persist;
 pub(crate) mod rows;
 pub(crate) mod run;
@@ -17,6 +21,7 @@ use crate::algorithm;
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::hyper::Value;
 use crate::lbfgs::{self, History};
+use crate::mask::Masking;
 use crate::params::MASTER;
 use crate::ranks::world::World;
 use crate::slots::{Slot, Slots};
@@ -25,6 +30,7 @@ use crate::{
     AnyAlgorithm, Binding, Error, LoadReport, ModuleKind, Objective, ParamFormat, ParamRef, Result, Skipped,
     Sparse, StateFormats, StepReport,
 };
+use around::{Around, Forming};
 use averages::Averages;
 use away::Away;
 pub use away::can_offload;
@@ -33,6 +39,7 @@ use fallline_core::{Backend, Compute, Format, Role, Shape, Storage, rule};
 use finite::{Look, NonFinite};
 use groups::Expected;
 pub use groups::Member;
+use masks::GroupMask;
 use run::{Run, Work};
 use std::fmt::{self, Write};
 use std::path::PathBuf;
@@ -138,6 +145,7 @@ struct Group {
     algorithm: Box<dyn AnyAlgorithm>,
     formats: StateFormats,
     params: ParamFormat,
+    mask: Option<Arc<GroupMask>>,
     matches: Box<dyn Fn(&Member<'_>) -> bool + Send>,
     /// The optimizer that it is a part of.
     family: usize,
@@ -201,6 +209,8 @@ pub struct Driver {
     expected: Vec<Expected>,
     look: Look,
     wrapped: Wrapped,
+    /// What is to be done to the gradients of the step being taken in its own passes.
+    forming: Option<Forming>,
     averages: Option<Averages>,
     /// Another device than the own one that parameters are on.
     away: Option<Away>,
@@ -208,6 +218,10 @@ pub struct Driver {
     history: Option<History>,
     /// The ranks that step together, if there are several.
     world: Option<World>,
+    /// Whether parameters have not got what belongs to the states that were loaded.
+    unrestored: bool,
+    /// Whether a group ever had a mask.
+    masked: bool,
     poisoned: Option<String>,
     page_folder: Option<PathBuf>,
 }
@@ -224,6 +238,7 @@ impl Driver {
                 algorithm,
                 formats: StateFormats::default(),
                 params: ParamFormat::default(),
+                mask: None,
                 matches: Box::new(|_| true),
                 family: 0,
             }],
@@ -234,10 +249,13 @@ impl Driver {
             expected: Vec::new(),
             look: Look::default(),
             wrapped: Wrapped::default(),
+            forming: None,
             averages: None,
             away: None,
             history: None,
             world: None,
+            unrestored: false,
+            masked: false,
             poisoned: None,
             page_folder: None,
         }
@@ -299,6 +317,13 @@ impl Driver {
             let algorithm = first_of(&self.groups, family).name();
             Err(Error::Groups { algorithm, problem: problem.into() })
         };
+        if self.unrestored {
+            return refused(
+                0,
+                "the checkpoint was saved between two exchanges, when ranks had parameters of their own: \
+                 restore_params gives them back",
+            );
+        }
         for family in 0..self.shared.len() {
             let algorithm = first_of(&self.groups, family);
             if let Err(reason) = algorithm.across_ranks() {
@@ -312,6 +337,11 @@ impl Driver {
             }
             if self.family_averages(family) != self.family_averages(0) {
                 return refused(family, "it and the others do not take averaged gradients in the same steps");
+            }
+        }
+        for group in &self.groups {
+            if let Err(reason) = self.refuse_parted(group) {
+                return refused(group.family, reason);
             }
         }
         let Some(mut world) = self.world.take() else { return Ok(()) };
@@ -329,9 +359,13 @@ impl Driver {
             averages.write_settings(text)?;
         }
         writeln!(text, "{} groups", self.groups.len())?;
-        for (number, Group { algorithm, formats, params, family, .. }) in self.groups.iter().enumerate() {
+        for (number, Group { algorithm, formats, params, mask, family, .. }) in self.groups.iter().enumerate()
+        {
             let name = algorithm.name();
             writeln!(text, "group {number}: {name} of optimizer {family} with {formats:?}, {params:?}")?;
+            if let Some(mask) = mask {
+                writeln!(text, "group {number}: {name} with exp_avg_mask of {}", mask.text)?;
+            }
             for hyper in algorithm.table() {
                 if let Some(value) = algorithm.get(hyper.name) {
                     writeln!(text, "group {number}: {name} with {}={value}", hyper.name)?;
@@ -348,10 +382,15 @@ impl Driver {
 
     /// What a step over a parameter consists of.
     fn stages_of(&self, slot: &Slot) -> Stages {
-        let algorithm = &self.groups[slot.group].algorithm;
-        match &self.world {
-            Some(_) => algorithm.stages_of_ranks(slot.class),
-            None => algorithm.stages(slot.class),
+        let Group { algorithm, family, .. } = &self.groups[slot.group];
+        // A mask comes between the momentum and the parameter, and all parameters take the same stages.
+        let masked = || {
+            let mut mine = self.groups.iter().filter(|group| group.family == *family);
+            algorithm.masking() == Masking::Always && mine.any(|group| group.mask.is_some())
+        };
+        match self.world.is_some() || (self.masked && masked()) {
+            true => algorithm.stages_of_ranks(slot.class),
+            false => algorithm.stages(slot.class),
         }
     }
 
@@ -394,10 +433,25 @@ impl Driver {
             let problem = "accumulation, clipping and loss scales do not go with a search".into();
             return Err(Error::Groups { algorithm: self.name(), problem });
         }
-        let Some(hyper) = self.groups[0].algorithm.hyper().downcast_ref() else {
-            unreachable!("only LBFGS has these rules");
+        // Room for averages first, so that nothing of them can go wrong after the search.
+        let stepped = self.make_means_of(objective).and_then(|()| {
+            let Some(hyper) = self.groups[0].algorithm.hyper().downcast_ref() else {
+                unreachable!("only LBFGS has these rules");
+            };
+            lbfgs::step(hyper, kernels, &self.backend, self.compute, &mut self.history, objective)
+        });
+        let averaged = match &stepped {
+            Ok(_) => self.average_in(&mut lbfgs::sorted(objective)),
+            Err(_) => Ok(()),
         };
-        lbfgs::step(hyper, kernels, &self.backend, self.compute, &mut self.history, objective)
+        self.slots.settle(&stepped, |_| false);
+        let loss = stepped?;
+        if let Err(cause) = averaged {
+            self.poisoned = Some(cause.to_string());
+            return Err(cause);
+        }
+        self.count_average();
+        Ok(loss)
     }
 
     /// What the algorithm remembers for all parameters together ([`Algorithm::SHARED`](crate::Algorithm::SHARED)),
@@ -527,6 +581,7 @@ impl Driver {
             mean: None,
             kind,
             errors: None,
+            mask: None,
             run: None,
             row: 0,
         })
@@ -585,7 +640,10 @@ impl Driver {
             let (backend, groups, family) = (&*self.backend, &self.groups[..], run.family);
             let shared = &mut self.shared[family][..];
             let ranks = self.world.as_ref().map(|world| &**world.ranks());
-            let work = Work { index, family, tensors, backend, groups, shared, ranks, bindings, slots };
+            let averaging = self.averages.as_ref().and_then(|averages| averages.rule(groups));
+            let around = Around { forming: self.forming.as_ref(), averaging };
+            let work =
+                Work { index, family, tensors, backend, groups, shared, ranks, bindings, slots, around };
             let stepped = match self.away.as_mut().filter(|away| away.known) {
                 Some(away) => run.step_away(work, away, &mut begun),
                 None => run.step(work, &mut begun),
@@ -664,7 +722,7 @@ impl Optimizer for Driver {
             return Err(Error::Poisoned { cause: cause.clone() });
         }
         let updated = self.take_hessian(bindings);
-        self.slots.settle(&updated);
+        self.slots.settle(&updated, StepReport::skipped);
         updated
     }
 
@@ -719,7 +777,9 @@ impl Optimizer for Driver {
         match &self.world {
             Some(world) if world.sharded() => world.consolidate(&own),
             Some(world) if self.groups.iter().any(|group| !group.algorithm.same_on_all_ranks()) => {
-                world.with_errors(own)
+                let mut whole = world.with_errors(own)?;
+                self.unite(&mut whole, world.ranks().world());
+                Ok(whole)
             }
             _ => Ok(own),
         }
@@ -742,7 +802,7 @@ impl Driver {
             Ok(_) => self.average_in(bindings),
             Err(_) => Ok(()),
         };
-        self.slots.settle(&stepped);
+        self.slots.settle(&stepped, StepReport::skipped);
         let stepped = stepped?;
         if whole && !stepped.skipped() {
             self.expected.clear();
@@ -771,6 +831,7 @@ impl Driver {
         if whole {
             self.check_expected()?;
         }
+        self.make_masks(bindings)?;
         if given != Given::Hessian {
             self.make_means(bindings)?;
         }

@@ -175,6 +175,14 @@ pub enum Error {
         /// What it is.
         got: Format,
     },
+    /// A mask of momenta that does not fit a parameter.
+    #[error("parameter {param:?} {problem}")]
+    Masked {
+        /// The parameter.
+        param: String,
+        /// What does not fit.
+        problem: String,
+    },
     /// A group of this number does not exist.
     #[error("there is no parameter group {group}; there are {count}")]
     NoGroup {

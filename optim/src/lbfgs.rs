@@ -85,7 +85,7 @@ pub(crate) struct History {
 }
 
 /// The bindings in the order of their names.
-fn sorted<'o>(objective: &'o mut dyn Objective) -> Vec<Binding<'o>> {
+pub(crate) fn sorted<'o>(objective: &'o mut dyn Objective) -> Vec<Binding<'o>> {
     let mut bindings = objective.bindings();
     bindings.sort_by(|a, b| a.name.cmp(b.name));
     bindings

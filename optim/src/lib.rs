@@ -18,6 +18,7 @@ mod formats;
 pub mod hyper;
 mod kind;
 pub mod lbfgs;
+pub mod mask;
 mod params;
 pub mod ranks;
 pub mod renamed;

@@ -2,9 +2,10 @@
 
 use crate::compression::Errors;
 use crate::driver::averages::Mean;
+use crate::driver::masks::OwnMask;
 use crate::driver::mirror::Mirror;
 use crate::driver::rows::{self, Rows};
-use crate::{Error, ModuleKind, Result, StepReport};
+use crate::{Error, ModuleKind, Result};
 use core::ops::Range;
 use fallline_core::{Compute, Shape, Storage};
 use std::collections::HashMap;
@@ -47,6 +48,8 @@ pub(crate) struct Slot {
     pub(crate) kind: ModuleKind,
     /// What compressing for other ranks has left out so far.
     pub(crate) errors: Option<Errors>,
+    /// Which of its elements have a momentum, where not all.
+    pub(crate) mask: Option<OwnMask>,
     /// In the step being taken: which run, and which row of scalars.
     pub(crate) run: Option<usize>,
     pub(crate) row: usize,
@@ -106,8 +109,8 @@ impl Slots {
     }
 
     /// Keeps what was added since the last call of this, or removes it where the step did not go through.
-    pub(crate) fn settle(&mut self, stepped: &Result<StepReport>) {
-        if stepped.as_ref().is_ok_and(|report| !report.skipped()) {
+    pub(crate) fn settle<R>(&mut self, stepped: &Result<R>, skipped: impl Fn(&R) -> bool) {
+        if stepped.as_ref().is_ok_and(|report| !skipped(report)) {
             return self.fresh.clear();
         }
         for name in core::mem::take(&mut self.fresh) {

@@ -6,7 +6,7 @@ pub use largest::LargestRule;
 
 use crate::compression::Errors;
 use core::any::Any;
-use fallline_core::backend::{MAX_OPERANDS, MatMul, Matrix, Pass, TensorPass, View};
+use fallline_core::backend::{MatMul, Matrix, Pass, TensorPass, View, Views};
 use fallline_core::ranks::Communicator;
 use fallline_core::{Backend, Compute, Format, Kernel, Operand, Result, Role, Shape, Storage};
 
@@ -72,6 +72,11 @@ impl Stages {
     /// A pass of a rule whose tensors' scalars depend on each other, to begin with.
     pub fn gathered(kernel: &'static Kernel) -> Stages {
         Stages { stages: [None; MAX_STAGES], states: &[] }.and(Stage::Gathered(kernel))
+    }
+
+    /// Work that is not element by element, to begin with.
+    pub fn matrix() -> Stages {
+        Stages { stages: [None; MAX_STAGES], states: &[] }.and(Stage::Matrix)
     }
 
     /// These, and after them a pass of a rule.
@@ -218,6 +223,8 @@ pub struct Gathering<'a> {
     pub shared: &'a mut [f64],
     /// How many ranks step together.
     pub world: usize,
+    /// Whether no stage comes after this one.
+    pub last: bool,
     /// The scalars to compute: a row for each parameter.
     pub scalars: &'a mut [f64],
 }
@@ -276,6 +283,10 @@ pub struct MatrixStep<'a> {
     pub t: u64,
     /// The parameter's extents.
     pub shape: &'a Shape,
+    /// The gradient, as it is stored.
+    pub grad: Option<View<'a>>,
+    /// What it is to be multiplied by.
+    pub grad_scale: f64,
     /// The sums of the last rule before, in the order of its rule.
     pub sums: &'a [f64],
     /// As [`Combining::memory`].
@@ -286,6 +297,8 @@ pub struct MatrixStep<'a> {
     pub ranks: Option<&'a dyn Communicator>,
     /// What compressing for other ranks has left out so far of the parameter.
     pub errors: &'a mut Option<Errors>,
+    /// What its momentum is multiplied by, where it has a [mask](crate::mask).
+    pub mask: Option<&'a Storage>,
     /// The states, in the order of [`Stages::operands`].
     pub states: &'a mut [(&'static str, Storage)],
     /// The scratch, in the order of [`Stages::operands`].
@@ -303,6 +316,8 @@ pub struct Exchanged<'a> {
     pub memory: &'a mut [f64],
     /// The states, in the order of [`Stages::operands`].
     pub states: &'a mut [(&'static str, Storage)],
+    /// As [`MatrixStep::mask`].
+    pub mask: Option<&'a Storage>,
 }
 
 /// All tensors' part in a stage that they take part in together, in the order of their names.
@@ -440,7 +455,7 @@ impl MatrixStep<'_> {
         kernel: &'static Kernel,
         hyper: &dyn Any,
         own: &[f64],
-        tensors: &mut dyn FnMut(&mut [Option<View<'v>>; MAX_OPERANDS]) -> Option<TensorPass>,
+        tensors: &mut dyn FnMut(&mut Views<'v>) -> Option<TensorPass>,
     ) -> Result<Vec<f64>> {
         let mut row = vec![1.0; 1 + kernel.scalars.len()];
         kernel.compute_scalars(hyper, self.t, &mut row[1..]);
@@ -453,6 +468,7 @@ impl MatrixStep<'_> {
             tensor_scalars: own,
             plan: &mut self.backend.plan(),
             sums: &mut sums,
+            beside: &[],
         })?;
         Ok(sums)
     }

@@ -14,15 +14,16 @@
 //!
 //! Division by the scale and clipping by norm are one factor of the gradient in the update's own pass; the norm and the
 //! search for what is not finite are one read of all gradients, of a window the one in which its last gradient is added.
-//! Accumulation over several iterations and clipping by
-//! value need gradients of their own: a buffer of each parameter's size in the type that it is computed in. A step that
+//! Where nothing looks at gradients, that one is added in the update's own pass too, and clipping by value is done there.
+//! Accumulation over several iterations and clipping by value
+//! need gradients of their own: a buffer of each parameter's size in the type that it is computed in. A step that
 //! fails when it closes a window leaves parameters and states as they were, and drops the window's gradients.
 
 mod rules;
 mod scaler;
 
 pub use rules::Kernels;
-pub(crate) use rules::{Limit, Unscale};
+pub(crate) use rules::{Extreme, Limit, Power, Unscale};
 pub use scaler::LossScaler;
 pub(crate) use scaler::SavedScaler;
 
@@ -77,7 +78,9 @@ pub enum Clip {
     Norm {
         /// The largest norm.
         max_norm: f64,
-        /// The p of the norm: 2 for the Euclidean one, `f64::INFINITY` for the largest magnitude; any number.
+        /// The p of the norm: 2 for the Euclidean one, `f64::INFINITY` for the largest magnitude; any number. Multiples
+        /// of 1/4 from 0 to below 32, and both infinities, are computed where the gradients are; others need powers that
+        /// no device has to the bit, and are computed on the host, one parameter after another.
         norm_type: f64,
         /// Whether a norm that is NaN or infinite is an error instead of a factor.
         error_if_nonfinite: bool,

@@ -1,4 +1,4 @@
-//! The keys of an optimizer's dict that say how its states are stored.
+//! The keys of an optimizer's dict that are not hyperparameters: how its states are stored, and which momenta there are.
 
 use crate::config::{Node, Value as Setting};
 use crate::error::{Error, Result};
@@ -6,6 +6,7 @@ use crate::names::nearest;
 use fallline_core::Format;
 use fallline_cpu::Cpu;
 use fallline_optim::hyper::HyperError;
+use fallline_optim::mask::MomentumMask;
 use fallline_optim::{AnyAlgorithm, Driver, ParamFormat, StateFormats, can_offload};
 use std::path::PathBuf;
 
@@ -17,13 +18,14 @@ const SEED: &str = "seed";
 const PAGE_FOLDER: &str = "page_folder";
 
 const OFFLOAD: &str = "offload";
+const MASK: &str = "exp_avg_mask";
 /// Those of a whole optimizer, not of a group.
 pub(crate) const OF_WHOLE: [&str; 2] = [PAGE_FOLDER, OFFLOAD];
 
 /// The keys that are not hyperparameters.
-pub(crate) const KEYS: [&str; 5] = [STATE_FORMAT, PARAM_FORMAT, SEED, PAGE_FOLDER, OFFLOAD];
+pub(crate) const KEYS: [&str; 6] = [STATE_FORMAT, PARAM_FORMAT, SEED, PAGE_FOLDER, OFFLOAD, MASK];
 
-/// How an optimizer's states and parameters are stored.
+/// How an optimizer's states and parameters are stored, and which elements have a momentum.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Storing {
     states: StateFormats,
@@ -32,6 +34,7 @@ pub(crate) struct Storing {
     /// Whether states are kept on the host, and whether the algorithm has that of its own accord.
     offload: bool,
     by_default: bool,
+    mask: Option<MomentumMask>,
 }
 
 impl Storing {
@@ -102,7 +105,11 @@ impl Storing {
             }
             Some((node, value)) => return Err(wrong(node, OFFLOAD, "\"cpu\"", value.to_string())),
         };
-        Ok(Storing { states, params, folder, offload, by_default: self.by_default })
+        let mask = match dict.get(MASK) {
+            None => self.mask,
+            Some(node) => mask(node, algorithm)?,
+        };
+        Ok(Storing { states, params, folder, offload, by_default: self.by_default, mask })
     }
 
     /// How a state of a parameter with so many elements is stored, computed in `f32`.
@@ -114,6 +121,7 @@ impl Storing {
     pub(crate) fn apply(&self, driver: &mut Driver, group: usize) -> fallline_optim::Result<()> {
         driver.set_state_formats(group, self.states.clone())?;
         driver.set_param_format(group, self.params)?;
+        driver.set_momentum_mask(group, self.mask.clone())?;
         if group == 0 {
             driver.set_page_folder(self.folder.clone());
             if self.offload && !driver.backend().reaches_host() {
@@ -142,8 +150,33 @@ impl Storing {
             (false, true) => text += &format!(", {OFFLOAD}=None"),
             _ => {}
         }
+        if let Some(MomentumMask::Rows(rows)) = &self.mask {
+            text += &format!(", {MASK}=({}, {})", rows.start, rows.end);
+        }
         text
     }
+}
+
+/// Rows of the first dimension: a number of them, or where they begin and end.
+fn mask(node: &Node, algorithm: &dyn AnyAlgorithm) -> Result<Option<MomentumMask>> {
+    let row = |setting: &Setting| match setting {
+        Setting::Int(row) => usize::try_from(*row).ok(),
+        _ => None,
+    };
+    let rows = match &node.value {
+        Setting::None => return Ok(None),
+        Setting::List(items) => match &items[..] {
+            [start, end] => row(&start.value).zip(row(&end.value)),
+            _ => None,
+        },
+        other => row(other).map(|end| (0, end)),
+    };
+    let Some((start, end)) = rows.filter(|(start, end)| start <= end) else {
+        let expected = "a number of rows, or the first and the one after the last";
+        return Err(wrong(node, MASK, expected, node.value.to_string()));
+    };
+    MomentumMask::check(algorithm).map_err(|source| Error::Algorithm { at: node.at.clone(), source })?;
+    Ok(Some(MomentumMask::Rows(start..end)))
 }
 
 /// The names that formats have in configurations.

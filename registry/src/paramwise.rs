@@ -4,7 +4,8 @@
 //!
 //! - `custom_keys`: of the keys that a parameter's name contains the longest counts, of equally long ones the first in
 //!   alphabetical order, and no other rule applies then. `lr_mult` and `decay_mult` multiply the optimizer's `lr` and
-//!   `weight_decay`; hyperparameters of the optimizer replace its own; so do `state_format`, `param_format` and `seed`.
+//!   `weight_decay`; hyperparameters of the optimizer replace its own; so do `state_format`, `param_format`, `seed` and
+//!   `exp_avg_mask`.
 //! - `bias_lr_mult`: `lr` of biases, except those of norms and of deformable convolutions' offsets.
 //! - `dcn_offset_lr_mult`: `lr` of the offsets of deformable convolutions.
 //! - `norm_decay_mult`, `bias_decay_mult`, `dwconv_decay_mult`, `flat_decay_mult` (parameters of one dimension):

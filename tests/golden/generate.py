@@ -491,7 +491,7 @@ def generate(names):
         write(expected_path(name, case, dtype), tensors, metadata)
     if set(names) & set(onebit.CASES):
         write(HERE / "compression.safetensors", onebit.compression(), {"source": f"deepspeed {onebit.VERSION}"})
-        across = [onebit.ranks(name, world) for name in ("OnebitAdam", "OnebitLamb") for world in (1, 2)]
+        across = [onebit.ranks(name, world, masked) for name in onebit.ACROSS for world in (1, 2) for masked in (False, True)]
         across = {key: value for part in across for key, value in part.items()}
         write(HERE / "onebit_ranks.safetensors", across, {"source": f"deepspeed {onebit.VERSION}"})
     wanted = {expected_path(name, case, dtype) for name, case, _, dtype in cases(CASES)}

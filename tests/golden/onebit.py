@@ -37,6 +37,8 @@ SOURCES = {
         ("var_interval", "var_counter", "local_step_interval", "local_step_counter", "lrs"),
     ),
 }
+# What says that an optimizer compresses.
+FROZEN = {"OnebitAdam": "adam_freeze_key", "OnebitLamb": "lamb_freeze_key", "ZeroOneAdam": "freeze_key"}
 # Options of groups, not of the class.
 OF_GROUPS = ("non_freeze",)
 CASES = {
@@ -212,9 +214,8 @@ def run_source(name, options, trace, steps, kept):
         for param, value in params.items():
             if t in kept(param):
                 out[f"expected/{t}/{param}"] = value.detach().numpy().copy()
-    compresses = {"OnebitAdam": "adam_freeze_key", "OnebitLamb": "lamb_freeze_key", "ZeroOneAdam": "freeze_key"}[name]
     frozen = any(key in options for key in ("freeze_step", "var_freeze_step"))
-    assert getattr(optimizer, compresses) == frozen, "a case that does not pass the freeze step"
+    assert getattr(optimizer, FROZEN[name]) == frozen, "a case that does not pass the freeze step"
     for param, value in params.items():
         state = optimizer.state[value]
         out[f"expected_step/{param}"] = np.asarray(state["step"], dtype=np.int64)
@@ -253,8 +254,23 @@ def compression():
 
 # Several ranks: threads with a communicator between them, and the source's own compression. `optim/tests/ranks/onebit.rs`
 # takes the same steps: start values, gradients and hyperparameters are its own.
-LENGTHS, STEPS = (300, 7, 1), 12
-ACROSS = dict(lr=0.01, freeze_step=4, betas=(0.9, 0.99), eps=1e-3, weight_decay=0.1)
+LENGTHS = (300, 7, 1)
+FREEZING = dict(lr=0.01, freeze_step=4, betas=(0.9, 0.99), eps=1e-3, weight_decay=0.1)
+# Steps that adapt the variance, at ever longer intervals, until it is frozen; then steps of each rank alone: the last two are.
+INTERVALS = dict(
+    lr=0.01,
+    var_freeze_step=9,
+    var_update_scaler=2,
+    local_step_scaler=2,
+    local_step_clipper=4,
+    betas=(0.9, 0.99),
+    eps=1e-3,
+    weight_decay=0.1,
+)
+# optimizer -> hyperparameters, steps
+ACROSS = {"OnebitAdam": (FREEZING, 12), "OnebitLamb": (FREEZING, 12), "ZeroOneAdam": (INTERVALS, 22)}
+# `exp_avg_mask` of the first parameter: only so many of its elements have a momentum.
+MASKED = 130
 
 
 def start(tensor):
@@ -301,12 +317,13 @@ class Threads:
         )
 
 
-def ranks(name, world):
+def ranks(name, world, masked=False):
     """An optimizer of so many ranks: parameters after every step, states and errors after the last."""
     import torch
 
     torch.set_num_threads(1)
-    file, class_, states, _ = SOURCES[name]
+    file, class_, states, scalars = SOURCES[name]
+    options, steps = ACROSS[name]
     threads = Threads(world)
     optimizers = []
     with standing_in():
@@ -318,16 +335,22 @@ def ranks(name, world):
             threads.here.rank = rank
             module = load("runtime", "fp16", "onebit", f"{file}.py")
             params = [torch.nn.Parameter(torch.from_numpy(start(tensor).copy())) for tensor in range(len(LENGTHS))]
+            groups = [dict(params=params)]
+            if masked:
+                mask = torch.zeros(LENGTHS[0])
+                mask[:MASKED] = 1.0
+                groups = [dict(params=params[:1], exp_avg_mask=mask), dict(params=params[1:])]
             engine = types.SimpleNamespace(mpu=None, local_rank=0, enable_backward_allreduce=True)
-            optimizer = getattr(module, class_)([dict(params=params)], deepspeed=engine, **ACROSS)
+            optimizer = getattr(module, class_)(groups, deepspeed=engine, **options)
             optimizers.append((optimizer, params, engine))
 
     out, failed = {}, []
+    case = f"{name}{'-masked' if masked else ''}/{world}"
 
     def run(rank):
         threads.here.rank = rank
         optimizer, params, engine = optimizers[rank]
-        for step in range(1, STEPS + 1):
+        for step in range(1, steps + 1):
             for tensor, value in enumerate(params):
                 if engine.enable_backward_allreduce:
                     # As the engine does: the mean over the ranks.
@@ -340,21 +363,26 @@ def ranks(name, world):
             for filling in getattr(optimizer, "dummy_exp_avg", {}).values():
                 filling.zero_()
             optimizer.step()
-            if rank == 0:
+            # Ranks of ZeroOneAdam have parameters and momenta of their own between two exchanges.
+            kept = step == steps if masked else rank == 0 or name == "ZeroOneAdam"
+            if kept:
                 for tensor, value in enumerate(params):
-                    out[f"{name}/{world}/expected/{step}/p{tensor}"] = value.detach().numpy().copy()
+                    out[f"{case}/expected/{step}/p{tensor}/{rank}"] = value.detach().numpy().copy()
         for tensor, value in enumerate(params):
             state = optimizer.state[value]
-            if rank == 0:
+            if rank == 0 or name == "ZeroOneAdam":
                 for there, here in states.items():
-                    out[f"{name}/{world}/expected_state/p{tensor}/{here}"] = state[there].numpy().reshape(-1).copy()
+                    out[f"{case}/expected_state/p{tensor}/{here}/{rank}"] = state[there].numpy().reshape(-1).copy()
             for error in ("worker_error", "server_error"):
                 if error in state:
-                    out[f"{name}/{world}/{error}/{rank}/p{tensor}"] = state[error].numpy().copy()
+                    out[f"{case}/{error}/{rank}/p{tensor}"] = state[error].numpy().copy()
                 elif tensor == 0:
                     # Of all parameters in one piece.
-                    out[f"{name}/{world}/{error}/{rank}/p0"] = getattr(optimizer, f"{error}s")[0].numpy().copy()
-        assert getattr(optimizer, {"OnebitAdam": "adam_freeze_key", "OnebitLamb": "lamb_freeze_key"}[name])
+                    out[f"{case}/{error}/{rank}/p0"] = getattr(optimizer, f"{error}s")[0].numpy().copy()
+            if name == "ZeroOneAdam":
+                for scalar in scalars:
+                    out[f"{case}/expected_memory/p{tensor}/{scalar}"] = np.asarray(state[scalar], dtype=np.float64)
+        assert getattr(optimizer, FROZEN[name])
 
     def guarded(rank):
         try:

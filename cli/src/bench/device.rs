@@ -1,7 +1,7 @@
 //! Optimizers on a CUDA device, against a copy within it.
 
 use super::layout::Layout;
-use super::{Args, ROUNDS, Row, gradient, passes, per_element, state_bytes, traffic};
+use super::{Args, Passes, ROUNDS, Row, gradient, per_element, state_bytes};
 use crate::common;
 use crate::error::Result;
 use fallline::optim::{Binding, param};
@@ -44,9 +44,7 @@ impl Device {
         let shapes = layout.shapes(elements);
         let elements: usize = shapes.iter().map(|extents| extents.iter().product::<usize>()).sum();
         let format = if args.dtype == "bf16" { Format::Bf16 } else { Format::F32 };
-        let passes = passes(recipe.algorithm(), &shapes[0]);
-        let lengths: Vec<usize> = shapes.iter().map(|extents| extents.iter().product()).collect();
-        let bytes_per_element = traffic(recipe, &passes, format, &lengths);
+        let bytes_per_element = Passes::new(recipe, format, &shapes[0]).traffic(&shapes);
         let backend = &self.0;
         let names: Vec<String> = (0..shapes.len()).map(|i| format!("tensor{i}")).collect();
         let mut params = Tensor::side_by_side(backend, format, shapes.iter().map(|extents| &extents[..]))?;

@@ -4,7 +4,7 @@ use super::*;
 
 /// The record of a step.
 fn step(step: u64, loss: f32) -> Record {
-    Record::Step { step, epoch: 1, loss, lr: 0.1 }
+    Record::Step { step, epoch: 1, loss, lr: 0.1, skipped: false }
 }
 
 /// Whatever the records are, the file is a whole picture, alone in its folder, and says what it left out.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, thread, time::Duration};
 
 /// The record of a step, with a loss that a decimal cannot hold exactly.
 fn step(step: u64) -> Record {
-    Record::Step { step, epoch: 1, loss: 1.0 / step as f32, lr: 5e-3 / 3.0 }
+    Record::Step { step, epoch: 1, loss: 1.0 / step as f32, lr: 5e-3 / 3.0, skipped: false }
 }
 
 /// Numbers go on above the largest, gaps and other configurations aside, and eight at once get eight.

@@ -9,8 +9,8 @@ use crate::plot::loss_and_accuracy;
 use crate::run_folder::{CHECKPOINT, Metrics, Record};
 use fallline::optim::checkpoint::{Entry, remove_temporaries};
 use fallline::optim::schedule::Schedule;
-use fallline::optim::{Binding, param};
-use fallline::ranks::{Averager, Communicator, agree, hash};
+use fallline::optim::{Binding, frozen, param};
+use fallline::ranks::{Averager, Communicator, Reduction, agree, hash};
 use fallline::registry::Length;
 use fallline::{Backend, Checkpoint, Driver, Optimizer, Recipe, Shape};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -179,6 +179,7 @@ impl Session {
             session.schedule.load(saved)?;
         }
         session.compare()?;
+        session.restore()?;
         if session.ranks.rank() == 0 {
             let folder = &session.folder;
             let (metrics, records) =
@@ -263,9 +264,31 @@ impl Session {
         Ok(self.tested()?.accuracy(self.digits.test.images.view(), &self.digits.test.labels))
     }
 
+    /// Where ranks have parameters of their own, they get them back.
+    fn restore(&mut self) -> Result<()> {
+        let parameters = self.network.parameters.iter_mut();
+        let mut bindings: Vec<Binding<'_>> = parameters.map(|p| frozen(&p.name, &mut p.value)).collect();
+        Ok(self.optimizer.restore_params(&mut bindings)?)
+    }
+
+    /// The network as all ranks have it: where each has its own, their mean.
+    fn common(&self) -> Result<Cow<'_, Network>> {
+        let mut network = Cow::Borrowed(&self.network);
+        for place in 0..self.network.parameters.len() {
+            if self.optimizer.is_parted(&self.network.parameters[place].name) {
+                let value = &mut network.to_mut().parameters[place].value;
+                let mut mean: Vec<f32> = value.iter().copied().collect();
+                let reduced = self.ranks.all_reduce(mean.as_mut_slice().into(), Reduction::Mean);
+                reduced.map_err(fallline::core::Error::from)?;
+                value.iter_mut().zip(mean).for_each(|(to, from)| *to = from);
+            }
+        }
+        Ok(network)
+    }
+
     /// The network that is tested: with the average of the weights, where one is kept.
     fn tested(&self) -> Result<Cow<'_, Network>> {
-        let mut network = Cow::Borrowed(&self.network);
+        let mut network = self.common()?;
         for place in 0..self.network.parameters.len() {
             if let Some(average) = self.optimizer.average(&self.network.parameters[place].name)? {
                 let values = &mut network.to_mut().parameters[place].value;
@@ -281,11 +304,11 @@ impl Session {
         lines.push(format!("{:?}", self.options));
         lines.push(format!("{:?}", self.progress));
         agree(&*self.ranks, "the run", &lines).map_err(fallline::core::Error::from)?;
-        self.compare_parameters()
+        self.compare_parameters(&self.network)
     }
 
     /// Sees to it that all ranks have the same parameters.
-    fn compare_parameters(&self) -> Result<()> {
+    fn compare_parameters(&self, network: &Network) -> Result<()> {
         if self.ranks.world() == 1 {
             return Ok(());
         }
@@ -293,7 +316,7 @@ impl Session {
             let bytes: Vec<u8> = p.value.iter().flat_map(|value| value.to_le_bytes()).collect();
             format!("{} of shape {:?} with hash {:016x}", p.name, p.value.shape(), hash(&bytes))
         };
-        let lines: Vec<String> = self.network.parameters.iter().map(line).collect();
+        let lines: Vec<String> = network.parameters.iter().map(line).collect();
         Ok(agree(&*self.ranks, "the parameters", &lines).map_err(fallline::core::Error::from)?)
     }
 
@@ -332,12 +355,13 @@ impl Session {
             }
             None => parameters.map(|p| param(&p.name, &mut p.value, &p.grad)).collect(),
         };
-        optimizer.step(&mut bindings)?;
+        let skipped = optimizer.step(&mut bindings)?.skipped();
         drop(bindings);
         self.schedule.after_iteration(&mut self.optimizer)?;
         self.progress.step += 1;
         self.progress.batch += 1;
-        self.record(Record::Step { step: self.progress.step, epoch: self.progress.epoch, loss, lr })?;
+        let (step, epoch) = (self.progress.step, self.progress.epoch);
+        self.record(Record::Step { step, epoch, loss, lr, skipped })?;
         Ok(true)
     }
 
@@ -367,11 +391,12 @@ impl Session {
 
     /// Writes the checkpoint: rank 0 does, but all have a part in it.
     fn keep(&mut self) -> Result<()> {
-        self.compare_parameters()?;
         let mut checkpoint = self.optimizer.save()?;
+        let network = self.common()?.into_owned();
+        self.compare_parameters(&network)?;
         let Some(metrics) = &mut self.metrics else { return Ok(()) };
         metrics.flush().map_err(Error::io(&self.folder))?;
-        for parameter in &self.network.parameters {
+        for parameter in &network.parameters {
             let values: Vec<f32> = parameter.value.iter().copied().collect();
             checkpoint
                 .insert_param(&parameter.name, Entry::new(parameter.value.shape().into(), (&values).into()));

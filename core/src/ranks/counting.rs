@@ -83,6 +83,17 @@ impl Communicator for Counting {
         self.inner.broadcast(root, bytes)
     }
 
+    fn share(
+        &self,
+        own: &[&[u8]],
+        lengths: &[usize],
+        take: &mut dyn FnMut(usize, &[u8]),
+    ) -> Result<(), RankError> {
+        let others = lengths.iter().enumerate().filter(|(rank, _)| *rank != self.rank());
+        self.count(others.map(|(_, length)| length).sum());
+        self.inner.share(own, lengths, take)
+    }
+
     fn barrier(&self) -> Result<(), RankError> {
         self.count(0);
         self.inner.barrier()

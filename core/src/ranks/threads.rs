@@ -1,6 +1,6 @@
 //! Ranks that are threads of one process.
 
-use super::{Communicator, RankError, known, piece, same_length};
+use super::{Communicator, RankError, known, piece, same_length, shared_lengths};
 use crate::Result;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,7 +17,8 @@ pub fn threads(world: usize, limit: Duration) -> Vec<ThreadRank> {
     let table =
         Table { calls: vec![None; world], posted: 0, taken: 0, gone: vec![false; world], broken: None };
     let meeting = Arc::new(Meeting { table: Mutex::new(table), changed: Condvar::new(), limit });
-    (0..world).map(|rank| ThreadRank { rank, world, meeting: Arc::clone(&meeting) }).collect()
+    let end = |rank| ThreadRank { rank, world, meeting: Arc::clone(&meeting), messages: Mutex::default() };
+    (0..world).map(end).collect()
 }
 
 /// One thread's end, from [`threads`].
@@ -26,7 +27,16 @@ pub struct ThreadRank {
     rank: usize,
     world: usize,
     meeting: Arc<Meeting>,
+    /// Memory of messages, to be used again once everybody has taken them: new memory costs more than the copy.
+    messages: Mutex<Vec<Arc<Vec<u8>>>>,
 }
+
+/// How many messages are kept: what the others may still be taking, and the next.
+const MESSAGES: usize = 3;
+
+/// How long a rank looks out for the others before it sleeps, and how often it looks.
+const PATIENCE: Duration = Duration::from_micros(100);
+const SPINS: usize = 200;
 
 /// Where the ranks meet.
 #[derive(Debug)]
@@ -107,13 +117,15 @@ impl ThreadRank {
 
     /// Waits until `ready`, the deadline, or a failure.
     fn wait<'a>(
-        &self,
+        &'a self,
         mut table: MutexGuard<'a, Table>,
         operation: &'static str,
         deadline: Instant,
         ready: impl Fn(&Table) -> bool,
     ) -> Result<MutexGuard<'a, Table>, RankError> {
         let rank = self.rank;
+        // Whoever is about to come is not worth a sleep.
+        let patience = Instant::now() + PATIENCE;
         loop {
             if let Some(cause) = &table.broken {
                 let cause = cause.to_string();
@@ -133,6 +145,12 @@ impl ThreadRank {
                 let limit = self.meeting.limit;
                 return Err(self.break_off(table, RankError::TimedOut { rank, operation, limit, missing }));
             }
+            if now < patience {
+                drop(table);
+                (0..SPINS).for_each(|_| core::hint::spin_loop());
+                table = self.lock();
+                continue;
+            }
             let waited = self.meeting.changed.wait_timeout(table, deadline - now);
             table = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -149,8 +167,24 @@ impl ThreadRank {
         self.meeting.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn call(&self, operation: &'static str, root: usize, length: usize, bytes: Vec<u8>) -> Call {
-        Call { operation, root, length, bytes: Arc::new(bytes) }
+    fn call(&self, operation: &'static str, root: usize, length: usize, pieces: &[&[u8]]) -> Call {
+        Call { operation, root, length, bytes: self.message(pieces) }
+    }
+
+    /// A message of these pieces.
+    fn message(&self, pieces: &[&[u8]]) -> Arc<Vec<u8>> {
+        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = messages.iter_mut().position(|message| Arc::get_mut(message).is_some());
+        let mut message = free.map(|place| messages.swap_remove(place)).unwrap_or_default();
+        if let Some(bytes) = Arc::get_mut(&mut message) {
+            bytes.clear();
+            pieces.iter().for_each(|piece| bytes.extend_from_slice(piece));
+        }
+        messages.push(Arc::clone(&message));
+        if messages.len() > MESSAGES {
+            messages.remove(0);
+        }
+        message
     }
 }
 
@@ -178,7 +212,7 @@ impl Communicator for ThreadRank {
         let operation = "all_to_all";
         same_length(operation, "the receive buffer", send.len(), receive.len())?;
         let piece = piece(operation, send.len(), self.world)?;
-        let (rank, call) = (self.rank, self.call(operation, 0, send.len(), send.to_vec()));
+        let (rank, call) = (self.rank, self.call(operation, 0, send.len(), &[send]));
         self.meet(call, |all| {
             for (from, all) in all.iter().enumerate() {
                 receive[from * piece..][..piece].copy_from_slice(&all[rank * piece..][..piece]);
@@ -190,7 +224,7 @@ impl Communicator for ThreadRank {
         let operation = "all_gather";
         same_length(operation, "the receive buffer", send.len() * self.world, receive.len())?;
         let length = send.len();
-        self.meet(self.call(operation, 0, length, send.to_vec()), |all| {
+        self.meet(self.call(operation, 0, length, &[send]), |all| {
             for (from, all) in all.iter().enumerate() {
                 receive[from * length..][..length].copy_from_slice(all);
             }
@@ -199,7 +233,7 @@ impl Communicator for ThreadRank {
 
     fn broadcast(&self, root: usize, bytes: &mut [u8]) -> Result<(), RankError> {
         known("broadcast", root, self.world)?;
-        let own = if root == self.rank { bytes.to_vec() } else { Vec::new() };
+        let own: &[&[u8]] = if root == self.rank { &[bytes] } else { &[] };
         let call = self.call("broadcast", root, bytes.len(), own);
         self.meet(call, |all| {
             if root != self.rank {
@@ -208,7 +242,20 @@ impl Communicator for ThreadRank {
         })
     }
 
+    fn share(
+        &self,
+        own: &[&[u8]],
+        lengths: &[usize],
+        take: &mut dyn FnMut(usize, &[u8]),
+    ) -> Result<(), RankError> {
+        shared_lengths(self, own, lengths)?;
+        self.meet(self.call("share", 0, lengths.iter().sum(), own), |all| {
+            let others = all.iter().enumerate().filter(|(from, _)| *from != self.rank);
+            others.for_each(|(from, bytes)| take(from, bytes));
+        })
+    }
+
     fn barrier(&self) -> Result<(), RankError> {
-        self.meet(self.call("barrier", 0, 0, Vec::new()), |_| {})
+        self.meet(self.call("barrier", 0, 0, &[]), |_| {})
     }
 }

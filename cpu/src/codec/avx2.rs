@@ -1,16 +1,14 @@
 //! The block formats with AVX2: 32 numbers at a time, with tables of eight.
 
-use super::Groups;
 use super::blocks::{self, Blocked, Blocks, Encoding, Most, compiled};
 use super::dynamic::{EIGHT_NINTHS, GRID_BINADE, HALF_GRID, KINDS, Kind, NEAR, Pieces, look_up};
+use super::{Groups, REGISTERS};
 use crate::lane::Ymm32;
 use core::arch::x86_64::*;
 use fallline_core::{Codes, Format};
 
 /// Numbers that are encoded at once.
-const GROUP: usize = 32;
-/// Registers of a group.
-const REGISTERS: usize = GROUP / 8;
+const GROUP: usize = 8 * REGISTERS;
 /// Numbers below it are zero, where there is no grid; its exponent is the least that `slope` and `rise` are right for.
 const TINY: f32 = 1.0 / 16_777_216.0;
 

@@ -1,16 +1,14 @@
 //! The block formats with AVX-512: 64 numbers at a time.
 
-use super::Groups;
 use super::blocks::{self, Blocked, Blocks, Encoding, Most, compiled};
 use super::dynamic::{EIGHT_NINTHS, GRID_BINADE, HALF_GRID, KINDS, Kind, NEAR, Pieces, look_up};
+use super::{Groups, REGISTERS};
 use crate::lane::Zmm32;
 use core::arch::x86_64::*;
 use fallline_core::{Codes, Format};
 
 /// Numbers that are converted at once.
-const GROUP: usize = 64;
-/// Registers of a group.
-const REGISTERS: usize = GROUP / 16;
+const GROUP: usize = 16 * REGISTERS;
 
 /// The exponent of the first binade in the tables, where there is no grid: numbers below 2^-30 are zero.
 const FIRST_BINADE: u32 = 96;

@@ -1,23 +1,19 @@
 //! Block formats: the specification's loops, compiled for each instruction set, and the choice of the faster ones.
 
-use super::Coded;
 use crate::isa::Isa;
 use core::slice::{from_raw_parts, from_raw_parts_mut};
 use fallline_core::codec::block::{self, Units, code_of, number_of, scale_of, zero_code};
 use fallline_core::{Codes, Format};
 
-/// The conversions of a block format from and to singles: of whole blocks and the tensor's last one, or of any part of
-/// one that begins with a whole byte.
+/// The conversions of a block format from and to singles.
 #[derive(Clone, Copy)]
 pub(crate) struct Blocks {
-    pub(crate) format: Format,
-    /// `count` numbers from their codes and their blocks' scales.
+    /// `count` numbers from their codes and scales: of whole blocks and the tensor's last one.
     pub(crate) decode: unsafe fn(codes: *const u8, scales: *const f32, numbers: *mut f32, count: usize),
-    /// Finds the largest of `count` numbers and those before, for each block.
-    pub(crate) larger: unsafe fn(numbers: *const f32, count: usize, most: *mut Most),
-    /// The codes of `count` numbers, once their blocks are known.
-    pub(crate) encode:
-        unsafe fn(numbers: *const f32, encodings: *const Encoding, codes: *mut u8, count: usize),
+    /// The codes and scales of such blocks.
+    pub(crate) encode: unsafe fn(numbers: *const f32, scales: *mut f32, codes: *mut u8, count: usize),
+    /// The codes of a part of a block that begins with a whole byte, once it is known what encodes the block.
+    pub(crate) part: unsafe fn(numbers: *const f32, encoding: &Encoding, codes: *mut u8, count: usize),
 }
 
 /// The largest of a block's numbers in each of 16 columns: their bits without the sign, or with it where none should
@@ -68,27 +64,15 @@ impl Blocks {
         }
     }
 
-    /// Elements of a block.
-    pub(crate) fn length(self) -> usize {
-        block_of(self.format)
-    }
-
-    /// Which of a step's blocks its element `within` is in.
-    #[inline(always)]
-    pub(crate) fn of_step(self, within: usize) -> usize {
-        // Both are powers of two, so that nothing is divided.
-        within >> self.length().ilog2()
-    }
-
     /// The scale of a block of `count` numbers; `encoding` becomes what encodes it. (Not returned: what is written in
     /// parts cannot be read as a whole soon after.)
     ///
     /// # Safety
     /// `numbers` holds them.
     #[inline(always)]
-    pub(crate) unsafe fn finish<T: Coded>(
+    pub(crate) unsafe fn finish(
         most: &Most,
-        numbers: *const T,
+        numbers: *const f32,
         count: usize,
         encoding: &mut Encoding,
     ) -> f32 {
@@ -96,7 +80,7 @@ impl Blocks {
         let negative = magnitude >> 31 == 1;
         if negative {
             // SAFETY: the caller's contract.
-            magnitude = unsafe { T::with_singles(numbers, count, |numbers| magnitude_of(numbers, count)) };
+            magnitude = unsafe { magnitude_of(numbers, count) };
         }
         let (scale, units) = scale_of(magnitude);
         encoding.units = units;
@@ -220,12 +204,9 @@ pub(super) unsafe fn decode<F: Blocked + ?Sized>(
 pub(super) unsafe fn larger<const SIGNED: bool>(numbers: *const f32, count: usize, most: &mut Most) {
     let magnitude = if SIGNED { 0x7fff_ffff } else { u32::MAX };
     // SAFETY: the caller's contract.
-    let (rows, rest) = unsafe { from_raw_parts(numbers, count) }.as_chunks::<16>();
-    for row in rows.iter().map(|row| &row[..]).chain([rest]) {
-        for (most, x) in most.0.iter_mut().zip(row) {
-            *most = (*most).max(x.to_bits() & magnitude);
-        }
-    }
+    let numbers = unsafe { from_raw_parts(numbers, count) };
+    // In one column: the compiler makes registers of a fold, but not of several columns in memory.
+    most.0[0] = numbers.iter().fold(most.0[0], |most, x| most.max(x.to_bits() & magnitude));
 }
 
 /// # Safety
@@ -272,29 +253,29 @@ macro_rules! compiled {
             }
         }
         /// # Safety
-        /// As [`Blocks::larger`].
-        $(#[target_feature(enable = $features)])?
-        unsafe fn larger(numbers: *const f32, count: usize, most: *mut Most) {
-            for (block, start) in (0..count).step_by(LENGTH).enumerate() {
-                let length = LENGTH.min(count - start);
-                // SAFETY: the caller's contract.
-                unsafe { <$format>::larger(numbers.add(start), length, &mut *most.add(block)) };
-            }
-        }
-        /// # Safety
         /// As [`Blocks::encode`].
         $(#[target_feature(enable = $features)])?
-        unsafe fn encode(numbers: *const f32, encodings: *const Encoding, codes: *mut u8, count: usize) {
+        unsafe fn encode(numbers: *const f32, scales: *mut f32, codes: *mut u8, count: usize) {
             for (block, start) in (0..count).step_by(LENGTH).enumerate() {
                 let length = LENGTH.min(count - start);
+                let (mut most, mut encoding) = (Most::NONE, Encoding::NONE);
                 // SAFETY: the caller's contract.
                 unsafe {
-                    let (encoding, codes) = (&*encodings.add(block), codes.add(FORMAT.size(start)));
-                    <$format>::encode(numbers.add(start), encoding, codes, length);
+                    let (numbers, codes) = (numbers.add(start), codes.add(FORMAT.size(start)));
+                    <$format>::larger(numbers, length, &mut most);
+                    *scales.add(block) = Blocks::finish(&most, numbers, length, &mut encoding);
+                    <$format>::encode(numbers, &encoding, codes, length);
                 }
             }
         }
-        Blocks { format: FORMAT, decode, larger, encode }
+        /// # Safety
+        /// As [`Blocks::part`].
+        $(#[target_feature(enable = $features)])?
+        unsafe fn part(numbers: *const f32, encoding: &Encoding, codes: *mut u8, count: usize) {
+            // SAFETY: the caller's contract.
+            unsafe { <$format>::encode(numbers, encoding, codes, count) }
+        }
+        Blocks { decode, encode, part }
     }};
 }
 pub(super) use compiled;

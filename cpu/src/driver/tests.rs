@@ -26,7 +26,8 @@ fn operands(cpu: &Cpu, len: usize, formats: [Format; 2], grads: impl Fn(usize) -
     storages
 }
 
-fn step(cpu: &Cpu, plan: &mut Plan, storages: &mut [Storage]) {
+/// The gradient's runs of so many elements stand there so many times.
+fn step(cpu: &Cpu, plan: &mut Plan, storages: &mut [Storage], (run, times): (usize, usize)) {
     let mut views = Some(storages);
     let pass = Pass {
         kernel: Native::kernel::<AdamWRule>(),
@@ -34,21 +35,38 @@ fn step(cpu: &Cpu, plan: &mut Plan, storages: &mut [Storage]) {
         tensors: &mut |operands| {
             let storages = views.take()?;
             let elements = storages[0].len();
-            for (operand, storage) in operands.iter_mut().zip(storages) {
+            let (grad, written) = storages.split_last_mut()?;
+            for (operand, storage) in operands.iter_mut().zip(written) {
                 *operand = Some(View::write(storage));
             }
+            operands[3] = Some(View::read(grad).repeated(run, times));
             Some(TensorPass { elements, row: 0 })
         },
         rows: &[1.0],
         tensor_scalars: &[],
         plan,
         sums: &mut [],
+        beside: &[],
     };
     cpu.run(pass).unwrap();
 }
 
 const SIGNED: Codes = Codes::Signed;
 const UNSIGNED: Codes = Codes::Unsigned;
+
+/// What the rule has written, to be compared.
+fn bits(cpu: &Cpu, storages: &[Storage]) -> Vec<u32> {
+    let mut all = Vec::new();
+    for storage in &storages[..3] {
+        let mut values = vec![0f32; storage.len()];
+        cpu.read(storage, values.as_mut_slice().into()).unwrap();
+        all.extend(values.iter().map(|x| if x.is_nan() { u32::MAX } else { x.to_bits() }));
+        if let Some(blocks) = storage.memory().blocks() {
+            all.extend(blocks.codes.iter().map(|code| u32::from(*code)));
+        }
+    }
+    all
+}
 
 #[test]
 fn the_fused_loop_gives_the_bits_of_the_reference() {
@@ -66,27 +84,51 @@ fn the_fused_loop_gives_the_bits_of_the_reference() {
         [Format::Q8Grid(SIGNED), Format::Q8Grid(UNSIGNED)],
         [Format::Q8(SIGNED), Format::F32],
         [Format::Q4(SIGNED), Format::Q4(UNSIGNED)],
+        [Format::Q8Linear(SIGNED), Format::Fp8],
+        [Format::Bf16, Format::F16],
     ] {
         let run = |cpu: Cpu| {
             let mut storages = operands(&cpu, len, formats, grads);
             let mut plan = cpu.plan();
-            (0..3).for_each(|_| step(&cpu, &mut plan, &mut storages));
-            let mut all = Vec::new();
-            for storage in &storages[..3] {
-                let mut values = vec![0f32; len];
-                cpu.read(storage, values.as_mut_slice().into()).unwrap();
-                all.extend(values.iter().map(|x| if x.is_nan() { u32::MAX } else { x.to_bits() }));
-                if let Some(blocks) = storage.memory().blocks() {
-                    all.extend(blocks.codes.iter().map(|code| u32::from(*code)));
-                }
-            }
-            all
+            (0..3).for_each(|_| step(&cpu, &mut plan, &mut storages, (1, 1)));
+            bits(&cpu, &storages)
         };
         let expected = run(Cpu::scalar());
         for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
             for threads in [1, 2] {
                 let cpu = Cpu::with_isa(isa, threads).unwrap();
                 assert!(run(cpu) == expected, "{isa}, {formats:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn repeated_operands_give_the_bits_of_written_out_ones_in_every_format() {
+    let grads = |i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0;
+    // More than a chunk; a part of a step at the end. Elements that fill many steps, and that do not; short and long runs.
+    for (run, times, count) in [(1, 5000, 5), (1, 7, 3001), (3, 700, 11), (700, 3, 11), (9001, 2, 1)] {
+        let (stored, len) = (run * count, run * count * times);
+        for formats in [
+            [Format::F32; 2],
+            [Format::Q8(SIGNED), Format::Q8(UNSIGNED)],
+            [Format::Q4(SIGNED), Format::F32],
+            [Format::Bf16, Format::Fp8],
+        ] {
+            let cpu = Cpu::scalar();
+            let mut storages = operands(&cpu, len, formats, |i| grads(i / (times * run) * run + i % run));
+            let mut plan = cpu.plan();
+            (0..2).for_each(|_| step(&cpu, &mut plan, &mut storages, (1, 1)));
+            let expected = bits(&cpu, &storages);
+            for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+                let cpu = Cpu::with_isa(isa, 2).unwrap();
+                let mut storages = operands(&cpu, len, formats, |_| 0.0);
+                storages[3] = cpu.allocate(&[(Format::F32, stored)]).unwrap().remove(0);
+                let grads: Vec<f32> = (0..stored).map(grads).collect();
+                cpu.write(&mut storages[3], grads.as_slice().into()).unwrap();
+                let mut plan = cpu.plan();
+                (0..2).for_each(|_| step(&cpu, &mut plan, &mut storages, (run, times)));
+                assert!(bits(&cpu, &storages) == expected, "{isa}, {formats:?}, {run} {times} times");
             }
         }
     }
@@ -123,7 +165,7 @@ fn speed() {
             for round in 0..8 {
                 for ((storages, plan), times) in all.iter_mut().zip(&mut plans).zip(&mut times) {
                     let start = now(threads);
-                    (0..repeats).for_each(|_| step(&cpu, plan, storages));
+                    (0..repeats).for_each(|_| step(&cpu, plan, storages, (1, 1)));
                     let ns = (now(threads) - start) / (len * repeats) as f64;
                     if round > 0 {
                         times.push(ns);

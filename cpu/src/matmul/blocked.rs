@@ -1,9 +1,9 @@
 //! A product block by block over packed factors: a block's share of both stays in the second-level cache.
 
 use super::Place;
-use super::buffers::address;
 use super::pack::{Kernel, MOST_LANES, Packing, ROWS};
 use super::problem::{Problem, Stored, Sum};
+use crate::buffers::address;
 use fallline_core::Result;
 use std::sync::{Mutex, PoisonError};
 

@@ -1,9 +1,9 @@
 //! Products with a vector, and of two vectors: nothing is used twice, so nothing is packed.
 
 use super::Place;
-use super::buffers::address;
 use super::problem::{Problem, Side, Stored, Sum};
 use crate::Isa;
+use crate::buffers::address;
 use fallline_core::Result;
 
 /// Columns whose sums are kept while the rows of a strip go by: longer stretches of a row than a page, which the CPU

@@ -48,7 +48,7 @@ pub fn text(kernels: &[Printed], found: &[Found]) -> String {
         )
         .expect("strings take all text");
     }
-    text += "\n## Others\n\nThe last column counts accesses of 128 bits in the machine's instructions (9.0). The fold reads numbers that lie\napart, of a mirrored tile one side does, and rows are added up a number a lane.\n\n| kernel | registers | spilled | wide |\n|---|---|---|---|\n";
+    text += "\n## Others\n\nThe last column counts accesses of 128 bits in the machine's instructions (9.0). The fold reads numbers that lie\napart, of a mirrored tile one side does, and columns, short rows and rows by index are added up a number a lane.\n\n| kernel | registers | spilled | wide |\n|---|---|---|---|\n";
     for (kernel, found) in both().filter(|(kernel, _)| kernel.element.is_none()) {
         writeln!(
             text,

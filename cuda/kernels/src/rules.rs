@@ -18,7 +18,7 @@ pub struct Printed {
     /// What an element-wise kernel should be like.
     pub element: Option<Wanted>,
     /// Whether another kernel moves 128 bits at a time. (The fold reads numbers that lie apart, mirroring has one side that
-    /// does, and rows are added up a number a lane.)
+    /// does, and columns, short rows and rows by index are added up a number a lane.)
     pub wide: bool,
     /// The architectures that it is assembled for, by compute capability.
     pub architectures: &'static [u32],
@@ -111,8 +111,9 @@ pub fn kernels() -> Vec<Printed> {
     }
     let mut other = |name: &str, print: &dyn Fn(Target) -> Ptx| {
         let texts = Target::ALL.map(print).to_vec();
-        // A warp adds up a row column by column, a number a lane.
-        let narrow = name.starts_with("sums of ") && name.contains(" rows in ");
+        // Rows that are named by index, short ones and columns are added up a number a lane.
+        let narrow = name.starts_with("sums of ")
+            && [" rows in ", "rows up to", "columns"].iter().any(|part| name.contains(part));
         let wide = !name.starts_with("fold") && !name.starts_with("mirror") && !narrow;
         let architectures = &ARCHITECTURES;
         all.push(Printed { name: name.into(), formats: "", texts, element: None, wide, architectures });
@@ -122,10 +123,19 @@ pub fn kernels() -> Vec<Printed> {
         other(&format!("mirror, {bytes} bytes"), &|target| ptx::mirror_kernel("mirror", bytes, target));
     }
     for (ty, name) in [(Type::F32, "f32"), (Type::F64, "f64")] {
-        other(&format!("sums of rows, {name}"), &|target| ptx::sum_rows_kernel("sum_rows", ty, target));
-        other(&format!("sums of columns, {name}"), &|target| {
-            ptx::sum_columns_kernel("sum_columns", ty, target)
-        });
+        for (squares, of) in [(false, ""), (true, "squared ")] {
+            other(&format!("sums of {of}rows, {name}"), &|target| {
+                ptx::sum_rows_kernel("sum_rows", ty, squares, target)
+            });
+            for lanes in [1, 4, 16] {
+                other(&format!("sums of {of}rows up to {}, {name}", 4 * lanes), &|target| {
+                    ptx::sum_short_rows_kernel("sum_short_rows", ty, squares, lanes, target)
+                });
+            }
+            other(&format!("sums of {of}columns, {name}"), &|target| {
+                ptx::sum_columns_kernel("sum_columns", ty, squares, target)
+            });
+        }
     }
     for bytes in [2, 4, 8] {
         other(&format!("gather rows, {bytes} bytes"), &|target| {

@@ -10,12 +10,14 @@ mod blocks;
 mod chance;
 mod codec;
 mod evaluate;
+mod repeat;
 mod sums;
 
 pub(super) use access::zero;
 
 use blocks::Blocks;
 use chance::Chance;
+use repeat::Repeated;
 
 use super::formula::{self, Line};
 use super::{Builder, Class, Ptx, Reg, Space, Target, Type, Value};
@@ -39,11 +41,13 @@ pub struct Stored {
     pub chance: bool,
     /// The format in which what is stored is stored once more.
     pub copy: Option<Format>,
+    /// Whether each run of elements is several times, as [`Repeat`](fallline_core::backend::Repeat) says.
+    pub repeated: bool,
 }
 
 impl From<Format> for Stored {
     fn from(format: Format) -> Stored {
-        Stored { format, chance: false, copy: None }
+        Stored { format, chance: false, copy: None, repeated: false }
     }
 }
 
@@ -54,7 +58,7 @@ impl From<Format> for Stored {
 ///
 /// | parameter | type | what it points at |
 /// |---|---|---|
-/// | `tensors` | u64 | for each tensor: two addresses for each operand, in the order of [`Graph::operands`]: its elements', and its scales' or its copy's, if it has any; its count of elements; `first_segment << 32 \| row`: all u64 |
+/// | `tensors` | u64 | for each tensor: two addresses for each operand, in the order of [`Graph::operands`]: its elements', and its scales' or its copy's, if it has any, or, where it is repeated, `times · run << 32 \| run`; its count of elements; `first_segment << 32 \| row`: all u64 |
 /// | `chunks` | u64 | for each chunk: first element (u64), tensor (u32), count of elements (u32) |
 /// | `rows` | u64 | rows of scalars in the compute type: `grad_scale`, then [`Graph::scalars`] |
 /// | `partials` | u64 | f64: for each segment of a tensor, from its `first_segment`, one for each sum |
@@ -64,10 +68,10 @@ impl From<Format> for Stored {
 /// A chunk begins at a multiple of 256 elements, and its count is one but for a tensor's last chunk. For a
 /// rule with sums a chunk is a segment: it begins at a multiple of 4,096 and has at most so many. An operand
 /// that the rule neither uses nor writes is never touched. Two chunks must not have an element in common, nor
-/// two operands an address. Blocks of 128 threads have registers enough for any rule.
+/// two operands an address. A tensor with a repeated operand has less than 2³² elements. Blocks of 128 threads have registers enough for any rule.
 ///
 /// # Panics
-/// When `formats` has not one format for each operand.
+/// When `stored` has not one entry for each operand, or one is repeated that is written or in blocks.
 pub fn element_kernel(
     graph: &Graph,
     name: &str,
@@ -91,11 +95,12 @@ struct Stream {
     word: usize,
     blocks: Option<Blocks>,
     chance: Option<Chance>,
+    repeated: Option<Repeated>,
     /// Whether the rule uses what is stored.
     loaded: bool,
     /// The node that is stored back.
     store: Option<u32>,
-    /// The address of the lane's first element in this step.
+    /// The address of the lane's first element in this step, or of the first of all where they are repeated.
     address: Option<Reg>,
     /// The lane's elements of this step, as they are stored: a register each, or one for a pair of 16 bits.
     raw: Vec<Reg>,
@@ -121,6 +126,8 @@ struct Element<'a> {
     streams: Vec<Stream>,
     /// Where the lane's elements are, counted in fours of the tensor's.
     quarter: Option<Reg>,
+    /// Which of the tensor's elements the lane's first is, where one is repeated.
+    element: Option<Reg>,
     /// Values that are the same for all elements, by node.
     uniform: Vec<Option<Value>>,
     /// How many of the lane's elements are loaded, computed and stored together.
@@ -132,9 +139,11 @@ struct Element<'a> {
 }
 
 /// How many of its elements a lane takes together: all, or half of them where all would take too many registers (a rule
-/// of five operands in single precision, of three in double) and half of them still fill accesses of 128 bits.
+/// of five operands in single precision, of three in double) and half of them still fill accesses of 128 bits. Repeated
+/// ones are loaded one by one in any case.
 fn part(streams: &[Stream]) -> usize {
-    let touched = || streams.iter().filter(|stream| stream.touched()).map(|stream| stream.format.bytes());
+    let moved = |stream: &&Stream| stream.touched() && stream.repeated.is_none();
+    let touched = || streams.iter().filter(moved).map(|stream| stream.format.bytes());
     let held = PER_LANE * touched().sum::<usize>() / 4;
     if held > HELD && touched().all(|bytes| PER_LANE / 2 * bytes >= 16) { PER_LANE / 2 } else { PER_LANE }
 }
@@ -176,9 +185,9 @@ impl<'a> Element<'a> {
             place.is_some_and(|place| live[place])
         };
         let stream = |name: String, format: Format, word: usize| {
-            let (loaded, store, address, chance, raw, new) = Default::default();
+            let (loaded, store, address, chance, repeated, raw, new) = Default::default();
             let blocks = Blocks::of(format);
-            Stream { name, format, word, blocks, chance, loaded, store, address, raw, new }
+            Stream { name, format, word, blocks, chance, repeated, loaded, store, address, raw, new }
         };
         // The written operands come first, as the stores do.
         let store_of = |operand: usize| graph.stores().get(operand).copied();
@@ -186,10 +195,13 @@ impl<'a> Element<'a> {
         let mut streams: Vec<Stream> = operands()
             .map(|(i, (operand, stored))| {
                 let chance = stored.chance && stored.format == Format::Bf16 && store_of(i).is_some();
+                let plain = store_of(i).is_none() && stored.format.block().is_none();
+                assert!(plain || !stored.repeated, "{name}: a repeated operand that is written or in blocks");
                 Stream {
                     loaded: used(i),
                     store: store_of(i),
                     chance: chance.then(Chance::new),
+                    repeated: stored.repeated.then(Repeated::default),
                     ..stream(operand.name.to_owned(), stored.format, 2 * i)
                 }
             })
@@ -211,6 +223,7 @@ impl<'a> Element<'a> {
             part: part(&streams),
             streams,
             quarter: None,
+            element: None,
             uniform: vec![None; graph.nodes().len()],
             live,
             terms: Vec::new(),
@@ -236,7 +249,11 @@ impl<'a> Element<'a> {
             };
             let what = formula::describe(operand);
             let by_chance = if stream.chance.is_some() { ", rounded by chance" } else { "" };
-            b.note(&format!("    {}: {what} in {}, {does}{by_chance}", operand.name, stream.format));
+            let repeated = if stream.repeated.is_some() { ", repeated" } else { "" };
+            b.note(&format!(
+                "    {}: {what} in {}, {does}{by_chance}{repeated}",
+                operand.name, stream.format
+            ));
         }
         for stream in &self.streams[self.graph.operands().len()..] {
             b.note(&format!("    {}: a copy in {}, written", stream.name, stream.format));
@@ -346,7 +363,8 @@ impl<'a> Element<'a> {
         let record = b.mad_wide(tensor[0], 8 * words, tensors);
         let lane_first = b.mad_wide(lane, PER_LANE as i64, first);
         let mut low_bits: Option<Reg> = None;
-        for stream in self.streams.iter_mut().filter(|stream| stream.touched()) {
+        let moved = |stream: &&mut Stream| stream.touched() && stream.repeated.is_none();
+        for stream in self.streams.iter_mut().filter(moved) {
             let base = b.ld(Space::Constant, Type::U64, 1, record, 8 * stream.word)[0];
             let offset = match stream.format {
                 Format::Q4(_) => b.shr(Type::U64, lane_first, 1),
@@ -372,6 +390,7 @@ impl<'a> Element<'a> {
         }
 
         self.find_scales(lane, first, record);
+        self.find_repeated(lane_first, record);
         if let Some(keys) = keys {
             self.find_keys(lane, first, tensor[0], keys);
         }
@@ -396,13 +415,14 @@ impl<'a> Element<'a> {
     fn next_step(&mut self, place: &Place, step: &str) {
         let b = &mut self.b;
         b.comment("on to the next 256 elements");
-        for stream in &self.streams {
+        for stream in self.streams.iter().filter(|stream| stream.repeated.is_none()) {
             if let Some(address) = stream.address {
                 b.to(address).add(Type::U64, address, stream.format.size(STEP) as i64);
             }
         }
         self.next_scales();
         self.next_quarter();
+        self.next_element();
         let b = &mut self.b;
         // Elements that are there and not done: the last step may have had fewer than 256.
         let more = b.setp("gt", Type::U32, place.rest, STEP as i64);

@@ -1,17 +1,21 @@
-//! Sums over the rows and over the columns of a matrix.
+//! Sums over the rows and over the columns of matrices: the order of [`AxisSums`].
 
 use super::element::warp_of_grid;
 use super::element::zero;
 use super::{Builder, Class, Ptx, Reg, Space, Target, Type};
+use fallline_core::backend::AxisSums;
 
 /// Elements of a lane in one turn, in accesses of 128 bits.
 const OWN: i64 = 4;
-/// Elements of a warp in one turn.
-const TURN: i64 = 32 * OWN;
+/// Elements of a warp in one turn: one for each accumulator.
+const TURN: i64 = AxisSums::ACCUMULATORS as i64;
 /// Rows that [`sum_columns_kernel`] adds up in one launch.
-pub const STRIP: usize = 256;
+const STRIP: i64 = AxisSums::STRIP as i64;
+/// Rows of a column that are loaded before they are added up: enough of them under way for few warps to keep memory busy.
+const AHEAD: i64 = 8;
 
-/// Sums over rows: `sums[r] = Σ from[r · columns + c]`, in `ty` ([`Type::F32`] or [`Type::F64`]).
+/// Sums over rows: `sums[r] = Σ from[r · columns + c]`, in `ty` ([`Type::F32`] or [`Type::F64`]), or of squares, each
+/// rounded before it is added.
 ///
 /// The order: 128 accumulators from +0, of which number `j` takes the elements `j`, `j + 128`, … of the row; then
 /// `acc[j] += acc[j + h]` for `h` = 64, 32, … 1. It depends on neither alignment nor the size of blocks.
@@ -26,10 +30,12 @@ pub const STRIP: usize = 256;
 ///
 /// # Panics
 /// When `ty` is not a type of sums.
-pub fn sum_rows_kernel(name: &str, ty: Type, target: Target) -> Ptx {
+pub fn sum_rows_kernel(name: &str, ty: Type, squares: bool, target: Target) -> Ptx {
     let mut b = Builder::new(name);
-    b.note("One warp adds up one row, 128 elements a turn: lane l takes the four from 4 l.");
-    let Matrix { source, sums, rows, columns } = Matrix::params(&mut b, ty);
+    let of = note(squares);
+    b.note(&format!("One warp adds up one row{of}, 128 elements a turn: lane l takes the four from 4 l."));
+    let [source, sums] = addresses(&mut b, ty);
+    let [rows, columns] = ["rows", "columns"].map(|name| b.param(Type::U32, name));
     let [turn, masked, loaded, folded, end] =
         ["turn", "masked", "loaded", "folded", "end"].map(|name| b.label(name));
     let (lane, warp) = warp_of_grid(&mut b);
@@ -56,7 +62,7 @@ pub fn sum_rows_kernel(name: &str, ty: Type, target: Target) -> Ptx {
     b.unless(straight).bra(&masked);
     let values = load(&mut b, ty, at);
     b.place(&loaded);
-    add(&mut b, ty, &accumulators, &values);
+    add(&mut b, ty, squares, &accumulators, &values);
     b.to(at).add(Type::U64, at, TURN * ty.bytes() as i64);
     b.to(left).sub(Type::S32, left, TURN);
     b.bra(&turn);
@@ -68,15 +74,7 @@ pub fn sum_rows_kernel(name: &str, ty: Type, target: Target) -> Ptx {
 
     b.place(&folded);
     b.comment("128 accumulators fold to one");
-    for distance in [16, 8, 4, 2, 1] {
-        for &accumulator in &accumulators {
-            let other = b.shfl_bfly(accumulator, distance);
-            b.to(accumulator).add(ty, accumulator, other);
-        }
-    }
-    let even = b.add(ty, accumulators[0], accumulators[2]);
-    let odd = b.add(ty, accumulators[1], accumulators[3]);
-    let total = b.add(ty, even, odd);
+    let total = fold(&mut b, ty, &accumulators, 32);
     let to = b.mad_wide(warp, ty.bytes() as i64, sums);
     let first = b.setp("eq", Type::U32, lane, 0);
     b.when(first).st(Space::Global, ty, to, 0, &[total.into()]);
@@ -84,104 +82,151 @@ pub fn sum_rows_kernel(name: &str, ty: Type, target: Target) -> Ptx {
     b.finish(target)
 }
 
-/// Sums over strips of [`STRIP`] rows: `sums[s · columns + c] = Σ from[r · columns + c]` over the rows `r` of strip `s`,
-/// in their order from +0, in `ty` ([`Type::F32`] or [`Type::F64`]). Launched again on its own result, until there is one
-/// strip, it adds up whole columns.
+/// Sums over rows of at most `4 · lanes` elements, in the order of [`sum_rows_kernel`] and with its parameters: 32 / `lanes`
+/// rows a warp, `lanes` lanes each, so that many small matrices do not keep a warp busy with each of their rows.
 ///
-/// Launched in blocks of any multiple of 32 threads, with a warp for each 128 columns of each strip: `⌈columns / 128⌉ ·
-/// ⌈rows / 256⌉` of them. Parameters as for [`sum_rows_kernel`].
+/// Launched in blocks of any multiple of 32 threads, `⌈rows · lanes / 32⌉` warps of them; at most 2³² − 256 rows.
 ///
 /// # Panics
-/// When `ty` is not a type of sums.
-pub fn sum_columns_kernel(name: &str, ty: Type, target: Target) -> Ptx {
+/// When `ty` is not a type of sums, or `lanes` not one of 1, 2, 4, 8 and 16.
+pub fn sum_short_rows_kernel(name: &str, ty: Type, squares: bool, lanes: usize, target: Target) -> Ptx {
+    assert!(lanes.is_power_of_two() && lanes < 32, "{name}: {lanes} lanes a row");
     let mut b = Builder::new(name);
-    b.note("One warp adds up 128 columns over a strip of 256 rows: lane l takes the four from 4 l.");
-    let Matrix { source, sums, rows, columns } = Matrix::params(&mut b, ty);
-    let [turn, masked, loaded, stores, end] =
-        ["turn", "masked", "loaded", "masked_stores", "end"].map(|name| b.label(name));
+    let (rows_of_warp, longest) = (32 / lanes, OWN as usize * lanes);
+    b.note(&format!(
+        "One warp adds up {rows_of_warp} rows of at most {longest} elements{}: of the lanes of a row number l takes the four from 4 l.",
+        note(squares)
+    ));
+    let [source, sums] = addresses(&mut b, ty);
+    let [rows, columns] = ["rows", "columns"].map(|name| b.param(Type::U32, name));
+    let end = b.label("end");
     let (lane, warp) = warp_of_grid(&mut b);
 
-    b.comment("the strip, the lane's first column");
-    let padded = b.add(Type::U32, columns, TURN - 1);
-    let across = b.shr(Type::U32, padded, 7);
-    let padded = b.add(Type::U32, rows, STRIP as i64 - 1);
-    let strips = b.shr(Type::U32, padded, 8);
-    let warps = b.mul(Type::U32, across, strips);
-    let outside = b.setp("ge", Type::U32, warp, warps);
+    b.comment("the lane's row, and its first element of it");
+    let shift = i64::from(rows_of_warp.ilog2());
+    let first = b.shl(Type::B32, warp, shift);
+    let outside = b.setp("ge", Type::U32, first, rows);
     b.when(outside).bra(&end);
-    let strip = b.div(Type::U32, warp, across);
-    let block = b.rem(Type::U32, warp, across);
-    let block = b.shl(Type::B32, block, 7);
-    let own = b.shl(Type::B32, lane, 2);
-    let column = b.add(Type::U32, block, own);
-    let mine = b.sub(Type::S32, columns, column);
-    let rest = b.sub(Type::U32, columns, block);
+    let own = b.shr(Type::U32, lane, 5 - shift);
+    let row = b.add(Type::U32, first, own);
+    let inside = b.setp("lt", Type::U32, row, rows);
+    let own = b.and(Type::B32, lane, lanes as i64 - 1);
+    let own = b.shl(Type::B32, own, i64::from(OWN.ilog2()));
+    let mine = b.sub(Type::S32, columns, own);
+    let mine = b.selp(Type::S32, mine, 0, inside);
+    let index = b.mad_wide(row, columns, 0);
+    let offset = b.mul(Type::U64, index, ty.bytes() as i64);
+    let start = b.add(Type::U64, source, offset);
+    let at = b.mad_wide(own, ty.bytes() as i64, start);
 
-    b.comment("its addresses, and whether all rows are aligned");
-    let row = b.shl(Type::B32, strip, 8);
-    let wide = b.cvt("", Type::U64, Type::U32, column);
-    let bytes = ty.bytes() as i64;
-    let [first, to] = [(row, source), (strip, sums)].map(|(row, matrix)| {
-        let index = b.mad_wide(row, columns, wide);
-        let offset = b.mul(Type::U64, index, bytes);
-        b.add(Type::U64, matrix, offset)
-    });
-    let at = b.named(Class::B64, "at");
-    b.to(at).mov(Type::U64, first);
-    let pitch = b.mad_wide(columns, bytes, 0);
-    let low = b.or(Type::B64, source, sums);
-    let low = b.or(Type::B64, low, pitch);
-    let whole = whole_from(&mut b, low);
-    let straight = b.setp("ge", Type::U32, rest, whole);
-    let left = b.named(Class::B32, "left");
-    let after = b.sub(Type::U32, rows, row);
-    let more = b.setp("gt", Type::U32, after, STRIP as i64);
-    b.to(left).selp(Type::U32, STRIP as i64, after, more);
     let accumulators = accumulators(&mut b, ty);
-
-    b.place(&turn);
-    b.unless(straight).bra(&masked);
-    let values = load(&mut b, ty, at);
-    b.place(&loaded);
-    add(&mut b, ty, &accumulators, &values);
-    b.to(at).add(Type::U64, at, pitch);
-    b.to(left).sub(Type::U32, left, 1);
-    let more = b.setp("ne", Type::U32, left, 0);
-    b.when(more).bra(&turn);
-    b.unless(straight).bra(&stores);
-    for (i, regs) in accumulators.chunks(16 / ty.bytes()).enumerate() {
-        let values: Vec<_> = regs.iter().map(|&reg| reg.into()).collect();
-        b.st(Space::Global, ty, to, 16 * i, &values);
-    }
-    b.bra(&end);
-
-    b.place(&masked);
+    let values: Vec<Reg> = (0..OWN).map(|_| b.temp(ty.class())).collect();
     load_there(&mut b, ty, at, &values, mine);
-    b.bra(&loaded);
-    b.place(&stores);
-    for (i, &accumulator) in accumulators.iter().enumerate() {
-        let there = b.setp("gt", Type::S32, mine, i as i64);
-        b.when(there).st(Space::Global, ty, to, i * ty.bytes(), &[accumulator.into()]);
-    }
+    add(&mut b, ty, squares, &accumulators, &values);
+    b.comment("the row's accumulators fold to one");
+    let total = fold(&mut b, ty, &accumulators, lanes);
+    let to = b.mad_wide(row, ty.bytes() as i64, sums);
+    let other = b.selp(Type::U32, own, 1, inside);
+    let stores = b.setp("eq", Type::U32, other, 0);
+    b.when(stores).st(Space::Global, ty, to, 0, &[total.into()]);
     b.place(&end);
     b.finish(target)
 }
 
-/// The parameters of both kernels.
-struct Matrix {
-    source: Reg,
-    sums: Reg,
-    rows: Reg,
-    columns: Reg,
+/// Sums over strips of 256 rows ([`AxisSums::STRIP`]) of many matrices: `sums[(m · strips + s) · columns + c] = Σ from[(m ·
+/// rows + r) · columns + c]` over the rows `r` of strip `s`, in their order from +0, in `ty` ([`Type::F32`] or
+/// [`Type::F64`]), or of squares, each rounded before it is added. Launched again on its own result, until there is one strip
+/// of each matrix, it adds up whole columns. Without rows there is one strip, of none.
+///
+/// Launched in blocks of any multiple of 32 threads, with a lane for each sum: neighbours read neighbours, however few
+/// columns a matrix has. Parameters:
+///
+/// | parameter | type | what it is |
+/// |---|---|---|
+/// | `source` | u64 | the address of `from` in device memory |
+/// | `sums` | u64 | that of the sums |
+/// | `matrices`, `rows`, `columns` | u32 | of `from`; at most 2³² − 256 rows and sums |
+///
+/// # Panics
+/// When `ty` is not a type of sums.
+pub fn sum_columns_kernel(name: &str, ty: Type, squares: bool, target: Target) -> Ptx {
+    let mut b = Builder::new(name);
+    let of = note(squares);
+    b.note(&format!("One lane adds up one column of one matrix{of} over a strip of {STRIP} rows."));
+    let [source, sums] = addresses(&mut b, ty);
+    let [matrices, rows, columns] = ["matrices", "rows", "columns"].map(|name| b.param(Type::U32, name));
+    let [turn, stores, end] = ["turn", "stores", "end"].map(|name| b.label(name));
+    let (lane, warp) = warp_of_grid(&mut b);
+
+    b.comment("the lane's sum: its matrix, strip and column");
+    let padded = b.add(Type::U32, rows, STRIP - 1);
+    let strips = b.shr(Type::U32, padded, i64::from(STRIP.ilog2()));
+    let strips = b.max(Type::U32, strips, 1);
+    let across = b.mul(Type::U32, strips, columns);
+    let count = b.mul(Type::U32, matrices, across);
+    let first = b.shl(Type::B32, warp, 5);
+    let outside = b.setp("ge", Type::U32, first, count);
+    b.when(outside).bra(&end);
+    let sum = b.add(Type::U32, first, lane);
+    let inside = b.setp("lt", Type::U32, sum, count);
+    let own = b.div(Type::U32, sum, columns);
+    let column = b.rem(Type::U32, sum, columns);
+    let matrix = b.div(Type::U32, own, strips);
+    let strip = b.rem(Type::U32, own, strips);
+
+    b.comment("its first element, and how many it has");
+    let row = b.shl(Type::B32, strip, i64::from(STRIP.ilog2()));
+    let [wide_row, wide_column, pitch] = [row, column, columns].map(|x| b.cvt("", Type::U64, Type::U32, x));
+    let before = b.mad_wide(matrix, rows, wide_row);
+    let before = b.mul(Type::U64, before, pitch);
+    let index = b.add(Type::U64, before, wide_column);
+    let bytes = ty.bytes() as i64;
+    let offset = b.mul(Type::U64, index, bytes);
+    let at = b.named(Class::B64, "at");
+    b.to(at).add(Type::U64, source, offset);
+    let pitch = b.mul(Type::U64, pitch, bytes);
+    let after = b.sub(Type::U32, rows, row);
+    let mine = b.min(Type::U32, after, STRIP);
+    let [left, rest] = ["left", "rest"].map(|name| b.named(Class::B32, name));
+    b.to(left).selp(Type::U32, mine, 0, inside);
+    // As many turns for all lanes: some may have a shorter strip.
+    b.to(rest).min(Type::U32, rows, STRIP);
+    let total = b.named(ty.class(), "sum");
+    b.to(total).mov(ty, zero(ty));
+
+    b.place(&turn);
+    let done = b.setp("le", Type::S32, rest, 0);
+    b.when(done).bra(&stores);
+    b.comment("the next rows, those that are there");
+    let values: Vec<Reg> = (0..AHEAD).map(|_| b.temp(ty.class())).collect();
+    for (i, &value) in values.iter().enumerate() {
+        let there = b.setp("gt", Type::S32, left, i as i64);
+        b.to(value).mov(ty, zero(ty));
+        b.when(there).to(value).ld(Space::Global, ty, 1, at, 0);
+        b.to(at).add(Type::U64, at, pitch);
+    }
+    // A sum from +0 is never -0: what is not there changes no bit.
+    values.iter().for_each(|&value| add(&mut b, ty, squares, &[total], &[value]));
+    for counter in [left, rest] {
+        b.to(counter).sub(Type::S32, counter, AHEAD);
+    }
+    b.bra(&turn);
+
+    b.place(&stores);
+    let to = b.mad_wide(sum, bytes, sums);
+    b.when(inside).st(Space::Global, ty, to, 0, &[total.into()]);
+    b.place(&end);
+    b.finish(target)
 }
 
-impl Matrix {
-    fn params(b: &mut Builder, ty: Type) -> Matrix {
-        assert!(matches!(ty, Type::F32 | Type::F64), "sums are of f32 or f64");
-        let [source, sums] = ["source", "sums"].map(|name| b.param(Type::U64, name));
-        let [rows, columns] = ["rows", "columns"].map(|name| b.param(Type::U32, name));
-        Matrix { source, sums, rows, columns }
-    }
+/// The addresses that all of these kernels take.
+fn addresses(b: &mut Builder, ty: Type) -> [Reg; 2] {
+    assert!(matches!(ty, Type::F32 | Type::F64), "sums are of f32 or f64");
+    ["source", "sums"].map(|name| b.param(Type::U64, name))
+}
+
+fn note(squares: bool) -> &'static str {
+    if squares { ", squared" } else { "" }
 }
 
 /// How many elements a turn must have to be loaded 128 bits at a time: more than any has where `address` is misaligned.
@@ -218,8 +263,25 @@ fn load_there(b: &mut Builder, ty: Type, at: Reg, values: &[Reg], mine: Reg) {
     }
 }
 
-fn add(b: &mut Builder, ty: Type, accumulators: &[Reg], values: &[Reg]) {
+fn add(b: &mut Builder, ty: Type, squares: bool, accumulators: &[Reg], values: &[Reg]) {
     for (&accumulator, &value) in accumulators.iter().zip(values) {
-        b.to(accumulator).add(ty, accumulator, value);
+        let term = if squares { b.mul(ty, value, value) } else { value };
+        b.to(accumulator).add(ty, accumulator, term);
     }
+}
+
+/// Accumulators of `lanes` neighbouring lanes, four each, fold to one. Those of all other lanes of the order are +0, which
+/// changes no bit of what starts from +0.
+fn fold(b: &mut Builder, ty: Type, accumulators: &[Reg], lanes: usize) -> Reg {
+    let mut distance = lanes as i64 / 2;
+    while distance > 0 {
+        for &accumulator in accumulators {
+            let other = b.shfl_bfly(accumulator, distance);
+            b.to(accumulator).add(ty, accumulator, other);
+        }
+        distance /= 2;
+    }
+    let even = b.add(ty, accumulators[0], accumulators[2]);
+    let odd = b.add(ty, accumulators[1], accumulators[3]);
+    b.add(ty, even, odd)
 }

@@ -4,9 +4,9 @@ use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{Combining, MatrixStep, Stages, matrices};
 use crate::{Algorithm, Info, Reference, hyperparameters};
 use core::any::Any;
-use fallline_core::backend::{Matrix, View};
+use fallline_core::backend::{AxisSums, View};
 use fallline_core::math::{powf, sqrt};
-use fallline_core::{Kernel, Link, Result, Shape, rule};
+use fallline_core::{Kernel, Link, Result, Shape, Storage, rule};
 
 hyperparameters! {
     /// Adafactor: a second moment kept as row and column means.
@@ -47,20 +47,10 @@ hyperparameters! {
 }
 
 rule! {
-    /// What [`Adafactor`] takes means of.
-    pub AdafactorSquareRule(h: Adafactor, t) {
-        let eps1 = h.eps.0;
-    }
-    element(g: Grad) -> (x: Scratch) {
-        x = g * g + eps1;
-    }
-}
-
-rule! {
-    /// The size of [`Adafactor`]'s update, with the factors' product in the scratch.
+    /// The size of [`Adafactor`]'s update, from the factors of an element's row and column.
     pub AdafactorSizeRule(h: Adafactor, t) {}
-    element(g: Grad, p: Param, x: Scratch) -> () sum(p2, u2) {
-        let u = g * x;
+    element(g: Grad, p: Param, r: Scratch, c: Scratch) -> () sum(p2, u2) {
+        let u = g * (r * c);
         p2 = p * p;
         u2 = u * u;
     }
@@ -70,8 +60,8 @@ rule! {
     /// The update of [`Adafactor`] for a matrix.
     pub AdafactorRule(h: Adafactor, t) {}
     per_tensor(alpha, keep)
-    element(g: Grad, x: Scratch) -> (p: Param) {
-        p = keep * p - alpha * (g * x);
+    element(g: Grad, r: Scratch, c: Scratch) -> (p: Param) {
+        p = keep * p - alpha * (g * (r * c));
     }
 }
 
@@ -82,8 +72,8 @@ rule! {
         let one_minus_beta1 = 1.0 - h.beta1.unwrap_or(0.0);
     }
     per_tensor(alpha, keep)
-    element(g: Grad, x: Scratch) -> (p: Param, m: State) {
-        m = beta1 * m + one_minus_beta1 * (alpha * (g * x));
+    element(g: Grad, r: Scratch, c: Scratch) -> (p: Param, m: State) {
+        m = beta1 * m + one_minus_beta1 * (alpha * (g * (r * c)));
         p = keep * p - m;
     }
 }
@@ -126,11 +116,37 @@ rule! {
 }
 
 rule! {
-    /// `1 / √(scale v)`: a factor of a second moment.
-    pub FactorRule(h: (), t) {}
-    per_tensor(scale)
-    element(v: State) -> (x: Scratch) {
-        x = 1.0 / (v * scale).sqrt();
+    /// The factor of [`Adafactor`]'s update that a row has, from its moment and the sum of those of its matrix.
+    pub RowFactorRule(h: (), t) {}
+    per_tensor(share)
+    element(total: Scratch) -> (r: Scratch) {
+        r = 1.0 / (r / (share * total)).sqrt();
+    }
+}
+
+rule! {
+    /// The same of a column.
+    pub ColumnFactorRule(h: (), t) {}
+    element() -> (c: Scratch) {
+        c = 1.0 / c.sqrt();
+    }
+}
+
+rule! {
+    /// The moment of a row or a column, from the sum of its squares, whose place it takes too.
+    pub FactoredMomentRule(h: (), t) {}
+    per_tensor(kept, share, shift)
+    element() -> (v: State, x: Scratch) {
+        v = kept * v + (share * x + shift);
+        x = v;
+    }
+}
+
+rule! {
+    /// A gradient as it is computed with.
+    pub WidenRule(h: (), t) {}
+    element(g: Grad) -> (x: Scratch) {
+        x = g;
     }
 }
 
@@ -174,9 +190,8 @@ impl Algorithm for Adafactor {
             };
             return Stages::one(K::kernel::<AdafactorVectorMomentRule>()).then(update);
         }
-        let first = Stages::one(K::kernel::<AdafactorSquareRule>()).then_matrix();
-        let first = first.then(K::kernel::<AdafactorSizeRule>()).then(self.kernel::<K>());
-        first.with_states(&["row", "column"])
+        let sized = Stages::matrix().then(K::kernel::<AdafactorSizeRule>());
+        sized.then(self.kernel::<K>()).with_states(&["row", "column"])
     }
 
     fn class(&self, shape: &Shape) -> Result<u8, String> {
@@ -185,6 +200,10 @@ impl Algorithm for Adafactor {
 
     fn state_shape(&self, state: &str, shape: &Shape) -> Shape {
         factor_shape(state, shape)
+    }
+
+    fn repetition(&self, state: &str, shape: &Shape) -> Option<(usize, usize)> {
+        factor_repetition(state, shape)
     }
 
     fn combine(&self, _stage: usize, at: &mut Combining<'_>) {
@@ -203,27 +222,24 @@ impl Algorithm for Adafactor {
     }
 
     fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> Result<()> {
-        let kept = 1.0 - powf(step.t as f64, self.decay_rate);
-        let means = update_means(step, kept)?;
         let (batch, rows, columns) = matrices(step.shape);
-        let mut factors = [step.take(batch * rows)?, step.take(batch * columns)?];
-        for (matrix, mean) in means.iter().enumerate() {
-            let scales = [1.0 / mean, 1.0];
-            for (k, length) in [rows, columns].into_iter().enumerate() {
-                let at = matrix * length;
-                let moment = View::read(&step.states[step.states.len() - 2 + k].1).part(at, length);
-                let factor = View::write(&mut factors[k]).part(at, length);
-                let views = &mut [Some(factor), Some(moment)];
-                step.run(K::kernel::<FactorRule>(), &() as &dyn Any, &scales[k..=k], views)?;
-            }
+        if batch * rows * columns == 0 {
+            return Ok(());
         }
-        outer(step, &factors[0], &factors[1], &vec![1.0; batch])?;
-        step.workspace.give(factors);
+        let totals = update_moments::<K>(step, 1.0 - powf(step.t as f64, self.decay_rate), self.eps.0)?;
+        let scratch = core::mem::take(&mut step.scratch);
+        let [(_, r), (_, c)] = &mut *scratch else { unreachable!("the stages name both factors") };
+        let of_matrix = View::read(&totals).repeated(1, rows);
+        let views = &mut [Some(View::write(r)), Some(of_matrix)];
+        step.run(K::kernel::<RowFactorRule>(), &() as &dyn Any, &[1.0 / rows as f64], views)?;
+        step.run(K::kernel::<ColumnFactorRule>(), &() as &dyn Any, &[], &mut [Some(View::write(c))])?;
+        step.scratch = scratch;
+        step.workspace.give([totals]);
         Ok(())
     }
 
     fn matrix_rules<K: Link>(&self) -> Vec<&'static Kernel> {
-        vec![K::kernel::<FactorRule>()]
+        [&[K::kernel::<RowFactorRule>(), K::kernel::<ColumnFactorRule>()][..], &moment_rules::<K>()].concat()
     }
 
     fn validate(&self) -> Result<(), HyperError> {
@@ -243,53 +259,68 @@ impl Algorithm for Adafactor {
 /// The class of parameters with fewer than two dimensions.
 pub(crate) const VECTOR: u8 = 1;
 
-/// The extents of the states `row` and `column`.
+/// The extents of the states and factors of rows and columns.
 pub(crate) fn factor_shape(state: &str, shape: &Shape) -> Shape {
     let extents = shape.extents();
     match (state, extents) {
-        ("row", [batch @ .., _]) => Shape::from(batch),
-        ("column", [batch @ .., _, columns]) => Shape::from(&[batch, &[*columns]].concat()[..]),
+        ("row" | "r", [batch @ .., _]) => Shape::from(batch),
+        ("column" | "c", [batch @ .., _, columns]) => Shape::from(&[batch, &[*columns]].concat()[..]),
         _ => shape.clone(),
     }
 }
 
-/// `row` and `column` become `kept` of themselves and `1 − kept` of the means of the scratch. Returns the means of each
-/// matrix's `row`. Sums over rows and columns are products with a vector of ones.
-pub(crate) fn update_means(step: &mut MatrixStep<'_>, kept: f64) -> Result<Vec<f64>> {
-    let (batch, rows, columns) = matrices(step.shape);
-    let mut ones = step.take(rows.max(columns))?;
-    step.backend.write(&mut ones, vec![1.0f64; rows.max(columns)].as_slice().into())?;
-    let states = core::mem::take(&mut step.states);
-    let [.., (_, row), (_, column)] = &mut *states else { unreachable!("the stages name both states") };
-    for matrix in 0..batch {
-        let squares = Matrix::new(&step.scratch[0].1, rows, columns).at(matrix * rows * columns);
-        let across = (squares, Matrix::new(&ones, columns, 1));
-        step.multiply((1.0 - kept) / columns as f64, across, kept, row, matrix * rows)?;
-        let down = (Matrix::new(&ones, 1, rows), squares);
-        step.multiply((1.0 - kept) / rows as f64, down, kept, column, matrix * columns)?;
+/// How the factors of rows and columns stand for elements.
+pub(crate) fn factor_repetition(state: &str, shape: &Shape) -> Option<(usize, usize)> {
+    let (_, rows, columns) = matrices(shape);
+    match state {
+        "r" => Some((1, columns)),
+        "c" => Some((columns, rows)),
+        _ => None,
     }
-    let mut values = vec![0.0f64; row.len()];
-    step.backend.read(row, values.as_mut_slice().into())?;
-    step.states = states;
-    step.workspace.give([ones]);
-    let mean = |row: &[f64]| fallline_core::sums::fold(row.iter().copied()) / rows as f64;
-    Ok((0..batch).map(|matrix| mean(&values[matrix * rows..][..rows])).collect())
 }
 
-/// The scratch becomes the outer product of two vectors, for each matrix times a scale.
-pub(crate) fn outer(
-    step: &mut MatrixStep<'_>,
-    row: &fallline_core::Storage,
-    column: &fallline_core::Storage,
-    scales: &[f64],
-) -> Result<()> {
-    let (_, rows, columns) = matrices(step.shape);
-    let scratch = core::mem::take(&mut step.scratch);
-    for (matrix, scale) in scales.iter().enumerate() {
-        let left = Matrix::new(row, rows, 1).at(matrix * rows);
-        let right = Matrix::new(column, 1, columns).at(matrix * columns);
-        step.multiply(*scale, (left, right), 0.0, &mut scratch[0].1, matrix * rows * columns)?;
+/// `row` and `column` become `kept` of themselves and `1 − kept` of the means of g² + `eps`; the scratch of rows and of
+/// columns becomes the same, and what is returned the sum of each matrix's `row`.
+pub(crate) fn update_moments<K: Link>(step: &mut MatrixStep<'_>, kept: f64, eps: f64) -> Result<Storage> {
+    let (batch, rows, columns) = matrices(step.shape);
+    let Some(grad) = step.grad.take() else { unreachable!("the parameter takes part in the step") };
+    let mut widened = None;
+    if grad.format() != step.compute.format() {
+        let mut as_computed = step.take(grad.len())?;
+        let views = &mut [Some(View::write(&mut as_computed)), Some(grad.again())];
+        step.run(K::kernel::<WidenRule>(), &() as &dyn Any, &[], views)?;
+        widened = Some(as_computed);
     }
-    step.scratch = scratch;
-    Ok(())
+    let (states, scratch) = (core::mem::take(&mut step.states), core::mem::take(&mut step.scratch));
+    let [.., (_, row), (_, column)] = &mut *states else { unreachable!("the stages name both states") };
+    let [(_, r), (_, c)] = &mut *scratch else { unreachable!("the stages name both factors") };
+    let g = || widened.as_ref().map_or_else(|| grad.again(), View::read);
+    let sums = |from, squares, (outer, count, inner), to| {
+        step.backend.sum_axis(AxisSums { from, squares, outer, count, inner, to })
+    };
+    sums(g(), true, (batch * rows, columns, 1), r)?;
+    sums(g(), true, (batch, rows, columns), c)?;
+    let share = (1.0 - kept) * step.grad_scale * step.grad_scale;
+    for (moment, x, terms) in [(row, &mut *r, columns), (column, c, rows)] {
+        let views = &mut [Some(View::write(moment)), Some(View::write(x))];
+        let own = [kept, share / terms as f64, (1.0 - kept) * eps];
+        step.run(K::kernel::<FactoredMomentRule>(), &() as &dyn Any, &own, views)?;
+    }
+    let mut totals = step.take(batch)?;
+    step.backend.sum_axis(AxisSums {
+        from: View::read(r),
+        squares: false,
+        outer: batch,
+        count: rows,
+        inner: 1,
+        to: &mut totals,
+    })?;
+    (step.states, step.scratch) = (states, scratch);
+    step.workspace.give(widened);
+    Ok(totals)
+}
+
+/// The rules of [`update_moments`].
+pub(crate) fn moment_rules<K: Link>() -> [&'static Kernel; 2] {
+    [K::kernel::<FactoredMomentRule>(), K::kernel::<WidenRule>()]
 }

@@ -67,9 +67,19 @@ pub(super) fn next_phase(shared: &[f64]) -> Phase {
     phase(&shared[1..])
 }
 
-/// Why an algorithm that exchanges more than momenta steps on one rank only.
-pub(super) const ONE_RANK: &str =
-    "it steps on one rank only so far: what it exchanges with others is not there";
+/// In what all of them differ from their papers and from DeepSpeed, and then one of them alone.
+macro_rules! differences {
+    ($own:literal) => {
+        concat!(
+            "As in DeepSpeed the first step moves nothing, the bias is not corrected whatever bias_correction says, and \
+             with one rank nothing is compressed. A run that goes on from a checkpoint goes on with its phase, without \
+             another first step, and with what each rank's compressions have left out, where as many ranks go on (else \
+             that begins from 0, as it always does in DeepSpeed). ",
+            $own
+        )
+    };
+}
+pub(super) use differences;
 
 /// Goes on to this step's phase, and finds out the next one's: warm-up ends after a step for which `ends` says so.
 pub(super) fn advance(at: &mut Gathering<'_>, ends: impl Fn(&Gathering<'_>) -> bool) -> Phase {

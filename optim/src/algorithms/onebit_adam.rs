@@ -3,6 +3,7 @@
 use super::onebit::{self, CommBackend, FORMED_PHASES, Phase};
 use crate::compression::Compression;
 use crate::hyper::Range;
+use crate::mask::Masking;
 use crate::stages::{Gathering, Groups, MatrixStep, Stages};
 use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::flag;
@@ -19,17 +20,9 @@ hyperparameters! {
     ///
     /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`. State: 8 bytes a parameter in `f32` (`m`, `v`).
     ///
-    /// Phases, one for all parameters together, as DeepSpeed has them:
-    ///
-    /// 1. The first step only counts: neither parameters nor moments move.
-    /// 2. Warm-up: both moments follow the gradient.
-    /// 3. Compression: begins after the step by which the last parameter (by name) of those with a gradient in it has
-    ///    been given `freeze_step` gradients, the first step's included. v is frozen. A parameter whose first gradient
-    ///    comes now has v = 0, and moves by γ m / ε.
-    ///
-    /// With several ranks m is compressed in phase 3 to its signs and one scale, and what that leaves out is added to
-    /// the next m ([`compression`](crate::compression)). A single rank has nobody to send to: DeepSpeed does not
-    /// compress there, its states `worker_error` and `server_error` stay 0, and they are not kept here.
+    /// [Compression](crate::compression) begins after the step by which the last parameter (by name) of those with a
+    /// gradient in it has been given `freeze_step` gradients, the first step's included. A parameter whose first gradient
+    /// comes then has v = 0, and moves by γ m / ε. With several ranks m is what is compressed.
     ///
     /// ```
     /// # use fallline_optim::algorithms::OnebitAdam;
@@ -86,12 +79,9 @@ impl Algorithm for OnebitAdam {
         summary: "Adam whose variance is frozen after a warm-up, so that its momentum can be sent as signs.",
         family: "communication",
         source: "DeepSpeed",
-        differences: "As in DeepSpeed the first step moves nothing, the bias is not corrected whatever bias_correction \
-            says, and with one rank nothing is compressed. There the last parameter of its list ends the warm-up, here \
-            the last by name. Errors of compression are saved with each rank's number and come back where as many ranks \
-            go on, else start from 0 (DeepSpeed always begins anew). A run that goes on from a checkpoint goes on with its phase, without another first step. \
-            DeepSpeed's exp_avg_mask, a tensor for rows whose momentum is always 0, is not there: such rows stay 0 at \
-            one rank.",
+        differences: onebit::differences!(
+            "There the last parameter of its list ends the warm-up, here the last by name."
+        ),
         references: &[
             Reference {
                 text: "Tang et al. 2021, 1-bit Adam: Communication Efficient Large-Scale Training with Adam's \
@@ -130,13 +120,15 @@ impl Algorithm for OnebitAdam {
 
     const SAME_ON_ALL_RANKS: bool = false;
 
+    const MASKING: Masking = Masking::Always;
+
     fn gather(groups: &Groups<'_, '_, Self>, stage: usize, at: &mut Gathering<'_>) -> Result<(), String> {
         let freeze_step = groups[0].freeze_step;
         let phase = match stage {
             0 => onebit::advance(at, |at| at.steps.last().is_some_and(|&t| t >= freeze_step)),
             _ => onebit::phase(at.shared),
         };
-        let (moments, moves) = (stage == 0, stage > 0 || at.world == 1);
+        let (moments, moves) = (stage == 0, at.last);
         at.give(|group| {
             let always = groups[group].non_freeze;
             let (averages, adapts) = (phase != Phase::SetUp || always, phase == Phase::WarmUp || always);
@@ -148,7 +140,7 @@ impl Algorithm for OnebitAdam {
 
     /// The mean of the ranks' momenta, compressed.
     fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()> {
-        if onebit::phase(step.shared) != Phase::Compressed {
+        if onebit::phase(step.shared) != Phase::Compressed || self.non_freeze {
             return Ok(());
         }
         let states = core::mem::take(&mut step.states);

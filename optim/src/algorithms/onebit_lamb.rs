@@ -3,10 +3,12 @@
 use super::onebit::{self, CommBackend, FORMED_PHASES, Phase};
 use crate::compression::Compression;
 use crate::hyper::Range;
+use crate::mask::Masking;
 use crate::stages::{Combining, Exchanging, Gathering, Groups, MatrixStep, Stages};
 use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::backend::{Pass, TensorPass, View};
 use fallline_core::math::{flag, sqrt};
+use fallline_core::ranks::Communicator;
 use fallline_core::{Backend, Compute, Kernel, Lane, Link, Result, rule};
 
 hyperparameters! {
@@ -33,15 +35,11 @@ hyperparameters! {
     /// c and the last q are remembered for each parameter. State: 12 bytes a parameter in `f32` (`m`, `v`, and f as
     /// `v_fresh`).
     ///
-    /// Phases, one for all parameters together, as DeepSpeed has them: the first step only counts and moves nothing;
-    /// warm-up; compression, after the step by which the last parameter (by name) of those with a gradient in it has been
-    /// given `freeze_step` gradients, the first step's included. A parameter's f starts from v at its own gradient number
-    /// `freeze_step`; if warm-up ended before, from 0.
-    ///
-    /// With several ranks the m of all parameters are compressed in one piece, to signs and one scale
-    /// ([`compression`](crate::compression)), each multiplied before by what makes its root mean square that of the others,
-    /// and divided by it afterwards. A single rank has nobody to send to: DeepSpeed does not compress there, what it
-    /// multiplies and divides by cancels, the errors stay 0, and none of them is kept here.
+    /// [Compression](crate::compression) begins after the step by which the last parameter (by name) of those with a
+    /// gradient in it has been given `freeze_step` gradients, the first step's included. A parameter's f starts from v at
+    /// its own gradient number `freeze_step`; if warm-up ended before, from 0. With several ranks the m of all parameters
+    /// are compressed in one piece, each multiplied before by what makes its root mean square that of the others, and
+    /// divided by it afterwards.
     ///
     /// ```
     /// # use fallline_optim::algorithms::OnebitLamb;
@@ -235,6 +233,50 @@ impl OnebitLamb {
         memory[FACTOR] = held(factor, least, most);
         memory[COEFFICIENT] * memory[FACTOR]
     }
+
+    /// Replaces the momenta by the mean of the ranks', compressed in one piece.
+    fn send<K: Link>(
+        &self,
+        ranks: &dyn Communicator,
+        compression: &Compression,
+        step: &mut Exchanging<'_>,
+    ) -> Result<()> {
+        // As DeepSpeed: once, when the first momenta are compressed. One that is all 0, or comes later, is left as it is.
+        if step.tensors.first().is_some_and(|first| first.memory[SCALING] == 0.0) {
+            let sum: f64 = step.tensors.iter().map(|tensor| tensor.memory[MOMENTUM]).sum();
+            let united = sum / step.tensors.len() as f64;
+            for tensor in &mut step.tensors {
+                let own = tensor.memory[MOMENTUM];
+                tensor.memory[SCALING] = if own == 0.0 || united == 0.0 { 1.0 } else { united / own };
+            }
+        }
+        let scalings = step.tensors.iter_mut().map(|tensor| {
+            let scaling = &mut tensor.memory[SCALING];
+            if *scaling == 0.0 {
+                *scaling = 1.0;
+            }
+            *scaling
+        });
+        let scalings: Vec<f64> = scalings.collect();
+        let all: usize = step.tensors.iter().map(|tensor| tensor.shape.elements()).sum();
+        let (backend, compute) = (step.backend, step.compute);
+        let mut piece = step.workspace.take(backend, compute.format(), all)?;
+        let momenta = step.tensors.iter().map(|tensor| View::read(&tensor.states[0].1));
+        let mut whole = View::write(&mut piece);
+        let pairs = momenta.map(|m| (whole.take(0, m.len()), m));
+        pass(backend, compute, K::kernel::<OnebitLambScaleRule>(), &scalings, pairs)?;
+        compression.all_reduce_over(ranks, (backend, compute), step.errors, step.workspace, &mut piece)?;
+        let momenta = step.tensors.iter_mut().map(|tensor| View::write(&mut tensor.states[0].1));
+        let mut start = 0;
+        let pairs = momenta.map(|m| {
+            let from = View::read(&piece).part(start, m.len());
+            start += m.len();
+            (m, from)
+        });
+        pass(backend, compute, K::kernel::<OnebitLambUnscaleRule>(), &scalings, pairs)?;
+        step.workspace.give([piece]);
+        Ok(())
+    }
 }
 
 /// A pass of a rule without sums over pairs of operands, the written one first.
@@ -258,6 +300,7 @@ fn pass<'v>(
         tensor_scalars: own,
         plan: &mut backend.plan(),
         sums: &mut [],
+        beside: &[],
     })
 }
 
@@ -267,13 +310,13 @@ impl Algorithm for OnebitLamb {
             signs.",
         family: "communication",
         source: "DeepSpeed",
-        differences: "As in DeepSpeed the first step moves nothing, the bias is not corrected whatever bias_correction \
-            says, and with one rank nothing is compressed. There the last parameter of its list ends the warm-up, here \
-            the last by name. DeepSpeed fails where a parameter has no gradient in the first step, is empty, or has a \
-            momentum of 0 when compression begins, and moves parameters without a gradient in compression, along a \
-            momentum that it scaled by mistake; here they are left as they are. A run that goes on from a checkpoint \
-            goes on with its phase, without another first step. On several ranks DeepSpeed fills the piece that is sent \
-            up with what came back in that place the step before, here with zeros. DeepSpeed's exp_avg_mask is not there.",
+        differences: onebit::differences!(
+            "There the last parameter of its list ends the warm-up, here the last by name. DeepSpeed fails where a \
+             parameter has no gradient in the first step, is empty, or has a momentum of 0 when compression begins, and \
+             moves parameters without a gradient in compression, along a momentum that it scaled by mistake; here they \
+             are left as they are. On several ranks it fills the piece that is sent up with what came back in that place \
+             the step before, here with zeros."
+        ),
         references: &[
             Reference {
                 text: "Li et al. 2021, 1-bit LAMB: Communication Efficient Large-Scale Large-Batch Training with LAMB's \
@@ -299,6 +342,8 @@ impl Algorithm for OnebitLamb {
     const FUSED: bool = true;
 
     const SAME_ON_ALL_RANKS: bool = false;
+
+    const MASKING: Masking = Masking::Always;
 
     const SHARED: &'static [(&'static str, f64)] = onebit::PHASES;
 
@@ -331,7 +376,7 @@ impl Algorithm for OnebitLamb {
         let is = |other: Phase| flag(phase == other);
         let (averages, adapts, refreshes) =
             (1.0 - is(Phase::SetUp), is(Phase::WarmUp), is(Phase::Compressed));
-        let width = if at.world > 1 { 3 } else { 4 };
+        let width = at.scalars.len() / at.tensors.max(1);
         for (row, &t) in at.scalars.chunks_exact_mut(width).zip(at.steps) {
             let copies = is(Phase::WarmUp) * flag(t == freeze_step);
             match width {
@@ -342,46 +387,18 @@ impl Algorithm for OnebitLamb {
         Ok(())
     }
 
-    /// The mean of the ranks' momenta, compressed in one piece.
+    /// The mean of the ranks' momenta, compressed in one piece, and masked.
     fn exchange<K: Link>(&self, _stage: usize, step: &mut Exchanging<'_>) -> Result<()> {
-        let Some(ranks) = step.ranks.filter(|_| onebit::phase(step.shared) == Phase::Compressed) else {
+        if onebit::phase(step.shared) != Phase::Compressed {
             return Ok(());
-        };
-        // As DeepSpeed: once, when the first momenta are compressed. One that is all 0, or comes later, is left as it is.
-        if step.tensors.first().is_some_and(|first| first.memory[SCALING] == 0.0) {
-            let sum: f64 = step.tensors.iter().map(|tensor| tensor.memory[MOMENTUM]).sum();
-            let united = sum / step.tensors.len() as f64;
-            for tensor in &mut step.tensors {
-                let own = tensor.memory[MOMENTUM];
-                tensor.memory[SCALING] = if own == 0.0 || united == 0.0 { 1.0 } else { united / own };
-            }
         }
-        let scalings = step.tensors.iter_mut().map(|tensor| {
-            let scaling = &mut tensor.memory[SCALING];
-            if *scaling == 0.0 {
-                *scaling = 1.0;
-            }
-            *scaling
-        });
-        let scalings: Vec<f64> = scalings.collect();
-        let all: usize = step.tensors.iter().map(|tensor| tensor.shape.elements()).sum();
-        let (backend, compute) = (step.backend, step.compute);
-        let mut piece = step.workspace.take(backend, compute.format(), all)?;
-        let momenta = step.tensors.iter().map(|tensor| View::read(&tensor.states[0].1));
-        let mut whole = View::write(&mut piece);
-        let pairs = momenta.map(|m| (whole.take(0, m.len()), m));
-        pass(backend, compute, K::kernel::<OnebitLambScaleRule>(), &scalings, pairs)?;
         let compression = Compression::new::<K>();
-        compression.all_reduce_over(ranks, (backend, compute), step.errors, step.workspace, &mut piece)?;
-        let momenta = step.tensors.iter_mut().map(|tensor| View::write(&mut tensor.states[0].1));
-        let mut start = 0;
-        let pairs = momenta.map(|m| {
-            let from = View::read(&piece).part(start, m.len());
-            start += m.len();
-            (m, from)
-        });
-        pass(backend, compute, K::kernel::<OnebitLambUnscaleRule>(), &scalings, pairs)?;
-        step.workspace.give([piece]);
+        if let Some(ranks) = step.ranks {
+            self.send::<K>(ranks, &compression, step)?;
+        }
+        for tensor in &mut step.tensors {
+            compression.mask((step.backend, step.compute), &mut tensor.states[0].1, tensor.mask)?;
+        }
         Ok(())
     }
 

@@ -1,9 +1,11 @@
 //! TorchAdafactor: Adafactor as torch has it.
 
-use super::adafactor::{VECTOR, factor_shape, outer, update_means};
+use super::adafactor::{VECTOR, factor_repetition, factor_shape, moment_rules, update_moments};
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::stages::{Combining, MatrixStep, Stages};
+use crate::stages::{Combining, MatrixStep, Stages, matrices};
 use crate::{Algorithm, Info, Reference, hyperparameters};
+use core::any::Any;
+use fallline_core::backend::View;
 use fallline_core::math::{powf, sqrt};
 use fallline_core::{Compute, Kernel, Link, Result, Shape, rule};
 
@@ -40,22 +42,13 @@ hyperparameters! {
 }
 
 rule! {
-    /// What [`TorchAdafactor`] takes means of.
-    pub TorchAdafactorSquareRule(h: TorchAdafactor, t) {}
-    element(g: Grad) -> (x: Scratch) {
-        x = g * g;
-    }
-}
-
-rule! {
-    /// The size of [`TorchAdafactor`]'s update, which takes the place of the estimated second moment in the scratch: a
-    /// root and a division are more than a store.
+    /// The size of [`TorchAdafactor`]'s update, from the factors of an element's row and column.
     pub TorchAdafactorSizeRule(h: TorchAdafactor, t) {}
     per_tensor(least)
-    element(g: Grad, p: Param) -> (x: Scratch) sum(p2, u2) {
-        x = g / x.max(least).sqrt();
+    element(g: Grad, p: Param, r: Scratch, c: Scratch) -> () sum(p2, u2) {
+        let u = g / (r * c).max(least).sqrt();
         p2 = p * p;
-        u2 = x * x;
+        u2 = u * u;
     }
     or
     /// As [`TorchAdafactorSizeRule`], for a vector.
@@ -83,9 +76,9 @@ rule! {
     pub TorchAdafactorRule(h: TorchAdafactor, t) {
         let keep = 1.0 - h.lr * h.weight_decay;
     }
-    per_tensor(alpha)
-    element(x: Scratch) -> (p: Param) {
-        p = keep * p - alpha * x;
+    per_tensor(least, alpha)
+    element(g: Grad, r: Scratch, c: Scratch) -> (p: Param) {
+        p = keep * p - alpha * (g / (r * c).max(least).sqrt());
     }
     or
     /// The update of [`TorchAdafactor`] for a vector.
@@ -93,6 +86,15 @@ rule! {
     per_tensor(least, alpha)
     element(g: Grad, v: State) -> (p: Param) {
         p = keep * p - alpha * (g / v.max(least).sqrt());
+    }
+}
+
+rule! {
+    /// The factor of a row, from its moment and the sum of those of its matrix.
+    pub TorchRowFactorRule(h: (), t) {}
+    per_tensor(share, least)
+    element(total: Scratch) -> (r: Scratch) {
+        r = r / (share * total).max(least);
     }
 }
 
@@ -122,9 +124,8 @@ impl Algorithm for TorchAdafactor {
             let size = moment.then(K::kernel::<TorchAdafactorVectorSizeRule>());
             return size.then(K::kernel::<TorchAdafactorVectorRule>());
         }
-        let square = Stages::one(K::kernel::<TorchAdafactorSquareRule>()).then_matrix();
-        let size = square.then(K::kernel::<TorchAdafactorSizeRule>());
-        size.then(self.kernel::<K>()).with_states(&["row", "column"])
+        let sized = Stages::matrix().then(K::kernel::<TorchAdafactorSizeRule>());
+        sized.then(self.kernel::<K>()).with_states(&["row", "column"])
     }
 
     fn class(&self, shape: &Shape) -> Result<u8, String> {
@@ -133,6 +134,10 @@ impl Algorithm for TorchAdafactor {
 
     fn state_shape(&self, state: &str, shape: &Shape) -> Shape {
         factor_shape(state, shape)
+    }
+
+    fn repetition(&self, state: &str, shape: &Shape) -> Option<(usize, usize)> {
+        factor_repetition(state, shape)
     }
 
     fn combine(&self, _stage: usize, at: &mut Combining<'_>) {
@@ -149,14 +154,24 @@ impl Algorithm for TorchAdafactor {
     }
 
     fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> Result<()> {
+        let (batch, rows, columns) = matrices(step.shape);
+        if batch * rows * columns == 0 {
+            return Ok(());
+        }
         let eps1 = self.eps1(step.compute);
-        let means = update_means(step, 1.0 - powf(step.t as f64, self.beta2_decay))?;
-        let scales: Vec<f64> = means.iter().map(|mean| 1.0 / mean.max(eps1)).collect();
-        let states = core::mem::take(&mut step.states);
-        let [.., (_, row), (_, column)] = &mut *states else { unreachable!("the stages name both states") };
-        outer(step, row, column, &scales)?;
-        step.states = states;
+        let totals = update_moments::<K>(step, 1.0 - powf(step.t as f64, self.beta2_decay), 0.0)?;
+        let scratch = core::mem::take(&mut step.scratch);
+        let [(_, r), _] = &mut *scratch else { unreachable!("the stages name both factors") };
+        let views = &mut [Some(View::write(r)), Some(View::read(&totals).repeated(1, rows))];
+        let own = [1.0 / rows as f64, eps1];
+        step.run(K::kernel::<TorchRowFactorRule>(), &() as &dyn Any, &own, views)?;
+        step.scratch = scratch;
+        step.workspace.give([totals]);
         Ok(())
+    }
+
+    fn matrix_rules<K: Link>(&self) -> Vec<&'static Kernel> {
+        [&[K::kernel::<TorchRowFactorRule>()][..], &moment_rules::<K>()].concat()
     }
 
     fn maximize(&self) -> bool {

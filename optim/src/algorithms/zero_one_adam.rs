@@ -1,8 +1,10 @@
 //! ZeroOneAdam: Adam that adapts its variance ever more rarely, then freezes it and lets ranks step alone.
 
 use super::onebit::{self, CommBackend, Phase};
+use crate::compression::Compression;
 use crate::hyper::Range;
-use crate::stages::{Gathering, Groups, Stages};
+use crate::mask::Masking;
+use crate::stages::{Gathering, Groups, MatrixStep, Stages};
 use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
@@ -24,16 +26,21 @@ hyperparameters! {
     /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`. i starts from 1 and doubles after every
     /// `var_update_scaler` adaptations; j starts from 1 and, once v is frozen, doubles after every `local_step_scaler`
     /// steps up to `local_step_clipper`. i, j, their counters and Γ are remembered for each parameter. State: 12 bytes a
-    /// parameter in `f32` (`m`, `v`, `u`).
+    /// parameter in `f32` (`m`, `v`, `u`), on several ranks 16 (and `base`, the parameter at the last exchange).
     ///
-    /// Phases, one for all parameters together, as DeepSpeed has them: the first step only counts and moves nothing; v
-    /// is adapted; v is frozen, after the step by which the first parameter (by name) of those with a gradient in it has
-    /// been given more than `var_freeze_step` gradients, the first step's included.
+    /// v is frozen after the step by which the first parameter (by name) of those with a gradient in it has been given more
+    /// than `var_freeze_step` gradients, the first step's included.
+    ///
+    /// With several ranks the gradients of steps at which v is adapted are averaged (whether the next ones are, the last
+    /// parameter says); of the others m takes the mean of the compressed ones. Once v is frozen each rank steps alone, with
+    /// m, u and θ = base + u of its own, until c is exchanged, [compressed](crate::compression), and all begin anew from
+    /// the same. In between [`Driver::is_parted`](crate::Driver::is_parted) is true: a checkpoint has what each rank has of
+    /// its own, as many ranks go on from it bit for bit after
+    /// [`Driver::restore_params`](crate::Driver::restore_params), and others from the mean of m, u and θ.
     ///
     /// With one rank DeepSpeed neither compresses nor sends. While v is adapted, what it does at the steps in between is
     /// part of that: with one rank it **ignores the gradient** of those steps, and goes on along m. At the exchanges c is
-    /// what it was, so that θ and m change by rounding, and m becomes the mean of the steps since the last. Its states
-    /// `worker_error` and `server_error` stay 0, and are not kept here.
+    /// what it was, so that θ and m change by rounding, and m becomes the mean of the steps since the last.
     ///
     /// ```
     /// # use fallline_optim::algorithms::ZeroOneAdam;
@@ -96,44 +103,183 @@ rule! {
     }
 }
 
+rule! {
+    /// The first pass of [`ZeroOneAdam`] over several ranks: what a rank does alone, and what it has to send.
+    pub ZeroOneAdamOwnRule(h: ZeroOneAdam, t) {
+        let lr = h.lr;
+        let beta1 = h.betas.0;
+        let beta2 = h.betas.1;
+        let one_minus_beta1 = 1.0 - h.betas.0;
+        let one_minus_beta2 = 1.0 - h.betas.1;
+        let eps = h.eps;
+        let weight_decay = h.weight_decay;
+        let decays = flag(h.weight_decay > 0.0);
+    }
+    per_tensor(averages, adapts, moves, collects, parts)
+    element(g: Grad) -> (p: Param, m: State, v: State, u: State, base: State, x: Scratch) {
+        m = Lane::when(averages, beta1 * m + one_minus_beta1 * g, m);
+        v = Lane::when(adapts, beta2 * v + one_minus_beta2 * g * g, v);
+        let root = v.sqrt() + eps;
+        let direction = m / root;
+        let d = lr * Lane::when(decays, direction + weight_decay * p, direction);
+        base = Lane::when(parts, p, base);
+        u = Lane::when(collects, u - d, u);
+        p = Lane::when(collects, base + u, Lane::when(moves, p - d, p));
+        x = Lane::when(collects, u * root, g);
+    }
+}
+
+rule! {
+    /// The second: what follows from what all ranks have sent.
+    pub ZeroOneAdamSharedRule(h: ZeroOneAdam, t) {
+        let lr = h.lr;
+        let beta1 = h.betas.0;
+        let one_minus_beta1 = 1.0 - h.betas.0;
+        let eps = h.eps;
+        let weight_decay = h.weight_decay;
+        let decays = flag(h.weight_decay > 0.0);
+    }
+    per_tensor(takes, joins, rates)
+    element(x: Scratch, v: State, base: State) -> (p: Param, m: State, u: State) {
+        let root = v.sqrt() + eps;
+        m = Lane::when(takes, beta1 * m + one_minus_beta1 * x, m);
+        let direction = m / root;
+        let d = lr * Lane::when(decays, direction + weight_decay * p, direction);
+        p = Lane::when(takes, p - d, p);
+        p = Lane::when(joins, base + x / root, p);
+        m = Lane::when(joins, -(x / rates), m);
+        u = Lane::when(joins, L::lit(0.0), u);
+    }
+}
+
+rule! {
+    /// A rank's own parameter from its states, or the common one where it is not known: after a run of one rank.
+    pub ZeroOneAdamPartedRule(h: ZeroOneAdam, t) {}
+    per_tensor(known)
+    element(u: State) -> (p: Param, base: State) {
+        base = Lane::when(known, base, p - u);
+        p = base + u;
+    }
+}
+
 /// Places in [`ZeroOneAdam::MEMORY`].
 const VAR_INTERVAL: usize = 0;
 const VAR_COUNTER: usize = 1;
 const LOCAL_INTERVAL: usize = 2;
 const LOCAL_COUNTER: usize = 3;
 const RATES: usize = 4;
+/// Steps since the last exchange.
+const ALONE: usize = 5;
+/// Whether what compressions leave out is that of steps: of gradients it does not count any more.
+const OF_STEPS: usize = 6;
+
+/// Places in [`ZeroOneAdam::SHARED`], behind the phases.
+const AVERAGED: usize = 2;
+const EXCHANGES: usize = 3;
 
 /// Whether an interval divides step `t`.
 fn divides(interval: f64, t: u64) -> bool {
     t.is_multiple_of((interval as u64).max(1))
 }
 
-impl ZeroOneAdam {
-    /// The scalars of a tensor's step while the variance is adapted, and its interval afterwards.
-    fn adapt(&self, t: u64, memory: &mut [f64]) -> [f64; 6] {
-        let adapts = divides(memory[VAR_INTERVAL], t);
-        if adapts {
-            memory[VAR_COUNTER] += 1.0;
-            if memory[VAR_COUNTER] == self.var_update_scaler as f64 {
-                memory[VAR_COUNTER] = 0.0;
-                memory[VAR_INTERVAL] *= 2.0;
-            }
+/// What happens to a tensor in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// It is counted.
+    SetUp,
+    /// Both moments take an averaged gradient.
+    Adapt,
+    /// The momentum takes a gradient that was compressed on its way to the others.
+    Take,
+    /// The rank steps alone.
+    Collect,
+    /// The same, and its steps are exchanged.
+    Join,
+}
+
+impl Way {
+    fn of(shared: &[f64], world: usize, t: u64, memory: &[f64]) -> Way {
+        // A variance adapted to a rank's own gradient would be the rank's own.
+        let adapts = || world == 1 || shared[AVERAGED] > 0.0;
+        match onebit::phase(shared) {
+            Phase::SetUp => Way::SetUp,
+            Phase::WarmUp if divides(memory[VAR_INTERVAL], t) && adapts() => Way::Adapt,
+            Phase::WarmUp => Way::Take,
+            Phase::Compressed if divides(memory[LOCAL_INTERVAL], t) => Way::Join,
+            Phase::Compressed => Way::Collect,
         }
-        [flag(adapts), flag(adapts), 1.0, 0.0, 0.0, 1.0]
     }
 
-    /// The scalars of a tensor's step once the variance is frozen, and its interval afterwards.
-    fn collect(&self, t: u64, memory: &mut [f64]) -> [f64; 6] {
-        let exchanges = divides(memory[LOCAL_INTERVAL], t);
+    fn exchanges(self) -> bool {
+        matches!(self, Way::Take | Way::Join)
+    }
+}
+
+impl ZeroOneAdam {
+    /// Counts an adaptation of the variance.
+    fn adapted(&self, memory: &mut [f64]) {
+        memory[VAR_COUNTER] += 1.0;
+        if memory[VAR_COUNTER] == self.var_update_scaler as f64 {
+            memory[VAR_COUNTER] = 0.0;
+            memory[VAR_INTERVAL] *= 2.0;
+        }
+    }
+
+    /// Counts a step with a frozen variance; the sum of the rates up to it.
+    fn collected(&self, joins: bool, memory: &mut [f64]) -> f64 {
         let rates = memory[RATES] + self.lr;
-        memory[RATES] = if exchanges { 0.0 } else { rates };
+        memory[RATES] = if joins { 0.0 } else { rates };
+        memory[ALONE] = if joins { 0.0 } else { memory[ALONE] + 1.0 };
         memory[LOCAL_COUNTER] += 1.0;
         if memory[LOCAL_COUNTER] == self.local_step_scaler as f64 {
             memory[LOCAL_COUNTER] = 0.0;
             let doubled = 2.0 * memory[LOCAL_INTERVAL];
             memory[LOCAL_INTERVAL] = doubled.min(self.local_step_clipper as f64);
         }
-        [1.0, 0.0, 1.0, 1.0, flag(exchanges), rates]
+        rates
+    }
+
+    /// What follows from a step for the next, and the scalars of the rule of one rank.
+    fn alone(&self, way: Way, memory: &mut [f64]) -> [f64; 6] {
+        match way {
+            Way::SetUp => [0.0, 0.0, 0.0, 0.0, 0.0, 1.0],
+            Way::Adapt => {
+                self.adapted(memory);
+                [1.0, 1.0, 1.0, 0.0, 0.0, 1.0]
+            }
+            // Nobody has sent a gradient.
+            Way::Take => [0.0, 0.0, 1.0, 0.0, 0.0, 1.0],
+            Way::Collect | Way::Join => {
+                let joins = way == Way::Join;
+                let rates = self.collected(joins, memory);
+                [1.0, 0.0, 1.0, 1.0, flag(joins), rates]
+            }
+        }
+    }
+
+    /// The scalars of the first rule of several ranks.
+    fn own(way: Way, memory: &[f64]) -> [f64; 5] {
+        match way {
+            Way::SetUp | Way::Take => [0.0; 5],
+            Way::Adapt => [1.0, 1.0, 1.0, 0.0, 0.0],
+            Way::Collect | Way::Join => [1.0, 0.0, 0.0, 1.0, flag(memory[ALONE] == 0.0)],
+        }
+    }
+
+    /// What follows from a step for the next, and the scalars of the second rule of several ranks.
+    fn shared(&self, way: Way, memory: &mut [f64]) -> [f64; 3] {
+        match way {
+            Way::SetUp => [0.0, 0.0, 1.0],
+            Way::Adapt => {
+                self.adapted(memory);
+                [0.0, 0.0, 1.0]
+            }
+            Way::Take => [1.0, 0.0, 1.0],
+            Way::Collect | Way::Join => {
+                let joins = way == Way::Join;
+                [0.0, flag(joins), self.collected(joins, memory)]
+            }
+        }
     }
 }
 
@@ -142,11 +288,14 @@ impl Algorithm for ZeroOneAdam {
         summary: "Adam that adapts its variance ever more rarely, then freezes it and lets ranks step alone.",
         family: "communication",
         source: "DeepSpeed",
-        differences: "As in DeepSpeed the first step moves nothing, the bias is not corrected whatever bias_correction \
-            says, and with one rank nothing is compressed and the gradients of steps at which the variance is not \
-            adapted change nothing. There the first parameter of its list freezes the variance, here the first by name. \
-            A run that goes on from a checkpoint goes on with its phase and policies, without another first step; \
-            DeepSpeed forgets u, the counters and the intervals there. Its exp_avg_mask is not there.",
+        differences: onebit::differences!(
+            "With one rank the gradients of steps at which the variance is not adapted change nothing. There the first \
+            parameter of its list freezes the variance, here the first by name. Ranks begin anew from the same parameter \
+            after an exchange, so that they hold the same bits: DeepSpeed takes the steps of each back from its own, \
+            which rounds. It forgets u, the counters and the intervals with a checkpoint. Where parameters have had \
+            different numbers of gradients, its ranks may adapt the variance to gradients of their own and part for good: \
+            here such a gradient is compressed."
+        ),
         references: &[
             Reference {
                 text: "Lu et al. 2022, Maximizing Communication Efficiency for Large-scale Training via 0/1 Adam",
@@ -162,15 +311,30 @@ impl Algorithm for ZeroOneAdam {
         ("local_step_interval", 1.0),
         ("local_step_counter", 0.0),
         ("lrs", 0.0),
+        ("steps_alone", 0.0),
+        ("errors_of_steps", 0.0),
     ];
-
-    fn across_ranks(&self) -> Result<(), &'static str> {
-        Err(onebit::ONE_RANK)
-    }
 
     const SAME_ON_ALL_RANKS: bool = false;
 
-    const SHARED: &'static [(&'static str, f64)] = onebit::PHASES;
+    const MASKING: Masking = Masking::Exchanges;
+
+    const SHARED: &'static [(&'static str, f64)] =
+        &[onebit::PHASES[0], onebit::PHASES[1], ("averaged", 1.0), ("exchanges", 0.0)];
+
+    const OF_EACH_RANK: &'static [&'static str] = &["m", "u"];
+
+    fn parted(memory: &[f64]) -> bool {
+        memory[ALONE] > 0.0
+    }
+
+    fn parted_kernel<K: Link>(&self) -> Option<&'static Kernel> {
+        Some(K::kernel::<ZeroOneAdamPartedRule>())
+    }
+
+    fn averages(shared: &[f64]) -> bool {
+        onebit::next_phase(shared) != Phase::Compressed && shared[AVERAGED] > 0.0
+    }
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<ZeroOneAdamRule>()
@@ -180,30 +344,75 @@ impl Algorithm for ZeroOneAdam {
         Stages::gathered(self.kernel::<K>())
     }
 
-    fn gather(groups: &Groups<'_, '_, Self>, _stage: usize, at: &mut Gathering<'_>) -> Result<(), String> {
+    fn stages_of_ranks<K: Link>(&self, _class: u8) -> Stages {
+        let own = Stages::gathered(K::kernel::<ZeroOneAdamOwnRule>());
+        own.then_matrix().then_gathered(K::kernel::<ZeroOneAdamSharedRule>())
+    }
+
+    fn gather(groups: &Groups<'_, '_, Self>, stage: usize, at: &mut Gathering<'_>) -> Result<(), String> {
         let last = groups[0].var_freeze_step;
-        let phase = onebit::advance(at, |at| at.steps.first().is_some_and(|&t| t > last));
-        let memory = at.memory.chunks_exact_mut(Self::MEMORY.len());
-        let rows = at.scalars.chunks_exact_mut(6).zip(memory);
+        if stage == 0 {
+            onebit::advance(at, |at| at.steps.first().is_some_and(|&t| t > last));
+        }
+        let Gathering { shared, memory, scalars, world, .. } = at;
+        let width = scalars.len() / at.tensors.max(1);
+        let rows = scalars.chunks_exact_mut(width).zip(memory.chunks_exact_mut(Self::MEMORY.len()));
+        let mut exchanges = false;
+        let mut interval = None;
         for ((row, memory), (&group, &t)) in rows.zip(at.groups.iter().zip(at.steps)) {
-            let hyper = &groups[group];
-            row.copy_from_slice(&match phase {
-                Phase::SetUp => [0.0, 0.0, 0.0, 0.0, 0.0, 1.0],
-                Phase::WarmUp => hyper.adapt(t, memory),
-                Phase::Compressed => hyper.collect(t, memory),
-            });
+            let (hyper, way) = (&groups[group], Way::of(shared, *world, t, memory));
+            match width {
+                6 => row.copy_from_slice(&hyper.alone(way, memory)),
+                5 => row.copy_from_slice(&ZeroOneAdam::own(way, memory)),
+                _ => row.copy_from_slice(&hyper.shared(way, memory)),
+            }
+            exchanges |= way.exchanges();
+            interval = Some((memory[VAR_INTERVAL], t + 1));
+        }
+        shared[EXCHANGES] = flag(exchanges);
+        // The last parameter says what becomes of the next gradients, of all.
+        if let (Some((interval, next)), true) = (interval, at.last && onebit::phase(shared) == Phase::WarmUp)
+        {
+            shared[AVERAGED] = flag(divides(interval, next));
         }
         Ok(())
     }
 
-    fn formed(&self, _stage: usize) -> &'static [&'static str] {
-        &[
-            "the first step moves nothing; the variance is frozen once the first tensor by name has had more than \
-                var_freeze_step gradients",
-            "adapts: t is a multiple of var_interval; averages: the same, and always once frozen",
-            "collects: once frozen; exchanges: then, when t is a multiple of local_step_interval",
-            "rates = the sum of lr since the last exchange (lrs)",
-        ]
+    /// The mean of the ranks' gradients, or of their steps, compressed.
+    fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()> {
+        let Some(ranks) = step.ranks else { return Ok(()) };
+        let way = Way::of(step.shared, ranks.world(), step.t, step.memory);
+        if !way.exchanges() {
+            return Ok(());
+        }
+        if way == Way::Join && step.memory[OF_STEPS] == 0.0 {
+            step.memory[OF_STEPS] = 1.0;
+            *step.errors = None;
+        }
+        let scratch = core::mem::take(&mut step.scratch);
+        let sent = match scratch.first_mut() {
+            Some((_, x)) => Compression::new::<K>().all_reduce(step, x),
+            None => Ok(()),
+        };
+        step.scratch = scratch;
+        sent
+    }
+
+    fn skips(stage: usize, shared: &[f64]) -> bool {
+        stage > 0 && shared[EXCHANGES] == 0.0
+    }
+
+    fn formed(&self, stage: usize) -> &'static [&'static str] {
+        match stage {
+            0 => &[
+                "the first step moves nothing; the variance is frozen once the first tensor by name has had more than \
+                    var_freeze_step gradients",
+                "adapts: t is a multiple of var_interval; averages: the same, and always once frozen",
+                "collects: once frozen; exchanges: then, when t is a multiple of local_step_interval",
+                "rates = the sum of lr since the last exchange (lrs)",
+            ],
+            _ => &[],
+        }
     }
 
     fn sparse(&self) -> Result<Sparse, &'static str> {

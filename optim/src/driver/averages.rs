@@ -1,12 +1,12 @@
 //! Averages of the weights, kept beside them.
 
-use super::Driver;
+use super::{Driver, Group};
 use crate::average::{Average, Share};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
 use crate::slots::{Slot, Slots};
-use crate::{Binding, Error, LoadReport, Result};
+use crate::{Binding, Error, LoadReport, Objective, Result};
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
-use fallline_core::{Backend, Compute, Storage, Tensor};
+use fallline_core::{Backend, Compute, Kernel, Storage, Tensor};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -16,6 +16,8 @@ pub(super) struct Averages {
     spec: Average,
     /// Iterations so far.
     steps: u64,
+    /// The scalars of the rule that goes over what a step writes, in the same pass; empty where it is not time for it.
+    row: Vec<f64>,
     /// By the rule that is run, and whether it computes in double precision.
     plans: BTreeMap<(&'static str, bool), Plan>,
 }
@@ -26,6 +28,8 @@ pub(crate) struct Mean {
     storage: Storage,
     /// Whether there is anything in it yet.
     begun: bool,
+    /// Whether the pass that wrote the parameter in this step has taken it in.
+    taken: bool,
     /// A copy of the parameter on a device that does not reach it.
     staging: Option<Storage>,
 }
@@ -38,7 +42,7 @@ impl Driver {
     /// it changed them or not: an iteration counts, as in MMEngine's `EMAHook`. It is kept in the type of the arithmetic,
     /// and of [master weights](crate::ParamFormat::Master) where there are some. It is saved and loaded with the rest.
     pub fn averaged(mut self, average: Average) -> Driver {
-        self.averages = Some(Averages { spec: average, steps: 0, plans: BTreeMap::new() });
+        self.averages = Some(Averages { spec: average, steps: 0, row: Vec::new(), plans: BTreeMap::new() });
         self
     }
 
@@ -69,12 +73,17 @@ impl Driver {
         }
     }
 
-    /// Memory for the averages that are missing, side by side, so that nothing can go wrong after the step.
+    /// Memory for the averages that are missing, side by side, so that nothing can go wrong after the step, and the
+    /// scalars with which the step's own passes take in what they write.
     pub(super) fn make_means(&mut self, bindings: &[Binding<'_>]) -> Result<()> {
-        let Some(averages) = &self.averages else { return Ok(()) };
-        if averages.spec.share(averages.steps).is_none() {
-            return Ok(());
-        }
+        let Some(averages) = &mut self.averages else { return Ok(()) };
+        averages.row.clear();
+        let Some(share) = averages.spec.share(averages.steps) else { return Ok(()) };
+        let kernel = self.groups[0].algorithm.wrapping().lerp;
+        averages.row.resize(1 + kernel.scalars.len(), 1.0);
+        kernel.compute_scalars(&Share::of(&averages.spec, share), 1, &mut averages.row[1..]);
+        let slots = self.slots.range(0..bindings.len());
+        slots.iter_mut().flat_map(|slot| &mut slot.mean).for_each(|mean| mean.taken = false);
         let near = Arc::clone(self.near());
         let missing: Vec<&mut Slot> =
             self.slots.range(0..bindings.len()).iter_mut().filter(|slot| slot.mean.is_none()).collect();
@@ -84,9 +93,24 @@ impl Driver {
         let requests: Vec<_> =
             missing.iter().map(|slot| (slot.compute.format(), slot.shape.elements())).collect();
         for (slot, storage) in missing.into_iter().zip(near.allocate(&requests)?) {
-            slot.mean = Some(Mean { storage, begun: false, staging: None });
+            slot.mean = Some(Mean { storage, begun: false, taken: false, staging: None });
         }
         Ok(())
+    }
+
+    /// Memory for the averages of what an objective binds, where averages are kept.
+    pub(super) fn make_means_of(&mut self, objective: &mut dyn Objective) -> Result<()> {
+        if self.averages.is_none() {
+            return Ok(());
+        }
+        let bindings = crate::lbfgs::sorted(objective);
+        let mut slots = core::mem::take(&mut self.slots);
+        let mut each = bindings.iter().enumerate();
+        let placed = each
+            .try_for_each(|(i, binding)| slots.place(i, binding.name, || self.new_slot(binding)).map(drop));
+        self.slots = slots;
+        placed?;
+        self.make_means(&bindings)
     }
 
     /// Brings the averages of parameters that are on another device than states there.
@@ -94,14 +118,32 @@ impl Driver {
         for slot in self.slots.iter_mut() {
             if let Some(Mean { storage, begun, .. }) = slot.mean.take() {
                 let tensor = Tensor::from_storage(&self.backend, storage, slot.shape.clone())?.to(device)?;
-                slot.mean = Some(Mean { storage: tensor.into_storage(), begun, staging: None });
+                slot.mean = Some(Mean { storage: tensor.into_storage(), begun, taken: false, staging: None });
             }
         }
         Ok(())
     }
 }
 
+impl Mean {
+    /// The average, for a pass to take in what it writes to the parameter; none where there is nothing to add to yet.
+    pub(super) fn take(&mut self) -> Option<View<'_>> {
+        self.taken = self.begun;
+        self.begun.then(|| View::write(&mut self.storage))
+    }
+
+    /// Undoes what [`take`](Mean::take) noted: the pass has written nothing.
+    pub(super) fn untake(&mut self) {
+        self.taken = false;
+    }
+}
+
 impl Averages {
+    /// The rule that takes in what a step writes, with its scalars, where it is time for it.
+    pub(super) fn rule(&self, groups: &[Group]) -> Option<(&'static Kernel, &[f64])> {
+        (!self.row.is_empty()).then(|| (groups[0].algorithm.wrapping().lerp, &self.row[..]))
+    }
+
     fn take_in(&mut self, driver: &mut Driver, bindings: &mut [Binding<'_>]) -> Result<()> {
         let Some(share) = self.spec.share(self.steps) else { return Ok(()) };
         let (copy, lerp) = {
@@ -113,7 +155,8 @@ impl Averages {
         let (backend, away) = (Arc::clone(driver.near()), driver.is_away());
         let master = |slot: &Slot| !away && slot.master.is_some();
         let slots = driver.slots.range(0..bindings.len());
-        for (slot, binding) in slots.iter_mut().zip(&mut *bindings) {
+        let left = |slot: &Slot| slot.mean.as_ref().is_some_and(|mean| !mean.taken);
+        for (slot, binding) in slots.iter_mut().zip(&mut *bindings).filter(|(slot, _)| left(slot)) {
             #[cfg(feature = "ndarray")]
             if let crate::ParamRef::Strided(view) = &mut binding.param {
                 view.gather();
@@ -124,9 +167,8 @@ impl Averages {
         }
         for (compute, begun) in [Compute::F32, Compute::F64].into_iter().flat_map(|c| [(c, false), (c, true)])
         {
-            let fits = |slot: &Slot| {
-                slot.compute == compute && slot.mean.as_ref().is_some_and(|mean| mean.begun == begun)
-            };
+            let is = |mean: &Mean| !mean.taken && mean.begun == begun;
+            let fits = |slot: &Slot| slot.compute == compute && slot.mean.as_ref().is_some_and(is);
             if !slots.iter().any(fits) {
                 continue;
             }
@@ -155,6 +197,7 @@ impl Averages {
                 tensor_scalars: &[],
                 plan: plan.or_insert_with(|| backend.plan()),
                 sums: &mut [],
+                beside: &[],
             })?;
         }
         slots.iter_mut().flat_map(|slot| &mut slot.mean).for_each(|mean| mean.begun = true);
@@ -198,10 +241,10 @@ impl Averages {
             let (home, fits) = (driver.near(), (slot.compute.format(), &slot.shape));
             let (storage, converted) = entry.load(&**home, &key, fits, options.converting)?;
             report.converted += usize::from(converted);
-            slot.mean = Some(Mean { storage, begun: true, staging: None });
+            slot.mean = Some(Mean { storage, begun: true, taken: false, staging: None });
         }
         let steps = checkpoint.manifest.average_steps.unwrap_or(0);
-        Ok(Averages { spec: self.spec, steps, plans: BTreeMap::new() })
+        Ok(Averages { spec: self.spec, steps, row: Vec::new(), plans: BTreeMap::new() })
     }
 }
 

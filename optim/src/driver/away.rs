@@ -126,7 +126,11 @@ impl Driver {
     pub(super) fn check_away(&self, binding: &Binding<'_>, slot: &Slot) -> Result<()> {
         let name = || binding.name.to_owned();
         let on_device = binding.param.device().is_some()
-            && matches!(&binding.grad, GradRef::Tensor(tensor) if tensor.storage().device().is_some());
+            && match &binding.grad {
+                GradRef::Tensor(tensor) => tensor.storage().device().is_some(),
+                GradRef::Window(window) => window.sum.storage().device().is_some(),
+                _ => false,
+            };
         if matches!(binding.grad, GradRef::Rows(_)) {
             let reason = "an offloaded optimizer does not take row-sparse gradients";
             return Err(Error::GradKind { param: name(), reason });
@@ -285,6 +289,7 @@ impl Part {
             tensor_scalars: &[],
             plan: &mut self.plans[number],
             sums: &mut [],
+            beside: &[],
         })
     }
 }

@@ -155,6 +155,7 @@ impl Driver {
                 tensor_scalars: &[],
                 plan: plan.get_or_insert_with(|| near.plan()),
                 sums,
+                beside: &[],
             })?;
             let of_compute = order.iter().zip(&mut *found).filter(|(i, _)| slots[**i].compute == compute);
             for ((_, found), sums) in of_compute.zip(sums.chunks_exact(2)) {

@@ -1,9 +1,11 @@
 //! Groups of parameters: which belongs to which, with what hyperparameters, and of which optimizer.
 
+use super::masks::GroupMask;
 use super::{Driver, Group};
 use crate::hyper::Value;
 use crate::{AnyAlgorithm, Error, ModuleKind, ParamFormat, Result, StateFormats};
 use fallline_core::Shape;
+use std::sync::Arc;
 
 /// A parameter as rules see it that put parameters into groups.
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +38,9 @@ impl Driver {
     ) -> Result<usize> {
         let mut algorithm = self.groups[0].algorithm.boxed();
         algorithm.set(overrides)?;
-        let Group { formats, params, family, .. } = &self.groups[0];
-        let (formats, params, family) = (formats.clone(), *params, *family);
-        Ok(self.push_group(algorithm, (formats, params), move |member| matches(member.name), family))
+        let Group { formats, params, mask, family, .. } = &self.groups[0];
+        let (stored, family) = ((formats.clone(), *params, mask.clone()), *family);
+        Ok(self.push_group(algorithm, stored, move |member| matches(member.name), family))
     }
 
     /// Adds a group of an algorithm with all its hyperparameters, for the parameters that `matches` accepts; as
@@ -62,7 +64,7 @@ impl Driver {
                 return refused(one.name(), problem);
             }
         }
-        let mut storing = (StateFormats::default(), ParamFormat::default());
+        let mut storing = (StateFormats::default(), ParamFormat::default(), None);
         let family = match beside {
             None => self.groups.iter().map(|group| group.family + 1).max().unwrap_or(0),
             Some(group) => {
@@ -72,7 +74,7 @@ impl Driver {
                     let other = beside.algorithm.name();
                     return refused(algorithm.name(), format!("a group of it cannot be part of {other}"));
                 }
-                storing = (beside.formats.clone(), beside.params);
+                storing = (beside.formats.clone(), beside.params, beside.mask.clone());
                 beside.family
             }
         };
@@ -82,14 +84,14 @@ impl Driver {
     fn push_group(
         &mut self,
         algorithm: Box<dyn AnyAlgorithm>,
-        (formats, params): (StateFormats, ParamFormat),
+        (formats, params, mask): (StateFormats, ParamFormat, Option<Arc<GroupMask>>),
         matches: impl Fn(&Member<'_>) -> bool + Send + 'static,
         family: usize,
     ) -> usize {
         if family == self.shared.len() {
             self.shared.push(algorithm.shared().iter().map(|(_, initial)| *initial).collect());
         }
-        self.groups.push(Group { algorithm, formats, params, matches: Box::new(matches), family });
+        self.groups.push(Group { algorithm, formats, params, mask, matches: Box::new(matches), family });
         self.groups.len() - 1
     }
 

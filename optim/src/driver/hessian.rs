@@ -1,5 +1,6 @@
 //! Gradients for an estimate of the curvature, taken into the states that keep it.
 
+use super::around::Around;
 use super::run::Work;
 use super::{Driver, Given, Member, first_of};
 use crate::{Binding, Error, GradRef, ModuleKind, Optimizer, Result, StepReport};
@@ -51,7 +52,9 @@ impl Driver {
             let Some(kernel) = first_of(groups, family).hessian_kernel() else { continue };
             let shared = &mut self.shared[family][..];
             let ranks = self.world.as_ref().map(|world| &**world.ranks());
-            let work = Work { index, family, tensors, backend, groups, shared, ranks, bindings, slots };
+            let around = Around::default();
+            let work =
+                Work { index, family, tensors, backend, groups, shared, ranks, bindings, slots, around };
             let away = self.away.as_mut().filter(|away| away.known);
             if let Err(cause) = run.run_beside(work, kernel, away, &mut begun) {
                 if begun {

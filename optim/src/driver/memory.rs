@@ -103,13 +103,13 @@ impl Driver {
         let request = |&(role, _, i, name): &(Role, usize, usize, &'static str)| {
             let slot = &slots[i];
             let computed = slot.compute.format();
+            let Group { algorithm, formats, .. } = &self.groups[slot.group];
+            let elements = algorithm.state_shape(name, &slot.shape).elements();
             match role {
                 Role::State => {
-                    let Group { algorithm, formats, .. } = &self.groups[slot.group];
-                    let shape = algorithm.state_shape(name, &slot.shape);
-                    (formats.choose(&**algorithm, name, slot.shape.elements(), computed), shape.elements())
+                    (formats.choose(&**algorithm, name, slot.shape.elements(), computed), elements)
                 }
-                _ => (computed, slot.shape.elements()),
+                _ => (computed, elements),
             }
         };
         let requests: Vec<(Format, usize)> = wanted.iter().map(request).collect();
@@ -206,6 +206,7 @@ impl Driver {
             tensor_scalars: &[],
             plan: &mut self.backend.plan(),
             sums: &mut [],
+            beside: &[],
         })?;
         Ok(())
     }

@@ -95,7 +95,7 @@ pub(super) fn given<'v>(binding: &'v Binding<'_>, mirror: &'v Option<Box<Mirror>
 fn host_grad<'s>(grad: &'s GradRef<'_>) -> Option<Slice<'s>> {
     match grad {
         GradRef::Host(slice, _) => Some(*slice),
-        GradRef::None | GradRef::Tensor(_) => None,
+        GradRef::None | GradRef::Tensor(_) | GradRef::Window(_) => None,
         #[cfg(feature = "ndarray")]
         GradRef::Strided(view) => Some(view.buffer()),
         GradRef::Rows(rows) => host_grad(&rows.values),

@@ -26,8 +26,16 @@ impl Driver {
             checkpoint.insert_steps(&slot.name, slot.steps);
             for (state, storage) in &slot.states {
                 param.insert_format(state, storage.format());
-                let shape = self.groups[slot.group].algorithm.state_shape(state, &slot.shape);
+                let algorithm = &self.groups[slot.group].algorithm;
+                let shape = algorithm.state_shape(state, &slot.shape);
                 checkpoint.insert_state(&*self.backend, &slot.name, state, &shape, storage)?;
+                if let Some(world) = self.world.as_ref().filter(|_| self.parts(slot))
+                    && algorithm.of_each_rank().contains(state)
+                {
+                    let entry = Entry::from_storage(&*self.backend, storage, shape)?;
+                    checkpoint.insert_of_rank(world.ranks().rank(), &slot.name, state, entry);
+                    checkpoint.manifest.ranks = Some(world.ranks().world());
+                }
             }
             // In full precision it would be the parameter once more.
             if let Some(master) = slot.master.as_ref().filter(|_| slot.narrow) {
@@ -91,9 +99,20 @@ impl Driver {
             let current = self.history.as_ref();
             let history = History::load(&*self.backend, checkpoint, manifest, current)?;
             let matched = history.as_ref().map_or(0, |history| history.params.len());
+            let mut report = LoadReport { matched, ..LoadReport::default() };
+            if let Some(averages) = &self.averages {
+                // Only averages are kept in slots.
+                let mut slots = Slots::default();
+                for (name, param) in &manifest.params {
+                    let with = (checkpoint, options);
+                    slots.push(self.load_slot(with, &algorithms, (name, param), &mut report)?);
+                }
+                let averages = averages.loaded(self, checkpoint, &mut slots, (options, &mut report))?;
+                (self.averages, self.slots) = (Some(averages), slots);
+            }
             self.history = history;
             self.adopt(algorithms);
-            return Ok(LoadReport { matched, ..LoadReport::default() });
+            return Ok(report);
         }
         let mut report = self.compare(manifest);
         if !options.lenient
@@ -119,10 +138,15 @@ impl Driver {
             |param| loaded.get(param).is_some() || passed(param),
             |param, state| {
                 let expected = loaded.get(param).is_some_and(|slot| {
-                    let memory = algorithms[slot.group].memory();
+                    let algorithm = &algorithms[slot.group];
+                    let memory = algorithm.memory();
                     let names = slot.states.iter().map(|(name, _)| name);
                     let master = slot.master.is_some() && state == MASTER;
-                    master || names.chain(memory.iter().map(|(name, _)| name)).any(|name| *name == state)
+                    // What several ranks have saved may go on with one, who needs less.
+                    let others = || algorithm.stages_of_ranks(slot.class).operands(Role::State);
+                    master
+                        || (slot.steps > 0 && others().contains(&state))
+                        || names.chain(memory.iter().map(|(name, _)| name)).any(|name| *name == state)
                 });
                 expected || passed(param)
             },
@@ -143,6 +167,7 @@ impl Driver {
         kept.iter().for_each(|name| self.slots.adopt(&mut before, name));
         self.shared = shared;
         self.adopt(algorithms);
+        self.unrestored = self.any_parted();
         Ok(report)
     }
 
@@ -200,6 +225,20 @@ impl Driver {
             entry.copy_to(&*self.backend, storage)?;
         }
         Ok(Some(errors))
+    }
+
+    /// A state that this rank has saved for itself, where as many ranks have.
+    fn of_this_rank<'c>(
+        &self,
+        checkpoint: &'c Checkpoint,
+        algorithm: &dyn AnyAlgorithm,
+        name: &str,
+        state: &str,
+    ) -> Option<&'c Entry> {
+        let ranks = self.world.as_ref()?.ranks();
+        let saved = checkpoint.manifest.ranks == Some(ranks.world());
+        let own = saved && algorithm.of_each_rank().contains(&state);
+        own.then(|| checkpoint.of_rank(ranks.rank(), name, state))?
     }
 
     /// A parameter in single precision, where its group keeps one beside it; that it was rounded as it is here.
@@ -277,6 +316,12 @@ impl Driver {
         let steps = checkpoint.steps(name)?;
         let class = class_of(&**algorithm, name, &shape)?;
         let mut expected = algorithm.stages(class).operands(Role::State);
+        if self.world.is_some() {
+            let more = algorithm.stages_of_ranks(class).operands(Role::State).into_iter();
+            let more = more.filter(|state| !expected.contains(state) && checkpoint.has_state(name, state));
+            let more: Vec<_> = more.collect();
+            expected.extend(more);
+        }
         if options.lenient {
             let absent = |state: &&str| !checkpoint.has_state(name, state) && steps > 0;
             report
@@ -309,10 +354,21 @@ impl Driver {
             let folders = requests.iter().map(|_| folder.clone());
             let storages = self.allocate_in(&requests, folders)?.into_iter().zip(shapes);
             for ((&state, (was, _)), (mut storage, shape)) in expected.iter().zip(&chosen).zip(storages) {
-                let key = (name, state, *was);
                 let converting = options.converting;
-                let converted =
-                    checkpoint.read_state(&*self.backend, key, &shape, &mut storage, converting)?;
+                let own = self.of_this_rank(checkpoint, &**algorithm, name, state);
+                let converted = match own {
+                    Some(own) => {
+                        let key = format!("{name}/{state} of this rank");
+                        let wanted = (storage.format(), &shape);
+                        let (own, converted) = own.load(&*self.backend, &key, wanted, converting)?;
+                        storage = own;
+                        converted
+                    }
+                    None => {
+                        let key = (name, state, *was);
+                        checkpoint.read_state(&*self.backend, key, &shape, &mut storage, converting)?
+                    }
+                };
                 report.converted += usize::from(converted);
                 states.push((state, storage));
             }
@@ -342,6 +398,7 @@ impl Driver {
             mean: None,
             kind,
             errors,
+            mask: None,
             run: None,
             row: 0,
         })

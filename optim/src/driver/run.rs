@@ -1,5 +1,7 @@
 //! The stages of a step over all parameters that take the same ones.
 
+use super::around::{Around, Places};
+use super::averages::Mean;
 use super::away::Away;
 use super::rows::{self, Parts};
 use super::{first_of, mirror};
@@ -13,7 +15,7 @@ use fallline_core::backend::{Pass, Plan, TensorPass, View};
 use fallline_core::codec::stochastic;
 use fallline_core::ranks::Communicator;
 use fallline_core::sums::fold;
-use fallline_core::{Backend, Compute, Kernel, Role};
+use fallline_core::{Backend, Compute, Kernel, Role, Shape, Storage};
 
 /// Parameters with the same stages and compute type, with buffers that are kept between steps.
 pub(crate) struct Run {
@@ -26,6 +28,8 @@ pub(crate) struct Run {
     /// What the gradients of this step are multiplied by.
     factor: f64,
     pub(super) parts: Vec<Part>,
+    /// The last stage that writes the parameter.
+    writes: Option<usize>,
     /// This step's parameters in parts, which take stages that follow each other while they are in cache.
     batches: Vec<Batch>,
     /// The places of this step's parameters, in the order of their names, where that order matters.
@@ -83,13 +87,15 @@ pub(super) struct Work<'s, 'b, 'd> {
     pub(super) ranks: Option<&'s dyn Communicator>,
     pub(super) bindings: &'s mut [Binding<'d>],
     pub(super) slots: &'b mut [Slot],
+    pub(super) around: Around<'s>,
 }
 
 impl Run {
     pub(super) fn new(stages: Stages, compute: Compute, family: usize) -> Run {
         let (keys, batches, order, places, steps, group_of, by_row, gathered, before, workspace) =
             Default::default();
-        let parts = stages.iter().map(|stage| Part::new(stage, &stages)).collect();
+        let parts: Vec<Part> = stages.iter().map(|stage| Part::new(stage, &stages)).collect();
+        let writes = parts.iter().rposition(Part::writes_param);
         Run {
             stages,
             compute,
@@ -97,6 +103,7 @@ impl Run {
             keys,
             factor: 1.0,
             parts,
+            writes,
             batches,
             order,
             places,
@@ -156,7 +163,8 @@ impl Run {
             return part.run_away(work, self.compute, away, begun).map(drop);
         }
         self.cut(&work, None);
-        let ran = part.run(&mut work, (kernel, self.compute), 0, &self.batches[0], (0, false));
+        let ran =
+            part.run(&mut work, (kernel, self.compute), 0, &self.batches[0], (0, false), Around::default());
         *begun |= ran.as_ref().map_or_else(fallline_core::Error::may_have_written, |()| true);
         Ok(ran?)
     }
@@ -185,6 +193,9 @@ impl Run {
             for batch in 0..self.batches.len() {
                 for stage in first..=last {
                     if stage == first && skipped {
+                        if stage + 1 == count {
+                            work.count(&self.batches[batch]);
+                        }
                         continue;
                     }
                     let (done, rest) = self.parts.split_at_mut(stage);
@@ -195,7 +206,12 @@ impl Run {
                         let sums = last_sums(done);
                         work.combine(stage, (kernel, self.compute), sums, &mut part.own, at);
                     }
-                    let ran = part.run(work, (kernel, self.compute), batch, at, (stage, stage + 1 == count));
+                    let around = Around {
+                        forming: work.around.forming.filter(|_| stage == 0),
+                        averaging: work.around.averaging.filter(|_| self.writes == Some(stage)),
+                    };
+                    let which = (stage, stage + 1 == count);
+                    let ran = part.run(work, (kernel, self.compute), batch, at, which, around);
                     *begun |= ran.as_ref().map_or_else(fallline_core::Error::may_have_written, |()| true);
                     ran?;
                 }
@@ -208,7 +224,7 @@ impl Run {
     /// What a stage needs done for all parameters together, before any goes through it.
     fn before_all(&mut self, work: &mut Work<'_, '_, '_>, first: usize, begun: &mut bool) -> Result<()> {
         let (done, rest) = self.parts.split_at_mut(first);
-        let part = &mut rest[0];
+        let Some((part, rest)) = rest.split_first_mut() else { return Ok(()) };
         let sums: &[f64] = done.last().map_or(&[], |part| &part.sums);
         match part.stage {
             Stage::Rule(_) => {}
@@ -223,13 +239,14 @@ impl Run {
                     group_of: &mut self.group_of,
                     by_row: &mut self.by_row,
                     buffer: &mut self.gathered,
+                    last: rest.is_empty(),
                 };
                 work.gather(first, kernel, sums, &mut part.own, gather)?;
             }
             Stage::Matrix => {
                 *begun = true;
                 let sums = last_sums(done);
-                work.matrix(first, self.compute, sums, &mut self.workspace)?;
+                work.matrix(first, self.compute, (sums, self.factor), &mut self.workspace)?;
             }
             Stage::Exchange => {
                 *begun = true;
@@ -323,6 +340,12 @@ impl Part {
         Part { stage, param, grad, states, scratch, rows, own, plans, sums, parts_own, parts_sums }
     }
 
+    /// Whether it writes the parameter.
+    fn writes_param(&self) -> bool {
+        let (Some(kernel), Some(param)) = (self.stage.kernel(), self.param) else { return false };
+        kernel.operands[param].written
+    }
+
     /// Computes a row of scalars: the sign of the gradient, and those of the rule.
     fn add_row(&mut self, class: u8, algorithm: &dyn AnyAlgorithm, t: u64) {
         let Some(kernel) = self.stage.kernel() else { return };
@@ -346,8 +369,10 @@ impl Part {
         number: usize,
         batch: &Batch,
         (stage, last): (usize, bool),
+        around: Around<'_>,
     ) -> fallline_core::Result<()> {
-        let index = work.index;
+        let (index, groups) = (work.index, work.groups);
+        let places = Places::new(kernel.operands.len(), self.param, self.grad);
         while self.plans.len() <= number {
             self.plans.push(work.backend.plan());
         }
@@ -385,6 +410,14 @@ impl Part {
                 }
                 let (binding, slot) = pairs.next()?;
                 let rows = rows::of(&slot.rows, slot.sparse);
+                if around.forming.is_some() {
+                    [views[places.start], views[places.add]] = binding.take_new();
+                }
+                // Of a row that takes no part the average changes too.
+                let whole = rows.is_none_or(|rows| rows.parts().is_none());
+                if let Some(mean) = slot.mean.as_mut().filter(|_| around.averaging.is_some() && whole) {
+                    views[places.mean] = mean.take();
+                }
                 let (mut param, mut grad) = mirror::views(binding, &mut slot.mirror, rows);
                 let elements = param.as_ref().map_or(0, View::len);
                 if let Some(place) = self.param {
@@ -405,9 +438,12 @@ impl Part {
                     views[place] = grad.take();
                 }
                 let states = slot.states.iter_mut().zip(&self.states);
-                for ((_, storage), place) in states.chain(slot.scratch.iter_mut().zip(&self.scratch)) {
+                for ((name, storage), place) in states.chain(slot.scratch.iter_mut().zip(&self.scratch)) {
                     if let &Some(place) = place {
-                        views[place] = Some(View::write(storage));
+                        views[place] = Some(match storage.len() == elements {
+                            true => View::write(storage),
+                            false => stretched(&*groups[slot.group].algorithm, name, &slot.shape, storage),
+                        });
                     }
                 }
                 if let Some(seed) = slot.seed {
@@ -434,10 +470,13 @@ impl Part {
             tensor_scalars,
             plan: &mut self.plans[number],
             sums: found,
+            beside: &around.rules(&places),
         });
         if let Err(cause) = ran {
             let slots = slots.iter_mut().filter(|slot| slot.run == Some(index));
             slots.take(counted).for_each(|slot| slot.steps -= 1);
+            let slots = work.slots[batch.places.clone()].iter_mut().filter(|slot| slot.run == Some(index));
+            slots.flat_map(|slot| &mut slot.mean).for_each(Mean::untake);
             return Err(cause);
         }
         if divided {
@@ -459,6 +498,24 @@ impl Part {
     }
 }
 
+/// The view of a state or scratch of another length than its parameter's, as its algorithm says.
+#[cold]
+fn stretched<'v>(
+    algorithm: &dyn AnyAlgorithm,
+    name: &str,
+    shape: &Shape,
+    storage: &'v mut Storage,
+) -> View<'v> {
+    let view = View::write(storage);
+    if shape.elements() == 0 {
+        return view.part(0, 0);
+    }
+    match algorithm.repetition(name, shape) {
+        Some((run, times)) => view.repeated(run, times),
+        None => view,
+    }
+}
+
 /// In how many parts a pass takes a parameter; `None` where it takes it as a whole.
 fn parts_of(slot: &Slot) -> Option<usize> {
     rows::of(&slot.rows, slot.sparse)?.parts()
@@ -473,12 +530,20 @@ struct Gather<'a> {
     group_of: &'a mut Vec<usize>,
     by_row: &'a mut Vec<bool>,
     buffer: &'a mut Vec<f64>,
+    /// Whether the stage is the last.
+    last: bool,
 }
 
 impl Work<'_, '_, '_> {
     /// The algorithm of the family.
     fn first(&self) -> &dyn AnyAlgorithm {
         first_of(self.groups, self.family)
+    }
+
+    /// Counts the step of a batch's parameters, where the stage that would is passed over.
+    fn count(&mut self, batch: &Batch) {
+        let mine = self.slots[batch.places.clone()].iter_mut().filter(|slot| slot.run == Some(self.index));
+        mine.for_each(|slot| slot.steps += 1);
     }
 
     /// The own scalars of each parameter of a batch from its sums of the stage before.
@@ -523,7 +588,7 @@ impl Work<'_, '_, '_> {
         own: &mut Vec<f64>,
         with: Gather<'_>,
     ) -> Result<()> {
-        let Gather { order, places, steps, group_of, by_row, buffer } = with;
+        let Gather { order, places, steps, group_of, by_row, buffer, last } = with;
         let (width, found) = (kernel.tensor_scalars.len(), sums.len().checked_div(self.tensors).unwrap_or(0));
         // From the order of the bindings to that of the names, and back.
         places.clear();
@@ -561,6 +626,7 @@ impl Work<'_, '_, '_> {
             memory,
             shared: self.shared,
             world: self.ranks.map_or(1, |ranks| ranks.world()),
+            last,
             scalars,
         };
         first
@@ -590,8 +656,8 @@ impl Work<'_, '_, '_> {
         mine.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         let mut errors = mine.first_mut().and_then(|slot| slot.errors.take());
         let tensors = mine.iter_mut().map(|slot| {
-            let Slot { shape, memory, states, .. } = &mut **slot;
-            Exchanged { shape, memory, states }
+            let Slot { shape, memory, states, mask, .. } = &mut **slot;
+            Exchanged { shape, memory, states, mask: mask.as_ref().map(|mask| &mask.storage) }
         });
         let (backend, shared, ranks) = (self.backend, &*self.shared, self.ranks);
         let tensors = tensors.collect();
@@ -610,13 +676,16 @@ impl Work<'_, '_, '_> {
         &mut self,
         stage: usize,
         compute: Compute,
-        sums: &[f64],
+        (sums, factor): (&[f64], f64),
         workspace: &mut Workspace,
     ) -> Result<()> {
         let found = sums.len().checked_div(self.tensors).unwrap_or(0);
-        let mine = self.slots.iter_mut().filter(|slot| slot.run == Some(self.index));
-        for (place, slot) in mine.enumerate() {
+        let pairs = self.bindings.iter_mut().zip(&mut *self.slots);
+        let mine = pairs.filter(|(_, slot)| slot.run == Some(self.index));
+        for (place, (binding, slot)) in mine.enumerate() {
             let algorithm = &self.groups[slot.group].algorithm;
+            let rows = rows::of(&slot.rows, slot.sparse);
+            let (_, grad) = mirror::views(binding, &mut slot.mirror, rows);
             algorithm.matrix(
                 stage,
                 &mut MatrixStep {
@@ -624,11 +693,14 @@ impl Work<'_, '_, '_> {
                     compute,
                     t: slot.steps + 1,
                     shape: &slot.shape,
+                    grad,
+                    grad_scale: if algorithm.maximize() { -factor } else { factor },
                     sums: &sums[place * found..][..found],
                     memory: &mut slot.memory,
                     shared: self.shared,
                     ranks: self.ranks,
                     errors: &mut slot.errors,
+                    mask: slot.mask.as_ref().map(|mask| &mask.storage),
                     workspace,
                     states: &mut slot.states,
                     scratch: &mut slot.scratch,

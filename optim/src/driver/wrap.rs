@@ -1,10 +1,12 @@
 //! A step with a [`Wrapper`] around it: accumulation, clipping, loss scaling.
 
+use super::around::Forming;
 use super::finite::NonFinite;
-use super::{Driver, Given, mirror, rows};
+use super::{Driver, Given};
+use crate::binding::WindowGrad;
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
 use crate::slots::Slots;
-use crate::wrapper::{Clip, Limit, SavedScaler, Unscale, Wrapper, norm};
+use crate::wrapper::{Clip, Limit, SavedScaler, Unscale, Wrapper};
 use crate::{Binding, Error, GradRef, LoadReport, Result, Skipped, StepReport};
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
 use fallline_core::{Backend, Compute, Kernel, Storage, Tensor};
@@ -29,6 +31,8 @@ struct Sum {
     tensor: Tensor,
     /// Whether there was a gradient since the window began.
     begun: bool,
+    /// Whether there is nothing in it yet: the step's own pass begins it.
+    blank: bool,
     /// A copy of the trainer's gradient on a device that does not reach it.
     staging: Option<Storage>,
 }
@@ -164,64 +168,6 @@ impl Driver {
         let first = all.into_iter().find(|[_, count]| *count > 0);
         Ok(first.and_then(|[place, count]| Some((bindings.get(place as usize)?.name.to_owned(), count))))
     }
-
-    /// The p-norm of all gradients together, multiplied by a factor first: the norm of their norms.
-    fn norm_of_grads(&mut self, bindings: &[Binding<'_>], p: f64, scale: f64) -> Result<f64> {
-        let mut order: Vec<usize> = (0..bindings.len()).filter(|&i| !bindings[i].grad.is_none()).collect();
-        order.sort_unstable_by_key(|&i| bindings[i].name);
-        let near = Arc::clone(self.near());
-        let slots = self.slots.range(0..bindings.len());
-        let kernel = self.groups[0].algorithm.wrapping().magnitudes;
-        let mut norms = Vec::with_capacity(order.len());
-        for i in order {
-            let slot = &slots[i];
-            let given = mirror::given(&bindings[i], &slot.mirror);
-            // Rows that are not given are zero.
-            let view = match rows::of(&slot.rows, slot.sparse) {
-                Some(rows) => rows.compact(given),
-                None => given,
-            };
-            let elements = view.as_ref().map_or(0, View::len);
-            if p == 1.0 {
-                let mut view = Some(view);
-                let mut sums = [0.0];
-                near.run(Pass {
-                    kernel,
-                    compute: slot.compute,
-                    tensors: &mut |views| {
-                        views[0] = view.take()?;
-                        Some(TensorPass { elements, row: 0 })
-                    },
-                    rows: &[scale],
-                    tensor_scalars: &[],
-                    plan: &mut near.plan(),
-                    sums: &mut sums,
-                })?;
-                norms.push(sums[0]);
-                continue;
-            }
-            // No rule has maxima or powers: on the host.
-            let mut values = vec![0.0f64; elements];
-            let mut copy = near.allocate(&[(slot.compute.format(), elements)])?.remove(0);
-            let mut views = Some((View::write(&mut copy), view));
-            near.run(Pass {
-                kernel: self.groups[0].algorithm.param_copy(),
-                compute: slot.compute,
-                tensors: &mut |places| {
-                    let (copy, grad) = views.take()?;
-                    (places[0], places[1]) = (Some(copy), grad);
-                    Some(TensorPass { elements, row: 0 })
-                },
-                rows: &[1.0],
-                tensor_scalars: &[],
-                plan: &mut near.plan(),
-                sums: &mut [],
-            })?;
-            near.read(&copy, values.as_mut_slice().into())?;
-            norms.push(norm(values.into_iter().map(|x| x * scale), p));
-        }
-        Ok(norm(norms.into_iter(), p))
-    }
 }
 
 impl Wrapped {
@@ -270,7 +216,12 @@ impl Wrapped {
         self.make_room(driver, bindings)?;
         let share = 1.0 / window as f64;
         driver.look.done = false;
-        if closes && driver.looks() && self.all_go_on(bindings) {
+        // What nothing looks at before the step is formed in its own passes, if they can.
+        let formed = closes && driver.forms_gradients();
+        let added = formed && !driver.looks();
+        if added {
+            self.sums.values_mut().for_each(|sum| sum.blank = !sum.begun);
+        } else if closes && driver.looks() && self.all_go_on(bindings) {
             self.add_and_look(driver, bindings, share)?;
         } else {
             let kernels = driver.groups[0].algorithm.wrapping();
@@ -295,29 +246,46 @@ impl Wrapped {
             let report = StepReport { without_grad, ..StepReport::default() };
             return Ok(StepReport { accumulated: Some((done, window)), ..report });
         }
-        let stepped = self.close(driver, bindings);
+        let stepped = self.close(driver, bindings, (formed, added.then_some(share)));
         // Whatever came of it: the window is over.
         self.sums.values_mut().for_each(|sum| sum.begun = false);
         stepped
     }
 
-    /// The step that ends a window.
-    fn close(&mut self, driver: &mut Driver, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
+    /// The step that ends a window. Its own passes limit the gradients if they are `formed` there, and add the trainer's
+    /// with their `share` first where there is one.
+    fn close(
+        &mut self,
+        driver: &mut Driver,
+        bindings: &mut [Binding<'_>],
+        (formed, share): (bool, Option<f64>),
+    ) -> Result<StepReport> {
         let mut report = StepReport::default();
         // Copies of the trainer's gradients, from steps before there was a wrapper, are not these.
         for slot in driver.slots.range(0..bindings.len()) {
             slot.mirror.as_mut().into_iter().for_each(|mirror| mirror.grad = None);
         }
-        let factor = driver.judge(&rebound(bindings, &self.sums), Given::Raw, &mut report)?;
+        let factor = driver.judge(&rebound(bindings, &mut self.sums, false), Given::Raw, &mut report)?;
         let Some(mut factor) = factor else {
             report.without_grad = bindings.iter().filter(|b| !self.has_sum(b.name)).count();
             return Ok(report);
         };
+        let mut limit = None;
         if let Some(Clip::Value { clip_value }) = self.config.clip {
-            self.clamp(driver, &Limit { scale: factor, most: clip_value })?;
+            limit = Some(Limit { scale: factor, most: clip_value });
             factor = 1.0;
         }
-        let stepped = driver.step_checked(&mut rebound(bindings, &self.sums), Given::Judged(factor), true)?;
+        if let Some(limit) = limit.take_if(|_| !formed) {
+            self.clamp(driver, &limit)?;
+        }
+        if limit.is_some() || share.is_some() {
+            let kernels = driver.groups[0].algorithm.wrapping();
+            driver.forming = Some(Forming::new(kernels, share.unwrap_or(1.0), limit.as_ref()));
+        }
+        let mut bindings = rebound(bindings, &mut self.sums, share.is_some());
+        let stepped = driver.step_checked(&mut bindings, Given::Judged(factor), true);
+        driver.forming = None;
+        let stepped = stepped?;
         let StepReport { grad_norm, clip_factor, loss_scale, .. } = report;
         Ok(StepReport { grad_norm, clip_factor, loss_scale, ..stepped })
     }
@@ -336,7 +304,7 @@ impl Wrapped {
             let requests: Vec<_> = missing.iter().map(kind).collect();
             for (i, storage) in missing.into_iter().zip(driver.near().allocate(&requests)?) {
                 let tensor = Tensor::from_storage(driver.near(), storage, slots[i].shape.clone())?;
-                let sum = Sum { tensor, begun: false, staging: None };
+                let sum = Sum { tensor, begun: false, blank: true, staging: None };
                 self.sums.insert(bindings[i].name.to_owned(), sum);
             }
         }
@@ -344,13 +312,16 @@ impl Wrapped {
             return Ok(());
         }
         for binding in bindings {
+            let Some(sum) = self.sums.get_mut(binding.name) else { continue };
             let slice = match &binding.grad {
                 GradRef::Host(slice, _) => *slice,
                 #[cfg(feature = "ndarray")]
                 GradRef::Strided(view) => view.buffer(),
-                GradRef::None | GradRef::Tensor(_) | GradRef::Rows(_) => continue,
+                _ => {
+                    sum.staging = None;
+                    continue;
+                }
             };
-            let Some(sum) = self.sums.get_mut(binding.name) else { continue };
             let fits = |storage: &Storage| storage.format() == slice.format() && storage.len() == slice.len();
             if !sum.staging.as_ref().is_some_and(fits) {
                 sum.staging = driver.near().allocate(&[(slice.format(), slice.len())])?.pop();
@@ -423,15 +394,15 @@ impl Wrapped {
             tensor_scalars: &[],
             plan: plan.or_insert_with(|| driver.near().plan()),
             sums: found,
+            beside: &[],
         })?;
         Ok(())
     }
 
     /// Limits the elements of the sums.
     fn clamp(&mut self, driver: &Driver, limit: &Limit) -> Result<()> {
-        let kernel = driver.groups[0].algorithm.wrapping().clamp;
-        let mut row = vec![1.0; 1 + kernel.scalars.len()];
-        kernel.compute_scalars(limit, 1, &mut row[1..]);
+        let kernels = driver.groups[0].algorithm.wrapping();
+        let (kernel, row) = (kernels.clamp, kernels.limit(limit));
         for compute in [Compute::F32, Compute::F64] {
             let fits = |sum: &&mut Sum| sum.begun && sum.tensor.format() == compute.format();
             let mut sums = self.sums.values_mut().filter(fits);
@@ -449,6 +420,7 @@ impl Wrapped {
                 tensor_scalars: &[],
                 plan: plan.or_insert_with(|| driver.near().plan()),
                 sums: &mut [],
+                beside: &[],
             })?;
         }
         Ok(())
@@ -503,7 +475,7 @@ impl Wrapped {
             let (storage, converted) = entry.load(&**driver.near(), &key, fits, options.converting)?;
             report.converted += usize::from(converted);
             let tensor = Tensor::from_storage(driver.near(), storage, slot.shape.clone())?;
-            loaded.sums.insert(name.to_owned(), Sum { tensor, begun: true, staging: None });
+            loaded.sums.insert(name.to_owned(), Sum { tensor, begun: true, blank: false, staging: None });
         }
         Ok(loaded)
     }
@@ -515,12 +487,22 @@ fn place_of(kernel: &Kernel, grad: bool) -> usize {
     kernel.operands.iter().position(|operand| is(operand.role)).unwrap_or(0)
 }
 
-/// The same parameters with the window's gradients.
-fn rebound<'s>(bindings: &'s mut [Binding<'_>], sums: &'s BTreeMap<String, Sum>) -> Vec<Binding<'s>> {
-    let each = bindings.iter_mut().map(|binding| {
-        let sum = sums.get(binding.name).filter(|sum| sum.begun);
-        let grad = sum.map_or(GradRef::None, |sum| GradRef::Tensor(&sum.tensor));
-        Binding { name: binding.name, param: binding.param.reborrow(), grad, kind: binding.kind }
+/// The same parameters with the window's gradients, and with the trainer's where those are still to be added.
+fn rebound<'s>(
+    bindings: &'s mut [Binding<'_>],
+    sums: &'s mut BTreeMap<String, Sum>,
+    adds: bool,
+) -> Vec<Binding<'s>> {
+    let mut sums: BTreeMap<&str, &mut Sum> = sums.iter_mut().map(|(name, sum)| (&**name, sum)).collect();
+    let each = bindings.iter_mut().map(|Binding { name, param, grad, kind }| {
+        let sum = sums.remove(name).filter(|sum| sum.begun);
+        let grad = sum.map_or(GradRef::None, |Sum { tensor, blank, staging, .. }| {
+            let given = adds && !grad.is_none();
+            let new = staging.as_ref().map(View::read).or_else(|| grad.view()).filter(|_| given);
+            let (start, add) = if *blank { (new, None) } else { (None, new) };
+            GradRef::Window(WindowGrad { sum: tensor, start, add })
+        });
+        Binding { name, param: param.reborrow(), grad, kind: *kind }
     });
     each.collect()
 }

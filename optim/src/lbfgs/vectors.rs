@@ -145,6 +145,7 @@ impl Space<'_> {
             tensor_scalars: &scalars.repeat(count),
             plan: &mut self.backend.plan(),
             sums: &mut sums,
+            beside: &[],
         })?;
         Ok((0..width).map(|sum| fold(sums.iter().skip(sum).step_by(width).copied())).collect())
     }

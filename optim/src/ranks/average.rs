@@ -139,7 +139,7 @@ impl Averager {
                 let problem = format!("the gradient of {name:?} is row-sparse: ranks average whole ones");
                 return Err(self.wrong(problem));
             }
-            GradRef::None => None,
+            GradRef::None | GradRef::Window(_) => None,
         };
         let place = self.given;
         match (self.layout.get(place), &found) {

@@ -1,15 +1,15 @@
 //! What a driver knows of the other ranks.
 
-use super::{Buffer, Communicator, RankError, agree, hash, partition};
+use super::{Communicator, RankError, agree, hash, partition};
 use crate::slots::{Slot, Slots};
 use crate::{Binding, Checkpoint, Error, GradRef, ParamRef, Result};
-use fallline_core::Format;
+use core::ops::Range;
 use fallline_core::host::SliceMut;
 use std::fmt::Write;
 use std::sync::Arc;
 
-/// The most that is packed for one broadcast: packing and unpacking then stay in cache.
-const PACK_BYTES: usize = 1 << 20;
+/// The most that each rank shares at a time: it then is in cache on its way.
+const SHARED_BYTES: usize = 1 << 20;
 
 /// The ranks that step together.
 #[derive(Debug)]
@@ -18,12 +18,11 @@ pub(crate) struct World {
     /// Whether each parameter is updated by one rank only.
     sharded: bool,
     text: String,
-    packed: Buffer,
 }
 
 impl World {
     pub(crate) fn new(ranks: Arc<dyn Communicator>, sharded: bool) -> World {
-        World { ranks, sharded, text: String::new(), packed: Buffer::default() }
+        World { ranks, sharded, text: String::new() }
     }
 
     pub(crate) fn sharded(&self) -> bool {
@@ -127,80 +126,36 @@ impl World {
         for (slot, binding) in slots.iter_mut().zip(&*bindings) {
             slot.steps += u64::from(!binding.grad.is_none() && self.is_elsewhere(slot));
         }
-        for owner in 0..self.ranks.world() {
-            let stepped = |&i: &usize| !bindings[i].grad.is_none() && slots[i].owner == Some(owner);
-            let mine: Vec<usize> = (0..bindings.len()).filter(stepped).collect();
-            self.spread_of(owner, &mine, bindings)?;
-        }
-        Ok(())
-    }
-
-    /// The parameters of one owner: cut into pieces of one format, some of them together in a broadcast.
-    fn spread_of(&mut self, owner: usize, mine: &[usize], bindings: &mut [Binding<'_>]) -> Result<()> {
-        let mut pieces: Vec<(usize, usize, usize)> = Vec::new();
-        let (mut bytes, mut format) = (0, Format::F32);
-        for &i in mine {
-            let (of, elements) = (bindings[i].param.format(), bindings[i].param.extents().elements());
-            if let ParamRef::Tensor(tensor) = &mut bindings[i].param
-                && !tensor.storage().on_host()
-            {
-                let backend = Arc::clone(tensor.backend());
-                self.ranks.broadcast_storage(&*backend, owner, tensor.storage_mut())?;
-                continue;
-            }
-            let mut start = 0;
-            while start < elements {
-                if of != format || bytes >= PACK_BYTES {
-                    self.broadcast(owner, format, &pieces, bindings)?;
-                    pieces.clear();
-                    (bytes, format) = (0, of);
+        let (rank, world) = (self.ranks.rank(), self.ranks.world());
+        let mut owners: Vec<Owner<'_>> = (0..world).map(|_| Owner::default()).collect();
+        for (slot, binding) in slots.iter().zip(bindings).filter(|(_, binding)| !binding.grad.is_none()) {
+            let Some(owner) = slot.owner else { continue };
+            match &mut binding.param {
+                ParamRef::Tensor(tensor) if !tensor.storage().on_host() => {
+                    let backend = Arc::clone(tensor.backend());
+                    self.ranks.broadcast_storage(&*backend, owner, tensor.storage_mut())?;
                 }
-                let most = (PACK_BYTES - bytes).div_ceil(of.bytes());
-                let length = most.min(elements - start);
-                pieces.push((i, start, length));
-                bytes += length * of.bytes();
-                start += length;
+                param => owners[owner].params.extend(host(param)),
             }
         }
-        self.broadcast(owner, format, &pieces, bindings)
-    }
-
-    fn broadcast(
-        &mut self,
-        owner: usize,
-        format: Format,
-        pieces: &[(usize, usize, usize)],
-        bindings: &mut [Binding<'_>],
-    ) -> Result<()> {
-        let elements: usize = pieces.iter().map(|piece| piece.2).sum();
-        if elements == 0 {
-            return Ok(());
-        }
-        self.packed.resize(format, elements);
-        let (own, size) = (self.ranks.rank() == owner, format.bytes());
-        if own {
-            let mut packed = self.packed.slice_mut();
-            let mut rest = packed.bytes_mut();
-            for &(i, start, length) in pieces {
-                let (to, after) = rest.split_at_mut(length * size);
-                if let Some(param) = host(&mut bindings[i].param) {
-                    to.copy_from_slice(&param.as_ref().bytes()[start * size..][..length * size]);
+        let mut lengths = vec![0; world];
+        loop {
+            for (owner, length) in owners.iter_mut().zip(&mut lengths) {
+                *length = owner.cut();
+            }
+            if lengths.iter().all(|length| *length == 0) {
+                return Ok(());
+            }
+            let mut others: Vec<Option<&mut Owner<'_>>> = owners.iter_mut().map(Some).collect();
+            let own = others[rank].take();
+            let own: Vec<&[u8]> = own.iter().flat_map(|own| own.pieces()).collect();
+            let mut take = |from: usize, bytes: &[u8]| {
+                if let Some(owner) = &mut others[from] {
+                    owner.put(bytes);
                 }
-                rest = after;
-            }
+            };
+            self.ranks.share(&own, &lengths, &mut take).map_err(core_error)?;
         }
-        self.ranks.broadcast(owner, self.packed.slice_mut().bytes_mut()).map_err(core_error)?;
-        if !own {
-            let mut rest = self.packed.slice().bytes();
-            for &(i, start, length) in pieces {
-                let (from, after) = rest.split_at(length * size);
-                if let Some(mut param) = host(&mut bindings[i].param) {
-                    param.bytes_mut()[start * size..][..length * size].copy_from_slice(from);
-                }
-                rest = after;
-            }
-        }
-        Ok(())
     }
 
     /// The whole of a checkpoint of which every rank has a part. Everybody gets it.
@@ -242,5 +197,49 @@ fn host<'s>(param: &'s mut ParamRef<'_>) -> Option<SliceMut<'s>> {
         ParamRef::Tensor(tensor) => tensor.storage_mut().memory_mut().host_mut(),
         #[cfg(feature = "ndarray")]
         ParamRef::Strided(view) => Some(view.buffer()),
+    }
+}
+
+/// The parameters of one rank that the others get, as bytes, and which of them are next.
+#[derive(Default)]
+struct Owner<'a> {
+    params: Vec<SliceMut<'a>>,
+    /// Where the first that is not whole yet goes on.
+    at: (usize, usize),
+    /// Of each parameter from the first on what is next.
+    next: (usize, Vec<Range<usize>>),
+}
+
+impl Owner<'_> {
+    /// Goes on to the next bytes, and says how many they are.
+    fn cut(&mut self) -> usize {
+        let (mut place, mut start) = self.at;
+        let (first, ranges) = &mut self.next;
+        *first = place;
+        ranges.clear();
+        let mut left = SHARED_BYTES;
+        while let Some(param) = self.params.get(place).filter(|_| left > 0) {
+            let length = param.as_ref().bytes().len();
+            let end = length.min(start + left);
+            ranges.push(start..end);
+            left -= end - start;
+            (place, start) = if end == length { (place + 1, 0) } else { (place, end) };
+        }
+        self.at = (place, start);
+        SHARED_BYTES - left
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let (first, ranges) = &self.next;
+        self.params[*first..].iter().zip(ranges).map(|(param, range)| &param.as_ref().bytes()[range.clone()])
+    }
+
+    fn put(&mut self, mut bytes: &[u8]) {
+        let (first, ranges) = &self.next;
+        for (param, range) in self.params[*first..].iter_mut().zip(ranges) {
+            let own;
+            (own, bytes) = bytes.split_at(range.len());
+            param.bytes_mut()[range.clone()].copy_from_slice(own);
+        }
     }
 }

@@ -248,6 +248,9 @@ impl AnyAlgorithm for ZeroRedundancy {
     fn state_shape(&self, state: &str, shape: &Shape) -> Shape {
         self.inner.state_shape(state, shape)
     }
+    fn repetition(&self, state: &str, shape: &Shape) -> Option<(usize, usize)> {
+        self.inner.repetition(state, shape)
+    }
     fn hessian_kernel(&self) -> Option<&'static Kernel> {
         self.inner.hessian_kernel()
     }

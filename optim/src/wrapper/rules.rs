@@ -1,6 +1,7 @@
 //! The rules that work on gradients before the update does.
 
-use fallline_core::{Kernel, Link, rule};
+use fallline_core::math::flag;
+use fallline_core::{Kernel, Lane, Link, rule};
 
 /// What [`ClampSum`] is computed from.
 pub struct Limit {
@@ -67,6 +68,83 @@ rule! {
     }
 }
 
+/// What [`PowerSum`] is computed from.
+pub struct Power {
+    /// The p of the norm, in quarters.
+    pub(crate) quarters: u32,
+    /// What magnitudes are shares of.
+    pub(crate) largest: f64,
+}
+
+impl Power {
+    /// So many quarters as p is, where the rule has such a power.
+    pub(crate) fn quarters_of(p: f64) -> Option<u32> {
+        let quarters = 4.0 * p;
+        ((0.0..128.0).contains(&quarters) && quarters.fract() == 0.0).then_some(quarters as u32)
+    }
+
+    /// Whether a power of two, counted from 1/4, is a part of p.
+    fn has(&self, place: u32) -> f64 {
+        flag(self.quarters >> place & 1 == 1)
+    }
+}
+
+rule! {
+    /// The sum of a gradient's magnitudes, as shares of the largest, to the power p. What is 0 does not count.
+    pub PowerSum(h: Power, t) {
+        let largest = h.largest;
+        let fourth = h.has(0);
+        let half = h.has(1);
+        let one = h.has(2);
+        let two = h.has(3);
+        let four = h.has(4);
+        let eight = h.has(5);
+        let sixteen = h.has(6);
+    }
+    element(g: Grad) -> () sum(powers) {
+        let zero = L::lit(0.0);
+        let x = g.abs() / largest;
+        let root = x.sqrt();
+        let y = L::when(fourth, root.sqrt(), L::lit(1.0));
+        let y = L::when(half, y * root, y);
+        let y = L::when(one, y * x, y);
+        let x = x * x;
+        let y = L::when(two, y * x, y);
+        let x = x * x;
+        let y = L::when(four, y * x, y);
+        let x = x * x;
+        let y = L::when(eight, y * x, y);
+        let x = x * x;
+        let y = L::when(sixteen, y * x, y);
+        powers = L::select(g.eq(zero), zero, y);
+    }
+}
+
+/// What [`ExtremeMagnitude`] is computed from.
+pub struct Extreme {
+    /// Whether it is the least.
+    pub(crate) least: bool,
+}
+
+/// The one of two magnitudes that is larger, or the other one.
+#[inline(always)]
+fn pick<L: Lane>(least: L, one: L, other: L) -> L {
+    L::when(least, one.min(other), one.max(other))
+}
+
+rule! {
+    /// The largest or the least of seven magnitudes.
+    pub ExtremeMagnitude(h: Extreme, t) {
+        let least = flag(h.least);
+    }
+    element(a: Grad, b: Grad, c: Grad, d: Grad, e: Grad, f: Grad, g: Grad) -> (x: Scratch) {
+        let ab = pick(least, a.abs(), b.abs());
+        let cd = pick(least, c.abs(), d.abs());
+        let ef = pick(least, e.abs(), f.abs());
+        x = pick(least, pick(least, ab, cd), pick(least, ef, g.abs()));
+    }
+}
+
 /// The compiled rules.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs, reason = "each is the rule of its name")]
@@ -76,6 +154,8 @@ pub struct Kernels {
     pub add_and_look: &'static Kernel,
     pub clamp: &'static Kernel,
     pub magnitudes: &'static Kernel,
+    pub powers: &'static Kernel,
+    pub extreme: &'static Kernel,
     pub lerp: &'static Kernel,
 }
 
@@ -88,13 +168,22 @@ impl Kernels {
             add_and_look: K::kernel::<AddAndLook>(),
             clamp: K::kernel::<ClampSum>(),
             magnitudes: K::kernel::<MagnitudeSum>(),
+            powers: K::kernel::<PowerSum>(),
+            extreme: K::kernel::<ExtremeMagnitude>(),
             lerp: K::kernel::<crate::average::Lerp>(),
         }
     }
 
+    /// The row of scalars of [`clamp`](Kernels::clamp).
+    pub(crate) fn limit(&self, limit: &Limit) -> Vec<f64> {
+        let mut row = vec![1.0; 1 + self.clamp.scalars.len()];
+        self.clamp.compute_scalars(limit, 1, &mut row[1..]);
+        row
+    }
+
     /// All of them.
-    pub fn all(self) -> [&'static Kernel; 6] {
-        let Kernels { start, add, add_and_look, clamp, magnitudes, lerp } = self;
-        [start, add, add_and_look, clamp, magnitudes, lerp]
+    pub fn all(self) -> [&'static Kernel; 8] {
+        let Kernels { start, add, add_and_look, clamp, magnitudes, powers, extreme, lerp } = self;
+        [start, add, add_and_look, clamp, magnitudes, powers, extreme, lerp]
     }
 }

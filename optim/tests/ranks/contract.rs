@@ -114,6 +114,28 @@ pub fn suite(ranks: &dyn Communicator) {
             assert_eq!(told, piece(root, root));
         }
     }
+    // As many as each has, in pieces that need not be those of others.
+    for lengths in [
+        vec![0; world],
+        vec![5; world],
+        (0..world).map(|rank| 3000 * rank).collect(),
+        (0..world).map(|rank| usize::from(rank == 0)).collect(),
+    ] {
+        let bytes = |rank: usize| (0..lengths[rank]).map(|i| (i + 7 * rank) as u8).collect::<Vec<u8>>();
+        let own = bytes(rank);
+        let (first, second) = own.split_at(own.len() / (rank + 1));
+        let mut taken = Vec::new();
+        ranks
+            .share(&[first, &[], second], &lengths, &mut |from, bytes| taken.push((from, bytes.to_vec())))
+            .unwrap();
+        let others = (0..world).filter(|from| *from != rank).map(|from| (from, bytes(from)));
+        let given = |taken: &[(usize, Vec<u8>)]| {
+            taken.iter().filter(|(_, bytes)| !bytes.is_empty()).cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(given(&taken), given(&others.collect::<Vec<_>>()), "{lengths:?}");
+        let error = ranks.share(&[&own, &[1]], &lengths, &mut |_, _| {}).unwrap_err();
+        assert!(matches!(error, RankError::Length { .. }), "{error}");
+    }
     reductions::<f64>(ranks);
     reductions::<f32>(ranks);
     reductions::<bf16>(ranks);

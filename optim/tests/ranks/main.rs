@@ -1,6 +1,7 @@
 //! Ranks that are threads of one process: the contract of every communicator, and what they do when one fails.
 
 mod contract;
+mod literal;
 mod measure;
 mod onebit;
 mod seams;
@@ -46,6 +47,8 @@ fn train(ranks: Arc<dyn Communicator>) {
     onebit::golden(&ranks);
     onebit::lamb_resumes(&ranks);
     onebit::traffic(&ranks);
+    literal::trajectories(&ranks);
+    literal::other_worlds(&ranks);
     seams::suite(&ranks);
 }
 

@@ -1,9 +1,11 @@
-//! OnebitAdam over ranks against the algorithm written out on plain vectors, bit for bit.
+//! The 1-bit optimizers over ranks: OnebitAdam against the algorithm written out on plain vectors, bit for bit, and all of
+//! them against DeepSpeed's own numbers. `literal.rs` has the others written out.
 
 use fallline_core::ranks::{Communicator, Counting, Single};
 use fallline_cpu::{Cpu, Native};
-use fallline_optim::algorithms::{OnebitAdam, OnebitLamb};
-use fallline_optim::{Checkpoint, Driver, Linked, Optimizer, param};
+use fallline_optim::algorithms::{OnebitAdam, OnebitLamb, ZeroOneAdam};
+use fallline_optim::mask::MomentumMask;
+use fallline_optim::{AnyAlgorithm, Checkpoint, Driver, Linked, Optimizer, param};
 use safetensors::SafeTensors;
 use std::sync::Arc;
 
@@ -16,18 +18,31 @@ const HYPER: OnebitAdam = OnebitAdam {
     non_freeze: false,
 };
 const STEPS: usize = 12;
+/// Both intervals of ZeroOneAdam grow, and ranks are alone for several steps.
+const INTERVALS: ZeroOneAdam = ZeroOneAdam {
+    lr: 0.01,
+    betas: (0.9, 0.99),
+    eps: 1e-3,
+    weight_decay: 0.1,
+    var_freeze_step: 9,
+    var_update_scaler: 2,
+    local_step_scaler: 2,
+    local_step_clipper: 4,
+};
+/// The elements of the first tensor that a masked case leaves a momentum.
+pub const MASKED: usize = 130;
 /// More than a step of the order of sums, and not a whole number of bytes for any number of ranks.
-const LENGTHS: [usize; 3] = [300, 7, 1];
+pub const LENGTHS: [usize; 3] = [300, 7, 1];
 
 /// A rank's gradient of a step.
-fn gradient(rank: usize, step: usize, tensor: usize) -> Vec<f32> {
+pub fn gradient(rank: usize, step: usize, tensor: usize) -> Vec<f32> {
     let mix = |i: usize| (i + 31 * step + 97 * rank + 7 * tensor) as u64;
     let number =
         |i: usize| (mix(i).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as f32 / (1 << 23) as f32 - 1.0;
     (0..LENGTHS[tensor]).map(number).collect()
 }
 
-fn start(tensor: usize) -> Vec<f32> {
+pub fn start(tensor: usize) -> Vec<f32> {
     (0..LENGTHS[tensor]).map(|i| (i % 13) as f32 / 8.0 - 0.7).collect()
 }
 
@@ -76,7 +91,7 @@ impl Literal {
         Literal { param: start(tensor), m: vec![0.0; n], v: vec![0.0; n], worker, server }
     }
 
-    fn step(&mut self, t: usize, tensor: usize, world: usize) {
+    fn step(&mut self, t: usize, tensor: usize, world: usize, masked: bool) {
         let [beta1, beta2] = [HYPER.betas.0, HYPER.betas.1];
         let (b1, c1, b2, c2) = (beta1 as f32, (1.0 - beta1) as f32, beta2 as f32, (1.0 - beta2) as f32);
         let frozen = t > HYPER.freeze_step as usize;
@@ -88,6 +103,9 @@ impl Literal {
             let moment = |g: &Vec<f32>| self.m.iter().zip(g).map(|(m, g)| b1 * m + c1 * g).collect();
             let moments: Vec<Vec<f32>> = gradients.iter().map(moment).collect();
             self.m = self.exchange(moments, world);
+            if masked && tensor == 0 {
+                self.m[MASKED..].iter_mut().for_each(|m| *m *= 0.0);
+            }
         } else {
             for i in 0..self.m.len() {
                 let sum = gradients.iter().fold(0.0, |sum, g| sum + f64::from(g[i]));
@@ -121,19 +139,38 @@ impl Literal {
     }
 }
 
-fn driver(ranks: &Arc<dyn Communicator>) -> Driver {
-    let algorithm = Linked::<OnebitAdam, Native>::new(HYPER.clone()).unwrap();
-    Driver::new(Cpu::with_threads(1).unwrap().shared(), Box::new(algorithm)).with_ranks(Arc::clone(ranks))
+/// An optimizer of an algorithm, with a group of its own for a first tensor that is masked.
+pub fn driver(algorithm: Box<dyn AnyAlgorithm>, masked: bool, ranks: &Arc<dyn Communicator>) -> Driver {
+    let mut driver = Driver::new(Cpu::with_threads(1).unwrap().shared(), algorithm);
+    if masked {
+        let group = driver.add_group(|name| name == "p0", &[]).unwrap();
+        driver.set_momentum_mask(group, Some(MomentumMask::Rows(0..MASKED))).unwrap();
+    }
+    driver.with_ranks(Arc::clone(ranks))
 }
 
-fn lamb(ranks: &Arc<dyn Communicator>) -> Driver {
+fn adam() -> Box<dyn AnyAlgorithm> {
+    Box::new(Linked::<OnebitAdam, Native>::new(HYPER.clone()).unwrap())
+}
+
+pub fn lamb() -> OnebitLamb {
     let OnebitAdam { lr, freeze_step, betas, eps, weight_decay, .. } = HYPER;
-    let hyper = OnebitLamb { lr, freeze_step, betas, eps, weight_decay, ..OnebitLamb::default() };
-    let algorithm = Linked::<OnebitLamb, Native>::new(hyper).unwrap();
-    Driver::new(Cpu::with_threads(1).unwrap().shared(), Box::new(algorithm)).with_ranks(Arc::clone(ranks))
+    OnebitLamb { lr, freeze_step, betas, eps, weight_decay, ..OnebitLamb::default() }
 }
 
-fn names() -> [String; 3] {
+pub fn zero_one() -> ZeroOneAdam {
+    INTERVALS.clone()
+}
+
+fn boxed(name: &str) -> Box<dyn AnyAlgorithm> {
+    match name {
+        "OnebitAdam" => adam(),
+        "OnebitLamb" => Box::new(Linked::<OnebitLamb, Native>::new(lamb()).unwrap()),
+        _ => Box::new(Linked::<ZeroOneAdam, Native>::new(zero_one()).unwrap()),
+    }
+}
+
+pub fn names() -> [String; 3] {
     [0, 1, 2].map(|tensor| format!("p{tensor}"))
 }
 
@@ -147,26 +184,33 @@ fn step(ranks: &dyn Communicator, optimizer: &mut Driver, params: &mut [Vec<f32>
     let own: Vec<Vec<f32>> = (0..3)
         .map(|tensor| if optimizer.averages() { averaged(tensor) } else { gradient(rank, t, tensor) })
         .collect();
-    assert_eq!(optimizer.averages(), world == 1 || t <= HYPER.freeze_step as usize, "step {t}");
+    if optimizer.name() != "ZeroOneAdam" {
+        assert_eq!(optimizer.averages(), world == 1 || t <= HYPER.freeze_step as usize, "step {t}");
+    }
     let names = names();
     let mut bindings: Vec<_> =
         names.iter().zip(params).zip(&own).map(|((name, p), g)| param(name, p, g)).collect();
     optimizer.step(&mut bindings).unwrap();
 }
 
-/// All steps are the literal algorithm's, with a stop, a checkpoint and another driver in between.
+/// All steps are the literal algorithm's, with a stop, a checkpoint and another driver in between, with a mask and
+/// without.
 pub fn trajectory(ranks: &Arc<dyn Communicator>) {
+    [false, true].into_iter().for_each(|masked| run(ranks, masked));
+}
+
+fn run(ranks: &Arc<dyn Communicator>, masked: bool) {
     let (rank, world) = (ranks.rank(), ranks.world());
     if world == 1 {
         return;
     }
     let mut literal = [0, 1, 2].map(|tensor| Literal::new(tensor, world));
-    let mut optimizer = driver(ranks);
+    let mut optimizer = driver(adam(), masked, ranks);
     let mut params: Vec<Vec<f32>> = (0..3).map(start).collect();
     for t in 1..=STEPS {
         step(&**ranks, &mut optimizer, &mut params, t);
         for (tensor, literal) in literal.iter_mut().enumerate() {
-            literal.step(t, tensor, world);
+            literal.step(t, tensor, world, masked);
             assert_eq!(params[tensor], literal.param, "step {t}, tensor {tensor}, rank {rank} of {world}");
             let state = |name| optimizer.state(&names()[tensor], name).unwrap().unwrap();
             let wide = |values: &[f32]| values.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
@@ -179,7 +223,7 @@ pub fn trajectory(ranks: &Arc<dyn Communicator>) {
             let mut first = bytes.clone();
             ranks.broadcast(0, &mut first).unwrap();
             assert!(first == bytes, "rank {rank} saves something else than rank 0");
-            optimizer = driver(ranks);
+            optimizer = driver(adam(), masked, ranks);
             optimizer.load(&Checkpoint::from_bytes(&bytes).unwrap()).unwrap();
         }
     }
@@ -203,11 +247,19 @@ pub fn golden(ranks: &Arc<dyn Communicator>) {
         let data = file.tensor(key).unwrap_or_else(|error| panic!("{key}: {error}")).data().to_vec();
         data.chunks_exact(4).map(|x| f64::from(f32::from_le_bytes(x.try_into().unwrap()))).collect()
     };
-    let cases: [(&str, Driver, &[&str]); 2] =
-        [("OnebitAdam", driver(ranks), &["m", "v"]), ("OnebitLamb", lamb(ranks), &["m", "v", "v_fresh"])];
-    for (source, mut optimizer, states) in cases {
+    let cases: [(&str, &[&str], usize); 3] = [
+        ("OnebitAdam", &["m", "v"], STEPS),
+        ("OnebitLamb", &["m", "v", "v_fresh"], STEPS),
+        ("ZeroOneAdam", &["m", "v", "u"], 22),
+    ];
+    for ((source, states, steps), masked) in cases.into_iter().flat_map(|case| [(case, false), (case, true)])
+    {
+        let case = format!("{source}{}/{world}", if masked { "-masked" } else { "" });
+        // Those of ZeroOneAdam have parameters and momenta of their own.
+        let whose = if source == "ZeroOneAdam" { rank } else { 0 };
+        let mut optimizer = driver(boxed(source), masked, ranks);
         let compare = |got: Vec<f64>, key: String| {
-            let key = format!("{source}/{world}/{key}");
+            let key = format!("{case}/{key}");
             let expected = wide(&numbers, &key);
             assert_eq!(got.len(), expected.len(), "{key}");
             for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
@@ -215,29 +267,41 @@ pub fn golden(ranks: &Arc<dyn Communicator>) {
             }
         };
         let mut params: Vec<Vec<f32>> = (0..3).map(start).collect();
-        for t in 1..=STEPS {
+        for t in 1..=steps {
             step(&**ranks, &mut optimizer, &mut params, t);
-            for (tensor, name) in names().iter().enumerate() {
+            for (tensor, name) in names().iter().enumerate().filter(|_| !masked || t == steps) {
                 let got = params[tensor].iter().map(|&x| f64::from(x)).collect();
-                compare(got, format!("expected/{t}/{name}"));
+                compare(got, format!("expected/{t}/{name}/{whose}"));
             }
         }
         for name in names() {
             for state in states {
                 let got = optimizer.state(&name, state).unwrap().unwrap();
-                compare(got, format!("expected_state/{name}/{state}"));
+                compare(got, format!("expected_state/{name}/{state}/{whose}"));
+            }
+        }
+        let bytes = optimizer.save().unwrap().to_bytes().unwrap();
+        let saved = SafeTensors::deserialize(&bytes).unwrap();
+        if source == "ZeroOneAdam" {
+            let scalars = ["var_interval", "var_counter", "local_step_interval", "local_step_counter", "lrs"];
+            for (name, scalar) in names().iter().flat_map(|name| scalars.map(|scalar| (name, scalar))) {
+                let number = |file: &SafeTensors<'_>, key: &str| {
+                    f64::from_le_bytes(file.tensor(key).unwrap().data().try_into().unwrap())
+                };
+                let expected = number(&numbers, &format!("{case}/expected_memory/{name}/{scalar}"));
+                // Up to four rates were added up.
+                let got = number(&saved, &format!("state/{name}/{scalar}"));
+                assert!((got - expected).abs() <= 1e-15, "{case}, {name}: {scalar} is {got}, not {expected}");
             }
         }
         if world == 1 {
             continue;
         }
-        let bytes = optimizer.save().unwrap().to_bytes().unwrap();
-        let saved = SafeTensors::deserialize(&bytes).unwrap();
         for (of, name) in (0..world).flat_map(|of| names().map(|name| (of, name))) {
             for error in ["worker_error", "server_error"] {
                 let key = format!("rank/{of}/{name}/{error}");
                 // Those of OnebitLamb are of all parameters together.
-                if source == "OnebitAdam" || name == "p0" {
+                if source != "OnebitLamb" || name == "p0" {
                     compare(wide(&saved, &key), format!("{error}/{of}/{name}"));
                 } else {
                     assert!(saved.tensor(&key).is_err(), "{key}");
@@ -250,10 +314,11 @@ pub fn golden(ranks: &Arc<dyn Communicator>) {
 /// OnebitLamb goes on from a checkpoint bit for bit, with all that its compressions have left out, and all ranks hold the
 /// same parameters; with another number of ranks it goes on without.
 pub fn lamb_resumes(ranks: &Arc<dyn Communicator>) {
-    let (mut optimizer, mut params) = (lamb(ranks), (0..3).map(start).collect::<Vec<_>>());
+    let (mut optimizer, mut params) =
+        (driver(boxed("OnebitLamb"), false, ranks), (0..3).map(start).collect::<Vec<_>>());
     (1..=7).for_each(|t| step(&**ranks, &mut optimizer, &mut params, t));
     let saved = Checkpoint::from_bytes(&optimizer.save().unwrap().to_bytes().unwrap()).unwrap();
-    let (mut resumed, mut again) = (lamb(ranks), params.clone());
+    let (mut resumed, mut again) = (driver(boxed("OnebitLamb"), false, ranks), params.clone());
     resumed.load(&saved).unwrap();
     for t in 8..=STEPS {
         step(&**ranks, &mut optimizer, &mut params, t);
@@ -266,7 +331,7 @@ pub fn lamb_resumes(ranks: &Arc<dyn Communicator>) {
     }
     assert!(optimizer.save().unwrap() == resumed.save().unwrap());
     let alone: Arc<dyn Communicator> = Arc::new(Single);
-    let mut one = lamb(&alone);
+    let mut one = driver(boxed("OnebitLamb"), false, &alone);
     one.load(&saved).unwrap();
     step(&*alone, &mut one, &mut params, STEPS + 1);
 }
@@ -279,7 +344,7 @@ pub fn traffic(ranks: &Arc<dyn Communicator>) {
     }
     let counting = Arc::new(Counting::new(Arc::clone(ranks)));
     let counted: Arc<dyn Communicator> = counting.clone();
-    let mut optimizer = driver(&counted);
+    let mut optimizer = driver(adam(), false, &counted);
     let n = 1 << 16;
     let mut values = vec![0.5_f32; n];
     let mut bytes = 0;

@@ -1,23 +1,16 @@
 //! Every instruction set against the specification.
 
 use super::*;
+use crate::codec::Coded;
 use fallline_core::codec::block::LONGEST;
 use fallline_core::codec::codebook::numbers;
 
 /// Encodes a block of the longest format, or two of a shorter one, or what there is of them.
 unsafe fn encode<T: Coded>(blocks: Blocks, numbers: &[T], codes: &mut [u8], scales: &mut [f32]) {
-    let mut most = [Most::NONE; 2];
-    let mut encodings = [Encoding::NONE; 2];
-    let (from, length) = (numbers.as_ptr(), numbers.len());
     // SAFETY: the caller vouches for the instruction set, and the slices hold what they must.
     unsafe {
-        T::with_singles(from, length, |from| (blocks.larger)(from, length, most.as_mut_ptr()));
-        for (i, start) in (0..length).step_by(blocks.length()).enumerate() {
-            let count = blocks.length().min(length - start);
-            scales[i] = Blocks::finish(&most[i], from.add(start), count, &mut encodings[i]);
-        }
-        T::with_singles(from, length, |from| {
-            (blocks.encode)(from, encodings.as_ptr(), codes.as_mut_ptr(), length);
+        T::with_singles(numbers.as_ptr(), numbers.len(), |from| {
+            (blocks.encode)(from, scales.as_mut_ptr(), codes.as_mut_ptr(), numbers.len());
         });
     }
 }

@@ -27,10 +27,14 @@ impl Element<'_> {
             let elements = (first..first + self.part).step_by(pack);
             let regs: Vec<Reg> =
                 elements.map(|i| self.b.named(ty.class(), &format!("{}_{i}", stream.name))).collect();
+            stream.raw.extend(&regs);
+            if stream.repeated.is_some() {
+                stream.load_repeated(&mut self.b, self.element, first..first + self.part, None);
+                continue;
+            }
             for (i, regs) in regs.chunks(16 / ty.bytes()).enumerate() {
                 self.b.ld_to(regs, Space::Global, ty, address, stream.format.size(first) + 16 * i);
             }
-            stream.raw.extend(regs);
         }
     }
 
@@ -66,6 +70,10 @@ impl Element<'_> {
             let (ty, pack) = parts(stream.format);
             let address = stream.address.expect("what is loaded has an address");
             b.comment(&format!("load {}", stream.name));
+            if stream.repeated.is_some() {
+                stream.load_repeated(b, self.element, part.clone(), Some(&present));
+                continue;
+            }
             let elements = part.clone().step_by(pack).zip(present.chunks(pack));
             for ((i, there), &reg) in elements.zip(&stream.raw[first / pack..]) {
                 if let [there] = *there {

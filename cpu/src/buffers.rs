@@ -1,15 +1,15 @@
-//! Memory for packed factors, kept between products: fresh pages would cost as much as the packing.
+//! Memory for packed factors and partial sums, kept between calls: fresh pages would cost as much as the packing.
 
 use fallline_core::{Device, Format, Result, Storage};
 use std::sync::{Mutex, PoisonError};
 
-/// Buffers that wait for the next product.
+/// Buffers that wait for the next call.
 #[derive(Debug, Default)]
 pub(crate) struct Buffers(Mutex<Vec<Storage>>);
 
 impl Buffers {
     /// A buffer of at least this many bytes, with anything in it.
-    pub(super) fn take(&self, bytes: usize) -> Result<Storage> {
+    pub(crate) fn take(&self, bytes: usize) -> Result<Storage> {
         let elements = bytes.div_ceil(4).max(1024);
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fitting = (0..free.len()).filter(|&i| free[i].len() >= elements);
@@ -24,12 +24,12 @@ impl Buffers {
     }
 
     /// Keeps a buffer for the next who takes one.
-    pub(super) fn give(&self, buffer: Storage) {
+    pub(crate) fn give(&self, buffer: Storage) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
     }
 }
 
 /// The address of a buffer's first byte, aligned to a cache line.
-pub(super) fn address<T>(buffer: &mut Storage) -> *mut T {
+pub(crate) fn address<T>(buffer: &mut Storage) -> *mut T {
     core::ptr::with_exposed_provenance_mut(buffer.address())
 }

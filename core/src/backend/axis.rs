@@ -1,0 +1,57 @@
+//! Sums along one axis.
+
+use super::{View, exactly};
+use crate::{Format, Result, Storage};
+
+/// Sums along the middle one of three axes, `to[o, i] = Σₖ from[o, k, i]`, or of squares: over the rows of matrices
+/// (`inner` 1, `count` columns), over their columns (`inner` columns, `count` rows).
+///
+/// The order is fixed. With `inner` 1, 128 accumulators start from +0, of which number `j` takes the elements `j`,
+/// `j + 128`, … along the axis; then `acc[j] += acc[j + h]` for `h` = 64, 32, … 1, and `acc[0]` is the sum. With more,
+/// strips of [`STRIP`](AxisSums::STRIP) elements along the axis are added up from +0, one after another; strips of
+/// their sums likewise, until there is one. A square is rounded before it is added.
+#[derive(Debug)]
+pub struct AxisSums<'a> {
+    /// What is added up, row-major: `f32` or `f64`.
+    pub from: View<'a>,
+    /// Whether squares are added up.
+    pub squares: bool,
+    /// Extent of the axes before.
+    pub outer: usize,
+    /// Extent of the axis.
+    pub count: usize,
+    /// Extent of the axes behind.
+    pub inner: usize,
+    /// What takes the sums, `outer · inner` of them, stored as `from` is.
+    pub to: &'a mut Storage,
+}
+
+impl AxisSums<'_> {
+    /// Elements along the axis that are added up one after another.
+    pub const STRIP: usize = 256;
+    /// Accumulators of a sum of elements that lie side by side.
+    pub const ACCUMULATORS: usize = 128;
+
+    /// Checks that it is as it says. For backends.
+    ///
+    /// # Errors
+    /// [`Error::Length`](crate::Error::Length) where the extents are not those of the memory,
+    /// [`Error::Format`](crate::Error::Format) where it is neither `f32` nor `f64` or the sums are not stored alike.
+    pub fn check(&self) -> Result<()> {
+        let operation = "sum_axis";
+        let sums = self.outer.saturating_mul(self.inner);
+        exactly(operation, "what is added up", sums.saturating_mul(self.count), self.from.len())?;
+        exactly(operation, "the sums", sums, self.to.len())?;
+        if self.from.repeat().is_some() {
+            return Err(crate::Error::Unavailable(format!("{operation}: what is added up is repeated")));
+        }
+        let wrong = |what: &str, expected: &str, got| {
+            Err(crate::Error::Format { operation, what: what.into(), expected: expected.into(), got })
+        };
+        match (self.from.format(), self.to.format()) {
+            (Format::F32, Format::F32) | (Format::F64, Format::F64) => Ok(()),
+            (from @ (Format::F32 | Format::F64), to) => wrong("the sums", from.name(), to),
+            (from, _) => wrong("what is added up", "f32 or f64", from),
+        }
+    }
+}
