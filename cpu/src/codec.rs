@@ -18,7 +18,9 @@ mod stochastic;
 use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::lane::{Register, Ymm32, Zmm32};
-pub(crate) use blocks::{Blocks, Encoding, Most};
+pub(crate) use blocks::Blocks;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use blocks::{Encoding, Most};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use dynamic::Kind;
 use fallline_core::sums::STEP;

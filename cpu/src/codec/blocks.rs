@@ -6,6 +6,10 @@ use fallline_core::codec::block::{self, Units, code_of, number_of, scale_of, zer
 use fallline_core::{Codes, Format};
 
 /// The conversions of a block format from and to singles.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "what only registers of their own look at")
+)]
 #[derive(Clone, Copy)]
 pub(crate) struct Blocks {
     /// `count` numbers from their codes and scales: of whole blocks and the tensor's last one.
@@ -27,6 +31,10 @@ impl Most {
 }
 
 /// What encodes a block.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "what only registers of their own look at")
+)]
 #[derive(Clone, Copy)]
 pub(crate) struct Encoding {
     /// Numbers are multiplied by `factor`, and that is all; with unsigned codes none is negative.
