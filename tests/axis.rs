@@ -1,5 +1,5 @@
-//! Sums along an axis, and passes over repeated operands, on the CUDA device: emulated, under its checks and with lazy
-//! streams, or real with `FALLLINE_TEST_GPU=1`. A process of its own, since the emulator is one for all.
+//! Sums along an axis, and passes over repeated operands, on every instruction set and on the CUDA device: emulated, under
+//! its checks and with lazy streams, or real with `FALLLINE_TEST_GPU=1`. A process of its own, since the emulator is one for all.
 
 mod common;
 
@@ -7,7 +7,7 @@ use common::{Random, best, bits, cuda, on_gpu};
 use fallline::core::backend::{AxisSums, Pass, Plan, TensorPass, View, Views};
 use fallline::core::host::SliceMut;
 use fallline::core::{Compute, Element, Kernel, Link, rule};
-use fallline::{Backend, Format, Native, Tensor};
+use fallline::{Backend, Cpu, Format, Isa, Native, Tensor};
 use fallline_cuda::Cuda;
 use std::ops::{Add, Mul};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -89,48 +89,69 @@ const COUNTS: [usize; 12] = [0, 1, 2, 3, 127, 128, 129, 255, 256, 257, 600, 70_0
 const INNERS: [usize; 7] = [1, 3, 9, 127, 128, 129, 1000];
 const OUTERS: [usize; 3] = [1, 5, 1000];
 
+/// Compares sums of at most so many elements with the literal ones; returns how many.
+fn sums_on<T: Number>(backend: &Arc<dyn Backend>, most: usize, options: &str) -> usize
+where
+    for<'a> SliceMut<'a>: From<&'a mut [T]>,
+    for<'a> fallline::core::host::Slice<'a>: From<&'a [T]>,
+{
+    let values = numbers::<T>(most + 1);
+    let source = Tensor::from_slice(backend, &values[..], [values.len()]).unwrap();
+    let mut done = 0;
+    for (outer, count, inner) in OUTERS
+        .into_iter()
+        .flat_map(|outer| COUNTS.map(|count| (outer, count)))
+        .flat_map(|(outer, count)| INNERS.map(|inner| (outer, count, inner)))
+    {
+        let (sums, elements) = (outer * inner, outer * count * inner);
+        if elements > most {
+            continue;
+        }
+        for (start, squares) in [(0, false), (1, true), (1, false), (0, true)] {
+            let from = &values[start..start + elements];
+            let expected: Vec<u64> = (0..sums)
+                .map(|sum| {
+                    let (o, i) = (sum / inner, sum % inner);
+                    let terms = (0..count).map(|k| from[(o * count + k) * inner + i]);
+                    let terms = terms.map(|x| if squares { x * x } else { x }).collect();
+                    in_order::<T>(terms, inner).bits()
+                })
+                .collect();
+            let mut to = Tensor::from_slice(backend, &vec![T::of(7.0); sums][..], [sums]).unwrap();
+            let from = View::read(source.storage()).part(start, elements);
+            let to_storage = to.storage_mut();
+            backend.sum_axis(AxisSums { from, squares, outer, count, inner, to: to_storage }).unwrap();
+            let got: Vec<u64> = to.to_vec::<T>().unwrap().into_iter().map(T::bits).collect();
+            assert!(got == expected, "{outer} {count} {inner} {start} {squares} {options}");
+            done += 1;
+        }
+    }
+    done
+}
+
+/// The CPU with each instruction set that the machine has, on one thread and on two.
+fn hosts() -> Vec<(String, Arc<dyn Backend>)> {
+    let available = Isa::ALL.into_iter().filter(|isa| isa.available());
+    let of = |isa: Isa| {
+        [1, 2].map(|threads| (format!("{isa:?} {threads}"), Cpu::with_isa(isa, threads).unwrap().shared()))
+    };
+    available.flat_map(of).chain([("scalar".to_owned(), Cpu::scalar().shared())]).collect()
+}
+
 fn sums_are_in_order<T: Number>()
 where
     for<'a> SliceMut<'a>: From<&'a mut [T]>,
     for<'a> fallline::core::host::Slice<'a>: From<&'a [T]>,
 {
+    for (options, host) in hosts() {
+        assert!(sums_on::<T>(&host, 300_000, &options) >= 4 * 100);
+    }
     for &options in modes() {
         let _turn = mode(options);
         // All three extents at their largest would be 70 thousand million elements; the checks make it some ten times
         // slower.
         let most = if options == MODES[0] { 700_000 } else { 30_000 };
-        let backend = cuda();
-        let values = numbers::<T>(most + 1);
-        let source = Tensor::from_slice(&backend, &values[..], [values.len()]).unwrap();
-        let mut done = 0;
-        for (outer, count, inner) in OUTERS
-            .into_iter()
-            .flat_map(|outer| COUNTS.map(|count| (outer, count)))
-            .flat_map(|(outer, count)| INNERS.map(|inner| (outer, count, inner)))
-        {
-            let (sums, elements) = (outer * inner, outer * count * inner);
-            if elements > most {
-                continue;
-            }
-            for (start, squares) in [(0, false), (1, true), (1, false), (0, true)] {
-                let from = &values[start..start + elements];
-                let expected: Vec<u64> = (0..sums)
-                    .map(|sum| {
-                        let (o, i) = (sum / inner, sum % inner);
-                        let terms = (0..count).map(|k| from[(o * count + k) * inner + i]);
-                        let terms = terms.map(|x| if squares { x * x } else { x }).collect();
-                        in_order::<T>(terms, inner).bits()
-                    })
-                    .collect();
-                let mut to = Tensor::from_slice(&backend, &vec![T::of(7.0); sums][..], [sums]).unwrap();
-                let from = View::read(source.storage()).part(start, elements);
-                let to_storage = to.storage_mut();
-                backend.sum_axis(AxisSums { from, squares, outer, count, inner, to: to_storage }).unwrap();
-                let got: Vec<u64> = to.to_vec::<T>().unwrap().into_iter().map(T::bits).collect();
-                assert!(got == expected, "{outer} {count} {inner} {start} {squares} {options}");
-                done += 1;
-            }
-        }
+        let done = sums_on::<T>(&cuda(), most, options);
         assert!(done >= 4 * 100, "{done} cases");
         no_fault(options);
     }
@@ -384,8 +405,8 @@ fn stored_bits(operands: &[Vec<Operated>]) -> Vec<Vec<u64>> {
     operands.iter().flatten().map(written).collect()
 }
 
-#[test]
-fn repeated_operands_are_what_is_written_out() {
+/// Compares passes over repeated operands with such over the same written out.
+fn repeated_on(backend: &Arc<dyn Backend>, all: &[Matrices], options: &str) {
     use Format::{Bf16, F16, F32, F64};
     let of = |compute, plain, rows, columns| Stored { compute, plain, rows, columns };
     let mixes = [
@@ -397,25 +418,40 @@ fn repeated_operands_are_what_is_written_out() {
         of(Compute::F32, F16, F64, F32),
     ];
     let kernels = [Native::kernel::<Scaled>(), Native::kernel::<Many>(), Native::kernel::<Total>()];
+    for (kernel, stored) in kernels.iter().flat_map(|kernel| mixes.map(|stored| (*kernel, stored))) {
+        let run = |backend: &Arc<dyn Backend>, write_out| {
+            let mut operands = operands(backend, kernel, stored, all, write_out);
+            let mut plan = backend.plan();
+            let sums = pass(backend, &mut plan, kernel, stored.compute, 0.1, all, &mut operands);
+            (stored_bits(&operands), bits(&sums.unwrap()))
+        };
+        let ((expected, expected_sums), (got, sums)) = (run(&best(), true), run(backend, false));
+        assert_eq!(sums, expected_sums, "{} {stored:?} {options}", kernel.name);
+        for (i, (expected, got)) in expected.iter().zip(&got).enumerate() {
+            let case = &all[i / kernel.operands.len()];
+            let (rows, columns) = (case.rows, case.columns);
+            let factor = case.factor(kernel.operands[i % kernel.operands.len()].name).is_some();
+            assert!(factor || got == expected, "{} {stored:?} {rows} {columns} {options}", kernel.name);
+        }
+    }
+}
+
+#[test]
+fn repeated_operands_are_what_is_written_out() {
     for &options in modes() {
         let _turn = mode(options);
-        for (kernel, stored) in kernels.iter().flat_map(|kernel| mixes.map(|stored| (*kernel, stored))) {
-            let run = |backend: Arc<dyn Backend>, write_out| {
-                let mut operands = operands(&backend, kernel, stored, &MATRICES, write_out);
-                let mut plan = backend.plan();
-                let sums = pass(&backend, &mut plan, kernel, stored.compute, 0.1, &MATRICES, &mut operands);
-                (stored_bits(&operands), bits(&sums.unwrap()))
-            };
-            let ((expected, expected_sums), (got, sums)) = (run(best(), true), run(cuda(), false));
-            assert_eq!(sums, expected_sums, "{} {stored:?} {options}", kernel.name);
-            for (i, (expected, got)) in expected.iter().zip(&got).enumerate() {
-                let case = &MATRICES[i / kernel.operands.len()];
-                let (rows, columns) = (case.rows, case.columns);
-                let factor = case.factor(kernel.operands[i % kernel.operands.len()].name).is_some();
-                assert!(factor || got == expected, "{} {stored:?} {rows} {columns} {options}", kernel.name);
-            }
-        }
+        repeated_on(&cuda(), &MATRICES, options);
         no_fault(options);
+    }
+}
+
+/// Rows beyond what the CPU takes at a time, and chunks that begin within one.
+#[test]
+fn repeated_operands_are_what_is_written_out_on_every_instruction_set() {
+    let large = [Matrices::new(2, 40, 3001), Matrices::new(1, 5000, 30), Matrices::new(1, 3, 131_072)];
+    let all = [&MATRICES[..], &large].concat();
+    for (options, host) in hosts() {
+        repeated_on(&host, &all, &options);
     }
 }
 
