@@ -2,7 +2,9 @@
 
 use super::around::Around;
 use super::run::Work;
-use super::{Driver, Given, Member, first_of};
+use super::steps::Given;
+use super::together::first_of;
+use super::{Driver, Member};
 use crate::{Binding, Error, GradRef, ModuleKind, Optimizer, Result, StepReport};
 
 impl Driver {

@@ -1,7 +1,8 @@
 //! Memory for states: in which format, where, and what is in it at first.
 
+use super::prepare::join;
 use super::run::Run;
-use super::{CLASSES, Driver, Group, fill, join, memory_of, mirror};
+use super::{CLASSES, Driver, Group, fill, memory_of, mirror};
 use crate::slots::Slot;
 use crate::{AnyAlgorithm, Binding, Error, ParamFormat, Result, StateFormats};
 use fallline_core::backend::{Pass, TensorPass, View};

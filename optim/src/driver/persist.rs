@@ -1,6 +1,8 @@
 //! Saving and loading: what is checked, in which order, before anything changes.
 
-use super::{Driver, Member, class_of, first_of};
+use super::prepare::class_of;
+use super::together::first_of;
+use super::{Driver, Member};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions, OptimizerManifest, ParamManifest, Part};
 use crate::compression::Errors;
 use crate::lbfgs::History;

@@ -3,8 +3,9 @@
 use super::around::{Around, Places};
 use super::averages::Mean;
 use super::away::Away;
+use super::mirror;
 use super::rows::{self, Parts};
-use super::{first_of, mirror};
+use super::together::first_of;
 use crate::slots::Slot;
 use crate::stages::{
     Combining, Exchanged, Exchanging, Gathering, Groups, MatrixStep, Stage, Stages, Workspace,

@@ -1,8 +1,9 @@
 //! A step with a [`Wrapper`] around it: accumulation, clipping, loss scaling.
 
+use super::Driver;
 use super::around::Forming;
 use super::finite::NonFinite;
-use super::{Driver, Given};
+use super::steps::Given;
 use crate::binding::WindowGrad;
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
 use crate::slots::Slots;

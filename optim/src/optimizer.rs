@@ -1,0 +1,96 @@
+//! What steps parameters, as a trainer sees it.
+
+use crate::checkpoint::{Checkpoint, LoadOptions};
+use crate::hyper::Value;
+use crate::{Binding, Error, LoadReport, Result, StepReport};
+use fallline_core::{Format, Shape};
+
+/// Anything that steps parameters.
+pub trait Optimizer: Send {
+    /// Updates every bound parameter that has a gradient, in place.
+    ///
+    /// A step is atomic as far as can be known: everything that can be found wrong is found before the
+    /// first write.
+    ///
+    /// # Errors
+    /// Wrong shapes, names given twice, tensors of another device, no memory for new states: everything is
+    /// as it was. [`Error::Poisoned`] after a device failed half-way.
+    fn step(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport>;
+
+    /// Takes gradients drawn for an estimate of the Hessian's diagonal into the states of an algorithm that keeps one
+    /// ([`Algorithm::hessian_kernel`](crate::Algorithm::hessian_kernel): SophiaG). The bindings are those of a step,
+    /// with these gradients; parameters and step counts stay, and parameters without a gradient are left alone. Call
+    /// it before or after a step, every ten steps or so.
+    ///
+    /// # Errors
+    /// [`Error::NoHessian`] for any other algorithm; else as [`step`](Optimizer::step).
+    fn update_hessian(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
+        let _ = bindings;
+        Err(Error::NoHessian { algorithm: self.name() })
+    }
+
+    /// The algorithm's name.
+    fn name(&self) -> &'static str;
+
+    /// How many parameter groups there are.
+    fn groups(&self) -> usize;
+
+    /// A hyperparameter of a group.
+    fn get(&self, group: usize, name: &str) -> Option<Value>;
+
+    /// Sets hyperparameters of a group, all or none.
+    ///
+    /// # Errors
+    /// When one does not exist, has another type or is out of range.
+    fn set(&mut self, group: usize, values: &[(&str, Value)]) -> Result<()>;
+
+    /// What is known of each parameter seen so far, sorted by name.
+    fn params(&self) -> Vec<ParamState>;
+
+    /// A parameter's state, as numbers in row-major order; `None` where there is none (yet).
+    ///
+    /// # Errors
+    /// When the device cannot be read.
+    fn state(&self, param: &str, state: &str) -> Result<Option<Vec<f64>>>;
+
+    /// Everything that is needed to go on as if never stopped, parameters apart.
+    ///
+    /// # Errors
+    /// When the device cannot be read.
+    fn save(&self) -> Result<Checkpoint>;
+
+    /// Restores what [`save`](Optimizer::save) gave: states, step counts and hyperparameters.
+    ///
+    /// # Errors
+    /// When anything does not fit: another algorithm, other groups, other shapes, missing or unexpected
+    /// parameters. The error names it, and the optimizer is as it was.
+    fn load(&mut self, checkpoint: &Checkpoint) -> Result<LoadReport> {
+        self.load_with(checkpoint, &LoadOptions::default())
+    }
+
+    /// As [`load`](Optimizer::load), but for what the options let pass.
+    ///
+    /// # Errors
+    /// When anything does not fit that the options do not let pass; the optimizer is as it was.
+    fn load_with(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport>;
+}
+
+/// What is known of a parameter.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ParamState {
+    /// Its name.
+    pub name: String,
+    /// Its extents when it was first bound.
+    pub shape: Shape,
+    /// Its group.
+    pub group: usize,
+    /// How many gradients it has been given.
+    pub steps: u64,
+    /// The names of its states.
+    pub states: Vec<&'static str>,
+    /// How each of them is stored.
+    pub formats: Vec<Format>,
+    /// Bytes of its states.
+    pub state_bytes: usize,
+}
