@@ -1,0 +1,96 @@
+//! `bench`: bytes, times and the roofline.
+
+use super::common::{self, recipe};
+use super::{bad, fallline, good, json, tell};
+use fallline::Shape;
+use fallline::core::Role;
+use fallline::registry::names::ENTRIES;
+use serde_json::Value;
+
+#[test]
+fn a_forced_instruction_set_must_exist() {
+    bad(
+        fallline().env("FALLLINE_ISA", "nonsense").args(["bench", "--elements", "1000"]),
+        2,
+        &["FALLLINE_ISA", "nonsense", "avx2"],
+    );
+    for isa in common::isas() {
+        let bench = ["bench", "--elements", "1000", "--optimizer", "SGD", "--threads", "1", "--json"];
+        let told = tell(fallline().env("FALLLINE_ISA", isa.name()).args(bench));
+        let value: Value = serde_json::from_str(&told.out).unwrap();
+        assert_eq!(value[0]["isa"], isa.name());
+    }
+}
+
+#[test]
+fn bench_tells_bytes_times_and_the_roofline() {
+    for (layout, dtype) in [("flat", "f32"), ("small", "bf16")] {
+        let value = json(&[
+            "bench",
+            "--elements",
+            "5000",
+            "--layout",
+            layout,
+            "--dtype",
+            dtype,
+            "--threads",
+            "1",
+            "--json",
+        ]);
+        let rows = value.as_array().unwrap();
+        // One that takes matrices only has a square one in place of a flat tensor.
+        let fits = |needs: &[&str]| needs.is_empty() || (layout == "flat" && needs == ["matrix"]);
+        let plain: Vec<_> = ENTRIES.iter().filter(|entry| fits(entry.needs)).collect();
+        assert_eq!(rows.len(), plain.len());
+        for (row, entry) in rows.iter().zip(plain) {
+            assert_eq!(row["name"], entry.name);
+            let (shape, elements, its_layout) = match entry.needs {
+                [] => (Shape::from([5000]), 5000, layout),
+                _ => (Shape::from([70, 71]), 4970, "matrix"),
+            };
+            assert_eq!((&row["elements"], &row["layout"]), (&elements.into(), &its_layout.into()));
+            assert_eq!(row["threads"], 1);
+            // The gradient is read; the parameter and each state (4 bytes) are read and written. Where the norms
+            // must be known first, the parameter and the states (the gradient, where there are none) are read
+            // once more.
+            let size = if dtype == "bf16" { 2.0 } else { 4.0 };
+            let algorithm = entry.defaults();
+            let tensor = if layout == "small" { 1000 } else { elements };
+            let shape = if layout == "small" { Shape::from([tensor]) } else { shape };
+            let stages = algorithm.stages(algorithm.class(&shape).unwrap());
+            let states = stages.operands(Role::State);
+            let recipe = recipe(entry.name);
+            let stored = states.iter().map(|state| recipe.state_format(state, tensor).mean_bytes());
+
+            let (states, stored) = (states.len(), stored.sum::<f64>());
+            let again = match (stages.kernels().count(), states, entry.name) {
+                (1, ..) => 0.0,
+                // The first reads the parameter too, the second makes a pass of its own of that.
+                (_, _, "Adafactor") => 2.0 * size + 4.0,
+                (_, _, "TorchAdafactor") => 3.0 * size + 8.0,
+                // What is orthogonalised is written, and read again; the gradient is not.
+                (_, _, "Muon") => 12.0,
+                (_, 0, _) => 2.0 * size,
+                // These need x0 only then: it is read but never written; the first needs s again, the last has no s.
+                (_, _, "DAdaptSGD") => size,
+                (_, _, "DAdaptAdaGrad") => size + 4.0,
+                (_, _, "DAdaptAdam") => size + 8.0,
+                // And this does not need the fresh variance.
+                (_, _, "OnebitLamb") => size + 8.0,
+                _ => size + stored,
+            };
+            let bytes = 3.0 * size + 2.0 * stored + again;
+            assert!(
+                (row["bytes_per_element"].as_f64().unwrap() / bytes - 1.0).abs() < 1e-12,
+                "{bytes}: {row}"
+            );
+            let number = |key: &str| row[key].as_f64().filter(|x| x.is_finite() && *x > 0.0).unwrap();
+            let speed = bytes / number("ns_per_element");
+            assert!((number("gb_per_s") / speed - 1.0).abs() < 1e-9, "{row}");
+            assert!(number("roofline") > 0.0);
+        }
+    }
+    let table = good(&["bench", "--elements", "1000", "--optimizer", "SGD", "dict(type='Lion', lr=0.1)"]);
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert!(table.contains("roofline") && table.contains("Lion"));
+}
