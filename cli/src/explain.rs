@@ -18,7 +18,8 @@ pub struct Args {
     #[command(flatten)]
     source: Source,
     /// The parameters: a safetensors file (names and shapes; of a checkpoint its param/<name>), or JSON
-    /// {name: {"shape": [..], "module": "norm"|"dwconv"|"embedding"|"other"}}
+    /// {name: {"shape": [..], "module": "norm"|"dwconv"|"embedding"|"other", "dtype": "f64"|"f32"|"bf16"|"f16"}}, of
+    /// which only shapes must be given
     #[arg(long, value_name = "FILE")]
     params: PathBuf,
     /// Print JSON
@@ -31,8 +32,8 @@ struct Param {
     name: String,
     shape: Shape,
     kind: ModuleKind,
-    /// What its states are kept in.
-    format: Format,
+    /// What it is stored as, where that is known.
+    stored: Option<Format>,
 }
 
 /// Prints the table.
@@ -42,27 +43,34 @@ pub fn run(args: Args) -> Result<()> {
     unmatched(&recipe, params.iter().map(|param| param.name.as_str()), args.source.allow_unmatched)?;
     let optimizer = recipe.optimizer(Cpu::scalar().shared());
     let mut found = Vec::new();
-    for Param { name, shape, kind, format } in &params {
+    for Param { name, shape, kind, stored } in &params {
+        // What its states are kept in where nothing else is said.
+        let computed = if *stored == Some(Format::F64) { Format::F64 } else { Format::F32 };
         let group = optimizer.group_of(&Member { name, shape, kind: *kind });
         let Some(algorithm) = optimizer.algorithm_of(group) else { continue };
         let formats = optimizer.state_formats(group).cloned().unwrap_or_default();
-        let master = optimizer.param_format(group) == Some(ParamFormat::Master);
-        let stored = states_of(algorithm, name, shape, |state| {
-            formats.choose(algorithm, state, shape.elements(), *format)
+        let params = optimizer.param_format(group).unwrap_or_default();
+        let refused = |problem: String| {
+            Error::Usage(format!("{}: parameter {name:?} of shape {shape}: {problem}", args.params.display()))
+        };
+        if let Some(got) = stored {
+            params.check(*got).map_err(|expected| {
+                refused(format!("its param_format needs {expected}, and it is {}", got.name()))
+            })?;
+        }
+        let states = states_of(algorithm, name, shape, |state| {
+            formats.choose(algorithm, state, shape.elements(), computed)
         });
-        let mut stored = stored.map_err(|reason| {
-            let (path, optimizer) = (args.params.display(), algorithm.name());
-            Error::Usage(format!("{path}: parameter {name:?} of shape {shape}: {optimizer} {reason}"))
-        })?;
-        stored.extend(master.then(|| ("master", Format::F32, shape.elements())));
-        let bytes = stored.iter().map(|&(_, format, len)| format.size(len) + 4 * format.scales(len));
+        let mut states = states.map_err(|reason| refused(format!("{} {reason}", algorithm.name())))?;
+        states.extend((params == ParamFormat::Master).then(|| ("master", Format::F32, shape.elements())));
+        let bytes = states.iter().map(|&(_, format, len)| format.size(len) + 4 * format.scales(len));
         let number = |name| algorithm.get(name).and_then(|value| value.as_f64());
         found.push(json!({
             "name": name,
             "optimizer": algorithm.name(),
             "lr": number("lr"),
             "weight_decay": number("weight_decay"),
-            "state_format": format_of(&stored, *format),
+            "state_format": format_of(&states, computed),
             "state_bytes": bytes.sum::<usize>(),
             "rule": recipe.rule_of(group),
         }));
@@ -124,11 +132,14 @@ fn read(path: &Path) -> Result<Vec<Param>> {
     for (key, tensor) in file.tensors() {
         let Some(name) = (if ours { key.strip_prefix("param/") } else { Some(&*key) }) else { continue };
         let shape = Shape::from(tensor.shape());
-        let format = match tensor.dtype() {
-            safetensors::Dtype::F64 => Format::F64,
-            _ => Format::F32,
+        let stored = match tensor.dtype() {
+            safetensors::Dtype::F64 => Some(Format::F64),
+            safetensors::Dtype::F32 => Some(Format::F32),
+            safetensors::Dtype::BF16 => Some(Format::Bf16),
+            safetensors::Dtype::F16 => Some(Format::F16),
+            _ => None,
         };
-        params.push(Param { name: name.to_owned(), kind: ModuleKind::guess(name, &shape), shape, format });
+        params.push(Param { name: name.to_owned(), kind: ModuleKind::guess(name, &shape), shape, stored });
     }
     params.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(params)
@@ -140,13 +151,14 @@ fn read(path: &Path) -> Result<Vec<Param>> {
 struct Described {
     shape: Vec<usize>,
     module: Option<String>,
+    dtype: Option<String>,
 }
 
 fn read_json(bytes: &[u8]) -> Result<Vec<Param>, String> {
     let described: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let each = described.into_iter().map(|(name, value)| {
-        let Described { shape, module } =
+        let Described { shape, module, dtype } =
             serde_json::from_value(value).map_err(|error| format!("parameter {name:?}: {error}"))?;
         let shape = Shape::from(&shape[..]);
         let kind = match module {
@@ -156,7 +168,16 @@ fn read_json(bytes: &[u8]) -> Result<Vec<Param>, String> {
                 format!("parameter {name:?}: module must be one of {known}, got {kind:?}")
             })?,
         };
-        Ok(Param { name, shape, kind, format: Format::F32 })
+        let stored = match dtype {
+            None => None,
+            Some(dtype) => {
+                Some(Format::ALL.into_iter().find(|format| format.name() == dtype).ok_or_else(|| {
+                    let known = Format::ALL.map(Format::name).join(", ");
+                    format!("parameter {name:?}: dtype must be one of {known}, got {dtype:?}")
+                })?)
+            }
+        };
+        Ok(Param { name, shape, kind, stored })
     });
     each.collect()
 }

@@ -1,5 +1,7 @@
 //! How parameters are stored that have 16 bits.
 
+use fallline_core::Format;
+
 /// How a step stores parameters of 16 bits, where the rounding to the nearest loses what is smaller than half a unit of
 /// their last place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +24,20 @@ pub enum ParamFormat {
 }
 
 impl ParamFormat {
+    /// Whether parameters stored as `format` can be kept so.
+    ///
+    /// # Errors
+    /// The formats that can be.
+    pub fn check(self, format: Format) -> Result<(), &'static str> {
+        match (self, format) {
+            (ParamFormat::Nearest, _)
+            | (ParamFormat::Stochastic { .. }, Format::Bf16)
+            | (ParamFormat::Master, Format::Bf16 | Format::F16) => Ok(()),
+            (ParamFormat::Stochastic { .. }, _) => Err("bf16"),
+            (ParamFormat::Master, _) => Err("bf16 or f16"),
+        }
+    }
+
     /// The seed of the chances, where there are any.
     pub(crate) fn seed(self) -> Option<u64> {
         match self {

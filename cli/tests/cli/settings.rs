@@ -211,6 +211,20 @@ fn explain_tells_each_parameter_its_rule() {
     bad(&mut explain(&[]), 2, &["hidden.bias", "Muon"]);
     std::fs::write(&params, r#"{"head.bias": {"shape": [2], "module": "bn"}}"#).unwrap();
     bad(&mut explain(&[]), 1, &["head.bias", "dwconv", "bn"]);
+    std::fs::write(&params, r#"{"head.bias": {"shape": [2], "dtype": "q8"}}"#).unwrap();
+    bad(&mut explain(&[]), 1, &["head.bias", "dtype", "bf16", "q8"]);
+    let stored = |format, dtype| {
+        let optimizer = format!("optimizer = dict(type='AdamW', param_format='{format}')\n");
+        std::fs::write(&config, optimizer).unwrap();
+        std::fs::write(&params, format!(r#"{{"head.bias": {{"shape": [2], "dtype": "{dtype}"}}}}"#)).unwrap();
+        explain(&["--json"])
+    };
+    bad(&mut stored("master", "f32"), 2, &["params.json", "head.bias", "bf16 or f16", "f32"]);
+    bad(&mut stored("bf16_sr", "f16"), 2, &["head.bias", "bf16", "f16"]);
+    for (format, dtype, bytes) in [("master", "f16", 24), ("bf16_sr", "bf16", 16)] {
+        let told: Value = serde_json::from_str(&tell(&mut stored(format, dtype)).out).unwrap();
+        assert_eq!(told[0]["state_bytes"], bytes);
+    }
     std::fs::write(&params, "nothing").unwrap();
     bad(&mut explain(&[]), 1, &["params.json"]);
     explained_bytes_are_allocated(&config, &params);

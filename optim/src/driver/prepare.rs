@@ -6,7 +6,7 @@ use super::{CLASSES, Driver, Group, Member};
 use crate::mask::Masking;
 use crate::slots::Slot;
 use crate::stages::Stages;
-use crate::{AnyAlgorithm, Binding, Error, ModuleKind, ParamFormat, Result, Sparse};
+use crate::{AnyAlgorithm, Binding, Error, ModuleKind, Result, Sparse};
 use fallline_core::{Compute, Format, Role, Shape};
 
 /// What is known of a step once its bindings are checked.
@@ -121,14 +121,10 @@ impl Driver {
         let Group { algorithm, params, .. } = &self.groups[group];
         let class = class_of(&**algorithm, binding.name, &shape)?;
         let format = binding.param.format();
-        let expected = match params {
-            ParamFormat::Stochastic { .. } if format != Format::Bf16 => Some("bf16"),
-            ParamFormat::Master if !matches!(format, Format::Bf16 | Format::F16) => Some("bf16 or f16"),
-            _ => None,
-        };
-        if let Some(expected) = expected {
-            return Err(Error::ParamPrecision { param: binding.name.to_owned(), expected, got: format });
-        }
+        params.check(format).map_err(|expected| {
+            let param = binding.name.to_owned();
+            Error::ParamPrecision { param, expected, got: format }
+        })?;
         Ok(Slot {
             name: binding.name.to_owned(),
             shape,
