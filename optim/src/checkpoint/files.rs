@@ -24,13 +24,31 @@ pub fn remove_temporaries(folder: &Path) -> std::io::Result<()> {
 /// Writes a file beside its place, flushes it to the disk and renames it, so that nobody ever sees a part
 /// of it. Returns the file, open at its end.
 ///
+/// A symbolic link stays, and the file that it names is replaced. A device or a pipe (`/dev/null`, `/dev/stdout`) is
+/// written to as it is.
+///
 /// # Errors
 /// Those of the file system; an older file is then still whole.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<std::fs::File> {
+    let there = std::fs::metadata(path);
+    if there.is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+        let mut device = std::fs::OpenOptions::new().write(true).open(path)?;
+        device.write_all(bytes)?;
+        return Ok(device);
+    }
+    let target = path.is_symlink().then(|| path.canonicalize().ok()).flatten();
+    replace(target.as_deref().unwrap_or(path), bytes)
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<std::fs::File> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
+    if !folder.try_exists()? {
+        let missing = format!("there is no folder {}", folder.display());
+        return Err(std::io::Error::new(std::io::ErrorKind::NotFound, missing));
+    }
     let mut builder = tempfile::Builder::new();
     builder.prefix(TEMPORARY);
     // What any new file would get: the process's mask takes its part away.
@@ -47,4 +65,41 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<std::fs::F
         folder.sync_all().ok();
     }
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_folder_is_named_and_an_older_file_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("one/two");
+        let error = write_atomically(&path, b"new").unwrap_err();
+        assert!(error.to_string().ends_with("/one"), "{error}");
+        let path = folder.path().join("file");
+        std::fs::write(&path, "a longer one").unwrap();
+        write_atomically(&path, b"new").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert!(write_atomically(folder.path(), b"new").is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_stay_and_devices_too() {
+        use std::os::unix::fs::{FileTypeExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let [file, link, device] = ["there/file", "link", "device"].map(|name| folder.path().join(name));
+        std::fs::create_dir(folder.path().join("there")).unwrap();
+        std::fs::write(&file, "old").unwrap();
+        symlink("there/file", &link).unwrap();
+        write_atomically(&link, b"new").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
+        symlink("/dev/null", &device).unwrap();
+        write_atomically(&device, b"new").unwrap();
+        assert!(device.is_symlink());
+        assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+    }
 }
