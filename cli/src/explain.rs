@@ -5,8 +5,11 @@ use crate::error::{Error, Result};
 use fallline::core::Role;
 use fallline::optim::{AnyAlgorithm, Member, ModuleKind, ParamFormat};
 use fallline::{Cpu, Format, Shape};
-use serde::Deserialize;
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
+use std::collections::HashSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `explain`.
@@ -88,7 +91,8 @@ pub fn run(args: Args) -> Result<()> {
         };
         rows.push(keys.map(cell).to_vec());
     }
-    let total: u64 = found.iter().filter_map(|row| row["state_bytes"].as_u64()).sum();
+    let bytes = found.iter().filter_map(|row| row["state_bytes"].as_u64());
+    let total: u128 = bytes.map(u128::from).sum();
     print(&format!("{}\n{} parameters, {total} bytes of states\n", table(&rows), found.len()))
 }
 
@@ -154,13 +158,44 @@ struct Described {
     dtype: Option<String>,
 }
 
+/// The parameters of a JSON object, in its order. A name given twice is refused, which a map would not notice.
+struct Members(Vec<(String, serde_json::Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Each;
+        impl<'de> Visitor<'de> for Each {
+            type Value = Members;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of parameters")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let (mut members, mut seen) = (Vec::new(), HashSet::new());
+                while let Some((name, value)) = map.next_entry::<String, _>()? {
+                    if !seen.insert(name.clone()) {
+                        return Err(A::Error::custom(format!("parameter {name:?} is there twice")));
+                    }
+                    members.push((name, value));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Each)
+    }
+}
+
+/// What no tensor has more elements than, so that bytes of states can be counted.
+const MOST: usize = 1 << 48;
+
 fn read_json(bytes: &[u8]) -> Result<Vec<Param>, String> {
-    let described: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let Members(described) = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let each = described.into_iter().map(|(name, value)| {
         let Described { shape, module, dtype } =
             serde_json::from_value(value).map_err(|error| format!("parameter {name:?}: {error}"))?;
         let shape = Shape::from(&shape[..]);
+        if shape.elements() > MOST {
+            return Err(format!("parameter {name:?}: no tensor has as many elements as {shape}"));
+        }
         let kind = match module {
             None => ModuleKind::guess(&name, &shape),
             Some(kind) => ModuleKind::from_name(&kind).ok_or_else(|| {

@@ -213,6 +213,13 @@ fn explain_tells_each_parameter_its_rule() {
     bad(&mut explain(&[]), 1, &["head.bias", "dwconv", "bn"]);
     std::fs::write(&params, r#"{"head.bias": {"shape": [2], "dtype": "q8"}}"#).unwrap();
     bad(&mut explain(&[]), 1, &["head.bias", "dtype", "bf16", "q8"]);
+    for (text, named) in [
+        (r#"{"head.bias": {"shape": [2]}, "head.bias": {"shape": [3]}}"#, "twice"),
+        (r#"{"head.bias": {"shape": [4294967296, 4294967296]}}"#, "4294967296"),
+    ] {
+        std::fs::write(&params, text).unwrap();
+        bad(&mut explain(&[]), 1, &["params.json", "head.bias", named]);
+    }
     let stored = |format, dtype| {
         let optimizer = format!("optimizer = dict(type='AdamW', param_format='{format}')\n");
         std::fs::write(&config, optimizer).unwrap();
