@@ -2,12 +2,11 @@
 
 mod common;
 
-use common::{Buffer, backends, recipe};
-use fallline::optim::{Binding, frozen, param, rows};
+use common::trace::{bind, buffer, grads, starts};
+use common::{backends, recipe};
 use fallline::registry::names::ENTRIES;
 use fallline::{Compute, Optimizer};
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -23,15 +22,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
-}
-
-fn buffer(view: &TensorView<'_>) -> Buffer {
-    let (bytes4, bytes8) = (view.data().as_chunks::<4>().0, view.data().as_chunks::<8>().0);
-    match view.dtype() {
-        Dtype::F64 => Buffer::F64(bytes8.iter().map(|b| f64::from_le_bytes(*b)).collect()),
-        Dtype::F32 => Buffer::F32(bytes4.iter().map(|b| f32::from_le_bytes(*b)).collect()),
-        other => panic!("golden data of type {other:?}"),
-    }
 }
 
 /// The largest error that a tensor may have.
@@ -82,34 +72,6 @@ fn compare(
     worst
 }
 
-/// A gradient of a trace: the rows' numbers, if it is row-sparse, and the values.
-type Given = (Option<Vec<i64>>, Buffer);
-
-fn given(trace: &SafeTensors<'_>, t: usize, name: &str) -> Option<Given> {
-    let key = format!("grad/{t}/{name}");
-    if let Ok(dense) = trace.tensor(&key) {
-        return Some((None, buffer(&dense)));
-    }
-    let indices = trace.tensor(&format!("{key}.indices")).ok()?;
-    let indices = indices.data().as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect();
-    Some((Some(indices), buffer(&trace.tensor(&format!("{key}.values")).unwrap())))
-}
-
-fn bind<'b>(
-    params: &'b mut BTreeMap<String, (Vec<usize>, Buffer)>,
-    grads: &'b BTreeMap<&String, Given>,
-) -> Vec<Binding<'b>> {
-    let bound = params.iter_mut().map(|(name, (shape, value))| {
-        let grad = match grads.get(name) {
-            None => return frozen(name, value.param_from(0)).shaped(shape),
-            Some((None, values)) => values.grad_from(0),
-            Some((Some(indices), values)) => rows(indices, values.grad_from(0)),
-        };
-        param(name, value.param_from(0), grad).shaped(shape)
-    });
-    bound.collect()
-}
-
 /// Compares a file; the largest error of it over what is allowed.
 fn check_file(path: &Path) -> f64 {
     let bytes = std::fs::read(path).unwrap();
@@ -123,14 +85,7 @@ fn check_file(path: &Path) -> f64 {
         "f64" => Compute::F64,
         other => panic!("{}: compute {other}", path.display()),
     };
-    let starts: BTreeMap<String, (Vec<usize>, Buffer)> = trace
-        .tensors()
-        .into_iter()
-        .filter_map(|(key, view)| {
-            let name = key.strip_prefix("param/")?;
-            Some((name.to_owned(), (view.shape().to_vec(), buffer(&view))))
-        })
-        .collect();
+    let starts = starts(&trace);
     let coarse = metadata.get("tolerance").map(|text| text.parse::<f64>().unwrap());
     let entries = file.tensors().iter().filter(|(key, _)| key.starts_with("expected/")).count();
     let late = |name: &String| if name == "long" { 1 } else { 5 };
@@ -146,8 +101,7 @@ fn check_file(path: &Path) -> f64 {
         let mut params = starts.clone();
         let mut compared = 0;
         for t in 0..STEPS {
-            let grads: BTreeMap<&String, Given> =
-                starts.keys().filter_map(|name| Some((name, given(&trace, t, name)?))).collect();
+            let grads = grads(&trace, t, &starts);
             optimizer.step(&mut bind(&mut params, &grads)).unwrap();
             if hessian_every.is_some_and(|every| (t + 1) % every == 0) {
                 optimizer.update_hessian(&mut bind(&mut params, &grads)).unwrap();

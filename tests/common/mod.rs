@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each test file is a crate of its own and uses a part
 
 pub mod inputs;
+pub mod trace;
 
 use fallline::core::{Element, Role};
 use fallline::optim::{Binding, GradRef, ParamRef, frozen, param};

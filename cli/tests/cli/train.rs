@@ -206,3 +206,25 @@ fn stopped(config: &Path, (epochs_of_run, epoch): (u64, u64)) {
     );
     assert_eq!(std::fs::read(&path).unwrap().len(), bytes.len() / 2);
 }
+
+/// Runs that earlier versions stopped after their first epoch end as if this version had trained alone.
+#[test]
+fn runs_of_earlier_versions_go_on() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/checkpoints");
+    let cases: Value = serde_json::from_slice(&std::fs::read(golden.join("cases.json")).unwrap()).unwrap();
+    for (version, case) in [("2026-11-24", "plain"), ("2026-11-26", "plain"), ("2026-11-26", "around")] {
+        let folder = tempfile::tempdir().unwrap();
+        let [config, whole, resumed] = ["config.py", "whole", "resumed"].map(|name| folder.path().join(name));
+        std::fs::write(&config, cases["runs"][case].as_str().unwrap()).unwrap();
+        std::fs::create_dir(&resumed).unwrap();
+        let stopped = golden.join(version).join(format!("{case}.run.safetensors"));
+        std::fs::copy(stopped, resumed.join("checkpoint.safetensors")).unwrap();
+        let train = |more: [&str; 2], run: &Path| {
+            let told = tell(fallline().args(["train", "--config"]).arg(&config).args(more).arg(run));
+            assert_eq!(told.code, 0, "{version}, {case}: {}", told.error);
+        };
+        train(["--epochs=2", "--out"], &whole);
+        train(["--epochs=2", "--resume"], &resumed);
+        assert!(trained(&whole) == trained(&resumed), "{version}, {case}");
+    }
+}
