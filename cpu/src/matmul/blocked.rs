@@ -135,10 +135,9 @@ impl<K: Kernel> Blocks<'_, K> {
     fn prefetch(&self, i: usize, j: usize) {
         let &Problem { n, beta, added, c, .. } = self.problem;
         let adds = beta != Sum::<K::Factor>::default();
-        for (row, line) in (0..ROWS)
-            .flat_map(|row| (0..K::LANES).step_by(64 / size_of::<K::Factor>()).map(move |x| (row, x)))
-        {
-            let at = (i + row) * n + j + line;
+        let line = 64 / size_of::<K::Factor>();
+        for (row, x) in (0..ROWS).flat_map(|row| (0..K::LANES).step_by(line).map(move |x| (row, x))) {
+            let at = (i + row) * n + j + x;
             // SAFETY: a hint, whatever the address is.
             unsafe {
                 if adds {

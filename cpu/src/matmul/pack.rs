@@ -3,6 +3,7 @@
 
 use super::problem::{Side, Stored, Sum};
 use super::turn::{TURN, turn};
+use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 use core::ops::Range;
 
 /// The kernel of a tile, and what it wants its factors packed as.
@@ -48,6 +49,9 @@ pub(super) const MOST_LANES: usize = 48;
 
 /// Units that a strip packs.
 pub(super) const STRIP: usize = 64;
+
+/// Bytes of a lane that are asked for ahead.
+const AHEAD: usize = 512;
 
 /// Units of a panel that are packed in one go.
 const RUN: usize = 8;
@@ -170,6 +174,11 @@ impl<K: Kernel> Packing<K> {
                     if K::PLAIN && whole {
                         let stride = self.side.lane_stride;
                         let from = self.side.base.add(lane * stride + start * K::ELEMENTS);
+                        // Rows lie far apart, which the CPU does not read ahead across.
+                        for row in 0..TURN {
+                            let ahead = from.wrapping_add(row * stride).cast::<u8>().wrapping_add(AHEAD);
+                            _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                        }
                         turn(from.cast(), stride * size_of::<K::Factor>(), to.cast(), K::LANES);
                         continue;
                     }

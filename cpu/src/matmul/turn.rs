@@ -54,18 +54,18 @@ pub(super) unsafe fn turn(from: *const u8, stride: usize, to: *mut f32, to_strid
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn turned<T: Copy>(square: *const T, side: usize, to: &mut [T; MOST_LANES * MOST_LANES]) {
-    let whole = size_of::<T>() == 4 && side % TURN == 0;
-    for (i, j) in (0..side * side / TURN / TURN * usize::from(whole))
-        .map(|tile| (tile / (side / TURN), tile % (side / TURN)))
-    {
-        // SAFETY: within both squares.
-        unsafe {
-            let from = square.add((i * side + j) * TURN);
-            turn(from.cast(), side * 4, to.as_mut_ptr().add((j * side + i) * TURN).cast(), side);
+    if size_of::<T>() == 4 && side.is_multiple_of(TURN) {
+        for (i, j) in (0..side).step_by(TURN).flat_map(|i| (0..side).step_by(TURN).map(move |j| (i, j))) {
+            // SAFETY: within both squares.
+            unsafe {
+                let to = to.as_mut_ptr().add(j * side + i);
+                turn(square.add(i * side + j).cast(), side * 4, to.cast(), side);
+            }
         }
+        return;
     }
-    for place in 0..side * side * usize::from(!whole) {
+    for (place, to) in to[..side * side].iter_mut().enumerate() {
         // SAFETY: within the square.
-        to[place] = unsafe { *square.add(place % side * side + place / side) };
+        *to = unsafe { *square.add(place % side * side + place / side) };
     }
 }
