@@ -153,6 +153,50 @@ fn single_precision_and_bf16_are_near_it() {
     }
 }
 
+/// One step's result in `f64` and in `f32`.
+fn in_both(backend: &Arc<dyn Backend>, options: &str, start: &Naive, grad: &Naive) -> (Vec<f64>, Vec<f64>) {
+    let shape = [start.rows, start.columns];
+    let mut exact = start.at.clone();
+    let mut step = optimizer(backend, options);
+    step.step(&mut [param("w", &mut exact, &grad.at).shaped(&shape)]).unwrap();
+    let (mut value, grad) = (singles(&start.at), singles(&grad.at));
+    let mut step = optimizer(backend, options);
+    step.step(&mut [param("w", &mut value, &grad).shaped(&shape)]).unwrap();
+    (exact, value.into_iter().map(f64::from).collect())
+}
+
+#[test]
+fn two_steps_as_one_are_two_steps() {
+    // From 256 on, in f32; f64 goes step by step. The second and the third do not take two at once: the coefficients'
+    // rounding errors would show.
+    let cases = [
+        ("", 5),
+        (", ns_coefficients=(4.0848, -6.8946, 2.9270)", 5),
+        (", ns_coefficients=(1.5, -0.5, 0.0)", 5),
+        (", ns_coefficients=(2.0, -1.5, 0.5)", 2),
+        (", ns_coefficients=(3.0, -3.2, 1.2)", 7),
+    ];
+    for (shape, (options, steps)) in [[256, 256], [256, 300], [300, 256]]
+        .into_iter()
+        .zip(cases.iter().cycle())
+        .chain(cases.iter().map(|case| ([257, 256], case)))
+    {
+        let mut random = Random(17);
+        let (start, grad) = (matrix(shape, &mut random), matrix(shape, &mut random));
+        for backend in backends() {
+            let options = format!("{options}, ns_steps={steps}");
+            let (exact, got) = in_both(&backend, &options, &start, &grad);
+            let got = Naive { at: got, ..start.clone() };
+            let exact = Naive { at: exact, ..start.clone() };
+            let (wrong, moved) = (got.plus(-1.0, &exact, 1.0), exact.plus(-1.0, &start, 1.0));
+            let error = wrong.norm() / moved.norm();
+            // As for f32 above: what rounding grows by in one pair of steps is limited to 8192 times 6e-8 where all errors
+            // of the largest eigenvalue go the same way, and a hundredth of that shows.
+            assert!(error <= 1e-4, "{} {shape:?} {options}: {error:e}", backend.describe());
+        }
+    }
+}
+
 /// Matrices that are hard on the iteration on the Gram matrix: of low rank, of equal entries, badly conditioned.
 #[test]
 fn hard_matrices_stay_near() {

@@ -12,6 +12,8 @@ mod problem;
 mod thin;
 #[cfg(target_arch = "x86_64")]
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod turn;
 
 use crate::Isa;
 use crate::buffers::Buffers;

@@ -29,7 +29,7 @@ const PAGE: usize = 4096;
 
 /// Arenas from this size on ask for huge pages (2 MiB each).
 #[cfg(target_os = "linux")]
-const HUGE: usize = 8 << 20;
+const HUGE: usize = 2 << 20;
 
 /// The arena's alignment as allocated. Beyond what `calloc` gives, zeroed memory would be cleared by
 /// hand instead of being mapped when it is first used.

@@ -3,16 +3,17 @@
 use super::Place;
 use super::pack::{Kernel, MOST_LANES, Packing, ROWS};
 use super::problem::{Problem, Stored, Sum};
+use super::turn::turned;
 use crate::buffers::address;
+use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 use fallline_core::Result;
 use std::sync::{Mutex, PoisonError};
 
-/// Rows of a block, in panels.
-const DOWN: usize = 4;
-/// Columns of a block, in panels.
-const ACROSS: usize = 4;
-/// Units along the product between two visits to a block's sums.
-const DEPTH: usize = 128;
+/// Rows and columns of a block, in panels: small, so that threads end together.
+const SIDE: usize = 2;
+/// Units along the product between two visits to a square's sums. Panels are read ahead as fast as they are used, and
+/// each visit costs as much as three units.
+const DEPTH: usize = 1024;
 
 /// The product. The machine has what the kernel needs.
 pub(super) fn product<K: Kernel>(place: Place<'_>, problem: &Problem<K::Factor>) -> Result<()> {
@@ -21,47 +22,42 @@ pub(super) fn product<K: Kernel>(place: Place<'_>, problem: &Problem<K::Factor>)
     let bytes = |lanes: usize| lanes.next_multiple_of(K::LANES) * units * size_of::<K::Unit>();
     // A product with the own transpose has one factor.
     let same = left == right;
-    let mut buffers = [Some(place.buffers.take(bytes(m))?), None];
+    let mut buffers = vec![place.buffers.take(bytes(m))?];
     if !same {
-        buffers[1] = Some(place.buffers.take(bytes(n))?);
+        buffers.push(place.buffers.take(bytes(n))?);
     }
-    let mut packed = [core::ptr::null_mut(); 2];
-    for ((packed, buffer), side) in packed.iter_mut().zip(&mut buffers).zip([left, right]) {
-        let Some(buffer) = buffer else { continue };
-        *packed = address(buffer);
-        let packing = Packing::<K> { side, k, panels: *packed };
-        // SAFETY: the buffer has room for all panels, and parts are apart.
-        place.for_each(packing.parts(), problem.operations(), |part| unsafe { packing.pack(part) });
-    }
-    let [packed_left, packed_right] = packed;
-    let blocks = Blocks::<K> {
-        problem,
-        units,
-        left: packed_left,
-        right: if same { packed_left } else { packed_right },
-    };
     // Room for a block's sums on each thread, before anything is written: there may be no memory.
-    let bytes = DOWN * ACROSS * MOST_LANES * MOST_LANES * size_of::<Sum<K::Factor>>();
+    let bytes = SIDE * SIDE * MOST_LANES * MOST_LANES * size_of::<Sum<K::Factor>>();
     let rooms = (0..place.pool.threads()).map(|_| place.buffers.take(bytes)).collect::<Result<Vec<_>>>()?;
+    let packing = |(buffer, side)| Packing::<K> { side, k, panels: address(buffer) };
+    let packings: Vec<_> = buffers.iter_mut().zip([left, right]).map(packing).collect();
+    let first = packings[0].parts();
+    let parts = packings.iter().map(Packing::parts).sum();
+    place.for_each(parts, problem.operations(), |part| {
+        let (packing, part) = if part < first { (&packings[0], part) } else { (&packings[1], part - first) };
+        // SAFETY: the buffers have room for all panels, and parts are apart.
+        unsafe { packing.pack(part) }
+    });
+    let packed = |side: usize| packings[side].panels.cast_const();
+    let blocks = Blocks::<K> { problem, units, left: packed(0), right: packed(packings.len() - 1) };
     let rooms = Mutex::new(rooms);
     let free = || rooms.lock().unwrap_or_else(PoisonError::into_inner);
-    let (down, across) = (m.div_ceil(DOWN * K::LANES), n.div_ceil(ACROSS * K::LANES));
+    let (down, across) = (m.div_ceil(SIDE * K::LANES), n.div_ceil(SIDE * K::LANES));
     place.for_each(down * across, problem.operations(), |block| {
         // The lowest blocks first: those of a triangle are the longest rows, so that short ones fill the end.
-        let (i, j) = ((down - 1 - block / across) * DOWN * K::LANES, block % across * ACROSS * K::LANES);
-        if problem.symmetric && j >= i + DOWN * K::LANES {
+        let (down, across) = ((down - 1 - block / across) * SIDE, block % across * SIDE);
+        if problem.symmetric && across > down {
             return;
         }
         let taken = free().pop();
         let mut room = taken.unwrap_or_else(|| unreachable!("each thread works on one block"));
         // SAFETY: the factors are packed, the room is that of a block, no other block has elements of this one, and
         // the machine has what the kernel needs.
-        unsafe { blocks.run(i, j, address(&mut room)) };
+        unsafe { blocks.run(down, across, address(&mut room)) };
         free().push(room);
     });
     let rooms = rooms.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let used = buffers.into_iter().flatten().chain(rooms);
-    used.for_each(|buffer| place.buffers.give(buffer));
+    buffers.into_iter().chain(rooms).for_each(|buffer| place.buffers.give(buffer));
     Ok(())
 }
 
@@ -77,87 +73,156 @@ struct Blocks<'p, K: Kernel> {
 unsafe impl<K: Kernel> Sync for Blocks<'_, K> {}
 
 impl<K: Kernel> Blocks<'_, K> {
-    /// The block whose first element is (i, j).
+    /// The block whose first square is that of panel `down` of the left factor and panel `across` of the right one.
     ///
     /// # Safety
     /// The factors are packed, `sums` has room for a block, nobody else works on the block or its mirror image, and the
     /// machine has what the kernel needs.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-    unsafe fn run(&self, i: usize, j: usize, sums: *mut Sum<K::Factor>) {
+    unsafe fn run(&self, down: usize, across: usize, sums: *mut Sum<K::Factor>) {
         let &Problem { m, n, symmetric, .. } = self.problem;
-        let rows = i..m.min(i + DOWN * K::LANES);
-        let columns = j..n.min(j + ACROSS * K::LANES);
-        // A panel of columns stays in the first-level cache while rows go by.
-        let tiles = || {
-            let rows = rows.clone();
-            columns.clone().step_by(K::LANES).flat_map(move |j| {
-                // Tiles above the diagonal are the mirror images of others.
-                let above = move |i: &usize| symmetric && j >= i + ROWS;
-                rows.clone().step_by(ROWS).skip_while(above).map(move |i| (i, j))
-            })
-        };
-        let tile_of = |(i, j): (usize, usize)| {
-            let number = (i - rows.start) / ROWS * ACROSS + (j - columns.start) / K::LANES;
-            number * ROWS * K::LANES
-        };
         let mut unit = 0;
         loop {
             let depth = DEPTH.min(self.units - unit);
-            for (i, j) in tiles() {
-                // SAFETY: panels of LANES lanes have `units` units each; ROWS lanes of one begin at a multiple of ROWS.
-                unsafe {
-                    let left = self.left.add((i / K::LANES * self.units + unit) * K::LANES + i % K::LANES);
-                    let right = self.right.add((j / K::LANES * self.units + unit) * K::LANES);
-                    let needed = if symmetric { n.min(i + ROWS) - j } else { n - j };
-                    K::tile(depth, needed, left, right, sums.add(tile_of((i, j))), unit == 0);
+            for j in across..n.div_ceil(K::LANES).min(across + SIDE) {
+                for i in down..m.div_ceil(K::LANES).min(down + SIDE) {
+                    // Squares above the diagonal are the mirror images of others.
+                    if symmetric && j > i {
+                        continue;
+                    }
+                    let square = (i - down) * SIDE + j - across;
+                    // SAFETY: the square is in the block, its sums in the room.
+                    unsafe {
+                        let sums = sums.add(square * K::LANES * K::LANES);
+                        self.square(i, j, unit, depth, sums);
+                        if unit + depth == self.units {
+                            self.finish(i * K::LANES, j * K::LANES, sums);
+                        }
+                    }
                 }
             }
             unit += depth;
             if unit == self.units {
-                break;
+                return;
             }
-        }
-        for (i, j) in tiles() {
-            // SAFETY: the tile is in the block.
-            unsafe { self.finish(i, j, sums.add(tile_of((i, j)))) };
         }
     }
 
-    /// Writes a tile to the result, and its mirror image.
+    /// Adds some units of the products of two panels' lanes to their sums.
     ///
     /// # Safety
     /// As for [`run`](Self::run).
     #[inline(always)]
-    unsafe fn finish(&self, i: usize, j: usize, sums: *const Sum<K::Factor>) {
-        let &Problem { m, n, alpha, beta, added, c, symmetric, .. } = self.problem;
-        let (rows, columns) = (ROWS.min(m - i), K::LANES.min(n - j));
-        let mut values = [[K::Factor::default(); MOST_LANES]; ROWS];
-        let adds = beta != Sum::<K::Factor>::default();
-        for (r, row) in values.iter_mut().enumerate().take(rows) {
-            // What is above the diagonal is the mirror image of what is below.
-            let kept = if symmetric { columns.min((i + r + 1).saturating_sub(j)) } else { columns };
-            // SAFETY: the row lies in the result, and as many elements in what is added.
+    unsafe fn square(&self, i: usize, j: usize, unit: usize, depth: usize, sums: *mut Sum<K::Factor>) {
+        let &Problem { m, n, symmetric, .. } = self.problem;
+        let rows = K::LANES.min(m - i * K::LANES);
+        for row in (0..rows).step_by(ROWS) {
+            let needed = if symmetric && i == j { row + ROWS } else { n - j * K::LANES };
+            if unit + depth == self.units {
+                self.prefetch(i * K::LANES + row, j * K::LANES);
+            }
+            // SAFETY: panels of LANES lanes have `units` units each; ROWS lanes of one begin at a multiple of ROWS.
             unsafe {
-                let sums = core::slice::from_raw_parts(sums.add(r * K::LANES), kept);
-                let start = (i + r) * n + j;
-                let row = &mut row[..kept];
-                if adds {
-                    for ((to, sum), x) in row.iter_mut().zip(sums).enumerate().map(|(x, pair)| (pair, x)) {
-                        *to = K::Factor::narrow(alpha * *sum + beta * (*added.add(start + x)).widen());
-                    }
-                } else {
-                    row.iter_mut().zip(sums).for_each(|(to, sum)| *to = K::Factor::narrow(alpha * *sum));
-                }
-                core::ptr::copy_nonoverlapping(row.as_ptr(), c.add(start), kept);
+                let left = self.left.add((i * self.units + unit) * K::LANES + row);
+                let right = self.right.add((j * self.units + unit) * K::LANES);
+                K::tile(depth, needed, left, right, sums.add(row * K::LANES), unit == 0);
             }
         }
-        if symmetric {
-            for x in 0..columns {
-                let first = (j + x + 1).saturating_sub(i);
-                for (r, row) in values.iter().enumerate().take(rows).skip(first) {
-                    // SAFETY: below the diagonal, so that the mirror image is above it and this tile's alone.
-                    unsafe { *c.add((j + x) * n + i + r) = row[x] };
+    }
+
+    /// Asks for what a tile is added to, and for where it is written, while it is computed.
+    #[inline(always)]
+    fn prefetch(&self, i: usize, j: usize) {
+        let &Problem { n, beta, added, c, .. } = self.problem;
+        let adds = beta != Sum::<K::Factor>::default();
+        let line = 64 / size_of::<K::Factor>();
+        for (row, x) in (0..ROWS).flat_map(|row| (0..K::LANES).step_by(line).map(move |x| (row, x))) {
+            let at = (i + row) * n + j + x;
+            // SAFETY: a hint, whatever the address is.
+            unsafe {
+                if adds {
+                    _mm_prefetch::<_MM_HINT_T1>(added.wrapping_add(at).cast());
                 }
+                _mm_prefetch::<_MM_HINT_T1>(c.wrapping_add(at).cast_const().cast());
+            }
+        }
+    }
+
+    /// Writes the square whose first element is (i, j) to the result, and its mirror image.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
+    #[inline(always)]
+    unsafe fn finish(&self, i: usize, j: usize, sums: *mut Sum<K::Factor>) {
+        let &Problem { m, n, symmetric, .. } = self.problem;
+        let (rows, columns) = (K::LANES.min(m - i), K::LANES.min(n - j));
+        let row = |r: usize| sums.wrapping_add(r * K::LANES);
+        // SAFETY: rows of the square, its mirror image and what is added, which are no other square's.
+        unsafe {
+            if symmetric && i == j {
+                for r in 0..rows {
+                    self.scale(row(r), (i + r) * n + j, r + 1);
+                    (0..r).for_each(|x| *row(x).add(r) = *row(r).add(x));
+                }
+                (0..rows).for_each(|r| self.write(row(r), (i + r) * n + j, rows));
+                return;
+            }
+            for r in 0..rows {
+                self.scale(row(r), (i + r) * n + j, columns);
+                self.write(row(r), (i + r) * n + j, columns);
+            }
+            if symmetric {
+                let mut mirrored = [Sum::<K::Factor>::default(); MOST_LANES * MOST_LANES];
+                turned(sums, K::LANES, &mut mirrored);
+                for x in 0..columns {
+                    self.write(mirrored.as_ptr().add(x * K::LANES), (j + x) * n + i, rows);
+                }
+            }
+        }
+    }
+
+    /// Makes the result of a row of sums: scales it, and adds what is to be added from element `at` on.
+    ///
+    /// # Safety
+    /// The row has `width` sums, at most LANES, and as many elements may be read.
+    #[inline(always)]
+    unsafe fn scale(&self, sums: *mut Sum<K::Factor>, at: usize, width: usize) {
+        let &Problem { alpha, beta, added, .. } = self.problem;
+        // SAFETY: the caller's.
+        unsafe {
+            let added = added.add(at);
+            let adds = beta != Sum::<K::Factor>::default();
+            let one = |x: usize| match adds {
+                true => alpha * *sums.add(x) + beta * (*added.add(x)).widen(),
+                false => alpha * *sums.add(x),
+            };
+            if width == K::LANES {
+                // By way of registers: the compiler cannot know that what is added is not written to.
+                let mut row = [Sum::<K::Factor>::default(); MOST_LANES];
+                row[..K::LANES].iter_mut().enumerate().for_each(|(x, to)| *to = one(x));
+                core::ptr::copy_nonoverlapping(row.as_ptr(), sums, K::LANES);
+            } else {
+                (0..width).for_each(|x| *sums.add(x) = one(x));
+            }
+        }
+    }
+
+    /// Writes a row to the result, from its element `at` on.
+    ///
+    /// # Safety
+    /// The row has `width` sums, at most LANES, and as many elements of the result are nobody else's.
+    #[inline(always)]
+    unsafe fn write(&self, row: *const Sum<K::Factor>, at: usize, width: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            let to = self.problem.c.add(at);
+            if width == K::LANES {
+                let mut narrow = [K::Factor::default(); MOST_LANES];
+                let narrow = &mut narrow[..K::LANES];
+                narrow.iter_mut().enumerate().for_each(|(x, to)| *to = K::Factor::narrow(*row.add(x)));
+                core::ptr::copy_nonoverlapping(narrow.as_ptr(), to, K::LANES);
+            } else {
+                (0..width).for_each(|x| *to.add(x) = K::Factor::narrow(*row.add(x)));
             }
         }
     }

@@ -2,7 +2,8 @@
 //! reads them in a straight line.
 
 use super::problem::{Side, Stored, Sum};
-use core::arch::x86_64::{_MM_TRANSPOSE4_PS, _mm_loadu_ps, _mm_storeu_ps};
+use super::turn::{TURN, turn};
+use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 use core::ops::Range;
 
 /// The kernel of a tile, and what it wants its factors packed as.
@@ -48,6 +49,12 @@ pub(super) const MOST_LANES: usize = 48;
 
 /// Units that a strip packs.
 pub(super) const STRIP: usize = 64;
+
+/// Bytes of a lane that are asked for ahead.
+const AHEAD: usize = 512;
+
+/// Units of a panel that are packed in one go.
+const RUN: usize = 8;
 
 /// A factor and where its panels go.
 pub(super) struct Packing<K: Kernel> {
@@ -122,24 +129,26 @@ impl<K: Kernel> Packing<K> {
     #[inline(always)]
     unsafe fn along(&self, units: Range<usize>) {
         let total = Self::units(self.k);
-        for first in (0..self.side.lanes).step_by(K::LANES) {
-            for unit in units.clone() {
-                let step = unit * K::ELEMENTS;
-                // SAFETY: within the panels; the elements that are read by address are within the factor.
-                unsafe {
-                    let line = self.panels.add(first * total + unit * K::LANES);
-                    if first + K::LANES > self.side.lanes || step + K::ELEMENTS > self.k {
-                        (0..K::LANES).for_each(|w| *line.add(w) = self.unit(first + w, unit));
-                        continue;
+        for start in units.clone().step_by(RUN) {
+            for first in (0..self.side.lanes).step_by(K::LANES) {
+                for unit in start..units.end.min(start + RUN) {
+                    let step = unit * K::ELEMENTS;
+                    // SAFETY: within the panels; the elements that are read by address are within the factor.
+                    unsafe {
+                        let line = self.panels.add(first * total + unit * K::LANES);
+                        if first + K::LANES > self.side.lanes || step + K::ELEMENTS > self.k {
+                            (0..K::LANES).for_each(|w| *line.add(w) = self.unit(first + w, unit));
+                            continue;
+                        }
+                        let low = self.side.base.add(first + step * self.side.step_stride);
+                        let high = low.add((K::ELEMENTS - 1) * self.side.step_stride);
+                        // By way of registers: the compiler cannot know that the factor is not written to.
+                        let mut joined = [K::Unit::default(); MOST_LANES];
+                        for (w, unit) in joined[..K::LANES].iter_mut().enumerate() {
+                            *unit = K::join(*low.add(w), *high.add(w));
+                        }
+                        core::ptr::copy_nonoverlapping(joined.as_ptr(), line, K::LANES);
                     }
-                    let low = self.side.base.add(first + step * self.side.step_stride);
-                    let high = low.add((K::ELEMENTS - 1) * self.side.step_stride);
-                    // By way of registers: the compiler cannot know that the factor is not written to.
-                    let mut joined = [K::Unit::default(); MOST_LANES];
-                    for (w, unit) in joined[..K::LANES].iter_mut().enumerate() {
-                        *unit = K::join(*low.add(w), *high.add(w));
-                    }
-                    core::ptr::copy_nonoverlapping(joined.as_ptr(), line, K::LANES);
                 }
             }
         }
@@ -151,47 +160,33 @@ impl<K: Kernel> Packing<K> {
     /// As for [`pack`](Self::pack).
     #[inline(always)]
     unsafe fn across(&self, panel: usize) {
-        /// Units of a lane that are read in one go: a few cache lines, so that the next ones are on their way.
-        const RUN: usize = 64;
         let total = Self::units(self.k);
         let first = panel * K::LANES;
-        for start in (0..total).step_by(RUN) {
-            let end = total.min(start + RUN);
-            for lane in (first..first + K::LANES).step_by(4) {
-                for unit in (start..end).step_by(4) {
-                    let whole = lane + 4 <= self.side.lanes && (unit + 4) * K::ELEMENTS <= self.k;
-                    // SAFETY: within the panels; whole blocks of 4 × 4 units are within the factor.
-                    unsafe {
-                        let to = self.panels.add(first * total + unit * K::LANES + lane - first);
-                        if K::PLAIN && whole {
-                            let stride = self.side.lane_stride;
-                            let from = self.side.base.add(lane * stride + unit * K::ELEMENTS);
-                            turn(from.cast(), stride * size_of::<K::Factor>(), to.cast(), K::LANES);
-                            continue;
+        // Squares of 16 lanes and units in registers, or fewer lanes one by one.
+        let width = if K::PLAIN { TURN } else { ROWS };
+        for start in (0..total).step_by(TURN) {
+            let end = total.min(start + TURN);
+            for lane in (first..first + K::LANES).step_by(width) {
+                let whole = lane + TURN <= self.side.lanes && (start + TURN) * K::ELEMENTS <= self.k;
+                // SAFETY: within the panels; whole squares are within the factor.
+                unsafe {
+                    let to = self.panels.add(first * total + start * K::LANES + lane - first);
+                    if K::PLAIN && whole {
+                        let stride = self.side.lane_stride;
+                        let from = self.side.base.add(lane * stride + start * K::ELEMENTS);
+                        // Rows lie far apart, which the CPU does not read ahead across.
+                        for row in 0..TURN {
+                            let ahead = from.wrapping_add(row * stride).cast::<u8>().wrapping_add(AHEAD);
+                            _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
                         }
-                        for (u, w) in (unit..end.min(unit + 4)).flat_map(|u| (0..4).map(move |w| (u, w))) {
-                            *to.add((u - unit) * K::LANES + w) = self.unit(lane + w, u);
-                        }
+                        turn(from.cast(), stride * size_of::<K::Factor>(), to.cast(), K::LANES);
+                        continue;
+                    }
+                    for (u, w) in (start..end).flat_map(|u| (0..width).map(move |w| (u, w))) {
+                        *to.add((u - start) * K::LANES + w) = self.unit(lane + w, u);
                     }
                 }
             }
-        }
-    }
-}
-
-/// Transposes 4 × 4 units of four bytes.
-///
-/// # Safety
-/// Four rows of 16 bytes, `stride` bytes apart, may be read, and four of 16 bytes, `to_stride` units apart, written.
-#[inline(always)]
-unsafe fn turn(from: *const u8, stride: usize, to: *mut f32, to_stride: usize) {
-    // SAFETY: the caller's; SSE2 is always there.
-    unsafe {
-        let row = |i: usize| _mm_loadu_ps(from.add(i * stride).cast());
-        let (mut a, mut b, mut c, mut d) = (row(0), row(1), row(2), row(3));
-        _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d);
-        for (i, row) in [a, b, c, d].into_iter().enumerate() {
-            _mm_storeu_ps(to.add(i * to_stride), row);
         }
     }
 }

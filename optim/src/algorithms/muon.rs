@@ -1,8 +1,10 @@
 //! Muon: momentum whose matrices are orthogonalised.
 
 mod newton_schulz;
+mod pair;
 
 pub use newton_schulz::{MuonNormRule, MuonShiftRule};
+pub use pair::MuonPairRule;
 
 use crate::algorithms::AdamW;
 use crate::hyper::{HyperError, Hyperparameters, Range};
@@ -30,7 +32,8 @@ hyperparameters! {
     /// The iteration is done in the compute type, or with `ns_dtype="bf16"` on `bf16` numbers whose products add up in
     /// `f32`, which is faster and has the error of torch's: some percent of X. Where one side of a matrix is at least
     /// 1.25 times the other, the iteration goes on on A alone, as far as rounding allows, and then on X: the same
-    /// polynomial of X for fewer operations.
+    /// polynomial of X for fewer operations. In `f32` two iterations on others are taken as one polynomial of A where
+    /// rounding allows.
     ///
     /// It takes matrices only, with `flatten` also parameters of more dimensions, as matrices of the first one and all
     /// the others. With `rest="AdamW"` everything else, and parameters with one of `adamw_names` in their name

@@ -1,5 +1,6 @@
 //! The Newton–Schulz iteration of Muon, in the form that costs least.
 
+use super::pair::{MuonPairRule, Pair};
 use crate::stages::MatrixStep;
 use core::any::Any;
 use core::mem::swap;
@@ -9,6 +10,9 @@ use fallline_core::{Format, Link, Result, Storage, rule};
 /// Iterations of the Gram form between two returns to the matrix, in `f32` and `f64`, and in `bf16`. Q grows by up to
 /// a in each, and what is rounded off it with it, so that `f32` keeps five decimal digits over five.
 const RESTART: (u64, u64) = (5, 3);
+
+/// The smaller side from which on two steps are taken as one: below, the pass in between costs what the product saves.
+const WORTH_PAIRS: usize = 256;
 
 rule! {
     /// A matrix divided by its norm.
@@ -49,10 +53,11 @@ impl NewtonSchulz {
         let mut x = step.take_as(self.format, elements)?;
         let mut y = step.take_as(self.format, elements)?;
         scale::<K>(step, &step.scratch[0].1, norm, &mut x)?;
-        if self.prefers_gram() {
+        let pair = self.pair();
+        if self.prefers_gram(pair.is_some()) {
             self.gram_form::<K>(step, &mut x, &mut y)?;
         } else {
-            self.plain(step, &mut x, &mut y)?;
+            self.plain::<K>(step, pair, &mut x, &mut y)?;
         }
         if self.format == step.compute.format() {
             swap(&mut step.scratch[0].1, &mut x);
@@ -70,10 +75,18 @@ impl NewtonSchulz {
         self.rows.min(self.columns)
     }
 
+    /// Two steps as one. `bf16` has not the digits that this takes, and `f64` is for those who want all of them.
+    fn pair(&self) -> Option<Pair> {
+        let wanted = self.format == Format::F32 && self.steps >= 2 && self.small() >= WORTH_PAIRS;
+        if wanted { Pair::of(self.coefficients) } else { None }
+    }
+
     /// In products of m × m matrices, of which symmetric ones cost half, five steps on m × rm cost 7.5 r + 2.5 in the
-    /// plain form and 1.5 r + 8.5 in the other. That is the less exact one, so it must be worth it.
-    fn prefers_gram(&self) -> bool {
-        4 * self.rows.max(self.columns) >= 5 * self.small()
+    /// plain form, 4.5 r + 4.5 with two of them as one, and 1.5 r + 8.5 in the other. That is the less exact one, so it
+    /// must be worth it.
+    fn prefers_gram(&self, pairs: bool) -> bool {
+        let (large, small) = (self.rows.max(self.columns), self.small());
+        if pairs { 2 * large >= 3 * small } else { 4 * large >= 5 * small }
     }
 
     /// `c = X Xᵀ`; of tall matrices `Xᵀ X`, which does the same from the other side.
@@ -115,19 +128,59 @@ impl NewtonSchulz {
         step.backend.matmul(MatMul { beta: scale, add: Some(x), ..MatMul::new(a, b, y) })
     }
 
-    /// The iteration as the paper has it.
-    fn plain(&self, step: &mut MatrixStep<'_>, x: &mut Storage, y: &mut Storage) -> Result<()> {
+    /// The iteration as the paper has it, two steps at once where there is a pair.
+    fn plain<K: Link>(
+        &self,
+        step: &mut MatrixStep<'_>,
+        pair: Option<Pair>,
+        x: &mut Storage,
+        y: &mut Storage,
+    ) -> Result<()> {
         let (a, b, c) = self.coefficients;
-        let mut gram = step.take_as(self.format, self.small() * self.small())?;
-        let mut polynomial = step.take_as(self.format, self.small() * self.small())?;
-        for _ in 0..self.steps {
+        let size = self.small() * self.small();
+        let mut take = || step.take_as(self.format, size);
+        let (mut gram, mut polynomial) = (take()?, take()?);
+        let mut powers =
+            pair.map(|pair| Ok::<_, fallline_core::Error>((pair, take()?, take()?))).transpose()?;
+        let mut left = self.steps;
+        while left > 0 {
             self.gram(step, x, &mut gram)?;
-            self.symmetric(step, (c, &gram, &gram), (b, Some(&gram)), &mut polynomial)?;
-            self.apply(step, &polynomial, a, x, y)?;
+            let constant = match &mut powers {
+                Some((pair, n, k)) if left > 1 => {
+                    self.pair_of::<K>(step, pair, &mut gram, [&mut polynomial, n, k])?;
+                    swap(&mut gram, &mut polynomial);
+                    left -= 2;
+                    pair.constant
+                }
+                _ => {
+                    self.symmetric(step, (c, &gram, &gram), (b, Some(&gram)), &mut polynomial)?;
+                    left -= 1;
+                    a
+                }
+            };
+            self.apply(step, &polynomial, constant, x, y)?;
             swap(x, y);
         }
-        step.workspace.give([gram, polynomial]);
+        step.workspace
+            .give([gram, polynomial].into_iter().chain(powers.into_iter().flat_map(|(_, n, k)| [n, k])));
         Ok(())
+    }
+
+    /// The polynomial of two steps in place of the Gram matrix, but for its constant.
+    fn pair_of<K: Link>(
+        &self,
+        step: &MatrixStep<'_>,
+        pair: &Pair,
+        gram: &mut Storage,
+        [m, n, k]: [&mut Storage; 3],
+    ) -> Result<()> {
+        let [alpha, beta, gamma] = pair.powers;
+        self.symmetric(step, (alpha, gram, gram), (beta, Some(gram)), m)?;
+        self.symmetric(step, (1.0, gram, m), (gamma, Some(gram)), n)?;
+        self.symmetric(step, (1.0, n, n), (0.0, None), k)?;
+        let mut views = [View::write(m), View::write(n), View::write(k), View::read(gram)].map(Some);
+        step.run(K::kernel::<MuonPairRule>(), &() as &dyn Any, &pair.combined, &mut views)?;
+        self.symmetric(step, (1.0, k, n), (1.0, Some(m)), gram)
     }
 
     /// The iteration on the Gram matrix. With `Z = b A + c A²` a step is `X ← (a I + Z) X`, so that
