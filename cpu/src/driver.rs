@@ -12,7 +12,11 @@ use crate::codec::{Blocks, Kind, avx512::permutes_bytes};
 use crate::entries::{Compiled, Entries, Entry};
 #[cfg(target_arch = "x86_64")]
 use crate::fused::{BLOCK, Fused, Place};
+#[cfg(target_arch = "x86_64")]
+use crate::halves::{Half, Halves};
 use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::lane::Rounds;
 use crate::plan::{Chunk, Chunks};
 use crate::pool::Pool;
 use beside::{Companion, run_beside, run_together};
@@ -316,6 +320,8 @@ struct Chosen<T> {
     bf16_entry: Option<Entry<T>>,
     #[cfg(target_arch = "x86_64")]
     fused: Option<Fused>,
+    #[cfg(target_arch = "x86_64")]
+    halves: Option<Halves>,
 }
 
 /// Everything that the work on a chunk needs, shared by the threads.
@@ -354,6 +360,8 @@ impl<T: Compiled> Chosen<T> {
             #[cfg(target_arch = "x86_64")]
             fused: entries.fused[isa as usize]
                 .filter(|_| T::COMPUTE == Compute::F32 && (isa != Isa::Avx512 || permutes_bytes())),
+            #[cfg(target_arch = "x86_64")]
+            halves: entries.halves[isa as usize].filter(|_| T::COMPUTE == Compute::F32),
         }
     }
 }
@@ -435,6 +443,10 @@ fn run_rule<T: Compiled + Coded>(
     let Some(entry) = rule.direct(stored) else {
         #[cfg(target_arch = "x86_64")]
         let chunk = &run_fused(rule, work.isa, chunk, stored, row);
+        #[cfg(target_arch = "x86_64")]
+        if run_halves(rule, chunk, stored, row) {
+            return;
+        }
         let native = |stored: &Stored| {
             stored.format == T::COMPUTE.format() && stored.noise.is_none() && stored.copy.is_none()
         };
@@ -496,6 +508,33 @@ fn run_fused<T: Compiled>(rule: &Chosen<T>, isa: Isa, chunk: &Chunk, stored: &[S
     unsafe { fused(row.as_ptr().cast(), places.as_ptr(), blocks) };
     let done = blocks * BLOCK;
     Chunk { tensor: chunk.tensor, start: chunk.start + done, elements: chunk.elements - done }
+}
+
+/// A chunk whose operands are stored as singles or bfloat16, in one loop; whether they are.
+#[cfg(target_arch = "x86_64")]
+fn run_halves<T: Compiled>(rule: &Chosen<T>, chunk: &Chunk, stored: &[Stored], row: &[T]) -> bool {
+    let Some(entry) = rule.halves else { return false };
+    let mut operands = [Half::NOWHERE; MAX_OPERANDS];
+    for (half, stored) in operands.iter_mut().zip(stored) {
+        let Stored { address, format, noise, copy, repeat, .. } = *stored;
+        let copy = copy.unwrap_or((core::ptr::null_mut(), Format::Bf16));
+        if !matches!(format, Format::F32 | Format::Bf16) || copy.1 != Format::Bf16 || repeat.is_some() {
+            return false;
+        }
+        half.bytes = format.bytes();
+        half.address = address.wrapping_add(chunk.start * half.bytes);
+        if let Some(key) = noise {
+            (half.by_chance, half.rounds) = (true, Rounds::new(key));
+        }
+        half.copy = copy.0.cast();
+        if !half.copy.is_null() {
+            half.copy = half.copy.wrapping_add(chunk.start);
+        }
+    }
+    // SAFETY: the row is of singles (the entry is there for no other type); the chunk lies within the tensor, whose memory
+    // and that of copies is borrowed for the pass, mutably where it is written; the machine has the instruction set.
+    unsafe { entry(row.as_ptr().cast(), operands.as_ptr(), chunk.start, chunk.elements) };
+    true
 }
 
 /// A row of accumulators for each sum, on the stack.

@@ -25,6 +25,9 @@ pub(crate) struct Entries {
     /// States with dynamic codes, decoded and encoded in the same loop.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fused: [Option<crate::fused::Fused>; 4],
+    /// Operands stored as singles or bfloat16 in any mixture, rounded by chance or not.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) halves: [Option<crate::halves::Halves>; 4],
 }
 
 /// An address that may be kept in a rule's own arrays.
@@ -98,6 +101,10 @@ impl<R: Rule> Linked<R> {
         bf16: [None, None, Some(avx2::<R, Ymm32, true>), Some(avx512::<R, Zmm32, true>)],
         fused: match R::SUMS.is_empty() && has_state::<R>() {
             true => [None, None, Some(crate::fused::avx2::<R>), Some(crate::fused::avx512::<R>)],
+            false => [None; 4],
+        },
+        halves: match R::SUMS.is_empty() {
+            true => [None, None, Some(crate::halves::avx2::<R>), Some(crate::halves::avx512::<R>)],
             false => [None; 4],
         },
     };

@@ -41,7 +41,7 @@ const fn state<R: Rule>(k: usize) -> bool {
 /// The body for each operand, written out: a loop over them would keep registers in memory.
 macro_rules! for_each_operand {
     ($count:ident, $k:ident => $body:block) => {
-        for_each_operand!(@ $count, $k => $body; 0 1 2 3 4 5 6 7)
+        $crate::fused::for_each_operand!(@ $count, $k => $body; 0 1 2 3 4 5 6 7)
     };
     (@ $count:ident, $k:ident => $body:block; $($place:literal)*) => { $(
         if $place < $count {
@@ -50,6 +50,7 @@ macro_rules! for_each_operand {
         }
     )* };
 }
+pub(crate) use for_each_operand;
 const _: () = assert!(MAX_OPERANDS == 8, "for_each_operand has as many places");
 
 /// # Safety

@@ -2,10 +2,14 @@
 //!
 //! Each is a thin newtype with one line an operation; everything above it is generic.
 
+#[cfg(target_arch = "x86_64")]
+mod pair;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use pair::{Counted, Drawn, Pair, Rounds};
 pub(crate) use portable::{Wide32, Wide64};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Ymm32, Ymm64, Zmm32, Zmm64};

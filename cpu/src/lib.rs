@@ -17,6 +17,8 @@ mod driver;
 mod entries;
 #[cfg(target_arch = "x86_64")]
 mod fused;
+#[cfg(target_arch = "x86_64")]
+mod halves;
 mod isa;
 mod lane;
 mod matmul;

@@ -134,6 +134,82 @@ fn repeated_operands_give_the_bits_of_written_out_ones_in_every_format() {
     }
 }
 
+#[test]
+fn operands_of_16_bits_give_the_bits_of_the_reference_in_any_mixture() {
+    let (single, half) = (Format::F32, Format::Bf16);
+    let noise = |i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0;
+    // Numbers of all sizes, NaN in the first chunk and in a tail that is no pair, and less than a pair altogether.
+    for len in [crate::plan::CHUNK + 1013, 36, 5] {
+        for (formats, chances, copied) in [
+            ([half; 4], [true; 3], false),
+            ([half; 4], [false; 3], false),
+            ([half; 4], [true, false, true], false),
+            ([half, single, single, half], [true, false, false], false),
+            ([half, half, single, single], [true, true, false], false),
+            ([single, single, half, half], [false, false, true], true),
+            ([half, half, half, half], [true, true, true], true),
+        ] {
+            let run = |cpu: Cpu| {
+                let mut storages = cpu.allocate(&formats.map(|format| (format, len))).unwrap();
+                let mut copy = cpu.allocate(&[(half, len)]).unwrap().remove(0);
+                let params: Vec<f32> = (0..len).map(|i| noise(i + 7) * 3.0).collect();
+                let grads: Vec<f32> = (0..len)
+                    .map(|i| if i == 300 || i + 2 == len { f32::NAN } else { noise(i).powi(5) * 0.01 })
+                    .collect();
+                cpu.write(&mut storages[0], params.as_slice().into()).unwrap();
+                cpu.write(&mut storages[3], grads.as_slice().into()).unwrap();
+                let mut plan = cpu.plan();
+                for round in 0..3 {
+                    let mut views = Some((&mut storages, &mut copy));
+                    let pass = Pass {
+                        kernel: Native::kernel::<AdamWRule>(),
+                        compute: Compute::F32,
+                        tensors: &mut |operands| {
+                            let (storages, copy) = views.take()?;
+                            let mut copy = copied.then(|| View::write(copy));
+                            let (grad, written) = storages.split_last_mut()?;
+                            for (k, (operand, storage)) in operands.iter_mut().zip(written).enumerate() {
+                                let mut view = View::write(storage);
+                                if chances[k] {
+                                    view =
+                                        view.with_noise(0x0123_4567_89ab_cdef * (3 * round + k as u64 + 1));
+                                }
+                                *operand = Some(match copy.take() {
+                                    Some(copy) => view.with_copy(copy),
+                                    None => view,
+                                });
+                            }
+                            operands[3] = Some(View::read(grad));
+                            Some(TensorPass { elements: len, row: 0 })
+                        },
+                        rows: &[1.0],
+                        tensor_scalars: &[],
+                        plan: &mut plan,
+                        sums: &mut [],
+                        beside: &[],
+                    };
+                    cpu.run(pass).unwrap();
+                }
+                let mut found = bits(&cpu, &storages);
+                if copied {
+                    let mut values = vec![0f32; len];
+                    cpu.read(&copy, values.as_mut_slice().into()).unwrap();
+                    found.extend(values.iter().map(|x| if x.is_nan() { u32::MAX } else { x.to_bits() }));
+                }
+                found
+            };
+            let expected = run(Cpu::scalar());
+            assert!(expected.contains(&u32::MAX) && expected.iter().any(|&bits| bits != u32::MAX));
+            for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
+                for threads in [1, 2] {
+                    let cpu = Cpu::with_isa(isa, threads).unwrap();
+                    assert!(run(cpu) == expected, "{isa}, {len}, {formats:?}, {chances:?}, {copied}");
+                }
+            }
+        }
+    }
+}
+
 /// Nanoseconds: of this thread alone, where it is the only one.
 fn now(threads: usize) -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
