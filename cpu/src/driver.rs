@@ -395,13 +395,22 @@ fn execute<T: Compiled + Coded>(
     let rule = Chosen::of(rules.kernel, rules.entries, isa);
     let work = Work { rule, beside, isa, plan, rows, partials };
     let chunks = &work.plan.chunks;
-    if chunks.total_elements <= INLINE || pool.threads() == 1 {
-        chunks.list.iter().for_each(|chunk| run_chunk(&work, chunk));
-    } else {
-        pool.for_each(0..chunks.bins.len(), |bin| {
-            chunks.list[chunks.bins[bin].clone()].iter().for_each(|chunk| run_chunk(&work, chunk));
-        });
+    if chunks.total_elements <= INLINE {
+        return chunks.list.iter().for_each(|chunk| run_chunk(&work, chunk));
     }
+    let backward = pool.backward(core::ptr::from_ref(rules.kernel).addr());
+    let all = |list: &[Chunk]| match backward {
+        false => list.iter().for_each(|chunk| run_chunk(&work, chunk)),
+        true => list.iter().rev().for_each(|chunk| run_chunk(&work, chunk)),
+    };
+    if pool.threads() == 1 {
+        return all(&chunks.list);
+    }
+    let bins = chunks.bins.len();
+    pool.for_each(0..bins, |bin| {
+        let bin = if backward { bins - 1 - bin } else { bin };
+        all(&chunks.list[chunks.bins[bin].clone()]);
+    });
 }
 
 /// A chunk's elements through all rules.

@@ -29,7 +29,7 @@ mod rows;
 pub use entries::Native;
 pub use isa::{Isa, VARIABLE};
 
-use fallline_core::backend::{AxisSums, Backend, MatMul, Pass, Plan, RowScatter, RowSums};
+use fallline_core::backend::{AxisSums, Backend, MatMul, MatrixSums, Pass, Plan, RowScatter, RowSums};
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::{Device, Error, Format, Result, Storage};
 use pool::Pool;
@@ -185,7 +185,7 @@ impl Backend for Cpu {
     }
 
     fn cached_elements(&self) -> Option<usize> {
-        Some(driver::CACHED)
+        Some(std::env::var("FCACHED").ok().and_then(|x| x.parse().ok()).unwrap_or(driver::CACHED))
     }
 
     fn plan(&self) -> Plan {
@@ -202,6 +202,10 @@ impl Backend for Cpu {
 
     fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()> {
         axis::sum(self.place(), sums)
+    }
+
+    fn sum_matrices(&self, sums: MatrixSums<'_>) -> Result<()> {
+        axis::sum_both(self.place(), sums)
     }
 
     fn sum_rows(&self, rows: RowSums<'_>) -> Result<()> {

@@ -25,7 +25,7 @@ use crate::mask::Masking;
 use crate::params::MASTER;
 use crate::ranks::world::World;
 use crate::slots::{Slot, Slots};
-use crate::stages::Stages;
+use crate::stages::{Groups, Stages};
 use crate::{
     AnyAlgorithm, Binding, Error, LoadReport, ModuleKind, Objective, ParamFormat, ParamRef, Result, Skipped,
     Sparse, StateFormats, StepReport,
@@ -390,7 +390,13 @@ impl Driver {
         };
         match self.world.is_some() || (self.masked && masked()) {
             true => algorithm.stages_of_ranks(slot.class),
-            false => algorithm.stages(slot.class),
+            false => {
+                let mine = || self.groups.iter().filter(|group| group.family == *family);
+                let algorithm_of = |group: usize| -> &dyn AnyAlgorithm {
+                    mine().nth(group).map_or(&**algorithm, |group| &*group.algorithm)
+                };
+                algorithm.stages_together(&Groups::new(mine().count(), &algorithm_of), slot.class)
+            }
         }
     }
 
