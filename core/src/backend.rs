@@ -162,10 +162,7 @@ pub trait Backend: fmt::Debug + Send + Sync + Sealed {
     ///
     /// # Errors
     /// Everything that can be found wrong is found before the first write: see [`MatrixSums::check`].
-    fn sum_matrices(&self, mut sums: MatrixSums<'_>) -> Result<()> {
-        sums.check()?;
-        sums.parts().into_iter().try_for_each(|sums| self.sum_axis(sums))
-    }
+    fn sum_matrices(&self, sums: MatrixSums<'_>) -> Result<()>;
 
     /// Memory of the host for [`transfer`](Backend::transfer): such that the device copies it at its full speed.
     ///

@@ -29,9 +29,9 @@ const MAX_SUMS: usize = 8;
 /// Passes over fewer elements run on the calling thread: waking the pool costs more.
 const INLINE: usize = 256 * 1024;
 
-/// Elements of some four operands that a last-level cache holds between two passes, and more than [`INLINE`]:
-/// threads share them.
-pub(crate) const CACHED: usize = INLINE + 64 * 1024;
+/// Elements of some four operands that a last-level cache holds between two passes (8 MiB in `f32`), and so many that
+/// waking the threads twice for them is little: more than [`INLINE`], they share them.
+pub(crate) const CACHED: usize = 2 * INLINE;
 
 /// An operand's memory, checked.
 #[derive(Clone, Copy, Debug)]
@@ -395,22 +395,13 @@ fn execute<T: Compiled + Coded>(
     let rule = Chosen::of(rules.kernel, rules.entries, isa);
     let work = Work { rule, beside, isa, plan, rows, partials };
     let chunks = &work.plan.chunks;
-    if chunks.total_elements <= INLINE {
-        return chunks.list.iter().for_each(|chunk| run_chunk(&work, chunk));
+    if chunks.total_elements <= INLINE || pool.threads() == 1 {
+        chunks.list.iter().for_each(|chunk| run_chunk(&work, chunk));
+    } else {
+        pool.for_each(0..chunks.bins.len(), |bin| {
+            chunks.list[chunks.bins[bin].clone()].iter().for_each(|chunk| run_chunk(&work, chunk));
+        });
     }
-    let backward = pool.backward(core::ptr::from_ref(rules.kernel).addr());
-    let all = |list: &[Chunk]| match backward {
-        false => list.iter().for_each(|chunk| run_chunk(&work, chunk)),
-        true => list.iter().rev().for_each(|chunk| run_chunk(&work, chunk)),
-    };
-    if pool.threads() == 1 {
-        return all(&chunks.list);
-    }
-    let bins = chunks.bins.len();
-    pool.for_each(0..bins, |bin| {
-        let bin = if backward { bins - 1 - bin } else { bin };
-        all(&chunks.list[chunks.bins[bin].clone()]);
-    });
 }
 
 /// A chunk's elements through all rules.

@@ -185,7 +185,7 @@ impl Backend for Cpu {
     }
 
     fn cached_elements(&self) -> Option<usize> {
-        Some(std::env::var("FCACHED").ok().and_then(|x| x.parse().ok()).unwrap_or(driver::CACHED))
+        Some(driver::CACHED)
     }
 
     fn plan(&self) -> Plan {

@@ -1,7 +1,6 @@
 //! The backend's own threads.
 
 use core::ops::Range;
-use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// A pool of threads of this backend alone; never the global one.
 #[derive(Debug)]
@@ -9,13 +8,7 @@ pub(crate) struct Pool {
     #[cfg(feature = "rayon")]
     pool: Option<rayon::ThreadPool>,
     threads: usize,
-    last: Last,
 }
-
-/// The last pass over more than a thread's work: which it was, and in its lowest bit whether it went from the last
-/// element to the first.
-#[derive(Debug, Default)]
-struct Last(AtomicUsize);
 
 impl Pool {
     /// A pool of `threads`; one thread needs none beside the caller's.
@@ -32,22 +25,13 @@ impl Pool {
             if let Some(pool) = &pool {
                 pool.broadcast(|_| ());
             }
-            Ok(Pool { pool, threads: threads.max(1), last: Last::default() })
+            Ok(Pool { pool, threads: threads.max(1) })
         }
         #[cfg(not(feature = "rayon"))]
         {
             let _ = threads;
-            Ok(Pool { threads: 1, last: Last::default() })
+            Ok(Pool { threads: 1 })
         }
-    }
-
-    /// Whether a pass goes from the last element to the first: where one of another kind went before it, the other way,
-    /// since what that came to last is still in the cache. A kind is an even number. Results do not depend on it.
-    pub(crate) fn backward(&self, kind: usize) -> bool {
-        let last = self.last.0.load(Ordering::Relaxed);
-        let backward = last & !1 != kind && last & 1 == 0;
-        self.last.0.store(kind | usize::from(backward), Ordering::Relaxed);
-        backward
     }
 
     /// How many threads it has.

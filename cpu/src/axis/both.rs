@@ -55,7 +55,6 @@ fn run<T: Term>(place: Place<'_>, sums: MatrixSums<'_>) -> Result<()> {
         )
     };
     let strips = rows.div_ceil(STRIP);
-    place.pool.backward(0);
     let both = |by_strip: *mut T| {
         let both = Both { from, rows, columns, strips, by_row: Target(by_row), by_strip: Target(by_strip) };
         place.pool.for_each(0..matrices * strips, |strip| match place.isa {
