@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Random, best, bits, cuda, on_gpu};
-use fallline::core::backend::{AxisSums, Pass, Plan, TensorPass, View, Views};
+use fallline::core::backend::{AxisSums, MatrixSums, Pass, Plan, TensorPass, View, Views};
 use fallline::core::host::SliceMut;
 use fallline::core::{Compute, Element, Kernel, Link, rule};
 use fallline::{Backend, Cpu, Format, Isa, Native, Tensor};
@@ -165,6 +165,114 @@ fn sums_in_single_precision_are_in_order() {
 #[test]
 fn sums_in_double_precision_are_in_order() {
     sums_are_in_order::<f64>();
+}
+
+/// Few and many rows and columns, around strips, accumulators and what goes two rows at a time.
+const BOTH: [[usize; 3]; 12] = [
+    [0, 3, 4],
+    [2, 0, 600],
+    [3, 5, 9],
+    [1, 300, 7],
+    [5, 1, 1000],
+    [4, 3, 512],
+    [2, 257, 513],
+    [3, 256, 640],
+    [1, 1030, 700],
+    [2, 300, 2048],
+    [1, 513, 4096],
+    [1, 515, 4229],
+];
+
+/// Compares sums of matrices of at most so many elements with those of rows and of columns alone; returns how many.
+fn both_on<T: Number>(backend: &Arc<dyn Backend>, most: usize, options: &str) -> usize
+where
+    for<'a> SliceMut<'a>: From<&'a mut [T]>,
+    for<'a> fallline::core::host::Slice<'a>: From<&'a [T]>,
+{
+    let values = numbers::<T>(most + 1);
+    let source = Tensor::from_slice(backend, &values[..], [values.len()]).unwrap();
+    let fresh = |sums: usize| Tensor::from_slice(backend, &vec![T::of(7.0); sums][..], [sums]).unwrap();
+    let bits = |of: &Tensor| of.to_vec::<T>().unwrap().into_iter().map(T::bits).collect::<Vec<_>>();
+    let mut done = 0;
+    for [matrices, rows, columns] in
+        BOTH.into_iter().filter(|extents| extents.iter().product::<usize>() <= most)
+    {
+        for (start, squares) in [(0, false), (1, true)] {
+            let from = || View::read(source.storage()).part(start, matrices * rows * columns);
+            let along = |[outer, count, inner]: [usize; 3]| {
+                let mut to = fresh(outer * inner);
+                let sums = AxisSums { from: from(), squares, outer, count, inner, to: to.storage_mut() };
+                backend.sum_axis(sums).unwrap();
+                bits(&to)
+            };
+            let (mut by_row, mut by_column) = (fresh(matrices * rows), fresh(matrices * columns));
+            backend
+                .sum_matrices(MatrixSums {
+                    from: from(),
+                    squares,
+                    matrices,
+                    rows,
+                    columns,
+                    by_row: by_row.storage_mut(),
+                    by_column: by_column.storage_mut(),
+                })
+                .unwrap();
+            let case = format!("{matrices} {rows} {columns} {start} {squares} {options}");
+            assert!(bits(&by_row) == along([matrices * rows, columns, 1]), "rows {case}");
+            assert!(bits(&by_column) == along([matrices, rows, columns]), "columns {case}");
+            done += 1;
+        }
+    }
+    done
+}
+
+#[test]
+fn rows_and_columns_at_once_are_rows_and_columns() {
+    for (options, host) in hosts() {
+        let all = both_on::<f32>(&host, 2_200_000, &options) + both_on::<f64>(&host, 2_200_000, &options);
+        assert_eq!(all, 4 * BOTH.len());
+    }
+    for &options in modes() {
+        let _turn = mode(options);
+        let most = if options == MODES[0] { 300_000 } else { 10_000 };
+        assert!(both_on::<f32>(&cuda(), most, options) + both_on::<f64>(&cuda(), most, options) >= 4 * 6);
+        no_fault(options);
+    }
+}
+
+#[test]
+fn rows_and_columns_that_cannot_be_added_up_are_named_and_nothing_written() {
+    let _turn = mode(MODES[1]);
+    for backend in [best(), cuda()] {
+        let elsewhere = if backend.device() == best().device() { cuda() } else { best() };
+        let of = |backend: &Arc<dyn Backend>, format, n: usize| {
+            let mut tensor = Tensor::zeros(backend, format, [n]).unwrap();
+            tensor.write(&vec![7.0f64; n]).unwrap();
+            tensor
+        };
+        let source = of(&backend, Format::F32, 12);
+        let (mut rows, mut short) = (of(&backend, Format::F32, 3), of(&backend, Format::F32, 2));
+        let (mut wide, mut away) = (of(&backend, Format::F64, 4), of(&elsewhere, Format::F32, 4));
+        for (columns, expected) in [
+            (&mut short, "sum_matrices: the sums of columns has 2 elements, expected 4"),
+            (&mut wide, "sum_matrices: the sums of columns is stored as f64, expected f32"),
+            (&mut away, "sum_matrices: the sums"),
+        ] {
+            let error = backend.sum_matrices(MatrixSums {
+                from: View::read(source.storage()),
+                squares: true,
+                matrices: 1,
+                rows: 3,
+                columns: 4,
+                by_row: rows.storage_mut(),
+                by_column: columns.storage_mut(),
+            });
+            let error = error.unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+            assert_eq!(rows.to_vec::<f64>().unwrap(), [7.0; 3], "{error}");
+        }
+    }
+    no_fault(MODES[1]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Random, cuda, on_gpu, recipe};
-use fallline::core::backend::{AxisSums, MatMul, Pass, Plan, RowScatter, RowSums, View};
+use fallline::core::backend::{AxisSums, MatMul, MatrixSums, Pass, Plan, RowScatter, RowSums, View};
 use fallline::core::host::{Slice, SliceMut};
 use fallline::core::private::Sealed;
 use fallline::core::transfer::{Copying, Transfers};
@@ -368,6 +368,9 @@ impl Backend for Logged {
     }
     fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()> {
         self.0.sum_axis(sums)
+    }
+    fn sum_matrices(&self, sums: MatrixSums<'_>) -> Result<()> {
+        self.0.sum_matrices(sums)
     }
     fn scatter_rows(&self, rows: RowScatter<'_>) -> Result<()> {
         self.0.scatter_rows(rows)

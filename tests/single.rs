@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Random, best, build, recipe};
+use fallline::optim::hyper::Value;
 use fallline::optim::{Binding, Error, Objective, param};
 use fallline::{NonFinite, Optimizer};
 use proptest::prelude::*;
@@ -35,6 +36,33 @@ proptest! {
             last = d;
         }
         prop_assert!(p.iter().all(|x| x.is_finite()));
+    }
+
+    /// Where a group decays all take the rule that reads parameters, else the one that does not: the bits are the same.
+    /// A parameter of 0 has nothing to decay, until it has moved.
+    #[test]
+    fn a_group_that_decays_changes_no_other(seed in any::<u64>(), case in 0..D_ADAPTATION.len()) {
+        let mut random = Random(seed);
+        let (start, grads) = (random.units(20), random.units(20));
+        let mut plain = build(D_ADAPTATION[case]);
+        let mut mixed = build(D_ADAPTATION[case]);
+        mixed.add_group(|name| name == "q", &[("weight_decay", Value::Float(0.5))]).unwrap();
+        let run = |optimizer: &mut dyn Optimizer, steps: usize, (p, q): (&mut [f64], &mut [f64])| {
+            for _ in 0..steps {
+                optimizer.step(&mut [param("p", &mut *p, &grads), param("q", &mut *q, &grads)]).unwrap();
+            }
+        };
+        let (mut p, mut q) = (start.clone(), vec![0.0; 20]);
+        let (mut other_p, mut other_q) = (start.clone(), vec![0.0; 20]);
+        run(&mut plain, 1, (&mut p, &mut q));
+        run(&mut mixed, 1, (&mut other_p, &mut other_q));
+        prop_assert_eq!((&p, &q, plain.shared("d")), (&other_p, &other_q, mixed.shared("d")));
+        // A decay that comes later is a decay; of DAdaptSGD it is the first group's.
+        plain.set(0, &[("weight_decay", Value::Float(0.5))]).unwrap();
+        let (mut late, mut late_q) = (p.clone(), q.clone());
+        run(&mut plain, 2, (&mut late, &mut late_q));
+        run(&mut mixed, 2, (&mut other_p, &mut other_q));
+        prop_assert!(late != other_p);
     }
 
     /// Where it is asked for: a NaN would stay in the sums for ever.

@@ -2,7 +2,7 @@
 
 mod axis;
 
-pub use axis::AxisSums;
+pub use axis::{AxisSums, MatrixSums};
 
 use crate::host::{Slice, SliceMut};
 use crate::transfer::Transfers;
@@ -157,6 +157,12 @@ pub trait Backend: fmt::Debug + Send + Sync + Sealed {
     /// # Errors
     /// Everything that can be found wrong is found before the first write: see [`AxisSums::check`].
     fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()>;
+
+    /// Adds up the rows of matrices and their columns: the same bits as two calls of [`sum_axis`](Backend::sum_axis).
+    ///
+    /// # Errors
+    /// Everything that can be found wrong is found before the first write: see [`MatrixSums::check`].
+    fn sum_matrices(&self, sums: MatrixSums<'_>) -> Result<()>;
 
     /// Memory of the host for [`transfer`](Backend::transfer): such that the device copies it at its full speed.
     ///

@@ -1,5 +1,9 @@
 //! Sums along an axis.
 
+mod both;
+
+pub(crate) use both::sum as sum_both;
+
 use crate::Isa;
 use crate::buffers::address;
 use crate::matmul::Place;
@@ -59,6 +63,17 @@ fn run<T: Term>(place: Place<'_>, sums: AxisSums<'_>) -> Result<()> {
         };
         (slice(from, outer * count * inner), core::slice::from_raw_parts_mut(to, outer * inner))
     };
+    along(place, from, squares, (outer, count, inner), to)
+}
+
+/// The sums of what is in memory, as [`AxisSums`] has them.
+fn along<T: Term>(
+    place: Place<'_>,
+    from: &[T],
+    squares: bool,
+    (outer, count, inner): (usize, usize, usize),
+    to: &mut [T],
+) -> Result<()> {
     if count == 0 {
         to.fill(T::default());
         return Ok(());
@@ -207,13 +222,7 @@ impl<T: Term> Axis<'_, T> {
                 sums.iter_mut().zip(turn).for_each(|(sum, &x)| *sum = *sum + term(x));
             }
             sums.iter_mut().zip(turns.remainder()).for_each(|(sum, &x)| *sum = *sum + term(x));
-            let mut half = ACCUMULATORS / 2;
-            while half > 0 {
-                let (low, high) = sums.split_at_mut(half);
-                low.iter_mut().zip(&high[..half]).for_each(|(a, &b)| *a = *a + b);
-                half /= 2;
-            }
-            let sum = sums[0];
+            let sum = fold(sums);
             // SAFETY: each row's sum is one part's alone.
             unsafe { self.to.0.add(row).write(sum) };
         }
@@ -279,6 +288,18 @@ impl<T: Term> Axis<'_, T> {
             }
         }
     }
+}
+
+/// Accumulators become one.
+#[inline(always)]
+fn fold<T: Term>(mut sums: [T; ACCUMULATORS]) -> T {
+    let mut half = ACCUMULATORS / 2;
+    while half > 0 {
+        let (low, high) = sums.split_at_mut(half);
+        low.iter_mut().zip(&high[..half]).for_each(|(a, &b)| *a = *a + b);
+        half /= 2;
+    }
+    sums[0]
 }
 
 /// # Safety

@@ -33,9 +33,9 @@ const MAX_SUMS: usize = 8;
 /// Passes over fewer elements run on the calling thread: waking the pool costs more.
 const INLINE: usize = 256 * 1024;
 
-/// Elements of some four operands that a last-level cache holds between two passes, and more than [`INLINE`]:
-/// threads share them.
-pub(crate) const CACHED: usize = INLINE + 64 * 1024;
+/// Elements of some four operands that a last-level cache holds between two passes (8 MiB in `f32`), and so many that
+/// waking the threads twice for them is little: more than [`INLINE`], they share them.
+pub(crate) const CACHED: usize = 2 * INLINE;
 
 /// An operand's memory, checked.
 #[derive(Clone, Copy, Debug)]

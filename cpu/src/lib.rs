@@ -31,7 +31,7 @@ mod rows;
 pub use entries::Native;
 pub use isa::{Isa, VARIABLE};
 
-use fallline_core::backend::{AxisSums, Backend, MatMul, Pass, Plan, RowScatter, RowSums};
+use fallline_core::backend::{AxisSums, Backend, MatMul, MatrixSums, Pass, Plan, RowScatter, RowSums};
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::{Device, Error, Format, Result, Storage};
 use pool::Pool;
@@ -204,6 +204,10 @@ impl Backend for Cpu {
 
     fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()> {
         axis::sum(self.place(), sums)
+    }
+
+    fn sum_matrices(&self, sums: MatrixSums<'_>) -> Result<()> {
+        axis::sum_both(self.place(), sums)
     }
 
     fn sum_rows(&self, rows: RowSums<'_>) -> Result<()> {

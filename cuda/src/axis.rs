@@ -6,7 +6,7 @@ use crate::ptx::{self, Ptx, Target, Type};
 use crate::rows::RowKernel;
 use crate::run::{WARP, config};
 use cudarc::driver::{CudaFunction, PushKernelArg};
-use fallline_core::backend::AxisSums;
+use fallline_core::backend::{AxisSums, MatrixSums};
 use fallline_core::{Compute, Error, Format, Result};
 use std::sync::Arc;
 
@@ -137,6 +137,17 @@ pub(crate) fn sum(state: &mut State, sums: AxisSums<'_>) -> Result<()> {
     let done = work();
     state.strips = strips;
     done.map_err(|failure| state.error(failure, launched))
+}
+
+/// See [`Backend::sum_matrices`](fallline_core::Backend::sum_matrices).
+pub(crate) fn sum_both(state: &mut State, mut sums: MatrixSums<'_>) -> Result<()> {
+    sums.check()?;
+    for to in [&*sums.by_row, &*sums.by_column] {
+        on_device(state.device, "sum_matrices", "the sums", to)?;
+    }
+    let parts = sums.parts();
+    parts.iter().try_for_each(|sums| steps(sums.outer, sums.count, sums.inner).map(drop))?;
+    parts.into_iter().try_for_each(|part| sum(state, part))
 }
 
 #[cfg(test)]

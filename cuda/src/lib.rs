@@ -26,7 +26,7 @@ pub use cudarc;
 
 use cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
 use device::{Failure, State};
-use fallline_core::backend::{AxisSums, Backend, MatMul, Pass, Plan, RowScatter, RowSums};
+use fallline_core::backend::{AxisSums, Backend, MatMul, MatrixSums, Pass, Plan, RowScatter, RowSums};
 use fallline_core::host::{Blocks, BlocksMut, Slice, SliceMut};
 use fallline_core::transfer::Transfers;
 use fallline_core::{Device, Element, Error, Format, Result, Shape, Storage, Tensor, private};
@@ -348,6 +348,10 @@ impl Backend for Cuda {
 
     fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()> {
         axis::sum(&mut self.state(), sums)
+    }
+
+    fn sum_matrices(&self, sums: MatrixSums<'_>) -> Result<()> {
+        axis::sum_both(&mut self.state(), sums)
     }
 
     fn allocate_for_transfer(&self, format: Format, len: usize) -> Result<Storage> {

@@ -59,6 +59,11 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
         Stages::one(self.kernel::<K>())
     }
 
+    /// What a step consists of where it depends on the other groups of the same optimizer, which `groups` are.
+    fn stages_together<K: Link>(&self, _groups: &Groups<'_, '_, Self>, class: u8) -> Stages {
+        self.stages::<K>(class)
+    }
+
     /// What a step consists of where several ranks step together, if that is something else.
     fn stages_of_ranks<K: Link>(&self, class: u8) -> Stages {
         self.stages::<K>(class)
@@ -290,6 +295,10 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn kernel(&self) -> &'static Kernel;
     /// As [`Algorithm::stages`].
     fn stages(&self, class: u8) -> Stages;
+    /// As [`Algorithm::stages_together`]; `groups` are of the same algorithm.
+    fn stages_together<'a>(&'a self, _groups: &Groups<'_, 'a, dyn AnyAlgorithm>, class: u8) -> Stages {
+        self.stages(class)
+    }
     /// As [`Algorithm::stages_of_ranks`].
     fn stages_of_ranks(&self, class: u8) -> Stages {
         self.stages(class)
@@ -480,6 +489,16 @@ impl<A: Algorithm, K: Link> Linked<A, K> {
     }
 }
 
+impl<A: Algorithm, K: Link> Linked<A, K> {
+    /// Groups of this algorithm with their type.
+    fn typed_groups<'f, 'a>(
+        &'a self,
+        groups: &'f Groups<'_, 'a, dyn AnyAlgorithm>,
+    ) -> impl Fn(usize) -> &'a A + use<'f, 'a, A, K> {
+        |group| groups.get(group).typed().downcast_ref().unwrap_or(&self.algorithm)
+    }
+}
+
 impl<A: Algorithm, K: Link> Debug for Linked<A, K> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         self.algorithm.fmt(f)
@@ -511,6 +530,10 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     }
     fn stages(&self, class: u8) -> Stages {
         self.algorithm.stages::<K>(class)
+    }
+    fn stages_together<'a>(&'a self, groups: &Groups<'_, 'a, dyn AnyAlgorithm>, class: u8) -> Stages {
+        let typed = self.typed_groups(groups);
+        self.algorithm.stages_together::<K>(&Groups::new(groups.count(), &typed), class)
     }
     fn stages_of_ranks(&self, class: u8) -> Stages {
         self.algorithm.stages_of_ranks::<K>(class)
@@ -578,8 +601,7 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
         stage: usize,
         at: &mut Gathering<'_>,
     ) -> Result<(), String> {
-        let typed =
-            |group: usize| -> &'a A { groups.get(group).typed().downcast_ref().unwrap_or(&self.algorithm) };
+        let typed = self.typed_groups(groups);
         A::gather(&Groups::new(groups.count(), &typed), stage, at)
     }
     fn skips(&self, stage: usize, shared: &[f64]) -> bool {

@@ -71,10 +71,11 @@ fn bench_tells_bytes_times_and_the_roofline() {
                 // What is orthogonalised is written, and read again; the gradient is not.
                 (_, _, "Muon") => 12.0,
                 (_, 0, _) => 2.0 * size,
-                // These need x0 only then: it is read but never written; the first needs s again, the last has no s.
-                (_, _, "DAdaptSGD") => size,
-                (_, _, "DAdaptAdaGrad") => size + 4.0,
-                (_, _, "DAdaptAdam") => size + 8.0,
+                // These need the parameter only then where nothing decays. x0 is read but never written; the first needs s
+                // again, the last has no s.
+                (_, _, "DAdaptSGD") => 0.0,
+                (_, _, "DAdaptAdaGrad") => 4.0,
+                (_, _, "DAdaptAdam") => 8.0,
                 // And this does not need the fresh variance.
                 (_, _, "OnebitLamb") => size + 8.0,
                 _ => size + stored,

@@ -1,4 +1,4 @@
-//! Sums along one axis.
+//! Sums along one axis, and over the rows and columns of matrices at once.
 
 use super::{View, exactly};
 use crate::{Format, Result, Storage};
@@ -42,16 +42,66 @@ impl AxisSums<'_> {
         let sums = self.outer.saturating_mul(self.inner);
         exactly(operation, "what is added up", sums.saturating_mul(self.count), self.from.len())?;
         exactly(operation, "the sums", sums, self.to.len())?;
-        if self.from.repeat().is_some() {
-            return Err(crate::Error::Unavailable(format!("{operation}: what is added up is repeated")));
-        }
-        let wrong = |what: &str, expected: &str, got| {
-            Err(crate::Error::Format { operation, what: what.into(), expected: expected.into(), got })
-        };
-        match (self.from.format(), self.to.format()) {
-            (Format::F32, Format::F32) | (Format::F64, Format::F64) => Ok(()),
-            (from @ (Format::F32 | Format::F64), to) => wrong("the sums", from.name(), to),
-            (from, _) => wrong("what is added up", "f32 or f64", from),
-        }
+        alike(operation, &self.from, "the sums", self.to)
+    }
+}
+
+/// Sums over the rows of matrices and over their columns, or of squares: those of two [`AxisSums`], in the same order.
+/// A backend may form both in one pass over memory.
+#[derive(Debug)]
+pub struct MatrixSums<'a> {
+    /// What is added up, matrix after matrix, row-major: `f32` or `f64`.
+    pub from: View<'a>,
+    /// Whether squares are added up.
+    pub squares: bool,
+    /// How many matrices there are.
+    pub matrices: usize,
+    /// Rows of each.
+    pub rows: usize,
+    /// Columns of each.
+    pub columns: usize,
+    /// What takes the sum of each row, stored as `from` is.
+    pub by_row: &'a mut Storage,
+    /// What takes the sum of each column, stored as `from` is.
+    pub by_column: &'a mut Storage,
+}
+
+impl MatrixSums<'_> {
+    /// Checks that it is as it says. For backends.
+    ///
+    /// # Errors
+    /// As [`AxisSums::check`].
+    pub fn check(&self) -> Result<()> {
+        let operation = "sum_matrices";
+        let (rows, columns) =
+            (self.matrices.saturating_mul(self.rows), self.matrices.saturating_mul(self.columns));
+        exactly(operation, "what is added up", rows.saturating_mul(self.columns), self.from.len())?;
+        exactly(operation, "the sums of rows", rows, self.by_row.len())?;
+        exactly(operation, "the sums of columns", columns, self.by_column.len())?;
+        alike(operation, &self.from, "the sums of rows", self.by_row)?;
+        alike(operation, &self.from, "the sums of columns", self.by_column)
+    }
+
+    /// The sums of rows and those of columns, one after the other.
+    pub fn parts(&mut self) -> [AxisSums<'_>; 2] {
+        let MatrixSums { squares, matrices, rows, columns, .. } = *self;
+        let of =
+            |outer, count, inner, to| AxisSums { from: self.from.again(), squares, outer, count, inner, to };
+        [of(matrices * rows, columns, 1, self.by_row), of(matrices, rows, columns, self.by_column)]
+    }
+}
+
+/// Checks that sums are stored as what is added up, which is not repeated.
+fn alike(operation: &'static str, from: &View<'_>, what: &str, to: &Storage) -> Result<()> {
+    if from.repeat().is_some() {
+        return Err(crate::Error::Unavailable(format!("{operation}: what is added up is repeated")));
+    }
+    let wrong = |what: &str, expected: &str, got| {
+        Err(crate::Error::Format { operation, what: what.into(), expected: expected.into(), got })
+    };
+    match (from.format(), to.format()) {
+        (Format::F32, Format::F32) | (Format::F64, Format::F64) => Ok(()),
+        (from @ (Format::F32 | Format::F64), to) => wrong(what, from.name(), to),
+        (from, _) => wrong("what is added up", "f32 or f64", from),
     }
 }

@@ -100,7 +100,7 @@ impl<T: Coded> Port<T> {
                     });
                 }
                 Way::Repeated(repeated) => {
-                    repeated.lay(first, count, STEP, scratch);
+                    repeated.lay(first, count, scratch);
                     return repeated.address;
                 }
             }

@@ -21,8 +21,9 @@ pub(super) struct Repeated<T> {
     bytes: usize,
     /// None where it is stored as it is computed.
     decode: Option<Decode<T>>,
-    /// The one stored element that the scratch is full of.
-    one: Option<usize>,
+    /// Which stored element the scratch is full of, and up to where.
+    filled: Option<(usize, usize)>,
+    fill: Fill<T>,
     /// Where the elements are that were last laid out.
     pub(super) address: *mut T,
 }
@@ -37,25 +38,32 @@ impl<T: Coded> Repeated<T> {
             Some(Codec::Blocks(_)) => unreachable!("blocks are not repeated"),
         };
         let (stored, bytes) = (stored.address, stored.format.bytes());
-        Some(Repeated { repeat, stored, bytes, decode, one: None, address: core::ptr::null_mut() })
+        let fill = fill_with(isa);
+        Some(Repeated { repeat, stored, bytes, decode, filled: None, fill, address: core::ptr::null_mut() })
+    }
+
+    /// How many elements there are from `first` on to the end of its row, where rows are long.
+    fn left(&self, first: usize) -> Option<usize> {
+        let Repeat { run, times } = self.repeat;
+        let row = if run == 1 { times } else { run };
+        (row >= STEP).then(|| row - first % row)
     }
 
     /// Lays out `elements` elements from `first` on, in `scratch` where they do not lie side by side already.
     ///
     /// # Safety
-    /// The elements stand for such that are in the operand's memory; `scratch` has room for `room` of them, no fewer than
-    /// these, and is the same each time.
+    /// The elements stand for such that are in the operand's memory; `scratch` has room for them, and is the same each
+    /// time.
     #[inline(always)]
-    pub(super) unsafe fn lay(&mut self, first: usize, elements: usize, room: usize, scratch: *mut T) {
+    pub(super) unsafe fn lay(&mut self, first: usize, elements: usize, scratch: *mut T) {
         let Repeat { run, times } = self.repeat;
         // One element all along.
-        let one = (run == 1 && elements == room)
-            .then(|| first / times)
-            .filter(|&one| one == (first + elements - 1) / times);
-        if one.is_none() || self.one != one {
+        let one = (run == 1).then(|| first / times).filter(|&one| one == (first + elements - 1) / times);
+        let there = one.is_some_and(|one| self.filled.is_some_and(|(of, end)| of == one && elements <= end));
+        if !there {
             // SAFETY: the caller's contract.
             self.address = unsafe { self.lay_anew(first, elements, scratch) };
-            self.one = one;
+            self.filled = one.map(|one| (one, elements));
         }
     }
 
@@ -89,8 +97,7 @@ impl<T: Coded> Repeated<T> {
                     Some(decode) => decode(from, to, moved),
                 }
                 if run == 1 {
-                    let value = *to;
-                    (1..part).for_each(|i| to.add(i).write(value));
+                    (self.fill)(to, part);
                     left -= part - 1;
                 }
                 done += part;
@@ -124,27 +131,73 @@ pub(super) fn run<T: Compiled + Coded>(
         *way = Repeated::<T>::of(stored, work.isa);
     }
     let mut accumulators = Accumulators::<T>::new(rule.kernel.sums.len());
-    for start in (0..chunk.elements).step_by(STRETCH) {
-        let elements = STRETCH.min(chunk.elements - start);
+    let sums = accumulators.count > 0;
+    let mut start = 0;
+    while start < chunk.elements {
         let first = chunk.start + start;
+        let mut elements = STRETCH.min(chunk.elements - start);
+        if sums {
+            elements = elements.min(SEGMENT - start % SEGMENT);
+        }
+        // To the end of a row, where steps of a sum end there too: within a row nothing is laid out twice.
+        for left in ways.iter().flatten().filter_map(|way| way.left(first)) {
+            if !sums || left.is_multiple_of(STEP) {
+                elements = elements.min(left);
+            }
+        }
         for (k, (way, stored)) in ways.iter_mut().zip(stored).enumerate() {
             // SAFETY: the stretch lies within the chunk, and that within the tensor, whose memory was checked; it fits
             // into the operand's scratch.
             addresses[k] = unsafe {
                 match way {
                     Some(repeated) => {
-                        repeated.lay(first, elements, STRETCH, scratch.0[k].as_mut_ptr().cast());
+                        repeated.lay(first, elements, scratch.0[k].as_mut_ptr().cast());
                         repeated.address
                     }
                     None => stored.at(first).0.cast(),
                 }
             };
         }
-        // SAFETY: as in `run_rule`; a stretch is steps of a sum.
+        // SAFETY: as in `run_rule`; a stretch begins with a step of a sum, and is at most a segment's rest.
         unsafe { (rule.entry)(row.as_ptr(), addresses.as_ptr(), elements, accumulators.start()) };
-        let end = start + elements;
-        if accumulators.count > 0 && (end.is_multiple_of(SEGMENT) || end == chunk.elements) {
-            accumulators.finish(work, first_segment + start / SEGMENT);
+        start += elements;
+        if sums && (start.is_multiple_of(SEGMENT) || start == chunk.elements) {
+            accumulators.finish(work, first_segment + (start - 1) / SEGMENT);
         }
     }
+}
+
+/// Writes the number at `to` to the `count - 1` places behind it too.
+type Fill<T> = unsafe fn(to: *mut T, count: usize);
+
+#[inline(always)]
+unsafe fn fill<T: Copy>(to: *mut T, count: usize) {
+    // SAFETY: the caller has `count` places, the first of them with a number.
+    unsafe {
+        let value = *to;
+        (1..count).for_each(|i| to.add(i).write(value));
+    }
+}
+
+fn fill_with<T: Copy>(isa: Isa) -> Fill<T> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f")]
+        unsafe fn avx512<T: Copy>(to: *mut T, count: usize) {
+            // SAFETY: as for `fill`.
+            unsafe { fill(to, count) };
+        }
+        #[target_feature(enable = "avx2")]
+        unsafe fn avx2<T: Copy>(to: *mut T, count: usize) {
+            // SAFETY: as for `fill`.
+            unsafe { fill(to, count) };
+        }
+        match isa {
+            Isa::Avx512 => return avx512::<T>,
+            Isa::Avx2 => return avx2::<T>,
+            _ => {}
+        }
+    }
+    let _ = isa;
+    fill::<T>
 }

@@ -4,7 +4,7 @@ use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{Combining, MatrixStep, Stages, matrices};
 use crate::{Algorithm, Info, Reference, hyperparameters};
 use core::any::Any;
-use fallline_core::backend::{AxisSums, View};
+use fallline_core::backend::{AxisSums, MatrixSums, View};
 use fallline_core::math::{powf, sqrt};
 use fallline_core::{Kernel, Link, Result, Shape, Storage, rule};
 
@@ -294,12 +294,15 @@ pub(crate) fn update_moments<K: Link>(step: &mut MatrixStep<'_>, kept: f64, eps:
     let (states, scratch) = (core::mem::take(&mut step.states), core::mem::take(&mut step.scratch));
     let [.., (_, row), (_, column)] = &mut *states else { unreachable!("the stages name both states") };
     let [(_, r), (_, c)] = &mut *scratch else { unreachable!("the stages name both factors") };
-    let g = || widened.as_ref().map_or_else(|| grad.again(), View::read);
-    let sums = |from, squares, (outer, count, inner), to| {
-        step.backend.sum_axis(AxisSums { from, squares, outer, count, inner, to })
-    };
-    sums(g(), true, (batch * rows, columns, 1), r)?;
-    sums(g(), true, (batch, rows, columns), c)?;
+    step.backend.sum_matrices(MatrixSums {
+        from: widened.as_ref().map_or_else(|| grad.again(), View::read),
+        squares: true,
+        matrices: batch,
+        rows,
+        columns,
+        by_row: r,
+        by_column: c,
+    })?;
     let share = (1.0 - kept) * step.grad_scale * step.grad_scale;
     for (moment, x, terms) in [(row, &mut *r, columns), (column, c, rows)] {
         let views = &mut [Some(View::write(moment)), Some(View::write(x))];

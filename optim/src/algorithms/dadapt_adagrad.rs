@@ -70,6 +70,20 @@ rule! {
         s2 = sk * sk / root;
         length = sk.abs();
     }
+    or
+    /// The same where no group's gradient takes a decay: the parameter is not read.
+    pub DAdaptAdaGradUndecayedRule
+    per_tensor(delta, decays, inside, outside)
+    element(g: Grad) -> (alphak: State, sk: State) sum(grad2, old_s2, old_length, s2, length) {
+        old_s2 = sk * sk / ((alphak + inside).sqrt() + outside);
+        old_length = sk.abs();
+        alphak = alphak + g * g;
+        let root = (alphak + inside).sqrt() + outside;
+        grad2 = g * g / root;
+        sk = sk + delta * g;
+        s2 = sk * sk / root;
+        length = sk.abs();
+    }
 }
 
 rule! {
@@ -118,7 +132,18 @@ impl Algorithm for DAdaptAdaGrad {
         L::kernel::<DAdaptAdaGradRule>()
     }
 
-    fn stages<L: Link>(&self, _class: u8) -> Stages {
+    fn stages<L: Link>(&self, class: u8) -> Stages {
+        self.stages_together::<L>(&Groups::new(1, &|_| self), class)
+    }
+
+    fn stages_together<L: Link>(&self, groups: &Groups<'_, '_, Self>, class: u8) -> Stages {
+        if groups.iter().any(|group| group.weight_decay > 0.0) {
+            return self.stages_of_ranks::<L>(class);
+        }
+        Stages::gathered(L::kernel::<DAdaptAdaGradUndecayedRule>()).then_gathered(self.kernel::<L>())
+    }
+
+    fn stages_of_ranks<L: Link>(&self, _class: u8) -> Stages {
         Stages::gathered(L::kernel::<DAdaptAdaGradSumRule>()).then_gathered(self.kernel::<L>())
     }
 

@@ -68,6 +68,17 @@ rule! {
         s = Lane::when(active, sqrt_beta2 * s + new_s * g, s);
         length = s.abs();
     }
+    or
+    /// The same where no group's gradient takes a decay: the parameter is not read.
+    pub DAdaptAdamUndecayedRule
+    per_tensor(active, decays, beta1, beta2, sqrt_beta2, new_m, new_v, new_s)
+    element(g: Grad) -> (m: State, v: State, s: State) sum(dot, length) {
+        dot = g * (s / (v.sqrt() + eps));
+        m = Lane::when(active, beta1 * m + new_m * g, m);
+        v = Lane::when(active, beta2 * v + new_v * g * g, v);
+        s = Lane::when(active, sqrt_beta2 * s + new_s * g, s);
+        length = s.abs();
+    }
 }
 
 rule! {
@@ -138,7 +149,19 @@ impl Algorithm for DAdaptAdam {
         L::kernel::<DAdaptAdamRule>()
     }
 
-    fn stages<L: Link>(&self, _class: u8) -> Stages {
+    fn stages<L: Link>(&self, class: u8) -> Stages {
+        self.stages_together::<L>(&Groups::new(1, &|_| self), class)
+    }
+
+    fn stages_together<L: Link>(&self, groups: &Groups<'_, '_, Self>, class: u8) -> Stages {
+        let decays = !groups[0].decouple && groups.iter().any(|group| group.weight_decay > 0.0);
+        if decays {
+            return self.stages_of_ranks::<L>(class);
+        }
+        Stages::gathered(L::kernel::<DAdaptAdamUndecayedRule>()).then_gathered(self.kernel::<L>())
+    }
+
+    fn stages_of_ranks<L: Link>(&self, _class: u8) -> Stages {
         Stages::gathered(L::kernel::<DAdaptAdamMomentsRule>()).then_gathered(self.kernel::<L>())
     }
 

@@ -63,6 +63,15 @@ rule! {
         s = Lane::when(active, s + delta * g, s);
         s2 = s * s;
     }
+    or
+    /// The same without a decay: the parameter is not read.
+    pub DAdaptSgdUndecayedRule
+    per_tensor(active, decays, weight_decay, delta)
+    element(g: Grad) -> (s: State) sum(dot, s2) {
+        dot = g * s;
+        s = Lane::when(active, s + delta * g, s);
+        s2 = s * s;
+    }
 }
 
 rule! {
@@ -100,7 +109,20 @@ impl Algorithm for DAdaptSgd {
         L::kernel::<DAdaptSgdRule>()
     }
 
-    fn stages<L: Link>(&self, _class: u8) -> Stages {
+    fn stages<L: Link>(&self, class: u8) -> Stages {
+        self.stages_together::<L>(&Groups::new(1, &|_| self), class)
+    }
+
+    fn stages_together<L: Link>(&self, groups: &Groups<'_, '_, Self>, class: u8) -> Stages {
+        if groups[0].weight_decay > 0.0 {
+            return self.stages_of_ranks::<L>(class);
+        }
+        Stages::gathered(L::kernel::<DAdaptSgdNormRule>())
+            .then_gathered(L::kernel::<DAdaptSgdUndecayedRule>())
+            .then_gathered(self.kernel::<L>())
+    }
+
+    fn stages_of_ranks<L: Link>(&self, _class: u8) -> Stages {
         Stages::gathered(L::kernel::<DAdaptSgdNormRule>())
             .then_gathered(L::kernel::<DAdaptSgdSumRule>())
             .then_gathered(self.kernel::<L>())

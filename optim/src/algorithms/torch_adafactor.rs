@@ -42,22 +42,21 @@ hyperparameters! {
 }
 
 rule! {
-    /// The size of [`TorchAdafactor`]'s update, from the factors of an element's row and column.
+    /// The size of [`TorchAdafactor`]'s update, from the factors of an element's row and column. The square of an update
+    /// needs no root.
     pub TorchAdafactorSizeRule(h: TorchAdafactor, t) {}
     per_tensor(least)
     element(g: Grad, p: Param, r: Scratch, c: Scratch) -> () sum(p2, u2) {
-        let u = g / (r * c).max(least).sqrt();
         p2 = p * p;
-        u2 = u * u;
+        u2 = g * g / (r * c).max(least);
     }
     or
     /// As [`TorchAdafactorSizeRule`], for a vector.
     pub TorchAdafactorVectorSizeRule
     per_tensor(least)
     element(g: Grad, p: Param, v: State) -> () sum(p2, u2) {
-        let u = g / v.max(least).sqrt();
         p2 = p * p;
-        u2 = u * u;
+        u2 = g * g / v.max(least);
     }
 }
 

@@ -5,7 +5,7 @@ use super::together::first_of;
 use super::{CLASSES, Driver, Group, Member};
 use crate::mask::Masking;
 use crate::slots::Slot;
-use crate::stages::Stages;
+use crate::stages::{Groups, Stages};
 use crate::{AnyAlgorithm, Binding, Error, ModuleKind, Result, Sparse};
 use fallline_core::{Compute, Format, Role, Shape};
 
@@ -26,7 +26,13 @@ impl Driver {
         };
         match self.world.is_some() || (self.masked && masked()) {
             true => algorithm.stages_of_ranks(slot.class),
-            false => algorithm.stages(slot.class),
+            false => {
+                let mine = || self.groups.iter().filter(|group| group.family == *family);
+                let algorithm_of = |group: usize| -> &dyn AnyAlgorithm {
+                    mine().nth(group).map_or(&**algorithm, |group| &*group.algorithm)
+                };
+                algorithm.stages_together(&Groups::new(mine().count(), &algorithm_of), slot.class)
+            }
         }
     }
 
