@@ -13,6 +13,8 @@ mod blocks;
 mod dynamic;
 #[cfg(target_arch = "x86_64")]
 mod fours;
+#[cfg(target_arch = "x86_64")]
+mod grid;
 mod stochastic;
 
 use crate::isa::Isa;

@@ -76,9 +76,10 @@ unsafe fn encode_group<const GRID: bool>(kind: &Kind, factor: f32, numbers: *con
             x[k] = _mm256_mul_ps(_mm256_loadu_ps(numbers.add(8 * k)), _mm256_set1_ps(factor));
             if GRID {
                 let half = _mm256_set1_ps(HALF_GRID);
-                let up = _mm256_mul_ps(_mm256_add_ps(x[k], _mm256_set1_ps(1.0)), half);
-                let place = _mm256_floor_ps(_mm256_add_ps(up, _mm256_set1_ps(0.5)));
-                x[k] = _mm256_sub_ps(place, half);
+                let up = _mm256_add_ps(x[k], _mm256_set1_ps(1.0));
+                // Rounded with the half on it, which comes to the same: see `grid`.
+                let place = _mm256_fmadd_ps(up, half, _mm256_set1_ps(0.5));
+                x[k] = _mm256_sub_ps(_mm256_floor_ps(place), half);
             }
             y[k] = _mm256_and_ps(magnitude, x[k]);
             if !GRID {

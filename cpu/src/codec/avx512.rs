@@ -1,8 +1,8 @@
 //! The block formats with AVX-512: 64 numbers at a time.
 
 use super::blocks::{self, Blocked, Blocks, Encoding, Most, compiled};
-use super::dynamic::{EIGHT_NINTHS, GRID_BINADE, HALF_GRID, KINDS, Kind, NEAR, Pieces, look_up};
-use super::{Groups, REGISTERS};
+use super::dynamic::{EIGHT_NINTHS, KINDS, Kind, NEAR, Pieces, look_up};
+use super::{Groups, REGISTERS, grid};
 use crate::lane::Zmm32;
 use core::arch::x86_64::*;
 use fallline_core::{Codes, Format};
@@ -19,8 +19,7 @@ pub(super) struct Tables {
     /// The bytes of the numbers: the lowest of each, then the next. Signed codes have those of their magnitude's place
     /// behind 0, modulo 128, in the first half.
     planes: [[u8; 256]; 4],
-    /// For each binade the first number of its upper piece, or NaN where it has only one. On a grid there are 16, and
-    /// the lowest five bits, which are of no account there, are those of the shift.
+    /// For each binade the first number of its upper piece, or NaN where it has only one.
     border: [u32; 32],
     /// For each binade the shift of its lower piece.
     shift: [u32; 32],
@@ -29,7 +28,7 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) const fn new(pieces: &Pieces, signed: bool, grid: bool, numbers: &[f32; 256]) -> Tables {
+    pub(super) const fn new(pieces: &Pieces, signed: bool, numbers: &[f32; 256]) -> Tables {
         let mut tables = Tables { planes: [[0; 256]; 4], border: [0; 32], shift: [0; 32], factor: [0.0; 16] };
         let mut place = 0;
         while place < 256 {
@@ -47,19 +46,14 @@ impl Tables {
             place += 1;
         }
         let mut binade = 0;
-        while binade < if grid { 16 } else { 32 } {
-            // A permutation takes the lowest bits of the exponent.
-            let (exponent, at) = match grid {
-                true => (GRID_BINADE + binade as u32, (GRID_BINADE as usize + binade) % 16),
-                false => (FIRST_BINADE + binade as u32, binade),
-            };
-            let (piece, border) = pieces.of_binade(exponent);
+        while binade < 32 {
+            let (piece, border) = pieces.of_binade(FIRST_BINADE + binade as u32);
             let border = match border {
                 Some(border) => border,
                 None => f32::NAN,
             };
-            tables.shift[at] = pieces.shift - piece as u32;
-            tables.border[at] = border.to_bits() | if grid { tables.shift[at] } else { 0 };
+            tables.shift[binade] = pieces.shift - piece as u32;
+            tables.border[binade] = border.to_bits();
             binade += 1;
         }
         let mut piece = 0;
@@ -97,7 +91,7 @@ unsafe fn turn(x: __m512i) -> __m512i {
     clippy::needless_range_loop,
     reason = "each stage reads and writes the same register of several arrays"
 )]
-unsafe fn encode_group<const GRID: bool>(kind: &Kind, factor: f32, numbers: *const f32, codes: *mut u8) {
+unsafe fn encode_group(kind: &Kind, factor: f32, numbers: *const f32, codes: *mut u8) {
     // SAFETY: the caller's contract.
     unsafe {
         let (zero, zeros, one) = (_mm512_setzero_si512(), _mm512_setzero_ps(), _mm512_set1_epi32(kind.one));
@@ -107,18 +101,9 @@ unsafe fn encode_group<const GRID: bool>(kind: &Kind, factor: f32, numbers: *con
         for k in 0..REGISTERS {
             x[k] = _mm512_mul_ps(_mm512_loadu_ps(numbers.add(16 * k)), _mm512_set1_ps(factor));
         }
-        if GRID {
-            for x in &mut x {
-                *x = to_grid(*x);
-            }
-        }
         for k in 0..REGISTERS {
-            y[k] = if GRID {
-                _mm512_abs_ps(x[k])
-            } else {
-                // The larger magnitude, without its sign.
-                _mm512_range_ps::<0b1011>(x[k], _mm512_set1_ps(f32::from_bits((FIRST_BINADE + 1) << 23)))
-            };
+            // The larger magnitude, without its sign.
+            y[k] = _mm512_range_ps::<0b1011>(x[k], _mm512_set1_ps(f32::from_bits((FIRST_BINADE + 1) << 23)));
         }
         let tables = &kind.avx512;
         let (border, shift) = (tables.border.as_ptr().cast::<i32>(), tables.shift.as_ptr().cast::<i32>());
@@ -126,14 +111,8 @@ unsafe fn encode_group<const GRID: bool>(kind: &Kind, factor: f32, numbers: *con
         let shifts = [0, 16].map(|at| _mm512_loadu_si512(shift.add(at).cast()));
         for k in 0..REGISTERS {
             let binade = _mm512_srli_epi32::<23>(_mm512_castps_si512(y[k]));
-            let border;
-            if GRID {
-                border = _mm512_permutexvar_epi32(binade, borders[0]);
-                s[k] = border;
-            } else {
-                border = _mm512_permutex2var_epi32(borders[0], binade, borders[1]);
-                s[k] = _mm512_permutex2var_epi32(shifts[0], binade, shifts[1]);
-            }
+            let border = _mm512_permutex2var_epi32(borders[0], binade, borders[1]);
+            s[k] = _mm512_permutex2var_epi32(shifts[0], binade, shifts[1]);
             let above = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(y[k], _mm512_castsi512_ps(border));
             s[k] = _mm512_mask_sub_epi32(s[k], above, s[k], one);
         }
@@ -151,10 +130,8 @@ unsafe fn encode_group<const GRID: bool>(kind: &Kind, factor: f32, numbers: *con
             let (bits, bottom) = (_mm512_castps_si512(w[k]), _mm512_set1_epi32(0x3f00_0000));
             n[k] = _mm512_sub_epi32(_mm512_min_epi32(bits, last), bottom);
             n[k] = _mm512_shrdv_epi32(n[k], zero, s[k]);
-            if !GRID {
-                let rest = _mm512_rorv_epi32(_mm512_sub_epi32(bits, bottom), s[k]);
-                near = _mm512_min_epu32(near, _mm512_add_epi32(rest, _mm512_set1_epi32(NEAR as i32)));
-            }
+            let rest = _mm512_rorv_epi32(_mm512_sub_epi32(bits, bottom), s[k]);
+            near = _mm512_min_epu32(near, _mm512_add_epi32(rest, _mm512_set1_epi32(NEAR as i32)));
         }
         let (mut a, mut b) = (_mm512_packs_epi32(n[0], n[1]), _mm512_packs_epi32(n[2], n[3]));
         if !kind.signed {
@@ -173,24 +150,9 @@ unsafe fn encode_group<const GRID: bool>(kind: &Kind, factor: f32, numbers: *con
         }
         _mm512_storeu_si512(codes.cast(), turn(places));
         let near = _mm512_cmplt_epu32_mask(near, _mm512_set1_epi32(2 * NEAR as i32));
-        if !GRID && near != 0 {
+        if near != 0 {
             look_up(kind, factor, numbers, codes, GROUP);
         }
-    }
-}
-
-/// bitsandbytes' grid of 65,536 numbers, in half steps of it.
-///
-/// # Safety
-/// The CPU has AVX-512.
-#[inline(always)]
-unsafe fn to_grid(y: __m512) -> __m512 {
-    // SAFETY: the caller's contract.
-    unsafe {
-        let half = _mm512_set1_ps(HALF_GRID);
-        let up = _mm512_mul_ps(_mm512_add_ps(y, _mm512_set1_ps(1.0)), half);
-        let place = _mm512_add_ps(up, _mm512_set1_ps(0.5));
-        _mm512_sub_ps(_mm512_roundscale_ps::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(place), half)
     }
 }
 
@@ -282,10 +244,10 @@ impl Groups for Zmm32 {
     unsafe fn encode(kind: &Kind, factor: f32, numbers: *const f32, codes: *mut u8) {
         // SAFETY: the caller's contract.
         unsafe {
-            if kind.grid {
-                encode_group::<true>(kind, factor, numbers, codes);
-            } else {
-                encode_group::<false>(kind, factor, numbers, codes);
+            match (kind.grid, kind.signed) {
+                (false, _) => encode_group(kind, factor, numbers, codes),
+                (true, true) => grid::encode_group::<true>(kind.places, factor, numbers, codes),
+                (true, false) => grid::encode_group::<false>(kind.places, factor, numbers, codes),
             }
         }
     }

@@ -11,6 +11,7 @@
 //! are far enough from the borders that nothing is looked up (a test goes through all of them), and the exponents of
 //! their magnitudes are 16.
 
+use super::grid::Grid;
 use super::{avx2, avx512};
 use fallline_core::codec::block::search;
 use fallline_core::codec::codebook::{
@@ -48,7 +49,12 @@ pub(crate) struct Kind {
     pub(super) borders: &'static [f32; 256],
     pub(super) avx2: avx2::Tables,
     pub(super) avx512: avx512::Tables,
+    /// What AVX-512 has for a grid.
+    pub(super) places: &'static Grid,
 }
+
+static PLACES: [Grid; 2] =
+    [Grid::new(&DYNAMIC_SIGNED_BORDERS, true), Grid::new(&DYNAMIC_UNSIGNED_BORDERS, false)];
 
 const fn kind(codes: Codes, grid: bool) -> Kind {
     let signed = matches!(codes, Codes::Signed);
@@ -63,7 +69,8 @@ const fn kind(codes: Codes, grid: bool) -> Kind {
         numbers,
         borders: if signed { &DYNAMIC_SIGNED_BORDERS } else { &DYNAMIC_UNSIGNED_BORDERS },
         avx2: avx2::Tables::new(&pieces, signed, grid),
-        avx512: avx512::Tables::new(&pieces, signed, grid, numbers),
+        avx512: avx512::Tables::new(&pieces, signed, numbers),
+        places: &PLACES[!signed as usize],
     }
 }
 
@@ -162,6 +169,11 @@ const fn pieces(signed: bool, grid: bool) -> Pieces {
 
 /// The whole `h` right below the first of the grid's numbers that reaches a border above zero.
 const fn below(border: f32) -> f32 {
+    first_place(border) as f32
+}
+
+/// The place, counted from the middle, of the first of the grid's numbers that reaches a border above zero.
+pub(super) const fn first_place(border: f32) -> usize {
     let (mut low, mut high) = (0, 32768);
     while low < high {
         let middle = (low + high) / 2;
@@ -172,5 +184,5 @@ const fn below(border: f32) -> f32 {
             low = middle + 1;
         }
     }
-    low as f32
+    low
 }

@@ -108,7 +108,53 @@ fn every_instruction_set_gives_the_specified_codes_and_numbers() {
     }
 }
 
-/// All of them: the test above takes what could go wrong, this one what nobody thought of.
+/// All numbers around the borders between places of the grid: their places come of sums with 1, so that it takes one of
+/// the numbers with the same sum.
+#[test]
+fn every_border_of_the_grid_is_where_it_should_be() {
+    for first in 0..=65536u32 {
+        let border = (f64::from(first) - 0.5).max(0.0) / 32767.5;
+        let unit = if border < 1.0 { 2f64.powi(-24) } else { 2f64.powi(-23) };
+        let numbers = core::array::from_fn::<f32, 8, _>(|i| {
+            let sum = (border / unit).floor() + i as f64 - 3.0;
+            ((sum * unit) - 1.0).clamp(-1.0, 1.0) as f32
+        });
+        encodes_on_the_grid(&numbers);
+    }
+}
+
+/// All sums.
+#[test]
+#[ignore = "half a minute in release, minutes otherwise"]
+fn every_sum_with_1_has_its_code_on_the_grid() {
+    let sums = (0..1 << 24).map(|i| i as f32 * 2f32.powi(-24));
+    let sums = sums.chain((1 << 23..=1 << 24).map(|i| i as f32 * 2f32.powi(-23)));
+    let numbers: Vec<f32> = sums.map(|sum| sum - 1.0).collect();
+    numbers.chunks(LONGEST - 1).for_each(encodes_on_the_grid);
+}
+
+/// With a block's scale of 1.
+fn encodes_on_the_grid(numbers: &[f32]) {
+    for codes in [Codes::Signed, Codes::Unsigned] {
+        let format = Format::Q8Grid(codes);
+        let mut block = [1.0; LONGEST];
+        for (to, &x) in block[1..].iter_mut().zip(numbers) {
+            *to = if codes == Codes::Signed { x } else { x.max(0.0) };
+        }
+        let mut expected = [code_of(format, 1.0); LONGEST];
+        for (code, &x) in expected.iter_mut().zip(&block).take(numbers.len() + 1) {
+            *code = code_of(format, x);
+        }
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.available() && *isa >= Isa::Avx2) {
+            let (mut found, mut scale) = ([0; LONGEST], [0.0]);
+            // SAFETY: the buffers hold a block, and the machine has the instruction set.
+            unsafe { encode(Blocks::of(format, isa), &block, &mut found, &mut scale) };
+            assert_eq!(found, expected, "{isa} {format}: {numbers:?}");
+        }
+    }
+}
+
+/// All singles: the tests above take what could go wrong, this one what nobody thought of.
 #[test]
 #[ignore = "half a minute in release, minutes otherwise"]
 fn every_single_up_to_1_has_its_code() {
