@@ -83,11 +83,26 @@ where
     /// As for the others.
     unsafe fn columns(most: Self::Bits) -> Most;
 
-    /// The codes of a group of a block for which [`Encoding::factor`] is there.
+    /// A group on its way to its codes.
+    type Begun: Copy;
+
+    /// None.
     ///
     /// # Safety
-    /// There are so many numbers and codes.
-    unsafe fn encode(kind: &Kind, factor: f32, numbers: *const f32, codes: *mut u8);
+    /// As for the others.
+    unsafe fn nothing() -> Self::Begun;
+
+    /// About half the way, for a block for which [`Encoding::factor`] is there.
+    ///
+    /// # Safety
+    /// There are so many numbers.
+    unsafe fn begin(kind: &Kind, factor: f32, numbers: *const f32) -> Self::Begun;
+
+    /// The codes of a group that is `begun`.
+    ///
+    /// # Safety
+    /// There are so many numbers and codes, and `begun` is theirs.
+    unsafe fn encode(kind: &Kind, factor: f32, begun: Self::Begun, numbers: *const f32, codes: *mut u8);
 }
 
 /// A number that has codecs. Blocks are of singles: a double is rounded to one before.

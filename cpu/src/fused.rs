@@ -2,8 +2,9 @@
 //!
 //! Encoding needs a block's scale, which is known when the rule has gone through all of it, and its arithmetic is
 //! a long chain, while a rule mostly waits for roots and quotients. So block `b` goes through the rule while block
-//! `b - 1` is encoded, in turns of four registers: the CPU has both to choose from. Operands that are not states are
-//! asked for ahead, because the streams of codes are too slow for the CPU to see what comes next.
+//! `b - 1` is encoded: a turn of four registers, with half of a state's codes behind each of them, since the CPU only
+//! works on both at a time where they stand near each other. Operands that are not states are asked for ahead, because
+//! the streams of codes are too slow for the CPU to see what comes next.
 
 use crate::codec::{Blocks, Encoding, Groups, Kind, Most, REGISTERS};
 use core::mem::MaybeUninit;
@@ -19,6 +20,11 @@ pub(crate) struct Place {
     pub(crate) kind: Option<&'static Kind>,
     /// Of a state, for what is not usual.
     pub(crate) blocks: Option<Blocks>,
+}
+
+impl Place {
+    const NOWHERE: Place =
+        Place { address: core::ptr::null_mut(), scales: core::ptr::null_mut(), kind: None, blocks: None };
 }
 
 /// A compiled rule: its scalars as for any entry, a place for each operand, and how many whole blocks.
@@ -53,6 +59,28 @@ macro_rules! for_each_operand {
 pub(crate) use for_each_operand;
 const _: () = assert!(MAX_OPERANDS == 8, "for_each_operand has as many places");
 
+/// Behind which of a turn's registers the codes of state `k` are begun; they are finished behind the next one.
+const fn turn<R: Rule>(k: usize) -> usize {
+    let (mut before, mut operand) = (0, 0);
+    while operand < k {
+        before += (state::<R>(operand) && R::OPERANDS[operand].written) as usize;
+        operand += 1;
+    }
+    2 * before % REGISTERS
+}
+
+/// The body for each register of a turn, written out for the same reason.
+macro_rules! for_each_register {
+    ($r:ident => $body:block) => {
+        for_each_register!(@ $r => $body; 0 1 2 3)
+    };
+    (@ $r:ident => $body:block; $($place:literal)*) => { $( {
+        let $r: usize = $place;
+        $body
+    } )* };
+}
+const _: () = assert!(REGISTERS == 4, "for_each_register has as many places");
+
 /// # Safety
 /// `scalars` holds a whole row; `places` a place for each operand, with kinds, conversions and scales for states, valid
 /// for reading `blocks` blocks of 256 elements, and for writing them where the rule writes; no operand that is written
@@ -71,43 +99,44 @@ where
             *value = V::lit(f64::from(*scalars.add(1 + i)));
         }
         let count = const { R::OPERANDS.len() };
-        let places = core::slice::from_raw_parts(places, count);
+        let mut operands = [Place::NOWHERE; MAX_OPERANDS];
+        operands[..count].copy_from_slice(core::slice::from_raw_parts(places, count));
+        let places = operands;
         let mut scratch = Scratch([const { [MaybeUninit::uninit(); 2] }; MAX_OPERANDS]);
         let scratch = scratch.0.as_mut_ptr().cast::<f32>();
         let mut encodings = [Encoding::NONE; MAX_OPERANDS];
-        for block in 0..=blocks {
+        for block in 0..blocks {
             let (side, other) = (block % 2 * BLOCK, (1 - block % 2) * BLOCK);
             let mut most = [V::none(); MAX_OPERANDS];
             for within in (0..BLOCK).step_by(group) {
                 let first = block * BLOCK + within;
-                if block < blocks {
-                    let mut x = [R::Operands::fill(grad_scale); REGISTERS];
+                let mut x = [R::Operands::fill(grad_scale); REGISTERS];
+                for_each_operand!(count, k => {
+                    let Place { address, scales, kind, .. } = places[k];
+                    if state::<R>(k) {
+                        let scale = *scales.add(block);
+                        let decoded = V::decode(kind.unwrap_unchecked(), address.add(first), scale);
+                        for (x, decoded) in x.iter_mut().zip(decoded) {
+                            x.as_mut()[k] = decoded;
+                        }
+                    }
+                });
+                let mut begun = [V::nothing(); MAX_OPERANDS];
+                for_each_register!(r => {
                     for_each_operand!(count, k => {
-                        let Place { address, scales, kind, .. } = places[k];
-                        if state::<R>(k) {
-                            let scale = *scales.add(block);
-                            let decoded = V::decode(kind.unwrap_unchecked(), address.add(first), scale);
-                            for (x, decoded) in x.iter_mut().zip(decoded) {
-                                x.as_mut()[k] = decoded;
+                        if !state::<R>(k) {
+                            let (address, at) = (places[k].address.cast::<f32>(), first + V::LANES * r);
+                            if at.is_multiple_of(16) {
+                                expect(address.wrapping_add(at + AHEAD));
                             }
-                        } else {
-                            let address = address.cast::<f32>();
-                            for (r, x) in x.iter_mut().enumerate() {
-                                let at = first + V::LANES * r;
-                                if at.is_multiple_of(16) {
-                                    expect(address.wrapping_add(at + AHEAD));
-                                }
-                                x.as_mut()[k] = V::load(address.add(at));
-                            }
+                            x[r].as_mut()[k] = V::load(address.add(at));
                         }
                     });
-                    for x in &mut x {
-                        apply::<R, V>(grad_scale, &values, x);
-                    }
+                    apply::<R, V>(grad_scale, &values, &mut x[r]);
+                    // Stored at once, or the compiler would put the rule behind the codes.
                     for_each_operand!(count, k => {
-                        let written = R::OPERANDS[k].written;
-                        for (r, x) in x.iter().enumerate().filter(|_| written) {
-                            let (x, at) = (x.as_ref()[k], V::LANES * r);
+                        if R::OPERANDS[k].written {
+                            let (x, at) = (x[r].as_ref()[k], V::LANES * r);
                             if state::<R>(k) {
                                 most[k] = V::larger(places[k].kind.unwrap_unchecked(), most[k], x);
                                 x.store(scratch.add(2 * BLOCK * k + side + within + at));
@@ -116,33 +145,44 @@ where
                             }
                         }
                     });
-                }
-                if block > 0 {
                     for_each_operand!(count, k => {
                         if state::<R>(k) && R::OPERANDS[k].written {
+                            let Place { address, kind, blocks, .. } = places[k];
                             let numbers = scratch.add(2 * BLOCK * k + other + within);
-                            let codes = places[k].address.add(first - BLOCK);
-                            if encodings[k].usual {
-                                V::encode(places[k].kind.unwrap_unchecked(), encodings[k].factor, numbers, codes);
-                            } else {
-                                let blocks = places[k].blocks.unwrap_unchecked();
-                                (blocks.part)(numbers, &encodings[k], codes, group);
+                            let Encoding { usual, factor, .. } = encodings[k];
+                            if r == turn::<R>(k) && usual {
+                                begun[k] = V::begin(kind.unwrap_unchecked(), factor, numbers);
+                            }
+                            if r == turn::<R>(k) + 1 {
+                                let codes = address.wrapping_add(first).wrapping_sub(BLOCK);
+                                if usual {
+                                    V::encode(kind.unwrap_unchecked(), factor, begun[k], numbers, codes);
+                                } else if block > 0 {
+                                    (blocks.unwrap_unchecked().part)(numbers, &encodings[k], codes, group);
+                                }
                             }
                         }
                     });
-                }
-            }
-            if block < blocks {
-                for_each_operand!(count, k => {
-                    if state::<R>(k) && R::OPERANDS[k].written {
-                        let columns: Most = V::columns(most[k]);
-                        let numbers = scratch.add(2 * BLOCK * k + side);
-                        let scale = Blocks::finish(&columns, numbers, BLOCK, &mut encodings[k]);
-                        *places[k].scales.add(block) = scale;
-                    }
                 });
             }
+            for_each_operand!(count, k => {
+                if state::<R>(k) && R::OPERANDS[k].written {
+                    let columns: Most = V::columns(most[k]);
+                    let numbers = scratch.add(2 * BLOCK * k + side);
+                    let scale = Blocks::finish(&columns, numbers, BLOCK, &mut encodings[k]);
+                    *places[k].scales.add(block) = scale;
+                }
+            });
         }
+        // What there is of the last one is not in the loop, which would be compiled once more for it.
+        let Some(last) = blocks.checked_sub(1) else { return };
+        for_each_operand!(count, k => {
+            if state::<R>(k) && R::OPERANDS[k].written {
+                let numbers = scratch.add(2 * BLOCK * k + last % 2 * BLOCK);
+                let codes = places[k].address.add(last * BLOCK);
+                (places[k].blocks.unwrap_unchecked().part)(numbers, &encodings[k], codes, BLOCK);
+            }
+        });
     }
 }
 

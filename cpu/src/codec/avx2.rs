@@ -196,8 +196,16 @@ impl Groups for Ymm32 {
         columns
     }
 
+    type Begun = ();
+
     #[inline(always)]
-    unsafe fn encode(kind: &Kind, factor: f32, numbers: *const f32, codes: *mut u8) {
+    unsafe fn nothing() {}
+
+    #[inline(always)]
+    unsafe fn begin(_: &Kind, _: f32, _: *const f32) {}
+
+    #[inline(always)]
+    unsafe fn encode(kind: &Kind, factor: f32, (): (), numbers: *const f32, codes: *mut u8) {
         // SAFETY: the caller's contract.
         unsafe {
             if kind.grid {
@@ -250,7 +258,7 @@ impl<const KIND: usize> Blocked for Of<KIND> {
             if encoding.usual {
                 whole = count / GROUP * GROUP;
                 for i in (0..whole).step_by(GROUP) {
-                    Ymm32::encode(&KINDS[KIND], encoding.factor, numbers.add(i), codes.add(i));
+                    Ymm32::encode(&KINDS[KIND], encoding.factor, (), numbers.add(i), codes.add(i));
                 }
             }
             if whole < count {

@@ -240,14 +240,28 @@ impl Groups for Zmm32 {
         columns
     }
 
+    type Begun = [__m512i; 2];
+
     #[inline(always)]
-    unsafe fn encode(kind: &Kind, factor: f32, numbers: *const f32, codes: *mut u8) {
+    unsafe fn nothing() -> [__m512i; 2] {
+        // SAFETY: the caller has the instruction set.
+        unsafe { [_mm512_setzero_si512(); 2] }
+    }
+
+    #[inline(always)]
+    unsafe fn begin(kind: &Kind, factor: f32, numbers: *const f32) -> [__m512i; 2] {
+        // SAFETY: the caller's contract.
+        unsafe { if kind.grid { grid::places(factor, numbers) } else { Self::nothing() } }
+    }
+
+    #[inline(always)]
+    unsafe fn encode(kind: &Kind, factor: f32, begun: [__m512i; 2], numbers: *const f32, codes: *mut u8) {
         // SAFETY: the caller's contract.
         unsafe {
             match (kind.grid, kind.signed) {
                 (false, _) => encode_group(kind, factor, numbers, codes),
-                (true, true) => grid::encode_group::<true>(kind.places, factor, numbers, codes),
-                (true, false) => grid::encode_group::<false>(kind.places, factor, numbers, codes),
+                (true, true) => grid::encode::<true>(kind.places, begun, codes),
+                (true, false) => grid::encode::<false>(kind.places, begun, codes),
             }
         }
     }
@@ -301,7 +315,8 @@ impl<const KIND: usize> Blocked for Of<KIND> {
             if encoding.usual {
                 whole = count / GROUP * GROUP;
                 for i in (0..whole).step_by(GROUP) {
-                    Zmm32::encode(&KINDS[KIND], encoding.factor, numbers.add(i), codes.add(i));
+                    let (kind, factor, numbers) = (&KINDS[KIND], encoding.factor, numbers.add(i));
+                    Zmm32::encode(kind, factor, Zmm32::begin(kind, factor, numbers), numbers, codes.add(i));
                 }
             }
             if whole < count {

@@ -99,7 +99,7 @@ impl Grid {
 /// # Safety
 /// `numbers` holds 16; the CPU has AVX-512.
 #[inline(always)]
-unsafe fn places(factor: __m512, numbers: *const f32) -> __m512i {
+unsafe fn places_of(factor: __m512, numbers: *const f32) -> __m512i {
     // SAFETY: the caller's contract.
     unsafe {
         let y = _mm512_mul_ps(_mm512_loadu_ps(numbers), factor);
@@ -172,25 +172,30 @@ unsafe fn count(code: __m512i, behind: __mmask64) -> __m512i {
     unsafe { _mm512_mask_sub_epi8(code, behind, code, _mm512_set1_epi8(-1)) }
 }
 
-/// Encodes a group, of which no number is negative where codes are unsigned.
+/// The places of a group: their lower bytes, and their upper ones.
 ///
 /// # Safety
-/// `numbers` and `codes` hold 64 each; the CPU has AVX-512 with VBMI.
+/// `numbers` holds 64; the CPU has AVX-512 with VBMI.
 #[inline(always)]
-pub(super) unsafe fn encode_group<const SIGNED: bool>(
-    grid: &Grid,
-    factor: f32,
-    numbers: *const f32,
-    codes: *mut u8,
-) {
+pub(super) unsafe fn places(factor: f32, numbers: *const f32) -> [__m512i; 2] {
     // SAFETY: the caller's contract.
     unsafe {
         let factor = _mm512_set1_ps(factor);
-        let a = _mm512_packus_epi32(places(factor, numbers), places(factor, numbers.add(16)));
-        let b = _mm512_packus_epi32(places(factor, numbers.add(32)), places(factor, numbers.add(48)));
-        let mut low = _mm512_permutex2var_epi8(a, at(&LOW.0, 0), b);
-        // From the middle on, places have the highest bit, and permutations do not look at it.
-        let mut high = _mm512_permutex2var_epi8(a, at(&HIGH.0, 0), b);
+        let a = _mm512_packus_epi32(places_of(factor, numbers), places_of(factor, numbers.add(16)));
+        let b = _mm512_packus_epi32(places_of(factor, numbers.add(32)), places_of(factor, numbers.add(48)));
+        [_mm512_permutex2var_epi8(a, at(&LOW.0, 0), b), _mm512_permutex2var_epi8(a, at(&HIGH.0, 0), b)]
+    }
+}
+
+/// The codes of a group with these places, all of which are of the upper half where codes are unsigned.
+///
+/// # Safety
+/// `codes` holds 64; the CPU has AVX-512 with VBMI.
+#[inline(always)]
+pub(super) unsafe fn encode<const SIGNED: bool>(grid: &Grid, places: [__m512i; 2], codes: *mut u8) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        let [mut low, mut high] = places;
         let mut negative = 0;
         if SIGNED {
             high = _mm512_xor_si512(high, byte(128));
