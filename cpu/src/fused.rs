@@ -3,8 +3,8 @@
 //! Encoding needs a block's scale, which is known when the rule has gone through all of it, and its arithmetic is
 //! a long chain, while a rule mostly waits for roots and quotients. So block `b` goes through the rule while block
 //! `b - 1` is encoded: a turn of four registers, with half of a state's codes behind each of them, since the CPU only
-//! works on both at a time where they stand near each other. Operands that are not states are asked for ahead, because
-//! the streams of codes are too slow for the CPU to see what comes next.
+//! works on both at a time where they stand near each other. All operands are asked for ahead, because the streams of
+//! codes are too slow for the CPU to see what comes next.
 
 use crate::codec::{Blocks, Encoding, Groups, Kind, Most, REGISTERS};
 use core::mem::MaybeUninit;
@@ -115,6 +115,7 @@ where
                     let Place { address, scales, kind, .. } = places[k];
                     if state::<R>(k) {
                         let scale = *scales.add(block);
+                        expect(address.wrapping_add(first + AHEAD));
                         let decoded = V::decode(kind.unwrap_unchecked(), address.add(first), scale);
                         for (x, decoded) in x.iter_mut().zip(decoded) {
                             x.as_mut()[k] = decoded;
@@ -127,7 +128,7 @@ where
                         if !state::<R>(k) {
                             let (address, at) = (places[k].address.cast::<f32>(), first + V::LANES * r);
                             if at.is_multiple_of(16) {
-                                expect(address.wrapping_add(at + AHEAD));
+                                expect(address.wrapping_add(at + AHEAD).cast());
                             }
                             x[r].as_mut()[k] = V::load(address.add(at));
                         }
@@ -188,7 +189,7 @@ where
 
 /// Asks for a cache line.
 #[inline(always)]
-fn expect(address: *const f32) {
+pub(crate) fn expect(address: *const u8) {
     use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     // SAFETY: a hint; the address is not accessed, and need not be that of anything.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };

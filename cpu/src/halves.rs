@@ -4,7 +4,7 @@
 //! block of the generator has 64 bits, those of four elements. What the first round makes of the counters is the same
 //! for all operands, whose keys differ. Nothing of a chance depends on the rule, so that the CPU works on both at a time.
 
-use crate::fused::for_each_operand;
+use crate::fused::{expect, for_each_operand};
 use crate::lane::{Counted, Drawn, Pair, Rounds};
 use fallline_core::backend::MAX_OPERANDS;
 use fallline_core::codec::stochastic::ROUNDS;
@@ -198,14 +198,6 @@ where
             }
         }
     }
-}
-
-/// Asks for a cache line.
-#[inline(always)]
-fn expect(address: *const u8) {
-    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    // SAFETY: a hint; the address is not accessed, and need not be that of anything.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
 }
 
 /// # Safety
