@@ -380,3 +380,13 @@ fn torch_adafactor_at_its_bound() {
         }
     }
 }
+
+/// Of torch's Adafactor a gradient that is not a number reaches all of its matrix, through the mean of the rows.
+#[test]
+fn torch_adafactor_of_what_is_no_number() {
+    let (mut params, mut grads) = drawn(&vec![vec![5, 7], vec![3, 4]], 0, 4);
+    let Some(Grad::Dense(grad)) = &mut grads[0][0] else { panic!("the first step has all gradients") };
+    grad[[1, 2]] = f64::NAN;
+    step(&mut recipe("TorchAdafactor").optimizer(best()), &mut params, &grads[0]);
+    assert!(params[0].iter().all(|x| x.is_nan()) && params[1].iter().all(|x| x.is_finite()), "{params:?}");
+}
