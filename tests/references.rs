@@ -63,8 +63,19 @@ fn step(optimizer: &mut Driver, params: &mut [ArrayD<f64>], grads: &[Option<Grad
 }
 
 /// Steps both and compares after each step.
-fn agree(text: &str, mut reference: impl Reference, shapes: &Shapes, by_rows: usize, seed: u64) {
-    let (mut got, grads) = drawn(shapes, by_rows, seed);
+fn agree(text: &str, reference: impl Reference, shapes: &Shapes, by_rows: usize, seed: u64) {
+    let (params, grads) = drawn(shapes, by_rows, seed);
+    agree_on(text, reference, params, &grads);
+}
+
+/// The same from these start values on, with these gradients.
+fn agree_on(
+    text: &str,
+    mut reference: impl Reference,
+    params: Vec<ArrayD<f64>>,
+    grads: &[Vec<Option<Grad>>],
+) {
+    let mut got = params;
     let (mut expected, mut optimizer) = (got.clone(), recipe(text).optimizer(best()));
     for (t, grads) in grads.iter().enumerate() {
         let before = expected.clone();
@@ -337,4 +348,45 @@ fn no_name_of_several_stages_is_left_out() {
         let known = HERE.contains(&entry.name) || ELSEWHERE.iter().any(|(name, _)| *name == entry.name);
         assert!(!several || known, "{} has no reference", entry.name);
     }
+}
+
+/// The bound ε₁ of torch's Adafactor: a row and a column of zeros, and rows and columns so small that it acts where they
+/// meet, or everywhere.
+#[test]
+fn torch_adafactor_at_its_bound() {
+    let shapes = vec![vec![5, 7], vec![2, 4, 3], vec![6]];
+    for (least, seed) in [(1e-3, 1), (1e-9, 2), (1e-18, 3)] {
+        let (params, mut grads) = drawn(&shapes, 0, seed);
+        for grad in grads.iter_mut().flatten().flatten() {
+            let Grad::Dense(grad) = grad else { panic!("none was asked for by rows") };
+            let last = grad.ndim() - 1;
+            for (index, g) in grad.indexed_iter_mut() {
+                let (row, column) = (index[last.saturating_sub(1)], index[last]);
+                *g *= match (row.min(column), row.max(column)) {
+                    (0, _) => 0.0,
+                    (1, 1) => least * least,
+                    (1, _) => least,
+                    _ if least < 1e-12 => least,
+                    _ => 1.0,
+                };
+            }
+        }
+        for eps1 in [None, Some(1e-6)] {
+            let none = eps1.map_or("None".to_owned(), |value| format!("{value:?}"));
+            let eps = (eps1.unwrap_or(f64::EPSILON), 1e-3);
+            let reference = adafactor::TorchAdafactor::new(0.1, -0.8, eps, 1.0, 0.1, false);
+            let text = config("TorchAdafactor", &format!("lr=0.1, eps=({none}, 1e-3), weight_decay=0.1"));
+            agree_on(&text, reference, params.clone(), &grads);
+        }
+    }
+}
+
+/// Of torch's Adafactor a gradient that is not a number reaches all of its matrix, through the mean of the rows.
+#[test]
+fn torch_adafactor_of_what_is_no_number() {
+    let (mut params, mut grads) = drawn(&vec![vec![5, 7], vec![3, 4]], 0, 4);
+    let Some(Grad::Dense(grad)) = &mut grads[0][0] else { panic!("the first step has all gradients") };
+    grad[[1, 2]] = f64::NAN;
+    step(&mut recipe("TorchAdafactor").optimizer(best()), &mut params, &grads[0]);
+    assert!(params[0].iter().all(|x| x.is_nan()) && params[1].iter().all(|x| x.is_finite()), "{params:?}");
 }

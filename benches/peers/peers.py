@@ -131,6 +131,7 @@ def answer(words, opened):
             return f"ok {version}"
         case ["round", name]:
             step = opened[name].step
+            step()  # not timed: it wakes the threads, as in protocol.rs
             start = time.perf_counter()
             step()
             return str(time.perf_counter() - start)

@@ -207,6 +207,10 @@ impl Algorithm for Muon {
         NewtonSchulz { rows, columns, coefficients, steps, format }.run::<K>(step, norm)
     }
 
+    fn matrix_rules<K: Link>(&self) -> Vec<&'static Kernel> {
+        vec![K::kernel::<MuonNormRule>(), K::kernel::<MuonShiftRule>(), K::kernel::<MuonPairRule>()]
+    }
+
     fn validate(&self) -> Result<(), HyperError> {
         let one_of = |name: &str, given: &Option<String>, known: &[&str], all: &str| match given.as_deref() {
             Some(other) if !known.contains(&other) => Err(format!("{name} must be {all}, got {other:?}")),

@@ -1,6 +1,8 @@
 //! TorchAdafactor: Adafactor as torch has it.
 
-use super::adafactor::{VECTOR, factor_repetition, factor_shape, moment_rules, update_moments};
+use super::adafactor::{
+    ColumnFactorRule, VECTOR, factor_repetition, factor_shape, moment_rules, update_moments,
+};
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{Combining, MatrixStep, Stages, matrices};
 use crate::{Algorithm, Info, Reference, hyperparameters};
@@ -42,16 +44,17 @@ hyperparameters! {
 }
 
 rule! {
-    /// The size of [`TorchAdafactor`]'s update, from the factors of an element's row and column. The square of an update
-    /// needs no root.
+    /// The size of [`TorchAdafactor`]'s update, from the factors of an element's row and column. They are roots and
+    /// reciprocals already, as is the bound: 1 / √max(a, ε²) = min(1/√a, 1/ε), and an element needs neither.
     pub TorchAdafactorSizeRule(h: TorchAdafactor, t) {}
-    per_tensor(least)
+    per_tensor(most)
     element(g: Grad, p: Param, r: Scratch, c: Scratch) -> () sum(p2, u2) {
+        let u = g * most.min(r * c); // a NaN stays one
         p2 = p * p;
-        u2 = g * g / (r * c).max(least);
+        u2 = u * u;
     }
     or
-    /// As [`TorchAdafactorSizeRule`], for a vector.
+    /// As [`TorchAdafactorSizeRule`], for a vector. The square of an update needs no root.
     pub TorchAdafactorVectorSizeRule
     per_tensor(least)
     element(g: Grad, p: Param, v: State) -> () sum(p2, u2) {
@@ -75,9 +78,9 @@ rule! {
     pub TorchAdafactorRule(h: TorchAdafactor, t) {
         let keep = 1.0 - h.lr * h.weight_decay;
     }
-    per_tensor(least, alpha)
+    per_tensor(most, alpha)
     element(g: Grad, r: Scratch, c: Scratch) -> (p: Param) {
-        p = keep * p - alpha * (g / (r * c).max(least).sqrt());
+        p = keep * p - alpha * (g * most.min(r * c));
     }
     or
     /// The update of [`TorchAdafactor`] for a vector.
@@ -89,11 +92,11 @@ rule! {
 }
 
 rule! {
-    /// The factor of a row, from its moment and the sum of those of its matrix.
+    /// The factor of [`TorchAdafactor`]'s update that a row has, from its moment and the sum of those of its matrix.
     pub TorchRowFactorRule(h: (), t) {}
     per_tensor(share, least)
     element(total: Scratch) -> (r: Scratch) {
-        r = r / (share * total).max(least);
+        r = 1.0 / (r / least.max(share * total)).sqrt(); // a NaN stays one
     }
 }
 
@@ -141,12 +144,13 @@ impl Algorithm for TorchAdafactor {
 
     fn combine(&self, _stage: usize, at: &mut Combining<'_>) {
         let eps1 = self.eps1(at.compute);
-        // The least moment, and the update's scale once its size is known.
+        // What a vector's moment is at least or a matrix's factor at most, and the update's scale once its size is known.
+        let bound = if at.shape.rank() < 2 { eps1 * eps1 } else { 1.0 / eps1 };
         let (&[p2, u2], [before @ .., alpha]) = (at.sums, &mut *at.scalars) else {
-            at.scalars.fill(eps1 * eps1);
+            at.scalars.fill(bound);
             return;
         };
-        before.fill(eps1 * eps1);
+        before.fill(bound);
         let rms = |sum: f64| sqrt(sum / at.shape.elements() as f64);
         let rate = self.lr.min(1.0 / sqrt(at.t as f64));
         *alpha = rate * rms(p2).max(self.eps.1) / (rms(u2) / self.d).max(1.0);
@@ -160,17 +164,19 @@ impl Algorithm for TorchAdafactor {
         let eps1 = self.eps1(step.compute);
         let totals = update_moments::<K>(step, 1.0 - powf(step.t as f64, self.beta2_decay), 0.0)?;
         let scratch = core::mem::take(&mut step.scratch);
-        let [(_, r), _] = &mut *scratch else { unreachable!("the stages name both factors") };
+        let [(_, r), (_, c)] = &mut *scratch else { unreachable!("the stages name both factors") };
         let views = &mut [Some(View::write(r)), Some(View::read(&totals).repeated(1, rows))];
         let own = [1.0 / rows as f64, eps1];
         step.run(K::kernel::<TorchRowFactorRule>(), &() as &dyn Any, &own, views)?;
+        step.run(K::kernel::<ColumnFactorRule>(), &() as &dyn Any, &[], &mut [Some(View::write(c))])?;
         step.scratch = scratch;
         step.workspace.give([totals]);
         Ok(())
     }
 
     fn matrix_rules<K: Link>(&self) -> Vec<&'static Kernel> {
-        [&[K::kernel::<TorchRowFactorRule>()][..], &moment_rules::<K>()].concat()
+        [&[K::kernel::<TorchRowFactorRule>(), K::kernel::<ColumnFactorRule>()][..], &moment_rules::<K>()]
+            .concat()
     }
 
     fn maximize(&self) -> bool {

@@ -1,0 +1,229 @@
+//! A stage of a run, and its pass over memory.
+
+use super::{Batch, Work};
+use crate::AnyAlgorithm;
+use crate::driver::around::{Around, Places};
+use crate::driver::averages::Mean;
+use crate::driver::mirror;
+use crate::driver::rows::{self, Parts};
+use crate::slots::Slot;
+use crate::stages::{Stage, Stages};
+use fallline_core::backend::{Pass, Plan, TensorPass, View};
+use fallline_core::codec::stochastic;
+use fallline_core::sums::fold;
+use fallline_core::{Compute, Kernel, Role, Shape, Storage};
+
+/// A stage, and where its operands come from.
+pub(crate) struct Part {
+    pub(crate) stage: Stage,
+    /// The operand that is the parameter, and that which is the gradient.
+    pub(crate) param: Option<usize>,
+    pub(crate) grad: Option<usize>,
+    /// For each state and each scratch of the stages the operand that it is in this one.
+    pub(crate) states: Vec<Option<usize>>,
+    scratch: Vec<Option<usize>>,
+    pub(crate) rows: Vec<f64>,
+    /// The parameters' own scalars, in the order of the bindings.
+    pub(super) own: Vec<f64>,
+    /// One for each batch.
+    pub(crate) plans: Vec<Plan>,
+    /// The parameters' sums, in the order of the bindings.
+    pub(super) sums: Vec<f64>,
+    /// The same two for parts of parameters, where some take part by rows.
+    parts_own: Vec<f64>,
+    parts_sums: Vec<f64>,
+}
+
+impl Part {
+    /// A stage of a step with these states and scratch.
+    pub(crate) fn new(stage: Stage, stages: &Stages) -> Part {
+        let operands = stage.kernel().map_or(&[][..], |kernel| kernel.operands);
+        let of = |role| operands.iter().position(|operand| operand.role == role);
+        let named = |name: &&str| operands.iter().position(|operand| operand.name == *name);
+        let all = |role| stages.operands(role).iter().map(named).collect();
+        let (rows, own, plans, sums, parts_own, parts_sums) = Default::default();
+        let (states, scratch) = (all(Role::State), all(Role::Scratch));
+        let (param, grad) = (of(Role::Param), of(Role::Grad));
+        Part { stage, param, grad, states, scratch, rows, own, plans, sums, parts_own, parts_sums }
+    }
+
+    /// Whether it writes the parameter.
+    pub(super) fn writes_param(&self) -> bool {
+        let (Some(kernel), Some(param)) = (self.stage.kernel(), self.param) else { return false };
+        kernel.operands[param].written
+    }
+
+    /// Computes a row of scalars: the sign of the gradient, and those of the rule.
+    pub(super) fn add_row(&mut self, class: u8, algorithm: &dyn AnyAlgorithm, t: u64) {
+        let Some(kernel) = self.stage.kernel() else { return };
+        self.rows.push(if algorithm.maximize() { -1.0 } else { 1.0 });
+        let start = self.rows.len();
+        self.rows.resize(start + kernel.scalars.len(), 0.0);
+        algorithm.scalars(class, kernel, t, &mut self.rows[start..]);
+    }
+
+    /// Multiplies the gradient's factor in each row of scalars.
+    pub(super) fn scale(&mut self, factor: f64) {
+        let Some(kernel) = self.stage.kernel() else { return };
+        self.rows.iter_mut().step_by(1 + kernel.scalars.len()).for_each(|scale| *scale *= factor);
+    }
+
+    /// The pass over the memory of a batch. Step counts go up in the last one.
+    pub(super) fn run(
+        &mut self,
+        work: &mut Work<'_, '_, '_>,
+        (kernel, compute): (&'static Kernel, Compute),
+        number: usize,
+        batch: &Batch,
+        (stage, last): (usize, bool),
+        around: Around<'_>,
+    ) -> fallline_core::Result<()> {
+        let (index, groups) = (work.index, work.groups);
+        let places = Places::new(kernel.operands.len(), self.param, self.grad);
+        while self.plans.len() <= number {
+            self.plans.push(work.backend.plan());
+        }
+        let (own, sums) = (kernel.tensor_scalars.len(), kernel.sums.len());
+        let mut counted = 0;
+        let (bindings, slots) =
+            (&mut work.bindings[batch.places.clone()], &mut work.slots[batch.places.clone()]);
+        let divided =
+            own + sums > 0 && slots.iter().any(|slot| slot.run == Some(index) && parts_of(slot).is_some());
+        let mut tensor_scalars = &self.own[batch.tensors.start * own..batch.tensors.end * own];
+        let mut found = &mut self.sums[batch.tensors.start * sums..batch.tensors.end * sums];
+        if divided {
+            // Each part of a parameter has its scalars, and gives sums of its own.
+            self.parts_own.clear();
+            let mut count = 0;
+            for (place, slot) in slots.iter().filter(|slot| slot.run == Some(index)).enumerate() {
+                let parts = parts_of(slot).unwrap_or(1);
+                count += parts;
+                for _ in 0..parts {
+                    self.parts_own.extend_from_slice(&tensor_scalars[place * own..][..own]);
+                }
+            }
+            self.parts_sums.clear();
+            self.parts_sums.resize(count * sums, 0.0);
+            (tensor_scalars, found) = (&self.parts_own, &mut self.parts_sums);
+        }
+        let mut rest: Option<Parts<'_>> = None;
+        let mut pairs = bindings.iter_mut().zip(&mut *slots).filter(|(_, slot)| slot.run == Some(index));
+        let ran = work.backend.run(Pass {
+            kernel,
+            compute,
+            tensors: &mut |views| loop {
+                if let Some(next) = rest.as_mut().and_then(|parts| parts.next(views)) {
+                    return Some(next);
+                }
+                let (binding, slot) = pairs.next()?;
+                let rows = rows::of(&slot.rows, slot.sparse);
+                if around.forming.is_some() {
+                    [views[places.start], views[places.add]] = binding.take_new();
+                }
+                // Of a row that takes no part the average changes too.
+                let whole = rows.is_none_or(|rows| rows.parts().is_none());
+                if let Some(mean) = slot.mean.as_mut().filter(|_| around.averaging.is_some() && whole) {
+                    views[places.mean] = mean.take();
+                }
+                let (mut param, mut grad) = mirror::views(binding, &mut slot.mirror, rows);
+                let elements = param.as_ref().map_or(0, View::len);
+                if let Some(place) = self.param {
+                    let written = kernel.operands[place].written;
+                    views[place] = match (&mut slot.master, written) {
+                        (Some(master), true) => {
+                            let master = View::write(master);
+                            Some(match param.take() {
+                                Some(copy) => master.with_copy(copy),
+                                None => master,
+                            })
+                        }
+                        (Some(master), false) => Some(View::read(master)),
+                        (None, _) => param.take(),
+                    };
+                }
+                if let Some(place) = self.grad {
+                    views[place] = grad.take();
+                }
+                let states = slot.states.iter_mut().zip(&self.states);
+                for ((name, storage), place) in states.chain(slot.scratch.iter_mut().zip(&self.scratch)) {
+                    if let &Some(place) = place {
+                        views[place] = Some(match storage.len() == elements {
+                            true => View::write(storage),
+                            false => stretched(&*groups[slot.group].algorithm, name, &slot.shape, storage),
+                        });
+                    }
+                }
+                if let Some(seed) = slot.seed {
+                    for (operand, view) in views[..kernel.operands.len()].iter_mut().enumerate() {
+                        let stream = (stage << 8 | operand) as u64;
+                        let key = stochastic::key(seed, &slot.name, slot.steps + 1, stream);
+                        *view = view.take().map(|view| view.with_noise(key));
+                    }
+                }
+                if last {
+                    // Here, and not after the step: with many tensors each walk over them counts.
+                    slot.steps += 1;
+                    counted += 1;
+                }
+                match rows.filter(|rows| rows.parts().is_some()) {
+                    None => return Some(TensorPass { elements, row: slot.row }),
+                    Some(rows) => {
+                        let whole = views.each_mut().map(Option::take);
+                        rest = Some(Parts::new(rows, whole, self.grad, slot.row));
+                    }
+                }
+            },
+            rows: &self.rows,
+            tensor_scalars,
+            plan: &mut self.plans[number],
+            sums: found,
+            beside: &around.rules(&places),
+        });
+        if let Err(cause) = ran {
+            let slots = slots.iter_mut().filter(|slot| slot.run == Some(index));
+            slots.take(counted).for_each(|slot| slot.steps -= 1);
+            let slots = work.slots[batch.places.clone()].iter_mut().filter(|slot| slot.run == Some(index));
+            slots.flat_map(|slot| &mut slot.mean).for_each(Mean::untake);
+            return Err(cause);
+        }
+        if divided {
+            let mut left = &self.parts_sums[..];
+            let mut to = self.sums[batch.tensors.start * sums..].chunks_exact_mut(sums.max(1));
+            for slot in slots.iter().filter(|slot| slot.run == Some(index)) {
+                let (parts, others) = left.split_at(parts_of(slot).unwrap_or(1) * sums);
+                left = others;
+                for (sum, total) in to.next().into_iter().flatten().enumerate() {
+                    // One part is the whole: its sum stays as it is.
+                    *total = match parts_of(slot) {
+                        None => parts[sum],
+                        Some(_) => fold(parts.iter().skip(sum).step_by(sums).copied()),
+                    };
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The view of a state or scratch of another length than its parameter's, as its algorithm says.
+#[cold]
+fn stretched<'v>(
+    algorithm: &dyn AnyAlgorithm,
+    name: &str,
+    shape: &Shape,
+    storage: &'v mut Storage,
+) -> View<'v> {
+    let view = View::write(storage);
+    if shape.elements() == 0 {
+        return view.part(0, 0);
+    }
+    match algorithm.repetition(name, shape) {
+        Some((run, times)) => view.repeated(run, times),
+        None => view,
+    }
+}
+
+/// In how many parts a pass takes a parameter; `None` where it takes it as a whole.
+pub(super) fn parts_of(slot: &Slot) -> Option<usize> {
+    rows::of(&slot.rows, slot.sparse)?.parts()
+}
