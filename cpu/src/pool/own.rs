@@ -56,7 +56,7 @@ struct Share(AtomicU64);
 
 impl Share {
     fn lay(&self, range: Range<usize>) {
-        self.0.store((range.start as u64) << 32 | range.end as u64, Ordering::Relaxed);
+        self.0.store(((range.start as u64) << 32) | range.end as u64, Ordering::Relaxed);
     }
 
     /// Takes some numbers from the front or the end, if any are left: one at a time, of very many more.
@@ -67,8 +67,8 @@ impl Share {
             let count = end.saturating_sub(start);
             let some = (count / 16).max(1).min(count);
             let (from, left) = match front {
-                true => (start..start + some, (start + some) << 32 | end),
-                false => (end - some..end, start << 32 | (end - some)),
+                true => (start..start + some, ((start + some) << 32) | end),
+                false => (end - some..end, (start << 32) | (end - some)),
             };
             taken = Some(from.start as usize..from.end as usize);
             (some > 0).then_some(left)
@@ -212,7 +212,7 @@ impl Shared {
         // The last number is that of `OVER`.
         let number = if number >= OVER / PASS { 1 } else { number };
         // Before `sleepers` is looked at, as a worker is counted there before it looks at the word.
-        self.word.store(number * PASS | OPEN, Ordering::SeqCst);
+        self.word.store((number * PASS) | OPEN, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             drop(lock(&self.asleep));
             self.opened.notify_all();
@@ -232,7 +232,7 @@ impl Shared {
     /// Returns when nobody is inside the pass, which is closed.
     fn await_workers(&self) {
         let empty = |word: u64| word & ALL_INSIDE == 0;
-        if self.look(|word| empty(word)).is_some() {
+        if self.look(empty).is_some() {
             return;
         }
         let mut guard = lock(&self.asleep);
