@@ -116,19 +116,11 @@ fn steps_after_the_first_allocate_nothing() {
             }
         }
     }
-    // With a pool, rayon hands a step to it through crossbeam's queue, which allocates a block for every
-    // 63 jobs: 63 slots of a job (two words) and a state (a word), and a link: 1520 bytes on 64 bits. One
-    // job is handed over in each step. Now and then the queue puts a bag of what may be freed aside: 64 calls
-    // of four words, their number, an epoch and a link: 2072 bytes. Nothing else may be allocated.
-    let block = (63 * 3 + 1) * size_of::<usize>();
-    let bag = (64 * 4 + 3) * size_of::<usize>();
-    let steps = 20;
+    // Handing a pass to other threads takes no memory either.
     for text in common::ONE_EACH.iter().filter(|text| !works_on_wholes(text)) {
-        let (count, sizes) = of_steps(text, NonFinite::Propagate, 2, &[100_000, 200_000], steps);
-        if count > steps / 63 + 2 || sizes.iter().any(|&size| size != block && size != bag) {
-            wrong.push(format!(
-                "{text}, 2 threads, {steps} steps: {count} of {sizes:?}, a block is {block}, a bag {bag}"
-            ));
+        let found = of_steps(text, NonFinite::Propagate, 2, &[100_000, 200_000], 20);
+        if found != (0, Vec::new()) {
+            wrong.push(format!("{text}, 2 threads, 20 steps: {found:?}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

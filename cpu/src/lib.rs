@@ -82,10 +82,28 @@ impl Cpu {
         Ok(Cpu { isa: isa.require()?, device: Device::Cpu, pool, buffers: Default::default() })
     }
 
+    /// The best instruction set (or that of `FALLLINE_ISA`), and the threads of a pool that the program has: a trainer
+    /// that runs on rayon itself needs no second set of threads then. Threads of its own start passes sooner
+    /// ([`Cpu::with_threads`]). The results are the same.
+    ///
+    /// ```
+    /// use fallline_cpu::Cpu;
+    /// let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
+    /// assert_eq!(Cpu::with_pool(pool.into())?.threads(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when `FALLLINE_ISA` asks for what the machine lacks.
+    #[cfg(feature = "rayon")]
+    pub fn with_pool(pool: Arc<rayon::ThreadPool>) -> Result<Cpu> {
+        let (isa, pool) = (Isa::from_environment()?.require()?, Pool::Given(pool));
+        Ok(Cpu { isa, device: Device::Cpu, pool, buffers: Default::default() })
+    }
+
     /// The reference device: the same rules, one element at a time, on one thread.
     pub fn scalar() -> Cpu {
-        let pool = Pool::new(1).unwrap_or_else(|_| unreachable!("one thread is the caller's"));
-        Cpu { isa: Isa::Scalar, device: Device::Scalar, pool, buffers: Default::default() }
+        Cpu { isa: Isa::Scalar, device: Device::Scalar, pool: Pool::Caller, buffers: Default::default() }
     }
 
     /// As the shared backend that optimizers and tensors take.

@@ -1,51 +1,55 @@
-//! The backend's own threads.
+//! The threads that a backend's passes run on.
+
+mod own;
+#[cfg(test)]
+mod tests;
 
 use core::ops::Range;
+use own::Own;
 
-/// A pool of threads of this backend alone; never the global one.
+/// Threads of this backend alone, or a pool that the caller has; never the global one.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub(crate) enum Pool {
+    /// The calling thread.
+    Caller,
+    Own(Own),
     #[cfg(feature = "rayon")]
-    pool: Option<rayon::ThreadPool>,
-    threads: usize,
+    Given(std::sync::Arc<rayon::ThreadPool>),
 }
 
 impl Pool {
-    /// A pool of `threads`; one thread needs none beside the caller's.
+    /// A pool of `threads`, of which the caller's is one.
     pub(crate) fn new(threads: usize) -> Result<Pool, String> {
-        #[cfg(feature = "rayon")]
-        {
-            let build = || {
-                let builder = rayon::ThreadPoolBuilder::new().num_threads(threads);
-                let builder = builder.thread_name(|i| format!("fallline-{i}"));
-                builder.build().map_err(|e| format!("no pool of {threads} threads: {e}"))
-            };
-            let pool = if threads > 1 { Some(build()?) } else { None };
-            // Every thread has started, and allocated what it needs for that, before the first pass.
-            if let Some(pool) = &pool {
-                pool.broadcast(|_| ());
-            }
-            Ok(Pool { pool, threads: threads.max(1) })
+        if threads <= 1 {
+            return Ok(Pool::Caller);
         }
-        #[cfg(not(feature = "rayon"))]
-        {
-            let _ = threads;
-            Ok(Pool { threads: 1 })
-        }
+        let own = Own::new(threads).map_err(|e| format!("no pool of {threads} threads: {e}"))?;
+        Ok(Pool::Own(own))
     }
 
     /// How many threads it has.
     pub(crate) fn threads(&self) -> usize {
-        self.threads
+        match self {
+            Pool::Caller => 1,
+            Pool::Own(own) => own.threads(),
+            #[cfg(feature = "rayon")]
+            Pool::Given(pool) => pool.current_num_threads(),
+        }
     }
 
-    /// Calls `work` for every number of `range`, spread over the threads.
+    /// Calls `work` for every number of `range`, spread over the threads. A panic of `work` is the caller's.
     pub(crate) fn for_each(&self, range: Range<usize>, work: impl Fn(usize) + Sync + Send) {
-        #[cfg(feature = "rayon")]
-        if let Some(pool) = &self.pool {
-            use rayon::prelude::*;
-            return pool.install(|| range.into_par_iter().with_max_len(1).for_each(work));
+        match self {
+            Pool::Caller => range.for_each(work),
+            Pool::Own(own) => {
+                let start = range.start;
+                own.run(range.len(), &|part: Range<usize>| part.for_each(|i| work(start + i)));
+            }
+            #[cfg(feature = "rayon")]
+            Pool::Given(pool) => {
+                use rayon::prelude::*;
+                pool.install(|| range.into_par_iter().with_max_len(1).for_each(work));
+            }
         }
-        range.for_each(work);
     }
 }
