@@ -59,7 +59,7 @@ impl Grid {
                 place += 1;
             }
             cell = first / 16;
-            if NEAR <= first && first < FAR && first % 16 > 0 {
+            if NEAR <= first && first < FAR && !first.is_multiple_of(16) {
                 let before = (first % 256 - 1) as u8;
                 if grid.middle_border[cell] % 16 == 15 {
                     grid.middle_border[cell] = before;
@@ -74,7 +74,7 @@ impl Grid {
                 cell += 1;
             }
             cell = first / 256;
-            if FAR <= first && first < 32768 && first % 256 > 0 {
+            if FAR <= first && first < 32768 && !first.is_multiple_of(256) {
                 let before = (first % 256 - 1) as u8;
                 if grid.far_border[cell] == NONE {
                     grid.far_border[cell] = before;
