@@ -125,7 +125,7 @@ fn every_border_of_the_grid_is_where_it_should_be() {
 
 /// All sums.
 #[test]
-#[ignore = "half a minute in release, minutes otherwise"]
+#[ignore = "seconds in release, minutes otherwise"]
 fn every_sum_with_1_has_its_code_on_the_grid() {
     let sums = (0..1 << 24).map(|i| i as f32 * 2f32.powi(-24));
     let sums = sums.chain((1 << 23..=1 << 24).map(|i| i as f32 * 2f32.powi(-23)));
