@@ -9,7 +9,7 @@
 //!
 //! bitsandbytes' grid has 65,536 numbers, `h / 32767.5` with halves `h` from -32767.5 to 32767.5. Taken as `h`, they
 //! are far enough from the borders that nothing is looked up (a test goes through all of them), and the exponents of
-//! their magnitudes are 16.
+//! their magnitudes are 16. That is how AVX2 goes about it; with AVX-512, `grid` looks places up instead.
 
 use super::grid::Grid;
 use super::{avx2, avx512};

@@ -3,7 +3,8 @@
 //! The grid has 65,536 places, `h = -32767.5 + place`. The code of a place is looked up by its distance from the
 //! middle, the 15 bits of `|h| - 1/2`: 64 places one by one, those below 4,096 in cells of 16, those above in cells of
 //! 256. A cell has the code in which it begins and the places behind which the next begins, of which unsigned
-//! codes have two at most and signed ones one. So all that is left to do on singles is to find the place; what follows is done on bytes, 64 at once.
+//! codes have two at most and signed ones one. So all that is left to do on singles is to find the place; what follows is
+//! done on bytes, 64 at once.
 
 use super::dynamic::{HALF_GRID, first_place};
 use core::arch::x86_64::*;

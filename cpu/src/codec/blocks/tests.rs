@@ -156,7 +156,7 @@ fn encodes_on_the_grid(numbers: &[f32]) {
 
 /// All singles: the tests above take what could go wrong, this one what nobody thought of.
 #[test]
-#[ignore = "half a minute in release, minutes otherwise"]
+#[ignore = "seconds in release, minutes otherwise"]
 fn every_single_up_to_1_has_its_code() {
     for isa in Isa::ALL.into_iter().filter(|isa| isa.available() && *isa >= Isa::Avx2) {
         for format in [Format::Q8(Codes::Signed), Format::Q8(Codes::Unsigned)] {
