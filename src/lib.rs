@@ -47,10 +47,10 @@ pub use fallline_optim::ranks;
 pub use fallline_optim::schedule::{Schedule, warm_up_and_cosine};
 pub use fallline_optim::wrapper::Wrapper;
 pub use fallline_optim::{
-    Algorithm, Binding, Checkpoint, Driver, Info, Linked, LoadOptions, ModuleKind, NonFinite, Optimizer,
-    Reference, Sparse, StepReport, hyperparameters,
+    Algorithm, Binding, Checkpoint, Driver, Info, LineSearch, Linked, LoadOptions, Method, ModuleKind,
+    NonFinite, Objective, Optimizer, Reference, Sparse, StepReport, hyperparameters,
 };
-pub use fallline_registry::{Error, Recipe, Result};
+pub use fallline_registry::{AnyRecipe, Error, Recipe, Result, SearchRecipe};
 
 /// What a trainer needs in scope.
 pub mod prelude {

@@ -71,14 +71,14 @@ fn flat_stages(algorithm: &(dyn fallline::optim::AnyAlgorithm + '_)) -> Stages {
 /// Rules that a name's options choose, each option tried alone.
 fn rules(name: &str) -> BTreeSet<&'static str> {
     let entry = fallline::registry::names::find(name).unwrap();
-    let all = |algorithm: &dyn fallline::optim::AnyAlgorithm| -> Vec<&'static str> {
-        flat_stages(algorithm).kernels().map(|kernel| kernel.name).collect()
+    let all = |method: &fallline::Method| -> Vec<&'static str> {
+        flat_stages(method.algorithm().unwrap()).kernels().map(|kernel| kernel.name).collect()
     };
-    let mut rules: BTreeSet<&str> = all(&*entry.defaults()).into_iter().collect();
+    let mut rules: BTreeSet<&str> = all(&entry.defaults()).into_iter().collect();
     for hyper in entry.defaults().table() {
         for value in [Value::Bool(true), Value::Float(0.5)] {
-            if let Ok(algorithm) = entry.with(&[(hyper.name, value)]) {
-                rules.extend(all(&*algorithm));
+            if let Ok(method) = entry.with(&[(hyper.name, value)]) {
+                rules.extend(all(&method));
             }
         }
     }

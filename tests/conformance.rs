@@ -5,7 +5,7 @@ mod common;
 
 use common::inputs::{INPUTS, Inputs, NO_ROW, Skip};
 use common::{
-    Buffer, Left, Outcome, Random, Tensor, backends, bind, build_on, cpu, first_difference, outcome,
+    Buffer, Left, Outcome, Random, Tensor, backends, bind, build_on, cpu, first_difference, method, outcome,
     outcome_of, recipe, run,
 };
 use fallline::optim::hyper::Value;
@@ -90,7 +90,7 @@ fn the_table_has_every_name_and_hyperparameter() {
         let good = inputs.good();
         for hyper in entry.defaults().table().iter().filter(|hyper| hyper.counts) {
             let default = (hyper.default)();
-            let moved = |text: &&str| recipe(text).algorithm().get(hyper.name).as_ref() != Some(&default);
+            let moved = |text: &&str| method(text).get(hyper.name).as_ref() != Some(&default);
             // A switch may have one good position; then the other is among the bad inputs.
             let other = |x: bool| format!("{}={}", hyper.name, Value::Bool(!x));
             let refused = |x: bool| inputs.bad.iter().any(|(arguments, _)| *arguments == other(x));

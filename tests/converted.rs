@@ -2,10 +2,10 @@
 
 mod common;
 
-use common::{best, recipe};
-use fallline::optim::{AnyAlgorithm, LoadOptions, Objective, frozen, param};
+use common::{best, method, recipe, search};
+use fallline::optim::{LoadOptions, Method, Objective, frozen, param};
 use fallline::registry::names::{self, ENTRIES};
-use fallline::{Checkpoint, Driver, Optimizer};
+use fallline::{Checkpoint, Optimizer};
 use fallline_convert::{
     Container, ExportOptions, ImportOptions, Limits, Value, archive, flat, from_torch, layout, to_torch,
 };
@@ -84,21 +84,24 @@ fn options(name: &str) -> ImportOptions {
 
 fn taken_over(name: &str) -> Checkpoint {
     let bytes = file(&format!("{}.pth", source_of(name)));
-    let base = recipe(&config(name));
-    let (checkpoint, report) = from_torch(&tree(&bytes), base.algorithm(), &options(name))
-        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    let base = method(&config(name));
+    let (checkpoint, report) =
+        from_torch(&tree(&bytes), &base, &options(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
     assert!(report.left_out.is_empty(), "{name}: {report}");
     // What a file holds is what a checkpoint reads back.
     Checkpoint::from_bytes(&checkpoint.to_bytes().unwrap()).unwrap()
 }
 
 /// An optimizer with the groups of the files.
-fn driver(name: &str) -> Driver {
+fn optimizer(name: &str) -> Box<dyn Optimizer> {
+    if name == "LBFGS" {
+        return Box::new(search(&config(name)));
+    }
     let mut driver = recipe(&config(name)).optimizer(best());
-    if name != "Muon" && name != "LBFGS" {
+    if name != "Muon" {
         driver.add_group(|name| !MATRICES.contains(&name), &[]).unwrap();
     }
-    driver
+    Box::new(driver)
 }
 
 /// What LBFGS evaluates: `objective` of converted.py.
@@ -133,7 +136,7 @@ impl Objective for Bowl<'_> {
 }
 
 /// Ends the run that a checkpoint is in the middle of.
-fn end(name: &str, checkpoint: &Checkpoint, mut driver: Driver) -> BTreeMap<String, Vec<f32>> {
+fn end(name: &str, checkpoint: &Checkpoint, optimizer: &mut dyn Optimizer) -> BTreeMap<String, Vec<f32>> {
     let bytes = file("trace.safetensors");
     let trace = SafeTensors::deserialize(&bytes).unwrap();
     let mut params: BTreeMap<String, (Vec<usize>, Vec<f32>)> = BTreeMap::new();
@@ -144,7 +147,7 @@ fn end(name: &str, checkpoint: &Checkpoint, mut driver: Driver) -> BTreeMap<Stri
     if name == "LBFGS" {
         let mut bowl = Bowl { params, grads: BTreeMap::new(), trace: &trace };
         for _ in SAVED..STEPS {
-            driver.step_with(&mut bowl).unwrap();
+            optimizer.step_with(&mut bowl).unwrap();
         }
         return bowl.params.into_iter().map(|(name, (_, value))| (name, value)).collect();
     }
@@ -162,7 +165,7 @@ fn end(name: &str, checkpoint: &Checkpoint, mut driver: Driver) -> BTreeMap<Stri
             };
             bindings.push(binding.shaped(shape));
         }
-        driver.step(&mut bindings).unwrap_or_else(|error| panic!("{error}"));
+        optimizer.step(&mut bindings).unwrap_or_else(|error| panic!("{error}"));
     }
     params.into_iter().map(|(name, (_, value))| (name, value)).collect()
 }
@@ -211,8 +214,8 @@ fn no_name_is_forgotten_and_every_row_fits_its_algorithm() {
     for entry in ENTRIES {
         let found = layout::find(entry.name).unwrap_or_else(|| panic!("{} is in no row", entry.name));
         let Ok(row) = found else { continue };
-        let algorithm = entry.defaults();
-        let known = |name: &str| algorithm.table().iter().any(|hyper| hyper.name == name);
+        let method = entry.defaults();
+        let known = |name: &str| method.table().iter().any(|hyper| hyper.name == name);
         let mut shared = Vec::new();
         for group in row.groups {
             match group {
@@ -223,6 +226,7 @@ fn no_name_is_forgotten_and_every_row_fits_its_algorithm() {
                 layout::Group::Fixed(..) => {}
             }
         }
+        let Some(algorithm) = method.algorithm() else { continue };
         for name in &shared {
             assert!(algorithm.shared().iter().any(|(known, _)| known == name), "{}: {name}", entry.name);
         }
@@ -254,22 +258,22 @@ fn no_name_is_forgotten_and_every_row_fits_its_algorithm() {
 fn a_run_of_the_source_goes_on_as_it_would_have() {
     for_each_name(|name| {
         let checkpoint = taken_over(name);
-        let mut driver = driver(name);
-        let report = driver.load(&checkpoint).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut optimizer = optimizer(name);
+        let report = optimizer.load(&checkpoint).unwrap_or_else(|error| panic!("{name}: {error}"));
         // `late` had no gradient yet, and is only known where the source keeps its shape.
         assert!(report.matched >= 2, "{name}: {report}");
-        compare(name, &checkpoint, &end(name, &checkpoint, driver));
+        compare(name, &checkpoint, &end(name, &checkpoint, &mut *optimizer));
     });
 }
 
-/// The groups' algorithms of a checkpoint.
-fn algorithms(checkpoint: &Checkpoint) -> Vec<Box<dyn AnyAlgorithm>> {
+/// What a checkpoint's groups are stepped by.
+fn methods(checkpoint: &Checkpoint) -> Vec<Method> {
     let manifest = checkpoint.manifest.optimizer.as_ref().unwrap();
     let entry = names::find(manifest.name()).unwrap();
     let group = |values: Vec<(&str, fallline::Value)>| {
-        let mut algorithm = entry.defaults();
-        algorithm.set(&values).unwrap();
-        algorithm
+        let mut method = entry.defaults();
+        method.set(&values).unwrap();
+        method
     };
     manifest.groups().map(group).collect()
 }
@@ -338,13 +342,13 @@ fn what_is_given_back_is_what_the_source_saved() {
     for_each_name(|name| {
         let checkpoint = taken_over(name);
         // Through an optimizer, so that it is our state that is written.
-        let mut driver = driver(name);
-        driver.load(&checkpoint).unwrap();
-        let mut ours = driver.save().unwrap();
+        let mut optimizer = optimizer(name);
+        optimizer.load(&checkpoint).unwrap();
+        let mut ours = optimizer.save().unwrap();
         ours.manifest.origin = checkpoint.manifest.origin.clone();
         let options = ExportOptions::default();
         let (value, report) =
-            to_torch(&ours, &algorithms(&ours), &options).unwrap_or_else(|e| panic!("{name}: {e}"));
+            to_torch(&ours, &methods(&ours), &options).unwrap_or_else(|e| panic!("{name}: {e}"));
         let bytes = archive::write(&value).unwrap();
         assert_eq!(bytes, archive::write(&value).unwrap(), "the same bytes each time");
         let saved = file(&format!("{}.pth", source_of(name)));
@@ -362,9 +366,9 @@ fn what_is_given_back_is_what_the_source_saved() {
         let again = flat::read(&flat_bytes, &Limits::default()).unwrap();
         assert_eq!(differs("", &saved, &again), None, "{name}");
         // And there and back once more is the same checkpoint.
-        let base = recipe(&config(name));
+        let base = method(&config(name));
         let names = self::options(name);
-        let (back, _) = from_torch(&tree(&bytes), base.algorithm(), &names).unwrap();
+        let (back, _) = from_torch(&tree(&bytes), &base, &names).unwrap();
         assert_eq!(back.manifest.optimizer, checkpoint.manifest.optimizer, "{name}");
     });
 }
@@ -388,7 +392,7 @@ fn the_source_loads_what_is_written() {
         let all = from_torch_weights(name);
         all.into_iter().for_each(|(name, entry)| checkpoint.insert_param(&name, entry));
         let options = ExportOptions { container: Container::Training, ..ExportOptions::default() };
-        let (value, _) = to_torch(&checkpoint, &algorithms(&checkpoint), &options).unwrap();
+        let (value, _) = to_torch(&checkpoint, &methods(&checkpoint), &options).unwrap();
         let value = with_whole_model(value, name);
         let path = folder.path().join(format!("{name}.pth"));
         std::fs::write(&path, archive::write(&value).unwrap()).unwrap();
@@ -419,8 +423,8 @@ fn with_whole_model<'a>(value: Value<'a>, name: &str) -> Value<'a> {
 fn a_checkpoint_of_mmengine_brings_its_names() {
     let bytes = file("mmengine.pth");
     let root = tree(&bytes);
-    let base = recipe("AdamW");
-    let (checkpoint, report) = from_torch(&root, base.algorithm(), &ImportOptions::default()).unwrap();
+    let base = method("AdamW");
+    let (checkpoint, report) = from_torch(&root, &base, &ImportOptions::default()).unwrap();
     let manifest = checkpoint.manifest.optimizer.as_ref().unwrap();
     let names: Vec<&str> = manifest.params().map(|(name, _)| name).collect();
     assert_eq!(names, ["bn.bias", "bn.weight", "conv.bias", "conv.weight"]);
@@ -439,7 +443,7 @@ fn a_checkpoint_of_mmengine_brings_its_names() {
     assert_eq!((report.matched, mine.get(0, "lr")), (4, Some(fallline::Value::Float(5e-4))));
     // And back: groups of one again, in the model's order.
     let options = ExportOptions { container: Container::MmEngine, ..ExportOptions::default() };
-    let (value, _) = to_torch(&checkpoint, &algorithms(&checkpoint), &options).unwrap();
+    let (value, _) = to_torch(&checkpoint, &methods(&checkpoint), &options).unwrap();
     let there = root.get("optimizer").unwrap();
     let back = value.get("optimizer").unwrap();
     assert_eq!(differs("state", there.get("state").unwrap(), back.get("state").unwrap()), None);
@@ -459,8 +463,8 @@ fn a_checkpoint_of_mmengine_brings_its_names() {
 fn eight_bit_codes_become_the_numbers_that_they_mean() {
     let bytes = file("Adam8bit.pth");
     let options = ImportOptions { number: true, ..ImportOptions::default() };
-    let base = recipe("Adam32bit");
-    let (checkpoint, report) = from_torch(&tree(&bytes), base.algorithm(), &options).unwrap();
+    let base = method("Adam32bit");
+    let (checkpoint, report) = from_torch(&tree(&bytes), &base, &options).unwrap();
     assert_eq!(report.decoded, 2);
     let expected = file("expected.safetensors");
     let expected = SafeTensors::deserialize(&expected).unwrap();
@@ -489,7 +493,7 @@ fn codes_go_there_and_back() {
         let base = recipe(&header.metadata().as_ref().unwrap()["optimizer"]);
         let golden = SafeTensors::deserialize(&golden).unwrap();
         let bytes = read(format!("{name}.pth"));
-        let (checkpoint, report) = from_torch(&tree(&bytes), base.algorithm(), &options)
+        let (checkpoint, report) = from_torch(&tree(&bytes), &Method::from(base.algorithm()), &options)
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(report.decoded, 0, "{name}");
         let mut driver = base.optimizer(best());
@@ -498,7 +502,7 @@ fn codes_go_there_and_back() {
         assert!(ours.codes("middle", driver.params()[1].states[0]).is_some(), "{name}");
         ours.manifest.origin = checkpoint.manifest.origin.clone();
         let given_back = |name: &str, ours: &Checkpoint| {
-            let (value, report) = to_torch(ours, &algorithms(ours), &ExportOptions::default())
+            let (value, report) = to_torch(ours, &methods(ours), &ExportOptions::default())
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(report.decoded, 0, "{name}");
             archive::write(&value).unwrap()

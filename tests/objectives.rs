@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::build;
+use common::{build, search};
 use fallline::Optimizer;
 use fallline::optim::average::Average;
 use fallline::optim::{Binding, Error, Objective, Result, param};
@@ -48,7 +48,7 @@ const WOLFE: &str = "dict(type='LBFGS', line_search_fn='strong_wolfe', max_iter=
 
 #[test]
 fn the_minimum_is_found() {
-    let (mut valley, mut optimizer) = (Valley::new(), build(WOLFE));
+    let (mut valley, mut optimizer) = (Valley::new(), search(WOLFE));
     let first = optimizer.step_with(&mut valley).unwrap();
     assert!((first - 24.2).abs() < 1e-12);
     for _ in 0..11 {
@@ -72,13 +72,13 @@ fn others_take_their_step_at_the_gradient() {
 #[test]
 fn a_saved_search_goes_on_bit_for_bit() {
     for text in [WOLFE, "dict(type='LBFGS', max_iter=3, lr=0.05)"] {
-        let (mut valley, mut optimizer) = (Valley::new(), build(text));
+        let (mut valley, mut optimizer) = (Valley::new(), search(text));
         for _ in 0..3 {
             optimizer.step_with(&mut valley).unwrap();
         }
         let bytes = optimizer.save().unwrap().to_bytes().unwrap();
         let mut other = valley.clone();
-        let mut resumed = build(text);
+        let mut resumed = search(text);
         resumed.load(&fallline::Checkpoint::from_bytes(&bytes).unwrap()).unwrap();
         for _ in 0..3 {
             optimizer.step_with(&mut valley).unwrap();
@@ -95,7 +95,7 @@ fn a_saved_search_goes_on_bit_for_bit() {
 /// Where a search ends is averaged as any step is, saved and loaded with it.
 #[test]
 fn a_search_keeps_an_average() {
-    let build = || build(WOLFE).averaged(Average::exponential(0.25).unwrap());
+    let build = || search(WOLFE).averaged(Average::exponential(0.25).unwrap());
     let (mut valley, mut optimizer) = (Valley::new(), build());
     let mut expected = [0.0f64; 2];
     for t in 0..6 {
@@ -119,19 +119,19 @@ fn a_search_keeps_an_average() {
     assert!(optimizer.step_with(&mut valley).is_err());
     assert_eq!(optimizer.average("x").unwrap(), before);
     // Without averages nothing of them is loaded.
-    let mut without = common::build(WOLFE);
+    let mut without = search(WOLFE);
     without.load(&optimizer.save().unwrap()).unwrap();
     assert_eq!(without.average("x").unwrap(), None);
 }
 
 #[test]
 fn what_it_cannot_do_is_an_error() {
-    let mut optimizer = build("LBFGS");
+    let mut optimizer = search("LBFGS");
     let (mut value, grad) = ([1.0f32], [1.0f32]);
     let error = optimizer.step(&mut [param("x", &mut value, &grad)]).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "LBFGS evaluates the loss itself: give it an Objective (Driver::step_with) instead of gradients"
+        "LBFGS evaluates the loss itself: give it an Objective (Optimizer::step_with) instead of gradients"
     );
     let mut valley = Valley { fails_at: 3, ..Valley::new() };
     let error = optimizer.step_with(&mut valley).unwrap_err();
@@ -151,4 +151,56 @@ fn what_it_cannot_do_is_an_error() {
     let error = optimizer.step_with(&mut Other(valley)).unwrap_err();
     assert!(error.to_string().contains("other parameters than before"), "{error}");
     assert_eq!(optimizer.save().unwrap(), before);
+}
+
+/// What a search keeps is of all parameters together, and can be read parameter by parameter.
+#[test]
+fn what_it_remembers_can_be_read() {
+    let (mut valley, mut optimizer) = (Valley::new(), search(WOLFE));
+    assert!(optimizer.params().is_empty());
+    optimizer.step_with(&mut valley).unwrap();
+    let params = optimizer.params();
+    assert_eq!(params.iter().map(|param| param.name.as_str()).collect::<Vec<_>>(), ["x", "y"]);
+    // Four iterations: a direction, a gradient and three pairs, of one f64 each.
+    assert_eq!((params[0].steps, params[0].state_bytes), (4, 64));
+    let saved = optimizer.save().unwrap();
+    for state in ["direction", "gradient", "s.0", "y.2"] {
+        let expected = saved.state("y", state).unwrap().values::<f64>();
+        assert_eq!(optimizer.state("y", state).unwrap(), Some(expected), "{state}");
+    }
+    assert_eq!(optimizer.state("y", "s.3").unwrap(), None);
+    assert_eq!(optimizer.state("z", "direction").unwrap(), None);
+}
+
+/// What there is for optimizers that step on gradients a search refuses, by name.
+#[test]
+fn what_it_does_not_take_is_refused_when_it_is_read() {
+    let cases = [
+        (
+            "dict(type='LBFGS')",
+            "LBFGS evaluates the loss itself: give it an Objective (Optimizer::step_with) instead",
+        ),
+        (
+            "dict(type='LBFGS', state_format='q8')",
+            "LBFGS: state_format: it works on whole matrices or on all states together, which must be",
+        ),
+        (
+            "dict(type='LBFGS', param_format='master')",
+            "on all states together, which must be stored as computed",
+        ),
+        ("dict(type='LBFGS', offload='cpu')", "LBFGS cannot be offloaded: it evaluates the loss itself"),
+        ("dict(type='LBFGS', exp_avg_mask=3)", "it takes no exp_avg_mask: it does not compress momenta"),
+        (
+            "optim_wrapper = dict(optimizer=dict(type='LBFGS'), clip_grad=dict(max_norm=1.0))\n",
+            "LBFGS: accumulation, clipping and loss scales do not go with a search",
+        ),
+        (
+            "optim_wrapper = dict(optimizer=dict(type='LBFGS'), paramwise_cfg=dict(norm_decay_mult=0.0))\n",
+            "paramwise_cfg with an algorithm that evaluates the loss itself is not supported",
+        ),
+    ];
+    for (text, expected) in cases {
+        let error = fallline::Recipe::from_text(text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
 }

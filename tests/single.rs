@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Random, best, build, recipe};
+use common::{Random, best, build, recipe, search};
 use fallline::optim::hyper::Value;
 use fallline::optim::{Binding, Error, Objective, param};
 use fallline::{NonFinite, Optimizer};
@@ -124,7 +124,7 @@ proptest! {
             gradient: vec![0.0; n],
         };
         let text = format!("dict(type='LBFGS', lr={lr:?}, max_iter=1, max_eval=200, line_search_fn='strong_wolfe')");
-        let mut optimizer = build(&text);
+        let mut optimizer = search(&text);
         for _ in 0..6 {
             let (old, old_gradient) = bowl.at(&bowl.x);
             let before = bowl.x.clone();

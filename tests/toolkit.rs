@@ -264,7 +264,6 @@ fn what_needs_all_gradients_is_not_taken_in_pieces() {
         (with(|w| w.clip = Some(Clip::Value { clip_value: 1.0 })), "clipping looks at all gradients"),
         (with(|w| w.accumulate = Accumulate { counts: 2, total: None }), "accumulation has buffers"),
         (common::build("SGD").with_non_finite(NonFinite::Skip), "the policy for NaN and infinity"),
-        (common::build("LBFGS"), "LBFGS looks at all parameters together"),
     ];
     for (mut driver, reason) in cases {
         let error = driver.begin().map(|_| ()).unwrap_err().to_string();

@@ -1,7 +1,7 @@
 //! What several commands share: configurations, devices, output.
 
 use crate::error::{Error, Result};
-use fallline::{Backend, Cpu, Cuda, Recipe};
+use fallline::{AnyRecipe, Backend, Cpu, Cuda, Recipe};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,13 +22,19 @@ pub struct Source {
 }
 
 impl Source {
-    /// Reads it.
+    /// Reads it, for an optimizer that steps on gradients.
     pub fn recipe(&self) -> Result<Recipe> {
-        match (&self.optimizer, &self.config) {
-            (Some(text), _) => Ok(Recipe::from_text(text)?.allow_unmatched(self.allow_unmatched)),
-            (None, Some(path)) => Ok(Recipe::from_file(path)?.allow_unmatched(self.allow_unmatched)),
-            (None, None) => Err(Error::Usage("give --optimizer TEXT or --config FILE".into())),
-        }
+        Ok(self.any_recipe()?.stepping()?)
+    }
+
+    /// Reads it, for any optimizer.
+    pub fn any_recipe(&self) -> Result<AnyRecipe> {
+        let recipe = match (&self.optimizer, &self.config) {
+            (Some(text), _) => AnyRecipe::from_text(text)?,
+            (None, Some(path)) => AnyRecipe::from_file(path)?,
+            (None, None) => return Err(Error::Usage("give --optimizer TEXT or --config FILE".into())),
+        };
+        Ok(recipe.allow_unmatched(self.allow_unmatched))
     }
 }
 

@@ -5,10 +5,9 @@ use crate::error::{Error, Result};
 use fallline::convert::{
     self, Container, ExportOptions, ImportOptions, Limits, Named, Report, archive, flat, from_torch, to_torch,
 };
-use fallline::optim::AnyAlgorithm;
 use fallline::optim::checkpoint::write_atomically;
 use fallline::registry::names;
-use fallline::{Checkpoint, Recipe};
+use fallline::{AnyRecipe, Checkpoint, Method};
 use std::path::{Path, PathBuf};
 
 /// Arguments of `convert`.
@@ -113,7 +112,7 @@ pub fn run(args: Args) -> Result<()> {
             (written(&tree)?, report)
         }
         (false, true) => {
-            let base = args.recipe()?.ok_or_else(|| {
+            let base = args.method()?.ok_or_else(|| {
                 let problem =
                     "the file does not say of which algorithm it is: give --optimizer NAME, or --config FILE";
                 Error::Usage(format!("{}: {problem}", args.input.display()))
@@ -121,7 +120,7 @@ pub fn run(args: Args) -> Result<()> {
             let (names, number) = (args.names()?, args.number);
             let options = ImportOptions { key: args.key.clone(), names, number, lenient: args.lenient };
             let (checkpoint, report) =
-                from_torch(&tree()?, base.algorithm(), &options).map_err(|error| args.hinted(error))?;
+                from_torch(&tree()?, &base, &options).map_err(|error| args.hinted(error))?;
             (checkpoint.to_bytes()?, report)
         }
         (true, false) => {
@@ -165,10 +164,10 @@ impl Layout {
 }
 
 impl Args {
-    fn recipe(&self) -> Result<Option<Recipe>> {
+    fn method(&self) -> Result<Option<Method>> {
         Ok(match (&self.optimizer, &self.config) {
-            (Some(text), _) => Some(Recipe::from_text(text)?),
-            (None, Some(path)) => Some(Recipe::from_file(path)?),
+            (Some(text), _) => Some(AnyRecipe::from_text(text)?.method()),
+            (None, Some(path)) => Some(AnyRecipe::from_file(path)?.method()),
             (None, None) => None,
         })
     }
@@ -180,24 +179,24 @@ impl Args {
         names.map(Some).map_err(|error| Error::Malformed { path: path.clone(), problem: error.to_string() })
     }
 
-    /// The algorithms of a checkpoint's groups.
-    fn groups(&self, checkpoint: &Checkpoint) -> Result<Vec<Box<dyn AnyAlgorithm>>> {
+    /// What a checkpoint's groups are stepped by.
+    fn groups(&self, checkpoint: &Checkpoint) -> Result<Vec<Method>> {
         let malformed = |problem: String| Error::Malformed { path: self.input.clone(), problem };
         let manifest = checkpoint.manifest.optimizer.as_ref();
         let manifest = manifest.ok_or_else(|| malformed("it holds no optimizer's state".into()))?;
         let name = manifest.name();
-        if let Some(recipe) = self.recipe()?
-            && recipe.algorithm().name() != name
+        if let Some(asked) = self.method()?
+            && asked.name() != name
         {
-            let asked = recipe.algorithm().name();
+            let asked = asked.name();
             return Err(Error::Usage(format!("{}: it is of {name}, not of {asked}", self.input.display())));
         }
         let entry = names::find(name).ok_or_else(|| malformed(format!("there is no optimizer {name:?}")))?;
         // A schedule may have set what a new optimizer would be refused.
         let group = |values: Vec<(&str, fallline::Value)>| {
-            let mut algorithm = entry.defaults();
-            algorithm.set(&values).map_err(|error| malformed(error.to_string()))?;
-            Ok(algorithm)
+            let mut method = entry.defaults();
+            method.set(&values).map_err(|error| malformed(error.to_string()))?;
+            Ok(method)
         };
         manifest.groups().map(group).collect()
     }

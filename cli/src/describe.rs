@@ -5,10 +5,9 @@ use crate::error::{Error, Result};
 use crate::list::summary;
 use fallline::core::{Kernel, Operand, Role, symbol};
 use fallline::cuda::ptx::{self, Target};
-use fallline::optim::AnyAlgorithm;
 use fallline::optim::stages::Stage;
 use fallline::registry::names::{self, ENTRIES, Entry};
-use fallline::{Compute, Format, Sparse};
+use fallline::{Compute, Format, Method, Sparse};
 use serde_json::json;
 
 /// Arguments of `describe`.
@@ -56,8 +55,8 @@ fn as_ptx(entry: &Entry, dtype: &str) -> String {
     let mut printed: Vec<&str> = Vec::new();
     let mut text = String::new();
     let variants = variants(entry);
-    let kernels = variants.iter().flat_map(|(when, algorithm)| {
-        let kernels = algorithm.kernels();
+    let kernels = variants.iter().flat_map(|(when, method)| {
+        let kernels = method.kernels();
         kernels.into_iter().map(move |kernel| (when, kernel))
     });
     for (when, kernel) in kernels {
@@ -81,7 +80,7 @@ fn unknown(name: &str) -> Error {
 }
 
 /// The steps that an algorithm's options choose from: the defaults', and those of options that are on.
-fn variants(entry: &Entry) -> Vec<(String, Box<dyn AnyAlgorithm>)> {
+fn variants(entry: &Entry) -> Vec<(String, Method)> {
     use fallline::optim::hyper::Value;
     let mut variants = vec![("by default".to_owned(), entry.defaults())];
     for hyper in entry.defaults().table().iter().filter(|hyper| hyper.counts) {
@@ -91,9 +90,10 @@ fn variants(entry: &Entry) -> Vec<(String, Box<dyn AnyAlgorithm>)> {
             _ => continue,
         };
         let text = format!("with {}={on}", hyper.name);
-        let Ok(algorithm) = entry.with(&[(hyper.name, on)]) else { continue };
-        if !variants.iter().any(|(_, known)| known.stages(0) == algorithm.stages(0)) {
-            variants.push((text, algorithm));
+        let Ok(method) = entry.with(&[(hyper.name, on)]) else { continue };
+        let stages = |method: &Method| method.algorithm().map(|algorithm| algorithm.stages(0));
+        if !variants.iter().any(|(_, known)| stages(known) == stages(&method)) {
+            variants.push((text, method));
         }
     }
     variants
@@ -111,10 +111,11 @@ struct Described {
     formed: &'static [&'static str],
 }
 
-fn passes(algorithm: &dyn AnyAlgorithm) -> Vec<Described> {
-    if algorithm.search().is_some() {
-        return vec![Described { kernel: None, formed: algorithm.formed(0) }];
-    }
+fn passes(method: &Method) -> Vec<Described> {
+    let algorithm = match method {
+        Method::Algorithm(algorithm) => algorithm,
+        Method::Search(search) => return vec![Described { kernel: None, formed: search.formulas() }],
+    };
     let stages = algorithm.stages(0);
     let described = |(number, stage): (usize, Stage)| Described {
         kernel: stage.kernel(),
@@ -171,8 +172,16 @@ impl Described {
     }
 }
 
+/// The names of an algorithm's states.
+fn states(method: &Method) -> Vec<&'static str> {
+    method.algorithm().map_or(Vec::new(), |algorithm| algorithm.states())
+}
+
 /// What becomes of a row-sparse gradient, with the defaults.
-fn row_sparse(algorithm: &dyn AnyAlgorithm) -> String {
+fn row_sparse(method: &Method) -> String {
+    let Some(algorithm) = method.algorithm() else {
+        return "refused (this algorithm does not take row-sparse gradients)".into();
+    };
     match algorithm.sparse() {
         Ok(Sparse::Rows) if algorithm.dense().is_err() => {
             "it takes no others; only their rows are touched".into()
@@ -184,24 +193,24 @@ fn row_sparse(algorithm: &dyn AnyAlgorithm) -> String {
 }
 
 fn as_text(entry: &Entry) -> String {
-    let algorithm = entry.defaults();
-    let info = algorithm.info();
+    let method = entry.defaults();
+    let info = method.info();
     let mut text = format!("{}: {}\n", entry.name, info.summary);
-    for (when, algorithm) in variants(entry) {
+    for (when, method) in variants(entry) {
         text.push_str(&format!("\nUpdate {when}\n"));
-        let stages = algorithm.stages(0);
-        let passes = passes(&*algorithm);
+        let passes = passes(&method);
         for (number, pass) in passes.iter().enumerate() {
             if passes.len() > 1 {
                 text.push_str(&format!("  {} {}\n", pass.kind(), number + 1));
             }
             text.push_str(&pass.as_text());
         }
-        let states = stages.operands(Role::State);
+        let states = states(&method);
         if !states.is_empty() {
             text.push_str(&format!("  State: {}\n", states.join(", ")));
         }
         let remembered = |scalars: &[(&str, f64)]| scalars.iter().map(|s| s.0).collect::<Vec<_>>().join(", ");
+        let Some(algorithm) = method.algorithm() else { continue };
         if !algorithm.memory().is_empty() {
             text.push_str(&format!("  Each tensor's: {}\n", remembered(algorithm.memory())));
         }
@@ -211,10 +220,10 @@ fn as_text(entry: &Entry) -> String {
     }
     text.push_str("\nθ is the parameter, g its gradient (negated with maximize), t the step count from 1.\n");
     text.push_str(&format!("\nState in f32, bytes per element: {}\n", entry.state_formula()));
-    text.push_str(&format!("\nRow-sparse gradients: {}\n", row_sparse(&*algorithm)));
+    text.push_str(&format!("\nRow-sparse gradients: {}\n", row_sparse(&method)));
     text.push_str("\nHyperparameters\n");
     let mut rows = vec![["  name", "type", "default", "range", "meaning"].map(str::to_owned).to_vec()];
-    for hyper in algorithm.table() {
+    for hyper in method.table() {
         let range = if hyper.kind.contains("float") || hyper.kind.contains("int") {
             hyper.range.to_string()
         } else {
@@ -238,10 +247,10 @@ fn as_text(entry: &Entry) -> String {
 }
 
 fn as_json(entry: &Entry) -> serde_json::Value {
-    let algorithm = entry.defaults();
-    let info = algorithm.info();
+    let method = entry.defaults();
+    let info = method.info();
     let mut value = summary(entry);
-    let hypers = algorithm.table().iter().map(|hyper| {
+    let hypers = method.table().iter().map(|hyper| {
         json!({
             "name": hyper.name,
             "type": hyper.kind,
@@ -252,9 +261,9 @@ fn as_json(entry: &Entry) -> serde_json::Value {
         })
     });
     let variants = variants(entry);
-    let rules = variants.iter().flat_map(|(when, algorithm)| {
-        let states = algorithm.stages(0).operands(Role::State);
-        let passes = passes(&**algorithm).into_iter().enumerate();
+    let rules = variants.iter().flat_map(|(when, method)| {
+        let states = states(method);
+        let passes = passes(method).into_iter().enumerate();
         passes.map(move |(number, pass)| {
             let mut value = pass.as_json();
             value["when"] = when.as_str().into();
@@ -266,7 +275,7 @@ fn as_json(entry: &Entry) -> serde_json::Value {
     let references = info.references.iter().map(|r| json!({ "text": r.text, "at": r.at }));
     value["summary"] = info.summary.into();
     value["rules"] = rules.collect();
-    value["row_sparse"] = row_sparse(&*algorithm).into();
+    value["row_sparse"] = row_sparse(&method).into();
     value["hyperparameters"] = hypers.collect();
     value["differences"] = info.differences.into();
     value["references"] = references.collect();

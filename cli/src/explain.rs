@@ -4,7 +4,8 @@ use crate::common::{Source, print, print_json, table, unmatched};
 use crate::error::{Error, Result};
 use fallline::core::Role;
 use fallline::optim::{AnyAlgorithm, Member, ModuleKind, ParamFormat};
-use fallline::{Cpu, Format, Shape};
+use fallline::registry::paramwise;
+use fallline::{AnyRecipe, Cpu, Format, SearchRecipe, Shape};
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
@@ -41,14 +42,17 @@ struct Param {
 
 /// Prints the table.
 pub fn run(args: Args) -> Result<()> {
-    let recipe = args.source.recipe()?;
+    let recipe = args.source.any_recipe()?;
     let params = read(&args.params)?;
+    let recipe = match recipe {
+        AnyRecipe::Stepping(recipe) => recipe,
+        AnyRecipe::Search(recipe) => return show(&of_search(&recipe, &params), args.json),
+    };
     unmatched(&recipe, params.iter().map(|param| param.name.as_str()), args.source.allow_unmatched)?;
     let optimizer = recipe.optimizer(Cpu::scalar().shared());
     let mut found = Vec::new();
     for Param { name, shape, kind, stored } in &params {
-        // What its states are kept in where nothing else is said.
-        let computed = if *stored == Some(Format::F64) { Format::F64 } else { Format::F32 };
+        let computed = computed(*stored);
         let group = optimizer.group_of(&Member { name, shape, kind: *kind });
         let Some(algorithm) = optimizer.algorithm_of(group) else { continue };
         let formats = optimizer.state_formats(group).cloned().unwrap_or_default();
@@ -78,12 +82,40 @@ pub fn run(args: Args) -> Result<()> {
             "rule": recipe.rule_of(group),
         }));
     }
-    if args.json {
+    show(&found, args.json)
+}
+
+/// What a search keeps of all parameters together, it keeps of none of them alone.
+fn of_search(recipe: &SearchRecipe, params: &[Param]) -> Vec<serde_json::Value> {
+    let search = recipe.search();
+    let number = |name| search.get(name).and_then(|value| value.as_f64());
+    let row = |Param { name, stored, .. }: &Param| {
+        json!({
+            "name": name,
+            "optimizer": search.name(),
+            "lr": number("lr"),
+            "weight_decay": number("weight_decay"),
+            "state_format": format_of(&[], computed(*stored)),
+            "state_bytes": 0,
+            "rule": paramwise::BASE,
+        })
+    };
+    params.iter().map(row).collect()
+}
+
+/// What the states of a parameter are kept in where nothing else is said.
+fn computed(stored: Option<Format>) -> Format {
+    if stored == Some(Format::F64) { Format::F64 } else { Format::F32 }
+}
+
+/// Prints the rows.
+fn show(found: &[serde_json::Value], json: bool) -> Result<()> {
+    if json {
         return print_json(&found.into());
     }
     let keys = ["name", "optimizer", "lr", "weight_decay", "state_format", "state_bytes", "rule"];
     let mut rows = vec![keys.map(|key| key.replace('_', " ")).to_vec()];
-    for row in &found {
+    for row in found {
         let cell = |key: &str| match &row[key] {
             serde_json::Value::String(text) => text.clone(),
             serde_json::Value::Null => "-".into(),

@@ -65,20 +65,20 @@ impl Objective for Search {
 
 /// Minimises.
 pub fn run(args: Args) -> Result<()> {
-    let recipe = args.source.recipe()?;
+    let recipe = args.source.any_recipe()?;
     let backend = common::device(&args.device, None)?;
     let (problem, x) = Problem::new(args.problem, args.dim.map(|dim| dim as usize))?;
     let mut optimizer = recipe.optimizer(backend);
-    let mut schedule = recipe.schedule(1, &mut optimizer)?;
+    let mut schedule = recipe.schedule(1, &mut *optimizer)?;
     let mut search = Search { problem, grad: vec![0.0; x.len()], x };
     let (mut way, mut losses) = (vec![search.x.clone()], Vec::new());
     for _ in 0..args.steps {
         losses.push(optimizer.step_with(&mut search)?);
-        schedule.after_iteration(&mut optimizer)?;
-        schedule.after_epoch(&mut optimizer)?;
+        schedule.after_iteration(&mut *optimizer)?;
+        schedule.after_epoch(&mut *optimizer)?;
         let loss = [("loss", losses[losses.len() - 1])];
-        schedule.observe(false, &loss, &mut optimizer)?;
-        schedule.observe(true, &loss, &mut optimizer)?;
+        schedule.observe(false, &loss, &mut *optimizer)?;
+        schedule.observe(true, &loss, &mut *optimizer)?;
         way.push(search.x.clone());
     }
     let last = search.problem.evaluate(&search.x, &mut search.grad);
@@ -98,7 +98,7 @@ pub fn run(args: Args) -> Result<()> {
         write_atomically(path, &bytes).map_err(Error::io(path))?;
     }
     if let Some(path) = &args.plot {
-        let title = format!("{} on {:?}", recipe.algorithm().name(), args.problem).to_lowercase();
+        let title = format!("{} on {:?}", optimizer.name(), args.problem).to_lowercase();
         let drawn = if search.x.len() == 2 {
             let value = |x: f64, y: f64| search.problem.evaluate(&[x, y], &mut [0.0; 2]);
             let way: Vec<(f64, f64)> = way.iter().map(|x| (x[0], x[1])).collect();

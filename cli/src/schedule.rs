@@ -3,10 +3,10 @@
 use crate::common::{print, print_json, table};
 use crate::error::{Error, Result};
 use crate::plot;
+use fallline::AnyRecipe;
 use fallline::optim::schedule::{Numbers, Scheduled, Target};
 use fallline::registry::config;
 use fallline::registry::schedulers::{Chain, Length};
-use fallline::{Optimizer, Recipe};
 use std::path::{Path, PathBuf};
 
 /// Arguments of `schedule`.
@@ -121,9 +121,9 @@ fn from_file(path: &Path) -> Result<(Chain, Numbers)> {
     let entries = config::load(path).map_err(fallline::Error::from)?;
     let mut numbers = Numbers::default();
     if ["optim_wrapper", "optimizer", "type"].iter().any(|key| entries.key_at(key).is_some()) {
-        let recipe = Recipe::from_file(path)?;
+        let recipe = AnyRecipe::from_file(path)?;
         let optimizer = recipe.optimizer(fallline::Cpu::scalar().shared());
-        for hyper in recipe.algorithm().table() {
+        for hyper in recipe.method().table() {
             if let Some(value) = optimizer.get(0, hyper.name).and_then(|value| value.as_f64()) {
                 numbers.insert(hyper.name, value);
             }

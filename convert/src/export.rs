@@ -13,7 +13,7 @@ use fallline_core::{Compute, Format, Role, Shape};
 use fallline_optim::algorithms::NAdam;
 use fallline_optim::checkpoint::{Entry, OptimizerManifest, ParamManifest};
 use fallline_optim::hyper::Value as Hyper;
-use fallline_optim::{AnyAlgorithm, Checkpoint};
+use fallline_optim::{AnyAlgorithm, Checkpoint, Method};
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 
@@ -43,13 +43,13 @@ pub struct ExportOptions {
 const MOST_STEPS: u64 = 1 << 24;
 
 /// Turns a checkpoint into the state of an optimizer of torch's kind, to be written with
-/// [`archive::write`](crate::archive::write). `groups` are the algorithms of the checkpoint's groups.
+/// [`archive::write`](crate::archive::write). `groups` are what the checkpoint's groups are stepped by.
 ///
 /// # Errors
 /// What is missing or cannot be taken over, by name.
 pub fn to_torch(
     checkpoint: &Checkpoint,
-    groups: &[Box<dyn AnyAlgorithm>],
+    groups: &[Method],
     options: &ExportOptions,
 ) -> Result<(Value<'static>, Report)> {
     let missing = || Error::value("the checkpoint", "it holds no optimizer's state");
@@ -61,24 +61,29 @@ pub fn to_torch(
     let (mut states, mut lists) = (Dict::new(), Vec::new());
     let mut id = 0i64;
     for (place, names) in &order {
-        let algorithm = groups.get(*place).map(|group| &**group);
-        let algorithm =
-            algorithm.ok_or_else(|| Error::value("the checkpoint", format!("there is no group {place}")))?;
-        let exporter = Exporter { checkpoint, manifest, params: &params, layout, algorithm };
+        let method = groups.get(*place);
+        let method =
+            method.ok_or_else(|| Error::value("the checkpoint", format!("there is no group {place}")))?;
+        let exporter =
+            method.algorithm().map(|algorithm| Exporter { checkpoint, params: &params, layout, algorithm });
         let mut ids = Vec::new();
-        let of_all = algorithm.search().is_some();
-        if of_all && let Some(state) = vectors::export(checkpoint, manifest, names, &mut report)? {
+        // A search has one state of all parameters, under the first.
+        if exporter.is_none()
+            && let Some(state) = vectors::export(checkpoint, manifest, names, &mut report)?
+        {
             states.push((Key::Int(id), state));
         }
         for name in names {
-            if !of_all && let Some(state) = exporter.state(name, &mut report)? {
+            if let Some(exporter) = &exporter
+                && let Some(state) = exporter.state(name, &mut report)?
+            {
                 report.parameters += 1;
                 states.push((Key::Int(id), state));
             }
             ids.push(Value::Int(id));
             id += 1;
         }
-        lists.push(exporter.group(ids)?);
+        lists.push(group(layout, manifest, method, ids)?);
     }
     let optimizer = Value::dict([("state", Value::Dict(states)), ("param_groups", Value::List(lists))]);
     if checkpoint.manifest.schedule.is_some() {
@@ -189,7 +194,6 @@ fn tensor(entry: &Entry, shape: Option<Vec<usize>>) -> Result<Tensor<'static>> {
 
 struct Exporter<'c> {
     checkpoint: &'c Checkpoint,
-    manifest: &'c OptimizerManifest,
     params: &'c HashMap<&'c str, &'c ParamManifest>,
     layout: &'static Layout,
     algorithm: &'c dyn AnyAlgorithm,
@@ -373,42 +377,46 @@ impl Exporter<'_> {
             }
         }))
     }
+}
 
-    /// A group, complete: torch replaces an optimizer's groups by those that it loads.
-    fn group(&self, ids: Vec<Value<'static>>) -> Result<Value<'static>> {
-        let mut group = Dict::new();
-        for key in self.layout.groups {
-            let value = match *key {
-                Group::Same(name) => plain(&self.hyper(name)),
-                Group::First(_, name) => Value::Tuple(vec![plain(&self.hyper(name)), Value::Int(0)]),
-                Group::Shared(name, is_whole) => {
-                    let shared = self.manifest.shared(name);
-                    let mut x = shared.map_err(|error| Error::value("the checkpoint", error.to_string()))?;
-                    // Before the first step d is what it starts from.
-                    if name == "d" && x == 0.0 {
-                        x = self.number("d0");
-                    }
-                    if is_whole { Value::Int(x as i64) } else { Value::Float(x) }
+/// A group, complete: torch replaces an optimizer's groups by those that it loads.
+fn group(
+    layout: &Layout,
+    manifest: &OptimizerManifest,
+    method: &Method,
+    ids: Vec<Value<'static>>,
+) -> Result<Value<'static>> {
+    let mut group = Dict::new();
+    for key in layout.groups {
+        let value = match *key {
+            Group::Same(name) => plain(&hyper(method, name)),
+            Group::First(_, name) => Value::Tuple(vec![plain(&hyper(method, name)), Value::Int(0)]),
+            Group::Shared(name, is_whole) => {
+                let shared = manifest.shared(name);
+                let mut x = shared.map_err(|error| Error::value("the checkpoint", error.to_string()))?;
+                // Before the first step d is what it starts from.
+                if name == "d" && x == 0.0 {
+                    x = method.get("d0").and_then(|value| value.as_f64()).unwrap_or(0.0);
                 }
-                Group::Fixed(_, fixed) => match fixed {
-                    Fixed::None => Value::None,
-                    Fixed::True => Value::Bool(true),
-                    Fixed::Float(x) => Value::Float(x),
-                    Fixed::Pair(a, b) => Value::Tuple(vec![Value::Float(a), Value::Float(b)]),
-                },
-            };
-            group.push((key.theirs().into(), value));
-        }
-        group.push(("params".into(), Value::List(ids)));
-        Ok(Value::Dict(group))
+                if is_whole { Value::Int(x as i64) } else { Value::Float(x) }
+            }
+            Group::Fixed(_, fixed) => match fixed {
+                Fixed::None => Value::None,
+                Fixed::True => Value::Bool(true),
+                Fixed::Float(x) => Value::Float(x),
+                Fixed::Pair(a, b) => Value::Tuple(vec![Value::Float(a), Value::Float(b)]),
+            },
+        };
+        group.push((key.theirs().into(), value));
     }
+    group.push(("params".into(), Value::List(ids)));
+    Ok(Value::Dict(group))
+}
 
-    /// A hyperparameter, or the default of an argument that changes no number.
-    fn hyper(&self, name: &str) -> Hyper {
-        let row =
-            || self.algorithm.table().iter().find(|hyper| hyper.name == name).map(|hyper| (hyper.default)());
-        self.algorithm.get(name).or_else(row).unwrap_or(Hyper::None)
-    }
+/// A hyperparameter, or the default of an argument that changes no number.
+fn hyper(method: &Method, name: &str) -> Hyper {
+    let row = || method.table().iter().find(|hyper| hyper.name == name).map(|hyper| (hyper.default)());
+    method.get(name).or_else(row).unwrap_or(Hyper::None)
 }
 
 /// A state's codes and scales.

@@ -11,7 +11,7 @@ use crate::value::{Key, Value};
 use crate::{Error, Result, find, vectors};
 use fallline_core::Shape;
 use fallline_optim::checkpoint::{Entry, OptimizerManifest};
-use fallline_optim::{AnyAlgorithm, Checkpoint};
+use fallline_optim::{Checkpoint, Method};
 use std::collections::{BTreeSet, HashMap};
 
 /// What is said beside a file.
@@ -35,16 +35,12 @@ pub(crate) struct Param {
     pub(crate) shape: Option<Vec<usize>>,
 }
 
-/// Turns the state of an optimizer of torch's kind into a checkpoint. `base` has the algorithm and the hyperparameters
+/// Turns the state of an optimizer of torch's kind into a checkpoint. `base` is what it is a state of, with the hyperparameters
 /// that the file does not have; those that it has are taken from it.
 ///
 /// # Errors
 /// What is missing, does not fit or cannot be taken over, with the way to it.
-pub fn from_torch(
-    root: &Value<'_>,
-    base: &dyn AnyAlgorithm,
-    options: &ImportOptions,
-) -> Result<(Checkpoint, Report)> {
+pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> Result<(Checkpoint, Report)> {
     let layout = layout_of(base.name())?;
     let (at, optimizer) = find::optimizer(root, options.key.as_deref())?;
     let prefix = if at.is_empty() { String::new() } else { format!("{at}.") };
@@ -61,12 +57,12 @@ pub fn from_torch(
     let none = Value::None;
     let list = optimizer.get("param_groups").unwrap_or(&none).as_items(&format!("{prefix}param_groups"))?;
     let mut read = groups::Groups { layout, base, options, report: &mut report };
-    let mut algorithms = Vec::new();
+    let mut methods = Vec::new();
     let mut ids = Vec::new();
     for (g, group) in list.iter().enumerate() {
         let at = format!("{prefix}param_groups[{g}]");
-        let (algorithm, own) = read.group(&at, group)?;
-        algorithms.push(algorithm);
+        let (method, own) = read.group(&at, group)?;
+        methods.push(method);
         ids.push(own);
     }
     let Some(first) = list.first() else {
@@ -76,8 +72,9 @@ pub fn from_torch(
 
     let mut checkpoint = Checkpoint::default();
     let mut manifest = OptimizerManifest::new(base.name());
-    let places = merge(&ids, &algorithms, &mut manifest);
-    for name in base.shared().iter().map(|(name, _)| *name) {
+    let places = merge(&ids, &methods, &mut manifest);
+    let shared = base.algorithm().map_or(&[][..], |algorithm| algorithm.shared());
+    for name in shared.iter().map(|(name, _)| *name) {
         let value = read.shared(&format!("{prefix}param_groups[0]"), first, name)?;
         manifest.insert_shared(name, value);
     }
@@ -94,14 +91,17 @@ pub fn from_torch(
             false => return Err(Error::value(way, "no group has this parameter")),
         }
     }
-    let of_all = base.search().is_some();
-    if of_all && let Some(state) = params.first().and_then(|param| by_id.get(&Key::Int(param.id))) {
+    if let Method::Search(_) = base
+        && let Some(state) = params.first().and_then(|param| by_id.get(&Key::Int(param.id)))
+    {
         let at = format!("{state_at}.{}", params[0].id);
         vectors::import(&at, state, &params, &mut checkpoint, &mut manifest, &mut report)?;
     }
-    for param in params.iter().filter(|_| !of_all) {
+    for param in &params {
+        // A search has one state of all parameters, which is read above.
+        let Method::Algorithm(algorithm) = &methods[param.group] else { continue };
         let at = format!("{state_at}.{}", param.id);
-        let algorithm = &*algorithms[param.group];
+        let algorithm = &**algorithm;
         let found = by_id.get(&Key::Int(param.id)).copied();
         let mut reader =
             states::Reader { layout, algorithm, options, at: &at, name: &param.name, coded: Vec::new() };
@@ -140,20 +140,16 @@ pub(crate) fn layout_of(name: &str) -> Result<&'static Layout> {
 
 /// Groups of one parameter each, as MMEngine makes them, become one where they have the same hyperparameters. Returns
 /// the place of each.
-fn merge(
-    ids: &[Vec<i64>],
-    algorithms: &[Box<dyn AnyAlgorithm>],
-    manifest: &mut OptimizerManifest,
-) -> Vec<usize> {
+fn merge(ids: &[Vec<i64>], methods: &[Method], manifest: &mut OptimizerManifest) -> Vec<usize> {
     let ones = ids.iter().all(|own| own.len() == 1) && ids.len() > 1;
     let mut texts: HashMap<String, usize> = HashMap::new();
     let mut places = Vec::new();
-    for (group, algorithm) in algorithms.iter().enumerate() {
-        let key = if ones { format!("{algorithm:?}") } else { group.to_string() };
+    for (group, method) in methods.iter().enumerate() {
+        let key = if ones { format!("{method:?}") } else { group.to_string() };
         let next = texts.len();
         let place = *texts.entry(key).or_insert(next);
         if place == next {
-            manifest.push_group(&**algorithm);
+            manifest.push_method(method);
         }
         places.push(place);
     }

@@ -2,7 +2,6 @@
 
 use crate::builtins::Builtins;
 use crate::hyper::{Hyper, HyperError, Hyperparameters, Value};
-use crate::lbfgs::Kernels;
 use crate::mask::Masking;
 use crate::stages::{Combining, Exchanging, Gathering, Groups, MatrixStep, Stages};
 use core::any::Any;
@@ -221,11 +220,6 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
         Ok(())
     }
 
-    /// The rules of an algorithm that evaluates the loss itself.
-    fn search<K: Link>(&self) -> Option<Kernels> {
-        None
-    }
-
     /// For an algorithm that is told the Hessian now and then: the rule that takes in a gradient drawn for
     /// it, compiled by `K`. Its operands are that gradient and states of [`kernel`](Algorithm::kernel), by
     /// name.
@@ -400,8 +394,6 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn hessian_kernel(&self) -> Option<&'static Kernel>;
     /// The hyperparameters as the rule's scalars want them.
     fn hyper(&self) -> &dyn Any;
-    /// As [`Algorithm::search`].
-    fn search(&self) -> Option<Kernels>;
     /// The algorithm with its type.
     fn typed(&self) -> &dyn Any;
     /// As [`Algorithm::maximize`].
@@ -444,10 +436,9 @@ impl dyn AnyAlgorithm + '_ {
         let stages = (0..CLASSES).flat_map(of).chain(compression.into_iter().flatten());
         let (check, copy) = (builtins.grad_check(), builtins.param_copy());
         let others = [Some(check), Some(copy), self.hessian_kernel(), self.parted_kernel()];
-        let search = self.search().into_iter().flat_map(Kernels::all);
         let mut all: Vec<&'static Kernel> = Vec::new();
         let around = self.matrix_rules().into_iter().chain(builtins.of_wrappers());
-        for kernel in stages.chain(others.into_iter().flatten()).chain(search).chain(around) {
+        for kernel in stages.chain(others.into_iter().flatten()).chain(around) {
             if !all.iter().any(|known| known.name == kernel.name) {
                 all.push(kernel);
             }
@@ -622,9 +613,6 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     }
     fn typed(&self) -> &dyn Any {
         &self.algorithm
-    }
-    fn search(&self) -> Option<Kernels> {
-        self.algorithm.search::<K>()
     }
     fn maximize(&self) -> bool {
         self.algorithm.maximize()

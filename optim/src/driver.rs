@@ -24,13 +24,12 @@ use crate::algorithm;
 use crate::builtins::Builtins;
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::hyper::Value;
-use crate::lbfgs::History;
 use crate::params::MASTER;
 use crate::ranks::world::World;
 use crate::slots::{Slot, Slots};
 use crate::{
-    AnyAlgorithm, Binding, Error, LoadReport, Optimizer, ParamFormat, ParamState, Result, StateFormats,
-    StepReport,
+    AnyAlgorithm, Binding, Error, LoadReport, Objective, Optimizer, ParamFormat, ParamState, Result,
+    StateFormats, StepReport,
 };
 use around::Forming;
 use averages::Averages;
@@ -101,8 +100,6 @@ pub struct Driver {
     averages: Option<Averages>,
     /// Another device than the own one that parameters are on.
     away: Option<Away>,
-    /// What an algorithm that evaluates the loss itself remembers.
-    history: Option<History>,
     /// The ranks that step together, if there are several.
     world: Option<World>,
     /// Whether parameters have not got what belongs to the states that were loaded.
@@ -140,7 +137,6 @@ impl Driver {
             forming: None,
             averages: None,
             away: None,
-            history: None,
             world: None,
             unrestored: false,
             masked: false,
@@ -188,12 +184,19 @@ impl Optimizer for Driver {
         if let Some(cause) = &self.poisoned {
             return Err(Error::Poisoned { cause: cause.clone() });
         }
-        if self.groups[0].algorithm.search().is_some() {
-            return Err(Error::NeedsObjective { algorithm: self.name() });
-        }
         let stepped = self.step_kept(bindings, true)?;
         self.count_average();
         Ok(stepped)
+    }
+
+    fn step_with(&mut self, objective: &mut dyn Objective) -> Result<f64> {
+        if self.wrapped.config.scaler.is_some() {
+            let problem = "an objective does not know the loss scale".into();
+            return Err(Error::Groups { algorithm: self.name(), problem });
+        }
+        let loss = objective.evaluate()?;
+        self.step(&mut objective.bindings())?;
+        Ok(loss)
     }
 
     fn update_hessian(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {

@@ -78,7 +78,7 @@ pub enum Error {
     },
     /// The algorithm evaluates the loss itself.
     #[error(
-        "{algorithm} evaluates the loss itself: give it an Objective (Driver::step_with) instead of gradients"
+        "{algorithm} evaluates the loss itself: give it an Objective (Optimizer::step_with) instead of gradients"
     )]
     NeedsObjective {
         /// The algorithm.

@@ -1,5 +1,6 @@
 //! How the states of parameters are stored.
 
+use crate::line_search::Search;
 use crate::stages::Stage;
 use crate::{AnyAlgorithm, Error, Result};
 use fallline_core::{Codes, Format, Role};
@@ -66,20 +67,36 @@ impl StateFormats {
         if self.is_empty() {
             return Ok(());
         }
-        let refuse = |problem: String| Error::StateFormat { algorithm: algorithm.name(), problem };
         let classes = || (0..crate::algorithm::CLASSES).map(|class| algorithm.stages(class));
         let mut known: Vec<&str> = classes().flat_map(|stages| stages.operands(Role::State)).collect();
         known.sort_unstable();
         known.dedup();
+        let whole = classes().any(|stages| stages.iter().any(|stage| stage == Stage::Matrix));
+        self.check_states(algorithm.name(), &known, whole)
+    }
+
+    /// Refuses what a search cannot have, which is any format: its vectors are of all parameters together.
+    ///
+    /// # Errors
+    /// [`Error::StateFormat`].
+    pub fn check_search(&self, search: &Search) -> Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        self.check_states(search.name(), &[], true)
+    }
+
+    /// Refuses names that are not `known`, and any format where states are `whole`: more than operands of rules.
+    fn check_states(&self, algorithm: &'static str, known: &[&str], whole: bool) -> Result<()> {
+        let refuse = |problem: String| Err(Error::StateFormat { algorithm, problem });
         if let Some(name) = self.named.keys().find(|name| !known.contains(&name.as_str())) {
             let known = known.join(", ");
-            return Err(refuse(format!("there is no state {name:?}; its states are {known}")));
+            return refuse(format!("there is no state {name:?}; its states are {known}"));
         }
-        let whole = classes().any(|stages| stages.iter().any(|stage| stage == Stage::Matrix));
-        if algorithm.search().is_some() || whole {
+        if whole {
             let problem =
                 "it works on whole matrices or on all states together, which must be stored as computed";
-            return Err(refuse(problem.into()));
+            return refuse(problem.into());
         }
         Ok(())
     }

@@ -55,12 +55,15 @@ impl MomentumMask {
     /// [`Error::Groups`].
     pub fn check(algorithm: &dyn AnyAlgorithm) -> Result<()> {
         match algorithm.masking() {
-            Masking::Never => {
-                let problem = "it takes no exp_avg_mask: it does not compress momenta".into();
-                Err(Error::Groups { algorithm: algorithm.name(), problem })
-            }
+            Masking::Never => Err(MomentumMask::refused(algorithm.name())),
             Masking::Exchanges | Masking::Always => Ok(()),
         }
+    }
+
+    /// The error of what takes no mask.
+    pub fn refused(algorithm: &'static str) -> Error {
+        let problem = "it takes no exp_avg_mask: it does not compress momenta".into();
+        Error::Groups { algorithm, problem }
     }
 
     /// A factor for every element of a parameter, or why it does not fit.

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::hyper::Value;
-use crate::{Binding, Error, LoadReport, Result, StepReport};
+use crate::{Binding, Error, LoadReport, Objective, Result, StepReport};
 use fallline_core::{Format, Shape};
 
 /// Anything that steps parameters.
@@ -16,6 +16,13 @@ pub trait Optimizer: Send {
     /// Wrong shapes, names given twice, tensors of another device, no memory for new states: everything is
     /// as it was. [`Error::Poisoned`] after a device failed half-way.
     fn step(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport>;
+
+    /// Evaluates the objective and takes a step; what evaluates the loss itself does so as often as it needs. Returns the
+    /// loss before the step.
+    ///
+    /// # Errors
+    /// As [`step`](Optimizer::step), and what the objective fails with: parameters are where it was last evaluated then.
+    fn step_with(&mut self, objective: &mut dyn Objective) -> Result<f64>;
 
     /// Takes gradients drawn for an estimate of the Hessian's diagonal into the states of an algorithm that keeps one
     /// ([`Algorithm::hessian_kernel`](crate::Algorithm::hessian_kernel): SophiaG). The bindings are those of a step,

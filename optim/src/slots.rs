@@ -56,6 +56,35 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// Of a parameter that has nothing but, perhaps, an average.
+    pub(crate) fn averaged(name: &str, shape: Shape, compute: Compute) -> Slot {
+        Slot {
+            kind: ModuleKind::guess(name, &shape),
+            name: name.to_owned(),
+            shape,
+            group: 0,
+            compute,
+            steps: 0,
+            class: 0,
+            fits: None,
+            states: Vec::new(),
+            master: None,
+            narrow: false,
+            seed: None,
+            scratch: Vec::new(),
+            memory: Vec::new(),
+            mirror: None,
+            rows: None,
+            sparse: false,
+            owner: None,
+            mean: None,
+            errors: None,
+            mask: None,
+            run: None,
+            row: 0,
+        }
+    }
+
     /// Bytes of its states.
     pub(crate) fn state_bytes(&self) -> usize {
         let states = self.states.iter().map(|(_, storage)| storage.bytes());

@@ -6,6 +6,7 @@ use crate::names::nearest;
 use fallline_core::Format;
 use fallline_cpu::Cpu;
 use fallline_optim::hyper::HyperError;
+use fallline_optim::line_search::Search;
 use fallline_optim::mask::MomentumMask;
 use fallline_optim::{AnyAlgorithm, Driver, ParamFormat, StateFormats, can_offload};
 use std::path::PathBuf;
@@ -25,6 +26,50 @@ pub(crate) const OF_WHOLE: [&str; 2] = [PAGE_FOLDER, OFFLOAD];
 /// The keys that are not hyperparameters.
 pub(crate) const KEYS: [&str; 6] = [STATE_FORMAT, PARAM_FORMAT, SEED, PAGE_FOLDER, OFFLOAD, MASK];
 
+/// Whose keys they are.
+#[derive(Clone, Copy)]
+pub(crate) enum Of<'a> {
+    Algorithm(&'a dyn AnyAlgorithm),
+    /// A search, which takes none of them: its vectors are stored as they are computed, where they are computed.
+    Search(&'a Search),
+}
+
+impl Of<'_> {
+    fn name(self) -> &'static str {
+        match self {
+            Of::Algorithm(algorithm) => algorithm.name(),
+            Of::Search(search) => search.name(),
+        }
+    }
+
+    fn is_offloaded(self) -> bool {
+        matches!(self, Of::Algorithm(algorithm) if algorithm.offloaded())
+    }
+
+    fn can_offload(self) -> Result<(), String> {
+        match self {
+            Of::Algorithm(algorithm) => can_offload(algorithm),
+            Of::Search(search) => {
+                Err(format!("{} cannot be offloaded: it evaluates the loss itself", search.name()))
+            }
+        }
+    }
+
+    fn check_mask(self) -> fallline_optim::Result<()> {
+        match self {
+            Of::Algorithm(algorithm) => MomentumMask::check(algorithm),
+            Of::Search(search) => Err(MomentumMask::refused(search.name())),
+        }
+    }
+
+    fn check_formats(self, formats: &StateFormats) -> fallline_optim::Result<()> {
+        match self {
+            Of::Algorithm(algorithm) => formats.check(algorithm),
+            Of::Search(search) => formats.check_search(search),
+        }
+    }
+}
+
 /// How an optimizer's states and parameters are stored, and which elements have a momentum.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Storing {
@@ -39,16 +84,16 @@ pub(crate) struct Storing {
 
 impl Storing {
     /// Of an optimizer's dict.
-    pub(crate) fn read(node: &Node, algorithm: &dyn AnyAlgorithm) -> Result<Storing> {
-        let by_default = algorithm.offloaded();
-        Storing { offload: by_default, by_default, ..Storing::default() }.overridden(node, algorithm)
+    pub(crate) fn read(node: &Node, of: Of<'_>) -> Result<Storing> {
+        let by_default = of.is_offloaded();
+        Storing { offload: by_default, by_default, ..Storing::default() }.overridden(node, of)
     }
 
     /// This, but for what a dict says otherwise.
-    pub(crate) fn overridden(self, node: &Node, algorithm: &dyn AnyAlgorithm) -> Result<Storing> {
+    pub(crate) fn overridden(self, node: &Node, of: Of<'_>) -> Result<Storing> {
         let Some(dict) = node.value.as_dict() else { return Ok(self) };
         let states = match dict.get(STATE_FORMAT) {
-            Some(node) => read(node, algorithm)?,
+            Some(node) => read(node, of)?,
             None => self.states,
         };
         let seed = match dict.get(SEED).map(|node| (node, &node.value)) {
@@ -77,7 +122,7 @@ impl Storing {
             return Err(wrong(node, SEED, "the seed of stochastic rounding", got));
         }
         if let (Some(node), true) = (dict.get(PARAM_FORMAT), params != ParamFormat::Nearest) {
-            checked(node, StateFormats::all(Format::F32), algorithm)?;
+            checked(node, StateFormats::all(Format::F32), of)?;
         }
         let folder = match dict.get(PAGE_FOLDER).map(|node| (node, &node.value)) {
             None => self.folder,
@@ -89,7 +134,7 @@ impl Storing {
             None => self.offload && !matches!(params, ParamFormat::Stochastic { .. }),
             Some((_, Setting::None)) => false,
             Some((node, Setting::Str(name))) if name == "cpu" => {
-                let problem = match (can_offload(algorithm), params) {
+                let problem = match (of.can_offload(), params) {
                     (Err(problem), _) => Some(problem),
                     (_, ParamFormat::Stochastic { .. }) => {
                         Some("offload keeps parameters in full precision: not with \"bf16_sr\"".to_owned())
@@ -97,7 +142,7 @@ impl Storing {
                     _ => None,
                 };
                 if let Some(problem) = problem {
-                    let algorithm = algorithm.name();
+                    let algorithm = of.name();
                     let source = HyperError::Combination { algorithm, problem };
                     return Err(Error::Algorithm { at: node.at.clone(), source: source.into() });
                 }
@@ -107,7 +152,7 @@ impl Storing {
         };
         let mask = match dict.get(MASK) {
             None => self.mask,
-            Some(node) => mask(node, algorithm)?,
+            Some(node) => mask(node, of)?,
         };
         Ok(Storing { states, params, folder, offload, by_default: self.by_default, mask })
     }
@@ -158,7 +203,7 @@ impl Storing {
 }
 
 /// Rows of the first dimension: a number of them, or where they begin and end.
-fn mask(node: &Node, algorithm: &dyn AnyAlgorithm) -> Result<Option<MomentumMask>> {
+fn mask(node: &Node, of: Of<'_>) -> Result<Option<MomentumMask>> {
     let row = |setting: &Setting| match setting {
         Setting::Int(row) => usize::try_from(*row).ok(),
         _ => None,
@@ -175,7 +220,7 @@ fn mask(node: &Node, algorithm: &dyn AnyAlgorithm) -> Result<Option<MomentumMask
         let expected = "a number of rows, or the first and the one after the last";
         return Err(wrong(node, MASK, expected, node.value.to_string()));
     };
-    MomentumMask::check(algorithm).map_err(|source| Error::Algorithm { at: node.at.clone(), source })?;
+    of.check_mask().map_err(|source| Error::Algorithm { at: node.at.clone(), source })?;
     Ok(Some(MomentumMask::Rows(start..end)))
 }
 
@@ -191,21 +236,21 @@ fn names() -> Vec<&'static str> {
 }
 
 /// A format's name, or a dict from the names of states to those of formats, for an algorithm.
-fn read(node: &Node, algorithm: &dyn AnyAlgorithm) -> Result<StateFormats> {
+fn read(node: &Node, of: Of<'_>) -> Result<StateFormats> {
     let mut formats = match &node.value {
         Setting::None => return Ok(StateFormats::default()),
-        Setting::Str(_) => return checked(node, StateFormats::all(format(node)?), algorithm),
+        Setting::Str(_) => return checked(node, StateFormats::all(format(node)?), of),
         Setting::Dict(_) => StateFormats::default(),
         other => return Err(wrong(node, STATE_FORMAT, FORMATS, format!("a {}", other.type_name()))),
     };
     for (state, node) in node.value.as_dict().into_iter().flat_map(|dict| dict.iter()) {
-        formats = checked(node, formats.with(state, format(node)?), algorithm)?;
+        formats = checked(node, formats.with(state, format(node)?), of)?;
     }
     Ok(formats)
 }
 
-fn checked(node: &Node, formats: StateFormats, algorithm: &dyn AnyAlgorithm) -> Result<StateFormats> {
-    match formats.check(algorithm) {
+fn checked(node: &Node, formats: StateFormats, of: Of<'_>) -> Result<StateFormats> {
+    match of.check_formats(&formats) {
         Ok(()) => Ok(formats),
         Err(source) => Err(Error::Algorithm { at: node.at.clone(), source }),
     }

@@ -18,6 +18,6 @@ pub use fallline_config as config;
 
 pub use error::{Error, Result};
 pub use names::Entry;
-pub use recipe::Recipe;
+pub use recipe::{AnyRecipe, Recipe, SearchRecipe};
 pub use schedulers::Length;
 pub use wrapper::average;

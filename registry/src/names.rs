@@ -2,9 +2,10 @@
 
 use fallline_core::{Format, Shape};
 use fallline_cpu::Native;
-use fallline_optim::hyper::{HyperError, Value};
+use fallline_optim::hyper::{HyperError, Hyperparameters, Value};
+use fallline_optim::line_search::{Lbfgs, Search};
 use fallline_optim::ranks::ZeroRedundancy;
-use fallline_optim::{Algorithm, AnyAlgorithm, Linked, algorithms};
+use fallline_optim::{Algorithm, Linked, Method, algorithms};
 
 /// One name of the registry.
 #[derive(Clone, Copy, Debug)]
@@ -16,22 +17,22 @@ pub struct Entry {
     make: Make,
 }
 
-/// From hyperparameters to an algorithm.
-type Make = fn(&[(&str, Value)]) -> Result<Box<dyn AnyAlgorithm>, HyperError>;
+/// From hyperparameters to what a name stands for.
+type Make = fn(&[(&str, Value)]) -> Result<Method, HyperError>;
 
 impl Entry {
-    /// The algorithm with these hyperparameters, and the defaults for the others.
+    /// What the name stands for, with these hyperparameters, and the defaults for the others.
     ///
     /// # Errors
     /// When one does not exist, has another type, is out of range, or excludes another.
-    pub fn with(&self, values: &[(&str, Value)]) -> Result<Box<dyn AnyAlgorithm>, HyperError> {
+    pub fn with(&self, values: &[(&str, Value)]) -> Result<Method, HyperError> {
         (self.make)(values)
     }
 
-    /// The algorithm with its defaults.
-    pub fn defaults(&self) -> Box<dyn AnyAlgorithm> {
+    /// What the name stands for, with its defaults.
+    pub fn defaults(&self) -> Method {
         match (self.make)(&[]) {
-            Ok(algorithm) => algorithm,
+            Ok(method) => method,
             Err(error) => unreachable!("the defaults of {} are valid: {error}", self.name),
         }
     }
@@ -52,9 +53,9 @@ impl Entry {
     }
 
     fn state_parts(&self) -> Vec<StatePart> {
-        let algorithm = self.defaults();
-        let part = |factor: f64, name: &str| {
-            let bytes = algorithm.state_format(name, LARGE).unwrap_or(Format::F32).mean_bytes();
+        let method = self.defaults();
+        let part = |factor: f64, name: &str, format: Option<Format>| {
+            let bytes = format.unwrap_or(Format::F32).mean_bytes();
             let text = if factor == 1.0 {
                 format!("{bytes} ({name})")
             } else {
@@ -62,11 +63,13 @@ impl Entry {
             };
             StatePart { bytes: Some(bytes * factor), text }
         };
-        if let (Some(_), Some(Value::Int(pairs))) = (algorithm.search(), algorithm.get("history_size")) {
-            let pairs = pairs as f64;
-            let changes = [part(pairs, "changes of position"), part(pairs, "changes of the gradient")];
-            return [part(1.0, "direction"), part(1.0, "gradient")].into_iter().chain(changes).collect();
-        }
+        let algorithm = match &method {
+            Method::Algorithm(algorithm) => algorithm,
+            Method::Search(search) => {
+                let part = |(factor, name): (u64, &str)| part(factor as f64, name, None);
+                return search.vectors().into_iter().map(part).collect();
+            }
+        };
         // What a state is per element shows on a matrix whose extents are not each other's.
         let (rows, columns) = (3, 5);
         let of = |name| algorithm.state_shape(name, &Shape::from([rows, columns])).elements();
@@ -76,7 +79,7 @@ impl Entry {
             .map(|name| match of(name) {
                 found if found == rows => shaped(name, "columns"),
                 found if found == columns => shaped(name, "rows"),
-                _ => part(1.0, name),
+                _ => part(1.0, name, algorithm.state_format(name, LARGE)),
             })
             .collect()
     }
@@ -98,7 +101,19 @@ const fn entry<A: Algorithm>() -> Entry {
         make: |values| {
             let mut algorithm = A::default();
             values.iter().try_for_each(|(name, value)| algorithm.set(name, value))?;
-            Ok(Box::new(Linked::<A, Native>::new(algorithm)?))
+            Ok(Method::Algorithm(Box::new(Linked::<A, Native>::new(algorithm)?)))
+        },
+    }
+}
+
+const fn search() -> Entry {
+    Entry {
+        name: Lbfgs::NAME,
+        needs: &["closure"],
+        make: |values| {
+            let mut search = Lbfgs::default();
+            values.iter().try_for_each(|(name, value)| search.set(name, value))?;
+            Ok(Method::Search(Search::new::<Native>(search)?))
         },
     }
 }
@@ -133,7 +148,7 @@ pub const ENTRIES: &[Entry] = &[
     entry::<algorithms::Lars>(),
     entry::<algorithms::Lars32bit>(),
     entry::<algorithms::Lars8bit>(),
-    Entry { needs: &["closure"], ..entry::<algorithms::Lbfgs>() },
+    search(),
     entry::<algorithms::Lion>(),
     entry::<algorithms::Lion32bit>(),
     entry::<algorithms::Lion8bit>(),
@@ -169,7 +184,10 @@ pub const ENTRIES: &[Entry] = &[
     Entry {
         name: ZeroRedundancy::NAME,
         needs: &["ranks"],
-        make: |values| Ok(Box::new(ZeroRedundancy::new(|name| Some(find(name)?.defaults()), values)?)),
+        make: |values| {
+            let zero = ZeroRedundancy::new(|name| Some(find(name)?.defaults()), values)?;
+            Ok(Method::Algorithm(Box::new(zero)))
+        },
     },
     entry::<algorithms::BnbAdagrad>(),
     entry::<algorithms::BnbAdam>(),

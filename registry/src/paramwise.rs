@@ -22,11 +22,11 @@
 
 use crate::config::{Dict, Node, Position};
 use crate::error::{Error, Result};
-use crate::formats::{KEYS as STORING, OF_WHOLE, Storing};
+use crate::formats::{KEYS as STORING, OF_WHOLE, Of, Storing};
 use crate::names::nearest;
-use crate::recipe::{algorithm, convert, expect_dict};
+use crate::recipe::{convert, expect_dict, method};
 use fallline_optim::hyper::{HyperError, Value};
-use fallline_optim::{AnyAlgorithm, Driver, Member, ModuleKind};
+use fallline_optim::{AnyAlgorithm, Driver, Member, Method, ModuleKind};
 use std::sync::Arc;
 
 /// The multipliers that stand beside `custom_keys`.
@@ -189,11 +189,6 @@ impl Paramwise {
                 custom.push(read_custom(key, at, entry, optimizer, base)?);
             }
         }
-        let searches = |algorithm: &dyn AnyAlgorithm| algorithm.search().is_some();
-        if searches(base) || custom.iter().any(|custom| searches(&*custom.algorithm)) {
-            let what = "paramwise_cfg with an algorithm that evaluates the loss itself".into();
-            return Err(Error::Unsupported { at: node.at.clone(), what });
-        }
         custom.sort_by(|a, b| {
             let length = |custom: &Custom| core::cmp::Reverse(custom.key.chars().count());
             length(a).cmp(&length(b)).then_with(|| a.key.cmp(&b.key))
@@ -261,10 +256,16 @@ impl Paramwise {
 }
 
 /// The rule of parameters that no other decides for.
-pub(crate) const BASE: &str = "optimizer";
+pub const BASE: &str = "optimizer";
 
 fn named(key: &str, at: &Position) -> String {
     format!("{at}: paramwise_cfg.custom_keys[{key:?}]")
+}
+
+/// The error of groups with a search, which takes all parameters together.
+pub(crate) fn of_search(at: &Position) -> Error {
+    let what = "paramwise_cfg with an algorithm that evaluates the loss itself".into();
+    Error::Unsupported { at: at.clone(), what }
 }
 
 fn read_custom(
@@ -278,7 +279,10 @@ fn read_custom(
     let dict = expect_dict(entry, &what())?;
     let other = given(dict, "optimizer");
     let (mut own, whole) = match other {
-        Some(node) => (algorithm(node)?, node),
+        Some(node) => match method(node)? {
+            Method::Algorithm(algorithm) => (algorithm, node),
+            Method::Search(_) => return Err(of_search(&node.at)),
+        },
         None => (base.boxed(), optimizer),
     };
     let optimizer = expect_dict(whole, "an optimizer")?;
@@ -290,7 +294,7 @@ fn read_custom(
     }
     let stored = dict.keys().any(|key| STORING.contains(&key) && !OF_WHOLE.contains(&key));
     let storing = match stored || other.is_some() {
-        true => Some(Storing::read(whole, &*own)?.overridden(entry, &*own)?),
+        true => Some(Storing::read(whole, Of::Algorithm(&*own))?.overridden(entry, Of::Algorithm(&*own))?),
         false => None,
     };
     for (name, factor) in [("lr", "lr_mult"), ("weight_decay", "decay_mult")] {

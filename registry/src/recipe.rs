@@ -2,16 +2,17 @@
 
 use crate::config::{self, Dict, Entries, Node, Value as Setting};
 use crate::error::{Error, Result};
-use crate::formats::{self, Storing};
+use crate::formats::{self, Of, Storing};
 use crate::names::{self, ENTRIES, nearest};
 use crate::paramwise::{self, Paramwise};
 use crate::schedulers::{Chain, Length};
 use crate::wrapper::{self, Wrapped};
 use fallline_core::{Backend, Format};
-use fallline_optim::hyper::{HyperError, Value};
+use fallline_optim::hyper::{Hyper, HyperError, Value};
+use fallline_optim::line_search::Search;
 use fallline_optim::schedule::{Schedule, Scheduled};
 use fallline_optim::wrapper::Wrapper;
-use fallline_optim::{AnyAlgorithm, Driver};
+use fallline_optim::{AnyAlgorithm, Driver, LineSearch, Method, Optimizer};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -43,9 +44,10 @@ impl Recipe {
     /// Reads inline text: a name, a Python literal, or text in any notation that files may have.
     ///
     /// # Errors
-    /// [`Error`] names the place, what was expected, and the nearest name that exists.
+    /// [`Error`] names the place, what was expected, and the nearest name that exists. What evaluates the loss itself has
+    /// [another recipe](AnyRecipe).
     pub fn from_text(text: &str) -> Result<Recipe> {
-        Recipe::from_entries(&Entries::inline(text)?)
+        AnyRecipe::from_text(text)?.stepping()
     }
 
     /// Reads a `.py`, `.json`, `.toml` or `.yaml` file.
@@ -53,55 +55,7 @@ impl Recipe {
     /// # Errors
     /// As for [`Recipe::from_text`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<Recipe> {
-        Recipe::from_entries(&config::load(path)?)
-    }
-
-    fn from_entries(entries: &Entries) -> Result<Recipe> {
-        // No file that is not read (another package's base) has these two.
-        if entries.get_present("type")?.is_some() {
-            let whole = Node::new(Setting::Dict(entries.to_dict()?), entries.at().clone());
-            let algorithm = algorithm(&whole)?;
-            return Ok(Recipe {
-                storing: Storing::read(&whole, &*algorithm)?,
-                algorithm,
-                paramwise: None,
-                wrapper: Wrapper::default(),
-                allow_unmatched: false,
-                chain: Chain::default(),
-                train: None,
-                source: whole,
-            });
-        }
-        let train = entries.get_present("train")?.cloned();
-        let around = entries.get("optim_wrapper")?;
-        let Wrapped { optimizer, paramwise, wrapper } = match around {
-            Some(around) => wrapper::read(around)?,
-            None => {
-                let optimizer = entries.get("optimizer")?.ok_or_else(|| Error::Missing {
-                    at: entries.at().clone(),
-                    what: "a configuration".into(),
-                    key: "optim_wrapper",
-                })?;
-                Wrapped { optimizer, paramwise: None, wrapper: Wrapper::default() }
-            }
-        };
-        let scheduler = entries.get("param_scheduler")?;
-        let chain = Chain::from_entries(entries)?;
-        let algorithm = algorithm(optimizer)?;
-        let paramwise = paramwise.map(|node| Paramwise::read(node, optimizer, &*algorithm)).transpose()?;
-        let mut source = Dict::new();
-        match around.filter(|_| paramwise.is_some() || wrapper != Wrapper::default()) {
-            Some(around) => source.insert("optim_wrapper", around.clone()),
-            None => source.insert("optimizer", optimizer.clone()),
-        };
-        for (key, node) in [("param_scheduler", scheduler), ("train", train.as_ref())] {
-            if let Some(node) = node {
-                source.insert(key, node.clone());
-            }
-        }
-        let source = Node::new(Setting::Dict(source), entries.at().clone());
-        let storing = Storing::read(optimizer, &*algorithm)?;
-        Ok(Recipe { algorithm, storing, paramwise, wrapper, allow_unmatched: false, chain, train, source })
+        AnyRecipe::from_file(path)?.stepping()
     }
 
     /// What was read, as one Python literal: everything that was needed, bases and names resolved. Reads
@@ -194,20 +148,218 @@ impl Recipe {
 
     /// The optimizer's configuration as a Python literal, from which the same optimizer is built.
     pub fn to_text(&self) -> String {
-        let mut text = format!("dict(type={:?}", self.algorithm.name());
-        for hyper in self.algorithm.table() {
-            if let Some(value) = self.algorithm.get(hyper.name) {
-                text.push_str(&format!(", {}={value}", hyper.name));
-            }
-        }
-        text.push_str(&self.storing.to_text());
-        text.push(')');
-        text
+        let algorithm = &*self.algorithm;
+        to_text(algorithm.name(), algorithm.table(), |name| algorithm.get(name), &self.storing)
     }
 }
 
-/// The algorithm of an optimizer's dict.
-pub(crate) fn algorithm(node: &Node) -> Result<Box<dyn AnyAlgorithm>> {
+fn to_text(name: &str, table: &[Hyper], get: impl Fn(&str) -> Option<Value>, storing: &Storing) -> String {
+    let mut text = format!("dict(type={name:?}");
+    for hyper in table {
+        if let Some(value) = get(hyper.name) {
+            text.push_str(&format!(", {}={value}", hyper.name));
+        }
+    }
+    text.push_str(&storing.to_text());
+    text.push(')');
+    text
+}
+
+/// What a configuration asks for that evaluates the loss itself: a search with its hyperparameters, and a schedule.
+#[derive(Debug)]
+pub struct SearchRecipe {
+    search: Search,
+    storing: Storing,
+    chain: Chain,
+    /// The key `train`: this project's own training options.
+    pub train: Option<Node>,
+    source: Node,
+}
+
+impl SearchRecipe {
+    /// The search with its hyperparameters.
+    pub fn search(&self) -> &Search {
+        &self.search
+    }
+
+    /// The optimizer, on a backend.
+    pub fn optimizer(&self, backend: Arc<dyn Backend>) -> LineSearch {
+        LineSearch::new(backend, self.search.clone())
+    }
+
+    /// As [`Recipe::to_source`].
+    pub fn to_source(&self) -> String {
+        self.source.to_string()
+    }
+
+    /// As [`Recipe::to_text`].
+    pub fn to_text(&self) -> String {
+        let search = &self.search;
+        to_text(search.name(), search.table(), |name| search.get(name), &self.storing)
+    }
+
+    /// As [`Recipe::schedule`].
+    ///
+    /// # Errors
+    /// As [`Recipe::schedule`].
+    pub fn schedule<S: Scheduled + ?Sized>(&self, epoch_length: u64, optimizer: &mut S) -> Result<Schedule> {
+        self.chain.schedule(Length { epoch: epoch_length, epochs: None }, optimizer)
+    }
+}
+
+/// What a configuration asks for, whatever kind of optimizer that is.
+///
+/// ```
+/// use fallline_registry::AnyRecipe;
+/// let recipe = AnyRecipe::from_text("dict(type='LBFGS', history_size=10)")?;
+/// assert!(matches!(recipe, AnyRecipe::Search(_)));
+/// # Ok::<(), fallline_registry::Error>(())
+/// ```
+#[derive(Debug)]
+pub enum AnyRecipe {
+    /// Steps on gradients.
+    Stepping(Recipe),
+    /// Evaluates the loss itself.
+    Search(SearchRecipe),
+}
+
+impl AnyRecipe {
+    /// As [`Recipe::from_text`].
+    ///
+    /// # Errors
+    /// As for [`Recipe::from_text`].
+    pub fn from_text(text: &str) -> Result<AnyRecipe> {
+        AnyRecipe::from_entries(&Entries::inline(text)?)
+    }
+
+    /// As [`Recipe::from_file`].
+    ///
+    /// # Errors
+    /// As for [`Recipe::from_text`].
+    pub fn from_file(path: impl AsRef<Path>) -> Result<AnyRecipe> {
+        AnyRecipe::from_entries(&config::load(path)?)
+    }
+
+    fn from_entries(entries: &Entries) -> Result<AnyRecipe> {
+        // No file that is not read (another package's base) has these two.
+        if entries.get_present("type")?.is_some() {
+            let whole = Node::new(Setting::Dict(entries.to_dict()?), entries.at().clone());
+            let wrapped = Wrapped { optimizer: &whole, paramwise: None, wrapper: Wrapper::default() };
+            return AnyRecipe::of(wrapped, Chain::default(), None, whole.clone());
+        }
+        let train = entries.get_present("train")?.cloned();
+        let around = entries.get("optim_wrapper")?;
+        let Wrapped { optimizer, paramwise, wrapper } = match around {
+            Some(around) => wrapper::read(around)?,
+            None => {
+                let optimizer = entries.get("optimizer")?.ok_or_else(|| Error::Missing {
+                    at: entries.at().clone(),
+                    what: "a configuration".into(),
+                    key: "optim_wrapper",
+                })?;
+                Wrapped { optimizer, paramwise: None, wrapper: Wrapper::default() }
+            }
+        };
+        let scheduler = entries.get("param_scheduler")?;
+        let chain = Chain::from_entries(entries)?;
+        let mut source = Dict::new();
+        match around.filter(|_| paramwise.is_some() || wrapper != Wrapper::default()) {
+            Some(around) => source.insert("optim_wrapper", around.clone()),
+            None => source.insert("optimizer", optimizer.clone()),
+        };
+        for (key, node) in [("param_scheduler", scheduler), ("train", train.as_ref())] {
+            if let Some(node) = node {
+                source.insert(key, node.clone());
+            }
+        }
+        let source = Node::new(Setting::Dict(source), entries.at().clone());
+        AnyRecipe::of(Wrapped { optimizer, paramwise, wrapper }, chain, train, source)
+    }
+
+    fn of(wrapped: Wrapped<'_>, chain: Chain, train: Option<Node>, source: Node) -> Result<AnyRecipe> {
+        let Wrapped { optimizer, paramwise, wrapper } = wrapped;
+        match method(optimizer)? {
+            Method::Algorithm(algorithm) => {
+                let paramwise =
+                    paramwise.map(|node| Paramwise::read(node, optimizer, &*algorithm)).transpose()?;
+                let storing = Storing::read(optimizer, Of::Algorithm(&*algorithm))?;
+                let allow_unmatched = false;
+                Ok(AnyRecipe::Stepping(Recipe {
+                    algorithm,
+                    storing,
+                    paramwise,
+                    wrapper,
+                    allow_unmatched,
+                    chain,
+                    train,
+                    source,
+                }))
+            }
+            Method::Search(search) => {
+                if let Some(node) = paramwise {
+                    return Err(paramwise::of_search(&node.at));
+                }
+                if wrapper != Wrapper::default() {
+                    let problem = "accumulation, clipping and loss scales do not go with a search".into();
+                    return Err(fallline_optim::Error::Groups { algorithm: search.name(), problem }.into());
+                }
+                let storing = Storing::read(optimizer, Of::Search(&search))?;
+                Ok(AnyRecipe::Search(SearchRecipe { search, storing, chain, train, source }))
+            }
+        }
+    }
+
+    /// The recipe of an optimizer that steps on gradients.
+    ///
+    /// # Errors
+    /// [`NeedsObjective`](fallline_optim::Error::NeedsObjective) for a search.
+    pub fn stepping(self) -> Result<Recipe> {
+        match self {
+            AnyRecipe::Stepping(recipe) => Ok(recipe),
+            AnyRecipe::Search(SearchRecipe { search, .. }) => {
+                Err(fallline_optim::Error::NeedsObjective { algorithm: search.name() }.into())
+            }
+        }
+    }
+
+    /// What the name in the configuration stands for, with its hyperparameters.
+    pub fn method(&self) -> Method {
+        match self {
+            AnyRecipe::Stepping(recipe) => Method::from(recipe.algorithm()),
+            AnyRecipe::Search(recipe) => Method::Search(recipe.search.clone()),
+        }
+    }
+
+    /// The optimizer, on a backend.
+    pub fn optimizer(&self, backend: Arc<dyn Backend>) -> Box<dyn Optimizer> {
+        match self {
+            AnyRecipe::Stepping(recipe) => Box::new(recipe.optimizer(backend)),
+            AnyRecipe::Search(recipe) => Box::new(recipe.optimizer(backend)),
+        }
+    }
+
+    /// As [`Recipe::schedule`].
+    ///
+    /// # Errors
+    /// As [`Recipe::schedule`].
+    pub fn schedule<S: Scheduled + ?Sized>(&self, epoch_length: u64, optimizer: &mut S) -> Result<Schedule> {
+        match self {
+            AnyRecipe::Stepping(recipe) => recipe.schedule(epoch_length, optimizer),
+            AnyRecipe::Search(recipe) => recipe.schedule(epoch_length, optimizer),
+        }
+    }
+
+    /// As [`Recipe::allow_unmatched`]; a search has no rules that could match nothing.
+    pub fn allow_unmatched(self, allow: bool) -> AnyRecipe {
+        match self {
+            AnyRecipe::Stepping(recipe) => AnyRecipe::Stepping(recipe.allow_unmatched(allow)),
+            search => search,
+        }
+    }
+}
+
+/// What an optimizer's dict asks for.
+pub(crate) fn method(node: &Node) -> Result<Method> {
     let dict = expect_dict(node, "an optimizer")?;
     let kind = type_of(dict, node, "an optimizer")?;
     let name = kind.value.as_str().map(bare_name).unwrap_or_default();
@@ -223,7 +375,7 @@ pub(crate) fn algorithm(node: &Node) -> Result<Box<dyn AnyAlgorithm>> {
     let mut values = Vec::new();
     // What decides which other keys there are comes first.
     let decides = "optimizer_type";
-    if probe.sharded() && dict.get(decides).is_none() {
+    if probe.algorithm().is_some_and(|algorithm| algorithm.sharded()) && dict.get(decides).is_none() {
         return Err(Error::Missing { at: kind.at.clone(), what: name.to_owned(), key: decides });
     }
     let first = dict.iter().filter(|(key, _)| *key == decides);

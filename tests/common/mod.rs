@@ -8,7 +8,9 @@ pub mod trace;
 use fallline::core::{Element, Role};
 use fallline::optim::{Binding, GradRef, ParamRef, frozen, param};
 use fallline::registry::names::ENTRIES;
-use fallline::{Backend, Checkpoint, Compute, Cpu, Driver, Format, Isa, Optimizer, Recipe};
+use fallline::{
+    AnyRecipe, Backend, Checkpoint, Compute, Cpu, Driver, Format, Isa, LineSearch, Method, Optimizer, Recipe,
+};
 use half::{bf16, f16};
 use std::sync::{Arc, OnceLock};
 
@@ -346,6 +348,11 @@ pub fn recipe(text: &str) -> Recipe {
     Recipe::from_text(text).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
+/// What a configuration's name stands for, which must be a good one.
+pub fn method(text: &str) -> Method {
+    AnyRecipe::from_text(text).unwrap_or_else(|error| panic!("{text}: {error}")).method()
+}
+
 /// The instruction sets of this machine. Those that it lacks are passed over: there is nothing to run them on.
 pub fn isas() -> Vec<Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.available()).collect()
@@ -396,6 +403,14 @@ pub fn build(text: &str) -> Driver {
 pub fn build_on(backend: Arc<dyn Backend>, text: &str) -> Driver {
     let optimizer = recipe(text).optimizer(backend);
     if is_in(ALL_TOGETHER, text) { optimizer.with_compute(Compute::F32) } else { optimizer }
+}
+
+/// An optimizer that evaluates the loss itself, on the calling thread.
+pub fn search(text: &str) -> LineSearch {
+    match AnyRecipe::from_text(text) {
+        Ok(AnyRecipe::Search(recipe)) => recipe.optimizer(best()),
+        other => panic!("{text} is no search: {other:?}"),
+    }
 }
 
 /// Splitmix64: enough randomness for tests, the same everywhere.

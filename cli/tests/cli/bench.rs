@@ -54,7 +54,8 @@ fn bench_tells_bytes_times_and_the_roofline() {
             // must be known first, the parameter and the states (the gradient, where there are none) are read
             // once more.
             let size = if dtype == "bf16" { 2.0 } else { 4.0 };
-            let algorithm = entry.defaults();
+            let method = entry.defaults();
+            let algorithm = method.algorithm().unwrap();
             let tensor = if layout == "small" { 1000 } else { elements };
             let shape = if layout == "small" { Shape::from([tensor]) } else { shape };
             let stages = algorithm.stages(algorithm.class(&shape).unwrap());

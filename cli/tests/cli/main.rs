@@ -110,7 +110,7 @@ fn describe_tells_the_rule_the_hyperparameters_and_the_references() {
             assert_eq!(row["default"], (hyper.default)().to_string());
             assert!(row["type"].is_string() && row["range"].is_string() && row["meaning"].is_string());
         }
-        for state in entry.defaults().states() {
+        for state in entry.defaults().algorithm().map_or(Vec::new(), |algorithm| algorithm.states()) {
             assert!(text.contains(state), "{}: {state}", entry.name);
         }
         for reference in entry.defaults().info().references {

@@ -5,7 +5,7 @@ use crate::layout::{Fixed, Group, Layout};
 use crate::report::Report;
 use crate::value::Value;
 use crate::{Error, Result};
-use fallline_optim::AnyAlgorithm;
+use fallline_optim::Method;
 use fallline_optim::hyper::Value as Hyper;
 
 /// Keys that schedulers and trainers add to groups, which are no hyperparameters: what they say is known elsewhere.
@@ -26,16 +26,16 @@ const ADDED: [&str; 12] = [
 
 pub(super) struct Groups<'o> {
     pub layout: &'static Layout,
-    pub base: &'o dyn AnyAlgorithm,
+    pub base: &'o Method,
     pub options: &'o ImportOptions,
     pub report: &'o mut Report,
 }
 
 impl Groups<'_> {
-    /// A group's algorithm and the numbers of its parameters.
-    pub fn group(&mut self, at: &str, group: &Value<'_>) -> Result<(Box<dyn AnyAlgorithm>, Vec<i64>)> {
+    /// What a group's parameters are stepped by, and the numbers of its parameters.
+    pub fn group(&mut self, at: &str, group: &Value<'_>) -> Result<(Method, Vec<i64>)> {
         let entries = group.as_dict(at)?;
-        let mut algorithm = self.base.boxed();
+        let mut method = self.base.clone();
         let mut values: Vec<(&str, Hyper)> = Vec::new();
         for (key, value) in entries {
             let key = key.to_string();
@@ -70,7 +70,7 @@ impl Groups<'_> {
                 }
             }
         }
-        let set = algorithm.set(&values);
+        let set = method.set(&values);
         set.map_err(|error| Error::value(at, error.to_string()))?;
         let ids = group.get("params").unwrap_or(&Value::None);
         let whole = |id: &Value<'_>| match id {
@@ -80,7 +80,7 @@ impl Groups<'_> {
             }
         };
         let ids = ids.as_items(&format!("{at}.params"))?.iter().map(whole).collect::<Result<Vec<i64>>>()?;
-        Ok((algorithm, ids))
+        Ok((method, ids))
     }
 
     /// A number that is remembered for all parameters. Those that follow from others in the next step start anew.

@@ -2,8 +2,8 @@
 
 use super::VERSION;
 use crate::driver::wrap::SavedWrapper;
-use crate::hyper::Value;
-use crate::{AnyAlgorithm, Error, ModuleKind, Result};
+use crate::hyper::{Hyper, Value};
+use crate::{AnyAlgorithm, Error, Method, ModuleKind, Result};
 use fallline_core::{Compute, Format, Shape};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -140,6 +140,19 @@ impl ParamManifest {
         Format::ALL.into_iter().chain(Format::BLOCKS).find(|format| format.to_string() == *name)
     }
 
+    /// The type that parameter `name` is computed in from now on: the one that is `known` of it, or as it was saved. Only
+    /// where that may be converted they may differ.
+    pub(crate) fn compute_as(&self, name: &str, known: Option<Compute>, converting: bool) -> Result<Compute> {
+        let mismatch = |problem: String| Error::Mismatch(format!("parameter {name:?} {problem}"));
+        let saved = self.compute().ok_or_else(|| mismatch("was computed in an unknown type".into()))?;
+        match known {
+            Some(ours) if ours != saved && !converting => {
+                Err(mismatch(format!("was computed in {saved}, but here in {ours}")))
+            }
+            known => Ok(known.unwrap_or(saved)),
+        }
+    }
+
     /// The type that it is computed in, if this version knows it.
     pub fn compute(&self) -> Option<Compute> {
         [Compute::F32, Compute::F64].into_iter().find(|compute| compute.to_string() == self.compute)
@@ -147,6 +160,15 @@ impl ParamManifest {
 }
 
 impl Manifest {
+    /// The optimizer of a whole checkpoint.
+    pub(crate) fn whole_optimizer(&self) -> Result<&OptimizerManifest> {
+        if let Some(Part { rank, of }) = self.part {
+            let problem = format!("it is the part of rank {rank} of {of}: join the parts of all ranks first");
+            return Err(Error::Mismatch(problem));
+        }
+        self.optimizer.as_ref().ok_or_else(|| Error::Mismatch("it holds no optimizer state".into()))
+    }
+
     /// Whether a state is stored in a block format, by its entry's key.
     pub(super) fn is_in_blocks(&self, key: &str) -> bool {
         let names = key.strip_prefix("state/").and_then(|names| names.rsplit_once('/'));
@@ -212,23 +234,51 @@ impl OptimizerManifest {
         value.ok_or_else(|| Error::Mismatch(format!("the manifest has no number {name:?} under \"shared\"")))
     }
 
+    /// Adds a group with the hyperparameters of what a name stands for.
+    pub fn push_method(&mut self, method: &Method) {
+        self.push_values(method.name(), method.table(), |name| method.get(name));
+    }
+
     /// Adds a group with an algorithm's hyperparameters.
     pub fn push_group(&mut self, algorithm: &dyn AnyAlgorithm) {
-        let table = algorithm.table().iter();
+        self.push_values(algorithm.name(), algorithm.table(), |name| algorithm.get(name));
+    }
+
+    /// Adds a group with the hyperparameters of a table.
+    pub(crate) fn push_values(&mut self, name: &str, table: &[Hyper], get: impl Fn(&str) -> Option<Value>) {
         let values =
-            table.filter_map(|hyper| Some((hyper.name.to_owned(), to_json(&algorithm.get(hyper.name)?))));
-        let other = (algorithm.name() != self.name).then(|| (TYPE.to_owned(), algorithm.name().into()));
+            table.iter().filter_map(|hyper| Some((hyper.name.to_owned(), to_json(&get(hyper.name)?))));
+        let other = (name != self.name).then(|| (TYPE.to_owned(), name.into()));
         self.groups.push(values.chain(other).collect());
     }
 
     /// Refuses the state of another algorithm.
-    pub(crate) fn refuse_other_than(&self, algorithm: &dyn AnyAlgorithm) -> Result<()> {
-        match algorithm.name() {
-            expected if expected != self.name => {
-                Err(Error::Mismatch(format!("it is of {}, expected {expected}", self.name)))
+    pub(crate) fn refuse_other_than(&self, expected: &str) -> Result<()> {
+        match self.name == expected {
+            true => Ok(()),
+            false => Err(Error::Mismatch(format!("it is of {}, expected {expected}", self.name))),
+        }
+    }
+
+    /// Refuses another number of groups.
+    pub(crate) fn check_groups(&self, expected: usize) -> Result<()> {
+        match self.groups.len() {
+            got if got != expected => {
+                Err(Error::Mismatch(format!("it has {got} parameter groups, expected {expected}")))
             }
             _ => Ok(()),
         }
+    }
+
+    /// The saved hyperparameters of a group, which must be of this algorithm.
+    pub(crate) fn values_of(&self, group: usize, expected: &str) -> Result<Vec<(&str, Value)>> {
+        let saved = &self.groups[group];
+        let name = saved.get(TYPE).and_then(|name| name.as_str()).unwrap_or(&self.name);
+        if name != expected {
+            return Err(Error::Mismatch(format!("it is of {name}, expected {expected}")));
+        }
+        let values = saved.iter().filter(|(name, _)| *name != TYPE);
+        Ok(values.map(|(name, value)| (name.as_str(), from_json(value))).collect())
     }
 
     /// The groups' algorithms with the saved hyperparameters.
@@ -236,22 +286,10 @@ impl OptimizerManifest {
         &self,
         current: impl ExactSizeIterator<Item = &'a dyn AnyAlgorithm>,
     ) -> Result<Vec<Box<dyn AnyAlgorithm>>> {
-        if current.len() != self.groups.len() {
-            let (got, expected) = (self.groups.len(), current.len());
-            return Err(Error::Mismatch(format!("it has {got} parameter groups, expected {expected}")));
-        }
-        let restored = current.zip(&self.groups).map(|(algorithm, saved)| {
-            let name = saved.get(TYPE).and_then(|name| name.as_str()).unwrap_or(&self.name);
-            if algorithm.name() != name {
-                let expected = algorithm.name();
-                return Err(Error::Mismatch(format!("it is of {name}, expected {expected}")));
-            }
+        self.check_groups(current.len())?;
+        let restored = current.enumerate().map(|(group, algorithm)| {
+            let values = self.values_of(group, algorithm.name())?;
             let mut algorithm = algorithm.boxed();
-            let values: Vec<(&str, Value)> = saved
-                .iter()
-                .filter(|(name, _)| *name != TYPE)
-                .map(|(name, value)| (name.as_str(), from_json(value)))
-                .collect();
             algorithm.set(&values).map_err(|error| Error::Mismatch(error.to_string()))?;
             Ok(algorithm)
         });

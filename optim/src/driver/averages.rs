@@ -5,7 +5,7 @@ use crate::average::Average;
 use crate::builtins::{Builtins, Share};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
 use crate::slots::{Slot, Slots};
-use crate::{Binding, Error, LoadReport, Objective, Result};
+use crate::{Binding, Error, LoadReport, Result};
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
 use fallline_core::{Backend, Compute, Kernel, Storage, Tensor};
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 /// Averages at work.
-pub(super) struct Averages {
+pub(crate) struct Averages {
     spec: Average,
     /// Iterations so far.
     steps: u64,
@@ -43,7 +43,7 @@ impl Driver {
     /// it changed them or not: an iteration counts, as in MMEngine's `EMAHook`. It is kept in the type of the arithmetic,
     /// and of [master weights](crate::ParamFormat::Master) where there are some. It is saved and loaded with the rest.
     pub fn averaged(mut self, average: Average) -> Driver {
-        self.averages = Some(Averages { spec: average, steps: 0, row: Vec::new(), plans: BTreeMap::new() });
+        self.averages = Some(Averages::new(average));
         self
     }
 
@@ -52,66 +52,38 @@ impl Driver {
     /// # Errors
     /// When the device cannot be read.
     pub fn average(&self, param: &str) -> Result<Option<Vec<f64>>> {
-        let Some(slot) = self.slots.get(param) else { return Ok(None) };
-        let Some(mean) = slot.mean.as_ref().filter(|mean| mean.begun) else { return Ok(None) };
-        let mut values = vec![0.0f64; mean.storage.len()];
-        self.near().read(&mean.storage, values.as_mut_slice().into())?;
-        Ok(Some(values))
+        match self.slots.get(param) {
+            Some(slot) => slot.read_average(&**self.near()),
+            None => Ok(None),
+        }
     }
 
     /// Takes the weights of bindings into the average. The slots are in their order.
     pub(super) fn average_in(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
-        let Some(mut averages) = self.averages.take() else { return Ok(()) };
-        let taken = averages.take_in(self, bindings);
-        self.averages = Some(averages);
-        taken
+        if self.averages.is_none() {
+            return Ok(());
+        }
+        let (near, away) = (Arc::clone(self.near()), self.is_away());
+        let Some(averages) = &mut self.averages else { return Ok(()) };
+        averages.take_in(self.builtins, (&near, away), self.slots.range(0..bindings.len()), bindings)
     }
 
     /// Counts an iteration.
     pub(super) fn count_average(&mut self) {
         if let Some(averages) = &mut self.averages {
-            averages.steps += 1;
+            averages.count();
         }
     }
 
     /// Memory for the averages that are missing, side by side, so that nothing can go wrong after the step, and the
     /// scalars with which the step's own passes take in what they write.
     pub(super) fn make_means(&mut self, bindings: &[Binding<'_>]) -> Result<()> {
-        let Some(averages) = &mut self.averages else { return Ok(()) };
-        averages.row.clear();
-        let Some(share) = averages.spec.share(averages.steps) else { return Ok(()) };
-        let kernel = self.builtins.lerp();
-        averages.row.resize(1 + kernel.scalars.len(), 1.0);
-        kernel.compute_scalars(&Share::of(&averages.spec, share), 1, &mut averages.row[1..]);
-        let slots = self.slots.range(0..bindings.len());
-        slots.iter_mut().flat_map(|slot| &mut slot.mean).for_each(|mean| mean.taken = false);
-        let near = Arc::clone(self.near());
-        let missing: Vec<&mut Slot> =
-            self.slots.range(0..bindings.len()).iter_mut().filter(|slot| slot.mean.is_none()).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let requests: Vec<_> =
-            missing.iter().map(|slot| (slot.compute.format(), slot.shape.elements())).collect();
-        for (slot, storage) in missing.into_iter().zip(near.allocate(&requests)?) {
-            slot.mean = Some(Mean { storage, begun: false, taken: false, staging: None });
-        }
-        Ok(())
-    }
-
-    /// Memory for the averages of what an objective binds, where averages are kept.
-    pub(super) fn make_means_of(&mut self, objective: &mut dyn Objective) -> Result<()> {
         if self.averages.is_none() {
             return Ok(());
         }
-        let bindings = crate::lbfgs::sorted(objective);
-        let mut slots = core::mem::take(&mut self.slots);
-        let mut each = bindings.iter().enumerate();
-        let placed = each
-            .try_for_each(|(i, binding)| slots.place(i, binding.name, || self.new_slot(binding)).map(drop));
-        self.slots = slots;
-        placed?;
-        self.make_means(&bindings)
+        let near = Arc::clone(self.near());
+        let Some(averages) = &mut self.averages else { return Ok(()) };
+        averages.make(self.builtins, &near, self.slots.range(0..bindings.len()))
     }
 
     /// Brings the averages of parameters that are on another device than states there.
@@ -139,20 +111,71 @@ impl Mean {
     }
 }
 
+impl Slot {
+    /// The average of its weights, in row-major order; `None` where there is none (yet).
+    pub(crate) fn read_average(&self, near: &dyn Backend) -> Result<Option<Vec<f64>>> {
+        let Some(mean) = self.mean.as_ref().filter(|mean| mean.begun) else { return Ok(None) };
+        let mut values = vec![0.0f64; mean.storage.len()];
+        near.read(&mean.storage, values.as_mut_slice().into())?;
+        Ok(Some(values))
+    }
+}
+
 impl Averages {
+    /// Before the first iteration.
+    pub(crate) fn new(spec: Average) -> Averages {
+        Averages { spec, steps: 0, row: Vec::new(), plans: BTreeMap::new() }
+    }
+
+    /// Counts an iteration.
+    pub(crate) fn count(&mut self) {
+        self.steps += 1;
+    }
+
+    /// Memory for the averages that are missing, side by side, and the scalars with which the step's own passes take in
+    /// what they write.
+    pub(crate) fn make(
+        &mut self,
+        builtins: &Builtins,
+        near: &Arc<dyn Backend>,
+        slots: &mut [Slot],
+    ) -> Result<()> {
+        self.row.clear();
+        let Some(share) = self.spec.share(self.steps) else { return Ok(()) };
+        let kernel = builtins.lerp();
+        self.row.resize(1 + kernel.scalars.len(), 1.0);
+        kernel.compute_scalars(&Share::of(&self.spec, share), 1, &mut self.row[1..]);
+        slots.iter_mut().flat_map(|slot| &mut slot.mean).for_each(|mean| mean.taken = false);
+        let missing: Vec<&mut Slot> = slots.iter_mut().filter(|slot| slot.mean.is_none()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let requests: Vec<_> =
+            missing.iter().map(|slot| (slot.compute.format(), slot.shape.elements())).collect();
+        for (slot, storage) in missing.into_iter().zip(near.allocate(&requests)?) {
+            slot.mean = Some(Mean { storage, begun: false, taken: false, staging: None });
+        }
+        Ok(())
+    }
+
     /// The rule that takes in what a step writes, with its scalars, where it is time for it.
     pub(super) fn rule(&self, builtins: &Builtins) -> Option<(&'static Kernel, &[f64])> {
         (!self.row.is_empty()).then(|| (builtins.lerp(), &self.row[..]))
     }
 
-    fn take_in(&mut self, driver: &mut Driver, bindings: &mut [Binding<'_>]) -> Result<()> {
+    /// Takes in the weights of bindings that no pass of the step has taken in; the slots are in their order. Of a parameter
+    /// that is `away`, on another device than its states, what is on the device is averaged.
+    pub(crate) fn take_in(
+        &mut self,
+        builtins: &Builtins,
+        (backend, away): (&Arc<dyn Backend>, bool),
+        slots: &mut [Slot],
+        bindings: &mut [Binding<'_>],
+    ) -> Result<()> {
         let Some(share) = self.spec.share(self.steps) else { return Ok(()) };
         // A copy is no arithmetic, so that an infinity is copied too.
-        let (copy, lerp) = (driver.builtins.param_copy(), driver.builtins.lerp());
-        // Of an offloaded parameter what is on the device is averaged.
-        let (backend, away) = (Arc::clone(driver.near()), driver.is_away());
+        let (copy, lerp) = (builtins.param_copy(), builtins.lerp());
         let master = |slot: &Slot| !away && slot.master.is_some();
-        let slots = driver.slots.range(0..bindings.len());
         let left = |slot: &Slot| slot.mean.as_ref().is_some_and(|mean| !mean.taken);
         for (slot, binding) in slots.iter_mut().zip(&mut *bindings).filter(|(slot, _)| left(slot)) {
             #[cfg(feature = "ndarray")]
@@ -160,7 +183,7 @@ impl Averages {
                 view.gather();
             }
             if !backend.reaches_host() && !master(slot) {
-                stage(&*backend, slot, binding)?;
+                stage(&**backend, slot, binding)?;
             }
         }
         for (compute, begun) in [Compute::F32, Compute::F64].into_iter().flat_map(|c| [(c, false), (c, true)])
@@ -208,11 +231,15 @@ impl Averages {
     }
 
     /// Adds them to a checkpoint.
-    pub(super) fn save(&self, driver: &Driver, checkpoint: &mut Checkpoint) -> Result<()> {
-        for slot in driver.slots.iter().filter(|slot| driver.keeps(slot)) {
+    pub(crate) fn save<'s>(
+        &self,
+        near: &dyn Backend,
+        slots: impl Iterator<Item = &'s Slot>,
+        checkpoint: &mut Checkpoint,
+    ) -> Result<()> {
+        for slot in slots {
             if let Some(mean) = slot.mean.as_ref().filter(|mean| mean.begun) {
-                let home = driver.near();
-                let entry = Entry::from_storage(&**home, &mean.storage, slot.shape.clone())?;
+                let entry = Entry::from_storage(near, &mean.storage, slot.shape.clone())?;
                 checkpoint.insert(format!("{AVERAGE}{}", slot.name), entry);
             }
         }
@@ -221,9 +248,9 @@ impl Averages {
     }
 
     /// What they are after a load, in the slots of the checkpoint. A checkpoint without any begins them anew.
-    pub(super) fn loaded(
+    pub(crate) fn loaded(
         &self,
-        driver: &Driver,
+        near: &Arc<dyn Backend>,
         checkpoint: &Checkpoint,
         slots: &mut Slots,
         (options, report): (&LoadOptions, &mut LoadReport),
@@ -236,8 +263,8 @@ impl Averages {
                 return Err(Error::Mismatch(format!("{AVERAGE}{name} is of an unknown parameter")));
             };
             let key = format!("{AVERAGE}{name}");
-            let (home, fits) = (driver.near(), (slot.compute.format(), &slot.shape));
-            let (storage, converted) = entry.load(&**home, &key, fits, options.converting)?;
+            let fits = (slot.compute.format(), &slot.shape);
+            let (storage, converted) = entry.load(&**near, &key, fits, options.converting)?;
             report.converted += usize::from(converted);
             slot.mean = Some(Mean { storage, begun: true, taken: false, staging: None });
         }

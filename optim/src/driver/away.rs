@@ -34,9 +34,6 @@ pub(super) struct Away {
 pub fn can_offload(algorithm: &dyn AnyAlgorithm) -> Result<(), String> {
     let name = algorithm.name();
     let apart = |problem: &str| Err(format!("{name} cannot be offloaded: {problem}"));
-    if algorithm.search().is_some() {
-        return apart("it evaluates the loss itself");
-    }
     for class in 0..crate::algorithm::CLASSES {
         let mut stages = algorithm.stages(class).iter();
         let alone = match (stages.next(), stages.next()) {

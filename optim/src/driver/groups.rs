@@ -49,7 +49,7 @@ impl Driver {
     /// those of one optimizer, and its states are stored as there. Without, the group is an optimizer of its own.
     ///
     /// # Errors
-    /// [`Error::Groups`] where the algorithm is another than that of `beside`, or one of them evaluates the loss itself.
+    /// [`Error::Groups`] where the algorithm is another than that of `beside`.
     pub fn add_group_of(
         &mut self,
         algorithm: Box<dyn AnyAlgorithm>,
@@ -57,13 +57,6 @@ impl Driver {
         beside: Option<usize>,
     ) -> Result<usize> {
         let refused = |name, problem: String| Err(Error::Groups { algorithm: name, problem });
-        let base = &self.groups[0].algorithm;
-        for one in [base, &algorithm] {
-            if one.search().is_some() {
-                let problem = "it evaluates the loss itself and takes all parameters in one group".into();
-                return refused(one.name(), problem);
-            }
-        }
         let mut storing = (StateFormats::default(), ParamFormat::default(), None);
         let family = match beside {
             None => self.groups.iter().map(|group| group.family + 1).max().unwrap_or(0),

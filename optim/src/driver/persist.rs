@@ -5,7 +5,6 @@ use super::together::first_of;
 use super::{Driver, Member};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions, OptimizerManifest, ParamManifest, Part};
 use crate::compression::Errors;
-use crate::lbfgs::History;
 use crate::params::MASTER;
 use crate::slots::{Slot, Slots};
 use crate::{AnyAlgorithm, Error, LoadReport, ModuleKind, ParamFormat, Result, ShapeMismatch};
@@ -57,16 +56,14 @@ impl Driver {
             let memory = self.groups[slot.group].algorithm.memory().iter().zip(&slot.memory);
             memory.for_each(|((name, _), value)| checkpoint.insert_scalar(&slot.name, name, *value));
         }
-        if let Some(history) = &self.history {
-            history.save(&*self.backend, &mut checkpoint, &mut manifest)?;
-        }
         for (family, shared) in self.shared.iter().enumerate() {
             let shared = first_of(&self.groups, family).shared().iter().zip(shared);
             shared.for_each(|((name, _), value)| manifest.insert_shared(&shared_key(family, name), *value));
         }
         self.wrapped.save(self, &mut checkpoint)?;
         if let Some(averages) = &self.averages {
-            averages.save(self, &mut checkpoint)?;
+            let kept = self.slots.iter().filter(|slot| self.keeps(slot));
+            averages.save(&**self.near(), kept, &mut checkpoint)?;
         }
         checkpoint.manifest.optimizer = Some(manifest);
         if let Some(world) = self.world.as_ref().filter(|world| world.sharded()) {
@@ -77,16 +74,8 @@ impl Driver {
     }
 
     pub(super) fn restore(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport> {
-        if let Some(Part { rank, of }) = checkpoint.manifest.part {
-            let problem = format!("it is the part of rank {rank} of {of}: join the parts of all ranks first");
-            return Err(Error::Mismatch(problem));
-        }
-        let manifest = checkpoint
-            .manifest
-            .optimizer
-            .as_ref()
-            .ok_or_else(|| Error::Mismatch("it holds no optimizer state".into()))?;
-        manifest.refuse_other_than(&*self.groups[0].algorithm)?;
+        let manifest = checkpoint.manifest.whole_optimizer()?;
+        manifest.refuse_other_than(self.groups[0].algorithm.name())?;
         let shared = (0..self.shared.len()).map(|family| {
             let names = first_of(&self.groups, family).shared().iter();
             names.map(|(name, _)| manifest.shared(&shared_key(family, name))).collect()
@@ -97,25 +86,6 @@ impl Driver {
             true => current.map(AnyAlgorithm::boxed).collect(),
             false => manifest.restore_groups(current)?,
         };
-        if algorithms[0].search().is_some() {
-            let current = self.history.as_ref();
-            let history = History::load(&*self.backend, checkpoint, manifest, current)?;
-            let matched = history.as_ref().map_or(0, |history| history.params.len());
-            let mut report = LoadReport { matched, ..LoadReport::default() };
-            if let Some(averages) = &self.averages {
-                // Only averages are kept in slots.
-                let mut slots = Slots::default();
-                for (name, param) in &manifest.params {
-                    let with = (checkpoint, options);
-                    slots.push(self.load_slot(with, &algorithms, (name, param), &mut report)?);
-                }
-                let averages = averages.loaded(self, checkpoint, &mut slots, (options, &mut report))?;
-                (self.averages, self.slots) = (Some(averages), slots);
-            }
-            self.history = history;
-            self.adopt(algorithms);
-            return Ok(report);
-        }
         let mut report = self.compare(manifest);
         if !options.lenient
             && let Some(complaint) = report.complaint()
@@ -161,7 +131,7 @@ impl Driver {
         }
         let wrapped = self.wrapped.loaded(self, checkpoint, &loaded, (options, &mut report))?;
         if let Some(averages) = &self.averages {
-            let averages = averages.loaded(self, checkpoint, &mut loaded, (options, &mut report))?;
+            let averages = averages.loaded(self.near(), checkpoint, &mut loaded, (options, &mut report))?;
             self.averages = Some(averages);
         }
         self.wrapped = wrapped;
@@ -297,12 +267,9 @@ impl Driver {
     ) -> Result<Slot> {
         let mismatch = |problem: String| Error::Mismatch(format!("parameter {name:?} {problem}"));
         let shape = param.shape();
-        let saved = param.compute().ok_or_else(|| mismatch("was computed in an unknown type".into()))?;
         let ours = self.slots.get(name).map(|slot| slot.compute).or(self.compute);
-        let compute = ours.unwrap_or(saved);
-        if compute != saved && !options.converting {
-            return Err(mismatch(format!("was computed in {saved}, but here in {compute}")));
-        }
+        let compute = param.compute_as(name, ours, options.converting)?;
+        let saved = param.compute().unwrap_or(compute);
         // Of a version that did not say it.
         let kind = param.kind().unwrap_or_else(|| ModuleKind::guess(name, &shape));
         let group = match options.state_only {

@@ -4,7 +4,7 @@ use super::around::Around;
 use super::finite::NonFinite;
 use super::run::Work;
 use super::{Driver, mirror, rows};
-use crate::{Binding, Error, Objective, Optimizer, ParamRef, Result, Skipped, StepReport, lbfgs};
+use crate::{Binding, Error, ParamRef, Result, Skipped, StepReport};
 
 /// Which gradients a step is taken on.
 #[derive(Clone, Copy, PartialEq)]
@@ -18,52 +18,6 @@ pub(super) enum Given {
 }
 
 impl Driver {
-    /// Evaluates the objective and takes a step; algorithms that evaluate the loss themselves do so as often as they
-    /// need. Returns the loss before the step.
-    ///
-    /// # Errors
-    /// As [`step`](Optimizer::step), and what the objective fails with: parameters are where it was last evaluated then.
-    pub fn step_with(&mut self, objective: &mut dyn Objective) -> Result<f64> {
-        let Some(kernels) = self.groups[0].algorithm.search() else {
-            if self.wrapped.config.scaler.is_some() {
-                let problem = "an objective does not know the loss scale".into();
-                return Err(Error::Groups { algorithm: self.name(), problem });
-            }
-            let loss = objective.evaluate()?;
-            self.step(&mut objective.bindings())?;
-            return Ok(loss);
-        };
-        if let Some(cause) = &self.poisoned {
-            return Err(Error::Poisoned { cause: cause.clone() });
-        }
-        if self.groups.len() > 1 {
-            return Err(Error::NoGroup { group: 1, count: 1 });
-        }
-        if !self.wrapped.is_plain() {
-            let problem = "accumulation, clipping and loss scales do not go with a search".into();
-            return Err(Error::Groups { algorithm: self.name(), problem });
-        }
-        // Room for averages first, so that nothing of them can go wrong after the search.
-        let stepped = self.make_means_of(objective).and_then(|()| {
-            let Some(hyper) = self.groups[0].algorithm.hyper().downcast_ref() else {
-                unreachable!("only LBFGS has these rules");
-            };
-            lbfgs::step(hyper, kernels, &self.backend, self.compute, &mut self.history, objective)
-        });
-        let averaged = match &stepped {
-            Ok(_) => self.average_in(&mut lbfgs::sorted(objective)),
-            Err(_) => Ok(()),
-        };
-        self.slots.settle(&stepped, |_| false);
-        let loss = stepped?;
-        if let Err(cause) = averaged {
-            self.poisoned = Some(cause.to_string());
-            return Err(cause);
-        }
-        self.count_average();
-        Ok(loss)
-    }
-
     /// Takes a step over all parameters (`whole`) or some of them, and keeps what it learns of new ones if it goes
     /// through.
     pub(super) fn step_kept(&mut self, bindings: &mut [Binding<'_>], whole: bool) -> Result<StepReport> {

@@ -36,7 +36,7 @@ impl Driver {
     ///
     /// # Errors
     /// [`Error::NotInPieces`] where all gradients are needed before the first parameter changes: algorithms that look at
-    /// all parameters together or evaluate the loss, several ranks, accumulation, clipping, a loss scale, and any policy for NaN and
+    /// all parameters together, several ranks, accumulation, clipping, a loss scale, and any policy for NaN and
     /// infinity but [`NonFinite::Propagate`].
     pub fn begin(&mut self) -> Result<Stream<'_>> {
         if let Some(cause) = &self.poisoned {
@@ -49,7 +49,7 @@ impl Driver {
         for group in &self.groups {
             let algorithm = &group.algorithm;
             let gathers = (0..CLASSES as u8).any(|class| algorithm.stages(class).gathers());
-            if algorithm.search().is_some() || gathers || !algorithm.shared().is_empty() {
+            if gathers || !algorithm.shared().is_empty() {
                 return refused(format!("{} looks at all parameters together", algorithm.name()));
             }
         }

@@ -19,8 +19,7 @@ impl Driver {
     ///
     /// Everything around the step is collective with it: of a window of accumulation every iteration, and what is found
     /// in gradients that are not averaged skips the step on all ranks (clipping by norm takes each rank's own norm
-    /// then, as in DeepSpeed). An algorithm that evaluates the loss itself ([`step_with`](Driver::step_with)) exchanges
-    /// nothing: its objective must give all ranks the same.
+    /// then, as in DeepSpeed).
     pub fn with_ranks(mut self, ranks: Arc<dyn Communicator>) -> Driver {
         let sharded = self.groups[0].algorithm.sharded();
         self.world = (ranks.world() > 1).then(|| World::new(ranks, sharded));

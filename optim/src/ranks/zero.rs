@@ -2,16 +2,15 @@
 
 use crate::builtins::Builtins;
 use crate::hyper::{Hyper, HyperError, Range, Value};
-use crate::lbfgs::Kernels;
 use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stages};
-use crate::{AnyAlgorithm, Info, Reference, Sparse};
+use crate::{AnyAlgorithm, Info, Method, Reference, Sparse};
 use core::any::Any;
 use fallline_core::{Format, Kernel, Shape};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-/// An algorithm by its name, with its defaults.
-pub type Find = fn(&str) -> Option<Box<dyn AnyAlgorithm>>;
+/// What a name stands for, with its defaults.
+pub type Find = fn(&str) -> Option<Method>;
 
 /// Another algorithm, each parameter's states and update of which belong to one rank alone (ZeRO stage 1; Rajbhandari et
 /// al. 2020), as MMEngine builds it: `optimizer_type` names the algorithm, all other hyperparameters are its own.
@@ -82,7 +81,7 @@ impl ZeroRedundancy {
     /// # Panics
     /// When `find` does not know AdamW.
     pub fn new(find: Find, values: &[(&str, Value)]) -> Result<ZeroRedundancy, HyperError> {
-        let inner = find("AdamW").expect("AdamW is known");
+        let Some(Method::Algorithm(inner)) = find("AdamW") else { panic!("AdamW is known") };
         let mut zero = ZeroRedundancy { find, kind: "AdamW".into(), inner };
         zero.set(values)?;
         Ok(zero)
@@ -100,12 +99,15 @@ impl ZeroRedundancy {
         };
         let bare = name.rsplit('.').next().unwrap_or(name);
         let found = (self.find)(if bare == "Adafactor" { "TorchAdafactor" } else { bare });
-        let inner = found.ok_or_else(|| problem(format!("there is no optimizer_type {name:?}")))?;
-        if inner.search().is_some() {
-            return Err(problem(format!(
-                "{name} cannot be shared out: it searches along all parameters together"
-            )));
-        }
+        let inner = match found {
+            Some(Method::Algorithm(inner)) => inner,
+            Some(Method::Search(_)) => {
+                return Err(problem(format!(
+                    "{name} cannot be shared out: it searches along all parameters together"
+                )));
+            }
+            None => return Err(problem(format!("there is no optimizer_type {name:?}"))),
+        };
         if !inner.same_on_all_ranks() {
             let reason = "it sends compressed momenta to all ranks itself, each of which needs all states";
             return Err(problem(format!("{name} cannot be shared out: {reason}")));
@@ -256,9 +258,6 @@ impl AnyAlgorithm for ZeroRedundancy {
     }
     fn hyper(&self) -> &dyn Any {
         self.inner.hyper()
-    }
-    fn search(&self) -> Option<Kernels> {
-        self.inner.search()
     }
     fn typed(&self) -> &dyn Any {
         self.inner.typed()

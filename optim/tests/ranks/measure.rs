@@ -5,7 +5,7 @@ use fallline_core::{Backend, Format, Tensor};
 use fallline_cpu::{Cpu, Native};
 use fallline_optim::algorithms::{AdamW, OnebitAdam};
 use fallline_optim::ranks::{Averager, ZeroRedundancy};
-use fallline_optim::{AnyAlgorithm, Driver, Linked, Optimizer, param};
+use fallline_optim::{AnyAlgorithm, Driver, Linked, Method, Optimizer, param};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ fn adamw() -> Box<dyn AnyAlgorithm> {
 
 fn algorithm(mode: &str) -> Box<dyn AnyAlgorithm> {
     match mode {
-        "sharded" => Box::new(ZeroRedundancy::new(|_| Some(adamw()), &[]).unwrap()),
+        "sharded" => Box::new(ZeroRedundancy::new(|_| Some(Method::Algorithm(adamw())), &[]).unwrap()),
         "1-bit" => {
             let hyper = OnebitAdam { freeze_step: 1, ..OnebitAdam::default() };
             Box::new(Linked::<OnebitAdam, Native>::new(hyper).unwrap())

@@ -9,7 +9,7 @@ use fallline_optim::hyper::Value;
 use fallline_optim::ranks::ZeroRedundancy;
 use fallline_optim::wrapper::{Accumulate, Clip, LossScaler, Wrapper};
 use fallline_optim::{
-    AnyAlgorithm, Binding, Checkpoint, Driver, Linked, NonFinite, Optimizer, ParamFormat, Skipped,
+    AnyAlgorithm, Binding, Checkpoint, Driver, Linked, Method, NonFinite, Optimizer, ParamFormat, Skipped,
     StateFormats, StepReport, param, rows,
 };
 use std::sync::Arc;
@@ -19,12 +19,13 @@ const STEPS: u64 = 7;
 /// The steps before the checkpoint: in the middle of a window of two.
 const BEFORE: u64 = 3;
 
-fn find(name: &str) -> Option<Box<dyn AnyAlgorithm>> {
-    match name {
-        "AdamW" => Some(Box::new(Linked::<AdamW, Native>::new(AdamW::default()).ok()?)),
-        "SGD" => Some(Box::new(Linked::<Sgd, Native>::new(Sgd { momentum: 0.9, ..Sgd::default() }).ok()?)),
-        _ => None,
-    }
+fn find(name: &str) -> Option<Method> {
+    let algorithm: Box<dyn AnyAlgorithm> = match name {
+        "AdamW" => Box::new(Linked::<AdamW, Native>::new(AdamW::default()).ok()?),
+        "SGD" => Box::new(Linked::<Sgd, Native>::new(Sgd { momentum: 0.9, ..Sgd::default() }).ok()?),
+        _ => return None,
+    };
+    Some(Method::Algorithm(algorithm))
 }
 
 fn sharded(kind: &str) -> Box<dyn AnyAlgorithm> {

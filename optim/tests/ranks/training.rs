@@ -6,19 +6,20 @@ use fallline_cpu::{Cpu, Native};
 use fallline_optim::algorithms::{AdamW, Sgd};
 use fallline_optim::hyper::Value;
 use fallline_optim::ranks::{Averager, ZeroRedundancy, partition};
-use fallline_optim::{AnyAlgorithm, Binding, Checkpoint, Driver, Linked, Optimizer, param};
+use fallline_optim::{AnyAlgorithm, Binding, Checkpoint, Driver, Linked, Method, Optimizer, param};
 use std::sync::Arc;
 
 /// Examples of a batch: two a rank for four ranks, and not as many for three each.
 const BATCH: usize = 8;
 const STEPS: u64 = 5;
 
-fn find(name: &str) -> Option<Box<dyn AnyAlgorithm>> {
-    match name {
-        "AdamW" => Some(Box::new(Linked::<AdamW, Native>::new(AdamW::default()).ok()?)),
-        "SGD" => Some(Box::new(Linked::<Sgd, Native>::new(Sgd::default()).ok()?)),
-        _ => None,
-    }
+fn find(name: &str) -> Option<Method> {
+    let algorithm: Box<dyn AnyAlgorithm> = match name {
+        "AdamW" => Box::new(Linked::<AdamW, Native>::new(AdamW::default()).ok()?),
+        "SGD" => Box::new(Linked::<Sgd, Native>::new(Sgd::default()).ok()?),
+        _ => return None,
+    };
+    Some(Method::Algorithm(algorithm))
 }
 
 fn adamw() -> Box<dyn AnyAlgorithm> {

@@ -1,7 +1,6 @@
 //! Vectors over all parameters at once, on the optimizer's backend.
 
-use super::Kernels;
-use crate::algorithms::Lbfgs;
+use super::rules::{Lbfgs, VectorRules};
 use crate::{Binding, GradRef, ParamRef, Result};
 use fallline_core::backend::{Pass, TensorPass, View};
 use fallline_core::sums::fold;
@@ -12,14 +11,14 @@ use std::sync::Arc;
 pub(super) type Vector = Vec<Storage>;
 
 /// Where vectors live, and what is done with them.
-pub(super) struct Space<'a> {
+pub(super) struct VectorSpace<'a> {
     pub(super) backend: &'a Arc<dyn Backend>,
-    pub(super) kernels: Kernels,
+    pub(super) kernels: VectorRules,
     pub(super) compute: Compute,
     pub(super) lengths: Vec<usize>,
 }
 
-impl Space<'_> {
+impl VectorSpace<'_> {
     pub(super) fn zeros(&self) -> Result<Vector> {
         let requests: Vec<_> = self.lengths.iter().map(|&len| (self.compute.format(), len)).collect();
         Ok(self.backend.allocate(&requests)?)

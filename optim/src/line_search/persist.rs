@@ -1,13 +1,35 @@
 //! What LBFGS remembers, in a checkpoint: vectors as states of the parameters, numbers in the manifest.
 
-use super::{History, Pair};
+use super::lbfgs::{History, Pair};
 use crate::checkpoint::{Checkpoint, OptimizerManifest, ParamManifest};
-use crate::{Error, Result};
+use crate::{Error, ParamState, Result};
 use fallline_core::{Backend, Shape, Storage};
 
 impl History {
+    /// A state of a parameter.
+    pub(super) fn find(&self, param: &str, state: &str) -> Option<&Storage> {
+        let place = self.params.iter().position(|(name, _)| name == param)?;
+        let (_, vector) = self.vectors().find(|(name, _)| name == state)?;
+        vector.get(place)
+    }
+
+    /// What is known of each parameter; of the pairs of the history, whose names are made when they are saved, the bytes.
+    pub(super) fn params(&self) -> Vec<ParamState> {
+        let vectors = self.vectors().count();
+        let of = |((name, shape), storage): (&(String, Shape), &Storage)| ParamState {
+            name: name.clone(),
+            shape: shape.clone(),
+            group: 0,
+            steps: self.iterations,
+            states: vec!["direction", "gradient"],
+            formats: vec![storage.format(); 2],
+            state_bytes: vectors * storage.bytes(),
+        };
+        self.params.iter().zip(&self.direction).map(of).collect()
+    }
+
     /// The vectors with the names of their states.
-    pub(crate) fn vectors(&self) -> impl Iterator<Item = (String, &[Storage])> {
+    pub(super) fn vectors(&self) -> impl Iterator<Item = (String, &[Storage])> {
         let own =
             [("direction".to_owned(), &self.direction[..]), ("gradient".to_owned(), &self.gradient[..])];
         let pairs = self.pairs.iter().enumerate();
@@ -16,7 +38,7 @@ impl History {
         own.into_iter().chain(pairs)
     }
 
-    pub(crate) fn save(
+    pub(super) fn save(
         &self,
         backend: &dyn Backend,
         checkpoint: &mut Checkpoint,
@@ -44,7 +66,7 @@ impl History {
     }
 
     /// The history that a checkpoint holds; none before the first step.
-    pub(crate) fn load(
+    pub(super) fn load(
         backend: &dyn Backend,
         checkpoint: &Checkpoint,
         manifest: &OptimizerManifest,

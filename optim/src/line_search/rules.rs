@@ -1,8 +1,7 @@
-//! LBFGS: quasi-Newton steps from the last few changes of position and gradient.
+//! The page of LBFGS: its hyperparameters, its rules, what people should know.
 
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::lbfgs::Kernels;
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Info, Reference, hyperparameters};
 use fallline_core::{Kernel, Link, rule};
 
 hyperparameters! {
@@ -15,7 +14,7 @@ hyperparameters! {
     /// ```
     ///
     /// up to `max_iter` times a step, with γ = `lr`. It evaluates the loss itself, several times a step: use
-    /// [`Driver::step_with`](crate::Driver::step_with). State: 4 bytes a parameter in `f32` for the direction and the last
+    /// [`Optimizer::step_with`](crate::Optimizer::step_with). State: 4 bytes a parameter in `f32` for the direction and the last
     /// gradient each, and 8 for each pair of the history.
     pub Lbfgs as "LBFGS" {
         /// The step length γ.
@@ -79,8 +78,43 @@ rule! {
     }
 }
 
-impl Algorithm for Lbfgs {
-    const INFO: Info = Info {
+/// The compiled rules of the iteration.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "each is the rule of its name")]
+pub struct VectorRules {
+    pub scale: &'static Kernel,
+    pub add: &'static Kernel,
+    pub take_grad: &'static Kernel,
+    pub take_param: &'static Kernel,
+    pub put_param: &'static Kernel,
+    pub dot: &'static Kernel,
+    pub size: &'static Kernel,
+}
+
+impl VectorRules {
+    /// Compiled by `K`.
+    pub fn of<K: Link>() -> VectorRules {
+        VectorRules {
+            scale: K::kernel::<ScaleRule>(),
+            add: K::kernel::<AddRule>(),
+            take_grad: K::kernel::<TakeGradRule>(),
+            take_param: K::kernel::<TakeParamRule>(),
+            put_param: K::kernel::<PutParamRule>(),
+            dot: K::kernel::<DotRule>(),
+            size: K::kernel::<SizeRule>(),
+        }
+    }
+
+    /// All of them.
+    pub fn all(self) -> [&'static Kernel; 7] {
+        let VectorRules { scale, add, take_grad, take_param, put_param, dot, size } = self;
+        [scale, add, take_grad, take_param, put_param, dot, size]
+    }
+}
+
+impl Lbfgs {
+    /// What people should know about it.
+    pub const INFO: Info = Info {
         summary: "Quasi-Newton steps from the last few changes of position and gradient; it evaluates the loss itself.",
         family: "quasi-newton",
         source: "torch.optim",
@@ -95,37 +129,17 @@ impl Algorithm for Lbfgs {
         ],
     };
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<AddRule>()
-    }
+    /// What an iteration does, a line each.
+    pub const FORMULAS: &'static [&'static str] = &[
+        "d ← −H g   (two loops over the last history_size pairs s, y; H starts as s·y / y·y)",
+        "t ← γ, in the first iteration γ min(1, 1 / ‖g‖₁); with strong_wolfe where the search ends",
+        "θ ← θ + t d",
+        "s ← t d,  y ← g at the new θ − g   (kept where y·s > 1e-10)",
+        "again until max_iter, max_eval, ‖g‖∞ ≤ tolerance_grad or a change ≤ tolerance_change",
+    ];
 
-    fn search<K: Link>(&self) -> Option<Kernels> {
-        Some(Kernels {
-            scale: K::kernel::<ScaleRule>(),
-            add: K::kernel::<AddRule>(),
-            take_grad: K::kernel::<TakeGradRule>(),
-            take_param: K::kernel::<TakeParamRule>(),
-            put_param: K::kernel::<PutParamRule>(),
-            dot: K::kernel::<DotRule>(),
-            size: K::kernel::<SizeRule>(),
-        })
-    }
-
-    fn formed(&self, _stage: usize) -> &'static [&'static str] {
-        &[
-            "d ← −H g   (two loops over the last history_size pairs s, y; H starts as s·y / y·y)",
-            "t ← γ, in the first iteration γ min(1, 1 / ‖g‖₁); with strong_wolfe where the search ends",
-            "θ ← θ + t d",
-            "s ← t d,  y ← g at the new θ − g   (kept where y·s > 1e-10)",
-            "again until max_iter, max_eval, ‖g‖∞ ≤ tolerance_grad or a change ≤ tolerance_change",
-        ]
-    }
-
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn validate(&self) -> Result<(), HyperError> {
+    /// Checks what the ranges alone cannot.
+    pub(super) fn check(&self) -> Result<(), HyperError> {
         match self.line_search_fn.as_deref() {
             None | Some("strong_wolfe") => Ok(()),
             Some(other) => Err(HyperError::Combination {

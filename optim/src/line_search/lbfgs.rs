@@ -1,94 +1,34 @@
-//! Steps that evaluate the loss themselves: [`Objective`], and the iteration of LBFGS.
+//! The iteration of LBFGS.
 
-mod persist;
-mod search;
-mod vectors;
-
-use crate::algorithms::Lbfgs;
+use super::rules::{Lbfgs, VectorRules};
+use super::vectors::{Vector, VectorSpace};
+use super::wolfe::{Point, strong_wolfe};
+use super::{Objective, sorted_bindings};
 use crate::{Binding, Error, Result};
-use fallline_core::{Backend, Compute, Format, Kernel, Shape, Storage};
-use search::{Point, strong_wolfe};
+use fallline_core::{Backend, Compute, Format, Shape, Storage};
 use std::sync::Arc;
-use vectors::{Space, Vector};
-
-/// A model and its data, as far as an optimizer that evaluates the loss itself needs to know them.
-///
-/// ```
-/// use fallline_optim::{Binding, Objective, Result, param};
-/// /// `(x − 3)²`.
-/// struct Parabola { x: Vec<f64>, grad: Vec<f64> }
-/// impl Objective for Parabola {
-///     fn evaluate(&mut self) -> Result<f64> {
-///         let off = self.x[0] - 3.0;
-///         self.grad[0] = 2.0 * off;
-///         Ok(off * off)
-///     }
-///     fn bindings(&mut self) -> Vec<Binding<'_>> {
-///         vec![param("x", &mut self.x, &self.grad)]
-///     }
-/// }
-/// ```
-pub trait Objective {
-    /// The loss where the parameters are now; computes the gradients too.
-    ///
-    /// # Errors
-    /// [`Error::Objective`] for whatever the trainer cannot do.
-    fn evaluate(&mut self) -> Result<f64>;
-
-    /// The parameters and the gradients that [`evaluate`](Objective::evaluate) has computed: the same parameters each
-    /// time.
-    fn bindings(&mut self) -> Vec<Binding<'_>>;
-}
-
-/// The compiled rules of the iteration.
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs, reason = "each is the rule of its name in `algorithms::lbfgs`")]
-pub struct Kernels {
-    pub scale: &'static Kernel,
-    pub add: &'static Kernel,
-    pub take_grad: &'static Kernel,
-    pub take_param: &'static Kernel,
-    pub put_param: &'static Kernel,
-    pub dot: &'static Kernel,
-    pub size: &'static Kernel,
-}
-
-impl Kernels {
-    /// All of them.
-    pub fn all(self) -> [&'static Kernel; 7] {
-        let Kernels { scale, add, take_grad, take_param, put_param, dot, size } = self;
-        [scale, add, take_grad, take_param, put_param, dot, size]
-    }
-}
 
 /// A change of position, the change of gradient that came with it, and 1 over their product.
-pub(crate) struct Pair {
-    pub(crate) s: Vector,
-    pub(crate) y: Vector,
-    pub(crate) rho: f64,
+pub(super) struct Pair {
+    pub(super) s: Vector,
+    pub(super) y: Vector,
+    pub(super) rho: f64,
 }
 
 /// What is remembered between steps.
-pub(crate) struct History {
+pub(super) struct History {
     /// Names and extents of the parameters, sorted.
-    pub(crate) params: Vec<(String, Shape)>,
-    pub(crate) compute: Compute,
+    pub(super) params: Vec<(String, Shape)>,
+    pub(super) compute: Compute,
     /// Iterations and evaluations so far.
-    pub(crate) iterations: u64,
-    pub(crate) evaluations: u64,
-    pub(crate) direction: Vector,
-    pub(crate) t: f64,
-    pub(crate) gradient: Vector,
-    pub(crate) pairs: Vec<Pair>,
+    pub(super) iterations: u64,
+    pub(super) evaluations: u64,
+    pub(super) direction: Vector,
+    pub(super) t: f64,
+    pub(super) gradient: Vector,
+    pub(super) pairs: Vec<Pair>,
     /// The scale of the first approximation.
-    pub(crate) scale: f64,
-}
-
-/// The bindings in the order of their names.
-pub(crate) fn sorted<'o>(objective: &'o mut dyn Objective) -> Vec<Binding<'o>> {
-    let mut bindings = objective.bindings();
-    bindings.sort_by(|a, b| a.name.cmp(b.name));
-    bindings
+    pub(super) scale: f64,
 }
 
 /// Checks that these are the parameters of the history, or makes a history of theirs.
@@ -97,7 +37,7 @@ fn history(
     bindings: &[Binding<'_>],
     compute: Option<Compute>,
     backend: &Arc<dyn Backend>,
-    kernels: Kernels,
+    kernels: VectorRules,
 ) -> Result<Option<History>> {
     let mut params: Vec<(String, Shape)> = Vec::new();
     for binding in bindings {
@@ -124,7 +64,7 @@ fn history(
         return Ok(None);
     }
     let lengths: Vec<usize> = params.iter().map(|(_, shape)| shape.elements()).collect();
-    let space = Space { backend, kernels, compute, lengths };
+    let space = VectorSpace { backend, kernels, compute, lengths };
     let (direction, gradient) = (space.zeros()?, space.zeros()?);
     let pairs = Vec::new();
     Ok(Some(History {
@@ -141,9 +81,9 @@ fn history(
 }
 
 /// One step: up to `max_iter` iterations. Returns the loss before it.
-pub(crate) fn step(
+pub(super) fn step(
     hyper: &Lbfgs,
-    kernels: Kernels,
+    kernels: VectorRules,
     backend: &Arc<dyn Backend>,
     compute: Option<Compute>,
     memory: &mut Option<History>,
@@ -151,7 +91,7 @@ pub(crate) fn step(
 ) -> Result<f64> {
     let sign = if hyper.maximize { -1.0 } else { 1.0 };
     let first = objective.evaluate()?;
-    let mut bindings = sorted(objective);
+    let mut bindings = sorted_bindings(objective);
     if bindings.is_empty() {
         return Ok(first);
     }
@@ -160,7 +100,7 @@ pub(crate) fn step(
     }
     let Some(memory) = memory else { unreachable!("made above where there was none") };
     let lengths = memory.params.iter().map(|(_, shape)| shape.elements()).collect();
-    let space = Space { backend, kernels, compute: memory.compute, lengths };
+    let space = VectorSpace { backend, kernels, compute: memory.compute, lengths };
     let mut gradient = space.gradients(&bindings, sign)?;
     memory.evaluations += 1;
     if space.is_within(&gradient, 1.0, hyper.tolerance_grad)? {
@@ -173,7 +113,7 @@ pub(crate) fn step(
     let (mut loss, mut spent) = (sign * first, 1);
     for iteration in 1..=hyper.max_iter {
         memory.iterations += 1;
-        memory.turn(&space, &gradient, hyper.history_size)?;
+        memory.update_direction(&space, &gradient, hyper.history_size)?;
         let before = loss;
         let start = match memory.iterations {
             1 => (1.0 / space.total(&gradient)?).min(1.0) * hyper.lr,
@@ -188,9 +128,9 @@ pub(crate) fn step(
         let mut evaluate = |t: f64| -> Result<(f64, Vector, Vector)> {
             let mut there = space.copy(&position)?;
             space.add(&mut there, direction, t)?;
-            space.move_to(&mut sorted(objective), &there)?;
+            space.move_to(&mut sorted_bindings(objective), &there)?;
             let loss = sign * objective.evaluate()?;
-            Ok((loss, space.gradients(&sorted(objective), sign)?, there))
+            Ok((loss, space.gradients(&sorted_bindings(objective), sign)?, there))
         };
         let mut calls = 0;
         if hyper.line_search_fn.is_some() {
@@ -210,14 +150,14 @@ pub(crate) fn step(
                 Err(shared) => space.copy(&shared)?,
             };
             space.add(&mut position, &memory.direction, memory.t)?;
-            space.move_to(&mut sorted(objective), &position)?;
+            space.move_to(&mut sorted_bindings(objective), &position)?;
         } else if iteration < hyper.max_iter {
             (loss, gradient, position) = evaluate(start)?;
             calls = 1;
         } else {
             // In the last iteration nobody needs the loss there.
             space.add(&mut position, direction, start)?;
-            space.move_to(&mut sorted(objective), &position)?;
+            space.move_to(&mut sorted_bindings(objective), &position)?;
         }
         spent += calls;
         memory.evaluations += calls;
@@ -236,7 +176,7 @@ pub(crate) fn step(
 
 impl History {
     /// Takes the last move into the history, and the next direction from it.
-    fn turn(&mut self, space: &Space<'_>, gradient: &[Storage], size: u64) -> Result<()> {
+    fn update_direction(&mut self, space: &VectorSpace<'_>, gradient: &[Storage], size: u64) -> Result<()> {
         if self.iterations == 1 {
             self.direction = space.scaled(gradient, -1.0)?;
             self.gradient = space.copy(gradient)?;

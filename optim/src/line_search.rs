@@ -1,0 +1,336 @@
+//! Steps that evaluate the loss themselves: [`Objective`], and [`LineSearch`], the optimizer for LBFGS.
+//!
+//! A quasi-Newton method is no rule of an element: it looks at vectors over all parameters, and asks for the loss where it
+//! likes. So it is an [`Optimizer`] of its own beside the [`Driver`](crate::Driver), with the same checkpoints and averages.
+
+mod lbfgs;
+mod persist;
+mod rules;
+mod vectors;
+mod wolfe;
+
+pub use rules::{
+    AddRule, DotRule, Lbfgs, PutParamRule, ScaleRule, SizeRule, TakeGradRule, TakeParamRule, VectorRules,
+};
+
+use crate::average::Average;
+use crate::builtins::Builtins;
+use crate::checkpoint::{Checkpoint, LoadOptions, OptimizerManifest};
+use crate::driver::averages::Averages;
+use crate::hyper::{Hyper, HyperError, Hyperparameters, Value};
+use crate::slots::{Slot, Slots};
+use crate::{Binding, Error, Info, LoadReport, Optimizer, ParamState, Result, StepReport};
+use core::fmt;
+use fallline_core::{Backend, Compute, Format, Kernel, Link};
+use lbfgs::History;
+use std::sync::Arc;
+
+/// A model and its data, as far as an optimizer that evaluates the loss itself needs to know them.
+///
+/// ```
+/// use fallline_optim::{Binding, Objective, Result, param};
+/// /// `(x − 3)²`.
+/// struct Parabola { x: Vec<f64>, grad: Vec<f64> }
+/// impl Objective for Parabola {
+///     fn evaluate(&mut self) -> Result<f64> {
+///         let off = self.x[0] - 3.0;
+///         self.grad[0] = 2.0 * off;
+///         Ok(off * off)
+///     }
+///     fn bindings(&mut self) -> Vec<Binding<'_>> {
+///         vec![param("x", &mut self.x, &self.grad)]
+///     }
+/// }
+/// ```
+pub trait Objective {
+    /// The loss where the parameters are now; computes the gradients too.
+    ///
+    /// # Errors
+    /// [`Error::Objective`] for whatever the trainer cannot do.
+    fn evaluate(&mut self) -> Result<f64>;
+
+    /// The parameters and the gradients that [`evaluate`](Objective::evaluate) has computed: the same parameters each
+    /// time.
+    fn bindings(&mut self) -> Vec<Binding<'_>>;
+}
+
+/// The bindings in the order of their names.
+fn sorted_bindings<'o>(objective: &'o mut dyn Objective) -> Vec<Binding<'o>> {
+    let mut bindings = objective.bindings();
+    bindings.sort_by(|a, b| a.name.cmp(b.name));
+    bindings
+}
+
+/// LBFGS with its hyperparameters, and its rules as a [`Link`] has compiled them: what a [`LineSearch`] is made of.
+#[derive(Clone)]
+pub struct Search {
+    hyper: Lbfgs,
+    rules: VectorRules,
+    builtins: &'static Builtins,
+}
+
+impl Search {
+    /// With these hyperparameters and rules compiled by `K`.
+    ///
+    /// # Errors
+    /// [`HyperError`] when they are out of range or exclude each other.
+    pub fn new<K: Link>(hyper: Lbfgs) -> Result<Search, HyperError> {
+        for known in Lbfgs::TABLE {
+            if let Some(value) = Hyperparameters::get(&hyper, known.name) {
+                Hyperparameters::set(&mut hyper.clone(), known.name, &value)?;
+            }
+        }
+        hyper.check()?;
+        Ok(Search { hyper, rules: VectorRules::of::<K>(), builtins: Builtins::of::<K>() })
+    }
+
+    /// The name in configurations.
+    pub fn name(&self) -> &'static str {
+        Lbfgs::NAME
+    }
+
+    /// What people should know about it.
+    pub fn info(&self) -> &'static Info {
+        &Lbfgs::INFO
+    }
+
+    /// What an iteration does, for people: a formula or sentence a line.
+    pub fn formulas(&self) -> &'static [&'static str] {
+        Lbfgs::FORMULAS
+    }
+
+    /// Its hyperparameters.
+    pub fn table(&self) -> &'static [Hyper] {
+        Lbfgs::TABLE
+    }
+
+    /// A hyperparameter by name.
+    pub fn get(&self, name: &str) -> Option<Value> {
+        Hyperparameters::get(&self.hyper, name)
+    }
+
+    /// Sets hyperparameters by name, all or none.
+    ///
+    /// # Errors
+    /// [`HyperError`]; nothing is set then.
+    pub fn set(&mut self, values: &[(&str, Value)]) -> Result<(), HyperError> {
+        let mut changed = self.hyper.clone();
+        values.iter().try_for_each(|(name, value)| Hyperparameters::set(&mut changed, name, value))?;
+        changed.check()?;
+        self.hyper = changed;
+        Ok(())
+    }
+
+    /// The vectors over all parameters that it keeps: how many of each kind at most, and what they are.
+    pub fn vectors(&self) -> [(u64, &'static str); 4] {
+        let pairs = self.hyper.history_size;
+        [
+            (1, "direction"),
+            (1, "gradient"),
+            (pairs, "changes of position"),
+            (pairs, "changes of the gradient"),
+        ]
+    }
+
+    /// Every rule that it runs, each once.
+    pub fn kernels(&self) -> Vec<&'static Kernel> {
+        let averages = [self.builtins.param_copy(), self.builtins.lerp()];
+        self.rules.all().into_iter().chain(averages).collect()
+    }
+}
+
+impl fmt::Debug for Search {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.hyper.fmt(f)
+    }
+}
+
+/// The optimizer for what evaluates the loss itself: give it an [`Objective`] ([`Optimizer::step_with`]). It takes all
+/// parameters in one group. It exchanges nothing with other ranks: an objective must give all of them the same.
+///
+/// ```
+/// # use fallline_optim::{Binding, Objective, Optimizer, Result};
+/// # use fallline_core::{Backend, Link};
+/// # fn minimize<Native: Link>(cpu: std::sync::Arc<dyn Backend>, objective: &mut dyn Objective) -> Result<()> {
+/// use fallline_optim::line_search::{Lbfgs, LineSearch, Search};
+/// let search = Search::new::<Native>(Lbfgs { history_size: 10, ..Lbfgs::default() })?;
+/// let mut optimizer = LineSearch::new(cpu, search);
+/// let loss_before = optimizer.step_with(objective)?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct LineSearch {
+    backend: Arc<dyn Backend>,
+    compute: Option<Compute>,
+    search: Search,
+    /// What is remembered between steps, once there was one.
+    history: Option<History>,
+    averages: Option<Averages>,
+    /// Where the averages stand; empty without.
+    slots: Slots,
+    poisoned: Option<String>,
+}
+
+impl LineSearch {
+    /// An optimizer of all parameters.
+    pub fn new(backend: Arc<dyn Backend>, search: Search) -> LineSearch {
+        LineSearch {
+            backend,
+            compute: None,
+            search,
+            history: None,
+            averages: None,
+            slots: Slots::default(),
+            poisoned: None,
+        }
+    }
+
+    /// As [`Driver::with_compute`](crate::Driver::with_compute).
+    pub fn with_compute(mut self, compute: Compute) -> LineSearch {
+        self.compute = Some(compute);
+        self
+    }
+
+    /// As [`Driver::averaged`](crate::Driver::averaged): where each step ends is averaged.
+    pub fn averaged(mut self, average: Average) -> LineSearch {
+        self.averages = Some(Averages::new(average));
+        self
+    }
+
+    /// As [`Driver::average`](crate::Driver::average).
+    ///
+    /// # Errors
+    /// When the device cannot be read.
+    pub fn average(&self, param: &str) -> Result<Option<Vec<f64>>> {
+        match self.slots.get(param) {
+            Some(slot) => slot.read_average(&*self.backend),
+            None => Ok(None),
+        }
+    }
+
+    /// Memory for the averages that are missing, before the search, so that nothing of them can go wrong after it.
+    fn make_averages(&mut self, objective: &mut dyn Objective) -> Result<()> {
+        let Some(averages) = &mut self.averages else { return Ok(()) };
+        let bindings = sorted_bindings(objective);
+        for (i, binding) in bindings.iter().enumerate() {
+            let double = binding.param.format() == Format::F64;
+            let compute = self.compute.unwrap_or(if double { Compute::F64 } else { Compute::F32 });
+            let new = || Ok(Slot::averaged(binding.name, binding.param.extents().into(), compute));
+            self.slots.place(i, binding.name, new)?;
+        }
+        averages.make(self.search.builtins, &self.backend, self.slots.range(0..bindings.len()))
+    }
+}
+
+impl Optimizer for LineSearch {
+    /// Refuses: gradients alone are not enough.
+    fn step(&mut self, _bindings: &mut [Binding<'_>]) -> Result<StepReport> {
+        if let Some(cause) = &self.poisoned {
+            return Err(Error::Poisoned { cause: cause.clone() });
+        }
+        Err(Error::NeedsObjective { algorithm: self.name() })
+    }
+
+    fn step_with(&mut self, objective: &mut dyn Objective) -> Result<f64> {
+        if let Some(cause) = &self.poisoned {
+            return Err(Error::Poisoned { cause: cause.clone() });
+        }
+        let stepped = self.make_averages(objective).and_then(|()| {
+            let Search { hyper, rules, .. } = &self.search;
+            lbfgs::step(hyper, *rules, &self.backend, self.compute, &mut self.history, objective)
+        });
+        let averaged = match (&stepped, &mut self.averages) {
+            (Ok(_), Some(averages)) => {
+                let mut bindings = sorted_bindings(objective);
+                // Of parameters that were not there before the search nothing is averaged.
+                let known = bindings.len().min(self.slots.len());
+                let slots = self.slots.range(0..known);
+                averages.take_in(self.search.builtins, (&self.backend, false), slots, &mut bindings)
+            }
+            _ => Ok(()),
+        };
+        self.slots.settle(&stepped, |_| false);
+        let loss = stepped?;
+        if let Err(cause) = averaged {
+            // The parameters have moved, and the average does not fit them.
+            self.poisoned = Some(cause.to_string());
+            return Err(cause);
+        }
+        if let Some(averages) = &mut self.averages {
+            averages.count();
+        }
+        Ok(loss)
+    }
+
+    fn name(&self) -> &'static str {
+        self.search.name()
+    }
+
+    fn groups(&self) -> usize {
+        1
+    }
+
+    fn get(&self, group: usize, name: &str) -> Option<Value> {
+        if group == 0 { self.search.get(name) } else { None }
+    }
+
+    fn set(&mut self, group: usize, values: &[(&str, Value)]) -> Result<()> {
+        match group {
+            0 => Ok(self.search.set(values)?),
+            _ => Err(Error::NoGroup { group, count: 1 }),
+        }
+    }
+
+    fn params(&self) -> Vec<ParamState> {
+        self.history.as_ref().map_or(Vec::new(), History::params)
+    }
+
+    fn state(&self, param: &str, state: &str) -> Result<Option<Vec<f64>>> {
+        let Some(storage) = self.history.as_ref().and_then(|history| history.find(param, state)) else {
+            return Ok(None);
+        };
+        let mut values = vec![0.0f64; storage.len()];
+        self.backend.read(storage, values.as_mut_slice().into())?;
+        Ok(Some(values))
+    }
+
+    fn save(&self) -> Result<Checkpoint> {
+        let mut checkpoint = Checkpoint::default();
+        let mut manifest = OptimizerManifest::new(self.name());
+        manifest.push_values(self.name(), self.search.table(), |name| self.search.get(name));
+        if let Some(history) = &self.history {
+            history.save(&*self.backend, &mut checkpoint, &mut manifest)?;
+        }
+        if let Some(averages) = &self.averages {
+            averages.save(&*self.backend, self.slots.iter(), &mut checkpoint)?;
+        }
+        checkpoint.manifest.optimizer = Some(manifest);
+        Ok(checkpoint)
+    }
+
+    fn load_with(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport> {
+        let manifest = checkpoint.manifest.whole_optimizer()?;
+        manifest.refuse_other_than(self.name())?;
+        let mut search = self.search.clone();
+        if !options.state_only {
+            manifest.check_groups(1)?;
+            let values = manifest.values_of(0, self.name())?;
+            search.set(&values).map_err(|error| Error::Mismatch(error.to_string()))?;
+        }
+        let history = History::load(&*self.backend, checkpoint, manifest, self.history.as_ref())?;
+        let matched = history.as_ref().map_or(0, |history| history.params.len());
+        let mut report = LoadReport { matched, ..LoadReport::default() };
+        if let Some(averages) = &self.averages {
+            let mut slots = Slots::default();
+            for (name, param) in manifest.params() {
+                let known = self.slots.get(name).map(|slot| slot.compute).or(self.compute);
+                let compute = param.compute_as(name, known, options.converting)?;
+                slots.push(Slot::averaged(name, param.shape(), compute));
+            }
+            let averages = averages.loaded(&self.backend, checkpoint, &mut slots, (options, &mut report))?;
+            (self.averages, self.slots) = (Some(averages), slots);
+        }
+        (self.history, self.search, self.poisoned) = (history, search, None);
+        Ok(report)
+    }
+}
