@@ -195,8 +195,8 @@ impl<'r> Passes<'r> {
         let algorithm = recipe.algorithm();
         let begun = vec![1.0; algorithm.shared().len()];
         let stages = algorithm.stages(algorithm.class(&Shape::from(extents)).unwrap_or(0));
-        let kept = stages.iter().enumerate().filter(|(stage, _)| !algorithm.skips(*stage, &begun));
-        let kernels = kept.filter_map(|(_, stage)| stage.kernel()).collect();
+        let kept = |kernel: &&Kernel| !kernel.between.skips_of(algorithm.shared(), &begun);
+        let kernels = stages.kernels().filter(kept).collect();
         let reads_grad = stages.iter().next().is_some_and(|first| first.kernel().is_none());
         Passes { recipe, format, kernels, reads_grad }
     }

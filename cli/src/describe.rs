@@ -3,6 +3,7 @@
 use crate::common::{print, print_json, table};
 use crate::error::{Error, Result};
 use crate::list::summary;
+use fallline::core::between::Over;
 use fallline::core::{Kernel, Operand, Role, symbol};
 use fallline::cuda::ptx::{self, Target};
 use fallline::optim::AnyAlgorithm;
@@ -28,7 +29,7 @@ pub struct Args {
     dtype: String,
 }
 
-/// What stands above the scalars that are formed from sums.
+/// What stands above the scalars of a tensor.
 const FORMED: &str = "  with, once a step for each tensor,\n";
 
 /// Prints everything about an algorithm.
@@ -108,19 +109,56 @@ fn readable(formula: &str) -> String {
 /// A part of a step: a rule, or what is not element by element.
 struct Described {
     kernel: Option<&'static Kernel>,
-    formed: &'static [&'static str],
+    /// How the tensors' own scalars are found, or what is done if it is no rule.
+    formed: Vec<String>,
 }
 
 fn passes(algorithm: &dyn AnyAlgorithm) -> Vec<Described> {
     if algorithm.search().is_some() {
-        return vec![Described { kernel: None, formed: algorithm.formed(0) }];
+        return vec![Described { kernel: None, formed: owned(algorithm.formed(0)) }];
     }
     let stages = algorithm.stages(0);
     let described = |(number, stage): (usize, Stage)| Described {
         kernel: stage.kernel(),
-        formed: algorithm.formed(number),
+        formed: stage.kernel().map_or_else(|| owned(algorithm.formed(number)), between),
     };
     stages.iter().enumerate().map(described).collect()
+}
+
+fn owned(lines: &[&str]) -> Vec<String> {
+    lines.iter().map(|&line| line.to_owned()).collect()
+}
+
+/// How the tensors' own scalars of a rule are found: what the host computes, and what follows from sums, from the code
+/// that does it.
+fn between(kernel: &'static Kernel) -> Vec<String> {
+    let declared = &kernel.between.declared;
+    let formulas = kernel.between.record();
+    let host = declared.once.iter().chain(declared.each);
+    let host = host.map(|number| (symbol(number.name), readable(number.formula)));
+    let named = |(name, formula): &(String, String)| *name != symbol(formula);
+    let mut lines: Vec<String> =
+        host.filter(named).map(|(name, formula)| format!("{name} = {formula}")).collect();
+    let over = match declared.over {
+        Over::All => "over all tensors, in the order of their names",
+        Over::Group => "over the tensors of the group, in the order of their names",
+    };
+    for line in formulas.terms.to_string().lines() {
+        let total =
+            declared.totals.iter().find_map(|name| line.strip_prefix(&format!("{} = ", symbol(name))));
+        lines.push(match total {
+            Some(term) => {
+                format!("{} = Σ ({term})   ({over})", &line[..line.len() - term.len() - " = ".len()])
+            }
+            None => line.to_owned(),
+        });
+    }
+    lines.extend(formulas.update.to_string().lines().map(str::to_owned));
+    if declared.may_skip {
+        lines.extend(formulas.skips.to_string().lines().map(|line| format!("{line}   (above 0: no pass)")));
+    }
+    lines.extend(formulas.tensor.to_string().lines().map(str::to_owned));
+    lines
 }
 
 impl Described {
@@ -148,7 +186,7 @@ impl Described {
             text.push_str(&table(&rows));
         }
         if !self.formed.is_empty() {
-            text.push_str(if kernel.tensor_scalars.is_empty() { "  where\n" } else { FORMED });
+            text.push_str(FORMED);
             text.push_str(&formed("    "));
         }
         text

@@ -4,11 +4,11 @@ use crate::compression::Compression;
 use crate::hyper::{Hyper, HyperError, Hyperparameters, Value};
 use crate::lbfgs::Kernels;
 use crate::mask::Masking;
-use crate::stages::{Combining, Exchanging, Gathering, Groups, MatrixStep, Stages};
+use crate::stages::{Exchanging, MatrixStep, Stages};
 use core::any::Any;
 use core::fmt::Debug;
 use core::marker::PhantomData;
-use fallline_core::{Format, Kernel, Link, Role, Shape};
+use fallline_core::{Format, Groups, Kernel, Link, Role, Shape};
 
 /// What people should know about an algorithm.
 #[derive(Clone, Copy, Debug)]
@@ -125,26 +125,15 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
         kernel.compute_scalars(self.hyper(), t, out);
     }
 
-    /// Computes a parameter's own scalars of a stage, before it.
-    fn combine(&self, _stage: usize, _at: &mut Combining<'_>) {}
-
-    /// Computes all parameters' scalars of a stage at once, where they depend on each other. `groups` has the
-    /// hyperparameters of each group.
+    /// Checks the hyperparameters of all groups together, before a step whose passes look at all of them.
     ///
     /// # Errors
-    /// What the groups' hyperparameters have that does not go together; found before anything is written when
-    /// the first stage is [gathered](Stages::gathered).
-    fn gather(_groups: &Groups<'_, '_, Self>, _stage: usize, _at: &mut Gathering<'_>) -> Result<(), String> {
+    /// What does not go together.
+    fn check_groups(_groups: &Groups<'_, '_, Self>) -> Result<(), String> {
         Ok(())
     }
 
-    /// Whether a stage is passed over in this step, with sums of zero: asked with what is remembered for all
-    /// parameters together, before the stage.
-    fn skips(_stage: usize, _shared: &[f64]) -> bool {
-        false
-    }
-
-    /// How the tensors' own scalars of a stage are formed, for people: a formula or sentence a line.
+    /// What a stage that is no rule does, for people: a formula or sentence a line.
     fn formed(&self, _stage: usize) -> &'static [&'static str] {
         &[]
     }
@@ -360,20 +349,11 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn offloaded(&self) -> bool {
         false
     }
-    /// As [`Algorithm::combine`].
-    fn combine(&self, stage: usize, at: &mut Combining<'_>);
-    /// As [`Algorithm::gather`]; `groups` are of the same algorithm.
+    /// As [`Algorithm::check_groups`]; `groups` are of the same algorithm.
     ///
     /// # Errors
     /// What does not go together.
-    fn gather<'a>(
-        &'a self,
-        groups: &Groups<'_, 'a, dyn AnyAlgorithm>,
-        stage: usize,
-        at: &mut Gathering<'_>,
-    ) -> Result<(), String>;
-    /// As [`Algorithm::skips`].
-    fn skips(&self, stage: usize, shared: &[f64]) -> bool;
+    fn check_groups<'a>(&'a self, groups: &Groups<'_, 'a, dyn AnyAlgorithm>) -> Result<(), String>;
     /// As [`Algorithm::formed`].
     fn formed(&self, stage: usize) -> &'static [&'static str];
     /// As [`Algorithm::matrix`].
@@ -592,20 +572,9 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     fn offloaded(&self) -> bool {
         self.algorithm.offloaded()
     }
-    fn combine(&self, stage: usize, at: &mut Combining<'_>) {
-        self.algorithm.combine(stage, at);
-    }
-    fn gather<'a>(
-        &'a self,
-        groups: &Groups<'_, 'a, dyn AnyAlgorithm>,
-        stage: usize,
-        at: &mut Gathering<'_>,
-    ) -> Result<(), String> {
+    fn check_groups<'a>(&'a self, groups: &Groups<'_, 'a, dyn AnyAlgorithm>) -> Result<(), String> {
         let typed = self.typed_groups(groups);
-        A::gather(&Groups::new(groups.count(), &typed), stage, at)
-    }
-    fn skips(&self, stage: usize, shared: &[f64]) -> bool {
-        A::skips(stage, shared)
+        A::check_groups(&Groups::new(groups.count(), &typed))
     }
     fn formed(&self, stage: usize) -> &'static [&'static str] {
         self.algorithm.formed(stage)

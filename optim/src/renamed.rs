@@ -122,9 +122,6 @@ macro_rules! renamed {
             fn scalars(&self, class: u8, kernel: &$crate::Kernel, t: u64, out: &mut [f64]) {
                 self.0.scalars(class, kernel, t, out);
             }
-            fn combine(&self, stage: usize, at: &mut $crate::stages::Combining<'_>) {
-                self.0.combine(stage, at);
-            }
             fn formed(&self, stage: usize) -> &'static [&'static str] {
                 self.0.formed(stage)
             }

@@ -1,11 +1,11 @@
 //! Adafactor: a second moment kept as row and column means.
 
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::stages::{Combining, MatrixStep, Stages, matrices};
+use crate::stages::{MatrixStep, Stages, matrices};
 use crate::{Algorithm, Info, Reference, hyperparameters};
 use core::any::Any;
 use fallline_core::backend::{AxisSums, MatrixSums, View};
-use fallline_core::math::{powf, sqrt};
+use fallline_core::math::{flag, powf, sqrt};
 use fallline_core::{Kernel, Link, Result, Shape, Storage, rule};
 
 hyperparameters! {
@@ -59,7 +59,21 @@ rule! {
 rule! {
     /// The update of [`Adafactor`] for a matrix.
     pub AdafactorRule(h: Adafactor, t) {}
-    per_tensor(alpha, keep)
+    per_tensor(alpha, keep) reads AdafactorSizeRule(p2, u2) {
+        each(at) {
+            let elements = at.shape.elements() as f64;
+            let rate = h.rate(t);
+            let scales = flag(h.scale_parameter);
+            let eps2 = h.eps.1;
+            let clip_threshold = h.clip_threshold;
+            let weight_decay = h.weight_decay;
+        }
+        tensor {
+            let step = N::when(scales, rate * (p2 / elements).sqrt().max(eps2), rate);
+            let alpha = step / ((u2 / elements).sqrt() / clip_threshold).max(N::lit(1.0));
+            let keep = 1.0 - weight_decay * step;
+        }
+    }
     element(g: Grad, r: Scratch, c: Scratch) -> (p: Param) {
         p = keep * p - alpha * (g * (r * c));
     }
@@ -71,7 +85,21 @@ rule! {
         let beta1 = h.beta1.unwrap_or(0.0);
         let one_minus_beta1 = 1.0 - h.beta1.unwrap_or(0.0);
     }
-    per_tensor(alpha, keep)
+    per_tensor(alpha, keep) reads AdafactorSizeRule(p2, u2) {
+        each(at) {
+            let elements = at.shape.elements() as f64;
+            let rate = h.rate(t);
+            let scales = flag(h.scale_parameter);
+            let eps2 = h.eps.1;
+            let clip_threshold = h.clip_threshold;
+            let weight_decay = h.weight_decay;
+        }
+        tensor {
+            let step = N::when(scales, rate * (p2 / elements).sqrt().max(eps2), rate);
+            let alpha = step / ((u2 / elements).sqrt() / clip_threshold).max(N::lit(1.0));
+            let keep = 1.0 - weight_decay * step;
+        }
+    }
     element(g: Grad, r: Scratch, c: Scratch) -> (p: Param, m: State) {
         m = beta1 * m + one_minus_beta1 * (alpha * (g * (r * c)));
         p = keep * p - m;
@@ -96,7 +124,21 @@ rule! {
 rule! {
     /// The update of [`Adafactor`] for a vector.
     pub AdafactorVectorRule(h: Adafactor, t) {}
-    per_tensor(alpha, keep)
+    per_tensor(alpha, keep) reads AdafactorVectorMomentRule(p2, u2) {
+        each(at) {
+            let elements = at.shape.elements() as f64;
+            let rate = h.rate(t);
+            let scales = flag(h.scale_parameter);
+            let eps2 = h.eps.1;
+            let clip_threshold = h.clip_threshold;
+            let weight_decay = h.weight_decay;
+        }
+        tensor {
+            let step = N::when(scales, rate * (p2 / elements).sqrt().max(eps2), rate);
+            let alpha = step / ((u2 / elements).sqrt() / clip_threshold).max(N::lit(1.0));
+            let keep = 1.0 - weight_decay * step;
+        }
+    }
     element(g: Grad, v: State) -> (p: Param) {
         p = keep * p - alpha * (g / v.sqrt());
     }
@@ -108,7 +150,21 @@ rule! {
         let beta1 = h.beta1.unwrap_or(0.0);
         let one_minus_beta1 = 1.0 - h.beta1.unwrap_or(0.0);
     }
-    per_tensor(alpha, keep)
+    per_tensor(alpha, keep) reads AdafactorVectorMomentRule(p2, u2) {
+        each(at) {
+            let elements = at.shape.elements() as f64;
+            let rate = h.rate(t);
+            let scales = flag(h.scale_parameter);
+            let eps2 = h.eps.1;
+            let clip_threshold = h.clip_threshold;
+            let weight_decay = h.weight_decay;
+        }
+        tensor {
+            let step = N::when(scales, rate * (p2 / elements).sqrt().max(eps2), rate);
+            let alpha = step / ((u2 / elements).sqrt() / clip_threshold).max(N::lit(1.0));
+            let keep = 1.0 - weight_decay * step;
+        }
+    }
     element(g: Grad, v: State) -> (p: Param, m: State) {
         m = beta1 * m + one_minus_beta1 * (alpha * (g / v.sqrt()));
         p = keep * p - m;
@@ -206,21 +262,6 @@ impl Algorithm for Adafactor {
         factor_repetition(state, shape)
     }
 
-    fn combine(&self, _stage: usize, at: &mut Combining<'_>) {
-        let elements = at.shape.elements() as f64;
-        let rms = |sum: usize| sqrt(at.sums[sum] / elements);
-        let t = at.t as f64;
-        let mut step = self.lr.unwrap_or(0.0);
-        if self.relative_step {
-            step = (if self.warmup_init { 1e-6 * t } else { 1e-2 }).min(1.0 / sqrt(t));
-        }
-        if self.scale_parameter {
-            step *= rms(0).max(self.eps.1);
-        }
-        let clip = (rms(1) / self.clip_threshold).max(1.0);
-        at.scalars.copy_from_slice(&[step / clip, 1.0 - self.weight_decay * step]);
-    }
-
     fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> Result<()> {
         let (batch, rows, columns) = matrices(step.shape);
         if batch * rows * columns == 0 {
@@ -253,6 +294,16 @@ impl Algorithm for Adafactor {
             return Ok(());
         };
         Err(HyperError::Combination { algorithm: Self::NAME, problem: problem.into() })
+    }
+}
+
+impl Adafactor {
+    /// The relative step ρ of step `t`, or γ.
+    fn rate(&self, t: u64) -> f64 {
+        match self.relative_step {
+            true => (if self.warmup_init { 1e-6 * t as f64 } else { 1e-2 }).min(1.0 / sqrt(t as f64)),
+            false => self.lr.unwrap_or(0.0),
+        }
     }
 }
 

@@ -5,9 +5,9 @@ use super::together::first_of;
 use super::{CLASSES, Driver, Group, Member};
 use crate::mask::Masking;
 use crate::slots::Slot;
-use crate::stages::{Groups, Stages};
+use crate::stages::Stages;
 use crate::{AnyAlgorithm, Binding, Error, ModuleKind, Result, Sparse};
-use fallline_core::{Compute, Format, Role, Shape};
+use fallline_core::{Compute, Format, Groups, Role, Shape};
 
 /// What is known of a step once its bindings are checked.
 pub(super) struct Prepared {
@@ -113,7 +113,7 @@ impl Driver {
             let same = |run: &Run| run.stages == stages && run.compute == compute && run.family == family;
             let found = runs.iter().position(same);
             found.unwrap_or_else(|| {
-                runs.push(Run::new(stages, compute, family));
+                runs.push(Run::new(stages, compute, family, &*self.groups[slot.group].algorithm));
                 runs.len() - 1
             })
         })

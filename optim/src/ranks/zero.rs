@@ -3,10 +3,10 @@
 use crate::compression::Compression;
 use crate::hyper::{Hyper, HyperError, Range, Value};
 use crate::lbfgs::Kernels;
-use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stages};
+use crate::stages::{MatrixStep, Stages};
 use crate::{AnyAlgorithm, Info, Reference, Sparse};
 use core::any::Any;
-use fallline_core::{Format, Kernel, Shape};
+use fallline_core::{Format, Groups, Kernel, Shape};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -225,19 +225,8 @@ impl AnyAlgorithm for ZeroRedundancy {
     fn shared(&self) -> &'static [(&'static str, f64)] {
         self.inner.shared()
     }
-    fn combine(&self, stage: usize, at: &mut Combining<'_>) {
-        self.inner.combine(stage, at);
-    }
-    fn gather<'a>(
-        &'a self,
-        groups: &Groups<'_, 'a, dyn AnyAlgorithm>,
-        stage: usize,
-        at: &mut Gathering<'_>,
-    ) -> Result<(), String> {
-        self.inner.gather(groups, stage, at)
-    }
-    fn skips(&self, stage: usize, shared: &[f64]) -> bool {
-        self.inner.skips(stage, shared)
+    fn check_groups<'a>(&'a self, groups: &Groups<'_, 'a, dyn AnyAlgorithm>) -> Result<(), String> {
+        self.inner.check_groups(groups)
     }
     fn formed(&self, stage: usize) -> &'static [&'static str] {
         self.inner.formed(stage)
