@@ -1,6 +1,6 @@
 //! What an algorithm brings, and the same with its types erased.
 
-use crate::compression::Compression;
+use crate::builtins::Builtins;
 use crate::hyper::{Hyper, HyperError, Hyperparameters, Value};
 use crate::lbfgs::Kernels;
 use crate::mask::Masking;
@@ -406,14 +406,8 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn sharded(&self) -> bool {
         false
     }
-    /// The rule that looks at gradients before a step (see [`NonFinite`](crate::NonFinite)).
-    fn grad_check(&self) -> &'static Kernel;
-    /// The rule that copies a parameter to a state.
-    fn param_copy(&self) -> &'static Kernel;
-    /// The rules that compress what is sent to other ranks.
-    fn compression(&self) -> Compression;
-    /// The rules that work on gradients around a step, and on weights after it.
-    fn wrapping(&self) -> crate::wrapper::Kernels;
+    /// The rules that are run whatever the algorithm is, compiled by the same [`Link`].
+    fn builtins(&self) -> &'static Builtins;
     /// A copy.
     fn boxed(&self) -> Box<dyn AnyAlgorithm>;
 }
@@ -425,13 +419,14 @@ impl dyn AnyAlgorithm + '_ {
     /// Every rule that runs with these hyperparameters, for parameters of any class, each once.
     pub fn kernels(&self) -> Vec<&'static Kernel> {
         let of = |class| self.stages(class).kernels().chain(self.stages_of_ranks(class).kernels());
-        let compression = (!self.same_on_all_ranks()).then(|| self.compression().kernels());
+        let builtins = self.builtins();
+        let compression = (!self.same_on_all_ranks()).then(|| builtins.of_compression());
         let stages = (0..CLASSES).flat_map(of).chain(compression.into_iter().flatten());
-        let others =
-            [Some(self.grad_check()), Some(self.param_copy()), self.hessian_kernel(), self.parted_kernel()];
+        let (check, copy) = (builtins.grad_check(), builtins.param_copy());
+        let others = [Some(check), Some(copy), self.hessian_kernel(), self.parted_kernel()];
         let search = self.search().into_iter().flat_map(Kernels::all);
         let mut all: Vec<&'static Kernel> = Vec::new();
-        let around = self.matrix_rules().into_iter().chain(self.wrapping().all());
+        let around = self.matrix_rules().into_iter().chain(builtins.of_wrappers());
         for kernel in stages.chain(others.into_iter().flatten()).chain(search).chain(around) {
             if !all.iter().any(|known| known.name == kernel.name) {
                 all.push(kernel);
@@ -618,17 +613,8 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     fn matrix_rules(&self) -> Vec<&'static Kernel> {
         self.algorithm.matrix_rules::<K>()
     }
-    fn grad_check(&self) -> &'static Kernel {
-        K::kernel::<crate::driver::finite::GradCheck>()
-    }
-    fn param_copy(&self) -> &'static Kernel {
-        K::kernel::<crate::driver::ParamCopy>()
-    }
-    fn compression(&self) -> Compression {
-        Compression::new::<K>()
-    }
-    fn wrapping(&self) -> crate::wrapper::Kernels {
-        crate::wrapper::Kernels::of::<K>()
+    fn builtins(&self) -> &'static Builtins {
+        Builtins::of::<K>()
     }
     fn boxed(&self) -> Box<dyn AnyAlgorithm> {
         Box::new(Linked { algorithm: self.algorithm.clone(), link: PhantomData::<fn() -> K> })

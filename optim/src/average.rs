@@ -3,7 +3,7 @@
 //! The semantics are those of MMEngine 0.10.7's `ExponentialMovingAverage`, `MomentumAnnealingEMA` and
 //! `StochasticWeightAverage`, updated after every iteration as its `EMAHook` does.
 
-use fallline_core::rule;
+use crate::builtins::Share;
 
 /// How weights are averaged.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,30 +86,9 @@ impl Average {
     }
 }
 
-/// What a [`Lerp`] is computed from.
-pub struct Share {
-    /// The share of the new weights.
-    share: f64,
-    /// Whether it is counted from the old ones.
-    near: bool,
-}
-
 impl Share {
     /// `torch.lerp` counts a share from the nearer end, the equal average always from the old weights.
     pub(crate) fn of(average: &Average, share: f64) -> Share {
         Share { share, near: share < 0.5 || average.kind == Averaging::Equal }
-    }
-}
-
-rule! {
-    /// `a + w (p − a)`, or the same counted from the other end.
-    pub Lerp(h: Share, t) {
-        let w = h.share;
-        let rest = 1.0 - h.share;
-        let near = fallline_core::math::flag(h.near);
-    }
-    element(p: Param) -> (a: State) {
-        let way = p - a;
-        a = L::when(near, a + w * way, p - way * rest);
     }
 }

@@ -26,47 +26,24 @@
 //! n counts all elements of the buffer: DeepSpeed fills buffers up to whole bytes for every rank with zeros, which take
 //! part, and so do here, when the buffer has them.
 
-use crate::mask::MaskRule;
+use crate::builtins::Builtins;
 use crate::stages::{MatrixStep, Workspace};
 use fallline_core::backend::{Pass, TensorPass, View, Views};
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::math::sqrt;
 use fallline_core::ranks::{Buffer, Communicator};
-use fallline_core::{Backend, Compute, Format, Kernel, Link, Result, Storage, rule};
-
-rule! {
-    /// What was left out before is added, and the square of the whole summed up.
-    pub CompensateRule(h: (), t) {}
-    element(error: State) -> (x: State) sum(x2) {
-        x = x + error;
-        x2 = x * x;
-    }
-}
-
-rule! {
-    /// A sign and a scale instead of a number, and what that leaves out.
-    pub SignRule(h: (), t) {}
-    per_tensor(scale)
-    element() -> (x: State, error: State) {
-        let sign = L::select(x.lt(L::lit(0.0)), -scale, scale);
-        error = x - sign;
-        x = sign;
-    }
-}
+use fallline_core::{Backend, Compute, Format, Kernel, Link, Result, Storage};
 
 /// The compression of buffers on a backend.
 #[derive(Clone, Copy, Debug)]
 pub struct Compression {
-    compensate: &'static Kernel,
-    sign: &'static Kernel,
-    mask: &'static Kernel,
+    rules: &'static Builtins,
 }
 
 impl Compression {
     /// With rules compiled by `K`.
     pub fn new<K: Link>() -> Compression {
-        let (compensate, sign) = (K::kernel::<CompensateRule>(), K::kernel::<SignRule>());
-        Compression { compensate, sign, mask: K::kernel::<MaskRule>() }
+        Compression { rules: Builtins::of::<K>() }
     }
 
     /// Replaces `x + error` by the signs of its elements times its root mean square, which is returned, and `error` by
@@ -93,10 +70,10 @@ impl Compression {
         }
         let mut sums = [0.0];
         let views = [Some(View::write(x)), Some(View::read(error))];
-        run(backend, compute, self.compensate, n, views, &[], &mut sums)?;
+        run(backend, compute, self.rules.compensate(), n, views, &[], &mut sums)?;
         let scale = if n == 0 { 0.0 } else { sqrt(sums[0]) / sqrt(n as f64) };
         let views = [Some(View::write(x)), Some(View::write(error))];
-        run(backend, compute, self.sign, n, views, &[scale], &mut [])?;
+        run(backend, compute, self.rules.sign(), n, views, &[scale], &mut [])?;
         Ok(scale)
     }
 }
@@ -135,11 +112,6 @@ impl Errors {
 }
 
 impl Compression {
-    /// Its rules.
-    pub(crate) fn kernels(&self) -> [&'static Kernel; 3] {
-        [self.compensate, self.sign, self.mask]
-    }
-
     /// Multiplies `x` by its [mask](crate::mask), where it has one.
     ///
     /// # Errors
@@ -153,7 +125,7 @@ impl Compression {
         let Some(mask) = mask else { return Ok(()) };
         let n = x.len();
         let views = [Some(View::write(x)), Some(View::read(mask))];
-        run(backend, compute, self.mask, n, views, &[], &mut [])
+        run(backend, compute, self.rules.mask(), n, views, &[], &mut [])
     }
 
     /// Replaces `x` by the mean of the ranks' x, compressed on the way to the rank that forms each part of the mean and

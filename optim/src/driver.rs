@@ -21,6 +21,7 @@ mod together;
 pub(crate) mod wrap;
 
 use crate::algorithm;
+use crate::builtins::Builtins;
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::hyper::Value;
 use crate::lbfgs::History;
@@ -35,7 +36,7 @@ use around::Forming;
 use averages::Averages;
 use away::Away;
 pub use away::can_offload;
-use fallline_core::{Backend, Compute, Role, Storage, rule};
+use fallline_core::{Backend, Compute, Role, Storage};
 use finite::{Look, NonFinite};
 use groups::Expected;
 pub use groups::Member;
@@ -60,14 +61,6 @@ struct Group {
     family: usize,
 }
 
-rule! {
-    /// The first values of a state that starts as a copy of the parameter.
-    pub ParamCopy(h: (), t) {}
-    element(p: Param) -> (copy: State) {
-        copy = p;
-    }
-}
-
 /// The optimizer for every algorithm that is made of rules.
 ///
 /// ```
@@ -88,6 +81,8 @@ rule! {
 /// ```
 pub struct Driver {
     backend: Arc<dyn Backend>,
+    /// The rules that are run whatever the algorithm is.
+    builtins: &'static Builtins,
     compute: Option<Compute>,
     non_finite: NonFinite,
     groups: Vec<Group>,
@@ -124,6 +119,7 @@ impl Driver {
         let shared = algorithm.shared().iter().map(|(_, initial)| *initial).collect();
         Driver {
             backend,
+            builtins: algorithm.builtins(),
             compute: None,
             non_finite: NonFinite::default(),
             groups: vec![Group {

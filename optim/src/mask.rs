@@ -14,8 +14,8 @@
 
 use crate::{AnyAlgorithm, Error, Result};
 use core::ops::Range;
+use fallline_core::Shape;
 use fallline_core::ranks::hash;
-use fallline_core::{Shape, rule};
 
 /// Which elements of a group's parameters have a momentum; see the [module](self).
 ///
@@ -46,14 +46,6 @@ pub enum Masking {
     Exchanges,
     /// With one rank too.
     Always,
-}
-
-rule! {
-    /// A momentum without what it shall not have.
-    pub MaskRule(h: (), t) {}
-    element(mask: State) -> (x: State) {
-        x = x * mask;
-    }
 }
 
 impl MomentumMask {

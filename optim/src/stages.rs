@@ -2,8 +2,6 @@
 
 mod largest;
 
-pub use largest::LargestRule;
-
 use crate::compression::Errors;
 use core::any::Any;
 use fallline_core::backend::{MatMul, Matrix, Pass, TensorPass, View, Views};

@@ -19,11 +19,8 @@
 //! need gradients of their own: a buffer of each parameter's size in the type that it is computed in. A step that
 //! fails when it closes a window leaves parameters and states as they were, and drops the window's gradients.
 
-mod rules;
 mod scaler;
 
-pub use rules::Kernels;
-pub(crate) use rules::{Extreme, Limit, Power, Unscale};
 pub use scaler::LossScaler;
 pub(crate) use scaler::SavedScaler;
 

@@ -206,14 +206,6 @@ rule! {
     }
 }
 
-rule! {
-    /// The sum of a vector.
-    pub TotalRule(h: (), t) {}
-    element(v: State) -> () sum(total) {
-        total = v;
-    }
-}
-
 impl Algorithm for Adafactor {
     const INFO: Info = Info {
         summary: "A second moment kept as row and column means, with steps relative to the parameter's size.",

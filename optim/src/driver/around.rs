@@ -3,14 +3,14 @@
 
 use super::{Driver, Group};
 use crate::algorithm::CLASSES;
+use crate::builtins::{Builtins, Limit};
 use crate::stages::Stage;
-use crate::wrapper::{Kernels, Limit};
 use fallline_core::backend::Beside;
 use fallline_core::{Kernel, Role};
 
 /// What is still to be done to a window's gradients when the step begins.
 pub(super) struct Forming {
-    kernels: Kernels,
+    rules: &'static Builtins,
     /// The row of scalars with which the trainer's gradients are added: their share.
     share: [f64; 1],
     /// The row of scalars with which elements are limited.
@@ -18,9 +18,9 @@ pub(super) struct Forming {
 }
 
 impl Forming {
-    pub(super) fn new(kernels: Kernels, share: f64, limit: Option<&Limit>) -> Forming {
-        let limit = limit.map(|limit| kernels.limit(limit));
-        Forming { kernels, share: [share], limit }
+    pub(super) fn new(rules: &'static Builtins, share: f64, limit: Option<&Limit>) -> Forming {
+        let limit = limit.map(|limit| limit.row(rules.clamp_sum()));
+        Forming { rules, share: [share], limit }
     }
 }
 
@@ -57,20 +57,20 @@ impl<'s> Around<'s> {
     where
         's: 'p,
     {
-        let mut rules = Vec::new();
+        let mut beside = Vec::new();
         let [mean, start, add] = &places.operands;
-        if let Some(Forming { kernels, share, limit }) = self.forming {
-            for (kernel, operands) in [(kernels.start, start), (kernels.add, add)] {
-                rules.push(Beside { kernel, operands, row: share, first: true });
+        if let Some(Forming { rules, share, limit }) = self.forming {
+            for (kernel, operands) in [(rules.start_sum(), start), (rules.add_to_sum(), add)] {
+                beside.push(Beside { kernel, operands, row: share, first: true });
             }
             if let Some(row) = limit {
-                rules.push(Beside { kernel: kernels.clamp, operands: &start[..1], row, first: true });
+                beside.push(Beside { kernel: rules.clamp_sum(), operands: &start[..1], row, first: true });
             }
         }
         if let Some((kernel, row)) = self.averaging {
-            rules.push(Beside { kernel, operands: mean, row, first: false });
+            beside.push(Beside { kernel, operands: mean, row, first: false });
         }
-        rules
+        beside
     }
 }
 

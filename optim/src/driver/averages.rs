@@ -1,7 +1,8 @@
 //! Averages of the weights, kept beside them.
 
-use super::{Driver, Group};
-use crate::average::{Average, Share};
+use super::Driver;
+use crate::average::Average;
+use crate::builtins::{Builtins, Share};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
 use crate::slots::{Slot, Slots};
 use crate::{Binding, Error, LoadReport, Objective, Result};
@@ -79,7 +80,7 @@ impl Driver {
         let Some(averages) = &mut self.averages else { return Ok(()) };
         averages.row.clear();
         let Some(share) = averages.spec.share(averages.steps) else { return Ok(()) };
-        let kernel = self.groups[0].algorithm.wrapping().lerp;
+        let kernel = self.builtins.lerp();
         averages.row.resize(1 + kernel.scalars.len(), 1.0);
         kernel.compute_scalars(&Share::of(&averages.spec, share), 1, &mut averages.row[1..]);
         let slots = self.slots.range(0..bindings.len());
@@ -140,17 +141,14 @@ impl Mean {
 
 impl Averages {
     /// The rule that takes in what a step writes, with its scalars, where it is time for it.
-    pub(super) fn rule(&self, groups: &[Group]) -> Option<(&'static Kernel, &[f64])> {
-        (!self.row.is_empty()).then(|| (groups[0].algorithm.wrapping().lerp, &self.row[..]))
+    pub(super) fn rule(&self, builtins: &Builtins) -> Option<(&'static Kernel, &[f64])> {
+        (!self.row.is_empty()).then(|| (builtins.lerp(), &self.row[..]))
     }
 
     fn take_in(&mut self, driver: &mut Driver, bindings: &mut [Binding<'_>]) -> Result<()> {
         let Some(share) = self.spec.share(self.steps) else { return Ok(()) };
-        let (copy, lerp) = {
-            let algorithm = &driver.groups[0].algorithm;
-            // A copy is no arithmetic, so that an infinity is copied too.
-            (algorithm.param_copy(), algorithm.wrapping().lerp)
-        };
+        // A copy is no arithmetic, so that an infinity is copied too.
+        let (copy, lerp) = (driver.builtins.param_copy(), driver.builtins.lerp());
         // Of an offloaded parameter what is on the device is averaged.
         let (backend, away) = (Arc::clone(driver.near()), driver.is_away());
         let master = |slot: &Slot| !away && slot.master.is_some();

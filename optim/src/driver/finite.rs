@@ -5,7 +5,7 @@ use crate::slots::Slot;
 use crate::{Binding, Result};
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
 use fallline_core::sums::fold;
-use fallline_core::{Compute, Role, rule};
+use fallline_core::{Compute, Role};
 use std::sync::Arc;
 
 /// What a step does when a gradient holds a NaN or an infinity.
@@ -24,22 +24,12 @@ pub enum NonFinite {
     Error,
 }
 
-rule! {
-    /// Counts what is not finite (`0 · x` is 0 for finite numbers only) and sums the squares of a gradient.
-    pub GradCheck(h: (), t) {}
-    element(g: Grad) -> () sum(bad, squares) {
-        let zero = L::lit(0.0);
-        bad = L::select((g * zero).eq(zero), zero, L::lit(1.0));
-        squares = g * g;
-    }
-}
-
 /// What a look at the gradients keeps between steps.
 #[derive(Default)]
 pub(super) struct Look {
     /// The places of the bindings that have a gradient, in the order of their names.
     order: Vec<usize>,
-    /// For each of them what [`GradCheck`] sums up.
+    /// For each of them what [`GradCheck`](crate::builtins::GradCheck) sums up.
     pub(super) found: Vec<[f64; 2]>,
     /// Whether that was summed up on the way already, and is not to be done again.
     pub(super) done: bool,
@@ -128,7 +118,7 @@ impl Driver {
         found.clear();
         found.resize(order.len(), [0.0; 2]);
         let slots = self.slots.range(0..bindings.len());
-        let kernel = self.groups[0].algorithm.grad_check();
+        let kernel = self.builtins.grad_check();
         for (compute, plan) in [Compute::F32, Compute::F64].into_iter().zip(plans) {
             let places = || order.iter().filter(|&&i| slots[i].compute == compute);
             let count = places().count();

@@ -196,7 +196,7 @@ impl Driver {
         let param = mirror::views(binding, &mut slot.mirror, None).0;
         let mut views = Some((View::write(storage), param));
         self.backend.run(Pass {
-            kernel: self.groups[slot.group].algorithm.param_copy(),
+            kernel: self.builtins.param_copy(),
             compute: slot.compute,
             tensors: &mut |operands| {
                 let (copy, param) = views.take()?;

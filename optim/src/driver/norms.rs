@@ -1,13 +1,14 @@
 //! Norms of all gradients together, other than the Euclidean one.
 
 use super::{Driver, mirror, rows};
-use crate::wrapper::{Extreme, Power, norm};
+use crate::builtins::{Extreme, Power};
+use crate::wrapper::norm;
 use crate::{Binding, Result};
 use fallline_core::backend::{Pass, TensorPass, View};
 use fallline_core::math::{powf, single};
 use fallline_core::{Backend, Compute, Kernel, Storage};
 
-/// Magnitudes that one element of [`ExtremeMagnitude`](crate::wrapper::ExtremeMagnitude) compares.
+/// Magnitudes that one element of [`ExtremeMagnitude`](crate::builtins::ExtremeMagnitude) compares.
 const WAYS: usize = 7;
 /// Elements of the memory that what is left of them goes to: half a megabyte at most.
 const ROOM: usize = 1 << 16;
@@ -50,7 +51,7 @@ impl Driver {
         (p, quarters): (f64, u32),
         scale: f64,
     ) -> Result<Vec<f64>> {
-        let kernels = self.groups[0].algorithm.wrapping();
+        let rules = self.builtins;
         // Neither magnitudes themselves nor how many there are needs it.
         let plain = p == 0.0 || p == 1.0;
         let largest = if plain { 1.0 } else { self.extreme_of_grads(bindings, order, false, scale)? };
@@ -61,7 +62,7 @@ impl Driver {
         for compute in [Compute::F32, Compute::F64] {
             let mine = || (0..order.len()).filter(|&n| self.compute_at(bindings, order[n]) == compute);
             let largest = if compute == Compute::F32 { single(largest) } else { largest };
-            let kernel = if p == 1.0 { kernels.magnitudes } else { kernels.powers };
+            let kernel = if p == 1.0 { rules.magnitude_sum() } else { rules.power_sum() };
             let mut row = vec![scale; 1 + kernel.scalars.len()];
             if p != 1.0 {
                 kernel.compute_scalars(&Power { quarters, largest }, 1, &mut row[1..]);
@@ -97,7 +98,7 @@ impl Driver {
         least: bool,
         scale: f64,
     ) -> Result<f64> {
-        let kernel = self.groups[0].algorithm.wrapping().extreme;
+        let kernel = self.builtins.extreme_magnitude();
         let p = if least { f64::NEG_INFINITY } else { f64::INFINITY };
         let mut found: Vec<f64> = Vec::new();
         for compute in [Compute::F32, Compute::F64] {
@@ -146,7 +147,7 @@ impl Driver {
         scale: f64,
     ) -> Result<Vec<f64>> {
         let near = self.near();
-        let kernel = self.groups[0].algorithm.param_copy();
+        let kernel = self.builtins.param_copy();
         let mut norms = Vec::with_capacity(order.len());
         for &i in order {
             let (compute, view) = (self.compute_at(bindings, i), self.given(bindings, i));

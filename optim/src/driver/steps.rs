@@ -185,7 +185,7 @@ impl Driver {
             let (backend, groups, family) = (&*self.backend, &self.groups[..], run.family);
             let shared = &mut self.shared[family][..];
             let ranks = self.world.as_ref().map(|world| &**world.ranks());
-            let averaging = self.averages.as_ref().and_then(|averages| averages.rule(groups));
+            let averaging = self.averages.as_ref().and_then(|averages| averages.rule(self.builtins));
             let around = Around { forming: self.forming.as_ref(), averaging };
             let work =
                 Work { index, family, tensors, backend, groups, shared, ranks, bindings, slots, around };

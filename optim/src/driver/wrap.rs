@@ -5,9 +5,10 @@ use super::around::Forming;
 use super::finite::NonFinite;
 use super::steps::Given;
 use crate::binding::WindowGrad;
+use crate::builtins::{Limit, Unscale};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
 use crate::slots::Slots;
-use crate::wrapper::{Clip, Limit, SavedScaler, Unscale, Wrapper};
+use crate::wrapper::{Clip, SavedScaler, Wrapper};
 use crate::{Binding, Error, GradRef, LoadReport, Result, Skipped, StepReport};
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
 use fallline_core::{Backend, Compute, Kernel, Storage, Tensor};
@@ -225,8 +226,8 @@ impl Wrapped {
         } else if closes && driver.looks() && self.all_go_on(bindings) {
             self.add_and_look(driver, bindings, share)?;
         } else {
-            let kernels = driver.groups[0].algorithm.wrapping();
-            for (begun, kernel) in [(false, kernels.start), (true, kernels.add)] {
+            let rules = driver.builtins;
+            for (begun, kernel) in [(false, rules.start_sum()), (true, rules.add_to_sum())] {
                 for compute in [Compute::F32, Compute::F64] {
                     self.add(driver, bindings, (begun, compute), (kernel, &[share]), &mut [])?;
                 }
@@ -280,8 +281,7 @@ impl Wrapped {
             self.clamp(driver, &limit)?;
         }
         if limit.is_some() || share.is_some() {
-            let kernels = driver.groups[0].algorithm.wrapping();
-            driver.forming = Some(Forming::new(kernels, share.unwrap_or(1.0), limit.as_ref()));
+            driver.forming = Some(Forming::new(driver.builtins, share.unwrap_or(1.0), limit.as_ref()));
         }
         let mut bindings = rebound(bindings, &mut self.sums, share.is_some());
         let stepped = driver.step_checked(&mut bindings, Given::Judged(factor), true);
@@ -343,7 +343,7 @@ impl Wrapped {
 
     /// Adds the last gradients of a window, and looks at what comes of it on the way.
     fn add_and_look(&mut self, driver: &mut Driver, bindings: &[Binding<'_>], share: f64) -> Result<()> {
-        let kernel = driver.groups[0].algorithm.wrapping().add_and_look;
+        let kernel = driver.builtins.add_and_look();
         let scale = self.config.scaler.as_ref().map_or(1.0, |scaler| scaler.inverse());
         let mut row = vec![share; 1 + kernel.scalars.len()];
         kernel.compute_scalars(&Unscale { scale }, 1, &mut row[1..]);
@@ -402,8 +402,8 @@ impl Wrapped {
 
     /// Limits the elements of the sums.
     fn clamp(&mut self, driver: &Driver, limit: &Limit) -> Result<()> {
-        let kernels = driver.groups[0].algorithm.wrapping();
-        let (kernel, row) = (kernels.clamp, kernels.limit(limit));
+        let kernel = driver.builtins.clamp_sum();
+        let row = limit.row(kernel);
         for compute in [Compute::F32, Compute::F64] {
             let fits = |sum: &&mut Sum| sum.begun && sum.tensor.format() == compute.format();
             let mut sums = self.sums.values_mut().filter(fits);

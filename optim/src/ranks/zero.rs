@@ -1,6 +1,6 @@
 //! `ZeroRedundancyOptimizer`: any algorithm, with its states shared out over the ranks.
 
-use crate::compression::Compression;
+use crate::builtins::Builtins;
 use crate::hyper::{Hyper, HyperError, Range, Value};
 use crate::lbfgs::Kernels;
 use crate::stages::{MatrixStep, Stages};
@@ -270,16 +270,7 @@ impl AnyAlgorithm for ZeroRedundancy {
     fn matrix_rules(&self) -> Vec<&'static Kernel> {
         self.inner.matrix_rules()
     }
-    fn grad_check(&self) -> &'static Kernel {
-        self.inner.grad_check()
-    }
-    fn param_copy(&self) -> &'static Kernel {
-        self.inner.param_copy()
-    }
-    fn compression(&self) -> Compression {
-        self.inner.compression()
-    }
-    fn wrapping(&self) -> crate::wrapper::Kernels {
-        self.inner.wrapping()
+    fn builtins(&self) -> &'static Builtins {
+        self.inner.builtins()
     }
 }

@@ -1,20 +1,9 @@
 //! The largest element of a scratch, found with passes of a rule, so that every device finds it without a line of its own.
 
 use super::MatrixStep;
-use crate::algorithms::adafactor::TotalRule;
+use crate::builtins::{Builtins, WAYS};
 use fallline_core::backend::View;
-use fallline_core::{Link, Result, Storage, rule};
-
-/// Numbers that one element of [`LargestRule`] compares.
-const WAYS: usize = 7;
-
-rule! {
-    /// The largest of seven numbers.
-    pub LargestRule(h: (), t) {}
-    element(a: Scratch, b: Scratch, c: Scratch, d: Scratch, e: Scratch, f: Scratch, g: Scratch) -> (x: Scratch) {
-        x = a.max(b).max(c.max(d)).max(e.max(f).max(g));
-    }
-}
+use fallline_core::{Link, Result, Storage};
 
 impl MatrixStep<'_> {
     /// The largest element of `x`, which must have one; what `x` holds afterwards is of no use. Where an element is NaN,
@@ -23,6 +12,7 @@ impl MatrixStep<'_> {
     /// # Errors
     /// When the backend fails.
     pub fn largest<K: Link>(&mut self, x: &mut Storage) -> Result<f64> {
+        let rules = Builtins::of::<K>();
         let mut left = x.len();
         let mut other = self.take(left.div_ceil(WAYS))?;
         let mut sides = [&mut *x, &mut other];
@@ -33,14 +23,14 @@ impl MatrixStep<'_> {
             let [from, to] = sides;
             let parts = (0..WAYS).map(|part| Some(View::read(from).part(start(part), next)));
             let mut views: Vec<_> = [Some(View::write(to).part(0, next))].into_iter().chain(parts).collect();
-            self.run(K::kernel::<LargestRule>(), &(), &[], &mut views)?;
+            self.run(rules.largest(), &(), &[], &mut views)?;
             drop(views);
             sides = [to, from];
             left = next;
         }
         // A sum of one element is that element.
         let mut view = [Some(View::read(sides[0]).part(0, 1))];
-        let found = self.run(K::kernel::<TotalRule>(), &(), &[], &mut view)?;
+        let found = self.run(rules.total(), &(), &[], &mut view)?;
         self.workspace.give([other]);
         Ok(found[0])
     }

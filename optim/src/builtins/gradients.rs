@@ -1,7 +1,17 @@
-//! The rules that work on gradients before the update does.
+//! The rules that read or form gradients before the update does.
 
 use fallline_core::math::flag;
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{Kernel, Lane, rule};
+
+rule! {
+    /// Counts what is not finite (`0 · x` is 0 for finite numbers only) and sums the squares of a gradient.
+    pub GradCheck(h: (), t) {}
+    element(g: Grad) -> () sum(bad, squares) {
+        let zero = L::lit(0.0);
+        bad = L::select((g * zero).eq(zero), zero, L::lit(1.0));
+        squares = g * g;
+    }
+}
 
 /// What [`ClampSum`] is computed from.
 pub struct Limit {
@@ -9,6 +19,15 @@ pub struct Limit {
     pub scale: f64,
     /// The largest magnitude.
     pub most: f64,
+}
+
+impl Limit {
+    /// The row of scalars of `clamp`, the kernel of [`ClampSum`].
+    pub(crate) fn row(&self, clamp: &Kernel) -> Vec<f64> {
+        let mut row = vec![1.0; 1 + clamp.scalars.len()];
+        clamp.compute_scalars(self, 1, &mut row[1..]);
+        row
+    }
 }
 
 rule! {
@@ -34,7 +53,7 @@ pub struct Unscale {
 }
 
 rule! {
-    /// A window ends: [`AddToSum`], and what `GradCheck` finds in its gradient.
+    /// A window ends: [`AddToSum`], and what [`GradCheck`] finds in its gradient.
     pub AddAndLook(h: Unscale, t) {
         let scale = h.scale;
     }
@@ -142,48 +161,5 @@ rule! {
         let cd = pick(least, c.abs(), d.abs());
         let ef = pick(least, e.abs(), f.abs());
         x = pick(least, pick(least, ab, cd), pick(least, ef, g.abs()));
-    }
-}
-
-/// The compiled rules.
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs, reason = "each is the rule of its name")]
-pub struct Kernels {
-    pub start: &'static Kernel,
-    pub add: &'static Kernel,
-    pub add_and_look: &'static Kernel,
-    pub clamp: &'static Kernel,
-    pub magnitudes: &'static Kernel,
-    pub powers: &'static Kernel,
-    pub extreme: &'static Kernel,
-    pub lerp: &'static Kernel,
-}
-
-impl Kernels {
-    /// Compiled by `K`.
-    pub fn of<K: Link>() -> Kernels {
-        Kernels {
-            start: K::kernel::<StartSum>(),
-            add: K::kernel::<AddToSum>(),
-            add_and_look: K::kernel::<AddAndLook>(),
-            clamp: K::kernel::<ClampSum>(),
-            magnitudes: K::kernel::<MagnitudeSum>(),
-            powers: K::kernel::<PowerSum>(),
-            extreme: K::kernel::<ExtremeMagnitude>(),
-            lerp: K::kernel::<crate::average::Lerp>(),
-        }
-    }
-
-    /// The row of scalars of [`clamp`](Kernels::clamp).
-    pub(crate) fn limit(&self, limit: &Limit) -> Vec<f64> {
-        let mut row = vec![1.0; 1 + self.clamp.scalars.len()];
-        self.clamp.compute_scalars(limit, 1, &mut row[1..]);
-        row
-    }
-
-    /// All of them.
-    pub fn all(self) -> [&'static Kernel; 8] {
-        let Kernels { start, add, add_and_look, clamp, magnitudes, powers, extreme, lerp } = self;
-        [start, add, add_and_look, clamp, magnitudes, powers, extreme, lerp]
     }
 }

@@ -1,0 +1,145 @@
+//! The rules that the engine runs whatever the algorithm is: what looks at gradients and forms them, averages weights,
+//! copies parameters, and compresses what ranks exchange.
+
+mod compression;
+mod gradients;
+
+pub use compression::{CompensateRule, MaskRule, SignRule};
+pub use gradients::{
+    AddAndLook, AddToSum, ClampSum, Extreme, ExtremeMagnitude, GradCheck, Limit, MagnitudeSum, Power,
+    PowerSum, StartSum, Unscale,
+};
+
+use core::fmt;
+use fallline_core::{Kernel, Link, rule};
+
+rule! {
+    /// The first values of a state that starts as a copy of the parameter.
+    pub ParamCopy(h: (), t) {}
+    element(p: Param) -> (copy: State) {
+        copy = p;
+    }
+}
+
+/// What a [`Lerp`] is computed from.
+pub struct Share {
+    /// The share of the new weights.
+    pub(crate) share: f64,
+    /// Whether it is counted from the old ones.
+    pub(crate) near: bool,
+}
+
+rule! {
+    /// `a + w (p − a)`, or the same counted from the other end.
+    pub Lerp(h: Share, t) {
+        let w = h.share;
+        let rest = 1.0 - h.share;
+        let near = fallline_core::math::flag(h.near);
+    }
+    element(p: Param) -> (a: State) {
+        let way = p - a;
+        a = L::when(near, a + w * way, p - way * rest);
+    }
+}
+
+/// Numbers that one element of [`LargestRule`] compares.
+pub(crate) const WAYS: usize = 7;
+
+rule! {
+    /// The largest of seven numbers.
+    pub LargestRule(h: (), t) {}
+    element(a: Scratch, b: Scratch, c: Scratch, d: Scratch, e: Scratch, f: Scratch, g: Scratch) -> (x: Scratch) {
+        x = a.max(b).max(c.max(d)).max(e.max(f).max(g));
+    }
+}
+
+rule! {
+    /// The sum of a vector.
+    pub TotalRule(h: (), t) {}
+    element(v: State) -> () sum(total) {
+        total = v;
+    }
+}
+
+/// Declares the table: for each rule the name under which it is asked for.
+macro_rules! builtins {
+    ($($(#[$meta:meta])* $name:ident: $rule:ty,)*) => {
+        /// These rules as a [`Link`] has compiled them: one table for each.
+        pub struct Builtins {
+            // Functions, because a table in a constant cannot hold what they give.
+            $($name: fn() -> &'static Kernel,)*
+        }
+
+        impl Builtins {
+            /// Compiled by `K`.
+            pub const fn of<K: Link>() -> &'static Builtins {
+                const { &Builtins { $($name: K::kernel::<$rule>,)* } }
+            }
+
+            $($(#[$meta])*
+            pub fn $name(&self) -> &'static Kernel {
+                (self.$name)()
+            })*
+        }
+    };
+}
+
+builtins! {
+    /// Looks at gradients before a step ([`NonFinite`](crate::NonFinite)).
+    grad_check: GradCheck,
+    /// Copies a parameter to a state.
+    param_copy: ParamCopy,
+    /// Takes a parameter into its average.
+    lerp: Lerp,
+    /// Sums up a vector.
+    total: TotalRule,
+    /// Compares seven vectors.
+    largest: LargestRule,
+    /// Begins a window's gradient.
+    start_sum: StartSum,
+    /// Adds to a window's gradient.
+    add_to_sum: AddToSum,
+    /// Adds to a window's gradient and looks at it.
+    add_and_look: AddAndLook,
+    /// Limits a window's gradient.
+    clamp_sum: ClampSum,
+    /// Sums up magnitudes.
+    magnitude_sum: MagnitudeSum,
+    /// Sums up powers of magnitudes.
+    power_sum: PowerSum,
+    /// Compares magnitudes.
+    extreme_magnitude: ExtremeMagnitude,
+    /// Adds what compression left out before.
+    compensate: CompensateRule,
+    /// Compresses to signs and a scale.
+    sign: SignRule,
+    /// Multiplies by a momentum's mask.
+    mask: MaskRule,
+}
+
+impl Builtins {
+    /// Those that compress what ranks exchange.
+    pub fn of_compression(&self) -> [&'static Kernel; 3] {
+        [self.compensate(), self.sign(), self.mask()]
+    }
+
+    /// Those that work on gradients around a step, and on weights after it.
+    pub fn of_wrappers(&self) -> [&'static Kernel; 8] {
+        [
+            self.start_sum(),
+            self.add_to_sum(),
+            self.add_and_look(),
+            self.clamp_sum(),
+            self.magnitude_sum(),
+            self.power_sum(),
+            self.extreme_magnitude(),
+            self.lerp(),
+        ]
+    }
+}
+
+impl fmt::Debug for Builtins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builtins").finish_non_exhaustive()
+    }
+}
