@@ -1,0 +1,402 @@
+//! An algorithm with its types erased.
+
+use super::{Algorithm, Info, Sparse};
+use crate::compression::Compression;
+use crate::hyper::{Hyper, HyperError, Value};
+use crate::lbfgs::Kernels;
+use crate::mask::Masking;
+use crate::stages::{Combining, Exchanging, Gathering, Groups, MatrixStep, Stages};
+use core::any::Any;
+use core::fmt::Debug;
+use core::marker::PhantomData;
+use fallline_core::{Format, Kernel, Link, Role, Shape};
+
+/// An [`Algorithm`] with its hyperparameters, its type erased: what a group of parameters has.
+pub trait AnyAlgorithm: Debug + Send + Sync {
+    /// The algorithm's name.
+    fn name(&self) -> &'static str;
+    /// What people should know about it.
+    fn info(&self) -> &'static Info;
+    /// Its hyperparameters.
+    fn table(&self) -> &'static [Hyper];
+    /// A hyperparameter by name.
+    fn get(&self, name: &str) -> Option<Value>;
+    /// Sets hyperparameters by name, all or none.
+    ///
+    /// # Errors
+    /// [`HyperError`]; nothing is set then.
+    fn set(&mut self, values: &[(&str, Value)]) -> Result<(), HyperError>;
+    /// As [`Algorithm::kernel`].
+    fn kernel(&self) -> &'static Kernel;
+    /// As [`Algorithm::stages`].
+    fn stages(&self, class: u8) -> Stages;
+    /// As [`Algorithm::stages_together`]; `groups` are of the same algorithm.
+    fn stages_together<'a>(&'a self, _groups: &Groups<'_, 'a, dyn AnyAlgorithm>, class: u8) -> Stages {
+        self.stages(class)
+    }
+    /// As [`Algorithm::stages_of_ranks`].
+    fn stages_of_ranks(&self, class: u8) -> Stages {
+        self.stages(class)
+    }
+    /// As [`Algorithm::across_ranks`].
+    ///
+    /// # Errors
+    /// Why several ranks cannot step together.
+    fn across_ranks(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+    /// As [`Algorithm::averages`].
+    fn averages(&self, _shared: &[f64]) -> bool {
+        true
+    }
+    /// As [`Algorithm::SAME_ON_ALL_RANKS`].
+    fn same_on_all_ranks(&self) -> bool {
+        true
+    }
+    /// As [`Algorithm::MASKING`].
+    fn masking(&self) -> Masking {
+        Masking::Never
+    }
+    /// As [`Algorithm::OF_EACH_RANK`].
+    fn of_each_rank(&self) -> &'static [&'static str] {
+        &[]
+    }
+    /// As [`Algorithm::parted`].
+    fn parted(&self, _memory: &[f64]) -> bool {
+        false
+    }
+    /// As [`Algorithm::parted_kernel`].
+    fn parted_kernel(&self) -> Option<&'static Kernel> {
+        None
+    }
+    /// As [`Algorithm::class`].
+    ///
+    /// # Errors
+    /// Why the algorithm does not take parameters of this shape.
+    fn class(&self, shape: &Shape) -> Result<u8, String>;
+    /// As [`Algorithm::class_of`].
+    ///
+    /// # Errors
+    /// Why the algorithm does not take this parameter.
+    fn class_of(&self, name: &str, shape: &Shape) -> Result<u8, String>;
+    /// As [`Algorithm::scalars`].
+    fn scalars(&self, class: u8, kernel: &Kernel, t: u64, out: &mut [f64]);
+    /// As [`Algorithm::MEMORY`].
+    fn memory(&self) -> &'static [(&'static str, f64)];
+    /// As [`Algorithm::SHARED`].
+    fn shared(&self) -> &'static [(&'static str, f64)];
+    /// As [`Algorithm::NON_NEGATIVE`].
+    fn non_negative(&self) -> &'static [&'static str];
+    /// As [`Algorithm::state_format`].
+    fn state_format(&self, state: &str, elements: usize) -> Option<Format>;
+    /// As [`Algorithm::paged`].
+    fn paged(&self) -> bool;
+    /// As [`Algorithm::offloaded`].
+    fn offloaded(&self) -> bool {
+        false
+    }
+    /// As [`Algorithm::combine`].
+    fn combine(&self, stage: usize, at: &mut Combining<'_>);
+    /// As [`Algorithm::gather`]; `groups` are of the same algorithm.
+    ///
+    /// # Errors
+    /// What does not go together.
+    fn gather<'a>(
+        &'a self,
+        groups: &Groups<'_, 'a, dyn AnyAlgorithm>,
+        stage: usize,
+        at: &mut Gathering<'_>,
+    ) -> Result<(), String>;
+    /// As [`Algorithm::skips`].
+    fn skips(&self, stage: usize, shared: &[f64]) -> bool;
+    /// As [`Algorithm::formed`].
+    fn formed(&self, stage: usize) -> &'static [&'static str];
+    /// As [`Algorithm::matrix`].
+    ///
+    /// # Errors
+    /// When the backend fails.
+    fn matrix(&self, stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()>;
+    /// As [`Algorithm::exchange`].
+    ///
+    /// # Errors
+    /// When the backend or an exchange fails.
+    fn exchange(&self, _stage: usize, _step: &mut Exchanging<'_>) -> fallline_core::Result<()> {
+        Ok(())
+    }
+    /// As [`Algorithm::FUSED`].
+    fn fused(&self) -> bool {
+        false
+    }
+    /// As [`Algorithm::state_shape`].
+    fn state_shape(&self, state: &str, shape: &Shape) -> Shape;
+    /// As [`Algorithm::repetition`].
+    fn repetition(&self, state: &str, shape: &Shape) -> Option<(usize, usize)>;
+    /// As [`Algorithm::hessian_kernel`].
+    fn hessian_kernel(&self) -> Option<&'static Kernel>;
+    /// The hyperparameters as the rule's scalars want them.
+    fn hyper(&self) -> &dyn Any;
+    /// As [`Algorithm::search`].
+    fn search(&self) -> Option<Kernels>;
+    /// The algorithm with its type.
+    fn typed(&self) -> &dyn Any;
+    /// As [`Algorithm::maximize`].
+    fn maximize(&self) -> bool;
+    /// As [`Algorithm::initial`].
+    fn initial(&self, state: &str) -> f64;
+    /// As [`Algorithm::starts_as_param`].
+    fn starts_as_param(&self, state: &str) -> bool;
+    /// As [`Algorithm::sparse`].
+    ///
+    /// # Errors
+    /// Why the algorithm does not take row-sparse gradients.
+    fn sparse(&self) -> Result<Sparse, &'static str>;
+    /// As [`Algorithm::dense`].
+    ///
+    /// # Errors
+    /// Why the algorithm does not take other gradients.
+    fn dense(&self) -> Result<(), &'static str>;
+    /// As [`Algorithm::matrix_rules`].
+    fn matrix_rules(&self) -> Vec<&'static Kernel>;
+    /// Whether each parameter's states and update belong to one rank alone, where there are several.
+    fn sharded(&self) -> bool {
+        false
+    }
+    /// The rule that looks at gradients before a step (see [`NonFinite`](crate::NonFinite)).
+    fn grad_check(&self) -> &'static Kernel;
+    /// The rule that copies a parameter to a state.
+    fn param_copy(&self) -> &'static Kernel;
+    /// The rules that compress what is sent to other ranks.
+    fn compression(&self) -> Compression;
+    /// The rules that work on gradients around a step, and on weights after it.
+    fn wrapping(&self) -> crate::wrapper::Kernels;
+    /// A copy.
+    fn boxed(&self) -> Box<dyn AnyAlgorithm>;
+}
+
+/// The most classes of parameters that an algorithm may tell apart.
+pub const CLASSES: u8 = 4;
+
+impl dyn AnyAlgorithm + '_ {
+    /// Every rule that runs with these hyperparameters, for parameters of any class, each once.
+    pub fn kernels(&self) -> Vec<&'static Kernel> {
+        let of = |class| self.stages(class).kernels().chain(self.stages_of_ranks(class).kernels());
+        let compression = (!self.same_on_all_ranks()).then(|| self.compression().kernels());
+        let stages = (0..CLASSES).flat_map(of).chain(compression.into_iter().flatten());
+        let others =
+            [Some(self.grad_check()), Some(self.param_copy()), self.hessian_kernel(), self.parted_kernel()];
+        let search = self.search().into_iter().flat_map(Kernels::all);
+        let mut all: Vec<&'static Kernel> = Vec::new();
+        let around = self.matrix_rules().into_iter().chain(self.wrapping().all());
+        for kernel in stages.chain(others.into_iter().flatten()).chain(search).chain(around) {
+            if !all.iter().any(|known| known.name == kernel.name) {
+                all.push(kernel);
+            }
+        }
+        all
+    }
+
+    /// The names of the states that parameters of class 0 have.
+    pub fn states(&self) -> Vec<&'static str> {
+        self.stages(0).operands(Role::State)
+    }
+}
+
+/// An algorithm together with the [`Link`] that compiles its rules.
+pub struct Linked<A, K> {
+    algorithm: A,
+    link: PhantomData<fn() -> K>,
+}
+
+impl<A: Algorithm, K: Link> Linked<A, K> {
+    /// The algorithm with these hyperparameters.
+    ///
+    /// # Errors
+    /// [`HyperError`] when they are out of range or exclude each other.
+    pub fn new(mut algorithm: A) -> Result<Self, HyperError> {
+        for hyper in A::TABLE {
+            if let Some(value) = algorithm.get(hyper.name) {
+                algorithm.clone().set(hyper.name, &value)?;
+            }
+        }
+        algorithm.built()?;
+        algorithm.validate()?;
+        Ok(Linked { algorithm, link: PhantomData })
+    }
+}
+
+impl<A: Algorithm, K: Link> Linked<A, K> {
+    /// Groups of this algorithm with their type.
+    fn typed_groups<'f, 'a>(
+        &'a self,
+        groups: &'f Groups<'_, 'a, dyn AnyAlgorithm>,
+    ) -> impl Fn(usize) -> &'a A + use<'f, 'a, A, K> {
+        |group| groups.get(group).typed().downcast_ref().unwrap_or(&self.algorithm)
+    }
+}
+
+impl<A: Algorithm, K: Link> Debug for Linked<A, K> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.algorithm.fmt(f)
+    }
+}
+
+impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
+    fn name(&self) -> &'static str {
+        A::NAME
+    }
+    fn info(&self) -> &'static Info {
+        &A::INFO
+    }
+    fn table(&self) -> &'static [Hyper] {
+        A::TABLE
+    }
+    fn get(&self, name: &str) -> Option<Value> {
+        self.algorithm.get(name)
+    }
+    fn set(&mut self, values: &[(&str, Value)]) -> Result<(), HyperError> {
+        let mut changed = self.algorithm.clone();
+        values.iter().try_for_each(|(name, value)| changed.set(name, value))?;
+        changed.validate()?;
+        self.algorithm = changed;
+        Ok(())
+    }
+    fn kernel(&self) -> &'static Kernel {
+        self.algorithm.kernel::<K>()
+    }
+    fn stages(&self, class: u8) -> Stages {
+        self.algorithm.stages::<K>(class)
+    }
+    fn stages_together<'a>(&'a self, groups: &Groups<'_, 'a, dyn AnyAlgorithm>, class: u8) -> Stages {
+        let typed = self.typed_groups(groups);
+        self.algorithm.stages_together::<K>(&Groups::new(groups.count(), &typed), class)
+    }
+    fn stages_of_ranks(&self, class: u8) -> Stages {
+        self.algorithm.stages_of_ranks::<K>(class)
+    }
+    fn across_ranks(&self) -> Result<(), &'static str> {
+        self.algorithm.across_ranks()
+    }
+    fn averages(&self, shared: &[f64]) -> bool {
+        A::averages(shared)
+    }
+    fn exchange(&self, stage: usize, step: &mut Exchanging<'_>) -> fallline_core::Result<()> {
+        self.algorithm.exchange::<K>(stage, step)
+    }
+    fn fused(&self) -> bool {
+        A::FUSED
+    }
+    fn same_on_all_ranks(&self) -> bool {
+        A::SAME_ON_ALL_RANKS
+    }
+    fn masking(&self) -> Masking {
+        A::MASKING
+    }
+    fn of_each_rank(&self) -> &'static [&'static str] {
+        A::OF_EACH_RANK
+    }
+    fn parted(&self, memory: &[f64]) -> bool {
+        A::parted(memory)
+    }
+    fn parted_kernel(&self) -> Option<&'static Kernel> {
+        self.algorithm.parted_kernel::<K>()
+    }
+    fn class(&self, shape: &Shape) -> Result<u8, String> {
+        self.algorithm.class(shape)
+    }
+    fn class_of(&self, name: &str, shape: &Shape) -> Result<u8, String> {
+        self.algorithm.class_of(name, shape)
+    }
+    fn scalars(&self, class: u8, kernel: &Kernel, t: u64, out: &mut [f64]) {
+        self.algorithm.scalars(class, kernel, t, out);
+    }
+    fn memory(&self) -> &'static [(&'static str, f64)] {
+        A::MEMORY
+    }
+    fn shared(&self) -> &'static [(&'static str, f64)] {
+        A::SHARED
+    }
+    fn non_negative(&self) -> &'static [&'static str] {
+        A::NON_NEGATIVE
+    }
+    fn state_format(&self, state: &str, elements: usize) -> Option<Format> {
+        self.algorithm.state_format(state, elements)
+    }
+    fn paged(&self) -> bool {
+        self.algorithm.paged()
+    }
+    fn offloaded(&self) -> bool {
+        self.algorithm.offloaded()
+    }
+    fn combine(&self, stage: usize, at: &mut Combining<'_>) {
+        self.algorithm.combine(stage, at);
+    }
+    fn gather<'a>(
+        &'a self,
+        groups: &Groups<'_, 'a, dyn AnyAlgorithm>,
+        stage: usize,
+        at: &mut Gathering<'_>,
+    ) -> Result<(), String> {
+        let typed = self.typed_groups(groups);
+        A::gather(&Groups::new(groups.count(), &typed), stage, at)
+    }
+    fn skips(&self, stage: usize, shared: &[f64]) -> bool {
+        A::skips(stage, shared)
+    }
+    fn formed(&self, stage: usize) -> &'static [&'static str] {
+        self.algorithm.formed(stage)
+    }
+    fn matrix(&self, stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()> {
+        self.algorithm.matrix::<K>(stage, step)
+    }
+    fn state_shape(&self, state: &str, shape: &Shape) -> Shape {
+        self.algorithm.state_shape(state, shape)
+    }
+    fn repetition(&self, state: &str, shape: &Shape) -> Option<(usize, usize)> {
+        self.algorithm.repetition(state, shape)
+    }
+    fn hessian_kernel(&self) -> Option<&'static Kernel> {
+        self.algorithm.hessian_kernel::<K>()
+    }
+    fn hyper(&self) -> &dyn Any {
+        self.algorithm.hyper()
+    }
+    fn typed(&self) -> &dyn Any {
+        &self.algorithm
+    }
+    fn search(&self) -> Option<Kernels> {
+        self.algorithm.search::<K>()
+    }
+    fn maximize(&self) -> bool {
+        self.algorithm.maximize()
+    }
+    fn initial(&self, state: &str) -> f64 {
+        self.algorithm.initial(state)
+    }
+    fn starts_as_param(&self, state: &str) -> bool {
+        self.algorithm.starts_as_param(state)
+    }
+    fn sparse(&self) -> Result<Sparse, &'static str> {
+        self.algorithm.sparse()
+    }
+    fn dense(&self) -> Result<(), &'static str> {
+        self.algorithm.dense()
+    }
+    fn matrix_rules(&self) -> Vec<&'static Kernel> {
+        self.algorithm.matrix_rules::<K>()
+    }
+    fn grad_check(&self) -> &'static Kernel {
+        K::kernel::<crate::driver::finite::GradCheck>()
+    }
+    fn param_copy(&self) -> &'static Kernel {
+        K::kernel::<crate::driver::ParamCopy>()
+    }
+    fn compression(&self) -> Compression {
+        Compression::new::<K>()
+    }
+    fn wrapping(&self) -> crate::wrapper::Kernels {
+        crate::wrapper::Kernels::of::<K>()
+    }
+    fn boxed(&self) -> Box<dyn AnyAlgorithm> {
+        Box::new(Linked { algorithm: self.algorithm.clone(), link: PhantomData::<fn() -> K> })
+    }
+}
