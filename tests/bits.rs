@@ -8,6 +8,7 @@ use common::{
     recipe,
 };
 use fallline::core::{Arithmetic, Kernel, Lane, Literal, Role, Scalar};
+use fallline::optim::Start;
 use fallline::optim::hyper::Value;
 use fallline::optim::stages::{Combining, Gathering, Groups, Stage, Stages};
 use fallline::registry::names::ENTRIES;
@@ -192,9 +193,9 @@ fn recorded_is_the_rule<T: Copy>(
     }
 
     // Rounded once to the type of the states, as a driver does.
-    let start = |state: &str| match algorithm.starts_as_param(state) {
-        true => value.values(),
-        false => Buffer::new(format, &[algorithm.initial(state); N]).values(),
+    let start = |state: &str| match algorithm.state(state).start {
+        Start::Param => value.values(),
+        Start::Value(initial) => Buffer::new(format, &[initial; N]).values(),
     };
     let mut states: Vec<(&str, Vec<f64>)> =
         stages.operands(Role::State).into_iter().map(|state| (state, start(state))).collect();

@@ -205,7 +205,7 @@ impl<'r> Passes<'r> {
     fn bytes_of(&self, operand: &Operand, extents: &[usize]) -> f64 {
         let shape = Shape::from(extents);
         // Factors of rows and columns are fewer than the elements that they stand for.
-        let own = self.recipe.algorithm().state_shape(operand.name, &shape).elements();
+        let own = self.recipe.algorithm().state(operand.name).shape(&shape).elements();
         let share = own as f64 / shape.elements().max(1) as f64;
         match operand.role {
             Role::Param | Role::Grad => self.format.mean_bytes(),

@@ -3,10 +3,12 @@
 mod erased;
 mod info;
 mod sparse;
+mod state;
 
 pub use erased::{AnyAlgorithm, CLASSES, Linked};
 pub use info::{Info, Reference};
 pub use sparse::Sparse;
+pub use state::{Extent, Init, Start, State, StateSpec};
 
 use crate::hyper::{HyperError, Hyperparameters};
 use crate::lbfgs::Kernels;
@@ -29,8 +31,8 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
     /// What the algorithm remembers for all parameters together: scalars, with what they start from.
     const SHARED: &'static [(&'static str, f64)] = &[];
 
-    /// The states that are never negative: quantised, they have codes for both signs no use.
-    const NON_NEGATIVE: &'static [&'static str] = &[];
+    /// What is unusual about its states and its scratch.
+    const STATES: &'static [State<Self>] = &[];
 
     /// The rule that these hyperparameters choose, compiled by `K`; of several the one that updates the
     /// parameter.
@@ -71,9 +73,6 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
     /// When it applies a [mask](crate::mask) of momenta. [`Always`](Masking::Always) means the stages of
     /// [`stages_of_ranks`](Algorithm::stages_of_ranks) on one rank too.
     const MASKING: Masking = Masking::Never;
-
-    /// The states that a rank may have of its own for a while, and the parameter with them.
-    const OF_EACH_RANK: &'static [&'static str] = &[];
 
     /// Whether the ranks have a parameter of their own at this time, asked with what is remembered for it.
     fn parted(_memory: &[f64]) -> bool {
@@ -160,16 +159,10 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
         Vec::new()
     }
 
-    /// The extents of a state, where they are not the parameter's.
-    fn state_shape(&self, _state: &str, shape: &Shape) -> Shape {
-        shape.clone()
-    }
-
-    /// How a state or scratch of another shape stands for the elements of a parameter where it is an operand of a
-    /// rule: the run and the times of [`View::repeated`](fallline_core::backend::View::repeated). Not asked for an empty
-    /// parameter.
-    fn repetition(&self, _state: &str, _shape: &Shape) -> Option<(usize, usize)> {
-        None
+    /// What [`STATES`](Algorithm::STATES) says about a state or scratch. An algorithm that is another one under a name of its
+    /// own ([`renamed!`](macro@crate::renamed)) passes it on; no other writes it.
+    fn state(&self, name: &str) -> StateSpec {
+        StateSpec::of(Self::STATES, name, self)
     }
 
     /// How a state of a parameter with so many elements is stored, if not as it is computed.
@@ -217,16 +210,6 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
 
     /// Whether it climbs: the gradient's sign is flipped before anything else.
     fn maximize(&self) -> bool {
-        false
-    }
-
-    /// What every element of a state starts from.
-    fn initial(&self, _state: &str) -> f64 {
-        0.0
-    }
-
-    /// Whether a state starts as a copy of the parameter, as it is when it gets its first gradient.
-    fn starts_as_param(&self, _state: &str) -> bool {
         false
     }
 

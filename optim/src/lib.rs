@@ -31,7 +31,9 @@ pub mod stages;
 mod strided;
 pub mod wrapper;
 
-pub use algorithm::{Algorithm, AnyAlgorithm, Info, Linked, Reference, Sparse};
+pub use algorithm::{
+    Algorithm, AnyAlgorithm, Extent, Info, Init, Linked, Reference, Sparse, Start, State, StateSpec,
+};
 pub use binding::{Binding, GradRef, ParamRef, RowsGrad, frozen, param, rows};
 pub use checkpoint::{Checkpoint, LoadOptions};
 pub use driver::finite::NonFinite;

@@ -106,7 +106,9 @@ macro_rules! renamed {
                 self.0.kernel::<K>()
             }
             const MEMORY: &'static [(&'static str, f64)] = <$of as $crate::Algorithm>::MEMORY;
-            const NON_NEGATIVE: &'static [&'static str] = <$of as $crate::Algorithm>::NON_NEGATIVE;
+            fn state(&self, name: &str) -> $crate::StateSpec {
+                self.0.state(name)
+            }
             fn state_format(&self, state: &str, elements: usize) -> Option<$crate::Format> {
                 self.0.state_format(state, elements)
             }
@@ -150,9 +152,6 @@ macro_rules! renamed {
             }
             fn maximize(&self) -> bool {
                 self.0.maximize()
-            }
-            fn initial(&self, state: &str) -> f64 {
-                self.0.initial(state)
             }
             fn sparse(&self) -> Result<$crate::Sparse, &'static str> {
                 self.0.sparse()

@@ -1,6 +1,6 @@
 //! An algorithm with its types erased.
 
-use super::{Algorithm, Info, Sparse};
+use super::{Algorithm, Info, Sparse, StateSpec};
 use crate::compression::Compression;
 use crate::hyper::{Hyper, HyperError, Value};
 use crate::lbfgs::Kernels;
@@ -57,10 +57,6 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn masking(&self) -> Masking {
         Masking::Never
     }
-    /// As [`Algorithm::OF_EACH_RANK`].
-    fn of_each_rank(&self) -> &'static [&'static str] {
-        &[]
-    }
     /// As [`Algorithm::parted`].
     fn parted(&self, _memory: &[f64]) -> bool {
         false
@@ -85,8 +81,8 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn memory(&self) -> &'static [(&'static str, f64)];
     /// As [`Algorithm::SHARED`].
     fn shared(&self) -> &'static [(&'static str, f64)];
-    /// As [`Algorithm::NON_NEGATIVE`].
-    fn non_negative(&self) -> &'static [&'static str];
+    /// What is unusual about a state or scratch.
+    fn state(&self, name: &str) -> StateSpec;
     /// As [`Algorithm::state_format`].
     fn state_format(&self, state: &str, elements: usize) -> Option<Format>;
     /// As [`Algorithm::paged`].
@@ -127,10 +123,6 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn fused(&self) -> bool {
         false
     }
-    /// As [`Algorithm::state_shape`].
-    fn state_shape(&self, state: &str, shape: &Shape) -> Shape;
-    /// As [`Algorithm::repetition`].
-    fn repetition(&self, state: &str, shape: &Shape) -> Option<(usize, usize)>;
     /// As [`Algorithm::hessian_kernel`].
     fn hessian_kernel(&self) -> Option<&'static Kernel>;
     /// The hyperparameters as the rule's scalars want them.
@@ -141,10 +133,6 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn typed(&self) -> &dyn Any;
     /// As [`Algorithm::maximize`].
     fn maximize(&self) -> bool;
-    /// As [`Algorithm::initial`].
-    fn initial(&self, state: &str) -> f64;
-    /// As [`Algorithm::starts_as_param`].
-    fn starts_as_param(&self, state: &str) -> bool;
     /// As [`Algorithm::sparse`].
     ///
     /// # Errors
@@ -193,6 +181,13 @@ impl dyn AnyAlgorithm + '_ {
             }
         }
         all
+    }
+
+    /// The states that a rank may have of its own for a while, of parameters of class 0.
+    pub(crate) fn rank_local_states(&self) -> Vec<&'static str> {
+        let mut states = self.stages_of_ranks(0).operands(Role::State);
+        states.retain(|state| self.state(state).rank_local);
+        states
     }
 
     /// The names of the states that parameters of class 0 have.
@@ -291,9 +286,6 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     fn masking(&self) -> Masking {
         A::MASKING
     }
-    fn of_each_rank(&self) -> &'static [&'static str] {
-        A::OF_EACH_RANK
-    }
     fn parted(&self, memory: &[f64]) -> bool {
         A::parted(memory)
     }
@@ -315,8 +307,8 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     fn shared(&self) -> &'static [(&'static str, f64)] {
         A::SHARED
     }
-    fn non_negative(&self) -> &'static [&'static str] {
-        A::NON_NEGATIVE
+    fn state(&self, name: &str) -> StateSpec {
+        self.algorithm.state(name)
     }
     fn state_format(&self, state: &str, elements: usize) -> Option<Format> {
         self.algorithm.state_format(state, elements)
@@ -348,12 +340,6 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     fn matrix(&self, stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()> {
         self.algorithm.matrix::<K>(stage, step)
     }
-    fn state_shape(&self, state: &str, shape: &Shape) -> Shape {
-        self.algorithm.state_shape(state, shape)
-    }
-    fn repetition(&self, state: &str, shape: &Shape) -> Option<(usize, usize)> {
-        self.algorithm.repetition(state, shape)
-    }
     fn hessian_kernel(&self) -> Option<&'static Kernel> {
         self.algorithm.hessian_kernel::<K>()
     }
@@ -368,12 +354,6 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     }
     fn maximize(&self) -> bool {
         self.algorithm.maximize()
-    }
-    fn initial(&self, state: &str) -> f64 {
-        self.algorithm.initial(state)
-    }
-    fn starts_as_param(&self, state: &str) -> bool {
-        self.algorithm.starts_as_param(state)
     }
     fn sparse(&self) -> Result<Sparse, &'static str> {
         self.algorithm.sparse()

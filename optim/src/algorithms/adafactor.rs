@@ -2,7 +2,7 @@
 
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{Combining, MatrixStep, Stages, matrices};
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use core::any::Any;
 use fallline_core::backend::{AxisSums, MatrixSums, View};
 use fallline_core::math::{powf, sqrt};
@@ -173,7 +173,13 @@ impl Algorithm for Adafactor {
             Reference { text: "transformers.optimization.Adafactor", at: "transformers 5.23.0" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[
+        State::new("v").non_negative(),
+        State::new("row").rows(),
+        State::new("column").columns(),
+        State::new("r").rows(),
+        State::new("c").columns(),
+    ];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         match self.beta1 {
@@ -196,14 +202,6 @@ impl Algorithm for Adafactor {
 
     fn class(&self, shape: &Shape) -> Result<u8, String> {
         Ok(if shape.rank() < 2 { VECTOR } else { 0 })
-    }
-
-    fn state_shape(&self, state: &str, shape: &Shape) -> Shape {
-        factor_shape(state, shape)
-    }
-
-    fn repetition(&self, state: &str, shape: &Shape) -> Option<(usize, usize)> {
-        factor_repetition(state, shape)
     }
 
     fn combine(&self, _stage: usize, at: &mut Combining<'_>) {
@@ -258,26 +256,6 @@ impl Algorithm for Adafactor {
 
 /// The class of parameters with fewer than two dimensions.
 pub(crate) const VECTOR: u8 = 1;
-
-/// The extents of the states and factors of rows and columns.
-pub(crate) fn factor_shape(state: &str, shape: &Shape) -> Shape {
-    let extents = shape.extents();
-    match (state, extents) {
-        ("row" | "r", [batch @ .., _]) => Shape::from(batch),
-        ("column" | "c", [batch @ .., _, columns]) => Shape::from(&[batch, &[*columns]].concat()[..]),
-        _ => shape.clone(),
-    }
-}
-
-/// How the factors of rows and columns stand for elements.
-pub(crate) fn factor_repetition(state: &str, shape: &Shape) -> Option<(usize, usize)> {
-    let (_, rows, columns) = matrices(shape);
-    match state {
-        "r" => Some((1, columns)),
-        "c" => Some((columns, rows)),
-        _ => None,
-    }
-}
 
 /// `row` and `column` become `kept` of themselves and `1 − kept` of the means of g² + `eps`; the scratch of rows and of
 /// columns becomes the same, and what is returned the sum of each matrix's `row`.

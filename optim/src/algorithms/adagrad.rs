@@ -1,7 +1,7 @@
 //! Adagrad: each element's steps shrink with the gradients that it has seen.
 
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -68,7 +68,8 @@ impl Algorithm for Adagrad {
             Reference { text: "torch.optim.Adagrad", at: "torch 2.15.0" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["sum"];
+    const STATES: &'static [State<Self>] =
+        &[State::new("sum").non_negative().starts_at(|h: &Self| h.initial_accumulator_value)];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<AdagradRule>()
@@ -76,10 +77,6 @@ impl Algorithm for Adagrad {
 
     fn maximize(&self) -> bool {
         self.maximize
-    }
-
-    fn initial(&self, _state: &str) -> f64 {
-        self.initial_accumulator_value
     }
 
     fn sparse(&self) -> Result<Sparse, &'static str> {

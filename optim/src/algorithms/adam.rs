@@ -1,7 +1,7 @@
 //! Adam: steps of the size `lr`, scaled by running moments of the gradient.
 
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::{flag, pow, sqrt};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -95,7 +95,8 @@ impl Algorithm for Adam {
             Reference { text: "torch.optim.Adam", at: "torch 2.15.0" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v", "v_max"];
+    const STATES: &'static [State<Self>] =
+        &[State::new("v").non_negative(), State::new("v_max").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         if self.amsgrad { K::kernel::<AdamMaxRule>() } else { K::kernel::<AdamRule>() }

@@ -2,7 +2,7 @@
 
 use crate::algorithms::adam::REFERENCES_ADAM;
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::{flag, pow};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -70,7 +70,7 @@ impl Algorithm for Adamax {
             Reference { text: "torch.optim.Adamax", at: "torch 2.15.0" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["u"];
+    const STATES: &'static [State<Self>] = &[State::new("u").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<AdamaxRule>()

@@ -2,7 +2,7 @@
 
 use crate::algorithms::adam::REFERENCES_ADAM;
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::{pow, sqrt};
 use fallline_core::{Kernel, Link, rule};
 
@@ -83,7 +83,8 @@ impl Algorithm for AdamW {
             Reference { text: "torch.optim.AdamW", at: "torch 2.15.0" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v", "v_max"];
+    const STATES: &'static [State<Self>] =
+        &[State::new("v").non_negative(), State::new("v_max").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         if self.amsgrad { K::kernel::<AdamWMaxRule>() } else { K::kernel::<AdamWRule>() }

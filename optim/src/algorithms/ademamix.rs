@@ -2,7 +2,7 @@
 
 use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
+use crate::{Algorithm, Info, Reference, State, hyperparameters, renamed};
 use fallline_core::math::{exp, ln, pow, sqrt};
 use fallline_core::{Codes, Format, Kernel, Link, rule};
 
@@ -147,7 +147,7 @@ impl Algorithm for AdEmaMix {
             Reference { text: "bitsandbytes.optim: AdEMAMix, AdEMAMix32bit", at: "bitsandbytes 0.50.2" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<AdEmaMixRule>()

@@ -2,7 +2,7 @@
 
 use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
+use crate::{Algorithm, Info, Reference, State, hyperparameters, renamed};
 use fallline_core::math::flag;
 use fallline_core::{Codes, Format, Kernel, Lane, Link, rule};
 
@@ -85,7 +85,7 @@ impl Algorithm for BnbAdagrad {
             Reference { text: "bitsandbytes.optim: Adagrad, Adagrad32bit", at: "bitsandbytes 0.50.2" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["sum"];
+    const STATES: &'static [State<Self>] = &[State::new("sum").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<BnbAdagradRule>()

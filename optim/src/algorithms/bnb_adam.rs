@@ -3,7 +3,7 @@
 use crate::algorithms::adam::REFERENCES_ADAM;
 use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
+use crate::{Algorithm, Info, Reference, State, hyperparameters, renamed};
 use fallline_core::math::{pow, sqrt};
 use fallline_core::{Codes, Format, Kernel, Link, rule};
 
@@ -167,7 +167,7 @@ impl Algorithm for BnbAdam {
             },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<BnbAdamRule>()

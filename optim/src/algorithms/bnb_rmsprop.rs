@@ -2,7 +2,7 @@
 
 use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
+use crate::{Algorithm, Info, Reference, State, hyperparameters, renamed};
 use fallline_core::math::flag;
 use fallline_core::{Codes, Format, Kernel, Lane, Link, rule};
 
@@ -89,7 +89,7 @@ impl Algorithm for BnbRmsProp {
             Reference { text: "bitsandbytes.optim: RMSprop, RMSprop32bit", at: "bitsandbytes 0.50.2" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<BnbRmsPropRule>()

@@ -3,7 +3,7 @@
 use crate::algorithms::adam::REFERENCES_ADAM;
 use crate::algorithms::fused_adam::no_amsgrad;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::{flag, pow, sqrt};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -87,7 +87,7 @@ impl Algorithm for CpuAdam {
             Reference { text: "deepspeed.ops.adam.DeepSpeedCPUAdam", at: "DeepSpeed 0.19.8" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<CpuAdamRule>()

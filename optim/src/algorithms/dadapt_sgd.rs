@@ -3,7 +3,7 @@
 use super::dadapt_adam::{REFERENCE_DADAPT, common_lr, grow, needs_lr};
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{Gathering, Groups, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::{flag, sqrt};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -102,6 +102,8 @@ impl Algorithm for DAdaptSgd {
         references: &[REFERENCE_DADAPT, Reference { text: "dadaptation.DAdaptSGD", at: "dadaptation 3.2" }],
     };
 
+    const STATES: &'static [State<Self>] = &[State::new("x0").starts_as_param()];
+
     const SHARED: &'static [(&'static str, f64)] =
         &[("d", 0.0), ("numerator_weighted", 0.0), ("k", 0.0), ("g0_norm", 0.0), ("dlr", 0.0)];
 
@@ -185,10 +187,6 @@ impl Algorithm for DAdaptSgd {
 
     fn built(&mut self) -> Result<(), HyperError> {
         needs_lr(Self::NAME, self.lr)
-    }
-
-    fn starts_as_param(&self, state: &str) -> bool {
-        state == "x0"
     }
 
     fn sparse(&self) -> Result<Sparse, &'static str> {

@@ -2,7 +2,7 @@
 
 use crate::hyper::Range;
 use crate::stages::{Combining, Gathering, Groups, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::{flag, pow, sqrt};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -126,7 +126,7 @@ impl Algorithm for FusedLamb {
             Reference { text: "deepspeed.ops.lamb.FusedLamb", at: "deepspeed 0.19.8" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<FusedLambRule>()

@@ -3,7 +3,7 @@
 use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{Combining, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters, renamed};
+use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters, renamed};
 use fallline_core::math::{pow, sqrt};
 use fallline_core::{Codes, Format, Kernel, Link, Shape, rule};
 
@@ -130,7 +130,7 @@ impl Algorithm for Lamb {
             Reference { text: "bitsandbytes.optim.LAMB", at: "bitsandbytes 0.50.2" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<LambRule>()

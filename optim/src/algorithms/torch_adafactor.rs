@@ -1,11 +1,9 @@
 //! TorchAdafactor: Adafactor as torch has it.
 
-use super::adafactor::{
-    ColumnFactorRule, VECTOR, factor_repetition, factor_shape, moment_rules, update_moments,
-};
+use super::adafactor::{ColumnFactorRule, VECTOR, moment_rules, update_moments};
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{Combining, MatrixStep, Stages, matrices};
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use core::any::Any;
 use fallline_core::backend::View;
 use fallline_core::math::{powf, sqrt};
@@ -116,6 +114,13 @@ impl Algorithm for TorchAdafactor {
         ],
     };
 
+    const STATES: &'static [State<Self>] = &[
+        State::new("row").rows(),
+        State::new("column").columns(),
+        State::new("r").rows(),
+        State::new("c").columns(),
+    ];
+
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<TorchAdafactorRule>()
     }
@@ -132,14 +137,6 @@ impl Algorithm for TorchAdafactor {
 
     fn class(&self, shape: &Shape) -> Result<u8, String> {
         Ok(if shape.rank() < 2 { VECTOR } else { 0 })
-    }
-
-    fn state_shape(&self, state: &str, shape: &Shape) -> Shape {
-        factor_shape(state, shape)
-    }
-
-    fn repetition(&self, state: &str, shape: &Shape) -> Option<(usize, usize)> {
-        factor_repetition(state, shape)
     }
 
     fn combine(&self, _stage: usize, at: &mut Combining<'_>) {

@@ -5,7 +5,7 @@ use crate::compression::Compression;
 use crate::hyper::Range;
 use crate::mask::Masking;
 use crate::stages::{Gathering, Groups, MatrixStep, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -322,7 +322,7 @@ impl Algorithm for ZeroOneAdam {
     const SHARED: &'static [(&'static str, f64)] =
         &[onebit::PHASES[0], onebit::PHASES[1], ("averaged", 1.0), ("exchanges", 0.0)];
 
-    const OF_EACH_RANK: &'static [&'static str] = &["m", "u"];
+    const STATES: &'static [State<Self>] = &[State::new("m").rank_local(), State::new("u").rank_local()];
 
     fn parted(memory: &[f64]) -> bool {
         memory[ALONE] > 0.0

@@ -114,9 +114,10 @@ impl Driver {
     /// What several ranks cannot have where they hold parameters of their own.
     pub(super) fn refuse_parted(&self, group: &Group) -> Result<(), &'static str> {
         let Group { algorithm, formats, params, .. } = group;
+        let own = algorithm.rank_local_states();
         let in_blocks =
-            |state: &&&str| formats.choose(&**algorithm, state, usize::MAX, Format::F32).block().is_some();
-        match algorithm.of_each_rank() {
+            |state: &&str| formats.choose(&**algorithm, state, usize::MAX, Format::F32).block().is_some();
+        match own[..] {
             [] => Ok(()),
             _ if self.averages.is_some() => {
                 Err("between two exchanges each rank would average weights of its own")
@@ -124,9 +125,7 @@ impl Driver {
             _ if matches!(params, ParamFormat::Stochastic { .. }) => {
                 Err("parameters of a rank's own cannot be rounded by chance: they would not be restored")
             }
-            states if states.iter().find(in_blocks).is_some() => {
-                Err("states of a rank's own cannot be stored in blocks")
-            }
+            _ if own.iter().any(in_blocks) => Err("states of a rank's own cannot be stored in blocks"),
             _ => Ok(()),
         }
     }
@@ -134,7 +133,9 @@ impl Driver {
     /// Puts the mean of what the ranks have of their own into a checkpoint, for other numbers of ranks.
     pub(super) fn unite(&self, checkpoint: &mut Checkpoint, world: usize) {
         for slot in self.slots.iter().filter(|slot| self.parts(slot)) {
-            for state in self.groups[slot.group].algorithm.of_each_rank() {
+            let algorithm = &self.groups[slot.group].algorithm;
+            let states = slot.states.iter().map(|(state, _)| *state);
+            for state in states.filter(|state| algorithm.state(state).rank_local) {
                 let own = (0..world).filter_map(|rank| checkpoint.of_rank(rank, &slot.name, state));
                 let Some(format) = own.clone().next().map(|entry| entry.format) else { continue };
                 let mut sum = vec![0.0; slot.shape.elements()];

@@ -29,10 +29,11 @@ impl Driver {
             for (state, storage) in &slot.states {
                 param.insert_format(state, storage.format());
                 let algorithm = &self.groups[slot.group].algorithm;
-                let shape = algorithm.state_shape(state, &slot.shape);
+                let spec = algorithm.state(state);
+                let shape = spec.shape(&slot.shape);
                 checkpoint.insert_state(&*self.backend, &slot.name, state, &shape, storage)?;
                 if let Some(world) = self.world.as_ref().filter(|_| self.parts(slot))
-                    && algorithm.of_each_rank().contains(state)
+                    && spec.rank_local
                 {
                     let entry = Entry::from_storage(&*self.backend, storage, shape)?;
                     checkpoint.insert_of_rank(world.ranks().rank(), &slot.name, state, entry);
@@ -239,7 +240,7 @@ impl Driver {
     ) -> Option<&'c Entry> {
         let ranks = self.world.as_ref()?.ranks();
         let saved = checkpoint.manifest.ranks == Some(ranks.world());
-        let own = saved && algorithm.of_each_rank().contains(&state);
+        let own = saved && algorithm.state(state).rank_local;
         own.then(|| checkpoint.of_rank(ranks.rank(), name, state))?
     }
 
@@ -336,7 +337,7 @@ impl Driver {
             && expected.iter().any(|state| checkpoint.has_state(name, state));
         if (steps > 0 || known) && !expected.is_empty() {
             let shapes: Vec<Shape> =
-                expected.iter().map(|name| algorithm.state_shape(name, &shape)).collect();
+                expected.iter().map(|name| algorithm.state(name).shape(&shape)).collect();
             let formats = &self.groups[group].formats;
             let chosen = expected.iter().map(|state| {
                 let format = formats.choose(&**algorithm, state, shape.elements(), compute.format());

@@ -4,7 +4,7 @@ use crate::compression::Compression;
 use crate::hyper::{Hyper, HyperError, Range, Value};
 use crate::lbfgs::Kernels;
 use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stages};
-use crate::{AnyAlgorithm, Info, Reference, Sparse};
+use crate::{AnyAlgorithm, Info, Reference, Sparse, StateSpec};
 use core::any::Any;
 use fallline_core::{Format, Kernel, Shape};
 use std::collections::HashMap;
@@ -207,8 +207,8 @@ impl AnyAlgorithm for ZeroRedundancy {
     fn scalars(&self, class: u8, kernel: &Kernel, t: u64, out: &mut [f64]) {
         self.inner.scalars(class, kernel, t, out);
     }
-    fn non_negative(&self) -> &'static [&'static str] {
-        self.inner.non_negative()
+    fn state(&self, name: &str) -> StateSpec {
+        self.inner.state(name)
     }
     fn state_format(&self, state: &str, elements: usize) -> Option<Format> {
         self.inner.state_format(state, elements)
@@ -245,12 +245,6 @@ impl AnyAlgorithm for ZeroRedundancy {
     fn matrix(&self, stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()> {
         self.inner.matrix(stage, step)
     }
-    fn state_shape(&self, state: &str, shape: &Shape) -> Shape {
-        self.inner.state_shape(state, shape)
-    }
-    fn repetition(&self, state: &str, shape: &Shape) -> Option<(usize, usize)> {
-        self.inner.repetition(state, shape)
-    }
     fn hessian_kernel(&self) -> Option<&'static Kernel> {
         self.inner.hessian_kernel()
     }
@@ -265,12 +259,6 @@ impl AnyAlgorithm for ZeroRedundancy {
     }
     fn maximize(&self) -> bool {
         self.inner.maximize()
-    }
-    fn initial(&self, state: &str) -> f64 {
-        self.inner.initial(state)
-    }
-    fn starts_as_param(&self, state: &str) -> bool {
-        self.inner.starts_as_param(state)
     }
     fn sparse(&self) -> Result<Sparse, &'static str> {
         self.inner.sparse()
