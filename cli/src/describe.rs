@@ -173,10 +173,8 @@ impl Described {
 
 /// What becomes of a row-sparse gradient, with the defaults.
 fn row_sparse(algorithm: &dyn AnyAlgorithm) -> String {
-    match algorithm.sparse() {
-        Ok(Sparse::Rows) if algorithm.dense().is_err() => {
-            "it takes no others; only their rows are touched".into()
-        }
+    match algorithm.takes_rows() {
+        Ok(Sparse::RowsOnly) => "it takes no others; only their rows are touched".into(),
         Ok(Sparse::Rows) => "only their rows are touched".into(),
         Ok(_) => "the other rows count as zeros".into(),
         Err(reason) => format!("refused ({reason})"),

@@ -4,11 +4,13 @@ mod erased;
 mod info;
 mod sparse;
 mod state;
+mod storage;
 
 pub use erased::{AnyAlgorithm, CLASSES, Linked};
 pub use info::{Info, Reference};
 pub use sparse::Sparse;
 pub use state::{Extent, Init, Start, State, StateSpec};
+pub use storage::{BlockDefault, StorageDefaults};
 
 use crate::hyper::{HyperError, Hyperparameters};
 use crate::lbfgs::Kernels;
@@ -16,11 +18,12 @@ use crate::mask::Masking;
 use crate::stages::{Combining, Exchanging, Gathering, Groups, MatrixStep, Stages};
 use core::any::Any;
 use core::fmt::Debug;
-use fallline_core::{Format, Kernel, Link, Shape};
+use fallline_core::{Kernel, Link, Shape};
 
 /// An algorithm: hyperparameters that know which rule they mean.
 ///
-/// The type itself is the table declared with [`hyperparameters!`](crate::hyperparameters).
+/// The type itself is the table declared with [`hyperparameters!`](crate::hyperparameters). One of its names means the same
+/// for every algorithm: where a `maximize` is true, the gradient's sign is flipped before anything else.
 pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + 'static {
     /// What people should know about it.
     const INFO: Info;
@@ -165,34 +168,17 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
         StateSpec::of(Self::STATES, name, self)
     }
 
-    /// How a state of a parameter with so many elements is stored, if not as it is computed.
-    fn state_format(&self, _state: &str, _elements: usize) -> Option<Format> {
-        None
+    /// How states are stored unless a configuration says otherwise.
+    fn storage(&self) -> StorageDefaults {
+        StorageDefaults::AS_COMPUTED
     }
 
-    /// Whether the states are kept in a file that is mapped into memory.
-    fn paged(&self) -> bool {
-        false
-    }
-
-    /// Whether the states of parameters on another device are kept on the host unless a configuration says otherwise.
-    fn offloaded(&self) -> bool {
-        false
-    }
-
-    /// Checks what the ranges alone cannot.
+    /// Checks what the ranges alone cannot, whenever hyperparameters have changed. The first time all have their first
+    /// values: some are refused then only, since a schedule may change them later, and then is the time to remember one.
     ///
     /// # Errors
     /// [`HyperError::Combination`].
-    fn validate(&self) -> Result<(), HyperError> {
-        Ok(())
-    }
-
-    /// Called once, when all hyperparameters have their first values: a schedule may change them later.
-    ///
-    /// # Errors
-    /// [`HyperError`] for values that are refused at first only.
-    fn built(&mut self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         Ok(())
     }
 
@@ -208,24 +194,8 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
         None
     }
 
-    /// Whether it climbs: the gradient's sign is flipped before anything else.
-    fn maximize(&self) -> bool {
-        false
-    }
-
-    /// How it takes row-sparse gradients ([`rows`](crate::rows)).
-    ///
-    /// # Errors
-    /// Why the algorithm does not take them.
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("this algorithm does not take row-sparse gradients")
-    }
-
-    /// Whether it takes gradients that are not row-sparse.
-    ///
-    /// # Errors
-    /// Why it does not.
-    fn dense(&self) -> Result<(), &'static str> {
-        Ok(())
+    /// What it makes of row-sparse gradients.
+    fn sparse(&self) -> Sparse {
+        Sparse::Refused
     }
 }

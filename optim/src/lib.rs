@@ -32,7 +32,8 @@ mod strided;
 pub mod wrapper;
 
 pub use algorithm::{
-    Algorithm, AnyAlgorithm, Extent, Info, Init, Linked, Reference, Sparse, Start, State, StateSpec,
+    Algorithm, AnyAlgorithm, BlockDefault, Extent, Info, Init, Linked, Reference, Sparse, Start, State,
+    StateSpec, StorageDefaults,
 };
 pub use binding::{Binding, GradRef, ParamRef, RowsGrad, frozen, param, rows};
 pub use checkpoint::{Checkpoint, LoadOptions};
@@ -43,7 +44,7 @@ pub use formats::StateFormats;
 pub use params::ParamFormat;
 
 #[doc(hidden)] // for `renamed!`
-pub use fallline_core::{Format, Kernel, Link, Shape};
+pub use fallline_core::{Kernel, Link, Shape};
 pub use kind::ModuleKind;
 pub use lbfgs::Objective;
 pub use optimizer::{Optimizer, ParamState};

@@ -1,6 +1,6 @@
 //! An algorithm with its types erased.
 
-use super::{Algorithm, Info, Sparse, StateSpec};
+use super::{Algorithm, Info, Sparse, StateSpec, StorageDefaults};
 use crate::compression::Compression;
 use crate::hyper::{Hyper, HyperError, Value};
 use crate::lbfgs::Kernels;
@@ -83,14 +83,10 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn shared(&self) -> &'static [(&'static str, f64)];
     /// What is unusual about a state or scratch.
     fn state(&self, name: &str) -> StateSpec;
-    /// As [`Algorithm::state_format`].
-    fn state_format(&self, state: &str, elements: usize) -> Option<Format>;
-    /// As [`Algorithm::paged`].
-    fn paged(&self) -> bool;
-    /// As [`Algorithm::offloaded`].
-    fn offloaded(&self) -> bool {
-        false
-    }
+    /// As [`Algorithm::storage`].
+    fn storage(&self) -> StorageDefaults;
+    /// As [`Algorithm::sparse`].
+    fn sparse(&self) -> Sparse;
     /// As [`Algorithm::combine`].
     fn combine(&self, stage: usize, at: &mut Combining<'_>);
     /// As [`Algorithm::gather`]; `groups` are of the same algorithm.
@@ -131,18 +127,6 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn search(&self) -> Option<Kernels>;
     /// The algorithm with its type.
     fn typed(&self) -> &dyn Any;
-    /// As [`Algorithm::maximize`].
-    fn maximize(&self) -> bool;
-    /// As [`Algorithm::sparse`].
-    ///
-    /// # Errors
-    /// Why the algorithm does not take row-sparse gradients.
-    fn sparse(&self) -> Result<Sparse, &'static str>;
-    /// As [`Algorithm::dense`].
-    ///
-    /// # Errors
-    /// Why the algorithm does not take other gradients.
-    fn dense(&self) -> Result<(), &'static str>;
     /// As [`Algorithm::matrix_rules`].
     fn matrix_rules(&self) -> Vec<&'static Kernel>;
     /// Whether each parameter's states and update belong to one rank alone, where there are several.
@@ -190,6 +174,42 @@ impl dyn AnyAlgorithm + '_ {
         states
     }
 
+    /// Whether it climbs: whether its hyperparameter `maximize` is true.
+    pub fn maximize(&self) -> bool {
+        self.get("maximize") == Some(Value::Bool(true))
+    }
+
+    /// How a state of a parameter with so many elements is stored by default, if not as it is computed.
+    pub fn state_format(&self, state: &str, elements: usize) -> Option<Format> {
+        let block = self.storage().block.filter(|block| elements >= block.from)?;
+        Some(block.format(self.state(state).non_negative))
+    }
+
+    /// What it makes of row-sparse gradients, where it takes them.
+    ///
+    /// # Errors
+    /// Why it does not, with its name.
+    pub fn takes_rows(&self) -> Result<Sparse, String> {
+        match self.sparse() {
+            Sparse::Refused => Err(format!("{} does not take row-sparse gradients", self.name())),
+            Sparse::RefusedFor(reason) => Err(format!("{} {reason}", self.name())),
+            taken => Ok(taken),
+        }
+    }
+
+    /// Whether it takes gradients that are not row-sparse.
+    ///
+    /// # Errors
+    /// Why it does not, with its name.
+    pub fn takes_dense(&self) -> Result<(), String> {
+        match self.sparse() {
+            Sparse::RowsOnly => {
+                Err(format!("{} does not support dense gradients, please consider Adam instead", self.name()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The names of the states that parameters of class 0 have.
     pub fn states(&self) -> Vec<&'static str> {
         self.stages(0).operands(Role::State)
@@ -213,8 +233,7 @@ impl<A: Algorithm, K: Link> Linked<A, K> {
                 algorithm.clone().set(hyper.name, &value)?;
             }
         }
-        algorithm.built()?;
-        algorithm.validate()?;
+        algorithm.check(true)?;
         Ok(Linked { algorithm, link: PhantomData })
     }
 }
@@ -251,7 +270,7 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     fn set(&mut self, values: &[(&str, Value)]) -> Result<(), HyperError> {
         let mut changed = self.algorithm.clone();
         values.iter().try_for_each(|(name, value)| changed.set(name, value))?;
-        changed.validate()?;
+        changed.check(false)?;
         self.algorithm = changed;
         Ok(())
     }
@@ -310,14 +329,11 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     fn state(&self, name: &str) -> StateSpec {
         self.algorithm.state(name)
     }
-    fn state_format(&self, state: &str, elements: usize) -> Option<Format> {
-        self.algorithm.state_format(state, elements)
+    fn storage(&self) -> StorageDefaults {
+        self.algorithm.storage()
     }
-    fn paged(&self) -> bool {
-        self.algorithm.paged()
-    }
-    fn offloaded(&self) -> bool {
-        self.algorithm.offloaded()
+    fn sparse(&self) -> Sparse {
+        self.algorithm.sparse()
     }
     fn combine(&self, stage: usize, at: &mut Combining<'_>) {
         self.algorithm.combine(stage, at);
@@ -351,15 +367,6 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     }
     fn search(&self) -> Option<Kernels> {
         self.algorithm.search::<K>()
-    }
-    fn maximize(&self) -> bool {
-        self.algorithm.maximize()
-    }
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        self.algorithm.sparse()
-    }
-    fn dense(&self) -> Result<(), &'static str> {
-        self.algorithm.dense()
     }
     fn matrix_rules(&self) -> Vec<&'static Kernel> {
         self.algorithm.matrix_rules::<K>()

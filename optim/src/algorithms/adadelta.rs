@@ -1,7 +1,7 @@
 //! Adadelta: steps as large as recent steps were, for gradients as large as recent gradients were.
 
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -75,13 +75,5 @@ impl Algorithm for Adadelta {
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<AdadeltaRule>()
-    }
-
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("Adadelta does not take row-sparse gradients")
     }
 }

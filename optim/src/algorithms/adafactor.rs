@@ -240,7 +240,7 @@ impl Algorithm for Adafactor {
         [&[K::kernel::<RowFactorRule>(), K::kernel::<ColumnFactorRule>()][..], &moment_rules::<K>()].concat()
     }
 
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         let problem = if self.lr.is_some() && self.relative_step {
             "lr excludes relative_step=True"
         } else if self.lr.is_none() && !self.relative_step {

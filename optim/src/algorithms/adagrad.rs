@@ -75,14 +75,10 @@ impl Algorithm for Adagrad {
         K::kernel::<AdagradRule>()
     }
 
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
+    fn sparse(&self) -> Sparse {
         match self.weight_decay > 0.0 {
-            true => Err("Adagrad takes row-sparse gradients only without weight_decay"),
-            false => Ok(Sparse::Rows),
+            true => Sparse::RefusedFor("takes row-sparse gradients only without weight_decay"),
+            false => Sparse::Rows,
         }
     }
 }

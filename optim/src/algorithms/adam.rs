@@ -74,6 +74,10 @@ rule! {
     }
 }
 
+/// What the forms of Adam make of row-sparse gradients.
+pub(crate) const SPARSE_ADAM_DOES: Sparse =
+    Sparse::RefusedFor("does not take row-sparse gradients; SparseAdam does");
+
 /// The papers behind Adam and its variants.
 pub(crate) const REFERENCES_ADAM: [Reference; 2] = [
     Reference { text: "Kingma & Ba 2015, Adam: A Method for Stochastic Optimization", at: "arXiv:1412.6980" },
@@ -102,11 +106,7 @@ impl Algorithm for Adam {
         if self.amsgrad { K::kernel::<AdamMaxRule>() } else { K::kernel::<AdamRule>() }
     }
 
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("Adam does not take row-sparse gradients; SparseAdam does")
+    fn sparse(&self) -> Sparse {
+        SPARSE_ADAM_DOES
     }
 }

@@ -1,6 +1,6 @@
 //! AdamW: Adam with weight decay taken from the parameter, not from the gradient.
 
-use crate::algorithms::adam::REFERENCES_ADAM;
+use crate::algorithms::adam::{REFERENCES_ADAM, SPARSE_ADAM_DOES};
 use crate::hyper::Range;
 use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::{pow, sqrt};
@@ -90,11 +90,7 @@ impl Algorithm for AdamW {
         if self.amsgrad { K::kernel::<AdamWMaxRule>() } else { K::kernel::<AdamWRule>() }
     }
 
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("AdamW does not take row-sparse gradients; SparseAdam does")
+    fn sparse(&self) -> Sparse {
+        SPARSE_ADAM_DOES
     }
 }

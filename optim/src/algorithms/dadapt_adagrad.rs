@@ -200,11 +200,11 @@ impl Algorithm for DAdaptAdaGrad {
         }
     }
 
-    fn built(&mut self) -> Result<(), HyperError> {
-        needs_lr(Self::NAME, self.lr)
+    fn check(&mut self, first: bool) -> Result<(), HyperError> {
+        if first { needs_lr(Self::NAME, self.lr) } else { Ok(()) }
     }
 
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Ok(Sparse::Rows)
+    fn sparse(&self) -> Sparse {
+        Sparse::Rows
     }
 }

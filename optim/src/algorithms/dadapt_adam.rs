@@ -2,7 +2,7 @@
 
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{Gathering, Groups, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use fallline_core::math::{flag, pow, sqrt};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -223,11 +223,7 @@ impl Algorithm for DAdaptAdam {
         }
     }
 
-    fn built(&mut self) -> Result<(), HyperError> {
-        needs_lr(Self::NAME, self.lr)
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("DAdaptAdam does not take row-sparse gradients")
+    fn check(&mut self, first: bool) -> Result<(), HyperError> {
+        if first { needs_lr(Self::NAME, self.lr) } else { Ok(()) }
     }
 }

@@ -3,7 +3,7 @@
 use super::dadapt_adam::{REFERENCE_DADAPT, common_lr, grow, needs_lr};
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{Gathering, Groups, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use fallline_core::math::{flag, sqrt};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -185,11 +185,7 @@ impl Algorithm for DAdaptSgd {
         }
     }
 
-    fn built(&mut self) -> Result<(), HyperError> {
-        needs_lr(Self::NAME, self.lr)
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("DAdaptSGD does not take row-sparse gradients")
+    fn check(&mut self, first: bool) -> Result<(), HyperError> {
+        if first { needs_lr(Self::NAME, self.lr) } else { Ok(()) }
     }
 }

@@ -1,6 +1,6 @@
 //! FusedAdam: Adam and AdamW as DeepSpeed's CUDA kernel computes them.
 
-use crate::algorithms::adam::REFERENCES_ADAM;
+use crate::algorithms::adam::{REFERENCES_ADAM, SPARSE_ADAM_DOES};
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::{flag, pow};
@@ -90,15 +90,15 @@ impl Algorithm for FusedAdam {
         K::kernel::<FusedAdamRule>()
     }
 
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         match self.amsgrad {
             false => Ok(()),
             true => Err(no_amsgrad(Self::NAME)),
         }
     }
 
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("FusedAdam does not take row-sparse gradients; SparseAdam does")
+    fn sparse(&self) -> Sparse {
+        SPARSE_ADAM_DOES
     }
 }
 

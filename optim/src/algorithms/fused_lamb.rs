@@ -2,7 +2,7 @@
 
 use crate::hyper::Range;
 use crate::stages::{Combining, Gathering, Groups, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use fallline_core::math::{flag, pow, sqrt};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -178,9 +178,5 @@ impl Algorithm for FusedLamb {
             ],
             _ => &[],
         }
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("FusedLamb does not take row-sparse gradients")
     }
 }

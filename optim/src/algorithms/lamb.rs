@@ -3,9 +3,9 @@
 use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{Combining, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters, renamed};
+use crate::{Algorithm, Info, Reference, State, StorageDefaults, hyperparameters, renamed};
 use fallline_core::math::{pow, sqrt};
-use fallline_core::{Codes, Format, Kernel, Link, Shape, rule};
+use fallline_core::{Codes, Kernel, Link, Shape, rule};
 
 hyperparameters! {
     /// LAMB as bitsandbytes has it: Adam whose update is clipped to a part of the parameter's norm.
@@ -140,12 +140,11 @@ impl Algorithm for Lamb {
         Ok(u8::from(bnb::quantised(self.optim_bits, self.min_8bit_size, shape.elements())))
     }
 
-    fn state_format(&self, state: &str, elements: usize) -> Option<Format> {
-        let codes = if state == "v" { Codes::Unsigned } else { Codes::Signed };
-        bnb::format(self.optim_bits, self.min_8bit_size, elements, codes)
+    fn storage(&self) -> StorageDefaults {
+        bnb::storage(self.optim_bits, self.min_8bit_size, Codes::Unsigned)
     }
 
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         bnb::check_bits(Self::NAME, self.optim_bits)
     }
 
@@ -173,10 +172,6 @@ impl Algorithm for Lamb {
             ],
             _ => &[],
         }
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("LAMB does not take row-sparse gradients")
     }
 }
 

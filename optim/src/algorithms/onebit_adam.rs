@@ -5,7 +5,7 @@ use crate::compression::Compression;
 use crate::hyper::Range;
 use crate::mask::Masking;
 use crate::stages::{Gathering, Groups, MatrixStep, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -154,9 +154,5 @@ impl Algorithm for OnebitAdam {
 
     fn formed(&self, _stage: usize) -> &'static [&'static str] {
         &[FORMED_PHASES, "adapts: in warm-up, or non_freeze; averages and moves: not in the first step"]
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("OnebitAdam does not take row-sparse gradients")
     }
 }

@@ -5,7 +5,7 @@ use crate::compression::Compression;
 use crate::hyper::Range;
 use crate::mask::Masking;
 use crate::stages::{Combining, Exchanging, Gathering, Groups, MatrixStep, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, hyperparameters};
 use fallline_core::backend::{Pass, TensorPass, View};
 use fallline_core::math::{flag, sqrt};
 use fallline_core::ranks::Communicator;
@@ -452,9 +452,5 @@ impl Algorithm for OnebitLamb {
             ],
             _ => &[],
         }
-    }
-
-    fn sparse(&self) -> core::result::Result<Sparse, &'static str> {
-        Err("OnebitLamb does not take row-sparse gradients")
     }
 }

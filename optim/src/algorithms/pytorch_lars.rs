@@ -4,7 +4,7 @@ use super::lamb::clip;
 use super::lars::REFERENCE_LARS;
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{Combining, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, hyperparameters};
 use fallline_core::math::{flag, sqrt};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -141,7 +141,7 @@ impl Algorithm for PytorchLars {
         }
     }
 
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         if self.nesterov && (self.momentum <= 0.0 || self.dampening != 0.0) {
             let problem = format!(
                 "nesterov needs a momentum and zero dampening, got momentum {} and dampening {}",
@@ -150,9 +150,5 @@ impl Algorithm for PytorchLars {
             return Err(HyperError::Combination { algorithm: Self::NAME, problem });
         }
         Ok(())
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("PytorchLARS does not take row-sparse gradients")
     }
 }

@@ -1,7 +1,7 @@
 //! RMSprop: gradients divided by their recent size.
 
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -117,13 +117,5 @@ impl Algorithm for RmsProp {
             (true, false) => K::kernel::<RmsPropCenteredRule>(),
             (true, true) => K::kernel::<RmsPropCenteredMomentumRule>(),
         }
-    }
-
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("RMSprop does not take row-sparse gradients")
     }
 }

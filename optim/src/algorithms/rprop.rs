@@ -1,7 +1,7 @@
 //! Rprop: each element's step grows while its gradient keeps its sign, and shrinks when it turns.
 
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use fallline_core::{Kernel, Lane, Link, rule};
 
 hyperparameters! {
@@ -74,20 +74,12 @@ impl Algorithm for Rprop {
         K::kernel::<RpropRule>()
     }
 
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         let (shrink, grow) = self.etas;
         if shrink < 1.0 && 1.0 < grow {
             return Ok(());
         }
         let problem = format!("etas must be one below 1 and one above 1, got ({shrink:?}, {grow:?})");
         Err(HyperError::Combination { algorithm: Self::NAME, problem })
-    }
-
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("Rprop does not take row-sparse gradients")
     }
 }

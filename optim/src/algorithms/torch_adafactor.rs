@@ -176,11 +176,7 @@ impl Algorithm for TorchAdafactor {
             .concat()
     }
 
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         if self.beta2_decay > 0.0 {
             let problem = format!("beta2_decay must be ≤ 0, got {}", self.beta2_decay);
             return Err(HyperError::Combination { algorithm: Self::NAME, problem });

@@ -5,7 +5,7 @@ use crate::compression::Compression;
 use crate::hyper::Range;
 use crate::mask::Masking;
 use crate::stages::{Gathering, Groups, MatrixStep, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -413,9 +413,5 @@ impl Algorithm for ZeroOneAdam {
             ],
             _ => &[],
         }
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("ZeroOneAdam does not take row-sparse gradients")
     }
 }

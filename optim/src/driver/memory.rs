@@ -62,7 +62,7 @@ impl Driver {
     /// Where the states of a parameter are paged to, if they are.
     pub(super) fn pages(&self, algorithm: &dyn AnyAlgorithm, elements: usize) -> Option<PathBuf> {
         let large = elements >= PAGED_FROM;
-        let folder = self.page_folder.clone().or_else(|| algorithm.paged().then(std::env::temp_dir));
+        let folder = self.page_folder.clone().or_else(|| algorithm.storage().paged.then(std::env::temp_dir));
         folder.filter(|_| large)
     }
 

@@ -4,9 +4,9 @@ use crate::compression::Compression;
 use crate::hyper::{Hyper, HyperError, Range, Value};
 use crate::lbfgs::Kernels;
 use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stages};
-use crate::{AnyAlgorithm, Info, Reference, Sparse, StateSpec};
+use crate::{AnyAlgorithm, Info, Reference, Sparse, StateSpec, StorageDefaults};
 use core::any::Any;
-use fallline_core::{Format, Kernel, Shape};
+use fallline_core::{Kernel, Shape};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -210,14 +210,11 @@ impl AnyAlgorithm for ZeroRedundancy {
     fn state(&self, name: &str) -> StateSpec {
         self.inner.state(name)
     }
-    fn state_format(&self, state: &str, elements: usize) -> Option<Format> {
-        self.inner.state_format(state, elements)
+    fn storage(&self) -> StorageDefaults {
+        self.inner.storage()
     }
-    fn paged(&self) -> bool {
-        self.inner.paged()
-    }
-    fn offloaded(&self) -> bool {
-        self.inner.offloaded()
+    fn sparse(&self) -> Sparse {
+        self.inner.sparse()
     }
     fn memory(&self) -> &'static [(&'static str, f64)] {
         self.inner.memory()
@@ -256,15 +253,6 @@ impl AnyAlgorithm for ZeroRedundancy {
     }
     fn typed(&self) -> &dyn Any {
         self.inner.typed()
-    }
-    fn maximize(&self) -> bool {
-        self.inner.maximize()
-    }
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        self.inner.sparse()
-    }
-    fn dense(&self) -> Result<(), &'static str> {
-        self.inner.dense()
     }
     fn matrix_rules(&self) -> Vec<&'static Kernel> {
         self.inner.matrix_rules()
