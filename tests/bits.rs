@@ -200,8 +200,8 @@ fn recorded_is_the_rule<T: Copy>(
     let mut states: Vec<(&str, Vec<f64>)> =
         stages.operands(Role::State).into_iter().map(|state| (state, start(state))).collect();
     let mut params = value.values();
-    let mut shared: Vec<f64> = algorithm.shared().iter().map(|(_, initial)| *initial).collect();
-    let mut memory: Vec<f64> = algorithm.memory().iter().map(|(_, initial)| *initial).collect();
+    let mut shared: Vec<f64> = algorithm.spec().shared.iter().map(|(_, initial)| *initial).collect();
+    let mut memory: Vec<f64> = algorithm.spec().memory.iter().map(|(_, initial)| *initial).collect();
     for (t, grad) in grads.iter().enumerate() {
         let (t, grad) = (t as u64 + 1, grad.values());
         let mut sums = Vec::new();

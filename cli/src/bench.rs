@@ -193,7 +193,7 @@ struct Passes<'r> {
 impl<'r> Passes<'r> {
     fn new(recipe: &'r Recipe, format: Format, extents: &[usize]) -> Passes<'r> {
         let algorithm = recipe.algorithm();
-        let begun = vec![1.0; algorithm.shared().len()];
+        let begun = vec![1.0; algorithm.spec().shared.len()];
         let stages = algorithm.stages(algorithm.class(&Shape::from(extents)).unwrap_or(0));
         let kept = stages.iter().enumerate().filter(|(stage, _)| !algorithm.skips(*stage, &begun));
         let kernels = kept.filter_map(|(_, stage)| stage.kernel()).collect();

@@ -200,11 +200,11 @@ fn as_text(entry: &Entry) -> String {
             text.push_str(&format!("  State: {}\n", states.join(", ")));
         }
         let remembered = |scalars: &[(&str, f64)]| scalars.iter().map(|s| s.0).collect::<Vec<_>>().join(", ");
-        if !algorithm.memory().is_empty() {
-            text.push_str(&format!("  Each tensor's: {}\n", remembered(algorithm.memory())));
+        if !algorithm.spec().memory.is_empty() {
+            text.push_str(&format!("  Each tensor's: {}\n", remembered(algorithm.spec().memory)));
         }
-        if !algorithm.shared().is_empty() {
-            text.push_str(&format!("  All tensors': {}\n", remembered(algorithm.shared())));
+        if !algorithm.spec().shared.is_empty() {
+            text.push_str(&format!("  All tensors': {}\n", remembered(algorithm.spec().shared)));
         }
     }
     text.push_str("\nθ is the parameter, g its gradient (negated with maximize), t the step count from 1.\n");

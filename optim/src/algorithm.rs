@@ -2,19 +2,20 @@
 
 mod erased;
 mod info;
+mod replicas;
 mod sparse;
 mod state;
 mod storage;
 
 pub use erased::{AnyAlgorithm, CLASSES, Linked};
 pub use info::{Info, Reference};
+pub use replicas::{ErrorFeedback, MaskPolicy, Replicas, Spec};
 pub use sparse::Sparse;
 pub use state::{Extent, Init, Start, State, StateSpec};
 pub use storage::{BlockDefault, StorageDefaults};
 
 use crate::hyper::{HyperError, Hyperparameters};
 use crate::lbfgs::Kernels;
-use crate::mask::Masking;
 use crate::stages::{Combining, Exchanging, Gathering, Groups, MatrixStep, Stages};
 use core::any::Any;
 use core::fmt::Debug;
@@ -36,6 +37,9 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
 
     /// What is unusual about its states and its scratch.
     const STATES: &'static [State<Self>] = &[];
+
+    /// How the replicas of several ranks relate.
+    const REPLICAS: Replicas = Replicas::IDENTICAL;
 
     /// The rule that these hyperparameters choose, compiled by `K`; of several the one that updates the
     /// parameter.
@@ -64,26 +68,9 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
         Ok(())
     }
 
-    /// Whether the next step takes gradients that are averaged over the ranks, asked with what is remembered for all
-    /// parameters together. Where not, the algorithm exchanges what it needs itself.
-    fn averages(_shared: &[f64]) -> bool {
-        true
-    }
-
-    /// Whether all ranks always remember the same. Where not, each keeps what compression has left out.
-    const SAME_ON_ALL_RANKS: bool = true;
-
-    /// When it applies a [mask](crate::mask) of momenta. [`Always`](Masking::Always) means the stages of
-    /// [`stages_of_ranks`](Algorithm::stages_of_ranks) on one rank too.
-    const MASKING: Masking = Masking::Never;
-
-    /// Whether the ranks have a parameter of their own at this time, asked with what is remembered for it.
-    fn parted(_memory: &[f64]) -> bool {
-        false
-    }
-
-    /// The rule that gives such a parameter from its states, compiled by `K`: its one scalar says whether they were saved
-    /// by several ranks, so that all states of [`stages_of_ranks`](Algorithm::stages_of_ranks) are there.
+    /// The rule that gives a parameter of a rank's own ([`Replicas::diverged`]) from its states, compiled by `K`: its one
+    /// scalar says whether they were saved by several ranks, so that all states of
+    /// [`stages_of_ranks`](Algorithm::stages_of_ranks) are there.
     fn parted_kernel<K: Link>(&self) -> Option<&'static Kernel> {
         None
     }
@@ -153,9 +140,6 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
     fn exchange<K: Link>(&self, _stage: usize, _step: &mut Exchanging<'_>) -> fallline_core::Result<()> {
         Ok(())
     }
-
-    /// Whether what compressions leave out is of all parameters in one piece.
-    const FUSED: bool = false;
 
     /// The rules that [`matrix`](Algorithm::matrix) runs itself.
     fn matrix_rules<K: Link>(&self) -> Vec<&'static Kernel> {

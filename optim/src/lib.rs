@@ -32,8 +32,8 @@ mod strided;
 pub mod wrapper;
 
 pub use algorithm::{
-    Algorithm, AnyAlgorithm, BlockDefault, Extent, Info, Init, Linked, Reference, Sparse, Start, State,
-    StateSpec, StorageDefaults,
+    Algorithm, AnyAlgorithm, BlockDefault, ErrorFeedback, Extent, Info, Init, Linked, MaskPolicy, Reference,
+    Replicas, Sparse, Spec, Start, State, StateSpec, StorageDefaults,
 };
 pub use binding::{Binding, GradRef, ParamRef, RowsGrad, frozen, param, rows};
 pub use checkpoint::{Checkpoint, LoadOptions};

@@ -106,6 +106,8 @@ macro_rules! renamed {
                 self.0.kernel::<K>()
             }
             const MEMORY: &'static [(&'static str, f64)] = <$of as $crate::Algorithm>::MEMORY;
+            const SHARED: &'static [(&'static str, f64)] = <$of as $crate::Algorithm>::SHARED;
+            const REPLICAS: $crate::Replicas = <$of as $crate::Algorithm>::REPLICAS;
             fn state(&self, name: &str) -> $crate::StateSpec {
                 self.0.state(name)
             }

@@ -1,10 +1,9 @@
 //! An algorithm with its types erased.
 
-use super::{Algorithm, Info, Sparse, StateSpec, StorageDefaults};
+use super::{Algorithm, Info, Sparse, Spec, StateSpec, StorageDefaults};
 use crate::compression::Compression;
 use crate::hyper::{Hyper, HyperError, Value};
 use crate::lbfgs::Kernels;
-use crate::mask::Masking;
 use crate::stages::{Combining, Exchanging, Gathering, Groups, MatrixStep, Stages};
 use core::any::Any;
 use core::fmt::Debug;
@@ -45,22 +44,6 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn across_ranks(&self) -> Result<(), &'static str> {
         Ok(())
     }
-    /// As [`Algorithm::averages`].
-    fn averages(&self, _shared: &[f64]) -> bool {
-        true
-    }
-    /// As [`Algorithm::SAME_ON_ALL_RANKS`].
-    fn same_on_all_ranks(&self) -> bool {
-        true
-    }
-    /// As [`Algorithm::MASKING`].
-    fn masking(&self) -> Masking {
-        Masking::Never
-    }
-    /// As [`Algorithm::parted`].
-    fn parted(&self, _memory: &[f64]) -> bool {
-        false
-    }
     /// As [`Algorithm::parted_kernel`].
     fn parted_kernel(&self) -> Option<&'static Kernel> {
         None
@@ -77,10 +60,8 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn class_of(&self, name: &str, shape: &Shape) -> Result<u8, String>;
     /// As [`Algorithm::scalars`].
     fn scalars(&self, class: u8, kernel: &Kernel, t: u64, out: &mut [f64]);
-    /// As [`Algorithm::MEMORY`].
-    fn memory(&self) -> &'static [(&'static str, f64)];
-    /// As [`Algorithm::SHARED`].
-    fn shared(&self) -> &'static [(&'static str, f64)];
+    /// What is the same for all hyperparameters.
+    fn spec(&self) -> &'static Spec;
     /// What is unusual about a state or scratch.
     fn state(&self, name: &str) -> StateSpec;
     /// As [`Algorithm::storage`].
@@ -115,10 +96,6 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn exchange(&self, _stage: usize, _step: &mut Exchanging<'_>) -> fallline_core::Result<()> {
         Ok(())
     }
-    /// As [`Algorithm::FUSED`].
-    fn fused(&self) -> bool {
-        false
-    }
     /// As [`Algorithm::hessian_kernel`].
     fn hessian_kernel(&self) -> Option<&'static Kernel>;
     /// The hyperparameters as the rule's scalars want them.
@@ -152,7 +129,7 @@ impl dyn AnyAlgorithm + '_ {
     /// Every rule that runs with these hyperparameters, for parameters of any class, each once.
     pub fn kernels(&self) -> Vec<&'static Kernel> {
         let of = |class| self.stages(class).kernels().chain(self.stages_of_ranks(class).kernels());
-        let compression = (!self.same_on_all_ranks()).then(|| self.compression().kernels());
+        let compression = self.spec().replicas.error_feedback.map(|_| self.compression().kernels());
         let stages = (0..CLASSES).flat_map(of).chain(compression.into_iter().flatten());
         let others =
             [Some(self.grad_check()), Some(self.param_copy()), self.hessian_kernel(), self.parted_kernel()];
@@ -290,23 +267,8 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     fn across_ranks(&self) -> Result<(), &'static str> {
         self.algorithm.across_ranks()
     }
-    fn averages(&self, shared: &[f64]) -> bool {
-        A::averages(shared)
-    }
     fn exchange(&self, stage: usize, step: &mut Exchanging<'_>) -> fallline_core::Result<()> {
         self.algorithm.exchange::<K>(stage, step)
-    }
-    fn fused(&self) -> bool {
-        A::FUSED
-    }
-    fn same_on_all_ranks(&self) -> bool {
-        A::SAME_ON_ALL_RANKS
-    }
-    fn masking(&self) -> Masking {
-        A::MASKING
-    }
-    fn parted(&self, memory: &[f64]) -> bool {
-        A::parted(memory)
     }
     fn parted_kernel(&self) -> Option<&'static Kernel> {
         self.algorithm.parted_kernel::<K>()
@@ -320,11 +282,8 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     fn scalars(&self, class: u8, kernel: &Kernel, t: u64, out: &mut [f64]) {
         self.algorithm.scalars(class, kernel, t, out);
     }
-    fn memory(&self) -> &'static [(&'static str, f64)] {
-        A::MEMORY
-    }
-    fn shared(&self) -> &'static [(&'static str, f64)] {
-        A::SHARED
+    fn spec(&self) -> &'static Spec {
+        const { &Spec { memory: A::MEMORY, shared: A::SHARED, replicas: A::REPLICAS } }
     }
     fn state(&self, name: &str) -> StateSpec {
         self.algorithm.state(name)

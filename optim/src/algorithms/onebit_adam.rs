@@ -3,9 +3,8 @@
 use super::onebit::{self, CommBackend, FORMED_PHASES, Phase};
 use crate::compression::Compression;
 use crate::hyper::Range;
-use crate::mask::Masking;
 use crate::stages::{Gathering, Groups, MatrixStep, Stages};
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, ErrorFeedback, Info, MaskPolicy, Reference, Replicas, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -114,13 +113,12 @@ impl Algorithm for OnebitAdam {
         }
     }
 
-    fn averages(shared: &[f64]) -> bool {
-        onebit::next_phase(shared) != Phase::Compressed
-    }
-
-    const SAME_ON_ALL_RANKS: bool = false;
-
-    const MASKING: Masking = Masking::Always;
+    const REPLICAS: Replicas = Replicas {
+        gradients_averaged: |shared| onebit::next_phase(shared) != Phase::Compressed,
+        error_feedback: Some(ErrorFeedback::PerParameter),
+        momentum_mask: MaskPolicy::Always,
+        diverged: None,
+    };
 
     fn gather(groups: &Groups<'_, '_, Self>, stage: usize, at: &mut Gathering<'_>) -> Result<(), String> {
         let freeze_step = groups[0].freeze_step;

@@ -3,9 +3,8 @@
 use super::onebit::{self, CommBackend, FORMED_PHASES, Phase};
 use crate::compression::Compression;
 use crate::hyper::Range;
-use crate::mask::Masking;
 use crate::stages::{Combining, Exchanging, Gathering, Groups, MatrixStep, Stages};
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, ErrorFeedback, Info, MaskPolicy, Reference, Replicas, hyperparameters};
 use fallline_core::backend::{Pass, TensorPass, View};
 use fallline_core::math::{flag, sqrt};
 use fallline_core::ranks::Communicator;
@@ -335,17 +334,14 @@ impl Algorithm for OnebitLamb {
         ("scaling_coeff", 0.0),
     ];
 
-    fn averages(shared: &[f64]) -> bool {
-        onebit::next_phase(shared) != Phase::Compressed
-    }
-
-    const FUSED: bool = true;
-
-    const SAME_ON_ALL_RANKS: bool = false;
-
-    const MASKING: Masking = Masking::Always;
-
     const SHARED: &'static [(&'static str, f64)] = onebit::PHASES;
+
+    const REPLICAS: Replicas = Replicas {
+        gradients_averaged: |shared| onebit::next_phase(shared) != Phase::Compressed,
+        error_feedback: Some(ErrorFeedback::Fused),
+        momentum_mask: MaskPolicy::Always,
+        diverged: None,
+    };
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<OnebitLambRule>()

@@ -55,7 +55,7 @@ impl Driver {
     }
 
     pub(super) fn parts(&self, slot: &Slot) -> bool {
-        self.groups[slot.group].algorithm.parted(&slot.memory)
+        self.groups[slot.group].algorithm.spec().replicas.have_diverged(&slot.memory)
     }
 
     fn restore_param(&self, binding: &mut Binding<'_>, slot: &mut Slot) -> Result<()> {
@@ -114,18 +114,21 @@ impl Driver {
     /// What several ranks cannot have where they hold parameters of their own.
     pub(super) fn refuse_parted(&self, group: &Group) -> Result<(), &'static str> {
         let Group { algorithm, formats, params, .. } = group;
-        let own = algorithm.rank_local_states();
+        if algorithm.spec().replicas.diverged.is_none() {
+            return Ok(());
+        }
         let in_blocks =
             |state: &&str| formats.choose(&**algorithm, state, usize::MAX, Format::F32).block().is_some();
-        match own[..] {
-            [] => Ok(()),
+        match params {
             _ if self.averages.is_some() => {
                 Err("between two exchanges each rank would average weights of its own")
             }
-            _ if matches!(params, ParamFormat::Stochastic { .. }) => {
+            ParamFormat::Stochastic { .. } => {
                 Err("parameters of a rank's own cannot be rounded by chance: they would not be restored")
             }
-            _ if own.iter().any(in_blocks) => Err("states of a rank's own cannot be stored in blocks"),
+            _ if algorithm.rank_local_states().iter().any(in_blocks) => {
+                Err("states of a rank's own cannot be stored in blocks")
+            }
             _ => Ok(()),
         }
     }

@@ -3,10 +3,9 @@
 use super::run::Run;
 use super::together::first_of;
 use super::{CLASSES, Driver, Group, Member};
-use crate::mask::Masking;
 use crate::slots::Slot;
 use crate::stages::{Groups, Stages};
-use crate::{AnyAlgorithm, Binding, Error, ModuleKind, Result};
+use crate::{AnyAlgorithm, Binding, Error, MaskPolicy, ModuleKind, Result};
 use fallline_core::{Compute, Format, Role, Shape};
 
 /// What is known of a step once its bindings are checked.
@@ -22,7 +21,8 @@ impl Driver {
         // A mask comes between the momentum and the parameter, and all parameters take the same stages.
         let masked = || {
             let mut mine = self.groups.iter().filter(|group| group.family == *family);
-            algorithm.masking() == Masking::Always && mine.any(|group| group.mask.is_some())
+            algorithm.spec().replicas.momentum_mask == MaskPolicy::Always
+                && mine.any(|group| group.mask.is_some())
         };
         match self.world.is_some() || (self.masked && masked()) {
             true => algorithm.stages_of_ranks(slot.class),
@@ -144,7 +144,7 @@ impl Driver {
             seed: params.seed(),
             narrow: matches!(format, Format::Bf16 | Format::F16),
             scratch: Vec::new(),
-            memory: algorithm.memory().iter().map(|(_, initial)| *initial).collect(),
+            memory: algorithm.spec().memory.iter().map(|(_, initial)| *initial).collect(),
             mirror: None,
             rows: None,
             sparse: false,

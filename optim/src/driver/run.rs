@@ -260,7 +260,7 @@ impl Run {
     fn remember(&mut self, work: &Work<'_, '_, '_>) {
         self.before.clear();
         self.before.extend_from_slice(work.shared);
-        if work.first().memory().is_empty() {
+        if work.first().spec().memory.is_empty() {
             return;
         }
         for slot in work.slots.iter().filter(|slot| slot.run == Some(work.index)) {

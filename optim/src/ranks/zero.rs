@@ -4,7 +4,7 @@ use crate::compression::Compression;
 use crate::hyper::{Hyper, HyperError, Range, Value};
 use crate::lbfgs::Kernels;
 use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stages};
-use crate::{AnyAlgorithm, Info, Reference, Sparse, StateSpec, StorageDefaults};
+use crate::{AnyAlgorithm, Info, Reference, Sparse, Spec, StateSpec, StorageDefaults};
 use core::any::Any;
 use fallline_core::{Kernel, Shape};
 use std::collections::HashMap;
@@ -106,7 +106,7 @@ impl ZeroRedundancy {
                 "{name} cannot be shared out: it searches along all parameters together"
             )));
         }
-        if !inner.same_on_all_ranks() {
+        if inner.spec().replicas.error_feedback.is_some() {
             let reason = "it sends compressed momenta to all ranks itself, each of which needs all states";
             return Err(problem(format!("{name} cannot be shared out: {reason}")));
         }
@@ -207,6 +207,9 @@ impl AnyAlgorithm for ZeroRedundancy {
     fn scalars(&self, class: u8, kernel: &Kernel, t: u64, out: &mut [f64]) {
         self.inner.scalars(class, kernel, t, out);
     }
+    fn spec(&self) -> &'static Spec {
+        self.inner.spec()
+    }
     fn state(&self, name: &str) -> StateSpec {
         self.inner.state(name)
     }
@@ -215,12 +218,6 @@ impl AnyAlgorithm for ZeroRedundancy {
     }
     fn sparse(&self) -> Sparse {
         self.inner.sparse()
-    }
-    fn memory(&self) -> &'static [(&'static str, f64)] {
-        self.inner.memory()
-    }
-    fn shared(&self) -> &'static [(&'static str, f64)] {
-        self.inner.shared()
     }
     fn combine(&self, stage: usize, at: &mut Combining<'_>) {
         self.inner.combine(stage, at);
