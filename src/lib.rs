@@ -48,7 +48,7 @@ pub use fallline_optim::schedule::{Schedule, warm_up_and_cosine};
 pub use fallline_optim::wrapper::Wrapper;
 pub use fallline_optim::{
     Algorithm, Binding, Checkpoint, Driver, Info, Linked, LoadOptions, ModuleKind, NonFinite, Optimizer,
-    Reference, Sparse, StepReport, hyperparameters,
+    Reference, Sparse, State, StepReport, hyperparameters,
 };
 pub use fallline_registry::{Error, Recipe, Result};
 

@@ -8,6 +8,7 @@ use common::{
     recipe,
 };
 use fallline::core::{Arithmetic, GlobalAt, Groups, Kernel, Lane, Literal, Role, Scalar, TensorAt};
+use fallline::optim::Start;
 use fallline::optim::hyper::Value;
 use fallline::optim::stages::Stages;
 use fallline::registry::names::ENTRIES;
@@ -183,8 +184,8 @@ impl Between<'_> {
         };
         let reads = named(declared.reads, sums, &vec![0.0; sums.len()]);
         let sums: Vec<f64> = reads.iter().map(|&place| sums[place].1).collect();
-        let at_memory = named(declared.memory, self.algorithm.memory(), memory);
-        let at_shared = named(declared.shared, self.algorithm.shared(), shared);
+        let at_memory = named(declared.memory, self.algorithm.spec().memory, memory);
+        let at_shared = named(declared.shared, self.algorithm.spec().shared, shared);
         let pick = |from: &[f64], places: &[usize]| places.iter().map(|&i| from[i]).collect::<Vec<f64>>();
         let mut once = vec![0.0; declared.once.len()];
         if between.is_global() {
@@ -249,15 +250,15 @@ fn recorded_is_the_rule<T: Copy>(
     }
 
     // Rounded once to the type of the states, as a driver does.
-    let start = |state: &str| match algorithm.starts_as_param(state) {
-        true => value.values(),
-        false => Buffer::new(format, &[algorithm.initial(state); N]).values(),
+    let start = |state: &str| match algorithm.state(state).start {
+        Start::Param => value.values(),
+        Start::Value(initial) => Buffer::new(format, &[initial; N]).values(),
     };
     let mut states: Vec<(&str, Vec<f64>)> =
         stages.operands(Role::State).into_iter().map(|state| (state, start(state))).collect();
     let mut params = value.values();
-    let mut shared: Vec<f64> = algorithm.shared().iter().map(|(_, initial)| *initial).collect();
-    let mut memory: Vec<f64> = algorithm.memory().iter().map(|(_, initial)| *initial).collect();
+    let mut shared: Vec<f64> = algorithm.spec().shared.iter().map(|(_, initial)| *initial).collect();
+    let mut memory: Vec<f64> = algorithm.spec().memory.iter().map(|(_, initial)| *initial).collect();
     for (t, grad) in grads.iter().enumerate() {
         let (t, grad) = (t as u64 + 1, grad.values());
         let mut sums: Vec<(&str, f64)> = Vec::new();

@@ -211,10 +211,8 @@ impl Described {
 
 /// What becomes of a row-sparse gradient, with the defaults.
 fn row_sparse(algorithm: &dyn AnyAlgorithm) -> String {
-    match algorithm.sparse() {
-        Ok(Sparse::Rows) if algorithm.dense().is_err() => {
-            "it takes no others; only their rows are touched".into()
-        }
+    match algorithm.takes_rows() {
+        Ok(Sparse::RowsOnly) => "it takes no others; only their rows are touched".into(),
         Ok(Sparse::Rows) => "only their rows are touched".into(),
         Ok(_) => "the other rows count as zeros".into(),
         Err(reason) => format!("refused ({reason})"),
@@ -240,11 +238,11 @@ fn as_text(entry: &Entry) -> String {
             text.push_str(&format!("  State: {}\n", states.join(", ")));
         }
         let remembered = |scalars: &[(&str, f64)]| scalars.iter().map(|s| s.0).collect::<Vec<_>>().join(", ");
-        if !algorithm.memory().is_empty() {
-            text.push_str(&format!("  Each tensor's: {}\n", remembered(algorithm.memory())));
+        if !algorithm.spec().memory.is_empty() {
+            text.push_str(&format!("  Each tensor's: {}\n", remembered(algorithm.spec().memory)));
         }
-        if !algorithm.shared().is_empty() {
-            text.push_str(&format!("  All tensors': {}\n", remembered(algorithm.shared())));
+        if !algorithm.spec().shared.is_empty() {
+            text.push_str(&format!("  All tensors': {}\n", remembered(algorithm.spec().shared)));
         }
     }
     text.push_str("\nθ is the parameter, g its gradient (negated with maximize), t the step count from 1.\n");

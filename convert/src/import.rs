@@ -77,7 +77,7 @@ pub fn from_torch(
     let mut checkpoint = Checkpoint::default();
     let mut manifest = OptimizerManifest::new(base.name());
     let places = merge(&ids, &algorithms, &mut manifest);
-    for name in base.shared().iter().map(|(name, _)| *name) {
+    for name in base.spec().shared.iter().map(|(name, _)| *name) {
         let value = read.shared(&format!("{prefix}param_groups[0]"), first, name)?;
         manifest.insert_shared(name, value);
     }

@@ -40,7 +40,7 @@ pub(crate) struct Storing {
 impl Storing {
     /// Of an optimizer's dict.
     pub(crate) fn read(node: &Node, algorithm: &dyn AnyAlgorithm) -> Result<Storing> {
-        let by_default = algorithm.offloaded();
+        let by_default = algorithm.storage().offload;
         Storing { offload: by_default, by_default, ..Storing::default() }.overridden(node, algorithm)
     }
 

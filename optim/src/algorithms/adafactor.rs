@@ -2,7 +2,7 @@
 
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{MatrixStep, Stages, matrices};
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use core::any::Any;
 use fallline_core::backend::{AxisSums, MatrixSums, View};
 use fallline_core::math::{flag, powf, sqrt};
@@ -221,7 +221,13 @@ impl Algorithm for Adafactor {
             Reference { text: "transformers.optimization.Adafactor", at: "transformers 5.23.0" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[
+        State::new("v").non_negative(),
+        State::new("row").rows(),
+        State::new("column").columns(),
+        State::new("r").rows(),
+        State::new("c").columns(),
+    ];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         match self.beta1 {
@@ -246,14 +252,6 @@ impl Algorithm for Adafactor {
         Ok(if shape.rank() < 2 { VECTOR } else { 0 })
     }
 
-    fn state_shape(&self, state: &str, shape: &Shape) -> Shape {
-        factor_shape(state, shape)
-    }
-
-    fn repetition(&self, state: &str, shape: &Shape) -> Option<(usize, usize)> {
-        factor_repetition(state, shape)
-    }
-
     fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> Result<()> {
         let (batch, rows, columns) = matrices(step.shape);
         if batch * rows * columns == 0 {
@@ -275,7 +273,7 @@ impl Algorithm for Adafactor {
         [&[K::kernel::<RowFactorRule>(), K::kernel::<ColumnFactorRule>()][..], &moment_rules::<K>()].concat()
     }
 
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         let problem = if self.lr.is_some() && self.relative_step {
             "lr excludes relative_step=True"
         } else if self.lr.is_none() && !self.relative_step {
@@ -301,26 +299,6 @@ impl Adafactor {
 
 /// The class of parameters with fewer than two dimensions.
 pub(crate) const VECTOR: u8 = 1;
-
-/// The extents of the states and factors of rows and columns.
-pub(crate) fn factor_shape(state: &str, shape: &Shape) -> Shape {
-    let extents = shape.extents();
-    match (state, extents) {
-        ("row" | "r", [batch @ .., _]) => Shape::from(batch),
-        ("column" | "c", [batch @ .., _, columns]) => Shape::from(&[batch, &[*columns]].concat()[..]),
-        _ => shape.clone(),
-    }
-}
-
-/// How the factors of rows and columns stand for elements.
-pub(crate) fn factor_repetition(state: &str, shape: &Shape) -> Option<(usize, usize)> {
-    let (_, rows, columns) = matrices(shape);
-    match state {
-        "r" => Some((1, columns)),
-        "c" => Some((columns, rows)),
-        _ => None,
-    }
-}
 
 /// `row` and `column` become `kept` of themselves and `1 − kept` of the means of g² + `eps`; the scratch of rows and of
 /// columns becomes the same, and what is returned the sum of each matrix's `row`.

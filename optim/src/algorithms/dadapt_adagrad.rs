@@ -3,7 +3,7 @@
 use super::dadapt_adam::{REFERENCE_DADAPT, differs, grow, needs_lr};
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::Stages;
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Groups, Kernel, Lane, Link, rule};
 
@@ -159,7 +159,8 @@ impl Algorithm for DAdaptAdaGrad {
             Reference { text: "dadaptation.DAdaptAdaGrad", at: "dadaptation 3.2" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["alphak"];
+    const STATES: &'static [State<Self>] =
+        &[State::new("alphak").non_negative().starts_at(|_| 1e-6), State::new("x0").starts_as_param()];
 
     const SHARED: &'static [(&'static str, f64)] =
         &[("d", 0.0), ("gsq_weighted", 0.0), ("sksq_weighted", 0.0), ("skl1", 0.0), ("k", 0.0), ("dlr", 0.0)];
@@ -183,19 +184,11 @@ impl Algorithm for DAdaptAdaGrad {
         Stages::one(L::kernel::<DAdaptAdaGradSumRule>()).then(self.kernel::<L>())
     }
 
-    fn built(&mut self) -> Result<(), HyperError> {
-        needs_lr(Self::NAME, self.lr)
+    fn check(&mut self, first: bool) -> Result<(), HyperError> {
+        if first { needs_lr(Self::NAME, self.lr) } else { Ok(()) }
     }
 
-    fn initial(&self, state: &str) -> f64 {
-        if state == "alphak" { 1e-6 } else { 0.0 }
-    }
-
-    fn starts_as_param(&self, state: &str) -> bool {
-        state == "x0"
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Ok(Sparse::Rows)
+    fn sparse(&self) -> Sparse {
+        Sparse::Rows
     }
 }

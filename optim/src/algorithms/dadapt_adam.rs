@@ -2,7 +2,7 @@
 
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::Stages;
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use fallline_core::math::{flag, sqrt};
 use fallline_core::{Groups, Kernel, Lane, Link, Literal, Number, rule};
 
@@ -209,7 +209,7 @@ impl Algorithm for DAdaptAdam {
             weight_decay is refused.",
         references: &[REFERENCE_DADAPT, Reference { text: "dadaptation.DAdaptAdam", at: "dadaptation 3.2" }],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
     const SHARED: &'static [(&'static str, f64)] =
         &[("d", 0.0), ("numerator_weighted", 0.0), ("k", 0.0), ("dlr", 0.0)];
@@ -238,11 +238,7 @@ impl Algorithm for DAdaptAdam {
         check_lr(groups.iter().map(|group| group.lr))
     }
 
-    fn built(&mut self) -> Result<(), HyperError> {
-        needs_lr(Self::NAME, self.lr)
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("DAdaptAdam does not take row-sparse gradients")
+    fn check(&mut self, first: bool) -> Result<(), HyperError> {
+        if first { needs_lr(Self::NAME, self.lr) } else { Ok(()) }
     }
 }

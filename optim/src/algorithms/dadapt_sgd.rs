@@ -3,7 +3,7 @@
 use super::dadapt_adam::{REFERENCE_DADAPT, check_lr, common_lr, differs, grow, needs_lr, weighted};
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::Stages;
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Groups, Kernel, Lane, Link, rule};
 
@@ -143,6 +143,8 @@ impl Algorithm for DAdaptSgd {
         references: &[REFERENCE_DADAPT, Reference { text: "dadaptation.DAdaptSGD", at: "dadaptation 3.2" }],
     };
 
+    const STATES: &'static [State<Self>] = &[State::new("x0").starts_as_param()];
+
     const SHARED: &'static [(&'static str, f64)] =
         &[("d", 0.0), ("numerator_weighted", 0.0), ("k", 0.0), ("g0_norm", 0.0), ("dlr", 0.0)];
 
@@ -173,15 +175,7 @@ impl Algorithm for DAdaptSgd {
         check_lr(groups.iter().map(|group| group.lr))
     }
 
-    fn built(&mut self) -> Result<(), HyperError> {
-        needs_lr(Self::NAME, self.lr)
-    }
-
-    fn starts_as_param(&self, state: &str) -> bool {
-        state == "x0"
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("DAdaptSGD does not take row-sparse gradients")
+    fn check(&mut self, first: bool) -> Result<(), HyperError> {
+        if first { needs_lr(Self::NAME, self.lr) } else { Ok(()) }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::hyper::Range;
 use crate::stages::Stages;
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use fallline_core::math::{flag, pow, sqrt};
 use fallline_core::{Kernel, Lane, Link, Literal, Number, rule};
 
@@ -173,7 +173,7 @@ impl Algorithm for FusedLamb {
             Reference { text: "deepspeed.ops.lamb.FusedLamb", at: "deepspeed 0.19.8" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<FusedLambRule>()
@@ -185,9 +185,5 @@ impl Algorithm for FusedLamb {
             false => Stages::one(K::kernel::<FusedLambMomentsRule>()),
         };
         first.then(self.kernel::<K>())
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("FusedLamb does not take row-sparse gradients")
     }
 }

@@ -3,9 +3,9 @@
 use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::Stages;
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters, renamed};
+use crate::{Algorithm, Info, Reference, State, StorageDefaults, hyperparameters, renamed};
 use fallline_core::math::{pow, sqrt};
-use fallline_core::{Codes, Format, Kernel, Link, Literal, Number, Shape, rule};
+use fallline_core::{Codes, Kernel, Link, Literal, Number, Shape, rule};
 
 hyperparameters! {
     /// LAMB as bitsandbytes has it: Adam whose update is clipped to a part of the parameter's norm.
@@ -145,7 +145,7 @@ impl Algorithm for Lamb {
             Reference { text: "bitsandbytes.optim.LAMB", at: "bitsandbytes 0.50.2" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<LambRule>()
@@ -155,12 +155,11 @@ impl Algorithm for Lamb {
         Ok(u8::from(bnb::quantised(self.optim_bits, self.min_8bit_size, shape.elements())))
     }
 
-    fn state_format(&self, state: &str, elements: usize) -> Option<Format> {
-        let codes = if state == "v" { Codes::Unsigned } else { Codes::Signed };
-        bnb::format(self.optim_bits, self.min_8bit_size, elements, codes)
+    fn storage(&self) -> StorageDefaults {
+        bnb::storage(self.optim_bits, self.min_8bit_size, Codes::Unsigned)
     }
 
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         bnb::check_bits(Self::NAME, self.optim_bits)
     }
 
@@ -169,10 +168,6 @@ impl Algorithm for Lamb {
             return Stages::one(K::kernel::<LambQuantisedRule>());
         }
         Stages::one(K::kernel::<LambMomentsRule>()).then(K::kernel::<LambRule>())
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("LAMB does not take row-sparse gradients")
     }
 }
 

@@ -4,9 +4,9 @@ use super::bnb;
 use super::lamb::shortened;
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::Stages;
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters, renamed};
+use crate::{Algorithm, Info, Reference, StorageDefaults, hyperparameters, renamed};
 use fallline_core::math::flag;
-use fallline_core::{Codes, Format, Kernel, Lane, Link, Shape, rule};
+use fallline_core::{Codes, Kernel, Lane, Link, Shape, rule};
 
 hyperparameters! {
     /// LARS as bitsandbytes has it: momentum whose step is clipped to a part of the parameter's norm.
@@ -128,11 +128,15 @@ impl Algorithm for Lars {
         Ok(u8::from(bnb::quantised(self.optim_bits, self.min_8bit_size, shape.elements())))
     }
 
-    fn state_format(&self, _state: &str, elements: usize) -> Option<Format> {
-        bnb::format(self.optim_bits, self.min_8bit_size, elements, Codes::Signed)
+    fn storage(&self) -> StorageDefaults {
+        bnb::storage(self.optim_bits, self.min_8bit_size, Codes::Signed)
     }
 
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, first: bool) -> Result<(), HyperError> {
+        if first && self.momentum <= 0.0 {
+            let problem = "LARS without momentum is not supported; PytorchLARS is".to_owned();
+            return Err(HyperError::Combination { algorithm: Self::NAME, problem });
+        }
         bnb::check_bits(Self::NAME, self.optim_bits)
     }
 
@@ -141,18 +145,6 @@ impl Algorithm for Lars {
             return Stages::one(K::kernel::<LarsQuantisedRule>());
         }
         Stages::one(K::kernel::<LarsMomentumRule>()).then(K::kernel::<LarsRule>())
-    }
-
-    fn built(&mut self) -> Result<(), HyperError> {
-        if self.momentum > 0.0 {
-            return Ok(());
-        }
-        let problem = "LARS without momentum is not supported; PytorchLARS is".to_owned();
-        Err(HyperError::Combination { algorithm: Self::NAME, problem })
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("LARS does not take row-sparse gradients")
     }
 }
 

@@ -121,11 +121,7 @@ impl Algorithm for Lbfgs {
         ]
     }
 
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         match self.line_search_fn.as_deref() {
             None | Some("strong_wolfe") => Ok(()),
             Some(other) => Err(HyperError::Combination {

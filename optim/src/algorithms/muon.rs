@@ -203,7 +203,7 @@ impl Algorithm for Muon {
         vec![K::kernel::<MuonNormRule>(), K::kernel::<MuonShiftRule>(), K::kernel::<MuonPairRule>()]
     }
 
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         let one_of = |name: &str, given: &Option<String>, known: &[&str], all: &str| match given.as_deref() {
             Some(other) if !known.contains(&other) => Err(format!("{name} must be {all}, got {other:?}")),
             _ => Ok(()),

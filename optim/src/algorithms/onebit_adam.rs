@@ -3,9 +3,8 @@
 use super::onebit::{self, CommBackend, Phase, SET_UP, WARM_UP};
 use crate::compression::Compression;
 use crate::hyper::Range;
-use crate::mask::Masking;
 use crate::stages::{MatrixStep, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, ErrorFeedback, Info, MaskPolicy, Reference, Replicas, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -161,13 +160,12 @@ impl Algorithm for OnebitAdam {
         }
     }
 
-    fn averages(shared: &[f64]) -> bool {
-        onebit::next_phase(shared) != Phase::Compressed
-    }
-
-    const SAME_ON_ALL_RANKS: bool = false;
-
-    const MASKING: Masking = Masking::Always;
+    const REPLICAS: Replicas = Replicas {
+        gradients_averaged: |shared| onebit::next_phase(shared) != Phase::Compressed,
+        error_feedback: Some(ErrorFeedback::PerParameter),
+        momentum_mask: MaskPolicy::Always,
+        diverged: None,
+    };
 
     /// The mean of the ranks' momenta, compressed.
     fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()> {
@@ -181,9 +179,5 @@ impl Algorithm for OnebitAdam {
         };
         step.states = states;
         sent
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("OnebitAdam does not take row-sparse gradients")
     }
 }

@@ -4,9 +4,8 @@ use super::fused_lamb::{held, ratio_within};
 use super::onebit::{self, COMPRESSED, CommBackend, Phase, SET_UP, WARM_UP};
 use crate::compression::Compression;
 use crate::hyper::Range;
-use crate::mask::Masking;
 use crate::stages::{Exchanging, MatrixStep, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, ErrorFeedback, Info, MaskPolicy, Reference, Replicas, hyperparameters};
 use fallline_core::backend::{Pass, TensorPass, View};
 use fallline_core::math::flag;
 use fallline_core::ranks::Communicator;
@@ -412,17 +411,14 @@ impl Algorithm for OnebitLamb {
         ("scaling_coeff", 0.0),
     ];
 
-    fn averages(shared: &[f64]) -> bool {
-        onebit::next_phase(shared) != Phase::Compressed
-    }
-
-    const FUSED: bool = true;
-
-    const SAME_ON_ALL_RANKS: bool = false;
-
-    const MASKING: Masking = Masking::Always;
-
     const SHARED: &'static [(&'static str, f64)] = onebit::PHASES;
+
+    const REPLICAS: Replicas = Replicas {
+        gradients_averaged: |shared| onebit::next_phase(shared) != Phase::Compressed,
+        error_feedback: Some(ErrorFeedback::Fused),
+        momentum_mask: MaskPolicy::Always,
+        diverged: None,
+    };
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<OnebitLambRule>()
@@ -472,9 +468,5 @@ impl Algorithm for OnebitLamb {
 
     fn formed(&self, _stage: usize) -> &'static [&'static str] {
         &["in compression: largest_ratio = max (√v + ε) / (√v_fresh + ε), over the elements of the tensor"]
-    }
-
-    fn sparse(&self) -> core::result::Result<Sparse, &'static str> {
-        Err("OnebitLamb does not take row-sparse gradients")
     }
 }

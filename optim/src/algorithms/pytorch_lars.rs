@@ -4,7 +4,7 @@ use super::lamb::shortened;
 use super::lars::REFERENCE_LARS;
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::Stages;
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -143,7 +143,7 @@ impl Algorithm for PytorchLars {
         Stages::one(first).then(self.kernel::<K>())
     }
 
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         if self.nesterov && (self.momentum <= 0.0 || self.dampening != 0.0) {
             let problem = format!(
                 "nesterov needs a momentum and zero dampening, got momentum {} and dampening {}",
@@ -152,9 +152,5 @@ impl Algorithm for PytorchLars {
             return Err(HyperError::Combination { algorithm: Self::NAME, problem });
         }
         Ok(())
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("PytorchLARS does not take row-sparse gradients")
     }
 }

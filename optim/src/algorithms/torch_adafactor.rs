@@ -1,11 +1,9 @@
 //! TorchAdafactor: Adafactor as torch has it.
 
-use super::adafactor::{
-    ColumnFactorRule, VECTOR, factor_repetition, factor_shape, moment_rules, update_moments,
-};
+use super::adafactor::{ColumnFactorRule, VECTOR, moment_rules, update_moments};
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::stages::{MatrixStep, Stages, matrices};
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use core::any::Any;
 use fallline_core::backend::View;
 use fallline_core::math::{powf, sqrt};
@@ -148,6 +146,13 @@ impl Algorithm for TorchAdafactor {
         ],
     };
 
+    const STATES: &'static [State<Self>] = &[
+        State::new("row").rows(),
+        State::new("column").columns(),
+        State::new("r").rows(),
+        State::new("c").columns(),
+    ];
+
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<TorchAdafactorRule>()
     }
@@ -164,14 +169,6 @@ impl Algorithm for TorchAdafactor {
 
     fn class(&self, shape: &Shape) -> Result<u8, String> {
         Ok(if shape.rank() < 2 { VECTOR } else { 0 })
-    }
-
-    fn state_shape(&self, state: &str, shape: &Shape) -> Shape {
-        factor_shape(state, shape)
-    }
-
-    fn repetition(&self, state: &str, shape: &Shape) -> Option<(usize, usize)> {
-        factor_repetition(state, shape)
     }
 
     fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> Result<()> {
@@ -197,11 +194,7 @@ impl Algorithm for TorchAdafactor {
             .concat()
     }
 
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         if self.beta2_decay > 0.0 {
             let problem = format!("beta2_decay must be ≤ 0, got {}", self.beta2_decay);
             return Err(HyperError::Combination { algorithm: Self::NAME, problem });

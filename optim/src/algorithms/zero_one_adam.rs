@@ -3,9 +3,8 @@
 use super::onebit::{self, CommBackend, Phase, WARM_UP};
 use crate::compression::Compression;
 use crate::hyper::Range;
-use crate::mask::Masking;
 use crate::stages::{MatrixStep, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, ErrorFeedback, Info, MaskPolicy, Reference, Replicas, State, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{GlobalAt, Groups, Kernel, Lane, Link, rule};
 
@@ -362,6 +361,8 @@ impl Algorithm for ZeroOneAdam {
         ],
     };
 
+    const STATES: &'static [State<Self>] = &[State::new("m").rank_local(), State::new("u").rank_local()];
+
     const MEMORY: &'static [(&'static str, f64)] = &[
         ("var_interval", 1.0),
         ("var_counter", 0.0),
@@ -372,25 +373,20 @@ impl Algorithm for ZeroOneAdam {
         ("errors_of_steps", 0.0),
     ];
 
-    const SAME_ON_ALL_RANKS: bool = false;
-
-    const MASKING: Masking = Masking::Exchanges;
-
     const SHARED: &'static [(&'static str, f64)] =
         &[onebit::PHASES[0], onebit::PHASES[1], ("averaged", 1.0), ("exchanges", 0.0)];
 
-    const OF_EACH_RANK: &'static [&'static str] = &["m", "u"];
-
-    fn parted(memory: &[f64]) -> bool {
-        memory[ALONE] > 0.0
-    }
+    const REPLICAS: Replicas = Replicas {
+        gradients_averaged: |shared| {
+            onebit::next_phase(shared) != Phase::Compressed && shared[AVERAGED] > 0.0
+        },
+        error_feedback: Some(ErrorFeedback::PerParameter),
+        momentum_mask: MaskPolicy::OnExchange,
+        diverged: Some(|memory| memory[ALONE] > 0.0),
+    };
 
     fn parted_kernel<K: Link>(&self) -> Option<&'static Kernel> {
         Some(K::kernel::<ZeroOneAdamPartedRule>())
-    }
-
-    fn averages(shared: &[f64]) -> bool {
-        onebit::next_phase(shared) != Phase::Compressed && shared[AVERAGED] > 0.0
     }
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
@@ -424,9 +420,5 @@ impl Algorithm for ZeroOneAdam {
         };
         step.scratch = scratch;
         sent
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("ZeroOneAdam does not take row-sparse gradients")
     }
 }

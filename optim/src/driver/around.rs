@@ -80,7 +80,7 @@ impl Driver {
         let reads = |group: &Group, stage: Stage| match stage {
             Stage::Rule(kernel) => {
                 let reads = kernel.operands.iter().any(|operand| operand.role == Role::Grad);
-                let (names, shared) = (group.algorithm.shared(), &self.shared[group.family]);
+                let (names, shared) = (group.algorithm.spec().shared, &self.shared[group.family]);
                 reads && !kernel.between.is_global() && !kernel.between.skips_of(names, shared)
             }
             _ => false,

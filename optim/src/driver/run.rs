@@ -240,7 +240,7 @@ impl Run {
     fn remember(&mut self, work: &Work<'_, '_, '_>) {
         self.before.clear();
         self.before.extend_from_slice(work.shared);
-        if work.first().memory().is_empty() {
+        if work.first().spec().memory.is_empty() {
             return;
         }
         for slot in work.slots.iter().filter(|slot| slot.run == Some(work.index)) {
@@ -264,7 +264,7 @@ impl Run {
 
 /// What an algorithm remembers.
 fn remembered(algorithm: &dyn AnyAlgorithm) -> Remembered {
-    Remembered { memory: algorithm.memory(), shared: algorithm.shared() }
+    Remembered { memory: algorithm.spec().memory, shared: algorithm.spec().shared }
 }
 
 /// The sums of the last stage that is a rule.

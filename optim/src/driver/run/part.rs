@@ -226,7 +226,7 @@ fn stretched<'v>(
     if shape.elements() == 0 {
         return view.part(0, 0);
     }
-    match algorithm.repetition(name, shape) {
+    match algorithm.state(name).repetition(shape) {
         Some((run, times)) => view.repeated(run, times),
         None => view,
     }
