@@ -30,6 +30,7 @@ What is pinned, and where it differs from its package:
 import argparse
 import functools
 import importlib
+import importlib.util
 import json
 import math
 import sys
@@ -66,8 +67,8 @@ CASES = {
             dict(d0=1e-3, weight_decay=0.1),
             dict(groups={"odd": dict(lr_mult=0.0), "block": dict(decay_mult=0.0), "late": dict(decay_mult=0.5)}),
         ),
-        "still": (dict(d0=1e-2, weight_decay=0.1, use_bias_correction=True), dict(trace="still")),
-        "still-coupled": (dict(d0=1e-2, weight_decay=0.1, decouple=False), dict(trace="still")),
+        "still": (dict(d0=1e-3, weight_decay=0.1, use_bias_correction=True), dict(trace="still")),
+        "still-coupled": (dict(d0=1e-3, weight_decay=0.1, decouple=False), dict(trace="still")),
     },
     "AdamWScheduleFree": {
         "default": dict(),
@@ -147,9 +148,10 @@ def make_still(dtype):
     tensors, rng = {}, np.random.RandomState(20261130)
     for name, spec in STILL.items():
         tensors[f"param/{name}"] = spec.size * rng.standard_normal(spec.shape)
-        drift = 0.5 * rng.standard_normal(spec.shape)
+        # Mostly one way, so that Prodigy's estimate grows.
+        drift = rng.standard_normal(spec.shape)
         for t in range(STEPS):
-            grad = spec.grad * 0.9**t * (rng.standard_normal(spec.shape) + drift)
+            grad = spec.grad * 0.9**t * (0.3 * rng.standard_normal(spec.shape) + drift)
             if t not in spec.missing and t != 6:
                 tensors[f"grad/{t}/{name}"] = grad * 0.0 if t in (0, 1, 8) else grad
     return {key: np.asarray(value, dtype=dtype) for key, value in tensors.items()}
@@ -458,16 +460,34 @@ def write(probes):
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The check: each rule once more, in numpy f64, written from its formulas. A rule steps all parameters at once: `ps`, `gs`
-# (those that have a gradient) and `ss` (states) by name; `group_of` name -> (lr, weight decay); `all_` outlives the step.
+# (those that have a gradient) and `ss` (states) by name; `group_of`: a parameter's lr and weight decay, `base`: the number of
+# its group, `names`: all, by group; `all_` outlives the step.
 
 
-def prodigy(ps, gs, ss, group_of, all_, base, names, betas=(0.9, 0.999), beta3=None, eps=1e-8, decouple=True, use_bias_correction=False,
-            safeguard_warmup=False, d0=1e-6, d_coef=1.0, growth_rate=math.inf, slice_p=1):
+def prodigy(
+    ps,
+    gs,
+    ss,
+    group_of,
+    all_,
+    base,
+    names,
+    betas=(0.9, 0.999),
+    beta3=None,
+    eps=1e-8,
+    decouple=True,
+    use_bias_correction=False,
+    safeguard_warmup=False,
+    d0=1e-6,
+    d_coef=1.0,
+    growth_rate=math.inf,
+    slice_p=1,
+):
     beta1, beta2 = betas
     beta3 = math.sqrt(beta2) if beta3 is None else beta3
-    d, most, numerator, k = (all_.setdefault(key, start) for key, start in (("d", d0), ("d_max", d0), ("d_numerator", 0.0), ("k", 0)))
-    all_.setdefault("d_hat", d0)
-    all_.setdefault("d_denom", 0.0)
+    for key, start in (("d", d0), ("d_max", d0), ("d_hat", d0), ("d_numerator", 0.0), ("d_denom", 0.0), ("k", 0)):
+        all_.setdefault(key, start)
+    d, most, numerator, k = (all_[key] for key in ("d", "d_max", "d_numerator", "k"))
     lr = max(rate for rate, _ in group_of.values())
     dlr = d * lr * (math.sqrt(1 - beta2 ** (k + 1)) / (1 - beta1 ** (k + 1)) if use_bias_correction else 1.0)
     length = delta = 0.0
@@ -508,7 +528,20 @@ def prodigy(ps, gs, ss, group_of, all_, base, names, betas=(0.9, 0.999), beta3=N
     return set(gs)
 
 
-def schedule_free(ps, gs, ss, group_of, all_, base, names, betas=(0.9, 0.999), eps=1e-8, warmup_steps=0, r=0.0, weight_lr_power=2.0):
+def schedule_free(
+    ps,
+    gs,
+    ss,
+    group_of,
+    all_,
+    base,
+    names,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    warmup_steps=0,
+    r=0.0,
+    weight_lr_power=2.0,
+):
     beta1, beta2 = betas
     k = all_.setdefault("k", 0)
     rates = {}
@@ -550,8 +583,24 @@ NAMED = {
 }
 
 
-def nor_muon(ps, gs, ss, group_of, all_, base, names, momentum=0.95, beta2=0.95, nesterov=True, ns_steps=5, ns_coeffs=(3.4445, -4.775, 2.0315),
-             update_scale="preserve_norm", use_adjusted_lr=False, eps=1e-10, **rest):
+def nor_muon(
+    ps,
+    gs,
+    ss,
+    group_of,
+    all_,
+    base,
+    names,
+    momentum=0.95,
+    beta2=0.95,
+    nesterov=True,
+    ns_steps=5,
+    ns_coeffs=(3.4445, -4.775, 2.0315),
+    update_scale="preserve_norm",
+    use_adjusted_lr=False,
+    eps=1e-10,
+    **rest,
+):
     coefficients = NAMED.get(ns_coeffs, ns_coeffs) if isinstance(ns_coeffs, str) else ns_coeffs
     coefficients = [coefficients] if isinstance(coefficients, tuple) else coefficients
     for name, g in gs.items():
