@@ -58,8 +58,8 @@ impl Algorithm for Signum {
         K::kernel::<SignumRule>()
     }
 
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Ok(Sparse::Whole)
+    fn sparse(&self) -> Sparse {
+        Sparse::AsDense
     }
 }
 

@@ -48,7 +48,7 @@ pub use fallline_optim::schedule::{Schedule, warm_up_and_cosine};
 pub use fallline_optim::wrapper::Wrapper;
 pub use fallline_optim::{
     Algorithm, Binding, Checkpoint, Driver, Info, LineSearch, Linked, LoadOptions, Method, ModuleKind,
-    NonFinite, Objective, Optimizer, Reference, Sparse, StepReport, hyperparameters,
+    NonFinite, Objective, Optimizer, Reference, Sparse, State, StepReport, hyperparameters,
 };
 pub use fallline_registry::{AnyRecipe, Error, Recipe, Result, SearchRecipe};
 

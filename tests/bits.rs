@@ -7,9 +7,10 @@ use common::{
     Buffer, CASES, Random, Tensor, best, bits, cpu, every_name_is_in, first_difference, isas, outcome_of,
     recipe,
 };
-use fallline::core::{Arithmetic, Kernel, Lane, Literal, Role, Scalar};
+use fallline::core::{Arithmetic, GlobalAt, Groups, Kernel, Lane, Literal, Role, Scalar, TensorAt};
+use fallline::optim::Start;
 use fallline::optim::hyper::Value;
-use fallline::optim::stages::{Combining, Gathering, Groups, Stage, Stages};
+use fallline::optim::stages::Stages;
 use fallline::registry::names::ENTRIES;
 use fallline::{Compute, Format, Isa, Shape};
 use proptest::prelude::*;
@@ -158,6 +159,63 @@ fn stored_otherwise(text: &str) -> bool {
     states.into_iter().any(|state| recipe.state_format(state, 1 << 20) != Format::F32)
 }
 
+/// What is known of the only tensor between two passes.
+struct Between<'a> {
+    algorithm: &'a dyn fallline::optim::AnyAlgorithm,
+    t: u64,
+    compute: Compute,
+    shape: &'a Shape,
+}
+
+impl Between<'_> {
+    /// A rule's tensor scalars from its recorded formulas, and what is remembered; false where the pass is left out.
+    fn recorded_numbers(
+        &self,
+        kernel: &Kernel,
+        sums: &[(&str, f64)],
+        (memory, shared): (&mut [f64], &mut [f64]),
+        out: &mut [f64],
+    ) -> bool {
+        let (between, formulas) = (&kernel.between, kernel.between.record());
+        let declared = &between.declared;
+        let named = |names: &[&str], table: &[(&str, f64)], values: &[f64]| -> Vec<usize> {
+            assert_eq!(table.len(), values.len());
+            names.iter().map(|name| table.iter().position(|(known, _)| known == name).unwrap()).collect()
+        };
+        let reads = named(declared.reads, sums, &vec![0.0; sums.len()]);
+        let sums: Vec<f64> = reads.iter().map(|&place| sums[place].1).collect();
+        let at_memory = named(declared.memory, self.algorithm.spec().memory, memory);
+        let at_shared = named(declared.shared, self.algorithm.spec().shared, shared);
+        let pick = |from: &[f64], places: &[usize]| places.iter().map(|&i| from[i]).collect::<Vec<f64>>();
+        let mut once = vec![0.0; declared.once.len()];
+        if between.is_global() {
+            let before = memory.to_vec();
+            let (steps, groups) = (&[self.t][..], &[0][..]);
+            let mut at = GlobalAt { steps, groups, memory: &before, shared: &mut *shared, world: 1 };
+            between.once(&Groups::new(1, &|_| self.algorithm.hyper()), &mut at, &mut once);
+        }
+        let mut each = vec![0.0; declared.each.len()];
+        let (t, compute, shape) = (self.t, self.compute, self.shape);
+        let mut at = TensorAt { t, compute, shape, by_row: false, memory: &mut *memory, shared, world: 1 };
+        between.each(self.algorithm.hyper(), &mut at, &once, &mut each);
+        let inputs = |totals: &[f64], shared: &[f64], memory: &[f64]| {
+            [&once[..], &each, &sums, totals, &pick(shared, &at_shared), &pick(memory, &at_memory)].concat()
+        };
+        let none = vec![0.0; declared.totals.len()];
+        let totals = formulas.terms.evaluate(&inputs(&none, shared, memory));
+        // A total folds from +0.
+        let totals: Vec<f64> = totals.into_iter().map(|term| 0.0 + term).collect();
+        let updated = formulas.update.evaluate(&inputs(&totals, shared, memory));
+        at_shared.iter().zip(updated).for_each(|(&place, value)| shared[place] = value);
+        let runs = formulas.skips.evaluate(&inputs(&totals, shared, memory))[0] <= 0.0;
+        let found = formulas.tensor.evaluate(&inputs(&totals, shared, memory));
+        let (scalars, remembered) = found.split_at(out.len());
+        out.copy_from_slice(scalars);
+        at_memory.iter().zip(remembered).for_each(|(&place, &value)| memory[place] = value);
+        runs
+    }
+}
+
 /// Three steps of the driver on the scalar reference, and of the graphs that were recorded of its rules, with
 /// what is between them.
 fn recorded_is_the_rule<T: Copy>(
@@ -192,51 +250,26 @@ fn recorded_is_the_rule<T: Copy>(
     }
 
     // Rounded once to the type of the states, as a driver does.
-    let start = |state: &str| match algorithm.starts_as_param(state) {
-        true => value.values(),
-        false => Buffer::new(format, &[algorithm.initial(state); N]).values(),
+    let start = |state: &str| match algorithm.state(state).start {
+        Start::Param => value.values(),
+        Start::Value(initial) => Buffer::new(format, &[initial; N]).values(),
     };
     let mut states: Vec<(&str, Vec<f64>)> =
         stages.operands(Role::State).into_iter().map(|state| (state, start(state))).collect();
     let mut params = value.values();
-    let mut shared: Vec<f64> = algorithm.shared().iter().map(|(_, initial)| *initial).collect();
-    let mut memory: Vec<f64> = algorithm.memory().iter().map(|(_, initial)| *initial).collect();
+    let mut shared: Vec<f64> = algorithm.spec().shared.iter().map(|(_, initial)| *initial).collect();
+    let mut memory: Vec<f64> = algorithm.spec().memory.iter().map(|(_, initial)| *initial).collect();
     for (t, grad) in grads.iter().enumerate() {
         let (t, grad) = (t as u64 + 1, grad.values());
-        let mut sums = Vec::new();
-        for (index, stage) in stages.iter().enumerate() {
+        let mut sums: Vec<(&str, f64)> = Vec::new();
+        for stage in stages.iter() {
             let kernel: &Kernel = stage.kernel().unwrap();
             let mut scalars = vec![0.0; kernel.scalars.len() + kernel.tensor_scalars.len()];
             let (row, own) = scalars.split_at_mut(kernel.scalars.len());
             kernel.compute_scalars(algorithm.hyper(), t, row);
-            match stage {
-                Stage::Gathered(_) => {
-                    let (steps, groups) = (&[t][..], &[0][..]);
-                    let get = |_: usize| algorithm;
-                    let mut at = Gathering {
-                        tensors: 1,
-                        steps,
-                        groups,
-                        by_row: &[false],
-                        world: 1,
-                        sums: &sums,
-                        memory: &mut memory,
-                        shared: &mut shared,
-                        last: index + 1 == stages.iter().count(),
-                        scalars: own,
-                    };
-                    algorithm.gather(&Groups::new(1, &get), index, &mut at).unwrap();
-                }
-                _ if own.is_empty() => {}
-                _ => {
-                    let (memory, shared) = (&mut memory, &shared);
-                    let mut at =
-                        Combining { t, compute, shape: &shape, sums: &sums, memory, shared, scalars: own };
-                    algorithm.combine(index, &mut at);
-                }
-            }
-            if algorithm.skips(index, &shared) {
-                sums = vec![0.0; kernel.sums.len()];
+            let at = Between { algorithm, t, compute, shape: &shape };
+            if !at.recorded_numbers(kernel, &sums, (&mut memory, &mut shared), own) {
+                sums = kernel.sums.iter().map(|name| (*name, 0.0)).collect();
                 continue;
             }
             let scalars: Vec<Scalar<T>> = scalars.iter().map(|&x| scalar(x)).collect();
@@ -266,11 +299,12 @@ fn recorded_is_the_rule<T: Copy>(
             }
             sums = terms
                 .into_iter()
-                .map(|mut acc| {
+                .zip(kernel.sums)
+                .map(|(mut acc, name)| {
                     for half in [32, 16, 8, 4, 2, 1] {
                         (0..half).for_each(|j| acc[j] = acc[j] + acc[j + half]);
                     }
-                    widen(acc[0].0)
+                    (*name, widen(acc[0].0))
                 })
                 .collect();
         }

@@ -228,13 +228,18 @@ fn no_name_is_forgotten_and_every_row_fits_its_algorithm() {
         }
         let Some(algorithm) = method.algorithm() else { continue };
         for name in &shared {
-            assert!(algorithm.shared().iter().any(|(known, _)| known == name), "{}: {name}", entry.name);
+            assert!(algorithm.spec().shared.iter().any(|(known, _)| known == name), "{}: {name}", entry.name);
         }
         // What no group keeps is computed anew in each step.
-        let lost: Vec<&str> =
-            algorithm.shared().iter().map(|(name, _)| *name).filter(|name| !shared.contains(name)).collect();
+        let lost: Vec<&str> = algorithm
+            .spec()
+            .shared
+            .iter()
+            .map(|(name, _)| *name)
+            .filter(|name| !shared.contains(name))
+            .collect();
         assert!(lost.is_empty() || lost == ["dlr"], "{}: {lost:?} would be lost", entry.name);
-        assert!(algorithm.memory().is_empty(), "{}: what it remembers for each parameter", entry.name);
+        assert!(algorithm.spec().memory.is_empty(), "{}: what it remembers for each parameter", entry.name);
         // Every state, whatever the hyperparameters and shapes.
         let mut states: Vec<&str> = Vec::new();
         for text in common::CASES.iter().filter(|text| common::name_of(text) == entry.name) {

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Buffer, Random, backends, best, bits, build, cpu, recipe};
-use fallline::optim::{Binding, Error, NonFinite, frozen, param, rows};
+use fallline::optim::{Binding, Error, NonFinite, Start, frozen, param, rows};
 use fallline::{Backend, Checkpoint, Compute, Driver, Format, Isa, Optimizer, Tensor};
 use ndarray::{Array2, s};
 use proptest::prelude::*;
@@ -195,7 +195,7 @@ fn other_rows_are_neither_read_nor_written() {
             let algorithm = recipe(text);
             for i in (0..8 * width).filter(|i| !touched(*i)) {
                 // Some compute in f32 (tests/common).
-                let initial = algorithm.algorithm().initial(state);
+                let Start::Value(initial) = algorithm.algorithm().state(state).start else { unreachable!() };
                 assert!(found[i] == initial || found[i] == f64::from(initial as f32), "{text}: {state}[{i}]");
             }
         }

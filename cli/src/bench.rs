@@ -193,10 +193,10 @@ struct Passes<'r> {
 impl<'r> Passes<'r> {
     fn new(recipe: &'r Recipe, format: Format, extents: &[usize]) -> Passes<'r> {
         let algorithm = recipe.algorithm();
-        let begun = vec![1.0; algorithm.shared().len()];
+        let begun = vec![1.0; algorithm.spec().shared.len()];
         let stages = algorithm.stages(algorithm.class(&Shape::from(extents)).unwrap_or(0));
-        let kept = stages.iter().enumerate().filter(|(stage, _)| !algorithm.skips(*stage, &begun));
-        let kernels = kept.filter_map(|(_, stage)| stage.kernel()).collect();
+        let kept = |kernel: &&Kernel| !kernel.between.skips_of(algorithm.spec().shared, &begun);
+        let kernels = stages.kernels().filter(kept).collect();
         let reads_grad = stages.iter().next().is_some_and(|first| first.kernel().is_none());
         Passes { recipe, format, kernels, reads_grad }
     }
@@ -205,7 +205,7 @@ impl<'r> Passes<'r> {
     fn bytes_of(&self, operand: &Operand, extents: &[usize]) -> f64 {
         let shape = Shape::from(extents);
         // Factors of rows and columns are fewer than the elements that they stand for.
-        let own = self.recipe.algorithm().state_shape(operand.name, &shape).elements();
+        let own = self.recipe.algorithm().state(operand.name).shape(&shape).elements();
         let share = own as f64 / shape.elements().max(1) as f64;
         match operand.role {
             Role::Param | Role::Grad => self.format.mean_bytes(),

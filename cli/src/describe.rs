@@ -3,6 +3,7 @@
 use crate::common::{print, print_json, table};
 use crate::error::{Error, Result};
 use crate::list::summary;
+use fallline::core::between::Over;
 use fallline::core::{Kernel, Operand, Role, symbol};
 use fallline::cuda::ptx::{self, Target};
 use fallline::optim::stages::Stage;
@@ -27,7 +28,7 @@ pub struct Args {
     dtype: String,
 }
 
-/// What stands above the scalars that are formed from sums.
+/// What stands above the scalars of a tensor.
 const FORMED: &str = "  with, once a step for each tensor,\n";
 
 /// Prints everything about an algorithm.
@@ -108,20 +109,57 @@ fn readable(formula: &str) -> String {
 /// A part of a step: a rule, or what is not element by element.
 struct Described {
     kernel: Option<&'static Kernel>,
-    formed: &'static [&'static str],
+    /// How the tensors' own scalars are found, or what is done if it is no rule.
+    formed: Vec<String>,
 }
 
 fn passes(method: &Method) -> Vec<Described> {
     let algorithm = match method {
         Method::Algorithm(algorithm) => algorithm,
-        Method::Search(search) => return vec![Described { kernel: None, formed: search.formulas() }],
+        Method::Search(search) => return vec![Described { kernel: None, formed: owned(search.formulas()) }],
     };
     let stages = algorithm.stages(0);
     let described = |(number, stage): (usize, Stage)| Described {
         kernel: stage.kernel(),
-        formed: algorithm.formed(number),
+        formed: stage.kernel().map_or_else(|| owned(algorithm.formed(number)), between),
     };
     stages.iter().enumerate().map(described).collect()
+}
+
+fn owned(lines: &[&str]) -> Vec<String> {
+    lines.iter().map(|&line| line.to_owned()).collect()
+}
+
+/// How the tensors' own scalars of a rule are found: what the host computes, and what follows from sums, from the code
+/// that does it.
+fn between(kernel: &'static Kernel) -> Vec<String> {
+    let declared = &kernel.between.declared;
+    let formulas = kernel.between.record();
+    let host = declared.once.iter().chain(declared.each);
+    let host = host.map(|number| (symbol(number.name), readable(number.formula)));
+    let named = |(name, formula): &(String, String)| *name != symbol(formula);
+    let mut lines: Vec<String> =
+        host.filter(named).map(|(name, formula)| format!("{name} = {formula}")).collect();
+    let over = match declared.over {
+        Over::All => "over all tensors, in the order of their names",
+        Over::Group => "over the tensors of the group, in the order of their names",
+    };
+    for line in formulas.terms.to_string().lines() {
+        let total =
+            declared.totals.iter().find_map(|name| line.strip_prefix(&format!("{} = ", symbol(name))));
+        lines.push(match total {
+            Some(term) => {
+                format!("{} = Σ ({term})   ({over})", &line[..line.len() - term.len() - " = ".len()])
+            }
+            None => line.to_owned(),
+        });
+    }
+    lines.extend(formulas.update.to_string().lines().map(str::to_owned));
+    if declared.may_skip {
+        lines.extend(formulas.skips.to_string().lines().map(|line| format!("{line}   (above 0: no pass)")));
+    }
+    lines.extend(formulas.tensor.to_string().lines().map(str::to_owned));
+    lines
 }
 
 impl Described {
@@ -149,7 +187,7 @@ impl Described {
             text.push_str(&table(&rows));
         }
         if !self.formed.is_empty() {
-            text.push_str(if kernel.tensor_scalars.is_empty() { "  where\n" } else { FORMED });
+            text.push_str(FORMED);
             text.push_str(&formed("    "));
         }
         text
@@ -180,12 +218,10 @@ fn states(method: &Method) -> Vec<&'static str> {
 /// What becomes of a row-sparse gradient, with the defaults.
 fn row_sparse(method: &Method) -> String {
     let Some(algorithm) = method.algorithm() else {
-        return "refused (this algorithm does not take row-sparse gradients)".into();
+        return format!("refused ({} does not take row-sparse gradients)", method.name());
     };
-    match algorithm.sparse() {
-        Ok(Sparse::Rows) if algorithm.dense().is_err() => {
-            "it takes no others; only their rows are touched".into()
-        }
+    match algorithm.takes_rows() {
+        Ok(Sparse::RowsOnly) => "it takes no others; only their rows are touched".into(),
         Ok(Sparse::Rows) => "only their rows are touched".into(),
         Ok(_) => "the other rows count as zeros".into(),
         Err(reason) => format!("refused ({reason})"),
@@ -211,11 +247,11 @@ fn as_text(entry: &Entry) -> String {
         }
         let remembered = |scalars: &[(&str, f64)]| scalars.iter().map(|s| s.0).collect::<Vec<_>>().join(", ");
         let Some(algorithm) = method.algorithm() else { continue };
-        if !algorithm.memory().is_empty() {
-            text.push_str(&format!("  Each tensor's: {}\n", remembered(algorithm.memory())));
+        if !algorithm.spec().memory.is_empty() {
+            text.push_str(&format!("  Each tensor's: {}\n", remembered(algorithm.spec().memory)));
         }
-        if !algorithm.shared().is_empty() {
-            text.push_str(&format!("  All tensors': {}\n", remembered(algorithm.shared())));
+        if !algorithm.spec().shared.is_empty() {
+            text.push_str(&format!("  All tensors': {}\n", remembered(algorithm.spec().shared)));
         }
     }
     text.push_str("\nθ is the parameter, g its gradient (negated with maximize), t the step count from 1.\n");

@@ -137,7 +137,7 @@ fn states_of(
 ) -> Result<Vec<(&'static str, Format, usize)>, String> {
     let states = algorithm.stages(algorithm.class_of(name, shape)?).operands(Role::State);
     let each = states.into_iter().map(|state| {
-        let elements = algorithm.state_shape(state, shape).elements();
+        let elements = algorithm.state(state).shape(shape).elements();
         (state, format_of(state), elements)
     });
     Ok(each.collect())

@@ -13,7 +13,7 @@ use fallline_core::{Compute, Format, Role, Shape};
 use fallline_optim::algorithms::NAdam;
 use fallline_optim::checkpoint::{Entry, OptimizerManifest, ParamManifest};
 use fallline_optim::hyper::Value as Hyper;
-use fallline_optim::{AnyAlgorithm, Checkpoint, Method};
+use fallline_optim::{AnyAlgorithm, Checkpoint, Method, Start};
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 
@@ -237,9 +237,14 @@ impl Exporter<'_> {
         }
         let decoded = Cell::new(0);
         let entry = |ours: &str| {
-            let shape = self.algorithm.state_shape(ours, &shape);
+            let spec = self.algorithm.state(ours);
+            let shape = spec.shape(&shape);
             if steps == 0 {
-                let start = vec![self.algorithm.initial(ours); shape.elements()];
+                let initial = match spec.start {
+                    Start::Value(initial) => initial,
+                    Start::Param => 0.0,
+                };
+                let start = vec![initial; shape.elements()];
                 return Ok(rounded(shape, &start, compute.format()));
             }
             let found = match self.coded(name, ours)? {
@@ -322,7 +327,7 @@ impl Exporter<'_> {
         }
         let found = self.checkpoint.codes(name, ours).zip(self.checkpoint.scales(name, ours));
         let ((_, codes), scales) = found.ok_or_else(|| Error::value(way(), "its codes are missing"))?;
-        let len = self.algorithm.state_shape(ours, &param.shape()).elements();
+        let len = self.algorithm.state(ours).shape(&param.shape()).elements();
         if codes.len() != format.size(len) || scales.len() != format.scales(len) {
             return Err(Error::value(way(), "it has more or fewer codes or scales than elements"));
         }

@@ -73,7 +73,7 @@ pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> R
     let mut checkpoint = Checkpoint::default();
     let mut manifest = OptimizerManifest::new(base.name());
     let places = merge(&ids, &methods, &mut manifest);
-    let shared = base.algorithm().map_or(&[][..], |algorithm| algorithm.shared());
+    let shared = base.algorithm().map_or(&[][..], |algorithm| algorithm.spec().shared);
     for name in shared.iter().map(|(name, _)| *name) {
         let value = read.shared(&format!("{prefix}param_groups[0]"), first, name)?;
         manifest.insert_shared(name, value);

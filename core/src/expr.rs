@@ -1,7 +1,9 @@
 //! The recording lane: running a rule on [`Expr`] yields its expression graph.
 
+mod numbers;
 mod print;
 
+pub use numbers::NumberGraph;
 pub use print::symbol;
 
 use crate::{Arithmetic, Array, Lane, Literal, Role, Rule, private::Sealed, rule};
@@ -36,6 +38,8 @@ pub enum Node {
     Compare(Comparison, u32, u32),
     /// The second where the first, a comparison, is true, else the third.
     Select(u32, u32, u32),
+    /// The first to the power of the second, a count: in a [`NumberGraph`] only.
+    Power(u32, u32),
 }
 
 /// Functions of one value.
@@ -137,6 +141,13 @@ impl Arithmetic for Expr {
 }
 crate::operators!(Expr);
 
+impl Expr {
+    /// To the power of a count.
+    pub(crate) fn power(self, count: Expr) -> Expr {
+        Expr(push(Node::Power(self.0, count.0)))
+    }
+}
+
 /// A recorded rule: what it computes from named inputs, as a graph in which nothing stands twice.
 ///
 /// ```
@@ -217,16 +228,7 @@ impl Graph {
 
     /// Which nodes lead to a store or a sum.
     pub fn live(&self) -> Vec<bool> {
-        let mut live = vec![false; self.nodes.len()];
-        for &root in self.stores.iter().chain(self.sums.iter().map(|(_, place)| place)) {
-            live[root as usize] = true;
-        }
-        for place in (0..self.nodes.len()).rev() {
-            if live[place] {
-                self.nodes[place].inputs().for_each(|input| live[input as usize] = true);
-            }
-        }
-        live
+        live_from(&self.nodes, self.stores.iter().copied().chain(self.sums.iter().map(|(_, place)| *place)))
     }
 
     /// Runs the recorded operations on any lane: the same bits as the rule itself.
@@ -270,6 +272,7 @@ impl Graph {
                     Slot::Mask(mask) => Slot::Value(L::select(mask, value(yes), value(no))),
                     Slot::Value(_) => unreachable!("values are recorded as expressions"),
                 },
+                Node::Power(..) => unreachable!("rules have no powers: lanes have none"),
             };
             slots.push(slot);
         }
@@ -286,24 +289,36 @@ impl Graph {
     }
 }
 
+/// Which nodes lead to a root.
+fn live_from(nodes: &[Node], roots: impl Iterator<Item = u32>) -> Vec<bool> {
+    let mut live = vec![false; nodes.len()];
+    roots.for_each(|root| live[root as usize] = true);
+    for place in (0..nodes.len()).rev() {
+        if live[place] {
+            nodes[place].inputs().for_each(|input| live[input as usize] = true);
+        }
+    }
+    live
+}
+
 impl Node {
     /// The places of the nodes that this one uses.
     pub fn inputs(&self) -> impl Iterator<Item = u32> {
         let (inputs, count) = match *self {
             Node::GradScale | Node::Scalar(_) | Node::Operand(_) | Node::Literal(_) => ([0; 3], 0),
             Node::Unary(_, a) => ([a, 0, 0], 1),
-            Node::Binary(_, a, b) | Node::Compare(_, a, b) => ([a, b, 0], 2),
+            Node::Binary(_, a, b) | Node::Compare(_, a, b) | Node::Power(a, b) => ([a, b, 0], 2),
             Node::Select(a, b, c) => ([a, b, c], 3),
         };
         inputs.into_iter().take(count)
     }
 
     /// Whether this is the gradient, scaled: what a rule calls by the gradient's name.
-    fn scaled_grad(&self, graph: &Graph) -> Option<&'static str> {
+    fn scaled_grad(&self, nodes: &[Node], operands: &[crate::Operand]) -> Option<&'static str> {
         let Node::Binary(Binary::Times, a, b) = *self else { return None };
-        match (graph.nodes[a as usize], graph.nodes[b as usize]) {
-            (Node::Operand(i), Node::GradScale) if graph.operands[i as usize].role == Role::Grad => {
-                Some(graph.operands[i as usize].name)
+        match (nodes[a as usize], nodes[b as usize]) {
+            (Node::Operand(i), Node::GradScale) if operands[i as usize].role == Role::Grad => {
+                Some(operands[i as usize].name)
             }
             _ => None,
         }

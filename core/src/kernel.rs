@@ -1,6 +1,6 @@
 //! Rules, erased: what a driver and a backend pass to each other.
 
-use crate::{Graph, Operand, Rule, ScalarDef};
+use crate::{Between, Graph, Operand, Rule, ScalarDef};
 use core::any::Any;
 use core::fmt;
 
@@ -17,6 +17,8 @@ pub struct Kernel {
     pub scalars: &'static [ScalarDef],
     /// The scalars that differ from tensor to tensor, in order.
     pub tensor_scalars: &'static [&'static str],
+    /// What they are computed from.
+    pub between: Between,
     /// The sums that a pass returns, in order.
     pub sums: &'static [&'static str],
     compute: fn(&dyn Any, u64, &mut [f64]) -> bool,
@@ -33,6 +35,7 @@ impl Kernel {
             operands: R::OPERANDS,
             scalars: R::SCALARS,
             tensor_scalars: R::TENSOR_SCALARS,
+            between: Between::of::<R>(),
             sums: R::SUMS,
             compute: |hyper, t, out| match hyper.downcast_ref::<R::Hyper>() {
                 Some(hyper) => {

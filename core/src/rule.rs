@@ -1,6 +1,12 @@
 //! Rules: what an algorithm does to one element, declared once.
 
+pub mod between;
+mod declare;
+pub mod scope;
+
 use crate::{Lane, Literal};
+use between::{Declared, Number, Numbers};
+use scope::{GlobalAt, Groups, TensorAt};
 
 /// What an operand of a rule is to the optimizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,8 +55,10 @@ pub trait Rule: 'static {
     const OPERANDS: &'static [Operand];
     /// The scalars that [`scalars`](Rule::scalars) computes.
     const SCALARS: &'static [ScalarDef];
-    /// Scalars that differ from tensor to tensor, given by the driver.
+    /// Scalars that differ from tensor to tensor.
     const TENSOR_SCALARS: &'static [&'static str];
+    /// What they are computed from, where the rule says it itself.
+    const BETWEEN: Declared = Declared::NONE;
     /// The sums over all elements that the same pass returns.
     const SUMS: &'static [&'static str];
     /// One value for each of [`SCALARS`](Rule::SCALARS), then for each of
@@ -63,6 +71,50 @@ pub trait Rule: 'static {
 
     /// The scalars of step `t` (from 1), in `f64`; `out` has the length of [`SCALARS`](Rule::SCALARS).
     fn scalars(hyper: &Self::Hyper, t: u64, out: &mut [f64]);
+
+    /// The numbers [`once`](Declared::once) for all tensors, computed on the host.
+    fn once(groups: &Groups<'_, '_, Self::Hyper>, at: &mut GlobalAt<'_>, out: &mut [f64]) {
+        let _ = (groups, at, out);
+    }
+
+    /// The numbers of [`each`](Declared::each) tensor, computed on the host from its group's hyperparameters.
+    fn each(hyper: &Self::Hyper, at: &mut TensorAt<'_>, once: &[f64], out: &mut [f64]) {
+        let _ = (hyper, at, once, out);
+    }
+
+    /// A tensor's terms of the [`totals`](Declared::totals). Where a term is 0 the tensor adds nothing, whatever its sums are.
+    fn terms<N: Number>(from: &Numbers<'_, N>, out: &mut [N])
+    where
+        f64: Literal<N>,
+    {
+        let _ = (from, out);
+    }
+
+    /// What is remembered for all parameters together, from the totals; `shared` holds the old values.
+    fn update<N: Number>(from: &Numbers<'_, N>, shared: &mut [N])
+    where
+        f64: Literal<N>,
+    {
+        let _ = (from, shared);
+    }
+
+    /// Above 0 where the pass is left out, with sums of zero.
+    fn skips<N: Number>(shared: &[N]) -> N
+    where
+        f64: Literal<N>,
+    {
+        let _ = shared;
+        N::lit(0.0)
+    }
+
+    /// A tensor's scalars, in the order of [`TENSOR_SCALARS`](Rule::TENSOR_SCALARS); `memory` holds what is remembered for
+    /// it.
+    fn tensor<N: Number>(from: &Numbers<'_, N>, memory: &mut [N], out: &mut [N])
+    where
+        f64: Literal<N>,
+    {
+        let _ = (from, memory, out);
+    }
 
     /// The update of one register of elements. Assignments run in order; everything that is stored is
     /// stored after them. Returns this register's terms of the sums.
@@ -100,100 +152,4 @@ impl<T: Copy + Send + Sync, const N: usize> Array<T> for [T; N] {
     fn fill(value: T) -> Self {
         [value; N]
     }
-}
-
-/// Declares a [`Rule`].
-///
-/// ```
-/// use fallline_core::{math, rule};
-///
-/// /// The hyperparameters of plain gradient descent with decoupled decay.
-/// pub struct Descent {
-///     /// Step size.
-///     pub lr: f64,
-///     /// Decay per step, in units of `lr`.
-///     pub weight_decay: f64,
-/// }
-///
-/// rule! {
-///     /// Plain gradient descent, which also returns the squared norm of the gradient.
-///     pub DescentRule(h: Descent, t) {       // once a step, on the host, in f64
-///         let lr = h.lr;
-///         let keep = 1.0 - h.lr * h.weight_decay;
-///     }
-///     element(g: Grad) -> (p: Param) sum(norm2) {   // once an element, anywhere
-///         p = keep * p - lr * g;
-///         norm2 = g * g;
-///     }
-/// }
-/// ```
-///
-/// `element` lists the operands that are only read, then those that are written. `per_tensor(trust)` in
-/// front of it names scalars that the driver gives for each tensor. `or pub Name element(…) -> (…) { … }`
-/// behind it declares another rule with the same scalars. Functions for the scalars are those of
-/// [`math`](crate::math).
-#[macro_export]
-macro_rules! rule {
-    // A rule, and others after `or` that share its scalars.
-    ($(#[$meta:meta])* $vis:vis $name:ident($h:ident: $hyper:ty, $t:ident) $scalars:tt
-     $(per_tensor $own:tt)?
-     element $reads:tt -> $writes:tt $(sum $sums:tt)? $body:block
-     $(or $(#[$other_meta:meta])* $other_vis:vis $other:ident $($rest:tt)*)?) => {
-        $crate::rule!(@one [$(#[$meta])* $vis] $name $h [$hyper] $t $scalars [$($own)?] $reads $writes [$($sums)?] $body);
-        $($crate::rule! {
-            $(#[$other_meta])* $other_vis $other($h: $hyper, $t) $scalars $($rest)*
-        })?
-    };
-    (@one [$(#[$meta:meta])* $vis:vis] $name:ident $h:ident [$hyper:ty] $t:ident
-     { $(let $scalar:ident = $formula:expr;)* }
-     [$(($($own:ident),+ $(,)?))?]
-     ($($read:ident: $read_role:ident),* $(,)?)
-     ($($write:ident: $write_role:ident),* $(,)?)
-     [$(($($sum:ident),+ $(,)?))?]
-     $body:block) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug)]
-        $vis struct $name;
-
-        impl $crate::Rule for $name {
-            type Hyper = $hyper;
-            const NAME: &'static str = stringify!($name);
-            const OPERANDS: &'static [$crate::Operand] = &[
-                $($crate::Operand { name: stringify!($write), role: $crate::Role::$write_role, written: true },)*
-                $($crate::Operand { name: stringify!($read), role: $crate::Role::$read_role, written: false },)*
-            ];
-            const SCALARS: &'static [$crate::ScalarDef] = &[
-                $($crate::ScalarDef { name: stringify!($scalar), formula: stringify!($formula) },)*
-            ];
-            const TENSOR_SCALARS: &'static [&'static str] = &[$($(stringify!($own)),+)?];
-            const SUMS: &'static [&'static str] = &[$($(stringify!($sum)),+)?];
-            type Scalars<T: Copy + Send + Sync> =
-                [T; <$name as $crate::Rule>::SCALARS.len() + <$name as $crate::Rule>::TENSOR_SCALARS.len()];
-            type Operands<T: Copy + Send + Sync> = [T; <$name as $crate::Rule>::OPERANDS.len()];
-            type Sums<T: Copy + Send + Sync> = [T; <$name as $crate::Rule>::SUMS.len()];
-
-            #[allow(unused_variables)]
-            fn scalars($h: &$hyper, $t: u64, out: &mut [f64]) {
-                $(let $scalar: f64 = $formula;)*
-                out.copy_from_slice(&[$($scalar),*]);
-            }
-
-            #[inline(always)]
-            #[allow(unused_variables, unused_mut)]
-            fn element<L: $crate::Lane>(
-                scalars: &Self::Scalars<L>,
-                operands: &mut Self::Operands<L>,
-            ) -> Self::Sums<L>
-            where
-                f64: $crate::Literal<L>,
-            {
-                let [$($scalar,)* $($($own,)+)?] = *scalars;
-                let [$(mut $write,)* $($read,)*] = *operands;
-                $($(let $sum: L;)+)?
-                $body
-                *operands = [$($write,)* $($read,)*];
-                [$($($sum),+)?]
-            }
-        }
-    };
 }

@@ -78,6 +78,34 @@ macro_rules! scalar {
 scalar!(f32, f32::sqrt);
 scalar!(f64, f64::sqrt);
 
+/// Plain numbers, for what is computed [between passes](crate::Between): the same as [`Scalar<f64>`].
+macro_rules! plain {
+    ($($method:ident($($arg:ident),*)),*; $($compare:ident),*) => {
+        impl Arithmetic for f64 {
+            type Mask = bool;
+            #[inline(always)]
+            fn lit(x: f64) -> f64 {
+                x
+            }
+            $(#[inline(always)]
+            fn $method(self $(, $arg: f64)*) -> f64 {
+                Scalar(self).$method($(Scalar($arg)),*).0
+            })*
+            $(#[inline(always)]
+            fn $compare(self, other: f64) -> bool {
+                Scalar(self).$compare(Scalar(other))
+            })*
+            #[inline(always)]
+            fn select(mask: bool, yes: f64, no: f64) -> f64 {
+                if mask { yes } else { no }
+            }
+        }
+        impl crate::Lane for f64 {}
+        impl crate::Literal<f64> for f64 {}
+    };
+}
+plain!(plus(other), minus(other), times(other), over(other), negate(), sqrt(), abs(), min(other), max(other); lt, le, eq);
+
 #[cfg(test)]
 mod tests {
     use super::*;

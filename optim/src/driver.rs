@@ -113,7 +113,7 @@ pub struct Driver {
 impl Driver {
     /// An optimizer with one group of all parameters.
     pub fn new(backend: Arc<dyn Backend>, algorithm: Box<dyn AnyAlgorithm>) -> Driver {
-        let shared = algorithm.shared().iter().map(|(_, initial)| *initial).collect();
+        let shared = algorithm.spec().shared.iter().map(|(_, initial)| *initial).collect();
         Driver {
             backend,
             builtins: algorithm.builtins(),
@@ -160,7 +160,7 @@ impl Driver {
     /// What the algorithm remembers for all parameters together ([`Algorithm::SHARED`](crate::Algorithm::SHARED)),
     /// by name: the `d` of D-Adaptation, say.
     pub fn shared(&self, name: &str) -> Option<f64> {
-        let names = self.groups[0].algorithm.shared().iter();
+        let names = self.groups[0].algorithm.spec().shared.iter();
         names.zip(&self.shared[0]).find(|((known, _), _)| *known == name).map(|(_, value)| *value)
     }
 
@@ -258,7 +258,12 @@ impl Optimizer for Driver {
         let own = self.to_checkpoint()?;
         match &self.world {
             Some(world) if world.sharded() => world.consolidate(&own),
-            Some(world) if self.groups.iter().any(|group| !group.algorithm.same_on_all_ranks()) => {
+            Some(world)
+                if self
+                    .groups
+                    .iter()
+                    .any(|group| group.algorithm.spec().replicas.error_feedback.is_some()) =>
+            {
                 let mut whole = world.with_errors(own)?;
                 self.unite(&mut whole, world.ranks().world());
                 Ok(whole)

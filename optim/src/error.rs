@@ -38,7 +38,7 @@ pub enum Error {
         /// The parameter.
         param: String,
         /// Why.
-        reason: &'static str,
+        reason: String,
     },
     /// The algorithm has no estimate of the curvature to update.
     #[error("{algorithm} takes no gradients for a Hessian")]

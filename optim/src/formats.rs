@@ -109,7 +109,7 @@ impl StateFormats {
         elements: usize,
         computed: Format,
     ) -> Format {
-        let non_negative = algorithm.non_negative().contains(&state);
+        let non_negative = algorithm.state(state).non_negative;
         match self.of(state) {
             Some(Format::F16) if non_negative && !self.named.contains_key(state) => Format::Bf16,
             Some(format) if non_negative => format.with_codes(Codes::Unsigned),

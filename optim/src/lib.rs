@@ -33,7 +33,10 @@ pub mod stages;
 mod strided;
 pub mod wrapper;
 
-pub use algorithm::{Algorithm, AnyAlgorithm, Info, Linked, Reference, Sparse};
+pub use algorithm::{
+    Algorithm, AnyAlgorithm, BlockDefault, ErrorFeedback, Extent, Info, Init, Linked, MaskPolicy, Reference,
+    Replicas, Sparse, Spec, Start, State, StateSpec, StorageDefaults,
+};
 pub use binding::{Binding, GradRef, ParamRef, RowsGrad, frozen, param, rows};
 pub use checkpoint::{Checkpoint, LoadOptions};
 pub use driver::finite::NonFinite;
@@ -43,7 +46,7 @@ pub use formats::StateFormats;
 pub use params::ParamFormat;
 
 #[doc(hidden)] // for `renamed!`
-pub use fallline_core::{Format, Kernel, Link, Shape};
+pub use fallline_core::{Kernel, Link, Shape};
 pub use kind::ModuleKind;
 pub use line_search::{LineSearch, Objective};
 pub use method::Method;

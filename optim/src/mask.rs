@@ -12,7 +12,7 @@
 //! Errors of compression are not masked, there or here. A mask is no part of a checkpoint: the one that is set counts, since
 //! it may be another in the next phase of training.
 
-use crate::{AnyAlgorithm, Error, Result};
+use crate::{AnyAlgorithm, Error, MaskPolicy, Result};
 use core::ops::Range;
 use fallline_core::Shape;
 use fallline_core::ranks::hash;
@@ -37,26 +37,15 @@ pub enum MomentumMask {
     Elements(Vec<f32>),
 }
 
-/// When an algorithm applies a [`MomentumMask`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Masking {
-    /// It takes none.
-    Never,
-    /// To what ranks exchange: with one rank it changes nothing.
-    Exchanges,
-    /// With one rank too.
-    Always,
-}
-
 impl MomentumMask {
     /// Refuses algorithms that take no mask.
     ///
     /// # Errors
     /// [`Error::Groups`].
     pub fn check(algorithm: &dyn AnyAlgorithm) -> Result<()> {
-        match algorithm.masking() {
-            Masking::Never => Err(MomentumMask::refused(algorithm.name())),
-            Masking::Exchanges | Masking::Always => Ok(()),
+        match algorithm.spec().replicas.momentum_mask {
+            MaskPolicy::Never => Err(MomentumMask::refused(algorithm.name())),
+            MaskPolicy::OnExchange | MaskPolicy::Always => Ok(()),
         }
     }
 

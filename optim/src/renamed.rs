@@ -106,9 +106,10 @@ macro_rules! renamed {
                 self.0.kernel::<K>()
             }
             const MEMORY: &'static [(&'static str, f64)] = <$of as $crate::Algorithm>::MEMORY;
-            const NON_NEGATIVE: &'static [&'static str] = <$of as $crate::Algorithm>::NON_NEGATIVE;
-            fn state_format(&self, state: &str, elements: usize) -> Option<$crate::Format> {
-                self.0.state_format(state, elements)
+            const SHARED: &'static [(&'static str, f64)] = <$of as $crate::Algorithm>::SHARED;
+            const REPLICAS: $crate::Replicas = <$of as $crate::Algorithm>::REPLICAS;
+            fn state(&self, name: &str) -> $crate::StateSpec {
+                self.0.state(name)
             }
             fn stages<K: $crate::Link>(&self, class: u8) -> $crate::stages::Stages {
                 self.0.stages::<K>(class)
@@ -122,9 +123,6 @@ macro_rules! renamed {
             fn scalars(&self, class: u8, kernel: &$crate::Kernel, t: u64, out: &mut [f64]) {
                 self.0.scalars(class, kernel, t, out);
             }
-            fn combine(&self, stage: usize, at: &mut $crate::stages::Combining<'_>) {
-                self.0.combine(stage, at);
-            }
             fn formed(&self, stage: usize) -> &'static [&'static str] {
                 self.0.formed(stage)
             }
@@ -134,31 +132,15 @@ macro_rules! renamed {
             fn hyper(&self) -> &dyn core::any::Any {
                 self.0.hyper()
             }
-            fn validate(&self) -> Result<(), $crate::hyper::HyperError> {
+            fn check(&mut self, first: bool) -> Result<(), $crate::hyper::HyperError> {
                 let name = <Self as $crate::hyper::Hyperparameters>::NAME;
-                self.0.validate().map_err(|error| error.named(name))
+                self.0.check(first).map_err(|error| error.named(name))
             }
-            fn built(&mut self) -> Result<(), $crate::hyper::HyperError> {
-                let name = <Self as $crate::hyper::Hyperparameters>::NAME;
-                self.0.built().map_err(|error| error.named(name))
+            fn storage(&self) -> $crate::StorageDefaults {
+                self.0.storage()
             }
-            fn paged(&self) -> bool {
-                self.0.paged()
-            }
-            fn offloaded(&self) -> bool {
-                self.0.offloaded()
-            }
-            fn maximize(&self) -> bool {
-                self.0.maximize()
-            }
-            fn initial(&self, state: &str) -> f64 {
-                self.0.initial(state)
-            }
-            fn sparse(&self) -> Result<$crate::Sparse, &'static str> {
+            fn sparse(&self) -> $crate::Sparse {
                 self.0.sparse()
-            }
-            fn dense(&self) -> Result<(), &'static str> {
-                self.0.dense()
             }
         }
     };

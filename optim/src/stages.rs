@@ -15,12 +15,8 @@ pub const MAX_STAGES: usize = 5;
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Stage {
-    /// A pass of a rule over all elements; a tensor's own scalars come from
-    /// [`Algorithm::combine`](crate::Algorithm::combine) and depend on that tensor alone.
+    /// A pass of a rule over all elements.
     Rule(&'static Kernel),
-    /// A pass of a rule over all elements; the tensors' own scalars come from
-    /// [`Algorithm::gather`](crate::Algorithm::gather), which sees all tensors at once.
-    Gathered(&'static Kernel),
     /// Something that is not element by element, tensor after tensor: [`Algorithm::matrix`](crate::Algorithm::matrix).
     Matrix,
     /// Something that all tensors take part in together: [`Algorithm::exchange`](crate::Algorithm::exchange).
@@ -31,23 +27,21 @@ impl Stage {
     /// The rule, if it is one.
     pub fn kernel(&self) -> Option<&'static Kernel> {
         match self {
-            Stage::Rule(kernel) | Stage::Gathered(kernel) => Some(kernel),
+            Stage::Rule(kernel) => Some(kernel),
             Stage::Matrix | Stage::Exchange => None,
         }
     }
 
     /// Whether it can follow the stage before tensor by tensor, while that one's operands are in cache.
     pub(crate) fn follows(&self) -> bool {
-        matches!(self, Stage::Rule(_))
+        self.kernel().is_some_and(|kernel| !kernel.between.is_global())
     }
 }
 
 impl PartialEq for Stage {
     fn eq(&self, other: &Stage) -> bool {
         match (self, other) {
-            (Stage::Rule(one), Stage::Rule(other)) | (Stage::Gathered(one), Stage::Gathered(other)) => {
-                core::ptr::eq(*one, *other)
-            }
+            (Stage::Rule(one), Stage::Rule(other)) => core::ptr::eq(*one, *other),
             (Stage::Matrix, Stage::Matrix) | (Stage::Exchange, Stage::Exchange) => true,
             _ => false,
         }
@@ -67,11 +61,6 @@ impl Stages {
         Stages { stages: [None; MAX_STAGES], states: &[] }.and(Stage::Rule(kernel))
     }
 
-    /// A pass of a rule whose tensors' scalars depend on each other, to begin with.
-    pub fn gathered(kernel: &'static Kernel) -> Stages {
-        Stages { stages: [None; MAX_STAGES], states: &[] }.and(Stage::Gathered(kernel))
-    }
-
     /// Work that is not element by element, to begin with.
     pub fn matrix() -> Stages {
         Stages { stages: [None; MAX_STAGES], states: &[] }.and(Stage::Matrix)
@@ -80,11 +69,6 @@ impl Stages {
     /// These, and after them a pass of a rule.
     pub fn then(self, kernel: &'static Kernel) -> Stages {
         self.and(Stage::Rule(kernel))
-    }
-
-    /// These, and after them a pass of a rule whose tensors' scalars depend on each other.
-    pub fn then_gathered(self, kernel: &'static Kernel) -> Stages {
-        self.and(Stage::Gathered(kernel))
     }
 
     /// These, and after them work that is not element by element.
@@ -126,7 +110,7 @@ impl Stages {
 
     /// Whether a stage looks at all parameters together.
     pub fn gathers(&self) -> bool {
-        self.iter().any(|stage| matches!(stage, Stage::Gathered(_)))
+        self.kernels().any(|kernel| kernel.between.is_global())
     }
 
     /// The names of the operands of a role, each once, in the order in which the rules name them.
@@ -141,132 +125,6 @@ impl Stages {
             names.extend(self.states);
         }
         names
-    }
-}
-
-/// What a parameter's own scalars of a stage are computed from, on the host in `f64`.
-#[derive(Debug)]
-pub struct Combining<'a> {
-    /// The step count, from 1.
-    pub t: u64,
-    /// The type that it is computed in.
-    pub compute: Compute,
-    /// The parameter's extents.
-    pub shape: &'a Shape,
-    /// The sums of the last rule before, in the order of its rule; empty before the first.
-    pub sums: &'a [f64],
-    /// What the algorithm remembers for the parameter, in the order of
-    /// [`Algorithm::MEMORY`](crate::Algorithm::MEMORY).
-    pub memory: &'a mut [f64],
-    /// What it remembers for all parameters together, in the order of
-    /// [`Algorithm::SHARED`](crate::Algorithm::SHARED).
-    pub shared: &'a [f64],
-    /// The scalars to compute, in the order of [`Kernel::tensor_scalars`].
-    pub scalars: &'a mut [f64],
-}
-
-/// The groups of an optimizer, each with its hyperparameters.
-pub struct Groups<'f, 'a, A: ?Sized> {
-    count: usize,
-    get: &'f dyn Fn(usize) -> &'a A,
-}
-
-impl<'f, 'a, A: ?Sized> Groups<'f, 'a, A> {
-    /// `count` of them, behind a function. (A table would have to be allocated in every step.)
-    pub fn new(count: usize, get: &'f dyn Fn(usize) -> &'a A) -> Self {
-        Groups { count, get }
-    }
-
-    /// The group of a number.
-    pub fn get(&self, group: usize) -> &'a A {
-        (self.get)(group)
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.count
-    }
-
-    /// All of them, in order.
-    pub fn iter(&self) -> impl Iterator<Item = &'a A> + Clone {
-        (0..self.count).map(|group| self.get(group))
-    }
-}
-
-impl<A: ?Sized> core::ops::Index<usize> for Groups<'_, '_, A> {
-    type Output = A;
-    fn index(&self, group: usize) -> &A {
-        self.get(group)
-    }
-}
-
-/// As [`Combining`], for all parameters of a step at once: rows in the order of the parameters' names.
-#[derive(Debug)]
-pub struct Gathering<'a> {
-    /// How many parameters there are.
-    pub tensors: usize,
-    /// The step count of each, from 1.
-    pub steps: &'a [u64],
-    /// The group of each.
-    pub groups: &'a [usize],
-    /// Of each whether only the rows of a row-sparse gradient take part ([`Sparse::Rows`](crate::Sparse::Rows)).
-    pub by_row: &'a [bool],
-    /// The sums of the stage before: a row for each parameter.
-    pub sums: &'a [f64],
-    /// What the algorithm remembers for each parameter, in the order of
-    /// [`Algorithm::MEMORY`](crate::Algorithm::MEMORY): a row for each.
-    pub memory: &'a mut [f64],
-    /// What the algorithm remembers for all parameters together, in the order of
-    /// [`Algorithm::SHARED`](crate::Algorithm::SHARED).
-    pub shared: &'a mut [f64],
-    /// How many ranks step together.
-    pub world: usize,
-    /// Whether no stage comes after this one.
-    pub last: bool,
-    /// The scalars to compute: a row for each parameter.
-    pub scalars: &'a mut [f64],
-}
-
-impl Gathering<'_> {
-    /// Sum number `sum` of the stage before, of all parameters together.
-    pub fn total(&self, sum: usize) -> f64 {
-        self.weighted(sum, |_| 1.0)
-    }
-
-    /// As [`total`](Gathering::total), each parameter's sum multiplied by a weight of its group; where that is 0
-    /// the sum does not count, whatever it is.
-    pub fn weighted(&self, sum: usize, weight: impl Fn(usize) -> f64) -> f64 {
-        let width = self.sums.len() / self.tensors.max(1);
-        let own = self.sums.iter().skip(sum).step_by(width.max(1));
-        fallline_core::sums::fold(own.zip(self.groups).map(|(own, &group)| match weight(group) {
-            0.0 => 0.0,
-            weight => weight * own,
-        }))
-    }
-
-    /// Gives every parameter the same scalars.
-    pub fn give_all(&mut self, scalars: &[f64]) {
-        self.scalars.chunks_exact_mut(scalars.len()).for_each(|row| row.copy_from_slice(scalars));
-    }
-
-    /// Gives every parameter the scalars of its group.
-    pub fn give<const N: usize>(&mut self, scalars: impl Fn(usize) -> [f64; N]) {
-        for (row, &group) in self.scalars.chunks_exact_mut(N).zip(self.groups) {
-            row.copy_from_slice(&scalars(group));
-        }
-    }
-
-    /// Gives every parameter the scalars of its group and kind: whether only rows of it take part.
-    pub fn give_each<const N: usize>(&mut self, scalars: impl Fn(usize, bool) -> [f64; N]) {
-        for ((row, &group), &by_row) in self.scalars.chunks_exact_mut(N).zip(self.groups).zip(self.by_row) {
-            row.copy_from_slice(&scalars(group, by_row));
-        }
-    }
-
-    /// Gives the parameters of one group their scalars.
-    pub fn give_to(&mut self, group: usize, scalars: &[f64]) {
-        let rows = self.scalars.chunks_exact_mut(scalars.len()).zip(self.groups);
-        rows.filter(|(_, of)| **of == group).for_each(|(row, _)| row.copy_from_slice(scalars));
     }
 }
 
@@ -287,9 +145,11 @@ pub struct MatrixStep<'a> {
     pub grad_scale: f64,
     /// The sums of the last rule before, in the order of its rule.
     pub sums: &'a [f64],
-    /// As [`Combining::memory`].
+    /// What the algorithm remembers for the parameter, in the order of
+    /// [`Algorithm::MEMORY`](crate::Algorithm::MEMORY).
     pub memory: &'a mut [f64],
-    /// As [`Combining::shared`].
+    /// What it remembers for all parameters together, in the order of
+    /// [`Algorithm::SHARED`](crate::Algorithm::SHARED).
     pub shared: &'a [f64],
     /// The ranks that step together, where there are several.
     pub ranks: Option<&'a dyn Communicator>,
@@ -310,7 +170,7 @@ pub struct MatrixStep<'a> {
 pub struct Exchanged<'a> {
     /// The parameter's extents.
     pub shape: &'a Shape,
-    /// As [`Combining::memory`].
+    /// As [`MatrixStep::memory`].
     pub memory: &'a mut [f64],
     /// The states, in the order of [`Stages::operands`].
     pub states: &'a mut [(&'static str, Storage)],
@@ -325,7 +185,7 @@ pub struct Exchanging<'a> {
     pub backend: &'a dyn Backend,
     /// The type of states.
     pub compute: Compute,
-    /// As [`Combining::shared`].
+    /// As [`MatrixStep::shared`].
     pub shared: &'a [f64],
     /// The ranks that step together, where there are several.
     pub ranks: Option<&'a dyn Communicator>,

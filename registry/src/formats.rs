@@ -43,7 +43,7 @@ impl Of<'_> {
     }
 
     fn is_offloaded(self) -> bool {
-        matches!(self, Of::Algorithm(algorithm) if algorithm.offloaded())
+        matches!(self, Of::Algorithm(algorithm) if algorithm.storage().offload)
     }
 
     fn can_offload(self) -> Result<(), String> {

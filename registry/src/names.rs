@@ -72,7 +72,7 @@ impl Entry {
         };
         // What a state is per element shows on a matrix whose extents are not each other's.
         let (rows, columns) = (3, 5);
-        let of = |name| algorithm.state_shape(name, &Shape::from([rows, columns])).elements();
+        let of = |name| algorithm.state(name).shape(&Shape::from([rows, columns])).elements();
         let shaped = |name, text: &str| StatePart { bytes: None, text: format!("4 / {text} ({name})") };
         let states = algorithm.states().into_iter();
         states

@@ -86,7 +86,7 @@ impl Reader<'_> {
                         match entry {
                             Taken::Numbers(entry) => checkpoint.insert_state_entry(self.name, ours, entry),
                             Taken::Codes(format, codes, scales) => {
-                                let shape = self.algorithm.state_shape(ours, &shape);
+                                let shape = self.algorithm.state(ours).shape(&shape);
                                 checkpoint.insert_codes(self.name, ours, (format, &shape), codes, &scales);
                                 self.coded.push((ours, format));
                             }
@@ -198,7 +198,7 @@ impl Reader<'_> {
         report: &mut Report,
     ) -> Result<Vec<(&'static str, Taken)>> {
         let ours = row.ours();
-        let own = self.algorithm.state_shape(ours[0], shape);
+        let own = self.algorithm.state(ours[0]).shape(shape);
         let mut expected = own.extents().to_vec();
         match row {
             State::Rows(..) => expected.push(1),

@@ -1,7 +1,7 @@
 //! A graph as the formulas of a paper.
 
-use super::{Binary, Comparison, Graph, Node, Unary};
-use crate::Role;
+use super::{Binary, Comparison, Graph, Node, NumberGraph, Unary};
+use crate::{Operand, Role};
 use core::fmt;
 
 /// How tightly a formula binds, to set parentheses only where they are needed.
@@ -29,15 +29,49 @@ impl Formula {
     }
 }
 
+/// What a graph's leaves are called.
+struct Printer<'g> {
+    nodes: &'g [Node],
+    operands: &'static [Operand],
+    scalars: &'g [&'static str],
+    live: Vec<bool>,
+}
+
+impl Printer<'_> {
+    /// Prints a line for each node that has a name or is used more than once. Returns all formulas.
+    fn lines(
+        &self,
+        written: &[Option<String>],
+        f: &mut fmt::Formatter<'_>,
+    ) -> Result<Vec<Formula>, fmt::Error> {
+        let mut uses = vec![0; self.nodes.len()];
+        for (node, _) in self.nodes.iter().zip(&self.live).filter(|(_, live)| **live) {
+            node.inputs().for_each(|input| uses[input as usize] += 1);
+        }
+        let mut formulas: Vec<Formula> = Vec::with_capacity(self.nodes.len());
+        let mut temporaries = 0;
+        for (place, node) in self.nodes.iter().enumerate() {
+            let mut formula = self.formula(node, &formulas);
+            if let (true, Some(name)) = (self.live[place], &written[place]) {
+                if *name != formula.text {
+                    writeln!(f, "{name} = {}", formula.text)?;
+                }
+                formula = Formula::atom(name);
+            } else if self.live[place] && uses[place] > 1 && formula.binds < Binds::Atom {
+                temporaries += 1;
+                writeln!(f, "a{} = {}", subscript(temporaries), formula.text)?;
+                formula = Formula::atom(format!("a{}", subscript(temporaries)));
+            }
+            formulas.push(formula);
+        }
+        Ok(formulas)
+    }
+}
+
 /// One line for each store and sum, in an order in which everything used stands above; `ₜ` marks new
 /// values and `ₜ₋₁` those that were loaded. What is used more than once has a line of its own.
 impl fmt::Display for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let live = self.live();
-        let mut uses = vec![0; self.nodes.len()];
-        for (node, _) in self.nodes.iter().zip(&live).filter(|(_, live)| **live) {
-            node.inputs().for_each(|input| uses[input as usize] += 1);
-        }
         let mut written: Vec<Option<String>> = vec![None; self.nodes.len()];
         let mut plain_stores = Vec::new();
         for (operand, &place) in self.operands.iter().zip(&self.stores) {
@@ -47,20 +81,8 @@ impl fmt::Display for Graph {
                 Some(first) => plain_stores.push((name, first.clone())),
             }
         }
-        let mut formulas: Vec<Formula> = Vec::with_capacity(self.nodes.len());
-        let mut temporaries = 0;
-        for (place, node) in self.nodes.iter().enumerate() {
-            let mut formula = self.formula(node, &formulas);
-            if let (true, Some(name)) = (live[place], &written[place]) {
-                writeln!(f, "{name} = {}", formula.text)?;
-                formula = Formula::atom(name);
-            } else if live[place] && uses[place] > 1 && formula.binds < Binds::Atom {
-                temporaries += 1;
-                writeln!(f, "a{} = {}", subscript(temporaries), formula.text)?;
-                formula = Formula::atom(format!("a{}", subscript(temporaries)));
-            }
-            formulas.push(formula);
-        }
+        let (nodes, operands, scalars) = (&self.nodes, self.operands, &self.scalars);
+        let formulas = Printer { nodes, operands, scalars, live: self.live() }.lines(&written, f)?;
         for (name, same) in plain_stores {
             writeln!(f, "{name} = {same}")?;
         }
@@ -71,9 +93,35 @@ impl fmt::Display for Graph {
     }
 }
 
-impl Graph {
+/// One line for each output that is not just an input under its own name, in an order in which everything used stands
+/// above. What is used more than once has a line of its own.
+impl fmt::Display for NumberGraph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut written: Vec<Option<String>> = vec![None; self.nodes().len()];
+        let mut plain = Vec::new();
+        for &(name, place) in self.outputs() {
+            let own = symbol(name);
+            let input = match self.nodes()[place as usize] {
+                Node::Scalar(i) => Some(symbol(self.inputs()[i as usize])),
+                Node::Literal(bits) => Some(f64::from_bits(bits).to_string()),
+                _ => None,
+            };
+            match (input, &mut written[place as usize]) {
+                (Some(same), _) if same == own => {}
+                (Some(other), _) => plain.push((own, other)),
+                (None, empty @ None) => *empty = Some(own),
+                (None, Some(first)) => plain.push((own, first.clone())),
+            }
+        }
+        let (nodes, scalars) = (self.nodes(), self.inputs());
+        Printer { nodes, operands: &[], scalars, live: self.live() }.lines(&written, f)?;
+        plain.into_iter().try_for_each(|(name, same)| writeln!(f, "{name} = {same}"))
+    }
+}
+
+impl Printer<'_> {
     fn formula(&self, node: &Node, formulas: &[Formula]) -> Formula {
-        if let Some(name) = node.scaled_grad(self) {
+        if let Some(name) = node.scaled_grad(self.nodes, self.operands) {
             return Formula::atom(name);
         }
         let get = |place: u32| &formulas[place as usize];
@@ -121,6 +169,9 @@ impl Graph {
                     Comparison::Eq => "=",
                 };
                 Formula::atom(format!("{} {sign} {}", get(a).text, get(b).text))
+            }
+            Node::Power(a, b) => {
+                Formula::atom(format!("{}^{}", get(a).within(Binds::Atom), get(b).within(Binds::Atom)))
             }
             Node::Select(mask, yes, no) => match self.sign_of(mask, yes, no) {
                 Some(of) => Formula::atom(format!("sign({})", get(of).text)),

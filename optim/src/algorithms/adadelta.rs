@@ -1,7 +1,7 @@
 //! Adadelta: steps as large as recent steps were, for gradients as large as recent gradients were.
 
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -71,17 +71,9 @@ impl Algorithm for Adadelta {
             Reference { text: "torch.optim.Adadelta", at: "torch 2.15.0" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v", "u"];
+    const STATES: &'static [State<Self>] = &[State::new("v").non_negative(), State::new("u").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<AdadeltaRule>()
-    }
-
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("Adadelta does not take row-sparse gradients")
     }
 }

@@ -1,11 +1,11 @@
 //! Adafactor: a second moment kept as row and column means.
 
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::stages::{Combining, MatrixStep, Stages, matrices};
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::stages::{MatrixStep, Stages, matrices};
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use core::any::Any;
 use fallline_core::backend::{AxisSums, MatrixSums, View};
-use fallline_core::math::{powf, sqrt};
+use fallline_core::math::{flag, powf, sqrt};
 use fallline_core::{Kernel, Link, Result, Shape, Storage, rule};
 
 hyperparameters! {
@@ -59,7 +59,21 @@ rule! {
 rule! {
     /// The update of [`Adafactor`] for a matrix.
     pub AdafactorRule(h: Adafactor, t) {}
-    per_tensor(alpha, keep)
+    per_tensor(alpha, keep) reads AdafactorSizeRule(p2, u2) {
+        each(at) {
+            let elements = at.shape.elements() as f64;
+            let rate = h.rate(t);
+            let scales = flag(h.scale_parameter);
+            let eps2 = h.eps.1;
+            let clip_threshold = h.clip_threshold;
+            let weight_decay = h.weight_decay;
+        }
+        tensor {
+            let step = N::when(scales, rate * (p2 / elements).sqrt().max(eps2), rate);
+            let alpha = step / ((u2 / elements).sqrt() / clip_threshold).max(N::lit(1.0));
+            let keep = 1.0 - weight_decay * step;
+        }
+    }
     element(g: Grad, r: Scratch, c: Scratch) -> (p: Param) {
         p = keep * p - alpha * (g * (r * c));
     }
@@ -71,7 +85,21 @@ rule! {
         let beta1 = h.beta1.unwrap_or(0.0);
         let one_minus_beta1 = 1.0 - h.beta1.unwrap_or(0.0);
     }
-    per_tensor(alpha, keep)
+    per_tensor(alpha, keep) reads AdafactorSizeRule(p2, u2) {
+        each(at) {
+            let elements = at.shape.elements() as f64;
+            let rate = h.rate(t);
+            let scales = flag(h.scale_parameter);
+            let eps2 = h.eps.1;
+            let clip_threshold = h.clip_threshold;
+            let weight_decay = h.weight_decay;
+        }
+        tensor {
+            let step = N::when(scales, rate * (p2 / elements).sqrt().max(eps2), rate);
+            let alpha = step / ((u2 / elements).sqrt() / clip_threshold).max(N::lit(1.0));
+            let keep = 1.0 - weight_decay * step;
+        }
+    }
     element(g: Grad, r: Scratch, c: Scratch) -> (p: Param, m: State) {
         m = beta1 * m + one_minus_beta1 * (alpha * (g * (r * c)));
         p = keep * p - m;
@@ -96,7 +124,21 @@ rule! {
 rule! {
     /// The update of [`Adafactor`] for a vector.
     pub AdafactorVectorRule(h: Adafactor, t) {}
-    per_tensor(alpha, keep)
+    per_tensor(alpha, keep) reads AdafactorVectorMomentRule(p2, u2) {
+        each(at) {
+            let elements = at.shape.elements() as f64;
+            let rate = h.rate(t);
+            let scales = flag(h.scale_parameter);
+            let eps2 = h.eps.1;
+            let clip_threshold = h.clip_threshold;
+            let weight_decay = h.weight_decay;
+        }
+        tensor {
+            let step = N::when(scales, rate * (p2 / elements).sqrt().max(eps2), rate);
+            let alpha = step / ((u2 / elements).sqrt() / clip_threshold).max(N::lit(1.0));
+            let keep = 1.0 - weight_decay * step;
+        }
+    }
     element(g: Grad, v: State) -> (p: Param) {
         p = keep * p - alpha * (g / v.sqrt());
     }
@@ -108,7 +150,21 @@ rule! {
         let beta1 = h.beta1.unwrap_or(0.0);
         let one_minus_beta1 = 1.0 - h.beta1.unwrap_or(0.0);
     }
-    per_tensor(alpha, keep)
+    per_tensor(alpha, keep) reads AdafactorVectorMomentRule(p2, u2) {
+        each(at) {
+            let elements = at.shape.elements() as f64;
+            let rate = h.rate(t);
+            let scales = flag(h.scale_parameter);
+            let eps2 = h.eps.1;
+            let clip_threshold = h.clip_threshold;
+            let weight_decay = h.weight_decay;
+        }
+        tensor {
+            let step = N::when(scales, rate * (p2 / elements).sqrt().max(eps2), rate);
+            let alpha = step / ((u2 / elements).sqrt() / clip_threshold).max(N::lit(1.0));
+            let keep = 1.0 - weight_decay * step;
+        }
+    }
     element(g: Grad, v: State) -> (p: Param, m: State) {
         m = beta1 * m + one_minus_beta1 * (alpha * (g / v.sqrt()));
         p = keep * p - m;
@@ -165,7 +221,13 @@ impl Algorithm for Adafactor {
             Reference { text: "transformers.optimization.Adafactor", at: "transformers 5.23.0" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[
+        State::new("v").non_negative(),
+        State::new("row").rows(),
+        State::new("column").columns(),
+        State::new("r").rows(),
+        State::new("c").columns(),
+    ];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         match self.beta1 {
@@ -190,29 +252,6 @@ impl Algorithm for Adafactor {
         Ok(if shape.rank() < 2 { VECTOR } else { 0 })
     }
 
-    fn state_shape(&self, state: &str, shape: &Shape) -> Shape {
-        factor_shape(state, shape)
-    }
-
-    fn repetition(&self, state: &str, shape: &Shape) -> Option<(usize, usize)> {
-        factor_repetition(state, shape)
-    }
-
-    fn combine(&self, _stage: usize, at: &mut Combining<'_>) {
-        let elements = at.shape.elements() as f64;
-        let rms = |sum: usize| sqrt(at.sums[sum] / elements);
-        let t = at.t as f64;
-        let mut step = self.lr.unwrap_or(0.0);
-        if self.relative_step {
-            step = (if self.warmup_init { 1e-6 * t } else { 1e-2 }).min(1.0 / sqrt(t));
-        }
-        if self.scale_parameter {
-            step *= rms(0).max(self.eps.1);
-        }
-        let clip = (rms(1) / self.clip_threshold).max(1.0);
-        at.scalars.copy_from_slice(&[step / clip, 1.0 - self.weight_decay * step]);
-    }
-
     fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> Result<()> {
         let (batch, rows, columns) = matrices(step.shape);
         if batch * rows * columns == 0 {
@@ -234,7 +273,7 @@ impl Algorithm for Adafactor {
         [&[K::kernel::<RowFactorRule>(), K::kernel::<ColumnFactorRule>()][..], &moment_rules::<K>()].concat()
     }
 
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         let problem = if self.lr.is_some() && self.relative_step {
             "lr excludes relative_step=True"
         } else if self.lr.is_none() && !self.relative_step {
@@ -248,28 +287,18 @@ impl Algorithm for Adafactor {
     }
 }
 
+impl Adafactor {
+    /// The relative step ρ of step `t`, or γ.
+    fn rate(&self, t: u64) -> f64 {
+        match self.relative_step {
+            true => (if self.warmup_init { 1e-6 * t as f64 } else { 1e-2 }).min(1.0 / sqrt(t as f64)),
+            false => self.lr.unwrap_or(0.0),
+        }
+    }
+}
+
 /// The class of parameters with fewer than two dimensions.
 pub(crate) const VECTOR: u8 = 1;
-
-/// The extents of the states and factors of rows and columns.
-pub(crate) fn factor_shape(state: &str, shape: &Shape) -> Shape {
-    let extents = shape.extents();
-    match (state, extents) {
-        ("row" | "r", [batch @ .., _]) => Shape::from(batch),
-        ("column" | "c", [batch @ .., _, columns]) => Shape::from(&[batch, &[*columns]].concat()[..]),
-        _ => shape.clone(),
-    }
-}
-
-/// How the factors of rows and columns stand for elements.
-pub(crate) fn factor_repetition(state: &str, shape: &Shape) -> Option<(usize, usize)> {
-    let (_, rows, columns) = matrices(shape);
-    match state {
-        "r" => Some((1, columns)),
-        "c" => Some((columns, rows)),
-        _ => None,
-    }
-}
 
 /// `row` and `column` become `kept` of themselves and `1 − kept` of the means of g² + `eps`; the scratch of rows and of
 /// columns becomes the same, and what is returned the sum of each matrix's `row`.

@@ -1,7 +1,7 @@
 //! Adagrad: each element's steps shrink with the gradients that it has seen.
 
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -68,24 +68,17 @@ impl Algorithm for Adagrad {
             Reference { text: "torch.optim.Adagrad", at: "torch 2.15.0" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["sum"];
+    const STATES: &'static [State<Self>] =
+        &[State::new("sum").non_negative().starts_at(|h: &Self| h.initial_accumulator_value)];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<AdagradRule>()
     }
 
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn initial(&self, _state: &str) -> f64 {
-        self.initial_accumulator_value
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
+    fn sparse(&self) -> Sparse {
         match self.weight_decay > 0.0 {
-            true => Err("Adagrad takes row-sparse gradients only without weight_decay"),
-            false => Ok(Sparse::Rows),
+            true => Sparse::RefusedFor("takes row-sparse gradients only without weight_decay"),
+            false => Sparse::Rows,
         }
     }
 }

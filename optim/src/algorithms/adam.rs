@@ -1,7 +1,7 @@
 //! Adam: steps of the size `lr`, scaled by running moments of the gradient.
 
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::{flag, pow, sqrt};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -74,6 +74,10 @@ rule! {
     }
 }
 
+/// What the forms of Adam make of row-sparse gradients.
+pub(crate) const SPARSE_ADAM_DOES: Sparse =
+    Sparse::RefusedFor("does not take row-sparse gradients; SparseAdam does");
+
 /// The papers behind Adam and its variants.
 pub(crate) const REFERENCES_ADAM: [Reference; 2] = [
     Reference { text: "Kingma & Ba 2015, Adam: A Method for Stochastic Optimization", at: "arXiv:1412.6980" },
@@ -95,17 +99,14 @@ impl Algorithm for Adam {
             Reference { text: "torch.optim.Adam", at: "torch 2.15.0" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v", "v_max"];
+    const STATES: &'static [State<Self>] =
+        &[State::new("v").non_negative(), State::new("v_max").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         if self.amsgrad { K::kernel::<AdamMaxRule>() } else { K::kernel::<AdamRule>() }
     }
 
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("Adam does not take row-sparse gradients; SparseAdam does")
+    fn sparse(&self) -> Sparse {
+        SPARSE_ADAM_DOES
     }
 }

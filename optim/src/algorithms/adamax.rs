@@ -1,8 +1,8 @@
 //! Adamax: Adam with the largest recent gradient in place of the root mean square.
 
-use crate::algorithms::adam::REFERENCES_ADAM;
+use crate::algorithms::adam::{REFERENCES_ADAM, SPARSE_ADAM_DOES};
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::{flag, pow};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -70,17 +70,13 @@ impl Algorithm for Adamax {
             Reference { text: "torch.optim.Adamax", at: "torch 2.15.0" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["u"];
+    const STATES: &'static [State<Self>] = &[State::new("u").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<AdamaxRule>()
     }
 
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("Adamax does not take row-sparse gradients; SparseAdam does")
+    fn sparse(&self) -> Sparse {
+        SPARSE_ADAM_DOES
     }
 }

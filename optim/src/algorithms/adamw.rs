@@ -1,8 +1,8 @@
 //! AdamW: Adam with weight decay taken from the parameter, not from the gradient.
 
-use crate::algorithms::adam::REFERENCES_ADAM;
+use crate::algorithms::adam::{REFERENCES_ADAM, SPARSE_ADAM_DOES};
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::{pow, sqrt};
 use fallline_core::{Kernel, Link, rule};
 
@@ -83,17 +83,14 @@ impl Algorithm for AdamW {
             Reference { text: "torch.optim.AdamW", at: "torch 2.15.0" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v", "v_max"];
+    const STATES: &'static [State<Self>] =
+        &[State::new("v").non_negative(), State::new("v_max").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         if self.amsgrad { K::kernel::<AdamWMaxRule>() } else { K::kernel::<AdamWRule>() }
     }
 
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("AdamW does not take row-sparse gradients; SparseAdam does")
+    fn sparse(&self) -> Sparse {
+        SPARSE_ADAM_DOES
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
+use crate::{Algorithm, Info, Reference, State, StorageDefaults, hyperparameters, renamed};
 use fallline_core::math::{exp, ln, pow, sqrt};
-use fallline_core::{Codes, Format, Kernel, Link, rule};
+use fallline_core::{Codes, Kernel, Link, rule};
 
 hyperparameters! {
     /// AdEMAMix: AdamW with a second, much slower average of the gradient mixed in.
@@ -147,22 +147,20 @@ impl Algorithm for AdEmaMix {
             Reference { text: "bitsandbytes.optim: AdEMAMix, AdEMAMix32bit", at: "bitsandbytes 0.50.2" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<AdEmaMixRule>()
     }
 
-    fn state_format(&self, state: &str, elements: usize) -> Option<Format> {
-        let codes = if state == "v" { Codes::Unsigned } else { Codes::Signed };
-        bnb::format(self.optim_bits, self.min_8bit_size, elements, codes)
+    fn storage(&self) -> StorageDefaults {
+        StorageDefaults {
+            paged: self.is_paged,
+            ..bnb::storage(self.optim_bits, self.min_8bit_size, Codes::Unsigned)
+        }
     }
 
-    fn paged(&self) -> bool {
-        self.is_paged
-    }
-
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         bnb::check_bits(Self::NAME, self.optim_bits)?;
         if self.t_beta3.unwrap_or(0) > 0 && (self.betas.0 == 0.0 || self.betas.2 == 0.0) {
             let problem = "t_beta3 needs betas above 0: it takes their logarithms".to_owned();

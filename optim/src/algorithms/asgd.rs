@@ -1,7 +1,7 @@
 //! ASGD: gradient descent with a falling rate, and the average of its path.
 
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, hyperparameters};
 use fallline_core::math::{flag, powf, single};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -80,13 +80,5 @@ impl Algorithm for Asgd {
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<AsgdRule>()
-    }
-
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("ASGD does not take row-sparse gradients")
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
+use crate::{Algorithm, Info, Reference, State, StorageDefaults, hyperparameters, renamed};
 use fallline_core::math::flag;
-use fallline_core::{Codes, Format, Kernel, Lane, Link, rule};
+use fallline_core::{Codes, Kernel, Lane, Link, rule};
 
 hyperparameters! {
     /// Adagrad as bitsandbytes has it, state in 32 bits.
@@ -85,17 +85,17 @@ impl Algorithm for BnbAdagrad {
             Reference { text: "bitsandbytes.optim: Adagrad, Adagrad32bit", at: "bitsandbytes 0.50.2" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["sum"];
+    const STATES: &'static [State<Self>] = &[State::new("sum").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<BnbAdagradRule>()
     }
 
-    fn state_format(&self, _state: &str, elements: usize) -> Option<Format> {
-        bnb::format(self.optim_bits, self.min_8bit_size, elements, Codes::Signed)
+    fn storage(&self) -> StorageDefaults {
+        bnb::storage(self.optim_bits, self.min_8bit_size, Codes::Signed)
     }
 
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         bnb::check_bits(Self::NAME, self.optim_bits)
     }
 }

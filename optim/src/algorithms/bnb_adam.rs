@@ -3,9 +3,9 @@
 use crate::algorithms::adam::REFERENCES_ADAM;
 use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
+use crate::{Algorithm, Info, Reference, State, StorageDefaults, hyperparameters, renamed};
 use fallline_core::math::{pow, sqrt};
-use fallline_core::{Codes, Format, Kernel, Link, rule};
+use fallline_core::{Codes, Kernel, Link, rule};
 
 hyperparameters! {
     /// Adam as bitsandbytes has it, states in 32 bits.
@@ -167,22 +167,20 @@ impl Algorithm for BnbAdam {
             },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<BnbAdamRule>()
     }
 
-    fn state_format(&self, state: &str, elements: usize) -> Option<Format> {
-        let codes = if state == "v" { Codes::Unsigned } else { Codes::Signed };
-        bnb::format(self.optim_bits, self.min_8bit_size, elements, codes)
+    fn storage(&self) -> StorageDefaults {
+        StorageDefaults {
+            paged: self.is_paged,
+            ..bnb::storage(self.optim_bits, self.min_8bit_size, Codes::Unsigned)
+        }
     }
 
-    fn paged(&self) -> bool {
-        self.is_paged
-    }
-
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         bnb::check_bits(Self::NAME, self.optim_bits)
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, hyperparameters, renamed};
-use fallline_core::{Codes, Format, Kernel, Link, rule};
+use crate::{Algorithm, Info, Reference, StorageDefaults, hyperparameters, renamed};
+use fallline_core::{Codes, Kernel, Link, rule};
 
 hyperparameters! {
     /// Lion as bitsandbytes has it, state in 32 bits.
@@ -109,15 +109,14 @@ impl Algorithm for BnbLion {
         K::kernel::<BnbLionRule>()
     }
 
-    fn state_format(&self, _state: &str, elements: usize) -> Option<Format> {
-        bnb::format(self.optim_bits, self.min_8bit_size, elements, Codes::Signed)
+    fn storage(&self) -> StorageDefaults {
+        StorageDefaults {
+            paged: self.is_paged,
+            ..bnb::storage(self.optim_bits, self.min_8bit_size, Codes::Signed)
+        }
     }
 
-    fn paged(&self) -> bool {
-        self.is_paged
-    }
-
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         bnb::check_bits(Self::NAME, self.optim_bits)
     }
 }

@@ -1,9 +1,9 @@
 //! DeepSpeedCPUAdam: Adam and AdamW as DeepSpeed's CPU op computes them.
 
-use crate::algorithms::adam::REFERENCES_ADAM;
+use crate::algorithms::adam::{REFERENCES_ADAM, SPARSE_ADAM_DOES};
 use crate::algorithms::fused_adam::no_amsgrad;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, State, StorageDefaults, hyperparameters};
 use fallline_core::math::{flag, pow, sqrt};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -87,24 +87,24 @@ impl Algorithm for CpuAdam {
             Reference { text: "deepspeed.ops.adam.DeepSpeedCPUAdam", at: "DeepSpeed 0.19.8" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<CpuAdamRule>()
     }
 
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         match self.amsgrad {
             false => Ok(()),
             true => Err(no_amsgrad(Self::NAME)),
         }
     }
 
-    fn offloaded(&self) -> bool {
-        true
+    fn storage(&self) -> StorageDefaults {
+        StorageDefaults { offload: true, ..StorageDefaults::AS_COMPUTED }
     }
 
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("DeepSpeedCPUAdam does not take row-sparse gradients; SparseAdam does")
+    fn sparse(&self) -> Sparse {
+        SPARSE_ADAM_DOES
     }
 }

@@ -1,11 +1,11 @@
 //! DAdaptAdaGrad: Adagrad that finds its learning rate, from how far the gradients say that the solution is.
 
-use super::dadapt_adam::{REFERENCE_DADAPT, grow, needs_lr};
+use super::dadapt_adam::{REFERENCE_DADAPT, differs, grow, needs_lr};
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::stages::{Gathering, Groups, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::stages::Stages;
+use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::flag;
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{Groups, Kernel, Lane, Link, rule};
 
 hyperparameters! {
     /// DAdaptAdaGrad: Adagrad that finds its learning rate, from how far the gradients say that the solution is.
@@ -58,7 +58,24 @@ rule! {
     pub DAdaptAdaGradSumRule(h: DAdaptAdaGrad, t) {
         let weight_decay = h.weight_decay;
     }
-    per_tensor(delta, decays, inside, outside)
+    per_tensor(delta, decays, inside, outside) shared(d, dlr) {
+        once(groups, at) {
+            let d0 = groups[0].d0;
+            let lr = groups[0].lr;
+        }
+        each(at) {
+            let decays = flag(h.weight_decay > 0.0 && !at.by_row);
+            let inside = if at.by_row { h.eps } else { 0.0 };
+            let outside = if at.by_row { 0.0 } else { h.eps };
+        }
+        update {
+            d = N::select(d.eq(N::lit(0.0)), d0, d);
+            dlr = d * lr;
+        }
+        tensor {
+            let delta = dlr;
+        }
+    }
     element(grad: Grad, p: Param) -> (alphak: State, sk: State) sum(grad2, old_s2, old_length, s2, length) {
         let g = Lane::when(decays, grad + weight_decay * p, grad);
         old_s2 = sk * sk / ((alphak + inside).sqrt() + outside);
@@ -73,7 +90,6 @@ rule! {
     or
     /// The same where no group's gradient takes a decay: the parameter is not read.
     pub DAdaptAdaGradUndecayedRule
-    per_tensor(delta, decays, inside, outside)
     element(g: Grad) -> (alphak: State, sk: State) sum(grad2, old_s2, old_length, s2, length) {
         old_s2 = sk * sk / ((alphak + inside).sqrt() + outside);
         old_length = sk.abs();
@@ -90,23 +106,43 @@ rule! {
     /// The second pass of [`DAdaptAdaGrad`]: the parameter.
     pub DAdaptAdaGradRule(h: DAdaptAdaGrad, t) {}
     per_tensor(moves, mu, one_minus_mu, inside, outside)
+    reads DAdaptAdaGradSumRule(grad2, old_s2, old_length, s2, length)
+    shared(d, gsq_weighted, sksq_weighted, skl1, k, dlr) {
+        once(groups, at) {
+            let lr = groups[0].lr;
+            let momentum = groups[0].momentum;
+            let growth_rate = groups[0].growth_rate;
+        }
+        each(at) {
+            let mu = if at.by_row { 0.0 } else { momentum };
+            let one_minus_mu = 1.0 - mu;
+            let inside = if at.by_row { h.eps } else { 0.0 };
+            let outside = if at.by_row { 0.0 } else { h.eps };
+        }
+        totals(All) {
+            all_grad2 = grad2;
+            all_old_s2 = old_s2;
+            all_old_length = old_length;
+            all_s2 = s2;
+            all_length = length;
+        }
+        update {
+            sksq_weighted = sksq_weighted + (all_s2 - all_old_s2);
+            skl1 = skl1 + (all_length - all_old_length);
+            let moves = differs(skl1, N::lit(0.0));
+            gsq_weighted = N::when(moves, gsq_weighted + dlr * dlr * all_grad2, gsq_weighted);
+            let estimate = (sksq_weighted - gsq_weighted) / skl1;
+            d = N::when(moves, N::when(lr, grow(d, estimate, growth_rate), d), d);
+            k = N::when(moves, k + 1.0, k);
+        }
+        tensor {
+            let moves = differs(skl1, N::lit(0.0));
+        }
+    }
     element(alphak: State, sk: State, x0: State) -> (p: Param) {
         let z = x0 - sk / ((alphak + inside).sqrt() + outside);
         p = Lane::when(moves, Lane::when(mu, mu * p + one_minus_mu * z, z), p);
     }
-}
-
-/// Places in [`DAdaptAdaGrad::SHARED`].
-const D: usize = 0;
-const SQUARES: usize = 1;
-const S2: usize = 2;
-const LENGTH: usize = 3;
-const K: usize = 4;
-const DELTA: usize = 5;
-
-/// Where ε is added: to the root of a dense gradient's sums, and under that of a row-sparse one's.
-fn places_of_eps(eps: f64, by_row: bool) -> [f64; 2] {
-    if by_row { [eps, 0.0] } else { [0.0, eps] }
 }
 
 impl Algorithm for DAdaptAdaGrad {
@@ -123,7 +159,8 @@ impl Algorithm for DAdaptAdaGrad {
             Reference { text: "dadaptation.DAdaptAdaGrad", at: "dadaptation 3.2" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["alphak"];
+    const STATES: &'static [State<Self>] =
+        &[State::new("alphak").non_negative().starts_at(|_| 1e-6), State::new("x0").starts_as_param()];
 
     const SHARED: &'static [(&'static str, f64)] =
         &[("d", 0.0), ("gsq_weighted", 0.0), ("sksq_weighted", 0.0), ("skl1", 0.0), ("k", 0.0), ("dlr", 0.0)];
@@ -140,78 +177,18 @@ impl Algorithm for DAdaptAdaGrad {
         if groups.iter().any(|group| group.weight_decay > 0.0) {
             return self.stages_of_ranks::<L>(class);
         }
-        Stages::gathered(L::kernel::<DAdaptAdaGradUndecayedRule>()).then_gathered(self.kernel::<L>())
+        Stages::one(L::kernel::<DAdaptAdaGradUndecayedRule>()).then(self.kernel::<L>())
     }
 
     fn stages_of_ranks<L: Link>(&self, _class: u8) -> Stages {
-        Stages::gathered(L::kernel::<DAdaptAdaGradSumRule>()).then_gathered(self.kernel::<L>())
+        Stages::one(L::kernel::<DAdaptAdaGradSumRule>()).then(self.kernel::<L>())
     }
 
-    fn gather(groups: &Groups<'_, '_, Self>, stage: usize, at: &mut Gathering<'_>) -> Result<(), String> {
-        let first = groups.get(0);
-        if stage == 0 {
-            if at.shared[D] == 0.0 {
-                at.shared[D] = first.d0;
-            }
-            at.shared[DELTA] = at.shared[D] * first.lr;
-            let delta = at.shared[DELTA];
-            at.give_each(|group, by_row| {
-                let [inside, outside] = places_of_eps(groups.get(group).eps, by_row);
-                [delta, flag(groups.get(group).weight_decay > 0.0 && !by_row), inside, outside]
-            });
-            return Ok(());
-        }
-        let [squares, old_s2, old_length, s2, length] = [0, 1, 2, 3, 4].map(|sum| at.total(sum));
-        let delta = at.shared[DELTA];
-        at.shared[S2] += s2 - old_s2;
-        at.shared[LENGTH] += length - old_length;
-        let moves = at.shared[LENGTH] != 0.0;
-        if moves {
-            at.shared[SQUARES] += delta * delta * squares;
-            if first.lr > 0.0 {
-                let estimate = (at.shared[S2] - at.shared[SQUARES]) / at.shared[LENGTH];
-                at.shared[D] = grow(at.shared[D], estimate, first.growth_rate);
-            }
-            at.shared[K] += 1.0;
-        }
-        at.give_each(|group, by_row| {
-            let [inside, outside] = places_of_eps(groups.get(group).eps, by_row);
-            let mu = if by_row { 0.0 } else { first.momentum };
-            [flag(moves), mu, 1.0 - mu, inside, outside]
-        });
-        Ok(())
+    fn check(&mut self, first: bool) -> Result<(), HyperError> {
+        if first { needs_lr(Self::NAME, self.lr) } else { Ok(()) }
     }
 
-    fn formed(&self, stage: usize) -> &'static [&'static str] {
-        match stage {
-            0 => &[
-                "delta = d·γ",
-                "decays: λ is not 0, and the gradient is dense",
-                "inside = 0, outside = ε (row-sparse: ε, 0)",
-            ],
-            1 => &[
-                "Q = Q + delta²·Σ grad2   (over all tensors, in the order of their names)",
-                "S = S + Σ (s2 − old_s2), L = L + Σ (length − old_length)",
-                "d = max(d, min((S − Q) / L, d·growth_rate)), from d0",
-                "mu = momentum (row-sparse: 0); moves: L is not 0; inside, outside as in pass 1",
-            ],
-            _ => &[],
-        }
-    }
-
-    fn built(&mut self) -> Result<(), HyperError> {
-        needs_lr(Self::NAME, self.lr)
-    }
-
-    fn initial(&self, state: &str) -> f64 {
-        if state == "alphak" { 1e-6 } else { 0.0 }
-    }
-
-    fn starts_as_param(&self, state: &str) -> bool {
-        state == "x0"
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Ok(Sparse::Rows)
+    fn sparse(&self) -> Sparse {
+        Sparse::Rows
     }
 }

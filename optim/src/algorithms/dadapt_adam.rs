@@ -1,10 +1,10 @@
 //! DAdaptAdam: Adam that finds its learning rate, from how far the gradients say that the solution is.
 
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::stages::{Gathering, Groups, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
-use fallline_core::math::{flag, pow, sqrt};
-use fallline_core::{Kernel, Lane, Link, rule};
+use crate::stages::Stages;
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
+use fallline_core::math::{flag, sqrt};
+use fallline_core::{Groups, Kernel, Lane, Link, Literal, Number, rule};
 
 hyperparameters! {
     /// DAdaptAdam: Adam that finds its learning rate, from how far the gradients say that the solution is.
@@ -59,7 +59,33 @@ rule! {
         let eps = h.eps;
         let weight_decay = h.weight_decay;
     }
-    per_tensor(active, decays, beta1, beta2, sqrt_beta2, new_m, new_v, new_s)
+    per_tensor(active, decays, beta1, beta2, sqrt_beta2, new_m, new_v, new_s) shared(d, k, dlr) {
+        once(groups, at) {
+            let d0 = groups[0].d0;
+            let lr = common_lr(groups.iter().map(|group| group.lr));
+            let corrects = flag(groups[0].use_bias_correction);
+            let decouple = flag(groups[0].decouple);
+            let beta1 = groups[0].betas.0;
+            let beta2 = groups[0].betas.1;
+            let sqrt_beta2 = sqrt(groups[0].betas.1);
+            let new_v = 1.0 - groups[0].betas.1;
+        }
+        each(at) {
+            let active = flag(h.lr > 0.0);
+            let decays = flag(h.weight_decay > 0.0 && decouple == 0.0);
+            let layer_scale = h.layer_scale;
+        }
+        update {
+            d = N::select(d.eq(N::lit(0.0)), d0, d);
+            let count = k + 1.0;
+            let corrected = (1.0 - beta2.pow(count)).sqrt() / (1.0 - beta1.pow(count));
+            dlr = d * lr * N::when(corrects, corrected, N::lit(1.0));
+        }
+        tensor {
+            let new_m = layer_scale * dlr * (1.0 - beta1);
+            let new_s = dlr * (1.0 - sqrt_beta2);
+        }
+    }
     element(grad: Grad, p: Param) -> (m: State, v: State, s: State) sum(dot, length) {
         let g = Lane::when(decays, grad + weight_decay * p, grad);
         dot = g * (s / (v.sqrt() + eps));
@@ -71,7 +97,6 @@ rule! {
     or
     /// The same where no group's gradient takes a decay: the parameter is not read.
     pub DAdaptAdamUndecayedRule
-    per_tensor(active, decays, beta1, beta2, sqrt_beta2, new_m, new_v, new_s)
     element(g: Grad) -> (m: State, v: State, s: State) sum(dot, length) {
         dot = g * (s / (v.sqrt() + eps));
         m = Lane::when(active, beta1 * m + new_m * g, m);
@@ -86,17 +111,37 @@ rule! {
     pub DAdaptAdamRule(h: DAdaptAdam, t) {
         let eps = h.eps;
     }
-    per_tensor(moves, keep)
+    per_tensor(moves, keep) reads DAdaptAdamMomentsRule(dot, length) shared(d, numerator_weighted, k, dlr) {
+        once(groups, at) {
+            let sqrt_beta2 = sqrt(groups[0].betas.1);
+            let growth_rate = groups[0].growth_rate;
+            let decouple = flag(groups[0].decouple);
+        }
+        each(at) {
+            let weight = flag(h.lr > 0.0) * h.layer_scale;
+            let decay = if decouple > 0.0 { h.weight_decay } else { 0.0 };
+        }
+        totals(All) {
+            all_dot = weighted(weight * dlr, dot);
+            all_length = weighted(weight, length);
+        }
+        update {
+            let moves = differs(all_length, N::lit(0.0));
+            let numerator = sqrt_beta2 * numerator_weighted + (1.0 - sqrt_beta2) * all_dot;
+            let estimate = numerator / ((1.0 - sqrt_beta2) * all_length);
+            numerator_weighted = N::when(moves, numerator, numerator_weighted);
+            d = N::when(moves, grow(d, estimate, growth_rate), d);
+            k = N::when(moves, k + 1.0, k);
+        }
+        tensor {
+            let moves = differs(all_length, N::lit(0.0));
+            let keep = 1.0 - decay * dlr;
+        }
+    }
     element(m: State, v: State) -> (p: Param) {
         p = Lane::when(moves, keep * p - m / (v.sqrt() + eps), p);
     }
 }
-
-/// Places in [`DAdaptAdam::SHARED`].
-const D: usize = 0;
-const NUMERATOR: usize = 1;
-const K: usize = 2;
-const DELTA: usize = 3;
 
 pub(super) const REFERENCE_DADAPT: Reference = Reference {
     text: "Defazio & Mishchenko 2023, Learning-Rate-Free Learning by D-Adaptation",
@@ -104,16 +149,40 @@ pub(super) const REFERENCE_DADAPT: Reference = Reference {
 };
 
 /// The next d: an estimate, held below `growth` times the last d and never below that itself.
-pub(super) fn grow(d: f64, estimate: f64, growth: f64) -> f64 {
-    let held = if d * growth < estimate { d * growth } else { estimate };
-    if held > d { held } else { d }
+pub(super) fn grow<N: Number>(d: N, estimate: N, growth: N) -> N
+where
+    f64: Literal<N>,
+{
+    let most = d * growth;
+    N::select(most.lt(estimate), most, estimate).max(d)
+}
+
+/// A sum times a weight; nothing where that is 0, whatever the sum is.
+pub(super) fn weighted<N: Number>(weight: N, sum: N) -> N
+where
+    f64: Literal<N>,
+{
+    N::select(weight.eq(N::lit(0.0)), N::lit(0.0), weight * sum)
+}
+
+/// 1 where two numbers differ, or one is none.
+pub(super) fn differs<N: Number>(x: N, other: N) -> N
+where
+    f64: Literal<N>,
+{
+    N::select(x.eq(other), N::lit(0.0), N::lit(1.0))
 }
 
 /// The learning rate that all groups have but those that have 0.
-pub(super) fn common_lr(rates: impl Iterator<Item = f64> + Clone) -> Result<f64, String> {
-    let lr = rates.clone().fold(0.0, f64::max);
+pub(super) fn common_lr(rates: impl Iterator<Item = f64>) -> f64 {
+    rates.fold(0.0, f64::max)
+}
+
+/// Checks that there is a [`common_lr`].
+pub(super) fn check_lr(rates: impl Iterator<Item = f64> + Clone) -> Result<(), String> {
+    let lr = common_lr(rates.clone());
     match rates.enumerate().find(|(_, other)| *other != lr && *other != 0.0) {
-        None => Ok(lr),
+        None => Ok(()),
         Some((group, other)) => {
             Err(format!("lr must be {lr} or 0 in every group, but it is {other} in group {group}"))
         }
@@ -140,7 +209,7 @@ impl Algorithm for DAdaptAdam {
             weight_decay is refused.",
         references: &[REFERENCE_DADAPT, Reference { text: "dadaptation.DAdaptAdam", at: "dadaptation 3.2" }],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
     const SHARED: &'static [(&'static str, f64)] =
         &[("d", 0.0), ("numerator_weighted", 0.0), ("k", 0.0), ("dlr", 0.0)];
@@ -158,76 +227,18 @@ impl Algorithm for DAdaptAdam {
         if decays {
             return self.stages_of_ranks::<L>(class);
         }
-        Stages::gathered(L::kernel::<DAdaptAdamUndecayedRule>()).then_gathered(self.kernel::<L>())
+        Stages::one(L::kernel::<DAdaptAdamUndecayedRule>()).then(self.kernel::<L>())
     }
 
     fn stages_of_ranks<L: Link>(&self, _class: u8) -> Stages {
-        Stages::gathered(L::kernel::<DAdaptAdamMomentsRule>()).then_gathered(self.kernel::<L>())
+        Stages::one(L::kernel::<DAdaptAdamMomentsRule>()).then(self.kernel::<L>())
     }
 
-    fn gather(groups: &Groups<'_, '_, Self>, stage: usize, at: &mut Gathering<'_>) -> Result<(), String> {
-        let first = groups.get(0);
-        let (beta1, beta2) = first.betas;
-        let sqrt_beta2 = sqrt(beta2);
-        let lr = common_lr(groups.iter().map(|group| group.lr))?;
-        if stage == 0 {
-            if at.shared[D] == 0.0 {
-                at.shared[D] = first.d0;
-            }
-            let k = at.shared[K] as u64 + 1;
-            let correction = match first.use_bias_correction {
-                true => sqrt(1.0 - pow(beta2, k)) / (1.0 - pow(beta1, k)),
-                false => 1.0,
-            };
-            let delta = at.shared[D] * lr * correction;
-            at.shared[DELTA] = delta;
-            at.give(|group| {
-                let group = groups.get(group);
-                let decays = flag(group.weight_decay > 0.0 && !first.decouple);
-                let new_m = group.layer_scale * delta * (1.0 - beta1);
-                let new_s = delta * (1.0 - sqrt_beta2);
-                [flag(group.lr > 0.0), decays, beta1, beta2, sqrt_beta2, new_m, 1.0 - beta2, new_s]
-            });
-            return Ok(());
-        }
-        let delta = at.shared[DELTA];
-        let weight = |group: usize| flag(groups[group].lr > 0.0) * groups[group].layer_scale;
-        let (dot, length) = (at.weighted(0, |group| weight(group) * delta), at.weighted(1, weight));
-        let moves = length != 0.0;
-        if moves {
-            let numerator = sqrt_beta2 * at.shared[NUMERATOR] + (1.0 - sqrt_beta2) * dot;
-            at.shared[NUMERATOR] = numerator;
-            at.shared[D] = grow(at.shared[D], numerator / ((1.0 - sqrt_beta2) * length), first.growth_rate);
-            at.shared[K] += 1.0;
-        }
-        at.give(|group| {
-            let decay = if first.decouple { groups[group].weight_decay } else { 0.0 };
-            [flag(moves), 1.0 - decay * delta]
-        });
-        Ok(())
+    fn check_groups(groups: &Groups<'_, '_, Self>) -> Result<(), String> {
+        check_lr(groups.iter().map(|group| group.lr))
     }
 
-    fn formed(&self, stage: usize) -> &'static [&'static str] {
-        match stage {
-            0 => &[
-                "δ = d·γ·√(1 − β₂ᵏ) / (1 − β₁ᵏ)   (without use_bias_correction: d·γ), k the steps of all parameters",
-                "new_m = layer_scale·δ·(1 − β₁), new_v = 1 − β₂, new_s = δ·(1 − √β₂)",
-                "active: lr is not 0; decays: weight_decay is not 0, and not decouple",
-            ],
-            1 => &[
-                "N = √β₂·N + (1 − √β₂)·Σ layer_scale·δ·dot   (over all tensors, in the order of their names)",
-                "d = max(d, min(N / ((1 − √β₂)·Σ layer_scale·length), d·growth_rate)), from d0",
-                "keep = 1 − weight_decay·δ   (1 without decouple); moves: Σ length is not 0",
-            ],
-            _ => &[],
-        }
-    }
-
-    fn built(&mut self) -> Result<(), HyperError> {
-        needs_lr(Self::NAME, self.lr)
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("DAdaptAdam does not take row-sparse gradients")
+    fn check(&mut self, first: bool) -> Result<(), HyperError> {
+        if first { needs_lr(Self::NAME, self.lr) } else { Ok(()) }
     }
 }

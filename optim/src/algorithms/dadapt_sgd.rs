@@ -1,11 +1,11 @@
 //! DAdaptSGD: SGD that finds its learning rate, from how far the gradients say that the solution is.
 
-use super::dadapt_adam::{REFERENCE_DADAPT, common_lr, grow, needs_lr};
+use super::dadapt_adam::{REFERENCE_DADAPT, check_lr, common_lr, differs, grow, needs_lr, weighted};
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::stages::{Gathering, Groups, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
-use fallline_core::math::{flag, sqrt};
-use fallline_core::{Kernel, Lane, Link, rule};
+use crate::stages::Stages;
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
+use fallline_core::math::flag;
+use fallline_core::{Groups, Kernel, Lane, Link, rule};
 
 hyperparameters! {
     /// DAdaptSGD: SGD that finds its learning rate, from how far the gradients say that the solution is.
@@ -48,6 +48,9 @@ hyperparameters! {
 rule! {
     /// The pass before the others in the first step of [`DAdaptSgd`]: the norm of the gradient.
     pub DAdaptSgdNormRule(h: DAdaptSgd, t) {}
+    per_tensor() shared(k) {
+        skip { k }
+    }
     element(g: Grad) -> () sum(grad2) {
         grad2 = g * g;
     }
@@ -56,7 +59,30 @@ rule! {
 rule! {
     /// The first pass of [`DAdaptSgd`]: the sum of the gradients, and what d is estimated from.
     pub DAdaptSgdSumRule(h: DAdaptSgd, t) {}
-    per_tensor(active, decays, weight_decay, delta)
+    per_tensor(active, decays, weight_decay, delta) reads DAdaptSgdNormRule(grad2) shared(d, k, g0_norm, dlr) {
+        once(groups, at) {
+            let d0 = groups[0].d0;
+            let lr = common_lr(groups.iter().map(|group| group.lr));
+            let weight_decay = groups[0].weight_decay;
+            let decays = flag(groups[0].weight_decay > 0.0);
+        }
+        each(at) {
+            let trains = flag(h.lr > 0.0);
+        }
+        totals(All) {
+            all_grad2 = weighted(trains, grad2);
+        }
+        update {
+            let zero = N::lit(0.0);
+            d = N::select(d.eq(zero), d0, d);
+            g0_norm = N::select(k.eq(zero), all_grad2.sqrt(), g0_norm);
+            dlr = N::select(g0_norm.eq(zero), zero, d * lr / g0_norm);
+        }
+        tensor {
+            let active = trains * differs(g0_norm, N::lit(0.0));
+            let delta = dlr;
+        }
+    }
     element(grad: Grad, p: Param) -> (s: State) sum(dot, s2) {
         let g = Lane::when(decays, grad + weight_decay * p, grad);
         dot = g * s;
@@ -66,7 +92,6 @@ rule! {
     or
     /// The same without a decay: the parameter is not read.
     pub DAdaptSgdUndecayedRule
-    per_tensor(active, decays, weight_decay, delta)
     element(g: Grad) -> (s: State) sum(dot, s2) {
         dot = g * s;
         s = Lane::when(active, s + delta * g, s);
@@ -77,18 +102,34 @@ rule! {
 rule! {
     /// The second pass of [`DAdaptSgd`]: the parameter.
     pub DAdaptSgdRule(h: DAdaptSgd, t) {}
-    per_tensor(moves, mu, one_minus_mu)
+    per_tensor(moves, mu, one_minus_mu) reads DAdaptSgdSumRule(dot, s2) shared(d, numerator_weighted, k, dlr) {
+        once(groups, at) {
+            let growth_rate = groups[0].growth_rate;
+            let one_minus_mu = 1.0 - groups[0].momentum;
+            let mu = 1.0 - one_minus_mu;
+        }
+        each(at) {
+            let trains = flag(h.lr > 0.0);
+        }
+        totals(All) {
+            all_dot = weighted(trains, dot);
+            all_s2 = weighted(trains, s2);
+        }
+        update {
+            let moves = differs(all_s2, N::lit(0.0));
+            numerator_weighted = N::when(moves, numerator_weighted + dlr * all_dot, numerator_weighted);
+            let estimate = 2.0 * numerator_weighted / all_s2.sqrt();
+            d = N::when(moves, grow(d, estimate, growth_rate), d);
+            k = N::when(moves, k + 1.0, k);
+        }
+        tensor {
+            let moves = differs(all_s2, N::lit(0.0));
+        }
+    }
     element(s: State, x0: State) -> (p: Param) {
         p = Lane::when(moves, mu * p + one_minus_mu * (x0 - s), p);
     }
 }
-
-/// Places in [`DAdaptSgd::SHARED`].
-const D: usize = 0;
-const NUMERATOR: usize = 1;
-const K: usize = 2;
-const G0_NORM: usize = 3;
-const DELTA: usize = 4;
 
 impl Algorithm for DAdaptSgd {
     const INFO: Info = Info {
@@ -101,6 +142,8 @@ impl Algorithm for DAdaptSgd {
             place, is not changed. A negative weight_decay and a momentum out of range are refused.",
         references: &[REFERENCE_DADAPT, Reference { text: "dadaptation.DAdaptSGD", at: "dadaptation 3.2" }],
     };
+
+    const STATES: &'static [State<Self>] = &[State::new("x0").starts_as_param()];
 
     const SHARED: &'static [(&'static str, f64)] =
         &[("d", 0.0), ("numerator_weighted", 0.0), ("k", 0.0), ("g0_norm", 0.0), ("dlr", 0.0)];
@@ -117,81 +160,22 @@ impl Algorithm for DAdaptSgd {
         if groups[0].weight_decay > 0.0 {
             return self.stages_of_ranks::<L>(class);
         }
-        Stages::gathered(L::kernel::<DAdaptSgdNormRule>())
-            .then_gathered(L::kernel::<DAdaptSgdUndecayedRule>())
-            .then_gathered(self.kernel::<L>())
+        Stages::one(L::kernel::<DAdaptSgdNormRule>())
+            .then(L::kernel::<DAdaptSgdUndecayedRule>())
+            .then(self.kernel::<L>())
     }
 
     fn stages_of_ranks<L: Link>(&self, _class: u8) -> Stages {
-        Stages::gathered(L::kernel::<DAdaptSgdNormRule>())
-            .then_gathered(L::kernel::<DAdaptSgdSumRule>())
-            .then_gathered(self.kernel::<L>())
+        Stages::one(L::kernel::<DAdaptSgdNormRule>())
+            .then(L::kernel::<DAdaptSgdSumRule>())
+            .then(self.kernel::<L>())
     }
 
-    fn skips(stage: usize, shared: &[f64]) -> bool {
-        stage == 0 && shared[K] > 0.0
+    fn check_groups(groups: &Groups<'_, '_, Self>) -> Result<(), String> {
+        check_lr(groups.iter().map(|group| group.lr))
     }
 
-    fn gather(groups: &Groups<'_, '_, Self>, stage: usize, at: &mut Gathering<'_>) -> Result<(), String> {
-        let first = groups.get(0);
-        let lr = common_lr(groups.iter().map(|group| group.lr))?;
-        let active = |group: usize| flag(groups[group].lr > 0.0);
-        match stage {
-            0 => {}
-            1 => {
-                if at.shared[D] == 0.0 {
-                    at.shared[D] = first.d0;
-                }
-                if at.shared[K] == 0.0 {
-                    at.shared[G0_NORM] = sqrt(at.weighted(0, active));
-                }
-                let norm = at.shared[G0_NORM];
-                let delta = if norm == 0.0 { 0.0 } else { at.shared[D] * lr / norm };
-                at.shared[DELTA] = delta;
-                let decays = flag(first.weight_decay > 0.0);
-                at.give(|group| [active(group) * flag(norm != 0.0), decays, first.weight_decay, delta]);
-            }
-            _ => {
-                let (dot, s2) = (at.weighted(0, active), at.weighted(1, active));
-                let moves = s2 != 0.0;
-                if moves {
-                    at.shared[NUMERATOR] += at.shared[DELTA] * dot;
-                    let estimate = 2.0 * at.shared[NUMERATOR] / sqrt(s2);
-                    at.shared[D] = grow(at.shared[D], estimate, first.growth_rate);
-                    at.shared[K] += 1.0;
-                }
-                let fresh = 1.0 - first.momentum;
-                at.give_all(&[flag(moves), 1.0 - fresh, fresh]);
-            }
-        }
-        Ok(())
-    }
-
-    fn formed(&self, stage: usize) -> &'static [&'static str] {
-        match stage {
-            0 => &["only in the first step"],
-            1 => &[
-                "delta = d·γ / √(Σ grad2 of the first step)   (over all tensors, in the order of their names)",
-                "active: lr is not 0; decays: weight_decay is not 0",
-            ],
-            2 => &[
-                "N = N + delta·Σ dot",
-                "d = max(d, min(2·N / √(Σ s2), d·growth_rate)), from d0",
-                "mu = momentum; moves: Σ s2 is not 0",
-            ],
-            _ => &[],
-        }
-    }
-
-    fn built(&mut self) -> Result<(), HyperError> {
-        needs_lr(Self::NAME, self.lr)
-    }
-
-    fn starts_as_param(&self, state: &str) -> bool {
-        state == "x0"
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("DAdaptSGD does not take row-sparse gradients")
+    fn check(&mut self, first: bool) -> Result<(), HyperError> {
+        if first { needs_lr(Self::NAME, self.lr) } else { Ok(()) }
     }
 }

@@ -1,8 +1,8 @@
 //! FusedAdam: Adam and AdamW as DeepSpeed's CUDA kernel computes them.
 
-use crate::algorithms::adam::REFERENCES_ADAM;
+use crate::algorithms::adam::{REFERENCES_ADAM, SPARSE_ADAM_DOES};
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::{flag, pow};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -84,21 +84,21 @@ impl Algorithm for FusedAdam {
             Reference { text: "deepspeed.ops.adam.FusedAdam", at: "DeepSpeed 0.19.8" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<FusedAdamRule>()
     }
 
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         match self.amsgrad {
             false => Ok(()),
             true => Err(no_amsgrad(Self::NAME)),
         }
     }
 
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("FusedAdam does not take row-sparse gradients; SparseAdam does")
+    fn sparse(&self) -> Sparse {
+        SPARSE_ADAM_DOES
     }
 }
 

@@ -1,10 +1,10 @@
 //! FusedLamb, DeepSpeed's LAMB: Adam's direction at a length given by the parameter's norm.
 
 use crate::hyper::Range;
-use crate::stages::{Combining, Gathering, Groups, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::stages::Stages;
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use fallline_core::math::{flag, pow, sqrt};
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{Kernel, Lane, Link, Literal, Number, rule};
 
 hyperparameters! {
     /// FusedLamb, DeepSpeed's LAMB: Adam's direction at a length given by the parameter's norm.
@@ -78,7 +78,18 @@ rule! {
     or
     /// The same with `max_grad_norm`.
     pub FusedLambClippedRule
-    per_tensor(clip)
+    per_tensor(clip) reads FusedLambNormRule(grad2) {
+        each(at) {
+            let max_grad_norm = h.max_grad_norm;
+        }
+        totals(Group) {
+            group_grad2 = grad2;
+        }
+        tensor {
+            let share = (group_grad2.sqrt() + 1e-6) / max_grad_norm;
+            let clip = N::select(N::lit(1.0).lt(share), share, N::lit(1.0));
+        }
+    }
     element(grad: Grad, p: Param) -> (m: State, v: State) sum(update2, param2) {
         let g = grad / clip;
         m = beta1 * m + one_minus_beta1 * g;
@@ -96,7 +107,16 @@ rule! {
         let inside = flag(h.eps_inside_sqrt);
         let weight_decay = h.weight_decay;
     }
-    per_tensor(step_size)
+    per_tensor(step_size) reads FusedLambMomentsRule(update2, param2) {
+        each(at) {
+            let rate = h.lr * h.correction(t);
+            let min_coeff = h.min_coeff;
+            let max_coeff = h.max_coeff;
+        }
+        tensor {
+            let step_size = rate * ratio_within(param2.sqrt(), update2.sqrt(), min_coeff, max_coeff);
+        }
+    }
     element(m: State, v: State) -> (p: Param) {
         let u = m / Lane::when(inside, (v + eps).sqrt(), v.sqrt() + eps) + weight_decay * p;
         p = p - step_size * u;
@@ -107,6 +127,33 @@ impl FusedLamb {
     fn clips(&self) -> bool {
         self.max_grad_norm > 0.0
     }
+
+    /// What corrects the bias in step `t`.
+    fn correction(&self, t: u64) -> f64 {
+        match self.bias_correction {
+            true => sqrt(1.0 - pow(self.betas.1, t)) / (1.0 - pow(self.betas.0, t)),
+            false => 1.0,
+        }
+    }
+}
+
+/// The ratio of two norms, at most `most` and, after that, at least `least`; 1 where a norm is 0.
+pub(super) fn ratio_within<N: Number>(param: N, update: N, least: N, most: N) -> N
+where
+    f64: Literal<N>,
+{
+    let (zero, one) = (N::lit(0.0), N::lit(1.0));
+    let ratio = held(param / update, least, most);
+    N::select(param.eq(zero), one, N::select(update.eq(zero), one, ratio))
+}
+
+/// `x`, but at most `most` and, after that, at least `least`.
+pub(super) fn held<N: Number>(x: N, least: N, most: N) -> N
+where
+    f64: Literal<N>,
+{
+    let x = N::select(most.lt(x), most, x);
+    N::select(x.lt(least), least, x)
 }
 
 impl Algorithm for FusedLamb {
@@ -126,7 +173,7 @@ impl Algorithm for FusedLamb {
             Reference { text: "deepspeed.ops.lamb.FusedLamb", at: "deepspeed 0.19.8" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<FusedLambRule>()
@@ -134,53 +181,9 @@ impl Algorithm for FusedLamb {
 
     fn stages<K: Link>(&self, _class: u8) -> Stages {
         let first = match self.clips() {
-            true => Stages::one(K::kernel::<FusedLambNormRule>())
-                .then_gathered(K::kernel::<FusedLambClippedRule>()),
+            true => Stages::one(K::kernel::<FusedLambNormRule>()).then(K::kernel::<FusedLambClippedRule>()),
             false => Stages::one(K::kernel::<FusedLambMomentsRule>()),
         };
         first.then(self.kernel::<K>())
-    }
-
-    fn gather(groups: &Groups<'_, '_, Self>, stage: usize, at: &mut Gathering<'_>) -> Result<(), String> {
-        if stage == 1 {
-            for (group, hyper) in groups.iter().enumerate() {
-                let norm = sqrt(at.weighted(0, |other| flag(other == group)));
-                let clip = (norm + 1e-6) / hyper.max_grad_norm;
-                at.give_to(group, &[if clip > 1.0 { clip } else { 1.0 }]);
-            }
-        }
-        Ok(())
-    }
-
-    fn combine(&self, stage: usize, at: &mut Combining<'_>) {
-        if stage == if self.clips() { 2 } else { 1 } {
-            let (update, param) = (sqrt(at.sums[0]), sqrt(at.sums[1]));
-            let mut ratio = 1.0;
-            if param != 0.0 && update != 0.0 {
-                ratio = param / update;
-                ratio = if ratio > self.max_coeff { self.max_coeff } else { ratio };
-                ratio = if ratio < self.min_coeff { self.min_coeff } else { ratio };
-            }
-            let correction = match self.bias_correction {
-                true => sqrt(1.0 - pow(self.betas.1, at.t)) / (1.0 - pow(self.betas.0, at.t)),
-                false => 1.0,
-            };
-            at.scalars[0] = self.lr * correction * ratio;
-        }
-    }
-
-    fn formed(&self, stage: usize) -> &'static [&'static str] {
-        match (stage, self.clips()) {
-            (1, true) => &["clip = max(1, (√(Σ grad2 over the group's tensors) + 1e-6) / max_grad_norm)"],
-            (1, false) | (2, true) => &[
-                "step_size = γ·√(1 − β₂ᵗ) / (1 − β₁ᵗ)·ratio   (without bias_correction: γ·ratio)",
-                "ratio = √param2 / √update2 within [min_coeff, max_coeff]   (1 where a norm is 0)",
-            ],
-            _ => &[],
-        }
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("FusedLamb does not take row-sparse gradients")
     }
 }

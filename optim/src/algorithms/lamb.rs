@@ -2,10 +2,10 @@
 
 use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::stages::{Combining, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters, renamed};
+use crate::stages::Stages;
+use crate::{Algorithm, Info, Reference, State, StorageDefaults, hyperparameters, renamed};
 use fallline_core::math::{pow, sqrt};
-use fallline_core::{Codes, Format, Kernel, Link, Shape, rule};
+use fallline_core::{Codes, Kernel, Link, Literal, Number, Shape, rule};
 
 hyperparameters! {
     /// LAMB as bitsandbytes has it: Adam whose update is clipped to a part of the parameter's norm.
@@ -59,6 +59,12 @@ impl Lamb {
     fn corrections(&self, t: u64) -> (f64, f64) {
         (1.0 - pow(self.betas.0, t), sqrt(1.0 - pow(self.betas.1, t)))
     }
+
+    /// What the norm of u is multiplied by before it is compared.
+    fn unorm_factor(&self, t: u64) -> f64 {
+        let (c1, c2) = self.corrections(t);
+        if self.bias_corrected_unorm { c2 / c1 } else { 1.0 }
+    }
 }
 
 rule! {
@@ -85,7 +91,16 @@ rule! {
         let eps_hat = h.eps * sqrt(1.0 - pow(h.betas.1, t));
         let keep = 1.0 - h.lr * h.weight_decay;
     }
-    per_tensor(step_size)
+    per_tensor(step_size) reads LambMomentsRule(update2, param2) {
+        each(at) {
+            let rate = h.lr * sqrt(1.0 - pow(h.betas.1, t)) / (1.0 - pow(h.betas.0, t));
+            let factor = h.unorm_factor(t);
+            let max_unorm = h.max_unorm;
+        }
+        tensor {
+            let step_size = rate * shortened(update2.sqrt() * factor, param2.sqrt(), max_unorm);
+        }
+    }
     element(m: State, v: State) -> (p: Param) {
         p = keep * p - step_size * (m / (v.sqrt() + eps_hat));
     }
@@ -130,7 +145,7 @@ impl Algorithm for Lamb {
             Reference { text: "bitsandbytes.optim.LAMB", at: "bitsandbytes 0.50.2" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<LambRule>()
@@ -140,12 +155,11 @@ impl Algorithm for Lamb {
         Ok(u8::from(bnb::quantised(self.optim_bits, self.min_8bit_size, shape.elements())))
     }
 
-    fn state_format(&self, state: &str, elements: usize) -> Option<Format> {
-        let codes = if state == "v" { Codes::Unsigned } else { Codes::Signed };
-        bnb::format(self.optim_bits, self.min_8bit_size, elements, codes)
+    fn storage(&self) -> StorageDefaults {
+        bnb::storage(self.optim_bits, self.min_8bit_size, Codes::Unsigned)
     }
 
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         bnb::check_bits(Self::NAME, self.optim_bits)
     }
 
@@ -155,34 +169,16 @@ impl Algorithm for Lamb {
         }
         Stages::one(K::kernel::<LambMomentsRule>()).then(K::kernel::<LambRule>())
     }
-
-    fn combine(&self, stage: usize, at: &mut Combining<'_>) {
-        if stage == 1 {
-            let (c1, c2) = self.corrections(at.t);
-            let factor = if self.bias_corrected_unorm { c2 / c1 } else { 1.0 };
-            let (update, param) = (sqrt(at.sums[0]) * factor, sqrt(at.sums[1]));
-            at.scalars[0] = self.lr * c2 / c1 * clip(update, param, self.max_unorm);
-        }
-    }
-
-    fn formed(&self, stage: usize) -> &'static [&'static str] {
-        match stage {
-            1 => &[
-                "step_size = γ·√(1 − β₂ᵗ) / (1 − β₁ᵗ)·min(1, max_unorm·√param2 / √update2)",
-                "(max_unorm 0: no min; bias_corrected_unorm: update2 of the bias-corrected update)",
-            ],
-            _ => &[],
-        }
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("LAMB does not take row-sparse gradients")
-    }
 }
 
-/// By how much an update of norm `update` is shortened so that it is at most `most` times as long as the parameter.
-pub(super) fn clip(update: f64, param: f64, most: f64) -> f64 {
-    if most > 0.0 && update > most * param { most * param / update } else { 1.0 }
+/// What an update of norm `update` is multiplied by, so that it is at most `most` times as long as the parameter; 1 where
+/// `most` is 0.
+pub(super) fn shortened<N: Number>(update: N, param: N, most: N) -> N
+where
+    f64: Literal<N>,
+{
+    let limit = most * param;
+    N::when(most, N::select(limit.lt(update), limit / update, N::lit(1.0)), N::lit(1.0))
 }
 
 renamed! {

@@ -1,12 +1,12 @@
 //! LARS as bitsandbytes has it: momentum whose step is clipped to a part of the parameter's norm.
 
 use super::bnb;
-use super::lamb::clip;
+use super::lamb::shortened;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::stages::{Combining, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters, renamed};
-use fallline_core::math::{flag, sqrt};
-use fallline_core::{Codes, Format, Kernel, Lane, Link, Shape, rule};
+use crate::stages::Stages;
+use crate::{Algorithm, Info, Reference, StorageDefaults, hyperparameters, renamed};
+use fallline_core::math::flag;
+use fallline_core::{Codes, Kernel, Lane, Link, Shape, rule};
 
 hyperparameters! {
     /// LARS as bitsandbytes has it: momentum whose step is clipped to a part of the parameter's norm.
@@ -67,7 +67,15 @@ rule! {
 rule! {
     /// The second pass of [`Lars`]: the parameter.
     pub LarsRule(h: Lars, t) {}
-    per_tensor(step_size)
+    per_tensor(step_size) reads LarsMomentumRule(update2, param2) {
+        each(at) {
+            let lr = h.lr;
+            let max_unorm = h.max_unorm;
+        }
+        tensor {
+            let step_size = lr * shortened(update2.sqrt(), param2.sqrt(), max_unorm);
+        }
+    }
     element(momentum: State) -> (p: Param) {
         p = p - step_size * momentum;
     }
@@ -120,11 +128,15 @@ impl Algorithm for Lars {
         Ok(u8::from(bnb::quantised(self.optim_bits, self.min_8bit_size, shape.elements())))
     }
 
-    fn state_format(&self, _state: &str, elements: usize) -> Option<Format> {
-        bnb::format(self.optim_bits, self.min_8bit_size, elements, Codes::Signed)
+    fn storage(&self) -> StorageDefaults {
+        bnb::storage(self.optim_bits, self.min_8bit_size, Codes::Signed)
     }
 
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, first: bool) -> Result<(), HyperError> {
+        if first && self.momentum <= 0.0 {
+            let problem = "LARS without momentum is not supported; PytorchLARS is".to_owned();
+            return Err(HyperError::Combination { algorithm: Self::NAME, problem });
+        }
         bnb::check_bits(Self::NAME, self.optim_bits)
     }
 
@@ -133,31 +145,6 @@ impl Algorithm for Lars {
             return Stages::one(K::kernel::<LarsQuantisedRule>());
         }
         Stages::one(K::kernel::<LarsMomentumRule>()).then(K::kernel::<LarsRule>())
-    }
-
-    fn combine(&self, stage: usize, at: &mut Combining<'_>) {
-        if stage == 1 {
-            at.scalars[0] = self.lr * clip(sqrt(at.sums[0]), sqrt(at.sums[1]), self.max_unorm);
-        }
-    }
-
-    fn formed(&self, stage: usize) -> &'static [&'static str] {
-        match stage {
-            1 => &["step_size = γ·min(1, max_unorm·√param2 / √update2)   (max_unorm 0: γ)"],
-            _ => &[],
-        }
-    }
-
-    fn built(&mut self) -> Result<(), HyperError> {
-        if self.momentum > 0.0 {
-            return Ok(());
-        }
-        let problem = "LARS without momentum is not supported; PytorchLARS is".to_owned();
-        Err(HyperError::Combination { algorithm: Self::NAME, problem })
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("LARS does not take row-sparse gradients")
     }
 }
 

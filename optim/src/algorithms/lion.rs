@@ -85,7 +85,10 @@ impl Algorithm for Lion {
         K::kernel::<LionRule>()
     }
 
-    fn built(&mut self) -> Result<(), HyperError> {
+    fn check(&mut self, first: bool) -> Result<(), HyperError> {
+        if !first {
+            return Ok(());
+        }
         if self.lr == 0.0 {
             let problem = "lr must be above 0 at first; a schedule may end at 0".to_owned();
             return Err(HyperError::Combination { algorithm: Self::NAME, problem });
@@ -96,7 +99,7 @@ impl Algorithm for Lion {
         Ok(())
     }
 
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Ok(Sparse::Whole)
+    fn sparse(&self) -> Sparse {
+        Sparse::AsDense
     }
 }

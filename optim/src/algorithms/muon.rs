@@ -8,7 +8,7 @@ pub use pair::MuonPairRule;
 
 use crate::algorithms::AdamW;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::stages::{Combining, MatrixStep, Stages};
+use crate::stages::{MatrixStep, Stages};
 use crate::{Algorithm, Info, Reference, hyperparameters};
 use fallline_core::math::{flag, sqrt};
 use fallline_core::{Format, Kernel, Lane, Link, Result, Shape, rule};
@@ -109,7 +109,11 @@ rule! {
     pub MuonRule(h: Muon, t) {
         let keep = 1.0 - h.lr * h.weight_decay;
     }
-    per_tensor(alpha)
+    per_tensor(alpha) {
+        each(at) {
+            let alpha = h.lr * h.adjusted(at.shape);
+        }
+    }
     element(x: Scratch) -> (p: Param) {
         p = keep * p - alpha * x;
     }
@@ -172,24 +176,12 @@ impl Algorithm for Muon {
         }
     }
 
-    fn combine(&self, _stage: usize, at: &mut Combining<'_>) {
-        let (rows, columns) = extents(at.shape);
-        let (rows, columns) = (rows as f64, columns as f64);
-        let adjusted = match self.adjust_lr_fn.as_deref() {
-            Some("match_rms_adamw") => 0.2 * sqrt(rows.max(columns)),
-            Some("spectral_unclamped") => sqrt(rows / columns),
-            _ => sqrt((rows / columns).max(1.0)),
-        };
-        at.scalars.fill(self.lr * adjusted);
-    }
-
     fn formed(&self, stage: usize) -> &'static [&'static str] {
         match stage {
             1 => &[
                 "x ← x / max(√norm2, eps), as a matrix X; then ns_steps times",
                 "X ← a X + (b A + c A²) X with A = X Xᵀ",
             ],
-            2 => &["alpha = lr √max(1, rows / columns), or as adjust_lr_fn says"],
             _ => &[],
         }
     }
@@ -211,7 +203,7 @@ impl Algorithm for Muon {
         vec![K::kernel::<MuonNormRule>(), K::kernel::<MuonShiftRule>(), K::kernel::<MuonPairRule>()]
     }
 
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         let one_of = |name: &str, given: &Option<String>, known: &[&str], all: &str| match given.as_deref() {
             Some(other) if !known.contains(&other) => Err(format!("{name} must be {all}, got {other:?}")),
             _ => Ok(()),
@@ -233,6 +225,17 @@ impl Muon {
     /// Whether a parameter of this shape is taken as a matrix.
     fn is_matrix(&self, shape: &Shape) -> bool {
         shape.rank() == 2 || (self.flatten && shape.rank() > 2)
+    }
+
+    /// By how much `lr` is adjusted to a matrix's extents.
+    fn adjusted(&self, shape: &Shape) -> f64 {
+        let (rows, columns) = extents(shape);
+        let (rows, columns) = (rows as f64, columns as f64);
+        match self.adjust_lr_fn.as_deref() {
+            Some("match_rms_adamw") => 0.2 * sqrt(rows.max(columns)),
+            Some("spectral_unclamped") => sqrt(rows / columns),
+            _ => sqrt((rows / columns).max(1.0)),
+        }
     }
 
     /// What steps the rest.

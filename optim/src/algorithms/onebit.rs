@@ -1,7 +1,7 @@
 //! What the 1-bit optimizers of DeepSpeed have in common: their phases, and arguments of their own.
 
 use crate::hyper::{HyperType, Value};
-use crate::stages::Gathering;
+use fallline_core::GlobalAt;
 
 /// Where DeepSpeed's 1-bit optimizers carry their messages, by name. Changes no number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +49,11 @@ pub(super) enum Phase {
     Compressed,
 }
 
+/// The phases as numbers.
+pub(super) const SET_UP: f64 = 0.0;
+pub(super) const WARM_UP: f64 = 1.0;
+pub(super) const COMPRESSED: f64 = 2.0;
+
 /// What [`advance`] remembers, as [`Algorithm::SHARED`](crate::Algorithm::SHARED) has it: the phase of this step and of
 /// the next, 0 for the first.
 pub(super) const PHASES: &[(&str, f64)] = &[("phase", 0.0), ("next_phase", 0.0)];
@@ -56,8 +61,8 @@ pub(super) const PHASES: &[(&str, f64)] = &[("phase", 0.0), ("next_phase", 0.0)]
 /// The phase of the step being taken.
 pub(super) fn phase(shared: &[f64]) -> Phase {
     match shared[0] {
-        0.0 => Phase::SetUp,
-        1.0 => Phase::WarmUp,
+        SET_UP => Phase::SetUp,
+        WARM_UP => Phase::WarmUp,
         _ => Phase::Compressed,
     }
 }
@@ -81,17 +86,18 @@ macro_rules! differences {
 }
 pub(super) use differences;
 
-/// Goes on to this step's phase, and finds out the next one's: warm-up ends after a step for which `ends` says so.
-pub(super) fn advance(at: &mut Gathering<'_>, ends: impl Fn(&Gathering<'_>) -> bool) -> Phase {
+/// Goes on to this step's phase, and finds out the next one's: warm-up ends after this step if `ends`. Returns the phase.
+pub(super) fn advance(at: &mut GlobalAt<'_>, ends: bool) -> f64 {
     at.shared[0] = at.shared[1];
-    let phase = phase(at.shared);
-    at.shared[1] = match phase {
-        Phase::SetUp => 1.0,
-        Phase::WarmUp if !ends(at) => 1.0,
-        _ => 2.0,
+    at.shared[1] = match phase(at.shared) {
+        Phase::SetUp => WARM_UP,
+        Phase::WarmUp if !ends => WARM_UP,
+        _ => COMPRESSED,
     };
-    phase
+    at.shared[0]
 }
 
-/// The formula lines about the phases.
-pub(super) const FORMED_PHASES: &str = "the first step moves nothing; warm-up from the second to that in which the last tensor by name has had freeze_step gradients";
+/// Whether the last parameter by name has been given `freeze_step` gradients with this step.
+pub(super) fn last_reaches(at: &GlobalAt<'_>, freeze_step: u64) -> bool {
+    at.steps.last().is_some_and(|&t| t >= freeze_step)
+}

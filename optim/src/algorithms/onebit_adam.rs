@@ -1,11 +1,10 @@
 //! OnebitAdam: Adam whose variance is frozen after a warm-up, so that its momentum can be sent as signs.
 
-use super::onebit::{self, CommBackend, FORMED_PHASES, Phase};
+use super::onebit::{self, CommBackend, Phase, SET_UP, WARM_UP};
 use crate::compression::Compression;
 use crate::hyper::Range;
-use crate::mask::Masking;
-use crate::stages::{Gathering, Groups, MatrixStep, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::stages::{MatrixStep, Stages};
+use crate::{Algorithm, ErrorFeedback, Info, MaskPolicy, Reference, Replicas, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -65,7 +64,54 @@ rule! {
         let weight_decay = h.weight_decay;
         let decays = flag(h.weight_decay > 0.0);
     }
-    per_tensor(averages, adapts, moves)
+    per_tensor(averages, adapts, moves) {
+        once(groups, at) {
+            let phase = onebit::advance(at, onebit::last_reaches(at, groups[0].freeze_step));
+        }
+        each(at) {
+            let averages = flag(phase != SET_UP || h.non_freeze);
+            let adapts = flag(phase == WARM_UP || h.non_freeze);
+            let moves = flag(phase != SET_UP);
+        }
+    }
+    element(g: Grad) -> (p: Param, m: State, v: State) {
+        m = Lane::when(averages, beta1 * m + one_minus_beta1 * g, m);
+        v = Lane::when(adapts, beta2 * v + one_minus_beta2 * g * g, v);
+        let u = m / (v.sqrt() + eps);
+        p = Lane::when(moves, p - lr * Lane::when(decays, u + weight_decay * p, u), p);
+    }
+    or
+    /// The first pass of [`OnebitAdam`] over several ranks: the moments. The parameter waits for everybody's momentum.
+    pub OnebitAdamMomentsRule
+    per_tensor(averages, adapts, moves) {
+        once(groups, at) {
+            let phase = onebit::advance(at, onebit::last_reaches(at, groups[0].freeze_step));
+        }
+        each(at) {
+            let averages = flag(phase != SET_UP || h.non_freeze);
+            let adapts = flag(phase == WARM_UP || h.non_freeze);
+            let moves = 0.0;
+        }
+    }
+    element(g: Grad) -> (p: Param, m: State, v: State) {
+        m = Lane::when(averages, beta1 * m + one_minus_beta1 * g, m);
+        v = Lane::when(adapts, beta2 * v + one_minus_beta2 * g * g, v);
+        let u = m / (v.sqrt() + eps);
+        p = Lane::when(moves, p - lr * Lane::when(decays, u + weight_decay * p, u), p);
+    }
+    or
+    /// The second: the parameter, by the momentum that is everybody's.
+    pub OnebitAdamUpdateRule
+    per_tensor(averages, adapts, moves) {
+        once(groups, at) {
+            let phase = at.shared[0];
+        }
+        each(at) {
+            let averages = 0.0;
+            let adapts = 0.0;
+            let moves = flag(phase != SET_UP);
+        }
+    }
     element(g: Grad) -> (p: Param, m: State, v: State) {
         m = Lane::when(averages, beta1 * m + one_minus_beta1 * g, m);
         v = Lane::when(adapts, beta2 * v + one_minus_beta2 * g * g, v);
@@ -99,12 +145,12 @@ impl Algorithm for OnebitAdam {
     }
 
     fn stages<K: Link>(&self, _class: u8) -> Stages {
-        Stages::gathered(self.kernel::<K>())
+        Stages::one(self.kernel::<K>())
     }
 
-    /// The same rule twice: once for the moments, and once for the parameters, when the momentum is everybody's.
     fn stages_of_ranks<K: Link>(&self, _class: u8) -> Stages {
-        Stages::gathered(self.kernel::<K>()).then_matrix().then_gathered(self.kernel::<K>())
+        let moments = Stages::one(K::kernel::<OnebitAdamMomentsRule>());
+        moments.then_matrix().then(K::kernel::<OnebitAdamUpdateRule>())
     }
 
     fn across_ranks(&self) -> Result<(), &'static str> {
@@ -114,29 +160,12 @@ impl Algorithm for OnebitAdam {
         }
     }
 
-    fn averages(shared: &[f64]) -> bool {
-        onebit::next_phase(shared) != Phase::Compressed
-    }
-
-    const SAME_ON_ALL_RANKS: bool = false;
-
-    const MASKING: Masking = Masking::Always;
-
-    fn gather(groups: &Groups<'_, '_, Self>, stage: usize, at: &mut Gathering<'_>) -> Result<(), String> {
-        let freeze_step = groups[0].freeze_step;
-        let phase = match stage {
-            0 => onebit::advance(at, |at| at.steps.last().is_some_and(|&t| t >= freeze_step)),
-            _ => onebit::phase(at.shared),
-        };
-        let (moments, moves) = (stage == 0, at.last);
-        at.give(|group| {
-            let always = groups[group].non_freeze;
-            let (averages, adapts) = (phase != Phase::SetUp || always, phase == Phase::WarmUp || always);
-            let moves = moves && phase != Phase::SetUp;
-            [flag(moments && averages), flag(moments && adapts), flag(moves)]
-        });
-        Ok(())
-    }
+    const REPLICAS: Replicas = Replicas {
+        gradients_averaged: |shared| onebit::next_phase(shared) != Phase::Compressed,
+        error_feedback: Some(ErrorFeedback::PerParameter),
+        momentum_mask: MaskPolicy::Always,
+        diverged: None,
+    };
 
     /// The mean of the ranks' momenta, compressed.
     fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()> {
@@ -150,13 +179,5 @@ impl Algorithm for OnebitAdam {
         };
         step.states = states;
         sent
-    }
-
-    fn formed(&self, _stage: usize) -> &'static [&'static str] {
-        &[FORMED_PHASES, "adapts: in warm-up, or non_freeze; averages and moves: not in the first step"]
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("OnebitAdam does not take row-sparse gradients")
     }
 }

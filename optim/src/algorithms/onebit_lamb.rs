@@ -1,13 +1,13 @@
 //! OnebitLamb: LAMB whose variance and coefficients are frozen after a warm-up, so that its momentum can be sent as signs.
 
-use super::onebit::{self, CommBackend, FORMED_PHASES, Phase};
+use super::fused_lamb::{held, ratio_within};
+use super::onebit::{self, COMPRESSED, CommBackend, Phase, SET_UP, WARM_UP};
 use crate::compression::Compression;
 use crate::hyper::Range;
-use crate::mask::Masking;
-use crate::stages::{Combining, Exchanging, Gathering, Groups, MatrixStep, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::stages::{Exchanging, MatrixStep, Stages};
+use crate::{Algorithm, ErrorFeedback, Info, MaskPolicy, Reference, Replicas, hyperparameters};
 use fallline_core::backend::{Pass, TensorPass, View};
-use fallline_core::math::{flag, sqrt};
+use fallline_core::math::flag;
 use fallline_core::ranks::Communicator;
 use fallline_core::{Backend, Compute, Kernel, Lane, Link, Result, rule};
 
@@ -92,7 +92,18 @@ rule! {
         let weight_decay = h.weight_decay;
         let decays = flag(h.weight_decay > 0.0);
     }
-    per_tensor(averages, adapts, refreshes, copies)
+    per_tensor(averages, adapts, refreshes, copies) {
+        once(groups, at) {
+            let phase = onebit::advance(at, onebit::last_reaches(at, groups[0].freeze_step));
+            let freeze_step = groups[0].freeze_step as f64;
+        }
+        each(at) {
+            let averages = flag(phase != SET_UP);
+            let adapts = flag(phase == WARM_UP);
+            let refreshes = flag(phase == COMPRESSED);
+            let copies = flag(phase == WARM_UP && t as f64 == freeze_step);
+        }
+    }
     element(g: Grad, p: Param) -> (m: State, v: State, v_fresh: State) sum(update2, preliminary2, param2) {
         let last = m;
         m = Lane::when(averages, beta1 * m + one_minus_beta1 * g, m);
@@ -116,7 +127,17 @@ rule! {
         let one_minus_beta1 = 1.0 - h.betas.0;
         let one_minus_beta2 = 1.0 - h.betas.1;
     }
-    per_tensor(averages, adapts, copies)
+    per_tensor(averages, adapts, copies) {
+        once(groups, at) {
+            let phase = onebit::advance(at, onebit::last_reaches(at, groups[0].freeze_step));
+            let freeze_step = groups[0].freeze_step as f64;
+        }
+        each(at) {
+            let averages = flag(phase != SET_UP);
+            let adapts = flag(phase == WARM_UP);
+            let copies = flag(phase == WARM_UP && t as f64 == freeze_step);
+        }
+    }
     element(g: Grad) -> (m: State, v: State, v_fresh: State, last: Scratch) {
         last = m;
         m = Lane::when(averages, beta1 * m + one_minus_beta1 * g, m);
@@ -136,7 +157,11 @@ rule! {
         let weight_decay = h.weight_decay;
         let decays = flag(h.weight_decay > 0.0);
     }
-    per_tensor(refreshes)
+    per_tensor(refreshes) {
+        each(at) {
+            let refreshes = flag(at.shared[0] == COMPRESSED);
+        }
+    }
     element(p: Param, m: State, v: State, last: Scratch) -> (v_fresh: State) sum(update2, preliminary2, param2, m2) {
         let rebuilt = (m - last * beta1) / one_minus_beta1;
         v_fresh = Lane::when(refreshes, beta2 * v_fresh + one_minus_beta2 * rebuilt * rebuilt, v_fresh);
@@ -184,7 +209,93 @@ rule! {
         let weight_decay = h.weight_decay;
         let decays = flag(h.weight_decay > 0.0);
     }
-    per_tensor(moves, step_size)
+    per_tensor(moves, step_size) reads OnebitLambMomentsRule(update2, preliminary2, param2)
+    memory(lamb_coeff_freeze, last_factor, largest_ratio) {
+        each(at) {
+            let phase = at.shared[0];
+            let elements = at.shape.elements() as f64;
+            let moves = flag(phase != SET_UP);
+            let lr = h.lr;
+            let decay = h.weight_decay;
+            let min_coeff = h.min_coeff;
+            let max_coeff = h.max_coeff;
+            let coeff_beta = h.coeff_beta;
+            let factor_min = h.factor_min;
+            let factor_max = h.factor_max;
+            let factor_threshold = h.factor_threshold;
+        }
+        tensor {
+            let update = update2.sqrt();
+            let preliminary = preliminary2.sqrt();
+            let warm_up = phase.eq(N::lit(WARM_UP));
+            let ratio = ratio_within(param2.sqrt(), update, min_coeff, max_coeff);
+            let averaged = coeff_beta * lamb_coeff_freeze + (1.0 - coeff_beta) * ratio;
+            let averaged = N::select(ratio.eq(N::lit(1.0)), lamb_coeff_freeze, averaged);
+            let share = (preliminary / update).min(N::lit(1.0));
+            let factor = N::when(decay, largest_ratio * share + (1.0 - share), largest_ratio);
+            let factor = held(factor, factor_min, factor_max);
+            let least = last_factor * (1.0 - factor_threshold);
+            let factor = held(factor, least, last_factor * (1.0 + factor_threshold));
+            // The largest of several numbers does not say whether one is none; their norm does. A tensor without elements
+            // has no ratios.
+            let counts = preliminary.eq(preliminary);
+            let compressed = N::select(counts, lamb_coeff_freeze * factor, preliminary);
+            let compressed = N::when(elements, compressed, N::lit(0.0));
+            let factor = N::when(elements, N::select(counts, factor, last_factor), last_factor);
+            last_factor = N::select(phase.eq(N::lit(COMPRESSED)), factor, last_factor);
+            lamb_coeff_freeze = N::select(warm_up, averaged, lamb_coeff_freeze);
+            let coefficient = N::select(warm_up, ratio, N::when(moves, compressed, N::lit(0.0)));
+            let step_size = lr * coefficient;
+        }
+    }
+    element(m: State, v: State) -> (p: Param) {
+        let direction = m / (v.sqrt() + eps);
+        let u = Lane::when(decays, direction + weight_decay * p, direction);
+        p = Lane::when(moves, p - step_size * u, p);
+    }
+    or
+    /// The last pass of [`OnebitLamb`] over several ranks, which takes in the size of the momentum.
+    pub OnebitLambRanksRule
+    per_tensor(moves, step_size) reads OnebitLambSharedRule(update2, preliminary2, param2, m2)
+    memory(lamb_coeff_freeze, last_factor, largest_ratio, momentum) {
+        each(at) {
+            let phase = at.shared[0];
+            let elements = at.shape.elements() as f64;
+            let moves = flag(phase != SET_UP);
+            let lr = h.lr;
+            let decay = h.weight_decay;
+            let min_coeff = h.min_coeff;
+            let max_coeff = h.max_coeff;
+            let coeff_beta = h.coeff_beta;
+            let factor_min = h.factor_min;
+            let factor_max = h.factor_max;
+            let factor_threshold = h.factor_threshold;
+        }
+        tensor {
+            let update = update2.sqrt();
+            let preliminary = preliminary2.sqrt();
+            let warm_up = phase.eq(N::lit(WARM_UP));
+            let ratio = ratio_within(param2.sqrt(), update, min_coeff, max_coeff);
+            let averaged = coeff_beta * lamb_coeff_freeze + (1.0 - coeff_beta) * ratio;
+            let averaged = N::select(ratio.eq(N::lit(1.0)), lamb_coeff_freeze, averaged);
+            let share = (preliminary / update).min(N::lit(1.0));
+            let factor = N::when(decay, largest_ratio * share + (1.0 - share), largest_ratio);
+            let factor = held(factor, factor_min, factor_max);
+            let least = last_factor * (1.0 - factor_threshold);
+            let factor = held(factor, least, last_factor * (1.0 + factor_threshold));
+            // The largest of several numbers does not say whether one is none; their norm does. A tensor without elements
+            // has no ratios.
+            let counts = preliminary.eq(preliminary);
+            let compressed = N::select(counts, lamb_coeff_freeze * factor, preliminary);
+            let compressed = N::when(elements, compressed, N::lit(0.0));
+            let factor = N::when(elements, N::select(counts, factor, last_factor), last_factor);
+            last_factor = N::select(phase.eq(N::lit(COMPRESSED)), factor, last_factor);
+            lamb_coeff_freeze = N::select(warm_up, averaged, lamb_coeff_freeze);
+            let coefficient = N::select(warm_up, ratio, N::when(moves, compressed, N::lit(0.0)));
+            let step_size = lr * coefficient;
+            momentum = N::select(warm_up, m2.sqrt() / elements.max(N::lit(1.0)).sqrt(), momentum);
+        }
+    }
     element(m: State, v: State) -> (p: Param) {
         let direction = m / (v.sqrt() + eps);
         let u = Lane::when(decays, direction + weight_decay * p, direction);
@@ -193,47 +304,12 @@ rule! {
 }
 
 /// Places in [`OnebitLamb::MEMORY`].
-const COEFFICIENT: usize = 0;
-const FACTOR: usize = 1;
 const LARGEST: usize = 2;
 /// Of the momentum: its root mean square at the end of warm-up, and what makes it that of the others; 0 before.
 const MOMENTUM: usize = 3;
 const SCALING: usize = 4;
 
-/// `x`, but at most `most` and, after that, at least `least`.
-fn held(x: f64, least: f64, most: f64) -> f64 {
-    let x = if x > most { most } else { x };
-    if x < least { least } else { x }
-}
-
 impl OnebitLamb {
-    /// The ratio of the norms in warm-up, which the frozen coefficient takes in.
-    fn warm(&self, update: f64, param: f64, memory: &mut [f64]) -> f64 {
-        let mut ratio = 1.0;
-        if param != 0.0 && update != 0.0 {
-            ratio = held(param / update, self.min_coeff, self.max_coeff);
-        }
-        if ratio != 1.0 {
-            memory[COEFFICIENT] = self.coeff_beta * memory[COEFFICIENT] + (1.0 - self.coeff_beta) * ratio;
-        }
-        ratio
-    }
-
-    /// The frozen coefficient times this step's factor.
-    fn compressed(&self, update: f64, preliminary: f64, memory: &mut [f64]) -> f64 {
-        let mut factor = memory[LARGEST];
-        if self.weight_decay > 0.0 {
-            let ratio = preliminary / update;
-            let share = if ratio < 1.0 { ratio } else { 1.0 };
-            factor = factor * share + (1.0 - share);
-        }
-        factor = held(factor, self.factor_min, self.factor_max);
-        let last = memory[FACTOR];
-        let (least, most) = (last * (1.0 - self.factor_threshold), last * (1.0 + self.factor_threshold));
-        memory[FACTOR] = held(factor, least, most);
-        memory[COEFFICIENT] * memory[FACTOR]
-    }
-
     /// Replaces the momenta by the mean of the ranks', compressed in one piece.
     fn send<K: Link>(
         &self,
@@ -335,56 +411,28 @@ impl Algorithm for OnebitLamb {
         ("scaling_coeff", 0.0),
     ];
 
-    fn averages(shared: &[f64]) -> bool {
-        onebit::next_phase(shared) != Phase::Compressed
-    }
-
-    const FUSED: bool = true;
-
-    const SAME_ON_ALL_RANKS: bool = false;
-
-    const MASKING: Masking = Masking::Always;
-
     const SHARED: &'static [(&'static str, f64)] = onebit::PHASES;
+
+    const REPLICAS: Replicas = Replicas {
+        gradients_averaged: |shared| onebit::next_phase(shared) != Phase::Compressed,
+        error_feedback: Some(ErrorFeedback::Fused),
+        momentum_mask: MaskPolicy::Always,
+        diverged: None,
+    };
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<OnebitLambRule>()
     }
 
     fn stages<K: Link>(&self, _class: u8) -> Stages {
-        Stages::gathered(K::kernel::<OnebitLambMomentsRule>()).then_matrix().then(self.kernel::<K>())
+        Stages::one(K::kernel::<OnebitLambMomentsRule>()).then_matrix().then(self.kernel::<K>())
     }
 
     /// The moments, the momenta's exchange, what follows from them, and the parameters.
     fn stages_of_ranks<K: Link>(&self, _class: u8) -> Stages {
-        let own = Stages::gathered(K::kernel::<OnebitLambOwnRule>()).then_exchange();
-        own.then_gathered(K::kernel::<OnebitLambSharedRule>()).then_matrix().then(self.kernel::<K>())
-    }
-
-    fn gather(
-        groups: &Groups<'_, '_, Self>,
-        stage: usize,
-        at: &mut Gathering<'_>,
-    ) -> core::result::Result<(), String> {
-        if stage > 0 {
-            let refreshes = flag(onebit::phase(at.shared) == Phase::Compressed);
-            at.give_all(&[refreshes]);
-            return Ok(());
-        }
-        let freeze_step = groups[0].freeze_step;
-        let phase = onebit::advance(at, |at| at.steps.last().is_some_and(|&t| t >= freeze_step));
-        let is = |other: Phase| flag(phase == other);
-        let (averages, adapts, refreshes) =
-            (1.0 - is(Phase::SetUp), is(Phase::WarmUp), is(Phase::Compressed));
-        let width = at.scalars.len() / at.tensors.max(1);
-        for (row, &t) in at.scalars.chunks_exact_mut(width).zip(at.steps) {
-            let copies = is(Phase::WarmUp) * flag(t == freeze_step);
-            match width {
-                3 => row.copy_from_slice(&[averages, adapts, copies]),
-                _ => row.copy_from_slice(&[averages, adapts, refreshes, copies]),
-            }
-        }
-        Ok(())
+        let own = Stages::one(K::kernel::<OnebitLambOwnRule>()).then_exchange();
+        let common = own.then(K::kernel::<OnebitLambSharedRule>()).then_matrix();
+        common.then(K::kernel::<OnebitLambRanksRule>())
     }
 
     /// The mean of the ranks' momenta, compressed in one piece, and masked.
@@ -418,43 +466,7 @@ impl Algorithm for OnebitLamb {
         Ok(())
     }
 
-    fn combine(&self, _stage: usize, at: &mut Combining<'_>) {
-        let [update, preliminary, param] = [0, 1, 2].map(|sum| sqrt(at.sums[sum]));
-        if let (Some(m2), Phase::WarmUp) = (at.sums.get(3), onebit::phase(at.shared)) {
-            at.memory[MOMENTUM] = sqrt(*m2) / sqrt(at.shape.elements().max(1) as f64);
-        }
-        let ratio = match onebit::phase(at.shared) {
-            Phase::SetUp => 0.0,
-            Phase::WarmUp => self.warm(update, param, at.memory),
-            // A tensor without elements has no ratios.
-            Phase::Compressed if at.shape.elements() == 0 => 0.0,
-            // The largest of several numbers does not say whether one is none; their norm does.
-            Phase::Compressed if preliminary.is_nan() => f64::NAN,
-            Phase::Compressed => self.compressed(update, preliminary, at.memory),
-        };
-        let moves = flag(onebit::phase(at.shared) != Phase::SetUp);
-        at.scalars.copy_from_slice(&[moves, self.lr * ratio]);
-    }
-
-    fn formed(&self, stage: usize) -> &'static [&'static str] {
-        match stage {
-            0 => &[
-                FORMED_PHASES,
-                "averages: not in the first step; adapts: in warm-up; refreshes: in compression; copies: in warm-up, \
-                    when t = freeze_step",
-            ],
-            1 => &["in compression: q = max (√v + ε) / (√v_fresh + ε), over the elements of the tensor"],
-            2 => &[
-                "warm-up: step_size = γ·r, r = √param2 / √update2 within [min_coeff, max_coeff] (1 where a norm is 0), \
-                    and c = coeff_beta·c + (1 − coeff_beta)·r unless r is 1",
-                "compression: step_size = γ·c·q, q = w·q + 1 − w within [factor_min, factor_max], then within \
-                    (1 ± factor_threshold)·(the last q); w = min(1, √preliminary2 / √update2), 1 without weight_decay",
-            ],
-            _ => &[],
-        }
-    }
-
-    fn sparse(&self) -> core::result::Result<Sparse, &'static str> {
-        Err("OnebitLamb does not take row-sparse gradients")
+    fn formed(&self, _stage: usize) -> &'static [&'static str] {
+        &["in compression: largest_ratio = max (√v + ε) / (√v_fresh + ε), over the elements of the tensor"]
     }
 }

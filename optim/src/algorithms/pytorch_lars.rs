@@ -1,11 +1,11 @@
 //! PytorchLARS: torch's SGD whose step is clipped to a part of the parameter's norm.
 
-use super::lamb::clip;
+use super::lamb::shortened;
 use super::lars::REFERENCE_LARS;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::stages::{Combining, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
-use fallline_core::math::{flag, sqrt};
+use crate::stages::Stages;
+use crate::{Algorithm, Info, Reference, hyperparameters};
+use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
 hyperparameters! {
@@ -76,14 +76,21 @@ rule! {
         let weight_decay = h.weight_decay;
         let decays = flag(h.weight_decay > 0.0);
     }
-    per_tensor(step_size)
+    per_tensor(step_size) reads PytorchLarsNormsRule(update2, param2) {
+        each(at) {
+            let lr = h.lr;
+            let max_unorm = h.max_unorm;
+        }
+        tensor {
+            let step_size = lr * shortened(update2.sqrt(), param2.sqrt(), max_unorm);
+        }
+    }
     element(grad: Grad) -> (p: Param) {
         p = p - step_size * Lane::when(decays, grad + weight_decay * p, grad);
     }
     or
     /// The second pass of [`PytorchLars`] with Nesterov's momentum.
     pub PytorchLarsNesterovRule
-    per_tensor(step_size)
     element(grad: Grad, momentum: State) -> (p: Param) {
         let g = Lane::when(decays, grad + weight_decay * p, grad);
         p = p - step_size * (g + mu * momentum);
@@ -93,7 +100,15 @@ rule! {
 rule! {
     /// The second pass of [`PytorchLars`] with momentum.
     pub PytorchLarsStepRule(h: PytorchLars, t) {}
-    per_tensor(step_size)
+    per_tensor(step_size) reads PytorchLarsMomentumRule(update2, param2) {
+        each(at) {
+            let lr = h.lr;
+            let max_unorm = h.max_unorm;
+        }
+        tensor {
+            let step_size = lr * shortened(update2.sqrt(), param2.sqrt(), max_unorm);
+        }
+    }
     element(momentum: State) -> (p: Param) {
         p = p - step_size * momentum;
     }
@@ -128,20 +143,7 @@ impl Algorithm for PytorchLars {
         Stages::one(first).then(self.kernel::<K>())
     }
 
-    fn combine(&self, stage: usize, at: &mut Combining<'_>) {
-        if stage == 1 {
-            at.scalars[0] = self.lr * clip(sqrt(at.sums[0]), sqrt(at.sums[1]), self.max_unorm);
-        }
-    }
-
-    fn formed(&self, stage: usize) -> &'static [&'static str] {
-        match stage {
-            1 => &["step_size = γ·min(1, max_unorm·√param2 / √update2)   (max_unorm 0: γ)"],
-            _ => &[],
-        }
-    }
-
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         if self.nesterov && (self.momentum <= 0.0 || self.dampening != 0.0) {
             let problem = format!(
                 "nesterov needs a momentum and zero dampening, got momentum {} and dampening {}",
@@ -150,9 +152,5 @@ impl Algorithm for PytorchLars {
             return Err(HyperError::Combination { algorithm: Self::NAME, problem });
         }
         Ok(())
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("PytorchLARS does not take row-sparse gradients")
     }
 }

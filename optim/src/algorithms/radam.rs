@@ -1,8 +1,8 @@
 //! RAdam: Adam that waits with adapting until its second moment is known well enough.
 
-use crate::algorithms::adam::REFERENCES_ADAM;
+use crate::algorithms::adam::{REFERENCES_ADAM, SPARSE_ADAM_DOES};
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::{flag, pow, sqrt};
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -86,17 +86,13 @@ impl Algorithm for RAdam {
             Reference { text: "torch.optim.RAdam", at: "torch 2.15.0" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<RAdamRule>()
     }
 
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("RAdam does not take row-sparse gradients; SparseAdam does")
+    fn sparse(&self) -> Sparse {
+        SPARSE_ADAM_DOES
     }
 }

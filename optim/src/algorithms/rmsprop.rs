@@ -1,7 +1,7 @@
 //! RMSprop: gradients divided by their recent size.
 
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use fallline_core::math::flag;
 use fallline_core::{Kernel, Lane, Link, rule};
 
@@ -108,7 +108,7 @@ impl Algorithm for RmsProp {
             Reference { text: "torch.optim.RMSprop", at: "torch 2.15.0" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["v"];
+    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         match (self.centered, self.momentum > 0.0) {
@@ -117,13 +117,5 @@ impl Algorithm for RmsProp {
             (true, false) => K::kernel::<RmsPropCenteredRule>(),
             (true, true) => K::kernel::<RmsPropCenteredMomentumRule>(),
         }
-    }
-
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("RMSprop does not take row-sparse gradients")
     }
 }

@@ -1,7 +1,7 @@
 //! Rprop: each element's step grows while its gradient keeps its sign, and shrinks when it turns.
 
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use fallline_core::{Kernel, Lane, Link, rule};
 
 hyperparameters! {
@@ -67,30 +67,19 @@ impl Algorithm for Rprop {
             Reference { text: "torch.optim.Rprop", at: "torch 2.15.0" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["step_size"];
+    const STATES: &'static [State<Self>] =
+        &[State::new("step_size").non_negative().starts_at(|h: &Self| h.lr)];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<RpropRule>()
     }
 
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         let (shrink, grow) = self.etas;
         if shrink < 1.0 && 1.0 < grow {
             return Ok(());
         }
         let problem = format!("etas must be one below 1 and one above 1, got ({shrink:?}, {grow:?})");
         Err(HyperError::Combination { algorithm: Self::NAME, problem })
-    }
-
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn initial(&self, state: &str) -> f64 {
-        if state == "step_size" { self.lr } else { 0.0 }
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("Rprop does not take row-sparse gradients")
     }
 }

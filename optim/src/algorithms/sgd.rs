@@ -92,7 +92,7 @@ impl Algorithm for Sgd {
         if self.momentum > 0.0 { K::kernel::<SgdMomentumRule>() } else { K::kernel::<SgdRule>() }
     }
 
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         if self.nesterov && (self.momentum <= 0.0 || self.dampening != 0.0) {
             let problem = format!(
                 "nesterov needs a momentum and zero dampening, got momentum {} and dampening {}",
@@ -103,16 +103,12 @@ impl Algorithm for Sgd {
         Ok(())
     }
 
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
+    fn sparse(&self) -> Sparse {
         match (self.weight_decay > 0.0, self.momentum > 0.0) {
-            (true, _) => Err("SGD takes row-sparse gradients only without weight_decay"),
+            (true, _) => Sparse::RefusedFor("takes row-sparse gradients only without weight_decay"),
             // The momentum of the other rows goes on.
-            (false, true) => Ok(Sparse::Whole),
-            (false, false) => Ok(Sparse::Rows),
+            (false, true) => Sparse::AsDense,
+            (false, false) => Sparse::Rows,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! SophiaG: momentum divided by an estimate of the curvature, and clipped.
 
 use crate::hyper::Range;
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use fallline_core::{Kernel, Link, rule};
 
 hyperparameters! {
@@ -103,7 +103,7 @@ impl Algorithm for SophiaG {
             Reference { text: "sophia.SophiaG", at: "sophia-opt 0.2.2" },
         ],
     };
-    const NON_NEGATIVE: &'static [&'static str] = &["hessian"];
+    const STATES: &'static [State<Self>] = &[State::new("hessian").non_negative()];
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<SophiaGRule>()
@@ -111,13 +111,5 @@ impl Algorithm for SophiaG {
 
     fn hessian_kernel<K: Link>(&self) -> Option<&'static Kernel> {
         Some(K::kernel::<SophiaHessianRule>())
-    }
-
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("SophiaG does not take row-sparse gradients")
     }
 }

@@ -70,19 +70,11 @@ impl Algorithm for SparseAdam {
         K::kernel::<SparseAdamRule>()
     }
 
-    fn built(&mut self) -> Result<(), HyperError> {
-        needs_lr(Self::NAME, self.lr)
+    fn check(&mut self, first: bool) -> Result<(), HyperError> {
+        if first { needs_lr(Self::NAME, self.lr) } else { Ok(()) }
     }
 
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Ok(Sparse::Rows)
-    }
-
-    fn dense(&self) -> Result<(), &'static str> {
-        Err("SparseAdam does not support dense gradients, please consider Adam instead")
+    fn sparse(&self) -> Sparse {
+        Sparse::RowsOnly
     }
 }

@@ -1,11 +1,9 @@
 //! TorchAdafactor: Adafactor as torch has it.
 
-use super::adafactor::{
-    ColumnFactorRule, VECTOR, factor_repetition, factor_shape, moment_rules, update_moments,
-};
+use super::adafactor::{ColumnFactorRule, VECTOR, moment_rules, update_moments};
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::stages::{Combining, MatrixStep, Stages, matrices};
-use crate::{Algorithm, Info, Reference, hyperparameters};
+use crate::stages::{MatrixStep, Stages, matrices};
+use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use core::any::Any;
 use fallline_core::backend::View;
 use fallline_core::math::{powf, sqrt};
@@ -47,7 +45,11 @@ rule! {
     /// The size of [`TorchAdafactor`]'s update, from the factors of an element's row and column. They are roots and
     /// reciprocals already, as is the bound: 1 / √max(a, ε²) = min(1/√a, 1/ε), and an element needs neither.
     pub TorchAdafactorSizeRule(h: TorchAdafactor, t) {}
-    per_tensor(most)
+    per_tensor(most) {
+        each(at) {
+            let most = 1.0 / h.eps1(at.compute);
+        }
+    }
     element(g: Grad, p: Param, r: Scratch, c: Scratch) -> () sum(p2, u2) {
         let u = g * most.min(r * c); // a NaN stays one
         p2 = p * p;
@@ -56,7 +58,11 @@ rule! {
     or
     /// As [`TorchAdafactorSizeRule`], for a vector. The square of an update needs no root.
     pub TorchAdafactorVectorSizeRule
-    per_tensor(least)
+    per_tensor(least) {
+        each(at) {
+            let least = h.eps1(at.compute) * h.eps1(at.compute);
+        }
+    }
     element(g: Grad, p: Param, v: State) -> () sum(p2, u2) {
         p2 = p * p;
         u2 = g * g / v.max(least);
@@ -78,14 +84,38 @@ rule! {
     pub TorchAdafactorRule(h: TorchAdafactor, t) {
         let keep = 1.0 - h.lr * h.weight_decay;
     }
-    per_tensor(most, alpha)
+    per_tensor(most, alpha) reads TorchAdafactorSizeRule(p2, u2) {
+        each(at) {
+            let most = 1.0 / h.eps1(at.compute);
+            let elements = at.shape.elements() as f64;
+            let rate = h.lr.min(1.0 / sqrt(t as f64));
+            let eps2 = h.eps.1;
+            let d = h.d;
+        }
+        tensor {
+            let scale = rate * (p2 / elements).sqrt().max(eps2);
+            let alpha = scale / ((u2 / elements).sqrt() / d).max(N::lit(1.0));
+        }
+    }
     element(g: Grad, r: Scratch, c: Scratch) -> (p: Param) {
         p = keep * p - alpha * (g * most.min(r * c));
     }
     or
     /// The update of [`TorchAdafactor`] for a vector.
     pub TorchAdafactorVectorRule
-    per_tensor(least, alpha)
+    per_tensor(least, alpha) reads TorchAdafactorVectorSizeRule(p2, u2) {
+        each(at) {
+            let least = h.eps1(at.compute) * h.eps1(at.compute);
+            let elements = at.shape.elements() as f64;
+            let rate = h.lr.min(1.0 / sqrt(t as f64));
+            let eps2 = h.eps.1;
+            let d = h.d;
+        }
+        tensor {
+            let scale = rate * (p2 / elements).sqrt().max(eps2);
+            let alpha = scale / ((u2 / elements).sqrt() / d).max(N::lit(1.0));
+        }
+    }
     element(g: Grad, v: State) -> (p: Param) {
         p = keep * p - alpha * (g / v.max(least).sqrt());
     }
@@ -116,6 +146,13 @@ impl Algorithm for TorchAdafactor {
         ],
     };
 
+    const STATES: &'static [State<Self>] = &[
+        State::new("row").rows(),
+        State::new("column").columns(),
+        State::new("r").rows(),
+        State::new("c").columns(),
+    ];
+
     fn kernel<K: Link>(&self) -> &'static Kernel {
         K::kernel::<TorchAdafactorRule>()
     }
@@ -132,28 +169,6 @@ impl Algorithm for TorchAdafactor {
 
     fn class(&self, shape: &Shape) -> Result<u8, String> {
         Ok(if shape.rank() < 2 { VECTOR } else { 0 })
-    }
-
-    fn state_shape(&self, state: &str, shape: &Shape) -> Shape {
-        factor_shape(state, shape)
-    }
-
-    fn repetition(&self, state: &str, shape: &Shape) -> Option<(usize, usize)> {
-        factor_repetition(state, shape)
-    }
-
-    fn combine(&self, _stage: usize, at: &mut Combining<'_>) {
-        let eps1 = self.eps1(at.compute);
-        // What a vector's moment is at least or a matrix's factor at most, and the update's scale once its size is known.
-        let bound = if at.shape.rank() < 2 { eps1 * eps1 } else { 1.0 / eps1 };
-        let (&[p2, u2], [before @ .., alpha]) = (at.sums, &mut *at.scalars) else {
-            at.scalars.fill(bound);
-            return;
-        };
-        before.fill(bound);
-        let rms = |sum: f64| sqrt(sum / at.shape.elements() as f64);
-        let rate = self.lr.min(1.0 / sqrt(at.t as f64));
-        *alpha = rate * rms(p2).max(self.eps.1) / (rms(u2) / self.d).max(1.0);
     }
 
     fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> Result<()> {
@@ -179,11 +194,7 @@ impl Algorithm for TorchAdafactor {
             .concat()
     }
 
-    fn maximize(&self) -> bool {
-        self.maximize
-    }
-
-    fn validate(&self) -> Result<(), HyperError> {
+    fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         if self.beta2_decay > 0.0 {
             let problem = format!("beta2_decay must be ≤ 0, got {}", self.beta2_decay);
             return Err(HyperError::Combination { algorithm: Self::NAME, problem });

@@ -1,13 +1,12 @@
 //! ZeroOneAdam: Adam that adapts its variance ever more rarely, then freezes it and lets ranks step alone.
 
-use super::onebit::{self, CommBackend, Phase};
+use super::onebit::{self, CommBackend, Phase, WARM_UP};
 use crate::compression::Compression;
 use crate::hyper::Range;
-use crate::mask::Masking;
-use crate::stages::{Gathering, Groups, MatrixStep, Stages};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
+use crate::stages::{MatrixStep, Stages};
+use crate::{Algorithm, ErrorFeedback, Info, MaskPolicy, Reference, Replicas, State, hyperparameters};
 use fallline_core::math::flag;
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{GlobalAt, Groups, Kernel, Lane, Link, rule};
 
 hyperparameters! {
     /// ZeroOneAdam (0/1 Adam): Adam that adapts its variance ever more rarely, then freezes it and lets ranks step alone.
@@ -87,7 +86,26 @@ rule! {
         let weight_decay = h.weight_decay;
         let decays = flag(h.weight_decay > 0.0);
     }
-    per_tensor(averages, adapts, moves, collects, exchanges, rates)
+    per_tensor(averages, adapts, moves, collects, joins, rates) shared(averaged, exchanges) {
+        once(groups, at) {
+            let phase = onebit::advance(at, first_exceeds(at, groups[0].var_freeze_step));
+            let exchanging = any_exchanges(at);
+            let next_averaged = next_averaged(groups, at);
+        }
+        each(at) {
+            let kind = StepKind::of(at.shared, at.world, t, at.memory).number();
+            let averages = flag(kind == ADAPT || kind >= COLLECT);
+            let adapts = flag(kind == ADAPT);
+            let moves = flag(kind != COUNT);
+            let collects = flag(kind >= COLLECT);
+            let joins = flag(kind == JOIN);
+            let rates = h.counted(kind, at.memory);
+        }
+        update {
+            exchanges = exchanging;
+            averaged = N::select(phase.eq(N::lit(WARM_UP)), next_averaged, averaged);
+        }
+    }
     element(g: Grad) -> (p: Param, m: State, v: State, u: State) {
         m = Lane::when(averages, beta1 * m + one_minus_beta1 * g, m);
         v = Lane::when(adapts, beta2 * v + one_minus_beta2 * g * g, v);
@@ -97,9 +115,9 @@ rule! {
         p = Lane::when(moves, p - d, p);
         u = Lane::when(collects, u - d, u);
         let c = u * root;
-        p = Lane::when(exchanges, p - u + c / root, p);
-        m = Lane::when(exchanges, -(c / rates), m);
-        u = Lane::when(exchanges, L::lit(0.0), u);
+        p = Lane::when(joins, p - u + c / root, p);
+        m = Lane::when(joins, -(c / rates), m);
+        u = Lane::when(joins, L::lit(0.0), u);
     }
 }
 
@@ -115,7 +133,23 @@ rule! {
         let weight_decay = h.weight_decay;
         let decays = flag(h.weight_decay > 0.0);
     }
-    per_tensor(averages, adapts, moves, collects, parts)
+    per_tensor(averages, adapts, moves, collects, parts) shared(exchanges) {
+        once(groups, at) {
+            let phase = onebit::advance(at, first_exceeds(at, groups[0].var_freeze_step));
+            let exchanging = any_exchanges(at);
+        }
+        each(at) {
+            let kind = StepKind::of(at.shared, at.world, t, at.memory).number();
+            let averages = flag(kind == ADAPT || kind >= COLLECT);
+            let adapts = flag(kind == ADAPT);
+            let moves = flag(kind == ADAPT);
+            let collects = flag(kind >= COLLECT);
+            let parts = flag(kind >= COLLECT && at.memory[ALONE] == 0.0);
+        }
+        update {
+            exchanges = exchanging;
+        }
+    }
     element(g: Grad) -> (p: Param, m: State, v: State, u: State, base: State, x: Scratch) {
         m = Lane::when(averages, beta1 * m + one_minus_beta1 * g, m);
         v = Lane::when(adapts, beta2 * v + one_minus_beta2 * g * g, v);
@@ -139,7 +173,22 @@ rule! {
         let weight_decay = h.weight_decay;
         let decays = flag(h.weight_decay > 0.0);
     }
-    per_tensor(takes, joins, rates)
+    per_tensor(takes, joins, rates) shared(averaged, exchanges) {
+        once(groups, at) {
+            let phase = at.shared[0];
+            let next_averaged = next_averaged(groups, at);
+        }
+        each(at) {
+            let kind = StepKind::of(at.shared, at.world, t, at.memory).number();
+            let takes = flag(kind == TAKE);
+            let joins = flag(kind == JOIN);
+            let rates = h.counted(kind, at.memory);
+        }
+        update {
+            averaged = N::select(phase.eq(N::lit(WARM_UP)), next_averaged, averaged);
+        }
+        skip { N::select(exchanges.eq(N::lit(0.0)), N::lit(1.0), N::lit(0.0)) }
+    }
     element(x: Scratch, v: State, base: State) -> (p: Param, m: State, u: State) {
         let root = v.sqrt() + eps;
         m = Lane::when(takes, beta1 * m + one_minus_beta1 * x, m);
@@ -175,7 +224,6 @@ const OF_STEPS: usize = 6;
 
 /// Places in [`ZeroOneAdam::SHARED`], behind the phases.
 const AVERAGED: usize = 2;
-const EXCHANGES: usize = 3;
 
 /// Whether an interval divides step `t`.
 fn divides(interval: f64, t: u64) -> bool {
@@ -184,9 +232,9 @@ fn divides(interval: f64, t: u64) -> bool {
 
 /// What happens to a tensor in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum StepKind {
     /// It is counted.
-    SetUp,
+    Count,
     /// Both moments take an averaged gradient.
     Adapt,
     /// The momentum takes a gradient that was compressed on its way to the others.
@@ -197,21 +245,38 @@ enum Way {
     Join,
 }
 
-impl Way {
-    fn of(shared: &[f64], world: usize, t: u64, memory: &[f64]) -> Way {
+/// The kinds as numbers.
+const COUNT: f64 = 0.0;
+const ADAPT: f64 = 1.0;
+const TAKE: f64 = 2.0;
+const COLLECT: f64 = 3.0;
+const JOIN: f64 = 4.0;
+
+impl StepKind {
+    fn number(self) -> f64 {
+        match self {
+            StepKind::Count => COUNT,
+            StepKind::Adapt => ADAPT,
+            StepKind::Take => TAKE,
+            StepKind::Collect => COLLECT,
+            StepKind::Join => JOIN,
+        }
+    }
+
+    fn of(shared: &[f64], world: usize, t: u64, memory: &[f64]) -> StepKind {
         // A variance adapted to a rank's own gradient would be the rank's own.
         let adapts = || world == 1 || shared[AVERAGED] > 0.0;
         match onebit::phase(shared) {
-            Phase::SetUp => Way::SetUp,
-            Phase::WarmUp if divides(memory[VAR_INTERVAL], t) && adapts() => Way::Adapt,
-            Phase::WarmUp => Way::Take,
-            Phase::Compressed if divides(memory[LOCAL_INTERVAL], t) => Way::Join,
-            Phase::Compressed => Way::Collect,
+            Phase::SetUp => StepKind::Count,
+            Phase::WarmUp if divides(memory[VAR_INTERVAL], t) && adapts() => StepKind::Adapt,
+            Phase::WarmUp => StepKind::Take,
+            Phase::Compressed if divides(memory[LOCAL_INTERVAL], t) => StepKind::Join,
+            Phase::Compressed => StepKind::Collect,
         }
     }
 
     fn exchanges(self) -> bool {
-        matches!(self, Way::Take | Way::Join)
+        matches!(self, StepKind::Take | StepKind::Join)
     }
 }
 
@@ -239,48 +304,39 @@ impl ZeroOneAdam {
         rates
     }
 
-    /// What follows from a step for the next, and the scalars of the rule of one rank.
-    fn alone(&self, way: Way, memory: &mut [f64]) -> [f64; 6] {
-        match way {
-            Way::SetUp => [0.0, 0.0, 0.0, 0.0, 0.0, 1.0],
-            Way::Adapt => {
-                self.adapted(memory);
-                [1.0, 1.0, 1.0, 0.0, 0.0, 1.0]
-            }
-            // Nobody has sent a gradient.
-            Way::Take => [0.0, 0.0, 1.0, 0.0, 0.0, 1.0],
-            Way::Collect | Way::Join => {
-                let joins = way == Way::Join;
-                let rates = self.collected(joins, memory);
-                [1.0, 0.0, 1.0, 1.0, flag(joins), rates]
-            }
+    /// Counts a step of a kind. Returns the sum of the rates since the last exchange; 1 where none is collected.
+    fn counted(&self, kind: f64, memory: &mut [f64]) -> f64 {
+        if kind >= COLLECT {
+            return self.collected(kind == JOIN, memory);
         }
+        if kind == ADAPT {
+            self.adapted(memory);
+        }
+        1.0
     }
+}
 
-    /// The scalars of the first rule of several ranks.
-    fn own(way: Way, memory: &[f64]) -> [f64; 5] {
-        match way {
-            Way::SetUp | Way::Take => [0.0; 5],
-            Way::Adapt => [1.0, 1.0, 1.0, 0.0, 0.0],
-            Way::Collect | Way::Join => [1.0, 0.0, 0.0, 1.0, flag(memory[ALONE] == 0.0)],
-        }
-    }
+/// Whether the first parameter by name has been given more than `var_freeze_step` gradients with this step.
+fn first_exceeds(at: &GlobalAt<'_>, var_freeze_step: u64) -> bool {
+    at.steps.first().is_some_and(|&t| t > var_freeze_step)
+}
 
-    /// What follows from a step for the next, and the scalars of the second rule of several ranks.
-    fn shared(&self, way: Way, memory: &mut [f64]) -> [f64; 3] {
-        match way {
-            Way::SetUp => [0.0, 0.0, 1.0],
-            Way::Adapt => {
-                self.adapted(memory);
-                [0.0, 0.0, 1.0]
-            }
-            Way::Take => [1.0, 0.0, 1.0],
-            Way::Collect | Way::Join => {
-                let joins = way == Way::Join;
-                [0.0, flag(joins), self.collected(joins, memory)]
-            }
-        }
+/// Whether any parameter is exchanged in this step.
+fn any_exchanges(at: &GlobalAt<'_>) -> f64 {
+    let kind = |t, memory| StepKind::of(at.shared, at.world, t, memory);
+    flag(at.tensors().any(|(_, t, memory)| kind(t, memory).exchanges()))
+}
+
+/// What becomes of the next gradients, of all parameters, in warm-up: whether they are averaged. The last parameter by name
+/// says so.
+fn next_averaged(groups: &Groups<'_, '_, ZeroOneAdam>, at: &GlobalAt<'_>) -> f64 {
+    let Some((group, t, memory)) = at.tensors().next_back() else { return at.shared[AVERAGED] };
+    let mut after = [0.0; ZeroOneAdam::MEMORY.len()];
+    after.copy_from_slice(memory);
+    if StepKind::of(at.shared, at.world, t, memory) == StepKind::Adapt {
+        groups[group].adapted(&mut after);
     }
+    flag(divides(after[VAR_INTERVAL], t + 1))
 }
 
 impl Algorithm for ZeroOneAdam {
@@ -305,6 +361,8 @@ impl Algorithm for ZeroOneAdam {
         ],
     };
 
+    const STATES: &'static [State<Self>] = &[State::new("m").rank_local(), State::new("u").rank_local()];
+
     const MEMORY: &'static [(&'static str, f64)] = &[
         ("var_interval", 1.0),
         ("var_counter", 0.0),
@@ -315,25 +373,20 @@ impl Algorithm for ZeroOneAdam {
         ("errors_of_steps", 0.0),
     ];
 
-    const SAME_ON_ALL_RANKS: bool = false;
-
-    const MASKING: Masking = Masking::Exchanges;
-
     const SHARED: &'static [(&'static str, f64)] =
         &[onebit::PHASES[0], onebit::PHASES[1], ("averaged", 1.0), ("exchanges", 0.0)];
 
-    const OF_EACH_RANK: &'static [&'static str] = &["m", "u"];
-
-    fn parted(memory: &[f64]) -> bool {
-        memory[ALONE] > 0.0
-    }
+    const REPLICAS: Replicas = Replicas {
+        gradients_averaged: |shared| {
+            onebit::next_phase(shared) != Phase::Compressed && shared[AVERAGED] > 0.0
+        },
+        error_feedback: Some(ErrorFeedback::PerParameter),
+        momentum_mask: MaskPolicy::OnExchange,
+        diverged: Some(|memory| memory[ALONE] > 0.0),
+    };
 
     fn parted_kernel<K: Link>(&self) -> Option<&'static Kernel> {
         Some(K::kernel::<ZeroOneAdamPartedRule>())
-    }
-
-    fn averages(shared: &[f64]) -> bool {
-        onebit::next_phase(shared) != Phase::Compressed && shared[AVERAGED] > 0.0
     }
 
     fn kernel<K: Link>(&self) -> &'static Kernel {
@@ -341,51 +394,22 @@ impl Algorithm for ZeroOneAdam {
     }
 
     fn stages<K: Link>(&self, _class: u8) -> Stages {
-        Stages::gathered(self.kernel::<K>())
+        Stages::one(self.kernel::<K>())
     }
 
     fn stages_of_ranks<K: Link>(&self, _class: u8) -> Stages {
-        let own = Stages::gathered(K::kernel::<ZeroOneAdamOwnRule>());
-        own.then_matrix().then_gathered(K::kernel::<ZeroOneAdamSharedRule>())
-    }
-
-    fn gather(groups: &Groups<'_, '_, Self>, stage: usize, at: &mut Gathering<'_>) -> Result<(), String> {
-        let last = groups[0].var_freeze_step;
-        if stage == 0 {
-            onebit::advance(at, |at| at.steps.first().is_some_and(|&t| t > last));
-        }
-        let Gathering { shared, memory, scalars, world, .. } = at;
-        let width = scalars.len() / at.tensors.max(1);
-        let rows = scalars.chunks_exact_mut(width).zip(memory.chunks_exact_mut(Self::MEMORY.len()));
-        let mut exchanges = false;
-        let mut interval = None;
-        for ((row, memory), (&group, &t)) in rows.zip(at.groups.iter().zip(at.steps)) {
-            let (hyper, way) = (&groups[group], Way::of(shared, *world, t, memory));
-            match width {
-                6 => row.copy_from_slice(&hyper.alone(way, memory)),
-                5 => row.copy_from_slice(&ZeroOneAdam::own(way, memory)),
-                _ => row.copy_from_slice(&hyper.shared(way, memory)),
-            }
-            exchanges |= way.exchanges();
-            interval = Some((memory[VAR_INTERVAL], t + 1));
-        }
-        shared[EXCHANGES] = flag(exchanges);
-        // The last parameter says what becomes of the next gradients, of all.
-        if let (Some((interval, next)), true) = (interval, at.last && onebit::phase(shared) == Phase::WarmUp)
-        {
-            shared[AVERAGED] = flag(divides(interval, next));
-        }
-        Ok(())
+        let own = Stages::one(K::kernel::<ZeroOneAdamOwnRule>());
+        own.then_matrix().then(K::kernel::<ZeroOneAdamSharedRule>())
     }
 
     /// The mean of the ranks' gradients, or of their steps, compressed.
     fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()> {
         let Some(ranks) = step.ranks else { return Ok(()) };
-        let way = Way::of(step.shared, ranks.world(), step.t, step.memory);
-        if !way.exchanges() {
+        let kind = StepKind::of(step.shared, ranks.world(), step.t, step.memory);
+        if !kind.exchanges() {
             return Ok(());
         }
-        if way == Way::Join && step.memory[OF_STEPS] == 0.0 {
+        if kind == StepKind::Join && step.memory[OF_STEPS] == 0.0 {
             step.memory[OF_STEPS] = 1.0;
             *step.errors = None;
         }
@@ -396,26 +420,5 @@ impl Algorithm for ZeroOneAdam {
         };
         step.scratch = scratch;
         sent
-    }
-
-    fn skips(stage: usize, shared: &[f64]) -> bool {
-        stage > 0 && shared[EXCHANGES] == 0.0
-    }
-
-    fn formed(&self, stage: usize) -> &'static [&'static str] {
-        match stage {
-            0 => &[
-                "the first step moves nothing; the variance is frozen once the first tensor by name has had more than \
-                    var_freeze_step gradients",
-                "adapts: t is a multiple of var_interval; averages: the same, and always once frozen",
-                "collects: once frozen; exchanges: then, when t is a multiple of local_step_interval",
-                "rates = the sum of lr since the last exchange (lrs)",
-            ],
-            _ => &[],
-        }
-    }
-
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        Err("ZeroOneAdam does not take row-sparse gradients")
     }
 }

@@ -1,7 +1,7 @@
 //! Rules that go over a step's elements beside the algorithm's own, in the same pass over memory: what forms a window's
 //! gradient before it, and what averages the parameter after it.
 
-use super::Driver;
+use super::{Driver, Group};
 use crate::algorithm::CLASSES;
 use crate::builtins::{Builtins, Limit};
 use crate::stages::Stage;
@@ -77,17 +77,20 @@ impl<'s> Around<'s> {
 impl Driver {
     /// Whether the first pass of every step reads the gradients and is certain to run, so that it can form them.
     pub(super) fn forms_gradients(&self) -> bool {
-        let reads = |stage: Stage| match stage {
-            Stage::Rule(kernel) => kernel.operands.iter().any(|operand| operand.role == Role::Grad),
+        let reads = |group: &Group, stage: Stage| match stage {
+            Stage::Rule(kernel) => {
+                let reads = kernel.operands.iter().any(|operand| operand.role == Role::Grad);
+                let (names, shared) = (group.algorithm.spec().shared, &self.shared[group.family]);
+                reads && !kernel.between.is_global() && !kernel.between.skips_of(names, shared)
+            }
             _ => false,
         };
         // Where ranks share parameters out, or states are elsewhere, a pass has not all gradients.
         !self.is_away()
             && self.world.is_none()
             && self.groups.iter().all(|group| {
-                let algorithm = &group.algorithm;
-                let skips = algorithm.skips(0, &self.shared[group.family]);
-                !skips && (0..CLASSES).all(|class| algorithm.stages(class).iter().next().is_some_and(reads))
+                let first = |class| group.algorithm.stages(class).iter().next();
+                (0..CLASSES).all(|class| first(class).is_some_and(|stage| reads(group, stage)))
             })
     }
 }

@@ -130,7 +130,7 @@ impl Driver {
             };
         if matches!(binding.grad, GradRef::Rows(_)) {
             let reason = "an offloaded optimizer does not take row-sparse gradients";
-            return Err(Error::GradKind { param: name(), reason });
+            return Err(Error::GradKind { param: name(), reason: reason.into() });
         }
         if !on_device && !binding.grad.is_none() {
             let (expected, got) = (self.near().device(), self.backend.device());

@@ -82,7 +82,7 @@ impl Driver {
         family: usize,
     ) -> usize {
         if family == self.shared.len() {
-            self.shared.push(algorithm.shared().iter().map(|(_, initial)| *initial).collect());
+            self.shared.push(algorithm.spec().shared.iter().map(|(_, initial)| *initial).collect());
         }
         self.groups.push(Group { algorithm, formats, params, mask, matches: Box::new(matches), family });
         self.groups.len() - 1

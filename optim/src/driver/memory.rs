@@ -4,7 +4,7 @@ use super::prepare::join;
 use super::run::Run;
 use super::{CLASSES, Driver, Group, fill, memory_of, mirror};
 use crate::slots::Slot;
-use crate::{AnyAlgorithm, Binding, Error, ParamFormat, Result, StateFormats};
+use crate::{AnyAlgorithm, Binding, Error, ParamFormat, Result, Start, StateFormats};
 use fallline_core::backend::{Pass, TensorPass, View};
 use fallline_core::{Format, Role, Storage};
 use std::path::PathBuf;
@@ -62,7 +62,7 @@ impl Driver {
     /// Where the states of a parameter are paged to, if they are.
     pub(super) fn pages(&self, algorithm: &dyn AnyAlgorithm, elements: usize) -> Option<PathBuf> {
         let large = elements >= PAGED_FROM;
-        let folder = self.page_folder.clone().or_else(|| algorithm.paged().then(std::env::temp_dir));
+        let folder = self.page_folder.clone().or_else(|| algorithm.storage().paged.then(std::env::temp_dir));
         folder.filter(|_| large)
     }
 
@@ -105,7 +105,7 @@ impl Driver {
             let slot = &slots[i];
             let computed = slot.compute.format();
             let Group { algorithm, formats, .. } = &self.groups[slot.group];
-            let elements = algorithm.state_shape(name, &slot.shape).elements();
+            let elements = algorithm.state(name).shape(&slot.shape).elements();
             match role {
                 Role::State => {
                     (formats.choose(&**algorithm, name, slot.shape.elements(), computed), elements)
@@ -134,11 +134,13 @@ impl Driver {
         }
         for (&(role, _, i, name), storage) in wanted.iter().zip(&mut storages) {
             let algorithm = &self.groups[slots[i].group].algorithm;
-            let initial = algorithm.initial(name);
-            if role == Role::State && algorithm.starts_as_param(name) {
-                self.copy_param(&mut bindings[i], storage, &mut slots[i])?;
-            } else if initial != 0.0 {
-                fill(&*self.backend, storage, initial)?;
+            match algorithm.state(name).start {
+                Start::Param if role == Role::State => {
+                    self.copy_param(&mut bindings[i], storage, &mut slots[i])?;
+                }
+                Start::Value(initial) if initial != 0.0 => fill(&*self.backend, storage, initial)?,
+                // Memory is zero at first.
+                Start::Param | Start::Value(_) => {}
             }
         }
         for ((role, _, i, name), storage) in wanted.into_iter().zip(storages) {

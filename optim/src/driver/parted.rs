@@ -55,7 +55,7 @@ impl Driver {
     }
 
     pub(super) fn parts(&self, slot: &Slot) -> bool {
-        self.groups[slot.group].algorithm.parted(&slot.memory)
+        self.groups[slot.group].algorithm.spec().replicas.have_diverged(&slot.memory)
     }
 
     fn restore_param(&self, binding: &mut Binding<'_>, slot: &mut Slot) -> Result<()> {
@@ -114,17 +114,19 @@ impl Driver {
     /// What several ranks cannot have where they hold parameters of their own.
     pub(super) fn refuse_parted(&self, group: &Group) -> Result<(), &'static str> {
         let Group { algorithm, formats, params, .. } = group;
+        if algorithm.spec().replicas.diverged.is_none() {
+            return Ok(());
+        }
         let in_blocks =
-            |state: &&&str| formats.choose(&**algorithm, state, usize::MAX, Format::F32).block().is_some();
-        match algorithm.of_each_rank() {
-            [] => Ok(()),
+            |state: &&str| formats.choose(&**algorithm, state, usize::MAX, Format::F32).block().is_some();
+        match params {
             _ if self.averages.is_some() => {
                 Err("between two exchanges each rank would average weights of its own")
             }
-            _ if matches!(params, ParamFormat::Stochastic { .. }) => {
+            ParamFormat::Stochastic { .. } => {
                 Err("parameters of a rank's own cannot be rounded by chance: they would not be restored")
             }
-            states if states.iter().find(in_blocks).is_some() => {
+            _ if algorithm.rank_local_states().iter().any(in_blocks) => {
                 Err("states of a rank's own cannot be stored in blocks")
             }
             _ => Ok(()),
@@ -134,7 +136,9 @@ impl Driver {
     /// Puts the mean of what the ranks have of their own into a checkpoint, for other numbers of ranks.
     pub(super) fn unite(&self, checkpoint: &mut Checkpoint, world: usize) {
         for slot in self.slots.iter().filter(|slot| self.parts(slot)) {
-            for state in self.groups[slot.group].algorithm.of_each_rank() {
+            let algorithm = &self.groups[slot.group].algorithm;
+            let states = slot.states.iter().map(|(state, _)| *state);
+            for state in states.filter(|state| algorithm.state(state).rank_local) {
                 let own = (0..world).filter_map(|rank| checkpoint.of_rank(rank, &slot.name, state));
                 let Some(format) = own.clone().next().map(|entry| entry.format) else { continue };
                 let mut sum = vec![0.0; slot.shape.elements()];

@@ -7,7 +7,7 @@ use crate::checkpoint::{Checkpoint, Entry, LoadOptions, OptimizerManifest, Param
 use crate::compression::Errors;
 use crate::params::MASTER;
 use crate::slots::{Slot, Slots};
-use crate::{AnyAlgorithm, Error, LoadReport, ModuleKind, ParamFormat, Result, ShapeMismatch};
+use crate::{AnyAlgorithm, Error, ErrorFeedback, LoadReport, ModuleKind, ParamFormat, Result, ShapeMismatch};
 use fallline_core::{Compute, Format, Role, Shape, Storage};
 
 /// What a family remembers for all its parameters, under its name in the manifest.
@@ -28,10 +28,11 @@ impl Driver {
             for (state, storage) in &slot.states {
                 param.insert_format(state, storage.format());
                 let algorithm = &self.groups[slot.group].algorithm;
-                let shape = algorithm.state_shape(state, &slot.shape);
+                let spec = algorithm.state(state);
+                let shape = spec.shape(&slot.shape);
                 checkpoint.insert_state(&*self.backend, &slot.name, state, &shape, storage)?;
                 if let Some(world) = self.world.as_ref().filter(|_| self.parts(slot))
-                    && algorithm.of_each_rank().contains(state)
+                    && spec.rank_local
                 {
                     let entry = Entry::from_storage(&*self.backend, storage, shape)?;
                     checkpoint.insert_of_rank(world.ranks().rank(), &slot.name, state, entry);
@@ -53,11 +54,11 @@ impl Driver {
                 }
                 checkpoint.manifest.ranks = Some(world.ranks().world());
             }
-            let memory = self.groups[slot.group].algorithm.memory().iter().zip(&slot.memory);
+            let memory = self.groups[slot.group].algorithm.spec().memory.iter().zip(&slot.memory);
             memory.for_each(|((name, _), value)| checkpoint.insert_scalar(&slot.name, name, *value));
         }
         for (family, shared) in self.shared.iter().enumerate() {
-            let shared = first_of(&self.groups, family).shared().iter().zip(shared);
+            let shared = first_of(&self.groups, family).spec().shared.iter().zip(shared);
             shared.for_each(|((name, _), value)| manifest.insert_shared(&shared_key(family, name), *value));
         }
         self.wrapped.save(self, &mut checkpoint)?;
@@ -77,7 +78,7 @@ impl Driver {
         let manifest = checkpoint.manifest.whole_optimizer()?;
         manifest.refuse_other_than(self.groups[0].algorithm.name())?;
         let shared = (0..self.shared.len()).map(|family| {
-            let names = first_of(&self.groups, family).shared().iter();
+            let names = first_of(&self.groups, family).spec().shared.iter();
             names.map(|(name, _)| manifest.shared(&shared_key(family, name))).collect()
         });
         let shared = shared.collect::<Result<Vec<Vec<f64>>>>()?;
@@ -111,7 +112,7 @@ impl Driver {
             |param, state| {
                 let expected = loaded.get(param).is_some_and(|slot| {
                     let algorithm = &algorithms[slot.group];
-                    let memory = algorithm.memory();
+                    let memory = algorithm.spec().memory;
                     let names = slot.states.iter().map(|(name, _)| name);
                     let master = slot.master.is_some() && state == MASTER;
                     // What several ranks have saved may go on with one, who needs less.
@@ -181,13 +182,17 @@ impl Driver {
     ) -> Result<Option<Errors>> {
         let Some(world) = &self.world else { return Ok(None) };
         let (rank, of) = (world.ranks().rank(), world.ranks().world());
-        if algorithm.same_on_all_ranks() || checkpoint.manifest.ranks != Some(of) {
+        let feedback = algorithm.spec().replicas.error_feedback;
+        let Some(feedback) = feedback.filter(|_| checkpoint.manifest.ranks == Some(of)) else {
             return Ok(None);
-        }
+        };
         let found = ["worker_error", "server_error"].map(|error| checkpoint.of_rank(rank, name, error));
         let [Some(worker), Some(server)] = found else { return Ok(None) };
         // Those of all parameters in one piece have a length that the first alone does not tell; the next step does.
-        let elements = if algorithm.fused() { worker.shape.elements() } else { shape.elements() };
+        let elements = match feedback {
+            ErrorFeedback::Fused => worker.shape.elements(),
+            ErrorFeedback::PerParameter => shape.elements(),
+        };
         let mut errors = Errors::new(&*self.backend, compute, elements, of)?;
         for (entry, storage) in [(worker, &mut errors.worker), (server, &mut errors.server)] {
             if entry.shape != Shape::from([storage.len()]) || entry.format != storage.format() {
@@ -209,7 +214,7 @@ impl Driver {
     ) -> Option<&'c Entry> {
         let ranks = self.world.as_ref()?.ranks();
         let saved = checkpoint.manifest.ranks == Some(ranks.world());
-        let own = saved && algorithm.of_each_rank().contains(&state);
+        let own = saved && algorithm.state(state).rank_local;
         own.then(|| checkpoint.of_rank(ranks.rank(), name, state))?
     }
 
@@ -303,7 +308,7 @@ impl Driver {
             && expected.iter().any(|state| checkpoint.has_state(name, state));
         if (steps > 0 || known) && !expected.is_empty() {
             let shapes: Vec<Shape> =
-                expected.iter().map(|name| algorithm.state_shape(name, &shape)).collect();
+                expected.iter().map(|name| algorithm.state(name).shape(&shape)).collect();
             let formats = &self.groups[group].formats;
             let chosen = expected.iter().map(|state| {
                 let format = formats.choose(&**algorithm, state, shape.elements(), compute.format());
@@ -343,7 +348,7 @@ impl Driver {
             }
         }
         let master = self.load_master((checkpoint, options), group, (name, param), steps)?;
-        let memory = algorithm.memory().iter().map(|(scalar, _)| checkpoint.scalar(name, scalar));
+        let memory = algorithm.spec().memory.iter().map(|(scalar, _)| checkpoint.scalar(name, scalar));
         let errors = self.load_errors(checkpoint, &**algorithm, name, &shape, compute)?;
         Ok(Slot {
             name: name.to_owned(),

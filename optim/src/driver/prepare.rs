@@ -3,11 +3,10 @@
 use super::run::Run;
 use super::together::first_of;
 use super::{CLASSES, Driver, Group, Member};
-use crate::mask::Masking;
 use crate::slots::Slot;
-use crate::stages::{Groups, Stages};
-use crate::{AnyAlgorithm, Binding, Error, ModuleKind, Result, Sparse};
-use fallline_core::{Compute, Format, Role, Shape};
+use crate::stages::Stages;
+use crate::{AnyAlgorithm, Binding, Error, MaskPolicy, ModuleKind, Result};
+use fallline_core::{Compute, Format, Groups, Role, Shape};
 
 /// What is known of a step once its bindings are checked.
 pub(super) struct Prepared {
@@ -22,7 +21,8 @@ impl Driver {
         // A mask comes between the momentum and the parameter, and all parameters take the same stages.
         let masked = || {
             let mut mine = self.groups.iter().filter(|group| group.family == *family);
-            algorithm.masking() == Masking::Always && mine.any(|group| group.mask.is_some())
+            algorithm.spec().replicas.momentum_mask == MaskPolicy::Always
+                && mine.any(|group| group.mask.is_some())
         };
         match self.world.is_some() || (self.masked && masked()) {
             true => algorithm.stages_of_ranks(slot.class),
@@ -113,7 +113,7 @@ impl Driver {
             let same = |run: &Run| run.stages == stages && run.compute == compute && run.family == family;
             let found = runs.iter().position(same);
             found.unwrap_or_else(|| {
-                runs.push(Run::new(stages, compute, family));
+                runs.push(Run::new(stages, compute, family, &*self.groups[slot.group].algorithm));
                 runs.len() - 1
             })
         })
@@ -144,7 +144,7 @@ impl Driver {
             seed: params.seed(),
             narrow: matches!(format, Format::Bf16 | Format::F16),
             scratch: Vec::new(),
-            memory: algorithm.memory().iter().map(|(_, initial)| *initial).collect(),
+            memory: algorithm.spec().memory.iter().map(|(_, initial)| *initial).collect(),
             mirror: None,
             rows: None,
             sparse: false,
@@ -171,20 +171,21 @@ impl Driver {
         slot.sparse = false;
         if let Some(grad) = binding.grad.as_rows() {
             let algorithm = &self.groups[slot.group].algorithm;
-            let sparse = algorithm.sparse().map_err(|reason| Error::GradKind { param: name(), reason })?;
+            let sparse =
+                algorithm.takes_rows().map_err(|reason| Error::GradKind { param: name(), reason })?;
             let rows = slot.rows.get_or_insert_default();
             rows.check(grad, &slot.shape, sparse)
                 .map_err(|problem| Error::Rows { param: name(), problem })?;
-            if sparse == Sparse::Rows && self.counts_elements(slot) {
+            if sparse.is_by_row() && self.counts_elements(slot) {
                 let reason = "row-sparse gradients do not go with states in blocks or rounding by chance";
-                return Err(Error::GradKind { param: name(), reason });
+                return Err(Error::GradKind { param: name(), reason: reason.into() });
             }
             slot.sparse = true;
         } else if let Some(grad) = binding.grad.extents() {
             if !grad.fit_param(extents) {
                 return Err(Error::GradShape { param: name(), expected: extents.into(), got: grad.into() });
             }
-            let dense = self.groups[slot.group].algorithm.dense();
+            let dense = self.groups[slot.group].algorithm.takes_dense();
             dense.map_err(|reason| Error::GradKind { param: name(), reason })?;
         }
         let expected = self.near().device();

@@ -55,7 +55,7 @@ impl Rows {
         if let Some(index) = grad.indices.iter().find(outside) {
             return Err(format!("names row {index}, but there are rows 0 to {}", rows as i64 - 1));
         }
-        self.by_row = sparse == Sparse::Rows;
+        self.by_row = sparse.is_by_row();
         self.width = row.iter().product();
         self.lay_out(grad.indices);
         Ok(())

@@ -1,5 +1,6 @@
 //! The stages of a step over all parameters that take the same ones.
 
+mod between;
 mod part;
 mod work;
 
@@ -10,9 +11,9 @@ use super::around::Around;
 use super::away::Away;
 use crate::stages::{Stage, Stages, Workspace};
 use crate::{AnyAlgorithm, Result};
+use between::{Order, Remembered};
 use core::ops::Range;
 use fallline_core::{Compute, Kernel};
-use work::Gather;
 
 /// Parameters with the same stages and compute type, with buffers that are kept between steps.
 pub(crate) struct Run {
@@ -29,13 +30,8 @@ pub(crate) struct Run {
     writes: Option<usize>,
     /// This step's parameters in parts, which take stages that follow each other while they are in cache.
     batches: Vec<Batch>,
-    /// The places of this step's parameters, in the order of their names, where that order matters.
-    order: Vec<usize>,
-    places: Vec<usize>,
-    steps: Vec<u64>,
-    group_of: Vec<usize>,
-    by_row: Vec<bool>,
-    gathered: Vec<f64>,
+    /// This step's parameters in the order of their names, where that order matters.
+    order: Order,
     /// What was remembered before the step.
     before: Vec<f64>,
     workspace: Workspace,
@@ -51,29 +47,18 @@ struct Batch {
 }
 
 impl Run {
-    pub(super) fn new(stages: Stages, compute: Compute, family: usize) -> Run {
-        let (keys, batches, order, places, steps, group_of, by_row, gathered, before, workspace) =
-            Default::default();
-        let parts: Vec<Part> = stages.iter().map(|stage| Part::new(stage, &stages)).collect();
+    pub(super) fn new(stages: Stages, compute: Compute, family: usize, algorithm: &dyn AnyAlgorithm) -> Run {
+        let (keys, batches, order, before, workspace) = Default::default();
+        let remembered = remembered(algorithm);
+        let mut sums: &[&str] = &[];
+        let parts = stages.iter().map(|stage| {
+            let part = Part::new(stage, &stages, sums, remembered);
+            sums = stage.kernel().map_or(sums, |kernel| kernel.sums);
+            part
+        });
+        let parts: Vec<Part> = parts.collect();
         let writes = parts.iter().rposition(Part::writes_param);
-        Run {
-            stages,
-            compute,
-            family,
-            keys,
-            factor: 1.0,
-            parts,
-            writes,
-            batches,
-            order,
-            places,
-            steps,
-            group_of,
-            by_row,
-            gathered,
-            before,
-            workspace,
-        }
+        Run { stages, compute, family, keys, factor: 1.0, parts, writes, batches, order, before, workspace }
     }
 
     /// Forgets the rows of the last step.
@@ -114,7 +99,8 @@ impl Run {
         away: Option<&mut Away>,
         begun: &mut bool,
     ) -> Result<()> {
-        let mut part = Part::new(Stage::Rule(kernel), &self.stages);
+        let remembered = remembered(work.first());
+        let mut part = Part::new(Stage::Rule(kernel), &self.stages, &[], remembered);
         for &((group, class), t) in &self.keys {
             part.add_row(class, &*work.groups[group].algorithm, t);
         }
@@ -131,6 +117,9 @@ impl Run {
 
     /// Runs all stages. `begun` is set as soon as something may have been written.
     pub(super) fn step(&mut self, mut work: Work<'_, '_, '_>, begun: &mut bool) -> Result<()> {
+        if self.stages.gathers() {
+            work.check_groups()?;
+        }
         self.remember(&work);
         let ran = self.run_stages(&mut work, begun);
         if ran.is_err() && !*begun {
@@ -164,7 +153,9 @@ impl Run {
                     let at = &self.batches[batch];
                     if part.stage.follows() {
                         let sums = last_sums(done);
-                        work.combine(stage, (kernel, self.compute), sums, &mut part.own, at);
+                        if let Some(between) = &mut part.between {
+                            between.of_batch(work, self.compute, sums, &mut part.own, at);
+                        }
                     }
                     let around = Around {
                         forming: work.around.forming.filter(|_| stage == 0),
@@ -184,24 +175,13 @@ impl Run {
     /// What a stage needs done for all parameters together, before any goes through it.
     fn before_all(&mut self, work: &mut Work<'_, '_, '_>, first: usize, begun: &mut bool) -> Result<()> {
         let (done, rest) = self.parts.split_at_mut(first);
-        let Some((part, rest)) = rest.split_first_mut() else { return Ok(()) };
-        let sums: &[f64] = done.last().map_or(&[], |part| &part.sums);
+        let Some(part) = rest.first_mut() else { return Ok(()) };
         match part.stage {
-            Stage::Rule(_) => {}
-            Stage::Gathered(kernel) => {
-                self.order.clear();
-                self.order.extend((0..work.slots.len()).filter(|&i| work.slots[i].run == Some(work.index)));
-                self.order.sort_unstable_by_key(|&i| &work.slots[i].name);
-                let gather = Gather {
-                    order: &self.order,
-                    places: &mut self.places,
-                    steps: &mut self.steps,
-                    group_of: &mut self.group_of,
-                    by_row: &mut self.by_row,
-                    buffer: &mut self.gathered,
-                    last: rest.is_empty(),
-                };
-                work.gather(first, kernel, sums, &mut part.own, gather)?;
+            Stage::Rule(_) if part.stage.follows() => {}
+            Stage::Rule(_) => {
+                if let Some(between) = &mut part.between {
+                    between.of_all(work, self.compute, last_sums(done), &mut part.own, &mut self.order);
+                }
             }
             Stage::Matrix => {
                 *begun = true;
@@ -222,8 +202,8 @@ impl Run {
         Ok(())
     }
 
-    fn skips(&self, work: &Work<'_, '_, '_>, stage: usize) -> bool {
-        work.first().skips(stage, work.shared)
+    fn skips(&mut self, work: &Work<'_, '_, '_>, stage: usize) -> bool {
+        self.parts[stage].between.as_mut().is_some_and(|between| between.skips(work.shared))
     }
 
     /// Cuts the run's parameters into batches of at least `elements`, the last and those without parameters
@@ -260,7 +240,7 @@ impl Run {
     fn remember(&mut self, work: &Work<'_, '_, '_>) {
         self.before.clear();
         self.before.extend_from_slice(work.shared);
-        if work.first().memory().is_empty() {
+        if work.first().spec().memory.is_empty() {
             return;
         }
         for slot in work.slots.iter().filter(|slot| slot.run == Some(work.index)) {
@@ -280,6 +260,11 @@ impl Run {
             slot.memory.copy_from_slice(own);
         }
     }
+}
+
+/// What an algorithm remembers.
+fn remembered(algorithm: &dyn AnyAlgorithm) -> Remembered {
+    Remembered { memory: algorithm.spec().memory, shared: algorithm.spec().shared }
 }
 
 /// The sums of the last stage that is a rule.

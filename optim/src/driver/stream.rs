@@ -49,7 +49,7 @@ impl Driver {
         for group in &self.groups {
             let algorithm = &group.algorithm;
             let gathers = (0..CLASSES as u8).any(|class| algorithm.stages(class).gathers());
-            if gathers || !algorithm.shared().is_empty() {
+            if gathers || !algorithm.spec().shared.is_empty() {
                 return refused(format!("{} looks at all parameters together", algorithm.name()));
             }
         }

@@ -42,7 +42,8 @@ impl Driver {
     }
 
     pub(super) fn family_averages(&self, family: usize) -> bool {
-        first_of(&self.groups, family).averages(&self.shared[family])
+        let replicas = &first_of(&self.groups, family).spec().replicas;
+        (replicas.gradients_averaged)(&self.shared[family])
     }
 
     /// Sees to it that all ranks take the same step, in which all optimizers exchange the same.
@@ -108,7 +109,7 @@ impl Driver {
             }
         }
         for (family, shared) in self.shared.iter().enumerate() {
-            for ((name, _), value) in first_of(&self.groups, family).shared().iter().zip(shared) {
+            for ((name, _), value) in first_of(&self.groups, family).spec().shared.iter().zip(shared) {
                 writeln!(text, "optimizer {family} remembers {name}={value}")?;
             }
         }

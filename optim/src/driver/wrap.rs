@@ -80,7 +80,7 @@ impl Driver {
         }
         if let Some(binding) = bindings.iter().find(|binding| binding.grad.as_rows().is_some()) {
             let reason = "accumulation and clipping by value do not take row-sparse gradients";
-            return Err(Error::GradKind { param: binding.name.to_owned(), reason });
+            return Err(Error::GradKind { param: binding.name.to_owned(), reason: reason.into() });
         }
         self.agree(bindings)?;
         self.prepare(bindings)?;

@@ -2,10 +2,10 @@
 
 use crate::builtins::Builtins;
 use crate::hyper::{Hyper, HyperError, Range, Value};
-use crate::stages::{Combining, Gathering, Groups, MatrixStep, Stages};
-use crate::{AnyAlgorithm, Info, Method, Reference, Sparse};
+use crate::stages::{MatrixStep, Stages};
+use crate::{AnyAlgorithm, Info, Method, Reference, Sparse, Spec, StateSpec, StorageDefaults};
 use core::any::Any;
-use fallline_core::{Format, Kernel, Shape};
+use fallline_core::{Groups, Kernel, Shape};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -108,7 +108,7 @@ impl ZeroRedundancy {
             }
             None => return Err(problem(format!("there is no optimizer_type {name:?}"))),
         };
-        if !inner.same_on_all_ranks() {
+        if inner.spec().replicas.error_feedback.is_some() {
             let reason = "it sends compressed momenta to all ranks itself, each of which needs all states";
             return Err(problem(format!("{name} cannot be shared out: {reason}")));
         }
@@ -209,49 +209,26 @@ impl AnyAlgorithm for ZeroRedundancy {
     fn scalars(&self, class: u8, kernel: &Kernel, t: u64, out: &mut [f64]) {
         self.inner.scalars(class, kernel, t, out);
     }
-    fn non_negative(&self) -> &'static [&'static str] {
-        self.inner.non_negative()
+    fn spec(&self) -> &'static Spec {
+        self.inner.spec()
     }
-    fn state_format(&self, state: &str, elements: usize) -> Option<Format> {
-        self.inner.state_format(state, elements)
+    fn state(&self, name: &str) -> StateSpec {
+        self.inner.state(name)
     }
-    fn paged(&self) -> bool {
-        self.inner.paged()
+    fn storage(&self) -> StorageDefaults {
+        self.inner.storage()
     }
-    fn offloaded(&self) -> bool {
-        self.inner.offloaded()
+    fn sparse(&self) -> Sparse {
+        self.inner.sparse()
     }
-    fn memory(&self) -> &'static [(&'static str, f64)] {
-        self.inner.memory()
-    }
-    fn shared(&self) -> &'static [(&'static str, f64)] {
-        self.inner.shared()
-    }
-    fn combine(&self, stage: usize, at: &mut Combining<'_>) {
-        self.inner.combine(stage, at);
-    }
-    fn gather<'a>(
-        &'a self,
-        groups: &Groups<'_, 'a, dyn AnyAlgorithm>,
-        stage: usize,
-        at: &mut Gathering<'_>,
-    ) -> Result<(), String> {
-        self.inner.gather(groups, stage, at)
-    }
-    fn skips(&self, stage: usize, shared: &[f64]) -> bool {
-        self.inner.skips(stage, shared)
+    fn check_groups<'a>(&'a self, groups: &Groups<'_, 'a, dyn AnyAlgorithm>) -> Result<(), String> {
+        self.inner.check_groups(groups)
     }
     fn formed(&self, stage: usize) -> &'static [&'static str] {
         self.inner.formed(stage)
     }
     fn matrix(&self, stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()> {
         self.inner.matrix(stage, step)
-    }
-    fn state_shape(&self, state: &str, shape: &Shape) -> Shape {
-        self.inner.state_shape(state, shape)
-    }
-    fn repetition(&self, state: &str, shape: &Shape) -> Option<(usize, usize)> {
-        self.inner.repetition(state, shape)
     }
     fn hessian_kernel(&self) -> Option<&'static Kernel> {
         self.inner.hessian_kernel()
@@ -261,21 +238,6 @@ impl AnyAlgorithm for ZeroRedundancy {
     }
     fn typed(&self) -> &dyn Any {
         self.inner.typed()
-    }
-    fn maximize(&self) -> bool {
-        self.inner.maximize()
-    }
-    fn initial(&self, state: &str) -> f64 {
-        self.inner.initial(state)
-    }
-    fn starts_as_param(&self, state: &str) -> bool {
-        self.inner.starts_as_param(state)
-    }
-    fn sparse(&self) -> Result<Sparse, &'static str> {
-        self.inner.sparse()
-    }
-    fn dense(&self) -> Result<(), &'static str> {
-        self.inner.dense()
     }
     fn matrix_rules(&self) -> Vec<&'static Kernel> {
         self.inner.matrix_rules()

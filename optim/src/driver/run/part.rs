@@ -1,5 +1,6 @@
 //! A stage of a run, and its pass over memory.
 
+use super::between::{Between, Remembered};
 use super::{Batch, Work};
 use crate::AnyAlgorithm;
 use crate::driver::around::{Around, Places};
@@ -23,6 +24,8 @@ pub(crate) struct Part {
     pub(crate) states: Vec<Option<usize>>,
     scratch: Vec<Option<usize>>,
     pub(crate) rows: Vec<f64>,
+    /// How the parameters' own scalars are found.
+    pub(super) between: Option<Between>,
     /// The parameters' own scalars, in the order of the bindings.
     pub(super) own: Vec<f64>,
     /// One for each batch.
@@ -35,8 +38,13 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// A stage of a step with these states and scratch.
-    pub(crate) fn new(stage: Stage, stages: &Stages) -> Part {
+    /// A stage of a step with these states and scratch, behind a rule that returns these sums.
+    pub(super) fn new(
+        stage: Stage,
+        stages: &Stages,
+        before: &[&'static str],
+        remembered: Remembered,
+    ) -> Part {
         let operands = stage.kernel().map_or(&[][..], |kernel| kernel.operands);
         let of = |role| operands.iter().position(|operand| operand.role == role);
         let named = |name: &&str| operands.iter().position(|operand| operand.name == *name);
@@ -44,7 +52,8 @@ impl Part {
         let (rows, own, plans, sums, parts_own, parts_sums) = Default::default();
         let (states, scratch) = (all(Role::State), all(Role::Scratch));
         let (param, grad) = (of(Role::Param), of(Role::Grad));
-        Part { stage, param, grad, states, scratch, rows, own, plans, sums, parts_own, parts_sums }
+        let between = stage.kernel().map(|kernel| Between::new(kernel, before, remembered));
+        Part { stage, param, grad, states, scratch, rows, between, own, plans, sums, parts_own, parts_sums }
     }
 
     /// Whether it writes the parameter.
@@ -217,7 +226,7 @@ fn stretched<'v>(
     if shape.elements() == 0 {
         return view.part(0, 0);
     }
-    match algorithm.repetition(name, shape) {
+    match algorithm.state(name).repetition(shape) {
         Some((run, times)) => view.repeated(run, times),
         None => view,
     }

@@ -1,0 +1,89 @@
+//! What the host knows between two passes of a step.
+
+use crate::{Compute, Shape};
+use core::fmt;
+use core::ops::Index;
+
+/// The groups of an optimizer, each with its hyperparameters.
+pub struct Groups<'f, 'a, H: ?Sized> {
+    count: usize,
+    get: &'f dyn Fn(usize) -> &'a H,
+}
+
+impl<'f, 'a, H: ?Sized> Groups<'f, 'a, H> {
+    /// `count` of them, behind a function. (A table would have to be allocated in every step.)
+    pub fn new(count: usize, get: &'f dyn Fn(usize) -> &'a H) -> Self {
+        Groups { count, get }
+    }
+
+    /// The group of a number.
+    pub fn get(&self, group: usize) -> &'a H {
+        (self.get)(group)
+    }
+
+    /// How many there are, at least one.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &'a H> + Clone {
+        (0..self.count).map(|group| self.get(group))
+    }
+}
+
+impl<H: ?Sized> Index<usize> for Groups<'_, '_, H> {
+    type Output = H;
+    fn index(&self, group: usize) -> &H {
+        self.get(group)
+    }
+}
+
+impl<H: ?Sized> fmt::Debug for Groups<'_, '_, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Groups").field("count", &self.count).finish_non_exhaustive()
+    }
+}
+
+/// One tensor, as the host sees it between two passes.
+#[derive(Debug)]
+pub struct TensorAt<'a> {
+    /// The step count, from 1.
+    pub t: u64,
+    /// The type that it is computed in.
+    pub compute: Compute,
+    /// The parameter's extents.
+    pub shape: &'a Shape,
+    /// Whether only the rows of a row-sparse gradient take part.
+    pub by_row: bool,
+    /// What the algorithm remembers for the parameter, all of it, in its order.
+    pub memory: &'a mut [f64],
+    /// What it remembers for all parameters together, all of it, in its order.
+    pub shared: &'a [f64],
+    /// How many ranks step together.
+    pub world: usize,
+}
+
+/// All tensors of a step, as the host sees them between two passes: rows in the order of the parameters' names.
+#[derive(Debug)]
+pub struct GlobalAt<'a> {
+    /// The step count of each, from 1.
+    pub steps: &'a [u64],
+    /// The group of each.
+    pub groups: &'a [usize],
+    /// What the algorithm remembers for each parameter: a row for each.
+    pub memory: &'a [f64],
+    /// What it remembers for all parameters together.
+    pub shared: &'a mut [f64],
+    /// How many ranks step together.
+    pub world: usize,
+}
+
+impl<'a> GlobalAt<'a> {
+    /// The tensors, in the order of their names: group, step count and what is remembered.
+    pub fn tensors(&self) -> impl DoubleEndedIterator<Item = (usize, u64, &'a [f64])> + use<'a> {
+        let width = self.memory.len() / self.steps.len().max(1);
+        let (steps, groups, memory) = (self.steps, self.groups, self.memory);
+        (0..steps.len()).map(move |i| (groups[i], steps[i], &memory[i * width..][..width]))
+    }
+}

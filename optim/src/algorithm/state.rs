@@ -1,0 +1,172 @@
+//! What is unusual about a state: what it starts from, its extents, its sign, whose it is.
+
+use crate::stages::matrices;
+use fallline_core::Shape;
+
+/// What is unusual about a state of algorithm `A`, or about scratch of that name. A state that no row names starts from 0,
+/// has the parameter's extents and any sign, and is the same on all ranks.
+///
+/// ```
+/// use fallline_optim::algorithms::Rprop;
+/// use fallline_optim::{Extent, State};
+/// const STEP: State<Rprop> = State::new("step_size").non_negative().starts_at(|h: &Rprop| h.lr);
+/// assert!(STEP.non_negative && STEP.extent == Extent::Param);
+/// ```
+#[derive(Debug)]
+pub struct State<A> {
+    /// Its name as an operand, and in checkpoints.
+    pub name: &'static str,
+    /// What its elements start from.
+    pub init: Init<A>,
+    /// Its extents, and how it broadcasts.
+    pub extent: Extent,
+    /// Whether no element is ever negative: quantised, it has no use for codes of both signs.
+    pub non_negative: bool,
+    /// Whether a rank may have values of its own for a while, and of the parameter with it.
+    pub rank_local: bool,
+}
+
+/// What the elements of a state start from.
+#[derive(Debug)]
+pub enum Init<A> {
+    /// Zero.
+    Zero,
+    /// A number that the hyperparameters give.
+    Value(fn(&A) -> f64),
+    /// A copy of the parameter, as it is when it gets its first gradient.
+    Param,
+}
+
+/// The extents of a state or of scratch, and how it broadcasts where it is an operand of a rule over the parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Those of the parameter: an element for each of its elements.
+    Param,
+    /// One element for each row of the parameter's matrices, broadcast along the columns.
+    Rows,
+    /// One element for each column of the parameter's matrices, broadcast along the rows.
+    Columns,
+}
+
+/// A [`State`] with its type erased, and its first value worked out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StateSpec {
+    /// What its elements start from.
+    pub start: Start,
+    /// As [`State::extent`].
+    pub extent: Extent,
+    /// As [`State::non_negative`].
+    pub non_negative: bool,
+    /// As [`State::rank_local`].
+    pub rank_local: bool,
+}
+
+/// An [`Init`] with its number worked out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Start {
+    /// A number.
+    Value(f64),
+    /// A copy of the parameter.
+    Param,
+}
+
+impl<A> State<A> {
+    /// A state that nothing is unusual about yet.
+    pub const fn new(name: &'static str) -> State<A> {
+        State { name, init: Init::Zero, extent: Extent::Param, non_negative: false, rank_local: false }
+    }
+
+    /// No element is ever negative.
+    pub const fn non_negative(self) -> State<A> {
+        State { non_negative: true, ..self }
+    }
+
+    /// Starts from a number that the hyperparameters give.
+    pub const fn starts_at(self, value: fn(&A) -> f64) -> State<A> {
+        State { init: Init::Value(value), ..self }
+    }
+
+    /// Starts as a copy of the parameter.
+    pub const fn starts_as_param(self) -> State<A> {
+        State { init: Init::Param, ..self }
+    }
+
+    /// Has an element for each row.
+    pub const fn rows(self) -> State<A> {
+        State { extent: Extent::Rows, ..self }
+    }
+
+    /// Has an element for each column.
+    pub const fn columns(self) -> State<A> {
+        State { extent: Extent::Columns, ..self }
+    }
+
+    /// May differ between ranks for a while.
+    pub const fn rank_local(self) -> State<A> {
+        State { rank_local: true, ..self }
+    }
+}
+
+impl StateSpec {
+    /// What a table says about a state of this name, with these hyperparameters.
+    pub fn of<A>(states: &[State<A>], name: &str, hyper: &A) -> StateSpec {
+        let found = states.iter().find(|state| state.name == name).unwrap_or(&const { State::new("") });
+        let start = match found.init {
+            Init::Zero => Start::Value(0.0),
+            Init::Value(value) => Start::Value(value(hyper)),
+            Init::Param => Start::Param,
+        };
+        let &State { extent, non_negative, rank_local, .. } = found;
+        StateSpec { start, extent, non_negative, rank_local }
+    }
+
+    /// The extents for a parameter of this shape.
+    pub fn shape(&self, param: &Shape) -> Shape {
+        match (self.extent, param.extents()) {
+            (Extent::Rows, [batch @ .., _]) => Shape::from(batch),
+            (Extent::Columns, [batch @ .., _, columns]) => Shape::from(&[batch, &[*columns]].concat()[..]),
+            _ => param.clone(),
+        }
+    }
+
+    /// How it stands for the elements of a parameter that is not empty: the run and the times of
+    /// [`View::repeated`](fallline_core::backend::View::repeated), if it has not as many elements.
+    pub fn repetition(&self, param: &Shape) -> Option<(usize, usize)> {
+        let (_, rows, columns) = matrices(param);
+        match self.extent {
+            Extent::Param => None,
+            Extent::Rows => Some((1, columns)),
+            Extent::Columns => Some((columns, rows)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_that_is_not_listed_is_zero_and_shaped_like_the_parameter() {
+        let spec = StateSpec::of(&[State::<f64>::new("v").non_negative()], "m", &1.0);
+        let (start, extent) = (Start::Value(0.0), Extent::Param);
+        assert_eq!(spec, StateSpec { start, extent, non_negative: false, rank_local: false });
+        assert_eq!(spec.shape(&[2, 3].into()), Shape::from([2, 3]));
+    }
+
+    #[test]
+    fn rows_and_columns_broadcast_over_each_matrix() {
+        let states: &[State<f64>] = &[State::new("row").rows(), State::new("column").columns()];
+        let [row, column] = ["row", "column"].map(|name| StateSpec::of(states, name, &1.0));
+        let shape = Shape::from([4, 2, 3]);
+        assert_eq!((row.shape(&shape), row.repetition(&shape)), ([4, 2].into(), Some((1, 3))));
+        assert_eq!((column.shape(&shape), column.repetition(&shape)), ([4, 3].into(), Some((3, 2))));
+    }
+
+    #[test]
+    fn a_first_value_follows_the_hyperparameters() {
+        let states: &[State<f64>] =
+            &[State::new("a").starts_at(|h| h + 1.0), State::new("b").starts_as_param()];
+        assert_eq!(StateSpec::of(states, "a", &1.0).start, Start::Value(2.0));
+        assert_eq!(StateSpec::of(states, "b", &1.0).start, Start::Param);
+    }
+}

@@ -1,0 +1,247 @@
+//! The numbers between two passes of a run, computed on the host.
+
+use super::part::parts_of;
+use super::{Batch, Work};
+use crate::slots::Slot;
+use fallline_core::between::{Numbers, Over};
+use fallline_core::sums::fold;
+use fallline_core::{Compute, GlobalAt, Groups, Kernel, TensorAt};
+
+/// What an algorithm remembers, by name, in its order.
+#[derive(Clone, Copy)]
+pub(super) struct Remembered {
+    pub(super) memory: &'static [(&'static str, f64)],
+    pub(super) shared: &'static [(&'static str, f64)],
+}
+
+/// How the tensor scalars of a rule are found, with buffers that are kept between steps.
+pub(super) struct Between {
+    kernel: &'static Kernel,
+    /// The places of what is read among the sums of the rule before, and of what is remembered.
+    reads: Vec<usize>,
+    memory: Vec<usize>,
+    shared: Vec<usize>,
+    once: Vec<f64>,
+    /// A row for each tensor.
+    each: Vec<f64>,
+    sums: Vec<f64>,
+    /// A row for each tensor.
+    terms: Vec<f64>,
+    /// A row for all tensors, or one for each group.
+    totals: Vec<f64>,
+    shared_values: Vec<f64>,
+    memory_values: Vec<f64>,
+}
+
+impl Between {
+    /// Those of a rule behind one that returns these sums.
+    ///
+    /// # Panics
+    /// When the rule reads what is not there: a mistake in an algorithm, found in its first step.
+    pub(super) fn new(kernel: &'static Kernel, sums: &[&'static str], remembered: Remembered) -> Between {
+        let declared = &kernel.between.declared;
+        let places = |wanted: &[&str], known: &mut dyn Iterator<Item = &'static str>, what: &str| {
+            let known: Vec<&str> = known.collect();
+            let place = |name: &&str| known.iter().position(|known| known == name);
+            let found = wanted.iter().map(|name| {
+                place(name)
+                    .unwrap_or_else(|| panic!("{} reads {what} {name:?}, which is not there", kernel.name))
+            });
+            found.collect::<Vec<usize>>()
+        };
+        let Remembered { memory, shared } = remembered;
+        let names = |table: &'static [(&'static str, f64)]| table.iter().map(|(name, _)| *name);
+        Between {
+            kernel,
+            reads: places(declared.reads, &mut sums.iter().copied(), "the sum"),
+            memory: places(declared.memory, &mut names(memory), "the memory"),
+            shared: places(declared.shared, &mut names(shared), "the shared scalar"),
+            once: vec![0.0; declared.once.len()],
+            each: vec![0.0; declared.each.len()],
+            sums: Vec::with_capacity(declared.reads.len()),
+            terms: Vec::new(),
+            totals: Vec::new(),
+            shared_values: Vec::with_capacity(declared.shared.len()),
+            memory_values: Vec::with_capacity(declared.memory.len()),
+        }
+    }
+
+    /// Whether the pass is left out in this step.
+    pub(super) fn skips(&mut self, shared: &[f64]) -> bool {
+        if !self.kernel.between.declared.may_skip {
+            return false;
+        }
+        pick(&mut self.shared_values, shared, &self.shared);
+        self.kernel.between.skips(&self.shared_values)
+    }
+
+    /// The scalars of each parameter of a batch, of a rule that looks at no others. `sums` are those of the rule before.
+    pub(super) fn of_batch(
+        &mut self,
+        work: &mut Work<'_, '_, '_>,
+        compute: Compute,
+        sums: &[f64],
+        own: &mut Vec<f64>,
+        batch: &Batch,
+    ) {
+        let width = self.kernel.tensor_scalars.len();
+        own.resize(work.tensors * width, 0.0);
+        if width == 0 && self.memory.is_empty() {
+            return;
+        }
+        pick(&mut self.shared_values, work.shared, &self.shared);
+        let found = sums.len().checked_div(work.tensors).unwrap_or(0);
+        let world = work.world();
+        let mine = work.slots[batch.places.clone()].iter_mut().filter(|slot| slot.run == Some(work.index));
+        for (place, slot) in batch.tensors.clone().zip(mine) {
+            let hyper = work.groups[slot.group].algorithm.hyper();
+            let mut at = tensor_at(slot, compute, work.shared, world);
+            self.kernel.between.each(hyper, &mut at, &[], &mut self.each);
+            let sums = &sums[place * found..][..found];
+            self.finish(0, (&mut slot.memory, sums), 0, &mut own[place * width..][..width]);
+        }
+    }
+
+    /// The scalars of all parameters at once: the numbers of each, what follows from their totals, and what follows
+    /// from that for each.
+    pub(super) fn of_all(
+        &mut self,
+        work: &mut Work<'_, '_, '_>,
+        compute: Compute,
+        sums: &[f64],
+        own: &mut Vec<f64>,
+        order: &mut Order,
+    ) {
+        let between = &self.kernel.between;
+        let declared = &between.declared;
+        order.find(work);
+        let tensors = order.slots.len();
+        let found = sums.len().checked_div(work.tensors).unwrap_or(0);
+        let sums_of = |place: usize| &sums[place * found..][..found];
+        // Groups are counted within the optimizer that they are parts of.
+        let (all, family, world) = (work.groups, work.family, work.world());
+        let mine = || all.iter().filter(|group| group.family == family);
+        let hyper_of = |group: usize| mine().nth(group).unwrap_or(&all[0]).algorithm.hyper();
+        let groups = Groups::new(mine().count(), &hyper_of);
+        let Order { slots, places, steps, groups: group_of, memory } = order;
+        let mut at = GlobalAt { steps, groups: group_of, memory, shared: work.shared, world };
+        between.once(&groups, &mut at, &mut self.once);
+        let width = declared.each.len();
+        self.each.resize(tensors.max(1) * width, 0.0);
+        for (i, &place) in slots.iter().enumerate() {
+            let slot = &mut work.slots[place];
+            let mut at = tensor_at(slot, compute, work.shared, world);
+            let hyper = groups.get(group_of[i]);
+            between.each(hyper, &mut at, &self.once, &mut self.each[i * width..][..width]);
+        }
+        pick(&mut self.shared_values, work.shared, &self.shared);
+        self.find_totals((slots, places, group_of), groups.count(), &sums_of);
+        let (once, totals) = (&self.once, &self.totals);
+        let from = Numbers { once, each: &[], sums: &[], totals, shared: &[] };
+        between.update(&from, &mut self.shared_values);
+        for (&place, &value) in self.shared.iter().zip(&self.shared_values) {
+            work.shared[place] = value;
+        }
+        let width = self.kernel.tensor_scalars.len();
+        own.resize(work.tensors * width, 0.0);
+        for (i, &place) in slots.iter().enumerate() {
+            let memory = &mut work.slots[place].memory;
+            let row = if declared.over == Over::Group { group_of[i] } else { 0 };
+            let out = &mut own[places[place] * width..][..width];
+            self.finish(i, (memory, sums_of(places[place])), row, out);
+        }
+    }
+
+    /// A row of totals over all tensors, or one for each group.
+    fn find_totals<'s>(
+        &mut self,
+        (slots, places, group_of): (&[usize], &[usize], &[usize]),
+        groups: usize,
+        sums_of: &dyn Fn(usize) -> &'s [f64],
+    ) {
+        let between = &self.kernel.between;
+        let declared = &between.declared;
+        let (width, count) = (declared.each.len(), declared.totals.len());
+        self.terms.resize(slots.len() * count, 0.0);
+        for (i, &place) in slots.iter().enumerate() {
+            pick(&mut self.sums, sums_of(places[place]), &self.reads);
+            let each = &self.each[i * width..][..width];
+            let (once, sums, shared) = (&self.once, &self.sums, &self.shared_values);
+            let from = Numbers { once, each, sums, totals: &[], shared };
+            between.terms(&from, &mut self.terms[i * count..][..count]);
+        }
+        self.totals.clear();
+        for row in 0..if declared.over == Over::Group { groups } else { 1 } {
+            for total in 0..count {
+                let counts = |i: usize| declared.over == Over::All || group_of[i] == row;
+                let terms =
+                    (0..slots.len()).map(|i| if counts(i) { self.terms[i * count + total] } else { 0.0 });
+                self.totals.push(fold(terms));
+            }
+        }
+    }
+
+    fn finish(&mut self, place: usize, (memory, sums): (&mut [f64], &[f64]), totals: usize, out: &mut [f64]) {
+        let between = &self.kernel.between;
+        let declared = &between.declared;
+        let (width, count) = (declared.each.len(), declared.totals.len());
+        pick(&mut self.sums, sums, &self.reads);
+        pick(&mut self.memory_values, memory, &self.memory);
+        let from = Numbers {
+            once: &self.once,
+            each: &self.each[place * width..][..width],
+            sums: &self.sums,
+            totals: &self.totals[totals * count..][..count],
+            shared: &self.shared_values,
+        };
+        between.tensor(&from, &mut self.memory_values, out);
+        for (&place, &value) in self.memory.iter().zip(&self.memory_values) {
+            memory[place] = value;
+        }
+    }
+}
+
+/// A parameter, as its numbers are computed from it.
+fn tensor_at<'a>(slot: &'a mut Slot, compute: Compute, shared: &'a [f64], world: usize) -> TensorAt<'a> {
+    let by_row = parts_of(slot).is_some();
+    let Slot { steps, shape, memory, .. } = slot;
+    TensorAt { t: *steps + 1, compute, shape, by_row, memory, shared, world }
+}
+
+/// The parameters of a run in the order of their names, with buffers that are kept between steps.
+#[derive(Default)]
+pub(super) struct Order {
+    slots: Vec<usize>,
+    /// For each slot the place of its parameter among the run's.
+    places: Vec<usize>,
+    steps: Vec<u64>,
+    groups: Vec<usize>,
+    memory: Vec<f64>,
+}
+
+impl Order {
+    fn find(&mut self, work: &Work<'_, '_, '_>) {
+        let (slots, groups) = (&*work.slots, work.groups);
+        let bound = || (0..slots.len()).filter(|&i| slots[i].run == Some(work.index));
+        self.slots.clear();
+        self.slots.extend(bound());
+        self.slots.sort_unstable_by_key(|&i| &slots[i].name);
+        self.places.clear();
+        self.places.resize(slots.len(), 0);
+        bound().enumerate().for_each(|(place, i)| self.places[i] = place);
+        self.steps.clear();
+        self.steps.extend(self.slots.iter().map(|&i| slots[i].steps + 1));
+        let number =
+            |group: usize| groups[..group].iter().filter(|group| group.family == work.family).count();
+        self.groups.clear();
+        self.groups.extend(self.slots.iter().map(|&i| number(slots[i].group)));
+        self.memory.clear();
+        self.slots.iter().for_each(|&i| self.memory.extend_from_slice(&slots[i].memory));
+    }
+}
+
+/// The numbers at some places.
+fn pick(to: &mut Vec<f64>, from: &[f64], places: &[usize]) {
+    to.clear();
+    to.extend(places.iter().map(|&place| from[place]));
+}
