@@ -21,6 +21,7 @@ mod kind;
 pub mod line_search;
 pub mod mask;
 mod method;
+mod objective;
 mod optimizer;
 mod params;
 pub mod ranks;
@@ -48,7 +49,8 @@ pub use params::ParamFormat;
 #[doc(hidden)] // for `renamed!`
 pub use fallline_core::{Kernel, Link, Shape};
 pub use kind::ModuleKind;
-pub use line_search::{LineSearch, Objective};
+pub use line_search::LineSearch;
 pub use method::Method;
+pub use objective::Objective;
 pub use optimizer::{Optimizer, ParamState};
 pub use report::{LoadReport, ShapeMismatch, Skipped, StepReport};

@@ -1,4 +1,4 @@
-//! Steps that evaluate the loss themselves: [`Objective`], and [`LineSearch`], the optimizer for LBFGS.
+//! Steps that evaluate the loss themselves: [`LineSearch`], the optimizer for LBFGS.
 //!
 //! A quasi-Newton method is no rule of an element: it looks at vectors over all parameters, and asks for the loss where it
 //! likes. So it is an [`Optimizer`] of its own beside the [`Driver`](crate::Driver), with the same checkpoints and averages.
@@ -19,40 +19,11 @@ use crate::checkpoint::{Checkpoint, LoadOptions, OptimizerManifest};
 use crate::driver::averages::Averages;
 use crate::hyper::{Hyper, HyperError, Hyperparameters, Value};
 use crate::slots::{Slot, Slots};
-use crate::{Binding, Error, Info, LoadReport, Optimizer, ParamState, Result, StepReport};
+use crate::{Binding, Error, Info, LoadReport, Objective, Optimizer, ParamState, Result, StepReport};
 use core::fmt;
 use fallline_core::{Backend, Compute, Format, Kernel, Link};
 use lbfgs::History;
 use std::sync::Arc;
-
-/// A model and its data, as far as an optimizer that evaluates the loss itself needs to know them.
-///
-/// ```
-/// use fallline_optim::{Binding, Objective, Result, param};
-/// /// `(x − 3)²`.
-/// struct Parabola { x: Vec<f64>, grad: Vec<f64> }
-/// impl Objective for Parabola {
-///     fn evaluate(&mut self) -> Result<f64> {
-///         let off = self.x[0] - 3.0;
-///         self.grad[0] = 2.0 * off;
-///         Ok(off * off)
-///     }
-///     fn bindings(&mut self) -> Vec<Binding<'_>> {
-///         vec![param("x", &mut self.x, &self.grad)]
-///     }
-/// }
-/// ```
-pub trait Objective {
-    /// The loss where the parameters are now; computes the gradients too.
-    ///
-    /// # Errors
-    /// [`Error::Objective`] for whatever the trainer cannot do.
-    fn evaluate(&mut self) -> Result<f64>;
-
-    /// The parameters and the gradients that [`evaluate`](Objective::evaluate) has computed: the same parameters each
-    /// time.
-    fn bindings(&mut self) -> Vec<Binding<'_>>;
-}
 
 /// The bindings in the order of their names.
 fn sorted_bindings<'o>(objective: &'o mut dyn Objective) -> Vec<Binding<'o>> {

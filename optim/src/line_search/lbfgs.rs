@@ -1,10 +1,10 @@
 //! The iteration of LBFGS.
 
 use super::rules::{Lbfgs, VectorRules};
+use super::sorted_bindings;
 use super::vectors::{Vector, VectorSpace};
 use super::wolfe::{Point, strong_wolfe};
-use super::{Objective, sorted_bindings};
-use crate::{Binding, Error, Result};
+use crate::{Binding, Error, Objective, Result};
 use fallline_core::{Backend, Compute, Format, Shape, Storage};
 use std::sync::Arc;
 
