@@ -10,7 +10,7 @@ use common::{
 use fallline::core::{Arithmetic, GlobalAt, Groups, Kernel, Lane, Literal, Role, Scalar, TensorAt};
 use fallline::optim::Start;
 use fallline::optim::hyper::Value;
-use fallline::optim::stages::Stages;
+use fallline::optim::Program;
 use fallline::registry::names::ENTRIES;
 use fallline::{Compute, Format, Isa, Shape};
 use proptest::prelude::*;
@@ -64,16 +64,16 @@ fn many() -> [usize; 6] {
     [1, 16385, 200_001, 0, 4096, 70_003]
 }
 
-/// The stages of a vector.
-fn flat_stages(algorithm: &(dyn fallline::optim::AnyAlgorithm + '_)) -> Stages {
-    algorithm.stages(algorithm.class(&Shape::from([5])).unwrap())
+/// The program of a vector.
+fn flat_program(algorithm: &(dyn fallline::optim::AnyAlgorithm + '_)) -> Program {
+    algorithm.program_of("", &Shape::from([5])).unwrap()
 }
 
 /// Rules that a name's options choose, each option tried alone.
 fn rules(name: &str) -> BTreeSet<&'static str> {
     let entry = fallline::registry::names::find(name).unwrap();
     let all = |method: &fallline::Method| -> Vec<&'static str> {
-        flat_stages(method.algorithm().unwrap()).kernels().map(|kernel| kernel.name).collect()
+        flat_program(method.algorithm().unwrap()).kernels().map(|kernel| kernel.name).collect()
     };
     let mut rules: BTreeSet<&str> = all(&entry.defaults()).into_iter().collect();
     for hyper in entry.defaults().table() {
@@ -91,7 +91,7 @@ fn the_cases_hold_every_name_and_rule() {
     every_name_is_in(CASES);
     every_name_is_in(common::ONE_EACH);
     let of =
-        |text: &&str| flat_stages(recipe(text).algorithm()).kernels().map(|k| k.name).collect::<Vec<_>>();
+        |text: &&str| flat_program(recipe(text).algorithm()).kernels().map(|k| k.name).collect::<Vec<_>>();
     let covered: BTreeSet<&str> = CASES.iter().flat_map(of).collect();
     let all: BTreeSet<&str> = ENTRIES
         .iter()
@@ -155,7 +155,7 @@ proptest! {
 /// Whether states are stored in another format than they are computed in, in which what a block holds matters.
 fn stored_otherwise(text: &str) -> bool {
     let recipe = recipe(text);
-    let states = flat_stages(recipe.algorithm()).operands(Role::State);
+    let states = flat_program(recipe.algorithm()).operands(Role::State);
     states.into_iter().any(|state| recipe.state_format(state, 1 << 20) != Format::F32)
 }
 
@@ -238,7 +238,7 @@ fn recorded_is_the_rule<T: Copy>(
     let sign = scalar(if algorithm.maximize() { -1.0 } else { 1.0 });
     let (shape, compute) =
         (Shape::from([N]), if format == Format::F64 { Compute::F64 } else { Compute::F32 });
-    let stages = algorithm.stages(algorithm.class(&shape).unwrap());
+    let stages = algorithm.program_of("", &shape).unwrap();
     // A graph has no codecs: tests/conformance.rs compares these over devices, tests/quantised.rs with a naive one.
     if stored_otherwise(text) {
         return;

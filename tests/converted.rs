@@ -244,8 +244,8 @@ fn no_name_is_forgotten_and_every_row_fits_its_algorithm() {
         let mut states: Vec<&str> = Vec::new();
         for text in common::CASES.iter().filter(|text| common::name_of(text) == entry.name) {
             let recipe = recipe(text);
-            (0..2).for_each(|class| {
-                states.extend(recipe.algorithm().stages(class).operands(fallline::core::Role::State))
+            recipe.algorithm().programs().for_each(|program| {
+                states.extend(program.operands(fallline::core::Role::State))
             });
         }
         for state in states {

@@ -72,7 +72,7 @@ pub fn run(args: Args) -> Result<()> {
     let elements = args.elements.unwrap_or(usual) as usize;
     let mut rows = Vec::new();
     for (name, recipe) in names.iter().zip(&recipes) {
-        let vectors = recipe.algorithm().class(&Shape::from([1])).is_ok();
+        let vectors = recipe.algorithm().variant("", &Shape::from([1])).is_ok();
         let layout = if args.layout == Layout::Flat && !vectors { Layout::Matrix } else { args.layout };
         if let Some(cuda) = &cuda {
             rows.push(cuda.measure(name, recipe, layout, elements, &args)?);
@@ -194,10 +194,10 @@ impl<'r> Passes<'r> {
     fn new(recipe: &'r Recipe, format: Format, extents: &[usize]) -> Passes<'r> {
         let algorithm = recipe.algorithm();
         let begun = vec![1.0; algorithm.spec().shared.len()];
-        let stages = algorithm.stages(algorithm.class(&Shape::from(extents)).unwrap_or(0));
+        let program = algorithm.program(algorithm.variant("", &Shape::from(extents)).unwrap_or_default());
         let kept = |kernel: &&Kernel| !kernel.between.skips_of(algorithm.spec().shared, &begun);
-        let kernels = stages.kernels().filter(kept).collect();
-        let reads_grad = stages.iter().next().is_some_and(|first| first.kernel().is_none());
+        let kernels = program.kernels().filter(kept).collect();
+        let reads_grad = program.iter().next().is_some_and(|first| first.kernel().is_none());
         Passes { recipe, format, kernels, reads_grad }
     }
 

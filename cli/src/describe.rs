@@ -6,7 +6,7 @@ use crate::list::summary;
 use fallline::core::between::Over;
 use fallline::core::{Kernel, Operand, Role, symbol};
 use fallline::cuda::ptx::{self, Target};
-use fallline::optim::stages::Stage;
+use fallline::optim::program::{Stage, Variant};
 use fallline::registry::names::{self, ENTRIES, Entry};
 use fallline::{Compute, Format, Method, Sparse};
 use serde_json::json;
@@ -92,8 +92,8 @@ fn variants(entry: &Entry) -> Vec<(String, Method)> {
         };
         let text = format!("with {}={on}", hyper.name);
         let Ok(method) = entry.with(&[(hyper.name, on)]) else { continue };
-        let stages = |method: &Method| method.algorithm().map(|algorithm| algorithm.stages(0));
-        if !variants.iter().any(|(_, known)| stages(known) == stages(&method)) {
+        let program = |method: &Method| Some(method.algorithm()?.program(Variant::ONLY));
+        if !variants.iter().any(|(_, known)| program(known) == program(&method)) {
             variants.push((text, method));
         }
     }
@@ -118,12 +118,11 @@ fn passes(method: &Method) -> Vec<Described> {
         Method::Algorithm(algorithm) => algorithm,
         Method::Search(search) => return vec![Described { kernel: None, formed: owned(search.formulas()) }],
     };
-    let stages = algorithm.stages(0);
-    let described = |(number, stage): (usize, Stage)| Described {
-        kernel: stage.kernel(),
-        formed: stage.kernel().map_or_else(|| owned(algorithm.formed(number)), between),
+    let described = |stage: Stage| match stage {
+        Stage::Pass(kernel) => Described { kernel: Some(kernel), formed: between(kernel) },
+        Stage::Op(op) => Described { kernel: None, formed: owned(op.formulas) },
     };
-    stages.iter().enumerate().map(described).collect()
+    algorithm.program(Variant::ONLY).iter().map(described).collect()
 }
 
 fn owned(lines: &[&str]) -> Vec<String> {

@@ -135,7 +135,7 @@ fn states_of(
     shape: &Shape,
     format_of: impl Fn(&str) -> Format,
 ) -> Result<Vec<(&'static str, Format, usize)>, String> {
-    let states = algorithm.stages(algorithm.class_of(name, shape)?).operands(Role::State);
+    let states = algorithm.program_of(name, shape)?.operands(Role::State);
     let each = states.into_iter().map(|state| {
         let elements = algorithm.state(state).shape(shape).elements();
         (state, format_of(state), elements)

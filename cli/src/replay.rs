@@ -61,7 +61,7 @@ pub fn run(args: Args) -> Result<()> {
     let mut optimizer = recipe.optimizer(Arc::clone(&backend)).with_compute(compute);
     optimizer.set_iterations(Some(trace.steps));
     let mut schedule = recipe.schedule(1, &mut optimizer)?;
-    if trace.has_hessian() && recipe.algorithm().hessian_kernel().is_none() {
+    if trace.has_hessian() && recipe.algorithm().hessian().is_none() {
         let name = recipe.algorithm().name();
         let problem = format!("{}: it has hess/ entries, which {name} does not take", args.trace.display());
         return Err(Error::Usage(problem));

@@ -217,8 +217,8 @@ impl Exporter<'_> {
             }
             (None, _) => return Ok(None),
         };
-        let class = self.algorithm.class(&shape).map_err(|problem| Error::value(name, problem))?;
-        let expected = self.algorithm.stages(class).operands(Role::State);
+        let program = self.algorithm.program_of(name, &shape);
+        let expected = program.map_err(|problem| Error::value(name, problem))?.operands(Role::State);
         if (steps == 0 && !self.layout.eager) || (expected.is_empty() && self.layout.steps == Steps::Nowhere)
         {
             return Ok(None);

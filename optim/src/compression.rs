@@ -27,7 +27,7 @@
 //! part, and so do here, when the buffer has them.
 
 use crate::builtins::Builtins;
-use crate::stages::{MatrixStep, Workspace};
+use crate::op::{Peers, Runner, Workspace};
 use fallline_core::backend::{Pass, TensorPass, View, Views};
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::math::sqrt;
@@ -134,12 +134,18 @@ impl Compression {
     ///
     /// # Errors
     /// When the backend fails or an exchange does.
-    pub fn all_reduce(&self, step: &mut MatrixStep<'_>, x: &mut Storage) -> Result<()> {
-        let on = (step.backend, step.compute);
-        if let Some(ranks) = step.ranks {
-            self.all_reduce_over(ranks, on, step.errors, step.workspace, x)?;
+    pub fn all_reduce(
+        &self,
+        on: Runner<'_>,
+        peers: &mut Peers<'_>,
+        workspace: &mut Workspace,
+        x: &mut Storage,
+    ) -> Result<()> {
+        let on = (on.backend, on.compute);
+        if let Some(ranks) = peers.ranks {
+            self.all_reduce_over(ranks, on, peers.errors, workspace, x)?;
         }
-        self.mask(on, x, step.mask)
+        self.mask(on, x, peers.mask)
     }
 
     /// The same, with what was left out so far; where that is of another length it begins anew.

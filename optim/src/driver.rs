@@ -20,13 +20,13 @@ mod stream;
 mod together;
 pub(crate) mod wrap;
 
-use crate::algorithm;
 use crate::builtins::Builtins;
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::hyper::Value;
 use crate::params::MASTER;
 use crate::ranks::world::World;
 use crate::slots::{Slot, Slots};
+use crate::program::Variant;
 use crate::{
     AnyAlgorithm, Binding, Error, LoadReport, Objective, Optimizer, ParamFormat, ParamState, Result,
     StateFormats, StepReport,
@@ -45,9 +45,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 pub use stream::Stream;
 use wrap::Wrapped;
-
-/// As [`algorithm::CLASSES`], to count with.
-const CLASSES: usize = algorithm::CLASSES as usize;
 
 /// A group of parameters with hyperparameters of its own.
 struct Group {
@@ -87,8 +84,8 @@ pub struct Driver {
     groups: Vec<Group>,
     slots: Slots,
     runs: Vec<Run>,
-    /// For each group the places of its runs, by class and compute type, as far as the step being taken asked.
-    places: Vec<[Option<usize>; 2 * CLASSES]>,
+    /// For each group the places of its runs, by variant and compute type, as far as the step being taken asked.
+    places: Vec<[Option<usize>; 2 * Variant::COUNT]>,
     /// As [`Algorithm::SHARED`](crate::Algorithm::SHARED), for each family of groups.
     shared: Vec<Vec<f64>>,
     /// Rules that must match a parameter of the first step.

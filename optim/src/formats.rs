@@ -1,7 +1,6 @@
 //! How the states of parameters are stored.
 
 use crate::line_search::Search;
-use crate::stages::Stage;
 use crate::{AnyAlgorithm, Error, Result};
 use fallline_core::{Codes, Format, Role};
 use std::collections::BTreeMap;
@@ -67,11 +66,11 @@ impl StateFormats {
         if self.is_empty() {
             return Ok(());
         }
-        let classes = || (0..crate::algorithm::CLASSES).map(|class| algorithm.stages(class));
-        let mut known: Vec<&str> = classes().flat_map(|stages| stages.operands(Role::State)).collect();
+        let programs = || algorithm.programs();
+        let mut known: Vec<&str> = programs().flat_map(|program| program.operands(Role::State)).collect();
         known.sort_unstable();
         known.dedup();
-        let whole = classes().any(|stages| stages.iter().any(|stage| stage == Stage::Matrix));
+        let whole = programs().any(|program| program.ops().any(|op| !op.is_collective()));
         self.check_states(algorithm.name(), &known, whole)
     }
 

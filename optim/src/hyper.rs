@@ -400,7 +400,7 @@ pub enum HyperError {
 }
 
 impl HyperError {
-    /// The same of an algorithm of another name, for [`renamed!`](macro@crate::renamed).
+    /// The same of an algorithm of another name, for [`alias!`](macro@crate::alias).
     #[doc(hidden)]
     pub fn named(mut self, name: &'static str) -> HyperError {
         let (HyperError::Unknown { algorithm, .. }

@@ -25,19 +25,22 @@ mod objective;
 mod optimizer;
 mod params;
 pub mod ranks;
-pub mod renamed;
 mod report;
 pub mod schedule;
 mod slots;
-pub mod stages;
+pub mod op;
+pub mod program;
 #[cfg(feature = "ndarray")]
 mod strided;
 pub mod wrapper;
 
 pub use algorithm::{
-    Algorithm, AnyAlgorithm, BlockDefault, ErrorFeedback, Extent, Info, Init, Linked, MaskPolicy, Reference,
-    Replicas, Sparse, Spec, Start, State, StateSpec, StorageDefaults,
+    Alias, Aliased, Algorithm, AnyAlgorithm, BlockDefault, ErrorFeedback, Extent, Info, Init, Linked, MaskPolicy, Named, Reference,
+    Replicas, Sparse, Spec, Start, State, StateSpec, Stepped, StorageDefaults,
 };
+#[doc(hidden)] // for `alias!`
+pub use algorithm::alias_table;
+pub use program::{Program, Site, Steps, Variant};
 pub use binding::{Binding, GradRef, ParamRef, RowsGrad, frozen, param, rows};
 pub use checkpoint::{Checkpoint, LoadOptions};
 pub use driver::finite::NonFinite;
@@ -46,7 +49,7 @@ pub use error::{Error, Result};
 pub use formats::StateFormats;
 pub use params::ParamFormat;
 
-#[doc(hidden)] // for `renamed!`
+#[doc(hidden)] // for `alias!`
 pub use fallline_core::{Kernel, Link, Shape};
 pub use kind::ModuleKind;
 pub use line_search::LineSearch;

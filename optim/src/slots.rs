@@ -5,6 +5,7 @@ use crate::driver::averages::Mean;
 use crate::driver::masks::OwnMask;
 use crate::driver::mirror::Mirror;
 use crate::driver::rows::{self, Rows};
+use crate::program::Variant;
 use crate::{Error, ModuleKind, Result};
 use core::ops::Range;
 use fallline_core::{Compute, Shape, Storage};
@@ -19,8 +20,8 @@ pub(crate) struct Slot {
     pub(crate) compute: Compute,
     /// How many gradients it has been given.
     pub(crate) steps: u64,
-    /// As [`Algorithm::class`](crate::Algorithm::class).
-    pub(crate) class: u8,
+    /// As [`Algorithm::variant`](crate::Algorithm::variant).
+    pub(crate) variant: Variant,
     /// The place of the [`Run`](crate::driver::run::Run) that `states` are for, and they in the order of its
     /// stages; none before the first gradient.
     pub(crate) fits: Option<usize>,
@@ -65,7 +66,7 @@ impl Slot {
             group: 0,
             compute,
             steps: 0,
-            class: 0,
+            variant: Variant::ONLY,
             fits: None,
             states: Vec::new(),
             master: None,

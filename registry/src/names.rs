@@ -5,7 +5,7 @@ use fallline_cpu::Native;
 use fallline_optim::hyper::{HyperError, Hyperparameters, Value};
 use fallline_optim::line_search::{Lbfgs, Search};
 use fallline_optim::ranks::ZeroRedundancy;
-use fallline_optim::{Algorithm, Linked, Method, algorithms};
+use fallline_optim::{Method, Named, algorithms};
 
 /// One name of the registry.
 #[derive(Clone, Copy, Debug)]
@@ -94,14 +94,14 @@ struct StatePart {
 /// Elements of a parameter that is large enough for any format.
 const LARGE: usize = 1 << 20;
 
-const fn entry<A: Algorithm>() -> Entry {
+const fn entry<A: Named>() -> Entry {
     Entry {
         name: A::NAME,
         needs: &[],
         make: |values| {
             let mut algorithm = A::default();
             values.iter().try_for_each(|(name, value)| algorithm.set(name, value))?;
-            Ok(Method::Algorithm(Box::new(Linked::<A, Native>::new(algorithm)?)))
+            Ok(Method::Algorithm(algorithm.link::<Native>()?))
         },
     }
 }

@@ -326,8 +326,8 @@ pub fn is_in(table: &[(&str, &str)], text: &str) -> bool {
 /// Whether a configuration keeps states in blocks, whose elements share a scale.
 pub fn in_blocks(text: &str) -> bool {
     let recipe = recipe(text);
-    let classes = (0..2).map(|class| recipe.algorithm().stages(class).operands(Role::State));
-    let mut states = classes.flatten();
+    let programs = recipe.algorithm().programs();
+    let mut states = programs.flat_map(|program| program.operands(Role::State));
     states.any(|state| recipe.state_format(state, 1 << 20).block().is_some())
 }
 

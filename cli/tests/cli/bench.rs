@@ -58,13 +58,13 @@ fn bench_tells_bytes_times_and_the_roofline() {
             let algorithm = method.algorithm().unwrap();
             let tensor = if layout == "small" { 1000 } else { elements };
             let shape = if layout == "small" { Shape::from([tensor]) } else { shape };
-            let stages = algorithm.stages(algorithm.class(&shape).unwrap());
-            let states = stages.operands(Role::State);
+            let program = algorithm.program_of("", &shape).unwrap();
+            let states = program.operands(Role::State);
             let recipe = recipe(entry.name);
             let stored = states.iter().map(|state| recipe.state_format(state, tensor).mean_bytes());
 
             let (states, stored) = (states.len(), stored.sum::<f64>());
-            let again = match (stages.kernels().count(), states, entry.name) {
+            let again = match (program.kernels().count(), states, entry.name) {
                 (1, ..) => 0.0,
                 // The first reads the parameter too, the second makes a pass of its own of that.
                 (_, _, "Adafactor") => 2.0 * size + 4.0,

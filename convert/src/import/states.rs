@@ -65,8 +65,8 @@ impl Reader<'_> {
         if none || steps == 0 {
             return Ok(Some((shape, compute, None)));
         }
-        let class = self.algorithm.class(&shape).map_err(|problem| Error::value(self.at, problem))?;
-        let expected = self.algorithm.stages(class).operands(Role::State);
+        let program = self.algorithm.program_of("", &shape);
+        let expected = program.map_err(|problem| Error::value(self.at, problem))?.operands(Role::State);
         let mut taken: Vec<&str> = Vec::new();
         for (key, value) in &states {
             let way = format!("{}.{key}", self.at);

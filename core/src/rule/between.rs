@@ -73,6 +73,11 @@ impl Declared {
         global: false,
         may_skip: false,
     };
+
+    /// Whether the rule says itself how its tensor scalars are found.
+    pub const fn is_given(&self) -> bool {
+        !(self.once.is_empty() && self.each.is_empty() && self.reads.is_empty() && self.shared.is_empty())
+    }
 }
 
 /// The inputs of recorded numbers, in the order in which they were declared.

@@ -3,13 +3,14 @@
 use super::{Algorithm, Info, Sparse, Spec, StateSpec, StorageDefaults};
 use crate::builtins::Builtins;
 use crate::hyper::{Hyper, HyperError, Value};
-use crate::stages::{Exchanging, MatrixStep, Stages};
+use crate::program::{AnySite, Program, Site, Variant};
 use core::any::Any;
 use core::fmt::Debug;
 use core::marker::PhantomData;
 use fallline_core::{Format, Groups, Kernel, Link, Role, Shape};
 
-/// An [`Algorithm`] with its hyperparameters, its type erased: what a group of parameters has.
+/// An algorithm as people see and set it: what a group of parameters has. Another name of an algorithm, and what is made of
+/// one, implement this and nothing else.
 pub trait AnyAlgorithm: Debug + Send + Sync {
     /// The algorithm's name.
     fn name(&self) -> &'static str;
@@ -24,101 +25,84 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     /// # Errors
     /// [`HyperError`]; nothing is set then.
     fn set(&mut self, values: &[(&str, Value)]) -> Result<(), HyperError>;
-    /// As [`Algorithm::kernel`].
-    fn kernel(&self) -> &'static Kernel;
-    /// As [`Algorithm::stages`].
-    fn stages(&self, class: u8) -> Stages;
-    /// As [`Algorithm::stages_together`]; `groups` are of the same algorithm.
-    fn stages_together<'a>(&'a self, _groups: &Groups<'_, 'a, dyn AnyAlgorithm>, class: u8) -> Stages {
-        self.stages(class)
-    }
-    /// As [`Algorithm::stages_of_ranks`].
-    fn stages_of_ranks(&self, class: u8) -> Stages {
-        self.stages(class)
-    }
-    /// As [`Algorithm::across_ranks`].
-    ///
-    /// # Errors
-    /// Why several ranks cannot step together.
-    fn across_ranks(&self) -> Result<(), &'static str> {
-        Ok(())
-    }
-    /// As [`Algorithm::parted_kernel`].
-    fn parted_kernel(&self) -> Option<&'static Kernel> {
-        None
-    }
-    /// As [`Algorithm::class`].
-    ///
-    /// # Errors
-    /// Why the algorithm does not take parameters of this shape.
-    fn class(&self, shape: &Shape) -> Result<u8, String>;
-    /// As [`Algorithm::class_of`].
-    ///
-    /// # Errors
-    /// Why the algorithm does not take this parameter.
-    fn class_of(&self, name: &str, shape: &Shape) -> Result<u8, String>;
-    /// As [`Algorithm::scalars`].
-    fn scalars(&self, class: u8, kernel: &Kernel, t: u64, out: &mut [f64]);
-    /// What is the same for all hyperparameters.
-    fn spec(&self) -> &'static Spec;
-    /// What is unusual about a state or scratch.
-    fn state(&self, name: &str) -> StateSpec;
-    /// As [`Algorithm::storage`].
-    fn storage(&self) -> StorageDefaults;
-    /// As [`Algorithm::sparse`].
-    fn sparse(&self) -> Sparse;
-    /// As [`Algorithm::check_groups`]; `groups` are of the same algorithm.
-    ///
-    /// # Errors
-    /// What does not go together.
-    fn check_groups<'a>(&'a self, groups: &Groups<'_, 'a, dyn AnyAlgorithm>) -> Result<(), String>;
-    /// As [`Algorithm::formed`].
-    fn formed(&self, stage: usize) -> &'static [&'static str];
-    /// As [`Algorithm::matrix`].
-    ///
-    /// # Errors
-    /// When the backend fails.
-    fn matrix(&self, stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()>;
-    /// As [`Algorithm::exchange`].
-    ///
-    /// # Errors
-    /// When the backend or an exchange fails.
-    fn exchange(&self, _stage: usize, _step: &mut Exchanging<'_>) -> fallline_core::Result<()> {
-        Ok(())
-    }
-    /// As [`Algorithm::hessian_kernel`].
-    fn hessian_kernel(&self) -> Option<&'static Kernel>;
-    /// The hyperparameters as the rule's scalars want them.
-    fn hyper(&self) -> &dyn Any;
-    /// The algorithm with its type.
-    fn typed(&self) -> &dyn Any;
-    /// As [`Algorithm::matrix_rules`].
-    fn matrix_rules(&self) -> Vec<&'static Kernel>;
     /// Whether each parameter's states and update belong to one rank alone, where there are several.
     fn sharded(&self) -> bool {
         false
     }
-    /// The rules that are run whatever the algorithm is, compiled by the same [`Link`].
-    fn builtins(&self) -> &'static Builtins;
     /// A copy.
     fn boxed(&self) -> Box<dyn AnyAlgorithm>;
+    /// What is stepped.
+    fn core(&self) -> &dyn Stepped;
 }
 
-/// The most classes of parameters that an algorithm may tell apart.
-pub const CLASSES: u8 = 4;
+/// An algorithm as an engine steps it. Implemented once, for all of them.
+pub trait Stepped: Send + Sync {
+    /// The hyperparameters, with their type.
+    fn hyper(&self) -> &dyn Any;
+    /// What is the same for all hyperparameters.
+    fn spec(&self) -> &'static Spec;
+    /// What is unusual about a state or scratch.
+    fn state(&self, name: &str) -> StateSpec;
+    /// As [`Algorithm::variant`].
+    ///
+    /// # Errors
+    /// Why the algorithm does not take this parameter.
+    fn variant(&self, name: &str, shape: &Shape) -> Result<Variant, String>;
+    /// As [`Algorithm::program`]; the site's groups are of the same algorithm.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn program(&self, on: &AnySite<'_, '_>) -> Result<Program, String>;
+    /// As [`Algorithm::storage`].
+    fn storage(&self) -> StorageDefaults;
+    /// As [`Algorithm::sparse`].
+    fn sparse(&self) -> Sparse;
+    /// The rules that are run whatever the algorithm is, compiled by the same [`Link`].
+    fn builtins(&self) -> &'static Builtins;
+}
 
 impl dyn AnyAlgorithm + '_ {
-    /// Every rule that runs with these hyperparameters, for parameters of any class, each once.
+    /// What a step over parameters of a variant consists of, in a group of its own.
+    ///
+    /// # Errors
+    /// Why there is no such program.
+    pub fn program_on(&self, variant: Variant, distributed: bool) -> Result<Program, String> {
+        let core = self.core();
+        let hyper = |_: usize| core.hyper();
+        core.program(&AnySite::new(variant, distributed, &Groups::new(1, &hyper)))
+    }
+
+    /// The same on one rank. Without any stage where there is none.
+    pub fn program(&self, variant: Variant) -> Program {
+        self.program_on(variant, false).unwrap_or(Program::EMPTY)
+    }
+
+    /// Its programs on one rank, some of them more than once.
+    pub fn programs(&self) -> impl Iterator<Item = Program> {
+        Variant::all().map(|variant| self.program(variant))
+    }
+
+    /// The program of a parameter, on one rank.
+    ///
+    /// # Errors
+    /// Why the algorithm does not take it.
+    pub fn program_of(&self, name: &str, shape: &Shape) -> Result<Program, String> {
+        Ok(self.program(self.variant(name, shape)?))
+    }
+
+    /// Every rule that runs with these hyperparameters, for parameters of any variant, each once.
     pub fn kernels(&self) -> Vec<&'static Kernel> {
-        let of = |class| self.stages(class).kernels().chain(self.stages_of_ranks(class).kernels());
+        let distributed = Variant::all().filter_map(|variant| self.program_on(variant, true).ok());
+        let programs: Vec<Program> = self.programs().zip(distributed).flat_map(|(a, b)| [a, b]).collect();
         let builtins = self.builtins();
         let compression = self.spec().replicas.error_feedback.map(|_| builtins.of_compression());
-        let stages = (0..CLASSES).flat_map(of).chain(compression.into_iter().flatten());
+        let passes = programs.iter().flat_map(Program::kernels).chain(compression.into_iter().flatten());
         let (check, copy) = (builtins.grad_check(), builtins.param_copy());
-        let others = [Some(check), Some(copy), self.hessian_kernel(), self.parted_kernel()];
+        let beside = programs.iter().flat_map(|program| [program.hessian(), program.restore()]).flatten();
+        let ops = programs.iter().flat_map(Program::ops).flat_map(|op| op.rules());
         let mut all: Vec<&'static Kernel> = Vec::new();
-        let around = self.matrix_rules().into_iter().chain(builtins.of_wrappers());
-        for kernel in stages.chain(others.into_iter().flatten()).chain(around) {
+        let others = [check, copy].into_iter().chain(beside).chain(ops);
+        for kernel in passes.chain(others).chain(builtins.of_wrappers()) {
             if !all.iter().any(|known| known.name == kernel.name) {
                 all.push(kernel);
             }
@@ -126,11 +110,17 @@ impl dyn AnyAlgorithm + '_ {
         all
     }
 
-    /// The states that a rank may have of its own for a while, of parameters of class 0.
+    /// The states that a rank may have of its own for a while, of parameters of the first variant.
     pub(crate) fn rank_local_states(&self) -> Vec<&'static str> {
-        let mut states = self.stages_of_ranks(0).operands(Role::State);
+        let program = self.program_on(Variant::ONLY, true);
+        let mut states = program.map_or_else(|_| Vec::new(), |program| program.operands(Role::State));
         states.retain(|state| self.state(state).rank_local);
         states
+    }
+
+    /// The rule that takes in gradients drawn for the Hessian, of an algorithm that is told it.
+    pub fn hessian(&self) -> Option<&'static Kernel> {
+        self.program(Variant::ONLY).hessian()
     }
 
     /// Whether it climbs: whether its hyperparameter `maximize` is true.
@@ -169,9 +159,47 @@ impl dyn AnyAlgorithm + '_ {
         }
     }
 
-    /// The names of the states that parameters of class 0 have.
+    /// The names of the states that parameters of the first variant have.
     pub fn states(&self) -> Vec<&'static str> {
-        self.stages(0).operands(Role::State)
+        self.program(Variant::ONLY).operands(Role::State)
+    }
+
+    /// The hyperparameters of what is stepped, with their type.
+    pub fn hyper(&self) -> &dyn Any {
+        self.core().hyper()
+    }
+
+    /// What is the same for all hyperparameters.
+    pub fn spec(&self) -> &'static Spec {
+        self.core().spec()
+    }
+
+    /// What is unusual about a state or scratch.
+    pub fn state(&self, name: &str) -> StateSpec {
+        self.core().state(name)
+    }
+
+    /// Which of its programs a parameter takes.
+    ///
+    /// # Errors
+    /// Why the algorithm does not take it.
+    pub fn variant(&self, name: &str, shape: &Shape) -> Result<Variant, String> {
+        self.core().variant(name, shape)
+    }
+
+    /// How states are stored unless a configuration says otherwise.
+    pub fn storage(&self) -> StorageDefaults {
+        self.core().storage()
+    }
+
+    /// What it makes of row-sparse gradients.
+    pub fn sparse(&self) -> Sparse {
+        self.core().sparse()
+    }
+
+    /// The rules that are run whatever the algorithm is, compiled by the same [`Link`].
+    pub fn builtins(&self) -> &'static Builtins {
+        self.core().builtins()
     }
 }
 
@@ -193,17 +221,17 @@ impl<A: Algorithm, K: Link> Linked<A, K> {
             }
         }
         algorithm.check(true)?;
-        Ok(Linked { algorithm, link: PhantomData })
+        Ok(Linked::unchecked(algorithm))
     }
-}
 
-impl<A: Algorithm, K: Link> Linked<A, K> {
-    /// Groups of this algorithm with their type.
-    fn typed_groups<'f, 'a>(
-        &'a self,
-        groups: &'f Groups<'_, 'a, dyn AnyAlgorithm>,
-    ) -> impl Fn(usize) -> &'a A + use<'f, 'a, A, K> {
-        |group| groups.get(group).typed().downcast_ref().unwrap_or(&self.algorithm)
+    /// The same without a check.
+    pub(super) fn unchecked(algorithm: A) -> Self {
+        Linked { algorithm, link: PhantomData }
+    }
+
+    /// The hyperparameters.
+    pub(super) fn algorithm(&self) -> &A {
+        &self.algorithm
     }
 }
 
@@ -233,42 +261,32 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
         self.algorithm = changed;
         Ok(())
     }
-    fn kernel(&self) -> &'static Kernel {
-        self.algorithm.kernel::<K>()
+    fn boxed(&self) -> Box<dyn AnyAlgorithm> {
+        Box::new(Linked::<A, K>::unchecked(self.algorithm.clone()))
     }
-    fn stages(&self, class: u8) -> Stages {
-        self.algorithm.stages::<K>(class)
+    fn core(&self) -> &dyn Stepped {
+        self
     }
-    fn stages_together<'a>(&'a self, groups: &Groups<'_, 'a, dyn AnyAlgorithm>, class: u8) -> Stages {
-        let typed = self.typed_groups(groups);
-        self.algorithm.stages_together::<K>(&Groups::new(groups.count(), &typed), class)
-    }
-    fn stages_of_ranks(&self, class: u8) -> Stages {
-        self.algorithm.stages_of_ranks::<K>(class)
-    }
-    fn across_ranks(&self) -> Result<(), &'static str> {
-        self.algorithm.across_ranks()
-    }
-    fn exchange(&self, stage: usize, step: &mut Exchanging<'_>) -> fallline_core::Result<()> {
-        self.algorithm.exchange::<K>(stage, step)
-    }
-    fn parted_kernel(&self) -> Option<&'static Kernel> {
-        self.algorithm.parted_kernel::<K>()
-    }
-    fn class(&self, shape: &Shape) -> Result<u8, String> {
-        self.algorithm.class(shape)
-    }
-    fn class_of(&self, name: &str, shape: &Shape) -> Result<u8, String> {
-        self.algorithm.class_of(name, shape)
-    }
-    fn scalars(&self, class: u8, kernel: &Kernel, t: u64, out: &mut [f64]) {
-        self.algorithm.scalars(class, kernel, t, out);
+}
+
+impl<A: Algorithm, K: Link> Stepped for Linked<A, K> {
+    fn hyper(&self) -> &dyn Any {
+        &self.algorithm
     }
     fn spec(&self) -> &'static Spec {
         const { &Spec { memory: A::MEMORY, shared: A::SHARED, replicas: A::REPLICAS } }
     }
     fn state(&self, name: &str) -> StateSpec {
-        self.algorithm.state(name)
+        StateSpec::of(A::STATES, name, &self.algorithm)
+    }
+    fn variant(&self, name: &str, shape: &Shape) -> Result<Variant, String> {
+        self.algorithm.variant(name, shape)
+    }
+    fn program(&self, on: &AnySite<'_, '_>) -> Result<Program, String> {
+        let typed = |group: usize| on.groups.get(group).downcast_ref().unwrap_or(&self.algorithm);
+        let groups = Groups::new(on.groups.count(), &typed);
+        let site = Site::<A, K>::new(on.variant, on.distributed, &groups);
+        Ok(self.algorithm.program(&site)?.build())
     }
     fn storage(&self) -> StorageDefaults {
         self.algorithm.storage()
@@ -276,32 +294,7 @@ impl<A: Algorithm, K: Link> AnyAlgorithm for Linked<A, K> {
     fn sparse(&self) -> Sparse {
         self.algorithm.sparse()
     }
-    fn check_groups<'a>(&'a self, groups: &Groups<'_, 'a, dyn AnyAlgorithm>) -> Result<(), String> {
-        let typed = self.typed_groups(groups);
-        A::check_groups(&Groups::new(groups.count(), &typed))
-    }
-    fn formed(&self, stage: usize) -> &'static [&'static str] {
-        self.algorithm.formed(stage)
-    }
-    fn matrix(&self, stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()> {
-        self.algorithm.matrix::<K>(stage, step)
-    }
-    fn hessian_kernel(&self) -> Option<&'static Kernel> {
-        self.algorithm.hessian_kernel::<K>()
-    }
-    fn hyper(&self) -> &dyn Any {
-        self.algorithm.hyper()
-    }
-    fn typed(&self) -> &dyn Any {
-        &self.algorithm
-    }
-    fn matrix_rules(&self) -> Vec<&'static Kernel> {
-        self.algorithm.matrix_rules::<K>()
-    }
     fn builtins(&self) -> &'static Builtins {
         Builtins::of::<K>()
-    }
-    fn boxed(&self) -> Box<dyn AnyAlgorithm> {
-        Box::new(Linked { algorithm: self.algorithm.clone(), link: PhantomData::<fn() -> K> })
     }
 }

@@ -1,6 +1,6 @@
 //! What is unusual about a state: what it starts from, its extents, its sign, whose it is.
 
-use crate::stages::matrices;
+use crate::op::matrices;
 use fallline_core::Shape;
 
 /// What is unusual about a state of algorithm `A`, or about scratch of that name. A state that no row names starts from 0,

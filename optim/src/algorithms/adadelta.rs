@@ -1,9 +1,10 @@
 //! Adadelta: steps as large as recent steps were, for gradients as large as recent gradients were.
 
 use crate::hyper::Range;
+use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use fallline_core::math::flag;
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{Lane, Link, rule};
 
 hyperparameters! {
     /// Adadelta: steps as large as recent steps were, for gradients as large as recent gradients were.
@@ -73,7 +74,7 @@ impl Algorithm for Adadelta {
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative(), State::new("u").non_negative()];
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<AdadeltaRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(on.pass::<AdadeltaRule>())
     }
 }

@@ -1,7 +1,8 @@
 //! Adafactor: a second moment kept as row and column means.
 
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::stages::{MatrixStep, Stages, matrices};
+use crate::op::{OpAt, TensorOp, matrices};
+use crate::program::{Site, Steps, Variant};
 use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use core::any::Any;
 use fallline_core::backend::{AxisSums, MatrixSums, View};
@@ -206,6 +207,38 @@ rule! {
     }
 }
 
+/// The moments of rows and columns, and the factors of the update that follow from them.
+pub struct AdafactorFactors;
+
+impl TensorOp for AdafactorFactors {
+    type Hyper = Adafactor;
+    const NAME: &'static str = "AdafactorFactors";
+    const FORMULAS: &'static [&'static str] = &[
+        "row ← β̂₂ row + (1 − β̂₂) (rowmean(g²) + eps1),  column likewise,  β̂₂ = 1 − t^decay_rate",
+        "r = 1 / √(row / mean(row)),  c = 1 / √column",
+    ];
+    const STATES: &'static [&'static str] = &["row", "column"];
+
+    fn rules<K: Link>() -> Vec<&'static Kernel> {
+        [&[K::kernel::<RowFactorRule>(), K::kernel::<ColumnFactorRule>()][..], &moment_rules::<K>()].concat()
+    }
+
+    fn run<K: Link>(h: &Adafactor, at: &mut OpAt<'_>) -> Result<()> {
+        let (batch, rows, columns) = matrices(at.shape);
+        if batch * rows * columns == 0 {
+            return Ok(());
+        }
+        let totals = update_moments::<K>(at, 1.0 - powf(at.on.t as f64, h.decay_rate), h.eps.0)?;
+        let [r, c] = at.scratch.two(["r", "c"])?;
+        let of_matrix = View::read(&totals).repeated(1, rows);
+        let views = &mut [Some(View::write(r)), Some(of_matrix)];
+        at.on.run(K::kernel::<RowFactorRule>(), &() as &dyn Any, &[1.0 / rows as f64], views)?;
+        at.on.run(K::kernel::<ColumnFactorRule>(), &() as &dyn Any, &[], &mut [Some(View::write(c))])?;
+        at.workspace.give([totals]);
+        Ok(())
+    }
+}
+
 impl Algorithm for Adafactor {
     const INFO: Info = Info {
         summary: "A second moment kept as row and column means, with steps relative to the parameter's size.",
@@ -229,48 +262,24 @@ impl Algorithm for Adafactor {
         State::new("c").columns(),
     ];
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        match self.beta1 {
-            Some(_) => K::kernel::<AdafactorMomentumRule>(),
-            None => K::kernel::<AdafactorRule>(),
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        let averages = self.beta1.is_some();
+        if on.variant == VECTOR {
+            let moment = on.pass::<AdafactorVectorMomentRule>();
+            return Ok(match averages {
+                true => moment.pass::<AdafactorVectorMomentumRule>(),
+                false => moment.pass::<AdafactorVectorRule>(),
+            });
         }
+        let sized = on.op::<AdafactorFactors>().pass::<AdafactorSizeRule>();
+        Ok(match averages {
+            true => sized.pass::<AdafactorMomentumRule>(),
+            false => sized.pass::<AdafactorRule>(),
+        })
     }
 
-    fn stages<K: Link>(&self, class: u8) -> Stages {
-        if class == VECTOR {
-            let update = match self.beta1 {
-                Some(_) => K::kernel::<AdafactorVectorMomentumRule>(),
-                None => K::kernel::<AdafactorVectorRule>(),
-            };
-            return Stages::one(K::kernel::<AdafactorVectorMomentRule>()).then(update);
-        }
-        let sized = Stages::matrix().then(K::kernel::<AdafactorSizeRule>());
-        sized.then(self.kernel::<K>()).with_states(&["row", "column"])
-    }
-
-    fn class(&self, shape: &Shape) -> Result<u8, String> {
-        Ok(if shape.rank() < 2 { VECTOR } else { 0 })
-    }
-
-    fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> Result<()> {
-        let (batch, rows, columns) = matrices(step.shape);
-        if batch * rows * columns == 0 {
-            return Ok(());
-        }
-        let totals = update_moments::<K>(step, 1.0 - powf(step.t as f64, self.decay_rate), self.eps.0)?;
-        let scratch = core::mem::take(&mut step.scratch);
-        let [(_, r), (_, c)] = &mut *scratch else { unreachable!("the stages name both factors") };
-        let of_matrix = View::read(&totals).repeated(1, rows);
-        let views = &mut [Some(View::write(r)), Some(of_matrix)];
-        step.run(K::kernel::<RowFactorRule>(), &() as &dyn Any, &[1.0 / rows as f64], views)?;
-        step.run(K::kernel::<ColumnFactorRule>(), &() as &dyn Any, &[], &mut [Some(View::write(c))])?;
-        step.scratch = scratch;
-        step.workspace.give([totals]);
-        Ok(())
-    }
-
-    fn matrix_rules<K: Link>(&self) -> Vec<&'static Kernel> {
-        [&[K::kernel::<RowFactorRule>(), K::kernel::<ColumnFactorRule>()][..], &moment_rules::<K>()].concat()
+    fn variant(&self, _name: &str, shape: &Shape) -> Result<Variant, String> {
+        Ok(if shape.rank() < 2 { VECTOR } else { Variant::ONLY })
     }
 
     fn check(&mut self, _first: bool) -> Result<(), HyperError> {
@@ -297,25 +306,25 @@ impl Adafactor {
     }
 }
 
-/// The class of parameters with fewer than two dimensions.
-pub(crate) const VECTOR: u8 = 1;
+/// Parameters with fewer than two dimensions.
+pub(crate) const VECTOR: Variant = Variant(1);
 
 /// `row` and `column` become `kept` of themselves and `1 − kept` of the means of g² + `eps`; the scratch of rows and of
 /// columns becomes the same, and what is returned the sum of each matrix's `row`.
-pub(crate) fn update_moments<K: Link>(step: &mut MatrixStep<'_>, kept: f64, eps: f64) -> Result<Storage> {
-    let (batch, rows, columns) = matrices(step.shape);
-    let Some(grad) = step.grad.take() else { unreachable!("the parameter takes part in the step") };
+pub(crate) fn update_moments<K: Link>(at: &mut OpAt<'_>, kept: f64, eps: f64) -> Result<Storage> {
+    let (batch, rows, columns) = matrices(at.shape);
+    let Some(grad) = at.grad.take() else { unreachable!("the parameter takes part in the step") };
     let mut widened = None;
-    if grad.format() != step.compute.format() {
-        let mut as_computed = step.take(grad.len())?;
+    if grad.format() != at.on.compute.format() {
+        let mut as_computed = at.take(grad.len())?;
         let views = &mut [Some(View::write(&mut as_computed)), Some(grad.again())];
-        step.run(K::kernel::<WidenRule>(), &() as &dyn Any, &[], views)?;
+        at.on.run(K::kernel::<WidenRule>(), &() as &dyn Any, &[], views)?;
         widened = Some(as_computed);
     }
-    let (states, scratch) = (core::mem::take(&mut step.states), core::mem::take(&mut step.scratch));
-    let [.., (_, row), (_, column)] = &mut *states else { unreachable!("the stages name both states") };
-    let [(_, r), (_, c)] = &mut *scratch else { unreachable!("the stages name both factors") };
-    step.backend.sum_matrices(MatrixSums {
+    let mut totals = at.take(batch)?;
+    let [row, column] = at.states.two(["row", "column"])?;
+    let [r, c] = at.scratch.two(["r", "c"])?;
+    at.on.backend.sum_matrices(MatrixSums {
         from: widened.as_ref().map_or_else(|| grad.again(), View::read),
         squares: true,
         matrices: batch,
@@ -324,14 +333,13 @@ pub(crate) fn update_moments<K: Link>(step: &mut MatrixStep<'_>, kept: f64, eps:
         by_row: r,
         by_column: c,
     })?;
-    let share = (1.0 - kept) * step.grad_scale * step.grad_scale;
+    let share = (1.0 - kept) * at.grad_scale * at.grad_scale;
     for (moment, x, terms) in [(row, &mut *r, columns), (column, c, rows)] {
         let views = &mut [Some(View::write(moment)), Some(View::write(x))];
         let own = [kept, share / terms as f64, (1.0 - kept) * eps];
-        step.run(K::kernel::<FactoredMomentRule>(), &() as &dyn Any, &own, views)?;
+        at.on.run(K::kernel::<FactoredMomentRule>(), &() as &dyn Any, &own, views)?;
     }
-    let mut totals = step.take(batch)?;
-    step.backend.sum_axis(AxisSums {
+    at.on.backend.sum_axis(AxisSums {
         from: View::read(r),
         squares: false,
         outer: batch,
@@ -339,8 +347,7 @@ pub(crate) fn update_moments<K: Link>(step: &mut MatrixStep<'_>, kept: f64, eps:
         inner: 1,
         to: &mut totals,
     })?;
-    (step.states, step.scratch) = (states, scratch);
-    step.workspace.give(widened);
+    at.workspace.give(widened);
     Ok(totals)
 }
 

@@ -1,9 +1,10 @@
 //! Adagrad: each element's steps shrink with the gradients that it has seen.
 
 use crate::hyper::Range;
+use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::flag;
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{Lane, Link, rule};
 
 hyperparameters! {
     /// Adagrad: each element's steps shrink with the gradients that it has seen.
@@ -71,8 +72,8 @@ impl Algorithm for Adagrad {
     const STATES: &'static [State<Self>] =
         &[State::new("sum").non_negative().starts_at(|h: &Self| h.initial_accumulator_value)];
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<AdagradRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(on.pass::<AdagradRule>())
     }
 
     fn sparse(&self) -> Sparse {

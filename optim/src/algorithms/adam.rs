@@ -1,9 +1,10 @@
 //! Adam: steps of the size `lr`, scaled by running moments of the gradient.
 
 use crate::hyper::Range;
+use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::{flag, pow, sqrt};
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{Lane, Link, rule};
 
 hyperparameters! {
     /// Adam: steps of about the size `lr`, scaled by running moments of the gradient.
@@ -102,8 +103,8 @@ impl Algorithm for Adam {
     const STATES: &'static [State<Self>] =
         &[State::new("v").non_negative(), State::new("v_max").non_negative()];
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        if self.amsgrad { K::kernel::<AdamMaxRule>() } else { K::kernel::<AdamRule>() }
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(if self.amsgrad { on.pass::<AdamMaxRule>() } else { on.pass::<AdamRule>() })
     }
 
     fn sparse(&self) -> Sparse {

@@ -2,9 +2,10 @@
 
 use crate::algorithms::adam::{REFERENCES_ADAM, SPARSE_ADAM_DOES};
 use crate::hyper::Range;
+use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::{flag, pow};
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{Lane, Link, rule};
 
 hyperparameters! {
     /// Adamax: Adam with the largest recent gradient in place of the root mean square.
@@ -72,8 +73,8 @@ impl Algorithm for Adamax {
     };
     const STATES: &'static [State<Self>] = &[State::new("u").non_negative()];
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<AdamaxRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(on.pass::<AdamaxRule>())
     }
 
     fn sparse(&self) -> Sparse {

@@ -2,9 +2,10 @@
 
 use crate::algorithms::adam::{REFERENCES_ADAM, SPARSE_ADAM_DOES};
 use crate::hyper::Range;
+use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::{pow, sqrt};
-use fallline_core::{Kernel, Link, rule};
+use fallline_core::{Link, rule};
 
 hyperparameters! {
     /// AdamW: Adam with weight decay taken from the parameter, not from the gradient.
@@ -86,8 +87,8 @@ impl Algorithm for AdamW {
     const STATES: &'static [State<Self>] =
         &[State::new("v").non_negative(), State::new("v_max").non_negative()];
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        if self.amsgrad { K::kernel::<AdamWMaxRule>() } else { K::kernel::<AdamWRule>() }
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(if self.amsgrad { on.pass::<AdamWMaxRule>() } else { on.pass::<AdamWRule>() })
     }
 
     fn sparse(&self) -> Sparse {

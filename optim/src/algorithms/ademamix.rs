@@ -2,9 +2,10 @@
 
 use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, State, StorageDefaults, hyperparameters, renamed};
+use crate::program::{Site, Steps};
+use crate::{Algorithm, Info, Reference, State, StorageDefaults, alias, hyperparameters};
 use fallline_core::math::{exp, ln, pow, sqrt};
-use fallline_core::{Codes, Kernel, Link, rule};
+use fallline_core::{Codes, Link, rule};
 
 hyperparameters! {
     /// AdEMAMix: AdamW with a second, much slower average of the gradient mixed in.
@@ -48,35 +49,35 @@ hyperparameters! {
     }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `AdEMAMix32bit`: [`AdEmaMix`] always in 32 bits.
     pub AdEmaMix32bit as "AdEMAMix32bit" is AdEmaMix,
         without { optim_bits },
         accepted { min_8bit_size: i64 = 4096, Range::Any }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `AdEMAMix8bit`: [`AdEmaMix`] with states in 8 bits.
     pub AdEmaMix8bit as "AdEMAMix8bit" is AdEmaMix,
         with { optim_bits = 8 },
         without { optim_bits }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `PagedAdEMAMix`: [`AdEmaMix`] with states in a file.
     pub PagedAdEmaMix as "PagedAdEMAMix" is AdEmaMix,
         with { is_paged = true },
         without { is_paged }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `PagedAdEMAMix8bit`: [`AdEmaMix`] with states in 8 bits in a file.
     pub PagedAdEmaMix8bit as "PagedAdEMAMix8bit" is AdEmaMix,
         with { optim_bits = 8, is_paged = true },
         without { optim_bits, is_paged }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `PagedAdEMAMix32bit`: [`AdEmaMix`] with states in 32 bits in a file.
     pub PagedAdEmaMix32bit as "PagedAdEMAMix32bit" is AdEmaMix,
         with { is_paged = true },
@@ -149,8 +150,8 @@ impl Algorithm for AdEmaMix {
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<AdEmaMixRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(on.pass::<AdEmaMixRule>())
     }
 
     fn storage(&self) -> StorageDefaults {

@@ -1,9 +1,10 @@
 //! ASGD: gradient descent with a falling rate, and the average of its path.
 
 use crate::hyper::Range;
+use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, hyperparameters};
 use fallline_core::math::{flag, powf, single};
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{Lane, Link, rule};
 
 hyperparameters! {
     /// ASGD: gradient descent with a falling rate, and the average of its path.
@@ -78,7 +79,7 @@ impl Algorithm for Asgd {
         ],
     };
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<AsgdRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(on.pass::<AsgdRule>())
     }
 }

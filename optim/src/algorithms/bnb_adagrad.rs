@@ -2,9 +2,10 @@
 
 use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, State, StorageDefaults, hyperparameters, renamed};
+use crate::program::{Site, Steps};
+use crate::{Algorithm, Info, Reference, State, StorageDefaults, alias, hyperparameters};
 use fallline_core::math::flag;
-use fallline_core::{Codes, Kernel, Lane, Link, rule};
+use fallline_core::{Codes, Lane, Link, rule};
 
 hyperparameters! {
     /// Adagrad as bitsandbytes has it, state in 32 bits.
@@ -40,14 +41,14 @@ hyperparameters! {
     }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `Adagrad32bit`: [`BnbAdagrad`] always in 32 bits.
     pub Adagrad32bit as "Adagrad32bit" is BnbAdagrad,
         accepted { min_8bit_size: i64 = 4096, Range::Any },
         fixed { optim_bits: i64 = 32, "its states are always in 32 bits" }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `Adagrad8bit`: [`BnbAdagrad`] with its state in 8 bits.
     pub Adagrad8bit as "Adagrad8bit" is BnbAdagrad,
         with { optim_bits = 8 },
@@ -87,8 +88,8 @@ impl Algorithm for BnbAdagrad {
     };
     const STATES: &'static [State<Self>] = &[State::new("sum").non_negative()];
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<BnbAdagradRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(on.pass::<BnbAdagradRule>())
     }
 
     fn storage(&self) -> StorageDefaults {

@@ -3,9 +3,10 @@
 use crate::algorithms::adam::REFERENCES_ADAM;
 use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, State, StorageDefaults, hyperparameters, renamed};
+use crate::program::{Site, Steps};
+use crate::{Algorithm, Info, Reference, State, StorageDefaults, alias, hyperparameters};
 use fallline_core::math::{pow, sqrt};
-use fallline_core::{Codes, Kernel, Link, rule};
+use fallline_core::{Codes, Link, rule};
 
 hyperparameters! {
     /// Adam as bitsandbytes has it, states in 32 bits.
@@ -46,33 +47,33 @@ hyperparameters! {
     }
 }
 
-renamed! {
+alias! {
     /// AdamW as bitsandbytes has it, states in 32 bits: [`BnbAdam`] with another default decay.
     pub BnbAdamW as "bnb_AdamW" is BnbAdam, with { weight_decay = 1e-2 }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `Adam32bit`: [`BnbAdam`] always in 32 bits.
     pub Adam32bit as "Adam32bit" is BnbAdam,
         accepted { min_8bit_size: i64 = 4096, Range::Any },
         fixed { optim_bits: i64 = 32, "its states are always in 32 bits" }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `Adam8bit`: [`BnbAdam`] with states in 8 bits.
     pub Adam8bit as "Adam8bit" is BnbAdam,
         with { optim_bits = 8 },
         fixed { optim_bits: i64 = 32, "its states are always in 8 bits, and 32 is what bitsandbytes takes for compatibility"; amsgrad: bool = false, "bitsandbytes refuses it" }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `PagedAdam`: [`BnbAdam`] with states in a file.
     pub PagedAdam as "PagedAdam" is BnbAdam,
         with { is_paged = true },
         accepted { is_paged: bool = false, Range::Any }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `PagedAdam8bit`: [`BnbAdam`] with states in 8 bits in a file.
     pub PagedAdam8bit as "PagedAdam8bit" is BnbAdam,
         with { optim_bits = 8, is_paged = true },
@@ -80,7 +81,7 @@ renamed! {
         fixed { optim_bits: i64 = 32, "its states are always in 8 bits, and 32 is what bitsandbytes takes for compatibility"; amsgrad: bool = false, "bitsandbytes refuses it" }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `PagedAdam32bit`: [`BnbAdam`] with states in 32 bits in a file.
     pub PagedAdam32bit as "PagedAdam32bit" is BnbAdam,
         with { is_paged = true },
@@ -88,7 +89,7 @@ renamed! {
         fixed { optim_bits: i64 = 32, "its states are always in 32 bits" }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `AdamW32bit`: [`BnbAdam`] always in 32 bits and with another default decay.
     pub AdamW32bit as "AdamW32bit" is BnbAdam,
         with { weight_decay = 1e-2 },
@@ -96,21 +97,21 @@ renamed! {
         fixed { optim_bits: i64 = 32, "its states are always in 32 bits" }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `AdamW8bit`: [`BnbAdam`] with states in 8 bits.
     pub AdamW8bit as "AdamW8bit" is BnbAdam,
         with { weight_decay = 1e-2, optim_bits = 8 },
         fixed { optim_bits: i64 = 32, "its states are always in 8 bits, and 32 is what bitsandbytes takes for compatibility"; amsgrad: bool = false, "bitsandbytes refuses it" }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `PagedAdamW`: [`BnbAdam`] with states in a file.
     pub PagedAdamW as "PagedAdamW" is BnbAdam,
         with { weight_decay = 1e-2, is_paged = true },
         without { is_paged }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `PagedAdamW8bit`: [`BnbAdam`] with states in 8 bits in a file.
     pub PagedAdamW8bit as "PagedAdamW8bit" is BnbAdam,
         with { weight_decay = 1e-2, optim_bits = 8, is_paged = true },
@@ -118,7 +119,7 @@ renamed! {
         fixed { optim_bits: i64 = 32, "its states are always in 8 bits, and 32 is what bitsandbytes takes for compatibility"; amsgrad: bool = false, "bitsandbytes refuses it" }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `PagedAdamW32bit`: [`BnbAdam`] with states in 32 bits in a file.
     pub PagedAdamW32bit as "PagedAdamW32bit" is BnbAdam,
         with { weight_decay = 1e-2, is_paged = true },
@@ -169,8 +170,8 @@ impl Algorithm for BnbAdam {
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<BnbAdamRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(on.pass::<BnbAdamRule>())
     }
 
     fn storage(&self) -> StorageDefaults {

@@ -2,8 +2,9 @@
 
 use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, StorageDefaults, hyperparameters, renamed};
-use fallline_core::{Codes, Kernel, Link, rule};
+use crate::program::{Site, Steps};
+use crate::{Algorithm, Info, Reference, StorageDefaults, alias, hyperparameters};
+use fallline_core::{Codes, Link, rule};
 
 hyperparameters! {
     /// Lion as bitsandbytes has it, state in 32 bits.
@@ -38,35 +39,35 @@ hyperparameters! {
     }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `Lion32bit`: [`BnbLion`] always in 32 bits.
     pub Lion32bit as "Lion32bit" is BnbLion,
         without { optim_bits },
         accepted { min_8bit_size: i64 = 4096, Range::Any }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `Lion8bit`: [`BnbLion`] with its state in 8 bits.
     pub Lion8bit as "Lion8bit" is BnbLion,
         with { optim_bits = 8 },
         without { optim_bits }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `PagedLion`: [`BnbLion`] with its state in a file.
     pub PagedLion as "PagedLion" is BnbLion,
         with { is_paged = true },
         without { is_paged }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `PagedLion8bit`: [`BnbLion`] with its state in 8 bits in a file.
     pub PagedLion8bit as "PagedLion8bit" is BnbLion,
         with { optim_bits = 8, is_paged = true },
         without { optim_bits, is_paged }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `PagedLion32bit`: [`BnbLion`] with its state in 32 bits in a file.
     pub PagedLion32bit as "PagedLion32bit" is BnbLion,
         with { is_paged = true },
@@ -105,8 +106,8 @@ impl Algorithm for BnbLion {
         ],
     };
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<BnbLionRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(on.pass::<BnbLionRule>())
     }
 
     fn storage(&self) -> StorageDefaults {

@@ -2,9 +2,10 @@
 
 use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, State, StorageDefaults, hyperparameters, renamed};
+use crate::program::{Site, Steps};
+use crate::{Algorithm, Info, Reference, State, StorageDefaults, alias, hyperparameters};
 use fallline_core::math::flag;
-use fallline_core::{Codes, Kernel, Lane, Link, rule};
+use fallline_core::{Codes, Lane, Link, rule};
 
 hyperparameters! {
     /// RMSprop as bitsandbytes has it, state in 32 bits.
@@ -43,14 +44,14 @@ hyperparameters! {
     }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `RMSprop32bit`: [`BnbRmsProp`] always in 32 bits.
     pub RmsProp32bit as "RMSprop32bit" is BnbRmsProp,
         without { optim_bits },
         accepted { min_8bit_size: i64 = 4096, Range::Any }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `RMSprop8bit`: [`BnbRmsProp`] with its state in 8 bits.
     pub RmsProp8bit as "RMSprop8bit" is BnbRmsProp,
         with { optim_bits = 8 },
@@ -91,8 +92,8 @@ impl Algorithm for BnbRmsProp {
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<BnbRmsPropRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(on.pass::<BnbRmsPropRule>())
     }
 
     fn storage(&self) -> StorageDefaults {

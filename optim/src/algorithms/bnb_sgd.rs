@@ -2,9 +2,10 @@
 
 use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::{Algorithm, Info, Reference, StorageDefaults, hyperparameters, renamed};
+use crate::program::{Site, Steps};
+use crate::{Algorithm, Info, Reference, StorageDefaults, alias, hyperparameters};
 use fallline_core::math::flag;
-use fallline_core::{Codes, Kernel, Lane, Link, rule};
+use fallline_core::{Codes, Lane, Link, rule};
 
 hyperparameters! {
     /// SGD with momentum as bitsandbytes has it, state in 32 bits.
@@ -41,14 +42,14 @@ hyperparameters! {
     }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `SGD32bit`: [`BnbSgd`] always in 32 bits.
     pub Sgd32bit as "SGD32bit" is BnbSgd,
         without { optim_bits },
         accepted { min_8bit_size: i64 = 4096, Range::Any }
 }
 
-renamed! {
+alias! {
     /// bitsandbytes' `SGD8bit`: [`BnbSgd`] with its state in 8 bits.
     pub Sgd8bit as "SGD8bit" is BnbSgd,
         with { optim_bits = 8 },
@@ -87,8 +88,8 @@ impl Algorithm for BnbSgd {
         ],
     };
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<BnbSgdRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(on.pass::<BnbSgdRule>())
     }
 
     fn storage(&self) -> StorageDefaults {

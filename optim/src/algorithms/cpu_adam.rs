@@ -3,9 +3,10 @@
 use crate::algorithms::adam::{REFERENCES_ADAM, SPARSE_ADAM_DOES};
 use crate::algorithms::fused_adam::no_amsgrad;
 use crate::hyper::{HyperError, Hyperparameters, Range};
+use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, Sparse, State, StorageDefaults, hyperparameters};
 use fallline_core::math::{flag, pow, sqrt};
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{Lane, Link, rule};
 
 hyperparameters! {
     /// DeepSpeedCPUAdam: Adam and AdamW as DeepSpeed's CPU op computes them.
@@ -89,8 +90,8 @@ impl Algorithm for CpuAdam {
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<CpuAdamRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(on.pass::<CpuAdamRule>())
     }
 
     fn check(&mut self, _first: bool) -> Result<(), HyperError> {

@@ -2,10 +2,10 @@
 
 use super::dadapt_adam::{REFERENCE_DADAPT, differs, grow, needs_lr};
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::stages::Stages;
+use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::flag;
-use fallline_core::{Groups, Kernel, Lane, Link, rule};
+use fallline_core::{Lane, Link, rule};
 
 hyperparameters! {
     /// DAdaptAdaGrad: Adagrad that finds its learning rate, from how far the gradients say that the solution is.
@@ -165,23 +165,12 @@ impl Algorithm for DAdaptAdaGrad {
     const SHARED: &'static [(&'static str, f64)] =
         &[("d", 0.0), ("gsq_weighted", 0.0), ("sksq_weighted", 0.0), ("skl1", 0.0), ("k", 0.0), ("dlr", 0.0)];
 
-    fn kernel<L: Link>(&self) -> &'static Kernel {
-        L::kernel::<DAdaptAdaGradRule>()
-    }
-
-    fn stages<L: Link>(&self, class: u8) -> Stages {
-        self.stages_together::<L>(&Groups::new(1, &|_| self), class)
-    }
-
-    fn stages_together<L: Link>(&self, groups: &Groups<'_, '_, Self>, class: u8) -> Stages {
-        if groups.iter().any(|group| group.weight_decay > 0.0) {
-            return self.stages_of_ranks::<L>(class);
-        }
-        Stages::one(L::kernel::<DAdaptAdaGradUndecayedRule>()).then(self.kernel::<L>())
-    }
-
-    fn stages_of_ranks<L: Link>(&self, _class: u8) -> Stages {
-        Stages::one(L::kernel::<DAdaptAdaGradSumRule>()).then(self.kernel::<L>())
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        let sums = match on.distributed || on.groups.iter().any(|group| group.weight_decay > 0.0) {
+            true => on.pass::<DAdaptAdaGradSumRule>(),
+            false => on.pass::<DAdaptAdaGradUndecayedRule>(),
+        };
+        Ok(sums.pass::<DAdaptAdaGradRule>())
     }
 
     fn check(&mut self, first: bool) -> Result<(), HyperError> {

@@ -1,10 +1,10 @@
 //! DAdaptAdam: Adam that finds its learning rate, from how far the gradients say that the solution is.
 
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::stages::Stages;
+use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use fallline_core::math::{flag, sqrt};
-use fallline_core::{Groups, Kernel, Lane, Link, Literal, Number, rule};
+use fallline_core::{Lane, Link, Literal, Number, rule};
 
 hyperparameters! {
     /// DAdaptAdam: Adam that finds its learning rate, from how far the gradients say that the solution is.
@@ -214,28 +214,14 @@ impl Algorithm for DAdaptAdam {
     const SHARED: &'static [(&'static str, f64)] =
         &[("d", 0.0), ("numerator_weighted", 0.0), ("k", 0.0), ("dlr", 0.0)];
 
-    fn kernel<L: Link>(&self) -> &'static Kernel {
-        L::kernel::<DAdaptAdamRule>()
-    }
-
-    fn stages<L: Link>(&self, class: u8) -> Stages {
-        self.stages_together::<L>(&Groups::new(1, &|_| self), class)
-    }
-
-    fn stages_together<L: Link>(&self, groups: &Groups<'_, '_, Self>, class: u8) -> Stages {
-        let decays = !groups[0].decouple && groups.iter().any(|group| group.weight_decay > 0.0);
-        if decays {
-            return self.stages_of_ranks::<L>(class);
-        }
-        Stages::one(L::kernel::<DAdaptAdamUndecayedRule>()).then(self.kernel::<L>())
-    }
-
-    fn stages_of_ranks<L: Link>(&self, _class: u8) -> Stages {
-        Stages::one(L::kernel::<DAdaptAdamMomentsRule>()).then(self.kernel::<L>())
-    }
-
-    fn check_groups(groups: &Groups<'_, '_, Self>) -> Result<(), String> {
-        check_lr(groups.iter().map(|group| group.lr))
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        check_lr(on.groups.iter().map(|group| group.lr))?;
+        let decays = !on.groups[0].decouple && on.groups.iter().any(|group| group.weight_decay > 0.0);
+        let moments = match on.distributed || decays {
+            true => on.pass::<DAdaptAdamMomentsRule>(),
+            false => on.pass::<DAdaptAdamUndecayedRule>(),
+        };
+        Ok(moments.pass::<DAdaptAdamRule>())
     }
 
     fn check(&mut self, first: bool) -> Result<(), HyperError> {

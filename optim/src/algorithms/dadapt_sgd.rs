@@ -2,10 +2,10 @@
 
 use super::dadapt_adam::{REFERENCE_DADAPT, check_lr, common_lr, differs, grow, needs_lr, weighted};
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::stages::Stages;
+use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use fallline_core::math::flag;
-use fallline_core::{Groups, Kernel, Lane, Link, rule};
+use fallline_core::{Lane, Link, rule};
 
 hyperparameters! {
     /// DAdaptSGD: SGD that finds its learning rate, from how far the gradients say that the solution is.
@@ -148,31 +148,14 @@ impl Algorithm for DAdaptSgd {
     const SHARED: &'static [(&'static str, f64)] =
         &[("d", 0.0), ("numerator_weighted", 0.0), ("k", 0.0), ("g0_norm", 0.0), ("dlr", 0.0)];
 
-    fn kernel<L: Link>(&self) -> &'static Kernel {
-        L::kernel::<DAdaptSgdRule>()
-    }
-
-    fn stages<L: Link>(&self, class: u8) -> Stages {
-        self.stages_together::<L>(&Groups::new(1, &|_| self), class)
-    }
-
-    fn stages_together<L: Link>(&self, groups: &Groups<'_, '_, Self>, class: u8) -> Stages {
-        if groups[0].weight_decay > 0.0 {
-            return self.stages_of_ranks::<L>(class);
-        }
-        Stages::one(L::kernel::<DAdaptSgdNormRule>())
-            .then(L::kernel::<DAdaptSgdUndecayedRule>())
-            .then(self.kernel::<L>())
-    }
-
-    fn stages_of_ranks<L: Link>(&self, _class: u8) -> Stages {
-        Stages::one(L::kernel::<DAdaptSgdNormRule>())
-            .then(L::kernel::<DAdaptSgdSumRule>())
-            .then(self.kernel::<L>())
-    }
-
-    fn check_groups(groups: &Groups<'_, '_, Self>) -> Result<(), String> {
-        check_lr(groups.iter().map(|group| group.lr))
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        check_lr(on.groups.iter().map(|group| group.lr))?;
+        let norm = on.pass::<DAdaptSgdNormRule>();
+        let sum = match on.distributed || on.groups[0].weight_decay > 0.0 {
+            true => norm.pass::<DAdaptSgdSumRule>(),
+            false => norm.pass::<DAdaptSgdUndecayedRule>(),
+        };
+        Ok(sum.pass::<DAdaptSgdRule>())
     }
 
     fn check(&mut self, first: bool) -> Result<(), HyperError> {

@@ -2,9 +2,10 @@
 
 use crate::algorithms::adam::{REFERENCES_ADAM, SPARSE_ADAM_DOES};
 use crate::hyper::{HyperError, Hyperparameters, Range};
+use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::{flag, pow};
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{Lane, Link, rule};
 
 hyperparameters! {
     /// FusedAdam: Adam and AdamW as DeepSpeed's CUDA kernel computes them.
@@ -86,8 +87,8 @@ impl Algorithm for FusedAdam {
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<FusedAdamRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(on.pass::<FusedAdamRule>())
     }
 
     fn check(&mut self, _first: bool) -> Result<(), HyperError> {

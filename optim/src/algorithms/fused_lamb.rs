@@ -1,10 +1,10 @@
 //! FusedLamb, DeepSpeed's LAMB: Adam's direction at a length given by the parameter's norm.
 
 use crate::hyper::Range;
-use crate::stages::Stages;
+use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use fallline_core::math::{flag, pow, sqrt};
-use fallline_core::{Kernel, Lane, Link, Literal, Number, rule};
+use fallline_core::{Lane, Link, Literal, Number, rule};
 
 hyperparameters! {
     /// FusedLamb, DeepSpeed's LAMB: Adam's direction at a length given by the parameter's norm.
@@ -124,10 +124,6 @@ rule! {
 }
 
 impl FusedLamb {
-    fn clips(&self) -> bool {
-        self.max_grad_norm > 0.0
-    }
-
     /// What corrects the bias in step `t`.
     fn correction(&self, t: u64) -> f64 {
         match self.bias_correction {
@@ -175,15 +171,12 @@ impl Algorithm for FusedLamb {
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<FusedLambRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        let moments = match self.max_grad_norm > 0.0 {
+            true => on.pass::<FusedLambNormRule>().pass::<FusedLambClippedRule>(),
+            false => on.pass::<FusedLambMomentsRule>(),
+        };
+        Ok(moments.pass::<FusedLambRule>())
     }
 
-    fn stages<K: Link>(&self, _class: u8) -> Stages {
-        let first = match self.clips() {
-            true => Stages::one(K::kernel::<FusedLambNormRule>()).then(K::kernel::<FusedLambClippedRule>()),
-            false => Stages::one(K::kernel::<FusedLambMomentsRule>()),
-        };
-        first.then(self.kernel::<K>())
-    }
 }

@@ -2,10 +2,10 @@
 
 use crate::algorithms::bnb;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::stages::Stages;
-use crate::{Algorithm, Info, Reference, State, StorageDefaults, hyperparameters, renamed};
+use crate::program::{Site, Steps, Variant};
+use crate::{Algorithm, Info, Reference, State, StorageDefaults, alias, hyperparameters};
 use fallline_core::math::{pow, sqrt};
-use fallline_core::{Codes, Kernel, Link, Literal, Number, Shape, rule};
+use fallline_core::{Codes, Link, Literal, Number, Shape, rule};
 
 hyperparameters! {
     /// LAMB as bitsandbytes has it: Adam whose update is clipped to a part of the parameter's norm.
@@ -124,8 +124,8 @@ rule! {
     }
 }
 
-/// The class of parameters whose states are in 8 bits.
-const QUANTISED: u8 = 1;
+/// Parameters whose states are in 8 bits.
+const QUANTISED: Variant = Variant(1);
 
 impl Algorithm for Lamb {
     const INFO: Info = Info {
@@ -147,12 +147,16 @@ impl Algorithm for Lamb {
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<LambRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        if on.variant == QUANTISED && !self.quantised_trust_ratio {
+            return Ok(on.pass::<LambQuantisedRule>());
+        }
+        Ok(on.pass::<LambMomentsRule>().pass::<LambRule>())
     }
 
-    fn class(&self, shape: &Shape) -> Result<u8, String> {
-        Ok(u8::from(bnb::quantised(self.optim_bits, self.min_8bit_size, shape.elements())))
+    fn variant(&self, _name: &str, shape: &Shape) -> Result<Variant, String> {
+        let quantised = bnb::quantised(self.optim_bits, self.min_8bit_size, shape.elements());
+        Ok(if quantised { QUANTISED } else { Variant::ONLY })
     }
 
     fn storage(&self) -> StorageDefaults {
@@ -163,12 +167,6 @@ impl Algorithm for Lamb {
         bnb::check_bits(Self::NAME, self.optim_bits)
     }
 
-    fn stages<K: Link>(&self, class: u8) -> Stages {
-        if class == QUANTISED && !self.quantised_trust_ratio {
-            return Stages::one(K::kernel::<LambQuantisedRule>());
-        }
-        Stages::one(K::kernel::<LambMomentsRule>()).then(K::kernel::<LambRule>())
-    }
 }
 
 /// What an update of norm `update` is multiplied by, so that it is at most `most` times as long as the parameter; 1 where
@@ -181,7 +179,7 @@ where
     N::when(most, N::select(limit.lt(update), limit / update, N::lit(1.0)), N::lit(1.0))
 }
 
-renamed! {
+alias! {
     /// [`Lamb`] by the name under which bitsandbytes always keeps its states in 32 bits.
     ///
     /// ```
@@ -193,7 +191,7 @@ renamed! {
         accepted { min_8bit_size: i64 = 4096, Range::Any }
 }
 
-renamed! {
+alias! {
     /// [`Lamb`] with states in 8 bits.
     pub Lamb8bit as "LAMB8bit" is Lamb, with { optim_bits = 8 }, without { optim_bits }
 }

@@ -3,10 +3,10 @@
 use super::bnb;
 use super::lamb::shortened;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::stages::Stages;
-use crate::{Algorithm, Info, Reference, StorageDefaults, hyperparameters, renamed};
+use crate::program::{Site, Steps, Variant};
+use crate::{Algorithm, Info, Reference, StorageDefaults, alias, hyperparameters};
 use fallline_core::math::flag;
-use fallline_core::{Codes, Kernel, Lane, Link, Shape, rule};
+use fallline_core::{Codes, Lane, Link, Shape, rule};
 
 hyperparameters! {
     /// LARS as bitsandbytes has it: momentum whose step is clipped to a part of the parameter's norm.
@@ -96,8 +96,8 @@ rule! {
     }
 }
 
-/// The class of parameters whose state is in 8 bits.
-const QUANTISED: u8 = 1;
+/// Parameters whose state is in 8 bits.
+const QUANTISED: Variant = Variant(1);
 
 pub(super) const REFERENCE_LARS: Reference = Reference {
     text: "You, Gitman & Ginsburg 2017, Large Batch Training of Convolutional Networks",
@@ -120,12 +120,16 @@ impl Algorithm for Lars {
         ],
     };
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<LarsRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        if on.variant == QUANTISED && !self.quantised_trust_ratio {
+            return Ok(on.pass::<LarsQuantisedRule>());
+        }
+        Ok(on.pass::<LarsMomentumRule>().pass::<LarsRule>())
     }
 
-    fn class(&self, shape: &Shape) -> Result<u8, String> {
-        Ok(u8::from(bnb::quantised(self.optim_bits, self.min_8bit_size, shape.elements())))
+    fn variant(&self, _name: &str, shape: &Shape) -> Result<Variant, String> {
+        let quantised = bnb::quantised(self.optim_bits, self.min_8bit_size, shape.elements());
+        Ok(if quantised { QUANTISED } else { Variant::ONLY })
     }
 
     fn storage(&self) -> StorageDefaults {
@@ -140,15 +144,9 @@ impl Algorithm for Lars {
         bnb::check_bits(Self::NAME, self.optim_bits)
     }
 
-    fn stages<K: Link>(&self, class: u8) -> Stages {
-        if class == QUANTISED && !self.quantised_trust_ratio {
-            return Stages::one(K::kernel::<LarsQuantisedRule>());
-        }
-        Stages::one(K::kernel::<LarsMomentumRule>()).then(K::kernel::<LarsRule>())
-    }
 }
 
-renamed! {
+alias! {
     /// [`Lars`] by the name under which bitsandbytes always keeps its state in 32 bits.
     ///
     /// ```
@@ -160,7 +158,7 @@ renamed! {
         accepted { min_8bit_size: i64 = 4096, Range::Any }
 }
 
-renamed! {
+alias! {
     /// [`Lars`] with its state in 8 bits.
     pub Lars8bit as "LARS8bit" is Lars, with { optim_bits = 8 }, without { optim_bits }
 }

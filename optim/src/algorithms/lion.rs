@@ -1,8 +1,9 @@
 //! Lion: steps of exactly the size `lr`, in the direction of a sign.
 
 use crate::hyper::{HyperError, Hyperparameters, Range};
+use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
-use fallline_core::{Kernel, Link, rule};
+use fallline_core::{Link, rule};
 
 hyperparameters! {
     /// Lion: steps of exactly the size `lr`, in the direction of a sign.
@@ -81,8 +82,8 @@ impl Algorithm for Lion {
         ],
     };
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<LionRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(on.pass::<LionRule>())
     }
 
     fn check(&mut self, first: bool) -> Result<(), HyperError> {

@@ -8,7 +8,8 @@ pub use pair::MuonPairRule;
 
 use crate::algorithms::AdamW;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::stages::{MatrixStep, Stages};
+use crate::op::{OpAt, TensorOp};
+use crate::program::{Delegates, Site, Steps, Variant};
 use crate::{Algorithm, Info, Reference, hyperparameters};
 use fallline_core::math::{flag, sqrt};
 use fallline_core::{Format, Kernel, Lane, Link, Result, Shape, rule};
@@ -87,8 +88,8 @@ hyperparameters! {
     }
 }
 
-/// The class of parameters that AdamW steps.
-const REST: u8 = 1;
+/// Parameters that AdamW steps.
+const REST: Variant = Variant(1);
 
 rule! {
     /// The momentum of [`Muon`], and what is to be orthogonalised.
@@ -119,6 +120,35 @@ rule! {
     }
 }
 
+/// The Newton–Schulz iteration: the nearest orthogonal matrix, roughly.
+pub struct Orthogonalise;
+
+impl TensorOp for Orthogonalise {
+    type Hyper = Muon;
+    const NAME: &'static str = "Orthogonalise";
+    const FORMULAS: &'static [&'static str] = &[
+        "x ← x / max(√norm2, eps), as a matrix X; then ns_steps times",
+        "X ← a X + (b A + c A²) X with A = X Xᵀ",
+    ];
+
+    fn rules<K: Link>() -> Vec<&'static Kernel> {
+        vec![K::kernel::<MuonNormRule>(), K::kernel::<MuonShiftRule>(), K::kernel::<MuonPairRule>()]
+    }
+
+    fn run<K: Link>(h: &Muon, at: &mut OpAt<'_>) -> Result<()> {
+        let (rows, columns) = extents(at.shape);
+        let format = match h.ns_dtype {
+            Some(_) => Format::Bf16,
+            None => at.on.compute.format(),
+        };
+        let (coefficients, steps) = (h.ns_coefficients, h.ns_steps);
+        // Not `max`: it would hide that the norm is not a number.
+        let norm = sqrt(at.sums.get("norm2")?);
+        let norm = if norm < h.eps { h.eps } else { norm };
+        NewtonSchulz { rows, columns, coefficients, steps, format }.run::<K>(at, norm)
+    }
+}
+
 impl Algorithm for Muon {
     const INFO: Info = Info {
         summary: "Momentum whose matrices are orthogonalised by a Newton–Schulz iteration.",
@@ -136,21 +166,20 @@ impl Algorithm for Muon {
         ],
     };
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<MuonRule>()
-    }
-
-    fn stages<K: Link>(&self, class: u8) -> Stages {
-        if class == REST {
-            return self.adamw().stages::<K>(0);
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        if on.variant == REST {
+            return on.delegate(&self.delegate());
         }
-        Stages::one(K::kernel::<MuonMomentumRule>()).then_matrix().then(self.kernel::<K>())
+        Ok(on.pass::<MuonMomentumRule>().op::<Orthogonalise>().pass::<MuonRule>())
     }
 
-    fn class(&self, shape: &Shape) -> Result<u8, String> {
+    fn variant(&self, name: &str, shape: &Shape) -> Result<Variant, String> {
+        if self.adamw_names.iter().any(|part| name.contains(part.as_str())) {
+            return Ok(REST);
+        }
         let rank = shape.rank();
         match self.is_matrix(shape) {
-            true => Ok(0),
+            true => Ok(Variant::ONLY),
             false if self.rest.is_some() => Ok(REST),
             false if rank > 2 => Err(format!(
                 "takes matrices only, and this has {rank} dimensions; flatten=True takes it as one, rest=\"AdamW\" \
@@ -160,47 +189,6 @@ impl Algorithm for Muon {
                 "takes matrices only, and this has {rank} dimensions; rest=\"AdamW\" gives it to AdamW"
             )),
         }
-    }
-
-    fn class_of(&self, name: &str, shape: &Shape) -> Result<u8, String> {
-        match self.adamw_names.iter().any(|part| name.contains(part.as_str())) {
-            true => Ok(REST),
-            false => self.class(shape),
-        }
-    }
-
-    fn scalars(&self, class: u8, kernel: &Kernel, t: u64, out: &mut [f64]) {
-        match class {
-            REST => kernel.compute_scalars(&self.adamw(), t, out),
-            _ => kernel.compute_scalars(self, t, out),
-        }
-    }
-
-    fn formed(&self, stage: usize) -> &'static [&'static str] {
-        match stage {
-            1 => &[
-                "x ← x / max(√norm2, eps), as a matrix X; then ns_steps times",
-                "X ← a X + (b A + c A²) X with A = X Xᵀ",
-            ],
-            _ => &[],
-        }
-    }
-
-    fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> Result<()> {
-        let (rows, columns) = extents(step.shape);
-        let format = match self.ns_dtype {
-            Some(_) => Format::Bf16,
-            None => step.compute.format(),
-        };
-        let (coefficients, steps) = (self.ns_coefficients, self.ns_steps);
-        // Not `max`: it would hide that the norm is not a number.
-        let norm = sqrt(step.sums[0]);
-        let norm = if norm < self.eps { self.eps } else { norm };
-        NewtonSchulz { rows, columns, coefficients, steps, format }.run::<K>(step, norm)
-    }
-
-    fn matrix_rules<K: Link>(&self) -> Vec<&'static Kernel> {
-        vec![K::kernel::<MuonNormRule>(), K::kernel::<MuonShiftRule>(), K::kernel::<MuonPairRule>()]
     }
 
     fn check(&mut self, _first: bool) -> Result<(), HyperError> {
@@ -238,8 +226,11 @@ impl Muon {
         }
     }
 
-    /// What steps the rest.
-    fn adamw(&self) -> AdamW {
+}
+
+/// What steps the rest.
+impl Delegates<AdamW> for Muon {
+    fn delegate(&self) -> AdamW {
         AdamW {
             lr: self.rest_lr.unwrap_or(self.lr),
             betas: self.rest_betas,

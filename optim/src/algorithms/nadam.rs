@@ -2,9 +2,10 @@
 
 use crate::algorithms::adam::{REFERENCES_ADAM, SPARSE_ADAM_DOES};
 use crate::hyper::Range;
+use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
 use fallline_core::math::{flag, pow, powf, single, sqrt};
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{Lane, Link, rule};
 
 hyperparameters! {
     /// NAdam: Adam with Nesterov's momentum.
@@ -109,8 +110,8 @@ impl Algorithm for NAdam {
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<NAdamRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(on.pass::<NAdamRule>())
     }
 
     fn sparse(&self) -> Sparse {

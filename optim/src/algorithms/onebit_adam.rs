@@ -3,10 +3,11 @@
 use super::onebit::{self, CommBackend, Phase, SET_UP, WARM_UP};
 use crate::compression::Compression;
 use crate::hyper::Range;
-use crate::stages::{MatrixStep, Stages};
+use crate::op::{OpAt, TensorOp};
+use crate::program::{Site, Steps};
 use crate::{Algorithm, ErrorFeedback, Info, MaskPolicy, Reference, Replicas, hyperparameters};
 use fallline_core::math::flag;
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{Lane, Link, rule};
 
 hyperparameters! {
     /// OnebitAdam: Adam whose variance is frozen after a warm-up, so that its momentum can be sent as signs.
@@ -120,6 +121,23 @@ rule! {
     }
 }
 
+/// The mean of the ranks' momenta, compressed.
+pub struct MomentumAllReduce;
+
+impl TensorOp for MomentumAllReduce {
+    type Hyper = OnebitAdam;
+    const NAME: &'static str = "MomentumAllReduce";
+    const FORMULAS: &'static [&'static str] = &["in compression: m ← the mean of all ranks' m, sent as signs"];
+
+    fn run<K: Link>(h: &OnebitAdam, at: &mut OpAt<'_>) -> fallline_core::Result<()> {
+        if onebit::phase(at.shared) != Phase::Compressed || h.non_freeze {
+            return Ok(());
+        }
+        let x = at.states.get_mut("m")?;
+        Compression::new::<K>().all_reduce(at.on, &mut at.peers, at.workspace, x)
+    }
+}
+
 impl Algorithm for OnebitAdam {
     const INFO: Info = Info {
         summary: "Adam whose variance is frozen after a warm-up, so that its momentum can be sent as signs.",
@@ -140,24 +158,14 @@ impl Algorithm for OnebitAdam {
 
     const SHARED: &'static [(&'static str, f64)] = onebit::PHASES;
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<OnebitAdamRule>()
-    }
-
-    fn stages<K: Link>(&self, _class: u8) -> Stages {
-        Stages::one(self.kernel::<K>())
-    }
-
-    fn stages_of_ranks<K: Link>(&self, _class: u8) -> Stages {
-        let moments = Stages::one(K::kernel::<OnebitAdamMomentsRule>());
-        moments.then_matrix().then(K::kernel::<OnebitAdamUpdateRule>())
-    }
-
-    fn across_ranks(&self) -> Result<(), &'static str> {
-        match self.non_freeze {
-            true => Err("non_freeze needs averaged gradients in compression, when ranks have their own only"),
-            false => Ok(()),
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        if !on.distributed {
+            return Ok(on.pass::<OnebitAdamRule>());
         }
+        if self.non_freeze {
+            return Err("non_freeze needs averaged gradients in compression, when ranks have their own only".into());
+        }
+        Ok(on.pass::<OnebitAdamMomentsRule>().op::<MomentumAllReduce>().pass::<OnebitAdamUpdateRule>())
     }
 
     const REPLICAS: Replicas = Replicas {
@@ -167,17 +175,4 @@ impl Algorithm for OnebitAdam {
         diverged: None,
     };
 
-    /// The mean of the ranks' momenta, compressed.
-    fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()> {
-        if onebit::phase(step.shared) != Phase::Compressed || self.non_freeze {
-            return Ok(());
-        }
-        let states = core::mem::take(&mut step.states);
-        let sent = match states.first_mut() {
-            Some((_, m)) => Compression::new::<K>().all_reduce(step, m),
-            None => Ok(()),
-        };
-        step.states = states;
-        sent
-    }
 }

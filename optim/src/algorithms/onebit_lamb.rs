@@ -4,7 +4,8 @@ use super::fused_lamb::{held, ratio_within};
 use super::onebit::{self, COMPRESSED, CommBackend, Phase, SET_UP, WARM_UP};
 use crate::compression::Compression;
 use crate::hyper::Range;
-use crate::stages::{Exchanging, MatrixStep, Stages};
+use crate::op::{CollectiveAt, CollectiveOp, OpAt, TensorOp};
+use crate::program::{Site, Steps};
 use crate::{Algorithm, ErrorFeedback, Info, MaskPolicy, Reference, Replicas, hyperparameters};
 use fallline_core::backend::{Pass, TensorPass, View};
 use fallline_core::math::flag;
@@ -309,13 +310,67 @@ const LARGEST: usize = 2;
 const MOMENTUM: usize = 3;
 const SCALING: usize = 4;
 
+/// The mean of the ranks' momenta, compressed in one piece, and masked.
+pub struct MomentaAllReduce;
+
+impl CollectiveOp for MomentaAllReduce {
+    type Hyper = OnebitLamb;
+    const NAME: &'static str = "MomentaAllReduce";
+    const FORMULAS: &'static [&'static str] =
+        &["in compression: m of all tensors ← the mean of all ranks', scaled alike and sent as signs"];
+
+    fn rules<K: Link>() -> Vec<&'static Kernel> {
+        vec![K::kernel::<OnebitLambScaleRule>(), K::kernel::<OnebitLambUnscaleRule>()]
+    }
+
+    fn run<K: Link>(_: &OnebitLamb, at: &mut CollectiveAt<'_>) -> Result<()> {
+        if onebit::phase(at.shared) != Phase::Compressed {
+            return Ok(());
+        }
+        let compression = Compression::new::<K>();
+        if let Some(ranks) = at.ranks {
+            OnebitLamb::send::<K>(ranks, &compression, at)?;
+        }
+        for tensor in &mut at.tensors {
+            compression.mask((at.backend, at.compute), tensor.states.get_mut("m")?, tensor.mask)?;
+        }
+        Ok(())
+    }
+}
+
+/// How much smaller a denominator would be by now, had it not been frozen.
+pub struct LargestRatio;
+
+impl TensorOp for LargestRatio {
+    type Hyper = OnebitLamb;
+    const NAME: &'static str = "LargestRatio";
+    const FORMULAS: &'static [&'static str] =
+        &["in compression: largest_ratio = max (√v + ε) / (√v_fresh + ε), over the elements of the tensor"];
+
+    fn rules<K: Link>() -> Vec<&'static Kernel> {
+        vec![K::kernel::<OnebitLambRatioRule>()]
+    }
+
+    fn run<K: Link>(h: &OnebitLamb, at: &mut OpAt<'_>) -> Result<()> {
+        if onebit::phase(at.shared) != Phase::Compressed || at.shape.elements() == 0 {
+            return Ok(());
+        }
+        let mut ratios = at.take(at.shape.elements())?;
+        let (v, fresh) = (at.states.get("v")?, at.states.get("v_fresh")?);
+        let views = &mut [Some(View::write(&mut ratios)), Some(View::read(v)), Some(View::read(fresh))];
+        at.on.run(K::kernel::<OnebitLambRatioRule>(), h, &[], views)?;
+        at.memory[LARGEST] = at.largest::<K>(&mut ratios)?;
+        at.workspace.give([ratios]);
+        Ok(())
+    }
+}
+
 impl OnebitLamb {
     /// Replaces the momenta by the mean of the ranks', compressed in one piece.
     fn send<K: Link>(
-        &self,
         ranks: &dyn Communicator,
         compression: &Compression,
-        step: &mut Exchanging<'_>,
+        step: &mut CollectiveAt<'_>,
     ) -> Result<()> {
         // As DeepSpeed: once, when the first momenta are compressed. One that is all 0, or comes later, is left as it is.
         if step.tensors.first().is_some_and(|first| first.memory[SCALING] == 0.0) {
@@ -337,14 +392,16 @@ impl OnebitLamb {
         let all: usize = step.tensors.iter().map(|tensor| tensor.shape.elements()).sum();
         let (backend, compute) = (step.backend, step.compute);
         let mut piece = step.workspace.take(backend, compute.format(), all)?;
-        let momenta = step.tensors.iter().map(|tensor| View::read(&tensor.states[0].1));
+        let momenta = step.tensors.iter().map(|tensor| tensor.states.get("m").map(View::read));
+        let momenta = momenta.collect::<Result<Vec<View<'_>>>>()?;
         let mut whole = View::write(&mut piece);
-        let pairs = momenta.map(|m| (whole.take(0, m.len()), m));
+        let pairs = momenta.into_iter().map(|m| (whole.take(0, m.len()), m));
         pass(backend, compute, K::kernel::<OnebitLambScaleRule>(), &scalings, pairs)?;
         compression.all_reduce_over(ranks, (backend, compute), step.errors, step.workspace, &mut piece)?;
-        let momenta = step.tensors.iter_mut().map(|tensor| View::write(&mut tensor.states[0].1));
+        let momenta = step.tensors.iter_mut().map(|tensor| tensor.states.get_mut("m").map(View::write));
+        let momenta = momenta.collect::<Result<Vec<View<'_>>>>()?;
         let mut start = 0;
-        let pairs = momenta.map(|m| {
+        let pairs = momenta.into_iter().map(|m| {
             let from = View::read(&piece).part(start, m.len());
             start += m.len();
             (m, from)
@@ -420,53 +477,16 @@ impl Algorithm for OnebitLamb {
         diverged: None,
     };
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<OnebitLambRule>()
-    }
-
-    fn stages<K: Link>(&self, _class: u8) -> Stages {
-        Stages::one(K::kernel::<OnebitLambMomentsRule>()).then_matrix().then(self.kernel::<K>())
-    }
-
-    /// The moments, the momenta's exchange, what follows from them, and the parameters.
-    fn stages_of_ranks<K: Link>(&self, _class: u8) -> Stages {
-        let own = Stages::one(K::kernel::<OnebitLambOwnRule>()).then_exchange();
-        let common = own.then(K::kernel::<OnebitLambSharedRule>()).then_matrix();
-        common.then(K::kernel::<OnebitLambRanksRule>())
-    }
-
-    /// The mean of the ranks' momenta, compressed in one piece, and masked.
-    fn exchange<K: Link>(&self, _stage: usize, step: &mut Exchanging<'_>) -> Result<()> {
-        if onebit::phase(step.shared) != Phase::Compressed {
-            return Ok(());
+    fn program<K: Link>(
+        &self,
+        on: &Site<'_, '_, Self, K>,
+    ) -> core::result::Result<Steps<Self, K>, String> {
+        if !on.distributed {
+            let moments = on.pass::<OnebitLambMomentsRule>();
+            return Ok(moments.op::<LargestRatio>().pass::<OnebitLambRule>());
         }
-        let compression = Compression::new::<K>();
-        if let Some(ranks) = step.ranks {
-            self.send::<K>(ranks, &compression, step)?;
-        }
-        for tensor in &mut step.tensors {
-            compression.mask((step.backend, step.compute), &mut tensor.states[0].1, tensor.mask)?;
-        }
-        Ok(())
+        let moments = on.pass::<OnebitLambOwnRule>().collective::<MomentaAllReduce>();
+        Ok(moments.pass::<OnebitLambSharedRule>().op::<LargestRatio>().pass::<OnebitLambRanksRule>())
     }
 
-    /// Finds the largest ratio of the denominators.
-    fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> Result<()> {
-        if onebit::phase(step.shared) != Phase::Compressed || step.shape.elements() == 0 {
-            return Ok(());
-        }
-        let mut ratios = step.take(step.shape.elements())?;
-        let states = core::mem::take(&mut step.states);
-        let [_, (_, v), (_, fresh)] = &*states else { unreachable!("the first pass names three states") };
-        let views = &mut [Some(View::write(&mut ratios)), Some(View::read(v)), Some(View::read(fresh))];
-        step.run(K::kernel::<OnebitLambRatioRule>(), self, &[], views)?;
-        step.states = states;
-        step.memory[LARGEST] = step.largest::<K>(&mut ratios)?;
-        step.workspace.give([ratios]);
-        Ok(())
-    }
-
-    fn formed(&self, _stage: usize) -> &'static [&'static str] {
-        &["in compression: largest_ratio = max (√v + ε) / (√v_fresh + ε), over the elements of the tensor"]
-    }
 }

@@ -3,10 +3,10 @@
 use super::lamb::shortened;
 use super::lars::REFERENCE_LARS;
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::stages::Stages;
+use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, hyperparameters};
 use fallline_core::math::flag;
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{Lane, Link, rule};
 
 hyperparameters! {
     /// PytorchLARS: torch's SGD whose step is clipped to a part of the parameter's norm.
@@ -127,20 +127,15 @@ impl Algorithm for PytorchLars {
         ],
     };
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        match (self.momentum > 0.0, self.nesterov) {
-            (false, _) => K::kernel::<PytorchLarsRule>(),
-            (true, false) => K::kernel::<PytorchLarsStepRule>(),
-            (true, true) => K::kernel::<PytorchLarsNesterovRule>(),
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        if self.momentum <= 0.0 {
+            return Ok(on.pass::<PytorchLarsNormsRule>().pass::<PytorchLarsRule>());
         }
-    }
-
-    fn stages<K: Link>(&self, _class: u8) -> Stages {
-        let first = match self.momentum > 0.0 {
-            true => K::kernel::<PytorchLarsMomentumRule>(),
-            false => K::kernel::<PytorchLarsNormsRule>(),
-        };
-        Stages::one(first).then(self.kernel::<K>())
+        let moments = on.pass::<PytorchLarsMomentumRule>();
+        Ok(match self.nesterov {
+            true => moments.pass::<PytorchLarsNesterovRule>(),
+            false => moments.pass::<PytorchLarsStepRule>(),
+        })
     }
 
     fn check(&mut self, _first: bool) -> Result<(), HyperError> {

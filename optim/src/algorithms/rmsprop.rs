@@ -1,9 +1,10 @@
 //! RMSprop: gradients divided by their recent size.
 
 use crate::hyper::Range;
+use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use fallline_core::math::flag;
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{Lane, Link, rule};
 
 hyperparameters! {
     /// RMSprop: gradients divided by their recent size.
@@ -110,12 +111,12 @@ impl Algorithm for RmsProp {
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        match (self.centered, self.momentum > 0.0) {
-            (false, false) => K::kernel::<RmsPropRule>(),
-            (false, true) => K::kernel::<RmsPropMomentumRule>(),
-            (true, false) => K::kernel::<RmsPropCenteredRule>(),
-            (true, true) => K::kernel::<RmsPropCenteredMomentumRule>(),
-        }
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(match (self.centered, self.momentum > 0.0) {
+                (false, false) => on.pass::<RmsPropRule>(),
+                (false, true) => on.pass::<RmsPropMomentumRule>(),
+                (true, false) => on.pass::<RmsPropCenteredRule>(),
+                (true, true) => on.pass::<RmsPropCenteredMomentumRule>(),
+            })
     }
 }

@@ -1,8 +1,9 @@
 //! Rprop: each element's step grows while its gradient keeps its sign, and shrinks when it turns.
 
 use crate::hyper::{HyperError, Hyperparameters, Range};
+use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, State, hyperparameters};
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{Lane, Link, rule};
 
 hyperparameters! {
     /// Rprop: each element's step grows while its gradient keeps its sign, and shrinks when it turns.
@@ -70,8 +71,8 @@ impl Algorithm for Rprop {
     const STATES: &'static [State<Self>] =
         &[State::new("step_size").non_negative().starts_at(|h: &Self| h.lr)];
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<RpropRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(on.pass::<RpropRule>())
     }
 
     fn check(&mut self, _first: bool) -> Result<(), HyperError> {

@@ -1,9 +1,10 @@
 //! SGD: gradient descent, with momentum.
 
 use crate::hyper::{HyperError, Hyperparameters, Range};
+use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::flag;
-use fallline_core::{Kernel, Lane, Link, rule};
+use fallline_core::{Lane, Link, rule};
 
 hyperparameters! {
     /// SGD: gradient descent, with momentum.
@@ -88,8 +89,8 @@ impl Algorithm for Sgd {
         ],
     };
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        if self.momentum > 0.0 { K::kernel::<SgdMomentumRule>() } else { K::kernel::<SgdRule>() }
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(if self.momentum > 0.0 { on.pass::<SgdMomentumRule>() } else { on.pass::<SgdRule>() })
     }
 
     fn check(&mut self, _first: bool) -> Result<(), HyperError> {

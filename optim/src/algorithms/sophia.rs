@@ -1,8 +1,9 @@
 //! SophiaG: momentum divided by an estimate of the curvature, and clipped.
 
 use crate::hyper::Range;
+use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, State, hyperparameters};
-use fallline_core::{Kernel, Link, rule};
+use fallline_core::{Link, rule};
 
 hyperparameters! {
     /// SophiaG: momentum divided by an estimate of the curvature, and clipped.
@@ -105,11 +106,8 @@ impl Algorithm for SophiaG {
     };
     const STATES: &'static [State<Self>] = &[State::new("hessian").non_negative()];
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<SophiaGRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(on.pass::<SophiaGRule>().on_hessian::<SophiaHessianRule>())
     }
 
-    fn hessian_kernel<K: Link>(&self) -> Option<&'static Kernel> {
-        Some(K::kernel::<SophiaHessianRule>())
-    }
 }

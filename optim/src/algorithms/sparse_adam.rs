@@ -2,9 +2,10 @@
 
 use super::dadapt_adam::needs_lr;
 use crate::hyper::{HyperError, Hyperparameters, Range};
+use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
 use fallline_core::math::{pow, sqrt};
-use fallline_core::{Kernel, Link, rule};
+use fallline_core::{Link, rule};
 
 hyperparameters! {
     /// SparseAdam: Adam on the rows that have a gradient.
@@ -66,8 +67,8 @@ impl Algorithm for SparseAdam {
         ],
     };
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<SparseAdamRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(on.pass::<SparseAdamRule>())
     }
 
     fn check(&mut self, first: bool) -> Result<(), HyperError> {

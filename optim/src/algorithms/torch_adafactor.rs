@@ -2,7 +2,8 @@
 
 use super::adafactor::{ColumnFactorRule, VECTOR, moment_rules, update_moments};
 use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::stages::{MatrixStep, Stages, matrices};
+use crate::op::{OpAt, TensorOp, matrices};
+use crate::program::{Site, Steps, Variant};
 use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use core::any::Any;
 use fallline_core::backend::View;
@@ -130,6 +131,40 @@ rule! {
     }
 }
 
+/// The moments of rows and columns, and the factors of the update that follow from them.
+pub struct TorchAdafactorFactors;
+
+impl TensorOp for TorchAdafactorFactors {
+    type Hyper = TorchAdafactor;
+    const NAME: &'static str = "TorchAdafactorFactors";
+    const FORMULAS: &'static [&'static str] = &[
+        "row ← row + β (rowmean(g²) − row),  column likewise,  β = t^beta2_decay",
+        "r = 1 / √(row / max(mean(row), eps1)),  c = 1 / √column",
+    ];
+    const STATES: &'static [&'static str] = &["row", "column"];
+
+    fn rules<K: Link>() -> Vec<&'static Kernel> {
+        [&[K::kernel::<TorchRowFactorRule>(), K::kernel::<ColumnFactorRule>()][..], &moment_rules::<K>()]
+            .concat()
+    }
+
+    fn run<K: Link>(h: &TorchAdafactor, at: &mut OpAt<'_>) -> Result<()> {
+        let (batch, rows, columns) = matrices(at.shape);
+        if batch * rows * columns == 0 {
+            return Ok(());
+        }
+        let eps1 = h.eps1(at.on.compute);
+        let totals = update_moments::<K>(at, 1.0 - powf(at.on.t as f64, h.beta2_decay), 0.0)?;
+        let [r, c] = at.scratch.two(["r", "c"])?;
+        let views = &mut [Some(View::write(r)), Some(View::read(&totals).repeated(1, rows))];
+        let own = [1.0 / rows as f64, eps1];
+        at.on.run(K::kernel::<TorchRowFactorRule>(), &() as &dyn Any, &own, views)?;
+        at.on.run(K::kernel::<ColumnFactorRule>(), &() as &dyn Any, &[], &mut [Some(View::write(c))])?;
+        at.workspace.give([totals]);
+        Ok(())
+    }
+}
+
 impl Algorithm for TorchAdafactor {
     const INFO: Info = Info {
         summary: "Adafactor as torch has it: no momentum, a rate that caps the relative step.",
@@ -153,45 +188,17 @@ impl Algorithm for TorchAdafactor {
         State::new("c").columns(),
     ];
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<TorchAdafactorRule>()
-    }
-
-    fn stages<K: Link>(&self, class: u8) -> Stages {
-        if class == VECTOR {
-            let moment = Stages::one(K::kernel::<TorchAdafactorVectorMomentRule>());
-            let size = moment.then(K::kernel::<TorchAdafactorVectorSizeRule>());
-            return size.then(K::kernel::<TorchAdafactorVectorRule>());
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        if on.variant == VECTOR {
+            let moment = on.pass::<TorchAdafactorVectorMomentRule>();
+            let sized = moment.pass::<TorchAdafactorVectorSizeRule>();
+            return Ok(sized.pass::<TorchAdafactorVectorRule>());
         }
-        let sized = Stages::matrix().then(K::kernel::<TorchAdafactorSizeRule>());
-        sized.then(self.kernel::<K>()).with_states(&["row", "column"])
+        Ok(on.op::<TorchAdafactorFactors>().pass::<TorchAdafactorSizeRule>().pass::<TorchAdafactorRule>())
     }
 
-    fn class(&self, shape: &Shape) -> Result<u8, String> {
-        Ok(if shape.rank() < 2 { VECTOR } else { 0 })
-    }
-
-    fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> Result<()> {
-        let (batch, rows, columns) = matrices(step.shape);
-        if batch * rows * columns == 0 {
-            return Ok(());
-        }
-        let eps1 = self.eps1(step.compute);
-        let totals = update_moments::<K>(step, 1.0 - powf(step.t as f64, self.beta2_decay), 0.0)?;
-        let scratch = core::mem::take(&mut step.scratch);
-        let [(_, r), (_, c)] = &mut *scratch else { unreachable!("the stages name both factors") };
-        let views = &mut [Some(View::write(r)), Some(View::read(&totals).repeated(1, rows))];
-        let own = [1.0 / rows as f64, eps1];
-        step.run(K::kernel::<TorchRowFactorRule>(), &() as &dyn Any, &own, views)?;
-        step.run(K::kernel::<ColumnFactorRule>(), &() as &dyn Any, &[], &mut [Some(View::write(c))])?;
-        step.scratch = scratch;
-        step.workspace.give([totals]);
-        Ok(())
-    }
-
-    fn matrix_rules<K: Link>(&self) -> Vec<&'static Kernel> {
-        [&[K::kernel::<TorchRowFactorRule>(), K::kernel::<ColumnFactorRule>()][..], &moment_rules::<K>()]
-            .concat()
+    fn variant(&self, _name: &str, shape: &Shape) -> Result<Variant, String> {
+        Ok(if shape.rank() < 2 { VECTOR } else { Variant::ONLY })
     }
 
     fn check(&mut self, _first: bool) -> Result<(), HyperError> {

@@ -3,10 +3,11 @@
 use super::onebit::{self, CommBackend, Phase, WARM_UP};
 use crate::compression::Compression;
 use crate::hyper::Range;
-use crate::stages::{MatrixStep, Stages};
+use crate::op::{OpAt, TensorOp};
+use crate::program::{Site, Steps};
 use crate::{Algorithm, ErrorFeedback, Info, MaskPolicy, Reference, Replicas, State, hyperparameters};
 use fallline_core::math::flag;
-use fallline_core::{GlobalAt, Groups, Kernel, Lane, Link, rule};
+use fallline_core::{GlobalAt, Groups, Lane, Link, rule};
 
 hyperparameters! {
     /// ZeroOneAdam (0/1 Adam): Adam that adapts its variance ever more rarely, then freezes it and lets ranks step alone.
@@ -339,6 +340,30 @@ fn next_averaged(groups: &Groups<'_, '_, ZeroOneAdam>, at: &GlobalAt<'_>) -> f64
     flag(divides(after[VAR_INTERVAL], t + 1))
 }
 
+/// The mean of the ranks' gradients, or of their steps, compressed.
+pub struct StepAllReduce;
+
+impl TensorOp for StepAllReduce {
+    type Hyper = ZeroOneAdam;
+    const NAME: &'static str = "StepAllReduce";
+    const FORMULAS: &'static [&'static str] =
+        &["where a tensor is exchanged: x ← the mean of all ranks' x, sent as signs"];
+
+    fn run<K: Link>(_: &ZeroOneAdam, at: &mut OpAt<'_>) -> fallline_core::Result<()> {
+        let Some(ranks) = at.peers.ranks else { return Ok(()) };
+        let kind = StepKind::of(at.shared, ranks.world(), at.on.t, at.memory);
+        if !kind.exchanges() {
+            return Ok(());
+        }
+        if kind == StepKind::Join && at.memory[OF_STEPS] == 0.0 {
+            at.memory[OF_STEPS] = 1.0;
+            *at.peers.errors = None;
+        }
+        let x = at.scratch.get_mut("x")?;
+        Compression::new::<K>().all_reduce(at.on, &mut at.peers, at.workspace, x)
+    }
+}
+
 impl Algorithm for ZeroOneAdam {
     const INFO: Info = Info {
         summary: "Adam that adapts its variance ever more rarely, then freezes it and lets ranks step alone.",
@@ -385,40 +410,14 @@ impl Algorithm for ZeroOneAdam {
         diverged: Some(|memory| memory[ALONE] > 0.0),
     };
 
-    fn parted_kernel<K: Link>(&self) -> Option<&'static Kernel> {
-        Some(K::kernel::<ZeroOneAdamPartedRule>())
-    }
-
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<ZeroOneAdamRule>()
-    }
-
-    fn stages<K: Link>(&self, _class: u8) -> Stages {
-        Stages::one(self.kernel::<K>())
-    }
-
-    fn stages_of_ranks<K: Link>(&self, _class: u8) -> Stages {
-        let own = Stages::one(K::kernel::<ZeroOneAdamOwnRule>());
-        own.then_matrix().then(K::kernel::<ZeroOneAdamSharedRule>())
-    }
-
-    /// The mean of the ranks' gradients, or of their steps, compressed.
-    fn matrix<K: Link>(&self, _stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()> {
-        let Some(ranks) = step.ranks else { return Ok(()) };
-        let kind = StepKind::of(step.shared, ranks.world(), step.t, step.memory);
-        if !kind.exchanges() {
-            return Ok(());
-        }
-        if kind == StepKind::Join && step.memory[OF_STEPS] == 0.0 {
-            step.memory[OF_STEPS] = 1.0;
-            *step.errors = None;
-        }
-        let scratch = core::mem::take(&mut step.scratch);
-        let sent = match scratch.first_mut() {
-            Some((_, x)) => Compression::new::<K>().all_reduce(step, x),
-            None => Ok(()),
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        let program = match on.distributed {
+            false => on.pass::<ZeroOneAdamRule>(),
+            true => {
+                on.pass::<ZeroOneAdamOwnRule>().op::<StepAllReduce>().pass::<ZeroOneAdamSharedRule>()
+            }
         };
-        step.scratch = scratch;
-        sent
+        Ok(program.restored_by::<ZeroOneAdamPartedRule>())
     }
+
 }

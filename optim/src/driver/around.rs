@@ -2,9 +2,8 @@
 //! gradient before it, and what averages the parameter after it.
 
 use super::{Driver, Group};
-use crate::algorithm::CLASSES;
 use crate::builtins::{Builtins, Limit};
-use crate::stages::Stage;
+use crate::program::Stage;
 use fallline_core::backend::Beside;
 use fallline_core::{Kernel, Role};
 
@@ -78,19 +77,19 @@ impl Driver {
     /// Whether the first pass of every step reads the gradients and is certain to run, so that it can form them.
     pub(super) fn forms_gradients(&self) -> bool {
         let reads = |group: &Group, stage: Stage| match stage {
-            Stage::Rule(kernel) => {
+            Stage::Pass(kernel) => {
                 let reads = kernel.operands.iter().any(|operand| operand.role == Role::Grad);
                 let (names, shared) = (group.algorithm.spec().shared, &self.shared[group.family]);
                 reads && !kernel.between.is_global() && !kernel.between.skips_of(names, shared)
             }
-            _ => false,
+            Stage::Op(_) => false,
         };
         // Where ranks share parameters out, or states are elsewhere, a pass has not all gradients.
         !self.is_away()
             && self.world.is_none()
             && self.groups.iter().all(|group| {
-                let first = |class| group.algorithm.stages(class).iter().next();
-                (0..CLASSES).all(|class| first(class).is_some_and(|stage| reads(group, stage)))
+                let mut programs = group.algorithm.programs();
+                programs.all(|program| program.iter().next().is_some_and(|stage| reads(group, stage)))
             })
     }
 }

@@ -4,7 +4,7 @@
 use super::run::{Part, Run, Work};
 use super::{Driver, Group};
 use crate::slots::Slot;
-use crate::stages::Stage;
+use crate::program::Stage;
 use crate::{AnyAlgorithm, Binding, Error, GradRef, ParamFormat, ParamRef, Result};
 use core::ops::Range;
 use fallline_core::backend::{Pass, TensorPass, View};
@@ -34,10 +34,10 @@ pub(super) struct Away {
 pub fn can_offload(algorithm: &dyn AnyAlgorithm) -> Result<(), String> {
     let name = algorithm.name();
     let apart = |problem: &str| Err(format!("{name} cannot be offloaded: {problem}"));
-    for class in 0..crate::algorithm::CLASSES {
-        let mut stages = algorithm.stages(class).iter();
+    for program in algorithm.programs() {
+        let mut stages = program.iter();
         let alone = match (stages.next(), stages.next()) {
-            (Some(Stage::Rule(kernel)), None) => kernel.sums.is_empty() && kernel.tensor_scalars.is_empty(),
+            (Some(Stage::Pass(kernel)), None) => kernel.sums.is_empty() && kernel.tensor_scalars.is_empty(),
             _ => false,
         };
         if !alone {

@@ -2,6 +2,7 @@
 
 use super::{Driver, mirror, rows};
 use crate::slots::Slot;
+use crate::program::Program;
 use crate::{Binding, Result};
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
 use fallline_core::sums::fold;
@@ -76,7 +77,8 @@ impl Driver {
         let Some(world) = self.world.as_ref().filter(|world| world.sharded() || self.finds_alone()) else {
             return Ok(own);
         };
-        let states = |slot: &Slot| self.stages_of(slot).operands(Role::State);
+        let program = |slot: &Slot| self.program_of(slot).unwrap_or(Program::EMPTY);
+        let states = |slot: &Slot| program(slot).operands(Role::State);
         let slots = self.slots.range_of(0..bindings.len());
         let place = |(param, state): (String, &str)| {
             let binding = slots.iter().position(|slot| slot.name == param)?;

@@ -10,7 +10,7 @@ use crate::{Binding, Error, GradRef, ModuleKind, Optimizer, Result, StepReport};
 impl Driver {
     /// See [`Optimizer::update_hessian`].
     pub(super) fn take_hessian(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
-        if !self.groups.iter().any(|group| group.algorithm.hessian_kernel().is_some()) {
+        if !self.groups.iter().any(|group| group.algorithm.hessian().is_some()) {
             return Err(Error::NoHessian { algorithm: self.name() });
         }
         // Of other optimizers beside it no curvature is asked: to this their gradients are not there.
@@ -38,7 +38,7 @@ impl Driver {
             },
             |slot| slot.group,
         );
-        self.groups[group].algorithm.hessian_kernel().is_some()
+        self.groups[group].algorithm.hessian().is_some()
     }
 
     fn take_curvature(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
@@ -51,7 +51,7 @@ impl Driver {
             let slots = self.slots.range(0..bindings.len());
             let tensors = slots.iter().filter(|slot| slot.run == Some(index)).count();
             let (backend, groups, family) = (&*self.backend, &self.groups[..], run.family);
-            let Some(kernel) = first_of(groups, family).hessian_kernel() else { continue };
+            let Some(kernel) = first_of(groups, family).hessian() else { continue };
             let shared = &mut self.shared[family][..];
             let ranks = self.world.as_ref().map(|world| &**world.ranks());
             let around = Around::default();

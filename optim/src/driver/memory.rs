@@ -2,7 +2,8 @@
 
 use super::prepare::join;
 use super::run::Run;
-use super::{CLASSES, Driver, Group, fill, memory_of, mirror};
+use super::{Driver, Group, fill, memory_of, mirror};
+use crate::program::Variant;
 use crate::slots::Slot;
 use crate::{AnyAlgorithm, Binding, Error, ParamFormat, Result, Start, StateFormats};
 use fallline_core::backend::{Pass, TensorPass, View};
@@ -83,7 +84,7 @@ impl Driver {
         slots: &mut [Slot],
         bindings: &mut [Binding<'_>],
         runs: &mut Vec<Run>,
-        places: &mut [[Option<usize>; 2 * CLASSES]],
+        places: &mut [[Option<usize>; 2 * Variant::COUNT]],
     ) -> Result<()> {
         let lacking = |i: &usize| {
             let slot = &slots[*i];
@@ -92,10 +93,10 @@ impl Driver {
         let lacks: Vec<usize> = (0..slots.len()).filter(lacking).collect();
         let mut wanted: Vec<(Role, usize, usize, &'static str)> = Vec::new();
         for &i in &lacks {
-            let stages = self.stages_of(&slots[i]);
+            let program = self.program_of(&slots[i])?;
             for role in [Role::State, Role::Scratch] {
                 let has = |name: &&str| memory_of(&slots[i], role).iter().any(|(known, _)| known == name);
-                let all = stages.operands(role).into_iter().enumerate();
+                let all = program.operands(role).into_iter().enumerate();
                 let missing = all.filter(|(_, name)| !has(name));
                 wanted.extend(missing.map(|(place, name)| (role, place, i, name)));
             }
@@ -151,9 +152,9 @@ impl Driver {
         }
         for i in lacks {
             let slot = &mut slots[i];
-            let place = self.run_of(runs, places, slot);
+            let place = self.run_of(runs, places, slot)?;
             for (role, memory) in [(Role::State, &mut slot.states), (Role::Scratch, &mut slot.scratch)] {
-                let order = runs[place].stages.operands(role);
+                let order = runs[place].program.operands(role);
                 memory.retain(|(name, _)| order.contains(name));
                 memory.sort_by_key(|(name, _)| order.iter().position(|known| known == name));
             }

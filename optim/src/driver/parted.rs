@@ -61,7 +61,7 @@ impl Driver {
     fn restore_param(&self, binding: &mut Binding<'_>, slot: &mut Slot) -> Result<()> {
         self.check_binding(binding, slot)?;
         let algorithm = &self.groups[slot.group].algorithm;
-        let Some(kernel) = algorithm.parted_kernel() else { return Ok(()) };
+        let Some(kernel) = algorithm.program(slot.variant).restore() else { return Ok(()) };
         let (backend, elements) = (&*self.backend, slot.shape.elements());
         let states = kernel.operands.iter().filter(|operand| operand.role == Role::State);
         let missing = states.map(|operand| operand.name);

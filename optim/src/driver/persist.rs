@@ -1,12 +1,13 @@
 //! Saving and loading: what is checked, in which order, before anything changes.
 
-use super::prepare::class_of;
+use super::prepare::variant_of;
 use super::together::first_of;
 use super::{Driver, Member};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions, OptimizerManifest, ParamManifest, Part};
 use crate::compression::Errors;
 use crate::params::MASTER;
 use crate::slots::{Slot, Slots};
+use crate::program::Program;
 use crate::{AnyAlgorithm, Error, ErrorFeedback, LoadReport, ModuleKind, ParamFormat, Result, ShapeMismatch};
 use fallline_core::{Compute, Format, Role, Shape, Storage};
 
@@ -116,7 +117,8 @@ impl Driver {
                     let names = slot.states.iter().map(|(name, _)| name);
                     let master = slot.master.is_some() && state == MASTER;
                     // What several ranks have saved may go on with one, who needs less.
-                    let others = || algorithm.stages_of_ranks(slot.class).operands(Role::State);
+                    let program = || algorithm.program_on(slot.variant, true).unwrap_or(Program::EMPTY);
+                    let others = || program().operands(Role::State);
                     master
                         || (slot.steps > 0 && others().contains(&state))
                         || names.chain(memory.iter().map(|(name, _)| name)).any(|name| *name == state)
@@ -288,10 +290,11 @@ impl Driver {
             .get(group)
             .ok_or_else(|| mismatch(format!("is in group {group}, which does not exist")))?;
         let steps = checkpoint.steps(name)?;
-        let class = class_of(&**algorithm, name, &shape)?;
-        let mut expected = algorithm.stages(class).operands(Role::State);
+        let variant = variant_of(&**algorithm, name, &shape)?;
+        let mut expected = algorithm.program(variant).operands(Role::State);
         if self.world.is_some() {
-            let more = algorithm.stages_of_ranks(class).operands(Role::State).into_iter();
+            let program = algorithm.program_on(variant, true).unwrap_or(Program::EMPTY);
+            let more = program.operands(Role::State).into_iter();
             let more = more.filter(|state| !expected.contains(state) && checkpoint.has_state(name, state));
             let more: Vec<_> = more.collect();
             expected.extend(more);
@@ -304,7 +307,7 @@ impl Driver {
         }
         let mut states = Vec::new();
         // Without a step there are states where a Hessian was given before.
-        let known = algorithm.hessian_kernel().is_some()
+        let known = algorithm.hessian().is_some()
             && expected.iter().any(|state| checkpoint.has_state(name, state));
         if (steps > 0 || known) && !expected.is_empty() {
             let shapes: Vec<Shape> =
@@ -356,7 +359,7 @@ impl Driver {
             group,
             compute,
             steps,
-            class,
+            variant,
             fits: None,
             states,
             narrow: master.is_some(),

@@ -2,9 +2,9 @@
 
 use super::run::Run;
 use super::together::first_of;
-use super::{CLASSES, Driver, Group, Member};
+use super::{Driver, Group, Member};
 use crate::slots::Slot;
-use crate::stages::Stages;
+use crate::program::{AnySite, Program, Variant};
 use crate::{AnyAlgorithm, Binding, Error, MaskPolicy, ModuleKind, Result};
 use fallline_core::{Compute, Format, Groups, Role, Shape};
 
@@ -16,24 +16,22 @@ pub(super) struct Prepared {
 
 impl Driver {
     /// What a step over a parameter consists of.
-    pub(super) fn stages_of(&self, slot: &Slot) -> Stages {
+    ///
+    /// # Errors
+    /// [`Error::Groups`], when the groups do not go together.
+    pub(super) fn program_of(&self, slot: &Slot) -> Result<Program> {
         let Group { algorithm, family, .. } = &self.groups[slot.group];
+        let mine = || self.groups.iter().filter(|group| group.family == *family);
         // A mask comes between the momentum and the parameter, and all parameters take the same stages.
         let masked = || {
-            let mut mine = self.groups.iter().filter(|group| group.family == *family);
-            algorithm.spec().replicas.momentum_mask == MaskPolicy::Always
-                && mine.any(|group| group.mask.is_some())
+            let policy = algorithm.spec().replicas.momentum_mask;
+            policy == MaskPolicy::Always && mine().any(|group| group.mask.is_some())
         };
-        match self.world.is_some() || (self.masked && masked()) {
-            true => algorithm.stages_of_ranks(slot.class),
-            false => {
-                let mine = || self.groups.iter().filter(|group| group.family == *family);
-                let algorithm_of = |group: usize| -> &dyn AnyAlgorithm {
-                    mine().nth(group).map_or(&**algorithm, |group| &*group.algorithm)
-                };
-                algorithm.stages_together(&Groups::new(mine().count(), &algorithm_of), slot.class)
-            }
-        }
+        let distributed = self.world.is_some() || (self.masked && masked());
+        let hyper_of = |group: usize| mine().nth(group).map_or(&**algorithm, |group| &*group.algorithm).hyper();
+        let groups = Groups::new(mine().count(), &hyper_of);
+        let program = algorithm.core().program(&AnySite::new(slot.variant, distributed, &groups));
+        program.map_err(|problem| Error::Groups { algorithm: algorithm.name(), problem })
     }
 
     pub(super) fn compute_of(&self, format: Format) -> Compute {
@@ -44,12 +42,12 @@ impl Driver {
     }
 
     /// Whether how an element is stored depends on its place in the parameter.
-    fn counts_elements(&self, slot: &Slot) -> bool {
+    fn counts_elements(&self, slot: &Slot) -> Result<bool> {
         let Group { algorithm, formats, .. } = &self.groups[slot.group];
         let stored =
             |state: &str| formats.choose(&**algorithm, state, slot.shape.elements(), slot.compute.format());
-        let states = self.stages_of(slot).operands(Role::State);
-        slot.seed.is_some() || states.into_iter().any(|state| stored(state).block().is_some())
+        let states = self.program_of(slot)?.operands(Role::State);
+        Ok(slot.seed.is_some() || states.into_iter().any(|state| stored(state).block().is_some()))
     }
 
     /// Brings the slots into the bindings' order, checks everything that can be wrong, and gives what can be
@@ -61,7 +59,7 @@ impl Driver {
         let mut runs = core::mem::take(&mut self.runs);
         let mut places = core::mem::take(&mut self.places);
         places.clear();
-        places.resize(self.groups.len(), [None; 2 * CLASSES]);
+        places.resize(self.groups.len(), [None; 2 * Variant::COUNT]);
         runs.iter_mut().for_each(Run::clear);
         let checked: Result<()> = bindings.iter().enumerate().try_for_each(|(i, binding)| {
             let slot = slots.place(i, binding.name, || self.new_slot(binding))?;
@@ -74,7 +72,7 @@ impl Driver {
             if self.is_elsewhere(slot) {
                 return Ok(());
             }
-            let place = self.run_of(&mut runs, &mut places, slot);
+            let place = self.run_of(&mut runs, &mut places, slot)?;
             if slot.fits == Some(place) {
                 join(&self.groups, &mut runs[place], slot, place);
             } else {
@@ -88,7 +86,7 @@ impl Driver {
         // Groups may have stages of their own, but what is gathered over a group must be in one run.
         let mut apart = None;
         while let Some(run) = runs.next() {
-            let gathers = |other: &Run| run.stages == other.stages && run.stages.gathers();
+            let gathers = |other: &Run| run.program == other.program && run.program.is_global();
             let shares = !self.shared[run.family].is_empty();
             let others = |other: &Run| other.family == run.family && (shares || gathers(other));
             apart = apart.or(runs.clone().any(others).then_some(run.family));
@@ -103,20 +101,22 @@ impl Driver {
     pub(super) fn run_of(
         &self,
         runs: &mut Vec<Run>,
-        places: &mut [[Option<usize>; 2 * CLASSES]],
+        places: &mut [[Option<usize>; 2 * Variant::COUNT]],
         slot: &Slot,
-    ) -> usize {
-        let key = usize::from(slot.class) * 2 + usize::from(slot.compute == Compute::F64);
-        *places[slot.group][key].get_or_insert_with(|| {
-            let (stages, family, compute) =
-                (self.stages_of(slot), self.groups[slot.group].family, slot.compute);
-            let same = |run: &Run| run.stages == stages && run.compute == compute && run.family == family;
-            let found = runs.iter().position(same);
-            found.unwrap_or_else(|| {
-                runs.push(Run::new(stages, compute, family, &*self.groups[slot.group].algorithm));
-                runs.len() - 1
-            })
-        })
+    ) -> Result<usize> {
+        let key = usize::from(slot.variant.0) * 2 + usize::from(slot.compute == Compute::F64);
+        if let Some(place) = places[slot.group][key] {
+            return Ok(place);
+        }
+        let (program, family, compute) =
+            (self.program_of(slot)?, self.groups[slot.group].family, slot.compute);
+        let same = |run: &Run| run.program == program && run.compute == compute && run.family == family;
+        let place = runs.iter().position(same).unwrap_or_else(|| {
+            runs.push(Run::new(program, compute, family, &*self.groups[slot.group].algorithm));
+            runs.len() - 1
+        });
+        places[slot.group][key] = Some(place);
+        Ok(place)
     }
 
     /// The slot of a parameter not seen before.
@@ -125,7 +125,7 @@ impl Driver {
         let kind = binding.kind.unwrap_or_else(|| ModuleKind::guess(binding.name, &shape));
         let group = self.group_of(&Member { name: binding.name, shape: &shape, kind });
         let Group { algorithm, params, .. } = &self.groups[group];
-        let class = class_of(&**algorithm, binding.name, &shape)?;
+        let variant = variant_of(&**algorithm, binding.name, &shape)?;
         let format = binding.param.format();
         params.check(format).map_err(|expected| {
             let param = binding.name.to_owned();
@@ -137,7 +137,7 @@ impl Driver {
             group,
             compute: self.compute_of(binding.param.format()),
             steps: 0,
-            class,
+            variant,
             fits: None,
             states: Vec::new(),
             master: None,
@@ -176,7 +176,7 @@ impl Driver {
             let rows = slot.rows.get_or_insert_default();
             rows.check(grad, &slot.shape, sparse)
                 .map_err(|problem| Error::Rows { param: name(), problem })?;
-            if sparse.is_by_row() && self.counts_elements(slot) {
+            if sparse.is_by_row() && self.counts_elements(slot)? {
                 let reason = "row-sparse gradients do not go with states in blocks or rounding by chance";
                 return Err(Error::GradKind { param: name(), reason: reason.into() });
             }
@@ -205,20 +205,20 @@ impl Driver {
     }
 }
 
-/// The class of a parameter, or why the algorithm does not take it.
-pub(super) fn class_of(algorithm: &dyn AnyAlgorithm, param: &str, shape: &Shape) -> Result<u8> {
-    let class = algorithm.class_of(param, shape).map_err(|reason| Error::Unfit {
+/// The variant of a parameter, or why the algorithm does not take it.
+pub(super) fn variant_of(algorithm: &dyn AnyAlgorithm, param: &str, shape: &Shape) -> Result<Variant> {
+    let variant = algorithm.variant(param, shape).map_err(|reason| Error::Unfit {
         param: param.to_owned(),
         shape: shape.clone(),
         algorithm: algorithm.name(),
         reason,
     })?;
-    assert!(usize::from(class) < CLASSES, "{} has too many classes", algorithm.name());
-    Ok(class)
+    assert!(usize::from(variant.0) < Variant::COUNT, "{} has too many variants", algorithm.name());
+    Ok(variant)
 }
 
 /// Gives a parameter with states its run and its row of scalars.
 pub(super) fn join(groups: &[Group], run: &mut Run, slot: &mut Slot, place: usize) {
     slot.run = Some(place);
-    slot.row = run.row((slot.group, slot.class), slot.steps + 1, &*groups[slot.group].algorithm);
+    slot.row = run.row(slot.group, slot.steps + 1, &*groups[slot.group].algorithm);
 }

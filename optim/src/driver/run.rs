@@ -9,7 +9,8 @@ pub(super) use work::Work;
 
 use super::around::Around;
 use super::away::Away;
-use crate::stages::{Stage, Stages, Workspace};
+use crate::op::Workspace;
+use crate::program::{Program, Stage};
 use crate::{AnyAlgorithm, Result};
 use between::{Order, Remembered};
 use core::ops::Range;
@@ -17,12 +18,12 @@ use fallline_core::{Compute, Kernel};
 
 /// Parameters with the same stages and compute type, with buffers that are kept between steps.
 pub(crate) struct Run {
-    pub(super) stages: Stages,
+    pub(super) program: Program,
     pub(super) compute: Compute,
     /// The optimizer whose groups' parameters these are.
     pub(super) family: usize,
-    /// For each row of scalars, its group and class, and step count.
-    keys: Vec<((usize, u8), u64)>,
+    /// For each row of scalars, its group and step count.
+    keys: Vec<(usize, u64)>,
     /// What the gradients of this step are multiplied by.
     factor: f64,
     pub(super) parts: Vec<Part>,
@@ -47,18 +48,18 @@ struct Batch {
 }
 
 impl Run {
-    pub(super) fn new(stages: Stages, compute: Compute, family: usize, algorithm: &dyn AnyAlgorithm) -> Run {
+    pub(super) fn new(program: Program, compute: Compute, family: usize, algorithm: &dyn AnyAlgorithm) -> Run {
         let (keys, batches, order, before, workspace) = Default::default();
         let remembered = remembered(algorithm);
         let mut sums: &[&str] = &[];
-        let parts = stages.iter().map(|stage| {
-            let part = Part::new(stage, &stages, sums, remembered);
+        let parts = program.iter().map(|stage| {
+            let part = Part::new(stage, &program, sums, remembered);
             sums = stage.kernel().map_or(sums, |kernel| kernel.sums);
             part
         });
         let parts: Vec<Part> = parts.collect();
         let writes = parts.iter().rposition(Part::writes_param);
-        Run { stages, compute, family, keys, factor: 1.0, parts, writes, batches, order, before, workspace }
+        Run { program, compute, family, keys, factor: 1.0, parts, writes, batches, order, before, workspace }
     }
 
     /// Forgets the rows of the last step.
@@ -73,14 +74,14 @@ impl Run {
         self.keys.is_empty()
     }
 
-    /// The row of scalars for a class of a group at a step count, computed if it is not there yet.
-    pub(super) fn row(&mut self, of: (usize, u8), t: u64, algorithm: &dyn AnyAlgorithm) -> usize {
-        if let Some(row) = self.keys.iter().rposition(|&key| key == (of, t)) {
+    /// The row of scalars for a group at a step count, computed if it is not there yet.
+    pub(super) fn row(&mut self, group: usize, t: u64, algorithm: &dyn AnyAlgorithm) -> usize {
+        if let Some(row) = self.keys.iter().rposition(|&key| key == (group, t)) {
             return row;
         }
-        self.keys.push((of, t));
+        self.keys.push((group, t));
         for part in &mut self.parts {
-            part.add_row(of.1, algorithm, t);
+            part.add_row(&self.program, algorithm, t);
         }
         self.keys.len() - 1
     }
@@ -100,9 +101,9 @@ impl Run {
         begun: &mut bool,
     ) -> Result<()> {
         let remembered = remembered(work.first());
-        let mut part = Part::new(Stage::Rule(kernel), &self.stages, &[], remembered);
-        for &((group, class), t) in &self.keys {
-            part.add_row(class, &*work.groups[group].algorithm, t);
+        let mut part = Part::new(Stage::Pass(kernel), &self.program, &[], remembered);
+        for &(group, t) in &self.keys {
+            part.add_row(&self.program, &*work.groups[group].algorithm, t);
         }
         part.scale(self.factor);
         if let Some(away) = away {
@@ -117,9 +118,6 @@ impl Run {
 
     /// Runs all stages. `begun` is set as soon as something may have been written.
     pub(super) fn step(&mut self, mut work: Work<'_, '_, '_>, begun: &mut bool) -> Result<()> {
-        if self.stages.gathers() {
-            work.check_groups()?;
-        }
         self.remember(&work);
         let ran = self.run_stages(&mut work, begun);
         if ran.is_err() && !*begun {
@@ -177,20 +175,20 @@ impl Run {
         let (done, rest) = self.parts.split_at_mut(first);
         let Some(part) = rest.first_mut() else { return Ok(()) };
         match part.stage {
-            Stage::Rule(_) if part.stage.follows() => {}
-            Stage::Rule(_) => {
+            Stage::Pass(_) if part.stage.follows() => {}
+            Stage::Pass(_) => {
                 if let Some(between) = &mut part.between {
                     between.of_all(work, self.compute, last_sums(done), &mut part.own, &mut self.order);
                 }
             }
-            Stage::Matrix => {
+            Stage::Op(op) => {
                 *begun = true;
-                let sums = last_sums(done);
-                work.matrix(first, self.compute, (sums, self.factor), &mut self.workspace)?;
-            }
-            Stage::Exchange => {
-                *begun = true;
-                work.exchange(first, self.compute, &mut self.workspace)?;
+                let names = done.iter().rev().find_map(|part| Some(part.stage.kernel()?.sums));
+                let sums = (names.unwrap_or_default(), last_sums(done));
+                match op.is_collective() {
+                    true => work.run_on_all(op, self.compute, &mut self.workspace)?,
+                    false => work.run_op(op, self.compute, (sums, self.factor), &mut self.workspace)?,
+                }
             }
         }
         // Of a stage that is passed over the sums are 0.

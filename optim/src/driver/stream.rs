@@ -1,7 +1,7 @@
 //! A step in pieces: each parameter as soon as its gradient is there.
 
 use super::finite::NonFinite;
-use super::{CLASSES, Driver};
+use super::Driver;
 use crate::{Binding, Error, Result, StepReport};
 use std::collections::HashSet;
 
@@ -48,7 +48,7 @@ impl Driver {
         }
         for group in &self.groups {
             let algorithm = &group.algorithm;
-            let gathers = (0..CLASSES as u8).any(|class| algorithm.stages(class).gathers());
+            let gathers = algorithm.programs().any(|program| program.is_global());
             if gathers || !algorithm.spec().shared.is_empty() {
                 return refused(format!("{} looks at all parameters together", algorithm.name()));
             }

@@ -3,6 +3,7 @@
 use super::{Driver, Group};
 use crate::ranks::world::World;
 use crate::slots::Slot;
+use crate::program::Variant;
 use crate::{AnyAlgorithm, Binding, Checkpoint, Error, Result};
 use fallline_core::ranks::Communicator;
 use std::fmt::{self, Write};
@@ -62,8 +63,8 @@ impl Driver {
         }
         for family in 0..self.shared.len() {
             let algorithm = first_of(&self.groups, family);
-            if let Err(reason) = algorithm.across_ranks() {
-                return refused(family, reason);
+            if let Err(reason) = algorithm.program_on(Variant::ONLY, true) {
+                return refused(family, &reason);
             }
             if algorithm.sharded() != world.sharded() {
                 return refused(

@@ -1,11 +1,7 @@
 //! `ZeroRedundancyOptimizer`: any algorithm, with its states shared out over the ranks.
 
-use crate::builtins::Builtins;
 use crate::hyper::{Hyper, HyperError, Range, Value};
-use crate::stages::{MatrixStep, Stages};
-use crate::{AnyAlgorithm, Info, Method, Reference, Sparse, Spec, StateSpec, StorageDefaults};
-use core::any::Any;
-use fallline_core::{Groups, Kernel, Shape};
+use crate::{AnyAlgorithm, Info, Method, Reference, Stepped};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -181,7 +177,7 @@ impl AnyAlgorithm for ZeroRedundancy {
             other => other,
         })?;
         // Some algorithms do with some hyperparameters only.
-        if (0..crate::algorithm::CLASSES).any(|class| inner.stages(class).gathers()) {
+        if inner.programs().any(|program| program.is_global()) {
             let problem = format!("{kind} cannot be shared out: it looks at all parameters together");
             return Err(HyperError::Combination { algorithm: Self::NAME, problem });
         }
@@ -194,55 +190,7 @@ impl AnyAlgorithm for ZeroRedundancy {
     fn boxed(&self) -> Box<dyn AnyAlgorithm> {
         Box::new(ZeroRedundancy { find: self.find, kind: self.kind.clone(), inner: self.inner.boxed() })
     }
-    fn kernel(&self) -> &'static Kernel {
-        self.inner.kernel()
-    }
-    fn stages(&self, class: u8) -> Stages {
-        self.inner.stages(class)
-    }
-    fn class(&self, shape: &Shape) -> Result<u8, String> {
-        self.inner.class(shape)
-    }
-    fn class_of(&self, name: &str, shape: &Shape) -> Result<u8, String> {
-        self.inner.class_of(name, shape)
-    }
-    fn scalars(&self, class: u8, kernel: &Kernel, t: u64, out: &mut [f64]) {
-        self.inner.scalars(class, kernel, t, out);
-    }
-    fn spec(&self) -> &'static Spec {
-        self.inner.spec()
-    }
-    fn state(&self, name: &str) -> StateSpec {
-        self.inner.state(name)
-    }
-    fn storage(&self) -> StorageDefaults {
-        self.inner.storage()
-    }
-    fn sparse(&self) -> Sparse {
-        self.inner.sparse()
-    }
-    fn check_groups<'a>(&'a self, groups: &Groups<'_, 'a, dyn AnyAlgorithm>) -> Result<(), String> {
-        self.inner.check_groups(groups)
-    }
-    fn formed(&self, stage: usize) -> &'static [&'static str] {
-        self.inner.formed(stage)
-    }
-    fn matrix(&self, stage: usize, step: &mut MatrixStep<'_>) -> fallline_core::Result<()> {
-        self.inner.matrix(stage, step)
-    }
-    fn hessian_kernel(&self) -> Option<&'static Kernel> {
-        self.inner.hessian_kernel()
-    }
-    fn hyper(&self) -> &dyn Any {
-        self.inner.hyper()
-    }
-    fn typed(&self) -> &dyn Any {
-        self.inner.typed()
-    }
-    fn matrix_rules(&self) -> Vec<&'static Kernel> {
-        self.inner.matrix_rules()
-    }
-    fn builtins(&self) -> &'static Builtins {
-        self.inner.builtins()
+    fn core(&self) -> &dyn Stepped {
+        self.inner.core()
     }
 }

@@ -1,7 +1,7 @@
 //! The Newton–Schulz iteration of Muon, in the form that costs least.
 
 use super::pair::{MuonPairRule, Pair};
-use crate::stages::MatrixStep;
+use crate::op::{OpAt, Runner};
 use core::any::Any;
 use core::mem::swap;
 use fallline_core::backend::{MatMul, Matrix, View};
@@ -45,29 +45,26 @@ pub(super) struct NewtonSchulz {
 
 impl NewtonSchulz {
     /// Iterates on the scratch, divided by `norm` to begin with, and puts the result there.
-    pub(super) fn run<K: Link>(&self, step: &mut MatrixStep<'_>, norm: f64) -> Result<()> {
+    pub(super) fn run<K: Link>(&self, at: &mut OpAt<'_>, norm: f64) -> Result<()> {
         let elements = self.rows * self.columns;
         if elements == 0 {
             return Ok(());
         }
-        let mut x = step.take_as(self.format, elements)?;
-        let mut y = step.take_as(self.format, elements)?;
-        scale::<K>(step, &step.scratch[0].1, norm, &mut x)?;
+        let mut x = at.take_as(self.format, elements)?;
+        let mut y = at.take_as(self.format, elements)?;
+        scale::<K>(at.on, at.scratch.get("x")?, norm, &mut x)?;
         let pair = self.pair();
         if self.prefers_gram(pair.is_some()) {
-            self.gram_form::<K>(step, &mut x, &mut y)?;
+            self.gram_form::<K>(at, &mut x, &mut y)?;
         } else {
-            self.plain::<K>(step, pair, &mut x, &mut y)?;
+            self.plain::<K>(at, pair, &mut x, &mut y)?;
         }
-        if self.format == step.compute.format() {
-            swap(&mut step.scratch[0].1, &mut x);
+        if self.format == at.on.compute.format() {
+            swap(at.scratch.get_mut("x")?, &mut x);
         } else {
-            let scratch = core::mem::take(&mut step.scratch);
-            let widened = scale::<K>(step, &x, 1.0, &mut scratch[0].1);
-            step.scratch = scratch;
-            widened?;
+            scale::<K>(at.on, &x, 1.0, at.scratch.get_mut("x")?)?;
         }
-        step.workspace.give([x, y]);
+        at.workspace.give([x, y]);
         Ok(())
     }
 
@@ -90,17 +87,17 @@ impl NewtonSchulz {
     }
 
     /// `c = X Xᵀ`; of tall matrices `Xᵀ X`, which does the same from the other side.
-    fn gram(&self, step: &MatrixStep<'_>, x: &Storage, c: &mut Storage) -> Result<()> {
+    fn gram(&self, on: Runner<'_>, x: &Storage, c: &mut Storage) -> Result<()> {
         let x = Matrix::new(x, self.rows, self.columns);
         let (a, b) = if self.rows > self.columns { (x.transpose(), x) } else { (x, x.transpose()) };
-        step.backend.matmul(MatMul { symmetric: true, ..MatMul::new(a, b, c) })
+        on.backend.matmul(MatMul { symmetric: true, ..MatMul::new(a, b, c) })
     }
 
     /// `c = factor · product + scale · add` of m × m matrices that commute: all of them are polynomials of one
     /// symmetric matrix, so their products are symmetric too.
     fn symmetric(
         &self,
-        step: &MatrixStep<'_>,
+        on: Runner<'_>,
         (factor, a, b): (f64, &Storage, &Storage),
         (scale, add): (f64, Option<&Storage>),
         c: &mut Storage,
@@ -110,13 +107,13 @@ impl NewtonSchulz {
         // is packed once.
         let product = MatMul::new(square(a).transpose(), square(b), c);
         let add = add.map(square);
-        step.backend.matmul(MatMul { alpha: factor, beta: scale, add, symmetric: true, ..product })
+        on.backend.matmul(MatMul { alpha: factor, beta: scale, add, symmetric: true, ..product })
     }
 
     /// `y = F X + scale · X`; of tall matrices `X F + scale · X`.
     fn apply(
         &self,
-        step: &MatrixStep<'_>,
+        on: Runner<'_>,
         factor: &Storage,
         scale: f64,
         x: &Storage,
@@ -125,43 +122,44 @@ impl NewtonSchulz {
         let x = Matrix::new(x, self.rows, self.columns);
         let factor = Matrix::new(factor, self.small(), self.small());
         let (a, b) = if self.rows > self.columns { (x, factor) } else { (factor.transpose(), x) };
-        step.backend.matmul(MatMul { beta: scale, add: Some(x), ..MatMul::new(a, b, y) })
+        on.backend.matmul(MatMul { beta: scale, add: Some(x), ..MatMul::new(a, b, y) })
     }
 
     /// The iteration as the paper has it, two steps at once where there is a pair.
     fn plain<K: Link>(
         &self,
-        step: &mut MatrixStep<'_>,
+        at: &mut OpAt<'_>,
         pair: Option<Pair>,
         x: &mut Storage,
         y: &mut Storage,
     ) -> Result<()> {
+        let on = at.on;
         let (a, b, c) = self.coefficients;
         let size = self.small() * self.small();
-        let mut take = || step.take_as(self.format, size);
+        let mut take = || at.take_as(self.format, size);
         let (mut gram, mut polynomial) = (take()?, take()?);
         let mut powers =
             pair.map(|pair| Ok::<_, fallline_core::Error>((pair, take()?, take()?))).transpose()?;
         let mut left = self.steps;
         while left > 0 {
-            self.gram(step, x, &mut gram)?;
+            self.gram(on, x, &mut gram)?;
             let constant = match &mut powers {
                 Some((pair, n, k)) if left > 1 => {
-                    self.pair_of::<K>(step, pair, &mut gram, [&mut polynomial, n, k])?;
+                    self.pair_of::<K>(on, pair, &mut gram, [&mut polynomial, n, k])?;
                     swap(&mut gram, &mut polynomial);
                     left -= 2;
                     pair.constant
                 }
                 _ => {
-                    self.symmetric(step, (c, &gram, &gram), (b, Some(&gram)), &mut polynomial)?;
+                    self.symmetric(on, (c, &gram, &gram), (b, Some(&gram)), &mut polynomial)?;
                     left -= 1;
                     a
                 }
             };
-            self.apply(step, &polynomial, constant, x, y)?;
+            self.apply(on, &polynomial, constant, x, y)?;
             swap(x, y);
         }
-        step.workspace
+        at.workspace
             .give([gram, polynomial].into_iter().chain(powers.into_iter().flat_map(|(_, n, k)| [n, k])));
         Ok(())
     }
@@ -169,18 +167,18 @@ impl NewtonSchulz {
     /// The polynomial of two steps in place of the Gram matrix, but for its constant.
     fn pair_of<K: Link>(
         &self,
-        step: &MatrixStep<'_>,
+        on: Runner<'_>,
         pair: &Pair,
         gram: &mut Storage,
         [m, n, k]: [&mut Storage; 3],
     ) -> Result<()> {
         let [alpha, beta, gamma] = pair.powers;
-        self.symmetric(step, (alpha, gram, gram), (beta, Some(gram)), m)?;
-        self.symmetric(step, (1.0, gram, m), (gamma, Some(gram)), n)?;
-        self.symmetric(step, (1.0, n, n), (0.0, None), k)?;
+        self.symmetric(on, (alpha, gram, gram), (beta, Some(gram)), m)?;
+        self.symmetric(on, (1.0, gram, m), (gamma, Some(gram)), n)?;
+        self.symmetric(on, (1.0, n, n), (0.0, None), k)?;
         let mut views = [View::write(m), View::write(n), View::write(k), View::read(gram)].map(Some);
-        step.run(K::kernel::<MuonPairRule>(), &() as &dyn Any, &pair.combined, &mut views)?;
-        self.symmetric(step, (1.0, k, n), (1.0, Some(m)), gram)
+        on.run(K::kernel::<MuonPairRule>(), &() as &dyn Any, &pair.combined, &mut views)?;
+        self.symmetric(on, (1.0, k, n), (1.0, Some(m)), gram)
     }
 
     /// The iteration on the Gram matrix. With `Z = b A + c A²` a step is `X ← (a I + Z) X`, so that
@@ -193,41 +191,42 @@ impl NewtonSchulz {
     ///
     /// All of them commute. In `bf16` a Q of norm q is off by q · 2⁻⁹, which shows where it takes all of a direction's
     /// size away, and in all elements alike: a matrix of equal entries may come out a third too small or too large.
-    fn gram_form<K: Link>(&self, step: &mut MatrixStep<'_>, x: &mut Storage, y: &mut Storage) -> Result<()> {
+    fn gram_form<K: Link>(&self, at: &mut OpAt<'_>, x: &mut Storage, y: &mut Storage) -> Result<()> {
+        let on = at.on;
         let (a, b, c) = self.coefficients;
         let most = if self.format == Format::Bf16 { RESTART.1 } else { RESTART.0 };
         let size = self.small();
-        let mut take = || step.take_as(self.format, size * size);
+        let mut take = || at.take_as(self.format, size * size);
         let (mut gram, mut z, mut q, mut s) = (take()?, take()?, take()?, take()?);
         let mut left = self.steps;
         while left > 0 {
             let steps = left.min(most);
-            self.gram(step, x, &mut gram)?;
+            self.gram(on, x, &mut gram)?;
             for k in 1..=steps {
-                self.symmetric(step, (c, &gram, &gram), (b, Some(&gram)), &mut z)?;
+                self.symmetric(on, (c, &gram, &gram), (b, Some(&gram)), &mut z)?;
                 if k < steps {
-                    self.symmetric(step, (1.0, &gram, &z), (a, Some(&gram)), &mut s)?;
-                    self.symmetric(step, (1.0, &s, &z), (a, Some(&s)), &mut gram)?;
+                    self.symmetric(on, (1.0, &gram, &z), (a, Some(&gram)), &mut s)?;
+                    self.symmetric(on, (1.0, &s, &z), (a, Some(&s)), &mut gram)?;
                 }
                 if k == 1 {
                     swap(&mut q, &mut z);
-                    step.run_on_diagonal(K::kernel::<MuonShiftRule>(), &() as &dyn Any, &[a], &mut q, size)?;
+                    on.run_on_diagonal(K::kernel::<MuonShiftRule>(), &() as &dyn Any, &[a], &mut q, size)?;
                 } else {
-                    self.symmetric(step, (1.0, &q, &z), (a, Some(&q)), &mut s)?;
+                    self.symmetric(on, (1.0, &q, &z), (a, Some(&q)), &mut s)?;
                     swap(&mut q, &mut s);
                 }
             }
-            self.apply(step, &q, 0.0, x, y)?;
+            self.apply(on, &q, 0.0, x, y)?;
             swap(x, y);
             left -= steps;
         }
-        step.workspace.give([gram, z, q, s]);
+        at.workspace.give([gram, z, q, s]);
         Ok(())
     }
 }
 
 /// `to = from / norm`, in whatever they are stored as.
-fn scale<K: Link>(step: &MatrixStep<'_>, from: &Storage, norm: f64, to: &mut Storage) -> Result<()> {
+fn scale<K: Link>(on: Runner<'_>, from: &Storage, norm: f64, to: &mut Storage) -> Result<()> {
     let views = &mut [Some(View::write(to)), Some(View::read(from))];
-    step.run(K::kernel::<MuonNormRule>(), &() as &dyn Any, &[norm], views).map(|_| ())
+    on.run(K::kernel::<MuonNormRule>(), &() as &dyn Any, &[norm], views).map(|_| ())
 }

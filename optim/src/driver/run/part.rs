@@ -8,7 +8,7 @@ use crate::driver::averages::Mean;
 use crate::driver::mirror;
 use crate::driver::rows::{self, Parts};
 use crate::slots::Slot;
-use crate::stages::{Stage, Stages};
+use crate::program::{Program, Stage};
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
 use fallline_core::codec::stochastic;
 use fallline_core::sums::fold;
@@ -41,14 +41,14 @@ impl Part {
     /// A stage of a step with these states and scratch, behind a rule that returns these sums.
     pub(super) fn new(
         stage: Stage,
-        stages: &Stages,
+        program: &Program,
         before: &[&'static str],
         remembered: Remembered,
     ) -> Part {
         let operands = stage.kernel().map_or(&[][..], |kernel| kernel.operands);
         let of = |role| operands.iter().position(|operand| operand.role == role);
         let named = |name: &&str| operands.iter().position(|operand| operand.name == *name);
-        let all = |role| stages.operands(role).iter().map(named).collect();
+        let all = |role| program.operands(role).iter().map(named).collect();
         let (rows, own, plans, sums, parts_own, parts_sums) = Default::default();
         let (states, scratch) = (all(Role::State), all(Role::Scratch));
         let (param, grad) = (of(Role::Param), of(Role::Grad));
@@ -63,12 +63,13 @@ impl Part {
     }
 
     /// Computes a row of scalars: the sign of the gradient, and those of the rule.
-    pub(super) fn add_row(&mut self, class: u8, algorithm: &dyn AnyAlgorithm, t: u64) {
+    pub(super) fn add_row(&mut self, program: &Program, algorithm: &dyn AnyAlgorithm, t: u64) {
         let Some(kernel) = self.stage.kernel() else { return };
         self.rows.push(if algorithm.maximize() { -1.0 } else { 1.0 });
         let start = self.rows.len();
         self.rows.resize(start + kernel.scalars.len(), 0.0);
-        algorithm.scalars(class, kernel, t, &mut self.rows[start..]);
+        let row = &mut self.rows[start..];
+        program.with_hyper(algorithm.hyper(), &mut |hyper| kernel.compute_scalars(hyper, t, row));
     }
 
     /// Multiplies the gradient's factor in each row of scalars.

@@ -5,10 +5,10 @@ use crate::driver::around::Around;
 use crate::driver::together::first_of;
 use crate::driver::{Group, mirror, rows};
 use crate::slots::Slot;
-use crate::stages::{Exchanged, Exchanging, MatrixStep, Workspace};
-use crate::{AnyAlgorithm, Binding, Error, Result};
+use crate::op::{CollectiveAt, Member, Named, Op, OpAt, Peers, Runner, Sums, Workspace};
+use crate::{AnyAlgorithm, Binding, Result};
 use fallline_core::ranks::Communicator;
-use fallline_core::{Backend, Compute, Groups};
+use fallline_core::{Backend, Compute};
 
 /// What a step over a run works on.
 pub(crate) struct Work<'s, 'b, 'd> {
@@ -32,19 +32,6 @@ impl Work<'_, '_, '_> {
         first_of(self.groups, self.family)
     }
 
-    /// Checks the groups of the family together.
-    pub(super) fn check_groups(&self) -> Result<()> {
-        let (groups, family) = (self.groups, self.family);
-        let first = first_of(groups, family);
-        let mine = || groups.iter().filter(|group| group.family == family);
-        let get = |group: usize| -> &dyn AnyAlgorithm {
-            mine().nth(group).map_or(first, |group| &*group.algorithm)
-        };
-        let groups = Groups::new(mine().count(), &get);
-        let checked = first.check_groups(&groups);
-        checked.map_err(|problem| Error::Groups { algorithm: first.name(), problem })
-    }
-
     /// How many ranks step together.
     pub(super) fn world(&self) -> usize {
         self.ranks.map_or(1, |ranks| ranks.world())
@@ -56,13 +43,8 @@ impl Work<'_, '_, '_> {
         mine.for_each(|slot| slot.steps += 1);
     }
 
-    /// A stage that all tensors take part in together. What it leaves out is kept with the first by name.
-    pub(super) fn exchange(
-        &mut self,
-        stage: usize,
-        compute: Compute,
-        workspace: &mut Workspace,
-    ) -> Result<()> {
+    /// An operation on all tensors together. What it leaves out is kept with the first by name.
+    pub(super) fn run_on_all(&mut self, op: &Op, compute: Compute, workspace: &mut Workspace) -> Result<()> {
         let first = first_of(self.groups, self.family);
         let mut mine: Vec<&mut Slot> =
             self.slots.iter_mut().filter(|slot| slot.run == Some(self.index)).collect();
@@ -70,26 +52,26 @@ impl Work<'_, '_, '_> {
         let mut errors = mine.first_mut().and_then(|slot| slot.errors.take());
         let tensors = mine.iter_mut().map(|slot| {
             let Slot { shape, memory, states, mask, .. } = &mut **slot;
-            Exchanged { shape, memory, states, mask: mask.as_ref().map(|mask| &mask.storage) }
+            Member { shape, memory, states: Named(states), mask: mask.as_ref().map(|mask| &mask.storage) }
         });
         let (backend, shared, ranks) = (self.backend, &*self.shared, self.ranks);
         let tensors = tensors.collect();
-        let mut step =
-            Exchanging { backend, compute, shared, ranks, errors: &mut errors, tensors, workspace };
-        let exchanged = first.exchange(stage, &mut step);
-        drop(step);
+        let mut at =
+            CollectiveAt { backend, compute, shared, ranks, errors: &mut errors, tensors, workspace };
+        let done = op.run_on_all(first.hyper(), &mut at);
+        drop(at);
         if let Some(slot) = mine.first_mut() {
             slot.errors = errors;
         }
-        Ok(exchanged?)
+        Ok(done?)
     }
 
-    /// A stage that is not element by element, tensor after tensor.
-    pub(super) fn matrix(
+    /// An operation on each tensor, one after another.
+    pub(super) fn run_op(
         &mut self,
-        stage: usize,
+        op: &Op,
         compute: Compute,
-        (sums, factor): (&[f64], f64),
+        ((names, sums), factor): ((&'static [&'static str], &[f64]), f64),
         workspace: &mut Workspace,
     ) -> Result<()> {
         let found = sums.len().checked_div(self.tensors).unwrap_or(0);
@@ -99,26 +81,24 @@ impl Work<'_, '_, '_> {
             let algorithm = &self.groups[slot.group].algorithm;
             let rows = rows::of(&slot.rows, slot.sparse);
             let (_, grad) = mirror::views(binding, &mut slot.mirror, rows);
-            algorithm.matrix(
-                stage,
-                &mut MatrixStep {
-                    backend: self.backend,
-                    compute,
-                    t: slot.steps + 1,
-                    shape: &slot.shape,
-                    grad,
-                    grad_scale: if algorithm.maximize() { -factor } else { factor },
-                    sums: &sums[place * found..][..found],
-                    memory: &mut slot.memory,
-                    shared: self.shared,
+            let mut at = OpAt {
+                on: Runner { backend: self.backend, compute, t: slot.steps + 1 },
+                shape: &slot.shape,
+                grad,
+                grad_scale: if algorithm.maximize() { -factor } else { factor },
+                sums: Sums { names, values: &sums[place * found..][..found] },
+                memory: &mut slot.memory,
+                shared: self.shared,
+                peers: Peers {
                     ranks: self.ranks,
                     errors: &mut slot.errors,
                     mask: slot.mask.as_ref().map(|mask| &mask.storage),
-                    workspace,
-                    states: &mut slot.states,
-                    scratch: &mut slot.scratch,
                 },
-            )?;
+                workspace,
+                states: Named(&mut slot.states),
+                scratch: Named(&mut slot.scratch),
+            };
+            op.run(algorithm.hyper(), &mut at)?;
         }
         Ok(())
     }

@@ -1,11 +1,11 @@
 //! The largest element of a scratch, found with passes of a rule, so that every device finds it without a line of its own.
 
-use super::MatrixStep;
+use super::OpAt;
 use crate::builtins::{Builtins, WAYS};
 use fallline_core::backend::View;
 use fallline_core::{Link, Result, Storage};
 
-impl MatrixStep<'_> {
+impl OpAt<'_> {
     /// The largest element of `x`, which must have one; what `x` holds afterwards is of no use. Where an element is NaN,
     /// any of them may come out.
     ///
@@ -23,14 +23,14 @@ impl MatrixStep<'_> {
             let [from, to] = sides;
             let parts = (0..WAYS).map(|part| Some(View::read(from).part(start(part), next)));
             let mut views: Vec<_> = [Some(View::write(to).part(0, next))].into_iter().chain(parts).collect();
-            self.run(rules.largest(), &(), &[], &mut views)?;
+            self.on.run(rules.largest(), &(), &[], &mut views)?;
             drop(views);
             sides = [to, from];
             left = next;
         }
         // A sum of one element is that element.
         let mut view = [Some(View::read(sides[0]).part(0, 1))];
-        let found = self.run(rules.total(), &(), &[], &mut view)?;
+        let found = self.on.run(rules.total(), &(), &[], &mut view)?;
         self.workspace.give([other]);
         Ok(found[0])
     }

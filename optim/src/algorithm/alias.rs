@@ -1,16 +1,113 @@
-//! One algorithm under several names, as some sources have it: the same rules, other defaults.
+//! One algorithm under several names, as some sources have it: the same program, other defaults.
 
-use crate::hyper::{Hyper, Value};
+use super::erased::{Linked, Stepped};
+use super::{Algorithm, AnyAlgorithm, Info};
+use crate::hyper::{Hyper, HyperError, Hyperparameters, Value};
+use core::fmt::Debug;
+use core::marker::PhantomData;
+use fallline_core::Link;
 
-/// Declares an algorithm that is another one under a name of its own: the same rules, states, ranges and
-/// meanings, with the defaults in `with` instead of its own, and `without` arguments that the source
+/// Hyperparameters under a name: an algorithm, or [another name](macro@crate::alias) of one.
+pub trait Named: Hyperparameters + Default + 'static {
+    /// What is stepped, with the rules that `K` compiles.
+    ///
+    /// # Errors
+    /// [`HyperError`] when hyperparameters are out of range or exclude each other.
+    fn link<K: Link>(self) -> Result<Box<dyn AnyAlgorithm>, HyperError>;
+}
+
+impl<A: Algorithm> Named for A {
+    fn link<K: Link>(self) -> Result<Box<dyn AnyAlgorithm>, HyperError> {
+        Ok(Box::new(Linked::<A, K>::new(self)?))
+    }
+}
+
+/// Another name of an algorithm: its hyperparameters in a type of their own. Declared by
+/// [`alias!`](macro@crate::alias).
+pub trait Alias: Hyperparameters + Clone + Debug + Default + Send + Sync + 'static {
+    /// The algorithm.
+    type Of: Algorithm;
+    /// The hyperparameters under this name.
+    fn wrap(of: Self::Of) -> Self;
+    /// The hyperparameters under the algorithm's own name.
+    fn unwrap(self) -> Self::Of;
+}
+
+/// An [`Alias`] together with the [`Link`] that compiles the algorithm's rules. It forwards nothing: what is stepped is the
+/// algorithm.
+pub struct Aliased<T: Alias, K> {
+    core: Linked<T::Of, K>,
+    alias: PhantomData<fn() -> T>,
+}
+
+impl<T: Alias, K: Link> Aliased<T, K> {
+    /// The algorithm with these hyperparameters, under their name.
+    ///
+    /// # Errors
+    /// [`HyperError`] when they are out of range or exclude each other.
+    pub fn new(alias: T) -> Result<Self, HyperError> {
+        for hyper in T::TABLE {
+            if let Some(value) = alias.get(hyper.name) {
+                alias.clone().set(hyper.name, &value)?;
+            }
+        }
+        Self::checked(alias.unwrap(), true)
+    }
+
+    fn checked(mut of: T::Of, first: bool) -> Result<Self, HyperError> {
+        of.check(first).map_err(|error| error.named(T::NAME))?;
+        Ok(Aliased { core: Linked::unchecked(of), alias: PhantomData })
+    }
+
+    fn alias(&self) -> T {
+        T::wrap(self.core.algorithm().clone())
+    }
+}
+
+impl<T: Alias, K: Link> Debug for Aliased<T, K> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.alias().fmt(f)
+    }
+}
+
+impl<T: Alias, K: Link> AnyAlgorithm for Aliased<T, K> {
+    fn name(&self) -> &'static str {
+        T::NAME
+    }
+    fn info(&self) -> &'static Info {
+        &T::Of::INFO
+    }
+    fn table(&self) -> &'static [Hyper] {
+        T::TABLE
+    }
+    fn get(&self, name: &str) -> Option<Value> {
+        // Not by way of the alias, which copies: schedules ask in every step.
+        let counts = T::TABLE.iter().any(|hyper| hyper.name == name && hyper.counts);
+        if counts { self.core.algorithm().get(name) } else { None }
+    }
+    fn set(&mut self, values: &[(&str, Value)]) -> Result<(), HyperError> {
+        let mut changed = self.alias();
+        values.iter().try_for_each(|(name, value)| changed.set(name, value))?;
+        *self = Self::checked(changed.unwrap(), false)?;
+        Ok(())
+    }
+    fn boxed(&self) -> Box<dyn AnyAlgorithm> {
+        let core = Linked::unchecked(self.core.algorithm().clone());
+        Box::new(Aliased::<T, K> { core, alias: PhantomData })
+    }
+    fn core(&self) -> &dyn Stepped {
+        &self.core
+    }
+}
+
+/// Declares another name of an algorithm, of any: the same program, states, ranges and meanings, with the defaults in `with` instead of its own, and `without` arguments that the source
 /// does not take under this name. What is `accepted` or `fixed` instead of being a hyperparameter stands as in
 /// [`hyperparameters!`](crate::hyperparameters): its value is that in `with`, whatever is given.
 ///
 /// ```
 /// use fallline_optim::hyper::{Hyperparameters, Value};
 /// use fallline_optim::algorithms::Adagrad;
-/// fallline_optim::renamed! {
+/// fallline_optim::alias! {
 ///     /// Adagrad, slower.
 ///     pub Slow as "SlowAdagrad" is Adagrad, with { lr = 1e-3 }, without { fused }
 /// }
@@ -23,7 +120,7 @@ use crate::hyper::{Hyper, Value};
 /// assert!(slow.set("fused", &Value::Bool(true)).is_err());
 /// ```
 #[macro_export]
-macro_rules! renamed {
+macro_rules! alias {
     ($(#[$meta:meta])* $vis:vis $name:ident as $text:literal is $of:ty
      $(, with { $($field:ident = $default:expr),+ $(,)? })?
      $(, without { $($gone:ident),+ $(,)? })?
@@ -62,7 +159,7 @@ macro_rules! renamed {
                         concat!(" Only the default is accepted: ", $reason, "."),
                     ),)+)?
                 ];
-                const TABLE: [$crate::hyper::Hyper; ALL.len() - GONE.len()] = $crate::renamed::table(
+                const TABLE: [$crate::hyper::Hyper; ALL.len() - GONE.len()] = $crate::alias_table(
                     ALL,
                     GONE,
                     OTHERS,
@@ -100,47 +197,21 @@ macro_rules! renamed {
             }
         }
 
-        impl $crate::Algorithm for $name {
-            const INFO: $crate::Info = <$of as $crate::Algorithm>::INFO;
-            fn kernel<K: $crate::Link>(&self) -> &'static $crate::Kernel {
-                self.0.kernel::<K>()
+        impl $crate::Alias for $name {
+            type Of = $of;
+            fn wrap(of: $of) -> Self {
+                $name(of)
             }
-            const MEMORY: &'static [(&'static str, f64)] = <$of as $crate::Algorithm>::MEMORY;
-            const SHARED: &'static [(&'static str, f64)] = <$of as $crate::Algorithm>::SHARED;
-            const REPLICAS: $crate::Replicas = <$of as $crate::Algorithm>::REPLICAS;
-            fn state(&self, name: &str) -> $crate::StateSpec {
-                self.0.state(name)
+            fn unwrap(self) -> $of {
+                self.0
             }
-            fn stages<K: $crate::Link>(&self, class: u8) -> $crate::stages::Stages {
-                self.0.stages::<K>(class)
-            }
-            fn class(&self, shape: &$crate::Shape) -> Result<u8, String> {
-                self.0.class(shape)
-            }
-            fn class_of(&self, name: &str, shape: &$crate::Shape) -> Result<u8, String> {
-                self.0.class_of(name, shape)
-            }
-            fn scalars(&self, class: u8, kernel: &$crate::Kernel, t: u64, out: &mut [f64]) {
-                self.0.scalars(class, kernel, t, out);
-            }
-            fn formed(&self, stage: usize) -> &'static [&'static str] {
-                self.0.formed(stage)
-            }
-            fn hessian_kernel<K: $crate::Link>(&self) -> Option<&'static $crate::Kernel> {
-                self.0.hessian_kernel::<K>()
-            }
-            fn hyper(&self) -> &dyn core::any::Any {
-                self.0.hyper()
-            }
-            fn check(&mut self, first: bool) -> Result<(), $crate::hyper::HyperError> {
-                let name = <Self as $crate::hyper::Hyperparameters>::NAME;
-                self.0.check(first).map_err(|error| error.named(name))
-            }
-            fn storage(&self) -> $crate::StorageDefaults {
-                self.0.storage()
-            }
-            fn sparse(&self) -> $crate::Sparse {
-                self.0.sparse()
+        }
+
+        impl $crate::Named for $name {
+            fn link<K: $crate::Link>(
+                self,
+            ) -> Result<Box<dyn $crate::AnyAlgorithm>, $crate::hyper::HyperError> {
+                Ok(Box::new($crate::Aliased::<Self, K>::new(self)?))
             }
         }
     };
@@ -149,7 +220,7 @@ macro_rules! renamed {
 /// A hyperparameter's name and its other default.
 type OtherDefault = (&'static str, fn() -> Value);
 
-/// The table without some rows, with others in the place of some, and with other defaults. Used by [`renamed!`](macro@crate::renamed).
+/// The table without some rows, with others in the place of some, and with other defaults. Used by [`alias!`](macro@crate::alias).
 ///
 /// # Panics
 /// While compiling, when a name of `gone`, `others` or `defaults` is not in the table.

@@ -1,0 +1,424 @@
+//! Operations between passes: what is not element by element.
+
+mod largest;
+
+use crate::compression::Errors;
+use core::any::{Any, TypeId};
+use core::fmt;
+use fallline_core::backend::{MatMul, Matrix, Pass, TensorPass, View, Views};
+use fallline_core::ranks::Communicator;
+use fallline_core::{Backend, Compute, Error, Format, Kernel, Link, Result, Shape, Storage};
+
+/// An operation on one tensor: Newton–Schulz, factored moments, a compressed all-reduce.
+pub trait TensorOp: 'static {
+    /// The hyperparameters that it takes.
+    type Hyper: 'static;
+    /// Its name.
+    const NAME: &'static str;
+    /// What it does, for people: a formula or sentence a line.
+    const FORMULAS: &'static [&'static str] = &[];
+    /// The states that it works on and no rule has as an operand.
+    const STATES: &'static [&'static str] = &[];
+
+    /// The rules that it runs itself.
+    fn rules<K: Link>() -> Vec<&'static Kernel> {
+        Vec::new()
+    }
+
+    /// Works on one tensor.
+    ///
+    /// # Errors
+    /// When the backend fails.
+    fn run<K: Link>(hyper: &Self::Hyper, at: &mut OpAt<'_>) -> Result<()>;
+}
+
+/// An operation on all tensors of an optimizer together.
+pub trait CollectiveOp: 'static {
+    /// The hyperparameters that it takes: those of the first group.
+    type Hyper: 'static;
+    /// Its name.
+    const NAME: &'static str;
+    /// What it does, for people: a formula or sentence a line.
+    const FORMULAS: &'static [&'static str] = &[];
+
+    /// The rules that it runs itself.
+    fn rules<K: Link>() -> Vec<&'static Kernel> {
+        Vec::new()
+    }
+
+    /// Works on all tensors.
+    ///
+    /// # Errors
+    /// When the backend or an exchange with other ranks fails.
+    fn run<K: Link>(hyper: &Self::Hyper, at: &mut CollectiveAt<'_>) -> Result<()>;
+}
+
+/// An operation as plain data, made once for each [`Link`].
+pub struct Op {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, for people.
+    pub formulas: &'static [&'static str],
+    /// The states that it works on and no rule has as an operand.
+    pub states: &'static [&'static str],
+    id: fn() -> TypeId,
+    rules: fn() -> Vec<&'static Kernel>,
+    run: Run,
+}
+
+#[derive(Clone, Copy)]
+enum Run {
+    Tensor(fn(&dyn Any, &mut OpAt<'_>) -> Option<Result<()>>),
+    Collective(fn(&dyn Any, &mut CollectiveAt<'_>) -> Option<Result<()>>),
+}
+
+impl Op {
+    /// Erases an operation on one tensor.
+    pub(crate) fn tensor<T: TensorOp, K: Link>() -> &'static Op {
+        const {
+            &Op {
+                name: T::NAME,
+                formulas: T::FORMULAS,
+                states: T::STATES,
+                id: TypeId::of::<T>,
+                rules: T::rules::<K>,
+                run: Run::Tensor(|hyper, at| Some(T::run::<K>(hyper.downcast_ref()?, at))),
+            }
+        }
+    }
+
+    /// Erases an operation on all tensors.
+    pub(crate) fn collective<T: CollectiveOp, K: Link>() -> &'static Op {
+        const {
+            &Op {
+                name: T::NAME,
+                formulas: T::FORMULAS,
+                states: &[],
+                id: TypeId::of::<T>,
+                rules: T::rules::<K>,
+                run: Run::Collective(|hyper, at| Some(T::run::<K>(hyper.downcast_ref()?, at))),
+            }
+        }
+    }
+
+    /// The rules that it runs itself.
+    pub fn rules(&self) -> Vec<&'static Kernel> {
+        (self.rules)()
+    }
+
+    /// Whether all tensors take part in it together.
+    pub fn is_collective(&self) -> bool {
+        matches!(self.run, Run::Collective(_))
+    }
+
+    /// Works on one tensor; nothing, if it is an operation on all of them.
+    pub(crate) fn run(&self, hyper: &dyn Any, at: &mut OpAt<'_>) -> Result<()> {
+        match self.run {
+            Run::Tensor(run) => run(hyper, at).unwrap_or_else(|| Err(self.stranger())),
+            Run::Collective(_) => Ok(()),
+        }
+    }
+
+    /// Works on all tensors; nothing, if it is an operation on one.
+    pub(crate) fn run_on_all(&self, hyper: &dyn Any, at: &mut CollectiveAt<'_>) -> Result<()> {
+        match self.run {
+            Run::Tensor(_) => Ok(()),
+            Run::Collective(run) => run(hyper, at).unwrap_or_else(|| Err(self.stranger())),
+        }
+    }
+
+    fn stranger(&self) -> Error {
+        Error::Unavailable(format!("{} was given the hyperparameters of another algorithm", self.name))
+    }
+}
+
+impl PartialEq for Op {
+    fn eq(&self, other: &Op) -> bool {
+        (self.id)() == (other.id)()
+    }
+}
+
+impl fmt::Debug for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Op").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Storages by name.
+#[derive(Debug)]
+pub struct Named<'a>(pub(crate) &'a mut [(&'static str, Storage)]);
+
+impl Named<'_> {
+    /// The storage of a name.
+    ///
+    /// # Errors
+    /// When the program has none of this name.
+    pub fn get(&self, name: &str) -> Result<&Storage> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, storage)| storage).ok_or_else(|| missing(name))
+    }
+
+    /// The same, to write.
+    ///
+    /// # Errors
+    /// As [`get`](Named::get).
+    pub fn get_mut(&mut self, name: &str) -> Result<&mut Storage> {
+        let found = self.0.iter_mut().find(|(known, _)| *known == name);
+        found.map(|(_, storage)| storage).ok_or_else(|| missing(name))
+    }
+
+    /// Two of them, to write.
+    ///
+    /// # Errors
+    /// As [`get`](Named::get); when both are the same.
+    pub fn two(&mut self, names: [&str; 2]) -> Result<[&mut Storage; 2]> {
+        let place = |name: &str| {
+            self.0.iter().position(|(known, _)| *known == name).ok_or_else(|| missing(name))
+        };
+        let places = [place(names[0])?, place(names[1])?];
+        let both = self.0.get_disjoint_mut(places).map_err(|_| missing(names[1]))?;
+        Ok(both.map(|(_, storage)| storage))
+    }
+}
+
+fn missing(name: &str) -> Error {
+    Error::Unavailable(format!("the program of this algorithm has no state or scratch {name:?}"))
+}
+
+/// Where an operation runs its own passes and products.
+#[derive(Clone, Copy, Debug)]
+pub struct Runner<'a> {
+    /// Where it is computed.
+    pub backend: &'a dyn Backend,
+    /// The type of states and scratch.
+    pub compute: Compute,
+    /// The step count, from 1.
+    pub t: u64,
+}
+
+/// The other ranks, for one tensor.
+#[derive(Debug)]
+pub struct Peers<'a> {
+    /// The ranks that step together, where there are several.
+    pub ranks: Option<&'a dyn Communicator>,
+    /// What compressing for other ranks has left out so far of the parameter.
+    pub errors: &'a mut Option<Errors>,
+    /// What its momentum is multiplied by, where it has a [mask](crate::mask).
+    pub mask: Option<&'a Storage>,
+}
+
+/// One tensor's part in an operation.
+#[derive(Debug)]
+pub struct OpAt<'a> {
+    /// Where it runs passes and products.
+    pub on: Runner<'a>,
+    /// The parameter's extents.
+    pub shape: &'a Shape,
+    /// The gradient, as it is stored.
+    pub grad: Option<View<'a>>,
+    /// What it is to be multiplied by.
+    pub grad_scale: f64,
+    /// The sums of the last pass before, by name.
+    pub sums: Sums<'a>,
+    /// What the algorithm remembers for the parameter, in the order of
+    /// [`Algorithm::MEMORY`](crate::Algorithm::MEMORY).
+    pub memory: &'a mut [f64],
+    /// What it remembers for all parameters together, in the order of
+    /// [`Algorithm::SHARED`](crate::Algorithm::SHARED).
+    pub shared: &'a [f64],
+    /// What it exchanges with other ranks.
+    pub peers: Peers<'a>,
+    /// The states.
+    pub states: Named<'a>,
+    /// The scratch.
+    pub scratch: Named<'a>,
+    /// Memory for the time of the operation.
+    pub workspace: &'a mut Workspace,
+}
+
+/// One tensor's part in a [`CollectiveAt`].
+#[derive(Debug)]
+pub struct Member<'a> {
+    /// The parameter's extents.
+    pub shape: &'a Shape,
+    /// As [`OpAt::memory`].
+    pub memory: &'a mut [f64],
+    /// The states.
+    pub states: Named<'a>,
+    /// As [`Peers::mask`].
+    pub mask: Option<&'a Storage>,
+}
+
+/// All tensors' part in an operation that they take part in together, in the order of their names.
+#[derive(Debug)]
+pub struct CollectiveAt<'a> {
+    /// Where they are.
+    pub backend: &'a dyn Backend,
+    /// The type of states.
+    pub compute: Compute,
+    /// As [`OpAt::shared`].
+    pub shared: &'a [f64],
+    /// The ranks that step together, where there are several.
+    pub ranks: Option<&'a dyn Communicator>,
+    /// What compressing all of them in one piece has left out so far.
+    pub errors: &'a mut Option<Errors>,
+    /// The tensors.
+    pub tensors: Vec<Member<'a>>,
+    /// Memory for the time of the operation.
+    pub workspace: &'a mut Workspace,
+}
+
+/// Memory that operations borrow, kept between steps.
+#[derive(Debug, Default)]
+pub struct Workspace(Vec<Storage>);
+
+impl Workspace {
+    /// Memory of this many elements, with anything in it.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn take(&mut self, backend: &dyn Backend, format: Format, elements: usize) -> Result<Storage> {
+        let fits = |storage: &Storage| storage.len() == elements && storage.format() == format;
+        match self.0.iter().position(fits) {
+            Some(place) => Ok(self.0.swap_remove(place)),
+            None => Ok(backend.allocate(&[(format, elements)])?.remove(0)),
+        }
+    }
+
+    /// Gives memory back for the next who takes some.
+    pub fn give(&mut self, storages: impl IntoIterator<Item = Storage>) {
+        self.0.extend(storages);
+    }
+}
+
+/// The matrices over whose last two dimensions an operation works: how many, with how many rows and columns.
+pub fn matrices(shape: &Shape) -> (usize, usize, usize) {
+    match shape.extents() {
+        [] => (1, 1, 1),
+        [columns] => (1, 1, *columns),
+        [batch @ .., rows, columns] => (batch.iter().product(), *rows, *columns),
+    }
+}
+
+impl OpAt<'_> {
+    /// Memory of this many elements, with anything in it.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn take(&mut self, elements: usize) -> Result<Storage> {
+        self.take_as(self.on.compute.format(), elements)
+    }
+
+    /// The same, stored in another way than it is computed.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn take_as(&mut self, format: Format, elements: usize) -> Result<Storage> {
+        self.workspace.take(self.on.backend, format, elements)
+    }
+}
+
+/// Sums of a pass, by name.
+#[derive(Clone, Copy, Debug)]
+pub struct Sums<'a> {
+    pub(crate) names: &'static [&'static str],
+    pub(crate) values: &'a [f64],
+}
+
+impl Sums<'_> {
+    /// A sum.
+    ///
+    /// # Errors
+    /// When the pass before returns none of this name.
+    pub fn get(&self, name: &str) -> Result<f64> {
+        let place = self.names.iter().position(|known| *known == name);
+        let value = place.and_then(|place| self.values.get(place).copied());
+        value.ok_or_else(|| Error::Unavailable(format!("the pass before returns no sum {name:?}")))
+    }
+}
+
+impl Runner<'_> {
+    /// `c = alpha a b + beta c`, where c starts at element `c_start` of its storage.
+    ///
+    /// # Errors
+    /// As [`Backend::matmul`].
+    pub fn multiply(
+        &self,
+        alpha: f64,
+        (a, b): (Matrix<'_>, Matrix<'_>),
+        beta: f64,
+        c: &mut Storage,
+        c_start: usize,
+    ) -> Result<()> {
+        self.backend.matmul(MatMul { alpha, beta, c_start, ..MatMul::new(a, b, c) })
+    }
+
+    /// Runs a rule over `views`, one for each operand of its, with the tensor's own scalars. Returns its sums.
+    ///
+    /// # Errors
+    /// As [`Backend::run`].
+    pub fn run(
+        &self,
+        kernel: &'static Kernel,
+        hyper: &dyn Any,
+        own: &[f64],
+        views: &mut [Option<View<'_>>],
+    ) -> Result<Vec<f64>> {
+        let elements = views.first().and_then(Option::as_ref).map_or(0, View::len);
+        let mut left = Some(views);
+        self.pass(kernel, hyper, own, &mut |places| {
+            for (place, view) in places.iter_mut().zip(left.take()?) {
+                *place = view.take();
+            }
+            Some(TensorPass { elements, row: 0 })
+        })
+    }
+
+    /// Runs a rule of one operand over the diagonal of a `size × size` matrix.
+    ///
+    /// # Errors
+    /// As [`Backend::run`].
+    pub fn run_on_diagonal(
+        &self,
+        kernel: &'static Kernel,
+        hyper: &dyn Any,
+        own: &[f64],
+        matrix: &mut Storage,
+        size: usize,
+    ) -> Result<()> {
+        let own = own.repeat(size);
+        // Every element is a tensor of its own, a row and one more apart.
+        let (mut rest, mut skipped) = (Some(View::write(matrix)), 0);
+        let mut left = size;
+        self.pass(kernel, hyper, &own, &mut |places| {
+            left = left.checked_sub(1)?;
+            let (element, others) = rest.take()?.split(skipped).1.split(1);
+            (places[0], rest, skipped) = (Some(element), Some(others), size);
+            Some(TensorPass { elements: 1, row: 0 })
+        })?;
+        Ok(())
+    }
+
+    /// A pass over the tensors that a function gives, of a rule that is run on one tensor or has no sums.
+    fn pass<'v>(
+        &self,
+        kernel: &'static Kernel,
+        hyper: &dyn Any,
+        own: &[f64],
+        tensors: &mut dyn FnMut(&mut Views<'v>) -> Option<TensorPass>,
+    ) -> Result<Vec<f64>> {
+        let mut row = vec![1.0; 1 + kernel.scalars.len()];
+        kernel.compute_scalars(hyper, self.t, &mut row[1..]);
+        let mut sums = vec![0.0; kernel.sums.len()];
+        self.backend.run(Pass {
+            kernel,
+            compute: self.compute,
+            tensors,
+            rows: &row,
+            tensor_scalars: own,
+            plan: &mut self.backend.plan(),
+            sums: &mut sums,
+            beside: &[],
+        })?;
+        Ok(sums)
+    }
+}

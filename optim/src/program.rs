@@ -1,0 +1,287 @@
+//! What a step of an algorithm consists of: passes of rules, and operations between them.
+
+use crate::op::{CollectiveOp, Op, TensorOp};
+use crate::Algorithm;
+use core::any::Any;
+use core::marker::PhantomData;
+use fallline_core::{Groups, Kernel, Link, Operand, Role, Rule, between};
+
+/// The most stages that a program may have.
+pub const MAX_STAGES: usize = 5;
+
+/// One part of a step. What a pass reads of the one before, whether it looks at all tensors and when it is left out, its
+/// [`between`](Kernel::between) says.
+#[derive(Clone, Copy, Debug)]
+pub enum Stage {
+    /// A pass of a rule over all elements.
+    Pass(&'static Kernel),
+    /// Work that is not element by element.
+    Op(&'static Op),
+}
+
+impl Stage {
+    /// The rule, if it is one.
+    pub fn kernel(&self) -> Option<&'static Kernel> {
+        match self {
+            Stage::Pass(kernel) => Some(kernel),
+            Stage::Op(_) => None,
+        }
+    }
+
+    /// Whether it can follow the stage before tensor by tensor, while that one's operands are in cache.
+    pub(crate) fn follows(&self) -> bool {
+        self.kernel().is_some_and(|kernel| !kernel.between.is_global())
+    }
+}
+
+impl PartialEq for Stage {
+    fn eq(&self, other: &Stage) -> bool {
+        match (self, other) {
+            (Stage::Pass(one), Stage::Pass(other)) => core::ptr::eq(*one, *other),
+            (Stage::Op(one), Stage::Op(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
+/// From an algorithm's hyperparameters to those of the algorithm that it leaves a program to.
+pub type Project = fn(&dyn Any, &mut dyn FnMut(&dyn Any));
+
+/// An algorithm that leaves some of its parameters to another one.
+pub trait Delegates<A>: 'static {
+    /// The other one, with its hyperparameters.
+    fn delegate(&self) -> A;
+}
+
+/// What a step consists of, as plain data. Built anew in each step, on the stack.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    stages: [Option<Stage>; MAX_STAGES],
+    hessian: Option<&'static Kernel>,
+    restore: Option<&'static Kernel>,
+    project: Option<Project>,
+}
+
+impl PartialEq for Program {
+    fn eq(&self, other: &Program) -> bool {
+        self.stages == other.stages
+    }
+}
+
+impl Program {
+    pub(crate) const EMPTY: Program =
+        Program { stages: [None; MAX_STAGES], hessian: None, restore: None, project: None };
+
+    fn and(mut self, stage: Stage) -> Program {
+        let free = self.stages.iter_mut().find(|place| place.is_none());
+        *free.expect("a program has at most MAX_STAGES stages") = Some(stage);
+        self
+    }
+
+    /// The stages, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Stage> + use<> {
+        self.stages.into_iter().flatten()
+    }
+
+    /// The rules of the passes, in order.
+    pub fn kernels(&self) -> impl Iterator<Item = &'static Kernel> + use<> {
+        self.iter().filter_map(|stage| stage.kernel())
+    }
+
+    /// The operations, in order.
+    pub fn ops(&self) -> impl Iterator<Item = &'static Op> + use<> {
+        self.iter().filter_map(|stage| match stage {
+            Stage::Op(op) => Some(op),
+            Stage::Pass(_) => None,
+        })
+    }
+
+    /// The rule of the last pass that writes the parameter.
+    pub fn update(&self) -> Option<&'static Kernel> {
+        let writes = |operand: &Operand| operand.role == Role::Param && operand.written;
+        self.kernels().filter(|kernel| kernel.operands.iter().any(writes)).last()
+    }
+
+    /// The rule that takes in a gradient drawn for the Hessian, beside the step. Its operands are that gradient and states
+    /// of the passes, by name.
+    pub fn hessian(&self) -> Option<&'static Kernel> {
+        self.hessian
+    }
+
+    /// The rule that gives a parameter of a rank's own from its states, beside the step. Its one scalar says whether they
+    /// were saved by several ranks.
+    pub fn restore(&self) -> Option<&'static Kernel> {
+        self.restore
+    }
+
+    /// Whether a stage looks at all parameters together.
+    pub fn is_global(&self) -> bool {
+        self.kernels().any(|kernel| kernel.between.is_global())
+    }
+
+    /// Hands over the hyperparameters that the rules take, given the algorithm's.
+    pub fn with_hyper(&self, hyper: &dyn Any, with: &mut dyn FnMut(&dyn Any)) {
+        match self.project {
+            Some(project) => project(hyper, with),
+            None => with(hyper),
+        }
+    }
+
+    /// Bytes that one element of a step must move when `bytes(operand)` is an element's storage: each pass reads
+    /// its operands once and writes those back that it changes.
+    pub fn traffic(&self, bytes: impl Fn(&Operand) -> f64) -> f64 {
+        self.kernels().map(|kernel| kernel.traffic(&bytes)).sum()
+    }
+
+    /// The names of the operands of a role, each once, in the order in which the rules name them; behind them the states
+    /// that only operations work on.
+    pub fn operands(&self, role: Role) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        for operand in self.kernels().flat_map(|kernel| kernel.operands).filter(|o| o.role == role) {
+            if !names.contains(&operand.name) {
+                names.push(operand.name);
+            }
+        }
+        if role == Role::State {
+            names.extend(self.ops().flat_map(|op| op.states));
+        }
+        names
+    }
+}
+
+/// Which of an algorithm's programs a parameter takes, decided when it is first seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Variant(
+    /// Its number, below [`Variant::COUNT`].
+    pub u8,
+);
+
+impl Variant {
+    /// The only one, where there are no others.
+    pub const ONLY: Variant = Variant(0);
+    /// The most that an algorithm may have.
+    pub const COUNT: usize = 4;
+
+    /// As many as an algorithm may have. Of one that it has not, its program is that of another one.
+    pub fn all() -> impl Iterator<Item = Variant> + Clone {
+        (0..Variant::COUNT as u8).map(Variant)
+    }
+}
+
+/// Where a program is to run.
+#[derive(Debug)]
+pub struct Site<'s, 'a, A: ?Sized, K = ()> {
+    /// Of which parameters.
+    pub variant: Variant,
+    /// Whether several ranks step together, or a [mask](crate::mask) asks for the program that they have.
+    pub distributed: bool,
+    /// The groups of the optimizer, each with its hyperparameters.
+    pub groups: &'s Groups<'s, 'a, A>,
+    link: PhantomData<fn() -> K>,
+}
+
+/// A [`Site`] with its types erased.
+pub type AnySite<'s, 'a> = Site<'s, 'a, dyn Any>;
+
+impl<'s, 'a, A: ?Sized, K> Site<'s, 'a, A, K> {
+    /// A place for parameters of a variant.
+    pub fn new(variant: Variant, distributed: bool, groups: &'s Groups<'s, 'a, A>) -> Self {
+        Site { variant, distributed, groups, link: PhantomData }
+    }
+}
+
+impl<A: Algorithm, K: Link> Site<'_, '_, A, K> {
+    /// A program that begins with a pass.
+    pub fn pass<R: Rule<Hyper = A>>(&self) -> Steps<A, K> {
+        Steps::begin().pass::<R>()
+    }
+
+    /// A program that begins with an operation on each tensor.
+    pub fn op<T: TensorOp<Hyper = A>>(&self) -> Steps<A, K> {
+        Steps::begin().op::<T>()
+    }
+
+    /// The program of another algorithm, which takes these parameters.
+    ///
+    /// # Errors
+    /// As [`Algorithm::program`].
+    pub fn delegate<B: Algorithm>(&self, to: &B) -> Result<Steps<A, K>, String>
+    where
+        A: Delegates<B>,
+    {
+        let alone = |_: usize| to;
+        let groups = Groups::new(1, &alone);
+        let program = to.program(&Site::<B, K>::new(Variant::ONLY, self.distributed, &groups))?.program;
+        let project: Project = |hyper, with| {
+            if let Some(hyper) = hyper.downcast_ref::<A>() {
+                with(&hyper.delegate());
+            }
+        };
+        Ok(Steps { program: Program { project: Some(project), ..program }, types: PhantomData })
+    }
+}
+
+/// A [`Program`] that is being built, with its types.
+#[derive(Clone, Copy, Debug)]
+pub struct Steps<A, K> {
+    program: Program,
+    types: PhantomData<fn() -> (A, K)>,
+}
+
+impl<A: Algorithm, K: Link> Steps<A, K> {
+    fn begin() -> Self {
+        Steps { program: Program::EMPTY, types: PhantomData }
+    }
+
+    /// And then a pass of a rule over all elements.
+    pub fn pass<R: Rule<Hyper = A>>(self) -> Self {
+        const {
+            assert!(R::TENSOR_SCALARS.is_empty() || R::BETWEEN.is_given(), "who gives the rule's tensor scalars?");
+            assert!(known(R::BETWEEN.memory, A::MEMORY), "the rule reads memory that the algorithm has not");
+            assert!(known(R::BETWEEN.shared, A::SHARED), "the rule reads what the algorithm does not share");
+        }
+        Steps { program: self.program.and(Stage::Pass(K::kernel::<R>())), ..self }
+    }
+
+    /// And then an operation on each tensor.
+    pub fn op<T: TensorOp<Hyper = A>>(self) -> Self {
+        Steps { program: self.program.and(Stage::Op(Op::tensor::<T, K>())), ..self }
+    }
+
+    /// And then an operation on all tensors together.
+    pub fn collective<T: CollectiveOp<Hyper = A>>(self) -> Self {
+        Steps { program: self.program.and(Stage::Op(Op::collective::<T, K>())), ..self }
+    }
+
+    /// With a rule that takes in gradients drawn for the Hessian: see [`Program::hessian`].
+    pub fn on_hessian<R: Rule<Hyper = A>>(self) -> Self {
+        Steps { program: Program { hessian: Some(K::kernel::<R>()), ..self.program }, ..self }
+    }
+
+    /// With a rule that gives a parameter of a rank's own from its states: see [`Program::restore`].
+    pub fn restored_by<R: Rule<Hyper = A>>(self) -> Self {
+        Steps { program: Program { restore: Some(K::kernel::<R>()), ..self.program }, ..self }
+    }
+
+    /// As plain data.
+    pub(crate) fn build(self) -> Program {
+        self.program
+    }
+}
+
+/// Whether all names are in a table.
+const fn known(names: &[&str], table: &[(&'static str, f64)]) -> bool {
+    let mut i = 0;
+    while i < names.len() {
+        let (mut j, mut found) = (0, false);
+        while j < table.len() {
+            found = found || between::same(names[i], table[j].0);
+            j += 1;
+        }
+        if !found {
+            return false;
+        }
+        i += 1;
+    }
+    true
+}
