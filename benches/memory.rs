@@ -56,7 +56,8 @@ fn plain(
     threads: usize,
 ) {
     let cpu = Cpu::with_threads(threads).expect("threads");
-    let operands = algorithm.program(fallline::optim::Variant::ONLY).update().expect("an update").operands.iter();
+    let operands =
+        algorithm.program(fallline::optim::Variant::ONLY).update().expect("an update").operands.iter();
     let mut buffers: Vec<_> = operands.map(|operand| (operand.written, vec![1u8; elements * F32])).collect();
     group.bench_function(id, |b| {
         b.iter(|| {

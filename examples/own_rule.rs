@@ -7,7 +7,8 @@
 
 use fallline::prelude::*;
 use fallline::{
-    Algorithm, Info, Kernel, Link, Linked, Native, Range, Reference, Sparse, Value, hyperparameters, rule,
+    Algorithm, Info, Link, Linked, Native, Range, Reference, Site, Sparse, Steps, Value, hyperparameters,
+    rule,
 };
 
 hyperparameters! {
@@ -54,8 +55,8 @@ impl Algorithm for Signum {
         }],
     };
 
-    fn kernel<K: Link>(&self) -> &'static Kernel {
-        K::kernel::<SignumRule>()
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
+        Ok(on.pass::<SignumRule>())
     }
 
     fn sparse(&self) -> Sparse {

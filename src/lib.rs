@@ -36,7 +36,8 @@ pub use fallline_optim as optim;
 pub use fallline_registry as registry;
 
 pub use fallline_core::{
-    Backend, Compute, Device, Format, Kernel, Link, Shape, Tensor, bf16, f16, math, rule,
+    Backend, Compute, Device, Format, Kernel, Lane, Link, Literal, Number, Shape, Tensor, bf16, f16, math,
+    rule,
 };
 pub use fallline_cpu::{Cpu, Isa, Native};
 #[cfg(feature = "cuda")]
@@ -48,7 +49,8 @@ pub use fallline_optim::schedule::{Schedule, warm_up_and_cosine};
 pub use fallline_optim::wrapper::Wrapper;
 pub use fallline_optim::{
     Algorithm, Binding, Checkpoint, Driver, Info, LineSearch, Linked, LoadOptions, Method, ModuleKind,
-    NonFinite, Objective, Optimizer, Reference, Sparse, State, StepReport, hyperparameters,
+    NonFinite, Objective, Optimizer, Reference, Site, Sparse, State, StepReport, Steps, Variant, alias,
+    hyperparameters,
 };
 pub use fallline_registry::{AnyRecipe, Error, Recipe, Result, SearchRecipe};
 

@@ -95,7 +95,11 @@ fn of_steps(
 fn works_on_wholes(text: &str) -> bool {
     let recipe = recipe(text);
     let algorithm = recipe.algorithm();
-    algorithm.program_of("", &fallline::Shape::from([5])).unwrap().iter().any(|stage| stage.kernel().is_none())
+    algorithm
+        .program_of("", &fallline::Shape::from([5]))
+        .unwrap()
+        .iter()
+        .any(|stage| stage.kernel().is_none())
 }
 
 /// One test, so that no other thread of the harness is at work while it counts.

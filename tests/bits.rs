@@ -8,9 +8,9 @@ use common::{
     recipe,
 };
 use fallline::core::{Arithmetic, GlobalAt, Groups, Kernel, Lane, Literal, Role, Scalar, TensorAt};
+use fallline::optim::Program;
 use fallline::optim::Start;
 use fallline::optim::hyper::Value;
-use fallline::optim::Program;
 use fallline::registry::names::ENTRIES;
 use fallline::{Compute, Format, Isa, Shape};
 use proptest::prelude::*;

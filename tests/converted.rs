@@ -244,9 +244,10 @@ fn no_name_is_forgotten_and_every_row_fits_its_algorithm() {
         let mut states: Vec<&str> = Vec::new();
         for text in common::CASES.iter().filter(|text| common::name_of(text) == entry.name) {
             let recipe = recipe(text);
-            recipe.algorithm().programs().for_each(|program| {
-                states.extend(program.operands(fallline::core::Role::State))
-            });
+            recipe
+                .algorithm()
+                .programs()
+                .for_each(|program| states.extend(program.operands(fallline::core::Role::State)));
         }
         for state in states {
             let has = row.states.iter().any(|row| row.ours().contains(&state));

@@ -24,9 +24,9 @@ use crate::builtins::Builtins;
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::hyper::Value;
 use crate::params::MASTER;
+use crate::program::Variant;
 use crate::ranks::world::World;
 use crate::slots::{Slot, Slots};
-use crate::program::Variant;
 use crate::{
     AnyAlgorithm, Binding, Error, LoadReport, Objective, Optimizer, ParamFormat, ParamState, Result,
     StateFormats, StepReport,

@@ -22,25 +22,24 @@ pub mod line_search;
 pub mod mask;
 mod method;
 mod objective;
+pub mod op;
 mod optimizer;
 mod params;
+pub mod program;
 pub mod ranks;
 mod report;
 pub mod schedule;
 mod slots;
-pub mod op;
-pub mod program;
 #[cfg(feature = "ndarray")]
 mod strided;
 pub mod wrapper;
 
-pub use algorithm::{
-    Alias, Aliased, Algorithm, AnyAlgorithm, BlockDefault, ErrorFeedback, Extent, Info, Init, Linked, MaskPolicy, Named, Reference,
-    Replicas, Sparse, Spec, Start, State, StateSpec, Stepped, StorageDefaults,
-};
 #[doc(hidden)] // for `alias!`
 pub use algorithm::alias_table;
-pub use program::{Program, Site, Steps, Variant};
+pub use algorithm::{
+    Algorithm, Alias, Aliased, AnyAlgorithm, BlockDefault, ErrorFeedback, Extent, Info, Init, Linked,
+    MaskPolicy, Named, Reference, Replicas, Sparse, Spec, Start, State, StateSpec, Stepped, StorageDefaults,
+};
 pub use binding::{Binding, GradRef, ParamRef, RowsGrad, frozen, param, rows};
 pub use checkpoint::{Checkpoint, LoadOptions};
 pub use driver::finite::NonFinite;
@@ -48,6 +47,7 @@ pub use driver::{Driver, Member, Stream, can_offload};
 pub use error::{Error, Result};
 pub use formats::StateFormats;
 pub use params::ParamFormat;
+pub use program::{Program, Site, Steps, Variant};
 
 #[doc(hidden)] // for `alias!`
 pub use fallline_core::{Kernel, Link, Shape};

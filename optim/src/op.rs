@@ -154,7 +154,11 @@ impl Named<'_> {
     /// # Errors
     /// When the program has none of this name.
     pub fn get(&self, name: &str) -> Result<&Storage> {
-        self.0.iter().find(|(known, _)| *known == name).map(|(_, storage)| storage).ok_or_else(|| missing(name))
+        self.0
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, storage)| storage)
+            .ok_or_else(|| missing(name))
     }
 
     /// The same, to write.
@@ -171,9 +175,8 @@ impl Named<'_> {
     /// # Errors
     /// As [`get`](Named::get); when both are the same.
     pub fn two(&mut self, names: [&str; 2]) -> Result<[&mut Storage; 2]> {
-        let place = |name: &str| {
-            self.0.iter().position(|(known, _)| *known == name).ok_or_else(|| missing(name))
-        };
+        let place =
+            |name: &str| self.0.iter().position(|(known, _)| *known == name).ok_or_else(|| missing(name));
         let places = [place(names[0])?, place(names[1])?];
         let both = self.0.get_disjoint_mut(places).map_err(|_| missing(names[1]))?;
         Ok(both.map(|(_, storage)| storage))

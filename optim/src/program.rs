@@ -1,7 +1,7 @@
 //! What a step of an algorithm consists of: passes of rules, and operations between them.
 
-use crate::op::{CollectiveOp, Op, TensorOp};
 use crate::Algorithm;
+use crate::op::{CollectiveOp, Op, TensorOp};
 use core::any::Any;
 use core::marker::PhantomData;
 use fallline_core::{Groups, Kernel, Link, Operand, Role, Rule, between};
@@ -236,7 +236,10 @@ impl<A: Algorithm, K: Link> Steps<A, K> {
     /// And then a pass of a rule over all elements.
     pub fn pass<R: Rule<Hyper = A>>(self) -> Self {
         const {
-            assert!(R::TENSOR_SCALARS.is_empty() || R::BETWEEN.is_given(), "who gives the rule's tensor scalars?");
+            assert!(
+                R::TENSOR_SCALARS.is_empty() || R::BETWEEN.is_given(),
+                "who gives the rule's tensor scalars?"
+            );
             assert!(known(R::BETWEEN.memory, A::MEMORY), "the rule reads memory that the algorithm has not");
             assert!(known(R::BETWEEN.shared, A::SHARED), "the rule reads what the algorithm does not share");
         }

@@ -178,5 +178,4 @@ impl Algorithm for FusedLamb {
         };
         Ok(moments.pass::<FusedLambRule>())
     }
-
 }

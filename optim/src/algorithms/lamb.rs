@@ -166,7 +166,6 @@ impl Algorithm for Lamb {
     fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         bnb::check_bits(Self::NAME, self.optim_bits)
     }
-
 }
 
 /// What an update of norm `update` is multiplied by, so that it is at most `most` times as long as the parameter; 1 where

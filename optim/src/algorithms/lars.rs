@@ -143,7 +143,6 @@ impl Algorithm for Lars {
         }
         bnb::check_bits(Self::NAME, self.optim_bits)
     }
-
 }
 
 alias! {

@@ -225,7 +225,6 @@ impl Muon {
             _ => sqrt((rows / columns).max(1.0)),
         }
     }
-
 }
 
 /// What steps the rest.

@@ -127,7 +127,8 @@ pub struct MomentumAllReduce;
 impl TensorOp for MomentumAllReduce {
     type Hyper = OnebitAdam;
     const NAME: &'static str = "MomentumAllReduce";
-    const FORMULAS: &'static [&'static str] = &["in compression: m ← the mean of all ranks' m, sent as signs"];
+    const FORMULAS: &'static [&'static str] =
+        &["in compression: m ← the mean of all ranks' m, sent as signs"];
 
     fn run<K: Link>(h: &OnebitAdam, at: &mut OpAt<'_>) -> fallline_core::Result<()> {
         if onebit::phase(at.shared) != Phase::Compressed || h.non_freeze {
@@ -163,7 +164,9 @@ impl Algorithm for OnebitAdam {
             return Ok(on.pass::<OnebitAdamRule>());
         }
         if self.non_freeze {
-            return Err("non_freeze needs averaged gradients in compression, when ranks have their own only".into());
+            return Err(
+                "non_freeze needs averaged gradients in compression, when ranks have their own only".into()
+            );
         }
         Ok(on.pass::<OnebitAdamMomentsRule>().op::<MomentumAllReduce>().pass::<OnebitAdamUpdateRule>())
     }
@@ -174,5 +177,4 @@ impl Algorithm for OnebitAdam {
         momentum_mask: MaskPolicy::Always,
         diverged: None,
     };
-
 }

@@ -477,10 +477,7 @@ impl Algorithm for OnebitLamb {
         diverged: None,
     };
 
-    fn program<K: Link>(
-        &self,
-        on: &Site<'_, '_, Self, K>,
-    ) -> core::result::Result<Steps<Self, K>, String> {
+    fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> core::result::Result<Steps<Self, K>, String> {
         if !on.distributed {
             let moments = on.pass::<OnebitLambMomentsRule>();
             return Ok(moments.op::<LargestRatio>().pass::<OnebitLambRule>());
@@ -488,5 +485,4 @@ impl Algorithm for OnebitLamb {
         let moments = on.pass::<OnebitLambOwnRule>().collective::<MomentaAllReduce>();
         Ok(moments.pass::<OnebitLambSharedRule>().op::<LargestRatio>().pass::<OnebitLambRanksRule>())
     }
-
 }

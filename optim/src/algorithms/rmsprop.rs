@@ -113,10 +113,10 @@ impl Algorithm for RmsProp {
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(match (self.centered, self.momentum > 0.0) {
-                (false, false) => on.pass::<RmsPropRule>(),
-                (false, true) => on.pass::<RmsPropMomentumRule>(),
-                (true, false) => on.pass::<RmsPropCenteredRule>(),
-                (true, true) => on.pass::<RmsPropCenteredMomentumRule>(),
-            })
+            (false, false) => on.pass::<RmsPropRule>(),
+            (false, true) => on.pass::<RmsPropMomentumRule>(),
+            (true, false) => on.pass::<RmsPropCenteredRule>(),
+            (true, true) => on.pass::<RmsPropCenteredMomentumRule>(),
+        })
     }
 }

@@ -109,5 +109,4 @@ impl Algorithm for SophiaG {
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(on.pass::<SophiaGRule>().on_hessian::<SophiaHessianRule>())
     }
-
 }

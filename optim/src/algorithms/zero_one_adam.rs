@@ -413,11 +413,8 @@ impl Algorithm for ZeroOneAdam {
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         let program = match on.distributed {
             false => on.pass::<ZeroOneAdamRule>(),
-            true => {
-                on.pass::<ZeroOneAdamOwnRule>().op::<StepAllReduce>().pass::<ZeroOneAdamSharedRule>()
-            }
+            true => on.pass::<ZeroOneAdamOwnRule>().op::<StepAllReduce>().pass::<ZeroOneAdamSharedRule>(),
         };
         Ok(program.restored_by::<ZeroOneAdamPartedRule>())
     }
-
 }

@@ -3,8 +3,8 @@
 
 use super::run::{Part, Run, Work};
 use super::{Driver, Group};
-use crate::slots::Slot;
 use crate::program::Stage;
+use crate::slots::Slot;
 use crate::{AnyAlgorithm, Binding, Error, GradRef, ParamFormat, ParamRef, Result};
 use core::ops::Range;
 use fallline_core::backend::{Pass, TensorPass, View};

@@ -1,8 +1,8 @@
 //! NaN and infinity in gradients: what to do about them, and the rule that finds them.
 
 use super::{Driver, mirror, rows};
-use crate::slots::Slot;
 use crate::program::Program;
+use crate::slots::Slot;
 use crate::{Binding, Result};
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
 use fallline_core::sums::fold;

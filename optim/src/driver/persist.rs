@@ -6,8 +6,8 @@ use super::{Driver, Member};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions, OptimizerManifest, ParamManifest, Part};
 use crate::compression::Errors;
 use crate::params::MASTER;
-use crate::slots::{Slot, Slots};
 use crate::program::Program;
+use crate::slots::{Slot, Slots};
 use crate::{AnyAlgorithm, Error, ErrorFeedback, LoadReport, ModuleKind, ParamFormat, Result, ShapeMismatch};
 use fallline_core::{Compute, Format, Role, Shape, Storage};
 
@@ -307,8 +307,8 @@ impl Driver {
         }
         let mut states = Vec::new();
         // Without a step there are states where a Hessian was given before.
-        let known = algorithm.hessian().is_some()
-            && expected.iter().any(|state| checkpoint.has_state(name, state));
+        let known =
+            algorithm.hessian().is_some() && expected.iter().any(|state| checkpoint.has_state(name, state));
         if (steps > 0 || known) && !expected.is_empty() {
             let shapes: Vec<Shape> =
                 expected.iter().map(|name| algorithm.state(name).shape(&shape)).collect();

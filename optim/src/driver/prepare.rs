@@ -3,8 +3,8 @@
 use super::run::Run;
 use super::together::first_of;
 use super::{Driver, Group, Member};
-use crate::slots::Slot;
 use crate::program::{AnySite, Program, Variant};
+use crate::slots::Slot;
 use crate::{AnyAlgorithm, Binding, Error, MaskPolicy, ModuleKind, Result};
 use fallline_core::{Compute, Format, Groups, Role, Shape};
 
@@ -28,7 +28,8 @@ impl Driver {
             policy == MaskPolicy::Always && mine().any(|group| group.mask.is_some())
         };
         let distributed = self.world.is_some() || (self.masked && masked());
-        let hyper_of = |group: usize| mine().nth(group).map_or(&**algorithm, |group| &*group.algorithm).hyper();
+        let hyper_of =
+            |group: usize| mine().nth(group).map_or(&**algorithm, |group| &*group.algorithm).hyper();
         let groups = Groups::new(mine().count(), &hyper_of);
         let program = algorithm.core().program(&AnySite::new(slot.variant, distributed, &groups));
         program.map_err(|problem| Error::Groups { algorithm: algorithm.name(), problem })

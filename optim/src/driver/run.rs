@@ -48,7 +48,12 @@ struct Batch {
 }
 
 impl Run {
-    pub(super) fn new(program: Program, compute: Compute, family: usize, algorithm: &dyn AnyAlgorithm) -> Run {
+    pub(super) fn new(
+        program: Program,
+        compute: Compute,
+        family: usize,
+        algorithm: &dyn AnyAlgorithm,
+    ) -> Run {
         let (keys, batches, order, before, workspace) = Default::default();
         let remembered = remembered(algorithm);
         let mut sums: &[&str] = &[];

@@ -1,7 +1,7 @@
 //! A step in pieces: each parameter as soon as its gradient is there.
 
-use super::finite::NonFinite;
 use super::Driver;
+use super::finite::NonFinite;
 use crate::{Binding, Error, Result, StepReport};
 use std::collections::HashSet;
 

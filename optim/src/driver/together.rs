@@ -1,9 +1,9 @@
 //! Ranks that step together: what they must agree upon, and which of them has what.
 
 use super::{Driver, Group};
+use crate::program::Variant;
 use crate::ranks::world::World;
 use crate::slots::Slot;
-use crate::program::Variant;
 use crate::{AnyAlgorithm, Binding, Checkpoint, Error, Result};
 use fallline_core::ranks::Communicator;
 use std::fmt::{self, Write};
