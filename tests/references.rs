@@ -344,7 +344,9 @@ fn no_name_of_several_stages_is_left_out() {
     ];
     for entry in fallline::registry::names::ENTRIES {
         let method = entry.defaults();
-        let one = method.algorithm().is_some_and(|algorithm| algorithm.stages(0).iter().count() == 1);
+        let one = method
+            .algorithm()
+            .is_some_and(|algorithm| algorithm.program(fallline::optim::Variant::ONLY).iter().count() == 1);
         let known = HERE.contains(&entry.name) || ELSEWHERE.iter().any(|(name, _)| *name == entry.name);
         assert!(one || known, "{} has no reference", entry.name);
     }
