@@ -1,12 +1,13 @@
-//! The table of names: the one place where algorithms are linked with the CPU's lanes, and so compiled.
+//! The table of shipped names: the one place where these algorithms are linked with the CPU's lanes, and so compiled.
 
+use crate::registry::Registry;
 use fallline_core::{Format, Shape};
 use fallline_cpu::Native;
 use fallline_optim::hyper::{HyperError, Value};
 use fallline_optim::ranks::ZeroRedundancy;
 use fallline_optim::{Algorithm, AnyAlgorithm, Linked, algorithms};
 
-/// One name of the registry.
+/// One name of a [`Registry`].
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
     /// The name in configurations.
@@ -16,8 +17,8 @@ pub struct Entry {
     make: Make,
 }
 
-/// From hyperparameters to an algorithm.
-type Make = fn(&[(&str, Value)]) -> Result<Box<dyn AnyAlgorithm>, HyperError>;
+/// From hyperparameters to an algorithm, which may name others of the registry.
+type Make = fn(&Registry, &[(&str, Value)]) -> Result<Box<dyn AnyAlgorithm>, HyperError>;
 
 impl Entry {
     /// The algorithm with these hyperparameters, and the defaults for the others.
@@ -25,12 +26,24 @@ impl Entry {
     /// # Errors
     /// When one does not exist, has another type, is out of range, or excludes another.
     pub fn with(&self, values: &[(&str, Value)]) -> Result<Box<dyn AnyAlgorithm>, HyperError> {
-        (self.make)(values)
+        self.with_in(&Registry::standard(), values)
+    }
+
+    /// As [`with`](Entry::with), where a hyperparameter may name an algorithm of a registry: `optimizer_type`.
+    ///
+    /// # Errors
+    /// As [`with`](Entry::with).
+    pub fn with_in(
+        &self,
+        registry: &Registry,
+        values: &[(&str, Value)],
+    ) -> Result<Box<dyn AnyAlgorithm>, HyperError> {
+        (self.make)(registry, values)
     }
 
     /// The algorithm with its defaults.
     pub fn defaults(&self) -> Box<dyn AnyAlgorithm> {
-        match (self.make)(&[]) {
+        match self.with(&[]) {
             Ok(algorithm) => algorithm,
             Err(error) => unreachable!("the defaults of {} are valid: {error}", self.name),
         }
@@ -91,11 +104,11 @@ struct StatePart {
 /// Elements of a parameter that is large enough for any format.
 const LARGE: usize = 1 << 20;
 
-const fn entry<A: Algorithm>() -> Entry {
+pub(crate) const fn entry<A: Algorithm>() -> Entry {
     Entry {
         name: A::NAME,
         needs: &[],
-        make: |values| {
+        make: |_, values| {
             let mut algorithm = A::default();
             values.iter().try_for_each(|(name, value)| algorithm.set(name, value))?;
             Ok(Box::new(Linked::<A, Native>::new(algorithm)?))
@@ -103,7 +116,7 @@ const fn entry<A: Algorithm>() -> Entry {
     }
 }
 
-/// Every name, sorted.
+/// Every shipped name, sorted: those of [`Registry::standard`].
 pub const ENTRIES: &[Entry] = &[
     entry::<algorithms::Asgd>(),
     entry::<algorithms::AdEmaMix>(),
@@ -169,7 +182,11 @@ pub const ENTRIES: &[Entry] = &[
     Entry {
         name: ZeroRedundancy::NAME,
         needs: &["ranks"],
-        make: |values| Ok(Box::new(ZeroRedundancy::new(|name| Some(find(name)?.defaults()), values)?)),
+        make: |registry, values| {
+            let registry = registry.clone();
+            let find = move |name: &str| registry.find(name)?.with_in(&registry, &[]).ok();
+            Ok(Box::new(ZeroRedundancy::new(find, values)?))
+        },
     },
     entry::<algorithms::BnbAdagrad>(),
     entry::<algorithms::BnbAdam>(),
@@ -179,7 +196,7 @@ pub const ENTRIES: &[Entry] = &[
     entry::<algorithms::BnbSgd>(),
 ];
 
-/// The entry of a name.
+/// The entry of a shipped name.
 pub fn find(name: &str) -> Option<&'static Entry> {
     ENTRIES.iter().find(|entry| entry.name == name)
 }

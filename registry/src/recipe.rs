@@ -3,8 +3,9 @@
 use crate::config::{self, Dict, Entries, Node, Value as Setting};
 use crate::error::{Error, Result};
 use crate::formats::{self, Storing};
-use crate::names::{self, ENTRIES, nearest};
+use crate::names::nearest;
 use crate::paramwise::{self, Paramwise};
+use crate::registry::Registry;
 use crate::schedulers::{Chain, Length};
 use crate::wrapper::{self, Wrapped};
 use fallline_core::{Backend, Format};
@@ -45,7 +46,15 @@ impl Recipe {
     /// # Errors
     /// [`Error`] names the place, what was expected, and the nearest name that exists.
     pub fn from_text(text: &str) -> Result<Recipe> {
-        Recipe::from_entries(&Entries::inline(text)?)
+        Recipe::from_text_with(text, &Registry::standard())
+    }
+
+    /// As [`from_text`](Recipe::from_text), with the algorithms of a registry.
+    ///
+    /// # Errors
+    /// As for [`Recipe::from_text`].
+    pub fn from_text_with(text: &str, registry: &Registry) -> Result<Recipe> {
+        Recipe::from_entries(&Entries::inline(text)?, registry)
     }
 
     /// Reads a `.py`, `.json`, `.toml` or `.yaml` file.
@@ -53,14 +62,22 @@ impl Recipe {
     /// # Errors
     /// As for [`Recipe::from_text`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<Recipe> {
-        Recipe::from_entries(&config::load(path)?)
+        Recipe::from_file_with(path, &Registry::standard())
     }
 
-    fn from_entries(entries: &Entries) -> Result<Recipe> {
+    /// As [`from_file`](Recipe::from_file), with the algorithms of a registry.
+    ///
+    /// # Errors
+    /// As for [`Recipe::from_text`].
+    pub fn from_file_with(path: impl AsRef<Path>, registry: &Registry) -> Result<Recipe> {
+        Recipe::from_entries(&config::load(path)?, registry)
+    }
+
+    fn from_entries(entries: &Entries, registry: &Registry) -> Result<Recipe> {
         // No file that is not read (another package's base) has these two.
         if entries.get_present("type")?.is_some() {
             let whole = Node::new(Setting::Dict(entries.to_dict()?), entries.at().clone());
-            let algorithm = algorithm(&whole)?;
+            let algorithm = algorithm(&whole, registry)?;
             return Ok(Recipe {
                 storing: Storing::read(&whole, &*algorithm)?,
                 algorithm,
@@ -87,8 +104,9 @@ impl Recipe {
         };
         let scheduler = entries.get("param_scheduler")?;
         let chain = Chain::from_entries(entries)?;
-        let algorithm = algorithm(optimizer)?;
-        let paramwise = paramwise.map(|node| Paramwise::read(node, optimizer, &*algorithm)).transpose()?;
+        let algorithm = algorithm(optimizer, registry)?;
+        let base = (optimizer, &*algorithm);
+        let paramwise = paramwise.map(|node| Paramwise::read(node, base, registry)).transpose()?;
         let mut source = Dict::new();
         match around.filter(|_| paramwise.is_some() || wrapper != Wrapper::default()) {
             Some(around) => source.insert("optim_wrapper", around.clone()),
@@ -105,7 +123,7 @@ impl Recipe {
     }
 
     /// What was read, as one Python literal: everything that was needed, bases and names resolved. Reads
-    /// back to the same recipe.
+    /// back to the same recipe, with the same registry.
     pub fn to_source(&self) -> String {
         self.source.to_string()
     }
@@ -192,7 +210,7 @@ impl Recipe {
         self.chain.schedule(length, optimizer)
     }
 
-    /// The optimizer's configuration as a Python literal, from which the same optimizer is built.
+    /// The optimizer's configuration as a Python literal, from which the same optimizer is built (with the same registry).
     pub fn to_text(&self) -> String {
         let mut text = format!("dict(type={:?}", self.algorithm.name());
         for hyper in self.algorithm.table() {
@@ -207,19 +225,23 @@ impl Recipe {
 }
 
 /// The algorithm of an optimizer's dict.
-pub(crate) fn algorithm(node: &Node) -> Result<Box<dyn AnyAlgorithm>> {
+pub(crate) fn algorithm(node: &Node, registry: &Registry) -> Result<Box<dyn AnyAlgorithm>> {
     let dict = expect_dict(node, "an optimizer")?;
     let kind = type_of(dict, node, "an optimizer")?;
     let name = kind.value.as_str().map(bare_name).unwrap_or_default();
-    let entry = names::find(name).ok_or_else(|| Error::UnknownName {
+    let known = || registry.entries().iter().map(|entry| entry.name);
+    let entry = registry.find(name).ok_or_else(|| Error::UnknownName {
         at: kind.at.clone(),
         what: "optimizer",
         name: name.to_owned(),
-        nearest: nearest(name, ENTRIES.iter().map(|entry| entry.name)).map(str::to_owned),
-        known: ENTRIES.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", "),
+        nearest: nearest(name, known()).map(str::to_owned),
+        known: known().collect::<Vec<_>>().join(", "),
     })?;
+    let build = |values: &[(&str, Value)]| {
+        entry.with_in(registry, values).map_err(|source| Error::Hyper { at: kind.at.clone(), source })
+    };
     // One at a time first, so that an error has the position of the value that is wrong.
-    let mut probe = entry.defaults();
+    let mut probe = build(&[])?;
     let mut values = Vec::new();
     // What decides which other keys there are comes first.
     let decides = "optimizer_type";
@@ -247,7 +269,7 @@ pub(crate) fn algorithm(node: &Node) -> Result<Box<dyn AnyAlgorithm>> {
             Err(source) => return Err(Error::Hyper { at: node.at.clone(), source }),
         }
     }
-    entry.with(&values).map_err(|source| Error::Hyper { at: kind.at.clone(), source })
+    build(&values)
 }
 
 pub(crate) fn expect_dict<'a>(node: &'a Node, key: &str) -> Result<&'a Dict> {
