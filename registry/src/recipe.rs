@@ -210,7 +210,8 @@ impl Recipe {
         self.chain.schedule(length, optimizer)
     }
 
-    /// The optimizer's configuration as a Python literal, from which the same optimizer is built (with the same registry).
+    /// The optimizer's configuration as a Python literal, from which the same optimizer is built, with the same
+    /// registry.
     pub fn to_text(&self) -> String {
         let mut text = format!("dict(type={:?}", self.algorithm.name());
         for hyper in self.algorithm.table() {
