@@ -28,6 +28,8 @@ pub mod nadam;
 pub mod onebit;
 pub mod onebit_adam;
 pub mod onebit_lamb;
+mod papers;
+mod prelude;
 pub mod pytorch_lars;
 pub mod radam;
 pub mod rmsprop;
