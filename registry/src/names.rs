@@ -128,7 +128,7 @@ const fn search() -> Entry {
 }
 
 /// Every shipped name, sorted: those of [`Registry::standard`].
-pub const ENTRIES: &[Entry] = &[
+pub static ENTRIES: &[Entry] = &[
     entry::<algorithms::Asgd>(),
     entry::<algorithms::AdEmaMix>(),
     entry::<algorithms::AdEmaMix32bit>(),
