@@ -303,6 +303,19 @@ impl HyperType for Option<i64> {
     }
 }
 
+impl HyperType for String {
+    const NAME: &'static str = "string";
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Text(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        Value::Text(self.clone())
+    }
+}
+
 impl HyperType for Option<String> {
     const NAME: &'static str = "string or None";
     fn from_value(value: &Value) -> Option<Self> {

@@ -154,6 +154,7 @@ pub const ENTRIES: &[Entry] = &[
     entry::<algorithms::Lion8bit>(),
     Entry { needs: &["matrix"], ..entry::<algorithms::Muon>() },
     entry::<algorithms::NAdam>(),
+    Entry { needs: &["matrix"], ..entry::<algorithms::NorMuon>() },
     entry::<algorithms::OnebitAdam>(),
     entry::<algorithms::OnebitLamb>(),
     entry::<algorithms::PagedAdEmaMix>(),

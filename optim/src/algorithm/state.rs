@@ -46,6 +46,8 @@ pub enum Extent {
     Rows,
     /// One element for each column of the parameter's matrices, broadcast along the rows.
     Columns,
+    /// One element for each index of the parameter's first dimension, broadcast along all the others.
+    First,
 }
 
 /// A [`State`] with its type erased, and its first value worked out.
@@ -101,6 +103,11 @@ impl<A> State<A> {
         State { extent: Extent::Columns, ..self }
     }
 
+    /// Has an element for each index of the first dimension.
+    pub const fn first(self) -> State<A> {
+        State { extent: Extent::First, ..self }
+    }
+
     /// May differ between ranks for a while.
     pub const fn rank_local(self) -> State<A> {
         State { rank_local: true, ..self }
@@ -125,6 +132,7 @@ impl StateSpec {
         match (self.extent, param.extents()) {
             (Extent::Rows, [batch @ .., _]) => Shape::from(batch),
             (Extent::Columns, [batch @ .., _, columns]) => Shape::from(&[batch, &[*columns]].concat()[..]),
+            (Extent::First, [first, ..]) => Shape::from([*first]),
             _ => param.clone(),
         }
     }
@@ -137,6 +145,9 @@ impl StateSpec {
             Extent::Param => None,
             Extent::Rows => Some((1, columns)),
             Extent::Columns => Some((columns, rows)),
+            Extent::First => {
+                Some((1, param.elements() / param.extents().first().copied().unwrap_or(1).max(1)))
+            }
         }
     }
 }
@@ -160,6 +171,17 @@ mod tests {
         let shape = Shape::from([4, 2, 3]);
         assert_eq!((row.shape(&shape), row.repetition(&shape)), ([4, 2].into(), Some((1, 3))));
         assert_eq!((column.shape(&shape), column.repetition(&shape)), ([4, 3].into(), Some((3, 2))));
+    }
+
+    #[test]
+    fn an_element_of_the_first_dimension_broadcasts_over_all_the_others() {
+        let spec = StateSpec::of(&[State::<f64>::new("row").first()], "row", &1.0);
+        for (param, shape, times) in
+            [(&[4, 2, 3][..], &[4][..], 6), (&[4, 3], &[4], 3), (&[4], &[4], 1), (&[], &[], 1)]
+        {
+            assert_eq!(spec.shape(&param.into()), Shape::from(shape));
+            assert_eq!(spec.repetition(&param.into()), Some((1, times)));
+        }
     }
 
     #[test]
