@@ -110,6 +110,9 @@ impl Driver {
         }
         self.step_runs(bindings)?;
         self.wrapped.stepped();
+        if whole {
+            self.advance()?;
+        }
         if self.non_finite != NonFinite::Propagate {
             report.poisoned = self.poisoned_state(bindings)?;
         }
