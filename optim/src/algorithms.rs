@@ -30,6 +30,8 @@ pub mod nor_muon;
 pub mod onebit;
 pub mod onebit_adam;
 pub mod onebit_lamb;
+mod papers;
+mod prelude;
 pub mod prodigy;
 pub mod pytorch_lars;
 pub mod radam;

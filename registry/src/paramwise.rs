@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::formats::{KEYS as STORING, OF_WHOLE, Of, Storing};
 use crate::names::nearest;
 use crate::recipe::{convert, expect_dict, method};
+use crate::registry::Registry;
 use fallline_optim::hyper::{HyperError, Value};
 use fallline_optim::{AnyAlgorithm, Driver, Member, Method, ModuleKind};
 use std::sync::Arc;
@@ -160,8 +161,12 @@ fn matches(key: &str, name: &str) -> bool {
 }
 
 impl Paramwise {
-    /// Reads it, for the optimizer of a configuration: its node, and the algorithm that this means.
-    pub(crate) fn read(node: &Node, optimizer: &Node, base: &dyn AnyAlgorithm) -> Result<Paramwise> {
+    /// Reads it, for the optimizer of a configuration: its node, and the algorithm that this means in a registry.
+    pub(crate) fn read(
+        node: &Node,
+        (optimizer, base): (&Node, &dyn AnyAlgorithm),
+        registry: &Registry,
+    ) -> Result<Paramwise> {
         let dict = expect_dict(node, "paramwise_cfg")?;
         if let Some(key) = dict.keys().find(|key| !KEYS.contains(key)) {
             let at = dict.key_at(key).unwrap_or(&node.at).clone();
@@ -186,7 +191,7 @@ impl Paramwise {
             let keys_dict = expect_dict(keys, "custom_keys")?;
             for (key, entry) in keys_dict.iter() {
                 let at = keys_dict.key_at(key).unwrap_or(&keys.at).clone();
-                custom.push(read_custom(key, at, entry, optimizer, base)?);
+                custom.push(read_custom((key, at), entry, (optimizer, base), registry)?);
             }
         }
         custom.sort_by(|a, b| {
@@ -269,17 +274,16 @@ pub(crate) fn of_search(at: &Position) -> Error {
 }
 
 fn read_custom(
-    key: &str,
-    at: Position,
+    (key, at): (&str, Position),
     entry: &Node,
-    optimizer: &Node,
-    base: &dyn AnyAlgorithm,
+    (optimizer, base): (&Node, &dyn AnyAlgorithm),
+    registry: &Registry,
 ) -> Result<Custom> {
     let what = || format!("custom_keys[{key:?}]");
     let dict = expect_dict(entry, &what())?;
     let other = given(dict, "optimizer");
     let (mut own, whole) = match other {
-        Some(node) => match method(node)? {
+        Some(node) => match method(node, registry)? {
             Method::Algorithm(algorithm) => (algorithm, node),
             Method::Search(_) => return Err(of_search(&node.at)),
         },

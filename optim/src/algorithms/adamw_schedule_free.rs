@@ -1,11 +1,7 @@
 //! AdamWScheduleFree: AdamW that averages its way instead of lowering its rate.
 
-use crate::algorithms::adam::REFERENCES_ADAM;
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Advances, Site, Steps};
-use crate::{Algorithm, Info, Reference, State, hyperparameters};
-use fallline_core::math::{flag, pow, powf};
-use fallline_core::{Lane, Link, rule};
+use super::prelude::*;
+use crate::program::Advances;
 
 hyperparameters! {
     /// AdamWScheduleFree: AdamW that averages its way instead of lowering its rate.
@@ -145,9 +141,9 @@ impl Algorithm for AdamWScheduleFree {
             first one of 0, by which it divides, and a negative lr, eps or weight_decay are refused, and so is a step \
             whose weight would be infinite (weight_lr_power below 0 at an lr of 0), of which it raises.",
         references: &[
-            Reference { text: "Defazio et al. 2024, The Road Less Scheduled", at: "arXiv:2405.15682" },
-            REFERENCES_ADAM[0],
-            Reference { text: "schedulefree.AdamWScheduleFree", at: "schedulefree 1.4.1" },
+            Reference::new("Defazio et al. 2024, The Road Less Scheduled", "arXiv:2405.15682"),
+            papers::ADAM,
+            Reference::new("schedulefree.AdamWScheduleFree", "schedulefree 1.4.1"),
         ],
     };
     const STATES: &'static [State<Self>] =

@@ -1,11 +1,7 @@
 //! DAdaptAdaGrad: Adagrad that finds its learning rate, from how far the gradients say that the solution is.
 
-use super::dadapt_adam::{REFERENCE_DADAPT, differs, grow, needs_lr};
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
-use fallline_core::math::flag;
-use fallline_core::{Lane, Link, rule};
+use super::dadapt_adam::{grow, needs_lr};
+use super::prelude::*;
 
 hyperparameters! {
     /// DAdaptAdaGrad: Adagrad that finds its learning rate, from how far the gradients say that the solution is.
@@ -129,14 +125,14 @@ rule! {
         update {
             sksq_weighted = sksq_weighted + (all_s2 - all_old_s2);
             skl1 = skl1 + (all_length - all_old_length);
-            let moves = differs(skl1, N::lit(0.0));
-            gsq_weighted = N::when(moves, gsq_weighted + dlr * dlr * all_grad2, gsq_weighted);
+            let stands = skl1.eq(N::lit(0.0));
+            gsq_weighted = N::select(stands, gsq_weighted, gsq_weighted + dlr * dlr * all_grad2);
             let estimate = (sksq_weighted - gsq_weighted) / skl1;
-            d = N::when(moves, N::when(lr, grow(d, estimate, growth_rate), d), d);
-            k = N::when(moves, k + 1.0, k);
+            d = N::select(stands, d, N::when(lr, grow(d, estimate, growth_rate), d));
+            k = N::select(stands, k, k + 1.0);
         }
         tensor {
-            let moves = differs(skl1, N::lit(0.0));
+            let moves = N::select(skl1.eq(N::lit(0.0)), N::lit(0.0), N::lit(1.0));
         }
     }
     element(alphak: State, sk: State, x0: State) -> (p: Param) {
@@ -154,10 +150,7 @@ impl Algorithm for DAdaptAdaGrad {
             first group here, too. The gradient, to which dadaptation adds the decay in place, is not changed. What it \
             keeps in a state of its own for row-sparse gradients (weighted_sk) follows from the others here. A negative \
             weight_decay is refused.",
-        references: &[
-            REFERENCE_DADAPT,
-            Reference { text: "dadaptation.DAdaptAdaGrad", at: "dadaptation 3.2" },
-        ],
+        references: &[papers::DADAPT, Reference::new("dadaptation.DAdaptAdaGrad", "dadaptation 3.2")],
     };
     const STATES: &'static [State<Self>] =
         &[State::new("alphak").non_negative().starts_at(|_| 1e-6), State::new("x0").starts_as_param()];

@@ -1,10 +1,6 @@
 //! DAdaptAdam: Adam that finds its learning rate, from how far the gradients say that the solution is.
 
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, State, hyperparameters};
-use fallline_core::math::{flag, sqrt};
-use fallline_core::{Lane, Link, Literal, Number, rule};
+use super::prelude::*;
 
 hyperparameters! {
     /// DAdaptAdam: Adam that finds its learning rate, from how far the gradients say that the solution is.
@@ -126,15 +122,15 @@ rule! {
             all_length = weighted(weight, length);
         }
         update {
-            let moves = differs(all_length, N::lit(0.0));
+            let stands = all_length.eq(N::lit(0.0));
             let numerator = sqrt_beta2 * numerator_weighted + (1.0 - sqrt_beta2) * all_dot;
             let estimate = numerator / ((1.0 - sqrt_beta2) * all_length);
-            numerator_weighted = N::when(moves, numerator, numerator_weighted);
-            d = N::when(moves, grow(d, estimate, growth_rate), d);
-            k = N::when(moves, k + 1.0, k);
+            numerator_weighted = N::select(stands, numerator_weighted, numerator);
+            d = N::select(stands, d, grow(d, estimate, growth_rate));
+            k = N::select(stands, k, k + 1.0);
         }
         tensor {
-            let moves = differs(all_length, N::lit(0.0));
+            let moves = N::select(all_length.eq(N::lit(0.0)), N::lit(0.0), N::lit(1.0));
             let keep = 1.0 - decay * dlr;
         }
     }
@@ -142,11 +138,6 @@ rule! {
         p = Lane::when(moves, keep * p - m / (v.sqrt() + eps), p);
     }
 }
-
-pub(super) const REFERENCE_DADAPT: Reference = Reference {
-    text: "Defazio & Mishchenko 2023, Learning-Rate-Free Learning by D-Adaptation",
-    at: "arXiv:2301.07733",
-};
 
 /// The next d: an estimate, held below `growth` times the last d and never below that itself.
 pub(super) fn grow<N: Number>(d: N, estimate: N, growth: N) -> N
@@ -163,14 +154,6 @@ where
     f64: Literal<N>,
 {
     N::select(weight.eq(N::lit(0.0)), N::lit(0.0), weight * sum)
-}
-
-/// 1 where two numbers differ, or one is none.
-pub(super) fn differs<N: Number>(x: N, other: N) -> N
-where
-    f64: Literal<N>,
-{
-    N::select(x.eq(other), N::lit(0.0), N::lit(1.0))
 }
 
 /// The learning rate that all groups have but those that have 0.
@@ -207,7 +190,7 @@ impl Algorithm for DAdaptAdam {
             growth_rate) is read from the first group here, too. layer_scale, an option of its groups, stands among the \
             hyperparameters. The gradient, to which dadaptation adds the decay in place, is not changed. A negative \
             weight_decay is refused.",
-        references: &[REFERENCE_DADAPT, Reference { text: "dadaptation.DAdaptAdam", at: "dadaptation 3.2" }],
+        references: &[papers::DADAPT, Reference::new("dadaptation.DAdaptAdam", "dadaptation 3.2")],
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 

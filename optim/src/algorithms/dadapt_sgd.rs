@@ -1,11 +1,7 @@
 //! DAdaptSGD: SGD that finds its learning rate, from how far the gradients say that the solution is.
 
-use super::dadapt_adam::{REFERENCE_DADAPT, check_lr, common_lr, differs, grow, needs_lr, weighted};
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, State, hyperparameters};
-use fallline_core::math::flag;
-use fallline_core::{Lane, Link, rule};
+use super::dadapt_adam::{check_lr, common_lr, grow, needs_lr, weighted};
+use super::prelude::*;
 
 hyperparameters! {
     /// DAdaptSGD: SGD that finds its learning rate, from how far the gradients say that the solution is.
@@ -79,7 +75,7 @@ rule! {
             dlr = N::select(g0_norm.eq(zero), zero, d * lr / g0_norm);
         }
         tensor {
-            let active = trains * differs(g0_norm, N::lit(0.0));
+            let active = N::select(g0_norm.eq(N::lit(0.0)), N::lit(0.0), trains);
             let delta = dlr;
         }
     }
@@ -116,14 +112,14 @@ rule! {
             all_s2 = weighted(trains, s2);
         }
         update {
-            let moves = differs(all_s2, N::lit(0.0));
-            numerator_weighted = N::when(moves, numerator_weighted + dlr * all_dot, numerator_weighted);
+            let stands = all_s2.eq(N::lit(0.0));
+            numerator_weighted = N::select(stands, numerator_weighted, numerator_weighted + dlr * all_dot);
             let estimate = 2.0 * numerator_weighted / all_s2.sqrt();
-            d = N::when(moves, grow(d, estimate, growth_rate), d);
-            k = N::when(moves, k + 1.0, k);
+            d = N::select(stands, d, grow(d, estimate, growth_rate));
+            k = N::select(stands, k, k + 1.0);
         }
         tensor {
-            let moves = differs(all_s2, N::lit(0.0));
+            let moves = N::select(all_s2.eq(N::lit(0.0)), N::lit(0.0), N::lit(1.0));
         }
     }
     element(s: State, x0: State) -> (p: Param) {
@@ -140,7 +136,7 @@ impl Algorithm for DAdaptSgd {
             from the first group here, too. Where all gradients of the first step are 0, dadaptation divides by 0; here \
             nothing happens. Its state z, which is x0 − s, is not kept, and the gradient, to which it adds the decay in \
             place, is not changed. A negative weight_decay and a momentum out of range are refused.",
-        references: &[REFERENCE_DADAPT, Reference { text: "dadaptation.DAdaptSGD", at: "dadaptation 3.2" }],
+        references: &[papers::DADAPT, Reference::new("dadaptation.DAdaptSGD", "dadaptation 3.2")],
     };
 
     const STATES: &'static [State<Self>] = &[State::new("x0").starts_as_param()];

@@ -157,12 +157,12 @@ impl Algorithm for Muon {
         differences: "torch iterates in bf16 whatever the parameter is; here it is done in the compute type, or with \
             ns_dtype=\"bf16\" as there. flatten, rest, adamw_names and rest_* are not torch's.",
         references: &[
-            Reference {
-                text: "Jordan et al. 2024, Muon: an optimizer for hidden layers in neural networks",
-                at: "kellerjordan.github.io/posts/muon",
-            },
-            Reference { text: "Liu et al. 2025, Muon is Scalable for LLM Training", at: "arXiv:2502.16982" },
-            Reference { text: "torch.optim.Muon", at: "torch 2.15.0" },
+            Reference::new(
+                "Jordan et al. 2024, Muon: an optimizer for hidden layers in neural networks",
+                "kellerjordan.github.io/posts/muon",
+            ),
+            Reference::new("Liu et al. 2025, Muon is Scalable for LLM Training", "arXiv:2502.16982"),
+            Reference::new("torch.optim.Muon", "torch 2.15.0"),
         ],
     };
 

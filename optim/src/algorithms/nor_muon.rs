@@ -4,15 +4,13 @@ mod coefficients;
 
 pub use coefficients::{Coefficients, Preset};
 
+use super::prelude::*;
 use crate::algorithms::AdamW;
 use crate::algorithms::muon::{Hidden, NewtonSchulz, REST, adamw, extents};
-use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::op::{OpAt, Runner, TensorOp};
-use crate::program::{Delegates, Site, Steps, Variant};
-use crate::{Algorithm, Info, Reference, State, hyperparameters};
+use crate::program::Delegates;
 use fallline_core::backend::{AxisSums, View};
-use fallline_core::math::{flag, sqrt};
-use fallline_core::{Kernel, Lane, Link, Result, Shape, Storage, rule};
+use fallline_core::{Kernel, Result, Shape, Storage};
 
 /// The least norm to divide by before the iteration.
 const LEAST_NORM: f64 = 1e-7;
@@ -206,11 +204,11 @@ impl Algorithm for NorMuon {
             A matrix without elements, of which it raises, is left alone. weight_decouple, maximize and foreach are \
             not supported.",
         references: &[
-            Reference {
-                text: "Li et al. 2025, NorMuon: Making Muon more efficient and scalable",
-                at: "arXiv:2510.05491",
-            },
-            Reference { text: "pytorch_optimizer.NorMuon", at: "pytorch_optimizer 4.1.0" },
+            Reference::new(
+                "Li et al. 2025, NorMuon: Making Muon more efficient and scalable",
+                "arXiv:2510.05491",
+            ),
+            Reference::new("pytorch_optimizer.NorMuon", "pytorch_optimizer 4.1.0"),
         ],
     };
     const STATES: &'static [State<Self>] =

@@ -1,14 +1,11 @@
 //! Prodigy: Adam that finds its learning rate from the way that it has come.
 
-use crate::algorithms::dadapt_adam::{check_lr, common_lr, differs, needs_lr, weighted};
-use crate::hyper::{HyperError, Hyperparameters, Range};
+use super::prelude::*;
+use crate::algorithms::dadapt_adam::{check_lr, common_lr, needs_lr, weighted};
 use crate::op::{OpAt, TensorOp};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use core::any::Any;
 use fallline_core::backend::View;
-use fallline_core::math::{flag, sqrt};
-use fallline_core::{Kernel, Lane, Link, Literal, Number, Result, rule};
+use fallline_core::{Kernel, Result};
 
 hyperparameters! {
     /// Prodigy: Adam that finds its learning rate from the way that it has come.
@@ -190,20 +187,19 @@ rule! {
             all_length = weighted(active, length);
         }
         update {
-            let moves = differs(all_length, N::lit(0.0));
             let numerator = beta3 * d_numerator + all_dot;
             let estimate = d_coef * numerator / all_length;
             // Before d has moved, growth_rate does not hold it.
             let jumped = N::select(d.eq(last_d0), larger(d, estimate), d);
             let most = larger(d_max, estimate);
             let grown = jumped * growth_rate;
-            d = N::when(moves, N::select(grown.lt(most), grown, most), d);
-            d_max = N::when(moves, most, d_max);
-            d_numerator = N::when(moves, numerator, d_numerator);
-            k = N::when(moves, k + 1.0, k);
+            d = N::select(all_length.eq(N::lit(0.0)), d, N::select(grown.lt(most), grown, most));
+            d_max = N::select(all_length.eq(N::lit(0.0)), d_max, most);
+            d_numerator = N::select(all_length.eq(N::lit(0.0)), d_numerator, numerator);
+            k = N::select(all_length.eq(N::lit(0.0)), k, k + 1.0);
         }
         tensor {
-            let moves = differs(all_length, N::lit(0.0));
+            let moves = N::select(all_length.eq(N::lit(0.0)), N::lit(0.0), N::lit(1.0));
             let keep = 1.0 - decay * dlr;
             let step = N::when(averages, dlr, dlr * d);
             let least = d * eps;
@@ -270,11 +266,11 @@ impl Algorithm for Prodigy {
             others do. The gradient, to which prodigyopt adds the decay in place, is not changed. A negative weight_decay \
             or d_coef, a growth_rate of 0 or less and a beta3 outside [0, 1] are refused.",
         references: &[
-            Reference {
-                text: "Mishchenko & Defazio 2024, Prodigy: An Expeditiously Adaptive Parameter-Free Learner",
-                at: "arXiv:2306.06101",
-            },
-            Reference { text: "prodigyopt.Prodigy", at: "prodigyopt 1.1.2" },
+            Reference::new(
+                "Mishchenko & Defazio 2024, Prodigy: An Expeditiously Adaptive Parameter-Free Learner",
+                "arXiv:2306.06101",
+            ),
+            Reference::new("prodigyopt.Prodigy", "prodigyopt 1.1.2"),
         ],
     };
     const STATES: &'static [State<Self>] = &[
