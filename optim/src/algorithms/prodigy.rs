@@ -187,16 +187,17 @@ rule! {
             all_length = weighted(active, length);
         }
         update {
+            let stands = all_length.eq(N::lit(0.0));
             let numerator = beta3 * d_numerator + all_dot;
             let estimate = d_coef * numerator / all_length;
             // Before d has moved, growth_rate does not hold it.
             let jumped = N::select(d.eq(last_d0), larger(d, estimate), d);
             let most = larger(d_max, estimate);
             let grown = jumped * growth_rate;
-            d = N::select(all_length.eq(N::lit(0.0)), d, N::select(grown.lt(most), grown, most));
-            d_max = N::select(all_length.eq(N::lit(0.0)), d_max, most);
-            d_numerator = N::select(all_length.eq(N::lit(0.0)), d_numerator, numerator);
-            k = N::select(all_length.eq(N::lit(0.0)), k, k + 1.0);
+            d = N::select(stands, d, N::select(grown.lt(most), grown, most));
+            d_max = N::select(stands, d_max, most);
+            d_numerator = N::select(stands, d_numerator, numerator);
+            k = N::select(stands, k, k + 1.0);
         }
         tensor {
             let moves = N::select(all_length.eq(N::lit(0.0)), N::lit(0.0), N::lit(1.0));

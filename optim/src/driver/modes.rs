@@ -3,12 +3,12 @@
 
 use super::Driver;
 use crate::program::MAX_STAGES;
-use crate::slots::Slot;
+use crate::slots::{Slot, Slots};
 use crate::{Binding, Error, Mode, Result};
 use fallline_core::backend::{Pass, TensorPass, View};
 use fallline_core::codec::stochastic;
 use fallline_core::{Kernel, Role, Storage};
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 impl Driver {
     /// Which weights the parameters hold.
@@ -19,16 +19,33 @@ impl Driver {
     /// Gives the bound parameters the weights of another mode, where the algorithm evaluates others than it trains
     /// (`AdamWScheduleFree`); elsewhere, and where they hold them already, nothing is changed. All parameters that have been
     /// stepped must be bound, with or without gradients. A step in evaluation mode is an error; a checkpoint says in which
-    /// mode it was saved, and the optimizer that loads it goes on in that one. There and back is not exact to the last bit.
+    /// mode it was saved, and the optimizer that loads it goes on in that one. There and back is not exact to the last bit:
+    /// [`weights_of`](Driver::weights_of) leaves the weights that are trained alone.
     ///
     /// # Errors
-    /// [`Error::Groups`] where a parameter is not bound, and for optimizers whose parameters are on another device or shared
-    /// out among ranks; a binding of another shape or type; when the device fails.
+    /// [`Error::Groups`] where a parameter is not bound, and for an offloaded optimizer; a binding of another shape or type;
+    /// when the device or another rank fails.
     pub fn set_mode(&mut self, mode: Mode, params: &mut [Binding<'_>]) -> Result<()> {
+        self.switch(mode, params, true)?;
+        if self.has_modes() {
+            self.mode = mode;
+        }
+        Ok(())
+    }
+
+    /// Gives copies of the parameters, bound under their names, the weights of another mode: as
+    /// [`set_mode`](Driver::set_mode), but the optimizer stays as it is, and the parameters in the mode that they are in.
+    ///
+    /// # Errors
+    /// As [`set_mode`](Driver::set_mode).
+    pub fn weights_of(&mut self, mode: Mode, copies: &mut [Binding<'_>]) -> Result<()> {
+        self.switch(mode, copies, false)
+    }
+
+    fn switch(&mut self, mode: Mode, params: &mut [Binding<'_>], lasting: bool) -> Result<()> {
         if let Some(cause) = &self.poisoned {
             return Err(Error::Poisoned { cause: cause.clone() });
         }
-        let differ = |slot: &Slot| self.mode_rule(mode, slot).is_some();
         if self.mode == mode || !self.has_modes() {
             return Ok(());
         }
@@ -36,64 +53,70 @@ impl Driver {
         if self.is_away() {
             return refused("the weights of an offloaded optimizer cannot be switched".into());
         }
-        if self.world.as_ref().is_some_and(|world| world.sharded()) {
-            return refused("weights that ranks share out among them cannot be switched".into());
-        }
-        let places: HashMap<&str, usize> =
-            params.iter().enumerate().map(|(place, binding)| (binding.name, place)).collect();
-        if let Some(slot) = self.slots.iter().find(|slot| differ(slot) && !places.contains_key(&*slot.name)) {
+        let bound: HashSet<&str> = params.iter().map(|binding| binding.name).collect();
+        let moves = |slot: &&Slot| slot.steps > 0 && self.mode_rule(mode, slot).is_some();
+        if let Some(slot) = self.slots.iter().filter(moves).find(|slot| !bound.contains(&*slot.name)) {
             return refused(format!("{:?} is to be switched, but is not bound", slot.name));
         }
         let mut slots = core::mem::take(&mut self.slots);
         let mut begun = false;
-        let switched = self.switch(mode, params, &mut slots, &mut begun);
+        let mut switched = self.switch_all(mode, params, (&mut slots, lasting), &mut begun);
+        if let (Ok(()), Some(world)) = (&switched, self.world.as_mut().filter(|world| world.sharded())) {
+            let owned = params.iter_mut();
+            let owned =
+                owned.filter_map(|binding| Some((slots.get(binding.name)?.owner?, &mut binding.param)));
+            switched = world.send(owned);
+        }
+        params.iter_mut().for_each(|binding| binding.param.scatter());
         self.slots = slots;
-        match &switched {
-            Ok(()) => self.mode = mode,
+        if let (Err(cause), true) = (&switched, begun && lasting) {
             // Some parameters hold other weights than the others now.
-            Err(cause) if begun => self.poisoned = Some(cause.to_string()),
-            Err(_) => {}
+            self.poisoned = Some(cause.to_string());
         }
         switched
     }
 
-    fn switch(
+    fn switch_all(
         &self,
         mode: Mode,
         params: &mut [Binding<'_>],
-        slots: &mut crate::slots::Slots,
+        (slots, lasting): (&mut Slots, bool),
         begun: &mut bool,
     ) -> Result<()> {
-        for binding in &*params {
+        for binding in &mut *params {
             if let Some(slot) = slots.get_mut(binding.name) {
                 self.check_binding(binding, slot)?;
             }
+            binding.param.gather();
         }
         for binding in params {
             let Some(slot) = slots.get_mut(binding.name) else { continue };
             let Some(kernel) = self.mode_rule(mode, slot) else { continue };
+            let states = kernel.operands.iter().filter(|operand| operand.role == Role::State);
+            let has = |name: &str| slot.states.iter().any(|(known, _)| *known == name);
+            if !states.map(|operand| operand.name).all(has) {
+                // It has had no gradient yet, or another rank has its states.
+                continue;
+            }
             let mut row = vec![1.0; 1 + kernel.scalars.len()];
             let algorithm = &self.groups[slot.group].algorithm;
             let program = algorithm.program(slot.variant);
             program.with_hyper(algorithm.core().hyper(), &mut |hyper| {
                 kernel.compute_scalars(hyper, slot.steps.max(1), &mut row[1..]);
             });
-            let ran = self.run_on(kernel, binding, slot, (&row, &[]));
             *begun = true;
-            ran?;
+            self.run_on(kernel, binding, slot, (&row, &[]), lasting)?;
         }
         Ok(())
     }
 
     /// The rule that takes a parameter to the weights of a mode, if it has other ones there.
     fn mode_rule(&self, mode: Mode, slot: &Slot) -> Option<&'static Kernel> {
-        let kernel = self.groups[slot.group].algorithm.program(slot.variant).mode(mode)?;
-        let states = kernel.operands.iter().filter(|operand| operand.role == Role::State);
-        let has = |name: &str| slot.states.iter().any(|(known, _)| *known == name);
-        states.map(|operand| operand.name).all(has).then_some(kernel)
+        self.groups[slot.group].algorithm.program(slot.variant).mode(mode)
     }
 
-    fn has_modes(&self) -> bool {
+    /// Whether some parameters have other weights in one mode than in the other.
+    pub fn has_modes(&self) -> bool {
         self.groups
             .iter()
             .any(|group| group.algorithm.programs().any(|program| program.mode(self.mode).is_some()))
@@ -114,25 +137,31 @@ impl Driver {
         }
     }
 
-    /// Runs a rule over a parameter and its states, beside the steps, with the scalars of a row and the tensor's own.
+    /// Runs a rule over a parameter and its states, beside the steps, with the scalars of a row and the tensor's own. What
+    /// is not contiguous is in its buffer. Where it is not `lasting`, the parameter in full precision stays as it is.
     pub(super) fn run_on(
         &self,
         kernel: &'static Kernel,
         binding: &mut Binding<'_>,
         slot: &mut Slot,
         (row, own_scalars): (&[f64], &[f64]),
+        lasting: bool,
     ) -> Result<()> {
         let (backend, elements) = (&*self.backend, slot.shape.elements());
-        #[cfg(feature = "ndarray")]
-        if let crate::ParamRef::Strided(view) = &mut binding.param {
-            view.gather();
-        }
+        let mut copied = match &slot.master {
+            Some(master) if !lasting => {
+                let mut copy = backend.allocate(&[(master.format(), master.len())])?.remove(0);
+                backend.copy(master, &mut copy)?;
+                Some(copy)
+            }
+            _ => None,
+        };
         let mut staged = self.staging(binding)?;
         let param = match &mut staged {
             Some(storage) => View::write(storage),
             None => binding.param.view(),
         };
-        let param = match &mut slot.master {
+        let param = match copied.as_mut().or(slot.master.as_mut()) {
             Some(master) => View::write(master).with_copy(param),
             None => param,
         };
@@ -163,10 +192,6 @@ impl Driver {
         })?;
         if let (Some(storage), Some(slice)) = (&staged, binding.param.host()) {
             backend.read(storage, slice)?;
-        }
-        #[cfg(feature = "ndarray")]
-        if let crate::ParamRef::Strided(view) = &mut binding.param {
-            view.scatter();
         }
         Ok(())
     }

@@ -69,7 +69,10 @@ impl Driver {
         let known = missing.is_empty();
         let requests = vec![(slot.compute.format(), elements); missing.len()];
         slot.states.extend(missing.into_iter().zip(backend.allocate(&requests)?));
-        self.run_on(kernel, binding, slot, (&[1.0], &[f64::from(u8::from(known))]))
+        binding.param.gather();
+        self.run_on(kernel, binding, slot, (&[1.0], &[f64::from(u8::from(known))]), true)?;
+        binding.param.scatter();
+        Ok(())
     }
 
     /// What several ranks cannot have where they hold parameters of their own.
