@@ -507,6 +507,10 @@ pub const ROWS: &[Row] = &[
         ),
     ),
     (
+        &["Prodigy", "AdamWScheduleFree", "NorMuon"],
+        Err("files of prodigyopt, schedulefree and pytorch_optimizer are not read or written yet"),
+    ),
+    (
         &["OnebitAdam", "OnebitLamb", "ZeroOneAdam"],
         Err(
             "it keeps what its compression left over, which belongs to the ranks of one run and to their buffers",
