@@ -223,7 +223,7 @@ fn no_name_is_forgotten_and_every_row_fits_its_algorithm() {
                     assert!(known(name), "{} has no hyperparameter {name}", entry.name);
                 }
                 layout::Group::Shared(name, _) => shared.push(*name),
-                layout::Group::Fixed(..) => {}
+                layout::Group::Training(_) | layout::Group::WarmedUp(_) | layout::Group::Fixed(..) => {}
             }
         }
         let Some(algorithm) = method.algorithm() else { continue };

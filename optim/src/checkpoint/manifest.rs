@@ -180,7 +180,7 @@ impl Manifest {
     }
 
     /// Notes which weights the parameters hold.
-    pub(crate) fn set_mode(&mut self, mode: Mode) {
+    pub fn set_mode(&mut self, mode: Mode) {
         self.mode = (mode != Mode::Training).then(|| mode.to_string());
     }
 
