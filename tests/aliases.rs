@@ -41,14 +41,16 @@ macro_rules! aliases {
 
 aliases! {
     AdEmaMix as "my_AdEMAMix", Adadelta as "my_Adadelta", Adafactor as "my_Adafactor", Adagrad as "my_Adagrad",
-    Adam as "my_Adam", AdamW as "my_AdamW", Adamax as "my_Adamax", Asgd as "my_ASGD", BnbAdagrad as "my_bnb_Adagrad",
-    BnbAdam as "my_bnb_Adam", BnbLion as "my_bnb_Lion", BnbRmsProp as "my_bnb_RMSprop", BnbSgd as "my_bnb_SGD",
-    CpuAdam as "my_DeepSpeedCPUAdam", DAdaptAdaGrad as "my_DAdaptAdaGrad", DAdaptAdam as "my_DAdaptAdam",
-    DAdaptSgd as "my_DAdaptSGD", FusedAdam as "my_FusedAdam", FusedLamb as "my_FusedLamb", Lamb as "my_LAMB",
-    Lars as "my_LARS", Lion as "my_Lion", Muon as "my_Muon", NAdam as "my_NAdam", OnebitAdam as "my_OnebitAdam",
-    OnebitLamb as "my_OnebitLamb", PytorchLars as "my_PytorchLARS", RAdam as "my_RAdam", RmsProp as "my_RMSprop",
-    Rprop as "my_Rprop", Sgd as "my_SGD", SophiaG as "my_SophiaG", SparseAdam as "my_SparseAdam",
-    TorchAdafactor as "my_TorchAdafactor", ZeroOneAdam as "my_ZeroOneAdam",
+    Adam as "my_Adam", AdamW as "my_AdamW", AdamWScheduleFree as "my_AdamWScheduleFree", Adamax as "my_Adamax",
+    Asgd as "my_ASGD", BnbAdagrad as "my_bnb_Adagrad", BnbAdam as "my_bnb_Adam", BnbLion as "my_bnb_Lion",
+    BnbRmsProp as "my_bnb_RMSprop", BnbSgd as "my_bnb_SGD", CpuAdam as "my_DeepSpeedCPUAdam",
+    DAdaptAdaGrad as "my_DAdaptAdaGrad", DAdaptAdam as "my_DAdaptAdam", DAdaptSgd as "my_DAdaptSGD",
+    FusedAdam as "my_FusedAdam", FusedLamb as "my_FusedLamb", Lamb as "my_LAMB", Lars as "my_LARS",
+    Lion as "my_Lion", Muon as "my_Muon", NAdam as "my_NAdam", NorMuon as "my_NorMuon",
+    OnebitAdam as "my_OnebitAdam", OnebitLamb as "my_OnebitLamb", Prodigy as "my_Prodigy",
+    PytorchLars as "my_PytorchLARS", RAdam as "my_RAdam", RmsProp as "my_RMSprop", Rprop as "my_Rprop",
+    Sgd as "my_SGD", SophiaG as "my_SophiaG", SparseAdam as "my_SparseAdam", TorchAdafactor as "my_TorchAdafactor",
+    ZeroOneAdam as "my_ZeroOneAdam",
 }
 
 /// The configurations of algorithms under their own name, each as it is and under the other name.

@@ -9,6 +9,7 @@ mod hessian;
 pub(crate) mod masks;
 mod memory;
 pub(crate) mod mirror;
+mod modes;
 mod norms;
 mod parted;
 mod persist;
@@ -24,7 +25,7 @@ use crate::builtins::Builtins;
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::hyper::Value;
 use crate::params::MASTER;
-use crate::program::Variant;
+use crate::program::{Mode, Variant};
 use crate::ranks::world::World;
 use crate::slots::{Slot, Slots};
 use crate::{
@@ -45,6 +46,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 pub use stream::Stream;
 use wrap::Wrapped;
+
+/// The most that a group remembers from step to step.
+const MAX_KEPT: usize = 8;
 
 /// A group of parameters with hyperparameters of its own.
 struct Group {
@@ -99,6 +103,8 @@ pub struct Driver {
     away: Option<Away>,
     /// The ranks that step together, if there are several.
     world: Option<World>,
+    /// Which weights the parameters hold.
+    mode: Mode,
     /// Whether parameters have not got what belongs to the states that were loaded.
     unrestored: bool,
     /// Whether a group ever had a mask.
@@ -135,6 +141,7 @@ impl Driver {
             averages: None,
             away: None,
             world: None,
+            mode: Mode::Training,
             unrestored: false,
             masked: false,
             poisoned: None,
@@ -159,6 +166,22 @@ impl Driver {
     pub fn shared(&self, name: &str) -> Option<f64> {
         let names = self.groups[0].algorithm.spec().shared.iter();
         names.zip(&self.shared[0]).find(|((known, _), _)| *known == name).map(|(_, value)| *value)
+    }
+
+    /// What a group remembers from step to step ([`Advances`](crate::Advances)) changes: a step has been taken.
+    fn advance(&mut self) -> Result<()> {
+        for group in &mut self.groups {
+            let (mut values, mut count) = ([const { ("", Value::None) }; MAX_KEPT], 0);
+            let program = group.algorithm.program(Variant::ONLY);
+            program.advance(group.algorithm.core().hyper(), &mut |name, value| {
+                values[count] = (name, value);
+                count += 1;
+            });
+            if count > 0 {
+                group.algorithm.set(&values[..count])?;
+            }
+        }
+        Ok(())
     }
 
     /// The backend that it runs on.

@@ -3,7 +3,7 @@
 use super::{Algorithm, Info, Sparse, Spec, StateSpec, StorageDefaults};
 use crate::builtins::Builtins;
 use crate::hyper::{Hyper, HyperError, Value};
-use crate::program::{AnySite, Program, Site, Variant};
+use crate::program::{AnySite, Mode, Program, Site, Variant};
 use core::any::Any;
 use core::fmt::Debug;
 use core::marker::PhantomData;
@@ -98,7 +98,9 @@ impl dyn AnyAlgorithm + '_ {
         let compression = self.spec().replicas.error_feedback.map(|_| builtins.of_compression());
         let passes = programs.iter().flat_map(Program::kernels).chain(compression.into_iter().flatten());
         let (check, copy) = (builtins.grad_check(), builtins.param_copy());
-        let beside = programs.iter().flat_map(|program| [program.hessian(), program.restore()]).flatten();
+        let modes = |program: &Program| [Mode::Evaluation, Mode::Training].map(|to| program.mode(to));
+        let beside = programs.iter().flat_map(|program| [program.hessian(), program.restore()]);
+        let beside = beside.chain(programs.iter().flat_map(modes)).flatten();
         let ops = programs.iter().flat_map(Program::ops).flat_map(|op| op.rules());
         let mut all: Vec<&'static Kernel> = Vec::new();
         let others = [check, copy].into_iter().chain(beside).chain(ops);

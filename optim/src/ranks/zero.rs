@@ -56,6 +56,7 @@ const OWN: [Hyper; 3] = [
         range: Range::Any,
         meaning: " The algorithm whose states are shared out; a configuration must give it.",
         counts: true,
+        kept: false,
     },
     Hyper {
         name: "parameters_as_bucket_view",
@@ -64,6 +65,7 @@ const OWN: [Hyper; 3] = [
         range: Range::Any,
         meaning: " Accepted for the source's sake; changes no number.",
         counts: false,
+        kept: false,
     },
     Hyper {
         name: "overlap_with_ddp",
@@ -72,6 +74,7 @@ const OWN: [Hyper; 3] = [
         range: Range::Any,
         meaning: " Only the default is accepted: with it torch leaves out the first steps.",
         counts: false,
+        kept: false,
     },
 ];
 
