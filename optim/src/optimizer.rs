@@ -25,7 +25,7 @@ pub trait Optimizer: Send {
     fn step_with(&mut self, objective: &mut dyn Objective) -> Result<f64>;
 
     /// Takes gradients drawn for an estimate of the Hessian's diagonal into the states of an algorithm that keeps one
-    /// ([`Algorithm::hessian_kernel`](crate::Algorithm::hessian_kernel): SophiaG). The bindings are those of a step,
+    /// ([`Steps::on_hessian`](crate::Steps::on_hessian): SophiaG). The bindings are those of a step,
     /// with these gradients; parameters and step counts stay, and parameters without a gradient are left alone. Call
     /// it before or after a step, every ten steps or so.
     ///
