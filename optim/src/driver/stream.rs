@@ -92,6 +92,7 @@ impl Stream<'_> {
     /// their step.
     pub fn finish(self) -> Result<StepReport> {
         self.driver.count_average();
+        self.driver.count_to_sync();
         self.driver.check_expected()?;
         self.driver.expected.clear();
         Ok(self.report)
