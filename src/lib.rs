@@ -20,7 +20,8 @@
 //! Parameters are `&mut [f32]` (or `f64`, `bf16`, `f16`), `ndarray` arrays and views (feature `ndarray`,
 //! on by default), or [`Tensor`]s of the engine; all are updated in place. Configurations are those of
 //! MMEngine and visdet, or the same in JSON, TOML and YAML ([`Recipe`]). Your own algorithm is a
-//! [`rule!`] and a table of hyperparameters, in your crate: see `examples/own_rule.rs`.
+//! [`rule!`] and a table of hyperparameters, in your crate, and a [`Registry`] has it by name beside the shipped ones: see
+//! `examples/own_rule.rs`.
 
 #![forbid(unsafe_code)]
 
@@ -52,7 +53,7 @@ pub use fallline_optim::{
     NonFinite, Objective, Optimizer, Reference, Site, Sparse, State, StepReport, Steps, Variant, alias,
     hyperparameters,
 };
-pub use fallline_registry::{AnyRecipe, Error, Recipe, Result, SearchRecipe};
+pub use fallline_registry::{AnyRecipe, Error, Recipe, Registry, Result, SearchRecipe};
 
 /// What a trainer needs in scope.
 pub mod prelude {

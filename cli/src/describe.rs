@@ -103,7 +103,8 @@ fn variants(entry: &Entry) -> Vec<(String, Method)> {
 /// A scalar's formula with the hyperparameters' own names.
 fn readable(formula: &str) -> String {
     let named = formula.replace("h.betas.0", "beta1").replace("h.betas.1", "beta2");
-    named.replace("h.", "").replace("math::", "").split_whitespace().collect::<Vec<_>>().join(" ")
+    let named = named.replace("h.", "").replace("math::", "").replace("groups[0].", "first_group.");
+    named.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// A part of a step: a rule, or what is not element by element.

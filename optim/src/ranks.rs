@@ -13,4 +13,4 @@ mod zero;
 pub use average::{Averaged, Averager};
 pub use fallline_core::ranks::*;
 pub use partition::partition;
-pub use zero::{Find, ZeroRedundancy};
+pub use zero::ZeroRedundancy;

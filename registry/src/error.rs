@@ -24,6 +24,14 @@ pub enum Error {
         /// The names that exist.
         known: String,
     },
+    /// An algorithm that a registry does not take.
+    #[error("{name:?} cannot be registered: {problem}")]
+    Registration {
+        /// The algorithm's name.
+        name: &'static str,
+        /// Why.
+        problem: String,
+    },
     /// A key that means nothing where it stands.
     #[error("{at}: {what} has no {key:?}{}", did_you_mean(nearest))]
     UnknownKey {

@@ -1,15 +1,18 @@
 //! Optimizers by name, from the configs people already have.
 //!
-//! The [table of names](names) is fixed, and the one place where algorithms meet the CPU's lanes: their
-//! rules are compiled here, once. A [`Recipe`] is what a configuration asks for.
+//! The [table of shipped names](names) is the one place where these algorithms meet the CPU's lanes: their rules are
+//! compiled here, once. A [`Registry`] has them, and algorithms of other crates beside them. A [`Recipe`] is what a
+//! configuration asks for.
 
 #![forbid(unsafe_code)]
 
 mod error;
 mod formats;
+mod modifiers;
 pub mod names;
 pub mod paramwise;
 mod recipe;
+mod registry;
 pub mod schedulers;
 mod wrapper;
 
@@ -19,5 +22,6 @@ pub use fallline_config as config;
 pub use error::{Error, Result};
 pub use names::Entry;
 pub use recipe::{AnyRecipe, Recipe, SearchRecipe};
+pub use registry::Registry;
 pub use schedulers::Length;
 pub use wrapper::average;

@@ -1,5 +1,6 @@
-//! The table of names: the one place where algorithms are linked with the CPU's lanes, and so compiled.
+//! The table of shipped names: the one place where these algorithms are linked with the CPU's lanes, and so compiled.
 
+use crate::registry::Registry;
 use fallline_core::{Format, Shape};
 use fallline_cpu::Native;
 use fallline_optim::hyper::{HyperError, Hyperparameters, Value};
@@ -7,7 +8,7 @@ use fallline_optim::line_search::{Lbfgs, Search};
 use fallline_optim::ranks::ZeroRedundancy;
 use fallline_optim::{Method, Named, algorithms};
 
-/// One name of the registry.
+/// One name of a [`Registry`].
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
     /// The name in configurations.
@@ -17,8 +18,8 @@ pub struct Entry {
     make: Make,
 }
 
-/// From hyperparameters to what a name stands for.
-type Make = fn(&[(&str, Value)]) -> Result<Method, HyperError>;
+/// From hyperparameters to what a name stands for; they may name others of the registry.
+type Make = fn(&Registry, &[(&str, Value)]) -> Result<Method, HyperError>;
 
 impl Entry {
     /// What the name stands for, with these hyperparameters, and the defaults for the others.
@@ -26,12 +27,20 @@ impl Entry {
     /// # Errors
     /// When one does not exist, has another type, is out of range, or excludes another.
     pub fn with(&self, values: &[(&str, Value)]) -> Result<Method, HyperError> {
-        (self.make)(values)
+        self.with_in(&Registry::standard(), values)
+    }
+
+    /// As [`with`](Entry::with), where a hyperparameter may name an algorithm of a registry: `optimizer_type`.
+    ///
+    /// # Errors
+    /// As [`with`](Entry::with).
+    pub fn with_in(&self, registry: &Registry, values: &[(&str, Value)]) -> Result<Method, HyperError> {
+        (self.make)(registry, values)
     }
 
     /// What the name stands for, with its defaults.
     pub fn defaults(&self) -> Method {
-        match (self.make)(&[]) {
+        match self.with(&[]) {
             Ok(method) => method,
             Err(error) => unreachable!("the defaults of {} are valid: {error}", self.name),
         }
@@ -94,11 +103,11 @@ struct StatePart {
 /// Elements of a parameter that is large enough for any format.
 const LARGE: usize = 1 << 20;
 
-const fn entry<A: Named>() -> Entry {
+pub(crate) const fn entry<A: Named>() -> Entry {
     Entry {
         name: A::NAME,
         needs: &[],
-        make: |values| {
+        make: |_, values| {
             let mut algorithm = A::default();
             values.iter().try_for_each(|(name, value)| algorithm.set(name, value))?;
             Ok(Method::Algorithm(algorithm.link::<Native>()?))
@@ -110,7 +119,7 @@ const fn search() -> Entry {
     Entry {
         name: Lbfgs::NAME,
         needs: &["closure"],
-        make: |values| {
+        make: |_, values| {
             let mut search = Lbfgs::default();
             values.iter().try_for_each(|(name, value)| search.set(name, value))?;
             Ok(Method::Search(Search::new::<Native>(search)?))
@@ -118,7 +127,7 @@ const fn search() -> Entry {
     }
 }
 
-/// Every name, sorted.
+/// Every shipped name, sorted: those of [`Registry::standard`].
 pub const ENTRIES: &[Entry] = &[
     entry::<algorithms::Asgd>(),
     entry::<algorithms::AdEmaMix>(),
@@ -184,9 +193,10 @@ pub const ENTRIES: &[Entry] = &[
     Entry {
         name: ZeroRedundancy::NAME,
         needs: &["ranks"],
-        make: |values| {
-            let zero = ZeroRedundancy::new(|name| Some(find(name)?.defaults()), values)?;
-            Ok(Method::Algorithm(Box::new(zero)))
+        make: |registry, values| {
+            let registry = registry.clone();
+            let find = move |name: &str| registry.find(name)?.with_in(&registry, &[]).ok();
+            Ok(Method::Algorithm(Box::new(ZeroRedundancy::new(find, values)?)))
         },
     },
     entry::<algorithms::BnbAdagrad>(),
@@ -197,7 +207,7 @@ pub const ENTRIES: &[Entry] = &[
     entry::<algorithms::BnbSgd>(),
 ];
 
-/// The entry of a name.
+/// The entry of a shipped name.
 pub fn find(name: &str) -> Option<&'static Entry> {
     ENTRIES.iter().find(|entry| entry.name == name)
 }

@@ -3,8 +3,10 @@
 use crate::config::{self, Dict, Entries, Node, Value as Setting};
 use crate::error::{Error, Result};
 use crate::formats::{self, Of, Storing};
-use crate::names::{self, ENTRIES, nearest};
+use crate::modifiers;
+use crate::names::nearest;
 use crate::paramwise::{self, Paramwise};
+use crate::registry::Registry;
 use crate::schedulers::{Chain, Length};
 use crate::wrapper::{self, Wrapped};
 use fallline_core::{Backend, Format};
@@ -47,7 +49,15 @@ impl Recipe {
     /// [`Error`] names the place, what was expected, and the nearest name that exists. What evaluates the loss itself has
     /// [another recipe](AnyRecipe).
     pub fn from_text(text: &str) -> Result<Recipe> {
-        AnyRecipe::from_text(text)?.stepping()
+        Recipe::from_text_with(text, &Registry::standard())
+    }
+
+    /// As [`from_text`](Recipe::from_text), with the algorithms of a registry.
+    ///
+    /// # Errors
+    /// As for [`Recipe::from_text`].
+    pub fn from_text_with(text: &str, registry: &Registry) -> Result<Recipe> {
+        AnyRecipe::from_text_with(text, registry)?.stepping()
     }
 
     /// Reads a `.py`, `.json`, `.toml` or `.yaml` file.
@@ -55,11 +65,19 @@ impl Recipe {
     /// # Errors
     /// As for [`Recipe::from_text`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<Recipe> {
-        AnyRecipe::from_file(path)?.stepping()
+        Recipe::from_file_with(path, &Registry::standard())
+    }
+
+    /// As [`from_file`](Recipe::from_file), with the algorithms of a registry.
+    ///
+    /// # Errors
+    /// As for [`Recipe::from_text`].
+    pub fn from_file_with(path: impl AsRef<Path>, registry: &Registry) -> Result<Recipe> {
+        AnyRecipe::from_file_with(path, registry)?.stepping()
     }
 
     /// What was read, as one Python literal: everything that was needed, bases and names resolved. Reads
-    /// back to the same recipe.
+    /// back to the same recipe, with the same registry.
     pub fn to_source(&self) -> String {
         self.source.to_string()
     }
@@ -146,20 +164,30 @@ impl Recipe {
         self.chain.schedule(length, optimizer)
     }
 
-    /// The optimizer's configuration as a Python literal, from which the same optimizer is built.
+    /// The optimizer's configuration as a Python literal, from which the same optimizer is built, with the same
+    /// registry.
     pub fn to_text(&self) -> String {
         let algorithm = &*self.algorithm;
-        to_text(algorithm.name(), algorithm.table(), |name| algorithm.get(name), &self.storing)
+        let around = modifiers::to_text(algorithm);
+        let get = |name: &str| algorithm.get(name).filter(|_| !modifiers::is_of_wrap(algorithm, name));
+        to_text(algorithm.name(), algorithm.table(), get, &around, &self.storing)
     }
 }
 
-fn to_text(name: &str, table: &[Hyper], get: impl Fn(&str) -> Option<Value>, storing: &Storing) -> String {
+fn to_text(
+    name: &str,
+    table: &[Hyper],
+    get: impl Fn(&str) -> Option<Value>,
+    around: &str,
+    storing: &Storing,
+) -> String {
     let mut text = format!("dict(type={name:?}");
     for hyper in table {
         if let Some(value) = get(hyper.name) {
             text.push_str(&format!(", {}={value}", hyper.name));
         }
     }
+    text.push_str(around);
     text.push_str(&storing.to_text());
     text.push(')');
     text
@@ -195,7 +223,7 @@ impl SearchRecipe {
     /// As [`Recipe::to_text`].
     pub fn to_text(&self) -> String {
         let search = &self.search;
-        to_text(search.name(), search.table(), |name| search.get(name), &self.storing)
+        to_text(search.name(), search.table(), |name| search.get(name), "", &self.storing)
     }
 
     /// As [`Recipe::schedule`].
@@ -229,7 +257,15 @@ impl AnyRecipe {
     /// # Errors
     /// As for [`Recipe::from_text`].
     pub fn from_text(text: &str) -> Result<AnyRecipe> {
-        AnyRecipe::from_entries(&Entries::inline(text)?)
+        AnyRecipe::from_text_with(text, &Registry::standard())
+    }
+
+    /// As [`Recipe::from_text_with`].
+    ///
+    /// # Errors
+    /// As for [`Recipe::from_text`].
+    pub fn from_text_with(text: &str, registry: &Registry) -> Result<AnyRecipe> {
+        AnyRecipe::from_entries(&Entries::inline(text)?, registry)
     }
 
     /// As [`Recipe::from_file`].
@@ -237,15 +273,23 @@ impl AnyRecipe {
     /// # Errors
     /// As for [`Recipe::from_text`].
     pub fn from_file(path: impl AsRef<Path>) -> Result<AnyRecipe> {
-        AnyRecipe::from_entries(&config::load(path)?)
+        AnyRecipe::from_file_with(path, &Registry::standard())
     }
 
-    fn from_entries(entries: &Entries) -> Result<AnyRecipe> {
+    /// As [`Recipe::from_file_with`].
+    ///
+    /// # Errors
+    /// As for [`Recipe::from_text`].
+    pub fn from_file_with(path: impl AsRef<Path>, registry: &Registry) -> Result<AnyRecipe> {
+        AnyRecipe::from_entries(&config::load(path)?, registry)
+    }
+
+    fn from_entries(entries: &Entries, registry: &Registry) -> Result<AnyRecipe> {
         // No file that is not read (another package's base) has these two.
         if entries.get_present("type")?.is_some() {
             let whole = Node::new(Setting::Dict(entries.to_dict()?), entries.at().clone());
             let wrapped = Wrapped { optimizer: &whole, paramwise: None, wrapper: Wrapper::default() };
-            return AnyRecipe::of(wrapped, Chain::default(), None, whole.clone());
+            return AnyRecipe::of(wrapped, Chain::default(), (None, whole.clone()), registry);
         }
         let train = entries.get_present("train")?.cloned();
         let around = entries.get("optim_wrapper")?;
@@ -273,15 +317,21 @@ impl AnyRecipe {
             }
         }
         let source = Node::new(Setting::Dict(source), entries.at().clone());
-        AnyRecipe::of(Wrapped { optimizer, paramwise, wrapper }, chain, train, source)
+        AnyRecipe::of(Wrapped { optimizer, paramwise, wrapper }, chain, (train, source), registry)
     }
 
-    fn of(wrapped: Wrapped<'_>, chain: Chain, train: Option<Node>, source: Node) -> Result<AnyRecipe> {
+    fn of(
+        wrapped: Wrapped<'_>,
+        chain: Chain,
+        (train, source): (Option<Node>, Node),
+        registry: &Registry,
+    ) -> Result<AnyRecipe> {
         let Wrapped { optimizer, paramwise, wrapper } = wrapped;
-        match method(optimizer)? {
+        match method(optimizer, registry)? {
             Method::Algorithm(algorithm) => {
-                let paramwise =
-                    paramwise.map(|node| Paramwise::read(node, optimizer, &*algorithm)).transpose()?;
+                let paramwise = paramwise
+                    .map(|node| Paramwise::read(node, (optimizer, &*algorithm), registry))
+                    .transpose()?;
                 let storing = Storing::read(optimizer, Of::Algorithm(&*algorithm))?;
                 let allow_unmatched = false;
                 Ok(AnyRecipe::Stepping(Recipe {
@@ -359,19 +409,23 @@ impl AnyRecipe {
 }
 
 /// What an optimizer's dict asks for.
-pub(crate) fn method(node: &Node) -> Result<Method> {
+pub(crate) fn method(node: &Node, registry: &Registry) -> Result<Method> {
     let dict = expect_dict(node, "an optimizer")?;
     let kind = type_of(dict, node, "an optimizer")?;
     let name = kind.value.as_str().map(bare_name).unwrap_or_default();
-    let entry = names::find(name).ok_or_else(|| Error::UnknownName {
+    let known = || registry.entries().iter().map(|entry| entry.name);
+    let entry = registry.find(name).ok_or_else(|| Error::UnknownName {
         at: kind.at.clone(),
         what: "optimizer",
         name: name.to_owned(),
-        nearest: nearest(name, ENTRIES.iter().map(|entry| entry.name)).map(str::to_owned),
-        known: ENTRIES.iter().map(|entry| entry.name).collect::<Vec<_>>().join(", "),
+        nearest: nearest(name, known()).map(str::to_owned),
+        known: known().collect::<Vec<_>>().join(", "),
     })?;
+    let build = |values: &[(&str, Value)]| {
+        entry.with_in(registry, values).map_err(|source| Error::Hyper { at: kind.at.clone(), source })
+    };
     // One at a time first, so that an error has the position of the value that is wrong.
-    let mut probe = entry.defaults();
+    let mut probe = build(&[])?;
     let mut values = Vec::new();
     // What decides which other keys there are comes first.
     let decides = "optimizer_type";
@@ -379,8 +433,10 @@ pub(crate) fn method(node: &Node) -> Result<Method> {
         return Err(Error::Missing { at: kind.at.clone(), what: name.to_owned(), key: decides });
     }
     let first = dict.iter().filter(|(key, _)| *key == decides);
-    let others =
-        dict.iter().filter(|(key, _)| !["type", decides].contains(key) && !formats::KEYS.contains(key));
+    let modifies = |key: &str| modifiers::given(&probe, key);
+    let aside: Vec<&str> = modifiers::KEYS.into_iter().filter(|key| modifies(key)).collect();
+    let own = |key: &str| !["type", decides].contains(&key) && !formats::KEYS.contains(&key);
+    let others = dict.iter().filter(|(key, _)| own(key) && !aside.contains(key));
     for (key, node) in first.chain(others) {
         let value = convert(node).ok_or_else(|| Error::Value {
             at: node.at.clone(),
@@ -393,13 +449,13 @@ pub(crate) fn method(node: &Node) -> Result<Method> {
             Ok(()) | Err(HyperError::Combination { .. }) => values.push((key, value)),
             Err(HyperError::Unknown { algorithm, name, known }) => {
                 let at = dict.key_at(key).unwrap_or(&node.at).clone();
-                let nearest = nearest(&name, known).map(str::to_owned);
+                let nearest = nearest(&name, known.into_iter().chain(aside)).map(str::to_owned);
                 return Err(Error::UnknownKey { at, what: algorithm.to_owned(), key: name, nearest });
             }
             Err(source) => return Err(Error::Hyper { at: node.at.clone(), source }),
         }
     }
-    entry.with(&values).map_err(|source| Error::Hyper { at: kind.at.clone(), source })
+    modifiers::around(build(&values)?, dict, &kind.at, &aside)
 }
 
 pub(crate) fn expect_dict<'a>(node: &'a Node, key: &str) -> Result<&'a Dict> {

@@ -1,6 +1,6 @@
 //! DAdaptAdaGrad: Adagrad that finds its learning rate, from how far the gradients say that the solution is.
 
-use super::dadapt_adam::{REFERENCE_DADAPT, differs, grow, needs_lr};
+use super::dadapt_adam::{REFERENCE_DADAPT, grow, needs_lr};
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
@@ -129,14 +129,14 @@ rule! {
         update {
             sksq_weighted = sksq_weighted + (all_s2 - all_old_s2);
             skl1 = skl1 + (all_length - all_old_length);
-            let moves = differs(skl1, N::lit(0.0));
-            gsq_weighted = N::when(moves, gsq_weighted + dlr * dlr * all_grad2, gsq_weighted);
+            let stands = skl1.eq(N::lit(0.0));
+            gsq_weighted = N::select(stands, gsq_weighted, gsq_weighted + dlr * dlr * all_grad2);
             let estimate = (sksq_weighted - gsq_weighted) / skl1;
-            d = N::when(moves, N::when(lr, grow(d, estimate, growth_rate), d), d);
-            k = N::when(moves, k + 1.0, k);
+            d = N::select(stands, d, N::when(lr, grow(d, estimate, growth_rate), d));
+            k = N::select(stands, k, k + 1.0);
         }
         tensor {
-            let moves = differs(skl1, N::lit(0.0));
+            let moves = N::select(skl1.eq(N::lit(0.0)), N::lit(0.0), N::lit(1.0));
         }
     }
     element(alphak: State, sk: State, x0: State) -> (p: Param) {

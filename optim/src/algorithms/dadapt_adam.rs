@@ -126,15 +126,15 @@ rule! {
             all_length = weighted(weight, length);
         }
         update {
-            let moves = differs(all_length, N::lit(0.0));
+            let stands = all_length.eq(N::lit(0.0));
             let numerator = sqrt_beta2 * numerator_weighted + (1.0 - sqrt_beta2) * all_dot;
             let estimate = numerator / ((1.0 - sqrt_beta2) * all_length);
-            numerator_weighted = N::when(moves, numerator, numerator_weighted);
-            d = N::when(moves, grow(d, estimate, growth_rate), d);
-            k = N::when(moves, k + 1.0, k);
+            numerator_weighted = N::select(stands, numerator_weighted, numerator);
+            d = N::select(stands, d, grow(d, estimate, growth_rate));
+            k = N::select(stands, k, k + 1.0);
         }
         tensor {
-            let moves = differs(all_length, N::lit(0.0));
+            let moves = N::select(all_length.eq(N::lit(0.0)), N::lit(0.0), N::lit(1.0));
             let keep = 1.0 - decay * dlr;
         }
     }
@@ -163,14 +163,6 @@ where
     f64: Literal<N>,
 {
     N::select(weight.eq(N::lit(0.0)), N::lit(0.0), weight * sum)
-}
-
-/// 1 where two numbers differ, or one is none.
-pub(super) fn differs<N: Number>(x: N, other: N) -> N
-where
-    f64: Literal<N>,
-{
-    N::select(x.eq(other), N::lit(0.0), N::lit(1.0))
 }
 
 /// The learning rate that all groups have but those that have 0.

@@ -1,6 +1,6 @@
 //! DAdaptSGD: SGD that finds its learning rate, from how far the gradients say that the solution is.
 
-use super::dadapt_adam::{REFERENCE_DADAPT, check_lr, common_lr, differs, grow, needs_lr, weighted};
+use super::dadapt_adam::{REFERENCE_DADAPT, check_lr, common_lr, grow, needs_lr, weighted};
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::program::{Site, Steps};
 use crate::{Algorithm, Info, Reference, State, hyperparameters};
@@ -79,7 +79,7 @@ rule! {
             dlr = N::select(g0_norm.eq(zero), zero, d * lr / g0_norm);
         }
         tensor {
-            let active = trains * differs(g0_norm, N::lit(0.0));
+            let active = N::select(g0_norm.eq(N::lit(0.0)), N::lit(0.0), trains);
             let delta = dlr;
         }
     }
@@ -116,14 +116,14 @@ rule! {
             all_s2 = weighted(trains, s2);
         }
         update {
-            let moves = differs(all_s2, N::lit(0.0));
-            numerator_weighted = N::when(moves, numerator_weighted + dlr * all_dot, numerator_weighted);
+            let stands = all_s2.eq(N::lit(0.0));
+            numerator_weighted = N::select(stands, numerator_weighted, numerator_weighted + dlr * all_dot);
             let estimate = 2.0 * numerator_weighted / all_s2.sqrt();
-            d = N::when(moves, grow(d, estimate, growth_rate), d);
-            k = N::when(moves, k + 1.0, k);
+            d = N::select(stands, d, grow(d, estimate, growth_rate));
+            k = N::select(stands, k, k + 1.0);
         }
         tensor {
-            let moves = differs(all_s2, N::lit(0.0));
+            let moves = N::select(all_s2.eq(N::lit(0.0)), N::lit(0.0), N::lit(1.0));
         }
     }
     element(s: State, x0: State) -> (p: Param) {

@@ -2,11 +2,21 @@
 
 use crate::hyper::{Hyper, HyperError, Range, Value};
 use crate::{AnyAlgorithm, Info, Method, Modifiers, Reference, Stepped};
+use core::fmt;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a name stands for, with its defaults.
-pub type Find = fn(&str) -> Option<Method>;
+#[derive(Clone)]
+struct Find(Arc<Names>);
+
+type Names = dyn Fn(&str) -> Option<Method> + Send + Sync;
+
+impl fmt::Debug for Find {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Find(..)")
+    }
+}
 
 /// Another algorithm, each parameter's states and update of which belong to one rank alone (ZeRO stage 1; Rajbhandari et
 /// al. 2020), as MMEngine builds it: `optimizer_type` names the algorithm, all other hyperparameters are its own.
@@ -69,16 +79,20 @@ impl ZeroRedundancy {
     /// Its name in configurations.
     pub const NAME: &'static str = "ZeroRedundancyOptimizer";
 
-    /// With these hyperparameters; without `optimizer_type` it is AdamW.
+    /// With these hyperparameters; without `optimizer_type` it is AdamW. `find` gives an algorithm by its name, with its
+    /// defaults.
     ///
     /// # Errors
     /// When there is no such algorithm, it cannot be shared out, or it does not take the hyperparameters.
     ///
     /// # Panics
     /// When `find` does not know AdamW.
-    pub fn new(find: Find, values: &[(&str, Value)]) -> Result<ZeroRedundancy, HyperError> {
+    pub fn new(
+        find: impl Fn(&str) -> Option<Method> + Send + Sync + 'static,
+        values: &[(&str, Value)],
+    ) -> Result<ZeroRedundancy, HyperError> {
         let Some(Method::Algorithm(inner)) = find("AdamW") else { panic!("AdamW is known") };
-        let mut zero = ZeroRedundancy { find, kind: "AdamW".into(), inner };
+        let mut zero = ZeroRedundancy { find: Find(Arc::new(find)), kind: "AdamW".into(), inner };
         zero.set(values)?;
         Ok(zero)
     }
@@ -94,7 +108,7 @@ impl ZeroRedundancy {
             });
         };
         let bare = name.rsplit('.').next().unwrap_or(name);
-        let found = (self.find)(if bare == "Adafactor" { "TorchAdafactor" } else { bare });
+        let found = (self.find.0)(if bare == "Adafactor" { "TorchAdafactor" } else { bare });
         let inner = match found {
             Some(Method::Algorithm(inner)) => inner,
             Some(Method::Search(_)) => {
@@ -123,11 +137,14 @@ impl AnyAlgorithm for ZeroRedundancy {
         &INFO
     }
     fn table(&self) -> &'static [Hyper] {
-        // A table for each algorithm that was ever asked for, which are few.
-        static TABLES: Mutex<Option<HashMap<&'static str, &'static [Hyper]>>> = Mutex::new(None);
+        // A table for each that was ever asked for, which are few: by where it is, as two algorithms may share a name.
+        type Tables = HashMap<(usize, usize), &'static [Hyper]>;
+        static TABLES: Mutex<Option<Tables>> = Mutex::new(None);
         let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
-        let table = || Box::leak(OWN.iter().chain(self.inner.table()).copied().collect::<Box<[Hyper]>>());
-        tables.get_or_insert_default().entry(self.inner.name()).or_insert_with(|| table())
+        let inner = self.inner.table();
+        let table = || Box::leak(OWN.iter().chain(inner).copied().collect::<Box<[Hyper]>>());
+        let place = (inner.as_ptr().addr(), inner.len());
+        tables.get_or_insert_default().entry(place).or_insert_with(|| table())
     }
     fn get(&self, name: &str) -> Option<Value> {
         if name == OWN[0].name { Some(Value::Text(self.kind.clone())) } else { self.inner.get(name) }
@@ -188,7 +205,11 @@ impl AnyAlgorithm for ZeroRedundancy {
         Modifiers { sharded: true, ..self.inner.modifiers() }
     }
     fn boxed(&self) -> Box<dyn AnyAlgorithm> {
-        Box::new(ZeroRedundancy { find: self.find, kind: self.kind.clone(), inner: self.inner.boxed() })
+        Box::new(ZeroRedundancy {
+            find: self.find.clone(),
+            kind: self.kind.clone(),
+            inner: self.inner.boxed(),
+        })
     }
     fn core(&self) -> &dyn Stepped {
         self.inner.core()
