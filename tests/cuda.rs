@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Buffer, CASES, Random, Tensor, best, bits, cuda, on_gpu, outcome_of, recipe};
+use common::{Buffer, CASES, MODIFIED, Random, Tensor, best, bits, cuda, on_gpu, outcome_of, recipe};
 use fallline::core::backend::{MatMul, Matrix};
 use fallline::optim::param;
 use fallline::{Backend, Format, Isa, NonFinite, Optimizer, Tensor as EngineTensor};
@@ -61,7 +61,7 @@ fn every_rule_gives_the_bits_of_the_cpu() {
             true => (&LENGTHS, &[(F32, F32), (F64, F64), (Bf16, Bf16), (F16, F32), (F32, Bf16)]),
             false => (&LENGTHS[..7], &[(F32, Bf16), (F64, F64)]),
         };
-        for (i, text) in CASES.iter().enumerate() {
+        for (i, text) in CASES.iter().chain(MODIFIED).enumerate() {
             for formats in mixes {
                 let tensors = tensors(*formats, lengths, i as u64);
                 let on = |backend| outcome_of(common::build_on(backend, text), &tensors);

@@ -10,6 +10,7 @@ pub use gradients::{
     PowerSum, StartSum, Unscale,
 };
 
+use crate::modifiers::{CautiousRule, LookaheadRule};
 use core::fmt;
 use fallline_core::{Kernel, Link, rule};
 
@@ -115,6 +116,10 @@ builtins! {
     sign: SignRule,
     /// Multiplies by a momentum's mask.
     mask: MaskRule,
+    /// Takes a cautious step.
+    cautious: CautiousRule,
+    /// Brings parameters and slow weights together.
+    lookahead: LookaheadRule,
 }
 
 impl Builtins {

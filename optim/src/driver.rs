@@ -6,6 +6,7 @@ mod away;
 pub(crate) mod finite;
 mod groups;
 mod hessian;
+mod lookahead;
 pub(crate) mod masks;
 mod memory;
 pub(crate) mod mirror;
@@ -24,6 +25,7 @@ pub(crate) mod wrap;
 use crate::builtins::Builtins;
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::hyper::Value;
+use crate::modifiers::LOOKAHEAD_STEPS;
 use crate::params::MASTER;
 use crate::program::{Mode, Variant};
 use crate::ranks::world::World;
@@ -92,6 +94,8 @@ pub struct Driver {
     places: Vec<[Option<usize>; 2 * Variant::COUNT]>,
     /// As [`Algorithm::SHARED`](crate::Algorithm::SHARED), for each family of groups.
     shared: Vec<Vec<f64>>,
+    /// Steps since parameters and slow weights were brought together ([`Lookahead`](crate::Lookahead)).
+    lookahead_steps: u64,
     /// Rules that must match a parameter of the first step.
     expected: Vec<Expected>,
     look: Look,
@@ -134,6 +138,7 @@ impl Driver {
             runs: Vec::new(),
             places: Vec::new(),
             shared: vec![shared],
+            lookahead_steps: 0,
             expected: Vec::new(),
             look: Look::default(),
             wrapped: Wrapped::default(),
@@ -162,8 +167,11 @@ impl Driver {
     }
 
     /// What the algorithm remembers for all parameters together ([`Algorithm::SHARED`](crate::Algorithm::SHARED)),
-    /// by name: the `d` of D-Adaptation, say.
+    /// by name: the `d` of D-Adaptation, say. With [`Lookahead`](crate::Lookahead) `lookahead_steps` too.
     pub fn shared(&self, name: &str) -> Option<f64> {
+        if name == LOOKAHEAD_STEPS && self.lookahead().is_some() {
+            return Some(self.lookahead_steps as f64);
+        }
         let names = self.groups[0].algorithm.spec().shared.iter();
         names.zip(&self.shared[0]).find(|((known, _), _)| *known == name).map(|(_, value)| *value)
     }

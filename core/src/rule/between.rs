@@ -6,6 +6,7 @@
 
 use super::scope::{GlobalAt, Groups, TensorAt};
 use super::{Rule, ScalarDef};
+use crate::kernel::typed;
 use crate::{Expr, Lane, NumberGraph, math};
 use core::any::Any;
 use core::fmt;
@@ -96,6 +97,7 @@ pub struct Numbers<'a, N> {
 }
 
 /// The numbers of a rule as plain data: what was declared, and how it is computed.
+#[derive(Clone, Copy)]
 pub struct Between {
     /// What was declared.
     pub declared: Declared,
@@ -114,12 +116,12 @@ impl Between {
         Between {
             declared: R::BETWEEN,
             once: |groups, at, out| {
-                let typed = |group: usize| groups.get(group).downcast_ref::<R::Hyper>();
+                let typed = |group: usize| typed::<R::Hyper>(groups.get(group));
                 let Some(first) = typed(0) else { return false };
                 R::once(&Groups::new(groups.count(), &|group| typed(group).unwrap_or(first)), at, out);
                 true
             },
-            each: |hyper, at, once, out| match hyper.downcast_ref::<R::Hyper>() {
+            each: |hyper, at, once, out| match typed::<R::Hyper>(hyper) {
                 Some(hyper) => {
                     R::each(hyper, at, once, out);
                     true

@@ -57,6 +57,7 @@ impl Driver {
         beside: Option<usize>,
     ) -> Result<usize> {
         let refused = |name, problem: String| Err(Error::Groups { algorithm: name, problem });
+        self.same_lookahead(algorithm.name(), algorithm.modifiers().lookahead)?;
         let mut storing = (StateFormats::default(), ParamFormat::default(), None);
         let family = match beside {
             None => self.groups.iter().map(|group| group.family + 1).max().unwrap_or(0),

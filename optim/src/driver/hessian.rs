@@ -55,8 +55,19 @@ impl Driver {
             let shared = &mut self.shared[family][..];
             let ranks = self.world.as_ref().map(|world| &**world.ranks());
             let around = Around::default();
-            let work =
-                Work { index, family, tensors, backend, groups, shared, ranks, bindings, slots, around };
+            let work = Work {
+                index,
+                family,
+                tensors,
+                backend,
+                groups,
+                shared,
+                ranks,
+                bindings,
+                slots,
+                around,
+                syncs: false,
+            };
             let away = self.away.as_mut().filter(|away| away.known);
             if let Err(cause) = run.run_beside(work, kernel, away, &mut begun) {
                 if begun {

@@ -5,6 +5,7 @@ use super::together::first_of;
 use super::{Driver, Member};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions, OptimizerManifest, ParamManifest, Part};
 use crate::compression::Errors;
+use crate::modifiers::LOOKAHEAD_STEPS;
 use crate::params::MASTER;
 use crate::program::Program;
 use crate::slots::{Slot, Slots};
@@ -62,6 +63,9 @@ impl Driver {
             let shared = first_of(&self.groups, family).spec().shared.iter().zip(shared);
             shared.for_each(|((name, _), value)| manifest.insert_shared(&shared_key(family, name), *value));
         }
+        if self.lookahead().is_some() {
+            manifest.insert_shared(LOOKAHEAD_STEPS, self.lookahead_steps as f64);
+        }
         self.wrapped.save(self, &mut checkpoint)?;
         if let Some(averages) = &self.averages {
             let kept = self.slots.iter().filter(|slot| self.keeps(slot));
@@ -84,6 +88,11 @@ impl Driver {
             names.map(|(name, _)| manifest.shared(&shared_key(family, name))).collect()
         });
         let shared = shared.collect::<Result<Vec<Vec<f64>>>>()?;
+        let lookahead_steps = match self.lookahead() {
+            None => 0.0,
+            Some(_) if options.lenient => manifest.shared(LOOKAHEAD_STEPS).unwrap_or(0.0),
+            Some(_) => manifest.shared(LOOKAHEAD_STEPS)?,
+        };
         let current = self.groups.iter().map(|group| &*group.algorithm);
         let algorithms = match options.state_only {
             true => manifest.restore_kept(current)?,
@@ -144,6 +153,7 @@ impl Driver {
         let mut before = core::mem::replace(&mut self.slots, loaded);
         kept.iter().for_each(|name| self.slots.adopt(&mut before, name));
         self.shared = shared;
+        self.lookahead_steps = lookahead_steps as u64;
         self.adopt(algorithms);
         self.unrestored = self.any_parted();
         Ok(report)

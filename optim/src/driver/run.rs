@@ -27,8 +27,9 @@ pub(crate) struct Run {
     /// What the gradients of this step are multiplied by.
     factor: f64,
     pub(super) parts: Vec<Part>,
-    /// The last stage that writes the parameter.
+    /// The last stage that writes the parameter, and the last before a sync's.
     writes: Option<usize>,
+    writes_without_sync: Option<usize>,
     /// This step's parameters in parts, which take stages that follow each other while they are in cache.
     batches: Vec<Batch>,
     /// This step's parameters in the order of their names, where that order matters.
@@ -64,7 +65,22 @@ impl Run {
         });
         let parts: Vec<Part> = parts.collect();
         let writes = parts.iter().rposition(Part::writes_param);
-        Run { program, compute, family, keys, factor: 1.0, parts, writes, batches, order, before, workspace }
+        let always = parts.len() - usize::from(program.is_periodic());
+        let writes_without_sync = parts[..always].iter().rposition(Part::writes_param);
+        Run {
+            program,
+            compute,
+            family,
+            keys,
+            factor: 1.0,
+            parts,
+            writes,
+            writes_without_sync,
+            batches,
+            order,
+            before,
+            workspace,
+        }
     }
 
     /// Forgets the rows of the last step.
@@ -133,6 +149,8 @@ impl Run {
 
     fn run_stages(&mut self, work: &mut Work<'_, '_, '_>, begun: &mut bool) -> Result<()> {
         let count = self.parts.len();
+        let without_sync = self.program.is_periodic() && !work.syncs;
+        let writes = if without_sync { self.writes_without_sync } else { self.writes };
         let mut first = 0;
         while first < count {
             let following = self.parts[first + 1..].iter().take_while(|part| part.stage.follows()).count();
@@ -144,7 +162,8 @@ impl Run {
             let skipped = self.parts[first].stage.kernel().is_none() || self.skips(work, first);
             for batch in 0..self.batches.len() {
                 for stage in first..=last {
-                    if stage == first && skipped {
+                    let waits = without_sync && stage + 1 == count;
+                    if (stage == first && skipped) || waits {
                         if stage + 1 == count {
                             work.count(&self.batches[batch]);
                         }
@@ -162,7 +181,7 @@ impl Run {
                     }
                     let around = Around {
                         forming: work.around.forming.filter(|_| stage == 0),
-                        averaging: work.around.averaging.filter(|_| self.writes == Some(stage)),
+                        averaging: work.around.averaging.filter(|_| writes == Some(stage)),
                     };
                     let which = (stage, stage + 1 == count);
                     let ran = part.run(work, (kernel, self.compute), batch, at, which, around);

@@ -112,6 +112,7 @@ impl Driver {
         self.wrapped.stepped();
         if whole {
             self.advance()?;
+            self.count_to_sync();
         }
         if self.non_finite != NonFinite::Propagate {
             report.poisoned = self.poisoned_state(bindings)?;
@@ -136,6 +137,7 @@ impl Driver {
 
     fn step_runs(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
         let mut begun = false;
+        let syncs = self.syncs();
         for (index, run) in self.runs.iter_mut().enumerate().filter(|(_, run)| !run.is_empty()) {
             let slots = self.slots.range(0..bindings.len());
             let tensors = slots.iter().filter(|slot| slot.run == Some(index)).count();
@@ -144,8 +146,19 @@ impl Driver {
             let ranks = self.world.as_ref().map(|world| &**world.ranks());
             let averaging = self.averages.as_ref().and_then(|averages| averages.rule(self.builtins));
             let around = Around { forming: self.forming.as_ref(), averaging };
-            let work =
-                Work { index, family, tensors, backend, groups, shared, ranks, bindings, slots, around };
+            let work = Work {
+                index,
+                family,
+                tensors,
+                backend,
+                groups,
+                shared,
+                ranks,
+                bindings,
+                slots,
+                around,
+                syncs,
+            };
             let stepped = match self.away.as_mut().filter(|away| away.known) {
                 Some(away) => run.step_away(work, away, &mut begun),
                 None => run.step(work, &mut begun),

@@ -115,6 +115,9 @@ impl Driver {
                 writeln!(text, "optimizer {family} remembers {name}={value}")?;
             }
         }
+        if self.lookahead().is_some() {
+            writeln!(text, "{} steps since a sync of Lookahead", self.lookahead_steps)?;
+        }
         Ok(())
     }
 

@@ -69,7 +69,7 @@ impl Part {
         let start = self.rows.len();
         self.rows.resize(start + kernel.scalars.len(), 0.0);
         let row = &mut self.rows[start..];
-        program.with_hyper(algorithm.hyper(), &mut |hyper| kernel.compute_scalars(hyper, t, row));
+        algorithm.with_hyper(program, kernel, &mut |hyper| kernel.compute_scalars(hyper, t, row));
     }
 
     /// Multiplies the gradient's factor in each row of scalars.

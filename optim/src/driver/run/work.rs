@@ -25,6 +25,8 @@ pub(crate) struct Work<'s, 'b, 'd> {
     pub(crate) bindings: &'s mut [Binding<'d>],
     pub(crate) slots: &'b mut [Slot],
     pub(crate) around: Around<'s>,
+    /// Whether parameters and slow weights are brought together ([`Lookahead`](crate::Lookahead)).
+    pub(crate) syncs: bool,
 }
 
 impl Work<'_, '_, '_> {
