@@ -11,10 +11,9 @@ rule! {
     pub Swap(h: Flags, t) {}
     element() -> (a: State, b: State, c: State) sum(before) {
         before = a;
-        let old = a;
+        c = a;
         a = b;
-        b = old;
-        c = old;
+        b = c;
     }
 }
 
