@@ -4,7 +4,6 @@ mod common;
 
 use common::{Buffer, MODIFIED, ONE_EACH, Random, Tensor, bits, cpu, isas, outcome, outcome_of, recipe, run};
 use fallline::core::backend::{Pass, TensorPass, View};
-use fallline::optim::AnyAlgorithm;
 use fallline::registry::names::ENTRIES;
 use fallline::{Backend, Checkpoint, Compute, Format, Isa, Kernel, Method, Optimizer, Recipe, Value};
 use std::collections::BTreeMap;
@@ -403,30 +402,52 @@ fn passes_move_what_they_must() {
     assert_eq!(program("dict(type='AdamW', cautious=False)"), program("AdamW"));
 }
 
-/// Which names take cautious updates; of the others why they do not.
+/// Names that take no cautious updates, with why; all others do.
+const NOT_CAUTIOUS: &[(&str, &str)] = &[
+    ("ASGD", "its states follow the new parameter"),
+    ("DAdaptAdaGrad", "it moves towards weights that it keeps"),
+    ("DAdaptSGD", "it moves towards weights that it keeps"),
+    ("LARS", "its gradient takes in the weight decay in an earlier pass"),
+    ("LARS32bit", "its gradient takes in the weight decay in an earlier pass"),
+    ("LARS8bit", "its gradient takes in the weight decay in an earlier pass"),
+    ("LBFGS", "it searches along all parameters together"),
+    ("OnebitAdam", "ranks exchange its momentum, not gradients on whose signs all agree"),
+    ("OnebitLamb", "ranks exchange its momentum, not gradients on whose signs all agree"),
+    ("SparseAdam", "it takes row-sparse gradients only"),
+    ("ZeroOneAdam", "ranks exchange its momentum, not gradients on whose signs all agree"),
+];
+
 #[test]
-fn print_names() {
+fn every_name_is_cautious_or_says_why_not() {
+    let text = |name: &str| match name {
+        "ZeroRedundancyOptimizer" => format!("dict(type='{name}', optimizer_type='AdamW', cautious=True)"),
+        _ => format!("dict(type='{name}', cautious=True)"),
+    };
     for entry in ENTRIES {
-        match entry.defaults() {
-            Method::Algorithm(algorithm) => match fallline::optim::Modified::cautious(algorithm) {
-                Ok(a) => {
-                    let program = a.programs().next().unwrap();
-                    println!("OK {}", entry.name);
-                    for kernel in program.kernels() {
-                        println!(
-                            "   {} {:?} {:?}",
-                            kernel.name,
-                            kernel.operands.iter().map(|o| (o.name, o.written)).collect::<Vec<_>>(),
-                            kernel.sums
-                        );
-                        println!("{}", kernel.record());
-                    }
+        let found = fallline::AnyRecipe::from_text(&text(entry.name));
+        match NOT_CAUTIOUS.iter().find(|(name, _)| *name == entry.name) {
+            None => {
+                let recipe = found.unwrap().stepping().unwrap();
+                let modifiers = recipe.algorithm().modifiers();
+                assert!(modifiers.cautious, "{}", entry.name);
+                assert_eq!(modifiers.sharded, entry.name == "ZeroRedundancyOptimizer");
+                // In every program the parameter is written behind a pass that counts.
+                for program in recipe.algorithm().programs() {
+                    let passes: Vec<&Kernel> = program.kernels().collect();
+                    let [.., counts, moves] = passes[..] else { panic!("{}", entry.name) };
+                    assert_eq!(moves.between.declared.reads, ["agree"], "{}", entry.name);
+                    assert_eq!(counts.sums.last(), Some(&"agree"), "{}", entry.name);
                 }
-                Err(e) => println!("NO {}: {e}", entry.name),
-            },
-            Method::Search(_) => {}
+            }
+            Some((_, why)) => {
+                let error = found.map(|_| ()).unwrap_err().to_string();
+                assert!(error.contains(entry.name) && error.contains(why), "{error}");
+            }
         }
     }
-    let _ = (Format::F32, Isa::best(), recipe("SGD"));
-    let _: Option<Box<dyn AnyAlgorithm>> = None;
+    let decays = "dict(type='DAdaptAdam', weight_decay=0.1, cautious=True)";
+    let error = Recipe::from_text(decays).unwrap_err().to_string();
+    let expected = "DAdaptAdam: it has no update that cautious could mask: its gradient takes in the weight decay in an \
+        earlier pass";
+    assert!(error.ends_with(expected), "{error}");
 }

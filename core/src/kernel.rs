@@ -86,14 +86,15 @@ impl Kernel {
         }
     }
 
-    /// A kernel with another graph: with this one's scalars of a step, and the tensor scalars of `numbers`. For each
-    /// derived kernel memory is kept for good.
+    /// A kernel with another graph: with this one's scalars of a step, and the tensor scalars of `numbers`. It is left out
+    /// where this one is. For each derived kernel memory is kept for good.
     pub fn derived(&self, name: String, graph: Graph, numbers: &Kernel) -> &'static Kernel {
         let operands = graph.operands();
         let sums = Vec::leak(graph.sums().iter().map(|(name, _)| *name).collect());
         let recorded: &'static Recorded = Box::leak(Box::new(Recorded { graph, prepared: OnceLock::new() }));
         let record = Record::Derived(recorded);
-        let Kernel { tensor_scalars, between, .. } = *numbers;
+        let tensor_scalars = numbers.tensor_scalars;
+        let between = numbers.between.skipping_as(&self.between);
         let (name, host) = (name.leak(), recorded);
         Box::leak(Box::new(Kernel { name, operands, tensor_scalars, between, sums, record, host, ..*self }))
     }

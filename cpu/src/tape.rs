@@ -5,6 +5,8 @@
 //! entry. What follows from scalars alone is worked out once.
 
 mod run;
+#[cfg(test)]
+mod tests;
 
 use crate::entries::Compiled;
 use crate::isa::Isa;
@@ -96,10 +98,13 @@ impl Tape {
                 stores.push((from, operand as Row));
             }
         }
-        // An operand that is written before another takes its old value has to be kept.
-        for (from, to) in &mut stores {
-            let replaced = usize::from(*from) < graph.stores().len();
-            if replaced && *from != *to {
+        // An operand that is written before another takes its old value has to be kept, and what is chosen may be one.
+        for (from, _) in &mut stores {
+            let place = usize::from(*from);
+            let replaced = place < graph.stores().len();
+            let chosen = (operands..operands + maker.code.len()).contains(&place)
+                && matches!(maker.code[place - operands], Step::Alias(..));
+            if replaced || chosen {
                 let kept = maker.next();
                 maker.code.push(Step::Move(*from, kept));
                 *from = kept;

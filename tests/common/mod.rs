@@ -221,7 +221,7 @@ pub const MODIFIED: &[&str] = &[
     "dict(type='LAMB', lr=0.01, weight_decay=0.1, max_unorm=0.1, cautious=True)",
     "dict(type='RMSprop', lr=0.1, alpha=0.7, centered=True, momentum=0.5, cautious=True)",
     "dict(type='AdamW8bit', lr=0.1, min_8bit_size=500, weight_decay=0.1, cautious=True)",
-    "dict(type='DAdaptAdam', weight_decay=0.1, d0=1e-3, cautious=True)",
+    "dict(type='TorchAdafactor', lr=0.1, weight_decay=0.3, cautious=True)",
     "dict(type='AdamW', lr=0.01, weight_decay=0.1, wrap=dict(type='Lookahead', k=2, alpha=0.3))",
     "dict(type='SGD', lr=0.1, wrap=dict(type='Lookahead', k=1, alpha=0.8))",
     "dict(type='TorchAdafactor', lr=0.1, weight_decay=0.3, wrap=dict(type='Lookahead', k=2))",

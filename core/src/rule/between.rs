@@ -136,6 +136,15 @@ impl Between {
         }
     }
 
+    /// The same numbers of a pass that is left out where another is.
+    pub(crate) fn skipping_as(&self, other: &Between) -> Between {
+        if !other.declared.may_skip {
+            return *self;
+        }
+        let (shared, skips) = (other.declared.shared, other.skips);
+        Between { declared: Declared { shared, may_skip: true, ..self.declared }, skips, ..*self }
+    }
+
     /// Whether it sees all tensors at once: no tensor's scalars are known before all tensors' sums are.
     pub fn is_global(&self) -> bool {
         self.declared.global

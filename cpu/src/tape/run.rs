@@ -209,7 +209,7 @@ where
     for (place, node) in tape.uniform.iter().enumerate() {
         // SAFETY: the caller's contract; inputs come before what they are inputs of.
         let at = |place: u32| unsafe { S::load(to.add(place as usize)) };
-        // SAFETY: the caller's contract: there are as many scalars as the tape reads.
+        // SAFETY: as above.
         let scalar = |i: usize| unsafe { S::load(scalars.add(i)) };
         let truth = |mask: S::Mask| S::select(mask, S::lit(1.0), S::lit(0.0));
         let value = match *node {

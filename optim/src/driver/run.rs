@@ -163,7 +163,8 @@ impl Run {
             for batch in 0..self.batches.len() {
                 for stage in first..=last {
                     let waits = without_sync && stage + 1 == count;
-                    if (stage == first && skipped) || waits {
+                    let skipped = if stage == first { skipped } else { self.skips(work, stage) };
+                    if skipped || waits {
                         if stage + 1 == count {
                             work.count(&self.batches[batch]);
                         }

@@ -14,7 +14,7 @@ impl Driver {
     /// ([`Averager`](crate::ranks::Averager)). From then on [`step`](crate::Optimizer::step) is collective: all ranks call it,
     /// and it fails on all before anything is written when they are about to take different steps.
     ///
-    /// With an algorithm that is [sharded](crate::AnyAlgorithm::sharded) each parameter is updated by the rank that
+    /// With an algorithm that is [sharded](crate::Modifiers::sharded) each parameter is updated by the rank that
     /// [`partition`](crate::ranks::partition) gives it to, which alone has its states, and then brought to the others;
     /// [`save`](crate::Optimizer::save) is collective too, and gives the whole to every rank.
     ///

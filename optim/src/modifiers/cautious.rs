@@ -16,13 +16,12 @@ use std::sync::{Mutex, PoisonError};
 
 rule! {
     /// What is put behind an algorithm's update: what of it agrees with the gradient, and how many elements do. (Signs are
-    /// compared: a product might be 0 where neither factor is.)
+    /// compared: a product might be 0 where neither factor is.) The gradient comes scaled.
     pub AgreementRule(h: (), t) {}
-    element(g: Grad, u: Scratch) -> (masked: Scratch) sum(agree) {
+    element(g: Scratch, u: Scratch) -> (masked: Scratch) sum(agree) {
         let (zero, one) = (L::lit(0.0), L::lit(1.0));
-        let up = L::select(zero.lt(g), one, zero);
-        let down = L::select(g.lt(zero), one, zero);
-        agree = L::select(zero.lt(u), up, L::select(u.lt(zero), down, zero));
+        let along = L::select(zero.lt(u), g, L::select(u.lt(zero), -g, zero));
+        agree = L::select(zero.lt(along), one, zero);
         // What is no number is none afterwards.
         masked = u * agree;
     }
@@ -52,8 +51,7 @@ type Passes = Result<[&'static Kernel; 2], &'static str>;
 
 /// The program with its last pass made cautious.
 pub(super) fn modify(program: Program, algorithm: &(dyn AnyAlgorithm + '_)) -> Result<Program, String> {
-    let refused =
-        |why: &str| Err(format!("{} has no update that cautious could mask: {why}", algorithm.name()));
+    let refused = |why: &str| Err(format!("it has no update that cautious could mask: {why}"));
     let replicas = &algorithm.spec().replicas;
     if replicas.error_feedback.is_some() || replicas.diverged.is_some() {
         return refused("ranks exchange its momentum, not gradients on whose signs all agree");
@@ -143,15 +141,16 @@ fn derive(
     // parameter.
     let step = kernel.scalars.len();
     let late = !reader.reaches(base, &|_, node| matches!(node, Node::Scalar(i) if i as usize >= step));
-    let second = match base == theta {
+    let from = if late { base } else { theta };
+    let second = match from == theta && !kernel.between.declared.may_skip {
         true => cautious,
-        false if late => {
+        false => {
             let mut derivation = reader.derivation.clone().with_tensor_scalars(step, cautious.tensor_scalars);
             let scale = derivation.push(Node::Scalar(step as u32));
             let masked = derivation.push(Node::Operand(scratch));
             let own = cautious.record();
             let places: Vec<u32> =
-                own.operands().iter().map(|o| if o.role == Role::Param { base } else { masked }).collect();
+                own.operands().iter().map(|o| if o.role == Role::Param { from } else { masked }).collect();
             let (stores, _) = derivation.splice(&own, &places, &[scale]);
             let declared = vec![
                 (operands[param], param as u32, Some(stores[0])),
@@ -159,7 +158,6 @@ fn derive(
             ];
             kernel.derived(format!("{}Cautious", kernel.name), derivation.finish(declared, vec![]), cautious)
         }
-        false => cautious,
     };
     let mut derivation = reader.derivation;
     let agreement = Graph::record::<AgreementRule>();
@@ -167,7 +165,7 @@ fn derive(
         .operands()
         .iter()
         // What is written only is not asked for.
-        .map(|operand| if operand.role == Role::Grad { gradient } else { update })
+        .map(|operand| if operand.name == "g" { gradient } else { update })
         .collect();
     let (masked, agree) = derivation.splice(&agreement, &places, &[]);
     let mut declared: Vec<_> = operands
