@@ -27,7 +27,7 @@ use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::hyper::Value;
 use crate::modifiers::LOOKAHEAD_STEPS;
 use crate::params::MASTER;
-use crate::program::{Mode, Variant};
+use crate::program::{MAX_KEPT, Mode, Variant};
 use crate::ranks::world::World;
 use crate::slots::{Slot, Slots};
 use crate::{
@@ -48,9 +48,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 pub use stream::Stream;
 use wrap::Wrapped;
-
-/// The most that a group remembers from step to step.
-const MAX_KEPT: usize = 8;
 
 /// A group of parameters with hyperparameters of its own.
 struct Group {

@@ -1,7 +1,7 @@
 //! What a step of an algorithm consists of: passes of rules, and operations between them.
 
 use crate::Algorithm;
-use crate::hyper::Value;
+use crate::hyper::{Hyper, Value};
 use crate::op::{CollectiveOp, Op, TensorOp};
 use core::any::Any;
 use core::marker::PhantomData;
@@ -60,6 +60,19 @@ pub trait Delegates<A>: 'static {
 pub trait Advances {
     /// A step has been taken, whichever parameters of the group took part.
     fn advance(&mut self);
+}
+
+/// The most that a group remembers from step to step.
+pub(crate) const MAX_KEPT: usize = 8;
+
+/// Whether a table has not too much that groups remember.
+const fn keeps_enough(table: &[Hyper]) -> bool {
+    let (mut i, mut kept) = (0, 0);
+    while i < table.len() {
+        kept += table[i].kept as usize;
+        i += 1;
+    }
+    kept <= MAX_KEPT
 }
 
 /// Gives what a group remembers after a step, by name.
@@ -355,6 +368,7 @@ impl<A: Algorithm, K: Link> Steps<A, K> {
     where
         A: Advances,
     {
+        const { assert!(keeps_enough(A::TABLE), "a group remembers at most 8 numbers") }
         let advance: Advance = |hyper, with| {
             let Some(mut next) = hyper.downcast_ref::<A>().cloned() else { return };
             next.advance();

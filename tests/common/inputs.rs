@@ -119,7 +119,7 @@ pub const INPUTS: &[Inputs] = &[
             ("lr=-1", "AdamWScheduleFree: lr must be ≥ 0, got -1"),
             ("warmup_steps=-1", "AdamWScheduleFree: warmup_steps must be a whole number, got -1"),
         ],
-        skips: &[],
+        skips: &[(Skip::Alone, "the steps of a group are counted, whoever has gradients")],
     },
     Inputs {
         name: "Adagrad",

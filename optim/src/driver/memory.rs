@@ -205,7 +205,9 @@ impl Driver {
         let elements = storage.len();
         let mut param = mirror::views(binding, &mut slot.mirror, None).0;
         let mut slice = None;
-        if let (Extent::Every(every), Some(whole)) = (extent, param.take()) {
+        if let Extent::Every(every) = extent
+            && let Some(whole) = param.take()
+        {
             let mut taken = self.backend.allocate(&[(slot.compute.format(), elements)])?.remove(0);
             Slices::default().take(&*self.backend, whole, every, &mut taken)?;
             param = Some(View::read(slice.insert(taken)));
