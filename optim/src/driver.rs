@@ -3,6 +3,7 @@
 mod around;
 pub(crate) mod averages;
 mod away;
+mod clip;
 pub(crate) mod finite;
 mod groups;
 mod hessian;
@@ -15,6 +16,7 @@ mod persist;
 mod prepare;
 pub(crate) mod rows;
 pub(crate) mod run;
+mod shared;
 mod steps;
 mod stream;
 mod together;
@@ -35,12 +37,14 @@ use around::Forming;
 use averages::Averages;
 use away::Away;
 pub use away::can_offload;
+use clip::Clipping;
 use fallline_core::{Backend, Compute, Role, Storage};
 use finite::{Look, NonFinite};
 use groups::Expected;
 pub use groups::Member;
 use masks::GroupMask;
 use run::Run;
+use shared::Shared;
 use std::path::PathBuf;
 use std::sync::Arc;
 pub use stream::Stream;
@@ -87,7 +91,7 @@ pub struct Driver {
     /// For each group the places of its runs, by variant and compute type, as far as the step being taken asked.
     places: Vec<[Option<usize>; 2 * Variant::COUNT]>,
     /// As [`Algorithm::SHARED`](crate::Algorithm::SHARED), for each family of groups.
-    shared: Vec<Vec<f64>>,
+    shared: Vec<Shared>,
     /// Rules that must match a parameter of the first step.
     expected: Vec<Expected>,
     look: Look,
@@ -95,6 +99,9 @@ pub struct Driver {
     /// What is to be done to the gradients of the step being taken in its own passes.
     forming: Option<Forming>,
     averages: Option<Averages>,
+    /// What the gradients of the step being taken are multiplied by, where the device has computed it.
+    clipping: Option<Arc<Storage>>,
+    clipping_kept: Clipping,
     /// Another device than the own one that parameters are on.
     away: Option<Away>,
     /// The ranks that step together, if there are several.
@@ -127,12 +134,14 @@ impl Driver {
             slots: Slots::default(),
             runs: Vec::new(),
             places: Vec::new(),
-            shared: vec![shared],
+            shared: vec![Shared::new(shared)],
             expected: Vec::new(),
             look: Look::default(),
             wrapped: Wrapped::default(),
             forming: None,
             averages: None,
+            clipping: None,
+            clipping_kept: Clipping::default(),
             away: None,
             world: None,
             unrestored: false,
@@ -152,13 +161,6 @@ impl Driver {
     pub fn with_non_finite(mut self, policy: NonFinite) -> Driver {
         self.non_finite = policy;
         self
-    }
-
-    /// What the algorithm remembers for all parameters together ([`Algorithm::SHARED`](crate::Algorithm::SHARED)),
-    /// by name: the `d` of D-Adaptation, say.
-    pub fn shared(&self, name: &str) -> Option<f64> {
-        let names = self.groups[0].algorithm.spec().shared.iter();
-        names.zip(&self.shared[0]).find(|((known, _), _)| *known == name).map(|(_, value)| *value)
     }
 
     /// The backend that it runs on.
