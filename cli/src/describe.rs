@@ -160,6 +160,7 @@ fn between(kernel: &'static Kernel) -> Vec<String> {
         host.filter(named).map(|(name, formula)| format!("{name} = {formula}")).collect();
     let over = match declared.over {
         Over::All => "over all tensors, in the order of their names",
+        Over::InTurn => "over all tensors, one after the other in the order of their names",
         Over::Group => "over the tensors of the group, in the order of their names",
     };
     for line in formulas.terms.to_string().lines() {

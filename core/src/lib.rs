@@ -42,6 +42,7 @@ pub use half::{bf16, f16};
 pub use kernel::{Kernel, Link, Recorded};
 pub use lane::{Arithmetic, Lane, Literal};
 pub use rule::between::{self, Between, Number};
+pub use rule::powers::PowerOf;
 pub use rule::scope::{GlobalAt, Groups, TensorAt};
 pub use rule::{Array, Operand, Role, Rule, ScalarDef, apply};
 pub use scalar::Scalar;

@@ -4,10 +4,12 @@
 mod compression;
 mod gradients;
 
+pub(crate) use gradients::clipping;
+
 pub use compression::{CompensateRule, MaskRule, SignRule};
 pub use gradients::{
-    AddAndLook, AddToSum, ClampSum, Extreme, ExtremeMagnitude, GradCheck, Limit, MagnitudeSum, Power,
-    PowerSum, StartSum, Unscale,
+    AddAndLook, AddToSum, ClampSum, ClipLargestRule, ClipMagnitudesRule, ClipRule, ClipTo, Extreme,
+    ExtremeMagnitude, GradCheck, Limit, MagnitudeSum, Power, PowerSum, StartSum, Unscale,
 };
 
 use crate::modifiers::{CautiousRule, LookaheadRule};
@@ -110,6 +112,12 @@ builtins! {
     power_sum: PowerSum,
     /// Compares magnitudes.
     extreme_magnitude: ExtremeMagnitude,
+    /// Clips gradients by their norm.
+    clip: ClipRule,
+    /// Clips them by the sum of their magnitudes.
+    clip_magnitudes: ClipMagnitudesRule,
+    /// Clips them by the largest magnitude.
+    clip_largest: ClipLargestRule,
     /// Adds what compression left out before.
     compensate: CompensateRule,
     /// Compresses to signs and a scale.

@@ -34,6 +34,8 @@ impl Number for Expr {
 pub enum Over {
     /// All tensors of the optimizer.
     All,
+    /// The same, added up one after the other instead of in the order of [`sums::fold`](crate::sums::fold).
+    InTurn,
     /// Those of the tensor's own group.
     Group,
 }
@@ -74,6 +76,11 @@ impl Declared {
         global: false,
         may_skip: false,
     };
+
+    /// Whether any of it follows from sums, or from what is remembered for all parameters together.
+    pub const fn depends(&self) -> bool {
+        !(self.reads.is_empty() && self.shared.is_empty() && self.totals.is_empty())
+    }
 
     /// Whether the rule says itself how its tensor scalars are found.
     pub const fn is_given(&self) -> bool {

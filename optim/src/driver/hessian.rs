@@ -52,7 +52,7 @@ impl Driver {
             let tensors = slots.iter().filter(|slot| slot.run == Some(index)).count();
             let (backend, groups, family) = (&*self.backend, &self.groups[..], run.family);
             let Some(kernel) = first_of(groups, family).hessian() else { continue };
-            let shared = &mut self.shared[family][..];
+            let shared = &mut self.shared[family];
             let ranks = self.world.as_ref().map(|world| &**world.ranks());
             let around = Around::default();
             let work = Work {
@@ -67,6 +67,7 @@ impl Driver {
                 slots,
                 around,
                 syncs: false,
+                factor: None,
             };
             let away = self.away.as_mut().filter(|away| away.known);
             if let Err(cause) = run.run_beside(work, kernel, away, &mut begun) {

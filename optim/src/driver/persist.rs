@@ -1,6 +1,7 @@
 //! Saving and loading: what is checked, in which order, before anything changes.
 
 use super::prepare::variant_of;
+use super::shared::Shared;
 use super::together::first_of;
 use super::{Driver, Member};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions, OptimizerManifest, ParamManifest, Part};
@@ -60,7 +61,8 @@ impl Driver {
             memory.for_each(|((name, _), value)| checkpoint.insert_scalar(&slot.name, name, *value));
         }
         for (family, shared) in self.shared.iter().enumerate() {
-            let shared = first_of(&self.groups, family).spec().shared.iter().zip(shared);
+            let values = shared.get(&*self.backend)?;
+            let shared = first_of(&self.groups, family).spec().shared.iter().zip(&*values);
             shared.for_each(|((name, _), value)| manifest.insert_shared(&shared_key(family, name), *value));
         }
         if self.lookahead().is_some() {
@@ -152,7 +154,7 @@ impl Driver {
         self.mode = mode;
         let mut before = core::mem::replace(&mut self.slots, loaded);
         kept.iter().for_each(|name| self.slots.adopt(&mut before, name));
-        self.shared = shared;
+        self.shared = shared.into_iter().map(Shared::new).collect();
         self.lookahead_steps = lookahead_steps as u64;
         self.adopt(algorithms);
         self.unrestored = self.any_parted();

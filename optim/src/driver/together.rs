@@ -44,7 +44,7 @@ impl Driver {
 
     pub(super) fn family_averages(&self, family: usize) -> bool {
         let replicas = &first_of(&self.groups, family).spec().replicas;
-        (replicas.gradients_averaged)(&self.shared[family])
+        (replicas.gradients_averaged)(self.shared[family].on_host())
     }
 
     /// Sees to it that all ranks take the same step, in which all optimizers exchange the same.
@@ -81,6 +81,9 @@ impl Driver {
                 return refused(group.family, reason);
             }
         }
+        for shared in &mut self.shared {
+            shared.fetch(&*self.backend)?;
+        }
         let Some(mut world) = self.world.take() else { return Ok(()) };
         let agreed = world.agree(bindings, &self.slots, |text| self.write_settings(text));
         self.world = Some(world);
@@ -111,7 +114,9 @@ impl Driver {
             }
         }
         for (family, shared) in self.shared.iter().enumerate() {
-            for ((name, _), value) in first_of(&self.groups, family).spec().shared.iter().zip(shared) {
+            for ((name, _), value) in
+                first_of(&self.groups, family).spec().shared.iter().zip(shared.on_host())
+            {
                 writeln!(text, "optimizer {family} remembers {name}={value}")?;
             }
         }
