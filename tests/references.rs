@@ -339,6 +339,8 @@ fn no_name_of_several_stages_is_left_out() {
         ("OnebitAdam", "tests of the 1-bit family"),
         ("OnebitLamb", "tests of the 1-bit family"),
         ("ZeroOneAdam", "tests of the 1-bit family"),
+        ("Prodigy", "tests/golden/probes.py, in numpy: tests/golden.rs"),
+        ("NorMuon", "tests/golden/probes.py, in numpy: tests/golden.rs"),
         ("LAMB8bit", "LAMB on quantised states: their own tests"),
         ("LARS8bit", "LARS on quantised states: their own tests"),
     ];

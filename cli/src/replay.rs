@@ -4,8 +4,8 @@ use crate::common::{self, Source};
 use crate::error::{Error, Result};
 use crate::trace::{Grad, Trace};
 use fallline::optim::checkpoint::{Entry, dtype, write_atomically};
-use fallline::optim::{Binding, GradRef, frozen, param, rows};
-use fallline::{Backend, Compute, Format, Optimizer, Tensor};
+use fallline::optim::{Binding, GradRef, Mode, frozen, param, rows};
+use fallline::{Backend, Compute, Driver, Format, Optimizer, Tensor};
 use safetensors::tensor::TensorView;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -34,6 +34,9 @@ pub struct Args {
     /// The steps to keep: `all`, or numbers like 0,2,11
     #[arg(long, default_value = "all")]
     keep: String,
+    /// Keep the weights that are evaluated, where they are not those that are trained (AdamWScheduleFree)
+    #[arg(long)]
+    eval: bool,
     /// Where the optimizer's state after the last step goes, as a checkpoint
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
@@ -90,7 +93,11 @@ pub fn run(args: Args) -> Result<()> {
         schedule.after_iteration(&mut optimizer)?;
         schedule.after_epoch(&mut optimizer)?;
         if keep.as_ref().is_none_or(|keep| keep.contains(&t)) {
-            for (name, value) in &params {
+            let mut copies = BTreeMap::new();
+            if args.eval {
+                copies = evaluated(&mut optimizer, &backend, &params)?;
+            }
+            for (name, value) in if args.eval { &copies } else { &params } {
                 let entry = Entry::from_storage(&*backend, value.storage(), value.shape().clone())?;
                 kept.push((format!("param/{t}/{name}"), entry));
             }
@@ -123,6 +130,22 @@ pub fn run(args: Args) -> Result<()> {
         checkpoint.write(path)?;
     }
     Ok(())
+}
+
+/// Copies of the parameters with the weights that are evaluated.
+fn evaluated<'t>(
+    optimizer: &mut Driver,
+    backend: &Arc<dyn Backend>,
+    params: &BTreeMap<&'t str, Tensor>,
+) -> Result<BTreeMap<&'t str, Tensor>> {
+    let mut copies = BTreeMap::new();
+    for (&name, value) in params {
+        let mut copy = Tensor::zeros(backend, value.format(), value.shape().clone())?;
+        backend.copy(value.storage(), copy.storage_mut())?;
+        copies.insert(name, copy);
+    }
+    optimizer.weights_of(Mode::Evaluation, &mut bind(&mut copies, &Given::new()))?;
+    Ok(copies)
 }
 
 fn tensor(backend: &Arc<dyn Backend>, entry: &Entry) -> Result<Tensor> {

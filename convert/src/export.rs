@@ -13,7 +13,7 @@ use fallline_core::{Compute, Format, Role, Shape};
 use fallline_optim::algorithms::NAdam;
 use fallline_optim::checkpoint::{Entry, OptimizerManifest, ParamManifest};
 use fallline_optim::hyper::Value as Hyper;
-use fallline_optim::{AnyAlgorithm, Checkpoint, Method, Start};
+use fallline_optim::{AnyAlgorithm, Checkpoint, Method, Mode, Start};
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 
@@ -58,6 +58,8 @@ pub fn to_torch(
     let order = order(checkpoint, manifest, groups.len(), options)?;
     let params: HashMap<&str, &ParamManifest> = manifest.params().collect();
     let mut report = Report::default();
+    let mode =
+        checkpoint.manifest.mode().map_err(|error| Error::value("the checkpoint", error.to_string()))?;
     let (mut states, mut lists) = (Dict::new(), Vec::new());
     let mut id = 0i64;
     for (place, names) in &order {
@@ -83,7 +85,7 @@ pub fn to_torch(
             ids.push(Value::Int(id));
             id += 1;
         }
-        lists.push(group(layout, manifest, method, ids)?);
+        lists.push(group(layout, (manifest, mode), method, ids)?);
     }
     let optimizer = Value::dict([("state", Value::Dict(states)), ("param_groups", Value::List(lists))]);
     if checkpoint.manifest.schedule.is_some() {
@@ -387,7 +389,7 @@ impl Exporter<'_> {
 /// A group, complete: torch replaces an optimizer's groups by those that it loads.
 fn group(
     layout: &Layout,
-    manifest: &OptimizerManifest,
+    (manifest, mode): (&OptimizerManifest, Mode),
     method: &Method,
     ids: Vec<Value<'static>>,
 ) -> Result<Value<'static>> {
@@ -404,6 +406,13 @@ fn group(
                     x = method.get("d0").and_then(|value| value.as_f64()).unwrap_or(0.0);
                 }
                 if is_whole { Value::Int(x as i64) } else { Value::Float(x) }
+            }
+            Group::Training(_) => Value::Bool(mode == Mode::Training),
+            Group::WarmedUp(_) => {
+                let number = |name| hyper(method, name).as_f64().unwrap_or(0.0);
+                let (lr, k, rising) = (number("lr"), number("k"), number("warmup_steps"));
+                let risen = if k <= rising { k / rising } else { 1.0 };
+                Value::Float(if k == 0.0 { 0.0 } else { lr * risen })
             }
             Group::Fixed(_, fixed) => match fixed {
                 Fixed::None => Value::None,

@@ -72,6 +72,7 @@ pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> R
 
     let mut checkpoint = Checkpoint::default();
     let mut manifest = OptimizerManifest::new(base.name());
+    checkpoint.manifest.set_mode(read.mode(first));
     let places = merge(&ids, &methods, &mut manifest);
     let shared = base.algorithm().map_or(&[][..], |algorithm| algorithm.spec().shared);
     for name in shared.iter().map(|(name, _)| *name) {

@@ -73,6 +73,10 @@ pub enum Group {
     First(&'static str, &'static str),
     /// A number that is remembered for all parameters together, under the same name; whether it is whole.
     Shared(&'static str, bool),
+    /// Whether the parameters hold the weights that are trained.
+    Training(&'static str),
+    /// The learning rate of the last step, warmed up: written, and passed over when read.
+    WarmedUp(&'static str),
     /// Something that the class always has; files with another value are of another class.
     Fixed(&'static str, Fixed),
 }
@@ -115,7 +119,12 @@ impl Group {
     /// The source's name.
     pub fn theirs(&self) -> &'static str {
         match *self {
-            Group::Same(key) | Group::First(key, _) | Group::Shared(key, _) | Group::Fixed(key, _) => key,
+            Group::Same(key)
+            | Group::First(key, _)
+            | Group::Shared(key, _)
+            | Group::Training(key)
+            | Group::WarmedUp(key)
+            | Group::Fixed(key, _) => key,
         }
     }
 }

@@ -154,6 +154,22 @@ pub fn frozen<'a>(name: &'a str, param: impl Into<ParamRef<'a>>) -> Binding<'a> 
 }
 
 impl ParamRef<'_> {
+    /// Copies a view that is not contiguous into its buffer.
+    pub(crate) fn gather(&mut self) {
+        #[cfg(feature = "ndarray")]
+        if let ParamRef::Strided(view) = self {
+            view.gather();
+        }
+    }
+
+    /// Copies the buffer of a view that is not contiguous back.
+    pub(crate) fn scatter(&mut self) {
+        #[cfg(feature = "ndarray")]
+        if let ParamRef::Strided(view) = self {
+            view.scatter();
+        }
+    }
+
     pub(crate) fn format(&self) -> Format {
         match self {
             ParamRef::Host(slice, _) => slice.format(),

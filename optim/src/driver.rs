@@ -10,6 +10,7 @@ mod lookahead;
 pub(crate) mod masks;
 mod memory;
 pub(crate) mod mirror;
+mod modes;
 mod norms;
 mod parted;
 mod persist;
@@ -26,7 +27,7 @@ use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::hyper::Value;
 use crate::modifiers::LOOKAHEAD_STEPS;
 use crate::params::MASTER;
-use crate::program::Variant;
+use crate::program::{MAX_KEPT, Mode, Variant};
 use crate::ranks::world::World;
 use crate::slots::{Slot, Slots};
 use crate::{
@@ -103,6 +104,8 @@ pub struct Driver {
     away: Option<Away>,
     /// The ranks that step together, if there are several.
     world: Option<World>,
+    /// Which weights the parameters hold.
+    mode: Mode,
     /// Whether parameters have not got what belongs to the states that were loaded.
     unrestored: bool,
     /// Whether a group ever had a mask.
@@ -140,6 +143,7 @@ impl Driver {
             averages: None,
             away: None,
             world: None,
+            mode: Mode::Training,
             unrestored: false,
             masked: false,
             poisoned: None,
@@ -167,6 +171,22 @@ impl Driver {
         }
         let names = self.groups[0].algorithm.spec().shared.iter();
         names.zip(&self.shared[0]).find(|((known, _), _)| *known == name).map(|(_, value)| *value)
+    }
+
+    /// What a group remembers from step to step ([`Advances`](crate::Advances)) changes: a step has been taken.
+    fn advance(&mut self) -> Result<()> {
+        for group in &mut self.groups {
+            let (mut values, mut count) = ([const { ("", Value::None) }; MAX_KEPT], 0);
+            let program = group.algorithm.program(Variant::ONLY);
+            program.advance(group.algorithm.core().hyper(), &mut |name, value| {
+                values[count] = (name, value);
+                count += 1;
+            });
+            if count > 0 {
+                group.algorithm.set(&values[..count])?;
+            }
+        }
+        Ok(())
     }
 
     /// The backend that it runs on.

@@ -64,6 +64,12 @@ pub enum Error {
         /// The format that it has now.
         got: Format,
     },
+    /// The parameters hold the weights that are evaluated, not those that are trained.
+    #[error("{algorithm} was left in evaluation mode: call set_mode(Mode::Training, …) before the next step")]
+    Evaluating {
+        /// The algorithm.
+        algorithm: &'static str,
+    },
     /// The algorithm does not take such a parameter.
     #[error("parameter {param:?} of shape {shape}: {algorithm} {reason}")]
     Unfit {

@@ -303,6 +303,19 @@ impl HyperType for Option<i64> {
     }
 }
 
+impl HyperType for String {
+    const NAME: &'static str = "string";
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Text(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+    fn to_value(&self) -> Value {
+        Value::Text(self.clone())
+    }
+}
+
 impl HyperType for Option<String> {
     const NAME: &'static str = "string or None";
     fn from_value(value: &Value) -> Option<Self> {
@@ -349,6 +362,8 @@ pub struct Hyper {
     pub meaning: &'static str,
     /// False for arguments of the source that are accepted and checked, but change no number.
     pub counts: bool,
+    /// Whether it is what a group remembers from step to step ([`Advances`](crate::Advances)), not a setting.
+    pub kept: bool,
 }
 
 /// What is wrong with a hyperparameter.
@@ -435,16 +450,16 @@ pub fn convert<T: HyperType>(
     range: Range,
     value: &Value,
 ) -> Result<T, HyperError> {
-    let got = value.to_string();
-    let converted = T::from_value(value).ok_or(HyperError::Type {
+    let got = || value.to_string();
+    let converted = T::from_value(value).ok_or_else(|| HyperError::Type {
         algorithm,
         name,
         expected: T::NAME,
-        got: got.clone(),
+        got: got(),
     })?;
     match converted.numbers().iter().all(|&x| range.contains(x)) {
         true => Ok(converted),
-        false => Err(HyperError::Range { algorithm, name, expected: range, got }),
+        false => Err(HyperError::Range { algorithm, name, expected: range, got: got() }),
     }
 }
 
@@ -468,7 +483,7 @@ pub fn only<T: HyperType + PartialEq>(
 #[doc(hidden)]
 pub const fn accepted_row<T: HyperType>(name: &'static str, default: fn() -> Value, range: Range) -> Hyper {
     let meaning = " Accepted for the source's sake; changes no number.";
-    Hyper { name, kind: T::NAME, default, range, meaning, counts: false }
+    Hyper { name, kind: T::NAME, default, range, meaning, counts: false, kept: false }
 }
 
 /// The row of an argument that may only have its default.
@@ -478,7 +493,7 @@ pub const fn fixed_row<T: HyperType>(
     default: fn() -> Value,
     meaning: &'static str,
 ) -> Hyper {
-    Hyper { name, kind: T::NAME, default, range: Range::Any, meaning, counts: false }
+    Hyper { name, kind: T::NAME, default, range: Range::Any, meaning, counts: false, kept: false }
 }
 
 /// Declares an algorithm's hyperparameters: a struct with public fields and defaults, and the table that
@@ -492,6 +507,7 @@ pub const fn fixed_row<T: HyperType>(
 ///         /// Learning rate.
 ///         lr: f64 = 1e-3, Range::AtLeast(0.0);
 ///     }
+///     // What a group remembers from step to step, if anything: `kept { … }`, as above; see `Advances`.
 ///     // Arguments of the source that change no number, if any; with a default and a range, if need be.
 ///     accepted { fused: Option<bool>, bits: i64 = 32, Range::Closed(32.0, 32.0) }
 ///     fixed { centered: bool = false, "it is not supported" } // those that have one good value, if any
@@ -509,15 +525,21 @@ macro_rules! hyperparameters {
     (@or $otherwise:expr, $given:expr) => { $given };
     ($(#[$meta:meta])* $vis:vis $name:ident as $text:literal {
         $($(#[doc = $meaning:literal])+ $field:ident: $t:ty = $default:expr, $range:expr;)*
-     } $(accepted { $($ignored:ident: $ignored_t:ty $(= $ignored_default:expr, $ignored_range:expr)?),* $(,)? })?
+     } $(kept {
+        $($(#[doc = $kept_meaning:literal])+ $kept:ident: $kept_t:ty = $kept_default:expr, $kept_range:expr;)*
+     })?
+     $(accepted { $($ignored:ident: $ignored_t:ty $(= $ignored_default:expr, $ignored_range:expr)?),* $(,)? })?
      $(fixed { $($only:ident: $only_t:ty = $only_default:expr, $reason:literal);* $(;)? })?) => {
         $(#[$meta])*
         #[derive(Clone, Debug, PartialEq)]
-        $vis struct $name { $($(#[doc = $meaning])+ pub $field: $t),* }
+        $vis struct $name {
+            $($(#[doc = $meaning])+ pub $field: $t,)*
+            $($($(#[doc = $kept_meaning])+ pub $kept: $kept_t,)*)?
+        }
 
         impl Default for $name {
             fn default() -> Self {
-                $name { $($field: $default),* }
+                $name { $($field: $default,)* $($($kept: $kept_default,)*)? }
             }
         }
 
@@ -531,7 +553,17 @@ macro_rules! hyperparameters {
                     range: $range,
                     meaning: concat!($($meaning),+),
                     counts: true,
+                    kept: false,
                 },)*
+                $($($crate::hyper::Hyper {
+                    name: stringify!($kept),
+                    kind: <$kept_t as $crate::hyper::HyperType>::NAME,
+                    default: || $crate::hyper::HyperType::to_value(&{ let x: $kept_t = $kept_default; x }),
+                    range: $kept_range,
+                    meaning: concat!($($kept_meaning),+),
+                    counts: true,
+                    kept: true,
+                },)*)?
                 $($($crate::hyper::accepted_row::<$ignored_t>(
                     stringify!($ignored),
                     || {
@@ -557,6 +589,11 @@ macro_rules! hyperparameters {
                         self.$field = $crate::hyper::convert(Self::NAME, stringify!($field), $range, value)?;
                         Ok(())
                     })*
+                    $($(stringify!($kept) => {
+                        self.$kept =
+                            $crate::hyper::convert(Self::NAME, stringify!($kept), $kept_range, value)?;
+                        Ok(())
+                    })*)?
                     $($(stringify!($ignored) => $crate::hyper::convert::<$ignored_t>(
                         Self::NAME,
                         stringify!($ignored),
@@ -576,6 +613,7 @@ macro_rules! hyperparameters {
             fn get(&self, name: &str) -> Option<$crate::hyper::Value> {
                 match name {
                     $(stringify!($field) => Some($crate::hyper::HyperType::to_value(&self.$field)),)*
+                    $($(stringify!($kept) => Some($crate::hyper::HyperType::to_value(&self.$kept)),)*)?
                     _ => None,
                 }
             }

@@ -48,7 +48,7 @@ pub use driver::{Driver, Member, Stream, can_offload};
 pub use error::{Error, Result};
 pub use formats::StateFormats;
 pub use params::ParamFormat;
-pub use program::{Program, Site, Steps, Variant};
+pub use program::{Advances, Mode, Program, Site, Steps, Variant};
 
 #[doc(hidden)] // for `alias!`
 pub use fallline_core::{Kernel, Link, Shape};

@@ -92,6 +92,7 @@ const CAUTIOUS: Hyper = Hyper {
     range: Range::Any,
     meaning: " Only elements whose update has the sign of their gradient move, and further.",
     counts: true,
+    kept: false,
 };
 
 const LOOKAHEAD: [Hyper; 2] = [
@@ -102,6 +103,7 @@ const LOOKAHEAD: [Hyper; 2] = [
         range: Range::AtLeast(1.0),
         meaning: " Lookahead: steps from one sync with the slow weights to the next.",
         counts: true,
+        kept: false,
     },
     Hyper {
         name: "lookahead_alpha",
@@ -110,6 +112,7 @@ const LOOKAHEAD: [Hyper; 2] = [
         range: Range::HalfOpen(0.0, 1.0),
         meaning: " Lookahead: how far the slow weights go towards the parameters.",
         counts: true,
+        kept: false,
     },
 ];
 

@@ -1,6 +1,7 @@
 //! Operations between passes: what is not element by element.
 
 mod largest;
+mod slices;
 
 use crate::compression::Errors;
 use core::any::{Any, TypeId};
@@ -8,6 +9,7 @@ use core::fmt;
 use fallline_core::backend::{MatMul, Matrix, Pass, TensorPass, View, Views};
 use fallline_core::ranks::Communicator;
 use fallline_core::{Backend, Compute, Error, Format, Kernel, Link, Result, Shape, Storage};
+pub(crate) use slices::Slices;
 
 /// An operation on one tensor: Newton–Schulz, factored moments, a compressed all-reduce.
 pub trait TensorOp: 'static {
@@ -216,6 +218,8 @@ pub struct OpAt<'a> {
     pub on: Runner<'a>,
     /// The parameter's extents.
     pub shape: &'a Shape,
+    /// The parameter, as exactly as it is kept.
+    pub param: Option<View<'a>>,
     /// The gradient, as it is stored.
     pub grad: Option<View<'a>>,
     /// What it is to be multiplied by.
@@ -272,7 +276,10 @@ pub struct CollectiveAt<'a> {
 
 /// Memory that operations borrow, kept between steps.
 #[derive(Debug, Default)]
-pub struct Workspace(Vec<Storage>);
+pub struct Workspace {
+    free: Vec<Storage>,
+    pub(crate) slices: Slices,
+}
 
 impl Workspace {
     /// Memory of this many elements, with anything in it.
@@ -281,15 +288,15 @@ impl Workspace {
     /// When there is no memory.
     pub fn take(&mut self, backend: &dyn Backend, format: Format, elements: usize) -> Result<Storage> {
         let fits = |storage: &Storage| storage.len() == elements && storage.format() == format;
-        match self.0.iter().position(fits) {
-            Some(place) => Ok(self.0.swap_remove(place)),
+        match self.free.iter().position(fits) {
+            Some(place) => Ok(self.free.swap_remove(place)),
             None => Ok(backend.allocate(&[(format, elements)])?.remove(0)),
         }
     }
 
     /// Gives memory back for the next who takes some.
     pub fn give(&mut self, storages: impl IntoIterator<Item = Storage>) {
-        self.0.extend(storages);
+        self.free.extend(storages);
     }
 }
 
@@ -317,6 +324,18 @@ impl OpAt<'_> {
     /// When there is no memory.
     pub fn take_as(&mut self, format: Format, elements: usize) -> Result<Storage> {
         self.workspace.take(self.on.backend, format, elements)
+    }
+
+    /// The first of every so many elements of the parameter and of its gradient, as computed, in two scratches.
+    ///
+    /// # Errors
+    /// As [`Backend::sum_rows`].
+    pub fn take_slices(&mut self, every: usize, [param, grad]: [&str; 2]) -> Result<()> {
+        for (from, to) in [(&self.param, param), (&self.grad, grad)] {
+            let Some(from) = from else { continue };
+            self.workspace.slices.take(self.on.backend, from.again(), every, self.scratch.get_mut(to)?)?;
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a step of an algorithm consists of: passes of rules, and operations between them.
 
 use crate::Algorithm;
+use crate::hyper::{Hyper, Value};
 use crate::op::{CollectiveOp, Op, TensorOp};
 use core::any::Any;
 use core::marker::PhantomData;
@@ -53,12 +54,38 @@ pub trait Delegates<A>: 'static {
     fn delegate(&self) -> A;
 }
 
+/// An algorithm whose groups remember something from step to step: a count of the steps, a sum of learning rates. It stands
+/// among the hyperparameters (`kept`, see [`hyperparameters!`](crate::hyperparameters)), and so each group has its own, a
+/// checkpoint has it, and rules read what it was before the step.
+pub trait Advances {
+    /// A step has been taken, whichever parameters of the group took part.
+    fn advance(&mut self);
+}
+
+/// The most that a group remembers from step to step.
+pub(crate) const MAX_KEPT: usize = 8;
+
+/// Whether a table has not too much that groups remember.
+const fn keeps_enough(table: &[Hyper]) -> bool {
+    let (mut i, mut kept) = (0, 0);
+    while i < table.len() {
+        kept += table[i].kept as usize;
+        i += 1;
+    }
+    kept <= MAX_KEPT
+}
+
+/// Gives what a group remembers after a step, by name.
+type Advance = fn(&dyn Any, &mut dyn FnMut(&'static str, Value));
+
 /// What a step consists of, as plain data. Built anew in each step, on the stack.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
     stages: [Option<Stage>; MAX_STAGES],
     hessian: Option<&'static Kernel>,
     restore: Option<&'static Kernel>,
+    modes: Option<[&'static Kernel; 2]>,
+    advance: Option<Advance>,
     project: Option<Project>,
     /// Whether the last stage is left out in steps in which [nothing syncs](crate::Modifiers::lookahead).
     periodic: bool,
@@ -71,8 +98,15 @@ impl PartialEq for Program {
 }
 
 impl Program {
-    pub(crate) const EMPTY: Program =
-        Program { stages: [None; MAX_STAGES], hessian: None, restore: None, project: None, periodic: false };
+    pub(crate) const EMPTY: Program = Program {
+        stages: [None; MAX_STAGES],
+        hessian: None,
+        restore: None,
+        modes: None,
+        advance: None,
+        project: None,
+        periodic: false,
+    };
 
     fn and(mut self, stage: Stage) -> Program {
         let free = self.stages.iter_mut().find(|place| place.is_none());
@@ -134,6 +168,21 @@ impl Program {
         self.restore
     }
 
+    /// The rule that takes a parameter to the weights of a mode, beside the step, where they are not the same in all.
+    pub fn mode(&self, to: Mode) -> Option<&'static Kernel> {
+        self.modes.map(|[evaluation, training]| match to {
+            Mode::Evaluation => evaluation,
+            Mode::Training => training,
+        })
+    }
+
+    /// Gives what a group remembers once a step is taken, by name, given its hyperparameters.
+    pub(crate) fn advance(&self, hyper: &dyn Any, with: &mut dyn FnMut(&'static str, Value)) {
+        if let Some(advance) = self.advance {
+            advance(hyper, with);
+        }
+    }
+
     /// Whether a stage looks at all parameters together.
     pub fn is_global(&self) -> bool {
         self.kernels().any(|kernel| kernel.between.is_global())
@@ -166,6 +215,25 @@ impl Program {
             names.extend(self.ops().flat_map(|op| op.states));
         }
         names
+    }
+}
+
+/// Which weights the parameters hold, of an algorithm whose best weights are not those that it trains.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Those that gradients are taken at.
+    #[default]
+    Training,
+    /// Those that are tested and shipped.
+    Evaluation,
+}
+
+impl core::fmt::Display for Mode {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Mode::Training => "training",
+            Mode::Evaluation => "evaluation",
+        })
     }
 }
 
@@ -284,6 +352,33 @@ impl<A: Algorithm, K: Link> Steps<A, K> {
     /// With a rule that gives a parameter of a rank's own from its states: see [`Program::restore`].
     pub fn restored_by<R: Rule<Hyper = A>>(self) -> Self {
         Steps { program: Program { restore: Some(K::kernel::<R>()), ..self.program }, ..self }
+    }
+
+    /// With rules that take parameters from the weights that are trained to those that are evaluated, and back: see
+    /// [`Program::mode`].
+    pub fn with_modes<E: Rule<Hyper = A>, T: Rule<Hyper = A>>(self) -> Self {
+        Steps {
+            program: Program { modes: Some([K::kernel::<E>(), K::kernel::<T>()]), ..self.program },
+            ..self
+        }
+    }
+
+    /// With what the groups remember changing from step to step.
+    pub fn advancing(self) -> Self
+    where
+        A: Advances,
+    {
+        const { assert!(keeps_enough(A::TABLE), "a group remembers at most 8 numbers") }
+        let advance: Advance = |hyper, with| {
+            let Some(mut next) = hyper.downcast_ref::<A>().cloned() else { return };
+            next.advance();
+            for hyper in A::TABLE.iter().filter(|hyper| hyper.kept) {
+                if let Some(value) = next.get(hyper.name) {
+                    with(hyper.name, value);
+                }
+            }
+        };
+        Steps { program: Program { advance: Some(advance), ..self.program }, ..self }
     }
 
     /// As plain data.

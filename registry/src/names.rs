@@ -128,7 +128,7 @@ const fn search() -> Entry {
 }
 
 /// Every shipped name, sorted: those of [`Registry::standard`].
-pub const ENTRIES: &[Entry] = &[
+pub static ENTRIES: &[Entry] = &[
     entry::<algorithms::Asgd>(),
     entry::<algorithms::AdEmaMix>(),
     entry::<algorithms::AdEmaMix32bit>(),
@@ -144,6 +144,7 @@ pub const ENTRIES: &[Entry] = &[
     entry::<algorithms::AdamW>(),
     entry::<algorithms::AdamW32bit>(),
     entry::<algorithms::AdamW8bit>(),
+    entry::<algorithms::AdamWScheduleFree>(),
     entry::<algorithms::Adamax>(),
     entry::<algorithms::DAdaptAdaGrad>(),
     entry::<algorithms::DAdaptAdam>(),
@@ -163,6 +164,7 @@ pub const ENTRIES: &[Entry] = &[
     entry::<algorithms::Lion8bit>(),
     Entry { needs: &["matrix"], ..entry::<algorithms::Muon>() },
     entry::<algorithms::NAdam>(),
+    Entry { needs: &["matrix"], ..entry::<algorithms::NorMuon>() },
     entry::<algorithms::OnebitAdam>(),
     entry::<algorithms::OnebitLamb>(),
     entry::<algorithms::PagedAdEmaMix>(),
@@ -177,6 +179,7 @@ pub const ENTRIES: &[Entry] = &[
     entry::<algorithms::PagedLion>(),
     entry::<algorithms::PagedLion32bit>(),
     entry::<algorithms::PagedLion8bit>(),
+    entry::<algorithms::Prodigy>(),
     entry::<algorithms::PytorchLars>(),
     entry::<algorithms::RAdam>(),
     entry::<algorithms::RmsProp>(),

@@ -51,6 +51,12 @@ pub const SHAPED: &[&str] = &[
     "dict(type='Muon', ns_steps=3, ns_coefficients=(2.0, -1.5, 0.5), eps=1e-3, adjust_lr_fn='spectral_unclamped')",
     "dict(type='Muon', ns_dtype='bf16', flatten=True, rest='AdamW', adamw_names=['never'], rest_lr=0.01, \
      rest_betas=(0.5, 0.9), rest_eps=1e-3, rest_weight_decay=0.3)",
+    "NorMuon",
+    "dict(type='NorMuon', lr=0.1, weight_decay=0.3, momentum=0.5, nesterov=False, beta2=0.5, use_adjusted_lr=True, \
+     eps=1e-6)",
+    "dict(type='NorMuon', ns_steps=3, ns_coeffs=[(3.9, -6.2, 2.6), (2.9, -3.2, 1.3)], update_scale='match_rms')",
+    "dict(type='NorMuon', ns_coeffs='quintic', flatten=True, rest='AdamW', adamw_names=['never'], rest_lr=0.01, \
+     rest_betas=(0.5, 0.9), rest_eps=1e-3, rest_weight_decay=0.3)",
     "LBFGS",
     "dict(type='LBFGS', lr=0.5, max_iter=3, max_eval=9, tolerance_grad=1e-3, tolerance_change=1e-4, history_size=2, \
      line_search_fn='strong_wolfe', maximize=True)",
@@ -101,6 +107,19 @@ pub const INPUTS: &[Inputs] = &[
             ("lr=None", "AdamW: lr must be a float, got None"),
         ],
         skips: &[],
+    },
+    Inputs {
+        name: "AdamWScheduleFree",
+        bad: &[
+            (
+                "betas=(0.0, 0.9)",
+                "AdamWScheduleFree: the first of betas must be above 0: the weights are divided by it",
+            ),
+            ("betas=(2.0, 3.0)", "AdamWScheduleFree: betas must be in [0, 1), got (2.0, 3.0)"),
+            ("lr=-1", "AdamWScheduleFree: lr must be ≥ 0, got -1"),
+            ("warmup_steps=-1", "AdamWScheduleFree: warmup_steps must be a whole number, got -1"),
+        ],
+        skips: &[(Skip::Alone, "the steps of a group are counted, whoever has gradients")],
     },
     Inputs {
         name: "Adagrad",
@@ -210,6 +229,33 @@ pub const INPUTS: &[Inputs] = &[
         ],
     },
     Inputs {
+        name: "NorMuon",
+        bad: &[
+            (
+                "update_scale='match'",
+                "NorMuon: update_scale must be preserve_norm or match_rms, got \"match\"",
+            ),
+            ("ns_steps=0", "NorMuon: ns_steps must be in [1, 99], got 0"),
+            ("momentum=1.0", "NorMuon: momentum must be in [0, 1), got 1.0"),
+            ("beta2=1.0", "NorMuon: beta2 must be in [0, 1), got 1.0"),
+            ("rest='SGD'", "NorMuon: rest must be None or AdamW, got \"SGD\""),
+            (
+                "ns_coeffs=[]",
+                "NorMuon: ns_coeffs must be a preset (original, quintic, polar_express, polar_express_safer), triple of \
+                 floats or list of triples, got ()",
+            ),
+            (
+                "ns_coeffs='polar'",
+                "NorMuon: ns_coeffs must be a preset (original, quintic, polar_express, polar_express_safer), triple of \
+                 floats or list of triples, got \"polar\"",
+            ),
+        ],
+        skips: &[
+            (Skip::Bits, "products of matrices are equal within rounding only: tests/matmul.rs"),
+            (Skip::Flat, "takes matrices only"),
+        ],
+    },
+    Inputs {
         name: "TorchAdafactor",
         bad: &[
             ("lr=-1", "TorchAdafactor: lr must be ≥ 0, got -1"),
@@ -252,6 +298,21 @@ pub const INPUTS: &[Inputs] = &[
             ("lr=0.0", "DAdaptAdam: lr must be above 0 at first; a schedule may go to 0"),
             ("d0=0.0", "DAdaptAdam: d0 must be > 0, got 0.0"),
             ("eps=0.0", "DAdaptAdam: eps must be > 0, got 0.0"),
+        ],
+        skips: &[
+            (Skip::Alone, "one estimate for all tensors"),
+            (Skip::Rates, "every group must have the same lr: it is found"),
+        ],
+    },
+    Inputs {
+        name: "Prodigy",
+        bad: &[
+            ("lr=0.0", "Prodigy: lr must be above 0 at first; a schedule may go to 0"),
+            ("d0=0.0", "Prodigy: d0 must be > 0, got 0.0"),
+            ("eps=0.0", "Prodigy: eps must be > 0, got 0.0"),
+            ("betas=(0.9, 1.0)", "Prodigy: betas must be in [0, 1), got (0.9, 1.0)"),
+            ("beta3=1.5", "Prodigy: beta3 must be in [0, 1], got 1.5"),
+            ("slice_p=0", "Prodigy: slice_p must be ≥ 1, got 0"),
         ],
         skips: &[
             (Skip::Alone, "one estimate for all tensors"),

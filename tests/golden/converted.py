@@ -2,6 +2,7 @@
 """Write converted/: files of torch.save of each optimizer in the middle of a run, and where the run ends.
 
     python converted.py             write the folder
+    python converted.py NAME…       write the files of these names, and their part of expected.safetensors
     python converted.py --resume FILE NAME
                                     load FILE (the state of optimizer NAME as fallline writes it) into the source's own
                                     class, end the run, and compare with what the source gives by itself
@@ -52,6 +53,7 @@ OPTIONS = {
     "DAdaptAdam": dict(d0=1e-3, growth_rate=1.5),
     "DAdaptSGD": dict(d0=1e-3, growth_rate=1.5, momentum=0.5),
     "DAdaptAdaGrad": dict(d0=1e-3, growth_rate=1.5, momentum=0.5),
+    "AdamWScheduleFree": dict(lr=0.02, betas=(0.8, 0.95), warmup_steps=2, r=1.0),
     "TorchAdafactor": dict(lr=0.05),
     "Adafactor": dict(lr=0.02, relative_step=False, beta1=0.9),
     "Muon": dict(lr=0.02),
@@ -61,6 +63,7 @@ OPTIONS = {
     "FusedLamb": dict(lr=0.01, max_coeff=2.0),
 }
 MORE = {  # sources without golden values of their own
+    "AdamWScheduleFree": generate.Source("schedulefree.AdamWScheduleFree", "schedulefree", {}),
     "TorchAdafactor": generate.Source("torch.optim.Adafactor", "torch", {}),
     "Adafactor": generate.Source("transformers.optimization.Adafactor", "transformers", {}),
     "Muon": generate.Source("torch.optim.Muon", "torch", {}),
@@ -110,7 +113,10 @@ def options_of(name):
 
 def build(name, params):
     options = options_of(name)
-    return SOURCES[name].load()(groups(name, params, options), **options)
+    optimizer = SOURCES[name].load()(groups(name, params, options), **options)
+    if hasattr(optimizer, "train"):
+        optimizer.train()
+    return optimizer
 
 
 def objective(optimizer, params, tensors):
@@ -241,6 +247,18 @@ def eight_bit():
     return optimizer.state_dict(), meant
 
 
+def write_some(names):
+    tensors = trace()
+    expected = safetensors.numpy.load_file(OUT / "expected.safetensors")
+    configs = generate.read_metadata(OUT / "expected.safetensors")
+    for name in names:
+        model, saved, end = run(name, tensors)
+        torch.save(dict(model=model, optimizer=saved), OUT / f"{name}.pth")
+        expected |= {f"{name}/{key}": value for key, value in end.items()}
+        configs[name] = generate.config_text(name, options_of(name))
+    generate.write(OUT / "expected.safetensors", expected, configs)
+
+
 def write_all():
     OUT.mkdir(exist_ok=True)
     tensors = trace()
@@ -275,10 +293,13 @@ def resume(path, name):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--resume", nargs="+", metavar=("FILE", "NAME"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    if not args.resume:
+    if args.names:
+        write_some(args.names)
+    elif not args.resume:
         write_all()
     for path, name in zip((args.resume or [])[::2], (args.resume or [])[1::2]):
         resume(path, name)

@@ -99,7 +99,7 @@ CASES = {
             dict(trace="shapes"),
         ),
         "flatten-adjusted": (
-            dict(lr=0.01, flatten=True, use_adjusted_lr=True, rest="AdamW"),
+            dict(lr=0.01, flatten=True, use_adjusted_lr=True, rest="AdamW", rest_lr=1e-3),
             dict(trace="shapes"),
         ),
     },

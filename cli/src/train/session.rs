@@ -9,7 +9,7 @@ use crate::plot::loss_and_accuracy;
 use crate::run_folder::{CHECKPOINT, Metrics, Record};
 use fallline::optim::checkpoint::{Entry, remove_temporaries};
 use fallline::optim::schedule::Schedule;
-use fallline::optim::{Binding, frozen, param};
+use fallline::optim::{Binding, Mode, frozen, param};
 use fallline::ranks::{Averager, Communicator, Reduction, agree, hash};
 use fallline::registry::Length;
 use fallline::{Backend, Checkpoint, Driver, Optimizer, Recipe, Shape};
@@ -261,7 +261,8 @@ impl Session {
         }
         bar.finish_and_clear();
         self.plot()?;
-        Ok(self.tested()?.accuracy(self.digits.test.images.view(), &self.digits.test.labels))
+        let evaluated = self.evaluated()?;
+        Ok(self.tested(evaluated)?.accuracy(self.digits.test.images.view(), &self.digits.test.labels))
     }
 
     /// Where ranks have parameters of their own, they get them back.
@@ -286,9 +287,25 @@ impl Session {
         Ok(network)
     }
 
-    /// The network that is tested: with the average of the weights, where one is kept.
-    fn tested(&self) -> Result<Cow<'_, Network>> {
-        let mut network = self.common()?;
+    /// A copy of the network with the weights that are evaluated, where they are not those that are trained. Those stay as
+    /// they are, to the bit.
+    fn evaluated(&mut self) -> Result<Option<Network>> {
+        if !self.optimizer.has_modes() {
+            return Ok(None);
+        }
+        let mut copy = self.common()?.into_owned();
+        let copies = copy.parameters.iter_mut().map(|p| frozen(&p.name, &mut p.value));
+        self.optimizer.weights_of(Mode::Evaluation, &mut copies.collect::<Vec<_>>())?;
+        Ok(Some(copy))
+    }
+
+    /// The network that is tested: with the average of the weights, where one is kept, and otherwise those that are
+    /// evaluated.
+    fn tested(&self, evaluated: Option<Network>) -> Result<Cow<'_, Network>> {
+        let mut network = match evaluated {
+            Some(network) => Cow::Owned(network),
+            None => self.common()?,
+        };
         for place in 0..self.network.parameters.len() {
             if let Some(average) = self.optimizer.average(&self.network.parameters[place].name)? {
                 let values = &mut network.to_mut().parameters[place].value;
@@ -367,7 +384,8 @@ impl Session {
 
     /// Evaluates, writes the epoch's record, then its checkpoint: a checkpoint is never ahead of the metrics.
     fn finish_epoch(&mut self) -> Result<(f64, f32)> {
-        let (network, test) = (self.tested()?, &self.digits.test);
+        let evaluated = self.evaluated()?;
+        let (network, test) = (self.tested(evaluated)?, &self.digits.test);
         let test_accuracy = network.accuracy(test.images.view(), &test.labels);
         let test_loss = network.loss(test.images.view(), &test.labels);
         self.schedule.after_epoch(&mut self.optimizer)?;

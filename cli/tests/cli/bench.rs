@@ -71,7 +71,11 @@ fn bench_tells_bytes_times_and_the_roofline() {
                 (_, _, "TorchAdafactor") => 3.0 * size + 8.0,
                 // What is orthogonalised is written, and read again; the gradient is not.
                 (_, _, "Muon") => 12.0,
+                // The same; of the states one is of rows, which only the operation between works on.
+                (_, _, "NorMuon") => 4.0 + 4.0 / 71.0,
                 (_, 0, _) => 2.0 * size,
+                // p0 is read but never written; m and v once more, and the parameter.
+                (_, _, "Prodigy") => size + 4.0,
                 // These need the parameter only then where nothing decays. x0 is read but never written; the first needs s
                 // again, the last has no s.
                 (_, _, "DAdaptSGD") => 0.0,

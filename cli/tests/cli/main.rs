@@ -150,7 +150,7 @@ fn describe_tells_the_rule_the_hyperparameters_and_the_references() {
     bad(
         fallline().args(["describe", "Rotogravure"]),
         2,
-        &["Rotogravure", "AdamW, AdamW32bit, AdamW8bit, Adamax"],
+        &["Rotogravure", "AdamW, AdamW32bit, AdamW8bit, AdamWScheduleFree, Adamax"],
     );
 }
 

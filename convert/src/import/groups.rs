@@ -5,8 +5,8 @@ use crate::layout::{Fixed, Group, Layout};
 use crate::report::Report;
 use crate::value::Value;
 use crate::{Error, Result};
-use fallline_optim::Method;
 use fallline_optim::hyper::Value as Hyper;
+use fallline_optim::{Method, Mode};
 
 /// Keys that schedulers and trainers add to groups, which are no hyperparameters: what they say is known elsewhere.
 const ADDED: [&str; 12] = [
@@ -51,7 +51,7 @@ impl Groups<'_> {
                     }
                     other => return Err(Error::value(way, format!("expected a pair, got {}", other.kind()))),
                 },
-                Some(Group::Shared(..)) => {}
+                Some(Group::Shared(..) | Group::Training(_) | Group::WarmedUp(_)) => {}
                 Some(Group::Fixed(_, fixed)) if is(value, *fixed) => {}
                 Some(Group::Fixed(..)) => {
                     let problem =
@@ -81,6 +81,18 @@ impl Groups<'_> {
         };
         let ids = ids.as_items(&format!("{at}.params"))?.iter().map(whole).collect::<Result<Vec<i64>>>()?;
         Ok((method, ids))
+    }
+
+    /// Which weights the parameters hold.
+    pub fn mode(&self, first: &Value<'_>) -> Mode {
+        let key = self.layout.groups.iter().find_map(|group| match group {
+            Group::Training(key) => Some(*key),
+            _ => None,
+        });
+        match key.and_then(|key| first.get(key)) {
+            Some(Value::Bool(false)) => Mode::Evaluation,
+            _ => Mode::Training,
+        }
     }
 
     /// A number that is remembered for all parameters. Those that follow from others in the next step start anew.

@@ -1,9 +1,9 @@
 //! The table. What stands in it is what `state_dict()` of the versions in NAMES gives: torch 2.15, bitsandbytes 0.50.2,
-//! lion-pytorch 0.2.5, dadaptation 3.2, sophia-opt 0.2.2, transformers 5.23, DeepSpeed 0.19.8.
+//! lion-pytorch 0.2.5, dadaptation 3.2, sophia-opt 0.2.2, schedulefree 1.4.1, transformers 5.23, DeepSpeed 0.19.8.
 
 use super::Fixed::{self, Float, Pair, True};
 use super::Follows::{Difference, Eta, Mu, MuProduct, Number, Scratch};
-use super::Group::{self, First, Fixed as Always, Same as Key, Shared};
+use super::Group::{self, First, Fixed as Always, Same as Key, Shared, Training, WarmedUp};
 use super::State::{self, Columns, Follows, Rows, Same, Stacked};
 use super::{Layout, Steps};
 
@@ -506,6 +506,29 @@ pub const ROWS: &[Row] = &[
             ],
         ),
     ),
+    (
+        &["AdamWScheduleFree"],
+        stepless(
+            &[Same("z", "z"), Same("exp_avg_sq", "v")],
+            &[
+                Key("lr"),
+                Key("betas"),
+                Key("eps"),
+                Key("r"),
+                Key("k"),
+                Key("warmup_steps"),
+                Training("train_mode"),
+                Key("weight_sum"),
+                Key("lr_max"),
+                WarmedUp("scheduled_lr"),
+                Key("weight_lr_power"),
+                Key("weight_decay"),
+                Key("foreach"),
+            ],
+        ),
+    ),
+    (&["Prodigy"], Err("the estimates that prodigyopt's groups report (d_hat, d_denom) are not kept")),
+    (&["NorMuon"], Err("pytorch_optimizer keeps the settings of an AdamW of its own in each group")),
     (
         &["OnebitAdam", "OnebitLamb", "ZeroOneAdam"],
         Err(

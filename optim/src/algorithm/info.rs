@@ -23,3 +23,10 @@ pub struct Reference {
     /// Where to find it: an arXiv number, a package and version.
     pub at: &'static str,
 }
+
+impl Reference {
+    /// A paper or a source, and where to find it.
+    pub const fn new(text: &'static str, at: &'static str) -> Reference {
+        Reference { text, at }
+    }
+}

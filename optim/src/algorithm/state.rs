@@ -20,6 +20,8 @@ pub struct State<A> {
     pub init: Init<A>,
     /// Its extents, and how it broadcasts.
     pub extent: Extent,
+    /// Of how many elements of the parameter it has one, where not of each: see [`Extent::Every`].
+    pub every: Option<fn(&A) -> u64>,
     /// Whether no element is ever negative: quantised, it has no use for codes of both signs.
     pub non_negative: bool,
     /// Whether a rank may have values of its own for a while, and of the parameter with it.
@@ -46,6 +48,11 @@ pub enum Extent {
     Rows,
     /// One element for each column of the parameter's matrices, broadcast along the rows.
     Columns,
+    /// One element for each index of the parameter's first dimension, broadcast along all the others.
+    First,
+    /// One element for the first of every so many elements of the parameter, in their order, and no dimensions. It is an
+    /// operand of passes over such elements only.
+    Every(usize),
 }
 
 /// A [`State`] with its type erased, and its first value worked out.
@@ -73,7 +80,14 @@ pub enum Start {
 impl<A> State<A> {
     /// A state that nothing is unusual about yet.
     pub const fn new(name: &'static str) -> State<A> {
-        State { name, init: Init::Zero, extent: Extent::Param, non_negative: false, rank_local: false }
+        State {
+            name,
+            init: Init::Zero,
+            extent: Extent::Param,
+            every: None,
+            non_negative: false,
+            rank_local: false,
+        }
     }
 
     /// No element is ever negative.
@@ -101,6 +115,16 @@ impl<A> State<A> {
         State { extent: Extent::Columns, ..self }
     }
 
+    /// Has an element for each index of the first dimension.
+    pub const fn first(self) -> State<A> {
+        State { extent: Extent::First, ..self }
+    }
+
+    /// Has an element for the first of every so many elements of the parameter: the parameter's extents where that is 1.
+    pub const fn every(self, count: fn(&A) -> u64) -> State<A> {
+        State { every: Some(count), ..self }
+    }
+
     /// May differ between ranks for a while.
     pub const fn rank_local(self) -> State<A> {
         State { rank_local: true, ..self }
@@ -116,7 +140,11 @@ impl StateSpec {
             Init::Value(value) => Start::Value(value(hyper)),
             Init::Param => Start::Param,
         };
-        let &State { extent, non_negative, rank_local, .. } = found;
+        let &State { extent, every, non_negative, rank_local, .. } = found;
+        let extent = match every.map_or(1, |every| every(hyper)) {
+            0 | 1 => extent,
+            every => Extent::Every(usize::try_from(every).unwrap_or(usize::MAX)),
+        };
         StateSpec { start, extent, non_negative, rank_local }
     }
 
@@ -125,6 +153,8 @@ impl StateSpec {
         match (self.extent, param.extents()) {
             (Extent::Rows, [batch @ .., _]) => Shape::from(batch),
             (Extent::Columns, [batch @ .., _, columns]) => Shape::from(&[batch, &[*columns]].concat()[..]),
+            (Extent::First, [first, ..]) => Shape::from([*first]),
+            (Extent::Every(count), _) => Shape::from([param.elements().div_ceil(count)]),
             _ => param.clone(),
         }
     }
@@ -134,9 +164,12 @@ impl StateSpec {
     pub fn repetition(&self, param: &Shape) -> Option<(usize, usize)> {
         let (_, rows, columns) = matrices(param);
         match self.extent {
-            Extent::Param => None,
+            Extent::Param | Extent::Every(_) => None,
             Extent::Rows => Some((1, columns)),
             Extent::Columns => Some((columns, rows)),
+            Extent::First => {
+                Some((1, param.elements() / param.extents().first().copied().unwrap_or(1).max(1)))
+            }
         }
     }
 }
@@ -160,6 +193,26 @@ mod tests {
         let shape = Shape::from([4, 2, 3]);
         assert_eq!((row.shape(&shape), row.repetition(&shape)), ([4, 2].into(), Some((1, 3))));
         assert_eq!((column.shape(&shape), column.repetition(&shape)), ([4, 3].into(), Some((3, 2))));
+    }
+
+    #[test]
+    fn an_element_of_the_first_dimension_broadcasts_over_all_the_others() {
+        let spec = StateSpec::of(&[State::<f64>::new("row").first()], "row", &1.0);
+        for (param, shape, times) in
+            [(&[4, 2, 3][..], &[4][..], 6), (&[4, 3], &[4], 3), (&[4], &[4], 1), (&[], &[], 1)]
+        {
+            assert_eq!(spec.shape(&param.into()), Shape::from(shape));
+            assert_eq!(spec.repetition(&param.into()), Some((1, times)));
+        }
+    }
+
+    #[test]
+    fn an_element_of_every_so_many_is_counted_in_the_hyperparameters() {
+        let states: &[State<u64>] = &[State::new("s").every(|h| *h)];
+        let of = |every: u64, param: &[usize]| StateSpec::of(states, "s", &every).shape(&param.into());
+        assert_eq!(of(1, &[7, 5]), Shape::from([7, 5]));
+        assert_eq!(of(3, &[7, 5]), Shape::from([12]));
+        assert_eq!((of(11, &[]), of(11, &[0, 3])), ([1].into(), [0].into()));
     }
 
     #[test]

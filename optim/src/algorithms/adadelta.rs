@@ -1,10 +1,6 @@
 //! Adadelta: steps as large as recent steps were, for gradients as large as recent gradients were.
 
-use crate::hyper::Range;
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, State, hyperparameters};
-use fallline_core::math::flag;
-use fallline_core::{Lane, Link, rule};
+use super::prelude::*;
 
 hyperparameters! {
     /// Adadelta: steps as large as recent steps were, for gradients as large as recent gradients were.
@@ -65,11 +61,8 @@ impl Algorithm for Adadelta {
         source: "torch.optim",
         differences: "None. The paper has no learning rate: with lr=1 it is the paper's.",
         references: &[
-            Reference {
-                text: "Zeiler 2012, ADADELTA: An Adaptive Learning Rate Method",
-                at: "arXiv:1212.5701",
-            },
-            Reference { text: "torch.optim.Adadelta", at: "torch 2.15.0" },
+            Reference::new("Zeiler 2012, ADADELTA: An Adaptive Learning Rate Method", "arXiv:1212.5701"),
+            Reference::new("torch.optim.Adadelta", "torch 2.15.0"),
         ],
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative(), State::new("u").non_negative()];

@@ -1,13 +1,10 @@
 //! Adafactor: a second moment kept as row and column means.
 
-use crate::hyper::{HyperError, Hyperparameters, Range};
+use super::prelude::*;
 use crate::op::{OpAt, TensorOp, matrices};
-use crate::program::{Site, Steps, Variant};
-use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use core::any::Any;
 use fallline_core::backend::{AxisSums, MatrixSums, View};
-use fallline_core::math::{flag, powf, sqrt};
-use fallline_core::{Kernel, Link, Result, Shape, Storage, rule};
+use fallline_core::{Kernel, Result, Shape, Storage};
 
 hyperparameters! {
     /// Adafactor: a second moment kept as row and column means.
@@ -247,11 +244,8 @@ impl Algorithm for Adafactor {
         differences: "As in transformers the factored moment is a mean, not a sum, and weight decay is scaled by \
             the step size.",
         references: &[
-            Reference {
-                text: "Shazeer & Stern 2018, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",
-                at: "arXiv:1804.04235",
-            },
-            Reference { text: "transformers.optimization.Adafactor", at: "transformers 5.23.0" },
+            papers::ADAFACTOR,
+            Reference::new("transformers.optimization.Adafactor", "transformers 5.23.0"),
         ],
     };
     const STATES: &'static [State<Self>] = &[

@@ -1,10 +1,6 @@
 //! Adagrad: each element's steps shrink with the gradients that it has seen.
 
-use crate::hyper::Range;
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
-use fallline_core::math::flag;
-use fallline_core::{Lane, Link, rule};
+use super::prelude::*;
 
 hyperparameters! {
     /// Adagrad: each element's steps shrink with the gradients that it has seen.
@@ -61,12 +57,12 @@ impl Algorithm for Adagrad {
         source: "torch.optim",
         differences: "None. The paper has neither lr_decay nor a start value of the sum.",
         references: &[
-            Reference {
-                text: "Duchi, Hazan & Singer 2011, Adaptive Subgradient Methods for Online Learning and \
+            Reference::new(
+                "Duchi, Hazan & Singer 2011, Adaptive Subgradient Methods for Online Learning and \
                     Stochastic Optimization",
-                at: "JMLR 12:2121-2159",
-            },
-            Reference { text: "torch.optim.Adagrad", at: "torch 2.15.0" },
+                "JMLR 12:2121-2159",
+            ),
+            Reference::new("torch.optim.Adagrad", "torch 2.15.0"),
         ],
     };
     const STATES: &'static [State<Self>] =

@@ -1,10 +1,6 @@
 //! Adam: steps of the size `lr`, scaled by running moments of the gradient.
 
-use crate::hyper::Range;
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
-use fallline_core::math::{flag, pow, sqrt};
-use fallline_core::{Lane, Link, rule};
+use super::prelude::*;
 
 hyperparameters! {
     /// Adam: steps of about the size `lr`, scaled by running moments of the gradient.
@@ -79,26 +75,13 @@ rule! {
 pub(crate) const SPARSE_ADAM_DOES: Sparse =
     Sparse::RefusedFor("does not take row-sparse gradients; SparseAdam does");
 
-/// The papers behind Adam and its variants.
-pub(crate) const REFERENCES_ADAM: [Reference; 2] = [
-    Reference { text: "Kingma & Ba 2015, Adam: A Method for Stochastic Optimization", at: "arXiv:1412.6980" },
-    Reference {
-        text: "Reddi, Kale & Kumar 2018, On the Convergence of Adam and Beyond (amsgrad)",
-        at: "arXiv:1904.09237",
-    },
-];
-
 impl Algorithm for Adam {
     const INFO: Info = Info {
         summary: "Steps of about the size lr, scaled by running moments of the gradient.",
         family: "adaptive",
         source: "torch.optim",
         differences: "With amsgrad the largest v is taken before the bias correction, as in torch.",
-        references: &[
-            REFERENCES_ADAM[0],
-            REFERENCES_ADAM[1],
-            Reference { text: "torch.optim.Adam", at: "torch 2.15.0" },
-        ],
+        references: &[papers::ADAM, papers::AMSGRAD, Reference::new("torch.optim.Adam", "torch 2.15.0")],
     };
     const STATES: &'static [State<Self>] =
         &[State::new("v").non_negative(), State::new("v_max").non_negative()];

@@ -1,11 +1,7 @@
 //! Adamax: Adam with the largest recent gradient in place of the root mean square.
 
-use crate::algorithms::adam::{REFERENCES_ADAM, SPARSE_ADAM_DOES};
-use crate::hyper::Range;
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
-use fallline_core::math::{flag, pow};
-use fallline_core::{Lane, Link, rule};
+use super::prelude::*;
+use crate::algorithms::adam::SPARSE_ADAM_DOES;
 
 hyperparameters! {
     /// Adamax: Adam with the largest recent gradient in place of the root mean square.
@@ -66,9 +62,9 @@ impl Algorithm for Adamax {
         differences: "As in torch, eps is added to each gradient's size; the paper has none. After a NaN \
             gradient torch's u stays NaN; here it is that of the next gradient (m and the parameter stay NaN).",
         references: &[
-            Reference { text: "Kingma & Ba 2015, section 7.1", at: "arXiv:1412.6980" },
-            REFERENCES_ADAM[0],
-            Reference { text: "torch.optim.Adamax", at: "torch 2.15.0" },
+            Reference::new("Kingma & Ba 2015, section 7.1", "arXiv:1412.6980"),
+            papers::ADAM,
+            Reference::new("torch.optim.Adamax", "torch 2.15.0"),
         ],
     };
     const STATES: &'static [State<Self>] = &[State::new("u").non_negative()];

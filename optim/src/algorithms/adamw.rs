@@ -1,11 +1,7 @@
 //! AdamW: Adam with weight decay taken from the parameter, not from the gradient.
 
-use crate::algorithms::adam::{REFERENCES_ADAM, SPARSE_ADAM_DOES};
-use crate::hyper::Range;
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
-use fallline_core::math::{pow, sqrt};
-use fallline_core::{Link, rule};
+use super::prelude::*;
+use crate::algorithms::adam::SPARSE_ADAM_DOES;
 
 hyperparameters! {
     /// AdamW: Adam with weight decay taken from the parameter, not from the gradient.
@@ -75,13 +71,10 @@ impl Algorithm for AdamW {
         source: "torch.optim",
         differences: "The paper scales the decay by the schedule alone; torch, followed here, by lr.",
         references: &[
-            Reference {
-                text: "Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization",
-                at: "arXiv:1711.05101",
-            },
-            REFERENCES_ADAM[0],
-            REFERENCES_ADAM[1],
-            Reference { text: "torch.optim.AdamW", at: "torch 2.15.0" },
+            papers::ADAMW,
+            papers::ADAM,
+            papers::AMSGRAD,
+            Reference::new("torch.optim.AdamW", "torch 2.15.0"),
         ],
     };
     const STATES: &'static [State<Self>] =

@@ -1,11 +1,8 @@
 //! AdEMAMix: AdamW with a second, much slower average of the gradient mixed in.
 
+use super::prelude::*;
 use crate::algorithms::bnb;
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, State, StorageDefaults, alias, hyperparameters};
-use fallline_core::math::{exp, ln, pow, sqrt};
-use fallline_core::{Codes, Link, rule};
+use fallline_core::Codes;
 
 hyperparameters! {
     /// AdEMAMix: AdamW with a second, much slower average of the gradient mixed in.
@@ -141,11 +138,11 @@ impl Algorithm for AdEmaMix {
             one of the two averages only and no schedule (it fails on the CPU and reads past its state on CUDA): \
             here it is AdEMAMix with states in 32 bits, as its documentation has it.",
         references: &[
-            Reference {
-                text: "Pagliardini, Ablin & Grangier 2024, The AdEMAMix Optimizer: Better, Faster, Older",
-                at: "arXiv:2409.03137",
-            },
-            Reference { text: "bitsandbytes.optim: AdEMAMix, AdEMAMix32bit", at: "bitsandbytes 0.50.2" },
+            Reference::new(
+                "Pagliardini, Ablin & Grangier 2024, The AdEMAMix Optimizer: Better, Faster, Older",
+                "arXiv:2409.03137",
+            ),
+            Reference::new("bitsandbytes.optim: AdEMAMix, AdEMAMix32bit", "bitsandbytes 0.50.2"),
         ],
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];

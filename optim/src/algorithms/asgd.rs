@@ -1,10 +1,6 @@
 //! ASGD: gradient descent with a falling rate, and the average of its path.
 
-use crate::hyper::Range;
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, hyperparameters};
-use fallline_core::math::{flag, powf, single};
-use fallline_core::{Lane, Link, rule};
+use super::prelude::*;
 
 hyperparameters! {
     /// ASGD: gradient descent with a falling rate, and the average of its path.
@@ -67,15 +63,15 @@ impl Algorithm for Asgd {
             before, so that a schedule acts one step later there. Rate and share are rounded to f32, as torch \
             keeps them.",
         references: &[
-            Reference {
-                text: "Polyak & Juditsky 1992, Acceleration of stochastic approximation by averaging",
-                at: "doi:10.1137/0330046",
-            },
-            Reference {
-                text: "Bottou 2010, Large-Scale Machine Learning with Stochastic Gradient Descent",
-                at: "COMPSTAT 2010",
-            },
-            Reference { text: "torch.optim.ASGD", at: "torch 2.15.0" },
+            Reference::new(
+                "Polyak & Juditsky 1992, Acceleration of stochastic approximation by averaging",
+                "doi:10.1137/0330046",
+            ),
+            Reference::new(
+                "Bottou 2010, Large-Scale Machine Learning with Stochastic Gradient Descent",
+                "COMPSTAT 2010",
+            ),
+            Reference::new("torch.optim.ASGD", "torch 2.15.0"),
         ],
     };
 

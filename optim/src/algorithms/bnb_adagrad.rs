@@ -1,11 +1,8 @@
 //! Adagrad as bitsandbytes has it, state in 32 bits.
 
+use super::prelude::*;
 use crate::algorithms::bnb;
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, State, StorageDefaults, alias, hyperparameters};
-use fallline_core::math::flag;
-use fallline_core::{Codes, Lane, Link, rule};
+use fallline_core::Codes;
 
 hyperparameters! {
     /// Adagrad as bitsandbytes has it, state in 32 bits.
@@ -78,12 +75,12 @@ impl Algorithm for BnbAdagrad {
         differences: "lr_decay and initial_accumulator_value must be 0, as in bitsandbytes. Adagrad32bit takes \
             optim_bits=32 only, where bitsandbytes ignores the value; its CUDA kernel divides approximately.",
         references: &[
-            Reference {
-                text: "Duchi, Hazan & Singer 2011, Adaptive Subgradient Methods for Online Learning and \
+            Reference::new(
+                "Duchi, Hazan & Singer 2011, Adaptive Subgradient Methods for Online Learning and \
                     Stochastic Optimization",
-                at: "JMLR 12:2121-2159",
-            },
-            Reference { text: "bitsandbytes.optim: Adagrad, Adagrad32bit", at: "bitsandbytes 0.50.2" },
+                "JMLR 12:2121-2159",
+            ),
+            Reference::new("bitsandbytes.optim: Adagrad, Adagrad32bit", "bitsandbytes 0.50.2"),
         ],
     };
     const STATES: &'static [State<Self>] = &[State::new("sum").non_negative()];

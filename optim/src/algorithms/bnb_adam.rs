@@ -1,12 +1,8 @@
 //! Adam and AdamW as bitsandbytes has them, states in 32 bits: both are AdamW.
 
-use crate::algorithms::adam::REFERENCES_ADAM;
+use super::prelude::*;
 use crate::algorithms::bnb;
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, State, StorageDefaults, alias, hyperparameters};
-use fallline_core::math::{pow, sqrt};
-use fallline_core::{Codes, Link, rule};
+use fallline_core::Codes;
 
 hyperparameters! {
     /// Adam as bitsandbytes has it, states in 32 bits.
@@ -157,15 +153,9 @@ impl Algorithm for BnbAdam {
             which differs by the update times lr * weight_decay. The 32bit names take optim_bits=32 only, where \
             bitsandbytes ignores the value.",
         references: &[
-            REFERENCES_ADAM[0],
-            Reference {
-                text: "Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization",
-                at: "arXiv:1711.05101",
-            },
-            Reference {
-                text: "bitsandbytes.optim: Adam, AdamW, Adam32bit, AdamW32bit",
-                at: "bitsandbytes 0.50.2",
-            },
+            papers::ADAM,
+            papers::ADAMW,
+            Reference::new("bitsandbytes.optim: Adam, AdamW, Adam32bit, AdamW32bit", "bitsandbytes 0.50.2"),
         ],
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];

@@ -1,10 +1,8 @@
 //! Lion as bitsandbytes has it, state in 32 bits.
 
+use super::prelude::*;
 use crate::algorithms::bnb;
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, StorageDefaults, alias, hyperparameters};
-use fallline_core::{Codes, Link, rule};
+use fallline_core::Codes;
 
 hyperparameters! {
     /// Lion as bitsandbytes has it, state in 32 bits.
@@ -98,11 +96,8 @@ impl Algorithm for BnbLion {
         source: "bitsandbytes",
         differences: "None: since 0.50 bitsandbytes decays the parameter, not the gradient.",
         references: &[
-            Reference {
-                text: "Chen et al. 2023, Symbolic Discovery of Optimization Algorithms",
-                at: "arXiv:2302.06675",
-            },
-            Reference { text: "bitsandbytes.optim: Lion, Lion32bit", at: "bitsandbytes 0.50.2" },
+            papers::LION,
+            Reference::new("bitsandbytes.optim: Lion, Lion32bit", "bitsandbytes 0.50.2"),
         ],
     };
 

@@ -1,11 +1,8 @@
 //! RMSprop as bitsandbytes has it, state in 32 bits.
 
+use super::prelude::*;
 use crate::algorithms::bnb;
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, State, StorageDefaults, alias, hyperparameters};
-use fallline_core::math::flag;
-use fallline_core::{Codes, Lane, Link, rule};
+use fallline_core::Codes;
 
 hyperparameters! {
     /// RMSprop as bitsandbytes has it, state in 32 bits.
@@ -83,11 +80,11 @@ impl Algorithm for BnbRmsProp {
         differences: "momentum is taken, checked and ignored, as in bitsandbytes; RMSprop has it. The CUDA kernel \
             of bitsandbytes divides approximately.",
         references: &[
-            Reference {
-                text: "Tieleman & Hinton 2012, Lecture 6.5: rmsprop",
-                at: "Coursera, Neural Networks for Machine Learning",
-            },
-            Reference { text: "bitsandbytes.optim: RMSprop, RMSprop32bit", at: "bitsandbytes 0.50.2" },
+            Reference::new(
+                "Tieleman & Hinton 2012, Lecture 6.5: rmsprop",
+                "Coursera, Neural Networks for Machine Learning",
+            ),
+            Reference::new("bitsandbytes.optim: RMSprop, RMSprop32bit", "bitsandbytes 0.50.2"),
         ],
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];

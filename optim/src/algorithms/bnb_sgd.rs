@@ -1,11 +1,8 @@
 //! SGD with momentum as bitsandbytes has it, state in 32 bits.
 
+use super::prelude::*;
 use crate::algorithms::bnb;
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, StorageDefaults, alias, hyperparameters};
-use fallline_core::math::flag;
-use fallline_core::{Codes, Lane, Link, rule};
+use fallline_core::Codes;
 
 hyperparameters! {
     /// SGD with momentum as bitsandbytes has it, state in 32 bits.
@@ -80,11 +77,11 @@ impl Algorithm for BnbSgd {
             0.9, and a momentum of 0 is refused when it is given. dampening and nesterov are taken and ignored, as \
             there; SGD has them.",
         references: &[
-            Reference {
-                text: "Polyak 1964, Some methods of speeding up the convergence of iteration methods",
-                at: "doi:10.1016/0041-5553(64)90137-5",
-            },
-            Reference { text: "bitsandbytes.optim: SGD, SGD32bit", at: "bitsandbytes 0.50.2" },
+            Reference::new(
+                "Polyak 1964, Some methods of speeding up the convergence of iteration methods",
+                "doi:10.1016/0041-5553(64)90137-5",
+            ),
+            Reference::new("bitsandbytes.optim: SGD, SGD32bit", "bitsandbytes 0.50.2"),
         ],
     };
 

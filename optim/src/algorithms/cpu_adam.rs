@@ -1,12 +1,8 @@
 //! DeepSpeedCPUAdam: Adam and AdamW as DeepSpeed's CPU op computes them.
 
-use crate::algorithms::adam::{REFERENCES_ADAM, SPARSE_ADAM_DOES};
+use super::prelude::*;
+use crate::algorithms::adam::SPARSE_ADAM_DOES;
 use crate::algorithms::fused_adam::no_amsgrad;
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, Sparse, State, StorageDefaults, hyperparameters};
-use fallline_core::math::{flag, pow, sqrt};
-use fallline_core::{Lane, Link, rule};
 
 hyperparameters! {
     /// DeepSpeedCPUAdam: Adam and AdamW as DeepSpeed's CPU op computes them.
@@ -80,12 +76,9 @@ impl Algorithm for CpuAdam {
             keep those of 16-bit parameters in 16 bits, changes nothing. DeepSpeed checks no range; here lr, \
             betas, eps and weight_decay have Adam's. Scalars are computed in f64, there in f32.",
         references: &[
-            REFERENCES_ADAM[0],
-            Reference {
-                text: "Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization",
-                at: "arXiv:1711.05101",
-            },
-            Reference { text: "deepspeed.ops.adam.DeepSpeedCPUAdam", at: "DeepSpeed 0.19.8" },
+            papers::ADAM,
+            papers::ADAMW,
+            Reference::new("deepspeed.ops.adam.DeepSpeedCPUAdam", "DeepSpeed 0.19.8"),
         ],
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];

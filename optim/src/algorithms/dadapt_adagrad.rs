@@ -1,11 +1,7 @@
 //! DAdaptAdaGrad: Adagrad that finds its learning rate, from how far the gradients say that the solution is.
 
-use super::dadapt_adam::{REFERENCE_DADAPT, grow, needs_lr};
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
-use fallline_core::math::flag;
-use fallline_core::{Lane, Link, rule};
+use super::dadapt_adam::{grow, needs_lr};
+use super::prelude::*;
 
 hyperparameters! {
     /// DAdaptAdaGrad: Adagrad that finds its learning rate, from how far the gradients say that the solution is.
@@ -154,10 +150,7 @@ impl Algorithm for DAdaptAdaGrad {
             first group here, too. The gradient, to which dadaptation adds the decay in place, is not changed. What it \
             keeps in a state of its own for row-sparse gradients (weighted_sk) follows from the others here. A negative \
             weight_decay is refused.",
-        references: &[
-            REFERENCE_DADAPT,
-            Reference { text: "dadaptation.DAdaptAdaGrad", at: "dadaptation 3.2" },
-        ],
+        references: &[papers::DADAPT, Reference::new("dadaptation.DAdaptAdaGrad", "dadaptation 3.2")],
     };
     const STATES: &'static [State<Self>] =
         &[State::new("alphak").non_negative().starts_at(|_| 1e-6), State::new("x0").starts_as_param()];

@@ -1,10 +1,6 @@
 //! DAdaptAdam: Adam that finds its learning rate, from how far the gradients say that the solution is.
 
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, State, hyperparameters};
-use fallline_core::math::{flag, sqrt};
-use fallline_core::{Lane, Link, Literal, Number, rule};
+use super::prelude::*;
 
 hyperparameters! {
     /// DAdaptAdam: Adam that finds its learning rate, from how far the gradients say that the solution is.
@@ -143,11 +139,6 @@ rule! {
     }
 }
 
-pub(super) const REFERENCE_DADAPT: Reference = Reference {
-    text: "Defazio & Mishchenko 2023, Learning-Rate-Free Learning by D-Adaptation",
-    at: "arXiv:2301.07733",
-};
-
 /// The next d: an estimate, held below `growth` times the last d and never below that itself.
 pub(super) fn grow<N: Number>(d: N, estimate: N, growth: N) -> N
 where
@@ -199,7 +190,7 @@ impl Algorithm for DAdaptAdam {
             growth_rate) is read from the first group here, too. layer_scale, an option of its groups, stands among the \
             hyperparameters. The gradient, to which dadaptation adds the decay in place, is not changed. A negative \
             weight_decay is refused.",
-        references: &[REFERENCE_DADAPT, Reference { text: "dadaptation.DAdaptAdam", at: "dadaptation 3.2" }],
+        references: &[papers::DADAPT, Reference::new("dadaptation.DAdaptAdam", "dadaptation 3.2")],
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 

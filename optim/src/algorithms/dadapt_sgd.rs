@@ -1,11 +1,7 @@
 //! DAdaptSGD: SGD that finds its learning rate, from how far the gradients say that the solution is.
 
-use super::dadapt_adam::{REFERENCE_DADAPT, check_lr, common_lr, grow, needs_lr, weighted};
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, State, hyperparameters};
-use fallline_core::math::flag;
-use fallline_core::{Lane, Link, rule};
+use super::dadapt_adam::{check_lr, common_lr, grow, needs_lr, weighted};
+use super::prelude::*;
 
 hyperparameters! {
     /// DAdaptSGD: SGD that finds its learning rate, from how far the gradients say that the solution is.
@@ -140,7 +136,7 @@ impl Algorithm for DAdaptSgd {
             from the first group here, too. Where all gradients of the first step are 0, dadaptation divides by 0; here \
             nothing happens. Its state z, which is x0 − s, is not kept, and the gradient, to which it adds the decay in \
             place, is not changed. A negative weight_decay and a momentum out of range are refused.",
-        references: &[REFERENCE_DADAPT, Reference { text: "dadaptation.DAdaptSGD", at: "dadaptation 3.2" }],
+        references: &[papers::DADAPT, Reference::new("dadaptation.DAdaptSGD", "dadaptation 3.2")],
     };
 
     const STATES: &'static [State<Self>] = &[State::new("x0").starts_as_param()];

@@ -1,11 +1,7 @@
 //! FusedAdam: Adam and AdamW as DeepSpeed's CUDA kernel computes them.
 
-use crate::algorithms::adam::{REFERENCES_ADAM, SPARSE_ADAM_DOES};
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
-use fallline_core::math::{flag, pow};
-use fallline_core::{Lane, Link, rule};
+use super::prelude::*;
+use crate::algorithms::adam::SPARSE_ADAM_DOES;
 
 hyperparameters! {
     /// FusedAdam: Adam and AdamW as DeepSpeed's CUDA kernel computes them.
@@ -77,12 +73,9 @@ impl Algorithm for FusedAdam {
             gradient; here each has its own. DeepSpeed checks no range; here lr, betas, eps and weight_decay have \
             Adam's. Scalars are computed in f64, there in f32.",
         references: &[
-            REFERENCES_ADAM[0],
-            Reference {
-                text: "Loshchilov & Hutter 2019, Decoupled Weight Decay Regularization",
-                at: "arXiv:1711.05101",
-            },
-            Reference { text: "deepspeed.ops.adam.FusedAdam", at: "DeepSpeed 0.19.8" },
+            papers::ADAM,
+            papers::ADAMW,
+            Reference::new("deepspeed.ops.adam.FusedAdam", "DeepSpeed 0.19.8"),
         ],
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];

@@ -1,10 +1,6 @@
 //! FusedLamb, DeepSpeed's LAMB: Adam's direction at a length given by the parameter's norm.
 
-use crate::hyper::Range;
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, State, hyperparameters};
-use fallline_core::math::{flag, pow, sqrt};
-use fallline_core::{Lane, Link, Literal, Number, rule};
+use super::prelude::*;
 
 hyperparameters! {
     /// FusedLamb, DeepSpeed's LAMB: Adam's direction at a length given by the parameter's norm.
@@ -161,13 +157,7 @@ impl Algorithm for FusedLamb {
             from its caller, for each group; here it is the norm of the gradients that the group's parameters have in \
             this step. Unlike in the paper the ratio of the norms is taken before the bias is corrected, and held \
             within min_coeff and max_coeff.",
-        references: &[
-            Reference {
-                text: "You et al. 2020, Large Batch Optimization for Deep Learning: Training BERT in 76 minutes",
-                at: "arXiv:1904.00962",
-            },
-            Reference { text: "deepspeed.ops.lamb.FusedLamb", at: "deepspeed 0.19.8" },
-        ],
+        references: &[papers::LAMB, Reference::new("deepspeed.ops.lamb.FusedLamb", "deepspeed 0.19.8")],
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 

@@ -1,11 +1,8 @@
 //! LAMB as bitsandbytes has it: Adam whose update is clipped to a part of the parameter's norm.
 
+use super::prelude::*;
 use crate::algorithms::bnb;
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps, Variant};
-use crate::{Algorithm, Info, Reference, State, StorageDefaults, alias, hyperparameters};
-use fallline_core::math::{pow, sqrt};
-use fallline_core::{Codes, Link, Literal, Number, Shape, rule};
+use fallline_core::{Codes, Shape};
 
 hyperparameters! {
     /// LAMB as bitsandbytes has it: Adam whose update is clipped to a part of the parameter's norm.
@@ -137,13 +134,7 @@ impl Algorithm for Lamb {
             CUDA it takes the corrected one (bias_corrected_unorm). bias_correction, amsgrad and adam_w_mode, which \
             bitsandbytes ignores, are refused where they ask for something else. States in 8 bits have no clipping, as \
             in bitsandbytes, whose code for them is not given max_unorm (quantised_trust_ratio=True clips).",
-        references: &[
-            Reference {
-                text: "You et al. 2020, Large Batch Optimization for Deep Learning: Training BERT in 76 minutes",
-                at: "arXiv:1904.00962",
-            },
-            Reference { text: "bitsandbytes.optim.LAMB", at: "bitsandbytes 0.50.2" },
-        ],
+        references: &[papers::LAMB, Reference::new("bitsandbytes.optim.LAMB", "bitsandbytes 0.50.2")],
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 

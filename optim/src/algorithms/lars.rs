@@ -2,11 +2,8 @@
 
 use super::bnb;
 use super::lamb::shortened;
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps, Variant};
-use crate::{Algorithm, Info, Reference, StorageDefaults, alias, hyperparameters};
-use fallline_core::math::flag;
-use fallline_core::{Codes, Lane, Link, Shape, rule};
+use super::prelude::*;
+use fallline_core::{Codes, Shape};
 
 hyperparameters! {
     /// LARS as bitsandbytes has it: momentum whose step is clipped to a part of the parameter's norm.
@@ -99,11 +96,6 @@ rule! {
 /// Parameters whose state is in 8 bits.
 const QUANTISED: Variant = Variant(1);
 
-pub(super) const REFERENCE_LARS: Reference = Reference {
-    text: "You, Gitman & Ginsburg 2017, Large Batch Training of Convolutional Networks",
-    at: "arXiv:1708.03888",
-};
-
 impl Algorithm for Lars {
     const INFO: Info = Info {
         summary: "Momentum whose step is clipped to a part of the parameter's norm.",
@@ -114,10 +106,7 @@ impl Algorithm for Lars {
             step. bitsandbytes refuses its own default momentum, 0; here 0.9 is the default. dampening and nesterov, \
             which it ignores, are refused. A state in 8 bits has no clipping, as in bitsandbytes, whose code for it is \
             not given max_unorm (quantised_trust_ratio=True clips).",
-        references: &[
-            REFERENCE_LARS,
-            Reference { text: "bitsandbytes.optim.LARS", at: "bitsandbytes 0.50.2" },
-        ],
+        references: &[papers::LARS, Reference::new("bitsandbytes.optim.LARS", "bitsandbytes 0.50.2")],
     };
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {

@@ -1,9 +1,6 @@
 //! Lion: steps of exactly the size `lr`, in the direction of a sign.
 
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
-use fallline_core::{Link, rule};
+use super::prelude::*;
 
 hyperparameters! {
     /// Lion: steps of exactly the size `lr`, in the direction of a sign.
@@ -41,11 +38,9 @@ hyperparameters! {
 impl Lion {
     /// λ in units of the current `lr`.
     fn decay(&self) -> f64 {
-        match (self.decoupled_weight_decay, self.initial_lr) {
-            (false, _) => self.weight_decay,
-            (true, 0.0) => self.weight_decay / self.lr, // not built yet: see `built`
-            (true, initial) => self.weight_decay / initial,
-        }
+        // Not checked yet, it has not remembered the first: see `check`.
+        let first_lr = if self.initial_lr == 0.0 { self.lr } else { self.initial_lr };
+        if self.decoupled_weight_decay { self.weight_decay / first_lr } else { self.weight_decay }
     }
 }
 
@@ -73,13 +68,7 @@ impl Algorithm for Lion {
         source: "lion-pytorch",
         differences: "A negative weight_decay, which lion-pytorch lets pass, is refused. With \
             decoupled_weight_decay, lion-pytorch divides by the lr of its constructor: initial_lr holds it here.",
-        references: &[
-            Reference {
-                text: "Chen et al. 2023, Symbolic Discovery of Optimization Algorithms",
-                at: "arXiv:2302.06675",
-            },
-            Reference { text: "lion_pytorch.Lion", at: "lion-pytorch 0.2.5" },
-        ],
+        references: &[papers::LION, Reference::new("lion_pytorch.Lion", "lion-pytorch 0.2.5")],
     };
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
@@ -87,14 +76,11 @@ impl Algorithm for Lion {
     }
 
     fn check(&mut self, first: bool) -> Result<(), HyperError> {
-        if !first {
-            return Ok(());
-        }
-        if self.lr == 0.0 {
-            let problem = "lr must be above 0 at first; a schedule may end at 0".to_owned();
+        if first && self.lr == 0.0 {
+            let problem = "lr must be above 0 at first; a schedule may end at 0".into();
             return Err(HyperError::Combination { algorithm: Self::NAME, problem });
         }
-        if self.initial_lr == 0.0 {
+        if first && self.initial_lr == 0.0 {
             self.initial_lr = self.lr;
         }
         Ok(())

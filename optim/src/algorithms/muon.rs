@@ -1,8 +1,11 @@
 //! Muon: momentum whose matrices are orthogonalised.
 
+mod hidden;
 mod newton_schulz;
 mod pair;
 
+pub(super) use hidden::{Hidden, REST, adamw, extents};
+pub(super) use newton_schulz::NewtonSchulz;
 pub use newton_schulz::{MuonNormRule, MuonShiftRule};
 pub use pair::MuonPairRule;
 
@@ -11,9 +14,9 @@ use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::op::{OpAt, TensorOp};
 use crate::program::{Delegates, Site, Steps, Variant};
 use crate::{Algorithm, Info, Reference, hyperparameters};
+use core::slice::from_ref;
 use fallline_core::math::{flag, sqrt};
 use fallline_core::{Format, Kernel, Lane, Link, Result, Shape, rule};
-use newton_schulz::NewtonSchulz;
 
 hyperparameters! {
     /// Muon: momentum whose matrices are orthogonalised.
@@ -88,9 +91,6 @@ hyperparameters! {
     }
 }
 
-/// Parameters that AdamW steps.
-const REST: Variant = Variant(1);
-
 rule! {
     /// The momentum of [`Muon`], and what is to be orthogonalised.
     pub MuonMomentumRule(h: Muon, t) {
@@ -132,7 +132,7 @@ impl TensorOp for Orthogonalise {
     ];
 
     fn rules<K: Link>() -> Vec<&'static Kernel> {
-        vec![K::kernel::<MuonNormRule>(), K::kernel::<MuonShiftRule>(), K::kernel::<MuonPairRule>()]
+        NewtonSchulz::rules::<K>()
     }
 
     fn run<K: Link>(h: &Muon, at: &mut OpAt<'_>) -> Result<()> {
@@ -141,7 +141,7 @@ impl TensorOp for Orthogonalise {
             Some(_) => Format::Bf16,
             None => at.on.compute.format(),
         };
-        let (coefficients, steps) = (h.ns_coefficients, h.ns_steps);
+        let (coefficients, steps) = (from_ref(&h.ns_coefficients), h.ns_steps);
         // Not `max`: it would hide that the norm is not a number.
         let norm = sqrt(at.sums.get("norm2")?);
         let norm = if norm < h.eps { h.eps } else { norm };
@@ -157,12 +157,12 @@ impl Algorithm for Muon {
         differences: "torch iterates in bf16 whatever the parameter is; here it is done in the compute type, or with \
             ns_dtype=\"bf16\" as there. flatten, rest, adamw_names and rest_* are not torch's.",
         references: &[
-            Reference {
-                text: "Jordan et al. 2024, Muon: an optimizer for hidden layers in neural networks",
-                at: "kellerjordan.github.io/posts/muon",
-            },
-            Reference { text: "Liu et al. 2025, Muon is Scalable for LLM Training", at: "arXiv:2502.16982" },
-            Reference { text: "torch.optim.Muon", at: "torch 2.15.0" },
+            Reference::new(
+                "Jordan et al. 2024, Muon: an optimizer for hidden layers in neural networks",
+                "kellerjordan.github.io/posts/muon",
+            ),
+            Reference::new("Liu et al. 2025, Muon is Scalable for LLM Training", "arXiv:2502.16982"),
+            Reference::new("torch.optim.Muon", "torch 2.15.0"),
         ],
     };
 
@@ -174,21 +174,7 @@ impl Algorithm for Muon {
     }
 
     fn variant(&self, name: &str, shape: &Shape) -> Result<Variant, String> {
-        if self.adamw_names.iter().any(|part| name.contains(part.as_str())) {
-            return Ok(REST);
-        }
-        let rank = shape.rank();
-        match self.is_matrix(shape) {
-            true => Ok(Variant::ONLY),
-            false if self.rest.is_some() => Ok(REST),
-            false if rank > 2 => Err(format!(
-                "takes matrices only, and this has {rank} dimensions; flatten=True takes it as one, rest=\"AdamW\" \
-                 gives it to AdamW"
-            )),
-            false => Err(format!(
-                "takes matrices only, and this has {rank} dimensions; rest=\"AdamW\" gives it to AdamW"
-            )),
-        }
+        self.hidden().variant(name, shape)
     }
 
     fn check(&mut self, _first: bool) -> Result<(), HyperError> {
@@ -200,19 +186,15 @@ impl Algorithm for Muon {
         let all = "None, original, match_rms_adamw or spectral_unclamped";
         let checked = one_of("adjust_lr_fn", &self.adjust_lr_fn, &rates, all)
             .and_then(|()| one_of("ns_dtype", &self.ns_dtype, &["bf16"], "None or bf16"))
-            .and_then(|()| one_of("rest", &self.rest, &["AdamW"], "None or AdamW"))
-            .and_then(|()| match self.rest.is_none() && !self.adamw_names.is_empty() {
-                true => Err("adamw_names needs rest=\"AdamW\"".to_owned()),
-                false => Ok(()),
-            });
+            .and_then(|()| self.hidden().check());
         checked.map_err(|problem| HyperError::Combination { algorithm: Self::NAME, problem })
     }
 }
 
 impl Muon {
-    /// Whether a parameter of this shape is taken as a matrix.
-    fn is_matrix(&self, shape: &Shape) -> bool {
-        shape.rank() == 2 || (self.flatten && shape.rank() > 2)
+    /// Which parameters are hidden matrices.
+    fn hidden(&self) -> Hidden<'_> {
+        Hidden { flatten: self.flatten, rest: self.rest.as_deref(), adamw_names: &self.adamw_names }
     }
 
     /// By how much `lr` is adjusted to a matrix's extents.
@@ -230,20 +212,6 @@ impl Muon {
 /// What steps the rest.
 impl Delegates<AdamW> for Muon {
     fn delegate(&self) -> AdamW {
-        AdamW {
-            lr: self.rest_lr.unwrap_or(self.lr),
-            betas: self.rest_betas,
-            eps: self.rest_eps,
-            weight_decay: self.rest_weight_decay,
-            ..AdamW::default()
-        }
-    }
-}
-
-/// Rows and columns of a parameter that is taken as a matrix.
-fn extents(shape: &Shape) -> (usize, usize) {
-    match shape.extents() {
-        [] => (1, 1),
-        [rows, rest @ ..] => (*rows, rest.iter().product()),
+        adamw(self.rest_lr.unwrap_or(self.lr), self.rest_betas, self.rest_eps, self.rest_weight_decay)
     }
 }

@@ -1,11 +1,7 @@
 //! NAdam: Adam with Nesterov's momentum.
 
-use crate::algorithms::adam::{REFERENCES_ADAM, SPARSE_ADAM_DOES};
-use crate::hyper::Range;
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
-use fallline_core::math::{flag, pow, powf, single, sqrt};
-use fallline_core::{Lane, Link, rule};
+use super::prelude::*;
+use crate::algorithms::adam::SPARSE_ADAM_DOES;
 
 hyperparameters! {
     /// NAdam: Adam with Nesterov's momentum.
@@ -100,12 +96,9 @@ impl Algorithm for NAdam {
             not kept with the parameter: betas and momentum_decay that change between steps change it from \
             the start.",
         references: &[
-            Reference {
-                text: "Dozat 2016, Incorporating Nesterov Momentum into Adam",
-                at: "ICLR 2016 workshop",
-            },
-            REFERENCES_ADAM[0],
-            Reference { text: "torch.optim.NAdam", at: "torch 2.15.0" },
+            Reference::new("Dozat 2016, Incorporating Nesterov Momentum into Adam", "ICLR 2016 workshop"),
+            papers::ADAM,
+            Reference::new("torch.optim.NAdam", "torch 2.15.0"),
         ],
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];

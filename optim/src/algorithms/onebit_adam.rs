@@ -1,13 +1,10 @@
 //! OnebitAdam: Adam whose variance is frozen after a warm-up, so that its momentum can be sent as signs.
 
 use super::onebit::{self, CommBackend, Phase, SET_UP, WARM_UP};
+use super::prelude::*;
 use crate::compression::Compression;
-use crate::hyper::Range;
 use crate::op::{OpAt, TensorOp};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, ErrorFeedback, Info, MaskPolicy, Reference, Replicas, hyperparameters};
-use fallline_core::math::flag;
-use fallline_core::{Lane, Link, rule};
+use crate::{ErrorFeedback, MaskPolicy, Replicas};
 
 hyperparameters! {
     /// OnebitAdam: Adam whose variance is frozen after a warm-up, so that its momentum can be sent as signs.
@@ -148,12 +145,12 @@ impl Algorithm for OnebitAdam {
             "There the last parameter of its list ends the warm-up, here the last by name."
         ),
         references: &[
-            Reference {
-                text: "Tang et al. 2021, 1-bit Adam: Communication Efficient Large-Scale Training with Adam's \
+            Reference::new(
+                "Tang et al. 2021, 1-bit Adam: Communication Efficient Large-Scale Training with Adam's \
                     Convergence Speed",
-                at: "arXiv:2102.02888",
-            },
-            Reference { text: "deepspeed.runtime.fp16.onebit.adam.OnebitAdam", at: "deepspeed 0.14.4" },
+                "arXiv:2102.02888",
+            ),
+            Reference::new("deepspeed.runtime.fp16.onebit.adam.OnebitAdam", "deepspeed 0.14.4"),
         ],
     };
 

@@ -2,15 +2,13 @@
 
 use super::fused_lamb::{held, ratio_within};
 use super::onebit::{self, COMPRESSED, CommBackend, Phase, SET_UP, WARM_UP};
+use super::prelude::*;
 use crate::compression::Compression;
-use crate::hyper::Range;
 use crate::op::{CollectiveAt, CollectiveOp, OpAt, TensorOp};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, ErrorFeedback, Info, MaskPolicy, Reference, Replicas, hyperparameters};
+use crate::{ErrorFeedback, MaskPolicy, Replicas};
 use fallline_core::backend::{Pass, TensorPass, View};
-use fallline_core::math::flag;
 use fallline_core::ranks::Communicator;
-use fallline_core::{Backend, Compute, Kernel, Lane, Link, Result, rule};
+use fallline_core::{Backend, Compute, Kernel, Result};
 
 hyperparameters! {
     /// OnebitLamb: LAMB whose variance and coefficients are frozen after a warm-up, so that its momentum can be sent as
@@ -451,12 +449,12 @@ impl Algorithm for OnebitLamb {
              the step before, here with zeros."
         ),
         references: &[
-            Reference {
-                text: "Li et al. 2021, 1-bit LAMB: Communication Efficient Large-Scale Large-Batch Training with LAMB's \
+            Reference::new(
+                "Li et al. 2021, 1-bit LAMB: Communication Efficient Large-Scale Large-Batch Training with LAMB's \
                     Convergence Speed",
-                at: "arXiv:2104.06069",
-            },
-            Reference { text: "deepspeed.runtime.fp16.onebit.lamb.OnebitLamb", at: "deepspeed 0.14.4" },
+                "arXiv:2104.06069",
+            ),
+            Reference::new("deepspeed.runtime.fp16.onebit.lamb.OnebitLamb", "deepspeed 0.14.4"),
         ],
     };
 

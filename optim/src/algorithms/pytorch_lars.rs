@@ -1,12 +1,7 @@
 //! PytorchLARS: torch's SGD whose step is clipped to a part of the parameter's norm.
 
 use super::lamb::shortened;
-use super::lars::REFERENCE_LARS;
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, hyperparameters};
-use fallline_core::math::flag;
-use fallline_core::{Lane, Link, rule};
+use super::prelude::*;
 
 hyperparameters! {
     /// PytorchLARS: torch's SGD whose step is clipped to a part of the parameter's norm.
@@ -121,10 +116,7 @@ impl Algorithm for PytorchLars {
         source: "bitsandbytes",
         differences: "bitsandbytes fails without momentum (its default) and on f64; here the step is then along the \
             gradient, and f64 works. Unlike in the paper the ratio of the norms only ever shortens the step.",
-        references: &[
-            REFERENCE_LARS,
-            Reference { text: "bitsandbytes.optim.PytorchLARS", at: "bitsandbytes 0.50.2" },
-        ],
+        references: &[papers::LARS, Reference::new("bitsandbytes.optim.PytorchLARS", "bitsandbytes 0.50.2")],
     };
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {

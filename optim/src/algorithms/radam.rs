@@ -1,11 +1,7 @@
 //! RAdam: Adam that waits with adapting until its second moment is known well enough.
 
-use crate::algorithms::adam::{REFERENCES_ADAM, SPARSE_ADAM_DOES};
-use crate::hyper::Range;
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, Sparse, State, hyperparameters};
-use fallline_core::math::{flag, pow, sqrt};
-use fallline_core::{Lane, Link, rule};
+use super::prelude::*;
+use crate::algorithms::adam::SPARSE_ADAM_DOES;
 
 hyperparameters! {
     /// RAdam: Adam that waits with adapting until its second moment is known well enough.
@@ -79,12 +75,12 @@ impl Algorithm for RAdam {
         differences: "As in torch, eps is added before the bias of v is corrected, and the switch is at ρ > 5 \
             where the paper has ρ > 4.",
         references: &[
-            Reference {
-                text: "Liu et al. 2020, On the Variance of the Adaptive Learning Rate and Beyond",
-                at: "arXiv:1908.03265",
-            },
-            REFERENCES_ADAM[0],
-            Reference { text: "torch.optim.RAdam", at: "torch 2.15.0" },
+            Reference::new(
+                "Liu et al. 2020, On the Variance of the Adaptive Learning Rate and Beyond",
+                "arXiv:1908.03265",
+            ),
+            papers::ADAM,
+            Reference::new("torch.optim.RAdam", "torch 2.15.0"),
         ],
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];

@@ -1,10 +1,6 @@
 //! RMSprop: gradients divided by their recent size.
 
-use crate::hyper::Range;
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, State, hyperparameters};
-use fallline_core::math::flag;
-use fallline_core::{Lane, Link, rule};
+use super::prelude::*;
 
 hyperparameters! {
     /// RMSprop: gradients divided by their recent size.
@@ -98,15 +94,15 @@ impl Algorithm for RmsProp {
         differences: "None. As in torch, eps is added after the root, and the learning rate multiplies the \
             momentum; TensorFlow has both the other way round.",
         references: &[
-            Reference {
-                text: "Tieleman & Hinton 2012, Lecture 6.5: rmsprop",
-                at: "Coursera, Neural Networks for Machine Learning",
-            },
-            Reference {
-                text: "Graves 2013, Generating Sequences With Recurrent Neural Networks (centered, momentum)",
-                at: "arXiv:1308.0850",
-            },
-            Reference { text: "torch.optim.RMSprop", at: "torch 2.15.0" },
+            Reference::new(
+                "Tieleman & Hinton 2012, Lecture 6.5: rmsprop",
+                "Coursera, Neural Networks for Machine Learning",
+            ),
+            Reference::new(
+                "Graves 2013, Generating Sequences With Recurrent Neural Networks (centered, momentum)",
+                "arXiv:1308.0850",
+            ),
+            Reference::new("torch.optim.RMSprop", "torch 2.15.0"),
         ],
     };
     const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];

@@ -1,9 +1,6 @@
 //! Rprop: each element's step grows while its gradient keeps its sign, and shrinks when it turns.
 
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, State, hyperparameters};
-use fallline_core::{Lane, Link, rule};
+use super::prelude::*;
 
 hyperparameters! {
     /// Rprop: each element's step grows while its gradient keeps its sign, and shrinks when it turns.
@@ -60,12 +57,12 @@ impl Algorithm for Rprop {
         differences: "As in torch, a step that turned out too long is not taken back (iRprop-, without \
             weight backtracking).",
         references: &[
-            Reference {
-                text: "Riedmiller & Braun 1993, A direct adaptive method for faster backpropagation learning: the \
+            Reference::new(
+                "Riedmiller & Braun 1993, A direct adaptive method for faster backpropagation learning: the \
                     RPROP algorithm",
-                at: "doi:10.1109/ICNN.1993.298623",
-            },
-            Reference { text: "torch.optim.Rprop", at: "torch 2.15.0" },
+                "doi:10.1109/ICNN.1993.298623",
+            ),
+            Reference::new("torch.optim.Rprop", "torch 2.15.0"),
         ],
     };
     const STATES: &'static [State<Self>] =

@@ -1,10 +1,6 @@
 //! SGD: gradient descent, with momentum.
 
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
-use fallline_core::math::flag;
-use fallline_core::{Lane, Link, rule};
+use super::prelude::*;
 
 hyperparameters! {
     /// SGD: gradient descent, with momentum.
@@ -77,15 +73,15 @@ impl Algorithm for Sgd {
         differences: "The learning rate multiplies the momentum, not the gradient in it, as in torch and unlike \
             Sutskever et al.; the first gradient enters the momentum undampened.",
         references: &[
-            Reference {
-                text: "Polyak 1964, Some methods of speeding up the convergence of iteration methods",
-                at: "doi:10.1016/0041-5553(64)90137-5",
-            },
-            Reference {
-                text: "Sutskever et al. 2013, On the importance of initialization and momentum in deep learning",
-                at: "ICML 2013",
-            },
-            Reference { text: "torch.optim.SGD", at: "torch 2.15.0" },
+            Reference::new(
+                "Polyak 1964, Some methods of speeding up the convergence of iteration methods",
+                "doi:10.1016/0041-5553(64)90137-5",
+            ),
+            Reference::new(
+                "Sutskever et al. 2013, On the importance of initialization and momentum in deep learning",
+                "ICML 2013",
+            ),
+            Reference::new("torch.optim.SGD", "torch 2.15.0"),
         ],
     };
 

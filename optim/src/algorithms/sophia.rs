@@ -1,9 +1,6 @@
 //! SophiaG: momentum divided by an estimate of the curvature, and clipped.
 
-use crate::hyper::Range;
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, State, hyperparameters};
-use fallline_core::{Link, rule};
+use super::prelude::*;
 
 hyperparameters! {
     /// SophiaG: momentum divided by an estimate of the curvature, and clipped.
@@ -96,12 +93,12 @@ impl Algorithm for SophiaG {
         differences: "As in sophia-opt, the denominator has 1e-15 added where the paper takes a maximum, and bs \
             scales the curvature; bs is an argument of step there.",
         references: &[
-            Reference {
-                text: "Liu et al. 2023, Sophia: A Scalable Stochastic Second-order Optimizer for Language Model \
+            Reference::new(
+                "Liu et al. 2023, Sophia: A Scalable Stochastic Second-order Optimizer for Language Model \
                     Pre-training",
-                at: "arXiv:2305.14342",
-            },
-            Reference { text: "sophia.SophiaG", at: "sophia-opt 0.2.2" },
+                "arXiv:2305.14342",
+            ),
+            Reference::new("sophia.SophiaG", "sophia-opt 0.2.2"),
         ],
     };
     const STATES: &'static [State<Self>] = &[State::new("hessian").non_negative()];

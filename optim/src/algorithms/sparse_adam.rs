@@ -1,11 +1,7 @@
 //! SparseAdam: Adam on the rows that have a gradient.
 
 use super::dadapt_adam::needs_lr;
-use crate::hyper::{HyperError, Hyperparameters, Range};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, Info, Reference, Sparse, hyperparameters};
-use fallline_core::math::{pow, sqrt};
-use fallline_core::{Link, rule};
+use super::prelude::*;
 
 hyperparameters! {
     /// SparseAdam: Adam on the rows that have a gradient.
@@ -58,13 +54,7 @@ impl Algorithm for SparseAdam {
         family: "adaptive",
         source: "torch.optim",
         differences: "None. The paper has no rule for sparse gradients.",
-        references: &[
-            Reference {
-                text: "Kingma & Ba 2015, Adam: A Method for Stochastic Optimization",
-                at: "arXiv:1412.6980",
-            },
-            Reference { text: "torch.optim.SparseAdam", at: "torch 2.15.0" },
-        ],
+        references: &[papers::ADAM, Reference::new("torch.optim.SparseAdam", "torch 2.15.0")],
     };
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {

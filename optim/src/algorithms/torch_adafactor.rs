@@ -1,14 +1,11 @@
 //! TorchAdafactor: Adafactor as torch has it.
 
 use super::adafactor::{ColumnFactorRule, VECTOR, moment_rules, update_moments};
-use crate::hyper::{HyperError, Hyperparameters, Range};
+use super::prelude::*;
 use crate::op::{OpAt, TensorOp, matrices};
-use crate::program::{Site, Steps, Variant};
-use crate::{Algorithm, Info, Reference, State, hyperparameters};
 use core::any::Any;
 use fallline_core::backend::View;
-use fallline_core::math::{powf, sqrt};
-use fallline_core::{Compute, Kernel, Link, Result, Shape, rule};
+use fallline_core::{Compute, Kernel, Result, Shape};
 
 hyperparameters! {
     /// TorchAdafactor: Adafactor as torch has it.
@@ -172,13 +169,7 @@ impl Algorithm for TorchAdafactor {
         source: "torch.optim",
         differences: "torch's Adafactor under visdet's name, since transformers' has the plain one. Unlike the paper \
             it caps the relative step by lr, and ε₁ bounds the second moment instead of being added to g².",
-        references: &[
-            Reference {
-                text: "Shazeer & Stern 2018, Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",
-                at: "arXiv:1804.04235",
-            },
-            Reference { text: "torch.optim.Adafactor", at: "torch 2.15.0" },
-        ],
+        references: &[papers::ADAFACTOR, Reference::new("torch.optim.Adafactor", "torch 2.15.0")],
     };
 
     const STATES: &'static [State<Self>] = &[

@@ -1,13 +1,11 @@
 //! ZeroOneAdam: Adam that adapts its variance ever more rarely, then freezes it and lets ranks step alone.
 
 use super::onebit::{self, CommBackend, Phase, WARM_UP};
+use super::prelude::*;
 use crate::compression::Compression;
-use crate::hyper::Range;
 use crate::op::{OpAt, TensorOp};
-use crate::program::{Site, Steps};
-use crate::{Algorithm, ErrorFeedback, Info, MaskPolicy, Reference, Replicas, State, hyperparameters};
-use fallline_core::math::flag;
-use fallline_core::{GlobalAt, Groups, Lane, Link, rule};
+use crate::{ErrorFeedback, MaskPolicy, Replicas};
+use fallline_core::{GlobalAt, Groups};
 
 hyperparameters! {
     /// ZeroOneAdam (0/1 Adam): Adam that adapts its variance ever more rarely, then freezes it and lets ranks step alone.
@@ -378,11 +376,11 @@ impl Algorithm for ZeroOneAdam {
             here such a gradient is compressed."
         ),
         references: &[
-            Reference {
-                text: "Lu et al. 2022, Maximizing Communication Efficiency for Large-scale Training via 0/1 Adam",
-                at: "arXiv:2202.06009",
-            },
-            Reference { text: "deepspeed.runtime.fp16.onebit.zoadam.ZeroOneAdam", at: "deepspeed 0.14.4" },
+            Reference::new(
+                "Lu et al. 2022, Maximizing Communication Efficiency for Large-scale Training via 0/1 Adam",
+                "arXiv:2202.06009",
+            ),
+            Reference::new("deepspeed.runtime.fp16.onebit.zoadam.ZeroOneAdam", "deepspeed 0.14.4"),
         ],
     };
 

@@ -3,6 +3,7 @@
 use super::VERSION;
 use crate::driver::wrap::SavedWrapper;
 use crate::hyper::{Hyper, Value};
+use crate::program::Mode;
 use crate::{AnyAlgorithm, Error, Method, ModuleKind, Result};
 use fallline_core::{Compute, Format, Shape};
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,9 @@ pub struct Manifest {
     /// What goes on around steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) wrapper: Option<SavedWrapper>,
+    /// Which weights the parameters held, where not those that are trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mode: Option<String>,
     /// How many iterations are in the average of the weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) average_steps: Option<u64>,
@@ -52,6 +56,7 @@ impl Default for Manifest {
             ranks: None,
             schedule: None,
             wrapper: None,
+            mode: None,
             average_steps: None,
             trainer: None,
             origin: None,
@@ -160,6 +165,25 @@ impl ParamManifest {
 }
 
 impl Manifest {
+    /// Which weights the parameters held when the checkpoint was saved.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] where this version does not know them.
+    pub fn mode(&self) -> Result<Mode> {
+        let known = [Mode::Training, Mode::Evaluation].into_iter();
+        match &self.mode {
+            None => Ok(Mode::Training),
+            Some(saved) => known.into_iter().find(|mode| mode.to_string() == *saved).ok_or_else(|| {
+                Error::Mismatch(format!("its weights are those of a mode {saved:?}, which is unknown"))
+            }),
+        }
+    }
+
+    /// Notes which weights the parameters hold.
+    pub fn set_mode(&mut self, mode: Mode) {
+        self.mode = (mode != Mode::Training).then(|| mode.to_string());
+    }
+
     /// The optimizer of a whole checkpoint.
     pub(crate) fn whole_optimizer(&self) -> Result<&OptimizerManifest> {
         if let Some(Part { rank, of }) = self.part {
@@ -279,6 +303,25 @@ impl OptimizerManifest {
         }
         let values = saved.iter().filter(|(name, _)| *name != TYPE);
         Ok(values.map(|(name, value)| (name.as_str(), from_json(value))).collect())
+    }
+
+    /// The groups' algorithms with hyperparameters of their own, and what the groups of a checkpoint remember from step to
+    /// step: of groups that it has not, what the first one does.
+    pub(crate) fn restore_kept<'a>(
+        &self,
+        current: impl Iterator<Item = &'a dyn AnyAlgorithm>,
+    ) -> Result<Vec<Box<dyn AnyAlgorithm>>> {
+        let restored = current.enumerate().map(|(group, algorithm)| {
+            let mut algorithm = algorithm.boxed();
+            let kept = |name: &str| algorithm.table().iter().any(|hyper| hyper.kept && hyper.name == name);
+            if let Some(saved) = self.groups.get(group).or(self.groups.first()) {
+                let saved = saved.iter().filter(|(name, _)| kept(name));
+                let values: Vec<_> = saved.map(|(name, value)| (name.as_str(), from_json(value))).collect();
+                algorithm.set(&values).map_err(|error| Error::Mismatch(error.to_string()))?;
+            }
+            Ok(algorithm)
+        });
+        restored.collect()
     }
 
     /// The groups' algorithms with the saved hyperparameters.

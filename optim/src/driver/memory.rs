@@ -3,9 +3,10 @@
 use super::prepare::join;
 use super::run::Run;
 use super::{Driver, Group, fill, memory_of, mirror};
+use crate::op::Slices;
 use crate::program::Variant;
 use crate::slots::Slot;
-use crate::{AnyAlgorithm, Binding, Error, ParamFormat, Result, Start, StateFormats};
+use crate::{AnyAlgorithm, Binding, Error, Extent, ParamFormat, Result, Start, StateFormats};
 use fallline_core::backend::{Pass, TensorPass, View};
 use fallline_core::{Format, Role, Storage};
 use std::path::PathBuf;
@@ -130,14 +131,14 @@ impl Driver {
             .map(|(&(_, len), &i)| self.pages(&*self.groups[slots[i].group].algorithm, len));
         let new = self.allocate_in(&requests, folders)?;
         for (i, mut master) in masters.into_iter().zip(new) {
-            self.copy_param(&mut bindings[i], &mut master, &mut slots[i])?;
+            self.copy_param(&mut bindings[i], &mut master, &mut slots[i], Extent::Param)?;
             slots[i].master = Some(master);
         }
         for (&(role, _, i, name), storage) in wanted.iter().zip(&mut storages) {
-            let algorithm = &self.groups[slots[i].group].algorithm;
-            match algorithm.state(name).start {
+            let spec = self.groups[slots[i].group].algorithm.state(name);
+            match spec.start {
                 Start::Param if role == Role::State => {
-                    self.copy_param(&mut bindings[i], storage, &mut slots[i])?;
+                    self.copy_param(&mut bindings[i], storage, &mut slots[i], spec.extent)?;
                 }
                 Start::Value(initial) if initial != 0.0 => fill(&*self.backend, storage, initial)?,
                 // Memory is zero at first.
@@ -190,13 +191,27 @@ impl Driver {
         wanted && slot.master.is_none()
     }
 
-    /// A state's first values: the parameter's.
-    fn copy_param(&self, binding: &mut Binding<'_>, storage: &mut Storage, slot: &mut Slot) -> Result<()> {
+    /// A state's first values: the parameter's, as far as it has elements for them.
+    fn copy_param(
+        &self,
+        binding: &mut Binding<'_>,
+        storage: &mut Storage,
+        slot: &mut Slot,
+        extent: Extent,
+    ) -> Result<()> {
         if self.is_away() {
             return self.bring(binding, storage);
         }
-        let elements = slot.shape.elements();
-        let param = mirror::views(binding, &mut slot.mirror, None).0;
+        let elements = storage.len();
+        let mut param = mirror::views(binding, &mut slot.mirror, None).0;
+        let mut slice = None;
+        if let Extent::Every(every) = extent
+            && let Some(whole) = param.take()
+        {
+            let mut taken = self.backend.allocate(&[(slot.compute.format(), elements)])?.remove(0);
+            Slices::default().take(&*self.backend, whole, every, &mut taken)?;
+            param = Some(View::read(slice.insert(taken)));
+        }
         let mut views = Some((View::write(storage), param));
         self.backend.run(Pass {
             kernel: self.builtins.param_copy(),

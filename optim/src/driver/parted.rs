@@ -4,9 +4,8 @@ use super::{Driver, Group};
 use crate::checkpoint::{Checkpoint, Entry};
 use crate::slots::Slot;
 use crate::{Binding, Error, ParamFormat, Result};
-use fallline_core::backend::{Pass, TensorPass, View};
 use fallline_core::ranks::Buffer;
-use fallline_core::{Format, Role, Storage};
+use fallline_core::{Format, Role};
 
 impl Driver {
     /// Whether each rank has a value of its own of this parameter at this time, as with ZeroOneAdam between two exchanges.
@@ -70,44 +69,9 @@ impl Driver {
         let known = missing.is_empty();
         let requests = vec![(slot.compute.format(), elements); missing.len()];
         slot.states.extend(missing.into_iter().zip(backend.allocate(&requests)?));
-        #[cfg(feature = "ndarray")]
-        if let crate::ParamRef::Strided(view) = &mut binding.param {
-            view.gather();
-        }
-        let mut staged = staging(self, binding)?;
-        let param = match &mut staged {
-            Some(storage) => View::write(storage),
-            None => binding.param.view(),
-        };
-        let param = match &mut slot.master {
-            Some(master) => View::write(master).with_copy(param),
-            None => param,
-        };
-        let place = |name: &str| kernel.operands.iter().position(|operand| operand.name == name);
-        let own = kernel.operands.iter().position(|operand| operand.role == Role::Param);
-        let mut views = slot.states.iter_mut();
-        let views = views.by_ref().filter_map(|(name, state)| Some((place(name)?, View::write(state))));
-        let mut views = Some(views.chain(own.map(|own| (own, param))));
-        backend.run(Pass {
-            kernel,
-            compute: slot.compute,
-            tensors: &mut |operands| {
-                views.take()?.for_each(|(place, view)| operands[place] = Some(view));
-                Some(TensorPass { elements, row: 0 })
-            },
-            rows: &[1.0],
-            tensor_scalars: &[f64::from(u8::from(known))],
-            beside: &[],
-            plan: &mut backend.plan(),
-            sums: &mut [],
-        })?;
-        if let (Some(storage), Some(slice)) = (&staged, binding.param.host()) {
-            backend.read(storage, slice)?;
-        }
-        #[cfg(feature = "ndarray")]
-        if let crate::ParamRef::Strided(view) = &mut binding.param {
-            view.scatter();
-        }
+        binding.param.gather();
+        self.run_on(kernel, binding, slot, (&[1.0], &[f64::from(u8::from(known))]), true)?;
+        binding.param.scatter();
         Ok(())
     }
 
@@ -157,13 +121,4 @@ impl Driver {
             }
         }
     }
-}
-
-/// A copy of a parameter on a device that does not reach it.
-fn staging(driver: &Driver, binding: &mut Binding<'_>) -> Result<Option<Storage>> {
-    let backend = &*driver.backend;
-    let Some(slice) = binding.param.host().filter(|_| !backend.reaches_host()) else { return Ok(None) };
-    let mut storage = backend.allocate(&[(slice.format(), slice.len())])?.remove(0);
-    backend.write(&mut storage, slice.as_ref())?;
-    Ok(Some(storage))
 }

@@ -72,6 +72,7 @@ impl Driver {
             averages.save(&**self.near(), kept, &mut checkpoint)?;
         }
         checkpoint.manifest.optimizer = Some(manifest);
+        checkpoint.manifest.set_mode(self.mode);
         if let Some(world) = self.world.as_ref().filter(|world| world.sharded()) {
             let (rank, of) = (world.ranks().rank(), world.ranks().world());
             checkpoint.manifest.part = Some(Part { rank, of });
@@ -94,9 +95,10 @@ impl Driver {
         };
         let current = self.groups.iter().map(|group| &*group.algorithm);
         let algorithms = match options.state_only {
-            true => current.map(AnyAlgorithm::boxed).collect(),
+            true => manifest.restore_kept(current)?,
             false => manifest.restore_groups(current)?,
         };
+        let mode = checkpoint.manifest.mode()?;
         let mut report = self.compare(manifest);
         if !options.lenient
             && let Some(complaint) = report.complaint()
@@ -147,6 +149,7 @@ impl Driver {
             self.averages = Some(averages);
         }
         self.wrapped = wrapped;
+        self.mode = mode;
         let mut before = core::mem::replace(&mut self.slots, loaded);
         kept.iter().for_each(|name| self.slots.adopt(&mut before, name));
         self.shared = shared;

@@ -4,7 +4,7 @@ use super::around::Around;
 use super::finite::NonFinite;
 use super::run::Work;
 use super::{Driver, mirror, rows};
-use crate::{Binding, Error, ParamRef, Result, Skipped, StepReport};
+use crate::{Binding, Error, Result, Skipped, StepReport};
 
 /// Which gradients a step is taken on.
 #[derive(Clone, Copy, PartialEq)]
@@ -111,6 +111,7 @@ impl Driver {
         self.step_runs(bindings)?;
         self.wrapped.stepped();
         if whole {
+            self.advance()?;
             self.count_to_sync();
         }
         if self.non_finite != NonFinite::Propagate {
@@ -175,12 +176,7 @@ impl Driver {
 
 /// Copies parameters that are not contiguous into buffers, or back.
 fn move_strided(bindings: &mut [Binding<'_>], back: bool) {
-    #[cfg(feature = "ndarray")]
     for binding in bindings.iter_mut().filter(|binding| !binding.grad.is_none()) {
-        if let ParamRef::Strided(view) = &mut binding.param {
-            if back { view.scatter() } else { view.gather() }
-        }
+        if back { binding.param.scatter() } else { binding.param.gather() }
     }
-    #[cfg(not(feature = "ndarray"))]
-    let _: (&mut [Binding<'_>], bool, Option<ParamRef<'_>>) = (bindings, back, None);
 }

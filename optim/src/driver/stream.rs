@@ -42,6 +42,7 @@ impl Driver {
         if let Some(cause) = &self.poisoned {
             return Err(Error::Poisoned { cause: cause.clone() });
         }
+        self.refuse_evaluation()?;
         let refused = |what: String| Err(Error::NotInPieces { what });
         if self.world.is_some() {
             return refused("ranks step together".into());
@@ -91,6 +92,7 @@ impl Stream<'_> {
     /// [`Error::Unmatched`] where a rule of the configuration has matched no parameter so far; the parameters have taken
     /// their step.
     pub fn finish(self) -> Result<StepReport> {
+        self.driver.advance()?;
         self.driver.count_average();
         self.driver.count_to_sync();
         self.driver.check_expected()?;

@@ -49,7 +49,7 @@ impl Driver {
 
     /// Sees to it that all ranks take the same step, in which all optimizers exchange the same.
     pub(super) fn agree(&mut self, bindings: &[Binding<'_>]) -> Result<()> {
-        let Some(world) = &self.world else { return Ok(()) };
+        let Some(world) = &self.world else { return self.refuse_evaluation() };
         let refused = |family, problem: &str| {
             let algorithm = first_of(&self.groups, family).name();
             Err(Error::Groups { algorithm, problem: problem.into() })
@@ -84,13 +84,14 @@ impl Driver {
         let Some(mut world) = self.world.take() else { return Ok(()) };
         let agreed = world.agree(bindings, &self.slots, |text| self.write_settings(text));
         self.world = Some(world);
-        agreed
+        agreed.and_then(|()| self.refuse_evaluation())
     }
 
     /// Everything that a step depends on beside its tensors, one setting a line.
     fn write_settings(&self, text: &mut String) -> fmt::Result {
         let Driver { compute, non_finite, .. } = self;
         writeln!(text, "compute={compute:?}, non_finite={non_finite:?}")?;
+        writeln!(text, "{} mode", self.mode)?;
         self.wrapped.write_settings(text)?;
         if let Some(averages) = &self.averages {
             averages.write_settings(text)?;

@@ -126,11 +126,19 @@ impl World {
         for (slot, binding) in slots.iter_mut().zip(&*bindings) {
             slot.steps += u64::from(!binding.grad.is_none() && self.is_elsewhere(slot));
         }
+        let stepped = slots.iter().zip(bindings).filter(|(_, binding)| !binding.grad.is_none());
+        self.send(stepped.filter_map(|(slot, binding)| Some((slot.owner?, &mut binding.param))))
+    }
+
+    /// Brings parameters from the ranks that own them to the others.
+    pub(crate) fn send<'p, 'd: 'p>(
+        &mut self,
+        params: impl Iterator<Item = (usize, &'p mut ParamRef<'d>)>,
+    ) -> Result<()> {
         let (rank, world) = (self.ranks.rank(), self.ranks.world());
         let mut owners: Vec<Owner<'_>> = (0..world).map(|_| Owner::default()).collect();
-        for (slot, binding) in slots.iter().zip(bindings).filter(|(_, binding)| !binding.grad.is_none()) {
-            let Some(owner) = slot.owner else { continue };
-            match &mut binding.param {
+        for (owner, param) in params {
+            match param {
                 ParamRef::Tensor(tensor) if !tensor.storage().on_host() => {
                     let backend = Arc::clone(tensor.backend());
                     self.ranks.broadcast_storage(&*backend, owner, tensor.storage_mut())?;

@@ -38,12 +38,12 @@ const INFO: Info = Info {
         torch's here, as MMEngine means it. A parameter goes to the same rank as in torch (partition); updated \
         parameters are packed before they are sent.",
     references: &[
-        Reference {
-            text: "Rajbhandari et al. 2020, ZeRO: Memory Optimizations Toward Training Trillion Parameter Models",
-            at: "arXiv:1910.02054",
-        },
-        Reference { text: "mmengine.optim.ZeroRedundancyOptimizer", at: "mmengine 0.10.7" },
-        Reference { text: "torch.distributed.optim.ZeroRedundancyOptimizer", at: "torch 2.15" },
+        Reference::new(
+            "Rajbhandari et al. 2020, ZeRO: Memory Optimizations Toward Training Trillion Parameter Models",
+            "arXiv:1910.02054",
+        ),
+        Reference::new("mmengine.optim.ZeroRedundancyOptimizer", "mmengine 0.10.7"),
+        Reference::new("torch.distributed.optim.ZeroRedundancyOptimizer", "torch 2.15"),
     ],
 };
 
@@ -56,6 +56,7 @@ const OWN: [Hyper; 3] = [
         range: Range::Any,
         meaning: " The algorithm whose states are shared out; a configuration must give it.",
         counts: true,
+        kept: false,
     },
     Hyper {
         name: "parameters_as_bucket_view",
@@ -64,6 +65,7 @@ const OWN: [Hyper; 3] = [
         range: Range::Any,
         meaning: " Accepted for the source's sake; changes no number.",
         counts: false,
+        kept: false,
     },
     Hyper {
         name: "overlap_with_ddp",
@@ -72,6 +74,7 @@ const OWN: [Hyper; 3] = [
         range: Range::Any,
         meaning: " Only the default is accepted: with it torch leaves out the first steps.",
         counts: false,
+        kept: false,
     },
 ];
 

@@ -5,7 +5,7 @@ use crate::op::{OpAt, Runner};
 use core::any::Any;
 use core::mem::swap;
 use fallline_core::backend::{MatMul, Matrix, View};
-use fallline_core::{Format, Link, Result, Storage, rule};
+use fallline_core::{Format, Kernel, Link, Result, Storage, rule};
 
 /// Iterations of the Gram form between two returns to the matrix, in `f32` and `f64`, and in `bf16`. Q grows by up to
 /// a in each, and what is rounded off it with it, so that `f32` keeps five decimal digits over five.
@@ -34,18 +34,24 @@ rule! {
 
 /// `steps` times `X ← a X + (b A + c A²) X` with `A = X Xᵀ`, on matrices of these extents.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct NewtonSchulz {
-    pub(super) rows: usize,
-    pub(super) columns: usize,
-    pub(super) coefficients: (f64, f64, f64),
-    pub(super) steps: u64,
+pub(in crate::algorithms) struct NewtonSchulz<'a> {
+    pub(in crate::algorithms) rows: usize,
+    pub(in crate::algorithms) columns: usize,
+    /// a, b, c of each step, the last ones also of all that follow.
+    pub(in crate::algorithms) coefficients: &'a [(f64, f64, f64)],
+    pub(in crate::algorithms) steps: u64,
     /// How X and the products are stored between two of them.
-    pub(super) format: Format,
+    pub(in crate::algorithms) format: Format,
 }
 
-impl NewtonSchulz {
+impl NewtonSchulz<'_> {
+    /// The rules that it runs.
+    pub(in crate::algorithms) fn rules<K: Link>() -> Vec<&'static Kernel> {
+        vec![K::kernel::<MuonNormRule>(), K::kernel::<MuonShiftRule>(), K::kernel::<MuonPairRule>()]
+    }
+
     /// Iterates on the scratch, divided by `norm` to begin with, and puts the result there.
-    pub(super) fn run<K: Link>(&self, at: &mut OpAt<'_>, norm: f64) -> Result<()> {
+    pub(in crate::algorithms) fn run<K: Link>(&self, at: &mut OpAt<'_>, norm: f64) -> Result<()> {
         let elements = self.rows * self.columns;
         if elements == 0 {
             return Ok(());
@@ -72,10 +78,20 @@ impl NewtonSchulz {
         self.rows.min(self.columns)
     }
 
-    /// Two steps as one. `bf16` has not the digits that this takes, and `f64` is for those who want all of them.
+    /// The coefficients of a step, from 0.
+    fn of_step(&self, step: u64) -> (f64, f64, f64) {
+        let last = self.coefficients.len().saturating_sub(1);
+        let place = usize::try_from(step).map_or(last, |step| step.min(last));
+        self.coefficients.get(place).copied().unwrap_or((1.0, 0.0, 0.0))
+    }
+
+    /// Two steps as one, where all have the same coefficients. `bf16` has not the digits that this takes, and `f64` is for those who want all of them.
     fn pair(&self) -> Option<Pair> {
         let wanted = self.format == Format::F32 && self.steps >= 2 && self.small() >= WORTH_PAIRS;
-        if wanted { Pair::of(self.coefficients) } else { None }
+        match self.coefficients {
+            &[coefficients] if wanted => Pair::of(coefficients),
+            _ => None,
+        }
     }
 
     /// In products of m × m matrices, of which symmetric ones cost half, five steps on m × rm cost 7.5 r + 2.5 in the
@@ -134,7 +150,6 @@ impl NewtonSchulz {
         y: &mut Storage,
     ) -> Result<()> {
         let on = at.on;
-        let (a, b, c) = self.coefficients;
         let size = self.small() * self.small();
         let mut take = || at.take_as(self.format, size);
         let (mut gram, mut polynomial) = (take()?, take()?);
@@ -151,6 +166,7 @@ impl NewtonSchulz {
                     pair.constant
                 }
                 _ => {
+                    let (a, b, c) = self.of_step(self.steps - left);
                     self.symmetric(on, (c, &gram, &gram), (b, Some(&gram)), &mut polynomial)?;
                     left -= 1;
                     a
@@ -193,7 +209,6 @@ impl NewtonSchulz {
     /// size away, and in all elements alike: a matrix of equal entries may come out a third too small or too large.
     fn gram_form<K: Link>(&self, at: &mut OpAt<'_>, x: &mut Storage, y: &mut Storage) -> Result<()> {
         let on = at.on;
-        let (a, b, c) = self.coefficients;
         let most = if self.format == Format::Bf16 { RESTART.1 } else { RESTART.0 };
         let size = self.small();
         let mut take = || at.take_as(self.format, size * size);
@@ -203,6 +218,7 @@ impl NewtonSchulz {
             let steps = left.min(most);
             self.gram(on, x, &mut gram)?;
             for k in 1..=steps {
+                let (a, b, c) = self.of_step(self.steps - left + k - 1);
                 self.symmetric(on, (c, &gram, &gram), (b, Some(&gram)), &mut z)?;
                 if k < steps {
                     self.symmetric(on, (1.0, &gram, &z), (a, Some(&gram)), &mut s)?;

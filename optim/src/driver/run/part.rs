@@ -95,6 +95,7 @@ impl Part {
         }
         let (own, sums) = (kernel.tensor_scalars.len(), kernel.sums.len());
         let mut counted = 0;
+        let elsewhere = self.param.is_none() && self.grad.is_none();
         let (bindings, slots) =
             (&mut work.bindings[batch.places.clone()], &mut work.slots[batch.places.clone()]);
         let divided =
@@ -136,7 +137,11 @@ impl Part {
                     views[places.mean] = mean.take();
                 }
                 let (mut param, mut grad) = mirror::views(binding, &mut slot.mirror, rows);
-                let elements = param.as_ref().map_or(0, View::len);
+                let mut elements = param.as_ref().map_or(0, View::len);
+                if elsewhere {
+                    let own = longest(&slot.states, &self.states).max(longest(&slot.scratch, &self.scratch));
+                    elements = own.unwrap_or(elements);
+                }
                 if let Some(place) = self.param {
                     let written = kernel.operands[place].written;
                     views[place] = match (&mut slot.master, written) {
@@ -213,6 +218,12 @@ impl Part {
         }
         Ok(())
     }
+}
+
+/// The elements of the longest storage that is an operand: what a pass goes over that has neither parameter nor gradient.
+fn longest(storages: &[(&'static str, Storage)], places: &[Option<usize>]) -> Option<usize> {
+    let operands = storages.iter().zip(places).filter(|(_, place)| place.is_some());
+    operands.map(|((_, storage), _)| storage.len()).max()
 }
 
 /// The view of a state or scratch of another length than its parameter's, as its algorithm says.

@@ -7,6 +7,7 @@ use crate::driver::{Group, mirror, rows};
 use crate::op::{CollectiveAt, Member, Named, Op, OpAt, Peers, Runner, Sums, Workspace};
 use crate::slots::Slot;
 use crate::{AnyAlgorithm, Binding, Result};
+use fallline_core::backend::View;
 use fallline_core::ranks::Communicator;
 use fallline_core::{Backend, Compute};
 
@@ -82,10 +83,11 @@ impl Work<'_, '_, '_> {
         for (place, (binding, slot)) in mine.enumerate() {
             let algorithm = &self.groups[slot.group].algorithm;
             let rows = rows::of(&slot.rows, slot.sparse);
-            let (_, grad) = mirror::views(binding, &mut slot.mirror, rows);
+            let (param, grad) = mirror::views(binding, &mut slot.mirror, rows);
             let mut at = OpAt {
                 on: Runner { backend: self.backend, compute, t: slot.steps + 1 },
                 shape: &slot.shape,
+                param: slot.master.as_ref().map(View::read).or(param),
                 grad,
                 grad_scale: if algorithm.maximize() { -factor } else { factor },
                 sums: Sums { names, values: &sums[place * found..][..found] },

@@ -1,0 +1,62 @@
+//! Which parameters are hidden matrices, and what steps the rest.
+
+use crate::algorithms::AdamW;
+use crate::program::Variant;
+use fallline_core::Shape;
+
+/// Parameters that AdamW steps.
+pub(in crate::algorithms) const REST: Variant = Variant(1);
+
+/// The hyperparameters that tell hidden matrices from the rest.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::algorithms) struct Hidden<'a> {
+    /// Whether parameters of more than two dimensions are matrices, too.
+    pub(in crate::algorithms) flatten: bool,
+    /// What steps the rest.
+    pub(in crate::algorithms) rest: Option<&'a str>,
+    /// Parts of the names of matrices that the rest takes as well.
+    pub(in crate::algorithms) adamw_names: &'a [String],
+}
+
+impl Hidden<'_> {
+    /// Which of the two programs a parameter takes.
+    pub(in crate::algorithms) fn variant(&self, name: &str, shape: &Shape) -> Result<Variant, String> {
+        if self.adamw_names.iter().any(|part| name.contains(part.as_str())) {
+            return Ok(REST);
+        }
+        let rank = shape.rank();
+        match rank == 2 || (self.flatten && rank > 2) {
+            true => Ok(Variant::ONLY),
+            false if self.rest.is_some() => Ok(REST),
+            false if rank > 2 => Err(format!(
+                "takes matrices only, and this has {rank} dimensions; flatten=True takes it as one, rest=\"AdamW\" \
+                 gives it to AdamW"
+            )),
+            false => Err(format!(
+                "takes matrices only, and this has {rank} dimensions; rest=\"AdamW\" gives it to AdamW"
+            )),
+        }
+    }
+
+    /// Checks that they go together.
+    pub(in crate::algorithms) fn check(&self) -> Result<(), String> {
+        match self.rest {
+            None if !self.adamw_names.is_empty() => Err("adamw_names needs rest=\"AdamW\"".to_owned()),
+            None | Some("AdamW") => Ok(()),
+            Some(other) => Err(format!("rest must be None or AdamW, got {other:?}")),
+        }
+    }
+}
+
+/// What steps the rest.
+pub(in crate::algorithms) fn adamw(lr: f64, betas: (f64, f64), eps: f64, weight_decay: f64) -> AdamW {
+    AdamW { lr, betas, eps, weight_decay, ..AdamW::default() }
+}
+
+/// Rows and columns of a parameter that is taken as a matrix.
+pub(in crate::algorithms) fn extents(shape: &Shape) -> (usize, usize) {
+    match shape.extents() {
+        [] => (1, 1),
+        [rows, rest @ ..] => (*rows, rest.iter().product()),
+    }
+}

@@ -1,0 +1,8 @@
+//! What algorithms are written with.
+
+pub(super) use super::papers;
+pub(super) use crate::hyper::{HyperError, Hyperparameters, Range};
+pub(super) use crate::program::{Site, Steps, Variant};
+pub(super) use crate::{Algorithm, Info, Reference, Sparse, State, StorageDefaults, alias, hyperparameters};
+pub(super) use fallline_core::math::{exp, flag, ln, pow, powf, single, sqrt};
+pub(super) use fallline_core::{Lane, Link, Literal, Number, rule};
