@@ -404,6 +404,7 @@ fn passes_move_what_they_must() {
 
 /// Names that take no cautious updates, with why; all others do.
 const NOT_CAUTIOUS: &[(&str, &str)] = &[
+    ("AdamWScheduleFree", "it moves towards weights that it keeps"),
     ("ASGD", "its states follow the new parameter"),
     ("DAdaptAdaGrad", "it moves towards weights that it keeps"),
     ("DAdaptSGD", "it moves towards weights that it keeps"),
