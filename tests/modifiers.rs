@@ -404,6 +404,7 @@ fn passes_move_what_they_must() {
 
 /// Names that take no cautious updates, with why; all others do.
 const NOT_CAUTIOUS: &[(&str, &str)] = &[
+    ("AdamWScheduleFree", "it moves towards weights that it keeps"),
     ("ASGD", "its states follow the new parameter"),
     ("DAdaptAdaGrad", "it moves towards weights that it keeps"),
     ("DAdaptSGD", "it moves towards weights that it keeps"),
@@ -450,4 +451,19 @@ fn every_name_is_cautious_or_says_why_not() {
     let expected = "DAdaptAdam: it has no update that cautious could mask: its gradient takes in the weight decay in an \
         earlier pass";
     assert!(error.ends_with(expected), "{error}");
+}
+
+fallline::alias! {
+    /// Under a name of its own.
+    pub Own as "OwnAdamW" is fallline::optim::algorithms::AdamW, with { lr = 0.01 }
+}
+
+#[test]
+fn algorithms_of_other_crates_take_them_too() {
+    let registry = fallline::Registry::standard().with::<Own>().unwrap();
+    let around = "cautious=True, wrap=dict(type='Lookahead', k=2)";
+    let own = Recipe::from_text_with(&format!("dict(type='OwnAdamW', {around})"), &registry).unwrap();
+    let tensors = tensors((Format::F32, Format::F32), 4, 5);
+    let expected = outcome_of(common::build(&format!("dict(type='AdamW', lr=0.01, {around})")), &tensors);
+    assert_eq!(outcome_of(own.optimizer(common::best()), &tensors), expected);
 }

@@ -228,6 +228,8 @@ pub const MODIFIED: &[&str] = &[
     "dict(type='Lion8bit', lr=0.1, min_8bit_size=500, wrap=dict(type='Lookahead', k=2))",
     "dict(type='OnebitAdam', lr=0.1, freeze_step=3, weight_decay=0.1, wrap=dict(type='Lookahead', k=2))",
     "dict(type='Adam', lr=0.01, weight_decay=0.1, cautious=True, wrap=dict(type='Lookahead', k=2, alpha=0.5))",
+    "dict(type='Prodigy', weight_decay=0.1, decouple=False, d0=1e-3, cautious=True)",
+    "dict(type='Prodigy', betas=(0.5, 0.9), weight_decay=0.1, d0=1e-3, slice_p=3, cautious=True)",
 ];
 
 /// One case for each name of the registry, with as many states as it can have.

@@ -7,7 +7,7 @@
 use super::SLOW;
 use crate::AnyAlgorithm;
 use crate::algorithm::Start;
-use crate::program::{Program, Stage};
+use crate::program::{MAX_STAGES, Program, Stage};
 use core::ptr;
 use fallline_core::backend::MAX_OPERANDS;
 use fallline_core::{Binary, Derivation, Graph, Kernel, Node, Operand, Role, Unary, rule};
@@ -62,10 +62,12 @@ pub(super) fn modify(program: Program, algorithm: &(dyn AnyAlgorithm + '_)) -> R
         (Some(update), Some(Stage::Pass(last))) if ptr::eq(update, last) => update,
         _ => return refused("its last pass does not write the parameter"),
     };
-    // Derived once for each rule, and looked up in every step.
-    static DERIVED: Mutex<Option<HashMap<usize, Passes>>> = Mutex::new(None);
+    // Derived once for each program's passes, and looked up in every step.
+    static DERIVED: Mutex<Option<HashMap<[usize; MAX_STAGES], Passes>>> = Mutex::new(None);
+    let mut key = [0; MAX_STAGES];
+    key.iter_mut().zip(program.kernels()).for_each(|(place, kernel)| *place = ptr::from_ref(kernel).addr());
     let mut derived = DERIVED.lock().unwrap_or_else(PoisonError::into_inner);
-    let passes = derived.get_or_insert_default().entry(ptr::from_ref(kernel).addr()).or_insert_with(|| {
+    let passes = derived.get_or_insert_default().entry(key).or_insert_with(|| {
         let starts_as_param = |name: &str| name != SLOW && algorithm.state(name).start == Start::Param;
         let earlier = program.kernels().take_while(|other| !ptr::eq(*other, kernel));
         derive(kernel, earlier, algorithm.builtins().cautious(), &starts_as_param)
@@ -93,25 +95,7 @@ fn derive(
     let scratch = operands.len() as u32;
     let gradient = match number(Role::Grad) {
         Some(_) => reader.gradient(&graph)?,
-        None => {
-            for earlier in earlier {
-                let graph = earlier.record();
-                let Some(grad) = graph.operands().iter().position(|operand| operand.role == Role::Grad)
-                else {
-                    continue;
-                };
-                let param = graph.operands().iter().position(|operand| operand.role == Role::Param);
-                let param = param.map_or(u32::MAX, |param| param as u32);
-                let reader = Reader::new(&graph, param, Some(grad as u32));
-                let found = reader.gradient(&graph)?;
-                if !reader.is_plain(found) {
-                    return Err("its gradient takes in the weight decay in an earlier pass");
-                }
-            }
-            let grad = reader.push(Node::Operand(scratch + 1));
-            let scale = reader.push(Node::GradScale);
-            reader.push(Node::Binary(Binary::Times, grad, scale))
-        }
+        None => reader.earlier_gradient(earlier, &graph, scratch + 1)?,
     };
     reader.gradient = Some(gradient);
     let (Some(base), Some(move_)) = reader.parts(stored) else {
@@ -305,6 +289,53 @@ impl Reader {
             (None, _) => Err("it does not read the gradient"),
             (Some(_), Some(_)) => Err("it takes the gradient in two ways"),
         }
+    }
+
+    /// The gradient of passes before this one, read again as operand `grad`. A decay that they add to it must have its
+    /// scalars here too, under the same names.
+    fn earlier_gradient(
+        &mut self,
+        earlier: impl Iterator<Item = &'static Kernel>,
+        own: &Graph,
+        grad: u32,
+    ) -> Result<u32, &'static str> {
+        let operand = self.push(Node::Operand(grad));
+        let scale = self.push(Node::GradScale);
+        let mut gradient = self.push(Node::Binary(Binary::Times, operand, scale));
+        for earlier in earlier {
+            let graph = earlier.record();
+            let number = |role: Role| graph.operands().iter().position(|operand| operand.role == role);
+            let Some(of_grad) = number(Role::Grad) else { continue };
+            let of_param = number(Role::Param).map_or(u32::MAX, |param| param as u32);
+            let reader = Reader::new(&graph, of_param, Some(of_grad as u32));
+            let found = reader.gradient(&graph)?;
+            if reader.is_plain(found) {
+                continue;
+            }
+            let named = |name: &str| own.scalars().iter().position(|own| *own == name);
+            let mut scalars = Vec::with_capacity(graph.scalars().len());
+            for (i, name) in graph.scalars().iter().enumerate() {
+                let needed = reader.reaches(found, &|_, node| node == Node::Scalar(i as u32));
+                let place = named(name).map(|place| self.push(Node::Scalar(place as u32)));
+                scalars.push(match place {
+                    None if needed => {
+                        return Err("its gradient takes in the weight decay in an earlier pass");
+                    }
+                    place => place.unwrap_or(operand),
+                });
+            }
+            let decayed = Operand { name: "decayed", role: Role::Scratch, written: true };
+            let operands = graph.operands().iter().enumerate();
+            let read = operands.map(|(k, operand)| (Operand { written: false, ..*operand }, k as u32, None));
+            let declared = read.chain([(decayed, graph.operands().len() as u32, Some(found))]).collect();
+            let alone = Derivation::of(&graph).finish(declared, vec![]);
+            let param = self.push(Node::Operand(self.param));
+            // Beside the parameter only the gradient is read.
+            let place = |read: &Operand| if read.role == Role::Param { param } else { operand };
+            let places: Vec<u32> = alone.operands().iter().map(place).collect();
+            gradient = self.derivation.splice(&alone, &places, &scalars).0[0];
+        }
+        Ok(gradient)
     }
 
     /// What a value is the sum of: what only the parameter and scalars decide, and the rest.
