@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::{Buffer, CASES, Random, Tensor, backends, best, bits, build_on, cpu, outcome, recipe, run};
+use common::{
+    Buffer, CASES, MODIFIED, Random, Tensor, backends, best, bits, build_on, cpu, outcome, recipe, run,
+};
 use fallline::core::backend::{Beside, Pass, TensorPass, View};
 use fallline::core::{Link, rule};
 use fallline::cpu::Native;
@@ -94,7 +96,7 @@ fn averages(optimizer: Driver, share: f64, mut tensors: Vec<Tensor>, what: &str)
 
 #[test]
 fn averages_are_of_what_the_step_writes() {
-    for (i, text) in CASES.iter().chain(OTHERS).enumerate() {
+    for (i, text) in CASES.iter().chain(OTHERS).chain(MODIFIED).enumerate() {
         let share = if i % 2 == 0 { 0.3 } else { 0.7 };
         averages(build_on(best(), text), share, tensors(text, 5), text);
     }
@@ -137,7 +139,7 @@ fn rows_that_take_no_part_are_averaged_too() {
 /// Where nothing looks at gradients before the step, its passes form them; where something does, they are formed before.
 #[test]
 fn windows_are_formed_in_the_step_with_the_same_bits() {
-    for (i, text) in CASES.iter().chain(OTHERS).enumerate() {
+    for (i, text) in CASES.iter().chain(OTHERS).chain(MODIFIED).enumerate() {
         let mut wrapper = Wrapper::default();
         wrapper.accumulate = Accumulate { counts: [3, 2, 1][i % 3], total: Some(7) };
         wrapper.clip = (i % 3 == 2 || i % 2 == 0).then_some(Clip::Value { clip_value: 0.3 });
@@ -210,7 +212,7 @@ fn norms_of_every_order() {
         for backend in backends() {
             let mut optimizer = recipe("SGD").optimizer(backend).wrapped(wrapper.clone());
             let report = optimizer.step(&mut common::bind(&mut tensors.clone(), 0)).unwrap();
-            let got = report.grad_norm.unwrap();
+            let got = report.grad_norm().unwrap();
             let exact = p == f64::INFINITY || p == 0.0;
             let bound = if exact { 0.0 } else { 90.0 * f64::from(f32::EPSILON) / p.min(1.0) };
             assert!((got - expected).abs() <= bound * expected, "norm of order {p}: {got}, not {expected}");
@@ -223,11 +225,11 @@ fn norms_of_every_order() {
     for backend in backends() {
         let mut optimizer = recipe("SGD").optimizer(backend).wrapped(wrapper.clone());
         let report = optimizer.step(&mut common::bind(&mut tensors.clone(), 0)).unwrap();
-        assert_eq!(report.grad_norm, Some(0.0));
+        assert_eq!(report.grad_norm(), Some(0.0));
         let mut some = vec![tensors[0].clone(), tensors[2].clone(), tensors[3].clone()];
         let least = some.iter().flat_map(|t| t.grads[0].as_ref().unwrap().values()).map(f64::abs);
         let least = least.fold(f64::INFINITY, f64::min);
-        assert_eq!(optimizer.step(&mut common::bind(&mut some, 0)).unwrap().grad_norm, Some(least));
+        assert_eq!(optimizer.step(&mut common::bind(&mut some, 0)).unwrap().grad_norm(), Some(least));
     }
 }
 

@@ -292,7 +292,7 @@ fn rows_are_clipped_and_averaged_as_whole_gradients() {
                 one.step(&mut [param("w", &mut sparse, rows(&indices, &given)).shaped(&[5, 4])]).unwrap();
             let at_once = other.step(&mut [param("w", &mut dense, &whole).shaped(&[5, 4])]).unwrap();
             // Sums of different lengths fold in different orders.
-            let [a, b] = [&by_rows, &at_once].map(|report| report.grad_norm.unwrap());
+            let [a, b] = [&by_rows, &at_once].map(|report| report.grad_norm().unwrap());
             assert!((a - b).abs() <= 20.0 * f64::from(f32::EPSILON) * b, "{norm}: {a}, {b}");
         }
         let near = |a: &[f64], b: &[f64]| {

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{Buffer, CASES, Random, Tensor, best, bits, cuda, on_gpu, outcome_of, recipe};
+use common::{Buffer, CASES, MODIFIED, Random, Tensor, best, bits, cuda, on_gpu, outcome_of, recipe};
 use fallline::core::backend::{MatMul, Matrix};
 use fallline::optim::param;
 use fallline::{Backend, Format, Isa, NonFinite, Optimizer, Tensor as EngineTensor};
@@ -61,7 +61,7 @@ fn every_rule_gives_the_bits_of_the_cpu() {
             true => (&LENGTHS, &[(F32, F32), (F64, F64), (Bf16, Bf16), (F16, F32), (F32, Bf16)]),
             false => (&LENGTHS[..7], &[(F32, Bf16), (F64, F64)]),
         };
-        for (i, text) in CASES.iter().enumerate() {
+        for (i, text) in CASES.iter().chain(MODIFIED).enumerate() {
             for formats in mixes {
                 let tensors = tensors(*formats, lengths, i as u64);
                 let on = |backend| outcome_of(common::build_on(backend, text), &tensors);
@@ -188,7 +188,7 @@ fn norms_have_the_bits_of_the_cpu() {
                 tensor.grads = vec![Some(Buffer::new(Format::F32, &Random(n as u64).units(n)))];
             }
             let mut optimizer = recipe("AdamW").optimizer(backend).with_non_finite(NonFinite::Error);
-            optimizer.step(&mut common::bind(&mut tensors, 0)).unwrap().grad_norm.unwrap()
+            optimizer.step(&mut common::bind(&mut tensors, 0)).unwrap().grad_norm().unwrap()
         };
         assert_eq!(norm(cuda()).to_bits(), norm(best()).to_bits(), "{options}");
     }
@@ -441,7 +441,10 @@ fn what_cannot_be_captured_is_refused() {
     };
     assert_eq!(refused("AdamW", 0, false), "cuda:0: an allocation cannot be part of a captured step");
     assert_eq!(refused("AdamW", 1, true), "cuda:0: a copy cannot be part of a captured step");
-    let sums = refused("LAMB", 1, false);
+    // A policy for NaN looks at the gradients first.
+    let mut checked = recipe("AdamW").optimizer(Arc::clone(&backend)).with_non_finite(NonFinite::Error);
+    checked.step(&mut [param("w", &mut weight, &grad)]).unwrap();
+    let sums = cuda.capture(|_| checked.step(&mut [param("w", &mut weight, &grad)])).unwrap_err().to_string();
     assert!(sums.ends_with("its sums come back to the host, so that its step cannot be captured"), "{sums}");
 
     // The device goes on as if nothing had been; a replay takes what was captured and nothing else.

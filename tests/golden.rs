@@ -285,6 +285,26 @@ fn every_source_is_matched_on_its_recorded_trace() {
     }
 }
 
+/// The recorded files of modifiers, so that none goes missing without notice.
+const MODIFIED: [(&str, usize); 2] = [("Cautious-", 26), ("Lookahead-", 20)];
+
+#[test]
+fn modifiers_are_matched_on_their_recorded_traces() {
+    let files = || std::fs::read_dir(folder().join("probes")).unwrap().map(|entry| entry.unwrap().path());
+    for (prefix, count) in MODIFIED {
+        let of = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(prefix);
+        let mut found = 0;
+        let mut worst = [0.0f64; 2];
+        for path in files().filter(of) {
+            found += 1;
+            let place = usize::from(path.file_stem().unwrap().to_string_lossy().ends_with("f64"));
+            worst[place] = worst[place].max(check_file(&path));
+        }
+        assert_eq!(found, count, "{prefix}");
+        println!("{prefix:18} of the allowed error: {:.3} in f32, {:.1e} in f64", worst[0], worst[1]);
+    }
+}
+
 #[test]
 fn the_tolerance_is_far_below_a_wrong_formula() {
     // A coefficient off by a thousandth is found in either type.

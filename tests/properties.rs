@@ -184,7 +184,7 @@ proptest! {
 fn norms(tensors: &[Tensor], backend: std::sync::Arc<dyn fallline::Backend>) -> f64 {
     let mut optimizer = recipe("SGD").optimizer(backend).with_non_finite(NonFinite::Skip);
     let mut tensors = tensors.to_vec();
-    optimizer.step(&mut bind(&mut tensors, 0)).unwrap().grad_norm.unwrap()
+    optimizer.step(&mut bind(&mut tensors, 0)).unwrap().grad_norm().unwrap()
 }
 
 #[test]

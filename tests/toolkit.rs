@@ -132,7 +132,7 @@ fn wrappers_follow_mmengine() {
             assert_eq!(driver.loss_scale(), step["scale"].as_f64().unwrap(), "{name}: {t}: {report}");
             // torch keeps the norm in the type of the gradients, and sums in another order.
             if !step["norm"].is_null() {
-                let (got, expected) = (report.grad_norm.unwrap(), number(&step["norm"]));
+                let (got, expected) = (report.grad_norm().unwrap(), number(&step["norm"]));
                 let near = (got - expected).abs() <= 16.0 * epsilon * expected.abs();
                 let same = bits(&[got]) == bits(&[expected]);
                 assert!(near || same, "{name}: {t}: norm {got} instead of {expected}");

@@ -196,7 +196,11 @@ impl<'r> Passes<'r> {
         let begun = vec![1.0; algorithm.spec().shared.len()];
         let program = algorithm.program(algorithm.variant("", &Shape::from(extents)).unwrap_or_default());
         let kept = |kernel: &&Kernel| !kernel.between.skips_of(algorithm.spec().shared, &begun);
-        let kernels = program.kernels().filter(kept).collect();
+        let mut kernels: Vec<&Kernel> = program.kernels().filter(kept).collect();
+        // A step in which nothing syncs, as most of them.
+        if program.is_periodic() && algorithm.modifiers().lookahead.is_some_and(|lookahead| lookahead.k > 1) {
+            kernels.pop();
+        }
         let reads_grad = program.iter().next().is_some_and(|first| first.kernel().is_none());
         Passes { recipe, format, kernels, reads_grad }
     }

@@ -2,20 +2,20 @@
 
 use crate::common::{print, print_json, table};
 use crate::error::{Error, Result};
-use crate::list::summary;
+use crate::list::{modifiers, summary};
 use fallline::core::between::Over;
 use fallline::core::{Kernel, Operand, Role, symbol};
 use fallline::cuda::ptx::{self, Target};
 use fallline::optim::program::{Stage, Variant};
 use fallline::registry::names::{self, ENTRIES, Entry};
-use fallline::{Compute, Format, Method, Sparse};
+use fallline::{AnyRecipe, Compute, Format, Method, Sparse};
 use serde_json::json;
 
 /// Arguments of `describe`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: fallline describe AdamW\n         fallline describe Lion --ptx")]
 pub struct Args {
-    /// A name of the registry
+    /// A name of the registry, or an optimizer's dict: dict(type='AdamW', cautious=True)
     name: String,
     /// Print an object instead of text
     #[arg(long, conflicts_with = "ptx")]
@@ -33,16 +33,26 @@ const FORMED: &str = "  with, once a step for each tensor,\n";
 
 /// Prints everything about an algorithm.
 pub fn run(args: Args) -> Result<()> {
-    let entry = names::find(&args.name).ok_or_else(|| unknown(&args.name))?;
+    let configured = args.name.contains('(').then(|| AnyRecipe::from_text(&args.name)).transpose()?;
+    let configured = configured.map(|recipe| recipe.method());
+    let name = configured.as_ref().map_or(&*args.name, |method| method.name());
+    let entry = names::find(name).ok_or_else(|| unknown(name))?;
+    let (method, variants) = match configured {
+        Some(method) => (method.clone(), vec![("as configured".to_owned(), method)]),
+        None => (entry.defaults(), variants(entry)),
+    };
     match (args.json, args.ptx) {
-        (true, _) => print_json(&as_json(entry)),
-        (_, true) => print(&as_ptx(entry, &args.dtype)),
-        _ => print(&as_text(entry)),
+        (true, _) => print_json(&as_json(entry, &method, &variants)),
+        (_, true) => print(&as_ptx(&variants, &args.dtype)),
+        _ => print(&as_text(entry, &method, &variants)),
     }
 }
 
+/// The steps that options choose from, each with when it is taken.
+type Variants = [(String, Method)];
+
 /// The kernels of all variants, each once.
-fn as_ptx(entry: &Entry, dtype: &str) -> String {
+fn as_ptx(variants: &Variants, dtype: &str) -> String {
     let (compute, model) = match dtype {
         "f64" => (Compute::F64, Format::F64),
         "bf16" => (Compute::F32, Format::Bf16),
@@ -55,7 +65,6 @@ fn as_ptx(entry: &Entry, dtype: &str) -> String {
     };
     let mut printed: Vec<&str> = Vec::new();
     let mut text = String::new();
-    let variants = variants(entry);
     let kernels = variants.iter().flat_map(|(when, method)| {
         let kernels = method.kernels();
         kernels.into_iter().map(move |kernel| (when, kernel))
@@ -112,18 +121,27 @@ struct Described {
     kernel: Option<&'static Kernel>,
     /// How the tensors' own scalars are found, or what is done if it is no rule.
     formed: Vec<String>,
+    /// In one of how many steps it is taken, if not in all.
+    every: Option<u64>,
 }
 
 fn passes(method: &Method) -> Vec<Described> {
     let algorithm = match method {
         Method::Algorithm(algorithm) => algorithm,
-        Method::Search(search) => return vec![Described { kernel: None, formed: owned(search.formulas()) }],
+        Method::Search(search) => {
+            return vec![Described { kernel: None, formed: owned(search.formulas()), every: None }];
+        }
     };
     let described = |stage: Stage| match stage {
-        Stage::Pass(kernel) => Described { kernel: Some(kernel), formed: between(kernel) },
-        Stage::Op(op) => Described { kernel: None, formed: owned(op.formulas) },
+        Stage::Pass(kernel) => Described { kernel: Some(kernel), formed: between(kernel), every: None },
+        Stage::Op(op) => Described { kernel: None, formed: owned(op.formulas), every: None },
     };
-    algorithm.program(Variant::ONLY).iter().map(described).collect()
+    let program = algorithm.program(Variant::ONLY);
+    let mut passes: Vec<Described> = program.iter().map(described).collect();
+    if let (true, Some(last)) = (program.is_periodic(), passes.last_mut()) {
+        last.every = algorithm.modifiers().lookahead.map(|lookahead| lookahead.k);
+    }
+    passes
 }
 
 fn owned(lines: &[&str]) -> Vec<String> {
@@ -142,6 +160,7 @@ fn between(kernel: &'static Kernel) -> Vec<String> {
         host.filter(named).map(|(name, formula)| format!("{name} = {formula}")).collect();
     let over = match declared.over {
         Over::All => "over all tensors, in the order of their names",
+        Over::InTurn => "over all tensors, one after the other in the order of their names",
         Over::Group => "over the tensors of the group, in the order of their names",
     };
     for line in formulas.terms.to_string().lines() {
@@ -206,6 +225,7 @@ impl Described {
             "scalars_of_a_tensor": kernel.tensor_scalars,
             "formed": self.formed,
             "sums": kernel.sums,
+            "one_step_of": self.every.unwrap_or(1),
         })
     }
 }
@@ -228,20 +248,20 @@ fn row_sparse(method: &Method) -> String {
     }
 }
 
-fn as_text(entry: &Entry) -> String {
-    let method = entry.defaults();
+fn as_text(entry: &Entry, method: &Method, variants: &Variants) -> String {
     let info = method.info();
     let mut text = format!("{}: {}\n", entry.name, info.summary);
-    for (when, method) in variants(entry) {
+    for (when, method) in variants {
         text.push_str(&format!("\nUpdate {when}\n"));
-        let passes = passes(&method);
+        let passes = passes(method);
         for (number, pass) in passes.iter().enumerate() {
             if passes.len() > 1 {
-                text.push_str(&format!("  {} {}\n", pass.kind(), number + 1));
+                let every = pass.every.map_or(String::new(), |k| format!(", in one of {k} steps"));
+                text.push_str(&format!("  {} {}{every}\n", pass.kind(), number + 1));
             }
             text.push_str(&pass.as_text());
         }
-        let states = states(&method);
+        let states = states(method);
         if !states.is_empty() {
             text.push_str(&format!("  State: {}\n", states.join(", ")));
         }
@@ -256,7 +276,8 @@ fn as_text(entry: &Entry) -> String {
     }
     text.push_str("\nθ is the parameter, g its gradient (negated with maximize), t the step count from 1.\n");
     text.push_str(&format!("\nState in f32, bytes per element: {}\n", entry.state_formula()));
-    text.push_str(&format!("\nRow-sparse gradients: {}\n", row_sparse(&method)));
+    text.push_str(&format!("\nRow-sparse gradients: {}\n", row_sparse(method)));
+    text.push_str(&format!("\nModifiers: {}\n", around(&entry.defaults())));
     text.push_str("\nHyperparameters\n");
     let mut rows = vec![["  name", "type", "default", "range", "meaning"].map(str::to_owned).to_vec()];
     for hyper in method.table() {
@@ -282,8 +303,16 @@ fn as_text(entry: &Entry) -> String {
     text
 }
 
-fn as_json(entry: &Entry) -> serde_json::Value {
-    let method = entry.defaults();
+/// What can be put around an optimizer.
+fn around(method: &Method) -> String {
+    let each = modifiers(method).map(|(name, goes)| match goes {
+        Ok(()) => name.to_owned(),
+        Err(reason) => format!("no {name} ({reason})"),
+    });
+    each.join("; ")
+}
+
+fn as_json(entry: &Entry, method: &Method, variants: &Variants) -> serde_json::Value {
     let info = method.info();
     let mut value = summary(entry);
     let hypers = method.table().iter().map(|hyper| {
@@ -296,7 +325,6 @@ fn as_json(entry: &Entry) -> serde_json::Value {
             "changes_numbers": hyper.counts,
         })
     });
-    let variants = variants(entry);
     let rules = variants.iter().flat_map(|(when, method)| {
         let states = states(method);
         let passes = passes(method).into_iter().enumerate();
@@ -311,7 +339,7 @@ fn as_json(entry: &Entry) -> serde_json::Value {
     let references = info.references.iter().map(|r| json!({ "text": r.text, "at": r.at }));
     value["summary"] = info.summary.into();
     value["rules"] = rules.collect();
-    value["row_sparse"] = row_sparse(&method).into();
+    value["row_sparse"] = row_sparse(method).into();
     value["hyperparameters"] = hypers.collect();
     value["differences"] = info.differences.into();
     value["references"] = references.collect();

@@ -3,7 +3,7 @@
 use crate::common::{Source, print, print_json, table, unmatched};
 use crate::error::{Error, Result};
 use fallline::core::Role;
-use fallline::optim::{AnyAlgorithm, Member, ModuleKind, ParamFormat};
+use fallline::optim::{AnyAlgorithm, Lookahead, Member, Modifiers, ModuleKind, ParamFormat};
 use fallline::registry::paramwise;
 use fallline::{AnyRecipe, Cpu, Format, SearchRecipe, Shape};
 use serde::de::{Error as _, MapAccess, Visitor};
@@ -72,7 +72,7 @@ pub fn run(args: Args) -> Result<()> {
         states.extend((params == ParamFormat::Master).then(|| ("master", Format::F32, shape.elements())));
         let bytes = states.iter().map(|&(_, format, len)| format.size(len) + 4 * format.scales(len));
         let number = |name| algorithm.get(name).and_then(|value| value.as_f64());
-        found.push(json!({
+        let mut row = json!({
             "name": name,
             "optimizer": algorithm.name(),
             "lr": number("lr"),
@@ -80,9 +80,21 @@ pub fn run(args: Args) -> Result<()> {
             "state_format": format_of(&states, computed),
             "state_bytes": bytes.sum::<usize>(),
             "rule": recipe.rule_of(group),
-        }));
+        });
+        if let Some(modifiers) = modifiers_of(algorithm) {
+            row["modifiers"] = modifiers.into();
+        }
+        found.push(row);
     }
     show(&found, args.json)
+}
+
+/// What is around an optimizer, if anything is.
+fn modifiers_of(algorithm: &dyn AnyAlgorithm) -> Option<String> {
+    let Modifiers { cautious, lookahead, .. } = algorithm.modifiers();
+    let lookahead = lookahead.map(|Lookahead { k, alpha }| format!("Lookahead(k={k}, alpha={alpha})"));
+    let each: Vec<String> = cautious.then(|| "cautious".to_owned()).into_iter().chain(lookahead).collect();
+    (!each.is_empty()).then(|| each.join(", "))
 }
 
 /// What a search keeps of all parameters together, it keeps of none of them alone.
@@ -113,15 +125,19 @@ fn show(found: &[serde_json::Value], json: bool) -> Result<()> {
     if json {
         return print_json(&found.into());
     }
-    let keys = ["name", "optimizer", "lr", "weight_decay", "state_format", "state_bytes", "rule"];
-    let mut rows = vec![keys.map(|key| key.replace('_', " ")).to_vec()];
+    let mut keys = vec!["name", "optimizer", "lr", "weight_decay", "state_format", "state_bytes", "rule"];
+    // A column only where there is something in it.
+    if found.iter().any(|row| row["modifiers"].is_string()) {
+        keys.insert(2, "modifiers");
+    }
+    let mut rows = vec![keys.iter().map(|key| key.replace('_', " ")).collect::<Vec<_>>()];
     for row in found {
         let cell = |key: &str| match &row[key] {
             serde_json::Value::String(text) => text.clone(),
             serde_json::Value::Null => "-".into(),
             other => other.to_string(),
         };
-        rows.push(keys.map(cell).to_vec());
+        rows.push(keys.iter().map(|key| cell(key)).collect());
     }
     let bytes = found.iter().filter_map(|row| row["state_bytes"].as_u64());
     let total: u128 = bytes.map(u128::from).sum();

@@ -1,7 +1,9 @@
 //! `fallline list`.
 
 use crate::common::{print, print_json};
-use crate::error::Result;
+use fallline::Method;
+use fallline::optim::hyper::HyperError;
+use fallline::optim::{AnyAlgorithm, Lookahead, Modified};
 use fallline::registry::names::{ENTRIES, Entry};
 use serde_json::json;
 
@@ -9,13 +11,13 @@ use serde_json::json;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: fallline list --json")]
 pub struct Args {
-    /// Print an array of objects: name, family, source, state_bytes_per_param, state_formula, needs
+    /// Print an array of objects: name, family, source, state_bytes_per_param, state_formula, needs, modifiers
     #[arg(long)]
     json: bool,
 }
 
 /// Prints the names, sorted.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args) -> crate::error::Result<()> {
     if args.json {
         return print_json(&ENTRIES.iter().map(summary).collect());
     }
@@ -32,5 +34,20 @@ pub fn summary(entry: &Entry) -> serde_json::Value {
         "state_bytes_per_param": entry.state_bytes(),
         "state_formula": entry.state_formula(),
         "needs": entry.needs,
+        "modifiers": modifiers(&algorithm).into_iter().filter(|(_, goes)| goes.is_ok()).map(|(name, _)| name).collect::<Vec<_>>(),
     })
+}
+
+/// What can be put around an optimizer, as a configuration gives it, or why not.
+pub fn modifiers(method: &Method) -> [(&'static str, Result<(), String>); 2] {
+    let around = |modify: &dyn Fn(Box<dyn AnyAlgorithm>) -> Result<Box<dyn AnyAlgorithm>, HyperError>| {
+        let Some(algorithm) = method.algorithm() else {
+            return Err(format!("{} searches along all parameters together", method.name()));
+        };
+        modify(algorithm.boxed()).map(|_| ()).map_err(|error| error.to_string())
+    };
+    [
+        ("cautious=True", around(&Modified::cautious)),
+        ("wrap=dict(type=\"Lookahead\")", around(&|inner| Modified::lookahead(inner, Lookahead::default()))),
+    ]
 }

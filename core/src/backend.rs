@@ -1,8 +1,10 @@
 //! What a device must be able to do.
 
 mod axis;
+mod queued;
 
 pub use axis::{AxisSums, MatrixSums};
+pub use queued::{Computed, Placed, Queued, SharedNumbers};
 
 use crate::host::{Slice, SliceMut};
 use crate::transfer::Transfers;
@@ -125,6 +127,37 @@ pub trait Backend: fmt::Debug + Send + Sync + Sealed {
     /// # Errors
     /// Everything that can be found wrong is found before the first write.
     fn run(&self, pass: Pass<'_, '_>) -> Result<()>;
+
+    /// Whether it computes what this rule's scalars follow from itself ([`run_queued`](Backend::run_queued)), because its
+    /// sums would have to be waited for.
+    fn computes(&self, _kernel: &Kernel) -> bool {
+        false
+    }
+
+    /// As [`run`](Backend::run), without waiting for anything: the sums stay in the pass's plan, where the next pass's
+    /// `queued` or [`sums`](Backend::sums) finds them, and tensors' own scalars are computed before it on the device.
+    /// `pass.sums` is empty, and where they are computed `pass.tensor_scalars` is. The same bits as on the host.
+    ///
+    /// # Errors
+    /// As [`run`](Backend::run); [`Error::Unavailable`](crate::Error::Unavailable) for a rule that it does not
+    /// [compute](Backend::computes).
+    fn run_queued(&self, pass: Pass<'_, '_>, queued: Queued<'_>) -> Result<()> {
+        let _ = queued;
+        Err(crate::Error::Unavailable(format!(
+            "{}: {} is computed on the host",
+            self.device(),
+            pass.kernel.name
+        )))
+    }
+
+    /// Fetches the sums that the last [queued](Backend::run_queued) pass of a plan has left, and waits for them.
+    ///
+    /// # Errors
+    /// [`Error::Length`](crate::Error::Length) where there are not as many; when the device failed meanwhile.
+    fn sums(&self, plan: &Plan, to: &mut [f64]) -> Result<()> {
+        let _ = plan;
+        exactly("sums", "the sums of the last pass", to.len(), 0)
+    }
 
     /// `c = alpha op(a) op(b) + beta d`, where `op` transposes as each matrix says and d is what is to be added, or
     /// the old `c`. With `beta` 0 that is not read.

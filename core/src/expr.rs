@@ -1,8 +1,10 @@
 //! The recording lane: running a rule on [`Expr`] yields its expression graph.
 
+mod derive;
 mod numbers;
 mod print;
 
+pub use derive::{Derivation, Derived};
 pub use numbers::NumberGraph;
 pub use print::symbol;
 

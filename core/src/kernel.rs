@@ -1,8 +1,9 @@
 //! Rules, erased: what a driver and a backend pass to each other.
 
 use crate::{Between, Graph, Operand, Rule, ScalarDef};
-use core::any::Any;
+use core::any::{Any, TypeId};
 use core::fmt;
+use std::sync::OnceLock;
 
 /// A [`Rule`] as plain data: its declaration, its scalars, its recording, and what a backend compiled
 /// for it.
@@ -21,10 +22,45 @@ pub struct Kernel {
     pub between: Between,
     /// The sums that a pass returns, in order.
     pub sums: &'static [&'static str],
+    hyper: fn() -> TypeId,
     compute: fn(&dyn Any, u64, &mut [f64]) -> bool,
-    record: fn() -> Graph,
+    record: Record,
     /// What the linking crate compiled for the host. The CPU backend knows its type.
     pub host: &'static (dyn Any + Send + Sync),
+}
+
+/// Where a kernel's graph is from.
+#[derive(Clone, Copy)]
+enum Record {
+    /// The rule itself.
+    Rule(fn() -> Graph),
+    /// Another kernel's, changed.
+    Derived(&'static Recorded),
+}
+
+/// What stands for the compiled entries of a kernel that was [derived](Kernel::derived): its graph, and what a backend
+/// makes of it once.
+pub struct Recorded {
+    graph: Graph,
+    prepared: OnceLock<Box<dyn Any + Send + Sync>>,
+}
+
+impl Recorded {
+    /// The graph.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// What a backend makes of the graph, made by the first who asks; `None` where another backend has made something
+    /// else of it.
+    pub fn prepared<T: Any + Send + Sync>(&self, make: impl FnOnce(&Graph) -> T) -> Option<&T> {
+        self.prepared.get_or_init(|| Box::new(make(&self.graph))).downcast_ref()
+    }
+}
+
+/// The hyperparameters, if they are `H`; a rule without any needs none.
+pub(crate) fn typed<H: 'static>(hyper: &dyn Any) -> Option<&H> {
+    hyper.downcast_ref().or_else(|| (&() as &dyn Any).downcast_ref())
 }
 
 impl Kernel {
@@ -37,19 +73,38 @@ impl Kernel {
             tensor_scalars: R::TENSOR_SCALARS,
             between: Between::of::<R>(),
             sums: R::SUMS,
-            compute: |hyper, t, out| match hyper.downcast_ref::<R::Hyper>() {
+            hyper: TypeId::of::<R::Hyper>,
+            compute: |hyper, t, out| match typed::<R::Hyper>(hyper) {
                 Some(hyper) => {
                     R::scalars(hyper, t, out);
                     true
                 }
                 None => false,
             },
-            record: Graph::record::<R>,
+            record: Record::Rule(Graph::record::<R>),
             host,
         }
     }
 
-    /// Computes the scalars of step `t` (from 1) into `out`.
+    /// A kernel with another graph: with this one's scalars of a step, and the tensor scalars of `numbers`. It is left out
+    /// where this one is. For each derived kernel memory is kept for good.
+    pub fn derived(&self, name: String, graph: Graph, numbers: &Kernel) -> &'static Kernel {
+        let operands = graph.operands();
+        let sums = Vec::leak(graph.sums().iter().map(|(name, _)| *name).collect());
+        let recorded: &'static Recorded = Box::leak(Box::new(Recorded { graph, prepared: OnceLock::new() }));
+        let record = Record::Derived(recorded);
+        let tensor_scalars = numbers.tensor_scalars;
+        let between = numbers.between.skipping_as(&self.between);
+        let (name, host) = (name.leak(), recorded);
+        Box::leak(Box::new(Kernel { name, operands, tensor_scalars, between, sums, record, host, ..*self }))
+    }
+
+    /// Whether these are the rule's own hyperparameters.
+    pub fn takes(&self, hyper: &dyn Any) -> bool {
+        (self.hyper)() == hyper.type_id()
+    }
+
+    /// Computes the scalars of step `t` (from 1) into `out`. A rule without hyperparameters takes any.
     ///
     /// # Panics
     /// When `hyper` is not the rule's own hyperparameters or `out` has not the length of
@@ -60,7 +115,10 @@ impl Kernel {
 
     /// The rule as a graph.
     pub fn record(&self) -> Graph {
-        (self.record)()
+        match self.record {
+            Record::Rule(record) => record(),
+            Record::Derived(recorded) => recorded.graph.clone(),
+        }
     }
 
     /// Bytes that one element of a pass moves when `bytes(operand)` is an element's storage: each operand

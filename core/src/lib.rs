@@ -34,12 +34,15 @@ pub mod transfer;
 
 pub use backend::{Backend, Device};
 pub use error::{Error, Result};
-pub use expr::{Binary, Comparison, Condition, Expr, Graph, Node, NumberGraph, Unary, symbol};
+pub use expr::{
+    Binary, Comparison, Condition, Derivation, Derived, Expr, Graph, Node, NumberGraph, Unary, symbol,
+};
 pub use format::{Codes, Compute, Element, Format};
 pub use half::{bf16, f16};
-pub use kernel::{Kernel, Link};
+pub use kernel::{Kernel, Link, Recorded};
 pub use lane::{Arithmetic, Lane, Literal};
 pub use rule::between::{self, Between, Number};
+pub use rule::powers::PowerOf;
 pub use rule::scope::{GlobalAt, Groups, TensorAt};
 pub use rule::{Array, Operand, Role, Rule, ScalarDef, apply};
 pub use scalar::Scalar;

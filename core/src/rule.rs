@@ -2,6 +2,7 @@
 
 pub mod between;
 mod declare;
+pub(crate) mod powers;
 pub mod scope;
 
 use crate::{Lane, Literal};

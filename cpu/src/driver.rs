@@ -9,7 +9,7 @@ mod tests;
 use crate::codec::Coded;
 #[cfg(target_arch = "x86_64")]
 use crate::codec::{Blocks, Kind, avx512::permutes_bytes};
-use crate::entries::{Compiled, Entries, Entry};
+use crate::entries::{Compiled, Entries};
 #[cfg(target_arch = "x86_64")]
 use crate::fused::{BLOCK, Fused, Place};
 #[cfg(target_arch = "x86_64")]
@@ -19,13 +19,14 @@ use crate::isa::Isa;
 use crate::lane::Rounds;
 use crate::plan::{Chunk, Chunks};
 use crate::pool::Pool;
+use crate::tape::{Code, Tape};
 use beside::{Companion, run_beside, run_together};
 use core::mem::MaybeUninit;
 use fallline_core::backend::{
     Beside, MAX_BESIDE, MAX_OPERANDS, MAX_VIEWS, Pass, Repeat, TensorPass, View, Views,
 };
 use fallline_core::sums::{ACCUMULATORS, SEGMENT, fold, segments};
-use fallline_core::{Compute, Device, Error, Format, Kernel, Operand, Result, Role};
+use fallline_core::{Compute, Device, Error, Format, Kernel, Operand, Recorded, Result, Role};
 
 /// The most sums that a rule may have.
 const MAX_SUMS: usize = 8;
@@ -163,9 +164,8 @@ unsafe impl Send for CpuPlan {}
 pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> Result<()> {
     let Pass { kernel, compute, tensors, rows, tensor_scalars, plan, sums, beside } = pass;
     let scalars = Scalars { shared: rows, own: tensor_scalars };
-    let linked = |kernel: &'static Kernel| {
-        kernel.host.downcast_ref::<Entries>().ok_or(Error::NotLinked { rule: kernel.name, device })
-    };
+    let linked =
+        |kernel: &'static Kernel| Linked::of(kernel).ok_or(Error::NotLinked { rule: kernel.name, device });
     Beside::check(beside)?;
     for beside in beside {
         linked(beside.kernel)?;
@@ -308,16 +308,33 @@ fn lay_rows<T: Compiled>(
 /// The rule of a pass, and those beside it.
 struct Rules<'a> {
     kernel: &'static Kernel,
-    entries: &'static Entries,
+    entries: Linked,
     beside: &'a [Beside<'a>],
 }
 
-/// What is compiled of a rule for the instruction set and type of a pass.
+/// What there is of a rule for the CPU.
 #[derive(Clone, Copy)]
-struct Chosen<T> {
+enum Linked {
+    Compiled(&'static Entries),
+    Tape(&'static Tape),
+}
+
+impl Linked {
+    /// Of a kernel; a derived one's tape is made when it is first run.
+    fn of(kernel: &'static Kernel) -> Option<Linked> {
+        if let Some(entries) = kernel.host.downcast_ref() {
+            return Some(Linked::Compiled(entries));
+        }
+        kernel.host.downcast_ref::<Recorded>()?.prepared(Tape::new).map(Linked::Tape)
+    }
+}
+
+/// What runs a rule with the instruction set and type of a pass.
+#[derive(Clone, Copy)]
+struct Chosen<T: 'static> {
     kernel: &'static Kernel,
-    entry: Entry<T>,
-    bf16_entry: Option<Entry<T>>,
+    entry: Code<T>,
+    bf16_entry: Option<Code<T>>,
     #[cfg(target_arch = "x86_64")]
     fused: Option<Fused>,
     #[cfg(target_arch = "x86_64")]
@@ -325,7 +342,7 @@ struct Chosen<T> {
 }
 
 /// Everything that the work on a chunk needs, shared by the threads.
-struct Work<'a, T> {
+struct Work<'a, T: 'static> {
     rule: Chosen<T>,
     beside: [Option<Companion<'a, T>>; MAX_BESIDE],
     isa: Isa,
@@ -352,11 +369,25 @@ impl<T> Work<'_, T> {
 unsafe impl<T: Sync> Sync for Work<'_, T> {}
 
 impl<T: Compiled> Chosen<T> {
-    fn of(kernel: &'static Kernel, entries: &Entries, isa: Isa) -> Chosen<T> {
+    fn of(kernel: &'static Kernel, linked: Linked, isa: Isa) -> Chosen<T> {
+        let entries = match linked {
+            Linked::Compiled(entries) => entries,
+            Linked::Tape(tape) => {
+                return Chosen {
+                    kernel,
+                    entry: Code::of_tape(tape, isa),
+                    bf16_entry: None,
+                    #[cfg(target_arch = "x86_64")]
+                    fused: None,
+                    #[cfg(target_arch = "x86_64")]
+                    halves: None,
+                };
+            }
+        };
         Chosen {
             kernel,
-            entry: T::entry(entries, isa),
-            bf16_entry: T::bf16_entry(entries, isa),
+            entry: Code::Compiled(T::entry(entries, isa)),
+            bf16_entry: T::bf16_entry(entries, isa).map(Code::Compiled),
             #[cfg(target_arch = "x86_64")]
             fused: entries.fused[isa as usize]
                 .filter(|_| T::COMPUTE == Compute::F32 && (isa != Isa::Avx512 || permutes_bytes())),
@@ -368,7 +399,7 @@ impl<T: Compiled> Chosen<T> {
 
 impl<T: Compiled> Chosen<T> {
     /// The entry that takes operands as they are stored, if there is one.
-    fn direct(&self, stored: &[Stored]) -> Option<Entry<T>> {
+    fn direct(&self, stored: &[Stored]) -> Option<Code<T>> {
         let native = T::COMPUTE.format();
         let halved = |operand: &Operand| matches!(operand.role, Role::Param | Role::Grad);
         if stored.iter().any(Stored::is_special) {
@@ -464,13 +495,13 @@ fn run_rule<T: Compiled + Coded>(
     if kernel.sums.is_empty() {
         // SAFETY: the addresses are those of `chunk.elements` elements each, borrowed for the pass, the
         // written ones mutably; the machine has the instruction set (checked when it was chosen).
-        return unsafe { entry(row.as_ptr(), addresses.as_ptr(), chunk.elements, core::ptr::null_mut()) };
+        return unsafe { entry.run(row.as_ptr(), addresses.as_ptr(), chunk.elements, core::ptr::null_mut()) };
     }
     let mut accumulators = Accumulators::<T>::new(kernel.sums.len());
     for (k, start) in (0..chunk.elements).step_by(SEGMENT).enumerate() {
         let elements = SEGMENT.min(chunk.elements - start);
         // SAFETY: as above; the accumulators hold a row for each sum, and this is at most a segment.
-        unsafe { entry(row.as_ptr(), addresses.as_ptr(), elements, accumulators.start()) };
+        unsafe { entry.run(row.as_ptr(), addresses.as_ptr(), elements, accumulators.start()) };
         for (address, operand) in addresses.iter_mut().zip(stored) {
             // SAFETY: at most one past the last element.
             *address = unsafe { address.byte_add(elements * operand.format.bytes()) };

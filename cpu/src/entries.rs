@@ -4,6 +4,7 @@ use crate::isa::Isa;
 use crate::lane::{Number, Register, WIDEST, Wide32, Wide64};
 #[cfg(target_arch = "x86_64")]
 use crate::lane::{Ymm32, Ymm64, Zmm32, Zmm64};
+use crate::tape::{self, TapeEntry};
 use fallline_core::sums::{ACCUMULATORS, QUARTERS, STEP};
 use fallline_core::{Array, Compute, Kernel, Link, Literal, Role, Rule, Scalar, apply};
 
@@ -45,6 +46,8 @@ pub(crate) trait Compiled: Number {
     const COMPUTE: Compute;
     /// The entry for an instruction set.
     fn entry(entries: &Entries, isa: Isa) -> Entry<Self>;
+    /// What interprets a tape, for an instruction set.
+    fn tape_entry(isa: Isa) -> TapeEntry<Self>;
     /// The entry for parameters and gradients stored as bfloat16, where there is one.
     fn bf16_entry(entries: &Entries, isa: Isa) -> Option<Entry<Self>>;
 }
@@ -53,6 +56,9 @@ impl Compiled for f32 {
     const COMPUTE: Compute = Compute::F32;
     fn entry(entries: &Entries, isa: Isa) -> Entry<f32> {
         entries.f32[isa as usize]
+    }
+    fn tape_entry(isa: Isa) -> TapeEntry<f32> {
+        tape::of_singles(isa)
     }
     fn bf16_entry(entries: &Entries, isa: Isa) -> Option<Entry<f32>> {
         entries.bf16[isa as usize]
@@ -63,6 +69,9 @@ impl Compiled for f64 {
     const COMPUTE: Compute = Compute::F64;
     fn entry(entries: &Entries, isa: Isa) -> Entry<f64> {
         entries.f64[isa as usize]
+    }
+    fn tape_entry(isa: Isa) -> TapeEntry<f64> {
+        tape::of_doubles(isa)
     }
     fn bf16_entry(_: &Entries, _: Isa) -> Option<Entry<f64>> {
         None
@@ -241,14 +250,26 @@ where
     f64: Literal<V>,
 {
     for s in 0..R::SUMS.len() {
-        let from = terms.as_ref()[s].as_ptr();
-        for j in (0..ACCUMULATORS).step_by(V::LANES) {
-            // SAFETY: the quarters lie within a step, and `LANES` divides the accumulators of a row.
-            unsafe {
-                let [a, b, c, d] = QUARTERS.map(|quarter| V::load(from.add(j + quarter)));
-                let to = accumulators.add(s * ACCUMULATORS + j);
-                V::load(to).plus(a.plus(b).plus(c.plus(d))).store(to);
-            }
+        // SAFETY: the caller's contract.
+        unsafe { add_terms::<V>(terms.as_ref()[s].as_ptr(), accumulators.add(s * ACCUMULATORS)) };
+    }
+}
+
+/// Adds the terms of a step to the accumulators of a sum.
+///
+/// # Safety
+/// There is a step of terms and a row of accumulators; the CPU has the instruction set of `V`.
+#[inline(always)]
+pub(crate) unsafe fn add_terms<V: Register>(from: *const V::Number, accumulators: *mut V::Number)
+where
+    f64: Literal<V>,
+{
+    for j in (0..ACCUMULATORS).step_by(V::LANES) {
+        // SAFETY: the quarters lie within a step, and `LANES` divides the accumulators of a row.
+        unsafe {
+            let [a, b, c, d] = QUARTERS.map(|quarter| V::load(from.add(j + quarter)));
+            let to = accumulators.add(j);
+            V::load(to).plus(a.plus(b).plus(c.plus(d))).store(to);
         }
     }
 }

@@ -27,6 +27,7 @@ pub mod plain;
 mod plan;
 mod pool;
 mod rows;
+mod tape;
 
 pub use entries::Native;
 pub use isa::{Isa, VARIABLE};

@@ -91,7 +91,7 @@ fn steps(outer: usize, count: usize, inner: usize) -> Result<(Along, Vec<Step>)>
 
 /// See [`Backend::sum_axis`](fallline_core::Backend::sum_axis).
 pub(crate) fn sum(state: &mut State, sums: AxisSums<'_>) -> Result<()> {
-    state.enter("adding up along an axis")?;
+    state.enter_to_run()?;
     sums.check()?;
     let AxisSums { from, squares, outer, count, inner, to } = sums;
     if from.on_host() {
@@ -106,16 +106,32 @@ pub(crate) fn sum(state: &mut State, sums: AxisSums<'_>) -> Result<()> {
     let compute = if to.format() == Format::F64 { Compute::F64 } else { Compute::F32 };
     let kernel = AxisKernel { along, compute, squares };
     let mut launched = false;
-    let mut strips = core::mem::take(&mut state.strips);
+    let size = |step: &Step| to.format().size(step.sums);
+    let room = steps[..steps.len() - 1].iter().map(size).sum();
+    let strips = match state.is_capturing() {
+        true => state.strips.at(room).ok_or_else(|| {
+            Error::Unavailable(format!("{OPERATION}: step these tensors once before they are captured"))
+        })?,
+        false => {
+            let mut strips = core::mem::take(&mut state.strips);
+            let at = strips.reserve(state, room);
+            state.strips = strips;
+            at.map_err(|failure| state.error(failure, false))?
+        }
+    };
+    let extents = [outer, count, inner, usize::from(squares)].map(|x| x as u64);
+    let told = [from.address() as u64, to.address() as u64, strips].into_iter().chain(extents).collect();
+    if !state.launches(OPERATION, told, state.strips.owner())? {
+        return Ok(());
+    }
     let mut work = || {
         // Only what is added up first is squared.
         let kernels = [Some(kernel), (steps.len() > 1).then_some(AxisKernel { squares: false, ..kernel })];
         let kernels = kernels.into_iter().flatten();
         let functions: Vec<CudaFunction> =
             kernels.map(|kernel| state.row_kernel(RowKernel::Axis(kernel))).collect::<Lasting<_>>()?;
-        let size = |step: &Step| to.format().size(step.sums);
         let (last, before) = steps.split_last().expect("one launch at least");
-        let mut free = strips.reserve(state, before.iter().map(size).sum())?;
+        let mut free = strips;
         let stream = Arc::clone(&state.compute);
         state.running(OPERATION);
         let mut source = from.address() as u64;
@@ -134,9 +150,7 @@ pub(crate) fn sum(state: &mut State, sums: AxisSums<'_>) -> Result<()> {
         debug_assert_eq!(last.sums, to.len());
         Ok(())
     };
-    let done = work();
-    state.strips = strips;
-    done.map_err(|failure| state.error(failure, launched))
+    work().map_err(|failure| state.error(failure, launched))
 }
 
 /// See [`Backend::sum_matrices`](fallline_core::Backend::sum_matrices).

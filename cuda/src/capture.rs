@@ -17,18 +17,51 @@ pub struct Captured {
     passes: Vec<Recorded>,
 }
 
+/// What a captured step consists of.
+pub(crate) enum Recorded {
+    Pass(RecordedPass),
+    /// Other work, with what it was told and what its launches refer to.
+    Call {
+        what: &'static str,
+        told: Vec<u64>,
+        #[expect(dead_code, reason = "what the graph's launches refer to must stay")]
+        memory: Option<Arc<CudaSlice<u8>>>,
+    },
+}
+
+impl Recorded {
+    fn name(&self) -> &'static str {
+        match self {
+            Recorded::Pass(pass) => pass.kernel.name,
+            Recorded::Call { what, .. } => what,
+        }
+    }
+
+    pub(crate) fn pass(&self) -> Option<&RecordedPass> {
+        match self {
+            Recorded::Pass(pass) => Some(pass),
+            Recorded::Call { .. } => None,
+        }
+    }
+}
+
 /// A pass of a captured step, with what its launches refer to.
-pub(crate) struct Recorded {
+pub(crate) struct RecordedPass {
     pub(crate) kernel: &'static Kernel,
     pub(crate) tables: Tables,
     pub(crate) tables_at: u64,
     pub(crate) rows_at: u64,
     pub(crate) row_bytes: usize,
+    /// Where sums are that it reads and leaves, and what its numbers work on.
+    pub(crate) told: [u64; 3],
     #[expect(dead_code, reason = "what the graph's launches refer to must stay")]
     pub(crate) memory: Vec<Arc<CudaSlice<u8>>>,
     #[expect(dead_code, reason = "as above")]
     pub(crate) functions: Vec<CudaFunction>,
 }
+
+/// What is brought to the device: where to, and the bytes.
+pub(crate) type Upload = (u64, Vec<u8>);
 
 /// A capture or a replay that is under way.
 pub(crate) struct Capture {
@@ -37,18 +70,52 @@ pub(crate) struct Capture {
     pub(crate) passes: Vec<Recorded>,
     /// In a replay, how many have come.
     pub(crate) replayed: Option<usize>,
-    /// Rows of scalars to upload before the graph's first launch.
-    pub(crate) rows: Vec<(u64, Vec<u8>)>,
+    /// Rows of scalars, and what else is uploaded before the graph's first launch.
+    pub(crate) uploads: Vec<Upload>,
 }
 
 impl Capture {
     fn new(passes: Vec<Recorded>, replayed: Option<usize>) -> Capture {
-        Capture { thread: thread::current().id(), passes, replayed, rows: Vec::new() }
+        Capture { thread: thread::current().id(), passes, replayed, uploads: Vec::new() }
     }
 
     /// Whether it is this thread's.
     pub(crate) fn is_own(&self) -> bool {
         self.thread == thread::current().id()
+    }
+}
+
+impl State {
+    /// Notes work other than a pass, told by some numbers, in a step that is captured or replayed. Returns whether it is to
+    /// be launched: a replay's is in the graph.
+    pub(crate) fn launches(
+        &mut self,
+        what: &'static str,
+        told: Vec<u64>,
+        memory: Option<Arc<CudaSlice<u8>>>,
+    ) -> Result<bool> {
+        let Some(capture) = self.capture.as_mut().filter(|capture| capture.is_own()) else { return Ok(true) };
+        let Some(replayed) = &mut capture.replayed else {
+            capture.passes.push(Recorded::Call { what, told, memory });
+            return Ok(true);
+        };
+        match capture.passes.get(*replayed) {
+            Some(Recorded::Call { what: expected, told: known, .. })
+                if *expected == what && *known == told =>
+            {
+                *replayed += 1;
+                Ok(false)
+            }
+            _ => {
+                let problem = format!("{what}: this is not what was captured: capture the step again");
+                Err(Error::Unavailable(problem))
+            }
+        }
+    }
+
+    /// Whether a step is being captured, in which nothing is allocated.
+    pub(crate) fn is_capturing(&self) -> bool {
+        self.capture.as_ref().is_some_and(|capture| capture.replayed.is_none())
     }
 }
 
@@ -58,8 +125,8 @@ impl Cuda {
     ///
     /// `work` is given the stream, for kernels of the caller's own that are to be in the graph (those that compute the
     /// gradients, say). What they refer to must last as long as the graph is launched. Optimizers must have stepped the
-    /// same tensors before, so that everything is allocated and loaded; their tensors must be on the device; and they must
-    /// need nothing on the host in between, as norms and matrix products do.
+    /// same tensors before, so that everything is allocated and loaded; their tensors must be on the device; and nothing
+    /// may be asked for that the host must know in between, as a policy for NaN or a loss scale does.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -98,10 +165,10 @@ impl Cuda {
         let Some(graph) = graph else {
             return Err(Error::Unavailable(format!("{}: nothing was captured", state.device)).into());
         };
-        for (address, rows) in &capture.rows {
+        for (address, bytes) in &capture.uploads {
             let stream = Arc::clone(&state.compute);
-            // SAFETY: the buffer has room for the rows, and is used in the order of the stream alone.
-            let uploaded = unsafe { state.tables.upload(&stream, *address, rows) };
+            // SAFETY: the buffer has room for them, and is used in the order of the stream alone.
+            let uploaded = unsafe { state.tables.upload(&stream, *address, bytes) };
             uploaded.map_err(|failure| state.error(failure, true))?;
         }
         launch(&mut state, &graph, &capture.passes)?;
@@ -149,13 +216,13 @@ impl Captured {
 
 impl fmt::Debug for Captured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.passes.iter().map(|pass| pass.kernel.name).collect();
+        let names: Vec<&str> = self.passes.iter().map(Recorded::name).collect();
         f.debug_struct("Captured").field("passes", &names).finish_non_exhaustive()
     }
 }
 
 fn launch(state: &mut State, graph: &CudaGraph, passes: &[Recorded]) -> Result<()> {
-    passes.iter().for_each(|pass| state.running(pass.kernel.name));
+    passes.iter().for_each(|pass| state.running(pass.name()));
     graph.launch().map_err(|cause| state.error(Failure::at("launching a graph")(cause), true))
 }
 

@@ -44,8 +44,10 @@ const STAGING: usize = 4 << 20;
 const TABLE: usize = 1 << 20;
 const STEPS_AHEAD: usize = 4;
 
-/// The compiled rules: which rule (by address), in which type, stored how.
-type Functions = HashMap<(usize, Compute, Vec<Stored>), CudaFunction>;
+/// The compiled rules: which rule (by address), in which type, stored how, and whether it may be left out.
+type Functions = HashMap<(usize, Compute, Vec<Stored>, bool), CudaFunction>;
+/// The compiled numbers of rules: which rule, in which type, and where what it reads is and what is remembered.
+type NumberFunctions = HashMap<(usize, Compute, Vec<usize>, Vec<usize>), CudaFunction>;
 
 /// What belongs to a device, used by one thread at a time.
 pub(crate) struct State {
@@ -62,7 +64,9 @@ pub(crate) struct State {
     pub(crate) blas: Option<CudaBlas>,
     target: Target,
     functions: Functions,
+    numbers: NumberFunctions,
     fold: Option<CudaFunction>,
+    scale: HashMap<Compute, CudaFunction>,
     rows: HashMap<RowKernel, CudaFunction>,
     /// Indices of rows.
     pub(crate) index: Buffer,
@@ -141,7 +145,9 @@ impl State {
             blas: None,
             target,
             functions: Functions::new(),
+            numbers: NumberFunctions::new(),
             fold: None,
+            scale: HashMap::new(),
             rows: HashMap::new(),
             index: Buffer::default(),
             strips: Buffer::default(),
@@ -208,21 +214,43 @@ impl State {
         Error::Failed { device, problem, written: true }
     }
 
-    /// The kernel of a rule for operands that are stored so, printed and loaded when it is first asked for.
+    /// The kernel of a rule for operands that are stored so, which a number may leave out, printed and loaded when it is first
+    /// asked for.
     pub(crate) fn function(
         &mut self,
         kernel: &'static Kernel,
         compute: Compute,
-        stored: &[Stored],
+        (stored, skips): (&[Stored], bool),
     ) -> Lasting<CudaFunction> {
-        let key = (core::ptr::from_ref(kernel).addr(), compute, stored.to_vec());
+        let key = (core::ptr::from_ref(kernel).addr(), compute, stored.to_vec(), skips);
         if let Some(function) = self.functions.get(&key) {
             return Ok(function.clone());
         }
         let graph = kernel.record();
-        let text = ptx::element_kernel(&graph, kernel.name, compute, stored, self.target);
+        let text = match skips {
+            true => ptx::skippable_kernel(&graph, kernel.name, compute, stored, self.target),
+            false => ptx::element_kernel(&graph, kernel.name, compute, stored, self.target),
+        };
         let function = self.load(&text)?;
         self.functions.insert(key, function.clone());
+        Ok(function)
+    }
+
+    /// The kernel of a rule's numbers.
+    pub(crate) fn numbers(
+        &mut self,
+        kernel: &'static Kernel,
+        compute: Compute,
+        (reads, shared): (&[usize], &[usize]),
+    ) -> Lasting<CudaFunction> {
+        let key = (core::ptr::from_ref(kernel).addr(), compute, reads.to_vec(), shared.to_vec());
+        if let Some(function) = self.numbers.get(&key) {
+            return Ok(function.clone());
+        }
+        let name = format!("{}_numbers", kernel.name);
+        let text = ptx::numbers_kernel(kernel, &name, compute, (reads, shared), self.target);
+        let function = self.load(&text)?;
+        self.numbers.insert(key, function.clone());
         Ok(function)
     }
 
@@ -233,6 +261,16 @@ impl State {
         }
         let function = self.load(&ptx::fold_kernel("fold", self.target))?;
         self.fold = Some(function.clone());
+        Ok(function)
+    }
+
+    /// The kernel that multiplies the gradient's factor in rows of scalars.
+    pub(crate) fn scale(&mut self, compute: Compute) -> Lasting<CudaFunction> {
+        if let Some(function) = self.scale.get(&compute) {
+            return Ok(function.clone());
+        }
+        let function = self.load(&ptx::scale_kernel("scale_rows", compute, self.target))?;
+        self.scale.insert(compute, function.clone());
         Ok(function)
     }
 

@@ -15,6 +15,7 @@ mod matmul;
 mod memory;
 #[cfg(feature = "nccl")]
 pub mod nccl;
+mod numbers;
 pub mod ptx;
 mod rows;
 mod run;
@@ -26,10 +27,12 @@ pub use cudarc;
 
 use cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
 use device::{Failure, State};
-use fallline_core::backend::{AxisSums, Backend, MatMul, MatrixSums, Pass, Plan, RowScatter, RowSums};
+use fallline_core::backend::{
+    AxisSums, Backend, MatMul, MatrixSums, Pass, Plan, Queued, RowScatter, RowSums,
+};
 use fallline_core::host::{Blocks, BlocksMut, Slice, SliceMut};
 use fallline_core::transfer::Transfers;
-use fallline_core::{Device, Element, Error, Format, Result, Shape, Storage, Tensor, private};
+use fallline_core::{Device, Element, Error, Format, Kernel, Result, Shape, Storage, Tensor, private};
 use half::{bf16, f16};
 use memory::Region;
 use std::any::Any;
@@ -331,7 +334,19 @@ impl Backend for Cuda {
     }
 
     fn run(&self, pass: Pass<'_, '_>) -> Result<()> {
-        run::run(&mut self.state(), pass)
+        run::run(&mut self.state(), pass, None)
+    }
+
+    fn computes(&self, kernel: &Kernel) -> bool {
+        numbers::can_compute(kernel)
+    }
+
+    fn run_queued(&self, pass: Pass<'_, '_>, queued: Queued<'_>) -> Result<()> {
+        run::run(&mut self.state(), pass, Some(queued))
+    }
+
+    fn sums(&self, plan: &Plan, to: &mut [f64]) -> Result<()> {
+        run::sums(&mut self.state(), plan, to)
     }
 
     fn matmul(&self, product: MatMul<'_>) -> Result<()> {

@@ -28,7 +28,7 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
     }
     product.formats()?;
     let MatMul { alpha, a, b, beta, c, c_start, symmetric, .. } = product;
-    state.enter("a matrix product")?;
+    state.enter_to_run()?;
     if m == 0 || n == 0 {
         return Ok(());
     }
@@ -68,6 +68,14 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
     };
     let address = |storage: &Storage, start: usize| storage.address() + start * storage.format().bytes();
     let pointer = |matrix: &Matrix<'_>| address(matrix.storage, matrix.start) as *const c_void;
+    let transposed = [a.transposed, b.transposed, symmetric].map(u64::from);
+    let extents = [m, n, k, leading_a, leading_b].map(|extent| extent as u64);
+    let memory = [pointer(&a) as u64, pointer(&b) as u64, address(c, c_start) as u64];
+    let told = memory.into_iter().chain(added.map(|added| pointer(&added) as u64)).chain(extents);
+    let told = told.chain(transposed).chain(wide.map(f64::to_bits)).collect();
+    if !state.launches("a matrix product", told, None)? {
+        return Ok(());
+    }
     let handle = *blas(state)?.handle();
     if let Some(added) = added {
         let (from, to) = (pointer(&added) as u64, address(c, c_start) as u64);
@@ -115,6 +123,8 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
 /// cuBLAS, opened when it is first needed.
 fn blas(state: &mut State) -> Result<&CudaBlas> {
     if state.blas.is_none() {
+        // It allocates memory.
+        state.enter("the first matrix product")?;
         let device = state.device;
         // SAFETY: only looks for the library; cudarc panics where it is missing, so this comes first.
         if !unsafe { sys::is_culib_present() } {

@@ -3,6 +3,9 @@
 //! | kernel | what it does |
 //! |---|---|
 //! | [`element_kernel`] | one pass of a recorded rule over all tensors, with the partials of its sums |
+//! | [`skippable_kernel`] | the same, which a number on the device leaves out |
+//! | [`numbers_kernel`] | what tensors' own scalars follow from, computed from sums that stay on the device |
+//! | [`scale_kernel`] | the gradient's factor in rows of scalars, times one on the device |
 //! | [`fold_kernel`] | the partials of each tensor folded to its sums |
 //! | [`mirror_kernel`] | a square matrix made symmetric |
 //! | [`sum_rows_kernel`], [`sum_short_rows_kernel`], [`sum_columns_kernel`] | sums over rows and columns of matrices |
@@ -22,16 +25,20 @@ mod fold;
 mod formula;
 mod instructions;
 mod mirror;
+mod numbers;
 mod reduce;
 mod rows;
+mod scale;
 mod types;
 
 pub use builder::Builder;
-pub use element::{Stored, element_kernel};
+pub use element::{Stored, element_kernel, skippable_kernel};
 pub use fold::fold_kernel;
 pub use mirror::mirror_kernel;
+pub use numbers::{bases, numbers_kernel};
 pub use reduce::{sum_columns_kernel, sum_rows_kernel, sum_short_rows_kernel};
 pub use rows::{add_rows_kernel, gather_rows_kernel, scatter_rows_kernel};
+pub use scale::scale_kernel;
 pub use types::{Class, Reg, Space, Type, Value};
 
 /// The PTX version and architecture that a text is printed for.

@@ -1,15 +1,16 @@
 //! A pass: one launch for all tensors whose operands are stored alike.
 
-use crate::capture::Recorded;
+use crate::capture::{Recorded, RecordedPass, Upload};
 use crate::device::{Failure, Lasting, State};
 use crate::managed;
 use crate::memory::address_of;
+use crate::numbers::{Numbers, depend};
 use crate::ptx::Stored;
 use core::ops::Range;
 use cudarc::driver::{CudaFunction, CudaSlice, CudaStream, LaunchConfig, PushKernelArg};
-use fallline_core::backend::{Beside, MAX_VIEWS, Pass, Repeat, TensorPass, View, Views};
+use fallline_core::backend::{Beside, MAX_VIEWS, Pass, Plan, Queued, Repeat, TensorPass, View, Views};
 use fallline_core::sums::{SEGMENT, segments};
-use fallline_core::{Compute, Error, Format, Kernel, Operand, Result};
+use fallline_core::{Compute, Error, Format, Kernel, Operand, Result, Storage};
 use std::sync::Arc;
 
 /// Elements of a chunk, which is one warp's work, where a rule has no sums (else it is a segment): enough
@@ -44,6 +45,10 @@ pub(crate) struct CudaPlan {
     sums: Buffer,
     row_bytes: Vec<u8>,
     sum_bytes: Vec<u8>,
+    /// How many sums of how many tensors the last queued pass has left on the device.
+    kept: Option<(usize, usize)>,
+    numbers: Numbers,
+    scaling: Option<Scaling>,
     /// Those of the rules beside the pass's own, launched before or after it.
     beside: Vec<CudaPlan>,
 }
@@ -51,9 +56,24 @@ pub(crate) struct CudaPlan {
 /// What the launch of a rule needs that may be missing.
 struct Rule {
     functions: Vec<CudaFunction>,
+    /// The kernel of its numbers, where they are computed on the device, and that of the gradient's factor.
+    numbers: Option<CudaFunction>,
+    scale: Option<CudaFunction>,
     /// Where its tables, rows of scalars and partial sums are.
     at: [u64; 3],
 }
+
+/// The gradient's factor in rows of scalars, to be multiplied by one on the device.
+#[derive(Clone, Copy)]
+struct Scaling {
+    /// Where the rows' own factors are, behind the rows.
+    scales: u64,
+    rows: u32,
+    bytes: u32,
+}
+
+/// The kernel that folds partial sums, and where the sums go.
+type Fold = (CudaFunction, u64);
 
 /// The tables that a kernel reads, in the words of its interface.
 #[derive(Clone, Default, PartialEq)]
@@ -107,8 +127,13 @@ impl Buffer {
         Ok(address_of(self.0.insert(Arc::new(slice))))
     }
 
+    /// What keeps the memory.
+    pub(crate) fn owner(&self) -> Option<Arc<CudaSlice<u8>>> {
+        self.0.clone()
+    }
+
     /// The address, if as many bytes are there already.
-    fn at(&self, bytes: usize) -> Option<u64> {
+    pub(crate) fn at(&self, bytes: usize) -> Option<u64> {
         self.0.as_ref().filter(|slice| slice.len() >= bytes).map(|slice| address_of(slice))
     }
 }
@@ -119,8 +144,8 @@ pub(crate) fn config(warps: usize) -> LaunchConfig {
     LaunchConfig { grid_dim, block_dim: (WARPS as u32 * WARP, 1, 1), shared_mem_bytes: 0 }
 }
 
-/// Runs a pass.
-pub(crate) fn run(state: &mut State, pass: Pass<'_, '_>) -> Result<()> {
+/// Runs a pass; with `queued` its numbers are computed on the device, and its sums stay there.
+pub(crate) fn run(state: &mut State, pass: Pass<'_, '_>, queued: Option<Queued<'_>>) -> Result<()> {
     let Pass { kernel, compute, tensors, rows, tensor_scalars, plan, sums, beside } = pass;
     let Some(plan) = plan.downcast_mut::<CudaPlan>() else {
         return Err(Error::Unavailable(format!("{}: the plan is another backend's", kernel.name)));
@@ -129,11 +154,33 @@ pub(crate) fn run(state: &mut State, pass: Pass<'_, '_>) -> Result<()> {
     state.enter_to_run()?;
     let mut others = core::mem::take(&mut plan.beside);
     others.resize_with(others.len().max(beside.len()), CudaPlan::default);
-    let mut whole = Whole { plan, beside, others: &mut others };
+    let mut whole = Whole { plan, beside, others: &mut others, queued };
     let mut launched = false;
     let ran = whole.run(state, (kernel, compute), tensors, (rows, tensor_scalars), sums, &mut launched);
     plan.beside = others;
     ran
+}
+
+/// Fetches the sums that a queued pass has left.
+pub(crate) fn sums(state: &mut State, plan: &Plan, to: &mut [f64]) -> Result<()> {
+    let kept = plan.downcast_ref::<CudaPlan>().and_then(CudaPlan::kept);
+    let (at, tensors, width) = kept.unwrap_or_default();
+    if tensors * width != to.len() {
+        let what = "the sums of the last pass".into();
+        return Err(Error::Length { operation: "sums", what, expected: to.len(), got: tensors * width });
+    }
+    if to.is_empty() {
+        return Ok(());
+    }
+    state.enter("fetching sums")?;
+    let stream = Arc::clone(&state.compute);
+    let bytes = bytemuck::cast_slice_mut(to);
+    // SAFETY: the buffer holds as many sums, written before in the order of the stream.
+    let fetched = unsafe { state.staging.download(&stream, at, bytes) };
+    fetched.map_err(|failure| state.error(failure, false))?;
+    // They came after everything else.
+    state.idle();
+    Ok(())
 }
 
 /// The rule of a pass together with those beside it.
@@ -141,6 +188,7 @@ struct Whole<'p> {
     plan: &'p mut CudaPlan,
     beside: &'p [Beside<'p>],
     others: &'p mut [CudaPlan],
+    queued: Option<Queued<'p>>,
 }
 
 impl Whole<'_> {
@@ -154,18 +202,30 @@ impl Whole<'_> {
         launched: &mut bool,
     ) -> Result<()> {
         self.gather(state, kernel, tensors)?;
-        self.plan.lay_rows(kernel, compute, rows, own)?;
-        let expected = self.plan.rows_of.len() * kernel.sums.len();
+        let computed = self.queued.as_ref().and_then(|queued| queued.computed.as_ref());
+        let computed = computed.filter(|_| depend(kernel));
+        self.plan.lay_rows(kernel, compute, rows, computed.is_none().then_some(own))?;
+        self.plan.kept = None;
+        self.plan.numbers.clear();
+        if let Some(computed) = computed {
+            let CudaPlan { numbers, rows_of, row_bytes, .. } = &mut *self.plan;
+            numbers.lay(kernel, computed, rows_of.len(), row_bytes)?;
+        }
+        let factor = self.queued.as_ref().and_then(|queued| queued.factor);
+        self.plan.lay_scales(state, (kernel, compute), rows, factor)?;
+        let kept = self.plan.rows_of.len() * kernel.sums.len();
+        let expected = if self.queued.is_some() { 0 } else { kept };
         if sums.len() != expected {
             return Err(length(kernel, "the table of sums", expected, sums.len()));
         }
         self.plan.cut(kernel);
         for (plan, beside) in self.others.iter_mut().zip(self.beside) {
-            plan.lay_rows(beside.kernel, compute, beside.row, &[])?;
+            plan.lay_rows(beside.kernel, compute, beside.row, Some(&[]))?;
             plan.cut(beside.kernel);
         }
         if state.capture.as_ref().is_some_and(|capture| capture.is_own()) {
-            return self.each(kernel, |plan, kernel| plan.capture(state, kernel, compute));
+            let queued = self.queued.is_some();
+            return self.each(kernel, |plan, kernel| plan.capture(state, kernel, compute, queued));
         }
         let ran = self.launch(state, (kernel, compute), sums, launched);
         let writes = |kernel: &Kernel| kernel.operands.iter().any(|operand| operand.written);
@@ -236,20 +296,19 @@ impl Whole<'_> {
             rules.push(plan.ready(state, kernel, compute)?);
             Ok(())
         })?;
-        let fold = match sums.len() {
-            0 => None,
-            _ => Some((state.fold()?, self.plan.sums.reserve(state, size_of_val(sums))?)),
-        };
+        let fold = self.plan.ready_to_fold(state, kernel)?;
         let mut next = rules.iter();
         self.each(kernel, |plan, _| next.next().map_or(Ok(()), |rule| plan.upload(state, rule)))?;
         let mut next = rules.iter();
         self.each(kernel, |plan, kernel| match next.next() {
-            Some(Rule { functions, at }) => plan.launch_kernels(state, kernel, functions, *at, launched),
+            Some(rule) => plan.launch_kernels(state, kernel, rule, launched),
             None => Ok(()),
         })?;
-        match fold {
-            Some((fold, found)) => self.plan.fold(state, kernel, (&fold, found), sums, launched),
-            None => Ok(()),
+        let Some(fold) = fold else { return Ok(()) };
+        self.plan.launch_fold(state, kernel, &fold)?;
+        match self.queued {
+            Some(_) => Ok(()),
+            None => self.plan.download(state, fold.1, sums),
         }
     }
 }
@@ -365,17 +424,29 @@ impl CudaPlan {
         }
     }
 
+    /// The sums that the last queued pass has left: where they are, of how many tensors, and how many of each.
+    pub(crate) fn kept(&self) -> Option<(u64, usize, usize)> {
+        let (tensors, width) = self.kept?;
+        Some((self.sums.at(0).unwrap_or(0), tensors, width))
+    }
+
     /// Lays out the rows of scalars in the compute type: the pass's own, or, where tensors have scalars of
-    /// their own, one row for each tensor.
-    fn lay_rows(&mut self, kernel: &Kernel, compute: Compute, shared: &[f64], own: &[f64]) -> Result<()> {
+    /// their own, one row for each tensor, with room for those that are computed on the device.
+    fn lay_rows(
+        &mut self,
+        kernel: &Kernel,
+        compute: Compute,
+        shared: &[f64],
+        own: Option<&[f64]>,
+    ) -> Result<()> {
         let (width, own_width) = (1 + kernel.scalars.len(), kernel.tensor_scalars.len());
         let count = shared.len() / width;
         let highest = self.rows_of.iter().max().map_or(0, |row| row + 1);
         if count * width != shared.len() || highest > count {
             return Err(length(kernel, "the table of scalars", highest.max(count) * width, shared.len()));
         }
-        if own.len() != self.rows_of.len() * own_width {
-            let expected = self.rows_of.len() * own_width;
+        let expected = self.rows_of.len() * own_width;
+        if let Some(own) = own.filter(|own| own.len() != expected) {
             return Err(length(kernel, "the tensors' own scalars", expected, own.len()));
         }
         self.row_bytes.clear();
@@ -387,9 +458,12 @@ impl CudaPlan {
         if own_width == 0 {
             push(shared);
         } else {
-            for (&row, own) in self.rows_of.iter().zip(own.chunks_exact(own_width)) {
+            for (i, &row) in self.rows_of.iter().enumerate() {
                 push(&shared[row * width..][..width]);
-                push(own);
+                match own {
+                    Some(own) => push(&own[i * own_width..][..own_width]),
+                    None => (0..own_width).for_each(|_| push(&[0.0])),
+                }
             }
         }
         // Behind the rows, where they change in every step as those do.
@@ -399,6 +473,40 @@ impl CudaPlan {
             self.keys_at = Some(self.row_bytes.len() as u64);
             self.keys.iter().for_each(|key| self.row_bytes.extend(key.to_le_bytes()));
         }
+        Ok(())
+    }
+
+    /// Lays the rows' own factors of the gradient behind the rows, where one on the device multiplies them.
+    fn lay_scales(
+        &mut self,
+        state: &State,
+        (kernel, compute): (&Kernel, Compute),
+        shared: &[f64],
+        factor: Option<(&Storage, usize)>,
+    ) -> Result<()> {
+        self.scaling = None;
+        let Some((storage, place)) = factor else { return Ok(()) };
+        crate::on_device(state.device, kernel.name, "the factor of the gradients", storage)?;
+        if place >= storage.len() || storage.format() != Format::F64 {
+            return Err(length(kernel, "the factor of the gradients", place + 1, storage.len()));
+        }
+        let (width, own_width) = (1 + kernel.scalars.len(), kernel.tensor_scalars.len());
+        let bytes = &mut self.row_bytes;
+        bytes.resize(bytes.len().next_multiple_of(size_of::<u64>()), 0);
+        let scales = bytes.len() as u64;
+        let factor = storage.address() + place * size_of::<f64>();
+        bytes.extend((factor as u64).to_le_bytes());
+        let mut push = |row: usize| bytes.extend(shared[row * width].to_le_bytes());
+        let rows = match own_width {
+            0 => shared.len() / width,
+            _ => self.rows_of.len(),
+        };
+        match own_width {
+            0 => (0..rows).for_each(&mut push),
+            _ => self.rows_of.iter().copied().for_each(&mut push),
+        }
+        let bytes = ((width + own_width) * compute.format().bytes()) as u32;
+        self.scaling = (rows > 0).then_some(Scaling { scales, rows: rows as u32, bytes });
         Ok(())
     }
 
@@ -429,15 +537,42 @@ impl CudaPlan {
 
     /// Loads kernels and reserves memory for a launch.
     fn ready(&mut self, state: &mut State, kernel: &'static Kernel, compute: Compute) -> Lasting<Rule> {
-        let functions = self.launches.iter().map(|launch| state.function(kernel, compute, &launch.stored));
-        let functions = functions.collect::<Lasting<Vec<CudaFunction>>>()?;
+        let functions = self.functions(state, kernel, compute)?;
+        let numbers = self.numbers.ready(state, kernel, compute, &mut self.row_bytes)?;
+        let scale = self.scaling.map(|_| state.scale(compute)).transpose()?;
         let Tables { tensors, chunks, segments } = &self.new;
         let bytes = [tensors, chunks, segments].map(|table| size_of_val(&table[..]));
         let tables = self.tables.reserve(state, bytes.iter().sum())?;
         let rows = self.rows.reserve(state, self.row_bytes.len())?;
         let total = segments.chunks_exact(2).map(|pair| pair[1]).sum::<u64>() as usize;
         let partials = self.partials.reserve(state, total * kernel.sums.len() * size_of::<f64>())?;
-        Ok(Rule { functions, at: [tables, rows, partials] })
+        Ok(Rule { functions, numbers, scale, at: [tables, rows, partials] })
+    }
+
+    /// The kernel of each launch.
+    fn functions(
+        &self,
+        state: &mut State,
+        kernel: &'static Kernel,
+        compute: Compute,
+    ) -> Lasting<Vec<CudaFunction>> {
+        let skips = self.skips(kernel);
+        let of = |launch: &Launch| state.function(kernel, compute, (&launch.stored, skips));
+        self.launches.iter().map(of).collect()
+    }
+
+    /// Whether a number on the device says if the pass is left out.
+    fn skips(&self, kernel: &Kernel) -> bool {
+        kernel.between.declared.may_skip && self.numbers.launches()
+    }
+
+    /// The kernel that folds the rule's sums, and memory for them, if it has any.
+    fn ready_to_fold(&mut self, state: &mut State, kernel: &Kernel) -> Lasting<Option<Fold>> {
+        let (tensors, width) = (self.rows_of.len(), kernel.sums.len());
+        if tensors * width == 0 {
+            return Ok(None);
+        }
+        Ok(Some((state.fold()?, self.sums.reserve(state, tensors * width * size_of::<f64>())?)))
     }
 
     /// Uploads what changed.
@@ -447,29 +582,28 @@ impl CudaPlan {
         self.upload_rows(state, rows)
     }
 
-    /// Folds the partial sums that a launch has left, and waits for them.
-    fn fold(
-        &mut self,
-        state: &mut State,
-        kernel: &Kernel,
-        (fold, found): (&CudaFunction, u64),
-        sums: &mut [f64],
-        launched: &mut bool,
-    ) -> Lasting<()> {
+    /// Folds the partial sums that a launch has left.
+    fn launch_fold(&mut self, state: &mut State, kernel: &Kernel, (fold, found): &Fold) -> Lasting<()> {
         let stream = Arc::clone(&state.compute);
         let Tables { tensors, chunks, segments } = &self.known;
         let tables = [tensors, chunks].map(|table| size_of_val(&table[..]) as u64);
         let total = segments.chunks_exact(2).map(|pair| pair[1]).sum::<u64>() as usize;
-        let partials = self.partials.reserve(state, total * kernel.sums.len() * size_of::<f64>())?;
+        let partials = self.partials.at(total * kernel.sums.len() * size_of::<f64>()).unwrap_or(0);
         let segments_at = self.known_at.unwrap_or(0) + tables[0] + tables[1];
         let (tensors, width) = (self.rows_of.len() as u32, kernel.sums.len() as u32);
         let warps = (tensors * width) as usize;
         let config = config(warps);
         let mut call = stream.launch_builder(fold);
-        call.arg(&segments_at).arg(&partials).arg(&found).arg(&tensors).arg(&width);
+        call.arg(&segments_at).arg(&partials).arg(found).arg(&tensors).arg(&width);
         // SAFETY: as above; the kernel writes one number for each tensor and sum.
         unsafe { call.launch(config) }.map_err(Failure::at("launching a kernel"))?;
-        *launched = true;
+        self.kept = Some((self.rows_of.len(), kernel.sums.len()));
+        Ok(())
+    }
+
+    /// Waits for the sums.
+    fn download(&mut self, state: &mut State, found: u64, sums: &mut [f64]) -> Lasting<()> {
+        let stream = Arc::clone(&state.compute);
         self.sum_bytes.resize(size_of_val(sums), 0);
         // SAFETY: the buffer holds the sums, written before in the order of the stream.
         unsafe { state.staging.download(&stream, found, &mut self.sum_bytes)? };
@@ -481,16 +615,31 @@ impl CudaPlan {
         Ok(())
     }
 
-    /// Launches the rule's kernel for each mix of formats. `launched` is set with the first.
+    /// Launches the kernel of the rule's numbers, and its own for each mix of formats. `launched` is set with the first.
     fn launch_kernels(
         &self,
         state: &mut State,
         kernel: &'static Kernel,
-        functions: &[CudaFunction],
-        [tables, rows, partials]: [u64; 3],
+        rule: &Rule,
         launched: &mut bool,
     ) -> Lasting<()> {
+        let Rule { functions, numbers, scale, at: [tables, rows, partials] } = rule;
+        let (&tables, &rows, &partials) = (tables, rows, partials);
+        if self.numbers.launches() {
+            self.numbers.launch(state, kernel, numbers.as_ref(), rows)?;
+            *launched = true;
+        }
+        let skip = self.skips(kernel).then(|| self.numbers.skip());
         let stream = Arc::clone(&state.compute);
+        if let (Some(Scaling { scales, rows: count, bytes }), Some(scale)) = (self.scaling, scale) {
+            let scales = rows + scales;
+            let mut call = stream.launch_builder(scale);
+            call.arg(&rows).arg(&scales).arg(&count).arg(&bytes);
+            // SAFETY: the arguments are those of the kernel's interface; the factors were laid behind the rows.
+            unsafe { call.launch(config((count as usize).div_ceil(WARP as usize))) }
+                .map_err(Failure::at("launching a kernel"))?;
+            *launched = true;
+        }
         let chunks_at = tables + size_of_val(&self.known.tensors[..]) as u64;
         let pieces = self.pieces(state, kernel);
         let functions = self.launches.iter().zip(functions);
@@ -513,6 +662,9 @@ impl CudaPlan {
             let keys = rows + self.keys_at.unwrap_or(0);
             if launch.stored.iter().any(|stored| stored.chance) {
                 call.arg(&keys);
+            }
+            if let Some(skip) = &skip {
+                call.arg(skip);
             }
             state.running(kernel.name);
             // SAFETY: the arguments are those of the kernel's interface; the tables describe memory that the
@@ -571,54 +723,99 @@ impl CudaPlan {
 
     /// A pass of a step that is captured: its launches are recorded, and its rows uploaded before the graph's first
     /// launch. Or one that is replayed: its rows are uploaded, and it must be the one that was recorded.
-    fn capture(&mut self, state: &mut State, kernel: &'static Kernel, compute: Compute) -> Result<()> {
+    fn capture(
+        &mut self,
+        state: &mut State,
+        kernel: &'static Kernel,
+        compute: Compute,
+        queued: bool,
+    ) -> Result<()> {
         let refused = |problem: &str| Err(Error::Unavailable(format!("{}: {problem}", kernel.name)));
-        if !kernel.sums.is_empty() {
+        if !(queued || kernel.sums.is_empty()) {
             return refused("its sums come back to the host, so that its step cannot be captured");
         }
-        let ready = (self.known_at, self.rows.at(self.row_bytes.len()), self.partials.at(0));
-        let (Some(tables), Some(rows), Some(partials)) = ready else {
+        let replays = state.capture.as_ref().is_some_and(|capture| capture.replayed.is_some());
+        let numbers = match replays {
+            // Powers may need more memory by now.
+            true => {
+                let ready = self.numbers.ready(state, kernel, compute, &mut self.row_bytes);
+                ready.map_err(|failure| state.error(failure, false))?;
+                Some(())
+            }
+            false => self.numbers.ready_again(kernel, &mut self.row_bytes),
+        };
+        let total = self.new.segments.chunks_exact(2).map(|pair| pair[1]).sum::<u64>() as usize;
+        let partials = self.partials.at(total * kernel.sums.len() * size_of::<f64>());
+        let sums = self.sums.at(self.rows_of.len() * kernel.sums.len() * size_of::<f64>());
+        let sums = sums.or_else(|| kernel.sums.is_empty().then_some(0));
+        let ready = (self.known_at, self.rows.at(self.row_bytes.len()), partials, sums, numbers);
+        let (Some(tables), Some(rows), Some(partials), Some(sums), Some(())) = ready else {
             return refused(
                 "step these tensors once before they are captured: it allocates memory and loads kernels",
             );
         };
+        let [read, work] = self.numbers.told();
+        let told = [read, work, sums];
         let Some(capture) = &mut state.capture else { unreachable!("asked for by a capture") };
         if let Some(replayed) = &mut capture.replayed {
-            let expected = capture.passes.get(*replayed).filter(|expected| {
+            let expected = capture.passes.get(*replayed).and_then(Recorded::pass).filter(|expected| {
                 let same = core::ptr::eq(expected.kernel, kernel) && expected.tables == self.new;
                 same && (expected.tables_at, expected.rows_at) == (tables, rows)
-                    && expected.row_bytes == self.row_bytes.len()
+                    && (expected.row_bytes, expected.told) == (self.row_bytes.len(), told)
             });
             if expected.is_none() {
                 return refused("this is not the pass that was captured: capture the step again");
             }
             *replayed += 1;
             let uploaded = self.upload_tables(state, tables).and_then(|()| self.upload_rows(state, rows));
+            // The graph's launch folds them again.
+            self.kept = (!kernel.sums.is_empty()).then_some((self.rows_of.len(), kernel.sums.len()));
             return uploaded.map_err(|failure| state.error(failure, false));
         }
         if self.known != self.new {
             return refused("step these tensors once before they are captured");
         }
-        let functions = self.launches.iter().map(|launch| state.function(kernel, compute, &launch.stored));
-        let functions = functions.collect::<Lasting<Vec<CudaFunction>>>();
-        let functions = functions.map_err(|failure| state.error(failure, false))?;
-        let launched = self.launch_kernels(state, kernel, &functions, [tables, rows, partials], &mut false);
-        launched.map_err(|failure| state.error(failure, false))?;
-        let memory = [&self.tables, &self.rows, &self.partials];
-        let recorded = Recorded {
+        let launched = self.launch_captured(state, (kernel, compute), [tables, rows, partials], sums);
+        let mut functions = launched.map_err(|failure| state.error(failure, false))?;
+        let memory = [&self.tables, &self.rows, &self.partials, &self.sums];
+        let memory = memory.into_iter().filter_map(Buffer::owner).chain(self.numbers.memory());
+        let recorded = RecordedPass {
             kernel,
             tables: self.new.clone(),
             tables_at: tables,
             rows_at: rows,
             row_bytes: self.row_bytes.len(),
-            memory: memory.into_iter().filter_map(|buffer| buffer.0.clone()).collect(),
-            functions,
+            told,
+            memory: memory.collect(),
+            functions: core::mem::take(&mut functions),
         };
         if let Some(capture) = &mut state.capture {
-            capture.passes.push(recorded);
-            capture.rows.push((rows, self.row_bytes.clone()));
+            capture.passes.push(Recorded::Pass(recorded));
+            capture.uploads.push((rows, self.row_bytes.clone()));
+            capture.uploads.extend(self.numbers.uploads());
         }
         Ok(())
+    }
+
+    /// Launches everything of a pass that is captured. Returns what was launched.
+    fn launch_captured(
+        &mut self,
+        state: &mut State,
+        (kernel, compute): (&'static Kernel, Compute),
+        at: [u64; 3],
+        sums: u64,
+    ) -> Lasting<Vec<CudaFunction>> {
+        let numbers = self.numbers.function(state, kernel, compute)?;
+        let scale = self.scaling.map(|_| state.scale(compute)).transpose()?;
+        let mut rule = Rule { functions: self.functions(state, kernel, compute)?, numbers, scale, at };
+        self.launch_kernels(state, kernel, &rule, &mut false)?;
+        if self.rows_of.len() * kernel.sums.len() > 0 {
+            let fold = (state.fold()?, sums);
+            self.launch_fold(state, kernel, &fold)?;
+            rule.functions.push(fold.0);
+        }
+        rule.functions.extend(rule.numbers.into_iter().chain(rule.scale));
+        Ok(rule.functions)
     }
 
     /// Uploads the tables, if they are not those that are there.
@@ -644,6 +841,12 @@ impl CudaPlan {
 
     fn upload_rows(&mut self, state: &mut State, at: u64) -> Lasting<()> {
         let stream = Arc::clone(&state.compute);
+        let new: Vec<Upload> = self.numbers.uploads().collect();
+        for (address, bytes) in &new {
+            // SAFETY: the table of powers has room for them, and is read in the order of the stream alone.
+            unsafe { state.tables.upload(&stream, *address, bytes)? };
+        }
+        self.numbers.uploaded();
         // SAFETY: the buffer has room for the rows; kernels of earlier passes that read it come before in the
         // order of the stream.
         unsafe { state.tables.upload(&stream, at, &self.row_bytes) }

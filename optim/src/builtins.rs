@@ -4,12 +4,15 @@
 mod compression;
 mod gradients;
 
+pub(crate) use gradients::clipping;
+
 pub use compression::{CompensateRule, MaskRule, SignRule};
 pub use gradients::{
-    AddAndLook, AddToSum, ClampSum, Extreme, ExtremeMagnitude, GradCheck, Limit, MagnitudeSum, Power,
-    PowerSum, StartSum, Unscale,
+    AddAndLook, AddToSum, ClampSum, ClipLargestRule, ClipMagnitudesRule, ClipRule, ClipTo, Extreme,
+    ExtremeMagnitude, GradCheck, Limit, MagnitudeSum, Power, PowerSum, StartSum, Unscale,
 };
 
+use crate::modifiers::{CautiousRule, LookaheadRule};
 use core::fmt;
 use fallline_core::{Kernel, Link, rule};
 
@@ -109,12 +112,22 @@ builtins! {
     power_sum: PowerSum,
     /// Compares magnitudes.
     extreme_magnitude: ExtremeMagnitude,
+    /// Clips gradients by their norm.
+    clip: ClipRule,
+    /// Clips them by the sum of their magnitudes.
+    clip_magnitudes: ClipMagnitudesRule,
+    /// Clips them by the largest magnitude.
+    clip_largest: ClipLargestRule,
     /// Adds what compression left out before.
     compensate: CompensateRule,
     /// Compresses to signs and a scale.
     sign: SignRule,
     /// Multiplies by a momentum's mask.
     mask: MaskRule,
+    /// Takes a cautious step.
+    cautious: CautiousRule,
+    /// Brings parameters and slow weights together.
+    lookahead: LookaheadRule,
 }
 
 impl Builtins {

@@ -3,9 +3,11 @@
 mod around;
 pub(crate) mod averages;
 mod away;
+mod clip;
 pub(crate) mod finite;
 mod groups;
 mod hessian;
+mod lookahead;
 pub(crate) mod masks;
 mod memory;
 pub(crate) mod mirror;
@@ -16,6 +18,7 @@ mod persist;
 mod prepare;
 pub(crate) mod rows;
 pub(crate) mod run;
+mod shared;
 mod steps;
 mod stream;
 mod together;
@@ -36,12 +39,14 @@ use around::Forming;
 use averages::Averages;
 use away::Away;
 pub use away::can_offload;
+use clip::Clipping;
 use fallline_core::{Backend, Compute, Role, Storage};
 use finite::{Look, NonFinite};
 use groups::Expected;
 pub use groups::Member;
 use masks::GroupMask;
 use run::Run;
+use shared::Shared;
 use std::path::PathBuf;
 use std::sync::Arc;
 pub use stream::Stream;
@@ -88,7 +93,9 @@ pub struct Driver {
     /// For each group the places of its runs, by variant and compute type, as far as the step being taken asked.
     places: Vec<[Option<usize>; 2 * Variant::COUNT]>,
     /// As [`Algorithm::SHARED`](crate::Algorithm::SHARED), for each family of groups.
-    shared: Vec<Vec<f64>>,
+    shared: Vec<Shared>,
+    /// Steps since parameters and slow weights were brought together ([`Lookahead`](crate::Lookahead)).
+    lookahead_steps: u64,
     /// Rules that must match a parameter of the first step.
     expected: Vec<Expected>,
     look: Look,
@@ -96,6 +103,9 @@ pub struct Driver {
     /// What is to be done to the gradients of the step being taken in its own passes.
     forming: Option<Forming>,
     averages: Option<Averages>,
+    /// What the gradients of the step being taken are multiplied by, where the device has computed it.
+    clipping: Option<Arc<Storage>>,
+    clipping_kept: Clipping,
     /// Another device than the own one that parameters are on.
     away: Option<Away>,
     /// The ranks that step together, if there are several.
@@ -130,12 +140,15 @@ impl Driver {
             slots: Slots::default(),
             runs: Vec::new(),
             places: Vec::new(),
-            shared: vec![shared],
+            shared: vec![Shared::new(shared)],
+            lookahead_steps: 0,
             expected: Vec::new(),
             look: Look::default(),
             wrapped: Wrapped::default(),
             forming: None,
             averages: None,
+            clipping: None,
+            clipping_kept: Clipping::default(),
             away: None,
             world: None,
             mode: Mode::Training,
@@ -156,13 +169,6 @@ impl Driver {
     pub fn with_non_finite(mut self, policy: NonFinite) -> Driver {
         self.non_finite = policy;
         self
-    }
-
-    /// What the algorithm remembers for all parameters together ([`Algorithm::SHARED`](crate::Algorithm::SHARED)),
-    /// by name: the `d` of D-Adaptation, say.
-    pub fn shared(&self, name: &str) -> Option<f64> {
-        let names = self.groups[0].algorithm.spec().shared.iter();
-        names.zip(&self.shared[0]).find(|((known, _), _)| *known == name).map(|(_, value)| *value)
     }
 
     /// What a group remembers from step to step ([`Advances`](crate::Advances)) changes: a step has been taken.

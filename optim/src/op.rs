@@ -5,10 +5,14 @@ mod slices;
 
 use crate::compression::Errors;
 use core::any::{Any, TypeId};
+use core::cell::{Cell, OnceCell, RefCell};
 use core::fmt;
-use fallline_core::backend::{MatMul, Matrix, Pass, TensorPass, View, Views};
+use fallline_core::backend::{
+    Computed, MatMul, Matrix, Pass, Placed, Plan, Queued, SharedNumbers, TensorPass, View, Views,
+};
+use fallline_core::between::Numbers;
 use fallline_core::ranks::Communicator;
-use fallline_core::{Backend, Compute, Error, Format, Kernel, Link, Result, Shape, Storage};
+use fallline_core::{Backend, Compute, Error, Format, Kernel, Link, Result, Shape, Storage, TensorAt};
 pub(crate) use slices::Slices;
 
 /// An operation on one tensor: Newton–Schulz, factored moments, a compressed all-reduce.
@@ -198,6 +202,38 @@ pub struct Runner<'a> {
     pub compute: Compute,
     /// The step count, from 1.
     pub t: u64,
+    pub(crate) plans: &'a Plans,
+}
+
+/// What the backend remembers for the passes of operations, in the order in which a step runs them: the next step runs
+/// mostly the same.
+#[derive(Default)]
+pub(crate) struct Plans {
+    all: RefCell<Vec<Plan>>,
+    next: Cell<usize>,
+}
+
+impl Plans {
+    /// Begins a step.
+    pub(crate) fn begin(&self) {
+        self.next.set(0);
+    }
+
+    /// Works with the next one.
+    fn with<T>(&self, backend: &dyn Backend, work: impl FnOnce(&mut Plan) -> T) -> T {
+        let place = self.next.replace(self.next.get() + 1);
+        let mut all = self.all.borrow_mut();
+        if all.len() <= place {
+            all.push(backend.plan());
+        }
+        work(&mut all[place])
+    }
+}
+
+impl fmt::Debug for Plans {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plans").finish_non_exhaustive()
+    }
 }
 
 /// The other ranks, for one tensor.
@@ -223,7 +259,7 @@ pub struct OpAt<'a> {
     /// The gradient, as it is stored.
     pub grad: Option<View<'a>>,
     /// What it is to be multiplied by.
-    pub grad_scale: f64,
+    pub grad_scale: GradScale<'a>,
     /// The sums of the last pass before, by name.
     pub sums: Sums<'a>,
     /// What the algorithm remembers for the parameter, in the order of
@@ -288,7 +324,9 @@ impl Workspace {
     /// When there is no memory.
     pub fn take(&mut self, backend: &dyn Backend, format: Format, elements: usize) -> Result<Storage> {
         let fits = |storage: &Storage| storage.len() == elements && storage.format() == format;
-        match self.free.iter().position(fits) {
+        // Always the same one, so that a step finds its memory where the one before had it.
+        let fitting = (0..self.free.len()).filter(|&place| fits(&self.free[place]));
+        match fitting.min_by_key(|&place| self.free[place].address()) {
             Some(place) => Ok(self.free.swap_remove(place)),
             None => Ok(backend.allocate(&[(format, elements)])?.remove(0)),
         }
@@ -309,13 +347,18 @@ pub fn matrices(shape: &Shape) -> (usize, usize, usize) {
     }
 }
 
-impl OpAt<'_> {
+impl<'a> OpAt<'a> {
     /// Memory of this many elements, with anything in it.
     ///
     /// # Errors
     /// When there is no memory.
     pub fn take(&mut self, elements: usize) -> Result<Storage> {
         self.take_as(self.on.compute.format(), elements)
+    }
+
+    /// What [`Runner::run_reading`] reads.
+    pub fn reading(&self) -> Reading<'a> {
+        Reading { sums: self.sums, scale: self.grad_scale, shape: self.shape }
     }
 
     /// The same, stored in another way than it is computed.
@@ -339,22 +382,102 @@ impl OpAt<'_> {
     }
 }
 
-/// Sums of a pass, by name.
+/// What an operation multiplies a gradient by.
 #[derive(Clone, Copy, Debug)]
+pub struct GradScale<'a> {
+    pub(crate) known: f64,
+    /// What is multiplied by that on the device.
+    pub(crate) factor: Option<(&'a Storage, usize)>,
+    pub(crate) backend: &'a dyn Backend,
+}
+
+impl GradScale<'_> {
+    /// The number. Where gradients are clipped on a device this waits for it.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn get(&self) -> Result<f64> {
+        Ok(self.known * self.factor()?)
+    }
+
+    /// What of it the host knows: all of it, but for a factor on the device.
+    pub fn known(&self) -> f64 {
+        self.known
+    }
+
+    /// What of it is on the device, fetched; 1 where nothing is.
+    fn factor(&self) -> Result<f64> {
+        let Some((storage, place)) = self.factor else { return Ok(1.0) };
+        let mut values = vec![0.0; storage.len()];
+        self.backend.read(storage, values.as_mut_slice().into())?;
+        Ok(values[place])
+    }
+}
+
+/// What the scalars of an operation's rule may follow from.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading<'a> {
+    sums: Sums<'a>,
+    scale: GradScale<'a>,
+    shape: &'a Shape,
+}
+
+/// Sums of the last pass, by name.
+#[derive(Clone, Copy)]
 pub struct Sums<'a> {
     pub(crate) names: &'static [&'static str],
-    pub(crate) values: &'a [f64],
+    /// Which of the pass's tensors they are of, and of how many.
+    pub(crate) tensor: usize,
+    pub(crate) of: usize,
+    pub(crate) found: Found<'a>,
+    pub(crate) backend: &'a dyn Backend,
+    /// All tensors' sums, once they were fetched.
+    pub(crate) fetched: &'a OnceCell<Vec<f64>>,
+}
+
+/// Where sums are.
+#[derive(Clone, Copy)]
+pub(crate) enum Found<'a> {
+    /// On the host: a row for each tensor.
+    Known(&'a [f64]),
+    /// Where the pass, if there was one, has left them on its device.
+    Kept(Option<&'a Plan>),
+}
+
+impl fmt::Debug for Sums<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sums").field("names", &self.names).finish_non_exhaustive()
+    }
 }
 
 impl Sums<'_> {
-    /// A sum.
+    /// Which of the sums has a name.
+    fn place(&self, name: &str) -> Result<usize> {
+        let place = self.names.iter().position(|known| *known == name);
+        place.ok_or_else(|| Error::Unavailable(format!("the pass before returns no sum {name:?}")))
+    }
+
+    /// A sum. On a device that keeps them this waits for it: where a rule's own scalar follows from it,
+    /// [`run_reading`](Runner::run_reading) does not.
     ///
     /// # Errors
-    /// When the pass before returns none of this name.
+    /// When the pass before returns none of this name, or the device fails.
     pub fn get(&self, name: &str) -> Result<f64> {
-        let place = self.names.iter().position(|known| *known == name);
-        let value = place.and_then(|place| self.values.get(place).copied());
-        value.ok_or_else(|| Error::Unavailable(format!("the pass before returns no sum {name:?}")))
+        let missing = || Error::Unavailable(format!("the pass before returns no sum {name:?}"));
+        let width = self.names.len();
+        let place = self.place(name)?;
+        let all = match self.found {
+            Found::Known(all) => all,
+            Found::Kept(plan) => match self.fetched.get() {
+                Some(all) => all,
+                None => {
+                    let mut all = vec![0.0; self.of * width];
+                    self.backend.sums(plan.ok_or_else(missing)?, &mut all)?;
+                    self.fetched.get_or_init(|| all)
+                }
+            },
+        };
+        all.get(self.tensor * width + place).copied().ok_or_else(missing)
     }
 }
 
@@ -395,6 +518,70 @@ impl Runner<'_> {
         })
     }
 
+    /// As [`run`](Runner::run), of a rule whose scalars follow from sums of the program's pass before the operation, from
+    /// the gradient's scale ([`OpAt::grad_scale`], which it names `shared(factor)` and multiplies by what
+    /// [`GradScale::known`] gives), from `hyper` and the parameter's extents: on a device that computes numbers nothing
+    /// waits for them.
+    ///
+    /// # Errors
+    /// When that pass returns no sum that the rule reads; as [`Backend::run`].
+    pub fn run_reading<'v>(
+        &self,
+        Reading { sums, scale, shape }: Reading<'_>,
+        kernel: &'static Kernel,
+        hyper: &dyn Any,
+        views: &mut [Option<View<'v>>],
+    ) -> Result<()> {
+        let between = &kernel.between;
+        let declared = &between.declared;
+        let mut each = vec![0.0; declared.each.len()];
+        let (t, compute, memory, shared) = (self.t, self.compute, &mut [], &[]);
+        let mut at = TensorAt { t, compute, shape, by_row: false, memory, shared, world: 1 };
+        between.each(hyper, &mut at, &[], &mut each);
+        let elements = views.first().and_then(Option::as_ref).map_or(0, View::len);
+        let mut left = Some(views);
+        let mut tensors = |places: &mut Views<'v>| {
+            for (place, view) in places.iter_mut().zip(left.take()?) {
+                *place = view.take();
+            }
+            Some(TensorPass { elements, row: 0 })
+        };
+        if declared.shared.len() > 1 {
+            return Err(Error::Unavailable(format!(
+                "{}: an operation's rule knows `factor` alone",
+                kernel.name
+            )));
+        }
+        // Without a factor on the device it is 1, which the device has nowhere.
+        let known = declared.shared.is_empty() || scale.factor.is_some();
+        if let (Found::Kept(before), true) = (sums.found, known) {
+            let reads: Vec<usize> =
+                declared.reads.iter().map(|name| sums.place(name)).collect::<Result<_>>()?;
+            let places = [scale.factor.map_or(0, |(_, place)| place)];
+            let computed = Computed {
+                before,
+                first: sums.tensor,
+                reads: &reads,
+                order: &[Placed { tensor: 0, group: 0 }],
+                groups: 1,
+                once: &[],
+                each: &each,
+                shared: scale.factor.map(|(storage, _)| SharedNumbers::Read(storage)),
+                shared_places: &places[..declared.shared.len()],
+                most: 0,
+            };
+            let queued = Queued { computed: Some(computed), factor: None };
+            return self.pass_with(kernel, hyper, (&[], &mut []), Some(queued), &mut tensors);
+        }
+        let sums: Vec<f64> = declared.reads.iter().map(|name| sums.get(name)).collect::<Result<_>>()?;
+        let mut own = vec![0.0; kernel.tensor_scalars.len()];
+        let factor = [if declared.shared.is_empty() { 1.0 } else { scale.factor()? }];
+        let shared = &factor[..declared.shared.len()];
+        let from = Numbers { once: &[], each: &each, sums: &sums, totals: &[], shared };
+        between.tensor(&from, &mut [], &mut own);
+        self.pass_with(kernel, hyper, (&own, &mut []), None, &mut tensors)
+    }
+
     /// Runs a rule of one operand over the diagonal of a `size × size` matrix.
     ///
     /// # Errors
@@ -428,19 +615,37 @@ impl Runner<'_> {
         own: &[f64],
         tensors: &mut dyn FnMut(&mut Views<'v>) -> Option<TensorPass>,
     ) -> Result<Vec<f64>> {
+        let mut sums = vec![0.0; kernel.sums.len()];
+        self.pass_with(kernel, hyper, (own, &mut sums), None, tensors)?;
+        Ok(sums)
+    }
+
+    /// The same, perhaps with numbers that the device computes.
+    fn pass_with<'v>(
+        &self,
+        kernel: &'static Kernel,
+        hyper: &dyn Any,
+        (own, sums): (&[f64], &mut [f64]),
+        queued: Option<Queued<'_>>,
+        tensors: &mut dyn FnMut(&mut Views<'v>) -> Option<TensorPass>,
+    ) -> Result<()> {
         let mut row = vec![1.0; 1 + kernel.scalars.len()];
         kernel.compute_scalars(hyper, self.t, &mut row[1..]);
-        let mut sums = vec![0.0; kernel.sums.len()];
-        self.backend.run(Pass {
-            kernel,
-            compute: self.compute,
-            tensors,
-            rows: &row,
-            tensor_scalars: own,
-            plan: &mut self.backend.plan(),
-            sums: &mut sums,
-            beside: &[],
-        })?;
-        Ok(sums)
+        self.plans.with(self.backend, |plan| {
+            let pass = Pass {
+                kernel,
+                compute: self.compute,
+                tensors,
+                rows: &row,
+                tensor_scalars: own,
+                plan,
+                sums,
+                beside: &[],
+            };
+            match queued {
+                Some(queued) => self.backend.run_queued(pass, queued),
+                None => self.backend.run(pass),
+            }
+        })
     }
 }

@@ -8,7 +8,7 @@ use core::marker::PhantomData;
 use fallline_core::{Groups, Kernel, Link, Operand, Role, Rule, between};
 
 /// The most stages that a program may have.
-pub const MAX_STAGES: usize = 5;
+pub const MAX_STAGES: usize = 7;
 
 /// One part of a step. What a pass reads of the one before, whether it looks at all tensors and when it is left out, its
 /// [`between`](Kernel::between) says.
@@ -87,6 +87,8 @@ pub struct Program {
     modes: Option<[&'static Kernel; 2]>,
     advance: Option<Advance>,
     project: Option<Project>,
+    /// Whether the last stage is left out in steps in which [nothing syncs](crate::Modifiers::lookahead).
+    periodic: bool,
 }
 
 impl PartialEq for Program {
@@ -103,12 +105,31 @@ impl Program {
         modes: None,
         advance: None,
         project: None,
+        periodic: false,
     };
 
     fn and(mut self, stage: Stage) -> Program {
         let free = self.stages.iter_mut().find(|place| place.is_none());
         *free.expect("a program has at most MAX_STAGES stages") = Some(stage);
         self
+    }
+
+    /// The same with its last pass replaced by two.
+    pub(crate) fn with_last(mut self, passes: [&'static Kernel; 2]) -> Program {
+        if let Some(last) = self.stages.iter_mut().rfind(|stage| stage.is_some()) {
+            *last = None;
+        }
+        passes.into_iter().fold(self, |program, kernel| program.and(Stage::Pass(kernel)))
+    }
+
+    /// The same with a pass at its end that is left out in steps in which nothing syncs.
+    pub(crate) fn closed_by(self, kernel: &'static Kernel) -> Program {
+        Program { periodic: true, ..self.and(Stage::Pass(kernel)) }
+    }
+
+    /// Whether the last stage is left out in steps in which [nothing syncs](crate::Modifiers::lookahead).
+    pub fn is_periodic(&self) -> bool {
+        self.periodic
     }
 
     /// The stages, in order.

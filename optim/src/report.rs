@@ -1,7 +1,8 @@
 //! What a step or a load did.
 
 use core::fmt;
-use fallline_core::Shape;
+use fallline_core::{Backend, Shape, Storage};
+use std::sync::Arc;
 
 /// What a step did.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -13,14 +14,11 @@ pub struct StepReport {
     pub updated: usize,
     /// How many were given without a gradient, and left as they were.
     pub without_grad: usize,
-    /// The norm of all gradients together before clipping, with a loss scale taken out, where it was computed: in the
-    /// norm that clips, else the 2-norm.
-    pub grad_norm: Option<f64>,
+    pub(crate) norm: Option<Reported>,
     /// The first quantised state, by its parameter's name, that a NaN or an infinity came into in this step (the moments
     /// of large gradients overflow), where the policy for them has it looked for.
     pub poisoned: Option<(String, &'static str)>,
-    /// What clipping by norm multiplied the gradients by.
-    pub clip_factor: Option<f64>,
+    pub(crate) clipped: Option<Reported>,
     /// The loss scale that the gradients came with.
     pub loss_scale: Option<f64>,
     /// Iterations of the window so far and altogether, where the gradients were only accumulated.
@@ -31,6 +29,45 @@ impl StepReport {
     /// Whether nothing was updated.
     pub fn skipped(&self) -> bool {
         self.skipped.is_some()
+    }
+
+    /// The norm of all gradients together before clipping, with a loss scale taken out, where it was computed: in the
+    /// norm that clips, else the 2-norm. Where a device has it, it is fetched now, and waited for; a device that has
+    /// failed since gives none, and says why in its next step.
+    pub fn grad_norm(&self) -> Option<f64> {
+        self.norm.as_ref()?.get()
+    }
+
+    /// What clipping by norm multiplied the gradients by; fetched as [`grad_norm`](StepReport::grad_norm) is.
+    pub fn clip_factor(&self) -> Option<f64> {
+        self.clipped.as_ref()?.get()
+    }
+}
+
+/// A number of a step.
+#[derive(Clone, Debug)]
+pub(crate) enum Reported {
+    Known(f64),
+    /// At this place of a storage in `f64`.
+    OnDevice(Arc<dyn Backend>, Arc<Storage>, usize),
+}
+
+impl Reported {
+    fn get(&self) -> Option<f64> {
+        match self {
+            Reported::Known(number) => Some(*number),
+            Reported::OnDevice(backend, storage, place) => {
+                let mut values = vec![0.0; storage.len()];
+                backend.read(storage, values.as_mut_slice().into()).ok()?;
+                values.get(*place).copied()
+            }
+        }
+    }
+}
+
+impl PartialEq for Reported {
+    fn eq(&self, other: &Reported) -> bool {
+        self.get() == other.get()
     }
 }
 
@@ -49,10 +86,10 @@ impl fmt::Display for StepReport {
         if self.without_grad > 0 {
             write!(f, ", {} without a gradient", self.without_grad)?;
         }
-        if let Some(norm) = self.grad_norm {
+        if let Some(norm) = self.grad_norm() {
             write!(f, ", gradient norm {norm:.6}")?;
         }
-        if let Some(factor) = self.clip_factor.filter(|factor| *factor != 1.0) {
+        if let Some(factor) = self.clip_factor().filter(|factor| *factor != 1.0) {
             write!(f, ", clipped by {factor:.6}")?;
         }
         if let Some(scale) = self.loss_scale {

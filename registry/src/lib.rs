@@ -8,6 +8,7 @@
 
 mod error;
 mod formats;
+mod modifiers;
 pub mod names;
 pub mod paramwise;
 mod recipe;

@@ -18,11 +18,13 @@
 //! ([`ModuleKind::guess`]).
 //!
 //! Of this project's own is `optimizer=dict(type=…)` in an entry of `custom_keys`: its parameters have that optimizer,
-//! whose `lr` and `weight_decay` are then what the entry's multipliers multiply.
+//! whose `lr` and `weight_decay` are then what the entry's multipliers multiply. `cautious` may be any group's own; a
+//! `wrap` is around all of them.
 
 use crate::config::{Dict, Node, Position};
 use crate::error::{Error, Result};
 use crate::formats::{KEYS as STORING, OF_WHOLE, Of, Storing};
+use crate::modifiers;
 use crate::names::nearest;
 use crate::recipe::{convert, expect_dict, method};
 use crate::registry::Registry;
@@ -296,6 +298,7 @@ fn read_custom(
         let what = format!("{key} of one group's optimizer");
         return Err(Error::Unsupported { at: at.clone(), what });
     }
+    own = modifiers::in_group(own, base, (dict, optimizer), other.is_some())?;
     let stored = dict.keys().any(|key| STORING.contains(&key) && !OF_WHOLE.contains(&key));
     let storing = match stored || other.is_some() {
         true => Some(Storing::read(whole, Of::Algorithm(&*own))?.overridden(entry, Of::Algorithm(&*own))?),
@@ -311,15 +314,21 @@ fn read_custom(
     let hyper = |name: &str| hyper(name) && (OF_WHOLE.contains(&name) || !STORING.contains(&name));
     for (name, node) in dict.iter().filter(|(name, _)| hyper(name)) {
         let at = dict.key_at(name).unwrap_or(&entry.at).clone();
+        if modifiers::is_off(&*own, name, node) {
+            continue;
+        }
         let value = convert(node).ok_or_else(|| wrong(node, name, "a number, a string or a list"))?;
         own.set(&[(name, value)]).map_err(|source| match source {
             HyperError::Unknown { known, .. } => {
                 let known = known.iter().copied().chain(["lr_mult", "decay_mult", "optimizer"]);
                 let nearest = nearest(name, known).map(str::to_owned);
-                Error::UnknownKey { at, what: what(), key: name.to_owned(), nearest }
+                Error::UnknownKey { at: at.clone(), what: what(), key: name.to_owned(), nearest }
             }
             source => Error::Hyper { at: node.at.clone(), source },
         })?;
+        if own.modifiers().lookahead != base.modifiers().lookahead {
+            return Err(modifiers::wrap_of_group(&at));
+        }
     }
     Ok(Custom { key: key.to_owned(), at, algorithm: own, storing, other: other.is_some() })
 }

@@ -3,6 +3,7 @@
 use crate::config::{self, Dict, Entries, Node, Value as Setting};
 use crate::error::{Error, Result};
 use crate::formats::{self, Of, Storing};
+use crate::modifiers;
 use crate::names::nearest;
 use crate::paramwise::{self, Paramwise};
 use crate::registry::Registry;
@@ -167,17 +168,26 @@ impl Recipe {
     /// registry.
     pub fn to_text(&self) -> String {
         let algorithm = &*self.algorithm;
-        to_text(algorithm.name(), algorithm.table(), |name| algorithm.get(name), &self.storing)
+        let around = modifiers::to_text(algorithm);
+        let get = |name: &str| algorithm.get(name).filter(|_| !modifiers::is_of_wrap(algorithm, name));
+        to_text(algorithm.name(), algorithm.table(), get, &around, &self.storing)
     }
 }
 
-fn to_text(name: &str, table: &[Hyper], get: impl Fn(&str) -> Option<Value>, storing: &Storing) -> String {
+fn to_text(
+    name: &str,
+    table: &[Hyper],
+    get: impl Fn(&str) -> Option<Value>,
+    around: &str,
+    storing: &Storing,
+) -> String {
     let mut text = format!("dict(type={name:?}");
     for hyper in table {
         if let Some(value) = get(hyper.name) {
             text.push_str(&format!(", {}={value}", hyper.name));
         }
     }
+    text.push_str(around);
     text.push_str(&storing.to_text());
     text.push(')');
     text
@@ -213,7 +223,7 @@ impl SearchRecipe {
     /// As [`Recipe::to_text`].
     pub fn to_text(&self) -> String {
         let search = &self.search;
-        to_text(search.name(), search.table(), |name| search.get(name), &self.storing)
+        to_text(search.name(), search.table(), |name| search.get(name), "", &self.storing)
     }
 
     /// As [`Recipe::schedule`].
@@ -423,8 +433,10 @@ pub(crate) fn method(node: &Node, registry: &Registry) -> Result<Method> {
         return Err(Error::Missing { at: kind.at.clone(), what: name.to_owned(), key: decides });
     }
     let first = dict.iter().filter(|(key, _)| *key == decides);
-    let others =
-        dict.iter().filter(|(key, _)| !["type", decides].contains(key) && !formats::KEYS.contains(key));
+    let modifies = |key: &str| modifiers::given(&probe, key);
+    let aside: Vec<&str> = modifiers::KEYS.into_iter().filter(|key| modifies(key)).collect();
+    let own = |key: &str| !["type", decides].contains(&key) && !formats::KEYS.contains(&key);
+    let others = dict.iter().filter(|(key, _)| own(key) && !aside.contains(key));
     for (key, node) in first.chain(others) {
         let value = convert(node).ok_or_else(|| Error::Value {
             at: node.at.clone(),
@@ -437,13 +449,13 @@ pub(crate) fn method(node: &Node, registry: &Registry) -> Result<Method> {
             Ok(()) | Err(HyperError::Combination { .. }) => values.push((key, value)),
             Err(HyperError::Unknown { algorithm, name, known }) => {
                 let at = dict.key_at(key).unwrap_or(&node.at).clone();
-                let nearest = nearest(&name, known).map(str::to_owned);
+                let nearest = nearest(&name, known.into_iter().chain(aside)).map(str::to_owned);
                 return Err(Error::UnknownKey { at, what: algorithm.to_owned(), key: name, nearest });
             }
             Err(source) => return Err(Error::Hyper { at: node.at.clone(), source }),
         }
     }
-    build(&values)
+    modifiers::around(build(&values)?, dict, &kind.at, &aside)
 }
 
 pub(crate) fn expect_dict<'a>(node: &'a Node, key: &str) -> Result<&'a Dict> {

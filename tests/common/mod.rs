@@ -211,6 +211,27 @@ pub const CASES: &[&str] = &[
     "dict(type='LARS8bit', lr=0.1, momentum=0.5, weight_decay=0.1, max_unorm=0.3)",
 ];
 
+/// Algorithms with modifiers around them: of one pass and of several, with decays on either side, states in 8 bits.
+pub const MODIFIED: &[&str] = &[
+    "dict(type='AdamW', lr=0.01, weight_decay=0.1, cautious=True)",
+    "dict(type='Adam', lr=0.01, amsgrad=True, weight_decay=0.1, maximize=True, cautious=True)",
+    "dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01, cautious=True)",
+    "dict(type='SGD', lr=0.1, cautious=True)",
+    "dict(type='Lion', lr=0.01, weight_decay=0.1, cautious=True)",
+    "dict(type='LAMB', lr=0.01, weight_decay=0.1, max_unorm=0.1, cautious=True)",
+    "dict(type='RMSprop', lr=0.1, alpha=0.7, centered=True, momentum=0.5, cautious=True)",
+    "dict(type='AdamW8bit', lr=0.1, min_8bit_size=500, weight_decay=0.1, cautious=True)",
+    "dict(type='TorchAdafactor', lr=0.1, weight_decay=0.3, cautious=True)",
+    "dict(type='AdamW', lr=0.01, weight_decay=0.1, wrap=dict(type='Lookahead', k=2, alpha=0.3))",
+    "dict(type='SGD', lr=0.1, wrap=dict(type='Lookahead', k=1, alpha=0.8))",
+    "dict(type='TorchAdafactor', lr=0.1, weight_decay=0.3, wrap=dict(type='Lookahead', k=2))",
+    "dict(type='Lion8bit', lr=0.1, min_8bit_size=500, wrap=dict(type='Lookahead', k=2))",
+    "dict(type='OnebitAdam', lr=0.1, freeze_step=3, weight_decay=0.1, wrap=dict(type='Lookahead', k=2))",
+    "dict(type='Adam', lr=0.01, weight_decay=0.1, cautious=True, wrap=dict(type='Lookahead', k=2, alpha=0.5))",
+    "dict(type='Prodigy', weight_decay=0.1, decouple=False, d0=1e-3, cautious=True)",
+    "dict(type='Prodigy', betas=(0.5, 0.9), weight_decay=0.1, d0=1e-3, slice_p=3, cautious=True)",
+];
+
 /// One case for each name of the registry, with as many states as it can have.
 pub const ONE_EACH: &[&str] = &[
     "dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.01)",

@@ -87,6 +87,12 @@ fn list_prints_every_name_and_what_is_known_of_it() {
         }
         assert_eq!(row["state_bytes_per_param"].as_f64(), entry.state_bytes());
         assert_eq!(row["needs"], serde_json::json!(entry.needs));
+        let modifiers = row["modifiers"].as_array().unwrap();
+        assert_eq!(
+            modifiers.is_empty(),
+            ["LBFGS", "SparseAdam", "ZeroOneAdam"].contains(&entry.name),
+            "{row}"
+        );
     }
     let of = |name: &str| {
         let row = list.as_array().unwrap().iter().find(|row| row["name"] == name).unwrap();
@@ -127,6 +133,18 @@ fn describe_tells_the_rule_the_hyperparameters_and_the_references() {
         assert!(ptx.contains(width), "{dtype}: {ptx}");
         assert!(ptx.contains("// "), "comments");
     }
+    // With modifiers around it: the passes that are taken then.
+    let text = good(&["describe", "dict(type='AdamW', cautious=True, wrap=dict(type='Lookahead', k=4))"]);
+    for part in ["Update as configured", "agree = Σ", "Pass 3, in one of 4 steps", "slowₜ", "scale = "] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let plain = good(&["describe", "AdamW"]);
+    assert!(plain.contains("Modifiers: cautious=True; wrap=dict(type=\"Lookahead\")\n"), "{plain}");
+    let refused = good(&["describe", "LBFGS"]);
+    assert!(refused.contains("no cautious=True (LBFGS searches along all parameters together)"), "{refused}");
+    let ptx = good(&["describe", "dict(type='AdamW', cautious=True)", "--ptx"]);
+    assert!(ptx.contains(".visible .entry AdamWRuleMasked("), "{ptx}");
+    bad(fallline().args(["describe", "dict(type='LBFGS', cautious=True)"]), 2, &["LBFGS", "cautious"]);
     bad(fallline().args(["describe", "AdamW", "--ptx", "--json"]), 2, &["--ptx", "--json"]);
     bad(fallline().args(["describe", "AdmaW"]), 2, &["\"AdmaW\"", "did you mean \"AdamW\"?"]);
     bad(

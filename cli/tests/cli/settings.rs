@@ -149,6 +149,9 @@ fn explained_bytes_are_allocated(config: &Path, params: &Path) {
     }
 }
 
+/// An optimizer with all modifiers around it.
+const MODIFIED: &str = "dict(type='AdamW', cautious=True, wrap=dict(type='Lookahead', k=4))";
+
 #[test]
 fn explain_tells_each_parameter_its_rule() {
     let folder = tempfile::tempdir().unwrap();
@@ -193,6 +196,11 @@ fn explain_tells_each_parameter_its_rule() {
     assert_eq!(told[2], row("head.bias", "AdamW", 1e-3, 0.1, 16, "optimizer"));
     let table = good(&[&["explain"], &paths[..]].concat());
     assert!(table.contains("ln_1.bias") && table.contains("3 parameters, 168 bytes of states"), "{table}");
+
+    // What is around an optimizer has a column.
+    let told = json(&["explain", "--optimizer", MODIFIED, "--params", params.to_str().unwrap(), "--json"]);
+    assert_eq!(told[1]["modifiers"], "cautious, Lookahead(k=4, alpha=0.5)");
+    assert_eq!(told[1]["state_bytes"], 3 * 3 * 4);
 
     let explain = |more: &[&str]| {
         let mut command = fallline();

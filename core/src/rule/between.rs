@@ -6,6 +6,7 @@
 
 use super::scope::{GlobalAt, Groups, TensorAt};
 use super::{Rule, ScalarDef};
+use crate::kernel::typed;
 use crate::{Expr, Lane, NumberGraph, math};
 use core::any::Any;
 use core::fmt;
@@ -33,6 +34,8 @@ impl Number for Expr {
 pub enum Over {
     /// All tensors of the optimizer.
     All,
+    /// The same, added up one after the other instead of in the order of [`sums::fold`](crate::sums::fold).
+    InTurn,
     /// Those of the tensor's own group.
     Group,
 }
@@ -74,6 +77,11 @@ impl Declared {
         may_skip: false,
     };
 
+    /// Whether any of it follows from sums, or from what is remembered for all parameters together.
+    pub const fn depends(&self) -> bool {
+        !(self.reads.is_empty() && self.shared.is_empty() && self.totals.is_empty())
+    }
+
     /// Whether the rule says itself how its tensor scalars are found.
     pub const fn is_given(&self) -> bool {
         !(self.once.is_empty() && self.each.is_empty() && self.reads.is_empty() && self.shared.is_empty())
@@ -96,6 +104,7 @@ pub struct Numbers<'a, N> {
 }
 
 /// The numbers of a rule as plain data: what was declared, and how it is computed.
+#[derive(Clone, Copy)]
 pub struct Between {
     /// What was declared.
     pub declared: Declared,
@@ -114,12 +123,12 @@ impl Between {
         Between {
             declared: R::BETWEEN,
             once: |groups, at, out| {
-                let typed = |group: usize| groups.get(group).downcast_ref::<R::Hyper>();
+                let typed = |group: usize| typed::<R::Hyper>(groups.get(group));
                 let Some(first) = typed(0) else { return false };
                 R::once(&Groups::new(groups.count(), &|group| typed(group).unwrap_or(first)), at, out);
                 true
             },
-            each: |hyper, at, once, out| match hyper.downcast_ref::<R::Hyper>() {
+            each: |hyper, at, once, out| match typed::<R::Hyper>(hyper) {
                 Some(hyper) => {
                     R::each(hyper, at, once, out);
                     true
@@ -132,6 +141,15 @@ impl Between {
             tensor: R::tensor::<f64>,
             record: Formulas::record::<R>,
         }
+    }
+
+    /// The same numbers of a pass that is left out where another is.
+    pub(crate) fn skipping_as(&self, other: &Between) -> Between {
+        if !other.declared.may_skip {
+            return *self;
+        }
+        let (shared, skips) = (other.declared.shared, other.skips);
+        Between { declared: Declared { shared, may_skip: true, ..self.declared }, skips, ..*self }
     }
 
     /// Whether it sees all tensors at once: no tensor's scalars are known before all tensors' sums are.

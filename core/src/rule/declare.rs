@@ -66,7 +66,7 @@
 /// - `each(at) { let …; }`: numbers of one tensor, from its group's hyperparameters, the numbers of `once` and
 ///   [`TensorAt`](crate::TensorAt).
 /// - `totals(All) { name = term; }` or `totals(Group) { … }`: each tensor's term of a total over all tensors, or over those
-///   of its group.
+///   of its group ([`Over`](crate::between::Over)).
 /// - `update { name = …; }`: what is remembered for all parameters together, from the totals.
 /// - `skip { … }`: above 0 where the pass is left out, from what is remembered for all parameters together.
 /// - `tensor { let name = …; }`: the tensor's scalars, and what is remembered for it (`name = …;`). A scalar that it does

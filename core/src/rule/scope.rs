@@ -58,7 +58,9 @@ pub struct TensorAt<'a> {
     pub by_row: bool,
     /// What the algorithm remembers for the parameter, all of it, in its order.
     pub memory: &'a mut [f64],
-    /// What it remembers for all parameters together, all of it, in its order.
+    /// What it remembers for all parameters together, all of it, in its order. Empty where the device has it, which
+    /// computes what a rule's formulas make of what they name `shared(…)`: a rule that names some reads none of it here,
+    /// unless its algorithm remembers numbers for each parameter too.
     pub shared: &'a [f64],
     /// How many ranks step together.
     pub world: usize,
@@ -73,7 +75,7 @@ pub struct GlobalAt<'a> {
     pub groups: &'a [usize],
     /// What the algorithm remembers for each parameter: a row for each.
     pub memory: &'a [f64],
-    /// What it remembers for all parameters together.
+    /// What it remembers for all parameters together; empty where [`TensorAt::shared`] is.
     pub shared: &'a mut [f64],
     /// How many ranks step together.
     pub world: usize,

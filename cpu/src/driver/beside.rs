@@ -1,10 +1,11 @@
 //! Rules beside the pass's own, which go over the same elements.
 
-use super::{Chosen, Stored, Work, run_rule};
+use super::{Chosen, Linked, Stored, Work, run_rule};
 use crate::codec::Coded;
-use crate::entries::{Compiled, Entries, Entry};
+use crate::entries::Compiled;
 use crate::isa::Isa;
 use crate::plan::Chunk;
+use crate::tape::Code;
 use fallline_core::backend::{Beside, MAX_BESIDE, MAX_OPERANDS};
 
 /// Elements that go through all rules of a pass before the next ones do, where there are several and nothing is decoded:
@@ -13,7 +14,7 @@ use fallline_core::backend::{Beside, MAX_BESIDE, MAX_OPERANDS};
 const TOGETHER: usize = 256;
 
 /// A rule beside the pass's own.
-pub(super) struct Companion<'a, T> {
+pub(super) struct Companion<'a, T: 'static> {
     rule: Chosen<T>,
     operands: &'a [usize],
     row: &'a [T],
@@ -23,15 +24,14 @@ pub(super) struct Companion<'a, T> {
 impl<'a, T: Compiled> Companion<'a, T> {
     /// With its row in the type of the pass; none where it is not linked.
     pub(super) fn new(beside: &Beside<'a>, row: &'a [T], isa: Isa) -> Option<Companion<'a, T>> {
-        let entries = beside.kernel.host.downcast_ref::<Entries>()?;
-        let rule = Chosen::of(beside.kernel, entries, isa);
+        let rule = Chosen::of(beside.kernel, Linked::of(beside.kernel)?, isa);
         Some(Companion { rule, operands: beside.operands, row, first: beside.first })
     }
 }
 
 /// A rule whose operands are stored as an entry takes them, on its way through a chunk.
-struct Direct<T> {
-    entry: Entry<T>,
+struct Direct<T: 'static> {
+    entry: Code<T>,
     row: *const T,
     addresses: [*mut T; MAX_OPERANDS],
     bytes: [usize; MAX_OPERANDS],
@@ -79,7 +79,7 @@ pub(super) fn run_together<T: Compiled>(
         for Direct { entry, row, addresses, bytes } in all.iter_mut().flatten() {
             // SAFETY: the addresses are those of the elements from `start` on, borrowed for the pass, the written ones
             // mutably; the machine has the instruction set (checked when it was chosen).
-            unsafe { entry(*row, addresses.as_ptr(), elements, core::ptr::null_mut()) };
+            unsafe { entry.run(*row, addresses.as_ptr(), elements, core::ptr::null_mut()) };
             for (address, bytes) in addresses.iter_mut().zip(bytes) {
                 *address = address.wrapping_byte_add(elements * *bytes);
             }

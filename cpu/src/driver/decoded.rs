@@ -177,7 +177,7 @@ pub(super) fn run<T: Compiled + Coded>(
             for ((port, address), scratch) in ports.iter_mut().zip(&mut addresses).zip(&mut scratch.0) {
                 *address = port.decode(first, elements, scratch.as_mut_ptr().cast());
             }
-            (rule.entry)(row.as_ptr(), addresses.as_ptr(), elements, accumulators.start());
+            rule.entry.run(row.as_ptr(), addresses.as_ptr(), elements, accumulators.start());
             for ((port, operand), &address) in ports.iter_mut().zip(kernel.operands).zip(&addresses) {
                 if operand.written {
                     port.encode(work, first, address, elements);

@@ -159,7 +159,7 @@ pub(super) fn run<T: Compiled + Coded>(
             };
         }
         // SAFETY: as in `run_rule`; a stretch begins with a step of a sum, and is at most a segment's rest.
-        unsafe { (rule.entry)(row.as_ptr(), addresses.as_ptr(), elements, accumulators.start()) };
+        unsafe { rule.entry.run(row.as_ptr(), addresses.as_ptr(), elements, accumulators.start()) };
         start += elements;
         if sums && (start.is_multiple_of(SEGMENT) || start == chunk.elements) {
             accumulators.finish(work, first_segment + (start - 1) / SEGMENT);

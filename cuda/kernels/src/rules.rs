@@ -18,7 +18,7 @@ pub struct Printed {
     /// What an element-wise kernel should be like.
     pub element: Option<Wanted>,
     /// Whether another kernel moves 128 bits at a time. (The fold reads numbers that lie apart, mirroring has one side that
-    /// does, and columns, short rows and rows by index are added up a number a lane.)
+    /// does, numbers between passes are a few for each tensor, and columns, short rows and rows by index are added up a number a lane.)
     pub wide: bool,
     /// The architectures that it is assembled for, by compute capability.
     pub architectures: &'static [u32],
@@ -102,7 +102,8 @@ fn model_in(operand: &Operand, format: Format) -> Format {
 /// All kernels: those of the rules by name, then the others.
 pub fn kernels() -> Vec<Printed> {
     let mut all = Vec::new();
-    for (name, kernel) in rules() {
+    let rules = rules();
+    for (&name, kernel) in &rules {
         let graph = kernel.record();
         // Rules without a parameter are helpers, whose operands are never stored in another format.
         let updates = graph.operands().iter().any(|operand| operand.role == Role::Param);
@@ -114,11 +115,34 @@ pub fn kernels() -> Vec<Printed> {
         // Rows that are named by index, short ones and columns are added up a number a lane.
         let narrow = name.starts_with("sums of ")
             && [" rows in ", "rows up to", "columns"].iter().any(|part| name.contains(part));
-        let wide = !name.starts_with("fold") && !name.starts_with("mirror") && !narrow;
+        let single = ["fold", "mirror", "numbers", "scale"].iter().any(|start| name.starts_with(start));
+        let wide = !single && !narrow;
         let architectures = &ARCHITECTURES;
         all.push(Printed { name: name.into(), formats: "", texts, element: None, wide, architectures });
     };
     other("fold of sums", &|target| ptx::fold_kernel("fold_sums", target));
+    for compute in [Compute::F32, Compute::F64] {
+        other(&format!("scale of gradients, {compute}"), &|target| {
+            ptx::scale_kernel("scale_rows", compute, target)
+        });
+        for (name, kernel) in &rules {
+            let declared = &kernel.between.declared;
+            if declared.may_skip {
+                let (graph, stored) = (kernel.record(), vec![compute.format(); kernel.operands.len()]);
+                other(&format!("{name} where it may be left out, {compute}"), &|target| {
+                    ptx::skippable_kernel(&graph, name, compute, &stored, target)
+                });
+            }
+            // What is remembered for each parameter is the host's.
+            if declared.depends() && declared.memory.is_empty() {
+                let places = |names: &[&str]| (0..names.len()).collect::<Vec<usize>>();
+                let (reads, shared) = (places(declared.reads), places(declared.shared));
+                other(&format!("numbers of {name}, {compute}"), &|target| {
+                    ptx::numbers_kernel(kernel, "numbers", compute, (&reads, &shared), target)
+                });
+            }
+        }
+    }
     for bytes in [2, 4, 8] {
         other(&format!("mirror, {bytes} bytes"), &|target| ptx::mirror_kernel("mirror", bytes, target));
     }

@@ -14,6 +14,7 @@ mod repeat;
 mod sums;
 
 pub(super) use access::zero;
+pub(super) use evaluate::instruction;
 
 use blocks::Blocks;
 use chance::Chance;
@@ -81,10 +82,24 @@ pub fn element_kernel(
 ) -> Ptx {
     assert_eq!(stored.len(), graph.operands().len(), "{name}: one format for each operand");
     let stored: Vec<Stored> = stored.iter().map(|&stored| stored.into()).collect();
-    let mut kernel = Element::new(graph, name, compute, &stored, target);
-    kernel.notes();
-    kernel.print();
-    kernel.b.finish(target)
+    Element::new(graph, name, compute, &stored, target).finish()
+}
+
+/// As [`element_kernel`], with one more parameter behind the others: `skip` (u64), the address of a number (f64) above 0
+/// where the pass is left out, with sums of 0.
+///
+/// # Panics
+/// As [`element_kernel`].
+pub fn skippable_kernel(
+    graph: &Graph,
+    name: &str,
+    compute: Compute,
+    stored: &[impl Into<Stored> + Copy],
+    target: Target,
+) -> Ptx {
+    assert_eq!(stored.len(), graph.operands().len(), "{name}: one format for each operand");
+    let stored: Vec<Stored> = stored.iter().map(|&stored| stored.into()).collect();
+    Element { skips: true, ..Element::new(graph, name, compute, &stored, target) }.finish()
 }
 
 /// One operand of the rule, as the kernel sees it, or its copy.
@@ -136,6 +151,8 @@ struct Element<'a> {
     terms: Vec<Vec<Reg>>,
     /// For each sum the accumulators that the lane owns.
     accumulators: Vec<[Reg; sums::OWNED]>,
+    /// Whether a number says that the pass is left out.
+    skips: bool,
 }
 
 /// How many of its elements a lane takes together: all, or half of them where all would take too many registers (a rule
@@ -228,7 +245,14 @@ impl<'a> Element<'a> {
             live,
             terms: Vec::new(),
             accumulators: Vec::new(),
+            skips: false,
         }
+    }
+
+    fn finish(mut self) -> Ptx {
+        self.notes();
+        self.print();
+        self.b.finish(self.target)
     }
 
     /// The comment above the kernel: what it computes from what.
@@ -267,6 +291,7 @@ impl<'a> Element<'a> {
             ["tensors", "chunks", "rows", "partials"].map(|name| self.b.param(Type::U64, name));
         let chunk_count = self.b.param(Type::U32, "chunk_count");
         let keys = self.has_chance().then(|| self.b.param(Type::U64, "keys"));
+        let skip = self.skips.then(|| self.b.param(Type::U64, "skip"));
         self.copy_tables();
         let end = self.b.label("end");
         let (lane, warp) = warp_of_grid(&mut self.b);
@@ -276,6 +301,13 @@ impl<'a> Element<'a> {
         let place = self.find_chunk(lane, warp, [tensors, chunks, rows], keys);
         self.uniform_values();
         self.zero_accumulators();
+        let left_out = self.b.label("left_out");
+        if let Some(skip) = skip {
+            self.b.comment("whether the pass is left out");
+            let flag = self.b.ld(Space::Constant, Type::F64, 1, skip, 0)[0];
+            let skips = self.b.setp("gt", Type::F64, flag, Value::F64(0.0));
+            self.b.when(skips).bra(&left_out);
+        }
 
         let [step, terms, added, values, coded] =
             ["step", "masked_terms", "added", "masked_values", "coded"].map(|name| self.b.label(name));
@@ -312,6 +344,9 @@ impl<'a> Element<'a> {
             self.add_terms(lane);
         }
         self.next_step(&place, &step);
+        if skip.is_some() {
+            self.b.place(&left_out);
+        }
         if let Some(segment) = place.segment {
             self.store_partials(segment, partials, lane);
         }

@@ -3,6 +3,7 @@
 use super::{Algorithm, Info, Sparse, Spec, StateSpec, StorageDefaults};
 use crate::builtins::Builtins;
 use crate::hyper::{Hyper, HyperError, Value};
+use crate::modifiers::{Modifiers, modify};
 use crate::program::{AnySite, Mode, Program, Site, Variant};
 use core::any::Any;
 use core::fmt::Debug;
@@ -25,9 +26,9 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     /// # Errors
     /// [`HyperError`]; nothing is set then.
     fn set(&mut self, values: &[(&str, Value)]) -> Result<(), HyperError>;
-    /// Whether each parameter's states and update belong to one rank alone, where there are several.
-    fn sharded(&self) -> bool {
-        false
+    /// What is done around its own steps.
+    fn modifiers(&self) -> Modifiers {
+        Modifiers::NONE
     }
     /// A copy.
     fn boxed(&self) -> Box<dyn AnyAlgorithm>;
@@ -67,9 +68,29 @@ impl dyn AnyAlgorithm + '_ {
     /// # Errors
     /// Why there is no such program.
     pub fn program_on(&self, variant: Variant, distributed: bool) -> Result<Program, String> {
-        let core = self.core();
-        let hyper = |_: usize| core.hyper();
-        core.program(&AnySite::new(variant, distributed, &Groups::new(1, &hyper)))
+        let hyper = |_: usize| self.hyper();
+        self.program_at(&AnySite::new(variant, distributed, &Groups::new(1, &hyper)))
+    }
+
+    /// What a step consists of, with what [modifiers](AnyAlgorithm::modifiers) make of it.
+    ///
+    /// # Errors
+    /// Why there is no such program.
+    pub fn program_at(&self, on: &AnySite<'_, '_>) -> Result<Program, String> {
+        modify(self.core().program(on)?, self)
+    }
+
+    /// Hands over the hyperparameters that a rule of one of its programs takes: the algorithm's, or those of a modifier.
+    pub(crate) fn with_hyper(&self, program: &Program, kernel: &Kernel, with: &mut dyn FnMut(&dyn Any)) {
+        match self.modifiers().lookahead {
+            Some(lookahead) if kernel.takes(&lookahead) => with(&lookahead),
+            _ => program.with_hyper(self.hyper(), with),
+        }
+    }
+
+    /// Whether each parameter's states and update belong to one rank alone, where there are several.
+    pub fn sharded(&self) -> bool {
+        self.modifiers().sharded
     }
 
     /// The same on one rank. Without any stage where there is none.
@@ -132,6 +153,9 @@ impl dyn AnyAlgorithm + '_ {
 
     /// How a state of a parameter with so many elements is stored by default, if not as it is computed.
     pub fn state_format(&self, state: &str, elements: usize) -> Option<Format> {
+        if self.modifiers().state(state).is_some() {
+            return None;
+        }
         let block = self.storage().block.filter(|block| elements >= block.from)?;
         Some(block.format(self.state(state).non_negative))
     }
@@ -178,7 +202,7 @@ impl dyn AnyAlgorithm + '_ {
 
     /// What is unusual about a state or scratch.
     pub fn state(&self, name: &str) -> StateSpec {
-        self.core().state(name)
+        self.modifiers().state(name).unwrap_or_else(|| self.core().state(name))
     }
 
     /// Which of its programs a parameter takes.
@@ -196,7 +220,7 @@ impl dyn AnyAlgorithm + '_ {
 
     /// What it makes of row-sparse gradients.
     pub fn sparse(&self) -> Sparse {
-        self.core().sparse()
+        self.modifiers().sparse(self.core().sparse())
     }
 
     /// The rules that are run whatever the algorithm is, compiled by the same [`Link`].

@@ -186,10 +186,33 @@ rule! {
     }
 }
 
+/// How the moments of rows or columns take in new squares.
+#[derive(Clone, Copy, Debug)]
+pub struct FactoredMoment {
+    kept: f64,
+    eps: f64,
+    /// What the gradients are multiplied by, as far as the host knows it.
+    scale: f64,
+    /// Squares in each sum.
+    terms: f64,
+}
+
 rule! {
     /// The moment of a row or a column, from the sum of its squares, whose place it takes too.
-    pub FactoredMomentRule(h: (), t) {}
-    per_tensor(kept, share, shift)
+    pub FactoredMomentRule(h: FactoredMoment, t) {}
+    per_tensor(kept, share, shift) shared(factor) {
+        each(at) {
+            let kept = h.kept;
+            let new = 1.0 - h.kept;
+            let scale = h.scale;
+            let terms = h.terms;
+            let shift = (1.0 - h.kept) * h.eps;
+        }
+        tensor {
+            let grad_scale = scale * factor;
+            let share = new * grad_scale * grad_scale / terms;
+        }
+    }
     element() -> (v: State, x: Scratch) {
         v = kept * v + (share * x + shift);
         x = v;
@@ -316,6 +339,7 @@ pub(crate) fn update_moments<K: Link>(at: &mut OpAt<'_>, kept: f64, eps: f64) ->
         widened = Some(as_computed);
     }
     let mut totals = at.take(batch)?;
+    let (scale, reading) = (at.grad_scale.known(), at.reading());
     let [row, column] = at.states.two(["row", "column"])?;
     let [r, c] = at.scratch.two(["r", "c"])?;
     at.on.backend.sum_matrices(MatrixSums {
@@ -327,11 +351,10 @@ pub(crate) fn update_moments<K: Link>(at: &mut OpAt<'_>, kept: f64, eps: f64) ->
         by_row: r,
         by_column: c,
     })?;
-    let share = (1.0 - kept) * at.grad_scale * at.grad_scale;
     for (moment, x, terms) in [(row, &mut *r, columns), (column, c, rows)] {
         let views = &mut [Some(View::write(moment)), Some(View::write(x))];
-        let own = [kept, share / terms as f64, (1.0 - kept) * eps];
-        at.on.run(K::kernel::<FactoredMomentRule>(), &() as &dyn Any, &own, views)?;
+        let moment = FactoredMoment { kept, eps, scale, terms: terms as f64 };
+        at.on.run_reading(reading, K::kernel::<FactoredMomentRule>(), &moment, views)?;
     }
     at.on.backend.sum_axis(AxisSums {
         from: View::read(r),

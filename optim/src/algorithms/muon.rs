@@ -6,7 +6,7 @@ mod pair;
 
 pub(super) use hidden::{Hidden, REST, adamw, extents};
 pub(super) use newton_schulz::NewtonSchulz;
-pub use newton_schulz::{MuonNormRule, MuonShiftRule};
+pub use newton_schulz::{LeastNorm, MuonNormRule, MuonShiftRule};
 pub use pair::MuonPairRule;
 
 use crate::algorithms::AdamW;
@@ -142,10 +142,7 @@ impl TensorOp for Orthogonalise {
             None => at.on.compute.format(),
         };
         let (coefficients, steps) = (from_ref(&h.ns_coefficients), h.ns_steps);
-        // Not `max`: it would hide that the norm is not a number.
-        let norm = sqrt(at.sums.get("norm2")?);
-        let norm = if norm < h.eps { h.eps } else { norm };
-        NewtonSchulz { rows, columns, coefficients, steps, format }.run::<K>(at, norm)
+        NewtonSchulz { rows, columns, coefficients, steps, format }.run::<K>(at, h.eps)
     }
 }
 

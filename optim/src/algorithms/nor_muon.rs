@@ -160,10 +160,7 @@ impl TensorOp for OrthogonaliseRows {
             return Ok(());
         }
         let (coefficients, steps, format) = (h.ns_coeffs.steps(), h.ns_steps, at.on.compute.format());
-        // Not `max`: it would hide that the norm is not a number.
-        let norm = sqrt(at.sums.get("norm2")?);
-        let norm = if norm < LEAST_NORM { LEAST_NORM } else { norm };
-        NewtonSchulz { rows, columns, coefficients, steps, format }.run::<K>(at, norm)?;
+        NewtonSchulz { rows, columns, coefficients, steps, format }.run::<K>(at, LEAST_NORM)?;
 
         let [mut x2, mut u2, mut all_x2, mut all_u2] =
             [at.take(rows)?, at.take(rows)?, at.take(1)?, at.take(1)?];

@@ -3,7 +3,6 @@
 use super::prelude::*;
 use crate::algorithms::dadapt_adam::{check_lr, common_lr, needs_lr, weighted};
 use crate::op::{OpAt, TensorOp};
-use core::any::Any;
 use fallline_core::backend::View;
 use fallline_core::{Kernel, Result};
 
@@ -218,12 +217,22 @@ rule! {
     }
 }
 
+/// What the host knows of a gradient's scale.
+pub struct KnownScale(f64);
+
 rule! {
     /// A slice of a gradient, multiplied as the gradient is.
-    pub ProdigyScaleRule(h: (), t) {}
-    per_tensor(factor)
+    pub ProdigyScaleRule(h: KnownScale, t) {}
+    per_tensor(grad_scale) shared(factor) {
+        each(at) {
+            let known = h.0;
+        }
+        tensor {
+            let grad_scale = known * factor;
+        }
+    }
     element() -> (x: Scratch) {
-        x = x * factor;
+        x = x * grad_scale;
     }
 }
 
@@ -243,9 +252,9 @@ impl TensorOp for TakeSlices {
     fn run<K: Link>(h: &Prodigy, at: &mut OpAt<'_>) -> Result<()> {
         let every = usize::try_from(h.slice_p).unwrap_or(usize::MAX);
         at.take_slices(every, ["slice_p", "slice_g"])?;
+        let (known, reading) = (KnownScale(at.grad_scale.known()), at.reading());
         let views = &mut [Some(View::write(at.scratch.get_mut("slice_g")?))];
-        at.on.run(K::kernel::<ProdigyScaleRule>(), &() as &dyn Any, &[at.grad_scale], views)?;
-        Ok(())
+        at.on.run_reading(reading, K::kernel::<ProdigyScaleRule>(), &known, views)
     }
 }
 

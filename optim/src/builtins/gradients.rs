@@ -1,7 +1,8 @@
 //! The rules that read or form gradients before the update does.
 
+use super::TotalRule;
 use fallline_core::math::flag;
-use fallline_core::{Kernel, Lane, rule};
+use fallline_core::{Kernel, Lane, Literal, Number, rule};
 
 rule! {
     /// Counts what is not finite (`0 · x` is 0 for finite numbers only) and sums the squares of a gradient.
@@ -11,6 +12,75 @@ rule! {
         bad = L::select((g * zero).eq(zero), zero, L::lit(1.0));
         squares = g * g;
     }
+}
+
+/// What [`ClipRule`] and its like are computed from.
+pub struct ClipTo {
+    /// The largest norm.
+    pub max_norm: f64,
+}
+
+/// What gradients of a norm are multiplied by, so that it is at most `max_norm`. As torch's clamp: NaN stays.
+pub(crate) fn clipping<N: Number>(norm: N, max_norm: N) -> N
+where
+    f64: Literal<N>,
+{
+    let clipped = max_norm / (norm + 1e-6);
+    N::select(N::lit(1.0).lt(clipped), N::lit(1.0), clipped)
+}
+
+rule! {
+    /// The norm of all gradients together, and what clips them by it. It has no elements: all of it is between passes.
+    pub ClipRule(h: ClipTo, t) {}
+    per_tensor() reads GradCheck(squares) shared(norm, factor) {
+        once(groups, at) {
+            let max_norm = groups[0].max_norm;
+        }
+        totals(All) {
+            all_squares = squares;
+        }
+        update {
+            norm = all_squares.sqrt();
+            factor = clipping(norm, max_norm);
+        }
+    }
+    element() -> () {}
+}
+
+rule! {
+    /// The same of the sum of all magnitudes.
+    pub ClipMagnitudesRule(h: ClipTo, t) {}
+    per_tensor() reads MagnitudeSum(magnitudes) shared(norm, factor) {
+        once(groups, at) {
+            let max_norm = groups[0].max_norm;
+        }
+        totals(InTurn) {
+            all_magnitudes = magnitudes;
+        }
+        update {
+            norm = all_magnitudes;
+            factor = clipping(norm, max_norm);
+        }
+    }
+    element() -> () {}
+}
+
+rule! {
+    /// The same of the largest magnitude, behind [`ClipRule`], whose norm says whether one is not a number.
+    pub ClipLargestRule(h: ClipTo, t) {}
+    per_tensor() reads TotalRule(total) shared(norm, factor) {
+        once(groups, at) {
+            let max_norm = groups[0].max_norm;
+        }
+        totals(All) {
+            largest = total;
+        }
+        update {
+            norm = N::select(norm.eq(norm), largest, norm);
+            factor = clipping(norm, max_norm);
+        }
+    }
+    element() -> () {}
 }
 
 /// What [`ClampSum`] is computed from.

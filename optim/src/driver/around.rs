@@ -79,8 +79,9 @@ impl Driver {
         let reads = |group: &Group, stage: Stage| match stage {
             Stage::Pass(kernel) => {
                 let reads = kernel.operands.iter().any(|operand| operand.role == Role::Grad);
-                let (names, shared) = (group.algorithm.spec().shared, &self.shared[group.family]);
-                reads && !kernel.between.is_global() && !kernel.between.skips_of(names, shared)
+                let (names, shared) = (group.algorithm.spec().shared, self.shared[group.family].known());
+                let skips = shared.is_none_or(|shared| kernel.between.skips_of(names, shared));
+                reads && !kernel.between.is_global() && !(kernel.between.declared.may_skip && skips)
             }
             Stage::Op(_) => false,
         };

@@ -34,6 +34,9 @@ pub(super) struct Away {
 pub fn can_offload(algorithm: &dyn AnyAlgorithm) -> Result<(), String> {
     let name = algorithm.name();
     let apart = |problem: &str| Err(format!("{name} cannot be offloaded: {problem}"));
+    if algorithm.modifiers().lookahead.is_some() {
+        return apart("Lookahead brings parameters and slow weights together in a pass of its own");
+    }
     for program in algorithm.programs() {
         let mut stages = program.iter();
         let alone = match (stages.next(), stages.next()) {

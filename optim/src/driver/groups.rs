@@ -1,6 +1,7 @@
 //! Groups of parameters: which belongs to which, with what hyperparameters, and of which optimizer.
 
 use super::masks::GroupMask;
+use super::shared::Shared;
 use super::{Driver, Group};
 use crate::hyper::Value;
 use crate::{AnyAlgorithm, Error, ModuleKind, ParamFormat, Result, StateFormats};
@@ -57,6 +58,7 @@ impl Driver {
         beside: Option<usize>,
     ) -> Result<usize> {
         let refused = |name, problem: String| Err(Error::Groups { algorithm: name, problem });
+        self.same_lookahead(algorithm.name(), algorithm.modifiers().lookahead)?;
         let mut storing = (StateFormats::default(), ParamFormat::default(), None);
         let family = match beside {
             None => self.groups.iter().map(|group| group.family + 1).max().unwrap_or(0),
@@ -82,7 +84,8 @@ impl Driver {
         family: usize,
     ) -> usize {
         if family == self.shared.len() {
-            self.shared.push(algorithm.spec().shared.iter().map(|(_, initial)| *initial).collect());
+            let shared = algorithm.spec().shared.iter().map(|(_, initial)| *initial).collect();
+            self.shared.push(Shared::new(shared));
         }
         self.groups.push(Group { algorithm, formats, params, mask, matches: Box::new(matches), family });
         self.groups.len() - 1

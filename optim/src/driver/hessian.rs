@@ -52,11 +52,23 @@ impl Driver {
             let tensors = slots.iter().filter(|slot| slot.run == Some(index)).count();
             let (backend, groups, family) = (&*self.backend, &self.groups[..], run.family);
             let Some(kernel) = first_of(groups, family).hessian() else { continue };
-            let shared = &mut self.shared[family][..];
+            let shared = &mut self.shared[family];
             let ranks = self.world.as_ref().map(|world| &**world.ranks());
             let around = Around::default();
-            let work =
-                Work { index, family, tensors, backend, groups, shared, ranks, bindings, slots, around };
+            let work = Work {
+                index,
+                family,
+                tensors,
+                backend,
+                groups,
+                shared,
+                ranks,
+                bindings,
+                slots,
+                around,
+                syncs: false,
+                factor: None,
+            };
             let away = self.away.as_mut().filter(|away| away.known);
             if let Err(cause) = run.run_beside(work, kernel, away, &mut begun) {
                 if begun {

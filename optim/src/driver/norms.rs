@@ -9,9 +9,9 @@ use fallline_core::math::{powf, single};
 use fallline_core::{Backend, Compute, Kernel, Storage};
 
 /// Magnitudes that one element of [`ExtremeMagnitude`](crate::builtins::ExtremeMagnitude) compares.
-const WAYS: usize = 7;
+pub(super) const WAYS: usize = 7;
 /// Elements of the memory that what is left of them goes to: half a megabyte at most.
-const ROOM: usize = 1 << 16;
+pub(super) const ROOM: usize = 1 << 16;
 
 impl Driver {
     /// The p-norm of all gradients together, multiplied by a factor first: the norm of their norms. None of them is NaN.
@@ -29,7 +29,7 @@ impl Driver {
     }
 
     /// A gradient as it was given; rows that were not are zero.
-    fn given<'v>(&'v self, bindings: &'v [Binding<'_>], i: usize) -> Option<View<'v>> {
+    pub(super) fn given<'v>(&'v self, bindings: &'v [Binding<'_>], i: usize) -> Option<View<'v>> {
         let slot = &self.slots.range_of(0..bindings.len())[i];
         let given = mirror::given(&bindings[i], &slot.mirror);
         match rows::of(&slot.rows, slot.sparse) {
@@ -250,7 +250,7 @@ impl<'d> Extremes<'d> {
 }
 
 /// The views of the rule's operands for one tensor, the written one first.
-type Ways<'v> = [Option<View<'v>>; WAYS + 1];
+pub(super) type Ways<'v> = [Option<View<'v>>; WAYS + 1];
 
 /// A pass over what `next` gives until there is none.
 fn pass<'v>(
@@ -277,7 +277,7 @@ fn pass<'v>(
 
 /// What takes the extremes of seven parts of `len` elements, and the parts. The last of them overlap where the length is
 /// no multiple: comparing a number twice changes nothing.
-fn ways<'v>(to: View<'v>, len: usize, from: impl Fn() -> Option<View<'v>>) -> Ways<'v> {
+pub(super) fn ways<'v>(to: View<'v>, len: usize, from: impl Fn() -> Option<View<'v>>) -> Ways<'v> {
     let next = to.len();
     let mut all = [const { None }; WAYS + 1];
     for (part, view) in all[1..].iter_mut().enumerate() {

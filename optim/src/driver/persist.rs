@@ -1,10 +1,12 @@
 //! Saving and loading: what is checked, in which order, before anything changes.
 
 use super::prepare::variant_of;
+use super::shared::Shared;
 use super::together::first_of;
 use super::{Driver, Member};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions, OptimizerManifest, ParamManifest, Part};
 use crate::compression::Errors;
+use crate::modifiers::LOOKAHEAD_STEPS;
 use crate::params::MASTER;
 use crate::program::Program;
 use crate::slots::{Slot, Slots};
@@ -59,8 +61,12 @@ impl Driver {
             memory.for_each(|((name, _), value)| checkpoint.insert_scalar(&slot.name, name, *value));
         }
         for (family, shared) in self.shared.iter().enumerate() {
-            let shared = first_of(&self.groups, family).spec().shared.iter().zip(shared);
+            let values = shared.get(&*self.backend)?;
+            let shared = first_of(&self.groups, family).spec().shared.iter().zip(&*values);
             shared.for_each(|((name, _), value)| manifest.insert_shared(&shared_key(family, name), *value));
+        }
+        if self.lookahead().is_some() {
+            manifest.insert_shared(LOOKAHEAD_STEPS, self.lookahead_steps as f64);
         }
         self.wrapped.save(self, &mut checkpoint)?;
         if let Some(averages) = &self.averages {
@@ -84,6 +90,11 @@ impl Driver {
             names.map(|(name, _)| manifest.shared(&shared_key(family, name))).collect()
         });
         let shared = shared.collect::<Result<Vec<Vec<f64>>>>()?;
+        let lookahead_steps = match self.lookahead() {
+            None => 0.0,
+            Some(_) if options.lenient => manifest.shared(LOOKAHEAD_STEPS).unwrap_or(0.0),
+            Some(_) => manifest.shared(LOOKAHEAD_STEPS)?,
+        };
         let current = self.groups.iter().map(|group| &*group.algorithm);
         let algorithms = match options.state_only {
             true => manifest.restore_kept(current)?,
@@ -143,7 +154,8 @@ impl Driver {
         self.mode = mode;
         let mut before = core::mem::replace(&mut self.slots, loaded);
         kept.iter().for_each(|name| self.slots.adopt(&mut before, name));
-        self.shared = shared;
+        self.shared = shared.into_iter().map(Shared::new).collect();
+        self.lookahead_steps = lookahead_steps as u64;
         self.adopt(algorithms);
         self.unrestored = self.any_parted();
         Ok(report)

@@ -31,7 +31,7 @@ impl Driver {
         let hyper_of =
             |group: usize| mine().nth(group).map_or(&**algorithm, |group| &*group.algorithm).hyper();
         let groups = Groups::new(mine().count(), &hyper_of);
-        let program = algorithm.core().program(&AnySite::new(slot.variant, distributed, &groups));
+        let program = algorithm.program_at(&AnySite::new(slot.variant, distributed, &groups));
         program.map_err(|problem| Error::Groups { algorithm: algorithm.name(), problem })
     }
 

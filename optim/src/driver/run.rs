@@ -9,12 +9,13 @@ pub(super) use work::Work;
 
 use super::around::Around;
 use super::away::Away;
-use crate::op::Workspace;
+use crate::op::{Found, Plans, Workspace};
 use crate::program::{Program, Stage};
 use crate::{AnyAlgorithm, Result};
 use between::{Order, Remembered};
 use core::ops::Range;
 use fallline_core::{Compute, Kernel};
+use part::{How, parts_of};
 
 /// Parameters with the same stages and compute type, with buffers that are kept between steps.
 pub(crate) struct Run {
@@ -27,8 +28,9 @@ pub(crate) struct Run {
     /// What the gradients of this step are multiplied by.
     factor: f64,
     pub(super) parts: Vec<Part>,
-    /// The last stage that writes the parameter.
+    /// The last stage that writes the parameter, and the last before a sync's.
     writes: Option<usize>,
+    writes_without_sync: Option<usize>,
     /// This step's parameters in parts, which take stages that follow each other while they are in cache.
     batches: Vec<Batch>,
     /// This step's parameters in the order of their names, where that order matters.
@@ -36,6 +38,12 @@ pub(crate) struct Run {
     /// What was remembered before the step.
     before: Vec<f64>,
     workspace: Workspace,
+    /// What is remembered for the passes of operations.
+    plans: Plans,
+    /// Whether the device can compute the numbers between passes, once that is known.
+    queues: Option<bool>,
+    /// Whether numbers between passes follow from what is remembered for all parameters together.
+    shares: bool,
 }
 
 /// Some of a run's parameters, next to each other.
@@ -64,7 +72,26 @@ impl Run {
         });
         let parts: Vec<Part> = parts.collect();
         let writes = parts.iter().rposition(Part::writes_param);
-        Run { program, compute, family, keys, factor: 1.0, parts, writes, batches, order, before, workspace }
+        let always = parts.len() - usize::from(program.is_periodic());
+        let writes_without_sync = parts[..always].iter().rposition(Part::writes_param);
+        let shares = program.kernels().any(|kernel| !kernel.between.declared.shared.is_empty());
+        Run {
+            program,
+            compute,
+            family,
+            keys,
+            factor: 1.0,
+            parts,
+            writes,
+            writes_without_sync,
+            batches,
+            order,
+            before,
+            workspace,
+            plans: Plans::default(),
+            queues: None,
+            shares,
+        }
     }
 
     /// Forgets the rows of the last step.
@@ -115,24 +142,109 @@ impl Run {
             return part.run_away(work, self.compute, away, begun).map(drop);
         }
         self.cut(&work, None);
-        let ran =
-            part.run(&mut work, (kernel, self.compute), 0, &self.batches[0], (0, false), Around::default());
+        let ran = part.run(&mut work, (kernel, self.compute), 0, &self.batches[0], How::default());
         *begun |= ran.as_ref().map_or_else(fallline_core::Error::may_have_written, |()| true);
         Ok(ran?)
     }
 
     /// Runs all stages. `begun` is set as soon as something may have been written.
     pub(super) fn step(&mut self, mut work: Work<'_, '_, '_>, begun: &mut bool) -> Result<()> {
+        self.plans.begin();
+        let queues = self.queues(&work);
+        if self.shares {
+            match queues {
+                true => work.shared.send(work.backend)?,
+                false => work.shared.bring_home(work.backend)?,
+            }
+        }
         self.remember(&work);
-        let ran = self.run_stages(&mut work, begun);
+        let ran = match queues {
+            true => self.queue_stages(&mut work, begun),
+            false => self.run_stages(&mut work, begun),
+        };
         if ran.is_err() && !*begun {
             self.restore(&mut work);
         }
         ran
     }
 
+    /// Whether the device computes the numbers between passes, so that the step waits for nothing: not where parameters
+    /// have numbers of their own to remember, which the host decides by, nor where they take part by rows.
+    fn queues(&mut self, work: &Work<'_, '_, '_>) -> bool {
+        let (program, backend) = (&self.program, work.backend);
+        let able = *self.queues.get_or_insert_with(|| {
+            let uses = |kernel: &Kernel| kernel.between.declared.depends() || !kernel.sums.is_empty();
+            work.first().spec().memory.is_empty()
+                && program.kernels().any(uses)
+                && program.kernels().all(|kernel| backend.computes(kernel))
+                && counts_are_steps(program)
+        });
+        let mut mine = work.slots.iter().filter(|slot| slot.run == Some(work.index));
+        able && !mine.any(|slot| parts_of(slot).is_some())
+    }
+
+    /// As [`run_stages`](Run::run_stages), where the device computes the numbers between passes.
+    fn queue_stages(&mut self, work: &mut Work<'_, '_, '_>, begun: &mut bool) -> Result<()> {
+        self.cut(work, None);
+        let (count, compute) = (self.parts.len(), self.compute);
+        let without_sync = self.program.is_periodic() && !work.syncs;
+        let writes = if without_sync { self.writes_without_sync } else { self.writes };
+        for stage in 0..count {
+            if without_sync && stage + 1 == count {
+                work.count(&self.batches[0]);
+                continue;
+            }
+            let (done, rest) = self.parts.split_at_mut(stage);
+            let part = &mut rest[0];
+            let before = done.iter().rev().find_map(|part| part.stage.kernel().map(|kernel| (part, kernel)));
+            let plan = before.and_then(|(part, _)| part.plans.first());
+            let Some(kernel) = part.stage.kernel() else {
+                let Stage::Op(op) = part.stage else { continue };
+                *begun = true;
+                let names = before.map_or(&[][..], |(_, kernel)| kernel.sums);
+                match op.is_collective() {
+                    true => work.run_on_all(op, compute, &mut self.workspace)?,
+                    false => {
+                        let sums = Found::Kept(plan);
+                        work.run_op(
+                            op,
+                            compute,
+                            (names, sums, self.factor),
+                            (&mut self.workspace, &self.plans),
+                        )?;
+                    }
+                }
+                continue;
+            };
+            if let Some(between) = &mut part.between {
+                match (kernel.between.declared.depends(), kernel.between.is_global()) {
+                    (true, _) => between.of_queued(work, compute, &mut self.order),
+                    (false, true) => between.of_all(work, compute, &[], &mut part.own, &mut self.order),
+                    (false, false) => between.of_batch(work, compute, &[], &mut part.own, &self.batches[0]),
+                }
+            }
+            let around = Around {
+                forming: work.around.forming.filter(|_| stage == 0),
+                averaging: work.around.averaging.filter(|_| writes == Some(stage)),
+            };
+            let how = How { stage, last: stage + 1 == count, around, queued: Some(plan) };
+            let ran = part.run(work, (kernel, compute), 0, &self.batches[0], how);
+            *begun |= ran.as_ref().map_or_else(fallline_core::Error::may_have_written, |()| true);
+            ran?;
+            if self.shares {
+                work.shared.changing();
+            }
+        }
+        if self.shares {
+            work.shared.stepped();
+        }
+        Ok(())
+    }
+
     fn run_stages(&mut self, work: &mut Work<'_, '_, '_>, begun: &mut bool) -> Result<()> {
         let count = self.parts.len();
+        let without_sync = self.program.is_periodic() && !work.syncs;
+        let writes = if without_sync { self.writes_without_sync } else { self.writes };
         let mut first = 0;
         while first < count {
             let following = self.parts[first + 1..].iter().take_while(|part| part.stage.follows()).count();
@@ -144,7 +256,9 @@ impl Run {
             let skipped = self.parts[first].stage.kernel().is_none() || self.skips(work, first);
             for batch in 0..self.batches.len() {
                 for stage in first..=last {
-                    if stage == first && skipped {
+                    let waits = without_sync && stage + 1 == count;
+                    let skipped = if stage == first { skipped } else { self.skips(work, stage) };
+                    if skipped || waits {
                         if stage + 1 == count {
                             work.count(&self.batches[batch]);
                         }
@@ -162,10 +276,10 @@ impl Run {
                     }
                     let around = Around {
                         forming: work.around.forming.filter(|_| stage == 0),
-                        averaging: work.around.averaging.filter(|_| self.writes == Some(stage)),
+                        averaging: work.around.averaging.filter(|_| writes == Some(stage)),
                     };
-                    let which = (stage, stage + 1 == count);
-                    let ran = part.run(work, (kernel, self.compute), batch, at, which, around);
+                    let how = How { stage, last: stage + 1 == count, around, queued: None };
+                    let ran = part.run(work, (kernel, self.compute), batch, at, how);
                     *begun |= ran.as_ref().map_or_else(fallline_core::Error::may_have_written, |()| true);
                     ran?;
                 }
@@ -189,10 +303,17 @@ impl Run {
             Stage::Op(op) => {
                 *begun = true;
                 let names = done.iter().rev().find_map(|part| Some(part.stage.kernel()?.sums));
-                let sums = (names.unwrap_or_default(), last_sums(done));
+                let (names, sums) = (names.unwrap_or_default(), Found::Known(last_sums(done)));
                 match op.is_collective() {
                     true => work.run_on_all(op, self.compute, &mut self.workspace)?,
-                    false => work.run_op(op, self.compute, (sums, self.factor), &mut self.workspace)?,
+                    false => {
+                        work.run_op(
+                            op,
+                            self.compute,
+                            (names, sums, self.factor),
+                            (&mut self.workspace, &self.plans),
+                        )?;
+                    }
                 }
             }
         }
@@ -206,7 +327,7 @@ impl Run {
     }
 
     fn skips(&mut self, work: &Work<'_, '_, '_>, stage: usize) -> bool {
-        self.parts[stage].between.as_mut().is_some_and(|between| between.skips(work.shared))
+        self.parts[stage].between.as_mut().is_some_and(|between| between.skips(work.shared.on_host()))
     }
 
     /// Cuts the run's parameters into batches of at least `elements`, the last and those without parameters
@@ -242,7 +363,7 @@ impl Run {
     /// Keeps what is remembered, in case that the first pass is refused.
     fn remember(&mut self, work: &Work<'_, '_, '_>) {
         self.before.clear();
-        self.before.extend_from_slice(work.shared);
+        self.before.extend_from_slice(work.shared.on_host());
         if work.first().spec().memory.is_empty() {
             return;
         }
@@ -252,8 +373,9 @@ impl Run {
     }
 
     fn restore(&self, work: &mut Work<'_, '_, '_>) {
-        let (shared, mut rest) = self.before.split_at(work.shared.len());
-        work.shared.copy_from_slice(shared);
+        let shared = work.shared.on_host_mut();
+        let (before, mut rest) = self.before.split_at(shared.len());
+        shared.copy_from_slice(before);
         if rest.is_empty() {
             return;
         }
@@ -263,6 +385,14 @@ impl Run {
             slot.memory.copy_from_slice(own);
         }
     }
+}
+
+/// Whether what powers are taken to in a program counts steps, so that a table has them.
+fn counts_are_steps(program: &Program) -> bool {
+    let formulas: Vec<_> =
+        program.kernels().map(|kernel| (kernel.between.record(), &kernel.between.declared)).collect();
+    let mut counted = formulas.iter().flat_map(|(formulas, declared)| formulas.counted(declared));
+    counted.all(|name| formulas.iter().all(|(formulas, _)| formulas.counts_steps(name)))
 }
 
 /// What an algorithm remembers.

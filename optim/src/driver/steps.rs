@@ -1,6 +1,7 @@
 //! A step from beginning to end: checks first, then writes.
 
 use super::around::Around;
+use super::clip::FACTOR;
 use super::finite::NonFinite;
 use super::run::Work;
 use super::{Driver, mirror, rows};
@@ -112,6 +113,7 @@ impl Driver {
         self.wrapped.stepped();
         if whole {
             self.advance()?;
+            self.count_to_sync();
         }
         if self.non_finite != NonFinite::Propagate {
             report.poisoned = self.poisoned_state(bindings)?;
@@ -136,16 +138,31 @@ impl Driver {
 
     fn step_runs(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
         let mut begun = false;
+        let syncs = self.syncs();
+        let clipping = self.clipping.take();
+        let factor = clipping.as_deref().map(|found| (found, FACTOR));
         for (index, run) in self.runs.iter_mut().enumerate().filter(|(_, run)| !run.is_empty()) {
             let slots = self.slots.range(0..bindings.len());
             let tensors = slots.iter().filter(|slot| slot.run == Some(index)).count();
             let (backend, groups, family) = (&*self.backend, &self.groups[..], run.family);
-            let shared = &mut self.shared[family][..];
+            let shared = &mut self.shared[family];
             let ranks = self.world.as_ref().map(|world| &**world.ranks());
             let averaging = self.averages.as_ref().and_then(|averages| averages.rule(self.builtins));
             let around = Around { forming: self.forming.as_ref(), averaging };
-            let work =
-                Work { index, family, tensors, backend, groups, shared, ranks, bindings, slots, around };
+            let work = Work {
+                index,
+                family,
+                tensors,
+                backend,
+                groups,
+                shared,
+                ranks,
+                bindings,
+                slots,
+                around,
+                syncs,
+                factor,
+            };
             let stepped = match self.away.as_mut().filter(|away| away.known) {
                 Some(away) => run.step_away(work, away, &mut begun),
                 None => run.step(work, &mut begun),

@@ -94,6 +94,7 @@ impl Stream<'_> {
     pub fn finish(self) -> Result<StepReport> {
         self.driver.advance()?;
         self.driver.count_average();
+        self.driver.count_to_sync();
         self.driver.check_expected()?;
         self.driver.expected.clear();
         Ok(self.report)

@@ -14,7 +14,7 @@ impl Driver {
     /// ([`Averager`](crate::ranks::Averager)). From then on [`step`](crate::Optimizer::step) is collective: all ranks call it,
     /// and it fails on all before anything is written when they are about to take different steps.
     ///
-    /// With an algorithm that is [sharded](crate::AnyAlgorithm::sharded) each parameter is updated by the rank that
+    /// With an algorithm that is [sharded](crate::Modifiers::sharded) each parameter is updated by the rank that
     /// [`partition`](crate::ranks::partition) gives it to, which alone has its states, and then brought to the others;
     /// [`save`](crate::Optimizer::save) is collective too, and gives the whole to every rank.
     ///
@@ -44,7 +44,7 @@ impl Driver {
 
     pub(super) fn family_averages(&self, family: usize) -> bool {
         let replicas = &first_of(&self.groups, family).spec().replicas;
-        (replicas.gradients_averaged)(&self.shared[family])
+        (replicas.gradients_averaged)(self.shared[family].on_host())
     }
 
     /// Sees to it that all ranks take the same step, in which all optimizers exchange the same.
@@ -81,6 +81,9 @@ impl Driver {
                 return refused(group.family, reason);
             }
         }
+        for shared in &mut self.shared {
+            shared.fetch(&*self.backend)?;
+        }
         let Some(mut world) = self.world.take() else { return Ok(()) };
         let agreed = world.agree(bindings, &self.slots, |text| self.write_settings(text));
         self.world = Some(world);
@@ -111,9 +114,14 @@ impl Driver {
             }
         }
         for (family, shared) in self.shared.iter().enumerate() {
-            for ((name, _), value) in first_of(&self.groups, family).spec().shared.iter().zip(shared) {
+            for ((name, _), value) in
+                first_of(&self.groups, family).spec().shared.iter().zip(shared.on_host())
+            {
                 writeln!(text, "optimizer {family} remembers {name}={value}")?;
             }
+        }
+        if self.lookahead().is_some() {
+            writeln!(text, "{} steps since a sync of Lookahead", self.lookahead_steps)?;
         }
         Ok(())
     }

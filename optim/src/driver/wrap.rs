@@ -5,12 +5,13 @@ use super::around::Forming;
 use super::finite::NonFinite;
 use super::steps::Given;
 use crate::binding::WindowGrad;
-use crate::builtins::{Limit, Unscale};
+use crate::builtins::{Limit, Unscale, clipping};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
+use crate::report::Reported;
 use crate::slots::Slots;
 use crate::wrapper::{Clip, SavedScaler, Wrapper};
 use crate::{Binding, Error, GradRef, LoadReport, Result, Skipped, StepReport};
-use fallline_core::backend::{Pass, Plan, TensorPass, View};
+use fallline_core::backend::{Pass, Plan, Queued, TensorPass, View};
 use fallline_core::{Backend, Compute, Kernel, Storage, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,6 +47,14 @@ pub(crate) struct SavedWrapper {
     done: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     scaler: Option<SavedScaler>,
+}
+
+/// Where the sums of a pass over a window's gradients go.
+enum To<'p> {
+    /// To the host.
+    Host(&'p mut [f64]),
+    /// They stay on the device, with this plan.
+    Device(&'p mut Plan),
 }
 
 /// Gradients of a window in a checkpoint.
@@ -118,32 +127,35 @@ impl Driver {
         if !(scaled || by_norm || self.non_finite != NonFinite::Propagate) {
             return Ok(Some(inverse));
         }
+        self.clipping = None;
+        if by_norm && let Some([norm, factor]) = self.clip_on_device(bindings)? {
+            (report.norm, report.clipped) = (Some(norm), Some(factor));
+            return Ok(Some(1.0));
+        }
         let (mut euclidean, bad) = self.look_at_grads(bindings, inverse)?;
         let bad = self.found_by_any(bindings, bad)?;
         if bad.is_some() && euclidean.is_finite() {
             // Another rank's are not.
             euclidean = f64::NAN;
         }
-        report.grad_norm = Some(euclidean);
+        report.norm = Some(Reported::Known(euclidean));
         let mut factor = 1.0;
         if let Some(Clip::Norm { max_norm, norm_type, error_if_nonfinite }) = clip {
             let found = match norm_type == 2.0 || euclidean.is_nan() {
                 true => euclidean,
                 false => self.norm_of_grads(bindings, norm_type, inverse)?,
             };
-            report.grad_norm = Some(found);
+            report.norm = Some(Reported::Known(found));
             if error_if_nonfinite && !found.is_finite() {
                 return Err(Error::Norm { norm: found });
             }
-            let clipped = max_norm / (found + 1e-6);
-            // As torch's clamp: NaN stays.
-            factor = if clipped > 1.0 { 1.0 } else { clipped };
-            report.clip_factor = Some(factor);
+            factor = clipping(found, max_norm);
+            report.clipped = Some(Reported::Known(factor));
         }
         match bad {
             Some((param, count)) if scaled || self.non_finite == NonFinite::Skip => {
                 report.skipped = Some(Skipped::NonFinite { param, count });
-                report.clip_factor = None;
+                report.clipped = None;
                 if let (Some(scaler), Given::Raw) = (&mut self.wrapped.config.scaler, given) {
                     scaler.update(true);
                 }
@@ -223,13 +235,13 @@ impl Wrapped {
         let added = formed && !driver.looks();
         if added {
             self.sums.values_mut().for_each(|sum| sum.blank = !sum.begun);
-        } else if closes && driver.looks() && self.all_go_on(bindings) {
+        } else if closes && driver.looks() && self.all_go_on(bindings) && !driver.looks_on_device(bindings) {
             self.add_and_look(driver, bindings, share)?;
         } else {
             let rules = driver.builtins;
             for (begun, kernel) in [(false, rules.start_sum()), (true, rules.add_to_sum())] {
                 for compute in [Compute::F32, Compute::F64] {
-                    self.add(driver, bindings, (begun, compute), (kernel, &[share]), &mut [])?;
+                    self.add(driver, bindings, (begun, compute), (kernel, &[share]), To::Host(&mut []))?;
                 }
             }
         }
@@ -287,8 +299,8 @@ impl Wrapped {
         let stepped = driver.step_checked(&mut bindings, Given::Judged(factor), true);
         driver.forming = None;
         let stepped = stepped?;
-        let StepReport { grad_norm, clip_factor, loss_scale, .. } = report;
-        Ok(StepReport { grad_norm, clip_factor, loss_scale, ..stepped })
+        let StepReport { norm, clipped, loss_scale, .. } = report;
+        Ok(StepReport { norm, clipped, loss_scale, ..stepped })
     }
 
     fn has_sum(&self, name: &str) -> bool {
@@ -347,12 +359,17 @@ impl Wrapped {
         let scale = self.config.scaler.as_ref().map_or(1.0, |scaler| scaler.inverse());
         let mut row = vec![share; 1 + kernel.scalars.len()];
         kernel.compute_scalars(&Unscale { scale }, 1, &mut row[1..]);
+        if let Some((compute, mut plan)) = driver.looks_on_the_way(bindings) {
+            let added = self.add(driver, bindings, (true, compute), (kernel, &row), To::Device(&mut plan));
+            driver.has_looked(plan, added.is_ok());
+            return added;
+        }
         let formats: Vec<_> = self.sums.values().filter(|s| s.begun).map(|s| s.tensor.format()).collect();
         let mut all = vec![[0.0; 2]; formats.len()];
         for compute in [Compute::F32, Compute::F64] {
             let of_compute = || formats.iter().filter(|format| **format == compute.format());
             let mut found = vec![0.0; of_compute().count() * kernel.sums.len()];
-            self.add(driver, bindings, (true, compute), (kernel, &row), &mut found)?;
+            self.add(driver, bindings, (true, compute), (kernel, &row), To::Host(&mut found))?;
             let places = all.iter_mut().zip(&formats).filter(|(_, format)| **format == compute.format());
             for ((place, _), sums) in places.zip(found.chunks_exact(2)) {
                 *place = [sums[0], sums[1]];
@@ -370,7 +387,7 @@ impl Wrapped {
         bindings: &[Binding<'_>],
         (begun, compute): (bool, Compute),
         (kernel, rows): (&'static Kernel, &[f64]),
-        found: &mut [f64],
+        to: To<'_>,
     ) -> Result<()> {
         // The sums are sorted by name, so that one walk over them suffices when the gradients are too.
         let given = bindings.iter().filter(|binding| !binding.grad.is_none());
@@ -379,8 +396,12 @@ impl Wrapped {
             let fits = sum.begun == begun && sum.tensor.format() == compute.format();
             Some((sum, grads.remove(&**name).filter(|_| fits)?))
         });
-        let plan = self.plans.entry((kernel.name, compute == Compute::F64));
-        driver.near().run(Pass {
+        let entry = self.plans.entry((kernel.name, compute == Compute::F64));
+        let (plan, found, queued) = match to {
+            To::Host(found) => (entry.or_insert_with(|| driver.near().plan()), found, None),
+            To::Device(plan) => (plan, &mut [][..], Some(Queued::default())),
+        };
+        let pass = Pass {
             kernel,
             compute,
             tensors: &mut |views| {
@@ -393,10 +414,14 @@ impl Wrapped {
             },
             rows,
             tensor_scalars: &[],
-            plan: plan.or_insert_with(|| driver.near().plan()),
+            plan,
             sums: found,
             beside: &[],
-        })?;
+        };
+        match queued {
+            Some(queued) => driver.near().run_queued(pass, queued)?,
+            None => driver.near().run(pass)?,
+        }
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! `ZeroRedundancyOptimizer`: any algorithm, with its states shared out over the ranks.
 
 use crate::hyper::{Hyper, HyperError, Range, Value};
-use crate::{AnyAlgorithm, Info, Method, Reference, Stepped};
+use crate::{AnyAlgorithm, Info, Method, Modifiers, Reference, Stepped};
 use core::fmt;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -204,8 +204,8 @@ impl AnyAlgorithm for ZeroRedundancy {
         (self.inner, self.kind) = (inner, kind);
         Ok(())
     }
-    fn sharded(&self) -> bool {
-        true
+    fn modifiers(&self) -> Modifiers {
+        Modifiers { sharded: true, ..self.inner.modifiers() }
     }
     fn boxed(&self) -> Box<dyn AnyAlgorithm> {
         Box::new(ZeroRedundancy {

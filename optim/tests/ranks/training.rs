@@ -6,7 +6,9 @@ use fallline_cpu::{Cpu, Native};
 use fallline_optim::algorithms::{AdamW, Sgd};
 use fallline_optim::hyper::Value;
 use fallline_optim::ranks::{Averager, ZeroRedundancy, partition};
-use fallline_optim::{AnyAlgorithm, Binding, Checkpoint, Driver, Linked, Method, Optimizer, param};
+use fallline_optim::{
+    AnyAlgorithm, Binding, Checkpoint, Driver, Linked, Lookahead, Method, Modified, Optimizer, param,
+};
 use std::sync::Arc;
 
 /// Examples of a batch: two a rank for four ranks, and not as many for three each.
@@ -30,6 +32,12 @@ fn adamw() -> Box<dyn AnyAlgorithm> {
 fn sharded() -> Box<dyn AnyAlgorithm> {
     let values = [("weight_decay", Value::Float(0.1)), ("lr", Value::Float(0.05))];
     Box::new(ZeroRedundancy::new(find, &values).unwrap())
+}
+
+/// With all modifiers around it.
+fn modified(algorithm: Box<dyn AnyAlgorithm>) -> Box<dyn AnyAlgorithm> {
+    let cautious = Modified::cautious(algorithm).unwrap();
+    Modified::lookahead(cautious, Lookahead { k: 2, alpha: 0.5 }).unwrap()
 }
 
 /// A model of some tensors whose gradient of an example depends on the parameters, but is made of small whole numbers:
@@ -114,10 +122,13 @@ fn states(optimizer: &dyn Optimizer, of: &str) -> Vec<Option<Vec<f64>>> {
 pub fn trajectories(ranks: &Arc<dyn Communicator>) {
     let (rank, world) = (ranks.rank(), ranks.world());
     for lengths in [&[3, 40, 7, 0, 1, 300][..], &[5, 9]] {
-        let (mut expected, mut whole) = (Model::new(lengths), driver(adamw()));
-        alone(lengths, 0..STEPS, &mut whole, &mut expected);
-        for (bucket, algorithm) in [(1 << 20, adamw()), (64, adamw()), (1 << 20, sharded()), (64, sharded())]
-        {
+        let plain = [(1 << 20, adamw()), (64, adamw()), (1 << 20, sharded()), (64, sharded())];
+        let around = [(64, modified(adamw())), (64, modified(sharded()))];
+        for (bucket, algorithm) in plain.into_iter().chain(around) {
+            let is_modified = algorithm.modifiers().cautious;
+            let whole = if is_modified { modified(adamw()) } else { adamw() };
+            let (mut expected, mut whole) = (Model::new(lengths), driver(whole));
+            alone(lengths, 0..STEPS, &mut whole, &mut expected);
             let shares = algorithm.sharded() && world > 1;
             let mut averager = Averager::with_buckets(Arc::clone(ranks), bucket).unwrap();
             let mut optimizer = driver(algorithm).with_ranks(Arc::clone(ranks));
@@ -135,6 +146,11 @@ pub fn trajectories(ranks: &Arc<dyn Communicator>) {
 
 /// A sharded run is saved as a whole or in parts, and goes on with another number of ranks.
 pub fn checkpoints(ranks: &Arc<dyn Communicator>) {
+    checkpoints_of(ranks, sharded);
+    checkpoints_of(ranks, || modified(sharded()));
+}
+
+fn checkpoints_of(ranks: &Arc<dyn Communicator>, sharded: fn() -> Box<dyn AnyAlgorithm>) {
     let (rank, world) = (ranks.rank(), ranks.world());
     let lengths = [3, 40, 7, 300, 1];
     let (mut expected, mut whole) = (Model::new(&lengths), driver(sharded()));

@@ -150,7 +150,7 @@ impl Element<'_> {
 }
 
 /// One operation. None of them is contracted, and comparisons are false where an input is NaN.
-fn instruction(b: &mut Builder, ty: Type, node: &Node, get: impl Fn(u32) -> Value) -> Reg {
+pub(in crate::ptx) fn instruction(b: &mut Builder, ty: Type, node: &Node, get: impl Fn(u32) -> Value) -> Reg {
     let predicate = |place: u32| match get(place) {
         Value::Reg(reg) if reg.class() == Class::Pred => reg,
         _ => unreachable!("comparisons are recorded as conditions"),

@@ -1,7 +1,8 @@
 //! The Newton–Schulz iteration of Muon, in the form that costs least.
 
+use super::MuonMomentumRule;
 use super::pair::{MuonPairRule, Pair};
-use crate::op::{OpAt, Runner};
+use crate::op::{OpAt, Runner, Workspace};
 use core::any::Any;
 use core::mem::swap;
 use fallline_core::backend::{MatMul, Matrix, View};
@@ -14,10 +15,25 @@ const RESTART: (u64, u64) = (5, 3);
 /// The smaller side from which on two steps are taken as one: below, the pass in between costs what the product saves.
 const WORTH_PAIRS: usize = 256;
 
+/// What a matrix is divided by at least.
+#[derive(Clone, Copy, Debug)]
+pub struct LeastNorm {
+    eps: f64,
+}
+
 rule! {
     /// A matrix divided by its norm.
-    pub MuonNormRule(h: (), t) {}
-    per_tensor(norm)
+    pub MuonNormRule(h: LeastNorm, t) {}
+    per_tensor(norm) reads MuonMomentumRule(norm2) {
+        each(at) {
+            let eps = h.eps;
+        }
+        tensor {
+            let root = norm2.sqrt();
+            // Not `max`: it would hide that the norm is not a number.
+            let norm = N::select(root.lt(eps), eps, root);
+        }
+    }
     element(from: Scratch) -> (x: Scratch) {
         x = from / norm;
     }
@@ -50,27 +66,37 @@ impl NewtonSchulz<'_> {
         vec![K::kernel::<MuonNormRule>(), K::kernel::<MuonShiftRule>(), K::kernel::<MuonPairRule>()]
     }
 
-    /// Iterates on the scratch, divided by `norm` to begin with, and puts the result there.
-    pub(in crate::algorithms) fn run<K: Link>(&self, at: &mut OpAt<'_>, norm: f64) -> Result<()> {
+    /// Iterates on the scratch, divided by its norm or `eps` to begin with, and puts the result there.
+    pub(in crate::algorithms) fn run<K: Link>(&self, at: &mut OpAt<'_>, eps: f64) -> Result<()> {
         let elements = self.rows * self.columns;
         if elements == 0 {
             return Ok(());
         }
+        let on = at.on;
+        let narrow = self.format != on.compute.format();
         let mut x = at.take_as(self.format, elements)?;
-        let mut y = at.take_as(self.format, elements)?;
-        scale::<K>(at.on, at.scratch.get("x")?, norm, &mut x)?;
+        let mut other = if narrow { Some(at.take_as(self.format, elements)?) } else { None };
+        let reading = at.reading();
+        let scratch = at.scratch.get_mut("x")?;
+        let (divide, least) = (K::kernel::<MuonNormRule>(), LeastNorm { eps });
+        let views = &mut [Some(View::write(&mut x)), Some(View::read(scratch))];
+        on.run_reading(reading, divide, &least, views)?;
+        // What was divided is of no more use.
+        let y = other.as_mut().unwrap_or(scratch);
         let pair = self.pair();
         if self.prefers_gram(pair.is_some()) {
-            self.gram_form::<K>(at, &mut x, &mut y)?;
+            self.gram_form::<K>(on, at.workspace, &mut x, y)?;
         } else {
-            self.plain::<K>(at, pair, &mut x, &mut y)?;
+            self.plain::<K>(on, at.workspace, pair, [&mut x, y])?;
         }
-        if self.format == at.on.compute.format() {
-            swap(at.scratch.get_mut("x")?, &mut x);
+        let scratch = at.scratch.get_mut("x")?;
+        if narrow {
+            let views = &mut [Some(View::write(scratch)), Some(View::read(&x))];
+            on.run(divide, &least, &[1.0], views)?;
         } else {
-            scale::<K>(at.on, &x, 1.0, at.scratch.get_mut("x")?)?;
+            swap(scratch, &mut x);
         }
-        at.workspace.give([x, y]);
+        at.workspace.give([x].into_iter().chain(other));
         Ok(())
     }
 
@@ -144,14 +170,13 @@ impl NewtonSchulz<'_> {
     /// The iteration as the paper has it, two steps at once where there is a pair.
     fn plain<K: Link>(
         &self,
-        at: &mut OpAt<'_>,
+        on: Runner<'_>,
+        workspace: &mut Workspace,
         pair: Option<Pair>,
-        x: &mut Storage,
-        y: &mut Storage,
+        [x, y]: [&mut Storage; 2],
     ) -> Result<()> {
-        let on = at.on;
         let size = self.small() * self.small();
-        let mut take = || at.take_as(self.format, size);
+        let mut take = || workspace.take(on.backend, self.format, size);
         let (mut gram, mut polynomial) = (take()?, take()?);
         let mut powers =
             pair.map(|pair| Ok::<_, fallline_core::Error>((pair, take()?, take()?))).transpose()?;
@@ -175,8 +200,7 @@ impl NewtonSchulz<'_> {
             self.apply(on, &polynomial, constant, x, y)?;
             swap(x, y);
         }
-        at.workspace
-            .give([gram, polynomial].into_iter().chain(powers.into_iter().flat_map(|(_, n, k)| [n, k])));
+        workspace.give([gram, polynomial].into_iter().chain(powers.into_iter().flat_map(|(_, n, k)| [n, k])));
         Ok(())
     }
 
@@ -207,11 +231,16 @@ impl NewtonSchulz<'_> {
     ///
     /// All of them commute. In `bf16` a Q of norm q is off by q · 2⁻⁹, which shows where it takes all of a direction's
     /// size away, and in all elements alike: a matrix of equal entries may come out a third too small or too large.
-    fn gram_form<K: Link>(&self, at: &mut OpAt<'_>, x: &mut Storage, y: &mut Storage) -> Result<()> {
-        let on = at.on;
+    fn gram_form<K: Link>(
+        &self,
+        on: Runner<'_>,
+        workspace: &mut Workspace,
+        x: &mut Storage,
+        y: &mut Storage,
+    ) -> Result<()> {
         let most = if self.format == Format::Bf16 { RESTART.1 } else { RESTART.0 };
         let size = self.small();
-        let mut take = || at.take_as(self.format, size * size);
+        let mut take = || workspace.take(on.backend, self.format, size * size);
         let (mut gram, mut z, mut q, mut s) = (take()?, take()?, take()?, take()?);
         let mut left = self.steps;
         while left > 0 {
@@ -236,13 +265,7 @@ impl NewtonSchulz<'_> {
             swap(x, y);
             left -= steps;
         }
-        at.workspace.give([gram, z, q, s]);
+        workspace.give([gram, z, q, s]);
         Ok(())
     }
-}
-
-/// `to = from / norm`, in whatever they are stored as.
-fn scale<K: Link>(on: Runner<'_>, from: &Storage, norm: f64, to: &mut Storage) -> Result<()> {
-    let views = &mut [Some(View::write(to)), Some(View::read(from))];
-    on.run(K::kernel::<MuonNormRule>(), &() as &dyn Any, &[norm], views).map(|_| ())
 }

@@ -3,9 +3,10 @@
 use super::part::parts_of;
 use super::{Batch, Work};
 use crate::slots::Slot;
+use fallline_core::backend::{Computed, Placed, Plan, SharedNumbers};
 use fallline_core::between::{Numbers, Over};
 use fallline_core::sums::fold;
-use fallline_core::{Compute, GlobalAt, Groups, Kernel, TensorAt};
+use fallline_core::{Compute, GlobalAt, Groups, Kernel, Storage, TensorAt};
 
 /// What an algorithm remembers, by name, in its order.
 #[derive(Clone, Copy)]
@@ -31,6 +32,9 @@ pub(super) struct Between {
     totals: Vec<f64>,
     shared_values: Vec<f64>,
     memory_values: Vec<f64>,
+    /// The tensors as the device takes them, and how many groups they are of.
+    placed: Vec<Placed>,
+    groups: usize,
 }
 
 impl Between {
@@ -63,6 +67,8 @@ impl Between {
             totals: Vec::new(),
             shared_values: Vec::with_capacity(declared.shared.len()),
             memory_values: Vec::with_capacity(declared.memory.len()),
+            placed: Vec::new(),
+            groups: 1,
         }
     }
 
@@ -89,13 +95,13 @@ impl Between {
         if width == 0 && self.memory.is_empty() {
             return;
         }
-        pick(&mut self.shared_values, work.shared, &self.shared);
+        pick(&mut self.shared_values, work.shared.on_host(), &self.shared);
         let found = sums.len().checked_div(work.tensors).unwrap_or(0);
         let world = work.world();
         let mine = work.slots[batch.places.clone()].iter_mut().filter(|slot| slot.run == Some(work.index));
         for (place, slot) in batch.tensors.clone().zip(mine) {
             let hyper = work.groups[slot.group].algorithm.hyper();
-            let mut at = tensor_at(slot, compute, work.shared, world);
+            let mut at = tensor_at(slot, compute, work.shared.on_host(), world);
             self.kernel.between.each(hyper, &mut at, &[], &mut self.each);
             let sums = &sums[place * found..][..found];
             self.finish(0, (&mut slot.memory, sums), 0, &mut own[place * width..][..width]);
@@ -112,35 +118,19 @@ impl Between {
         own: &mut Vec<f64>,
         order: &mut Order,
     ) {
+        let groups = self.numbers_of_all(work, compute, order, false);
         let between = &self.kernel.between;
         let declared = &between.declared;
-        order.find(work);
-        let tensors = order.slots.len();
         let found = sums.len().checked_div(work.tensors).unwrap_or(0);
         let sums_of = |place: usize| &sums[place * found..][..found];
-        // Groups are counted within the optimizer that they are parts of.
-        let (all, family, world) = (work.groups, work.family, work.world());
-        let mine = || all.iter().filter(|group| group.family == family);
-        let hyper_of = |group: usize| mine().nth(group).unwrap_or(&all[0]).algorithm.hyper();
-        let groups = Groups::new(mine().count(), &hyper_of);
-        let Order { slots, places, steps, groups: group_of, memory } = order;
-        let mut at = GlobalAt { steps, groups: group_of, memory, shared: work.shared, world };
-        between.once(&groups, &mut at, &mut self.once);
-        let width = declared.each.len();
-        self.each.resize(tensors.max(1) * width, 0.0);
-        for (i, &place) in slots.iter().enumerate() {
-            let slot = &mut work.slots[place];
-            let mut at = tensor_at(slot, compute, work.shared, world);
-            let hyper = groups.get(group_of[i]);
-            between.each(hyper, &mut at, &self.once, &mut self.each[i * width..][..width]);
-        }
-        pick(&mut self.shared_values, work.shared, &self.shared);
-        self.find_totals((slots, places, group_of), groups.count(), &sums_of);
+        let Order { slots, places, groups: group_of, .. } = order;
+        pick(&mut self.shared_values, work.shared.on_host(), &self.shared);
+        self.find_totals((slots, places, group_of), groups, &sums_of);
         let (once, totals) = (&self.once, &self.totals);
         let from = Numbers { once, each: &[], sums: &[], totals, shared: &[] };
         between.update(&from, &mut self.shared_values);
         for (&place, &value) in self.shared.iter().zip(&self.shared_values) {
-            work.shared[place] = value;
+            work.shared.on_host_mut()[place] = value;
         }
         let width = self.kernel.tensor_scalars.len();
         own.resize(work.tensors * width, 0.0);
@@ -149,6 +139,90 @@ impl Between {
             let row = if declared.over == Over::Group { group_of[i] } else { 0 };
             let out = &mut own[places[place] * width..][..width];
             self.finish(i, (memory, sums_of(places[place])), row, out);
+        }
+    }
+
+    /// The numbers of all tensors and of each, in the order of their names, which the host knows before all sums. Returns
+    /// how many groups there are.
+    fn numbers_of_all(
+        &mut self,
+        work: &mut Work<'_, '_, '_>,
+        compute: Compute,
+        order: &mut Order,
+        queued: bool,
+    ) -> usize {
+        let between = &self.kernel.between;
+        order.find(work);
+        let tensors = order.slots.len();
+        // Groups are counted within the optimizer that they are parts of.
+        let (all, family, world) = (work.groups, work.family, work.world());
+        let mine = || all.iter().filter(|group| group.family == family);
+        let hyper_of = |group: usize| mine().nth(group).unwrap_or(&all[0]).algorithm.hyper();
+        let groups = Groups::new(mine().count(), &hyper_of);
+        let Order { slots, steps, groups: group_of, memory, .. } = order;
+        // What the device has is not known here.
+        let known = if queued { 0 } else { work.shared.on_host().len() };
+        let mut at = GlobalAt {
+            steps,
+            groups: group_of,
+            memory,
+            shared: &mut work.shared.on_host_mut()[..known],
+            world,
+        };
+        between.once(&groups, &mut at, &mut self.once);
+        let width = between.declared.each.len();
+        self.each.resize(tensors.max(1) * width, 0.0);
+        for (i, &place) in slots.iter().enumerate() {
+            let slot = &mut work.slots[place];
+            let mut at = tensor_at(slot, compute, &work.shared.on_host()[..known], world);
+            let hyper = groups.get(group_of[i]);
+            between.each(hyper, &mut at, &self.once, &mut self.each[i * width..][..width]);
+        }
+        groups.count()
+    }
+
+    /// The numbers that the host brings to a pass whose others are computed on the device.
+    pub(super) fn of_queued(&mut self, work: &mut Work<'_, '_, '_>, compute: Compute, order: &mut Order) {
+        self.placed.clear();
+        let placed = |tensor: usize, group: usize| Placed { tensor: tensor as u32, group: group as u32 };
+        if self.kernel.between.is_global() {
+            self.groups = self.numbers_of_all(work, compute, order, !self.shared.is_empty());
+            let Order { slots, places, groups, .. } = order;
+            let all = slots.iter().zip(groups).map(|(slot, group)| placed(places[*slot], *group));
+            self.placed.extend(all);
+            return;
+        }
+        self.groups = 1;
+        self.placed.extend((0..work.tensors).map(|tensor| placed(tensor, 0)));
+        let width = self.kernel.between.declared.each.len();
+        self.each.resize(work.tensors.max(1) * width, 0.0);
+        let world = work.world();
+        let known = if self.shared.is_empty() { work.shared.on_host() } else { &[] };
+        let mine = work.slots.iter_mut().filter(|slot| slot.run == Some(work.index));
+        for (i, slot) in mine.enumerate() {
+            let hyper = work.groups[slot.group].algorithm.hyper();
+            let mut at = tensor_at(slot, compute, known, world);
+            self.kernel.between.each(hyper, &mut at, &[], &mut self.each[i * width..][..width]);
+        }
+    }
+
+    /// What the device is given, with the sums of the pass before and what is remembered for all parameters together.
+    pub(super) fn computed<'q>(
+        &'q self,
+        before: Option<&'q Plan>,
+        (shared, most): (Option<&'q mut Storage>, u64),
+    ) -> Computed<'q> {
+        Computed {
+            before,
+            first: 0,
+            reads: &self.reads,
+            order: &self.placed,
+            groups: self.groups,
+            once: &self.once,
+            each: &self.each[..self.placed.len() * self.kernel.between.declared.each.len()],
+            shared: shared.map(SharedNumbers::Change),
+            shared_places: &self.shared,
+            most,
         }
     }
 
@@ -173,10 +247,13 @@ impl Between {
         self.totals.clear();
         for row in 0..if declared.over == Over::Group { groups } else { 1 } {
             for total in 0..count {
-                let counts = |i: usize| declared.over == Over::All || group_of[i] == row;
+                let counts = |i: usize| declared.over != Over::Group || group_of[i] == row;
                 let terms =
                     (0..slots.len()).map(|i| if counts(i) { self.terms[i * count + total] } else { 0.0 });
-                self.totals.push(fold(terms));
+                self.totals.push(match declared.over {
+                    Over::InTurn => terms.fold(0.0, |sum, term| sum + term),
+                    Over::All | Over::Group => fold(terms),
+                });
             }
         }
     }

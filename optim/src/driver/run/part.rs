@@ -9,10 +9,21 @@ use crate::driver::mirror;
 use crate::driver::rows::{self, Parts};
 use crate::program::{Program, Stage};
 use crate::slots::Slot;
-use fallline_core::backend::{Pass, Plan, TensorPass, View};
+use fallline_core::backend::{Pass, Plan, Queued, TensorPass, View};
 use fallline_core::codec::stochastic;
 use fallline_core::sums::fold;
 use fallline_core::{Compute, Kernel, Role, Shape, Storage};
+
+/// How a pass is taken.
+#[derive(Clone, Copy, Default)]
+pub(super) struct How<'a> {
+    pub(super) stage: usize,
+    /// Whether it is the step's last.
+    pub(super) last: bool,
+    pub(super) around: Around<'a>,
+    /// Whether the device computes its numbers and keeps its sums, and then the pass before, if there is one.
+    pub(super) queued: Option<Option<&'a Plan>>,
+}
 
 /// A stage, and where its operands come from.
 pub(crate) struct Part {
@@ -69,7 +80,7 @@ impl Part {
         let start = self.rows.len();
         self.rows.resize(start + kernel.scalars.len(), 0.0);
         let row = &mut self.rows[start..];
-        program.with_hyper(algorithm.hyper(), &mut |hyper| kernel.compute_scalars(hyper, t, row));
+        algorithm.with_hyper(program, kernel, &mut |hyper| kernel.compute_scalars(hyper, t, row));
     }
 
     /// Multiplies the gradient's factor in each row of scalars.
@@ -85,8 +96,7 @@ impl Part {
         (kernel, compute): (&'static Kernel, Compute),
         number: usize,
         batch: &Batch,
-        (stage, last): (usize, bool),
-        around: Around<'_>,
+        How { stage, last, around, queued }: How<'_>,
     ) -> fallline_core::Result<()> {
         let (index, groups) = (work.index, work.groups);
         let places = Places::new(kernel.operands.len(), self.param, self.grad);
@@ -100,8 +110,16 @@ impl Part {
             (&mut work.bindings[batch.places.clone()], &mut work.slots[batch.places.clone()]);
         let divided =
             own + sums > 0 && slots.iter().any(|slot| slot.run == Some(index) && parts_of(slot).is_some());
-        let mut tensor_scalars = &self.own[batch.tensors.start * own..batch.tensors.end * own];
-        let mut found = &mut self.sums[batch.tensors.start * sums..batch.tensors.end * sums];
+        let computed = queued.is_some() && kernel.between.declared.depends();
+        let factor = work.factor.filter(|_| self.grad.is_some());
+        let mut tensor_scalars = match computed {
+            true => &[][..],
+            false => &self.own[batch.tensors.start * own..batch.tensors.end * own],
+        };
+        let mut found = match queued {
+            Some(_) => &mut [][..],
+            None => &mut self.sums[batch.tensors.start * sums..batch.tensors.end * sums],
+        };
         if divided {
             // Each part of a parameter has its scalars, and gives sums of its own.
             self.parts_own.clear();
@@ -119,7 +137,10 @@ impl Part {
         }
         let mut rest: Option<Parts<'_>> = None;
         let mut pairs = bindings.iter_mut().zip(&mut *slots).filter(|(_, slot)| slot.run == Some(index));
-        let ran = work.backend.run(Pass {
+        let backend = work.backend;
+        let beside = around.rules(&places);
+        let mut fetched = (queued.is_none() && factor.is_some()).then(|| core::mem::take(&mut found));
+        let pass = Pass {
             kernel,
             compute,
             tensors: &mut |views| loop {
@@ -192,8 +213,20 @@ impl Part {
             tensor_scalars,
             plan: &mut self.plans[number],
             sums: found,
-            beside: &around.rules(&places),
-        });
+            beside: &beside,
+        };
+        let ran = match (queued, &self.between) {
+            (Some(before), Some(between)) => {
+                let computed = computed.then(|| between.computed(before, work.shared.device()));
+                backend.run_queued(pass, Queued { computed, factor })
+            }
+            _ if factor.is_some() => backend.run_queued(pass, Queued { computed: None, factor }),
+            _ => backend.run(pass),
+        };
+        let ran = match &mut fetched {
+            Some(sums) if !sums.is_empty() => ran.and_then(|()| backend.sums(&self.plans[number], sums)),
+            _ => ran,
+        };
         if let Err(cause) = ran {
             let slots = slots.iter_mut().filter(|slot| slot.run == Some(index));
             slots.take(counted).for_each(|slot| slot.steps -= 1);

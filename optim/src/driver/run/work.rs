@@ -2,14 +2,18 @@
 
 use super::Batch;
 use crate::driver::around::Around;
+use crate::driver::shared::Shared;
 use crate::driver::together::first_of;
 use crate::driver::{Group, mirror, rows};
-use crate::op::{CollectiveAt, Member, Named, Op, OpAt, Peers, Runner, Sums, Workspace};
+use crate::op::{
+    CollectiveAt, Found, GradScale, Member, Named, Op, OpAt, Peers, Plans, Runner, Sums, Workspace,
+};
 use crate::slots::Slot;
 use crate::{AnyAlgorithm, Binding, Result};
+use core::cell::OnceCell;
 use fallline_core::backend::View;
 use fallline_core::ranks::Communicator;
-use fallline_core::{Backend, Compute};
+use fallline_core::{Backend, Compute, Storage};
 
 /// What a step over a run works on.
 pub(crate) struct Work<'s, 'b, 'd> {
@@ -20,11 +24,15 @@ pub(crate) struct Work<'s, 'b, 'd> {
     pub(crate) tensors: usize,
     pub(crate) backend: &'s dyn Backend,
     pub(crate) groups: &'s [Group],
-    pub(crate) shared: &'s mut [f64],
+    pub(crate) shared: &'s mut Shared,
     pub(crate) ranks: Option<&'s dyn Communicator>,
     pub(crate) bindings: &'s mut [Binding<'d>],
     pub(crate) slots: &'b mut [Slot],
     pub(crate) around: Around<'s>,
+    /// Whether parameters and slow weights are brought together ([`Lookahead`](crate::Lookahead)).
+    pub(crate) syncs: bool,
+    /// What the gradients are multiplied by beside the rows' factor: a number on the device, and its place.
+    pub(crate) factor: Option<(&'s Storage, usize)>,
 }
 
 impl Work<'_, '_, '_> {
@@ -55,7 +63,7 @@ impl Work<'_, '_, '_> {
             let Slot { shape, memory, states, mask, .. } = &mut **slot;
             Member { shape, memory, states: Named(states), mask: mask.as_ref().map(|mask| &mask.storage) }
         });
-        let (backend, shared, ranks) = (self.backend, &*self.shared, self.ranks);
+        let (backend, shared, ranks) = (self.backend, self.shared.on_host(), self.ranks);
         let tensors = tensors.collect();
         let mut at =
             CollectiveAt { backend, compute, shared, ranks, errors: &mut errors, tensors, workspace };
@@ -72,10 +80,10 @@ impl Work<'_, '_, '_> {
         &mut self,
         op: &Op,
         compute: Compute,
-        ((names, sums), factor): ((&'static [&'static str], &[f64]), f64),
-        workspace: &mut Workspace,
+        (names, found, factor): (&'static [&'static str], Found<'_>, f64),
+        (workspace, plans): (&mut Workspace, &Plans),
     ) -> Result<()> {
-        let found = sums.len().checked_div(self.tensors).unwrap_or(0);
+        let fetched = OnceCell::new();
         let pairs = self.bindings.iter_mut().zip(&mut *self.slots);
         let mine = pairs.filter(|(_, slot)| slot.run == Some(self.index));
         for (place, (binding, slot)) in mine.enumerate() {
@@ -83,14 +91,25 @@ impl Work<'_, '_, '_> {
             let rows = rows::of(&slot.rows, slot.sparse);
             let (param, grad) = mirror::views(binding, &mut slot.mirror, rows);
             let mut at = OpAt {
-                on: Runner { backend: self.backend, compute, t: slot.steps + 1 },
+                on: Runner { backend: self.backend, compute, t: slot.steps + 1, plans },
                 shape: &slot.shape,
                 param: slot.master.as_ref().map(View::read).or(param),
                 grad,
-                grad_scale: if algorithm.maximize() { -factor } else { factor },
-                sums: Sums { names, values: &sums[place * found..][..found] },
+                grad_scale: GradScale {
+                    known: if algorithm.maximize() { -factor } else { factor },
+                    factor: self.factor,
+                    backend: self.backend,
+                },
+                sums: Sums {
+                    names,
+                    tensor: place,
+                    of: self.tensors,
+                    found,
+                    backend: self.backend,
+                    fetched: &fetched,
+                },
                 memory: &mut slot.memory,
-                shared: self.shared,
+                shared: self.shared.on_host(),
                 peers: Peers {
                     ranks: self.ranks,
                     errors: &mut slot.errors,

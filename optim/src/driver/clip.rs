@@ -1,0 +1,361 @@
+//! Clipping by norm on a device that computes the factor itself, so that nothing waits for the norm.
+
+use super::finite::NonFinite;
+use super::norms::{ROOM, WAYS, Ways, ways};
+use super::{Driver, mirror, rows};
+use crate::Binding;
+use crate::builtins::{ClipTo, Extreme};
+use crate::report::Reported;
+use crate::wrapper::{Clip, Wrapper};
+use core::any::Any;
+use core::mem::swap;
+use fallline_core::backend::{Computed, Pass, Placed, Plan, Queued, SharedNumbers, TensorPass, View};
+use fallline_core::{Backend, Compute, Format, GlobalAt, Groups, Kernel, Result, Storage};
+use std::sync::{Arc, OnceLock};
+
+/// Places of the numbers that clipping leaves.
+const NORM: usize = 0;
+pub(super) const FACTOR: usize = 1;
+
+/// What is kept between steps.
+#[derive(Default)]
+pub(super) struct Clipping {
+    plans: Plans,
+    /// Where norms and factors are, those of the reports that are read still among them.
+    found: Vec<Arc<Storage>>,
+    order: Vec<usize>,
+    placed: Vec<Placed>,
+    /// What passes that look for the largest magnitude leave: of gradients, and of that.
+    left: Option<Storage>,
+    kept: Option<Storage>,
+    /// The plan of a pass that has looked at the gradients on the way, and whether it has in this step.
+    looked: Option<Plan>,
+    /// Whether the device computes norms.
+    able: OnceLock<bool>,
+    fresh: bool,
+}
+
+/// The plans of the passes, in their order.
+#[derive(Default)]
+struct Plans {
+    all: Vec<Plan>,
+    next: usize,
+}
+
+impl Plans {
+    /// The place of the next one.
+    fn next(&mut self, backend: &dyn Backend) -> usize {
+        if self.all.len() == self.next {
+            self.all.push(backend.plan());
+        }
+        self.next += 1;
+        self.next - 1
+    }
+}
+
+impl Plans {
+    /// A pass over what `next` gives until there is none, whose sums stay on the device. Returns the place of its plan.
+    fn run<'v>(
+        &mut self,
+        (backend, compute): (&dyn Backend, Compute),
+        kernel: &'static Kernel,
+        rows: &[f64],
+        next: &mut dyn FnMut() -> Option<Ways<'v>>,
+    ) -> Result<usize> {
+        let place = self.next(backend);
+        let pass = Pass {
+            kernel,
+            compute,
+            tensors: &mut |views| {
+                let own = next()?;
+                let elements = own[0].as_ref().map_or(0, View::len);
+                views.iter_mut().zip(own).for_each(|(view, own)| *view = own);
+                Some(TensorPass { elements, row: 0 })
+            },
+            rows,
+            tensor_scalars: &[],
+            plan: &mut self.all[place],
+            sums: &mut [],
+            beside: &[],
+        };
+        backend.run_queued(pass, Queued::default())?;
+        Ok(place)
+    }
+}
+
+/// Numbers that follow from the sums of a pass over all gradients, or over what came of them.
+#[derive(Clone, Copy)]
+struct Numbers {
+    kernel: &'static Kernel,
+    /// The pass's rule, and the place of its plan; none for one that looked on the way.
+    of: &'static Kernel,
+    pass: Option<usize>,
+    max_norm: f64,
+}
+
+impl Driver {
+    /// The compute type, the p of the norm and the largest one, where the gradients of a step can be clipped on the device
+    /// and nobody decides by the norm on the host.
+    fn clips_on_device(&self, bindings: &[Binding<'_>]) -> Option<(Compute, f64, f64)> {
+        let Wrapper { clip, scaler: None, .. } = &self.wrapped.config else { return None };
+        let Some(Clip::Norm { max_norm, norm_type, error_if_nonfinite: false }) = *clip else { return None };
+        let able = || self.backend.computes(self.builtins.clip());
+        let orders = [1.0, 2.0, f64::INFINITY];
+        let able =
+            orders.contains(&norm_type) && !self.is_away() && *self.clipping_kept.able.get_or_init(able);
+        if !able || self.non_finite != NonFinite::Propagate || self.finds_alone() {
+            return None;
+        }
+        let slots = self.slots.range_of(0..bindings.len());
+        let mut given = (0..bindings.len()).filter(|&i| !bindings[i].grad.is_none());
+        let compute = given.next().map(|first| slots[first].compute)?;
+        given.all(|i| slots[i].compute == compute).then_some((compute, norm_type, max_norm))
+    }
+
+    /// The plan with which the last gradients of a window are added and looked at in one pass, whose sums stay on the
+    /// device, if that is all that clipping needs.
+    pub(super) fn looks_on_the_way(&mut self, bindings: &[Binding<'_>]) -> Option<(Compute, Plan)> {
+        let (compute, ..) = self.clips_on_device(bindings).filter(|(_, norm_type, _)| *norm_type == 2.0)?;
+        Some((compute, self.clipping_kept.looked.take().unwrap_or_else(|| self.backend.plan())))
+    }
+
+    /// Takes it back, once it has looked.
+    pub(super) fn has_looked(&mut self, plan: Plan, looked: bool) {
+        self.clipping_kept.looked = Some(plan);
+        self.clipping_kept.fresh = looked;
+    }
+
+    /// Whether a norm that is to clip is computed on the device, by passes of its own.
+    pub(super) fn looks_on_device(&self, bindings: &[Binding<'_>]) -> bool {
+        self.clips_on_device(bindings).is_some_and(|(_, norm_type, _)| norm_type != 2.0)
+    }
+
+    /// Clips the gradients of the step by their norm without waiting for it, if the device can. Returns the norm and the
+    /// factor, which the step's passes take.
+    pub(super) fn clip_on_device(&mut self, bindings: &[Binding<'_>]) -> Result<Option<[Reported; 2]>> {
+        let Some((compute, norm_type, max_norm)) = self.clips_on_device(bindings) else { return Ok(None) };
+        let mut kept = core::mem::take(&mut self.clipping_kept);
+        let found = self.clip_with(&mut kept, bindings, compute, (norm_type, max_norm));
+        self.clipping_kept = kept;
+        let Some(found) = found? else { return Ok(None) };
+        self.clipping = Some(Arc::clone(&found));
+        let reported = |place| Reported::OnDevice(Arc::clone(&self.backend), Arc::clone(&found), place);
+        Ok(Some([reported(NORM), reported(FACTOR)]))
+    }
+
+    fn clip_with(
+        &self,
+        clipping: &mut Clipping,
+        bindings: &[Binding<'_>],
+        compute: Compute,
+        (norm_type, max_norm): (f64, f64),
+    ) -> Result<Option<Arc<Storage>>> {
+        let (backend, rules) = (&*self.backend, self.builtins);
+        clipping.plans.next = 0;
+        let Clipping { order, placed, .. } = clipping;
+        order.clear();
+        order.extend((0..bindings.len()).filter(|&i| !bindings[i].grad.is_none()));
+        order.sort_unstable_by_key(|&i| bindings[i].name);
+        placed.clear();
+        placed.extend((0..order.len()).map(|i| Placed { tensor: i as u32, group: 0 }));
+        let (look, clip) = match norm_type {
+            1.0 => (rules.magnitude_sum(), rules.clip_magnitudes()),
+            _ => (rules.grad_check(), rules.clip()),
+        };
+        // A report that is read later keeps its own.
+        let free = clipping.found.iter().position(|found| Arc::strong_count(found) == 1);
+        let mut found = match free {
+            Some(free) => clipping.found.swap_remove(free),
+            None => Arc::new(backend.allocate(&[(Format::F64, 2)])?.remove(0)),
+        };
+        let (of, pass, looked) = match core::mem::take(&mut clipping.fresh) {
+            true => (rules.add_and_look(), None, Ok(())),
+            false => {
+                let pass = clipping.plans.next(backend);
+                (look, Some(pass), self.look_queued(bindings, (look, compute), clipping, pass))
+            }
+        };
+        let numbers = Numbers { kernel: clip, of, pass, max_norm };
+        let mut done =
+            looked.and_then(|()| clipping.follow(backend, compute, numbers, Arc::get_mut(&mut found)));
+        if norm_type.is_infinite() && done.is_ok() {
+            match self.largest_queued(bindings, compute, clipping) {
+                Ok(Some(pass)) => {
+                    clipping.placed.truncate(1);
+                    let (kernel, of) = (rules.clip_largest(), rules.total());
+                    let numbers = Numbers { kernel, of, pass: Some(pass), max_norm };
+                    done = clipping.follow(backend, compute, numbers, Arc::get_mut(&mut found));
+                }
+                Ok(None) => {
+                    // There is no element.
+                    clipping.found.push(found);
+                    return Ok(None);
+                }
+                Err(cause) => done = Err(cause),
+            }
+        }
+        clipping.found.push(Arc::clone(&found));
+        done.map(|()| Some(found))
+    }
+
+    /// A pass over all gradients, in the order of their names, whose sums stay on the device.
+    fn look_queued(
+        &self,
+        bindings: &[Binding<'_>],
+        (kernel, compute): (&'static Kernel, Compute),
+        clipping: &mut Clipping,
+        plan: usize,
+    ) -> Result<()> {
+        let slots = self.slots.range_of(0..bindings.len());
+        let mut left = clipping.order.iter();
+        let pass = Pass {
+            kernel,
+            compute,
+            tensors: &mut |views| {
+                let &i = left.next()?;
+                let given = mirror::given(&bindings[i], &slots[i].mirror);
+                // Rows that are not given are zero.
+                views[0] = match rows::of(&slots[i].rows, slots[i].sparse) {
+                    Some(rows) => rows.compact(given),
+                    None => given,
+                };
+                Some(TensorPass { elements: views[0].as_ref().map_or(0, View::len), row: 0 })
+            },
+            rows: &[1.0],
+            tensor_scalars: &[],
+            plan: &mut clipping.plans.all[plan],
+            sums: &mut [],
+            beside: &[],
+        };
+        self.backend.run_queued(pass, Queued::default())
+    }
+
+    /// The largest magnitude of all gradients as the sum of a pass, whose plan's place is returned: passes that leave a
+    /// seventh of what they read, until one is left. None where there is no element.
+    fn largest_queued(
+        &self,
+        bindings: &[Binding<'_>],
+        compute: Compute,
+        clipping: &mut Clipping,
+    ) -> Result<Option<usize>> {
+        let (backend, kernel) = (&*self.backend, self.builtins.extreme_magnitude());
+        let given = |i: usize| self.given(bindings, i);
+        let pieces: Vec<(usize, usize, usize)> = clipping
+            .order
+            .iter()
+            .flat_map(|&i| {
+                let len = given(i).as_ref().map_or(0, View::len);
+                (0..len).step_by(WAYS * ROOM).map(move |start| (i, start, (len - start).min(WAYS * ROOM)))
+            })
+            .collect();
+        // So many pieces at a time as leave what there is room for.
+        let mut batches: Vec<(usize, usize)> = Vec::new();
+        for (.., len) in &pieces {
+            let leaves = len.div_ceil(WAYS);
+            match batches.last_mut() {
+                Some((count, all)) if *all + leaves <= ROOM => (*count, *all) = (*count + 1, *all + leaves),
+                _ => batches.push((1, leaves)),
+            }
+        }
+        if batches.is_empty() {
+            return Ok(None);
+        }
+        let all: usize = batches.iter().map(|(_, all)| all.div_ceil(WAYS)).sum();
+        let room = batches.iter().map(|(_, all)| *all).max().unwrap_or(0).max(all.div_ceil(WAYS));
+        for (memory, room) in [(&mut clipping.left, room), (&mut clipping.kept, all)] {
+            let enough = |storage: &Storage| storage.len() >= room && storage.format() == compute.format();
+            if !memory.as_ref().is_some_and(enough) {
+                *memory = backend.allocate(&[(compute.format(), room)])?.pop();
+            }
+        }
+        let Clipping { plans, left: Some(left), kept: Some(kept), .. } = clipping else { return Ok(None) };
+        let mut row = vec![1.0; 1 + kernel.scalars.len()];
+        kernel.compute_scalars(&Extreme { least: false }, 1, &mut row[1..]);
+        let on = (backend, compute);
+        let (mut taken, mut count) = (0, 0);
+        for (pieces_of, leaves) in batches {
+            let mut to = View::write(left);
+            let mut batch = pieces[taken..taken + pieces_of].iter();
+            plans.run(on, kernel, &row, &mut || {
+                let &(i, start, len) = batch.next()?;
+                Some(ways(to.take(0, len.div_ceil(WAYS)), len, || given(i).map(|view| view.part(start, len))))
+            })?;
+            let next = leaves.div_ceil(WAYS);
+            let mut to = Some(View::write(kept).part(count, next));
+            let from = &*left;
+            plans.run(on, kernel, &row, &mut || {
+                Some(ways(to.take()?, leaves, || Some(View::read(from).part(0, leaves))))
+            })?;
+            (taken, count) = (taken + pieces_of, count + next);
+        }
+        let (mut from, mut to) = (kept, left);
+        while count > 1 {
+            let next = count.div_ceil(WAYS);
+            let mut target = Some(View::write(to).part(0, next));
+            let source = &*from;
+            plans.run(on, kernel, &row, &mut || {
+                Some(ways(target.take()?, count, || Some(View::read(source).part(0, count))))
+            })?;
+            swap(&mut from, &mut to);
+            count = next;
+        }
+        // A sum of one element is that element.
+        let mut one = Some(View::read(from).part(0, 1));
+        let place = plans.run(on, self.builtins.total(), &[1.0], &mut || {
+            let mut views = [const { None }; WAYS + 1];
+            views[0] = Some(one.take()?);
+            Some(views)
+        })?;
+        Ok(Some(place))
+    }
+}
+
+impl Clipping {
+    /// Computes the norm and the factor from the sums of a pass.
+    fn follow(
+        &mut self,
+        backend: &dyn Backend,
+        compute: Compute,
+        Numbers { kernel, of, pass, max_norm }: Numbers,
+        shared: Option<&mut Storage>,
+    ) -> Result<()> {
+        let place = self.plans.next(backend);
+        let (before, own) = self.plans.all.split_at_mut(place);
+        let between = &kernel.between;
+        let known = |name: &&str| of.sums.iter().position(|known| known == name);
+        let reads: Vec<usize> = between.declared.reads.iter().filter_map(known).collect();
+        let to = ClipTo { max_norm };
+        let hyper = |_: usize| &to as &dyn Any;
+        let mut once = vec![0.0; between.declared.once.len()];
+        let mut none = GlobalAt { steps: &[], groups: &[], memory: &[], shared: &mut [], world: 1 };
+        between.once(&Groups::new(1, &hyper), &mut none, &mut once);
+        // Tensors without elements: all of the rule is between passes.
+        let mut left = self.placed.len();
+        let empty = Pass {
+            kernel,
+            compute,
+            tensors: &mut |_| {
+                left = left.checked_sub(1)?;
+                Some(TensorPass { elements: 0, row: 0 })
+            },
+            rows: &[1.0],
+            tensor_scalars: &[],
+            plan: &mut own[0],
+            sums: &mut [],
+            beside: &[],
+        };
+        let computed = Computed {
+            before: pass.map_or(self.looked.as_ref(), |pass| before.get(pass)),
+            first: 0,
+            reads: &reads,
+            order: &self.placed,
+            groups: 1,
+            once: &once,
+            each: &[],
+            shared: shared.map(SharedNumbers::Change),
+            shared_places: &[NORM, FACTOR],
+            most: 0,
+        };
+        backend.run_queued(empty, Queued { computed: Some(computed), factor: None })
+    }
+}

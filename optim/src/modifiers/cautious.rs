@@ -1,0 +1,397 @@
+//! Cautious updates: only what moves along the gradient's sign moves.
+//!
+//! The pass that writes the parameter is made into two, by changing its recorded graph: the first writes the update,
+//! masked, to scratch and counts the elements that agree; the second takes the step. Nothing is compiled for it, and no
+//! algorithm knows of it.
+
+use super::SLOW;
+use crate::AnyAlgorithm;
+use crate::algorithm::Start;
+use crate::program::{MAX_STAGES, Program, Stage};
+use core::ptr;
+use fallline_core::backend::MAX_OPERANDS;
+use fallline_core::{Binary, Derivation, Graph, Kernel, Node, Operand, Role, Unary, rule};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+rule! {
+    /// What is put behind an algorithm's update: what of it agrees with the gradient, and how many elements do. (Signs are
+    /// compared: a product might be 0 where neither factor is.) The gradient comes scaled.
+    pub AgreementRule(h: (), t) {}
+    element(g: Scratch, u: Scratch) -> (masked: Scratch) sum(agree) {
+        let (zero, one) = (L::lit(0.0), L::lit(1.0));
+        let along = L::select(zero.lt(u), g, L::select(u.lt(zero), -g, zero));
+        agree = L::select(zero.lt(along), one, zero);
+        // What is no number is none afterwards.
+        masked = u * agree;
+    }
+}
+
+rule! {
+    /// The step along what agrees, longer by as much as there is less of it: a thousand times at most.
+    pub CautiousRule(h: (), t) {}
+    per_tensor(scale) reads AgreementRule(agree) {
+        each(at) {
+            let elements = at.shape.elements() as f64;
+        }
+        tensor {
+            let scale = 1.0 / (agree / elements).max(N::lit(1e-3));
+        }
+    }
+    element(masked: Scratch) -> (p: Param) {
+        p = p - scale * masked;
+    }
+}
+
+/// The scratch between the two passes.
+const MASKED: &str = "masked";
+
+/// What the first pass and the second are, or why there are none.
+type Passes = Result<[&'static Kernel; 2], &'static str>;
+
+/// The program with its last pass made cautious.
+pub(super) fn modify(program: Program, algorithm: &(dyn AnyAlgorithm + '_)) -> Result<Program, String> {
+    let refused = |why: &str| Err(format!("it has no update that cautious could mask: {why}"));
+    let replicas = &algorithm.spec().replicas;
+    if replicas.error_feedback.is_some() || replicas.diverged.is_some() {
+        return refused("ranks exchange its momentum, not gradients on whose signs all agree");
+    }
+    let last = program.iter().last();
+    let update = program.update();
+    let kernel = match (update, last) {
+        (Some(update), Some(Stage::Pass(last))) if ptr::eq(update, last) => update,
+        _ => return refused("its last pass does not write the parameter"),
+    };
+    // Derived once for each program's passes, and looked up in every step.
+    static DERIVED: Mutex<Option<HashMap<[usize; MAX_STAGES], Passes>>> = Mutex::new(None);
+    let mut key = [0; MAX_STAGES];
+    key.iter_mut().zip(program.kernels()).for_each(|(place, kernel)| *place = ptr::from_ref(kernel).addr());
+    let mut derived = DERIVED.lock().unwrap_or_else(PoisonError::into_inner);
+    let passes = derived.get_or_insert_default().entry(key).or_insert_with(|| {
+        let starts_as_param = |name: &str| name != SLOW && algorithm.state(name).start == Start::Param;
+        let earlier = program.kernels().take_while(|other| !ptr::eq(*other, kernel));
+        derive(kernel, earlier, algorithm.builtins().cautious(), &starts_as_param)
+    });
+    match passes {
+        Ok(passes) => Ok(program.with_last(*passes)),
+        Err(why) => refused(why),
+    }
+}
+
+/// Makes the two passes of a rule that writes the parameter.
+fn derive(
+    kernel: &'static Kernel,
+    earlier: impl Iterator<Item = &'static Kernel>,
+    cautious: &'static Kernel,
+    starts_as_param: &dyn Fn(&str) -> bool,
+) -> Passes {
+    let graph = kernel.record();
+    let operands = graph.operands();
+    let number = |role: Role| operands.iter().position(|operand| operand.role == role);
+    let param = number(Role::Param).ok_or("it writes no parameter")?;
+    let stored = graph.stores()[param];
+    let mut reader = Reader::new(&graph, param as u32, number(Role::Grad).map(|grad| grad as u32));
+    // Behind the operands that there are: the scratch, and the gradient if it is read before only.
+    let scratch = operands.len() as u32;
+    let gradient = match number(Role::Grad) {
+        Some(_) => reader.gradient(&graph)?,
+        None => reader.earlier_gradient(earlier, &graph, scratch + 1)?,
+    };
+    reader.gradient = Some(gradient);
+    let (Some(base), Some(move_)) = reader.parts(stored) else {
+        return Err("what it writes is not the parameter less something");
+    };
+    let update = reader.negate(move_);
+    // What is remembered must not hang on how far the parameter moves.
+    let others = graph.stores().iter().enumerate().filter(|(k, _)| *k != param).map(|(_, place)| *place);
+    let others: Vec<u32> = others.chain(graph.sums().iter().map(|(_, place)| *place)).collect();
+    if others.iter().any(|&other| reader.reaches(other, &|place, _| place == stored)) {
+        return Err("its states follow the new parameter");
+    }
+    let kept = |_, node: Node| match node {
+        Node::Operand(k) => {
+            operands.get(k as usize).is_some_and(|o| o.role == Role::State && starts_as_param(o.name))
+        }
+        _ => false,
+    };
+    if reader.reaches(update, &kept) {
+        return Err("it moves towards weights that it keeps");
+    }
+    if graph.sums().iter().any(|(name, _)| *name == cautious.between.declared.reads[0]) {
+        return Err("one of its sums has the name of the count");
+    }
+    let theta = reader.push(Node::Operand(param as u32));
+    // A decay that only scalars of the step decide is left to the second pass, so that the first need not write the
+    // parameter.
+    let step = kernel.scalars.len();
+    let late = !reader.reaches(base, &|_, node| matches!(node, Node::Scalar(i) if i as usize >= step));
+    let from = if late { base } else { theta };
+    let second = match from == theta && !kernel.between.declared.may_skip {
+        true => cautious,
+        false => {
+            let mut derivation = reader.derivation.clone().with_tensor_scalars(step, cautious.tensor_scalars);
+            let scale = derivation.push(Node::Scalar(step as u32));
+            let masked = derivation.push(Node::Operand(scratch));
+            let own = cautious.record();
+            let places: Vec<u32> =
+                own.operands().iter().map(|o| if o.role == Role::Param { from } else { masked }).collect();
+            let (stores, _) = derivation.splice(&own, &places, &[scale]);
+            let declared = vec![
+                (operands[param], param as u32, Some(stores[0])),
+                (scratch_operand(false), scratch, None),
+            ];
+            kernel.derived(format!("{}Cautious", kernel.name), derivation.finish(declared, vec![]), cautious)
+        }
+    };
+    let mut derivation = reader.derivation;
+    let agreement = Graph::record::<AgreementRule>();
+    let places: Vec<u32> = agreement
+        .operands()
+        .iter()
+        // What is written only is not asked for.
+        .map(|operand| if operand.name == "g" { gradient } else { update })
+        .collect();
+    let (masked, agree) = derivation.splice(&agreement, &places, &[]);
+    let mut declared: Vec<_> = operands
+        .iter()
+        .enumerate()
+        .map(|(k, operand)| {
+            let store = operand.written.then(|| graph.stores()[k]);
+            let store = if k == param { (base != theta && !late).then_some(base) } else { store };
+            (*operand, k as u32, store)
+        })
+        .collect();
+    declared.push((scratch_operand(true), scratch, Some(masked[0])));
+    declared.push((Operand { name: "grad", role: Role::Grad, written: false }, scratch + 1, None));
+    let mut sums = graph.sums().to_vec();
+    sums.push((agreement.sums()[0].0, agree[0]));
+    let first = derivation.finish(declared, sums);
+    if first.operands().len() > MAX_OPERANDS {
+        return Err("its pass has as many operands as there can be");
+    }
+    Ok([kernel.derived(format!("{}Masked", kernel.name), first, kernel), second])
+}
+
+fn scratch_operand(written: bool) -> Operand {
+    Operand { name: MASKED, role: Role::Scratch, written }
+}
+
+/// What an operation leads to, beside scalars.
+#[derive(Clone, Copy, Default)]
+struct Leaves {
+    param: bool,
+    others: bool,
+}
+
+/// A graph that is taken apart: what is the parameter's and what is not.
+struct Reader {
+    derivation: Derivation,
+    param: u32,
+    grad: Option<u32>,
+    /// What is not taken apart, once it is known.
+    gradient: Option<u32>,
+}
+
+impl Reader {
+    fn new(graph: &Graph, param: u32, grad: Option<u32>) -> Reader {
+        Reader { derivation: Derivation::of(graph), param, grad, gradient: None }
+    }
+
+    fn node(&self, place: u32) -> Node {
+        self.derivation.nodes()[place as usize]
+    }
+
+    fn push(&mut self, node: Node) -> u32 {
+        self.derivation.push(node)
+    }
+
+    fn negate(&mut self, place: u32) -> u32 {
+        match self.node(place) {
+            Node::Unary(Unary::Negate, inner) => inner,
+            _ => self.push(Node::Unary(Unary::Negate, place)),
+        }
+    }
+
+    /// Whether an operation leads to one of a kind.
+    fn reaches(&self, root: u32, kind: &dyn Fn(u32, Node) -> bool) -> bool {
+        let mut seen = vec![false; self.derivation.nodes().len()];
+        let mut left = vec![root];
+        while let Some(place) = left.pop() {
+            if core::mem::replace(&mut seen[place as usize], true) {
+                continue;
+            }
+            if kind(place, self.node(place)) {
+                return true;
+            }
+            left.extend(self.node(place).inputs());
+        }
+        false
+    }
+
+    fn leaves(&self, place: u32) -> Leaves {
+        let mut leaves = Leaves::default();
+        let mut seen = vec![false; self.derivation.nodes().len()];
+        let mut left = vec![place];
+        while let Some(place) = left.pop() {
+            if core::mem::replace(&mut seen[place as usize], true) {
+                continue;
+            }
+            match self.node(place) {
+                _ if self.gradient == Some(place) => leaves.others = true,
+                Node::Operand(operand) if operand == self.param => leaves.param = true,
+                Node::Operand(_) => leaves.others = true,
+                node => left.extend(node.inputs()),
+            }
+        }
+        leaves
+    }
+
+    fn is_uniform(&self, place: u32) -> bool {
+        let leaves = self.leaves(place);
+        !leaves.param && !leaves.others
+    }
+
+    fn is_of_param(&self, place: u32) -> bool {
+        let leaves = self.leaves(place);
+        leaves.param && !leaves.others
+    }
+
+    /// Whether this is the gradient, scaled and no more.
+    fn is_plain(&self, place: u32) -> bool {
+        let Node::Binary(Binary::Times, a, b) = self.node(place) else { return false };
+        self.grad.is_some_and(|grad| self.node(a) == Node::Operand(grad)) && self.node(b) == Node::GradScale
+    }
+
+    /// Whether this is the gradient, perhaps with a decay added.
+    fn is_gradient(&self, place: u32) -> bool {
+        match self.node(place) {
+            Node::Binary(Binary::Plus, a, b) => {
+                (self.is_gradient(a) && self.is_of_param(b)) || (self.is_of_param(a) && self.is_gradient(b))
+            }
+            Node::Select(flag, yes, no) => {
+                let Node::Compare(_, a, b) = self.node(flag) else { return false };
+                self.is_uniform(a) && self.is_uniform(b) && self.is_gradient(yes) && self.is_gradient(no)
+            }
+            _ => self.is_plain(place),
+        }
+    }
+
+    /// The gradient that enters the moments: with the decay that is added to it, if one is.
+    fn gradient(&self, graph: &Graph) -> Result<u32, &'static str> {
+        let live = graph.live();
+        let places = || (0..graph.nodes().len() as u32).filter(|&place| live[place as usize]);
+        let found: Vec<u32> = places().filter(|&place| self.is_gradient(place)).collect();
+        let within =
+            |place: u32| found.iter().any(|&other| self.node(other).inputs().any(|input| input == place));
+        let mut outermost = found.iter().filter(|&&place| !within(place));
+        match (outermost.next(), outermost.next()) {
+            (Some(&gradient), None) => Ok(gradient),
+            (None, _) => Err("it does not read the gradient"),
+            (Some(_), Some(_)) => Err("it takes the gradient in two ways"),
+        }
+    }
+
+    /// The gradient of passes before this one, read again as operand `grad`. A decay that they add to it must have its
+    /// scalars here too, under the same names.
+    fn earlier_gradient(
+        &mut self,
+        earlier: impl Iterator<Item = &'static Kernel>,
+        own: &Graph,
+        grad: u32,
+    ) -> Result<u32, &'static str> {
+        let operand = self.push(Node::Operand(grad));
+        let scale = self.push(Node::GradScale);
+        let mut gradient = self.push(Node::Binary(Binary::Times, operand, scale));
+        for earlier in earlier {
+            let graph = earlier.record();
+            let number = |role: Role| graph.operands().iter().position(|operand| operand.role == role);
+            let Some(of_grad) = number(Role::Grad) else { continue };
+            let of_param = number(Role::Param).map_or(u32::MAX, |param| param as u32);
+            let reader = Reader::new(&graph, of_param, Some(of_grad as u32));
+            let found = reader.gradient(&graph)?;
+            if reader.is_plain(found) {
+                continue;
+            }
+            let named = |name: &str| own.scalars().iter().position(|own| *own == name);
+            let mut scalars = Vec::with_capacity(graph.scalars().len());
+            for (i, name) in graph.scalars().iter().enumerate() {
+                let needed = reader.reaches(found, &|_, node| node == Node::Scalar(i as u32));
+                let place = named(name).map(|place| self.push(Node::Scalar(place as u32)));
+                scalars.push(match place {
+                    None if needed => {
+                        return Err("its gradient takes in the weight decay in an earlier pass");
+                    }
+                    place => place.unwrap_or(operand),
+                });
+            }
+            let decayed = Operand { name: "decayed", role: Role::Scratch, written: true };
+            let operands = graph.operands().iter().enumerate();
+            let read = operands.map(|(k, operand)| (Operand { written: false, ..*operand }, k as u32, None));
+            let declared = read.chain([(decayed, graph.operands().len() as u32, Some(found))]).collect();
+            let alone = Derivation::of(&graph).finish(declared, vec![]);
+            let param = self.push(Node::Operand(self.param));
+            // Beside the parameter only the gradient is read.
+            let place = |read: &Operand| if read.role == Role::Param { param } else { operand };
+            let places: Vec<u32> = alone.operands().iter().map(place).collect();
+            gradient = self.derivation.splice(&alone, &places, &scalars).0[0];
+        }
+        Ok(gradient)
+    }
+
+    /// What a value is the sum of: what only the parameter and scalars decide, and the rest.
+    fn parts(&mut self, place: u32) -> (Option<u32>, Option<u32>) {
+        let leaves = self.leaves(place);
+        if !leaves.param {
+            return (None, Some(place));
+        }
+        if !leaves.others {
+            return (Some(place), None);
+        }
+        match self.node(place) {
+            Node::Binary(does @ (Binary::Plus | Binary::Minus), a, b) => {
+                let (one, other) = (self.parts(a), self.parts(b));
+                (self.both(does, one.0, other.0), self.both(does, one.1, other.1))
+            }
+            Node::Binary(Binary::Times, a, b) if self.is_uniform(a) => {
+                let of = self.parts(b);
+                let mut times = |part: Option<u32>| Some(self.push(Node::Binary(Binary::Times, a, part?)));
+                (times(of.0), times(of.1))
+            }
+            Node::Binary(does @ (Binary::Times | Binary::Over), a, b) if self.is_uniform(b) => {
+                let of = self.parts(a);
+                let mut by = |part: Option<u32>| Some(self.push(Node::Binary(does, part?, b)));
+                (by(of.0), by(of.1))
+            }
+            Node::Unary(Unary::Negate, a) => {
+                let of = self.parts(a);
+                (of.0.map(|part| self.negate(part)), of.1.map(|part| self.negate(part)))
+            }
+            Node::Select(flag, yes, no) if self.is_flag(flag) => {
+                let (one, other) = (self.parts(yes), self.parts(no));
+                (self.chosen(flag, one.0, other.0), self.chosen(flag, one.1, other.1))
+            }
+            _ => (None, Some(place)),
+        }
+    }
+
+    fn is_flag(&self, place: u32) -> bool {
+        matches!(self.node(place), Node::Compare(_, a, b) if self.is_uniform(a) && self.is_uniform(b))
+    }
+
+    fn both(&mut self, does: Binary, one: Option<u32>, other: Option<u32>) -> Option<u32> {
+        match (one, other) {
+            (Some(one), Some(other)) => Some(self.push(Node::Binary(does, one, other))),
+            (Some(one), None) => Some(one),
+            (None, Some(other)) if does == Binary::Minus => Some(self.negate(other)),
+            (None, other) => other,
+        }
+    }
+
+    fn chosen(&mut self, flag: u32, one: Option<u32>, other: Option<u32>) -> Option<u32> {
+        if one == other {
+            return one;
+        }
+        let zero = self.push(Node::Literal(0f64.to_bits()));
+        Some(self.push(Node::Select(flag, one.unwrap_or(zero), other.unwrap_or(zero))))
+    }
+}

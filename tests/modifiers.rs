@@ -1,0 +1,469 @@
+//! Cautious updates and Lookahead: around which algorithms they go, and with what else.
+
+mod common;
+
+use common::{Buffer, MODIFIED, ONE_EACH, Random, Tensor, bits, cpu, isas, outcome, outcome_of, recipe, run};
+use fallline::core::backend::{Pass, TensorPass, View};
+use fallline::registry::names::ENTRIES;
+use fallline::{Backend, Checkpoint, Compute, Format, Isa, Kernel, Method, Optimizer, Recipe, Value};
+use std::collections::BTreeMap;
+
+/// Every rule that runs for a name of the registry, with any of its options.
+fn every_rule() -> Vec<&'static Kernel> {
+    let mut rules: BTreeMap<&str, &'static Kernel> = BTreeMap::new();
+    for entry in ENTRIES {
+        let mut methods = vec![entry.defaults()];
+        for hyper in entry.defaults().table() {
+            for value in [Value::Bool(true), Value::Float(0.5)] {
+                methods.extend(entry.with(&[(hyper.name, value)]));
+            }
+        }
+        rules.extend(methods.iter().flat_map(Method::kernels).map(|kernel| (kernel.name, kernel)));
+    }
+    rules.into_values().collect()
+}
+
+/// What a pass of a rule leaves: its operands, and its sums.
+fn passed(
+    backend: &dyn Backend,
+    kernel: &'static Kernel,
+    compute: Compute,
+    elements: usize,
+    seed: u64,
+) -> (Vec<Vec<u64>>, Vec<u64>) {
+    let mut random = Random(seed);
+    let format = compute.format();
+    let requests = vec![(format, elements); kernel.operands.len()];
+    let mut storages = backend.allocate(&requests).unwrap();
+    for storage in &mut storages {
+        backend.write(storage, random.wilds(elements).as_slice().into()).unwrap();
+    }
+    // Flags on and off among them.
+    let mut scalar = || match random.below(4) {
+        0 => 0.0,
+        1 => 1.0,
+        _ => random.unit(),
+    };
+    let row: Vec<f64> = (0..1 + kernel.scalars.len()).map(|_| scalar()).collect();
+    let own: Vec<f64> = kernel.tensor_scalars.iter().map(|_| scalar()).collect();
+    let mut sums = vec![0.0; kernel.sums.len()];
+    let mut left = Some(&mut storages);
+    backend
+        .run(Pass {
+            kernel,
+            compute,
+            tensors: &mut |views| {
+                for (view, storage) in views.iter_mut().zip(left.take()?) {
+                    *view = Some(View::write(storage));
+                }
+                Some(TensorPass { elements, row: 0 })
+            },
+            rows: &row,
+            tensor_scalars: &own,
+            plan: &mut backend.plan(),
+            sums: &mut sums,
+            beside: &[],
+        })
+        .unwrap();
+    let read = |storage| {
+        let mut values = vec![0.0f64; elements];
+        backend.read(storage, values.as_mut_slice().into()).unwrap();
+        bits(&values)
+    };
+    (storages.iter().map(read).collect(), bits(&sums))
+}
+
+#[test]
+fn an_interpreted_rule_gives_the_bits_of_its_compiled_entry() {
+    let rules = every_rule();
+    assert!(rules.len() > 100, "{}", rules.len());
+    for kernel in rules {
+        let interpreted = kernel.derived(format!("{}Recorded", kernel.name), kernel.record(), kernel);
+        for isa in isas() {
+            let backend = cpu(isa, 1);
+            for compute in [Compute::F32, Compute::F64] {
+                for (seed, elements) in [0, 1, 7, 33, 255, 256, 300, 4097].into_iter().enumerate() {
+                    let seed = seed as u64;
+                    let expected = passed(&*backend, kernel, compute, elements, seed);
+                    let got = passed(&*backend, interpreted, compute, elements, seed);
+                    let what = format!("{} on {isa} in {compute}, {elements} elements", kernel.name);
+                    for (operand, (expected, got)) in
+                        kernel.operands.iter().zip(expected.0.iter().zip(&got.0))
+                    {
+                        let first = expected.iter().zip(got).position(|(one, other)| one != other);
+                        assert_eq!(first, None, "{what}: {}", operand.name);
+                    }
+                    assert_eq!(expected.1, got.1, "{what}: sums");
+                }
+            }
+        }
+    }
+}
+
+/// Parameters in these formats, one with gaps in its gradients, one late, one empty, one over several chunks.
+fn tensors(formats: (Format, Format), steps: usize, seed: u64) -> Vec<Tensor> {
+    let mut random = Random(seed);
+    let lists = [("w", 1300), ("gaps", 37), ("late", 300), ("empty", 0), ("large", 20_000)];
+    lists
+        .map(|(name, n)| {
+            let mut draw = |format| Buffer::new(format, &random.units(n));
+            let value = draw(formats.0);
+            let given = |t: usize| (name != "gaps" || t % 3 != 1) && (name != "late" || t >= 2);
+            let grads = (0..steps).map(|t| given(t).then(|| draw(formats.1)));
+            Tensor::new(name, value, grads.collect())
+        })
+        .to_vec()
+}
+
+#[test]
+fn every_instruction_set_and_number_of_threads_gives_the_scalar_bits() {
+    let formats = [(Format::F32, Format::F32), (Format::F64, Format::F64), (Format::Bf16, Format::F32)];
+    for (i, text) in MODIFIED.iter().enumerate() {
+        let tensors = tensors(formats[i % 3], 5, i as u64);
+        let reference = outcome_of(common::build_on(cpu(Isa::Scalar, 1), text), &tensors);
+        for (isa, threads) in isas().into_iter().map(|isa| (isa, 1)).chain([(Isa::best(), 3)]) {
+            let got = outcome_of(common::build_on(cpu(isa, threads), text), &tensors);
+            let difference = || common::first_difference(&reference, &got);
+            assert!(got == reference, "{text} on {isa}, {threads} threads: {}", difference());
+        }
+    }
+}
+
+/// Parameters in full precision beside narrow ones, rounding by chance, states in 8 bits.
+#[test]
+fn other_storage_gives_the_scalar_bits() {
+    let modified = "cautious=True, wrap=dict(type='Lookahead', k=2)";
+    let texts = [
+        format!("dict(type='AdamW', lr=0.01, weight_decay=0.1, param_format='master', {modified})"),
+        format!("dict(type='AdamW', lr=0.01, weight_decay=0.1, param_format='bf16_sr', seed=3, {modified})"),
+        format!("dict(type='Adam', lr=0.01, state_format='q8', {modified})"),
+        format!("dict(type='Adam', lr=0.01, state_format=dict(slow='bf16', m='q8'), {modified})"),
+    ];
+    for text in &texts {
+        let tensors = tensors((Format::Bf16, Format::Bf16), 5, 3);
+        let reference = outcome_of(common::build_on(cpu(Isa::Scalar, 1), text), &tensors);
+        for isa in isas() {
+            let got = outcome_of(common::build_on(cpu(isa, 1), text), &tensors);
+            assert!(got == reference, "{text} on {isa}: {}", common::first_difference(&reference, &got));
+        }
+    }
+    // Slow weights are as computed unless they are named.
+    let format_of = |text: &str, state: &str| recipe(text).state_format(state, 1 << 20);
+    let eight = "dict(type='AdamW8bit', wrap=dict(type='Lookahead'))";
+    assert_eq!((format_of(eight, "slow"), format_of(eight, "m").block()), (Format::F32, Some(256)));
+    assert_eq!(format_of(&texts[3], "slow"), Format::Bf16);
+}
+
+/// Lookahead around any algorithm is that algorithm, brought together with slow weights by hand.
+#[test]
+fn lookahead_goes_around_every_algorithm() {
+    const STEPS: usize = 7;
+    for (i, text) in ONE_EACH.iter().filter(|text| !text.contains("ZeroOneAdam")).enumerate() {
+        let (k, alpha) = [(2, 0.5f64), (3, 0.8), (1, 0.25)][i % 3];
+        let inner = recipe(text).to_text();
+        let wrapped =
+            format!("{}, wrap=dict(type='Lookahead', k={k}, alpha={alpha}))", &inner[..inner.len() - 1]);
+        let mut there = tensors((Format::F32, Format::F32), STEPS, i as u64);
+        let mut by_hand = there.clone();
+        let values =
+            |tensor: &Tensor| -> Vec<f32> { tensor.value.values().iter().map(|x| *x as f32).collect() };
+        let mut slow: Vec<Vec<f32>> = by_hand.iter().map(values).collect();
+        let (mut one, mut other) = (common::build(&wrapped), common::build(&inner));
+        for t in 0..STEPS {
+            run(&mut one, &mut there, t..t + 1);
+            run(&mut other, &mut by_hand, t..t + 1);
+            if (t + 1) % k == 0 {
+                for (tensor, slow) in
+                    by_hand.iter_mut().zip(&mut slow).filter(|(t_, _)| t_.grads[t].is_some())
+                {
+                    let back = (1.0 - alpha) as f32;
+                    let rest = (1.0 - (1.0 - alpha)) as f32;
+                    let now = values(tensor);
+                    let merged = now.iter().zip(&*slow).map(|(p, slow)| {
+                        let way = slow - p;
+                        if back < 0.5 { p + back * way } else { slow - way * rest }
+                    });
+                    *slow = merged.collect();
+                    let widened: Vec<f64> = slow.iter().map(|x| f64::from(*x)).collect();
+                    tensor.value = Buffer::new(Format::F32, &widened);
+                }
+            }
+            for (one, other) in there.iter().zip(&by_hand) {
+                assert_eq!(one.value.bits(), other.value.bits(), "{wrapped}: {} after step {t}", one.name);
+            }
+        }
+        for (tensor, slow) in by_hand.iter().zip(&slow) {
+            let Some(found) = one.state(&tensor.name, "slow").unwrap() else { continue };
+            assert_eq!(found, slow.iter().map(|x| f64::from(*x)).collect::<Vec<_>>(), "{wrapped}");
+        }
+        assert_eq!(one.shared("lookahead_steps"), Some((STEPS % k) as f64), "{wrapped}");
+        assert_eq!(other.shared("lookahead_steps"), None);
+    }
+}
+
+/// In the middle of a window, and with parameters of two types.
+#[test]
+fn a_resumed_run_has_the_bits_of_one_that_went_on() {
+    for text in MODIFIED.iter().filter(|text| !common::is_in(common::ALL_TOGETHER, text)) {
+        for at in [0, 1, 2, 3] {
+            let mut there = tensors((Format::F32, Format::Bf16), 6, 9);
+            there.extend(tensors((Format::F64, Format::F64), 6, 10).into_iter().map(|tensor| {
+                let name = format!("double {}", tensor.name);
+                Tensor { name, ..tensor }
+            }));
+            let mut optimizer = common::build(text);
+            run(&mut optimizer, &mut there, 0..at);
+            let (saved, mut again) = (optimizer.save().unwrap().to_bytes().unwrap(), there.clone());
+            run(&mut optimizer, &mut there, at..6);
+            let mut resumed = common::build(text);
+            resumed.load(&Checkpoint::from_bytes(&saved).unwrap()).unwrap();
+            run(&mut resumed, &mut again, at..6);
+            assert_eq!(outcome(&resumed, &again), outcome(&optimizer, &there), "{text} from step {at}");
+        }
+    }
+    // What belongs to no wrap is no checkpoint of one.
+    let plain = common::build("AdamW").save().unwrap();
+    let error = common::build("dict(type='AdamW', wrap=dict(type='Lookahead'))").load(&plain).unwrap_err();
+    assert!(error.to_string().contains("lookahead_steps"), "{error}");
+}
+
+#[test]
+fn a_step_in_pieces_is_a_step() {
+    for text in [MODIFIED[0], MODIFIED[9], MODIFIED[14]] {
+        let mut there = tensors((Format::F32, Format::F32), 6, 4);
+        let mut pieces = there.clone();
+        let (mut one, mut other) = (common::build(text), common::build(text));
+        for t in 0..6 {
+            run(&mut one, &mut there, t..t + 1);
+            let mut step = other.begin().unwrap();
+            for binding in common::bind(&mut pieces, t) {
+                step.apply(binding).unwrap();
+            }
+            step.finish().unwrap();
+        }
+        assert_eq!(outcome(&one, &there), outcome(&other, &pieces), "{text}");
+    }
+}
+
+/// Which part of the parameter moves, by hand: a step of SGD of 1 moves by the gradient.
+#[test]
+fn what_agrees_moves_further_and_nothing_else() {
+    let text = "dict(type='SGD', lr=1.0, momentum=0.5, cautious=True)";
+    let mut optimizer = common::build(text);
+    let mut p = vec![0.0f32; 4];
+    let mut step = |p: &mut Vec<f32>, g: [f32; 4]| {
+        optimizer.step(&mut [fallline::optim::param("p", p, &g)]).unwrap();
+    };
+    step(&mut p, [1.0, -1.0, 0.0, 2.0]);
+    // Three of four agree: the step is 4/3 as long.
+    let third = (1.0f64 / 0.75) as f32;
+    assert_eq!(p, [-third, third, 0.0, -2.0 * third]);
+    // The momenta are 0.5, -0.5, 0, 1: against the new gradient but for the last.
+    let before = p.clone();
+    step(&mut p, [-0.25, 0.25, -1.0, f32::MIN_POSITIVE]);
+    assert_eq!(p[..2], before[..2]);
+    assert_eq!(p[2..], [before[2] + 2.0, before[3] - 2.0 * (1.0 + f32::MIN_POSITIVE)]);
+    // What is no number stays none.
+    step(&mut p, [f32::NAN, 1.0, 1.0, 1.0]);
+    assert!(p[0].is_nan() && p[1..].iter().all(|x| x.is_finite()));
+    // Nothing agrees: nothing moves, a thousandfold step of nothing.
+    let mut still = vec![1.0f32; 3];
+    let mut adam = common::build("dict(type='AdamW', lr=0.1, weight_decay=0.5, cautious=True)");
+    adam.step(&mut [fallline::optim::param("p", &mut still, &[0.0f32; 3])]).unwrap();
+    assert_eq!(still, [0.95f32; 3]);
+}
+
+#[test]
+fn groups_are_cautious_each_for_itself_and_in_one_lookahead() {
+    let keys = |keys: &str, base: &str| {
+        format!(
+            "optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.01{base}), paramwise_cfg=dict(custom_keys={{{keys}}}))\n"
+        )
+    };
+    let of = |text: &str, name: &str| {
+        let there = tensors((Format::F32, Format::F32), 5, 8);
+        outcome_of(common::build(text), &there).into_iter().find(|left| left.0 == name).unwrap()
+    };
+    let plain = "dict(type='AdamW', lr=0.01)";
+    let cautious = "dict(type='AdamW', lr=0.01, cautious=True)";
+    for (mixed, of_w, of_late) in [
+        (keys("'late': dict(cautious=True)", ""), plain, cautious),
+        (keys("'late': dict(cautious=False)", ", cautious=True"), cautious, plain),
+        (keys("'late': dict(cautious=False)", ""), plain, plain),
+        (keys("'late': dict(optimizer=dict(type='AdamW', lr=0.01, cautious=True))", ""), plain, cautious),
+    ] {
+        assert_eq!(of(&mixed, "w"), of(of_w, "w"), "{mixed}");
+        assert_eq!(of(&mixed, "late"), of(of_late, "late"), "{mixed}");
+    }
+    // The wrap is around another optimizer of a group too.
+    let wrap = ", wrap=dict(type='Lookahead', k=2)";
+    let mixed = keys("'late': dict(optimizer=dict(type='Lion', lr=0.02))", wrap);
+    let late = of(&format!("dict(type='Lion', lr=0.02{wrap})"), "late");
+    assert_eq!(of(&mixed, "late"), late);
+    assert!(late.3.iter().any(|(state, _)| *state == "slow"));
+    for (keys, place) in [
+        (keys("'late': dict(wrap=dict(type='Lookahead'))", ""), "wrap of one group"),
+        (
+            keys("'late': dict(optimizer=dict(type='SGD', lr=0.1, wrap=dict(type='Lookahead')))", ""),
+            "wrap of one group",
+        ),
+        (keys("'late': dict(lookahead_k=3)", wrap), "wrap of one group"),
+        (keys("'late': dict(cautious=1)", ", cautious=True"), "cautious must be a bool, got 1"),
+    ] {
+        let error = Recipe::from_text(&keys).unwrap_err().to_string();
+        assert!(error.contains(place), "{keys}: {error}");
+    }
+    // Nor by hand.
+    let mut driver = common::build(&format!("dict(type='AdamW'{wrap})"));
+    let other = recipe("AdamW").algorithm().boxed();
+    let error = driver.add_group_of(other, |_| true, None).unwrap_err().to_string();
+    assert!(error.contains("all groups of an optimizer are in one Lookahead, or none is"), "{error}");
+}
+
+#[test]
+fn configurations_are_read_and_written() {
+    for text in MODIFIED {
+        let read = recipe(text);
+        let again = recipe(&read.to_text());
+        assert_eq!(read.algorithm().modifiers(), again.algorithm().modifiers(), "{text}");
+        assert_eq!(read.to_text(), again.to_text());
+    }
+    let text = recipe(MODIFIED[14]).to_text();
+    assert!(text.ends_with(r#"cautious=True, wrap=dict(type="Lookahead", k=2, alpha=0.5))"#), "{text}");
+    // Off is off: the same as without the key.
+    let off = recipe("dict(type='AdamW', cautious=False, wrap=None)");
+    assert_eq!(off.to_text(), recipe("AdamW").to_text());
+    // A schedule changes alpha.
+    let mut driver = common::build(MODIFIED[14]);
+    driver.set(0, &[("lookahead_alpha", Value::Float(0.25)), ("lr", Value::Float(0.5))]).unwrap();
+    assert_eq!(driver.get(0, "lookahead_alpha"), Some(Value::Float(0.25)));
+    // All or nothing.
+    let error = driver.set(0, &[("lookahead_alpha", Value::Float(0.75)), ("lr", Value::Float(-1.0))]);
+    assert!(error.is_err());
+    assert_eq!(driver.get(0, "lookahead_alpha"), Some(Value::Float(0.25)));
+    assert_eq!(driver.get(0, "lr"), Some(Value::Float(0.5)));
+    let unknown = driver.set(0, &[("alpha", Value::Float(0.5))]).unwrap_err().to_string();
+    assert!(unknown.contains("cautious") && unknown.contains("lookahead_alpha"), "{unknown}");
+}
+
+#[test]
+fn what_cannot_be_is_refused_by_name() {
+    for (text, expected) in [
+        ("dict(type='AdamW', cautious=1)", "AdamW: cautious must be a bool, got 1"),
+        ("dict(type='AdamW', cautoius=True)", r#"did you mean "cautious"?"#),
+        ("dict(type='AdamW', wrap='Lookahead')", "wrap must be a dict"),
+        ("dict(type='AdamW', wrap=dict(k=5))", "type"),
+        ("dict(type='AdamW', wrap=dict(type='LookAhead'))", r#"did you mean "Lookahead"?"#),
+        ("dict(type='AdamW', wrap=dict(type='SWA'))", r#"known are Lookahead"#),
+        ("dict(type='AdamW', wrap=dict(type='Lookahead', K=5))", r#"has no "K""#),
+        (
+            "dict(type='AdamW', wrap=dict(type='Lookahead', k=0))",
+            "k must be a whole number of at least 1, got 0",
+        ),
+        (
+            "dict(type='AdamW', wrap=dict(type='Lookahead', k=2.5))",
+            "k must be a whole number of at least 1, got 2.5",
+        ),
+        (
+            "dict(type='AdamW', wrap=dict(type='Lookahead', alpha=1.0))",
+            "alpha must be a number in [0, 1), got 1.0",
+        ),
+        ("dict(type='LBFGS', cautious=True)", "LBFGS: cautious does not go with it"),
+        ("dict(type='LBFGS', wrap=dict(type='Lookahead'))", "LBFGS: Lookahead does not go with it"),
+        ("dict(type='SparseAdam', wrap=dict(type='Lookahead'))", "it takes row-sparse gradients only"),
+        ("dict(type='ZeroOneAdam', wrap=dict(type='Lookahead'))", "ranks have parameters of their own"),
+    ] {
+        let error = fallline::AnyRecipe::from_text(text).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+    // Rows would move alone.
+    let (mut table, values) = (vec![1.0f32; 12], vec![0.5f32; 4]);
+    for modifier in ["cautious=True", "wrap=dict(type='Lookahead')"] {
+        let mut optimizer = common::build(&format!("dict(type='Adagrad', {modifier})"));
+        let rows = fallline::optim::rows(&[2, 0], &values);
+        let bound = fallline::optim::param("table", &mut table, rows).shaped(&[6, 2]);
+        let error = optimizer.step(&mut [bound]).unwrap_err().to_string();
+        assert!(error.contains("Adagrad takes no row-sparse gradients"), "{error}");
+        let error =
+            fallline::optim::can_offload(recipe(&format!("dict(type='AdamW', {modifier})")).algorithm());
+        assert!(error.unwrap_err().starts_with("AdamW cannot be offloaded"));
+    }
+}
+
+/// What modifiers leave out costs nothing: the passes of a step, and the bytes that they move.
+#[test]
+fn passes_move_what_they_must() {
+    let bytes = |text: &str| recipe(text).algorithm().program(Default::default()).traffic(|_| 4.0);
+    assert_eq!(bytes("AdamW"), 28.0);
+    // The first pass writes the moments and the masked update, the second the parameter; the decay is the second's.
+    assert_eq!(bytes("dict(type='AdamW', cautious=True)"), 28.0 + 12.0);
+    let program = |text: &str| recipe(text).algorithm().program(Default::default());
+    assert!(program("dict(type='AdamW', wrap=dict(type='Lookahead'))").is_periodic());
+    assert_eq!(program("dict(type='AdamW', cautious=False)"), program("AdamW"));
+}
+
+/// Names that take no cautious updates, with why; all others do.
+const NOT_CAUTIOUS: &[(&str, &str)] = &[
+    ("AdamWScheduleFree", "it moves towards weights that it keeps"),
+    ("ASGD", "its states follow the new parameter"),
+    ("DAdaptAdaGrad", "it moves towards weights that it keeps"),
+    ("DAdaptSGD", "it moves towards weights that it keeps"),
+    ("LARS", "its gradient takes in the weight decay in an earlier pass"),
+    ("LARS32bit", "its gradient takes in the weight decay in an earlier pass"),
+    ("LARS8bit", "its gradient takes in the weight decay in an earlier pass"),
+    ("LBFGS", "it searches along all parameters together"),
+    ("OnebitAdam", "ranks exchange its momentum, not gradients on whose signs all agree"),
+    ("OnebitLamb", "ranks exchange its momentum, not gradients on whose signs all agree"),
+    ("SparseAdam", "it takes row-sparse gradients only"),
+    ("ZeroOneAdam", "ranks exchange its momentum, not gradients on whose signs all agree"),
+];
+
+#[test]
+fn every_name_is_cautious_or_says_why_not() {
+    let text = |name: &str| match name {
+        "ZeroRedundancyOptimizer" => format!("dict(type='{name}', optimizer_type='AdamW', cautious=True)"),
+        _ => format!("dict(type='{name}', cautious=True)"),
+    };
+    for entry in ENTRIES {
+        let found = fallline::AnyRecipe::from_text(&text(entry.name));
+        match NOT_CAUTIOUS.iter().find(|(name, _)| *name == entry.name) {
+            None => {
+                let recipe = found.unwrap().stepping().unwrap();
+                let modifiers = recipe.algorithm().modifiers();
+                assert!(modifiers.cautious, "{}", entry.name);
+                assert_eq!(modifiers.sharded, entry.name == "ZeroRedundancyOptimizer");
+                // In every program the parameter is written behind a pass that counts.
+                for program in recipe.algorithm().programs() {
+                    let passes: Vec<&Kernel> = program.kernels().collect();
+                    let [.., counts, moves] = passes[..] else { panic!("{}", entry.name) };
+                    assert_eq!(moves.between.declared.reads, ["agree"], "{}", entry.name);
+                    assert_eq!(counts.sums.last(), Some(&"agree"), "{}", entry.name);
+                }
+            }
+            Some((_, why)) => {
+                let error = found.map(|_| ()).unwrap_err().to_string();
+                assert!(error.contains(entry.name) && error.contains(why), "{error}");
+            }
+        }
+    }
+    let decays = "dict(type='DAdaptAdam', weight_decay=0.1, cautious=True)";
+    let error = Recipe::from_text(decays).unwrap_err().to_string();
+    let expected = "DAdaptAdam: it has no update that cautious could mask: its gradient takes in the weight decay in an \
+        earlier pass";
+    assert!(error.ends_with(expected), "{error}");
+}
+
+fallline::alias! {
+    /// Under a name of its own.
+    pub Own as "OwnAdamW" is fallline::optim::algorithms::AdamW, with { lr = 0.01 }
+}
+
+#[test]
+fn algorithms_of_other_crates_take_them_too() {
+    let registry = fallline::Registry::standard().with::<Own>().unwrap();
+    let around = "cautious=True, wrap=dict(type='Lookahead', k=2)";
+    let own = Recipe::from_text_with(&format!("dict(type='OwnAdamW', {around})"), &registry).unwrap();
+    let tensors = tensors((Format::F32, Format::F32), 4, 5);
+    let expected = outcome_of(common::build(&format!("dict(type='AdamW', lr=0.01, {around})")), &tensors);
+    assert_eq!(outcome_of(own.optimizer(common::best()), &tensors), expected);
+}
