@@ -110,9 +110,9 @@ fn check_file(path: &Path) -> f64 {
         // A whole configuration, where there are groups.
         let recipe = recipe(metadata.get("config").unwrap_or(&metadata["optimizer"]));
         let mut optimizer = recipe.optimizer(backend).with_compute(compute);
-        let rates: Vec<f64> = (0..optimizer.groups())
-            .map(|group| optimizer.get(group, "lr").unwrap().as_f64().unwrap())
-            .collect();
+        // Adafactor may have none.
+        let rate = |group| optimizer.get(group, "lr").and_then(|lr| lr.as_f64()).unwrap_or(f64::NAN);
+        let rates: Vec<f64> = (0..optimizer.groups()).map(rate).collect();
         let mut params = starts.clone();
         let mut compared = 0;
         // Steps in which Prodigy's sources count no step, as nothing moves.

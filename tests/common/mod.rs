@@ -375,7 +375,7 @@ pub fn every_name_is_in(cases: &[&str]) {
 
 /// The algorithm's name in a configuration.
 pub fn name_of(text: &str) -> &'static str {
-    recipe(text).algorithm().name()
+    method(text).name()
 }
 
 /// A configuration that must be good.
