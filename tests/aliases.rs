@@ -188,7 +188,9 @@ fn an_alias_is_its_algorithm_on_several_ranks() {
 fn a_wrapper_is_its_algorithm() {
     let registry = registry();
     let mut wrapped = 0;
-    for (seed, (text, other)) in pairs().iter().enumerate() {
+    // torch's wrapper means torch's Adafactor by that name, which is called TorchAdafactor here.
+    let pairs = pairs().into_iter().filter(|(text, _)| !text.contains("type='Adafactor'"));
+    for (seed, (text, other)) in pairs.enumerate() {
         // Alone, a rank has all states.
         let around = |text: &str| {
             text.replacen("type=", "optimizer_type=", 1).replacen(
@@ -197,11 +199,12 @@ fn a_wrapper_is_its_algorithm() {
                 1,
             )
         };
-        let Ok(recipe) = Recipe::from_text_with(&around(text), &registry) else { continue };
+        let Ok(recipe) = Recipe::from_text_with(&around(&text), &registry) else { continue };
         wrapped += 1;
-        let plain = Recipe::from_text(text).unwrap();
+        let plain = Recipe::from_text(&text).unwrap();
         let expected = Model::new(seed as u64).run(&plain, &mut plain.optimizer(best()));
-        for (text, recipe) in [(text, Ok(recipe)), (other, Recipe::from_text_with(&around(other), &registry))]
+        for (text, recipe) in
+            [(&text, Ok(recipe)), (&other, Recipe::from_text_with(&around(&other), &registry))]
         {
             let recipe = recipe.unwrap_or_else(|error| panic!("{text}: {error}"));
             let got = Model::new(seed as u64).run(&recipe, &mut recipe.optimizer(best()));

@@ -203,8 +203,9 @@ impl AnyAlgorithm for Modified {
     }
     fn table(&self) -> &'static [Hyper] {
         static TABLES: Mutex<Option<Tables>> = Mutex::new(None);
-        let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
+        // First: what is modified may be so already, and has a table here.
         let inner = self.inner.table();
+        let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (inner.as_ptr().addr(), self.cautious.is_some(), self.lookahead.is_some());
         let table = || Box::leak(inner.iter().chain(self.own()).copied().collect::<Box<[Hyper]>>());
         tables.get_or_insert_default().entry(key).or_insert_with(|| table())

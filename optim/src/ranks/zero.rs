@@ -143,8 +143,8 @@ impl AnyAlgorithm for ZeroRedundancy {
         // A table for each that was ever asked for, which are few: by where it is, as two algorithms may share a name.
         type Tables = HashMap<(usize, usize), &'static [Hyper]>;
         static TABLES: Mutex<Option<Tables>> = Mutex::new(None);
-        let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
         let inner = self.inner.table();
+        let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
         let table = || Box::leak(OWN.iter().chain(inner).copied().collect::<Box<[Hyper]>>());
         let place = (inner.as_ptr().addr(), inner.len());
         tables.get_or_insert_default().entry(place).or_insert_with(|| table())
