@@ -406,6 +406,7 @@ fn passes_move_what_they_must() {
 const NOT_CAUTIOUS: &[(&str, &str)] = &[
     ("AdamWScheduleFree", "it moves towards weights that it keeps"),
     ("ASGD", "its states follow the new parameter"),
+    ("DAdaptAdam", "its gradient takes in the weight decay in an earlier pass"),
     ("DAdaptAdaGrad", "it moves towards weights that it keeps"),
     ("DAdaptSGD", "it moves towards weights that it keeps"),
     ("LARS", "its gradient takes in the weight decay in an earlier pass"),
