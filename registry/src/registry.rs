@@ -165,7 +165,7 @@ mod tests {
         let scoped = Registry::standard().with::<Scoped>().unwrap_err().to_string();
         assert!(scoped.starts_with("\"own.Adagrad\" cannot be registered: "), "{scoped}");
         let wrong = Registry::standard().with_forced::<Wrong>().unwrap_err().to_string();
-        assert_eq!(wrong, "\"Wrong\" cannot be registered: Wrong: lr must be \u{2265} 0, got -1");
+        assert_eq!(wrong, "\"Wrong\" cannot be registered: Wrong: lr must be \u{2265} 0, got -1.0");
     }
 
     #[test]
