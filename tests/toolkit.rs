@@ -161,7 +161,12 @@ fn wrappers_are_resumed_half_way() {
             resumed.load(&Checkpoint::from_bytes(&saved).unwrap()).unwrap();
             let mut again = Case { params: params.params.clone(), ..Case::new(&file, case) };
             let (one, other) = (params.step(&mut driver, step), again.step(&mut resumed, step));
-            assert_eq!(format!("{one:?}"), format!("{other:?}"), "{}: {t}", case["name"]);
+            // A device's numbers are fetched; where it keeps them differs.
+            let told = |report: &fallline::StepReport| {
+                let counts = (report.updated, report.without_grad);
+                format!("{:?} {counts:?} {:?} {:?}", report.skipped, report.grad_norm(), report.clip_factor())
+            };
+            assert_eq!(told(&one), told(&other), "{}: {t}", case["name"]);
             for (name, values) in &params.params {
                 assert_eq!(bits(values), bits(&again.params[name]), "{}: {t}: {name}", case["name"]);
             }
