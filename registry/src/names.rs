@@ -198,7 +198,9 @@ pub static ENTRIES: &[Entry] = &[
         needs: &["ranks"],
         make: |registry, values| {
             let registry = registry.clone();
-            let find = move |name: &str| registry.find(name)?.with_in(&registry, &[]).ok();
+            let find = move |name: &str, values: &[(&str, Value)]| {
+                registry.find(name).map(|entry| entry.with_in(&registry, values))
+            };
             Ok(Method::Algorithm(Box::new(ZeroRedundancy::new(find, values)?)))
         },
     },

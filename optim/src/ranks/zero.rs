@@ -6,11 +6,11 @@ use core::fmt;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a name stands for, with its defaults.
+/// What a name stands for, with these hyperparameters.
 #[derive(Clone)]
 struct Find(Arc<Names>);
 
-type Names = dyn Fn(&str) -> Option<Method> + Send + Sync;
+type Names = dyn Fn(&str, &[(&str, Value)]) -> Option<Result<Method, HyperError>> + Send + Sync;
 
 impl fmt::Debug for Find {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,43 +82,49 @@ impl ZeroRedundancy {
     /// Its name in configurations.
     pub const NAME: &'static str = "ZeroRedundancyOptimizer";
 
-    /// With these hyperparameters; without `optimizer_type` it is AdamW. `find` gives an algorithm by its name, with its
-    /// defaults.
+    /// With these hyperparameters; without `optimizer_type` it is AdamW. `find` makes an algorithm by its name, with the
+    /// hyperparameters that it is given and the defaults for the others.
     ///
     /// # Errors
     /// When there is no such algorithm, it cannot be shared out, or it does not take the hyperparameters.
-    ///
-    /// # Panics
-    /// When `find` does not know AdamW.
     pub fn new(
-        find: impl Fn(&str) -> Option<Method> + Send + Sync + 'static,
+        find: impl Fn(&str, &[(&str, Value)]) -> Option<Result<Method, HyperError>> + Send + Sync + 'static,
         values: &[(&str, Value)],
     ) -> Result<ZeroRedundancy, HyperError> {
-        let Some(Method::Algorithm(inner)) = find("AdamW") else { panic!("AdamW is known") };
-        let mut zero = ZeroRedundancy { find: Find(Arc::new(find)), kind: "AdamW".into(), inner };
-        zero.set(values)?;
-        Ok(zero)
+        let find = Find(Arc::new(find));
+        let named = values.iter().find(|(name, _)| *name == OWN[0].name);
+        let kind = named.map_or_else(|| Value::Text("AdamW".into()), |(_, value)| value.clone());
+        let (kind, inner) = Self::of_type(&find, &kind, values)?;
+        Ok(ZeroRedundancy { find, kind, inner })
     }
 
-    fn of_type(&self, value: &Value) -> Result<Box<dyn AnyAlgorithm>, HyperError> {
+    /// The algorithm of a type, made with what is its own of these hyperparameters: some remember what they were made
+    /// with.
+    fn of_type(
+        find: &Find,
+        kind: &Value,
+        values: &[(&str, Value)],
+    ) -> Result<(String, Box<dyn AnyAlgorithm>), HyperError> {
         let problem = |problem: String| HyperError::Combination { algorithm: Self::NAME, problem };
-        let Value::Text(name) = value else {
+        let Value::Text(name) = kind else {
             return Err(HyperError::Type {
                 algorithm: Self::NAME,
                 name: OWN[0].name,
                 expected: OWN[0].kind,
-                got: value.to_string(),
+                got: kind.to_string(),
             });
         };
         let bare = name.rsplit('.').next().unwrap_or(name);
-        let found = (self.find.0)(if bare == "Adafactor" { "TorchAdafactor" } else { bare });
-        let inner = match found {
-            Some(Method::Algorithm(inner)) => inner,
-            Some(Method::Search(_)) => {
+        let find = |values: &[_]| (find.0)(if bare == "Adafactor" { "TorchAdafactor" } else { bare }, values);
+        // Whether it can be shared out at all comes before what it says of its hyperparameters.
+        let inner = match find(&[]) {
+            Some(Ok(Method::Algorithm(inner))) => inner,
+            Some(Ok(Method::Search(_))) => {
                 return Err(problem(format!(
                     "{name} cannot be shared out: it searches along all parameters together"
                 )));
             }
+            Some(Err(error)) => return Err(error),
             None => return Err(problem(format!("there is no optimizer_type {name:?}"))),
         };
         if inner.spec().replicas.error_feedback.is_some() {
@@ -128,7 +134,66 @@ impl ZeroRedundancy {
         if inner.sharded() {
             return Err(problem(format!("{name} is shared out already")));
         }
-        Ok(inner)
+        let own = Self::others(values)?;
+        let inner = match find(&own) {
+            Some(Ok(Method::Algorithm(made))) if !own.is_empty() => made,
+            Some(Err(error)) => return Err(Self::with_own(error)),
+            _ => inner,
+        };
+        Self::checked(name, inner.as_ref())?;
+        Ok((name.clone(), inner))
+    }
+
+    /// What is not the wrapper's own of these hyperparameters.
+    fn others<'v>(values: &[(&'v str, Value)]) -> Result<Vec<(&'v str, Value)>, HyperError> {
+        let mut others = Vec::new();
+        for (name, value) in values {
+            match OWN.iter().find(|own| own.name == *name) {
+                None => others.push((*name, value.clone())),
+                Some(own) if own.counts => {}
+                Some(own) => match value {
+                    Value::Bool(true) if own.name == "overlap_with_ddp" => {
+                        let problem =
+                            "overlap_with_ddp must be False: with it torch leaves out the first steps";
+                        return Err(HyperError::Combination {
+                            algorithm: Self::NAME,
+                            problem: problem.into(),
+                        });
+                    }
+                    Value::Bool(_) => {}
+                    other => {
+                        let (name, got) = (own.name, other.to_string());
+                        return Err(HyperError::Type {
+                            algorithm: Self::NAME,
+                            name,
+                            expected: own.kind,
+                            got,
+                        });
+                    }
+                },
+            }
+        }
+        Ok(others)
+    }
+
+    /// The error, with the wrapper's own hyperparameters among those that there are.
+    fn with_own(error: HyperError) -> HyperError {
+        match error {
+            HyperError::Unknown { name, mut known, .. } => {
+                known.splice(0..0, OWN.iter().map(|own| own.name));
+                HyperError::Unknown { algorithm: Self::NAME, name, known }
+            }
+            other => other,
+        }
+    }
+
+    /// Some algorithms do with some hyperparameters only.
+    fn checked(kind: &str, inner: &dyn AnyAlgorithm) -> Result<(), HyperError> {
+        if inner.programs().any(|program| program.is_global()) {
+            let problem = format!("{kind} cannot be shared out: it looks at all parameters together");
+            return Err(HyperError::Combination { algorithm: Self::NAME, problem });
+        }
+        Ok(())
     }
 }
 
@@ -153,55 +218,16 @@ impl AnyAlgorithm for ZeroRedundancy {
         if name == OWN[0].name { Some(Value::Text(self.kind.clone())) } else { self.inner.get(name) }
     }
     fn set(&mut self, values: &[(&str, Value)]) -> Result<(), HyperError> {
-        let mut inner = self.inner.boxed();
-        let mut kind = self.kind.clone();
-        // The algorithm first: it decides which others there are.
-        if let Some((_, value)) = values.iter().find(|(name, _)| *name == OWN[0].name)
-            && self.get(OWN[0].name).as_ref() != Some(value)
+        if let Some((_, kind)) = values.iter().find(|(name, _)| *name == OWN[0].name)
+            && self.get(OWN[0].name).as_ref() != Some(kind)
         {
-            inner = self.of_type(value)?;
-            kind = value.to_string().trim_matches('"').to_owned();
+            (self.kind, self.inner) = Self::of_type(&self.find, kind, values)?;
+            return Ok(());
         }
-        let mut rest = Vec::new();
-        for (name, value) in values {
-            match OWN.iter().find(|own| own.name == *name) {
-                None => rest.push((*name, value.clone())),
-                Some(own) if own.counts => {}
-                Some(own) => match value {
-                    Value::Bool(true) if own.name == "overlap_with_ddp" => {
-                        let problem =
-                            "overlap_with_ddp must be False: with it torch leaves out the first steps";
-                        return Err(HyperError::Combination {
-                            algorithm: Self::NAME,
-                            problem: problem.into(),
-                        });
-                    }
-                    Value::Bool(_) => {}
-                    other => {
-                        let (name, got) = (own.name, other.to_string());
-                        return Err(HyperError::Type {
-                            algorithm: Self::NAME,
-                            name,
-                            expected: own.kind,
-                            got,
-                        });
-                    }
-                },
-            }
-        }
-        inner.set(&rest).map_err(|error| match error {
-            HyperError::Unknown { name, mut known, .. } => {
-                known.splice(0..0, OWN.iter().map(|own| own.name));
-                HyperError::Unknown { algorithm: Self::NAME, name, known }
-            }
-            other => other,
-        })?;
-        // Some algorithms do with some hyperparameters only.
-        if inner.programs().any(|program| program.is_global()) {
-            let problem = format!("{kind} cannot be shared out: it looks at all parameters together");
-            return Err(HyperError::Combination { algorithm: Self::NAME, problem });
-        }
-        (self.inner, self.kind) = (inner, kind);
+        let mut inner = self.inner.boxed();
+        inner.set(&Self::others(values)?).map_err(Self::with_own)?;
+        Self::checked(&self.kind, inner.as_ref())?;
+        self.inner = inner;
         Ok(())
     }
     fn modifiers(&self) -> Modifiers {

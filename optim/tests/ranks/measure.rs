@@ -24,7 +24,7 @@ fn adamw() -> Box<dyn AnyAlgorithm> {
 
 fn algorithm(mode: &str) -> Box<dyn AnyAlgorithm> {
     match mode {
-        "sharded" => Box::new(ZeroRedundancy::new(|_| Some(Method::Algorithm(adamw())), &[]).unwrap()),
+        "sharded" => Box::new(ZeroRedundancy::new(|_, _| Some(Ok(Method::Algorithm(adamw()))), &[]).unwrap()),
         "1-bit" => {
             let hyper = OnebitAdam { freeze_step: 1, ..OnebitAdam::default() };
             Box::new(Linked::<OnebitAdam, Native>::new(hyper).unwrap())

@@ -5,7 +5,7 @@ use fallline_core::{Format, bf16};
 use fallline_cpu::{Cpu, Native};
 use fallline_optim::algorithms::{AdamW, OnebitAdam, Sgd};
 use fallline_optim::average::Average;
-use fallline_optim::hyper::Value;
+use fallline_optim::hyper::{HyperError, Value};
 use fallline_optim::ranks::ZeroRedundancy;
 use fallline_optim::wrapper::{Accumulate, Clip, LossScaler, Wrapper};
 use fallline_optim::{
@@ -19,13 +19,13 @@ const STEPS: u64 = 7;
 /// The steps before the checkpoint: in the middle of a window of two.
 const BEFORE: u64 = 3;
 
-fn find(name: &str) -> Option<Method> {
-    let algorithm: Box<dyn AnyAlgorithm> = match name {
+fn find(name: &str, values: &[(&str, Value)]) -> Option<Result<Method, HyperError>> {
+    let mut algorithm: Box<dyn AnyAlgorithm> = match name {
         "AdamW" => Box::new(Linked::<AdamW, Native>::new(AdamW::default()).ok()?),
         "SGD" => Box::new(Linked::<Sgd, Native>::new(Sgd { momentum: 0.9, ..Sgd::default() }).ok()?),
         _ => return None,
     };
-    Some(Method::Algorithm(algorithm))
+    Some(algorithm.set(values).map(|()| Method::Algorithm(algorithm)))
 }
 
 fn sharded(kind: &str) -> Box<dyn AnyAlgorithm> {

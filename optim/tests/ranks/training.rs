@@ -4,7 +4,7 @@ use fallline_core::host::Slice;
 use fallline_core::ranks::{Communicator, Counting};
 use fallline_cpu::{Cpu, Native};
 use fallline_optim::algorithms::{AdamW, Sgd};
-use fallline_optim::hyper::Value;
+use fallline_optim::hyper::{HyperError, Value};
 use fallline_optim::ranks::{Averager, ZeroRedundancy, partition};
 use fallline_optim::{
     AnyAlgorithm, Binding, Checkpoint, Driver, Linked, Lookahead, Method, Modified, Optimizer, param,
@@ -15,13 +15,13 @@ use std::sync::Arc;
 const BATCH: usize = 8;
 const STEPS: u64 = 5;
 
-fn find(name: &str) -> Option<Method> {
-    let algorithm: Box<dyn AnyAlgorithm> = match name {
+fn find(name: &str, values: &[(&str, Value)]) -> Option<Result<Method, HyperError>> {
+    let mut algorithm: Box<dyn AnyAlgorithm> = match name {
         "AdamW" => Box::new(Linked::<AdamW, Native>::new(AdamW::default()).ok()?),
         "SGD" => Box::new(Linked::<Sgd, Native>::new(Sgd::default()).ok()?),
         _ => return None,
     };
-    Some(Method::Algorithm(algorithm))
+    Some(algorithm.set(values).map(|()| Method::Algorithm(algorithm)))
 }
 
 fn adamw() -> Box<dyn AnyAlgorithm> {
