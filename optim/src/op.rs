@@ -3,7 +3,7 @@
 mod largest;
 mod slices;
 
-use crate::compression::Errors;
+use crate::params::error_feedback::Errors;
 use core::any::{Any, TypeId};
 use core::cell::{Cell, OnceCell, RefCell};
 use core::fmt;

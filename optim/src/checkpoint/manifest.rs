@@ -1,7 +1,7 @@
 //! What a checkpoint knows beside its tensors: the optimizer, its groups, its parameters.
 
 use super::VERSION;
-use crate::driver::wrap::SavedWrapper;
+use crate::gradients::accumulate::SavedWrapper;
 use crate::hyper::{Hyper, Value};
 use crate::program::Mode;
 use crate::{AnyAlgorithm, Error, Method, ModuleKind, Result};

@@ -1,8 +1,8 @@
 //! A step in pieces: each parameter as soon as its gradient is there.
 
 use super::Driver;
-use super::finite::NonFinite;
-use crate::{Binding, Error, Result, StepReport};
+use crate::averaging::Averages;
+use crate::{Binding, Error, NonFinite, Result, StepReport};
 use std::collections::HashSet;
 
 /// A step that has begun ([`Driver::begin`]).
@@ -39,30 +39,28 @@ impl Driver {
     /// all parameters together, several ranks, accumulation, clipping, a loss scale, and any policy for NaN and
     /// infinity but [`NonFinite::Propagate`].
     pub fn begin(&mut self) -> Result<Stream<'_>> {
-        if let Some(cause) = &self.poisoned {
-            return Err(Error::Poisoned { cause: cause.clone() });
-        }
-        self.refuse_evaluation()?;
+        self.poison.check()?;
+        self.engine.check_training()?;
         let refused = |what: String| Err(Error::NotInPieces { what });
-        if self.world.is_some() {
+        if self.engine.setup.ranks.is_some() {
             return refused("ranks step together".into());
         }
-        for group in &self.groups {
+        for group in &self.engine.setup.groups {
             let algorithm = &group.algorithm;
             let gathers = algorithm.programs().any(|program| program.is_global());
             if gathers || !algorithm.spec().shared.is_empty() {
                 return refused(format!("{} looks at all parameters together", algorithm.name()));
             }
         }
-        if !self.wrapped.is_plain() {
-            let wrapper = &self.wrapped.config;
+        if !self.gradients.config.is_plain() {
+            let wrapper = &self.gradients.config;
             return refused(match (&wrapper.scaler, &wrapper.clip) {
                 (Some(_), _) => "a loss scale skips a step by all gradients".into(),
                 (_, Some(_)) => "clipping looks at all gradients, or has buffers of its own".into(),
                 _ => "accumulation has buffers of its own".into(),
             });
         }
-        if self.non_finite != NonFinite::Propagate {
+        if self.gradients.non_finite != NonFinite::Propagate {
             return refused("the policy for NaN and infinity looks at all gradients".into());
         }
         Ok(Stream { driver: self, applied: HashSet::new(), report: StepReport::default() })
@@ -79,7 +77,7 @@ impl Stream<'_> {
             return Err(Error::Duplicate { param: binding.name.to_owned() });
         }
         let name = binding.name.to_owned();
-        let stepped = self.driver.step_kept(&mut [binding], false)?;
+        let stepped = self.driver.take_step(&mut [binding], false)?;
         self.report.updated += stepped.updated;
         self.report.without_grad += stepped.without_grad;
         self.applied.insert(name);
@@ -92,11 +90,12 @@ impl Stream<'_> {
     /// [`Error::Unmatched`] where a rule of the configuration has matched no parameter so far; the parameters have taken
     /// their step.
     pub fn finish(self) -> Result<StepReport> {
-        self.driver.advance()?;
-        self.driver.count_average();
-        self.driver.count_to_sync();
-        self.driver.check_expected()?;
-        self.driver.expected.clear();
+        let Driver { engine, averaging, expected, .. } = self.driver;
+        engine.advance()?;
+        averaging.iter_mut().for_each(Averages::advance);
+        engine.count_to_sync();
+        expected.check(engine)?;
+        expected.clear();
         Ok(self.report)
     }
 }

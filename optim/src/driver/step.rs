@@ -1,180 +1,194 @@
 //! A step from beginning to end: checks first, then writes.
 
-use super::around::Around;
-use super::clip::FACTOR;
-use super::finite::NonFinite;
-use super::run::Work;
-use super::{Driver, mirror, rows};
-use crate::{Binding, Error, Result, Skipped, StepReport};
+use super::Driver;
+use super::expected::Expectations;
+use super::poison::Poison;
+use crate::averaging::Averages;
+use crate::engine::Engine;
+use crate::engine::fusion::{Fusion, GradPrologue};
+use crate::gradients::accumulate::{Closing, Iteration, Window, check_dense};
+use crate::gradients::{GradState, Gradients};
+use crate::ranks::process_group::ProcessGroup;
+use crate::{Binding, Error, NonFinite, Result, Skipped, StepReport};
 
-/// Which gradients a step is taken on.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Given {
-    /// The trainer's, as they come.
-    Raw,
-    /// Such as were looked at already, to be multiplied by a factor.
-    Judged(f64),
-    /// Those for an estimate of the curvature, which are not clipped.
-    Hessian,
+/// Everything of a driver that a step needs but the window of gradients, which its bindings may be of.
+pub(super) struct Step<'d> {
+    pub(super) engine: &'d mut Engine,
+    gradients: &'d mut Gradients,
+    averaging: &'d mut Option<Averages>,
+    group: &'d mut ProcessGroup,
+    pub(super) poison: &'d mut Poison,
+    expected: &'d Expectations,
+    /// Whether all parameters are bound.
+    whole: bool,
 }
 
 impl Driver {
+    /// The window of gradients, and what steps.
+    pub(super) fn split(&mut self, whole: bool) -> (&mut Window, Step<'_>) {
+        let Driver { engine, window, gradients, averaging, group, poison, expected } = self;
+        (window, Step { engine, gradients, averaging, group, poison, expected, whole })
+    }
+
     /// Takes a step over all parameters (`whole`) or some of them, and keeps what it learns of new ones if it goes
     /// through.
-    pub(super) fn step_kept(&mut self, bindings: &mut [Binding<'_>], whole: bool) -> Result<StepReport> {
-        let stepped = match whole && !self.wrapped.is_plain() {
-            true => self.step_wrapped(bindings),
-            false => self.step_checked(bindings, Given::Raw, whole),
+    pub(super) fn take_step(&mut self, bindings: &mut [Binding<'_>], whole: bool) -> Result<StepReport> {
+        let (window, mut step) = self.split(whole);
+        let stepped = match whole && step.gradients.config.buffers() {
+            true => step.accumulate(window, bindings),
+            false => step.begin(window, bindings).and_then(|()| step.take(bindings, GradState::Raw, None)),
         };
         let averaged = match &stepped {
-            Ok(_) => self.average_in(bindings),
+            Ok(_) => step.average(bindings),
             Err(_) => Ok(()),
         };
-        self.slots.settle(&stepped, StepReport::skipped);
+        step.engine.slots.settle(&stepped, StepReport::skipped);
         let stepped = stepped?;
         if whole && !stepped.skipped() {
             self.expected.clear();
         }
-        if let Err(cause) = averaged {
-            // The parameters have stepped, and the average does not fit them.
-            self.poisoned = Some(cause.to_string());
-            return Err(cause);
-        }
+        // The parameters have stepped: an average that failed does not fit them.
+        self.poison.guard_written(|| averaged)?;
         Ok(stepped)
+    }
+}
+
+impl Step<'_> {
+    /// What comes before anything else: all ranks are about to take the same step, and it is known where parameters are.
+    pub(super) fn begin(&mut self, window: &mut Window, bindings: &[Binding<'_>]) -> Result<()> {
+        let Step { engine, gradients, averaging, group, .. } = self;
+        let policies = |text: &mut String| {
+            gradients.write_settings(text)?;
+            window.write_settings(&gradients.config, text)?;
+            averaging.as_ref().map_or(Ok(()), |averages| averages.write_settings(text))
+        };
+        group.check_consistent(engine, bindings, policies, averaging.is_some())?;
+        if let Some(device) = engine.resolve_placement(bindings) {
+            window.move_to(&device)?;
+            Averages::move_to(&engine.setup.backend, &mut engine.slots, &device)?;
+        }
+        Ok(())
+    }
+
+    /// An iteration of accumulation, which may end a window: then its gradients step.
+    fn accumulate(&mut self, window: &mut Window, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
+        check_dense(bindings)?;
+        self.begin(window, bindings)?;
+        self.engine.prepare(bindings)?;
+        self.expected.check(self.engine)?;
+        self.allocate_averages(bindings.len())?;
+        match window.accumulate(self.engine, self.gradients, bindings)? {
+            Iteration::Open(report) => Ok(report),
+            Iteration::Full(closing) => {
+                let stepped = self.close(window, bindings, closing);
+                window.end();
+                stepped
+            }
+        }
+    }
+
+    /// The step of a full window.
+    fn close(
+        &mut self,
+        window: &mut Window,
+        bindings: &mut [Binding<'_>],
+        closing: Closing,
+    ) -> Result<StepReport> {
+        let mut report = StepReport::default();
+        let raw = (&*window.rebound(bindings), GradState::Raw);
+        let factor = self.gradients.unscale_and_clip(self.engine, self.group, raw, &mut report)?;
+        let Some(factor) = factor else {
+            report.without_grad = bindings.iter().filter(|binding| !window.has(binding.name)).count();
+            return Ok(report);
+        };
+        let (prologue, factor) = window.prologue(self.engine, self.gradients, closing, factor)?;
+        let mut bindings = window.closing(bindings, closing);
+        let stepped = self.take(&mut bindings, GradState::Unscaled(factor), prologue.as_ref())?;
+        let StepReport { norm, clipped, loss_scale, .. } = report;
+        Ok(StepReport { norm, clipped, loss_scale, ..stepped })
+    }
+
+    /// The step itself.
+    fn take(
+        &mut self,
+        bindings: &mut [Binding<'_>],
+        state: GradState,
+        prologue: Option<&GradPrologue>,
+    ) -> Result<StepReport> {
+        let mut report = self.open(bindings, state)?;
+        if report.skipped() {
+            return Ok(report);
+        }
+        let Step { engine, gradients, averaging, group, poison, whole, .. } = self;
+        let factor = gradients.take_factor();
+        let factor = factor.as_ref().map(|(found, place)| (&**found, *place));
+        let epilogue = averaging.as_ref().and_then(|averages| averages.rule(engine.setup.builtins));
+        let fusion = Fusion { prologue, epilogue, factor };
+        poison.guard(|begun| engine.execute(bindings, &fusion, begun))?;
+        gradients.advance();
+        if *whole {
+            engine.advance()?;
+            engine.count_to_sync();
+        }
+        report.poisoned = gradients.poisoned_state(engine, group, bindings)?;
+        poison.guard_written(|| engine.download(bindings))?;
+        poison.guard_written(|| group.broadcast_owned(engine, bindings))?;
+        move_strided(bindings, true);
+        Ok(report)
     }
 
     /// Everything that comes before the first write of a step: checks, copies, states, and the gradients' factor. A
     /// report that is skipped ends the step.
-    pub(super) fn open(
-        &mut self,
-        bindings: &mut [Binding<'_>],
-        given: Given,
-        whole: bool,
-    ) -> Result<StepReport> {
-        // Where a window closes, its iteration began with it.
-        if !matches!(given, Given::Judged(_)) {
-            self.agree(bindings)?;
+    pub(super) fn open(&mut self, bindings: &mut [Binding<'_>], state: GradState) -> Result<StepReport> {
+        let mut prepared = self.engine.prepare(bindings)?;
+        if self.group.assign_owners(self.engine.slots.range(0..bindings.len())) {
+            prepared = self.engine.prepare(bindings)?;
         }
-        let mut prepared = self.prepare(bindings)?;
-        if let Some(world) = &self.world
-            && world.share_out(self.slots.range(0..bindings.len()))
-        {
-            prepared = self.prepare(bindings)?;
+        if self.whole {
+            self.expected.check(self.engine)?;
         }
-        if whole {
-            self.check_expected()?;
-        }
-        self.make_masks(bindings)?;
-        if given != Given::Hessian {
-            self.make_means(bindings)?;
+        self.engine.allocate_masks(bindings)?;
+        if state != GradState::Hessian {
+            self.allocate_averages(bindings.len())?;
         }
         let mut report = StepReport { without_grad: prepared.without_grad, ..StepReport::default() };
         move_strided(bindings, false);
-        if !self.backend.reaches_host() {
-            mirror::copy_in(&*self.backend, bindings, self.slots.range(0..bindings.len()))?;
-        }
-        rows::sum_up(&*self.backend, bindings, self.slots.range(0..bindings.len()))?;
-        let factor = match given {
-            Given::Judged(factor) => Some(factor),
-            Given::Raw | Given::Hessian => self.judge(bindings, given, &mut report)?,
+        self.engine.upload(bindings)?;
+        let Step { engine, gradients, group, .. } = self;
+        let factor = match state {
+            GradState::Unscaled(factor) => Some(factor),
+            GradState::Raw | GradState::Hessian => {
+                gradients.unscale_and_clip(engine, group, (bindings, state), &mut report)?
+            }
         };
         let Some(factor) = factor else { return Ok(report) };
-        if self.non_finite != NonFinite::Propagate
-            && let Some((param, state)) = self.poisoned_state(bindings)?
-        {
-            if self.non_finite == NonFinite::Error {
+        if let Some((param, state)) = gradients.poisoned_state(engine, group, bindings)? {
+            if gradients.non_finite == NonFinite::Error {
                 return Err(Error::PoisonedState { param, state });
             }
             report.skipped = Some(Skipped::PoisonedState { param, state });
             return Ok(report);
         }
-        move_strided(bindings, false);
         if prepared.lacks_states {
-            self.allocate_states(bindings)?;
+            engine.allocate_states(bindings)?;
         }
-        if factor != 1.0 {
-            self.runs.iter_mut().for_each(|run| run.scale(factor));
-        }
+        engine.scale_gradients(factor);
         report.updated = bindings.len() - prepared.without_grad;
         Ok(report)
     }
 
-    pub(super) fn step_checked(
-        &mut self,
-        bindings: &mut [Binding<'_>],
-        given: Given,
-        whole: bool,
-    ) -> Result<StepReport> {
-        let mut report = self.open(bindings, given, whole)?;
-        if report.skipped() {
-            return Ok(report);
-        }
-        self.step_runs(bindings)?;
-        self.wrapped.stepped();
-        if whole {
-            self.advance()?;
-            self.count_to_sync();
-        }
-        if self.non_finite != NonFinite::Propagate {
-            report.poisoned = self.poisoned_state(bindings)?;
-        }
-        if !self.backend.reaches_host() {
-            let copied = mirror::copy_out(&*self.backend, bindings, self.slots.range(0..bindings.len()));
-            if let Err(cause) = copied {
-                self.poisoned = Some(cause.to_string());
-                return Err(cause);
-            }
-        }
-        if let Some(world) = self.world.as_mut().filter(|world| world.sharded()) {
-            let spread = world.spread(bindings, self.slots.range(0..bindings.len()));
-            if let Err(cause) = spread {
-                self.poisoned = Some(cause.to_string());
-                return Err(cause);
-            }
-        }
-        move_strided(bindings, true);
-        Ok(report)
+    fn allocate_averages(&mut self, bindings: usize) -> Result<()> {
+        let Some(averages) = &mut *self.averaging else { return Ok(()) };
+        let Engine { setup, slots, .. } = &mut *self.engine;
+        averages.allocate(setup.builtins, setup.param_backend(), slots.range(0..bindings))
     }
 
-    fn step_runs(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
-        let mut begun = false;
-        let syncs = self.syncs();
-        let clipping = self.clipping.take();
-        let factor = clipping.as_deref().map(|found| (found, FACTOR));
-        for (index, run) in self.runs.iter_mut().enumerate().filter(|(_, run)| !run.is_empty()) {
-            let slots = self.slots.range(0..bindings.len());
-            let tensors = slots.iter().filter(|slot| slot.run == Some(index)).count();
-            let (backend, groups, family) = (&*self.backend, &self.groups[..], run.family);
-            let shared = &mut self.shared[family];
-            let ranks = self.world.as_ref().map(|world| &**world.ranks());
-            let averaging = self.averages.as_ref().and_then(|averages| averages.rule(self.builtins));
-            let around = Around { forming: self.forming.as_ref(), averaging };
-            let work = Work {
-                index,
-                family,
-                tensors,
-                backend,
-                groups,
-                shared,
-                ranks,
-                bindings,
-                slots,
-                around,
-                syncs,
-                factor,
-            };
-            let stepped = match self.away.as_mut().filter(|away| away.known) {
-                Some(away) => run.step_away(work, away, &mut begun),
-                None => run.step(work, &mut begun),
-            };
-            if let Err(cause) = stepped {
-                if begun {
-                    self.poisoned = Some(cause.to_string());
-                }
-                return Err(cause);
-            }
-        }
-        Ok(())
+    /// Takes into the averages what no pass of the step has taken in.
+    fn average(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
+        let Some(averages) = &mut *self.averaging else { return Ok(()) };
+        let Engine { setup, slots, .. } = &mut *self.engine;
+        let near = (setup.param_backend(), setup.is_offloaded());
+        averages.update(setup.builtins, near, slots.range(0..bindings.len()), bindings)
     }
 }
 

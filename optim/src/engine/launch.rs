@@ -1,38 +1,38 @@
 //! The stages of a step over all parameters that take the same ones.
 
 mod between;
-mod part;
-mod work;
+mod context;
+mod offloaded;
+mod pass;
 
-pub(super) use part::Part;
-pub(super) use work::Work;
+pub(crate) use context::StepContext;
+pub(crate) use offloaded::Transfers;
+pub(crate) use pass::PassLaunch;
 
-use super::around::Around;
-use super::away::Away;
 use crate::op::{Found, Plans, Workspace};
 use crate::program::{Program, Stage};
 use crate::{AnyAlgorithm, Result};
 use between::{Order, Remembered};
 use core::ops::Range;
 use fallline_core::{Compute, Kernel};
-use part::{How, parts_of};
+use pass::{How, parts_of};
 
 /// Parameters with the same stages and compute type, with buffers that are kept between steps.
-pub(crate) struct Run {
-    pub(super) program: Program,
-    pub(super) compute: Compute,
+pub(crate) struct LaunchGroup {
+    pub(crate) program: Program,
+    pub(crate) compute: Compute,
     /// The optimizer whose groups' parameters these are.
-    pub(super) family: usize,
+    pub(crate) family: usize,
     /// For each row of scalars, its group and step count.
     keys: Vec<(usize, u64)>,
     /// What the gradients of this step are multiplied by.
     factor: f64,
-    pub(super) parts: Vec<Part>,
+    pub(crate) parts: Vec<PassLaunch>,
     /// The last stage that writes the parameter, and the last before a sync's.
     writes: Option<usize>,
     writes_without_sync: Option<usize>,
     /// This step's parameters in parts, which take stages that follow each other while they are in cache.
-    batches: Vec<Batch>,
+    batches: Vec<CacheBatch>,
     /// This step's parameters in the order of their names, where that order matters.
     order: Order,
     /// What was remembered before the step.
@@ -48,34 +48,34 @@ pub(crate) struct Run {
 
 /// Some of a run's parameters, next to each other.
 #[derive(Clone, Debug, Default)]
-struct Batch {
+pub(crate) struct CacheBatch {
     /// The bindings among which they are.
     places: Range<usize>,
     /// Which of the run's parameters they are, counted in the order of the bindings.
     tensors: Range<usize>,
 }
 
-impl Run {
-    pub(super) fn new(
+impl LaunchGroup {
+    pub(crate) fn new(
         program: Program,
         compute: Compute,
         family: usize,
         algorithm: &dyn AnyAlgorithm,
-    ) -> Run {
+    ) -> LaunchGroup {
         let (keys, batches, order, before, workspace) = Default::default();
         let remembered = remembered(algorithm);
         let mut sums: &[&str] = &[];
         let parts = program.iter().map(|stage| {
-            let part = Part::new(stage, &program, sums, remembered);
+            let part = PassLaunch::new(stage, &program, sums, remembered);
             sums = stage.kernel().map_or(sums, |kernel| kernel.sums);
             part
         });
-        let parts: Vec<Part> = parts.collect();
-        let writes = parts.iter().rposition(Part::writes_param);
+        let parts: Vec<PassLaunch> = parts.collect();
+        let writes = parts.iter().rposition(PassLaunch::writes_param);
         let always = parts.len() - usize::from(program.is_periodic());
-        let writes_without_sync = parts[..always].iter().rposition(Part::writes_param);
+        let writes_without_sync = parts[..always].iter().rposition(PassLaunch::writes_param);
         let shares = program.kernels().any(|kernel| !kernel.between.declared.shared.is_empty());
-        Run {
+        LaunchGroup {
             program,
             compute,
             family,
@@ -95,19 +95,19 @@ impl Run {
     }
 
     /// Forgets the rows of the last step.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.keys.clear();
         self.factor = 1.0;
         self.parts.iter_mut().for_each(|part| part.rows.clear());
     }
 
     /// Whether no parameter takes part in this step.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
     /// The row of scalars for a group at a step count, computed if it is not there yet.
-    pub(super) fn row(&mut self, group: usize, t: u64, algorithm: &dyn AnyAlgorithm) -> usize {
+    pub(crate) fn row(&mut self, group: usize, t: u64, algorithm: &dyn AnyAlgorithm) -> usize {
         if let Some(row) = self.keys.iter().rposition(|&key| key == (group, t)) {
             return row;
         }
@@ -119,79 +119,79 @@ impl Run {
     }
 
     /// Multiplies the gradients of this step by a factor.
-    pub(super) fn scale(&mut self, factor: f64) {
+    pub(crate) fn scale(&mut self, factor: f64) {
         self.factor *= factor;
         self.parts.iter_mut().for_each(|part| part.scale(factor));
     }
 
     /// Runs one more rule over the gradients and states of the stages; step counts stay.
-    pub(super) fn run_beside(
+    pub(crate) fn run_auxiliary(
         &mut self,
-        mut work: Work<'_, '_, '_>,
+        mut context: StepContext<'_, '_, '_>,
         kernel: &'static Kernel,
-        away: Option<&mut Away>,
+        transfers: Option<Transfers<'_>>,
         begun: &mut bool,
     ) -> Result<()> {
-        let remembered = remembered(work.first());
-        let mut part = Part::new(Stage::Pass(kernel), &self.program, &[], remembered);
+        let remembered = remembered(context.first());
+        let mut part = PassLaunch::new(Stage::Pass(kernel), &self.program, &[], remembered);
         for &(group, t) in &self.keys {
-            part.add_row(&self.program, &*work.groups[group].algorithm, t);
+            part.add_row(&self.program, &*context.groups[group].algorithm, t);
         }
         part.scale(self.factor);
-        if let Some(away) = away {
-            return part.run_away(work, self.compute, away, begun).map(drop);
+        if let Some(transfers) = transfers {
+            return part.run_offloaded(context, self.compute, transfers, begun).map(drop);
         }
-        self.cut(&work, None);
-        let ran = part.run(&mut work, (kernel, self.compute), 0, &self.batches[0], How::default());
+        self.cut(&context, None);
+        let ran = part.run(&mut context, (kernel, self.compute), 0, &self.batches[0], How::default());
         *begun |= ran.as_ref().map_or_else(fallline_core::Error::may_have_written, |()| true);
         Ok(ran?)
     }
 
     /// Runs all stages. `begun` is set as soon as something may have been written.
-    pub(super) fn step(&mut self, mut work: Work<'_, '_, '_>, begun: &mut bool) -> Result<()> {
+    pub(crate) fn step(&mut self, mut context: StepContext<'_, '_, '_>, begun: &mut bool) -> Result<()> {
         self.plans.begin();
-        let queues = self.queues(&work);
+        let queues = self.queues(&context);
         if self.shares {
             match queues {
-                true => work.shared.send(work.backend)?,
-                false => work.shared.bring_home(work.backend)?,
+                true => context.shared.send(context.backend)?,
+                false => context.shared.bring_home(context.backend)?,
             }
         }
-        self.remember(&work);
+        self.remember(&context);
         let ran = match queues {
-            true => self.queue_stages(&mut work, begun),
-            false => self.run_stages(&mut work, begun),
+            true => self.queue_stages(&mut context, begun),
+            false => self.run_stages(&mut context, begun),
         };
         if ran.is_err() && !*begun {
-            self.restore(&mut work);
+            self.restore(&mut context);
         }
         ran
     }
 
     /// Whether the device computes the numbers between passes, so that the step waits for nothing: not where parameters
     /// have numbers of their own to remember, which the host decides by, nor where they take part by rows.
-    fn queues(&mut self, work: &Work<'_, '_, '_>) -> bool {
-        let (program, backend) = (&self.program, work.backend);
+    fn queues(&mut self, context: &StepContext<'_, '_, '_>) -> bool {
+        let (program, backend) = (&self.program, context.backend);
         let able = *self.queues.get_or_insert_with(|| {
             let uses = |kernel: &Kernel| kernel.between.declared.depends() || !kernel.sums.is_empty();
-            work.first().spec().memory.is_empty()
+            context.first().spec().memory.is_empty()
                 && program.kernels().any(uses)
                 && program.kernels().all(|kernel| backend.computes(kernel))
                 && counts_are_steps(program)
         });
-        let mut mine = work.slots.iter().filter(|slot| slot.run == Some(work.index));
+        let mut mine = context.slots.iter().filter(|slot| slot.launch == Some(context.index));
         able && !mine.any(|slot| parts_of(slot).is_some())
     }
 
-    /// As [`run_stages`](Run::run_stages), where the device computes the numbers between passes.
-    fn queue_stages(&mut self, work: &mut Work<'_, '_, '_>, begun: &mut bool) -> Result<()> {
-        self.cut(work, None);
+    /// As [`run_stages`](LaunchGroup::run_stages), where the device computes the numbers between passes.
+    fn queue_stages(&mut self, context: &mut StepContext<'_, '_, '_>, begun: &mut bool) -> Result<()> {
+        self.cut(context, None);
         let (count, compute) = (self.parts.len(), self.compute);
-        let without_sync = self.program.is_periodic() && !work.syncs;
+        let without_sync = self.program.is_periodic() && !context.syncs;
         let writes = if without_sync { self.writes_without_sync } else { self.writes };
         for stage in 0..count {
             if without_sync && stage + 1 == count {
-                work.count(&self.batches[0]);
+                context.count(&self.batches[0]);
                 continue;
             }
             let (done, rest) = self.parts.split_at_mut(stage);
@@ -203,10 +203,10 @@ impl Run {
                 *begun = true;
                 let names = before.map_or(&[][..], |(_, kernel)| kernel.sums);
                 match op.is_collective() {
-                    true => work.run_on_all(op, compute, &mut self.workspace)?,
+                    true => context.run_on_all(op, compute, &mut self.workspace)?,
                     false => {
                         let sums = Found::Kept(plan);
-                        work.run_op(
+                        context.run_op(
                             op,
                             compute,
                             (names, sums, self.factor),
@@ -218,32 +218,31 @@ impl Run {
             };
             if let Some(between) = &mut part.between {
                 match (kernel.between.declared.depends(), kernel.between.is_global()) {
-                    (true, _) => between.of_queued(work, compute, &mut self.order),
-                    (false, true) => between.of_all(work, compute, &[], &mut part.own, &mut self.order),
-                    (false, false) => between.of_batch(work, compute, &[], &mut part.own, &self.batches[0]),
+                    (true, _) => between.of_queued(context, compute, &mut self.order),
+                    (false, true) => between.of_all(context, compute, &[], &mut part.own, &mut self.order),
+                    (false, false) => {
+                        between.of_batch(context, compute, &[], &mut part.own, &self.batches[0])
+                    }
                 }
             }
-            let around = Around {
-                forming: work.around.forming.filter(|_| stage == 0),
-                averaging: work.around.averaging.filter(|_| writes == Some(stage)),
-            };
-            let how = How { stage, last: stage + 1 == count, around, queued: Some(plan) };
-            let ran = part.run(work, (kernel, compute), 0, &self.batches[0], how);
+            let fusion = context.fusion.of_stage(stage == 0, writes == Some(stage));
+            let how = How { stage, last: stage + 1 == count, fusion, queued: Some(plan) };
+            let ran = part.run(context, (kernel, compute), 0, &self.batches[0], how);
             *begun |= ran.as_ref().map_or_else(fallline_core::Error::may_have_written, |()| true);
             ran?;
             if self.shares {
-                work.shared.changing();
+                context.shared.changing();
             }
         }
         if self.shares {
-            work.shared.stepped();
+            context.shared.stepped();
         }
         Ok(())
     }
 
-    fn run_stages(&mut self, work: &mut Work<'_, '_, '_>, begun: &mut bool) -> Result<()> {
+    fn run_stages(&mut self, context: &mut StepContext<'_, '_, '_>, begun: &mut bool) -> Result<()> {
         let count = self.parts.len();
-        let without_sync = self.program.is_periodic() && !work.syncs;
+        let without_sync = self.program.is_periodic() && !context.syncs;
         let writes = if without_sync { self.writes_without_sync } else { self.writes };
         let mut first = 0;
         while first < count {
@@ -251,16 +250,16 @@ impl Run {
             // A matrix product looks at one tensor after the other already, and at each as a whole.
             let following = if self.parts[first].stage.kernel().is_none() { 0 } else { following };
             let last = first + following;
-            self.before_all(work, first, begun)?;
-            self.cut(work, if following > 0 { work.backend.cached_elements() } else { None });
-            let skipped = self.parts[first].stage.kernel().is_none() || self.skips(work, first);
+            self.before_all(context, first, begun)?;
+            self.cut(context, if following > 0 { context.backend.cached_elements() } else { None });
+            let skipped = self.parts[first].stage.kernel().is_none() || self.skips(context, first);
             for batch in 0..self.batches.len() {
                 for stage in first..=last {
                     let waits = without_sync && stage + 1 == count;
-                    let skipped = if stage == first { skipped } else { self.skips(work, stage) };
+                    let skipped = if stage == first { skipped } else { self.skips(context, stage) };
                     if skipped || waits {
                         if stage + 1 == count {
-                            work.count(&self.batches[batch]);
+                            context.count(&self.batches[batch]);
                         }
                         continue;
                     }
@@ -271,15 +270,12 @@ impl Run {
                     if part.stage.follows() {
                         let sums = last_sums(done);
                         if let Some(between) = &mut part.between {
-                            between.of_batch(work, self.compute, sums, &mut part.own, at);
+                            between.of_batch(context, self.compute, sums, &mut part.own, at);
                         }
                     }
-                    let around = Around {
-                        forming: work.around.forming.filter(|_| stage == 0),
-                        averaging: work.around.averaging.filter(|_| writes == Some(stage)),
-                    };
-                    let how = How { stage, last: stage + 1 == count, around, queued: None };
-                    let ran = part.run(work, (kernel, self.compute), batch, at, how);
+                    let fusion = context.fusion.of_stage(stage == 0, writes == Some(stage));
+                    let how = How { stage, last: stage + 1 == count, fusion, queued: None };
+                    let ran = part.run(context, (kernel, self.compute), batch, at, how);
                     *begun |= ran.as_ref().map_or_else(fallline_core::Error::may_have_written, |()| true);
                     ran?;
                 }
@@ -290,14 +286,19 @@ impl Run {
     }
 
     /// What a stage needs done for all parameters together, before any goes through it.
-    fn before_all(&mut self, work: &mut Work<'_, '_, '_>, first: usize, begun: &mut bool) -> Result<()> {
+    fn before_all(
+        &mut self,
+        context: &mut StepContext<'_, '_, '_>,
+        first: usize,
+        begun: &mut bool,
+    ) -> Result<()> {
         let (done, rest) = self.parts.split_at_mut(first);
         let Some(part) = rest.first_mut() else { return Ok(()) };
         match part.stage {
             Stage::Pass(_) if part.stage.follows() => {}
             Stage::Pass(_) => {
                 if let Some(between) = &mut part.between {
-                    between.of_all(work, self.compute, last_sums(done), &mut part.own, &mut self.order);
+                    between.of_all(context, self.compute, last_sums(done), &mut part.own, &mut self.order);
                 }
             }
             Stage::Op(op) => {
@@ -305,9 +306,9 @@ impl Run {
                 let names = done.iter().rev().find_map(|part| Some(part.stage.kernel()?.sums));
                 let (names, sums) = (names.unwrap_or_default(), Found::Known(last_sums(done)));
                 match op.is_collective() {
-                    true => work.run_on_all(op, self.compute, &mut self.workspace)?,
+                    true => context.run_on_all(op, self.compute, &mut self.workspace)?,
                     false => {
-                        work.run_op(
+                        context.run_op(
                             op,
                             self.compute,
                             (names, sums, self.factor),
@@ -321,33 +322,33 @@ impl Run {
         for part in &mut self.parts[first..] {
             let sums = part.stage.kernel().map_or(0, |kernel| kernel.sums.len());
             part.sums.clear();
-            part.sums.resize(work.tensors * sums, 0.0);
+            part.sums.resize(context.tensors * sums, 0.0);
         }
         Ok(())
     }
 
-    fn skips(&mut self, work: &Work<'_, '_, '_>, stage: usize) -> bool {
-        self.parts[stage].between.as_mut().is_some_and(|between| between.skips(work.shared.on_host()))
+    fn skips(&mut self, context: &StepContext<'_, '_, '_>, stage: usize) -> bool {
+        self.parts[stage].between.as_mut().is_some_and(|between| between.skips(context.shared.on_host()))
     }
 
     /// Cuts the run's parameters into batches of at least `elements`, the last and those without parameters
     /// excepted; without a number all are one.
-    fn cut(&mut self, work: &Work<'_, '_, '_>, elements: Option<usize>) {
+    fn cut(&mut self, context: &StepContext<'_, '_, '_>, elements: Option<usize>) {
         self.batches.clear();
         let Some(enough) = elements else {
-            self.batches.push(Batch { places: 0..work.slots.len(), tensors: 0..work.tensors });
+            self.batches.push(CacheBatch { places: 0..context.slots.len(), tensors: 0..context.tensors });
             return;
         };
-        let (mut batch, mut size) = (Batch::default(), 0);
-        for (place, slot) in work.slots.iter().enumerate() {
+        let (mut batch, mut size) = (CacheBatch::default(), 0);
+        for (place, slot) in context.slots.iter().enumerate() {
             batch.places.end = place + 1;
-            if slot.run != Some(work.index) {
+            if slot.launch != Some(context.index) {
                 continue;
             }
             batch.tensors.end += 1;
             size += slot.elements();
             if size >= enough {
-                let next = Batch {
+                let next = CacheBatch {
                     places: batch.places.end..batch.places.end,
                     tensors: batch.tensors.end..batch.tensors.end,
                 };
@@ -361,25 +362,25 @@ impl Run {
     }
 
     /// Keeps what is remembered, in case that the first pass is refused.
-    fn remember(&mut self, work: &Work<'_, '_, '_>) {
+    fn remember(&mut self, context: &StepContext<'_, '_, '_>) {
         self.before.clear();
-        self.before.extend_from_slice(work.shared.on_host());
-        if work.first().spec().memory.is_empty() {
+        self.before.extend_from_slice(context.shared.on_host());
+        if context.first().spec().memory.is_empty() {
             return;
         }
-        for slot in work.slots.iter().filter(|slot| slot.run == Some(work.index)) {
+        for slot in context.slots.iter().filter(|slot| slot.launch == Some(context.index)) {
             self.before.extend_from_slice(&slot.memory);
         }
     }
 
-    fn restore(&self, work: &mut Work<'_, '_, '_>) {
-        let shared = work.shared.on_host_mut();
+    fn restore(&self, context: &mut StepContext<'_, '_, '_>) {
+        let shared = context.shared.on_host_mut();
         let (before, mut rest) = self.before.split_at(shared.len());
         shared.copy_from_slice(before);
         if rest.is_empty() {
             return;
         }
-        for slot in work.slots.iter_mut().filter(|slot| slot.run == Some(work.index)) {
+        for slot in context.slots.iter_mut().filter(|slot| slot.launch == Some(context.index)) {
             let own;
             (own, rest) = rest.split_at(slot.memory.len());
             slot.memory.copy_from_slice(own);
@@ -401,6 +402,6 @@ fn remembered(algorithm: &dyn AnyAlgorithm) -> Remembered {
 }
 
 /// The sums of the last stage that is a rule.
-fn last_sums(done: &[Part]) -> &[f64] {
+fn last_sums(done: &[PassLaunch]) -> &[f64] {
     done.iter().rev().find(|part| part.stage.kernel().is_some()).map_or(&[], |part| &part.sums)
 }

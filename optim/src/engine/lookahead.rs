@@ -1,28 +1,28 @@
 //! When parameters and slow weights are brought together.
 
-use super::Driver;
+use super::Engine;
 use crate::{Error, Lookahead, Result};
 
-impl Driver {
+impl Engine {
     /// The Lookahead that all groups are in, if they are: its first group's.
-    pub(super) fn lookahead(&self) -> Option<Lookahead> {
-        self.groups[0].algorithm.modifiers().lookahead
+    pub(crate) fn lookahead(&self) -> Option<Lookahead> {
+        self.setup.groups[0].algorithm.modifiers().lookahead
     }
 
     /// Whether the next step ends with a sync.
-    pub(super) fn syncs(&self) -> bool {
+    pub(crate) fn syncs(&self) -> bool {
         self.lookahead().is_some_and(|lookahead| self.lookahead_steps + 1 >= lookahead.k)
     }
 
     /// Counts a step, with or without gradients.
-    pub(super) fn count_to_sync(&mut self) {
+    pub(crate) fn count_to_sync(&mut self) {
         if self.lookahead().is_some() {
             self.lookahead_steps = if self.syncs() { 0 } else { self.lookahead_steps + 1 };
         }
     }
 
     /// Refuses a group in another Lookahead than the first group's: all are brought together in the same steps.
-    pub(super) fn same_lookahead(&self, algorithm: &'static str, other: Option<Lookahead>) -> Result<()> {
+    pub(crate) fn same_lookahead(&self, algorithm: &'static str, other: Option<Lookahead>) -> Result<()> {
         let k = |lookahead: Option<Lookahead>| lookahead.map(|lookahead| lookahead.k);
         if k(self.lookahead()) == k(other) {
             return Ok(());

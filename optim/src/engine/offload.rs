@@ -1,30 +1,19 @@
-//! Offload: parameters and gradients on a device, states and parameters in full precision on the host. Chunks travel in
-//! both directions while another is stepped.
+//! Offload: parameters and gradients on a device, states and parameters in full precision on the host.
 
-use super::run::{Part, Run, Work};
-use super::{Driver, Group};
+use super::Engine;
+use super::group::Group;
+use super::setup::Setup;
+use crate::params::slots::Slot;
 use crate::program::Stage;
-use crate::slots::Slot;
 use crate::{AnyAlgorithm, Binding, Error, GradRef, ParamFormat, ParamRef, Result};
-use core::ops::Range;
-use fallline_core::backend::{Pass, TensorPass, View};
-use fallline_core::transfer::Copying;
-use fallline_core::{Backend, Compute, Format, Kernel, Storage};
-use std::collections::VecDeque;
+use fallline_core::{Backend, Storage};
 use std::sync::Arc;
 
-/// Elements of a chunk: a megabyte in 16 bits, which takes far longer to copy than to begin to.
-const CHUNK: usize = 1 << 19;
-/// Chunks that are on their way in each direction while one is stepped.
-const AHEAD: usize = 2;
-
-/// Where the parameters of an optimizer are that works on the host.
-pub(super) struct Away {
-    device: Arc<dyn Backend>,
+/// Another device than that of the states, with parameters and gradients.
+pub(crate) struct Offload {
+    pub(crate) device: Arc<dyn Backend>,
     /// Whether they are there, once it is known.
-    pub(super) known: bool,
-    /// Memory that chunks go through, as far as it is free.
-    free: Vec<Storage>,
+    pub(crate) resolved: bool,
 }
 
 /// Why an algorithm cannot be offloaded, if it cannot: only what is element-wise can be stepped in pieces.
@@ -50,80 +39,38 @@ pub fn can_offload(algorithm: &dyn AnyAlgorithm) -> Result<(), String> {
     Ok(())
 }
 
-/// A part of a parameter: which of the bindings, and which of its elements.
-struct Piece {
-    place: usize,
-    elements: Range<usize>,
-}
-
-/// Pieces that are stored alike and travel together.
-struct Chunk<'s> {
-    grads: Vec<View<'s>>,
-    params: Vec<View<'s>>,
-    pieces: Vec<Piece>,
-    grad: Format,
-    param: Option<Format>,
-    elements: usize,
-}
-
-impl Driver {
-    /// Keeps states on `host` and computes there, for parameters and gradients that are tensors on the driver's own
-    /// device until now. Beside them stand the parameters as they are computed (in `f32`, the state `master` where the
-    /// tensors have 16 bits). Gradients are copied down and parameters up in chunks, while others are stepped; what goes
-    /// on around a step (norms, clipping, accumulation, averages) stays on the device. The results are those of
-    /// [`ParamFormat::Master`] to the bit.
-    ///
-    /// Where the first step binds memory of the host there is nothing to copy, and everything happens there. What is
-    /// written to the tensors between steps is lost.
-    ///
-    /// # Errors
-    /// [`Error::Groups`] for an algorithm that [cannot be offloaded](crate::can_offload), or when the optimizer has
-    /// stepped already.
-    pub fn offload(&mut self, host: Arc<dyn Backend>) -> Result<()> {
-        for group in &self.groups {
-            offloads(group)?;
+impl Engine {
+    /// Finds out where the parameters of the first step are. Returns the device that they are on, once, where it is another
+    /// than that of the states.
+    pub(crate) fn resolve_placement(&mut self, bindings: &[Binding<'_>]) -> Option<Arc<dyn Backend>> {
+        let Setup { offload, backend, .. } = &mut self.setup;
+        let unresolved = offload.as_mut().filter(|offload| !offload.resolved)?;
+        let first = bindings.iter().find(|binding| !binding.grad.is_none())?;
+        if first.param.device().is_none_or(|device| device == backend.device()) {
+            *offload = None;
+            return None;
         }
-        if self.slots.len() > 0 {
-            let problem = "it has stepped already: its states are where they are".into();
-            return Err(Error::Groups { algorithm: self.groups[0].algorithm.name(), problem });
-        }
-        if host.device() != self.backend.device() {
-            let device = core::mem::replace(&mut self.backend, host);
-            self.away = Some(Away { device, known: false, free: Vec::new() });
-        }
-        Ok(())
+        unresolved.resolved = true;
+        Some(Arc::clone(&unresolved.device))
     }
+}
 
+impl Setup {
     /// Where gradients and parameters are.
-    pub(super) fn near(&self) -> &Arc<dyn Backend> {
-        match &self.away {
-            Some(away) if away.known => &away.device,
+    pub(crate) fn param_backend(&self) -> &Arc<dyn Backend> {
+        match &self.offload {
+            Some(offload) if offload.resolved => &offload.device,
             _ => &self.backend,
         }
     }
 
     /// Whether parameters are on another device than states.
-    pub(super) fn is_away(&self) -> bool {
-        self.away.as_ref().is_some_and(|away| away.known)
-    }
-
-    /// Finds out where the parameters of the first step are.
-    pub(super) fn locate(&mut self, bindings: &[Binding<'_>]) -> Result<()> {
-        let Some(away) = self.away.as_mut().filter(|away| !away.known) else { return Ok(()) };
-        let mut bound = bindings.iter().filter(|binding| !binding.grad.is_none());
-        let Some(first) = bound.next() else { return Ok(()) };
-        if first.param.device().is_none_or(|device| device == self.backend.device()) {
-            self.away = None;
-            return Ok(());
-        }
-        away.known = true;
-        let device = Arc::clone(&away.device);
-        self.wrapped.move_to(&device)?;
-        self.move_means(&device)
+    pub(crate) fn is_offloaded(&self) -> bool {
+        self.offload.as_ref().is_some_and(|offload| offload.resolved)
     }
 
     /// What a step needs of its tensors where they are on another device than the states.
-    pub(super) fn check_away(&self, binding: &Binding<'_>, slot: &Slot) -> Result<()> {
+    pub(crate) fn check_offloaded(&self, binding: &Binding<'_>, slot: &Slot) -> Result<()> {
         let name = || binding.name.to_owned();
         let on_device = binding.param.device().is_some()
             && match &binding.grad {
@@ -136,23 +83,23 @@ impl Driver {
             return Err(Error::GradKind { param: name(), reason: reason.into() });
         }
         if !on_device && !binding.grad.is_none() {
-            let (expected, got) = (self.near().device(), self.backend.device());
+            let (expected, got) = (self.param_backend().device(), self.backend.device());
             return Err(Error::OtherDevice { param: name(), expected, got });
         }
-        offloads(&self.groups[slot.group])
+        check_offloadable(&self.groups[slot.group])
     }
 
     /// Copies a parameter from where it is to memory of the own backend.
-    pub(super) fn bring(&self, binding: &mut Binding<'_>, to: &mut Storage) -> Result<()> {
+    pub(crate) fn fetch_param(&self, binding: &mut Binding<'_>, to: &mut Storage) -> Result<()> {
         let ParamRef::Tensor(tensor) = &binding.param else {
             unreachable!("what is not a tensor is on the host");
         };
         let values = to.memory_mut().host_mut();
         match values {
-            Some(values) => Ok(self.near().read(tensor.storage(), values)?),
+            Some(values) => Ok(self.param_backend().read(tensor.storage(), values)?),
             None => {
                 let mut values = vec![0.0f32; tensor.storage().len()];
-                self.near().read(tensor.storage(), values.as_mut_slice().into())?;
+                self.param_backend().read(tensor.storage(), values.as_mut_slice().into())?;
                 Ok(self.backend.write(to, values.as_slice().into())?)
             }
         }
@@ -160,7 +107,7 @@ impl Driver {
 }
 
 /// Whether a group's parameters can be stepped in pieces.
-fn offloads(group: &Group) -> Result<()> {
+pub(crate) fn check_offloadable(group: &Group) -> Result<()> {
     let algorithm = group.algorithm.name();
     if let Err(problem) = can_offload(&*group.algorithm) {
         return Err(Error::Groups { algorithm, problem });
@@ -171,175 +118,3 @@ fn offloads(group: &Group) -> Result<()> {
     }
     Ok(())
 }
-
-impl Run {
-    /// As [`step`](Run::step), of parameters on another device.
-    pub(super) fn step_away(
-        &mut self,
-        work: Work<'_, '_, '_>,
-        away: &mut Away,
-        begun: &mut bool,
-    ) -> Result<()> {
-        let compute = self.compute;
-        let (slots, index) = self.parts[0].run_away(work, compute, away, begun)?;
-        slots.iter_mut().filter(|slot| slot.run == Some(index)).for_each(|slot| slot.steps += 1);
-        Ok(())
-    }
-}
-
-impl Part {
-    /// A pass over parameters on another device, chunk by chunk.
-    pub(super) fn run_away<'b>(
-        &mut self,
-        work: Work<'_, 'b, '_>,
-        compute: Compute,
-        away: &mut Away,
-        begun: &mut bool,
-    ) -> Result<(&'b mut [Slot], usize)> {
-        let Work { index, backend, bindings, slots, .. } = work;
-        let Some(kernel) = self.stage.kernel() else {
-            unreachable!("only single rules are offloaded");
-        };
-        let mut chunks = cut(bindings, slots, index, self.param.is_some());
-        while self.plans.len() < chunks.len() {
-            self.plans.push(backend.plan());
-        }
-        let Away { device, free, .. } = away;
-        let wanted = |chunk: &Chunk<'_>| (chunk.grad, chunk.param);
-        let formats: Vec<(Format, Option<Format>)> = chunks.iter().map(wanted).collect();
-        device.transfer(&mut |transfers| {
-            let (mut coming, mut going) = (VecDeque::new(), VecDeque::new());
-            let mut asked = 0;
-            for number in 0..formats.len() {
-                while asked < formats.len() && asked < number + AHEAD {
-                    let to = take(free, &**device, formats[asked].0)?;
-                    let from = core::mem::take(&mut chunks[asked].grads);
-                    coming.push_back(transfers.fetch(from, to)?);
-                    asked += 1;
-                }
-                let Some(grad) = coming.pop_front() else { break };
-                let grad = Copying::finish(grad)?;
-                let mut param = None;
-                if let Some(format) = formats[number].1 {
-                    if going.len() >= AHEAD {
-                        free.extend(
-                            going.pop_front().map(|sent: Box<dyn Copying>| sent.finish()).transpose()?,
-                        );
-                    }
-                    param = Some(take(free, &**device, format)?);
-                }
-                let chunk = &chunks[number];
-                let memory = (&grad, param.as_mut());
-                let ran = self.run_chunk((kernel, compute), backend, number, chunk, memory, slots);
-                *begun |= ran.as_ref().map_or_else(fallline_core::Error::may_have_written, |()| true);
-                ran?;
-                free.push(grad);
-                if let Some(param) = param {
-                    let to = core::mem::take(&mut chunks[number].params);
-                    going.push_back(transfers.send(param, to)?);
-                }
-            }
-            for sent in going {
-                free.push(sent.finish()?);
-            }
-            Ok(())
-        })?;
-        Ok((slots, index))
-    }
-
-    fn run_chunk(
-        &mut self,
-        (kernel, compute): (&'static Kernel, Compute),
-        backend: &dyn Backend,
-        number: usize,
-        chunk: &Chunk<'_>,
-        (grad, param): (&Storage, Option<&mut Storage>),
-        slots: &mut [Slot],
-    ) -> fallline_core::Result<()> {
-        let mut grad = View::read(grad);
-        let mut param = param.map(View::write);
-        let mut pieces = chunk.pieces.iter();
-        let mut rest = slots.iter_mut().enumerate();
-        backend.run(Pass {
-            kernel,
-            compute,
-            tensors: &mut |views| {
-                let Piece { place, elements } = pieces.next()?;
-                let (_, slot) = rest.find(|(i, _)| i == place)?;
-                let (start, len) = (elements.start, elements.len());
-                if let Some(operand) = self.grad {
-                    views[operand] = Some(grad.take(0, len));
-                }
-                if let (Some(operand), Some(param), Some(master)) = (self.param, &mut param, &mut slot.master)
-                {
-                    let copy = param.take(0, len);
-                    views[operand] = Some(match kernel.operands[operand].written {
-                        true => View::write(master).part(start, len).with_copy(copy),
-                        false => View::read(master).part(start, len),
-                    });
-                }
-                for ((_, storage), operand) in slot.states.iter_mut().zip(&self.states) {
-                    if let &Some(operand) = operand {
-                        views[operand] = Some(View::write(storage).part(start, len));
-                    }
-                }
-                Some(TensorPass { elements: len, row: slot.row })
-            },
-            rows: &self.rows,
-            tensor_scalars: &[],
-            plan: &mut self.plans[number],
-            sums: &mut [],
-            beside: &[],
-        })
-    }
-}
-
-/// Memory for a chunk.
-fn take(free: &mut Vec<Storage>, device: &dyn Backend, format: Format) -> fallline_core::Result<Storage> {
-    match free.iter().position(|storage| storage.format() == format) {
-        Some(place) => Ok(free.swap_remove(place)),
-        None => device.allocate_for_transfer(format, CHUNK),
-    }
-}
-
-/// Cuts a run's parameters into chunks.
-fn cut<'s>(bindings: &'s mut [Binding<'_>], slots: &[Slot], index: usize, moves: bool) -> Vec<Chunk<'s>> {
-    let mut chunks: Vec<Chunk<'s>> = Vec::new();
-    for (place, (binding, slot)) in bindings.iter_mut().zip(slots).enumerate() {
-        if slot.run != Some(index) {
-            continue;
-        }
-        let (Some(mut param), Some(mut grad)) = binding.views() else { continue };
-        let (formats, all) = ((grad.format(), moves.then(|| param.format())), grad.len());
-        let mut start = 0;
-        while start < all {
-            let open =
-                chunks.last().filter(|chunk| (chunk.grad, chunk.param) == formats && chunk.elements < CHUNK);
-            if open.is_none() {
-                let (grads, params, pieces) = Default::default();
-                chunks.push(Chunk { grads, params, pieces, grad: formats.0, param: formats.1, elements: 0 });
-            }
-            let Some(chunk) = chunks.last_mut() else { break };
-            let mut len = (CHUNK - chunk.elements).min(all - start);
-            if len < all - start {
-                // Blocks of states and steps of sums stay whole.
-                len = len / BLOCK * BLOCK;
-            }
-            if len == 0 {
-                chunk.elements = CHUNK;
-                continue;
-            }
-            chunk.grads.push(grad.take(0, len));
-            if moves {
-                chunk.params.push(param.take(0, len));
-            }
-            chunk.pieces.push(Piece { place, elements: start..start + len });
-            chunk.elements += len;
-            start += len;
-        }
-    }
-    chunks
-}
-
-/// A multiple of all blocks that states are stored in.
-const BLOCK: usize = 4096;

@@ -1,12 +1,9 @@
 //! Clipping by norm on a device that computes the factor itself, so that nothing waits for the norm.
 
-use super::finite::NonFinite;
-use super::norms::{ROOM, WAYS, Ways, ways};
-use super::{Driver, mirror, rows};
-use crate::Binding;
+use super::norm::{ROOM, WAYS, Ways, ways};
+use super::views::Grads;
 use crate::builtins::{ClipTo, Extreme};
-use crate::report::Reported;
-use crate::wrapper::{Clip, Wrapper};
+use crate::engine::setup::Setup;
 use core::any::Any;
 use core::mem::swap;
 use fallline_core::backend::{Computed, Pass, Placed, Plan, Queued, SharedNumbers, TensorPass, View};
@@ -14,8 +11,8 @@ use fallline_core::{Backend, Compute, Format, GlobalAt, Groups, Kernel, Result, 
 use std::sync::{Arc, OnceLock};
 
 /// Places of the numbers that clipping leaves.
-const NORM: usize = 0;
-pub(super) const FACTOR: usize = 1;
+pub(crate) const NORM: usize = 0;
+pub(crate) const FACTOR: usize = 1;
 
 /// What is kept between steps.
 #[derive(Default)]
@@ -93,69 +90,38 @@ struct Numbers {
     max_norm: f64,
 }
 
-impl Driver {
-    /// The compute type, the p of the norm and the largest one, where the gradients of a step can be clipped on the device
-    /// and nobody decides by the norm on the host.
-    fn clips_on_device(&self, bindings: &[Binding<'_>]) -> Option<(Compute, f64, f64)> {
-        let Wrapper { clip, scaler: None, .. } = &self.wrapped.config else { return None };
-        let Some(Clip::Norm { max_norm, norm_type, error_if_nonfinite: false }) = *clip else { return None };
-        let able = || self.backend.computes(self.builtins.clip());
-        let orders = [1.0, 2.0, f64::INFINITY];
-        let able =
-            orders.contains(&norm_type) && !self.is_away() && *self.clipping_kept.able.get_or_init(able);
-        if !able || self.non_finite != NonFinite::Propagate || self.finds_alone() {
-            return None;
-        }
-        let slots = self.slots.range_of(0..bindings.len());
-        let mut given = (0..bindings.len()).filter(|&i| !bindings[i].grad.is_none());
-        let compute = given.next().map(|first| slots[first].compute)?;
-        given.all(|i| slots[i].compute == compute).then_some((compute, norm_type, max_norm))
+impl Clipping {
+    /// Whether the device computes norms.
+    pub(super) fn is_able(&self, setup: &Setup) -> bool {
+        *self.able.get_or_init(|| setup.backend.computes(setup.builtins.clip()))
     }
 
-    /// The plan with which the last gradients of a window are added and looked at in one pass, whose sums stay on the
-    /// device, if that is all that clipping needs.
-    pub(super) fn looks_on_the_way(&mut self, bindings: &[Binding<'_>]) -> Option<(Compute, Plan)> {
-        let (compute, ..) = self.clips_on_device(bindings).filter(|(_, norm_type, _)| *norm_type == 2.0)?;
-        Some((compute, self.clipping_kept.looked.take().unwrap_or_else(|| self.backend.plan())))
+    /// The plan of a pass that adds the last gradients of a window and looks at them on the way: it is taken, and given
+    /// back with whether it has looked.
+    pub(super) fn take_plan(&mut self, backend: &dyn Backend) -> Plan {
+        self.looked.take().unwrap_or_else(|| backend.plan())
     }
 
-    /// Takes it back, once it has looked.
-    pub(super) fn has_looked(&mut self, plan: Plan, looked: bool) {
-        self.clipping_kept.looked = Some(plan);
-        self.clipping_kept.fresh = looked;
+    /// Takes it back.
+    pub(super) fn give_plan(&mut self, plan: Plan, looked: bool) {
+        self.looked = Some(plan);
+        self.fresh = looked;
     }
 
-    /// Whether a norm that is to clip is computed on the device, by passes of its own.
-    pub(super) fn looks_on_device(&self, bindings: &[Binding<'_>]) -> bool {
-        self.clips_on_device(bindings).is_some_and(|(_, norm_type, _)| norm_type != 2.0)
-    }
-
-    /// Clips the gradients of the step by their norm without waiting for it, if the device can. Returns the norm and the
-    /// factor, which the step's passes take.
-    pub(super) fn clip_on_device(&mut self, bindings: &[Binding<'_>]) -> Result<Option<[Reported; 2]>> {
-        let Some((compute, norm_type, max_norm)) = self.clips_on_device(bindings) else { return Ok(None) };
-        let mut kept = core::mem::take(&mut self.clipping_kept);
-        let found = self.clip_with(&mut kept, bindings, compute, (norm_type, max_norm));
-        self.clipping_kept = kept;
-        let Some(found) = found? else { return Ok(None) };
-        self.clipping = Some(Arc::clone(&found));
-        let reported = |place| Reported::OnDevice(Arc::clone(&self.backend), Arc::clone(&found), place);
-        Ok(Some([reported(NORM), reported(FACTOR)]))
-    }
-
-    fn clip_with(
-        &self,
-        clipping: &mut Clipping,
-        bindings: &[Binding<'_>],
+    /// Computes the norm of the gradients, and what they are to be multiplied by, without waiting for either. None where
+    /// there is no element.
+    pub(super) fn clip(
+        &mut self,
+        setup: &Setup,
+        grads: Grads<'_, '_>,
         compute: Compute,
         (norm_type, max_norm): (f64, f64),
     ) -> Result<Option<Arc<Storage>>> {
-        let (backend, rules) = (&*self.backend, self.builtins);
+        let clipping = self;
+        let (backend, rules) = (&*setup.backend, setup.builtins);
         clipping.plans.next = 0;
         let Clipping { order, placed, .. } = clipping;
-        order.clear();
-        order.extend((0..bindings.len()).filter(|&i| !bindings[i].grad.is_none()));
-        order.sort_unstable_by_key(|&i| bindings[i].name);
+        grads.in_order(order);
         placed.clear();
         placed.extend((0..order.len()).map(|i| Placed { tensor: i as u32, group: 0 }));
         let (look, clip) = match norm_type {
@@ -172,14 +138,14 @@ impl Driver {
             true => (rules.add_and_look(), None, Ok(())),
             false => {
                 let pass = clipping.plans.next(backend);
-                (look, Some(pass), self.look_queued(bindings, (look, compute), clipping, pass))
+                (look, Some(pass), clipping.look((backend, grads), (look, compute), pass))
             }
         };
         let numbers = Numbers { kernel: clip, of, pass, max_norm };
         let mut done =
             looked.and_then(|()| clipping.follow(backend, compute, numbers, Arc::get_mut(&mut found)));
         if norm_type.is_infinite() && done.is_ok() {
-            match self.largest_queued(bindings, compute, clipping) {
+            match clipping.largest(setup, grads, compute) {
                 Ok(Some(pass)) => {
                     clipping.placed.truncate(1);
                     let (kernel, of) = (rules.clip_largest(), rules.total());
@@ -199,47 +165,35 @@ impl Driver {
     }
 
     /// A pass over all gradients, in the order of their names, whose sums stay on the device.
-    fn look_queued(
-        &self,
-        bindings: &[Binding<'_>],
+    fn look(
+        &mut self,
+        (backend, grads): (&dyn Backend, Grads<'_, '_>),
         (kernel, compute): (&'static Kernel, Compute),
-        clipping: &mut Clipping,
         plan: usize,
     ) -> Result<()> {
-        let slots = self.slots.range_of(0..bindings.len());
-        let mut left = clipping.order.iter();
+        let mut left = self.order.iter();
         let pass = Pass {
             kernel,
             compute,
             tensors: &mut |views| {
-                let &i = left.next()?;
-                let given = mirror::given(&bindings[i], &slots[i].mirror);
-                // Rows that are not given are zero.
-                views[0] = match rows::of(&slots[i].rows, slots[i].sparse) {
-                    Some(rows) => rows.compact(given),
-                    None => given,
-                };
+                views[0] = grads.view(*left.next()?);
                 Some(TensorPass { elements: views[0].as_ref().map_or(0, View::len), row: 0 })
             },
             rows: &[1.0],
             tensor_scalars: &[],
-            plan: &mut clipping.plans.all[plan],
+            plan: &mut self.plans.all[plan],
             sums: &mut [],
             beside: &[],
         };
-        self.backend.run_queued(pass, Queued::default())
+        backend.run_queued(pass, Queued::default())
     }
 
     /// The largest magnitude of all gradients as the sum of a pass, whose plan's place is returned: passes that leave a
     /// seventh of what they read, until one is left. None where there is no element.
-    fn largest_queued(
-        &self,
-        bindings: &[Binding<'_>],
-        compute: Compute,
-        clipping: &mut Clipping,
-    ) -> Result<Option<usize>> {
-        let (backend, kernel) = (&*self.backend, self.builtins.extreme_magnitude());
-        let given = |i: usize| self.given(bindings, i);
+    fn largest(&mut self, setup: &Setup, grads: Grads<'_, '_>, compute: Compute) -> Result<Option<usize>> {
+        let clipping = self;
+        let (backend, kernel) = (&*setup.backend, setup.builtins.extreme_magnitude());
+        let given = |i: usize| grads.view(i);
         let pieces: Vec<(usize, usize, usize)> = clipping
             .order
             .iter()
@@ -301,16 +255,14 @@ impl Driver {
         }
         // A sum of one element is that element.
         let mut one = Some(View::read(from).part(0, 1));
-        let place = plans.run(on, self.builtins.total(), &[1.0], &mut || {
+        let place = plans.run(on, setup.builtins.total(), &[1.0], &mut || {
             let mut views = [const { None }; WAYS + 1];
             views[0] = Some(one.take()?);
             Some(views)
         })?;
         Ok(Some(place))
     }
-}
 
-impl Clipping {
     /// Computes the norm and the factor from the sums of a pass.
     fn follow(
         &mut self,

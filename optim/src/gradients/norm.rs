@@ -1,9 +1,10 @@
 //! Norms of all gradients together, other than the Euclidean one.
 
-use super::{Driver, mirror, rows};
+use super::views::Grads;
+use crate::Result;
 use crate::builtins::{Extreme, Power};
+use crate::engine::Engine;
 use crate::wrapper::norm;
-use crate::{Binding, Result};
 use fallline_core::backend::{Pass, TensorPass, View};
 use fallline_core::math::{powf, single};
 use fallline_core::{Backend, Compute, Kernel, Storage};
@@ -13,167 +14,152 @@ pub(super) const WAYS: usize = 7;
 /// Elements of the memory that what is left of them goes to: half a megabyte at most.
 pub(super) const ROOM: usize = 1 << 16;
 
-impl Driver {
-    /// The p-norm of all gradients together, multiplied by a factor first: the norm of their norms. None of them is NaN.
-    pub(super) fn norm_of_grads(&self, bindings: &[Binding<'_>], p: f64, scale: f64) -> Result<f64> {
-        let mut order: Vec<usize> = (0..bindings.len()).filter(|&i| !bindings[i].grad.is_none()).collect();
-        order.sort_unstable_by_key(|&i| bindings[i].name);
-        if p.is_infinite() {
-            return self.extreme_of_grads(bindings, &order, p < 0.0, scale);
-        }
-        let norms = match Power::quarters_of(p) {
-            Some(quarters) => self.norms_by_powers(bindings, &order, (p, quarters), scale)?,
-            None => self.norms_on_host(bindings, &order, p, scale)?,
-        };
-        Ok(norm(norms.into_iter(), p))
+/// The p-norm of all gradients together, multiplied by a factor first: the norm of their norms. None of them is NaN.
+///
+/// # Errors
+/// When a device fails.
+pub(super) fn norm_of(engine: &Engine, grads: Grads<'_, '_>, p: f64, scale: f64) -> Result<f64> {
+    let mut order = Vec::new();
+    grads.in_order(&mut order);
+    let on = (engine, grads);
+    if p.is_infinite() {
+        return extreme_of(on, &order, p < 0.0, scale);
     }
+    let norms = match Power::quarters_of(p) {
+        Some(quarters) => norms_by_powers(on, &order, (p, quarters), scale)?,
+        None => norms_on_host(on, &order, p, scale)?,
+    };
+    Ok(norm(norms.into_iter(), p))
+}
 
-    /// A gradient as it was given; rows that were not are zero.
-    pub(super) fn given<'v>(&'v self, bindings: &'v [Binding<'_>], i: usize) -> Option<View<'v>> {
-        let slot = &self.slots.range_of(0..bindings.len())[i];
-        let given = mirror::given(&bindings[i], &slot.mirror);
-        match rows::of(&slot.rows, slot.sparse) {
-            Some(rows) => rows.compact(given),
-            None => given,
+/// Each gradient's p-norm, p being so many quarters: powers of shares of the largest magnitude, which neither overflow
+/// nor vanish.
+fn norms_by_powers(
+    (engine, grads): (&Engine, Grads<'_, '_>),
+    order: &[usize],
+    (p, quarters): (f64, u32),
+    scale: f64,
+) -> Result<Vec<f64>> {
+    let rules = engine.setup.builtins;
+    // Neither magnitudes themselves nor how many there are needs it.
+    let plain = p == 0.0 || p == 1.0;
+    let largest = if plain { 1.0 } else { extreme_of((engine, grads), order, false, scale)? };
+    if !largest.is_finite() {
+        return Ok(vec![largest]);
+    }
+    let mut norms = vec![0.0; order.len()];
+    for compute in [Compute::F32, Compute::F64] {
+        let mine = || (0..order.len()).filter(|&n| grads.compute(order[n]) == compute);
+        let largest = if compute == Compute::F32 { single(largest) } else { largest };
+        let kernel = if p == 1.0 { rules.magnitude_sum() } else { rules.power_sum() };
+        let mut row = vec![scale; 1 + kernel.scalars.len()];
+        if p != 1.0 {
+            kernel.compute_scalars(&Power { quarters, largest }, 1, &mut row[1..]);
+        }
+        let mut sums = vec![0.0; mine().count()];
+        let mut left = mine();
+        engine.setup.param_backend().run(Pass {
+            kernel,
+            compute,
+            tensors: &mut |views| {
+                views[0] = grads.view(order[left.next()?]);
+                Some(TensorPass { elements: views[0].as_ref().map_or(0, View::len), row: 0 })
+            },
+            rows: &row,
+            tensor_scalars: &[],
+            plan: &mut engine.setup.param_backend().plan(),
+            sums: &mut sums,
+            beside: &[],
+        })?;
+        for (n, sum) in mine().zip(sums) {
+            norms[n] = if plain || sum == 0.0 { sum } else { largest * powf(sum, 1.0 / p) };
         }
     }
+    Ok(norms)
+}
 
-    fn compute_at(&self, bindings: &[Binding<'_>], i: usize) -> Compute {
-        self.slots.range_of(0..bindings.len())[i].compute
+/// The largest or the `least` magnitude of all gradients: passes that leave a seventh of what they read, in pieces
+/// that need little memory.
+fn extreme_of(
+    (engine, grads): (&Engine, Grads<'_, '_>),
+    order: &[usize],
+    least: bool,
+    scale: f64,
+) -> Result<f64> {
+    let kernel = engine.setup.builtins.extreme_magnitude();
+    let p = if least { f64::NEG_INFINITY } else { f64::INFINITY };
+    let mut found: Vec<f64> = Vec::new();
+    for compute in [Compute::F32, Compute::F64] {
+        let mine = order.iter().copied().filter(|&i| grads.compute(i) == compute);
+        let lengths: Vec<(usize, usize)> =
+            mine.map(|i| (i, grads.view(i).as_ref().map_or(0, View::len))).collect();
+        if lengths.is_empty() {
+            continue;
+        }
+        if lengths.iter().any(|(_, len)| *len == 0) {
+            found.push(0.0);
+        }
+        let pieces: Vec<(usize, usize, usize)> = lengths
+            .iter()
+            .flat_map(|&(i, len)| {
+                let starts = (0..len).step_by(WAYS * ROOM);
+                starts.map(move |start| (i, start, (len - start).min(WAYS * ROOM)))
+            })
+            .collect();
+        let all: usize = pieces.iter().map(|(.., len)| len.div_ceil(WAYS)).sum();
+        let mut extreme = Extremes::new(engine, kernel, compute, (least, scale), all.min(ROOM))?;
+        let mut first = 0;
+        while first < pieces.len() {
+            let mut room = ROOM;
+            let fits = |(.., len): &&(usize, usize, usize)| {
+                let fits = len.div_ceil(WAYS) <= room;
+                room = room.saturating_sub(len.div_ceil(WAYS));
+                fits
+            };
+            let count = pieces[first..].iter().take_while(fits).count();
+            let batch = &pieces[first..first + count];
+            extreme.take(batch, |i| grads.view(i), p, &mut found)?;
+            first += count;
+        }
+        extreme.read(p, &mut found)?;
     }
+    Ok(norm(found.into_iter(), p))
+}
 
-    /// Each gradient's p-norm, p being so many quarters: powers of shares of the largest magnitude, which neither overflow
-    /// nor vanish.
-    fn norms_by_powers(
-        &self,
-        bindings: &[Binding<'_>],
-        order: &[usize],
-        (p, quarters): (f64, u32),
-        scale: f64,
-    ) -> Result<Vec<f64>> {
-        let rules = self.builtins;
-        // Neither magnitudes themselves nor how many there are needs it.
-        let plain = p == 0.0 || p == 1.0;
-        let largest = if plain { 1.0 } else { self.extreme_of_grads(bindings, order, false, scale)? };
-        if !largest.is_finite() {
-            return Ok(vec![largest]);
-        }
-        let mut norms = vec![0.0; order.len()];
-        for compute in [Compute::F32, Compute::F64] {
-            let mine = || (0..order.len()).filter(|&n| self.compute_at(bindings, order[n]) == compute);
-            let largest = if compute == Compute::F32 { single(largest) } else { largest };
-            let kernel = if p == 1.0 { rules.magnitude_sum() } else { rules.power_sum() };
-            let mut row = vec![scale; 1 + kernel.scalars.len()];
-            if p != 1.0 {
-                kernel.compute_scalars(&Power { quarters, largest }, 1, &mut row[1..]);
-            }
-            let mut sums = vec![0.0; mine().count()];
-            let mut left = mine();
-            self.near().run(Pass {
-                kernel,
-                compute,
-                tensors: &mut |views| {
-                    views[0] = self.given(bindings, order[left.next()?]);
-                    Some(TensorPass { elements: views[0].as_ref().map_or(0, View::len), row: 0 })
-                },
-                rows: &row,
-                tensor_scalars: &[],
-                plan: &mut self.near().plan(),
-                sums: &mut sums,
-                beside: &[],
-            })?;
-            for (n, sum) in mine().zip(sums) {
-                norms[n] = if plain || sum == 0.0 { sum } else { largest * powf(sum, 1.0 / p) };
-            }
-        }
-        Ok(norms)
+/// Each gradient's p-norm for any p, one after another on the host.
+fn norms_on_host(
+    (engine, grads): (&Engine, Grads<'_, '_>),
+    order: &[usize],
+    p: f64,
+    scale: f64,
+) -> Result<Vec<f64>> {
+    let near = engine.setup.param_backend();
+    let kernel = engine.setup.builtins.param_copy();
+    let mut norms = Vec::with_capacity(order.len());
+    for &i in order {
+        let (compute, view) = (grads.compute(i), grads.view(i));
+        let elements = view.as_ref().map_or(0, View::len);
+        let mut values = vec![0.0f64; elements];
+        let mut copy = near.allocate(&[(compute.format(), elements)])?.remove(0);
+        let mut views = Some((View::write(&mut copy), view));
+        near.run(Pass {
+            kernel,
+            compute,
+            tensors: &mut |places| {
+                let (copy, grad) = views.take()?;
+                (places[0], places[1]) = (Some(copy), grad);
+                Some(TensorPass { elements, row: 0 })
+            },
+            rows: &[1.0],
+            tensor_scalars: &[],
+            plan: &mut near.plan(),
+            sums: &mut [],
+            beside: &[],
+        })?;
+        near.read(&copy, values.as_mut_slice().into())?;
+        norms.push(norm(values.into_iter().map(|x| x * scale), p));
     }
-
-    /// The largest or the `least` magnitude of all gradients: passes that leave a seventh of what they read, in pieces
-    /// that need little memory.
-    fn extreme_of_grads(
-        &self,
-        bindings: &[Binding<'_>],
-        order: &[usize],
-        least: bool,
-        scale: f64,
-    ) -> Result<f64> {
-        let kernel = self.builtins.extreme_magnitude();
-        let p = if least { f64::NEG_INFINITY } else { f64::INFINITY };
-        let mut found: Vec<f64> = Vec::new();
-        for compute in [Compute::F32, Compute::F64] {
-            let mine = order.iter().copied().filter(|&i| self.compute_at(bindings, i) == compute);
-            let lengths: Vec<(usize, usize)> =
-                mine.map(|i| (i, self.given(bindings, i).as_ref().map_or(0, View::len))).collect();
-            if lengths.is_empty() {
-                continue;
-            }
-            if lengths.iter().any(|(_, len)| *len == 0) {
-                found.push(0.0);
-            }
-            let pieces: Vec<(usize, usize, usize)> = lengths
-                .iter()
-                .flat_map(|&(i, len)| {
-                    let starts = (0..len).step_by(WAYS * ROOM);
-                    starts.map(move |start| (i, start, (len - start).min(WAYS * ROOM)))
-                })
-                .collect();
-            let all: usize = pieces.iter().map(|(.., len)| len.div_ceil(WAYS)).sum();
-            let mut extreme = Extremes::new(self, kernel, compute, (least, scale), all.min(ROOM))?;
-            let mut first = 0;
-            while first < pieces.len() {
-                let mut room = ROOM;
-                let fits = |(.., len): &&(usize, usize, usize)| {
-                    let fits = len.div_ceil(WAYS) <= room;
-                    room = room.saturating_sub(len.div_ceil(WAYS));
-                    fits
-                };
-                let count = pieces[first..].iter().take_while(fits).count();
-                let batch = &pieces[first..first + count];
-                extreme.take(batch, |i| self.given(bindings, i), p, &mut found)?;
-                first += count;
-            }
-            extreme.read(p, &mut found)?;
-        }
-        Ok(norm(found.into_iter(), p))
-    }
-
-    /// Each gradient's p-norm for any p, one after another on the host.
-    fn norms_on_host(
-        &self,
-        bindings: &[Binding<'_>],
-        order: &[usize],
-        p: f64,
-        scale: f64,
-    ) -> Result<Vec<f64>> {
-        let near = self.near();
-        let kernel = self.builtins.param_copy();
-        let mut norms = Vec::with_capacity(order.len());
-        for &i in order {
-            let (compute, view) = (self.compute_at(bindings, i), self.given(bindings, i));
-            let elements = view.as_ref().map_or(0, View::len);
-            let mut values = vec![0.0f64; elements];
-            let mut copy = near.allocate(&[(compute.format(), elements)])?.remove(0);
-            let mut views = Some((View::write(&mut copy), view));
-            near.run(Pass {
-                kernel,
-                compute,
-                tensors: &mut |places| {
-                    let (copy, grad) = views.take()?;
-                    (places[0], places[1]) = (Some(copy), grad);
-                    Some(TensorPass { elements, row: 0 })
-                },
-                rows: &[1.0],
-                tensor_scalars: &[],
-                plan: &mut near.plan(),
-                sums: &mut [],
-                beside: &[],
-            })?;
-            near.read(&copy, values.as_mut_slice().into())?;
-            norms.push(norm(values.into_iter().map(|x| x * scale), p));
-        }
-        Ok(norms)
-    }
+    Ok(norms)
 }
 
 /// Passes that look for an extreme magnitude, and what they have left so far.
@@ -191,13 +177,13 @@ struct Extremes<'d> {
 
 impl<'d> Extremes<'d> {
     fn new(
-        driver: &'d Driver,
+        engine: &'d Engine,
         kernel: &'static Kernel,
         compute: Compute,
         (least, scale): (bool, f64),
         room: usize,
     ) -> Result<Extremes<'d>> {
-        let backend: &dyn Backend = &**driver.near();
+        let backend: &dyn Backend = &**engine.setup.param_backend();
         let row = |scale: f64| {
             let mut row = vec![scale; 1 + kernel.scalars.len()];
             kernel.compute_scalars(&Extreme { least }, 1, &mut row[1..]);

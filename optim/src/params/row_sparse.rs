@@ -1,8 +1,8 @@
 //! Row-sparse gradients: checked, added up, and taken row by row or as a whole.
 
-use super::mirror;
+use super::slots::Slot;
+use super::staging;
 use crate::binding::RowsGrad;
-use crate::slots::Slot;
 use crate::{Binding, Result, Sparse};
 use core::ops::Range;
 use core::slice;
@@ -40,7 +40,7 @@ pub(crate) fn of(slot: &Option<Box<Rows>>, sparse: bool) -> Option<&Rows> {
 
 impl Rows {
     /// Takes the gradient's indices, if everything about it fits a parameter of this shape.
-    pub(super) fn check(&mut self, grad: &RowsGrad<'_>, param: &Shape, sparse: Sparse) -> Result<(), String> {
+    pub(crate) fn check(&mut self, grad: &RowsGrad<'_>, param: &Shape, sparse: Sparse) -> Result<(), String> {
         let Some((&rows, row)) = param.extents().split_first() else {
             return Err("belongs to a parameter of no dimensions, which has no rows".into());
         };
@@ -102,7 +102,7 @@ impl Rows {
     }
 
     /// Each row once, the values as they were `given` at hand.
-    pub(super) fn compact<'v>(&'v self, given: Option<View<'v>>) -> Option<View<'v>> {
+    pub(crate) fn compact<'v>(&'v self, given: Option<View<'v>>) -> Option<View<'v>> {
         match &self.sums {
             Some(sums) if !self.in_order => Some(View::read(sums).part(0, self.elements())),
             _ => given,
@@ -110,17 +110,17 @@ impl Rows {
     }
 
     /// What a pass reads: each row once, or the whole gradient.
-    pub(super) fn grad<'v>(&'v self, given: Option<View<'v>>) -> Option<View<'v>> {
+    pub(crate) fn grad<'v>(&'v self, given: Option<View<'v>>) -> Option<View<'v>> {
         if self.by_row { self.compact(given) } else { self.whole.as_ref().map(View::read) }
     }
 }
 
 /// Adds up the rows that are named more than once, and lays out whole gradients where the algorithm takes those.
-pub(super) fn sum_up(backend: &dyn Backend, bindings: &[Binding<'_>], slots: &mut [Slot]) -> Result<()> {
+pub(crate) fn sum_up(backend: &dyn Backend, bindings: &[Binding<'_>], slots: &mut [Slot]) -> Result<()> {
     for (binding, slot) in bindings.iter().zip(slots).filter(|(binding, _)| binding.grad.as_rows().is_some())
     {
-        let Slot { rows: Some(rows), mirror, shape, compute, .. } = slot else { continue };
-        let Some(given) = mirror::given(binding, mirror) else { continue };
+        let Slot { rows: Some(rows), staging, shape, compute, .. } = slot else { continue };
+        let Some(given) = staging::given(binding, staging) else { continue };
         let format = compute.format();
         // A rule reads values in any format, but the whole gradient is laid out in the one that is computed in.
         let convert = !rows.by_row && given.format() != format;
@@ -142,7 +142,7 @@ pub(super) fn sum_up(backend: &dyn Backend, bindings: &[Binding<'_>], slots: &mu
         if !rows.by_row {
             // Allocated again, since that is how memory is made zero.
             let mut whole = backend.allocate(&[(format, shape.elements())])?.remove(0);
-            let given = mirror::given(binding, mirror);
+            let given = staging::given(binding, staging);
             let Some(from) = rows.compact(given) else { continue };
             backend.scatter_rows(RowScatter {
                 from,
@@ -157,7 +157,7 @@ pub(super) fn sum_up(backend: &dyn Backend, bindings: &[Binding<'_>], slots: &mu
 }
 
 /// The operands of a parameter whose rows a pass takes part by part.
-pub(super) struct Parts<'v> {
+pub(crate) struct Parts<'v> {
     views: Views<'v>,
     grad: Option<usize>,
     runs: slice::Iter<'v, Range<usize>>,
@@ -169,12 +169,12 @@ pub(super) struct Parts<'v> {
 
 impl<'v> Parts<'v> {
     /// `views` are whole but for the gradient, which has the rows alone; `row` is the parameter's row of scalars.
-    pub(super) fn new(rows: &'v Rows, views: Views<'v>, grad: Option<usize>, row: usize) -> Parts<'v> {
+    pub(crate) fn new(rows: &'v Rows, views: Views<'v>, grad: Option<usize>, row: usize) -> Parts<'v> {
         Parts { views, grad, runs: rows.runs.iter(), width: rows.width, at: 0, row }
     }
 
     /// The next part.
-    pub(super) fn next(&mut self, views: &mut Views<'v>) -> Option<TensorPass> {
+    pub(crate) fn next(&mut self, views: &mut Views<'v>) -> Option<TensorPass> {
         let run = self.runs.next()?;
         let (skip, elements) = (run.start * self.width - self.at, run.len() * self.width);
         for (i, (view, whole)) in views.iter_mut().zip(&mut self.views).enumerate() {

@@ -1,10 +1,10 @@
 //! What the driver keeps for each parameter, found again by name without hashing in the usual case.
 
-use crate::compression::Errors;
-use crate::driver::averages::Mean;
-use crate::driver::masks::OwnMask;
-use crate::driver::mirror::Mirror;
-use crate::driver::rows::{self, Rows};
+use super::averaged::AveragedParam;
+use super::error_feedback::Errors;
+use super::mask::DeviceMask;
+use super::row_sparse::{self, Rows};
+use super::staging::StagingBuffers;
 use crate::program::Variant;
 use crate::{Error, ModuleKind, Result};
 use core::ops::Range;
@@ -22,9 +22,9 @@ pub(crate) struct Slot {
     pub(crate) steps: u64,
     /// As [`Algorithm::variant`](crate::Algorithm::variant).
     pub(crate) variant: Variant,
-    /// The place of the [`Run`](crate::driver::run::Run) that `states` are for, and they in the order of its
-    /// stages; none before the first gradient.
-    pub(crate) fits: Option<usize>,
+    /// The place of the launch group that `states` are laid out for, in the order of its stages; none before the first
+    /// gradient.
+    pub(crate) layout_for: Option<usize>,
     pub(crate) states: Vec<(&'static str, Storage)>,
     /// The parameter in single precision, where its group has it so.
     pub(crate) master: Option<Storage>,
@@ -37,28 +37,28 @@ pub(crate) struct Slot {
     /// As [`Algorithm::MEMORY`](crate::Algorithm::MEMORY).
     pub(crate) memory: Vec<f64>,
     /// Buffers on a device that does not reach the host's.
-    pub(crate) mirror: Option<Box<Mirror>>,
+    pub(crate) staging: Option<Box<StagingBuffers>>,
     /// Of a gradient given as rows, and whether that of this step is.
     pub(crate) rows: Option<Box<Rows>>,
     pub(crate) sparse: bool,
     /// The rank that updates it, where ranks share parameters out.
     pub(crate) owner: Option<usize>,
     /// The average of its weights, where one is kept.
-    pub(crate) mean: Option<Mean>,
+    pub(crate) averaged: Option<AveragedParam>,
     /// The kind of module that it belongs to, as it was told or guessed.
     pub(crate) kind: ModuleKind,
     /// What compressing for other ranks has left out so far.
     pub(crate) errors: Option<Errors>,
     /// Which of its elements have a momentum, where not all.
-    pub(crate) mask: Option<OwnMask>,
-    /// In the step being taken: which run, and which row of scalars.
-    pub(crate) run: Option<usize>,
+    pub(crate) mask: Option<DeviceMask>,
+    /// In the step being taken: which launch group, and which row of scalars.
+    pub(crate) launch: Option<usize>,
     pub(crate) row: usize,
 }
 
 impl Slot {
-    /// Of a parameter that has nothing but, perhaps, an average.
-    pub(crate) fn averaged(name: &str, shape: Shape, compute: Compute) -> Slot {
+    /// Of a parameter of the first group that has nothing yet.
+    pub(crate) fn new(name: &str, shape: Shape, compute: Compute) -> Slot {
         Slot {
             kind: ModuleKind::guess(name, &shape),
             name: name.to_owned(),
@@ -67,21 +67,21 @@ impl Slot {
             compute,
             steps: 0,
             variant: Variant::ONLY,
-            fits: None,
+            layout_for: None,
             states: Vec::new(),
             master: None,
             narrow: false,
             seed: None,
             scratch: Vec::new(),
             memory: Vec::new(),
-            mirror: None,
+            staging: None,
             rows: None,
             sparse: false,
             owner: None,
-            mean: None,
+            averaged: None,
             errors: None,
             mask: None,
-            run: None,
+            launch: None,
             row: 0,
         }
     }
@@ -94,7 +94,7 @@ impl Slot {
 
     /// Elements that a pass takes in this step.
     pub(crate) fn elements(&self) -> usize {
-        match rows::of(&self.rows, self.sparse) {
+        match row_sparse::of(&self.rows, self.sparse) {
             Some(rows) if rows.parts().is_some() => rows.elements(),
             _ => self.shape.elements(),
         }

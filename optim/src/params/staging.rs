@@ -1,7 +1,7 @@
 //! Buffers of the host for a device that cannot reach them: copied there for the step, parameters back after it.
 
-use super::rows::Rows;
-use crate::slots::Slot;
+use super::row_sparse::Rows;
+use super::slots::Slot;
 use crate::{Binding, GradRef, Result};
 use fallline_core::backend::View;
 use fallline_core::host::Slice;
@@ -9,23 +9,23 @@ use fallline_core::{Backend, Format, Storage};
 
 /// A parameter's buffers on the device, kept between steps.
 #[derive(Debug, Default)]
-pub(crate) struct Mirror {
+pub(crate) struct StagingBuffers {
     pub(crate) param: Option<Storage>,
     pub(crate) grad: Option<Storage>,
 }
 
 /// Copies what is on the host to the device. The bindings are checked and have their slots.
-pub(super) fn copy_in(backend: &dyn Backend, bindings: &mut [Binding<'_>], slots: &mut [Slot]) -> Result<()> {
+pub(crate) fn upload(backend: &dyn Backend, bindings: &mut [Binding<'_>], slots: &mut [Slot]) -> Result<()> {
     let mut missing: Vec<(usize, bool, Format, usize)> = Vec::new();
     for (i, (binding, slot)) in bindings.iter_mut().zip(&mut *slots).enumerate() {
         if binding.grad.is_none() {
             continue;
         }
-        let mirror = slot.mirror.get_or_insert_default();
+        let staging = slot.staging.get_or_insert_default();
         let (param, grad) = (binding.param.host(), host_grad(&binding.grad));
         let wanted = [param.map(|slice| (slice.format(), slice.len())), grad.map(|s| (s.format(), s.len()))];
         for (is_grad, (wanted, found)) in
-            wanted.into_iter().zip([&mut mirror.param, &mut mirror.grad]).enumerate()
+            wanted.into_iter().zip([&mut staging.param, &mut staging.grad]).enumerate()
         {
             if found.as_ref().map(|storage| (storage.format(), storage.len())) != wanted {
                 *found = None;
@@ -36,16 +36,16 @@ pub(super) fn copy_in(backend: &dyn Backend, bindings: &mut [Binding<'_>], slots
     if !missing.is_empty() {
         let requests: Vec<_> = missing.iter().map(|&(_, _, format, len)| (format, len)).collect();
         for ((i, is_grad, ..), storage) in missing.into_iter().zip(backend.allocate(&requests)?) {
-            let mirror = slots[i].mirror.get_or_insert_default();
-            *(if is_grad { &mut mirror.grad } else { &mut mirror.param }) = Some(storage);
+            let staging = slots[i].staging.get_or_insert_default();
+            *(if is_grad { &mut staging.grad } else { &mut staging.param }) = Some(storage);
         }
     }
     for (binding, slot) in bindings.iter_mut().zip(slots).filter(|(binding, _)| !binding.grad.is_none()) {
-        let Some(mirror) = &mut slot.mirror else { continue };
-        if let (Some(storage), Some(slice)) = (&mut mirror.param, binding.param.host()) {
+        let Some(staging) = &mut slot.staging else { continue };
+        if let (Some(storage), Some(slice)) = (&mut staging.param, binding.param.host()) {
             backend.write(storage, slice.as_ref())?;
         }
-        if let (Some(storage), Some(slice)) = (&mut mirror.grad, host_grad(&binding.grad)) {
+        if let (Some(storage), Some(slice)) = (&mut staging.grad, host_grad(&binding.grad)) {
             backend.write(storage, slice)?;
         }
     }
@@ -53,9 +53,9 @@ pub(super) fn copy_in(backend: &dyn Backend, bindings: &mut [Binding<'_>], slots
 }
 
 /// Copies the stepped parameters back to the host.
-pub(super) fn copy_out(backend: &dyn Backend, bindings: &mut [Binding<'_>], slots: &[Slot]) -> Result<()> {
-    for (binding, slot) in bindings.iter_mut().zip(slots).filter(|(_, slot)| slot.run.is_some()) {
-        let storage = slot.mirror.as_ref().and_then(|mirror| mirror.param.as_ref());
+pub(crate) fn download(backend: &dyn Backend, bindings: &mut [Binding<'_>], slots: &[Slot]) -> Result<()> {
+    for (binding, slot) in bindings.iter_mut().zip(slots).filter(|(_, slot)| slot.launch.is_some()) {
+        let storage = slot.staging.as_ref().and_then(|staging| staging.param.as_ref());
         if let (Some(storage), Some(slice)) = (storage, binding.param.host()) {
             backend.read(storage, slice)?;
         }
@@ -64,16 +64,16 @@ pub(super) fn copy_out(backend: &dyn Backend, bindings: &mut [Binding<'_>], slot
 }
 
 /// The views of a parameter and its gradient where the device reaches them.
-pub(super) fn views<'v>(
+pub(crate) fn views<'v>(
     binding: &'v mut Binding<'_>,
-    mirror: &'v mut Option<Box<Mirror>>,
+    staging: &'v mut Option<Box<StagingBuffers>>,
     rows: Option<&'v Rows>,
 ) -> (Option<View<'v>>, Option<View<'v>>) {
     let (param, grad) = binding.views();
-    let (param, grad) = match mirror {
+    let (param, grad) = match staging {
         None => (param, grad),
-        Some(mirror) => {
-            let Mirror { param: own_param, grad: own_grad } = &mut **mirror;
+        Some(staging) => {
+            let StagingBuffers { param: own_param, grad: own_grad } = &mut **staging;
             (own_param.as_mut().map(View::write).or(param), own_grad.as_ref().map(View::read).or(grad))
         }
     };
@@ -87,8 +87,11 @@ pub(super) fn views<'v>(
 }
 
 /// The view of a gradient as it was given, where the device reaches it.
-pub(super) fn given<'v>(binding: &'v Binding<'_>, mirror: &'v Option<Box<Mirror>>) -> Option<View<'v>> {
-    let own = mirror.as_ref().and_then(|mirror| mirror.grad.as_ref());
+pub(crate) fn given<'v>(
+    binding: &'v Binding<'_>,
+    staging: &'v Option<Box<StagingBuffers>>,
+) -> Option<View<'v>> {
+    let own = staging.as_ref().and_then(|staging| staging.grad.as_ref());
     own.map(View::read).or_else(|| binding.grad.view())
 }
 

@@ -1,68 +1,57 @@
-//! Ranks that step together: what they must agree upon, and which of them has what.
+//! Ranks that step together: what they must be equal in, and what they send each other around a step.
 
-use super::{Driver, Group};
+use super::local_steps::check_local_steps;
+use super::world::World;
+use crate::engine::Engine;
+use crate::engine::group::Group;
+use crate::engine::setup::Setup;
+use crate::params::slots::Slot;
 use crate::program::Variant;
-use crate::ranks::world::World;
-use crate::slots::Slot;
-use crate::{AnyAlgorithm, Binding, Checkpoint, Error, Result};
-use fallline_core::ranks::Communicator;
+use crate::{Binding, Checkpoint, Error, Result};
 use std::fmt::{self, Write};
-use std::sync::Arc;
 
-impl Driver {
-    /// Steps together with other ranks, each of which binds the same parameters and the same gradients, averaged
-    /// ([`Averager`](crate::ranks::Averager)). From then on [`step`](crate::Optimizer::step) is collective: all ranks call it,
-    /// and it fails on all before anything is written when they are about to take different steps.
-    ///
-    /// With an algorithm that is [sharded](crate::Modifiers::sharded) each parameter is updated by the rank that
-    /// [`partition`](crate::ranks::partition) gives it to, which alone has its states, and then brought to the others;
-    /// [`save`](crate::Optimizer::save) is collective too, and gives the whole to every rank.
-    ///
-    /// Everything around the step is collective with it: of a window of accumulation every iteration, and what is found
-    /// in gradients that are not averaged skips the step on all ranks (clipping by norm takes each rank's own norm
-    /// then, as in DeepSpeed).
-    pub fn with_ranks(mut self, ranks: Arc<dyn Communicator>) -> Driver {
-        let sharded = self.groups[0].algorithm.sharded();
-        self.world = (ranks.world() > 1).then(|| World::new(ranks, sharded));
-        self
+/// The ranks that an optimizer steps with; on one rank there is nothing to do.
+#[derive(Default)]
+pub(crate) struct ProcessGroup {
+    world: Option<World>,
+    /// Whether parameters have not got what belongs to the states that were loaded.
+    pub(super) pending_restore: bool,
+}
+
+impl ProcessGroup {
+    /// The ranks of an engine that knows of them.
+    pub(crate) fn of(setup: &Setup) -> ProcessGroup {
+        let world = setup.ranks.as_ref().map(|ranks| World::new(ranks.comm.clone(), ranks.sharded));
+        ProcessGroup { world, pending_restore: false }
     }
 
-    /// What [`save`](crate::Optimizer::save) gives, but of a sharded optimizer only the part that this rank has: for
-    /// checkpoints of a file a rank, which [`Checkpoint::join`] makes one of. Nothing is exchanged.
+    /// Checks that all ranks take the same step, in which all optimizers exchange the same. `policies` writes what else a
+    /// step depends on, one setting a line; `averages` says whether averages of the weights are kept.
     ///
     /// # Errors
-    /// When the device cannot be read.
-    pub fn save_own(&self) -> Result<Checkpoint> {
-        self.to_checkpoint()
-    }
-
-    /// Whether the next step takes gradients that are averaged over the ranks. Where not, each rank binds its own, and
-    /// the algorithm exchanges what it needs.
-    pub fn averages(&self) -> bool {
-        self.world.is_none() || (0..self.shared.len()).all(|family| self.family_averages(family))
-    }
-
-    pub(super) fn family_averages(&self, family: usize) -> bool {
-        let replicas = &first_of(&self.groups, family).spec().replicas;
-        (replicas.gradients_averaged)(self.shared[family].on_host())
-    }
-
-    /// Sees to it that all ranks take the same step, in which all optimizers exchange the same.
-    pub(super) fn agree(&mut self, bindings: &[Binding<'_>]) -> Result<()> {
-        let Some(world) = &self.world else { return self.refuse_evaluation() };
+    /// What differs, on all ranks; a step in evaluation mode.
+    pub(crate) fn check_consistent(
+        &mut self,
+        engine: &mut Engine,
+        bindings: &[Binding<'_>],
+        policies: impl Fn(&mut String) -> fmt::Result,
+        averages: bool,
+    ) -> Result<()> {
+        let Some(world) = &mut self.world else { return engine.check_training() };
+        let setup = &engine.setup;
         let refused = |family, problem: &str| {
-            let algorithm = first_of(&self.groups, family).name();
+            let algorithm = setup.family(family).name();
             Err(Error::Groups { algorithm, problem: problem.into() })
         };
-        if self.unrestored {
+        if self.pending_restore {
             return refused(
                 0,
                 "the checkpoint was saved between two exchanges, when ranks had parameters of their own: \
                  restore_params gives them back",
             );
         }
-        for family in 0..self.shared.len() {
-            let algorithm = first_of(&self.groups, family);
+        for family in 0..engine.shared.len() {
+            let algorithm = setup.family(family);
             if let Err(reason) = algorithm.program_on(Variant::ONLY, true) {
                 return refused(family, &reason);
             }
@@ -72,77 +61,119 @@ impl Driver {
                     "either all optimizers of a configuration share out their states, or none",
                 );
             }
-            if self.family_averages(family) != self.family_averages(0) {
+            if engine.family_averages(family) != engine.family_averages(0) {
                 return refused(family, "it and the others do not take averaged gradients in the same steps");
             }
         }
-        for group in &self.groups {
-            if let Err(reason) = self.refuse_parted(group) {
+        for group in &setup.groups {
+            if let Err(reason) = check_local_steps(group, averages) {
                 return refused(group.family, reason);
             }
         }
-        for shared in &mut self.shared {
-            shared.fetch(&*self.backend)?;
+        for shared in &mut engine.shared {
+            shared.fetch(&*engine.setup.backend)?;
         }
-        let Some(mut world) = self.world.take() else { return Ok(()) };
-        let agreed = world.agree(bindings, &self.slots, |text| self.write_settings(text));
-        self.world = Some(world);
-        agreed.and_then(|()| self.refuse_evaluation())
+        world.agree(bindings, &engine.slots, |text| {
+            policies(text)?;
+            write_settings(engine, text)
+        })?;
+        engine.check_training()
     }
 
-    /// Everything that a step depends on beside its tensors, one setting a line.
-    fn write_settings(&self, text: &mut String) -> fmt::Result {
-        let Driver { compute, non_finite, .. } = self;
-        writeln!(text, "compute={compute:?}, non_finite={non_finite:?}")?;
-        writeln!(text, "{} mode", self.mode)?;
-        self.wrapped.write_settings(text)?;
-        if let Some(averages) = &self.averages {
-            averages.write_settings(text)?;
+    /// Gives parameters that are new an owner, where each is updated by one rank. Returns whether there were any.
+    pub(crate) fn assign_owners(&self, slots: &mut [Slot]) -> bool {
+        self.world.as_ref().is_some_and(|world| world.assign_owners(slots))
+    }
+
+    /// Brings every parameter that was stepped from the rank that did it to the others, where each is updated by one.
+    ///
+    /// # Errors
+    /// When a rank fails.
+    pub(crate) fn broadcast_owned(
+        &mut self,
+        engine: &mut Engine,
+        bindings: &mut [Binding<'_>],
+    ) -> Result<()> {
+        let Some(world) = self.world.as_mut().filter(|world| world.sharded()) else { return Ok(()) };
+        let Engine { setup, slots, .. } = engine;
+        let slots = slots.range(0..bindings.len());
+        for (slot, binding) in slots.iter_mut().zip(&*bindings) {
+            slot.steps += u64::from(!binding.grad.is_none() && setup.is_elsewhere(slot));
         }
-        writeln!(text, "{} groups", self.groups.len())?;
-        for (number, Group { algorithm, formats, params, mask, family, .. }) in self.groups.iter().enumerate()
-        {
-            let name = algorithm.name();
-            writeln!(text, "group {number}: {name} of optimizer {family} with {formats:?}, {params:?}")?;
-            if let Some(mask) = mask {
-                writeln!(text, "group {number}: {name} with exp_avg_mask of {}", mask.text)?;
+        let stepped = slots.iter().zip(bindings).filter(|(_, binding)| !binding.grad.is_none());
+        world.send(stepped.filter_map(|(slot, binding)| Some((slot.owner?, &mut binding.param))))
+    }
+
+    /// Brings parameters from the ranks that own them to the others, where each has an owner.
+    ///
+    /// # Errors
+    /// When a rank fails.
+    pub(crate) fn broadcast_params(&mut self, engine: &Engine, params: &mut [Binding<'_>]) -> Result<()> {
+        let Some(world) = self.world.as_mut().filter(|world| world.sharded()) else { return Ok(()) };
+        let owner = |name: &str| engine.slots.get(name)?.owner;
+        let owned = params.iter_mut();
+        world.send(owned.filter_map(|binding| Some((owner(binding.name)?, &mut binding.param))))
+    }
+
+    /// What each rank has found, in their order, where ranks may find different things: the places of two numbers. None
+    /// where there is one rank, or all find the same: in gradients that are averaged, `states` aside that are `sharded`.
+    ///
+    /// # Errors
+    /// When a rank fails.
+    pub(crate) fn findings(
+        &self,
+        engine: &Engine,
+        of_states: bool,
+        own: impl FnOnce() -> Option<[u64; 2]>,
+    ) -> Result<Option<Vec<[u64; 2]>>> {
+        let differ = |world: &&World| engine.inspects_alone() || (of_states && world.sharded());
+        let Some(world) = self.world.as_ref().filter(differ) else { return Ok(None) };
+        world.findings(own().unwrap_or([0, 0])).map(Some)
+    }
+
+    /// The whole of a checkpoint of which this rank has a part.
+    ///
+    /// # Errors
+    /// When a rank fails, or parts do not go together.
+    pub(crate) fn consolidate(&self, engine: &Engine, own: Checkpoint) -> Result<Checkpoint> {
+        let has_feedback = |group: &Group| group.algorithm.spec().replicas.error_feedback.is_some();
+        match &self.world {
+            Some(world) if world.sharded() => world.consolidate(&own),
+            Some(world) if engine.setup.groups.iter().any(has_feedback) => {
+                let mut whole = world.with_errors(own)?;
+                engine.average_replicas(&mut whole, world.ranks().world());
+                Ok(whole)
             }
-            for hyper in algorithm.table() {
-                if let Some(value) = algorithm.get(hyper.name) {
-                    writeln!(text, "group {number}: {name} with {}={value}", hyper.name)?;
-                }
-            }
+            _ => Ok(own),
         }
-        for (family, shared) in self.shared.iter().enumerate() {
-            for ((name, _), value) in
-                first_of(&self.groups, family).spec().shared.iter().zip(shared.on_host())
-            {
-                writeln!(text, "optimizer {family} remembers {name}={value}")?;
-            }
-        }
-        if self.lookahead().is_some() {
-            writeln!(text, "{} steps since a sync of Lookahead", self.lookahead_steps)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn is_elsewhere(&self, slot: &Slot) -> bool {
-        self.world.as_ref().is_some_and(|world| world.is_elsewhere(slot))
-    }
-
-    /// Whether a checkpoint of this rank has what belongs to a parameter.
-    pub(super) fn keeps(&self, slot: &Slot) -> bool {
-        self.world.as_ref().is_none_or(|world| world.keeps(slot))
-    }
-
-    /// Whether ranks may find different things in the gradients that they are given.
-    pub(super) fn finds_alone(&self) -> bool {
-        self.world.is_some() && !self.averages()
     }
 }
 
-/// The algorithm of a family's first group.
-pub(super) fn first_of(groups: &[Group], family: usize) -> &(dyn AnyAlgorithm + 'static) {
-    let first = groups.iter().find(|group| group.family == family);
-    &*first.unwrap_or(&groups[0]).algorithm
+/// Everything that a step of the engine depends on beside its tensors, one setting a line.
+fn write_settings(engine: &Engine, text: &mut String) -> fmt::Result {
+    let Engine { setup, shared, mode, lookahead_steps, .. } = engine;
+    writeln!(text, "compute={:?}", setup.compute)?;
+    writeln!(text, "{mode} mode")?;
+    writeln!(text, "{} groups", setup.groups.len())?;
+    for (number, Group { algorithm, formats, params, mask, family, .. }) in setup.groups.iter().enumerate() {
+        let name = algorithm.name();
+        writeln!(text, "group {number}: {name} of optimizer {family} with {formats:?}, {params:?}")?;
+        if let Some(mask) = mask {
+            writeln!(text, "group {number}: {name} with exp_avg_mask of {}", mask.text)?;
+        }
+        for hyper in algorithm.table() {
+            if let Some(value) = algorithm.get(hyper.name) {
+                writeln!(text, "group {number}: {name} with {}={value}", hyper.name)?;
+            }
+        }
+    }
+    for (family, shared) in shared.iter().enumerate() {
+        for ((name, _), value) in setup.family(family).spec().shared.iter().zip(shared.on_host()) {
+            writeln!(text, "optimizer {family} remembers {name}={value}")?;
+        }
+    }
+    if engine.lookahead().is_some() {
+        writeln!(text, "{lookahead_steps} steps since a sync of Lookahead")?;
+    }
+    Ok(())
 }

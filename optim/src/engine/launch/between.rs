@@ -1,8 +1,8 @@
 //! The numbers between two passes of a run, computed on the host.
 
-use super::part::parts_of;
-use super::{Batch, Work};
-use crate::slots::Slot;
+use super::pass::parts_of;
+use super::{CacheBatch, StepContext};
+use crate::params::slots::Slot;
 use fallline_core::backend::{Computed, Placed, Plan, SharedNumbers};
 use fallline_core::between::{Numbers, Over};
 use fallline_core::sums::fold;
@@ -10,13 +10,13 @@ use fallline_core::{Compute, GlobalAt, Groups, Kernel, Storage, TensorAt};
 
 /// What an algorithm remembers, by name, in its order.
 #[derive(Clone, Copy)]
-pub(super) struct Remembered {
-    pub(super) memory: &'static [(&'static str, f64)],
-    pub(super) shared: &'static [(&'static str, f64)],
+pub(crate) struct Remembered {
+    pub(crate) memory: &'static [(&'static str, f64)],
+    pub(crate) shared: &'static [(&'static str, f64)],
 }
 
 /// How the tensor scalars of a rule are found, with buffers that are kept between steps.
-pub(super) struct Between {
+pub(crate) struct Between {
     kernel: &'static Kernel,
     /// The places of what is read among the sums of the rule before, and of what is remembered.
     reads: Vec<usize>,
@@ -42,7 +42,7 @@ impl Between {
     ///
     /// # Panics
     /// When the rule reads what is not there: a mistake in an algorithm, found in its first step.
-    pub(super) fn new(kernel: &'static Kernel, sums: &[&'static str], remembered: Remembered) -> Between {
+    pub(crate) fn new(kernel: &'static Kernel, sums: &[&'static str], remembered: Remembered) -> Between {
         let declared = &kernel.between.declared;
         let places = |wanted: &[&str], known: &mut dyn Iterator<Item = &'static str>, what: &str| {
             let known: Vec<&str> = known.collect();
@@ -73,7 +73,7 @@ impl Between {
     }
 
     /// Whether the pass is left out in this step.
-    pub(super) fn skips(&mut self, shared: &[f64]) -> bool {
+    pub(crate) fn skips(&mut self, shared: &[f64]) -> bool {
         if !self.kernel.between.declared.may_skip {
             return false;
         }
@@ -82,26 +82,27 @@ impl Between {
     }
 
     /// The scalars of each parameter of a batch, of a rule that looks at no others. `sums` are those of the rule before.
-    pub(super) fn of_batch(
+    pub(crate) fn of_batch(
         &mut self,
-        work: &mut Work<'_, '_, '_>,
+        context: &mut StepContext<'_, '_, '_>,
         compute: Compute,
         sums: &[f64],
         own: &mut Vec<f64>,
-        batch: &Batch,
+        batch: &CacheBatch,
     ) {
         let width = self.kernel.tensor_scalars.len();
-        own.resize(work.tensors * width, 0.0);
+        own.resize(context.tensors * width, 0.0);
         if width == 0 && self.memory.is_empty() {
             return;
         }
-        pick(&mut self.shared_values, work.shared.on_host(), &self.shared);
-        let found = sums.len().checked_div(work.tensors).unwrap_or(0);
-        let world = work.world();
-        let mine = work.slots[batch.places.clone()].iter_mut().filter(|slot| slot.run == Some(work.index));
+        pick(&mut self.shared_values, context.shared.on_host(), &self.shared);
+        let found = sums.len().checked_div(context.tensors).unwrap_or(0);
+        let world = context.world();
+        let mine =
+            context.slots[batch.places.clone()].iter_mut().filter(|slot| slot.launch == Some(context.index));
         for (place, slot) in batch.tensors.clone().zip(mine) {
-            let hyper = work.groups[slot.group].algorithm.hyper();
-            let mut at = tensor_at(slot, compute, work.shared.on_host(), world);
+            let hyper = context.groups[slot.group].algorithm.hyper();
+            let mut at = tensor_at(slot, compute, context.shared.on_host(), world);
             self.kernel.between.each(hyper, &mut at, &[], &mut self.each);
             let sums = &sums[place * found..][..found];
             self.finish(0, (&mut slot.memory, sums), 0, &mut own[place * width..][..width]);
@@ -110,32 +111,32 @@ impl Between {
 
     /// The scalars of all parameters at once: the numbers of each, what follows from their totals, and what follows
     /// from that for each.
-    pub(super) fn of_all(
+    pub(crate) fn of_all(
         &mut self,
-        work: &mut Work<'_, '_, '_>,
+        context: &mut StepContext<'_, '_, '_>,
         compute: Compute,
         sums: &[f64],
         own: &mut Vec<f64>,
         order: &mut Order,
     ) {
-        let groups = self.numbers_of_all(work, compute, order, false);
+        let groups = self.numbers_of_all(context, compute, order, false);
         let between = &self.kernel.between;
         let declared = &between.declared;
-        let found = sums.len().checked_div(work.tensors).unwrap_or(0);
+        let found = sums.len().checked_div(context.tensors).unwrap_or(0);
         let sums_of = |place: usize| &sums[place * found..][..found];
         let Order { slots, places, groups: group_of, .. } = order;
-        pick(&mut self.shared_values, work.shared.on_host(), &self.shared);
+        pick(&mut self.shared_values, context.shared.on_host(), &self.shared);
         self.find_totals((slots, places, group_of), groups, &sums_of);
         let (once, totals) = (&self.once, &self.totals);
         let from = Numbers { once, each: &[], sums: &[], totals, shared: &[] };
         between.update(&from, &mut self.shared_values);
         for (&place, &value) in self.shared.iter().zip(&self.shared_values) {
-            work.shared.on_host_mut()[place] = value;
+            context.shared.on_host_mut()[place] = value;
         }
         let width = self.kernel.tensor_scalars.len();
-        own.resize(work.tensors * width, 0.0);
+        own.resize(context.tensors * width, 0.0);
         for (i, &place) in slots.iter().enumerate() {
-            let memory = &mut work.slots[place].memory;
+            let memory = &mut context.slots[place].memory;
             let row = if declared.over == Over::Group { group_of[i] } else { 0 };
             let out = &mut own[places[place] * width..][..width];
             self.finish(i, (memory, sums_of(places[place])), row, out);
@@ -146,35 +147,35 @@ impl Between {
     /// how many groups there are.
     fn numbers_of_all(
         &mut self,
-        work: &mut Work<'_, '_, '_>,
+        context: &mut StepContext<'_, '_, '_>,
         compute: Compute,
         order: &mut Order,
         queued: bool,
     ) -> usize {
         let between = &self.kernel.between;
-        order.find(work);
+        order.find(context);
         let tensors = order.slots.len();
         // Groups are counted within the optimizer that they are parts of.
-        let (all, family, world) = (work.groups, work.family, work.world());
+        let (all, family, world) = (context.groups, context.family, context.world());
         let mine = || all.iter().filter(|group| group.family == family);
         let hyper_of = |group: usize| mine().nth(group).unwrap_or(&all[0]).algorithm.hyper();
         let groups = Groups::new(mine().count(), &hyper_of);
         let Order { slots, steps, groups: group_of, memory, .. } = order;
         // What the device has is not known here.
-        let known = if queued { 0 } else { work.shared.on_host().len() };
+        let known = if queued { 0 } else { context.shared.on_host().len() };
         let mut at = GlobalAt {
             steps,
             groups: group_of,
             memory,
-            shared: &mut work.shared.on_host_mut()[..known],
+            shared: &mut context.shared.on_host_mut()[..known],
             world,
         };
         between.once(&groups, &mut at, &mut self.once);
         let width = between.declared.each.len();
         self.each.resize(tensors.max(1) * width, 0.0);
         for (i, &place) in slots.iter().enumerate() {
-            let slot = &mut work.slots[place];
-            let mut at = tensor_at(slot, compute, &work.shared.on_host()[..known], world);
+            let slot = &mut context.slots[place];
+            let mut at = tensor_at(slot, compute, &context.shared.on_host()[..known], world);
             let hyper = groups.get(group_of[i]);
             between.each(hyper, &mut at, &self.once, &mut self.each[i * width..][..width]);
         }
@@ -182,32 +183,37 @@ impl Between {
     }
 
     /// The numbers that the host brings to a pass whose others are computed on the device.
-    pub(super) fn of_queued(&mut self, work: &mut Work<'_, '_, '_>, compute: Compute, order: &mut Order) {
+    pub(crate) fn of_queued(
+        &mut self,
+        context: &mut StepContext<'_, '_, '_>,
+        compute: Compute,
+        order: &mut Order,
+    ) {
         self.placed.clear();
         let placed = |tensor: usize, group: usize| Placed { tensor: tensor as u32, group: group as u32 };
         if self.kernel.between.is_global() {
-            self.groups = self.numbers_of_all(work, compute, order, !self.shared.is_empty());
+            self.groups = self.numbers_of_all(context, compute, order, !self.shared.is_empty());
             let Order { slots, places, groups, .. } = order;
             let all = slots.iter().zip(groups).map(|(slot, group)| placed(places[*slot], *group));
             self.placed.extend(all);
             return;
         }
         self.groups = 1;
-        self.placed.extend((0..work.tensors).map(|tensor| placed(tensor, 0)));
+        self.placed.extend((0..context.tensors).map(|tensor| placed(tensor, 0)));
         let width = self.kernel.between.declared.each.len();
-        self.each.resize(work.tensors.max(1) * width, 0.0);
-        let world = work.world();
-        let known = if self.shared.is_empty() { work.shared.on_host() } else { &[] };
-        let mine = work.slots.iter_mut().filter(|slot| slot.run == Some(work.index));
+        self.each.resize(context.tensors.max(1) * width, 0.0);
+        let world = context.world();
+        let known = if self.shared.is_empty() { context.shared.on_host() } else { &[] };
+        let mine = context.slots.iter_mut().filter(|slot| slot.launch == Some(context.index));
         for (i, slot) in mine.enumerate() {
-            let hyper = work.groups[slot.group].algorithm.hyper();
+            let hyper = context.groups[slot.group].algorithm.hyper();
             let mut at = tensor_at(slot, compute, known, world);
             self.kernel.between.each(hyper, &mut at, &[], &mut self.each[i * width..][..width]);
         }
     }
 
     /// What the device is given, with the sums of the pass before and what is remembered for all parameters together.
-    pub(super) fn computed<'q>(
+    pub(crate) fn computed<'q>(
         &'q self,
         before: Option<&'q Plan>,
         (shared, most): (Option<&'q mut Storage>, u64),
@@ -287,7 +293,7 @@ fn tensor_at<'a>(slot: &'a mut Slot, compute: Compute, shared: &'a [f64], world:
 
 /// The parameters of a run in the order of their names, with buffers that are kept between steps.
 #[derive(Default)]
-pub(super) struct Order {
+pub(crate) struct Order {
     slots: Vec<usize>,
     /// For each slot the place of its parameter among the run's.
     places: Vec<usize>,
@@ -297,9 +303,9 @@ pub(super) struct Order {
 }
 
 impl Order {
-    fn find(&mut self, work: &Work<'_, '_, '_>) {
-        let (slots, groups) = (&*work.slots, work.groups);
-        let bound = || (0..slots.len()).filter(|&i| slots[i].run == Some(work.index));
+    fn find(&mut self, context: &StepContext<'_, '_, '_>) {
+        let (slots, groups) = (&*context.slots, context.groups);
+        let bound = || (0..slots.len()).filter(|&i| slots[i].launch == Some(context.index));
         self.slots.clear();
         self.slots.extend(bound());
         self.slots.sort_unstable_by_key(|&i| &slots[i].name);
@@ -309,7 +315,7 @@ impl Order {
         self.steps.clear();
         self.steps.extend(self.slots.iter().map(|&i| slots[i].steps + 1));
         let number =
-            |group: usize| groups[..group].iter().filter(|group| group.family == work.family).count();
+            |group: usize| groups[..group].iter().filter(|group| group.family == context.family).count();
         self.groups.clear();
         self.groups.extend(self.slots.iter().map(|&i| number(slots[i].group)));
         self.memory.clear();

@@ -1,23 +1,23 @@
-//! What the stages of a run need between their passes: scalars, and what is not element by element.
+//! What a step over a launch group works on, and operations between its passes.
 
-use super::Batch;
-use crate::driver::around::Around;
-use crate::driver::shared::Shared;
-use crate::driver::together::first_of;
-use crate::driver::{Group, mirror, rows};
+use super::CacheBatch;
+use crate::engine::fusion::Fusion;
+use crate::engine::group::{Group, first_of};
+use crate::engine::shared::Shared;
 use crate::op::{
     CollectiveAt, Found, GradScale, Member, Named, Op, OpAt, Peers, Plans, Runner, Sums, Workspace,
 };
-use crate::slots::Slot;
+use crate::params::slots::Slot;
+use crate::params::{row_sparse, staging};
 use crate::{AnyAlgorithm, Binding, Result};
 use core::cell::OnceCell;
 use fallline_core::backend::View;
 use fallline_core::ranks::Communicator;
-use fallline_core::{Backend, Compute, Storage};
+use fallline_core::{Backend, Compute};
 
-/// What a step over a run works on.
-pub(crate) struct Work<'s, 'b, 'd> {
-    /// The run's place.
+/// What a step over a launch group works on.
+pub(crate) struct StepContext<'s, 'b, 'd> {
+    /// The launch group's place.
     pub(crate) index: usize,
     pub(crate) family: usize,
     /// How many parameters take part.
@@ -28,35 +28,33 @@ pub(crate) struct Work<'s, 'b, 'd> {
     pub(crate) ranks: Option<&'s dyn Communicator>,
     pub(crate) bindings: &'s mut [Binding<'d>],
     pub(crate) slots: &'b mut [Slot],
-    pub(crate) around: Around<'s>,
-    /// Whether parameters and slow weights are brought together ([`Lookahead`](crate::Lookahead)).
+    pub(crate) fusion: Fusion<'s>,
+    /// Whether parameters and slow weights are synchronised ([`Lookahead`](crate::Lookahead)).
     pub(crate) syncs: bool,
-    /// What the gradients are multiplied by beside the rows' factor: a number on the device, and its place.
-    pub(crate) factor: Option<(&'s Storage, usize)>,
 }
 
-impl Work<'_, '_, '_> {
+impl StepContext<'_, '_, '_> {
     /// The algorithm of the family.
-    pub(super) fn first(&self) -> &dyn AnyAlgorithm {
+    pub(crate) fn first(&self) -> &dyn AnyAlgorithm {
         first_of(self.groups, self.family)
     }
 
     /// How many ranks step together.
-    pub(super) fn world(&self) -> usize {
+    pub(crate) fn world(&self) -> usize {
         self.ranks.map_or(1, |ranks| ranks.world())
     }
 
     /// Counts the step of a batch's parameters, where the stage that would is passed over.
-    pub(super) fn count(&mut self, batch: &Batch) {
-        let mine = self.slots[batch.places.clone()].iter_mut().filter(|slot| slot.run == Some(self.index));
+    pub(crate) fn count(&mut self, batch: &CacheBatch) {
+        let mine = self.slots[batch.places.clone()].iter_mut().filter(|slot| slot.launch == Some(self.index));
         mine.for_each(|slot| slot.steps += 1);
     }
 
     /// An operation on all tensors together. What it leaves out is kept with the first by name.
-    pub(super) fn run_on_all(&mut self, op: &Op, compute: Compute, workspace: &mut Workspace) -> Result<()> {
+    pub(crate) fn run_on_all(&mut self, op: &Op, compute: Compute, workspace: &mut Workspace) -> Result<()> {
         let first = first_of(self.groups, self.family);
         let mut mine: Vec<&mut Slot> =
-            self.slots.iter_mut().filter(|slot| slot.run == Some(self.index)).collect();
+            self.slots.iter_mut().filter(|slot| slot.launch == Some(self.index)).collect();
         mine.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         let mut errors = mine.first_mut().and_then(|slot| slot.errors.take());
         let tensors = mine.iter_mut().map(|slot| {
@@ -76,7 +74,7 @@ impl Work<'_, '_, '_> {
     }
 
     /// An operation on each tensor, one after another.
-    pub(super) fn run_op(
+    pub(crate) fn run_op(
         &mut self,
         op: &Op,
         compute: Compute,
@@ -85,11 +83,11 @@ impl Work<'_, '_, '_> {
     ) -> Result<()> {
         let fetched = OnceCell::new();
         let pairs = self.bindings.iter_mut().zip(&mut *self.slots);
-        let mine = pairs.filter(|(_, slot)| slot.run == Some(self.index));
+        let mine = pairs.filter(|(_, slot)| slot.launch == Some(self.index));
         for (place, (binding, slot)) in mine.enumerate() {
             let algorithm = &self.groups[slot.group].algorithm;
-            let rows = rows::of(&slot.rows, slot.sparse);
-            let (param, grad) = mirror::views(binding, &mut slot.mirror, rows);
+            let rows = row_sparse::of(&slot.rows, slot.sparse);
+            let (param, grad) = staging::views(binding, &mut slot.staging, rows);
             let mut at = OpAt {
                 on: Runner { backend: self.backend, compute, t: slot.steps + 1, plans },
                 shape: &slot.shape,
@@ -97,7 +95,7 @@ impl Work<'_, '_, '_> {
                 grad,
                 grad_scale: GradScale {
                     known: if algorithm.maximize() { -factor } else { factor },
-                    factor: self.factor,
+                    factor: self.fusion.factor,
                     backend: self.backend,
                 },
                 sums: Sums {

@@ -1,14 +1,14 @@
 //! A stage of a run, and its pass over memory.
 
 use super::between::{Between, Remembered};
-use super::{Batch, Work};
+use super::{CacheBatch, StepContext};
 use crate::AnyAlgorithm;
-use crate::driver::around::{Around, Places};
-use crate::driver::averages::Mean;
-use crate::driver::mirror;
-use crate::driver::rows::{self, Parts};
+use crate::engine::fusion::{FusedOperands, Fusion};
+use crate::params::averaged::AveragedParam;
+use crate::params::row_sparse::{self, Parts};
+use crate::params::slots::Slot;
+use crate::params::staging;
 use crate::program::{Program, Stage};
-use crate::slots::Slot;
 use fallline_core::backend::{Pass, Plan, Queued, TensorPass, View};
 use fallline_core::codec::stochastic;
 use fallline_core::sums::fold;
@@ -16,17 +16,17 @@ use fallline_core::{Compute, Kernel, Role, Shape, Storage};
 
 /// How a pass is taken.
 #[derive(Clone, Copy, Default)]
-pub(super) struct How<'a> {
-    pub(super) stage: usize,
+pub(crate) struct How<'a> {
+    pub(crate) stage: usize,
     /// Whether it is the step's last.
-    pub(super) last: bool,
-    pub(super) around: Around<'a>,
+    pub(crate) last: bool,
+    pub(crate) fusion: Fusion<'a>,
     /// Whether the device computes its numbers and keeps its sums, and then the pass before, if there is one.
-    pub(super) queued: Option<Option<&'a Plan>>,
+    pub(crate) queued: Option<Option<&'a Plan>>,
 }
 
 /// A stage, and where its operands come from.
-pub(crate) struct Part {
+pub(crate) struct PassLaunch {
     pub(crate) stage: Stage,
     /// The operand that is the parameter, and that which is the gradient.
     pub(crate) param: Option<usize>,
@@ -36,26 +36,26 @@ pub(crate) struct Part {
     scratch: Vec<Option<usize>>,
     pub(crate) rows: Vec<f64>,
     /// How the parameters' own scalars are found.
-    pub(super) between: Option<Between>,
+    pub(crate) between: Option<Between>,
     /// The parameters' own scalars, in the order of the bindings.
-    pub(super) own: Vec<f64>,
+    pub(crate) own: Vec<f64>,
     /// One for each batch.
     pub(crate) plans: Vec<Plan>,
     /// The parameters' sums, in the order of the bindings.
-    pub(super) sums: Vec<f64>,
+    pub(crate) sums: Vec<f64>,
     /// The same two for parts of parameters, where some take part by rows.
     parts_own: Vec<f64>,
     parts_sums: Vec<f64>,
 }
 
-impl Part {
+impl PassLaunch {
     /// A stage of a step with these states and scratch, behind a rule that returns these sums.
-    pub(super) fn new(
+    pub(crate) fn new(
         stage: Stage,
         program: &Program,
         before: &[&'static str],
         remembered: Remembered,
-    ) -> Part {
+    ) -> PassLaunch {
         let operands = stage.kernel().map_or(&[][..], |kernel| kernel.operands);
         let of = |role| operands.iter().position(|operand| operand.role == role);
         let named = |name: &&str| operands.iter().position(|operand| operand.name == *name);
@@ -64,17 +64,30 @@ impl Part {
         let (states, scratch) = (all(Role::State), all(Role::Scratch));
         let (param, grad) = (of(Role::Param), of(Role::Grad));
         let between = stage.kernel().map(|kernel| Between::new(kernel, before, remembered));
-        Part { stage, param, grad, states, scratch, rows, between, own, plans, sums, parts_own, parts_sums }
+        PassLaunch {
+            stage,
+            param,
+            grad,
+            states,
+            scratch,
+            rows,
+            between,
+            own,
+            plans,
+            sums,
+            parts_own,
+            parts_sums,
+        }
     }
 
     /// Whether it writes the parameter.
-    pub(super) fn writes_param(&self) -> bool {
+    pub(crate) fn writes_param(&self) -> bool {
         let (Some(kernel), Some(param)) = (self.stage.kernel(), self.param) else { return false };
         kernel.operands[param].written
     }
 
     /// Computes a row of scalars: the sign of the gradient, and those of the rule.
-    pub(super) fn add_row(&mut self, program: &Program, algorithm: &dyn AnyAlgorithm, t: u64) {
+    pub(crate) fn add_row(&mut self, program: &Program, algorithm: &dyn AnyAlgorithm, t: u64) {
         let Some(kernel) = self.stage.kernel() else { return };
         self.rows.push(if algorithm.maximize() { -1.0 } else { 1.0 });
         let start = self.rows.len();
@@ -84,34 +97,34 @@ impl Part {
     }
 
     /// Multiplies the gradient's factor in each row of scalars.
-    pub(super) fn scale(&mut self, factor: f64) {
+    pub(crate) fn scale(&mut self, factor: f64) {
         let Some(kernel) = self.stage.kernel() else { return };
         self.rows.iter_mut().step_by(1 + kernel.scalars.len()).for_each(|scale| *scale *= factor);
     }
 
     /// The pass over the memory of a batch. Step counts go up in the last one.
-    pub(super) fn run(
+    pub(crate) fn run(
         &mut self,
-        work: &mut Work<'_, '_, '_>,
+        context: &mut StepContext<'_, '_, '_>,
         (kernel, compute): (&'static Kernel, Compute),
         number: usize,
-        batch: &Batch,
-        How { stage, last, around, queued }: How<'_>,
+        batch: &CacheBatch,
+        How { stage, last, fusion, queued }: How<'_>,
     ) -> fallline_core::Result<()> {
-        let (index, groups) = (work.index, work.groups);
-        let places = Places::new(kernel.operands.len(), self.param, self.grad);
+        let (index, groups) = (context.index, context.groups);
+        let places = FusedOperands::new(kernel.operands.len(), self.param, self.grad);
         while self.plans.len() <= number {
-            self.plans.push(work.backend.plan());
+            self.plans.push(context.backend.plan());
         }
         let (own, sums) = (kernel.tensor_scalars.len(), kernel.sums.len());
         let mut counted = 0;
         let elsewhere = self.param.is_none() && self.grad.is_none();
         let (bindings, slots) =
-            (&mut work.bindings[batch.places.clone()], &mut work.slots[batch.places.clone()]);
+            (&mut context.bindings[batch.places.clone()], &mut context.slots[batch.places.clone()]);
         let divided =
-            own + sums > 0 && slots.iter().any(|slot| slot.run == Some(index) && parts_of(slot).is_some());
+            own + sums > 0 && slots.iter().any(|slot| slot.launch == Some(index) && parts_of(slot).is_some());
         let computed = queued.is_some() && kernel.between.declared.depends();
-        let factor = work.factor.filter(|_| self.grad.is_some());
+        let factor = context.fusion.factor.filter(|_| self.grad.is_some());
         let mut tensor_scalars = match computed {
             true => &[][..],
             false => &self.own[batch.tensors.start * own..batch.tensors.end * own],
@@ -124,7 +137,7 @@ impl Part {
             // Each part of a parameter has its scalars, and gives sums of its own.
             self.parts_own.clear();
             let mut count = 0;
-            for (place, slot) in slots.iter().filter(|slot| slot.run == Some(index)).enumerate() {
+            for (place, slot) in slots.iter().filter(|slot| slot.launch == Some(index)).enumerate() {
                 let parts = parts_of(slot).unwrap_or(1);
                 count += parts;
                 for _ in 0..parts {
@@ -136,9 +149,9 @@ impl Part {
             (tensor_scalars, found) = (&self.parts_own, &mut self.parts_sums);
         }
         let mut rest: Option<Parts<'_>> = None;
-        let mut pairs = bindings.iter_mut().zip(&mut *slots).filter(|(_, slot)| slot.run == Some(index));
-        let backend = work.backend;
-        let beside = around.rules(&places);
+        let mut pairs = bindings.iter_mut().zip(&mut *slots).filter(|(_, slot)| slot.launch == Some(index));
+        let backend = context.backend;
+        let beside = fusion.rules(&places);
         let mut fetched = (queued.is_none() && factor.is_some()).then(|| core::mem::take(&mut found));
         let pass = Pass {
             kernel,
@@ -148,16 +161,17 @@ impl Part {
                     return Some(next);
                 }
                 let (binding, slot) = pairs.next()?;
-                let rows = rows::of(&slot.rows, slot.sparse);
-                if around.forming.is_some() {
+                let rows = row_sparse::of(&slot.rows, slot.sparse);
+                if fusion.prologue.is_some() {
                     [views[places.start], views[places.add]] = binding.take_new();
                 }
                 // Of a row that takes no part the average changes too.
                 let whole = rows.is_none_or(|rows| rows.parts().is_none());
-                if let Some(mean) = slot.mean.as_mut().filter(|_| around.averaging.is_some() && whole) {
-                    views[places.mean] = mean.take();
+                if let Some(averaged) = slot.averaged.as_mut().filter(|_| fusion.epilogue.is_some() && whole)
+                {
+                    views[places.mean] = averaged.mark_fused();
                 }
-                let (mut param, mut grad) = mirror::views(binding, &mut slot.mirror, rows);
+                let (mut param, mut grad) = staging::views(binding, &mut slot.staging, rows);
                 let mut elements = param.as_ref().map_or(0, View::len);
                 if elsewhere {
                     let own = longest(&slot.states, &self.states).max(longest(&slot.scratch, &self.scratch));
@@ -217,7 +231,7 @@ impl Part {
         };
         let ran = match (queued, &self.between) {
             (Some(before), Some(between)) => {
-                let computed = computed.then(|| between.computed(before, work.shared.device()));
+                let computed = computed.then(|| between.computed(before, context.shared.device()));
                 backend.run_queued(pass, Queued { computed, factor })
             }
             _ if factor.is_some() => backend.run_queued(pass, Queued { computed: None, factor }),
@@ -228,16 +242,17 @@ impl Part {
             _ => ran,
         };
         if let Err(cause) = ran {
-            let slots = slots.iter_mut().filter(|slot| slot.run == Some(index));
+            let slots = slots.iter_mut().filter(|slot| slot.launch == Some(index));
             slots.take(counted).for_each(|slot| slot.steps -= 1);
-            let slots = work.slots[batch.places.clone()].iter_mut().filter(|slot| slot.run == Some(index));
-            slots.flat_map(|slot| &mut slot.mean).for_each(Mean::untake);
+            let slots =
+                context.slots[batch.places.clone()].iter_mut().filter(|slot| slot.launch == Some(index));
+            slots.flat_map(|slot| &mut slot.averaged).for_each(AveragedParam::unmark);
             return Err(cause);
         }
         if divided {
             let mut left = &self.parts_sums[..];
             let mut to = self.sums[batch.tensors.start * sums..].chunks_exact_mut(sums.max(1));
-            for slot in slots.iter().filter(|slot| slot.run == Some(index)) {
+            for slot in slots.iter().filter(|slot| slot.launch == Some(index)) {
                 let (parts, others) = left.split_at(parts_of(slot).unwrap_or(1) * sums);
                 left = others;
                 for (sum, total) in to.next().into_iter().flatten().enumerate() {
@@ -278,6 +293,6 @@ fn stretched<'v>(
 }
 
 /// In how many parts a pass takes a parameter; `None` where it takes it as a whole.
-pub(super) fn parts_of(slot: &Slot) -> Option<usize> {
-    rows::of(&slot.rows, slot.sparse)?.parts()
+pub(crate) fn parts_of(slot: &Slot) -> Option<usize> {
+    row_sparse::of(&slot.rows, slot.sparse)?.parts()
 }
