@@ -1,5 +1,8 @@
 //! What a trainer hands to a step: names, parameters, gradients, in its own memory.
 
+#[cfg(feature = "ndarray")]
+mod arrays;
+
 use crate::ModuleKind;
 use fallline_core::backend::View;
 use fallline_core::host::{Slice, SliceMut};

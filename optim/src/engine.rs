@@ -18,6 +18,7 @@ mod persist;
 mod prepare;
 pub(crate) mod setup;
 pub(crate) mod shared;
+mod upload;
 
 use crate::hyper::Value;
 use crate::params::slots::Slots;

@@ -2,7 +2,8 @@
 
 use super::Driver;
 use crate::engine::group::{Group, Member};
-use crate::engine::offload::{Offload, check_offloadable};
+use crate::engine::offload::check_offloadable;
+use crate::engine::setup::Offload;
 use crate::engine::shared::Shared;
 use crate::hyper::Value;
 use crate::mask::MomentumMask;

@@ -4,7 +4,7 @@ use super::Engine;
 use super::fusion::Fusion;
 use super::launch::{StepContext, Transfers};
 use super::launches::Launches;
-use crate::params::{row_sparse, staging};
+use super::upload;
 use crate::{Binding, Result};
 
 impl Engine {
@@ -15,9 +15,9 @@ impl Engine {
     pub(crate) fn upload(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
         let (backend, slots) = (&*self.setup.backend, self.slots.range(0..bindings.len()));
         if !backend.reaches_host() {
-            staging::upload(backend, bindings, slots)?;
+            upload::upload(backend, bindings, slots)?;
         }
-        row_sparse::sum_up(backend, bindings, slots)
+        upload::sum_up(backend, bindings, slots)
     }
 
     /// Copies the stepped parameters back to the host.
@@ -29,7 +29,7 @@ impl Engine {
         if backend.reaches_host() {
             return Ok(());
         }
-        staging::download(backend, bindings, slots)
+        upload::download(backend, bindings, slots)
     }
 
     /// Multiplies the gradients of the step being taken by a factor.

@@ -15,7 +15,7 @@ use crate::{AnyAlgorithm, Result};
 use between::{Order, Remembered};
 use core::ops::Range;
 use fallline_core::{Compute, Kernel};
-use pass::{How, parts_of};
+use pass::How;
 
 /// Parameters with the same stages and compute type, with buffers that are kept between steps.
 pub(crate) struct LaunchGroup {
@@ -180,7 +180,7 @@ impl LaunchGroup {
                 && counts_are_steps(program)
         });
         let mut mine = context.slots.iter().filter(|slot| slot.launch == Some(context.index));
-        able && !mine.any(|slot| parts_of(slot).is_some())
+        able && !mine.any(|slot| slot.parts().is_some())
     }
 
     /// As [`run_stages`](LaunchGroup::run_stages), where the device computes the numbers between passes.

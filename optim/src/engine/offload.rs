@@ -9,13 +9,6 @@ use crate::{AnyAlgorithm, Binding, Error, GradRef, ParamFormat, ParamRef, Result
 use fallline_core::{Backend, Storage};
 use std::sync::Arc;
 
-/// Another device than that of the states, with parameters and gradients.
-pub(crate) struct Offload {
-    pub(crate) device: Arc<dyn Backend>,
-    /// Whether they are there, once it is known.
-    pub(crate) resolved: bool,
-}
-
 /// Why an algorithm cannot be offloaded, if it cannot: only what is element-wise can be stepped in pieces.
 ///
 /// # Errors

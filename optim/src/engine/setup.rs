@@ -1,7 +1,6 @@
 //! What a step depends on and does not change: where memory is, the groups, the ranks.
 
 use super::group::{Group, Member, first_of};
-use super::offload::Offload;
 use crate::builtins::Builtins;
 use crate::params::slots::Slot;
 use crate::program::{AnySite, Program};
@@ -28,6 +27,13 @@ pub(crate) struct Setup {
     pub(crate) masked: bool,
     /// The ranks that step together, if there are several.
     pub(crate) ranks: Option<Ranks>,
+}
+
+/// Another device than that of the states, with parameters and gradients.
+pub(crate) struct Offload {
+    pub(crate) device: Arc<dyn Backend>,
+    /// Whether they are there, once it is known.
+    pub(crate) resolved: bool,
 }
 
 /// The ranks that step together, as far as passes depend on them.

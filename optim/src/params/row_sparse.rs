@@ -1,13 +1,11 @@
 //! Row-sparse gradients: checked, added up, and taken row by row or as a whole.
 
-use super::slots::Slot;
-use super::staging;
 use crate::binding::RowsGrad;
-use crate::{Binding, Result, Sparse};
+use crate::{Result, Sparse};
 use core::ops::Range;
 use core::slice;
 use fallline_core::backend::{RowScatter, RowSums, TensorPass, View, Views};
-use fallline_core::{Backend, Shape, Storage};
+use fallline_core::{Backend, Compute, Shape, Storage};
 
 /// A parameter's row-sparse gradient in the step being taken, with buffers that are kept between steps.
 #[derive(Debug, Default)]
@@ -113,47 +111,51 @@ impl Rows {
     pub(crate) fn grad<'v>(&'v self, given: Option<View<'v>>) -> Option<View<'v>> {
         if self.by_row { self.compact(given) } else { self.whole.as_ref().map(View::read) }
     }
-}
 
-/// Adds up the rows that are named more than once, and lays out whole gradients where the algorithm takes those.
-pub(crate) fn sum_up(backend: &dyn Backend, bindings: &[Binding<'_>], slots: &mut [Slot]) -> Result<()> {
-    for (binding, slot) in bindings.iter().zip(slots).filter(|(binding, _)| binding.grad.as_rows().is_some())
-    {
-        let Slot { rows: Some(rows), staging, shape, compute, .. } = slot else { continue };
-        let Some(given) = staging::given(binding, staging) else { continue };
+    /// Adds up the rows that are named more than once, and lays out the whole gradient where the algorithm takes that.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub(crate) fn sum_up<'v>(
+        &mut self,
+        backend: &dyn Backend,
+        grad: impl Fn() -> Option<View<'v>>,
+        shape: &Shape,
+        compute: Compute,
+    ) -> Result<()> {
+        let Some(given) = grad() else { return Ok(()) };
         let format = compute.format();
         // A rule reads values in any format, but the whole gradient is laid out in the one that is computed in.
-        let convert = !rows.by_row && given.format() != format;
-        if convert && rows.in_order {
-            rows.order.clear();
-            rows.order.extend(0..rows.index.len() as u64);
-            rows.ends.clear();
-            rows.ends.extend(1..=rows.index.len() as u64);
-            rows.in_order = false;
+        let convert = !self.by_row && given.format() != format;
+        if convert && self.in_order {
+            self.order.clear();
+            self.order.extend(0..self.index.len() as u64);
+            self.ends.clear();
+            self.ends.extend(1..=self.index.len() as u64);
+            self.in_order = false;
         }
-        if !rows.in_order {
-            let needed = rows.elements();
-            if rows.sums.as_ref().is_none_or(|sums| sums.len() < needed || sums.format() != format) {
-                rows.sums = backend.allocate(&[(format, needed.next_power_of_two())])?.pop();
+        if !self.in_order {
+            let needed = self.elements();
+            if self.sums.as_ref().is_none_or(|sums| sums.len() < needed || sums.format() != format) {
+                self.sums = backend.allocate(&[(format, needed.next_power_of_two())])?.pop();
             }
-            let Rows { order, ends, sums: Some(to), width, .. } = &mut **rows else { continue };
+            let Rows { order, ends, sums: Some(to), width, .. } = self else { return Ok(()) };
             backend.sum_rows(RowSums { from: given, width: *width, order, ends, to })?;
         }
-        if !rows.by_row {
+        if !self.by_row {
             // Allocated again, since that is how memory is made zero.
             let mut whole = backend.allocate(&[(format, shape.elements())])?.remove(0);
-            let given = staging::given(binding, staging);
-            let Some(from) = rows.compact(given) else { continue };
+            let Some(from) = self.compact(grad()) else { return Ok(()) };
             backend.scatter_rows(RowScatter {
                 from,
-                width: rows.width,
-                index: &rows.index,
+                width: self.width,
+                index: &self.index,
                 to: &mut whole,
             })?;
-            rows.whole = Some(whole);
+            self.whole = Some(whole);
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The operands of a parameter whose rows a pass takes part by part.

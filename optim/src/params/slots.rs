@@ -92,9 +92,19 @@ impl Slot {
         states.chain(self.master.as_ref().map(Storage::bytes)).sum()
     }
 
+    /// The rows of its gradient, if that is row-sparse in this step.
+    pub(crate) fn sparse_rows(&self) -> Option<&Rows> {
+        row_sparse::of(&self.rows, self.sparse)
+    }
+
+    /// In how many parts a pass takes it; `None` where it takes it as a whole.
+    pub(crate) fn parts(&self) -> Option<usize> {
+        self.sparse_rows()?.parts()
+    }
+
     /// Elements that a pass takes in this step.
     pub(crate) fn elements(&self) -> usize {
-        match row_sparse::of(&self.rows, self.sparse) {
+        match self.sparse_rows() {
             Some(rows) if rows.parts().is_some() => rows.elements(),
             _ => self.shape.elements(),
         }

@@ -1,45 +1,17 @@
 //! Ranks that hold parameters of their own for a while, between two exchanges.
 
-use super::process_group::ProcessGroup;
 use crate::checkpoint::{Checkpoint, Entry};
 use crate::engine::Engine;
 use crate::engine::group::Group;
 use crate::engine::setup::Setup;
 use crate::params::slots::Slot;
-use crate::{Binding, Error, ParamFormat, Result};
+use crate::{Binding, ParamFormat, Result};
 use fallline_core::ranks::Buffer;
 use fallline_core::{Format, Role};
 
-impl ProcessGroup {
-    /// As [`Driver::restore_params`](crate::Driver::restore_params).
-    pub(crate) fn restore_params(&mut self, engine: &mut Engine, params: &mut [Binding<'_>]) -> Result<()> {
-        if !self.pending_restore {
-            return Ok(());
-        }
-        let Engine { setup, slots, .. } = engine;
-        for slot in slots.iter_mut().filter(|slot| setup.has_diverged(slot)) {
-            match params.iter_mut().find(|binding| binding.name == slot.name) {
-                Some(binding) => setup.restore_param(binding, slot)?,
-                None => {
-                    let (algorithm, name) = (setup.algorithm(slot).name(), &slot.name);
-                    let problem = format!("{name:?} is to be restored, but is not bound");
-                    return Err(Error::Groups { algorithm, problem });
-                }
-            }
-        }
-        self.pending_restore = false;
-        Ok(())
-    }
-
-    /// Notes whether some parameters have to be restored after a load.
-    pub(crate) fn loaded(&mut self, engine: &Engine) {
-        let any = || engine.slots.iter().any(|slot| engine.setup.has_diverged(slot));
-        self.pending_restore = engine.setup.ranks.is_some() && any();
-    }
-}
-
 impl Setup {
-    fn restore_param(&self, binding: &mut Binding<'_>, slot: &mut Slot) -> Result<()> {
+    /// Gives a parameter what belongs to its states.
+    pub(super) fn restore_param(&self, binding: &mut Binding<'_>, slot: &mut Slot) -> Result<()> {
         self.check_binding(binding, slot)?;
         let Some(kernel) = self.algorithm(slot).program(slot.variant).restore() else { return Ok(()) };
         let (backend, elements) = (&*self.backend, slot.shape.elements());

@@ -15,7 +15,7 @@ use std::fmt::{self, Write};
 pub(crate) struct ProcessGroup {
     world: Option<World>,
     /// Whether parameters have not got what belongs to the states that were loaded.
-    pub(super) pending_restore: bool,
+    pending_restore: bool,
 }
 
 impl ProcessGroup {
@@ -146,6 +146,32 @@ impl ProcessGroup {
             }
             _ => Ok(own),
         }
+    }
+
+    /// As [`Driver::restore_params`](crate::Driver::restore_params).
+    pub(crate) fn restore_params(&mut self, engine: &mut Engine, params: &mut [Binding<'_>]) -> Result<()> {
+        if !self.pending_restore {
+            return Ok(());
+        }
+        let Engine { setup, slots, .. } = engine;
+        for slot in slots.iter_mut().filter(|slot| setup.has_diverged(slot)) {
+            match params.iter_mut().find(|binding| binding.name == slot.name) {
+                Some(binding) => setup.restore_param(binding, slot)?,
+                None => {
+                    let (algorithm, name) = (setup.algorithm(slot).name(), &slot.name);
+                    let problem = format!("{name:?} is to be restored, but is not bound");
+                    return Err(Error::Groups { algorithm, problem });
+                }
+            }
+        }
+        self.pending_restore = false;
+        Ok(())
+    }
+
+    /// Notes whether some parameters have to be restored after a load.
+    pub(crate) fn loaded(&mut self, engine: &Engine) {
+        let any = || engine.slots.iter().any(|slot| engine.setup.has_diverged(slot));
+        self.pending_restore = engine.setup.ranks.is_some() && any();
     }
 }
 

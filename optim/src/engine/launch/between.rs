@@ -1,6 +1,5 @@
 //! The numbers between two passes of a run, computed on the host.
 
-use super::pass::parts_of;
 use super::{CacheBatch, StepContext};
 use crate::params::slots::Slot;
 use fallline_core::backend::{Computed, Placed, Plan, SharedNumbers};
@@ -286,7 +285,7 @@ impl Between {
 
 /// A parameter, as its numbers are computed from it.
 fn tensor_at<'a>(slot: &'a mut Slot, compute: Compute, shared: &'a [f64], world: usize) -> TensorAt<'a> {
-    let by_row = parts_of(slot).is_some();
+    let by_row = slot.parts().is_some();
     let Slot { steps, shape, memory, .. } = slot;
     TensorAt { t: *steps + 1, compute, shape, by_row, memory, shared, world }
 }

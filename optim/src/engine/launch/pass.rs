@@ -6,7 +6,6 @@ use crate::AnyAlgorithm;
 use crate::engine::fusion::{FusedOperands, Fusion};
 use crate::params::averaged::AveragedParam;
 use crate::params::row_sparse::{self, Parts};
-use crate::params::slots::Slot;
 use crate::params::staging;
 use crate::program::{Program, Stage};
 use fallline_core::backend::{Pass, Plan, Queued, TensorPass, View};
@@ -122,7 +121,7 @@ impl PassLaunch {
         let (bindings, slots) =
             (&mut context.bindings[batch.places.clone()], &mut context.slots[batch.places.clone()]);
         let divided =
-            own + sums > 0 && slots.iter().any(|slot| slot.launch == Some(index) && parts_of(slot).is_some());
+            own + sums > 0 && slots.iter().any(|slot| slot.launch == Some(index) && slot.parts().is_some());
         let computed = queued.is_some() && kernel.between.declared.depends();
         let factor = context.fusion.factor.filter(|_| self.grad.is_some());
         let mut tensor_scalars = match computed {
@@ -138,7 +137,7 @@ impl PassLaunch {
             self.parts_own.clear();
             let mut count = 0;
             for (place, slot) in slots.iter().filter(|slot| slot.launch == Some(index)).enumerate() {
-                let parts = parts_of(slot).unwrap_or(1);
+                let parts = slot.parts().unwrap_or(1);
                 count += parts;
                 for _ in 0..parts {
                     self.parts_own.extend_from_slice(&tensor_scalars[place * own..][..own]);
@@ -253,11 +252,11 @@ impl PassLaunch {
             let mut left = &self.parts_sums[..];
             let mut to = self.sums[batch.tensors.start * sums..].chunks_exact_mut(sums.max(1));
             for slot in slots.iter().filter(|slot| slot.launch == Some(index)) {
-                let (parts, others) = left.split_at(parts_of(slot).unwrap_or(1) * sums);
+                let (parts, others) = left.split_at(slot.parts().unwrap_or(1) * sums);
                 left = others;
                 for (sum, total) in to.next().into_iter().flatten().enumerate() {
                     // One part is the whole: its sum stays as it is.
-                    *total = match parts_of(slot) {
+                    *total = match slot.parts() {
                         None => parts[sum],
                         Some(_) => fold(parts.iter().skip(sum).step_by(sums).copied()),
                     };
@@ -290,9 +289,4 @@ fn stretched<'v>(
         Some((run, times)) => view.repeated(run, times),
         None => view,
     }
-}
-
-/// In how many parts a pass takes a parameter; `None` where it takes it as a whole.
-pub(crate) fn parts_of(slot: &Slot) -> Option<usize> {
-    row_sparse::of(&slot.rows, slot.sparse)?.parts()
 }
