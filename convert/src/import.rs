@@ -150,7 +150,7 @@ fn merge(ids: &[Vec<i64>], methods: &[Method], manifest: &mut OptimizerManifest)
         let next = texts.len();
         let place = *texts.entry(key).or_insert(next);
         if place == next {
-            manifest.push_method(method);
+            manifest.push_values(method.name(), method.table(), |name| method.get(name));
         }
         places.push(place);
     }

@@ -16,8 +16,8 @@ use crate::averaging::Averages;
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::engine::Engine;
 use crate::engine::setup::Ranks;
-use crate::gradients::Gradients;
 use crate::gradients::accumulate::Window;
+use crate::gradients::{GradState, Gradients};
 use crate::hyper::Value;
 use crate::params::MASTER;
 use crate::ranks::process_group::ProcessGroup;
@@ -30,6 +30,7 @@ use fallline_core::ranks::Communicator;
 use fallline_core::{Backend, Compute};
 use poison::Poison;
 use std::sync::Arc;
+use step::Step;
 
 /// The optimizer for every algorithm that is made of rules.
 ///
@@ -182,6 +183,34 @@ impl Driver {
     /// A parameter that is not bound, or in another way than it was saved; when the device fails.
     pub fn restore_params(&mut self, params: &mut [Binding<'_>]) -> Result<()> {
         self.group.restore_params(&mut self.engine, params)
+    }
+
+    /// The window of gradients, and what steps.
+    pub(super) fn split(&mut self, whole: bool) -> (&mut Window, Step<'_>) {
+        let Driver { engine, window, gradients, averaging, group, poison, expected } = self;
+        (window, Step { engine, gradients, averaging, group, poison, expected, whole })
+    }
+
+    /// Takes a step over all parameters (`whole`) or some of them, and keeps what it learns of new ones if it goes
+    /// through.
+    pub(super) fn take_step(&mut self, bindings: &mut [Binding<'_>], whole: bool) -> Result<StepReport> {
+        let (window, mut step) = self.split(whole);
+        let stepped = match whole && step.gradients.config.buffers() {
+            true => step.accumulate(window, bindings),
+            false => step.begin(window, bindings).and_then(|()| step.take(bindings, GradState::Raw, None)),
+        };
+        let averaged = match &stepped {
+            Ok(_) => step.average(bindings),
+            Err(_) => Ok(()),
+        };
+        step.engine.slots.settle(&stepped, StepReport::skipped);
+        let stepped = stepped?;
+        if whole && !stepped.skipped() {
+            self.expected.clear();
+        }
+        // The parameters have stepped: an average that failed does not fit them.
+        self.poison.guard_written(|| averaged)?;
+        Ok(stepped)
     }
 
     /// The backend that it runs on.

@@ -1,6 +1,5 @@
 //! A step from beginning to end: checks first, then writes.
 
-use super::Driver;
 use super::expected::Expectations;
 use super::poison::Poison;
 use crate::averaging::Averages;
@@ -14,43 +13,13 @@ use crate::{Binding, Error, NonFinite, Result, Skipped, StepReport};
 /// Everything of a driver that a step needs but the window of gradients, which its bindings may be of.
 pub(super) struct Step<'d> {
     pub(super) engine: &'d mut Engine,
-    gradients: &'d mut Gradients,
-    averaging: &'d mut Option<Averages>,
-    group: &'d mut ProcessGroup,
+    pub(super) gradients: &'d mut Gradients,
+    pub(super) averaging: &'d mut Option<Averages>,
+    pub(super) group: &'d mut ProcessGroup,
     pub(super) poison: &'d mut Poison,
-    expected: &'d Expectations,
+    pub(super) expected: &'d Expectations,
     /// Whether all parameters are bound.
-    whole: bool,
-}
-
-impl Driver {
-    /// The window of gradients, and what steps.
-    pub(super) fn split(&mut self, whole: bool) -> (&mut Window, Step<'_>) {
-        let Driver { engine, window, gradients, averaging, group, poison, expected } = self;
-        (window, Step { engine, gradients, averaging, group, poison, expected, whole })
-    }
-
-    /// Takes a step over all parameters (`whole`) or some of them, and keeps what it learns of new ones if it goes
-    /// through.
-    pub(super) fn take_step(&mut self, bindings: &mut [Binding<'_>], whole: bool) -> Result<StepReport> {
-        let (window, mut step) = self.split(whole);
-        let stepped = match whole && step.gradients.config.buffers() {
-            true => step.accumulate(window, bindings),
-            false => step.begin(window, bindings).and_then(|()| step.take(bindings, GradState::Raw, None)),
-        };
-        let averaged = match &stepped {
-            Ok(_) => step.average(bindings),
-            Err(_) => Ok(()),
-        };
-        step.engine.slots.settle(&stepped, StepReport::skipped);
-        let stepped = stepped?;
-        if whole && !stepped.skipped() {
-            self.expected.clear();
-        }
-        // The parameters have stepped: an average that failed does not fit them.
-        self.poison.guard_written(|| averaged)?;
-        Ok(stepped)
-    }
+    pub(super) whole: bool,
 }
 
 impl Step<'_> {
@@ -71,7 +40,11 @@ impl Step<'_> {
     }
 
     /// An iteration of accumulation, which may end a window: then its gradients step.
-    fn accumulate(&mut self, window: &mut Window, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
+    pub(super) fn accumulate(
+        &mut self,
+        window: &mut Window,
+        bindings: &mut [Binding<'_>],
+    ) -> Result<StepReport> {
         check_dense(bindings)?;
         self.begin(window, bindings)?;
         self.engine.prepare(bindings)?;
@@ -95,8 +68,10 @@ impl Step<'_> {
         closing: Closing,
     ) -> Result<StepReport> {
         let mut report = StepReport::default();
-        let raw = (&*window.rebound(bindings), GradState::Raw);
-        let factor = self.gradients.unscale_and_clip(self.engine, self.group, raw, &mut report)?;
+        let factor = {
+            let raw = window.rebound(bindings);
+            self.gradients.unscale_and_clip(self.engine, self.group, (&raw, GradState::Raw), &mut report)?
+        };
         let Some(factor) = factor else {
             report.without_grad = bindings.iter().filter(|binding| !window.has(binding.name)).count();
             return Ok(report);
@@ -109,7 +84,7 @@ impl Step<'_> {
     }
 
     /// The step itself.
-    fn take(
+    pub(super) fn take(
         &mut self,
         bindings: &mut [Binding<'_>],
         state: GradState,
@@ -184,7 +159,7 @@ impl Step<'_> {
     }
 
     /// Takes into the averages what no pass of the step has taken in.
-    fn average(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
+    pub(super) fn average(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
         let Some(averages) = &mut *self.averaging else { return Ok(()) };
         let Engine { setup, slots, .. } = &mut *self.engine;
         let near = (setup.param_backend(), setup.is_offloaded());

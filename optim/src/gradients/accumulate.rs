@@ -8,11 +8,10 @@ use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
 use crate::engine::Engine;
 use crate::engine::fusion::GradPrologue;
 use crate::params::slots::Slots;
-use crate::wrapper::{Clip, LossScaler, SavedScaler, Wrapper};
+use crate::wrapper::{Clip, LossScaler, SavedWrapper, Wrapper};
 use crate::{Binding, Error, GradRef, LoadReport, Result, StepReport};
 use fallline_core::backend::{Pass, Plan, Queued, TensorPass, View};
 use fallline_core::{Backend, Compute, Kernel, Storage, Tensor};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -36,15 +35,6 @@ struct Sum {
     blank: bool,
     /// A copy of the trainer's gradient on a device that does not reach it.
     staging: Option<Storage>,
-}
-
-/// What a checkpoint keeps of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct SavedWrapper {
-    /// Iterations so far.
-    done: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    scaler: Option<SavedScaler>,
 }
 
 /// What an iteration comes to.

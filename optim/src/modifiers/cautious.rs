@@ -4,44 +4,16 @@
 //! masked, to scratch and counts the elements that agree; the second takes the step. Nothing is compiled for it, and no
 //! algorithm knows of it.
 
-use super::SLOW;
+use super::settings::SLOW;
 use crate::AnyAlgorithm;
 use crate::algorithm::Start;
+use crate::builtins::cautious::AgreementRule;
 use crate::program::{MAX_STAGES, Program, Stage};
 use core::ptr;
 use fallline_core::backend::MAX_OPERANDS;
-use fallline_core::{Binary, Derivation, Graph, Kernel, Node, Operand, Role, Unary, rule};
+use fallline_core::{Binary, Derivation, Graph, Kernel, Node, Operand, Role, Unary};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-
-rule! {
-    /// What is put behind an algorithm's update: what of it agrees with the gradient, and how many elements do. (Signs are
-    /// compared: a product might be 0 where neither factor is.) The gradient comes scaled.
-    pub AgreementRule(h: (), t) {}
-    element(g: Scratch, u: Scratch) -> (masked: Scratch) sum(agree) {
-        let (zero, one) = (L::lit(0.0), L::lit(1.0));
-        let along = L::select(zero.lt(u), g, L::select(u.lt(zero), -g, zero));
-        agree = L::select(zero.lt(along), one, zero);
-        // What is no number is none afterwards.
-        masked = u * agree;
-    }
-}
-
-rule! {
-    /// The step along what agrees, longer by as much as there is less of it: a thousand times at most.
-    pub CautiousRule(h: (), t) {}
-    per_tensor(scale) reads AgreementRule(agree) {
-        each(at) {
-            let elements = at.shape.elements() as f64;
-        }
-        tensor {
-            let scale = 1.0 / (agree / elements).max(N::lit(1e-3));
-        }
-    }
-    element(masked: Scratch) -> (p: Param) {
-        p = p - scale * masked;
-    }
-}
 
 /// The scratch between the two passes.
 const MASKED: &str = "masked";
