@@ -186,14 +186,14 @@ impl Driver {
     }
 
     /// The window of gradients, and what steps.
-    pub(super) fn split(&mut self, whole: bool) -> (&mut Window, Step<'_>) {
+    fn split(&mut self, whole: bool) -> (&mut Window, Step<'_>) {
         let Driver { engine, window, gradients, averaging, group, poison, expected } = self;
         (window, Step { engine, gradients, averaging, group, poison, expected, whole })
     }
 
     /// Takes a step over all parameters (`whole`) or some of them, and keeps what it learns of new ones if it goes
     /// through.
-    pub(super) fn take_step(&mut self, bindings: &mut [Binding<'_>], whole: bool) -> Result<StepReport> {
+    fn take_step(&mut self, bindings: &mut [Binding<'_>], whole: bool) -> Result<StepReport> {
         let (window, mut step) = self.split(whole);
         let stepped = match whole && step.gradients.config.buffers() {
             true => step.accumulate(window, bindings),

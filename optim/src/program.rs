@@ -80,14 +80,14 @@ pub(crate) type Advance = fn(&dyn Any, &mut dyn FnMut(&'static str, Value));
 /// What a step consists of, as plain data. Built anew in each step, on the stack.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
-    stages: [Option<Stage>; MAX_STAGES],
+    pub(crate) stages: [Option<Stage>; MAX_STAGES],
     pub(crate) hessian: Option<&'static Kernel>,
     pub(crate) restore: Option<&'static Kernel>,
     pub(crate) modes: Option<[&'static Kernel; 2]>,
     pub(crate) advance: Option<Advance>,
     pub(crate) project: Option<Project>,
     /// Whether the last stage is left out in steps in which [nothing syncs](crate::Modifiers::lookahead).
-    periodic: bool,
+    pub(crate) periodic: bool,
 }
 
 impl PartialEq for Program {

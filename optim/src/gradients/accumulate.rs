@@ -1,15 +1,15 @@
 //! Accumulation: gradients of several iterations are added up, and step together.
 
+mod persist;
+
 use super::Gradients;
 use super::views::Grads;
 use crate::binding::WindowGrad;
 use crate::builtins::{Limit, Unscale};
-use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
 use crate::engine::Engine;
 use crate::engine::fusion::GradPrologue;
-use crate::params::slots::Slots;
-use crate::wrapper::{Clip, LossScaler, SavedWrapper, Wrapper};
-use crate::{Binding, Error, GradRef, LoadReport, Result, StepReport};
+use crate::wrapper::{Clip, Wrapper};
+use crate::{Binding, Error, GradRef, Result, StepReport};
 use fallline_core::backend::{Pass, Plan, Queued, TensorPass, View};
 use fallline_core::{Backend, Compute, Kernel, Storage, Tensor};
 use std::collections::BTreeMap;
@@ -61,9 +61,6 @@ enum To<'p> {
     /// They stay on the device, with this plan.
     Device(&'p mut Plan),
 }
-
-/// Gradients of a window in a checkpoint.
-const WINDOW: &str = "window/";
 
 /// Checks that gradients can be kept in buffers.
 ///
@@ -366,63 +363,6 @@ impl Window {
             })?;
         }
         Ok(())
-    }
-
-    /// Adds what a checkpoint keeps of it.
-    pub(crate) fn save(&self, config: &Wrapper, engine: &Engine, checkpoint: &mut Checkpoint) -> Result<()> {
-        if config.is_plain() {
-            return Ok(());
-        }
-        for (name, sum) in self.sums.iter().filter(|(_, sum)| sum.begun) {
-            if engine.slots.get(name).is_some_and(|slot| !engine.setup.keeps(slot)) {
-                continue;
-            }
-            let entry = Entry::from_storage(
-                &**engine.setup.param_backend(),
-                sum.tensor.storage(),
-                sum.tensor.shape().clone(),
-            )?;
-            checkpoint.insert(format!("{WINDOW}{name}"), entry);
-        }
-        let scaler = config.scaler.as_ref().map(|scaler| scaler.save());
-        checkpoint.manifest.wrapper = Some(SavedWrapper { done: self.done, scaler });
-        Ok(())
-    }
-
-    /// What it is after a load, with the slots of the checkpoint.
-    pub(crate) fn load(
-        config: &Wrapper,
-        backend: &Arc<dyn Backend>,
-        checkpoint: &Checkpoint,
-        slots: &Slots,
-        (options, report): (&LoadOptions, &mut LoadReport),
-    ) -> Result<(Window, Option<LossScaler>)> {
-        let (mut loaded, mut scaler) = (Window::default(), config.scaler.clone());
-        let Some(saved) = &checkpoint.manifest.wrapper else { return Ok((loaded, scaler)) };
-        loaded.done = saved.done;
-        if let (Some(scaler), Some(saved)) = (&mut scaler, &saved.scaler) {
-            scaler.load(saved).map_err(Error::Mismatch)?;
-        }
-        for (name, entry) in checkpoint.below(WINDOW) {
-            let slot = slots.get(name).filter(|_| config.buffers());
-            let Some(slot) = slot else {
-                if options.lenient {
-                    report.unexpected.push(format!("{WINDOW}{name}"));
-                    continue;
-                }
-                let problem = match config.buffers() {
-                    true => "is of an unknown parameter",
-                    false => "is of a window of accumulation, and this optimizer has none",
-                };
-                return Err(Error::Mismatch(format!("{WINDOW}{name} {problem}")));
-            };
-            let (key, fits) = (format!("{WINDOW}{name}"), (slot.compute.format(), &slot.shape));
-            let (storage, converted) = entry.load(&**backend, &key, fits, options.converting)?;
-            report.converted += usize::from(converted);
-            let tensor = Tensor::from_storage(backend, storage, slot.shape.clone())?;
-            loaded.sums.insert(name.to_owned(), Sum { tensor, begun: true, blank: false, staging: None });
-        }
-        Ok((loaded, scaler))
     }
 }
 
