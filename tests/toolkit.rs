@@ -286,6 +286,65 @@ fn what_needs_all_gradients_is_not_taken_in_pieces() {
     assert_eq!(driver.params().len(), 1, "what was refused is forgotten");
 }
 
+/// A step that is left in the middle, by whatever way, is said at the next one, with the parameters that have taken it.
+#[test]
+fn a_step_that_is_half_taken_says_so() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    let names = ["a", "b", "c", "d", "e", "f", "g"];
+    let grad = vec![1.0f32; 3];
+    let whole = |driver: &mut Driver, values: &mut [Vec<f32>]| {
+        let bound = values.iter_mut().zip(names).map(|(value, name)| param(name, value, &grad));
+        driver.step(&mut bound.collect::<Vec<_>>()).map(drop)
+    };
+    let leave: [(&str, fn(fallline::optim::Stream<'_>)); 3] = [
+        ("dropped", drop),
+        ("forgotten", std::mem::forget),
+        ("in a panic", |step| {
+            let left = AssertUnwindSafe(step);
+            let fault = catch_unwind(move || {
+                let _step = left;
+                std::panic::resume_unwind(Box::new("the trainer's"));
+            });
+            assert!(fault.is_err());
+        }),
+    ];
+    for (way, leave) in leave {
+        let mut driver = common::build("AdamW");
+        let mut values: Vec<Vec<f32>> = names.iter().map(|_| vec![1.0f32; 3]).collect();
+        whole(&mut driver, &mut values).unwrap();
+        let (saved, before) = (driver.save().unwrap(), values.clone());
+        // Nothing was applied: nothing is half.
+        leave(driver.begin().unwrap());
+        whole(&mut driver, &mut values).unwrap();
+        driver.load(&saved).unwrap();
+        values.clone_from(&before);
+        let mut step = driver.begin().unwrap();
+        for (value, name) in values.iter_mut().zip(names).rev().take(6) {
+            let frozen = name == "f";
+            let bound = if frozen { frozen(name, value) } else { param(name, value, &grad) };
+            step.apply(bound).unwrap();
+        }
+        assert!(step.apply(param("b", &mut [1.0f32; 3], &grad)).is_err(), "twice");
+        leave(step);
+        for _ in 0..2 {
+            let text = whole(&mut driver, &mut values).unwrap_err().to_string();
+            let expected = r#"parameters "b", "c", "d", "e", "g" have stepped, and the others have not"#;
+            assert!(text.contains(expected), "{way}: {text}");
+            assert!(matches!(driver.begin().map(drop), Err(Error::HalfStep { params }) if params.len() == 5));
+            assert!(driver.update_hessian(&mut []).is_err());
+        }
+        // A checkpoint goes on from there.
+        driver.load(&saved).unwrap();
+        let mut fresh = common::build("AdamW");
+        fresh.load(&saved).unwrap();
+        let mut again = before.clone();
+        values.clone_from(&before);
+        whole(&mut driver, &mut values).unwrap();
+        whole(&mut fresh, &mut again).unwrap();
+        assert_eq!(values, again, "{way}");
+    }
+}
+
 const MIXED: &str = "optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=0.01, weight_decay=0.1),
     paramwise_cfg=dict(bias_decay_mult=0.0, custom_keys={

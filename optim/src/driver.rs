@@ -65,6 +65,8 @@ pub struct Driver {
     poison: Poison,
     /// Rules that must match a parameter of the first step.
     expected: Expectations,
+    /// Whether a step in pieces was begun and not finished.
+    in_pieces: bool,
 }
 
 impl Driver {
@@ -78,6 +80,7 @@ impl Driver {
             group: ProcessGroup::default(),
             poison: Poison::default(),
             expected: Expectations::default(),
+            in_pieces: false,
         }
     }
 
@@ -187,7 +190,7 @@ impl Driver {
 
     /// The window of gradients, and what steps.
     fn split(&mut self, whole: bool) -> (&mut Window, Step<'_>) {
-        let Driver { engine, window, gradients, averaging, group, poison, expected } = self;
+        let Driver { engine, window, gradients, averaging, group, poison, expected, .. } = self;
         (window, Step { engine, gradients, averaging, group, poison, expected, whole })
     }
 
@@ -221,7 +224,7 @@ impl Driver {
 
 impl Optimizer for Driver {
     fn step(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
-        self.poison.check()?;
+        self.check_ready()?;
         let stepped = self.take_step(bindings, true)?;
         self.averaging.iter_mut().for_each(Averages::advance);
         Ok(stepped)
@@ -238,7 +241,7 @@ impl Optimizer for Driver {
     }
 
     fn update_hessian(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
-        self.poison.check()?;
+        self.check_ready()?;
         let updated = self.take_hessian(bindings);
         self.engine.slots.settle(&updated, StepReport::skipped);
         updated

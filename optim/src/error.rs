@@ -197,6 +197,15 @@ pub enum Error {
         /// How many there are.
         count: usize,
     },
+    /// A step in pieces was begun and never finished: some parameters have taken it, the others have not.
+    #[error(
+        "a step in pieces was not finished: {} stepped, and the others have not; loading a checkpoint goes on from there",
+        stepped(params)
+    )]
+    HalfStep {
+        /// The parameters that have stepped, sorted.
+        params: Vec<String>,
+    },
     /// A device failed after the first write of a step.
     #[error(
         "a step failed half-way ({cause}): parameters and states may not fit together; reload a checkpoint"
@@ -236,3 +245,14 @@ pub enum Error {
 
 /// The result of an operation of an optimizer.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+/// Names, as a sentence begins.
+fn stepped(params: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<String> = params.iter().take(SHOWN).map(|name| format!("{name:?}")).collect();
+    match params.len() {
+        1 => format!("parameter {} has", shown[0]),
+        count if count <= SHOWN => format!("parameters {} have", shown.join(", ")),
+        count => format!("parameters {} and {} more have", shown.join(", "), count - SHOWN),
+    }
+}

@@ -3,15 +3,15 @@
 use super::Driver;
 use crate::averaging::Averages;
 use crate::{Binding, Error, NonFinite, Result, StepReport};
-use std::collections::HashSet;
 
 /// A step that has begun ([`Driver::begin`]).
 ///
-/// A parameter that is applied has taken its step, whether [`finish`](Stream::finish) is called or not.
+/// A parameter that is applied has taken its step, whether [`finish`](Stream::finish) is called or not. Where it is not, the
+/// optimizer does not go on: its next step is [`Error::HalfStep`], which names the parameters that have stepped, until a
+/// checkpoint is loaded.
 #[must_use = "a step that is not finished is half a step"]
 pub struct Stream<'d> {
     driver: &'d mut Driver,
-    applied: HashSet<String>,
     report: StepReport,
 }
 
@@ -39,7 +39,7 @@ impl Driver {
     /// all parameters together, several ranks, accumulation, clipping, a loss scale, and any policy for NaN and
     /// infinity but [`NonFinite::Propagate`].
     pub fn begin(&mut self) -> Result<Stream<'_>> {
-        self.poison.check()?;
+        self.check_ready()?;
         self.engine.check_training()?;
         let refused = |what: String| Err(Error::NotInPieces { what });
         if self.engine.setup.ranks.is_some() {
@@ -63,7 +63,30 @@ impl Driver {
         if self.gradients.non_finite != NonFinite::Propagate {
             return refused("the policy for NaN and infinity looks at all gradients".into());
         }
-        Ok(Stream { driver: self, applied: HashSet::new(), report: StepReport::default() })
+        self.in_pieces = true;
+        Ok(Stream { driver: self, report: StepReport::default() })
+    }
+
+    /// Checks that it can go on: no step before failed half-way, or was left half taken.
+    pub(super) fn check_ready(&mut self) -> Result<()> {
+        self.poison.check()?;
+        if !self.in_pieces {
+            return Ok(());
+        }
+        let stepped = self.engine.slots.iter().filter(|slot| slot.applied == Some(true));
+        let mut params: Vec<String> = stepped.map(|slot| slot.name.clone()).collect();
+        params.sort();
+        if !params.is_empty() {
+            return Err(Error::HalfStep { params });
+        }
+        self.end_pieces();
+        Ok(())
+    }
+
+    /// Forgets which parameters were applied.
+    fn end_pieces(&mut self) {
+        self.in_pieces = false;
+        self.engine.slots.iter_mut().for_each(|slot| slot.applied = None);
     }
 }
 
@@ -73,14 +96,14 @@ impl Stream<'_> {
     /// # Errors
     /// As [`step`](crate::Optimizer::step), for this parameter: it is as it was then, those before it have taken their step.
     pub fn apply(&mut self, binding: Binding<'_>) -> Result<()> {
-        if self.applied.contains(binding.name) {
+        if self.driver.engine.slots.get(binding.name).is_some_and(|slot| slot.applied.is_some()) {
             return Err(Error::Duplicate { param: binding.name.to_owned() });
         }
-        let name = binding.name.to_owned();
         let stepped = self.driver.take_step(&mut [binding], false)?;
         self.report.updated += stepped.updated;
         self.report.without_grad += stepped.without_grad;
-        self.applied.insert(name);
+        let applied = self.driver.engine.slots.range(0..1).iter_mut();
+        applied.for_each(|slot| slot.applied = Some(stepped.updated > 0));
         Ok(())
     }
 
@@ -90,6 +113,7 @@ impl Stream<'_> {
     /// [`Error::Unmatched`] where a rule of the configuration has matched no parameter so far; the parameters have taken
     /// their step.
     pub fn finish(self) -> Result<StepReport> {
+        self.driver.end_pieces();
         let Driver { engine, averaging, expected, .. } = self.driver;
         engine.advance()?;
         averaging.iter_mut().for_each(Averages::advance);

@@ -41,8 +41,8 @@ impl Driver {
     }
 
     fn switch(&mut self, mode: Mode, params: &mut [Binding<'_>], lasting: bool) -> Result<()> {
+        self.check_ready()?;
         let Driver { engine, group, poison, .. } = self;
-        poison.check()?;
         if engine.mode == mode || engine.with_modes().is_none() {
             return Ok(());
         }

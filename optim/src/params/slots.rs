@@ -54,6 +54,8 @@ pub(crate) struct Slot {
     /// In the step being taken: which launch group, and which row of scalars.
     pub(crate) launch: Option<usize>,
     pub(crate) row: usize,
+    /// In a step in pieces: whether it has stepped, once it was applied.
+    pub(crate) applied: Option<bool>,
 }
 
 impl Slot {
@@ -83,6 +85,7 @@ impl Slot {
             mask: None,
             launch: None,
             row: 0,
+            applied: None,
         }
     }
 
