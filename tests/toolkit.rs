@@ -297,8 +297,8 @@ fn a_step_that_is_half_taken_says_so() {
         driver.step(&mut bound.collect::<Vec<_>>()).map(drop)
     };
     let leave: [(&str, fn(fallline::optim::Stream<'_>)); 3] = [
-        ("dropped", drop),
-        ("forgotten", std::mem::forget),
+        ("dropped", |step| drop(step)),
+        ("forgotten", |step| std::mem::forget(step)),
         ("in a panic", |step| {
             let left = AssertUnwindSafe(step);
             let fault = catch_unwind(move || {
@@ -320,8 +320,7 @@ fn a_step_that_is_half_taken_says_so() {
         values.clone_from(&before);
         let mut step = driver.begin().unwrap();
         for (value, name) in values.iter_mut().zip(names).rev().take(6) {
-            let frozen = name == "f";
-            let bound = if frozen { frozen(name, value) } else { param(name, value, &grad) };
+            let bound = if name == "f" { frozen(name, value) } else { param(name, value, &grad) };
             step.apply(bound).unwrap();
         }
         assert!(step.apply(param("b", &mut [1.0f32; 3], &grad)).is_err(), "twice");
@@ -330,7 +329,9 @@ fn a_step_that_is_half_taken_says_so() {
             let text = whole(&mut driver, &mut values).unwrap_err().to_string();
             let expected = r#"parameters "b", "c", "d", "e", "g" have stepped, and the others have not"#;
             assert!(text.contains(expected), "{way}: {text}");
-            assert!(matches!(driver.begin().map(drop), Err(Error::HalfStep { params }) if params.len() == 5));
+            assert!(
+                matches!(driver.begin().map(drop), Err(fallline::optim::Error::HalfStep { params }) if params.len() == 5)
+            );
             assert!(driver.update_hessian(&mut []).is_err());
         }
         // A checkpoint goes on from there.
