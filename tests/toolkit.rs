@@ -296,7 +296,8 @@ fn a_step_that_is_half_taken_says_so() {
         let bound = values.iter_mut().zip(names).map(|(value, name)| param(name, value, &grad));
         driver.step(&mut bound.collect::<Vec<_>>()).map(drop)
     };
-    let leave: [(&str, fn(fallline::optim::Stream<'_>)); 3] = [
+    type Leave = fn(fallline::optim::Stream<'_>);
+    let leave: [(&str, Leave); 3] = [
         ("dropped", |step| drop(step)),
         ("forgotten", |step| std::mem::forget(step)),
         ("in a panic", |step| {

@@ -58,7 +58,7 @@ impl Averages {
         let requests: Vec<_> =
             missing.iter().map(|slot| (slot.compute.format(), slot.shape.elements())).collect();
         for (slot, storage) in missing.into_iter().zip(near.allocate(&requests)?) {
-            slot.averaged = Some(AveragedParam::new(storage, false));
+            slot.averaged = Some(Box::new(AveragedParam::new(storage, false)));
         }
         Ok(())
     }
@@ -73,9 +73,10 @@ impl Averages {
         device: &Arc<dyn Backend>,
     ) -> Result<()> {
         for slot in slots.iter_mut() {
-            if let Some(AveragedParam { storage, begun, .. }) = slot.averaged.take() {
+            if let Some(averaged) = slot.averaged.take() {
+                let AveragedParam { storage, begun, .. } = *averaged;
                 let tensor = Tensor::from_storage(from, storage, slot.shape.clone())?.to(device)?;
-                slot.averaged = Some(AveragedParam::new(tensor.into_storage(), begun));
+                slot.averaged = Some(Box::new(AveragedParam::new(tensor.into_storage(), begun)));
             }
         }
         Ok(())
@@ -112,7 +113,7 @@ impl Averages {
         for (compute, begun) in [Compute::F32, Compute::F64].into_iter().flat_map(|c| [(c, false), (c, true)])
         {
             let is = |averaged: &AveragedParam| !averaged.taken && averaged.begun == begun;
-            let fits = |slot: &Slot| slot.compute == compute && slot.averaged.as_ref().is_some_and(is);
+            let fits = |slot: &Slot| slot.compute == compute && slot.averaged.as_deref().is_some_and(is);
             if !slots.iter().any(fits) {
                 continue;
             }
@@ -130,7 +131,7 @@ impl Averages {
                     let (slot, binding) = left.next()?;
                     let averaged = slot.averaged.as_mut()?;
                     // The parameter in single precision is what is trained, where there is one.
-                    let whole = slot.master.as_ref().filter(|_| !offloaded);
+                    let whole = slot.master.as_deref().filter(|_| !offloaded);
                     let param = whole.or(averaged.staging.as_ref()).map(View::read);
                     // In both rules what is written comes first.
                     views[0] = Some(View::write(&mut averaged.storage));
@@ -189,7 +190,7 @@ impl Averages {
             let fits = (slot.compute.format(), &slot.shape);
             let (storage, converted) = entry.load(&**near, &key, fits, options.converting)?;
             report.converted += usize::from(converted);
-            slot.averaged = Some(AveragedParam::new(storage, true));
+            slot.averaged = Some(Box::new(AveragedParam::new(storage, true)));
         }
         let steps = checkpoint.manifest.average_steps.unwrap_or(0);
         Ok(Averages { spec: self.spec, steps, row: Vec::new(), plans: BTreeMap::new() })

@@ -125,7 +125,7 @@ impl Compression {
         &self,
         ranks: &dyn Communicator,
         (backend, compute): (&dyn Backend, Compute),
-        errors: &mut Option<Errors>,
+        errors: &mut Option<Box<Errors>>,
         workspace: &mut Workspace,
         x: &mut Storage,
     ) -> Result<()> {
@@ -134,7 +134,7 @@ impl Compression {
             return Ok(());
         }
         if errors.as_ref().is_none_or(|errors| errors.worker.len() != padded(n, world)) {
-            *errors = Some(Errors::new(backend, compute, n, world)?);
+            *errors = Some(Box::new(Errors::new(backend, compute, n, world)?));
         }
         let Some(errors) = errors.as_mut() else { return Ok(()) };
         let format = compute.format();

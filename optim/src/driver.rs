@@ -287,7 +287,7 @@ impl Optimizer for Driver {
     fn state(&self, param: &str, state: &str) -> Result<Option<Vec<f64>>> {
         let Some(slot) = self.engine.slots.get(param) else { return Ok(None) };
         let known = slot.states.iter().find(|(name, _)| *name == state).map(|(_, storage)| storage);
-        let master = slot.master.as_ref().filter(|_| state == MASTER);
+        let master = slot.master.as_deref().filter(|_| state == MASTER);
         let Some(storage) = known.or(master) else { return Ok(None) };
         let mut values = vec![0.0f64; storage.len()];
         self.engine.setup.backend.read(storage, values.as_mut_slice().into())?;

@@ -15,7 +15,7 @@ mod masks;
 mod modes;
 pub(crate) mod offload;
 mod persist;
-mod prepare;
+pub(crate) mod prepare;
 pub(crate) mod setup;
 pub(crate) mod shared;
 mod upload;

@@ -42,7 +42,7 @@ impl Driver {
     fn take_curvature(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
         let (window, mut step) = self.split(false);
         step.begin(window, bindings)?;
-        let report = step.open(bindings, GradState::Hessian)?;
+        let (report, _) = step.open(bindings, GradState::Hessian)?;
         if report.skipped() {
             return Ok(report);
         }

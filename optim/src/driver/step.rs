@@ -5,6 +5,7 @@ use super::poison::Poison;
 use crate::averaging::Averages;
 use crate::engine::Engine;
 use crate::engine::fusion::{Fusion, GradPrologue};
+use crate::engine::prepare::Prepared;
 use crate::gradients::accumulate::{Closing, Iteration, Window, check_dense};
 use crate::gradients::{GradState, Gradients};
 use crate::ranks::process_group::ProcessGroup;
@@ -90,7 +91,7 @@ impl Step<'_> {
         state: GradState,
         prologue: Option<&GradPrologue>,
     ) -> Result<StepReport> {
-        let mut report = self.open(bindings, state)?;
+        let (mut report, prepared) = self.open(bindings, state)?;
         if report.skipped() {
             return Ok(report);
         }
@@ -108,13 +109,19 @@ impl Step<'_> {
         report.poisoned = gradients.poisoned_state(engine, group, bindings)?;
         poison.guard_written(|| engine.download(bindings))?;
         poison.guard_written(|| group.broadcast_owned(engine, bindings))?;
-        move_strided(bindings, true);
+        if prepared.has_strided {
+            move_strided(bindings, true);
+        }
         Ok(report)
     }
 
     /// Everything that comes before the first write of a step: checks, copies, states, and the gradients' factor. A
     /// report that is skipped ends the step.
-    pub(super) fn open(&mut self, bindings: &mut [Binding<'_>], state: GradState) -> Result<StepReport> {
+    pub(super) fn open(
+        &mut self,
+        bindings: &mut [Binding<'_>],
+        state: GradState,
+    ) -> Result<(StepReport, Prepared)> {
         let mut prepared = self.engine.prepare(bindings)?;
         if self.group.assign_owners(self.engine.slots.range(0..bindings.len())) {
             prepared = self.engine.prepare(bindings)?;
@@ -127,8 +134,10 @@ impl Step<'_> {
             self.allocate_averages(bindings.len())?;
         }
         let mut report = StepReport { without_grad: prepared.without_grad, ..StepReport::default() };
-        move_strided(bindings, false);
-        self.engine.upload(bindings)?;
+        if prepared.has_strided {
+            move_strided(bindings, false);
+        }
+        self.engine.upload(bindings, prepared.has_rows)?;
         let Step { engine, gradients, group, .. } = self;
         let factor = match state {
             GradState::Unscaled(factor) => Some(factor),
@@ -136,20 +145,20 @@ impl Step<'_> {
                 gradients.unscale_and_clip(engine, group, (bindings, state), &mut report)?
             }
         };
-        let Some(factor) = factor else { return Ok(report) };
+        let Some(factor) = factor else { return Ok((report, prepared)) };
         if let Some((param, state)) = gradients.poisoned_state(engine, group, bindings)? {
             if gradients.non_finite == NonFinite::Error {
                 return Err(Error::PoisonedState { param, state });
             }
             report.skipped = Some(Skipped::PoisonedState { param, state });
-            return Ok(report);
+            return Ok((report, prepared));
         }
         if prepared.lacks_states {
             engine.allocate_states(bindings)?;
         }
         engine.scale_gradients(factor);
         report.updated = bindings.len() - prepared.without_grad;
-        Ok(report)
+        Ok((report, prepared))
     }
 
     fn allocate_averages(&mut self, bindings: usize) -> Result<()> {

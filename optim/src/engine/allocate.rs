@@ -66,7 +66,7 @@ impl Engine {
         let new = setup.allocate_in(&requests, folders)?;
         for (i, mut master) in masters.into_iter().zip(new) {
             setup.copy_param(&mut bindings[i], &mut master, &mut slots[i], Extent::Param)?;
-            slots[i].master = Some(master);
+            slots[i].master = Some(Box::new(master));
         }
         for (&(role, _, i, name), storage) in wanted.iter().zip(&mut storages) {
             let spec = setup.groups[slots[i].group].algorithm.state(name);

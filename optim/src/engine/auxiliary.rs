@@ -33,7 +33,7 @@ impl Setup {
             Some(storage) => View::write(storage),
             None => binding.param.view(),
         };
-        let param = match copied.as_mut().or(slot.master.as_mut()) {
+        let param = match copied.as_mut().or(slot.master.as_deref_mut()) {
             Some(master) => View::write(master).with_copy(param),
             None => param,
         };

@@ -8,16 +8,16 @@ use super::upload;
 use crate::{Binding, Result};
 
 impl Engine {
-    /// Copies what is on the host to a device that does not reach it, and adds up rows of gradients.
+    /// Copies what is on the host to a device that does not reach it, and adds up the rows of gradients that name some.
     ///
     /// # Errors
     /// When the device fails.
-    pub(crate) fn upload(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
+    pub(crate) fn upload(&mut self, bindings: &mut [Binding<'_>], has_rows: bool) -> Result<()> {
         let (backend, slots) = (&*self.setup.backend, self.slots.range(0..bindings.len()));
         if !backend.reaches_host() {
             upload::upload(backend, bindings, slots)?;
         }
-        upload::sum_up(backend, bindings, slots)
+        if has_rows { upload::sum_up(backend, bindings, slots) } else { Ok(()) }
     }
 
     /// Copies the stepped parameters back to the host.
@@ -73,11 +73,10 @@ impl Engine {
         let Launches { list, free, .. } = launches;
         for (index, launch) in list.iter_mut().enumerate().filter(|(_, launch)| !launch.is_empty()) {
             let slots = slots.range(0..bindings.len());
-            let tensors = slots.iter().filter(|slot| slot.launch == Some(index)).count();
             let context = StepContext {
                 index,
                 family: launch.family,
-                tensors,
+                tensors: launch.tensors,
                 backend: &*setup.backend,
                 groups: &setup.groups,
                 shared: &mut shared[launch.family],

@@ -23,6 +23,8 @@ pub(crate) struct LaunchGroup {
     pub(crate) compute: Compute,
     /// The optimizer whose groups' parameters these are.
     pub(crate) family: usize,
+    /// How many parameters take part in this step.
+    pub(crate) tensors: usize,
     /// For each row of scalars, its group and step count.
     keys: Vec<(usize, u64)>,
     /// What the gradients of this step are multiplied by.
@@ -79,6 +81,7 @@ impl LaunchGroup {
             program,
             compute,
             family,
+            tensors: 0,
             keys,
             factor: 1.0,
             parts,
@@ -96,6 +99,7 @@ impl LaunchGroup {
 
     /// Forgets the rows of the last step.
     pub(crate) fn clear(&mut self) {
+        self.tensors = 0;
         self.keys.clear();
         self.factor = 1.0;
         self.parts.iter_mut().for_each(|part| part.rows.clear());

@@ -57,6 +57,7 @@ impl Launches {
     /// Gives a parameter with states its launch group and its row of scalars.
     pub(crate) fn assign(&mut self, setup: &Setup, slot: &mut Slot, place: usize) {
         slot.launch = Some(place);
+        self.list[place].tensors += 1;
         slot.row = self.list[place].row(slot.group, slot.steps + 1, setup.algorithm(slot));
     }
 

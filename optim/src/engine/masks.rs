@@ -24,7 +24,7 @@ impl Engine {
                 let request = (slot.compute.format(), values.len());
                 let mut storage = setup.backend.allocate(&[request])?.remove(0);
                 setup.backend.write(&mut storage, values.as_slice().into())?;
-                slot.mask = Some(DeviceMask { of: Arc::clone(of), storage });
+                slot.mask = Some(Box::new(DeviceMask { of: Arc::clone(of), storage }));
             }
         }
         Ok(())

@@ -382,12 +382,12 @@ impl Engine {
             variant,
             states,
             narrow: master.is_some(),
-            master,
+            master: master.map(Box::new),
             // A run goes on with the chances that it began with.
             seed: self.setup.groups[group].params.seed().map(|own| param.seed.unwrap_or(own)),
             memory: memory.collect::<Result<_>>()?,
             kind,
-            errors,
+            errors: errors.map(Box::new),
             ..Slot::new(name, shape, compute)
         })
     }

@@ -9,9 +9,14 @@ use crate::{AnyAlgorithm, Binding, Error, ModuleKind, Result};
 use fallline_core::{Format, Role, Shape};
 
 /// What is known of a step once its bindings are checked.
+#[derive(Default)]
 pub(crate) struct Prepared {
     pub(crate) without_grad: usize,
     pub(crate) lacks_states: bool,
+    /// Whether a gradient names rows.
+    pub(crate) has_rows: bool,
+    /// Whether a parameter with a gradient is not contiguous.
+    pub(crate) has_strided: bool,
 }
 
 impl Engine {
@@ -20,7 +25,7 @@ impl Engine {
     pub(crate) fn prepare(&mut self, bindings: &[Binding<'_>]) -> Result<Prepared> {
         let Engine { setup, slots, launches, shared, .. } = self;
         launches.begin(setup.groups.len());
-        let mut prepared = Prepared { without_grad: 0, lacks_states: false };
+        let mut prepared = Prepared::default();
         for (i, binding) in bindings.iter().enumerate() {
             let slot = slots.place(i, binding.name, || setup.new_slot(binding))?;
             setup.check_binding(binding, slot)?;
@@ -29,6 +34,8 @@ impl Engine {
                 prepared.without_grad += 1;
                 continue;
             }
+            prepared.has_rows |= slot.sparse;
+            prepared.has_strided |= binding.param.is_strided();
             if setup.is_elsewhere(slot) {
                 continue;
             }

@@ -4,7 +4,7 @@ mod persist;
 
 use super::Gradients;
 use super::views::Grads;
-use crate::binding::WindowGrad;
+use crate::binding::{NewGrad, WindowGrad};
 use crate::builtins::{Limit, Unscale};
 use crate::engine::Engine;
 use crate::engine::fusion::GradPrologue;
@@ -382,10 +382,9 @@ fn rebound<'s>(
     let each = bindings.iter_mut().map(|Binding { name, param, grad, kind }| {
         let sum = sums.remove(name).filter(|sum| sum.begun);
         let grad = sum.map_or(GradRef::None, |Sum { tensor, blank, staging, .. }| {
-            let given = adds && !grad.is_none();
-            let new = staging.as_ref().map(View::read).or_else(|| grad.view()).filter(|_| given);
-            let (start, add) = if *blank { (new, None) } else { (None, new) };
-            GradRef::Window(WindowGrad { sum: tensor, start, add })
+            let new = staging.as_ref().map_or(NewGrad::Given(grad), NewGrad::Staged);
+            let new = Some(new).filter(|_| adds && !grad.is_none());
+            GradRef::Window(WindowGrad { sum: tensor, new, blank: *blank })
         });
         Binding { name, param: param.reborrow(), grad, kind: *kind }
     });

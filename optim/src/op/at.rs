@@ -14,7 +14,7 @@ pub struct Peers<'a> {
     /// The ranks that step together, where there are several.
     pub ranks: Option<&'a dyn Communicator>,
     /// What compressing for other ranks has left out so far of the parameter.
-    pub errors: &'a mut Option<Errors>,
+    pub errors: &'a mut Option<Box<Errors>>,
     /// What its momentum is multiplied by, where it has a [mask](crate::mask).
     pub mask: Option<&'a Storage>,
 }
@@ -75,7 +75,7 @@ pub struct CollectiveAt<'a> {
     /// The ranks that step together, where there are several.
     pub ranks: Option<&'a dyn Communicator>,
     /// What compressing all of them in one piece has left out so far.
-    pub errors: &'a mut Option<Errors>,
+    pub errors: &'a mut Option<Box<Errors>>,
     /// The tensors.
     pub tensors: Vec<Member<'a>>,
     /// Memory for the time of the operation.

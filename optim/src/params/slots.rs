@@ -11,7 +11,8 @@ use core::ops::Range;
 use fallline_core::{Compute, Shape, Storage};
 use std::collections::HashMap;
 
-/// One parameter's state.
+/// One parameter's state. What a plain step does not need is behind pointers: with many small tensors a step is as long as
+/// the cache lines that it walks.
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) name: String,
@@ -27,7 +28,7 @@ pub(crate) struct Slot {
     pub(crate) layout_for: Option<usize>,
     pub(crate) states: Vec<(&'static str, Storage)>,
     /// The parameter in single precision, where its group has it so.
-    pub(crate) master: Option<Storage>,
+    pub(crate) master: Option<Box<Storage>>,
     /// Whether it has 16 bits.
     pub(crate) narrow: bool,
     /// What its chances are drawn with, where its group rounds by chance.
@@ -44,13 +45,13 @@ pub(crate) struct Slot {
     /// The rank that updates it, where ranks share parameters out.
     pub(crate) owner: Option<usize>,
     /// The average of its weights, where one is kept.
-    pub(crate) averaged: Option<AveragedParam>,
+    pub(crate) averaged: Option<Box<AveragedParam>>,
     /// The kind of module that it belongs to, as it was told or guessed.
     pub(crate) kind: ModuleKind,
     /// What compressing for other ranks has left out so far.
-    pub(crate) errors: Option<Errors>,
+    pub(crate) errors: Option<Box<Errors>>,
     /// Which of its elements have a momentum, where not all.
-    pub(crate) mask: Option<DeviceMask>,
+    pub(crate) mask: Option<Box<DeviceMask>>,
     /// In the step being taken: which launch group, and which row of scalars.
     pub(crate) launch: Option<usize>,
     pub(crate) row: usize,
@@ -92,7 +93,7 @@ impl Slot {
     /// Bytes of its states.
     pub(crate) fn state_bytes(&self) -> usize {
         let states = self.states.iter().map(|(_, storage)| storage.bytes());
-        states.chain(self.master.as_ref().map(Storage::bytes)).sum()
+        states.chain(self.master.as_deref().map(Storage::bytes)).sum()
     }
 
     /// The rows of its gradient, if that is row-sparse in this step.

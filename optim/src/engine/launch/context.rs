@@ -91,7 +91,7 @@ impl StepContext<'_, '_, '_> {
             let mut at = OpAt {
                 on: Runner { backend: self.backend, compute, t: slot.steps + 1, plans },
                 shape: &slot.shape,
-                param: slot.master.as_ref().map(View::read).or(param),
+                param: slot.master.as_deref().map(View::read).or(param),
                 grad,
                 grad_scale: GradScale {
                     known: if algorithm.maximize() { -factor } else { factor },

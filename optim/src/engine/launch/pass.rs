@@ -4,7 +4,6 @@ use super::between::{Between, Remembered};
 use super::{CacheBatch, StepContext};
 use crate::AnyAlgorithm;
 use crate::engine::fusion::{FusedOperands, Fusion};
-use crate::params::averaged::AveragedParam;
 use crate::params::row_sparse::{self, Parts};
 use crate::params::staging;
 use crate::program::{Program, Stage};
@@ -245,7 +244,7 @@ impl PassLaunch {
             slots.take(counted).for_each(|slot| slot.steps -= 1);
             let slots =
                 context.slots[batch.places.clone()].iter_mut().filter(|slot| slot.launch == Some(index));
-            slots.flat_map(|slot| &mut slot.averaged).for_each(AveragedParam::unmark);
+            slots.flat_map(|slot| &mut slot.averaged).for_each(|averaged| averaged.unmark());
             return Err(cause);
         }
         if divided {
