@@ -18,6 +18,7 @@
 pub mod backend;
 pub mod between;
 pub mod codec;
+mod device;
 mod error;
 mod expr;
 mod format;
@@ -25,18 +26,21 @@ pub mod host;
 mod kernel;
 mod lane;
 pub mod math;
+mod pass;
 #[doc(hidden)]
 pub mod private;
 pub mod ranks;
 mod rule;
 mod scalar;
 mod shape;
+mod storage;
 pub mod sums;
 mod tensor;
-pub mod transfer;
+mod view;
 
-pub use backend::{Backend, Device};
+pub use backend::{Backend, transfer};
 pub use between::{Between, Number, PowerOf};
+pub use device::Device;
 pub use error::{Error, Result};
 pub use expr::{
     Binary, Comparison, Condition, Derivation, Derived, Expr, Graph, Node, NumberGraph, Unary, symbol,
@@ -49,4 +53,5 @@ pub use rule::scope::{GlobalAt, Groups, TensorAt};
 pub use rule::{Array, Operand, Role, Rule, ScalarDef, apply};
 pub use scalar::Scalar;
 pub use shape::Shape;
-pub use tensor::{Memory, Storage, Tensor};
+pub use storage::{Memory, Storage};
+pub use tensor::Tensor;

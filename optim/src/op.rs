@@ -8,7 +8,7 @@ use core::any::{Any, TypeId};
 use core::cell::{Cell, OnceCell, RefCell};
 use core::fmt;
 use fallline_core::backend::{
-    Computed, MatMul, Matrix, Pass, Placed, Plan, Queued, SharedNumbers, TensorPass, View, Views,
+    Computed, MatMul, Matrix, Pass, PassQueue, Placed, Plan, Queued, SharedNumbers, TensorPass, View, Views,
 };
 use fallline_core::between::Numbers;
 use fallline_core::ranks::Communicator;
@@ -193,6 +193,14 @@ fn missing(name: &str) -> Error {
     Error::Unavailable(format!("the program of this algorithm has no state or scratch {name:?}"))
 }
 
+/// Returns the queue of a backend whose passes are queued.
+///
+/// # Errors
+/// When it has none.
+pub(crate) fn queue_of(backend: &dyn Backend) -> Result<&dyn PassQueue> {
+    backend.require("a queued pass", backend.queue())
+}
+
 /// Where an operation runs its own passes and products.
 #[derive(Clone, Copy, Debug)]
 pub struct Runner<'a> {
@@ -372,7 +380,7 @@ impl<'a> OpAt<'a> {
     /// The first of every so many elements of the parameter and of its gradient, as computed, in two scratches.
     ///
     /// # Errors
-    /// As [`Backend::sum_rows`].
+    /// As [`Indexing::sum_rows`](fallline_core::backend::Indexing::sum_rows).
     pub fn take_slices(&mut self, every: usize, [param, grad]: [&str; 2]) -> Result<()> {
         for (from, to) in [(&self.param, param), (&self.grad, grad)] {
             let Some(from) = from else { continue };
@@ -472,7 +480,7 @@ impl Sums<'_> {
                 Some(all) => all,
                 None => {
                     let mut all = vec![0.0; self.of * width];
-                    self.backend.sums(plan.ok_or_else(missing)?, &mut all)?;
+                    queue_of(self.backend)?.sums(plan.ok_or_else(missing)?, &mut all)?;
                     self.fetched.get_or_init(|| all)
                 }
             },
@@ -485,7 +493,7 @@ impl Runner<'_> {
     /// `c = alpha a b + beta c`, where c starts at element `c_start` of its storage.
     ///
     /// # Errors
-    /// As [`Backend::matmul`].
+    /// As [`LinearAlgebra::matmul`](fallline_core::backend::LinearAlgebra::matmul).
     pub fn multiply(
         &self,
         alpha: f64,
@@ -494,7 +502,7 @@ impl Runner<'_> {
         c: &mut Storage,
         c_start: usize,
     ) -> Result<()> {
-        self.backend.matmul(MatMul { alpha, beta, c_start, ..MatMul::new(a, b, c) })
+        self.backend.linalg().matmul(MatMul { alpha, beta, c_start, ..MatMul::new(a, b, c) })
     }
 
     /// Runs a rule over `views`, one for each operand of its, with the tensor's own scalars. Returns its sums.
@@ -643,7 +651,7 @@ impl Runner<'_> {
                 beside: &[],
             };
             match queued {
-                Some(queued) => self.backend.run_queued(pass, queued),
+                Some(queued) => queue_of(self.backend)?.run_queued(pass, queued),
                 None => self.backend.run(pass),
             }
         })

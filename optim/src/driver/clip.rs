@@ -5,6 +5,7 @@ use super::norms::{ROOM, WAYS, Ways, ways};
 use super::{Driver, mirror, rows};
 use crate::Binding;
 use crate::builtins::{ClipTo, Extreme};
+use crate::op::queue_of;
 use crate::report::Reported;
 use crate::wrapper::{Clip, Wrapper};
 use core::any::Any;
@@ -78,7 +79,7 @@ impl Plans {
             sums: &mut [],
             beside: &[],
         };
-        backend.run_queued(pass, Queued::default())?;
+        queue_of(backend)?.run_queued(pass, Queued::default())?;
         Ok(place)
     }
 }
@@ -99,7 +100,7 @@ impl Driver {
     fn clips_on_device(&self, bindings: &[Binding<'_>]) -> Option<(Compute, f64, f64)> {
         let Wrapper { clip, scaler: None, .. } = &self.wrapped.config else { return None };
         let Some(Clip::Norm { max_norm, norm_type, error_if_nonfinite: false }) = *clip else { return None };
-        let able = || self.backend.computes(self.builtins.clip());
+        let able = || self.backend.queue().is_some_and(|queue| queue.computes(self.builtins.clip()));
         let orders = [1.0, 2.0, f64::INFINITY];
         let able =
             orders.contains(&norm_type) && !self.is_away() && *self.clipping_kept.able.get_or_init(able);
@@ -227,7 +228,7 @@ impl Driver {
             sums: &mut [],
             beside: &[],
         };
-        self.backend.run_queued(pass, Queued::default())
+        queue_of(&*self.backend)?.run_queued(pass, Queued::default())
     }
 
     /// The largest magnitude of all gradients as the sum of a pass, whose plan's place is returned: passes that leave a
@@ -356,6 +357,6 @@ impl Clipping {
             shared_places: &[NORM, FACTOR],
             most: 0,
         };
-        backend.run_queued(empty, Queued { computed: Some(computed), factor: None })
+        queue_of(backend)?.run_queued(empty, Queued { computed: Some(computed), factor: None })
     }
 }

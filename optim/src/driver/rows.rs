@@ -137,14 +137,14 @@ pub(super) fn sum_up(backend: &dyn Backend, bindings: &[Binding<'_>], slots: &mu
                 rows.sums = backend.allocate(&[(format, needed.next_power_of_two())])?.pop();
             }
             let Rows { order, ends, sums: Some(to), width, .. } = &mut **rows else { continue };
-            backend.sum_rows(RowSums { from: given, width: *width, order, ends, to })?;
+            backend.indexing().sum_rows(RowSums { from: given, width: *width, order, ends, to })?;
         }
         if !rows.by_row {
             // Allocated again, since that is how memory is made zero.
             let mut whole = backend.allocate(&[(format, shape.elements())])?.remove(0);
             let given = mirror::given(binding, mirror);
             let Some(from) = rows.compact(given) else { continue };
-            backend.scatter_rows(RowScatter {
+            backend.indexing().scatter_rows(RowScatter {
                 from,
                 width: rows.width,
                 index: &rows.index,

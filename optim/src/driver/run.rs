@@ -176,7 +176,7 @@ impl Run {
             let uses = |kernel: &Kernel| kernel.between.declared.depends() || !kernel.sums.is_empty();
             work.first().spec().memory.is_empty()
                 && program.kernels().any(uses)
-                && program.kernels().all(|kernel| backend.computes(kernel))
+                && backend.queue().is_some_and(|queue| program.kernels().all(|kernel| queue.computes(kernel)))
                 && counts_are_steps(program)
         });
         let mut mine = work.slots.iter().filter(|slot| slot.run == Some(work.index));

@@ -7,6 +7,7 @@ use super::steps::Given;
 use crate::binding::WindowGrad;
 use crate::builtins::{Limit, Unscale, clipping};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
+use crate::op::queue_of;
 use crate::report::Reported;
 use crate::slots::Slots;
 use crate::wrapper::{Clip, SavedScaler, Wrapper};
@@ -419,7 +420,7 @@ impl Wrapped {
             beside: &[],
         };
         match queued {
-            Some(queued) => driver.near().run_queued(pass, queued)?,
+            Some(queued) => queue_of(&**driver.near())?.run_queued(pass, queued)?,
             None => driver.near().run(pass)?,
         }
         Ok(())

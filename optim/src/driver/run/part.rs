@@ -7,6 +7,7 @@ use crate::driver::around::{Around, Places};
 use crate::driver::averages::Mean;
 use crate::driver::mirror;
 use crate::driver::rows::{self, Parts};
+use crate::op::queue_of;
 use crate::program::{Program, Stage};
 use crate::slots::Slot;
 use fallline_core::backend::{Pass, Plan, Queued, TensorPass, View};
@@ -218,13 +219,17 @@ impl Part {
         let ran = match (queued, &self.between) {
             (Some(before), Some(between)) => {
                 let computed = computed.then(|| between.computed(before, work.shared.device()));
-                backend.run_queued(pass, Queued { computed, factor })
+                queue_of(backend).and_then(|queue| queue.run_queued(pass, Queued { computed, factor }))
             }
-            _ if factor.is_some() => backend.run_queued(pass, Queued { computed: None, factor }),
+            _ if factor.is_some() => {
+                queue_of(backend).and_then(|queue| queue.run_queued(pass, Queued { computed: None, factor }))
+            }
             _ => backend.run(pass),
         };
         let ran = match &mut fetched {
-            Some(sums) if !sums.is_empty() => ran.and_then(|()| backend.sums(&self.plans[number], sums)),
+            Some(sums) if !sums.is_empty() => {
+                ran.and_then(|()| queue_of(backend)?.sums(&self.plans[number], sums))
+            }
             _ => ran,
         };
         if let Err(cause) = ran {
