@@ -30,7 +30,7 @@ trait Term: Copy + Default + Add<Output = Self> + Mul<Output = Self> + Send + Sy
 impl Term for f32 {}
 impl Term for f64 {}
 
-/// See [`Backend::sum_axis`](fallline_core::Backend::sum_axis).
+/// See [`Reductions::sum_axis`](fallline_core::backend::Reductions::sum_axis).
 pub(crate) fn sum(place: Place<'_>, sums: AxisSums<'_>) -> Result<()> {
     sums.check()?;
     let unreachable =

@@ -32,7 +32,10 @@ mod tape;
 pub use entries::Native;
 pub use isa::{Isa, VARIABLE};
 
-use fallline_core::backend::{AxisSums, Backend, MatMul, MatrixSums, Pass, Plan, RowScatter, RowSums};
+use fallline_core::backend::{
+    AxisSums, Backend, DeviceMemory, Indexing, LinearAlgebra, MatMul, MatrixSums, PagedMemory, Pass, Plan,
+    Reductions, RowScatter, RowSums,
+};
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::{Device, Error, Format, Result, Storage};
 use pool::Pool;
@@ -135,12 +138,42 @@ impl Backend for Cpu {
         format!("{} ({}, {threads} thread{})", self.device, self.isa, if threads == 1 { "" } else { "s" })
     }
 
-    fn allocate(&self, requests: &[(Format, usize)]) -> Result<Vec<Storage>> {
-        memory::allocate(self.device, requests)
+    fn cached_elements(&self) -> Option<usize> {
+        Some(driver::CACHED)
     }
 
-    fn allocate_paged(&self, requests: &[(Format, usize)], folder: &Path) -> Result<Vec<Storage>> {
-        memory::allocate_paged(self.device, requests, folder)
+    fn plan(&self) -> Plan {
+        Box::new(driver::CpuPlan::default())
+    }
+
+    fn run(&self, pass: Pass<'_, '_>) -> Result<()> {
+        driver::run(self.device, self.isa, &self.pool, pass)
+    }
+
+    fn synchronise(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn linalg(&self) -> &dyn LinearAlgebra {
+        self
+    }
+
+    fn indexing(&self) -> &dyn Indexing {
+        self
+    }
+
+    fn reductions(&self) -> &dyn Reductions {
+        self
+    }
+
+    fn paged_memory(&self) -> Option<&dyn PagedMemory> {
+        Some(self)
+    }
+}
+
+impl DeviceMemory for Cpu {
+    fn allocate(&self, requests: &[(Format, usize)]) -> Result<Vec<Storage>> {
+        memory::allocate(self.device, requests)
     }
 
     fn write(&self, storage: &mut Storage, values: Slice<'_>) -> Result<()> {
@@ -204,23 +237,21 @@ impl Backend for Cpu {
         target.copy_from(source);
         Ok(())
     }
+}
 
-    fn cached_elements(&self) -> Option<usize> {
-        Some(driver::CACHED)
+impl PagedMemory for Cpu {
+    fn allocate_paged(&self, requests: &[(Format, usize)], folder: &Path) -> Result<Vec<Storage>> {
+        memory::allocate_paged(self.device, requests, folder)
     }
+}
 
-    fn plan(&self) -> Plan {
-        Box::new(driver::CpuPlan::default())
-    }
-
-    fn run(&self, pass: Pass<'_, '_>) -> Result<()> {
-        driver::run(self.device, self.isa, &self.pool, pass)
-    }
-
+impl LinearAlgebra for Cpu {
     fn matmul(&self, product: MatMul<'_>) -> Result<()> {
         matmul::matmul(self.place(), product)
     }
+}
 
+impl Reductions for Cpu {
     fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()> {
         axis::sum(self.place(), sums)
     }
@@ -228,17 +259,15 @@ impl Backend for Cpu {
     fn sum_matrices(&self, sums: MatrixSums<'_>) -> Result<()> {
         axis::sum_both(self.place(), sums)
     }
+}
 
+impl Indexing for Cpu {
     fn sum_rows(&self, rows: RowSums<'_>) -> Result<()> {
         rows::sum(self.device, &self.pool, rows)
     }
 
     fn scatter_rows(&self, rows: RowScatter<'_>) -> Result<()> {
         rows::scatter(self.device, &self.pool, rows)
-    }
-
-    fn synchronise(&self) -> Result<()> {
-        Ok(())
     }
 }
 

@@ -58,7 +58,7 @@ fn spread(pool: &Pool, rows: usize, elements: usize, work: impl Fn(Range<usize>)
     pool.for_each(0..ranges, |range| work(start(range)..start(range + 1)));
 }
 
-/// See [`Backend::sum_rows`](fallline_core::Backend::sum_rows).
+/// See [`Indexing::sum_rows`](fallline_core::backend::Indexing::sum_rows).
 pub(crate) fn sum(device: Device, pool: &Pool, rows: RowSums<'_>) -> Result<()> {
     rows.check()?;
     let RowSums { from, width, order, ends, to } = rows;
@@ -124,7 +124,7 @@ fn sum_as<S: Element, T: Element + core::ops::AddAssign>(
     });
 }
 
-/// See [`Backend::scatter_rows`](fallline_core::Backend::scatter_rows).
+/// See [`Indexing::scatter_rows`](fallline_core::backend::Indexing::scatter_rows).
 pub(crate) fn scatter(device: Device, pool: &Pool, rows: RowScatter<'_>) -> Result<()> {
     rows.check()?;
     let RowScatter { from, width, index, to } = rows;
@@ -157,7 +157,7 @@ pub(crate) fn scatter(device: Device, pool: &Pool, rows: RowScatter<'_>) -> Resu
 mod tests {
     use super::*;
     use crate::Cpu;
-    use fallline_core::Backend;
+    use fallline_core::backend::{DeviceMemory, Indexing};
 
     #[test]
     fn sums_are_in_order_and_lone_rows_keep_their_sign() {

@@ -89,7 +89,7 @@ fn steps(outer: usize, count: usize, inner: usize) -> Result<(Along, Vec<Step>)>
     }
 }
 
-/// See [`Backend::sum_axis`](fallline_core::Backend::sum_axis).
+/// See [`Reductions::sum_axis`](fallline_core::backend::Reductions::sum_axis).
 pub(crate) fn sum(state: &mut State, sums: AxisSums<'_>) -> Result<()> {
     state.enter_to_run()?;
     sums.check()?;
@@ -153,7 +153,7 @@ pub(crate) fn sum(state: &mut State, sums: AxisSums<'_>) -> Result<()> {
     work().map_err(|failure| state.error(failure, launched))
 }
 
-/// See [`Backend::sum_matrices`](fallline_core::Backend::sum_matrices).
+/// See [`Reductions::sum_matrices`](fallline_core::backend::Reductions::sum_matrices).
 pub(crate) fn sum_both(state: &mut State, mut sums: MatrixSums<'_>) -> Result<()> {
     sums.check()?;
     for to in [&*sums.by_row, &*sums.by_column] {

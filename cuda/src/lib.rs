@@ -28,7 +28,8 @@ pub use cudarc;
 use cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
 use device::{Failure, State};
 use fallline_core::backend::{
-    AxisSums, Backend, MatMul, MatrixSums, Pass, Plan, Queued, RowScatter, RowSums,
+    AsyncTransfer, AxisSums, Backend, DeviceMemory, Indexing, LinearAlgebra, MatMul, MatrixSums, PagedMemory,
+    Pass, PassQueue, Plan, Queued, Reductions, RowScatter, RowSums,
 };
 use fallline_core::host::{Blocks, BlocksMut, Slice, SliceMut};
 use fallline_core::transfer::Transfers;
@@ -199,18 +200,54 @@ impl Backend for Cuda {
         false
     }
 
+    fn plan(&self) -> Plan {
+        Box::new(run::CudaPlan::default())
+    }
+
+    fn run(&self, pass: Pass<'_, '_>) -> Result<()> {
+        run::run(&mut self.state(), pass, None)
+    }
+
+    fn synchronise(&self) -> Result<()> {
+        let mut state = self.state();
+        state.enter("waiting for the device")?;
+        let done = state.copies.synchronize().and_then(|()| state.compute.synchronize());
+        let done = done.and_then(|()| state.context.check_err());
+        done.map_err(|cause| state.error(Failure::at("waiting for the device")(cause), false))?;
+        state.idle();
+        Ok(())
+    }
+
+    fn linalg(&self) -> &dyn LinearAlgebra {
+        self
+    }
+
+    fn indexing(&self) -> &dyn Indexing {
+        self
+    }
+
+    fn reductions(&self) -> &dyn Reductions {
+        self
+    }
+
+    fn queue(&self) -> Option<&dyn PassQueue> {
+        Some(self)
+    }
+
+    fn transfers(&self) -> Option<&dyn AsyncTransfer> {
+        Some(self)
+    }
+
+    fn paged_memory(&self) -> Option<&dyn PagedMemory> {
+        Some(self)
+    }
+}
+
+impl DeviceMemory for Cuda {
     fn allocate(&self, requests: &[(Format, usize)]) -> Result<Vec<Storage>> {
         self.allocate_as(requests, |state, bytes| {
             let arena = state.compute.alloc_zeros::<u8>(bytes).map_err(Failure::at("allocating memory"))?;
             let address = memory::address_of(&arena);
-            Ok((Arc::new(arena) as _, address))
-        })
-    }
-
-    fn allocate_paged(&self, requests: &[(Format, usize)], _folder: &Path) -> Result<Vec<Storage>> {
-        self.allocate_as(requests, |state, bytes| {
-            let arena = managed::Arena::new(state, bytes)?;
-            let address = arena.address();
             Ok((Arc::new(arena) as _, address))
         })
     }
@@ -328,15 +365,19 @@ impl Backend for Cuda {
         }
         Ok(())
     }
+}
 
-    fn plan(&self) -> Plan {
-        Box::new(run::CudaPlan::default())
+impl PagedMemory for Cuda {
+    fn allocate_paged(&self, requests: &[(Format, usize)], _folder: &Path) -> Result<Vec<Storage>> {
+        self.allocate_as(requests, |state, bytes| {
+            let arena = managed::Arena::new(state, bytes)?;
+            let address = arena.address();
+            Ok((Arc::new(arena) as _, address))
+        })
     }
+}
 
-    fn run(&self, pass: Pass<'_, '_>) -> Result<()> {
-        run::run(&mut self.state(), pass, None)
-    }
-
+impl PassQueue for Cuda {
     fn computes(&self, kernel: &Kernel) -> bool {
         numbers::can_compute(kernel)
     }
@@ -348,11 +389,15 @@ impl Backend for Cuda {
     fn sums(&self, plan: &Plan, to: &mut [f64]) -> Result<()> {
         run::sums(&mut self.state(), plan, to)
     }
+}
 
+impl LinearAlgebra for Cuda {
     fn matmul(&self, product: MatMul<'_>) -> Result<()> {
         matmul::matmul(&mut self.state(), product)
     }
+}
 
+impl Indexing for Cuda {
     fn sum_rows(&self, rows: RowSums<'_>) -> Result<()> {
         rows::sum(&mut self.state(), rows)
     }
@@ -360,7 +405,9 @@ impl Backend for Cuda {
     fn scatter_rows(&self, rows: RowScatter<'_>) -> Result<()> {
         rows::scatter(&mut self.state(), rows)
     }
+}
 
+impl Reductions for Cuda {
     fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()> {
         axis::sum(&mut self.state(), sums)
     }
@@ -368,23 +415,15 @@ impl Backend for Cuda {
     fn sum_matrices(&self, sums: MatrixSums<'_>) -> Result<()> {
         axis::sum_both(&mut self.state(), sums)
     }
+}
 
-    fn allocate_for_transfer(&self, format: Format, len: usize) -> Result<Storage> {
+impl AsyncTransfer for Cuda {
+    fn allocate_pinned(&self, format: Format, len: usize) -> Result<Storage> {
         transfer::allocate(&mut self.state(), format, len)
     }
 
     fn transfer<'s>(&self, work: &mut dyn FnMut(&mut dyn Transfers<'s>) -> Result<()>) -> Result<()> {
         transfer::run(&self.state, work)
-    }
-
-    fn synchronise(&self) -> Result<()> {
-        let mut state = self.state();
-        state.enter("waiting for the device")?;
-        let done = state.copies.synchronize().and_then(|()| state.compute.synchronize());
-        let done = done.and_then(|()| state.context.check_err());
-        done.map_err(|cause| state.error(Failure::at("waiting for the device")(cause), false))?;
-        state.idle();
-        Ok(())
     }
 }
 

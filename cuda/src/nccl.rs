@@ -10,7 +10,7 @@ use crate::{Cuda, on_device};
 use core::ffi::c_void;
 use cudarc::driver::result::memcpy_dtod_async;
 use cudarc::nccl::sys::{self, ncclComm_t, ncclDataType_t, ncclResult_t};
-use fallline_core::backend::{Backend, Pass, TensorPass, View};
+use fallline_core::backend::{Backend, DeviceMemory, Pass, TensorPass, View};
 use fallline_core::ranks::{
     Communicator, RankAdd, RankError, RankFirst, RankMean, Reduction, World, known, piece, same_length,
 };

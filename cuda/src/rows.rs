@@ -35,7 +35,7 @@ impl RowKernel {
     }
 }
 
-/// See [`Backend::sum_rows`](fallline_core::Backend::sum_rows).
+/// See [`Indexing::sum_rows`](fallline_core::backend::Indexing::sum_rows).
 pub(crate) fn sum(state: &mut State, rows: RowSums<'_>) -> Result<()> {
     state.enter("adding up rows")?;
     rows.check()?;
@@ -62,7 +62,7 @@ pub(crate) fn sum(state: &mut State, rows: RowSums<'_>) -> Result<()> {
     })
 }
 
-/// See [`Backend::scatter_rows`](fallline_core::Backend::scatter_rows).
+/// See [`Indexing::scatter_rows`](fallline_core::backend::Indexing::scatter_rows).
 pub(crate) fn scatter(state: &mut State, rows: RowScatter<'_>) -> Result<()> {
     state.enter("scattering rows")?;
     rows.check()?;

@@ -17,7 +17,8 @@ pub(crate) use slices::Slices;
 
 use core::any::{Any, TypeId};
 use core::fmt;
-use fallline_core::{Error, Kernel, Link, Result, Shape};
+use fallline_core::backend::PassQueue;
+use fallline_core::{Backend, Error, Kernel, Link, Result, Shape};
 
 /// An operation on one tensor: Newton–Schulz, factored moments, a compressed all-reduce.
 pub trait TensorOp: 'static {
@@ -152,6 +153,14 @@ impl fmt::Debug for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Op").field("name", &self.name).finish_non_exhaustive()
     }
+}
+
+/// Returns the queue of a backend whose passes are queued.
+///
+/// # Errors
+/// When it has none.
+pub(crate) fn queue_of(backend: &dyn Backend) -> Result<&dyn PassQueue> {
+    backend.require("a queued pass", backend.queue())
 }
 
 /// The matrices over whose last two dimensions an operation works: how many, with how many rows and columns.

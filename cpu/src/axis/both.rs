@@ -14,7 +14,7 @@ const SHORT: usize = 4 * ACCUMULATORS;
 /// loaded and stored once for both. Shorter rows are read faster one after the other.
 const LONG: usize = 16 << 10;
 
-/// See [`Backend::sum_matrices`](fallline_core::Backend::sum_matrices).
+/// See [`Reductions::sum_matrices`](fallline_core::backend::Reductions::sum_matrices).
 pub(crate) fn sum(place: Place<'_>, mut sums: MatrixSums<'_>) -> Result<()> {
     sums.check()?;
     let unreachable = |what: &str| Error::Unreachable {

@@ -1,7 +1,7 @@
 //! Formats in a pass, against the reference.
 
 use crate::{Cpu, Isa, Native};
-use fallline_core::backend::{Pass, Plan, TensorPass, View};
+use fallline_core::backend::{DeviceMemory, Pass, Plan, TensorPass, View};
 use fallline_core::{Backend, Codes, Compute, Format, Link, Storage, rule};
 
 rule! {

@@ -1,7 +1,7 @@
 //! What rules of algorithms do not have: values that change places, choices of choices, sums of what is replaced.
 
 use crate::{Cpu, Isa, Native};
-use fallline_core::backend::{Backend, Pass, TensorPass, View};
+use fallline_core::backend::{Backend, DeviceMemory, Pass, TensorPass, View};
 use fallline_core::{Compute, Kernel, Link, rule};
 
 pub struct Flags(f64, f64);

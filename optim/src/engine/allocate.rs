@@ -119,9 +119,11 @@ impl Setup {
         for kind in [false, true] {
             let mine = || (0..requests.len()).filter(|&i| folders[i].is_some() == kind);
             let wanted: Vec<(Format, usize)> = mine().map(|i| requests[i]).collect();
-            let new = match mine().find_map(|i| folders[i].as_ref()) {
+            let folder = mine().find_map(|i| folders[i].as_ref());
+            // A device that has no paged memory gives ordinary memory.
+            let new = match folder.zip(self.backend.paged_memory()) {
                 _ if wanted.is_empty() => Vec::new(),
-                Some(folder) => self.backend.allocate_paged(&wanted, folder)?,
+                Some((folder, paged)) => paged.allocate_paged(&wanted, folder)?,
                 None => self.backend.allocate(&wanted)?,
             };
             mine().zip(new).for_each(|(i, storage)| storages[i] = Some(storage));

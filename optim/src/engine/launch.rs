@@ -180,7 +180,7 @@ impl LaunchGroup {
             let uses = |kernel: &Kernel| kernel.between.declared.depends() || !kernel.sums.is_empty();
             context.first().spec().memory.is_empty()
                 && program.kernels().any(uses)
-                && program.kernels().all(|kernel| backend.computes(kernel))
+                && backend.queue().is_some_and(|queue| program.kernels().all(|kernel| queue.computes(kernel)))
                 && counts_are_steps(program)
         });
         let mut mine = context.slots.iter().filter(|slot| slot.launch == Some(context.index));

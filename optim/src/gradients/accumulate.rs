@@ -8,6 +8,7 @@ use crate::binding::{NewGrad, WindowGrad};
 use crate::builtins::{Limit, Unscale};
 use crate::engine::Engine;
 use crate::engine::fusion::GradPrologue;
+use crate::op::queue_of;
 use crate::wrapper::{Clip, Wrapper};
 use crate::{Binding, Error, GradRef, Result, StepReport};
 use fallline_core::backend::{Pass, Plan, Queued, TensorPass, View};
@@ -331,7 +332,7 @@ impl Window {
             beside: &[],
         };
         match queued {
-            Some(queued) => backend.run_queued(pass, queued)?,
+            Some(queued) => queue_of(&**backend)?.run_queued(pass, queued)?,
             None => backend.run(pass)?,
         }
         Ok(())

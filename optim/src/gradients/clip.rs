@@ -4,6 +4,7 @@ use super::norm::{ROOM, WAYS, Ways, ways};
 use super::views::Grads;
 use crate::builtins::{ClipTo, Extreme};
 use crate::engine::setup::Setup;
+use crate::op::queue_of;
 use core::any::Any;
 use core::mem::swap;
 use fallline_core::backend::{Computed, Pass, Placed, Plan, Queued, SharedNumbers, TensorPass, View};
@@ -75,7 +76,7 @@ impl Plans {
             sums: &mut [],
             beside: &[],
         };
-        backend.run_queued(pass, Queued::default())?;
+        queue_of(backend)?.run_queued(pass, Queued::default())?;
         Ok(place)
     }
 }
@@ -93,7 +94,9 @@ struct Numbers {
 impl Clipping {
     /// Whether the device computes norms.
     pub(super) fn is_able(&self, setup: &Setup) -> bool {
-        *self.able.get_or_init(|| setup.backend.computes(setup.builtins.clip()))
+        *self
+            .able
+            .get_or_init(|| setup.backend.queue().is_some_and(|queue| queue.computes(setup.builtins.clip())))
     }
 
     /// The plan of a pass that adds the last gradients of a window and looks at them on the way: it is taken, and given
@@ -185,7 +188,7 @@ impl Clipping {
             sums: &mut [],
             beside: &[],
         };
-        backend.run_queued(pass, Queued::default())
+        queue_of(backend)?.run_queued(pass, Queued::default())
     }
 
     /// The largest magnitude of all gradients as the sum of a pass, whose plan's place is returned: passes that leave a
@@ -308,6 +311,6 @@ impl Clipping {
             shared_places: &[NORM, FACTOR],
             most: 0,
         };
-        backend.run_queued(empty, Queued { computed: Some(computed), factor: None })
+        queue_of(backend)?.run_queued(empty, Queued { computed: Some(computed), factor: None })
     }
 }

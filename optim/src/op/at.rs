@@ -107,7 +107,7 @@ impl<'a> OpAt<'a> {
     /// The first of every so many elements of the parameter and of its gradient, as computed, in two scratches.
     ///
     /// # Errors
-    /// As [`Backend::sum_rows`].
+    /// As [`Indexing::sum_rows`](fallline_core::backend::Indexing::sum_rows).
     pub fn take_slices(&mut self, every: usize, [param, grad]: [&str; 2]) -> Result<()> {
         for (from, to) in [(&self.param, param), (&self.grad, grad)] {
             let Some(from) = from else { continue };

@@ -1,5 +1,6 @@
 //! What the scalars of an operation's rule may follow from.
 
+use super::queue_of;
 use core::cell::OnceCell;
 use core::fmt;
 use fallline_core::backend::Plan;
@@ -95,7 +96,7 @@ impl Sums<'_> {
                 Some(all) => all,
                 None => {
                     let mut all = vec![0.0; self.of * width];
-                    self.backend.sums(plan.ok_or_else(missing)?, &mut all)?;
+                    queue_of(self.backend)?.sums(plan.ok_or_else(missing)?, &mut all)?;
                     self.fetched.get_or_init(|| all)
                 }
             },

@@ -1,5 +1,6 @@
 //! Where an operation runs its own passes and products.
 
+use super::queue_of;
 use super::reading::{Found, Reading};
 use core::any::Any;
 use core::cell::{Cell, RefCell};
@@ -57,7 +58,7 @@ impl Runner<'_> {
     /// `c = alpha a b + beta c`, where c starts at element `c_start` of its storage.
     ///
     /// # Errors
-    /// As [`Backend::matmul`].
+    /// As [`LinearAlgebra::matmul`](fallline_core::backend::LinearAlgebra::matmul).
     pub fn multiply(
         &self,
         alpha: f64,
@@ -66,7 +67,7 @@ impl Runner<'_> {
         c: &mut Storage,
         c_start: usize,
     ) -> Result<()> {
-        self.backend.matmul(MatMul { alpha, beta, c_start, ..MatMul::new(a, b, c) })
+        self.backend.linalg().matmul(MatMul { alpha, beta, c_start, ..MatMul::new(a, b, c) })
     }
 
     /// Runs a rule over `views`, one for each operand of its, with the tensor's own scalars. Returns its sums.
@@ -215,7 +216,7 @@ impl Runner<'_> {
                 beside: &[],
             };
             match queued {
-                Some(queued) => self.backend.run_queued(pass, queued),
+                Some(queued) => queue_of(self.backend)?.run_queued(pass, queued),
                 None => self.backend.run(pass),
             }
         })

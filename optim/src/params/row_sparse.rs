@@ -140,13 +140,13 @@ impl Rows {
                 self.sums = backend.allocate(&[(format, needed.next_power_of_two())])?.pop();
             }
             let Rows { order, ends, sums: Some(to), width, .. } = self else { return Ok(()) };
-            backend.sum_rows(RowSums { from: given, width: *width, order, ends, to })?;
+            backend.indexing().sum_rows(RowSums { from: given, width: *width, order, ends, to })?;
         }
         if !self.by_row {
             // Allocated again, since that is how memory is made zero.
             let mut whole = backend.allocate(&[(format, shape.elements())])?.remove(0);
             let Some(from) = self.compact(grad()) else { return Ok(()) };
-            backend.scatter_rows(RowScatter {
+            backend.indexing().scatter_rows(RowScatter {
                 from,
                 width: self.width,
                 index: &self.index,

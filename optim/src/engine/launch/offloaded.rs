@@ -4,7 +4,7 @@ use super::{LaunchGroup, PassLaunch, StepContext};
 use crate::params::slots::Slot;
 use crate::{Binding, Result};
 use core::ops::Range;
-use fallline_core::backend::{Pass, TensorPass, View};
+use fallline_core::backend::{AsyncTransfer, Pass, TensorPass, View};
 use fallline_core::transfer::Copying;
 use fallline_core::{Backend, Compute, Format, Kernel, Storage};
 use std::collections::VecDeque;
@@ -73,12 +73,13 @@ impl PassLaunch {
         let Transfers { device, free } = transfers;
         let wanted = |chunk: &Chunk<'_>| (chunk.grad, chunk.param);
         let formats: Vec<(Format, Option<Format>)> = chunks.iter().map(wanted).collect();
-        device.transfer(&mut |streams| {
+        let copies = device.require("offload", device.transfers())?;
+        copies.transfer(&mut |streams| {
             let (mut coming, mut going) = (VecDeque::new(), VecDeque::new());
             let mut asked = 0;
             for number in 0..formats.len() {
                 while asked < formats.len() && asked < number + AHEAD {
-                    let to = take(free, &**device, formats[asked].0)?;
+                    let to = take(free, copies, formats[asked].0)?;
                     let from = core::mem::take(&mut chunks[asked].grads);
                     coming.push_back(streams.fetch(from, to)?);
                     asked += 1;
@@ -92,7 +93,7 @@ impl PassLaunch {
                             going.pop_front().map(|sent: Box<dyn Copying>| sent.finish()).transpose()?,
                         );
                     }
-                    param = Some(take(free, &**device, format)?);
+                    param = Some(take(free, copies, format)?);
                 }
                 let chunk = &chunks[number];
                 let memory = (&grad, param.as_mut());
@@ -161,10 +162,14 @@ impl PassLaunch {
 }
 
 /// Memory for a chunk.
-fn take(free: &mut Vec<Storage>, device: &dyn Backend, format: Format) -> fallline_core::Result<Storage> {
+fn take(
+    free: &mut Vec<Storage>,
+    copies: &dyn AsyncTransfer,
+    format: Format,
+) -> fallline_core::Result<Storage> {
     match free.iter().position(|storage| storage.format() == format) {
         Some(place) => Ok(free.swap_remove(place)),
-        None => device.allocate_for_transfer(format, CHUNK),
+        None => copies.allocate_pinned(format, CHUNK),
     }
 }
 

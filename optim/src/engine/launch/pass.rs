@@ -4,6 +4,7 @@ use super::between::{Between, Remembered};
 use super::{CacheBatch, StepContext};
 use crate::AnyAlgorithm;
 use crate::engine::fusion::{FusedOperands, Fusion};
+use crate::op::queue_of;
 use crate::params::row_sparse::{self, Parts};
 use crate::params::staging;
 use crate::program::{Program, Stage};
@@ -230,13 +231,17 @@ impl PassLaunch {
         let ran = match (queued, &self.between) {
             (Some(before), Some(between)) => {
                 let computed = computed.then(|| between.computed(before, context.shared.device()));
-                backend.run_queued(pass, Queued { computed, factor })
+                queue_of(backend).and_then(|queue| queue.run_queued(pass, Queued { computed, factor }))
             }
-            _ if factor.is_some() => backend.run_queued(pass, Queued { computed: None, factor }),
+            _ if factor.is_some() => {
+                queue_of(backend).and_then(|queue| queue.run_queued(pass, Queued { computed: None, factor }))
+            }
             _ => backend.run(pass),
         };
         let ran = match &mut fetched {
-            Some(sums) if !sums.is_empty() => ran.and_then(|()| backend.sums(&self.plans[number], sums)),
+            Some(sums) if !sums.is_empty() => {
+                ran.and_then(|()| queue_of(backend)?.sums(&self.plans[number], sums))
+            }
             _ => ran,
         };
         if let Err(cause) = ran {

@@ -1,6 +1,6 @@
 //! Powers whose count depends on sums: what a device needs to know of them.
 
-use super::between::{Declared, Formulas};
+use super::{Declared, Formulas};
 use crate::{Binary, Node, NumberGraph};
 
 /// A power of a number that the host knows, to a count of steps.

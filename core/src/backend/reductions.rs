@@ -1,7 +1,25 @@
-//! Sums along one axis, and over the rows and columns of matrices at once.
+//! Reductions: sums along one axis, and over the rows and columns of matrices at once.
 
-use super::{View, exactly};
-use crate::{Format, Result, Storage};
+use crate::error::check_len;
+use crate::private::Sealed;
+use crate::view::View;
+use crate::{Error, Format, Result, Storage};
+
+/// Reductions of a device. They are independent of threads, and have the same bits on every device.
+pub trait Reductions: Sealed {
+    /// Adds up along the middle one of three axes, or adds up squares: see [`AxisSums`].
+    ///
+    /// # Errors
+    /// Everything that can be found wrong is found before the first write: see [`AxisSums::check`].
+    fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()>;
+
+    /// Adds up the rows of matrices and their columns: the same bits as two calls of
+    /// [`sum_axis`](Reductions::sum_axis).
+    ///
+    /// # Errors
+    /// Everything that can be found wrong is found before the first write: see [`MatrixSums::check`].
+    fn sum_matrices(&self, sums: MatrixSums<'_>) -> Result<()>;
+}
 
 /// Sums along the middle one of three axes, `to[o, i] = Σₖ from[o, k, i]`, or of squares: over the rows of matrices
 /// (`inner` 1, `count` columns), over their columns (`inner` columns, `count` rows).
@@ -35,13 +53,13 @@ impl AxisSums<'_> {
     /// Checks that it is as it says. For backends.
     ///
     /// # Errors
-    /// [`Error::Length`](crate::Error::Length) where the extents are not those of the memory,
-    /// [`Error::Format`](crate::Error::Format) where it is neither `f32` nor `f64` or the sums are not stored alike.
+    /// [`Error::Length`] where the extents are not those of the memory,
+    /// [`Error::Format`] where it is neither `f32` nor `f64` or the sums are not stored alike.
     pub fn check(&self) -> Result<()> {
         let operation = "sum_axis";
         let sums = self.outer.saturating_mul(self.inner);
-        exactly(operation, "what is added up", sums.saturating_mul(self.count), self.from.len())?;
-        exactly(operation, "the sums", sums, self.to.len())?;
+        check_len(operation, "what is added up", sums.saturating_mul(self.count), self.from.len())?;
+        check_len(operation, "the sums", sums, self.to.len())?;
         alike(operation, &self.from, "the sums", self.to)
     }
 }
@@ -75,9 +93,9 @@ impl MatrixSums<'_> {
         let operation = "sum_matrices";
         let (rows, columns) =
             (self.matrices.saturating_mul(self.rows), self.matrices.saturating_mul(self.columns));
-        exactly(operation, "what is added up", rows.saturating_mul(self.columns), self.from.len())?;
-        exactly(operation, "the sums of rows", rows, self.by_row.len())?;
-        exactly(operation, "the sums of columns", columns, self.by_column.len())?;
+        check_len(operation, "what is added up", rows.saturating_mul(self.columns), self.from.len())?;
+        check_len(operation, "the sums of rows", rows, self.by_row.len())?;
+        check_len(operation, "the sums of columns", columns, self.by_column.len())?;
         alike(operation, &self.from, "the sums of rows", self.by_row)?;
         alike(operation, &self.from, "the sums of columns", self.by_column)
     }
@@ -94,10 +112,10 @@ impl MatrixSums<'_> {
 /// Checks that sums are stored as what is added up, which is not repeated.
 fn alike(operation: &'static str, from: &View<'_>, what: &str, to: &Storage) -> Result<()> {
     if from.repeat().is_some() {
-        return Err(crate::Error::Unavailable(format!("{operation}: what is added up is repeated")));
+        return Err(Error::Unavailable(format!("{operation}: what is added up is repeated")));
     }
     let wrong = |what: &str, expected: &str, got| {
-        Err(crate::Error::Format { operation, what: what.into(), expected: expected.into(), got })
+        Err(Error::Format { operation, what: what.into(), expected: expected.into(), got })
     };
     match (from.format(), to.format()) {
         (Format::F32, Format::F32) | (Format::F64, Format::F64) => Ok(()),

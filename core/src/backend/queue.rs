@@ -1,8 +1,32 @@
 //! Passes whose numbers are computed where they run, so that nothing waits for them.
 
-use super::Plan;
-use crate::Storage;
+use crate::pass::{Pass, Plan};
+use crate::private::Sealed;
+use crate::{Kernel, Result, Storage};
 use core::fmt;
+
+/// A queue of passes that the host does not wait for: a capability that a backend may lack.
+pub trait PassQueue: Sealed {
+    /// Returns whether it computes what this rule's scalars follow from itself ([`run_queued`](PassQueue::run_queued)),
+    /// because its sums would have to be waited for.
+    fn computes(&self, kernel: &Kernel) -> bool;
+
+    /// Runs a pass as [`Backend::run`](crate::Backend::run) does, without waiting for anything: the sums stay in the
+    /// pass's plan, where the next pass's `queued` or [`sums`](PassQueue::sums) finds them, and tensors' own scalars are
+    /// computed before it on the device. `pass.sums` is empty, and where they are computed `pass.tensor_scalars` is. The
+    /// same bits as on the host.
+    ///
+    /// # Errors
+    /// As [`Backend::run`](crate::Backend::run); [`Error::Unavailable`](crate::Error::Unavailable) for a rule that it does
+    /// not [compute](PassQueue::computes).
+    fn run_queued(&self, pass: Pass<'_, '_>, queued: Queued<'_>) -> Result<()>;
+
+    /// Fetches the sums that the last [queued](PassQueue::run_queued) pass of a plan has left, and waits for them.
+    ///
+    /// # Errors
+    /// [`Error::Length`](crate::Error::Length) where there are not as many; when the device failed meanwhile.
+    fn sums(&self, plan: &Plan, to: &mut [f64]) -> Result<()>;
+}
 
 /// A tensor's place in what is computed over all tensors of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +37,7 @@ pub struct Placed {
     pub group: u32,
 }
 
-/// What a pass takes beside its [`Pass`](super::Pass) where nothing of it comes back to the host
-/// ([`Backend::run_queued`](super::Backend::run_queued)).
+/// What a pass takes beside its [`Pass`] where nothing of it comes back to the host ([`PassQueue::run_queued`]).
 #[derive(Default)]
 pub struct Queued<'p> {
     /// How the tensors' own scalars are computed on the device, from sums that stay there; none where the pass gives them.

@@ -1,8 +1,26 @@
 //! Copies between a device and the host that go on while the host does other things.
 
-use crate::backend::View;
-use crate::{Error, Result, Storage};
+use crate::private::Sealed;
+use crate::view::View;
+use crate::{Error, Format, Result, Storage};
 use core::fmt;
+
+/// Asynchronous copies between a device and the host: a capability that a backend may lack.
+pub trait AsyncTransfer: Sealed {
+    /// Allocates pinned memory of the host for [`transfer`](AsyncTransfer::transfer), which the device copies at its full
+    /// speed.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    fn allocate_pinned(&self, format: Format, len: usize) -> Result<Storage>;
+
+    /// Lets `work` copy to and from the device while the host computes. When this returns the device has all copies in
+    /// the order of its other work.
+    ///
+    /// # Errors
+    /// Those of `work` and of the device.
+    fn transfer<'s>(&self, work: &mut dyn FnMut(&mut dyn Transfers<'s>) -> Result<()>) -> Result<()>;
+}
 
 /// A copy that is under way. It has the memory of the host until it is done; dropping it waits for it.
 pub trait Copying: fmt::Debug + Send {
@@ -14,7 +32,7 @@ pub trait Copying: fmt::Debug + Send {
 }
 
 /// Copies in both directions, as far as the device can at the same time, for as long as
-/// [`Backend::transfer`](crate::Backend::transfer) takes: those down in their order, those up in theirs. Everything on
+/// [`AsyncTransfer::transfer`] takes: those down in their order, those up in theirs. Everything on
 /// the device that was queued before comes before them, and everything that is queued afterwards after them.
 pub trait Transfers<'s> {
     /// Begins to copy from the device: one view after the other to the start of `to`, which has their format and at
