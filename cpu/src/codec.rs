@@ -4,27 +4,16 @@
 //! registers of it; half precision uses the conversion instructions of F16C, and the dynamic codes have loops
 //! of their own.
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod avx512;
-mod blocks;
-#[cfg(target_arch = "x86_64")]
-mod dynamic;
-#[cfg(target_arch = "x86_64")]
-mod fours;
-#[cfg(target_arch = "x86_64")]
-mod grid;
 mod stochastic;
 
 use crate::isa::Isa;
+use crate::quant::blocks::Blocks;
 #[cfg(target_arch = "x86_64")]
-use crate::lane::{Register, Ymm32, Zmm32};
-pub(crate) use blocks::Blocks;
+use crate::quant::blocks::Most;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use blocks::{Encoding, Most};
+use crate::quant::q8_dynamic::Kind;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use dynamic::Kind;
+use crate::vector::{Register, Ymm32, Zmm32};
 use fallline_core::sums::STEP;
 use fallline_core::{Format, codec};
 

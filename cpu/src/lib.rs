@@ -10,27 +10,22 @@
 
 #![allow(unsafe_code)]
 
-mod axis;
-mod buffers;
 mod codec;
-mod driver;
-mod entries;
-#[cfg(target_arch = "x86_64")]
-mod fused;
-#[cfg(target_arch = "x86_64")]
-mod halves;
+mod exec;
+mod gather;
+mod gemm;
 mod isa;
-mod lane;
-mod matmul;
+mod kernels;
 mod memory;
 pub mod plain;
-mod plan;
 mod pool;
-mod rows;
-mod tape;
+mod quant;
+mod reduce;
+mod vector;
+mod workspace;
 
-pub use entries::Native;
 pub use isa::{Isa, VARIABLE};
+pub use kernels::direct::Native;
 
 use fallline_core::backend::{AxisSums, Backend, MatMul, MatrixSums, Pass, Plan, RowScatter, RowSums};
 use fallline_core::host::{Slice, SliceMut};
@@ -53,7 +48,7 @@ pub struct Cpu {
     device: Device,
     pool: Pool,
     /// For packed factors of matrix products.
-    buffers: buffers::Buffers,
+    buffers: workspace::Buffers,
 }
 
 impl Cpu {
@@ -206,35 +201,35 @@ impl Backend for Cpu {
     }
 
     fn cached_elements(&self) -> Option<usize> {
-        Some(driver::CACHED)
+        Some(exec::CACHED)
     }
 
     fn plan(&self) -> Plan {
-        Box::new(driver::CpuPlan::default())
+        Box::new(exec::CpuPlan::default())
     }
 
     fn run(&self, pass: Pass<'_, '_>) -> Result<()> {
-        driver::run(self.device, self.isa, &self.pool, pass)
+        exec::run(self.device, self.isa, &self.pool, pass)
     }
 
     fn matmul(&self, product: MatMul<'_>) -> Result<()> {
-        matmul::matmul(self.place(), product)
+        gemm::matmul(self.place(), product)
     }
 
     fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()> {
-        axis::sum(self.place(), sums)
+        reduce::sum_axis(self.place(), sums)
     }
 
     fn sum_matrices(&self, sums: MatrixSums<'_>) -> Result<()> {
-        axis::sum_both(self.place(), sums)
+        reduce::sum_both(self.place(), sums)
     }
 
     fn sum_rows(&self, rows: RowSums<'_>) -> Result<()> {
-        rows::sum(self.device, &self.pool, rows)
+        gather::sum(self.device, &self.pool, rows)
     }
 
     fn scatter_rows(&self, rows: RowScatter<'_>) -> Result<()> {
-        rows::scatter(self.device, &self.pool, rows)
+        gather::scatter(self.device, &self.pool, rows)
     }
 
     fn synchronise(&self) -> Result<()> {
@@ -243,8 +238,8 @@ impl Backend for Cpu {
 }
 
 impl Cpu {
-    fn place(&self) -> matmul::Place<'_> {
-        matmul::Place { device: self.device, isa: self.isa, pool: &self.pool, buffers: &self.buffers }
+    fn place(&self) -> gemm::Place<'_> {
+        gemm::Place { device: self.device, isa: self.isa, pool: &self.pool, buffers: &self.buffers }
     }
 
     fn unreachable(&self, operation: &'static str) -> Error {

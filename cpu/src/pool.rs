@@ -1,11 +1,11 @@
 //! The threads that a backend's passes run on.
 
-mod own;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 use core::ops::Range;
-use own::Own;
+use workers::Own;
 
 /// Threads of this backend alone, or a pool that the caller has; never the global one.
 #[derive(Debug)]

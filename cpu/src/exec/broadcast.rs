@@ -1,0 +1,203 @@
+//! Operands whose elements are repeated, laid out as a rule takes them.
+
+use super::{Accumulators, Chosen, Stored, Work};
+use crate::codec::{Codec, Coded, Decode};
+use crate::exec::tiling::Chunk;
+use crate::isa::Isa;
+use crate::kernels::direct::Compiled;
+use core::mem::MaybeUninit;
+use fallline_core::backend::{MAX_OPERANDS, Repeat};
+use fallline_core::sums::{SEGMENT, STEP};
+
+/// Elements that are laid out at once where operands are only repeated: some of them need no scratch, and the others the
+/// same again and again. Steps of a sum, so that sums line up.
+const STRETCH: usize = 4 * STEP;
+
+/// A repeated operand on its way through a rule.
+#[derive(Clone, Copy)]
+pub(super) struct Repeated<T> {
+    repeat: Repeat,
+    stored: *mut u8,
+    bytes: usize,
+    /// None where it is stored as it is computed.
+    decode: Option<Decode<T>>,
+    /// Which stored element the scratch is full of, and up to where.
+    filled: Option<(usize, usize)>,
+    fill: Fill<T>,
+    /// Where the elements are that were last laid out.
+    pub(super) address: *mut T,
+}
+
+impl<T: Coded> Repeated<T> {
+    /// That of an operand, if it is repeated.
+    pub(super) fn of(stored: &Stored, isa: Isa) -> Option<Self> {
+        let repeat = stored.repeat?;
+        let decode = match T::codec(stored.format, isa) {
+            None => None,
+            Some(Codec::Each { decode, .. }) => Some(decode),
+            Some(Codec::Blocks(_)) => unreachable!("blocks are not repeated"),
+        };
+        let (stored, bytes) = (stored.address, stored.format.bytes());
+        let fill = fill_with(isa);
+        Some(Repeated { repeat, stored, bytes, decode, filled: None, fill, address: core::ptr::null_mut() })
+    }
+
+    /// How many elements there are from `first` on to the end of its row, where rows are long.
+    fn left(&self, first: usize) -> Option<usize> {
+        let Repeat { run, times } = self.repeat;
+        let row = if run == 1 { times } else { run };
+        (row >= STEP).then(|| row - first % row)
+    }
+
+    /// Lays out `elements` elements from `first` on, in `scratch` where they do not lie side by side already.
+    ///
+    /// # Safety
+    /// The elements stand for such that are in the operand's memory; `scratch` has room for them, and is the same each
+    /// time.
+    #[inline(always)]
+    pub(super) unsafe fn lay(&mut self, first: usize, elements: usize, scratch: *mut T) {
+        let Repeat { run, times } = self.repeat;
+        // One element all along.
+        let one = (run == 1).then(|| first / times).filter(|&one| one == (first + elements - 1) / times);
+        let there = one.is_some_and(|one| self.filled.is_some_and(|(of, end)| of == one && elements <= end));
+        if !there {
+            // SAFETY: the caller's contract.
+            self.address = unsafe { self.lay_anew(first, elements, scratch) };
+            self.filled = one.map(|one| (one, elements));
+        }
+    }
+
+    /// The same whatever the scratch is full of.
+    ///
+    /// # Safety
+    /// As for `lay`.
+    unsafe fn lay_anew(&self, first: usize, elements: usize, scratch: *mut T) -> *mut T {
+        let Repeat { run, times } = self.repeat;
+        let (mut row, mut at) = (first / (run * times), first % run);
+        // SAFETY: the caller's contract: every index below is that of a stored element.
+        let stored = |index: usize| unsafe { self.stored.add(index * self.bytes) };
+        if self.decode.is_none() && at + elements <= run {
+            return stored(row * run + at).cast();
+        }
+        // How often the run stands there from this one on, this one among them.
+        let mut left = times - first % (run * times) / run;
+        let mut done = 0;
+        while done < elements {
+            // SAFETY: the caller's contract.
+            unsafe {
+                let part = match run {
+                    // One element over and over.
+                    1 => left.min(elements - done),
+                    _ => (run - at).min(elements - done),
+                };
+                let moved = if run == 1 { 1 } else { part };
+                let (from, to) = (stored(row * run + at), scratch.add(done));
+                match self.decode {
+                    None => from.cast::<T>().copy_to_nonoverlapping(to, moved),
+                    Some(decode) => decode(from, to, moved),
+                }
+                if run == 1 {
+                    (self.fill)(to, part);
+                    left -= part - 1;
+                }
+                done += part;
+            }
+            (at, left) = (0, left - 1);
+            if left == 0 {
+                (row, left) = (row + 1, times);
+            }
+        }
+        scratch
+    }
+}
+
+/// A stretch of every operand.
+#[repr(C, align(64))]
+struct Scratch<T>([MaybeUninit<[T; STRETCH]>; MAX_OPERANDS]);
+
+/// Runs a chunk whose operands are all stored as they are computed, some of them repeated.
+pub(super) fn run<T: Compiled + Coded>(
+    work: &Work<'_, T>,
+    rule: &Chosen<T>,
+    chunk: &Chunk,
+    stored: &[Stored],
+    row: &[T],
+) {
+    let first_segment = work.plan.chunks.segments[chunk.tensor] + chunk.start / SEGMENT;
+    let mut scratch = Scratch::<T>([const { MaybeUninit::uninit() }; MAX_OPERANDS]);
+    let mut ways = [None; MAX_OPERANDS];
+    let mut addresses = [core::ptr::null_mut::<T>(); MAX_OPERANDS];
+    for (way, stored) in ways.iter_mut().zip(stored) {
+        *way = Repeated::<T>::of(stored, work.isa);
+    }
+    let mut accumulators = Accumulators::<T>::new(rule.kernel.sums.len());
+    let sums = accumulators.count > 0;
+    let mut start = 0;
+    while start < chunk.elements {
+        let first = chunk.start + start;
+        let mut elements = STRETCH.min(chunk.elements - start);
+        if sums {
+            elements = elements.min(SEGMENT - start % SEGMENT);
+        }
+        // To the end of a row, where steps of a sum end there too: within a row nothing is laid out twice.
+        for left in ways.iter().flatten().filter_map(|way| way.left(first)) {
+            if !sums || left.is_multiple_of(STEP) {
+                elements = elements.min(left);
+            }
+        }
+        for (k, (way, stored)) in ways.iter_mut().zip(stored).enumerate() {
+            // SAFETY: the stretch lies within the chunk, and that within the tensor, whose memory was checked; it fits
+            // into the operand's scratch.
+            addresses[k] = unsafe {
+                match way {
+                    Some(repeated) => {
+                        repeated.lay(first, elements, scratch.0[k].as_mut_ptr().cast());
+                        repeated.address
+                    }
+                    None => stored.at(first).0.cast(),
+                }
+            };
+        }
+        // SAFETY: as in `run_rule`; a stretch begins with a step of a sum, and is at most a segment's rest.
+        unsafe { rule.entry.run(row.as_ptr(), addresses.as_ptr(), elements, accumulators.start()) };
+        start += elements;
+        if sums && (start.is_multiple_of(SEGMENT) || start == chunk.elements) {
+            accumulators.finish(work, first_segment + (start - 1) / SEGMENT);
+        }
+    }
+}
+
+/// Writes the number at `to` to the `count - 1` places behind it too.
+type Fill<T> = unsafe fn(to: *mut T, count: usize);
+
+#[inline(always)]
+unsafe fn fill<T: Copy>(to: *mut T, count: usize) {
+    // SAFETY: the caller has `count` places, the first of them with a number.
+    unsafe {
+        let value = *to;
+        (1..count).for_each(|i| to.add(i).write(value));
+    }
+}
+
+fn fill_with<T: Copy>(isa: Isa) -> Fill<T> {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f")]
+        unsafe fn avx512<T: Copy>(to: *mut T, count: usize) {
+            // SAFETY: as for `fill`.
+            unsafe { fill(to, count) };
+        }
+        #[target_feature(enable = "avx2")]
+        unsafe fn avx2<T: Copy>(to: *mut T, count: usize) {
+            // SAFETY: as for `fill`.
+            unsafe { fill(to, count) };
+        }
+        match isa {
+            Isa::Avx512 => return avx512::<T>,
+            Isa::Avx2 => return avx2::<T>,
+            _ => {}
+        }
+    }
+    let _ = isa;
+    fill::<T>
+}

@@ -1,0 +1,214 @@
+//! A rule whose states have dynamic codes, in one loop: decode, rule, largest magnitude, encode.
+//!
+//! Encoding needs a block's scale, which is known when the rule has gone through all of it, and its arithmetic is
+//! a long chain, while a rule mostly waits for roots and quotients. So block `b` goes through the rule while block
+//! `b - 1` is encoded: a turn of four registers, with half of a state's codes behind each of them, since the CPU only
+//! works on both at a time where they stand near each other. All operands are asked for ahead, because the streams of
+//! codes are too slow for the CPU to see what comes next.
+
+use crate::codec::{Groups, REGISTERS};
+use crate::quant::blocks::{Blocks, Encoding, Most};
+use crate::quant::q8_dynamic::Kind;
+use core::mem::MaybeUninit;
+use fallline_core::backend::MAX_OPERANDS;
+use fallline_core::{Array, Literal, Role, Rule, apply};
+
+/// An operand: plain singles, or, of a state, codes and scales.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) address: *mut u8,
+    pub(crate) scales: *mut f32,
+    /// Of a state.
+    pub(crate) kind: Option<&'static Kind>,
+    /// Of a state, for what is not usual.
+    pub(crate) blocks: Option<Blocks>,
+}
+
+impl Place {
+    const NOWHERE: Place =
+        Place { address: core::ptr::null_mut(), scales: core::ptr::null_mut(), kind: None, blocks: None };
+}
+
+/// A compiled rule: its scalars as for any entry, a place for each operand, and how many whole blocks.
+pub(crate) type Fused = unsafe fn(scalars: *const f32, places: *const Place, blocks: usize);
+
+/// Elements of a block.
+pub(crate) const BLOCK: usize = 256;
+/// Elements that are asked for ahead.
+const AHEAD: usize = 512;
+
+/// A block of each state's new numbers, and the one before.
+#[repr(C, align(64))]
+struct Scratch([[MaybeUninit<[f32; BLOCK]>; 2]; MAX_OPERANDS]);
+
+/// Whether operand `k` is a state.
+const fn state<R: Rule>(k: usize) -> bool {
+    matches!(R::OPERANDS[k].role, Role::State)
+}
+
+/// The body for each operand, written out: a loop over them would keep registers in memory.
+macro_rules! for_each_operand {
+    ($count:ident, $k:ident => $body:block) => {
+        $crate::kernels::quantized::for_each_operand!(@ $count, $k => $body; 0 1 2 3 4 5 6 7)
+    };
+    (@ $count:ident, $k:ident => $body:block; $($place:literal)*) => { $(
+        if $place < $count {
+            let $k: usize = $place;
+            $body
+        }
+    )* };
+}
+pub(crate) use for_each_operand;
+const _: () = assert!(MAX_OPERANDS == 8, "for_each_operand has as many places");
+
+/// Behind which of a turn's registers the codes of state `k` are begun; they are finished behind the next one.
+const fn turn<R: Rule>(k: usize) -> usize {
+    let (mut before, mut operand) = (0, 0);
+    while operand < k {
+        before += (state::<R>(operand) && R::OPERANDS[operand].written) as usize;
+        operand += 1;
+    }
+    2 * before % REGISTERS
+}
+
+/// The body for each register of a turn, written out for the same reason.
+macro_rules! for_each_register {
+    ($r:ident => $body:block) => {
+        for_each_register!(@ $r => $body; 0 1 2 3)
+    };
+    (@ $r:ident => $body:block; $($place:literal)*) => { $( {
+        let $r: usize = $place;
+        $body
+    } )* };
+}
+const _: () = assert!(REGISTERS == 4, "for_each_register has as many places");
+
+/// # Safety
+/// `scalars` holds a whole row; `places` a place for each operand, with kinds, conversions and scales for states, valid
+/// for reading `blocks` blocks of 256 elements, and for writing them where the rule writes; no operand that is written
+/// overlaps another; the rule has no sums; the CPU has the instruction set of `V`.
+#[inline(always)]
+unsafe fn fused<R: Rule, V: Groups>(scalars: *const f32, places: *const Place, blocks: usize)
+where
+    f64: Literal<V>,
+{
+    // SAFETY: of the whole body, the caller's contract; scratch is written before it is read, block by block.
+    unsafe {
+        let group = const { REGISTERS * V::LANES };
+        let grad_scale = V::lit(f64::from(*scalars));
+        let mut values = R::Scalars::fill(grad_scale);
+        for (i, value) in values.as_mut().iter_mut().enumerate() {
+            *value = V::lit(f64::from(*scalars.add(1 + i)));
+        }
+        let count = const { R::OPERANDS.len() };
+        let mut operands = [Place::NOWHERE; MAX_OPERANDS];
+        operands[..count].copy_from_slice(core::slice::from_raw_parts(places, count));
+        let places = operands;
+        let mut scratch = Scratch([const { [MaybeUninit::uninit(); 2] }; MAX_OPERANDS]);
+        let scratch = scratch.0.as_mut_ptr().cast::<f32>();
+        let mut encodings = [Encoding::NONE; MAX_OPERANDS];
+        for block in 0..blocks {
+            let (side, other) = (block % 2 * BLOCK, (1 - block % 2) * BLOCK);
+            let mut most = [V::none(); MAX_OPERANDS];
+            for within in (0..BLOCK).step_by(group) {
+                let first = block * BLOCK + within;
+                let mut x = [R::Operands::fill(grad_scale); REGISTERS];
+                for_each_operand!(count, k => {
+                    let Place { address, scales, kind, .. } = places[k];
+                    if state::<R>(k) {
+                        let scale = *scales.add(block);
+                        expect(address.wrapping_add(first + AHEAD));
+                        let decoded = V::decode(kind.unwrap_unchecked(), address.add(first), scale);
+                        for (x, decoded) in x.iter_mut().zip(decoded) {
+                            x.as_mut()[k] = decoded;
+                        }
+                    }
+                });
+                let mut begun = [V::nothing(); MAX_OPERANDS];
+                for_each_register!(r => {
+                    for_each_operand!(count, k => {
+                        if !state::<R>(k) {
+                            let (address, at) = (places[k].address.cast::<f32>(), first + V::LANES * r);
+                            if at.is_multiple_of(16) {
+                                expect(address.wrapping_add(at + AHEAD).cast());
+                            }
+                            x[r].as_mut()[k] = V::load(address.add(at));
+                        }
+                    });
+                    apply::<R, V>(grad_scale, &values, &mut x[r]);
+                    // Stored at once, or the compiler would put the rule behind the codes.
+                    for_each_operand!(count, k => {
+                        if R::OPERANDS[k].written {
+                            let (x, at) = (x[r].as_ref()[k], V::LANES * r);
+                            if state::<R>(k) {
+                                most[k] = V::larger(places[k].kind.unwrap_unchecked(), most[k], x);
+                                x.store(scratch.add(2 * BLOCK * k + side + within + at));
+                            } else {
+                                x.store(places[k].address.cast::<f32>().add(first + at));
+                            }
+                        }
+                    });
+                    for_each_operand!(count, k => {
+                        if state::<R>(k) && R::OPERANDS[k].written {
+                            let Place { address, kind, blocks, .. } = places[k];
+                            let numbers = scratch.add(2 * BLOCK * k + other + within);
+                            let Encoding { usual, factor, .. } = encodings[k];
+                            if r == turn::<R>(k) && usual {
+                                begun[k] = V::begin(kind.unwrap_unchecked(), factor, numbers);
+                            }
+                            if r == turn::<R>(k) + 1 {
+                                let codes = address.wrapping_add(first).wrapping_sub(BLOCK);
+                                if usual {
+                                    V::encode(kind.unwrap_unchecked(), factor, begun[k], numbers, codes);
+                                } else if block > 0 {
+                                    (blocks.unwrap_unchecked().part)(numbers, &encodings[k], codes, group);
+                                }
+                            }
+                        }
+                    });
+                });
+            }
+            for_each_operand!(count, k => {
+                if state::<R>(k) && R::OPERANDS[k].written {
+                    let columns: Most = V::columns(most[k]);
+                    let numbers = scratch.add(2 * BLOCK * k + side);
+                    let scale = Blocks::finish(&columns, numbers, BLOCK, &mut encodings[k]);
+                    *places[k].scales.add(block) = scale;
+                }
+            });
+        }
+        // What there is of the last one is not in the loop, which would be compiled once more for it.
+        let Some(last) = blocks.checked_sub(1) else { return };
+        for_each_operand!(count, k => {
+            if state::<R>(k) && R::OPERANDS[k].written {
+                let numbers = scratch.add(2 * BLOCK * k + last % 2 * BLOCK);
+                let codes = places[k].address.add(last * BLOCK);
+                (places[k].blocks.unwrap_unchecked().part)(numbers, &encodings[k], codes, BLOCK);
+            }
+        });
+    }
+}
+
+/// Asks for a cache line.
+#[inline(always)]
+pub(crate) fn expect(address: *const u8) {
+    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a hint; the address is not accessed, and need not be that of anything.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+}
+
+/// # Safety
+/// As [`Fused`]: see `fused`, with AVX2.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) unsafe fn avx2<R: Rule>(scalars: *const f32, places: *const Place, blocks: usize) {
+    // SAFETY: the caller's contract.
+    unsafe { fused::<R, crate::vector::Ymm32>(scalars, places, blocks) }
+}
+
+/// # Safety
+/// As [`Fused`]: see `fused`, with AVX-512, VBMI and VBMI2.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,avx2,fma,f16c")]
+pub(crate) unsafe fn avx512<R: Rule>(scalars: *const f32, places: *const Place, blocks: usize) {
+    // SAFETY: the caller's contract.
+    unsafe { fused::<R, crate::vector::Zmm32>(scalars, places, blocks) }
+}
