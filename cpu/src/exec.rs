@@ -18,7 +18,7 @@ use crate::kernels::quantized::{BLOCK, Fused, Place};
 use crate::kernels::tape::{Code, Tape};
 use crate::pool::Pool;
 #[cfg(target_arch = "x86_64")]
-use crate::quant::{avx512::permutes_bytes, blocks::Blocks, q8_dynamic::Kind};
+use crate::quant::{Codebook, block_codec, permutes_bytes};
 #[cfg(target_arch = "x86_64")]
 use crate::vector::Rounds;
 use core::mem::MaybeUninit;
@@ -519,20 +519,20 @@ fn run_fused<T: Compiled>(rule: &Chosen<T>, isa: Isa, chunk: &Chunk, stored: &[S
         return *chunk;
     }
     let (address, scales) = (core::ptr::null_mut(), core::ptr::null_mut());
-    let mut places = [Place { address, scales, kind: None, blocks: None }; MAX_OPERANDS];
+    let mut places = [Place { address, scales, codebook: None, blocks: None }; MAX_OPERANDS];
     for ((place, operand), stored) in places.iter_mut().zip(rule.kernel.operands).zip(stored) {
-        let kind = Kind::of(stored.format);
+        let codebook = Codebook::of(stored.format);
         let fits = match operand.role {
-            Role::State => kind.is_some(),
+            Role::State => codebook.is_some(),
             _ => stored.format == Format::F32,
         };
         if !fits {
             return *chunk;
         }
-        let blocks = kind.map(|_| Blocks::of(stored.format, isa));
+        let blocks = codebook.map(|_| block_codec(stored.format, isa));
         // SAFETY: the chunk lies within the tensor, whose memory was checked; chunks begin with a block.
         let (address, scales) = unsafe { stored.at(chunk.start) };
-        *place = Place { address, scales, kind, blocks };
+        *place = Place { address, scales, codebook, blocks };
     }
     let blocks = chunk.elements / BLOCK;
     // SAFETY: the row is of singles (the entry is there for no other type), places are those of the chunk's elements,

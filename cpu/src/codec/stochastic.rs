@@ -1,9 +1,12 @@
 //! Stochastic rounding to bfloat16: the specification's loops, compiled for each instruction set.
 
-use super::Round;
 use crate::isa::Isa;
 use core::slice::{from_raw_parts, from_raw_parts_mut};
 use fallline_core::codec::stochastic::{MULTIPLIER, ROUNDS, WEYL, bf16_from_f32};
+
+/// Rounds `count` numbers to bfloat16 by chance, of which the first is element `first` (a multiple of four) of its
+/// tensor.
+pub(crate) type Round<T> = unsafe fn(numbers: *const T, stored: *mut u16, count: usize, key: u64, first: u64);
 
 /// Elements whose random bits are drawn together.
 const GROUP: usize = 256;

@@ -9,7 +9,7 @@ use super::{Accumulators, Chosen, Stored, Work};
 use crate::codec::{Codec, Coded, Decode, Encode, Round};
 use crate::exec::tiling::Chunk;
 use crate::kernels::direct::Compiled;
-use crate::quant::blocks::Blocks;
+use crate::quant::BlockCodec;
 use core::mem::MaybeUninit;
 use fallline_core::Format;
 use fallline_core::backend::MAX_OPERANDS;
@@ -32,7 +32,7 @@ enum Way<T> {
     /// Element by element, and back by chance.
     Chance { decode: Decode<T>, round: Round<T>, key: u64 },
     /// In blocks.
-    Blocks(Blocks),
+    Blocks(BlockCodec),
     /// Each of them several times, and never written.
     Repeated(Repeated<T>),
 }

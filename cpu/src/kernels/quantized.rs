@@ -6,9 +6,7 @@
 //! works on both at a time where they stand near each other. All operands are asked for ahead, because the streams of
 //! codes are too slow for the CPU to see what comes next.
 
-use crate::codec::{Groups, REGISTERS};
-use crate::quant::blocks::{Blocks, Encoding, Most};
-use crate::quant::q8_dynamic::Kind;
+use crate::quant::{AbsMax, BlockCodec, Codebook, QuantParams, QuantVector, REGISTERS};
 use core::mem::MaybeUninit;
 use fallline_core::backend::MAX_OPERANDS;
 use fallline_core::{Array, Literal, Role, Rule, apply};
@@ -19,14 +17,14 @@ pub(crate) struct Place {
     pub(crate) address: *mut u8,
     pub(crate) scales: *mut f32,
     /// Of a state.
-    pub(crate) kind: Option<&'static Kind>,
+    pub(crate) codebook: Option<&'static Codebook>,
     /// Of a state, for what is not usual.
-    pub(crate) blocks: Option<Blocks>,
+    pub(crate) blocks: Option<BlockCodec>,
 }
 
 impl Place {
     const NOWHERE: Place =
-        Place { address: core::ptr::null_mut(), scales: core::ptr::null_mut(), kind: None, blocks: None };
+        Place { address: core::ptr::null_mut(), scales: core::ptr::null_mut(), codebook: None, blocks: None };
 }
 
 /// A compiled rule: its scalars as for any entry, a place for each operand, and how many whole blocks.
@@ -88,7 +86,7 @@ const _: () = assert!(REGISTERS == 4, "for_each_register has as many places");
 /// for reading `blocks` blocks of 256 elements, and for writing them where the rule writes; no operand that is written
 /// overlaps another; the rule has no sums; the CPU has the instruction set of `V`.
 #[inline(always)]
-unsafe fn fused<R: Rule, V: Groups>(scalars: *const f32, places: *const Place, blocks: usize)
+unsafe fn fused<R: Rule, V: QuantVector>(scalars: *const f32, places: *const Place, blocks: usize)
 where
     f64: Literal<V>,
 {
@@ -106,25 +104,25 @@ where
         let places = operands;
         let mut scratch = Scratch([const { [MaybeUninit::uninit(); 2] }; MAX_OPERANDS]);
         let scratch = scratch.0.as_mut_ptr().cast::<f32>();
-        let mut encodings = [Encoding::NONE; MAX_OPERANDS];
+        let mut params = [QuantParams::NONE; MAX_OPERANDS];
         for block in 0..blocks {
             let (side, other) = (block % 2 * BLOCK, (1 - block % 2) * BLOCK);
-            let mut most = [V::none(); MAX_OPERANDS];
+            let mut absmax = [V::no_absmax(); MAX_OPERANDS];
             for within in (0..BLOCK).step_by(group) {
                 let first = block * BLOCK + within;
                 let mut x = [R::Operands::fill(grad_scale); REGISTERS];
                 for_each_operand!(count, k => {
-                    let Place { address, scales, kind, .. } = places[k];
+                    let Place { address, scales, codebook, .. } = places[k];
                     if state::<R>(k) {
                         let scale = *scales.add(block);
                         expect(address.wrapping_add(first + AHEAD));
-                        let decoded = V::decode(kind.unwrap_unchecked(), address.add(first), scale);
+                        let decoded = V::decode(codebook.unwrap_unchecked(), address.add(first), scale);
                         for (x, decoded) in x.iter_mut().zip(decoded) {
                             x.as_mut()[k] = decoded;
                         }
                     }
                 });
-                let mut begun = [V::nothing(); MAX_OPERANDS];
+                let mut stage1 = [V::no_stage1(); MAX_OPERANDS];
                 for_each_register!(r => {
                     for_each_operand!(count, k => {
                         if !state::<R>(k) {
@@ -141,7 +139,7 @@ where
                         if R::OPERANDS[k].written {
                             let (x, at) = (x[r].as_ref()[k], V::LANES * r);
                             if state::<R>(k) {
-                                most[k] = V::larger(places[k].kind.unwrap_unchecked(), most[k], x);
+                                absmax[k] = V::update_absmax(places[k].codebook.unwrap_unchecked(), absmax[k], x);
                                 x.store(scratch.add(2 * BLOCK * k + side + within + at));
                             } else {
                                 x.store(places[k].address.cast::<f32>().add(first + at));
@@ -150,18 +148,18 @@ where
                     });
                     for_each_operand!(count, k => {
                         if state::<R>(k) && R::OPERANDS[k].written {
-                            let Place { address, kind, blocks, .. } = places[k];
+                            let Place { address, codebook, blocks, .. } = places[k];
                             let numbers = scratch.add(2 * BLOCK * k + other + within);
-                            let Encoding { usual, factor, .. } = encodings[k];
+                            let QuantParams { usual, factor, .. } = params[k];
                             if r == turn::<R>(k) && usual {
-                                begun[k] = V::begin(kind.unwrap_unchecked(), factor, numbers);
+                                stage1[k] = V::stage1(codebook.unwrap_unchecked(), factor, numbers);
                             }
                             if r == turn::<R>(k) + 1 {
                                 let codes = address.wrapping_add(first).wrapping_sub(BLOCK);
                                 if usual {
-                                    V::encode(kind.unwrap_unchecked(), factor, begun[k], numbers, codes);
+                                    V::stage2(codebook.unwrap_unchecked(), factor, stage1[k], numbers, codes);
                                 } else if block > 0 {
-                                    (blocks.unwrap_unchecked().part)(numbers, &encodings[k], codes, group);
+                                    (blocks.unwrap_unchecked().part)(numbers, &params[k], codes, group);
                                 }
                             }
                         }
@@ -170,9 +168,9 @@ where
             }
             for_each_operand!(count, k => {
                 if state::<R>(k) && R::OPERANDS[k].written {
-                    let columns: Most = V::columns(most[k]);
+                    let columns: AbsMax = V::to_absmax(absmax[k]);
                     let numbers = scratch.add(2 * BLOCK * k + side);
-                    let scale = Blocks::finish(&columns, numbers, BLOCK, &mut encodings[k]);
+                    let scale = BlockCodec::finish(&columns, numbers, BLOCK, &mut params[k]);
                     *places[k].scales.add(block) = scale;
                 }
             });
@@ -183,7 +181,7 @@ where
             if state::<R>(k) && R::OPERANDS[k].written {
                 let numbers = scratch.add(2 * BLOCK * k + last % 2 * BLOCK);
                 let codes = places[k].address.add(last * BLOCK);
-                (places[k].blocks.unwrap_unchecked().part)(numbers, &encodings[k], codes, BLOCK);
+                (places[k].blocks.unwrap_unchecked().part)(numbers, &params[k], codes, BLOCK);
             }
         });
     }

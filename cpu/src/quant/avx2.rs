@@ -1,8 +1,9 @@
 //! The block formats with AVX2: 32 numbers at a time, with tables of eight.
 
-use super::blocks::{self, Blocked, Blocks, Encoding, Most, compiled};
-use super::q8_dynamic::{EIGHT_NINTHS, GRID_BINADE, HALF_GRID, KINDS, Kind, NEAR, Pieces, look_up};
-use crate::codec::{Groups, REGISTERS};
+use super::blocks::{self, AbsMax, BlockCodec, BlockFormat, QuantParams, compiled};
+use super::q8_dynamic::{CODEBOOKS, Codebook, EIGHT_NINTHS, GRID_BINADE, NEAR, look_up};
+use super::q8_grid::HALF_GRID;
+use super::vector::{QuantVector, REGISTERS};
 use crate::vector::Ymm32;
 use core::arch::x86_64::*;
 use fallline_core::{Codes, Format};
@@ -11,46 +12,6 @@ use fallline_core::{Codes, Format};
 const GROUP: usize = 8 * REGISTERS;
 /// Numbers below it are zero, where there is no grid; its exponent is the least that `slope` and `rise` are right for.
 const TINY: f32 = 1.0 / 16_777_216.0;
-
-/// Everything that is needed of one kind of codes.
-#[repr(C, align(32))]
-pub(super) struct Tables {
-    /// The first number of the piece above each of the first eight.
-    upper: [f32; 8],
-    /// What `y` is multiplied by, of the pieces from 0 to 8, of which the last shares a place with the first.
-    factor: [f32; 8],
-    /// `(exponent · slope + rise) >> 8` is the lower piece in a binade.
-    slope: i32,
-    rise: i32,
-    /// On a grid, where there are 16 binades, the lower piece of each, twice: bytes are permuted in halves.
-    lower: [u8; 32],
-    shift: i32,
-}
-
-impl Tables {
-    pub(super) const fn new(pieces: &Pieces, signed: bool, grid: bool) -> Tables {
-        let (slope, rise) = if signed { (81, -514) } else { (79, -442) };
-        let mut tables = Tables {
-            upper: pieces.upper,
-            factor: [0.0; 8],
-            slope,
-            rise: rise - 96 * slope,
-            lower: [0; 32],
-            shift: pieces.shift as i32,
-        };
-        let mut piece = 1;
-        while piece < pieces.factor.len() {
-            tables.factor[piece % 8] = pieces.factor[piece];
-            piece += 1;
-        }
-        let mut binade = 0;
-        while grid && binade < 32 {
-            tables.lower[binade] = pieces.of_binade(GRID_BINADE + binade as u32 % 16).0 as u8;
-            binade += 1;
-        }
-        tables
-    }
-}
 
 /// Encodes a group, of which no number is negative where codes are unsigned.
 ///
@@ -61,10 +22,15 @@ impl Tables {
     clippy::needless_range_loop,
     reason = "each stage reads and writes the same register of several arrays"
 )]
-unsafe fn encode_group<const GRID: bool>(kind: &Kind, factor: f32, numbers: *const f32, codes: *mut u8) {
+unsafe fn encode_group<const GRID: bool>(
+    codebook: &Codebook,
+    factor: f32,
+    numbers: *const f32,
+    codes: *mut u8,
+) {
     // SAFETY: the caller's contract.
     unsafe {
-        let tables = &kind.avx2;
+        let tables = &codebook.avx2;
         let upper = _mm256_loadu_ps(tables.upper.as_ptr());
         let factors = _mm256_loadu_ps(tables.factor.as_ptr());
         let lower = _mm256_loadu_si256(tables.lower.as_ptr().cast());
@@ -115,12 +81,12 @@ unsafe fn encode_group<const GRID: bool>(kind: &Kind, factor: f32, numbers: *con
             }
         }
         let (mut a, mut b) = (_mm256_packs_epi32(n[0], n[1]), _mm256_packs_epi32(n[2], n[3]));
-        if !kind.signed {
+        if !codebook.signed {
             // The places of unsigned codes begin with 1 behind 0, and end with 256.
             [a, b] = [a, b].map(|x| _mm256_sub_epi16(x, _mm256_set1_epi16(1)));
         }
         let mut places = _mm256_packus_epi16(a, b);
-        if kind.signed {
+        if codebook.signed {
             // What saturates keeps its sign.
             let bits = x.map(|x| _mm256_castps_si256(x));
             let (a, b) = (_mm256_packs_epi32(bits[0], bits[1]), _mm256_packs_epi32(bits[2], bits[3]));
@@ -134,7 +100,7 @@ unsafe fn encode_group<const GRID: bool>(kind: &Kind, factor: f32, numbers: *con
             let border = _mm256_set1_epi32(2 * NEAR as i32 - 1);
             let below = _mm256_cmpeq_epi32(_mm256_min_epu32(near, border), near);
             if _mm256_movemask_epi8(below) != 0 {
-                look_up(kind, factor, numbers, codes, GROUP);
+                look_up(codebook, factor, numbers, codes, GROUP);
             }
         }
     }
@@ -146,82 +112,82 @@ unsafe fn encode_group<const GRID: bool>(kind: &Kind, factor: f32, numbers: *con
 /// # Safety
 /// `codes` holds eight; the CPU has AVX2.
 #[inline(always)]
-unsafe fn decode_eight(kind: &Kind, codes: *const u8, scale: f32) -> __m256 {
+unsafe fn decode_eight(codebook: &Codebook, codes: *const u8, scale: f32) -> __m256 {
     let mut eight = [0.0; 8];
     // SAFETY: the caller's contract.
     unsafe {
         for (k, x) in eight.iter_mut().enumerate() {
-            *x = kind.numbers[usize::from(*codes.add(k))];
+            *x = codebook.numbers[usize::from(*codes.add(k))];
         }
         let [a, b, c, d, e, f, g, h] = eight;
         _mm256_mul_ps(_mm256_setr_ps(a, b, c, d, e, f, g, h), _mm256_set1_ps(scale))
     }
 }
 
-impl Groups for Ymm32 {
+impl QuantVector for Ymm32 {
     type Bits = __m256i;
 
     #[inline(always)]
-    unsafe fn none() -> __m256i {
+    unsafe fn no_absmax() -> __m256i {
         // SAFETY: the caller has the instruction set.
         unsafe { _mm256_setzero_si256() }
     }
 
     #[inline(always)]
-    unsafe fn decode(kind: &Kind, codes: *const u8, scale: f32) -> [Ymm32; REGISTERS] {
+    unsafe fn decode(codebook: &Codebook, codes: *const u8, scale: f32) -> [Ymm32; REGISTERS] {
         // SAFETY: the caller's contract.
         unsafe {
             let mut group = [Ymm32(_mm256_setzero_ps()); REGISTERS];
             for (k, x) in group.iter_mut().enumerate() {
-                x.0 = decode_eight(kind, codes.add(8 * k), scale);
+                x.0 = decode_eight(codebook, codes.add(8 * k), scale);
             }
             group
         }
     }
 
     #[inline(always)]
-    unsafe fn larger(kind: &Kind, most: __m256i, x: Ymm32) -> __m256i {
+    unsafe fn update_absmax(codebook: &Codebook, absmax: __m256i, x: Ymm32) -> __m256i {
         // SAFETY: the caller's contract.
         unsafe {
-            let bits = _mm256_and_si256(_mm256_castps_si256(x.0), _mm256_set1_epi32(kind.magnitude));
-            _mm256_max_epu32(most, bits)
+            let bits = _mm256_and_si256(_mm256_castps_si256(x.0), _mm256_set1_epi32(codebook.magnitude));
+            _mm256_max_epu32(absmax, bits)
         }
     }
 
     #[inline(always)]
-    unsafe fn columns(most: __m256i) -> Most {
-        let mut columns = Most::NONE;
+    unsafe fn to_absmax(absmax: __m256i) -> AbsMax {
+        let mut columns = AbsMax::NONE;
         // SAFETY: the caller's contract.
-        unsafe { _mm256_store_si256(columns.0.as_mut_ptr().cast(), most) };
+        unsafe { _mm256_store_si256(columns.0.as_mut_ptr().cast(), absmax) };
         columns
     }
 
-    type Begun = ();
+    type Stage1 = ();
 
     #[inline(always)]
-    unsafe fn nothing() {}
+    unsafe fn no_stage1() {}
 
     #[inline(always)]
-    unsafe fn begin(_: &Kind, _: f32, _: *const f32) {}
+    unsafe fn stage1(_: &Codebook, _: f32, _: *const f32) {}
 
     #[inline(always)]
-    unsafe fn encode(kind: &Kind, factor: f32, (): (), numbers: *const f32, codes: *mut u8) {
+    unsafe fn stage2(codebook: &Codebook, factor: f32, (): (), numbers: *const f32, codes: *mut u8) {
         // SAFETY: the caller's contract.
         unsafe {
-            if kind.grid {
-                encode_group::<true>(kind, factor, numbers, codes);
+            if codebook.grid {
+                encode_group::<true>(codebook, factor, numbers, codes);
             } else {
-                encode_group::<false>(kind, factor, numbers, codes);
+                encode_group::<false>(codebook, factor, numbers, codes);
             }
         }
     }
 }
 
 /// One of the kinds as a type, so that loops are compiled for it.
-struct Of<const KIND: usize>;
+struct Dynamic<const BOOK: usize>;
 
-impl<const KIND: usize> Blocked for Of<KIND> {
-    const FORMAT: Format = KINDS[KIND].format;
+impl<const BOOK: usize> BlockFormat for Dynamic<BOOK> {
+    const FORMAT: Format = CODEBOOKS[BOOK].format;
 
     #[inline(always)]
     unsafe fn decode(codes: *const u8, scale: f32, numbers: *mut f32, count: usize) {
@@ -229,7 +195,7 @@ impl<const KIND: usize> Blocked for Of<KIND> {
         // SAFETY: the caller vouches for `count` elements on either side.
         unsafe {
             for i in (0..whole).step_by(8) {
-                let x = decode_eight(&KINDS[KIND], codes.add(i), scale);
+                let x = decode_eight(&CODEBOOKS[BOOK], codes.add(i), scale);
                 _mm256_storeu_ps(numbers.add(i), x);
             }
             if whole < count {
@@ -239,40 +205,40 @@ impl<const KIND: usize> Blocked for Of<KIND> {
     }
 
     #[inline(always)]
-    unsafe fn larger(numbers: *const f32, count: usize, most: &mut Most) {
+    unsafe fn update_absmax(numbers: *const f32, count: usize, absmax: &mut AbsMax) {
         // SAFETY: the caller's contract.
         unsafe {
-            if KINDS[KIND].signed {
-                blocks::larger::<true>(numbers, count, most)
+            if CODEBOOKS[BOOK].signed {
+                blocks::update_absmax::<true>(numbers, count, absmax)
             } else {
-                blocks::larger::<false>(numbers, count, most)
+                blocks::update_absmax::<false>(numbers, count, absmax)
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn encode(numbers: *const f32, encoding: &Encoding, codes: *mut u8, count: usize) {
+    unsafe fn encode(numbers: *const f32, params: &QuantParams, codes: *mut u8, count: usize) {
         let mut whole = 0;
         // SAFETY: the caller vouches for `count` elements on either side.
         unsafe {
-            if encoding.usual {
+            if params.usual {
                 whole = count / GROUP * GROUP;
                 for i in (0..whole).step_by(GROUP) {
-                    Ymm32::encode(&KINDS[KIND], encoding.factor, (), numbers.add(i), codes.add(i));
+                    Ymm32::stage2(&CODEBOOKS[BOOK], params.factor, (), numbers.add(i), codes.add(i));
                 }
             }
             if whole < count {
-                blocks::encode::<Self>(numbers.add(whole), encoding, codes.add(whole), count - whole);
+                blocks::encode::<Self>(numbers.add(whole), params, codes.add(whole), count - whole);
             }
         }
     }
 }
 
 /// The conversions of a format that are faster than the specification's loops.
-pub(super) fn faster(format: Format) -> Option<Blocks> {
+pub(super) fn simd_codec(format: Format) -> Option<BlockCodec> {
     macro_rules! of {
-        ($kind:literal) => {
-            compiled!(Of<$kind>, "avx2,fma,f16c")
+        ($codebook:literal) => {
+            compiled!(Dynamic<$codebook>, "avx2,fma,f16c")
         };
     }
     match format {
@@ -280,7 +246,7 @@ pub(super) fn faster(format: Format) -> Option<Blocks> {
         Format::Q8(Codes::Unsigned) => Some(of!(1)),
         Format::Q8Grid(Codes::Signed) => Some(of!(2)),
         Format::Q8Grid(Codes::Unsigned) => Some(of!(3)),
-        Format::Q4(codes) => Some(super::q4::faster(codes)),
+        Format::Q4(codes) => Some(super::q4::simd_codec(codes)),
         _ => None,
     }
 }

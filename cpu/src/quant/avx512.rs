@@ -1,70 +1,15 @@
 //! The block formats with AVX-512: 64 numbers at a time.
 
-use super::blocks::{self, Blocked, Blocks, Encoding, Most, compiled};
-use super::q8_dynamic::{EIGHT_NINTHS, KINDS, Kind, NEAR, Pieces, look_up};
+use super::blocks::{self, AbsMax, BlockCodec, BlockFormat, QuantParams, compiled};
+use super::q8_dynamic::{CODEBOOKS, Codebook, EIGHT_NINTHS, FIRST_BINADE, NEAR, look_up};
 use super::q8_grid as grid;
-use crate::codec::{Groups, REGISTERS};
+use super::vector::{QuantVector, REGISTERS};
 use crate::vector::Zmm32;
 use core::arch::x86_64::*;
 use fallline_core::{Codes, Format};
 
 /// Numbers that are converted at once.
 const GROUP: usize = 16 * REGISTERS;
-
-/// The exponent of the first binade in the tables, where there is no grid: numbers below 2^-30 are zero.
-const FIRST_BINADE: u32 = 96;
-
-/// Everything that is needed of one kind of codes.
-#[repr(C, align(64))]
-pub(super) struct Tables {
-    /// The bytes of the numbers: the lowest of each, then the next. Signed codes have those of their magnitude's place
-    /// behind 0, modulo 128, in the first half.
-    planes: [[u8; 256]; 4],
-    /// For each binade the first number of its upper piece, or NaN where it has only one.
-    border: [u32; 32],
-    /// For each binade the shift of its lower piece.
-    shift: [u32; 32],
-    /// By the shift modulo 16, what `y` is multiplied by.
-    factor: [f32; 16],
-}
-
-impl Tables {
-    pub(super) const fn new(pieces: &Pieces, signed: bool, numbers: &[f32; 256]) -> Tables {
-        let mut tables = Tables { planes: [[0; 256]; 4], border: [0; 32], shift: [0; 32], factor: [0.0; 16] };
-        let mut place = 0;
-        while place < 256 {
-            let code = match signed {
-                true if place == 0 => 255,
-                true => 127 + place % 128,
-                false => place,
-            };
-            let bytes = numbers[code].to_bits().to_le_bytes();
-            let mut plane = 0;
-            while plane < 4 {
-                tables.planes[plane][place] = bytes[plane];
-                plane += 1;
-            }
-            place += 1;
-        }
-        let mut binade = 0;
-        while binade < 32 {
-            let (piece, border) = pieces.of_binade(FIRST_BINADE + binade as u32);
-            let border = match border {
-                Some(border) => border,
-                None => f32::NAN,
-            };
-            tables.shift[binade] = pieces.shift - piece as u32;
-            tables.border[binade] = border.to_bits();
-            binade += 1;
-        }
-        let mut piece = 0;
-        while piece < pieces.factor.len() {
-            tables.factor[(pieces.shift as usize - piece) % 16] = pieces.factor[piece];
-            piece += 1;
-        }
-        tables
-    }
-}
 
 /// Whether the machine permutes bytes across registers, and shifts two words as one, beyond what AVX-512 has anywhere.
 pub(crate) fn permutes_bytes() -> bool {
@@ -76,7 +21,7 @@ pub(crate) fn permutes_bytes() -> bool {
 /// # Safety
 /// The CPU has AVX-512.
 #[inline(always)]
-unsafe fn turn(x: __m512i) -> __m512i {
+unsafe fn transpose(x: __m512i) -> __m512i {
     // SAFETY: the caller's contract.
     unsafe {
         _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), x)
@@ -92,10 +37,11 @@ unsafe fn turn(x: __m512i) -> __m512i {
     clippy::needless_range_loop,
     reason = "each stage reads and writes the same register of several arrays"
 )]
-unsafe fn encode_group(kind: &Kind, factor: f32, numbers: *const f32, codes: *mut u8) {
+unsafe fn encode_group(codebook: &Codebook, factor: f32, numbers: *const f32, codes: *mut u8) {
     // SAFETY: the caller's contract.
     unsafe {
-        let (zero, zeros, one) = (_mm512_setzero_si512(), _mm512_setzero_ps(), _mm512_set1_epi32(kind.one));
+        let (zero, zeros, one) =
+            (_mm512_setzero_si512(), _mm512_setzero_ps(), _mm512_set1_epi32(codebook.one));
         let (mut x, mut y, mut w) = ([zeros; REGISTERS], [zeros; REGISTERS], [zeros; REGISTERS]);
         let (mut n, mut s) = ([zero; REGISTERS], [zero; REGISTERS]);
         // Stage by stage over four registers: one after another each would be a chain of 40 cycles.
@@ -106,7 +52,7 @@ unsafe fn encode_group(kind: &Kind, factor: f32, numbers: *const f32, codes: *mu
             // The larger magnitude, without its sign.
             y[k] = _mm512_range_ps::<0b1011>(x[k], _mm512_set1_ps(f32::from_bits((FIRST_BINADE + 1) << 23)));
         }
-        let tables = &kind.avx512;
+        let tables = &codebook.avx512;
         let (border, shift) = (tables.border.as_ptr().cast::<i32>(), tables.shift.as_ptr().cast::<i32>());
         let borders = [0, 16].map(|at| _mm512_loadu_si512(border.add(at).cast()));
         let shifts = [0, 16].map(|at| _mm512_loadu_si512(shift.add(at).cast()));
@@ -135,12 +81,12 @@ unsafe fn encode_group(kind: &Kind, factor: f32, numbers: *const f32, codes: *mu
             near = _mm512_min_epu32(near, _mm512_add_epi32(rest, _mm512_set1_epi32(NEAR as i32)));
         }
         let (mut a, mut b) = (_mm512_packs_epi32(n[0], n[1]), _mm512_packs_epi32(n[2], n[3]));
-        if !kind.signed {
+        if !codebook.signed {
             // The places of unsigned codes begin with 1 behind 0, and end with 256.
             [a, b] = [a, b].map(|x| _mm512_sub_epi16(x, _mm512_set1_epi16(1)));
         }
         let mut places = _mm512_packus_epi16(a, b);
-        if kind.signed {
+        if codebook.signed {
             // A float's bits are far from 0 as an integer, so that what saturates keeps its sign.
             let bits = x.map(|x| _mm512_castps_si512(x));
             let (a, b) = (_mm512_packs_epi32(bits[0], bits[1]), _mm512_packs_epi32(bits[2], bits[3]));
@@ -149,10 +95,10 @@ unsafe fn encode_group(kind: &Kind, factor: f32, numbers: *const f32, codes: *mu
             let above = _mm512_add_epi8(places, middle);
             places = _mm512_mask_subs_epu8(above, negative, middle, places);
         }
-        _mm512_storeu_si512(codes.cast(), turn(places));
+        _mm512_storeu_si512(codes.cast(), transpose(places));
         let near = _mm512_cmplt_epu32_mask(near, _mm512_set1_epi32(2 * NEAR as i32));
         if near != 0 {
-            look_up(kind, factor, numbers, codes, GROUP);
+            look_up(codebook, factor, numbers, codes, GROUP);
         }
     }
 }
@@ -162,14 +108,14 @@ unsafe fn encode_group(kind: &Kind, factor: f32, numbers: *const f32, codes: *mu
 /// # Safety
 /// `codes` holds a group; the CPU has AVX-512 with VBMI.
 #[inline(always)]
-unsafe fn decode_group(kind: &Kind, codes: *const u8, scale: __m512) -> [__m512; REGISTERS] {
+unsafe fn decode_group(codebook: &Codebook, codes: *const u8, scale: __m512) -> [__m512; REGISTERS] {
     // SAFETY: the caller's contract.
     unsafe {
-        let codes = turn(_mm512_loadu_si512(codes.cast()));
-        let planes = &kind.avx512.planes;
+        let codes = transpose(_mm512_loadu_si512(codes.cast()));
+        let planes = &codebook.avx512.planes;
         let at = |plane: usize, i: usize| _mm512_loadu_si512(planes[plane].as_ptr().add(64 * i).cast());
         let mut bytes = [_mm512_setzero_si512(); 4];
-        if kind.signed {
+        if codebook.signed {
             let places = _mm512_sub_epi8(codes, _mm512_set1_epi8(127));
             let (index, some) = (_mm512_abs_epi8(places), _mm512_test_epi8_mask(places, places));
             for (plane, bytes) in bytes.iter_mut().enumerate() {
@@ -204,75 +150,81 @@ unsafe fn decode_group(kind: &Kind, codes: *const u8, scale: __m512) -> [__m512;
 /// # Safety
 /// The CPU has AVX-512.
 #[inline(always)]
-unsafe fn larger(kind: &Kind, most: __m512i, x: __m512) -> __m512i {
+unsafe fn update_absmax(codebook: &Codebook, absmax: __m512i, x: __m512) -> __m512i {
     // SAFETY: the caller's contract.
     unsafe {
-        let bits = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(kind.magnitude));
-        _mm512_max_epu32(most, bits)
+        let bits = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(codebook.magnitude));
+        _mm512_max_epu32(absmax, bits)
     }
 }
 
-impl Groups for Zmm32 {
+impl QuantVector for Zmm32 {
     type Bits = __m512i;
 
     #[inline(always)]
-    unsafe fn none() -> __m512i {
+    unsafe fn no_absmax() -> __m512i {
         // SAFETY: the caller has the instruction set.
         unsafe { _mm512_setzero_si512() }
     }
 
     #[inline(always)]
-    unsafe fn decode(kind: &Kind, codes: *const u8, scale: f32) -> [Zmm32; REGISTERS] {
+    unsafe fn decode(codebook: &Codebook, codes: *const u8, scale: f32) -> [Zmm32; REGISTERS] {
         // SAFETY: the caller's contract.
-        unsafe { decode_group(kind, codes, _mm512_set1_ps(scale)).map(Zmm32) }
+        unsafe { decode_group(codebook, codes, _mm512_set1_ps(scale)).map(Zmm32) }
     }
 
     #[inline(always)]
-    unsafe fn larger(kind: &Kind, most: __m512i, x: Zmm32) -> __m512i {
+    unsafe fn update_absmax(codebook: &Codebook, absmax: __m512i, x: Zmm32) -> __m512i {
         // SAFETY: the caller's contract.
-        unsafe { larger(kind, most, x.0) }
+        unsafe { update_absmax(codebook, absmax, x.0) }
     }
 
     #[inline(always)]
-    unsafe fn columns(most: __m512i) -> Most {
-        let mut columns = Most::NONE;
+    unsafe fn to_absmax(absmax: __m512i) -> AbsMax {
+        let mut columns = AbsMax::NONE;
         // SAFETY: the caller's contract.
-        unsafe { _mm512_store_si512(columns.0.as_mut_ptr().cast(), most) };
+        unsafe { _mm512_store_si512(columns.0.as_mut_ptr().cast(), absmax) };
         columns
     }
 
-    type Begun = [__m512i; 2];
+    type Stage1 = [__m512i; 2];
 
     #[inline(always)]
-    unsafe fn nothing() -> [__m512i; 2] {
+    unsafe fn no_stage1() -> [__m512i; 2] {
         // SAFETY: the caller has the instruction set.
         unsafe { [_mm512_setzero_si512(); 2] }
     }
 
     #[inline(always)]
-    unsafe fn begin(kind: &Kind, factor: f32, numbers: *const f32) -> [__m512i; 2] {
+    unsafe fn stage1(codebook: &Codebook, factor: f32, numbers: *const f32) -> [__m512i; 2] {
         // SAFETY: the caller's contract.
-        unsafe { if kind.grid { grid::places(factor, numbers) } else { Self::nothing() } }
+        unsafe { if codebook.grid { grid::places(factor, numbers) } else { Self::no_stage1() } }
     }
 
     #[inline(always)]
-    unsafe fn encode(kind: &Kind, factor: f32, begun: [__m512i; 2], numbers: *const f32, codes: *mut u8) {
+    unsafe fn stage2(
+        codebook: &Codebook,
+        factor: f32,
+        stage1: [__m512i; 2],
+        numbers: *const f32,
+        codes: *mut u8,
+    ) {
         // SAFETY: the caller's contract.
         unsafe {
-            match (kind.grid, kind.signed) {
-                (false, _) => encode_group(kind, factor, numbers, codes),
-                (true, true) => grid::encode::<true>(kind.places, begun, codes),
-                (true, false) => grid::encode::<false>(kind.places, begun, codes),
+            match (codebook.grid, codebook.signed) {
+                (false, _) => encode_group(codebook, factor, numbers, codes),
+                (true, true) => grid::encode::<true>(codebook.places, stage1, codes),
+                (true, false) => grid::encode::<false>(codebook.places, stage1, codes),
             }
         }
     }
 }
 
 /// One of the kinds as a type, so that loops are compiled for it.
-struct Of<const KIND: usize>;
+struct Dynamic<const BOOK: usize>;
 
-impl<const KIND: usize> Blocked for Of<KIND> {
-    const FORMAT: Format = KINDS[KIND].format;
+impl<const BOOK: usize> BlockFormat for Dynamic<BOOK> {
+    const FORMAT: Format = CODEBOOKS[BOOK].format;
 
     #[inline(always)]
     unsafe fn decode(codes: *const u8, scale: f32, numbers: *mut f32, count: usize) {
@@ -280,7 +232,7 @@ impl<const KIND: usize> Blocked for Of<KIND> {
         // SAFETY: the caller vouches for `count` elements on either side.
         unsafe {
             for i in (0..whole).step_by(GROUP) {
-                let group = decode_group(&KINDS[KIND], codes.add(i), _mm512_set1_ps(scale));
+                let group = decode_group(&CODEBOOKS[BOOK], codes.add(i), _mm512_set1_ps(scale));
                 for (k, x) in group.into_iter().enumerate() {
                     _mm512_storeu_ps(numbers.add(i + 16 * k), x);
                 }
@@ -292,54 +244,63 @@ impl<const KIND: usize> Blocked for Of<KIND> {
     }
 
     #[inline(always)]
-    unsafe fn larger(numbers: *const f32, count: usize, most: &mut Most) {
+    unsafe fn update_absmax(numbers: *const f32, count: usize, absmax: &mut AbsMax) {
         let whole = count / 16 * 16;
         // SAFETY: the caller vouches for `count` numbers.
         unsafe {
-            let columns = most.0.as_mut_ptr().cast();
+            let columns = absmax.0.as_mut_ptr().cast();
             let mut found = _mm512_load_si512(columns);
             for i in (0..whole).step_by(16) {
-                found = self::larger(&KINDS[KIND], found, _mm512_loadu_ps(numbers.add(i)));
+                found = self::update_absmax(&CODEBOOKS[BOOK], found, _mm512_loadu_ps(numbers.add(i)));
             }
             _mm512_store_si512(columns.cast(), found);
             if whole < count {
-                blocks::larger::<true>(numbers.add(whole), count - whole, most);
+                blocks::update_absmax::<true>(numbers.add(whole), count - whole, absmax);
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn encode(numbers: *const f32, encoding: &Encoding, codes: *mut u8, count: usize) {
+    unsafe fn encode(numbers: *const f32, params: &QuantParams, codes: *mut u8, count: usize) {
         let mut whole = 0;
         // SAFETY: the caller vouches for `count` elements on either side.
         unsafe {
-            if encoding.usual {
+            if params.usual {
                 whole = count / GROUP * GROUP;
                 for i in (0..whole).step_by(GROUP) {
-                    let (kind, factor, numbers) = (&KINDS[KIND], encoding.factor, numbers.add(i));
-                    Zmm32::encode(kind, factor, Zmm32::begin(kind, factor, numbers), numbers, codes.add(i));
+                    let (codebook, factor, numbers) = (&CODEBOOKS[BOOK], params.factor, numbers.add(i));
+                    Zmm32::stage2(
+                        codebook,
+                        factor,
+                        Zmm32::stage1(codebook, factor, numbers),
+                        numbers,
+                        codes.add(i),
+                    );
                 }
             }
             if whole < count {
-                blocks::encode::<Self>(numbers.add(whole), encoding, codes.add(whole), count - whole);
+                blocks::encode::<Self>(numbers.add(whole), params, codes.add(whole), count - whole);
             }
         }
     }
 }
 
 /// The conversions of a format that are faster than the specification's loops.
-pub(super) fn faster(format: Format) -> Option<Blocks> {
+pub(super) fn simd_codec(format: Format) -> Option<BlockCodec> {
     macro_rules! of {
-        ($kind:literal) => {
-            compiled!(Of<$kind>, "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,avx2,fma,f16c")
+        ($codebook:literal) => {
+            compiled!(
+                Dynamic<$codebook>,
+                "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,avx2,fma,f16c"
+            )
         };
     }
     match format {
-        Format::Q8(_) | Format::Q8Grid(_) if !permutes_bytes() => super::avx2::faster(format),
+        Format::Q8(_) | Format::Q8Grid(_) if !permutes_bytes() => super::avx2::simd_codec(format),
         Format::Q8(Codes::Signed) => Some(of!(0)),
         Format::Q8(Codes::Unsigned) => Some(of!(1)),
         Format::Q8Grid(Codes::Signed) => Some(of!(2)),
         Format::Q8Grid(Codes::Unsigned) => Some(of!(3)),
-        _ => super::avx2::faster(format),
+        _ => super::avx2::simd_codec(format),
     }
 }

@@ -1,4 +1,4 @@
-//! Block formats: the specification's loops, compiled for each instruction set, and the choice of the faster ones.
+//! Block formats: the specification's loops, compiled for each instruction set.
 
 use crate::isa::Isa;
 use core::slice::{from_raw_parts, from_raw_parts_mut};
@@ -11,23 +11,23 @@ use fallline_core::{Codes, Format};
     allow(dead_code, reason = "what only registers of their own look at")
 )]
 #[derive(Clone, Copy)]
-pub(crate) struct Blocks {
+pub(crate) struct BlockCodec {
     /// `count` numbers from their codes and scales: of whole blocks and the tensor's last one.
     pub(crate) decode: unsafe fn(codes: *const u8, scales: *const f32, numbers: *mut f32, count: usize),
     /// The codes and scales of such blocks.
     pub(crate) encode: unsafe fn(numbers: *const f32, scales: *mut f32, codes: *mut u8, count: usize),
     /// The codes of a part of a block that begins with a whole byte, once it is known what encodes the block.
-    pub(crate) part: unsafe fn(numbers: *const f32, encoding: &Encoding, codes: *mut u8, count: usize),
+    pub(crate) part: unsafe fn(numbers: *const f32, params: &QuantParams, codes: *mut u8, count: usize),
 }
 
 /// The largest of a block's numbers in each of 16 columns: their bits without the sign, or with it where none should
 /// be negative.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub(crate) struct Most(pub(crate) [u32; 16]);
+pub(crate) struct AbsMax(pub(crate) [u32; 16]);
 
-impl Most {
-    pub(crate) const NONE: Most = Most([0; 16]);
+impl AbsMax {
+    pub(crate) const NONE: AbsMax = AbsMax([0; 16]);
 }
 
 /// What encodes a block.
@@ -36,67 +36,43 @@ impl Most {
     allow(dead_code, reason = "what only registers of their own look at")
 )]
 #[derive(Clone, Copy)]
-pub(crate) struct Encoding {
+pub(crate) struct QuantParams {
     /// Numbers are multiplied by `factor`, and that is all; with unsigned codes none is negative.
     pub(crate) usual: bool,
     pub(crate) factor: f32,
     pub(super) units: Units,
 }
 
-impl Encoding {
-    pub(crate) const NONE: Encoding = Encoding { usual: false, factor: 0.0, units: Units::None };
+impl QuantParams {
+    pub(crate) const NONE: QuantParams = QuantParams { usual: false, factor: 0.0, units: Units::None };
 }
 
-impl Blocks {
-    /// Those of a block format.
-    pub(crate) fn of(format: Format, isa: Isa) -> Blocks {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(faster) = match isa {
-            Isa::Avx512 => super::avx512::faster(format),
-            Isa::Avx2 => super::avx2::faster(format),
-            _ => None,
-        } {
-            return faster;
-        }
-        match format {
-            Format::Q8(Codes::Signed) => for_each_isa!(isa, Q8Signed),
-            Format::Q8(Codes::Unsigned) => for_each_isa!(isa, Q8Unsigned),
-            Format::Q8Grid(Codes::Signed) => for_each_isa!(isa, GridSigned),
-            Format::Q8Grid(Codes::Unsigned) => for_each_isa!(isa, GridUnsigned),
-            Format::Q8Linear(Codes::Signed) => for_each_isa!(isa, LinearSigned),
-            Format::Q8Linear(Codes::Unsigned) => for_each_isa!(isa, LinearUnsigned),
-            Format::Q4(Codes::Signed) => for_each_isa!(isa, Q4Signed),
-            Format::Q4(Codes::Unsigned) => for_each_isa!(isa, Q4Unsigned),
-            Format::Fp8 => for_each_isa!(isa, Fp8),
-            other => unreachable!("{other} stores elements one by one"),
-        }
-    }
-
-    /// The scale of a block of `count` numbers; `encoding` becomes what encodes it. (Not returned: what is written in
+impl BlockCodec {
+    /// The scale of a block of `count` numbers; `params` becomes what encodes it. (Not returned: what is written in
     /// parts cannot be read as a whole soon after.)
     ///
     /// # Safety
     /// `numbers` holds them.
     #[inline(always)]
     pub(crate) unsafe fn finish(
-        most: &Most,
+        absmax: &AbsMax,
         numbers: *const f32,
         count: usize,
-        encoding: &mut Encoding,
+        params: &mut QuantParams,
     ) -> f32 {
-        let mut magnitude = most.0.iter().fold(0, |most, &x| most.max(x));
+        let mut magnitude = absmax.0.iter().fold(0, |absmax, &x| absmax.max(x));
         let negative = magnitude >> 31 == 1;
         if negative {
             // SAFETY: the caller's contract.
             magnitude = unsafe { magnitude_of(numbers, count) };
         }
         let (scale, units) = scale_of(magnitude);
-        encoding.units = units;
-        encoding.usual = false;
+        params.units = units;
+        params.usual = false;
         if let Units::Times(factor) = units {
-            encoding.factor = factor;
+            params.factor = factor;
             // The specification's loop is for the others.
-            encoding.usual = !negative;
+            params.usual = !negative;
         }
         scale
     }
@@ -108,15 +84,15 @@ impl Blocks {
 /// `numbers` holds `count`.
 #[cold]
 unsafe fn magnitude_of(numbers: *const f32, count: usize) -> u32 {
-    let mut most = Most::NONE;
+    let mut absmax = AbsMax::NONE;
     // SAFETY: the caller's contract.
-    unsafe { larger::<true>(numbers, count, &mut most) };
-    most.0.iter().fold(0, |most, &x| most.max(x))
+    unsafe { update_absmax::<true>(numbers, count, &mut absmax) };
+    absmax.0.iter().fold(0, |absmax, &x| absmax.max(x))
 }
 
 /// A block format as a type, so that loops are compiled for it: the conversions of a block or a part of it. What is
 /// here is the specification.
-pub(super) trait Blocked {
+pub(super) trait BlockFormat {
     const FORMAT: Format;
 
     /// # Safety
@@ -130,29 +106,29 @@ pub(super) trait Blocked {
     /// # Safety
     /// As for `decode`.
     #[inline(always)]
-    unsafe fn larger(numbers: *const f32, count: usize, most: &mut Most) {
+    unsafe fn update_absmax(numbers: *const f32, count: usize, absmax: &mut AbsMax) {
         // SAFETY: the caller's contract.
-        unsafe { larger::<true>(numbers, count, most) }
+        unsafe { update_absmax::<true>(numbers, count, absmax) }
     }
 
     /// # Safety
     /// As for `decode`.
     #[inline(always)]
-    unsafe fn encode(numbers: *const f32, encoding: &Encoding, codes: *mut u8, count: usize) {
+    unsafe fn encode(numbers: *const f32, params: &QuantParams, codes: *mut u8, count: usize) {
         // SAFETY: the caller's contract.
-        unsafe { encode::<Self>(numbers, encoding, codes, count) }
+        unsafe { encode::<Self>(numbers, params, codes, count) }
     }
 }
 
-macro_rules! blocked {
+macro_rules! block_formats {
     ($($name:ident $format:expr;)*) => { $(
         struct $name;
-        impl Blocked for $name {
+        impl BlockFormat for $name {
             const FORMAT: Format = $format;
         }
     )* };
 }
-blocked! {
+block_formats! {
     Q8Signed Format::Q8(Codes::Signed);
     Q8Unsigned Format::Q8(Codes::Unsigned);
     GridSigned Format::Q8Grid(Codes::Signed);
@@ -165,21 +141,21 @@ blocked! {
 }
 
 /// Elements of a block.
-pub(super) const fn block_of(format: Format) -> usize {
+pub(super) const fn block_len(format: Format) -> usize {
     match format.block() {
         Some(block) => block,
         None => block::LONGEST,
     }
 }
 
-const fn in_fours(format: Format) -> bool {
+const fn is_q4(format: Format) -> bool {
     matches!(format, Format::Q4(_))
 }
 
 /// # Safety
-/// As [`Blocked::decode`].
+/// As [`BlockFormat::decode`].
 #[inline(always)]
-pub(super) unsafe fn decode<F: Blocked + ?Sized>(
+pub(super) unsafe fn decode<F: BlockFormat + ?Sized>(
     codes: *const u8,
     scale: f32,
     numbers: *mut f32,
@@ -188,7 +164,7 @@ pub(super) unsafe fn decode<F: Blocked + ?Sized>(
     // SAFETY: the caller vouches for `count` elements on either side.
     let (codes, numbers) =
         unsafe { (from_raw_parts(codes, F::FORMAT.size(count)), from_raw_parts_mut(numbers, count)) };
-    if const { in_fours(F::FORMAT) } {
+    if const { is_q4(F::FORMAT) } {
         let pairs = numbers.chunks_exact_mut(2);
         for (pair, &byte) in pairs.zip(codes) {
             pair[0] = number_of(F::FORMAT, byte >> 4) * scale;
@@ -209,28 +185,32 @@ pub(super) unsafe fn decode<F: Blocked + ?Sized>(
 /// # Safety
 /// `numbers` holds `count`.
 #[inline(always)]
-pub(super) unsafe fn larger<const SIGNED: bool>(numbers: *const f32, count: usize, most: &mut Most) {
+pub(super) unsafe fn update_absmax<const SIGNED: bool>(
+    numbers: *const f32,
+    count: usize,
+    absmax: &mut AbsMax,
+) {
     let magnitude = if SIGNED { 0x7fff_ffff } else { u32::MAX };
     // SAFETY: the caller's contract.
     let numbers = unsafe { from_raw_parts(numbers, count) };
     // In one column: the compiler makes registers of a fold, but not of several columns in memory.
-    most.0[0] = numbers.iter().fold(most.0[0], |most, x| most.max(x.to_bits() & magnitude));
+    absmax.0[0] = numbers.iter().fold(absmax.0[0], |absmax, x| absmax.max(x.to_bits() & magnitude));
 }
 
 /// # Safety
-/// As [`Blocked::encode`].
+/// As [`BlockFormat::encode`].
 #[inline(always)]
-pub(super) unsafe fn encode<F: Blocked + ?Sized>(
+pub(super) unsafe fn encode<F: BlockFormat + ?Sized>(
     numbers: *const f32,
-    encoding: &Encoding,
+    params: &QuantParams,
     codes: *mut u8,
     count: usize,
 ) {
     // SAFETY: the caller's contract.
     let (numbers, codes) =
         unsafe { (from_raw_parts(numbers, count), from_raw_parts_mut(codes, F::FORMAT.size(count))) };
-    let units = encoding.units;
-    if const { in_fours(F::FORMAT) } {
+    let units = params.units;
+    if const { is_q4(F::FORMAT) } {
         return block::encode_fours(F::FORMAT, units, numbers, codes);
     }
     let pairs = codes.iter_mut().zip(numbers);
@@ -241,14 +221,14 @@ pub(super) unsafe fn encode<F: Blocked + ?Sized>(
     }
 }
 
-/// The conversions of a [`Blocked`], compiled with the given features.
+/// The conversions of a [`BlockFormat`], compiled with the given features.
 macro_rules! compiled {
     ($format:ty $(, $features:literal)?) => {{
-        use $crate::quant::blocks::{Blocked, Blocks, Encoding, Most, block_of};
-        const FORMAT: fallline_core::Format = <$format as Blocked>::FORMAT;
-        const LENGTH: usize = block_of(FORMAT);
+        use $crate::quant::blocks::{BlockFormat, BlockCodec, QuantParams, AbsMax, block_len};
+        const FORMAT: fallline_core::Format = <$format as BlockFormat>::FORMAT;
+        const LENGTH: usize = block_len(FORMAT);
         /// # Safety
-        /// As [`Blocks::decode`].
+        /// As [`BlockCodec::decode`].
         $(#[target_feature(enable = $features)])?
         unsafe fn decode(codes: *const u8, scales: *const f32, numbers: *mut f32, count: usize) {
             for (block, start) in (0..count).step_by(LENGTH).enumerate() {
@@ -261,29 +241,29 @@ macro_rules! compiled {
             }
         }
         /// # Safety
-        /// As [`Blocks::encode`].
+        /// As [`BlockCodec::encode`].
         $(#[target_feature(enable = $features)])?
         unsafe fn encode(numbers: *const f32, scales: *mut f32, codes: *mut u8, count: usize) {
             for (block, start) in (0..count).step_by(LENGTH).enumerate() {
                 let length = LENGTH.min(count - start);
-                let (mut most, mut encoding) = (Most::NONE, Encoding::NONE);
+                let (mut absmax, mut params) = (AbsMax::NONE, QuantParams::NONE);
                 // SAFETY: the caller's contract.
                 unsafe {
                     let (numbers, codes) = (numbers.add(start), codes.add(FORMAT.size(start)));
-                    <$format>::larger(numbers, length, &mut most);
-                    *scales.add(block) = Blocks::finish(&most, numbers, length, &mut encoding);
-                    <$format>::encode(numbers, &encoding, codes, length);
+                    <$format>::update_absmax(numbers, length, &mut absmax);
+                    *scales.add(block) = BlockCodec::finish(&absmax, numbers, length, &mut params);
+                    <$format>::encode(numbers, &params, codes, length);
                 }
             }
         }
         /// # Safety
-        /// As [`Blocks::part`].
+        /// As [`BlockCodec::part`].
         $(#[target_feature(enable = $features)])?
-        unsafe fn part(numbers: *const f32, encoding: &Encoding, codes: *mut u8, count: usize) {
+        unsafe fn part(numbers: *const f32, params: &QuantParams, codes: *mut u8, count: usize) {
             // SAFETY: the caller's contract.
-            unsafe { <$format>::encode(numbers, encoding, codes, count) }
+            unsafe { <$format>::encode(numbers, params, codes, count) }
         }
-        Blocks { decode, encode, part }
+        BlockCodec { decode, encode, part }
     }};
 }
 pub(super) use compiled;
@@ -299,7 +279,18 @@ macro_rules! for_each_isa {
         }
     };
 }
-use for_each_isa;
-
-#[cfg(test)]
-mod tests;
+/// The specification's loops for a block format.
+pub(super) fn specified(format: Format, isa: Isa) -> BlockCodec {
+    match format {
+        Format::Q8(Codes::Signed) => for_each_isa!(isa, Q8Signed),
+        Format::Q8(Codes::Unsigned) => for_each_isa!(isa, Q8Unsigned),
+        Format::Q8Grid(Codes::Signed) => for_each_isa!(isa, GridSigned),
+        Format::Q8Grid(Codes::Unsigned) => for_each_isa!(isa, GridUnsigned),
+        Format::Q8Linear(Codes::Signed) => for_each_isa!(isa, LinearSigned),
+        Format::Q8Linear(Codes::Unsigned) => for_each_isa!(isa, LinearUnsigned),
+        Format::Q4(Codes::Signed) => for_each_isa!(isa, Q4Signed),
+        Format::Q4(Codes::Unsigned) => for_each_isa!(isa, Q4Unsigned),
+        Format::Fp8 => for_each_isa!(isa, Fp8),
+        other => unreachable!("{other} stores elements one by one"),
+    }
+}

@@ -1,6 +1,6 @@
 //! The 4-bit codes with AVX2: 32 numbers at a time.
 
-use super::blocks::{self, Blocked, Blocks, Encoding, compiled};
+use super::blocks::{self, BlockCodec, BlockFormat, QuantParams, compiled};
 use core::arch::x86_64::*;
 use fallline_core::codec::codebook::{FOUR_BORDERS, FOUR_SIGNED, FOUR_UNSIGNED};
 use fallline_core::{Codes, Format};
@@ -9,7 +9,7 @@ use fallline_core::{Codes, Format};
 const GROUP: usize = 32;
 
 /// The 4-bit codes of one kind.
-struct Fours<const SIGNED: bool>;
+struct Q4Codes<const SIGNED: bool>;
 
 /// The codes of eight numbers in units of their scale.
 ///
@@ -43,7 +43,7 @@ unsafe fn codes_of<const SIGNED: bool>(y: __m256) -> __m256i {
     }
 }
 
-impl<const SIGNED: bool> Blocked for Fours<SIGNED> {
+impl<const SIGNED: bool> BlockFormat for Q4Codes<SIGNED> {
     const FORMAT: Format = Format::Q4(if SIGNED { Codes::Signed } else { Codes::Unsigned });
 
     #[inline(always)]
@@ -75,17 +75,17 @@ impl<const SIGNED: bool> Blocked for Fours<SIGNED> {
     }
 
     #[inline(always)]
-    unsafe fn encode(numbers: *const f32, encoding: &Encoding, codes: *mut u8, count: usize) {
+    unsafe fn encode(numbers: *const f32, params: &QuantParams, codes: *mut u8, count: usize) {
         let mut whole = 0;
         // SAFETY: the caller vouches for `count` elements on either side.
         unsafe {
-            if encoding.usual {
+            if params.usual {
                 whole = count / GROUP * GROUP;
                 for i in (0..whole).step_by(GROUP) {
                     let mut eights = [_mm256_setzero_si256(); 4];
                     for (k, eight) in eights.iter_mut().enumerate() {
                         let x = _mm256_loadu_ps(numbers.add(i + 8 * k));
-                        *eight = codes_of::<SIGNED>(_mm256_mul_ps(x, _mm256_set1_ps(encoding.factor)));
+                        *eight = codes_of::<SIGNED>(_mm256_mul_ps(x, _mm256_set1_ps(params.factor)));
                     }
                     // Neighbours share a byte, the first in its upper half: 16 a + b, then one byte of two.
                     let [a, b, c, d] = eights;
@@ -98,16 +98,16 @@ impl<const SIGNED: bool> Blocked for Fours<SIGNED> {
                 }
             }
             if whole < count {
-                blocks::encode::<Self>(numbers.add(whole), encoding, codes.add(whole / 2), count - whole);
+                blocks::encode::<Self>(numbers.add(whole), params, codes.add(whole / 2), count - whole);
             }
         }
     }
 }
 
 /// The conversions of a 4-bit format.
-pub(super) fn faster(codes: Codes) -> Blocks {
+pub(super) fn simd_codec(codes: Codes) -> BlockCodec {
     match codes {
-        Codes::Signed => compiled!(Fours<true>, "avx2,fma,f16c"),
-        Codes::Unsigned => compiled!(Fours<false>, "avx2,fma,f16c"),
+        Codes::Signed => compiled!(Q4Codes<true>, "avx2,fma,f16c"),
+        Codes::Unsigned => compiled!(Q4Codes<false>, "avx2,fma,f16c"),
     }
 }

@@ -6,8 +6,10 @@
 //! codes have two at most and signed ones one. So all that is left to do on singles is to find the place; what follows is
 //! done on bytes, 64 at once.
 
-use super::q8_dynamic::{HALF_GRID, first_place};
 use core::arch::x86_64::*;
+
+/// Half of the grid's steps from -1 to 1.
+pub(super) const HALF_GRID: f32 = 32767.5;
 
 /// Places that are looked up one by one, and where cells of 256 begin.
 const NEAR: usize = 64;
@@ -93,6 +95,21 @@ impl Grid {
         }
         grid
     }
+}
+
+/// The place, counted from the middle, of the first of the grid's numbers that reaches a border above zero.
+pub(super) const fn first_place(border: f32) -> usize {
+    let (mut low, mut high) = (0, 32768);
+    while low < high {
+        let middle = (low + high) / 2;
+        let number = -1.0 + (2 * (32768 + middle)) as f32 / 65535.0;
+        if number >= border {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    low
 }
 
 /// The places of 16 numbers: the nearest ones, with bitsandbytes' roundings.

@@ -1,12 +1,15 @@
 //! Every instruction set against the specification.
 
-use super::*;
+use super::block_codec;
+use super::blocks::BlockCodec;
+use crate::Isa;
 use crate::codec::Coded;
-use fallline_core::codec::block::LONGEST;
+use fallline_core::codec::block::{self, LONGEST, code_of};
 use fallline_core::codec::codebook::numbers;
+use fallline_core::{Codes, Format};
 
 /// Encodes a block of the longest format, or two of a shorter one, or what there is of them.
-unsafe fn encode<T: Coded>(blocks: Blocks, numbers: &[T], codes: &mut [u8], scales: &mut [f32]) {
+unsafe fn encode<T: Coded>(blocks: BlockCodec, numbers: &[T], codes: &mut [u8], scales: &mut [f32]) {
     // SAFETY: the caller vouches for the instruction set, and the slices hold what they must.
     unsafe {
         T::with_singles(numbers.as_ptr(), numbers.len(), |from| {
@@ -16,7 +19,7 @@ unsafe fn encode<T: Coded>(blocks: Blocks, numbers: &[T], codes: &mut [u8], scal
 }
 
 /// The way back.
-unsafe fn decode<T: Coded>(blocks: Blocks, codes: &[u8], scales: &[f32], numbers: &mut [T]) {
+unsafe fn decode<T: Coded>(blocks: BlockCodec, codes: &[u8], scales: &[f32], numbers: &mut [T]) {
     // SAFETY: as above.
     unsafe {
         T::from_singles(numbers.as_mut_ptr(), numbers.len(), |to| {
@@ -72,7 +75,7 @@ fn every_instruction_set_gives_the_specified_codes_and_numbers() {
     let samples = samples();
     for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
         for format in Format::BLOCKS {
-            let fast = Blocks::of(format, isa);
+            let fast = block_codec(format, isa);
             for (place, chunk) in samples.chunks(LONGEST).enumerate() {
                 let length = if place % 5 == 0 { LONGEST - place % LONGEST } else { LONGEST };
                 let chunk = &chunk[..length];
@@ -148,7 +151,7 @@ fn encodes_on_the_grid(numbers: &[f32]) {
         for isa in Isa::ALL.into_iter().filter(|isa| isa.available() && *isa >= Isa::Avx2) {
             let (mut found, mut scale) = ([0; LONGEST], [0.0]);
             // SAFETY: the buffers hold a block, and the machine has the instruction set.
-            unsafe { encode(Blocks::of(format, isa), &block, &mut found, &mut scale) };
+            unsafe { encode(block_codec(format, isa), &block, &mut found, &mut scale) };
             assert_eq!(found, expected, "{isa} {format}: {numbers:?}");
         }
     }
@@ -160,7 +163,7 @@ fn encodes_on_the_grid(numbers: &[f32]) {
 fn every_single_up_to_1_has_its_code() {
     for isa in Isa::ALL.into_iter().filter(|isa| isa.available() && *isa >= Isa::Avx2) {
         for format in [Format::Q8(Codes::Signed), Format::Q8(Codes::Unsigned)] {
-            let fast = Blocks::of(format, isa);
+            let fast = block_codec(format, isa);
             for first in (0x3000_0000..=0x3f80_0000u32).step_by(LONGEST - 1) {
                 let mut numbers = [1.0; LONGEST];
                 for (x, bits) in numbers[1..].iter_mut().zip(first..=0x3f80_0000) {
@@ -183,7 +186,7 @@ fn speed() {
     let numbers: Vec<f32> = samples().into_iter().take(64 * LONGEST).map(f32::abs).collect();
     for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
         for format in Format::BLOCKS {
-            let blocks = Blocks::of(format, isa);
+            let blocks = block_codec(format, isa);
             let (mut codes, mut scales) = (vec![0; numbers.len()], vec![0.0; numbers.len() / 128]);
             let mut decoded = vec![0f32; numbers.len()];
             let mut best = [f64::INFINITY; 2];
