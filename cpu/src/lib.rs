@@ -19,13 +19,14 @@ mod kernels;
 mod memory;
 pub mod plain;
 mod pool;
+mod prefetch;
 mod quant;
 mod reduce;
 mod vector;
 mod workspace;
 
 pub use isa::{Isa, VARIABLE};
-pub use kernels::direct::Native;
+pub use kernels::Native;
 
 use fallline_core::backend::{AxisSums, Backend, MatMul, MatrixSums, Pass, Plan, RowScatter, RowSums};
 use fallline_core::host::{Slice, SliceMut};

@@ -8,7 +8,7 @@ mod register;
 mod x86;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use half::{Counted, Drawn, Pair, Rounds};
+pub(crate) use half::{PhiloxCounter, PhiloxKeys, PhiloxState, VectorPair};
 pub(crate) use portable::{Wide32, Wide64};
 pub(crate) use register::{Number, Register, WIDEST};
 #[cfg(target_arch = "x86_64")]

@@ -1,21 +1,26 @@
 //! Operands whose elements are repeated, laid out as a rule takes them.
 
-use super::{Accumulators, Chosen, Stored, Work};
+use super::accumulate::Accumulators;
+use super::dispatch::Dispatch;
+use super::operands::OperandPtr;
+use super::state::PassState;
+use super::tiling::Chunk;
 use crate::codec::{Codec, Coded, Decode};
-use crate::exec::tiling::Chunk;
 use crate::isa::Isa;
-use crate::kernels::direct::Compiled;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::multiversion;
+use crate::kernels::ComputeType;
 use core::mem::MaybeUninit;
 use fallline_core::backend::{MAX_OPERANDS, Repeat};
 use fallline_core::sums::{SEGMENT, STEP};
 
 /// Elements that are laid out at once where operands are only repeated: some of them need no scratch, and the others the
 /// same again and again. Steps of a sum, so that sums line up.
-const STRETCH: usize = 4 * STEP;
+const TILE: usize = 4 * STEP;
 
 /// A repeated operand on its way through a rule.
 #[derive(Clone, Copy)]
-pub(super) struct Repeated<T> {
+pub(super) struct BroadcastOperand<T> {
     repeat: Repeat,
     stored: *mut u8,
     bytes: usize,
@@ -28,9 +33,9 @@ pub(super) struct Repeated<T> {
     pub(super) address: *mut T,
 }
 
-impl<T: Coded> Repeated<T> {
+impl<T: Coded> BroadcastOperand<T> {
     /// That of an operand, if it is repeated.
-    pub(super) fn of(stored: &Stored, isa: Isa) -> Option<Self> {
+    pub(super) fn of(stored: &OperandPtr, isa: Isa) -> Option<Self> {
         let repeat = stored.repeat?;
         let decode = match T::codec(stored.format, isa) {
             None => None,
@@ -39,7 +44,15 @@ impl<T: Coded> Repeated<T> {
         };
         let (stored, bytes) = (stored.address, stored.format.bytes());
         let fill = fill_with(isa);
-        Some(Repeated { repeat, stored, bytes, decode, filled: None, fill, address: core::ptr::null_mut() })
+        Some(BroadcastOperand {
+            repeat,
+            stored,
+            bytes,
+            decode,
+            filled: None,
+            fill,
+            address: core::ptr::null_mut(),
+        })
     }
 
     /// How many elements there are from `first` on to the end of its row, where rows are long.
@@ -55,14 +68,14 @@ impl<T: Coded> Repeated<T> {
     /// The elements stand for such that are in the operand's memory; `scratch` has room for them, and is the same each
     /// time.
     #[inline(always)]
-    pub(super) unsafe fn lay(&mut self, first: usize, elements: usize, scratch: *mut T) {
+    pub(super) unsafe fn materialize(&mut self, first: usize, elements: usize, scratch: *mut T) {
         let Repeat { run, times } = self.repeat;
         // One element all along.
         let one = (run == 1).then(|| first / times).filter(|&one| one == (first + elements - 1) / times);
         let there = one.is_some_and(|one| self.filled.is_some_and(|(of, end)| of == one && elements <= end));
         if !there {
             // SAFETY: the caller's contract.
-            self.address = unsafe { self.lay_anew(first, elements, scratch) };
+            self.address = unsafe { self.materialize_anew(first, elements, scratch) };
             self.filled = one.map(|one| (one, elements));
         }
     }
@@ -70,8 +83,8 @@ impl<T: Coded> Repeated<T> {
     /// The same whatever the scratch is full of.
     ///
     /// # Safety
-    /// As for `lay`.
-    unsafe fn lay_anew(&self, first: usize, elements: usize, scratch: *mut T) -> *mut T {
+    /// As for `materialize`.
+    unsafe fn materialize_anew(&self, first: usize, elements: usize, scratch: *mut T) -> *mut T {
         let Repeat { run, times } = self.repeat;
         let (mut row, mut at) = (first / (run * times), first % run);
         // SAFETY: the caller's contract: every index below is that of a stored element.
@@ -113,29 +126,29 @@ impl<T: Coded> Repeated<T> {
 
 /// A stretch of every operand.
 #[repr(C, align(64))]
-struct Scratch<T>([MaybeUninit<[T; STRETCH]>; MAX_OPERANDS]);
+struct Scratch<T>([MaybeUninit<[T; TILE]>; MAX_OPERANDS]);
 
 /// Runs a chunk whose operands are all stored as they are computed, some of them repeated.
-pub(super) fn run<T: Compiled + Coded>(
-    work: &Work<'_, T>,
-    rule: &Chosen<T>,
+pub(super) fn run<T: ComputeType + Coded>(
+    pass: &PassState<'_, T>,
+    rule: &Dispatch<T>,
     chunk: &Chunk,
-    stored: &[Stored],
+    stored: &[OperandPtr],
     row: &[T],
 ) {
-    let first_segment = work.plan.chunks.segments[chunk.tensor] + chunk.start / SEGMENT;
+    let first_segment = pass.plan.chunks.segments[chunk.tensor] + chunk.start / SEGMENT;
     let mut scratch = Scratch::<T>([const { MaybeUninit::uninit() }; MAX_OPERANDS]);
     let mut ways = [None; MAX_OPERANDS];
     let mut addresses = [core::ptr::null_mut::<T>(); MAX_OPERANDS];
     for (way, stored) in ways.iter_mut().zip(stored) {
-        *way = Repeated::<T>::of(stored, work.isa);
+        *way = BroadcastOperand::<T>::of(stored, pass.isa);
     }
     let mut accumulators = Accumulators::<T>::new(rule.kernel.sums.len());
     let sums = accumulators.count > 0;
     let mut start = 0;
     while start < chunk.elements {
         let first = chunk.start + start;
-        let mut elements = STRETCH.min(chunk.elements - start);
+        let mut elements = TILE.min(chunk.elements - start);
         if sums {
             elements = elements.min(SEGMENT - start % SEGMENT);
         }
@@ -151,7 +164,7 @@ pub(super) fn run<T: Compiled + Coded>(
             addresses[k] = unsafe {
                 match way {
                     Some(repeated) => {
-                        repeated.lay(first, elements, scratch.0[k].as_mut_ptr().cast());
+                        repeated.materialize(first, elements, scratch.0[k].as_mut_ptr().cast());
                         repeated.address
                     }
                     None => stored.at(first).0.cast(),
@@ -159,10 +172,10 @@ pub(super) fn run<T: Compiled + Coded>(
             };
         }
         // SAFETY: as in `run_rule`; a stretch begins with a step of a sum, and is at most a segment's rest.
-        unsafe { rule.entry.run(row.as_ptr(), addresses.as_ptr(), elements, accumulators.start()) };
+        unsafe { rule.element_kernel.run(row.as_ptr(), addresses.as_ptr(), elements, accumulators.start()) };
         start += elements;
         if sums && (start.is_multiple_of(SEGMENT) || start == chunk.elements) {
-            accumulators.finish(work, first_segment + (start - 1) / SEGMENT);
+            accumulators.finish(pass, first_segment + (start - 1) / SEGMENT);
         }
     }
 }
@@ -182,16 +195,7 @@ unsafe fn fill<T: Copy>(to: *mut T, count: usize) {
 fn fill_with<T: Copy>(isa: Isa) -> Fill<T> {
     #[cfg(target_arch = "x86_64")]
     {
-        #[target_feature(enable = "avx512f")]
-        unsafe fn avx512<T: Copy>(to: *mut T, count: usize) {
-            // SAFETY: as for `fill`.
-            unsafe { fill(to, count) };
-        }
-        #[target_feature(enable = "avx2")]
-        unsafe fn avx2<T: Copy>(to: *mut T, count: usize) {
-            // SAFETY: as for `fill`.
-            unsafe { fill(to, count) };
-        }
+        multiversion! { fill::<T>[T: Copy](to: *mut T, count: usize) }
         match isa {
             Isa::Avx512 => return avx512::<T>,
             Isa::Avx2 => return avx2::<T>,

@@ -4,11 +4,15 @@
 //! Nothing of it is compiled for a rule or its formats: a step calls the entry of the one and the conversions of the
 //! others. Operands are asked for ahead, because beside all this the CPU does not see in time what comes next.
 
-use super::broadcast::Repeated;
-use super::{Accumulators, Chosen, Stored, Work};
+use super::accumulate::Accumulators;
+use super::broadcast::BroadcastOperand;
+use super::dispatch::Dispatch;
+use super::operands::OperandPtr;
+use super::state::PassState;
+use super::tiling::Chunk;
 use crate::codec::{Codec, Coded, Decode, Encode, Round};
-use crate::exec::tiling::Chunk;
-use crate::kernels::direct::Compiled;
+use crate::kernels::ComputeType;
+use crate::prefetch::prefetch;
 use crate::quant::BlockCodec;
 use core::mem::MaybeUninit;
 use fallline_core::Format;
@@ -24,22 +28,22 @@ struct Scratch<T>([MaybeUninit<[T; STEP]>; MAX_OPERANDS]);
 
 /// How a rule gets at an operand.
 #[derive(Clone, Copy)]
-enum Way<T> {
+enum Access<T> {
     /// Where it is stored.
-    There,
+    Direct,
     /// Element by element.
-    Each { decode: Decode<T>, encode: Encode<T> },
-    /// Element by element, and back by chance.
-    Chance { decode: Decode<T>, round: Round<T>, key: u64 },
+    Cast { decode: Decode<T>, encode: Encode<T> },
+    /// Element by element, and back with stochastic rounding.
+    StochasticCast { decode: Decode<T>, round: Round<T>, key: u64 },
     /// In blocks.
-    Blocks(BlockCodec),
-    /// Each of them several times, and never written.
-    Repeated(Repeated<T>),
+    Dequantize(BlockCodec),
+    /// Each element several times, and never written.
+    Broadcast(BroadcastOperand<T>),
 }
 
 /// An operand on its way through a rule. Everything that a step needs of it is worked out before.
-struct Port<T> {
-    way: Way<T>,
+struct ConvertedOperand<T> {
+    access: Access<T>,
     /// The step's elements and scales.
     address: *mut u8,
     scales: *mut f32,
@@ -50,21 +54,21 @@ struct Port<T> {
     copy: Option<(*mut u8, Format)>,
 }
 
-impl<T: Coded> Port<T> {
+impl<T: Coded> ConvertedOperand<T> {
     /// # Safety
     /// The tensor has an element `start`, the first of a block.
-    unsafe fn new(stored: &Stored, work: &Work<'_, T>, start: usize) -> Self {
+    unsafe fn new(stored: &OperandPtr, pass: &PassState<'_, T>, start: usize) -> Self {
         let format = stored.format;
-        let way = match (T::codec(format, work.isa), stored.noise) {
-            (None, _) => Way::There,
+        let access = match (T::codec(format, pass.isa), stored.rounding_key) {
+            (None, _) => Access::Direct,
             (Some(Codec::Each { decode, .. }), Some(key)) => {
-                Way::Chance { decode, round: T::round(work.isa), key }
+                Access::StochasticCast { decode, round: T::round(pass.isa), key }
             }
-            (Some(Codec::Each { decode, encode }), None) => Way::Each { decode, encode },
-            (Some(Codec::Blocks(blocks)), _) => Way::Blocks(blocks),
+            (Some(Codec::Each { decode, encode }), None) => Access::Cast { decode, encode },
+            (Some(Codec::Blocks(blocks)), _) => Access::Dequantize(blocks),
         };
-        let mut port = Port {
-            way,
+        let mut operand = ConvertedOperand {
+            access,
             address: stored.address,
             scales: stored.scales,
             bytes: format.size(STEP),
@@ -72,14 +76,14 @@ impl<T: Coded> Port<T> {
             ahead: format.size(AHEAD),
             copy: stored.copy,
         };
-        if let Some(repeated) = Repeated::of(stored, work.isa) {
+        if let Some(repeated) = BroadcastOperand::of(stored, pass.isa) {
             // It stays where it is.
-            (port.way, port.bytes) = (Way::Repeated(repeated), 0);
+            (operand.access, operand.bytes) = (Access::Broadcast(repeated), 0);
         } else {
             // SAFETY: the caller's contract.
-            (port.address, port.scales) = unsafe { stored.at(start) };
+            (operand.address, operand.scales) = unsafe { stored.at(start) };
         }
-        port
+        operand
     }
 
     /// Where the rule finds the `count` elements of a step, the first of which is `first`: in `scratch`, if they are not
@@ -89,19 +93,21 @@ impl<T: Coded> Port<T> {
     /// They are elements of the tensor; `scratch` has room for a step, and is the same each time.
     #[inline(always)]
     unsafe fn decode(&mut self, first: usize, count: usize, scratch: *mut T) -> *mut T {
-        expect(self.address.wrapping_add(self.ahead), self.bytes);
+        prefetch(self.address.wrapping_add(self.ahead), self.bytes);
         // SAFETY: the caller's contract.
         unsafe {
-            match &mut self.way {
-                Way::There => return self.address.cast(),
-                Way::Each { decode, .. } | Way::Chance { decode, .. } => decode(self.address, scratch, count),
-                Way::Blocks(blocks) => {
+            match &mut self.access {
+                Access::Direct => return self.address.cast(),
+                Access::Cast { decode, .. } | Access::StochasticCast { decode, .. } => {
+                    decode(self.address, scratch, count)
+                }
+                Access::Dequantize(blocks) => {
                     T::from_singles(scratch, count, |to| {
                         (blocks.decode)(self.address, self.scales, to, count)
                     });
                 }
-                Way::Repeated(repeated) => {
-                    repeated.lay(first, count, scratch);
+                Access::Broadcast(repeated) => {
+                    repeated.materialize(first, count, scratch);
                     return repeated.address;
                 }
             }
@@ -114,16 +120,16 @@ impl<T: Coded> Port<T> {
     /// # Safety
     /// As for `decode`; the operand is borrowed mutably.
     #[inline(always)]
-    unsafe fn encode(&self, work: &Work<'_, T>, first: usize, numbers: *mut T, count: usize) {
+    unsafe fn encode(&self, pass: &PassState<'_, T>, first: usize, numbers: *mut T, count: usize) {
         // SAFETY: the caller's contract; a copy has as many elements as its operand.
         unsafe {
-            match &self.way {
-                Way::There | Way::Repeated(_) => {}
-                Way::Each { encode, .. } => encode(numbers, self.address, count),
-                Way::Chance { round, key, .. } => {
+            match &self.access {
+                Access::Direct | Access::Broadcast(_) => {}
+                Access::Cast { encode, .. } => encode(numbers, self.address, count),
+                Access::StochasticCast { round, key, .. } => {
                     round(numbers, self.address.cast(), count, *key, first as u64)
                 }
-                Way::Blocks(blocks) => {
+                Access::Dequantize(blocks) => {
                     T::with_singles(numbers, count, |from| {
                         (blocks.encode)(from, self.scales, self.address, count);
                     });
@@ -131,7 +137,7 @@ impl<T: Coded> Port<T> {
             }
             if let Some((address, format)) = self.copy {
                 let address = address.add(format.size(first));
-                match T::codec(format, work.isa) {
+                match T::codec(format, pass.isa) {
                     Some(Codec::Each { encode, .. }) => encode(numbers, address, count),
                     Some(Codec::Blocks(_)) => unreachable!("a copy in blocks"),
                     None => numbers.copy_to_nonoverlapping(address.cast(), count),
@@ -149,25 +155,26 @@ impl<T: Coded> Port<T> {
 }
 
 /// Runs a chunk.
-pub(super) fn run<T: Compiled + Coded>(
-    work: &Work<'_, T>,
-    rule: &Chosen<T>,
+pub(super) fn run<T: ComputeType + Coded>(
+    pass: &PassState<'_, T>,
+    rule: &Dispatch<T>,
     chunk: &Chunk,
-    stored: &[Stored],
+    stored: &[OperandPtr],
     row: &[T],
 ) {
     let kernel = rule.kernel;
-    let first_segment = work.plan.chunks.segments[chunk.tensor] + chunk.start / SEGMENT;
+    let first_segment = pass.plan.chunks.segments[chunk.tensor] + chunk.start / SEGMENT;
     let mut accumulators = Accumulators::<T>::new(kernel.sums.len());
     let mut scratch = Scratch::<T>([const { MaybeUninit::uninit() }; MAX_OPERANDS]);
-    let mut ports: [MaybeUninit<Port<T>>; MAX_OPERANDS] = [const { MaybeUninit::uninit() }; MAX_OPERANDS];
-    let ports = &mut ports[..stored.len()];
-    for (port, stored) in ports.iter_mut().zip(stored) {
+    let mut operands: [MaybeUninit<ConvertedOperand<T>>; MAX_OPERANDS] =
+        [const { MaybeUninit::uninit() }; MAX_OPERANDS];
+    let operands = &mut operands[..stored.len()];
+    for (operand, stored) in operands.iter_mut().zip(stored) {
         // SAFETY: the chunk lies within the tensor, whose memory was checked; chunks begin with a block.
-        port.write(unsafe { Port::new(stored, work, chunk.start) });
+        operand.write(unsafe { ConvertedOperand::new(stored, pass, chunk.start) });
     }
     // SAFETY: all of these were written.
-    let ports = unsafe { ports.assume_init_mut() };
+    let operands = unsafe { operands.assume_init_mut() };
     let mut addresses = [core::ptr::null_mut::<T>(); MAX_OPERANDS];
     for start in (0..chunk.elements).step_by(STEP) {
         let elements = STEP.min(chunk.elements - start);
@@ -175,33 +182,20 @@ pub(super) fn run<T: Compiled + Coded>(
         // SAFETY: the step lies within the chunk, and that within the tensor, whose memory is borrowed for the pass,
         // mutably where it is written; the machine has the instruction set.
         unsafe {
-            for ((port, address), scratch) in ports.iter_mut().zip(&mut addresses).zip(&mut scratch.0) {
-                *address = port.decode(first, elements, scratch.as_mut_ptr().cast());
+            for ((operand, address), scratch) in operands.iter_mut().zip(&mut addresses).zip(&mut scratch.0) {
+                *address = operand.decode(first, elements, scratch.as_mut_ptr().cast());
             }
-            rule.entry.run(row.as_ptr(), addresses.as_ptr(), elements, accumulators.start());
-            for ((port, operand), &address) in ports.iter_mut().zip(kernel.operands).zip(&addresses) {
-                if operand.written {
-                    port.encode(work, first, address, elements);
+            rule.element_kernel.run(row.as_ptr(), addresses.as_ptr(), elements, accumulators.start());
+            for ((operand, declared), &address) in operands.iter_mut().zip(kernel.operands).zip(&addresses) {
+                if declared.written {
+                    operand.encode(pass, first, address, elements);
                 }
-                port.advance();
+                operand.advance();
             }
         }
         let end = start + elements;
         if accumulators.count > 0 && (end.is_multiple_of(SEGMENT) || end == chunk.elements) {
-            accumulators.finish(work, first_segment + start / SEGMENT);
+            accumulators.finish(pass, first_segment + start / SEGMENT);
         }
     }
-}
-
-/// Asks for bytes that come soon.
-#[inline(always)]
-fn expect(address: *const u8, bytes: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for line in (0..bytes).step_by(64) {
-        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint; the address is not accessed, and need not be that of anything.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.wrapping_add(line).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (address, bytes);
 }

@@ -78,7 +78,7 @@ fn the_fused_loop_gives_the_bits_of_the_reference() {
         8 => noise(i) * 1e-22,
         _ => noise(i).powi(5) * 0.01,
     };
-    let len = 2 * crate::exec::tiling::CHUNK + 1000;
+    let len = 2 * super::tiling::CHUNK + 1000;
     for formats in [
         [Format::Q8(SIGNED), Format::Q8(UNSIGNED)],
         [Format::Q8Grid(SIGNED), Format::Q8Grid(UNSIGNED)],
@@ -139,7 +139,7 @@ fn operands_of_16_bits_give_the_bits_of_the_reference_in_any_mixture() {
     let (single, half) = (Format::F32, Format::Bf16);
     let noise = |i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0;
     // Numbers of all sizes, NaN in the first chunk and in a tail that is no pair, and less than a pair altogether.
-    for len in [crate::exec::tiling::CHUNK + 1013, 36, 5] {
+    for len in [super::tiling::CHUNK + 1013, 36, 5] {
         for (formats, chances, copied) in [
             ([half; 4], [true; 3], false),
             ([half; 4], [false; 3], false),

@@ -20,7 +20,7 @@ pub(crate) struct Chunk {
 
 /// Chunks of a list of tensors, and which chunks go together.
 #[derive(Debug, Default)]
-pub(crate) struct Chunks {
+pub(crate) struct Tiling {
     lengths: Vec<usize>,
     /// The number of threads that the bins were made for.
     threads: usize,
@@ -32,7 +32,7 @@ pub(crate) struct Chunks {
     pub(crate) total_elements: usize,
 }
 
-impl Chunks {
+impl Tiling {
     /// Makes the plan for tensors of these lengths, unless it is the plan already.
     pub(crate) fn prepare(&mut self, lengths: impl ExactSizeIterator<Item = usize> + Clone, threads: usize) {
         let same = self.threads == threads
@@ -77,7 +77,7 @@ mod tests {
     fn every_element_is_in_one_chunk_and_every_chunk_in_one_bin() {
         let lengths = [0, 1, CHUNK, CHUNK + 1, 5 * CHUNK - 3, 7, 0];
         for threads in [1, 2, 7] {
-            let mut chunks = Chunks::default();
+            let mut chunks = Tiling::default();
             chunks.prepare(lengths.iter().copied(), threads);
             let mut covered = vec![0; lengths.len()];
             for chunk in &chunks.list {

@@ -1,49 +1,52 @@
-//! A rule whose operands are stored in 16 bits, or some of them, in one loop: widen, rule, chances, round.
+//! A rule whose operands are stored in 16 bits, or some of them, in one loop: load, rule, random bits, round.
 //!
-//! A turn takes two registers, since their elements are one register in memory, and their chances one register too: a
+//! An iteration takes two vectors, since their elements are one vector in memory, and their random bits one vector too: a
 //! block of the generator has 64 bits, those of four elements. What the first round makes of the counters is the same
-//! for all operands, whose keys differ. Nothing of a chance depends on the rule, so that the CPU works on both at a time.
+//! for all operands, whose keys differ. No random bit depends on the rule, so that the CPU works on both at a time.
 
-use crate::kernels::quantized::{expect, for_each_operand};
-use crate::vector::{Counted, Drawn, Pair, Rounds};
+use super::unroll::for_each_operand;
+use crate::isa::multiversion;
+use crate::prefetch::prefetch;
+use crate::vector::{PhiloxCounter, PhiloxKeys, PhiloxState, VectorPair};
 use fallline_core::backend::MAX_OPERANDS;
 use fallline_core::codec::stochastic::ROUNDS;
 use fallline_core::{Array, Literal, Rule, apply};
 
-/// An operand of singles or bfloat16.
+/// An operand of `f32` or bfloat16.
 #[derive(Clone, Copy)]
-pub(crate) struct Half {
+pub(crate) struct HalfOperand {
     pub(crate) address: *mut u8,
     /// Two for bfloat16.
     pub(crate) bytes: usize,
-    /// Bfloat16 that is rounded by chance, and the key's rounds.
-    pub(crate) by_chance: bool,
-    pub(crate) rounds: Rounds,
-    /// Stored once more as the nearest bfloat16, unless null.
+    /// Whether bfloat16 is rounded stochastically, and the keys of the generator's rounds.
+    pub(crate) stochastic: bool,
+    pub(crate) keys: PhiloxKeys,
+    /// Where it is also stored, as the nearest bfloat16, unless null.
     pub(crate) copy: *mut u16,
 }
 
-impl Half {
-    pub(crate) const NOWHERE: Half = Half {
+impl HalfOperand {
+    pub(crate) const NULL: HalfOperand = HalfOperand {
         address: core::ptr::null_mut(),
         bytes: 0,
-        by_chance: false,
-        rounds: Rounds::NONE,
+        stochastic: false,
+        keys: PhiloxKeys::NONE,
         copy: core::ptr::null_mut(),
     };
 }
 
 /// A compiled rule: its scalars as for any entry, an operand for each of its own, and how many elements from which one
 /// on, a multiple of four.
-pub(crate) type Halves = unsafe fn(scalars: *const f32, operands: *const Half, first: usize, elements: usize);
+pub(crate) type HalfPrecisionKernel =
+    unsafe fn(scalars: *const f32, operands: *const HalfOperand, first: usize, elements: usize);
 
-/// Bytes that are asked for ahead.
-const AHEAD: usize = 1024;
+/// Bytes that are prefetched.
+const PREFETCH_BYTES: usize = 1024;
 
 /// Elements of the widest pair.
 const WIDEST: usize = 32;
 
-/// Where a chance is on its way when the rule goes over the first register, the second, and behind them: the CPU looks
+/// Rounds of the generator before the rule goes over the first vector, over the second, and behind both: the CPU looks
 /// ahead over some 60 instructions, so that only what stands near each other is done at a time.
 const FIRST: usize = 3;
 const SECOND: usize = 5;
@@ -57,13 +60,26 @@ struct Rest {
     copy: [u16; WIDEST],
 }
 
+multiversion! {
+    bf16::<R, V>[R: Rule, V: VectorPair](
+        scalars: *const f32,
+        operands: *const HalfOperand,
+        first: usize,
+        elements: usize,
+    ) where f64: Literal<V>
+}
+
 /// # Safety
 /// `scalars` holds a whole row; `operands` an operand for each of the rule's, valid for reading `elements` elements, and
 /// they and their copies for writing them where the rule writes; nothing that is written overlaps anything else; the rule
 /// has no sums; the CPU has the instruction set of `V`.
 #[inline(always)]
-unsafe fn halves<R: Rule, V: Pair>(scalars: *const f32, operands: *const Half, first: usize, elements: usize)
-where
+unsafe fn bf16<R: Rule, V: VectorPair>(
+    scalars: *const f32,
+    operands: *const HalfOperand,
+    first: usize,
+    elements: usize,
+) where
     f64: Literal<V>,
 {
     // SAFETY: of the whole body, the caller's contract; a pair that is not whole is read and written in `rest`.
@@ -75,18 +91,18 @@ where
         }
         let count = const { R::OPERANDS.len() };
         let stored = core::slice::from_raw_parts(operands, count);
-        let mut operands = [Half::NOWHERE; MAX_OPERANDS];
+        let mut operands = [HalfOperand::NULL; MAX_OPERANDS];
         operands[..count].copy_from_slice(stored);
         let mut rest = [Rest { elements: [0; WIDEST], copy: [0; WIDEST] }; MAX_OPERANDS];
-        let (mut halved, mut chance, mut plain) = (true, false, true);
-        for (operand, half) in R::OPERANDS.iter().zip(stored) {
-            halved &= half.bytes == 2;
-            if operand.written {
-                chance |= half.by_chance;
-                plain &= half.by_chance && half.copy.is_null();
+        let (mut all_bf16, mut any_stochastic, mut all_stochastic) = (true, false, true);
+        for (declared, operand) in R::OPERANDS.iter().zip(stored) {
+            all_bf16 &= operand.bytes == 2;
+            if declared.written {
+                any_stochastic |= operand.stochastic;
+                all_stochastic &= operand.stochastic && operand.copy.is_null();
             }
         }
-        let mut counted = Counted::new(first as u64);
+        let mut counter = PhiloxCounter::new(first as u64);
         let whole = elements / V::PAIR * V::PAIR;
         let mut i = 0;
         while i < elements {
@@ -103,51 +119,51 @@ where
             }
             let mut x = [R::Operands::fill(grad_scale); 2];
             for_each_operand!(count, k => {
-                let Half { address, bytes, .. } = operands[k];
-                expect(address.wrapping_add(i * bytes + AHEAD));
+                let HalfOperand { address, bytes, .. } = operands[k];
+                prefetch(address.wrapping_add(i * bytes + PREFETCH_BYTES), 64);
             });
-            if halved {
+            if all_bf16 {
                 for_each_operand!(count, k => {
-                    let pair = V::widen_pair(operands[k].address.cast::<u16>().wrapping_add(i));
+                    let pair = V::load_bf16_pair(operands[k].address.cast::<u16>().wrapping_add(i));
                     (x[0].as_mut()[k], x[1].as_mut()[k]) = (pair[0], pair[1]);
                 });
             } else {
                 for_each_operand!(count, k => {
-                    let Half { address, bytes, .. } = operands[k];
+                    let HalfOperand { address, bytes, .. } = operands[k];
                     let address = address.wrapping_add(i * bytes);
                     let pair = match bytes {
-                        2 => V::widen_pair(address.cast()),
+                        2 => V::load_bf16_pair(address.cast()),
                         _ => V::load_pair(address.cast()),
                     };
                     (x[0].as_mut()[k], x[1].as_mut()[k]) = (pair[0], pair[1]);
                 });
             }
-            let mut drawn = [Drawn::none(&counted); MAX_OPERANDS];
-            if chance {
+            let mut random = [PhiloxState::unused(&counter); MAX_OPERANDS];
+            if any_stochastic {
                 for_each_operand!(count, k => {
                     if R::OPERANDS[k].written {
-                        drawn[k] = Drawn::begin(&operands[k].rounds, &counted).go_on::<1, FIRST>(&operands[k].rounds);
+                        random[k] = PhiloxState::first_round(&operands[k].keys, &counter).rounds::<1, FIRST>(&operands[k].keys);
                     }
                 });
             }
             apply::<R, V>(grad_scale, &values, &mut x[0]);
-            if chance {
+            if any_stochastic {
                 for_each_operand!(count, k => {
                     if R::OPERANDS[k].written {
-                        drawn[k] = drawn[k].go_on::<FIRST, SECOND>(&operands[k].rounds);
+                        random[k] = random[k].rounds::<FIRST, SECOND>(&operands[k].keys);
                     }
                 });
             }
             apply::<R, V>(grad_scale, &values, &mut x[1]);
-            if chance {
+            if any_stochastic {
                 for_each_operand!(count, k => {
                     if R::OPERANDS[k].written {
-                        drawn[k] = drawn[k].go_on::<SECOND, LAST>(&operands[k].rounds);
+                        random[k] = random[k].rounds::<SECOND, LAST>(&operands[k].keys);
                     }
                 });
             }
-            let mut usual = plain;
-            if plain {
+            let mut usual = all_stochastic;
+            if all_stochastic {
                 let mut nan = V::no_nan();
                 for_each_operand!(count, k => {
                     if R::OPERANDS[k].written {
@@ -160,34 +176,34 @@ where
                 for_each_operand!(count, k => {
                     if R::OPERANDS[k].written {
                         let address = operands[k].address.cast::<u16>().wrapping_add(i);
-                        V::cut_pair_by([x[0].as_ref()[k], x[1].as_ref()[k]], drawn[k].end(), address);
+                        V::truncate_bf16_sr([x[0].as_ref()[k], x[1].as_ref()[k]], random[k].random_bits(), address);
                     }
                 });
             } else {
                 for_each_operand!(count, k => {
                     if R::OPERANDS[k].written {
-                        let Half { address, bytes, by_chance, copy, .. } = operands[k];
+                        let HalfOperand { address, bytes, stochastic, copy, .. } = operands[k];
                         let (address, pair) = (address.wrapping_add(i * bytes), [x[0].as_ref()[k], x[1].as_ref()[k]]);
                         if bytes != 2 {
                             V::store_pair(pair, address.cast());
-                        } else if by_chance {
-                            V::narrow_pair_by(pair, drawn[k].end(), address.cast());
+                        } else if stochastic {
+                            V::store_bf16_sr(pair, random[k].random_bits(), address.cast());
                         } else {
-                            V::narrow_pair(pair, address.cast());
+                            V::store_bf16_pair(pair, address.cast());
                         }
                         if !copy.is_null() {
-                            V::narrow_pair(pair, copy.wrapping_add(i));
+                            V::store_bf16_pair(pair, copy.wrapping_add(i));
                         }
                     }
                 });
             }
-            counted = counted.next();
+            counter = counter.next();
             i += V::PAIR;
         }
         if whole < elements {
             for (k, (operand, rest)) in stored.iter().zip(&rest).enumerate() {
                 if R::OPERANDS[k].written {
-                    let Half { address, bytes, copy, .. } = *operand;
+                    let HalfOperand { address, bytes, copy, .. } = *operand;
                     let from = rest.elements.as_ptr().cast::<u8>();
                     from.copy_to_nonoverlapping(address.add(whole * bytes), (elements - whole) * bytes);
                     if !copy.is_null() {
@@ -198,30 +214,4 @@ where
             }
         }
     }
-}
-
-/// # Safety
-/// As [`Halves`]: see `halves`, with AVX2.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) unsafe fn avx2<R: Rule>(
-    scalars: *const f32,
-    operands: *const Half,
-    first: usize,
-    elements: usize,
-) {
-    // SAFETY: the caller's contract.
-    unsafe { halves::<R, crate::vector::Ymm32>(scalars, operands, first, elements) }
-}
-
-/// # Safety
-/// As [`Halves`]: see `halves`, with AVX-512.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(crate) unsafe fn avx512<R: Rule>(
-    scalars: *const f32,
-    operands: *const Half,
-    first: usize,
-    elements: usize,
-) {
-    // SAFETY: the caller's contract.
-    unsafe { halves::<R, crate::vector::Zmm32>(scalars, operands, first, elements) }
 }

@@ -1,20 +1,23 @@
-//! Running a tape.
+//! The interpreter of tapes.
 
+use super::direct::add_terms;
 use super::tape::{Step, Tape};
 use crate::isa::Isa;
-use crate::kernels::direct::{Compiled, add_terms};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::multiversion;
+use crate::prefetch::prefetch;
 use crate::vector::{Number, Register, WIDEST};
 use core::cell::RefCell;
 use fallline_core::backend::MAX_OPERANDS;
 use fallline_core::sums::{ACCUMULATORS, STEP};
 use fallline_core::{Binary, Comparison, Literal, Node, Scalar, Unary};
 
-/// As [`Entry`](crate::kernels::direct::Entry), with the tape that is to be run in front.
-pub(crate) type TapeEntry<T> =
+/// As [`ElementKernel`](super::direct::ElementKernel), with the tape that is to be run in front.
+pub(crate) type TapeKernel<T> =
     unsafe fn(tape: &Tape, scalars: *const T, operands: *const *mut T, elements: usize, accumulators: *mut T);
 
 /// The interpreter for an instruction set, with its registers of the two types.
-macro_rules! entry {
+macro_rules! kernel {
     ($T:ty, $isa:expr, $baseline:ty, $avx2:ty, $avx512:ty) => {{
         use crate::vector::*;
         #[cfg(target_arch = "x86_64")]
@@ -24,62 +27,40 @@ macro_rules! entry {
             _ => {}
         }
         match $isa {
-            Isa::Scalar => run::<Scalar<$T>>,
-            _ => run::<$baseline>,
+            Isa::Scalar => interpret::<Scalar<$T>>,
+            _ => interpret::<$baseline>,
         }
     }};
 }
 
-/// The interpreter of singles for an instruction set.
-pub(crate) fn of_singles(isa: Isa) -> TapeEntry<f32> {
-    entry!(f32, isa, Wide32, Ymm32, Zmm32)
+/// Returns the interpreter in `f32` for an instruction set.
+pub(crate) fn kernel_f32(isa: Isa) -> TapeKernel<f32> {
+    kernel!(f32, isa, Wide32, Ymm32, Zmm32)
 }
 
-/// The interpreter of doubles for an instruction set.
-pub(crate) fn of_doubles(isa: Isa) -> TapeEntry<f64> {
-    entry!(f64, isa, Wide64, Ymm64, Zmm64)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn avx2<V: Register>(
-    tape: &Tape,
-    scalars: *const V::Number,
-    operands: *const *mut V::Number,
-    count: usize,
-    accumulators: *mut V::Number,
-) where
-    f64: Literal<V>,
-    V::Number: Compiled,
-    f64: Literal<Scalar<V::Number>>,
-    Scalar<V::Number>: Register<Number = V::Number>,
-{
-    // SAFETY: the caller's contract is that of `run`.
-    unsafe { run::<V>(tape, scalars, operands, count, accumulators) }
+/// Returns the interpreter in `f64` for an instruction set.
+pub(crate) fn kernel_f64(isa: Isa) -> TapeKernel<f64> {
+    kernel!(f64, isa, Wide64, Ymm64, Zmm64)
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-unsafe fn avx512<V: Register>(
-    tape: &Tape,
-    scalars: *const V::Number,
-    operands: *const *mut V::Number,
-    count: usize,
-    accumulators: *mut V::Number,
-) where
-    f64: Literal<V>,
-    V::Number: Compiled,
-    f64: Literal<Scalar<V::Number>>,
-    Scalar<V::Number>: Register<Number = V::Number>,
-{
-    // SAFETY: the caller's contract is that of `run`.
-    unsafe { run::<V>(tape, scalars, operands, count, accumulators) }
+multiversion! {
+    interpret::<V>[V: Register](
+        tape: &Tape,
+        scalars: *const V::Number,
+        operands: *const *mut V::Number,
+        count: usize,
+        accumulators: *mut V::Number,
+    ) where
+        f64: Literal<V>,
+        f64: Literal<Scalar<V::Number>>,
+        Scalar<V::Number>: Register<Number = V::Number>
 }
 
 /// A row of elements: where it begins, and how far it is from one register of it to the next. (That is nothing where all
 /// elements are the same.)
 #[derive(Clone, Copy)]
-struct Place {
+struct RowPtr {
     address: *mut u8,
     stride: usize,
 }
@@ -91,18 +72,18 @@ struct Line([u8; 64]);
 
 thread_local! {
     /// What tapes need on this thread, kept between passes.
-    static SCRATCH: RefCell<(Vec<Line>, Vec<Place>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+    static SCRATCH: RefCell<(Vec<Line>, Vec<RowPtr>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
 /// Memory of the thread for so many bytes and rows. It is the caller's until somebody asks again.
-fn scratch(bytes: usize, rows: usize) -> (*mut u8, *mut Place) {
+fn scratch(bytes: usize, rows: usize) -> (*mut u8, *mut RowPtr) {
     SCRATCH.with_borrow_mut(|(lines, places)| {
         let wanted = bytes.div_ceil(size_of::<Line>());
         if lines.len() < wanted {
             lines.resize(wanted, Line([0; 64]));
         }
         if places.len() < rows {
-            places.resize(rows, Place { address: core::ptr::null_mut(), stride: 0 });
+            places.resize(rows, RowPtr { address: core::ptr::null_mut(), stride: 0 });
         }
         (lines.as_mut_ptr().cast(), places.as_mut_ptr())
     })
@@ -113,7 +94,7 @@ fn scratch(bytes: usize, rows: usize) -> (*mut u8, *mut Place) {
 /// # Safety
 /// As for `elements` of a compiled rule, with the row of scalars, the operands and the sums of the tape's graph.
 #[inline(always)]
-unsafe fn run<V: Register>(
+unsafe fn interpret<V: Register>(
     tape: &Tape,
     scalars: *const V::Number,
     operands: *const *mut V::Number,
@@ -121,7 +102,6 @@ unsafe fn run<V: Register>(
     accumulators: *mut V::Number,
 ) where
     f64: Literal<V>,
-    V::Number: Compiled,
     f64: Literal<Scalar<V::Number>>,
     Scalar<V::Number>: Register<Number = V::Number>,
 {
@@ -145,12 +125,12 @@ unsafe fn run<V: Register>(
             let value = *uniform.add(*place as usize);
             (0..WIDEST).for_each(|i| to.add(i).write(value));
             let address = to.cast();
-            rows.add(tape.first_uniform() + k).write(Place { address, stride: 0 });
+            rows.add(tape.first_uniform() + k).write(RowPtr { address, stride: 0 });
         }
         let stride = V::LANES;
         for k in 0..tape.temporaries {
             let address = memory.add(k * STEP).cast();
-            rows.add(tape.first_temporary() + k).write(Place { address, stride });
+            rows.add(tape.first_temporary() + k).write(RowPtr { address, stride });
         }
         let tails = memory.add(temporaries + spread);
         let terms = tails.add(declared * WIDEST);
@@ -160,12 +140,12 @@ unsafe fn run<V: Register>(
             for k in 0..declared {
                 let address = (*operands.add(k)).wrapping_add(start);
                 if start + 2 * STEP <= count {
-                    expect(address.wrapping_add(STEP).cast(), STEP * size);
+                    prefetch(address.wrapping_add(STEP).cast(), STEP * size);
                 }
-                rows.add(k).write(Place { address: address.cast(), stride });
+                rows.add(k).write(RowPtr { address: address.cast(), stride });
             }
             if whole > 0 {
-                steps::<V>(tape, rows, uniform, whole);
+                run_steps::<V>(tape, rows, uniform, whole);
                 for (s, row) in tape.sums.iter().enumerate() {
                     copy::<V>(*rows.add(usize::from(*row)), terms.add(s * STEP), whole);
                 }
@@ -176,9 +156,9 @@ unsafe fn run<V: Register>(
                 for k in 0..declared {
                     let tail = tails.add(k * WIDEST);
                     V::load_first((*operands.add(k)).add(start + whole), rest).store(tail);
-                    rows.add(k).write(Place { address: tail.cast(), stride });
+                    rows.add(k).write(RowPtr { address: tail.cast(), stride });
                 }
-                steps::<V>(tape, rows, uniform, V::LANES);
+                run_steps::<V>(tape, rows, uniform, V::LANES);
                 for (s, row) in tape.sums.iter().enumerate() {
                     let from = V::load((*rows.add(usize::from(*row))).address.cast());
                     from.store_first(terms.add(s * STEP + whole), rest);
@@ -242,7 +222,7 @@ where
 /// The rows of operands, temporaries and uniform values are valid for so many elements, or repeat a register; the CPU has
 /// the instruction set of `V`.
 #[inline(always)]
-unsafe fn steps<V: Register>(tape: &Tape, rows: *mut Place, uniform: *const V::Number, count: usize)
+unsafe fn run_steps<V: Register>(tape: &Tape, rows: *mut RowPtr, uniform: *const V::Number, count: usize)
 where
     f64: Literal<V>,
 {
@@ -303,9 +283,9 @@ where
 /// Copies values to the operands that they replace.
 ///
 /// # Safety
-/// As for `steps`.
+/// As for `run_steps`.
 #[inline(always)]
-unsafe fn copies<V: Register>(tape: &Tape, rows: *mut Place, count: usize)
+unsafe fn copies<V: Register>(tape: &Tape, rows: *mut RowPtr, count: usize)
 where
     f64: Literal<V>,
 {
@@ -321,9 +301,9 @@ where
 /// Copies a row's elements, a whole number of registers.
 ///
 /// # Safety
-/// As for `steps`; `to` is valid for so many elements.
+/// As for `run_steps`; `to` is valid for so many elements.
 #[inline(always)]
-unsafe fn copy<V: Register>(from: Place, to: *mut V::Number, count: usize)
+unsafe fn copy<V: Register>(from: RowPtr, to: *mut V::Number, count: usize)
 where
     f64: Literal<V>,
 {
@@ -336,19 +316,6 @@ where
         }
         i += V::LANES;
     }
-}
-
-/// Asks for bytes that come soon.
-#[inline(always)]
-fn expect(address: *const u8, bytes: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for line in (0..bytes).step_by(64) {
-        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint; the address is not accessed, and need not be that of anything.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.wrapping_add(line).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (address, bytes);
 }
 
 const _: () = assert!(MAX_OPERANDS < 64, "rows of operands have the first numbers");

@@ -1,19 +1,21 @@
-//! A rule whose states have dynamic codes, in one loop: decode, rule, largest magnitude, encode.
+//! A rule whose states have dynamic codes, in one software-pipelined loop: dequantize, rule, absmax, quantize.
 //!
 //! Encoding needs a block's scale, which is known when the rule has gone through all of it, and its arithmetic is
 //! a long chain, while a rule mostly waits for roots and quotients. So block `b` goes through the rule while block
-//! `b - 1` is encoded: a turn of four registers, with half of a state's codes behind each of them, since the CPU only
-//! works on both at a time where they stand near each other. All operands are asked for ahead, because the streams of
+//! `b - 1` is encoded: an iteration of four registers, with half of a state's codes behind each of them, since the CPU only
+//! works on both at a time where they stand near each other. All operands are prefetched, because the streams of
 //! codes are too slow for the CPU to see what comes next.
 
+use super::unroll::for_each_operand;
+use crate::prefetch::prefetch;
 use crate::quant::{AbsMax, BlockCodec, Codebook, QuantParams, QuantVector, REGISTERS};
 use core::mem::MaybeUninit;
 use fallline_core::backend::MAX_OPERANDS;
 use fallline_core::{Array, Literal, Role, Rule, apply};
 
-/// An operand: plain singles, or, of a state, codes and scales.
+/// An operand: plain `f32`, or, of a state, codes and scales.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct QuantOperand {
     pub(crate) address: *mut u8,
     pub(crate) scales: *mut f32,
     /// Of a state.
@@ -22,18 +24,23 @@ pub(crate) struct Place {
     pub(crate) blocks: Option<BlockCodec>,
 }
 
-impl Place {
-    const NOWHERE: Place =
-        Place { address: core::ptr::null_mut(), scales: core::ptr::null_mut(), codebook: None, blocks: None };
+impl QuantOperand {
+    const NULL: QuantOperand = QuantOperand {
+        address: core::ptr::null_mut(),
+        scales: core::ptr::null_mut(),
+        codebook: None,
+        blocks: None,
+    };
 }
 
-/// A compiled rule: its scalars as for any entry, a place for each operand, and how many whole blocks.
-pub(crate) type Fused = unsafe fn(scalars: *const f32, places: *const Place, blocks: usize);
+/// A compiled rule: its scalars as for any kernel, an operand for each of its own, and how many whole blocks.
+pub(crate) type QuantizedKernel =
+    unsafe fn(scalars: *const f32, operands: *const QuantOperand, blocks: usize);
 
 /// Elements of a block.
 pub(crate) const BLOCK: usize = 256;
-/// Elements that are asked for ahead.
-const AHEAD: usize = 512;
+/// Elements that are prefetched.
+const PREFETCH_ELEMENTS: usize = 512;
 
 /// A block of each state's new numbers, and the one before.
 #[repr(C, align(64))]
@@ -44,23 +51,8 @@ const fn state<R: Rule>(k: usize) -> bool {
     matches!(R::OPERANDS[k].role, Role::State)
 }
 
-/// The body for each operand, written out: a loop over them would keep registers in memory.
-macro_rules! for_each_operand {
-    ($count:ident, $k:ident => $body:block) => {
-        $crate::kernels::quantized::for_each_operand!(@ $count, $k => $body; 0 1 2 3 4 5 6 7)
-    };
-    (@ $count:ident, $k:ident => $body:block; $($place:literal)*) => { $(
-        if $place < $count {
-            let $k: usize = $place;
-            $body
-        }
-    )* };
-}
-pub(crate) use for_each_operand;
-const _: () = assert!(MAX_OPERANDS == 8, "for_each_operand has as many places");
-
-/// Behind which of a turn's registers the codes of state `k` are begun; they are finished behind the next one.
-const fn turn<R: Rule>(k: usize) -> usize {
+/// Behind which of an iteration's registers the codes of state `k` are begun; they are finished behind the next one.
+const fn stage1_register<R: Rule>(k: usize) -> usize {
     let (mut before, mut operand) = (0, 0);
     while operand < k {
         before += (state::<R>(operand) && R::OPERANDS[operand].written) as usize;
@@ -69,25 +61,28 @@ const fn turn<R: Rule>(k: usize) -> usize {
     2 * before % REGISTERS
 }
 
-/// The body for each register of a turn, written out for the same reason.
+/// Repeats the body for each register of an iteration, as `for_each_operand` does for operands.
 macro_rules! for_each_register {
     ($r:ident => $body:block) => {
         for_each_register!(@ $r => $body; 0 1 2 3)
     };
-    (@ $r:ident => $body:block; $($place:literal)*) => { $( {
-        let $r: usize = $place;
+    (@ $r:ident => $body:block; $($register:literal)*) => { $( {
+        let $r: usize = $register;
         $body
     } )* };
 }
-const _: () = assert!(REGISTERS == 4, "for_each_register has as many places");
+const _: () = assert!(REGISTERS == 4, "for_each_register has as many bodies");
 
 /// # Safety
-/// `scalars` holds a whole row; `places` a place for each operand, with kinds, conversions and scales for states, valid
+/// `scalars` holds a whole row; `operands` one for each of the rule's, with codebooks, conversions and scales for states, valid
 /// for reading `blocks` blocks of 256 elements, and for writing them where the rule writes; no operand that is written
 /// overlaps another; the rule has no sums; the CPU has the instruction set of `V`.
 #[inline(always)]
-unsafe fn fused<R: Rule, V: QuantVector>(scalars: *const f32, places: *const Place, blocks: usize)
-where
+unsafe fn quantized<R: Rule, V: QuantVector>(
+    scalars: *const f32,
+    operands: *const QuantOperand,
+    blocks: usize,
+) where
     f64: Literal<V>,
 {
     // SAFETY: of the whole body, the caller's contract; scratch is written before it is read, block by block.
@@ -99,9 +94,10 @@ where
             *value = V::lit(f64::from(*scalars.add(1 + i)));
         }
         let count = const { R::OPERANDS.len() };
-        let mut operands = [Place::NOWHERE; MAX_OPERANDS];
-        operands[..count].copy_from_slice(core::slice::from_raw_parts(places, count));
-        let places = operands;
+        let stored = core::slice::from_raw_parts(operands, count);
+        let mut operands = [QuantOperand::NULL; MAX_OPERANDS];
+        operands[..count].copy_from_slice(stored);
+        let operands = operands;
         let mut scratch = Scratch([const { [MaybeUninit::uninit(); 2] }; MAX_OPERANDS]);
         let scratch = scratch.0.as_mut_ptr().cast::<f32>();
         let mut params = [QuantParams::NONE; MAX_OPERANDS];
@@ -112,10 +108,10 @@ where
                 let first = block * BLOCK + within;
                 let mut x = [R::Operands::fill(grad_scale); REGISTERS];
                 for_each_operand!(count, k => {
-                    let Place { address, scales, codebook, .. } = places[k];
+                    let QuantOperand { address, scales, codebook, .. } = operands[k];
                     if state::<R>(k) {
                         let scale = *scales.add(block);
-                        expect(address.wrapping_add(first + AHEAD));
+                        prefetch(address.wrapping_add(first + PREFETCH_ELEMENTS), 64);
                         let decoded = V::decode(codebook.unwrap_unchecked(), address.add(first), scale);
                         for (x, decoded) in x.iter_mut().zip(decoded) {
                             x.as_mut()[k] = decoded;
@@ -126,9 +122,9 @@ where
                 for_each_register!(r => {
                     for_each_operand!(count, k => {
                         if !state::<R>(k) {
-                            let (address, at) = (places[k].address.cast::<f32>(), first + V::LANES * r);
+                            let (address, at) = (operands[k].address.cast::<f32>(), first + V::LANES * r);
                             if at.is_multiple_of(16) {
-                                expect(address.wrapping_add(at + AHEAD).cast());
+                                prefetch(address.wrapping_add(at + PREFETCH_ELEMENTS).cast(), 64);
                             }
                             x[r].as_mut()[k] = V::load(address.add(at));
                         }
@@ -139,22 +135,22 @@ where
                         if R::OPERANDS[k].written {
                             let (x, at) = (x[r].as_ref()[k], V::LANES * r);
                             if state::<R>(k) {
-                                absmax[k] = V::update_absmax(places[k].codebook.unwrap_unchecked(), absmax[k], x);
+                                absmax[k] = V::update_absmax(operands[k].codebook.unwrap_unchecked(), absmax[k], x);
                                 x.store(scratch.add(2 * BLOCK * k + side + within + at));
                             } else {
-                                x.store(places[k].address.cast::<f32>().add(first + at));
+                                x.store(operands[k].address.cast::<f32>().add(first + at));
                             }
                         }
                     });
                     for_each_operand!(count, k => {
                         if state::<R>(k) && R::OPERANDS[k].written {
-                            let Place { address, codebook, blocks, .. } = places[k];
+                            let QuantOperand { address, codebook, blocks, .. } = operands[k];
                             let numbers = scratch.add(2 * BLOCK * k + other + within);
                             let QuantParams { usual, factor, .. } = params[k];
-                            if r == turn::<R>(k) && usual {
+                            if r == stage1_register::<R>(k) && usual {
                                 stage1[k] = V::stage1(codebook.unwrap_unchecked(), factor, numbers);
                             }
-                            if r == turn::<R>(k) + 1 {
+                            if r == stage1_register::<R>(k) + 1 {
                                 let codes = address.wrapping_add(first).wrapping_sub(BLOCK);
                                 if usual {
                                     V::stage2(codebook.unwrap_unchecked(), factor, stage1[k], numbers, codes);
@@ -171,7 +167,7 @@ where
                     let columns: AbsMax = V::to_absmax(absmax[k]);
                     let numbers = scratch.add(2 * BLOCK * k + side);
                     let scale = BlockCodec::finish(&columns, numbers, BLOCK, &mut params[k]);
-                    *places[k].scales.add(block) = scale;
+                    *operands[k].scales.add(block) = scale;
                 }
             });
         }
@@ -180,33 +176,25 @@ where
         for_each_operand!(count, k => {
             if state::<R>(k) && R::OPERANDS[k].written {
                 let numbers = scratch.add(2 * BLOCK * k + last % 2 * BLOCK);
-                let codes = places[k].address.add(last * BLOCK);
-                (places[k].blocks.unwrap_unchecked().part)(numbers, &params[k], codes, BLOCK);
+                let codes = operands[k].address.add(last * BLOCK);
+                (operands[k].blocks.unwrap_unchecked().part)(numbers, &params[k], codes, BLOCK);
             }
         });
     }
 }
 
-/// Asks for a cache line.
-#[inline(always)]
-pub(crate) fn expect(address: *const u8) {
-    use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    // SAFETY: a hint; the address is not accessed, and need not be that of anything.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
-}
-
 /// # Safety
-/// As [`Fused`]: see `fused`, with AVX2.
+/// As [`QuantizedKernel`]: see `quantized`, with AVX2.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) unsafe fn avx2<R: Rule>(scalars: *const f32, places: *const Place, blocks: usize) {
+pub(crate) unsafe fn avx2<R: Rule>(scalars: *const f32, operands: *const QuantOperand, blocks: usize) {
     // SAFETY: the caller's contract.
-    unsafe { fused::<R, crate::vector::Ymm32>(scalars, places, blocks) }
+    unsafe { quantized::<R, crate::vector::Ymm32>(scalars, operands, blocks) }
 }
 
 /// # Safety
-/// As [`Fused`]: see `fused`, with AVX-512, VBMI and VBMI2.
+/// As [`QuantizedKernel`]: see `quantized`, with AVX-512, VBMI and VBMI2.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,avx2,fma,f16c")]
-pub(crate) unsafe fn avx512<R: Rule>(scalars: *const f32, places: *const Place, blocks: usize) {
+pub(crate) unsafe fn avx512<R: Rule>(scalars: *const f32, operands: *const QuantOperand, blocks: usize) {
     // SAFETY: the caller's contract.
-    unsafe { fused::<R, crate::vector::Zmm32>(scalars, places, blocks) }
+    unsafe { quantized::<R, crate::vector::Zmm32>(scalars, operands, blocks) }
 }

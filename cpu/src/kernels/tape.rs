@@ -7,9 +7,6 @@
 #[cfg(test)]
 mod tests;
 
-pub(crate) use super::interpret::{TapeEntry, of_doubles, of_singles};
-use crate::isa::Isa;
-use crate::kernels::direct::Compiled;
 use fallline_core::{Binary, Comparison, Graph, Node, Unary};
 
 /// Where a value is while a tape runs: a row of elements.
@@ -309,45 +306,4 @@ fn placed(node: Node, uniform: impl Fn(u32) -> Option<u32>) -> Option<Node> {
         Node::Select(a, b, c) => Node::Select(uniform(a)?, uniform(b)?, uniform(c)?),
         _ => unreachable!("rules have no powers"),
     })
-}
-
-/// What runs a rule over elements: compiled for it, or a tape with what interprets one.
-pub(crate) enum Code<T: 'static> {
-    Compiled(crate::kernels::direct::Entry<T>),
-    Tape(TapeEntry<T>, &'static Tape),
-}
-
-impl<T> Clone for Code<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<T> Copy for Code<T> {}
-
-impl<T: Compiled> Code<T> {
-    /// That of a tape, for an instruction set.
-    pub(crate) fn of_tape(tape: &'static Tape, isa: Isa) -> Code<T> {
-        Code::Tape(T::tape_entry(isa), tape)
-    }
-
-    /// Runs it.
-    ///
-    /// # Safety
-    /// As for [`Entry`](crate::kernels::direct::Entry).
-    #[inline(always)]
-    pub(crate) unsafe fn run(
-        self,
-        scalars: *const T,
-        operands: *const *mut T,
-        elements: usize,
-        accumulators: *mut T,
-    ) {
-        // SAFETY: the caller's contract.
-        unsafe {
-            match self {
-                Code::Compiled(entry) => entry(scalars, operands, elements, accumulators),
-                Code::Tape(entry, tape) => entry(tape, scalars, operands, elements, accumulators),
-            }
-        }
-    }
 }
