@@ -7,7 +7,7 @@ use fallline_core::host::SliceMut;
 use fallline_core::{Device, Element, Error, Format, Result, Storage, bf16, f16};
 
 /// Fewer elements than this are one thread's work: waking the others costs more.
-const INLINE: usize = 64 * 1024;
+const SERIAL_BELOW: usize = 64 * 1024;
 /// Ranges of rows for each thread: enough for one thread to make up for another's delay.
 const RANGES_PER_THREAD: usize = 4;
 
@@ -50,7 +50,7 @@ fn host<'s>(operation: &'static str, storage: &'s mut Storage, device: Device) -
 
 /// Calls `work` for ranges of `rows`, on all threads if there are enough `elements`.
 fn spread(pool: &Pool, rows: usize, elements: usize, work: impl Fn(Range<usize>) + Sync + Send) {
-    if elements <= INLINE || pool.threads() == 1 {
+    if elements <= SERIAL_BELOW || pool.threads() == 1 {
         return work(0..rows);
     }
     let ranges = pool.threads() * RANGES_PER_THREAD;

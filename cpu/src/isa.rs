@@ -98,13 +98,13 @@ impl fmt::Display for Isa {
 /// have it inlined. Calling them asks for a machine with the instruction set, beside what the function asks for.
 #[cfg(target_arch = "x86_64")]
 macro_rules! multiversion {
-    ($function:path[$($generics:tt)*]($($arguments:tt)*) $(-> $result:ty)? $(where $($bounds:tt)*)?) => {
-        multiversion!(@ avx2 "avx2,fma,f16c", $function, [$($generics)*], ($($arguments)*), [$(-> $result)?], [$(where $($bounds)*)?]);
-        multiversion!(@ avx512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c", $function, [$($generics)*], ($($arguments)*), [$(-> $result)?], [$(where $($bounds)*)?]);
+    ($vis:vis $function:path[$($generics:tt)*]($($arguments:tt)*) $(-> $result:ty)? $(where $($bounds:tt)*)?) => {
+        multiversion!(@ $vis avx2 "avx2,fma,f16c", $function, [$($generics)*], ($($arguments)*), [$(-> $result)?], [$(where $($bounds)*)?]);
+        multiversion!(@ $vis avx512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c", $function, [$($generics)*], ($($arguments)*), [$(-> $result)?], [$(where $($bounds)*)?]);
     };
-    (@ $name:ident $features:literal, $function:path, [$($generics:tt)*], ($($argument:ident: $type:ty),* $(,)?), [$($result:tt)*], [$($bounds:tt)*]) => {
+    (@ $vis:vis $name:ident $features:literal, $function:path, [$($generics:tt)*], ($($argument:ident: $type:ty),* $(,)?), [$($result:tt)*], [$($bounds:tt)*]) => {
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn $name<$($generics)*>($($argument: $type),*) $($result)* $($bounds)* {
+        $vis unsafe fn $name<$($generics)*>($($argument: $type),*) $($result)* $($bounds)* {
             // SAFETY: the caller's contract is that of the function.
             #[allow(unused_unsafe, reason = "some functions are safe")]
             unsafe {

@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 mod codec;
+mod context;
 mod exec;
 mod gather;
 mod gemm;
@@ -28,12 +29,14 @@ mod workspace;
 pub use isa::{Isa, VARIABLE};
 pub use kernels::Native;
 
+use context::ExecContext;
 use fallline_core::backend::{AxisSums, Backend, MatMul, MatrixSums, Pass, Plan, RowScatter, RowSums};
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::{Device, Error, Format, Result, Storage};
 use pool::Pool;
 use std::path::Path;
 use std::sync::Arc;
+use workspace::Workspace;
 
 /// The CPU with its memory, an instruction set, and threads of its own.
 ///
@@ -49,7 +52,7 @@ pub struct Cpu {
     device: Device,
     pool: Pool,
     /// For packed factors of matrix products.
-    buffers: workspace::Buffers,
+    workspace: Workspace,
 }
 
 impl Cpu {
@@ -76,7 +79,7 @@ impl Cpu {
     /// [`Error::Unavailable`] when the machine lacks the instruction set, or threads cannot be started.
     pub fn with_isa(isa: Isa, threads: usize) -> Result<Cpu> {
         let pool = Pool::new(threads).map_err(Error::Unavailable)?;
-        Ok(Cpu { isa: isa.require()?, device: Device::Cpu, pool, buffers: Default::default() })
+        Ok(Cpu { isa: isa.require()?, device: Device::Cpu, pool, workspace: Default::default() })
     }
 
     /// The best instruction set (or that of `FALLLINE_ISA`), and the threads of a pool that the program has: a trainer
@@ -95,12 +98,12 @@ impl Cpu {
     #[cfg(feature = "rayon")]
     pub fn with_pool(pool: Arc<rayon::ThreadPool>) -> Result<Cpu> {
         let (isa, pool) = (Isa::from_environment()?.require()?, Pool::Given(pool));
-        Ok(Cpu { isa, device: Device::Cpu, pool, buffers: Default::default() })
+        Ok(Cpu { isa, device: Device::Cpu, pool, workspace: Default::default() })
     }
 
     /// The reference device: the same rules, one element at a time, on one thread.
     pub fn scalar() -> Cpu {
-        Cpu { isa: Isa::Scalar, device: Device::Scalar, pool: Pool::Caller, buffers: Default::default() }
+        Cpu { isa: Isa::Scalar, device: Device::Scalar, pool: Pool::Caller, workspace: Default::default() }
     }
 
     /// As the shared backend that optimizers and tensors take.
@@ -214,15 +217,15 @@ impl Backend for Cpu {
     }
 
     fn matmul(&self, product: MatMul<'_>) -> Result<()> {
-        gemm::matmul(self.place(), product)
+        gemm::matmul(self.context(), product)
     }
 
     fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()> {
-        reduce::sum_axis(self.place(), sums)
+        reduce::sum_axis(self.context(), sums)
     }
 
     fn sum_matrices(&self, sums: MatrixSums<'_>) -> Result<()> {
-        reduce::sum_both(self.place(), sums)
+        reduce::sum_both(self.context(), sums)
     }
 
     fn sum_rows(&self, rows: RowSums<'_>) -> Result<()> {
@@ -239,8 +242,8 @@ impl Backend for Cpu {
 }
 
 impl Cpu {
-    fn place(&self) -> gemm::Place<'_> {
-        gemm::Place { device: self.device, isa: self.isa, pool: &self.pool, buffers: &self.buffers }
+    fn context(&self) -> ExecContext<'_> {
+        ExecContext { device: self.device, isa: self.isa, pool: &self.pool, workspace: &self.workspace }
     }
 
     fn unreachable(&self, operation: &'static str) -> Error {

@@ -5,11 +5,11 @@ use std::sync::{Mutex, PoisonError};
 
 /// Buffers that wait for the next call.
 #[derive(Debug, Default)]
-pub(crate) struct Buffers(Mutex<Vec<Storage>>);
+pub(crate) struct Workspace(Mutex<Vec<Storage>>);
 
-impl Buffers {
+impl Workspace {
     /// A buffer of at least this many bytes, with anything in it.
-    pub(crate) fn take(&self, bytes: usize) -> Result<Storage> {
+    pub(crate) fn acquire(&self, bytes: usize) -> Result<Storage> {
         let elements = bytes.div_ceil(4).max(1024);
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fitting = (0..free.len()).filter(|&i| free[i].len() >= elements);
@@ -24,7 +24,7 @@ impl Buffers {
     }
 
     /// Keeps a buffer for the next who takes one.
-    pub(crate) fn give(&self, buffer: Storage) {
+    pub(crate) fn release(&self, buffer: Storage) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
     }
 }

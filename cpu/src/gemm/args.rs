@@ -5,9 +5,9 @@ use fallline_core::{Element, Error, Result, codec};
 use half::{bf16, f16};
 
 /// An element as it is stored, and the number that it is added up as.
-pub(super) trait Stored: Copy + Default + PartialEq + Send + Sync + 'static {
+pub(super) trait Widen: Copy + Default + PartialEq + Send + Sync + 'static {
     /// What products of it add up in.
-    type Sum: Number;
+    type Sum: Accumulator;
     /// The number, exactly.
     fn widen(self) -> Self::Sum;
     /// The nearest element.
@@ -15,10 +15,10 @@ pub(super) trait Stored: Copy + Default + PartialEq + Send + Sync + 'static {
 }
 
 /// What products of `F` add up in.
-pub(super) type Sum<F> = <F as Stored>::Sum;
+pub(super) type Sum<F> = <F as Widen>::Sum;
 
 /// A number of the sums.
-pub(super) trait Number:
+pub(super) trait Accumulator:
     Copy
     + Default
     + PartialEq
@@ -34,7 +34,7 @@ pub(super) trait Number:
 
 macro_rules! stored {
     ($($t:ty as $sum:ty, $x:ident => $widen:expr, $narrow:expr;)*) => { $(
-        impl Stored for $t {
+        impl Widen for $t {
             type Sum = $sum;
             #[inline(always)]
             fn widen(self) -> $sum {
@@ -55,13 +55,13 @@ stored! {
     f16 as f32, x => codec::f32_from_f16(x.to_bits()), f16::from_bits(codec::f16_from_f32(x));
 }
 
-impl Number for f64 {
+impl Accumulator for f64 {
     fn from_f64(x: f64) -> f64 {
         x
     }
 }
 
-impl Number for f32 {
+impl Accumulator for f32 {
     fn from_f64(x: f64) -> f32 {
         x as f32
     }
@@ -69,7 +69,7 @@ impl Number for f32 {
 
 /// One factor: lanes (rows of the left one, columns of the right one) along the product.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) struct Side<F> {
+pub(super) struct GemmOperand<F> {
     /// Its first element.
     pub(super) base: *const F,
     /// How many lanes there are.
@@ -81,14 +81,14 @@ pub(super) struct Side<F> {
 }
 
 /// `c = alpha op(a) op(b) + beta d`, where c and d are row-major m × n.
-pub(super) struct Problem<F: Stored> {
+pub(super) struct GemmArgs<F: Widen> {
     pub(super) m: usize,
     pub(super) k: usize,
     pub(super) n: usize,
     pub(super) alpha: Sum<F>,
     pub(super) beta: Sum<F>,
-    pub(super) left: Side<F>,
-    pub(super) right: Side<F>,
+    pub(super) left: GemmOperand<F>,
+    pub(super) right: GemmOperand<F>,
     /// What is added: may be `c` itself.
     pub(super) added: *const F,
     pub(super) c: *mut F,
@@ -98,9 +98,9 @@ pub(super) struct Problem<F: Stored> {
 
 // SAFETY: addresses of operands that are borrowed for as long as the problem is worked on; threads write different
 // elements of c, and none that another reads.
-unsafe impl<F: Stored> Sync for Problem<F> {}
+unsafe impl<F: Widen> Sync for GemmArgs<F> {}
 
-impl<F: Stored + Element> Problem<F> {
+impl<F: Widen + Element> GemmArgs<F> {
     /// The product's addresses. Extents and formats were checked, and the host reaches all of it.
     pub(super) fn of(product: &mut MatMul<'_>) -> Result<Self> {
         let (m, k, n) = product.extents()?;
@@ -109,18 +109,20 @@ impl<F: Stored + Element> Problem<F> {
             false => (matrix.columns, 1),
         };
         let ((a_row, a_column), (b_row, b_column)) = (strides(&product.a), strides(&product.b));
-        let left = Side { base: base(&product.a)?, lanes: m, lane_stride: a_row, step_stride: a_column };
-        let right = Side { base: base(&product.b)?, lanes: n, lane_stride: b_column, step_stride: b_row };
+        let left =
+            GemmOperand { base: base(&product.a)?, lanes: m, lane_stride: a_row, step_stride: a_column };
+        let right =
+            GemmOperand { base: base(&product.b)?, lanes: n, lane_stride: b_column, step_stride: b_row };
         let added = product.added().map(|added| base::<F>(&added)).transpose()?;
         let start = product.c_start;
         let c = product.c.memory_mut().host_mut().and_then(|c| c.into_slice::<F>()).ok_or_else(lost)?;
         let c = c[start..].as_mut_ptr();
-        Ok(Problem {
+        Ok(GemmArgs {
             m,
             k,
             n,
-            alpha: Number::from_f64(product.alpha),
-            beta: Number::from_f64(product.beta),
+            alpha: Accumulator::from_f64(product.alpha),
+            beta: Accumulator::from_f64(product.beta),
             left,
             right,
             added: added.unwrap_or(c),
@@ -130,7 +132,7 @@ impl<F: Stored + Element> Problem<F> {
     }
 }
 
-impl<F: Stored> Problem<F> {
+impl<F: Widen> GemmArgs<F> {
     /// Multiplications in all.
     pub(super) fn operations(&self) -> usize {
         self.m.saturating_mul(self.n).saturating_mul(self.k.max(1))

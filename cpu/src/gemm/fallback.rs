@@ -1,13 +1,13 @@
 //! Products on `matrixmultiply`, strip by strip.
 
-use super::Place;
-use super::args::{Number, Problem, Side, Stored, Sum};
+use super::args::{Accumulator, GemmArgs, GemmOperand, Sum, Widen};
+use crate::context::ExecContext;
 
 /// Rows of a strip: a multiple of every micro-kernel's tile, so that strips do not change how a row's sums are cut.
 const STRIP: usize = 64;
 
 /// A number that `matrixmultiply` multiplies.
-pub(super) trait Gemm: Number + Stored<Sum = Self> {
+pub(super) trait Gemm: Accumulator + Widen<Sum = Self> {
     /// `c = alpha a b + beta c` by extents (m, k, n) and strides (row, column).
     ///
     /// # Safety
@@ -46,23 +46,23 @@ gemm!(f32, matrixmultiply::sgemm);
 gemm!(f64, matrixmultiply::dgemm);
 
 /// The product.
-pub(super) fn product<F: Stored<Sum: Gemm>>(place: Place<'_>, problem: &Problem<F>) {
-    let &Problem { m, n, .. } = problem;
-    let (left, right) = (Wide::of(&problem.left, problem.k), Wide::of(&problem.right, problem.k));
-    place.for_each(m.div_ceil(STRIP), problem.operations(), |strip| {
+pub(super) fn product<F: Widen<Sum: Gemm>>(context: ExecContext<'_>, args: &GemmArgs<F>) {
+    let &GemmArgs { m, n, .. } = args;
+    let (left, right) = (Wide::of(&args.left, args.k), Wide::of(&args.right, args.k));
+    context.for_each(m.div_ceil(STRIP), args.operations(), |strip| {
         let first = strip * STRIP;
         let rows = STRIP.min(m - first);
         // What is right of the strip's part of the diagonal is the mirror image of what is below.
-        let columns = if problem.symmetric { first + rows } else { n };
+        let columns = if args.symmetric { first + rows } else { n };
         // SAFETY: strips of rows are apart.
-        unsafe { rows_of(problem, &left, &right, first, rows, columns) };
+        unsafe { rows_of(args, &left, &right, first, rows, columns) };
     });
-    if problem.symmetric {
-        place.for_each(m.div_ceil(STRIP), problem.operations(), |strip| {
+    if args.symmetric {
+        context.for_each(m.div_ceil(STRIP), args.operations(), |strip| {
             for i in strip * STRIP..m.min((strip + 1) * STRIP) {
                 for j in 0..i {
                     // SAFETY: only what is below the diagonal is read, and each element above it written once.
-                    unsafe { *problem.c.add(j * n + i) = *problem.c.add(i * n + j) };
+                    unsafe { *args.c.add(j * n + i) = *args.c.add(i * n + j) };
                 }
             }
         });
@@ -73,15 +73,15 @@ pub(super) fn product<F: Stored<Sum: Gemm>>(place: Place<'_>, problem: &Problem<
 ///
 /// # Safety
 /// Nobody else works on these rows.
-unsafe fn rows_of<F: Stored<Sum: Gemm>>(
-    problem: &Problem<F>,
+unsafe fn rows_of<F: Widen<Sum: Gemm>>(
+    args: &GemmArgs<F>,
     left: &Wide<F>,
     right: &Wide<F>,
     first: usize,
     rows: usize,
     columns: usize,
 ) {
-    let &Problem { k, n, alpha, beta, added, c, .. } = problem;
+    let &GemmArgs { k, n, alpha, beta, added, c, .. } = args;
     let zero = Sum::<F>::default();
     let mut sums = vec![zero; rows * columns];
     let start = if k == 0 { 0 } else { first * left.lane_stride };
@@ -101,7 +101,7 @@ unsafe fn rows_of<F: Stored<Sum: Gemm>>(
 }
 
 /// A factor in the numbers of the sums: as it is, or a copy.
-struct Wide<F: Stored> {
+struct Wide<F: Widen> {
     given: *const F,
     copy: Vec<Sum<F>>,
     lane_stride: usize,
@@ -109,11 +109,11 @@ struct Wide<F: Stored> {
 }
 
 // SAFETY: only read from here on.
-unsafe impl<F: Stored> Sync for Wide<F> {}
+unsafe impl<F: Widen> Sync for Wide<F> {}
 
-impl<F: Stored> Wide<F> {
-    fn of(side: &Side<F>, k: usize) -> Wide<F> {
-        let &Side { base, lanes, lane_stride, step_stride } = side;
+impl<F: Widen> Wide<F> {
+    fn of(side: &GemmOperand<F>, k: usize) -> Wide<F> {
+        let &GemmOperand { base, lanes, lane_stride, step_stride } = side;
         let narrow = size_of::<F>() < size_of::<Sum<F>>();
         // A factor is stored without gaps, whichever way it is meant.
         let elements = if narrow { lanes * k } else { 0 };

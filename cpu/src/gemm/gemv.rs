@@ -1,8 +1,9 @@
 //! Products with a vector, and of two vectors: nothing is used twice, so nothing is packed.
 
-use super::Place;
-use super::args::{Problem, Side, Stored, Sum};
-use crate::Isa;
+use super::args::{GemmArgs, GemmOperand, Sum, Widen};
+use crate::context::ExecContext;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::{Isa, multiversion};
 use crate::workspace::address;
 use fallline_core::Result;
 
@@ -17,64 +18,64 @@ const WIDTH: usize = 64;
 const PART: usize = 1 << 14;
 
 /// Whether it is such a product.
-pub(super) fn fits<F: Stored>(problem: &Problem<F>) -> bool {
-    problem.k == 1 || (problem.k > 0 && (problem.m == 1 || problem.n == 1))
+pub(super) fn fits<F: Widen>(args: &GemmArgs<F>) -> bool {
+    args.k == 1 || (args.k > 0 && (args.m == 1 || args.n == 1))
 }
 
 /// The product.
-pub(super) fn product<F: Stored>(place: Place<'_>, problem: &Problem<F>) -> Result<()> {
-    let &Problem { m, k, n, left, right, .. } = problem;
+pub(super) fn product<F: Widen>(context: ExecContext<'_>, args: &GemmArgs<F>) -> Result<()> {
+    let &GemmArgs { m, k, n, left, right, .. } = args;
     let (matrix, vector) = if n == 1 { (left, right.base) } else { (right, left.base) };
-    let thin = |way, partial| Thin { problem, matrix, vector, way, partial };
+    let level2 = |op, partial| Level2 { args, matrix, vector, op, partial };
     let nothing = core::ptr::null_mut();
     if k == 1 {
         let rows = (PART / n.max(1)).max(1);
-        thin(Way::Outer { rows }, nothing).run(place, m.div_ceil(rows));
+        level2(Op::Ger { rows }, nothing).run(context, m.div_ceil(rows));
     } else if matrix.step_stride == 1 {
         let lanes = (PART / k).max(1);
-        thin(Way::Dots { lanes }, nothing).run(place, matrix.lanes.div_ceil(lanes));
+        level2(Op::GemvT { lanes }, nothing).run(context, matrix.lanes.div_ceil(lanes));
     } else {
         let strips = k.div_ceil(STRIP);
-        let mut buffer = place.buffers.take(size_of::<Sum<F>>() * matrix.lanes * strips)?;
+        let mut buffer = context.workspace.acquire(size_of::<Sum<F>>() * matrix.lanes * strips)?;
         let partial = address(&mut buffer);
-        thin(Way::Strips, partial).run(place, strips * matrix.lanes.div_ceil(COLUMNS));
-        thin(Way::Fold { strips }, partial).run(place, matrix.lanes.div_ceil(COLUMNS));
-        place.buffers.give(buffer);
+        level2(Op::GemvN, partial).run(context, strips * matrix.lanes.div_ceil(COLUMNS));
+        level2(Op::Reduce { strips }, partial).run(context, matrix.lanes.div_ceil(COLUMNS));
+        context.workspace.release(buffer);
     }
     Ok(())
 }
 
 /// How the parts of a product are computed.
 #[derive(Clone, Copy)]
-enum Way {
+enum Op {
     /// So many rows of the product of two vectors.
-    Outer { rows: usize },
+    Ger { rows: usize },
     /// Dot products of so many lanes, which are contiguous along the product, with the vector.
-    Dots { lanes: usize },
+    GemvT { lanes: usize },
     /// The sums of a block of lanes, which lie side by side, over a strip of steps.
-    Strips,
+    GemvN,
     /// A block of lanes added up over so many strips, in their order.
-    Fold { strips: usize },
+    Reduce { strips: usize },
 }
 
 /// A product and how it is cut.
-struct Thin<'p, F: Stored> {
-    problem: &'p Problem<F>,
+struct Level2<'p, F: Widen> {
+    args: &'p GemmArgs<F>,
     /// The matrix that a vector is multiplied with, and the vector.
-    matrix: Side<F>,
+    matrix: GemmOperand<F>,
     vector: *const F,
-    way: Way,
+    op: Op,
     /// For each strip the sums of all lanes.
     partial: *mut Sum<F>,
 }
 
 // SAFETY: factors are only read, and parts write elements of their own.
-unsafe impl<F: Stored> Sync for Thin<'_, F> {}
+unsafe impl<F: Widen> Sync for Level2<'_, F> {}
 
-impl<F: Stored> Thin<'_, F> {
+impl<F: Widen> Level2<'_, F> {
     /// Computes all parts.
-    fn run(&self, place: Place<'_>, parts: usize) {
-        place.for_each(parts, self.problem.operations(), |part| match place.isa {
+    fn run(&self, context: ExecContext<'_>, parts: usize) {
+        context.for_each(parts, self.args.operations(), |part| match context.isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: parts are apart and lie within the operands, and the machine has the instruction set.
             Isa::Avx512 => unsafe { avx512(self, part) },
@@ -93,11 +94,11 @@ impl<F: Stored> Thin<'_, F> {
         let blocks = self.matrix.lanes.div_ceil(COLUMNS);
         // SAFETY: the caller's.
         unsafe {
-            match self.way {
-                Way::Outer { rows } => self.outer(part * rows, self.problem.m.min((part + 1) * rows)),
-                Way::Dots { lanes } => self.dots(part * lanes, self.matrix.lanes.min((part + 1) * lanes)),
-                Way::Strips => self.strip(part / blocks, part % blocks * COLUMNS),
-                Way::Fold { strips } => self.fold(strips, part * COLUMNS),
+            match self.op {
+                Op::Ger { rows } => self.ger(part * rows, self.args.m.min((part + 1) * rows)),
+                Op::GemvT { lanes } => self.gemv_t(part * lanes, self.matrix.lanes.min((part + 1) * lanes)),
+                Op::GemvN => self.gemv_n(part / blocks, part % blocks * COLUMNS),
+                Op::Reduce { strips } => self.reduce(strips, part * COLUMNS),
             }
         }
     }
@@ -107,8 +108,8 @@ impl<F: Stored> Thin<'_, F> {
     /// # Safety
     /// The rows are there and nobody else's.
     #[inline(always)]
-    unsafe fn outer(&self, first: usize, last: usize) {
-        let &Problem { n, left, right, alpha, beta, c, .. } = self.problem;
+    unsafe fn ger(&self, first: usize, last: usize) {
+        let &GemmArgs { n, left, right, alpha, beta, c, .. } = self.args;
         let plain = right.lane_stride == 1 && beta == Sum::<F>::default();
         for i in first..last {
             // SAFETY: within the factors and the result.
@@ -133,14 +134,14 @@ impl<F: Stored> Thin<'_, F> {
     /// # Safety
     /// The lanes are there, and the elements of the result nobody else's.
     #[inline(always)]
-    unsafe fn dots(&self, first: usize, last: usize) {
-        let &Thin { problem, ref matrix, vector, .. } = self;
+    unsafe fn gemv_t(&self, first: usize, last: usize) {
+        let &Level2 { args, ref matrix, vector, .. } = self;
         // SAFETY: within the factors.
-        let vector = unsafe { core::slice::from_raw_parts(vector, problem.k) };
+        let vector = unsafe { core::slice::from_raw_parts(vector, args.k) };
         for lane in first..last {
             // SAFETY: as above.
             let row =
-                unsafe { core::slice::from_raw_parts(matrix.base.add(lane * matrix.lane_stride), problem.k) };
+                unsafe { core::slice::from_raw_parts(matrix.base.add(lane * matrix.lane_stride), args.k) };
             let mut sums = [Sum::<F>::default(); WIDTH];
             let (rows, vectors) = (row.chunks_exact(WIDTH), vector.chunks_exact(WIDTH));
             let rest = rows.remainder().iter().zip(vectors.remainder());
@@ -163,11 +164,11 @@ impl<F: Stored> Thin<'_, F> {
     /// # Safety
     /// The strip and the lanes are there, and their sums nobody else's.
     #[inline(always)]
-    unsafe fn strip(&self, strip: usize, first: usize) {
-        let &Thin { problem, ref matrix, vector, partial, .. } = self;
+    unsafe fn gemv_n(&self, strip: usize, first: usize) {
+        let &Level2 { args, ref matrix, vector, partial, .. } = self;
         let width = COLUMNS.min(matrix.lanes - first);
         let mut sums = [Sum::<F>::default(); COLUMNS];
-        for step in strip * STRIP..problem.k.min((strip + 1) * STRIP) {
+        for step in strip * STRIP..args.k.min((strip + 1) * STRIP) {
             // SAFETY: within the factors.
             let (x, row) = unsafe {
                 let row = matrix.base.add(step * matrix.step_stride + first);
@@ -186,7 +187,7 @@ impl<F: Stored> Thin<'_, F> {
     /// # Safety
     /// The sums are there, and the elements of the result nobody else's.
     #[inline(always)]
-    unsafe fn fold(&self, strips: usize, first: usize) {
+    unsafe fn reduce(&self, strips: usize, first: usize) {
         let lanes = self.matrix.lanes;
         for lane in first..lanes.min(first + COLUMNS) {
             // SAFETY: the lane's sums, and its element.
@@ -203,31 +204,16 @@ impl<F: Stored> Thin<'_, F> {
     /// The element is there and nobody else's.
     #[inline(always)]
     unsafe fn write(&self, at: usize, sum: Sum<F>) {
-        let problem = self.problem;
-        let scaled = problem.alpha * sum;
+        let args = self.args;
+        let scaled = args.alpha * sum;
         // SAFETY: the caller's.
         unsafe {
-            let adds = problem.beta != Sum::<F>::default();
-            let value = if adds { scaled + problem.beta * (*problem.added.add(at)).widen() } else { scaled };
-            *problem.c.add(at) = F::narrow(value);
+            let adds = args.beta != Sum::<F>::default();
+            let value = if adds { scaled + args.beta * (*args.added.add(at)).widen() } else { scaled };
+            *args.c.add(at) = F::narrow(value);
         }
     }
 }
 
-/// # Safety
-/// As for [`Thin::work`], on a machine with these features.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn avx512<F: Stored>(thin: &Thin<'_, F>, part: usize) {
-    // SAFETY: the caller's.
-    unsafe { thin.work(part) }
-}
-
-/// # Safety
-/// As for [`Thin::work`], on a machine with these features.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn avx2<F: Stored>(thin: &Thin<'_, F>, part: usize) {
-    // SAFETY: the caller's.
-    unsafe { thin.work(part) }
-}
+multiversion! { Level2::work[F: Widen](level2: &Level2<'_, F>, part: usize) }

@@ -1,64 +1,24 @@
 //! Factors in panels: a few lanes side by side, one unit of each after another along the product, so that a kernel
 //! reads them in a straight line.
 
-use super::args::{Side, Stored, Sum};
-use super::transpose::{TURN, turn};
+use super::args::GemmOperand;
+use super::microkernel::{MAX_NR, MR, Microkernel};
+use super::transpose::{TRANSPOSE, transpose_16x16};
 use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 use core::ops::Range;
-
-/// The kernel of a tile, and what it wants its factors packed as.
-///
-/// # Safety
-/// `tile` does what its documentation says and nothing else.
-pub(super) unsafe trait Kernel: 'static {
-    /// A factor's element as it is stored.
-    type Factor: Stored;
-    /// One number of a panel, or two that follow each other along the product.
-    type Unit: Copy + Default + Send + Sync;
-    /// Elements in a unit: 1 or 2.
-    const ELEMENTS: usize;
-    /// Lanes of a panel: a multiple of [`ROWS`].
-    const LANES: usize;
-    /// Whether a unit is four bytes and has the bits of its elements as they are stored.
-    const PLAIN: bool;
-
-    /// The unit of two elements along the product; with one element in a unit both are the same.
-    fn join(low: Self::Factor, high: Self::Factor) -> Self::Unit;
-
-    /// Adds the product of [`ROWS`] lanes of the left panel with at least the first `columns` of the right one to a
-    /// tile of sums, `ROWS × LANES` and row-major; `fresh` ones are not read.
-    ///
-    /// # Safety
-    /// The panels hold `units` units of each lane from here on, the tile is there, and the machine has what the
-    /// kernel needs.
-    unsafe fn tile(
-        units: usize,
-        columns: usize,
-        left: *const Self::Unit,
-        right: *const Self::Unit,
-        sums: *mut Sum<Self::Factor>,
-        fresh: bool,
-    );
-}
-
-/// Rows of a tile.
-pub(super) const ROWS: usize = 8;
-
-/// The most lanes that a panel has.
-pub(super) const MOST_LANES: usize = 48;
 
 /// Units that a strip packs.
 pub(super) const STRIP: usize = 64;
 
 /// Bytes of a lane that are asked for ahead.
-const AHEAD: usize = 512;
+const PREFETCH_BYTES: usize = 512;
 
 /// Units of a panel that are packed in one go.
 const RUN: usize = 8;
 
 /// A factor and where its panels go.
-pub(super) struct Packing<K: Kernel> {
-    pub(super) side: Side<K::Factor>,
+pub(super) struct Packing<K: Microkernel> {
+    pub(super) side: GemmOperand<K::Element>,
     /// The extent along the product, in elements.
     pub(super) k: usize,
     /// `panels × units × LANES`.
@@ -66,9 +26,9 @@ pub(super) struct Packing<K: Kernel> {
 }
 
 // SAFETY: every part packs units of its own.
-unsafe impl<K: Kernel> Sync for Packing<K> {}
+unsafe impl<K: Microkernel> Sync for Packing<K> {}
 
-impl<K: Kernel> Packing<K> {
+impl<K: Microkernel> Packing<K> {
     /// Units along the product.
     pub(super) fn units(k: usize) -> usize {
         k.div_ceil(K::ELEMENTS)
@@ -93,9 +53,9 @@ impl<K: Kernel> Packing<K> {
             match self.side.lane_stride {
                 1 => {
                     let end = Self::units(self.k).min((part + 1) * STRIP);
-                    self.along(part * STRIP..end);
+                    self.pack_contiguous(part * STRIP..end);
                 }
-                _ => self.across(part),
+                _ => self.pack_strided(part),
             }
         }
     }
@@ -105,9 +65,9 @@ impl<K: Kernel> Packing<K> {
     /// # Safety
     /// As for [`pack`](Self::pack).
     #[inline(always)]
-    unsafe fn element(&self, lane: usize, step: usize) -> K::Factor {
+    unsafe fn element(&self, lane: usize, step: usize) -> K::Element {
         if lane >= self.side.lanes || step >= self.k {
-            return K::Factor::default();
+            return K::Element::default();
         }
         // SAFETY: within the factor.
         unsafe { *self.side.base.add(lane * self.side.lane_stride + step * self.side.step_stride) }
@@ -127,7 +87,7 @@ impl<K: Kernel> Packing<K> {
     /// # Safety
     /// As for [`pack`](Self::pack).
     #[inline(always)]
-    unsafe fn along(&self, units: Range<usize>) {
+    unsafe fn pack_contiguous(&self, units: Range<usize>) {
         let total = Self::units(self.k);
         for start in units.clone().step_by(RUN) {
             for first in (0..self.side.lanes).step_by(K::LANES) {
@@ -143,7 +103,7 @@ impl<K: Kernel> Packing<K> {
                         let low = self.side.base.add(first + step * self.side.step_stride);
                         let high = low.add((K::ELEMENTS - 1) * self.side.step_stride);
                         // By way of registers: the compiler cannot know that the factor is not written to.
-                        let mut joined = [K::Unit::default(); MOST_LANES];
+                        let mut joined = [K::Unit::default(); MAX_NR];
                         for (w, unit) in joined[..K::LANES].iter_mut().enumerate() {
                             *unit = K::join(*low.add(w), *high.add(w));
                         }
@@ -159,27 +119,29 @@ impl<K: Kernel> Packing<K> {
     /// # Safety
     /// As for [`pack`](Self::pack).
     #[inline(always)]
-    unsafe fn across(&self, panel: usize) {
+    unsafe fn pack_strided(&self, panel: usize) {
         let total = Self::units(self.k);
         let first = panel * K::LANES;
         // Squares of 16 lanes and units in registers, or fewer lanes one by one.
-        let width = if K::PLAIN { TURN } else { ROWS };
-        for start in (0..total).step_by(TURN) {
-            let end = total.min(start + TURN);
+        let width = if K::IS_COPY { TRANSPOSE } else { MR };
+        for start in (0..total).step_by(TRANSPOSE) {
+            let end = total.min(start + TRANSPOSE);
             for lane in (first..first + K::LANES).step_by(width) {
-                let whole = lane + TURN <= self.side.lanes && (start + TURN) * K::ELEMENTS <= self.k;
+                let whole =
+                    lane + TRANSPOSE <= self.side.lanes && (start + TRANSPOSE) * K::ELEMENTS <= self.k;
                 // SAFETY: within the panels; whole squares are within the factor.
                 unsafe {
                     let to = self.panels.add(first * total + start * K::LANES + lane - first);
-                    if K::PLAIN && whole {
+                    if K::IS_COPY && whole {
                         let stride = self.side.lane_stride;
                         let from = self.side.base.add(lane * stride + start * K::ELEMENTS);
                         // Rows lie far apart, which the CPU does not read ahead across.
-                        for row in 0..TURN {
-                            let ahead = from.wrapping_add(row * stride).cast::<u8>().wrapping_add(AHEAD);
+                        for row in 0..TRANSPOSE {
+                            let ahead =
+                                from.wrapping_add(row * stride).cast::<u8>().wrapping_add(PREFETCH_BYTES);
                             _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
                         }
-                        turn(from.cast(), stride * size_of::<K::Factor>(), to.cast(), K::LANES);
+                        transpose_16x16(from.cast(), stride * size_of::<K::Element>(), to.cast(), K::LANES);
                         continue;
                     }
                     for (u, w) in (start..end).flat_map(|u| (0..width).map(move |w| (u, w))) {

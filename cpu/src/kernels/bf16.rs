@@ -61,7 +61,7 @@ struct Rest {
 }
 
 multiversion! {
-    bf16::<R, V>[R: Rule, V: VectorPair](
+    pub(super) bf16::<R, V>[R: Rule, V: VectorPair](
         scalars: *const f32,
         operands: *const HalfOperand,
         first: usize,

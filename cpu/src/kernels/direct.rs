@@ -27,7 +27,7 @@ unsafe impl<T> Sync for Address<T> {}
 
 #[cfg(target_arch = "x86_64")]
 multiversion! {
-    elements::<R, V, BF16>[R: Rule, V: Register, const BF16: bool](
+    pub(super) elements::<R, V, BF16>[R: Rule, V: Register, const BF16: bool](
         scalars: *const V::Number,
         operands: *const *mut V::Number,
         count: usize,

@@ -266,6 +266,7 @@ macro_rules! compiled {
         BlockCodec { decode, encode, part }
     }};
 }
+#[cfg(target_arch = "x86_64")]
 pub(super) use compiled;
 
 macro_rules! for_each_isa {

@@ -1,7 +1,8 @@
 //! Sums along an axis.
 
-use crate::Isa;
-use crate::gemm::Place;
+use crate::context::ExecContext;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::{Isa, multiversion};
 use crate::workspace::address;
 use core::ops::{Add, Mul, Range};
 use fallline_core::backend::AxisSums;
@@ -13,9 +14,9 @@ pub(super) const ACCUMULATORS: usize = AxisSums::ACCUMULATORS;
 /// of a row are longer than a page, which the CPU does not ask for ahead across.
 const COLUMNS: usize = 2048;
 /// Rows that are added to a register of sums between its load and its store.
-const ABREAST: usize = 4;
+const UNROLL: usize = 4;
 /// Fewer elements than this are one thread's work: waking the others costs more.
-const INLINE: usize = 64 * 1024;
+const SERIAL_BELOW: usize = 64 * 1024;
 /// Elements of matrices that are added up in registers, one sum after another.
 const TINY: usize = 64;
 /// Elements of a part of the work, about.
@@ -27,10 +28,10 @@ impl Term for f32 {}
 impl Term for f64 {}
 
 /// See [`Backend::sum_axis`](fallline_core::Backend::sum_axis).
-pub(crate) fn sum(place: Place<'_>, sums: AxisSums<'_>) -> Result<()> {
+pub(crate) fn sum(context: ExecContext<'_>, sums: AxisSums<'_>) -> Result<()> {
     sums.check()?;
     let unreachable =
-        |what: &str| Error::Unreachable { operation: "sum_axis", what: what.into(), device: place.device };
+        |what: &str| Error::Unreachable { operation: "sum_axis", what: what.into(), device: context.device };
     if !sums.from.on_host() {
         return Err(unreachable("what is added up"));
     }
@@ -38,12 +39,12 @@ pub(crate) fn sum(place: Place<'_>, sums: AxisSums<'_>) -> Result<()> {
         return Err(unreachable("the sums"));
     }
     match sums.to.format() {
-        Format::F64 => run::<f64>(place, sums),
-        _ => run::<f32>(place, sums),
+        Format::F64 => run::<f64>(context, sums),
+        _ => run::<f32>(context, sums),
     }
 }
 
-fn run<T: Term>(place: Place<'_>, sums: AxisSums<'_>) -> Result<()> {
+fn run<T: Term>(context: ExecContext<'_>, sums: AxisSums<'_>) -> Result<()> {
     let AxisSums { from, squares, outer, count, inner, to } = sums;
     if outer == 0 || inner == 0 {
         return Ok(());
@@ -59,12 +60,12 @@ fn run<T: Term>(place: Place<'_>, sums: AxisSums<'_>) -> Result<()> {
         };
         (slice(from, outer * count * inner), core::slice::from_raw_parts_mut(to, outer * inner))
     };
-    along(place, from, squares, (outer, count, inner), to)
+    along(context, from, squares, (outer, count, inner), to)
 }
 
 /// The sums of what is in memory, as [`AxisSums`] has them.
 pub(super) fn along<T: Term>(
-    place: Place<'_>,
+    context: ExecContext<'_>,
     from: &[T],
     squares: bool,
     (outer, count, inner): (usize, usize, usize),
@@ -75,20 +76,20 @@ pub(super) fn along<T: Term>(
         return Ok(());
     }
     if inner == 1 {
-        let way = Way::Rows;
-        Axis { from, squares, count, inner, way, to: Target(to.as_mut_ptr()) }.run(place, outer);
+        let strategy = Strategy::Rows;
+        Axis { from, squares, count, inner, strategy, to: Target(to.as_mut_ptr()) }.run(context, outer);
         return Ok(());
     }
     let strips = count.div_ceil(STRIP);
     if strips == 1 {
-        let way = Way::Strips { strips };
-        Axis { from, squares, count, inner, way, to: Target(to.as_mut_ptr()) }.run(place, outer);
+        let strategy = Strategy::Strips { strips };
+        Axis { from, squares, count, inner, strategy, to: Target(to.as_mut_ptr()) }.run(context, outer);
         return Ok(());
     }
     // Strips of strips until there is one, in two places by turns.
     let mut buffers = [
-        place.buffers.take(size_of::<T>() * outer * strips * inner)?,
-        place.buffers.take(size_of::<T>() * outer * strips.div_ceil(STRIP) * inner)?,
+        context.workspace.acquire(size_of::<T>() * outer * strips * inner)?,
+        context.workspace.acquire(size_of::<T>() * outer * strips.div_ceil(STRIP) * inner)?,
     ];
     let (mut from, mut count, mut squares) = (from, count, squares);
     let mut turn = 0;
@@ -96,8 +97,8 @@ pub(super) fn along<T: Term>(
         let strips = count.div_ceil(STRIP);
         let last = strips == 1;
         let target = if last { to.as_mut_ptr() } else { address(&mut buffers[turn]) };
-        Axis { from, squares, count, inner, way: Way::Strips { strips }, to: Target(target) }
-            .run(place, outer);
+        Axis { from, squares, count, inner, strategy: Strategy::Strips { strips }, to: Target(target) }
+            .run(context, outer);
         if last {
             break;
         }
@@ -105,13 +106,13 @@ pub(super) fn along<T: Term>(
         from = unsafe { core::slice::from_raw_parts(target, outer * strips * inner) };
         (count, squares, turn) = (strips, false, 1 - turn);
     }
-    buffers.into_iter().for_each(|buffer| place.buffers.give(buffer));
+    buffers.into_iter().for_each(|buffer| context.workspace.release(buffer));
     Ok(())
 }
 
 /// How a part of the sums is computed.
 #[derive(Clone, Copy)]
-enum Way {
+enum Strategy {
     /// Along elements that lie side by side.
     Rows,
     /// So many strips for each of the axes before.
@@ -131,17 +132,17 @@ struct Axis<'s, T> {
     squares: bool,
     count: usize,
     inner: usize,
-    way: Way,
+    strategy: Strategy,
     to: Target<T>,
 }
 
 impl<T: Term> Axis<'_, T> {
     /// All sums, in parts that threads take.
-    fn run(&self, place: Place<'_>, outer: usize) {
+    fn run(&self, context: ExecContext<'_>, outer: usize) {
         // An item is a sum, or the strip of a block of columns; several make a part.
-        let (items, elements) = match self.way {
-            Way::Rows => (outer, self.count),
-            Way::Strips { strips } => (
+        let (items, elements) = match self.strategy {
+            Strategy::Rows => (outer, self.count),
+            Strategy::Strips { strips } => (
                 outer * strips * self.inner.div_ceil(COLUMNS),
                 STRIP.min(self.count) * COLUMNS.min(self.inner),
             ),
@@ -149,7 +150,7 @@ impl<T: Term> Axis<'_, T> {
         let each = PART.div_ceil(elements.max(1)).max(1);
         let part = |part: usize| {
             let items = part * each..items.min((part + 1) * each);
-            match place.isa {
+            match context.isa {
                 #[cfg(target_arch = "x86_64")]
                 // SAFETY: the machine has the instruction set (checked when it was chosen).
                 Isa::Avx512 => unsafe { avx512(self, items) },
@@ -160,20 +161,20 @@ impl<T: Term> Axis<'_, T> {
             }
         };
         let parts = items.div_ceil(each);
-        if self.from.len() <= INLINE {
+        if self.from.len() <= SERIAL_BELOW {
             (0..parts).for_each(part);
         } else {
-            place.pool.for_each(0..parts, part);
+            context.pool.for_each(0..parts, part);
         }
     }
 
     #[inline(always)]
     fn items(&self, items: Range<usize>) {
-        match (self.way, self.squares) {
-            (Way::Rows, false) => self.rows(items, |x| x),
-            (Way::Rows, true) => self.rows(items, |x| x * x),
-            (Way::Strips { strips }, false) => self.strips(strips, items, |x| x),
-            (Way::Strips { strips }, true) => self.strips(strips, items, |x| x * x),
+        match (self.strategy, self.squares) {
+            (Strategy::Rows, false) => self.rows(items, |x| x),
+            (Strategy::Rows, true) => self.rows(items, |x| x * x),
+            (Strategy::Strips { strips }, false) => self.strips(strips, items, |x| x),
+            (Strategy::Strips { strips }, true) => self.strips(strips, items, |x| x * x),
         }
     }
 
@@ -259,12 +260,12 @@ impl<T: Term> Axis<'_, T> {
             let steps = strip * STRIP..count.min((strip + 1) * STRIP);
             let at = |step: usize| &from[(before * count + step) * inner + first..][..width];
             let mut step = steps.start;
-            while step + ABREAST <= steps.end {
+            while step + UNROLL <= steps.end {
                 let [a, b, c, d] = [0, 1, 2, 3].map(|k| at(step + k));
                 for ((((sum, &a), &b), &c), &d) in sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
                     *sum = *sum + term(a) + term(b) + term(c) + term(d);
                 }
-                step += ABREAST;
+                step += UNROLL;
             }
             for step in step..steps.end {
                 sums.iter_mut().zip(at(step)).for_each(|(sum, &x)| *sum = *sum + term(x));
@@ -298,18 +299,5 @@ pub(super) fn fold<T: Term>(mut sums: [T; ACCUMULATORS]) -> T {
     sums[0]
 }
 
-/// # Safety
-/// The machine has these features.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn avx512<T: Term>(axis: &Axis<'_, T>, items: Range<usize>) {
-    axis.items(items);
-}
-
-/// # Safety
-/// The machine has these features.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn avx2<T: Term>(axis: &Axis<'_, T>, items: Range<usize>) {
-    axis.items(items);
-}
+multiversion! { Axis::items[T: Term](axis: &Axis<'_, T>, items: Range<usize>) }

@@ -1,8 +1,9 @@
 //! Sums over the rows and over the columns of matrices, in one pass over memory.
 
 use super::axis::{ACCUMULATORS, STRIP, Target, Term, along, fold};
-use crate::Isa;
-use crate::gemm::Place;
+use crate::context::ExecContext;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::{Isa, multiversion};
 use crate::workspace::address;
 use fallline_core::backend::MatrixSums;
 use fallline_core::{Error, Format, Result};
@@ -15,12 +16,12 @@ const SHORT: usize = 4 * ACCUMULATORS;
 const LONG: usize = 16 << 10;
 
 /// See [`Backend::sum_matrices`](fallline_core::Backend::sum_matrices).
-pub(crate) fn sum(place: Place<'_>, mut sums: MatrixSums<'_>) -> Result<()> {
+pub(crate) fn sum(context: ExecContext<'_>, mut sums: MatrixSums<'_>) -> Result<()> {
     sums.check()?;
     let unreachable = |what: &str| Error::Unreachable {
         operation: "sum_matrices",
         what: what.into(),
-        device: place.device,
+        device: context.device,
     };
     if !sums.from.on_host() {
         return Err(unreachable("what is added up"));
@@ -30,17 +31,17 @@ pub(crate) fn sum(place: Place<'_>, mut sums: MatrixSums<'_>) -> Result<()> {
     }
     // A strip of rows is one thread's.
     let strips = sums.matrices.saturating_mul(sums.rows.div_ceil(STRIP));
-    let threads = place.pool.threads();
+    let threads = context.pool.threads();
     if sums.columns < SHORT || strips.div_ceil(threads) * threads >= 2 * strips {
-        return sums.parts().into_iter().try_for_each(|sums| super::axis::sum(place, sums));
+        return sums.parts().into_iter().try_for_each(|sums| super::axis::sum(context, sums));
     }
     match sums.from.format() {
-        Format::F64 => run::<f64>(place, sums),
-        _ => run::<f32>(place, sums),
+        Format::F64 => run::<f64>(context, sums),
+        _ => run::<f32>(context, sums),
     }
 }
 
-fn run<T: Term>(place: Place<'_>, sums: MatrixSums<'_>) -> Result<()> {
+fn run<T: Term>(context: ExecContext<'_>, sums: MatrixSums<'_>) -> Result<()> {
     let MatrixSums { from, squares, matrices, rows, columns, by_row, by_column } = sums;
     // SAFETY: views and storages that were checked hold as many elements of this type, on the host; their addresses
     // have exposed provenance, and the view's memory is borrowed for reading only. None is empty, or there would be no
@@ -56,8 +57,9 @@ fn run<T: Term>(place: Place<'_>, sums: MatrixSums<'_>) -> Result<()> {
     };
     let strips = rows.div_ceil(STRIP);
     let both = |by_strip: *mut T| {
-        let both = Both { from, rows, columns, strips, by_row: Target(by_row), by_strip: Target(by_strip) };
-        place.pool.for_each(0..matrices * strips, |strip| match place.isa {
+        let both =
+            BothSums { from, rows, columns, strips, by_row: Target(by_row), by_strip: Target(by_strip) };
+        context.pool.for_each(0..matrices * strips, |strip| match context.isa {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the machine has the instruction set (checked when it was chosen).
             Isa::Avx512 => unsafe { avx512(&both, squares, strip) },
@@ -71,17 +73,17 @@ fn run<T: Term>(place: Place<'_>, sums: MatrixSums<'_>) -> Result<()> {
         both(by_column.as_mut_ptr());
         return Ok(());
     }
-    let mut buffer = place.buffers.take(size_of::<T>() * matrices * strips * columns)?;
+    let mut buffer = context.workspace.acquire(size_of::<T>() * matrices * strips * columns)?;
     both(address(&mut buffer));
     // SAFETY: so many sums were written there.
     let of_strips = unsafe { core::slice::from_raw_parts(address(&mut buffer), matrices * strips * columns) };
-    let done = along(place, of_strips, false, (matrices, strips, columns), by_column);
-    place.buffers.give(buffer);
+    let done = along(context, of_strips, false, (matrices, strips, columns), by_column);
+    context.workspace.release(buffer);
     done
 }
 
 /// Sums of rows, and of columns over strips of rows.
-struct Both<'s, T> {
+struct BothSums<'s, T> {
     from: &'s [T],
     rows: usize,
     columns: usize,
@@ -91,7 +93,7 @@ struct Both<'s, T> {
     by_strip: Target<T>,
 }
 
-impl<T: Term> Both<'_, T> {
+impl<T: Term> BothSums<'_, T> {
     #[inline(always)]
     fn strip(&self, squares: bool, strip: usize) {
         match squares {
@@ -102,7 +104,7 @@ impl<T: Term> Both<'_, T> {
 
     #[inline(always)]
     fn rows_of(&self, strip: usize, term: impl Fn(T) -> T + Copy) {
-        let &Both { from, rows, columns, strips, .. } = self;
+        let &BothSums { from, rows, columns, strips, .. } = self;
         let (matrix, first) = (strip / strips, strip % strips * STRIP);
         let first_row = matrix * rows + first;
         let count = STRIP.min(rows - first);
@@ -174,18 +176,5 @@ fn single<T: Term>(row: &[T], sums: &mut [T], term: impl Fn(T) -> T + Copy) -> T
     fold(of_row)
 }
 
-/// # Safety
-/// The machine has these features.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn avx512<T: Term>(both: &Both<'_, T>, squares: bool, strip: usize) {
-    both.strip(squares, strip);
-}
-
-/// # Safety
-/// The machine has these features.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn avx2<T: Term>(both: &Both<'_, T>, squares: bool, strip: usize) {
-    both.strip(squares, strip);
-}
+multiversion! { BothSums::strip[T: Term](both: &BothSums<'_, T>, squares: bool, strip: usize) }
