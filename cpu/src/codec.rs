@@ -1,8 +1,7 @@
 //! Fast conversions between storage and arithmetic, equal to `fallline_core::codec` bit for bit.
 //!
 //! AbsMax are the specification itself, compiled for each instruction set so that the compiler makes
-//! registers of it; half precision uses the conversion instructions of F16C, and the dynamic codes have loops
-//! of their own.
+//! registers of it; half precision uses the conversion instructions of F16C. Block formats are `quant`'s.
 
 mod stochastic;
 
@@ -33,7 +32,7 @@ pub(crate) trait Coded: Copy {
     /// Stochastic rounding for an instruction set.
     fn round(isa: Isa) -> Round<Self>;
 
-    /// The conversions of `format`, or `None` where it is stored as it is computed.
+    /// Returns the conversions of `format`, or `None` if it is the compute type's own.
     fn codec(format: Format, isa: Isa) -> Option<Codec<Self>>;
 
     /// Lets `decode` write `count` singles, a step at most, and puts them into `numbers`.

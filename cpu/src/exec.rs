@@ -51,7 +51,7 @@ pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> 
     for beside in beside {
         linked(beside.kernel)?;
     }
-    let rules = Rules { kernel, table: linked(kernel)?, beside };
+    let rules = Rules { kernel, linked: linked(kernel)?, beside };
     let Some(plan) = plan.downcast_mut::<CpuPlan>() else {
         return Err(Error::Unavailable(format!("{}: the plan is another backend's", kernel.name)));
     };
@@ -84,7 +84,7 @@ pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> 
         plan.add(kernel.operands.len(), tensor, merges);
         index += 1;
     }
-    plan.chunks.prepare(plan.tensors.iter().map(|&(elements, _)| elements), pool.threads());
+    plan.tiling.prepare(plan.tensors.iter().map(|&(elements, _)| elements), pool.threads());
     if sums.len() != plan.tensors.len() * kernel.sums.len() {
         return Err(Error::Length {
             operation: kernel.name,
@@ -94,7 +94,7 @@ pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> 
         });
     }
     plan.partials.clear();
-    plan.partials.resize(plan.chunks.total_segments * kernel.sums.len(), 0.0);
+    plan.partials.resize(plan.tiling.total_segments * kernel.sums.len(), 0.0);
     match compute {
         Compute::F32 => {
             let mut rows = core::mem::take(&mut plan.constants_f32);
@@ -111,7 +111,7 @@ pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> 
     }
     let count = kernel.sums.len();
     for (tensor, row) in sums.chunks_exact_mut(count.max(1)).enumerate() {
-        let first = plan.chunks.segments[tensor];
+        let first = plan.tiling.segments[tensor];
         let last = first + segments(plan.tensors[tensor].0);
         for (s, sum) in row.iter_mut().enumerate() {
             *sum = fold((first..last).map(|segment| plan.partials[segment * count + s]));
@@ -120,13 +120,14 @@ pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> 
     Ok(())
 }
 
-/// The rule of a pass, and those beside it.
+/// The rule of a pass, and those that are fused with it.
 struct Rules<'a> {
     kernel: &'static Kernel,
-    table: LinkedRule,
+    linked: LinkedRule,
     beside: &'a [Beside<'a>],
 }
 
+/// Runs the rules over all chunks, on the pool's threads where they are worth waking.
 fn execute<T: ComputeType + Coded>(
     rules: &Rules<'_>,
     isa: Isa,
@@ -144,14 +145,14 @@ fn execute<T: ComputeType + Coded>(
         FusedKernel::new(beside, row, isa)
     });
     let fused = core::array::from_fn(|_| companions.next());
-    let rule = Dispatch::of(rules.kernel, rules.table, isa);
+    let rule = Dispatch::of(rules.kernel, rules.linked, isa);
     let pass = PassState { rule, fused, isa, plan, rows, partials };
-    let chunks = &pass.plan.chunks;
-    if chunks.total_elements <= SERIAL_BELOW || pool.threads() == 1 {
-        chunks.list.iter().for_each(|chunk| run_chunk(&pass, chunk));
+    let tiling = &pass.plan.tiling;
+    if tiling.total_elements <= SERIAL_BELOW || pool.threads() == 1 {
+        tiling.list.iter().for_each(|chunk| run_chunk(&pass, chunk));
     } else {
-        pool.for_each(0..chunks.bins.len(), |bin| {
-            chunks.list[chunks.bins[bin].clone()].iter().for_each(|chunk| run_chunk(&pass, chunk));
+        pool.for_each(0..tiling.tasks.len(), |task| {
+            tiling.list[tiling.tasks[task].clone()].iter().for_each(|chunk| run_chunk(&pass, chunk));
         });
     }
 }

@@ -1,4 +1,4 @@
-//! Matrix products: an own AVX-512 kernel where the machine has it, `matrixmultiply` elsewhere, spread over the
+//! Matrix products: our own AVX-512 kernel where the machine has it, `matrixmultiply` elsewhere, spread over the
 //! backend's own threads.
 //!
 //! How a product is cut into parts depends on its extents alone, so threads never change a bit of it.
@@ -58,7 +58,7 @@ fn reachable(device: Device, what: &str, storage: &Storage) -> Result<()> {
     }
 }
 
-/// A product by the way that suits it.
+/// Multiplies in the way that suits the extents.
 fn run<F: GemmElement>(context: ExecContext<'_>, product: &mut MatMul<'_>) -> Result<()> {
     let args = GemmArgs::<F>::of(product)?;
     if gemv::fits(&args) {
@@ -72,9 +72,9 @@ fn run<F: GemmElement>(context: ExecContext<'_>, product: &mut MatMul<'_>) -> Re
     Ok(())
 }
 
-/// A factor's element, with the kernel that multiplies it.
+/// An element of a factor, with the micro-kernel that multiplies it.
 trait GemmElement: Element + Widen<Sum: fallback::Gemm> {
-    /// The product on AVX-512, which the machine has.
+    /// Multiplies with AVX-512, which the machine has.
     #[cfg(target_arch = "x86_64")]
     fn macrokernel(context: ExecContext<'_>, args: &GemmArgs<Self>) -> Result<()>;
 }

@@ -1,11 +1,14 @@
 //! The CPU backend of fallline.
 //!
 //! Every rule is compiled for each instruction set ([`Isa`]) by [`Native`], and the best one that the
-//! machine has is chosen at run time, in a default build. One driver runs all passes: it cuts all tensors
-//! of a step into chunks, spreads them over the backend's own threads, and decodes operands that are not
-//! stored as they are computed, block by block, into the first-level cache.
+//! machine has is chosen at run time, in a default build. One executor runs all passes: it cuts all tensors
+//! of a step into chunks, spreads them over the backend's own threads, and converts operands that are not
+//! stored in the compute type, block by block, in the first-level cache.
 //!
-//! `unsafe` stands in the lanes, the loop over elements, the driver, the arena and the matrix product; everything
+//! From the ground up: `vector` (what an instruction set can do), `codec` and `quant` (formats), `kernels` (a rule over
+//! elements), `exec` (a pass over tensors); beside them `gemm`, `reduce` and `gather`, which know no rule.
+//!
+//! `unsafe` stands in the vectors, the kernels, the executor, the arena and the matrix product; everything
 //! handed in was checked through borrowed slices before.
 
 #![allow(unsafe_code)]
@@ -51,7 +54,7 @@ pub struct Cpu {
     isa: Isa,
     device: Device,
     pool: Pool,
-    /// For packed factors of matrix products.
+    /// For packed factors of matrix products, and partial sums.
     workspace: Workspace,
 }
 

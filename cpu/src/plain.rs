@@ -1,6 +1,6 @@
 //! The plain pass: what a rule would cost if it did nothing but move its operands.
 //!
-//! Benchmarks divide by it. It is a loop of its own, apart from the driver, so that what the driver
+//! Benchmarks divide by it. It is a loop of its own, apart from the executor, so that what the executor
 //! costs shows.
 
 use crate::Cpu;

@@ -1,4 +1,4 @@
-//! The vectors that the CPU really has.
+//! Vectors: what each instruction set can do, above which everything is generic.
 
 #[cfg(target_arch = "x86_64")]
 mod half;

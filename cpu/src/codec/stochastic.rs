@@ -6,7 +6,7 @@ use crate::isa::multiversion;
 use core::slice::{from_raw_parts, from_raw_parts_mut};
 use fallline_core::codec::stochastic::{MULTIPLIER, ROUNDS, WEYL, bf16_from_f32};
 
-/// Rounds `count` numbers to bfloat16 by chance, of which the first is element `first` (a multiple of four) of its
+/// Rounds `count` numbers stochastically to bfloat16, of which the first is element `first` (a multiple of four) of its
 /// tensor.
 pub(crate) type Round<T> = unsafe fn(numbers: *const T, stored: *mut u16, count: usize, key: u64, first: u64);
 

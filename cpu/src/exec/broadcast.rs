@@ -1,4 +1,4 @@
-//! Operands whose elements are repeated, laid out as a rule takes them.
+//! Operands that are broadcast: their elements are repeated as a rule takes them.
 
 use super::accumulate::Accumulators;
 use super::dispatch::Dispatch;
@@ -14,27 +14,27 @@ use core::mem::MaybeUninit;
 use fallline_core::backend::{MAX_OPERANDS, Repeat};
 use fallline_core::sums::{SEGMENT, STEP};
 
-/// Elements that are laid out at once where operands are only repeated: some of them need no scratch, and the others the
+/// Elements that are repeated at once where operands are only broadcast: some of them need no scratch, and the others the
 /// same again and again. Steps of a sum, so that sums line up.
 const TILE: usize = 4 * STEP;
 
-/// A repeated operand on its way through a rule.
+/// A broadcast operand on its way through a rule.
 #[derive(Clone, Copy)]
 pub(super) struct BroadcastOperand<T> {
     repeat: Repeat,
     stored: *mut u8,
     bytes: usize,
-    /// None where it is stored as it is computed.
+    /// None where it is stored in the compute type.
     decode: Option<Decode<T>>,
     /// Which stored element the scratch is full of, and up to where.
     filled: Option<(usize, usize)>,
     fill: Fill<T>,
-    /// Where the elements are that were last laid out.
+    /// Where the elements are that were last materialized.
     pub(super) address: *mut T,
 }
 
 impl<T: Coded> BroadcastOperand<T> {
-    /// That of an operand, if it is repeated.
+    /// Returns that of an operand, if it is broadcast.
     pub(super) fn of(stored: &OperandPtr, isa: Isa) -> Option<Self> {
         let repeat = stored.repeat?;
         let decode = match T::codec(stored.format, isa) {
@@ -62,7 +62,7 @@ impl<T: Coded> BroadcastOperand<T> {
         (row >= STEP).then(|| row - first % row)
     }
 
-    /// Lays out `elements` elements from `first` on, in `scratch` where they do not lie side by side already.
+    /// Makes `elements` elements from `first` on stand side by side, in `scratch` where they do not already.
     ///
     /// # Safety
     /// The elements stand for such that are in the operand's memory; `scratch` has room for them, and is the same each
@@ -80,7 +80,7 @@ impl<T: Coded> BroadcastOperand<T> {
         }
     }
 
-    /// The same whatever the scratch is full of.
+    /// Does the same whatever the scratch is full of.
     ///
     /// # Safety
     /// As for `materialize`.
@@ -124,11 +124,11 @@ impl<T: Coded> BroadcastOperand<T> {
     }
 }
 
-/// A stretch of every operand.
+/// A tile of every operand.
 #[repr(C, align(64))]
 struct Scratch<T>([MaybeUninit<[T; TILE]>; MAX_OPERANDS]);
 
-/// Runs a chunk whose operands are all stored as they are computed, some of them repeated.
+/// Runs a chunk whose operands are all stored in the compute type, some of them broadcast.
 pub(super) fn run<T: ComputeType + Coded>(
     pass: &PassState<'_, T>,
     rule: &Dispatch<T>,
@@ -136,7 +136,7 @@ pub(super) fn run<T: ComputeType + Coded>(
     stored: &[OperandPtr],
     row: &[T],
 ) {
-    let first_segment = pass.plan.chunks.segments[chunk.tensor] + chunk.start / SEGMENT;
+    let first_segment = pass.plan.tiling.segments[chunk.tensor] + chunk.start / SEGMENT;
     let mut scratch = Scratch::<T>([const { MaybeUninit::uninit() }; MAX_OPERANDS]);
     let mut ways = [None; MAX_OPERANDS];
     let mut addresses = [core::ptr::null_mut::<T>(); MAX_OPERANDS];
@@ -152,14 +152,14 @@ pub(super) fn run<T: ComputeType + Coded>(
         if sums {
             elements = elements.min(SEGMENT - start % SEGMENT);
         }
-        // To the end of a row, where steps of a sum end there too: within a row nothing is laid out twice.
+        // To the end of a row, where steps of a sum end there too: within a row nothing is materialized twice.
         for left in ways.iter().flatten().filter_map(|way| way.left(first)) {
             if !sums || left.is_multiple_of(STEP) {
                 elements = elements.min(left);
             }
         }
         for (k, (way, stored)) in ways.iter_mut().zip(stored).enumerate() {
-            // SAFETY: the stretch lies within the chunk, and that within the tensor, whose memory was checked; it fits
+            // SAFETY: the tile lies within the chunk, and that within the tensor, whose memory was checked; it fits
             // into the operand's scratch.
             addresses[k] = unsafe {
                 match way {
@@ -171,7 +171,7 @@ pub(super) fn run<T: ComputeType + Coded>(
                 }
             };
         }
-        // SAFETY: as in `run_rule`; a stretch begins with a step of a sum, and is at most a segment's rest.
+        // SAFETY: as in `run_rule`; a tile begins with a step of a sum, and is at most a segment's rest.
         unsafe { rule.element_kernel.run(row.as_ptr(), addresses.as_ptr(), elements, accumulators.start()) };
         start += elements;
         if sums && (start.is_multiple_of(SEGMENT) || start == chunk.elements) {

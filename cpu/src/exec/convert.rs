@@ -1,8 +1,8 @@
-//! A rule whose operands are not all stored as they are computed: decode, rule, encode, step by step, through scratch
+//! A rule whose operands are not all stored in the compute type: decode, rule, encode, step by step, through scratch
 //! that stays in the first-level cache.
 //!
-//! Nothing of it is compiled for a rule or its formats: a step calls the entry of the one and the conversions of the
-//! others. Operands are asked for ahead, because beside all this the CPU does not see in time what comes next.
+//! Nothing of it is compiled for a rule or its formats: a step calls the kernel of the one and the conversions of the
+//! others. Operands are prefetched, because beside all this the CPU does not see in time what comes next.
 
 use super::accumulate::Accumulators;
 use super::broadcast::BroadcastOperand;
@@ -19,8 +19,8 @@ use fallline_core::Format;
 use fallline_core::backend::MAX_OPERANDS;
 use fallline_core::sums::{SEGMENT, STEP};
 
-/// Elements that are asked for ahead.
-const AHEAD: usize = 2 * STEP;
+/// Elements that are prefetched.
+const PREFETCH_ELEMENTS: usize = 2 * STEP;
 
 /// A step of every operand.
 #[repr(C, align(64))]
@@ -41,13 +41,13 @@ enum Access<T> {
     Broadcast(BroadcastOperand<T>),
 }
 
-/// An operand on its way through a rule. Everything that a step needs of it is worked out before.
+/// An operand on its way through a rule. Everything that a step needs of it is computed before.
 struct ConvertedOperand<T> {
     access: Access<T>,
     /// The step's elements and scales.
     address: *mut u8,
     scales: *mut f32,
-    /// How far the next step's are, and what is asked for ahead.
+    /// How far the next step's are, and what is prefetched.
     bytes: usize,
     blocks: usize,
     ahead: usize,
@@ -73,7 +73,7 @@ impl<T: Coded> ConvertedOperand<T> {
             scales: stored.scales,
             bytes: format.size(STEP),
             blocks: format.scales(STEP),
-            ahead: format.size(AHEAD),
+            ahead: format.size(PREFETCH_ELEMENTS),
             copy: stored.copy,
         };
         if let Some(repeated) = BroadcastOperand::of(stored, pass.isa) {
@@ -86,8 +86,8 @@ impl<T: Coded> ConvertedOperand<T> {
         operand
     }
 
-    /// Where the rule finds the `count` elements of a step, the first of which is `first`: in `scratch`, if they are not
-    /// there.
+    /// Returns where the rule finds the `count` elements of a step, the first of which is `first`: in `scratch`, unless it
+    /// takes them where they are stored.
     ///
     /// # Safety
     /// They are elements of the tensor; `scratch` has room for a step, and is the same each time.
@@ -163,7 +163,7 @@ pub(super) fn run<T: ComputeType + Coded>(
     row: &[T],
 ) {
     let kernel = rule.kernel;
-    let first_segment = pass.plan.chunks.segments[chunk.tensor] + chunk.start / SEGMENT;
+    let first_segment = pass.plan.tiling.segments[chunk.tensor] + chunk.start / SEGMENT;
     let mut accumulators = Accumulators::<T>::new(kernel.sums.len());
     let mut scratch = Scratch::<T>([const { MaybeUninit::uninit() }; MAX_OPERANDS]);
     let mut operands: [MaybeUninit<ConvertedOperand<T>>; MAX_OPERANDS] =

@@ -11,7 +11,7 @@ use crate::quant::permutes_bytes;
 use fallline_core::Compute;
 use fallline_core::{Format, Kernel, Operand, Recorded, Role};
 
-/// What there is of a rule for the CPU.
+/// What a rule is linked as.
 #[derive(Clone, Copy)]
 pub(super) enum LinkedRule {
     Compiled(&'static KernelTable),
@@ -19,7 +19,7 @@ pub(super) enum LinkedRule {
 }
 
 impl LinkedRule {
-    /// Of a kernel; a derived one's tape is made when it is first run.
+    /// Returns that of a kernel; a derived one's tape is made when it is first run.
     pub(super) fn of(kernel: &'static Kernel) -> Option<LinkedRule> {
         if let Some(table) = kernel.host.downcast_ref() {
             return Some(LinkedRule::Compiled(table));
@@ -28,7 +28,7 @@ impl LinkedRule {
     }
 }
 
-/// What runs a rule with the instruction set and type of a pass.
+/// The kernels that run a rule with the instruction set and compute type of a pass.
 #[derive(Clone, Copy)]
 pub(super) struct Dispatch<T: 'static> {
     pub(super) kernel: &'static Kernel,
@@ -70,7 +70,7 @@ impl<T: ComputeType> Dispatch<T> {
 }
 
 impl<T: ComputeType> Dispatch<T> {
-    /// The entry that takes operands as they are stored, if there is one.
+    /// Returns the kernel that takes operands as they are stored, if any.
     pub(super) fn direct(&self, stored: &[OperandPtr]) -> Option<RuleKernel<T>> {
         let native = T::COMPUTE.format();
         let halved = |operand: &Operand| matches!(operand.role, Role::Param | Role::Grad);

@@ -10,11 +10,11 @@ use crate::kernels::{ComputeType, RuleKernel};
 use fallline_core::backend::{MAX_BESIDE, MAX_OPERANDS};
 
 /// Elements that go through all rules of a pass before the next ones do, where there are several and nothing is decoded:
-/// so few that the CPU reads ahead over the streams of all of them. (With 4,096 the streams of one rule wait for those of
+/// so few that the CPU prefetches the streams of all of them. (With 4,096 the streams of one rule wait for those of
 /// the other, and nothing is won over two passes.)
 const INTERLEAVE: usize = 256;
 
-/// A chunk's elements through all rules.
+/// Runs all rules over a chunk.
 pub(super) fn run_chunk<T: ComputeType + Coded>(pass: &PassState<'_, T>, chunk: &Chunk) {
     let kernel = pass.rule.kernel;
     let count = kernel.operands.len();
@@ -32,7 +32,7 @@ pub(super) fn run_chunk<T: ComputeType + Coded>(pass: &PassState<'_, T>, chunk: 
     run_fused_rules(pass, chunk, stored, false);
 }
 
-/// A rule whose operands are stored as an entry takes them, on its way through a chunk.
+/// A rule whose operands are stored as a kernel takes them, on its way through a chunk.
 struct DirectKernel<T: 'static> {
     kernel: RuleKernel<T>,
     row: *const T,
@@ -53,7 +53,7 @@ impl<T: ComputeType> DirectKernel<T> {
     }
 }
 
-/// Takes a chunk through all rules by turns, if their operands are stored as entries take them; whether they are.
+/// Runs all rules over a chunk, interleaved, if their operands are stored as kernels take them; returns whether they are.
 fn run_interleaved<T: ComputeType>(
     pass: &PassState<'_, T>,
     chunk: &Chunk,
@@ -91,7 +91,7 @@ fn run_interleaved<T: ComputeType>(
     true
 }
 
-/// The operands of a rule beside the pass's own, if the tensor has them all.
+/// Returns the operands of a fused rule, if the tensor has them all.
 fn operands_of<'o, T>(
     pass: &PassState<'_, T>,
     beside: &FusedKernel<'_, T>,
@@ -111,7 +111,7 @@ fn operands_of<'o, T>(
     Some(&own[..operands.len()])
 }
 
-/// A chunk through the rules beside the pass's own that come before it, or after it.
+/// Runs the fused rules over a chunk that come before the pass's own, or after it.
 fn run_fused_rules<T: ComputeType + Coded>(
     pass: &PassState<'_, T>,
     piece: &Chunk,

@@ -10,7 +10,7 @@ pub(super) struct OperandPtr {
     /// The first scale of a block format.
     pub(super) scales: *mut f32,
     pub(super) format: Format,
-    /// The key of the chance that rounds it, and where it is stored once more.
+    /// The key of the random bits that round it, and where it is also stored.
     pub(super) rounding_key: Option<u64>,
     pub(super) copy: Option<(*mut u8, Format)>,
     pub(super) repeat: Option<Repeat>,
@@ -26,7 +26,7 @@ impl OperandPtr {
         repeat: None,
     };
 
-    /// Where a view's elements are.
+    /// Returns where a view's elements are.
     pub(super) fn of(view: &View<'_>) -> OperandPtr {
         let format = view.format();
         let rounding_key = view.noise().filter(|_| format == Format::Bf16);
@@ -38,12 +38,12 @@ impl OperandPtr {
         OperandPtr { address, scales, format, rounding_key, copy, repeat: view.repeat() }
     }
 
-    /// Whether it is rounded by chance, stored once more or repeated.
+    /// Whether it is rounded stochastically, also stored elsewhere, or broadcast.
     pub(super) fn is_special(&self) -> bool {
         self.rounding_key.is_some() || self.copy.is_some() || self.repeat.is_some()
     }
 
-    /// The same to read alone: nothing is rounded or stored once more.
+    /// Returns the same for reading alone: nothing is rounded, or also stored.
     pub(super) fn read(self) -> OperandPtr {
         OperandPtr { rounding_key: None, copy: None, ..self }
     }
@@ -59,11 +59,11 @@ impl OperandPtr {
             }
             None => true,
         };
-        // What is counted, copied or repeated stays a tensor of its own.
+        // What is counted, copied or broadcast stays a tensor of its own.
         format == next.format && codes && whole() && !self.is_special() && !next.is_special()
     }
 
-    /// The addresses of element `start`, which is the first of a block, and of its scale.
+    /// Returns the addresses of element `start`, which is the first of a block, and of its scale.
     ///
     /// # Safety
     /// There are so many elements.
@@ -78,7 +78,7 @@ impl OperandPtr {
     }
 }
 
-/// An operand's address, if its memory is what the rule needs.
+/// Returns an operand's address, if its memory is what the rule needs.
 pub(super) fn check(
     device: Device,
     kernel: &Kernel,

@@ -6,14 +6,14 @@ use crate::kernels::ComputeType;
 use fallline_core::backend::TensorPass;
 use fallline_core::{Error, Kernel, Result};
 
-/// What the CPU remembers between passes.
+/// What the CPU keeps between passes.
 #[derive(Debug, Default)]
 pub(crate) struct CpuPlan {
-    pub(super) chunks: Tiling,
+    pub(super) tiling: Tiling,
     /// For each tensor, or run of tensors that lie end to end, its length and row; its operands in `stored`.
     pub(super) tensors: Vec<(usize, usize)>,
     pub(super) stored: Vec<OperandPtr>,
-    /// For each tensor the operands that only rules beside the pass's own have; `others` of them.
+    /// For each tensor the operands that only fused rules have; `fused_count` of them.
     pub(super) fused_operands: Vec<Option<OperandPtr>>,
     pub(super) fused_count: usize,
     pub(super) constants_f32: Vec<f32>,
@@ -22,7 +22,7 @@ pub(crate) struct CpuPlan {
 }
 
 impl CpuPlan {
-    /// Takes the last `count` operands as a tensor's. Where each of them begins at the address at which the
+    /// Adds a tensor, whose operands are the last `count`. Where each of them begins at the address at which the
     /// tensor before has ended, and the scalars are the same, the two become one: of a thousand small tensors
     /// in flat buffers remains one large one.
     pub(super) fn add(&mut self, count: usize, tensor: TensorPass, merges: bool) {
@@ -54,14 +54,14 @@ impl CpuPlan {
 // while the pass holds the borrows that they come from.
 unsafe impl Send for CpuPlan {}
 
-/// The scalars of a pass: rows that tensors share, and a row for each tensor of its own.
+/// The constants of a pass: sets that tensors share, and a set for each tensor of its own.
 pub(super) struct Constants<'a> {
     pub(super) shared: &'a [f64],
     pub(super) own: &'a [f64],
 }
 
-/// Lays out the rows of scalars in the compute type: the pass's own, or, where tensors have scalars of
-/// their own, one row for each tensor.
+/// Packs the constants in the compute type: the pass's own sets, or, where tensors have constants of
+/// their own, one set for each tensor.
 pub(super) fn pack_constants<T: ComputeType>(
     kernel: &Kernel,
     scalars: &Constants<'_>,

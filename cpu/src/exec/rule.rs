@@ -1,4 +1,4 @@
-//! A chunk through one rule, in the way that its operands are stored in.
+//! One rule over a chunk, in the way that its operands are stored in.
 
 use super::accumulate::Accumulators;
 use super::dispatch::Dispatch;
@@ -21,7 +21,7 @@ use fallline_core::sums::SEGMENT;
 #[cfg(target_arch = "x86_64")]
 use fallline_core::{Format, Role};
 
-/// A chunk's elements, or a piece of them, through one rule.
+/// Runs one rule over a chunk, or a part of it.
 pub(super) fn run_rule<T: ComputeType + Coded>(
     pass: &PassState<'_, T>,
     rule: &Dispatch<T>,
@@ -30,7 +30,7 @@ pub(super) fn run_rule<T: ComputeType + Coded>(
     row: &[T],
 ) {
     let kernel = rule.kernel;
-    let first_segment = pass.plan.chunks.segments[chunk.tensor] + chunk.start / SEGMENT;
+    let first_segment = pass.plan.tiling.segments[chunk.tensor] + chunk.start / SEGMENT;
     let Some(direct) = rule.direct(stored) else {
         #[cfg(target_arch = "x86_64")]
         let chunk = &run_quantized(rule, pass.isa, chunk, stored, row);
@@ -72,7 +72,7 @@ pub(super) fn run_rule<T: ComputeType + Coded>(
     }
 }
 
-/// The whole blocks of a chunk whose states have dynamic codes, in one loop; returns what is left of it.
+/// Runs a rule over the whole blocks of a chunk whose states have dynamic codes; returns what is left of it.
 #[cfg(target_arch = "x86_64")]
 fn run_quantized<T: ComputeType>(
     rule: &Dispatch<T>,
@@ -102,14 +102,14 @@ fn run_quantized<T: ComputeType>(
         *place = QuantOperand { address, scales, codebook, blocks };
     }
     let blocks = chunk.elements / BLOCK;
-    // SAFETY: the row is of singles (the entry is there for no other type), places are those of the chunk's elements,
+    // SAFETY: the row is of `f32` (the kernel is there for no other type), operands are those of the chunk's elements,
     // borrowed for the pass, the written ones mutably; the machine has the instruction set.
     unsafe { kernel(row.as_ptr().cast(), places.as_ptr(), blocks) };
     let done = blocks * BLOCK;
     Chunk { tensor: chunk.tensor, start: chunk.start + done, elements: chunk.elements - done }
 }
 
-/// A chunk whose operands are stored as singles or bfloat16, in one loop; whether they are.
+/// Runs a rule over a chunk whose operands are stored as `f32` or bfloat16; returns whether they are.
 #[cfg(target_arch = "x86_64")]
 fn run_half<T: ComputeType>(rule: &Dispatch<T>, chunk: &Chunk, stored: &[OperandPtr], row: &[T]) -> bool {
     let Some(kernel) = rule.half else { return false };
@@ -130,7 +130,7 @@ fn run_half<T: ComputeType>(rule: &Dispatch<T>, chunk: &Chunk, stored: &[Operand
             half.copy = half.copy.wrapping_add(chunk.start);
         }
     }
-    // SAFETY: the row is of singles (the entry is there for no other type); the chunk lies within the tensor, whose memory
+    // SAFETY: the row is of `f32` (the kernel is there for no other type); the chunk lies within the tensor, whose memory
     // and that of copies is borrowed for the pass, mutably where it is written; the machine has the instruction set.
     unsafe { kernel(row.as_ptr().cast(), operands.as_ptr(), chunk.start, chunk.elements) };
     true

@@ -33,7 +33,7 @@ impl<T> PassState<'_, T> {
 // do not overlap.
 unsafe impl<T: Sync> Sync for PassState<'_, T> {}
 
-/// A rule beside the pass's own.
+/// A fused rule, with what runs it.
 pub(super) struct FusedKernel<'a, T: 'static> {
     pub(super) rule: Dispatch<T>,
     pub(super) operands: &'a [usize],

@@ -7,8 +7,8 @@ use fallline_core::sums;
 /// of a segment, so that sums do not depend on it.
 pub(crate) const CHUNK: usize = 4 * sums::SEGMENT;
 
-/// Bins of consecutive chunks for each thread: enough for one thread to make up for another's delay.
-const BINS_PER_THREAD: usize = 8;
+/// Tasks of consecutive chunks for each thread: enough for one thread to make up for another's delay.
+const TASKS_PER_THREAD: usize = 8;
 
 /// A run of elements of one tensor.
 #[derive(Clone, Copy, Debug)]
@@ -22,10 +22,10 @@ pub(crate) struct Chunk {
 #[derive(Debug, Default)]
 pub(crate) struct Tiling {
     lengths: Vec<usize>,
-    /// The number of threads that the bins were made for.
+    /// The number of threads that the tasks were made for.
     threads: usize,
     pub(crate) list: Vec<Chunk>,
-    pub(crate) bins: Vec<Range<usize>>,
+    pub(crate) tasks: Vec<Range<usize>>,
     /// For each tensor the place of its first segment's partial sums.
     pub(crate) segments: Vec<usize>,
     pub(crate) total_segments: usize,
@@ -56,13 +56,13 @@ impl Tiling {
                 self.list.push(Chunk { tensor, start, elements: CHUNK.min(length - start) });
             }
         }
-        self.bins.clear();
-        let fair = self.total_elements.div_ceil(threads * BINS_PER_THREAD).max(1);
+        self.tasks.clear();
+        let fair = self.total_elements.div_ceil(threads * TASKS_PER_THREAD).max(1);
         let (mut first, mut elements) = (0, 0);
         for (i, chunk) in self.list.iter().enumerate() {
             elements += chunk.elements;
             if elements >= fair || i + 1 == self.list.len() {
-                self.bins.push(first..i + 1);
+                self.tasks.push(first..i + 1);
                 (first, elements) = (i + 1, 0);
             }
         }
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_element_is_in_one_chunk_and_every_chunk_in_one_bin() {
+    fn every_element_is_in_one_chunk_and_every_chunk_in_one_task() {
         let lengths = [0, 1, CHUNK, CHUNK + 1, 5 * CHUNK - 3, 7, 0];
         for threads in [1, 2, 7] {
             let mut chunks = Tiling::default();
@@ -86,9 +86,9 @@ mod tests {
                 covered[chunk.tensor] += chunk.elements;
             }
             assert_eq!(covered, lengths);
-            let binned: Vec<usize> = chunks.bins.iter().cloned().flatten().collect();
-            assert_eq!(binned, (0..chunks.list.len()).collect::<Vec<_>>());
-            assert!(chunks.bins.len() <= threads * BINS_PER_THREAD);
+            let in_tasks: Vec<usize> = chunks.tasks.iter().cloned().flatten().collect();
+            assert_eq!(in_tasks, (0..chunks.list.len()).collect::<Vec<_>>());
+            assert!(chunks.tasks.len() <= threads * TASKS_PER_THREAD);
         }
     }
 }

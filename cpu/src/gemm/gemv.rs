@@ -1,4 +1,4 @@
-//! Products with a vector, and of two vectors: nothing is used twice, so nothing is packed.
+//! Products with a vector, and of two vectors (level 2): nothing is used twice, so nothing is packed.
 
 use super::args::{GemmArgs, GemmOperand, Sum, Widen};
 use crate::context::ExecContext;
@@ -8,7 +8,7 @@ use crate::workspace::address;
 use fallline_core::Result;
 
 /// Columns whose sums are kept while the rows of a strip go by: longer stretches of a row than a page, which the CPU
-/// does not ask for ahead across.
+/// does not prefetch across.
 const COLUMNS: usize = 2048;
 /// Rows of a strip, whose sums are added up apart.
 const STRIP: usize = 256;

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// Rows and columns of a block, in panels: small, so that threads end together.
 const BLOCK_PANELS: usize = 2;
-/// Units along the product between two visits to a square's sums. Panels are read ahead as fast as they are used, and
+/// Units along the product between two visits to a square's sums. Panels are prefetched as fast as they are used, and
 /// each visit costs as much as three units.
 const KC: usize = 1024;
 
@@ -123,7 +123,7 @@ impl<K: Microkernel> Macrokernel<'_, K> {
             if unit + depth == self.units {
                 self.prefetch(i * K::LANES + row, j * K::LANES);
             }
-            // SAFETY: panels of LANES lanes have `units` units each; ROWS lanes of one begin at a multiple of ROWS.
+            // SAFETY: panels of LANES lanes have `units` units each; MR lanes of one begin at a multiple of MR.
             unsafe {
                 let left = self.left.add((i * self.units + unit) * K::LANES + row);
                 let right = self.right.add((j * self.units + unit) * K::LANES);
@@ -132,7 +132,7 @@ impl<K: Microkernel> Macrokernel<'_, K> {
         }
     }
 
-    /// Asks for what a tile is added to, and for where it is written, while it is computed.
+    /// Prefetches what a tile is added to, and where it is written, while it is computed.
     #[inline(always)]
     fn prefetch(&self, i: usize, j: usize) {
         let &GemmArgs { n, beta, added, c, .. } = self.args;

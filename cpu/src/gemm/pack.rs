@@ -10,7 +10,7 @@ use core::ops::Range;
 /// Units that a strip packs.
 pub(super) const STRIP: usize = 64;
 
-/// Bytes of a lane that are asked for ahead.
+/// Bytes of a lane that are prefetched.
 const PREFETCH_BYTES: usize = 512;
 
 /// Units of a panel that are packed in one go.
@@ -135,7 +135,7 @@ impl<K: Microkernel> Packing<K> {
                     if K::IS_COPY && whole {
                         let stride = self.side.lane_stride;
                         let from = self.side.base.add(lane * stride + start * K::ELEMENTS);
-                        // Rows lie far apart, which the CPU does not read ahead across.
+                        // Rows lie far apart, which the CPU does not prefetch across.
                         for row in 0..TRANSPOSE {
                             let ahead =
                                 from.wrapping_add(row * stride).cast::<u8>().wrapping_add(PREFETCH_BYTES);

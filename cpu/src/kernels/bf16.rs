@@ -35,7 +35,7 @@ impl HalfOperand {
     };
 }
 
-/// A compiled rule: its scalars as for any entry, an operand for each of its own, and how many elements from which one
+/// A compiled rule: its scalars as for any kernel, an operand for each of its own, and how many elements from which one
 /// on, a multiple of four.
 pub(crate) type HalfPrecisionKernel =
     unsafe fn(scalars: *const f32, operands: *const HalfOperand, first: usize, elements: usize);

@@ -293,7 +293,7 @@ where
                 let (a, b) = (self.full(i), self.full(i + V::LANES));
                 let (c, d) = (self.full(i + 2 * V::LANES), self.full(i + 3 * V::LANES));
                 for s in 0..R::SUMS.len() {
-                    // The first and the third quarter, and the second and the fourth, take turns; a +0 to begin
+                    // The first and the third quarter, and the second and the fourth, are interleaved; a +0 to begin
                     // with changes no sum, since accumulators begin with one.
                     let [w, x, y, z] = one.as_ref()[s];
                     one.as_mut()[s] = other.as_ref()[s];

@@ -2,7 +2,7 @@
 //!
 //! A [`Tape`] goes through a few hundred elements operation by operation, over temporaries that stay in the first-level
 //! cache, with the same registers as compiled rules: every operation is exact, so that the bits are those of a compiled
-//! entry. What follows from scalars alone is worked out once.
+//! kernel. What follows from scalars alone is computed once.
 
 #[cfg(test)]
 mod tests;

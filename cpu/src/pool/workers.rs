@@ -26,19 +26,19 @@ const SPINS: usize = 1500;
 const YIELDS: usize = 50;
 
 /// The caller may sleep until the last worker has left.
-const AWAITED: u64 = 1 << 1;
+const JOINING: u64 = 1 << 1;
 /// Workers may enter.
 const OPEN: u64 = 1;
 /// A worker in the pass, the first bit of 16.
-const INSIDE: u64 = 1 << 2;
-const ALL_INSIDE: u64 = 0xffff * INSIDE;
+const ACTIVE: u64 = 1 << 2;
+const ALL_ACTIVE: u64 = 0xffff * ACTIVE;
 /// The first bit of the pass's number.
-const PASS: u64 = INSIDE << 16;
+const PASS: u64 = ACTIVE << 16;
 /// There will be no more passes.
-const OVER: u64 = u64::MAX;
+const SHUTDOWN: u64 = u64::MAX;
 
 /// The most workers that the word can count.
-const MOST: usize = 0xffff;
+const MAX_WORKERS: usize = 0xffff;
 
 thread_local! {
     /// Whether this thread is in a pass of some pool, and must not wait for another one.
@@ -52,10 +52,10 @@ type Work<'w> = dyn Fn(Range<usize>) + Sync + 'w;
 /// lines of its own, so that threads do not wait for each other's.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Share(AtomicU64);
+struct RangeQueue(AtomicU64);
 
-impl Share {
-    fn lay(&self, range: Range<usize>) {
+impl RangeQueue {
+    fn push_range(&self, range: Range<usize>) {
         self.0.store(((range.start as u64) << 32) | range.end as u64, Ordering::Relaxed);
     }
 
@@ -86,7 +86,7 @@ struct Shared {
     word: AtomicU64,
     /// The pass's work, while it is open or somebody is inside.
     work: UnsafeCell<*const Work<'static>>,
-    shares: Box<[Share]>,
+    queues: Box<[RangeQueue]>,
     /// What the first worker that panicked in this pass has said.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     /// For those who sleep: workers until a pass opens, the caller until the last one has left.
@@ -96,7 +96,7 @@ struct Shared {
     sleepers: AtomicUsize,
     started: AtomicUsize,
     /// How often a thread looks before it sleeps: in a loop, and giving its core away.
-    patience: (usize, usize),
+    spin_budget: (usize, usize),
 }
 
 // SAFETY: `work` is written only by the caller that holds `turn`, before it opens a pass and while nobody is inside, and
@@ -107,46 +107,46 @@ unsafe impl Sync for Shared {}
 unsafe impl Send for Shared {}
 
 /// A pool whose caller is its first thread.
-pub(crate) struct Own {
+pub(crate) struct WorkerPool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
 }
 
-impl fmt::Debug for Own {
+impl fmt::Debug for WorkerPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Own").field("threads", &self.threads()).finish_non_exhaustive()
+        f.debug_struct("WorkerPool").field("threads", &self.threads()).finish_non_exhaustive()
     }
 }
 
-impl Own {
+impl WorkerPool {
     /// A pool of `threads`: so many less one are started.
-    pub(crate) fn new(threads: usize) -> io::Result<Own> {
-        if threads - 1 > MOST {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("at most {}", MOST + 1)));
+    pub(crate) fn new(threads: usize) -> io::Result<WorkerPool> {
+        if threads - 1 > MAX_WORKERS {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("at most {}", MAX_WORKERS + 1)));
         }
         // Where there are more threads than cores, one that looks keeps another from working.
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let patience = if threads <= cores { (SPINS, YIELDS) } else { (0, 1) };
+        let spin_budget = if threads <= cores { (SPINS, YIELDS) } else { (0, 1) };
         let nothing: &Work<'static> = &|_| ();
         let shared = Shared {
             turn: Mutex::default(),
             word: AtomicU64::new(0),
             work: UnsafeCell::new(nothing),
-            shares: (0..threads).map(|_| Share(AtomicU64::new(0))).collect(),
+            queues: (0..threads).map(|_| RangeQueue(AtomicU64::new(0))).collect(),
             panic: Mutex::default(),
             asleep: Mutex::default(),
             opened: Condvar::new(),
             left: Condvar::new(),
             sleepers: AtomicUsize::new(0),
             started: AtomicUsize::new(0),
-            patience,
+            spin_budget,
         };
-        let mut own = Own { shared: Arc::new(shared), workers: Vec::with_capacity(threads - 1) };
+        let mut own = WorkerPool { shared: Arc::new(shared), workers: Vec::with_capacity(threads - 1) };
         for index in 1..threads {
             let shared = Arc::clone(&own.shared);
             let builder = thread::Builder::new().name(format!("fallline-{index}"));
             // On an error those that run already are sent home with `own`.
-            own.workers.push(builder.spawn(move || shared.attend(index))?);
+            own.workers.push(builder.spawn(move || shared.worker_loop(index))?);
         }
         // Every thread has started, and allocated what it needs for that, before the first pass.
         while own.shared.started.load(Ordering::Acquire) < own.workers.len() {
@@ -156,7 +156,7 @@ impl Own {
     }
 
     pub(crate) fn threads(&self) -> usize {
-        self.shared.shares.len()
+        self.shared.queues.len()
     }
 
     /// Calls `work` for ranges that make up `0..count`, on this thread and those that have time, and returns when all is
@@ -179,10 +179,10 @@ impl Own {
     }
 }
 
-impl Drop for Own {
+impl Drop for WorkerPool {
     fn drop(&mut self) {
         // No pass runs: it would borrow this.
-        self.shared.word.store(OVER, Ordering::SeqCst);
+        self.shared.word.store(SHUTDOWN, Ordering::SeqCst);
         drop(lock(&self.shared.asleep));
         self.shared.opened.notify_all();
         for worker in self.workers.drain(..) {
@@ -199,9 +199,9 @@ fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
 impl Shared {
     /// A pass from its opening until the last worker has left.
     fn pass(&self, turn: MutexGuard<'_, ()>, count: usize, work: &Work<'_>) {
-        let threads = self.shares.len();
-        for (thread, share) in self.shares.iter().enumerate() {
-            share.lay(count * thread / threads..count * (thread + 1) / threads);
+        let threads = self.queues.len();
+        for (thread, queue) in self.queues.iter().enumerate() {
+            queue.push_range(count * thread / threads..count * (thread + 1) / threads);
         }
         // SAFETY: only the lifetime is given up. The address is used by threads inside the pass, and this function
         // returns, or unwinds, after the last of them has left.
@@ -209,17 +209,17 @@ impl Shared {
         // SAFETY: `turn` is held, the last pass is closed, and nobody is inside.
         unsafe { *self.work.get() = address };
         let number = (self.word.load(Ordering::Relaxed) / PASS).wrapping_add(1);
-        // The last number is that of `OVER`.
-        let number = if number >= OVER / PASS { 1 } else { number };
+        // The last number is that of `SHUTDOWN`.
+        let number = if number >= SHUTDOWN / PASS { 1 } else { number };
         // Before `sleepers` is looked at, as a worker is counted there before it looks at the word.
         self.word.store((number * PASS) | OPEN, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             drop(lock(&self.asleep));
             self.opened.notify_all();
         }
-        let own = catch_unwind(AssertUnwindSafe(|| self.do_shares(0, number, work)));
+        let own = catch_unwind(AssertUnwindSafe(|| self.drain(0, number, work)));
         let word = self.word.fetch_and(!OPEN, Ordering::Acquire);
-        if word & ALL_INSIDE != 0 {
+        if word & ALL_ACTIVE != 0 {
             self.await_workers();
         }
         let others = self.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -231,21 +231,21 @@ impl Shared {
 
     /// Returns when nobody is inside the pass, which is closed.
     fn await_workers(&self) {
-        let empty = |word: u64| word & ALL_INSIDE == 0;
-        if self.look(empty).is_some() {
+        let empty = |word: u64| word & ALL_ACTIVE == 0;
+        if self.spin_until(empty).is_some() {
             return;
         }
         let mut guard = lock(&self.asleep);
-        let mut word = self.word.fetch_or(AWAITED, Ordering::Acquire);
+        let mut word = self.word.fetch_or(JOINING, Ordering::Acquire);
         while !empty(word) {
             guard = self.left.wait(guard).unwrap_or_else(PoisonError::into_inner);
             word = self.word.load(Ordering::Acquire);
         }
     }
 
-    /// Looks at the word until it is as wished, or patience is at an end.
-    fn look(&self, wished: impl Fn(u64) -> bool) -> Option<u64> {
-        let (spins, yields) = self.patience;
+    /// Spins until the word is as wished, or the budget is spent.
+    fn spin_until(&self, wished: impl Fn(u64) -> bool) -> Option<u64> {
+        let (spins, yields) = self.spin_budget;
         for turn in 0..spins + yields {
             let word = self.word.load(Ordering::Acquire);
             if wished(word) {
@@ -256,38 +256,38 @@ impl Shared {
         None
     }
 
-    /// A worker's life.
-    fn attend(&self, index: usize) {
+    /// Runs a worker: it waits for passes and takes part in them.
+    fn worker_loop(&self, index: usize) {
         self.started.fetch_add(1, Ordering::Release);
         let mut last = 0;
         loop {
             let word = self.next(last);
-            if word == OVER {
+            if word == SHUTDOWN {
                 return;
             }
             last = word / PASS;
-            let enter = |now: u64| (now / PASS == last && now & OPEN != 0).then_some(now + INSIDE);
+            let enter = |now: u64| (now / PASS == last && now & OPEN != 0).then_some(now + ACTIVE);
             if self.word.fetch_update(Ordering::Acquire, Ordering::Relaxed, enter).is_err() {
                 continue;
             }
             // SAFETY: this thread is inside: the pass's work was written before its word, which has been seen, and
             // the caller neither returns nor writes another before this thread has left.
             let work = unsafe { &**self.work.get() };
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.do_shares(index, last, work))) {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.drain(index, last, work))) {
                 self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
             }
-            let word = self.word.fetch_sub(INSIDE, Ordering::Release);
-            if word & ALL_INSIDE == INSIDE && word & AWAITED != 0 {
+            let word = self.word.fetch_sub(ACTIVE, Ordering::Release);
+            if word & ALL_ACTIVE == ACTIVE && word & JOINING != 0 {
                 drop(lock(&self.asleep));
                 self.left.notify_all();
             }
         }
     }
 
-    /// The word of a pass that is open and not the `last` that the worker was in, or [`OVER`].
+    /// The word of a pass that is open and not the `last` that the worker was in, or [`SHUTDOWN`].
     fn next(&self, last: u64) -> u64 {
-        let news = |word: u64| word == OVER || (word / PASS != last && word & OPEN != 0);
-        if let Some(word) = self.look(news) {
+        let news = |word: u64| word == SHUTDOWN || (word / PASS != last && word & OPEN != 0);
+        if let Some(word) = self.spin_until(news) {
             return word;
         }
         let mut guard = lock(&self.asleep);
@@ -303,15 +303,15 @@ impl Shared {
         word
     }
 
-    /// The thread's share, and then what is left of the others', from the end that they come to last.
-    fn do_shares(&self, index: usize, number: u64, work: &Work<'_>) {
+    /// Drains the thread's own queue, and then steals what is left of the others', from the end that they come to last.
+    fn drain(&self, index: usize, number: u64, work: &Work<'_>) {
         let outer = BUSY.replace(true);
         let _busy = OnDrop(outer);
         let front = number.is_multiple_of(2);
-        let count = self.shares.len();
+        let count = self.queues.len();
         for other in 0..count {
-            let share = &self.shares[(index + other) % count];
-            while let Some(range) = share.take(front == (other == 0)) {
+            let queue = &self.queues[(index + other) % count];
+            while let Some(range) = queue.take(front == (other == 0)) {
                 work(range);
             }
         }

@@ -11,7 +11,7 @@ use fallline_core::{Error, Format, Result};
 pub(super) const STRIP: usize = AxisSums::STRIP;
 pub(super) const ACCUMULATORS: usize = AxisSums::ACCUMULATORS;
 /// Columns whose sums are kept while the rows of a strip go by: they stay in the first-level cache, and the stretches
-/// of a row are longer than a page, which the CPU does not ask for ahead across.
+/// of a row are longer than a page, which the CPU does not prefetch across.
 const COLUMNS: usize = 2048;
 /// Rows that are added to a register of sums between its load and its store.
 const UNROLL: usize = 4;
@@ -86,7 +86,7 @@ pub(super) fn along<T: Term>(
         Axis { from, squares, count, inner, strategy, to: Target(to.as_mut_ptr()) }.run(context, outer);
         return Ok(());
     }
-    // Strips of strips until there is one, in two places by turns.
+    // Strips of strips until there is one, in two buffers, alternating.
     let mut buffers = [
         context.workspace.acquire(size_of::<T>() * outer * strips * inner)?,
         context.workspace.acquire(size_of::<T>() * outer * strips.div_ceil(STRIP) * inner)?,

@@ -1,4 +1,4 @@
-//! Registers: the lanes that the CPU really has.
+//! What a vector register can do.
 //!
 //! Each is a thin newtype with one line an operation; everything above it is generic.
 
@@ -38,7 +38,7 @@ number!(f64);
 /// The widest register, in elements.
 pub(crate) const WIDEST: usize = 16;
 
-/// A lane that is a register of `LANES` numbers.
+/// A vector register of `LANES` numbers.
 ///
 /// Registers of an instruction set that the target does not guarantee may only be used below a function
 /// with its `target_feature`, into which everything here is inlined.
