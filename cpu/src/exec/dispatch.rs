@@ -67,9 +67,7 @@ impl<T: ComputeType> Dispatch<T> {
             half: table.half[isa as usize].filter(|_| T::COMPUTE == Compute::F32),
         }
     }
-}
 
-impl<T: ComputeType> Dispatch<T> {
     /// Returns the kernel that takes operands as they are stored, if any.
     pub(super) fn direct(&self, stored: &[OperandPtr]) -> Option<RuleKernel<T>> {
         let native = T::COMPUTE.format();

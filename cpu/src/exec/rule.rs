@@ -86,10 +86,10 @@ fn run_quantized<T: ComputeType>(
         return *chunk;
     }
     let (address, scales) = (core::ptr::null_mut(), core::ptr::null_mut());
-    let mut places = [QuantOperand { address, scales, codebook: None, blocks: None }; MAX_OPERANDS];
-    for ((place, operand), stored) in places.iter_mut().zip(rule.kernel.operands).zip(stored) {
+    let mut operands = [QuantOperand { address, scales, codebook: None, blocks: None }; MAX_OPERANDS];
+    for ((operand, declared), stored) in operands.iter_mut().zip(rule.kernel.operands).zip(stored) {
         let codebook = Codebook::of(stored.format);
-        let fits = match operand.role {
+        let fits = match declared.role {
             Role::State => codebook.is_some(),
             _ => stored.format == Format::F32,
         };
@@ -99,12 +99,12 @@ fn run_quantized<T: ComputeType>(
         let blocks = codebook.map(|_| block_codec(stored.format, isa));
         // SAFETY: the chunk lies within the tensor, whose memory was checked; chunks begin with a block.
         let (address, scales) = unsafe { stored.at(chunk.start) };
-        *place = QuantOperand { address, scales, codebook, blocks };
+        *operand = QuantOperand { address, scales, codebook, blocks };
     }
     let blocks = chunk.elements / BLOCK;
     // SAFETY: the row is of `f32` (the kernel is there for no other type), operands are those of the chunk's elements,
     // borrowed for the pass, the written ones mutably; the machine has the instruction set.
-    unsafe { kernel(row.as_ptr().cast(), places.as_ptr(), blocks) };
+    unsafe { kernel(row.as_ptr().cast(), operands.as_ptr(), blocks) };
     let done = blocks * BLOCK;
     Chunk { tensor: chunk.tensor, start: chunk.start + done, elements: chunk.elements - done }
 }
