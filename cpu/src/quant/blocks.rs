@@ -1,6 +1,5 @@
 //! Block formats: the specification's loops, compiled for each instruction set.
 
-use crate::isa::Isa;
 use core::slice::{from_raw_parts, from_raw_parts_mut};
 use fallline_core::codec::block::{self, Units, code_of, number_of, scale_of, zero_code};
 use fallline_core::{Codes, Format};
@@ -122,7 +121,7 @@ pub(super) trait BlockFormat {
 
 macro_rules! block_formats {
     ($($name:ident $format:expr;)*) => { $(
-        struct $name;
+        pub(super) struct $name;
         impl BlockFormat for $name {
             const FORMAT: Format = $format;
         }
@@ -266,32 +265,20 @@ macro_rules! compiled {
         BlockCodec { decode, encode, part }
     }};
 }
-#[cfg(target_arch = "x86_64")]
 pub(super) use compiled;
 
+/// The same for each instruction set.
 macro_rules! for_each_isa {
     ($isa:expr, $format:ty) => {
         match $isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => compiled!($format, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"),
+            Isa::Avx512 => {
+                $crate::quant::blocks::compiled!($format, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+            }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => compiled!($format, "avx2,fma,f16c"),
-            _ => compiled!($format),
+            Isa::Avx2 => $crate::quant::blocks::compiled!($format, "avx2,fma,f16c"),
+            _ => $crate::quant::blocks::compiled!($format),
         }
     };
 }
-/// The specification's loops for a block format.
-pub(super) fn specified(format: Format, isa: Isa) -> BlockCodec {
-    match format {
-        Format::Q8(Codes::Signed) => for_each_isa!(isa, Q8Signed),
-        Format::Q8(Codes::Unsigned) => for_each_isa!(isa, Q8Unsigned),
-        Format::Q8Grid(Codes::Signed) => for_each_isa!(isa, GridSigned),
-        Format::Q8Grid(Codes::Unsigned) => for_each_isa!(isa, GridUnsigned),
-        Format::Q8Linear(Codes::Signed) => for_each_isa!(isa, LinearSigned),
-        Format::Q8Linear(Codes::Unsigned) => for_each_isa!(isa, LinearUnsigned),
-        Format::Q4(Codes::Signed) => for_each_isa!(isa, Q4Signed),
-        Format::Q4(Codes::Unsigned) => for_each_isa!(isa, Q4Unsigned),
-        Format::Fp8 => for_each_isa!(isa, Fp8),
-        other => unreachable!("{other} stores elements one by one"),
-    }
-}
+pub(super) use for_each_isa;
