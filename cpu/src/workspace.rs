@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 pub(crate) struct Workspace(Mutex<Vec<Storage>>);
 
 impl Workspace {
-    /// A buffer of at least this many bytes, with anything in it.
+    /// Returns a buffer of at least this many bytes, with anything in it.
     pub(crate) fn acquire(&self, bytes: usize) -> Result<Storage> {
         let elements = bytes.div_ceil(4).max(1024);
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);

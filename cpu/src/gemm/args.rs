@@ -96,7 +96,7 @@ pub(super) struct GemmArgs<F: Widen> {
     pub(super) symmetric: bool,
 }
 
-// SAFETY: addresses of operands that are borrowed for as long as the problem is worked on; threads write different
+// SAFETY: addresses of operands that are borrowed for as long as the product is worked on; threads write different
 // elements of c, and none that another reads.
 unsafe impl<F: Widen> Sync for GemmArgs<F> {}
 

@@ -9,7 +9,7 @@ use half::bf16;
 /// The kernel of a tile, and what it wants its factors packed as.
 ///
 /// # Safety
-/// `tile` does what its documentation says and nothing else.
+/// `microkernel` does what its documentation says and nothing else.
 pub(super) unsafe trait Microkernel: 'static {
     /// A factor's element as it is stored.
     type Element: Widen;

@@ -19,10 +19,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::{self, JoinHandle};
 
-/// Looks at the word before a thread gives its core away: 20 to 60 µs, by what the processor's pause takes.
+/// Spins before a thread gives its core away: 20 to 60 µs, by what the processor's pause takes.
 const SPINS: usize = 1500;
 
-/// Looks at the word with the core given away in between, before a thread sleeps.
+/// Spins with the core given away in between, before a thread sleeps.
 const YIELDS: usize = 50;
 
 /// The caller may sleep until the last worker has left.
@@ -95,7 +95,7 @@ struct Shared {
     left: Condvar,
     sleepers: AtomicUsize,
     started: AtomicUsize,
-    /// How often a thread looks before it sleeps: in a loop, and giving its core away.
+    /// How often a thread spins before it sleeps: in a loop, and giving its core away.
     spin_budget: (usize, usize),
 }
 

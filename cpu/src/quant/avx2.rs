@@ -183,7 +183,7 @@ impl QuantVector for Ymm32 {
     }
 }
 
-/// One of the kinds as a type, so that loops are compiled for it.
+/// One of the codebooks as a type, so that loops are compiled for it.
 struct Dynamic<const BOOK: usize>;
 
 impl<const BOOK: usize> BlockFormat for Dynamic<BOOK> {

@@ -16,7 +16,7 @@ pub(crate) fn permutes_bytes() -> bool {
     is_x86_feature_detected!("avx512vbmi") && is_x86_feature_detected!("avx512vbmi2")
 }
 
-/// 4 × 4 double words turned, since packing and unpacking work within 128 bits.
+/// Transposes 4 × 4 double words, since packing and unpacking work within 128 bits.
 ///
 /// # Safety
 /// The CPU has AVX-512.
@@ -220,7 +220,7 @@ impl QuantVector for Zmm32 {
     }
 }
 
-/// One of the kinds as a type, so that loops are compiled for it.
+/// One of the codebooks as a type, so that loops are compiled for it.
 struct Dynamic<const BOOK: usize>;
 
 impl<const BOOK: usize> BlockFormat for Dynamic<BOOK> {

@@ -4,7 +4,7 @@ use core::slice::{from_raw_parts, from_raw_parts_mut};
 use fallline_core::codec::block::{self, Units, code_of, number_of, scale_of, zero_code};
 use fallline_core::{Codes, Format};
 
-/// The conversions of a block format from and to singles.
+/// The conversions of a block format from and to `f32`.
 #[cfg_attr(
     not(target_arch = "x86_64"),
     allow(dead_code, reason = "what only registers of their own look at")

@@ -4,7 +4,7 @@ use super::register::register;
 use wide::{f32x4, f64x2};
 
 register! {
-    /// Four singles.
+    /// Four `f32`.
     Wide32(f32x4) of 4 f32, mask f32x4;
     lit(x) f32x4::splat(x);
     (a, b) plus a + b; minus a - b; times a * b; over a / b;
@@ -16,7 +16,7 @@ register! {
 }
 
 register! {
-    /// Two doubles.
+    /// Two `f64`.
     Wide64(f64x2) of 2 f64, mask f64x2;
     lit(x) f64x2::splat(x);
     (a, b) plus a + b; minus a - b; times a * b; over a / b;

@@ -4,7 +4,7 @@ use super::register::register;
 use core::arch::x86_64::*;
 
 register! {
-    /// Eight singles of AVX2.
+    /// Eight `f32` of AVX2.
     Ymm32(__m256) of 8 f32, mask __m256;
     lit(x) _mm256_set1_ps(x);
     (a, b) plus _mm256_add_ps(a, b); minus _mm256_sub_ps(a, b); times _mm256_mul_ps(a, b); over _mm256_div_ps(a, b);
@@ -17,7 +17,7 @@ register! {
 }
 
 register! {
-    /// Four doubles of AVX2.
+    /// Four `f64` of AVX2.
     Ymm64(__m256d) of 4 f64, mask __m256d;
     lit(x) _mm256_set1_pd(x);
     (a, b) plus _mm256_add_pd(a, b); minus _mm256_sub_pd(a, b); times _mm256_mul_pd(a, b); over _mm256_div_pd(a, b);
@@ -29,7 +29,7 @@ register! {
 }
 
 register! {
-    /// Sixteen singles of AVX-512.
+    /// Sixteen `f32` of AVX-512.
     Zmm32(__m512) of 16 f32, mask __mmask16;
     lit(x) _mm512_set1_ps(x);
     (a, b) plus _mm512_add_ps(a, b); minus _mm512_sub_ps(a, b); times _mm512_mul_ps(a, b); over _mm512_div_ps(a, b);
@@ -43,7 +43,7 @@ register! {
 }
 
 register! {
-    /// Eight doubles of AVX-512.
+    /// Eight `f64` of AVX-512.
     Zmm64(__m512d) of 8 f64, mask __mmask8;
     lit(x) _mm512_set1_pd(x);
     (a, b) plus _mm512_add_pd(a, b); minus _mm512_sub_pd(a, b); times _mm512_mul_pd(a, b); over _mm512_div_pd(a, b);
@@ -55,7 +55,7 @@ register! {
     first(count) load _mm512_maskz_loadu_pd((1 << count) - 1, p); store _mm512_mask_storeu_pd(p, (1 << count) - 1, a);
 }
 
-/// Eight bfloat16 to singles: their bits are the upper halves.
+/// Widens eight bfloat16 to `f32`: their bits are the upper halves.
 ///
 /// # Safety
 /// `from` holds eight; the CPU has AVX2.
@@ -67,7 +67,7 @@ unsafe fn widen256(from: *const u16) -> __m256 {
     }
 }
 
-/// Eight singles to the nearest bfloat16, as `codec::bf16_from_f32` has it.
+/// Rounds eight `f32` to the nearest-even bfloat16, as `codec::bf16_from_f32` has it.
 ///
 /// # Safety
 /// `to` has room for eight; the CPU has AVX2.
@@ -89,7 +89,7 @@ unsafe fn narrow256(x: __m256, to: *mut u16) {
     }
 }
 
-/// Sixteen bfloat16 to singles.
+/// Widens sixteen bfloat16 to `f32`.
 ///
 /// # Safety
 /// `from` holds sixteen; the CPU has AVX-512.
@@ -101,7 +101,7 @@ unsafe fn widen512(from: *const u16) -> __m512 {
     }
 }
 
-/// Sixteen singles to the nearest bfloat16, as `codec::bf16_from_f32` has it.
+/// Rounds sixteen `f32` to the nearest-even bfloat16, as `codec::bf16_from_f32` has it.
 ///
 /// # Safety
 /// `to` has room for sixteen; the CPU has AVX-512.
