@@ -7,26 +7,24 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![allow(unsafe_code)] // calls of the driver
 
-mod axis;
-mod capture;
-mod device;
-mod managed;
-mod matmul;
+mod context;
+mod gather;
+mod gemm;
+mod graph;
+mod launch;
 mod memory;
 #[cfg(feature = "nccl")]
 pub mod nccl;
-mod numbers;
 pub mod ptx;
-mod rows;
-mod run;
+mod reduce;
 mod staging;
 mod transfer;
 
-pub use capture::Captured;
 pub use cudarc;
+pub use graph::Captured;
 
+use context::{Failure, State};
 use cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
-use device::{Failure, State};
 use fallline_core::backend::{
     AxisSums, Backend, MatMul, MatrixSums, Pass, Plan, Queued, RowScatter, RowSums,
 };
@@ -85,9 +83,10 @@ impl Cuda {
     /// # Errors
     /// [`Error::Unavailable`] when there is no driver.
     pub fn count() -> Result<usize> {
-        device::driver(Device::Cuda(0))?;
-        device::count()
-            .map_err(|cause| Error::Unavailable(format!("counting CUDA devices: {}", device::explain(cause))))
+        context::driver(Device::Cuda(0))?;
+        context::count().map_err(|cause| {
+            Error::Unavailable(format!("counting CUDA devices: {}", context::explain(cause)))
+        })
     }
 
     /// A tensor of memory that a program of its own allocated with cudarc, without a copy. Work that was queued on
@@ -128,7 +127,7 @@ impl Cuda {
     fn allocate_as(
         &self,
         requests: &[(Format, usize)],
-        memory: impl FnOnce(&State, usize) -> device::Lasting<(Arc<dyn Any + Send + Sync>, u64)>,
+        memory: impl FnOnce(&State, usize) -> context::Lasting<(Arc<dyn Any + Send + Sync>, u64)>,
     ) -> Result<Vec<Storage>> {
         let device = self.device();
         let (offsets, bytes) = memory::lay_out(device, requests)?;
@@ -147,7 +146,7 @@ impl Cuda {
     }
 
     /// Copies beside the computation, in order with it on both sides.
-    fn copy(&self, work: impl FnOnce(&mut State) -> device::Lasting<()>, writes: bool) -> Result<()> {
+    fn copy(&self, work: impl FnOnce(&mut State) -> context::Lasting<()>, writes: bool) -> Result<()> {
         let mut state = self.state();
         state.enter("a copy")?;
         let state = &mut *state;
@@ -209,7 +208,7 @@ impl Backend for Cuda {
 
     fn allocate_paged(&self, requests: &[(Format, usize)], _folder: &Path) -> Result<Vec<Storage>> {
         self.allocate_as(requests, |state, bytes| {
-            let arena = managed::Arena::new(state, bytes)?;
+            let arena = memory::managed::Arena::new(state, bytes)?;
             let address = arena.address();
             Ok((Arc::new(arena) as _, address))
         })
@@ -330,43 +329,43 @@ impl Backend for Cuda {
     }
 
     fn plan(&self) -> Plan {
-        Box::new(run::CudaPlan::default())
+        Box::new(launch::CudaPlan::default())
     }
 
     fn run(&self, pass: Pass<'_, '_>) -> Result<()> {
-        run::run(&mut self.state(), pass, None)
+        launch::run(&mut self.state(), pass, None)
     }
 
     fn computes(&self, kernel: &Kernel) -> bool {
-        numbers::can_compute(kernel)
+        launch::numbers::can_compute(kernel)
     }
 
     fn run_queued(&self, pass: Pass<'_, '_>, queued: Queued<'_>) -> Result<()> {
-        run::run(&mut self.state(), pass, Some(queued))
+        launch::run(&mut self.state(), pass, Some(queued))
     }
 
     fn sums(&self, plan: &Plan, to: &mut [f64]) -> Result<()> {
-        run::sums(&mut self.state(), plan, to)
+        launch::sums(&mut self.state(), plan, to)
     }
 
     fn matmul(&self, product: MatMul<'_>) -> Result<()> {
-        matmul::matmul(&mut self.state(), product)
+        gemm::matmul(&mut self.state(), product)
     }
 
     fn sum_rows(&self, rows: RowSums<'_>) -> Result<()> {
-        rows::sum(&mut self.state(), rows)
+        gather::sum(&mut self.state(), rows)
     }
 
     fn scatter_rows(&self, rows: RowScatter<'_>) -> Result<()> {
-        rows::scatter(&mut self.state(), rows)
+        gather::scatter(&mut self.state(), rows)
     }
 
     fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()> {
-        axis::sum(&mut self.state(), sums)
+        reduce::sum(&mut self.state(), sums)
     }
 
     fn sum_matrices(&self, sums: MatrixSums<'_>) -> Result<()> {
-        axis::sum_both(&mut self.state(), sums)
+        reduce::sum_both(&mut self.state(), sums)
     }
 
     fn allocate_for_transfer(&self, format: Format, len: usize) -> Result<Storage> {

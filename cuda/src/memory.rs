@@ -1,5 +1,7 @@
 //! Memory on the device: one arena for everything that is allocated together.
 
+pub(crate) mod managed;
+
 use cudarc::driver::{CudaSlice, DevicePtr};
 use fallline_core::host::{Blocks, BlocksMut, Slice, SliceMut};
 use fallline_core::private::Sealed;

@@ -231,7 +231,7 @@ impl Nccl {
             (from.address() as u64, to.address() as u64, state.compute.cu_stream());
         // SAFETY: both storages are the device's and have as many bytes; all work is in the stream's order.
         let copied = unsafe { memcpy_dtod_async(target, source, bytes, stream) };
-        copied.map_err(|cause| state.error(crate::device::Failure::at("copying")(cause), true))
+        copied.map_err(|cause| state.error(crate::context::Failure::at("copying")(cause), true))
     }
 
     /// Runs a rule of two operands, the written one first, in `f64`.
@@ -296,7 +296,7 @@ fn recorded<R: Rule>() -> &'static Kernel {
 
 fn begin(backend: &Cuda, id: NcclId, rank: usize, world: usize) -> Result<Comm, String> {
     let bound = backend.state().context.bind_to_thread();
-    bound.map_err(crate::device::explain)?;
+    bound.map_err(crate::context::explain)?;
     let id = sys::ncclUniqueId { internal: id.0.map(|byte| byte as core::ffi::c_char) };
     let mut comm: ncclComm_t = core::ptr::null_mut();
     // SAFETY: a place for the communicator; the device is this thread's.
@@ -344,7 +344,7 @@ fn exchange(backend: &Cuda, comm: Comm, world: usize, job: &Job) -> Result<(), S
             check(unsafe { sys::ncclBroadcast(at, at, bytes, byte, root as i32, comm.0, on) })?;
         }
     }
-    stream.synchronize().map_err(crate::device::explain)?;
+    stream.synchronize().map_err(crate::context::explain)?;
     let mut found = ncclResult_t::ncclSuccess;
     // SAFETY: a place for the result.
     check(unsafe { sys::ncclCommGetAsyncError(comm.0, &mut found) })?;

@@ -21,24 +21,24 @@
 
 mod builder;
 mod element;
-mod fold;
+mod final_reduce;
 mod formula;
 mod instructions;
-mod mirror;
 mod numbers;
 mod reduce;
 mod rows;
 mod scale;
+mod symmetrize;
 mod types;
 
 pub use builder::Builder;
 pub use element::{Stored, element_kernel, skippable_kernel};
-pub use fold::fold_kernel;
-pub use mirror::mirror_kernel;
+pub use final_reduce::fold_kernel;
 pub use numbers::{bases, numbers_kernel};
 pub use reduce::{sum_columns_kernel, sum_rows_kernel, sum_short_rows_kernel};
 pub use rows::{add_rows_kernel, gather_rows_kernel, scatter_rows_kernel};
 pub use scale::scale_kernel;
+pub use symmetrize::mirror_kernel;
 pub use types::{Class, Reg, Space, Type, Value};
 
 /// The PTX version and architecture that a text is printed for.

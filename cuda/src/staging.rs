@@ -1,6 +1,6 @@
 //! Pinned host memory through which everything passes on its way to the device and back.
 
-use crate::device::{Failure, Lasting};
+use crate::context::{Failure, Lasting};
 use core::ptr::NonNull;
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, PinnedHostSlice, result};
 use std::sync::Arc;

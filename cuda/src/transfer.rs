@@ -1,6 +1,6 @@
 //! Copies beside the host's work: two streams, one for each direction, and pinned memory.
 
-use crate::device::{Failure, Lasting, State};
+use crate::context::{Failure, Lasting, State};
 use core::fmt;
 use core::ptr::NonNull;
 use cudarc::driver::{CudaEvent, CudaStream, PinnedHostSlice, result};

@@ -7,18 +7,18 @@
 
 mod access;
 mod blocks;
-mod chance;
+mod broadcast;
 mod codec;
 mod evaluate;
-mod repeat;
+mod stochastic;
 mod sums;
 
 pub(super) use access::zero;
 pub(super) use evaluate::instruction;
 
 use blocks::Blocks;
-use chance::Chance;
-use repeat::Repeated;
+use broadcast::Repeated;
+use stochastic::Chance;
 
 use super::formula::{self, Line};
 use super::{Builder, Class, Ptx, Reg, Space, Target, Type, Value};

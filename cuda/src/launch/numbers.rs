@@ -1,9 +1,9 @@
 //! The numbers of a pass that are computed on the device: what the host brings to them, and their launch.
 
-use crate::capture::Upload;
-use crate::device::{Failure, Lasting, State};
+use crate::context::{Failure, Lasting, State};
+use crate::graph::Upload;
+use crate::launch::{Buffer, CudaPlan, WARP, WARPS};
 use crate::ptx;
-use crate::run::{Buffer, CudaPlan, WARP, WARPS};
 use cudarc::driver::{CudaFunction, CudaSlice, LaunchConfig, PushKernelArg};
 use fallline_core::backend::{Computed, SharedNumbers};
 use fallline_core::between::Over;

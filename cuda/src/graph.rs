@@ -1,8 +1,8 @@
 //! Steps in CUDA graphs: captured once, replayed with new scalars.
 
 use crate::Cuda;
-use crate::device::{Failure, State};
-use crate::run::Tables;
+use crate::context::{Failure, State};
+use crate::launch::Tables;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaFunction, CudaGraph, CudaSlice, CudaStream};
 use fallline_core::{Error, Kernel, Result};

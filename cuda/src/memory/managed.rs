@@ -1,7 +1,7 @@
 //! Managed memory: states that the driver moves between the host and the device as they are used, so that there may be
 //! more of them than the device has memory.
 
-use crate::device::{Failure, Lasting, State};
+use crate::context::{Failure, Lasting, State};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUmemAttach_flags};
 use cudarc::driver::{CudaStream, result};
 use std::collections::BTreeMap;

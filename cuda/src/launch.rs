@@ -1,16 +1,17 @@
 //! A pass: one launch for all tensors whose operands are stored alike.
 
-use crate::capture::{Recorded, RecordedPass, Upload};
-use crate::device::{Failure, Lasting, State};
-use crate::managed;
-use crate::memory::address_of;
-use crate::numbers::{Numbers, depend};
+pub(crate) mod numbers;
+
+use crate::context::{Failure, Lasting, State};
+use crate::graph::{Recorded, RecordedPass, Upload};
+use crate::memory::{address_of, managed};
 use crate::ptx::Stored;
 use core::ops::Range;
 use cudarc::driver::{CudaFunction, CudaSlice, CudaStream, LaunchConfig, PushKernelArg};
 use fallline_core::backend::{Beside, MAX_VIEWS, Pass, Plan, Queued, Repeat, TensorPass, View, Views};
 use fallline_core::sums::{SEGMENT, segments};
 use fallline_core::{Compute, Error, Format, Kernel, Operand, Result, Storage};
+use numbers::{Numbers, depend};
 use std::sync::Arc;
 
 /// Elements of a chunk, which is one warp's work, where a rule has no sums (else it is a segment): enough

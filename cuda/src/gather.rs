@@ -1,9 +1,9 @@
 //! Rows gathered, added up and scattered by index; matrices mirrored.
 
-use crate::axis::AxisKernel;
-use crate::device::{Failure, Lasting, State};
+use crate::context::{Failure, Lasting, State};
+use crate::launch::config;
 use crate::ptx::{self, Ptx, Target};
-use crate::run::config;
+use crate::reduce::AxisKernel;
 use cudarc::driver::{LaunchConfig, PushKernelArg};
 use fallline_core::backend::{RowScatter, RowSums, View};
 use fallline_core::{Compute, Error, Format, Result, Storage};

@@ -1,10 +1,10 @@
 //! Sums along one axis.
 
-use crate::device::{Failure, Lasting, State};
+use crate::context::{Failure, Lasting, State};
+use crate::gather::RowKernel;
+use crate::launch::{WARP, config};
 use crate::on_device;
 use crate::ptx::{self, Ptx, Target, Type};
-use crate::rows::RowKernel;
-use crate::run::{WARP, config};
 use cudarc::driver::{CudaFunction, PushKernelArg};
 use fallline_core::backend::{AxisSums, MatrixSums};
 use fallline_core::{Compute, Error, Format, Result};

@@ -1,10 +1,10 @@
 //! A device: context, streams, kernels, and what becomes of its failures.
 
-use crate::capture::Capture;
-use crate::managed::Managed;
+use crate::gather::RowKernel;
+use crate::graph::Capture;
+use crate::launch::Buffer;
+use crate::memory::managed::Managed;
 use crate::ptx::{self, Stored, Target};
-use crate::rows::RowKernel;
-use crate::run::Buffer;
 use crate::staging::Staging;
 use crate::transfer::Transfer;
 use cudarc::cublas::CudaBlas;

@@ -1,8 +1,8 @@
 //! Matrix products through cuBLAS.
 
-use crate::device::{Failure, State, explain_blas};
+use crate::context::{Failure, State, explain_blas};
+use crate::gather;
 use crate::on_device;
-use crate::rows;
 use core::ffi::c_void;
 use cudarc::cublas::sys::{cublasComputeType_t, cublasGemmAlgo_t, cublasOperation_t, cudaDataType_t};
 use cudarc::cublas::{CudaBlas, result, sys};
@@ -115,7 +115,7 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
     state.running("of a matrix product");
     match symmetric && m > 1 {
         // SAFETY: the result was checked to have as many elements; it is borrowed mutably.
-        true => unsafe { rows::mirror(state, format, address(c, c_start) as u64, m as u32) },
+        true => unsafe { gather::mirror(state, format, address(c, c_start) as u64, m as u32) },
         false => Ok(()),
     }
 }
