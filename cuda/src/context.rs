@@ -1,19 +1,10 @@
-//! A device: context, streams, kernels, and what becomes of its failures.
+//! A device of the CUDA driver API: its context and streams, and what becomes of its failures.
 
-use crate::gather::RowKernel;
-use crate::graph::Capture;
-use crate::launch::Buffer;
-use crate::memory::managed::Managed;
-use crate::ptx::{self, Stored, Target};
-use crate::staging::Staging;
-use crate::transfer::Transfer;
-use cudarc::cublas::CudaBlas;
-use cudarc::cublas::result::CublasError;
+use crate::ptx::{Ptx, Target};
 use cudarc::driver::sys::CUresult;
 use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, sys};
-use cudarc::nvrtc::Ptx;
-use fallline_core::{Compute, Device, Error, Kernel, Result};
-use std::collections::HashMap;
+use cudarc::nvrtc;
+use fallline_core::{Device, Error, Result, Storage};
 use std::sync::Arc;
 
 /// A call of the driver that failed, and what it was for.
@@ -36,51 +27,31 @@ impl Failure {
 }
 
 /// The result of calls of the driver.
-pub(crate) type Lasting<T> = core::result::Result<T, Failure>;
+pub(crate) type DriverResult<T> = core::result::Result<T, Failure>;
 
-/// Bytes of each of the two buffers of copies.
-const STAGING: usize = 4 << 20;
-/// Bytes of each buffer for tables, and how many steps may be under way before the host waits.
-const TABLE: usize = 1 << 20;
-const STEPS_AHEAD: usize = 4;
-
-/// The compiled rules: which rule (by address), in which type, stored how, and whether it may be left out.
-type Functions = HashMap<(usize, Compute, Vec<Stored>, bool), CudaFunction>;
-/// The compiled numbers of rules: which rule, in which type, and where what it reads is and what is remembered.
-type NumberFunctions = HashMap<(usize, Compute, Vec<usize>, Vec<usize>), CudaFunction>;
-
-/// What belongs to a device, used by one thread at a time.
-pub(crate) struct State {
+/// A device, open.
+pub(crate) struct Context {
     pub(crate) device: Device,
-    pub(crate) context: Arc<CudaContext>,
+    pub(crate) cuda: Arc<CudaContext>,
     /// Everything that computes is in the order of this stream.
     pub(crate) compute: Arc<CudaStream>,
     /// Copies of tensors, beside it.
     pub(crate) copies: Arc<CudaStream>,
-    /// Copies beside the host's work, in both directions, once there have been some.
-    pub(crate) transfers: Option<Transfer>,
-    pub(crate) staging: Staging,
-    pub(crate) tables: Staging,
-    pub(crate) blas: Option<CudaBlas>,
-    target: Target,
-    functions: Functions,
-    numbers: NumberFunctions,
-    fold: Option<CudaFunction>,
-    scale: HashMap<Compute, CudaFunction>,
-    rows: HashMap<RowKernel, CudaFunction>,
-    /// Indices of rows.
-    pub(crate) index: Buffer,
-    /// Sums of strips along an axis.
-    pub(crate) strips: Buffer,
-    pub(crate) managed: Managed,
-    /// Whether the device prefetches it, once that was asked.
-    pub(crate) prefetches: Option<bool>,
+    /// Copies beside the host's work, once there have been some.
+    transfers: Option<TransferStreams>,
+    /// What kernels are printed for.
+    pub(crate) target: Target,
     /// The kernels that may be running, each once: a fault shows in a later call.
     running: Vec<&'static str>,
-    /// A capture or a replay that is under way.
-    pub(crate) capture: Option<Capture>,
     /// Why nothing works any more.
-    refuses: Option<String>,
+    sticky_error: Option<String>,
+}
+
+/// The streams of copies beside the host's work, one for each direction.
+#[derive(Clone)]
+pub(crate) struct TransferStreams {
+    pub(crate) down: Arc<CudaStream>,
+    pub(crate) up: Arc<CudaStream>,
 }
 
 /// What a missing driver is looked for as.
@@ -106,8 +77,9 @@ pub(crate) fn count() -> core::result::Result<usize, DriverError> {
     }
 }
 
-impl State {
-    pub(crate) fn new(index: usize) -> Result<State> {
+impl Context {
+    /// Opens the device with this index.
+    pub(crate) fn open(index: usize) -> Result<Context> {
         let device = Device::Cuda(index);
         driver(device)?;
         let unavailable = |what: &str, cause: DriverError| {
@@ -122,67 +94,46 @@ impl State {
             };
             return Err(Error::Unavailable(format!("there is no {device}: the driver finds {found}")));
         }
-        let context = CudaContext::new(index).map_err(|cause| unavailable("opening the device", cause))?;
+        let cuda = CudaContext::new(index).map_err(|cause| unavailable("opening the device", cause))?;
         // SAFETY: all order between streams is made here, with events of this crate's own.
-        unsafe { context.disable_event_tracking() };
-        let stream = || context.new_stream().map_err(|cause| unavailable("creating a stream", cause));
+        unsafe { cuda.disable_event_tracking() };
+        let stream = || cuda.new_stream().map_err(|cause| unavailable("creating a stream", cause));
         let (compute, copies) = (stream()?, stream()?);
-        let capability = context.compute_capability();
+        let capability = cuda.compute_capability();
         let (major, minor) = capability.map_err(|cause| unavailable("asking for the capability", cause))?;
         let Some(target) = Target::of_device(major as u32, minor as u32) else {
             let problem =
                 format!("{device}: its compute capability is {major}.{minor}, and 7.0 is the least");
             return Err(Error::Unavailable(problem));
         };
-        Ok(State {
+        Ok(Context {
             device,
-            staging: Staging::new(Arc::clone(&context), 2, STAGING),
-            tables: Staging::new(Arc::clone(&context), STEPS_AHEAD, TABLE),
-            context,
+            cuda,
             compute,
             copies,
             transfers: None,
-            blas: None,
             target,
-            functions: Functions::new(),
-            numbers: NumberFunctions::new(),
-            fold: None,
-            scale: HashMap::new(),
-            rows: HashMap::new(),
-            index: Buffer::default(),
-            strips: Buffer::default(),
-            managed: Managed::default(),
-            prefetches: None,
             running: Vec::new(),
-            capture: None,
-            refuses: None,
+            sticky_error: None,
         })
     }
 
-    /// Makes the device this thread's for `what`, if it still works.
+    /// Checks that the device still works.
     ///
     /// # Errors
-    /// Why it does not; that a step is being captured, of which `what` cannot be a part.
-    pub(crate) fn enter(&mut self, what: &str) -> Result<()> {
-        if self.capture.as_ref().is_some_and(|capture| capture.replayed.is_none()) {
-            let device = self.device;
-            return Err(Error::Unavailable(format!("{device}: {what} cannot be part of a captured step")));
-        }
-        self.enter_to_run()
-    }
-
-    /// As [`enter`](State::enter), for passes of rules, which can be captured.
-    pub(crate) fn enter_to_run(&mut self) -> Result<()> {
+    /// Why it does not.
+    pub(crate) fn check_usable(&self) -> Result<()> {
         let device = self.device;
-        if let Some(reason) = &self.refuses {
+        if let Some(reason) = &self.sticky_error {
             let problem = format!("refuses further work: {reason}");
             return Err(Error::Failed { device, problem, written: false });
         }
-        if self.capture.as_ref().is_some_and(|capture| capture.replayed.is_none() && !capture.is_own()) {
-            let problem = format!("{device}: another thread is capturing a step");
-            return Err(Error::Unavailable(problem));
-        }
-        let bound = self.context.bind_to_thread().map_err(Failure::at("making the device current"));
+        Ok(())
+    }
+
+    /// Makes the device this thread's.
+    pub(crate) fn bind(&mut self) -> Result<()> {
+        let bound = self.cuda.bind_to_thread().map_err(Failure::at("making the device current"));
         bound.map_err(|failure| self.error(failure, false))
     }
 
@@ -202,7 +153,7 @@ impl State {
     pub(crate) fn error(&mut self, failure: Failure, written: bool) -> Error {
         let Failure { what, cause } = failure;
         let device = self.device;
-        if !lasts(cause.0) {
+        if !is_sticky(cause.0) {
             return Error::Failed { device, problem: format!("{what}: {}", explain(cause)), written };
         }
         // What a kernel did wrong shows in whatever is called next.
@@ -210,84 +161,45 @@ impl State {
             [] => format!("{what}: {}", explain(cause)),
             kernels => format!("kernel {} failed: {}", kernels.join(" or "), explain(cause)),
         };
-        self.refuses = Some(problem.clone());
+        self.sticky_error = Some(problem.clone());
         Error::Failed { device, problem, written: true }
     }
 
-    /// The kernel of a rule for operands that are stored so, which a number may leave out, printed and loaded when it is first
-    /// asked for.
-    pub(crate) fn function(
-        &mut self,
-        kernel: &'static Kernel,
-        compute: Compute,
-        (stored, skips): (&[Stored], bool),
-    ) -> Lasting<CudaFunction> {
-        let key = (core::ptr::from_ref(kernel).addr(), compute, stored.to_vec(), skips);
-        if let Some(function) = self.functions.get(&key) {
-            return Ok(function.clone());
-        }
-        let graph = kernel.record();
-        let text = match skips {
-            true => ptx::skippable_kernel(&graph, kernel.name, compute, stored, self.target),
-            false => ptx::element_kernel(&graph, kernel.name, compute, stored, self.target),
+    /// The streams of transfers, behind what is queued so far.
+    pub(crate) fn begin_transfer(&mut self) -> DriverResult<TransferStreams> {
+        let streams = match &self.transfers {
+            Some(streams) => streams.clone(),
+            None => {
+                let stream = || self.cuda.new_stream().map_err(Failure::at("creating a stream"));
+                let streams = TransferStreams { down: stream()?, up: stream()? };
+                self.transfers.insert(streams).clone()
+            }
         };
-        let function = self.load(&text)?;
-        self.functions.insert(key, function.clone());
-        Ok(function)
-    }
-
-    /// The kernel of a rule's numbers.
-    pub(crate) fn numbers(
-        &mut self,
-        kernel: &'static Kernel,
-        compute: Compute,
-        (reads, shared): (&[usize], &[usize]),
-    ) -> Lasting<CudaFunction> {
-        let key = (core::ptr::from_ref(kernel).addr(), compute, reads.to_vec(), shared.to_vec());
-        if let Some(function) = self.numbers.get(&key) {
-            return Ok(function.clone());
+        for stream in [&streams.down, &streams.up] {
+            stream.join(&self.compute).map_err(Failure::at("ordering streams"))?;
         }
-        let name = format!("{}_numbers", kernel.name);
-        let text = ptx::numbers_kernel(kernel, &name, compute, (reads, shared), self.target);
-        let function = self.load(&text)?;
-        self.numbers.insert(key, function.clone());
-        Ok(function)
+        Ok(streams)
     }
 
-    /// The kernel that folds partial sums.
-    pub(crate) fn fold(&mut self) -> Lasting<CudaFunction> {
-        if let Some(function) = &self.fold {
-            return Ok(function.clone());
-        }
-        let function = self.load(&ptx::fold_kernel("fold", self.target))?;
-        self.fold = Some(function.clone());
-        Ok(function)
-    }
-
-    /// The kernel that multiplies the gradient's factor in rows of scalars.
-    pub(crate) fn scale(&mut self, compute: Compute) -> Lasting<CudaFunction> {
-        if let Some(function) = self.scale.get(&compute) {
-            return Ok(function.clone());
-        }
-        let function = self.load(&ptx::scale_kernel("scale_rows", compute, self.target))?;
-        self.scale.insert(compute, function.clone());
-        Ok(function)
-    }
-
-    /// A kernel that works on rows, or along an axis.
-    pub(crate) fn row_kernel(&mut self, kernel: RowKernel) -> Lasting<CudaFunction> {
-        if let Some(function) = self.rows.get(&kernel) {
-            return Ok(function.clone());
-        }
-        let function = self.load(&kernel.text(self.target))?;
-        self.rows.insert(kernel, function.clone());
-        Ok(function)
-    }
-
-    fn load(&self, text: &ptx::Ptx) -> Lasting<CudaFunction> {
-        let module = self.context.load_module(Ptx::from_src(&text.text));
+    /// Loads a kernel.
+    pub(crate) fn load(&self, ptx: &Ptx) -> DriverResult<CudaFunction> {
+        let module = self.cuda.load_module(nvrtc::Ptx::from_src(&ptx.text));
         let module: Arc<CudaModule> = module.map_err(Failure::at("loading a kernel"))?;
-        module.load_function(&text.entry).map_err(Failure::at("finding a kernel in its module"))
+        module.load_function(&ptx.entry).map_err(Failure::at("finding a kernel in its module"))
+    }
+}
+
+/// Checks that a storage is the device's own.
+pub(crate) fn on_device(
+    device: Device,
+    operation: &'static str,
+    what: &str,
+    storage: &Storage,
+) -> Result<()> {
+    match storage.device() {
+        Some(its) if its == device => Ok(()),
+        Some(its) => Err(Error::Unreachable { operation, what: format!("{what} on {its}"), device }),
+        None => Err(Error::Unreachable { operation, what: format!("{what} on the host"), device }),
     }
 }
 
@@ -300,13 +212,8 @@ pub(crate) fn explain(cause: DriverError) -> String {
     }
 }
 
-/// What cuBLAS says.
-pub(crate) fn explain_blas(device: Device, what: &str, cause: &CublasError) -> Error {
-    Error::Failed { device, problem: format!("{what}: {:?}", cause.0), written: false }
-}
-
-/// Whether the context is lost with this error: every later call will give it too.
-fn lasts(cause: CUresult) -> bool {
+/// Whether the error is sticky: the context is lost, and every later call gives it too.
+fn is_sticky(cause: CUresult) -> bool {
     matches!(
         cause,
         CUresult::CUDA_ERROR_ILLEGAL_ADDRESS

@@ -1,13 +1,15 @@
 //! Matrix products through cuBLAS.
 
-use crate::context::{Failure, State, explain_blas};
-use crate::gather;
-use crate::on_device;
+use crate::context::{Failure, on_device};
+use crate::kernels::LibraryKernel;
+use crate::state::State;
 use core::ffi::c_void;
+use cudarc::cublas::result::CublasError;
 use cudarc::cublas::sys::{cublasComputeType_t, cublasGemmAlgo_t, cublasOperation_t, cudaDataType_t};
 use cudarc::cublas::{CudaBlas, result, sys};
+use cudarc::driver::{LaunchConfig, PushKernelArg};
 use fallline_core::backend::{MatMul, Matrix};
-use fallline_core::{Error, Format, Result, Storage};
+use fallline_core::{Device, Error, Format, Result, Storage};
 use std::sync::Arc;
 
 /// `c = alpha op(a) op(b) + beta d`, all row-major; symmetric results are computed in full, and one half is mirrored.
@@ -24,7 +26,7 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
         ("the result", &*product.c),
     ];
     for (what, storage) in operands {
-        on_device(state.device, "matmul", what, storage)?;
+        on_device(state.ctx.device, "matmul", what, storage)?;
     }
     product.formats()?;
     let MatMul { alpha, a, b, beta, c, c_start, symmetric, .. } = product;
@@ -82,9 +84,10 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
         let bytes = result_elements * c.format().bytes();
         // SAFETY: both have as many elements, checked above, and one is borrowed mutably; all work is in the stream's
         // order.
-        let copied =
-            unsafe { cudarc::driver::result::memcpy_dtod_async(to, from, bytes, state.compute.cu_stream()) };
-        copied.map_err(|cause| state.error(Failure::at("copying")(cause), true))?;
+        let copied = unsafe {
+            cudarc::driver::result::memcpy_dtod_async(to, from, bytes, state.ctx.compute.cu_stream())
+        };
+        copied.map_err(|cause| state.ctx.error(Failure::at("copying")(cause), true))?;
     }
     // SAFETY: the matrices have the extents given, checked above; they are borrowed until the product is in the
     // order of the stream, in which they are also freed.
@@ -111,11 +114,11 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
             cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
         )
     };
-    multiplied.map_err(|cause| explain_blas(state.device, "multiplying", &cause))?;
-    state.running("of a matrix product");
+    multiplied.map_err(|cause| explain_blas(state.ctx.device, "multiplying", &cause))?;
+    state.ctx.running("of a matrix product");
     match symmetric && m > 1 {
         // SAFETY: the result was checked to have as many elements; it is borrowed mutably.
-        true => unsafe { gather::mirror(state, format, address(c, c_start) as u64, m as u32) },
+        true => unsafe { symmetrize(state, format, address(c, c_start) as u64, m as u32) },
         false => Ok(()),
     }
 }
@@ -125,18 +128,44 @@ fn blas(state: &mut State) -> Result<&CudaBlas> {
     if state.blas.is_none() {
         // It allocates memory.
         state.enter("the first matrix product")?;
-        let device = state.device;
+        let device = state.ctx.device;
         // SAFETY: only looks for the library; cudarc panics where it is missing, so this comes first.
         if !unsafe { sys::is_culib_present() } {
             let problem =
                 format!("{device}: matrix products need cuBLAS (looked for libcublas.so, libcublas.so.12)");
             return Err(Error::Unavailable(problem));
         }
-        let opened = CudaBlas::new(Arc::clone(&state.compute));
+        let opened = CudaBlas::new(Arc::clone(&state.ctx.compute));
         state.blas = Some(opened.map_err(|cause| explain_blas(device, "opening cuBLAS", &cause))?);
     }
     match &state.blas {
         Some(blas) => Ok(blas),
         None => unreachable!("it was opened just now"),
     }
+}
+
+/// What cuBLAS says.
+fn explain_blas(device: Device, what: &str, cause: &CublasError) -> Error {
+    Error::Failed { device, problem: format!("{what}: {:?}", cause.0), written: false }
+}
+
+/// Copies the lower half of a square matrix of a format to the upper one.
+///
+/// # Safety
+/// There are `size · size` elements at the address, in the device's memory, and until the kernel has run they are used
+/// in the order of the compute stream alone.
+unsafe fn symmetrize(state: &mut State, format: Format, address: u64, size: u32) -> Result<()> {
+    let kernel = LibraryKernel::Symmetrize(format.bytes());
+    let tiles = size.div_ceil(32);
+    let launched = state.kernels.library(&state.ctx, kernel).and_then(|function| {
+        state.ctx.running(kernel.name());
+        let config =
+            LaunchConfig { grid_dim: (tiles * tiles, 1, 1), block_dim: (256, 1, 1), shared_mem_bytes: 0 };
+        let stream = Arc::clone(&state.ctx.compute);
+        let mut call = stream.launch_builder(&function);
+        call.arg(&address).arg(&size);
+        // SAFETY: the arguments are those of the kernel's interface; of the memory, the caller's contract.
+        unsafe { call.launch(config) }.map_err(Failure::at("launching a kernel")).map(|_| ())
+    });
+    launched.map_err(|failure| state.ctx.error(failure, true))
 }

@@ -6,7 +6,8 @@
 //! Sums are formed here, in the order that [`ranks`](fallline_core::ranks) documents, and not by NCCL, whose order depends
 //! on the number of ranks and on its version: each rank gets the pieces of all and adds them up on its device in `f64`.
 
-use crate::{Cuda, on_device};
+use crate::Cuda;
+use crate::context::on_device;
 use core::ffi::c_void;
 use cudarc::driver::result::memcpy_dtod_async;
 use cudarc::nccl::sys::{self, ncclComm_t, ncclDataType_t, ncclResult_t};
@@ -200,14 +201,15 @@ impl Nccl {
     fn upload(&self, to: &mut Storage, bytes: &[u8]) -> Result<(), RankError> {
         let address = to.address() as u64;
         // SAFETY: the storage has as many bytes and is borrowed mutably; all work on it is in the order of the streams.
-        let copied = self.backend.copy(|s| unsafe { s.staging.upload(&s.copies, address, bytes) }, true);
+        let copied = self.backend.copy(|s| unsafe { s.staging.upload(&s.ctx.copies, address, bytes) }, true);
         copied.map_err(|error| self.failed(&error))
     }
 
     fn download(&self, from: &Storage, bytes: &mut [u8]) -> Result<(), RankError> {
         let address = from.address() as u64;
         // SAFETY: the storage has as many bytes; all work on it is in the order of the streams.
-        let copied = self.backend.copy(|s| unsafe { s.staging.download(&s.copies, address, bytes) }, false);
+        let copied =
+            self.backend.copy(|s| unsafe { s.staging.download(&s.ctx.copies, address, bytes) }, false);
         copied.map_err(|error| self.failed(&error))
     }
 
@@ -228,10 +230,10 @@ impl Nccl {
         let mut state = self.backend.state();
         state.enter("an exchange")?;
         let (source, target, stream) =
-            (from.address() as u64, to.address() as u64, state.compute.cu_stream());
+            (from.address() as u64, to.address() as u64, state.ctx.compute.cu_stream());
         // SAFETY: both storages are the device's and have as many bytes; all work is in the stream's order.
         let copied = unsafe { memcpy_dtod_async(target, source, bytes, stream) };
-        copied.map_err(|cause| state.error(crate::context::Failure::at("copying")(cause), true))
+        copied.map_err(|cause| state.ctx.error(crate::context::Failure::at("copying")(cause), true))
     }
 
     /// Runs a rule of two operands, the written one first, in `f64`.
@@ -295,7 +297,7 @@ fn recorded<R: Rule>() -> &'static Kernel {
 }
 
 fn begin(backend: &Cuda, id: NcclId, rank: usize, world: usize) -> Result<Comm, String> {
-    let bound = backend.state().context.bind_to_thread();
+    let bound = backend.state().ctx.cuda.bind_to_thread();
     bound.map_err(crate::context::explain)?;
     let id = sys::ncclUniqueId { internal: id.0.map(|byte| byte as core::ffi::c_char) };
     let mut comm: ncclComm_t = core::ptr::null_mut();

@@ -1,10 +1,8 @@
 //! Sums along one axis.
 
-use crate::context::{Failure, Lasting, State};
-use crate::gather::RowKernel;
-use crate::launch::{WARP, config};
-use crate::on_device;
-use crate::ptx::{self, Ptx, Target, Type};
+use crate::context::{DriverResult, Failure, on_device};
+use crate::kernels::{Along, LibraryKernel, WARP, grid_of};
+use crate::state::State;
 use cudarc::driver::{CudaFunction, PushKernelArg};
 use fallline_core::backend::{AxisSums, MatrixSums};
 use fallline_core::{Compute, Error, Format, Result};
@@ -15,38 +13,6 @@ const OPERATION: &str = "sum_axis";
 const COUNTED: usize = u32::MAX as usize - 255;
 /// The most elements of a row.
 const LONGEST: usize = i32::MAX as usize - AxisSums::ACCUMULATORS + 1;
-
-/// Which kernel adds up, and what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct AxisKernel {
-    along: Along,
-    compute: Compute,
-    squares: bool,
-}
-
-/// How sums lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Along {
-    /// Of rows, with so many lanes for each: all that a warp has, or as many as hold a short one.
-    Rows(usize),
-    Columns,
-}
-
-impl AxisKernel {
-    pub(crate) fn text(self, target: Target) -> Ptx {
-        let ty = match self.compute {
-            Compute::F32 => Type::F32,
-            Compute::F64 => Type::F64,
-        };
-        match self.along {
-            Along::Rows(lanes) if lanes == WARP as usize => {
-                ptx::sum_rows_kernel(OPERATION, ty, self.squares, target)
-            }
-            Along::Rows(lanes) => ptx::sum_short_rows_kernel(OPERATION, ty, self.squares, lanes, target),
-            Along::Columns => ptx::sum_columns_kernel(OPERATION, ty, self.squares, target),
-        }
-    }
-}
 
 /// A launch: what the kernel is told, and the warps that it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,15 +62,14 @@ pub(crate) fn sum(state: &mut State, sums: AxisSums<'_>) -> Result<()> {
     let AxisSums { from, squares, outer, count, inner, to } = sums;
     if from.on_host() {
         let what = "what is added up on the host".into();
-        return Err(Error::Unreachable { operation: OPERATION, what, device: state.device });
+        return Err(Error::Unreachable { operation: OPERATION, what, device: state.ctx.device });
     }
-    on_device(state.device, OPERATION, "the sums", to)?;
+    on_device(state.ctx.device, OPERATION, "the sums", to)?;
     if to.is_empty() {
         return Ok(());
     }
     let (along, steps) = steps(outer, count, inner)?;
     let compute = if to.format() == Format::F64 { Compute::F64 } else { Compute::F32 };
-    let kernel = AxisKernel { along, compute, squares };
     let mut launched = false;
     let size = |step: &Step| to.format().size(step.sums);
     let room = steps[..steps.len() - 1].iter().map(size).sum();
@@ -113,10 +78,8 @@ pub(crate) fn sum(state: &mut State, sums: AxisSums<'_>) -> Result<()> {
             Error::Unavailable(format!("{OPERATION}: step these tensors once before they are captured"))
         })?,
         false => {
-            let mut strips = core::mem::take(&mut state.strips);
-            let at = strips.reserve(state, room);
-            state.strips = strips;
-            at.map_err(|failure| state.error(failure, false))?
+            let at = state.strips.reserve(&state.ctx, room);
+            at.map_err(|failure| state.ctx.error(failure, false))?
         }
     };
     let extents = [outer, count, inner, usize::from(squares)].map(|x| x as u64);
@@ -126,14 +89,15 @@ pub(crate) fn sum(state: &mut State, sums: AxisSums<'_>) -> Result<()> {
     }
     let mut work = || {
         // Only what is added up first is squared.
-        let kernels = [Some(kernel), (steps.len() > 1).then_some(AxisKernel { squares: false, ..kernel })];
-        let kernels = kernels.into_iter().flatten();
-        let functions: Vec<CudaFunction> =
-            kernels.map(|kernel| state.row_kernel(RowKernel::Axis(kernel))).collect::<Lasting<_>>()?;
+        let kernel = |squares| LibraryKernel::SumAxis { along, compute, squares };
+        let kernels = [Some(kernel(squares)), (steps.len() > 1).then_some(kernel(false))];
+        let functions: Vec<CudaFunction> = (kernels.into_iter().flatten())
+            .map(|kernel| state.kernels.library(&state.ctx, kernel))
+            .collect::<DriverResult<_>>()?;
         let (last, before) = steps.split_last().expect("one launch at least");
         let mut free = strips;
-        let stream = Arc::clone(&state.compute);
-        state.running(OPERATION);
+        let stream = Arc::clone(&state.ctx.compute);
+        state.ctx.running(OPERATION);
         let mut source = from.address() as u64;
         for (i, step) in steps.iter().enumerate() {
             let target = if i < before.len() { free } else { to.address() as u64 };
@@ -142,7 +106,7 @@ pub(crate) fn sum(state: &mut State, sums: AxisSums<'_>) -> Result<()> {
             step.extents.iter().for_each(|extent| _ = call.arg(extent));
             // SAFETY: the arguments are those of the kernel's interface; what it reads and writes was checked to be in
             // memory that the caller borrows, and the buffer has room for the sums of all strips.
-            unsafe { call.launch(config(step.warps)) }.map_err(Failure::at("launching a kernel"))?;
+            unsafe { call.launch(grid_of(step.warps)) }.map_err(Failure::at("launching a kernel"))?;
             launched = true;
             free += size(step) as u64;
             source = target;
@@ -150,14 +114,14 @@ pub(crate) fn sum(state: &mut State, sums: AxisSums<'_>) -> Result<()> {
         debug_assert_eq!(last.sums, to.len());
         Ok(())
     };
-    work().map_err(|failure| state.error(failure, launched))
+    work().map_err(|failure| state.ctx.error(failure, launched))
 }
 
 /// See [`Backend::sum_matrices`](fallline_core::Backend::sum_matrices).
 pub(crate) fn sum_both(state: &mut State, mut sums: MatrixSums<'_>) -> Result<()> {
     sums.check()?;
     for to in [&*sums.by_row, &*sums.by_column] {
-        on_device(state.device, "sum_matrices", "the sums", to)?;
+        on_device(state.ctx.device, "sum_matrices", "the sums", to)?;
     }
     let parts = sums.parts();
     parts.iter().try_for_each(|sums| steps(sums.outer, sums.count, sums.inner).map(drop))?;

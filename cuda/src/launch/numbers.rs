@@ -1,9 +1,11 @@
 //! The numbers of a pass that are computed on the device: what the host brings to them, and their launch.
 
-use crate::context::{Failure, Lasting, State};
-use crate::graph::Upload;
-use crate::launch::{Buffer, CudaPlan, WARP, WARPS};
+use crate::context::{DriverResult, Failure};
+use crate::kernels::{WARP, WARPS};
+use crate::memory::Buffer;
 use crate::ptx;
+use crate::staging::Upload;
+use crate::state::State;
 use cudarc::driver::{CudaFunction, CudaSlice, LaunchConfig, PushKernelArg};
 use fallline_core::backend::{Computed, SharedNumbers};
 use fallline_core::between::Over;
@@ -51,6 +53,9 @@ struct Powers {
     written: usize,
 }
 
+/// Sums that a queued pass has left on the device: where they are, of how many tensors, and how many of each.
+pub(super) type Kept = (u64, usize, usize);
+
 /// Whether a rule has numbers that follow from sums or from what is remembered.
 pub(crate) fn depend(kernel: &Kernel) -> bool {
     kernel.between.declared.depends()
@@ -64,12 +69,13 @@ pub(crate) fn can_compute(kernel: &Kernel) -> bool {
 }
 
 impl Numbers {
-    /// Checks what the host brings, and appends it to the rows.
+    /// Checks what the host brings, and appends it to the rows. `kept` are the sums that the pass before has left.
     pub(crate) fn lay(
         &mut self,
         kernel: &'static Kernel,
         computed: &Computed<'_>,
         tensors: usize,
+        kept: Option<Kept>,
         bytes: &mut Vec<u8>,
     ) -> Result<()> {
         self.clear();
@@ -100,8 +106,6 @@ impl Numbers {
         }
         let (mut sums, mut found) = (0, 0);
         if !declared.reads.is_empty() {
-            let before = computed.before.and_then(|plan| plan.downcast_ref::<CudaPlan>());
-            let kept = before.and_then(CudaPlan::kept);
             let needed = computed.first.saturating_add(tensors);
             let Some((at, _, width)) = kept.filter(|(_, of, _)| *of >= needed) else {
                 return length("the sums of the pass before", needed, kept.map_or(0, |(_, of, _)| of));
@@ -182,12 +186,12 @@ impl Numbers {
         kernel: &'static Kernel,
         compute: Compute,
         bytes: &mut [u8],
-    ) -> Lasting<Option<CudaFunction>> {
+    ) -> DriverResult<Option<CudaFunction>> {
         let Some(call) = self.call else { return Ok(None) };
-        self.work.reserve(state, self.room(kernel))?;
+        self.work.reserve(&state.ctx, self.room(kernel))?;
         for (i, powers) in self.powers.iter_mut().enumerate() {
             let before = powers.memory.at(0);
-            let at = powers.memory.reserve(state, size_of::<f64>() * (powers.values.len() + 2))?;
+            let at = powers.memory.reserve(&state.ctx, size_of::<f64>() * (powers.values.len() + 2))?;
             if before != Some(at) {
                 powers.written = 0;
             }
@@ -202,9 +206,11 @@ impl Numbers {
         state: &mut State,
         kernel: &'static Kernel,
         compute: Compute,
-    ) -> Lasting<Option<CudaFunction>> {
+    ) -> DriverResult<Option<CudaFunction>> {
         match self.call {
-            Some(_) => state.numbers(kernel, compute, (&self.reads, &self.shared)).map(Some),
+            Some(_) => {
+                state.kernels.numbers(&state.ctx, kernel, compute, (&self.reads, &self.shared)).map(Some)
+            }
             None => Ok(None),
         }
     }
@@ -268,7 +274,7 @@ impl Numbers {
         kernel: &'static Kernel,
         function: Option<&CudaFunction>,
         rows: u64,
-    ) -> Lasting<()> {
+    ) -> DriverResult<()> {
         let (Some(call), Some(function)) = (self.call, function) else { return Ok(()) };
         let Call { inputs, order, sums, tensors, groups, found } = call;
         let work = self.work.at(0).unwrap_or(0);
@@ -276,12 +282,12 @@ impl Numbers {
         let blocks = if kernel.between.is_global() { 1 } else { tensors.div_ceil(threads) };
         let config =
             LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: 0 };
-        let stream = Arc::clone(&state.compute);
+        let stream = Arc::clone(&state.ctx.compute);
         let (inputs, order) = (rows + inputs, rows + order);
         let mut call = stream.launch_builder(function);
         call.arg(&rows).arg(&inputs).arg(&order).arg(&sums).arg(&work);
         call.arg(&tensors).arg(&groups).arg(&found);
-        state.running(kernel.name);
+        state.ctx.running(kernel.name);
         // SAFETY: the arguments are those of the kernel's interface: the rows and what is behind them were laid for it, the
         // sums are those of as many tensors, and what is remembered is borrowed mutably.
         unsafe { call.launch(config) }.map_err(Failure::at("launching a kernel"))?;

@@ -1,7 +1,7 @@
 //! Managed memory: states that the driver moves between the host and the device as they are used, so that there may be
 //! more of them than the device has memory.
 
-use crate::context::{Failure, Lasting, State};
+use crate::context::{Context, DriverResult, Failure};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUmemAttach_flags};
 use cudarc::driver::{CudaStream, result};
 use std::collections::BTreeMap;
@@ -43,12 +43,12 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
-    /// So many bytes, zero at first.
-    pub(crate) fn new(state: &State, bytes: usize) -> Lasting<Arena> {
+    /// So many bytes, zero at first, among what is `known`.
+    pub(crate) fn new(ctx: &Context, known: &Managed, bytes: usize) -> DriverResult<Arena> {
         // SAFETY: it is filled with zeros before anything reads it, in the order of the stream.
         let address = unsafe { result::malloc_managed(bytes, CUmemAttach_flags::CU_MEM_ATTACH_GLOBAL) };
         let address = address.map_err(Failure::at("allocating memory"))?;
-        let arena = Arena { address, known: state.managed.clone(), stream: Arc::clone(&state.compute) };
+        let arena = Arena { address, known: known.clone(), stream: Arc::clone(&ctx.compute) };
         arena.known.set(address, Some(bytes as u64));
         // SAFETY: it has as many bytes.
         let filled = unsafe { result::memset_d8_async(address, 0, bytes, arena.stream.cu_stream()) };
@@ -73,7 +73,7 @@ impl Drop for Arena {
 }
 
 /// Asks the driver to bring so many bytes to the device, in the order of a stream.
-pub(crate) fn prefetch(stream: &CudaStream, address: u64, bytes: usize) -> Lasting<()> {
+pub(crate) fn prefetch(stream: &CudaStream, address: u64, bytes: usize) -> DriverResult<()> {
     let device = stream.context().cu_device();
     // SAFETY: only where memory is changes, not what is in it; a place that is none is an error.
     let asked = unsafe { sys::cuMemPrefetchAsync(address, bytes, device, stream.cu_stream()) };
