@@ -1,6 +1,6 @@
 //! The second pass of a rule with sums.
 
-use super::element::warp_of_grid;
+use super::grid::warp_of_grid;
 use super::{Builder, Class, Ptx, Reg, Space, Target, Type, Value};
 
 /// Partials that a lane has under way, so that the latency of memory is paid once for all of them.

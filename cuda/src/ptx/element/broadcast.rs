@@ -3,30 +3,24 @@
 //! A lane divides once for the first of its elements. From there on a run ends or goes on.
 
 use super::access::parts;
-use super::{Element, Stream};
-use crate::ptx::{Builder, Class, Reg, Space, Type};
+use super::kernel::Element;
+use super::operand::Operand;
+use crate::ptx::{Builder, Class, Reg, Space, Type, Value};
 use core::ops::Range;
 use fallline_core::sums::STEP;
-
-/// How a stream is repeated.
-#[derive(Default)]
-pub(super) struct Repeated {
-    /// Elements of a run, and of all its times.
-    extents: Option<[Reg; 2]>,
-}
 
 impl Element<'_> {
     /// Loads how operands are repeated, and which element the lane's first is.
     pub(super) fn find_repeated(&mut self, lane_first: Reg, record: Reg) {
         let b = &mut self.b;
-        for stream in self.streams.iter_mut().filter(|stream| stream.loaded) {
-            let Some(repeated) = &mut stream.repeated else { continue };
-            b.comment(&format!("how {} is repeated: its run, and that times how often", stream.name));
-            let address = b.named(Class::B64, &format!("{}_at", stream.name));
-            b.to(address).ld(Space::Constant, Type::U64, 1, record, 8 * stream.word);
-            stream.address = Some(address);
-            let extents = ["run", "all"].map(|what| b.named(Class::B32, &format!("{}_{what}", stream.name)));
-            b.ld_to(&extents, Space::Constant, Type::U32, record, 8 * (stream.word + 1));
+        for operand in self.operands.iter_mut().filter(|operand| operand.loaded) {
+            let Some(repeated) = &mut operand.repeated else { continue };
+            b.comment(&format!("how {} is repeated: its run, and that times how often", operand.name));
+            let address = b.named(Class::B64, &format!("{}_at", operand.name));
+            b.to(address).ld(Space::Constant, Type::U64, 1, record, 8 * operand.word);
+            operand.address = Some(address);
+            let extents = ["run", "all"].map(|what| b.named(Class::B32, &format!("{}_{what}", operand.name)));
+            b.ld_to(&extents, Space::Constant, Type::U32, record, 8 * (operand.word + 1));
             repeated.extents = Some(extents);
             if self.element.is_none() {
                 let element = b.named(Class::B32, "element");
@@ -43,8 +37,8 @@ impl Element<'_> {
     }
 }
 
-impl Stream {
-    /// The lane's elements of a part, one by one into their registers: all, or those that are `present` and zeros for the
+impl Operand {
+    /// The lane's elements of a sub-step, one by one into their registers: all, or those that are `present` and zeros for the
     /// rest. `first` is which of the tensor's elements the lane's first is.
     pub(super) fn load_repeated(
         &self,
@@ -81,7 +75,7 @@ impl Stream {
             let reg = self.raw[i / pack];
             let (ty, to) = if pack == 1 { (ty, reg) } else { (Type::B16, b.temp(Class::B16)) };
             if let Some(there) = there {
-                b.to(to).mov(ty, super::zero(ty));
+                b.to(to).mov(ty, Value::zero(ty));
                 b.when(there);
             }
             b.to(to).ld(Space::Constant, ty, 1, at, 0);

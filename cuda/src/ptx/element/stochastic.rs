@@ -1,28 +1,15 @@
 //! Rounding by chance: the bits of [`fallline_core::codec::stochastic`].
 
-use super::{Element, PER_LANE, Stream};
+use super::kernel::Element;
+use super::operand::{Operand, PER_LANE, Stochastic};
 use crate::ptx::{Builder, Class, Reg, Space, Type, Value};
 use fallline_core::codec::stochastic::{MULTIPLIER, ROUNDS, WEYL};
 use fallline_core::sums::STEP;
 
-/// What a stream that is rounded by chance draws from.
-pub(super) struct Chance {
-    /// The halves of its key.
-    key: [Option<Reg>; 2],
-    /// The random words of four neighbours.
-    words: [Option<Reg>; 2],
-}
-
-impl Chance {
-    pub(super) fn new() -> Chance {
-        Chance { key: [None; 2], words: [None; 2] }
-    }
-}
-
 impl Element<'_> {
     /// Whether anything is rounded by chance.
-    pub(super) fn has_chance(&self) -> bool {
-        self.streams.iter().any(|stream| stream.chance.is_some())
+    pub(super) fn rounds_stochastically(&self) -> bool {
+        self.operands.iter().any(|operand| operand.chance.is_some())
     }
 
     /// Loads the keys of the tensor's operands, and finds out which fours of its elements the lane's are.
@@ -31,26 +18,26 @@ impl Element<'_> {
         let b = &mut self.b;
         b.comment("the keys of what is rounded by chance, and the lane's first four elements");
         let row = b.mad_wide(tensor, 8 * operands, keys);
-        for (i, stream) in self.streams.iter_mut().enumerate() {
-            let Some(chance) = &mut stream.chance else { continue };
+        for (i, operand) in self.operands.iter_mut().enumerate() {
+            let Some(chance) = &mut operand.chance else { continue };
             let key = b.ld(Space::Constant, Type::B32, 2, row, 8 * i);
             chance.key = [Some(key[0]), Some(key[1])];
         }
         let before = b.shr(Type::U64, first, 2);
-        let quarter = b.named(Class::B64, "quarter");
-        self.quarter = Some(b.to(quarter).mad_wide(lane, (PER_LANE / 4) as i64, before));
+        let counter4 = b.named(Class::B64, "quarter");
+        self.counter4 = Some(b.to(counter4).mad_wide(lane, (PER_LANE / 4) as i64, before));
     }
 
     /// Draws for the lane's four elements from `first` on.
     pub(super) fn draw(&mut self, first: usize) {
-        let Some(quarter) = self.quarter else { return };
+        let Some(counter4) = self.counter4 else { return };
         let b = &mut self.b;
         b.comment(&format!("chances of elements {first} to {} of the lane", first + 3));
-        let [low, high] = b.unpack(Class::B32, quarter);
+        let [low, high] = b.unpack(Class::B32, counter4);
         // The first one is even: nothing is carried.
         let low = if first == 0 { low } else { b.or(Type::B32, low, (first / 4) as i64) };
-        for stream in &mut self.streams {
-            let Some(chance) = &mut stream.chance else { continue };
+        for operand in &mut self.operands {
+            let Some(chance) = &mut operand.chance else { continue };
             let [Some(key), Some(key_high)] = chance.key else { unreachable!("keys are loaded") };
             let right = b.xor(Type::B32, key_high, high);
             chance.words = philox(b, [low, right], key).map(Some);
@@ -58,9 +45,9 @@ impl Element<'_> {
     }
 
     /// On to the next step's elements.
-    pub(super) fn next_quarter(&mut self) {
-        if let Some(quarter) = self.quarter {
-            self.b.to(quarter).add(Type::U64, quarter, (STEP / 4) as i64);
+    pub(super) fn next_counter4(&mut self) {
+        if let Some(counter4) = self.counter4 {
+            self.b.to(counter4).add(Type::U64, counter4, (STEP / 4) as i64);
         }
     }
 }
@@ -81,9 +68,15 @@ fn philox(b: &mut Builder, [mut left, mut right]: [Reg; 2], key: Reg) -> [Reg; 2
     [left, right]
 }
 
-impl Stream {
+impl Operand {
     /// Two neighbours, of which the first is element `i` of the lane, as bfloat16 up or down.
-    pub(super) fn round_by_chance(&self, b: &mut Builder, words: &Chance, pair: [Value; 2], i: usize) -> Reg {
+    pub(super) fn round_stochastically(
+        &self,
+        b: &mut Builder,
+        words: &Stochastic,
+        pair: [Value; 2],
+        i: usize,
+    ) -> Reg {
         let word = words.words[i / 2 % 2].expect("drawn");
         let chances = [b.and(Type::B32, word, Value::Bits(0xffff)), b.shr(Type::U32, word, 16)];
         let [low, high] = [0, 1].map(|k| {
