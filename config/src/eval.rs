@@ -7,8 +7,8 @@ use super::error::{ConfigError, nearest};
 use super::heap::{Entry, Fault, Fields, Item, Map, MapId, Obj};
 use super::lex::Span;
 use super::number::{self, Number, Op};
-use super::parse::position;
 use super::run::Interpreter;
+use super::statement::position;
 use super::template::{self, Filled};
 use super::value::{Position, Value};
 

@@ -6,7 +6,7 @@ use super::error::{ConfigError, quoted};
 use super::lex::{Span, Tok, Token};
 use super::literal::is_keyword;
 use super::number::{self, Number, Op};
-use super::parse::{Parsed, Parser, position};
+use super::statement::{Parsed, Parser, position};
 use super::value::Value;
 
 impl Parser<'_> {

@@ -35,23 +35,23 @@
 
 mod ast;
 mod calls;
-mod doubt;
 mod effects;
 mod entries;
 mod error;
 mod eval;
 mod expr;
+mod formats;
 mod heap;
 mod inline;
 mod lex;
 mod literal;
 mod load;
 mod merge;
-mod notations;
 mod number;
-mod parse;
 mod run;
+mod statement;
 mod strings;
+mod taint;
 mod template;
 mod value;
 

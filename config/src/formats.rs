@@ -1,4 +1,4 @@
-//! JSON, TOML and YAML.
+//! The file formats JSON, TOML and YAML.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,5 @@
-//! What is in doubt after an expression that could not be evaluated: all that it might have changed, and
-//! all that its value might share with others.
+//! Tainted values: after an expression that could not be evaluated, all that it might have changed, and all
+//! that its value might share with others.
 
 use super::ast::*;
 use super::effects::{base_key, is_pure_function, is_pure_method, leaves_arguments};
@@ -13,19 +13,19 @@ impl Interpreter<'_> {
         let (mut changed, mut shared) = (Vec::new(), Vec::new());
         self.changes(expr, &mut changed);
         mentions(expr, &mut shared);
-        self.in_doubt(&changed, &shared, fault);
+        self.taint(&changed, &shared, fault);
     }
 
     /// The same for a value with attributes, keys and calls behind it.
     pub(super) fn failed_at(&mut self, head: &Expr, trailers: &[Trailer], fault: &Fault) {
         let mut changed = Vec::new();
         self.changes_behind(head, trailers, &mut changed);
-        self.in_doubt(&changed, &[], fault);
+        self.taint(&changed, &[], fault);
     }
 
     /// What is under the first names may have changed; a value that is not known may share what is under
     /// the second ones, so that a change of it will be a change of them.
-    pub(super) fn in_doubt(&mut self, changed: &[String], shared: &[String], fault: &Fault) {
+    pub(super) fn taint(&mut self, changed: &[String], shared: &[String], fault: &Fault) {
         self.complete = false;
         for obj in changed.iter().filter_map(|name| self.under(name)).collect::<Vec<_>>() {
             self.heap.poison(&obj, fault);
