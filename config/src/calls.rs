@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::MAX_DEPTH;
 use super::ast::*;
+use super::cursor::Span;
 use super::error::ConfigError;
-use super::eval::{Outcome, from_number};
-use super::heap::{Entry, Fault, Fields, Item, Map, MapId, Obj};
-use super::lex::Span;
+use super::eval::from_number;
+use super::heap::{Entry, Fault, Fields, Item, Map, MapId, Obj, Outcome};
+use super::limits::MAX_DEPTH;
 use super::number::{self, Number};
 use super::run::Interpreter;
 

@@ -5,10 +5,10 @@
 //! where; a name too few would let a wrong value through.
 
 use super::ast::Skipped;
+use super::cursor::{Line, Tok, Token};
 use super::error::ConfigError;
-use super::lex::{Line, Tok, Token};
 use super::literal::is_keyword;
-use super::statement::Parser;
+use super::parser::Parser;
 use super::value::Position;
 
 /// Statements that have a block, or are part of one that has.

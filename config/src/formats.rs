@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, Visitor};
 use toml::de::{DeInteger, DeValue};
 
-use super::MAX_DEPTH;
+use super::cursor::{Cursor, Span};
 use super::error::ConfigError;
-use super::lex::{Cursor, Span};
+use super::limits::MAX_DEPTH;
 use super::value::{Dict, Node, Position, Value};
 
 /// The most values a YAML text may come to: its aliases repeat what they name.

@@ -4,16 +4,16 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use super::ast::{Expr, Statement, StatementKind, Target};
+use super::cursor::at_of;
 use super::error::ConfigError;
-use super::eval::at_of;
 use super::formats;
 use super::heap::{Fields, Heap, Item, Map, MapId, Obj};
+use super::limits::{MAX_BYTES, MAX_FILES};
 use super::merge;
 use super::run::{Interpreter, Missing};
 use super::statement;
 use super::template::{self, Filled};
 use super::value::{Node, Position, Value};
-use super::{MAX_BYTES, MAX_FILES};
 
 /// What reading a text gave.
 pub(super) struct Loaded {

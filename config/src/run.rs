@@ -5,10 +5,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::ast::*;
+use super::cursor::{Span, at_of};
 use super::error::ConfigError;
-use super::eval::{Outcome, at_of};
-use super::heap::{Entry, Fault, Fields, Heap, Item, MapId, Obj, SeqId};
-use super::lex::Span;
+use super::heap::{Entry, Fault, Fields, Heap, Item, MapId, Obj, Outcome, SeqId};
 use super::number::Op;
 use super::value::Position;
 

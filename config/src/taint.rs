@@ -2,9 +2,9 @@
 //! that its value might share with others.
 
 use super::ast::*;
+use super::cursor::Span;
 use super::effects::{base_key, is_pure_function, is_pure_method, leaves_arguments};
 use super::heap::{Fault, Obj};
-use super::lex::Span;
 use super::run::Interpreter;
 
 impl Interpreter<'_> {
