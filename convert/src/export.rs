@@ -5,7 +5,7 @@ use crate::layout::{Fixed, Follows, Group, Layout, State, Steps};
 use crate::report::Report;
 use crate::tensor::{Dtype, Tensor};
 use crate::value::{Dict, Key, Value};
-use crate::{Error, Result, vectors};
+use crate::{Error, Result, lbfgs};
 use fallline_core::codec::codebook;
 use fallline_core::host::Blocks;
 use fallline_core::math::{powf, single};
@@ -71,7 +71,7 @@ pub fn to_torch(
         let mut ids = Vec::new();
         // A search has one state of all parameters, under the first.
         if exporter.is_none()
-            && let Some(state) = vectors::export(checkpoint, manifest, names, &mut report)?
+            && let Some(state) = lbfgs::export(checkpoint, manifest, names, &mut report)?
         {
             states.push((Key::Int(id), state));
         }

@@ -8,7 +8,7 @@ pub(crate) use groups::count;
 use crate::layout::{self, Layout, Steps};
 use crate::report::Report;
 use crate::value::{Key, Value};
-use crate::{Error, Result, find, vectors};
+use crate::{Error, Result, lbfgs, locate};
 use fallline_core::Shape;
 use fallline_optim::checkpoint::{Entry, OptimizerManifest};
 use fallline_optim::{Checkpoint, Method};
@@ -42,12 +42,12 @@ pub(crate) struct Param {
 /// What is missing, does not fit or cannot be taken over, with the way to it.
 pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> Result<(Checkpoint, Report)> {
     let layout = layout_of(base.name())?;
-    let (at, optimizer) = find::optimizer(root, options.key.as_deref())?;
+    let (at, optimizer) = locate::optimizer(root, options.key.as_deref())?;
     let prefix = if at.is_empty() { String::new() } else { format!("{at}.") };
-    let weights = find::weights(root);
+    let weights = locate::weights(root);
     let mut report = Report::default();
     let top = at.split('.').next().unwrap_or_default();
-    report.left_out = find::others(root, &[top, weights.as_ref().map_or("", |(key, _)| *key), "meta"]);
+    report.left_out = locate::others(root, &[top, weights.as_ref().map_or("", |(key, _)| *key), "meta"]);
     if let Value::Dict(entries) = optimizer {
         let others = entries.iter().map(|(key, _)| key.to_string());
         let others = others.filter(|key| !at.is_empty() && key != "state" && key != "param_groups");
@@ -96,7 +96,7 @@ pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> R
         && let Some(state) = params.first().and_then(|param| by_id.get(&Key::Int(param.id)))
     {
         let at = format!("{state_at}.{}", params[0].id);
-        vectors::import(&at, state, &params, &mut checkpoint, &mut manifest, &mut report)?;
+        lbfgs::import(&at, state, &params, &mut checkpoint, &mut manifest, &mut report)?;
     }
     for param in &params {
         // A search has one state of all parameters, which is read above.

@@ -6,9 +6,9 @@
 //! is built at the end, within [`Limits`], and a value that contains itself is refused.
 
 mod globals;
-mod machine;
 mod opcodes;
 mod tree;
+mod vm;
 mod write;
 
 use crate::archive::Storages;
@@ -24,7 +24,7 @@ pub fn read<'a>(bytes: &[u8], storages: &mut dyn Storages<'a>, limits: &Limits) 
     if bytes.len() > limits.pickle_bytes {
         return Err(Error::Limit { what: "bytes of pickle", limit: limits.pickle_bytes });
     }
-    let (nodes, root) = machine::run(bytes, storages, limits)?;
+    let (nodes, root) = vm::run(bytes, storages, limits)?;
     tree::build(&nodes, root, limits)
 }
 
