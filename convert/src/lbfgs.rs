@@ -1,9 +1,9 @@
 //! LBFGS: torch keeps its memory as vectors over all parameters one behind the other, under the first of them.
 
-use crate::import::{Param, count};
+use crate::import::param::Param;
 use crate::report::Report;
 use crate::tensor::{Dtype, Tensor};
-use crate::value::{Dict, Value};
+use crate::value::{Dict, Value, count};
 use crate::{Error, Result};
 use fallline_core::{Compute, Format, Shape};
 use fallline_optim::Checkpoint;

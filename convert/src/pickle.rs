@@ -7,14 +7,16 @@
 
 mod globals;
 mod opcodes;
+mod storages;
 mod tree;
 mod vm;
 mod write;
 
-use crate::archive::Storages;
 use crate::limits::Limits;
 use crate::value::Value;
 use crate::{Error, Result};
+
+pub use storages::Storages;
 
 /// Reads a pickle.
 ///

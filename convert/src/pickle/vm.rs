@@ -1,8 +1,8 @@
-//! The machine: a stack of values, a memo, and the opcodes that `torch.save` uses.
+//! The virtual machine: a stack of values, a memo, and the opcodes that `torch.save` uses.
 
 use super::globals::{self, Global};
 use super::opcodes;
-use crate::archive::Storages;
+use super::storages::Storages;
 use crate::limits::Limits;
 use crate::tensor::{Dtype, Tensor};
 use crate::{Error, Result};
