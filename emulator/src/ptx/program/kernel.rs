@@ -1,6 +1,6 @@
 //! A kernel and a module as a whole.
 
-use super::program::{Instr, Reg};
+use super::instr::{Instr, Reg};
 
 /// A special register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
