@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// An axis. The library would place its marks by the room there is; here they are fixed, and so few that all fit.
 #[derive(Debug, Clone)]
-pub struct Scale {
+pub struct Axis {
     /// The smallest number shown; its logarithm, on a logarithmic axis.
     least: f64,
     /// The largest number shown, likewise.
@@ -14,7 +14,7 @@ pub struct Scale {
     marks: Vec<(f64, String)>,
 }
 
-impl Scale {
+impl Axis {
     /// An even scale with about `count` marks at round numbers, each followed by `unit`.
     pub fn even(least: f64, most: f64, count: f64, unit: &str) -> Self {
         let rough = (most - least) / count;
@@ -26,7 +26,7 @@ impl Scale {
             Some(decimals) if most < 1e7 => format!("{mark:.*}{unit}", decimals as usize),
             _ => format!("{mark:.1e}{unit}"),
         };
-        Scale { least, most, marks: Self::multiples(least, most, gap, text) }
+        Axis { least, most, marks: Self::multiples(least, most, gap, text) }
     }
 
     /// A logarithmic scale from `least` to `most`, both above 0, with a mark at each power of ten, or at fewer
@@ -37,7 +37,7 @@ impl Scale {
             power @ -4..=4 => format!("{:.*}", (-power).max(0) as usize, 10.0_f64.powi(power)),
             power => format!("1e{power}"),
         };
-        Scale { least, most, marks: Self::multiples(least, most, ((most - least) / 7.0).ceil(), text) }
+        Axis { least, most, marks: Self::multiples(least, most, ((most - least) / 7.0).ceil(), text) }
     }
 
     /// The same scale with the marks at whole numbers alone.
@@ -64,7 +64,7 @@ impl Scale {
     }
 }
 
-impl Ranged for Scale {
+impl Ranged for Axis {
     type FormatOption = NoDefaultFormatting;
     type ValueType = f64;
 
@@ -85,7 +85,7 @@ impl Ranged for Scale {
     }
 }
 
-impl ValueFormatter<f64> for Scale {
+impl ValueFormatter<f64> for Axis {
     fn format_ext(&self, value: &f64) -> String {
         self.marks.iter().find(|(mark, _)| mark == value).map_or_else(String::new, |(_, text)| text.clone())
     }
@@ -96,14 +96,14 @@ mod tests {
     use super::*;
 
     /// The texts of a scale's marks.
-    fn texts(scale: &Scale) -> Vec<&str> {
+    fn texts(scale: &Axis) -> Vec<&str> {
         scale.marks.iter().map(|(_, text)| text.as_str()).collect()
     }
 
     /// Ends go to ends, the middle to the middle, in either direction, and what is outside to the edge.
     #[test]
     fn values_have_places() {
-        let scale = Scale::even(-1.0, 3.0, 4.0, "");
+        let scale = Axis::even(-1.0, 3.0, 4.0, "");
         for (value, place) in [(-1.0, 500), (1.0, 300), (3.0, 100), (-9.0, 500), (1e300, 100)] {
             assert_eq!(scale.map(&value, (500, 100)), place);
         }
@@ -112,19 +112,19 @@ mod tests {
     /// Marks are round, few, and written with as many places as they need.
     #[test]
     fn marks_are_round() {
-        assert_eq!(texts(&Scale::even(0.0, 1.0, 5.0, "")), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
-        assert_eq!(texts(&Scale::even(80.0, 101.0, 5.3, "%")), ["80%", "85%", "90%", "95%", "100%"]);
-        assert_eq!(texts(&Scale::even(0.0, 1.015, 8.0, "").whole()), ["0", "1"]);
+        assert_eq!(texts(&Axis::even(0.0, 1.0, 5.0, "")), ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]);
+        assert_eq!(texts(&Axis::even(80.0, 101.0, 5.3, "%")), ["80%", "85%", "90%", "95%", "100%"]);
+        assert_eq!(texts(&Axis::even(0.0, 1.015, 8.0, "").whole()), ["0", "1"]);
         assert_eq!(
-            texts(&Scale::even(0.0, 1015.0, 8.0, "").whole()),
+            texts(&Axis::even(0.0, 1015.0, 8.0, "").whole()),
             ["0", "200", "400", "600", "800", "1000"]
         );
-        assert_eq!(texts(&Scale::even(0.0, 3e38, 3.0, "")), ["0.0e0", "1.0e38", "2.0e38", "3.0e38"]);
-        assert_eq!(texts(&Scale::logarithmic(0.002, 40.0)), ["0.01", "0.1", "1", "10"]);
+        assert_eq!(texts(&Axis::even(0.0, 3e38, 3.0, "")), ["0.0e0", "1.0e38", "2.0e38", "3.0e38"]);
+        assert_eq!(texts(&Axis::logarithmic(0.002, 40.0)), ["0.01", "0.1", "1", "10"]);
         assert_eq!(
-            texts(&Scale::logarithmic(1e-20, 1.0)),
+            texts(&Axis::logarithmic(1e-20, 1.0)),
             ["1e-18", "1e-15", "1e-12", "1e-9", "1e-6", "0.001", "1"]
         );
-        assert_eq!(texts(&Scale::even(0.0, 1.0, 2.0, "").bare()), ["", "", ""]);
+        assert_eq!(texts(&Axis::even(0.0, 1.0, 2.0, "").bare()), ["", "", ""]);
     }
 }

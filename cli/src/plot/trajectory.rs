@@ -1,6 +1,6 @@
 //! The way of a search over the contours of a function of two variables, and the loss of one of more.
 
-use super::scale::Scale;
+use super::axis::Axis;
 use super::{BLUE, Failure, GREY, GRID, INK, PlotError, Point, draw_loss, extremes, text, written};
 use plotters::prelude::*;
 use std::path::Path;
@@ -35,7 +35,7 @@ pub fn loss(file: &Path, title: &str, losses: &[f64]) -> Result<(), PlotError> {
         root.fill(&WHITE)?;
         root.draw_text(title, &text(44, &INK), (48, 64))?;
         let (_, area) = root.split_vertically(150);
-        let steps = Scale::even(0.0, losses.len().max(1) as f64 * 1.015, 8.0, "").whole();
+        let steps = Axis::even(0.0, losses.len().max(1) as f64 * 1.015, 8.0, "").whole();
         draw_loss(&area, &points, steps)?;
         root.present()?;
         Ok(())
@@ -63,7 +63,7 @@ fn draw_path(
     let mut builder = ChartBuilder::on(&area);
     builder.margin(24).margin_right(56).y_label_area_size(148).x_label_area_size(100);
     let mut chart =
-        builder.build_cartesian_2d(Scale::even(left, right, 7.0, ""), Scale::even(low, high, 6.0, ""))?;
+        builder.build_cartesian_2d(Axis::even(left, right, 7.0, ""), Axis::even(low, high, 6.0, ""))?;
     let (wide, tall) = ((right - left) / CELLS.0 as f64, (high - low) / CELLS.1 as f64);
     let at = |i: usize, j: usize| value(left + wide * (i as f64 + 0.5), low + tall * (j as f64 + 0.5));
     let values: Vec<Point> = (0..CELLS.0 * CELLS.1)
