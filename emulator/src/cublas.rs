@@ -1,14 +1,11 @@
 //! A little cuBLAS: matrix products on the stream of the handle.
 #![allow(unsafe_code, non_snake_case)]
 
-mod gemm;
-
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-pub use gemm::{Format, Gemm, Matrix};
-
+use crate::exec::gemm::{Format, Gemm, Matrix};
 use crate::machine::stream::Op;
 use crate::machine::{device, machine};
 
