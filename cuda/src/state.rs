@@ -20,10 +20,10 @@ const STEPS_AHEAD: usize = 4;
 /// What belongs to a device, used by one thread at a time.
 pub(crate) struct State {
     pub(crate) ctx: Context,
-    pub(crate) kernels: Kernels,
     pub(crate) staging: Staging,
     pub(crate) tables: Staging,
     pub(crate) blas: Option<CudaBlas>,
+    pub(crate) kernels: Kernels,
     /// Indices of rows.
     pub(crate) index: Buffer,
     /// Sums of strips along an axis.
@@ -42,8 +42,8 @@ impl State {
             staging: Staging::new(Arc::clone(&ctx.cuda), 2, STAGING),
             tables: Staging::new(Arc::clone(&ctx.cuda), STEPS_AHEAD, TABLE),
             ctx,
-            kernels: Kernels::default(),
             blas: None,
+            kernels: Kernels::default(),
             index: Buffer::default(),
             strips: Buffer::default(),
             managed: Managed::default(),
