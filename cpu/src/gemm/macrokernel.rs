@@ -20,7 +20,7 @@ const KC: usize = 1024;
 pub(super) fn product<K: Microkernel>(context: ExecContext<'_>, args: &GemmArgs<K::Element>) -> Result<()> {
     let &GemmArgs { m, k, n, left, right, .. } = args;
     let units = Packing::<K>::units(k);
-    let bytes = |lanes: usize| lanes.next_multiple_of(K::LANES) * units * size_of::<K::Unit>();
+    let bytes = |lanes: usize| lanes.next_multiple_of(K::NR) * units * size_of::<K::Unit>();
     // A product with the own transpose has one factor.
     let same = left == right;
     let mut buffers = vec![context.workspace.acquire(bytes(m))?];
@@ -44,7 +44,7 @@ pub(super) fn product<K: Microkernel>(context: ExecContext<'_>, args: &GemmArgs<
     let blocks = Macrokernel::<K> { args, units, left: packed(0), right: packed(packings.len() - 1) };
     let rooms = Mutex::new(rooms);
     let free = || rooms.lock().unwrap_or_else(PoisonError::into_inner);
-    let (down, across) = (m.div_ceil(BLOCK_PANELS * K::LANES), n.div_ceil(BLOCK_PANELS * K::LANES));
+    let (down, across) = (m.div_ceil(BLOCK_PANELS * K::NR), n.div_ceil(BLOCK_PANELS * K::NR));
     context.for_each(down * across, args.operations(), |block| {
         // The lowest blocks first: those of a triangle are the longest rows, so that short ones fill the end.
         let (down, across) = ((down - 1 - block / across) * BLOCK_PANELS, block % across * BLOCK_PANELS);
@@ -86,8 +86,8 @@ impl<K: Microkernel> Macrokernel<'_, K> {
         let mut unit = 0;
         loop {
             let depth = KC.min(self.units - unit);
-            for j in across..n.div_ceil(K::LANES).min(across + BLOCK_PANELS) {
-                for i in down..m.div_ceil(K::LANES).min(down + BLOCK_PANELS) {
+            for j in across..n.div_ceil(K::NR).min(across + BLOCK_PANELS) {
+                for i in down..m.div_ceil(K::NR).min(down + BLOCK_PANELS) {
                     // Squares above the diagonal are the mirror images of others.
                     if symmetric && j > i {
                         continue;
@@ -95,10 +95,10 @@ impl<K: Microkernel> Macrokernel<'_, K> {
                     let square = (i - down) * BLOCK_PANELS + j - across;
                     // SAFETY: the square is in the block, its sums in the room.
                     unsafe {
-                        let sums = sums.add(square * K::LANES * K::LANES);
+                        let sums = sums.add(square * K::NR * K::NR);
                         self.micro_block(i, j, unit, depth, sums);
                         if unit + depth == self.units {
-                            self.finish(i * K::LANES, j * K::LANES, sums);
+                            self.finish(i * K::NR, j * K::NR, sums);
                         }
                     }
                 }
@@ -117,17 +117,17 @@ impl<K: Microkernel> Macrokernel<'_, K> {
     #[inline(always)]
     unsafe fn micro_block(&self, i: usize, j: usize, unit: usize, depth: usize, sums: *mut Sum<K::Element>) {
         let &GemmArgs { m, n, symmetric, .. } = self.args;
-        let rows = K::LANES.min(m - i * K::LANES);
+        let rows = K::NR.min(m - i * K::NR);
         for row in (0..rows).step_by(MR) {
-            let needed = if symmetric && i == j { row + MR } else { n - j * K::LANES };
+            let needed = if symmetric && i == j { row + MR } else { n - j * K::NR };
             if unit + depth == self.units {
-                self.prefetch(i * K::LANES + row, j * K::LANES);
+                self.prefetch(i * K::NR + row, j * K::NR);
             }
-            // SAFETY: panels of LANES lanes have `units` units each; MR lanes of one begin at a multiple of MR.
+            // SAFETY: panels of NR lanes have `units` units each; MR lanes of one begin at a multiple of MR.
             unsafe {
-                let left = self.left.add((i * self.units + unit) * K::LANES + row);
-                let right = self.right.add((j * self.units + unit) * K::LANES);
-                K::microkernel(depth, needed, left, right, sums.add(row * K::LANES), unit == 0);
+                let left = self.left.add((i * self.units + unit) * K::NR + row);
+                let right = self.right.add((j * self.units + unit) * K::NR);
+                K::microkernel(depth, needed, left, right, sums.add(row * K::NR), unit == 0);
             }
         }
     }
@@ -138,7 +138,7 @@ impl<K: Microkernel> Macrokernel<'_, K> {
         let &GemmArgs { n, beta, added, c, .. } = self.args;
         let adds = beta != Sum::<K::Element>::default();
         let line = 64 / size_of::<K::Element>();
-        for (row, x) in (0..MR).flat_map(|row| (0..K::LANES).step_by(line).map(move |x| (row, x))) {
+        for (row, x) in (0..MR).flat_map(|row| (0..K::NR).step_by(line).map(move |x| (row, x))) {
             let at = (i + row) * n + j + x;
             // SAFETY: a hint, whatever the address is.
             unsafe {
@@ -157,8 +157,8 @@ impl<K: Microkernel> Macrokernel<'_, K> {
     #[inline(always)]
     unsafe fn finish(&self, i: usize, j: usize, sums: *mut Sum<K::Element>) {
         let &GemmArgs { m, n, symmetric, .. } = self.args;
-        let (rows, columns) = (K::LANES.min(m - i), K::LANES.min(n - j));
-        let row = |r: usize| sums.wrapping_add(r * K::LANES);
+        let (rows, columns) = (K::NR.min(m - i), K::NR.min(n - j));
+        let row = |r: usize| sums.wrapping_add(r * K::NR);
         // SAFETY: rows of the square, its mirror image and what is added, which are no other square's.
         unsafe {
             if symmetric && i == j {
@@ -175,9 +175,9 @@ impl<K: Microkernel> Macrokernel<'_, K> {
             }
             if symmetric {
                 let mut mirrored = [Sum::<K::Element>::default(); MAX_NR * MAX_NR];
-                transpose_square(sums, K::LANES, &mut mirrored);
+                transpose_square(sums, K::NR, &mut mirrored);
                 for x in 0..columns {
-                    self.write(mirrored.as_ptr().add(x * K::LANES), (j + x) * n + i, rows);
+                    self.write(mirrored.as_ptr().add(x * K::NR), (j + x) * n + i, rows);
                 }
             }
         }
@@ -186,7 +186,7 @@ impl<K: Microkernel> Macrokernel<'_, K> {
     /// Makes the result of a row of sums: scales it, and adds what is to be added from element `at` on.
     ///
     /// # Safety
-    /// The row has `width` sums, at most LANES, and as many elements may be read.
+    /// The row has `width` sums, at most NR, and as many elements may be read.
     #[inline(always)]
     unsafe fn scale(&self, sums: *mut Sum<K::Element>, at: usize, width: usize) {
         let &GemmArgs { alpha, beta, added, .. } = self.args;
@@ -198,11 +198,11 @@ impl<K: Microkernel> Macrokernel<'_, K> {
                 true => alpha * *sums.add(x) + beta * (*added.add(x)).widen(),
                 false => alpha * *sums.add(x),
             };
-            if width == K::LANES {
+            if width == K::NR {
                 // By way of registers: the compiler cannot know that what is added is not written to.
                 let mut row = [Sum::<K::Element>::default(); MAX_NR];
-                row[..K::LANES].iter_mut().enumerate().for_each(|(x, to)| *to = one(x));
-                core::ptr::copy_nonoverlapping(row.as_ptr(), sums, K::LANES);
+                row[..K::NR].iter_mut().enumerate().for_each(|(x, to)| *to = one(x));
+                core::ptr::copy_nonoverlapping(row.as_ptr(), sums, K::NR);
             } else {
                 (0..width).for_each(|x| *sums.add(x) = one(x));
             }
@@ -212,17 +212,17 @@ impl<K: Microkernel> Macrokernel<'_, K> {
     /// Writes a row to the result, from its element `at` on.
     ///
     /// # Safety
-    /// The row has `width` sums, at most LANES, and as many elements of the result are nobody else's.
+    /// The row has `width` sums, at most NR, and as many elements of the result are nobody else's.
     #[inline(always)]
     unsafe fn write(&self, row: *const Sum<K::Element>, at: usize, width: usize) {
         // SAFETY: the caller's.
         unsafe {
             let to = self.args.c.add(at);
-            if width == K::LANES {
+            if width == K::NR {
                 let mut narrow = [K::Element::default(); MAX_NR];
-                let narrow = &mut narrow[..K::LANES];
+                let narrow = &mut narrow[..K::NR];
                 narrow.iter_mut().enumerate().for_each(|(x, to)| *to = K::Element::narrow(*row.add(x)));
-                core::ptr::copy_nonoverlapping(narrow.as_ptr(), to, K::LANES);
+                core::ptr::copy_nonoverlapping(narrow.as_ptr(), to, K::NR);
             } else {
                 (0..width).for_each(|x| *to.add(x) = K::Element::narrow(*row.add(x)));
             }

@@ -17,8 +17,8 @@ pub(super) unsafe trait Microkernel: 'static {
     type Unit: Copy + Default + Send + Sync;
     /// Elements in a unit: 1 or 2.
     const ELEMENTS: usize;
-    /// Lanes of a panel: a multiple of [`MR`].
-    const LANES: usize;
+    /// Lanes of a panel, of either factor: a multiple of [`MR`].
+    const NR: usize;
     /// Whether a unit is four bytes and has the bits of its elements as they are stored.
     const IS_COPY: bool;
 
@@ -26,7 +26,7 @@ pub(super) unsafe trait Microkernel: 'static {
     fn join(low: Self::Element, high: Self::Element) -> Self::Unit;
 
     /// Adds the product of [`MR`] lanes of the left panel with at least the first `columns` of the right one to a
-    /// tile of sums, `MR × LANES` and row-major; `fresh` ones are not read.
+    /// tile of sums, `MR × NR` and row-major; `fresh` ones are not read.
     ///
     /// # Safety
     /// The panels hold `units` units of each lane from here on, the tile is there, and the machine has what the
@@ -71,15 +71,15 @@ macro_rules! microkernel {
             sums: *mut $sum,
             fresh: bool,
         ) {
-            const LANES: usize = NR_REGS * 64 / size_of::<$unit>();
-            const STEP: usize = LANES / NR_REGS;
+            const NR: usize = NR_REGS * 64 / size_of::<$unit>();
+            const STEP: usize = NR / NR_REGS;
             // SAFETY: the contract of `Microkernel::tile`.
             unsafe {
                 let mut tile = [[$zero(); N]; MR];
                 if !fresh {
                     for (r, row) in tile.iter_mut().enumerate() {
                         for (s, register) in row.iter_mut().enumerate() {
-                            *register = $load(sums.add(r * LANES + s * STEP));
+                            *register = $load(sums.add(r * NR + s * STEP));
                         }
                     }
                 }
@@ -91,12 +91,12 @@ macro_rules! microkernel {
                             *$t = $fma;
                         }
                     }
-                    left = left.add(LANES);
-                    right = right.add(LANES);
+                    left = left.add(NR);
+                    right = right.add(NR);
                 }
                 for (r, row) in tile.iter().enumerate() {
                     for (s, register) in row.iter().enumerate() {
-                        $store(sums.add(r * LANES + s * STEP), *register);
+                        $store(sums.add(r * NR + s * STEP), *register);
                     }
                 }
             }
@@ -141,12 +141,12 @@ microkernel!(
 macro_rules! kernel {
     ([$($generics:tt)*] $kernel:ty, $factor:ty, $unit:ty, $elements:literal, $plain:expr, $tile:ident,
      |$low:ident, $high:ident| $join:expr) => {
-        // SAFETY: `tile` reads ROWS numbers of each unit on the left and LANES on the right, and writes the tile.
+        // SAFETY: `microkernel` reads MR numbers of each unit on the left and NR on the right, and writes the tile.
         unsafe impl<$($generics)*> Microkernel for $kernel {
             type Element = $factor;
             type Unit = $unit;
             const ELEMENTS: usize = $elements;
-            const LANES: usize = NR_REGS * 64 / size_of::<$unit>();
+            const NR: usize = NR_REGS * 64 / size_of::<$unit>();
             const IS_COPY: bool = $plain;
             #[inline(always)]
             fn join($low: $factor, $high: $factor) -> $unit {
@@ -163,7 +163,7 @@ macro_rules! kernel {
             ) {
                 // SAFETY: the caller's.
                 unsafe {
-                    match columns.div_ceil(Self::LANES / NR_REGS) {
+                    match columns.div_ceil(Self::NR / NR_REGS) {
                         1 => $tile::<1>(units, left, right, sums, fresh),
                         2 => $tile::<2>(units, left, right, sums, fresh),
                         _ => $tile::<NR_REGS>(units, left, right, sums, fresh),

@@ -21,7 +21,7 @@ pub(super) struct Packing<K: Microkernel> {
     pub(super) side: GemmOperand<K::Element>,
     /// The extent along the product, in elements.
     pub(super) k: usize,
-    /// `panels × units × LANES`.
+    /// `panels × units × NR`.
     pub(super) panels: *mut K::Unit,
 }
 
@@ -38,7 +38,7 @@ impl<K: Microkernel> Packing<K> {
     pub(super) fn parts(&self) -> usize {
         match self.side.lane_stride {
             1 => Self::units(self.k).div_ceil(STRIP),
-            _ => self.side.lanes.div_ceil(K::LANES),
+            _ => self.side.lanes.div_ceil(K::NR),
         }
     }
 
@@ -90,24 +90,24 @@ impl<K: Microkernel> Packing<K> {
     unsafe fn pack_contiguous(&self, units: Range<usize>) {
         let total = Self::units(self.k);
         for start in units.clone().step_by(RUN) {
-            for first in (0..self.side.lanes).step_by(K::LANES) {
+            for first in (0..self.side.lanes).step_by(K::NR) {
                 for unit in start..units.end.min(start + RUN) {
                     let step = unit * K::ELEMENTS;
                     // SAFETY: within the panels; the elements that are read by address are within the factor.
                     unsafe {
-                        let line = self.panels.add(first * total + unit * K::LANES);
-                        if first + K::LANES > self.side.lanes || step + K::ELEMENTS > self.k {
-                            (0..K::LANES).for_each(|w| *line.add(w) = self.unit(first + w, unit));
+                        let line = self.panels.add(first * total + unit * K::NR);
+                        if first + K::NR > self.side.lanes || step + K::ELEMENTS > self.k {
+                            (0..K::NR).for_each(|w| *line.add(w) = self.unit(first + w, unit));
                             continue;
                         }
                         let low = self.side.base.add(first + step * self.side.step_stride);
                         let high = low.add((K::ELEMENTS - 1) * self.side.step_stride);
                         // By way of registers: the compiler cannot know that the factor is not written to.
                         let mut joined = [K::Unit::default(); MAX_NR];
-                        for (w, unit) in joined[..K::LANES].iter_mut().enumerate() {
+                        for (w, unit) in joined[..K::NR].iter_mut().enumerate() {
                             *unit = K::join(*low.add(w), *high.add(w));
                         }
-                        core::ptr::copy_nonoverlapping(joined.as_ptr(), line, K::LANES);
+                        core::ptr::copy_nonoverlapping(joined.as_ptr(), line, K::NR);
                     }
                 }
             }
@@ -121,17 +121,17 @@ impl<K: Microkernel> Packing<K> {
     #[inline(always)]
     unsafe fn pack_strided(&self, panel: usize) {
         let total = Self::units(self.k);
-        let first = panel * K::LANES;
+        let first = panel * K::NR;
         // Squares of 16 lanes and units in registers, or fewer lanes one by one.
         let width = if K::IS_COPY { TRANSPOSE } else { MR };
         for start in (0..total).step_by(TRANSPOSE) {
             let end = total.min(start + TRANSPOSE);
-            for lane in (first..first + K::LANES).step_by(width) {
+            for lane in (first..first + K::NR).step_by(width) {
                 let whole =
                     lane + TRANSPOSE <= self.side.lanes && (start + TRANSPOSE) * K::ELEMENTS <= self.k;
                 // SAFETY: within the panels; whole squares are within the factor.
                 unsafe {
-                    let to = self.panels.add(first * total + start * K::LANES + lane - first);
+                    let to = self.panels.add(first * total + start * K::NR + lane - first);
                     if K::IS_COPY && whole {
                         let stride = self.side.lane_stride;
                         let from = self.side.base.add(lane * stride + start * K::ELEMENTS);
@@ -141,11 +141,11 @@ impl<K: Microkernel> Packing<K> {
                                 from.wrapping_add(row * stride).cast::<u8>().wrapping_add(PREFETCH_BYTES);
                             _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
                         }
-                        transpose_16x16(from.cast(), stride * size_of::<K::Element>(), to.cast(), K::LANES);
+                        transpose_16x16(from.cast(), stride * size_of::<K::Element>(), to.cast(), K::NR);
                         continue;
                     }
                     for (u, w) in (start..end).flat_map(|u| (0..width).map(move |w| (u, w))) {
-                        *to.add((u - start) * K::LANES + w) = self.unit(lane + w, u);
+                        *to.add((u - start) * K::NR + w) = self.unit(lane + w, u);
                     }
                 }
             }
