@@ -85,6 +85,18 @@ impl Derivation {
         )
     }
 
+    /// The place of an operation as it is where another one, `new`, stands in place of `old`.
+    pub fn replace(&mut self, root: u32, old: u32, new: u32) -> u32 {
+        let live = live_from(&self.nodes, [root].into_iter());
+        let mut placed: Vec<u32> = (0..self.nodes.len() as u32).collect();
+        placed[old as usize] = new;
+        // What comes before does not use it.
+        for place in (old as usize + 1..live.len()).filter(|&place| live[place]) {
+            placed[place] = self.push(self.nodes[place].with_inputs(|input| placed[input as usize]));
+        }
+        placed[root as usize]
+    }
+
     /// The graph of the operations that lead to what is stored or summed up. Operands that are neither read nor written
     /// fall away; of the others those that are written come first.
     pub fn finish(self, operands: Vec<Derived>, sums: Vec<(&'static str, u32)>) -> Graph {
