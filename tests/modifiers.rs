@@ -503,8 +503,14 @@ fn follows(optimizer: &mut fallline::Driver, mut reference: impl FnMut(usize, &m
     let mut random = Random(11);
     let mut got = LENGTHS.map(|n| random.units(n));
     let mut expected: Vec<Naive> = got.iter().map(|p| Naive { p: p.clone(), ..Naive::default() }).collect();
+    // Gradients have a direction of their own, so that there is something to find, and some elements none.
+    let drift = LENGTHS.map(|n| random.units(n));
     for t in 1..=9 {
-        let grads = LENGTHS.map(|n| random.units(n));
+        let grads = drift.each_ref().map(|drift| {
+            let given = drift.iter().zip(random.units(drift.len())).enumerate();
+            let given = given.map(|(i, (drift, x))| if i % 5 == 2 { 0.0 } else { drift + x });
+            given.collect::<Vec<f64>>()
+        });
         reference(t, &mut expected, &grads);
         let names = ["a", "b", "c"];
         let bound = names.into_iter().zip(&mut got).zip(&grads);
@@ -591,20 +597,23 @@ fn cautious_dadapt_adam_is_its_definition() {
 /// Its average is that of the parameter as it is after the masked step.
 #[test]
 fn cautious_asgd_is_its_definition() {
-    let text = "dict(type='ASGD', lr=0.1, lambd=0.2, t0=2.0, weight_decay=0.3, cautious=True)";
-    let mut optimizer = recipe(text).optimizer(common::best());
     let single = |x: f64| f64::from(x as f32);
-    follows(&mut optimizer, |t, tensors, grads| {
-        let before = (t - 1) as f64;
-        let eta = single(0.1 / (1.0 + 0.2 * 0.1 * before).powf(0.75));
-        let share = single(1.0 / (before - 2.0).max(1.0));
-        for (tensor, grads) in tensors.iter_mut().zip(grads) {
-            let grads: Vec<f64> = grads.iter().zip(&tensor.p).map(|(g, p)| g + 0.3 * p).collect();
-            let updates: Vec<f64> = grads.iter().map(|g| eta * g).collect();
-            tensor.descend(1.0 - 0.2 * eta, &updates, &grads);
-            tensor.change("ax", &grads, |p, ax, _| *ax += (p - *ax) * share);
-        }
-    });
+    // Without a decay in them, gradients of 0 agree with nothing.
+    for decay in [0.3, 0.0] {
+        let options = format!("lr=0.1, lambd=0.2, t0=2.0, weight_decay={decay:?}, cautious=True");
+        let mut optimizer = recipe(&format!("dict(type='ASGD', {options})")).optimizer(common::best());
+        follows(&mut optimizer, |t, tensors, grads| {
+            let before = (t - 1) as f64;
+            let eta = single(0.1 / (1.0 + 0.2 * 0.1 * before).powf(0.75));
+            let share = single(1.0 / (before - 2.0).max(1.0));
+            for (tensor, grads) in tensors.iter_mut().zip(grads) {
+                let grads: Vec<f64> = grads.iter().zip(&tensor.p).map(|(g, p)| g + decay * p).collect();
+                let updates: Vec<f64> = grads.iter().map(|g| eta * g).collect();
+                tensor.descend(1.0 - 0.2 * eta, &updates, &grads);
+                tensor.change("ax", &grads, |p, ax, _| *ax += (p - *ax) * share);
+            }
+        });
+    }
 }
 
 fallline::hyperparameters! {
