@@ -121,6 +121,13 @@ impl Program {
         passes.into_iter().fold(self, |program, kernel| program.and(Stage::Pass(kernel)))
     }
 
+    /// The same with one pass in place of another.
+    pub(crate) fn with_pass(mut self, old: &'static Kernel, new: &'static Kernel) -> Program {
+        let places = self.stages.iter_mut().flatten().filter(|stage| **stage == Stage::Pass(old));
+        places.for_each(|stage| *stage = Stage::Pass(new));
+        self
+    }
+
     /// The same with a pass at its end that is left out in steps in which nothing syncs.
     pub(crate) fn closed_by(self, kernel: &'static Kernel) -> Program {
         Program { periodic: true, ..self.and(Stage::Pass(kernel)) }
