@@ -129,11 +129,12 @@ impl Seen {
         let kinds = keys.chunk_by(|one, other| one.0 == other.0);
         let kinds = kinds.map(|of_kind| {
             let kind = of_kind[0].0;
-            let named = of_kind.iter().filter(|key| !key.1.is_empty()).map(|key| match self.facts.get(*key) {
-                None => format!(" {} (none)", key.1),
-                Some(Ok(value)) if value.len() < 9 => format!(" {} ({value})", key.1),
-                Some(_) => format!(" {}", key.1),
-            });
+            let named =
+                of_kind.iter().filter(|key| !key.1.is_empty()).map(|key| match self.facts.get(*key) {
+                    None => format!(" {} (none)", key.1),
+                    Some(Ok(value)) if value.len() < 9 => format!(" {} ({value})", key.1),
+                    Some(_) => format!(" {}", key.1),
+                });
             let own = match self.facts.get(of_kind[0]) {
                 Some(Ok(value)) if of_kind[0].1.is_empty() && value.len() < 9 => format!(" ({value})"),
                 _ => String::new(),
@@ -146,7 +147,8 @@ impl Seen {
     /// What a fault has left: what is as after a step, what is as neither before nor after it, what cannot be read.
     fn told(&self, before: &Seen, after: &Seen) -> String {
         let (mut stepped, mut other, mut unread) = (Vec::new(), Vec::new(), Vec::new());
-        let mut keys: Vec<_> = before.facts.keys().chain(after.facts.keys()).chain(self.facts.keys()).collect();
+        let mut keys: Vec<_> =
+            before.facts.keys().chain(after.facts.keys()).chain(self.facts.keys()).collect();
         keys.sort();
         keys.dedup();
         // What only a checkpoint tells is not there to see where none can be saved.
@@ -165,7 +167,11 @@ impl Seen {
         let mut told = Vec::new();
         if !stepped.is_empty() {
             let all = stepped.len() == all;
-            told.push(if all { "all as the step".to_owned() } else { format!("as the step: {}", self.list(&stepped)) });
+            told.push(if all {
+                "all as the step".to_owned()
+            } else {
+                format!("as the step: {}", self.list(&stepped))
+            });
         }
         if !other.is_empty() {
             told.push(format!("otherwise: {}", self.list(&other)));
@@ -205,7 +211,9 @@ pub fn tell(error: &Error) -> String {
     let mut words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     let kind = words.next().unwrap_or_default();
     match error {
-        Error::Backend(_) | Error::Hyper(_) => format!("{kind}/{}: {error}", words.next().unwrap_or_default()),
+        Error::Backend(_) | Error::Hyper(_) => {
+            format!("{kind}/{}: {error}", words.next().unwrap_or_default())
+        }
         _ => format!("{kind}: {error}"),
     }
 }
@@ -238,15 +246,44 @@ pub fn row(
     let (left, save) = (now.told(before, after), now.saves(before, after));
     let (next, stuck) = go_on(trainer, act, then, run);
     let reload = stuck.then(|| match trainer.go_back(&run.saved[at], &run.values[at]) {
-        Ok(()) => go_on(trainer, act, at, run).0,
+        Ok(()) => go_on(trainer, act, at, run).0.join(", then "),
         Err(error) => tell(&error),
     });
-    Row { told, left, save, next, reload }
+    let next: Vec<String> = next.into_iter().map(|next| shortened(&told, next)).collect();
+    let (next, reload) = (next.join(", then "), reload.map(|told| plain(&told)));
+    Row { told: plain(&told), left, save: plain(&save), next: plain(&next), reload }
+}
+
+/// An error that repeats the one that was told, in words.
+fn shortened(told: &str, next: String) -> String {
+    let cause = next.strip_prefix("Poisoned: a step failed half-way (");
+    let cause = cause.and_then(|rest| {
+        rest.strip_suffix("): parameters and states may not fit together; reload a checkpoint")
+    });
+    match cause {
+        Some(cause) if told.ends_with(cause) => "Poisoned by that error".to_owned(),
+        _ if next == told => "the same error".to_owned(),
+        _ => next,
+    }
+}
+
+/// Without the driver's words: which call failed is known.
+fn plain(text: &str) -> String {
+    let (mut plain, mut rest) = (String::new(), text);
+    while let Some(start) = rest.find("cuda:0: ") {
+        let code = rest[start..].find("(CUDA_ERROR_").map(|at| start + at);
+        let Some(end) = code.and_then(|code| Some(code + rest[code..].find(')')? + 1)) else { break };
+        let refuses = rest[start..end].contains("refuses further work");
+        plain += &rest[..start];
+        plain += if refuses { "cuda:0 refuses further work" } else { "cuda:0 failed" };
+        rest = &rest[end..];
+    }
+    plain + rest
 }
 
 /// Tries a step until it goes through, three times at most: a driver tells some failures in the call after. Says what
 /// comes of it, and whether it did not.
-fn go_on(trainer: &mut Trainer, act: Act, t: usize, run: &Undisturbed) -> (String, bool) {
+fn go_on(trainer: &mut Trainer, act: Act, t: usize, run: &Undisturbed) -> (Vec<String>, bool) {
     let mut told = Vec::new();
     for _ in 0..3 {
         match attempt(|| act(trainer, t)) {
@@ -256,11 +293,11 @@ fn go_on(trainer: &mut Trainer, act: Act, t: usize, run: &Undisturbed) -> (Strin
                     None => "as undisturbed".to_owned(),
                     Some(what) => format!("otherwise: {what}"),
                 });
-                return (told.join(", then "), false);
+                return (told, false);
             }
             Err(error) if told.last() == Some(&error) => break,
             Err(error) => told.push(error),
         }
     }
-    (told.join(", then "), true)
+    (told, true)
 }

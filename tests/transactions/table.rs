@@ -40,10 +40,16 @@ impl Table {
     pub fn block(&mut self, title: &str, rows: &[(String, Row)]) {
         writeln!(self.0, "\n## {title}").unwrap();
         for same in rows.chunk_by(|one, other| one.1 == other.1) {
-            let calls: Vec<&str> = same.iter().map(|(call, _)| &**call).collect();
-            let calls = calls.chunk_by(|one, other| one == other).map(|calls| match calls.len() {
-                1 => calls[0].to_owned(),
-                many => format!("{many} × {}", calls[0]),
+            let mut calls: Vec<(&str, usize)> = Vec::new();
+            for (call, _) in same {
+                match calls.iter_mut().find(|(known, _)| known == call) {
+                    Some((_, count)) => *count += 1,
+                    None => calls.push((call, 1)),
+                }
+            }
+            let calls = calls.iter().map(|(call, count)| match count {
+                1 => (*call).to_owned(),
+                count => format!("{count} {call}"),
             });
             self.row(&calls.collect::<Vec<_>>().join(", "), &same[0].1);
         }
