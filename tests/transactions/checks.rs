@@ -244,11 +244,11 @@ fn once() -> impl Fn(&str) -> bool {
     }
 }
 
-/// Evaluates in place of the second step.
+/// Evaluates in place of the fourth step.
 fn evaluating(trainer: &mut Trainer, t: usize) -> Result<Done, Error> {
     match t {
-        1 => switch(trainer, Mode::Evaluation),
-        2 => switch(trainer, Mode::Training),
+        3 => switch(trainer, Mode::Evaluation),
+        4 => switch(trainer, Mode::Training),
         _ => step(trainer, t),
     }
 }
@@ -258,6 +258,17 @@ fn change(
     change: impl FnOnce(&mut Driver) -> Result<(), Error>,
 ) -> Result<Done, Error> {
     change(&mut trainer.optimizer).map(|()| Done::Nothing)
+}
+
+fn dadapt() -> Trainer {
+    host("dict(type='DAdaptAdam', d0=1e-3)")
+}
+
+/// A new parameter in double precision.
+fn with_double(trainer: &mut Trainer, t: usize) -> Result<Done, Error> {
+    let mut new = trainer.another("n", &[3]);
+    new.other_value(Memory::Host(numbers(Format::F64, 5, 3)));
+    trainer.step_changed(t, |held| held.push(new))
 }
 
 /// What is bound.
@@ -321,17 +332,12 @@ const BINDINGS: &[Check] = &[
             trainer.step_changed(t, |held| held.push(new))
         },
     ),
-    Check::new(
-        "single and double precision where all are looked at together",
-        || host("dict(type='DAdaptAdam', d0=1e-3)"),
-        1,
-        |trainer, t| {
-            let mut new = trainer.another("n", &[3]);
-            new.other_value(Memory::Host(numbers(Format::F64, 5, 3)));
-            trainer.step_changed(t, |held| held.push(new))
-        },
-    ),
-    Check::new("groups that do not go together", schedule_free, 1, |trainer, t| {
+    Check::new("single and double precision where all are looked at together", dadapt, 1, with_double),
+    Check::new("the same, a second time", dadapt, 1, |trainer, t| {
+        with_double(trainer, t)?;
+        with_double(trainer, t)
+    }),
+    Check::new("groups that do not go together", schedule_free, 0, |trainer, t| {
         let mut set = |values: [f64; 2]| {
             let [lr, power] = values.map(Value::Float);
             trainer.optimizer.set(0, &[("lr", lr), ("weight_lr_power", power)])
@@ -358,7 +364,7 @@ const BINDINGS: &[Check] = &[
         trainer.optimizer.set_page_folder(None);
         done
     }),
-    Check::new("weights that are evaluated", schedule_free, 2, step).by(evaluating),
+    Check::new("weights that are evaluated", schedule_free, 4, step).by(evaluating),
 ];
 
 /// Row-sparse gradients.
@@ -473,7 +479,7 @@ const WINDOWS: &[Check] = &[
             let own = "optimizer=dict(type='AdamWScheduleFree', lr=0.1)";
             host(&format!("optim_wrapper = dict(type='OptimWrapper', {own}, accumulative_counts=2)\n"))
         },
-        3,
+        1,
         |trainer, t| {
             let values = |lr, power| [("lr", Value::Float(lr)), ("weight_lr_power", Value::Float(power))];
             trainer.optimizer.set(0, &values(0.0, -1.0))?;
@@ -500,8 +506,8 @@ const PIECES: &[Check] = &[
     Check::new("clipping", strict_norm, 2, stream),
     Check::new("a loss scale", dynamic_scale, 2, stream),
     Check::new("what is not finite is looked for", || policy(NonFinite::Skip), 2, stream),
-    Check::new("all are looked at together", || host("dict(type='DAdaptAdam', d0=1e-3)"), 1, stream),
-    Check::new("weights that are evaluated", schedule_free, 2, stream).by(evaluating),
+    Check::new("all are looked at together", dadapt, 1, stream),
+    Check::new("weights that are evaluated", schedule_free, 4, stream).by(evaluating),
     Check::new("a name twice, then dropped", adamw, 2, |trainer, t| {
         after_one(trainer, t, |mut pieces, held| pieces.apply(held[0].bind(t)).map(|()| Done::Nothing))
     })

@@ -81,11 +81,20 @@ const SCENES: &[Scene] = &[
     Scene { title: "LAMB, a lost device", text: "dict(type='LAMB', lr=0.1)", lost: true, ..PLAIN },
     Scene { title: "Adafactor", text: "Adafactor", ..PLAIN },
     Scene { title: "DAdaptAdam", text: "dict(type='DAdaptAdam', d0=1e-3)", at: &[0, 1], ..PLAIN },
-    Scene { title: "Muon", text: "dict(type='Muon', lr=0.1, rest='AdamW')", at: &[0, 1], ..PLAIN },
+    Scene { title: "Muon", text: "dict(type='Muon', lr=0.1, rest='AdamW')", ..PLAIN },
     Scene {
         title: "AdamW8bit, which skips what is not finite",
         text: "dict(type='AdamW8bit', lr=0.1, min_8bit_size=0)",
         around: |trainer| around(trainer, |driver| driver.with_non_finite(NonFinite::Skip)),
+        ..PLAIN
+    },
+    Scene {
+        title: "AdamW8bit of memory of the host, which fails on what is not finite, with an average",
+        text: "dict(type='AdamW8bit', lr=0.1, min_8bit_size=0)",
+        place: Place::Host,
+        around: |trainer| {
+            around(trainer, |driver| driver.with_non_finite(NonFinite::Error).averaged(average()));
+        },
         ..PLAIN
     },
     Scene {
@@ -182,10 +191,11 @@ const SCENES: &[Scene] = &[
         title: "AdamWScheduleFree, to the weights that are evaluated",
         text: "dict(type='AdamWScheduleFree', lr=0.1)",
         act: |trainer, t| match t {
-            1 => switch(trainer, Mode::Evaluation),
-            2 => switch(trainer, Mode::Training),
+            3 => switch(trainer, Mode::Evaluation),
+            4 => switch(trainer, Mode::Training),
             _ => step(trainer, t),
         },
+        at: &[3],
         ..PLAIN
     },
     Scene {
@@ -226,20 +236,19 @@ impl Scene {
         trainer
     }
 
-    /// The rows of a step, one for each call.
-    fn rows(&self, emulator: &Emulator, at: usize) -> Vec<(String, Row)> {
+    /// The rows of a step, one for each call; and those of calls that allocate, where there is no memory.
+    fn rows(&self, emulator: &Emulator, at: usize) -> [Vec<(String, Row)>; 2] {
         let run = Undisturbed::run(self.trainer(), self.act, at + 2);
-        let mut rows = Vec::new();
+        let [mut rows, mut short] = [Vec::new(), Vec::new()];
+        let code = if self.lost { ILLEGAL_ADDRESS } else { UNKNOWN };
         for call in 1.. {
-            let code = if self.lost { ILLEGAL_ADDRESS } else { UNKNOWN };
             let Some((name, row)) = self.fail(emulator, at, (call, code), &run) else { break };
-            let allocates = name.contains("Alloc") && !self.lost;
-            rows.push((name, row));
-            if allocates && let Some((name, row)) = self.fail(emulator, at, (call, OUT_OF_MEMORY), &run) {
-                rows.push((format!("{name} (no memory)"), row));
+            if name.contains("Alloc") && !self.lost {
+                short.extend(self.fail(emulator, at, (call, OUT_OF_MEMORY), &run));
             }
+            rows.push((name, row));
         }
-        rows
+        [rows, short]
     }
 
     /// The name of a call that fails, and its row; none where the step has fewer calls.
@@ -270,11 +279,13 @@ fn every_call_of_the_device() {
         let mut table = Table::default();
         for scene in SCENES {
             for &at in scene.at {
-                let began = std::time::Instant::now();
-                let rows = scene.rows(emulator, at);
-                assert!(rows.len() > 3, "{}: {} calls", scene.title, rows.len());
-                table.block(&format!("{}; step {}", scene.title, at + 1), &rows);
-                println!("{:>8.2?} {:4} {}", began.elapsed(), rows.len(), scene.title);
+                let title = format!("{}; step {}", scene.title, at + 1);
+                let [rows, short] = scene.rows(emulator, at);
+                assert!(rows.len() > 3, "{title}: {} calls", rows.len());
+                table.block(&title, &rows);
+                if !short.is_empty() {
+                    table.block(&format!("{title}, no memory"), &short);
+                }
             }
         }
         table.settle("device.txt");

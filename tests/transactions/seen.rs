@@ -271,12 +271,22 @@ fn shortened(told: &str, next: String) -> String {
 fn plain(text: &str) -> String {
     let (mut plain, mut rest) = (String::new(), text);
     while let Some(start) = rest.find("cuda:0: ") {
-        let code = rest[start..].find("(CUDA_ERROR_").map(|at| start + at);
-        let Some(end) = code.and_then(|code| Some(code + rest[code..].find(')')? + 1)) else { break };
-        let refuses = rest[start..end].contains("refuses further work");
-        plain += &rest[..start];
-        plain += if refuses { "cuda:0 refuses further work" } else { "cuda:0 failed" };
-        rest = &rest[end..];
+        let (before, words) = rest.split_at(start);
+        let ends = [("(CUDA_ERROR_", ")"), ("CUBLAS_STATUS_", "FAILED"), ("no memory for ", "bytes")];
+        let ends = ends.into_iter().filter_map(|(code, end)| {
+            let at = words.find(code)?;
+            Some((at + words[at..].find(end)? + end.len(), code))
+        });
+        let Some((end, code)) = ends.min() else { break };
+        let what = match code {
+            _ if words[..end].contains("refuses further work") => "refuses further work",
+            "no memory for " => "has no memory",
+            _ => "failed",
+        };
+        plain += before;
+        plain += "cuda:0 ";
+        plain += what;
+        rest = &words[end..];
     }
     plain + rest
 }

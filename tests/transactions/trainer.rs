@@ -4,6 +4,7 @@ use crate::common::{Buffer, Random, recipe};
 use fallline::optim::{Binding, Error, GradRef, LoadReport, Mode, ParamRef, frozen, param, rows};
 use fallline::{Backend, Checkpoint, Cpu, Driver, Format, Optimizer, Shape, StepReport, Tensor};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 /// Steps that there are gradients for.
@@ -233,9 +234,9 @@ impl Trainer {
     /// A step on parameters that are changed for it alone. What values have become stays.
     pub fn step_changed(&mut self, t: usize, change: impl FnOnce(&mut Vec<Held>)) -> Result<Done, Error> {
         change(&mut self.held);
-        let done = step(self, t);
+        let done = catch_unwind(AssertUnwindSafe(|| step(self, t)));
         self.restore();
-        done
+        done.unwrap_or_else(|cause| resume_unwind(cause))
     }
 
     /// Binds everything again as it was made, with the values that parameters have now.
