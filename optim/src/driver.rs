@@ -195,12 +195,18 @@ impl Driver {
     }
 
     /// Takes a step over all parameters (`whole`) or some of them, and keeps what it learns of new ones if it goes
-    /// through.
-    fn take_step(&mut self, bindings: &mut [Binding<'_>], whole: bool) -> Result<StepReport> {
+    /// through. `factor` is that of gradients that were inspected already.
+    fn take_step(
+        &mut self,
+        bindings: &mut [Binding<'_>],
+        whole: bool,
+        factor: Option<f64>,
+    ) -> Result<StepReport> {
         let (window, mut step) = self.split(whole);
-        let stepped = match whole && step.gradients.config.buffers() {
-            true => step.accumulate(window, bindings),
-            false => step.begin(window, bindings).and_then(|()| step.take(bindings, GradState::Raw, None)),
+        let stepped = match factor {
+            Some(factor) => step.take_piece(window, bindings, factor),
+            None if whole && step.gradients.config.buffers() => step.accumulate(window, bindings),
+            None => step.begin(window, bindings).and_then(|()| step.take(bindings, GradState::Raw, None)),
         };
         let averaged = match &stepped {
             Ok(_) => step.average(bindings),
@@ -225,7 +231,7 @@ impl Driver {
 impl Optimizer for Driver {
     fn step(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
         self.check_ready()?;
-        let stepped = self.take_step(bindings, true)?;
+        let stepped = self.take_step(bindings, true, None)?;
         self.averaging.iter_mut().for_each(Averages::advance);
         Ok(stepped)
     }

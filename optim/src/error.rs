@@ -197,14 +197,13 @@ pub enum Error {
         /// How many there are.
         count: usize,
     },
-    /// A step in pieces was begun and never finished: some parameters have taken it, the others have not.
-    #[error(
-        "a step in pieces was not finished: {} stepped, and the others have not; loading a checkpoint goes on from there",
-        stepped(params)
-    )]
+    /// A step in pieces was begun and never finished: it is done for some parameters, and not for the others.
+    #[error("a step in pieces was not finished: {}; loading a checkpoint goes on from there", half_done(params, *stepped))]
     HalfStep {
-        /// The parameters that have stepped, sorted.
+        /// The parameters, sorted.
         params: Vec<String>,
+        /// Whether they have stepped; else their gradients are in a window of accumulation already.
+        stepped: bool,
     },
     /// A device failed after the first write of a step.
     #[error(
@@ -246,13 +245,19 @@ pub enum Error {
 /// The result of an operation of an optimizer.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
-/// Names, as a sentence begins.
-fn stepped(params: &[String]) -> String {
+/// What is done for which parameters.
+fn half_done(params: &[String], stepped: bool) -> String {
     const SHOWN: usize = 5;
     let shown: Vec<String> = params.iter().take(SHOWN).map(|name| format!("{name:?}")).collect();
+    let done = if stepped { "stepped" } else { "accumulated a gradient" };
     match params.len() {
-        1 => format!("parameter {} has", shown[0]),
-        count if count <= SHOWN => format!("parameters {} have", shown.join(", ")),
-        count => format!("parameters {} and {} more have", shown.join(", "), count - SHOWN),
+        1 => format!("parameter {} has {done}, and the others have not", shown[0]),
+        count if count <= SHOWN => {
+            format!("parameters {} have {done}, and the others have not", shown.join(", "))
+        }
+        count => {
+            let (shown, more) = (shown.join(", "), count - SHOWN);
+            format!("parameters {shown} and {more} more have {done}, and the others have not")
+        }
     }
 }

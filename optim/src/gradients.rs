@@ -4,6 +4,7 @@ pub(crate) mod accumulate;
 mod clip;
 mod non_finite;
 mod norm;
+mod pieces;
 mod stats;
 mod views;
 
@@ -33,6 +34,15 @@ pub(crate) struct Gradients {
     clipping: Clipping,
     /// What the gradients of the step being taken are multiplied by, where the device has computed it.
     factor: Option<Arc<Storage>>,
+}
+
+/// What was found in all gradients, and how they are clipped.
+struct Inspected {
+    /// Their Euclidean norm.
+    euclidean: f64,
+    /// The first by name that is not finite, and how many of its elements are not.
+    bad: Option<(String, u64)>,
+    clip: Option<Clip>,
 }
 
 /// How far the gradients of a step have come.
@@ -86,12 +96,26 @@ impl Gradients {
             // Another rank's are not.
             euclidean = f64::NAN;
         }
+        let inspected = Inspected { euclidean, bad, clip };
+        self.decide(state, inspected, |p| norm_of(engine, grads, p, inverse), report)
+    }
+
+    /// Decides what is done about what was found in gradients. Returns their factor, or none where the step is to be skipped.
+    fn decide(
+        &mut self,
+        state: GradState,
+        Inspected { euclidean, bad, clip }: Inspected,
+        norm: impl FnOnce(f64) -> Result<f64>,
+        report: &mut StepReport,
+    ) -> Result<Option<f64>> {
+        let scaler = &self.config.scaler;
+        let (scaled, inverse) = (scaler.is_some(), scaler.as_ref().map_or(1.0, |scaler| scaler.inverse()));
         report.norm = Some(Reported::Known(euclidean));
         let mut factor = 1.0;
         if let Some(Clip::Norm { max_norm, norm_type, error_if_nonfinite }) = clip {
             let found = match norm_type == 2.0 || euclidean.is_nan() {
                 true => euclidean,
-                false => norm_of(engine, grads, norm_type, inverse)?,
+                false => norm(norm_type)?,
             };
             report.norm = Some(Reported::Known(found));
             if error_if_nonfinite && !found.is_finite() {

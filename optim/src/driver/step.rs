@@ -101,8 +101,8 @@ impl Step<'_> {
         let epilogue = averaging.as_ref().and_then(|averages| averages.rule(engine.setup.builtins));
         let fusion = Fusion { prologue, epilogue, factor };
         poison.guard(|begun| engine.execute(bindings, &fusion, begun))?;
-        gradients.advance();
         if *whole {
+            gradients.advance();
             engine.advance()?;
             engine.count_to_sync();
         }
@@ -113,6 +113,87 @@ impl Step<'_> {
             move_strided(bindings, true);
         }
         Ok(report)
+    }
+
+    /// The first round of a step in pieces: a gradient is looked at, or added to its window's.
+    /// Returns whether there is one.
+    pub(super) fn inspect(&mut self, window: &mut Window, bindings: &mut [Binding<'_>]) -> Result<bool> {
+        let config = &self.gradients.config;
+        let (buffers, closes) = (config.buffers(), window.closes(config));
+        if buffers {
+            check_dense(bindings)?;
+        }
+        self.begin(window, bindings)?;
+        let prepared = self.engine.prepare(bindings)?;
+        self.allocate_averages(bindings.len())?;
+        let Step { engine, gradients, group, .. } = self;
+        match buffers {
+            true => {
+                window.add_piece(engine, &gradients.config, bindings)?;
+                if closes {
+                    gradients.inspect_piece(engine, group, &window.rebound(bindings))?;
+                }
+            }
+            false => {
+                if prepared.has_strided {
+                    move_strided(bindings, false);
+                }
+                engine.upload(bindings, prepared.has_rows)?;
+                gradients.inspect_piece(engine, group, bindings)?;
+            }
+        }
+        engine.slots.range(0..bindings.len()).iter_mut().for_each(|slot| slot.piece.inspected = true);
+        // An iteration counts for the averages of the weights, whatever becomes of it.
+        if buffers && !closes {
+            self.average(bindings)?;
+        }
+        let has = |binding: &Binding<'_>| {
+            !binding.grad.is_none() || (buffers && closes && window.has(binding.name))
+        };
+        Ok(bindings.iter().any(has))
+    }
+
+    /// What is decided once all gradients of a step in pieces are inspected.
+    pub(super) fn conclude(&mut self, window: &mut Window) -> Result<Verdict> {
+        let Step { engine, gradients, .. } = self;
+        let buffers = gradients.config.buffers();
+        if buffers && let Some(report) = window.end_iteration(engine, &gradients.config)? {
+            return Ok(Verdict::Accumulated(report));
+        }
+        let mut report = StepReport::default();
+        let concluded = gradients.conclude_pieces(engine, &mut report).and_then(|factor| match factor {
+            Some(factor) if buffers => {
+                window.prologue(engine, gradients, Closing::default(), factor).map(|(_, factor)| Some(factor))
+            }
+            factor => Ok(factor),
+        });
+        if buffers && !matches!(concluded, Ok(Some(_))) {
+            window.end();
+        }
+        Ok(match concluded? {
+            Some(factor) => Verdict::Step { factor, report },
+            None => Verdict::Skipped(report),
+        })
+    }
+
+    /// Brings the slot of the only parameter that is bound to its place.
+    pub(super) fn align(&mut self, binding: &Binding<'_>) -> Result<()> {
+        let Engine { setup, slots, .. } = &mut *self.engine;
+        slots.place(0, binding.name, || setup.new_slot(binding)).map(drop)
+    }
+
+    /// The second round of a step in pieces: a parameter steps, on its window's gradient where there is one.
+    pub(super) fn take_piece(
+        &mut self,
+        window: &mut Window,
+        bindings: &mut [Binding<'_>],
+        factor: f64,
+    ) -> Result<StepReport> {
+        let state = GradState::Unscaled(factor);
+        match self.gradients.config.buffers() {
+            true => self.take(&mut window.closing(bindings, Closing::default()), state, None),
+            false => self.take(bindings, state, None),
+        }
     }
 
     /// Everything that comes before the first write of a step: checks, copies, states, and the gradients' factor. A
@@ -174,6 +255,17 @@ impl Step<'_> {
         let near = (setup.param_backend(), setup.is_offloaded());
         averages.update(setup.builtins, near, slots.range(0..bindings.len()), bindings)
     }
+}
+
+/// What becomes of a step in pieces.
+#[derive(Clone, Debug)]
+pub(super) enum Verdict {
+    /// Gradients were accumulated, and no parameter steps.
+    Accumulated(StepReport),
+    /// No parameter steps.
+    Skipped(StepReport),
+    /// Parameters step on gradients times a factor.
+    Step { factor: f64, report: StepReport },
 }
 
 /// Copies parameters that are not contiguous into buffers, or back.

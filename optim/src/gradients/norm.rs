@@ -32,6 +32,21 @@ pub(super) fn norm_of(engine: &Engine, grads: Grads<'_, '_>, p: f64, scale: f64)
     Ok(norm(norms.into_iter(), p))
 }
 
+/// The p-norm of the only gradient that there is, for a p whose norm of norms is the norm of all: none other may be mixed
+/// into it.
+///
+/// # Errors
+/// When a device fails.
+pub(super) fn norm_of_one(engine: &Engine, grads: Grads<'_, '_>, p: f64, scale: f64) -> Result<f64> {
+    let (mut order, on) = (Vec::new(), (engine, grads));
+    grads.in_order(&mut order);
+    if p.is_infinite() {
+        return extreme_of(on, &order, p < 0.0, scale);
+    }
+    let norms = norms_by_powers(on, &order, (p, Power::quarters_of(p).unwrap_or(0)), scale)?;
+    Ok(norms.first().copied().unwrap_or(0.0))
+}
+
 /// Each gradient's p-norm, p being so many quarters: powers of shares of the largest magnitude, which neither overflow
 /// nor vanish.
 fn norms_by_powers(

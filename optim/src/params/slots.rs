@@ -11,6 +11,16 @@ use core::ops::Range;
 use fallline_core::{Compute, Shape, Storage};
 use std::collections::HashMap;
 
+/// What a step in pieces has done with a parameter.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Piece {
+    pub(crate) inspected: bool,
+    /// Where what was found in its gradient is kept, if there was one.
+    pub(crate) found: Option<u32>,
+    /// Whether it has stepped, once it was applied.
+    pub(crate) applied: Option<bool>,
+}
+
 /// One parameter's state. What a plain step does not need is behind pointers: with many small tensors a step is as long as
 /// the cache lines that it walks.
 #[derive(Debug)]
@@ -55,8 +65,8 @@ pub(crate) struct Slot {
     /// In the step being taken: which launch group, and which row of scalars.
     pub(crate) launch: Option<usize>,
     pub(crate) row: usize,
-    /// In a step in pieces: whether it has stepped, once it was applied.
-    pub(crate) applied: Option<bool>,
+    /// In a step in pieces: what has been done with it.
+    pub(crate) piece: Piece,
 }
 
 impl Slot {
@@ -86,7 +96,7 @@ impl Slot {
             mask: None,
             launch: None,
             row: 0,
-            applied: None,
+            piece: Piece::default(),
         }
     }
 
