@@ -530,7 +530,7 @@ const PIECES: &[Check] = &[
     .by(stream),
     Check::new("a gradient of another length, then the right one, and finished", adamw, 2, |trainer, t| {
         after_one(trainer, t, |mut pieces, held| {
-            let fresh = std::mem::replace(&mut held[1].grads[t], None);
+            let fresh = held[1].grads[t].take();
             held[1].grad_of(t, &[1.0; 11]);
             let short = pieces.apply(held[1].bind(t));
             held[1].grads[t] = fresh;
