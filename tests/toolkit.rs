@@ -337,10 +337,11 @@ fn a_step_in_two_rounds_has_the_same_bits() {
                     (Err(expected), Err(got)) => assert_eq!(got.to_string(), expected.to_string(), "{about}"),
                     (expected, got) => panic!("{about}: {t}: {got:?} where {expected:?}"),
                 }
-                assert_eq!(outcome(&rounds, &others), outcome(&whole, &ones), "{about}: {t}");
+                assert!(outcome(&rounds, &others) == outcome(&whole, &ones), "{about}: {t}");
                 for Tensor { name, .. } in &ones {
-                    let averages = [&whole, &rounds].map(|of| of.average(name).unwrap());
-                    assert_eq!(averages[0], averages[1], "{about}: {t}: {name}");
+                    let averages =
+                        [&whole, &rounds].map(|of| of.average(name).unwrap().map(|all| bits(&all)));
+                    assert!(averages[0] == averages[1], "{about}: {t}: {name}");
                 }
             }
         }
