@@ -153,7 +153,8 @@ impl Stream<'_> {
         if self.needs_inspection() {
             let piece = self.driver.engine.slots.get(binding.name).map(|slot| slot.piece);
             if !piece.is_some_and(|piece| piece.inspected) {
-                let what = format!("the gradient of {:?} must be inspected before", binding.name);
+                let why = self.driver.gradients.why_inspected();
+                let what = format!("the gradient of {:?} must be inspected first (Stream::inspect): {why}", binding.name);
                 return Err(Error::NotInPieces { what });
             }
             match self.conclude()? {

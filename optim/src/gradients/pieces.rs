@@ -20,6 +20,16 @@ impl Gradients {
         !self.config.is_plain() || self.non_finite != NonFinite::Propagate
     }
 
+    /// Why all gradients of a step must be inspected first.
+    pub(crate) fn why_inspected(&self) -> &'static str {
+        match (&self.config.scaler, &self.config.clip) {
+            (Some(_), _) => "a loss scale skips a step by all gradients",
+            (_, Some(_)) => "clipping looks at all gradients, or has buffers of its own",
+            _ if !self.config.is_plain() => "accumulation has buffers of its own",
+            _ => "the policy for NaN and infinity looks at all gradients",
+        }
+    }
+
     /// Why gradients cannot be inspected one after another, if they cannot.
     pub(crate) fn refuse_pieces(&self) -> Option<String> {
         match self.config.clip {
