@@ -71,9 +71,9 @@ impl TensorOp for Cubic {
         for _ in 0..h.ns_steps {
             let whole = Matrix::new(x, rows, columns);
             let product = MatMul::new(whole, whole.transpose(), &mut gram);
-            backend.matmul(MatMul { symmetric: true, ..product })?;
+            backend.linalg().matmul(MatMul { symmetric: true, ..product })?;
             let product = MatMul::new(Matrix::new(&gram, rows, rows), whole, &mut next);
-            backend.matmul(MatMul { alpha: -0.5, beta: 1.5, add: Some(whole), ..product })?;
+            backend.linalg().matmul(MatMul { alpha: -0.5, beta: 1.5, add: Some(whole), ..product })?;
             core::mem::swap(x, &mut next);
         }
         at.workspace.give([gram, next]);

@@ -6,6 +6,7 @@ mod common;
 
 use common::{CASES, MODIFIED, Random, Tensor, bind, cpu, recipe};
 use fallline::optim::average::Average;
+use fallline::optim::param;
 use fallline::{Isa, NonFinite, Optimizer};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -127,7 +128,26 @@ fn steps_after_the_first_allocate_nothing() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    pieces_allocate_nothing();
     around_a_step_memory_is_small();
+}
+
+/// A step in pieces keeps no names, and nothing else either.
+fn pieces_allocate_nothing() {
+    let mut optimizer = recipe("AdamW").optimizer(cpu(Isa::best(), 1));
+    let (mut one, mut other, grad) = (vec![1.0f32; 1000], vec![1.0f32; 37], vec![0.5f32; 1000]);
+    let mut steps = |count: usize| {
+        for _ in 0..count {
+            let mut step = optimizer.begin().unwrap();
+            step.apply(param("one", &mut one, &grad)).unwrap();
+            step.apply(param("other", &mut other, &grad[..37])).unwrap();
+            assert_eq!(step.finish().unwrap().updated, 2);
+        }
+    };
+    steps(2);
+    let found = [allocations(|| steps(10)), allocations(|| steps(10)), allocations(|| steps(10))];
+    let least = found.into_iter().min_by_key(|(count, _)| *count).unwrap_or_default();
+    assert_eq!(least, (0, Vec::new()));
 }
 
 /// Everything around a step over two million elements asks for tables, and for no copy of anything.

@@ -120,7 +120,10 @@ where
             let mut to = Tensor::from_slice(backend, &vec![T::of(7.0); sums][..], [sums]).unwrap();
             let from = View::read(source.storage()).part(start, elements);
             let to_storage = to.storage_mut();
-            backend.sum_axis(AxisSums { from, squares, outer, count, inner, to: to_storage }).unwrap();
+            backend
+                .reductions()
+                .sum_axis(AxisSums { from, squares, outer, count, inner, to: to_storage })
+                .unwrap();
             let got: Vec<u64> = to.to_vec::<T>().unwrap().into_iter().map(T::bits).collect();
             assert!(got == expected, "{outer} {count} {inner} {start} {squares} {options}");
             done += 1;
@@ -202,11 +205,12 @@ where
             let along = |[outer, count, inner]: [usize; 3]| {
                 let mut to = fresh(outer * inner);
                 let sums = AxisSums { from: from(), squares, outer, count, inner, to: to.storage_mut() };
-                backend.sum_axis(sums).unwrap();
+                backend.reductions().sum_axis(sums).unwrap();
                 bits(&to)
             };
             let (mut by_row, mut by_column) = (fresh(matrices * rows), fresh(matrices * columns));
             backend
+                .reductions()
                 .sum_matrices(MatrixSums {
                     from: from(),
                     squares,
@@ -258,7 +262,7 @@ fn rows_and_columns_that_cannot_be_added_up_are_named_and_nothing_written() {
             (&mut wide, "sum_matrices: the sums of columns is stored as f64, expected f32"),
             (&mut away, "sum_matrices: the sums"),
         ] {
-            let error = backend.sum_matrices(MatrixSums {
+            let error = backend.reductions().sum_matrices(MatrixSums {
                 from: View::read(source.storage()),
                 squares: true,
                 matrices: 1,
@@ -290,7 +294,7 @@ fn what_cannot_be_added_up_is_named_and_nothing_written() {
     let refused = |from: View<'_>, [outer, count, inner]: [usize; 3], mut to: Tensor| {
         let before = to.to_vec::<f64>().unwrap();
         let sums = AxisSums { from, squares: true, outer, count, inner, to: to.storage_mut() };
-        let error = backend.sum_axis(sums).unwrap_err().to_string();
+        let error = backend.reductions().sum_axis(sums).unwrap_err().to_string();
         assert_eq!(to.to_vec::<f64>().unwrap(), before, "{error}");
         error
     };
@@ -325,7 +329,7 @@ fn what_cannot_be_added_up_is_named_and_nothing_written() {
     let mut to = of(Format::F32, 4);
     let error = cuda.capture(|_| {
         let from = read(&source);
-        backend.sum_axis(AxisSums {
+        backend.reductions().sum_axis(AxisSums {
             from,
             squares: false,
             outer: 2,
@@ -605,7 +609,11 @@ fn repeated_operands_may_be_in_managed_memory() {
             if paged {
                 for (tensor, ..) in operands.iter_mut().flatten() {
                     let request = [(Format::F32, tensor.storage().len())];
-                    let mut storage = backend.allocate_paged(&request, &std::env::temp_dir()).unwrap();
+                    let mut storage = backend
+                        .paged_memory()
+                        .unwrap()
+                        .allocate_paged(&request, &std::env::temp_dir())
+                        .unwrap();
                     let mut storage = storage.pop().unwrap();
                     backend.copy(tensor.storage(), &mut storage).unwrap();
                     *tensor = Tensor::from_storage(&backend, storage, [request[0].1]).unwrap();

@@ -246,7 +246,7 @@ fn products_agree_with_the_cpu() {
                 let other = tensor(4, m * n + 5);
                 let add = transpose_a.then(|| Matrix::new(other.storage(), m, n).at(2));
                 let product = MatMul { alpha, beta, add, c_start: 1, ..MatMul::new(a, b, c.storage_mut()) };
-                backend.matmul(product).unwrap();
+                backend.linalg().matmul(product).unwrap();
                 c.to_vec::<f64>().unwrap()
             };
             for (one, other) in product(cuda()).iter().zip(product(common::cpu(Isa::best(), 1))) {
@@ -266,7 +266,7 @@ fn products_of_16_bits_add_up_in_single_precision() {
         ones.write(&vec![1.0f64; 2 * k]).unwrap();
         let mut c = EngineTensor::zeros(&backend, format, [4]).unwrap();
         let (a, b) = (Matrix::new(ones.storage(), 2, k), Matrix::new(ones.storage(), k, 2));
-        backend.matmul(MatMul { alpha, ..MatMul::new(a, b, c.storage_mut()) }).unwrap();
+        backend.linalg().matmul(MatMul { alpha, ..MatMul::new(a, b, c.storage_mut()) }).unwrap();
         c.to_vec::<f64>().unwrap()
     };
     let expected = bf16::from_f32(600.0 * 1.0036).to_f64();
@@ -279,7 +279,7 @@ fn products_of_16_bits_add_up_in_single_precision() {
     let mut c = EngineTensor::zeros(&backend, Format::F32, [1]).unwrap();
     let (a, unit) = (one.storage(), EngineTensor::from_slice(&backend, &[1.0f32], [1]).unwrap());
     let (a, b) = (Matrix::new(a, 1, 1), Matrix::new(unit.storage(), 1, 1));
-    backend.matmul(MatMul::new(a, b, c.storage_mut())).unwrap();
+    backend.linalg().matmul(MatMul::new(a, b, c.storage_mut())).unwrap();
     assert_eq!(c.to_vec::<f32>().unwrap(), [x]);
 }
 

@@ -92,7 +92,10 @@ impl Case {
         let add = self.adds.then(|| matrix(d.storage(), (m, n), false));
         let &Case { alpha, beta, symmetric, .. } = self;
         let c_storage = c.storage_mut();
-        backend.matmul(MatMul { alpha, a, b, beta, add, c: c_storage, c_start: OFFSET, symmetric }).unwrap();
+        backend
+            .linalg()
+            .matmul(MatMul { alpha, a, b, beta, add, c: c_storage, c_start: OFFSET, symmetric })
+            .unwrap();
         let c = c.to_vec::<f64>().unwrap();
         assert!(c[..OFFSET].iter().zip(old).all(|(now, old)| now.to_bits() == old.to_bits()));
         c[OFFSET..].to_vec()
@@ -265,7 +268,7 @@ fn what_does_not_fit_is_refused() {
     let mut product = |a: &Tensor, rows: usize, columns: usize| {
         let a = Matrix::new(a.storage(), rows, columns);
         let b = Matrix::new(b.storage(), 3, 2);
-        backend.matmul(MatMul::new(a, b, c.storage_mut()))
+        backend.linalg().matmul(MatMul::new(a, b, c.storage_mut()))
     };
     assert!(product(&a, 2, 3).is_ok());
     let error = product(&a, 3, 2).unwrap_err().to_string();
@@ -277,7 +280,7 @@ fn what_does_not_fit_is_refused() {
     let (a, b) = (Matrix::new(a.storage(), 2, 3), Matrix::new(b.storage(), 3, 2));
     let mut with = |beta: f64, add| {
         let product = MatMul { beta, add: Some(add), ..MatMul::new(a, b, c.storage_mut()) };
-        backend.matmul(product).map_err(|error| error.to_string())
+        backend.linalg().matmul(product).map_err(|error| error.to_string())
     };
     let error = with(0.0, Matrix::new(a.storage, 3, 2)).unwrap_err();
     assert_eq!(error, "matmul: what is added has 6 elements, expected 4");
@@ -286,8 +289,10 @@ fn what_does_not_fit_is_refused() {
     let error = with(1.0, Matrix::new(double.storage(), 2, 2)).unwrap_err();
     assert_eq!(error, "matmul: what is added is stored as f64, expected f32");
     let uneven = Matrix::new(b.storage, 3, 1);
-    let error =
-        backend.matmul(MatMul { symmetric: true, ..MatMul::new(a, uneven, c.storage_mut()) }).unwrap_err();
+    let error = backend
+        .linalg()
+        .matmul(MatMul { symmetric: true, ..MatMul::new(a, uneven, c.storage_mut()) })
+        .unwrap_err();
     assert_eq!(error.to_string(), "matmul: the symmetric result's row has 1 elements, expected 2");
     assert_eq!(c.to_vec::<f64>().unwrap(), [3.0; 4]);
 }

@@ -4,7 +4,9 @@
 mod common;
 
 use common::{Random, cuda, on_gpu, recipe};
-use fallline::core::backend::{AxisSums, MatMul, MatrixSums, Pass, Plan, RowScatter, RowSums, View};
+use fallline::core::backend::{
+    AsyncTransfer, DeviceMemory, Indexing, LinearAlgebra, Pass, Plan, Reductions, View,
+};
 use fallline::core::host::{Slice, SliceMut};
 use fallline::core::private::Sealed;
 use fallline::core::transfer::{Copying, Transfers};
@@ -316,27 +318,6 @@ impl Backend for Logged {
     fn reaches_host(&self) -> bool {
         self.0.reaches_host()
     }
-    fn allocate(&self, requests: &[(Format, usize)]) -> Result<Vec<Storage>> {
-        self.0.allocate(requests)
-    }
-    fn write(&self, storage: &mut Storage, values: Slice<'_>) -> Result<()> {
-        self.0.write(storage, values)
-    }
-    fn read(&self, storage: &Storage, values: SliceMut<'_>) -> Result<()> {
-        self.0.read(storage, values)
-    }
-    fn read_blocks(&self, storage: &Storage, codes: &mut [u8], scales: &mut [f32]) -> Result<()> {
-        self.0.read_blocks(storage, codes, scales)
-    }
-    fn read_scales(&self, storage: &Storage, scales: &mut [f32]) -> Result<()> {
-        self.0.read_scales(storage, scales)
-    }
-    fn write_blocks(&self, storage: &mut Storage, codes: &[u8], scales: &[f32]) -> Result<()> {
-        self.0.write_blocks(storage, codes, scales)
-    }
-    fn copy(&self, from: &Storage, to: &mut Storage) -> Result<()> {
-        self.0.copy(from, to)
-    }
     fn plan(&self) -> Plan {
         self.0.plan()
     }
@@ -360,30 +341,55 @@ impl Backend for Logged {
         note(&self.1, Event::Step(elements));
         ran
     }
-    fn matmul(&self, product: MatMul<'_>) -> Result<()> {
-        self.0.matmul(product)
+    fn linalg(&self) -> &dyn LinearAlgebra {
+        self.0.linalg()
     }
-    fn sum_rows(&self, rows: RowSums<'_>) -> Result<()> {
-        self.0.sum_rows(rows)
+    fn indexing(&self) -> &dyn Indexing {
+        self.0.indexing()
     }
-    fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()> {
-        self.0.sum_axis(sums)
+    fn reductions(&self) -> &dyn Reductions {
+        self.0.reductions()
     }
-    fn sum_matrices(&self, sums: MatrixSums<'_>) -> Result<()> {
-        self.0.sum_matrices(sums)
-    }
-    fn scatter_rows(&self, rows: RowScatter<'_>) -> Result<()> {
-        self.0.scatter_rows(rows)
-    }
-    fn allocate_for_transfer(&self, format: Format, len: usize) -> Result<Storage> {
-        self.0.allocate_for_transfer(format, len)
-    }
-    fn transfer<'s>(&self, work: &mut dyn FnMut(&mut dyn Transfers<'s>) -> Result<()>) -> Result<()> {
-        let log = Arc::clone(&self.1);
-        self.0.transfer(&mut |transfers| work(&mut LoggedTransfers(transfers, Arc::clone(&log))))
+    fn transfers(&self) -> Option<&dyn AsyncTransfer> {
+        self.0.transfers().map(|_| self as &dyn AsyncTransfer)
     }
     fn synchronise(&self) -> Result<()> {
         self.0.synchronise()
+    }
+}
+
+impl DeviceMemory for Logged {
+    fn allocate(&self, requests: &[(Format, usize)]) -> Result<Vec<Storage>> {
+        self.0.allocate(requests)
+    }
+    fn write(&self, storage: &mut Storage, values: Slice<'_>) -> Result<()> {
+        self.0.write(storage, values)
+    }
+    fn read(&self, storage: &Storage, values: SliceMut<'_>) -> Result<()> {
+        self.0.read(storage, values)
+    }
+    fn read_blocks(&self, storage: &Storage, codes: &mut [u8], scales: &mut [f32]) -> Result<()> {
+        self.0.read_blocks(storage, codes, scales)
+    }
+    fn read_scales(&self, storage: &Storage, scales: &mut [f32]) -> Result<()> {
+        self.0.read_scales(storage, scales)
+    }
+    fn write_blocks(&self, storage: &mut Storage, codes: &[u8], scales: &[f32]) -> Result<()> {
+        self.0.write_blocks(storage, codes, scales)
+    }
+    fn copy(&self, from: &Storage, to: &mut Storage) -> Result<()> {
+        self.0.copy(from, to)
+    }
+}
+
+impl AsyncTransfer for Logged {
+    fn allocate_pinned(&self, format: Format, len: usize) -> Result<Storage> {
+        self.0.require("offload", self.0.transfers())?.allocate_pinned(format, len)
+    }
+    fn transfer<'s>(&self, work: &mut dyn FnMut(&mut dyn Transfers<'s>) -> Result<()>) -> Result<()> {
+        let copies = self.0.require("offload", self.0.transfers())?;
+        let log = Arc::clone(&self.1);
+        copies.transfer(&mut |transfers| work(&mut LoggedTransfers(transfers, Arc::clone(&log))))
     }
 }
 
@@ -422,6 +428,15 @@ fn copies_overlap_the_step() {
     }
     assert_eq!(during, [(1, 0), (1, 1), (1, 1), (1, 1), (0, 1)], "{log:?}");
     assert_eq!((coming, going), (0, 0));
+}
+
+/// A host has nothing to transfer: the error names the operation and the device.
+#[test]
+fn a_missing_capability_is_named() {
+    let host = host();
+    let missing = host.require("offload", host.transfers()).err().unwrap();
+    assert_eq!(missing.to_string(), "offload: cpu does not support it");
+    assert!(!missing.may_have_written());
 }
 
 /// A copy that fails before anything was written changes nothing; later, the optimizer says that it must be reloaded.
@@ -481,6 +496,7 @@ fn speed_of_offload() {
         let device = cuda();
         let tensor = |backend: &Arc<dyn Backend>, format| Tensor::zeros(backend, format, [n]).unwrap();
         let (mut p, g) = (tensor(&device, format), tensor(&device, format));
+        let transfers = device.transfers().unwrap();
         let mut driver = recipe(CASES[0]).optimizer(Arc::clone(&device));
         driver.offload(cpu()).unwrap();
         let both = fastest(&mut || {
@@ -489,10 +505,10 @@ fn speed_of_offload() {
         });
         let mut copies = |down: bool, up: bool| {
             let mut free: Vec<Storage> =
-                (0..6).map(|_| device.allocate_for_transfer(format, CHUNK).unwrap()).collect();
+                (0..6).map(|_| transfers.allocate_pinned(format, CHUNK).unwrap()).collect();
             fastest(&mut || {
                 let (mut from, mut to) = (View::read(g.storage()), View::write(p.storage_mut()));
-                device
+                transfers
                     .transfer(&mut |transfers| {
                         let mut pending = std::collections::VecDeque::new();
                         for _ in 0..n / CHUNK {

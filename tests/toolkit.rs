@@ -3,12 +3,15 @@
 
 mod common;
 
-use common::{ALL_TOGETHER, CASES, Random, Tensor, best, bits, build_on, is_in, outcome, recipe, run};
+use common::{
+    ALL_TOGETHER, Buffer, CASES, Random, Tensor, best, bits, build_on, is_in, outcome, recipe, run,
+};
+use fallline::optim::StepReport;
 use fallline::optim::average::Average;
 use fallline::optim::wrapper::{Accumulate, Clip, LossScaler, Wrapper};
 use fallline::optim::{Member, ModuleKind, frozen, param};
 use fallline::prelude::*;
-use fallline::{Shape, registry};
+use fallline::{Format, Shape, registry};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -256,24 +259,129 @@ fn a_step_in_pieces_has_the_same_bits() {
     assert!(in_pieces > 60, "{in_pieces}");
 }
 
+/// What needs all gradients first is taken in two rounds: the same bits, reports and averages.
 #[test]
-fn what_needs_all_gradients_is_not_taken_in_pieces() {
-    let scaled = Wrapper::default();
-    let with = |change: fn(&mut Wrapper)| {
-        let mut wrapper = scaled.clone();
+fn a_step_in_two_rounds_has_the_same_bits() {
+    let clip = |max_norm, norm_type| Some(Clip::Norm { max_norm, norm_type, error_if_nonfinite: false });
+    let with = |change: &dyn Fn(&mut Wrapper)| {
+        let mut wrapper = Wrapper::default();
         change(&mut wrapper);
+        wrapper
+    };
+    let accumulate = Accumulate { counts: 3, total: Some(8) };
+    let wrappers = [
+        with(&|_| {}),
+        with(&|w| w.clip = clip(0.5, 2.0)),
+        with(&|w| w.clip = clip(0.5, 1.0)),
+        with(&|w| w.clip = clip(0.1, f64::INFINITY)),
+        with(&|w| w.clip = clip(0.1, f64::NEG_INFINITY)),
+        with(&|w| w.clip = clip(0.5, 0.0)),
+        with(&|w| w.clip = Some(Clip::Value { clip_value: 0.01 })),
+        with(&|w| w.accumulate = accumulate),
+        with(&|w| (w.accumulate, w.clip) = (accumulate, clip(0.5, 2.0))),
+        with(&|w| (w.accumulate, w.clip) = (accumulate, Some(Clip::Value { clip_value: 0.01 }))),
+        with(&|w| w.scaler = Some(LossScaler::default())),
+        with(&|w| {
+            (w.scaler, w.accumulate, w.clip) = (Some(LossScaler::default()), accumulate, clip(0.5, 1.0))
+        }),
+    ];
+    let policies = [NonFinite::Propagate, NonFinite::Skip, NonFinite::Error];
+    for text in ["AdamW", "dict(type='LAMB', lr=0.1)", "dict(type='AdamW8bit')"] {
+        for (wrapper, policy) in wrappers.iter().flat_map(|w| policies.map(|policy| (w, policy))) {
+            let about = format!("{text}, {wrapper:?}, {policy:?}");
+            let build = || {
+                let built = build_on(best(), text).wrapped(wrapper.clone()).with_non_finite(policy);
+                built.averaged(Average::exponential(0.25).unwrap())
+            };
+            let (mut whole, mut rounds) = (build(), build());
+            // One gradient is infinite in one step, and one is missing in others.
+            let mut random = Random(3);
+            let sizes = [("encoder.weight", 300), ("encoder.bias", 7), ("head.weight", 5000), ("empty", 0)];
+            let mut ones: Vec<Tensor> =
+                sizes.map(|(name, elements)| Tensor::plain(name, elements, 8, &mut random)).into();
+            let mut values = random.units(5000);
+            values[17] = f64::INFINITY;
+            ones[2].grads[5] = Some(Buffer::new(Format::F32, &values));
+            [1, 4, 7].into_iter().for_each(|t| ones[1].grads[t] = None);
+            let mut others = ones.clone();
+            for t in 0..8 {
+                let expected = whole.step(&mut common::bind(&mut ones, t));
+                others.rotate_left(1);
+                let got = rounds.begin().and_then(|mut step| {
+                    if step.needs_inspection() {
+                        common::bind(&mut others, t)
+                            .into_iter()
+                            .try_for_each(|binding| step.inspect(binding))?;
+                    }
+                    common::bind(&mut others, t).into_iter().try_for_each(|binding| step.apply(binding))?;
+                    step.finish()
+                });
+                match (expected, got) {
+                    (Ok(expected), Ok(got)) => {
+                        let numbers = |report: &StepReport| {
+                            let StepReport {
+                                skipped,
+                                updated,
+                                without_grad,
+                                poisoned,
+                                loss_scale,
+                                accumulated,
+                                ..
+                            } = report.clone();
+                            let (norm, factor) = (report.grad_norm(), report.clip_factor());
+                            let norms = [norm, factor].map(|x| x.map(f64::to_bits));
+                            (skipped, updated, without_grad, poisoned, loss_scale, accumulated, norms)
+                        };
+                        assert_eq!(numbers(&got), numbers(&expected), "{about}: {t}");
+                    }
+                    (Err(expected), Err(got)) => assert_eq!(got.to_string(), expected.to_string(), "{about}"),
+                    (expected, got) => panic!("{about}: {t}: {got:?} where {expected:?}"),
+                }
+                assert!(outcome(&rounds, &others) == outcome(&whole, &ones), "{about}: {t}");
+                for Tensor { name, .. } in &ones {
+                    let averages =
+                        [&whole, &rounds].map(|of| of.average(name).unwrap().map(|all| bits(&all)));
+                    assert!(averages[0] == averages[1], "{about}: {t}: {name}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_inspected_is_not_applied() {
+    let clipped = |norm_type| Clip::Norm { max_norm: 1.0, norm_type, error_if_nonfinite: false };
+    let with = |clip: Clip| {
+        let mut wrapper = Wrapper::default();
+        wrapper.clip = Some(clip);
         common::build("SGD").wrapped(wrapper)
     };
-    let cases = [
-        (with(|w| w.scaler = Some(LossScaler::default())), "a loss scale skips a step by all gradients"),
-        (with(|w| w.clip = Some(Clip::Value { clip_value: 1.0 })), "clipping looks at all gradients"),
-        (with(|w| w.accumulate = Accumulate { counts: 2, total: None }), "accumulation has buffers"),
-        (common::build("SGD").with_non_finite(NonFinite::Skip), "the policy for NaN and infinity"),
-    ];
-    for (mut driver, reason) in cases {
-        let error = driver.begin().map(|_| ()).unwrap_err().to_string();
-        assert!(error.contains(reason), "{error}");
-    }
+    let mut driver = with(clipped(3.0));
+    let error = driver.begin().map(drop).unwrap_err().to_string();
+    assert!(error.contains("a norm of order 3"), "{error}");
+    let mut driver = with(clipped(2.0));
+    let (mut one, mut other, grad) = (vec![1.0f32; 3], vec![1.0f32; 3], vec![1.0f32; 3]);
+    let mut step = driver.begin().unwrap();
+    step.inspect(param("w", &mut one, &grad)).unwrap();
+    assert!(step.inspect(param("w", &mut one, &grad)).is_err(), "twice");
+    let error = step.apply(param("v", &mut other, &grad)).unwrap_err().to_string();
+    assert!(error.contains(r#"the gradient of "v" must be inspected first (Stream::inspect): clipping"#), "{error}");
+    step.apply(param("w", &mut one, &grad)).unwrap();
+    let error = step.inspect(param("v", &mut other, &grad)).unwrap_err().to_string();
+    assert!(error.contains(r#""v" is inspected after a parameter was applied"#), "{error}");
+    assert_eq!(step.finish().unwrap().updated, 1);
+    // A gradient that was accumulated, and an iteration that was left: half of it would be lost, or counted twice.
+    let mut wrapper = Wrapper::default();
+    wrapper.accumulate = Accumulate { counts: 2, total: None };
+    let mut driver = common::build("SGD").wrapped(wrapper);
+    let mut step = driver.begin().unwrap();
+    step.inspect(param("w", &mut one, &grad)).unwrap();
+    drop(step);
+    let error = driver.step(&mut [param("w", &mut one, &grad)]).unwrap_err().to_string();
+    assert!(
+        error.contains(r#"parameter "w" has accumulated a gradient, and the others have not"#),
+        "{error}"
+    );
     let mut driver = common::build("SGD");
     let (mut one, grad) = (vec![1.0f32; 3], vec![1.0f32; 3]);
     let mut step = driver.begin().unwrap();
@@ -284,6 +392,67 @@ fn what_needs_all_gradients_is_not_taken_in_pieces() {
     assert!(step.apply(param("v", &mut other, &wrong)).is_err());
     assert_eq!(step.finish().unwrap().updated, 1);
     assert_eq!(driver.params().len(), 1, "what was refused is forgotten");
+}
+
+/// A step that is left in the middle, by whatever way, is said at the next one, with the parameters that have taken it.
+#[test]
+fn a_step_that_is_half_taken_says_so() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    let names = ["a", "b", "c", "d", "e", "f", "g"];
+    let grad = vec![1.0f32; 3];
+    let whole = |driver: &mut Driver, values: &mut [Vec<f32>]| {
+        let bound = values.iter_mut().zip(names).map(|(value, name)| param(name, value, &grad));
+        driver.step(&mut bound.collect::<Vec<_>>()).map(drop)
+    };
+    type Leave = fn(fallline::optim::Stream<'_>);
+    let leave: [(&str, Leave); 3] = [
+        ("dropped", |step| drop(step)),
+        ("forgotten", |step| std::mem::forget(step)),
+        ("in a panic", |step| {
+            let left = AssertUnwindSafe(step);
+            let fault = catch_unwind(move || {
+                let _step = left;
+                std::panic::resume_unwind(Box::new("the trainer's"));
+            });
+            assert!(fault.is_err());
+        }),
+    ];
+    for (way, leave) in leave {
+        let mut driver = common::build("AdamW");
+        let mut values: Vec<Vec<f32>> = names.iter().map(|_| vec![1.0f32; 3]).collect();
+        whole(&mut driver, &mut values).unwrap();
+        let (saved, before) = (driver.save().unwrap(), values.clone());
+        // Nothing was applied: nothing is half.
+        leave(driver.begin().unwrap());
+        whole(&mut driver, &mut values).unwrap();
+        driver.load(&saved).unwrap();
+        values.clone_from(&before);
+        let mut step = driver.begin().unwrap();
+        for (value, name) in values.iter_mut().zip(names).rev().take(6) {
+            let bound = if name == "f" { frozen(name, value) } else { param(name, value, &grad) };
+            step.apply(bound).unwrap();
+        }
+        assert!(step.apply(param("b", &mut [1.0f32; 3], &grad)).is_err(), "twice");
+        leave(step);
+        for _ in 0..2 {
+            let text = whole(&mut driver, &mut values).unwrap_err().to_string();
+            let expected = r#"parameters "b", "c", "d", "e", "g" have stepped, and the others have not"#;
+            assert!(text.contains(expected), "{way}: {text}");
+            assert!(
+                matches!(driver.begin().map(drop), Err(fallline::optim::Error::HalfStep { params, stepped: true }) if params.len() == 5)
+            );
+            assert!(driver.update_hessian(&mut []).is_err());
+        }
+        // A checkpoint goes on from there.
+        driver.load(&saved).unwrap();
+        let mut fresh = common::build("AdamW");
+        fresh.load(&saved).unwrap();
+        let mut again = before.clone();
+        values.clone_from(&before);
+        whole(&mut driver, &mut values).unwrap();
+        whole(&mut fresh, &mut again).unwrap();
+        assert_eq!(values, again, "{way}");
+    }
 }
 
 const MIXED: &str = "optim_wrapper = dict(

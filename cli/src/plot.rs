@@ -1,17 +1,17 @@
 //! `loss.svg`: the training loss of every step above the test accuracy of every epoch.
 
-mod scale;
+mod axis;
+mod trajectory;
 mod values;
-mod way;
 
+pub use trajectory::{loss, path};
 pub use values::values;
-pub use way::{loss, path};
 
 use crate::run_folder::{Record, replace};
+use axis::Axis;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use scale::Scale;
 use std::path::Path;
 
 /// Width and height of the grid that the picture is drawn on, two points to a pixel: the library only has whole ones.
@@ -123,7 +123,7 @@ fn draw(svg: &mut String, curves: &Curves) -> Result<(), Failure> {
     root.draw_text(&curves.summary(), &text(32, &GREY), (48, 118))?;
     let (_, panels) = root.split_vertically(150);
     let (upper, lower) = panels.split_vertically(646);
-    let steps = Scale::even(0.0, curves.last_step.max(1) as f64 * 1.015, 8.0, "").whole();
+    let steps = Axis::even(0.0, curves.last_step.max(1) as f64 * 1.015, 8.0, "").whole();
     draw_loss(&upper, &curves.loss, steps.clone().bare())?;
     draw_accuracy(&lower, &curves.accuracy, steps)?;
     root.present()?;
@@ -131,7 +131,7 @@ fn draw(svg: &mut String, curves: &Curves) -> Result<(), Failure> {
 }
 
 /// Draws the upper panel.
-fn draw_loss(area: &Area<'_>, loss: &[Point], steps: Scale) -> Result<(), Failure> {
+fn draw_loss(area: &Area<'_>, loss: &[Point], steps: Axis) -> Result<(), Failure> {
     let half = loss.len() / 80;
     let smooth = smoothed(loss, half);
     let ((least, most), (lowest, highest)) = (extremes(&smooth), extremes(loss));
@@ -141,14 +141,14 @@ fn draw_loss(area: &Area<'_>, loss: &[Point], steps: Scale) -> Result<(), Failur
     let height = |value: f64| if logarithmic { value.max(floor).log10() } else { value };
     let bottom = lowest.min(0.0);
     let values = match highest > bottom {
-        true if logarithmic => Scale::logarithmic(lowest.max(floor), highest),
-        true => Scale::even(bottom, highest + 0.04 * (highest - bottom), 5.0, ""),
-        false => Scale::even(0.0, 1.0, 5.0, ""),
+        true if logarithmic => Axis::logarithmic(lowest.max(floor), highest),
+        true => Axis::even(bottom, highest + 0.04 * (highest - bottom), 5.0, ""),
+        false => Axis::even(0.0, 1.0, 5.0, ""),
     };
     let mut chart = panel(area, steps, values, "", 24)?;
     let placed = |curve: Vec<Point>| curve.into_iter().map(move |(step, value)| (step, height(value)));
     let (colour, width) = if half > 0 { (PALE, 2) } else { (BLUE, 4) };
-    chart.draw_series(LineSeries::new(placed(thinned(loss)), colour.stroke_width(width)))?;
+    chart.draw_series(LineSeries::new(placed(downsampled(loss)), colour.stroke_width(width)))?;
     if loss.len() <= 40 {
         chart.draw_series(placed(loss.to_vec()).map(|place| Circle::new(place, 7, BLUE.filled())))?;
     }
@@ -162,12 +162,12 @@ fn draw_loss(area: &Area<'_>, loss: &[Point], steps: Scale) -> Result<(), Failur
 }
 
 /// Draws the lower panel.
-fn draw_accuracy(area: &Area<'_>, accuracy: &[Point], steps: Scale) -> Result<(), Failure> {
+fn draw_accuracy(area: &Area<'_>, accuracy: &[Point], steps: Axis) -> Result<(), Failure> {
     let least = extremes(accuracy).0;
     let bottom = [95.0, 90.0, 80.0, 50.0].into_iter().find(|bottom| least >= *bottom).unwrap_or(0.0);
-    let values = Scale::even(bottom, 100.0 + (100.0 - bottom) * 0.05, 5.3, "%");
+    let values = Axis::even(bottom, 100.0 + (100.0 - bottom) * 0.05, 5.3, "%");
     let mut chart = panel(area, steps, values, "step", 100)?;
-    let curve = thinned(accuracy);
+    let curve = downsampled(accuracy);
     chart.draw_series(LineSeries::new(curve.clone(), GREEN.stroke_width(4)))?;
     if curve.len() <= 80 {
         chart.draw_series(curve.into_iter().map(|place| Circle::new(place, 7, GREEN.filled())))?;
@@ -178,11 +178,11 @@ fn draw_accuracy(area: &Area<'_>, accuracy: &[Point], steps: Scale) -> Result<()
 /// An empty panel with its marks, and the name of the lower axis in so much room below.
 fn panel<'a, 'b>(
     area: &'b Area<'a>,
-    steps: Scale,
-    values: Scale,
+    steps: Axis,
+    values: Axis,
     name: &str,
     below: u32,
-) -> Result<ChartContext<'b, SVGBackend<'a>, Cartesian2d<Scale, Scale>>, Failure> {
+) -> Result<ChartContext<'b, SVGBackend<'a>, Cartesian2d<Axis, Axis>>, Failure> {
     let mut builder = ChartBuilder::on(area);
     builder.margin_right(56).margin_top(72).margin_bottom(12).y_label_area_size(148).x_label_area_size(below);
     let mut chart = builder.build_cartesian_2d(steps, values)?;
@@ -247,7 +247,7 @@ fn smoothed(curve: &[Point], half: usize) -> Vec<Point> {
 }
 
 /// The curve with at most about [`MOST_POINTS`]: of each stretch, its lowest and its highest point.
-fn thinned(curve: &[Point]) -> Vec<Point> {
+fn downsampled(curve: &[Point]) -> Vec<Point> {
     if curve.len() <= MOST_POINTS {
         return curve.to_vec();
     }

@@ -2,6 +2,7 @@
 
 mod options;
 mod ranks;
+mod saved;
 mod session;
 
 use crate::common::{self, print};
@@ -11,7 +12,8 @@ use fallline::ranks::Communicator;
 use fallline::{Checkpoint, Recipe};
 use options::Options;
 use ranks::Ranks;
-use session::{Kept, Session};
+use saved::SavedRun;
+use session::Session;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,10 +76,10 @@ fn open(args: &Args, ranks: Arc<dyn Communicator>) -> Result<Session> {
     let backend = common::device(&args.device, args.threads.or(args.ranks.threads_of_each()))?;
     if let Some(folder) = &args.resume {
         let folder = resumed_folder(folder.as_deref().or(args.out.as_deref()))?;
-        let kept = Kept::read(&Checkpoint::read(folder.join(CHECKPOINT))?, &folder)?;
-        let recipe = Recipe::from_text(&kept.config)?.allow_unmatched(args.allow_unmatched);
+        let saved = SavedRun::read(&Checkpoint::read(folder.join(CHECKPOINT))?, &folder)?;
+        let recipe = Recipe::from_text(&saved.config)?.allow_unmatched(args.allow_unmatched);
         if let Some(path) = &args.config
-            && Recipe::from_file(path)?.to_source() != kept.config
+            && Recipe::from_file(path)?.to_source() != saved.config
         {
             let (path, folder) = (path.display(), folder.display());
             return Err(Error::Usage(format!(
@@ -85,8 +87,8 @@ fn open(args: &Args, ranks: Arc<dyn Communicator>) -> Result<Session> {
             )));
         }
         let mut options = Options::read(recipe.train.as_ref())?;
-        options.epochs = args.epochs.unwrap_or(kept.epochs);
-        return Session::resume(folder, recipe, options, backend, ranks, kept);
+        options.epochs = args.epochs.unwrap_or(saved.epochs);
+        return Session::resume(folder, recipe, options, backend, ranks, saved);
     }
     let (recipe, name) = match &args.config {
         Some(path) => (Recipe::from_file(path)?, path.file_stem().unwrap_or_default().to_string_lossy()),

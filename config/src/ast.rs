@@ -3,8 +3,8 @@
 //! Chains (`a + b + c`, `x.a["b"].c`) are flat, so that the depth of a tree is the depth of the brackets
 //! and signs in the text, which is bounded.
 
+use super::cursor::Span;
 use super::error::ConfigError;
-use super::lex::Span;
 use super::number::Op;
 use super::value::Value;
 

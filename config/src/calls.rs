@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::MAX_DEPTH;
 use super::ast::*;
+use super::cursor::Span;
 use super::error::ConfigError;
-use super::eval::{Outcome, from_number};
-use super::heap::{Entry, Fault, Fields, Item, Map, MapId, Obj};
-use super::lex::Span;
+use super::eval::from_number;
+use super::heap::{Entry, Fault, Fields, Item, Map, MapId, Obj, Outcome};
+use super::limits::MAX_DEPTH;
 use super::number::{self, Number};
 use super::run::Interpreter;
 
@@ -21,15 +21,15 @@ impl Interpreter<'_> {
             (Kind::Name(name), Some((Trailer { kind: TrailerKind::Call(arguments), .. }, rest)))
                 if name != "_base_" && !self.names.contains_key(name) =>
             {
-                self.function(name, arguments, head.at).and_then(|obj| self.trail(obj, rest))
+                self.function(name, arguments, head.at).and_then(|obj| self.eval_trailers(obj, rest))
             }
-            _ => self.eval(head).and_then(|obj| self.trail(obj, trailers)),
+            _ => self.eval(head).and_then(|obj| self.eval_trailers(obj, trailers)),
         };
         outcome.map_err(|fault| dotted(fault, trailers))
     }
 
     /// The trailers of a value.
-    pub(super) fn trail(&mut self, head: Obj, trailers: &[Trailer]) -> Outcome<Obj> {
+    pub(super) fn eval_trailers(&mut self, head: Obj, trailers: &[Trailer]) -> Outcome<Obj> {
         let mut obj = head;
         let mut rest = trailers;
         while let Some((trailer, after)) = rest.split_first() {

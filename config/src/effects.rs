@@ -1,13 +1,14 @@
-//! What a statement that is passed over may have bound or changed, told from its tokens alone.
+//! Side-effect analysis: what a statement that is passed over may have bound or changed, told from its tokens
+//! alone.
 //!
 //! It may err in one direction only: a name too many makes a value unreadable, with an error that says
 //! where; a name too few would let a wrong value through.
 
 use super::ast::Skipped;
+use super::cursor::{Line, Tok, Token};
 use super::error::ConfigError;
-use super::lex::{Line, Tok, Token};
 use super::literal::is_keyword;
-use super::parse::Parser;
+use super::parser::Parser;
 use super::value::Position;
 
 /// Statements that have a block, or are part of one that has.

@@ -3,17 +3,13 @@
 use std::sync::Arc;
 
 use super::ast::*;
+use super::cursor::{Span, position};
 use super::error::{ConfigError, nearest};
-use super::heap::{Entry, Fault, Fields, Item, Map, MapId, Obj};
-use super::lex::Span;
+use super::heap::{Entry, Fault, Fields, Item, Map, MapId, Obj, Outcome};
 use super::number::{self, Number, Op};
-use super::parse::position;
 use super::run::Interpreter;
 use super::template::{self, Filled};
 use super::value::{Position, Value};
-
-/// A value, or why it cannot be had: an error for whoever needs it, and for nobody else.
-pub(super) type Outcome<T> = Result<T, Fault>;
 
 impl Interpreter<'_> {
     /// A value where it stands, be it poison.
@@ -292,8 +288,4 @@ pub(super) fn from_number(number: Number) -> Obj {
         Number::Int(v) => Obj::Int(v),
         Number::Float(v) => Obj::Float(v),
     }
-}
-
-pub(super) fn at_of(position: &Position) -> Span {
-    Span { line: position.line, column: position.column }
 }

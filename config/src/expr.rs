@@ -1,12 +1,12 @@
 //! Tokens to expressions.
 
-use super::MAX_DEPTH;
 use super::ast::*;
+use super::cursor::{Span, Tok, Token, position};
 use super::error::{ConfigError, quoted};
-use super::lex::{Span, Tok, Token};
+use super::limits::MAX_DEPTH;
 use super::literal::is_keyword;
 use super::number::{self, Number, Op};
-use super::parse::{Parsed, Parser, position};
+use super::parser::{Parsed, Parser};
 use super::value::Value;
 
 impl Parser<'_> {

@@ -9,12 +9,15 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::MAX_DEPTH;
 use super::error::ConfigError;
+use super::limits::MAX_DEPTH;
 use super::value::{Dict, Node, Position, Value};
 
 /// Why a value cannot be had.
 pub(super) type Fault = Arc<ConfigError>;
+
+/// A value, or why it cannot be had: an error for whoever needs it, and for nobody else.
+pub(super) type Outcome<T> = Result<T, Fault>;
 
 #[derive(Debug, Clone)]
 pub(super) enum Obj {

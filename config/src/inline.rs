@@ -4,11 +4,11 @@ use std::path::Path;
 
 use super::entries::Entries;
 use super::error::ConfigError;
+use super::formats;
 use super::heap::{Heap, Map};
 use super::load::{Loader, check_size};
-use super::notations;
-use super::parse;
 use super::run::Interpreter;
+use super::statement;
 use super::template;
 use super::value::{Dict, Node, Position, Value};
 
@@ -81,7 +81,7 @@ fn read(text: &str) -> Result<Inline, ConfigError> {
         Err(error) => error,
     };
     if body.starts_with(['{', '[']) {
-        match notations::json(text, &file) {
+        match formats::json(text, &file) {
             Ok(node) => return Ok(Inline::Value(node)),
             Err(e) => error = further(error, e),
         }
@@ -101,14 +101,14 @@ fn read(text: &str) -> Result<Inline, ConfigError> {
         }
     }
     if lines {
-        match notations::toml(text, &file) {
+        match formats::toml(text, &file) {
             Ok(node) => return Ok(Inline::Value(node)),
             Err(e) if module.is_none() => error = further(error, e),
             Err(_) => {}
         }
     }
     if maps {
-        match notations::yaml(text, &file) {
+        match formats::yaml(text, &file) {
             Ok(node) if node.value.as_dict().is_some() => return Ok(Inline::Value(node)),
             Err(e) if module.is_none() => error = further(error, e),
             _ => {}
@@ -145,7 +145,7 @@ fn bare_name(text: &str, body: &str) -> Option<Node> {
 
 /// A Python expression.
 fn expression(text: &str, file: &Position) -> Result<Node, ConfigError> {
-    let expr = parse::expression(text, file)?;
+    let expr = statement::expression(text, file)?;
     let mut heap = Heap::default();
     let base = heap.new_map(Map::default());
     let item = Interpreter::new(&mut heap, file, base, &[]).item(&expr);

@@ -35,23 +35,26 @@
 
 mod ast;
 mod calls;
-mod doubt;
+mod cursor;
 mod effects;
 mod entries;
 mod error;
 mod eval;
 mod expr;
+mod formats;
 mod heap;
 mod inline;
 mod lex;
+mod limits;
 mod literal;
 mod load;
 mod merge;
-mod notations;
 mod number;
-mod parse;
+mod parser;
 mod run;
+mod statement;
 mod strings;
+mod taint;
 mod template;
 mod value;
 
@@ -59,10 +62,3 @@ pub use entries::{Entries, load, parse_python};
 pub use error::ConfigError;
 pub use inline::parse_inline;
 pub use value::{Dict, Node, Position, Value};
-
-/// How deep values may nest. Reading recurses, and shall do with the 2 MiB of stack that a thread has.
-const MAX_DEPTH: usize = 64;
-/// How long a text may be, in bytes.
-const MAX_BYTES: usize = 4 << 20;
-/// How many files a configuration may be made of.
-const MAX_FILES: usize = 512;

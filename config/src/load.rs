@@ -4,16 +4,16 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use super::ast::{Expr, Statement, StatementKind, Target};
+use super::cursor::at_of;
 use super::error::ConfigError;
-use super::eval::at_of;
+use super::formats;
 use super::heap::{Fields, Heap, Item, Map, MapId, Obj};
+use super::limits::{MAX_BYTES, MAX_FILES};
 use super::merge;
-use super::notations;
-use super::parse;
 use super::run::{Interpreter, Missing};
+use super::statement;
 use super::template::{self, Filled};
 use super::value::{Node, Position, Value};
-use super::{MAX_BYTES, MAX_FILES};
 
 /// What reading a text gave.
 pub(super) struct Loaded {
@@ -86,7 +86,7 @@ impl Loader {
         file: &Position,
         folder: &Path,
     ) -> Result<Loaded, ConfigError> {
-        let statements = parse::module(source, file)?;
+        let statements = statement::module(source, file)?;
         let names = match base_expression(&statements)? {
             Some(expr) => {
                 let base = self.heap.new_map(Map::default());
@@ -210,9 +210,9 @@ type Notation = fn(&str, &Position) -> Result<Node, ConfigError>;
 fn notation(path: &Path, name: &str) -> Result<Option<Notation>, ConfigError> {
     match path.extension().and_then(|e| e.to_str()) {
         Some("py") => Ok(None),
-        Some("json") => Ok(Some(notations::json)),
-        Some("toml") => Ok(Some(notations::toml)),
-        Some("yaml" | "yml") => Ok(Some(notations::yaml)),
+        Some("json") => Ok(Some(formats::json)),
+        Some("toml") => Ok(Some(formats::toml)),
+        Some("yaml" | "yml") => Ok(Some(formats::yaml)),
         other => Err(ConfigError::Extension {
             file: name.to_owned(),
             got: other.map_or("none".to_owned(), |e| format!(".{e}")),

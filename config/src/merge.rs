@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::MAX_DEPTH;
 use super::error::ConfigError;
 use super::heap::{Entry, Fields, Heap, Item, Map, MapId, Obj};
+use super::limits::MAX_DEPTH;
 use super::run::Missing;
 
 const DELETE: &str = "_delete_";

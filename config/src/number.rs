@@ -1,6 +1,6 @@
 //! Arithmetic as Python does it.
 
-use super::lex::Token;
+use super::cursor::Token;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Op {

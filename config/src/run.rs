@@ -5,10 +5,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::ast::*;
+use super::cursor::{Span, at_of};
 use super::error::ConfigError;
-use super::eval::{Outcome, at_of};
-use super::heap::{Entry, Fault, Fields, Heap, Item, MapId, Obj, SeqId};
-use super::lex::Span;
+use super::heap::{Entry, Fault, Fields, Heap, Item, MapId, Obj, Outcome, SeqId};
 use super::number::Op;
 use super::value::Position;
 
@@ -103,7 +102,7 @@ impl<'a> Interpreter<'a> {
 
     fn skip(&mut self, skipped: &Skipped, at: Span) {
         let fault = Arc::new(skipped.error.clone());
-        self.in_doubt(&skipped.touched, &skipped.mentioned, &fault);
+        self.taint(&skipped.touched, &skipped.mentioned, &fault);
         for name in &skipped.bound {
             let item = Item { obj: Obj::Poison(fault.clone()), at: self.at(at) };
             match name.strip_prefix("_base_.") {
@@ -198,7 +197,7 @@ impl<'a> Interpreter<'a> {
         Ok(items)
     }
 
-    /// What `x["a"]` in `x["a"].b = …` is. If it cannot be had, all of `x` is in doubt; if there is no
+    /// What `x["a"]` in `x["a"].b = …` is. If it cannot be had, all of `x` is tainted; if there is no
     /// `x`, the change would be lost without a word.
     fn holder(&mut self, head: &Expr, trailers: &[Trailer]) -> Result<Outcome<Obj>, ConfigError> {
         let root = self.eval(head);
@@ -207,14 +206,14 @@ impl<'a> Interpreter<'a> {
         {
             return Err(ConfigError::clone(fault));
         }
-        // Of the bases, only one key is in doubt.
+        // Of the bases, only one key is tainted.
         let (root, rest) = match (root, trailers.split_first()) {
             (Ok(Obj::Map(id)), Some((first, rest))) if id == self.base => {
                 (self.part(Obj::Map(id), first), rest)
             }
             (root, _) => (root, trailers),
         };
-        let holder = root.clone().and_then(|root| self.trail(root, rest));
+        let holder = root.clone().and_then(|root| self.eval_trailers(root, rest));
         if let Err(fault) = &holder {
             self.failed_at(head, trailers, fault);
             self.heap.poison(&root.unwrap_or_else(Obj::Poison), fault);

@@ -1,7 +1,7 @@
 //! Python string literals.
 
+use super::cursor::{Cursor, Span, Tok};
 use super::error::ConfigError;
-use super::lex::{Cursor, Span, Tok};
 
 /// Whether a word before a quote belongs to the string.
 pub(super) fn is_prefix(word: &str) -> bool {

@@ -8,14 +8,7 @@ use std::collections::HashMap;
 use std::io::{Cursor, Read, Write};
 use zip::{CompressionMethod, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
-/// Where a pickle's storages come from.
-pub trait Storages<'a> {
-    /// The bytes of a storage.
-    ///
-    /// # Errors
-    /// When there is none, or it is damaged.
-    fn find(&mut self, key: &str) -> Result<&'a [u8]>;
-}
+pub use crate::pickle::Storages;
 
 /// Whether bytes begin as a zip archive does.
 pub fn is_archive(bytes: &[u8]) -> bool {

@@ -1,39 +1,20 @@
 //! From a source's state to a checkpoint.
 
 mod groups;
+pub(crate) mod param;
 mod states;
 
-pub(crate) use groups::count;
+pub use param::ImportOptions;
 
-use crate::layout::{self, Layout, Steps};
+use crate::layout::{self, Steps};
 use crate::report::Report;
-use crate::value::{Key, Value};
-use crate::{Error, Result, find, vectors};
+use crate::value::{Key, Value, count};
+use crate::{Error, Result, lbfgs, locate};
 use fallline_core::Shape;
 use fallline_optim::checkpoint::{Entry, OptimizerManifest};
 use fallline_optim::{Checkpoint, Method};
+use param::Param;
 use std::collections::{BTreeSet, HashMap};
-
-/// What is said beside a file.
-#[derive(Clone, Debug, Default)]
-pub struct ImportOptions {
-    /// The way to the optimizer's state, with dots; where it is usually found if not given.
-    pub key: Option<String>,
-    /// The parameters' names in the order of the optimizer (group by group), with their extents where they are known.
-    pub names: Option<Vec<(String, Option<Vec<usize>>)>>,
-    /// Without names, number the parameters.
-    pub number: bool,
-    /// Leave out keys and states that have no place here, instead of refusing them.
-    pub lenient: bool,
-}
-
-/// A parameter as the file has it.
-pub(crate) struct Param {
-    id: i64,
-    group: usize,
-    pub(crate) name: String,
-    pub(crate) shape: Option<Vec<usize>>,
-}
 
 /// Turns the state of an optimizer of torch's kind into a checkpoint. `base` is what it is a state of, with the hyperparameters
 /// that the file does not have; those that it has are taken from it.
@@ -41,13 +22,13 @@ pub(crate) struct Param {
 /// # Errors
 /// What is missing, does not fit or cannot be taken over, with the way to it.
 pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> Result<(Checkpoint, Report)> {
-    let layout = layout_of(base.name())?;
-    let (at, optimizer) = find::optimizer(root, options.key.as_deref())?;
+    let layout = layout::of(base.name())?;
+    let (at, optimizer) = locate::optimizer(root, options.key.as_deref())?;
     let prefix = if at.is_empty() { String::new() } else { format!("{at}.") };
-    let weights = find::weights(root);
+    let weights = locate::weights(root);
     let mut report = Report::default();
     let top = at.split('.').next().unwrap_or_default();
-    report.left_out = find::others(root, &[top, weights.as_ref().map_or("", |(key, _)| *key), "meta"]);
+    report.left_out = locate::others(root, &[top, weights.as_ref().map_or("", |(key, _)| *key), "meta"]);
     if let Value::Dict(entries) = optimizer {
         let others = entries.iter().map(|(key, _)| key.to_string());
         let others = others.filter(|key| !at.is_empty() && key != "state" && key != "param_groups");
@@ -96,7 +77,7 @@ pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> R
         && let Some(state) = params.first().and_then(|param| by_id.get(&Key::Int(param.id)))
     {
         let at = format!("{state_at}.{}", params[0].id);
-        vectors::import(&at, state, &params, &mut checkpoint, &mut manifest, &mut report)?;
+        lbfgs::import(&at, state, &params, &mut checkpoint, &mut manifest, &mut report)?;
     }
     for param in &params {
         // A search has one state of all parameters, which is read above.
@@ -110,10 +91,9 @@ pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> R
         let Some((shape, compute, stepped)) = taken else { continue };
         let steps = match (layout.steps, stepped) {
             (_, None) => 0,
-            (Steps::Group, Some(_)) => groups::count(
-                &format!("{prefix}param_groups[{}].k", param.group),
-                list[param.group].get("k"),
-            )?,
+            (Steps::Group, Some(_)) => {
+                count(&format!("{prefix}param_groups[{}].k", param.group), list[param.group].get("k"))?
+            }
             (_, Some(steps)) => steps,
         };
         checkpoint.insert_steps(&param.name, steps);
@@ -134,11 +114,6 @@ pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> R
     Ok((checkpoint, report))
 }
 
-pub(crate) fn layout_of(name: &str) -> Result<&'static Layout> {
-    let problem = |problem: &str| Error::Layout { algorithm: name.to_owned(), problem: problem.to_owned() };
-    layout::find(name).ok_or_else(|| problem("no source's layout is known for it"))?.map_err(problem)
-}
-
 /// Groups of one parameter each, as MMEngine makes them, become one where they have the same hyperparameters. Returns
 /// the place of each.
 fn merge(ids: &[Vec<i64>], methods: &[Method], manifest: &mut OptimizerManifest) -> Vec<usize> {
@@ -150,7 +125,7 @@ fn merge(ids: &[Vec<i64>], methods: &[Method], manifest: &mut OptimizerManifest)
         let next = texts.len();
         let place = *texts.entry(key).or_insert(next);
         if place == next {
-            manifest.push_method(method);
+            manifest.push_values(method.name(), method.table(), |name| method.get(name));
         }
         places.push(place);
     }

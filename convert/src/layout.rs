@@ -4,6 +4,17 @@ mod table;
 
 pub use table::{ROWS, find};
 
+use crate::{Error, Result};
+
+/// The layout of an algorithm's source.
+///
+/// # Errors
+/// Why there is none, with the algorithm's name.
+pub(crate) fn of(name: &str) -> Result<&'static Layout> {
+    let problem = |problem: &str| Error::Layout { algorithm: name.to_owned(), problem: problem.to_owned() };
+    find(name).ok_or_else(|| problem("no source's layout is known for it"))?.map_err(problem)
+}
+
 /// How one class of a source's keeps what an algorithm remembers.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {

@@ -12,17 +12,17 @@
 pub mod archive;
 mod error;
 mod export;
-mod find;
 pub mod flat;
 mod import;
 pub mod layout;
+mod lbfgs;
 mod limits;
+mod locate;
 mod names;
 pub mod pickle;
 mod report;
 mod tensor;
 mod value;
-mod vectors;
 
 pub use error::{Error, Result};
 pub use export::{Container, ExportOptions, to_torch};

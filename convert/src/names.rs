@@ -1,7 +1,7 @@
 //! Lists of parameters' names, in an order.
 
 use crate::limits::Limits;
-use crate::{Error, Result, archive, find};
+use crate::{Error, Result, archive, locate};
 
 /// A name, with its extents where they are known.
 pub type Named = (String, Option<Vec<usize>>);
@@ -15,7 +15,7 @@ pub fn names(bytes: &[u8], limits: &Limits) -> Result<Vec<Named>> {
     let wrong = |problem: String| Error::Names(format!("the list of names: {problem}"));
     if archive::is_archive(bytes) {
         let root = archive::read(bytes, limits)?;
-        let (_, tensors) = find::weights(&root).ok_or_else(|| wrong("it has no model's state".into()))?;
+        let (_, tensors) = locate::weights(&root).ok_or_else(|| wrong("it has no model's state".into()))?;
         let extents = |value: &crate::Value<'_>| match value {
             crate::Value::Tensor(tensor) => Some(tensor.shape().to_vec()),
             _ => None,

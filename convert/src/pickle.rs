@@ -6,15 +6,17 @@
 //! is built at the end, within [`Limits`], and a value that contains itself is refused.
 
 mod globals;
-mod machine;
 mod opcodes;
+mod storages;
 mod tree;
+mod vm;
 mod write;
 
-use crate::archive::Storages;
 use crate::limits::Limits;
 use crate::value::Value;
 use crate::{Error, Result};
+
+pub use storages::Storages;
 
 /// Reads a pickle.
 ///
@@ -24,7 +26,7 @@ pub fn read<'a>(bytes: &[u8], storages: &mut dyn Storages<'a>, limits: &Limits) 
     if bytes.len() > limits.pickle_bytes {
         return Err(Error::Limit { what: "bytes of pickle", limit: limits.pickle_bytes });
     }
-    let (nodes, root) = machine::run(bytes, storages, limits)?;
+    let (nodes, root) = vm::run(bytes, storages, limits)?;
     tree::build(&nodes, root, limits)
 }
 

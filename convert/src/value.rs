@@ -167,3 +167,15 @@ impl<'a> Value<'a> {
         }
     }
 }
+
+/// A whole number that counts something.
+pub(crate) fn count(at: &str, value: Option<&Value<'_>>) -> Result<u64> {
+    // Counts above 2^53 are not exact as tensors, and no run is that long.
+    const MOST: f64 = 9e15;
+    let number = value.and_then(Value::as_f64);
+    match number {
+        Some(x) if x >= 0.0 && x.fract() == 0.0 && x <= MOST => Ok(x as u64),
+        Some(x) => Err(Error::value(at, format!("expected a count, got {x}"))),
+        None => Err(Error::value(at, "expected a count, got none")),
+    }
+}

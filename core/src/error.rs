@@ -1,5 +1,6 @@
 //! What can go wrong in a backend.
 
+use crate::ranks::error::RankError;
 use crate::{Device, Format};
 
 /// A failure of a backend, with what was attempted, what was expected and what was got.
@@ -68,7 +69,15 @@ pub enum Error {
     },
     /// An exchange between ranks failed.
     #[error(transparent)]
-    Ranks(#[from] crate::ranks::RankError),
+    Ranks(#[from] RankError),
+    /// The backend lacks a capability that an operation needs.
+    #[error("{operation}: {device} does not support it")]
+    Unsupported {
+        /// What was attempted.
+        operation: &'static str,
+        /// The backend.
+        device: Device,
+    },
     /// The backend cannot be had as asked.
     #[error("{0}")]
     Unavailable(String),
@@ -79,6 +88,14 @@ impl Error {
     pub fn may_have_written(&self) -> bool {
         matches!(self, Error::Failed { written: true, .. })
     }
+}
+
+/// Checks that there are as many elements as an operation expects.
+pub(crate) fn check_len(operation: &'static str, what: &str, expected: usize, got: usize) -> Result<()> {
+    if expected == got {
+        return Ok(());
+    }
+    Err(Error::Length { operation, what: what.into(), expected, got })
 }
 
 /// The result of an operation of a backend.

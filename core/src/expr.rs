@@ -8,7 +8,8 @@ pub use derive::{Derivation, Derived};
 pub use numbers::NumberGraph;
 pub use print::symbol;
 
-use crate::{Arithmetic, Array, Lane, Literal, Role, Rule, private::Sealed, rule};
+use crate::rule::{self, number::Number};
+use crate::{Arithmetic, Array, Lane, Literal, Role, Rule, private::Sealed};
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -143,9 +144,8 @@ impl Arithmetic for Expr {
 }
 crate::operators!(Expr);
 
-impl Expr {
-    /// To the power of a count.
-    pub(crate) fn power(self, count: Expr) -> Expr {
+impl Number for Expr {
+    fn pow(self, count: Expr) -> Expr {
         Expr(push(Node::Power(self.0, count.0)))
     }
 }

@@ -1,5 +1,6 @@
 //! Rules, erased: what a driver and a backend pass to each other.
 
+use crate::between::typed;
 use crate::{Between, Graph, Operand, Rule, ScalarDef};
 use core::any::{Any, TypeId};
 use core::fmt;
@@ -56,11 +57,6 @@ impl Recorded {
     pub fn prepared<T: Any + Send + Sync>(&self, make: impl FnOnce(&Graph) -> T) -> Option<&T> {
         self.prepared.get_or_init(|| Box::new(make(&self.graph))).downcast_ref()
     }
-}
-
-/// The hyperparameters, if they are `H`; a rule without any needs none.
-pub(crate) fn typed<H: 'static>(hyper: &dyn Any) -> Option<&H> {
-    hyper.downcast_ref().or_else(|| (&() as &dyn Any).downcast_ref())
 }
 
 impl Kernel {

@@ -16,7 +16,9 @@
 #![forbid(unsafe_code)]
 
 pub mod backend;
+pub mod between;
 pub mod codec;
+mod device;
 mod error;
 mod expr;
 mod format;
@@ -24,15 +26,21 @@ pub mod host;
 mod kernel;
 mod lane;
 pub mod math;
+mod pass;
+#[doc(hidden)]
+pub mod private;
 pub mod ranks;
 mod rule;
 mod scalar;
 mod shape;
+mod storage;
 pub mod sums;
 mod tensor;
-pub mod transfer;
+mod view;
 
-pub use backend::{Backend, Device};
+pub use backend::{Backend, transfer};
+pub use between::{Between, Number, PowerOf};
+pub use device::Device;
 pub use error::{Error, Result};
 pub use expr::{
     Binary, Comparison, Condition, Derivation, Derived, Expr, Graph, Node, NumberGraph, Unary, symbol,
@@ -41,16 +49,9 @@ pub use format::{Codes, Compute, Element, Format};
 pub use half::{bf16, f16};
 pub use kernel::{Kernel, Link, Recorded};
 pub use lane::{Arithmetic, Lane, Literal};
-pub use rule::between::{self, Between, Number};
-pub use rule::powers::PowerOf;
 pub use rule::scope::{GlobalAt, Groups, TensorAt};
 pub use rule::{Array, Operand, Role, Rule, ScalarDef, apply};
 pub use scalar::Scalar;
 pub use shape::Shape;
-pub use tensor::{Memory, Storage, Tensor};
-
-#[doc(hidden)]
-pub mod private {
-    /// Lanes and backends are sealed until 1.0: their contracts may still grow.
-    pub trait Sealed {}
-}
+pub use storage::{Memory, Storage};
+pub use tensor::Tensor;

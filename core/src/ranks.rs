@@ -16,7 +16,7 @@
 
 mod buffer;
 mod counting;
-mod error;
+pub(crate) mod error;
 mod reduce;
 mod share;
 mod single;

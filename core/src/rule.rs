@@ -1,12 +1,13 @@
 //! Rules: what an algorithm does to one element, declared once.
 
-pub mod between;
 mod declare;
-pub(crate) mod powers;
+pub mod number;
 pub mod scope;
 
+pub use number::ScalarDef;
+
 use crate::{Lane, Literal};
-use between::{Declared, Number, Numbers};
+use number::{Declared, Number, Numbers};
 use scope::{GlobalAt, Groups, TensorAt};
 
 /// What an operand of a rule is to the optimizer.
@@ -33,15 +34,6 @@ pub struct Operand {
     pub role: Role,
     /// Whether the rule stores it back.
     pub written: bool,
-}
-
-/// A number that is the same for many elements, computed once a step on the host in `f64`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ScalarDef {
-    /// Its name in the rule.
-    pub name: &'static str,
-    /// How it is computed, as written in the rule.
-    pub formula: &'static str,
 }
 
 /// A pure function of numbers: one update, for one element of every operand.

@@ -1,103 +1,11 @@
-//! Memory that a backend owns, and tensors in it.
+//! Tensors in a backend's memory.
 
 #[cfg(feature = "ndarray")]
 mod array;
 
-use crate::host::{Blocks, BlocksMut, Slice, SliceMut};
-use crate::{Backend, Device, Element, Format, Result, Shape, private::Sealed};
-use core::any::Any;
-use core::fmt;
+use crate::host::{Slice, SliceMut};
+use crate::{Backend, Element, Format, Result, Shape, Storage};
 use std::sync::Arc;
-
-/// A backend's piece of memory, behind a [`Storage`].
-pub trait Memory: Any + Send + Sync + fmt::Debug + Sealed {
-    /// The address of the first element, which stays: the host's, with exposed provenance, or the device's own.
-    fn address(&self) -> usize;
-    /// The address of the first scale, of a block format; 0 of others.
-    fn scales(&self) -> usize;
-    /// The elements, where the host can reach them and they are stored one by one.
-    fn host(&self) -> Option<Slice<'_>>;
-    /// The elements to write, where the host can reach them and they are stored one by one.
-    fn host_mut(&mut self) -> Option<SliceMut<'_>>;
-    /// The codes and scales, where the host can reach them.
-    fn blocks(&self) -> Option<Blocks<'_>>;
-    /// The codes and scales to write, where the host can reach them.
-    fn blocks_mut(&mut self) -> Option<BlocksMut<'_>>;
-    /// The device that it is on, where the host cannot reach it.
-    fn device(&self) -> Option<Device> {
-        None
-    }
-}
-
-/// Elements of one format in memory that a backend allocated.
-#[derive(Debug)]
-pub struct Storage {
-    format: Format,
-    len: usize,
-    /// What a pass asks of the memory, kept here since it asks in every step.
-    on_host: bool,
-    address: usize,
-    scales: usize,
-    memory: Box<dyn Memory>,
-}
-
-impl Storage {
-    /// Wraps a backend's memory of `len` elements. Called by backends.
-    pub fn new(format: Format, len: usize, memory: Box<dyn Memory>) -> Storage {
-        let on_host = memory.host().is_some() || memory.blocks().is_some();
-        Storage { format, len, on_host, address: memory.address(), scales: memory.scales(), memory }
-    }
-
-    /// How the elements are stored.
-    pub fn format(&self) -> Format {
-        self.format
-    }
-
-    /// The number of elements.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Whether the host can reach it.
-    pub fn on_host(&self) -> bool {
-        self.on_host
-    }
-
-    /// The device that it is on, where the host cannot reach it.
-    pub fn device(&self) -> Option<Device> {
-        self.memory.device()
-    }
-
-    /// The address of its first element, for the device that it is on.
-    pub fn address(&self) -> usize {
-        self.address
-    }
-
-    /// The address of the first scale of a block format, for the device that it is on; 0 of other formats.
-    pub fn scales(&self) -> usize {
-        self.scales
-    }
-
-    /// Bytes of its elements, and of their scales.
-    pub fn bytes(&self) -> usize {
-        self.format.size(self.len) + size_of::<f32>() * self.format.scales(self.len)
-    }
-
-    /// The backend's own view of it.
-    pub fn memory(&self) -> &dyn Memory {
-        &*self.memory
-    }
-
-    /// The backend's own view of it, to write.
-    pub fn memory_mut(&mut self) -> &mut dyn Memory {
-        &mut *self.memory
-    }
-}
 
 /// An array in a backend's memory.
 #[derive(Debug)]

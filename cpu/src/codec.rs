@@ -1,32 +1,17 @@
 //! Fast conversions between storage and arithmetic, equal to `fallline_core::codec` bit for bit.
 //!
-//! Most are the specification itself, compiled for each instruction set so that the compiler makes
-//! registers of it; half precision uses the conversion instructions of F16C, and the dynamic codes have loops
-//! of their own.
+//! AbsMax are the specification itself, compiled for each instruction set so that the compiler makes
+//! registers of it; half precision uses the conversion instructions of F16C. Block formats are `quant`'s.
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-pub(crate) mod avx512;
-mod blocks;
-#[cfg(target_arch = "x86_64")]
-mod dynamic;
-#[cfg(target_arch = "x86_64")]
-mod fours;
-#[cfg(target_arch = "x86_64")]
-mod grid;
 mod stochastic;
 
 use crate::isa::Isa;
+use crate::quant::{BlockCodec, block_codec};
 #[cfg(target_arch = "x86_64")]
-use crate::lane::{Register, Ymm32, Zmm32};
-pub(crate) use blocks::Blocks;
-#[cfg(target_arch = "x86_64")]
-pub(crate) use blocks::{Encoding, Most};
-#[cfg(target_arch = "x86_64")]
-pub(crate) use dynamic::Kind;
+use crate::vector::{Register, Ymm32, Zmm32};
 use fallline_core::sums::STEP;
 use fallline_core::{Format, codec};
+pub(crate) use stochastic::Round;
 
 /// Reads `count` stored elements into numbers.
 pub(crate) type Decode<T> = unsafe fn(stored: *const u8, numbers: *mut T, count: usize);
@@ -39,70 +24,7 @@ pub(crate) enum Codec<T> {
     /// Element by element.
     Each { decode: Decode<T>, encode: Encode<T> },
     /// In blocks that share a scale.
-    Blocks(Blocks),
-}
-
-/// Rounds `count` numbers to bfloat16 by chance, of which the first is element `first` (a multiple of four) of its
-/// tensor.
-pub(crate) type Round<T> = unsafe fn(numbers: *const T, stored: *mut u16, count: usize, key: u64, first: u64);
-
-/// Registers of a group.
-#[cfg(target_arch = "x86_64")]
-pub(crate) const REGISTERS: usize = 4;
-
-/// Registers that convert dynamic codes in groups of four, to be inlined where a rule is. They need the instruction set.
-#[cfg(target_arch = "x86_64")]
-pub(crate) trait Groups: Register<Number = f32>
-where
-    f64: fallline_core::Literal<Self>,
-{
-    /// The bits of a register of numbers.
-    type Bits: Copy;
-
-    /// All zero.
-    ///
-    /// # Safety
-    /// As for the others.
-    unsafe fn none() -> Self::Bits;
-
-    /// The numbers of a group.
-    ///
-    /// # Safety
-    /// `codes` holds them.
-    unsafe fn decode(kind: &Kind, codes: *const u8, scale: f32) -> [Self; REGISTERS];
-
-    /// Finds the largest of a register's numbers and those before, in columns.
-    ///
-    /// # Safety
-    /// As for the others.
-    unsafe fn larger(kind: &Kind, most: Self::Bits, x: Self) -> Self::Bits;
-
-    /// The columns as they are found elsewhere.
-    ///
-    /// # Safety
-    /// As for the others.
-    unsafe fn columns(most: Self::Bits) -> Most;
-
-    /// A group on its way to its codes.
-    type Begun: Copy;
-
-    /// None.
-    ///
-    /// # Safety
-    /// As for the others.
-    unsafe fn nothing() -> Self::Begun;
-
-    /// About half the way, for a block for which [`Encoding::factor`] is there.
-    ///
-    /// # Safety
-    /// There are so many numbers.
-    unsafe fn begin(kind: &Kind, factor: f32, numbers: *const f32) -> Self::Begun;
-
-    /// The codes of a group that is `begun`.
-    ///
-    /// # Safety
-    /// There are so many numbers and codes, and `begun` is theirs.
-    unsafe fn encode(kind: &Kind, factor: f32, begun: Self::Begun, numbers: *const f32, codes: *mut u8);
+    Blocks(BlockCodec),
 }
 
 /// A number that has codecs. Blocks are of singles: a double is rounded to one before.
@@ -110,7 +32,7 @@ pub(crate) trait Coded: Copy {
     /// Stochastic rounding for an instruction set.
     fn round(isa: Isa) -> Round<Self>;
 
-    /// The conversions of `format`, or `None` where it is stored as it is computed.
+    /// Returns the conversions of `format`, or `None` if it is the compute type's own.
     fn codec(format: Format, isa: Isa) -> Option<Codec<Self>>;
 
     /// Lets `decode` write `count` singles, a step at most, and puts them into `numbers`.
@@ -211,7 +133,7 @@ impl Coded for f32 {
             }
             (Format::F16, _) => codec!(f32, u16, f16_to_f32, f32_to_f16),
             (Format::F64, _) => for_each_isa!(isa, f32, f64, f64_to_f32, f32_to_f64),
-            (blocks, _) => Some(Codec::Blocks(Blocks::of(blocks, isa))),
+            (blocks, _) => Some(Codec::Blocks(block_codec(blocks, isa))),
         }
     }
 
@@ -237,7 +159,7 @@ impl Coded for f64 {
             Format::F32 => for_each_isa!(isa, f64, f32, f32_to_f64, f64_to_f32),
             Format::Bf16 => for_each_isa!(isa, f64, u16, bf16_to_f64, f64_to_bf16),
             Format::F16 => for_each_isa!(isa, f64, u16, f16_to_f64, f64_to_f16),
-            blocks => Some(Codec::Blocks(Blocks::of(blocks, isa))),
+            blocks => Some(Codec::Blocks(block_codec(blocks, isa))),
         }
     }
 

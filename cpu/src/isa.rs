@@ -93,3 +93,29 @@ impl fmt::Display for Isa {
         f.write_str(self.name())
     }
 }
+
+/// Compiles a function for AVX2 and for AVX-512: makes `avx2` and `avx512` of its path, its generics in brackets and the rest
+/// of its signature, with the function inlined. Who calls them vouches for the instruction set, and for what the function asks.
+#[cfg(target_arch = "x86_64")]
+macro_rules! multiversion {
+    (
+        @ $name:ident $features:literal
+        $vis:vis $function:path[$($generics:tt)*]($($argument:ident: $type:ty),* $(,)?)
+        $(-> $result:ty)? $(where $($bounds:tt)*)?
+    ) => {
+        #[target_feature(enable = $features)]
+        $vis unsafe fn $name<$($generics)*>($($argument: $type),*) $(-> $result)? $(where $($bounds)*)? {
+            // SAFETY: the caller's contract.
+            #[allow(unused_unsafe, reason = "some functions are safe")]
+            unsafe {
+                $function($($argument),*)
+            }
+        }
+    };
+    ($($signature:tt)*) => {
+        multiversion!(@ avx2 "avx2,fma,f16c" $($signature)*);
+        multiversion!(@ avx512 "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c" $($signature)*);
+    };
+}
+#[cfg(target_arch = "x86_64")]
+pub(crate) use multiversion;

@@ -1,43 +1,48 @@
 //! The CPU backend of fallline.
 //!
 //! Every rule is compiled for each instruction set ([`Isa`]) by [`Native`], and the best one that the
-//! machine has is chosen at run time, in a default build. One driver runs all passes: it cuts all tensors
-//! of a step into chunks, spreads them over the backend's own threads, and decodes operands that are not
-//! stored as they are computed, block by block, into the first-level cache.
+//! machine has is chosen at run time, in a default build. One executor runs all passes: it cuts all tensors
+//! of a step into chunks, spreads them over the backend's own threads, and converts operands that are not
+//! stored in the compute type, block by block, in the first-level cache.
 //!
-//! `unsafe` stands in the lanes, the loop over elements, the driver, the arena and the matrix product; everything
+//! From the ground up: `vector` (what an instruction set can do), `codec` and `quant` (formats), `kernels` (a rule over
+//! elements), `exec` (a pass over tensors); beside them `gemm`, `reduce` and `gather`, which know no rule.
+//!
+//! `unsafe` stands in the vectors, the kernels, the executor, the arena and the matrix product; everything
 //! handed in was checked through borrowed slices before.
 
 #![allow(unsafe_code)]
 
-mod axis;
-mod buffers;
 mod codec;
-mod driver;
-mod entries;
-#[cfg(target_arch = "x86_64")]
-mod fused;
-#[cfg(target_arch = "x86_64")]
-mod halves;
+mod context;
+mod exec;
+mod gather;
+mod gemm;
 mod isa;
-mod lane;
-mod matmul;
+mod kernels;
 mod memory;
 pub mod plain;
-mod plan;
 mod pool;
-mod rows;
-mod tape;
+mod prefetch;
+mod quant;
+mod reduce;
+mod vector;
+mod workspace;
 
-pub use entries::Native;
 pub use isa::{Isa, VARIABLE};
+pub use kernels::Native;
 
-use fallline_core::backend::{AxisSums, Backend, MatMul, MatrixSums, Pass, Plan, RowScatter, RowSums};
+use context::ExecContext;
+use fallline_core::backend::{
+    AxisSums, Backend, DeviceMemory, Indexing, LinearAlgebra, MatMul, MatrixSums, PagedMemory, Pass, Plan,
+    Reductions, RowScatter, RowSums,
+};
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::{Device, Error, Format, Result, Storage};
 use pool::Pool;
 use std::path::Path;
 use std::sync::Arc;
+use workspace::Workspace;
 
 /// The CPU with its memory, an instruction set, and threads of its own.
 ///
@@ -52,8 +57,8 @@ pub struct Cpu {
     isa: Isa,
     device: Device,
     pool: Pool,
-    /// For packed factors of matrix products.
-    buffers: buffers::Buffers,
+    /// For packed factors of matrix products, and partial sums.
+    workspace: Workspace,
 }
 
 impl Cpu {
@@ -80,7 +85,7 @@ impl Cpu {
     /// [`Error::Unavailable`] when the machine lacks the instruction set, or threads cannot be started.
     pub fn with_isa(isa: Isa, threads: usize) -> Result<Cpu> {
         let pool = Pool::new(threads).map_err(Error::Unavailable)?;
-        Ok(Cpu { isa: isa.require()?, device: Device::Cpu, pool, buffers: Default::default() })
+        Ok(Cpu { isa: isa.require()?, device: Device::Cpu, pool, workspace: Default::default() })
     }
 
     /// The best instruction set (or that of `FALLLINE_ISA`), and the threads of a pool that the program has: a trainer
@@ -99,12 +104,12 @@ impl Cpu {
     #[cfg(feature = "rayon")]
     pub fn with_pool(pool: Arc<rayon::ThreadPool>) -> Result<Cpu> {
         let (isa, pool) = (Isa::from_environment()?.require()?, Pool::Given(pool));
-        Ok(Cpu { isa, device: Device::Cpu, pool, buffers: Default::default() })
+        Ok(Cpu { isa, device: Device::Cpu, pool, workspace: Default::default() })
     }
 
     /// The reference device: the same rules, one element at a time, on one thread.
     pub fn scalar() -> Cpu {
-        Cpu { isa: Isa::Scalar, device: Device::Scalar, pool: Pool::Caller, buffers: Default::default() }
+        Cpu { isa: Isa::Scalar, device: Device::Scalar, pool: Pool::Caller, workspace: Default::default() }
     }
 
     /// As the shared backend that optimizers and tensors take.
@@ -135,12 +140,42 @@ impl Backend for Cpu {
         format!("{} ({}, {threads} thread{})", self.device, self.isa, if threads == 1 { "" } else { "s" })
     }
 
-    fn allocate(&self, requests: &[(Format, usize)]) -> Result<Vec<Storage>> {
-        memory::allocate(self.device, requests)
+    fn cached_elements(&self) -> Option<usize> {
+        Some(exec::CACHED)
     }
 
-    fn allocate_paged(&self, requests: &[(Format, usize)], folder: &Path) -> Result<Vec<Storage>> {
-        memory::allocate_paged(self.device, requests, folder)
+    fn plan(&self) -> Plan {
+        Box::new(exec::CpuPlan::default())
+    }
+
+    fn run(&self, pass: Pass<'_, '_>) -> Result<()> {
+        exec::run(self.device, self.isa, &self.pool, pass)
+    }
+
+    fn synchronise(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn linalg(&self) -> &dyn LinearAlgebra {
+        self
+    }
+
+    fn indexing(&self) -> &dyn Indexing {
+        self
+    }
+
+    fn reductions(&self) -> &dyn Reductions {
+        self
+    }
+
+    fn paged_memory(&self) -> Option<&dyn PagedMemory> {
+        Some(self)
+    }
+}
+
+impl DeviceMemory for Cpu {
+    fn allocate(&self, requests: &[(Format, usize)]) -> Result<Vec<Storage>> {
+        memory::allocate(self.device, requests)
     }
 
     fn write(&self, storage: &mut Storage, values: Slice<'_>) -> Result<()> {
@@ -204,47 +239,43 @@ impl Backend for Cpu {
         target.copy_from(source);
         Ok(())
     }
+}
 
-    fn cached_elements(&self) -> Option<usize> {
-        Some(driver::CACHED)
+impl PagedMemory for Cpu {
+    fn allocate_paged(&self, requests: &[(Format, usize)], folder: &Path) -> Result<Vec<Storage>> {
+        memory::allocate_paged(self.device, requests, folder)
     }
+}
 
-    fn plan(&self) -> Plan {
-        Box::new(driver::CpuPlan::default())
-    }
-
-    fn run(&self, pass: Pass<'_, '_>) -> Result<()> {
-        driver::run(self.device, self.isa, &self.pool, pass)
-    }
-
+impl LinearAlgebra for Cpu {
     fn matmul(&self, product: MatMul<'_>) -> Result<()> {
-        matmul::matmul(self.place(), product)
+        gemm::matmul(self.context(), product)
     }
+}
 
+impl Reductions for Cpu {
     fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()> {
-        axis::sum(self.place(), sums)
+        reduce::sum_axis(self.context(), sums)
     }
 
     fn sum_matrices(&self, sums: MatrixSums<'_>) -> Result<()> {
-        axis::sum_both(self.place(), sums)
+        reduce::sum_both(self.context(), sums)
     }
+}
 
+impl Indexing for Cpu {
     fn sum_rows(&self, rows: RowSums<'_>) -> Result<()> {
-        rows::sum(self.device, &self.pool, rows)
+        gather::sum(self.device, &self.pool, rows)
     }
 
     fn scatter_rows(&self, rows: RowScatter<'_>) -> Result<()> {
-        rows::scatter(self.device, &self.pool, rows)
-    }
-
-    fn synchronise(&self) -> Result<()> {
-        Ok(())
+        gather::scatter(self.device, &self.pool, rows)
     }
 }
 
 impl Cpu {
-    fn place(&self) -> matmul::Place<'_> {
-        matmul::Place { device: self.device, isa: self.isa, pool: &self.pool, buffers: &self.buffers }
+    fn context(&self) -> ExecContext<'_> {
+        ExecContext { device: self.device, isa: self.isa, pool: &self.pool, workspace: &self.workspace }
     }
 
     fn unreachable(&self, operation: &'static str) -> Error {

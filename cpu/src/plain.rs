@@ -1,9 +1,11 @@
 //! The plain pass: what a rule would cost if it did nothing but move its operands.
 //!
-//! Benchmarks divide by it. It is a loop of its own, apart from the driver, so that what the driver
+//! Benchmarks divide by it. It is a loop of its own, apart from the executor, so that what the executor
 //! costs shows.
 
-use crate::{Cpu, Isa};
+use crate::Cpu;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::{Isa, multiversion};
 
 /// Elements that are moved stream by stream before the next ones: a cache line for every byte of an
 /// element.
@@ -73,18 +75,7 @@ impl Cpu {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-unsafe fn avx2(streams: &[Raw], first: usize, last: usize, key: u8) -> u8 {
-    // SAFETY: the caller's contract is that of `move_steps`.
-    unsafe { move_steps(streams, first, last, key) }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn avx512(streams: &[Raw], first: usize, last: usize, key: u8) -> u8 {
-    // SAFETY: the caller's contract is that of `move_steps`.
-    unsafe { move_steps(streams, first, last, key) }
-}
+multiversion! { move_steps[](streams: &[Raw], first: usize, last: usize, key: u8) -> u8 }
 
 /// # Safety
 /// Every stream holds `last` steps; the written ones may be written in this range.

@@ -1,18 +1,18 @@
 //! The threads that a backend's passes run on.
 
-mod own;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 use core::ops::Range;
-use own::Own;
+use workers::WorkerPool;
 
 /// Threads of this backend alone, or a pool that the caller has; never the global one.
 #[derive(Debug)]
 pub(crate) enum Pool {
     /// The calling thread.
     Caller,
-    Own(Own),
+    Workers(WorkerPool),
     #[cfg(feature = "rayon")]
     Given(std::sync::Arc<rayon::ThreadPool>),
 }
@@ -23,15 +23,15 @@ impl Pool {
         if threads <= 1 {
             return Ok(Pool::Caller);
         }
-        let own = Own::new(threads).map_err(|e| format!("no pool of {threads} threads: {e}"))?;
-        Ok(Pool::Own(own))
+        let workers = WorkerPool::new(threads).map_err(|e| format!("no pool of {threads} threads: {e}"))?;
+        Ok(Pool::Workers(workers))
     }
 
     /// How many threads it has.
     pub(crate) fn threads(&self) -> usize {
         match self {
             Pool::Caller => 1,
-            Pool::Own(own) => own.threads(),
+            Pool::Workers(workers) => workers.threads(),
             #[cfg(feature = "rayon")]
             Pool::Given(pool) => pool.current_num_threads(),
         }
@@ -41,9 +41,9 @@ impl Pool {
     pub(crate) fn for_each(&self, range: Range<usize>, work: impl Fn(usize) + Sync + Send) {
         match self {
             Pool::Caller => range.for_each(work),
-            Pool::Own(own) => {
+            Pool::Workers(workers) => {
                 let start = range.start;
-                own.run(range.len(), &|part: Range<usize>| part.for_each(|i| work(start + i)));
+                workers.run(range.len(), &|part: Range<usize>| part.for_each(|i| work(start + i)));
             }
             #[cfg(feature = "rayon")]
             Pool::Given(pool) => {

@@ -7,34 +7,38 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![allow(unsafe_code)] // calls of the driver
 
-mod axis;
-mod capture;
-mod device;
-mod managed;
-mod matmul;
+mod context;
+mod gather;
+mod gemm;
+mod graph;
+mod kernels;
+mod launch;
 mod memory;
 #[cfg(feature = "nccl")]
 pub mod nccl;
-mod numbers;
 pub mod ptx;
-mod rows;
-mod run;
+mod recording;
+mod reduce;
 mod staging;
+mod state;
+mod tables;
 mod transfer;
 
-pub use capture::Captured;
 pub use cudarc;
+pub use graph::Captured;
 
+use context::{Failure, on_device};
 use cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
-use device::{Failure, State};
 use fallline_core::backend::{
-    AxisSums, Backend, MatMul, MatrixSums, Pass, Plan, Queued, RowScatter, RowSums,
+    AsyncTransfer, AxisSums, Backend, DeviceMemory, Indexing, LinearAlgebra, MatMul, MatrixSums, PagedMemory,
+    Pass, PassQueue, Plan, Queued, Reductions, RowScatter, RowSums,
 };
 use fallline_core::host::{Blocks, BlocksMut, Slice, SliceMut};
 use fallline_core::transfer::Transfers;
 use fallline_core::{Device, Element, Error, Format, Kernel, Result, Shape, Storage, Tensor, private};
 use half::{bf16, f16};
 use memory::Region;
+use state::State;
 use std::any::Any;
 use std::fmt;
 use std::path::Path;
@@ -64,8 +68,8 @@ impl Cuda {
     /// [`Error::Unavailable`] when there is no driver, no such device, or it is too old; it says what was looked for.
     pub fn new(index: usize) -> Result<Cuda> {
         let state = State::new(index)?;
-        let name = state.context.name().unwrap_or_else(|_| "unknown device".into());
-        let (major, minor) = state.context.compute_capability().unwrap_or_default();
+        let name = state.ctx.cuda.name().unwrap_or_else(|_| "unknown device".into());
+        let (major, minor) = state.ctx.cuda.compute_capability().unwrap_or_default();
         let description = format!("cuda:{index} ({name}, compute capability {major}.{minor})");
         Ok(Cuda { index, description, state: Arc::new(Mutex::new(state)) })
     }
@@ -77,7 +81,7 @@ impl Cuda {
 
     /// The stream in which everything is queued, for the caller's own kernels and for waiting on them.
     pub fn stream(&self) -> Arc<CudaStream> {
-        Arc::clone(&self.state().compute)
+        Arc::clone(&self.state().ctx.compute)
     }
 
     /// How many devices there are.
@@ -85,9 +89,10 @@ impl Cuda {
     /// # Errors
     /// [`Error::Unavailable`] when there is no driver.
     pub fn count() -> Result<usize> {
-        device::driver(Device::Cuda(0))?;
-        device::count()
-            .map_err(|cause| Error::Unavailable(format!("counting CUDA devices: {}", device::explain(cause))))
+        context::driver(Device::Cuda(0))?;
+        context::count().map_err(|cause| {
+            Error::Unavailable(format!("counting CUDA devices: {}", context::explain(cause)))
+        })
     }
 
     /// A tensor of memory that a program of its own allocated with cudarc, without a copy. Work that was queued on
@@ -102,12 +107,12 @@ impl Cuda {
     {
         let mut state = self.state();
         state.enter("adopting memory")?;
-        if slice.context().cu_ctx() != state.context.cu_ctx() {
+        if slice.context().cu_ctx() != state.ctx.cuda.cu_ctx() {
             let what = format!("memory of {}", Device::Cuda(slice.ordinal()));
             return Err(Error::Unreachable { operation: "adopt", what, device: self.device() });
         }
-        let joined = state.compute.join(slice.stream()).map_err(Failure::at("waiting for a stream"));
-        joined.map_err(|failure| state.error(failure, false))?;
+        let joined = state.ctx.compute.join(slice.stream()).map_err(Failure::at("waiting for a stream"));
+        joined.map_err(|failure| state.ctx.error(failure, false))?;
         drop(state);
         let (len, address) = (slice.len(), memory::address_of(&slice));
         let storage =
@@ -128,7 +133,7 @@ impl Cuda {
     fn allocate_as(
         &self,
         requests: &[(Format, usize)],
-        memory: impl FnOnce(&State, usize) -> device::Lasting<(Arc<dyn Any + Send + Sync>, u64)>,
+        memory: impl FnOnce(&State, usize) -> context::DriverResult<(Arc<dyn Any + Send + Sync>, u64)>,
     ) -> Result<Vec<Storage>> {
         let device = self.device();
         let (offsets, bytes) = memory::lay_out(device, requests)?;
@@ -137,7 +142,7 @@ impl Cuda {
         match memory(&state, bytes) {
             Ok((owner, address)) => Ok(memory::divide(device, owner, address, requests, offsets)),
             Err(failure) if failure.is_out_of_memory() => Err(Error::OutOfMemory { device, bytes }),
-            Err(failure) => Err(state.error(failure, false)),
+            Err(failure) => Err(state.ctx.error(failure, false)),
         }
     }
 
@@ -147,34 +152,20 @@ impl Cuda {
     }
 
     /// Copies beside the computation, in order with it on both sides.
-    fn copy(&self, work: impl FnOnce(&mut State) -> device::Lasting<()>, writes: bool) -> Result<()> {
+    fn copy(&self, work: impl FnOnce(&mut State) -> context::DriverResult<()>, writes: bool) -> Result<()> {
         let mut state = self.state();
         state.enter("a copy")?;
         let state = &mut *state;
-        let before = state.copies.join(&state.compute).map_err(Failure::at("ordering streams"));
-        let done = before
-            .and_then(|()| work(state))
-            .and_then(|()| state.compute.join(&state.copies).map_err(Failure::at("ordering streams")));
-        done.map_err(|failure| state.error(failure, writes))?;
+        let before = state.ctx.copies.join(&state.ctx.compute).map_err(Failure::at("ordering streams"));
+        let done = before.and_then(|()| work(state)).and_then(|()| {
+            state.ctx.compute.join(&state.ctx.copies).map_err(Failure::at("ordering streams"))
+        });
+        done.map_err(|failure| state.ctx.error(failure, writes))?;
         // What was read came after everything that was queued before.
         if !writes {
-            state.idle();
+            state.ctx.idle();
         }
         Ok(())
-    }
-}
-
-/// Checks that a storage is the device's own.
-pub(crate) fn on_device(
-    device: Device,
-    operation: &'static str,
-    what: &str,
-    storage: &Storage,
-) -> Result<()> {
-    match storage.device() {
-        Some(its) if its == device => Ok(()),
-        Some(its) => Err(Error::Unreachable { operation, what: format!("{what} on {its}"), device }),
-        None => Err(Error::Unreachable { operation, what: format!("{what} on the host"), device }),
     }
 }
 
@@ -199,18 +190,55 @@ impl Backend for Cuda {
         false
     }
 
-    fn allocate(&self, requests: &[(Format, usize)]) -> Result<Vec<Storage>> {
-        self.allocate_as(requests, |state, bytes| {
-            let arena = state.compute.alloc_zeros::<u8>(bytes).map_err(Failure::at("allocating memory"))?;
-            let address = memory::address_of(&arena);
-            Ok((Arc::new(arena) as _, address))
-        })
+    fn plan(&self) -> Plan {
+        Box::new(launch::CudaPlan::default())
     }
 
-    fn allocate_paged(&self, requests: &[(Format, usize)], _folder: &Path) -> Result<Vec<Storage>> {
+    fn run(&self, pass: Pass<'_, '_>) -> Result<()> {
+        launch::run(&mut self.state(), pass, None)
+    }
+
+    fn synchronise(&self) -> Result<()> {
+        let mut state = self.state();
+        state.enter("waiting for the device")?;
+        let done = state.ctx.copies.synchronize().and_then(|()| state.ctx.compute.synchronize());
+        let done = done.and_then(|()| state.ctx.cuda.check_err());
+        done.map_err(|cause| state.ctx.error(Failure::at("waiting for the device")(cause), false))?;
+        state.ctx.idle();
+        Ok(())
+    }
+
+    fn linalg(&self) -> &dyn LinearAlgebra {
+        self
+    }
+
+    fn indexing(&self) -> &dyn Indexing {
+        self
+    }
+
+    fn reductions(&self) -> &dyn Reductions {
+        self
+    }
+
+    fn queue(&self) -> Option<&dyn PassQueue> {
+        Some(self)
+    }
+
+    fn transfers(&self) -> Option<&dyn AsyncTransfer> {
+        Some(self)
+    }
+
+    fn paged_memory(&self) -> Option<&dyn PagedMemory> {
+        Some(self)
+    }
+}
+
+impl DeviceMemory for Cuda {
+    fn allocate(&self, requests: &[(Format, usize)]) -> Result<Vec<Storage>> {
         self.allocate_as(requests, |state, bytes| {
-            let arena = managed::Arena::new(state, bytes)?;
-            let address = arena.address();
+            let arena =
+                state.ctx.compute.alloc_zeros::<u8>(bytes).map_err(Failure::at("allocating memory"))?;
+            let address = memory::address_of(&arena);
             Ok((Arc::new(arena) as _, address))
         })
     }
@@ -233,7 +261,7 @@ impl Backend for Cuda {
         let address = storage.address() as u64;
         // SAFETY: the storage is as long as the values, is borrowed mutably, and all work on it is in the order of the
         // streams.
-        self.copy(|state| unsafe { state.staging.upload(&state.copies, address, bytes) }, true)
+        self.copy(|state| unsafe { state.staging.upload(&state.ctx.copies, address, bytes) }, true)
     }
 
     fn read(&self, storage: &Storage, mut values: SliceMut<'_>) -> Result<()> {
@@ -248,7 +276,7 @@ impl Backend for Cuda {
         let address = storage.address() as u64;
         let copy = |bytes: &mut [u8]| {
             // SAFETY: the storage is as long as the values, and all work on it is in the order of the streams.
-            self.copy(|state| unsafe { state.staging.download(&state.copies, address, bytes) }, false)
+            self.copy(|state| unsafe { state.staging.download(&state.ctx.copies, address, bytes) }, false)
         };
         if values.format() == storage.format() {
             return copy(values.bytes_mut());
@@ -278,7 +306,7 @@ impl Backend for Cuda {
         {
             let download = |state: &mut State| {
                 // SAFETY: the storage has as many codes and scales, and all work on it is in the order of the streams.
-                unsafe { state.staging.download(&state.copies, address as u64, bytes) }
+                unsafe { state.staging.download(&state.ctx.copies, address as u64, bytes) }
             };
             self.copy(download, false)?;
         }
@@ -291,7 +319,7 @@ impl Backend for Cuda {
         self.check("read", "the storage", storage, storage.len())?;
         let (address, bytes) = (storage.scales() as u64, bytemuck::cast_slice_mut(scales));
         // SAFETY: the storage has as many scales, and all work on it is in the order of the streams.
-        self.copy(|state| unsafe { state.staging.download(&state.copies, address, bytes) }, false)
+        self.copy(|state| unsafe { state.staging.download(&state.ctx.copies, address, bytes) }, false)
     }
 
     fn write_blocks(&self, storage: &mut Storage, codes: &[u8], scales: &[f32]) -> Result<()> {
@@ -299,9 +327,12 @@ impl Backend for Cuda {
         self.check("write", "the storage", storage, storage.len())?;
         for (address, bytes) in [(storage.address(), codes), (storage.scales(), bytemuck::cast_slice(scales))]
         {
-            // SAFETY: the storage has as many codes and scales and is borrowed mutably, and all work on it is in the order
-            // of the streams.
-            self.copy(|state| unsafe { state.staging.upload(&state.copies, address as u64, bytes) }, true)?;
+            let upload = |state: &mut State| {
+                // SAFETY: the storage has as many codes and scales and is borrowed mutably, and all work on it is in the
+                // order of the streams.
+                unsafe { state.staging.upload(&state.ctx.copies, address as u64, bytes) }
+            };
+            self.copy(upload, true)?;
         }
         Ok(())
     }
@@ -320,71 +351,73 @@ impl Backend for Cuda {
             if bytes == 0 {
                 continue;
             }
-            let stream = state.compute.cu_stream();
+            let stream = state.ctx.compute.cu_stream();
             let (source, target) = (source as u64, target as u64);
             // SAFETY: both storages have this many bytes, one of them borrowed mutably; all work is in the stream's order.
             let copied = unsafe { cudarc::driver::result::memcpy_dtod_async(target, source, bytes, stream) };
-            copied.map_err(|cause| state.error(Failure::at("copying")(cause), true))?;
+            copied.map_err(|cause| state.ctx.error(Failure::at("copying")(cause), true))?;
         }
         Ok(())
     }
+}
 
-    fn plan(&self) -> Plan {
-        Box::new(run::CudaPlan::default())
+impl PagedMemory for Cuda {
+    fn allocate_paged(&self, requests: &[(Format, usize)], _folder: &Path) -> Result<Vec<Storage>> {
+        self.allocate_as(requests, |state, bytes| {
+            let arena = memory::managed::Arena::new(&state.ctx, &state.managed, bytes)?;
+            let address = arena.address();
+            Ok((Arc::new(arena) as _, address))
+        })
     }
+}
 
-    fn run(&self, pass: Pass<'_, '_>) -> Result<()> {
-        run::run(&mut self.state(), pass, None)
-    }
-
+impl PassQueue for Cuda {
     fn computes(&self, kernel: &Kernel) -> bool {
-        numbers::can_compute(kernel)
+        launch::can_compute(kernel)
     }
 
     fn run_queued(&self, pass: Pass<'_, '_>, queued: Queued<'_>) -> Result<()> {
-        run::run(&mut self.state(), pass, Some(queued))
+        launch::run(&mut self.state(), pass, Some(queued))
     }
 
     fn sums(&self, plan: &Plan, to: &mut [f64]) -> Result<()> {
-        run::sums(&mut self.state(), plan, to)
+        launch::sums(&mut self.state(), plan, to)
     }
+}
 
+impl LinearAlgebra for Cuda {
     fn matmul(&self, product: MatMul<'_>) -> Result<()> {
-        matmul::matmul(&mut self.state(), product)
+        gemm::matmul(&mut self.state(), product)
     }
+}
 
+impl Indexing for Cuda {
     fn sum_rows(&self, rows: RowSums<'_>) -> Result<()> {
-        rows::sum(&mut self.state(), rows)
+        gather::sum(&mut self.state(), rows)
     }
 
     fn scatter_rows(&self, rows: RowScatter<'_>) -> Result<()> {
-        rows::scatter(&mut self.state(), rows)
+        gather::scatter(&mut self.state(), rows)
     }
+}
 
+impl Reductions for Cuda {
     fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()> {
-        axis::sum(&mut self.state(), sums)
+        reduce::sum(&mut self.state(), sums)
     }
 
     fn sum_matrices(&self, sums: MatrixSums<'_>) -> Result<()> {
-        axis::sum_both(&mut self.state(), sums)
+        reduce::sum_both(&mut self.state(), sums)
     }
+}
 
-    fn allocate_for_transfer(&self, format: Format, len: usize) -> Result<Storage> {
+impl AsyncTransfer for Cuda {
+    fn allocate_pinned(&self, format: Format, len: usize) -> Result<Storage> {
         transfer::allocate(&mut self.state(), format, len)
     }
 
     fn transfer<'s>(&self, work: &mut dyn FnMut(&mut dyn Transfers<'s>) -> Result<()>) -> Result<()> {
         transfer::run(&self.state, work)
-    }
-
-    fn synchronise(&self) -> Result<()> {
-        let mut state = self.state();
-        state.enter("waiting for the device")?;
-        let done = state.copies.synchronize().and_then(|()| state.compute.synchronize());
-        let done = done.and_then(|()| state.context.check_err());
-        done.map_err(|cause| state.error(Failure::at("waiting for the device")(cause), false))?;
-        state.idle();
-        Ok(())
     }
 }
 

@@ -1,5 +1,8 @@
 //! Memory on the device: one arena for everything that is allocated together.
 
+pub(crate) mod managed;
+
+use crate::context::{Context, DriverResult, Failure};
 use cudarc::driver::{CudaSlice, DevicePtr};
 use fallline_core::host::{Blocks, BlocksMut, Slice, SliceMut};
 use fallline_core::private::Sealed;
@@ -108,6 +111,34 @@ pub(crate) fn divide(
         Storage::new(format, len, Box::new(region))
     });
     regions.collect()
+}
+
+/// Memory on the device that grows when it must.
+#[derive(Default)]
+pub(crate) struct Buffer(Option<Arc<CudaSlice<u8>>>);
+
+impl Buffer {
+    /// The address of at least this many bytes. What was there before is not kept.
+    pub(crate) fn reserve(&mut self, ctx: &Context, bytes: usize) -> DriverResult<u64> {
+        let enough = self.0.as_ref().filter(|slice| slice.len() >= bytes);
+        if let Some(slice) = enough {
+            return Ok(address_of(slice));
+        }
+        // SAFETY: kernels read only what was written before.
+        let slice = unsafe { ctx.compute.alloc::<u8>(bytes.next_power_of_two().max(256)) };
+        let slice = slice.map_err(Failure::at("allocating tables"))?;
+        Ok(address_of(self.0.insert(Arc::new(slice))))
+    }
+
+    /// What keeps the memory.
+    pub(crate) fn owner(&self) -> Option<Arc<CudaSlice<u8>>> {
+        self.0.clone()
+    }
+
+    /// The address, if as many bytes are there already.
+    pub(crate) fn at(&self, bytes: usize) -> Option<u64> {
+        self.0.as_ref().filter(|slice| slice.len() >= bytes).map(|slice| address_of(slice))
+    }
 }
 
 /// The address of a slice. Order between streams is this crate's own (event tracking is off).

@@ -1,6 +1,6 @@
 //! Pinned host memory through which everything passes on its way to the device and back.
 
-use crate::device::{Failure, Lasting};
+use crate::context::{DriverResult, Failure};
 use core::ptr::NonNull;
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, PinnedHostSlice, result};
 use std::sync::Arc;
@@ -16,6 +16,9 @@ pub(crate) struct Staging {
     current: usize,
     used: usize,
 }
+
+/// What is brought to the device: where to, and the bytes.
+pub(crate) type Upload = (u64, Vec<u8>);
 
 /// Parts of a buffer start at multiples of this.
 const ALIGNMENT: usize = 16;
@@ -49,7 +52,7 @@ impl Staging {
     }
 
     /// Room for some of `bytes`, free of copies: where it starts in the current buffer, and how much it is.
-    fn room(&mut self, bytes: usize) -> Lasting<(usize, usize)> {
+    fn room(&mut self, bytes: usize) -> DriverResult<(usize, usize)> {
         if self.used >= self.bytes {
             let place = if self.buffers.is_empty() { 0 } else { (self.current + 1) % self.count };
             if place == self.buffers.len() {
@@ -79,7 +82,12 @@ impl Staging {
     ///
     /// # Safety
     /// As many bytes at the address are allocated, and nobody uses them but in the order of the stream.
-    pub(crate) unsafe fn upload(&mut self, stream: &CudaStream, address: u64, values: &[u8]) -> Lasting<()> {
+    pub(crate) unsafe fn upload(
+        &mut self,
+        stream: &CudaStream,
+        address: u64,
+        values: &[u8],
+    ) -> DriverResult<()> {
         let mut offset = 0;
         while offset < values.len() {
             let (start, length) = self.room(values.len() - offset)?;
@@ -106,7 +114,7 @@ impl Staging {
         stream: &CudaStream,
         address: u64,
         values: &mut [u8],
-    ) -> Lasting<()> {
+    ) -> DriverResult<()> {
         // The copy that is under way: where it is, and where its bytes belong.
         let mut pending: Option<(usize, usize, core::ops::Range<usize>)> = None;
         let mut offset = 0;
@@ -132,7 +140,7 @@ impl Staging {
         }
     }
 
-    fn finish(&mut self, place: usize, start: usize, values: &mut [u8]) -> Lasting<()> {
+    fn finish(&mut self, place: usize, start: usize, values: &mut [u8]) -> DriverResult<()> {
         let buffer = &mut self.buffers[place];
         buffer.done.synchronize().map_err(Failure::at("waiting for a copy"))?;
         // SAFETY: `room` gave this part, and the copy into it is done.

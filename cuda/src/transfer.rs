@@ -1,6 +1,7 @@
 //! Copies beside the host's work: two streams, one for each direction, and pinned memory.
 
-use crate::device::{Failure, Lasting, State};
+use crate::context::{Failure, TransferStreams};
+use crate::state::State;
 use core::fmt;
 use core::ptr::NonNull;
 use cudarc::driver::{CudaEvent, CudaStream, PinnedHostSlice, result};
@@ -10,13 +11,6 @@ use fallline_core::private::Sealed;
 use fallline_core::transfer::{Copying, Transfers, fit};
 use fallline_core::{Element, Error, Format, Memory, Result, Storage, bf16, f16};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// The streams of both directions.
-#[derive(Clone)]
-pub(crate) struct Transfer {
-    down: Arc<CudaStream>,
-    up: Arc<CudaStream>,
-}
 
 /// Pinned memory that a storage lies in.
 struct Pinned {
@@ -92,7 +86,7 @@ impl Memory for Pinned {
 /// Pinned memory of zeros.
 pub(crate) fn allocate(state: &mut State, format: Format, len: usize) -> Result<Storage> {
     state.enter("an allocation")?;
-    let device = state.device;
+    let device = state.ctx.device;
     if format.block().is_some() {
         let (what, expected) = ("memory for transfers".to_owned(), "f64, f32, bf16 or f16".to_owned());
         return Err(Error::Format { operation: "allocate", what, expected, got: format });
@@ -100,17 +94,17 @@ pub(crate) fn allocate(state: &mut State, format: Format, len: usize) -> Result<
     let bytes = format.bytes().checked_mul(len).filter(|&bytes| bytes < isize::MAX as usize);
     let bytes = bytes.ok_or(Error::OutOfMemory { device, bytes: usize::MAX })?.max(1);
     // SAFETY: it is written at once, before anything reads it. No flags: write-combined memory would be slow to read.
-    let memory = unsafe { state.context.alloc_pinned_with_flags::<u8>(bytes, 0) };
+    let memory = unsafe { state.ctx.cuda.alloc_pinned_with_flags::<u8>(bytes, 0) };
     let mut memory = match memory {
         Ok(memory) => memory,
         Err(cause) if cause.0 == cudarc::driver::sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
             return Err(Error::OutOfMemory { device, bytes });
         }
-        Err(cause) => return Err(state.error(Failure::at("allocating pinned memory")(cause), false)),
+        Err(cause) => return Err(state.ctx.error(Failure::at("allocating pinned memory")(cause), false)),
     };
     let at = memory.as_mut_ptr().map_err(Failure::at("reaching pinned memory"));
-    let at =
-        NonNull::new(at.map_err(|failure| state.error(failure, false))?).expect("the driver gives memory");
+    let at = NonNull::new(at.map_err(|failure| state.ctx.error(failure, false))?)
+        .expect("the driver gives memory");
     // SAFETY: it has as many bytes.
     unsafe { at.write_bytes(0, bytes) };
     Ok(Storage::new(format, len, Box::new(Pinned { at, format, len, _owner: memory })))
@@ -132,7 +126,7 @@ impl fmt::Debug for UnderWay {
 impl Copying for UnderWay {
     fn finish(mut self: Box<Self>) -> Result<Storage> {
         if let Err(cause) = self.done.synchronize() {
-            return Err(lock(&self.state).error(Failure::at("waiting for a copy")(cause), true));
+            return Err(lock(&self.state).ctx.error(Failure::at("waiting for a copy")(cause), true));
         }
         Ok(self.storage.take().expect("it is finished once"))
     }
@@ -154,7 +148,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 /// See [`Transfers`]. When it ends, the device's other work comes after its copies.
 struct Session<'c> {
     state: &'c Arc<Mutex<State>>,
-    streams: Transfer,
+    streams: TransferStreams,
     ended: bool,
 }
 
@@ -166,29 +160,13 @@ pub(crate) fn run<'s>(
     let streams = {
         let mut state = lock(state);
         state.enter("a transfer")?;
-        let streams = begin(&mut state);
-        streams.map_err(|failure| state.error(failure, false))?
+        let streams = state.ctx.begin_transfer();
+        streams.map_err(|failure| state.ctx.error(failure, false))?
     };
     let mut session = Session { state, streams, ended: false };
     let worked = work(&mut session);
     let ended = session.end();
     worked.and(ended)
-}
-
-/// The streams, behind what is queued so far.
-fn begin(state: &mut State) -> Lasting<Transfer> {
-    let streams = match &state.transfers {
-        Some(streams) => streams.clone(),
-        None => {
-            let stream = || state.context.new_stream().map_err(Failure::at("creating a stream"));
-            let streams = Transfer { down: stream()?, up: stream()? };
-            state.transfers.insert(streams).clone()
-        }
-    };
-    for stream in [&streams.down, &streams.up] {
-        stream.join(&state.compute).map_err(Failure::at("ordering streams"))?;
-    }
-    Ok(streams)
 }
 
 impl Session<'_> {
@@ -197,8 +175,8 @@ impl Session<'_> {
         let mut state = lock(self.state);
         state.enter("the end of a transfer")?;
         for stream in [&self.streams.down, &self.streams.up] {
-            let joined = state.compute.join(stream).map_err(Failure::at("ordering streams"));
-            joined.map_err(|failure| state.error(failure, true))?;
+            let joined = state.ctx.compute.join(stream).map_err(Failure::at("ordering streams"));
+            joined.map_err(|failure| state.ctx.error(failure, true))?;
         }
         Ok(())
     }
@@ -215,14 +193,14 @@ impl Session<'_> {
         let operation = if write { "send" } else { "fetch" };
         fit(operation, &views, &storage, write)?;
         let mut state = lock(self.state);
-        let device = state.device;
+        let device = state.ctx.device;
         if let Some(view) = views.iter().find(|view| view.on_host()) {
             let what = format!("a view of {} elements on the host", view.len());
             return Err(Error::Unreachable { operation, what, device });
         }
         state.enter("a copy")?;
-        let done = state.context.new_event(None).map_err(Failure::at("creating an event"));
-        let done = done.map_err(|failure| state.error(failure, false))?;
+        let done = state.ctx.cuda.new_event(None).map_err(Failure::at("creating an event"));
+        let done = done.map_err(|failure| state.ctx.error(failure, false))?;
         let Some(mut values) = storage.memory_mut().host_mut() else {
             return Err(Error::Unreachable { operation, what: "the memory of the host".into(), device });
         };
@@ -238,7 +216,7 @@ impl Session<'_> {
             if stream.synchronize().is_err() {
                 core::mem::forget(storage);
             }
-            return Err(state.error(failure, write));
+            return Err(state.ctx.error(failure, write));
         }
         drop(state);
         Ok(Box::new(UnderWay { state: Arc::clone(self.state), done, storage: Some(storage) }))

@@ -59,6 +59,12 @@ pub unsafe extern "C" fn fallline_emulator_calls(name: *const c_char) -> u64 {
     })
 }
 
+/// The function whose call was last made to fail; empty if none was.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fallline_emulator_failed(to: *mut u8, room: usize) -> usize {
+    guarded(|| hand_out(machine().failed.unwrap_or(""), to, room))
+}
+
 /// The allocations that are alive, those of modules apart.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fallline_emulator_allocations() -> u64 {
@@ -72,7 +78,7 @@ pub unsafe extern "C" fn fallline_emulator_reset() {
         let mut machine = machine();
         machine.calls.clear();
         machine.injections.clear();
-        (machine.fault, machine.last_fault) = (None, None);
+        (machine.failed, machine.fault, machine.last_fault) = (None, None, None);
     });
 }
 

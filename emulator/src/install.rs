@@ -30,6 +30,7 @@ pub enum InstallError {
 pub struct Emulator {
     configure: unsafe extern "C" fn(*const c_char) -> i32,
     last_fault: unsafe extern "C" fn(*mut u8, usize) -> usize,
+    failed: unsafe extern "C" fn(*mut u8, usize) -> usize,
     calls: unsafe extern "C" fn(*const c_char) -> u64,
     allocations: unsafe extern "C" fn() -> u64,
     reset: unsafe extern "C" fn(),
@@ -67,6 +68,9 @@ fn load() -> Result<Emulator, InstallError> {
             last_fault: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut u8, usize) -> usize>(
                 find(c"fallline_emulator_last_fault")?,
             ),
+            failed: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut u8, usize) -> usize>(find(
+                c"fallline_emulator_failed",
+            )?),
             calls: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*const c_char) -> u64>(find(
                 c"fallline_emulator_calls",
             )?),
@@ -138,6 +142,15 @@ fn symbol(library: *mut c_void, name: &CStr) -> Result<*mut c_void, InstallError
     if found.is_null() { Err(loader_error()) } else { Ok(found) }
 }
 
+/// A text of the emulator's, if it is not empty.
+fn text(hand_out: unsafe extern "C" fn(*mut u8, usize) -> usize) -> Option<String> {
+    let mut bytes = vec![0; 4096];
+    // SAFETY: the buffer has as many bytes as are said.
+    let len = unsafe { hand_out(bytes.as_mut_ptr(), bytes.len()) };
+    bytes.truncate(len);
+    (len > 0).then(|| String::from_utf8_lossy(&bytes).into_owned())
+}
+
 impl Emulator {
     /// Applies options: `checked`, `unchecked`, `lazy`, `eager`, `seed=3`, `devices=2`, `memory=BYTES`, `steps=N`,
     /// `peers`, `fail=CALL:NTH:CODE`, `fail-alloc=NTH`, separated by commas.
@@ -153,11 +166,12 @@ impl Emulator {
 
     /// What the last fault, refused module or leak was.
     pub fn last_fault(&self) -> Option<String> {
-        let mut bytes = vec![0; 4096];
-        // SAFETY: the buffer has as many bytes as are said.
-        let len = unsafe { (self.last_fault)(bytes.as_mut_ptr(), bytes.len()) };
-        bytes.truncate(len);
-        (len > 0).then(|| String::from_utf8_lossy(&bytes).into_owned())
+        text(self.last_fault)
+    }
+
+    /// The function whose call was last made to fail (`fail=…`) since the last reset.
+    pub fn failed(&self) -> Option<String> {
+        text(self.failed)
     }
 
     /// How often a function of the driver was called since the last reset.

@@ -232,6 +232,7 @@ fn calls_fail_when_asked() {
     let d = device("fail=cuMemsetD8Async:2,fail-alloc=3,memory=1000000");
     let one = d.stream.alloc_zeros::<u8>(10).unwrap();
     assert!(d.stream.alloc_zeros::<u8>(10).is_err(), "the second call of cuMemsetD8Async");
+    assert_eq!(d.emulator.failed().as_deref(), Some("cuMemsetD8Async"));
     assert!(d.context.check_err().is_ok());
     let error = d.stream.alloc_zeros::<u8>(10).unwrap_err();
     assert_eq!(error.0, cudarc::driver::sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY);

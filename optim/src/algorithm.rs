@@ -3,9 +3,11 @@
 mod alias;
 mod erased;
 mod info;
+mod programs;
 mod replicas;
 mod sparse;
 mod state;
+mod steps;
 mod storage;
 
 #[doc(hidden)] // for `alias!`

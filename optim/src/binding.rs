@@ -1,9 +1,12 @@
 //! What a trainer hands to a step: names, parameters, gradients, in its own memory.
 
+#[cfg(feature = "ndarray")]
+mod arrays;
+
 use crate::ModuleKind;
 use fallline_core::backend::View;
 use fallline_core::host::{Slice, SliceMut};
-use fallline_core::{Device, Element, Format, Shape, Tensor};
+use fallline_core::{Device, Element, Format, Shape, Storage, Tensor};
 use half::{bf16, f16};
 
 /// The extents of what is bound: a flat slice stands for any shape with as many elements.
@@ -90,8 +93,16 @@ pub enum GradRef<'a> {
 #[derive(Debug)]
 pub struct WindowGrad<'a> {
     pub(crate) sum: &'a mut Tensor,
-    pub(crate) start: Option<View<'a>>,
-    pub(crate) add: Option<View<'a>>,
+    pub(crate) new: Option<NewGrad<'a>>,
+    /// Whether the new one begins it, and is not added to it.
+    pub(crate) blank: bool,
+}
+
+/// A trainer's gradient, where passes reach it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NewGrad<'a> {
+    Staged(&'a Storage),
+    Given(&'a GradRef<'a>),
 }
 
 /// A row-sparse gradient: see [`rows`].
@@ -154,6 +165,15 @@ pub fn frozen<'a>(name: &'a str, param: impl Into<ParamRef<'a>>) -> Binding<'a> 
 }
 
 impl ParamRef<'_> {
+    /// Whether it is not contiguous.
+    pub(crate) fn is_strided(&self) -> bool {
+        #[cfg(feature = "ndarray")]
+        if let ParamRef::Strided(_) = self {
+            return true;
+        }
+        false
+    }
+
     /// Copies a view that is not contiguous into its buffer.
     pub(crate) fn gather(&mut self) {
         #[cfg(feature = "ndarray")]
@@ -328,7 +348,13 @@ impl<'a> Binding<'a> {
     /// Of a window's gradient the trainer's that begins it, and the one that is to be added to it: one of them once.
     pub(crate) fn take_new(&mut self) -> [Option<View<'a>>; 2] {
         match &mut self.grad {
-            GradRef::Window(window) => [window.start.take(), window.add.take()],
+            GradRef::Window(window) => {
+                let new = window.new.take().and_then(|new| match new {
+                    NewGrad::Staged(storage) => Some(View::read(storage)),
+                    NewGrad::Given(grad) => grad.view(),
+                });
+                if window.blank { [new, None] } else { [None, new] }
+            }
             _ => [None, None],
         }
     }

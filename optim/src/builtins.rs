@@ -1,6 +1,7 @@
 //! The rules that the engine runs whatever the algorithm is: what looks at gradients and forms them, averages weights,
 //! copies parameters, and compresses what ranks exchange.
 
+pub(crate) mod cautious;
 mod compression;
 mod gradients;
 
@@ -12,7 +13,8 @@ pub use gradients::{
     ExtremeMagnitude, GradCheck, Limit, MagnitudeSum, Power, PowerSum, StartSum, Unscale,
 };
 
-use crate::modifiers::{CautiousRule, LookaheadRule};
+use crate::modifiers::LookaheadRule;
+use cautious::CautiousRule;
 use core::fmt;
 use fallline_core::{Kernel, Link, rule};
 

@@ -28,6 +28,8 @@
 
 use crate::builtins::Builtins;
 use crate::op::{Peers, Runner, Workspace};
+pub use crate::params::error_feedback::Errors;
+use crate::params::error_feedback::padded;
 use fallline_core::backend::{Pass, TensorPass, View, Views};
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::math::sqrt;
@@ -78,39 +80,6 @@ impl Compression {
     }
 }
 
-/// What one rank's compressions of a parameter have left out, as a worker and as the server of its part.
-#[derive(Debug)]
-pub struct Errors {
-    pub(crate) worker: Storage,
-    pub(crate) server: Storage,
-}
-
-/// How many elements `world` ranks compress for `n`: DeepSpeed fills up to whole bytes for every rank, and further.
-pub(crate) fn padded(n: usize, world: usize) -> usize {
-    let bytes = if world.is_multiple_of(8) { world } else { world * 8 / gcd(world, 8) };
-    n.next_multiple_of(world * bytes)
-}
-
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
-}
-
-impl Errors {
-    /// Errors of 0, for a parameter of `n` elements.
-    ///
-    /// # Errors
-    /// When there is no memory.
-    pub(crate) fn new(backend: &dyn Backend, compute: Compute, n: usize, world: usize) -> Result<Errors> {
-        let padded = padded(n, world);
-        let requests = [(compute.format(), padded), (compute.format(), padded / world)];
-        let mut storages = backend.allocate(&requests)?.into_iter();
-        match (storages.next(), storages.next()) {
-            (Some(worker), Some(server)) => Ok(Errors { worker, server }),
-            _ => unreachable!("a backend allocates what it is asked for"),
-        }
-    }
-}
-
 impl Compression {
     /// Multiplies `x` by its [mask](crate::mask), where it has one.
     ///
@@ -156,7 +125,7 @@ impl Compression {
         &self,
         ranks: &dyn Communicator,
         (backend, compute): (&dyn Backend, Compute),
-        errors: &mut Option<Errors>,
+        errors: &mut Option<Box<Errors>>,
         workspace: &mut Workspace,
         x: &mut Storage,
     ) -> Result<()> {
@@ -165,7 +134,7 @@ impl Compression {
             return Ok(());
         }
         if errors.as_ref().is_none_or(|errors| errors.worker.len() != padded(n, world)) {
-            *errors = Some(Errors::new(backend, compute, n, world)?);
+            *errors = Some(Box::new(Errors::new(backend, compute, n, world)?));
         }
         let Some(errors) = errors.as_mut() else { return Ok(()) };
         let format = compute.format();

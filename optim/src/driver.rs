@@ -1,67 +1,36 @@
-//! The generic driver: groups, states, missing gradients, saving and loading, for every algorithm.
+//! The optimizer of any algorithm that is made of rules: an engine, and policies around it.
 
-mod around;
-pub(crate) mod averages;
-mod away;
-mod clip;
-pub(crate) mod finite;
+mod expected;
 mod groups;
 mod hessian;
-mod lookahead;
-pub(crate) mod masks;
-mod memory;
-pub(crate) mod mirror;
+mod incremental;
 mod modes;
-mod norms;
-mod parted;
 mod persist;
-mod prepare;
-pub(crate) mod rows;
-pub(crate) mod run;
-mod shared;
-mod steps;
-mod stream;
-mod together;
-pub(crate) mod wrap;
+mod poison;
+mod step;
 
-use crate::builtins::Builtins;
+pub use incremental::Stream;
+
+use crate::average::Average;
+use crate::averaging::Averages;
 use crate::checkpoint::{Checkpoint, LoadOptions};
+use crate::engine::Engine;
+use crate::engine::setup::Ranks;
+use crate::gradients::accumulate::Window;
+use crate::gradients::{GradState, Gradients};
 use crate::hyper::Value;
 use crate::params::MASTER;
-use crate::program::{MAX_KEPT, Mode, Variant};
-use crate::ranks::world::World;
-use crate::slots::{Slot, Slots};
+use crate::ranks::process_group::ProcessGroup;
+use crate::wrapper::Wrapper;
 use crate::{
-    AnyAlgorithm, Binding, Error, LoadReport, Objective, Optimizer, ParamFormat, ParamState, Result,
-    StateFormats, StepReport,
+    AnyAlgorithm, Binding, Error, LoadReport, NonFinite, Objective, Optimizer, ParamState, Result, StepReport,
 };
-use around::Forming;
-use averages::Averages;
-use away::Away;
-pub use away::can_offload;
-use clip::Clipping;
-use fallline_core::{Backend, Compute, Role, Storage};
-use finite::{Look, NonFinite};
-use groups::Expected;
-pub use groups::Member;
-use masks::GroupMask;
-use run::Run;
-use shared::Shared;
-use std::path::PathBuf;
+use expected::Expectations;
+use fallline_core::ranks::Communicator;
+use fallline_core::{Backend, Compute};
+use poison::Poison;
 use std::sync::Arc;
-pub use stream::Stream;
-use wrap::Wrapped;
-
-/// A group of parameters with hyperparameters of its own.
-struct Group {
-    algorithm: Box<dyn AnyAlgorithm>,
-    formats: StateFormats,
-    params: ParamFormat,
-    mask: Option<Arc<GroupMask>>,
-    matches: Box<dyn Fn(&Member<'_>) -> bool + Send>,
-    /// The optimizer that it is a part of.
-    family: usize,
-}
+use step::Step;
 
 /// The optimizer for every algorithm that is made of rules.
 ///
@@ -82,138 +51,193 @@ struct Group {
 /// # }
 /// ```
 pub struct Driver {
-    backend: Arc<dyn Backend>,
-    /// The rules that are run whatever the algorithm is.
-    builtins: &'static Builtins,
-    compute: Option<Compute>,
-    non_finite: NonFinite,
-    groups: Vec<Group>,
-    slots: Slots,
-    runs: Vec<Run>,
-    /// For each group the places of its runs, by variant and compute type, as far as the step being taken asked.
-    places: Vec<[Option<usize>; 2 * Variant::COUNT]>,
-    /// As [`Algorithm::SHARED`](crate::Algorithm::SHARED), for each family of groups.
-    shared: Vec<Shared>,
-    /// Steps since parameters and slow weights were brought together ([`Lookahead`](crate::Lookahead)).
-    lookahead_steps: u64,
+    /// Groups, parameters, programs and passes.
+    engine: Engine,
+    /// The gradients of a window of accumulation.
+    window: Window,
+    /// Loss scale, policy for what is not finite, clipping.
+    gradients: Gradients,
+    /// Averages of the weights, where they are kept.
+    averaging: Option<Averages>,
+    /// The ranks that step together.
+    group: ProcessGroup,
+    /// Why it cannot go on, if it cannot.
+    poison: Poison,
     /// Rules that must match a parameter of the first step.
-    expected: Vec<Expected>,
-    look: Look,
-    wrapped: Wrapped,
-    /// What is to be done to the gradients of the step being taken in its own passes.
-    forming: Option<Forming>,
-    averages: Option<Averages>,
-    /// What the gradients of the step being taken are multiplied by, where the device has computed it.
-    clipping: Option<Arc<Storage>>,
-    clipping_kept: Clipping,
-    /// Another device than the own one that parameters are on.
-    away: Option<Away>,
-    /// The ranks that step together, if there are several.
-    world: Option<World>,
-    /// Which weights the parameters hold.
-    mode: Mode,
-    /// Whether parameters have not got what belongs to the states that were loaded.
-    unrestored: bool,
-    /// Whether a group ever had a mask.
-    masked: bool,
-    poisoned: Option<String>,
-    page_folder: Option<PathBuf>,
+    expected: Expectations,
+    /// Whether a step in pieces was begun and not finished.
+    in_pieces: bool,
 }
 
 impl Driver {
     /// An optimizer with one group of all parameters.
     pub fn new(backend: Arc<dyn Backend>, algorithm: Box<dyn AnyAlgorithm>) -> Driver {
-        let shared = algorithm.spec().shared.iter().map(|(_, initial)| *initial).collect();
         Driver {
-            backend,
-            builtins: algorithm.builtins(),
-            compute: None,
-            non_finite: NonFinite::default(),
-            groups: vec![Group {
-                algorithm,
-                formats: StateFormats::default(),
-                params: ParamFormat::default(),
-                mask: None,
-                matches: Box::new(|_| true),
-                family: 0,
-            }],
-            slots: Slots::default(),
-            runs: Vec::new(),
-            places: Vec::new(),
-            shared: vec![Shared::new(shared)],
-            lookahead_steps: 0,
-            expected: Vec::new(),
-            look: Look::default(),
-            wrapped: Wrapped::default(),
-            forming: None,
-            averages: None,
-            clipping: None,
-            clipping_kept: Clipping::default(),
-            away: None,
-            world: None,
-            mode: Mode::Training,
-            unrestored: false,
-            masked: false,
-            poisoned: None,
-            page_folder: None,
+            engine: Engine::new(backend, algorithm),
+            window: Window::default(),
+            gradients: Gradients::default(),
+            averaging: None,
+            group: ProcessGroup::default(),
+            poison: Poison::default(),
+            expected: Expectations::default(),
+            in_pieces: false,
         }
     }
 
     /// Calculates in this type instead of the default: `f64` for parameters stored as `f64`, else `f32`.
     pub fn with_compute(mut self, compute: Compute) -> Driver {
-        self.compute = Some(compute);
+        self.engine.setup.compute = Some(compute);
         self
     }
 
     /// What to do about gradients that are not finite.
     pub fn with_non_finite(mut self, policy: NonFinite) -> Driver {
-        self.non_finite = policy;
+        self.gradients.non_finite = policy;
         self
     }
 
-    /// What a group remembers from step to step ([`Advances`](crate::Advances)) changes: a step has been taken.
-    fn advance(&mut self) -> Result<()> {
-        for group in &mut self.groups {
-            let (mut values, mut count) = ([const { ("", Value::None) }; MAX_KEPT], 0);
-            let program = group.algorithm.program(Variant::ONLY);
-            program.advance(group.algorithm.core().hyper(), &mut |name, value| {
-                values[count] = (name, value);
-                count += 1;
-            });
-            if count > 0 {
-                group.algorithm.set(&values[..count])?;
-            }
+    /// Puts a wrapper around steps: accumulation of gradients, clipping, loss scaling.
+    pub fn wrapped(mut self, wrapper: Wrapper) -> Driver {
+        self.gradients.config = wrapper;
+        self
+    }
+
+    /// The wrapper around steps.
+    pub fn wrapper(&self) -> &Wrapper {
+        &self.gradients.config
+    }
+
+    /// Says how many iterations training has, so that the last window of accumulation is closed in time.
+    pub fn set_iterations(&mut self, total: Option<u64>) {
+        self.gradients.config.accumulate.total = total;
+    }
+
+    /// What the trainer multiplies the loss by before it computes gradients: the loss scale, 1 without one.
+    pub fn loss_scale(&self) -> f64 {
+        self.gradients.config.scaler.as_ref().map_or(1.0, |scaler| scaler.scale())
+    }
+
+    /// Keeps an average of the weights, which every [`step`](crate::Optimizer::step) updates when it is done, whether
+    /// it changed them or not: an iteration counts, as in MMEngine's `EMAHook`. It is kept in the type of the arithmetic,
+    /// and of [master weights](crate::ParamFormat::Master) where there are some. It is saved and loaded with the rest.
+    pub fn averaged(mut self, average: Average) -> Driver {
+        self.averaging = Some(Averages::new(average));
+        self
+    }
+
+    /// The average of a parameter's weights, in row-major order; `None` where there is none (yet).
+    ///
+    /// # Errors
+    /// When the device cannot be read.
+    pub fn average(&self, param: &str) -> Result<Option<Vec<f64>>> {
+        let averaged = self.engine.slots.get(param).and_then(|slot| slot.averaged.as_ref());
+        averaged.map_or(Ok(None), |averaged| averaged.read(&**self.engine.setup.param_backend()))
+    }
+
+    /// Steps together with other ranks, each of which binds the same parameters and the same gradients, averaged
+    /// ([`Averager`](crate::ranks::Averager)). From then on [`step`](crate::Optimizer::step) is collective: all ranks call it,
+    /// and it fails on all before anything is written when they are about to take different steps.
+    ///
+    /// With an algorithm that is [sharded](crate::Modifiers::sharded) each parameter is updated by the rank that
+    /// [`partition`](crate::ranks::partition) gives it to, which alone has its states, and then brought to the others;
+    /// [`save`](crate::Optimizer::save) is collective too, and gives the whole to every rank.
+    ///
+    /// Everything around the step is collective with it: of a window of accumulation every iteration, and what is found
+    /// in gradients that are not averaged skips the step on all ranks (clipping by norm takes each rank's own norm
+    /// then, as in DeepSpeed).
+    pub fn with_ranks(mut self, ranks: Arc<dyn Communicator>) -> Driver {
+        let setup = &mut self.engine.setup;
+        let sharded = setup.groups[0].algorithm.sharded();
+        setup.ranks = (ranks.world() > 1).then_some(Ranks { comm: ranks, sharded });
+        self.group = ProcessGroup::of(setup);
+        self
+    }
+
+    /// What [`save`](crate::Optimizer::save) gives, but of a sharded optimizer only the part that this rank has: for
+    /// checkpoints of a file a rank, which [`Checkpoint::join`] makes one of. Nothing is exchanged.
+    ///
+    /// # Errors
+    /// When the device cannot be read.
+    pub fn save_own(&self) -> Result<Checkpoint> {
+        self.to_checkpoint()
+    }
+
+    /// Whether the next step takes gradients that are averaged over the ranks. Where not, each rank binds its own, and
+    /// the algorithm exchanges what it needs.
+    pub fn averages(&self) -> bool {
+        self.engine.averages_gradients()
+    }
+
+    /// Whether each rank has a value of its own of this parameter at this time, as with ZeroOneAdam between two exchanges.
+    ///
+    /// A trainer that tests its network then, or keeps it, takes the mean of the ranks' values
+    /// ([`Communicator::all_reduce`](crate::ranks::Communicator::all_reduce)); training goes on from its own.
+    pub fn is_parted(&self, param: &str) -> bool {
+        let Engine { setup, slots, .. } = &self.engine;
+        setup.ranks.is_some() && slots.get(param).is_some_and(|slot| setup.has_diverged(slot))
+    }
+
+    /// Gives the bound parameters the values that go with the checkpoint just loaded, where it was saved when the ranks
+    /// had [values of their own](Driver::is_parted): this rank's, or, where another number of ranks goes on, the mean
+    /// of theirs, which a checkpoint has as its states. Elsewhere nothing is changed. All of them must be bound, with or
+    /// without gradients; a step before is an error.
+    ///
+    /// # Errors
+    /// A parameter that is not bound, or in another way than it was saved; when the device fails.
+    pub fn restore_params(&mut self, params: &mut [Binding<'_>]) -> Result<()> {
+        self.group.restore_params(&mut self.engine, params)
+    }
+
+    /// The window of gradients, and what steps.
+    fn split(&mut self, whole: bool) -> (&mut Window, Step<'_>) {
+        let Driver { engine, window, gradients, averaging, group, poison, expected, .. } = self;
+        (window, Step { engine, gradients, averaging, group, poison, expected, whole })
+    }
+
+    /// Takes a step over all parameters (`whole`) or some of them, and keeps what it learns of new ones if it goes
+    /// through. `factor` is that of gradients that were inspected already.
+    fn take_step(
+        &mut self,
+        bindings: &mut [Binding<'_>],
+        whole: bool,
+        factor: Option<f64>,
+    ) -> Result<StepReport> {
+        let (window, mut step) = self.split(whole);
+        let stepped = match factor {
+            Some(factor) => step.take_piece(window, bindings, factor),
+            None if whole && step.gradients.config.buffers() => step.accumulate(window, bindings),
+            None => step.begin(window, bindings).and_then(|()| step.take(bindings, GradState::Raw, None)),
+        };
+        let averaged = match &stepped {
+            Ok(_) => step.average(bindings),
+            Err(_) => Ok(()),
+        };
+        step.engine.slots.settle(&stepped, StepReport::skipped);
+        let stepped = stepped?;
+        if whole && !stepped.skipped() {
+            self.expected.clear();
         }
-        Ok(())
+        // The parameters have stepped: an average that failed does not fit them.
+        self.poison.guard_written(|| averaged)?;
+        Ok(stepped)
     }
 
     /// The backend that it runs on.
     pub fn backend(&self) -> &Arc<dyn Backend> {
-        &self.backend
+        &self.engine.setup.backend
     }
-}
-
-fn memory_of(slot: &Slot, role: Role) -> &[(&'static str, Storage)] {
-    if role == Role::State { &slot.states } else { &slot.scratch }
-}
-
-fn fill(backend: &dyn Backend, storage: &mut Storage, value: f64) -> Result<()> {
-    let values = vec![value; storage.len()];
-    Ok(backend.write(storage, values.as_slice().into())?)
 }
 
 impl Optimizer for Driver {
     fn step(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
-        if let Some(cause) = &self.poisoned {
-            return Err(Error::Poisoned { cause: cause.clone() });
-        }
-        let stepped = self.step_kept(bindings, true)?;
-        self.count_average();
+        self.check_ready()?;
+        let stepped = self.take_step(bindings, true, None)?;
+        self.averaging.iter_mut().for_each(Averages::advance);
         Ok(stepped)
     }
 
     fn step_with(&mut self, objective: &mut dyn Objective) -> Result<f64> {
-        if self.wrapped.config.scaler.is_some() {
+        if self.gradients.config.scaler.is_some() {
             let problem = "an objective does not know the loss scale".into();
             return Err(Error::Groups { algorithm: self.name(), problem });
         }
@@ -223,34 +247,33 @@ impl Optimizer for Driver {
     }
 
     fn update_hessian(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
-        if let Some(cause) = &self.poisoned {
-            return Err(Error::Poisoned { cause: cause.clone() });
-        }
+        self.check_ready()?;
         let updated = self.take_hessian(bindings);
-        self.slots.settle(&updated, StepReport::skipped);
+        self.engine.slots.settle(&updated, StepReport::skipped);
         updated
     }
 
     fn name(&self) -> &'static str {
-        self.groups[0].algorithm.name()
+        self.engine.setup.name()
     }
 
     fn groups(&self) -> usize {
-        self.groups.len()
+        self.engine.setup.groups.len()
     }
 
     fn get(&self, group: usize, name: &str) -> Option<Value> {
-        self.groups.get(group)?.algorithm.get(name)
+        self.engine.setup.groups.get(group)?.algorithm.get(name)
     }
 
     fn set(&mut self, group: usize, values: &[(&str, Value)]) -> Result<()> {
-        let count = self.groups.len();
-        let found = self.groups.get_mut(group).ok_or(Error::NoGroup { group, count })?;
+        let count = self.engine.setup.groups.len();
+        let found = self.engine.setup.groups.get_mut(group).ok_or(Error::NoGroup { group, count })?;
         Ok(found.algorithm.set(values)?)
     }
 
     fn params(&self) -> Vec<ParamState> {
         let mut params: Vec<ParamState> = self
+            .engine
             .slots
             .iter()
             .map(|slot| ParamState {
@@ -268,31 +291,17 @@ impl Optimizer for Driver {
     }
 
     fn state(&self, param: &str, state: &str) -> Result<Option<Vec<f64>>> {
-        let Some(slot) = self.slots.get(param) else { return Ok(None) };
+        let Some(slot) = self.engine.slots.get(param) else { return Ok(None) };
         let known = slot.states.iter().find(|(name, _)| *name == state).map(|(_, storage)| storage);
-        let master = slot.master.as_ref().filter(|_| state == MASTER);
+        let master = slot.master.as_deref().filter(|_| state == MASTER);
         let Some(storage) = known.or(master) else { return Ok(None) };
         let mut values = vec![0.0f64; storage.len()];
-        self.backend.read(storage, values.as_mut_slice().into())?;
+        self.engine.setup.backend.read(storage, values.as_mut_slice().into())?;
         Ok(Some(values))
     }
 
     fn save(&self) -> Result<Checkpoint> {
-        let own = self.to_checkpoint()?;
-        match &self.world {
-            Some(world) if world.sharded() => world.consolidate(&own),
-            Some(world)
-                if self
-                    .groups
-                    .iter()
-                    .any(|group| group.algorithm.spec().replicas.error_feedback.is_some()) =>
-            {
-                let mut whole = world.with_errors(own)?;
-                self.unite(&mut whole, world.ranks().world());
-                Ok(whole)
-            }
-            _ => Ok(own),
-        }
+        self.group.consolidate(&self.engine, self.to_checkpoint()?)
     }
 
     fn load_with(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport> {

@@ -197,6 +197,14 @@ pub enum Error {
         /// How many there are.
         count: usize,
     },
+    /// A step in pieces was begun and never finished: it is done for some parameters, and not for the others.
+    #[error("a step in pieces was not finished: {}; loading a checkpoint goes on from there", half_done(params, *stepped))]
+    HalfStep {
+        /// The parameters, sorted.
+        params: Vec<String>,
+        /// Whether they have stepped; else their gradients are in a window of accumulation already.
+        stepped: bool,
+    },
     /// A device failed after the first write of a step.
     #[error(
         "a step failed half-way ({cause}): parameters and states may not fit together; reload a checkpoint"
@@ -236,3 +244,20 @@ pub enum Error {
 
 /// The result of an operation of an optimizer.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
+
+/// What is done for which parameters.
+fn half_done(params: &[String], stepped: bool) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<String> = params.iter().take(SHOWN).map(|name| format!("{name:?}")).collect();
+    let done = if stepped { "stepped" } else { "accumulated a gradient" };
+    match params.len() {
+        1 => format!("parameter {} has {done}, and the others have not", shown[0]),
+        count if count <= SHOWN => {
+            format!("parameters {} have {done}, and the others have not", shown.join(", "))
+        }
+        count => {
+            let (shown, more) = (shown.join(", "), count - SHOWN);
+            format!("parameters {shown} and {more} more have {done}, and the others have not")
+        }
+    }
+}

@@ -1,6 +1,5 @@
 //! How the states of parameters are stored.
 
-use crate::line_search::Search;
 use crate::{AnyAlgorithm, Error, Result};
 use fallline_core::{Codes, Format, Role};
 use std::collections::BTreeMap;
@@ -78,11 +77,11 @@ impl StateFormats {
     ///
     /// # Errors
     /// [`Error::StateFormat`].
-    pub fn check_search(&self, search: &Search) -> Result<()> {
+    pub fn check_search(&self, search: &'static str) -> Result<()> {
         if self.is_empty() {
             return Ok(());
         }
-        self.check_states(search.name(), &[], true)
+        self.check_states(search, &[], true)
     }
 
     /// Refuses names that are not `known`, and any format where states are `whole`: more than operands of rules.

@@ -9,13 +9,16 @@
 mod algorithm;
 pub mod algorithms;
 pub mod average;
+mod averaging;
 mod binding;
 pub mod builtins;
 pub mod checkpoint;
 pub mod compression;
 mod driver;
+mod engine;
 mod error;
 mod formats;
+mod gradients;
 pub mod hyper;
 mod kind;
 pub mod line_search;
@@ -30,7 +33,6 @@ pub mod program;
 pub mod ranks;
 mod report;
 pub mod schedule;
-mod slots;
 #[cfg(feature = "ndarray")]
 mod strided;
 pub mod wrapper;
@@ -43,10 +45,12 @@ pub use algorithm::{
 };
 pub use binding::{Binding, GradRef, ParamRef, RowsGrad, frozen, param, rows};
 pub use checkpoint::{Checkpoint, LoadOptions};
-pub use driver::finite::NonFinite;
-pub use driver::{Driver, Member, Stream, can_offload};
+pub use driver::{Driver, Stream};
+pub use engine::group::Member;
+pub use engine::offload::can_offload;
 pub use error::{Error, Result};
 pub use formats::StateFormats;
+pub use gradients::NonFinite;
 pub use params::ParamFormat;
 pub use program::{Advances, Mode, Program, Site, Steps, Variant};
 

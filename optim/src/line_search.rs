@@ -14,11 +14,11 @@ pub use rules::{
 };
 
 use crate::average::Average;
+use crate::averaging::Averages;
 use crate::builtins::Builtins;
 use crate::checkpoint::{Checkpoint, LoadOptions, OptimizerManifest};
-use crate::driver::averages::Averages;
 use crate::hyper::{Hyper, HyperError, Hyperparameters, Value};
-use crate::slots::{Slot, Slots};
+use crate::params::slots::{Slot, Slots};
 use crate::{Binding, Error, Info, LoadReport, Objective, Optimizer, ParamState, Result, StepReport};
 use core::fmt;
 use fallline_core::{Backend, Compute, Format, Kernel, Link};
@@ -174,7 +174,7 @@ impl LineSearch {
     /// When the device cannot be read.
     pub fn average(&self, param: &str) -> Result<Option<Vec<f64>>> {
         match self.slots.get(param) {
-            Some(slot) => slot.read_average(&*self.backend),
+            Some(slot) => slot.averaged.as_ref().map_or(Ok(None), |averaged| averaged.read(&*self.backend)),
             None => Ok(None),
         }
     }
@@ -186,10 +186,10 @@ impl LineSearch {
         for (i, binding) in bindings.iter().enumerate() {
             let double = binding.param.format() == Format::F64;
             let compute = self.compute.unwrap_or(if double { Compute::F64 } else { Compute::F32 });
-            let new = || Ok(Slot::averaged(binding.name, binding.param.extents().into(), compute));
+            let new = || Ok(Slot::new(binding.name, binding.param.extents().into(), compute));
             self.slots.place(i, binding.name, new)?;
         }
-        averages.make(self.search.builtins, &self.backend, self.slots.range(0..bindings.len()))
+        averages.allocate(self.search.builtins, &self.backend, self.slots.range(0..bindings.len()))
     }
 }
 
@@ -216,7 +216,7 @@ impl Optimizer for LineSearch {
                 // Of parameters that were not there before the search nothing is averaged.
                 let known = bindings.len().min(self.slots.len());
                 let slots = self.slots.range(0..known);
-                averages.take_in(self.search.builtins, (&self.backend, false), slots, &mut bindings)
+                averages.update(self.search.builtins, (&self.backend, false), slots, &mut bindings)
             }
             _ => Ok(()),
         };
@@ -228,7 +228,7 @@ impl Optimizer for LineSearch {
             return Err(cause);
         }
         if let Some(averages) = &mut self.averages {
-            averages.count();
+            averages.advance();
         }
         Ok(loss)
     }
@@ -296,7 +296,7 @@ impl Optimizer for LineSearch {
             for (name, param) in manifest.params() {
                 let known = self.slots.get(name).map(|slot| slot.compute).or(self.compute);
                 let compute = param.compute_as(name, known, options.converting)?;
-                slots.push(Slot::averaged(name, param.shape(), compute));
+                slots.push(Slot::new(name, param.shape(), compute));
             }
             let averages = averages.loaded(&self.backend, checkpoint, &mut slots, (options, &mut report))?;
             (self.averages, self.slots) = (Some(averages), slots);

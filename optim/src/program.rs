@@ -1,11 +1,10 @@
 //! What a step of an algorithm consists of: passes of rules, and operations between them.
 
-use crate::Algorithm;
 use crate::hyper::{Hyper, Value};
-use crate::op::{CollectiveOp, Op, TensorOp};
+use crate::op::Op;
 use core::any::Any;
 use core::marker::PhantomData;
-use fallline_core::{Groups, Kernel, Link, Operand, Role, Rule, between};
+use fallline_core::{Groups, Kernel, Operand, Role};
 
 /// The most stages that a program may have.
 pub const MAX_STAGES: usize = 7;
@@ -66,7 +65,7 @@ pub trait Advances {
 pub(crate) const MAX_KEPT: usize = 8;
 
 /// Whether a table has not too much that groups remember.
-const fn keeps_enough(table: &[Hyper]) -> bool {
+pub(crate) const fn keeps_enough(table: &[Hyper]) -> bool {
     let (mut i, mut kept) = (0, 0);
     while i < table.len() {
         kept += table[i].kept as usize;
@@ -76,19 +75,19 @@ const fn keeps_enough(table: &[Hyper]) -> bool {
 }
 
 /// Gives what a group remembers after a step, by name.
-type Advance = fn(&dyn Any, &mut dyn FnMut(&'static str, Value));
+pub(crate) type Advance = fn(&dyn Any, &mut dyn FnMut(&'static str, Value));
 
 /// What a step consists of, as plain data. Built anew in each step, on the stack.
 #[derive(Clone, Copy, Debug)]
 pub struct Program {
-    stages: [Option<Stage>; MAX_STAGES],
-    hessian: Option<&'static Kernel>,
-    restore: Option<&'static Kernel>,
-    modes: Option<[&'static Kernel; 2]>,
-    advance: Option<Advance>,
-    project: Option<Project>,
+    pub(crate) stages: [Option<Stage>; MAX_STAGES],
+    pub(crate) hessian: Option<&'static Kernel>,
+    pub(crate) restore: Option<&'static Kernel>,
+    pub(crate) modes: Option<[&'static Kernel; 2]>,
+    pub(crate) advance: Option<Advance>,
+    pub(crate) project: Option<Project>,
     /// Whether the last stage is left out in steps in which [nothing syncs](crate::Modifiers::lookahead).
-    periodic: bool,
+    pub(crate) periodic: bool,
 }
 
 impl PartialEq for Program {
@@ -108,7 +107,7 @@ impl Program {
         periodic: false,
     };
 
-    fn and(mut self, stage: Stage) -> Program {
+    pub(crate) fn and(mut self, stage: Stage) -> Program {
         let free = self.stages.iter_mut().find(|place| place.is_none());
         *free.expect("a program has at most MAX_STAGES stages") = Some(stage);
         self
@@ -120,6 +119,13 @@ impl Program {
             *last = None;
         }
         passes.into_iter().fold(self, |program, kernel| program.and(Stage::Pass(kernel)))
+    }
+
+    /// The same with one pass in place of another.
+    pub(crate) fn with_pass(mut self, old: &'static Kernel, new: &'static Kernel) -> Program {
+        let places = self.stages.iter_mut().flatten().filter(|stage| **stage == Stage::Pass(old));
+        places.for_each(|stage| *stage = Stage::Pass(new));
+        self
     }
 
     /// The same with a pass at its end that is left out in steps in which nothing syncs.
@@ -278,128 +284,9 @@ impl<'s, 'a, A: ?Sized, K> Site<'s, 'a, A, K> {
     }
 }
 
-impl<A: Algorithm, K: Link> Site<'_, '_, A, K> {
-    /// A program that begins with a pass.
-    pub fn pass<R: Rule<Hyper = A>>(&self) -> Steps<A, K> {
-        Steps::begin().pass::<R>()
-    }
-
-    /// A program that begins with an operation on each tensor.
-    pub fn op<T: TensorOp<Hyper = A>>(&self) -> Steps<A, K> {
-        Steps::begin().op::<T>()
-    }
-
-    /// The program of another algorithm, which takes these parameters.
-    ///
-    /// # Errors
-    /// As [`Algorithm::program`].
-    pub fn delegate<B: Algorithm>(&self, to: &B) -> Result<Steps<A, K>, String>
-    where
-        A: Delegates<B>,
-    {
-        let alone = |_: usize| to;
-        let groups = Groups::new(1, &alone);
-        let program = to.program(&Site::<B, K>::new(Variant::ONLY, self.distributed, &groups))?.program;
-        let project: Project = |hyper, with| {
-            if let Some(hyper) = hyper.downcast_ref::<A>() {
-                with(&hyper.delegate());
-            }
-        };
-        Ok(Steps { program: Program { project: Some(project), ..program }, types: PhantomData })
-    }
-}
-
 /// A [`Program`] that is being built, with its types.
 #[derive(Clone, Copy, Debug)]
 pub struct Steps<A, K> {
-    program: Program,
-    types: PhantomData<fn() -> (A, K)>,
-}
-
-impl<A: Algorithm, K: Link> Steps<A, K> {
-    fn begin() -> Self {
-        Steps { program: Program::EMPTY, types: PhantomData }
-    }
-
-    /// And then a pass of a rule over all elements.
-    pub fn pass<R: Rule<Hyper = A>>(self) -> Self {
-        const {
-            assert!(
-                R::TENSOR_SCALARS.is_empty() || R::BETWEEN.is_given(),
-                "who gives the rule's tensor scalars?"
-            );
-            assert!(known(R::BETWEEN.memory, A::MEMORY), "the rule reads memory that the algorithm has not");
-            assert!(known(R::BETWEEN.shared, A::SHARED), "the rule reads what the algorithm does not share");
-        }
-        Steps { program: self.program.and(Stage::Pass(K::kernel::<R>())), ..self }
-    }
-
-    /// And then an operation on each tensor.
-    pub fn op<T: TensorOp<Hyper = A>>(self) -> Self {
-        Steps { program: self.program.and(Stage::Op(Op::tensor::<T, K>())), ..self }
-    }
-
-    /// And then an operation on all tensors together.
-    pub fn collective<T: CollectiveOp<Hyper = A>>(self) -> Self {
-        Steps { program: self.program.and(Stage::Op(Op::collective::<T, K>())), ..self }
-    }
-
-    /// With a rule that takes in gradients drawn for the Hessian: see [`Program::hessian`].
-    pub fn on_hessian<R: Rule<Hyper = A>>(self) -> Self {
-        Steps { program: Program { hessian: Some(K::kernel::<R>()), ..self.program }, ..self }
-    }
-
-    /// With a rule that gives a parameter of a rank's own from its states: see [`Program::restore`].
-    pub fn restored_by<R: Rule<Hyper = A>>(self) -> Self {
-        Steps { program: Program { restore: Some(K::kernel::<R>()), ..self.program }, ..self }
-    }
-
-    /// With rules that take parameters from the weights that are trained to those that are evaluated, and back: see
-    /// [`Program::mode`].
-    pub fn with_modes<E: Rule<Hyper = A>, T: Rule<Hyper = A>>(self) -> Self {
-        Steps {
-            program: Program { modes: Some([K::kernel::<E>(), K::kernel::<T>()]), ..self.program },
-            ..self
-        }
-    }
-
-    /// With what the groups remember changing from step to step.
-    pub fn advancing(self) -> Self
-    where
-        A: Advances,
-    {
-        const { assert!(keeps_enough(A::TABLE), "a group remembers at most 8 numbers") }
-        let advance: Advance = |hyper, with| {
-            let Some(mut next) = hyper.downcast_ref::<A>().cloned() else { return };
-            next.advance();
-            for hyper in A::TABLE.iter().filter(|hyper| hyper.kept) {
-                if let Some(value) = next.get(hyper.name) {
-                    with(hyper.name, value);
-                }
-            }
-        };
-        Steps { program: Program { advance: Some(advance), ..self.program }, ..self }
-    }
-
-    /// As plain data.
-    pub(crate) fn build(self) -> Program {
-        self.program
-    }
-}
-
-/// Whether all names are in a table.
-const fn known(names: &[&str], table: &[(&'static str, f64)]) -> bool {
-    let mut i = 0;
-    while i < names.len() {
-        let (mut j, mut found) = (0, false);
-        while j < table.len() {
-            found = found || between::same(names[i], table[j].0);
-            j += 1;
-        }
-        if !found {
-            return false;
-        }
-        i += 1;
-    }
-    true
+    pub(crate) program: Program,
+    pub(crate) types: PhantomData<fn() -> (A, K)>,
 }

@@ -6,8 +6,10 @@
 //! hyperparameters, and shares the states out where the configuration says so (`ZeroRedundancyOptimizer`).
 
 mod average;
+mod local_steps;
 pub(crate) mod partition;
-pub(crate) mod world;
+pub(crate) mod process_group;
+mod world;
 mod zero;
 
 pub use average::{Averaged, Averager};

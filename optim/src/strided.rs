@@ -3,11 +3,10 @@
 //! What is contiguous in row-major order is used in place. Any other view is copied into a buffer for the
 //! step (and a parameter back after it): one allocation and two passes over memory more.
 
-use crate::binding::{GradRef, ParamRef};
 use core::fmt;
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::{Element, Format, Shape};
-use ndarray::{ArrayBase, ArrayViewMutD, Data, DataMut, Dimension};
+use ndarray::ArrayViewMutD;
 
 /// A parameter that is not contiguous.
 pub struct StridedParam<'a> {
@@ -18,6 +17,17 @@ pub struct StridedParam<'a> {
 impl fmt::Debug for StridedParam<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StridedParam").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+impl<'a> StridedParam<'a> {
+    /// A parameter with nothing in its buffer yet.
+    pub(crate) fn new<T: Element>(view: ArrayViewMutD<'a, T>) -> StridedParam<'a>
+    where
+        for<'s> SliceMut<'s>: From<&'s mut [T]>,
+    {
+        let shape = Shape::from(view.shape());
+        StridedParam { view: Box::new(Buffered { view, buffer: Vec::new() }), shape }
     }
 }
 
@@ -109,6 +119,14 @@ impl fmt::Debug for StridedGrad {
 }
 
 impl StridedGrad {
+    /// A gradient in row-major order.
+    pub(crate) fn new<T: Element>(values: Vec<T>, shape: Shape) -> StridedGrad
+    where
+        for<'s> Slice<'s>: From<&'s [T]>,
+    {
+        StridedGrad { buffer: Box::new(values), shape }
+    }
+
     pub(crate) fn shape(&self) -> &Shape {
         &self.shape
     }
@@ -128,38 +146,5 @@ where
 {
     fn slice(&self) -> Slice<'_> {
         self.as_slice().into()
-    }
-}
-
-impl<'a, T: Element, S: DataMut<Elem = T>, D: Dimension> From<&'a mut ArrayBase<S, D>> for ParamRef<'a>
-where
-    for<'s> SliceMut<'s>: From<&'s mut [T]>,
-{
-    fn from(array: &'a mut ArrayBase<S, D>) -> Self {
-        let shape = Shape::from(array.shape());
-        if array.is_standard_layout() {
-            match array.as_slice_mut() {
-                Some(slice) => return ParamRef::Host(slice.into(), Some(shape)),
-                None => unreachable!("an array in standard layout is a slice"),
-            }
-        }
-        let view = array.view_mut().into_dyn();
-        ParamRef::Strided(StridedParam { view: Box::new(Buffered { view, buffer: Vec::new() }), shape })
-    }
-}
-
-impl<'a, T: Element, S: Data<Elem = T>, D: Dimension> From<&'a ArrayBase<S, D>> for GradRef<'a>
-where
-    for<'s> Slice<'s>: From<&'s [T]>,
-{
-    fn from(array: &'a ArrayBase<S, D>) -> Self {
-        let shape = Shape::from(array.shape());
-        match array.as_slice() {
-            Some(slice) => GradRef::Host(slice.into(), Some(shape)),
-            None => {
-                let buffer: Box<dyn Gathered> = Box::new(array.iter().copied().collect::<Vec<T>>());
-                GradRef::Strided(StridedGrad { buffer, shape })
-            }
-        }
     }
 }

@@ -22,7 +22,8 @@
 mod scaler;
 
 pub use scaler::LossScaler;
-pub(crate) use scaler::SavedScaler;
+use scaler::SavedScaler;
+use serde::{Deserialize, Serialize};
 
 /// What goes on around a step; by default nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,6 +35,15 @@ pub struct Wrapper {
     pub clip: Option<Clip>,
     /// The factor of the loss that gradients come with.
     pub scaler: Option<LossScaler>,
+}
+
+/// What a checkpoint keeps of it at work.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SavedWrapper {
+    /// Iterations so far.
+    pub(crate) done: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) scaler: Option<SavedScaler>,
 }
 
 /// Over how many iterations gradients are accumulated.

@@ -65,7 +65,7 @@ impl Of<'_> {
     fn check_formats(self, formats: &StateFormats) -> fallline_optim::Result<()> {
         match self {
             Of::Algorithm(algorithm) => formats.check(algorithm),
-            Of::Search(search) => formats.check_search(search),
+            Of::Search(search) => formats.check_search(search.name()),
         }
     }
 }

@@ -8,9 +8,11 @@
 
 mod error;
 mod formats;
+mod method;
 mod modifiers;
 pub mod names;
 pub mod paramwise;
+mod read;
 mod recipe;
 mod registry;
 pub mod schedulers;

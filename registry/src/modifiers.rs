@@ -3,7 +3,7 @@
 use crate::config::{Dict, Node, Position};
 use crate::error::{Error, Result};
 use crate::names::nearest;
-use crate::recipe::{bare_name, expect_dict, type_of};
+use crate::read::{bare_name, expect_dict, type_of};
 use fallline_optim::hyper::HyperError;
 use fallline_optim::{AnyAlgorithm, Lookahead, Method, Modified};
 

@@ -24,9 +24,10 @@
 use crate::config::{Dict, Node, Position};
 use crate::error::{Error, Result};
 use crate::formats::{KEYS as STORING, OF_WHOLE, Of, Storing};
+use crate::method::method;
 use crate::modifiers;
 use crate::names::nearest;
-use crate::recipe::{convert, expect_dict, method};
+use crate::read::{convert, expect_dict};
 use crate::registry::Registry;
 use fallline_optim::hyper::{HyperError, Value};
 use fallline_optim::{AnyAlgorithm, Driver, Member, Method, ModuleKind};

@@ -5,7 +5,7 @@ mod curves;
 use crate::config::{self, Dict, Entries, Node, Value};
 use crate::error::{Error, Result};
 use crate::names::nearest;
-use crate::recipe::{bare_name, expect_dict, type_of};
+use crate::read::{bare_name, expect_dict, type_of};
 use fallline_optim::schedule::{Schedule, Scheduled, Scheduler, Target};
 use std::path::Path;
 

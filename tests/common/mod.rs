@@ -230,6 +230,10 @@ pub const MODIFIED: &[&str] = &[
     "dict(type='Adam', lr=0.01, weight_decay=0.1, cautious=True, wrap=dict(type='Lookahead', k=2, alpha=0.5))",
     "dict(type='Prodigy', weight_decay=0.1, decouple=False, d0=1e-3, cautious=True)",
     "dict(type='Prodigy', betas=(0.5, 0.9), weight_decay=0.1, d0=1e-3, slice_p=3, cautious=True)",
+    "dict(type='LARS', lr=0.1, momentum=0.5, weight_decay=0.1, max_unorm=0.3, cautious=True)",
+    "dict(type='LARS8bit', lr=0.1, momentum=0.5, min_8bit_size=500, weight_decay=0.1, quantised_trust_ratio=True, cautious=True)",
+    "dict(type='DAdaptAdam', weight_decay=0.1, d0=1e-3, cautious=True)",
+    "dict(type='ASGD', lr=0.1, lambd=0.1, t0=1.0, weight_decay=0.1, maximize=True, cautious=True)",
 ];
 
 /// One case for each name of the registry, with as many states as it can have.

@@ -40,7 +40,7 @@ fn odd_records_are_drawn() {
 fn long_curves_are_thinned() {
     let mut curve: Vec<Point> = (0..100_000).map(|n| (f64::from(n), 1.0)).collect();
     curve[77_777].1 = 9.0;
-    let (thin, smooth) = (thinned(&curve), smoothed(&curve, 500));
+    let (thin, smooth) = (downsampled(&curve), smoothed(&curve, 500));
     assert!(thin.len() <= MOST_POINTS && smooth.len() <= MOST_POINTS + 1);
     assert!(thin.contains(&(77_777.0, 9.0)) && thin.is_sorted_by(|a, b| a.0 <= b.0));
     assert_eq!((smooth[0], smooth.last().unwrap().0), ((0.0, 1.0), 99_999.0));

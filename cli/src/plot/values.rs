@@ -1,7 +1,9 @@
 //! The values of scheduled hyperparameters, a panel each.
 
-use super::scale::Scale;
-use super::{BLUE, Failure, GRID, INK, PlotError, Point, extremes, heading, panel, text, thinned, written};
+use super::axis::Axis;
+use super::{
+    BLUE, Failure, GRID, INK, PlotError, Point, downsampled, extremes, heading, panel, text, written,
+};
 use plotters::prelude::*;
 use std::path::Path;
 
@@ -25,10 +27,10 @@ fn draw(svg: &mut String, names: &[String], series: &[Vec<f64>]) -> Result<(), F
         let (least, most) = extremes(&points);
         // A value that never changes has room above and below it.
         let room = if most > least { 0.05 * (most - least) } else { most.abs().max(1e-3) };
-        let values = Scale::even(least.min(0.0), most + room, 4.0, "");
-        let steps = Scale::even(0.0, series.len().max(1) as f64 * 1.015, 8.0, "").whole();
+        let values = Axis::even(least.min(0.0), most + room, 4.0, "");
+        let steps = Axis::even(0.0, series.len().max(1) as f64 * 1.015, 8.0, "").whole();
         let mut chart = panel(area, steps, values, "step", 100)?;
-        chart.draw_series(LineSeries::new(thinned(&points), BLUE.stroke_width(4)))?;
+        chart.draw_series(LineSeries::new(downsampled(&points), BLUE.stroke_width(4)))?;
         heading(area, name, &[("of each step".to_owned(), BLUE)], points.is_empty())?;
     }
     root.present()?;

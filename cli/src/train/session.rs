@@ -1,6 +1,7 @@
 //! A training run: what it is made of, one step after another, and what it keeps.
 
 use super::options::Options;
+use super::saved::{Progress, SavedRun, Trainer};
 use crate::common::unmatched;
 use crate::digits::data::{Digits, epoch_order};
 use crate::digits::network::{Network, Parameter};
@@ -12,9 +13,8 @@ use fallline::optim::schedule::Schedule;
 use fallline::optim::{Binding, Mode, frozen, param};
 use fallline::ranks::{Averager, Communicator, Reduction, agree, hash};
 use fallline::registry::Length;
-use fallline::{Backend, Checkpoint, Driver, Optimizer, Recipe, Shape};
+use fallline::{Backend, Driver, Optimizer, Recipe, Shape};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,50 +24,6 @@ const METRICS: &str = "metrics.jsonl";
 const PLOT: &str = "loss.svg";
 /// What a ReduceOnPlateau may monitor: the loss over the test images, and the share of them that is right.
 const METRIC_NAMES: [&str; 2] = ["loss", "accuracy"];
-
-/// How far a run is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Progress {
-    /// Steps taken.
-    step: u64,
-    /// Epochs finished.
-    epoch: u64,
-    /// Batches of this epoch that are done.
-    batch: usize,
-}
-
-/// What a checkpoint keeps of a run, beside parameters, optimizer and schedule.
-#[derive(Debug, Serialize, Deserialize)]
-struct Trainer {
-    /// The configuration, everything resolved.
-    config: String,
-    epochs: u64,
-    progress: Progress,
-}
-
-/// A checkpoint taken apart.
-pub struct Kept {
-    /// The configuration, everything resolved.
-    pub config: String,
-    /// The epochs that the run was to have.
-    pub epochs: u64,
-    progress: Progress,
-    checkpoint: Checkpoint,
-}
-
-impl Kept {
-    /// Takes a checkpoint apart.
-    pub fn read(checkpoint: &Checkpoint, folder: &Path) -> Result<Kept> {
-        let malformed = |problem: String| Error::Malformed { path: folder.join(CHECKPOINT), problem };
-        let trainer = checkpoint.manifest.trainer.as_ref();
-        let trainer =
-            trainer.ok_or_else(|| malformed("it is not a checkpoint of `fallline train`".into()))?;
-        let trainer =
-            Trainer::deserialize(trainer).map_err(|e| malformed(format!("its run cannot be read: {e}")))?;
-        let Trainer { config, epochs, progress } = trainer;
-        Ok(Kept { config, epochs, progress, checkpoint: checkpoint.clone() })
-    }
-}
 
 /// A run at work.
 pub struct Session {
@@ -82,7 +38,7 @@ pub struct Session {
     ranks: Arc<dyn Communicator>,
     /// Where there are several ranks.
     averager: Option<Averager>,
-    /// Kept by rank 0 alone.
+    /// SavedRun by rank 0 alone.
     metrics: Option<Metrics>,
     records: Vec<Record>,
     progress: Progress,
@@ -158,32 +114,32 @@ impl Session {
         options: Options,
         backend: Arc<dyn Backend>,
         ranks: Arc<dyn Communicator>,
-        kept: Kept,
+        saved: SavedRun,
     ) -> Result<Session> {
         let parts = Parts::new(&recipe, &options, &backend, &ranks)?;
         let mut session = Session::assemble(folder, recipe, options, backend, ranks, parts);
-        session.progress = kept.progress;
+        session.progress = saved.progress;
         let mismatch = |problem: String| Error::Malformed { path: session.folder.join(CHECKPOINT), problem };
         for parameter in &mut session.network.parameters {
             let name = &parameter.name;
             let entry =
-                kept.checkpoint.param(name).ok_or_else(|| mismatch(format!("param/{name} is missing")))?;
+                saved.checkpoint.param(name).ok_or_else(|| mismatch(format!("param/{name} is missing")))?;
             if entry.shape != Shape::from(parameter.value.shape()) {
                 let expected = Shape::from(parameter.value.shape());
                 return Err(mismatch(format!("param/{name} has shape {}, expected {expected}", entry.shape)));
             }
             parameter.value.iter_mut().zip(entry.values::<f32>()).for_each(|(to, from)| *to = from);
         }
-        session.optimizer.load(&kept.checkpoint)?;
-        if let Some(saved) = &kept.checkpoint.manifest.schedule {
-            session.schedule.load(saved)?;
+        session.optimizer.load(&saved.checkpoint)?;
+        if let Some(schedule) = &saved.checkpoint.manifest.schedule {
+            session.schedule.load(schedule)?;
         }
         session.compare()?;
         session.restore()?;
         if session.ranks.rank() == 0 {
             let folder = &session.folder;
             let (metrics, records) =
-                Metrics::resume(&folder.join(METRICS), kept.progress.step).map_err(Error::io(folder))?;
+                Metrics::resume(&folder.join(METRICS), saved.progress.step).map_err(Error::io(folder))?;
             // What a run that was killed while it wrote has left behind.
             remove_temporaries(folder).map_err(Error::io(folder))?;
             (session.metrics, session.records) = (Some(metrics), records);
@@ -247,7 +203,7 @@ impl Session {
             for batch in order.chunks(self.options.batch_size).skip(self.progress.batch) {
                 if !self.step(batch, interrupted)? {
                     bar.abandon();
-                    self.keep()?;
+                    self.save_checkpoint()?;
                     self.plot()?;
                     let (folder, step) = (self.folder.display(), self.progress.step);
                     let how = format!("step {step} is kept; go on with `fallline train --resume {folder}`");
@@ -357,7 +313,8 @@ impl Session {
         given?;
         let averaged = averager.map(Averager::finish).transpose()?;
         let stops = interrupted.load(Ordering::Relaxed);
-        let (loss, stops) = meet(&*self.ranks, if own.is_empty() { 0.0 } else { loss }, share, stops)?;
+        let (loss, stops) =
+            sync_metrics(&*self.ranks, if own.is_empty() { 0.0 } else { loss }, share, stops)?;
         if stops {
             return Ok(false);
         }
@@ -395,7 +352,7 @@ impl Session {
         self.record(Record::Epoch { step, epoch, test_accuracy, test_loss })?;
         self.progress.epoch += 1;
         self.progress.batch = 0;
-        self.keep()?;
+        self.save_checkpoint()?;
         Ok((test_accuracy, test_loss))
     }
 
@@ -408,7 +365,7 @@ impl Session {
     }
 
     /// Writes the checkpoint: rank 0 does, but all have a part in it.
-    fn keep(&mut self) -> Result<()> {
+    fn save_checkpoint(&mut self) -> Result<()> {
         let mut checkpoint = self.optimizer.save()?;
         let network = self.common()?.into_owned();
         self.compare_parameters(&network)?;
@@ -436,7 +393,7 @@ impl Session {
 }
 
 /// The batch's loss from those of the ranks' parts, and whether any rank wants to stop.
-fn meet(ranks: &dyn Communicator, loss: f32, share: f64, stops: bool) -> Result<(f32, bool)> {
+fn sync_metrics(ranks: &dyn Communicator, loss: f32, share: f64, stops: bool) -> Result<(f32, bool)> {
     if ranks.world() == 1 {
         return Ok((loss, stops));
     }

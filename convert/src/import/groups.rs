@@ -1,6 +1,6 @@
 //! Groups: hyperparameters, and numbers that are remembered for all parameters.
 
-use super::ImportOptions;
+use super::param::ImportOptions;
 use crate::layout::{Fixed, Group, Layout};
 use crate::report::Report;
 use crate::value::Value;
@@ -107,18 +107,6 @@ impl Groups<'_> {
             // Before the first step dadaptation has none of some.
             (true, None) => Ok(0.0),
         }
-    }
-}
-
-/// A whole number that counts something.
-pub(crate) fn count(at: &str, value: Option<&Value<'_>>) -> Result<u64> {
-    // Counts above 2^53 are not exact as tensors, and no run is that long.
-    const MOST: f64 = 9e15;
-    let number = value.and_then(Value::as_f64);
-    match number {
-        Some(x) if x >= 0.0 && x.fract() == 0.0 && x <= MOST => Ok(x as u64),
-        Some(x) => Err(Error::value(at, format!("expected a count, got {x}"))),
-        None => Err(Error::value(at, "expected a count, got none")),
     }
 }
 

@@ -1,10 +1,10 @@
 //! A parameter's states.
 
-use super::{ImportOptions, groups};
+use super::param::ImportOptions;
 use crate::layout::{Layout, State, Steps};
 use crate::report::Report;
 use crate::tensor::{Dtype, Tensor};
-use crate::value::{Dict, Value};
+use crate::value::{Dict, Value, count};
 use crate::{Error, Result};
 use fallline_core::codec::codebook;
 use fallline_core::{Compute, Format, Role, Shape};
@@ -58,7 +58,7 @@ impl Reader<'_> {
         let compute = self.compute(&states);
         let step = states.iter().find(|(key, _)| *key == "step").map(|(_, value)| *value);
         let steps = match self.layout.steps {
-            Steps::Tensor | Steps::Whole if !none => groups::count(&format!("{}.step", self.at), step)?,
+            Steps::Tensor | Steps::Whole if !none => count(&format!("{}.step", self.at), step)?,
             _ => 1,
         };
         // States of before the first step are what they start from.

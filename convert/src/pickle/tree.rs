@@ -1,6 +1,6 @@
 //! From values that refer to each other to the tree that they stand for.
 
-use super::machine::{Id, Node};
+use super::vm::{Id, Node};
 use crate::limits::Limits;
 use crate::tensor::Tensor;
 use crate::value::{Dict, Key, Value};

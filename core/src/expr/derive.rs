@@ -85,6 +85,36 @@ impl Derivation {
         )
     }
 
+    /// The place of an operation as it is where another one, `new`, stands in place of `old`.
+    ///
+    /// ```
+    /// # use fallline_core::{Binary, Derivation, Graph, Node, rule};
+    /// rule! {
+    ///     pub Trailing(h: (), t) {}
+    ///     element(g: Grad) -> (p: Param, last: State) { p = p - g; last = p + last; }
+    /// }
+    /// let graph = Graph::record::<Trailing>();
+    /// let &[p, last] = graph.stores() else { panic!("two are written") };
+    /// let mut halved = Derivation::of(&graph);
+    /// let half = halved.push(Node::Literal(0.5f64.to_bits()));
+    /// let new = halved.push(Node::Binary(Binary::Times, p, half));
+    /// let last = halved.replace(last, p, new);
+    /// let stores = [new, last].map(Some).into_iter().chain([None]);
+    /// let operands = graph.operands().iter().zip(stores).enumerate();
+    /// let operands = operands.map(|(k, (operand, store))| (*operand, k as u32, store)).collect();
+    /// assert_eq!(halved.finish(operands, vec![]).to_string(), "θₜ = (θₜ₋₁ − g)·0.5\nlastₜ = θₜ + lastₜ₋₁\n");
+    /// ```
+    pub fn replace(&mut self, root: u32, old: u32, new: u32) -> u32 {
+        let live = live_from(&self.nodes, [root].into_iter());
+        let mut placed: Vec<u32> = (0..self.nodes.len() as u32).collect();
+        placed[old as usize] = new;
+        // What comes before does not use it.
+        for place in (old as usize + 1..live.len()).filter(|&place| live[place]) {
+            placed[place] = self.push(self.nodes[place].with_inputs(|input| placed[input as usize]));
+        }
+        placed[root as usize]
+    }
+
     /// The graph of the operations that lead to what is stored or summed up. Operands that are neither read nor written
     /// fall away; of the others those that are written come first.
     pub fn finish(self, operands: Vec<Derived>, sums: Vec<(&'static str, u32)>) -> Graph {

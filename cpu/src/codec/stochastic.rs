@@ -1,9 +1,14 @@
 //! Stochastic rounding to bfloat16: the specification's loops, compiled for each instruction set.
 
-use super::Round;
 use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::multiversion;
 use core::slice::{from_raw_parts, from_raw_parts_mut};
 use fallline_core::codec::stochastic::{MULTIPLIER, ROUNDS, WEYL, bf16_from_f32};
+
+/// Rounds `count` numbers stochastically to bfloat16, of which the first is element `first` (a multiple of four) of its
+/// tensor.
+pub(crate) type Round<T> = unsafe fn(numbers: *const T, stored: *mut u16, count: usize, key: u64, first: u64);
 
 /// Elements whose random bits are drawn together.
 const GROUP: usize = 256;
@@ -68,28 +73,10 @@ unsafe fn round<T: Single>(numbers: *const T, stored: *mut u16, count: usize, ke
     }
 }
 
-macro_rules! compiled {
-    ($(#[$features:meta])? $name:ident) => {
-        /// # Safety
-        /// As [`Round`].
-        $(#[$features])?
-        unsafe fn $name<T: Single>(numbers: *const T, stored: *mut u16, count: usize, key: u64, first: u64) {
-            // SAFETY: the caller's contract.
-            unsafe { round(numbers, stored, count, key, first) }
-        }
-    };
+#[cfg(target_arch = "x86_64")]
+multiversion! {
+    round::<T>[T: Single](numbers: *const T, stored: *mut u16, count: usize, key: u64, first: u64)
 }
-compiled!(anywhere);
-#[cfg(target_arch = "x86_64")]
-compiled!(
-    #[target_feature(enable = "avx2,fma,f16c")]
-    avx2
-);
-#[cfg(target_arch = "x86_64")]
-compiled!(
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-    avx512
-);
 
 pub(super) fn rounding<T: Single>(isa: Isa) -> Round<T> {
     match isa {
@@ -97,7 +84,7 @@ pub(super) fn rounding<T: Single>(isa: Isa) -> Round<T> {
         Isa::Avx512 => avx512,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2,
-        _ => anywhere,
+        _ => round,
     }
 }
 

@@ -1,11 +1,15 @@
 //! Every kernel that there is.
 
-use crate::tools::{ARCHITECTURES, COUNTED};
 use fallline_core::{Codes, Compute, Format, Graph, Kernel, Node, Operand, Role};
 use fallline_cuda::ptx::{self, Ptx, Stored, Target, Type};
 use fallline_optim::hyper::Value;
 use fallline_registry::names::{ENTRIES, Entry};
 use std::collections::BTreeMap;
+
+/// The architectures that kernels are assembled for, by compute capability.
+const ARCHITECTURES: [u32; 4] = [7, 8, 9, 10];
+/// The one whose instructions are counted. (The disassembler does not know 7.0.)
+pub const COUNTED: u32 = 9;
 
 /// A kernel, printed for every target.
 pub struct Printed {

@@ -1,7 +1,7 @@
 //! NVIDIA's assembler and disassembler.
 
 use crate::Result;
-use crate::rules::Printed;
+use crate::rules::{COUNTED, Printed};
 use crate::sass::{self, Sass};
 use fallline_cuda::ptx::{Ptx, Target};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,11 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// The architectures that kernels are assembled for, by compute capability.
-pub const ARCHITECTURES: [u32; 4] = [7, 8, 9, 10];
-/// The one whose instructions are counted. (The disassembler does not know 7.0.)
-pub const COUNTED: u32 = 9;
 
 /// What the tools found out about a kernel.
 #[derive(Clone, Default)]

@@ -1,6 +1,7 @@
 //! Numbers between two passes, computed where the sums are.
 
-use super::element::{instruction, warp_of_grid};
+use super::grid::warp_of_grid;
+use super::nodes::instruction;
 use super::{Builder, Class, Ptx, Reg, Space, Target, Type, Value};
 use fallline_core::between::{Declared, Formulas, Over};
 use fallline_core::{Compute, Kernel, Node, NumberGraph};

@@ -1,8 +1,7 @@
 //! Sums over the rows and over the columns of matrices: the order of [`AxisSums`].
 
-use super::element::warp_of_grid;
-use super::element::zero;
-use super::{Builder, Class, Ptx, Reg, Space, Target, Type};
+use super::grid::warp_of_grid;
+use super::{Builder, Class, Ptx, Reg, Space, Target, Type, Value};
 use fallline_core::backend::AxisSums;
 
 /// Elements of a lane in one turn, in accesses of 128 bits.
@@ -192,7 +191,7 @@ pub fn sum_columns_kernel(name: &str, ty: Type, squares: bool, target: Target) -
     // As many turns for all lanes: some may have a shorter strip.
     b.to(rest).min(Type::U32, rows, STRIP);
     let total = b.named(ty.class(), "sum");
-    b.to(total).mov(ty, zero(ty));
+    b.to(total).mov(ty, Value::zero(ty));
 
     b.place(&turn);
     let done = b.setp("le", Type::S32, rest, 0);
@@ -201,7 +200,7 @@ pub fn sum_columns_kernel(name: &str, ty: Type, squares: bool, target: Target) -
     let values: Vec<Reg> = (0..AHEAD).map(|_| b.temp(ty.class())).collect();
     for (i, &value) in values.iter().enumerate() {
         let there = b.setp("gt", Type::S32, left, i as i64);
-        b.to(value).mov(ty, zero(ty));
+        b.to(value).mov(ty, Value::zero(ty));
         b.when(there).to(value).ld(Space::Global, ty, 1, at, 0);
         b.to(at).add(Type::U64, at, pitch);
     }
@@ -240,7 +239,7 @@ fn accumulators(b: &mut Builder, ty: Type) -> Vec<Reg> {
     b.comment("the lane's four accumulators");
     let named = |i| {
         let reg = b.named(ty.class(), &format!("sum_{i}"));
-        b.to(reg).mov(ty, zero(ty))
+        b.to(reg).mov(ty, Value::zero(ty))
     };
     (0..OWN).map(named).collect()
 }
@@ -258,7 +257,7 @@ fn load_there(b: &mut Builder, ty: Type, at: Reg, values: &[Reg], mine: Reg) {
     b.comment("element by element, those that are there");
     for (i, &value) in values.iter().enumerate() {
         let there = b.setp("gt", Type::S32, mine, i as i64);
-        b.to(value).mov(ty, zero(ty));
+        b.to(value).mov(ty, Value::zero(ty));
         b.when(there).to(value).ld(Space::Global, ty, 1, at, i * ty.bytes());
     }
 }

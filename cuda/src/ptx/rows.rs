@@ -1,6 +1,6 @@
 //! Rows copied and added up by index.
 
-use super::element::warp_of_grid;
+use super::grid::warp_of_grid;
 use super::{Builder, Class, Ptx, Reg, Space, Target, Type, Value};
 use fallline_core::{Compute, Format};
 

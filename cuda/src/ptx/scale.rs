@@ -1,6 +1,6 @@
 //! Factors of gradients that the device knows.
 
-use super::element::warp_of_grid;
+use super::grid::warp_of_grid;
 use super::{Builder, Ptx, Space, Target, Type};
 use fallline_core::Compute;
 

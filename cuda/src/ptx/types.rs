@@ -144,6 +144,17 @@ pub enum Value {
     Name(&'static str),
 }
 
+impl Value {
+    /// Zero of a type.
+    pub(super) fn zero(ty: Type) -> Value {
+        match ty {
+            Type::F32 => Value::F32(0.0),
+            Type::F64 => Value::F64(0.0),
+            _ => Value::Int(0),
+        }
+    }
+}
+
 impl From<Reg> for Value {
     fn from(reg: Reg) -> Value {
         Value::Reg(reg)

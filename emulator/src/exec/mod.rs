@@ -2,6 +2,7 @@
 
 mod convert;
 mod float;
+pub mod gemm;
 mod integer;
 mod launch;
 mod memory;

@@ -46,6 +46,8 @@ pub struct Machine {
     pub config: Config,
     pub injections: Vec<Injection>,
     pub calls: BTreeMap<&'static str, u64>,
+    /// The call that was last made to fail.
+    pub failed: Option<&'static str>,
     pub table: Table,
     pub used: Vec<usize>,
     pub contexts: Vec<u32>,
@@ -96,6 +98,7 @@ impl Machine {
             config: Config::default(),
             injections: vec![],
             calls: BTreeMap::new(),
+            failed: None,
             table: Table::default(),
             used: vec![0; 16],
             contexts: vec![0; 16],
@@ -140,7 +143,7 @@ impl Machine {
     /// Counts a call and lets it fail if that was asked for.
     pub fn count(&mut self, name: &'static str, fails_too: bool) -> Outcome {
         *self.calls.entry(name).or_default() += 1;
-        self.inject(&[name, "any"])?;
+        self.inject(&[name, "any"]).inspect_err(|_| self.failed = Some(name))?;
         match &self.fault {
             Some(fault) if fails_too => Err(fault.status),
             _ => Ok(()),

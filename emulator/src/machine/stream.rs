@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::fault::{Fault, Status};
 use super::{Function, Machine, Outcome};
-use crate::cublas::Gemm;
+use crate::exec::gemm::Gemm;
 use crate::exec::{self, Launch};
 
 /// Work on a stream.

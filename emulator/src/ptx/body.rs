@@ -3,17 +3,17 @@
 use std::collections::HashMap;
 
 use super::PtxError;
-use super::line::Line;
-use super::module::{Context, Declaration};
+use super::declaration::Context;
 use super::program::{Constant, Instr, Kernel, Op, Reg};
-use super::types::{File, Space, Type};
+use super::types::{File, Type};
 
 /// A kernel while it is read.
 pub struct Body<'m> {
     pub context: &'m Context,
     pub kernel: Kernel,
     scopes: Vec<HashMap<String, (Type, Reg)>>,
-    variables: HashMap<String, Constant>,
+    /// Where the kernel's own variables are.
+    pub variables: HashMap<String, Constant>,
     labels: HashMap<String, u32>,
     /// Branches whose label may stand further down.
     branches: Vec<(usize, usize, String)>,
@@ -88,47 +88,14 @@ impl<'m> Body<'m> {
         self.variables.get(name).or_else(|| self.context.symbols.get(name)).copied()
     }
 
-    pub fn statement(&mut self, line: usize, text: &str) -> Result<(), PtxError> {
-        let refuse = |reason: &str| PtxError::new(line, text, reason);
-        if let Some(list) = text.strip_prefix(".reg") {
-            return self.registers(line, text, list.trim());
-        }
-        if text.starts_with(".pragma") || text.starts_with(".loc ") {
-            return Ok(());
-        }
-        if text.starts_with('.') {
-            let declared = Declaration::parse(line, text)?.ok_or_else(|| refuse("unknown directive"))?;
-            let total = match declared.space {
-                Space::Shared => &mut self.kernel.shared,
-                Space::Local => &mut self.kernel.local,
-                _ => return Err(refuse("this space is not for variables of a kernel")),
-            };
-            if declared.initialiser.is_some() || declared.external {
-                return Err(refuse("a variable of a kernel has no initialiser"));
-            }
-            let offset = total.next_multiple_of(declared.align);
-            *total = offset + declared.size;
-            let place = match declared.space {
-                Space::Shared => Constant::Shared(offset as u64),
-                _ => Constant::Local(offset as u64),
-            };
-            if self.variables.insert(declared.name, place).is_some() {
-                return Err(refuse("declared twice"));
-            }
-            return Ok(());
-        }
-        let instr = Line::read(self, line, text)?;
-        self.push(line, text, instr);
-        Ok(())
-    }
-
-    fn push(&mut self, line: usize, text: &str, instr: Instr) {
+    /// Adds an instruction, with its line and text.
+    pub fn push(&mut self, line: usize, text: &str, instr: Instr) {
         self.kernel.code.push(instr);
         self.kernel.texts.push((line, text.into()));
     }
 
     /// `.b32 %r<12>, %x`: the names go into the innermost scope.
-    fn registers(&mut self, line: usize, text: &str, list: &str) -> Result<(), PtxError> {
+    pub fn registers(&mut self, line: usize, text: &str, list: &str) -> Result<(), PtxError> {
         let refuse = |reason: &str| PtxError::new(line, text, reason);
         let (ty, names) = list.split_once(' ').ok_or_else(|| refuse("registers need a type and names"))?;
         let ty = ty.strip_prefix('.').and_then(Type::parse).ok_or_else(|| refuse("unknown type"))?;

@@ -2,7 +2,7 @@
 
 use super::PtxError;
 use super::body::Body;
-use super::module::literal;
+use super::declaration::literal;
 use super::program::{Address, Constant, FloatMode, Instr, Op, Reg, Round, Special};
 use super::text::{self, operands};
 use super::types::{File, Type};

@@ -342,7 +342,7 @@ pub(crate) fn update_moments<K: Link>(at: &mut OpAt<'_>, kept: f64, eps: f64) ->
     let (scale, reading) = (at.grad_scale.known(), at.reading());
     let [row, column] = at.states.two(["row", "column"])?;
     let [r, c] = at.scratch.two(["r", "c"])?;
-    at.on.backend.sum_matrices(MatrixSums {
+    at.on.backend.reductions().sum_matrices(MatrixSums {
         from: widened.as_ref().map_or_else(|| grad.again(), View::read),
         squares: true,
         matrices: batch,
@@ -356,7 +356,7 @@ pub(crate) fn update_moments<K: Link>(at: &mut OpAt<'_>, kept: f64, eps: f64) ->
         let moment = FactoredMoment { kept, eps, scale, terms: terms as f64 };
         at.on.run_reading(reading, K::kernel::<FactoredMomentRule>(), &moment, views)?;
     }
-    at.on.backend.sum_axis(AxisSums {
+    at.on.backend.reductions().sum_axis(AxisSums {
         from: View::read(r),
         squares: false,
         outer: batch,

@@ -187,7 +187,7 @@ fn sum_rows(
     (outer, count): (usize, usize),
     to: &mut Storage,
 ) -> Result<()> {
-    on.backend.sum_axis(AxisSums { from: View::read(from), squares, outer, count, inner: 1, to })
+    on.backend.reductions().sum_axis(AxisSums { from: View::read(from), squares, outer, count, inner: 1, to })
 }
 
 impl Algorithm for NorMuon {

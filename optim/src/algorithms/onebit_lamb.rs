@@ -1,14 +1,13 @@
 //! OnebitLamb: LAMB whose variance and coefficients are frozen after a warm-up, so that its momentum can be sent as signs.
 
+mod ops;
+
+pub use ops::{LargestRatio, MomentaAllReduce};
+
 use super::fused_lamb::{held, ratio_within};
 use super::onebit::{self, COMPRESSED, CommBackend, Phase, SET_UP, WARM_UP};
 use super::prelude::*;
-use crate::compression::Compression;
-use crate::op::{CollectiveAt, CollectiveOp, OpAt, TensorOp};
 use crate::{ErrorFeedback, MaskPolicy, Replicas};
-use fallline_core::backend::{Pass, TensorPass, View};
-use fallline_core::ranks::Communicator;
-use fallline_core::{Backend, Compute, Kernel, Result};
 
 hyperparameters! {
     /// OnebitLamb: LAMB whose variance and coefficients are frozen after a warm-up, so that its momentum can be sent as
@@ -300,139 +299,6 @@ rule! {
         let u = Lane::when(decays, direction + weight_decay * p, direction);
         p = Lane::when(moves, p - step_size * u, p);
     }
-}
-
-/// Places in [`OnebitLamb::MEMORY`].
-const LARGEST: usize = 2;
-/// Of the momentum: its root mean square at the end of warm-up, and what makes it that of the others; 0 before.
-const MOMENTUM: usize = 3;
-const SCALING: usize = 4;
-
-/// The mean of the ranks' momenta, compressed in one piece, and masked.
-pub struct MomentaAllReduce;
-
-impl CollectiveOp for MomentaAllReduce {
-    type Hyper = OnebitLamb;
-    const NAME: &'static str = "MomentaAllReduce";
-    const FORMULAS: &'static [&'static str] =
-        &["in compression: m of all tensors ← the mean of all ranks', scaled alike and sent as signs"];
-
-    fn rules<K: Link>() -> Vec<&'static Kernel> {
-        vec![K::kernel::<OnebitLambScaleRule>(), K::kernel::<OnebitLambUnscaleRule>()]
-    }
-
-    fn run<K: Link>(_: &OnebitLamb, at: &mut CollectiveAt<'_>) -> Result<()> {
-        if onebit::phase(at.shared) != Phase::Compressed {
-            return Ok(());
-        }
-        let compression = Compression::new::<K>();
-        if let Some(ranks) = at.ranks {
-            OnebitLamb::send::<K>(ranks, &compression, at)?;
-        }
-        for tensor in &mut at.tensors {
-            compression.mask((at.backend, at.compute), tensor.states.get_mut("m")?, tensor.mask)?;
-        }
-        Ok(())
-    }
-}
-
-/// How much smaller a denominator would be by now, had it not been frozen.
-pub struct LargestRatio;
-
-impl TensorOp for LargestRatio {
-    type Hyper = OnebitLamb;
-    const NAME: &'static str = "LargestRatio";
-    const FORMULAS: &'static [&'static str] =
-        &["in compression: largest_ratio = max (√v + ε) / (√v_fresh + ε), over the elements of the tensor"];
-
-    fn rules<K: Link>() -> Vec<&'static Kernel> {
-        vec![K::kernel::<OnebitLambRatioRule>()]
-    }
-
-    fn run<K: Link>(h: &OnebitLamb, at: &mut OpAt<'_>) -> Result<()> {
-        if onebit::phase(at.shared) != Phase::Compressed || at.shape.elements() == 0 {
-            return Ok(());
-        }
-        let mut ratios = at.take(at.shape.elements())?;
-        let (v, fresh) = (at.states.get("v")?, at.states.get("v_fresh")?);
-        let views = &mut [Some(View::write(&mut ratios)), Some(View::read(v)), Some(View::read(fresh))];
-        at.on.run(K::kernel::<OnebitLambRatioRule>(), h, &[], views)?;
-        at.memory[LARGEST] = at.largest::<K>(&mut ratios)?;
-        at.workspace.give([ratios]);
-        Ok(())
-    }
-}
-
-impl OnebitLamb {
-    /// Replaces the momenta by the mean of the ranks', compressed in one piece.
-    fn send<K: Link>(
-        ranks: &dyn Communicator,
-        compression: &Compression,
-        step: &mut CollectiveAt<'_>,
-    ) -> Result<()> {
-        // As DeepSpeed: once, when the first momenta are compressed. One that is all 0, or comes later, is left as it is.
-        if step.tensors.first().is_some_and(|first| first.memory[SCALING] == 0.0) {
-            let sum: f64 = step.tensors.iter().map(|tensor| tensor.memory[MOMENTUM]).sum();
-            let united = sum / step.tensors.len() as f64;
-            for tensor in &mut step.tensors {
-                let own = tensor.memory[MOMENTUM];
-                tensor.memory[SCALING] = if own == 0.0 || united == 0.0 { 1.0 } else { united / own };
-            }
-        }
-        let scalings = step.tensors.iter_mut().map(|tensor| {
-            let scaling = &mut tensor.memory[SCALING];
-            if *scaling == 0.0 {
-                *scaling = 1.0;
-            }
-            *scaling
-        });
-        let scalings: Vec<f64> = scalings.collect();
-        let all: usize = step.tensors.iter().map(|tensor| tensor.shape.elements()).sum();
-        let (backend, compute) = (step.backend, step.compute);
-        let mut piece = step.workspace.take(backend, compute.format(), all)?;
-        let momenta = step.tensors.iter().map(|tensor| tensor.states.get("m").map(View::read));
-        let momenta = momenta.collect::<Result<Vec<View<'_>>>>()?;
-        let mut whole = View::write(&mut piece);
-        let pairs = momenta.into_iter().map(|m| (whole.take(0, m.len()), m));
-        pass(backend, compute, K::kernel::<OnebitLambScaleRule>(), &scalings, pairs)?;
-        compression.all_reduce_over(ranks, (backend, compute), step.errors, step.workspace, &mut piece)?;
-        let momenta = step.tensors.iter_mut().map(|tensor| tensor.states.get_mut("m").map(View::write));
-        let momenta = momenta.collect::<Result<Vec<View<'_>>>>()?;
-        let mut start = 0;
-        let pairs = momenta.into_iter().map(|m| {
-            let from = View::read(&piece).part(start, m.len());
-            start += m.len();
-            (m, from)
-        });
-        pass(backend, compute, K::kernel::<OnebitLambUnscaleRule>(), &scalings, pairs)?;
-        step.workspace.give([piece]);
-        Ok(())
-    }
-}
-
-/// A pass of a rule without sums over pairs of operands, the written one first.
-fn pass<'v>(
-    backend: &dyn Backend,
-    compute: Compute,
-    kernel: &'static Kernel,
-    own: &[f64],
-    mut pairs: impl Iterator<Item = (View<'v>, View<'v>)>,
-) -> Result<()> {
-    backend.run(Pass {
-        kernel,
-        compute,
-        tensors: &mut |places| {
-            let (to, from) = pairs.next()?;
-            let elements = to.len();
-            (places[0], places[1]) = (Some(to), Some(from));
-            Some(TensorPass { elements, row: 0 })
-        },
-        rows: &[1.0],
-        tensor_scalars: own,
-        plan: &mut backend.plan(),
-        sums: &mut [],
-        beside: &[],
-    })
 }
 
 impl Algorithm for OnebitLamb {

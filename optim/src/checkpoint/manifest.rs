@@ -1,10 +1,10 @@
 //! What a checkpoint knows beside its tensors: the optimizer, its groups, its parameters.
 
 use super::VERSION;
-use crate::driver::wrap::SavedWrapper;
 use crate::hyper::{Hyper, Value};
 use crate::program::Mode;
-use crate::{AnyAlgorithm, Error, Method, ModuleKind, Result};
+use crate::wrapper::SavedWrapper;
+use crate::{AnyAlgorithm, Error, ModuleKind, Result};
 use fallline_core::{Compute, Format, Shape};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -258,18 +258,13 @@ impl OptimizerManifest {
         value.ok_or_else(|| Error::Mismatch(format!("the manifest has no number {name:?} under \"shared\"")))
     }
 
-    /// Adds a group with the hyperparameters of what a name stands for.
-    pub fn push_method(&mut self, method: &Method) {
-        self.push_values(method.name(), method.table(), |name| method.get(name));
-    }
-
     /// Adds a group with an algorithm's hyperparameters.
     pub fn push_group(&mut self, algorithm: &dyn AnyAlgorithm) {
         self.push_values(algorithm.name(), algorithm.table(), |name| algorithm.get(name));
     }
 
-    /// Adds a group with the hyperparameters of a table.
-    pub(crate) fn push_values(&mut self, name: &str, table: &[Hyper], get: impl Fn(&str) -> Option<Value>) {
+    /// Adds a group with the hyperparameters of a table, of what has this name.
+    pub fn push_values(&mut self, name: &str, table: &[Hyper], get: impl Fn(&str) -> Option<Value>) {
         let values =
             table.iter().filter_map(|hyper| Some((hyper.name.to_owned(), to_json(&get(hyper.name)?))));
         let other = (name != self.name).then(|| (TYPE.to_owned(), name.into()));

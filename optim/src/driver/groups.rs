@@ -1,29 +1,18 @@
-//! Groups of parameters: which belongs to which, with what hyperparameters, and of which optimizer.
+//! Groups of parameters: which belongs to which, with what hyperparameters, of which optimizer, and how it is stored.
 
-use super::masks::GroupMask;
-use super::shared::Shared;
-use super::{Driver, Group};
+use super::Driver;
+use crate::engine::group::{Group, Member};
+use crate::engine::offload::check_offloadable;
+use crate::engine::setup::Offload;
+use crate::engine::shared::Shared;
 use crate::hyper::Value;
-use crate::{AnyAlgorithm, Error, ModuleKind, ParamFormat, Result, StateFormats};
-use fallline_core::Shape;
+use crate::mask::MomentumMask;
+use crate::modifiers::LOOKAHEAD_STEPS;
+use crate::params::mask::GroupMask;
+use crate::{AnyAlgorithm, Error, ParamFormat, Result, StateFormats};
+use fallline_core::{Backend, Format};
+use std::path::PathBuf;
 use std::sync::Arc;
-
-/// A parameter as rules see it that put parameters into groups.
-#[derive(Clone, Copy, Debug)]
-pub struct Member<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Its extents when it is first bound. A slice that is bound without a shape has one dimension.
-    pub shape: &'a Shape,
-    /// The kind of module that it belongs to.
-    pub kind: ModuleKind,
-}
-
-/// A rule that must match a parameter of the first step.
-pub(crate) struct Expected {
-    rule: String,
-    matches: Box<dyn Fn(&str) -> bool + Send>,
-}
 
 impl Driver {
     /// Adds a group for the parameters whose names `matches` accepts, with the hyperparameters of the first
@@ -37,9 +26,9 @@ impl Driver {
         matches: impl Fn(&str) -> bool + Send + 'static,
         overrides: &[(&str, Value)],
     ) -> Result<usize> {
-        let mut algorithm = self.groups[0].algorithm.boxed();
+        let mut algorithm = self.engine.setup.groups[0].algorithm.boxed();
         algorithm.set(overrides)?;
-        let Group { formats, params, mask, family, .. } = &self.groups[0];
+        let Group { formats, params, mask, family, .. } = &self.engine.setup.groups[0];
         let (stored, family) = ((formats.clone(), *params, mask.clone()), *family);
         Ok(self.push_group(algorithm, stored, move |member| matches(member.name), family))
     }
@@ -58,13 +47,13 @@ impl Driver {
         beside: Option<usize>,
     ) -> Result<usize> {
         let refused = |name, problem: String| Err(Error::Groups { algorithm: name, problem });
-        self.same_lookahead(algorithm.name(), algorithm.modifiers().lookahead)?;
+        self.engine.same_lookahead(algorithm.name(), algorithm.modifiers().lookahead)?;
         let mut storing = (StateFormats::default(), ParamFormat::default(), None);
         let family = match beside {
-            None => self.groups.iter().map(|group| group.family + 1).max().unwrap_or(0),
+            None => self.engine.setup.groups.iter().map(|group| group.family + 1).max().unwrap_or(0),
             Some(group) => {
-                let count = self.groups.len();
-                let beside = self.groups.get(group).ok_or(Error::NoGroup { group, count })?;
+                let count = self.engine.setup.groups.len();
+                let beside = self.engine.setup.groups.get(group).ok_or(Error::NoGroup { group, count })?;
                 if beside.algorithm.name() != algorithm.name() {
                     let other = beside.algorithm.name();
                     return refused(algorithm.name(), format!("a group of it cannot be part of {other}"));
@@ -83,37 +72,142 @@ impl Driver {
         matches: impl Fn(&Member<'_>) -> bool + Send + 'static,
         family: usize,
     ) -> usize {
-        if family == self.shared.len() {
-            let shared = algorithm.spec().shared.iter().map(|(_, initial)| *initial).collect();
-            self.shared.push(Shared::new(shared));
+        if family == self.engine.shared.len() {
+            self.engine.shared.push(Shared::of(&*algorithm));
         }
-        self.groups.push(Group { algorithm, formats, params, mask, matches: Box::new(matches), family });
-        self.groups.len() - 1
+        self.engine.setup.groups.push(Group {
+            algorithm,
+            formats,
+            params,
+            mask,
+            matches: Box::new(matches),
+            family,
+        });
+        self.engine.setup.groups.len() - 1
     }
 
     /// Has the first step fail with [`Error::Unmatched`] if none of its parameters' names is accepted: for the
     /// rules of a configuration, in which a mistake would go unnoticed.
     pub fn expect_match(&mut self, rule: &str, matches: impl Fn(&str) -> bool + Send + 'static) {
-        self.expected.push(Expected { rule: rule.to_owned(), matches: Box::new(matches) });
-    }
-
-    /// Fails where no parameter that is known is matched by a rule that must match one.
-    pub(super) fn check_expected(&self) -> Result<()> {
-        for Expected { rule, matches } in &self.expected {
-            if !self.slots.iter().any(|slot| matches(&slot.name)) {
-                return Err(Error::Unmatched { rule: rule.clone() });
-            }
-        }
-        Ok(())
+        self.expected.push(rule, Box::new(matches));
     }
 
     /// The group of a parameter not seen before.
     pub fn group_of(&self, member: &Member<'_>) -> usize {
-        self.groups.iter().skip(1).position(|group| (group.matches)(member)).map_or(0, |place| place + 1)
+        self.engine.setup.group_of(member)
     }
 
     /// The algorithm of a group with its hyperparameters.
     pub fn algorithm_of(&self, group: usize) -> Option<&dyn AnyAlgorithm> {
-        self.groups.get(group).map(|group| &*group.algorithm)
+        self.engine.setup.groups.get(group).map(|group| &*group.algorithm)
+    }
+
+    /// Stores a group's states in these formats, from its parameters' first step on. Groups added later have those of
+    /// the first.
+    ///
+    /// # Errors
+    /// [`Error::StateFormat`] when the algorithm has no such state, or needs its states as they are computed;
+    /// [`Error::NoGroup`].
+    pub fn set_state_formats(&mut self, group: usize, formats: StateFormats) -> Result<()> {
+        let count = self.engine.setup.groups.len();
+        let found = self.engine.setup.groups.get_mut(group).ok_or(Error::NoGroup { group, count })?;
+        formats.check(&*found.algorithm)?;
+        found.formats = formats;
+        Ok(())
+    }
+
+    /// Stores a group's parameters of 16 bits so, from their first step on. Groups added later have the format of the
+    /// first.
+    ///
+    /// # Errors
+    /// [`Error::StateFormat`] for algorithms that work on whole matrices or evaluate the loss; [`Error::NoGroup`].
+    pub fn set_param_format(&mut self, group: usize, format: ParamFormat) -> Result<()> {
+        let count = self.engine.setup.groups.len();
+        let found = self.engine.setup.groups.get_mut(group).ok_or(Error::NoGroup { group, count })?;
+        if format != ParamFormat::Nearest {
+            StateFormats::all(Format::F32).check(&*found.algorithm)?;
+        }
+        found.params = format;
+        Ok(())
+    }
+
+    /// How a group's states are stored, where not as the algorithm has it.
+    pub fn state_formats(&self, group: usize) -> Option<&StateFormats> {
+        self.engine.setup.groups.get(group).map(|group| &group.formats)
+    }
+
+    /// How a group stores parameters of 16 bits.
+    pub fn param_format(&self, group: usize) -> Option<ParamFormat> {
+        self.engine.setup.groups.get(group).map(|group| group.params)
+    }
+
+    /// Keeps the states of parameters with at least a hundred thousand elements in files of this folder that are mapped
+    /// into memory: of all groups, or of those whose algorithm is a paged one when there is none (then in the system's
+    /// folder for temporary files).
+    pub fn set_page_folder(&mut self, folder: Option<PathBuf>) {
+        self.engine.setup.page_folder = folder;
+    }
+
+    /// Sets which elements of a group's parameters have a momentum, from the next step on; [`None`] for all. Groups that
+    /// are added later have that of the first.
+    ///
+    /// # Errors
+    /// [`Error::Groups`] for an algorithm that takes no mask; [`Error::NoGroup`]. Whether it fits its parameters the next
+    /// step says.
+    pub fn set_momentum_mask(&mut self, group: usize, mask: Option<MomentumMask>) -> Result<()> {
+        let count = self.engine.setup.groups.len();
+        let found = self.engine.setup.groups.get_mut(group).ok_or(Error::NoGroup { group, count })?;
+        if mask.is_some() {
+            MomentumMask::check(&*found.algorithm)?;
+        }
+        found.mask = mask.map(|mask| Arc::new(GroupMask { text: mask.text(), mask }));
+        self.engine.setup.masked |= found.mask.is_some();
+        Ok(())
+    }
+
+    /// Which elements of a group's parameters have a momentum, where not all.
+    pub fn momentum_mask(&self, group: usize) -> Option<&MomentumMask> {
+        self.engine.setup.groups.get(group)?.mask.as_ref().map(|mask| &mask.mask)
+    }
+
+    /// Keeps states on `host` and computes there, for parameters and gradients that are tensors on the driver's own
+    /// device until now. Beside them stand the parameters as they are computed (in `f32`, the state `master` where the
+    /// tensors have 16 bits). Gradients are copied down and parameters up in chunks, while others are stepped; what goes
+    /// on around a step (norms, clipping, accumulation, averages) stays on the device. The results are those of
+    /// [`ParamFormat::Master`] to the bit.
+    ///
+    /// Where the first step binds memory of the host there is nothing to copy, and everything happens there. What is
+    /// written to the tensors between steps is lost.
+    ///
+    /// # Errors
+    /// [`Error::Groups`] for an algorithm that [cannot be offloaded](crate::can_offload), or when the optimizer has
+    /// stepped already.
+    pub fn offload(&mut self, host: Arc<dyn Backend>) -> Result<()> {
+        for group in &self.engine.setup.groups {
+            check_offloadable(group)?;
+        }
+        if self.engine.slots.len() > 0 {
+            let problem = "it has stepped already: its states are where they are".into();
+            return Err(Error::Groups { algorithm: self.engine.setup.groups[0].algorithm.name(), problem });
+        }
+        let setup = &mut self.engine.setup;
+        if host.device() != setup.backend.device() {
+            let device = core::mem::replace(&mut setup.backend, host);
+            setup.offload = Some(Offload { device, resolved: false });
+        }
+        Ok(())
+    }
+
+    /// What the algorithm remembers for all parameters together ([`Algorithm::SHARED`](crate::Algorithm::SHARED)),
+    /// by name: the `d` of D-Adaptation, say. With [`Lookahead`](crate::Lookahead) `lookahead_steps` too. On a device that computes it this waits for the steps so far; where the
+    /// device failed there is none.
+    pub fn shared(&self, name: &str) -> Option<f64> {
+        let engine = &self.engine;
+        if name == LOOKAHEAD_STEPS && engine.lookahead().is_some() {
+            return Some(engine.lookahead_steps as f64);
+        }
+        let names = engine.setup.family(0).spec().shared;
+        let place = names.iter().position(|(known, _)| *known == name)?;
+        engine.shared[0].get(&*engine.setup.backend).ok().map(|values| values[place])
     }
 }

@@ -1,398 +1,48 @@
-//! Saving and loading: what is checked, in which order, before anything changes.
+//! Saving and loading: all sections of a checkpoint are read before one is taken over.
 
-use super::prepare::variant_of;
-use super::shared::Shared;
-use super::together::first_of;
-use super::{Driver, Member};
-use crate::checkpoint::{Checkpoint, Entry, LoadOptions, OptimizerManifest, ParamManifest, Part};
-use crate::compression::Errors;
-use crate::modifiers::LOOKAHEAD_STEPS;
-use crate::params::MASTER;
-use crate::program::Program;
-use crate::slots::{Slot, Slots};
-use crate::{AnyAlgorithm, Error, ErrorFeedback, LoadReport, ModuleKind, ParamFormat, Result, ShapeMismatch};
-use fallline_core::{Compute, Format, Role, Shape, Storage};
-
-/// What a family remembers for all its parameters, under its name in the manifest.
-fn shared_key(family: usize, name: &str) -> String {
-    if family == 0 { name.to_owned() } else { format!("{family}/{name}") }
-}
+use super::Driver;
+use crate::checkpoint::{Checkpoint, LoadOptions, Part};
+use crate::gradients::accumulate::Window;
+use crate::{LoadReport, Result};
 
 impl Driver {
+    /// What this rank has.
     pub(super) fn to_checkpoint(&self) -> Result<Checkpoint> {
+        let Driver { engine, window, gradients, averaging, .. } = self;
+        let setup = &engine.setup;
         let mut checkpoint = Checkpoint::default();
-        let mut manifest = OptimizerManifest::new(self.groups[0].algorithm.name());
-        for group in &self.groups {
-            manifest.push_group(&*group.algorithm);
+        engine.save(&mut checkpoint)?;
+        window.save(&gradients.config, engine, &mut checkpoint)?;
+        if let Some(averages) = averaging {
+            let kept = engine.slots.iter().filter(|slot| setup.keeps(slot));
+            averages.save(&**setup.param_backend(), kept, &mut checkpoint)?;
         }
-        for slot in self.slots.iter().filter(|slot| self.keeps(slot)) {
-            let mut param = ParamManifest::new(slot.shape.extents(), slot.group, slot.compute);
-            checkpoint.insert_steps(&slot.name, slot.steps);
-            for (state, storage) in &slot.states {
-                param.insert_format(state, storage.format());
-                let algorithm = &self.groups[slot.group].algorithm;
-                let spec = algorithm.state(state);
-                let shape = spec.shape(&slot.shape);
-                checkpoint.insert_state(&*self.backend, &slot.name, state, &shape, storage)?;
-                if let Some(world) = self.world.as_ref().filter(|_| self.parts(slot))
-                    && spec.rank_local
-                {
-                    let entry = Entry::from_storage(&*self.backend, storage, shape)?;
-                    checkpoint.insert_of_rank(world.ranks().rank(), &slot.name, state, entry);
-                    checkpoint.manifest.ranks = Some(world.ranks().world());
-                }
-            }
-            // In full precision it would be the parameter once more.
-            if let Some(master) = slot.master.as_ref().filter(|_| slot.narrow) {
-                checkpoint.insert_state(&*self.backend, &slot.name, MASTER, &slot.shape, master)?;
-            }
-            param.seed = slot.seed;
-            param.set_kind(slot.kind, &slot.name);
-            manifest.params.insert(slot.name.clone(), param);
-            if let (Some(errors), Some(world)) = (&slot.errors, &self.world) {
-                let rank = world.ranks().rank();
-                for (error, storage) in [("worker_error", &errors.worker), ("server_error", &errors.server)] {
-                    let entry = Entry::from_storage(&*self.backend, storage, Shape::from([storage.len()]))?;
-                    checkpoint.insert_of_rank(rank, &slot.name, error, entry);
-                }
-                checkpoint.manifest.ranks = Some(world.ranks().world());
-            }
-            let memory = self.groups[slot.group].algorithm.spec().memory.iter().zip(&slot.memory);
-            memory.for_each(|((name, _), value)| checkpoint.insert_scalar(&slot.name, name, *value));
-        }
-        for (family, shared) in self.shared.iter().enumerate() {
-            let values = shared.get(&*self.backend)?;
-            let shared = first_of(&self.groups, family).spec().shared.iter().zip(&*values);
-            shared.for_each(|((name, _), value)| manifest.insert_shared(&shared_key(family, name), *value));
-        }
-        if self.lookahead().is_some() {
-            manifest.insert_shared(LOOKAHEAD_STEPS, self.lookahead_steps as f64);
-        }
-        self.wrapped.save(self, &mut checkpoint)?;
-        if let Some(averages) = &self.averages {
-            let kept = self.slots.iter().filter(|slot| self.keeps(slot));
-            averages.save(&**self.near(), kept, &mut checkpoint)?;
-        }
-        checkpoint.manifest.optimizer = Some(manifest);
-        checkpoint.manifest.set_mode(self.mode);
-        if let Some(world) = self.world.as_ref().filter(|world| world.sharded()) {
-            let (rank, of) = (world.ranks().rank(), world.ranks().world());
-            checkpoint.manifest.part = Some(Part { rank, of });
+        if let Some(ranks) = setup.ranks.as_ref().filter(|ranks| ranks.sharded) {
+            checkpoint.manifest.part = Some(Part { rank: ranks.comm.rank(), of: ranks.comm.world() });
         }
         Ok(checkpoint)
     }
 
+    /// Goes on from a checkpoint.
     pub(super) fn restore(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport> {
-        let manifest = checkpoint.manifest.whole_optimizer()?;
-        manifest.refuse_other_than(self.groups[0].algorithm.name())?;
-        let shared = (0..self.shared.len()).map(|family| {
-            let names = first_of(&self.groups, family).spec().shared.iter();
-            names.map(|(name, _)| manifest.shared(&shared_key(family, name))).collect()
-        });
-        let shared = shared.collect::<Result<Vec<Vec<f64>>>>()?;
-        let lookahead_steps = match self.lookahead() {
-            None => 0.0,
-            Some(_) if options.lenient => manifest.shared(LOOKAHEAD_STEPS).unwrap_or(0.0),
-            Some(_) => manifest.shared(LOOKAHEAD_STEPS)?,
-        };
-        let current = self.groups.iter().map(|group| &*group.algorithm);
-        let algorithms = match options.state_only {
-            true => manifest.restore_kept(current)?,
-            false => manifest.restore_groups(current)?,
-        };
-        let mode = checkpoint.manifest.mode()?;
-        let mut report = self.compare(manifest);
-        if !options.lenient
-            && let Some(complaint) = report.complaint()
-        {
-            return Err(Error::Mismatch(complaint));
-        }
-        let kept: Vec<String> =
-            report.missing.iter().chain(report.shape.iter().map(|other| &other.param)).cloned().collect();
-        let mut loaded = Slots::default();
-        for (name, param) in &manifest.params {
-            let fits = |slot: &Slot| slot.shape == param.shape();
-            if self.slots.get(name).map_or(self.slots.len() == 0, fits) {
-                let slot = self.load_slot((checkpoint, options), &algorithms, (name, param), &mut report)?;
-                loaded.push(slot);
-            }
-        }
-        report.matched = loaded.len();
-        let passed = |param: &str| {
-            options.lenient && loaded.get(param).is_none() && manifest.params.contains_key(param)
-        };
-        let others = checkpoint.others(
-            |param| loaded.get(param).is_some() || passed(param),
-            |param, state| {
-                let expected = loaded.get(param).is_some_and(|slot| {
-                    let algorithm = &algorithms[slot.group];
-                    let memory = algorithm.spec().memory;
-                    let names = slot.states.iter().map(|(name, _)| name);
-                    let master = slot.master.is_some() && state == MASTER;
-                    // What several ranks have saved may go on with one, who needs less.
-                    let program = || algorithm.program_on(slot.variant, true).unwrap_or(Program::EMPTY);
-                    let others = || program().operands(Role::State);
-                    master
-                        || (slot.steps > 0 && others().contains(&state))
-                        || names.chain(memory.iter().map(|(name, _)| name)).any(|name| *name == state)
-                });
-                expected || passed(param)
-            },
-        );
-        for (what, problem) in others {
-            if !options.lenient {
-                return Err(Error::Mismatch(format!("{what:?} {problem}")));
-            }
-            report.unexpected.push(what.to_owned());
-        }
-        let wrapped = self.wrapped.loaded(self, checkpoint, &loaded, (options, &mut report))?;
-        if let Some(averages) = &self.averages {
-            let averages = averages.loaded(self.near(), checkpoint, &mut loaded, (options, &mut report))?;
-            self.averages = Some(averages);
-        }
-        self.wrapped = wrapped;
-        self.mode = mode;
-        let mut before = core::mem::replace(&mut self.slots, loaded);
-        kept.iter().for_each(|name| self.slots.adopt(&mut before, name));
-        self.shared = shared.into_iter().map(Shared::new).collect();
-        self.lookahead_steps = lookahead_steps as u64;
-        self.adopt(algorithms);
-        self.unrestored = self.any_parted();
+        let Driver { engine, window, gradients, averaging, group, poison, in_pieces, .. } = self;
+        let (mut section, mut report) = engine.read(checkpoint, options)?;
+        let near = engine.setup.param_backend();
+        let config = &gradients.config;
+        let (loaded, scaler) =
+            Window::load(config, near, checkpoint, &section.slots, (options, &mut report))?;
+        let averages = averaging
+            .as_ref()
+            .map(|averages| averages.loaded(near, checkpoint, &mut section.slots, (options, &mut report)));
+        let averages = averages.transpose()?;
+        // From here on nothing can fail.
+        *window = loaded;
+        gradients.config.scaler = scaler;
+        *averaging = averages;
+        engine.take_over(section);
+        group.loaded(engine);
+        poison.heal();
+        *in_pieces = false;
         Ok(report)
-    }
-
-    /// Which parameters fit a checkpoint's. An optimizer that has not stepped yet takes any.
-    fn compare(&self, manifest: &OptimizerManifest) -> LoadReport {
-        let mut report = LoadReport::default();
-        let absent = self.slots.iter().filter(|slot| !manifest.params.contains_key(&slot.name));
-        report.missing.extend(absent.map(|slot| slot.name.clone()));
-        report.missing.sort();
-        for (name, param) in &manifest.params {
-            match self.slots.get(name) {
-                Some(slot) if slot.shape != param.shape() => {
-                    let (expected, got) = (slot.shape.clone(), param.shape());
-                    report.shape.push(ShapeMismatch { param: name.clone(), expected, got });
-                }
-                None if self.slots.len() > 0 => report.unexpected.push(name.clone()),
-                _ => {}
-            }
-        }
-        report
-    }
-
-    /// Takes the hyperparameters of a checkpoint, once everything else of it is there.
-    fn adopt(&mut self, algorithms: Vec<Box<dyn AnyAlgorithm>>) {
-        for (group, algorithm) in self.groups.iter_mut().zip(algorithms) {
-            group.algorithm = algorithm;
-        }
-        self.poisoned = None;
-    }
-
-    /// What this rank's compressions have left out, where as many ranks have saved it.
-    fn load_errors(
-        &self,
-        checkpoint: &Checkpoint,
-        algorithm: &dyn AnyAlgorithm,
-        name: &str,
-        shape: &Shape,
-        compute: Compute,
-    ) -> Result<Option<Errors>> {
-        let Some(world) = &self.world else { return Ok(None) };
-        let (rank, of) = (world.ranks().rank(), world.ranks().world());
-        let feedback = algorithm.spec().replicas.error_feedback;
-        let Some(feedback) = feedback.filter(|_| checkpoint.manifest.ranks == Some(of)) else {
-            return Ok(None);
-        };
-        let found = ["worker_error", "server_error"].map(|error| checkpoint.of_rank(rank, name, error));
-        let [Some(worker), Some(server)] = found else { return Ok(None) };
-        // Those of all parameters in one piece have a length that the first alone does not tell; the next step does.
-        let elements = match feedback {
-            ErrorFeedback::Fused => worker.shape.elements(),
-            ErrorFeedback::PerParameter => shape.elements(),
-        };
-        let mut errors = Errors::new(&*self.backend, compute, elements, of)?;
-        for (entry, storage) in [(worker, &mut errors.worker), (server, &mut errors.server)] {
-            if entry.shape != Shape::from([storage.len()]) || entry.format != storage.format() {
-                let problem = format!("the errors of {name:?} on rank {rank} have another length or type");
-                return Err(Error::Mismatch(problem));
-            }
-            entry.copy_to(&*self.backend, storage)?;
-        }
-        Ok(Some(errors))
-    }
-
-    /// A state that this rank has saved for itself, where as many ranks have.
-    fn of_this_rank<'c>(
-        &self,
-        checkpoint: &'c Checkpoint,
-        algorithm: &dyn AnyAlgorithm,
-        name: &str,
-        state: &str,
-    ) -> Option<&'c Entry> {
-        let ranks = self.world.as_ref()?.ranks();
-        let saved = checkpoint.manifest.ranks == Some(ranks.world());
-        let own = saved && algorithm.state(state).rank_local;
-        own.then(|| checkpoint.of_rank(ranks.rank(), name, state))?
-    }
-
-    /// A parameter in single precision, where its group keeps one beside it; that it was rounded as it is here.
-    fn load_master(
-        &self,
-        (checkpoint, options): (&Checkpoint, &LoadOptions),
-        group: usize,
-        (name, param): (&str, &ParamManifest),
-        steps: u64,
-    ) -> Result<Option<Storage>> {
-        let mismatch = |problem: &str| Error::Mismatch(format!("parameter {name:?} {problem}"));
-        let group = &self.groups[group];
-        let wanted = group.params == ParamFormat::Master
-            || (self.away.is_some() && checkpoint.has_state(name, MASTER));
-        match (group.params, param.seed) {
-            _ if options.converting => {}
-            (ParamFormat::Stochastic { .. }, None) => {
-                return Err(mismatch("was rounded to the nearest, but here by chance"));
-            }
-            (ParamFormat::Nearest | ParamFormat::Master, Some(_)) => {
-                return Err(mismatch("was rounded by chance, but here to the nearest"));
-            }
-            _ => {}
-        }
-        // The first step takes it from the parameter.
-        let absent = !checkpoint.has_state(name, MASTER) && (options.lenient || options.converting);
-        if !wanted || steps == 0 || absent {
-            return Ok(None);
-        }
-        let shape = param.shape();
-        let folder = self.pages(&*group.algorithm, shape.elements());
-        let requests = [(Format::F32, shape.elements())];
-        let mut master = None;
-        for mut storage in self.allocate_in(&requests, [folder].into_iter())? {
-            checkpoint.read_state(
-                &*self.backend,
-                (name, MASTER, Format::F32),
-                &shape,
-                &mut storage,
-                false,
-            )?;
-            master = Some(storage);
-        }
-        Ok(master)
-    }
-
-    /// A parameter's slot as a checkpoint has it, checked against the one that is there, which has its shape.
-    fn load_slot(
-        &self,
-        (checkpoint, options): (&Checkpoint, &LoadOptions),
-        algorithms: &[Box<dyn AnyAlgorithm>],
-        (name, param): (&str, &ParamManifest),
-        report: &mut LoadReport,
-    ) -> Result<Slot> {
-        let mismatch = |problem: String| Error::Mismatch(format!("parameter {name:?} {problem}"));
-        let shape = param.shape();
-        let ours = self.slots.get(name).map(|slot| slot.compute).or(self.compute);
-        let compute = param.compute_as(name, ours, options.converting)?;
-        let saved = param.compute().unwrap_or(compute);
-        // Of a version that did not say it.
-        let kind = param.kind().unwrap_or_else(|| ModuleKind::guess(name, &shape));
-        let group = match options.state_only {
-            true => match self.slots.get(name) {
-                Some(slot) => slot.group,
-                None => self.group_of(&Member { name, shape: &shape, kind }),
-            },
-            false => param.group,
-        };
-        let algorithm = algorithms
-            .get(group)
-            .ok_or_else(|| mismatch(format!("is in group {group}, which does not exist")))?;
-        let steps = checkpoint.steps(name)?;
-        let variant = variant_of(&**algorithm, name, &shape)?;
-        let mut expected = algorithm.program(variant).operands(Role::State);
-        if self.world.is_some() {
-            let program = algorithm.program_on(variant, true).unwrap_or(Program::EMPTY);
-            let more = program.operands(Role::State).into_iter();
-            let more = more.filter(|state| !expected.contains(state) && checkpoint.has_state(name, state));
-            let more: Vec<_> = more.collect();
-            expected.extend(more);
-        }
-        if options.lenient {
-            let absent = |state: &&str| !checkpoint.has_state(name, state) && steps > 0;
-            report
-                .missing
-                .extend(expected.extract_if(.., |state| absent(&*state)).map(|s| format!("{name}/{s}")));
-        }
-        let mut states = Vec::new();
-        // Without a step there are states where a Hessian was given before.
-        let known =
-            algorithm.hessian().is_some() && expected.iter().any(|state| checkpoint.has_state(name, state));
-        if (steps > 0 || known) && !expected.is_empty() {
-            let shapes: Vec<Shape> =
-                expected.iter().map(|name| algorithm.state(name).shape(&shape)).collect();
-            let formats = &self.groups[group].formats;
-            let chosen = expected.iter().map(|state| {
-                let format = formats.choose(&**algorithm, state, shape.elements(), compute.format());
-                let was = param.format(state, saved);
-                let was =
-                    was.ok_or_else(|| mismatch(format!("has its state {state:?} in an unknown format")))?;
-                if was != format && !options.converting {
-                    let problem = format!("has its state {state:?} as {was} in it, but here as {format}");
-                    return Err(mismatch(problem));
-                }
-                Ok((was, format))
-            });
-            let chosen = chosen.collect::<Result<Vec<_>>>()?;
-            let requests: Vec<_> =
-                chosen.iter().zip(&shapes).map(|((_, format), shape)| (*format, shape.elements())).collect();
-            let folder = self.pages(&**algorithm, shape.elements());
-            let folders = requests.iter().map(|_| folder.clone());
-            let storages = self.allocate_in(&requests, folders)?.into_iter().zip(shapes);
-            for ((&state, (was, _)), (mut storage, shape)) in expected.iter().zip(&chosen).zip(storages) {
-                let converting = options.converting;
-                let own = self.of_this_rank(checkpoint, &**algorithm, name, state);
-                let converted = match own {
-                    Some(own) => {
-                        let key = format!("{name}/{state} of this rank");
-                        let wanted = (storage.format(), &shape);
-                        let (own, converted) = own.load(&*self.backend, &key, wanted, converting)?;
-                        storage = own;
-                        converted
-                    }
-                    None => {
-                        let key = (name, state, *was);
-                        checkpoint.read_state(&*self.backend, key, &shape, &mut storage, converting)?
-                    }
-                };
-                report.converted += usize::from(converted);
-                states.push((state, storage));
-            }
-        }
-        let master = self.load_master((checkpoint, options), group, (name, param), steps)?;
-        let memory = algorithm.spec().memory.iter().map(|(scalar, _)| checkpoint.scalar(name, scalar));
-        let errors = self.load_errors(checkpoint, &**algorithm, name, &shape, compute)?;
-        Ok(Slot {
-            name: name.to_owned(),
-            shape,
-            group,
-            compute,
-            steps,
-            variant,
-            fits: None,
-            states,
-            narrow: master.is_some(),
-            master,
-            // A run goes on with the chances that it began with.
-            seed: self.groups[group].params.seed().map(|own| param.seed.unwrap_or(own)),
-            scratch: Vec::new(),
-            memory: memory.collect::<Result<_>>()?,
-            mirror: None,
-            rows: None,
-            sparse: false,
-            owner: None,
-            mean: None,
-            kind,
-            errors,
-            mask: None,
-            run: None,
-            row: 0,
-        })
     }
 }

@@ -1,53 +1,37 @@
 //! Cautious updates: only what moves along the gradient's sign moves.
 //!
 //! The pass that writes the parameter is made into two, by changing its recorded graph: the first writes the update,
-//! masked, to scratch and counts the elements that agree; the second takes the step. Nothing is compiled for it, and no
-//! algorithm knows of it.
+//! masked, to scratch and counts the elements that agree; the second takes the step, and with it go the states that follow
+//! the new parameter. Where a pass before those two adds a decay to the gradient, it is changed as well: it keeps what it
+//! gets. Nothing is compiled for it, and no algorithm knows of it.
 
-use super::SLOW;
+use super::settings::SLOW;
 use crate::AnyAlgorithm;
 use crate::algorithm::Start;
+use crate::builtins::cautious::AgreementRule;
 use crate::program::{MAX_STAGES, Program, Stage};
 use core::ptr;
 use fallline_core::backend::MAX_OPERANDS;
-use fallline_core::{Binary, Derivation, Graph, Kernel, Node, Operand, Role, Unary, rule};
+use fallline_core::{Binary, Derivation, Derived, Graph, Kernel, Node, Operand, Role, Unary};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-rule! {
-    /// What is put behind an algorithm's update: what of it agrees with the gradient, and how many elements do. (Signs are
-    /// compared: a product might be 0 where neither factor is.) The gradient comes scaled.
-    pub AgreementRule(h: (), t) {}
-    element(g: Scratch, u: Scratch) -> (masked: Scratch) sum(agree) {
-        let (zero, one) = (L::lit(0.0), L::lit(1.0));
-        let along = L::select(zero.lt(u), g, L::select(u.lt(zero), -g, zero));
-        agree = L::select(zero.lt(along), one, zero);
-        // What is no number is none afterwards.
-        masked = u * agree;
-    }
-}
-
-rule! {
-    /// The step along what agrees, longer by as much as there is less of it: a thousand times at most.
-    pub CautiousRule(h: (), t) {}
-    per_tensor(scale) reads AgreementRule(agree) {
-        each(at) {
-            let elements = at.shape.elements() as f64;
-        }
-        tensor {
-            let scale = 1.0 / (agree / elements).max(N::lit(1e-3));
-        }
-    }
-    element(masked: Scratch) -> (p: Param) {
-        p = p - scale * masked;
-    }
-}
-
 /// The scratch between the two passes.
 const MASKED: &str = "masked";
+/// The gradient with its decay, where a pass before those two forms it.
+const DECAYED: &str = "decayed";
 
-/// What the first pass and the second are, or why there are none.
-type Passes = Result<[&'static Kernel; 2], &'static str>;
+/// What becomes of a program's passes.
+#[derive(Clone, Copy)]
+struct Passes {
+    /// The two that the last one is made into.
+    last: [&'static Kernel; 2],
+    /// One before it, and the same that keeps the gradient which it decays.
+    keeps: Option<[&'static Kernel; 2]>,
+}
+
+/// Passes, or why there are none.
+type Found = Result<Passes, &'static str>;
 
 /// The program with its last pass made cautious.
 pub(super) fn modify(program: Program, algorithm: &(dyn AnyAlgorithm + '_)) -> Result<Program, String> {
@@ -63,51 +47,59 @@ pub(super) fn modify(program: Program, algorithm: &(dyn AnyAlgorithm + '_)) -> R
         _ => return refused("its last pass does not write the parameter"),
     };
     // Derived once for each program's passes, and looked up in every step.
-    static DERIVED: Mutex<Option<HashMap<[usize; MAX_STAGES], Passes>>> = Mutex::new(None);
+    static DERIVED: Mutex<Option<HashMap<[usize; MAX_STAGES], Found>>> = Mutex::new(None);
     let mut key = [0; MAX_STAGES];
     key.iter_mut().zip(program.kernels()).for_each(|(place, kernel)| *place = ptr::from_ref(kernel).addr());
     let mut derived = DERIVED.lock().unwrap_or_else(PoisonError::into_inner);
     let passes = derived.get_or_insert_default().entry(key).or_insert_with(|| {
         let starts_as_param = |name: &str| name != SLOW && algorithm.state(name).start == Start::Param;
-        let earlier = program.kernels().take_while(|other| !ptr::eq(*other, kernel));
-        derive(kernel, earlier, algorithm.builtins().cautious(), &starts_as_param)
+        derive(program, kernel, algorithm.builtins().cautious(), &starts_as_param)
     });
-    match passes {
-        Ok(passes) => Ok(program.with_last(*passes)),
+    match *passes {
+        Ok(Passes { last, keeps: None }) => Ok(program.with_last(last)),
+        Ok(Passes { last, keeps: Some([old, new]) }) => Ok(program.with_last(last).with_pass(old, new)),
         Err(why) => refused(why),
     }
 }
 
-/// Makes the two passes of a rule that writes the parameter.
+/// Makes the two passes of a rule that writes the parameter, a program's last.
 fn derive(
+    program: Program,
     kernel: &'static Kernel,
-    earlier: impl Iterator<Item = &'static Kernel>,
     cautious: &'static Kernel,
     starts_as_param: &dyn Fn(&str) -> bool,
-) -> Passes {
+) -> Found {
+    let own = [Role::State, Role::Scratch].map(|role| program.operands(role)).concat();
+    if own.iter().any(|name| [MASKED, DECAYED].contains(name)) {
+        return Err("one of its operands has the name of what is kept between passes");
+    }
     let graph = kernel.record();
     let operands = graph.operands();
-    let number = |role: Role| operands.iter().position(|operand| operand.role == role);
-    let param = number(Role::Param).ok_or("it writes no parameter")?;
-    let stored = graph.stores()[param];
-    let mut reader = Reader::new(&graph, param as u32, number(Role::Grad).map(|grad| grad as u32));
+    let param = number(&graph, Role::Param).ok_or("it writes no parameter")?;
+    let stored = graph.stores()[param as usize];
+    let grad = number(&graph, Role::Grad);
+    let mut reader = Reader::new(&graph, param, grad);
     // Behind the operands that there are: the scratch, and the gradient if it is read before only.
     let scratch = operands.len() as u32;
-    let gradient = match number(Role::Grad) {
-        Some(_) => reader.gradient(&graph)?,
-        None => reader.earlier_gradient(earlier, &graph, scratch + 1)?,
+    let earlier = program.kernels().take_while(|other| !ptr::eq(*other, kernel));
+    let decayed = if grad.is_some() { None } else { decayed(earlier)? };
+    let read = match decayed {
+        None => Operand { name: "grad", role: Role::Grad, written: false },
+        Some(_) => scratch_operand(DECAYED, false),
+    };
+    let gradient = match (grad, &decayed) {
+        (Some(_), _) => reader.gradient(&graph)?,
+        (None, Some(_)) => reader.push(Node::Operand(scratch + 1)),
+        (None, None) => {
+            let (operand, scale) = (reader.push(Node::Operand(scratch + 1)), reader.push(Node::GradScale));
+            reader.push(Node::Binary(Binary::Times, operand, scale))
+        }
     };
     reader.gradient = Some(gradient);
     let (Some(base), Some(move_)) = reader.parts(stored) else {
         return Err("what it writes is not the parameter less something");
     };
     let update = reader.negate(move_);
-    // What is remembered must not hang on how far the parameter moves.
-    let others = graph.stores().iter().enumerate().filter(|(k, _)| *k != param).map(|(_, place)| *place);
-    let others: Vec<u32> = others.chain(graph.sums().iter().map(|(_, place)| *place)).collect();
-    if others.iter().any(|&other| reader.reaches(other, &|place, _| place == stored)) {
-        return Err("its states follow the new parameter");
-    }
     let kept = |_, node: Node| match node {
         Node::Operand(k) => {
             operands.get(k as usize).is_some_and(|o| o.role == Role::State && starts_as_param(o.name))
@@ -120,13 +112,16 @@ fn derive(
     if graph.sums().iter().any(|(name, _)| *name == cautious.between.declared.reads[0]) {
         return Err("one of its sums has the name of the count");
     }
-    let theta = reader.push(Node::Operand(param as u32));
+    let theta = reader.push(Node::Operand(param));
     // A decay that only scalars of the step decide is left to the second pass, so that the first need not write the
     // parameter.
     let step = kernel.scalars.len();
     let late = !reader.reaches(base, &|_, node| matches!(node, Node::Scalar(i) if i as usize >= step));
     let from = if late { base } else { theta };
-    let second = match from == theta && !kernel.between.declared.may_skip {
+    let decays = base != theta && !late;
+    let followers = reader.followers(&graph, (param, stored), step, decays)?;
+    let alone = from == theta && followers.iter().all(Option::is_none);
+    let second = match alone && !kernel.between.declared.may_skip {
         true => cautious,
         false => {
             let mut derivation = reader.derivation.clone().with_tensor_scalars(step, cautious.tensor_scalars);
@@ -135,11 +130,13 @@ fn derive(
             let own = cautious.record();
             let places: Vec<u32> =
                 own.operands().iter().map(|o| if o.role == Role::Param { from } else { masked }).collect();
-            let (stores, _) = derivation.splice(&own, &places, &[scale]);
-            let declared = vec![
-                (operands[param], param as u32, Some(stores[0])),
-                (scratch_operand(false), scratch, None),
-            ];
+            let new = derivation.splice(&own, &places, &[scale]).0[0];
+            let mut declared = Vec::with_capacity(operands.len() + 1);
+            for (k, (operand, follower)) in operands.iter().zip(&followers).enumerate() {
+                let follower = follower.map(|place| derivation.replace(place, stored, new));
+                declared.push((*operand, k as u32, if k as u32 == param { Some(new) } else { follower }));
+            }
+            declared.push((scratch_operand(MASKED, false), scratch, None));
             kernel.derived(format!("{}Cautious", kernel.name), derivation.finish(declared, vec![]), cautious)
         }
     };
@@ -152,28 +149,67 @@ fn derive(
         .map(|operand| if operand.name == "g" { gradient } else { update })
         .collect();
     let (masked, agree) = derivation.splice(&agreement, &places, &[]);
-    let mut declared: Vec<_> = operands
-        .iter()
-        .enumerate()
-        .map(|(k, operand)| {
-            let store = operand.written.then(|| graph.stores()[k]);
-            let store = if k == param { (base != theta && !late).then_some(base) } else { store };
-            (*operand, k as u32, store)
-        })
-        .collect();
-    declared.push((scratch_operand(true), scratch, Some(masked[0])));
-    declared.push((Operand { name: "grad", role: Role::Grad, written: false }, scratch + 1, None));
+    let mut declared = as_declared(&graph);
+    for (_, k, store) in &mut declared {
+        *store = match *k == param {
+            true => decays.then_some(base),
+            false => store.filter(|_| followers[*k as usize].is_none()),
+        };
+    }
+    declared.push((scratch_operand(MASKED, true), scratch, Some(masked[0])));
+    declared.push((read, scratch + 1, None));
     let mut sums = graph.sums().to_vec();
     sums.push((agreement.sums()[0].0, agree[0]));
     let first = derivation.finish(declared, sums);
-    if first.operands().len() > MAX_OPERANDS {
+    let keeps = decayed.map(|(kernel, graph, gradient)| {
+        let mut declared = as_declared(&graph);
+        declared.push((scratch_operand(DECAYED, true), graph.operands().len() as u32, Some(gradient)));
+        let keeps = Derivation::of(&graph).finish(declared, graph.sums().to_vec());
+        [kernel, kernel.derived(format!("{}Decayed", kernel.name), keeps, kernel)]
+    });
+    let first = kernel.derived(format!("{}Masked", kernel.name), first, kernel);
+    let passes = [first, second].into_iter().chain(keeps.map(|[_, keeps]| keeps));
+    if passes.clone().any(|pass| pass.operands.len() > MAX_OPERANDS) {
         return Err("its pass has as many operands as there can be");
     }
-    Ok([kernel.derived(format!("{}Masked", kernel.name), first, kernel), second])
+    Ok(Passes { last: [first, second], keeps })
 }
 
-fn scratch_operand(written: bool) -> Operand {
-    Operand { name: MASKED, role: Role::Scratch, written }
+/// The operand of a role.
+fn number(graph: &Graph, role: Role) -> Option<u32> {
+    graph.operands().iter().position(|operand| operand.role == role).map(|place| place as u32)
+}
+
+/// A graph's operands as they are.
+fn as_declared(graph: &Graph) -> Vec<Derived> {
+    // Those that are written come first.
+    let operands = graph.operands().iter().enumerate();
+    operands.map(|(k, operand)| (*operand, k as u32, graph.stores().get(k).copied())).collect()
+}
+
+fn scratch_operand(name: &'static str, written: bool) -> Operand {
+    Operand { name, role: Role::Scratch, written }
+}
+
+/// Of passes before the last one that which adds a decay to the gradient, its graph, and what it gets.
+fn decayed(
+    earlier: impl Iterator<Item = &'static Kernel>,
+) -> Result<Option<(&'static Kernel, Graph, u32)>, &'static str> {
+    let mut found = None;
+    for kernel in earlier {
+        let graph = kernel.record();
+        let Some(grad) = number(&graph, Role::Grad) else { continue };
+        let reader = Reader::new(&graph, number(&graph, Role::Param).unwrap_or(u32::MAX), Some(grad));
+        let gradient = reader.gradient(&graph)?;
+        if reader.is_plain(gradient) {
+            continue;
+        }
+        if kernel.between.declared.may_skip {
+            return Err("its gradient takes in the weight decay in a pass that some steps leave out");
+        }
+        found = Some((kernel, graph, gradient));
+    }
+    Ok(found)
 }
 
 /// What an operation leads to, beside scalars.
@@ -214,10 +250,15 @@ impl Reader {
 
     /// Whether an operation leads to one of a kind.
     fn reaches(&self, root: u32, kind: &dyn Fn(u32, Node) -> bool) -> bool {
+        self.reaches_beside(root, None, kind)
+    }
+
+    /// The same on other ways than through an operation.
+    fn reaches_beside(&self, root: u32, beside: Option<u32>, kind: &dyn Fn(u32, Node) -> bool) -> bool {
         let mut seen = vec![false; self.derivation.nodes().len()];
         let mut left = vec![root];
         while let Some(place) = left.pop() {
-            if core::mem::replace(&mut seen[place as usize], true) {
+            if beside == Some(place) || core::mem::replace(&mut seen[place as usize], true) {
                 continue;
             }
             if kind(place, self.node(place)) {
@@ -291,51 +332,34 @@ impl Reader {
         }
     }
 
-    /// The gradient of passes before this one, read again as operand `grad`. A decay that they add to it must have its
-    /// scalars here too, under the same names.
-    fn earlier_gradient(
-        &mut self,
-        earlier: impl Iterator<Item = &'static Kernel>,
-        own: &Graph,
-        grad: u32,
-    ) -> Result<u32, &'static str> {
-        let operand = self.push(Node::Operand(grad));
-        let scale = self.push(Node::GradScale);
-        let mut gradient = self.push(Node::Binary(Binary::Times, operand, scale));
-        for earlier in earlier {
-            let graph = earlier.record();
-            let number = |role: Role| graph.operands().iter().position(|operand| operand.role == role);
-            let Some(of_grad) = number(Role::Grad) else { continue };
-            let of_param = number(Role::Param).map_or(u32::MAX, |param| param as u32);
-            let reader = Reader::new(&graph, of_param, Some(of_grad as u32));
-            let found = reader.gradient(&graph)?;
-            if reader.is_plain(found) {
-                continue;
-            }
-            let named = |name: &str| own.scalars().iter().position(|own| *own == name);
-            let mut scalars = Vec::with_capacity(graph.scalars().len());
-            for (i, name) in graph.scalars().iter().enumerate() {
-                let needed = reader.reaches(found, &|_, node| node == Node::Scalar(i as u32));
-                let place = named(name).map(|place| self.push(Node::Scalar(place as u32)));
-                scalars.push(match place {
-                    None if needed => {
-                        return Err("its gradient takes in the weight decay in an earlier pass");
-                    }
-                    place => place.unwrap_or(operand),
-                });
-            }
-            let decayed = Operand { name: "decayed", role: Role::Scratch, written: true };
-            let operands = graph.operands().iter().enumerate();
-            let read = operands.map(|(k, operand)| (Operand { written: false, ..*operand }, k as u32, None));
-            let declared = read.chain([(decayed, graph.operands().len() as u32, Some(found))]).collect();
-            let alone = Derivation::of(&graph).finish(declared, vec![]);
-            let param = self.push(Node::Operand(self.param));
-            // Beside the parameter only the gradient is read.
-            let place = |read: &Operand| if read.role == Role::Param { param } else { operand };
-            let places: Vec<u32> = alone.operands().iter().map(place).collect();
-            gradient = self.derivation.splice(&alone, &places, &scalars).0[0];
+    /// For each operand its own store, if that follows the new parameter: it goes with it, and away from the first pass. That
+    /// one writes the parameter too, or not.
+    fn followers(
+        &self,
+        graph: &Graph,
+        (param, stored): (u32, u32),
+        step: usize,
+        writes_param: bool,
+    ) -> Result<Vec<Option<u32>>, &'static str> {
+        let follows = |place: u32| self.reaches(place, &|place, _| place == stored);
+        if graph.sums().iter().any(|(_, place)| follows(*place)) {
+            return Err("its sums follow the new parameter");
         }
-        Ok(gradient)
+        let own =
+            |k: u32| graph.stores().get(k as usize).copied().filter(|&place| k != param && follows(place));
+        let followers: Vec<Option<u32>> = (0..graph.operands().len() as u32).map(own).collect();
+        // Beside the new parameter the second pass has what the first leaves as it was, and none of the tensor's scalars.
+        let is_lost = |_, node: Node| match node {
+            Node::Scalar(i) => i as usize >= step,
+            Node::Operand(k) if k == param => writes_param,
+            Node::Operand(k) => graph.operands()[k as usize].written && followers[k as usize].is_none(),
+            _ => false,
+        };
+        let loses = |&place: &u32| self.reaches_beside(place, Some(stored), &is_lost);
+        match followers.iter().flatten().any(loses) {
+            true => Err("its states follow the new parameter and what only the pass before it has"),
+            false => Ok(followers),
+        }
     }
 
     /// What a value is the sum of: what only the parameter and scalars decide, and the rest.

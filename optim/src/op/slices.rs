@@ -27,7 +27,13 @@ impl Slices {
     ) -> Result<()> {
         let count = from.len().div_ceil(every);
         let Table { places, ends, .. } = self.table(every, count);
-        backend.sum_rows(RowSums { from, width: 1, order: &places[..count], ends: &ends[..count], to })
+        backend.indexing().sum_rows(RowSums {
+            from,
+            width: 1,
+            order: &places[..count],
+            ends: &ends[..count],
+            to,
+        })
     }
 
     fn table(&mut self, every: usize, count: usize) -> &Table {

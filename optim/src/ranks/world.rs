@@ -1,7 +1,7 @@
 //! What a driver knows of the other ranks.
 
 use super::{Communicator, RankError, agree, hash, partition};
-use crate::slots::{Slot, Slots};
+use crate::params::slots::{Slot, Slots};
 use crate::{Binding, Checkpoint, Error, GradRef, ParamRef, Result};
 use core::ops::Range;
 use fallline_core::host::SliceMut;
@@ -72,16 +72,6 @@ impl World {
         Ok(agree(&*self.ranks, "the step", &lines).map_err(core_error)?)
     }
 
-    /// Whether a parameter is updated by another rank.
-    pub(crate) fn is_elsewhere(&self, slot: &Slot) -> bool {
-        slot.owner.is_some_and(|owner| owner != self.ranks.rank())
-    }
-
-    /// Whether this rank's part of a checkpoint has a parameter. Those that have no owner yet are the first rank's.
-    pub(crate) fn keeps(&self, slot: &Slot) -> bool {
-        !self.sharded || slot.owner.unwrap_or(0) == self.ranks.rank()
-    }
-
     /// What each rank has found, in their order: the places of two numbers.
     pub(crate) fn findings(&self, own: [u64; 2]) -> Result<Vec<[u64; 2]>> {
         let mut all = vec![0; 16 * self.ranks.world()];
@@ -92,7 +82,7 @@ impl World {
     }
 
     /// Gives parameters that are new an owner, group by group. Returns whether there were any.
-    pub(crate) fn share_out(&self, slots: &mut [Slot]) -> bool {
+    pub(crate) fn assign_owners(&self, slots: &mut [Slot]) -> bool {
         if !self.sharded || slots.iter().all(|slot| slot.owner.is_some()) {
             return false;
         }
@@ -110,24 +100,15 @@ impl World {
             let owners = partition(&sizes, &mut has);
             for (slot, owner) in new.into_iter().zip(owners) {
                 slot.owner = Some(owner);
-                if self.is_elsewhere(slot) {
+                if owner != self.ranks.rank() {
                     // What a checkpoint has brought for its owner.
                     slot.states.clear();
                     slot.master = None;
-                    slot.fits = None;
+                    slot.layout_for = None;
                 }
             }
         }
         true
-    }
-
-    /// Brings every parameter that was stepped from the rank that did it to the others.
-    pub(crate) fn spread(&mut self, bindings: &mut [Binding<'_>], slots: &mut [Slot]) -> Result<()> {
-        for (slot, binding) in slots.iter_mut().zip(&*bindings) {
-            slot.steps += u64::from(!binding.grad.is_none() && self.is_elsewhere(slot));
-        }
-        let stepped = slots.iter().zip(bindings).filter(|(_, binding)| !binding.grad.is_none());
-        self.send(stepped.filter_map(|(slot, binding)| Some((slot.owner?, &mut binding.param))))
     }
 
     /// Brings parameters from the ranks that own them to the others.

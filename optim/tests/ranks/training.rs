@@ -3,7 +3,7 @@
 use fallline_core::host::Slice;
 use fallline_core::ranks::{Communicator, Counting};
 use fallline_cpu::{Cpu, Native};
-use fallline_optim::algorithms::{AdamW, Sgd};
+use fallline_optim::algorithms::{AdamW, Asgd, Lars, Sgd};
 use fallline_optim::hyper::{HyperError, Value};
 use fallline_optim::ranks::{Averager, ZeroRedundancy, partition};
 use fallline_optim::{
@@ -18,6 +18,8 @@ const STEPS: u64 = 5;
 fn find(name: &str, values: &[(&str, Value)]) -> Option<Result<Method, HyperError>> {
     let mut algorithm: Box<dyn AnyAlgorithm> = match name {
         "AdamW" => Box::new(Linked::<AdamW, Native>::new(AdamW::default()).ok()?),
+        "ASGD" => Box::new(Linked::<Asgd, Native>::new(Asgd { t0: 1.0, ..Asgd::default() }).ok()?),
+        "LARS" => Box::new(Linked::<Lars, Native>::new(Lars::default()).ok()?),
         "SGD" => Box::new(Linked::<Sgd, Native>::new(Sgd::default()).ok()?),
         _ => return None,
     };
@@ -30,7 +32,12 @@ fn adamw() -> Box<dyn AnyAlgorithm> {
 }
 
 fn sharded() -> Box<dyn AnyAlgorithm> {
-    let values = [("weight_decay", Value::Float(0.1)), ("lr", Value::Float(0.05))];
+    sharded_of("AdamW")
+}
+
+fn sharded_of(kind: &str) -> Box<dyn AnyAlgorithm> {
+    let kind = ("optimizer_type", Value::Text(kind.into()));
+    let values = [kind, ("weight_decay", Value::Float(0.1)), ("lr", Value::Float(0.05))];
     Box::new(ZeroRedundancy::new(find, &values).unwrap())
 }
 
@@ -148,6 +155,9 @@ pub fn trajectories(ranks: &Arc<dyn Communicator>) {
 pub fn checkpoints(ranks: &Arc<dyn Communicator>) {
     checkpoints_of(ranks, sharded);
     checkpoints_of(ranks, || modified(sharded()));
+    // Whose gradient decays in a pass before, and whose state follows the parameter.
+    checkpoints_of(ranks, || modified(sharded_of("LARS")));
+    checkpoints_of(ranks, || modified(sharded_of("ASGD")));
 }
 
 fn checkpoints_of(ranks: &Arc<dyn Communicator>, sharded: fn() -> Box<dyn AnyAlgorithm>) {

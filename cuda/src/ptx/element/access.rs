@@ -1,7 +1,8 @@
 //! Loads and stores: whole steps 128 bits at a time, others element by element.
 
 use super::blocks::bytes;
-use super::{Element, PER_LANE, Place};
+use super::kernel::{Element, Place};
+use super::operand::PER_LANE;
 use crate::ptx::{Class, Reg, Space, Type, Value};
 use core::ops::Range;
 use fallline_core::Format;
@@ -18,34 +19,34 @@ pub(super) fn parts(format: Format) -> (Type, usize) {
 }
 
 impl Element<'_> {
-    /// The elements of the part from `first` on, 128 bits at a time.
+    /// The elements of the sub-step from `first` on, 128 bits at a time.
     pub(super) fn whole_loads(&mut self, first: usize) {
-        for stream in self.streams.iter_mut().filter(|stream| stream.loaded) {
-            let (ty, pack) = parts(stream.format);
-            let address = stream.address.expect("what is loaded has an address");
-            self.b.comment(&format!("load {}", stream.name));
-            let elements = (first..first + self.part).step_by(pack);
+        for operand in self.operands.iter_mut().filter(|operand| operand.loaded) {
+            let (ty, pack) = parts(operand.format);
+            let address = operand.address.expect("what is loaded has an address");
+            self.b.comment(&format!("load {}", operand.name));
+            let elements = (first..first + self.substep).step_by(pack);
             let regs: Vec<Reg> =
-                elements.map(|i| self.b.named(ty.class(), &format!("{}_{i}", stream.name))).collect();
-            stream.raw.extend(&regs);
-            if stream.repeated.is_some() {
-                stream.load_repeated(&mut self.b, self.element, first..first + self.part, None);
+                elements.map(|i| self.b.named(ty.class(), &format!("{}_{i}", operand.name))).collect();
+            operand.raw.extend(&regs);
+            if operand.repeated.is_some() {
+                operand.load_repeated(&mut self.b, self.element, first..first + self.substep, None);
                 continue;
             }
             for (i, regs) in regs.chunks(16 / ty.bytes()).enumerate() {
-                self.b.ld_to(regs, Space::Global, ty, address, stream.format.size(first) + 16 * i);
+                self.b.ld_to(regs, Space::Global, ty, address, operand.format.size(first) + 16 * i);
             }
         }
     }
 
-    /// The elements of the part from `first` on, 128 bits at a time.
+    /// The elements of the sub-step from `first` on, 128 bits at a time.
     pub(super) fn whole_stores(&mut self, first: usize) {
-        for stream in self.streams.iter().filter(|stream| stream.store.is_some()) {
-            let (ty, pack) = parts(stream.format);
-            let address = stream.address.expect("what is stored has an address");
-            self.b.comment(&format!("store {}", stream.name));
-            for (i, values) in stream.new[first / pack..].chunks(16 / ty.bytes()).enumerate() {
-                self.b.st(Space::Global, ty, address, stream.format.size(first) + 16 * i, values);
+        for operand in self.operands.iter().filter(|operand| operand.store.is_some()) {
+            let (ty, pack) = parts(operand.format);
+            let address = operand.address.expect("what is stored has an address");
+            self.b.comment(&format!("store {}", operand.name));
+            for (i, values) in operand.new[first / pack..].chunks(16 / ty.bytes()).enumerate() {
+                self.b.st(Space::Global, ty, address, operand.format.size(first) + 16 * i, values);
             }
         }
     }
@@ -60,34 +61,34 @@ impl Element<'_> {
         from.map(|element| b.setp("gt", Type::S32, mine, element as i64)).collect()
     }
 
-    /// The elements of the part that are there, one by one into the registers of the whole loads, and zeros for the
+    /// The elements of the sub-step that are there, one by one into the registers of the whole loads, and zeros for the
     /// rest.
     pub(super) fn masked_loads(&mut self, place: &Place, first: usize) {
-        let part = first..first + self.part;
+        let part = first..first + self.substep;
         let present = self.present(place, part.clone());
         let b = &mut self.b;
-        for stream in self.streams.iter().filter(|stream| stream.loaded) {
-            let (ty, pack) = parts(stream.format);
-            let address = stream.address.expect("what is loaded has an address");
-            b.comment(&format!("load {}", stream.name));
-            if stream.repeated.is_some() {
-                stream.load_repeated(b, self.element, part.clone(), Some(&present));
+        for operand in self.operands.iter().filter(|operand| operand.loaded) {
+            let (ty, pack) = parts(operand.format);
+            let address = operand.address.expect("what is loaded has an address");
+            b.comment(&format!("load {}", operand.name));
+            if operand.repeated.is_some() {
+                operand.load_repeated(b, self.element, part.clone(), Some(&present));
                 continue;
             }
             let elements = part.clone().step_by(pack).zip(present.chunks(pack));
-            for ((i, there), &reg) in elements.zip(&stream.raw[first / pack..]) {
+            for ((i, there), &reg) in elements.zip(&operand.raw[first / pack..]) {
                 if let [there] = *there {
-                    b.to(reg).mov(ty, zero(ty));
+                    b.to(reg).mov(ty, Value::zero(ty));
                     b.when(there).to(reg).ld(Space::Global, ty, 1, address, i * ty.bytes());
                     continue;
                 }
-                if stream.blocks.is_some() {
+                if operand.blocks.is_some() {
                     // The first of the elements that share a byte is there if one is.
                     let shared = pack / 4;
                     let each: Vec<Reg> = (there.iter().step_by(shared).enumerate())
                         .map(|(byte, &there)| {
                             let code = b.mov(Type::B32, 0);
-                            let at = stream.format.size(i) + byte;
+                            let at = operand.format.size(i) + byte;
                             b.when(there).to(code).ld(Space::Global, Type::U8, 1, address, at);
                             code
                         })
@@ -106,23 +107,23 @@ impl Element<'_> {
         }
     }
 
-    /// The elements of the part that are there, one by one.
+    /// The elements of the sub-step that are there, one by one.
     pub(super) fn masked_stores(&mut self, place: &Place, first: usize) {
-        let part = first..first + self.part;
+        let part = first..first + self.substep;
         let present = self.present(place, part.clone());
         let b = &mut self.b;
-        for stream in self.streams.iter().filter(|stream| stream.store.is_some()) {
-            let (ty, pack) = parts(stream.format);
-            let address = stream.address.expect("what is stored has an address");
-            b.comment(&format!("store {}", stream.name));
+        for operand in self.operands.iter().filter(|operand| operand.store.is_some()) {
+            let (ty, pack) = parts(operand.format);
+            let address = operand.address.expect("what is stored has an address");
+            b.comment(&format!("store {}", operand.name));
             let elements = part.clone().step_by(pack).zip(present.chunks(pack));
-            for ((i, there), &value) in elements.zip(&stream.new[first / pack..]) {
+            for ((i, there), &value) in elements.zip(&operand.new[first / pack..]) {
                 if let [there] = *there {
                     b.when(there).st(Space::Global, ty, address, i * ty.bytes(), &[value]);
                     continue;
                 }
                 let Value::Reg(pair) = value else { unreachable!("pairs are encoded into registers") };
-                if stream.blocks.is_some() {
+                if operand.blocks.is_some() {
                     for (byte, there) in there.chunks(pack / 4).enumerate() {
                         let mut code = b.shr(Type::U32, pair, 8 * byte as i64);
                         if let [_, second] = *there {
@@ -130,7 +131,7 @@ impl Element<'_> {
                             let first = b.and(Type::B32, code, 0xf0);
                             code = b.selp(Type::B32, code, first, second);
                         }
-                        let at = stream.format.size(i) + byte;
+                        let at = operand.format.size(i) + byte;
                         b.when(there[0]).st(Space::Global, Type::U8, address, at, &[code.into()]);
                     }
                     continue;
@@ -141,14 +142,5 @@ impl Element<'_> {
                 }
             }
         }
-    }
-}
-
-/// Zero of a type.
-pub(in crate::ptx) fn zero(ty: Type) -> Value {
-    match ty {
-        Type::F32 => Value::F32(0.0),
-        Type::F64 => Value::F64(0.0),
-        _ => Value::Int(0),
     }
 }

@@ -3,7 +3,8 @@
 //! A block is a step's 256 elements, or half of them: its scale is the largest magnitude that some lanes find by
 //! exchanges. What codes mean, and the borders between them, every block of threads copies to shared memory first.
 
-use super::{Element, PER_LANE, Place, Stream};
+use super::kernel::{Element, Place};
+use super::operand::{Blocks, Operand, PER_LANE};
 use crate::ptx::{Builder, Class, Reg, Space, Type, Value};
 use fallline_core::codec::block::zero_code;
 use fallline_core::codec::codebook;
@@ -16,29 +17,6 @@ const MAGNITUDE: Value = Value::Bits(0x7fff_ffff);
 const LIFT: f32 = 18_446_744_073_709_551_616.0;
 /// Words that a warp copies at a time, two a lane.
 const COPIED: usize = 64;
-
-/// A stream in a block format.
-pub(super) struct Blocks {
-    elements: usize,
-    /// Where the numbers of its codes and the borders between them start in shared memory.
-    numbers: Option<Reg>,
-    borders: Option<Reg>,
-    /// The address of the scale of the lane's block in this step, and how far the block starts into the step.
-    scale_at: Option<Reg>,
-    before: Option<Reg>,
-    /// The scale that was loaded.
-    scale: Option<Reg>,
-    /// The lane's numbers of this step that are to be encoded.
-    pub(super) values: Vec<Reg>,
-}
-
-impl Blocks {
-    pub(super) fn of(format: Format) -> Option<Blocks> {
-        let elements = format.block()?;
-        let (numbers, borders, scale_at, before, scale, values) = Default::default();
-        Some(Blocks { elements, numbers, borders, scale_at, before, scale, values })
-    }
-}
 
 /// The borders between the codes of a format that are looked for.
 fn borders(format: Format) -> Option<&'static [f32]> {
@@ -68,9 +46,9 @@ impl Element<'_> {
             at
         };
         let mut places = Vec::new();
-        for stream in self.streams.iter().filter(|stream| stream.blocks.is_some()) {
-            let numbers = stream.loaded.then(|| place(codebook::numbers(stream.format)));
-            let borders = stream.store.and_then(|_| borders(stream.format)).map(&mut place);
+        for operand in self.operands.iter().filter(|operand| operand.blocks.is_some()) {
+            let numbers = operand.loaded.then(|| place(codebook::numbers(operand.format)));
+            let borders = operand.store.and_then(|_| borders(operand.format)).map(&mut place);
             places.push((numbers, borders));
         }
         if words.is_empty() {
@@ -101,7 +79,7 @@ impl Element<'_> {
         b.bra(&copy);
         b.place(&copied);
         b.bar_sync();
-        let blocks = self.streams.iter_mut().filter_map(|stream| stream.blocks.as_mut());
+        let blocks = self.operands.iter_mut().filter_map(|operand| operand.blocks.as_mut());
         for (blocks, (numbers, borders)) in blocks.zip(places) {
             let mut start = |at: usize| b.add(Type::U32, books, at as i64);
             blocks.numbers = numbers.map(&mut start);
@@ -112,16 +90,16 @@ impl Element<'_> {
     /// Where the scales of the lane's blocks are.
     pub(super) fn find_scales(&mut self, lane: Reg, first: Reg, record: Reg) {
         let b = &mut self.b;
-        for stream in self.streams.iter_mut().filter(|stream| stream.touched()) {
-            let Some(blocks) = &mut stream.blocks else { continue };
-            b.comment(&format!("the scales of {}", stream.name));
-            let base = b.ld(Space::Constant, Type::U64, 1, record, 8 * (stream.word + 1))[0];
+        for operand in self.operands.iter_mut().filter(|operand| operand.touched()) {
+            let Some(blocks) = &mut operand.blocks else { continue };
+            b.comment(&format!("the scales of {}", operand.name));
+            let base = b.ld(Space::Constant, Type::U64, 1, record, 8 * (operand.word + 1))[0];
             // A chunk begins with a step, and that with a block: 4 bytes for each.
             let before = b.shr(Type::U64, first, i64::from(blocks.elements.ilog2()) - 2);
             let scales = b.add(Type::U64, base, before);
             let lanes = blocks.elements / PER_LANE;
             let own = b.shr(Type::U32, lane, i64::from(lanes.ilog2()));
-            let at = b.named(Class::B64, &format!("{}_scale_at", stream.name));
+            let at = b.named(Class::B64, &format!("{}_scale_at", operand.name));
             blocks.scale_at = Some(b.to(at).mad_wide(own, 4, scales));
             blocks.before = Some(b.mul(Type::U32, own, blocks.elements as i64));
         }
@@ -130,11 +108,11 @@ impl Element<'_> {
     /// The scales of this step's blocks; 0 where there is none.
     pub(super) fn load_scales(&mut self, place: &Place) {
         let b = &mut self.b;
-        for stream in self.streams.iter_mut().filter(|stream| stream.loaded) {
-            let Some(blocks) = &mut stream.blocks else { continue };
+        for operand in self.operands.iter_mut().filter(|operand| operand.loaded) {
+            let Some(blocks) = &mut operand.blocks else { continue };
             let (Some(at), Some(before)) = (blocks.scale_at, blocks.before) else { continue };
-            b.comment(&format!("the scale of {}", stream.name));
-            let scale = b.named(Class::F32, &format!("{}_scale", stream.name));
+            b.comment(&format!("the scale of {}", operand.name));
+            let scale = b.named(Class::F32, &format!("{}_scale", operand.name));
             if blocks.elements < STEP {
                 let there = b.setp("gt", Type::U32, place.rest, before);
                 b.to(scale).mov(Type::F32, Value::F32(0.0));
@@ -147,23 +125,23 @@ impl Element<'_> {
 
     /// Names the registers of numbers that are to be encoded.
     pub(super) fn name_values(&mut self) {
-        for stream in self.streams.iter_mut().filter(|stream| stream.store.is_some()) {
-            let Some(blocks) = &mut stream.blocks else { continue };
-            let name = |i| format!("{}_coded_{i}", stream.name);
+        for operand in self.operands.iter_mut().filter(|operand| operand.store.is_some()) {
+            let Some(blocks) = &mut operand.blocks else { continue };
+            let name = |i| format!("{}_coded_{i}", operand.name);
             blocks.values = (0..PER_LANE).map(|i| self.b.named(Class::F32, &name(i))).collect();
         }
     }
 
     /// Whether anything is stored in blocks.
     pub(super) fn stores_blocks(&self) -> bool {
-        self.streams.iter().any(|stream| stream.store.is_some() && stream.blocks.is_some())
+        self.operands.iter().any(|operand| operand.store.is_some() && operand.blocks.is_some())
     }
 
     /// Numbers of elements that are not there count as +0.
     pub(super) fn masked_values(&mut self, place: &Place) {
         let present = self.present(place, 0..PER_LANE);
-        for stream in &self.streams {
-            let values = stream.blocks.iter().flat_map(|blocks| &blocks.values);
+        for operand in &self.operands {
+            let values = operand.blocks.iter().flat_map(|blocks| &blocks.values);
             for (&value, &there) in values.zip(&present) {
                 self.b.to(value).selp(Type::F32, value, Value::F32(0.0), there);
             }
@@ -172,16 +150,16 @@ impl Element<'_> {
 
     /// Encodes the numbers of this step, and stores the scales of its blocks.
     pub(super) fn encode_blocks(&mut self, place: &Place) {
-        for stream in self.streams.iter_mut().filter(|stream| stream.store.is_some()) {
-            if stream.blocks.is_some() {
-                stream.encode_block(&mut self.b, place);
+        for operand in self.operands.iter_mut().filter(|operand| operand.store.is_some()) {
+            if operand.blocks.is_some() {
+                operand.encode_block(&mut self.b, place);
             }
         }
     }
 
     /// On to the next step's scales.
     pub(super) fn next_scales(&mut self) {
-        for blocks in self.streams.iter().filter_map(|stream| stream.blocks.as_ref()) {
+        for blocks in self.operands.iter().filter_map(|operand| operand.blocks.as_ref()) {
             if let Some(at) = blocks.scale_at {
                 self.b.to(at).add(Type::U64, at, (4 * STEP / blocks.elements) as i64);
             }
@@ -189,7 +167,7 @@ impl Element<'_> {
     }
 }
 
-impl Stream {
+impl Operand {
     /// Element `i` of the lane as a single.
     pub(super) fn decode_code(&self, b: &mut Builder, i: usize) -> Reg {
         let found = self.blocks.as_ref().and_then(|blocks| blocks.numbers.zip(blocks.scale));

@@ -1,10 +1,10 @@
 //! Conversions between storage and arithmetic: the bits of [`fallline_core::codec`].
 
-use super::Stream;
+use super::operand::Operand;
 use crate::ptx::{Builder, Class, Reg, Target, Type, Value};
 use fallline_core::Format;
 
-impl Stream {
+impl Operand {
     /// Whether elements are stored as they are computed.
     pub(super) fn as_computed(&self, compute: Type) -> bool {
         matches!((self.format, compute), (Format::F64, Type::F64) | (Format::F32, Type::F32))
@@ -57,7 +57,7 @@ impl Stream {
             };
             if let Some(chance) = &self.chance {
                 b.comment(&format!("{}' to {} by chance", self.name, self.format));
-                return vec![self.round_by_chance(b, chance, singles, i).into()];
+                return vec![self.round_stochastically(b, chance, singles, i).into()];
             }
             let to = self.blocks.iter().flat_map(|blocks| &blocks.values[i..i + 2]);
             to.zip(singles).for_each(|(&to, single)| _ = b.to(to).mov(Type::F32, single));

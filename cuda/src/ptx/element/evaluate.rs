@@ -1,8 +1,14 @@
 //! The rule's graph as instructions.
 
-use super::{ABREAST, Element, PER_LANE};
-use crate::ptx::{Builder, Class, Reg, Space, Type, Value};
-use fallline_core::{Binary, Comparison, Node, Unary};
+use super::kernel::Element;
+use super::operand::PER_LANE;
+use crate::ptx::nodes::instruction;
+use crate::ptx::{Class, Reg, Space, Type, Value};
+use fallline_core::Node;
+
+/// Elements of a lane that are computed side by side: enough to hide the latency of arithmetic, few enough
+/// to keep the intermediate values of a rule in registers. Even, for 16-bit formats are encoded in pairs.
+const ILP: usize = 2;
 
 impl Element<'_> {
     /// Loads the scalars that the rule uses: every lane from the same address.
@@ -63,22 +69,22 @@ impl Element<'_> {
             .collect();
     }
 
-    /// Evaluates the graph for the lane's elements of the part from `first` on: the values to be stored, encoded, and
+    /// Evaluates the graph for the lane's elements of the sub-step from `first` on: the values to be stored, encoded, and
     /// the terms of sums.
     pub(super) fn elements(&mut self, first: usize) {
         let sums = self.graph.sums();
-        for first in (first..first + self.part).step_by(ABREAST) {
+        for first in (first..first + self.substep).step_by(ILP) {
             if first % 4 == 0 {
                 self.draw(first);
             }
-            let values = self.abreast(first);
+            let values = self.interleaved(first);
             let (b, compute, target) = (&mut self.b, self.compute, self.target);
-            for stream in &mut self.streams {
-                let Some(store) = stream.store else { continue };
-                for at in (0..ABREAST).step_by(2) {
+            for operand in &mut self.operands {
+                let Some(store) = operand.store else { continue };
+                for at in (0..ILP).step_by(2) {
                     let pair = [at, at + 1].map(|i| values[i][store as usize].expect("evaluated"));
-                    let encoded = stream.encode(b, pair, first + at, compute, target);
-                    stream.new.extend(encoded);
+                    let encoded = operand.encode(b, pair, first + at, compute, target);
+                    operand.new.extend(encoded);
                 }
             }
             for (sum, &(_, place)) in sums.iter().enumerate() {
@@ -90,11 +96,11 @@ impl Element<'_> {
         }
     }
 
-    /// All nodes for `ABREAST` elements of the lane, node by node, so that one comment tells what a group of
+    /// All nodes for `ILP` elements of the lane, node by node, so that one comment tells what a group of
     /// instructions computes.
-    fn abreast(&mut self, first: usize) -> Vec<Vec<Option<Value>>> {
-        self.b.comment(&format!("elements {first} to {} of the lane", first + ABREAST - 1));
-        let mut values = vec![self.uniform.clone(); ABREAST];
+    fn interleaved(&mut self, first: usize) -> Vec<Vec<Option<Value>>> {
+        self.b.comment(&format!("elements {first} to {} of the lane", first + ILP - 1));
+        let mut values = vec![self.uniform.clone(); ILP];
         let mut lines =
             self.lines.iter().filter(|line| self.uniform[line.place as usize].is_none()).peekable();
         let mut commented = false;
@@ -112,9 +118,9 @@ impl Element<'_> {
                 commented = true;
             }
             if let Node::Operand(operand) = *node {
-                let stream = &self.streams[operand as usize];
-                if !stream.as_computed(self.compute) {
-                    self.b.comment(&format!("{} from {}", stream.name, stream.format));
+                let operand = &self.operands[operand as usize];
+                if !operand.as_computed(self.compute) {
+                    self.b.comment(&format!("{} from {}", operand.name, operand.format));
                 }
             }
             let own = lines.peek().filter(|line| computes && line.place as usize == place);
@@ -127,8 +133,8 @@ impl Element<'_> {
                 }
                 values[place] = Some(match *node {
                     Node::Operand(operand) => {
-                        let stream = &self.streams[operand as usize];
-                        stream.decode(&mut self.b, first + i, self.compute).into()
+                        let operand = &self.operands[operand as usize];
+                        operand.decode(&mut self.b, first + i, self.compute).into()
                     }
                     _ => instruction(&mut self.b, self.compute, node, |input| {
                         values[input as usize].expect("earlier")
@@ -146,43 +152,5 @@ impl Element<'_> {
             Node::Compare(..) => Class::Pred,
             _ => self.compute.class(),
         }
-    }
-}
-
-/// One operation. None of them is contracted, and comparisons are false where an input is NaN.
-pub(in crate::ptx) fn instruction(b: &mut Builder, ty: Type, node: &Node, get: impl Fn(u32) -> Value) -> Reg {
-    let predicate = |place: u32| match get(place) {
-        Value::Reg(reg) if reg.class() == Class::Pred => reg,
-        _ => unreachable!("comparisons are recorded as conditions"),
-    };
-    match *node {
-        Node::Unary(Unary::Negate, a) => b.neg(ty, get(a)),
-        Node::Unary(Unary::Sqrt, a) => b.sqrt(ty, get(a)),
-        Node::Unary(Unary::Abs, a) => b.abs(ty, get(a)),
-        Node::Binary(Binary::Plus, x, y) => b.add(ty, get(x), get(y)),
-        Node::Binary(Binary::Minus, x, y) => b.sub(ty, get(x), get(y)),
-        Node::Binary(Binary::Times, x, y) => b.mul(ty, get(x), get(y)),
-        Node::Binary(Binary::Over, x, y) => b.div(ty, get(x), get(y)),
-        // Not `min` and `max`, which drop a NaN.
-        Node::Binary(Binary::Min, x, y) => {
-            let to = b.take_destination();
-            let less = b.setp("lt", ty, get(x), get(y));
-            b.with_destination(to).selp(ty, get(x), get(y), less)
-        }
-        Node::Binary(Binary::Max, x, y) => {
-            let to = b.take_destination();
-            let greater = b.setp("gt", ty, get(x), get(y));
-            b.with_destination(to).selp(ty, get(x), get(y), greater)
-        }
-        Node::Compare(comparison, x, y) => {
-            let compare = match comparison {
-                Comparison::Lt => "lt",
-                Comparison::Le => "le",
-                Comparison::Eq => "eq",
-            };
-            b.setp(compare, ty, get(x), get(y))
-        }
-        Node::Select(mask, yes, no) => b.selp(ty, get(yes), get(no), predicate(mask)),
-        ref other => unreachable!("core has no node {other:?}"),
     }
 }

@@ -6,12 +6,10 @@
 //! an accumulator is in a register from the segment's first step to its last. Addition commutes, so an
 //! exchange gives both lanes the bits of the order.
 
-use super::access::zero;
-use super::{Element, PER_LANE, Place};
-use crate::ptx::{Reg, Space, Type};
+use super::kernel::{Element, Place};
+use super::operand::PER_LANE;
+use crate::ptx::{Reg, Space, Type, Value};
 
-/// Accumulators that a lane owns.
-pub(super) const OWNED: usize = fallline_core::sums::ACCUMULATORS / 32;
 /// The lanes' distances at which accumulators 32, 16, 8, 4 and 2 apart are.
 const TREE: [i64; 5] = [4, 2, 1, 16, 8];
 
@@ -23,7 +21,7 @@ impl Element<'_> {
             self.b.comment(&format!("{name}: the lane's two accumulators"));
             let owned = [0, 1].map(|i| {
                 let reg = self.b.named(ty.class(), &format!("{name}_sum_{i}"));
-                self.b.to(reg).mov(ty, zero(ty))
+                self.b.to(reg).mov(ty, Value::zero(ty))
             });
             self.accumulators.push(owned);
         }
@@ -35,7 +33,7 @@ impl Element<'_> {
         let ty = self.compute;
         for terms in &self.terms {
             for (&term, &there) in terms.iter().zip(&present) {
-                self.b.to(term).selp(ty, term, zero(ty), there);
+                self.b.to(term).selp(ty, term, Value::zero(ty), there);
             }
         }
     }

@@ -132,7 +132,7 @@ impl NewtonSchulz<'_> {
     fn gram(&self, on: Runner<'_>, x: &Storage, c: &mut Storage) -> Result<()> {
         let x = Matrix::new(x, self.rows, self.columns);
         let (a, b) = if self.rows > self.columns { (x.transpose(), x) } else { (x, x.transpose()) };
-        on.backend.matmul(MatMul { symmetric: true, ..MatMul::new(a, b, c) })
+        on.backend.linalg().matmul(MatMul { symmetric: true, ..MatMul::new(a, b, c) })
     }
 
     /// `c = factor · product + scale · add` of m × m matrices that commute: all of them are polynomials of one
@@ -149,7 +149,7 @@ impl NewtonSchulz<'_> {
         // is packed once.
         let product = MatMul::new(square(a).transpose(), square(b), c);
         let add = add.map(square);
-        on.backend.matmul(MatMul { alpha: factor, beta: scale, add, symmetric: true, ..product })
+        on.backend.linalg().matmul(MatMul { alpha: factor, beta: scale, add, symmetric: true, ..product })
     }
 
     /// `y = F X + scale · X`; of tall matrices `X F + scale · X`.
@@ -164,7 +164,7 @@ impl NewtonSchulz<'_> {
         let x = Matrix::new(x, self.rows, self.columns);
         let factor = Matrix::new(factor, self.small(), self.small());
         let (a, b) = if self.rows > self.columns { (x, factor) } else { (factor.transpose(), x) };
-        on.backend.matmul(MatMul { beta: scale, add: Some(x), ..MatMul::new(a, b, y) })
+        on.backend.linalg().matmul(MatMul { beta: scale, add: Some(x), ..MatMul::new(a, b, y) })
     }
 
     /// The iteration as the paper has it, two steps at once where there is a pair.

@@ -1,0 +1,54 @@
+//! What a checkpoint keeps of a run.
+
+use crate::error::{Error, Result};
+use crate::run_folder::CHECKPOINT;
+use fallline::Checkpoint;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Steps taken.
+    pub step: u64,
+    /// Epochs finished.
+    pub epoch: u64,
+    /// Batches of this epoch that are done.
+    pub batch: usize,
+}
+
+/// What a checkpoint keeps of a run, beside parameters, optimizer and schedule.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Trainer {
+    /// The configuration, everything resolved.
+    pub config: String,
+    /// The epochs that the run is to have.
+    pub epochs: u64,
+    pub progress: Progress,
+}
+
+/// A checkpoint taken apart.
+pub struct SavedRun {
+    /// The configuration, everything resolved.
+    pub config: String,
+    /// The epochs that the run was to have.
+    pub epochs: u64,
+    /// How far it was.
+    pub progress: Progress,
+    /// All of it.
+    pub checkpoint: Checkpoint,
+}
+
+impl SavedRun {
+    /// Takes a checkpoint apart.
+    pub fn read(checkpoint: &Checkpoint, folder: &Path) -> Result<SavedRun> {
+        let malformed = |problem: String| Error::Malformed { path: folder.join(CHECKPOINT), problem };
+        let trainer = checkpoint.manifest.trainer.as_ref();
+        let trainer =
+            trainer.ok_or_else(|| malformed("it is not a checkpoint of `fallline train`".into()))?;
+        let trainer =
+            Trainer::deserialize(trainer).map_err(|e| malformed(format!("its run cannot be read: {e}")))?;
+        let Trainer { config, epochs, progress } = trainer;
+        Ok(SavedRun { config, epochs, progress, checkpoint: checkpoint.clone() })
+    }
+}

@@ -1,0 +1,33 @@
+//! Tensors of a checkpoint's entries and of numbers.
+
+use crate::tensor::{Dtype, Tensor};
+use crate::{Error, Result};
+use fallline_core::{Format, Shape};
+use fallline_optim::checkpoint::Entry;
+
+/// A checkpoint's entry as a tensor, of other extents with the same elements.
+pub(super) fn tensor(entry: &Entry, shape: Option<Vec<usize>>) -> Result<Tensor<'static>> {
+    let coded = || Error::value("the checkpoint", format!("states of {} are not written yet", entry.format));
+    let dtype = Dtype::of(entry.format).ok_or_else(coded)?;
+    let shape = shape.unwrap_or_else(|| entry.shape.extents().to_vec());
+    Tensor::new(dtype, shape, entry.bytes.clone()).map_err(|problem| Error::value("the checkpoint", problem))
+}
+
+/// Numbers in `f64`, or rounded to `f32`.
+pub(super) fn rounded(shape: Shape, numbers: &[f64], format: Format) -> Entry {
+    match format {
+        Format::F64 => Entry::new(shape, numbers.into()),
+        _ => {
+            let single: Vec<f32> = numbers.iter().map(|&x| x as f32).collect();
+            Entry::new(shape, single.as_slice().into())
+        }
+    }
+}
+
+/// A tensor of one number.
+pub(super) fn scalar(x: f32, shape: &[usize]) -> Tensor<'static> {
+    match Tensor::new(Dtype::Float32, shape.to_vec(), x.to_le_bytes().to_vec()) {
+        Ok(tensor) => tensor,
+        Err(problem) => unreachable!("four bytes are one element: {problem}"),
+    }
+}

@@ -1,0 +1,98 @@
+//! Passes: a rule to run over many tensors.
+
+use crate::error::check_len;
+use crate::view::View;
+use crate::{Compute, Error, Kernel, Result};
+use core::any::Any;
+use core::fmt;
+
+/// The most operands that a rule may have.
+pub const MAX_OPERANDS: usize = 8;
+/// The most rules that go [beside](Beside) a pass's own.
+pub const MAX_BESIDE: usize = 5;
+/// The most views of a tensor in a pass: those of its rule, and others that rules beside it need.
+pub const MAX_VIEWS: usize = MAX_OPERANDS + 4;
+
+/// What a backend remembers between passes. Opaque to everyone else.
+pub type Plan = Box<dyn Any + Send>;
+
+/// The memory of each operand of a tensor, in the order of [`Kernel::operands`]; behind it what only rules
+/// [beside](Beside) the pass's own need.
+pub type Views<'a> = [Option<View<'a>>; MAX_VIEWS];
+
+/// A rule that goes over the same elements as a pass's own, part by part, while they are in cache: it forms the gradient
+/// before, say, or averages the parameter afterwards. The bits are those of a pass of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside<'p> {
+    /// The rule: one without sums and without scalars of tensors' own.
+    pub kernel: &'static Kernel,
+    /// Where the view of each of its operands is among a tensor's [`Views`], no place twice. A tensor that lacks one of
+    /// them is passed over.
+    pub operands: &'p [usize],
+    /// Its scalars: the gradient scale, then one for each of [`Kernel::scalars`].
+    pub row: &'p [f64],
+    /// Whether it comes before the pass's own rule, or after it.
+    pub first: bool,
+}
+
+impl Beside<'_> {
+    /// Whether a tensor's views are all there.
+    pub fn has(&self, views: &Views<'_>) -> bool {
+        self.operands.iter().all(|&place| views[place].is_some())
+    }
+
+    /// Checks that it is one, and that there are not too many of them. For backends.
+    ///
+    /// # Errors
+    /// [`Error::Length`] where the table of scalars is not a row, and [`Error::Unavailable`] for what no backend does.
+    pub fn check(all: &[Beside<'_>]) -> Result<()> {
+        for Beside { kernel, operands, row, .. } in all {
+            let alone = kernel.sums.is_empty() && kernel.tensor_scalars.is_empty();
+            let twice = (1..operands.len()).any(|i| operands[..i].contains(&operands[i]));
+            let within = operands.iter().all(|&place| place < MAX_VIEWS);
+            let fits = alone && !twice && within && operands.len() == kernel.operands.len();
+            if !fits || all.len() > MAX_BESIDE {
+                let problem = format!("{}: this rule cannot go beside another's pass", kernel.name);
+                return Err(Error::Unavailable(problem));
+            }
+            check_len(kernel.name, "the table of scalars", 1 + kernel.scalars.len(), row.len())?;
+        }
+        Ok(())
+    }
+}
+
+/// One tensor's part in a pass, beside its [`Views`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TensorPass {
+    /// The number of elements of every operand.
+    pub elements: usize,
+    /// Which row of scalars it takes.
+    pub row: usize,
+}
+
+/// A rule to run over many tensors.
+pub struct Pass<'p, 'a> {
+    /// The rule.
+    pub kernel: &'static Kernel,
+    /// The type in which it calculates.
+    pub compute: Compute,
+    /// The tensors, one at each call until there is none, its views written to the argument. (A table would
+    /// have to be allocated in every step, since views are borrowed for one.)
+    pub tensors: &'p mut dyn FnMut(&mut Views<'a>) -> Option<TensorPass>,
+    /// Rows of scalars: the gradient scale, then one for each of [`Kernel::scalars`].
+    pub rows: &'p [f64],
+    /// One row for each tensor, in order, of its own scalars ([`Kernel::tensor_scalars`]).
+    pub tensor_scalars: &'p [f64],
+    /// What the backend remembers for this place.
+    pub plan: &'p mut Plan,
+    /// One row for each tensor, in order, of sums ([`Kernel::sums`]); overwritten.
+    pub sums: &'p mut [f64],
+    /// Rules that go over the same elements beside it, in order.
+    pub beside: &'p [Beside<'p>],
+}
+
+impl fmt::Debug for Pass<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pass").field("kernel", &self.kernel.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,50 @@
+//! What the threads of a pass share.
+
+use super::dispatch::{Dispatch, LinkedRule};
+use super::plan::CpuPlan;
+use crate::isa::Isa;
+use crate::kernels::ComputeType;
+use fallline_core::backend::{Beside, MAX_BESIDE};
+
+/// Everything that the work on a chunk needs, shared by the threads.
+pub(super) struct PassState<'a, T: 'static> {
+    pub(super) rule: Dispatch<T>,
+    pub(super) fused: [Option<FusedKernel<'a, T>>; MAX_BESIDE],
+    pub(super) isa: Isa,
+    pub(super) plan: &'a CpuPlan,
+    pub(super) rows: &'a [T],
+    pub(super) partials: Partials,
+}
+
+/// Where partial sums are written: each segment's row by one thread.
+#[derive(Clone, Copy)]
+pub(super) struct Partials(pub(super) *mut f64);
+
+impl<T> PassState<'_, T> {
+    /// # Safety
+    /// No other thread works on the segment, and its row lies within the table of partial sums.
+    pub(super) unsafe fn write_partial(&self, segment: usize, sum: usize, value: f64) {
+        // SAFETY: the caller's contract.
+        unsafe { self.partials.0.add(segment * self.rule.kernel.sums.len() + sum).write(value) }
+    }
+}
+
+// SAFETY: threads work on different chunks: the addresses that they write, and the rows of partial sums,
+// do not overlap.
+unsafe impl<T: Sync> Sync for PassState<'_, T> {}
+
+/// A fused rule, with what runs it.
+pub(super) struct FusedKernel<'a, T: 'static> {
+    pub(super) rule: Dispatch<T>,
+    pub(super) operands: &'a [usize],
+    pub(super) row: &'a [T],
+    pub(super) first: bool,
+}
+
+impl<'a, T: ComputeType> FusedKernel<'a, T> {
+    /// With its row in the type of the pass; none where it is not linked.
+    pub(super) fn new(beside: &Beside<'a>, row: &'a [T], isa: Isa) -> Option<FusedKernel<'a, T>> {
+        let rule = Dispatch::of(beside.kernel, LinkedRule::of(beside.kernel)?, isa);
+        Some(FusedKernel { rule, operands: beside.operands, row, first: beside.first })
+    }
+}

@@ -1,0 +1,231 @@
+//! A product block by block over packed factors: a block's share of both stays in the second-level cache.
+
+use super::args::{GemmArgs, Sum, Widen};
+use super::microkernel::{MAX_NR, MR, Microkernel};
+use super::pack::Packing;
+use super::transpose::transpose_square;
+use crate::context::ExecContext;
+use crate::workspace::address;
+use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+use fallline_core::Result;
+use std::sync::{Mutex, PoisonError};
+
+/// Rows and columns of a block, in panels: small, so that threads end together.
+const BLOCK_PANELS: usize = 2;
+/// Units along the product between two visits to a square's sums. Panels are prefetched as fast as they are used, and
+/// each visit costs as much as three units.
+const KC: usize = 1024;
+
+/// The product. The machine has what the kernel needs.
+pub(super) fn product<K: Microkernel>(context: ExecContext<'_>, args: &GemmArgs<K::Element>) -> Result<()> {
+    let &GemmArgs { m, k, n, left, right, .. } = args;
+    let units = Packing::<K>::units(k);
+    let bytes = |lanes: usize| lanes.next_multiple_of(K::NR) * units * size_of::<K::Unit>();
+    // A product with the own transpose has one factor.
+    let same = left == right;
+    let mut buffers = vec![context.workspace.acquire(bytes(m))?];
+    if !same {
+        buffers.push(context.workspace.acquire(bytes(n))?);
+    }
+    // Room for a block's sums on each thread, before anything is written: there may be no memory.
+    let bytes = BLOCK_PANELS * BLOCK_PANELS * MAX_NR * MAX_NR * size_of::<Sum<K::Element>>();
+    let rooms =
+        (0..context.pool.threads()).map(|_| context.workspace.acquire(bytes)).collect::<Result<Vec<_>>>()?;
+    let packing = |(buffer, side)| Packing::<K> { side, k, panels: address(buffer) };
+    let packings: Vec<_> = buffers.iter_mut().zip([left, right]).map(packing).collect();
+    let first = packings[0].parts();
+    let parts = packings.iter().map(Packing::parts).sum();
+    context.for_each(parts, args.operations(), |part| {
+        let (packing, part) = if part < first { (&packings[0], part) } else { (&packings[1], part - first) };
+        // SAFETY: the buffers have room for all panels, and parts are apart.
+        unsafe { packing.pack(part) }
+    });
+    let packed = |side: usize| packings[side].panels.cast_const();
+    let blocks = Macrokernel::<K> { args, units, left: packed(0), right: packed(packings.len() - 1) };
+    let rooms = Mutex::new(rooms);
+    let free = || rooms.lock().unwrap_or_else(PoisonError::into_inner);
+    let (down, across) = (m.div_ceil(BLOCK_PANELS * K::NR), n.div_ceil(BLOCK_PANELS * K::NR));
+    context.for_each(down * across, args.operations(), |block| {
+        // The lowest blocks first: those of a triangle are the longest rows, so that short ones fill the end.
+        let (down, across) = ((down - 1 - block / across) * BLOCK_PANELS, block % across * BLOCK_PANELS);
+        if args.symmetric && across > down {
+            return;
+        }
+        let taken = free().pop();
+        let mut room = taken.unwrap_or_else(|| unreachable!("each thread works on one block"));
+        // SAFETY: the factors are packed, the room is that of a block, no other block has elements of this one, and
+        // the machine has what the kernel needs.
+        unsafe { blocks.run(down, across, address(&mut room)) };
+        free().push(room);
+    });
+    let rooms = rooms.into_inner().unwrap_or_else(PoisonError::into_inner);
+    buffers.into_iter().chain(rooms).for_each(|buffer| context.workspace.release(buffer));
+    Ok(())
+}
+
+/// What all blocks of a product share.
+struct Macrokernel<'p, K: Microkernel> {
+    args: &'p GemmArgs<K::Element>,
+    units: usize,
+    left: *const K::Unit,
+    right: *const K::Unit,
+}
+
+// SAFETY: the panels are only read from here on; what blocks write is apart.
+unsafe impl<K: Microkernel> Sync for Macrokernel<'_, K> {}
+
+impl<K: Microkernel> Macrokernel<'_, K> {
+    /// The block whose first square is that of panel `down` of the left factor and panel `across` of the right one.
+    ///
+    /// # Safety
+    /// The factors are packed, `sums` has room for a block, nobody else works on the block or its mirror image, and the
+    /// machine has what the kernel needs.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    unsafe fn run(&self, down: usize, across: usize, sums: *mut Sum<K::Element>) {
+        let &GemmArgs { m, n, symmetric, .. } = self.args;
+        let mut unit = 0;
+        loop {
+            let depth = KC.min(self.units - unit);
+            for j in across..n.div_ceil(K::NR).min(across + BLOCK_PANELS) {
+                for i in down..m.div_ceil(K::NR).min(down + BLOCK_PANELS) {
+                    // Squares above the diagonal are the mirror images of others.
+                    if symmetric && j > i {
+                        continue;
+                    }
+                    let square = (i - down) * BLOCK_PANELS + j - across;
+                    // SAFETY: the square is in the block, its sums in the room.
+                    unsafe {
+                        let sums = sums.add(square * K::NR * K::NR);
+                        self.micro_block(i, j, unit, depth, sums);
+                        if unit + depth == self.units {
+                            self.finish(i * K::NR, j * K::NR, sums);
+                        }
+                    }
+                }
+            }
+            unit += depth;
+            if unit == self.units {
+                return;
+            }
+        }
+    }
+
+    /// Adds some units of the products of two panels' lanes to their sums.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
+    #[inline(always)]
+    unsafe fn micro_block(&self, i: usize, j: usize, unit: usize, depth: usize, sums: *mut Sum<K::Element>) {
+        let &GemmArgs { m, n, symmetric, .. } = self.args;
+        let rows = K::NR.min(m - i * K::NR);
+        for row in (0..rows).step_by(MR) {
+            let needed = if symmetric && i == j { row + MR } else { n - j * K::NR };
+            if unit + depth == self.units {
+                self.prefetch(i * K::NR + row, j * K::NR);
+            }
+            // SAFETY: panels of NR lanes have `units` units each; MR lanes of one begin at a multiple of MR.
+            unsafe {
+                let left = self.left.add((i * self.units + unit) * K::NR + row);
+                let right = self.right.add((j * self.units + unit) * K::NR);
+                K::microkernel(depth, needed, left, right, sums.add(row * K::NR), unit == 0);
+            }
+        }
+    }
+
+    /// Prefetches what a tile is added to, and where it is written, while it is computed.
+    #[inline(always)]
+    fn prefetch(&self, i: usize, j: usize) {
+        let &GemmArgs { n, beta, added, c, .. } = self.args;
+        let adds = beta != Sum::<K::Element>::default();
+        let line = 64 / size_of::<K::Element>();
+        for (row, x) in (0..MR).flat_map(|row| (0..K::NR).step_by(line).map(move |x| (row, x))) {
+            let at = (i + row) * n + j + x;
+            // SAFETY: a hint, whatever the address is.
+            unsafe {
+                if adds {
+                    _mm_prefetch::<_MM_HINT_T1>(added.wrapping_add(at).cast());
+                }
+                _mm_prefetch::<_MM_HINT_T1>(c.wrapping_add(at).cast_const().cast());
+            }
+        }
+    }
+
+    /// Writes the square whose first element is (i, j) to the result, and its mirror image.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
+    #[inline(always)]
+    unsafe fn finish(&self, i: usize, j: usize, sums: *mut Sum<K::Element>) {
+        let &GemmArgs { m, n, symmetric, .. } = self.args;
+        let (rows, columns) = (K::NR.min(m - i), K::NR.min(n - j));
+        let row = |r: usize| sums.wrapping_add(r * K::NR);
+        // SAFETY: rows of the square, its mirror image and what is added, which are no other square's.
+        unsafe {
+            if symmetric && i == j {
+                for r in 0..rows {
+                    self.scale(row(r), (i + r) * n + j, r + 1);
+                    (0..r).for_each(|x| *row(x).add(r) = *row(r).add(x));
+                }
+                (0..rows).for_each(|r| self.write(row(r), (i + r) * n + j, rows));
+                return;
+            }
+            for r in 0..rows {
+                self.scale(row(r), (i + r) * n + j, columns);
+                self.write(row(r), (i + r) * n + j, columns);
+            }
+            if symmetric {
+                let mut mirrored = [Sum::<K::Element>::default(); MAX_NR * MAX_NR];
+                transpose_square(sums, K::NR, &mut mirrored);
+                for x in 0..columns {
+                    self.write(mirrored.as_ptr().add(x * K::NR), (j + x) * n + i, rows);
+                }
+            }
+        }
+    }
+
+    /// Makes the result of a row of sums: scales it, and adds what is to be added from element `at` on.
+    ///
+    /// # Safety
+    /// The row has `width` sums, at most NR, and as many elements may be read.
+    #[inline(always)]
+    unsafe fn scale(&self, sums: *mut Sum<K::Element>, at: usize, width: usize) {
+        let &GemmArgs { alpha, beta, added, .. } = self.args;
+        // SAFETY: the caller's.
+        unsafe {
+            let added = added.add(at);
+            let adds = beta != Sum::<K::Element>::default();
+            let one = |x: usize| match adds {
+                true => alpha * *sums.add(x) + beta * (*added.add(x)).widen(),
+                false => alpha * *sums.add(x),
+            };
+            if width == K::NR {
+                // By way of registers: the compiler cannot know that what is added is not written to.
+                let mut row = [Sum::<K::Element>::default(); MAX_NR];
+                row[..K::NR].iter_mut().enumerate().for_each(|(x, to)| *to = one(x));
+                core::ptr::copy_nonoverlapping(row.as_ptr(), sums, K::NR);
+            } else {
+                (0..width).for_each(|x| *sums.add(x) = one(x));
+            }
+        }
+    }
+
+    /// Writes a row to the result, from its element `at` on.
+    ///
+    /// # Safety
+    /// The row has `width` sums, at most NR, and as many elements of the result are nobody else's.
+    #[inline(always)]
+    unsafe fn write(&self, row: *const Sum<K::Element>, at: usize, width: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            let to = self.args.c.add(at);
+            if width == K::NR {
+                let mut narrow = [K::Element::default(); MAX_NR];
+                let narrow = &mut narrow[..K::NR];
+                narrow.iter_mut().enumerate().for_each(|(x, to)| *to = K::Element::narrow(*row.add(x)));
+                core::ptr::copy_nonoverlapping(narrow.as_ptr(), to, K::NR);
+            } else {
+                (0..width).for_each(|x| *to.add(x) = K::Element::narrow(*row.add(x)));
+            }
+        }
+    }
+}

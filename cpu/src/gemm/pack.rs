@@ -1,0 +1,154 @@
+//! Factors in panels: a few lanes side by side, one unit of each after another along the product, so that a kernel
+//! reads them in a straight line.
+
+use super::args::GemmOperand;
+use super::microkernel::{MAX_NR, MR, Microkernel};
+use super::transpose::{TRANSPOSE, transpose_16x16};
+use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+use core::ops::Range;
+
+/// Units that a strip packs.
+pub(super) const STRIP: usize = 64;
+
+/// Bytes of a lane that are prefetched.
+const PREFETCH_BYTES: usize = 512;
+
+/// Units of a panel that are packed in one go.
+const RUN: usize = 8;
+
+/// A factor and where its panels go.
+pub(super) struct Packing<K: Microkernel> {
+    pub(super) side: GemmOperand<K::Element>,
+    /// The extent along the product, in elements.
+    pub(super) k: usize,
+    /// `panels × units × NR`.
+    pub(super) panels: *mut K::Unit,
+}
+
+// SAFETY: every part packs units of its own.
+unsafe impl<K: Microkernel> Sync for Packing<K> {}
+
+impl<K: Microkernel> Packing<K> {
+    /// Units along the product.
+    pub(super) fn units(k: usize) -> usize {
+        k.div_ceil(K::ELEMENTS)
+    }
+
+    /// How many parts it is packed in.
+    pub(super) fn parts(&self) -> usize {
+        match self.side.lane_stride {
+            1 => Self::units(self.k).div_ceil(STRIP),
+            _ => self.side.lanes.div_ceil(K::NR),
+        }
+    }
+
+    /// Packs one part.
+    ///
+    /// # Safety
+    /// The factor and the panels are there, the latter borrowed by nobody else; the machine has AVX-512.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    pub(super) unsafe fn pack(&self, part: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            match self.side.lane_stride {
+                1 => {
+                    let end = Self::units(self.k).min((part + 1) * STRIP);
+                    self.pack_contiguous(part * STRIP..end);
+                }
+                _ => self.pack_strided(part),
+            }
+        }
+    }
+
+    /// Element `step` of a lane; zero beyond the factor's end.
+    ///
+    /// # Safety
+    /// As for [`pack`](Self::pack).
+    #[inline(always)]
+    unsafe fn element(&self, lane: usize, step: usize) -> K::Element {
+        if lane >= self.side.lanes || step >= self.k {
+            return K::Element::default();
+        }
+        // SAFETY: within the factor.
+        unsafe { *self.side.base.add(lane * self.side.lane_stride + step * self.side.step_stride) }
+    }
+
+    /// # Safety
+    /// As for [`pack`](Self::pack).
+    #[inline(always)]
+    unsafe fn unit(&self, lane: usize, unit: usize) -> K::Unit {
+        let step = unit * K::ELEMENTS;
+        // SAFETY: the caller's.
+        unsafe { K::join(self.element(lane, step), self.element(lane, step + K::ELEMENTS - 1)) }
+    }
+
+    /// Some units of all lanes, where lanes are side by side: pages and cache lines of the factor are met once.
+    ///
+    /// # Safety
+    /// As for [`pack`](Self::pack).
+    #[inline(always)]
+    unsafe fn pack_contiguous(&self, units: Range<usize>) {
+        let total = Self::units(self.k);
+        for start in units.clone().step_by(RUN) {
+            for first in (0..self.side.lanes).step_by(K::NR) {
+                for unit in start..units.end.min(start + RUN) {
+                    let step = unit * K::ELEMENTS;
+                    // SAFETY: within the panels; the elements that are read by address are within the factor.
+                    unsafe {
+                        let line = self.panels.add(first * total + unit * K::NR);
+                        if first + K::NR > self.side.lanes || step + K::ELEMENTS > self.k {
+                            (0..K::NR).for_each(|w| *line.add(w) = self.unit(first + w, unit));
+                            continue;
+                        }
+                        let low = self.side.base.add(first + step * self.side.step_stride);
+                        let high = low.add((K::ELEMENTS - 1) * self.side.step_stride);
+                        // By way of registers: the compiler cannot know that the factor is not written to.
+                        let mut joined = [K::Unit::default(); MAX_NR];
+                        for (w, unit) in joined[..K::NR].iter_mut().enumerate() {
+                            *unit = K::join(*low.add(w), *high.add(w));
+                        }
+                        core::ptr::copy_nonoverlapping(joined.as_ptr(), line, K::NR);
+                    }
+                }
+            }
+        }
+    }
+
+    /// All units of a panel, where what follows each other in memory is along the product.
+    ///
+    /// # Safety
+    /// As for [`pack`](Self::pack).
+    #[inline(always)]
+    unsafe fn pack_strided(&self, panel: usize) {
+        let total = Self::units(self.k);
+        let first = panel * K::NR;
+        // Squares of 16 lanes and units in registers, or fewer lanes one by one.
+        let width = if K::IS_COPY { TRANSPOSE } else { MR };
+        for start in (0..total).step_by(TRANSPOSE) {
+            let end = total.min(start + TRANSPOSE);
+            for lane in (first..first + K::NR).step_by(width) {
+                let whole =
+                    lane + TRANSPOSE <= self.side.lanes && (start + TRANSPOSE) * K::ELEMENTS <= self.k;
+                // SAFETY: within the panels; whole squares are within the factor.
+                unsafe {
+                    let to = self.panels.add(first * total + start * K::NR + lane - first);
+                    if K::IS_COPY && whole {
+                        let stride = self.side.lane_stride;
+                        let from = self.side.base.add(lane * stride + start * K::ELEMENTS);
+                        // Rows lie far apart, which the CPU does not prefetch across.
+                        for row in 0..TRANSPOSE {
+                            let ahead =
+                                from.wrapping_add(row * stride).cast::<u8>().wrapping_add(PREFETCH_BYTES);
+                            _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                        }
+                        transpose_16x16(from.cast(), stride * size_of::<K::Element>(), to.cast(), K::NR);
+                        continue;
+                    }
+                    for (u, w) in (start..end).flat_map(|u| (0..width).map(move |w| (u, w))) {
+                        *to.add((u - start) * K::NR + w) = self.unit(lane + w, u);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! A rule whose operands are stored in 16 bits, or some of them, in one loop: load, rule, random bits, round.
+//!
+//! An iteration takes two vectors, since their elements are one vector in memory, and their random bits one vector too: a
+//! block of the generator has 64 bits, those of four elements. What the first round makes of the counters is the same
+//! for all operands, whose keys differ. No random bit depends on the rule, so that the CPU works on both at a time.
+
+use super::unroll::for_each_operand;
+use crate::isa::multiversion;
+use crate::prefetch::prefetch;
+use crate::vector::{PhiloxCounter, PhiloxKeys, PhiloxState, VectorPair};
+use fallline_core::backend::MAX_OPERANDS;
+use fallline_core::codec::stochastic::ROUNDS;
+use fallline_core::{Array, Literal, Rule, apply};
+
+/// An operand of `f32` or bfloat16.
+#[derive(Clone, Copy)]
+pub(crate) struct HalfOperand {
+    pub(crate) address: *mut u8,
+    /// Two for bfloat16.
+    pub(crate) bytes: usize,
+    /// Whether bfloat16 is rounded stochastically, and the keys of the generator's rounds.
+    pub(crate) stochastic: bool,
+    pub(crate) keys: PhiloxKeys,
+    /// Where it is also stored, as the nearest bfloat16, unless null.
+    pub(crate) copy: *mut u16,
+}
+
+impl HalfOperand {
+    pub(crate) const NULL: HalfOperand = HalfOperand {
+        address: core::ptr::null_mut(),
+        bytes: 0,
+        stochastic: false,
+        keys: PhiloxKeys::NONE,
+        copy: core::ptr::null_mut(),
+    };
+}
+
+/// A compiled rule: its scalars as for any kernel, an operand for each of its own, and how many elements from which one
+/// on, a multiple of four.
+pub(crate) type HalfPrecisionKernel =
+    unsafe fn(scalars: *const f32, operands: *const HalfOperand, first: usize, elements: usize);
+
+/// Bytes that are prefetched.
+const PREFETCH_BYTES: usize = 1024;
+
+/// Elements of the widest pair.
+const WIDEST: usize = 32;
+
+/// Rounds of the generator before the rule goes over the first vector, over the second, and behind both: the CPU looks
+/// ahead over some 60 instructions, so that only what stands near each other is done at a time.
+const FIRST: usize = 3;
+const SECOND: usize = 5;
+const LAST: usize = ROUNDS as usize;
+
+/// What is less than a pair, of an operand and of its copy.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Rest {
+    elements: [u32; WIDEST],
+    copy: [u16; WIDEST],
+}
+
+multiversion! {
+    pub(super) bf16::<R, V>[R: Rule, V: VectorPair](
+        scalars: *const f32,
+        operands: *const HalfOperand,
+        first: usize,
+        elements: usize,
+    ) where f64: Literal<V>
+}
+
+/// # Safety
+/// `scalars` holds a whole row; `operands` an operand for each of the rule's, valid for reading `elements` elements, and
+/// they and their copies for writing them where the rule writes; nothing that is written overlaps anything else; the rule
+/// has no sums; the CPU has the instruction set of `V`.
+#[inline(always)]
+unsafe fn bf16<R: Rule, V: VectorPair>(
+    scalars: *const f32,
+    operands: *const HalfOperand,
+    first: usize,
+    elements: usize,
+) where
+    f64: Literal<V>,
+{
+    // SAFETY: of the whole body, the caller's contract; a pair that is not whole is read and written in `rest`.
+    unsafe {
+        let grad_scale = V::lit(f64::from(*scalars));
+        let mut values = R::Scalars::fill(grad_scale);
+        for (i, value) in values.as_mut().iter_mut().enumerate() {
+            *value = V::lit(f64::from(*scalars.add(1 + i)));
+        }
+        let count = const { R::OPERANDS.len() };
+        let stored = core::slice::from_raw_parts(operands, count);
+        let mut operands = [HalfOperand::NULL; MAX_OPERANDS];
+        operands[..count].copy_from_slice(stored);
+        let mut rest = [Rest { elements: [0; WIDEST], copy: [0; WIDEST] }; MAX_OPERANDS];
+        let (mut all_bf16, mut any_stochastic, mut all_stochastic) = (true, false, true);
+        for (declared, operand) in R::OPERANDS.iter().zip(stored) {
+            all_bf16 &= operand.bytes == 2;
+            if declared.written {
+                any_stochastic |= operand.stochastic;
+                all_stochastic &= operand.stochastic && operand.copy.is_null();
+            }
+        }
+        let mut counter = PhiloxCounter::new(first as u64);
+        let whole = elements / V::PAIR * V::PAIR;
+        let mut i = 0;
+        while i < elements {
+            if i == whole {
+                for (operand, rest) in operands.iter_mut().zip(&mut rest).take(count) {
+                    let (address, bytes) = (rest.elements.as_mut_ptr().cast::<u8>(), operand.bytes);
+                    address.copy_from_nonoverlapping(operand.address.add(i * bytes), (elements - i) * bytes);
+                    // An element is as far from here as from where it is.
+                    operand.address = address.wrapping_sub(i * bytes);
+                    if !operand.copy.is_null() {
+                        operand.copy = rest.copy.as_mut_ptr().wrapping_sub(i);
+                    }
+                }
+            }
+            let mut x = [R::Operands::fill(grad_scale); 2];
+            for_each_operand!(count, k => {
+                let HalfOperand { address, bytes, .. } = operands[k];
+                prefetch(address.wrapping_add(i * bytes + PREFETCH_BYTES), 64);
+            });
+            if all_bf16 {
+                for_each_operand!(count, k => {
+                    let pair = V::load_bf16_pair(operands[k].address.cast::<u16>().wrapping_add(i));
+                    (x[0].as_mut()[k], x[1].as_mut()[k]) = (pair[0], pair[1]);
+                });
+            } else {
+                for_each_operand!(count, k => {
+                    let HalfOperand { address, bytes, .. } = operands[k];
+                    let address = address.wrapping_add(i * bytes);
+                    let pair = match bytes {
+                        2 => V::load_bf16_pair(address.cast()),
+                        _ => V::load_pair(address.cast()),
+                    };
+                    (x[0].as_mut()[k], x[1].as_mut()[k]) = (pair[0], pair[1]);
+                });
+            }
+            let mut random = [PhiloxState::unused(&counter); MAX_OPERANDS];
+            if any_stochastic {
+                for_each_operand!(count, k => {
+                    if R::OPERANDS[k].written {
+                        random[k] = PhiloxState::first_round(&operands[k].keys, &counter).rounds::<1, FIRST>(&operands[k].keys);
+                    }
+                });
+            }
+            apply::<R, V>(grad_scale, &values, &mut x[0]);
+            if any_stochastic {
+                for_each_operand!(count, k => {
+                    if R::OPERANDS[k].written {
+                        random[k] = random[k].rounds::<FIRST, SECOND>(&operands[k].keys);
+                    }
+                });
+            }
+            apply::<R, V>(grad_scale, &values, &mut x[1]);
+            if any_stochastic {
+                for_each_operand!(count, k => {
+                    if R::OPERANDS[k].written {
+                        random[k] = random[k].rounds::<SECOND, LAST>(&operands[k].keys);
+                    }
+                });
+            }
+            let mut usual = all_stochastic;
+            if all_stochastic {
+                let mut nan = V::no_nan();
+                for_each_operand!(count, k => {
+                    if R::OPERANDS[k].written {
+                        nan = V::nan_in(nan, [x[0].as_ref()[k], x[1].as_ref()[k]]);
+                    }
+                });
+                usual = !V::is_nan(nan);
+            }
+            if usual {
+                for_each_operand!(count, k => {
+                    if R::OPERANDS[k].written {
+                        let address = operands[k].address.cast::<u16>().wrapping_add(i);
+                        V::truncate_bf16_sr([x[0].as_ref()[k], x[1].as_ref()[k]], random[k].random_bits(), address);
+                    }
+                });
+            } else {
+                for_each_operand!(count, k => {
+                    if R::OPERANDS[k].written {
+                        let HalfOperand { address, bytes, stochastic, copy, .. } = operands[k];
+                        let (address, pair) = (address.wrapping_add(i * bytes), [x[0].as_ref()[k], x[1].as_ref()[k]]);
+                        if bytes != 2 {
+                            V::store_pair(pair, address.cast());
+                        } else if stochastic {
+                            V::store_bf16_sr(pair, random[k].random_bits(), address.cast());
+                        } else {
+                            V::store_bf16_pair(pair, address.cast());
+                        }
+                        if !copy.is_null() {
+                            V::store_bf16_pair(pair, copy.wrapping_add(i));
+                        }
+                    }
+                });
+            }
+            counter = counter.next();
+            i += V::PAIR;
+        }
+        if whole < elements {
+            for (k, (operand, rest)) in stored.iter().zip(&rest).enumerate() {
+                if R::OPERANDS[k].written {
+                    let HalfOperand { address, bytes, copy, .. } = *operand;
+                    let from = rest.elements.as_ptr().cast::<u8>();
+                    from.copy_to_nonoverlapping(address.add(whole * bytes), (elements - whole) * bytes);
+                    if !copy.is_null() {
+                        let from = rest.copy.as_ptr();
+                        from.copy_to_nonoverlapping(copy.add(whole), elements - whole);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! The loop of rules whose operands are stored in the compute type, compiled for each rule and instruction set; parameters
+//! and gradients may be stored as bfloat16.
+
+#[cfg(target_arch = "x86_64")]
+use crate::isa::multiversion;
+use crate::vector::{Number, Register, WIDEST};
+use fallline_core::sums::{ACCUMULATORS, QUARTERS, STEP};
+use fallline_core::{Array, Literal, Role, Rule, apply};
+
+/// A compiled rule. The arguments:
+///
+/// - `scalars`: the gradient scale, the scalars of the step, those of the tensor;
+/// - `operands`: the address of each operand's first element, all in the compute type;
+/// - `elements`: how many; with sums at most a segment of them, from the start of a step;
+/// - `accumulators`: a row of [`ACCUMULATORS`] for each sum, to be added to.
+pub(crate) type ElementKernel<T> =
+    unsafe fn(scalars: *const T, operands: *const *mut T, elements: usize, accumulators: *mut T);
+
+/// An address that may be kept in a rule's own arrays.
+#[derive(Clone, Copy)]
+struct Address<T>(*mut T);
+
+// SAFETY: only ever a local of the loop below; whoever calls it vouches for the memory on this thread.
+unsafe impl<T> Send for Address<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Address<T> {}
+
+#[cfg(target_arch = "x86_64")]
+multiversion! {
+    pub(super) elements::<R, V, BF16>[R: Rule, V: Register, const BF16: bool](
+        scalars: *const V::Number,
+        operands: *const *mut V::Number,
+        count: usize,
+        accumulators: *mut V::Number,
+    ) where f64: Literal<V>
+}
+
+/// The one loop: loads every operand of a register of elements, runs the rule, stores what it writes, and
+/// adds its terms to the sums in the order of `fallline_core::sums`.
+///
+/// # Safety
+/// `scalars` holds a whole row; `operands` an address for each operand, valid for reading `count`
+/// elements, and for writing them where the rule writes; no operand that is written overlaps another;
+/// `accumulators` holds a row for each sum, and with sums `count` is at most a segment. The CPU has the
+/// instruction set of `V`.
+#[inline(always)]
+pub(super) unsafe fn elements<R: Rule, V: Register, const BF16: bool>(
+    scalars: *const V::Number,
+    operands: *const *mut V::Number,
+    count: usize,
+    accumulators: *mut V::Number,
+) where
+    f64: Literal<V>,
+{
+    // SAFETY: `scalars` holds the gradient scale first.
+    let grad_scale = V::lit(unsafe { *scalars }.to_f64());
+    let mut values = R::Scalars::fill(grad_scale);
+    for (i, value) in values.as_mut().iter_mut().enumerate() {
+        // SAFETY: the row holds one number for each scalar after the gradient scale.
+        *value = V::lit(unsafe { *scalars.add(1 + i) }.to_f64());
+    }
+    let mut addresses = R::Operands::fill(Address(core::ptr::null_mut::<V::Number>()));
+    for (k, address) in addresses.as_mut().iter_mut().enumerate() {
+        // SAFETY: there is an address for each operand.
+        *address = Address(unsafe { *operands.add(k) });
+    }
+    let pass = UnrolledRule::<R, V, BF16> { grad_scale, values, addresses };
+
+    let mut i = 0;
+    if R::SUMS.is_empty() {
+        while i + V::LANES <= count {
+            // SAFETY: `LANES` elements from `i` are within every operand.
+            unsafe { pass.full(i) };
+            i += V::LANES;
+        }
+        if i < count {
+            // SAFETY: the elements from `i` to `count` are within every operand.
+            unsafe { pass.tail(i, count - i) };
+        }
+        return;
+    }
+    let mut terms = R::Sums::fill([V::Number::default(); STEP]);
+    while i + STEP <= count {
+        // SAFETY: a step from `i` is within every operand, and the accumulators hold a row for each sum.
+        unsafe {
+            if V::LANES * QUARTERS.len() == ACCUMULATORS {
+                pass.step_in_registers(i, accumulators);
+            } else {
+                pass.step(i, &mut terms, accumulators);
+            }
+        }
+        i += STEP;
+    }
+    if i < count {
+        // SAFETY: the elements from `i` to `count` are within every operand.
+        unsafe { pass.tail_step(i, count - i, accumulators) };
+    }
+}
+
+/// Adds the terms of a step to the accumulators of each sum.
+///
+/// # Safety
+/// `accumulators` holds a row for each sum; the CPU has the instruction set of `V`.
+#[inline(always)]
+unsafe fn add_step<R: Rule, V: Register>(terms: &R::Sums<[V::Number; STEP]>, accumulators: *mut V::Number)
+where
+    f64: Literal<V>,
+{
+    for s in 0..R::SUMS.len() {
+        // SAFETY: the caller's contract.
+        unsafe { add_terms::<V>(terms.as_ref()[s].as_ptr(), accumulators.add(s * ACCUMULATORS)) };
+    }
+}
+
+/// Adds the terms of a step to the accumulators of a sum.
+///
+/// # Safety
+/// There is a step of terms and a row of accumulators; the CPU has the instruction set of `V`.
+#[inline(always)]
+pub(crate) unsafe fn add_terms<V: Register>(from: *const V::Number, accumulators: *mut V::Number)
+where
+    f64: Literal<V>,
+{
+    for j in (0..ACCUMULATORS).step_by(V::LANES) {
+        // SAFETY: the quarters lie within a step, and `LANES` divides the accumulators of a row.
+        unsafe {
+            let [a, b, c, d] = QUARTERS.map(|quarter| V::load(from.add(j + quarter)));
+            let to = accumulators.add(j);
+            V::load(to).plus(a.plus(b).plus(c.plus(d))).store(to);
+        }
+    }
+}
+
+/// A rule with its scalars in registers, at the start of its operands.
+struct UnrolledRule<R: Rule, V: Register, const BF16: bool>
+where
+    f64: Literal<V>,
+{
+    grad_scale: V,
+    values: R::Scalars<V>,
+    addresses: R::Operands<Address<V::Number>>,
+}
+
+#[allow(
+    clippy::needless_range_loop,
+    reason = "plain indices: the closures of iterators are not always inlined"
+)]
+impl<R: Rule, V: Register, const BF16: bool> UnrolledRule<R, V, BF16>
+where
+    f64: Literal<V>,
+{
+    /// Whether operand `k` is stored as bfloat16.
+    #[inline(always)]
+    const fn is_bf16(k: usize) -> bool {
+        BF16 && matches!(R::OPERANDS[k].role, Role::Param | Role::Grad)
+    }
+
+    /// # Safety
+    /// `LANES` elements from `i` are at the address of operand `k`; the CPU has the instruction set of `V`.
+    #[inline(always)]
+    unsafe fn load(&self, k: usize, address: *mut V::Number, i: usize) -> V {
+        // SAFETY: the caller's contract.
+        unsafe {
+            if Self::is_bf16(k) {
+                V::load_bf16(address.cast::<u16>().add(i))
+            } else {
+                V::load(address.add(i))
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for `load`, and they may be written.
+    #[inline(always)]
+    unsafe fn store(&self, k: usize, x: V, address: *mut V::Number, i: usize) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            if Self::is_bf16(k) {
+                x.store_bf16(address.cast::<u16>().add(i))
+            } else {
+                x.store(address.add(i))
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for `load`, with `count < LANES` elements.
+    #[inline(always)]
+    unsafe fn load_first(&self, k: usize, address: *mut V::Number, i: usize, count: usize) -> V {
+        if !Self::is_bf16(k) {
+            // SAFETY: the caller's contract.
+            return unsafe { V::load_first(address.add(i), count) };
+        }
+        let mut stored = [0u16; WIDEST];
+        // SAFETY: the caller's contract, and `count` is within the widest register.
+        unsafe {
+            core::ptr::copy_nonoverlapping(address.cast::<u16>().add(i), stored.as_mut_ptr(), count);
+            V::load_bf16(stored.as_ptr())
+        }
+    }
+
+    /// # Safety
+    /// As for `load_first`, and they may be written.
+    #[inline(always)]
+    unsafe fn store_first(&self, k: usize, x: V, address: *mut V::Number, i: usize, count: usize) {
+        if !Self::is_bf16(k) {
+            // SAFETY: the caller's contract.
+            return unsafe { x.store_first(address.add(i), count) };
+        }
+        let mut stored = [0u16; WIDEST];
+        // SAFETY: the caller's contract, and `count` is within the widest register.
+        unsafe {
+            x.store_bf16(stored.as_mut_ptr());
+            core::ptr::copy_nonoverlapping(stored.as_ptr(), address.cast::<u16>().add(i), count);
+        }
+    }
+
+    /// Updates a register of elements, and returns its terms of the sums.
+    ///
+    /// # Safety
+    /// `LANES` elements from `i` are within every operand; the CPU has the instruction set of `V`.
+    #[inline(always)]
+    unsafe fn full(&self, i: usize) -> R::Sums<V> {
+        let addresses = self.addresses.as_ref();
+        let mut x = R::Operands::fill(self.grad_scale);
+        for k in 0..R::OPERANDS.len() {
+            // SAFETY: the caller's contract.
+            x.as_mut()[k] = unsafe { self.load(k, addresses[k].0, i) };
+        }
+        let terms = apply::<R, V>(self.grad_scale, &self.values, &mut x);
+        for k in 0..R::OPERANDS.len() {
+            if R::OPERANDS[k].written {
+                // SAFETY: the caller's contract.
+                unsafe { self.store(k, x.as_ref()[k], addresses[k].0, i) };
+            }
+        }
+        terms
+    }
+
+    /// The same for fewer than `LANES` elements; the terms of the others mean nothing.
+    ///
+    /// # Safety
+    /// `count < LANES` elements from `i` are within every operand; the CPU has the instruction set of `V`.
+    #[inline(always)]
+    unsafe fn tail(&self, i: usize, count: usize) -> R::Sums<V> {
+        let addresses = self.addresses.as_ref();
+        let mut x = R::Operands::fill(self.grad_scale);
+        for k in 0..R::OPERANDS.len() {
+            // SAFETY: the caller's contract.
+            x.as_mut()[k] = unsafe { self.load_first(k, addresses[k].0, i, count) };
+        }
+        let terms = apply::<R, V>(self.grad_scale, &self.values, &mut x);
+        for k in 0..R::OPERANDS.len() {
+            if R::OPERANDS[k].written {
+                // SAFETY: the caller's contract.
+                unsafe { self.store_first(k, x.as_ref()[k], addresses[k].0, i, count) };
+            }
+        }
+        terms
+    }
+
+    /// Updates the elements of a step from the first to the last, as memory likes it best, and adds their terms.
+    ///
+    /// # Safety
+    /// A step from `i` is within every operand, `accumulators` holds a row for each sum, and the CPU has the
+    /// instruction set of `V`.
+    #[inline(always)]
+    unsafe fn step(&self, i: usize, terms: &mut R::Sums<[V::Number; STEP]>, accumulators: *mut V::Number) {
+        // SAFETY: the caller's contract; `LANES` divides a step.
+        unsafe {
+            for j in (0..STEP).step_by(V::LANES) {
+                let found = self.full(i + j);
+                for s in 0..R::SUMS.len() {
+                    found.as_ref()[s].store(terms.as_mut()[s].as_mut_ptr().add(j));
+                }
+            }
+            add_step::<R, V>(terms, accumulators);
+        }
+    }
+
+    /// The same where four registers are a quarter of a step: its terms fold in registers, since storing them
+    /// would take as long as storing what the rule writes.
+    ///
+    /// # Safety
+    /// As for `step`.
+    #[inline(always)]
+    unsafe fn step_in_registers(&self, i: usize, accumulators: *mut V::Number) {
+        let (mut one, mut other) = (R::Sums::fill([V::lit(0.0); 4]), R::Sums::fill([V::lit(0.0); 4]));
+        for quarter in 0..QUARTERS.len() {
+            // SAFETY: the caller's contract.
+            unsafe {
+                let i = i + quarter * ACCUMULATORS;
+                let (a, b) = (self.full(i), self.full(i + V::LANES));
+                let (c, d) = (self.full(i + 2 * V::LANES), self.full(i + 3 * V::LANES));
+                for s in 0..R::SUMS.len() {
+                    // The first and the third quarter, and the second and the fourth, are interleaved; a +0 to begin
+                    // with changes no sum, since accumulators begin with one.
+                    let [w, x, y, z] = one.as_ref()[s];
+                    one.as_mut()[s] = other.as_ref()[s];
+                    other.as_mut()[s] = [
+                        w.plus(a.as_ref()[s]),
+                        x.plus(b.as_ref()[s]),
+                        y.plus(c.as_ref()[s]),
+                        z.plus(d.as_ref()[s]),
+                    ];
+                }
+            }
+        }
+        for s in 0..R::SUMS.len() {
+            for j in 0..4 {
+                let term = one.as_ref()[s][j].plus(other.as_ref()[s][j]);
+                // SAFETY: the caller's contract.
+                unsafe {
+                    let to = accumulators.add(s * ACCUMULATORS + j * V::LANES);
+                    V::load(to).plus(term).store(to);
+                }
+            }
+        }
+    }
+
+    /// Updates the elements of a step that is not whole, and adds their terms; those that are missing count
+    /// as +0.
+    ///
+    /// # Safety
+    /// `count < STEP` elements from `i` are within every operand, `accumulators` holds a row for each sum, and
+    /// the CPU has the instruction set of `V`.
+    #[inline(always)]
+    unsafe fn tail_step(&self, i: usize, count: usize, accumulators: *mut V::Number) {
+        let mut terms = R::Sums::fill([V::Number::default(); STEP]);
+        for j in (0..count).step_by(V::LANES) {
+            let rest = count - j;
+            // SAFETY: the elements are those of the caller's contract, and a step has room for whole registers.
+            unsafe {
+                let whole = rest >= V::LANES;
+                let found = if whole { self.full(i + j) } else { self.tail(i + j, rest) };
+                for s in 0..R::SUMS.len() {
+                    let to = terms.as_mut()[s].as_mut_ptr().add(j);
+                    if whole { found.as_ref()[s].store(to) } else { found.as_ref()[s].store_first(to, rest) }
+                }
+            }
+        }
+        // SAFETY: the caller's contract.
+        unsafe { add_step::<R, V>(&terms, accumulators) };
+    }
+}

@@ -1,0 +1,200 @@
+//! A rule whose states have dynamic codes, in one software-pipelined loop: dequantize, rule, absmax, quantize.
+//!
+//! Encoding needs a block's scale, which is known when the rule has gone through all of it, and its arithmetic is
+//! a long chain, while a rule mostly waits for roots and quotients. So block `b` goes through the rule while block
+//! `b - 1` is encoded: an iteration of four registers, with half of a state's codes behind each of them, since the CPU only
+//! works on both at a time where they stand near each other. All operands are prefetched, because the streams of
+//! codes are too slow for the CPU to see what comes next.
+
+use super::unroll::for_each_operand;
+use crate::prefetch::prefetch;
+use crate::quant::{AbsMax, BlockCodec, Codebook, QuantParams, QuantVector, REGISTERS};
+use core::mem::MaybeUninit;
+use fallline_core::backend::MAX_OPERANDS;
+use fallline_core::{Array, Literal, Role, Rule, apply};
+
+/// An operand: plain `f32`, or, of a state, codes and scales.
+#[derive(Clone, Copy)]
+pub(crate) struct QuantOperand {
+    pub(crate) address: *mut u8,
+    pub(crate) scales: *mut f32,
+    /// Of a state.
+    pub(crate) codebook: Option<&'static Codebook>,
+    /// Of a state, for what is not usual.
+    pub(crate) blocks: Option<BlockCodec>,
+}
+
+impl QuantOperand {
+    const NULL: QuantOperand = QuantOperand {
+        address: core::ptr::null_mut(),
+        scales: core::ptr::null_mut(),
+        codebook: None,
+        blocks: None,
+    };
+}
+
+/// A compiled rule: its scalars as for any kernel, an operand for each of its own, and how many whole blocks.
+pub(crate) type QuantizedKernel =
+    unsafe fn(scalars: *const f32, operands: *const QuantOperand, blocks: usize);
+
+/// Elements of a block.
+pub(crate) const BLOCK: usize = 256;
+/// Elements that are prefetched.
+const PREFETCH_ELEMENTS: usize = 512;
+
+/// A block of each state's new numbers, and the one before.
+#[repr(C, align(64))]
+struct Scratch([[MaybeUninit<[f32; BLOCK]>; 2]; MAX_OPERANDS]);
+
+/// Whether operand `k` is a state.
+const fn state<R: Rule>(k: usize) -> bool {
+    matches!(R::OPERANDS[k].role, Role::State)
+}
+
+/// Behind which of an iteration's registers the codes of state `k` are begun; they are finished behind the next one.
+const fn stage1_register<R: Rule>(k: usize) -> usize {
+    let (mut before, mut operand) = (0, 0);
+    while operand < k {
+        before += (state::<R>(operand) && R::OPERANDS[operand].written) as usize;
+        operand += 1;
+    }
+    2 * before % REGISTERS
+}
+
+/// Repeats the body for each register of an iteration, as `for_each_operand` does for operands.
+macro_rules! for_each_register {
+    ($r:ident => $body:block) => {
+        for_each_register!(@ $r => $body; 0 1 2 3)
+    };
+    (@ $r:ident => $body:block; $($register:literal)*) => { $( {
+        let $r: usize = $register;
+        $body
+    } )* };
+}
+const _: () = assert!(REGISTERS == 4, "for_each_register has as many bodies");
+
+/// # Safety
+/// `scalars` holds a whole row; `operands` one for each of the rule's, with codebooks, conversions and scales for states, valid
+/// for reading `blocks` blocks of 256 elements, and for writing them where the rule writes; no operand that is written
+/// overlaps another; the rule has no sums; the CPU has the instruction set of `V`.
+#[inline(always)]
+unsafe fn quantized<R: Rule, V: QuantVector>(
+    scalars: *const f32,
+    operands: *const QuantOperand,
+    blocks: usize,
+) where
+    f64: Literal<V>,
+{
+    // SAFETY: of the whole body, the caller's contract; scratch is written before it is read, block by block.
+    unsafe {
+        let group = const { REGISTERS * V::LANES };
+        let grad_scale = V::lit(f64::from(*scalars));
+        let mut values = R::Scalars::fill(grad_scale);
+        for (i, value) in values.as_mut().iter_mut().enumerate() {
+            *value = V::lit(f64::from(*scalars.add(1 + i)));
+        }
+        let count = const { R::OPERANDS.len() };
+        let stored = core::slice::from_raw_parts(operands, count);
+        let mut operands = [QuantOperand::NULL; MAX_OPERANDS];
+        operands[..count].copy_from_slice(stored);
+        let operands = operands;
+        let mut scratch = Scratch([const { [MaybeUninit::uninit(); 2] }; MAX_OPERANDS]);
+        let scratch = scratch.0.as_mut_ptr().cast::<f32>();
+        let mut params = [QuantParams::NONE; MAX_OPERANDS];
+        for block in 0..blocks {
+            let (side, other) = (block % 2 * BLOCK, (1 - block % 2) * BLOCK);
+            let mut absmax = [V::no_absmax(); MAX_OPERANDS];
+            for within in (0..BLOCK).step_by(group) {
+                let first = block * BLOCK + within;
+                let mut x = [R::Operands::fill(grad_scale); REGISTERS];
+                for_each_operand!(count, k => {
+                    let QuantOperand { address, scales, codebook, .. } = operands[k];
+                    if state::<R>(k) {
+                        let scale = *scales.add(block);
+                        prefetch(address.wrapping_add(first + PREFETCH_ELEMENTS), 64);
+                        let decoded = V::decode(codebook.unwrap_unchecked(), address.add(first), scale);
+                        for (x, decoded) in x.iter_mut().zip(decoded) {
+                            x.as_mut()[k] = decoded;
+                        }
+                    }
+                });
+                let mut stage1 = [V::no_stage1(); MAX_OPERANDS];
+                for_each_register!(r => {
+                    for_each_operand!(count, k => {
+                        if !state::<R>(k) {
+                            let (address, at) = (operands[k].address.cast::<f32>(), first + V::LANES * r);
+                            if at.is_multiple_of(16) {
+                                prefetch(address.wrapping_add(at + PREFETCH_ELEMENTS).cast(), 64);
+                            }
+                            x[r].as_mut()[k] = V::load(address.add(at));
+                        }
+                    });
+                    apply::<R, V>(grad_scale, &values, &mut x[r]);
+                    // Stored at once, or the compiler would put the rule behind the codes.
+                    for_each_operand!(count, k => {
+                        if R::OPERANDS[k].written {
+                            let (x, at) = (x[r].as_ref()[k], V::LANES * r);
+                            if state::<R>(k) {
+                                absmax[k] = V::update_absmax(operands[k].codebook.unwrap_unchecked(), absmax[k], x);
+                                x.store(scratch.add(2 * BLOCK * k + side + within + at));
+                            } else {
+                                x.store(operands[k].address.cast::<f32>().add(first + at));
+                            }
+                        }
+                    });
+                    for_each_operand!(count, k => {
+                        if state::<R>(k) && R::OPERANDS[k].written {
+                            let QuantOperand { address, codebook, blocks, .. } = operands[k];
+                            let numbers = scratch.add(2 * BLOCK * k + other + within);
+                            let QuantParams { usual, factor, .. } = params[k];
+                            if r == stage1_register::<R>(k) && usual {
+                                stage1[k] = V::stage1(codebook.unwrap_unchecked(), factor, numbers);
+                            }
+                            if r == stage1_register::<R>(k) + 1 {
+                                let codes = address.wrapping_add(first).wrapping_sub(BLOCK);
+                                if usual {
+                                    V::stage2(codebook.unwrap_unchecked(), factor, stage1[k], numbers, codes);
+                                } else if block > 0 {
+                                    (blocks.unwrap_unchecked().part)(numbers, &params[k], codes, group);
+                                }
+                            }
+                        }
+                    });
+                });
+            }
+            for_each_operand!(count, k => {
+                if state::<R>(k) && R::OPERANDS[k].written {
+                    let columns: AbsMax = V::to_absmax(absmax[k]);
+                    let numbers = scratch.add(2 * BLOCK * k + side);
+                    let scale = BlockCodec::finish(&columns, numbers, BLOCK, &mut params[k]);
+                    *operands[k].scales.add(block) = scale;
+                }
+            });
+        }
+        // What there is of the last one is not in the loop, which would be compiled once more for it.
+        let Some(last) = blocks.checked_sub(1) else { return };
+        for_each_operand!(count, k => {
+            if state::<R>(k) && R::OPERANDS[k].written {
+                let numbers = scratch.add(2 * BLOCK * k + last % 2 * BLOCK);
+                let codes = operands[k].address.add(last * BLOCK);
+                (operands[k].blocks.unwrap_unchecked().part)(numbers, &params[k], codes, BLOCK);
+            }
+        });
+    }
+}
+
+/// # Safety
+/// As [`QuantizedKernel`]: see `quantized`, with AVX2.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(crate) unsafe fn avx2<R: Rule>(scalars: *const f32, operands: *const QuantOperand, blocks: usize) {
+    // SAFETY: the caller's contract.
+    unsafe { quantized::<R, crate::vector::Ymm32>(scalars, operands, blocks) }
+}
+
+/// # Safety
+/// As [`QuantizedKernel`]: see `quantized`, with AVX-512, VBMI and VBMI2.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,avx2,fma,f16c")]
+pub(crate) unsafe fn avx512<R: Rule>(scalars: *const f32, operands: *const QuantOperand, blocks: usize) {
+    // SAFETY: the caller's contract.
+    unsafe { quantized::<R, crate::vector::Zmm32>(scalars, operands, blocks) }
+}

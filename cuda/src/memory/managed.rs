@@ -1,0 +1,87 @@
+//! Managed memory: states that the driver moves between the host and the device as they are used, so that there may be
+//! more of them than the device has memory.
+
+use crate::context::{Context, DriverResult, Failure};
+use cudarc::driver::sys::{self, CUdevice_attribute, CUmemAttach_flags};
+use cudarc::driver::{CudaStream, result};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Where managed memory is: its addresses and bytes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Managed {
+    ranges: Arc<Mutex<BTreeMap<u64, u64>>>,
+}
+
+impl Managed {
+    /// Whether an address is in it.
+    pub(crate) fn has(&self, address: u64) -> bool {
+        let ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
+        let below = ranges.range(..=address).next_back();
+        below.is_some_and(|(start, bytes)| address - start < *bytes)
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ranges.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    fn set(&self, address: u64, bytes: Option<u64>) {
+        let mut ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
+        match bytes {
+            Some(bytes) => ranges.insert(address, bytes),
+            None => ranges.remove(&address),
+        };
+    }
+}
+
+/// One piece of it, freed with its last region.
+pub(crate) struct Arena {
+    address: u64,
+    known: Managed,
+    stream: Arc<CudaStream>,
+}
+
+impl Arena {
+    /// So many bytes, zero at first, among what is `known`.
+    pub(crate) fn new(ctx: &Context, known: &Managed, bytes: usize) -> DriverResult<Arena> {
+        // SAFETY: it is filled with zeros before anything reads it, in the order of the stream.
+        let address = unsafe { result::malloc_managed(bytes, CUmemAttach_flags::CU_MEM_ATTACH_GLOBAL) };
+        let address = address.map_err(Failure::at("allocating memory"))?;
+        let arena = Arena { address, known: known.clone(), stream: Arc::clone(&ctx.compute) };
+        arena.known.set(address, Some(bytes as u64));
+        // SAFETY: it has as many bytes.
+        let filled = unsafe { result::memset_d8_async(address, 0, bytes, arena.stream.cu_stream()) };
+        filled.map_err(Failure::at("allocating memory"))?;
+        Ok(arena)
+    }
+
+    pub(crate) fn address(&self) -> u64 {
+        self.address
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        self.known.set(self.address, None);
+        // A failure shows in the next call of the device.
+        let _ = self.stream.context().bind_to_thread();
+        let _ = self.stream.synchronize();
+        // SAFETY: it was allocated so, and everything that used it is done.
+        let _ = unsafe { result::memory_free(self.address) };
+    }
+}
+
+/// Asks the driver to bring so many bytes to the device, in the order of a stream.
+pub(crate) fn prefetch(stream: &CudaStream, address: u64, bytes: usize) -> DriverResult<()> {
+    let device = stream.context().cu_device();
+    // SAFETY: only where memory is changes, not what is in it; a place that is none is an error.
+    let asked = unsafe { sys::cuMemPrefetchAsync(address, bytes, device, stream.cu_stream()) };
+    asked.result().map_err(Failure::at("prefetching managed memory"))
+}
+
+/// Whether the device can be asked to: others bring all of it with each launch.
+pub(crate) fn prefetches(stream: &CudaStream) -> bool {
+    let asked = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS;
+    stream.context().attribute(asked).is_ok_and(|answer| answer == 1)
+}

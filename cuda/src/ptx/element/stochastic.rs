@@ -1,0 +1,92 @@
+//! Rounding by chance: the bits of [`fallline_core::codec::stochastic`].
+
+use super::kernel::Element;
+use super::operand::{Operand, PER_LANE, Stochastic};
+use crate::ptx::{Builder, Class, Reg, Space, Type, Value};
+use fallline_core::codec::stochastic::{MULTIPLIER, ROUNDS, WEYL};
+use fallline_core::sums::STEP;
+
+impl Element<'_> {
+    /// Whether anything is rounded by chance.
+    pub(super) fn rounds_stochastically(&self) -> bool {
+        self.operands.iter().any(|operand| operand.chance.is_some())
+    }
+
+    /// Loads the keys of the tensor's operands, and finds out which fours of its elements the lane's are.
+    pub(super) fn find_keys(&mut self, lane: Reg, first: Reg, tensor: Reg, keys: Reg) {
+        let operands = self.graph.operands().len() as i64;
+        let b = &mut self.b;
+        b.comment("the keys of what is rounded by chance, and the lane's first four elements");
+        let row = b.mad_wide(tensor, 8 * operands, keys);
+        for (i, operand) in self.operands.iter_mut().enumerate() {
+            let Some(chance) = &mut operand.chance else { continue };
+            let key = b.ld(Space::Constant, Type::B32, 2, row, 8 * i);
+            chance.key = [Some(key[0]), Some(key[1])];
+        }
+        let before = b.shr(Type::U64, first, 2);
+        let counter4 = b.named(Class::B64, "quarter");
+        self.counter4 = Some(b.to(counter4).mad_wide(lane, (PER_LANE / 4) as i64, before));
+    }
+
+    /// Draws for the lane's four elements from `first` on.
+    pub(super) fn draw(&mut self, first: usize) {
+        let Some(counter4) = self.counter4 else { return };
+        let b = &mut self.b;
+        b.comment(&format!("chances of elements {first} to {} of the lane", first + 3));
+        let [low, high] = b.unpack(Class::B32, counter4);
+        // The first one is even: nothing is carried.
+        let low = if first == 0 { low } else { b.or(Type::B32, low, (first / 4) as i64) };
+        for operand in &mut self.operands {
+            let Some(chance) = &mut operand.chance else { continue };
+            let [Some(key), Some(key_high)] = chance.key else { unreachable!("keys are loaded") };
+            let right = b.xor(Type::B32, key_high, high);
+            chance.words = philox(b, [low, right], key).map(Some);
+        }
+    }
+
+    /// On to the next step's elements.
+    pub(super) fn next_counter4(&mut self) {
+        if let Some(counter4) = self.counter4 {
+            self.b.to(counter4).add(Type::U64, counter4, (STEP / 4) as i64);
+        }
+    }
+}
+
+/// One block of Philox2x32-7.
+fn philox(b: &mut Builder, [mut left, mut right]: [Reg; 2], key: Reg) -> [Reg; 2] {
+    let multiplier = Value::Bits(MULTIPLIER as u32);
+    for round in 0..ROUNDS {
+        let key = match round {
+            0 => key,
+            _ => b.add(Type::U32, key, Value::Bits(WEYL.wrapping_mul(round))),
+        };
+        let (high, low) = (b.mul_hi(left, multiplier), b.mul(Type::U32, left, multiplier));
+        let mixed = b.xor(Type::B32, high, key);
+        left = b.xor(Type::B32, mixed, right);
+        right = low;
+    }
+    [left, right]
+}
+
+impl Operand {
+    /// Two neighbours, of which the first is element `i` of the lane, as bfloat16 up or down.
+    pub(super) fn round_stochastically(
+        &self,
+        b: &mut Builder,
+        words: &Stochastic,
+        pair: [Value; 2],
+        i: usize,
+    ) -> Reg {
+        let word = words.words[i / 2 % 2].expect("drawn");
+        let chances = [b.and(Type::B32, word, Value::Bits(0xffff)), b.shr(Type::U32, word, 16)];
+        let [low, high] = [0, 1].map(|k| {
+            let x = b.mov(Type::F32, pair[k]);
+            let bits = b.cast(Class::B32, x);
+            let up = b.add(Type::U32, bits, chances[k]);
+            let quiet = b.or(Type::B32, bits, Value::Bits(0x0040_0000));
+            let nan = b.setp("nan", Type::F32, x, x);
+            b.selp(Type::B32, quiet, up, nan)
+        });
+        b.prmt(low, high, 0x7632)
+    }
+}

@@ -1,0 +1,211 @@
+//! Averages of the weights, kept beside them.
+
+use crate::average::Average;
+use crate::builtins::{Builtins, Share};
+use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
+use crate::params::averaged::AveragedParam;
+use crate::params::slots::{Slot, Slots};
+use crate::{Binding, Error, LoadReport, Result};
+use fallline_core::backend::{Pass, Plan, TensorPass, View};
+use fallline_core::{Backend, Compute, Kernel, Storage, Tensor};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// Averages at work.
+pub(crate) struct Averages {
+    spec: Average,
+    /// Iterations so far.
+    steps: u64,
+    /// The scalars of the rule that goes over what a step writes, in the same pass; empty where it is not time for it.
+    row: Vec<f64>,
+    /// By the rule that is run, and whether it computes in double precision.
+    plans: BTreeMap<(&'static str, bool), Plan>,
+}
+
+/// Averages in a checkpoint.
+const AVERAGE: &str = "average/";
+
+impl Averages {
+    /// Before the first iteration.
+    pub(crate) fn new(spec: Average) -> Averages {
+        Averages { spec, steps: 0, row: Vec::new(), plans: BTreeMap::new() }
+    }
+
+    /// Counts an iteration.
+    pub(crate) fn advance(&mut self) {
+        self.steps += 1;
+    }
+
+    /// Memory for the averages that are missing, side by side, and the scalars with which the step's own passes take in
+    /// what they write.
+    pub(crate) fn allocate(
+        &mut self,
+        builtins: &Builtins,
+        near: &Arc<dyn Backend>,
+        slots: &mut [Slot],
+    ) -> Result<()> {
+        self.row.clear();
+        let Some(share) = self.spec.share(self.steps) else { return Ok(()) };
+        let kernel = builtins.lerp();
+        self.row.resize(1 + kernel.scalars.len(), 1.0);
+        kernel.compute_scalars(&Share::of(&self.spec, share), 1, &mut self.row[1..]);
+        slots.iter_mut().flat_map(|slot| &mut slot.averaged).for_each(|averaged| averaged.taken = false);
+        let missing: Vec<&mut Slot> = slots.iter_mut().filter(|slot| slot.averaged.is_none()).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let requests: Vec<_> =
+            missing.iter().map(|slot| (slot.compute.format(), slot.shape.elements())).collect();
+        for (slot, storage) in missing.into_iter().zip(near.allocate(&requests)?) {
+            slot.averaged = Some(Box::new(AveragedParam::new(storage, false)));
+        }
+        Ok(())
+    }
+
+    /// Brings averages to another device, where the parameters are.
+    ///
+    /// # Errors
+    /// When a device fails.
+    pub(crate) fn move_to(
+        from: &Arc<dyn Backend>,
+        slots: &mut Slots,
+        device: &Arc<dyn Backend>,
+    ) -> Result<()> {
+        for slot in slots.iter_mut() {
+            if let Some(averaged) = slot.averaged.take() {
+                let AveragedParam { storage, begun, .. } = *averaged;
+                let tensor = Tensor::from_storage(from, storage, slot.shape.clone())?.to(device)?;
+                slot.averaged = Some(Box::new(AveragedParam::new(tensor.into_storage(), begun)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The rule that takes in what a step writes, with its scalars, where it is time for it.
+    pub(crate) fn rule(&self, builtins: &Builtins) -> Option<(&'static Kernel, &[f64])> {
+        (!self.row.is_empty()).then(|| (builtins.lerp(), &self.row[..]))
+    }
+
+    /// Takes in the weights of bindings that no pass of the step has taken in; the slots are in their order. Of a parameter
+    /// that is `offloaded`, on another device than its states, what is on the device is averaged.
+    pub(crate) fn update(
+        &mut self,
+        builtins: &Builtins,
+        (backend, offloaded): (&Arc<dyn Backend>, bool),
+        slots: &mut [Slot],
+        bindings: &mut [Binding<'_>],
+    ) -> Result<()> {
+        let Some(share) = self.spec.share(self.steps) else { return Ok(()) };
+        // A copy is no arithmetic, so that an infinity is copied too.
+        let (copy, lerp) = (builtins.param_copy(), builtins.lerp());
+        let master = |slot: &Slot| !offloaded && slot.master.is_some();
+        let left = |slot: &Slot| slot.averaged.as_ref().is_some_and(|averaged| !averaged.taken);
+        for (slot, binding) in slots.iter_mut().zip(&mut *bindings).filter(|(slot, _)| left(slot)) {
+            #[cfg(feature = "ndarray")]
+            if let crate::ParamRef::Strided(view) = &mut binding.param {
+                view.gather();
+            }
+            if !backend.reaches_host() && !master(slot) {
+                stage(&**backend, slot, binding)?;
+            }
+        }
+        for (compute, begun) in [Compute::F32, Compute::F64].into_iter().flat_map(|c| [(c, false), (c, true)])
+        {
+            let is = |averaged: &AveragedParam| !averaged.taken && averaged.begun == begun;
+            let fits = |slot: &Slot| slot.compute == compute && slot.averaged.as_deref().is_some_and(is);
+            if !slots.iter().any(fits) {
+                continue;
+            }
+            let kernel = if begun { lerp } else { copy };
+            let mut row = vec![1.0; 1 + kernel.scalars.len()];
+            if begun {
+                kernel.compute_scalars(&Share::of(&self.spec, share), 1, &mut row[1..]);
+            }
+            let mut left = slots.iter_mut().zip(&mut *bindings).filter(|(slot, _)| fits(slot));
+            let plan = self.plans.entry((kernel.name, compute == Compute::F64));
+            backend.run(Pass {
+                kernel,
+                compute,
+                tensors: &mut |views| {
+                    let (slot, binding) = left.next()?;
+                    let averaged = slot.averaged.as_mut()?;
+                    // The parameter in single precision is what is trained, where there is one.
+                    let whole = slot.master.as_deref().filter(|_| !offloaded);
+                    let param = whole.or(averaged.staging.as_ref()).map(View::read);
+                    // In both rules what is written comes first.
+                    views[0] = Some(View::write(&mut averaged.storage));
+                    views[1] = Some(param.unwrap_or_else(|| binding.param.view()));
+                    Some(TensorPass { elements: slot.shape.elements(), row: 0 })
+                },
+                rows: &row,
+                tensor_scalars: &[],
+                plan: plan.or_insert_with(|| backend.plan()),
+                sums: &mut [],
+                beside: &[],
+            })?;
+        }
+        slots.iter_mut().flat_map(|slot| &mut slot.averaged).for_each(|averaged| averaged.begun = true);
+        Ok(())
+    }
+
+    /// What they depend on, in a line.
+    pub(crate) fn write_settings(&self, text: &mut String) -> std::fmt::Result {
+        writeln!(text, "{:?} after {} iterations", self.spec, self.steps)
+    }
+
+    /// Adds them to a checkpoint.
+    pub(crate) fn save<'s>(
+        &self,
+        near: &dyn Backend,
+        slots: impl Iterator<Item = &'s Slot>,
+        checkpoint: &mut Checkpoint,
+    ) -> Result<()> {
+        for slot in slots {
+            if let Some(averaged) = slot.averaged.as_ref().filter(|averaged| averaged.begun) {
+                let entry = Entry::from_storage(near, &averaged.storage, slot.shape.clone())?;
+                checkpoint.insert(format!("{AVERAGE}{}", slot.name), entry);
+            }
+        }
+        checkpoint.manifest.average_steps = Some(self.steps);
+        Ok(())
+    }
+
+    /// What they are after a load, in the slots of the checkpoint. A checkpoint without any begins them anew.
+    pub(crate) fn loaded(
+        &self,
+        near: &Arc<dyn Backend>,
+        checkpoint: &Checkpoint,
+        slots: &mut Slots,
+        (options, report): (&LoadOptions, &mut LoadReport),
+    ) -> Result<Averages> {
+        for (name, entry) in checkpoint.below(AVERAGE) {
+            let Some(slot) = slots.get_mut(name) else {
+                if options.lenient {
+                    continue;
+                }
+                return Err(Error::Mismatch(format!("{AVERAGE}{name} is of an unknown parameter")));
+            };
+            let key = format!("{AVERAGE}{name}");
+            let fits = (slot.compute.format(), &slot.shape);
+            let (storage, converted) = entry.load(&**near, &key, fits, options.converting)?;
+            report.converted += usize::from(converted);
+            slot.averaged = Some(Box::new(AveragedParam::new(storage, true)));
+        }
+        let steps = checkpoint.manifest.average_steps.unwrap_or(0);
+        Ok(Averages { spec: self.spec, steps, row: Vec::new(), plans: BTreeMap::new() })
+    }
+}
+
+/// Copies a parameter to the device, where it is the host's.
+fn stage(backend: &dyn Backend, slot: &mut Slot, binding: &mut Binding<'_>) -> Result<()> {
+    let (Some(averaged), Some(slice)) = (&mut slot.averaged, binding.param.host()) else { return Ok(()) };
+    let fits = |storage: &Storage| storage.format() == slice.format() && storage.len() == slice.len();
+    if !averaged.staging.as_ref().is_some_and(fits) {
+        averaged.staging = backend.allocate(&[(slice.format(), slice.len())])?.pop();
+    }
+    if let Some(storage) = &mut averaged.staging {
+        backend.write(storage, slice.as_ref())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! Checkpoints as safetensors: read, written, and joined of parts.
+
+use super::{Checkpoint, Entry, MANIFEST, Manifest, Part, SCALE, VERSION, dtype, format, write_atomically};
+use crate::{Error, Result};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::HashMap;
+use std::path::Path;
+
+impl Checkpoint {
+    /// Step counts of parameters that are not `known`, and states that are not `expected`: each with what is wrong.
+    pub(crate) fn others(
+        &self,
+        known: impl Fn(&str) -> bool,
+        expected: impl Fn(&str, &str) -> bool,
+    ) -> impl Iterator<Item = (&str, &'static str)> {
+        let steps = self.steps.keys().filter(move |name| !known(name));
+        let steps = steps.map(|name| (name.as_str(), "has a step count, but its manifest does not know it"));
+        let keys = self.tensors.keys().chain(self.codes.keys());
+        let states = keys.filter_map(|key| key.strip_prefix("state/"));
+        // The scales of codes stand beside them.
+        let whole = |key: &'_ str| match key.strip_suffix(SCALE) {
+            Some(whole) if self.codes.contains_key(&format!("state/{whole}")) => whole.to_owned(),
+            _ => key.to_owned(),
+        };
+        let fits =
+            move |key: &str| whole(key).rsplit_once('/').is_some_and(|(param, state)| expected(param, state));
+        let states = states.filter(move |state| !fits(state));
+        steps.chain(states.map(|state| (state, "is not expected: the parameter has no such state")))
+    }
+
+    /// One checkpoint of the parts that all ranks have written ([`Driver::save_own`](crate::Driver::save_own)), which
+    /// loads with any number of ranks.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when a part is missing or there twice, or they are of different steps or configurations.
+    pub fn join(parts: impl IntoIterator<Item = Checkpoint>) -> Result<Checkpoint> {
+        let mut whole: Option<Checkpoint> = None;
+        let mut found = Vec::new();
+        for mut part in parts {
+            let Some(Part { rank, of }) = part.manifest.part.take() else {
+                return Err(Error::Mismatch("it is whole: only parts of ranks can be joined".into()));
+            };
+            found.resize(of.max(found.len()), false);
+            if found.len() != of || rank >= of || core::mem::replace(&mut found[rank], true) {
+                return Err(Error::Mismatch(format!(
+                    "the part of rank {rank} of {of} is there twice, or of another number"
+                )));
+            }
+            let Some(whole) = &mut whole else {
+                whole = Some(part);
+                continue;
+            };
+            whole.take_part(part, rank)?;
+        }
+        match (whole, found.iter().position(|found| !found)) {
+            (Some(whole), None) => Ok(whole),
+            (_, missing) => {
+                let (rank, of) = (missing.unwrap_or(0), found.len());
+                Err(Error::Mismatch(format!("the part of rank {rank} of {of} is missing")))
+            }
+        }
+    }
+
+    /// Takes in another rank's part.
+    fn take_part(&mut self, part: Checkpoint, rank: usize) -> Result<()> {
+        let differs =
+            |what: &str| Error::Mismatch(format!("the part of rank {rank} has {what} than the first"));
+        let (Some(own), Some(other)) = (&mut self.manifest.optimizer, part.manifest.optimizer) else {
+            return Err(differs("another optimizer"));
+        };
+        if (&own.name, &own.groups, &own.shared) != (&other.name, &other.groups, &other.shared) {
+            return Err(differs("another configuration"));
+        }
+        if self.manifest.schedule != part.manifest.schedule || self.manifest.trainer != part.manifest.trainer
+        {
+            return Err(differs("another progress"));
+        }
+        if let Some(name) = other.params.keys().find(|name| own.params.contains_key(*name)) {
+            return Err(Error::Mismatch(format!("the part of rank {rank} has {name:?} too")));
+        }
+        own.params.extend(other.params);
+        self.tensors.extend(part.tensors);
+        self.codes.extend(part.codes);
+        self.steps.extend(part.steps);
+        Ok(())
+    }
+
+    /// The file's bytes.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when a tensor's extents do not fit its bytes.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let steps: Vec<(String, [u8; 8])> =
+            self.steps.iter().map(|(name, steps)| (format!("step/{name}"), steps.to_le_bytes())).collect();
+        let failed =
+            |error: safetensors::SafeTensorError| Error::Mismatch(format!("cannot be written: {error}"));
+        let mut views = Vec::new();
+        for (key, entry) in &self.tensors {
+            let shape = entry.shape.extents().to_vec();
+            views.push((
+                key.as_str(),
+                TensorView::new(dtype(entry.format), shape, &entry.bytes).map_err(failed)?,
+            ));
+        }
+        for (key, (shape, bytes)) in &self.codes {
+            let view = TensorView::new(Dtype::U8, shape.extents().to_vec(), bytes).map_err(failed)?;
+            views.push((key.as_str(), view));
+        }
+        for (key, bytes) in &steps {
+            views.push((key.as_str(), TensorView::new(Dtype::I64, Vec::new(), bytes).map_err(failed)?));
+        }
+        let manifest = serde_json::to_string(&self.manifest)
+            .map_err(|error| Error::Mismatch(format!("cannot be written: {error}")))?;
+        let metadata = HashMap::from([(MANIFEST.to_owned(), manifest)]);
+        safetensors::serialize(views, Some(metadata)).map_err(failed)
+    }
+
+    /// Writes the file: beside its place first, flushed to the disk, then renamed.
+    ///
+    /// # Errors
+    /// [`Error::Io`] names the file; an older one is then still whole.
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let bytes = self.to_bytes()?;
+        write_atomically(path, &bytes).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        Ok(())
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Malformed`], naming the file.
+    pub fn read(path: impl AsRef<Path>) -> Result<Checkpoint> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        Checkpoint::from_bytes(&bytes).map_err(|problem| Error::Malformed { path: path.to_owned(), problem })
+    }
+
+    /// Reads a file's bytes.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Checkpoint, String> {
+        let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
+        let manifest = header.metadata().as_ref().and_then(|metadata| metadata.get(MANIFEST));
+        let manifest = manifest.ok_or("it has no manifest (the key `fallline` of its metadata)")?;
+        let manifest: Manifest = serde_json::from_str(manifest)
+            .map_err(|error| format!("its manifest cannot be read: {error}"))?;
+        if manifest.version == 0 || manifest.version > VERSION {
+            return Err(format!(
+                "it has version {}, and this fallline reads up to {VERSION}",
+                manifest.version
+            ));
+        }
+        let mut checkpoint = Checkpoint { manifest, ..Checkpoint::default() };
+        for (key, view) in file.tensors() {
+            if let Some(name) = key.strip_prefix("step/") {
+                let bytes = <[u8; 8]>::try_from(view.data());
+                let (Ok(bytes), Dtype::I64) = (bytes, view.dtype()) else {
+                    return Err(format!("{key} is not one I64"));
+                };
+                checkpoint.steps.insert(name.to_owned(), i64::from_le_bytes(bytes));
+                continue;
+            }
+            if view.dtype() == Dtype::U8 && key.starts_with("state/") {
+                if !checkpoint.manifest.is_in_blocks(&key) {
+                    return Err(format!("{key} is of type U8, but its manifest has it in no block format"));
+                }
+                checkpoint.codes.insert(key, (view.shape().into(), view.data().to_vec()));
+                continue;
+            }
+            let format =
+                format(view.dtype()).ok_or_else(|| format!("{key} is of type {:?}", view.dtype()))?;
+            let entry = Entry { format, shape: view.shape().into(), bytes: view.data().to_vec() };
+            checkpoint.tensors.insert(key, entry);
+        }
+        Ok(checkpoint)
+    }
+}

@@ -1,0 +1,121 @@
+//! A tensor of a checkpoint, as bytes.
+
+use crate::{Error, Result};
+use fallline_core::host::Slice;
+use fallline_core::{Backend, Element, Format, Shape, Storage};
+use half::{bf16, f16};
+use safetensors::tensor::Dtype;
+
+/// A tensor of a checkpoint: format, extents, little-endian bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// How its elements are stored.
+    pub format: Format,
+    /// Its extents.
+    pub shape: Shape,
+    /// Its elements, row-major, little-endian.
+    pub bytes: Vec<u8>,
+}
+
+impl Entry {
+    /// Copies a backend's memory.
+    ///
+    /// # Errors
+    /// When the backend cannot read it.
+    pub fn from_storage(backend: &dyn Backend, storage: &Storage, shape: Shape) -> Result<Entry> {
+        macro_rules! read {
+            ($t:ty) => {{
+                let mut values = vec![<$t>::default(); storage.len()];
+                backend.read(storage, values.as_mut_slice().into())?;
+                Ok(Entry::new(shape, Slice::from(&values)))
+            }};
+        }
+        match storage.format() {
+            Format::F64 => read!(f64),
+            Format::F32 => read!(f32),
+            Format::Bf16 => read!(bf16),
+            Format::F16 => read!(f16),
+            other => unreachable!("no entry is made of {other}"),
+        }
+    }
+
+    /// Copies the elements into a backend's memory.
+    ///
+    /// # Errors
+    /// When the lengths differ or the backend cannot write it.
+    pub fn copy_to(&self, backend: &dyn Backend, storage: &mut Storage) -> Result<()> {
+        match self.format {
+            Format::F64 => backend.write(storage, Slice::from(&self.values::<f64>()))?,
+            Format::F32 => backend.write(storage, Slice::from(&self.values::<f32>()))?,
+            Format::Bf16 => backend.write(storage, Slice::from(&self.values::<bf16>()))?,
+            Format::F16 => backend.write(storage, Slice::from(&self.values::<f16>()))?,
+            other => unreachable!("no entry is made of {other}"),
+        }
+        Ok(())
+    }
+
+    /// Copies the elements into new memory of a backend, where format and shape are these, or the format is let pass.
+    /// Says whether it was another.
+    pub(crate) fn load(
+        &self,
+        backend: &dyn Backend,
+        key: &str,
+        (format, shape): (Format, &Shape),
+        converting: bool,
+    ) -> Result<(Storage, bool)> {
+        let converted = self.format != format;
+        if self.shape != *shape || (converted && !converting) {
+            let (was, got) = (self.format, &self.shape);
+            return Err(Error::Mismatch(format!(
+                "{key} is {was} of shape {got}, expected {format} of {shape}"
+            )));
+        }
+        let mut storage = backend.allocate(&[(format, shape.elements())])?.remove(0);
+        self.copy_to(backend, &mut storage)?;
+        Ok((storage, converted))
+    }
+
+    /// Copies a slice.
+    pub fn new(shape: Shape, values: Slice<'_>) -> Entry {
+        Entry { format: values.format(), shape, bytes: little_endian(values) }
+    }
+
+    /// Its elements, rounded to `T` if they are stored otherwise.
+    pub fn values<T: Element>(&self) -> Vec<T> {
+        fn read<T: Element, const N: usize>(bytes: &[u8], get: impl Fn([u8; N]) -> f64) -> Vec<T> {
+            let chunks = bytes.chunks_exact(N);
+            chunks.map(|c| T::from_f64(get(c.try_into().unwrap_or([0; N])))).collect()
+        }
+        match self.format {
+            Format::F64 => read(&self.bytes, f64::from_le_bytes),
+            Format::F32 => read(&self.bytes, |b| f64::from(f32::from_le_bytes(b))),
+            Format::Bf16 => read(&self.bytes, |b| bf16::from_le_bytes(b).to_f64()),
+            Format::F16 => read(&self.bytes, |b| f16::from_le_bytes(b).to_f64()),
+            other => unreachable!("no entry is read as {other}"),
+        }
+    }
+}
+
+/// A format's name in safetensors.
+pub fn dtype(format: Format) -> Dtype {
+    match format {
+        Format::F64 => Dtype::F64,
+        Format::F32 => Dtype::F32,
+        Format::Bf16 => Dtype::BF16,
+        Format::F16 => Dtype::F16,
+        other => unreachable!("{other} is stored as codes"),
+    }
+}
+
+/// The format of a safetensors type, where there is one.
+pub fn format(dtype: Dtype) -> Option<Format> {
+    Format::ALL.into_iter().find(|&format| self::dtype(format) == dtype)
+}
+
+fn little_endian(values: Slice<'_>) -> Vec<u8> {
+    let mut bytes = values.bytes().to_vec();
+    if cfg!(target_endian = "big") {
+        bytes.chunks_exact_mut(values.format().bytes()).for_each(<[u8]>::reverse);
+    }
+    bytes
+}

@@ -1,0 +1,241 @@
+//! A step in pieces: each parameter as soon as its gradient is there.
+
+use super::Driver;
+use super::step::Verdict;
+use crate::averaging::Averages;
+use crate::{Binding, Error, Result, StepReport};
+
+/// A step that has begun ([`Driver::begin`]).
+///
+/// A parameter that is applied has taken its step, whether [`finish`](Stream::finish) is called or not. Where it is not, the
+/// optimizer does not go on: its next step is [`Error::HalfStep`], which names the parameters that have stepped, until a
+/// checkpoint is loaded.
+#[must_use = "a step that is not finished is half a step"]
+pub struct Stream<'d> {
+    driver: &'d mut Driver,
+    report: StepReport,
+    /// How many were inspected that have no gradient.
+    without_grad: usize,
+    /// What was decided once all gradients were inspected, where they had to be.
+    verdict: Option<Verdict>,
+}
+
+impl Driver {
+    /// Begins a step in pieces: [`apply`](Stream::apply) steps a parameter as soon as its gradient is there, so that
+    /// it is in cache still and the gradient's memory can be used for the next; [`finish`](Stream::finish) ends the
+    /// step. The results are those of [`step`](crate::Optimizer::step) to the bit.
+    ///
+    /// ```
+    /// # use fallline_optim::{Driver, Optimizer, param};
+    /// # fn backward(optimizer: &mut Driver, weight: &mut Vec<f32>, bias: &mut Vec<f32>) -> fallline_optim::Result<()> {
+    /// let mut gradient = vec![0.0f32; 64]; // one buffer for all
+    /// let mut step = optimizer.begin()?;
+    /// gradient[..32].fill(0.5);
+    /// step.apply(param("fc.weight", weight, &gradient[..32]))?;
+    /// gradient[..4].fill(0.25);
+    /// step.apply(param("fc.bias", bias, &gradient[..4]))?;
+    /// assert_eq!(step.finish()?.updated, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Where all gradients are needed before the first parameter changes ([`Stream::needs_inspection`]: accumulation,
+    /// clipping, a loss scale, any policy for NaN and infinity but [`Propagate`](crate::NonFinite::Propagate)), the step has two
+    /// rounds: [`inspect`](Stream::inspect) takes each gradient, and then `apply` each parameter. With accumulation or
+    /// clipping by value gradients are kept from the first round, and the second needs none.
+    ///
+    /// ```
+    /// # use fallline_optim::{Driver, Optimizer, frozen, param};
+    /// # fn backward(optimizer: &mut Driver, weight: &mut Vec<f32>, bias: &mut Vec<f32>) -> fallline_optim::Result<()> {
+    /// # let (grad_of_weight, grad_of_bias) = (vec![0.5f32; 32], vec![0.25f32; 4]);
+    /// let mut step = optimizer.begin()?;
+    /// if step.needs_inspection() {
+    ///     step.inspect(param("fc.weight", weight, &grad_of_weight))?;
+    ///     step.inspect(param("fc.bias", bias, &grad_of_bias))?;
+    /// }
+    /// step.apply(param("fc.weight", weight, &grad_of_weight))?;
+    /// step.apply(param("fc.bias", bias, &grad_of_bias))?;
+    /// step.finish()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotInPieces`] for algorithms that look at all parameters together, for several ranks, and for clipping by a
+    /// norm of another order than 0, 1, 2 and infinity.
+    pub fn begin(&mut self) -> Result<Stream<'_>> {
+        self.check_ready()?;
+        self.engine.check_training()?;
+        let refused = |what: String| Err(Error::NotInPieces { what });
+        if self.engine.setup.ranks.is_some() {
+            return refused("ranks step together".into());
+        }
+        for group in &self.engine.setup.groups {
+            let algorithm = &group.algorithm;
+            let gathers = algorithm.programs().any(|program| program.is_global());
+            if gathers || !algorithm.spec().shared.is_empty() {
+                return refused(format!("{} looks at all parameters together", algorithm.name()));
+            }
+        }
+        if let Some(what) = self.gradients.refuse_pieces() {
+            return refused(what);
+        }
+        self.in_pieces = true;
+        self.gradients.begin_pieces();
+        Ok(Stream { driver: self, report: StepReport::default(), without_grad: 0, verdict: None })
+    }
+
+    /// Checks that it can go on: no step before failed half-way, or was left half taken.
+    pub(super) fn check_ready(&mut self) -> Result<()> {
+        self.poison.check()?;
+        if !self.in_pieces {
+            return Ok(());
+        }
+        let slots = || self.engine.slots.iter();
+        let stepped = slots().any(|slot| slot.piece.applied == Some(true));
+        let accumulates = self.gradients.config.buffers();
+        let done = |piece: crate::params::slots::Piece| match stepped {
+            true => piece.applied == Some(true),
+            false => accumulates && piece.inspected,
+        };
+        let mut params: Vec<String> =
+            slots().filter(|slot| done(slot.piece)).map(|slot| slot.name.clone()).collect();
+        params.sort();
+        if !params.is_empty() {
+            return Err(Error::HalfStep { params, stepped });
+        }
+        self.end_pieces();
+        Ok(())
+    }
+
+    /// Forgets what was done with which parameters.
+    fn end_pieces(&mut self) {
+        self.in_pieces = false;
+        self.engine.slots.iter_mut().for_each(|slot| slot.piece = Default::default());
+    }
+}
+
+impl Stream<'_> {
+    /// Whether all gradients must be [inspected](Stream::inspect) before the first parameter is applied.
+    pub fn needs_inspection(&self) -> bool {
+        self.driver.gradients.inspects_pieces()
+    }
+
+    /// Takes a gradient in the first of two rounds: it is looked at, or added to the window's. Where one round is enough
+    /// nothing is done.
+    ///
+    /// # Errors
+    /// As [`step`](crate::Optimizer::step), for this parameter; [`Error::NotInPieces`] once a parameter was applied.
+    pub fn inspect(&mut self, binding: Binding<'_>) -> Result<()> {
+        if !self.needs_inspection() {
+            return Ok(());
+        }
+        if self.verdict.is_some() {
+            let what = format!("{:?} is inspected after a parameter was applied", binding.name);
+            return Err(Error::NotInPieces { what });
+        }
+        self.check_once(binding.name, |piece| piece.inspected)?;
+        let (window, mut step) = self.driver.split(false);
+        let inspected = step.inspect(window, &mut [binding]);
+        step.engine.slots.settle(&inspected, |_| false);
+        self.without_grad += usize::from(!inspected?);
+        Ok(())
+    }
+
+    /// Steps one parameter. Where gradients were only accumulated, or the step is skipped, it stays as it is.
+    ///
+    /// # Errors
+    /// As [`step`](crate::Optimizer::step), for this parameter: it is as it was then, those before it have taken their step.
+    /// [`Error::NotInPieces`] where it was not inspected and had to be.
+    pub fn apply(&mut self, binding: Binding<'_>) -> Result<()> {
+        self.check_once(binding.name, |piece| piece.applied.is_some())?;
+        let mut factor = None;
+        if self.needs_inspection() {
+            let piece = self.driver.engine.slots.get(binding.name).map(|slot| slot.piece);
+            if !piece.is_some_and(|piece| piece.inspected) {
+                let why = self.driver.gradients.why_inspected();
+                let what = format!("the gradient of {:?} must be inspected first (Stream::inspect): {why}", binding.name);
+                return Err(Error::NotInPieces { what });
+            }
+            match self.conclude()? {
+                Verdict::Accumulated(_) => return Ok(()),
+                Verdict::Skipped(_) => {
+                    let (_, mut step) = self.driver.split(false);
+                    step.align(&binding)?;
+                    return step.average(&mut [binding]);
+                }
+                Verdict::Step { factor: decided, .. } => factor = Some(*decided),
+            }
+        }
+        let stepped = self.driver.take_step(&mut [binding], false, factor)?;
+        self.report.updated += stepped.updated;
+        self.report.without_grad += stepped.without_grad;
+        if let Some(found) = stepped.poisoned
+            && self.report.poisoned.as_ref().is_none_or(|(known, _)| found.0 < *known)
+        {
+            self.report.poisoned = Some(found);
+        }
+        let applied = self.driver.engine.slots.range(0..1).iter_mut();
+        applied.for_each(|slot| slot.piece.applied = Some(stepped.updated > 0));
+        Ok(())
+    }
+
+    /// Ends the step.
+    ///
+    /// # Errors
+    /// [`Error::Unmatched`] where a rule of the configuration has matched no parameter so far; the parameters have taken
+    /// their step.
+    pub fn finish(mut self) -> Result<StepReport> {
+        let mut decided = Verdict::Step { factor: 1.0, report: StepReport::default() };
+        if self.needs_inspection() {
+            decided = self.conclude()?.clone();
+        }
+        let Stream { driver, report, without_grad: inspected, .. } = self;
+        driver.end_pieces();
+        let Driver { engine, window, gradients, averaging, expected, .. } = driver;
+        let StepReport { updated, without_grad, poisoned, .. } = report;
+        let report = match decided {
+            Verdict::Accumulated(report) | Verdict::Skipped(report) => {
+                StepReport { without_grad: inspected, ..report }
+            }
+            Verdict::Step { report, .. } => {
+                gradients.advance();
+                engine.advance()?;
+                engine.count_to_sync();
+                if gradients.config.buffers() {
+                    window.end();
+                }
+                StepReport { updated, without_grad, poisoned, ..report }
+            }
+        };
+        averaging.iter_mut().for_each(Averages::advance);
+        expected.check(engine)?;
+        expected.clear();
+        Ok(report)
+    }
+
+    /// What is decided once all gradients are inspected.
+    fn conclude(&mut self) -> Result<&Verdict> {
+        let decided = match self.verdict.take() {
+            Some(decided) => decided,
+            None => {
+                let (window, mut step) = self.driver.split(false);
+                let decided = step.conclude(window);
+                if decided.is_err() {
+                    // No parameter steps, and the window is over: nothing is half done.
+                    self.driver.end_pieces();
+                }
+                decided?
+            }
+        };
+        Ok(self.verdict.insert(decided))
+    }
+
+    /// Refuses a parameter with which something was done already.
+    fn check_once(&self, name: &str, done: impl Fn(crate::params::slots::Piece) -> bool) -> Result<()> {
+        match self.driver.engine.slots.get(name).is_some_and(|slot| done(slot.piece)) {
+            true => Err(Error::Duplicate { param: name.to_owned() }),
+            false => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! A step from beginning to end: checks first, then writes.
+
+use super::expected::Expectations;
+use super::poison::Poison;
+use crate::averaging::Averages;
+use crate::engine::Engine;
+use crate::engine::fusion::{Fusion, GradPrologue};
+use crate::engine::prepare::Prepared;
+use crate::gradients::accumulate::{Closing, Iteration, Window, check_dense};
+use crate::gradients::{GradState, Gradients};
+use crate::ranks::process_group::ProcessGroup;
+use crate::{Binding, Error, NonFinite, Result, Skipped, StepReport};
+
+/// Everything of a driver that a step needs but the window of gradients, which its bindings may be of.
+pub(super) struct Step<'d> {
+    pub(super) engine: &'d mut Engine,
+    pub(super) gradients: &'d mut Gradients,
+    pub(super) averaging: &'d mut Option<Averages>,
+    pub(super) group: &'d mut ProcessGroup,
+    pub(super) poison: &'d mut Poison,
+    pub(super) expected: &'d Expectations,
+    /// Whether all parameters are bound.
+    pub(super) whole: bool,
+}
+
+impl Step<'_> {
+    /// What comes before anything else: all ranks are about to take the same step, and it is known where parameters are.
+    pub(super) fn begin(&mut self, window: &mut Window, bindings: &[Binding<'_>]) -> Result<()> {
+        let Step { engine, gradients, averaging, group, .. } = self;
+        let policies = |text: &mut String| {
+            gradients.write_settings(text)?;
+            window.write_settings(&gradients.config, text)?;
+            averaging.as_ref().map_or(Ok(()), |averages| averages.write_settings(text))
+        };
+        group.check_consistent(engine, bindings, policies, averaging.is_some())?;
+        if let Some(device) = engine.resolve_placement(bindings) {
+            window.move_to(&device)?;
+            Averages::move_to(&engine.setup.backend, &mut engine.slots, &device)?;
+        }
+        Ok(())
+    }
+
+    /// An iteration of accumulation, which may end a window: then its gradients step.
+    pub(super) fn accumulate(
+        &mut self,
+        window: &mut Window,
+        bindings: &mut [Binding<'_>],
+    ) -> Result<StepReport> {
+        check_dense(bindings)?;
+        self.begin(window, bindings)?;
+        self.engine.prepare(bindings)?;
+        self.expected.check(self.engine)?;
+        self.allocate_averages(bindings.len())?;
+        match window.accumulate(self.engine, self.gradients, bindings)? {
+            Iteration::Open(report) => Ok(report),
+            Iteration::Full(closing) => {
+                let stepped = self.close(window, bindings, closing);
+                window.end();
+                stepped
+            }
+        }
+    }
+
+    /// The step of a full window.
+    fn close(
+        &mut self,
+        window: &mut Window,
+        bindings: &mut [Binding<'_>],
+        closing: Closing,
+    ) -> Result<StepReport> {
+        let mut report = StepReport::default();
+        let factor = {
+            let raw = window.rebound(bindings);
+            self.gradients.unscale_and_clip(self.engine, self.group, (&raw, GradState::Raw), &mut report)?
+        };
+        let Some(factor) = factor else {
+            report.without_grad = bindings.iter().filter(|binding| !window.has(binding.name)).count();
+            return Ok(report);
+        };
+        let (prologue, factor) = window.prologue(self.engine, self.gradients, closing, factor)?;
+        let mut bindings = window.closing(bindings, closing);
+        let stepped = self.take(&mut bindings, GradState::Unscaled(factor), prologue.as_ref())?;
+        let StepReport { norm, clipped, loss_scale, .. } = report;
+        Ok(StepReport { norm, clipped, loss_scale, ..stepped })
+    }
+
+    /// The step itself.
+    pub(super) fn take(
+        &mut self,
+        bindings: &mut [Binding<'_>],
+        state: GradState,
+        prologue: Option<&GradPrologue>,
+    ) -> Result<StepReport> {
+        let (mut report, prepared) = self.open(bindings, state)?;
+        if report.skipped() {
+            return Ok(report);
+        }
+        let Step { engine, gradients, averaging, group, poison, whole, .. } = self;
+        let factor = gradients.take_factor();
+        let factor = factor.as_ref().map(|(found, place)| (&**found, *place));
+        let epilogue = averaging.as_ref().and_then(|averages| averages.rule(engine.setup.builtins));
+        let fusion = Fusion { prologue, epilogue, factor };
+        poison.guard(|begun| engine.execute(bindings, &fusion, begun))?;
+        if *whole {
+            gradients.advance();
+            engine.advance()?;
+            engine.count_to_sync();
+        }
+        report.poisoned = gradients.poisoned_state(engine, group, bindings)?;
+        poison.guard_written(|| engine.download(bindings))?;
+        poison.guard_written(|| group.broadcast_owned(engine, bindings))?;
+        if prepared.has_strided {
+            move_strided(bindings, true);
+        }
+        Ok(report)
+    }
+
+    /// The first round of a step in pieces: a gradient is looked at, or added to its window's.
+    /// Returns whether there is one.
+    pub(super) fn inspect(&mut self, window: &mut Window, bindings: &mut [Binding<'_>]) -> Result<bool> {
+        let config = &self.gradients.config;
+        let (buffers, closes) = (config.buffers(), window.closes(config));
+        if buffers {
+            check_dense(bindings)?;
+        }
+        self.begin(window, bindings)?;
+        let prepared = self.engine.prepare(bindings)?;
+        self.allocate_averages(bindings.len())?;
+        let Step { engine, gradients, group, .. } = self;
+        match buffers {
+            true => {
+                window.add_piece(engine, &gradients.config, bindings)?;
+                if closes {
+                    gradients.inspect_piece(engine, group, &window.rebound(bindings))?;
+                }
+            }
+            false => {
+                if prepared.has_strided {
+                    move_strided(bindings, false);
+                }
+                engine.upload(bindings, prepared.has_rows)?;
+                gradients.inspect_piece(engine, group, bindings)?;
+            }
+        }
+        engine.slots.range(0..bindings.len()).iter_mut().for_each(|slot| slot.piece.inspected = true);
+        // An iteration counts for the averages of the weights, whatever becomes of it.
+        if buffers && !closes {
+            self.average(bindings)?;
+        }
+        let has = |binding: &Binding<'_>| {
+            !binding.grad.is_none() || (buffers && closes && window.has(binding.name))
+        };
+        Ok(bindings.iter().any(has))
+    }
+
+    /// What is decided once all gradients of a step in pieces are inspected.
+    pub(super) fn conclude(&mut self, window: &mut Window) -> Result<Verdict> {
+        let Step { engine, gradients, .. } = self;
+        let buffers = gradients.config.buffers();
+        if buffers && let Some(report) = window.end_iteration(engine, &gradients.config)? {
+            return Ok(Verdict::Accumulated(report));
+        }
+        let mut report = StepReport::default();
+        let concluded = gradients.conclude_pieces(engine, &mut report).and_then(|factor| match factor {
+            Some(factor) if buffers => {
+                window.prologue(engine, gradients, Closing::default(), factor).map(|(_, factor)| Some(factor))
+            }
+            factor => Ok(factor),
+        });
+        if buffers && !matches!(concluded, Ok(Some(_))) {
+            window.end();
+        }
+        Ok(match concluded? {
+            Some(factor) => Verdict::Step { factor, report },
+            None => Verdict::Skipped(report),
+        })
+    }
+
+    /// Brings the slot of the only parameter that is bound to its place.
+    pub(super) fn align(&mut self, binding: &Binding<'_>) -> Result<()> {
+        let Engine { setup, slots, .. } = &mut *self.engine;
+        slots.place(0, binding.name, || setup.new_slot(binding)).map(drop)
+    }
+
+    /// The second round of a step in pieces: a parameter steps, on its window's gradient where there is one.
+    pub(super) fn take_piece(
+        &mut self,
+        window: &mut Window,
+        bindings: &mut [Binding<'_>],
+        factor: f64,
+    ) -> Result<StepReport> {
+        let state = GradState::Unscaled(factor);
+        match self.gradients.config.buffers() {
+            true => self.take(&mut window.closing(bindings, Closing::default()), state, None),
+            false => self.take(bindings, state, None),
+        }
+    }
+
+    /// Everything that comes before the first write of a step: checks, copies, states, and the gradients' factor. A
+    /// report that is skipped ends the step.
+    pub(super) fn open(
+        &mut self,
+        bindings: &mut [Binding<'_>],
+        state: GradState,
+    ) -> Result<(StepReport, Prepared)> {
+        let mut prepared = self.engine.prepare(bindings)?;
+        if self.group.assign_owners(self.engine.slots.range(0..bindings.len())) {
+            prepared = self.engine.prepare(bindings)?;
+        }
+        if self.whole {
+            self.expected.check(self.engine)?;
+        }
+        self.engine.allocate_masks(bindings)?;
+        if state != GradState::Hessian {
+            self.allocate_averages(bindings.len())?;
+        }
+        let mut report = StepReport { without_grad: prepared.without_grad, ..StepReport::default() };
+        if prepared.has_strided {
+            move_strided(bindings, false);
+        }
+        self.engine.upload(bindings, prepared.has_rows)?;
+        let Step { engine, gradients, group, .. } = self;
+        let factor = match state {
+            GradState::Unscaled(factor) => Some(factor),
+            GradState::Raw | GradState::Hessian => {
+                gradients.unscale_and_clip(engine, group, (bindings, state), &mut report)?
+            }
+        };
+        let Some(factor) = factor else { return Ok((report, prepared)) };
+        if let Some((param, state)) = gradients.poisoned_state(engine, group, bindings)? {
+            if gradients.non_finite == NonFinite::Error {
+                return Err(Error::PoisonedState { param, state });
+            }
+            report.skipped = Some(Skipped::PoisonedState { param, state });
+            return Ok((report, prepared));
+        }
+        if prepared.lacks_states {
+            engine.allocate_states(bindings)?;
+        }
+        engine.scale_gradients(factor);
+        report.updated = bindings.len() - prepared.without_grad;
+        Ok((report, prepared))
+    }
+
+    fn allocate_averages(&mut self, bindings: usize) -> Result<()> {
+        let Some(averages) = &mut *self.averaging else { return Ok(()) };
+        let Engine { setup, slots, .. } = &mut *self.engine;
+        averages.allocate(setup.builtins, setup.param_backend(), slots.range(0..bindings))
+    }
+
+    /// Takes into the averages what no pass of the step has taken in.
+    pub(super) fn average(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
+        let Some(averages) = &mut *self.averaging else { return Ok(()) };
+        let Engine { setup, slots, .. } = &mut *self.engine;
+        let near = (setup.param_backend(), setup.is_offloaded());
+        averages.update(setup.builtins, near, slots.range(0..bindings.len()), bindings)
+    }
+}
+
+/// What becomes of a step in pieces.
+#[derive(Clone, Debug)]
+pub(super) enum Verdict {
+    /// Gradients were accumulated, and no parameter steps.
+    Accumulated(StepReport),
+    /// No parameter steps.
+    Skipped(StepReport),
+    /// Parameters step on gradients times a factor.
+    Step { factor: f64, report: StepReport },
+}
+
+/// Copies parameters that are not contiguous into buffers, or back.
+fn move_strided(bindings: &mut [Binding<'_>], back: bool) {
+    for binding in bindings.iter_mut().filter(|binding| !binding.grad.is_none()) {
+        if back { binding.param.scatter() } else { binding.param.gather() }
+    }
+}

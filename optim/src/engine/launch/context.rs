@@ -1,0 +1,124 @@
+//! What a step over a launch group works on, and operations between its passes.
+
+use super::CacheBatch;
+use crate::engine::fusion::Fusion;
+use crate::engine::group::{Group, first_of};
+use crate::engine::shared::Shared;
+use crate::op::{
+    CollectiveAt, Found, GradScale, Member, Named, Op, OpAt, Peers, Plans, Runner, Sums, Workspace,
+};
+use crate::params::slots::Slot;
+use crate::params::{row_sparse, staging};
+use crate::{AnyAlgorithm, Binding, Result};
+use core::cell::OnceCell;
+use fallline_core::backend::View;
+use fallline_core::ranks::Communicator;
+use fallline_core::{Backend, Compute};
+
+/// What a step over a launch group works on.
+pub(crate) struct StepContext<'s, 'b, 'd> {
+    /// The launch group's place.
+    pub(crate) index: usize,
+    pub(crate) family: usize,
+    /// How many parameters take part.
+    pub(crate) tensors: usize,
+    pub(crate) backend: &'s dyn Backend,
+    pub(crate) groups: &'s [Group],
+    pub(crate) shared: &'s mut Shared,
+    pub(crate) ranks: Option<&'s dyn Communicator>,
+    pub(crate) bindings: &'s mut [Binding<'d>],
+    pub(crate) slots: &'b mut [Slot],
+    pub(crate) fusion: Fusion<'s>,
+    /// Whether parameters and slow weights are synchronised ([`Lookahead`](crate::Lookahead)).
+    pub(crate) syncs: bool,
+}
+
+impl StepContext<'_, '_, '_> {
+    /// The algorithm of the family.
+    pub(crate) fn first(&self) -> &dyn AnyAlgorithm {
+        first_of(self.groups, self.family)
+    }
+
+    /// How many ranks step together.
+    pub(crate) fn world(&self) -> usize {
+        self.ranks.map_or(1, |ranks| ranks.world())
+    }
+
+    /// Counts the step of a batch's parameters, where the stage that would is passed over.
+    pub(crate) fn count(&mut self, batch: &CacheBatch) {
+        let mine = self.slots[batch.places.clone()].iter_mut().filter(|slot| slot.launch == Some(self.index));
+        mine.for_each(|slot| slot.steps += 1);
+    }
+
+    /// An operation on all tensors together. What it leaves out is kept with the first by name.
+    pub(crate) fn run_on_all(&mut self, op: &Op, compute: Compute, workspace: &mut Workspace) -> Result<()> {
+        let first = first_of(self.groups, self.family);
+        let mut mine: Vec<&mut Slot> =
+            self.slots.iter_mut().filter(|slot| slot.launch == Some(self.index)).collect();
+        mine.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        let mut errors = mine.first_mut().and_then(|slot| slot.errors.take());
+        let tensors = mine.iter_mut().map(|slot| {
+            let Slot { shape, memory, states, mask, .. } = &mut **slot;
+            Member { shape, memory, states: Named(states), mask: mask.as_ref().map(|mask| &mask.storage) }
+        });
+        let (backend, shared, ranks) = (self.backend, self.shared.on_host(), self.ranks);
+        let tensors = tensors.collect();
+        let mut at =
+            CollectiveAt { backend, compute, shared, ranks, errors: &mut errors, tensors, workspace };
+        let done = op.run_on_all(first.hyper(), &mut at);
+        drop(at);
+        if let Some(slot) = mine.first_mut() {
+            slot.errors = errors;
+        }
+        Ok(done?)
+    }
+
+    /// An operation on each tensor, one after another.
+    pub(crate) fn run_op(
+        &mut self,
+        op: &Op,
+        compute: Compute,
+        (names, found, factor): (&'static [&'static str], Found<'_>, f64),
+        (workspace, plans): (&mut Workspace, &Plans),
+    ) -> Result<()> {
+        let fetched = OnceCell::new();
+        let pairs = self.bindings.iter_mut().zip(&mut *self.slots);
+        let mine = pairs.filter(|(_, slot)| slot.launch == Some(self.index));
+        for (place, (binding, slot)) in mine.enumerate() {
+            let algorithm = &self.groups[slot.group].algorithm;
+            let rows = row_sparse::of(&slot.rows, slot.sparse);
+            let (param, grad) = staging::views(binding, &mut slot.staging, rows);
+            let mut at = OpAt {
+                on: Runner { backend: self.backend, compute, t: slot.steps + 1, plans },
+                shape: &slot.shape,
+                param: slot.master.as_deref().map(View::read).or(param),
+                grad,
+                grad_scale: GradScale {
+                    known: if algorithm.maximize() { -factor } else { factor },
+                    factor: self.fusion.factor,
+                    backend: self.backend,
+                },
+                sums: Sums {
+                    names,
+                    tensor: place,
+                    of: self.tensors,
+                    found,
+                    backend: self.backend,
+                    fetched: &fetched,
+                },
+                memory: &mut slot.memory,
+                shared: self.shared.on_host(),
+                peers: Peers {
+                    ranks: self.ranks,
+                    errors: &mut slot.errors,
+                    mask: slot.mask.as_ref().map(|mask| &mask.storage),
+                },
+                workspace,
+                states: Named(&mut slot.states),
+                scratch: Named(&mut slot.scratch),
+            };
+            op.run(algorithm.hyper(), &mut at)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,296 @@
+//! A stage of a run, and its pass over memory.
+
+use super::between::{Between, Remembered};
+use super::{CacheBatch, StepContext};
+use crate::AnyAlgorithm;
+use crate::engine::fusion::{FusedOperands, Fusion};
+use crate::op::queue_of;
+use crate::params::row_sparse::{self, Parts};
+use crate::params::staging;
+use crate::program::{Program, Stage};
+use fallline_core::backend::{Pass, Plan, Queued, TensorPass, View};
+use fallline_core::codec::stochastic;
+use fallline_core::sums::fold;
+use fallline_core::{Compute, Kernel, Role, Shape, Storage};
+
+/// How a pass is taken.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct How<'a> {
+    pub(crate) stage: usize,
+    /// Whether it is the step's last.
+    pub(crate) last: bool,
+    pub(crate) fusion: Fusion<'a>,
+    /// Whether the device computes its numbers and keeps its sums, and then the pass before, if there is one.
+    pub(crate) queued: Option<Option<&'a Plan>>,
+}
+
+/// A stage, and where its operands come from.
+pub(crate) struct PassLaunch {
+    pub(crate) stage: Stage,
+    /// The operand that is the parameter, and that which is the gradient.
+    pub(crate) param: Option<usize>,
+    pub(crate) grad: Option<usize>,
+    /// For each state and each scratch of the stages the operand that it is in this one.
+    pub(crate) states: Vec<Option<usize>>,
+    scratch: Vec<Option<usize>>,
+    pub(crate) rows: Vec<f64>,
+    /// How the parameters' own scalars are found.
+    pub(crate) between: Option<Between>,
+    /// The parameters' own scalars, in the order of the bindings.
+    pub(crate) own: Vec<f64>,
+    /// One for each batch.
+    pub(crate) plans: Vec<Plan>,
+    /// The parameters' sums, in the order of the bindings.
+    pub(crate) sums: Vec<f64>,
+    /// The same two for parts of parameters, where some take part by rows.
+    parts_own: Vec<f64>,
+    parts_sums: Vec<f64>,
+}
+
+impl PassLaunch {
+    /// A stage of a step with these states and scratch, behind a rule that returns these sums.
+    pub(crate) fn new(
+        stage: Stage,
+        program: &Program,
+        before: &[&'static str],
+        remembered: Remembered,
+    ) -> PassLaunch {
+        let operands = stage.kernel().map_or(&[][..], |kernel| kernel.operands);
+        let of = |role| operands.iter().position(|operand| operand.role == role);
+        let named = |name: &&str| operands.iter().position(|operand| operand.name == *name);
+        let all = |role| program.operands(role).iter().map(named).collect();
+        let (rows, own, plans, sums, parts_own, parts_sums) = Default::default();
+        let (states, scratch) = (all(Role::State), all(Role::Scratch));
+        let (param, grad) = (of(Role::Param), of(Role::Grad));
+        let between = stage.kernel().map(|kernel| Between::new(kernel, before, remembered));
+        PassLaunch {
+            stage,
+            param,
+            grad,
+            states,
+            scratch,
+            rows,
+            between,
+            own,
+            plans,
+            sums,
+            parts_own,
+            parts_sums,
+        }
+    }
+
+    /// Whether it writes the parameter.
+    pub(crate) fn writes_param(&self) -> bool {
+        let (Some(kernel), Some(param)) = (self.stage.kernel(), self.param) else { return false };
+        kernel.operands[param].written
+    }
+
+    /// Computes a row of scalars: the sign of the gradient, and those of the rule.
+    pub(crate) fn add_row(&mut self, program: &Program, algorithm: &dyn AnyAlgorithm, t: u64) {
+        let Some(kernel) = self.stage.kernel() else { return };
+        self.rows.push(if algorithm.maximize() { -1.0 } else { 1.0 });
+        let start = self.rows.len();
+        self.rows.resize(start + kernel.scalars.len(), 0.0);
+        let row = &mut self.rows[start..];
+        algorithm.with_hyper(program, kernel, &mut |hyper| kernel.compute_scalars(hyper, t, row));
+    }
+
+    /// Multiplies the gradient's factor in each row of scalars.
+    pub(crate) fn scale(&mut self, factor: f64) {
+        let Some(kernel) = self.stage.kernel() else { return };
+        self.rows.iter_mut().step_by(1 + kernel.scalars.len()).for_each(|scale| *scale *= factor);
+    }
+
+    /// The pass over the memory of a batch. Step counts go up in the last one.
+    pub(crate) fn run(
+        &mut self,
+        context: &mut StepContext<'_, '_, '_>,
+        (kernel, compute): (&'static Kernel, Compute),
+        number: usize,
+        batch: &CacheBatch,
+        How { stage, last, fusion, queued }: How<'_>,
+    ) -> fallline_core::Result<()> {
+        let (index, groups) = (context.index, context.groups);
+        let places = FusedOperands::new(kernel.operands.len(), self.param, self.grad);
+        while self.plans.len() <= number {
+            self.plans.push(context.backend.plan());
+        }
+        let (own, sums) = (kernel.tensor_scalars.len(), kernel.sums.len());
+        let mut counted = 0;
+        let elsewhere = self.param.is_none() && self.grad.is_none();
+        let (bindings, slots) =
+            (&mut context.bindings[batch.places.clone()], &mut context.slots[batch.places.clone()]);
+        let divided =
+            own + sums > 0 && slots.iter().any(|slot| slot.launch == Some(index) && slot.parts().is_some());
+        let computed = queued.is_some() && kernel.between.declared.depends();
+        let factor = context.fusion.factor.filter(|_| self.grad.is_some());
+        let mut tensor_scalars = match computed {
+            true => &[][..],
+            false => &self.own[batch.tensors.start * own..batch.tensors.end * own],
+        };
+        let mut found = match queued {
+            Some(_) => &mut [][..],
+            None => &mut self.sums[batch.tensors.start * sums..batch.tensors.end * sums],
+        };
+        if divided {
+            // Each part of a parameter has its scalars, and gives sums of its own.
+            self.parts_own.clear();
+            let mut count = 0;
+            for (place, slot) in slots.iter().filter(|slot| slot.launch == Some(index)).enumerate() {
+                let parts = slot.parts().unwrap_or(1);
+                count += parts;
+                for _ in 0..parts {
+                    self.parts_own.extend_from_slice(&tensor_scalars[place * own..][..own]);
+                }
+            }
+            self.parts_sums.clear();
+            self.parts_sums.resize(count * sums, 0.0);
+            (tensor_scalars, found) = (&self.parts_own, &mut self.parts_sums);
+        }
+        let mut rest: Option<Parts<'_>> = None;
+        let mut pairs = bindings.iter_mut().zip(&mut *slots).filter(|(_, slot)| slot.launch == Some(index));
+        let backend = context.backend;
+        let beside = fusion.rules(&places);
+        let mut fetched = (queued.is_none() && factor.is_some()).then(|| core::mem::take(&mut found));
+        let pass = Pass {
+            kernel,
+            compute,
+            tensors: &mut |views| loop {
+                if let Some(next) = rest.as_mut().and_then(|parts| parts.next(views)) {
+                    return Some(next);
+                }
+                let (binding, slot) = pairs.next()?;
+                let rows = row_sparse::of(&slot.rows, slot.sparse);
+                if fusion.prologue.is_some() {
+                    [views[places.start], views[places.add]] = binding.take_new();
+                }
+                // Of a row that takes no part the average changes too.
+                let whole = rows.is_none_or(|rows| rows.parts().is_none());
+                if let Some(averaged) = slot.averaged.as_mut().filter(|_| fusion.epilogue.is_some() && whole)
+                {
+                    views[places.mean] = averaged.mark_fused();
+                }
+                let (mut param, mut grad) = staging::views(binding, &mut slot.staging, rows);
+                let mut elements = param.as_ref().map_or(0, View::len);
+                if elsewhere {
+                    let own = longest(&slot.states, &self.states).max(longest(&slot.scratch, &self.scratch));
+                    elements = own.unwrap_or(elements);
+                }
+                if let Some(place) = self.param {
+                    let written = kernel.operands[place].written;
+                    views[place] = match (&mut slot.master, written) {
+                        (Some(master), true) => {
+                            let master = View::write(master);
+                            Some(match param.take() {
+                                Some(copy) => master.with_copy(copy),
+                                None => master,
+                            })
+                        }
+                        (Some(master), false) => Some(View::read(master)),
+                        (None, _) => param.take(),
+                    };
+                }
+                if let Some(place) = self.grad {
+                    views[place] = grad.take();
+                }
+                let states = slot.states.iter_mut().zip(&self.states);
+                for ((name, storage), place) in states.chain(slot.scratch.iter_mut().zip(&self.scratch)) {
+                    if let &Some(place) = place {
+                        views[place] = Some(match storage.len() == elements {
+                            true => View::write(storage),
+                            false => stretched(&*groups[slot.group].algorithm, name, &slot.shape, storage),
+                        });
+                    }
+                }
+                if let Some(seed) = slot.seed {
+                    for (operand, view) in views[..kernel.operands.len()].iter_mut().enumerate() {
+                        let stream = (stage << 8 | operand) as u64;
+                        let key = stochastic::key(seed, &slot.name, slot.steps + 1, stream);
+                        *view = view.take().map(|view| view.with_noise(key));
+                    }
+                }
+                if last {
+                    // Here, and not after the step: with many tensors each walk over them counts.
+                    slot.steps += 1;
+                    counted += 1;
+                }
+                match rows.filter(|rows| rows.parts().is_some()) {
+                    None => return Some(TensorPass { elements, row: slot.row }),
+                    Some(rows) => {
+                        let whole = views.each_mut().map(Option::take);
+                        rest = Some(Parts::new(rows, whole, self.grad, slot.row));
+                    }
+                }
+            },
+            rows: &self.rows,
+            tensor_scalars,
+            plan: &mut self.plans[number],
+            sums: found,
+            beside: &beside,
+        };
+        let ran = match (queued, &self.between) {
+            (Some(before), Some(between)) => {
+                let computed = computed.then(|| between.computed(before, context.shared.device()));
+                queue_of(backend).and_then(|queue| queue.run_queued(pass, Queued { computed, factor }))
+            }
+            _ if factor.is_some() => {
+                queue_of(backend).and_then(|queue| queue.run_queued(pass, Queued { computed: None, factor }))
+            }
+            _ => backend.run(pass),
+        };
+        let ran = match &mut fetched {
+            Some(sums) if !sums.is_empty() => {
+                ran.and_then(|()| queue_of(backend)?.sums(&self.plans[number], sums))
+            }
+            _ => ran,
+        };
+        if let Err(cause) = ran {
+            let slots = slots.iter_mut().filter(|slot| slot.launch == Some(index));
+            slots.take(counted).for_each(|slot| slot.steps -= 1);
+            let slots =
+                context.slots[batch.places.clone()].iter_mut().filter(|slot| slot.launch == Some(index));
+            slots.flat_map(|slot| &mut slot.averaged).for_each(|averaged| averaged.unmark());
+            return Err(cause);
+        }
+        if divided {
+            let mut left = &self.parts_sums[..];
+            let mut to = self.sums[batch.tensors.start * sums..].chunks_exact_mut(sums.max(1));
+            for slot in slots.iter().filter(|slot| slot.launch == Some(index)) {
+                let (parts, others) = left.split_at(slot.parts().unwrap_or(1) * sums);
+                left = others;
+                for (sum, total) in to.next().into_iter().flatten().enumerate() {
+                    // One part is the whole: its sum stays as it is.
+                    *total = match slot.parts() {
+                        None => parts[sum],
+                        Some(_) => fold(parts.iter().skip(sum).step_by(sums).copied()),
+                    };
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The elements of the longest storage that is an operand: what a pass goes over that has neither parameter nor gradient.
+fn longest(storages: &[(&'static str, Storage)], places: &[Option<usize>]) -> Option<usize> {
+    let operands = storages.iter().zip(places).filter(|(_, place)| place.is_some());
+    operands.map(|((_, storage), _)| storage.len()).max()
+}
+
+/// The view of a state or scratch of another length than its parameter's, as its algorithm says.
+#[cold]
+fn stretched<'v>(
+    algorithm: &dyn AnyAlgorithm,
+    name: &str,
+    shape: &Shape,
+    storage: &'v mut Storage,
+) -> View<'v> {
+    let view = View::write(storage);
+    if shape.elements() == 0 {
+        return view.part(0, 0);
+    }
+    match algorithm.state(name).repetition(shape) {
+        Some((run, times)) => view.repeated(run, times),
+        None => view,
+    }
+}

@@ -1,0 +1,83 @@
+//! The launch groups of an engine, and which of them a parameter belongs to.
+
+use super::launch::LaunchGroup;
+use super::setup::Setup;
+use super::shared::Shared;
+use crate::Result;
+use crate::params::slots::Slot;
+use crate::program::{Program, Variant};
+use fallline_core::{Compute, Storage};
+
+/// All launch groups so far.
+#[derive(Default)]
+pub(crate) struct Launches {
+    pub(super) list: Vec<LaunchGroup>,
+    /// For each group of parameters the places of its launch groups, by variant and compute type, as far as the step being
+    /// taken asked.
+    index: Vec<[Option<usize>; 2 * Variant::COUNT]>,
+    /// Memory that the chunks of offloaded parameters go through, as far as it is free.
+    pub(super) free: Vec<Storage>,
+}
+
+impl Launches {
+    /// Forgets the last step.
+    pub(crate) fn begin(&mut self, groups: usize) {
+        self.index.clear();
+        self.index.resize(groups, [None; 2 * Variant::COUNT]);
+        self.list.iter_mut().for_each(LaunchGroup::clear);
+    }
+
+    /// The place of the launch group that a parameter belongs to, made if there is none.
+    ///
+    /// # Errors
+    /// As [`Setup::program_of`].
+    pub(crate) fn place_of(&mut self, setup: &Setup, slot: &Slot) -> Result<usize> {
+        let key = usize::from(slot.variant.0) * 2 + usize::from(slot.compute == Compute::F64);
+        if let Some(place) = self.index[slot.group][key] {
+            return Ok(place);
+        }
+        let (program, family, compute) =
+            (setup.program_of(slot)?, setup.groups[slot.group].family, slot.compute);
+        let same = |launch: &LaunchGroup| {
+            launch.program == program && launch.compute == compute && launch.family == family
+        };
+        let place = self.list.iter().position(same).unwrap_or_else(|| {
+            self.list.push(LaunchGroup::new(program, compute, family, setup.algorithm(slot)));
+            self.list.len() - 1
+        });
+        self.index[slot.group][key] = Some(place);
+        Ok(place)
+    }
+
+    /// The program of a launch group.
+    pub(crate) fn program(&self, place: usize) -> &Program {
+        &self.list[place].program
+    }
+
+    /// Gives a parameter with states its launch group and its row of scalars.
+    pub(crate) fn assign(&mut self, setup: &Setup, slot: &mut Slot, place: usize) {
+        slot.launch = Some(place);
+        self.list[place].tensors += 1;
+        slot.row = self.list[place].row(slot.group, slot.steps + 1, setup.algorithm(slot));
+    }
+
+    /// A family whose parameters must be in one launch group and are not. Groups may have stages of their own, but what is
+    /// summed up over a group must be in one.
+    pub(crate) fn split_family(&self, shared: &[Shared]) -> Option<usize> {
+        let mut used = self.list.iter().filter(|launch| !launch.is_empty());
+        while let Some(launch) = used.next() {
+            let global = |other: &LaunchGroup| other.program == launch.program && launch.program.is_global();
+            let shares = !shared[launch.family].is_empty();
+            let others = |other: &LaunchGroup| other.family == launch.family && (shares || global(other));
+            if used.clone().any(others) {
+                return Some(launch.family);
+            }
+        }
+        None
+    }
+
+    /// Multiplies the gradients of this step by a factor.
+    pub(crate) fn scale(&mut self, factor: f64) {
+        self.list.iter_mut().for_each(|launch| launch.scale(factor));
+    }
+}

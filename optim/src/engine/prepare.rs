@@ -1,0 +1,147 @@
+//! What comes before a step: parameters found or made known, checked, and given their launch groups.
+
+use super::Engine;
+use super::group::{Group, Member};
+use super::setup::Setup;
+use crate::params::slots::Slot;
+use crate::program::Variant;
+use crate::{AnyAlgorithm, Binding, Error, ModuleKind, Result};
+use fallline_core::{Format, Role, Shape};
+
+/// What is known of a step once its bindings are checked.
+#[derive(Default)]
+pub(crate) struct Prepared {
+    pub(crate) without_grad: usize,
+    pub(crate) lacks_states: bool,
+    /// Whether a gradient names rows.
+    pub(crate) has_rows: bool,
+    /// Whether a parameter with a gradient is not contiguous.
+    pub(crate) has_strided: bool,
+}
+
+impl Engine {
+    /// Brings the slots into the bindings' order, checks everything that can be wrong, and gives what can be
+    /// stepped at once its launch group. One walk over the bindings: with many of them, walks are what a step costs.
+    pub(crate) fn prepare(&mut self, bindings: &[Binding<'_>]) -> Result<Prepared> {
+        let Engine { setup, slots, launches, shared, .. } = self;
+        launches.begin(setup.groups.len());
+        let mut prepared = Prepared::default();
+        for (i, binding) in bindings.iter().enumerate() {
+            let slot = slots.place(i, binding.name, || setup.new_slot(binding))?;
+            setup.check_binding(binding, slot)?;
+            slot.launch = None;
+            if binding.grad.is_none() {
+                prepared.without_grad += 1;
+                continue;
+            }
+            prepared.has_rows |= slot.sparse;
+            prepared.has_strided |= binding.param.is_strided();
+            if setup.is_elsewhere(slot) {
+                continue;
+            }
+            let place = launches.place_of(setup, slot)?;
+            if slot.layout_for == Some(place) {
+                launches.assign(setup, slot, place);
+            } else {
+                prepared.lacks_states = true;
+            }
+        }
+        match launches.split_family(shared) {
+            None => Ok(prepared),
+            Some(family) => Err(Error::MixedCompute { algorithm: setup.family(family).name() }),
+        }
+    }
+}
+
+impl Setup {
+    /// Whether how an element is stored depends on its place in the parameter.
+    fn counts_elements(&self, slot: &Slot) -> Result<bool> {
+        let Group { algorithm, formats, .. } = &self.groups[slot.group];
+        let stored =
+            |state: &str| formats.choose(&**algorithm, state, slot.shape.elements(), slot.compute.format());
+        let states = self.program_of(slot)?.operands(Role::State);
+        Ok(slot.seed.is_some() || states.into_iter().any(|state| stored(state).block().is_some()))
+    }
+
+    /// The slot of a parameter not seen before.
+    pub(crate) fn new_slot(&self, binding: &Binding<'_>) -> Result<Slot> {
+        let shape: Shape = binding.param.extents().into();
+        let kind = binding.kind.unwrap_or_else(|| ModuleKind::guess(binding.name, &shape));
+        let group = self.group_of(&Member { name: binding.name, shape: &shape, kind });
+        let Group { algorithm, params, .. } = &self.groups[group];
+        let variant = variant_of(&**algorithm, binding.name, &shape)?;
+        let format = binding.param.format();
+        params.check(format).map_err(|expected| {
+            let param = binding.name.to_owned();
+            Error::ParamPrecision { param, expected, got: format }
+        })?;
+        let compute = self.compute_of(format);
+        Ok(Slot {
+            group,
+            variant,
+            kind,
+            seed: params.seed(),
+            narrow: matches!(format, Format::Bf16 | Format::F16),
+            memory: algorithm.spec().memory.iter().map(|(_, initial)| *initial).collect(),
+            ..Slot::new(binding.name, shape, compute)
+        })
+    }
+
+    pub(crate) fn check_binding(&self, binding: &Binding<'_>, slot: &mut Slot) -> Result<()> {
+        let name = || binding.name.to_owned();
+        let extents = binding.param.extents();
+        if !extents.fit(&slot.shape) {
+            return Err(Error::ParamShape {
+                param: name(),
+                expected: slot.shape.clone(),
+                got: extents.into(),
+            });
+        }
+        slot.sparse = false;
+        if let Some(grad) = binding.grad.as_rows() {
+            let algorithm = &self.groups[slot.group].algorithm;
+            let sparse =
+                algorithm.takes_rows().map_err(|reason| Error::GradKind { param: name(), reason })?;
+            let rows = slot.rows.get_or_insert_default();
+            rows.check(grad, &slot.shape, sparse)
+                .map_err(|problem| Error::Rows { param: name(), problem })?;
+            if sparse.is_by_row() && self.counts_elements(slot)? {
+                let reason = "row-sparse gradients do not go with states in blocks or rounding by chance";
+                return Err(Error::GradKind { param: name(), reason: reason.into() });
+            }
+            slot.sparse = true;
+        } else if let Some(grad) = binding.grad.extents() {
+            if !grad.fit_param(extents) {
+                return Err(Error::GradShape { param: name(), expected: extents.into(), got: grad.into() });
+            }
+            let dense = self.groups[slot.group].algorithm.takes_dense();
+            dense.map_err(|reason| Error::GradKind { param: name(), reason })?;
+        }
+        let expected = self.param_backend().device();
+        for got in [binding.param.device(), binding.grad.device()].into_iter().flatten() {
+            if got != expected {
+                return Err(Error::OtherDevice { param: name(), expected, got });
+            }
+        }
+        if self.is_offloaded() {
+            self.check_offloaded(binding, slot)?;
+        }
+        let format = binding.param.format();
+        if self.compute_of(format) != slot.compute {
+            return Err(Error::ParamFormat { param: name(), got: format });
+        }
+        Ok(())
+    }
+}
+
+/// The variant of a parameter, or why the algorithm does not take it.
+pub(crate) fn variant_of(algorithm: &dyn AnyAlgorithm, param: &str, shape: &Shape) -> Result<Variant> {
+    let variant = algorithm.variant(param, shape).map_err(|reason| Error::Unfit {
+        param: param.to_owned(),
+        shape: shape.clone(),
+        algorithm: algorithm.name(),
+        reason,
+    })?;
+    assert!(usize::from(variant.0) < Variant::COUNT, "{} has too many variants", algorithm.name());
+    Ok(variant)
+}

@@ -1,0 +1,451 @@
+//! Accumulation: gradients of several iterations are added up, and step together.
+
+mod persist;
+
+use super::Gradients;
+use super::views::Grads;
+use crate::binding::{NewGrad, WindowGrad};
+use crate::builtins::{Limit, Unscale};
+use crate::engine::Engine;
+use crate::engine::fusion::GradPrologue;
+use crate::op::queue_of;
+use crate::wrapper::{Clip, Wrapper};
+use crate::{Binding, Error, GradRef, Result, StepReport};
+use fallline_core::backend::{Pass, Plan, Queued, TensorPass, View};
+use fallline_core::{Backend, Compute, Kernel, Storage, Tensor};
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+use std::sync::Arc;
+
+/// The gradients of a window of iterations.
+#[derive(Default)]
+pub(crate) struct Window {
+    /// Iterations so far.
+    done: u64,
+    /// The gradient of each parameter that has had one in a window.
+    sums: BTreeMap<String, Sum>,
+    plans: BTreeMap<(&'static str, bool), Plan>,
+}
+
+/// A parameter's gradient in the window.
+struct Sum {
+    tensor: Tensor,
+    /// Whether there was a gradient since the window began.
+    begun: bool,
+    /// Whether there is nothing in it yet: the step's own pass begins it.
+    blank: bool,
+    /// A copy of the trainer's gradient on a device that does not reach it.
+    staging: Option<Storage>,
+}
+
+/// What an iteration comes to.
+pub(crate) enum Iteration {
+    /// The window goes on.
+    Open(StepReport),
+    /// The window is full, and its gradients step.
+    Full(Closing),
+}
+
+/// How the gradients of a full window step; by default they are there as they step.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Closing {
+    /// Whether the step's own passes form the gradients: they limit them.
+    formed: bool,
+    /// The share of the trainer's gradients, where the step's own passes add them.
+    share: Option<f64>,
+}
+
+/// Where the sums of a pass over a window's gradients go.
+enum To<'p> {
+    /// To the host.
+    Host(&'p mut [f64]),
+    /// They stay on the device, with this plan.
+    Device(&'p mut Plan),
+}
+
+/// Checks that gradients can be kept in buffers.
+///
+/// # Errors
+/// A row-sparse gradient.
+pub(crate) fn check_dense(bindings: &[Binding<'_>]) -> Result<()> {
+    match bindings.iter().find(|binding| binding.grad.as_rows().is_some()) {
+        None => Ok(()),
+        Some(binding) => {
+            let reason = "accumulation and clipping by value do not take row-sparse gradients";
+            Err(Error::GradKind { param: binding.name.to_owned(), reason: reason.into() })
+        }
+    }
+}
+
+impl Window {
+    /// Brings the gradients to another device.
+    ///
+    /// # Errors
+    /// When a device fails.
+    pub(crate) fn move_to(&mut self, device: &Arc<dyn Backend>) -> Result<()> {
+        self.plans.clear();
+        for sum in self.sums.values_mut() {
+            (sum.tensor, sum.staging) = (sum.tensor.to(device)?, None);
+        }
+        Ok(())
+    }
+
+    /// What a step depends on of it, in a line.
+    pub(crate) fn write_settings(&self, config: &Wrapper, text: &mut String) -> fmt::Result {
+        if config.is_plain() {
+            return Ok(());
+        }
+        writeln!(text, "{config:?} after {} iterations", self.done)
+    }
+
+    /// One iteration over bindings that are prepared.
+    ///
+    /// # Errors
+    /// A parameter with a gradient in a window that closes without it; when a device fails.
+    pub(crate) fn accumulate(
+        &mut self,
+        engine: &mut Engine,
+        gradients: &mut Gradients,
+        bindings: &[Binding<'_>],
+    ) -> Result<Iteration> {
+        let accumulate = gradients.config.accumulate;
+        let window = accumulate.window(self.done);
+        let closes = accumulate.closes(self.done + 1);
+        if closes {
+            let bound = |name: &str| bindings.iter().any(|binding| binding.name == name);
+            if let Some((name, _)) = self.sums.iter().find(|(name, sum)| sum.begun && !bound(name)) {
+                return Err(Error::Unbound { param: name.clone() });
+            }
+        }
+        self.allocate(engine, bindings)?;
+        let share = 1.0 / window as f64;
+        gradients.stats.done = false;
+        let grads = Grads { slots: engine.slots.range_of(0..bindings.len()), bindings };
+        // What nothing looks at before the step is formed in its own passes, if they can.
+        let formed = closes && engine.can_fuse_gradients();
+        let added = formed && !gradients.needs_stats();
+        if added {
+            self.sums.values_mut().for_each(|sum| sum.blank = !sum.begun);
+        } else if closes
+            && gradients.needs_stats()
+            && self.all_go_on(bindings)
+            && !gradients.has_passes_of_norm(engine, grads)
+        {
+            self.add_with_stats(engine, gradients, grads, share)?;
+        } else {
+            let rules = engine.setup.builtins;
+            for (begun, kernel) in [(false, rules.start_sum()), (true, rules.add_to_sum())] {
+                for compute in [Compute::F32, Compute::F64] {
+                    self.add(engine, bindings, (begun, compute), (kernel, &[share]), To::Host(&mut []))?;
+                }
+            }
+        }
+        for binding in bindings.iter().filter(|binding| !binding.grad.is_none()) {
+            if let Some(sum) = self.sums.get_mut(binding.name) {
+                sum.begun = true;
+            }
+        }
+        self.done += 1;
+        if !closes {
+            let done = match self.done % accumulate.counts {
+                0 => accumulate.counts,
+                done => done,
+            };
+            let without_grad = bindings.iter().filter(|binding| binding.grad.is_none()).count();
+            let report = StepReport { without_grad, ..StepReport::default() };
+            return Ok(Iteration::Open(StepReport { accumulated: Some((done, window)), ..report }));
+        }
+        // Copies of the trainer's gradients, from steps before there was a window, are not these.
+        for slot in engine.slots.range(0..bindings.len()) {
+            slot.staging.as_mut().into_iter().for_each(|staging| staging.grad = None);
+        }
+        Ok(Iteration::Full(Closing { formed, share: added.then_some(share) }))
+    }
+
+    /// Whether the iteration that is under way closes a window.
+    pub(crate) fn closes(&self, config: &Wrapper) -> bool {
+        config.accumulate.closes(self.done + 1)
+    }
+
+    /// Adds the only gradient that is bound to the window's.
+    ///
+    /// # Errors
+    /// When a device fails.
+    pub(crate) fn add_piece(
+        &mut self,
+        engine: &Engine,
+        config: &Wrapper,
+        bindings: &[Binding<'_>],
+    ) -> Result<()> {
+        self.allocate(engine, bindings)?;
+        let share = 1.0 / config.accumulate.window(self.done) as f64;
+        let rules = engine.setup.builtins;
+        for binding in bindings.iter().filter(|binding| !binding.grad.is_none()) {
+            let Some(sum) = self.sums.get(binding.name) else { continue };
+            let kernel = if sum.begun { rules.add_to_sum() } else { rules.start_sum() };
+            let compute =
+                if sum.tensor.format() == Compute::F64.format() { Compute::F64 } else { Compute::F32 };
+            self.add(engine, bindings, (sum.begun, compute), (kernel, &[share]), To::Host(&mut []))?;
+            if let Some(sum) = self.sums.get_mut(binding.name) {
+                sum.begun = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends an iteration in pieces: what is reported where the window goes on, or none where it is full.
+    ///
+    /// # Errors
+    /// A parameter with a gradient in a window that closes without it.
+    pub(crate) fn end_iteration(
+        &mut self,
+        engine: &mut Engine,
+        config: &Wrapper,
+    ) -> Result<Option<StepReport>> {
+        let accumulate = config.accumulate;
+        let (window, closes) = (accumulate.window(self.done), self.closes(config));
+        let bound = |name: &str| engine.slots.get(name).is_some_and(|slot| slot.piece.inspected);
+        if closes && let Some((name, _)) = self.sums.iter().find(|(name, sum)| sum.begun && !bound(name)) {
+            return Err(Error::Unbound { param: name.clone() });
+        }
+        self.done += 1;
+        if !closes {
+            let done = match self.done % accumulate.counts {
+                0 => accumulate.counts,
+                done => done,
+            };
+            return Ok(Some(StepReport { accumulated: Some((done, window)), ..StepReport::default() }));
+        }
+        engine.slots.iter_mut().flat_map(|slot| &mut slot.staging).for_each(|staging| staging.grad = None);
+        Ok(None)
+    }
+
+    /// The parameters with the gradients of a window that are looked at before its step.
+    pub(crate) fn rebound<'s>(&'s mut self, bindings: &'s mut [Binding<'_>]) -> Vec<Binding<'s>> {
+        rebound(bindings, &mut self.sums, false)
+    }
+
+    /// What the step's own passes do to the gradients of a full window, and the factor that is left of `factor`: elements
+    /// are limited first.
+    ///
+    /// # Errors
+    /// When a device fails.
+    pub(crate) fn prologue(
+        &mut self,
+        engine: &Engine,
+        gradients: &Gradients,
+        Closing { formed, share }: Closing,
+        mut factor: f64,
+    ) -> Result<(Option<GradPrologue>, f64)> {
+        let mut limit = None;
+        if let Some(Clip::Value { clip_value }) = gradients.config.clip {
+            limit = Some(Limit { scale: factor, most: clip_value });
+            factor = 1.0;
+        }
+        if let Some(limit) = limit.take_if(|_| !formed) {
+            self.clamp(engine, &limit)?;
+        }
+        let rules = engine.setup.builtins;
+        let forms = limit.is_some() || share.is_some();
+        let prologue = forms.then(|| GradPrologue::new(rules, share.unwrap_or(1.0), limit.as_ref()));
+        Ok((prologue, factor))
+    }
+
+    /// The parameters with the gradients of a full window, and with the trainer's where the step's own passes add them.
+    pub(crate) fn closing<'s>(
+        &'s mut self,
+        bindings: &'s mut [Binding<'_>],
+        closing: Closing,
+    ) -> Vec<Binding<'s>> {
+        rebound(bindings, &mut self.sums, closing.share.is_some())
+    }
+
+    /// The window is over, whatever came of it.
+    pub(crate) fn end(&mut self) {
+        self.sums.values_mut().for_each(|sum| sum.begun = false);
+    }
+
+    /// Whether a parameter has a gradient in the window.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.sums.get(name).is_some_and(|sum| sum.begun)
+    }
+
+    /// Allocates the sums that are missing, side by side.
+    fn allocate(&mut self, engine: &Engine, bindings: &[Binding<'_>]) -> Result<()> {
+        let backend = engine.setup.param_backend();
+        let slots = engine.slots.range_of(0..bindings.len());
+        let new = |i: &usize| !bindings[*i].grad.is_none() && !self.sums.contains_key(bindings[*i].name);
+        let missing: Vec<usize> = (0..bindings.len()).filter(new).collect();
+        if !missing.is_empty() {
+            let kind = |&i: &usize| (slots[i].compute.format(), slots[i].shape.elements());
+            let requests: Vec<_> = missing.iter().map(kind).collect();
+            for (i, storage) in missing.into_iter().zip(backend.allocate(&requests)?) {
+                let tensor = Tensor::from_storage(backend, storage, slots[i].shape.clone())?;
+                let sum = Sum { tensor, begun: false, blank: true, staging: None };
+                self.sums.insert(bindings[i].name.to_owned(), sum);
+            }
+        }
+        if backend.reaches_host() {
+            return Ok(());
+        }
+        for binding in bindings {
+            let Some(sum) = self.sums.get_mut(binding.name) else { continue };
+            let slice = match &binding.grad {
+                GradRef::Host(slice, _) => *slice,
+                #[cfg(feature = "ndarray")]
+                GradRef::Strided(view) => view.buffer(),
+                _ => {
+                    sum.staging = None;
+                    continue;
+                }
+            };
+            let fits = |storage: &Storage| storage.format() == slice.format() && storage.len() == slice.len();
+            if !sum.staging.as_ref().is_some_and(fits) {
+                sum.staging = backend.allocate(&[(slice.format(), slice.len())])?.pop();
+            }
+            if let Some(storage) = &mut sum.staging {
+                backend.write(storage, slice)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every gradient is added to one that is there, and to each of those one.
+    fn all_go_on(&self, bindings: &[Binding<'_>]) -> bool {
+        let given = || bindings.iter().filter(|binding| !binding.grad.is_none());
+        let begun = self.sums.values().filter(|sum| sum.begun).count();
+        given().all(|binding| self.has(binding.name)) && given().count() == begun
+    }
+
+    /// Adds the last gradients of a window, and looks at what comes of it on the way.
+    fn add_with_stats(
+        &mut self,
+        engine: &Engine,
+        gradients: &mut Gradients,
+        grads: Grads<'_, '_>,
+        share: f64,
+    ) -> Result<()> {
+        let (kernel, bindings) = (engine.setup.builtins.add_and_look(), grads.bindings);
+        let scale = gradients.config.scaler.as_ref().map_or(1.0, |scaler| scaler.inverse());
+        let mut row = vec![share; 1 + kernel.scalars.len()];
+        kernel.compute_scalars(&Unscale { scale }, 1, &mut row[1..]);
+        if let Some((compute, mut plan)) = gradients.stats_on_device(engine, grads) {
+            let added = self.add(engine, bindings, (true, compute), (kernel, &row), To::Device(&mut plan));
+            gradients.clipping.give_plan(plan, added.is_ok());
+            return added;
+        }
+        let formats: Vec<_> = self.sums.values().filter(|s| s.begun).map(|s| s.tensor.format()).collect();
+        let mut all = vec![[0.0; 2]; formats.len()];
+        for compute in [Compute::F32, Compute::F64] {
+            let of_compute = || formats.iter().filter(|format| **format == compute.format());
+            let mut found = vec![0.0; of_compute().count() * kernel.sums.len()];
+            self.add(engine, bindings, (true, compute), (kernel, &row), To::Host(&mut found))?;
+            let places = all.iter_mut().zip(&formats).filter(|(_, format)| **format == compute.format());
+            for ((place, _), sums) in places.zip(found.chunks_exact(2)) {
+                *place = [sums[0], sums[1]];
+            }
+        }
+        // The sums are sorted by name, as is what is found.
+        (gradients.stats.found, gradients.stats.done) = (all, true);
+        Ok(())
+    }
+
+    /// Runs a rule over gradients of a compute type and the sums that have `begun`, or those that have not.
+    fn add(
+        &mut self,
+        engine: &Engine,
+        bindings: &[Binding<'_>],
+        (begun, compute): (bool, Compute),
+        (kernel, rows): (&'static Kernel, &[f64]),
+        to: To<'_>,
+    ) -> Result<()> {
+        let backend = engine.setup.param_backend();
+        // The sums are sorted by name, so that one walk over them suffices when the gradients are too.
+        let given = bindings.iter().filter(|binding| !binding.grad.is_none());
+        let mut grads: BTreeMap<&str, &Binding<'_>> = given.map(|binding| (binding.name, binding)).collect();
+        let mut sums = self.sums.iter_mut().filter_map(|(name, sum)| {
+            let fits = sum.begun == begun && sum.tensor.format() == compute.format();
+            Some((sum, grads.remove(&**name).filter(|_| fits)?))
+        });
+        let entry = self.plans.entry((kernel.name, compute == Compute::F64));
+        let (plan, found, queued) = match to {
+            To::Host(found) => (entry.or_insert_with(|| backend.plan()), found, None),
+            To::Device(plan) => (plan, &mut [][..], Some(Queued::default())),
+        };
+        let pass = Pass {
+            kernel,
+            compute,
+            tensors: &mut |views| {
+                let (sum, binding) = sums.next()?;
+                let elements = sum.tensor.shape().elements();
+                let grad = sum.staging.as_ref().map(View::read).or_else(|| binding.grad.view());
+                views[place_of(kernel, true)] = grad;
+                views[place_of(kernel, false)] = Some(View::write(sum.tensor.storage_mut()));
+                Some(TensorPass { elements, row: 0 })
+            },
+            rows,
+            tensor_scalars: &[],
+            plan,
+            sums: found,
+            beside: &[],
+        };
+        match queued {
+            Some(queued) => queue_of(&**backend)?.run_queued(pass, queued)?,
+            None => backend.run(pass)?,
+        }
+        Ok(())
+    }
+
+    /// Limits the elements of the sums.
+    fn clamp(&mut self, engine: &Engine, limit: &Limit) -> Result<()> {
+        let kernel = engine.setup.builtins.clamp_sum();
+        let backend = engine.setup.param_backend();
+        let row = limit.row(kernel);
+        for compute in [Compute::F32, Compute::F64] {
+            let fits = |sum: &&mut Sum| sum.begun && sum.tensor.format() == compute.format();
+            let mut sums = self.sums.values_mut().filter(fits);
+            let plan = self.plans.entry((kernel.name, compute == Compute::F64));
+            backend.run(Pass {
+                kernel,
+                compute,
+                tensors: &mut |views| {
+                    let sum = sums.next()?;
+                    let elements = sum.tensor.shape().elements();
+                    views[0] = Some(View::write(sum.tensor.storage_mut()));
+                    Some(TensorPass { elements, row: 0 })
+                },
+                rows: &row,
+                tensor_scalars: &[],
+                plan: plan.or_insert_with(|| backend.plan()),
+                sums: &mut [],
+                beside: &[],
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// The place of a rule's gradient, or of its sum.
+fn place_of(kernel: &Kernel, grad: bool) -> usize {
+    let is = |role| (role == fallline_core::Role::Grad) == grad;
+    kernel.operands.iter().position(|operand| is(operand.role)).unwrap_or(0)
+}
+
+/// The same parameters with the window's gradients, and with the trainer's where those are still to be added.
+fn rebound<'s>(
+    bindings: &'s mut [Binding<'_>],
+    sums: &'s mut BTreeMap<String, Sum>,
+    adds: bool,
+) -> Vec<Binding<'s>> {
+    let mut sums: BTreeMap<&str, &mut Sum> = sums.iter_mut().map(|(name, sum)| (&**name, sum)).collect();
+    let each = bindings.iter_mut().map(|Binding { name, param, grad, kind }| {
+        let sum = sums.remove(name).filter(|sum| sum.begun);
+        let grad = sum.map_or(GradRef::None, |Sum { tensor, blank, staging, .. }| {
+            let new = staging.as_ref().map_or(NewGrad::Given(grad), NewGrad::Staged);
+            let new = Some(new).filter(|_| adds && !grad.is_none());
+            GradRef::Window(WindowGrad { sum: tensor, new, blank: *blank })
+        });
+        Binding { name, param: param.reborrow(), grad, kind: *kind }
+    });
+    each.collect()
+}

@@ -1,0 +1,72 @@
+//! What a checkpoint has of a window.
+
+use super::{Sum, Window};
+use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
+use crate::engine::Engine;
+use crate::params::slots::Slots;
+use crate::wrapper::{LossScaler, SavedWrapper, Wrapper};
+use crate::{Error, LoadReport, Result};
+use fallline_core::{Backend, Tensor};
+use std::sync::Arc;
+
+/// Gradients of a window in a checkpoint.
+const WINDOW: &str = "window/";
+
+impl Window {
+    /// Adds what a checkpoint keeps of it.
+    pub(crate) fn save(&self, config: &Wrapper, engine: &Engine, checkpoint: &mut Checkpoint) -> Result<()> {
+        if config.is_plain() {
+            return Ok(());
+        }
+        for (name, sum) in self.sums.iter().filter(|(_, sum)| sum.begun) {
+            if engine.slots.get(name).is_some_and(|slot| !engine.setup.keeps(slot)) {
+                continue;
+            }
+            let entry = Entry::from_storage(
+                &**engine.setup.param_backend(),
+                sum.tensor.storage(),
+                sum.tensor.shape().clone(),
+            )?;
+            checkpoint.insert(format!("{WINDOW}{name}"), entry);
+        }
+        let scaler = config.scaler.as_ref().map(|scaler| scaler.save());
+        checkpoint.manifest.wrapper = Some(SavedWrapper { done: self.done, scaler });
+        Ok(())
+    }
+
+    /// What it is after a load, with the slots of the checkpoint.
+    pub(crate) fn load(
+        config: &Wrapper,
+        backend: &Arc<dyn Backend>,
+        checkpoint: &Checkpoint,
+        slots: &Slots,
+        (options, report): (&LoadOptions, &mut LoadReport),
+    ) -> Result<(Window, Option<LossScaler>)> {
+        let (mut loaded, mut scaler) = (Window::default(), config.scaler.clone());
+        let Some(saved) = &checkpoint.manifest.wrapper else { return Ok((loaded, scaler)) };
+        loaded.done = saved.done;
+        if let (Some(scaler), Some(saved)) = (&mut scaler, &saved.scaler) {
+            scaler.load(saved).map_err(Error::Mismatch)?;
+        }
+        for (name, entry) in checkpoint.below(WINDOW) {
+            let slot = slots.get(name).filter(|_| config.buffers());
+            let Some(slot) = slot else {
+                if options.lenient {
+                    report.unexpected.push(format!("{WINDOW}{name}"));
+                    continue;
+                }
+                let problem = match config.buffers() {
+                    true => "is of an unknown parameter",
+                    false => "is of a window of accumulation, and this optimizer has none",
+                };
+                return Err(Error::Mismatch(format!("{WINDOW}{name} {problem}")));
+            };
+            let (key, fits) = (format!("{WINDOW}{name}"), (slot.compute.format(), &slot.shape));
+            let (storage, converted) = entry.load(&**backend, &key, fits, options.converting)?;
+            report.converted += usize::from(converted);
+            let tensor = Tensor::from_storage(backend, storage, slot.shape.clone())?;
+            loaded.sums.insert(name.to_owned(), Sum { tensor, begun: true, blank: false, staging: None });
+        }
+        Ok((loaded, scaler))
+    }
+}

@@ -1,0 +1,17 @@
+//! What a step does about NaN and infinity.
+
+/// What a step does when a gradient holds a NaN or an infinity.
+///
+/// Everything but [`Propagate`](NonFinite::Propagate) reads all gradients once before the step; the report
+/// then also tells their norm.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NonFinite {
+    /// Step as if nothing were wrong, as torch does: the NaN reaches the parameter.
+    #[default]
+    Propagate,
+    /// Skip the step: parameters, states and step counts stay as they are, and the report says so.
+    Skip,
+    /// Fail with [`Error::NonFinite`](crate::Error::NonFinite); everything stays as it is.
+    Error,
+}

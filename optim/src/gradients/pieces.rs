@@ -1,0 +1,121 @@
+//! Gradients of a step in pieces, which are looked at one after another.
+
+use super::norm::norm_of_one;
+use super::stats::InPiece;
+use super::views::Grads;
+use super::{GradState, Gradients, Inspected};
+use crate::engine::Engine;
+use crate::params::slots::Slot;
+use crate::ranks::process_group::ProcessGroup;
+use crate::wrapper::{Clip, norm};
+use crate::{Binding, Error, NonFinite, Result, Skipped, StepReport};
+use fallline_core::sums::fold;
+
+/// The orders of norms that follow from the norms of each gradient, to the bit.
+const ORDERS: [f64; 5] = [0.0, 1.0, 2.0, f64::INFINITY, f64::NEG_INFINITY];
+
+impl Gradients {
+    /// Whether all gradients of a step must be inspected before the first parameter changes.
+    pub(crate) fn inspects_pieces(&self) -> bool {
+        !self.config.is_plain() || self.non_finite != NonFinite::Propagate
+    }
+
+    /// Why all gradients of a step must be inspected first.
+    pub(crate) fn why_inspected(&self) -> &'static str {
+        match (&self.config.scaler, &self.config.clip) {
+            (Some(_), _) => "a loss scale skips a step by all gradients",
+            (_, Some(_)) => "clipping looks at all gradients, or has buffers of its own",
+            _ if !self.config.is_plain() => "accumulation has buffers of its own",
+            _ => "the policy for NaN and infinity looks at all gradients",
+        }
+    }
+
+    /// Why gradients cannot be inspected one after another, if they cannot.
+    pub(crate) fn refuse_pieces(&self) -> Option<String> {
+        match self.config.clip {
+            Some(Clip::Norm { norm_type, .. }) if !ORDERS.contains(&norm_type) => {
+                Some(format!("a norm of order {norm_type} needs the largest of all gradients first"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Forgets what was inspected.
+    pub(crate) fn begin_pieces(&mut self) {
+        self.stats.pieces.clear();
+        self.stats.poisoned = None;
+    }
+
+    /// Inspects the only gradient that is bound, whose slot is the first.
+    ///
+    /// # Errors
+    /// When a device fails.
+    pub(crate) fn inspect_piece(
+        &mut self,
+        engine: &mut Engine,
+        group: &ProcessGroup,
+        bindings: &[Binding<'_>],
+    ) -> Result<()> {
+        if let Some(found) = self.poisoned_state(engine, group, bindings)?
+            && self.stats.poisoned.as_ref().is_none_or(|(known, _)| found.0 < *known)
+        {
+            self.stats.poisoned = Some(found);
+        }
+        if self.needs_stats() && bindings.iter().any(|binding| !binding.grad.is_none()) {
+            let grads = Grads { slots: engine.slots.range_of(0..bindings.len()), bindings };
+            let inverse = self.config.scaler.as_ref().map_or(1.0, |scaler| scaler.inverse());
+            self.stats.done = false;
+            let (euclidean, _) = self.stats.inspect(engine, grads, inverse)?;
+            let sums = self.stats.found.first().copied().unwrap_or_default();
+            let norm = match self.config.clip {
+                Some(Clip::Norm { norm_type, .. }) if norm_type != 2.0 && !euclidean.is_nan() => {
+                    norm_of_one(engine, grads, norm_type, inverse)?
+                }
+                _ => euclidean,
+            };
+            let place = self.stats.pieces.len() as u32;
+            self.stats.pieces.push(InPiece { sums, norm });
+            engine.slots.range(0..1).iter_mut().for_each(|slot| slot.piece.found = Some(place));
+        }
+        Ok(())
+    }
+
+    /// Decides upon a step of the gradients that were inspected. Returns their factor, or none where the step is to be
+    /// skipped.
+    ///
+    /// # Errors
+    /// Gradients, states or a norm that are not finite where that is an error.
+    pub(crate) fn conclude_pieces(
+        &mut self,
+        engine: &Engine,
+        report: &mut StepReport,
+    ) -> Result<Option<f64>> {
+        let scaler = self.config.scaler.as_ref();
+        report.loss_scale = scaler.map(|scaler| scaler.scale());
+        let mut factor = scaler.map_or(1.0, |scaler| scaler.inverse());
+        if self.needs_stats() {
+            let mut found: Vec<(&Slot, InPiece)> = engine
+                .slots
+                .iter()
+                .filter_map(|slot| Some((slot, *self.stats.pieces.get(slot.piece.found? as usize)?)))
+                .collect();
+            found.sort_unstable_by(|one, other| one.0.name.cmp(&other.0.name));
+            let euclidean = fold(found.iter().map(|(_, piece)| piece.sums[1])).sqrt();
+            let bad = found.iter().find(|(_, piece)| piece.sums[0] > 0.0);
+            let bad = bad.map(|(slot, piece)| (slot.name.clone(), piece.sums[0] as u64));
+            let norms: Vec<f64> = found.iter().map(|(_, piece)| piece.norm).collect();
+            let inspected = Inspected { euclidean, bad, clip: self.config.clip };
+            let norm_of_all = |p: f64| Ok(norm(norms.into_iter(), p));
+            match self.decide(GradState::Raw, inspected, norm_of_all, report)? {
+                Some(decided) => factor = decided,
+                None => return Ok(None),
+            }
+        }
+        let Some((param, state)) = self.stats.poisoned.take() else { return Ok(Some(factor)) };
+        if self.non_finite == NonFinite::Error {
+            return Err(Error::PoisonedState { param, state });
+        }
+        report.skipped = Some(Skipped::PoisonedState { param, state });
+        Ok(None)
+    }
+}

@@ -1,0 +1,118 @@
+//! What an operation works on.
+
+use super::memory::{Named, Workspace};
+use super::reading::{GradScale, Reading, Sums};
+use super::runner::Runner;
+use crate::params::error_feedback::Errors;
+use fallline_core::backend::View;
+use fallline_core::ranks::Communicator;
+use fallline_core::{Backend, Compute, Format, Result, Shape, Storage};
+
+/// The other ranks, for one tensor.
+#[derive(Debug)]
+pub struct Peers<'a> {
+    /// The ranks that step together, where there are several.
+    pub ranks: Option<&'a dyn Communicator>,
+    /// What compressing for other ranks has left out so far of the parameter.
+    pub errors: &'a mut Option<Box<Errors>>,
+    /// What its momentum is multiplied by, where it has a [mask](crate::mask).
+    pub mask: Option<&'a Storage>,
+}
+
+/// One tensor's part in an operation.
+#[derive(Debug)]
+pub struct OpAt<'a> {
+    /// Where it runs passes and products.
+    pub on: Runner<'a>,
+    /// The parameter's extents.
+    pub shape: &'a Shape,
+    /// The parameter, as exactly as it is kept.
+    pub param: Option<View<'a>>,
+    /// The gradient, as it is stored.
+    pub grad: Option<View<'a>>,
+    /// What it is to be multiplied by.
+    pub grad_scale: GradScale<'a>,
+    /// The sums of the last pass before, by name.
+    pub sums: Sums<'a>,
+    /// What the algorithm remembers for the parameter, in the order of
+    /// [`Algorithm::MEMORY`](crate::Algorithm::MEMORY).
+    pub memory: &'a mut [f64],
+    /// What it remembers for all parameters together, in the order of
+    /// [`Algorithm::SHARED`](crate::Algorithm::SHARED).
+    pub shared: &'a [f64],
+    /// What it exchanges with other ranks.
+    pub peers: Peers<'a>,
+    /// The states.
+    pub states: Named<'a>,
+    /// The scratch.
+    pub scratch: Named<'a>,
+    /// Memory for the time of the operation.
+    pub workspace: &'a mut Workspace,
+}
+
+/// One tensor's part in a [`CollectiveAt`].
+#[derive(Debug)]
+pub struct Member<'a> {
+    /// The parameter's extents.
+    pub shape: &'a Shape,
+    /// As [`OpAt::memory`].
+    pub memory: &'a mut [f64],
+    /// The states.
+    pub states: Named<'a>,
+    /// As [`Peers::mask`].
+    pub mask: Option<&'a Storage>,
+}
+
+/// All tensors' part in an operation that they take part in together, in the order of their names.
+#[derive(Debug)]
+pub struct CollectiveAt<'a> {
+    /// Where they are.
+    pub backend: &'a dyn Backend,
+    /// The type of states.
+    pub compute: Compute,
+    /// As [`OpAt::shared`].
+    pub shared: &'a [f64],
+    /// The ranks that step together, where there are several.
+    pub ranks: Option<&'a dyn Communicator>,
+    /// What compressing all of them in one piece has left out so far.
+    pub errors: &'a mut Option<Box<Errors>>,
+    /// The tensors.
+    pub tensors: Vec<Member<'a>>,
+    /// Memory for the time of the operation.
+    pub workspace: &'a mut Workspace,
+}
+
+impl<'a> OpAt<'a> {
+    /// Memory of this many elements, with anything in it.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn take(&mut self, elements: usize) -> Result<Storage> {
+        self.take_as(self.on.compute.format(), elements)
+    }
+
+    /// What [`Runner::run_reading`] reads.
+    pub fn reading(&self) -> Reading<'a> {
+        Reading { sums: self.sums, scale: self.grad_scale, shape: self.shape }
+    }
+
+    /// The same, stored in another way than it is computed.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub fn take_as(&mut self, format: Format, elements: usize) -> Result<Storage> {
+        self.workspace.take(self.on.backend, format, elements)
+    }
+
+    /// The first of every so many elements of the parameter and of its gradient, as computed, in two scratches.
+    ///
+    /// # Errors
+    /// As [`Indexing::sum_rows`](fallline_core::backend::Indexing::sum_rows).
+    pub fn take_slices(&mut self, every: usize, [param, grad]: [&str; 2]) -> Result<()> {
+        for (from, to) in [(&self.param, param), (&self.grad, grad)] {
+            let Some(from) = from else { continue };
+            self.workspace.slices.take(self.on.backend, from.again(), every, self.scratch.get_mut(to)?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,231 @@
+//! What the driver keeps for each parameter, found again by name without hashing in the usual case.
+
+use super::averaged::AveragedParam;
+use super::error_feedback::Errors;
+use super::mask::DeviceMask;
+use super::row_sparse::{self, Rows};
+use super::staging::StagingBuffers;
+use crate::program::Variant;
+use crate::{Error, ModuleKind, Result};
+use core::ops::Range;
+use fallline_core::{Compute, Shape, Storage};
+use std::collections::HashMap;
+
+/// What a step in pieces has done with a parameter.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Piece {
+    pub(crate) inspected: bool,
+    /// Where what was found in its gradient is kept, if there was one.
+    pub(crate) found: Option<u32>,
+    /// Whether it has stepped, once it was applied.
+    pub(crate) applied: Option<bool>,
+}
+
+/// One parameter's state. What a plain step does not need is behind pointers: with many small tensors a step is as long as
+/// the cache lines that it walks.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) name: String,
+    pub(crate) shape: Shape,
+    pub(crate) group: usize,
+    pub(crate) compute: Compute,
+    /// How many gradients it has been given.
+    pub(crate) steps: u64,
+    /// As [`Algorithm::variant`](crate::Algorithm::variant).
+    pub(crate) variant: Variant,
+    /// The place of the launch group that `states` are laid out for, in the order of its stages; none before the first
+    /// gradient.
+    pub(crate) layout_for: Option<usize>,
+    pub(crate) states: Vec<(&'static str, Storage)>,
+    /// The parameter in single precision, where its group has it so.
+    pub(crate) master: Option<Box<Storage>>,
+    /// Whether it has 16 bits.
+    pub(crate) narrow: bool,
+    /// What its chances are drawn with, where its group rounds by chance.
+    pub(crate) seed: Option<u64>,
+    /// Memory between the passes of a step.
+    pub(crate) scratch: Vec<(&'static str, Storage)>,
+    /// As [`Algorithm::MEMORY`](crate::Algorithm::MEMORY).
+    pub(crate) memory: Vec<f64>,
+    /// Buffers on a device that does not reach the host's.
+    pub(crate) staging: Option<Box<StagingBuffers>>,
+    /// Of a gradient given as rows, and whether that of this step is.
+    pub(crate) rows: Option<Box<Rows>>,
+    pub(crate) sparse: bool,
+    /// The rank that updates it, where ranks share parameters out.
+    pub(crate) owner: Option<usize>,
+    /// The average of its weights, where one is kept.
+    pub(crate) averaged: Option<Box<AveragedParam>>,
+    /// The kind of module that it belongs to, as it was told or guessed.
+    pub(crate) kind: ModuleKind,
+    /// What compressing for other ranks has left out so far.
+    pub(crate) errors: Option<Box<Errors>>,
+    /// Which of its elements have a momentum, where not all.
+    pub(crate) mask: Option<Box<DeviceMask>>,
+    /// In the step being taken: which launch group, and which row of scalars.
+    pub(crate) launch: Option<usize>,
+    pub(crate) row: usize,
+    /// In a step in pieces: what has been done with it.
+    pub(crate) piece: Piece,
+}
+
+impl Slot {
+    /// Of a parameter of the first group that has nothing yet.
+    pub(crate) fn new(name: &str, shape: Shape, compute: Compute) -> Slot {
+        Slot {
+            kind: ModuleKind::guess(name, &shape),
+            name: name.to_owned(),
+            shape,
+            group: 0,
+            compute,
+            steps: 0,
+            variant: Variant::ONLY,
+            layout_for: None,
+            states: Vec::new(),
+            master: None,
+            narrow: false,
+            seed: None,
+            scratch: Vec::new(),
+            memory: Vec::new(),
+            staging: None,
+            rows: None,
+            sparse: false,
+            owner: None,
+            averaged: None,
+            errors: None,
+            mask: None,
+            launch: None,
+            row: 0,
+            piece: Piece::default(),
+        }
+    }
+
+    /// Bytes of its states.
+    pub(crate) fn state_bytes(&self) -> usize {
+        let states = self.states.iter().map(|(_, storage)| storage.bytes());
+        states.chain(self.master.as_deref().map(Storage::bytes)).sum()
+    }
+
+    /// The rows of its gradient, if that is row-sparse in this step.
+    pub(crate) fn sparse_rows(&self) -> Option<&Rows> {
+        row_sparse::of(&self.rows, self.sparse)
+    }
+
+    /// In how many parts a pass takes it; `None` where it takes it as a whole.
+    pub(crate) fn parts(&self) -> Option<usize> {
+        self.sparse_rows()?.parts()
+    }
+
+    /// Elements that a pass takes in this step.
+    pub(crate) fn elements(&self) -> usize {
+        match self.sparse_rows() {
+            Some(rows) if rows.parts().is_some() => rows.elements(),
+            _ => self.shape.elements(),
+        }
+    }
+}
+
+/// All parameters seen so far, in the order of the last step.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    list: Vec<Slot>,
+    places: HashMap<String, usize>,
+    /// Those that the step being taken added, until it is known to go through.
+    fresh: Vec<String>,
+}
+
+impl Slots {
+    /// The slot of parameter `name`, moved to place `i`: called for 0, 1, … of a step's bindings, it brings
+    /// the slots into their order. A parameter not seen before gets a slot from `create`. Trainers mostly
+    /// bind the same parameters in the same order, and then nothing moves.
+    ///
+    /// # Errors
+    /// When the name stood at an earlier place already, or the slot cannot be made.
+    pub(crate) fn place(
+        &mut self,
+        i: usize,
+        name: &str,
+        create: impl FnOnce() -> Result<Slot>,
+    ) -> Result<&mut Slot> {
+        if self.list.get(i).is_none_or(|slot| slot.name != name) {
+            let place = match self.places.get(name) {
+                Some(&place) if place < i => return Err(Error::Duplicate { param: name.to_owned() }),
+                Some(&place) => place,
+                None => {
+                    self.push(create()?);
+                    self.fresh.push(name.to_owned());
+                    self.list.len() - 1
+                }
+            };
+            self.swap(i, place);
+        }
+        Ok(&mut self.list[i])
+    }
+
+    /// Keeps what was added since the last call of this, or removes it where the step did not go through.
+    pub(crate) fn settle<R>(&mut self, stepped: &Result<R>, skipped: impl Fn(&R) -> bool) {
+        if stepped.as_ref().is_ok_and(|report| !skipped(report)) {
+            return self.fresh.clear();
+        }
+        for name in core::mem::take(&mut self.fresh) {
+            if let Some(place) = self.places.remove(&name) {
+                self.swap(place, self.list.len() - 1);
+                self.list.pop();
+            }
+        }
+    }
+
+    /// Adds a slot at the end.
+    pub(crate) fn push(&mut self, slot: Slot) {
+        self.places.insert(slot.name.clone(), self.list.len());
+        self.list.push(slot);
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        self.list.swap(a, b);
+        for place in [a, b] {
+            if let Some(known) = self.places.get_mut(&self.list[place].name) {
+                *known = place;
+            }
+        }
+    }
+
+    /// Takes a slot out of `others`, if there is one of this name.
+    pub(crate) fn adopt(&mut self, others: &mut Slots, name: &str) {
+        if let Some(place) = others.places.remove(name) {
+            others.swap(place, others.list.len() - 1);
+            self.list.extend(others.list.pop());
+            self.places.insert(name.to_owned(), self.list.len() - 1);
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&Slot> {
+        self.places.get(name).map(|&place| &self.list[place])
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.list.iter_mut()
+    }
+
+    pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut Slot> {
+        self.places.get(name).map(|&place| &mut self.list[place])
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.list.iter()
+    }
+
+    /// The slots at these places, to read.
+    pub(crate) fn range_of(&self, range: Range<usize>) -> &[Slot] {
+        &self.list[range]
+    }
+
+    /// The slots at these places.
+    pub(crate) fn range(&mut self, range: Range<usize>) -> &mut [Slot] {
+        &mut self.list[range]
+    }
+}

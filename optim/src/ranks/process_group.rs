@@ -1,0 +1,205 @@
+//! Ranks that step together: what they must be equal in, and what they send each other around a step.
+
+use super::local_steps::check_local_steps;
+use super::world::World;
+use crate::engine::Engine;
+use crate::engine::group::Group;
+use crate::engine::setup::Setup;
+use crate::params::slots::Slot;
+use crate::program::Variant;
+use crate::{Binding, Checkpoint, Error, Result};
+use std::fmt::{self, Write};
+
+/// The ranks that an optimizer steps with; on one rank there is nothing to do.
+#[derive(Default)]
+pub(crate) struct ProcessGroup {
+    world: Option<World>,
+    /// Whether parameters have not got what belongs to the states that were loaded.
+    pending_restore: bool,
+}
+
+impl ProcessGroup {
+    /// The ranks of an engine that knows of them.
+    pub(crate) fn of(setup: &Setup) -> ProcessGroup {
+        let world = setup.ranks.as_ref().map(|ranks| World::new(ranks.comm.clone(), ranks.sharded));
+        ProcessGroup { world, pending_restore: false }
+    }
+
+    /// Checks that all ranks take the same step, in which all optimizers exchange the same. `policies` writes what else a
+    /// step depends on, one setting a line; `averages` says whether averages of the weights are kept.
+    ///
+    /// # Errors
+    /// What differs, on all ranks; a step in evaluation mode.
+    pub(crate) fn check_consistent(
+        &mut self,
+        engine: &mut Engine,
+        bindings: &[Binding<'_>],
+        policies: impl Fn(&mut String) -> fmt::Result,
+        averages: bool,
+    ) -> Result<()> {
+        let Some(world) = &mut self.world else { return engine.check_training() };
+        let setup = &engine.setup;
+        let refused = |family, problem: &str| {
+            let algorithm = setup.family(family).name();
+            Err(Error::Groups { algorithm, problem: problem.into() })
+        };
+        if self.pending_restore {
+            return refused(
+                0,
+                "the checkpoint was saved between two exchanges, when ranks had parameters of their own: \
+                 restore_params gives them back",
+            );
+        }
+        for family in 0..engine.shared.len() {
+            let algorithm = setup.family(family);
+            if let Err(reason) = algorithm.program_on(Variant::ONLY, true) {
+                return refused(family, &reason);
+            }
+            if algorithm.sharded() != world.sharded() {
+                return refused(
+                    family,
+                    "either all optimizers of a configuration share out their states, or none",
+                );
+            }
+            if engine.family_averages(family) != engine.family_averages(0) {
+                return refused(family, "it and the others do not take averaged gradients in the same steps");
+            }
+        }
+        for group in &setup.groups {
+            if let Err(reason) = check_local_steps(group, averages) {
+                return refused(group.family, reason);
+            }
+        }
+        for shared in &mut engine.shared {
+            shared.fetch(&*engine.setup.backend)?;
+        }
+        world.agree(bindings, &engine.slots, |text| {
+            policies(text)?;
+            write_settings(engine, text)
+        })?;
+        engine.check_training()
+    }
+
+    /// Gives parameters that are new an owner, where each is updated by one rank. Returns whether there were any.
+    pub(crate) fn assign_owners(&self, slots: &mut [Slot]) -> bool {
+        self.world.as_ref().is_some_and(|world| world.assign_owners(slots))
+    }
+
+    /// Brings every parameter that was stepped from the rank that did it to the others, where each is updated by one.
+    ///
+    /// # Errors
+    /// When a rank fails.
+    pub(crate) fn broadcast_owned(
+        &mut self,
+        engine: &mut Engine,
+        bindings: &mut [Binding<'_>],
+    ) -> Result<()> {
+        let Some(world) = self.world.as_mut().filter(|world| world.sharded()) else { return Ok(()) };
+        let Engine { setup, slots, .. } = engine;
+        let slots = slots.range(0..bindings.len());
+        for (slot, binding) in slots.iter_mut().zip(&*bindings) {
+            slot.steps += u64::from(!binding.grad.is_none() && setup.is_elsewhere(slot));
+        }
+        let stepped = slots.iter().zip(bindings).filter(|(_, binding)| !binding.grad.is_none());
+        world.send(stepped.filter_map(|(slot, binding)| Some((slot.owner?, &mut binding.param))))
+    }
+
+    /// Brings parameters from the ranks that own them to the others, where each has an owner.
+    ///
+    /// # Errors
+    /// When a rank fails.
+    pub(crate) fn broadcast_params(&mut self, engine: &Engine, params: &mut [Binding<'_>]) -> Result<()> {
+        let Some(world) = self.world.as_mut().filter(|world| world.sharded()) else { return Ok(()) };
+        let owner = |name: &str| engine.slots.get(name)?.owner;
+        let owned = params.iter_mut();
+        world.send(owned.filter_map(|binding| Some((owner(binding.name)?, &mut binding.param))))
+    }
+
+    /// What each rank has found, in their order, where ranks may find different things: the places of two numbers. None
+    /// where there is one rank, or all find the same: in gradients that are averaged, `states` aside that are `sharded`.
+    ///
+    /// # Errors
+    /// When a rank fails.
+    pub(crate) fn findings(
+        &self,
+        engine: &Engine,
+        of_states: bool,
+        own: impl FnOnce() -> Option<[u64; 2]>,
+    ) -> Result<Option<Vec<[u64; 2]>>> {
+        let differ = |world: &&World| engine.inspects_alone() || (of_states && world.sharded());
+        let Some(world) = self.world.as_ref().filter(differ) else { return Ok(None) };
+        world.findings(own().unwrap_or([0, 0])).map(Some)
+    }
+
+    /// The whole of a checkpoint of which this rank has a part.
+    ///
+    /// # Errors
+    /// When a rank fails, or parts do not go together.
+    pub(crate) fn consolidate(&self, engine: &Engine, own: Checkpoint) -> Result<Checkpoint> {
+        let has_feedback = |group: &Group| group.algorithm.spec().replicas.error_feedback.is_some();
+        match &self.world {
+            Some(world) if world.sharded() => world.consolidate(&own),
+            Some(world) if engine.setup.groups.iter().any(has_feedback) => {
+                let mut whole = world.with_errors(own)?;
+                engine.average_replicas(&mut whole, world.ranks().world());
+                Ok(whole)
+            }
+            _ => Ok(own),
+        }
+    }
+
+    /// As [`Driver::restore_params`](crate::Driver::restore_params).
+    pub(crate) fn restore_params(&mut self, engine: &mut Engine, params: &mut [Binding<'_>]) -> Result<()> {
+        if !self.pending_restore {
+            return Ok(());
+        }
+        let Engine { setup, slots, .. } = engine;
+        for slot in slots.iter_mut().filter(|slot| setup.has_diverged(slot)) {
+            match params.iter_mut().find(|binding| binding.name == slot.name) {
+                Some(binding) => setup.restore_param(binding, slot)?,
+                None => {
+                    let (algorithm, name) = (setup.algorithm(slot).name(), &slot.name);
+                    let problem = format!("{name:?} is to be restored, but is not bound");
+                    return Err(Error::Groups { algorithm, problem });
+                }
+            }
+        }
+        self.pending_restore = false;
+        Ok(())
+    }
+
+    /// Notes whether some parameters have to be restored after a load.
+    pub(crate) fn loaded(&mut self, engine: &Engine) {
+        let any = || engine.slots.iter().any(|slot| engine.setup.has_diverged(slot));
+        self.pending_restore = engine.setup.ranks.is_some() && any();
+    }
+}
+
+/// Everything that a step of the engine depends on beside its tensors, one setting a line.
+fn write_settings(engine: &Engine, text: &mut String) -> fmt::Result {
+    let Engine { setup, shared, mode, lookahead_steps, .. } = engine;
+    writeln!(text, "compute={:?}", setup.compute)?;
+    writeln!(text, "{mode} mode")?;
+    writeln!(text, "{} groups", setup.groups.len())?;
+    for (number, Group { algorithm, formats, params, mask, family, .. }) in setup.groups.iter().enumerate() {
+        let name = algorithm.name();
+        writeln!(text, "group {number}: {name} of optimizer {family} with {formats:?}, {params:?}")?;
+        if let Some(mask) = mask {
+            writeln!(text, "group {number}: {name} with exp_avg_mask of {}", mask.text)?;
+        }
+        for hyper in algorithm.table() {
+            if let Some(value) = algorithm.get(hyper.name) {
+                writeln!(text, "group {number}: {name} with {}={value}", hyper.name)?;
+            }
+        }
+    }
+    for (family, shared) in shared.iter().enumerate() {
+        for ((name, _), value) in setup.family(family).spec().shared.iter().zip(shared.on_host()) {
+            writeln!(text, "optimizer {family} remembers {name}={value}")?;
+        }
+    }
+    if engine.lookahead().is_some() {
+        writeln!(text, "{lookahead_steps} steps since a sync of Lookahead")?;
+    }
+    Ok(())
+}

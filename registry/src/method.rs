@@ -1,0 +1,61 @@
+//! From an optimizer's dict to what its name stands for.
+
+use crate::config::Node;
+use crate::error::{Error, Result};
+use crate::formats;
+use crate::modifiers;
+use crate::names::nearest;
+use crate::read::{bare_name, convert, expect_dict, type_of};
+use crate::registry::Registry;
+use fallline_optim::Method;
+use fallline_optim::hyper::{HyperError, Value};
+
+/// What an optimizer's dict asks for.
+pub(crate) fn method(node: &Node, registry: &Registry) -> Result<Method> {
+    let dict = expect_dict(node, "an optimizer")?;
+    let kind = type_of(dict, node, "an optimizer")?;
+    let name = kind.value.as_str().map(bare_name).unwrap_or_default();
+    let known = || registry.entries().iter().map(|entry| entry.name);
+    let entry = registry.find(name).ok_or_else(|| Error::UnknownName {
+        at: kind.at.clone(),
+        what: "optimizer",
+        name: name.to_owned(),
+        nearest: nearest(name, known()).map(str::to_owned),
+        known: known().collect::<Vec<_>>().join(", "),
+    })?;
+    let build = |values: &[(&str, Value)]| {
+        entry.with_in(registry, values).map_err(|source| Error::Hyper { at: kind.at.clone(), source })
+    };
+    // One at a time first, so that an error has the position of the value that is wrong.
+    let mut probe = build(&[])?;
+    let mut values = Vec::new();
+    // What decides which other keys there are comes first.
+    let decides = "optimizer_type";
+    if probe.algorithm().is_some_and(|algorithm| algorithm.sharded()) && dict.get(decides).is_none() {
+        return Err(Error::Missing { at: kind.at.clone(), what: name.to_owned(), key: decides });
+    }
+    let first = dict.iter().filter(|(key, _)| *key == decides);
+    let modifies = |key: &str| modifiers::given(&probe, key);
+    let aside: Vec<&str> = modifiers::KEYS.into_iter().filter(|key| modifies(key)).collect();
+    let own = |key: &str| !["type", decides].contains(&key) && !formats::KEYS.contains(&key);
+    let others = dict.iter().filter(|(key, _)| own(key) && !aside.contains(key));
+    for (key, node) in first.chain(others) {
+        let value = convert(node).ok_or_else(|| Error::Value {
+            at: node.at.clone(),
+            key: key.to_owned(),
+            expected: "a number, a truth value, a string, None or a list of them".into(),
+            got: format!("a {}", node.value.type_name()),
+        })?;
+        match probe.set(&[(key, value.clone())]) {
+            // Whether values go together shows when all are there.
+            Ok(()) | Err(HyperError::Combination { .. }) => values.push((key, value)),
+            Err(HyperError::Unknown { algorithm, name, known }) => {
+                let at = dict.key_at(key).unwrap_or(&node.at).clone();
+                let nearest = nearest(&name, known.into_iter().chain(aside)).map(str::to_owned);
+                return Err(Error::UnknownKey { at, what: algorithm.to_owned(), key: name, nearest });
+            }
+            Err(source) => return Err(Error::Hyper { at: node.at.clone(), source }),
+        }
+    }
+    modifiers::around(build(&values)?, dict, &kind.at, &aside)
+}

@@ -1,0 +1,52 @@
+//! Reading nodes of a configuration: dicts, their types, names and plain values.
+
+use crate::config::{Dict, Node, Value as Setting};
+use crate::error::{Error, Result};
+use fallline_optim::hyper::Value;
+
+/// The dict that a node must be.
+pub(crate) fn expect_dict<'a>(node: &'a Node, key: &str) -> Result<&'a Dict> {
+    node.value.as_dict().ok_or_else(|| Error::Value {
+        at: node.at.clone(),
+        key: key.to_owned(),
+        expected: "a dict".into(),
+        got: format!("a {}", node.value.type_name()),
+    })
+}
+
+/// The node of the key `type`, which is a string.
+pub(crate) fn type_of<'a>(dict: &'a Dict, node: &Node, what: &str) -> Result<&'a Node> {
+    let kind = dict.get("type").ok_or_else(|| Error::Missing {
+        at: node.at.clone(),
+        what: what.to_owned(),
+        key: "type",
+    })?;
+    match kind.value.as_str() {
+        Some(_) => Ok(kind),
+        None => Err(Error::Value {
+            at: kind.at.clone(),
+            key: "type".into(),
+            expected: "a name".into(),
+            got: kind.value.to_string(),
+        }),
+    }
+}
+
+/// A name without the scope (`mmdet::`) or module (`torch.optim.`) in front of it.
+pub(crate) fn bare_name(name: &str) -> &str {
+    let name = name.rsplit("::").next().unwrap_or(name);
+    name.rsplit('.').next().unwrap_or(name)
+}
+
+/// A configuration's value as a hyperparameter's.
+pub(crate) fn convert(node: &Node) -> Option<Value> {
+    Some(match &node.value {
+        Setting::None => Value::None,
+        Setting::Bool(x) => Value::Bool(*x),
+        Setting::Int(x) => Value::Int(*x),
+        Setting::Float(x) => Value::Float(*x),
+        Setting::Str(x) => Value::Text(x.clone()),
+        Setting::List(items) => Value::List(items.iter().map(convert).collect::<Option<_>>()?),
+        _ => return None,
+    })
+}
