@@ -365,7 +365,10 @@ fn what_is_not_inspected_is_not_applied() {
     step.inspect(param("w", &mut one, &grad)).unwrap();
     assert!(step.inspect(param("w", &mut one, &grad)).is_err(), "twice");
     let error = step.apply(param("v", &mut other, &grad)).unwrap_err().to_string();
-    assert!(error.contains(r#"the gradient of "v" must be inspected first (Stream::inspect): clipping"#), "{error}");
+    assert!(
+        error.contains(r#"the gradient of "v" must be inspected first (Stream::inspect): clipping"#),
+        "{error}"
+    );
     step.apply(param("w", &mut one, &grad)).unwrap();
     let error = step.inspect(param("v", &mut other, &grad)).unwrap_err().to_string();
     assert!(error.contains(r#""v" is inspected after a parameter was applied"#), "{error}");

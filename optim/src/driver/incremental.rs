@@ -154,7 +154,10 @@ impl Stream<'_> {
             let piece = self.driver.engine.slots.get(binding.name).map(|slot| slot.piece);
             if !piece.is_some_and(|piece| piece.inspected) {
                 let why = self.driver.gradients.why_inspected();
-                let what = format!("the gradient of {:?} must be inspected first (Stream::inspect): {why}", binding.name);
+                let what = format!(
+                    "the gradient of {:?} must be inspected first (Stream::inspect): {why}",
+                    binding.name
+                );
                 return Err(Error::NotInPieces { what });
             }
             match self.conclude()? {
