@@ -169,7 +169,7 @@ impl dyn AnyAlgorithm + '_ {
         self.modifiers().sparse(self.core().sparse())
     }
 
-    /// The rules that are run whatever the algorithm is, compiled by the same [`Link`].
+    /// The rules that are run whatever the algorithm is, compiled by the same [`Link`](fallline_core::Link).
     pub fn builtins(&self) -> &'static Builtins {
         self.core().builtins()
     }

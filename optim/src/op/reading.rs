@@ -82,7 +82,7 @@ impl Sums<'_> {
     }
 
     /// A sum. On a device that keeps them this waits for it: where a rule's own scalar follows from it,
-    /// [`run_reading`](Runner::run_reading) does not.
+    /// [`run_reading`](super::Runner::run_reading) does not.
     ///
     /// # Errors
     /// When the pass before returns none of this name, or the device fails.

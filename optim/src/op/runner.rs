@@ -92,8 +92,8 @@ impl Runner<'_> {
     }
 
     /// As [`run`](Runner::run), of a rule whose scalars follow from sums of the program's pass before the operation, from
-    /// the gradient's scale ([`OpAt::grad_scale`], which it names `shared(factor)` and multiplies by what
-    /// [`GradScale::known`] gives), from `hyper` and the parameter's extents: on a device that computes numbers nothing
+    /// the gradient's scale ([`OpAt::grad_scale`](super::OpAt::grad_scale), which it names `shared(factor)` and multiplies by what
+    /// [`GradScale::known`](super::GradScale::known) gives), from `hyper` and the parameter's extents: on a device that computes numbers nothing
     /// waits for them.
     ///
     /// # Errors
