@@ -45,16 +45,16 @@ impl Driver {
     /// clipping by value gradients are kept from the first round, and the second needs none.
     ///
     /// ```
-    /// # use fallline_optim::{Driver, Optimizer, frozen, param};
-    /// # fn backward(optimizer: &mut Driver, weight: &mut Vec<f32>, bias: &mut Vec<f32>) -> fallline_optim::Result<()> {
+    /// # use fallline_optim::{Driver, Optimizer, param};
+    /// # fn backward(optimizer: &mut Driver, mut weight: Vec<f32>, mut bias: Vec<f32>) -> fallline_optim::Result<()> {
     /// # let (grad_of_weight, grad_of_bias) = (vec![0.5f32; 32], vec![0.25f32; 4]);
     /// let mut step = optimizer.begin()?;
     /// if step.needs_inspection() {
-    ///     step.inspect(param("fc.weight", weight, &grad_of_weight))?;
-    ///     step.inspect(param("fc.bias", bias, &grad_of_bias))?;
+    ///     step.inspect(param("fc.weight", &mut weight, &grad_of_weight))?;
+    ///     step.inspect(param("fc.bias", &mut bias, &grad_of_bias))?;
     /// }
-    /// step.apply(param("fc.weight", weight, &grad_of_weight))?;
-    /// step.apply(param("fc.bias", bias, &grad_of_bias))?;
+    /// step.apply(param("fc.weight", &mut weight, &grad_of_weight))?;
+    /// step.apply(param("fc.bias", &mut bias, &grad_of_bias))?;
     /// step.finish()?;
     /// # Ok(())
     /// # }
