@@ -1,4 +1,4 @@
-//! Side-effect analysis: what a statement that is passed over may have bound or changed, told from its tokens
+//! Side-effect analysis: what a statement that is skipped may have bound or changed, told from its tokens
 //! alone.
 //!
 //! It may err in one direction only: a name too many makes a value unreadable, with an error that says

@@ -45,7 +45,7 @@ pub trait Backend: DeviceMemory + fmt::Debug + Send + Sync + Sealed {
     /// Returns one line for people: device, instruction set, threads.
     fn describe(&self) -> String;
 
-    /// Returns whether passes reach the host's own memory. Where they do not, drivers copy there and back.
+    /// Returns whether passes reach the host's own memory. Where they do not, drivers copy host-to-device and back.
     fn reaches_host(&self) -> bool {
         true
     }

@@ -63,7 +63,7 @@ impl Averages {
         Ok(())
     }
 
-    /// Brings averages to another device, where the parameters are.
+    /// Moves averages to the device of the parameters.
     ///
     /// # Errors
     /// When a device fails.

@@ -65,8 +65,8 @@ pub struct Driver {
     poison: Poison,
     /// Rules that must match a parameter of the first step.
     expected: Expectations,
-    /// Whether a step in pieces was begun and not finished.
-    in_pieces: bool,
+    /// Whether an incremental step was begun and not finished.
+    unfinished: bool,
 }
 
 impl Driver {
@@ -80,7 +80,7 @@ impl Driver {
             group: ProcessGroup::default(),
             poison: Poison::default(),
             expected: Expectations::default(),
-            in_pieces: false,
+            unfinished: false,
         }
     }
 
@@ -204,7 +204,7 @@ impl Driver {
     ) -> Result<StepReport> {
         let (window, mut step) = self.split(whole);
         let stepped = match factor {
-            Some(factor) => step.take_piece(window, bindings, factor),
+            Some(factor) => step.take_inspected(window, bindings, factor),
             None if whole && step.gradients.config.buffers() => step.accumulate(window, bindings),
             None => step.begin(window, bindings).and_then(|()| step.take(bindings, GradState::Raw, None)),
         };

@@ -197,8 +197,8 @@ pub enum Error {
         /// How many there are.
         count: usize,
     },
-    /// A step in pieces was begun and never finished: it is done for some parameters, and not for the others.
-    #[error("a step in pieces was not finished: {}; loading a checkpoint goes on from there", half_done(params, *stepped))]
+    /// An incremental step was begun and never finished: it is done for some parameters, and not for the others.
+    #[error("an incremental step was not finished: {}; load a checkpoint to resume", half_done(params, *stepped))]
     HalfStep {
         /// The parameters, sorted.
         params: Vec<String>,

@@ -1,10 +1,10 @@
-//! What happens to gradients before a step: they are divided by the loss scale, looked at, and clipped.
+//! The gradient pipeline: unscaling, the check for NaN and infinity, clipping.
 
 pub(crate) mod accumulate;
 mod clip;
+mod incremental;
 mod non_finite;
 mod norm;
-mod pieces;
 mod stats;
 mod views;
 
@@ -78,7 +78,7 @@ impl Gradients {
     ) -> Result<Option<f64>> {
         let Wrapper { clip, scaler, .. } = &self.config;
         let (clip, scaled) = (clip.filter(|_| state == GradState::Raw), scaler.is_some());
-        let inverse = scaler.as_ref().map_or(1.0, |scaler| scaler.inverse());
+        let inverse = self.config.inverse_scale();
         report.loss_scale = scaler.as_ref().map(|scaler| scaler.scale());
         let by_norm = matches!(clip, Some(Clip::Norm { .. }));
         if !(scaled || by_norm || self.non_finite != NonFinite::Propagate) {
@@ -108,8 +108,7 @@ impl Gradients {
         norm: impl FnOnce(f64) -> Result<f64>,
         report: &mut StepReport,
     ) -> Result<Option<f64>> {
-        let scaler = &self.config.scaler;
-        let (scaled, inverse) = (scaler.is_some(), scaler.as_ref().map_or(1.0, |scaler| scaler.inverse()));
+        let (scaled, inverse) = (self.config.scaler.is_some(), self.config.inverse_scale());
         report.norm = Some(Reported::Known(euclidean));
         let mut factor = 1.0;
         if let Some(Clip::Norm { max_norm, norm_type, error_if_nonfinite }) = clip {

@@ -105,6 +105,11 @@ impl Wrapper {
         self.accumulate.counts <= 1 && self.clip.is_none() && self.scaler.is_none()
     }
 
+    /// What unscales gradients: 1 over the loss scale.
+    pub(crate) fn inverse_scale(&self) -> f64 {
+        self.scaler.as_ref().map_or(1.0, |scaler| scaler.inverse())
+    }
+
     /// Whether gradients have buffers of their own.
     pub(crate) fn buffers(&self) -> bool {
         self.accumulate.counts > 1 || matches!(self.clip, Some(Clip::Value { .. }))

@@ -332,7 +332,7 @@ const BINDINGS: &[Check] = &[
             trainer.step_changed(t, |held| held.push(new))
         },
     ),
-    Check::new("single and double precision where all are looked at together", dadapt, 1, with_double),
+    Check::new("single and double precision in an algorithm with global numbers", dadapt, 1, with_double),
     Check::new("the same, a second time", dadapt, 1, |trainer, t| {
         with_double(trainer, t)?;
         with_double(trainer, t)
@@ -506,7 +506,7 @@ const PIECES: &[Check] = &[
     Check::new("clipping", strict_norm, 2, stream),
     Check::new("a loss scale", dynamic_scale, 2, stream),
     Check::new("what is not finite is looked for", || policy(NonFinite::Skip), 2, stream),
-    Check::new("all are looked at together", dadapt, 1, stream),
+    Check::new("an algorithm with global numbers", dadapt, 1, stream),
     Check::new("weights that are evaluated", schedule_free, 4, stream).by(evaluating),
     Check::new("a name twice, then dropped", adamw, 2, |trainer, t| {
         after_one(trainer, t, |mut pieces, held| pieces.apply(held[0].bind(t)).map(|()| Done::Nothing))

@@ -152,13 +152,13 @@ pub const LOADS: &[Check] = &[
         },
     ),
     Check::new(
-        "rounding by chance before, to the nearest now",
+        "stochastic rounding before, round-to-nearest now",
         || narrow(ParamFormat::Nearest),
         2,
         |trainer, _| load(trainer, &saved(narrow(ParamFormat::Stochastic { seed: 1 }), 1)?),
     ),
     Check::new(
-        "rounding to the nearest before, by chance now",
+        "round-to-nearest before, stochastic rounding now",
         || narrow(ParamFormat::Stochastic { seed: 1 }),
         2,
         |trainer, _| load(trainer, &saved(narrow(ParamFormat::Nearest), 1)?),

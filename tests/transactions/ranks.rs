@@ -93,11 +93,11 @@ fn average(driver: Driver) -> Driver {
 /// The ranks' own gradients are of one rank's seed, so that they differ where the algorithm exchanges them.
 const SCENES: &[Scene] = &[
     Scene { title: "AdamW", text: "dict(type='AdamW', lr=0.1)", around: |driver| driver, act: step, at: 1 },
-    Scene { title: "parameters shared out", text: SHARDED, around: |driver| driver, act: step, at: 0 },
-    Scene { title: "parameters shared out", text: SHARDED, around: |driver| driver, act: step, at: 1 },
-    Scene { title: "parameters shared out, an average", text: SHARDED, around: average, act: step, at: 1 },
+    Scene { title: "sharded parameters", text: SHARDED, around: |driver| driver, act: step, at: 0 },
+    Scene { title: "sharded parameters", text: SHARDED, around: |driver| driver, act: step, at: 1 },
+    Scene { title: "sharded parameters, an average", text: SHARDED, around: average, act: step, at: 1 },
     Scene {
-        title: "parameters shared out, a window that closes",
+        title: "sharded parameters, a window that closes",
         text: "optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='ZeroRedundancyOptimizer', optimizer_type='AdamW', lr=0.1), accumulative_counts=2)\n",
         around: |driver| driver,
         act: step,
@@ -125,7 +125,7 @@ const SCENES: &[Scene] = &[
         at: 3,
     },
     Scene {
-        title: "AdamWScheduleFree shared out, to the weights that are evaluated",
+        title: "AdamWScheduleFree sharded, to the evaluation weights",
         text: "dict(type='ZeroRedundancyOptimizer', optimizer_type='AdamWScheduleFree', lr=0.1)",
         around: |driver| driver,
         act: |trainer, t| match t {

@@ -128,7 +128,7 @@ fn every_border_of_the_grid_is_where_it_should_be() {
 
 /// All sums.
 #[test]
-#[ignore = "seconds in release, minutes otherwise"]
+#[cfg_attr(debug_assertions, ignore = "minutes without optimization; runs in release")]
 fn every_sum_with_1_has_its_code_on_the_grid() {
     let sums = (0..1 << 24).map(|i| i as f32 * 2f32.powi(-24));
     let sums = sums.chain((1 << 23..=1 << 24).map(|i| i as f32 * 2f32.powi(-23)));
@@ -159,7 +159,7 @@ fn encodes_on_the_grid(numbers: &[f32]) {
 
 /// All singles: the tests above take what could go wrong, this one what nobody thought of.
 #[test]
-#[ignore = "seconds in release, minutes otherwise"]
+#[cfg_attr(debug_assertions, ignore = "minutes without optimization; runs in release")]
 fn every_single_up_to_1_has_its_code() {
     for isa in Isa::ALL.into_iter().filter(|isa| isa.available() && *isa >= Isa::Avx2) {
         for format in [Format::Q8(Codes::Signed), Format::Q8(Codes::Unsigned)] {
@@ -176,35 +176,6 @@ fn every_single_up_to_1_has_its_code() {
                     assert_eq!(code, code_of(format, x), "{isa} {format}: {x:e}");
                 }
             }
-        }
-    }
-}
-
-#[test]
-#[ignore = "measures: prints nanoseconds an element"]
-fn speed() {
-    let numbers: Vec<f32> = samples().into_iter().take(64 * LONGEST).map(f32::abs).collect();
-    for isa in Isa::ALL.into_iter().filter(|isa| isa.available()) {
-        for format in Format::BLOCKS {
-            let blocks = block_codec(format, isa);
-            let (mut codes, mut scales) = (vec![0; numbers.len()], vec![0.0; numbers.len() / 128]);
-            let mut decoded = vec![0f32; numbers.len()];
-            let mut best = [f64::INFINITY; 2];
-            for _ in 0..50 {
-                let start = std::time::Instant::now();
-                for (i, numbers) in numbers.chunks(LONGEST).enumerate() {
-                    // SAFETY: the buffers are long enough, and the machine has the instruction set.
-                    unsafe { encode(blocks, numbers, &mut codes[i * LONGEST..], &mut scales[2 * i..]) };
-                }
-                let middle = std::time::Instant::now();
-                for (i, numbers) in decoded.chunks_mut(LONGEST).enumerate() {
-                    // SAFETY: as above.
-                    unsafe { decode(blocks, &codes[i * LONGEST..], &scales[2 * i..], numbers) };
-                }
-                let per = |time: std::time::Duration| time.as_secs_f64() * 1e9 / numbers.len() as f64;
-                best = [best[0].min(per(middle - start)), best[1].min(per(middle.elapsed()))];
-            }
-            println!("{isa} {format} encode {:.3} decode {:.3}", best[0], best[1]);
         }
     }
 }

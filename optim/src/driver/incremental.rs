@@ -1,8 +1,9 @@
-//! A step in pieces: each parameter as soon as its gradient is there.
+//! Incremental steps: each parameter steps as soon as its gradient is ready, during the backward pass.
 
 use super::Driver;
 use super::step::Verdict;
 use crate::averaging::Averages;
+use crate::params::slots::Progress;
 use crate::{Binding, Error, Result, StepReport};
 
 /// A step that has begun ([`Driver::begin`]).
@@ -16,14 +17,14 @@ pub struct Stream<'d> {
     report: StepReport,
     /// How many were inspected that have no gradient.
     without_grad: usize,
-    /// What was decided once all gradients were inspected, where they had to be.
+    /// What was decided once all gradients were inspected, if they had to be.
     verdict: Option<Verdict>,
 }
 
 impl Driver {
-    /// Begins a step in pieces: [`apply`](Stream::apply) steps a parameter as soon as its gradient is there, so that
-    /// it is in cache still and the gradient's memory can be used for the next; [`finish`](Stream::finish) ends the
-    /// step. The results are those of [`step`](crate::Optimizer::step) to the bit.
+    /// Begins an incremental step: [`apply`](Stream::apply) steps a parameter as soon as its gradient is ready, while
+    /// it is still in cache, and the gradient's memory is free for the next one. [`finish`](Stream::finish) ends the
+    /// step. The results are bitwise identical to those of [`step`](crate::Optimizer::step).
     ///
     /// ```
     /// # use fallline_optim::{Driver, Optimizer, param};
@@ -77,52 +78,51 @@ impl Driver {
                 return refused(format!("{} looks at all parameters together", algorithm.name()));
             }
         }
-        if let Some(what) = self.gradients.refuse_pieces() {
+        if let Some(what) = self.gradients.refuse_incremental() {
             return refused(what);
         }
-        self.in_pieces = true;
-        self.gradients.begin_pieces();
+        self.unfinished = true;
+        self.gradients.begin_incremental();
         Ok(Stream { driver: self, report: StepReport::default(), without_grad: 0, verdict: None })
     }
 
     /// Checks that it can go on: no step before failed half-way, or was left half taken.
     pub(super) fn check_ready(&mut self) -> Result<()> {
         self.poison.check()?;
-        if !self.in_pieces {
+        if !self.unfinished {
             return Ok(());
         }
         let slots = || self.engine.slots.iter();
-        let stepped = slots().any(|slot| slot.piece.applied == Some(true));
+        let stepped = slots().any(|slot| slot.progress.applied == Some(true));
         let accumulates = self.gradients.config.buffers();
-        let done = |piece: crate::params::slots::Piece| match stepped {
-            true => piece.applied == Some(true),
-            false => accumulates && piece.inspected,
+        let done = |progress: Progress| match stepped {
+            true => progress.applied == Some(true),
+            false => accumulates && progress.inspected,
         };
         let mut params: Vec<String> =
-            slots().filter(|slot| done(slot.piece)).map(|slot| slot.name.clone()).collect();
+            slots().filter(|slot| done(slot.progress)).map(|slot| slot.name.clone()).collect();
         params.sort();
         if !params.is_empty() {
             return Err(Error::HalfStep { params, stepped });
         }
-        self.end_pieces();
+        self.end_incremental();
         Ok(())
     }
 
     /// Forgets what was done with which parameters.
-    fn end_pieces(&mut self) {
-        self.in_pieces = false;
-        self.engine.slots.iter_mut().for_each(|slot| slot.piece = Default::default());
+    fn end_incremental(&mut self) {
+        self.unfinished = false;
+        self.engine.slots.iter_mut().for_each(|slot| slot.progress = Default::default());
     }
 }
 
 impl Stream<'_> {
     /// Whether all gradients must be [inspected](Stream::inspect) before the first parameter is applied.
     pub fn needs_inspection(&self) -> bool {
-        self.driver.gradients.inspects_pieces()
+        self.driver.gradients.needs_inspection()
     }
 
-    /// Takes a gradient in the first of two rounds: it is looked at, or added to the window's. Where one round is enough
-    /// nothing is done.
+    /// Inspects a gradient, or accumulates it, in the first of two rounds. Does nothing where one round is enough.
     ///
     /// # Errors
     /// As [`step`](crate::Optimizer::step), for this parameter; [`Error::NotInPieces`] once a parameter was applied.
@@ -134,7 +134,7 @@ impl Stream<'_> {
             let what = format!("{:?} is inspected after a parameter was applied", binding.name);
             return Err(Error::NotInPieces { what });
         }
-        self.check_once(binding.name, |piece| piece.inspected)?;
+        self.check_once(binding.name, |progress| progress.inspected)?;
         let (window, mut step) = self.driver.split(false);
         let inspected = step.inspect(window, &mut [binding]);
         step.engine.slots.settle(&inspected, |_| false);
@@ -148,11 +148,11 @@ impl Stream<'_> {
     /// As [`step`](crate::Optimizer::step), for this parameter: it is as it was then, those before it have taken their step.
     /// [`Error::NotInPieces`] where it was not inspected and had to be.
     pub fn apply(&mut self, binding: Binding<'_>) -> Result<()> {
-        self.check_once(binding.name, |piece| piece.applied.is_some())?;
+        self.check_once(binding.name, |progress| progress.applied.is_some())?;
         let mut factor = None;
         if self.needs_inspection() {
-            let piece = self.driver.engine.slots.get(binding.name).map(|slot| slot.piece);
-            if !piece.is_some_and(|piece| piece.inspected) {
+            let progress = self.driver.engine.slots.get(binding.name).map(|slot| slot.progress);
+            if !progress.is_some_and(|progress| progress.inspected) {
                 let why = self.driver.gradients.why_inspected();
                 let what = format!(
                     "the gradient of {:?} must be inspected first (Stream::inspect): {why}",
@@ -179,7 +179,7 @@ impl Stream<'_> {
             self.report.poisoned = Some(found);
         }
         let applied = self.driver.engine.slots.range(0..1).iter_mut();
-        applied.for_each(|slot| slot.piece.applied = Some(stepped.updated > 0));
+        applied.for_each(|slot| slot.progress.applied = Some(stepped.updated > 0));
         Ok(())
     }
 
@@ -194,7 +194,7 @@ impl Stream<'_> {
             decided = self.conclude()?.clone();
         }
         let Stream { driver, report, without_grad: inspected, .. } = self;
-        driver.end_pieces();
+        driver.end_incremental();
         let Driver { engine, window, gradients, averaging, expected, .. } = driver;
         let StepReport { updated, without_grad, poisoned, .. } = report;
         let report = match decided {
@@ -226,7 +226,7 @@ impl Stream<'_> {
                 let decided = step.conclude(window);
                 if decided.is_err() {
                     // No parameter steps, and the window is over: nothing is half done.
-                    self.driver.end_pieces();
+                    self.driver.end_incremental();
                 }
                 decided?
             }
@@ -234,9 +234,9 @@ impl Stream<'_> {
         Ok(self.verdict.insert(decided))
     }
 
-    /// Refuses a parameter with which something was done already.
-    fn check_once(&self, name: &str, done: impl Fn(crate::params::slots::Piece) -> bool) -> Result<()> {
-        match self.driver.engine.slots.get(name).is_some_and(|slot| done(slot.piece)) {
+    /// Refuses a parameter with which this was done already.
+    fn check_once(&self, name: &str, done: impl Fn(Progress) -> bool) -> Result<()> {
+        match self.driver.engine.slots.get(name).is_some_and(|slot| done(slot.progress)) {
             true => Err(Error::Duplicate { param: name.to_owned() }),
             false => Ok(()),
         }

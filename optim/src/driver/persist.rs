@@ -25,7 +25,7 @@ impl Driver {
 
     /// Goes on from a checkpoint.
     pub(super) fn restore(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport> {
-        let Driver { engine, window, gradients, averaging, group, poison, in_pieces, .. } = self;
+        let Driver { engine, window, gradients, averaging, group, poison, unfinished, .. } = self;
         let (mut section, mut report) = engine.read(checkpoint, options)?;
         let near = engine.setup.param_backend();
         let config = &gradients.config;
@@ -42,7 +42,7 @@ impl Driver {
         engine.take_over(section);
         group.loaded(engine);
         poison.heal();
-        *in_pieces = false;
+        *unfinished = false;
         Ok(report)
     }
 }

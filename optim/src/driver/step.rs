@@ -115,8 +115,8 @@ impl Step<'_> {
         Ok(report)
     }
 
-    /// The first round of a step in pieces: a gradient is looked at, or added to its window's.
-    /// Returns whether there is one.
+    /// Takes a gradient in the first round of an incremental step: inspects it, or accumulates it. Returns whether there
+    /// is one.
     pub(super) fn inspect(&mut self, window: &mut Window, bindings: &mut [Binding<'_>]) -> Result<bool> {
         let config = &self.gradients.config;
         let (buffers, closes) = (config.buffers(), window.closes(config));
@@ -129,9 +129,9 @@ impl Step<'_> {
         let Step { engine, gradients, group, .. } = self;
         match buffers {
             true => {
-                window.add_piece(engine, &gradients.config, bindings)?;
+                window.add_one(engine, &gradients.config, bindings)?;
                 if closes {
-                    gradients.inspect_piece(engine, group, &window.rebound(bindings))?;
+                    gradients.inspect_one(engine, group, &window.rebound(bindings))?;
                 }
             }
             false => {
@@ -139,10 +139,10 @@ impl Step<'_> {
                     move_strided(bindings, false);
                 }
                 engine.upload(bindings, prepared.has_rows)?;
-                gradients.inspect_piece(engine, group, bindings)?;
+                gradients.inspect_one(engine, group, bindings)?;
             }
         }
-        engine.slots.range(0..bindings.len()).iter_mut().for_each(|slot| slot.piece.inspected = true);
+        engine.slots.range(0..bindings.len()).iter_mut().for_each(|slot| slot.progress.inspected = true);
         // An iteration counts for the averages of the weights, whatever becomes of it.
         if buffers && !closes {
             self.average(bindings)?;
@@ -153,7 +153,7 @@ impl Step<'_> {
         Ok(bindings.iter().any(has))
     }
 
-    /// What is decided once all gradients of a step in pieces are inspected.
+    /// Decides upon an incremental step, once all its gradients are inspected.
     pub(super) fn conclude(&mut self, window: &mut Window) -> Result<Verdict> {
         let Step { engine, gradients, .. } = self;
         let buffers = gradients.config.buffers();
@@ -161,7 +161,7 @@ impl Step<'_> {
             return Ok(Verdict::Accumulated(report));
         }
         let mut report = StepReport::default();
-        let concluded = gradients.conclude_pieces(engine, &mut report).and_then(|factor| match factor {
+        let concluded = gradients.conclude(engine, &mut report).and_then(|factor| match factor {
             Some(factor) if buffers => {
                 window.prologue(engine, gradients, Closing::default(), factor).map(|(_, factor)| Some(factor))
             }
@@ -182,8 +182,8 @@ impl Step<'_> {
         slots.place(0, binding.name, || setup.new_slot(binding)).map(drop)
     }
 
-    /// The second round of a step in pieces: a parameter steps, on its window's gradient where there is one.
-    pub(super) fn take_piece(
+    /// Steps a parameter in the second round of an incremental step, on its accumulated gradient if there is one.
+    pub(super) fn take_inspected(
         &mut self,
         window: &mut Window,
         bindings: &mut [Binding<'_>],
@@ -257,7 +257,7 @@ impl Step<'_> {
     }
 }
 
-/// What becomes of a step in pieces.
+/// What becomes of an incremental step.
 #[derive(Clone, Debug)]
 pub(super) enum Verdict {
     /// Gradients were accumulated, and no parameter steps.

@@ -170,7 +170,7 @@ impl Engine {
         let Section { slots, algorithms, shared, lookahead_steps, mode, kept } = section;
         let mut before = core::mem::replace(&mut self.slots, slots);
         kept.iter().for_each(|name| self.slots.adopt(&mut before, name));
-        self.slots.iter_mut().for_each(|slot| slot.piece = Default::default());
+        self.slots.iter_mut().for_each(|slot| slot.progress = Default::default());
         for (group, algorithm) in self.setup.groups.iter_mut().zip(algorithms) {
             group.algorithm = algorithm;
         }

@@ -1,7 +1,7 @@
 //! Accumulation: gradients of several iterations are added up, and step together.
 
+mod incremental;
 mod persist;
-mod pieces;
 
 use super::Gradients;
 use super::views::Grads;
@@ -79,7 +79,7 @@ pub(crate) fn check_dense(bindings: &[Binding<'_>]) -> Result<()> {
 }
 
 impl Window {
-    /// Brings the gradients to another device.
+    /// Moves the gradients to another device.
     ///
     /// # Errors
     /// When a device fails.
@@ -111,12 +111,9 @@ impl Window {
     ) -> Result<Iteration> {
         let accumulate = gradients.config.accumulate;
         let window = accumulate.window(self.done);
-        let closes = accumulate.closes(self.done + 1);
+        let closes = self.closes(&gradients.config);
         if closes {
-            let bound = |name: &str| bindings.iter().any(|binding| binding.name == name);
-            if let Some((name, _)) = self.sums.iter().find(|(name, sum)| sum.begun && !bound(name)) {
-                return Err(Error::Unbound { param: name.clone() });
-            }
+            self.check_bound(|name| bindings.iter().any(|binding| binding.name == name))?;
         }
         self.allocate(engine, bindings)?;
         let share = 1.0 / window as f64;
@@ -146,15 +143,10 @@ impl Window {
                 sum.begun = true;
             }
         }
-        self.done += 1;
-        if !closes {
-            let done = match self.done % accumulate.counts {
-                0 => accumulate.counts,
-                done => done,
-            };
+        if let Some(accumulated) = self.count(&gradients.config) {
             let without_grad = bindings.iter().filter(|binding| binding.grad.is_none()).count();
             let report = StepReport { without_grad, ..StepReport::default() };
-            return Ok(Iteration::Open(StepReport { accumulated: Some((done, window)), ..report }));
+            return Ok(Iteration::Open(StepReport { accumulated: Some(accumulated), ..report }));
         }
         // Copies of the trainer's gradients, from steps before there was a window, are not these.
         for slot in engine.slots.range(0..bindings.len()) {
@@ -163,7 +155,31 @@ impl Window {
         Ok(Iteration::Full(Closing { formed, share: added.then_some(share) }))
     }
 
-    /// The parameters with the gradients of a window that are looked at before its step.
+    /// Whether the iteration that is under way closes a window.
+    pub(crate) fn closes(&self, config: &Wrapper) -> bool {
+        config.accumulate.closes(self.done + 1)
+    }
+
+    /// Checks that every parameter with an accumulated gradient is bound, before a window closes.
+    fn check_bound(&self, bound: impl Fn(&str) -> bool) -> Result<()> {
+        match self.sums.iter().find(|(name, sum)| sum.begun && !bound(name)) {
+            None => Ok(()),
+            Some((name, _)) => Err(Error::Unbound { param: name.clone() }),
+        }
+    }
+
+    /// Counts an iteration. Returns how many the window has, done and altogether, unless it is full.
+    fn count(&mut self, config: &Wrapper) -> Option<(u64, u64)> {
+        let (window, closes) = (config.accumulate.window(self.done), self.closes(config));
+        self.done += 1;
+        let done = match self.done % config.accumulate.counts {
+            0 => config.accumulate.counts,
+            done => done,
+        };
+        (!closes).then_some((done, window))
+    }
+
+    /// The parameters with the gradients of a window, to be inspected before its step.
     pub(crate) fn rebound<'s>(&'s mut self, bindings: &'s mut [Binding<'_>]) -> Vec<Binding<'s>> {
         rebound(bindings, &mut self.sums, false)
     }
@@ -269,7 +285,7 @@ impl Window {
         share: f64,
     ) -> Result<()> {
         let (kernel, bindings) = (engine.setup.builtins.add_and_look(), grads.bindings);
-        let scale = gradients.config.scaler.as_ref().map_or(1.0, |scaler| scaler.inverse());
+        let scale = gradients.config.inverse_scale();
         let mut row = vec![share; 1 + kernel.scalars.len()];
         kernel.compute_scalars(&Unscale { scale }, 1, &mut row[1..]);
         if let Some((compute, mut plan)) = gradients.stats_on_device(engine, grads) {

@@ -1,6 +1,6 @@
 //! Clipping by norm on a device that computes the factor itself, so that nothing waits for the norm.
 
-use super::norm::{ROOM, WAYS, Ways, ways};
+use super::norm::{ROOM, WAYS, Ways, hand_over, ways};
 use super::views::Grads;
 use crate::builtins::{ClipTo, Extreme};
 use crate::engine::setup::Setup;
@@ -64,12 +64,7 @@ impl Plans {
         let pass = Pass {
             kernel,
             compute,
-            tensors: &mut |views| {
-                let own = next()?;
-                let elements = own[0].as_ref().map_or(0, View::len);
-                views.iter_mut().zip(own).for_each(|(view, own)| *view = own);
-                Some(TensorPass { elements, row: 0 })
-            },
+            tensors: &mut |views| Some(hand_over(next()?, views)),
             rows,
             tensor_scalars: &[],
             plan: &mut self.all[place],

@@ -5,7 +5,7 @@ use crate::Result;
 use crate::builtins::{Extreme, Power};
 use crate::engine::Engine;
 use crate::wrapper::norm;
-use fallline_core::backend::{Pass, TensorPass, View};
+use fallline_core::backend::{Pass, TensorPass, View, Views};
 use fallline_core::math::{powf, single};
 use fallline_core::{Backend, Compute, Kernel, Storage};
 
@@ -253,6 +253,13 @@ impl<'d> Extremes<'d> {
 /// The views of the rule's operands for one tensor, the written one first.
 pub(super) type Ways<'v> = [Option<View<'v>>; WAYS + 1];
 
+/// Hands a tensor's operands over to a pass.
+pub(super) fn hand_over<'v>(own: Ways<'v>, views: &mut Views<'v>) -> TensorPass {
+    let elements = own[0].as_ref().map_or(0, View::len);
+    views.iter_mut().zip(own).for_each(|(view, own)| *view = own);
+    TensorPass { elements, row: 0 }
+}
+
 /// A pass over what `next` gives until there is none.
 fn pass<'v>(
     (backend, kernel, compute): (&dyn Backend, &'static Kernel, Compute),
@@ -262,12 +269,7 @@ fn pass<'v>(
     Ok(backend.run(Pass {
         kernel,
         compute,
-        tensors: &mut |views| {
-            let own = next()?;
-            let elements = own[0].as_ref().map_or(0, View::len);
-            views.iter_mut().zip(own).for_each(|(view, own)| *view = own);
-            Some(TensorPass { elements, row: 0 })
-        },
+        tensors: &mut |views| Some(hand_over(next()?, views)),
         rows,
         tensor_scalars: &[],
         plan: &mut backend.plan(),

@@ -21,15 +21,15 @@ pub(super) struct GradStats {
     plans: [Option<Plan>; 2],
     sums: Vec<f64>,
     scales: Vec<f32>,
-    /// Of a step in pieces: what was found in each gradient, in the order in which they came.
-    pub(super) pieces: Vec<InPiece>,
+    /// What was found in each gradient of an incremental step, in the order in which they came.
+    pub(super) each: Vec<GradStat>,
     /// The first state, by its parameter's name, that holds a NaN or an infinity.
     pub(super) poisoned: Option<(String, &'static str)>,
 }
 
-/// What is found in one gradient of a step in pieces.
+/// What is found in one gradient of an incremental step.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct InPiece {
+pub(super) struct GradStat {
     /// What [`GradCheck`](crate::builtins::GradCheck) sums up.
     pub(super) sums: [f64; 2],
     /// Its norm, where that is not the Euclidean one.

@@ -11,11 +11,11 @@ use core::ops::Range;
 use fallline_core::{Compute, Shape, Storage};
 use std::collections::HashMap;
 
-/// What a step in pieces has done with a parameter.
+/// How far an incremental step has come with a parameter.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Piece {
+pub(crate) struct Progress {
     pub(crate) inspected: bool,
-    /// Where what was found in its gradient is kept, if there was one.
+    /// The index of what was found in its gradient, if there was one.
     pub(crate) found: Option<u32>,
     /// Whether it has stepped, once it was applied.
     pub(crate) applied: Option<bool>,
@@ -65,8 +65,8 @@ pub(crate) struct Slot {
     /// In the step being taken: which launch group, and which row of scalars.
     pub(crate) launch: Option<usize>,
     pub(crate) row: usize,
-    /// In a step in pieces: what has been done with it.
-    pub(crate) piece: Piece,
+    /// How far an incremental step has come with it.
+    pub(crate) progress: Progress,
 }
 
 impl Slot {
@@ -96,7 +96,7 @@ impl Slot {
             mask: None,
             launch: None,
             row: 0,
-            piece: Piece::default(),
+            progress: Progress::default(),
         }
     }
 

@@ -80,12 +80,12 @@ impl ProcessGroup {
         engine.check_training()
     }
 
-    /// Gives parameters that are new an owner, where each is updated by one rank. Returns whether there were any.
+    /// Assigns an owner to parameters that are new, if they are sharded. Returns whether there were any.
     pub(crate) fn assign_owners(&self, slots: &mut [Slot]) -> bool {
         self.world.as_ref().is_some_and(|world| world.assign_owners(slots))
     }
 
-    /// Brings every parameter that was stepped from the rank that did it to the others, where each is updated by one.
+    /// Broadcasts every updated parameter from the rank that owns it, if parameters are sharded.
     ///
     /// # Errors
     /// When a rank fails.
@@ -104,7 +104,7 @@ impl ProcessGroup {
         world.send(stepped.filter_map(|(slot, binding)| Some((slot.owner?, &mut binding.param))))
     }
 
-    /// Brings parameters from the ranks that own them to the others, where each has an owner.
+    /// Broadcasts parameters from the ranks that own them, if they are sharded.
     ///
     /// # Errors
     /// When a rank fails.

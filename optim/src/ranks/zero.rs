@@ -116,7 +116,7 @@ impl ZeroRedundancy {
         };
         let bare = name.rsplit('.').next().unwrap_or(name);
         let find = |values: &[_]| (find.0)(if bare == "Adafactor" { "TorchAdafactor" } else { bare }, values);
-        // Whether it can be shared out at all comes before what it says of its hyperparameters.
+        // That it can be sharded is checked before its hyperparameters.
         let inner = match find(&[]) {
             Some(Ok(Method::Algorithm(inner))) => inner,
             Some(Ok(Method::Search(_))) => {

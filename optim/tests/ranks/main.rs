@@ -2,7 +2,6 @@
 
 mod contract;
 mod literal;
-mod measure;
 mod onebit;
 mod seams;
 mod training;

@@ -79,7 +79,7 @@ impl Blocks {
     }
 }
 
-/// What an operand that is rounded by chance draws from.
+/// The random bits of an operand that is rounded stochastically.
 pub(super) struct Stochastic {
     /// The halves of its key.
     pub(super) key: [Option<Reg>; 2],

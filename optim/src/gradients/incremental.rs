@@ -1,7 +1,7 @@
-//! Gradients of a step in pieces, which are looked at one after another.
+//! Gradients of an incremental step, which are inspected one after another.
 
 use super::norm::norm_of_one;
-use super::stats::InPiece;
+use super::stats::GradStat;
 use super::views::Grads;
 use super::{GradState, Gradients, Inspected};
 use crate::engine::Engine;
@@ -11,12 +11,12 @@ use crate::wrapper::{Clip, norm};
 use crate::{Binding, Error, NonFinite, Result, Skipped, StepReport};
 use fallline_core::sums::fold;
 
-/// The orders of norms that follow from the norms of each gradient, to the bit.
+/// The orders of norms that follow exactly from the norms of each gradient.
 const ORDERS: [f64; 5] = [0.0, 1.0, 2.0, f64::INFINITY, f64::NEG_INFINITY];
 
 impl Gradients {
     /// Whether all gradients of a step must be inspected before the first parameter changes.
-    pub(crate) fn inspects_pieces(&self) -> bool {
+    pub(crate) fn needs_inspection(&self) -> bool {
         !self.config.is_plain() || self.non_finite != NonFinite::Propagate
     }
 
@@ -31,7 +31,7 @@ impl Gradients {
     }
 
     /// Why gradients cannot be inspected one after another, if they cannot.
-    pub(crate) fn refuse_pieces(&self) -> Option<String> {
+    pub(crate) fn refuse_incremental(&self) -> Option<String> {
         match self.config.clip {
             Some(Clip::Norm { norm_type, .. }) if !ORDERS.contains(&norm_type) => {
                 Some(format!("a norm of order {norm_type} needs the largest of all gradients first"))
@@ -41,8 +41,8 @@ impl Gradients {
     }
 
     /// Forgets what was inspected.
-    pub(crate) fn begin_pieces(&mut self) {
-        self.stats.pieces.clear();
+    pub(crate) fn begin_incremental(&mut self) {
+        self.stats.each.clear();
         self.stats.poisoned = None;
     }
 
@@ -50,7 +50,7 @@ impl Gradients {
     ///
     /// # Errors
     /// When a device fails.
-    pub(crate) fn inspect_piece(
+    pub(crate) fn inspect_one(
         &mut self,
         engine: &mut Engine,
         group: &ProcessGroup,
@@ -63,7 +63,7 @@ impl Gradients {
         }
         if self.needs_stats() && bindings.iter().any(|binding| !binding.grad.is_none()) {
             let grads = Grads { slots: engine.slots.range_of(0..bindings.len()), bindings };
-            let inverse = self.config.scaler.as_ref().map_or(1.0, |scaler| scaler.inverse());
+            let inverse = self.config.inverse_scale();
             self.stats.done = false;
             let (euclidean, _) = self.stats.inspect(engine, grads, inverse)?;
             let sums = self.stats.found.first().copied().unwrap_or_default();
@@ -73,9 +73,9 @@ impl Gradients {
                 }
                 _ => euclidean,
             };
-            let place = self.stats.pieces.len() as u32;
-            self.stats.pieces.push(InPiece { sums, norm });
-            engine.slots.range(0..1).iter_mut().for_each(|slot| slot.piece.found = Some(place));
+            let place = self.stats.each.len() as u32;
+            self.stats.each.push(GradStat { sums, norm });
+            engine.slots.range(0..1).iter_mut().for_each(|slot| slot.progress.found = Some(place));
         }
         Ok(())
     }
@@ -85,25 +85,20 @@ impl Gradients {
     ///
     /// # Errors
     /// Gradients, states or a norm that are not finite where that is an error.
-    pub(crate) fn conclude_pieces(
-        &mut self,
-        engine: &Engine,
-        report: &mut StepReport,
-    ) -> Result<Option<f64>> {
-        let scaler = self.config.scaler.as_ref();
-        report.loss_scale = scaler.map(|scaler| scaler.scale());
-        let mut factor = scaler.map_or(1.0, |scaler| scaler.inverse());
+    pub(crate) fn conclude(&mut self, engine: &Engine, report: &mut StepReport) -> Result<Option<f64>> {
+        report.loss_scale = self.config.scaler.as_ref().map(|scaler| scaler.scale());
+        let mut factor = self.config.inverse_scale();
         if self.needs_stats() {
-            let mut found: Vec<(&Slot, InPiece)> = engine
+            let mut found: Vec<(&Slot, GradStat)> = engine
                 .slots
                 .iter()
-                .filter_map(|slot| Some((slot, *self.stats.pieces.get(slot.piece.found? as usize)?)))
+                .filter_map(|slot| Some((slot, *self.stats.each.get(slot.progress.found? as usize)?)))
                 .collect();
             found.sort_unstable_by(|one, other| one.0.name.cmp(&other.0.name));
-            let euclidean = fold(found.iter().map(|(_, piece)| piece.sums[1])).sqrt();
-            let bad = found.iter().find(|(_, piece)| piece.sums[0] > 0.0);
-            let bad = bad.map(|(slot, piece)| (slot.name.clone(), piece.sums[0] as u64));
-            let norms: Vec<f64> = found.iter().map(|(_, piece)| piece.norm).collect();
+            let euclidean = fold(found.iter().map(|(_, one)| one.sums[1])).sqrt();
+            let bad = found.iter().find(|(_, one)| one.sums[0] > 0.0);
+            let bad = bad.map(|(slot, one)| (slot.name.clone(), one.sums[0] as u64));
+            let norms: Vec<f64> = found.iter().map(|(_, one)| one.norm).collect();
             let inspected = Inspected { euclidean, bad, clip: self.config.clip };
             let norm_of_all = |p: f64| Ok(norm(norms.into_iter(), p));
             match self.decide(GradState::Raw, inspected, norm_of_all, report)? {

@@ -1,22 +1,17 @@
-//! A window's gradients of a step in pieces, which come one after another.
+//! Accumulation in incremental steps, whose gradients come one after another.
 
 use super::{To, Window};
 use crate::engine::Engine;
 use crate::wrapper::Wrapper;
-use crate::{Binding, Error, Result, StepReport};
+use crate::{Binding, Result, StepReport};
 use fallline_core::Compute;
 
 impl Window {
-    /// Whether the iteration that is under way closes a window.
-    pub(crate) fn closes(&self, config: &Wrapper) -> bool {
-        config.accumulate.closes(self.done + 1)
-    }
-
     /// Adds the only gradient that is bound to the window's.
     ///
     /// # Errors
     /// When a device fails.
-    pub(crate) fn add_piece(
+    pub(crate) fn add_one(
         &mut self,
         engine: &Engine,
         config: &Wrapper,
@@ -38,7 +33,7 @@ impl Window {
         Ok(())
     }
 
-    /// Ends an iteration in pieces: what is reported where the window goes on, or none where it is full.
+    /// Ends the iteration of an incremental step. Returns the report, unless the window is full.
     ///
     /// # Errors
     /// A parameter with a gradient in a window that closes without it.
@@ -47,19 +42,11 @@ impl Window {
         engine: &mut Engine,
         config: &Wrapper,
     ) -> Result<Option<StepReport>> {
-        let accumulate = config.accumulate;
-        let (window, closes) = (accumulate.window(self.done), self.closes(config));
-        let bound = |name: &str| engine.slots.get(name).is_some_and(|slot| slot.piece.inspected);
-        if closes && let Some((name, _)) = self.sums.iter().find(|(name, sum)| sum.begun && !bound(name)) {
-            return Err(Error::Unbound { param: name.clone() });
+        if self.closes(config) {
+            self.check_bound(|name| engine.slots.get(name).is_some_and(|slot| slot.progress.inspected))?;
         }
-        self.done += 1;
-        if !closes {
-            let done = match self.done % accumulate.counts {
-                0 => accumulate.counts,
-                done => done,
-            };
-            return Ok(Some(StepReport { accumulated: Some((done, window)), ..StepReport::default() }));
+        if let Some(accumulated) = self.count(config) {
+            return Ok(Some(StepReport { accumulated: Some(accumulated), ..StepReport::default() }));
         }
         engine.slots.iter_mut().flat_map(|slot| &mut slot.staging).for_each(|staging| staging.grad = None);
         Ok(None)

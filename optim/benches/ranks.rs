@@ -1,18 +1,33 @@
-//! The figures of docs/scaling.md: `cargo test --release -p fallline-optim --test ranks -- --ignored --nocapture`.
+//! The figures of docs/scaling.md: `cargo bench -p fallline-optim --bench ranks`.
 
-use fallline_core::ranks::{Communicator, Counting, Single, threads};
+use fallline_core::ranks::{Communicator, Counting, Single, ThreadRank, threads};
 use fallline_core::{Backend, Format, Tensor};
 use fallline_cpu::{Cpu, Native};
 use fallline_optim::algorithms::{AdamW, OnebitAdam};
 use fallline_optim::ranks::{Averager, ZeroRedundancy};
 use fallline_optim::{AnyAlgorithm, Driver, Linked, Method, Optimizer, param};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(600);
 /// Elements of the tensors of a layer, as in a transformer of 12 layers and a width of 256.
 const LAYER: [usize; 6] = [3 * 256 * 256, 3 * 256, 256 * 256, 256, 2 * 4 * 256 * 256, 5 * 256];
 const LAYERS: usize = 12;
+
+fn main() {
+    bytes_of_each_mode();
+    throughput_of_two_ranks();
+    overhead_of_one_rank();
+}
+
+/// What each rank returns.
+fn on_each<T: Send>(ranks: Vec<ThreadRank>, work: impl Fn(ThreadRank) -> T + Sync) -> Vec<T> {
+    thread::scope(|scope| {
+        let started: Vec<_> = ranks.into_iter().map(|rank| scope.spawn(|| work(rank))).collect();
+        started.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
 
 fn lengths() -> Vec<usize> {
     (0..LAYERS).flat_map(|_| LAYER).collect()
@@ -34,14 +49,12 @@ fn algorithm(mode: &str) -> Box<dyn AnyAlgorithm> {
 }
 
 /// Bytes and exchanges of one step of each mode, in the mean over the ranks.
-#[test]
-#[ignore = "prints figures for the documentation"]
 fn bytes_of_each_mode() {
     let elements: usize = lengths().iter().sum();
     println!("{elements} elements in {} tensors", lengths().len());
     for world in [1, 2, 4, 8] {
         for mode in ["averaged", "sharded", "1-bit"] {
-            let counted = super::on_each(threads(world, LIMIT), |rank| {
+            let counted = on_each(threads(world, LIMIT), |rank| {
                 let counting = Arc::new(Counting::new(Arc::new(rank)));
                 let ranks: Arc<dyn Communicator> = counting.clone();
                 let mut optimizer = driver(algorithm(mode)).with_ranks(Arc::clone(&ranks));
@@ -98,7 +111,7 @@ fn fastest(
     tensors: usize,
     alone: bool,
 ) -> Duration {
-    let times = super::on_each(threads(world, LIMIT), |rank| {
+    let times = on_each(threads(world, LIMIT), |rank| {
         let ranks: Arc<dyn Communicator> = Arc::new(rank);
         let backend: Arc<dyn Backend> = Cpu::with_threads(1).unwrap().shared();
         let optimizer = Driver::new(Arc::clone(&backend), algorithm());
@@ -127,10 +140,8 @@ fn fastest(
     (2..12).map(|i| times.iter().map(|of| of[i]).max().unwrap()).min().unwrap()
 }
 
-/// Two ranks that share states out against two that each have half of the parameters and nothing to exchange. Quick steps
+/// Two ranks with sharded states against two that each have half of the parameters and nothing to exchange. Quick steps
 /// of both are taken in turn, so that a machine that does other things disturbs them alike.
-#[test]
-#[ignore = "prints figures for the documentation"]
 fn throughput_of_two_ranks() {
     for (each, tensors) in [(1 << 20, 32), (1 << 14, 256), (1 << 22, 16)] {
         let mut rounds: Vec<(f64, f64)> = (0..9)
@@ -145,7 +156,7 @@ fn throughput_of_two_ranks() {
         let (halves, shared) = (least(|round| round.0), least(|round| round.1));
         let elements = (each * tensors) as f64;
         println!(
-            "{tensors} x {each}: {ratios:.2?}; shortest {:.3} and {:.3} ms ({:.2}): {:.1} GB/s of steps, {:.1} GB/s brought round",
+            "{tensors} x {each}: {ratios:.2?}; shortest {:.3} and {:.3} ms ({:.2}): {:.1} GB/s of steps, {:.1} GB/s broadcast",
             1e3 * halves,
             1e3 * shared,
             halves / shared,
@@ -156,8 +167,6 @@ fn throughput_of_two_ranks() {
 }
 
 /// A driver that was given a world of one against one that was given none.
-#[test]
-#[ignore = "prints figures for the documentation"]
 fn overhead_of_one_rank() {
     for (each, tensors) in [(1000, 10), (1 << 20, 8)] {
         let one = |ranks: bool| {
