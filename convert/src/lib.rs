@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+pub mod deepspeed;
 mod error;
 mod export;
 pub mod flat;
@@ -31,4 +32,4 @@ pub use limits::Limits;
 pub use names::{Named, names};
 pub use report::Report;
 pub use tensor::{Dtype, Tensor};
-pub use value::{Dict, Key, Value};
+pub use value::{Dict, Key, Opaque, Value};
