@@ -187,10 +187,11 @@ fn in_folder(folder: &Path) -> Result<PathBuf> {
     let mut names: Vec<String> =
         entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
     names.sort();
-    let shard = || names.iter().find(|name| name.ends_with(SHARD)).cloned();
+    let ending = |end: &str| names.iter().find(|name| name.ends_with(end)).cloned();
     let usual = ["optimizer.pt", "optimizer.bin", "optimizer.pth"];
     let found = usual.into_iter().find(|name| names.iter().any(|known| known == name)).map(str::to_owned);
-    found.or_else(shard).map(|name| folder.join(name)).ok_or_else(|| {
+    let found = found.or_else(|| ending(SHARD)).or_else(|| ending(MODEL));
+    found.map(|name| folder.join(name)).ok_or_else(|| {
         let problem =
             format!("the folder has no optimizer's state ({}, or DeepSpeed's …{SHARD})", usual.join(", "));
         Error::Malformed { path: folder.to_owned(), problem }

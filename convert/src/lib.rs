@@ -5,6 +5,9 @@
 //! [`from_torch`] makes a [`Checkpoint`](fallline_optim::Checkpoint) of such a tree, and [`to_torch`] the reverse, by
 //! the table of [`layout`], which has a row for every name of the registry.
 //!
+//! What a file has that nobody needs is never built, whatever class it is of, and listed in the [`Report`]. [`deepspeed`] joins
+//! the shards of ZeRO.
+//!
 //! Nothing in a file is believed: sizes and numbers of things are [limited](Limits), and no code in it is run.
 
 #![forbid(unsafe_code)]

@@ -31,16 +31,17 @@ pub(crate) struct Found<'v, 'a> {
 pub(crate) fn optimizer<'v, 'a>(root: &'v Value<'a>, path: Option<&str>) -> Result<Found<'v, 'a>> {
     if let Some(path) = path {
         let asked = root.at(path).filter(|found| is_optimizer(found));
-        let asked =
-            asked.and_then(|asked| all(root).into_iter().find(|found| core::ptr::eq(found.optimizer, asked)));
+        let asked = asked.and_then(|asked| {
+            all(root, true).into_iter().find(|found| core::ptr::eq(found.optimizer, asked))
+        });
         return asked.ok_or_else(|| {
             let problem = "there is no optimizer's state (a dict with \"state\" and \"param_groups\")";
-            let others = ways(&all(root));
+            let others = ways(&all(root, false));
             let others = if others.is_empty() { others } else { format!("; there is one at {others}") };
             Error::value(path, format!("{problem}{others}"))
         });
     }
-    let mut found = all(root);
+    let mut found = all(root, false);
     let usual = |key: &&str| found.iter().position(|found| found.at == **key);
     let usual = [""].iter().chain(&OPTIMIZERS).find_map(usual);
     match (usual, found.len()) {
@@ -60,14 +61,14 @@ fn ways(found: &[Found<'_, '_>]) -> String {
     format!("{}{rest}", named.join(" or "))
 }
 
-/// Every optimizer's state in the file, in its order.
-fn all<'v, 'a>(root: &'v Value<'a>) -> Vec<Found<'v, 'a>> {
+/// Every optimizer's state in the file, in its order; those that others are wrapped around too, if asked for.
+fn all<'v, 'a>(root: &'v Value<'a>, wrapped: bool) -> Vec<Found<'v, 'a>> {
     let mut found = Vec::new();
     root.walk(&mut Vec::new(), &mut |parts, value| {
         if is_optimizer(value) {
             found.push((parts.to_vec(), value));
         }
-        !is_optimizer(value) && found.len() < MOST
+        (wrapped || !is_optimizer(value)) && found.len() < MOST
     });
     let around = |parts: &[Part<'v>]| {
         let step = |value: &'v Value<'a>, part: &Part<'v>| match (value, part) {
@@ -138,8 +139,12 @@ pub(crate) fn weights<'v, 'a>(root: &'v Value<'a>) -> Option<Weights<'v, 'a>> {
 pub(crate) fn weights_beside<'v, 'a>(
     found: &Found<'v, 'a>,
 ) -> Option<(String, Vec<(String, &'v Value<'a>)>)> {
-    let (at, (key, tensors)) =
-        found.around.iter().rev().find_map(|(at, value)| Some((at, named_weights(value)?)))?;
+    let beside = found.around.iter().rev().find_map(|(at, value)| Some((at, named_weights(value)?)));
+    let (at, (key, tensors)) = match (beside, found.around.first()) {
+        (Some(beside), _) => beside,
+        // Tensors beside the optimizer, under no key of their own.
+        (None, root) => root.and_then(|(at, value)| Some((at, weights(value)?)))?,
+    };
     Some((if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") }, tensors))
 }
 

@@ -115,14 +115,22 @@ impl Groups<'_> {
     }
 
     /// A number that is remembered for all parameters. Those that follow from others in the next step start anew.
-    pub fn shared(&self, at: &str, first: &Value<'_>, name: &str) -> Result<f64> {
+    pub fn shared(&mut self, at: &str, first: &Value<'_>, name: &str) -> Result<f64> {
         let kept =
             self.layout.groups.iter().any(|group| matches!(group, Group::Shared(key, _) if *key == name));
         match (kept, first.get(name)) {
             (false, _) => Ok(0.0),
-            (true, Some(value)) => value.as_f64().ok_or_else(|| {
-                Error::value(format!("{at}.{name}"), format!("expected a number, got {}", value.kind()))
-            }),
+            (true, Some(value)) => match value.as_f64() {
+                Some(number) => Ok(number),
+                None if self.options.lenient => {
+                    self.report.left_out.push(format!("{at}.{name}"));
+                    Ok(0.0)
+                }
+                None => {
+                    let problem = format!("expected a number, got {}", value.kind());
+                    Err(Error::value(format!("{at}.{name}"), problem))
+                }
+            },
             // Before the first step dadaptation has none of some.
             (true, None) => Ok(0.0),
         }
