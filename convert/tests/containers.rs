@@ -114,11 +114,12 @@ fn the_older_format_is_refused_where_it_is_cut() {
         }
         let few = Limits { pickle_bytes: 100, ..Limits::default() };
         assert!(matches!(archive::read(&bytes, &few), Err(Error::Limit { .. })), "{name}");
-        // A storage of other elements than the value says.
-        let mut other = bytes.clone();
-        let last = other.len() - 12 - 8;
-        other[last] = other[last].wrapping_add(1);
-        assert!(archive::read(&other, &Limits::default()).is_err(), "{name}");
+        // Damaged, it is read or refused.
+        for place in 0..bytes.len() {
+            let mut other = bytes.clone();
+            other[place] = !other[place];
+            let _ = archive::read(&other, &Limits::default());
+        }
     }
 }
 

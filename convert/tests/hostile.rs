@@ -139,7 +139,7 @@ fn structures_that_grow_or_contain_themselves_are_refused() {
     assert!(error.contains("levels"), "{error}");
     // A memo that is written all over: four billion places, few of them taken.
     let far = b"\x80\x02Nr\xff\xff\xff\xffj\xff\xff\xff\xff0";
-    assert!(refused("a far memo", far).contains("POP"));
+    assert!(refused("a far memo", far).contains("in the middle"));
     // Many values from few bytes.
     let many = [&[0x80, 2, b'('][..], &b"]".repeat(5_000_000), b"t."].concat();
     assert!(refused("five million lists", &many).contains("more than"));
@@ -155,7 +155,7 @@ fn structures_that_grow_or_contain_themselves_are_refused() {
     looks.extend(b"tq\x00cnumpy\ndtype\nq\x01");
     (0..500_000).for_each(|_| looks.extend(b"h\x01h\x00R"));
     looks.push(b'0');
-    assert!(refused("looks", &looks).contains("POP"));
+    assert!(refused("looks", &looks).contains("in the middle"));
 }
 
 /// A tensor with these numbers, of a storage with 4,096 bytes.
