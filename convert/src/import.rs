@@ -31,9 +31,8 @@ pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> R
     let (at, optimizer) = (found.at.as_str(), found.optimizer);
     let prefix = if at.is_empty() { String::new() } else { format!("{at}.") };
     let weights = locate::weights_beside(&found);
-    let mut report = Report::default();
-    report.left_out = locate::others(&found, weights.as_ref().map(|(key, _)| key.as_str()));
-    report.opaque = root.opaque_values();
+    let left_out = locate::others(&found, weights.as_ref().map(|(key, _)| key.as_str()));
+    let mut report = Report { left_out, opaque: root.opaque_values(), ..Report::default() };
     let weights = weights.map(|(key, tensors)| {
         (key, tensors.into_iter().map(|(name, value)| (options.renamed(&name), value)).collect::<Vec<_>>())
     });

@@ -13,7 +13,7 @@ pub type Named = (String, Option<Vec<usize>>);
 /// What is wrong with it. A safetensors file is refused: it sorts its tensors.
 pub fn names(bytes: &[u8], limits: &Limits) -> Result<Vec<Named>> {
     let wrong = |problem: String| Error::Names(format!("the list of names: {problem}"));
-    if archive::is_archive(bytes) {
+    if archive::is_torch(bytes) {
         let root = archive::read(bytes, limits)?;
         let (_, tensors) = locate::weights(&root).ok_or_else(|| wrong("it has no model's state".into()))?;
         let extents = |value: &crate::Value<'_>| match value {
