@@ -250,7 +250,9 @@ fn names_that_do_not_fit_the_file_are_refused_or_told() {
     assert!(code == 0 && error.contains("warning: \"dec\" starts anew"), "{error}");
     assert_eq!(run(&shapes, &["--params", "right.json"]), (0, String::new()));
     let (code, error) = run(&prefixed, &["--params", "right.json"]);
-    assert!(code == 0 && error.contains("--rename module.="), "{error}");
+    assert!(code == 1 && error.contains("--rename module.="), "{error}");
+    let (code, error) = run(&prefixed, &["--params", "right.json", "--lenient"]);
+    assert!(code == 0 && error.contains("warning: 2 of the names given"), "{error}");
     assert_eq!(run(&prefixed, &["--params", "right.json", "--rename", "module.="]), (0, String::new()));
     let (code, error) = run(&prefixed, &["--rename", "module."]);
     assert!(code == 2 && error.contains("OLD=NEW"), "{error}");

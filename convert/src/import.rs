@@ -232,10 +232,16 @@ fn names(
         if let Some(name) = unknown.first() {
             let hint = prefix_hint(name, tensors.iter().map(|(name, _)| name.as_str()));
             let count = unknown.len();
-            report.warnings.push(format!(
+            let problem = format!(
                 "{count} of the names given, {name:?} first, {} no tensor of the model in the file{hint}",
                 if count == 1 { "is" } else { "are" }
-            ));
+            );
+            // Who has names of their own has none of the model's.
+            let own = count == named.len() && hint.is_empty();
+            match own || options.lenient {
+                true => report.warnings.push(problem),
+                false => return Err(Error::Names(problem)),
+            }
         }
     }
     let places =

@@ -351,13 +351,16 @@ fn names_are_compared_with_the_shapes_that_the_file_has() {
     assert_eq!((checkpoint.steps("dec").unwrap(), checkpoint.steps("enc").unwrap()), (0, 0));
     assert_eq!((report.left_out.len(), report.warnings.len(), report.states), (2, 2, 0), "{report:?}");
     assert!(checkpoint.state("dec", "m").is_none() && checkpoint.state("enc", "m").is_none());
-    // A prefix is seen, and left out where that is asked for.
-    let (_, report) = import("prefixed.pth", &adamw, &named(&["enc", "dec"])).unwrap();
-    assert_eq!(report.weights, 0);
-    assert!(
-        report.warnings[0].contains("2 of the names") && report.warnings[0].contains("module.="),
-        "{report:?}"
-    );
+    // A prefix is seen, and left out where that is asked for; names of one's own are told.
+    let error = refused("prefixed.pth", &named(&["enc", "dec"]));
+    assert!(error.contains("2 of the names") && error.contains("\"module.enc\": rename module.="), "{error}");
+    let error = refused("shapes.pth", &named(&["enc", "head"]));
+    assert!(error.contains("1 of the names given, \"head\" first, is no tensor"), "{error}");
+    for options in [named(&["a", "b"]), ImportOptions { lenient: true, ..named(&["enc", "dec"]) }] {
+        let (_, report) = import("prefixed.pth", &adamw, &options).unwrap();
+        assert_eq!((report.weights, report.parameters), (0, 2));
+        assert!(report.warnings[0].contains("2 of the names"), "{report:?}");
+    }
     let rename = vec![("module.".to_owned(), String::new())];
     let (checkpoint, report) =
         import("prefixed.pth", &adamw, &ImportOptions { rename, ..named(&["enc", "dec"]) }).unwrap();

@@ -58,7 +58,8 @@ impl Reader<'_> {
         };
         let shape = Shape::from(&shape[..]);
         let compute = self.compute(&states);
-        let step = states.iter().find(|(key, _)| *key == "step").map(|(_, value)| *value).or(self.step);
+        let own = states.iter().find(|(key, value)| *key == "step" && **value != Value::None);
+        let step = own.map(|(_, value)| *value).or(self.step);
         let steps = match self.layout.steps {
             Steps::Tensor | Steps::Whole if !none => count(&format!("{}.step", self.at), step)?,
             _ => 1,
