@@ -265,15 +265,27 @@ impl Args {
                 format!("it is a shard of DeepSpeed's, whose name is not …zero_pp_rank_N_mp_rank_NN{SHARD}");
             malformed(shard, problem)
         })?;
-        let paths: Vec<PathBuf> =
-            (0..count).map(|rank| folder.join(format!("{before}{rank}{after}"))).collect();
-        if let Some(missing) = paths.iter().find(|path| !path.is_file()) {
-            let there = paths.iter().filter(|path| path.is_file()).count();
+        // One by one: a file may say that there are any number.
+        let path = |rank: usize| folder.join(format!("{before}{rank}{after}"));
+        if let Some(missing) = (0..count).map(path).find(|path| !path.is_file()) {
             let missing = missing.file_name().unwrap_or_default().display();
-            return Err(malformed(
-                shard,
-                format!("it is one of {count} shards, of which {there} are there: {missing} is missing"),
-            ));
+            return Err(malformed(shard, format!("it is one of {count} shards, and {missing} is missing")));
+        }
+        let paths: Vec<PathBuf> = (0..count).map(path).collect();
+        let entries = std::fs::read_dir(if folder == Path::new("") { Path::new(".") } else { folder });
+        let names_there = entries
+            .map_err(Error::io(folder))?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let other = |name: &String| {
+            name.starts_with(&before)
+                && name.ends_with(SHARD)
+                && !paths.iter().any(|path| path.ends_with(name))
+        };
+        if let Some(other) = names_there.filter(other).min() {
+            let problem = format!(
+                "{other} stands beside it: shards of several model-parallel ranks, or of another run, are not joined"
+            );
+            return Err(malformed(shard, problem));
         }
         let read = |path: &PathBuf| std::fs::read(path).map_err(Error::io(path));
         let bytes = paths.iter().map(read).collect::<Result<Vec<_>>>()?;
@@ -330,6 +342,9 @@ impl Args {
         let problem = match &error {
             // What a hint says to rename is said by an option here.
             convert::Error::Names(text) if text.contains(RENAME) => text.replace(RENAME, ": --rename "),
+            convert::Error::Names(text) if text.contains("of the names given") => {
+                format!("{error} (--lenient takes them all the same)")
+            }
             convert::Error::Names(_) if self.params.is_none() && !self.number => {
                 format!("{error} (--params FILE, or --number)")
             }

@@ -212,10 +212,7 @@ fn folders_of_trainers_are_converted() {
     std::fs::copy(container("deepspeed/step2").join(shard), folder.path().join(shard)).unwrap();
     let (code, _, error) = convert(folder.path(), &[shard, "out", "--optimizer", "AdamW"]);
     let missing = "zero_pp_rank_1_mp_rank_00_optim_states.pt is missing";
-    assert!(
-        code == 1 && error.contains("one of 2 shards, of which 1 are there") && error.contains(missing),
-        "{error}"
-    );
+    assert!(code == 1 && error.contains("one of 2 shards") && error.contains(missing), "{error}");
     let other = shard.replace("rank_0_", "rank_1_");
     std::fs::copy(container("deepspeed/step2").join(&other), folder.path().join(&other)).unwrap();
     let (code, _, error) = convert(folder.path(), &[shard, "out", "--optimizer", "AdamW"]);
