@@ -1,5 +1,6 @@
 //! The virtual machine: a stack of values, a memo, and the opcodes of protocols 0 to 5.
 
+mod input;
 mod objects;
 
 use super::globals::Global;
@@ -166,63 +167,6 @@ impl<'p, 's, 'a> Machine<'p, 's, 'a> {
 impl<'a> Machine<'_, '_, 'a> {
     fn wrong(&self, problem: impl Into<String>) -> Error {
         Error::Pickle { offset: self.opcode, problem: problem.into() }
-    }
-
-    fn slice(&mut self, length: usize) -> Result<&[u8]> {
-        let end = self.place.checked_add(length).filter(|&end| end <= self.bytes.len());
-        let end = end.ok_or_else(|| self.wrong("it ends in the middle"))?;
-        let taken = &self.bytes[self.place..end];
-        self.place = end;
-        Ok(taken)
-    }
-
-    fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let mut bytes = [0; N];
-        bytes.copy_from_slice(self.slice(N)?);
-        Ok(bytes)
-    }
-
-    /// A line of text, of protocol 0.
-    fn line(&mut self) -> Result<&[u8]> {
-        let end = self.bytes[self.place..].iter().position(|&byte| byte == b'\n');
-        let end = end.ok_or_else(|| self.wrong(format!("{}: its line does not end", self.name())))?;
-        Ok(&self.slice(end + 1)?[..end])
-    }
-
-    /// What a line stands for.
-    fn lined(&mut self, read: impl FnOnce(&str) -> Option<Node<'a>>) -> Result<()> {
-        let node = core::str::from_utf8(self.line()?).ok().and_then(read);
-        let node = node.ok_or_else(|| self.wrong(format!("{} of what it cannot be", self.name())))?;
-        self.push(node)
-    }
-
-    /// The number of a place in the memo.
-    fn numbered(&mut self) -> Result<u32> {
-        let number = core::str::from_utf8(self.line()?).ok().and_then(|line| line.parse().ok());
-        number.ok_or_else(|| self.wrong(format!("{} of what is no number", self.name())))
-    }
-
-    /// Bytes behind their number, which has `N` bytes.
-    fn counted<const N: usize>(&mut self) -> Result<&[u8]> {
-        let mut number = [0; 8];
-        number[..N].copy_from_slice(self.slice(N)?);
-        let length = usize::try_from(u64::from_le_bytes(number));
-        let length = length.map_err(|_| self.wrong("it ends in the middle"))?;
-        self.slice(length)
-    }
-
-    fn text<const N: usize>(&mut self) -> Result<()> {
-        let text = match core::str::from_utf8(self.counted::<N>()?) {
-            Ok(text) => Node::Str(text.into()),
-            // Names of files may have what is no character.
-            Err(_) => Node::opaque("text that is not UTF-8"),
-        };
-        self.push(text)
-    }
-
-    fn binary<const N: usize>(&mut self) -> Result<()> {
-        let bytes = Node::Bytes(self.counted::<N>()?.into());
-        self.push(bytes)
     }
 
     fn push(&mut self, node: Node<'a>) -> Result<()> {
