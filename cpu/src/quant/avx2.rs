@@ -50,6 +50,8 @@ unsafe fn encode_group<const GRID: bool>(
             y[k] = _mm256_and_ps(magnitude, x[k]);
             if !GRID {
                 y[k] = _mm256_max_ps(y[k], _mm256_set1_ps(TINY));
+                let positive = _mm256_cmp_ps::<_CMP_GT_OQ>(x[k], zeros);
+                y[k] = _mm256_max_ps(y[k], _mm256_and_ps(positive, _mm256_set1_ps(codebook.least)));
             }
         }
         for k in 0..REGISTERS {

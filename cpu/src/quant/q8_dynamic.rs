@@ -43,6 +43,9 @@ pub(crate) struct Codebook {
     pub(super) one: i32,
     pub(super) numbers: &'static [f32; 256],
     pub(super) borders: &'static [f32; 256],
+    /// What a positive number is at least, in units of the scale, where there is no grid: the first number above 0 of
+    /// unsigned codes.
+    pub(super) least: f32,
     pub(super) avx2: Avx2Tables,
     pub(super) avx512: Avx512Tables,
     /// What AVX-512 has for a grid.
@@ -64,6 +67,7 @@ const fn codebook(codes: Codes, grid: bool) -> Codebook {
         one: 1,
         numbers,
         borders: if signed { &DYNAMIC_SIGNED_BORDERS } else { &DYNAMIC_UNSIGNED_BORDERS },
+        least: if signed { 0.0 } else { DYNAMIC_UNSIGNED[1] },
         avx2: Avx2Tables::new(&pieces, signed, grid),
         avx512: Avx512Tables::new(&pieces, signed, numbers),
         places: &PLACES[!signed as usize],
@@ -156,6 +160,10 @@ const fn pieces(signed: bool, grid: bool) -> CodebookPieces {
         decade += 1;
     }
     pieces.upper[7] = borders[255];
+    if !signed && !grid {
+        // Every positive number is lifted to it.
+        pieces.upper[0] = DYNAMIC_UNSIGNED[1];
+    }
     // So that one is in the middle of its only cell.
     pieces.factor[8] = (0.1125 / unit) as f32;
     if grid {
