@@ -35,7 +35,29 @@ pub struct Average {
 }
 
 impl Average {
-    /// An exponential moving average, updated at every iteration.
+    /// Returns an exponential moving average with a decay, as torch, timm and optax say: `a ← decay a + (1 − decay) p`.
+    ///
+    /// It is [`exponential`](Average::exponential) of `1 − decay`, updated at every iteration.
+    ///
+    /// ```
+    /// use fallline_optim::average::Average;
+    /// assert_eq!(Average::ema(0.75)?, Average::exponential(0.25)?);
+    /// # Ok::<(), String>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the decay is not between 0 and 1.
+    pub fn ema(decay: f64) -> Result<Average, String> {
+        if !(decay > 0.0 && decay < 1.0) {
+            return Err(format!("decay must be between 0 and 1, got {decay}"));
+        }
+        Average::exponential(1.0 - decay)
+    }
+
+    /// Returns an exponential moving average, updated at every iteration: `a ← (1 − momentum) a + momentum p`.
+    ///
+    /// As in MMEngine the momentum is the weight of the *new* value, usually below 0.01. Where you have a decay such as
+    /// 0.999, use [`ema`](Average::ema).
     ///
     /// # Errors
     /// When the momentum is not between 0 and 1.
@@ -49,6 +71,20 @@ impl Average {
     /// When the interval is 0.
     pub fn equal(interval: u64) -> Result<Average, String> {
         Average { kind: Averaging::Equal, interval }.checked()
+    }
+
+    /// Returns what is suspicious about it: a momentum above 0.5, of which MMEngine warns too, is mostly a decay.
+    pub fn warning(&self) -> Option<String> {
+        match self.kind {
+            Averaging::Exponential { momentum } | Averaging::Annealed { momentum, .. } if momentum > 0.5 => {
+                let decay = 1.0 - momentum;
+                Some(format!(
+                    "the momentum of an average is the weight of the new value, usually a small number: {momentum} \
+                     keeps {decay:.3} of the average at each update (a decay of {momentum} is a momentum of {decay:.3})"
+                ))
+            }
+            _ => None,
+        }
     }
 
     /// The same, if its numbers are in range.

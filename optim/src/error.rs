@@ -155,6 +155,12 @@ pub enum Error {
         /// How many of its elements.
         count: u64,
     },
+    /// The loss that a closure returned is NaN or infinite, and the policy is to fail.
+    #[error("the loss is {loss}")]
+    NonFiniteLoss {
+        /// The loss.
+        loss: f64,
+    },
     /// A quantised state holds a NaN, and the policy is to fail.
     #[error("parameter {param:?}: its state {state:?} holds a NaN or an infinity")]
     PoisonedState {

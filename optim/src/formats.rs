@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 /// ```
 ///
 /// A block format takes its unsigned codes for a state that is never negative, as the algorithm says. Half precision for
-/// all means bfloat16 for such a state: it holds squares, and those of gradients below 2e-4 would be zero (say `"v"` to have
-/// it all the same).
+/// all means bfloat16 for such a state: it holds squares, and those of gradients below 2e-4 would be zero. A copy of the
+/// parameter (`x0`, `z`, `ax`, `p0`) is stored in the compute type, whatever is said for all.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StateFormats {
     all: Option<Format>,
@@ -65,6 +65,21 @@ impl StateFormats {
         if self.is_empty() {
             return Ok(());
         }
+        for (state, &format) in &self.named {
+            let spec = algorithm.state(state);
+            let problem = match format {
+                Format::F64 | Format::F32 => continue,
+                _ if spec.full_precision => {
+                    "is a copy of the parameter, which is stored in full precision: \"f32\" or \"f64\""
+                }
+                Format::F16 if spec.non_negative => {
+                    "holds squares, which f16 makes 0 below 3e-8, and the step of any size: \"bf16\" has their range"
+                }
+                _ => continue,
+            };
+            let problem = format!("its state {state:?} {problem}");
+            return Err(Error::StateFormat { algorithm: algorithm.name(), problem });
+        }
         let programs = || algorithm.programs();
         let mut known: Vec<&str> = programs().flat_map(|program| program.operands(Role::State)).collect();
         known.sort_unstable();
@@ -107,9 +122,11 @@ impl StateFormats {
         elements: usize,
         computed: Format,
     ) -> Format {
-        let non_negative = algorithm.state(state).non_negative;
+        let spec = algorithm.state(state);
+        let non_negative = spec.non_negative;
         match self.of(state) {
-            Some(Format::F16) if non_negative && !self.named.contains_key(state) => Format::Bf16,
+            Some(_) if spec.full_precision && !self.named.contains_key(state) => computed,
+            Some(Format::F16) if non_negative => Format::Bf16,
             Some(format) if non_negative => format.with_codes(Codes::Unsigned),
             Some(format) => format,
             None => algorithm.state_format(state, elements).unwrap_or(computed),

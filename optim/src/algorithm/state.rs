@@ -24,6 +24,9 @@ pub struct State<A> {
     pub every: Option<fn(&A) -> u64>,
     /// Whether no element is ever negative: quantised, it has no use for codes of both signs.
     pub non_negative: bool,
+    /// Whether it is a copy of the parameter, or an average of some, which is stored in full precision: what a copy loses,
+    /// an update that is measured from it moves the parameter by.
+    pub full_precision: bool,
     /// Whether a rank may have values of its own for a while, and of the parameter with it.
     pub rank_local: bool,
 }
@@ -64,6 +67,8 @@ pub struct StateSpec {
     pub extent: Extent,
     /// As [`State::non_negative`].
     pub non_negative: bool,
+    /// As [`State::full_precision`].
+    pub full_precision: bool,
     /// As [`State::rank_local`].
     pub rank_local: bool,
 }
@@ -86,6 +91,7 @@ impl<A> State<A> {
             extent: Extent::Param,
             every: None,
             non_negative: false,
+            full_precision: false,
             rank_local: false,
         }
     }
@@ -100,9 +106,14 @@ impl<A> State<A> {
         State { init: Init::Value(value), ..self }
     }
 
-    /// Starts as a copy of the parameter.
+    /// Starts as a copy of the parameter, and is stored in full precision.
     pub const fn starts_as_param(self) -> State<A> {
-        State { init: Init::Param, ..self }
+        State { init: Init::Param, ..self }.full_precision()
+    }
+
+    /// Is a copy of the parameter, or an average of some, and stored in full precision.
+    pub const fn full_precision(self) -> State<A> {
+        State { full_precision: true, ..self }
     }
 
     /// Has an element for each row.
@@ -140,12 +151,12 @@ impl StateSpec {
             Init::Value(value) => Start::Value(value(hyper)),
             Init::Param => Start::Param,
         };
-        let &State { extent, every, non_negative, rank_local, .. } = found;
+        let &State { extent, every, non_negative, full_precision, rank_local, .. } = found;
         let extent = match every.map_or(1, |every| every(hyper)) {
             0 | 1 => extent,
             every => Extent::Every(usize::try_from(every).unwrap_or(usize::MAX)),
         };
-        StateSpec { start, extent, non_negative, rank_local }
+        StateSpec { start, extent, non_negative, full_precision, rank_local }
     }
 
     /// The extents for a parameter of this shape.
@@ -182,7 +193,10 @@ mod tests {
     fn a_state_that_is_not_listed_is_zero_and_shaped_like_the_parameter() {
         let spec = StateSpec::of(&[State::<f64>::new("v").non_negative()], "m", &1.0);
         let (start, extent) = (Start::Value(0.0), Extent::Param);
-        assert_eq!(spec, StateSpec { start, extent, non_negative: false, rank_local: false });
+        assert_eq!(
+            spec,
+            StateSpec { start, extent, non_negative: false, full_precision: false, rank_local: false }
+        );
         assert_eq!(spec.shape(&[2, 3].into()), Shape::from([2, 3]));
     }
 

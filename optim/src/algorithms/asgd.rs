@@ -74,6 +74,7 @@ impl Algorithm for Asgd {
             Reference::new("torch.optim.ASGD", "torch 2.15.0"),
         ],
     };
+    const STATES: &'static [State<Self>] = &[State::new("ax").full_precision()];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(on.pass::<AsgdRule>())

@@ -323,6 +323,8 @@ impl Algorithm for OnebitLamb {
             Reference::new("deepspeed.runtime.fp16.onebit.lamb.OnebitLamb", "deepspeed 0.14.4"),
         ],
     };
+    const STATES: &'static [State<Self>] =
+        &[State::new("v").non_negative(), State::new("v_fresh").non_negative()];
 
     const MEMORY: &'static [(&'static str, f64)] = &[
         ("lamb_coeff_freeze", 0.0),

@@ -384,7 +384,8 @@ impl Algorithm for ZeroOneAdam {
         ],
     };
 
-    const STATES: &'static [State<Self>] = &[State::new("m").rank_local(), State::new("u").rank_local()];
+    const STATES: &'static [State<Self>] =
+        &[State::new("m").rank_local(), State::new("v").non_negative(), State::new("u").rank_local()];
 
     const MEMORY: &'static [(&'static str, f64)] = &[
         ("var_interval", 1.0),

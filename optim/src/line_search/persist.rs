@@ -4,6 +4,7 @@ use super::lbfgs::{History, Pair};
 use crate::checkpoint::{Checkpoint, OptimizerManifest, ParamManifest};
 use crate::{Error, ParamState, Result};
 use fallline_core::{Backend, Shape, Storage};
+use std::sync::Arc;
 
 impl History {
     /// A state of a parameter.
@@ -25,7 +26,7 @@ impl History {
             formats: vec![storage.format(); 2],
             state_bytes: vectors * storage.bytes(),
         };
-        self.params.iter().zip(&self.direction).map(of).collect()
+        self.params.iter().zip(&*self.direction).map(of).collect()
     }
 
     /// The vectors with the names of their states.
@@ -101,15 +102,15 @@ impl History {
         let mut pairs = Vec::new();
         for k in 0..whole("pairs")? {
             let rho = manifest.shared(&format!("rho.{k}"))?;
-            pairs.push(Pair { s: vector(&format!("s.{k}"))?, y: vector(&format!("y.{k}"))?, rho });
+            pairs.push(Arc::new(Pair { s: vector(&format!("s.{k}"))?, y: vector(&format!("y.{k}"))?, rho }));
         }
         let history = History {
             compute,
             iterations: whole("iterations")?,
             evaluations: whole("evaluations")?,
-            direction: vector("direction")?,
+            direction: vector("direction")?.into(),
             t: manifest.shared("t")?,
-            gradient: vector("gradient")?,
+            gradient: vector("gradient")?.into(),
             pairs,
             scale: manifest.shared("scale")?,
             params,

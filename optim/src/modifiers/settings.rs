@@ -29,7 +29,13 @@ impl Modifiers {
     pub(crate) fn state(&self, name: &str) -> Option<StateSpec> {
         let slow = self.lookahead.is_some() && name == SLOW;
         let (start, extent) = (Start::Param, Extent::Param);
-        slow.then_some(StateSpec { start, extent, non_negative: false, rank_local: false })
+        slow.then_some(StateSpec {
+            start,
+            extent,
+            non_negative: false,
+            full_precision: true,
+            rank_local: false,
+        })
     }
 
     /// What becomes of row-sparse gradients.
