@@ -65,7 +65,8 @@ fn sentences(block: &str) -> (Vec<usize>, bool) {
     let plain = plain(block);
     let (mut counts, mut count, mut ended) = (Vec::new(), 0, false);
     for token in plain.split_whitespace() {
-        let abbreviation = ["e.g.", "i.e.", "vs.", "cf.", "et", "al."].contains(&token);
+        let abbreviation =
+            ["e.g.", "i.e.", "vs.", "cf.", "et", "al."].contains(&token.trim_start_matches('('));
         count += usize::from(token.chars().any(char::is_alphanumeric));
         ended = !abbreviation && token.trim_end_matches(['"', '\'', ')', '_']).ends_with(['.', '?', '!']);
         if ended {

@@ -70,11 +70,12 @@ fn taken(words: &[Word], phrase: &[&str]) -> Option<usize> {
 /// The phrases in a text: the line, the phrase, and what to write instead.
 fn refused(text: &str) -> Vec<(usize, String, &'static str)> {
     let words = words(text);
-    let at =
-        |start: usize| REFUSED.iter().filter_map(move |(phrase, instead)| Some((start, phrase, *instead)));
-    let found =
-        (0..words.len()).flat_map(at).filter(|(start, phrase, _)| taken(&words[*start..], phrase).is_some());
-    found.map(|(start, phrase, instead)| (words[start].line, phrase.join(" "), instead)).collect()
+    let starting = |start: usize| {
+        let rest = &words[start..];
+        let begun = REFUSED.iter().filter(|(phrase, _)| taken(rest, phrase).is_some());
+        begun.map(|(phrase, instead)| (rest[0].line, phrase.join(" "), *instead))
+    };
+    (0..words.len()).flat_map(starting).collect()
 }
 
 fn is_text(file: &str, project: &Project) -> bool {
