@@ -111,9 +111,8 @@ fn unknown(project: &Project, from: &str, document: &str, read: &dyn Fn(&str) ->
             } else if path.ends_with(".rs") && !item.is_empty() {
                 let file = if project.has(path) { path } else { project.find(path).unwrap_or(path) };
                 let text = read(file);
-                let defined = ["fn", "struct", "trait", "enum", "mod", "const"];
-                let defines = |kind: &&str| text.contains(&format!("{kind} {item}"));
-                if !defined.iter().any(|kind| defines(&kind)) {
+                let kinds = ["fn", "struct", "trait", "enum", "mod", "const"];
+                if !kinds.iter().any(|kind| text.contains(&format!("{kind} {item}"))) {
                     problems.push(format!("{from}:{number}: {file} has no {item}"));
                 }
             }
