@@ -60,8 +60,9 @@ fn collect(root: &Path, folder: &Path, files: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        // `.gitignore` names the first three; the last ones come from interpreters and from `benches/peers`.
-        let skipped = ["target", "runs", "shared", "corpus", "artifacts", "coverage", "__pycache__", "peers"];
+        // What `.gitignore` names here and in `fuzz`; then what interpreters and `benches/peers` leave behind.
+        let skipped =
+            ["target", "runs", "shared", "corpus", "artifacts", "coverage", "__pycache__", "peers", "venv"];
         let own = path.strip_prefix(root).unwrap() == Path::new("benches/peers");
         if path.is_dir() {
             let hidden = name.starts_with('.') && name != ".ci";
