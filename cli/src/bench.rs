@@ -87,7 +87,7 @@ pub fn run(args: Args) -> Result<()> {
         });
     }
     if let Some(cuda) = cuda.filter(device::Device::is_emulated) {
-        eprintln!("{}: emulated; these are speeds of an interpreter, not of a GPU", cuda.describe());
+        eprintln!("{}: emulated, so these are speeds of an interpreter, not of a GPU", cuda.describe());
     }
     if args.json {
         return print_json(&rows.iter().map(Row::json).collect());
