@@ -187,12 +187,12 @@ fn chances_depend_on_the_seed_and_nothing_else() {
     assert!(outcome(&second, &parts) == expected, "resumed");
     let nearest = "dict(type='AdamW', lr=0.01, state_format='bf16')";
     let message = recipe(nearest).optimizer(best()).load(&saved).unwrap_err().to_string();
-    assert!(message.contains("by chance"), "{message}");
+    assert!(message.contains("rounded stochastically"), "{message}");
 }
 
 #[test]
 fn small_steps_are_not_lost_on_the_average() {
-    // A thousand steps of a fiftieth of half a unit of the last place: to the nearest, nothing moves.
+    // A thousand steps of a fiftieth of half an ULP: rounded to nearest, nothing moves.
     let count = 4096;
     let unit = 1.0 / 128.0;
     let moved = |more: &str| {

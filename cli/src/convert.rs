@@ -1,4 +1,4 @@
-//! `fallline convert`: optimizer states from and to other trainers' files.
+//! `fallline convert`: optimizer states to and from files of other frameworks.
 
 use crate::common;
 use crate::error::{Error, Result};
@@ -13,8 +13,10 @@ use std::path::{Path, PathBuf};
 /// Arguments of `convert`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A file of torch's is the state_dict of an optimizer, or a dict of a trainer that has one under \"optimizer\"; it is read \
-without executing anything in it. Hyperparameters come from its groups, and those that it does not have from --optimizer.
+A torch file is the state_dict of an optimizer, or a checkpoint dict that has one under \"optimizer\". Nothing in it is \
+executed. Hyperparameters come from its groups; --optimizer gives those that they lack.
+
+8-bit states of bitsandbytes stay quantized under a name with the same codebook, such as AdamW8bit.
 
 Example: fallline convert run.pth run.safetensors --optimizer AdamW
 
@@ -26,34 +28,34 @@ pub struct Args {
     /// The file to convert
     #[arg(value_name = "IN")]
     input: PathBuf,
-    /// Where the result goes
+    /// The file to write
     #[arg(value_name = "OUT")]
     output: PathBuf,
-    /// What IN is; by default what it looks like
+    /// The format of IN; detected by default
     #[arg(long, value_enum)]
     from: Option<Kind>,
-    /// What OUT becomes; by default a checkpoint of fallline's, or torch's if IN is one
+    /// The format of OUT; by default a fallline checkpoint, or a torch file if IN is one
     #[arg(long, value_enum)]
     to: Option<Kind>,
-    /// The algorithm, and hyperparameters that IN does not have: `AdamW` or `dict(type="AdamW", …)`
+    /// The algorithm, and hyperparameters that IN lacks: `AdamW` or `dict(type="AdamW", …)`
     #[arg(long, value_name = "TEXT", conflicts_with = "config")]
     optimizer: Option<String>,
     /// The same from a configuration file: .py, .json, .toml or .yaml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The parameters' names in the order of the optimizer: a file of torch's, JSON, or text with a name a line
+    /// The parameters' names in the optimizer's order: a torch file, JSON, or text with one name a line
     #[arg(long, value_name = "FILE")]
     params: Option<PathBuf>,
-    /// Name the parameters 0, 1, 2, … where IN has no names
+    /// Name the parameters 0, 1, 2, … if IN has no names
     #[arg(long, conflicts_with = "params")]
     number: bool,
-    /// The way to the optimizer's state in IN, with dots: optimizer.generator
+    /// The dotted path of the optimizer's state in IN: optimizer.generator
     #[arg(long, value_name = "PATH")]
     key: Option<String>,
-    /// What goes around the optimizer's state in a file for torch
+    /// The checkpoint format that encloses the optimizer's state in a torch file
     #[arg(long, value_enum, default_value_t = Layout::Bare)]
     layout: Layout,
-    /// Leave out keys and states that have no place here instead of refusing them
+    /// Drop keys and states without a counterpart instead of refusing them
     #[arg(long)]
     lenient: bool,
     /// Print the report as JSON
@@ -61,25 +63,25 @@ pub struct Args {
     json: bool,
 }
 
-/// A kind of file.
+/// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
 enum Kind {
-    /// A checkpoint of fallline's
+    /// A fallline checkpoint
     Fallline,
     /// A file of torch.save
     Torch,
-    /// The same tree as in a file of torch's, as safetensors
+    /// The tree of a torch file, as safetensors
     Safetensors,
 }
 
-/// What goes around an optimizer's state.
+/// The checkpoint format that encloses an optimizer's state.
 #[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
 enum Layout {
-    /// Nothing: what optimizer.state_dict() gives
+    /// None: the bare result of optimizer.state_dict()
     Bare,
     /// A dict with model and optimizer
     Training,
-    /// What MMEngine's runner resumes from
+    /// A checkpoint that MMEngine's runner resumes from
     Mmengine,
 }
 
@@ -103,7 +105,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let (out, report) = match (from == Kind::Fallline, to == Kind::Fallline) {
         (true, true) => {
-            return Err(Error::Usage("--to: IN is a checkpoint of fallline's already".into()));
+            return Err(Error::Usage("--to: IN is a fallline checkpoint already".into()));
         }
         (false, false) => {
             let tree = tree()?;
@@ -113,8 +115,7 @@ pub fn run(args: Args) -> Result<()> {
         }
         (false, true) => {
             let base = args.method()?.ok_or_else(|| {
-                let problem =
-                    "the file does not say of which algorithm it is: give --optimizer NAME, or --config FILE";
+                let problem = "the file does not name its algorithm: pass --optimizer NAME or --config FILE";
                 Error::Usage(format!("{}: {problem}", args.input.display()))
             })?;
             let (names, number) = (args.names()?, args.number);
@@ -183,13 +184,16 @@ impl Args {
     fn groups(&self, checkpoint: &Checkpoint) -> Result<Vec<Method>> {
         let malformed = |problem: String| Error::Malformed { path: self.input.clone(), problem };
         let manifest = checkpoint.manifest.optimizer.as_ref();
-        let manifest = manifest.ok_or_else(|| malformed("it holds no optimizer's state".into()))?;
+        let manifest = manifest.ok_or_else(|| malformed("it has no optimizer state".into()))?;
         let name = manifest.name();
         if let Some(asked) = self.method()?
             && asked.name() != name
         {
             let asked = asked.name();
-            return Err(Error::Usage(format!("{}: it is of {name}, not of {asked}", self.input.display())));
+            return Err(Error::Usage(format!(
+                "{}: it is a checkpoint of {name}, not of {asked}",
+                self.input.display()
+            )));
         }
         let entry = names::find(name).ok_or_else(|| malformed(format!("there is no optimizer {name:?}")))?;
         // A schedule may have set what a new optimizer would be refused.
@@ -211,7 +215,7 @@ impl Args {
             convert::Error::Value { problem, .. }
                 if problem.contains("no such state") || problem.contains("no hyper") =>
             {
-                format!("{error} (--lenient leaves it out)")
+                format!("{error} (--lenient drops it)")
             }
             _ => error.to_string(),
         };

@@ -1,4 +1,4 @@
-//! Training over several ranks: gradients that are averaged, states that are shared out.
+//! Distributed training: averaged gradients, sharded states.
 //!
 //! Every rank has the same parameters and a part of each batch. [`Averager`] makes one gradient of the ranks' own while
 //! the next ones are computed; a [`Driver`](crate::Driver) that

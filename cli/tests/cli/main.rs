@@ -141,7 +141,7 @@ fn describe_tells_the_rule_the_hyperparameters_and_the_references() {
     let plain = good(&["describe", "AdamW"]);
     assert!(plain.contains("Modifiers: cautious=True; wrap=dict(type=\"Lookahead\")\n"), "{plain}");
     let refused = good(&["describe", "LBFGS"]);
-    assert!(refused.contains("no cautious=True (LBFGS searches along all parameters together)"), "{refused}");
+    assert!(refused.contains("no cautious=True (LBFGS is closure-based)"), "{refused}");
     let ptx = good(&["describe", "dict(type='AdamW', cautious=True)", "--ptx"]);
     assert!(ptx.contains(".visible .entry AdamWRuleMasked("), "{ptx}");
     bad(fallline().args(["describe", "dict(type='LBFGS', cautious=True)"]), 2, &["LBFGS", "cautious"]);

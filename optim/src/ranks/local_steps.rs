@@ -68,7 +68,7 @@ pub(super) fn check_local_steps(group: &Group, averages: bool) -> Result<(), &'s
     match params {
         _ if averages => Err("between two exchanges each rank would average weights of its own"),
         ParamFormat::Stochastic { .. } => {
-            Err("parameters of a rank's own cannot be rounded by chance: they would not be restored")
+            Err("local replicas do not go with stochastic rounding: they would not be restored")
         }
         _ if algorithm.rank_local_states().iter().any(in_blocks) => {
             Err("states of a rank's own cannot be stored in blocks")
