@@ -1,4 +1,4 @@
-//! What goes on around an optimizer: groups by rule, accumulation, clipping, a loss scale, an average, a schedule.
+//! The gradient pipeline and more of an optimizer: groups by rule, accumulation, clipping, a loss scale, an average, a schedule.
 //!
 //! `cargo run --release --example toolkit`
 

@@ -243,8 +243,8 @@ impl Session {
         Ok(network)
     }
 
-    /// A copy of the network with the weights that are evaluated, where they are not those that are trained. Those stay as
-    /// they are, to the bit.
+    /// A copy of the network with the weights that are evaluated, where they are not those that are trained. Those
+    /// stay as they are, bit for bit.
     fn evaluated(&mut self) -> Result<Option<Network>> {
         if !self.optimizer.has_modes() {
             return Ok(None);
