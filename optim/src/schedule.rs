@@ -1,8 +1,8 @@
 //! Schedules: hyperparameters that change from step to step, as MMEngine 0.10.7 computes them.
 //!
-//! A schedule is a chain of [`Scheduler`]s. Each computes the next value from the one that those before it
-//! left, within its own range of steps, so that a linear warm-up and a cosine after it are two entries.
-//! Values are computed in the recursive form that MMEngine uses, in the same order of operations.
+//! A schedule is a chain of [`Scheduler`]s. Each computes the next value from the one that those before it left,
+//! within its own range of steps. So a linear warm-up and a cosine after it are two entries. Values are computed in
+//! the recursive form that MMEngine uses, in the same order of operations.
 //!
 //! ```
 //! use fallline_optim::schedule::{CosineAnnealing, Linear, Numbers, Schedule, Scheduler};
@@ -45,7 +45,7 @@ pub use poly::Poly;
 pub use steps::{MultiStep, Step};
 pub use values::{Numbers, Scheduled, Target};
 
-/// MMEngine's stand-in for 'no end', which enters formulas as a number.
+/// MMEngine's number for 'no end', which enters formulas.
 const NO_END: f64 = 1e9;
 
 /// How a scheduler changes its hyperparameter: one of MMEngine's classes.
@@ -177,8 +177,8 @@ impl Span {
 
 /// One entry of a chain.
 ///
-/// Steps are whole numbers, kept as `f64` because MMEngine's formulas take what a configuration computes
-/// (`end=epochs / 2`) as it comes.
+/// Steps are integers, kept as `f64` because MMEngine's formulas take what a configuration computes (`end=epochs /
+/// 2`) as it comes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scheduler {
     /// How the value changes.

@@ -15,9 +15,9 @@ pub(super) struct Pair {
     pub(super) rho: f64,
 }
 
-/// What is remembered between steps.
+/// What is kept between steps.
 pub(super) struct History {
-    /// Names and extents of the parameters, sorted.
+    /// Names and shapes of the parameters, sorted.
     pub(super) params: Vec<(String, Shape)>,
     pub(super) compute: Compute,
     /// Iterations and evaluations so far.

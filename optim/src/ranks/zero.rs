@@ -63,7 +63,7 @@ const OWN: [Hyper; 3] = [
         kind: "bool",
         default: || Value::Bool(false),
         range: Range::Any,
-        meaning: " Accepted for the source's sake; changes no number.",
+        meaning: " Accepted for compatibility; ignored.",
         counts: false,
         kept: false,
     },
