@@ -208,7 +208,7 @@ fn a_wrapper_is_its_algorithm() {
         {
             let recipe = recipe.unwrap_or_else(|error| panic!("{text}: {error}"));
             let got = Model::new(seed as u64).run(&recipe, &mut recipe.optimizer(best()));
-            assert!(got == expected, "{text} shared out has other bits");
+            assert!(got == expected, "{text} sharded has other bits");
         }
     }
     assert!(wrapped > 60, "only {wrapped} could be wrapped");

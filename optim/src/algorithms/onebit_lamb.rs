@@ -33,11 +33,11 @@ hyperparameters! {
     /// tensor. c and the last q are kept for each parameter. State: 12 bytes a parameter in `f32` (`m`, `v`, and f as
     /// `v_fresh`).
     ///
-    /// [Compression](crate::compression) begins after a step that counts `freeze_step` gradients, the first step's
-    /// included. They are those of the last parameter (by name) with a gradient in that step. A parameter's f starts
-    /// from v at its own gradient number `freeze_step`; if warm-up ended before, from 0. With several ranks the m of
-    /// all parameters are compressed in one piece. Each is multiplied before by what makes its root mean square that
-    /// of the others, and divided by it afterwards.
+    /// [Compression](crate::compression) begins after the step in which the last parameter (by name) with a gradient
+    /// reaches `freeze_step` gradients, the first step's included. A parameter's f starts from v at its own gradient
+    /// number `freeze_step`; if warm-up ended before, from 0. With several ranks the m of all parameters are
+    /// compressed in one piece. Each is multiplied before by what makes its root mean square that of the others, and
+    /// divided by it afterwards.
     ///
     /// ```
     /// # use fallline_optim::algorithms::OnebitLamb;

@@ -27,8 +27,8 @@ hyperparameters! {
     /// State: 12 bytes a parameter in `f32` (`m`, `v`, `u`), on several ranks 16 (and `base`, the parameter at the
     /// last exchange).
     ///
-    /// v is frozen after a step that counts more than `var_freeze_step` gradients, the first step's included. They
-    /// are those of the first parameter (by name) with a gradient in that step.
+    /// v is frozen after the step in which the first parameter (by name) with a gradient exceeds `var_freeze_step`
+    /// gradients, the first step's included.
     ///
     /// With several ranks the gradients of steps at which v is adapted are averaged (whether the next ones are, the
     /// last parameter says). Of the others m takes the mean of the compressed ones. Once v is frozen, the ranks take
