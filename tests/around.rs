@@ -250,7 +250,7 @@ rule! {
 }
 
 rule! {
-    /// Has a sum, and cannot go beside another.
+    /// Has a sum, and cannot be fused.
     pub Summed(h: (), t) {}
     element(p: Param) -> () sum(total) {
         total = p;
@@ -300,11 +300,11 @@ fn rules_beside_a_pass() {
         let summed = Beside { kernel: Native::kernel::<Summed>(), operands: &[0], row: &[1.0], first: false };
         let short = Beside { row: &[], ..follow(&[2, 0], false) };
         for (beside, elements, problem) in [
-            (vec![follow(&[2, 2], false)], [8, 8], "cannot go beside"),
-            (vec![follow(&[2, 99], false)], [8, 8], "cannot go beside"),
-            (vec![follow(&[2], false)], [8, 8], "cannot go beside"),
-            (vec![summed], [8, 8], "cannot go beside"),
-            (vec![follow(&[2, 0], false); 6], [8, 8], "cannot go beside"),
+            (vec![follow(&[2, 2], false)], [8, 8], "cannot be fused"),
+            (vec![follow(&[2, 99], false)], [8, 8], "cannot be fused"),
+            (vec![follow(&[2], false)], [8, 8], "cannot be fused"),
+            (vec![summed], [8, 8], "cannot be fused"),
+            (vec![follow(&[2, 0], false); 6], [8, 8], "cannot be fused"),
             (vec![short], [8, 8], "the table of scalars"),
             (vec![follow(&[2, 0], false)], [8, 7], "operand a of tensor 0"),
             // A gradient is only lent.

@@ -365,11 +365,11 @@ fn what_cannot_be_is_refused_by_name() {
         ("dict(type='AdamW', wrap=dict(type='Lookahead', K=5))", r#"has no "K""#),
         (
             "dict(type='AdamW', wrap=dict(type='Lookahead', k=0))",
-            "k must be a whole number of at least 1, got 0",
+            "k must be an integer of at least 1, got 0",
         ),
         (
             "dict(type='AdamW', wrap=dict(type='Lookahead', k=2.5))",
-            "k must be a whole number of at least 1, got 2.5",
+            "k must be an integer of at least 1, got 2.5",
         ),
         (
             "dict(type='AdamW', wrap=dict(type='Lookahead', alpha=1.0))",

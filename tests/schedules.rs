@@ -191,7 +191,7 @@ fn what_is_wrong_is_named() {
         ("dict(type='ReduceOnPlateauLR', factor=1.0)", "factor must be below 1, got 1.0"),
         ("dict(type='ReduceOnPlateauLR', convert_to_iter_based=True)", "must be False for a ReduceOnPlateau"),
         ("dict(type='MultiStepLR', milestones=3)", "milestones must be a list of numbers from 0, got 3"),
-        ("dict(type='LinearLR', last_step=-2)", "last_step must be a whole number from -1, got -2"),
+        ("dict(type='LinearLR', last_step=-2)", "last_step must be an integer of at least -1, got -2"),
         ("dict(type='LinearLR', param_name='lr')", "LinearLR has no \"param_name\""),
         (
             "dict(type='LinearLR', start_facto=0.1)",

@@ -1,5 +1,5 @@
 //! What stands around an optimizer, against MMEngine with torch (`tests/golden/toolkit.py`) and against itself:
-//! groups by rule, wrappers, averages, steps in pieces.
+//! groups by rule, wrappers, averages, incremental steps.
 
 mod common;
 
@@ -571,7 +571,7 @@ fn what_is_wrong_around_an_optimizer_is_named() {
         ),
         (
             format!("{sgd}, accumulative_counts=0"),
-            "accumulative_counts must be a whole number of at least 1, got 0",
+            "accumulative_counts must be an integer of at least 1, got 0",
         ),
         (format!("{sgd}, loss_scale=2.0"), "an OptimWrapper has no \"loss_scale\""),
         (

@@ -193,7 +193,7 @@ fn names(
     Ok(params.collect())
 }
 
-/// Takes over the values of the optimizer's parameters.
+/// Imports the values of the optimizer's parameters.
 fn add_weights(
     checkpoint: &mut Checkpoint,
     weights: Option<(&'static str, Vec<(String, &Value<'_>)>)>,

@@ -3,18 +3,18 @@
 use crate::value::{Dict, Value};
 use crate::{Error, Result};
 
-/// Keys that trainers give the optimizer's state.
+/// Keys that training loops give the optimizer's state.
 const OPTIMIZERS: [&str; 5] = ["optimizer", "optimizer_state_dict", "optimizer_state", "optim", "opt"];
-/// Keys that trainers give the model's.
+/// Keys that training loops give the model's.
 const WEIGHTS: [&str; 5] = ["state_dict", "model_state_dict", "model", "model_state", "module"];
-/// What modules register beside parameters, as far as names tell.
+/// What modules register in addition to parameters, as far as names tell.
 const BUFFERS: [&str; 4] = ["running_mean", "running_var", "num_batches_tracked", "relative_position_index"];
 
 fn is_optimizer(value: &Value<'_>) -> bool {
     value.get("state").is_some() && value.get("param_groups").is_some()
 }
 
-/// The optimizer's state and the way to it: at a path, or where trainers put it.
+/// The optimizer's state and its path: the given one, or where training loops put it.
 pub(crate) fn optimizer<'v, 'a>(root: &'v Value<'a>, path: Option<&str>) -> Result<(String, &'v Value<'a>)> {
     if let Some(path) = path {
         let found = root.at(path).filter(|found| is_optimizer(found));
@@ -61,7 +61,7 @@ pub(crate) fn weights<'v, 'a>(root: &'v Value<'a>) -> Option<(&'static str, Vec<
     })
 }
 
-/// What is in the file beside these.
+/// What else is in the file.
 pub(crate) fn others(root: &Value<'_>, taken: &[&str]) -> Vec<String> {
     match root {
         Value::Dict(entries) if !is_optimizer(root) => {

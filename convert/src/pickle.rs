@@ -1,8 +1,8 @@
 //! Pickles of torch's: read by a machine that knows the opcodes and names that they need, and runs nothing.
 //!
-//! A pickle is a program. What `torch.save` writes uses thirty of its opcodes, which [`read`] carries out on plain data;
-//! any other ends the reading with its name. A class or function is only ever a name, from a fixed list
-//! (`globals`): "calling" one means what the list says. Values may refer to each other; the tree that they stand for
+//! A pickle is a program. What `torch.save` writes uses thirty of its opcodes, which [`read`] carries out on plain
+//! data; any other ends the reading with its name. A class or function is only ever a name, from a fixed list
+//! (`globals`): "calling" one means what the list says. Values may refer to each other. The tree that they represent
 //! is built at the end, within [`Limits`], and a value that contains itself is refused.
 
 mod globals;

@@ -8,13 +8,13 @@ use core::fmt;
 pub struct Report {
     /// How many parameters have a state.
     pub parameters: usize,
-    /// How many tensors of state were taken over.
+    /// How many tensors of state were imported.
     pub states: usize,
     /// How many of them were codes, and are numbers now.
     pub decoded: usize,
-    /// How many parameters' values were taken over.
+    /// How many parameters' values were imported.
     pub weights: usize,
-    /// What the file has beside it, or what the other side keeps none of: ways to it.
+    /// What else the file has, or what the other side does not keep: paths to it.
     pub left_out: Vec<String>,
 }
 

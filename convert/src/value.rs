@@ -1,4 +1,4 @@
-//! The tree that a torch file stands for: plain data, whatever class it was of.
+//! The tree that a torch file represents: plain data, whatever class it was of.
 
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// A key of a dict.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
-    /// A whole number.
+    /// An integer.
     Int(i64),
     /// Text.
     Str(Arc<str>),
@@ -41,9 +41,9 @@ impl fmt::Display for Key {
 pub enum Value<'a> {
     /// Python's `None`.
     None,
-    /// A truth value.
+    /// A bool.
     Bool(bool),
-    /// A whole number of up to 64 bits.
+    /// An integer of up to 64 bits.
     Int(i64),
     /// A number.
     Float(f64),
@@ -57,7 +57,7 @@ pub enum Value<'a> {
     Dict(Dict<'a>),
     /// A tensor.
     Tensor(Tensor<'a>),
-    /// Something that is passed over, with its class: it cannot be converted, but may stand beside what can.
+    /// Something that is skipped, with its class: it cannot be converted, but may come with what can.
     Opaque(&'static str),
 }
 
@@ -79,8 +79,8 @@ impl<'a> Value<'a> {
     pub fn kind(&self) -> &'static str {
         match self {
             Value::None => "None",
-            Value::Bool(_) => "a truth value",
-            Value::Int(_) => "a whole number",
+            Value::Bool(_) => "a bool",
+            Value::Int(_) => "an integer",
             Value::Float(_) => "a float",
             Value::Str(_) => "text",
             Value::List(_) => "a list",
@@ -121,7 +121,7 @@ impl<'a> Value<'a> {
         value.at(path[length..].trim_start_matches('.'))
     }
 
-    /// The ways to values that are passed over.
+    /// The paths of values that are skipped.
     pub fn passed_over(&self) -> Vec<String> {
         fn walk(value: &Value<'_>, way: &str, found: &mut Vec<String>) {
             let below = |key: &dyn fmt::Display| {
@@ -168,7 +168,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// A whole number that counts something.
+/// An integer that counts something.
 pub(crate) fn count(at: &str, value: Option<&Value<'_>>) -> Result<u64> {
     // Counts above 2^53 are not exact as tensors, and no run is that long.
     const MOST: f64 = 9e15;

@@ -1,4 +1,4 @@
-//! Averages of the weights beside training: exponential and equal ones.
+//! Weight averaging during training: EMA (exponential moving average) and SWA (equal average).
 //!
 //! The semantics are those of MMEngine 0.10.7's `ExponentialMovingAverage`, `MomentumAnnealingEMA` and
 //! `StochasticWeightAverage`, updated after every iteration as its `EMAHook` does.
@@ -11,17 +11,17 @@ use crate::builtins::Share;
 pub enum Averaging {
     /// `a ← a + momentum (p − a)`.
     Exponential {
-        /// The share of the new weights, in (0, 1).
+        /// The weight of the new parameters, in (0, 1): 1 minus the EMA decay.
         momentum: f64,
     },
     /// The same with the larger of `momentum` and `gamma / (gamma + t)`, t the updates so far.
     Annealed {
-        /// The least share of the new weights, in (0, 1).
+        /// The least weight of the new parameters, in (0, 1).
         momentum: f64,
-        /// How slowly the share falls, above 0.
+        /// How slowly the weight falls, above 0.
         gamma: f64,
     },
-    /// All weights alike (Izmailov et al. 2018): the share of the new ones is 1 over how many there are.
+    /// The equal average, SWA (Izmailov et al. 2018): the weight of the new parameters is 1 over how many there are.
     Equal,
 }
 
@@ -65,7 +65,7 @@ impl Average {
         Average { kind: Averaging::Exponential { momentum }, interval: 1 }.checked()
     }
 
-    /// The average of the weights at every `interval`-th iteration.
+    /// Returns the equal average (SWA) of the parameters at every `interval`-th iteration.
     ///
     /// # Errors
     /// When the interval is 0.
@@ -108,7 +108,8 @@ impl Average {
         }
     }
 
-    /// The share of the new weights at an update, after `steps` iterations: 1 for a copy, none where nothing changes.
+    /// Returns the weight of the new parameters at an update, after `steps` iterations: 1 for a copy, none where
+    /// nothing changes.
     pub(crate) fn share(&self, steps: u64) -> Option<f64> {
         if steps == 0 {
             return Some(1.0);
@@ -123,7 +124,7 @@ impl Average {
 }
 
 impl Share {
-    /// `torch.lerp` counts a share from the nearer end, the equal average always from the old weights.
+    /// `torch.lerp` counts a weight from the nearer end, the equal average always from the old parameters.
     pub(crate) fn of(average: &Average, share: f64) -> Share {
         Share { share, near: share < 0.5 || average.kind == Averaging::Equal }
     }

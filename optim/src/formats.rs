@@ -4,8 +4,8 @@ use crate::{AnyAlgorithm, Error, Result};
 use fallline_core::{Codes, Format, Role};
 use std::collections::BTreeMap;
 
-/// The formats that a group's states are stored in, where they are not those of the algorithm (the type of the
-/// arithmetic for most): one for all, or one for each that is named.
+/// The storage formats of a group's states, where they are not the algorithm's (for most the compute type): one for
+/// all, or one for each named state.
 ///
 /// ```
 /// use fallline_core::Format;
@@ -30,7 +30,7 @@ impl StateFormats {
         StateFormats { all: Some(format), named: BTreeMap::new() }
     }
 
-    /// These, and a state in a format of its own.
+    /// Returns these, with another format for one state.
     pub fn with(mut self, state: &str, format: Format) -> StateFormats {
         self.named.insert(state.to_owned(), format);
         self
@@ -46,7 +46,7 @@ impl StateFormats {
         self.all
     }
 
-    /// The states that have one of their own, sorted by name.
+    /// Returns the states that have a separate format, sorted by name.
     pub fn named(&self) -> impl Iterator<Item = (&str, Format)> {
         self.named.iter().map(|(state, format)| (state.as_str(), *format))
     }
@@ -108,7 +108,7 @@ impl StateFormats {
         }
         if whole {
             let problem =
-                "it works on whole matrices or on all states together, which must be stored as computed";
+                "it works on whole matrices or on all states together, which must be stored in the compute type";
             return refuse(problem.into());
         }
         Ok(())

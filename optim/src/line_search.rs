@@ -1,7 +1,8 @@
 //! Steps that evaluate the loss themselves: [`LineSearch`], the optimizer for LBFGS.
 //!
-//! A quasi-Newton method is no rule of an element: it looks at vectors over all parameters, and asks for the loss where it
-//! likes. So it is an [`Optimizer`] of its own beside the [`Driver`](crate::Driver), with the same checkpoints and averages.
+//! A quasi-Newton method is no rule of an element: it needs vectors over all parameters, and asks for the loss where
+//! it likes. So it is a separate [`Optimizer`] next to the [`Driver`](crate::Driver), with the same checkpoints and
+//! averages.
 
 mod lbfgs;
 mod persist;
@@ -67,7 +68,7 @@ impl Search {
         &Lbfgs::INFO
     }
 
-    /// What an iteration does, for people: a formula or sentence a line.
+    /// What an iteration does, human-readable: a formula or sentence a line.
     pub fn formulas(&self) -> &'static [&'static str] {
         Lbfgs::FORMULAS
     }
@@ -136,10 +137,10 @@ pub struct LineSearch {
     backend: Arc<dyn Backend>,
     compute: Option<Compute>,
     search: Search,
-    /// What is remembered between steps, once there was one.
+    /// What is kept between steps, once there was one.
     history: Option<History>,
     averages: Option<Averages>,
-    /// Where the averages stand; empty without.
+    /// The averages; empty without.
     slots: Slots,
     poisoned: Option<String>,
     non_finite: NonFinite,

@@ -1,8 +1,8 @@
 //! Schedules: hyperparameters that change from step to step, as MMEngine 0.10.7 computes them.
 //!
-//! A schedule is a chain of [`Scheduler`]s. Each computes the next value from the one that those before it
-//! left, within its own range of steps, so that a linear warm-up and a cosine after it are two entries.
-//! Values are computed in the recursive form that MMEngine uses, in the same order of operations.
+//! A schedule is a chain of [`Scheduler`]s. Each computes the next value from the one that those before it left,
+//! within its own range of steps. So a linear warm-up and a cosine after it are two entries. Values are computed in
+//! the recursive form that MMEngine uses, in the same order of operations.
 //!
 //! ```
 //! use fallline_optim::schedule::{CosineAnnealing, Linear, Numbers, Schedule, Scheduler};

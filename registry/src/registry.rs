@@ -1,4 +1,4 @@
-//! Algorithms by name: the shipped ones, and those of other crates beside them.
+//! Algorithms by name: the shipped ones, and those of other crates.
 
 use crate::error::{Error, Result};
 use fallline_core::{Format, Shape};
@@ -66,7 +66,7 @@ impl Registry {
     pub fn with_forced<A: Named>(mut self) -> Result<Registry> {
         let refused = |problem: String| Error::Registration { name: A::NAME, problem };
         if A::NAME.is_empty() || A::NAME.contains(['.', ':']) {
-            let problem = "configurations read what stands before a \".\" or \"::\" as its module";
+            let problem = "configurations read what is before a \".\" or \"::\" as its module";
             return Err(refused(problem.into()));
         }
         let defaults = A::default().link::<Native>().map_err(|error| refused(error.to_string()))?;
@@ -108,11 +108,11 @@ pub struct Entry {
     pub(crate) make: Make,
 }
 
-/// From hyperparameters to what a name stands for; they may name others of the registry.
+/// From hyperparameters to the method of a name; they may name others of the registry.
 type Make = fn(&Registry, &[(&str, Value)]) -> Result<Method, HyperError>;
 
 impl Entry {
-    /// What the name stands for, with these hyperparameters, and the defaults for the others.
+    /// Builds the method with these hyperparameters, and the defaults for the others.
     ///
     /// # Errors
     /// When one does not exist, has another type, is out of range, or excludes another.
@@ -128,7 +128,7 @@ impl Entry {
         (self.make)(registry, values)
     }
 
-    /// What the name stands for, with its defaults.
+    /// Returns the method with its defaults.
     pub fn defaults(&self) -> Method {
         match self.with(&[]) {
             Ok(method) => method,
@@ -136,8 +136,8 @@ impl Entry {
         }
     }
 
-    /// Bytes of state for each parameter element, with the defaults, parameters of a million elements and `f32`
-    /// arithmetic; `None` where that depends on the parameter's shape.
+    /// Returns the bytes of state for each parameter element, with the defaults, parameters of a million elements and
+    /// `f32` arithmetic. `None` where that depends on the parameter's shape.
     pub fn state_bytes(&self) -> Option<f64> {
         self.state_parts().into_iter().map(|part| part.bytes).sum()
     }
@@ -169,7 +169,7 @@ impl Entry {
                 return search.vectors().into_iter().map(part).collect();
             }
         };
-        // What a state is per element shows on a matrix whose extents are not each other's.
+        // What a state is per element shows on a matrix whose dimensions differ.
         let (rows, columns) = (3, 5);
         let of = |name| algorithm.state(name).shape(&Shape::from([rows, columns])).elements();
         let shaped = |name, text: &str| StatePart { bytes: None, text: format!("4 / {text} ({name})") };

@@ -50,7 +50,7 @@ impl<'c> Exporter<'c> {
             (None, None) if self.layout.eager => {
                 return Err(Error::value(
                     name,
-                    "its source needs a state of it, and its extents are not known",
+                    "its source needs a state of it, and its shape is not known",
                 ));
             }
             (None, _) => return Ok(None),

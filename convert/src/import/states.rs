@@ -22,7 +22,7 @@ pub(super) struct Reader<'o> {
     /// The way to the parameter's state.
     pub at: &'o str,
     pub name: &'o str,
-    /// The states that are taken over as codes.
+    /// The states that are imported as codes.
     pub coded: Vec<(&'static str, Format)>,
 }
 
@@ -50,7 +50,7 @@ impl Reader<'_> {
             return match none {
                 true => Ok(None),
                 false => {
-                    Err(Error::value(self.at, "its extents cannot be told from it: give them with the names"))
+                    Err(Error::value(self.at, "its shape cannot be derived from it: give it with the names"))
                 }
             };
         };
@@ -146,7 +146,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The parameter's extents, as its states tell them.
+    /// The parameter's shape, as its states give it.
     fn shape(&self, states: &[(&str, &Value<'_>)]) -> Option<Vec<usize>> {
         let extents = |theirs: &str| {
             let (_, value) = states.iter().find(|(key, _)| *key == theirs)?;
@@ -261,7 +261,7 @@ struct Codes<'t> {
 }
 
 impl<'t> Codes<'t> {
-    /// The codes of a state, with what stands beside them.
+    /// The codes of a state, with their scales and table.
     fn read(
         way: &str,
         theirs: &str,
@@ -290,8 +290,8 @@ impl<'t> Codes<'t> {
         Ok(Codes { bytes: codes.bytes(), table, scales, each })
     }
 
-    /// Whether they mean what the codes of a format do, but for the last digits: torch's `linspace`, of which
-    /// bitsandbytes makes its table, fuses multiply and add on some machines.
+    /// Whether they mean what the codes of a format do, except for the last digits. bitsandbytes makes its table by
+    /// torch's `linspace`, which fuses multiply and add on some machines.
     fn are(&self, format: Format) -> bool {
         let near =
             |ours: f64, theirs: f64| (ours - theirs).abs() <= 2.0 * f64::from(f32::EPSILON) * theirs.abs();

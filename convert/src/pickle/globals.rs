@@ -1,11 +1,11 @@
-//! The classes and functions that a pickle may name, and what each stands for.
+//! The allow-list of classes and functions that a pickle may name, and what each means.
 
 use crate::tensor::Dtype;
 
-/// What a name stands for.
+/// What a name means.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Global {
-    /// Makes a tensor of a storage, an offset, extents and strides.
+    /// Makes a tensor of a storage, an offset, a shape and strides.
     Tensor,
     /// Makes a tensor a parameter: here it stays what it is.
     Parameter,
@@ -17,12 +17,12 @@ pub(super) enum Global {
     DefaultDict,
     /// A class that is a tuple.
     Tuple,
-    /// A class or function whose values are passed over.
+    /// A class or function whose values are skipped.
     Opaque(&'static str),
 }
 
-/// Names that stand in checkpoints beside what is read: MMEngine's message hub, numpy scalars, states of random number
-/// generators, element types. What they make is a [`Value::Opaque`](crate::value::Value::Opaque).
+/// Names that checkpoints have in addition to what is read: MMEngine's message hub, numpy scalars, states of random
+/// number generators, element types. What they make is a [`Value::Opaque`](crate::value::Value::Opaque).
 const PASSED_OVER: &[(&str, &str, &str)] = &[
     ("mmengine.logging.history_buffer", "HistoryBuffer", "a HistoryBuffer"),
     ("__builtin__", "getattr", "an attribute"),

@@ -1,4 +1,4 @@
-//! From values that refer to each other to the tree that they stand for.
+//! From values that refer to each other to the tree that they represent.
 
 use super::vm::{Id, Node};
 use crate::limits::Limits;
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 struct Builder<'n, 'a> {
     nodes: &'n [Node<'a>],
-    /// What stands between the root and the value being built.
+    /// What is between the root and the value being built.
     open: Vec<Id>,
     left: usize,
     limits: Limits,
@@ -69,7 +69,7 @@ impl<'a> Builder<'_, 'a> {
         built
     }
 
-    /// Of a key that is there twice the last value stands, in the place of the first, as in Python.
+    /// Of a duplicate key the last value is kept, in the place of the first, as in Python.
     fn entries(&mut self, entries: &[(Id, Id)]) -> Result<Dict<'a>> {
         let mut dict: Dict<'a> = Vec::new();
         let mut places: HashMap<Key, usize> = HashMap::new();
@@ -80,7 +80,7 @@ impl<'a> Builder<'_, 'a> {
                 _ => {
                     return Err(Error::value(
                         "the pickle",
-                        "a key of a dict is neither text nor a whole number",
+                        "a key of a dict is neither a string nor an integer",
                     ));
                 }
             };

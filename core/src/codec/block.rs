@@ -1,9 +1,8 @@
 //! Block formats: what a block of numbers becomes, bit for bit.
 //!
-//! The scale of a block is its largest magnitude, and a code means a number of its
-//! [`codebook`] times the scale: so zero (where a codebook has it) and the largest
-//! magnitude (where it has 1, or -1) come back exactly. A number is taken in units of the scale,
-//! `y = x · (1 / scale)`, with two roundings, and then:
+//! The scale of a block is its absmax, its largest magnitude. A code means a number of its [`codebook`] times the
+//! scale. So zero (where a codebook has it) and the absmax (where it has 1, or -1) are exact after a round trip. A
+//! number is taken in units of the scale, `y = x · (1 / scale)`, with two roundings, and then:
 //!
 //! | format | code |
 //! |---|---|
@@ -14,10 +13,10 @@
 //!
 //! (That a second moment of 0 is never made of one that is none: it would make a step of any size.)
 //!
-//! A block of zeros has the scale 0 and the code of 0 everywhere (0 of `Q8Grid`, as there). A block with a
-//! NaN or an infinity has a NaN as its scale: every number in it comes back as NaN, so that it cannot be
-//! overlooked, and none in another block. Where the scale is subnormal, scale and numbers are multiplied by
-//! 2^64 first, which is exact. Doubles are rounded to singles before.
+//! A block of zeros has the scale 0 and the code of 0 everywhere (0 of `Q8Grid`, as there). A block with a NaN or an
+//! infinity has a NaN as its scale. Every number in it decodes to NaN, so that it cannot be overlooked; other blocks
+//! are not affected. Where the scale is subnormal, scale and numbers are multiplied by 2^64 first, which is exact.
+//! Doubles are rounded to singles before.
 
 use super::codebook::{self, FOUR_BORDERS};
 use super::codebook::{DYNAMIC_SIGNED_BORDERS, DYNAMIC_UNSIGNED_BORDERS};
@@ -65,7 +64,7 @@ pub fn scale_of(magnitude_bits: u32) -> (f32, Units) {
     }
 }
 
-/// The code of zero, which a block of zeros and one that is poisoned have everywhere.
+/// The code of zero, which every element of a block of zeros or of a non-finite block has.
 pub const fn zero_code(format: Format) -> u8 {
     match format {
         Format::Q8(Codes::Signed) => 127,
@@ -132,8 +131,8 @@ fn nearest_integer(x: f32) -> i32 {
     (x + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i32
 }
 
-/// The E4M3 bits nearest to a number of at most 448, ties to even; what rounding leaves beyond takes the largest, and
-/// what it would make 0 the smallest.
+/// The E4M3 bits nearest to a number of at most 448, ties to even. What rounds beyond the largest number takes that,
+/// and what would round to 0 takes the smallest.
 #[inline(always)]
 fn fp8_of(x: f32) -> u8 {
     let bits = x.to_bits();

@@ -1,8 +1,8 @@
 //! The numbers that the codes of block formats mean, and the borders between them.
 //!
-//! A codebook is sorted. A number between two neighbours takes the nearer one, in exact arithmetic; half-way
-//! the one that is nearer to zero. So a code is the count of borders that a number has reached, where a
-//! border is the first `f32` that belongs to its upper code.
+//! A codebook is sorted. A number between two neighbours takes the nearer one, in exact arithmetic; half-way the one
+//! that is nearer to zero. So a code is the count of borders that a number has reached. A border is the first `f32`
+//! that belongs to its upper code.
 
 use crate::{Codes, Format};
 
@@ -63,8 +63,8 @@ const fn unsigned_4() -> [f32; 16] {
     book
 }
 
-/// Evenly spaced numbers: -1 to 1 in steps of 1/127 around code 128 (code 0 means -1 like code 1, and is
-/// never chosen), or 0 to 1 in steps of 1/255.
+/// Evenly spaced numbers: -1 to 1 in steps of 1/127 around code 128, or 0 to 1 in steps of 1/255. Code 0 means -1
+/// like code 1, and is never chosen.
 const fn linear(signed: bool) -> [f32; 256] {
     let mut book = [0.0; 256];
     let mut code = 0;

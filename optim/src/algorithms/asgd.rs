@@ -30,7 +30,7 @@ hyperparameters! {
         t0: f64 = 1e6, Range::Any;
         /// Weight decay κ: added to the gradient as κθ.
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
-        /// Climb instead of descend.
+        /// Maximize the objective.
         maximize: bool = false, Range::Any;
     }
     accepted { foreach: Option<bool>, differentiable: bool, capturable: bool }

@@ -18,7 +18,7 @@ pub(super) struct Pair {
 /// What is kept between steps. A clone shares its vectors, which no step writes to.
 #[derive(Clone)]
 pub(super) struct History {
-    /// Names and extents of the parameters, sorted.
+    /// Names and shapes of the parameters, sorted.
     pub(super) params: Vec<(String, Shape)>,
     pub(super) compute: Compute,
     /// Iterations and evaluations so far.

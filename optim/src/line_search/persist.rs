@@ -1,4 +1,4 @@
-//! What LBFGS remembers, in a checkpoint: vectors as states of the parameters, numbers in the manifest.
+//! What LBFGS keeps, in a checkpoint: vectors as states of the parameters, numbers in the manifest.
 
 use super::lbfgs::{History, Pair};
 use crate::checkpoint::{Checkpoint, OptimizerManifest, ParamManifest};
@@ -88,7 +88,7 @@ impl History {
         }
         let whole = |name: &str| match manifest.shared(name)? {
             x if x >= 0.0 && x.fract() == 0.0 && x < 9e15 => Ok(x as u64),
-            x => Err(Error::Mismatch(format!("the manifest's {name:?} is {x}, expected a whole number"))),
+            x => Err(Error::Mismatch(format!("the manifest's {name:?} is {x}, expected an integer"))),
         };
         let vector = |state: &str| -> Result<Vec<Storage>> {
             let requests: Vec<_> =

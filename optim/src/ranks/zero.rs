@@ -6,7 +6,7 @@ use core::fmt;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a name stands for, with these hyperparameters.
+/// What a name means, with these hyperparameters.
 #[derive(Clone)]
 struct Find(Arc<Names>);
 
@@ -18,8 +18,9 @@ impl fmt::Debug for Find {
     }
 }
 
-/// Another algorithm, each parameter's states and update of which belong to one rank alone (ZeRO stage 1; Rajbhandari et
-/// al. 2020), as MMEngine builds it: `optimizer_type` names the algorithm, all other hyperparameters are its own.
+/// Another algorithm with sharded states, as MMEngine builds it: each parameter's states and update belong to one
+/// rank alone (ZeRO stage 1; Rajbhandari et al. 2020). `optimizer_type` names the algorithm, all other
+/// hyperparameters are its own.
 ///
 /// With one rank it is that algorithm.
 #[derive(Debug)]
@@ -47,7 +48,7 @@ const INFO: Info = Info {
     ],
 };
 
-/// The hyperparameters beside those of the algorithm.
+/// The hyperparameters in addition to those of the algorithm.
 const OWN: [Hyper; 3] = [
     Hyper {
         name: "optimizer_type",
@@ -98,7 +99,7 @@ impl ZeroRedundancy {
         Ok(ZeroRedundancy { find, kind, inner })
     }
 
-    /// The algorithm of a type, made with what is its own of these hyperparameters: some remember what they were made
+    /// The algorithm of a type, made with those of these hyperparameters that it has: some keep what they were made
     /// with.
     fn of_type(
         find: &Find,

@@ -100,8 +100,8 @@ impl Problem {
 /// A chain of schedulers that drives an optimizer's hyperparameters.
 ///
 /// Building it sets the values of the first step. After each iteration call
-/// [`after_iteration`](Schedule::after_iteration), after the last one of an epoch then
-/// [`after_epoch`](Schedule::after_epoch), and after an evaluation [`observe`](Schedule::observe): the order
+/// [`after_iteration`](Schedule::after_iteration). After the last one of an epoch then call
+/// [`after_epoch`](Schedule::after_epoch), and after an evaluation [`observe`](Schedule::observe). That is the order
 /// in which MMEngine's `ParamSchedulerHook` steps them.
 #[derive(Clone, Debug, Default)]
 pub struct Schedule {
@@ -295,8 +295,8 @@ impl Schedule {
         each.collect()
     }
 
-    /// Goes on from where [`save`](Schedule::save) was called. The optimizer's hyperparameters come from
-    /// its own checkpoint.
+    /// Resumes from where [`save`](Schedule::save) was called. The optimizer's hyperparameters come from its own
+    /// checkpoint.
     ///
     /// # Errors
     /// [`Error::Mismatch`] when it was saved from another chain; nothing is changed.

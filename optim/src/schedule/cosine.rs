@@ -23,8 +23,8 @@ impl Minimum {
     }
 }
 
-/// Half a cosine from the value down to a minimum, and up again where the range is longer than the period
-/// (Loshchilov & Hutter 2017, SGDR, without its restarts).
+/// Half a cosine from the value down to a minimum, and up again where the range is longer than the period.
+/// (Loshchilov & Hutter 2017, SGDR, without its restarts.)
 ///
 /// With T = t_max and the minimum η:
 /// `x ← (1 + cos(π t / T)) / (1 + cos(π (t − 1) / T)) · (x − η) + η`.

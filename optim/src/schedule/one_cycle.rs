@@ -42,8 +42,8 @@ impl PerGroup {
     }
 }
 
-/// The 1cycle policy (Smith & Topin 2019): from `eta_max / div_factor` up to `eta_max`, and down to
-/// `eta_max / div_factor / final_div_factor`; with three phases down to where it started before that.
+/// The 1cycle policy (Smith & Topin 2019): from `eta_max / div_factor` up to `eta_max`, and down to `eta_max /
+/// div_factor / final_div_factor`. With three phases it goes down to where it started before that.
 ///
 /// It sets the value whatever it was, so that it does not chain.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -85,9 +85,9 @@ impl ReduceOnPlateau {
         }
     }
 
-    /// Takes in a metric; whether the value is to be reduced now.
+    /// Observes a metric. Returns whether the value is to be reduced now.
     pub(super) fn observe(&self, metric: f64, seen: &mut Observed) -> bool {
-        // MMEngine begins with its stand-in for infinity.
+        // MMEngine begins with its number for infinity.
         let worst = if self.direction == Direction::Less { NO_END } else { -NO_END };
         if self.is_better(metric, seen.best.unwrap_or(worst)) {
             seen.best = Some(metric);

@@ -16,7 +16,7 @@ impl<'a> Machine<'_, '_, 'a> {
         self.push(Node::Global(found))
     }
 
-    /// `REDUCE` and `NEWOBJ`: a class or function and its arguments become what the class stands for.
+    /// `REDUCE` and `NEWOBJ`: a class or function and its arguments become what the class means.
     pub(super) fn call(&mut self) -> Result<()> {
         let (arguments, class) = (self.pop()?, self.pop()?);
         let Node::Tuple(arguments) = &self.nodes[arguments as usize] else {
@@ -67,7 +67,7 @@ impl<'a> Machine<'_, '_, 'a> {
         }
     }
 
-    /// Attributes of classes that are dicts, and of what is passed over, are passed over.
+    /// Attributes of classes that are dicts, and of what is skipped, are skipped.
     pub(super) fn build(&mut self) -> Result<()> {
         self.pop()?;
         let kind = match &self.nodes[self.top()? as usize] {
@@ -108,22 +108,22 @@ impl<'a> Machine<'_, '_, 'a> {
         }
     }
 
-    /// `(storage, offset, extents, strides, …)`.
+    /// `(storage, offset, shape, strides, …)`.
     fn tensor(&self, arguments: &[Id]) -> Result<Tensor<'a>> {
         let nodes: Vec<&Node<'a>> =
             arguments.iter().take(5).map(|&item| &self.nodes[item as usize]).collect();
         let [Node::Storage(dtype, bytes), offset, Node::Tuple(shape), Node::Tuple(strides), ..] = nodes[..]
         else {
-            return Err(self.wrong("a tensor of other arguments than storage, offset, extents, strides"));
+            return Err(self.wrong("a tensor of other arguments than storage, offset, shape, strides"));
         };
         if shape.len() != strides.len() || shape.len() > self.limits.rank {
-            return Err(self.wrong("a tensor whose extents and strides do not go together"));
+            return Err(self.wrong("a tensor whose shape and strides do not go together"));
         }
         let whole = |node: &Node<'a>| match node {
             Node::Int(x) => {
-                usize::try_from(*x).map_err(|_| self.wrong(format!("a tensor with an extent of {x}")))
+                usize::try_from(*x).map_err(|_| self.wrong(format!("a tensor with a dimension of {x}")))
             }
-            other => Err(self.wrong(format!("a tensor with an extent that is {}", other.kind()))),
+            other => Err(self.wrong(format!("a tensor with a dimension that is {}", other.kind()))),
         };
         let all = |ids: &[Id]| {
             ids.iter().map(|&id| whole(&self.nodes[id as usize])).collect::<Result<Vec<usize>>>()
