@@ -80,12 +80,11 @@ fn averages(optimizer: Driver, share: f64, mut tensors: Vec<Tensor>, what: &str)
         for (tensor, expected) in tensors.iter().zip(&mut expected) {
             if t > 0 {
                 // What looks at all parameters together computes in single precision here.
-                let double =
-                    tensor.value.format() == Format::F64 && !common::is_in(common::ALL_TOGETHER, what);
+                let double = tensor.value.format() == Format::F64 && !common::looks_at_all_together(what);
                 for (a, p) in expected.iter_mut().zip(trained(&optimizer, tensor)) {
                     *a = lerp(*a, p, share, double);
                 }
-            } else if tensor.value.format() == Format::F64 && common::is_in(common::ALL_TOGETHER, what) {
+            } else if tensor.value.format() == Format::F64 && common::looks_at_all_together(what) {
                 expected.iter_mut().for_each(|x| *x = f64::from(*x as f32));
             }
             let got = optimizer.average(&tensor.name).unwrap().unwrap();

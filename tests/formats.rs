@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Buffer, Random, Tensor, best, bits, cpu, isas, outcome, outcome_of, recipe, run};
+use common::{Buffer, Random, Tensor, best, bits, cpu, format_names, isas, outcome, outcome_of, recipe, run};
 use fallline::core::codec::block::{decode_block, encode_block};
 use fallline::core::codec::codebook;
 use fallline::core::{Codes, Element};
@@ -10,9 +10,6 @@ use fallline::optim::{NonFinite, Skipped, param};
 use fallline::{Checkpoint, Driver, Format, Optimizer};
 use half::bf16;
 use proptest::prelude::*;
-
-/// Every format that a state can be kept in, as configurations name them.
-const FORMATS: &[&str] = &["f64", "f32", "bf16", "f16", "q8", "q8_grid", "q8_linear", "q4", "fp8"];
 
 fn adamw(more: &str) -> Driver {
     recipe(&format!("dict(type='AdamW', lr=0.01{more})")).optimizer(best())
@@ -28,7 +25,7 @@ fn tensors(steps: usize) -> Vec<Tensor> {
 
 #[test]
 fn a_run_goes_on_bit_for_bit_in_every_format() {
-    for format in FORMATS {
+    for format in format_names() {
         let build = || adamw(&format!(", state_format={format:?}"));
         let mut whole = tensors(6);
         let mut optimizer = build();
@@ -117,7 +114,8 @@ fn small_parameters_stay_in_32_bits_in_the_8_bit_names() {
 
 #[test]
 fn a_poisoned_state_is_named() {
-    for format in ["q8", "q8_grid", "q8_linear", "q4", "fp8"] {
+    let in_blocks = |name: &&str| Format::named(name).unwrap().block().is_some();
+    for format in format_names().into_iter().filter(in_blocks) {
         let mut optimizer = adamw(&format!(", state_format={format:?}")).with_non_finite(NonFinite::Skip);
         let (mut p, mut g) = (vec![1f32; 700], vec![0.1f32; 700]);
         // Its square is beyond the largest single.

@@ -59,7 +59,7 @@ pub fn run(args: Args) -> Result<()> {
         true => {
             let matrices = matches!(args.layout, Layout::Flat | Layout::Matrix);
             let fits = |needs: &[&str]| needs.is_empty() || (matrices && *needs == ["matrix"]);
-            let plain = ENTRIES.iter().filter(|entry| fits(entry.needs));
+            let plain = ENTRIES.iter().filter(|entry| fits(entry.needs()));
             plain.map(|entry| entry.name.to_owned()).collect()
         }
         false => args.optimizer.clone(),

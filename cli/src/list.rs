@@ -33,7 +33,7 @@ pub fn summary(entry: &Entry) -> serde_json::Value {
         "source": algorithm.info().source,
         "state_bytes_per_param": entry.state_bytes(),
         "state_formula": entry.state_formula(),
-        "needs": entry.needs,
+        "needs": entry.needs(),
         "modifiers": modifiers(&algorithm).into_iter().filter(|(_, goes)| goes.is_ok()).map(|(name, _)| name).collect::<Vec<_>>(),
     })
 }

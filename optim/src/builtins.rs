@@ -81,6 +81,11 @@ macro_rules! builtins {
                 const { &Builtins { $($name: K::kernel::<$rule>,)* } }
             }
 
+            /// Each of them.
+            pub fn all(&self) -> impl Iterator<Item = &'static Kernel> {
+                [$(self.$name()),*].into_iter()
+            }
+
             $($(#[$meta])*
             pub fn $name(&self) -> &'static Kernel {
                 (self.$name)()

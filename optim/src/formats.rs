@@ -107,8 +107,7 @@ impl StateFormats {
             return refuse(format!("there is no state {name:?}; its states are {known}"));
         }
         if whole {
-            let problem =
-                "it works on whole matrices or on all states together, which must be stored in the compute type";
+            let problem = "it works on whole matrices or on all states together, which must be stored in the compute type";
             return refuse(problem.into());
         }
         Ok(())

@@ -273,9 +273,7 @@ impl<'a> Reader<'a> {
 
     fn int(&self, key: &str) -> Result<Option<i64>> {
         let read = |node: &Node| node.value.as_int();
-        self.get(key)
-            .map(|node| read(node).ok_or_else(|| self.wrong(key, "an integer", node)))
-            .transpose()
+        self.get(key).map(|node| read(node).ok_or_else(|| self.wrong(key, "an integer", node))).transpose()
     }
 
     fn count(&self, key: &str, least: u64) -> Result<Option<u64>> {

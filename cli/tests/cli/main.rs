@@ -86,7 +86,7 @@ fn list_prints_every_name_and_what_is_known_of_it() {
             assert!(row[key].as_str().is_some_and(|text| !text.is_empty()), "{row}");
         }
         assert_eq!(row["state_bytes_per_param"].as_f64(), entry.state_bytes());
-        assert_eq!(row["needs"], serde_json::json!(entry.needs));
+        assert_eq!(row["needs"], serde_json::json!(entry.needs()));
         let modifiers = row["modifiers"].as_array().unwrap();
         assert_eq!(
             modifiers.is_empty(),

@@ -5,7 +5,7 @@ use crate::algorithms::bnb;
 use fallline_core::Codes;
 
 hyperparameters! {
-    /// Adam as bitsandbytes has it, states in 32 bits.
+    /// Adam as bitsandbytes has it.
     ///
     /// ```text
     /// mₜ = β₁ mₜ₋₁ + (1 − β₁) g
@@ -144,7 +144,7 @@ rule! {
 
 impl Algorithm for BnbAdam {
     const INFO: Info = Info {
-        summary: "Adam with decoupled decay, as bitsandbytes has it, states in 32 bits.",
+        summary: "Adam with decoupled decay, as bitsandbytes has it.",
         family: "adaptive",
         source: "bitsandbytes",
         differences: "amsgrad is taken and ignored, as in bitsandbytes, whose Adam and AdamW are one (decoupled) \
