@@ -3,7 +3,8 @@
 use crate::common;
 use crate::error::{Error, Result};
 use fallline::convert::{
-    self, Container, ExportOptions, ImportOptions, Limits, Named, Report, archive, flat, from_torch, to_torch,
+    self, Container, ExportOptions, ImportOptions, Limits, Named, Report, archive, deepspeed, flat,
+    from_torch, to_torch,
 };
 use fallline::optim::checkpoint::write_atomically;
 use fallline::registry::names;
@@ -13,8 +14,10 @@ use std::path::{Path, PathBuf};
 /// Arguments of `convert`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A torch file is the state_dict of an optimizer, or a checkpoint dict that has one under \"optimizer\". Nothing in it is \
-executed. Hyperparameters come from its groups; --optimizer gives those that they lack.
+A torch file is the state_dict of an optimizer, or a checkpoint dict that has one anywhere in it; --key says which if there \
+are several. Nothing in it is executed, and values of unknown classes are never built. IN may be a folder of Accelerate, of \
+Hugging Face's Trainer or of DeepSpeed (ZeRO stages 1 and 2, whose shards are joined). Hyperparameters come from the groups; \
+--optimizer gives those that they lack.
 
 8-bit states of bitsandbytes stay quantized under a name with the same codebook, such as AdamW8bit.
 
@@ -25,7 +28,7 @@ More:
   fallline convert run.safetensors run.pth --layout mmengine
   fallline convert run.pth run.safetensors --to safetensors")]
 pub struct Args {
-    /// The file to convert
+    /// The file to convert, or a folder that a trainer saved
     #[arg(value_name = "IN")]
     input: PathBuf,
     /// The file to write
@@ -46,16 +49,19 @@ pub struct Args {
     /// The parameters' names in the optimizer's order: a torch file, JSON, or text with one name a line
     #[arg(long, value_name = "FILE")]
     params: Option<PathBuf>,
-    /// Name the parameters 0, 1, 2, … if IN has no names
+    /// Name the parameters 0, 1, 2, … if IN has no names; for torch, sort them by name if IN has no order
     #[arg(long, conflicts_with = "params")]
     number: bool,
-    /// The dotted path of the optimizer's state in IN: optimizer.generator
+    /// Replace the prefix OLD of names by NEW: module.= strips it
+    #[arg(long, value_name = "OLD=NEW", value_parser = rule)]
+    rename: Vec<(String, String)>,
+    /// The dotted path of the optimizer's state in IN: optimizer.generator, optimizer_states.0
     #[arg(long, value_name = "PATH")]
     key: Option<String>,
     /// The checkpoint format that encloses the optimizer's state in a torch file
     #[arg(long, value_enum, default_value_t = Layout::Bare)]
     layout: Layout,
-    /// Drop keys and states without a counterpart instead of refusing them
+    /// Drop what has no counterpart or does not fit instead of refusing it
     #[arg(long)]
     lenient: bool,
     /// Print the report as JSON
@@ -87,7 +93,8 @@ enum Layout {
 
 /// Converts.
 pub fn run(args: Args) -> Result<()> {
-    let bytes = std::fs::read(&args.input).map_err(Error::io(&args.input))?;
+    let input = if args.input.is_dir() { in_folder(&args.input)? } else { args.input.clone() };
+    let bytes = std::fs::read(&input).map_err(Error::io(&input))?;
     let from = args.from.unwrap_or_else(|| kind_of(&bytes));
     let to = args.to.unwrap_or(if from == Kind::Fallline { Kind::Torch } else { Kind::Fallline });
     let wrong = |path: &Path| {
@@ -111,6 +118,7 @@ pub fn run(args: Args) -> Result<()> {
             let tree = tree()?;
             let mut report = Report::default();
             report.left_out = tree.passed_over();
+            report.opaque = tree.opaque_values();
             (written(&tree)?, report)
         }
         (false, true) => {
@@ -118,10 +126,26 @@ pub fn run(args: Args) -> Result<()> {
                 let problem = "the file does not name its algorithm: pass --optimizer NAME or --config FILE";
                 Error::Usage(format!("{}: {problem}", args.input.display()))
             })?;
-            let (names, number) = (args.names()?, args.number);
-            let options = ImportOptions { key: args.key.clone(), names, number, lenient: args.lenient };
-            let (checkpoint, report) =
-                from_torch(&tree()?, &base, &options).map_err(|error| args.hinted(error))?;
+            let options = ImportOptions {
+                key: args.key.clone(),
+                names: args.names()?,
+                number: args.number,
+                rename: args.rename.clone(),
+                lenient: args.lenient,
+            };
+            let tree = tree()?;
+            let (checkpoint, mut report) = match deepspeed::is_shard(&tree) {
+                true => {
+                    let joined = args.joined(&input, &tree, options.names.as_deref())?;
+                    // The names are the shards' own.
+                    from_torch(&joined, &base, &ImportOptions { names: None, ..options })
+                }
+                false => from_torch(&tree, &base, &options),
+            }
+            .map_err(|error| args.hinted(error))?;
+            if report.opaque.is_empty() {
+                report.opaque = tree.opaque_values();
+            }
             (checkpoint.to_bytes()?, report)
         }
         (true, false) => {
@@ -129,7 +153,7 @@ pub fn run(args: Args) -> Result<()> {
                 .map_err(|problem| Error::Malformed { path: args.input.clone(), problem })?;
             let groups = args.groups(&checkpoint)?;
             let names = args.names()?.map(|names| names.into_iter().map(|(name, _)| name).collect());
-            let options = ExportOptions { names, container: args.layout.container() };
+            let options = ExportOptions { names, number: args.number, container: args.layout.container() };
             let (tree, report) =
                 to_torch(&checkpoint, &groups, &options).map_err(|error| args.hinted(error))?;
             (written(&tree)?, report)
@@ -137,6 +161,43 @@ pub fn run(args: Args) -> Result<()> {
     };
     write_atomically(&args.output, &out).map_err(Error::io(&args.output))?;
     args.tell(&report)
+}
+
+/// A rule of `--rename`.
+fn rule(text: &str) -> std::result::Result<(String, String), String> {
+    let (old, new) = text.split_once('=').ok_or("expected OLD=NEW")?;
+    match old.is_empty() {
+        true => Err("OLD is empty".into()),
+        false => Ok((old.to_owned(), new.to_owned())),
+    }
+}
+
+/// What DeepSpeed's shards end with, and its files of models.
+const SHARD: &str = "_optim_states.pt";
+const MODEL: &str = "_model_states.pt";
+
+/// The file in a folder that has the optimizer's state, where trainers put it.
+fn in_folder(folder: &Path) -> Result<PathBuf> {
+    // DeepSpeed names the newest of its folders.
+    let latest = std::fs::read_to_string(folder.join("latest")).ok();
+    let newest = latest
+        .as_deref()
+        .map(str::trim)
+        .map(|tag| folder.join(Path::new(tag).file_name().unwrap_or_default()));
+    let folder = newest.as_deref().filter(|newest| newest.is_dir()).unwrap_or(folder);
+    let entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    names.sort();
+    let ending = |end: &str| names.iter().find(|name| name.ends_with(end)).cloned();
+    let usual = ["optimizer.pt", "optimizer.bin", "optimizer.pth"];
+    let found = usual.into_iter().find(|name| names.iter().any(|known| known == name)).map(str::to_owned);
+    let found = found.or_else(|| ending(SHARD)).or_else(|| ending(MODEL));
+    found.map(|name| folder.join(name)).ok_or_else(|| {
+        let problem =
+            format!("the folder has no optimizer's state ({}, or DeepSpeed's …{SHARD})", usual.join(", "));
+        Error::Malformed { path: folder.to_owned(), problem }
+    })
 }
 
 /// What bytes look like.
@@ -164,6 +225,9 @@ impl Layout {
     }
 }
 
+/// How the library says that names are to be renamed.
+const RENAME: &str = ": rename ";
+
 impl Args {
     fn method(&self) -> Result<Option<Method>> {
         Ok(match (&self.optimizer, &self.config) {
@@ -178,6 +242,66 @@ impl Args {
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
         let names = convert::names(&bytes, &Limits::default());
         names.map(Some).map_err(|error| Error::Malformed { path: path.clone(), problem: error.to_string() })
+    }
+
+    /// DeepSpeed's shards, joined: the others stand in the folder of the one that is given.
+    fn joined(
+        &self,
+        shard: &Path,
+        tree: &convert::Value<'_>,
+        names: Option<&[Named]>,
+    ) -> Result<convert::Value<'static>> {
+        let malformed = |path: &Path, problem: String| Error::Malformed { path: path.to_owned(), problem };
+        let wrong = |error: convert::Error| malformed(shard, error.to_string());
+        let limits = Limits::default();
+        let folder = shard.parent().unwrap_or(Path::new(""));
+        let name = shard.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let count = deepspeed::shards(tree).map_err(wrong)?;
+        let parts = name.split_once("pp_rank_").and_then(|(before, rest)| {
+            let (_, after) = rest.split_once('_')?;
+            let model = after.strip_suffix(SHARD)?;
+            Some((format!("{before}pp_rank_"), format!("_{after}"), folder.join(format!("{model}{MODEL}"))))
+        });
+        let (before, after, model) = parts.ok_or_else(|| {
+            let problem =
+                format!("it is a shard of DeepSpeed's, whose name is not …zero_pp_rank_N_mp_rank_NN{SHARD}");
+            malformed(shard, problem)
+        })?;
+        let paths: Vec<PathBuf> =
+            (0..count).map(|rank| folder.join(format!("{before}{rank}{after}"))).collect();
+        if let Some(missing) = paths.iter().find(|path| !path.is_file()) {
+            let there = paths.iter().filter(|path| path.is_file()).count();
+            let missing = missing.file_name().unwrap_or_default().display();
+            return Err(malformed(
+                shard,
+                format!("it is one of {count} shards, of which {there} are there: {missing} is missing"),
+            ));
+        }
+        let read = |path: &PathBuf| std::fs::read(path).map_err(Error::io(path));
+        let bytes = paths.iter().map(read).collect::<Result<Vec<_>>>()?;
+        let trees = bytes.iter().zip(&paths).map(|(bytes, path)| {
+            archive::read(bytes, &limits).map_err(|error| malformed(path, error.to_string()))
+        });
+        let trees = trees.collect::<Result<Vec<_>>>()?;
+        let shapes = match names {
+            Some(names) => {
+                let shaped = names.iter().filter_map(|(name, shape)| Some((name.clone(), shape.clone()?)));
+                shaped.collect()
+            }
+            None if model.is_file() => {
+                let bytes = read(&model)?;
+                let tree =
+                    archive::read(&bytes, &limits).map_err(|error| malformed(&model, error.to_string()))?;
+                deepspeed::shapes(&tree).map_err(|error| malformed(&model, error.to_string()))?
+            }
+            None => {
+                let model = model.file_name().unwrap_or_default().display();
+                let problem =
+                    format!("{model} is missing beside it, which has the parameters' shapes (--params FILE)");
+                return Err(malformed(shard, problem));
+            }
+        };
+        deepspeed::join(&trees, &shapes).map_err(wrong)
     }
 
     /// What a checkpoint's groups are stepped by.
@@ -209,11 +333,18 @@ impl Args {
     fn hinted(&self, error: convert::Error) -> Error {
         let path = self.input.clone();
         let problem = match &error {
-            convert::Error::Names(_) if self.params.is_none() => {
+            // What a hint says to rename is said by an option here.
+            convert::Error::Names(text) if text.contains(RENAME) => text.replace(RENAME, ": --rename "),
+            convert::Error::Names(_) if self.params.is_none() && !self.number => {
                 format!("{error} (--params FILE, or --number)")
             }
+            convert::Error::Value { problem, .. } if problem.contains("several optimizers") => {
+                format!("{error} (--key PATH)")
+            }
             convert::Error::Value { problem, .. }
-                if problem.contains("no such state") || problem.contains("no hyper") =>
+                if ["no such state", "no hyper", "it has shape"]
+                    .iter()
+                    .any(|part| problem.contains(part)) =>
             {
                 format!("{error} (--lenient drops it)")
             }
@@ -223,15 +354,24 @@ impl Args {
     }
 
     fn tell(&self, report: &Report) -> Result<()> {
+        let warnings: Vec<String> =
+            report.warnings.iter().map(|warning| warning.replace(RENAME, ": --rename ")).collect();
         if self.json {
+            let opaque = report.opaque.iter();
+            let opaque = opaque.map(|opaque| serde_json::json!({ "at": opaque.at, "class": opaque.class }));
             return common::print_json(&serde_json::json!({
                 "parameters": report.parameters,
                 "states": report.states,
                 "decoded": report.decoded,
                 "weights": report.weights,
                 "left_out": report.left_out,
+                "widened": report.widened,
+                "opaque": opaque.collect::<Vec<_>>(),
+                "warnings": warnings,
             }));
         }
-        common::print(&format!("{}: {report}\n", self.output.display()))
+        common::print(&format!("{}: {report}\n", self.output.display()))?;
+        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        Ok(())
     }
 }

@@ -1,4 +1,7 @@
-//! The zip archive that `torch.save` writes around a pickle: entries that are stored, never compressed.
+//! Files of `torch.save`: a zip archive around a pickle, whose entries are stored, never compressed; or what was written
+//! before torch 1.6, pickles and storages one behind the other (`legacy`).
+
+mod legacy;
 
 use crate::limits::Limits;
 use crate::pickle;
@@ -15,20 +18,23 @@ pub fn is_archive(bytes: &[u8]) -> bool {
     bytes.starts_with(b"PK\x03\x04")
 }
 
+/// Whether bytes begin as a file of `torch.save` does, of any version.
+pub fn is_torch(bytes: &[u8]) -> bool {
+    is_archive(bytes) || legacy::is_legacy(bytes)
+}
+
 /// Reads a file of `torch.save`.
 ///
 /// # Errors
 /// [`Error`] says what is wrong with it, or what it has that is not read.
 pub fn read<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Value<'a>> {
-    if bytes.starts_with(&[0x80, 2, 0x8a, 10]) {
-        return Err(Error::NotTorch(
-            "it has torch's format before 1.6, which is not read: load it with torch and save it again"
-                .into(),
-        ));
+    if legacy::is_legacy(bytes) {
+        return legacy::read(bytes, limits);
     }
     if !is_archive(bytes) {
         return Err(Error::NotTorch(
-            "it is not a file of torch.save: it does not begin as a zip archive".into(),
+            "it is not a file of torch.save: it does not begin as a zip archive, nor as those from before torch 1.6"
+                .into(),
         ));
     }
     let mut archive = Archive::open(bytes, limits)?;

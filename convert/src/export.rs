@@ -33,7 +33,9 @@ pub enum Container {
 pub struct ExportOptions {
     /// The parameters' names in the order of the model. Known for checkpoints that came from torch.
     pub names: Option<Vec<String>>,
-    /// The format that encloses the state.
+    /// Where the order of the model is not known, take that of the parameters' names: numbers by their value, others as text.
+    pub number: bool,
+    /// What goes around the state.
     pub container: Container,
 }
 
@@ -50,9 +52,9 @@ pub fn to_torch(
     let missing = || Error::value("the checkpoint", "it holds no optimizer's state");
     let manifest = checkpoint.manifest.optimizer.as_ref().ok_or_else(missing)?;
     let layout = layout::of(manifest.name())?;
-    let order = order(checkpoint, manifest, groups.len(), options)?;
-    let params: HashMap<&str, &ParamManifest> = manifest.params().collect();
     let mut report = Report::default();
+    let order = order(checkpoint, manifest, groups.len(), options, &mut report)?;
+    let params: HashMap<&str, &ParamManifest> = manifest.params().collect();
     let mode =
         checkpoint.manifest.mode().map_err(|error| Error::value("the checkpoint", error.to_string()))?;
     let (mut states, mut lists) = (Dict::new(), Vec::new());
@@ -132,6 +134,7 @@ fn order(
     manifest: &OptimizerManifest,
     groups: usize,
     options: &ExportOptions,
+    report: &mut Report,
 ) -> Result<Vec<(usize, Vec<String>)>> {
     let places: HashMap<&str, usize> = manifest.params().map(|(name, param)| (name, param.group())).collect();
     let origin = checkpoint.manifest.origin.as_ref().and_then(|origin| {
@@ -161,6 +164,7 @@ fn order(
             let all = lists.into_iter().enumerate();
             all.map(|(i, names)| (place(&names).unwrap_or(i.min(groups.max(1) - 1)), names)).collect()
         }
+        (None, None) if options.number => numbered(manifest, groups, report),
         (None, None) => {
             return Err(Error::Names(
                 "torch knows parameters by their order in the model, which the checkpoint does not have: give their names \
@@ -179,4 +183,29 @@ fn order(
         }
         None => Ok(order),
     }
+}
+
+/// The parameters of each group in the order of their names.
+fn numbered(manifest: &OptimizerManifest, groups: usize, report: &mut Report) -> Vec<(usize, Vec<String>)> {
+    const TOLD: usize = 8;
+    let mut order: Vec<(usize, Vec<String>)> = (0..groups).map(|group| (group, Vec::new())).collect();
+    for (name, param) in manifest.params() {
+        if let Some((_, names)) = order.get_mut(param.group()) {
+            names.push(name.to_owned());
+        }
+    }
+    let number = |name: &str| name.parse::<u64>().ok();
+    for (_, names) in &mut order {
+        names.sort_by(|a, b| (number(a).is_none(), number(a), a).cmp(&(number(b).is_none(), number(b), b)));
+    }
+    let all: Vec<&str> = order.iter().flat_map(|(_, names)| names).map(String::as_str).collect();
+    if all.iter().any(|name| number(name).is_none()) {
+        let told = all.iter().take(TOLD).enumerate().map(|(i, name)| format!("{i} is {name:?}"));
+        let rest = if all.len() > TOLD { ", …" } else { "" };
+        report.warnings.push(format!(
+            "parameters are numbered in the order of their names, which need not be the model's: {}{rest}",
+            told.collect::<Vec<_>>().join(", ")
+        ));
+    }
+    order
 }

@@ -81,7 +81,7 @@ fn to_json<'v, 'a>(value: &'v Value<'a>, way: &str, tensors: &mut BTreeMap<Strin
             let pair = |(key, value): &'v (Key, Value<'a>)| {
                 let name = match key {
                     Key::Int(x) => json!(x),
-                    Key::Str(text) => json!(**text),
+                    Key::Str(text) | Key::Other(text) => json!(**text),
                 };
                 json!([name, to_json(value, &below(&key.to_string()), tensors)])
             };

@@ -9,12 +9,12 @@ pub use param::ImportOptions;
 use crate::layout::{self, Steps};
 use crate::report::Report;
 use crate::value::{Key, Value, count};
-use crate::{Error, Result, lbfgs, locate};
-use fallline_core::Shape;
+use crate::{Error, Result, deepspeed, lbfgs, locate};
+use fallline_core::{Compute, Shape};
 use fallline_optim::checkpoint::{Entry, OptimizerManifest};
 use fallline_optim::{Checkpoint, Method};
 use param::Param;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Turns the state of an optimizer of torch's kind into a checkpoint. `base` is what it is a state of, with the hyperparameters
 /// that the file does not have; those that it has are taken from it.
@@ -23,17 +23,20 @@ use std::collections::{BTreeSet, HashMap};
 /// What is missing, does not fit or cannot be taken over, with the way to it.
 pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> Result<(Checkpoint, Report)> {
     let layout = layout::of(base.name())?;
-    let (at, optimizer) = locate::optimizer(root, options.key.as_deref())?;
-    let prefix = if at.is_empty() { String::new() } else { format!("{at}.") };
-    let weights = locate::weights(root);
-    let mut report = Report::default();
-    let top = at.split('.').next().unwrap_or_default();
-    report.left_out = locate::others(root, &[top, weights.as_ref().map_or("", |(key, _)| *key), "meta"]);
-    if let Value::Dict(entries) = optimizer {
-        let others = entries.iter().map(|(key, _)| key.to_string());
-        let others = others.filter(|key| !at.is_empty() && key != "state" && key != "param_groups");
-        report.left_out.extend(others.map(|key| format!("{prefix}{key}")));
+    if deepspeed::is_shard(root) {
+        let problem = "it is a shard of DeepSpeed's ZeRO, which has a part of each parameter: the shards are joined first";
+        return Err(Error::value("the file", problem));
     }
+    let found = locate::optimizer(root, options.key.as_deref())?;
+    let (at, optimizer) = (found.at.as_str(), found.optimizer);
+    let prefix = if at.is_empty() { String::new() } else { format!("{at}.") };
+    let weights = locate::weights_beside(&found);
+    let mut report = Report::default();
+    report.left_out = locate::others(&found, weights.as_ref().map(|(key, _)| key.as_str()));
+    report.opaque = root.opaque_values();
+    let weights = weights.map(|(key, tensors)| {
+        (key, tensors.into_iter().map(|(name, value)| (options.renamed(&name), value)).collect::<Vec<_>>())
+    });
 
     let none = Value::None;
     let list = optimizer.get("param_groups").unwrap_or(&none).as_items(&format!("{prefix}param_groups"))?;
@@ -49,7 +52,7 @@ pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> R
     let Some(first) = list.first() else {
         return Err(Error::value(format!("{prefix}param_groups"), "it is empty"));
     };
-    let params = names(&ids, list, weights.as_ref().map(|(_, tensors)| &tensors[..]), options)?;
+    let params = names(&ids, list, weights.as_ref().map(|(_, tensors)| &tensors[..]), options, read.report)?;
 
     let mut checkpoint = Checkpoint::default();
     let mut manifest = OptimizerManifest::new(base.name());
@@ -64,9 +67,8 @@ pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> R
     let state_at = format!("{prefix}state");
     let states = optimizer.get("state").unwrap_or(&none).as_dict(&state_at)?;
     let by_id: HashMap<&Key, &Value<'_>> = states.iter().map(|(key, value)| (key, value)).collect();
-    let known: BTreeSet<i64> = params.iter().map(|param| param.id).collect();
-    if let Some((key, _)) = states.iter().find(|(key, _)| !matches!(key, Key::Int(id) if known.contains(id)))
-    {
+    let known: HashSet<&Key> = params.iter().map(|param| &param.id).collect();
+    for (key, _) in states.iter().filter(|(key, _)| !known.contains(key)) {
         let way = format!("{state_at}.{key}");
         match options.lenient {
             true => report.left_out.push(way),
@@ -74,7 +76,7 @@ pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> R
         }
     }
     if let Method::Search(_) = base
-        && let Some(state) = params.first().and_then(|param| by_id.get(&Key::Int(param.id)))
+        && let Some(state) = params.first().and_then(|param| by_id.get(&param.id))
     {
         let at = format!("{state_at}.{}", params[0].id);
         lbfgs::import(&at, state, &params, &mut checkpoint, &mut manifest, &mut report)?;
@@ -84,10 +86,27 @@ pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> R
         let Method::Algorithm(algorithm) = &methods[param.group] else { continue };
         let at = format!("{state_at}.{}", param.id);
         let algorithm = &**algorithm;
-        let found = by_id.get(&Key::Int(param.id)).copied();
-        let mut reader =
-            states::Reader { layout, algorithm, options, at: &at, name: &param.name, coded: Vec::new() };
-        let taken = reader.read(found, param.shape.as_deref(), &mut checkpoint, &mut report)?;
+        let found = by_id.get(&param.id).copied();
+        // FusedAdam and others count in the group.
+        let step = list[param.group].get("step");
+        let mut reader = states::Reader {
+            layout,
+            algorithm,
+            options,
+            at: &at,
+            name: &param.name,
+            step,
+            coded: Vec::new(),
+        };
+        let taken = match reader.read(found, param.shape.as_deref(), &mut checkpoint, &mut report) {
+            Err(error) if options.lenient => {
+                report.left_out.push(at.clone());
+                report.warnings.push(format!("{:?} starts anew: {error}", param.name));
+                reader.coded.clear();
+                param.shape.as_deref().map(|shape| (Shape::from(shape), Compute::F32, None))
+            }
+            read => read?,
+        };
         let Some((shape, compute, stepped)) = taken else { continue };
         let steps = match (layout.steps, stepped) {
             (_, None) => 0,
@@ -102,7 +121,7 @@ pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> R
             manifest.insert_format(&param.name, state, format);
         }
     }
-    add_weights(&mut checkpoint, weights, &params, &mut report)?;
+    add_weights(&mut checkpoint, weights, &params, options, &mut report)?;
     let order: Vec<Vec<&str>> = (0..ids.len())
         .map(|group| {
             params.iter().filter(|param| param.group == group).map(|param| param.name.as_str()).collect()
@@ -116,7 +135,7 @@ pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> R
 
 /// Groups of one parameter each, as MMEngine makes them, become one where they have the same hyperparameters. Returns
 /// the place of each.
-fn merge(ids: &[Vec<i64>], methods: &[Method], manifest: &mut OptimizerManifest) -> Vec<usize> {
+fn merge(ids: &[Vec<Key>], methods: &[Method], manifest: &mut OptimizerManifest) -> Vec<usize> {
     let ones = ids.iter().all(|own| own.len() == 1) && ids.len() > 1;
     let mut texts: HashMap<String, usize> = HashMap::new();
     let mut places = Vec::new();
@@ -136,10 +155,11 @@ type Tensors<'v, 'a> = [(String, &'v Value<'a>)];
 
 /// Gives every parameter its name.
 fn names(
-    ids: &[Vec<i64>],
+    ids: &[Vec<Key>],
     groups: &[Value<'_>],
     weights: Option<&Tensors<'_, '_>>,
     options: &ImportOptions,
+    report: &mut Report,
 ) -> Result<Vec<Param>> {
     let count: usize = ids.iter().map(Vec::len).sum();
     let shape = |value: &Value<'_>| match value {
@@ -150,11 +170,30 @@ fn names(
         |name: &str| weights?.iter().find(|(known, _)| known == name).and_then(|(_, v)| shape(v));
     let own: Vec<Option<&[Value<'_>]>> =
         groups.iter().map(|group| group.get("param_names")?.as_items("").ok()).collect();
-    let named: Vec<(String, Option<Vec<usize>>)> = if let Some(given) = &options.names {
-        given.clone()
+    // FSDP and DeepSpeed's shards, joined, have names where others have numbers.
+    let by_name: Option<Vec<String>> = ids
+        .iter()
+        .flatten()
+        .map(|id| match id {
+            Key::Str(name) => Some(options.renamed(name)),
+            _ => None,
+        })
+        .collect();
+    let given = options.names.as_ref().map(|given| {
+        given.iter().map(|(name, shape)| (options.renamed(name), shape.clone())).collect::<Vec<_>>()
+    });
+    let named: Vec<(String, Option<Vec<usize>>)> = if let Some(names) = by_name {
+        let shape = |name: &str| given.as_ref()?.iter().find(|(known, _)| known == name)?.1.clone();
+        if let Some((name, _)) = given.iter().flatten().find(|(name, _)| !names.contains(name)) {
+            let hint = prefix_hint(name, names.iter().map(String::as_str));
+            return Err(Error::Names(format!("the optimizer has no parameter {name:?}{hint}")));
+        }
+        names.into_iter().map(|name| (name.clone(), shape(&name))).collect()
+    } else if let Some(given) = given {
+        given
     } else if own.iter().all(Option::is_some) {
         let texts = own.into_iter().flatten().flatten().filter_map(|name| match name {
-            Value::Str(text) => Some((text.to_string(), of_weights(text))),
+            Value::Str(text) => Some((options.renamed(text), None)),
             _ => None,
         });
         texts.collect()
@@ -188,23 +227,69 @@ fn names(
     if let Some((name, _)) = named.iter().find(|(name, _)| !seen.insert(name.as_str()) || name.is_empty()) {
         return Err(Error::Names(format!("the name {name:?} is given twice, or empty")));
     }
-    let places = ids.iter().enumerate().flat_map(|(group, own)| own.iter().map(move |&id| (group, id)));
-    let params = places.zip(named).map(|((group, id), (name, shape))| Param { id, group, name, shape });
-    Ok(params.collect())
+    if let (Some(_), Some(tensors)) = (&options.names, weights) {
+        let unknown: Vec<&str> =
+            named.iter().map(|(name, _)| name.as_str()).filter(|name| of_weights(name).is_none()).collect();
+        if let Some(name) = unknown.first() {
+            let hint = prefix_hint(name, tensors.iter().map(|(name, _)| name.as_str()));
+            let count = unknown.len();
+            report.warnings.push(format!(
+                "{count} of the names given, {name:?} first, {} no tensor of the model in the file{hint}",
+                if count == 1 { "is" } else { "are" }
+            ));
+        }
+    }
+    let places =
+        ids.iter().enumerate().flat_map(|(group, own)| own.iter().map(move |id| (group, id.clone())));
+    let mut params = Vec::new();
+    for ((group, id), (name, shape)) in places.zip(named) {
+        let of_weights = of_weights(&name);
+        if let (Some(given), Some(has)) = (&shape, &of_weights)
+            && given != has
+        {
+            return Err(Error::Names(format!(
+                "{name:?} is given as {given:?}, but the model in the file has it as {has:?}"
+            )));
+        }
+        params.push(Param { id, group, name, shape: shape.or(of_weights) });
+    }
+    Ok(params)
+}
+
+/// What helps where a name differs from another in what stands before it alone.
+fn prefix_hint<'n>(name: &str, mut others: impl Iterator<Item = &'n str>) -> String {
+    let beginning = |long: &str, short: &str| {
+        let rest = long.strip_suffix(short)?;
+        rest.ends_with('.').then(|| rest.to_owned())
+    };
+    let hint = others.find_map(|other| {
+        let before = beginning(other, name).map(|prefix| format!("{prefix}="));
+        let rule = before.or_else(|| beginning(name, other).map(|prefix| format!("{prefix}=")))?;
+        Some(format!(" (it has {other:?}: rename {rule})"))
+    });
+    hint.unwrap_or_default()
 }
 
 /// Imports the values of the optimizer's parameters.
 fn add_weights(
     checkpoint: &mut Checkpoint,
-    weights: Option<(&'static str, Vec<(String, &Value<'_>)>)>,
+    weights: Option<(String, Vec<(String, &Value<'_>)>)>,
     params: &[Param],
+    options: &ImportOptions,
     report: &mut Report,
 ) -> Result<()> {
     let Some((key, tensors)) = weights else { return Ok(()) };
     let wanted: BTreeSet<&str> = params.iter().map(|param| param.name.as_str()).collect();
     for (name, value) in tensors.iter().filter(|(name, _)| wanted.contains(name.as_str())) {
         let Value::Tensor(tensor) = value else { continue };
-        let format = tensor.float(&format!("{key}.{name}"))?;
+        let way = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+        let format = match tensor.float(&way) {
+            Err(_) if options.lenient => {
+                report.left_out.push(way);
+                continue;
+            }
+            format => format?,
+        };
         let shape = Shape::from(tensor.shape());
         checkpoint.insert_param(name, Entry { format, shape, bytes: tensor.bytes().into_owned() });
         report.weights += 1;

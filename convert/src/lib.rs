@@ -5,11 +5,15 @@
 //! [`from_torch`] imports a [`Checkpoint`](fallline_optim::Checkpoint) from such a tree, and [`to_torch`] exports
 //! one. Both go by the table of [`layout`], which has a row for every name of the registry.
 //!
+//! What a file has that nobody needs is never built, whatever class it is of, and listed in the [`Report`]. [`deepspeed`] joins
+//! the shards of ZeRO.
+//!
 //! Nothing in a file is believed: sizes and numbers of things are [limited](Limits), and no code in it is run.
 
 #![forbid(unsafe_code)]
 
 pub mod archive;
+pub mod deepspeed;
 mod error;
 mod export;
 pub mod flat;
@@ -31,4 +35,4 @@ pub use limits::Limits;
 pub use names::{Named, names};
 pub use report::Report;
 pub use tensor::{Dtype, Tensor};
-pub use value::{Dict, Key, Value};
+pub use value::{Dict, Key, Opaque, Value};

@@ -12,6 +12,8 @@ pub enum Key {
     Int(i64),
     /// Text.
     Str(Arc<str>),
+    /// Something else, as Python shows it: a tuple, a float, `None`. It is never looked for, and written as text.
+    Other(Arc<str>),
 }
 
 impl From<&str> for Key {
@@ -30,7 +32,7 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Key::Int(x) => x.fmt(f),
-            Key::Str(text) => f.write_str(text),
+            Key::Str(text) | Key::Other(text) => f.write_str(text),
         }
     }
 }
@@ -57,8 +59,8 @@ pub enum Value<'a> {
     Dict(Dict<'a>),
     /// A tensor.
     Tensor(Tensor<'a>),
-    /// Something that is skipped, with its class: it cannot be converted, but may come with what can.
-    Opaque(&'static str),
+    /// Something that was never built, with its class: it cannot be converted, but may stand beside what can.
+    Opaque(Arc<str>),
 }
 
 /// A dict in the order in which it was filled.
@@ -70,13 +72,18 @@ impl<'a> Value<'a> {
         Value::Str(text.into())
     }
 
+    /// Something that was never built, with its class.
+    pub fn opaque(class: &str) -> Value<'a> {
+        Value::Opaque(class.into())
+    }
+
     /// A dict of named values.
     pub fn dict<const N: usize>(entries: [(&str, Value<'a>); N]) -> Value<'a> {
         Value::Dict(entries.into_iter().map(|(key, value)| (key.into(), value)).collect())
     }
 
     /// What it is, for messages.
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &str {
         match self {
             Value::None => "None",
             Value::Bool(_) => "a bool",
@@ -102,13 +109,28 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The value at the end of a path of keys with dots between them. A key may have dots itself: at each dict the
-    /// longest key that fits is taken.
+    /// The value at the end of a path of keys with dots between them; an item of a list is found by its place:
+    /// `optimizer_states.0`, or `optimizer_states[0]`. A key may have dots itself: at each dict the longest key that fits is
+    /// taken.
     pub fn at(&self, path: &str) -> Option<&Value<'a>> {
+        self.at_keys(path).or_else(|| {
+            let dotted = path.replace('[', ".").replace(']', "");
+            (dotted != path).then(|| self.at_keys(dotted.trim_start_matches('.')))?
+        })
+    }
+
+    fn at_keys(&self, path: &str) -> Option<&Value<'a>> {
         if path.is_empty() {
             return Some(self);
         }
-        let Value::Dict(entries) = self else { return None };
+        let entries = match self {
+            Value::Dict(entries) => entries,
+            Value::List(items) | Value::Tuple(items) => {
+                let (place, rest) = path.split_once('.').unwrap_or((path, ""));
+                return items.get(place.parse::<usize>().ok()?)?.at_keys(rest);
+            }
+            _ => return None,
+        };
         let fits = |key: &Key| {
             let key = key.to_string();
             let rest = path.strip_prefix(&key)?;
@@ -118,29 +140,56 @@ impl<'a> Value<'a> {
             .iter()
             .filter_map(|(key, value)| Some((fits(key)?, value)))
             .max_by_key(|(length, _)| *length)?;
-        value.at(path[length..].trim_start_matches('.'))
+        value.at_keys(path[length..].trim_start_matches('.'))
     }
 
-    /// The paths of values that are skipped.
+    /// The ways to what was never built, and to keys of dicts that are written as text.
     pub fn passed_over(&self) -> Vec<String> {
-        fn walk(value: &Value<'_>, way: &str, found: &mut Vec<String>) {
-            let below = |key: &dyn fmt::Display| {
-                if way.is_empty() { key.to_string() } else { format!("{way}.{key}") }
-            };
-            match value {
-                Value::Opaque(_) => found.push(way.to_owned()),
-                Value::Dict(entries) => {
-                    entries.iter().for_each(|(key, value)| walk(value, &below(key), found))
-                }
-                Value::List(items) | Value::Tuple(items) => {
-                    items.iter().enumerate().for_each(|(i, item)| walk(item, &below(&i), found));
-                }
-                _ => {}
-            }
-        }
+        self.opaque_values().into_iter().map(|opaque| opaque.at).collect()
+    }
+
+    /// What was never built, and keys of dicts that are neither text nor whole numbers: the first thousand of them.
+    pub fn opaque_values(&self) -> Vec<Opaque> {
+        const MOST: usize = 1000;
         let mut found = Vec::new();
-        walk(self, "", &mut found);
+        self.walk(&mut Vec::new(), &mut |parts, value| {
+            let class = match value {
+                Value::Opaque(class) => &**class,
+                _ if matches!(parts.last(), Some(Part::Key(Key::Other(_)))) => "a key that is no text",
+                _ => return found.len() < MOST,
+            };
+            found.push(Opaque { at: way(parts), class: class.to_string() });
+            found.len() < MOST
+        });
         found
+    }
+
+    /// Visits this value and all that are in it, in the order of the file; `visit` says whether those in it are visited.
+    pub(crate) fn walk<'v>(
+        &'v self,
+        parts: &mut Vec<Part<'v>>,
+        visit: &mut dyn FnMut(&[Part<'v>], &'v Value<'a>) -> bool,
+    ) {
+        if !visit(parts, self) {
+            return;
+        }
+        match self {
+            Value::Dict(entries) => {
+                for (key, value) in entries {
+                    parts.push(Part::Key(key));
+                    value.walk(parts, visit);
+                    parts.pop();
+                }
+            }
+            Value::List(items) | Value::Tuple(items) => {
+                for (place, item) in items.iter().enumerate() {
+                    parts.push(Part::Place(place));
+                    item.walk(parts, visit);
+                    parts.pop();
+                }
+            }
+            _ => {}
+        }
     }
 
     pub(crate) fn as_dict(&self, at: &str) -> Result<&Dict<'a>> {
@@ -168,7 +217,38 @@ impl<'a> Value<'a> {
     }
 }
 
-/// An integer that counts something.
+/// Something that was never built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opaque {
+    /// The way to it.
+    pub at: String,
+    /// Its class.
+    pub class: String,
+}
+
+/// A part of a way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part<'v> {
+    /// A key of a dict.
+    Key(&'v Key),
+    /// A place in a list.
+    Place(usize),
+}
+
+/// A way with dots. Keys that are long are cut, and nothing is left in them that a terminal would take for a command.
+pub(crate) fn way(parts: &[Part<'_>]) -> String {
+    const LONGEST: usize = 200;
+    let shown = |part: &Part<'_>| match part {
+        Part::Place(place) => place.to_string(),
+        Part::Key(Key::Int(x)) => x.to_string(),
+        Part::Key(Key::Str(text) | Key::Other(text)) => {
+            text.chars().take(LONGEST).map(|c| if c.is_control() { '?' } else { c }).collect()
+        }
+    };
+    parts.iter().map(shown).collect::<Vec<_>>().join(".")
+}
+
+/// A whole number that counts something.
 pub(crate) fn count(at: &str, value: Option<&Value<'_>>) -> Result<u64> {
     // Counts above 2^53 are not exact as tensors, and no run is that long.
     const MOST: f64 = 9e15;
@@ -176,6 +256,6 @@ pub(crate) fn count(at: &str, value: Option<&Value<'_>>) -> Result<u64> {
     match number {
         Some(x) if x >= 0.0 && x.fract() == 0.0 && x <= MOST => Ok(x as u64),
         Some(x) => Err(Error::value(at, format!("expected a count, got {x}"))),
-        None => Err(Error::value(at, "expected a count, got none")),
+        None => Err(Error::value(at, "expected a count, which is not there")),
     }
 }

@@ -3,7 +3,7 @@
 use super::param::ImportOptions;
 use crate::layout::{Fixed, Group, Layout};
 use crate::report::Report;
-use crate::value::Value;
+use crate::value::{Key, Value};
 use crate::{Error, Result};
 use fallline_optim::hyper::Value as Hyper;
 use fallline_optim::{Method, Mode};
@@ -34,7 +34,7 @@ pub(super) struct Groups<'o> {
 
 impl Groups<'_> {
     /// What a group's parameters are stepped by, and the numbers of its parameters.
-    pub fn group(&mut self, at: &str, group: &Value<'_>) -> Result<(Method, Vec<i64>)> {
+    pub fn group(&mut self, at: &str, group: &Value<'_>) -> Result<(Method, Vec<Key>)> {
         let entries = group.as_dict(at)?;
         let mut method = self.base.clone();
         let mut values: Vec<(&str, Hyper)> = Vec::new();
@@ -43,17 +43,25 @@ impl Groups<'_> {
             let way = format!("{at}.{key}");
             let known = self.layout.groups.iter().find(|known| known.theirs() == key);
             match known {
-                Some(Group::Same(name)) => {
-                    values.push((name, hyper(value).map_err(|p| Error::value(&way, p))?))
-                }
-                Some(Group::First(_, name)) => match value {
-                    Value::Tuple(pair) | Value::List(pair) if !pair.is_empty() => {
-                        values.push((name, hyper(&pair[0]).map_err(|p| Error::value(&way, p))?));
-                    }
-                    other => return Err(Error::value(way, format!("expected a pair, got {}", other.kind()))),
+                Some(Group::Same(name)) => match hyper(value) {
+                    Ok(value) => values.push((name, value)),
+                    Err(_) if self.options.lenient => self.report.left_out.push(way),
+                    Err(problem) => return Err(Error::value(way, problem)),
                 },
+                Some(Group::First(_, name)) => {
+                    let first = match value {
+                        Value::Tuple(pair) | Value::List(pair) if !pair.is_empty() => hyper(&pair[0]),
+                        other => Err(format!("expected a pair, got {}", other.kind())),
+                    };
+                    match first {
+                        Ok(value) => values.push((name, value)),
+                        Err(_) if self.options.lenient => self.report.left_out.push(way),
+                        Err(problem) => return Err(Error::value(way, problem)),
+                    }
+                }
                 Some(Group::Shared(..) | Group::Training(_) | Group::WarmedUp(_)) => {}
                 Some(Group::Fixed(_, fixed)) if is(value, *fixed) => {}
+                Some(Group::Fixed(..)) if self.options.lenient => self.report.left_out.push(way),
                 Some(Group::Fixed(..)) => {
                     let problem =
                         format!("it has a value that {} never has: it is of another class", self.base.name());
@@ -71,16 +79,27 @@ impl Groups<'_> {
                 }
             }
         }
-        let set = method.set(&values);
-        set.map_err(|error| Error::value(at, error.to_string()))?;
+        match method.set(&values) {
+            Err(_) if self.options.lenient => {
+                // One by one: those that are refused stay what they are without the file.
+                for (name, value) in values {
+                    if let Err(error) = method.set(&[(name, value)]) {
+                        self.report.left_out.push(format!("{at}.{name}"));
+                        self.report.warnings.push(format!("{at}: {error}"));
+                    }
+                }
+            }
+            set => set.map_err(|error| Error::value(at, error.to_string()))?,
+        }
         let ids = group.get("params").unwrap_or(&Value::None);
-        let whole = |id: &Value<'_>| match id {
-            Value::Int(id) => Ok(*id),
+        let key = |id: &Value<'_>| match id {
+            Value::Int(id) => Ok(Key::Int(*id)),
+            Value::Str(name) => Ok(Key::Str(name.clone())),
             other => {
                 Err(Error::value(format!("{at}.params"), format!("expected numbers, got {}", other.kind())))
             }
         };
-        let ids = ids.as_items(&format!("{at}.params"))?.iter().map(whole).collect::<Result<Vec<i64>>>()?;
+        let ids = ids.as_items(&format!("{at}.params"))?.iter().map(key).collect::<Result<Vec<Key>>>()?;
         Ok((method, ids))
     }
 
@@ -96,15 +115,23 @@ impl Groups<'_> {
         }
     }
 
-    /// A shared scalar. Those that follow from others in the next step start anew.
-    pub fn shared(&self, at: &str, first: &Value<'_>, name: &str) -> Result<f64> {
+    /// A number that is remembered for all parameters. Those that follow from others in the next step start anew.
+    pub fn shared(&mut self, at: &str, first: &Value<'_>, name: &str) -> Result<f64> {
         let kept =
             self.layout.groups.iter().any(|group| matches!(group, Group::Shared(key, _) if *key == name));
         match (kept, first.get(name)) {
             (false, _) => Ok(0.0),
-            (true, Some(value)) => value.as_f64().ok_or_else(|| {
-                Error::value(format!("{at}.{name}"), format!("expected a number, got {}", value.kind()))
-            }),
+            (true, Some(value)) => match value.as_f64() {
+                Some(number) => Ok(number),
+                None if self.options.lenient => {
+                    self.report.left_out.push(format!("{at}.{name}"));
+                    Ok(0.0)
+                }
+                None => {
+                    let problem = format!("expected a number, got {}", value.kind());
+                    Err(Error::value(format!("{at}.{name}"), problem))
+                }
+            },
             // Before the first step dadaptation has none of some.
             (true, None) => Ok(0.0),
         }
@@ -124,6 +151,10 @@ fn hyper(value: &Value<'_>) -> Result<Hyper, String> {
         }
         // `lr` may be a tensor.
         Value::Tensor(tensor) if tensor.elements() == 1 => Hyper::Float(tensor.item().unwrap_or(f64::NAN)),
+        // numpy's arrays are tensors.
+        Value::Tensor(tensor) if tensor.shape().len() == 1 && tensor.elements() <= 16 => {
+            Hyper::List(tensor.numbers().into_iter().map(Hyper::Float).collect())
+        }
         other => return Err(format!("expected a hyperparameter, got {}", other.kind())),
     })
 }

@@ -1,6 +1,8 @@
 //! What is given in addition to a file, and the parameters that follow from it.
 
-/// What is given in addition to a file.
+use crate::value::Key;
+
+/// What is said beside a file.
 #[derive(Clone, Debug, Default)]
 pub struct ImportOptions {
     /// The way to the optimizer's state, with dots; where it is usually found if not given.
@@ -9,13 +11,27 @@ pub struct ImportOptions {
     pub names: Option<Vec<(String, Option<Vec<usize>>)>>,
     /// Without names, number the parameters.
     pub number: bool,
-    /// Leave out keys and states that have no place here, instead of refusing them.
+    /// Beginnings of names, and what stands in their place: `("module.", "")` leaves `module.` out.
+    pub rename: Vec<(String, String)>,
+    /// Leave out whatever has no place here or does not fit, instead of refusing it. Where that is a state that an algorithm
+    /// needs, its parameter starts anew.
     pub lenient: bool,
+}
+
+impl ImportOptions {
+    /// The name that a parameter has here.
+    pub(crate) fn renamed(&self, name: &str) -> String {
+        let renamed = |(old, new): &(String, String)| {
+            name.strip_prefix(old.as_str()).map(|rest| format!("{new}{rest}"))
+        };
+        self.rename.iter().find_map(renamed).unwrap_or_else(|| name.to_owned())
+    }
 }
 
 /// A parameter as the file has it.
 pub(crate) struct Param {
-    pub(super) id: i64,
+    /// Its number, or its name in files whose states are found by name.
+    pub(super) id: Key,
     pub(super) group: usize,
     pub(crate) name: String,
     pub(crate) shape: Option<Vec<usize>>,

@@ -22,7 +22,9 @@ pub(super) struct Reader<'o> {
     /// The way to the parameter's state.
     pub at: &'o str,
     pub name: &'o str,
-    /// The states that are imported as codes.
+    /// What the group says of how many steps were taken.
+    pub step: Option<&'o Value<'o>>,
+    /// The states that are taken over as codes.
     pub coded: Vec<(&'static str, Format)>,
 }
 
@@ -56,7 +58,7 @@ impl Reader<'_> {
         };
         let shape = Shape::from(&shape[..]);
         let compute = self.compute(&states);
-        let step = states.iter().find(|(key, _)| *key == "step").map(|(_, value)| *value);
+        let step = states.iter().find(|(key, _)| *key == "step").map(|(_, value)| *value).or(self.step);
         let steps = match self.layout.steps {
             Steps::Tensor | Steps::Whole if !none => count(&format!("{}.step", self.at), step)?,
             _ => 1,
@@ -67,7 +69,9 @@ impl Reader<'_> {
         }
         let program = self.algorithm.program_of("", &shape);
         let expected = program.map_err(|problem| Error::value(self.at, problem))?.operands(Role::State);
-        let mut taken: Vec<&str> = Vec::new();
+        // Nothing is taken over before all of it is known to fit.
+        let mut told = Report::default();
+        let mut kept: Vec<(&'static str, Taken)> = Vec::new();
         for (key, value) in &states {
             let way = format!("{}.{key}", self.at);
             let row = self.layout.states.iter().find(|row| row.theirs() == *key);
@@ -81,23 +85,11 @@ impl Reader<'_> {
                     let Value::Tensor(tensor) = value else {
                         return Err(Error::value(way, format!("expected a tensor, got {}", value.kind())));
                     };
-                    let entries = self.entries(&way, row, tensor, &states, (&shape, compute), report)?;
-                    for (ours, entry) in entries {
-                        match entry {
-                            Taken::Numbers(entry) => checkpoint.insert_state_entry(self.name, ours, entry),
-                            Taken::Codes(format, codes, scales) => {
-                                let shape = self.algorithm.state(ours).shape(&shape);
-                                checkpoint.insert_codes(self.name, ours, (format, &shape), codes, &scales);
-                                self.coded.push((ours, format));
-                            }
-                        }
-                        taken.push(ours);
-                        report.states += 1;
-                    }
+                    kept.extend(self.entries(&way, row, tensor, &states, (&shape, compute), &mut told)?);
                 }
                 _ if *key == "step" || self.belongs_to_codes(key) => {}
                 _ if **value == Value::None => {}
-                _ if self.options.lenient => report.left_out.push(way),
+                _ if self.options.lenient => told.left_out.push(way),
                 _ => {
                     let problem =
                         format!("{} with these hyperparameters has no such state", self.algorithm.name());
@@ -105,13 +97,25 @@ impl Reader<'_> {
                 }
             }
         }
-        if let Some(missing) = expected.iter().find(|state| !taken.contains(state)) {
+        if let Some(missing) = expected.iter().find(|state| kept.iter().all(|(ours, _)| ours != *state)) {
             let row = self.layout.states.iter().find(|row| row.ours().contains(missing));
             let theirs = row.map_or("?", State::theirs);
             let problem = format!("it has no {theirs}, which is {}'s state {missing}", self.algorithm.name());
             return Err(Error::value(self.at, problem));
         }
-        report.parameters += 1;
+        told.states = kept.len();
+        told.parameters = 1;
+        report.add(told);
+        for (ours, entry) in kept {
+            match entry {
+                Taken::Numbers(entry) => checkpoint.insert_state_entry(self.name, ours, entry),
+                Taken::Codes(format, codes, scales) => {
+                    let shape = self.algorithm.state(ours).shape(&shape);
+                    checkpoint.insert_codes(self.name, ours, (format, &shape), codes, &scales);
+                    self.coded.push((ours, format));
+                }
+            }
+        }
         Ok(Some((shape, compute, Some(steps))))
     }
 
@@ -207,7 +211,12 @@ impl Reader<'_> {
             _ => {}
         }
         if tensor.shape() != expected {
-            let problem = format!("it has shape {:?}, expected {expected:?}", tensor.shape());
+            let problem = format!(
+                "it has shape {:?}, expected {expected:?} for the parameter {:?} of shape {:?}",
+                tensor.shape(),
+                self.name,
+                shape.extents()
+            );
             return Err(Error::value(way, problem));
         }
         let numbers = if tensor.dtype() == Dtype::UInt8 && self.layout.nested.is_some() {
@@ -231,6 +240,9 @@ impl Reader<'_> {
             if ours.len() == 1 && format == compute.format() {
                 let entry = Entry { format, shape: own, bytes: tensor.bytes().into_owned() };
                 return Ok(vec![(ours[0], Taken::Numbers(entry))]);
+            }
+            if format != compute.format() {
+                *report.widened.entry(format!("{format} to {}", compute.format())).or_default() += 1;
             }
             tensor.numbers()
         };

@@ -1,4 +1,34 @@
-//! The opcodes' names, for messages.
+//! The opcodes' names, for messages, and how long each is.
+
+/// What follows an opcode.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Argument {
+    /// So many bytes.
+    Fixed(usize),
+    /// So many lines of text.
+    Lines(usize),
+    /// Bytes behind their number, which has so many bytes itself.
+    Counted(usize),
+}
+
+/// What follows an opcode of any protocol; `None` for what is no opcode.
+pub(super) fn argument(code: u8) -> Option<Argument> {
+    use Argument::{Counted, Fixed, Lines};
+    Some(match code {
+        b'F' | b'I' | b'L' | b'P' | b'S' | b'V' | b'g' | b'p' => Lines(1),
+        b'c' | b'i' => Lines(2),
+        b'K' | b'h' | b'q' | 0x80 | 0x82 => Fixed(1),
+        b'M' | 0x83 => Fixed(2),
+        b'J' | b'j' | b'r' | 0x84 => Fixed(4),
+        b'G' | 0x95 => Fixed(8),
+        b'U' | b'C' | 0x8a | 0x8c => Counted(1),
+        b'T' | b'X' | b'B' | 0x8b => Counted(4),
+        0x8d | 0x8e | 0x96 => Counted(8),
+        _ => (name(code) != UNKNOWN).then_some(Fixed(0))?,
+    })
+}
+
+const UNKNOWN: &str = "an unknown one";
 
 /// The name of an opcode of any protocol.
 pub(super) fn name(code: u8) -> &'static str {
@@ -71,6 +101,6 @@ pub(super) fn name(code: u8) -> &'static str {
         0x96 => "BYTEARRAY8",
         0x97 => "NEXT_BUFFER",
         0x98 => "READONLY_BUFFER",
-        _ => "an unknown one",
+        _ => UNKNOWN,
     }
 }

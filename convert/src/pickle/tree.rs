@@ -1,6 +1,7 @@
 //! From values that refer to each other to the tree that they represent.
 
-use super::vm::{Id, Node};
+use super::globals::Global;
+use super::vm::{Id, Made, Node, owned};
 use crate::limits::Limits;
 use crate::tensor::Tensor;
 use crate::value::{Dict, Key, Value};
@@ -12,20 +13,39 @@ struct Builder<'n, 'a> {
     /// What is between the root and the value being built.
     open: Vec<Id>,
     left: usize,
+    /// Bytes of elements that tensors may still stand for.
+    bytes: usize,
     limits: Limits,
 }
 
-/// Builds the tree. A value that is referred to twice is there twice, so the number of values is limited again.
-pub(super) fn build<'a>(nodes: &[Node<'a>], root: Id, limits: &Limits) -> Result<Value<'a>> {
-    let mut builder = Builder { nodes, open: Vec::new(), left: limits.values, limits: *limits };
-    builder.value(root)
+/// What tensors may stand for beside what is stored: parameters that share a storage, and views that repeat elements.
+const SHARED: usize = 8;
+const LEAST: usize = 1 << 24;
+
+/// Builds the tree. A value that is referred to twice is there twice, so the number of values is limited again, and so
+/// are the elements of tensors: many of them can share one storage.
+pub(super) fn build<'a>(made: &Made<'a>, limits: &Limits) -> Result<Value<'a>> {
+    let bytes = made.held.saturating_mul(SHARED).saturating_add(LEAST);
+    let mut builder =
+        Builder { nodes: &made.nodes, open: Vec::new(), left: limits.values, bytes, limits: *limits };
+    builder.value(made.root).map_err(|error| match error {
+        Error::Limit { what: BYTES, .. } => Error::Limit { what: BYTES, limit: bytes },
+        other => other,
+    })
 }
+
+const BYTES: &str = "bytes of tensors, far more than it stores";
 
 impl<'a> Builder<'_, 'a> {
     fn value(&mut self, id: Id) -> Result<Value<'a>> {
         let node = &self.nodes[id as usize];
         let cost = match node {
-            Node::Tensor(tensor) => 1 + tensor.shape().len(),
+            Node::Tensor(tensor) => {
+                let bytes = tensor.elements().saturating_mul(tensor.dtype().bytes());
+                let left = self.bytes.checked_sub(bytes);
+                self.bytes = left.ok_or(Error::Limit { what: BYTES, limit: 0 })?;
+                1 + tensor.shape().len() + owned(tensor)
+            }
             _ => 1,
         };
         let left = self.left.checked_sub(cost);
@@ -37,18 +57,41 @@ impl<'a> Builder<'_, 'a> {
             Node::Float(x) => Value::Float(*x),
             Node::Str(text) => Value::Str(text.clone()),
             Node::Tensor(tensor) => Value::Tensor(Tensor::clone(tensor)),
-            Node::Opaque(class) => Value::Opaque(class),
-            Node::Global(_) => Value::Opaque("a class"),
-            Node::Storage(..) => Value::Opaque("a storage"),
+            Node::Opaque(class) => Value::Opaque(class.clone()),
+            Node::Global(Global::Opaque(name)) => Value::Opaque(name.clone()),
+            Node::Bytes(_) | Node::Encoded(_) => Value::opaque("bytes"),
+            Node::Global(_) => Value::opaque("a class"),
+            Node::NumpyDtype(_) => Value::opaque("a numpy type"),
+            Node::NumpyArray => Value::opaque("a numpy array"),
+            Node::Storage(..) => Value::opaque("a storage"),
             Node::List(items) => Value::List(self.items(id, items)?),
             Node::Tuple(items) => Value::Tuple(self.items(id, items)?),
-            Node::Dict(entries) => {
+            Node::Dict(entries) | Node::Record(entries) => {
                 self.enter(id)?;
                 let built = self.entries(entries);
                 self.open.pop();
                 Value::Dict(built?)
             }
         })
+    }
+
+    /// A key that is neither text nor a whole number, for messages.
+    fn shown(&self, node: &Node<'a>, depth: usize) -> String {
+        const MOST: usize = 4;
+        match node {
+            Node::None => "None".into(),
+            Node::Bool(x) => (if *x { "True" } else { "False" }).into(),
+            Node::Int(x) => x.to_string(),
+            Node::Float(x) => format!("{x:?}"),
+            Node::Str(text) => format!("{:?}", text.chars().take(40).collect::<String>()),
+            Node::Opaque(class) => class.to_string(),
+            Node::Tuple(items) if depth > 0 && items.len() <= MOST => {
+                let items = items.iter().map(|&id| self.shown(&self.nodes[id as usize], depth - 1));
+                format!("({})", items.collect::<Vec<_>>().join(", "))
+            }
+            Node::Tuple(_) => "a tuple".into(),
+            _ => "a key".into(),
+        }
     }
 
     fn enter(&mut self, id: Id) -> Result<()> {
@@ -77,16 +120,15 @@ impl<'a> Builder<'_, 'a> {
             let key = match &self.nodes[key as usize] {
                 Node::Str(text) => Key::Str(text.clone()),
                 Node::Int(x) => Key::Int(*x),
-                _ => {
-                    return Err(Error::value(
-                        "the pickle",
-                        "a key of a dict is neither a string nor an integer",
-                    ));
-                }
+                // In Python True is 1.
+                Node::Bool(x) => Key::Int((*x).into()),
+                other => Key::Other(self.shown(other, 1).into()),
             };
             let value = self.value(value)?;
             match places.get(&key) {
-                Some(&place) => dict[place].1 = value,
+                // What is shown of two others may be the same.
+                Some(&place) if !matches!(key, Key::Other(_)) => dict[place].1 = value,
+                Some(_) => dict.push((key, value)),
                 None => {
                     places.insert(key.clone(), dict.len());
                     dict.push((key, value));

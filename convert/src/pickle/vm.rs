@@ -1,15 +1,18 @@
-//! The virtual machine: a stack of values, a memo, and the opcodes that `torch.save` uses.
+//! The virtual machine: a stack of values, a memo, and the opcodes of protocols 0 to 5.
 
 mod objects;
 
 use super::globals::Global;
-use super::opcodes;
+use super::numpy::NumpyDtype;
 use super::storages::Storages;
+use super::{opcodes, text};
 use crate::limits::Limits;
 use crate::tensor::{Dtype, Tensor};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::sync::Arc;
+
+pub(super) use objects::owned;
 
 /// The place of a value.
 pub(super) type Id = u32;
@@ -22,29 +25,47 @@ pub(super) enum Node<'a> {
     Int(i64),
     Float(f64),
     Str(Arc<str>),
+    Bytes(Arc<[u8]>),
+    /// Bytes as protocols below 3 have them: the characters of a text. They are decoded where they are needed.
+    Encoded(Arc<str>),
     Global(Global),
-    Storage(Dtype, &'a [u8]),
+    NumpyDtype(NumpyDtype),
+    /// A numpy array that waits for its contents.
+    NumpyArray,
+    /// A storage, of an element type if it is of one.
+    Storage(Option<Dtype>, &'a [u8]),
     Tensor(Arc<Tensor<'a>>),
     Tuple(Vec<Id>),
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
-    Opaque(&'static str),
+    /// An object that is read as the dict of its attributes.
+    Record(Vec<(Id, Id)>),
+    /// Something that is never built, with its class.
+    Opaque(Arc<str>),
 }
 
 impl Node<'_> {
-    fn kind(&self) -> &'static str {
+    pub(super) fn opaque(class: &str) -> Self {
+        Node::Opaque(class.into())
+    }
+
+    fn kind(&self) -> &str {
         match self {
             Node::None => "None",
             Node::Bool(_) => "a bool",
             Node::Int(_) => "an integer",
             Node::Float(_) => "a float",
             Node::Str(_) => "text",
+            Node::Bytes(_) | Node::Encoded(_) => "bytes",
             Node::Global(_) => "a class",
+            Node::NumpyDtype(_) => "a numpy type",
+            Node::NumpyArray => "a numpy array",
             Node::Storage(..) => "a storage",
             Node::Tensor(_) => "a tensor",
             Node::Tuple(_) => "a tuple",
             Node::List(_) => "a list",
             Node::Dict(_) => "a dict",
+            Node::Record(_) => "an object",
             Node::Opaque(class) => class,
         }
     }
@@ -63,34 +84,82 @@ struct Machine<'p, 's, 'a> {
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
+    /// The storages that have been asked for.
+    held: HashMap<Arc<str>, &'a [u8]>,
+    /// How wide the elements of storages are, where that is all that is asked for.
+    widths: Option<HashMap<Arc<str>, Option<usize>>>,
     /// What values and their parts may still cost.
     left: usize,
     storages: &'s mut dyn Storages<'a>,
     limits: Limits,
 }
 
-/// Carries a pickle out; returns the values and the place of the last.
-pub(super) fn run<'a>(
-    bytes: &[u8],
-    storages: &mut dyn Storages<'a>,
-    limits: &Limits,
-) -> Result<(Vec<Node<'a>>, Id)> {
-    let nodes = vec![Node::None, Node::Bool(false), Node::Bool(true)];
-    let (stack, marks, memo) = (Vec::new(), Vec::new(), HashMap::new());
-    let (left, limits) = (limits.values, *limits);
-    let mut machine =
-        Machine { bytes, place: 0, opcode: 0, nodes, stack, marks, memo, left, storages, limits };
-    loop {
-        machine.opcode = machine.place;
-        let [code] = machine.take()?;
-        if code == b'.' {
-            let root = machine.pop()?;
-            if machine.place != bytes.len() {
-                return Err(machine.wrong("STOP before its end"));
-            }
-            return Ok((machine.nodes, root));
+/// What a pickle has made.
+pub(super) struct Made<'a> {
+    pub nodes: Vec<Node<'a>>,
+    pub root: Id,
+    /// Bytes of its storages.
+    pub held: usize,
+}
+
+/// Carries a pickle out.
+pub(super) fn run<'a>(bytes: &[u8], storages: &mut dyn Storages<'a>, limits: &Limits) -> Result<Made<'a>> {
+    let mut machine = Machine::new(bytes, storages, limits);
+    let root = machine.run()?;
+    let held = machine.held.values().map(|bytes| bytes.len()).fold(0, usize::saturating_add);
+    Ok(Made { nodes: machine.nodes, root, held })
+}
+
+/// Carries a pickle out for the storages that it names alone.
+pub(super) fn widths(bytes: &[u8], limits: &Limits) -> Result<HashMap<Arc<str>, Option<usize>>> {
+    let mut none = Unasked;
+    let mut machine = Machine::new(bytes, &mut none, limits);
+    machine.widths = Some(HashMap::new());
+    machine.run()?;
+    Ok(machine.widths.unwrap_or_default())
+}
+
+/// No storages: none is asked for.
+struct Unasked;
+
+impl<'a> Storages<'a> for Unasked {
+    fn find(&mut self, key: &str) -> Result<&'a [u8]> {
+        Err(Error::Archive(format!("the storage {key:?} is missing")))
+    }
+}
+
+impl<'p, 's, 'a> Machine<'p, 's, 'a> {
+    fn new(bytes: &'p [u8], storages: &'s mut dyn Storages<'a>, limits: &Limits) -> Self {
+        Machine {
+            bytes,
+            place: 0,
+            opcode: 0,
+            nodes: vec![Node::None, Node::Bool(false), Node::Bool(true)],
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+            held: HashMap::new(),
+            widths: None,
+            left: limits.values,
+            storages,
+            limits: *limits,
         }
-        machine.step(code)?;
+    }
+
+    /// Carries the pickle out; returns the place of the last value.
+    fn run(&mut self) -> Result<Id> {
+        loop {
+            self.opcode = self.place;
+            let [code] = self.take()?;
+            if code == b'.' {
+                let root = self.pop()?;
+                if self.place != self.bytes.len() {
+                    return Err(self.wrong("STOP before its end"));
+                }
+                return Ok(root);
+            }
+            self.step(code)?;
+        }
     }
 }
 
@@ -113,15 +182,47 @@ impl<'a> Machine<'_, '_, 'a> {
         Ok(bytes)
     }
 
-    fn line(&mut self) -> Result<&str> {
-        const LONGEST: usize = 256;
-        let rest = &self.bytes[self.place..];
-        let end = rest.iter().take(LONGEST).position(|&byte| byte == b'\n');
-        let end = end.ok_or_else(|| self.wrong("GLOBAL: a name does not end"))?;
-        let offset = self.opcode;
-        let text = &self.slice(end + 1)?[..end];
-        let problem = || "GLOBAL: a name that is not UTF-8".to_owned();
-        core::str::from_utf8(text).map_err(|_| Error::Pickle { offset, problem: problem() })
+    /// A line of text, of protocol 0.
+    fn line(&mut self) -> Result<&[u8]> {
+        let end = self.bytes[self.place..].iter().position(|&byte| byte == b'\n');
+        let end = end.ok_or_else(|| self.wrong(format!("{}: its line does not end", self.name())))?;
+        Ok(&self.slice(end + 1)?[..end])
+    }
+
+    /// What a line stands for.
+    fn lined(&mut self, read: impl FnOnce(&str) -> Option<Node<'a>>) -> Result<()> {
+        let node = core::str::from_utf8(self.line()?).ok().and_then(read);
+        let node = node.ok_or_else(|| self.wrong(format!("{} of what it cannot be", self.name())))?;
+        self.push(node)
+    }
+
+    /// The number of a place in the memo.
+    fn numbered(&mut self) -> Result<u32> {
+        let number = core::str::from_utf8(self.line()?).ok().and_then(|line| line.parse().ok());
+        number.ok_or_else(|| self.wrong(format!("{} of what is no number", self.name())))
+    }
+
+    /// Bytes behind their number, which has `N` bytes.
+    fn counted<const N: usize>(&mut self) -> Result<&[u8]> {
+        let mut number = [0; 8];
+        number[..N].copy_from_slice(self.slice(N)?);
+        let length = usize::try_from(u64::from_le_bytes(number));
+        let length = length.map_err(|_| self.wrong("it ends in the middle"))?;
+        self.slice(length)
+    }
+
+    fn text<const N: usize>(&mut self) -> Result<()> {
+        let text = match core::str::from_utf8(self.counted::<N>()?) {
+            Ok(text) => Node::Str(text.into()),
+            // Names of files may have what is no character.
+            Err(_) => Node::opaque("text that is not UTF-8"),
+        };
+        self.push(text)
+    }
+
+    fn binary<const N: usize>(&mut self) -> Result<()> {
+        let bytes = Node::Bytes(self.counted::<N>()?.into());
+        self.push(bytes)
     }
 
     fn push(&mut self, node: Node<'a>) -> Result<()> {
@@ -168,20 +269,31 @@ impl<'a> Machine<'_, '_, 'a> {
             0x80 => {
                 let [version] = self.take()?;
                 match version {
-                    0..=2 => Ok(()),
-                    _ => {
-                        Err(self
-                            .wrong(format!("PROTO {version}: it is of another protocol than torch.save's 2")))
-                    }
+                    0..=5 => Ok(()),
+                    _ => Err(self.wrong(format!("PROTO {version}: protocols 0 to 5 are read"))),
                 }
             }
+            // A frame says how much is to be read ahead.
+            0x95 => self.take::<8>().map(|_| ()),
             b'(' => {
                 self.marks.push(self.stack.len());
                 Ok(())
             }
+            b'0' => match self.marks.last() {
+                Some(&mark) if mark == self.stack.len() => self.popped_to_mark().map(|_| ()),
+                _ => self.pop().map(|_| ()),
+            },
+            b'1' => self.popped_to_mark().map(|_| ()),
+            b'2' => {
+                let top = self.top()?;
+                self.push_known(top)
+            }
             b'N' => self.push_known(NONE),
             0x88 => self.push_known(TRUE),
             0x89 => self.push_known(FALSE),
+            b'I' => self.lined(text::int),
+            b'L' => self.lined(text::long),
+            b'F' => self.lined(text::float),
             b'J' => {
                 let value = i32::from_le_bytes(self.take()?);
                 self.push(Node::Int(value.into()))
@@ -195,26 +307,45 @@ impl<'a> Machine<'_, '_, 'a> {
                 self.push(Node::Int(value.into()))
             }
             0x8a => {
-                let [length] = self.take()?;
-                let whole = long(self.slice(length.into())?);
+                let whole = long(self.counted::<1>()?);
+                self.push(whole)
+            }
+            0x8b => {
+                let whole = long(self.counted::<4>()?);
                 self.push(whole)
             }
             b'G' => {
                 let value = f64::from_be_bytes(self.take()?);
                 self.push(Node::Float(value))
             }
-            b'X' => {
-                let length = u32::from_le_bytes(self.take()?);
-                let text = core::str::from_utf8(self.slice(length as usize)?).map(Arc::from);
-                let text = text.map_err(|_| self.wrong("BINUNICODE: text that is not UTF-8"))?;
-                self.push(Node::Str(text))
+            0x8c => self.text::<1>(),
+            b'X' => self.text::<4>(),
+            0x8d => self.text::<8>(),
+            b'V' | b'S' => {
+                let line = self.line()?;
+                let node = if code == b'V' { text::unicode(line) } else { text::quoted(line) };
+                let node = node.ok_or_else(|| self.wrong(format!("{} of what it cannot be", self.name())))?;
+                self.push(node)
             }
+            b'U' | b'T' => {
+                let bytes = if code == b'U' { self.counted::<1>()? } else { self.counted::<4>()? };
+                let node = text::text_or_bytes(bytes.to_vec());
+                self.push(node)
+            }
+            b'C' => self.binary::<1>(),
+            b'B' => self.binary::<4>(),
+            0x8e | 0x96 => self.binary::<8>(),
             b')' => self.push(Node::Tuple(Vec::new())),
             b']' => self.push(Node::List(Vec::new())),
             b'}' => self.push(Node::Dict(Vec::new())),
-            b't' => {
+            0x8f => self.push(Node::opaque("a set")),
+            0x91 => {
+                self.popped_to_mark()?;
+                self.push(Node::opaque("a set"))
+            }
+            b't' | b'l' => {
                 let items = self.popped_to_mark()?;
-                self.push(Node::Tuple(items))
+                self.push(if code == b't' { Node::Tuple(items) } else { Node::List(items) })
             }
             0x85..=0x87 => {
                 let mut items = Vec::new();
@@ -224,11 +355,16 @@ impl<'a> Machine<'_, '_, 'a> {
                 items.reverse();
                 self.push(Node::Tuple(items))
             }
+            b'd' => {
+                let items = self.popped_to_mark()?;
+                self.push(Node::Dict(Vec::new()))?;
+                self.insert(items)
+            }
             b'a' => {
                 let item = self.pop()?;
                 self.extend(vec![item])
             }
-            b'e' => {
+            b'e' | 0x90 => {
                 let items = self.popped_to_mark()?;
                 self.extend(items)
             }
@@ -240,6 +376,10 @@ impl<'a> Machine<'_, '_, 'a> {
                 let items = self.popped_to_mark()?;
                 self.insert(items)
             }
+            b'p' => {
+                let key = self.numbered()?;
+                self.put(key)
+            }
             b'q' => {
                 let [key] = self.take()?;
                 self.put(key.into())
@@ -247,6 +387,12 @@ impl<'a> Machine<'_, '_, 'a> {
             b'r' => {
                 let key = u32::from_le_bytes(self.take()?);
                 self.put(key)
+            }
+            // Never more than there are opcodes, which `Limits` bounds.
+            0x94 => self.put(self.memo.len() as u32),
+            b'g' => {
+                let key = self.numbered()?;
+                self.fetch(key)
             }
             b'h' => {
                 let [key] = self.take()?;
@@ -257,9 +403,25 @@ impl<'a> Machine<'_, '_, 'a> {
                 self.fetch(key)
             }
             b'c' => self.global(),
+            0x93 => self.global_of_stack(),
             b'R' | 0x81 => self.call(),
+            0x92 => {
+                // What a call makes does not hang on arguments with names.
+                self.pop()?;
+                self.call()
+            }
+            b'o' => self.object(),
+            b'i' => {
+                self.global()?;
+                let class = self.pop()?;
+                let mark = self.marks.last().copied();
+                let mark = mark.ok_or_else(|| self.wrong("INST without a MARK"))?;
+                self.stack.insert(mark, class);
+                self.object()
+            }
             b'b' => self.build(),
             b'Q' => self.persistent(),
+            b'P' => self.persistent_line(),
             _ => Err(self.wrong(format!("opcode {} (0x{code:02x}) is not read", opcodes::name(code)))),
         }
     }
@@ -289,7 +451,7 @@ impl<'a> Machine<'_, '_, 'a> {
             Node::List(known) => known.extend(items),
             Node::Opaque(_) => {}
             other => {
-                let kind = other.kind();
+                let kind = other.kind().to_owned();
                 return Err(self.wrong(format!("{} to {kind}", self.name())));
             }
         }
@@ -307,7 +469,7 @@ impl<'a> Machine<'_, '_, 'a> {
             Node::Dict(known) => known.extend(pairs.iter().map(|[key, value]| (*key, *value))),
             Node::Opaque(_) => {}
             other => {
-                let kind = other.kind();
+                let kind = other.kind().to_owned();
                 return Err(self.wrong(format!("{} to {kind}", self.name())));
             }
         }
@@ -323,5 +485,5 @@ fn long<'a>(bytes: &[u8]) -> Node<'a> {
     wide[..low.len()].copy_from_slice(low);
     let value = i64::from_le_bytes(wide);
     let extends = high.iter().all(|&byte| byte == fill) && (value < 0) == (fill == 0xff);
-    if extends { Node::Int(value) } else { Node::Opaque("a number of more than 64 bits") }
+    if extends { Node::Int(value) } else { Node::opaque("a number of more than 64 bits") }
 }

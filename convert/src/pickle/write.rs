@@ -43,7 +43,7 @@ impl<'v, 'a> Writer<'v, 'a> {
                 for (key, value) in entries {
                     match key {
                         Key::Int(x) => self.int(*x),
-                        Key::Str(text) => self.text(text),
+                        Key::Str(text) | Key::Other(text) => self.text(text),
                     }
                     self.value(value);
                 }
