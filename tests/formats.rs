@@ -389,7 +389,7 @@ fn no_format_makes_a_positive_square_0() {
     let mut squares = 0;
     for (text, recipe) in with_state_formats() {
         let expected = positive(&recipe, Format::F32);
-        for format in &FORMATS[2..] {
+        for format in format_names().into_iter().filter(|name| !matches!(*name, "f64" | "f32")) {
             let found = positive(&recipe, Format::named(format).unwrap());
             for ((t, name, expected), (_, _, found)) in expected.iter().zip(&found) {
                 for (i, (expected, found)) in expected.iter().zip(found).enumerate() {
@@ -407,7 +407,7 @@ fn no_format_makes_a_positive_square_0() {
 fn a_copy_of_the_parameter_is_kept_in_full() {
     let mut copies = 0;
     for (text, recipe) in with_state_formats() {
-        for format in &FORMATS[2..] {
+        for format in format_names().into_iter().filter(|name| !matches!(*name, "f64" | "f32")) {
             let mut optimizer = recipe.optimizer(best());
             let format = Format::named(format).unwrap();
             optimizer.set_state_formats(0, fallline::optim::StateFormats::all(format)).unwrap();
