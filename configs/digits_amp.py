@@ -1,4 +1,4 @@
-# digits.py with everything that goes on around an optimizer: Muon for the hidden layer and AdamW for the rest, gradients
+# digits.py with a whole gradient pipeline: Muon for the hidden layer and AdamW for the rest, gradients
 # of four batches at a time, clipped, under a loss scale; the average of the weights is tested.
 _base_ = "digits.py"
 

@@ -23,7 +23,7 @@ hyperparameters! {
         lr: f64 = 1e-3, Range::AtLeast(0.0);
         /// Momentum β.
         beta: f64 = 0.9, Range::HalfOpen(0.0, 1.0);
-        /// Weight decay λ, in units of `lr`.
+        /// Weight decay λ, multiplied by `lr`.
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
     }
 }

@@ -23,7 +23,7 @@ fn example(i: usize) -> ([f32; INPUTS], f32) {
 
 fn train(ranks: Arc<dyn Communicator>) -> Result<Vec<f32>, Box<dyn std::error::Error + Send + Sync>> {
     let (rank, world) = (ranks.rank(), ranks.world());
-    // States are shared out; with type="AdamW" every rank would have all of them.
+    // States are sharded; with type="AdamW" every rank would have all of them.
     let recipe = Recipe::from_text("dict(type='ZeroRedundancyOptimizer', optimizer_type='AdamW', lr=0.05)")?;
     let mut optimizer = recipe.optimizer(Cpu::with_threads(1)?.shared()).with_ranks(Arc::clone(&ranks));
     let mut averager = Averager::new(Arc::clone(&ranks))?;

@@ -1,4 +1,4 @@
-//! What goes on around an optimizer: groups by rule, accumulation, clipping, a loss scale, an average, a schedule.
+//! The gradient pipeline and more: groups by rule, accumulation, clipping, a loss scale, an EMA, a schedule.
 //!
 //! `cargo run --release --example toolkit`
 

@@ -3,69 +3,84 @@
 mod common;
 
 use common::inputs::INPUTS;
-use common::{Buffer, Random, best, bits};
+use common::{Buffer, Random, best, bits, method, whole};
+use fallline::core::{Kernel, Link, Rule};
 use fallline::optim::algorithms::*;
-use fallline::optim::{Binding, alias, param, rows};
+use fallline::optim::hyper::Hyperparameters;
+use fallline::optim::{Binding, alias, for_each_algorithm, param, rows};
 use fallline::ranks::threads;
 use fallline::registry::names::ENTRIES;
 use fallline::{Format, Method, Optimizer, Recipe, Registry};
 use std::any::{Any, TypeId};
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-/// An alias of each algorithm, in a module of its name.
+/// The rules that the registry's crate compiled: an alias has no others, and nothing is compiled once more for it.
+struct Shipped;
+
+impl Link for Shipped {
+    fn kernel<R: Rule>() -> &'static Kernel {
+        static RULES: LazyLock<HashMap<&str, &Kernel>> = LazyLock::new(|| {
+            let mut rules: HashMap<&str, &Kernel> = HashMap::new();
+            for text in INPUTS.iter().flat_map(|inputs| inputs.good) {
+                let method = method(text);
+                let builtins =
+                    method.algorithm().into_iter().flat_map(|algorithm| algorithm.builtins().all());
+                for kernel in method.kernels().into_iter().chain(builtins) {
+                    let known = *rules.entry(kernel.name).or_insert(kernel);
+                    assert!(std::ptr::eq(known, kernel), "two rules are called {}", kernel.name);
+                }
+            }
+            rules
+        });
+        RULES.get(R::NAME).copied().unwrap_or_else(|| panic!("no good input chooses {}", R::NAME))
+    }
+}
+
+/// An alias of each algorithm.
 macro_rules! aliases {
-    ($($of:ident as $text:literal),* $(,)?) => {
+    ([$($of:ident,)+] [$($alias:ident,)+]) => {
         mod renamed {
             use super::*;
             $(alias! {
                 /// The same under another name.
-                pub $of as $text is super::$of
-            })*
+                pub $of as "my_alias" is super::$of
+            })+
         }
 
-        /// All of them.
-        fn registry() -> Registry {
-            let registry = Registry::standard();
-            $(let registry = registry.with::<renamed::$of>().unwrap();)*
-            registry
-        }
-
-        /// The algorithms that have one.
-        fn listed() -> HashSet<TypeId> {
-            [$(TypeId::of::<$of>()),*].into()
+        /// Of each algorithm the name, the type, and a registry in which "my_alias" is another name of it.
+        fn algorithms() -> Vec<(&'static str, TypeId, Registry)> {
+            let with = |registry: Result<Registry, _>| registry.unwrap_or_else(|error| panic!("{error}"));
+            vec![$((
+                $of::NAME,
+                TypeId::of::<$of>(),
+                with(Registry::standard().with_linked::<renamed::$of, Shipped>()),
+            ),)+]
         }
     };
 }
 
-aliases! {
-    AdEmaMix as "my_AdEMAMix", Adadelta as "my_Adadelta", Adafactor as "my_Adafactor", Adagrad as "my_Adagrad",
-    Adam as "my_Adam", AdamW as "my_AdamW", AdamWScheduleFree as "my_AdamWScheduleFree", Adamax as "my_Adamax",
-    Asgd as "my_ASGD", BnbAdagrad as "my_bnb_Adagrad", BnbAdam as "my_bnb_Adam", BnbLion as "my_bnb_Lion",
-    BnbRmsProp as "my_bnb_RMSprop", BnbSgd as "my_bnb_SGD", CpuAdam as "my_DeepSpeedCPUAdam",
-    DAdaptAdaGrad as "my_DAdaptAdaGrad", DAdaptAdam as "my_DAdaptAdam", DAdaptSgd as "my_DAdaptSGD",
-    FusedAdam as "my_FusedAdam", FusedLamb as "my_FusedLamb", Lamb as "my_LAMB", Lars as "my_LARS",
-    Lion as "my_Lion", Muon as "my_Muon", NAdam as "my_NAdam", NorMuon as "my_NorMuon",
-    OnebitAdam as "my_OnebitAdam", OnebitLamb as "my_OnebitLamb", Prodigy as "my_Prodigy",
-    PytorchLars as "my_PytorchLARS", RAdam as "my_RAdam", RmsProp as "my_RMSprop", Rprop as "my_Rprop",
-    Sgd as "my_SGD", SophiaG as "my_SophiaG", SparseAdam as "my_SparseAdam", TorchAdafactor as "my_TorchAdafactor",
-    ZeroOneAdam as "my_ZeroOneAdam",
+for_each_algorithm!(aliases);
+
+/// A configuration of an algorithm under its own name, the same under the other name, and the registry that knows it.
+struct Pair {
+    text: String,
+    other: String,
+    registry: Registry,
 }
 
-/// The configurations of algorithms under their own name, each as it is and under the other name.
-fn pairs() -> Vec<(String, String)> {
-    let registry = registry();
+fn pairs() -> Vec<Pair> {
+    let algorithms = algorithms();
     let mut pairs = Vec::new();
-    for text in INPUTS.iter().flat_map(|inputs| inputs.good()) {
+    for text in INPUTS.iter().flat_map(|inputs| inputs.good) {
         let Ok(recipe) = Recipe::from_text(text) else { continue };
         let name = recipe.algorithm().name();
-        if registry.find(&format!("my_{name}")).is_some() {
-            let whole =
-                if text.starts_with("dict") { text.to_owned() } else { format!("dict(type='{text}')") };
-            let other = whole.replacen(&format!("type='{name}'"), &format!("type='my_{name}'"), 1);
+        if let Some((_, _, registry)) = algorithms.iter().find(|(known, ..)| *known == name) {
+            let whole = whole(text);
+            let other = whole.replacen(&format!("type='{name}'"), "type='my_alias'", 1);
             assert_ne!(whole, other);
-            pairs.push((whole, other));
+            pairs.push(Pair { text: whole, other, registry: registry.clone() });
         }
     }
     pairs
@@ -92,7 +107,7 @@ impl Model {
         Model { values, grads }
     }
 
-    /// Takes all steps that are taken. Returns the first complaint, without names, and all bits that are left.
+    /// Takes all steps that are taken. Returns the first complaint, and all bits that are left.
     fn run(mut self, recipe: &Recipe, optimizer: &mut dyn Optimizer) -> (Option<String>, Vec<u64>) {
         let algorithm = recipe.algorithm();
         let (sparse, curved) = (algorithm.takes_dense().is_err(), algorithm.hessian().is_some());
@@ -116,7 +131,7 @@ impl Model {
                 stepped = stepped.and_then(|()| optimizer.update_hessian(&mut bindings).map(|_| ()));
             }
             if let (Err(error), None) = (stepped, &complaint) {
-                complaint = Some(error.to_string().replace("my_", ""));
+                complaint = Some(error.to_string());
             }
         }
         let mut left: Vec<u64> = self.values.iter().flat_map(|(_, _, value)| value.bits()).collect();
@@ -132,7 +147,7 @@ impl Model {
 
 #[test]
 fn every_algorithm_has_an_alias_here() {
-    let listed = listed();
+    let listed: HashSet<TypeId> = algorithms().into_iter().map(|(_, of, _)| of).collect();
     for entry in ENTRIES {
         // Searches are no algorithms, and ZeroRedundancyOptimizer's is the one that it is around.
         if let Method::Algorithm(algorithm) = entry.defaults() {
@@ -143,33 +158,32 @@ fn every_algorithm_has_an_alias_here() {
 
 #[test]
 fn an_alias_is_its_algorithm() {
-    let registry = registry();
     let pairs = pairs();
-    assert!(pairs.len() >= listed().len());
-    for (seed, (text, other)) in pairs.iter().enumerate() {
+    for (name, ..) in algorithms() {
+        let quoted = format!("type='{name}'");
+        assert!(pairs.iter().any(|pair| pair.text.contains(&quoted)), "{name} has no good input");
+    }
+    for (seed, Pair { text, other, registry }) in pairs.iter().enumerate() {
         let [one, two] = [text, other].map(|text| {
-            let recipe = Recipe::from_text_with(text, &registry).unwrap_or_else(|error| panic!("{error}"));
+            let recipe = Recipe::from_text_with(text, registry).unwrap_or_else(|error| panic!("{error}"));
             Model::new(seed as u64).run(&recipe, &mut recipe.optimizer(best()))
         });
-        assert_eq!(one.0, two.0, "{text}");
-        assert_eq!(one.0, None, "{text}: nothing is compared of what is not taken");
+        assert_eq!((&one.0, &two.0), (&None, &None), "{text}: nothing is compared of what is not taken");
         assert!(one.1 == two.1, "{other} has other bits than {text}");
     }
 }
 
 #[test]
 fn an_alias_is_its_algorithm_on_several_ranks() {
-    let registry = registry();
-    for (text, other) in
-        pairs().iter().filter(|(text, _)| text.contains("type='Onebit") || text.contains("ZeroOne"))
-    {
+    let of_ranks = |text: &str| text.contains("type='Onebit") || text.contains("ZeroOne");
+    for Pair { text, other, registry } in pairs().iter().filter(|pair| of_ranks(&pair.text)) {
         // From each rank on, a gradient of its own.
         let outcomes = [text, other].map(|text| {
             let running: Vec<_> = threads(2, Duration::from_secs(60))
                 .into_iter()
                 .enumerate()
                 .map(|(rank, ranks)| {
-                    let recipe = Recipe::from_text_with(text, &registry).unwrap();
+                    let recipe = Recipe::from_text_with(text, registry).unwrap();
                     std::thread::spawn(move || {
                         let mut optimizer = recipe.optimizer(best()).with_ranks(Arc::new(ranks));
                         let mut model = Model::new(1);
@@ -186,11 +200,10 @@ fn an_alias_is_its_algorithm_on_several_ranks() {
 
 #[test]
 fn a_wrapper_is_its_algorithm() {
-    let registry = registry();
     let mut wrapped = 0;
     // torch's wrapper means torch's Adafactor by that name, which is called TorchAdafactor here.
-    let pairs = pairs().into_iter().filter(|(text, _)| !text.contains("type='Adafactor'"));
-    for (seed, (text, other)) in pairs.enumerate() {
+    let pairs = pairs().into_iter().filter(|pair| !pair.text.contains("type='Adafactor'"));
+    for (seed, Pair { text, other, registry }) in pairs.enumerate() {
         // Alone, a rank has all states.
         let around = |text: &str| {
             text.replacen("type=", "optimizer_type=", 1).replacen(
@@ -208,7 +221,7 @@ fn a_wrapper_is_its_algorithm() {
         {
             let recipe = recipe.unwrap_or_else(|error| panic!("{text}: {error}"));
             let got = Model::new(seed as u64).run(&recipe, &mut recipe.optimizer(best()));
-            assert!(got == expected, "{text} shared out has other bits");
+            assert!(got == expected, "{text} sharded has other bits");
         }
     }
     assert!(wrapped > 60, "only {wrapped} could be wrapped");

@@ -1,4 +1,4 @@
-//! A step allocates nothing once everything has been seen, and what goes on around it next to nothing. A binary of its own: it replaces the allocator.
+//! A step allocates nothing after the first, and the gradient pipeline next to nothing. A binary of its own: it replaces the allocator.
 
 #![allow(unsafe_code)] // an allocator is unsafe to implement
 

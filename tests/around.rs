@@ -80,12 +80,11 @@ fn averages(optimizer: Driver, share: f64, mut tensors: Vec<Tensor>, what: &str)
         for (tensor, expected) in tensors.iter().zip(&mut expected) {
             if t > 0 {
                 // What looks at all parameters together computes in single precision here.
-                let double =
-                    tensor.value.format() == Format::F64 && !common::is_in(common::ALL_TOGETHER, what);
+                let double = tensor.value.format() == Format::F64 && !common::looks_at_all_together(what);
                 for (a, p) in expected.iter_mut().zip(trained(&optimizer, tensor)) {
                     *a = lerp(*a, p, share, double);
                 }
-            } else if tensor.value.format() == Format::F64 && common::is_in(common::ALL_TOGETHER, what) {
+            } else if tensor.value.format() == Format::F64 && common::looks_at_all_together(what) {
                 expected.iter_mut().for_each(|x| *x = f64::from(*x as f32));
             }
             let got = optimizer.average(&tensor.name).unwrap().unwrap();
@@ -250,7 +249,7 @@ rule! {
 }
 
 rule! {
-    /// Has a sum, and cannot go beside another.
+    /// Has a sum, and cannot be fused.
     pub Summed(h: (), t) {}
     element(p: Param) -> () sum(total) {
         total = p;
@@ -300,11 +299,11 @@ fn rules_beside_a_pass() {
         let summed = Beside { kernel: Native::kernel::<Summed>(), operands: &[0], row: &[1.0], first: false };
         let short = Beside { row: &[], ..follow(&[2, 0], false) };
         for (beside, elements, problem) in [
-            (vec![follow(&[2, 2], false)], [8, 8], "cannot go beside"),
-            (vec![follow(&[2, 99], false)], [8, 8], "cannot go beside"),
-            (vec![follow(&[2], false)], [8, 8], "cannot go beside"),
-            (vec![summed], [8, 8], "cannot go beside"),
-            (vec![follow(&[2, 0], false); 6], [8, 8], "cannot go beside"),
+            (vec![follow(&[2, 2], false)], [8, 8], "cannot be fused"),
+            (vec![follow(&[2, 99], false)], [8, 8], "cannot be fused"),
+            (vec![follow(&[2], false)], [8, 8], "cannot be fused"),
+            (vec![summed], [8, 8], "cannot be fused"),
+            (vec![follow(&[2, 0], false); 6], [8, 8], "cannot be fused"),
             (vec![short], [8, 8], "the table of scalars"),
             (vec![follow(&[2, 0], false)], [8, 7], "operand a of tensor 0"),
             // A gradient is only lent.

@@ -338,7 +338,7 @@ fn neighbours_in_one_buffer_are_the_same() {
         let made = || {
             let mut optimizer = build(text);
             // D-Adaptation takes no other lr.
-            let other = if common::is_in(common::ALL_TOGETHER, text) { "weight_decay" } else { "lr" };
+            let other = if common::looks_at_all_together(text) { "weight_decay" } else { "lr" };
             let doubled = optimizer.get(0, other).map(|x| fallline::Value::Float(2.0 * x.as_f64().unwrap()));
             if let (Some(name), Some(doubled)) = (lonely, doubled) {
                 optimizer.add_group(move |other| other == name, &[(other, doubled)]).unwrap();

@@ -3,14 +3,14 @@
 
 mod common;
 
-use common::inputs::{INPUTS, Inputs, NO_ROW, Skip};
+use common::inputs::{self, INPUTS, Inputs, Skip};
 use common::{
-    Buffer, Left, Outcome, Random, Tensor, backends, bind, build_on, cpu, first_difference, method, outcome,
-    outcome_of, recipe, run,
+    Buffer, Left, Outcome, Random, Tensor, backends, bind, build_on, cpu, first_difference, method, name_of,
+    outcome, outcome_of, recipe, run,
 };
 use fallline::optim::hyper::Value;
 use fallline::optim::{Error, Skipped};
-use fallline::registry::names::{ENTRIES, find};
+use fallline::registry::names::find;
 use fallline::{Backend, Checkpoint, Driver, Format, Isa, NonFinite, Optimizer, Recipe};
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ fn formats(case: usize) -> Vec<Format> {
 /// Runs a check for every good input and type: configuration, parameters, and a fresh optimizer on each device.
 fn for_each(seed: u64, check: impl Fn(&Inputs, &str, &[Tensor], &dyn Fn() -> Driver)) {
     for (row, inputs) in INPUTS.iter().enumerate().filter(|(_, inputs)| !inputs.skips(Skip::Step)) {
-        for (i, text) in inputs.good().into_iter().enumerate() {
+        for (i, text) in inputs.good.iter().enumerate() {
             for format in formats(row + i) {
                 let tensors = tensors(inputs, format, true, &mut Random(seed + i as u64));
                 for backend in backends() {
@@ -77,17 +77,15 @@ fn of<'o>(outcome: &'o Outcome, name: &str) -> &'o Left {
 
 #[test]
 fn the_table_has_every_name_and_hyperparameter() {
-    let mut problems = Vec::new();
-    for entry in ENTRIES.iter().filter(|entry| NO_ROW.iter().all(|(name, _)| *name != entry.name)) {
-        let rows: Vec<&Inputs> = INPUTS.iter().filter(|inputs| inputs.name == entry.name).collect();
-        let [inputs] = rows[..] else {
-            problems.push(format!("{} has {} rows in tests/common/inputs.rs", entry.name, rows.len()));
-            continue;
-        };
-        if inputs.bad.is_empty() {
-            problems.push(format!("{} has no bad inputs", entry.name));
+    let mut problems = inputs::problems();
+    for inputs in INPUTS {
+        let Some(entry) = find(inputs.name) else { continue };
+        for text in inputs.good.iter().chain([&inputs.largest]).filter(|text| name_of(text) != inputs.name) {
+            problems.push(format!("{}: {text} is of another name", inputs.name));
         }
-        let good = inputs.good();
+        if inputs.bad.is_empty() {
+            problems.push(format!("{} has no bad inputs", inputs.name));
+        }
         for hyper in entry.defaults().table().iter().filter(|hyper| hyper.counts) {
             let default = (hyper.default)();
             let moved = |text: &&str| method(text).get(hyper.name).as_ref() != Some(&default);
@@ -95,14 +93,13 @@ fn the_table_has_every_name_and_hyperparameter() {
             let other = |x: bool| format!("{}={}", hyper.name, Value::Bool(!x));
             let refused = |x: bool| inputs.bad.iter().any(|(arguments, _)| *arguments == other(x));
             let only = matches!(default, Value::Bool(x) if refused(x));
-            if !good.iter().any(moved) && !only {
-                problems.push(format!("{}: {} has its default in every good input", entry.name, hyper.name));
+            if !inputs.good.iter().any(moved) && !only {
+                problems.push(format!("{}: {} has its default in every good input", inputs.name, hyper.name));
             }
         }
-    }
-    for name in INPUTS.iter().map(|inputs| inputs.name).chain(NO_ROW.iter().map(|row| row.0)) {
-        if find(name).is_none() {
-            problems.push(format!("{name} is not in the registry"));
+        let states = |text: &str| method(text).algorithm().map_or(0, |algorithm| algorithm.states().len());
+        if let Some(larger) = inputs.good.iter().find(|text| states(text) > states(inputs.largest)) {
+            problems.push(format!("{}: {larger} has more states than the largest", inputs.name));
         }
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
@@ -142,7 +139,7 @@ fn bad_inputs_are_refused_with_these_words() {
 fn accepted_arguments_change_no_bit() {
     for inputs in INPUTS.iter().filter(|inputs| !inputs.skips(Skip::Step)) {
         let entry = find(inputs.name).unwrap();
-        let text = inputs.good()[0];
+        let text = inputs.good[0];
         let start = tensors(inputs, Format::F32, true, &mut Random(1));
         let expected = outcome_of(build_on(cpu(Isa::best(), 1), text), &start);
         let lr = recipe(text).algorithm().get("lr").unwrap();
@@ -174,7 +171,7 @@ fn accepted_arguments_change_no_bit() {
 #[test]
 fn every_device_gives_the_scalar_bits() {
     for inputs in INPUTS.iter().filter(|inputs| !inputs.skips(Skip::Step) && !inputs.skips(Skip::Bits)) {
-        for (i, text) in inputs.good().into_iter().enumerate() {
+        for (i, text) in inputs.good.iter().enumerate() {
             for format in Format::ALL {
                 let tensors = tensors(inputs, format, !inputs.skips(Skip::Matrices), &mut Random(i as u64));
                 let reference = outcome_of(build_on(cpu(Isa::Scalar, 1), text), &tensors);
@@ -323,7 +320,7 @@ fn groups_have_rates_of_their_own() {
 #[test]
 fn a_step_with_nan_or_infinity_is_skipped_or_refused_whole() {
     for inputs in INPUTS.iter().filter(|inputs| !inputs.skips(Skip::Step)) {
-        for (i, text) in inputs.good().into_iter().enumerate() {
+        for (i, text) in inputs.good.iter().enumerate() {
             for backend in backends() {
                 let bad = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY][i % 3];
                 let format = Format::ALL[i % Format::ALL.len()];
@@ -388,7 +385,7 @@ fn nan_stays_in_its_tensor_by_default() {
         }
         // Every other element of the tensor has what it had, where a step looks at one element alone.
         let (got, expected) = (of(&got, &start[place].name), of(&expected, &start[place].name));
-        let alone = !common::is_in(common::WHOLE_TENSORS, text) && !common::in_blocks(text);
+        let alone = !common::looks_at_whole_tensors(text) && !common::in_blocks(text);
         if alone && !inputs.skips(Skip::Flat) {
             assert_eq!(got.1[1..], expected.1[1..], "{text}");
         }

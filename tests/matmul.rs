@@ -157,7 +157,7 @@ impl Case {
             if self.symmetric {
                 let m = self.extents.0;
                 let mirrored = (0..m * m).all(|at| got[at].to_bits() == got[at % m * m + at / m].to_bits());
-                prop_assert!(mirrored, "{isa}: not symmetric to the bit: {self:?}");
+                prop_assert!(mirrored, "{isa}: not bitwise symmetric: {self:?}");
             }
         }
         Ok(())

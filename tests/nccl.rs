@@ -96,7 +96,7 @@ fn ranks_train_as_one_does() {
     }
 }
 
-/// Parameters, gradients and states on the devices: averaged there, states shared out, parameters brought to all.
+/// Parameters, gradients and states on the devices: averaged there, states sharded, parameters broadcast.
 #[test]
 fn tensors_of_the_devices_are_stepped_together() {
     let _turn = turn("unchecked,eager");

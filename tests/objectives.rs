@@ -3,9 +3,9 @@
 mod common;
 
 use common::{build, search};
-use fallline::Optimizer;
 use fallline::optim::average::Average;
 use fallline::optim::{Binding, Error, Objective, Result, param};
+use fallline::{NonFinite, Optimizer};
 
 /// Rosenbrock's function, its variables in two parameters; it may fail at one evaluation.
 #[derive(Clone)]
@@ -14,11 +14,19 @@ struct Valley {
     grads: [Vec<f64>; 2],
     evaluations: usize,
     fails_at: usize,
+    /// The evaluation that gives a NaN, and whether it is the loss.
+    nan_at: (usize, bool),
 }
 
 impl Valley {
     fn new() -> Valley {
-        Valley { params: [vec![-1.2], vec![1.0]], grads: [vec![0.0], vec![0.0]], evaluations: 0, fails_at: 0 }
+        Valley {
+            params: [vec![-1.2], vec![1.0]],
+            grads: [vec![0.0], vec![0.0]],
+            evaluations: 0,
+            fails_at: 0,
+            nan_at: (0, false),
+        }
     }
 
     fn at(&self) -> [f64; 2] {
@@ -35,6 +43,12 @@ impl Objective for Valley {
         let [x, y] = self.at();
         let (off, rest) = (y - x * x, 1.0 - x);
         self.grads = [vec![-400.0 * x * off - 2.0 * rest], vec![200.0 * off]];
+        if self.evaluations == self.nan_at.0 {
+            if self.nan_at.1 {
+                return Ok(f64::NAN);
+            }
+            self.grads[1][0] = f64::NAN;
+        }
         Ok(100.0 * off * off + rest * rest)
     }
 
@@ -89,6 +103,49 @@ fn a_saved_search_goes_on_bit_for_bit() {
             resumed.save().unwrap().to_bytes().unwrap(),
             optimizer.save().unwrap().to_bytes().unwrap()
         );
+    }
+}
+
+/// Wherever in the search a NaN comes, the step is as if it had not been, or the NaN stays, as the policy says.
+#[test]
+fn a_nan_ends_the_step_where_it_began() {
+    for text in
+        [WOLFE, "dict(type='LBFGS', max_iter=4, lr=0.001)", "dict(type='LBFGS', max_iter=1, lr=0.001)"]
+    {
+        for (nan_at, loss) in (6..14).flat_map(|at| [(at, false), (at, true)]) {
+            for policy in [NonFinite::Skip, NonFinite::Error] {
+                let build =
+                    || search(text).with_non_finite(policy).averaged(Average::exponential(0.5).unwrap());
+                let (mut valley, mut optimizer) =
+                    (Valley { nan_at: (nan_at, loss), ..Valley::new() }, build());
+                let mut met = false;
+                while valley.evaluations < 20 && !met {
+                    let (before, saved) = (valley.at(), optimizer.save().unwrap());
+                    let first = valley.evaluations + 1;
+                    let found = optimizer.step_with(&mut valley);
+                    met = (first..=valley.evaluations).contains(&nan_at);
+                    if !met {
+                        found.unwrap();
+                        continue;
+                    }
+                    match (policy, found) {
+                        (NonFinite::Skip, Ok(value)) => assert_eq!(value.is_nan(), loss && first == nan_at),
+                        (NonFinite::Error, Err(Error::NonFiniteLoss { loss: value })) => {
+                            assert!(loss && value.is_nan())
+                        }
+                        (NonFinite::Error, Err(Error::NonFinite { param, count })) => {
+                            assert_eq!((loss, param.as_str(), count), (false, "y", 1));
+                        }
+                        (_, found) => panic!("{text} {nan_at} {policy:?}: {found:?}"),
+                    }
+                    assert_eq!(valley.at().map(f64::to_bits), before.map(f64::to_bits), "{text} {nan_at}");
+                    assert_eq!(optimizer.save().unwrap(), saved, "{text} {nan_at} {policy:?}");
+                }
+                assert!(met, "{text} {nan_at}");
+                optimizer.step_with(&mut valley).unwrap();
+                assert!(valley.at().iter().all(|x| x.is_finite()));
+            }
+        }
     }
 }
 

@@ -220,7 +220,7 @@ fn nothing_moves_at_rest_without_decay() {
         // The norm of wild numbers is infinite, and that times a step of 0 is not a number in the sources either.
         // So is the way from an infinite weight to one that is as large.
         let averages = text.contains("ScheduleFree");
-        let (mut random, norms) = (Random(1), averages || common::is_in(common::WHOLE_TENSORS, text));
+        let (mut random, norms) = (Random(1), averages || common::looks_at_whole_tensors(text));
         let numbers = if norms { random.units(200) } else { random.wilds(200) };
         let value = Buffer::new(Format::F32, &numbers);
         let zero = Some(Buffer::F32(vec![0.0; 200]));

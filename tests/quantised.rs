@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::trace::recorded;
 use common::{backends, recipe};
 use fallline::Optimizer;
 use fallline::optim::param;
@@ -11,8 +12,6 @@ use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Expected files, so that none goes missing without notice.
-const FILES: usize = 30;
 const STEPS: usize = 8;
 
 fn folder() -> PathBuf {
@@ -117,18 +116,19 @@ fn check(path: &Path, trace: &SafeTensors<'_>) -> Counts {
 fn bitsandbytes_is_matched_code_by_code() {
     let bytes = std::fs::read(folder().join("trace.safetensors")).unwrap();
     let trace = SafeTensors::deserialize(&bytes).unwrap();
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
     // Saved states are read by tests/converted.rs.
-    files.retain(|path| path.file_stem().unwrap() != "trace" && path.extension().unwrap() == "safetensors");
-    files.sort();
-    assert_eq!(files.len(), FILES);
+    let mut files = recorded(&folder());
+    files.retain(|path| path.file_stem().unwrap() != "trace");
     let stems: Vec<String> =
         files.iter().map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect();
     for entry in
         ENTRIES.iter().filter(|entry| entry.name.ends_with("8bit") || entry.name.starts_with("Paged"))
     {
-        assert!(stems.contains(&format!("{}-default", entry.name)), "no golden values of {}", entry.name);
+        assert!(
+            stems.contains(&format!("{}-default", entry.name)),
+            "{} has no golden values: add it to tests/golden/quantised.py, and run that",
+            entry.name
+        );
     }
     let mut worst: BTreeMap<String, [f64; 2]> = BTreeMap::new();
     for (path, stem) in files.iter().zip(stems) {

@@ -54,16 +54,16 @@ const SHARED_OUT: &[(&str, &str)] = &[
     ),
     (
         "optimizer_type='LBFGS'",
-        "ZeroRedundancyOptimizer: LBFGS cannot be shared out: it searches along all parameters together",
+        "ZeroRedundancyOptimizer: LBFGS cannot be sharded: it searches along all parameters together",
     ),
     (
         "optimizer_type='OnebitAdam'",
-        "ZeroRedundancyOptimizer: OnebitAdam cannot be shared out: it sends compressed momenta to all ranks itself, \
+        "ZeroRedundancyOptimizer: OnebitAdam cannot be sharded: it sends compressed momenta to all ranks itself, \
          each of which needs all states",
     ),
     (
         "optimizer_type='ZeroRedundancyOptimizer'",
-        "ZeroRedundancyOptimizer: ZeroRedundancyOptimizer is shared out already",
+        "ZeroRedundancyOptimizer: ZeroRedundancyOptimizer is sharded already",
     ),
 ];
 

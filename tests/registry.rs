@@ -264,7 +264,7 @@ fn entries_describe_it() {
     let registry = registry();
     let of = |name: &str| {
         let entry = registry.find(name).unwrap();
-        (entry.state_bytes(), entry.state_formula(), entry.needs.to_vec())
+        (entry.state_bytes(), entry.state_formula(), entry.needs().to_vec())
     };
     assert_eq!(of("MyMomentum"), (Some(4.0), "4 (m)".into(), vec![]));
     assert_eq!(of("MyLARS"), (Some(4.0), "4 (momentum)".into(), vec![]));

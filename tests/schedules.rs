@@ -126,6 +126,53 @@ fn a_saved_schedule_goes_on_where_it_was() {
     assert!(again.load(&serde_json::json!("nonsense")).is_err());
 }
 
+/// What was saved from one chain is refused by every other, which stays as it is.
+#[test]
+fn a_schedule_of_another_chain_is_refused() {
+    let chains = [
+        "dict(type='OneCycleLR', eta_max=0.1, total_steps=20, by_epoch=False)",
+        "dict(type='OneCycleLR', eta_max=0.3, total_steps=20, by_epoch=False)",
+        "dict(type='StepLR', step_size=3, gamma=0.5, by_epoch=False)",
+        "dict(type='StepLR', step_size=3, gamma=0.5)",
+        "dict(type='CosineAnnealingLR', T_max=20, by_epoch=False)",
+        "dict(type='CosineAnnealingLR', T_max=20, by_epoch=False, end=12)",
+        "dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=5)",
+        "dict(type='LinearLR', start_factor=0.2, by_epoch=False, end=5)",
+        "dict(type='LinearMomentum', start_factor=0.2, by_epoch=False, end=5)",
+        "dict(type='MultiStepLR', milestones=[2, 4], by_epoch=False)",
+        "dict(type='MultiStepLR', milestones=[2, 5], by_epoch=False)",
+    ];
+    let begin = |chain: &str| {
+        let text = format!("optimizer=dict(type='SGD', lr=0.05, momentum=0.9)\nparam_scheduler={chain}");
+        let recipe = Recipe::from_text(&text).unwrap();
+        let mut optimizer = recipe.optimizer(Cpu::scalar().shared());
+        let schedule = recipe.schedule(1, &mut optimizer).unwrap();
+        (optimizer, schedule)
+    };
+    for one in chains {
+        let (mut optimizer, mut schedule) = begin(one);
+        for _ in 0..5 {
+            schedule.after_iteration(&mut optimizer).unwrap();
+        }
+        let saved: serde_json::Value = serde_json::from_str(&schedule.save().to_string()).unwrap();
+        for other in chains {
+            let (_, mut into) = begin(other);
+            let before = into.save();
+            match into.load(&saved) {
+                Ok(()) => assert_eq!(one, other),
+                Err(error) => {
+                    assert!(one != other && error.to_string().contains("entry 0"), "{one} {other}: {error}");
+                    assert_eq!(into.save(), before);
+                }
+            }
+        }
+        // Of an earlier version nothing of the entry is known.
+        let mut earlier = saved.clone();
+        earlier[0].as_object_mut().unwrap().remove("entry").unwrap();
+        begin(one).1.load(&earlier).unwrap();
+    }
+}
+
 #[test]
 fn what_is_wrong_is_named() {
     let cases = [
@@ -144,7 +191,7 @@ fn what_is_wrong_is_named() {
         ("dict(type='ReduceOnPlateauLR', factor=1.0)", "factor must be below 1, got 1.0"),
         ("dict(type='ReduceOnPlateauLR', convert_to_iter_based=True)", "must be False for a ReduceOnPlateau"),
         ("dict(type='MultiStepLR', milestones=3)", "milestones must be a list of numbers from 0, got 3"),
-        ("dict(type='LinearLR', last_step=-2)", "last_step must be a whole number from -1, got -2"),
+        ("dict(type='LinearLR', last_step=-2)", "last_step must be an integer of at least -1, got -2"),
         ("dict(type='LinearLR', param_name='lr')", "LinearLR has no \"param_name\""),
         (
             "dict(type='LinearLR', start_facto=0.1)",

@@ -1,10 +1,10 @@
 //! What stands around an optimizer, against MMEngine with torch (`tests/golden/toolkit.py`) and against itself:
-//! groups by rule, wrappers, averages, steps in pieces.
+//! groups by rule, wrappers, averages, incremental steps.
 
 mod common;
 
 use common::{
-    ALL_TOGETHER, Buffer, CASES, Random, Tensor, best, bits, build_on, is_in, outcome, recipe, run,
+    Buffer, CASES, Random, Tensor, best, bits, build_on, looks_at_all_together, outcome, recipe, run,
 };
 use fallline::optim::StepReport;
 use fallline::optim::average::Average;
@@ -239,7 +239,7 @@ fn a_step_in_pieces_has_the_same_bits() {
         let mut pieces = whole.clone();
         let (mut one, mut other) = (build_on(best(), text), build_on(best(), text));
         if let Err(error) = other.begin().map(|_| ()) {
-            assert!(is_in(ALL_TOGETHER, text), "{text}: {error}");
+            assert!(looks_at_all_together(text), "{text}: {error}");
             assert!(error.to_string().contains("looks at all parameters together"), "{error}");
             continue;
         }
@@ -571,7 +571,7 @@ fn what_is_wrong_around_an_optimizer_is_named() {
         ),
         (
             format!("{sgd}, accumulative_counts=0"),
-            "accumulative_counts must be a whole number of at least 1, got 0",
+            "accumulative_counts must be an integer of at least 1, got 0",
         ),
         (format!("{sgd}, loss_scale=2.0"), "an OptimWrapper has no \"loss_scale\""),
         (

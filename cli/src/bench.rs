@@ -1,4 +1,4 @@
-//! `fallline bench`: optimizers against the speed of memory.
+//! `fallline bench`: optimizers against memory bandwidth.
 
 mod device;
 mod layout;
@@ -22,30 +22,32 @@ const ROUNDS: usize = 9;
 
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example: fallline bench --optimizer AdamW Lion --elements 67108864 --threads 2 --json"
-)]
+#[command(after_help = "\
+The column roofline is the optimizer's bandwidth over that of a plain pass, which moves the same bytes without arithmetic, in the \
+same run. On CUDA the plain pass is a copy within the device.
+
+Example: fallline bench --optimizer AdamW Lion --elements 67108864 --threads 2 --json")]
 pub struct Args {
     /// Names or configurations; every name by default
     #[arg(long, value_name = "NAME", num_args = 1..)]
     optimizer: Vec<String>,
-    /// Where to run: cpu, cuda or cuda:N
+    /// Device: cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Elements in all (of the layouts flat and small); 2^24 by default, 2^14 on an emulated device
+    /// Total elements (of all layouts but resnet50); 2^24 by default, 2^14 on an emulated device
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 33))]
     elements: Option<u64>,
-    /// How they are cut into tensors: one, ResNet-50's 161, tensors of 1,000 with buffers of their own or in flat ones, or
-    /// one matrix, which those that take nothing else get in place of a flat tensor
+    /// Tensor layout: one flat tensor, ResNet-50's 161 tensors, tensors of 1,000 elements (separate, or slices of one
+    /// buffer), or one matrix (the default of matrix optimizers)
     #[arg(long, value_enum, default_value_t = Layout::Flat)]
     layout: Layout,
-    /// How parameters and gradients are stored: f32 or bf16 (states stay f32)
+    /// Type of parameters and gradients: f32 or bf16 (states stay f32)
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
     dtype: String,
-    /// The number of threads of the CPU; all of the machine's by default
+    /// Number of CPU threads; all cores by default
     #[arg(long, value_parser = common::threads)]
     threads: Option<usize>,
-    /// Print an array of objects
+    /// Print a JSON array of objects
     #[arg(long)]
     json: bool,
 }
@@ -57,7 +59,7 @@ pub fn run(args: Args) -> Result<()> {
         true => {
             let matrices = matches!(args.layout, Layout::Flat | Layout::Matrix);
             let fits = |needs: &[&str]| needs.is_empty() || (matrices && *needs == ["matrix"]);
-            let plain = ENTRIES.iter().filter(|entry| fits(entry.needs));
+            let plain = ENTRIES.iter().filter(|entry| fits(entry.needs()));
             plain.map(|entry| entry.name.to_owned()).collect()
         }
         false => args.optimizer.clone(),

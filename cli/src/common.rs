@@ -1,4 +1,4 @@
-//! What several commands share: configurations, devices, output.
+//! Configurations, devices and output, for several commands.
 
 use crate::error::{Error, Result};
 use fallline::{AnyRecipe, Backend, Cpu, Cuda, Recipe};
@@ -16,7 +16,7 @@ pub struct Source {
     /// A configuration file: .py, .json, .toml or .yaml
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Warn instead of failing where a rule in paramwise_cfg matches no parameter
+    /// Warn instead of failing if a rule in paramwise_cfg matches no parameter
     #[arg(long)]
     pub allow_unmatched: bool,
 }
@@ -32,7 +32,7 @@ impl Source {
         let recipe = match (&self.optimizer, &self.config) {
             (Some(text), _) => AnyRecipe::from_text(text)?,
             (None, Some(path)) => AnyRecipe::from_file(path)?,
-            (None, None) => return Err(Error::Usage("give --optimizer TEXT or --config FILE".into())),
+            (None, None) => return Err(Error::Usage("pass --optimizer TEXT or --config FILE".into())),
         };
         Ok(recipe.allow_unmatched(self.allow_unmatched))
     }

@@ -1,4 +1,4 @@
-//! `fallline convert`: optimizer states from and to other trainers' files.
+//! `fallline convert`: optimizer states to and from files of other frameworks.
 
 mod folder;
 
@@ -16,9 +16,12 @@ use std::path::{Path, PathBuf};
 /// Arguments of `convert`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A file of torch's is the state_dict of an optimizer, or a dict of a trainer that has one anywhere in it (--key says which \
-where there are several); it is read without executing anything in it, and what is of an unknown class is never built. IN may \
-be a folder of Accelerate's, of Hugging Face's Trainer or of DeepSpeed's (ZeRO, stages 1 and 2, whose shards are joined). Hyperparameters come from its groups, and those that it does not have from --optimizer.
+A torch file is the state_dict of an optimizer, or a checkpoint dict that has one anywhere in it; --key says which if there \
+are several. Nothing in it is executed, and values of unknown classes are never built. IN may be a folder of Accelerate, of \
+Hugging Face's Trainer or of DeepSpeed (ZeRO stages 1 and 2, whose shards are joined). Hyperparameters come from the groups; \
+--optimizer gives those that they lack.
+
+8-bit states of bitsandbytes stay quantized under a name with the same codebook, such as AdamW8bit.
 
 Example: fallline convert run.pth run.safetensors --optimizer AdamW
 
@@ -30,37 +33,37 @@ pub struct Args {
     /// The file to convert, or a folder that a trainer saved
     #[arg(value_name = "IN")]
     input: PathBuf,
-    /// Where the result goes
+    /// The file to write
     #[arg(value_name = "OUT")]
     output: PathBuf,
-    /// What IN is; by default what it looks like
+    /// The format of IN; detected by default
     #[arg(long, value_enum)]
     from: Option<Kind>,
-    /// What OUT becomes; by default a checkpoint of fallline's, or torch's if IN is one
+    /// The format of OUT; by default a fallline checkpoint, or a torch file if IN is one
     #[arg(long, value_enum)]
     to: Option<Kind>,
-    /// The algorithm, and hyperparameters that IN does not have: `AdamW` or `dict(type="AdamW", …)`
+    /// The algorithm, and hyperparameters that IN lacks: `AdamW` or `dict(type="AdamW", …)`
     #[arg(long, value_name = "TEXT", conflicts_with = "config")]
     optimizer: Option<String>,
     /// The same from a configuration file: .py, .json, .toml or .yaml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The parameters' names in the order of the optimizer: a file of torch's, JSON, or text with a name a line
+    /// The parameters' names in the optimizer's order: a torch file, JSON, or text with one name a line
     #[arg(long, value_name = "FILE")]
     params: Option<PathBuf>,
-    /// Name the parameters 0, 1, 2, … where IN has no names; for torch, order them by their names where IN has no order
+    /// Name the parameters 0, 1, 2, … if IN has no names; for torch, sort them by name if IN has no order
     #[arg(long, conflicts_with = "params")]
     number: bool,
-    /// Let names that begin with OLD begin with NEW instead: module.= leaves it out
+    /// Replace the prefix OLD of names by NEW: module.= strips it
     #[arg(long, value_name = "OLD=NEW", value_parser = rule)]
     rename: Vec<(String, String)>,
-    /// The way to the optimizer's state in IN, with dots: optimizer.generator, optimizer_states.0
+    /// The dotted path of the optimizer's state in IN: optimizer.generator, optimizer_states.0
     #[arg(long, value_name = "PATH")]
     key: Option<String>,
-    /// What goes around the optimizer's state in a file for torch
+    /// The checkpoint format that encloses the optimizer's state in a torch file
     #[arg(long, value_enum, default_value_t = Layout::Bare)]
     layout: Layout,
-    /// Leave out what has no place here or does not fit instead of refusing it
+    /// Drop what has no counterpart or does not fit instead of refusing it
     #[arg(long)]
     lenient: bool,
     /// Print the report as JSON
@@ -68,25 +71,25 @@ pub struct Args {
     json: bool,
 }
 
-/// A kind of file.
+/// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
 enum Kind {
-    /// A checkpoint of fallline's
+    /// A fallline checkpoint
     Fallline,
     /// A file of torch.save
     Torch,
-    /// The same tree as in a file of torch's, as safetensors
+    /// The tree of a torch file, as safetensors
     Safetensors,
 }
 
-/// What goes around an optimizer's state.
+/// The checkpoint format that encloses an optimizer's state.
 #[derive(Clone, Copy, Debug, PartialEq, clap::ValueEnum)]
 enum Layout {
-    /// Nothing: what optimizer.state_dict() gives
+    /// None: the bare result of optimizer.state_dict()
     Bare,
     /// A dict with model and optimizer
     Training,
-    /// What MMEngine's runner resumes from
+    /// A checkpoint that MMEngine's runner resumes from
     Mmengine,
 }
 
@@ -111,7 +114,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let (out, report) = match (from == Kind::Fallline, to == Kind::Fallline) {
         (true, true) => {
-            return Err(Error::Usage("--to: IN is a checkpoint of fallline's already".into()));
+            return Err(Error::Usage("--to: IN is a fallline checkpoint already".into()));
         }
         (false, false) => {
             let tree = tree()?;
@@ -122,8 +125,7 @@ pub fn run(args: Args) -> Result<()> {
         }
         (false, true) => {
             let base = args.method()?.ok_or_else(|| {
-                let problem =
-                    "the file does not say of which algorithm it is: give --optimizer NAME, or --config FILE";
+                let problem = "the file does not name its algorithm: pass --optimizer NAME or --config FILE";
                 Error::Usage(format!("{}: {problem}", args.input.display()))
             })?;
             let options = ImportOptions {
@@ -220,13 +222,16 @@ impl Args {
     fn groups(&self, checkpoint: &Checkpoint) -> Result<Vec<Method>> {
         let malformed = |problem: String| Error::Malformed { path: self.input.clone(), problem };
         let manifest = checkpoint.manifest.optimizer.as_ref();
-        let manifest = manifest.ok_or_else(|| malformed("it holds no optimizer's state".into()))?;
+        let manifest = manifest.ok_or_else(|| malformed("it has no optimizer state".into()))?;
         let name = manifest.name();
         if let Some(asked) = self.method()?
             && asked.name() != name
         {
             let asked = asked.name();
-            return Err(Error::Usage(format!("{}: it is of {name}, not of {asked}", self.input.display())));
+            return Err(Error::Usage(format!(
+                "{}: it is a checkpoint of {name}, not of {asked}",
+                self.input.display()
+            )));
         }
         let entry = names::find(name).ok_or_else(|| malformed(format!("there is no optimizer {name:?}")))?;
         // A schedule may have set what a new optimizer would be refused.
@@ -258,7 +263,7 @@ impl Args {
                     .iter()
                     .any(|part| problem.contains(part)) =>
             {
-                format!("{error} (--lenient leaves it out)")
+                format!("{error} (--lenient drops it)")
             }
             _ => error.to_string(),
         };

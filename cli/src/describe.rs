@@ -15,15 +15,15 @@ use serde_json::json;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: fallline describe AdamW\n         fallline describe Lion --ptx")]
 pub struct Args {
-    /// A name of the registry, or an optimizer's dict: dict(type='AdamW', cautious=True)
+    /// A name of the registry, or an optimizer dict: dict(type='AdamW', cautious=True)
     name: String,
-    /// Print an object instead of text
+    /// Print a JSON object
     #[arg(long, conflicts_with = "ptx")]
     json: bool,
-    /// Print the kernels that a CUDA device runs for it, as commented PTX
+    /// Print its CUDA kernels, as commented PTX
     #[arg(long)]
     ptx: bool,
-    /// The formats of the kernels' parameters and gradients
+    /// Storage type of the kernels' parameters and gradients
     #[arg(long, requires = "ptx", default_value = "f32", value_parser = ["f32", "f64", "bf16", "f16"])]
     dtype: String,
 }
@@ -175,7 +175,9 @@ fn between(kernel: &'static Kernel) -> Vec<String> {
     }
     lines.extend(formulas.update.to_string().lines().map(str::to_owned));
     if declared.may_skip {
-        lines.extend(formulas.skips.to_string().lines().map(|line| format!("{line}   (above 0: no pass)")));
+        lines.extend(
+            formulas.skips.to_string().lines().map(|line| format!("{line}   (above 0: the pass is skipped)")),
+        );
     }
     lines.extend(formulas.tensor.to_string().lines().map(str::to_owned));
     lines
@@ -183,7 +185,7 @@ fn between(kernel: &'static Kernel) -> Vec<String> {
 
 impl Described {
     fn kind(&self) -> &'static str {
-        if self.kernel.is_some() { "Pass" } else { "Matrices" }
+        if self.kernel.is_some() { "Pass" } else { "Operation" }
     }
 
     /// The scalars of a step that are not a hyperparameter under its own name.
@@ -241,9 +243,9 @@ fn row_sparse(method: &Method) -> String {
         return format!("refused ({} does not take row-sparse gradients)", method.name());
     };
     match algorithm.takes_rows() {
-        Ok(Sparse::RowsOnly) => "it takes no others; only their rows are touched".into(),
-        Ok(Sparse::Rows) => "only their rows are touched".into(),
-        Ok(_) => "the other rows count as zeros".into(),
+        Ok(Sparse::RowsOnly) => "required; only the given rows are updated".into(),
+        Ok(Sparse::Rows) => "only the given rows are updated".into(),
+        Ok(_) => "the other rows are treated as zeros".into(),
         Err(reason) => format!("refused ({reason})"),
     }
 }
@@ -268,10 +270,10 @@ fn as_text(entry: &Entry, method: &Method, variants: &Variants) -> String {
         let remembered = |scalars: &[(&str, f64)]| scalars.iter().map(|s| s.0).collect::<Vec<_>>().join(", ");
         let Some(algorithm) = method.algorithm() else { continue };
         if !algorithm.spec().memory.is_empty() {
-            text.push_str(&format!("  Each tensor's: {}\n", remembered(algorithm.spec().memory)));
+            text.push_str(&format!("  Scalars of each tensor: {}\n", remembered(algorithm.spec().memory)));
         }
         if !algorithm.spec().shared.is_empty() {
-            text.push_str(&format!("  All tensors': {}\n", remembered(algorithm.spec().shared)));
+            text.push_str(&format!("  Global scalars: {}\n", remembered(algorithm.spec().shared)));
         }
     }
     text.push_str("\nθ is the parameter, g its gradient (negated with maximize), t the step count from 1.\n");
@@ -303,7 +305,7 @@ fn as_text(entry: &Entry, method: &Method, variants: &Variants) -> String {
     text
 }
 
-/// What can be put around an optimizer.
+/// The modifiers that an optimizer takes.
 fn around(method: &Method) -> String {
     let each = modifiers(method).map(|(name, goes)| match goes {
         Ok(()) => name.to_owned(),

@@ -1,4 +1,4 @@
-//! `fallline explain`: what each parameter gets, and which rule decided.
+//! `fallline explain`: each parameter's optimizer and settings, and the rule that decided.
 
 use crate::common::{Source, print, print_json, table, unmatched};
 use crate::error::{Error, Result};
@@ -22,8 +22,8 @@ pub struct Args {
     #[command(flatten)]
     source: Source,
     /// The parameters: a safetensors file (names and shapes; of a checkpoint its param/<name>), or JSON
-    /// {name: {"shape": [..], "module": "norm"|"dwconv"|"embedding"|"other", "dtype": "f64"|"f32"|"bf16"|"f16"}}, of
-    /// which only shapes must be given
+    /// {name: {"shape": [..], "module": "norm"|"dwconv"|"embedding"|"other", "dtype": "f64"|"f32"|"bf16"|"f16"}}, where
+    /// only shapes are required
     #[arg(long, value_name = "FILE")]
     params: PathBuf,
     /// Print JSON
@@ -62,7 +62,7 @@ pub fn run(args: Args) -> Result<()> {
         };
         if let Some(got) = stored {
             params.check(*got).map_err(|expected| {
-                refused(format!("its param_format needs {expected}, and it is {}", got.name()))
+                refused(format!("its param_format needs {expected}, got {}", got.name()))
             })?;
         }
         let states = states_of(algorithm, name, shape, |state| {
@@ -89,7 +89,7 @@ pub fn run(args: Args) -> Result<()> {
     show(&found, args.json)
 }
 
-/// What is around an optimizer, if anything is.
+/// The modifiers of an optimizer, if any.
 fn modifiers_of(algorithm: &dyn AnyAlgorithm) -> Option<String> {
     let Modifiers { cautious, lookahead, .. } = algorithm.modifiers();
     let lookahead = lookahead.map(|Lookahead { k, alpha }| format!("Lookahead(k={k}, alpha={alpha})"));
@@ -221,7 +221,7 @@ impl<'de> Deserialize<'de> for Members {
                 let (mut members, mut seen) = (Vec::new(), HashSet::new());
                 while let Some((name, value)) = map.next_entry::<String, _>()? {
                     if !seen.insert(name.clone()) {
-                        return Err(A::Error::custom(format!("parameter {name:?} is there twice")));
+                        return Err(A::Error::custom(format!("parameter {name:?} appears twice")));
                     }
                     members.push((name, value));
                 }

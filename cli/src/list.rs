@@ -11,7 +11,7 @@ use serde_json::json;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: fallline list --json")]
 pub struct Args {
-    /// Print an array of objects: name, family, source, state_bytes_per_param, state_formula, needs, modifiers
+    /// Print a JSON array of objects: name, family, source, state_bytes_per_param, state_formula, needs, modifiers
     #[arg(long)]
     json: bool,
 }
@@ -33,16 +33,16 @@ pub fn summary(entry: &Entry) -> serde_json::Value {
         "source": algorithm.info().source,
         "state_bytes_per_param": entry.state_bytes(),
         "state_formula": entry.state_formula(),
-        "needs": entry.needs,
+        "needs": entry.needs(),
         "modifiers": modifiers(&algorithm).into_iter().filter(|(_, goes)| goes.is_ok()).map(|(name, _)| name).collect::<Vec<_>>(),
     })
 }
 
-/// What can be put around an optimizer, as a configuration gives it, or why not.
+/// The modifiers of an optimizer, as a configuration gives them, or why it refuses them.
 pub fn modifiers(method: &Method) -> [(&'static str, Result<(), String>); 2] {
     let around = |modify: &dyn Fn(Box<dyn AnyAlgorithm>) -> Result<Box<dyn AnyAlgorithm>, HyperError>| {
         let Some(algorithm) = method.algorithm() else {
-            return Err(format!("{} searches along all parameters together", method.name()));
+            return Err(format!("{} is closure-based", method.name()));
         };
         modify(algorithm.boxed()).map(|_| ()).map_err(|error| error.to_string())
     };

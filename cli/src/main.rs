@@ -25,7 +25,16 @@ use std::process::ExitCode;
 
 /// Optimizers for training neural networks without a framework.
 #[derive(Debug, Parser)]
-#[command(name = "fallline", version, max_term_width = 100)]
+#[command(
+    name = "fallline",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Environment:
+  FALLLINE_ISA=scalar|baseline|avx2|avx512    force an instruction set
+
+Exit codes: 0 for success, 2 for a usage or configuration error, 130 after Ctrl-C, 1 for any other failure"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -37,19 +46,19 @@ enum Command {
     List(list::Args),
     /// Print an algorithm's update rule, hyperparameters, states and references
     Describe(describe::Args),
-    /// Print what each parameter gets, and the rule that decided
+    /// Print each parameter's optimizer, learning rate and state bytes, and the rule that decided
     Explain(explain::Args),
     /// Apply an optimizer to recorded gradients
     Replay(replay::Args),
-    /// Minimise a known function
+    /// Minimize a known function
     Minimize(minimize::Args),
-    /// Print the values that a schedule gives
+    /// Print the learning rate and momentum of each step of a schedule
     Schedule(schedule::Args),
     /// Train a network on the bundled handwritten digits
     Train(train::Args),
-    /// Convert optimizer states from and to torch, bitsandbytes and MMEngine
+    /// Convert optimizer states to and from torch, bitsandbytes and MMEngine
     Convert(convert::Args),
-    /// Measure optimizers against the speed of memory
+    /// Measure optimizers against memory bandwidth
     Bench(bench::Args),
 }
 

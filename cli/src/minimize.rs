@@ -23,25 +23,25 @@ pub struct Args {
     problem: Name,
     #[command(flatten)]
     source: Source,
-    /// How many steps to take
+    /// Number of steps
     #[arg(long)]
     steps: u64,
-    /// How many variables (of rosenbrock, quadratic and rastrigin)
+    /// Number of variables (of rosenbrock, quadratic and rastrigin)
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
     dim: Option<u64>,
-    /// Where the way goes: x/<t> after each step, and the loss before each
+    /// Output: x/<t> after each step, and the loss before each, as safetensors
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Where a picture goes: the path of two variables, else the loss
+    /// Output: an SVG of the trajectory of two variables, else of the loss
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-    /// Where to run: cpu, scalar, cuda or cuda:N
+    /// Device: cpu, scalar, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// The seed of everything random (no algorithm of this version draws random numbers)
+    /// Seed of random numbers (reserved: no algorithm of this version uses them)
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Print an object
+    /// Print a JSON object
     #[arg(long)]
     json: bool,
 }
@@ -63,7 +63,7 @@ impl Objective for Search {
     }
 }
 
-/// Minimises.
+/// Minimizes.
 pub fn run(args: Args) -> Result<()> {
     let recipe = args.source.any_recipe()?;
     let backend = common::device(&args.device, None)?;

@@ -22,28 +22,28 @@ pub struct Args {
     /// Start values and gradients: param/<name>, grad/<t>/<name>
     #[arg(long, value_name = "FILE")]
     trace: PathBuf,
-    /// Where the parameters after each kept step go: param/<t>/<name>
+    /// Output: the parameters after each kept step, param/<t>/<name>
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Where to run: cpu, scalar, cuda or cuda:N
+    /// Device: cpu, scalar, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// The type to calculate in; by default f64 if all parameters are f64, else f32
+    /// Compute dtype; by default f64 if all parameters are f64, else f32
     #[arg(long, value_parser = ["f32", "f64"])]
     compute: Option<String>,
     /// The steps to keep: `all`, or numbers like 0,2,11
     #[arg(long, default_value = "all")]
     keep: String,
-    /// Keep the weights that are evaluated, where they are not those that are trained (AdamWScheduleFree)
+    /// Write the evaluation weights instead of the training weights (AdamWScheduleFree)
     #[arg(long)]
     eval: bool,
-    /// Where the optimizer's state after the last step goes, as a checkpoint
+    /// Output: the optimizer's state after the last step, as a checkpoint
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
-    /// The number of threads; all of the machine's by default
+    /// Number of threads; all cores by default
     #[arg(long, value_parser = common::threads)]
     threads: Option<usize>,
-    /// The seed of everything random (no algorithm of this version draws random numbers)
+    /// Seed of random numbers (reserved: no algorithm of this version uses them)
     #[arg(long, default_value_t = 0)]
     seed: u64,
 }

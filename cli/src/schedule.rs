@@ -1,4 +1,4 @@
-//! `fallline schedule`: the values that a schedule gives.
+//! `fallline schedule`: the values of a schedule.
 
 use crate::common::{print, print_json, table};
 use crate::error::{Error, Result};
@@ -22,25 +22,25 @@ pub struct Args {
     /// A configuration file with a param_scheduler: .py, .json, .toml or .yaml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The learning rate to start from; by default that of the file's optimizer, or 0.05
+    /// Initial learning rate; by default that of the file's optimizer, or 0.05
     #[arg(long)]
     lr: Option<f64>,
-    /// The momentum to start from; by default that (or the first beta) of the file's optimizer, or 0.9
+    /// Initial momentum; by default that (or the first beta) of the file's optimizer, or 0.9
     #[arg(long)]
     momentum: Option<f64>,
-    /// How many values to print
+    /// Number of steps
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     steps: u64,
-    /// Steps in an epoch
+    /// Steps of an epoch
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     iters_per_epoch: u64,
-    /// What a ReduceOnPlateau monitors: a JSON array of one number for each epoch, or each step with by_epoch=False
+    /// The metric that a ReduceOnPlateau monitors: a JSON array, one number an epoch (a step with by_epoch=False)
     #[arg(long, value_name = "FILE")]
     metrics: Option<PathBuf>,
     /// Print JSON: the values of each scheduled hyperparameter
     #[arg(long)]
     json: bool,
-    /// Draw the values
+    /// Output: an SVG plot of the values
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
 }
@@ -50,7 +50,7 @@ pub fn run(args: Args) -> Result<()> {
     let (chain, mut numbers) = match (&args.scheduler, &args.config) {
         (Some(text), _) => (Chain::from_text(text)?, Numbers::default()),
         (None, Some(path)) => from_file(path)?,
-        (None, None) => return Err(Error::Usage("give --scheduler TEXT or --config FILE".into())),
+        (None, None) => return Err(Error::Usage("pass --scheduler TEXT or --config FILE".into())),
     };
     for (name, given, default) in [("lr", args.lr, 0.05), ("momentum", args.momentum, 0.9)] {
         if let Some(value) = given.or(numbers.get(name).is_none().then_some(default)) {
@@ -65,7 +65,7 @@ pub fn run(args: Args) -> Result<()> {
         (Some(path), _) => read_metrics(path)?,
         (None, None) => Vec::new(),
         (None, Some(monitor)) => {
-            return Err(Error::Usage(format!("--metrics: is needed, the schedule monitors {monitor:?}")));
+            return Err(Error::Usage(format!("--metrics is required: the schedule monitors {monitor:?}")));
         }
     };
     // One number stands for every metric.
@@ -134,7 +134,7 @@ fn from_file(path: &Path) -> Result<(Chain, Numbers)> {
     }
     let chain = Chain::from_entries(&entries)?;
     if chain.is_empty() {
-        return Err(Error::Usage(format!("{}: there is no param_scheduler", path.display())));
+        return Err(Error::Usage(format!("{}: it has no param_scheduler", path.display())));
     }
     Ok((chain, numbers))
 }

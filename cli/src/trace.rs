@@ -50,7 +50,7 @@ impl Trace {
             }
         }
         if trace.params.is_empty() {
-            return Err(malformed("it holds no param/<name>".into()));
+            return Err(malformed("it has no param/<name>".into()));
         }
         for (key, view) in file.tensors() {
             if key.starts_with("param/") {
@@ -72,9 +72,8 @@ impl Trace {
             } else if let Some(param) = name.strip_suffix(".values").filter(|p| trace.params.contains_key(*p))
             {
                 let indices = format!("grad/{t}/{param}.indices");
-                let found = file
-                    .tensor(&indices)
-                    .map_err(|_| malformed(format!("{key} stands without {indices}")))?;
+                let found =
+                    file.tensor(&indices).map_err(|_| malformed(format!("{key} has no {indices}")))?;
                 let indices = whole_numbers(&indices, &found).map_err(malformed)?;
                 let values = entry(&key, &view).map_err(malformed)?;
                 if grads.insert(param.to_owned(), Grad::Rows { indices, values }).is_some() {
@@ -86,7 +85,7 @@ impl Trace {
                 name.strip_suffix(".indices").filter(|p| trace.params.contains_key(*p))
             {
                 let values = format!("grad/{t}/{param}.values");
-                file.tensor(&values).map_err(|_| malformed(format!("{key} stands without {values}")))?;
+                file.tensor(&values).map_err(|_| malformed(format!("{key} has no {values}")))?;
             } else {
                 return Err(malformed(format!("{key}: there is no param/{name}")));
             }
@@ -145,7 +144,7 @@ fn rows_fit(indices: &[i64], values: &Entry, param: &[usize]) -> Result<(), Stri
         return Err(format!("its values have shape {}, expected {expected:?}", values.shape));
     }
     match indices.iter().find(|&&index| usize::try_from(index).map_or(true, |index| index >= rows)) {
-        Some(index) => Err(format!("row {index} is not one of {rows}")),
+        Some(index) => Err(format!("row {index} is out of range: the parameter has {rows} rows")),
         None => Ok(()),
     }
 }

@@ -27,31 +27,31 @@ const RUNS: &str = "runs";
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: fallline train --config configs/digits.py --out runs/first")]
 pub struct Args {
-    /// A configuration file; without one, a built-in one (configs/digits.py)
+    /// A configuration file; by default the built-in configs/digits.py
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where the optimizer runs: cpu, scalar, cuda or cuda:N
+    /// Device of the optimizer: cpu, scalar, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
-    /// Passes over the training images, instead of the configuration's
+    /// Number of epochs, instead of the configuration's
     #[arg(long)]
     epochs: Option<u64>,
-    /// The run's folder; by default the next free runs/<config>-<n>
+    /// Run folder; by default the next free runs/<config>-<n>
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with a run: the one in DIR, or the newest
+    /// Resume a run: the one in DIR, or the newest
     #[arg(long, value_name = "DIR")]
     resume: Option<Option<PathBuf>>,
-    /// The number of threads; all of the machine's by default
+    /// Number of threads; all cores by default
     #[arg(long, value_parser = common::threads)]
     threads: Option<usize>,
-    /// Who trains together: one, threads:N (ranks in this process), or mpi (those that mpirun has started)
+    /// Data-parallel ranks: one, threads:N (in this process), or mpi (started by mpirun)
     #[arg(long, default_value = "one", value_parser = ranks::parse)]
     ranks: Ranks,
-    /// Seconds after which a rank that others wait for is given up
+    /// Seconds after which a rank that others wait for counts as failed
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     rank_timeout: u64,
-    /// Warn instead of failing where a rule in paramwise_cfg matches no parameter
+    /// Warn instead of failing if a rule in paramwise_cfg matches no parameter
     #[arg(long)]
     allow_unmatched: bool,
 }
@@ -71,7 +71,7 @@ pub fn run(args: Args) -> Result<()> {
     print(&format!("run folder: {}\ntest accuracy: {:.1}%\n", folder.display(), 100.0 * accuracy))
 }
 
-/// A new run, or one to go on with, as a rank has it.
+/// A new run, or one to resume, as a rank has it.
 fn open(args: &Args, ranks: Arc<dyn Communicator>) -> Result<Session> {
     let backend = common::device(&args.device, args.threads.or(args.ranks.threads_of_each()))?;
     if let Some(folder) = &args.resume {
@@ -83,7 +83,7 @@ fn open(args: &Args, ranks: Arc<dyn Communicator>) -> Result<Session> {
         {
             let (path, folder) = (path.display(), folder.display());
             return Err(Error::Usage(format!(
-                "{path} is not the configuration that {folder} was begun with"
+                "{path} is not the configuration that {folder} was started with"
             )));
         }
         let mut options = Options::read(recipe.train.as_ref())?;
@@ -100,19 +100,19 @@ fn open(args: &Args, ranks: Arc<dyn Communicator>) -> Result<Session> {
     Session::begin(|| new_folder(args.out.as_deref(), &name), recipe, options, backend, ranks)
 }
 
-/// The folder of a run to go on with.
+/// The folder of a run to resume.
 fn resumed_folder(named: Option<&Path>) -> Result<PathBuf> {
     let folder = match named {
         Some(folder) => folder.to_owned(),
         None => newest(Path::new(RUNS)).ok_or_else(|| {
             Error::Usage(format!(
-                "--resume: no folder in {RUNS}/ holds a {CHECKPOINT}; name one, or begin a run"
+                "--resume: no folder in {RUNS}/ has a {CHECKPOINT}; name one, or start a run"
             ))
         })?,
     };
     match folder.join(CHECKPOINT).is_file() {
         true => Ok(folder),
-        false => Err(Error::Usage(format!("--resume: {} holds no {CHECKPOINT}", folder.display()))),
+        false => Err(Error::Usage(format!("--resume: {} has no {CHECKPOINT}", folder.display()))),
     }
 }
 
@@ -125,7 +125,7 @@ fn new_folder(out: Option<&Path>, name: &str) -> Result<PathBuf> {
     if Session::is_in(folder) {
         let folder = folder.display();
         return Err(Error::Usage(format!(
-            "--out: {folder} holds a run already; go on with --resume {folder}"
+            "--out: {folder} has a run already; continue it with --resume {folder}"
         )));
     }
     Ok(folder.to_owned())

@@ -1,6 +1,7 @@
 //! Training with states in every format reaches the accuracy of states in single precision.
 
 use assert_cmd::cargo::CommandCargoExt;
+use fallline::Format;
 use std::process::Command;
 
 /// The last line of a run: `test accuracy: NN.N%`.
@@ -27,7 +28,9 @@ fn accuracy(format: &str) -> f64 {
 fn every_format_reaches_the_accuracy_of_single_precision() {
     let single = accuracy("f32");
     assert!(single > 90.0, "{single}");
-    for format in ["bf16", "f16", "q8", "q8_grid", "q8_linear", "q4", "fp8"] {
+    let mut formats: Vec<&str> = Format::ALL.into_iter().chain(Format::BLOCKS).map(Format::name).collect();
+    formats.dedup();
+    for format in formats.into_iter().filter(|name| !["f64", "f32"].contains(name)) {
         let got = accuracy(format);
         println!("{format}: {got}, f32: {single}");
         assert!(got >= single - 1.0, "{format}: {got}, f32: {single}");

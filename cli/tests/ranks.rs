@@ -84,7 +84,7 @@ fn config_around(folder: &Path, name: &str, optimizer: &str) -> PathBuf {
     path
 }
 
-/// Everything around an optimizer is the same on all ranks, and in the checkpoint of states that are shared out.
+/// The gradient pipeline is the same on all ranks, and in the checkpoint of sharded states.
 #[test]
 fn what_stands_around_is_the_same_on_all_ranks() {
     let folder = TempDir::new().unwrap();
@@ -163,7 +163,7 @@ fn mistakes_are_told_and_leave_nothing() {
         ("type='ZeroRedundancyOptimizer', optimizer_type='DAdaptAdam'", "looks at all parameters together"),
         (
             "type='ZeroRedundancyOptimizer', optimizer_type='FusedLamb', max_grad_norm=1.0",
-            "FusedLamb cannot be shared out: it looks at all parameters together",
+            "FusedLamb cannot be sharded: it looks at all parameters together",
         ),
         (
             "type='ZeroRedundancyOptimizer', optimizer_type='SGD', nesterof=True",

@@ -1,7 +1,7 @@
 //! The Python that is understood, as a tree.
 //!
-//! Chains (`a + b + c`, `x.a["b"].c`) are flat, so that the depth of a tree is the depth of the brackets
-//! and signs in the text, which is bounded.
+//! Chains (`a + b + c`, `x.a["b"].c`) are flat. So the depth of a tree is that of the brackets and signs in the text,
+//! which is bounded.
 
 use super::cursor::Span;
 use super::error::ConfigError;
@@ -108,7 +108,7 @@ pub(super) struct Import {
     pub base: bool,
 }
 
-/// A statement that is passed over, and all that it may have changed.
+/// A statement that is skipped, and all that it may have changed.
 #[derive(Debug)]
 pub(super) struct Skipped {
     pub error: ConfigError,

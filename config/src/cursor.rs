@@ -18,7 +18,7 @@ pub(super) enum Tok {
     Number(String),
     /// A string, escapes resolved. `template`: its source has `{{`.
     Str { text: String, template: bool },
-    /// A literal that is passed over: an f-string, bytes.
+    /// A literal that is skipped: an f-string, bytes.
     Opaque(&'static str),
     /// `{{_base_.a.b}}` as a value: the keys after `_base_`.
     Base(Vec<String>),

@@ -1,8 +1,8 @@
 //! Side-effect analysis: what a statement that is skipped may have bound or changed, told from its tokens
 //! alone.
 //!
-//! It may err in one direction only: a name too many makes a value unreadable, with an error that says
-//! where; a name too few would let a wrong value through.
+//! It may err in one direction only. A name too many makes a value unreadable, with an error that says where. A name
+//! too few would let a wrong value through.
 
 use super::ast::Skipped;
 use super::cursor::{Line, Tok, Token};
@@ -102,7 +102,7 @@ pub(super) fn is_block(line: &Line) -> bool {
     keyword || line.tokens.last().is_some_and(|t| t.is(":"))
 }
 
-/// The effects of lines that are passed over because of an error.
+/// The effects of lines that are skipped because of an error.
 pub(super) fn of(lines: &[Line], block: bool, error: ConfigError, file: &Position) -> Skipped {
     let (bound, touched, mentioned, imports) = Default::default();
     let skipped = Skipped { error, bound, touched, mentioned, imports };
@@ -111,7 +111,7 @@ pub(super) fn of(lines: &[Line], block: bool, error: ConfigError, file: &Positio
     let is_async = head.first().and_then(Token::name) == Some("async");
     let head = if is_async { &head[1..] } else { head };
     match head.first().and_then(Token::name) {
-        // The body has names of its own, and runs when the function is called, or (a class) at once.
+        // The body has separate names, and runs when the function is called, or (a class) at once.
         Some(word @ ("def" | "class")) => {
             effects.skipped.bound.extend(head.get(1).and_then(Token::name).map(str::to_owned));
             effects.block = word == "class";
@@ -187,7 +187,7 @@ impl Effects<'_> {
         }
     }
 
-    /// What stands before an `=`, and after `as`.
+    /// What is before an `=`, and after `as`.
     fn targets(&mut self, tokens: &[Token]) {
         let (mut begin, mut depth) = (0, 0usize);
         for (i, token) in tokens.iter().enumerate() {
@@ -226,8 +226,8 @@ impl Effects<'_> {
         }
     }
 
-    /// Names whose values a call may change: what a method is called on, and the arguments of a function
-    /// that is not known to leave them alone. In a block, all of them: elements have names there too.
+    /// Names whose values a call may change: what a method is called on, and the arguments of a function unless it is
+    /// known to leave them alone. In a block, all of them: elements have names there too.
     fn mentions(&mut self, tokens: &[Token]) {
         // For each open bracket: the name the value before it begins with, whether it is a call that may
         // change things.

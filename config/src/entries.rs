@@ -63,9 +63,8 @@ impl Entries {
         Entries { heap: Arc::new(heap), slots, missing: loaded.missing, at }
     }
 
-    /// The value of a key; none if there is no such key. An error if the value is not understood, or if
-    /// the key is not there but may come from something that is not read: an import by `read_base()`, a
-    /// base in another package.
+    /// The value of a key; none if there is no such key. An error if the value is not understood, or if the key is
+    /// missing but may come from something that is not read: an import by `read_base()`, a base in another package.
     pub fn get(&self, key: &str) -> Result<Option<&Node>, ConfigError> {
         match (self.get_present(key)?, self.missing.first()) {
             (None, Some(missing)) => Err(missing.error(key)),
@@ -88,7 +87,7 @@ impl Entries {
         self.slots.iter().filter(move |(_, slot)| own(slot)).map(|(key, _)| key.as_str())
     }
 
-    /// Where a key stands.
+    /// Where a key is.
     pub fn key_at(&self, key: &str) -> Option<&Position> {
         self.slots.get(key).map(|slot| &slot.key_at)
     }
@@ -131,10 +130,9 @@ impl From<Dict> for Entries {
 
 /// Reads a configuration file by its extension (`.py`, `.json`, `.toml`, `.yaml`, `.yml`), with its bases.
 ///
-/// `_base_` names a file or a list of files, relative to the file it is in. They are merged as MMEngine
-/// 0.10.7 merges them: two bases must not share a key; a dict merges into a dict, and with
-/// `_delete_=True` in it replaces it; all else replaces. A `_delete_` with nothing below it to delete
-/// stays in the dict, as it does there.
+/// `_base_` names a file or a list of files, relative to the file it is in. They are merged as MMEngine 0.10.7 merges
+/// them. Two bases must not share a key. A dict merges into a dict, and with `_delete_=True` in it replaces it. All
+/// else replaces. A `_delete_` with nothing below it to delete stays in the dict, as it does there.
 ///
 /// ```
 /// # use fallline_config::load;

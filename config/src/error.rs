@@ -12,9 +12,9 @@ pub enum ConfigError {
     Syntax {
         /// Where.
         at: Position,
-        /// What could stand there.
+        /// What could be there.
         expected: String,
-        /// What stands there.
+        /// What is there.
         got: String,
     },
     /// A bracket or a string without an end.

@@ -12,7 +12,7 @@ use super::template::{self, Filled};
 use super::value::{Position, Value};
 
 impl Interpreter<'_> {
-    /// A value where it stands, be it poison.
+    /// A value where it is, be it poison.
     pub(super) fn item(&mut self, expr: &Expr) -> Item {
         let obj = self.eval(expr).unwrap_or_else(|fault| {
             self.failed(expr, &fault);
@@ -113,7 +113,7 @@ impl Interpreter<'_> {
         }
     }
 
-    /// An error if a list or dict may have been changed by what was passed over.
+    /// An error if a list or dict may have been changed by what was skipped.
     pub(super) fn whole(&self, obj: &Obj) -> Outcome<()> {
         self.heap.fault(obj).map_or(Ok(()), Err)
     }
@@ -149,7 +149,7 @@ impl Interpreter<'_> {
         ConfigError::Undefined { at: self.at(at), name: name.to_owned(), nearest: self.hint(name, known) }
     }
 
-    /// What the bases have under these keys: the thing itself, so that later changes of it show, as they do
+    /// What the bases have under these keys: the value itself, not a copy. So later changes of it show, as they do
     /// where MMEngine fills the template in at the end.
     pub(super) fn in_base(&mut self, path: &[String], at: Span) -> Outcome<Obj> {
         path.iter().try_fold(Obj::Map(self.base), |obj, key| self.attribute(&obj, key, at))

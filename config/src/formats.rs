@@ -22,7 +22,7 @@ fn invalid(
     column: usize,
     problem: &str,
 ) -> ConfigError {
-    // Both parsers write the place at the end; it stands at the front already.
+    // Both parsers write the place at the end; it is at the front already.
     let problem = problem.split(" at line ").next().unwrap_or_default().replace('\n', " ");
     let at = Position { line: line as u32, column: column as u32, ..file.clone() };
     ConfigError::Notation { at, notation, problem }
@@ -214,7 +214,7 @@ impl<'a> Places<'a> {
     }
 }
 
-/// YAML 1.2. Its parser does not say where values stand, so they know their file only.
+/// YAML 1.2. Its parser does not say where values are, so they know their file only.
 pub(super) fn yaml(text: &str, file: &Position) -> Result<Node, ConfigError> {
     check_brackets(text, file)?;
     let mut left = YAML_BUDGET;

@@ -58,7 +58,7 @@ pub(super) type Fields = IndexMap<String, Entry>;
 pub(super) struct Seq {
     pub items: Vec<Item>,
     pub tuple: bool,
-    /// Set if something may have changed it that was passed over.
+    /// Set if something may have changed it that was skipped.
     pub poison: Option<Fault>,
 }
 
@@ -260,7 +260,7 @@ impl Heap {
         Item { obj, at: node.at.clone() }
     }
 
-    /// A value as a tree of its own; an error if any of it is poison, or if it is too deep or too large.
+    /// A value as a separate tree; an error if any of it is poison, or if it is too deep or too large.
     pub(super) fn export(&self, item: &Item) -> Result<Node, ConfigError> {
         self.tree(item, 0, &mut 0)
     }

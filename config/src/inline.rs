@@ -48,8 +48,8 @@ pub fn parse_inline(text: &str) -> Result<Node, ConfigError> {
 }
 
 impl Entries {
-    /// Reads a configuration given as text, as [`parse_inline`] does. Lines of a Python file may have in
-    /// them what is not understood, as in a file; a value that is no dict is an error.
+    /// Reads a configuration given as text, as [`parse_inline`] does. Lines of a Python file may hold what is not
+    /// understood, as in a file. A value that is no dict is an error.
     pub fn inline(text: &str) -> Result<Entries, ConfigError> {
         match read(text)? {
             Inline::Module(entries) => Ok(entries),

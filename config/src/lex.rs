@@ -1,8 +1,7 @@
 //! Python text to logical lines of tokens.
 //!
-//! The lexer is where text is wrong for good: a string or bracket without its end, or a character that
-//! Python does not have, leaves no telling where the next statement begins. All else that is not
-//! understood is the parser's, statement by statement.
+//! Errors of the lexer are fatal: a string or bracket without its end, or a character that Python does not have,
+//! hides where the next statement begins. All else that is not understood is the parser's, statement by statement.
 
 use super::cursor::{Cursor, Line, Span, Tok, Token};
 use super::error::{ConfigError, quoted};

@@ -1,11 +1,10 @@
-//! Reading configurations: one tree, whatever the notation, in which each value knows where it stands.
+//! Reading configurations: one tree, whatever the file format, in which each value knows its position.
 //!
-//! [`load`] reads a file (Python as MMEngine writes it, JSON, TOML or YAML) with its bases, and
-//! [`parse_inline`] or [`Entries::inline`] a text from a command line. What is read is a [`Value`]; what is
-//! wrong is a [`ConfigError`], one line that names file, line and column. Nothing is ever executed: of
-//! Python, the literals, arithmetic, `dict(...)`, names assigned earlier and changes of dicts and lists
-//! are evaluated, and everything else is passed over until something that is asked for depends on it
-//! ([`Entries`]).
+//! [`load`] reads a file with its bases: Python as MMEngine writes it, JSON, TOML or YAML. [`parse_inline`] and
+//! [`Entries::inline`] read a text from a command line. What is read is a [`Value`]; what is wrong is a
+//! [`ConfigError`], one line that names file, line and column. Nothing is ever executed. Of Python, literals,
+//! arithmetic, `dict(...)`, names assigned earlier and changes of dicts and lists are evaluated. Everything else is
+//! skipped until something that is asked for depends on it ([`Entries`]).
 //!
 //! # The Python that is understood
 //! - `None`, booleans, integers of 64 bits (`1_000`, `0xff`), floats, strings (all but f-strings and bytes),
@@ -17,8 +16,8 @@
 //!   `del`, and `.update`, `.append`, `.extend`, `.pop`, `.get`, `.copy`. Lists and dicts are shared between names
 //!   as in Python;
 //! - `_base_ = "file.py"` or a list of files; then `_base_.x`, `{{_base_.x}}` (also in quotes) for what is in them,
-//!   and changes of `_base_.x` itself (a dict from there behaves as MMEngine's: `.update` merges dicts into dicts,
-//!   what is put into it is copied);
+//!   and changes of `_base_.x` itself. A dict from there behaves as MMEngine's: `.update` merges dicts into dicts,
+//!   what is put into it is copied;
 //! - in strings, `{{fileDirname}}`, `{{fileBasename}}`, `{{fileBasenameNoExtension}}`, `{{fileExtname}}`; anywhere,
 //!   `{{$VARIABLE:default}}` for an environment variable.
 //!

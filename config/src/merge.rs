@@ -9,9 +9,9 @@ use super::run::Missing;
 
 const DELETE: &str = "_delete_";
 
-/// The entries of `child` over those of `base`: a dict merges into a dict (a truthy `_delete_` in it, which
-/// is taken out, replaces the base's value instead), all else replaces. A key that the base lacks is taken
-/// as it is. `missing`: bases that are not read, which may have any key that `base` has not.
+/// Merges the entries of `child` over those of `base`. A dict merges into a dict; with a truthy `_delete_` in it,
+/// which is taken out, it replaces the base's value. All else replaces. A key that the base lacks is taken as it is.
+/// `missing`: bases that are not read, which may have any key that `base` has not.
 pub(super) fn over(
     heap: &mut Heap,
     child: &Fields,

@@ -161,7 +161,7 @@ pub(super) fn parse(text: &str) -> Option<Result<Number, String>> {
         Some("0b") => (2, &lower[2..]),
         _ => (10, lower.as_str()),
     };
-    // An underscore stands between two digits, or after the prefix.
+    // An underscore is between two digits, or after the prefix.
     let prefixed = radix != 10;
     let between = |i: usize| {
         let digit = |c: Option<char>| c.is_some_and(|c| c.is_digit(radix));

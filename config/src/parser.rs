@@ -1,5 +1,5 @@
-//! Where a parser stands among its tokens, and what it says of those that it does not take. Imports are read here:
-//! the side-effect analysis of a statement that is skipped reads them too.
+//! A parser's position among its tokens, and what it says of those that it does not take. Imports are read here: the
+//! side-effect analysis of a statement that is skipped reads them too.
 
 use super::ast::Import;
 use super::cursor::{Span, Tok, Token, position};

@@ -18,7 +18,7 @@ pub(super) enum Missing {
     Import(Position, String),
     /// A base in another package.
     Base(Position, String),
-    /// A change of the bases as a whole that was passed over.
+    /// A change of the bases as a whole that was skipped.
     Change(Fault),
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Interpreter<'a> {
     pub opened: HashSet<String>,
     /// Whether every statement so far was understood (imports are, as long as nothing uses them).
     pub complete: bool,
-    /// For how many more errors a name like the unknown one is looked for: most errors nobody sees.
+    /// For how many more errors a name like the unknown one is searched: most errors nobody sees.
     pub hints: Cell<usize>,
 }
 

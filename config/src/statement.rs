@@ -1,5 +1,5 @@
-//! Tokens to statements. A statement that is not understood is passed over whole, with a note of all that
-//! it may have bound or changed.
+//! Tokens to statements. A statement that is not understood is skipped whole, with a note of all that it may have
+//! bound or changed.
 
 use super::ast::*;
 use super::cursor::{Line, Token, position};
@@ -52,7 +52,7 @@ pub(super) fn expression(source: &str, file: &Position) -> Result<Expr, ConfigEr
     }
 }
 
-/// A block: passed over, but for what `with read_base():` imports.
+/// A block: skipped, but for what `with read_base():` imports.
 fn block(lines: &[Line], file: &Position, statements: &mut Vec<Statement>) {
     let head = &lines[0].tokens[0];
     let error = ConfigError::NotUnderstood { at: position(file, head.at), what: head.describe() };

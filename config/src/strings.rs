@@ -11,8 +11,8 @@ pub(super) fn is_prefix(word: &str) -> bool {
     )
 }
 
-/// Reads a string whose prefix has been taken. One that is passed over (an f-string, bytes) is read to its
-/// end all the same.
+/// Reads a string whose prefix has been taken. One that is skipped (an f-string, bytes) is read to its end all the
+/// same.
 pub(super) fn string(cursor: &mut Cursor<'_>, prefix: &str, at: Span) -> Result<Tok, ConfigError> {
     let prefix = prefix.to_ascii_lowercase();
     let raw = prefix.contains('r');
@@ -55,7 +55,7 @@ pub(super) fn string(cursor: &mut Cursor<'_>, prefix: &str, at: Span) -> Result<
 }
 
 enum Escape {
-    /// What it stands for; nothing for a line end.
+    /// What it means; nothing for a line end.
     Text(Option<char>),
     /// Not an escape: Python keeps the backslash.
     Kept,

@@ -23,8 +23,8 @@ impl Interpreter<'_> {
         self.taint(&changed, &[], fault);
     }
 
-    /// What is under the first names may have changed; a value that is not known may share what is under
-    /// the second ones, so that a change of it will be a change of them.
+    /// Taints values: what is under the first names may have changed. A value that is not known may share what is
+    /// under the second ones, so that a change of it changes them too.
     pub(super) fn taint(&mut self, changed: &[String], shared: &[String], fault: &Fault) {
         self.complete = false;
         for obj in changed.iter().filter_map(|name| self.under(name)).collect::<Vec<_>>() {
@@ -86,7 +86,7 @@ pub(super) fn mentions(expr: &Expr, names: &mut Vec<String>) {
     }
 }
 
-/// The names in what stands before the trailers; of the bases, the key if there is one.
+/// The names in what is before the trailers; of the bases, the key if there is one.
 fn root(head: &Expr, trailers: &[Trailer], names: &mut Vec<String>) {
     let base = matches!(&head.kind, Kind::Name(name) if name == "_base_");
     // `_base_.update(…)` is about all of them.

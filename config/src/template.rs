@@ -1,15 +1,15 @@
 //! MMEngine's templates: `{{_base_.x}}`, `{{fileBasename}}` and its like, `{{$VARIABLE:default}}`.
 //!
-//! MMEngine rewrites the source text before it is parsed. So does this reader for environment variables;
-//! the other templates are found in the parsed text, so that every position stays what it is in the file.
+//! MMEngine rewrites the source text before it is parsed. So does this reader for environment variables. The other
+//! templates are found in the parsed text, so that every position stays that of the file.
 
 use std::borrow::Cow;
 
 use super::error::ConfigError;
 use super::value::Position;
 
-/// Stands for `{{` and `}}` in the text of notations that would stumble over braces. A character for
-/// private use: no configuration has it, every notation allows it.
+/// Replaces `{{` and `}}` in the text of file formats that would stumble over braces. A character for private use: no
+/// configuration has it, every notation allows it.
 const MARK: char = '\u{e000}';
 
 /// Reads `{{_base_.a.b}}` at the beginning of a text: the keys, and its length in characters (and bytes
@@ -106,8 +106,8 @@ fn marked(text: &str) -> Option<(&str, usize)> {
     Some((&rest[..end], end + 2 * MARK.len_utf8()))
 }
 
-/// For JSON, TOML and YAML: writes templates so that they parse as (parts of) strings of the same number
-/// of characters. `{{_base_.x}}` may stand without quotes, and gets them.
+/// For JSON, TOML and YAML: writes templates so that they parse as (parts of) strings of the same number of
+/// characters. `{{_base_.x}}` may come without quotes, and gets them.
 pub(super) fn mask(text: &str) -> Cow<'_, str> {
     let mut out = String::new();
     let mut rest = text;
@@ -147,8 +147,8 @@ fn is_file_template(inner: &str) -> bool {
     base_path(inner.trim()).is_some() || inner.trim().starts_with("file")
 }
 
-/// Puts the values of environment variables, or the defaults, where `{{$NAME:default}}` stands, quotes
-/// inside the braces included. One that has neither stays, for the string that it is in to refuse.
+/// Puts the values of environment variables, or the defaults, where `{{$NAME:default}}` is, quotes inside the braces
+/// included. One that has neither stays, for the string that it is in to refuse.
 pub(super) fn environment(text: &str) -> Cow<'_, str> {
     let mut out = String::new();
     let mut rest = text;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-/// Where something stands in a configuration: file, line and column, both from 1.
+/// A position in a configuration: file, line and column, both from 1.
 ///
 /// Inline text has no file. Line and column are 0 where the notation does not tell them (YAML), or where
 /// a value was made by a program.
@@ -37,12 +37,12 @@ impl fmt::Display for Position {
     }
 }
 
-/// A value and where it stands. Two nodes are equal if their values are, wherever they stand.
+/// A value and its position. Two nodes are equal if their values are, whatever their positions.
 #[derive(Debug, Clone)]
 pub struct Node {
     /// The value.
     pub value: Value,
-    /// Where it stands.
+    /// Its position.
     pub at: Position,
 }
 
@@ -73,9 +73,9 @@ impl fmt::Display for Node {
 
 /// One value of a configuration.
 ///
-/// `Display` writes a Python literal that [`parse_inline`](super::parse_inline) reads back to an equal
-/// value. For equality a NaN equals a NaN (the question is whether two configurations are the same), the
-/// order of a dict's keys does not count, and `1` is not `1.0`.
+/// `Display` writes a Python literal that [`parse_inline`](super::parse_inline) reads back to an equal value. For
+/// equality a NaN equals a NaN, since the question is whether two configurations are the same. The order of a dict's
+/// keys does not count, and `1` is not `1.0`.
 ///
 /// ```
 /// use fallline_config::{parse_inline, Value};
@@ -123,7 +123,7 @@ impl Value {
         matches!(self, Value::None)
     }
 
-    /// The truth value, if it is a bool.
+    /// The bool, if it is one.
     pub fn as_bool(&self) -> Option<bool> {
         if let Value::Bool(v) = self { Some(*v) } else { None }
     }
@@ -262,13 +262,13 @@ impl Dict {
         self.entries.get_mut(key).map(|entry| &mut entry.node)
     }
 
-    /// Where a key (not its value) stands.
+    /// The position of a key (not of its value).
     pub fn key_at(&self, key: &str) -> Option<&Position> {
         self.entries.get(key).map(|entry| &entry.key_at)
     }
 
-    /// Sets a key, at the end if it is new, and gives back the value it had. The key counts as standing
-    /// where the value stands.
+    /// Sets a key, at the end if it is new, and gives back the value it had. The key counts as standing where the
+    /// value is.
     pub fn insert(&mut self, key: impl Into<String>, node: Node) -> Option<Node> {
         let key_at = node.at.clone();
         self.insert_at(key, key_at, node)

@@ -70,7 +70,7 @@ fn entries(bytes: &[u8]) -> Result<u64> {
     if small != u16::MAX {
         return Ok(small.into());
     }
-    // The larger form: a locator stands before the end, and says where the record with the number is.
+    // The larger form: a locator is before the end, and says where the record with the number is.
     let locator = end.checked_sub(20).filter(|&at| bytes[at..].starts_with(b"PK\x06\x07"));
     let Some(locator) = locator else { return Ok(small.into()) };
     let record = usize::try_from(u64::from_le_bytes(number(bytes, locator + 8).ok_or_else(cut)?)).ok();

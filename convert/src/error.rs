@@ -13,7 +13,7 @@ pub enum Error {
     /// The pickle in a torch file.
     #[error("its pickle, at byte {offset}: {problem}")]
     Pickle {
-        /// Where the opcode stands that cannot be taken.
+        /// The position of the opcode that cannot be taken.
         offset: usize,
         /// What is wrong with it.
         problem: String,

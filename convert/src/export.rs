@@ -15,7 +15,7 @@ use state::Exporter;
 use std::collections::{BTreeSet, HashMap};
 use tensor::tensor;
 
-/// What goes around the optimizer's state.
+/// The checkpoint format that encloses the optimizer's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Container {
@@ -28,7 +28,7 @@ pub enum Container {
     MmEngine,
 }
 
-/// What is said beside a checkpoint.
+/// What is given in addition to a checkpoint.
 #[derive(Clone, Debug, Default)]
 pub struct ExportOptions {
     /// The parameters' names in the order of the model. Known for checkpoints that came from torch.

@@ -109,7 +109,7 @@ fn from_json<'a>(tree: &Json, file: &SafeTensors<'a>, left: &mut usize, limit: u
         Json::Null => Value::None,
         Json::Bool(x) => Value::Bool(*x),
         Json::Number(x) => {
-            Value::Int(x.as_i64().ok_or_else(|| wrong(format!("{x} is no whole number of 64 bits")))?)
+            Value::Int(x.as_i64().ok_or_else(|| wrong(format!("{x} is no integer of 64 bits")))?)
         }
         Json::String(text) => Value::str(text),
         Json::Array(list) => Value::List(items(list)?),

@@ -275,7 +275,7 @@ fn prefix_hint<'n>(name: &str, mut others: impl Iterator<Item = &'n str>) -> Str
     hint.unwrap_or_default()
 }
 
-/// Takes over the values of the optimizer's parameters.
+/// Imports the values of the optimizer's parameters.
 fn add_weights(
     checkpoint: &mut Checkpoint,
     weights: Option<(String, Vec<(String, &Value<'_>)>)>,

@@ -15,12 +15,12 @@ pub(crate) fn of(name: &str) -> Result<&'static Layout> {
     find(name).ok_or_else(|| problem("no source's layout is known for it"))?.map_err(problem)
 }
 
-/// How one class of a source's keeps what an algorithm remembers.
+/// How one class of a source keeps an algorithm's states and scalars.
 #[derive(Clone, Copy, Debug)]
 pub struct Layout {
     /// Where it keeps how many gradients a parameter has been given.
     pub steps: Steps,
-    /// The dict within a parameter's state that its tensors are in; a file may have them beside `step` as well.
+    /// The dict within a parameter's state that its tensors are in; a file may have them next to `step` as well.
     pub nested: Option<&'static str>,
     /// Its states.
     pub states: &'static [State],
@@ -35,7 +35,7 @@ pub struct Layout {
 pub enum Steps {
     /// `step` in each parameter's state, a tensor of one `f32`.
     Tensor,
-    /// `step` in each parameter's state, a whole number.
+    /// `step` in each parameter's state, an integer.
     Whole,
     /// Nowhere: no number depends on it but whether there was a step, which shows in there being a state.
     Nowhere,
@@ -54,7 +54,7 @@ pub enum State {
     Rows(&'static str, &'static str),
     /// Means of columns: the last dimension but one is 1 there, and gone here.
     Columns(&'static str, &'static str),
-    /// Follows from other things: written, and passed over when read.
+    /// Follows from other things: written, and ignored when read.
     Follows(&'static str, Follows),
 }
 
@@ -82,11 +82,11 @@ pub enum Group {
     Same(&'static str),
     /// A pair of a hyperparameter and 0, as bitsandbytes keeps all of its rates.
     First(&'static str, &'static str),
-    /// A number that is remembered for all parameters together, under the same name; whether it is whole.
+    /// A shared scalar, under the same name; whether it is an integer.
     Shared(&'static str, bool),
     /// Whether the parameters hold the weights that are trained.
     Training(&'static str),
-    /// The learning rate of the last step, warmed up: written, and passed over when read.
+    /// The learning rate of the last step, warmed up: written, and ignored when read.
     WarmedUp(&'static str),
     /// Something that the class always has; files with another value are of another class.
     Fixed(&'static str, Fixed),

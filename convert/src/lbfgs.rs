@@ -32,8 +32,7 @@ pub(crate) fn import(
     };
     let mut shapes = Vec::new();
     for param in params {
-        let problem =
-            "its extents are not known: give them with the names, or the model's state in the same file";
+        let problem = "its shape is not known: give it with the names, or the model's state in the same file";
         let extents = param.shape.as_deref().ok_or_else(|| Error::value(&param.name, problem))?;
         shapes.push(Shape::from(extents));
     }

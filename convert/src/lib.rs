@@ -1,9 +1,9 @@
 //! Optimizer states of torch, bitsandbytes and MMEngine: read without executing anything, and written for them.
 //!
-//! [`archive::read`] turns a file of `torch.save` into a [`Value`], a tree of plain data, and [`archive::write`] turns
-//! one into a file that `torch.load(..., weights_only=True)` takes; [`flat`] does the same with safetensors.
-//! [`from_torch`] makes a [`Checkpoint`](fallline_optim::Checkpoint) of such a tree, and [`to_torch`] the reverse, by
-//! the table of [`layout`], which has a row for every name of the registry.
+//! [`archive::read`] turns a file of `torch.save` into a [`Value`], a tree of plain data. [`archive::write`] turns
+//! one into a file that `torch.load(..., weights_only=True)` takes. [`flat`] does the same with safetensors.
+//! [`from_torch`] imports a [`Checkpoint`](fallline_optim::Checkpoint) from such a tree, and [`to_torch`] exports
+//! one. Both go by the table of [`layout`], which has a row for every name of the registry.
 //!
 //! What a file has that nobody needs is never built, whatever class it is of, and listed in the [`Report`]. [`deepspeed`] joins
 //! the shards of ZeRO.

@@ -8,7 +8,7 @@ pub struct Limits {
     pub entries: usize,
     /// Bytes of the pickle, which holds no tensor's elements.
     pub pickle_bytes: usize,
-    /// Values that the pickle makes, and values of the tree that it stands for.
+    /// Values that the pickle makes, and values of the tree that it represents.
     pub values: usize,
     /// How deep values may be nested.
     pub depth: usize,

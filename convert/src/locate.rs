@@ -3,11 +3,11 @@
 use crate::value::{Dict, Key, Part, Value, way};
 use crate::{Error, Result};
 
-/// Keys that trainers give the optimizer's state.
+/// Keys that training loops give the optimizer's state.
 const OPTIMIZERS: [&str; 5] = ["optimizer", "optimizer_state_dict", "optimizer_state", "optim", "opt"];
-/// Keys that trainers give the model's.
+/// Keys that training loops give the model's.
 const WEIGHTS: [&str; 5] = ["state_dict", "model_state_dict", "model", "model_state", "module"];
-/// What modules register beside parameters, as far as names tell.
+/// What modules register in addition to parameters, as far as names tell.
 const BUFFERS: [&str; 4] = ["running_mean", "running_var", "num_batches_tracked", "relative_position_index"];
 /// How many ways a message names.
 const NAMED: usize = 12;

@@ -3,11 +3,12 @@
 use crate::limits::Limits;
 use crate::{Error, Result, archive, locate};
 
-/// A name, with its extents where they are known.
+/// A name, with its shape where it is known.
 pub type Named = (String, Option<Vec<usize>>);
 
-/// Reads a list of names: a file of torch's (the parameters of its model, in the model's order), JSON (a list of names,
-/// or an object with one key for each, `{"fc.weight": {"shape": [4, 3]}}`), or text with a name a line.
+/// Reads a list of names. It is a file of torch (the parameters of its model, in the model's order), JSON, or text
+/// with a name a line. The JSON is a list of names, or an object with one key for each: `{"fc.weight": {"shape": [4,
+/// 3]}}`.
 ///
 /// # Errors
 /// What is wrong with it. A safetensors file is refused: it sorts its tensors.

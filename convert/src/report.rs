@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 pub struct Report {
     /// How many parameters have a state.
     pub parameters: usize,
-    /// How many tensors of state were taken over.
+    /// How many tensors of state were imported.
     pub states: usize,
     /// How many of them were codes, and are numbers now.
     pub decoded: usize,
@@ -18,7 +18,7 @@ pub struct Report {
     pub widened: BTreeMap<String, usize>,
     /// How many parameters' values were taken over.
     pub weights: usize,
-    /// What the file has beside it, or what the other side keeps none of: ways to it.
+    /// What else the file has, or what the other side does not keep: paths to it.
     pub left_out: Vec<String>,
     /// What in the file was never built.
     pub opaque: Vec<Opaque>,

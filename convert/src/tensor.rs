@@ -153,7 +153,7 @@ impl<'a> Tensor<'a> {
         self.dtype
     }
 
-    /// The extents.
+    /// The shape.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
@@ -182,7 +182,7 @@ impl<'a> Tensor<'a> {
             // The next index, as an odometer counts.
             for i in (0..index.len()).rev() {
                 index[i] += 1;
-                // The stride of an extent of 1 may be anything.
+                // The stride of a dimension of 1 may be anything.
                 place = place.wrapping_add(self.strides[i]);
                 if index[i] < self.shape[i] {
                     continue 'all;

@@ -1,4 +1,4 @@
-//! The tree that a torch file stands for: plain data, whatever class it was of.
+//! The tree that a torch file represents: plain data, whatever class it was of.
 
 use crate::tensor::Tensor;
 use crate::{Error, Result};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// A key of a dict.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Key {
-    /// A whole number.
+    /// An integer.
     Int(i64),
     /// Text.
     Str(Arc<str>),
@@ -43,9 +43,9 @@ impl fmt::Display for Key {
 pub enum Value<'a> {
     /// Python's `None`.
     None,
-    /// A truth value.
+    /// A bool.
     Bool(bool),
-    /// A whole number of up to 64 bits.
+    /// An integer of up to 64 bits.
     Int(i64),
     /// A number.
     Float(f64),
@@ -86,8 +86,8 @@ impl<'a> Value<'a> {
     pub fn kind(&self) -> &str {
         match self {
             Value::None => "None",
-            Value::Bool(_) => "a truth value",
-            Value::Int(_) => "a whole number",
+            Value::Bool(_) => "a bool",
+            Value::Int(_) => "an integer",
             Value::Float(_) => "a float",
             Value::Str(_) => "text",
             Value::List(_) => "a list",

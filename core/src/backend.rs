@@ -13,9 +13,9 @@
 //! | [`transfers`](Backend::transfers) | [`AsyncTransfer`], or none | copies while the host computes |
 //! | [`paged_memory`](Backend::paged_memory) | [`PagedMemory`], or none | more than fits into memory |
 //!
-//! Programs use linear algebra, indexing and reductions in the middle of a step, after the first write, when nobody can be
-//! refused any more: every backend has them. A capability that is asked for before anything is written may be absent. Its
-//! accessor says so unless a backend overrides it, so that a new one changes no backend.
+//! Programs use linear algebra, indexing and reductions in the middle of a step. By then something is written and the
+//! step can no longer be refused, so every backend has them. A capability that is asked for before anything is
+//! written may be absent. Its accessor says so unless a backend overrides it, so that a new one changes no backend.
 
 mod indexing;
 mod linalg;
@@ -50,8 +50,8 @@ pub trait Backend: DeviceMemory + fmt::Debug + Send + Sync + Sealed {
         true
     }
 
-    /// Returns about how many elements of a rule's operands stay in a cache from one pass to the next, if the device has
-    /// such a cache: passes over as many that follow each other read memory once. Results never depend on it.
+    /// Returns about how many elements of a rule's operands stay in cache from one pass to the next, if the device
+    /// has such a cache. Consecutive passes over a batch of this length read memory once. Results never depend on it.
     fn cached_elements(&self) -> Option<usize> {
         None
     }

@@ -27,8 +27,8 @@ pub fn f32_from_bf16(bits: u16) -> f32 {
 
 /// Half-precision bits nearest to `x`.
 ///
-/// In integers: normal numbers move the exponent's bias and round 13 bits away; below 2^-14 the
-/// addition of a constant lets the adder align and round the subnormal.
+/// In integers: normal numbers move the exponent's bias and round 13 bits away. Below 2^-14 the addition of a
+/// constant lets the adder align and round the subnormal.
 #[inline(always)]
 pub fn f16_from_f32(x: f32) -> u16 {
     let bits = x.to_bits();
@@ -71,8 +71,8 @@ fn f32_to_odd(x: f64) -> f32 {
     if back == x || x.is_nan() || near.to_bits() & 1 == 1 {
         return near;
     }
-    // `near` is even and inexact: the neighbour on the side of `x` is odd. (An infinity is even too: its
-    // neighbour towards zero is the largest finite number, which is odd.)
+    // `near` is even and inexact: the neighbour on the side of `x` is odd. (An infinity is even too. Its neighbour
+    // towards zero is the largest finite number, which is odd.)
     let step_away = (back.abs() < x.abs()) as u32;
     f32::from_bits(if step_away == 1 { near.to_bits() + 1 } else { near.to_bits() - 1 })
 }

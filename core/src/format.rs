@@ -16,9 +16,9 @@ pub enum Codes {
 /// How a tensor's elements are stored. Storage is apart from arithmetic: a rule computes in
 /// [`Compute`], whatever its operands are stored as.
 ///
-/// Some store elements one by one. The others are *block formats*: a code for each element, and for each
-/// block of [`block`](Format::block) elements one scale in `f32`, the largest magnitude in it
-/// ([`codec::block`] specifies them bit for bit).
+/// Some store elements one by one. The others are *block formats* (block-wise absmax quantization): a code for each
+/// element, and one scale in `f32` for each block of [`block`](Format::block) elements. [`codec::block`] specifies
+/// them bit for bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Format {
@@ -173,7 +173,7 @@ impl fmt::Display for Compute {
 pub trait Element: bytemuck::Pod + Default + PartialEq + fmt::Debug + Send + Sync + Sealed + 'static {
     /// Its format.
     const FORMAT: Format;
-    /// Rounds to the nearest element, ties to even.
+    /// Rounds to nearest, ties to even.
     fn from_f64(x: f64) -> Self;
     /// The value, exactly.
     fn to_f64(self) -> f64;

@@ -39,7 +39,7 @@ enum Record {
     Derived(&'static Recorded),
 }
 
-/// What stands for the compiled entries of a kernel that was [derived](Kernel::derived): its graph, and what a backend
+/// What replaces the compiled entries of a kernel that was [derived](Kernel::derived): its graph, and what a backend
 /// makes of it once.
 pub struct Recorded {
     graph: Graph,
@@ -117,8 +117,8 @@ impl Kernel {
         }
     }
 
-    /// Bytes that one element of a pass moves when `bytes(operand)` is an element's storage: each operand
-    /// is read once, and written once if it is written.
+    /// Returns the bytes that one element of a pass moves, with `bytes(operand)` those of an element's storage. Each
+    /// operand is read once, and written once if it is written.
     pub fn traffic(&self, bytes: impl Fn(&Operand) -> f64) -> f64 {
         self.operands.iter().map(|o| bytes(o) * if o.written { 2.0 } else { 1.0 }).sum()
     }

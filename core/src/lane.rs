@@ -1,14 +1,14 @@
-//! The arithmetic of one register of elements.
+//! The arithmetic of one vector of elements.
 
 use crate::private::Sealed;
 use core::ops::{Add, Div, Mul, Neg, Sub};
 
-/// The one vocabulary in which rules are written.
+/// A SIMD vector of elements: the one vocabulary in which rules are written.
 ///
-/// A value is many elements at once: a SIMD register, one number (the reference), or a symbol that
-/// stands for them ([`Expr`](crate::Expr)). Every operation is exact IEEE 754: `+ - * /` and
-/// [`sqrt`](Arithmetic::sqrt) are correctly rounded, the others are defined below down to their treatment of
-/// NaN. There is no fused multiply-add, so that every lane gives the same bits.
+/// A value is many elements at once: a SIMD register, one number (the reference), or a symbol that stands for them
+/// ([`Expr`](crate::Expr)). Every operation is exact IEEE 754: `+ - * /` and [`sqrt`](Arithmetic::sqrt) are correctly
+/// rounded, the others are defined below down to their treatment of NaN. There is no fused multiply-add, so that
+/// every implementation gives the same bits.
 ///
 /// Literals are written as plain `f64` on either side of an operator (`1.0 - x`).
 pub trait Lane:
@@ -44,9 +44,9 @@ pub trait Lane:
     }
 }
 
-/// What a register type brings; [`operators!`](crate::operators) makes a [`Lane`] of it.
+/// What a register type implements; [`operators!`](crate::operators) makes it a [`Lane`].
 pub trait Arithmetic: Copy + Send + Sync + Sized + Sealed + 'static {
-    /// The outcome of a comparison, one truth value an element.
+    /// The outcome of a comparison, one bool an element.
     type Mask: Copy;
     /// The same number in every element, rounded once to the type of the elements.
     fn lit(x: f64) -> Self;
@@ -80,7 +80,7 @@ pub trait Arithmetic: Copy + Send + Sync + Sized + Sealed + 'static {
 
 /// `f64 op L`, so that a rule may write `1.0 - x` with the literal in front.
 ///
-/// Implemented by [`operators!`](crate::operators) for every lane; one bound implies all four operators.
+/// Implemented by [`operators!`](crate::operators) for every vector; one bound implies all four operators.
 pub trait Literal<L>:
     Add<L, Output = L> + Sub<L, Output = L> + Mul<L, Output = L> + Div<L, Output = L>
 {

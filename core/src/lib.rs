@@ -7,11 +7,11 @@
 //! - a SIMD kernel, with a register of the CPU backend as its lane;
 //! - a [`Graph`] that can be printed, evaluated or compiled for a device, with [`Expr`] as its lane.
 //!
-//! Storage is apart from arithmetic: a [`Format`] says how a tensor is kept, a [`Compute`] in which
-//! type a rule calculates, and the [`codec`]s between them are specified here, bit for bit.
+//! Storage is decoupled from arithmetic. A [`Format`] is the storage dtype of a tensor, a [`Compute`] the compute
+//! dtype of a rule. The [`codec`]s between them are specified here, bit for bit.
 //!
-//! A [`Backend`] runs erased rules ([`Kernel`]) over the memory of users and its own. This crate knows
-//! no algorithm and no instruction set, and holds no unsafe code.
+//! A [`Backend`] runs erased rules ([`Kernel`]) over its own memory and that of users. This crate knows no algorithm
+//! and no instruction set, and holds no unsafe code.
 
 #![forbid(unsafe_code)]
 

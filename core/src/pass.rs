@@ -8,26 +8,27 @@ use core::fmt;
 
 /// The most operands that a rule may have.
 pub const MAX_OPERANDS: usize = 8;
-/// The most rules that go [beside](Beside) a pass's own.
+/// The most rules that are [fused](Beside) into a pass.
 pub const MAX_BESIDE: usize = 5;
-/// The most views of a tensor in a pass: those of its rule, and others that rules beside it need.
+/// The most views of a tensor in a pass: those of its rule, and others that fused rules need.
 pub const MAX_VIEWS: usize = MAX_OPERANDS + 4;
 
-/// What a backend remembers between passes. Opaque to everyone else.
+/// What a backend keeps between passes. Opaque to everyone else.
 pub type Plan = Box<dyn Any + Send>;
 
-/// The memory of each operand of a tensor, in the order of [`Kernel::operands`]; behind it what only rules
-/// [beside](Beside) the pass's own need.
+/// The memory of each operand of a tensor, in the order of [`Kernel::operands`]; behind it what only [fused
+/// rules](Beside) need.
 pub type Views<'a> = [Option<View<'a>>; MAX_VIEWS];
 
-/// A rule that goes over the same elements as a pass's own, part by part, while they are in cache: it forms the gradient
-/// before, say, or averages the parameter afterwards. The bits are those of a pass of its own.
+/// A rule that is fused into a pass, as its prologue or epilogue. It processes the same elements, batch by batch,
+/// while they are in cache: it forms the gradient before, say, or averages the parameter afterwards. The bits are
+/// those of a separate pass.
 #[derive(Clone, Copy, Debug)]
 pub struct Beside<'p> {
-    /// The rule: one without sums and without scalars of tensors' own.
+    /// The rule: one without sums and without tensor scalars.
     pub kernel: &'static Kernel,
-    /// Where the view of each of its operands is among a tensor's [`Views`], no place twice. A tensor that lacks one of
-    /// them is passed over.
+    /// Where the view of each of its operands is among a tensor's [`Views`], no place twice. A tensor that lacks one
+    /// of them is skipped.
     pub operands: &'p [usize],
     /// Its scalars: the gradient scale, then one for each of [`Kernel::scalars`].
     pub row: &'p [f64],
@@ -41,7 +42,7 @@ impl Beside<'_> {
         self.operands.iter().all(|&place| views[place].is_some())
     }
 
-    /// Checks that it is one, and that there are not too many of them. For backends.
+    /// Checks the fused rules of a pass, and that there are not too many. For backends.
     ///
     /// # Errors
     /// [`Error::Length`] where the table of scalars is not a row, and [`Error::Unavailable`] for what no backend does.
@@ -52,7 +53,7 @@ impl Beside<'_> {
             let within = operands.iter().all(|&place| place < MAX_VIEWS);
             let fits = alone && !twice && within && operands.len() == kernel.operands.len();
             if !fits || all.len() > MAX_BESIDE {
-                let problem = format!("{}: this rule cannot go beside another's pass", kernel.name);
+                let problem = format!("{}: this rule cannot be fused into another's pass", kernel.name);
                 return Err(Error::Unavailable(problem));
             }
             check_len(kernel.name, "the table of scalars", 1 + kernel.scalars.len(), row.len())?;
@@ -61,12 +62,12 @@ impl Beside<'_> {
     }
 }
 
-/// One tensor's part in a pass, beside its [`Views`].
+/// One tensor's part in a pass, in addition to its [`Views`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorPass {
     /// The number of elements of every operand.
     pub elements: usize,
-    /// Which row of scalars it takes.
+    /// Which set of constants it takes.
     pub row: usize,
 }
 
@@ -76,18 +77,18 @@ pub struct Pass<'p, 'a> {
     pub kernel: &'static Kernel,
     /// The type in which it calculates.
     pub compute: Compute,
-    /// The tensors, one at each call until there is none, its views written to the argument. (A table would
-    /// have to be allocated in every step, since views are borrowed for one.)
+    /// The tensors, one at each call until there is none; its views are written to the argument. (A table would have
+    /// to be allocated in every step, since views are borrowed for one.)
     pub tensors: &'p mut dyn FnMut(&mut Views<'a>) -> Option<TensorPass>,
-    /// Rows of scalars: the gradient scale, then one for each of [`Kernel::scalars`].
+    /// Sets of constants, one after another: the gradient scale, then one for each of [`Kernel::scalars`].
     pub rows: &'p [f64],
-    /// One row for each tensor, in order, of its own scalars ([`Kernel::tensor_scalars`]).
+    /// One row for each tensor, in order, of its scalars ([`Kernel::tensor_scalars`]).
     pub tensor_scalars: &'p [f64],
-    /// What the backend remembers for this place.
+    /// What the backend keeps for this place in the program.
     pub plan: &'p mut Plan,
     /// One row for each tensor, in order, of sums ([`Kernel::sums`]); overwritten.
     pub sums: &'p mut [f64],
-    /// Rules that go over the same elements beside it, in order.
+    /// Rules that are fused into it, in order.
     pub beside: &'p [Beside<'p>],
 }
 

@@ -70,7 +70,7 @@ pub trait Communicator: fmt::Debug + Send + Sync {
     /// How many ranks there are, at least 1.
     fn world(&self) -> usize;
 
-    /// One line for people: the transport and the number of ranks.
+    /// Returns a human-readable line: the transport and the number of ranks.
     fn describe(&self) -> String;
 
     /// Piece `i` of `send` goes to rank `i`, piece `i` of `receive` comes from rank `i`; all pieces of all ranks are
@@ -92,8 +92,9 @@ pub trait Communicator: fmt::Debug + Send + Sync {
     /// [`RankError`].
     fn broadcast(&self, root: usize, bytes: &mut [u8]) -> Result<(), RankError>;
 
-    /// Everybody's bytes, of which rank `i` has `lengths[i]`: `own` is this rank's, piece after piece. `take` is given what
-    /// each other rank has, in their order, to be put where it belongs: nothing is copied in between that need not be.
+    /// Everybody's bytes, of which rank `i` has `lengths[i]`: `own` is this rank's, piece after piece. `take`
+    /// receives what each other rank has, in their order, to put it where it belongs, without a copy that can be
+    /// avoided.
     ///
     /// # Errors
     /// [`RankError`].
@@ -216,10 +217,10 @@ pub fn known(operation: &'static str, rank: usize, world: usize) -> Result<(), R
     if rank < world { Ok(()) } else { Err(RankError::NoRank { operation, rank, world }) }
 }
 
-/// Sees to it that all ranks have the same lines of text: names and shapes, a configuration.
+/// Checks that all ranks have the same lines of text: names and shapes, a configuration.
 ///
-/// When they have not, every rank gets the same error, which names the first rank that differs from rank 0 and the
-/// first line in which it does.
+/// Otherwise every rank gets the same error. It names the first rank that differs from rank 0, and the first line in
+/// which it does.
 ///
 /// # Errors
 /// [`RankError::Differs`], and those of the exchange.
@@ -258,7 +259,7 @@ pub fn agree(ranks: &dyn Communicator, what: &str, lines: &[String]) -> Result<(
     }
 }
 
-/// FNV-1a, to tell bytes apart without sending them.
+/// Returns the FNV-1a hash, which distinguishes bytes without sending them.
 pub fn hash(bytes: &[u8]) -> u64 {
     let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, mix)

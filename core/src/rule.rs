@@ -83,7 +83,7 @@ pub trait Rule: 'static {
         let _ = (from, out);
     }
 
-    /// What is remembered for all parameters together, from the totals; `shared` holds the old values.
+    /// Computes the shared scalars, those of all parameters together, from the totals; `shared` holds the old values.
     fn update<N: Number>(from: &Numbers<'_, N>, shared: &mut [N])
     where
         f64: Literal<N>,

@@ -1,8 +1,8 @@
-//! The reference lane: one element.
+//! The reference vector: one element.
 
 use crate::{Arithmetic, private::Sealed};
 
-/// One number as a lane: the reference that every other lane must match bit for bit.
+/// One number as a vector: the reference that every other vector must match bit for bit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(transparent)]
 pub struct Scalar<T>(

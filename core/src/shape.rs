@@ -1,8 +1,8 @@
-//! The extents of a tensor.
+//! The shape of a tensor.
 
 use core::fmt;
 
-/// The extents of a tensor, outermost first; empty for a 0-dimensional one, which has one element.
+/// The shape of a tensor: its dimensions, outermost first. Empty for a 0-dimensional one, which has one element.
 ///
 /// ```
 /// use fallline_core::Shape;
@@ -14,7 +14,7 @@ use core::fmt;
 pub struct Shape(Box<[usize]>);
 
 impl Shape {
-    /// The number of elements: the product of the extents, 1 without any.
+    /// The number of elements: the product of the dimensions, 1 without any.
     ///
     /// Saturates instead of wrapping, so that no allocation can succeed for a count that overflowed.
     pub fn elements(&self) -> usize {
@@ -24,7 +24,7 @@ impl Shape {
         self.0.iter().fold(1, |product, &extent| product.saturating_mul(extent))
     }
 
-    /// The extents.
+    /// The dimensions.
     pub fn extents(&self) -> &[usize] {
         &self.0
     }

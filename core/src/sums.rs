@@ -9,10 +9,10 @@
 //!    segment's partial sum.
 //! 5. Partial sums fold in `f64` ([`fold`]).
 //!
-//! Nothing in it depends on chunking, alignment, threads, block sizes or the width of a register. A warp
-//! follows it with two 128-bit loads a lane and one shuffle for four terms (`e[j]` and `e[j+128]` are one
-//! lane's, `e[j+64]` is that of the lane 16 further on); a register of any width adds four registers
-//! before it touches an accumulator, which keeps stores to accumulators away from those of the pass.
+//! Nothing in it depends on chunking, alignment, threads, block sizes or the width of a register. A warp follows it
+//! with two 128-bit loads a lane and one shuffle for four terms: `e[j]` and `e[j+128]` are one lane's, `e[j+64]` is
+//! that of the lane 16 further on. A vector register of any width adds four registers before it touches an
+//! accumulator. That keeps stores to accumulators few among those of the pass.
 
 /// Elements of a segment.
 pub const SEGMENT: usize = 4096;
@@ -25,8 +25,8 @@ pub const QUARTERS: [usize; 4] = [0, 128, 64, 192];
 /// `f64` accumulators of the fold.
 const LANES: usize = 32;
 
-/// Folds a tensor's partial sums: `f64` lane `l` of 32 adds the partials `l`, `l + 32`, … to +0, then
-/// `lane[j] += lane[j + h]` for `h` = 16, 8, … 1.
+/// Reduces a tensor's partial sums. The `f64` lane `l` of 32 adds the partials `l`, `l + 32`, … to +0, then `lane[j]
+/// += lane[j + h]` for `h` = 16, 8, … 1.
 ///
 /// ```
 /// assert_eq!(fallline_core::sums::fold([1.0, 2.0, 3.0].into_iter()), 6.0);

@@ -117,7 +117,7 @@ impl Tensor {
         self.backend.write(&mut self.storage, values.into())
     }
 
-    /// Its extents.
+    /// Its shape.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }

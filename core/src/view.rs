@@ -4,18 +4,18 @@ use crate::host::{Slice, SliceMut};
 use crate::{Format, Storage};
 use core::marker::PhantomData;
 
-/// How the elements of a [`View`] are repeated: each run of `run` stored elements stands `times` times in a row, so
-/// that element `e` is the stored element `e / (times · run) · run + e mod run`.
+/// How the elements of a [`View`] are broadcast: each run of `run` stored elements is repeated `times` times. Element
+/// `e` is the stored element `e / (times · run) · run + e mod run`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Repeat {
     /// Elements of a run, at least one.
     pub run: usize,
-    /// How often it stands there.
+    /// How often it is repeated.
     pub times: usize,
 }
 
 impl Repeat {
-    /// Which stored element an element is.
+    /// Returns which stored element an element is.
     pub fn stored(&self, element: usize) -> usize {
         element / (self.times * self.run) * self.run + element % self.run
     }
@@ -70,13 +70,13 @@ impl<'a> View<'a> {
         }
     }
 
-    /// The same, with what is stored as bfloat16 rounded up or down by chance, drawn with this key
+    /// Returns the view with stochastic rounding of what is stored as bfloat16, by random bits of this key
     /// ([`codec::stochastic`](crate::codec::stochastic)).
     pub fn with_noise(self, key: u64) -> Self {
         View { noise: Some(key), ..self }
     }
 
-    /// The same, with what is stored stored in `copy` too, in its format, in the same pass.
+    /// Returns the view with a cast copy: what is stored is also stored in `copy`, in its format, in the same pass.
     ///
     /// # Panics
     /// When it is not as long, is in a block format, or cannot be written where this can.
@@ -86,18 +86,17 @@ impl<'a> View<'a> {
         View { copy: Some((copy.address, copy.format)), ..self }
     }
 
-    /// The same elements to read once more.
+    /// Returns the same elements, borrowed for reading.
     pub fn again(&self) -> View<'_> {
         View { writable: false, noise: None, copy: None, ..*self }
     }
 
-    /// A view to read in which each run of `run` elements stands `times` times in a row: with the rows' factors of an
-    /// m × n matrix and a run of 1, n times, each element has its row's; with the columns' and a run of n, m times, its
-    /// column's.
+    /// Returns a view to read that broadcasts: each run of `run` elements is repeated `times` times. With the rows'
+    /// factors of an m × n matrix, a run of 1 and n times, each element has its row's. With the columns' factors, a
+    /// run of n and m times, it has its column's.
     ///
-    /// # Panics
-    /// When there is a part of a run, a run of none, or more than the elements to it: a block format, chance, a copy,
-    /// another repetition.
+    /// # Panics When there is a part of a run, a run of none, or more than the elements to it: a block format,
+    /// stochastic rounding, a copy, another broadcast.
     pub fn repeated(self, run: usize, times: usize) -> Self {
         let plain = self.noise.is_none() && self.copy.is_none() && self.repeat.is_none();
         assert!(plain && self.format.block().is_none(), "a view that cannot be repeated");
@@ -107,7 +106,7 @@ impl<'a> View<'a> {
         View { len, writable: false, repeat, ..self }
     }
 
-    /// The elements from `start` on, `len` of them.
+    /// Returns the slice of `len` elements from `start` on.
     ///
     /// # Panics
     /// When there are not as many, or `start` is not that of a block.
@@ -122,8 +121,8 @@ impl<'a> View<'a> {
         View { address: self.address + self.format.size(start), scales, len, copy, ..self }
     }
 
-    /// Takes `len` elements after the first `skip` out of the view, which from now on begins behind them: parts
-    /// of one view that do not overlap.
+    /// Takes `len` elements after the first `skip` out of the view, which from now on begins behind them. So slices
+    /// of one view do not overlap.
     ///
     /// # Panics
     /// When there are not as many.
@@ -135,7 +134,7 @@ impl<'a> View<'a> {
         part
     }
 
-    /// The elements before `at`, and the others.
+    /// Splits the view into the elements before `at`, and the others.
     ///
     /// # Panics
     /// When there are not as many.
@@ -169,17 +168,17 @@ impl<'a> View<'a> {
         self.format
     }
 
-    /// The key of the chance that rounds what is stored as bfloat16, if one does.
+    /// Returns the key of the random bits, where what is stored as bfloat16 is rounded stochastically.
     pub fn noise(&self) -> Option<u64> {
         self.noise
     }
 
-    /// Where what is stored is stored once more, and how.
+    /// Returns the cast copy: where what is stored is also stored, and in which format.
     pub fn copy(&self) -> Option<(usize, Format)> {
         self.copy
     }
 
-    /// How its elements are repeated, if they are.
+    /// Returns how its elements are broadcast, if they are.
     pub fn repeat(&self) -> Option<Repeat> {
         self.repeat
     }

@@ -1,8 +1,8 @@
 //! The executor: every pass over memory goes through here.
 //!
-//! [`run`] checks the operands (`operands`), cuts all tensors into chunks (`tiling`), packs the constants (`plan`) and hands
-//! chunks to the threads. A chunk goes through the pass's rules (`fused`), and through each in the way that its operands are
-//! stored in (`rule`): with a kernel that takes them as they are (`dispatch`), or converted (`convert`) or repeated
+//! [`run`] checks the operands (`operands`), cuts all tensors into chunks (`tiling`), packs the constants (`plan`)
+//! and hands chunks to the threads. A chunk goes through the pass's rules (`fused`), and through each as its operands
+//! are stored (`rule`). A kernel takes them as they are (`dispatch`), or they are converted (`convert`) or broadcast
 //! (`broadcast`) into scratch.
 
 mod accumulate;
@@ -33,11 +33,11 @@ pub(crate) use plan::CpuPlan;
 use plan::{Constants, pack_constants};
 use state::{FusedKernel, Partials, PassState};
 
-/// Passes over fewer elements run on the calling thread: waking the pool costs more.
+/// Passes over fewer elements run on the calling thread, since waking the pool costs more.
 const SERIAL_BELOW: usize = 256 * 1024;
 
-/// Elements of some four operands that a last-level cache holds between two passes (8 MiB in `f32`), and so many that
-/// waking the threads twice for them is little: more than [`SERIAL_BELOW`], they share them.
+/// Elements of some four operands that a last-level cache holds between two passes (8 MiB in `f32`). They are so many
+/// that waking the threads twice costs little: more than [`SERIAL_BELOW`], the threads share them.
 pub(crate) const CACHED: usize = 2 * SERIAL_BELOW;
 
 /// Runs a pass.

@@ -1,7 +1,7 @@
 //! Matrix products: our own AVX-512 kernel where the machine has it, `matrixmultiply` elsewhere, spread over the
 //! backend's own threads.
 //!
-//! How a product is cut into parts depends on its extents alone, so threads never change a bit of it.
+//! How a product is cut into parts depends on its dimensions alone, so threads never change a bit of it.
 
 mod args;
 mod fallback;
@@ -58,7 +58,7 @@ fn reachable(device: Device, what: &str, storage: &Storage) -> Result<()> {
     }
 }
 
-/// Multiplies in the way that suits the extents.
+/// Multiplies in the way that suits the dimensions.
 fn run<F: GemmElement>(context: ExecContext<'_>, product: &mut MatMul<'_>) -> Result<()> {
     let args = GemmArgs::<F>::of(product)?;
     if gemv::fits(&args) {

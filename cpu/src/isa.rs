@@ -94,8 +94,9 @@ impl fmt::Display for Isa {
     }
 }
 
-/// Compiles a function for AVX2 and for AVX-512: makes `avx2` and `avx512` of its path, its generics in brackets and the rest
-/// of its signature, with the function inlined. Who calls them vouches for the instruction set, and for what the function asks.
+/// Compiles a function for AVX2 and for AVX-512. It makes `avx2` and `avx512` of its path, its generics in brackets
+/// and the rest of its signature, with the function inlined. Who calls them vouches for the instruction set, and for
+/// what the function asks.
 #[cfg(target_arch = "x86_64")]
 macro_rules! multiversion {
     (

@@ -1,15 +1,15 @@
 //! The CPU backend of fallline.
 //!
-//! Every rule is compiled for each instruction set ([`Isa`]) by [`Native`], and the best one that the
-//! machine has is chosen at run time, in a default build. One executor runs all passes: it cuts all tensors
-//! of a step into chunks, spreads them over the backend's own threads, and converts operands that are not
-//! stored in the compute type, block by block, in the first-level cache.
+//! Every rule is compiled for each instruction set ([`Isa`]) by [`Native`]. A default build chooses the best one that
+//! the machine has at run time. One executor runs all passes. It cuts all tensors of a step into chunks and
+//! distributes them over the backend's threads. Operands that are not stored in the compute type are converted block
+//! by block, in L1.
 //!
-//! From the ground up: `vector` (what an instruction set can do), `codec` and `quant` (formats), `kernels` (a rule over
-//! elements), `exec` (a pass over tensors); beside them `gemm`, `reduce` and `gather`, which know no rule.
+//! From the ground up: `vector` (what an instruction set can do), `codec` and `quant` (formats), `kernels` (a rule
+//! over elements), `exec` (a pass over tensors). `gemm`, `reduce` and `gather` know no rule.
 //!
-//! `unsafe` stands in the vectors, the kernels, the executor, the arena and the matrix product; everything
-//! handed in was checked through borrowed slices before.
+//! `unsafe` is in the vectors, the kernels, the executor, the arena and the matrix product; everything handed in was
+//! checked through borrowed slices before.
 
 #![allow(unsafe_code)]
 
@@ -44,7 +44,7 @@ use std::path::Path;
 use std::sync::Arc;
 use workspace::Workspace;
 
-/// The CPU with its memory, an instruction set, and threads of its own.
+/// The CPU backend: its memory, an instruction set, and a thread pool.
 ///
 /// ```
 /// use fallline_cpu::Cpu;
@@ -88,9 +88,9 @@ impl Cpu {
         Ok(Cpu { isa: isa.require()?, device: Device::Cpu, pool, workspace: Default::default() })
     }
 
-    /// The best instruction set (or that of `FALLLINE_ISA`), and the threads of a pool that the program has: a trainer
-    /// that runs on rayon itself needs no second set of threads then. Threads of its own start passes sooner
-    /// ([`Cpu::with_threads`]). The results are the same.
+    /// Creates a backend with the best instruction set (or that of `FALLLINE_ISA`) and the program's thread pool. A
+    /// training loop that runs on rayon needs no second set of threads then. The backend's own threads start passes
+    /// sooner ([`Cpu::with_threads`]). The results are the same.
     ///
     /// ```
     /// use fallline_cpu::Cpu;

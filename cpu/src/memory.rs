@@ -16,10 +16,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// ones lie end to end, so that a pass can take them as one.
 const ALIGNMENT: usize = 64;
 
-/// Regions of a page and more start at page offsets that differ by this from one to the next (a multiple
-/// of the alignment, a third of a page). A rule walks all its streams in step, and streams at the same
-/// page offset cost up to a third of the speed of memory: loads wait for stores whose low address bits
-/// they share, and rows of the same memory bank are opened in turn.
+/// The skew of page offsets from one region to the next, for regions of a page and more: a multiple of the alignment,
+/// a third of a page. A rule walks all its streams in step, and streams at the same page offset cost up to a third of
+/// the memory bandwidth. Loads wait for stores whose low address bits they share, and rows of the same memory bank
+/// are opened alternately.
 const SKEW: usize = 1344;
 /// Regions of a page and more so far, over all arenas: parameters, gradients and states come from different
 /// ones.
@@ -89,8 +89,8 @@ impl Region {
     }
 
     fn slice<T: Zeroable>(&self) -> &[T] {
-        // SAFETY: the region holds `len` elements of its format, aligned and initialised (zero at first),
-        // and no other region overlaps it; `T` is the element of the format by the match in the callers.
+        // SAFETY: the region holds `len` elements of its format, aligned and initialised (zero at first), and no
+        // other region overlaps it. `T` is the element of the format by the match in the callers.
         unsafe { std::slice::from_raw_parts(self.start().cast(), self.len) }
     }
 
@@ -188,8 +188,8 @@ fn place(end: &mut usize, bytes: Option<usize>, size: usize) -> Option<usize> {
     Some(start)
 }
 
-/// Where the elements of each request start, and behind them all the scales of each, in the same order: what lies end
-/// to end does so in both. With the bytes in all.
+/// Where the elements of each request start, and behind them all the scales of each, in the same order. What is
+/// contiguous in one is so in both. With the bytes in all.
 fn lay_out(requests: &[(Format, usize)]) -> Option<(Vec<usize>, Vec<usize>, usize)> {
     let mut end = 0usize;
     let bytes = |format: Format, len: usize| format.bytes().checked_mul(len).map(|_| format.size(len));
@@ -236,8 +236,8 @@ pub(crate) fn allocate_paged(
     Ok(divide(Arena { start, owner: Owner::Mapped { _map: map } }, bytes, requests, codes, scales))
 }
 
-/// Makes a file so long, with its room on the disk taken where the system does that: a page that finds none later
-/// would end the process.
+/// Makes a file so long, with its room on the disk reserved where the system can. A page that finds none later would
+/// end the process.
 fn reserve(file: &File, bytes: u64) -> std::io::Result<()> {
     #[cfg(target_os = "linux")]
     {

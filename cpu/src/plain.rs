@@ -1,7 +1,6 @@
-//! The plain pass: what a rule would cost if it did nothing but move its operands.
+//! The copy baseline of benchmarks (as STREAM's): what a rule would cost if it did nothing but move its operands.
 //!
-//! Benchmarks divide by it. It is a loop of its own, apart from the executor, so that what the executor
-//! costs shows.
+//! Benchmarks divide by it. It is a separate loop, apart from the executor, so that what the executor costs shows.
 
 use crate::Cpu;
 #[cfg(target_arch = "x86_64")]
@@ -11,7 +10,7 @@ use crate::isa::{Isa, multiversion};
 /// element.
 const STEP: usize = 64;
 
-/// One stream of a plain pass.
+/// One operand of the copy baseline.
 #[derive(Debug)]
 pub enum Stream<'a> {
     /// Read and written.
@@ -33,12 +32,12 @@ struct Shared(Vec<Raw>);
 unsafe impl Sync for Shared {}
 
 impl Cpu {
-    /// Moves every stream once through registers, on this backend's threads and instruction set: bytes
-    /// are exclusive-ored with `key`, so that no access can be left out; with `key` 0 nothing changes.
-    /// Returns the exclusive or of all bytes read, folded to one.
+    /// Moves every stream once through registers, on this backend's threads and instruction set. Bytes are
+    /// exclusive-ored with `key`, so that no access can be optimized away. With `key` 0 nothing changes. Returns the
+    /// exclusive or of all bytes read, folded to one.
     ///
-    /// `elements` is the number of elements of each stream; the bytes of the streams are a multiple of it.
-    /// The last few elements that do not fill a cache line are passed over.
+    /// `elements` is the number of elements of each stream; the bytes of the streams are a multiple of it. The last
+    /// few elements that do not fill a cache line are skipped.
     pub fn plain_pass(&self, elements: usize, streams: &mut [Stream<'_>], key: u8) -> u8 {
         let raw = streams.iter_mut().map(|stream| match stream {
             Stream::Update(bytes) => {

@@ -1,5 +1,5 @@
-//! What a test asks of the emulator beside CUDA: exported, as the test's own copy of this crate is not the one
-//! that cudarc loads.
+//! What a test asks of the emulator in addition to CUDA: exported, as the test's own copy of this crate is not the
+//! one that cudarc loads.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char};
@@ -84,9 +84,9 @@ pub unsafe extern "C" fn fallline_emulator_reset() {
 
 /// Makes this library the one that is found under the names of CUDA.
 ///
-/// The C library compares a name that is loaded with those under which its libraries are known, and a library
-/// gets a further name when it is opened by that. Only code of this library can open its folder's files by bare
-/// names: its run path is `$ORIGIN`. Gives how many of the names it now has.
+/// The C library compares a name that is loaded with those under which its libraries are known. A library gets a
+/// further name when it is opened by that. Only code of this library can open its folder's files by bare names: its
+/// run path is `$ORIGIN`. Gives how many of the names it now has.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fallline_emulator_adopt() -> i32 {
     let mut adopted = 0;

@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// The names under which CUDA's libraries are looked for.
+/// The names under which CUDA's libraries are searched.
 const NAMES: [&str; 6] =
     ["libcuda.so", "libcuda.so.1", "libcublas.so", "libcublas.so.12", "libnccl.so", "libnccl.so.2"];
 
@@ -84,7 +84,7 @@ fn load() -> Result<Emulator, InstallError> {
     }
 }
 
-/// Where Cargo puts the library of a dev-dependency: beside the test, or in `deps` beside the binary.
+/// Where Cargo puts the library of a dev-dependency: next to the test, or in `deps` next to the binary.
 fn built() -> Result<PathBuf, InstallError> {
     if let Some(path) = std::env::var_os("FALLLINE_EMULATOR_LIBRARY") {
         return Ok(path.into());
@@ -96,7 +96,7 @@ fn built() -> Result<PathBuf, InstallError> {
     found.ok_or_else(|| InstallError::NotBuilt(folders.to_vec()))
 }
 
-/// A folder beside the library with a link of each name; its `libcuda.so`.
+/// A folder next to the library with a link of each name; its `libcuda.so`.
 fn in_folder() -> Result<CString, InstallError> {
     let library = built()?;
     let library = library.canonicalize().map_err(|e| InstallError::Files(library.clone(), e.to_string()))?;

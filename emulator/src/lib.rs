@@ -11,8 +11,8 @@
 //! - Around a command: `tests/emulated-cuda [--checked] COMMAND…` puts a folder with those names in front of the
 //!   loader's path.
 //!
-//! A process has one machine, and a fault is kept by it, as on a device: tests that provoke faults take turns,
-//! and let go of the context in between.
+//! A process has one machine, which keeps a fault, as a device does. So tests that provoke faults run one after
+//! another, and let go of the context in between.
 //!
 //! # Options
 //! `FALLLINE_EMULATOR`, or [`Emulator::configure`], separated by commas:

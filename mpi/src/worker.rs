@@ -21,7 +21,7 @@ const LARGEST: usize = 1 << 30;
 /// This process as a rank of MPI's world.
 ///
 /// Call [`finish`](Mpi::finish) when all is done. A process that ends without it counts as failed, and the launcher
-/// ends the others: that is meant for errors, since leaving MPI's world waits for all ranks.
+/// ends the others. That is meant for errors, since leaving MPI's world waits for all ranks.
 #[derive(Debug)]
 pub struct Mpi {
     rank: usize,
@@ -38,7 +38,7 @@ struct Jobs {
     broken: Option<String>,
 }
 
-/// What the thread is asked to do. What was received comes back through the channel beside it.
+/// What the thread is asked to do. What was received comes back through the channel that is sent with it.
 enum Job {
     AllToAll { send: Vec<u8>, piece: usize },
     AllGather { send: Vec<u8> },
@@ -65,7 +65,7 @@ impl Mpi {
             if told.is_ok() {
                 serve(universe, &jobs);
             } else {
-                // Nobody is there any more: as with any failure, the world is not left.
+                // Nobody waits any more: as with any failure, the world is not left.
                 core::mem::forget(universe);
             }
         };

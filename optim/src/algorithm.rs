@@ -1,4 +1,4 @@
-//! What an algorithm brings; [`erased`] has the same without its types.
+//! What an algorithm implements; [`erased`] has the same without its types.
 
 mod alias;
 mod erased;
@@ -33,10 +33,10 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
     /// What people should know about it.
     const INFO: Info;
 
-    /// What the algorithm remembers for each parameter beside its states: scalars, with what they start from.
+    /// The scalars that the algorithm keeps for each parameter in addition to its states, with their first values.
     const MEMORY: &'static [(&'static str, f64)] = &[];
 
-    /// What the algorithm remembers for all parameters together: scalars, with what they start from.
+    /// Shared scalars: those that the algorithm keeps for all parameters together, with their first values.
     const SHARED: &'static [(&'static str, f64)] = &[];
 
     /// What is unusual about its states and its scratch.
@@ -65,8 +65,9 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
         StorageDefaults::AS_COMPUTED
     }
 
-    /// Checks what the ranges alone cannot, whenever hyperparameters have changed. The first time all have their first
-    /// values: some are refused then only, since a schedule may change them later, and then is the time to remember one.
+    /// Checks what the ranges alone cannot, whenever hyperparameters have changed. The first time all have their
+    /// first values. Some are refused only then, since a schedule may change them later, and that is the time to keep
+    /// one.
     ///
     /// # Errors
     /// [`HyperError::Combination`].

@@ -1,88 +1,83 @@
 //! The algorithms, one file each.
 
-pub mod adadelta;
-pub mod adafactor;
-pub mod adagrad;
-pub mod adam;
-pub mod adamax;
-pub mod adamw;
-pub mod adamw_schedule_free;
-pub mod ademamix;
-pub mod asgd;
 mod bnb;
-pub mod bnb_adagrad;
-pub mod bnb_adam;
-pub mod bnb_lion;
-pub mod bnb_rmsprop;
-pub mod bnb_sgd;
-pub mod cpu_adam;
-pub mod dadapt_adagrad;
-pub mod dadapt_adam;
-pub mod dadapt_sgd;
-pub mod fused_adam;
-pub mod fused_lamb;
-pub mod lamb;
-pub mod lars;
-pub mod lion;
-pub mod muon;
-pub mod nadam;
-pub mod nor_muon;
-pub mod onebit;
-pub mod onebit_adam;
-pub mod onebit_lamb;
+mod onebit;
 mod papers;
 mod prelude;
-pub mod prodigy;
-pub mod pytorch_lars;
-pub mod radam;
-pub mod rmsprop;
-pub mod rprop;
-pub mod sgd;
-pub mod sophia;
-pub mod sparse_adam;
-pub mod torch_adafactor;
-pub mod zero_one_adam;
 
-pub use adadelta::Adadelta;
-pub use adafactor::Adafactor;
-pub use adagrad::Adagrad;
-pub use adam::Adam;
-pub use adamax::Adamax;
-pub use adamw::AdamW;
-pub use adamw_schedule_free::AdamWScheduleFree;
-pub use ademamix::{
-    AdEmaMix, AdEmaMix8bit, AdEmaMix32bit, PagedAdEmaMix, PagedAdEmaMix8bit, PagedAdEmaMix32bit,
-};
-pub use asgd::Asgd;
-pub use bnb_adagrad::{Adagrad8bit, Adagrad32bit, BnbAdagrad};
-pub use bnb_adam::{
-    Adam8bit, Adam32bit, AdamW8bit, AdamW32bit, BnbAdam, BnbAdamW, PagedAdam, PagedAdam8bit, PagedAdam32bit,
-    PagedAdamW, PagedAdamW8bit, PagedAdamW32bit,
-};
-pub use bnb_lion::{BnbLion, Lion8bit, Lion32bit, PagedLion, PagedLion8bit, PagedLion32bit};
-pub use bnb_rmsprop::{BnbRmsProp, RmsProp8bit, RmsProp32bit};
-pub use bnb_sgd::{BnbSgd, Sgd8bit, Sgd32bit};
-pub use cpu_adam::CpuAdam;
-pub use dadapt_adagrad::DAdaptAdaGrad;
-pub use dadapt_adam::DAdaptAdam;
-pub use dadapt_sgd::DAdaptSgd;
-pub use fused_adam::FusedAdam;
-pub use fused_lamb::FusedLamb;
-pub use lamb::{Lamb, Lamb8bit, Lamb32bit};
-pub use lars::{Lars, Lars8bit, Lars32bit};
-pub use lion::Lion;
-pub use muon::Muon;
-pub use nadam::NAdam;
-pub use nor_muon::NorMuon;
-pub use onebit_adam::OnebitAdam;
-pub use onebit_lamb::OnebitLamb;
-pub use prodigy::Prodigy;
-pub use pytorch_lars::PytorchLars;
-pub use radam::RAdam;
-pub use rmsprop::RmsProp;
-pub use rprop::Rprop;
-pub use sgd::Sgd;
-pub use sophia::SophiaG;
-pub use sparse_adam::SparseAdam;
-pub use torch_adafactor::TorchAdafactor;
-pub use zero_one_adam::ZeroOneAdam;
+/// Declares the module of each algorithm, exports its types, and makes [`for_each_algorithm!`] of the list.
+macro_rules! algorithms {
+    ($d:tt $($module:ident: $algorithm:ident $(($($alias:ident),+ $(,)?))?;)+) => {
+        $(
+            pub mod $module;
+            pub use $module::{$algorithm $($(, $alias)+)?};
+        )+
+
+        /// Calls a macro with the types of all shipped [algorithms](crate::algorithms), in two lists: the algorithms, and
+        /// the other names of them ([`alias!`](macro@crate::alias)).
+        ///
+        /// ```
+        /// use fallline_optim::hyper::Hyperparameters;
+        ///
+        /// macro_rules! names {
+        ///     ([$($algorithm:ident,)+] [$($alias:ident,)+]) => {
+        ///         [$(fallline_optim::algorithms::$algorithm::NAME),+]
+        ///     };
+        /// }
+        ///
+        /// assert!(fallline_optim::for_each_algorithm!(names).contains(&"AdamW"));
+        /// ```
+        #[macro_export]
+        macro_rules! for_each_algorithm {
+            ($d callback:ident) => {
+                $d callback! { [$($algorithm,)+] [$($($($alias,)+)?)+] }
+            };
+        }
+    };
+}
+
+// One line for each file: its module, its algorithm, and other names of that. All else knows them from here: the registry,
+// the command, the tests.
+algorithms! { $
+    adadelta: Adadelta;
+    adafactor: Adafactor;
+    adagrad: Adagrad;
+    adam: Adam;
+    adamax: Adamax;
+    adamw: AdamW;
+    adamw_schedule_free: AdamWScheduleFree;
+    ademamix: AdEmaMix (AdEmaMix8bit, AdEmaMix32bit, PagedAdEmaMix, PagedAdEmaMix8bit, PagedAdEmaMix32bit);
+    asgd: Asgd;
+    bnb_adagrad: BnbAdagrad (Adagrad8bit, Adagrad32bit);
+    bnb_adam: BnbAdam (
+        Adam8bit, Adam32bit, AdamW8bit, AdamW32bit, BnbAdamW, PagedAdam, PagedAdam8bit,
+        PagedAdam32bit, PagedAdamW, PagedAdamW8bit, PagedAdamW32bit,
+    );
+    bnb_lion: BnbLion (Lion8bit, Lion32bit, PagedLion, PagedLion8bit, PagedLion32bit);
+    bnb_rmsprop: BnbRmsProp (RmsProp8bit, RmsProp32bit);
+    bnb_sgd: BnbSgd (Sgd8bit, Sgd32bit);
+    cpu_adam: CpuAdam;
+    dadapt_adagrad: DAdaptAdaGrad;
+    dadapt_adam: DAdaptAdam;
+    dadapt_sgd: DAdaptSgd;
+    fused_adam: FusedAdam;
+    fused_lamb: FusedLamb;
+    lamb: Lamb (Lamb8bit, Lamb32bit);
+    lars: Lars (Lars8bit, Lars32bit);
+    lion: Lion;
+    muon: Muon;
+    nadam: NAdam;
+    nor_muon: NorMuon;
+    onebit_adam: OnebitAdam;
+    onebit_lamb: OnebitLamb;
+    prodigy: Prodigy;
+    pytorch_lars: PytorchLars;
+    radam: RAdam;
+    rmsprop: RmsProp;
+    rprop: Rprop;
+    sgd: Sgd;
+    sophia: SophiaG;
+    sparse_adam: SparseAdam;
+    torch_adafactor: TorchAdafactor;
+    zero_one_adam: ZeroOneAdam;
+}

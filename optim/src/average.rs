@@ -1,4 +1,4 @@
-//! Averages of the weights beside training: exponential and equal ones.
+//! Weight averaging during training: EMA (exponential moving average) and SWA (equal average).
 //!
 //! The semantics are those of MMEngine 0.10.7's `ExponentialMovingAverage`, `MomentumAnnealingEMA` and
 //! `StochasticWeightAverage`, updated after every iteration as its `EMAHook` does.
@@ -11,17 +11,17 @@ use crate::builtins::Share;
 pub enum Averaging {
     /// `a ← a + momentum (p − a)`.
     Exponential {
-        /// The share of the new weights, in (0, 1).
+        /// The weight of the new parameters, in (0, 1): 1 minus the EMA decay.
         momentum: f64,
     },
     /// The same with the larger of `momentum` and `gamma / (gamma + t)`, t the updates so far.
     Annealed {
-        /// The least share of the new weights, in (0, 1).
+        /// The least weight of the new parameters, in (0, 1).
         momentum: f64,
-        /// How slowly the share falls, above 0.
+        /// How slowly the weight falls, above 0.
         gamma: f64,
     },
-    /// All weights alike (Izmailov et al. 2018): the share of the new ones is 1 over how many there are.
+    /// The equal average, SWA (Izmailov et al. 2018): the weight of the new parameters is 1 over how many there are.
     Equal,
 }
 
@@ -35,7 +35,29 @@ pub struct Average {
 }
 
 impl Average {
-    /// An exponential moving average, updated at every iteration.
+    /// Returns an exponential moving average with a decay, as torch, timm and optax say: `a ← decay a + (1 − decay) p`.
+    ///
+    /// It is [`exponential`](Average::exponential) of `1 − decay`, updated at every iteration.
+    ///
+    /// ```
+    /// use fallline_optim::average::Average;
+    /// assert_eq!(Average::ema(0.75)?, Average::exponential(0.25)?);
+    /// # Ok::<(), String>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the decay is not between 0 and 1.
+    pub fn ema(decay: f64) -> Result<Average, String> {
+        if !(decay > 0.0 && decay < 1.0) {
+            return Err(format!("decay must be between 0 and 1, got {decay}"));
+        }
+        Average::exponential(1.0 - decay)
+    }
+
+    /// Returns an exponential moving average, updated at every iteration: `a ← (1 − momentum) a + momentum p`.
+    ///
+    /// As in MMEngine the momentum is the weight of the *new* value, usually below 0.01. Where you have a decay such as
+    /// 0.999, use [`ema`](Average::ema).
     ///
     /// # Errors
     /// When the momentum is not between 0 and 1.
@@ -43,12 +65,26 @@ impl Average {
         Average { kind: Averaging::Exponential { momentum }, interval: 1 }.checked()
     }
 
-    /// The average of the weights at every `interval`-th iteration.
+    /// Returns the equal average (SWA) of the parameters at every `interval`-th iteration.
     ///
     /// # Errors
     /// When the interval is 0.
     pub fn equal(interval: u64) -> Result<Average, String> {
         Average { kind: Averaging::Equal, interval }.checked()
+    }
+
+    /// Returns what is suspicious about it: a momentum above 0.5, of which MMEngine warns too, is mostly a decay.
+    pub fn warning(&self) -> Option<String> {
+        match self.kind {
+            Averaging::Exponential { momentum } | Averaging::Annealed { momentum, .. } if momentum > 0.5 => {
+                let decay = 1.0 - momentum;
+                Some(format!(
+                    "the momentum of an average is the weight of the new value, usually a small number: {momentum} \
+                     keeps {decay:.3} of the average at each update (a decay of {momentum} is a momentum of {decay:.3})"
+                ))
+            }
+            _ => None,
+        }
     }
 
     /// The same, if its numbers are in range.
@@ -72,7 +108,8 @@ impl Average {
         }
     }
 
-    /// The share of the new weights at an update, after `steps` iterations: 1 for a copy, none where nothing changes.
+    /// Returns the weight of the new parameters at an update, after `steps` iterations: 1 for a copy, none where
+    /// nothing changes.
     pub(crate) fn share(&self, steps: u64) -> Option<f64> {
         if steps == 0 {
             return Some(1.0);
@@ -87,7 +124,7 @@ impl Average {
 }
 
 impl Share {
-    /// `torch.lerp` counts a share from the nearer end, the equal average always from the old weights.
+    /// `torch.lerp` counts a weight from the nearer end, the equal average always from the old parameters.
     pub(crate) fn of(average: &Average, share: f64) -> Share {
         Share { share, near: share < 0.5 || average.kind == Averaging::Equal }
     }

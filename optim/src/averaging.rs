@@ -1,4 +1,4 @@
-//! Averages of the weights, kept beside them.
+//! Weight averaging (EMA, SWA): the averages of the parameters.
 
 use crate::average::Average;
 use crate::builtins::{Builtins, Share};
@@ -17,7 +17,8 @@ pub(crate) struct Averages {
     spec: Average,
     /// Iterations so far.
     steps: u64,
-    /// The scalars of the rule that goes over what a step writes, in the same pass; empty where it is not time for it.
+    /// The scalars of the rule that averages what a step writes, in the same pass; empty in iterations that do not
+    /// update the average.
     row: Vec<f64>,
     /// By the rule that is run, and whether it computes in double precision.
     plans: BTreeMap<(&'static str, bool), Plan>,
@@ -37,8 +38,8 @@ impl Averages {
         self.steps += 1;
     }
 
-    /// Memory for the averages that are missing, side by side, and the scalars with which the step's own passes take in
-    /// what they write.
+    /// Allocates the averages that are missing, side by side, and computes the scalars of the rule that is fused into
+    /// the step's passes.
     pub(crate) fn allocate(
         &mut self,
         builtins: &Builtins,
@@ -82,13 +83,14 @@ impl Averages {
         Ok(())
     }
 
-    /// The rule that takes in what a step writes, with its scalars, where it is time for it.
+    /// Returns the rule that averages what a step writes, with its scalars, in the iterations that update the
+    /// average.
     pub(crate) fn rule(&self, builtins: &Builtins) -> Option<(&'static Kernel, &[f64])> {
         (!self.row.is_empty()).then(|| (builtins.lerp(), &self.row[..]))
     }
 
-    /// Takes in the weights of bindings that no pass of the step has taken in; the slots are in their order. Of a parameter
-    /// that is `offloaded`, on another device than its states, what is on the device is averaged.
+    /// Updates the averages of bindings whose update was not fused into a pass of the step; the slots are in their
+    /// order. Of an `offloaded` parameter, on another device than its states, what is on the device is averaged.
     pub(crate) fn update(
         &mut self,
         builtins: &Builtins,

@@ -1,4 +1,4 @@
-//! What a trainer hands to a step: names, parameters, gradients, in its own memory.
+//! What a training loop hands to a step: names, parameters, gradients, in its own memory.
 
 #[cfg(feature = "ndarray")]
 mod arrays;
@@ -9,7 +9,7 @@ use fallline_core::host::{Slice, SliceMut};
 use fallline_core::{Device, Element, Format, Shape, Storage, Tensor};
 use half::{bf16, f16};
 
-/// The extents of what is bound: a flat slice stands for any shape with as many elements.
+/// The shape of what is bound: a flat slice matches any shape with as many elements.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Extents<'a> {
     Flat(usize),
@@ -21,7 +21,7 @@ impl Extents<'_> {
         shape.map_or(Extents::Flat(len), Extents::Shape)
     }
 
-    /// Whether these stand for `expected`.
+    /// Returns whether this matches `expected`.
     pub(crate) fn fit(self, expected: &Shape) -> bool {
         match self {
             Extents::Shape(shape) if shape.rank() != 1 => shape == expected,
@@ -29,7 +29,7 @@ impl Extents<'_> {
         }
     }
 
-    /// Whether a gradient of these extents belongs to a parameter of the `other` ones.
+    /// Returns whether a gradient of this shape belongs to a parameter of the `other` shape.
     pub(crate) fn fit_param(self, other: Extents<'_>) -> bool {
         match other {
             Extents::Shape(shape) => self.fit(shape),
@@ -89,7 +89,7 @@ pub enum GradRef<'a> {
     Window(WindowGrad<'a>),
 }
 
-/// The gradient of a window of accumulation, and that of the trainer which is still to begin it or to be added to it.
+/// The gradient of an accumulation window, and the training loop's that is still to begin it or to be added to it.
 #[derive(Debug)]
 pub struct WindowGrad<'a> {
     pub(crate) sum: &'a mut Tensor,
@@ -98,7 +98,7 @@ pub struct WindowGrad<'a> {
     pub(crate) blank: bool,
 }
 
-/// A trainer's gradient, where passes reach it.
+/// A training loop's gradient, where passes reach it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum NewGrad<'a> {
     Staged(&'a Storage),
@@ -112,15 +112,16 @@ pub struct RowsGrad<'a> {
     pub(crate) values: Box<GradRef<'a>>,
 }
 
-/// A row-sparse gradient, as an embedding has: of a parameter of shape [n, …] the rows `indices`, each from 0 to
-/// n − 1, whose values are an array [k, …] (or a flat slice of as many elements). Rows that are not named are zero.
+/// A row-sparse gradient (sparse COO over rows), as an embedding has. Of a parameter of shape [n, …] it has the rows
+/// `indices`, each from 0 to n − 1. Their values are an array [k, …] (or a flat slice of as many elements). Rows that
+/// are not named are zero.
 ///
-/// A row may be named several times: its values are added up, in the order in which they are given, in the type that
-/// the parameter is computed in. There may be none at all, which is not the same as no gradient: the step counts.
+/// Duplicate indices are accumulated (coalesced): their values are added up in the compute type, in the order in
+/// which they are given. There may be none at all, which is not the same as no gradient: the step counts.
 ///
-/// What a row-sparse gradient means is the algorithm's ([`Algorithm::sparse`](crate::Algorithm::sparse)): some read and
-/// write only the rows that it names, and cost as much; for others it is a gradient with zeros in the other rows; and
-/// some refuse it, as their sources do.
+/// The algorithm decides what a row-sparse gradient means ([`Algorithm::sparse`](crate::Algorithm::sparse)). Some
+/// read and write only the rows that it names, and cost as much. For others it is a gradient with zeros in the other
+/// rows. Some refuse it, as their sources do.
 ///
 /// ```
 /// use fallline_optim::{param, rows};
@@ -295,7 +296,7 @@ impl GradRef<'_> {
 }
 
 impl<'a> Binding<'a> {
-    /// A slice as an array of the given extents, for trainers that keep shapes of their own. The values of a
+    /// Binds slices as arrays of the given shape, for training loops that keep shapes separately. The values of a
     /// row-sparse gradient need none.
     ///
     /// # Panics
@@ -306,7 +307,7 @@ impl<'a> Binding<'a> {
             assert_eq!(
                 slice.len(),
                 shape.elements(),
-                "parameter {:?} given the extents {extents:?}",
+                "parameter {:?} given the shape {extents:?}",
                 self.name
             );
             *old = Some(shape.clone());
@@ -315,7 +316,7 @@ impl<'a> Binding<'a> {
             assert_eq!(
                 slice.len(),
                 shape.elements(),
-                "gradient of {:?} given the extents {extents:?}",
+                "gradient of {:?} given the shape {extents:?}",
                 self.name
             );
             *old = Some(shape);
@@ -345,7 +346,8 @@ impl<'a> Binding<'a> {
         (Some(self.param.view()), grad)
     }
 
-    /// Of a window's gradient the trainer's that begins it, and the one that is to be added to it: one of them once.
+    /// Takes, of a window's gradient, the training loop's that begins it, or the one that is to be added to it: one
+    /// of them, once.
     pub(crate) fn take_new(&mut self) -> [Option<View<'a>>; 2] {
         match &mut self.grad {
             GradRef::Window(window) => {

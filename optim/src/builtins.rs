@@ -1,5 +1,5 @@
-//! The rules that the engine runs whatever the algorithm is: what looks at gradients and forms them, averages weights,
-//! copies parameters, and compresses what ranks exchange.
+//! The rules that the engine runs whatever the algorithm is. They inspect and form gradients, average weights, copy
+//! parameters, and compress what ranks exchange.
 
 pub(crate) mod cautious;
 mod compression;
@@ -28,7 +28,7 @@ rule! {
 
 /// What a [`Lerp`] is computed from.
 pub struct Share {
-    /// The share of the new weights.
+    /// The weight of the new parameters.
     pub(crate) share: f64,
     /// Whether it is counted from the old ones.
     pub(crate) near: bool,
@@ -81,6 +81,11 @@ macro_rules! builtins {
                 const { &Builtins { $($name: K::kernel::<$rule>,)* } }
             }
 
+            /// Each of them.
+            pub fn all(&self) -> impl Iterator<Item = &'static Kernel> {
+                [$(self.$name()),*].into_iter()
+            }
+
             $($(#[$meta])*
             pub fn $name(&self) -> &'static Kernel {
                 (self.$name)()
@@ -90,7 +95,7 @@ macro_rules! builtins {
 }
 
 builtins! {
-    /// Looks at gradients before a step ([`NonFinite`](crate::NonFinite)).
+    /// Inspects gradients before a step ([`NonFinite`](crate::NonFinite)).
     grad_check: GradCheck,
     /// Copies a parameter to a state.
     param_copy: ParamCopy,
@@ -104,9 +109,9 @@ builtins! {
     start_sum: StartSum,
     /// Adds to a window's gradient.
     add_to_sum: AddToSum,
-    /// Adds to a window's gradient and looks at it.
+    /// Adds to a window's gradient and inspects it.
     add_and_look: AddAndLook,
-    /// Limits a window's gradient.
+    /// Clamps a window's gradient.
     clamp_sum: ClampSum,
     /// Sums up magnitudes.
     magnitude_sum: MagnitudeSum,
@@ -120,15 +125,15 @@ builtins! {
     clip_magnitudes: ClipMagnitudesRule,
     /// Clips them by the largest magnitude.
     clip_largest: ClipLargestRule,
-    /// Adds what compression left out before.
+    /// Adds the error-feedback residual.
     compensate: CompensateRule,
-    /// Compresses to signs and a scale.
+    /// Quantizes to signs and a scale.
     sign: SignRule,
     /// Multiplies by a momentum's mask.
     mask: MaskRule,
     /// Takes a cautious step.
     cautious: CautiousRule,
-    /// Brings parameters and slow weights together.
+    /// Synchronizes parameters and slow weights.
     lookahead: LookaheadRule,
 }
 

@@ -11,8 +11,8 @@
 //! | `step/<name>` | how many gradients the parameter has been given (I64) |
 //! | `fallline` in the metadata | the manifest, as JSON |
 //!
-//! A file is written beside its place, flushed to the disk and renamed, so that there is always a whole
-//! one. A load checks everything before it changes anything.
+//! A file is written atomically: to a temporary file next to it, flushed to the disk and renamed. So there is always
+//! a whole one. A load checks everything before it changes anything.
 
 mod container;
 mod entry;
@@ -34,19 +34,19 @@ pub const VERSION: u32 = 1;
 /// The key of the manifest in the file's metadata.
 const MANIFEST: &str = "fallline";
 
-/// Everything that a run needs to go on: parameters, states, step counts, and a manifest.
+/// Everything that a run needs to resume: parameters, states, step counts, and a manifest.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Checkpoint {
     tensors: BTreeMap<String, Entry>,
-    /// Codes of block formats: extents and bytes.
+    /// Codes of block formats: shape and bytes.
     codes: BTreeMap<String, (Shape, Vec<u8>)>,
     steps: BTreeMap<String, i64>,
     /// What the tensors alone do not tell.
     pub manifest: Manifest,
 }
 
-/// What a load may let pass. By default nothing: algorithm, groups, parameters, states, shapes and formats must all fit,
-/// and everything is restored.
+/// Which mismatches a load ignores. By default none: algorithm, groups, parameters, states, shapes and formats must
+/// all fit, and everything is restored.
 ///
 /// ```
 /// use fallline_optim::LoadOptions;
@@ -65,9 +65,9 @@ impl LoadOptions {
         LoadOptions { state_only: true, ..self }
     }
 
-    /// Restores what fits by name and shape, and lists the rest in the [`LoadReport`](crate::LoadReport): parameters
-    /// that are missing or of another shape stay as they are, missing states start as in a first step. LBFGS, whose
-    /// memory is of all parameters together, is still restored as a whole or not at all.
+    /// Restores what fits by name and shape, and lists the rest in the [`LoadReport`](crate::LoadReport) (torch's
+    /// `strict=False`). Parameters that are missing or of another shape stay as they are. Missing states start as in
+    /// a first step. LBFGS, whose memory is of all parameters together, is still restored as a whole or not at all.
     pub fn lenient(self) -> LoadOptions {
         LoadOptions { lenient: true, ..self }
     }
@@ -148,7 +148,7 @@ impl Checkpoint {
         Checkpoint { tensors, ..Checkpoint::default() }
     }
 
-    /// Takes in what other ranks keep.
+    /// Adds what other ranks keep.
     pub(crate) fn add_of_ranks(&mut self, other: Checkpoint) {
         self.tensors.extend(other.tensors);
     }
@@ -192,7 +192,7 @@ impl Checkpoint {
         self.codes.insert(key, (shape_of_codes(format, shape), codes));
     }
 
-    /// The codes of a state in a block format, with their extents.
+    /// The codes of a state in a block format, with their shape.
     pub fn codes(&self, param: &str, state: &str) -> Option<(&Shape, &[u8])> {
         self.codes.get(&state_key(param, state)).map(|(shape, codes)| (shape, &codes[..]))
     }
@@ -207,7 +207,7 @@ impl Checkpoint {
         self.tensors.insert(state_key(param, name), entry);
     }
 
-    /// A number that is remembered for a parameter.
+    /// A scalar that is kept for a parameter.
     pub(crate) fn scalar(&self, param: &str, name: &str) -> Result<f64> {
         let key = state_key(param, name);
         let entry = self.tensors.get(&key).ok_or_else(|| missing(&key))?;
@@ -295,7 +295,7 @@ fn scale_key(codes: &str) -> String {
     format!("{codes}{SCALE}")
 }
 
-/// The extents of a state's codes: the state's, or those of one row of bytes.
+/// The shape of a state's codes: the state's, or that of one row of bytes.
 fn shape_of_codes(format: Format, shape: &Shape) -> Shape {
     match format.size(shape.elements()) {
         bytes if bytes == shape.elements() => shape.clone(),

@@ -1,7 +1,7 @@
-//! One bit an element: what the 1-bit optimizers send between ranks instead of a momentum.
+//! 1-bit quantization with error feedback: what the 1-bit optimizers send between ranks instead of a momentum.
 //!
 //! ```text
-//! xₜ ← xₜ + eₜ₋₁                            (error feedback: what was left out before)
+//! xₜ ← xₜ + eₜ₋₁                            (error feedback: the residual)
 //! s  = ‖xₜ‖ / √n
 //! cₜ = s where xₜ ≥ 0, −s elsewhere         (0 counts as positive, and NaN)
 //! eₜ = xₜ − cₜ
@@ -14,17 +14,17 @@
 //! 2. Warm-up: the variance is adapted, to gradients that are averaged over the ranks.
 //! 3. Compression: the variance is frozen. Gradients are each rank's own, and what becomes of them is compressed.
 //!
-//! A single rank has nobody to send to: DeepSpeed does not compress there, its `worker_error` and `server_error` stay 0, and
-//! they are not kept here. What the ranks' compressions leave out is saved with a checkpoint, rank by rank, so that as many
-//! ranks go on bit for bit; others begin from 0. [`mask`](crate::mask) says what to do about elements without a momentum.
+//! A single rank has nobody to send to: DeepSpeed does not compress there, its `worker_error` and `server_error` stay
+//! 0, and they are not kept here. The ranks' residuals are saved with a checkpoint, rank by rank, so that as many
+//! ranks resume bit for bit. Others begin from 0. [`mask`](crate::mask) says what to do about elements without a
+//! momentum.
 //!
-//! # On the way
-//! A worker compresses its x and sends the signs and s. A server takes the mean of what the workers of its part sent,
-//! and compresses that in the same way with an error of its own. Both are [`Compression::compress`]; [`Compression::all_reduce`]
-//! carries signs and scales from rank to rank. With a single rank DeepSpeed does neither.
+//! # On the way A worker compresses its x and sends the signs and s. A server takes the mean of what the workers of
+//! its part sent, and compresses that in the same way with a separate residual. Both are [`Compression::compress`];
+//! [`Compression::all_reduce`] carries signs and scales from rank to rank. With a single rank DeepSpeed does neither.
 //!
-//! n counts all elements of the buffer: DeepSpeed fills buffers up to whole bytes for every rank with zeros, which take
-//! part, and so do here, when the buffer has them.
+//! n counts all elements of the buffer. DeepSpeed pads buffers with zeros up to whole bytes for every rank. They take
+//! part, also here, when the buffer has them.
 
 use crate::builtins::Builtins;
 use crate::op::{Peers, Runner, Workspace};
@@ -48,8 +48,8 @@ impl Compression {
         Compression { rules: Builtins::of::<K>() }
     }
 
-    /// Replaces `x + error` by the signs of its elements times its root mean square, which is returned, and `error` by
-    /// what that leaves out.
+    /// Quantizes `x + error` to the signs of its elements times its root mean square, which is returned, and sets
+    /// `error` to the residual.
     ///
     /// # Errors
     /// When the lengths differ or the backend fails.
@@ -97,9 +97,9 @@ impl Compression {
         run(backend, compute, self.rules.mask(), n, views, &[], &mut [])
     }
 
-    /// Replaces `x` by the mean of the ranks' x, compressed on the way to the rank that forms each part of the mean and
-    /// on the way back, with error feedback on both, and then multiplied by the tensor's mask, if it has one. All ranks get
-    /// the same bits. With one rank nothing is compressed.
+    /// All-reduces `x` to the mean of the ranks' x, and multiplies that by the tensor's mask, if it has one. It is
+    /// compressed on the way to the rank that forms each part of the mean and on the way back, with error feedback on
+    /// both. All ranks get the same bits. With one rank nothing is compressed.
     ///
     /// # Errors
     /// When the backend fails or an exchange does.
@@ -117,7 +117,7 @@ impl Compression {
         self.mask(on, x, peers.mask)
     }
 
-    /// The same, with what was left out so far; where that is of another length it begins anew.
+    /// The same, with the residuals so far; where they are of another length they begin anew.
     ///
     /// # Errors
     /// As [`all_reduce`](Compression::all_reduce).

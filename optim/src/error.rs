@@ -93,13 +93,13 @@ pub enum Error {
     /// An objective could not be evaluated.
     #[error("the objective: {0}")]
     Objective(String),
-    /// Parameters that are computed in `f32` and others in `f64`, where the algorithm looks at all together.
+    /// Parameters that are computed in `f32` and others in `f64`, where the algorithm needs all together.
     #[error("{algorithm} looks at all parameters together: they must all be computed in the same type")]
     MixedCompute {
         /// The algorithm.
         algorithm: &'static str,
     },
-    /// Groups whose hyperparameters do not go together, in an algorithm that looks at all of them.
+    /// Groups whose hyperparameters do not go together, in an algorithm that needs all of them.
     #[error("{algorithm}: {problem}")]
     Groups {
         /// The algorithm.
@@ -107,7 +107,7 @@ pub enum Error {
         /// What does not go together.
         problem: String,
     },
-    /// A parameter with gradients in a window of accumulation is not bound when the window closes.
+    /// A parameter with gradients in an accumulation window is not bound when the window closes.
     #[error("parameter {param:?} has accumulated gradients, but is not bound in the step that applies them")]
     Unbound {
         /// The parameter.
@@ -119,8 +119,8 @@ pub enum Error {
         /// The norm.
         norm: f64,
     },
-    /// A step in pieces, where all gradients are needed first.
-    #[error("a step cannot be taken in pieces: {what}")]
+    /// An incremental step, where all gradients are needed first.
+    #[error("the step cannot be incremental: {what}")]
     NotInPieces {
         /// What needs them.
         what: String,
@@ -154,6 +154,12 @@ pub enum Error {
         param: String,
         /// How many of its elements.
         count: u64,
+    },
+    /// The loss that a closure returned is NaN or infinite, and the policy is to fail.
+    #[error("the loss is {loss}")]
+    NonFiniteLoss {
+        /// The loss.
+        loss: f64,
     },
     /// A quantised state holds a NaN, and the policy is to fail.
     #[error("parameter {param:?}: its state {state:?} holds a NaN or an infinity")]
@@ -202,7 +208,7 @@ pub enum Error {
     HalfStep {
         /// The parameters, sorted.
         params: Vec<String>,
-        /// Whether they have stepped; else their gradients are in a window of accumulation already.
+        /// Whether they have stepped; else their gradients are in an accumulation window already.
         stepped: bool,
     },
     /// A device failed after the first write of a step.

@@ -4,8 +4,8 @@ use crate::{AnyAlgorithm, Error, Result};
 use fallline_core::{Codes, Format, Role};
 use std::collections::BTreeMap;
 
-/// The formats that a group's states are stored in, where they are not those of the algorithm (the type of the
-/// arithmetic for most): one for all, or one for each that is named.
+/// The storage formats of a group's states, where they are not the algorithm's (for most the compute type): one for
+/// all, or one for each named state.
 ///
 /// ```
 /// use fallline_core::Format;
@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 /// ```
 ///
 /// A block format takes its unsigned codes for a state that is never negative, as the algorithm says. Half precision for
-/// all means bfloat16 for such a state: it holds squares, and those of gradients below 2e-4 would be zero (say `"v"` to have
-/// it all the same).
+/// all means bfloat16 for such a state: it holds squares, and those of gradients below 2e-4 would be zero. A copy of the
+/// parameter (`x0`, `z`, `ax`, `p0`) is stored in the compute type, whatever is said for all.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StateFormats {
     all: Option<Format>,
@@ -30,7 +30,7 @@ impl StateFormats {
         StateFormats { all: Some(format), named: BTreeMap::new() }
     }
 
-    /// These, and a state in a format of its own.
+    /// Returns these, with another format for one state.
     pub fn with(mut self, state: &str, format: Format) -> StateFormats {
         self.named.insert(state.to_owned(), format);
         self
@@ -46,7 +46,7 @@ impl StateFormats {
         self.all
     }
 
-    /// The states that have one of their own, sorted by name.
+    /// Returns the states that have a separate format, sorted by name.
     pub fn named(&self) -> impl Iterator<Item = (&str, Format)> {
         self.named.iter().map(|(state, format)| (state.as_str(), *format))
     }
@@ -64,6 +64,21 @@ impl StateFormats {
     pub fn check(&self, algorithm: &dyn AnyAlgorithm) -> Result<()> {
         if self.is_empty() {
             return Ok(());
+        }
+        for (state, &format) in &self.named {
+            let spec = algorithm.state(state);
+            let problem = match format {
+                Format::F64 | Format::F32 => continue,
+                _ if spec.full_precision => {
+                    "is a copy of the parameter, which is stored in full precision: \"f32\" or \"f64\""
+                }
+                Format::F16 if spec.non_negative => {
+                    "holds squares, which f16 makes 0 below 3e-8, and the step of any size: \"bf16\" has their range"
+                }
+                _ => continue,
+            };
+            let problem = format!("its state {state:?} {problem}");
+            return Err(Error::StateFormat { algorithm: algorithm.name(), problem });
         }
         let programs = || algorithm.programs();
         let mut known: Vec<&str> = programs().flat_map(|program| program.operands(Role::State)).collect();
@@ -92,8 +107,7 @@ impl StateFormats {
             return refuse(format!("there is no state {name:?}; its states are {known}"));
         }
         if whole {
-            let problem =
-                "it works on whole matrices or on all states together, which must be stored as computed";
+            let problem = "it works on whole matrices or on all states together, which must be stored in the compute type";
             return refuse(problem.into());
         }
         Ok(())
@@ -107,9 +121,11 @@ impl StateFormats {
         elements: usize,
         computed: Format,
     ) -> Format {
-        let non_negative = algorithm.state(state).non_negative;
+        let spec = algorithm.state(state);
+        let non_negative = spec.non_negative;
         match self.of(state) {
-            Some(Format::F16) if non_negative && !self.named.contains_key(state) => Format::Bf16,
+            Some(_) if spec.full_precision && !self.named.contains_key(state) => computed,
+            Some(Format::F16) if non_negative => Format::Bf16,
             Some(format) if non_negative => format.with_codes(Codes::Unsigned),
             Some(format) => format,
             None => algorithm.state_format(state, elements).unwrap_or(computed),

@@ -25,14 +25,14 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 use views::Grads;
 
-/// How gradients are clipped and unscaled, and what is done where they are not finite.
+/// The gradient pipeline: how gradients are unscaled and clipped, and what is done where they are not finite.
 #[derive(Default)]
 pub(crate) struct Gradients {
     pub(crate) config: Wrapper,
     pub(crate) non_finite: NonFinite,
     stats: GradStats,
     clipping: Clipping,
-    /// What the gradients of the step being taken are multiplied by, where the device has computed it.
+    /// The factor of the gradients of the step being taken, where the device has computed it.
     factor: Option<Arc<Storage>>,
 }
 
@@ -48,7 +48,7 @@ struct Inspected {
 /// How far the gradients of a step have come.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum GradState {
-    /// The trainer's, as they come.
+    /// The training loop's, as they come.
     Raw,
     /// Unscaled and clipped but for a factor.
     Unscaled(f64),
@@ -64,8 +64,8 @@ impl Gradients {
         scaler.is_some() || by_norm || self.non_finite != NonFinite::Propagate
     }
 
-    /// Looks at the gradients of a step as far as the policy for NaN and infinity, the loss scale and clipping
-    /// need it. Returns their factor, or none where the step is to be skipped.
+    /// Inspects the gradients of a step as far as the policy for NaN and infinity, the loss scale and clipping need
+    /// it. Returns their factor, or none where the step is to be skipped.
     ///
     /// # Errors
     /// Gradients or a norm that are not finite where that is an error; when a device or a rank fails.
@@ -160,7 +160,7 @@ impl Gradients {
         Some((self.factor.take()?, FACTOR))
     }
 
-    /// Takes in that an optimizer has stepped.
+    /// Updates the loss scale after a step.
     pub(crate) fn advance(&mut self) {
         if let Some(scaler) = &mut self.config.scaler {
             scaler.update(false);
@@ -172,8 +172,8 @@ impl Gradients {
         writeln!(text, "non_finite={:?}", self.non_finite)
     }
 
-    /// The compute type, the p of the norm and the largest one, where the gradients of a step can be clipped on the device
-    /// and nobody decides by the norm on the host.
+    /// The compute type, the p of the norm and the largest one, where the gradients of a step can be clipped on the
+    /// device. Nobody decides by the norm on the host then.
     fn clips_on_device(&self, engine: &Engine, grads: Grads<'_, '_>) -> Option<(Compute, f64, f64)> {
         let Wrapper { clip, scaler: None, .. } = &self.config else { return None };
         let Some(Clip::Norm { max_norm, norm_type, error_if_nonfinite: false }) = *clip else { return None };
@@ -188,15 +188,15 @@ impl Gradients {
         given.all(|i| grads.compute(i) == compute).then_some((compute, norm_type, max_norm))
     }
 
-    /// The plan with which the last gradients of a window are added and looked at in one pass, whose sums stay on the
-    /// device, if that is all that clipping needs.
+    /// The plan with which the last gradients of a window are added and inspected in one pass. Its sums stay on the
+    /// device. None unless that is all that clipping needs.
     fn stats_on_device(&mut self, engine: &Engine, grads: Grads<'_, '_>) -> Option<(Compute, Plan)> {
         let (compute, ..) =
             self.clips_on_device(engine, grads).filter(|(_, norm_type, _)| *norm_type == 2.0)?;
         Some((compute, self.clipping.take_plan(&*engine.setup.backend)))
     }
 
-    /// Whether a norm that is to clip is computed on the device, by passes of its own.
+    /// Returns whether a norm that is to clip is computed on the device, by separate passes.
     fn has_passes_of_norm(&self, engine: &Engine, grads: Grads<'_, '_>) -> bool {
         self.clips_on_device(engine, grads).is_some_and(|(_, norm_type, _)| norm_type != 2.0)
     }
@@ -216,8 +216,8 @@ impl Gradients {
     }
 }
 
-/// What the first rank has found that has found something, where ranks look at gradients of their own: the name of
-/// a parameter and how many of its numbers are not finite.
+/// Reduces what each rank has found in local gradients to what the first has found: the name of a parameter and how
+/// many of its elements are not finite.
 fn found_by_any(
     engine: &Engine,
     group: &ProcessGroup,

@@ -14,7 +14,7 @@ pub use value::{Range, Value};
 pub struct Hyper {
     /// The name in configurations.
     pub name: &'static str,
-    /// The type, for people.
+    /// The type, human-readable.
     pub kind: &'static str,
     /// The default.
     pub default: fn() -> Value,
@@ -24,7 +24,7 @@ pub struct Hyper {
     pub meaning: &'static str,
     /// False for arguments of the source that are accepted and checked, but change no number.
     pub counts: bool,
-    /// Whether it is what a group remembers from step to step ([`Advances`](crate::Advances)), not a setting.
+    /// Whether it is a scalar that a group keeps from step to step ([`Advances`](crate::Advances)), not a setting.
     pub kept: bool,
 }
 

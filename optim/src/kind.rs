@@ -4,8 +4,8 @@ use fallline_core::Shape;
 
 /// The kind of module that a parameter would belong to.
 ///
-/// There are no modules here, so that a trainer says it ([`Binding::kind`](crate::Binding::kind)) or it is guessed
-/// ([`ModuleKind::guess`]).
+/// There are no modules here, so that a training loop says it ([`Binding::kind`](crate::Binding::kind)) or it is
+/// guessed ([`ModuleKind::guess`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ModuleKind {
@@ -41,8 +41,8 @@ impl ModuleKind {
     /// Guesses from a parameter's name and shape. The module is the part of the name before the last dot, and of
     /// that the last part counts, in small letters:
     ///
-    /// 1. norm, if it contains `norm`, or is `bn`, `gn` or `ln` with nothing but digits, `_` and one more letter after
-    ///    it (`bn1`, `ln_f`), or the parameter is a `weight` of one dimension;
+    /// 1. norm, if it contains `norm`, or the parameter is a `weight` of one dimension. Or it is `bn`, `gn` or `ln`,
+    ///    followed by nothing but digits, `_` and one more letter (`bn1`, `ln_f`);
     /// 2. depthwise convolution, if it contains `dwconv`, `dw_conv` or `depthwise`, or is `dw`, or the parameter is a
     ///    `weight` of three or more dimensions of which the second is 1 (one input channel for each group);
     /// 3. embedding, if it contains `embed`, or is `wte` or `wpe`, or the parameter itself is called `…embed…`;

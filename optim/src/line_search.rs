@@ -1,7 +1,8 @@
 //! Steps that evaluate the loss themselves: [`LineSearch`], the optimizer for LBFGS.
 //!
-//! A quasi-Newton method is no rule of an element: it looks at vectors over all parameters, and asks for the loss where it
-//! likes. So it is an [`Optimizer`] of its own beside the [`Driver`](crate::Driver), with the same checkpoints and averages.
+//! A quasi-Newton method is no rule of an element: it needs vectors over all parameters, and asks for the loss where
+//! it likes. So it is a separate [`Optimizer`] next to the [`Driver`](crate::Driver), with the same checkpoints and
+//! averages.
 
 mod lbfgs;
 mod persist;
@@ -19,10 +20,12 @@ use crate::builtins::Builtins;
 use crate::checkpoint::{Checkpoint, LoadOptions, OptimizerManifest};
 use crate::hyper::{Hyper, HyperError, Hyperparameters, Value};
 use crate::params::slots::{Slot, Slots};
-use crate::{Binding, Error, Info, LoadReport, Objective, Optimizer, ParamState, Result, StepReport};
+use crate::{
+    Binding, Error, Info, LoadReport, NonFinite, Objective, Optimizer, ParamState, Result, StepReport,
+};
 use core::fmt;
 use fallline_core::{Backend, Compute, Format, Kernel, Link};
-use lbfgs::History;
+use lbfgs::{History, Stepped};
 use std::sync::Arc;
 
 /// The bindings in the order of their names.
@@ -65,7 +68,7 @@ impl Search {
         &Lbfgs::INFO
     }
 
-    /// What an iteration does, for people: a formula or sentence a line.
+    /// What an iteration does, human-readable: a formula or sentence a line.
     pub fn formulas(&self) -> &'static [&'static str] {
         Lbfgs::FORMULAS
     }
@@ -134,12 +137,13 @@ pub struct LineSearch {
     backend: Arc<dyn Backend>,
     compute: Option<Compute>,
     search: Search,
-    /// What is remembered between steps, once there was one.
+    /// What is kept between steps, once there was one.
     history: Option<History>,
     averages: Option<Averages>,
-    /// Where the averages stand; empty without.
+    /// The averages; empty without.
     slots: Slots,
     poisoned: Option<String>,
+    non_finite: NonFinite,
 }
 
 impl LineSearch {
@@ -153,12 +157,22 @@ impl LineSearch {
             averages: None,
             slots: Slots::default(),
             poisoned: None,
+            non_finite: NonFinite::Propagate,
         }
     }
 
     /// As [`Driver::with_compute`](crate::Driver::with_compute).
     pub fn with_compute(mut self, compute: Compute) -> LineSearch {
         self.compute = Some(compute);
+        self
+    }
+
+    /// Sets what a step does about a loss or a gradient that is NaN or infinite, at any evaluation of the step.
+    ///
+    /// [`NonFinite::Skip`] ends the step where it began and returns the loss there; [`NonFinite::Error`] fails with
+    /// [`Error::NonFinite`] or [`Error::NonFiniteLoss`]. Parameters and history are then as before the step.
+    pub fn with_non_finite(mut self, policy: NonFinite) -> LineSearch {
+        self.non_finite = policy;
         self
     }
 
@@ -208,10 +222,17 @@ impl Optimizer for LineSearch {
         }
         let stepped = self.make_averages(objective).and_then(|()| {
             let Search { hyper, rules, .. } = &self.search;
-            lbfgs::step(hyper, *rules, &self.backend, self.compute, &mut self.history, objective)
+            let settings = lbfgs::Settings {
+                hyper,
+                kernels: *rules,
+                backend: &self.backend,
+                compute: self.compute,
+                non_finite: self.non_finite,
+            };
+            lbfgs::step(&settings, &mut self.history, objective)
         });
         let averaged = match (&stepped, &mut self.averages) {
-            (Ok(_), Some(averages)) => {
+            (Ok(Stepped { skipped: false, .. }), Some(averages)) => {
                 let mut bindings = sorted_bindings(objective);
                 // Of parameters that were not there before the search nothing is averaged.
                 let known = bindings.len().min(self.slots.len());
@@ -221,13 +242,13 @@ impl Optimizer for LineSearch {
             _ => Ok(()),
         };
         self.slots.settle(&stepped, |_| false);
-        let loss = stepped?;
+        let Stepped { loss, skipped } = stepped?;
         if let Err(cause) = averaged {
             // The parameters have moved, and the average does not fit them.
             self.poisoned = Some(cause.to_string());
             return Err(cause);
         }
-        if let Some(averages) = &mut self.averages {
+        if let Some(averages) = self.averages.as_mut().filter(|_| !skipped) {
             averages.advance();
         }
         Ok(loss)

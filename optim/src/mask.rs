@@ -1,7 +1,7 @@
 //! Elements that never have a momentum, which signs cannot say.
 //!
 //! What is compressed to signs and a scale has no zeros. Where a momentum is always 0 (rows of an embedding that no
-//! example of this phase of training reaches), compression makes ±s of it, and what it leaves out adds up. A mask keeps
+//! example of this phase of training reaches), compression makes ±s of it, and the residual accumulates. A mask keeps
 //! such elements at 0: DeepSpeed's `exp_avg_mask`, an option of its parameter groups.
 //!
 //! | algorithm | what is multiplied by the mask |

@@ -1,11 +1,11 @@
-//! What a name of an optimizer stands for.
+//! What an optimizer's name means: an algorithm or a search.
 
 use crate::hyper::{Hyper, HyperError, Value};
 use crate::line_search::Search;
 use crate::{AnyAlgorithm, Info};
 use fallline_core::Kernel;
 
-/// What a name of an optimizer stands for, with its hyperparameters.
+/// What an optimizer's name means, with its hyperparameters.
 #[derive(Debug)]
 pub enum Method {
     /// An algorithm, which steps on gradients: a [`Driver`](crate::Driver) takes it.

@@ -1,4 +1,4 @@
-//! What goes around any algorithm: cautious updates, Lookahead.
+//! Modifiers of any algorithm: cautious updates, Lookahead.
 //!
 //! [`Modifiers`] are data, and one function makes of an algorithm's [`Program`] the modified one; formats, devices, ranks
 //! and checkpoints know no difference. Without a modifier nothing changes.
@@ -35,7 +35,7 @@ pub(crate) fn modify(program: Program, algorithm: &(dyn AnyAlgorithm + '_)) -> R
     Ok(modified)
 }
 
-/// An algorithm with modifiers around it. Beside its hyperparameters it has `cautious`, and `lookahead_k` and
+/// An algorithm with modifiers. In addition to its hyperparameters it has `cautious`, and `lookahead_k` and
 /// `lookahead_alpha`, as far as they were given.
 #[derive(Debug)]
 pub struct Modified {
@@ -108,7 +108,7 @@ impl Modified {
             return refused(format!("{what} does not go with it: it takes row-sparse gradients only"));
         }
         if self.lookahead.is_some() && replicas.diverged.is_some() {
-            let reason = "ranks have parameters of their own between two exchanges";
+            let reason = "its replicas diverge between two exchanges";
             return refused(format!("{what} does not go with it: {reason}"));
         }
         if self.lookahead.is_some() && self.inner.modifiers().lookahead.is_some() {
@@ -126,7 +126,7 @@ impl Modified {
         Ok(Box::new(self))
     }
 
-    /// Sets a hyperparameter of its own; whether there is one of this name.
+    /// Sets a hyperparameter of the modifiers. Returns whether there is one of this name.
     fn set_own(&mut self, name: &str, value: &Value) -> Result<bool, HyperError> {
         let algorithm = self.inner.name();
         let [k, alpha] = &LOOKAHEAD;
@@ -142,7 +142,7 @@ impl Modified {
         Ok(true)
     }
 
-    /// The rows of its own hyperparameters.
+    /// The rows of the modifiers' hyperparameters.
     fn own(&self) -> impl Iterator<Item = &'static Hyper> {
         let cautious = self.cautious.is_some().then_some(&CAUTIOUS);
         let lookahead = self.lookahead.is_some().then_some(&LOOKAHEAD);

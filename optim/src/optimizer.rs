@@ -1,4 +1,4 @@
-//! What steps parameters, as a trainer sees it.
+//! What steps parameters, as a training loop sees it.
 
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::hyper::Value;
@@ -60,7 +60,7 @@ pub trait Optimizer: Send {
     /// When the device cannot be read.
     fn state(&self, param: &str, state: &str) -> Result<Option<Vec<f64>>>;
 
-    /// Everything that is needed to go on as if never stopped, parameters apart.
+    /// Returns everything that is needed to resume as if never stopped, except for parameters.
     ///
     /// # Errors
     /// When the device cannot be read.
@@ -75,7 +75,7 @@ pub trait Optimizer: Send {
         self.load_with(checkpoint, &LoadOptions::default())
     }
 
-    /// As [`load`](Optimizer::load), but for what the options let pass.
+    /// Loads as [`load`](Optimizer::load), with the mismatches that the options allow.
     ///
     /// # Errors
     /// When anything does not fit that the options do not let pass; the optimizer is as it was.
@@ -88,7 +88,7 @@ pub trait Optimizer: Send {
 pub struct ParamState {
     /// Its name.
     pub name: String,
-    /// Its extents when it was first bound.
+    /// Its shape when it was first bound.
     pub shape: Shape,
     /// Its group.
     pub group: usize,

@@ -9,7 +9,7 @@ use fallline_core::{Groups, Kernel, Operand, Role};
 /// The most stages that a program may have.
 pub const MAX_STAGES: usize = 7;
 
-/// One part of a step. What a pass reads of the one before, whether it looks at all tensors and when it is left out, its
+/// One part of a step. What a pass reads of the one before, whether it needs all tensors and when it is left out, its
 /// [`between`](Kernel::between) says.
 #[derive(Clone, Copy, Debug)]
 pub enum Stage {
@@ -53,18 +53,18 @@ pub trait Delegates<A>: 'static {
     fn delegate(&self) -> A;
 }
 
-/// An algorithm whose groups remember something from step to step: a count of the steps, a sum of learning rates. It stands
-/// among the hyperparameters (`kept`, see [`hyperparameters!`](crate::hyperparameters)), and so each group has its own, a
-/// checkpoint has it, and rules read what it was before the step.
+/// An algorithm whose groups keep scalars from step to step: a count of the steps, a sum of learning rates. They are
+/// among the hyperparameters (`kept`, see [`hyperparameters!`](crate::hyperparameters)). So each group has its own, a
+/// checkpoint has them, and rules read what they were before the step.
 pub trait Advances {
     /// A step has been taken, whichever parameters of the group took part.
     fn advance(&mut self);
 }
 
-/// The most that a group remembers from step to step.
+/// The most scalars that a group keeps from step to step.
 pub(crate) const MAX_KEPT: usize = 8;
 
-/// Whether a table has not too much that groups remember.
+/// Whether a table has not too many scalars that groups keep.
 pub(crate) const fn keeps_enough(table: &[Hyper]) -> bool {
     let (mut i, mut kept) = (0, 0);
     while i < table.len() {
@@ -74,7 +74,7 @@ pub(crate) const fn keeps_enough(table: &[Hyper]) -> bool {
     kept <= MAX_KEPT
 }
 
-/// Gives what a group remembers after a step, by name.
+/// Sets the scalars that a group keeps after a step, by name.
 pub(crate) type Advance = fn(&dyn Any, &mut dyn FnMut(&'static str, Value));
 
 /// What a step consists of, as plain data. Built anew in each step, on the stack.
@@ -162,19 +162,20 @@ impl Program {
         self.kernels().filter(|kernel| kernel.operands.iter().any(writes)).last()
     }
 
-    /// The rule that takes in a gradient drawn for the Hessian, beside the step. Its operands are that gradient and states
-    /// of the passes, by name.
+    /// Returns the rule that accumulates a gradient of sampled labels into the Hessian, apart from steps. Its
+    /// operands are that gradient and states of the passes, by name.
     pub fn hessian(&self) -> Option<&'static Kernel> {
         self.hessian
     }
 
-    /// The rule that gives a parameter of a rank's own from its states, beside the step. Its one scalar says whether they
-    /// were saved by several ranks.
+    /// Returns the rule that restores a diverged replica of a parameter from its states, apart from steps. Its one
+    /// scalar says whether they were saved by several ranks.
     pub fn restore(&self) -> Option<&'static Kernel> {
         self.restore
     }
 
-    /// The rule that takes a parameter to the weights of a mode, beside the step, where they are not the same in all.
+    /// Returns the rule that switches a parameter to the weights of a mode, apart from steps, where they are not the
+    /// same in all.
     pub fn mode(&self, to: Mode) -> Option<&'static Kernel> {
         self.modes.map(|[evaluation, training]| match to {
             Mode::Evaluation => evaluation,
@@ -182,14 +183,14 @@ impl Program {
         })
     }
 
-    /// Gives what a group remembers once a step is taken, by name, given its hyperparameters.
+    /// Sets the scalars that a group keeps once a step is taken, by name, given its hyperparameters.
     pub(crate) fn advance(&self, hyper: &dyn Any, with: &mut dyn FnMut(&'static str, Value)) {
         if let Some(advance) = self.advance {
             advance(hyper, with);
         }
     }
 
-    /// Whether a stage looks at all parameters together.
+    /// Returns whether a stage needs all parameters together.
     pub fn is_global(&self) -> bool {
         self.kernels().any(|kernel| kernel.between.is_global())
     }
@@ -202,14 +203,14 @@ impl Program {
         }
     }
 
-    /// Bytes that one element of a step must move when `bytes(operand)` is an element's storage: each pass reads
-    /// its operands once and writes those back that it changes.
+    /// Returns the bytes that one element of a step must move, with `bytes(operand)` those of an element's storage.
+    /// Each pass reads its operands once and writes back those that it changes.
     pub fn traffic(&self, bytes: impl Fn(&Operand) -> f64) -> f64 {
         self.kernels().map(|kernel| kernel.traffic(&bytes)).sum()
     }
 
-    /// The names of the operands of a role, each once, in the order in which the rules name them; behind them the states
-    /// that only operations work on.
+    /// Returns the names of the operands of a role, each once, in the order in which the rules name them. The states
+    /// that only operations work on are last.
     pub fn operands(&self, role: Role) -> Vec<&'static str> {
         let mut names = Vec::new();
         for operand in self.kernels().flat_map(|kernel| kernel.operands).filter(|o| o.role == role) {

@@ -1,9 +1,9 @@
-//! Training over several ranks: gradients that are averaged, states that are shared out.
+//! Distributed training: averaged gradients, sharded states.
 //!
-//! Every rank has the same parameters and a part of each batch. [`Averager`] makes one gradient of the ranks' own while
-//! the next ones are computed; a [`Driver`](crate::Driver) that
-//! [knows of the ranks](crate::Driver::with_ranks) sees to it that all step the same parameters with the same
-//! hyperparameters, and shares the states out where the configuration says so (`ZeroRedundancyOptimizer`).
+//! Every rank has the same parameters and a part of each batch. [`Averager`] all-reduces the ranks' gradients while
+//! the next ones are computed. A [`Driver`](crate::Driver) that [knows the ranks](crate::Driver::with_ranks) checks
+//! that all step the same parameters with the same hyperparameters. It shards the states where the configuration says
+//! so (`ZeroRedundancyOptimizer`).
 
 mod average;
 mod local_steps;

@@ -15,8 +15,8 @@ pub struct StepReport {
     /// How many were given without a gradient, and left as they were.
     pub without_grad: usize,
     pub(crate) norm: Option<Reported>,
-    /// The first quantised state, by its parameter's name, that a NaN or an infinity came into in this step (the moments
-    /// of large gradients overflow), where the policy for them has it looked for.
+    /// The first quantised state, by its parameter's name, that became non-finite in this step (the moments of large
+    /// gradients overflow). It is searched only where the policy for NaN and infinity asks for it.
     pub poisoned: Option<(String, &'static str)>,
     pub(crate) clipped: Option<Reported>,
     /// The loss scale that the gradients came with.
@@ -31,14 +31,14 @@ impl StepReport {
         self.skipped.is_some()
     }
 
-    /// The norm of all gradients together before clipping, with a loss scale taken out, where it was computed: in the
-    /// norm that clips, else the 2-norm. Where a device has it, it is fetched now, and waited for; a device that has
-    /// failed since gives none, and says why in its next step.
+    /// Returns the norm of all gradients together before clipping, unscaled, where it was computed: in the norm that
+    /// clips, else the 2-norm. Where a device has it, it is fetched now, which waits for the device. A device that
+    /// has failed since gives none, and says why in its next step.
     pub fn grad_norm(&self) -> Option<f64> {
         self.norm.as_ref()?.get()
     }
 
-    /// What clipping by norm multiplied the gradients by; fetched as [`grad_norm`](StepReport::grad_norm) is.
+    /// Returns the factor of clipping by norm; fetched as [`grad_norm`](StepReport::grad_norm) is.
     pub fn clip_factor(&self) -> Option<f64> {
         self.clipped.as_ref()?.get()
     }
@@ -137,7 +137,7 @@ impl fmt::Display for Skipped {
     }
 }
 
-/// What a load did, or would have done: what [`LoadOptions`](crate::LoadOptions) let pass is listed here.
+/// What a load did, or would have done. It lists the mismatches that [`LoadOptions`](crate::LoadOptions) ignored.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct LoadReport {

@@ -1,8 +1,8 @@
 //! Schedules: hyperparameters that change from step to step, as MMEngine 0.10.7 computes them.
 //!
-//! A schedule is a chain of [`Scheduler`]s. Each computes the next value from the one that those before it
-//! left, within its own range of steps, so that a linear warm-up and a cosine after it are two entries.
-//! Values are computed in the recursive form that MMEngine uses, in the same order of operations.
+//! A schedule is a chain of [`Scheduler`]s. Each computes the next value from the one that those before it left,
+//! within its own range of steps. So a linear warm-up and a cosine after it are two entries. Values are computed in
+//! the recursive form that MMEngine uses, in the same order of operations.
 //!
 //! ```
 //! use fallline_optim::schedule::{CosineAnnealing, Linear, Numbers, Schedule, Scheduler};
@@ -45,11 +45,13 @@ pub use poly::Poly;
 pub use steps::{MultiStep, Step};
 pub use values::{Numbers, Scheduled, Target};
 
+use serde::Serialize;
+
 /// MMEngine's stand-in for 'no end', which enters formulas as a number.
 const NO_END: f64 = 1e9;
 
 /// How a scheduler changes its hyperparameter: one of MMEngine's classes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub enum Curve {
     /// A constant factor until the end of the range.
@@ -179,7 +181,7 @@ impl Span {
 ///
 /// Steps are whole numbers, kept as `f64` because MMEngine's formulas take what a configuration computes
 /// (`end=epochs / 2`) as it comes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Scheduler {
     /// How the value changes.
     pub curve: Curve,
@@ -193,6 +195,7 @@ pub struct Scheduler {
     pub by_epoch: bool,
     /// Steps of the range that an earlier run has taken, of which there is no checkpoint; `None` for the start.
     /// The first value is then that of the step after it, computed from the value that the optimizer has.
+    #[serde(skip)]
     pub last_step: Option<u64>,
 }
 

@@ -1,23 +1,23 @@
-//! What goes on around an optimizer's step: accumulation of gradients, clipping, loss scaling.
+//! The configuration of the gradient pipeline (MMEngine's optimizer wrapper): accumulation, clipping, loss scaling.
 //!
 //! The semantics are those of MMEngine 0.10.7's `OptimWrapper` and `AmpOptimWrapper` with torch 2.15's
 //! `clip_grad_norm_`, `clip_grad_value_` and `GradScaler`. A [`Driver`](crate::Driver) is given a [`Wrapper`]
 //! ([`Driver::wrapped`](crate::Driver::wrapped)) and does it in each [`step`](crate::Optimizer::step):
 //!
-//! 1. Each call is an iteration. Its gradients, divided by the iterations of the window, are added to the window's; in
-//!    all but the window's last iteration the step ends here ([`StepReport::accumulated`](crate::StepReport)).
-//! 2. With a loss scale, the trainer's gradients are those of the loss times
-//!    [`Driver::loss_scale`](crate::Driver::loss_scale); they are divided by it. If one of them is NaN or infinite, the
-//!    step is skipped, and a dynamic scale shrinks; after enough steps without one it grows.
-//! 3. By norm, gradients are multiplied by min(1, max_norm / (norm + 1e-6)), with the norm over all parameters together;
-//!    by value, each element is limited.
+//! 1. Each call is an iteration. Its gradients, divided by the iterations of the window, are added to the window's.
+//!    In all but the window's last iteration the step ends here ([`StepReport::accumulated`](crate::StepReport)).
+//! 2. With a loss scale, the training loop's gradients are those of the loss times
+//!    [`Driver::loss_scale`](crate::Driver::loss_scale); they are unscaled by it. If one of them is NaN or infinite,
+//!    the step is skipped, and a dynamic scale shrinks; after enough steps without one it grows.
+//! 3. By norm, gradients are multiplied by min(1, max_norm / (norm + 1e-6)), with the norm over all parameters
+//!    together; by value, each element is clamped.
 //!
-//! Division by the scale and clipping by norm are one factor of the gradient in the update's own pass; the norm and the
-//! search for what is not finite are one read of all gradients, of a window the one in which its last gradient is added.
-//! Where nothing looks at gradients, that one is added in the update's own pass too, and clipping by value is done there.
-//! Accumulation over several iterations and clipping by value
-//! need gradients of their own: a buffer of each parameter's size in the type that it is computed in. A step that
-//! fails when it closes a window leaves parameters and states as they were, and drops the window's gradients.
+//! Unscaling and clipping by norm are one factor of the gradient in the update's own pass. The norm and the check for
+//! NaN and infinity are one read of all gradients; of a window it is the one in which its last gradient is added.
+//! Where nothing inspects gradients, the last one is added in the update's own pass too, and clipping by value is
+//! done there. Accumulation over several iterations and clipping by value need separate gradients: a buffer of each
+//! parameter's size in the compute type. A step that fails when it closes a window leaves parameters and states as
+//! they were, and drops the window's gradients.
 
 mod scaler;
 
@@ -25,19 +25,19 @@ pub use scaler::LossScaler;
 use scaler::SavedScaler;
 use serde::{Deserialize, Serialize};
 
-/// What goes on around a step; by default nothing.
+/// The gradient pipeline: accumulation, clipping, loss scaling. By default nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Wrapper {
     /// Over how many iterations gradients are accumulated.
     pub accumulate: Accumulate,
-    /// How gradients are limited.
+    /// How gradients are clipped.
     pub clip: Option<Clip>,
     /// The factor of the loss that gradients come with.
     pub scaler: Option<LossScaler>,
 }
 
-/// What a checkpoint keeps of it at work.
+/// What a checkpoint keeps of the gradient pipeline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SavedWrapper {
     /// Iterations so far.
@@ -77,7 +77,7 @@ impl Accumulate {
     }
 }
 
-/// How gradients are limited before a step.
+/// How gradients are clipped before a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Clip {
@@ -85,9 +85,9 @@ pub enum Clip {
     Norm {
         /// The largest norm.
         max_norm: f64,
-        /// The p of the norm: 2 for the Euclidean one, `f64::INFINITY` for the largest magnitude; any number. Multiples
-        /// of 1/4 from 0 to below 32, and both infinities, are computed where the gradients are; others need powers that
-        /// no device has to the bit, and are computed on the host, one parameter after another.
+        /// The p of the norm: 2 for the Euclidean one, `f64::INFINITY` for the largest magnitude; any number.
+        /// Multiples of 1/4 from 0 to below 32, and both infinities, are computed where the gradients are. Others
+        /// need powers that no device has bit for bit, and are computed on the host, one parameter after another.
         norm_type: f64,
         /// Whether a norm that is NaN or infinite is an error instead of a factor.
         error_if_nonfinite: bool,
@@ -110,7 +110,7 @@ impl Wrapper {
         self.scaler.as_ref().map_or(1.0, |scaler| scaler.inverse())
     }
 
-    /// Whether gradients have buffers of their own.
+    /// Returns whether gradients have separate buffers.
     pub(crate) fn buffers(&self) -> bool {
         self.accumulate.counts > 1 || matches!(self.clip, Some(Clip::Value { .. }))
     }

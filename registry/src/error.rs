@@ -32,7 +32,7 @@ pub enum Error {
         /// Why.
         problem: String,
     },
-    /// A key that means nothing where it stands.
+    /// A key that means nothing where it is.
     #[error("{at}: {what} has no {key:?}{}", did_you_mean(nearest))]
     UnknownKey {
         /// Where.

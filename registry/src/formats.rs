@@ -30,7 +30,7 @@ pub(crate) const KEYS: [&str; 6] = [STATE_FORMAT, PARAM_FORMAT, SEED, PAGE_FOLDE
 #[derive(Clone, Copy)]
 pub(crate) enum Of<'a> {
     Algorithm(&'a dyn AnyAlgorithm),
-    /// A search, which takes none of them: its vectors are stored as they are computed, where they are computed.
+    /// A search, which takes none of them: its vectors are stored in the compute type, where they are computed.
     Search(&'a Search),
 }
 
@@ -76,7 +76,7 @@ pub(crate) struct Storing {
     states: StateFormats,
     params: ParamFormat,
     folder: Option<PathBuf>,
-    /// Whether states are kept on the host, and whether the algorithm has that of its own accord.
+    /// Whether states are offloaded to the host, and whether that is the algorithm's default.
     offload: bool,
     by_default: bool,
     mask: Option<MomentumMask>,
@@ -100,7 +100,7 @@ impl Storing {
             None => None,
             Some((_, Setting::Int(seed))) if *seed >= 0 => Some(*seed as u64),
             Some((node, value)) => {
-                return Err(wrong(node, SEED, "a whole number from 0 on", value.to_string()));
+                return Err(wrong(node, SEED, "an integer of at least 0", value.to_string()));
             }
         };
         let params = match dict.get(PARAM_FORMAT).map(|node| (node, &node.value)) {

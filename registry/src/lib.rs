@@ -1,8 +1,8 @@
 //! Optimizers by name, from the configs people already have.
 //!
 //! The [table of shipped names](names) is the one place where these algorithms meet the CPU's lanes: their rules are
-//! compiled here, once. A [`Registry`] has them, and algorithms of other crates beside them. A [`Recipe`] is what a
-//! configuration asks for.
+//! compiled here, once. A [`Registry`] has them, and algorithms of other crates. A [`Recipe`] is what a configuration
+//! asks for.
 
 #![forbid(unsafe_code)]
 
@@ -18,7 +18,7 @@ mod registry;
 pub mod schedulers;
 mod wrapper;
 
-/// Reading configurations: a crate of its own, so that it is not compiled again with the rules.
+/// Reading configurations: a separate crate, so that it is not compiled again with the rules.
 pub use fallline_config as config;
 
 pub use error::{Error, Result};

@@ -1,4 +1,4 @@
-//! From an optimizer's dict to what its name stands for.
+//! From an optimizer's dict to the method that its name means.
 
 use crate::config::Node;
 use crate::error::{Error, Result};
@@ -43,7 +43,7 @@ pub(crate) fn method(node: &Node, registry: &Registry) -> Result<Method> {
         let value = convert(node).ok_or_else(|| Error::Value {
             at: node.at.clone(),
             key: key.to_owned(),
-            expected: "a number, a truth value, a string, None or a list of them".into(),
+            expected: "a number, a bool, a string, None or a list of them".into(),
             got: format!("a {}", node.value.type_name()),
         })?;
         match probe.set(&[(key, value.clone())]) {

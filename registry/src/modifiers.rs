@@ -1,4 +1,4 @@
-//! The keys `cautious` and `wrap` of an optimizer's dict: what goes around any algorithm.
+//! The keys `cautious` and `wrap` of an optimizer's dict: modifiers of any algorithm.
 
 use crate::config::{Dict, Node, Position};
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ pub(crate) fn given(method: &Method, key: &str) -> bool {
     KEYS.contains(&key) && !method.table().iter().any(|hyper| hyper.name == key)
 }
 
-/// A method with what the keys of its dict ask for around it.
+/// A method with the modifiers that the keys of its dict ask for.
 pub(crate) fn around(method: Method, dict: &Dict, at: &Position, keys: &[&str]) -> Result<Method> {
     let get = |key: &str| dict.get(key).filter(|node| keys.contains(&key) && !node.value.is_none());
     let cautious = match get(CAUTIOUS) {
@@ -85,7 +85,7 @@ fn lookahead(node: &Node) -> Result<Lookahead> {
     let mut lookahead = Lookahead::default();
     if let Some(node) = dict.get("k") {
         let k = node.value.as_int().and_then(|k| u64::try_from(k).ok()).filter(|&k| k > 0);
-        lookahead.k = k.ok_or_else(|| wrong("k", "a whole number of at least 1", node))?;
+        lookahead.k = k.ok_or_else(|| wrong("k", "an integer of at least 1", node))?;
     }
     if let Some(node) = dict.get("alpha") {
         let alpha = node.value.as_float().filter(|alpha| (0.0..1.0).contains(alpha));
@@ -124,7 +124,7 @@ pub(crate) fn is_off(own: &dyn AnyAlgorithm, name: &str, node: &Node) -> bool {
     name == CAUTIOUS && !known && node.value.as_bool() == Some(false)
 }
 
-/// The error of a group in a wrap of its own.
+/// The error of a group with a separate wrap.
 pub(crate) fn wrap_of_group(at: &Position) -> Error {
     let what = "wrap of one group: it is around the whole optimizer".into();
     Error::Unsupported { at: at.clone(), what }

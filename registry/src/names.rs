@@ -5,7 +5,7 @@ use fallline_cpu::Native;
 use fallline_optim::hyper::{Hyperparameters, Value};
 use fallline_optim::line_search::{Lbfgs, Search};
 use fallline_optim::ranks::ZeroRedundancy;
-use fallline_optim::{Method, algorithms};
+use fallline_optim::{Method, algorithms, for_each_algorithm};
 
 pub use crate::registry::Entry;
 
@@ -19,7 +19,6 @@ impl Registry {
 const fn search() -> Entry {
     Entry {
         name: Lbfgs::NAME,
-        needs: &["closure"],
         make: |_, values| {
             let mut search = Lbfgs::default();
             values.iter().try_for_each(|(name, value)| search.set(name, value))?;
@@ -28,75 +27,9 @@ const fn search() -> Entry {
     }
 }
 
-/// Every shipped name, sorted: those of [`Registry::standard`].
-pub static ENTRIES: &[Entry] = &[
-    entry::<algorithms::Asgd>(),
-    entry::<algorithms::AdEmaMix>(),
-    entry::<algorithms::AdEmaMix32bit>(),
-    entry::<algorithms::AdEmaMix8bit>(),
-    entry::<algorithms::Adadelta>(),
-    entry::<algorithms::Adafactor>(),
-    entry::<algorithms::Adagrad>(),
-    entry::<algorithms::Adagrad32bit>(),
-    entry::<algorithms::Adagrad8bit>(),
-    entry::<algorithms::Adam>(),
-    entry::<algorithms::Adam32bit>(),
-    entry::<algorithms::Adam8bit>(),
-    entry::<algorithms::AdamW>(),
-    entry::<algorithms::AdamW32bit>(),
-    entry::<algorithms::AdamW8bit>(),
-    entry::<algorithms::AdamWScheduleFree>(),
-    entry::<algorithms::Adamax>(),
-    entry::<algorithms::DAdaptAdaGrad>(),
-    entry::<algorithms::DAdaptAdam>(),
-    entry::<algorithms::DAdaptSgd>(),
-    entry::<algorithms::CpuAdam>(),
-    entry::<algorithms::FusedAdam>(),
-    entry::<algorithms::FusedLamb>(),
-    entry::<algorithms::Lamb>(),
-    entry::<algorithms::Lamb32bit>(),
-    entry::<algorithms::Lamb8bit>(),
-    entry::<algorithms::Lars>(),
-    entry::<algorithms::Lars32bit>(),
-    entry::<algorithms::Lars8bit>(),
-    search(),
-    entry::<algorithms::Lion>(),
-    entry::<algorithms::Lion32bit>(),
-    entry::<algorithms::Lion8bit>(),
-    Entry { needs: &["matrix"], ..entry::<algorithms::Muon>() },
-    entry::<algorithms::NAdam>(),
-    Entry { needs: &["matrix"], ..entry::<algorithms::NorMuon>() },
-    entry::<algorithms::OnebitAdam>(),
-    entry::<algorithms::OnebitLamb>(),
-    entry::<algorithms::PagedAdEmaMix>(),
-    entry::<algorithms::PagedAdEmaMix32bit>(),
-    entry::<algorithms::PagedAdEmaMix8bit>(),
-    entry::<algorithms::PagedAdam>(),
-    entry::<algorithms::PagedAdam32bit>(),
-    entry::<algorithms::PagedAdam8bit>(),
-    entry::<algorithms::PagedAdamW>(),
-    entry::<algorithms::PagedAdamW32bit>(),
-    entry::<algorithms::PagedAdamW8bit>(),
-    entry::<algorithms::PagedLion>(),
-    entry::<algorithms::PagedLion32bit>(),
-    entry::<algorithms::PagedLion8bit>(),
-    entry::<algorithms::Prodigy>(),
-    entry::<algorithms::PytorchLars>(),
-    entry::<algorithms::RAdam>(),
-    entry::<algorithms::RmsProp>(),
-    entry::<algorithms::RmsProp32bit>(),
-    entry::<algorithms::RmsProp8bit>(),
-    entry::<algorithms::Rprop>(),
-    entry::<algorithms::Sgd>(),
-    entry::<algorithms::Sgd32bit>(),
-    entry::<algorithms::Sgd8bit>(),
-    entry::<algorithms::SophiaG>(),
-    Entry { needs: &["rows"], ..entry::<algorithms::SparseAdam>() },
-    entry::<algorithms::TorchAdafactor>(),
-    entry::<algorithms::ZeroOneAdam>(),
+const fn sharded() -> Entry {
     Entry {
         name: ZeroRedundancy::NAME,
-        needs: &["ranks"],
         make: |registry, values| {
             let registry = registry.clone();
             let find = move |name: &str, values: &[(&str, Value)]| {
@@ -104,14 +37,47 @@ pub static ENTRIES: &[Entry] = &[
             };
             Ok(Method::Algorithm(Box::new(ZeroRedundancy::new(find, values)?)))
         },
-    },
-    entry::<algorithms::BnbAdagrad>(),
-    entry::<algorithms::BnbAdam>(),
-    entry::<algorithms::BnbAdamW>(),
-    entry::<algorithms::BnbLion>(),
-    entry::<algorithms::BnbRmsProp>(),
-    entry::<algorithms::BnbSgd>(),
-];
+    }
+}
+
+/// The entries of all types of the list in `optim/src/algorithms.rs`, and of what is no algorithm.
+macro_rules! entries {
+    ([$($algorithm:ident,)+] [$($alias:ident,)+]) => {
+        sorted([
+            search(),
+            sharded(),
+            $(entry::<algorithms::$algorithm, Native>(),)+
+            $(entry::<algorithms::$alias, Native>(),)+
+        ])
+    };
+}
+
+/// Every shipped name, sorted: those of [`Registry::standard`].
+pub static ENTRIES: &[Entry] = &for_each_algorithm!(entries);
+
+/// The entries by name.
+const fn sorted<const N: usize>(mut entries: [Entry; N]) -> [Entry; N] {
+    let mut end = 1;
+    while end < N {
+        let mut i = end;
+        while i > 0 && is_before(entries[i].name, entries[i - 1].name) {
+            (entries[i], entries[i - 1]) = (entries[i - 1], entries[i]);
+            i -= 1;
+        }
+        end += 1;
+    }
+    entries
+}
+
+/// Whether a name is sorted before another.
+const fn is_before(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let mut i = 0;
+    while i < one.len() && i < other.len() && one[i] == other[i] {
+        i += 1;
+    }
+    i < other.len() && (i == one.len() || one[i] < other[i])
+}
 
 /// The entry of a shipped name.
 pub fn find(name: &str) -> Option<&'static Entry> {

@@ -1,11 +1,11 @@
-//! The key `paramwise_cfg`: which parameters have hyperparameters of their own, or another optimizer.
+//! The key `paramwise_cfg`: which parameters have other hyperparameters, or another optimizer.
 //!
 //! The rules are those of MMEngine 0.10.7's `DefaultOptimWrapperConstructor`:
 //!
-//! - `custom_keys`: of the keys that a parameter's name contains the longest counts, of equally long ones the first in
-//!   alphabetical order, and no other rule applies then. `lr_mult` and `decay_mult` multiply the optimizer's `lr` and
-//!   `weight_decay`; hyperparameters of the optimizer replace its own; so do `state_format`, `param_format`, `seed` and
-//!   `exp_avg_mask`.
+//! - `custom_keys`: the longest of the keys that a parameter's name contains counts; of equally long ones the first
+//!   in alphabetical order. No other rule applies then. `lr_mult` and `decay_mult` multiply the optimizer's `lr` and
+//!   `weight_decay`; hyperparameters of the optimizer replace its own; so do `state_format`, `param_format`, `seed`
+//!   and `exp_avg_mask`.
 //! - `bias_lr_mult`: `lr` of biases, except those of norms and of deformable convolutions' offsets.
 //! - `dcn_offset_lr_mult`: `lr` of the offsets of deformable convolutions.
 //! - `norm_decay_mult`, `bias_decay_mult`, `dwconv_decay_mult`, `flat_decay_mult` (parameters of one dimension):
@@ -13,12 +13,12 @@
 //!   `dwconv_decay_mult`.
 //! - `bypass_duplicate` is accepted: a parameter is bound once here.
 //!
-//! A parameter is a bias when the last part of its name is `bias`, and an offset of a deformable convolution when a
-//! part before it contains `conv_offset`. The kind of its module is the trainer's to say, or guessed
+//! A parameter is a bias when the last part of its name is `bias`. It is an offset of a deformable convolution when a
+//! part before it contains `conv_offset`. The training loop gives the kind of its module, or it is guessed
 //! ([`ModuleKind::guess`]).
 //!
-//! Of this project's own is `optimizer=dict(type=…)` in an entry of `custom_keys`: its parameters have that optimizer,
-//! whose `lr` and `weight_decay` are then what the entry's multipliers multiply. `cautious` may be any group's own; a
+//! `optimizer=dict(type=…)` in an entry of `custom_keys` is this project's extension. Its parameters have that
+//! optimizer, and the entry's multipliers multiply its `lr` and `weight_decay`. `cautious` may be any group's own; a
 //! `wrap` is around all of them.
 
 use crate::config::{Dict, Node, Position};
@@ -33,7 +33,7 @@ use fallline_optim::hyper::{HyperError, Value};
 use fallline_optim::{AnyAlgorithm, Driver, Member, Method, ModuleKind};
 use std::sync::Arc;
 
-/// The multipliers that stand beside `custom_keys`.
+/// The multipliers next to `custom_keys`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Multipliers {
     bias_lr: Option<f64>,
@@ -86,7 +86,7 @@ struct Rules {
     groups: Vec<Rule>,
 }
 
-/// What is known of a parameter beside its name.
+/// What is known of a parameter in addition to its name.
 #[derive(Clone, Copy, Debug)]
 struct Traits {
     kind: ModuleKind,
@@ -248,7 +248,7 @@ impl Paramwise {
         self.rules.custom.iter().filter(none).map(|Custom { key, at, .. }| named(key, at)).collect()
     }
 
-    /// The rule of a group, for people.
+    /// The rule of a group, in a human-readable form.
     pub(crate) fn rule_of(&self, group: usize) -> String {
         let Some(place) = group.checked_sub(1) else { return BASE.into() };
         match self.rules.groups.get(place) {

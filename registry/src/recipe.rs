@@ -18,8 +18,8 @@ use fallline_optim::{AnyAlgorithm, Driver, LineSearch, Method, Optimizer};
 use std::path::Path;
 use std::sync::Arc;
 
-/// What a configuration asks for: an algorithm with its hyperparameters, groups of parameters with others, what goes on
-/// around steps, a schedule, and the options of the trainer.
+/// What a configuration asks for: an algorithm with its hyperparameters, groups of parameters with others, the
+/// gradient pipeline, averages, a schedule, and training options.
 ///
 /// ```
 /// use fallline_registry::Recipe;
@@ -97,7 +97,8 @@ impl Recipe {
         !self.chain.is_empty()
     }
 
-    /// The optimizer, on a backend: with the groups of `paramwise_cfg` and what the wrapper does around steps.
+    /// Builds the optimizer on a backend, with the groups of `paramwise_cfg` and the gradient pipeline of the
+    /// wrapper.
     ///
     /// Its first step fails where a key of `custom_keys` matches none of the parameters that are bound, unless that
     /// is [allowed](Recipe::allow_unmatched).
@@ -132,12 +133,13 @@ impl Recipe {
         self.paramwise.as_ref().map_or(Vec::new(), |paramwise| paramwise.unmatched(names))
     }
 
-    /// For people: the rule that puts parameters into a group of [`optimizer`](Recipe::optimizer).
+    /// Returns the rule that puts parameters into a group of [`optimizer`](Recipe::optimizer), in a human-readable
+    /// form.
     pub fn rule_of(&self, group: usize) -> String {
         self.paramwise.as_ref().map_or(paramwise::BASE.into(), |paramwise| paramwise.rule_of(group))
     }
 
-    /// What goes on around the optimizer's steps.
+    /// Returns the gradient pipeline: accumulation, clipping, loss scaling.
     pub fn wrapper(&self) -> &Wrapper {
         &self.wrapper
     }
@@ -372,7 +374,7 @@ impl AnyRecipe {
         }
     }
 
-    /// What the name in the configuration stands for, with its hyperparameters.
+    /// Returns the method that the name in the configuration means, with its hyperparameters.
     pub fn method(&self) -> Method {
         match self {
             AnyRecipe::Stepping(recipe) => Method::from(recipe.algorithm()),

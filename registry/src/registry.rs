@@ -1,7 +1,7 @@
-//! Algorithms by name: the shipped ones, and those of other crates beside them.
+//! Algorithms by name: the shipped ones, and those of other crates.
 
 use crate::error::{Error, Result};
-use fallline_core::{Format, Shape};
+use fallline_core::{Format, Link, Shape};
 use fallline_cpu::Native;
 use fallline_optim::hyper::{HyperError, Value};
 use fallline_optim::{Method, Named};
@@ -50,8 +50,17 @@ impl Registry {
     /// [`Error::Registration`] where the name is taken, cannot stand in a configuration, or the algorithm does not take
     /// its own defaults.
     pub fn with<A: Named>(self) -> Result<Registry> {
+        self.with_linked::<A, Native>()
+    }
+
+    /// Adds an algorithm under its name, with the rules that another [`Link`] gives. Its optimizers run on backends that
+    /// know what this link compiles.
+    ///
+    /// # Errors
+    /// As [`with`](Registry::with).
+    pub fn with_linked<A: Named, K: Link>(self) -> Result<Registry> {
         match self.find(A::NAME) {
-            None => self.with_forced::<A>(),
+            None => self.insert::<A, K>(),
             Some(_) => {
                 let problem = "the registry has an algorithm of this name; with_forced replaces it".into();
                 Err(Error::Registration { name: A::NAME, problem })
@@ -63,15 +72,18 @@ impl Registry {
     ///
     /// # Errors
     /// As [`with`](Registry::with), but where the name is taken.
-    pub fn with_forced<A: Named>(mut self) -> Result<Registry> {
+    pub fn with_forced<A: Named>(self) -> Result<Registry> {
+        self.insert::<A, Native>()
+    }
+
+    fn insert<A: Named, K: Link>(mut self) -> Result<Registry> {
         let refused = |problem: String| Error::Registration { name: A::NAME, problem };
         if A::NAME.is_empty() || A::NAME.contains(['.', ':']) {
-            let problem = "configurations read what stands before a \".\" or \"::\" as its module";
+            let problem = "configurations read what is before a \".\" or \"::\" as its module";
             return Err(refused(problem.into()));
         }
-        let defaults = A::default().link::<Native>().map_err(|error| refused(error.to_string()))?;
-        let mut added = entry::<A>();
-        added.needs = needs(&Method::Algorithm(defaults));
+        A::default().link::<K>().map_err(|error| refused(error.to_string()))?;
+        let added = entry::<A, K>();
         let entries = self.entries.to_mut();
         match entries.binary_search_by(|entry| entry.name.cmp(A::NAME)) {
             Ok(place) => entries[place] = added,
@@ -103,16 +115,14 @@ impl Default for Registry {
 pub struct Entry {
     /// The name in configurations.
     pub name: &'static str,
-    /// What the algorithm needs beyond gradients: a closure, matrices, rows of gradients, ranks.
-    pub needs: &'static [&'static str],
     pub(crate) make: Make,
 }
 
-/// From hyperparameters to what a name stands for; they may name others of the registry.
+/// From hyperparameters to the method of a name; they may name others of the registry.
 type Make = fn(&Registry, &[(&str, Value)]) -> Result<Method, HyperError>;
 
 impl Entry {
-    /// What the name stands for, with these hyperparameters, and the defaults for the others.
+    /// Builds the method with these hyperparameters, and the defaults for the others.
     ///
     /// # Errors
     /// When one does not exist, has another type, is out of range, or excludes another.
@@ -128,7 +138,7 @@ impl Entry {
         (self.make)(registry, values)
     }
 
-    /// What the name stands for, with its defaults.
+    /// Returns the method with its defaults.
     pub fn defaults(&self) -> Method {
         match self.with(&[]) {
             Ok(method) => method,
@@ -136,8 +146,24 @@ impl Entry {
         }
     }
 
-    /// Bytes of state for each parameter element, with the defaults, parameters of a million elements and `f32`
-    /// arithmetic; `None` where that depends on the parameter's shape.
+    /// What it needs beyond gradients: a closure, matrices, rows of gradients, ranks.
+    pub fn needs(&self) -> &'static [&'static str] {
+        let method = self.defaults();
+        let Some(algorithm) = method.algorithm() else { return &["closure"] };
+        let takes = |extents: &[usize]| algorithm.variant("", &Shape::from(extents)).is_ok();
+        if algorithm.sharded() {
+            &["ranks"]
+        } else if algorithm.takes_dense().is_err() {
+            &["rows"]
+        } else if takes(&[3, 5]) && !takes(&[3]) {
+            &["matrix"]
+        } else {
+            &[]
+        }
+    }
+
+    /// Returns the bytes of state for each parameter element, with the defaults, parameters of a million elements and
+    /// `f32` arithmetic. `None` where that depends on the parameter's shape.
     pub fn state_bytes(&self) -> Option<f64> {
         self.state_parts().into_iter().map(|part| part.bytes).sum()
     }
@@ -169,7 +195,7 @@ impl Entry {
                 return search.vectors().into_iter().map(part).collect();
             }
         };
-        // What a state is per element shows on a matrix whose extents are not each other's.
+        // What a state is per element shows on a matrix whose dimensions differ.
         let (rows, columns) = (3, 5);
         let of = |name| algorithm.state(name).shape(&Shape::from([rows, columns])).elements();
         let shaped = |name, text: &str| StatePart { bytes: None, text: format!("4 / {text} ({name})") };
@@ -194,28 +220,14 @@ struct StatePart {
 const LARGE: usize = 1 << 20;
 
 /// The entry of an algorithm, under its name.
-pub(crate) const fn entry<A: Named>() -> Entry {
+pub(crate) const fn entry<A: Named, K: Link>() -> Entry {
     Entry {
         name: A::NAME,
-        needs: &[],
         make: |_, values| {
             let mut algorithm = A::default();
             values.iter().try_for_each(|(name, value)| algorithm.set(name, value))?;
-            Ok(Method::Algorithm(algorithm.link::<Native>()?))
+            Ok(Method::Algorithm(algorithm.link::<K>()?))
         },
-    }
-}
-
-/// What an optimizer needs beyond gradients.
-fn needs(method: &Method) -> &'static [&'static str] {
-    let Some(algorithm) = method.algorithm() else { return &["closure"] };
-    let takes = |extents: &[usize]| algorithm.variant("", &Shape::from(extents)).is_ok();
-    if algorithm.takes_dense().is_err() {
-        &["rows"]
-    } else if takes(&[3, 5]) && !takes(&[3]) {
-        &["matrix"]
-    } else {
-        &[]
     }
 }
 
@@ -278,9 +290,17 @@ mod tests {
     }
 
     #[test]
-    fn needs_are_found_as_the_table_says() {
-        for entry in ENTRIES.iter().filter(|entry| entry.needs != ["ranks"]) {
-            assert_eq!(needs(&entry.defaults()), entry.needs, "{}", entry.name);
-        }
+    fn what_a_name_needs_is_found() {
+        let needs = ENTRIES.iter().map(|entry| (entry.name, entry.needs()));
+        let special: Vec<_> = needs.filter(|(_, needs)| !needs.is_empty()).collect();
+        let expected: [(&str, &[&str]); 5] = [
+            ("LBFGS", &["closure"]),
+            ("Muon", &["matrix"]),
+            ("NorMuon", &["matrix"]),
+            ("SparseAdam", &["rows"]),
+            ("ZeroRedundancyOptimizer", &["ranks"]),
+        ];
+        assert!(expected.iter().all(|row| special.contains(row)), "{special:?}");
+        assert!(special.iter().all(|(_, needs)| needs.len() == 1), "{special:?}");
     }
 }

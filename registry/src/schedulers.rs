@@ -102,7 +102,7 @@ impl Entry {
 /// The arguments that every kind has.
 const COMMON: &[&str] =
     &["type", "begin", "end", "last_step", "by_epoch", "verbose", "convert_to_iter_based", "param_name"];
-/// What stands behind a kind, and whose scheduler it is then.
+/// What may follow a kind, and whose scheduler it is then.
 const SUFFIXES: [&str; 3] = ["ParamScheduler", "Momentum", "LR"];
 
 /// Every name of a scheduler.
@@ -190,7 +190,7 @@ fn entry(node: &Node) -> Result<Entry> {
         Some(step) => match u64::try_from(step) {
             Ok(step) => Some(step),
             Err(_) => {
-                return Err(read.wrong("last_step", "a whole number from -1", read.value("last_step")));
+                return Err(read.wrong("last_step", "an integer of at least -1", read.value("last_step")));
             }
         },
     };
@@ -206,7 +206,7 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Where a key stands, or the dict where it does not.
+    /// The position of a key, or of the dict where it is missing.
     fn at(&self, key: &str) -> crate::config::Position {
         self.dict.key_at(key).unwrap_or(&self.node.at).clone()
     }
@@ -273,15 +273,13 @@ impl<'a> Reader<'a> {
 
     fn int(&self, key: &str) -> Result<Option<i64>> {
         let read = |node: &Node| node.value.as_int();
-        self.get(key)
-            .map(|node| read(node).ok_or_else(|| self.wrong(key, "a whole number", node)))
-            .transpose()
+        self.get(key).map(|node| read(node).ok_or_else(|| self.wrong(key, "an integer", node))).transpose()
     }
 
     fn count(&self, key: &str, least: u64) -> Result<Option<u64>> {
         let Some(node) = self.get(key) else { return Ok(None) };
         let count = self.int(key)?.and_then(|x| u64::try_from(x).ok()).filter(|&x| x >= least);
-        count.map(Some).ok_or_else(|| self.wrong(key, &format!("a whole number of at least {least}"), node))
+        count.map(Some).ok_or_else(|| self.wrong(key, &format!("an integer of at least {least}"), node))
     }
 
     fn flag(&self, key: &str) -> Result<Option<bool>> {

@@ -13,16 +13,16 @@ pub(crate) struct Wrapped<'c> {
     pub(crate) optimizer: &'c Node,
     /// `paramwise_cfg`, if it says anything.
     pub(crate) paramwise: Option<&'c Node>,
-    /// What goes on around the optimizer's steps.
+    /// The gradient pipeline.
     pub(crate) wrapper: Wrapper,
 }
 
 /// The arguments of `OptimWrapper`.
 const PLAIN: [&str; 6] =
     ["type", "optimizer", "constructor", "paramwise_cfg", "accumulative_counts", "clip_grad"];
-/// Those that `AmpOptimWrapper` has beside them.
+/// Those that `AmpOptimWrapper` adds.
 const AMP: [&str; 3] = ["loss_scale", "dtype", "use_fsdp"];
-/// The types of `dtype`. Forward and backward passes are the trainer's, so that it changes nothing here.
+/// The types of `dtype`. Forward and backward passes are the training loop's, so that it changes nothing here.
 const TYPES: [&str; 4] = ["float16", "bfloat16", "float32", "float64"];
 
 /// Reads an `optim_wrapper`.
@@ -104,7 +104,7 @@ fn clip(node: &Node) -> Result<Clip> {
         return Err(read.wrong("max_norm", "0 or more", read.value("max_norm")));
     }
     let norm_type = match read.get("norm_type").map(|node| &node.value) {
-        // As torch takes it, beside the number.
+        // As torch takes it, in addition to a number.
         Some(Value::Str(name)) if name == "inf" => f64::INFINITY,
         Some(Value::Str(name)) if name == "-inf" => f64::NEG_INFINITY,
         _ => read.number("norm_type")?.unwrap_or(2.0),
@@ -238,7 +238,7 @@ impl<'c> Reader<'c> {
     fn count(&self, key: &str) -> Result<Option<u64>> {
         let Some(node) = self.get(key) else { return Ok(None) };
         let count = node.value.as_int().and_then(|x| u64::try_from(x).ok()).filter(|&x| x > 0);
-        count.map(Some).ok_or_else(|| self.wrong(key, "a whole number of at least 1", node))
+        count.map(Some).ok_or_else(|| self.wrong(key, "an integer of at least 1", node))
     }
 
     fn flag(&self, key: &str) -> Result<Option<bool>> {

@@ -1,215 +1,20 @@
 //! What several test files share: option sets, buffers of any element type, and a small random generator.
 
-#![allow(dead_code)] // each test file is a crate of its own and uses a part
+#![allow(dead_code, unused_imports)] // each test file is a crate of its own and uses a part
 
 pub mod inputs;
 pub mod trace;
 
+pub use inputs::{CASES, ONE_EACH};
+
 use fallline::core::{Element, Role};
+use fallline::optim::program::Stage;
 use fallline::optim::{Binding, GradRef, ParamRef, frozen, param};
-use fallline::registry::names::ENTRIES;
 use fallline::{
     AnyRecipe, Backend, Checkpoint, Compute, Cpu, Driver, Format, Isa, LineSearch, Method, Optimizer, Recipe,
 };
 use half::{bf16, f16};
 use std::sync::{Arc, OnceLock};
-
-/// Good inputs, so that every name with every rule that its options choose is among them.
-pub const CASES: &[&str] = &[
-    "dict(type='SGD', lr=0.1)",
-    "dict(type='SGD', lr=0.1, weight_decay=0.01)",
-    "dict(type='SGD', lr=0.1, maximize=True)",
-    "dict(type='SGD', lr=0.1, momentum=0.9)",
-    "dict(type='SGD', lr=0.1, momentum=0.9, dampening=0.3, weight_decay=0.01)",
-    "dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True)",
-    "dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01, maximize=True)",
-    "Adam",
-    "dict(type='Adam', lr=0.01, weight_decay=0.1)",
-    "dict(type='Adam', lr=0.01, weight_decay=0.1, decoupled_weight_decay=True)",
-    "dict(type='Adam', lr=0.01, amsgrad=True)",
-    "dict(type='Adam', lr=0.01, amsgrad=True, weight_decay=0.1, maximize=True)",
-    "dict(type='Adam', lr=0.01, betas=(0.0, 0.5), eps=0.0)",
-    "AdamW",
-    "dict(type='AdamW', lr=0.01, weight_decay=0.0)",
-    "dict(type='AdamW', lr=0.01, weight_decay=0.3, amsgrad=True)",
-    "dict(type='AdamW', lr=0.01, betas=(0.5, 0.9), eps=1e-3, maximize=True)",
-    "AdamWScheduleFree",
-    "dict(type='AdamWScheduleFree', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1, warmup_steps=3, r=1.0)",
-    "dict(type='AdamWScheduleFree', lr=0.01, weight_lr_power=1.0, k=2, weight_sum=0.5, lr_max=0.02)",
-    "Lion",
-    "dict(type='Lion', lr=0.01, betas=(0.95, 0.98), weight_decay=0.1)",
-    "dict(type='Lion', lr=0.01, weight_decay=0.1, decoupled_weight_decay=True)",
-    "Adafactor",
-    "dict(type='Adafactor', lr=0.01, relative_step=False, beta1=0.9, weight_decay=0.1)",
-    "dict(type='Adafactor', eps=(1e-8, 1e-2), clip_threshold=0.5, decay_rate=-0.5, scale_parameter=False, \
-     warmup_init=True)",
-    "TorchAdafactor",
-    "dict(type='TorchAdafactor', beta2_decay=-0.5, eps=(1e-8, 1e-2), d=2.0)",
-    "dict(type='TorchAdafactor', lr=0.1, weight_decay=0.3, maximize=True)",
-    "LAMB",
-    "dict(type='LAMB', lr=0.01, eps=1e-3, weight_decay=0.1, max_unorm=0.1)",
-    "dict(type='LAMB', lr=0.01, betas=(0.5, 0.9), max_unorm=0.3, bias_corrected_unorm=True)",
-    "dict(type='LAMB32bit', lr=0.01, eps=1e-4, max_unorm=0.0)",
-    "dict(type='LAMB32bit', lr=0.01, betas=(0.5, 0.9), weight_decay=0.1, bias_corrected_unorm=True)",
-    "LARS",
-    "dict(type='LARS', lr=0.1, momentum=0.5, weight_decay=0.01, max_unorm=0.3)",
-    "dict(type='LARS32bit', lr=0.1, max_unorm=0.0)",
-    "dict(type='LARS32bit', lr=0.1, momentum=0.5, weight_decay=0.1)",
-    "PytorchLARS",
-    "dict(type='PytorchLARS', lr=0.1, weight_decay=0.01)",
-    "dict(type='PytorchLARS', lr=0.1, momentum=0.9, dampening=0.3, weight_decay=0.01)",
-    "dict(type='PytorchLARS', lr=0.1, momentum=0.9, nesterov=True, max_unorm=0.5)",
-    "FusedLamb",
-    "dict(type='FusedLamb', lr=0.01, weight_decay=0.1, max_coeff=0.5, bias_correction=False)",
-    "dict(type='FusedLamb', lr=0.01, eps_inside_sqrt=True, max_grad_norm=0.5)",
-    "dict(type='FusedLamb', lr=0.01, betas=(0.5, 0.9), eps=1e-3, min_coeff=0.3)",
-    "DAdaptAdam",
-    "dict(type='DAdaptAdam', lr=0.5, weight_decay=0.1, d0=1e-3, growth_rate=1.5)",
-    "dict(type='DAdaptAdam', weight_decay=0.1, decouple=True, use_bias_correction=True, d0=1e-3)",
-    "dict(type='DAdaptAdam', betas=(0.5, 0.9), eps=1e-3, layer_scale=0.5, d0=1e-3)",
-    "DAdaptSGD",
-    "dict(type='DAdaptSGD', lr=0.5, momentum=0.9, weight_decay=0.1, d0=1e-3, growth_rate=1.5)",
-    "DAdaptAdaGrad",
-    "dict(type='DAdaptAdaGrad', lr=0.5, momentum=0.5, weight_decay=0.1, eps=1e-3, d0=1e-3, growth_rate=1.5)",
-    "Prodigy",
-    "dict(type='Prodigy', lr=0.5, weight_decay=0.1, d0=1e-3, growth_rate=1.5, beta3=0.5, d_coef=2.0)",
-    "dict(type='Prodigy', weight_decay=0.1, decouple=False, use_bias_correction=True, safeguard_warmup=True, d0=1e-3)",
-    "dict(type='Prodigy', betas=(0.0, 0.9), weight_decay=0.1, eps=1e-3, d0=1e-3)",
-    "dict(type='Prodigy', betas=(0.5, 0.9), d0=1e-3, slice_p=3)",
-    "dict(type='Prodigy', betas=(0.0, 0.9), weight_decay=0.1, decouple=False, d0=1e-3, slice_p=11)",
-    "Adagrad",
-    "dict(type='Adagrad', lr=0.1, lr_decay=0.3, initial_accumulator_value=0.5, weight_decay=0.1)",
-    "dict(type='Adagrad', lr=0.1, eps=0.0, maximize=True)",
-    "Adadelta",
-    "dict(type='Adadelta', lr=0.5, rho=0.5, eps=0.0, weight_decay=0.1, maximize=True)",
-    "RMSprop",
-    "dict(type='RMSprop', lr=0.01, alpha=0.7, eps=0.0, weight_decay=0.1)",
-    "dict(type='RMSprop', lr=0.1, momentum=0.9)",
-    "dict(type='RMSprop', lr=0.01, centered=True, maximize=True)",
-    "dict(type='RMSprop', lr=0.01, alpha=0.7, centered=True, momentum=0.5, weight_decay=0.1)",
-    "RAdam",
-    "dict(type='RAdam', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1, decoupled_weight_decay=True)",
-    "dict(type='RAdam', lr=0.01, betas=(0.0, 0.5), weight_decay=0.1, maximize=True)",
-    "NAdam",
-    "dict(type='NAdam', lr=0.01, betas=(0.5, 0.9), weight_decay=0.1, decoupled_weight_decay=True)",
-    "dict(type='NAdam', lr=0.01, momentum_decay=0.0, eps=0.0, weight_decay=0.1, maximize=True)",
-    "Adamax",
-    "dict(type='Adamax', lr=0.01, betas=(0.0, 0.5), eps=0.0, weight_decay=0.1, maximize=True)",
-    "ASGD",
-    "dict(type='ASGD', lr=0.1, lambd=0.0, t0=1.0)",
-    "dict(type='ASGD', lr=0.1, lambd=0.1, alpha=0.5, t0=0.0, weight_decay=0.1, maximize=True)",
-    "Rprop",
-    "dict(type='Rprop', lr=0.1, etas=(0.3, 2.0), step_sizes=(0.01, 0.2), maximize=True)",
-    "SophiaG",
-    "dict(type='SophiaG', lr=0.01, betas=(0.5, 0.9), maximize=True)",
-    "dict(type='SophiaG', lr=0.01, rho=0.0, weight_decay=0.0, bs=1.0)",
-    "FusedAdam",
-    "dict(type='FusedAdam', lr=0.01, betas=(0.5, 0.9), weight_decay=0.1)",
-    "dict(type='FusedAdam', lr=0.01, bias_correction=False, adam_w_mode=False, weight_decay=0.1, eps=0.0)",
-    "DeepSpeedCPUAdam",
-    "dict(type='DeepSpeedCPUAdam', lr=0.01, betas=(0.5, 0.9), weight_decay=0.1)",
-    "dict(type='DeepSpeedCPUAdam', lr=0.01, bias_correction=False, adamw_mode=False, weight_decay=0.1, eps=0.0)",
-    "bnb_Adam",
-    "dict(type='bnb_Adam', lr=0.01, betas=(0.0, 0.5), eps=0.0, weight_decay=0.1)",
-    "bnb_AdamW",
-    "dict(type='bnb_AdamW', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1)",
-    "Adam32bit",
-    "dict(type='Adam32bit', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1)",
-    "AdamW32bit",
-    "dict(type='AdamW32bit', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1)",
-    "bnb_Adagrad",
-    "dict(type='bnb_Adagrad', lr=0.1, eps=0.0, weight_decay=0.1)",
-    "Adagrad32bit",
-    "dict(type='Adagrad32bit', lr=0.1, eps=1e-3, weight_decay=0.1)",
-    "bnb_Lion",
-    "dict(type='bnb_Lion', lr=0.01, betas=(0.95, 0.98), weight_decay=0.1)",
-    "Lion32bit",
-    "dict(type='Lion32bit', lr=0.01, betas=(0.95, 0.98), weight_decay=0.1)",
-    "bnb_RMSprop",
-    "dict(type='bnb_RMSprop', lr=0.1, alpha=0.5, eps=0.0, weight_decay=0.1)",
-    "RMSprop32bit",
-    "dict(type='RMSprop32bit', lr=0.1, alpha=0.5, eps=1e-3, weight_decay=0.1)",
-    "bnb_SGD",
-    "dict(type='bnb_SGD', lr=0.1, momentum=0.5, weight_decay=0.1)",
-    "SGD32bit",
-    "dict(type='SGD32bit', lr=0.1, momentum=0.5, weight_decay=0.1)",
-    "AdEMAMix",
-    "dict(type='AdEMAMix', lr=0.01, alpha=2.0, t_alpha=3, t_beta3=4, weight_decay=0.0)",
-    "dict(type='AdEMAMix', lr=0.01, betas=(0.0, 0.5, 0.9), eps=0.0)",
-    "AdEMAMix32bit",
-    "dict(type='AdEMAMix32bit', lr=0.01, betas=(0.5, 0.8, 0.9), alpha=2.0, t_alpha=3, t_beta3=4, eps=1e-3, \
-     weight_decay=0.1)",
-    "OnebitAdam",
-    "dict(type='OnebitAdam', lr=0.01, freeze_step=3, betas=(0.5, 0.9), eps=0.1, weight_decay=0.1)",
-    "dict(type='OnebitAdam', lr=0.01, freeze_step=2, non_freeze=True)",
-    "OnebitLamb",
-    "dict(type='OnebitLamb', lr=0.01, freeze_step=3, betas=(0.5, 0.9), eps=0.1, weight_decay=0.1, coeff_beta=0.5)",
-    "dict(type='OnebitLamb', lr=0.01, freeze_step=2, max_coeff=0.5, min_coeff=0.1, factor_max=1.1, factor_min=0.9, \
-     factor_threshold=0.05)",
-    "ZeroOneAdam",
-    "dict(type='ZeroOneAdam', lr=0.01, var_update_scaler=1, var_freeze_step=3, eps=0.1, weight_decay=0.1)",
-    "dict(type='ZeroOneAdam', lr=0.01, betas=(0.5, 0.9), var_freeze_step=1, local_step_scaler=1, local_step_clipper=2)",
-    "dict(type='Adam8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='AdamW8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='PagedAdam', lr=0.1)",
-    "dict(type='PagedAdam8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='PagedAdam32bit', lr=0.1)",
-    "dict(type='PagedAdamW', lr=0.1)",
-    "dict(type='PagedAdamW8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='PagedAdamW32bit', lr=0.1)",
-    "dict(type='Adagrad8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='Lion8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='PagedLion', lr=0.1)",
-    "dict(type='PagedLion8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='PagedLion32bit', lr=0.1)",
-    "dict(type='RMSprop8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='SGD8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='AdEMAMix8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='PagedAdEMAMix', lr=0.1)",
-    "dict(type='PagedAdEMAMix8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='PagedAdEMAMix32bit', lr=0.1)",
-    "dict(type='LAMB8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='LARS8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='LAMB8bit', lr=0.01, min_8bit_size=0, quantised_trust_ratio=True)",
-    "dict(type='LARS8bit', lr=0.1, min_8bit_size=0, quantised_trust_ratio=True)",
-    "dict(type='AdamW', lr=0.01, state_format='q4')",
-    "dict(type='Adam', lr=0.01, amsgrad=True, state_format={'m': 'bf16', 'v': 'q8', 'v_max': 'fp8'})",
-    "dict(type='RMSprop', lr=0.01, momentum=0.9, state_format='q8_linear')",
-    "dict(type='bnb_Adam', lr=0.1, optim_bits=8, min_8bit_size=500, is_paged=True)",
-    "dict(type='bnb_AdamW', lr=0.1, optim_bits=8, min_8bit_size=500, is_paged=True)",
-    "dict(type='bnb_Lion', lr=0.1, optim_bits=8, min_8bit_size=500, is_paged=True)",
-    "dict(type='bnb_Adagrad', lr=0.1, optim_bits=8, min_8bit_size=500)",
-    "dict(type='bnb_RMSprop', lr=0.1, optim_bits=8, min_8bit_size=500)",
-    "dict(type='bnb_SGD', lr=0.1, optim_bits=8, min_8bit_size=500)",
-    "dict(type='AdEMAMix', lr=0.01, optim_bits=8, min_8bit_size=500, is_paged=True)",
-    "dict(type='Adam32bit', lr=0.1, is_paged=True)",
-    "dict(type='AdamW32bit', lr=0.1, is_paged=True)",
-    "dict(type='Lion32bit', lr=0.1, is_paged=True)",
-    "dict(type='AdEMAMix32bit', lr=0.01, is_paged=True)",
-    "dict(type='LAMB', lr=0.01, optim_bits=8, min_8bit_size=500, quantised_trust_ratio=True)",
-    "dict(type='LARS', lr=0.1, optim_bits=8, min_8bit_size=500, quantised_trust_ratio=True)",
-    "dict(type='Adam8bit', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1, is_paged=True)",
-    "dict(type='AdamW8bit', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1, is_paged=True)",
-    "dict(type='PagedAdam8bit', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1)",
-    "dict(type='PagedAdamW8bit', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1)",
-    "dict(type='PagedAdam', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1, optim_bits=8, min_8bit_size=500)",
-    "dict(type='PagedAdamW', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1, optim_bits=8, min_8bit_size=500)",
-    "dict(type='PagedAdam32bit', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1)",
-    "dict(type='PagedAdamW32bit', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1)",
-    "dict(type='Lion8bit', lr=0.01, betas=(0.95, 0.98), weight_decay=0.1, is_paged=True)",
-    "dict(type='PagedLion8bit', lr=0.01, betas=(0.95, 0.98), weight_decay=0.1)",
-    "dict(type='PagedLion', lr=0.01, betas=(0.95, 0.98), weight_decay=0.1, optim_bits=8, min_8bit_size=500)",
-    "dict(type='PagedLion32bit', lr=0.01, betas=(0.95, 0.98), weight_decay=0.1)",
-    "dict(type='Adagrad8bit', lr=0.1, eps=1e-3, weight_decay=0.1)",
-    "dict(type='RMSprop8bit', lr=0.1, alpha=0.5, eps=1e-3, weight_decay=0.1)",
-    "dict(type='SGD8bit', lr=0.1, momentum=0.5, weight_decay=0.1)",
-    "dict(type='AdEMAMix8bit', lr=0.01, betas=(0.5, 0.8, 0.9), alpha=2.0, t_alpha=3, t_beta3=4, eps=1e-3, weight_decay=0.1, is_paged=True)",
-    "dict(type='PagedAdEMAMix8bit', lr=0.01, betas=(0.5, 0.8, 0.9), alpha=2.0, t_alpha=3, t_beta3=4, eps=1e-3, weight_decay=0.1)",
-    "dict(type='PagedAdEMAMix', lr=0.01, betas=(0.5, 0.8, 0.9), alpha=2.0, t_alpha=3, t_beta3=4, eps=1e-3, weight_decay=0.1, optim_bits=8, min_8bit_size=500)",
-    "dict(type='PagedAdEMAMix32bit', lr=0.01, betas=(0.5, 0.8, 0.9), alpha=2.0, t_alpha=3, t_beta3=4, eps=1e-3, weight_decay=0.1)",
-    "dict(type='LAMB8bit', lr=0.01, betas=(0.5, 0.9), eps=1e-3, weight_decay=0.1, max_unorm=0.3, bias_corrected_unorm=True)",
-    "dict(type='LARS8bit', lr=0.1, momentum=0.5, weight_decay=0.1, max_unorm=0.3)",
-];
 
 /// Algorithms with modifiers around them: of one pass and of several, with decays on either side, states in 8 bits.
 pub const MODIFIED: &[&str] = &[
@@ -236,130 +41,17 @@ pub const MODIFIED: &[&str] = &[
     "dict(type='ASGD', lr=0.1, lambd=0.1, t0=1.0, weight_decay=0.1, maximize=True, cautious=True)",
 ];
 
-/// One case for each name of the registry, with as many states as it can have.
-pub const ONE_EACH: &[&str] = &[
-    "dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.01)",
-    "dict(type='Adam', lr=0.01, amsgrad=True, weight_decay=0.1)",
-    "dict(type='AdamW', lr=0.01, weight_decay=0.3, amsgrad=True)",
-    "dict(type='AdamWScheduleFree', lr=0.1, weight_decay=0.1)",
-    "dict(type='Lion', lr=0.01, weight_decay=0.1)",
-    "dict(type='Adafactor', lr=0.01, relative_step=False, beta1=0.9, weight_decay=0.1)",
-    "dict(type='TorchAdafactor', lr=0.1, weight_decay=0.3)",
-    "dict(type='LAMB', lr=0.01, weight_decay=0.1, max_unorm=0.1)",
-    "dict(type='LAMB32bit', lr=0.01)",
-    "dict(type='LARS', lr=0.1, weight_decay=0.01, max_unorm=0.3)",
-    "dict(type='LARS32bit', lr=0.1)",
-    "dict(type='PytorchLARS', lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)",
-    "dict(type='FusedLamb', lr=0.01, weight_decay=0.1, max_grad_norm=0.5)",
-    "dict(type='DAdaptAdam', weight_decay=0.1, d0=1e-3)",
-    "dict(type='Prodigy', weight_decay=0.1, d0=1e-3)",
-    "dict(type='DAdaptSGD', momentum=0.9, weight_decay=0.1, d0=1e-3)",
-    "dict(type='DAdaptAdaGrad', momentum=0.5, weight_decay=0.1, d0=1e-3)",
-    "dict(type='Adagrad', lr=0.1, weight_decay=0.1)",
-    "dict(type='Adadelta', lr=10.0, eps=0.01, weight_decay=0.1)",
-    "dict(type='RMSprop', lr=0.1, alpha=0.7, centered=True, momentum=0.5)",
-    "dict(type='RAdam', lr=0.1, weight_decay=0.1)",
-    "dict(type='NAdam', lr=0.1)",
-    "dict(type='Adamax', lr=0.1)",
-    "dict(type='ASGD', lr=0.1, lambd=0.1, t0=0.0)",
-    "dict(type='Rprop', lr=0.1)",
-    "dict(type='SophiaG', lr=0.1)",
-    "dict(type='FusedAdam', lr=0.1, weight_decay=0.1)",
-    "dict(type='DeepSpeedCPUAdam', lr=0.1, weight_decay=0.1)",
-    "dict(type='bnb_Adam', lr=0.1)",
-    "dict(type='bnb_AdamW', lr=0.1)",
-    "dict(type='Adam32bit', lr=0.1)",
-    "dict(type='AdamW32bit', lr=0.1)",
-    "dict(type='bnb_Adagrad', lr=0.1, weight_decay=0.1)",
-    "dict(type='Adagrad32bit', lr=0.1, weight_decay=0.1)",
-    "dict(type='bnb_Lion', lr=0.1)",
-    "dict(type='Lion32bit', lr=0.1)",
-    "dict(type='bnb_RMSprop', lr=0.1, weight_decay=0.1)",
-    "dict(type='RMSprop32bit', lr=0.1, weight_decay=0.1)",
-    "dict(type='bnb_SGD', lr=0.1)",
-    "dict(type='SGD32bit', lr=0.1)",
-    "dict(type='AdEMAMix', lr=0.1)",
-    "dict(type='AdEMAMix32bit', lr=0.1)",
-    "dict(type='OnebitAdam', lr=0.1, freeze_step=3, weight_decay=0.1)",
-    "dict(type='OnebitLamb', lr=0.1, freeze_step=3, weight_decay=0.1)",
-    "dict(type='ZeroOneAdam', lr=0.1, var_freeze_step=3, weight_decay=0.1)",
-    "dict(type='Adam8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='AdamW8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='PagedAdam', lr=0.1)",
-    "dict(type='PagedAdam8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='PagedAdam32bit', lr=0.1)",
-    "dict(type='PagedAdamW', lr=0.1)",
-    "dict(type='PagedAdamW8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='PagedAdamW32bit', lr=0.1)",
-    "dict(type='Adagrad8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='Lion8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='PagedLion', lr=0.1)",
-    "dict(type='PagedLion8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='PagedLion32bit', lr=0.1)",
-    "dict(type='RMSprop8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='SGD8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='AdEMAMix8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='PagedAdEMAMix', lr=0.1)",
-    "dict(type='PagedAdEMAMix8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='PagedAdEMAMix32bit', lr=0.1)",
-    "dict(type='LAMB8bit', lr=0.1, min_8bit_size=500)",
-    "dict(type='LARS8bit', lr=0.1, min_8bit_size=500)",
-];
+/// Whether a step on a parameter looks at more than one element of it: its passes have sums, or operations stand between.
+/// Blocks of elements are [another reason](in_blocks).
+pub fn looks_at_whole_tensors(text: &str) -> bool {
+    let recipe = recipe(text);
+    let whole = |stage: Stage| stage.kernel().is_none_or(|kernel| !kernel.sums.is_empty());
+    recipe.algorithm().programs().any(|program| program.iter().any(whole))
+}
 
-/// Names whose step on a parameter looks at more than one element of it, with the reason.
-pub const WHOLE_TENSORS: &[(&str, &str)] = &[
-    ("Adafactor", "the root mean squares of a tensor and of its update"),
-    ("TorchAdafactor", "the root mean squares of a tensor and of its update"),
-    ("LAMB", "norms of each tensor"),
-    ("LAMB32bit", "norms of each tensor"),
-    ("LAMB8bit", "blocks of a tensor"),
-    ("LARS8bit", "blocks of a tensor"),
-    ("Adam8bit", "blocks of a tensor"),
-    ("AdamW8bit", "blocks of a tensor"),
-    ("Adagrad8bit", "blocks of a tensor"),
-    ("Lion8bit", "blocks of a tensor"),
-    ("RMSprop8bit", "blocks of a tensor"),
-    ("SGD8bit", "blocks of a tensor"),
-    ("AdEMAMix8bit", "blocks of a tensor"),
-    ("PagedAdam8bit", "blocks of a tensor"),
-    ("PagedAdamW8bit", "blocks of a tensor"),
-    ("PagedLion8bit", "blocks of a tensor"),
-    ("PagedAdEMAMix8bit", "blocks of a tensor"),
-    ("LARS", "norms of each tensor"),
-    ("LARS32bit", "norms of each tensor"),
-    ("PytorchLARS", "norms of each tensor"),
-    ("FusedLamb", "norms of each tensor, and of the group's gradients"),
-    ("DAdaptAdam", "one estimate for all tensors"),
-    ("Prodigy", "one estimate for all tensors"),
-    ("DAdaptSGD", "one estimate for all tensors"),
-    ("DAdaptAdaGrad", "one estimate for all tensors"),
-    ("OnebitLamb", "norms of each tensor"),
-];
-
-/// Names whose step on a parameter depends on the others that step with it, with the reason.
-pub const ALL_TOGETHER: &[(&str, &str)] = &[
-    ("FusedLamb", "the norm of the group's gradients, with max_grad_norm"),
-    ("DAdaptAdam", "one estimate for all tensors"),
-    ("Prodigy", "one estimate for all tensors"),
-    ("DAdaptSGD", "one estimate for all tensors"),
-    ("DAdaptAdaGrad", "one estimate for all tensors"),
-    ("OnebitAdam", "one phase for all tensors"),
-    ("OnebitLamb", "one phase for all tensors"),
-    ("ZeroOneAdam", "one phase for all tensors"),
-];
-
-/// Names that the suites over flat tensors cannot step, with where they are tested.
-pub const ELSEWHERE: &[(&str, &str)] = &[
-    ("LBFGS", "evaluates an objective: tests/objectives.rs, cli/tests/searches.rs"),
-    ("Muon", "takes matrices: tests/golden.rs, tests/muon.rs, tests/references.rs"),
-    ("NorMuon", "takes matrices: tests/golden.rs, tests/muon.rs"),
-    ("SparseAdam", "takes row-sparse gradients: tests/sparse.rs"),
-    ("ZeroRedundancyOptimizer", "has the rules of the algorithm that it names: optim/tests/ranks"),
-];
-
-/// Whether a configuration's name is in a table of exceptions.
-pub fn is_in(table: &[(&str, &str)], text: &str) -> bool {
-    table.iter().any(|(name, _)| *name == name_of(text))
+/// Whether a step on a parameter depends on the others that step with it.
+pub fn looks_at_all_together(text: &str) -> bool {
+    recipe(text).algorithm().programs().any(|program| program.is_global())
 }
 
 /// Whether a configuration keeps states in blocks, whose elements share a scale.
@@ -370,16 +62,21 @@ pub fn in_blocks(text: &str) -> bool {
     states.any(|state| recipe.state_format(state, 1 << 20).block().is_some())
 }
 
-/// Fails when a name of the registry is in none of the cases.
-pub fn every_name_is_in(cases: &[&str]) {
-    for entry in ENTRIES.iter().filter(|entry| ELSEWHERE.iter().all(|(name, _)| *name != entry.name)) {
-        assert!(cases.iter().any(|text| name_of(text) == entry.name), "no case is of {}", entry.name);
-    }
-}
-
 /// The algorithm's name in a configuration.
 pub fn name_of(text: &str) -> &'static str {
     method(text).name()
+}
+
+/// Every format that a state can be kept in, as configurations name them.
+pub fn format_names() -> Vec<&'static str> {
+    let mut names: Vec<&str> = Format::ALL.into_iter().chain(Format::BLOCKS).map(Format::name).collect();
+    names.dedup();
+    names
+}
+
+/// A configuration as a dict, where it may be a name alone.
+pub fn whole(text: &str) -> String {
+    if text.starts_with("dict") { text.to_owned() } else { format!("dict(type='{text}')") }
 }
 
 /// A configuration that must be good.
@@ -441,7 +138,7 @@ pub fn build(text: &str) -> Driver {
 /// An optimizer for tensors of any formats: what looks at all parameters together computes them in one type.
 pub fn build_on(backend: Arc<dyn Backend>, text: &str) -> Driver {
     let optimizer = recipe(text).optimizer(backend);
-    if is_in(ALL_TOGETHER, text) { optimizer.with_compute(Compute::F32) } else { optimizer }
+    if looks_at_all_together(text) { optimizer.with_compute(Compute::F32) } else { optimizer }
 }
 
 /// An optimizer that evaluates the loss itself, on the calling thread.

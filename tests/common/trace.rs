@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// Parameters by name, with their extents.
 pub type Params = BTreeMap<String, (Vec<usize>, Buffer)>;
@@ -62,4 +63,17 @@ pub fn bind<'b>(params: &'b mut Params, grads: &'b BTreeMap<&String, Given>) -> 
         param(name, value.param_from(0), grad).shaped(shape)
     });
     bound.collect()
+}
+
+/// The recorded files of a folder, sorted: those that the list there names, `files.txt`. It is written with them, so that none
+/// goes missing without notice.
+pub fn recorded(folder: &Path) -> Vec<PathBuf> {
+    let list = std::fs::read_to_string(folder.join("files.txt")).unwrap();
+    let listed: Vec<PathBuf> = list.lines().map(|name| folder.join(name)).collect();
+    let there = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut there: Vec<PathBuf> =
+        there.filter(|path| path.extension() == Some("safetensors".as_ref())).collect();
+    there.sort();
+    assert_eq!(there, listed, "{} and the list in it", folder.display());
+    there
 }

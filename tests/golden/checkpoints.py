@@ -4,7 +4,8 @@
     checkpoints.py BINARY FOLDER         writes checkpoints/FOLDER/<case>.safetensors with that version's binary, after
                                          the first four steps of the trace, and runs of `train` of one epoch
 
-Cases whose names or options the version does not know are passed over and listed.
+Cases whose names or options the version does not know are passed over and listed. A name that is new gets its case and its
+checkpoint from `tests/earlier.rs` instead.
 """
 
 import json
@@ -69,6 +70,8 @@ def checkpoints(binary, folder):
                 print(f"passed over {case}: {told.stderr.strip()[:200]}")
                 continue
             (folder / f"{case}.run.safetensors").write_bytes((scratch / case / "checkpoint.safetensors").read_bytes())
+    names = sorted(path.name for path in folder.glob("*.safetensors"))
+    (folder / "files.txt").write_text("".join(f"{name}\n" for name in names))
 
 
 if __name__ == "__main__":

@@ -75,7 +75,12 @@ BY_RULE = {
     "DeepSpeedCPUAdam": dict(bias_correction=True, eps=1e-8),
     "FusedLamb": dict(bias_correction=True, eps=1e-8, max_grad_norm=0.0, min_coeff=0.01),
 }
-SOURCES = {name: source for name, source in generate.SOURCES.items()} | MORE
+# Sources without an entry above are not taken over, or are bitsandbytes', whose options are those of its golden values.
+SOURCES = {
+    name: source
+    for name, source in generate.SOURCES.items()
+    if name in OPTIONS or source.package == "bitsandbytes"
+} | MORE
 
 
 def trace():

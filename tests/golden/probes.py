@@ -456,6 +456,7 @@ def write(probes):
         if path not in wanted:
             path.unlink()
             print(f"removed {path.name}: no longer in the table")
+    generate.list_files(HERE / "probes")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

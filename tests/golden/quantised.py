@@ -130,6 +130,7 @@ def main():
             "source_class": f"bitsandbytes.optim.{name}",
         }
         generate.write(FOLDER / f"{name}-{case}.safetensors", run(base, name, options, trace), metadata)
+    generate.list_files(FOLDER)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-//! How the elements of a benchmark are cut into tensors.
+//! Tensor layouts of a benchmark.
 
-/// A cut into tensors.
+/// A tensor layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Layout {
     /// One tensor
@@ -11,7 +11,7 @@ pub enum Layout {
     Small,
     /// Tensors of 1,000 elements that are slices of one buffer
     SmallFlat,
-    /// One matrix, square as far as the elements go
+    /// One matrix, as square as possible
     Matrix,
 }
 
@@ -27,12 +27,12 @@ impl Layout {
         }
     }
 
-    /// Whether each tensor has buffers of its own.
+    /// Whether each tensor has separate buffers.
     pub fn is_owned(self) -> bool {
         self != Layout::SmallFlat
     }
 
-    /// The tensors' extents.
+    /// The tensors' shapes.
     pub fn shapes(self, elements: usize) -> Vec<Vec<usize>> {
         match self {
             Layout::Matrix => {

@@ -1,15 +1,15 @@
-//! Functions to minimise: value and gradient, in `f64`.
+//! Functions to minimize: value and gradient, in `f64`.
 
 use crate::digits::data::{DARKEST, PIXELS, Rows};
 use crate::error::{Error, Result};
 use ndarray::{Array1, Array2, ArrayView1};
 
-/// A function to minimise.
+/// A function to minimize.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Name {
     /// Sum of 100 (x[i+1] − x[i]²)² + (1 − x[i])², from (−1.2, 1, −1.2, 1, …)
     Rosenbrock,
-    /// Half the sum of λ[i] x[i]², λ spread evenly in its logarithm from 1 to 1000, from all ones
+    /// Half the sum of λ[i] x[i]², λ log-spaced from 1 to 1000, from all ones
     Quadratic,
     /// Beale's function of two variables, from (1, 1)
     Beale,

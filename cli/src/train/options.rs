@@ -49,12 +49,12 @@ impl Options {
             match key {
                 "average" if value.value.is_none() => {}
                 "average" => options.average = Some(fallline::registry::average(value)?),
-                "epochs" => options.epochs = whole("a whole number from 0", 0, MOST)? as u64,
+                "epochs" => options.epochs = whole("an int from 0", 0, MOST)? as u64,
                 "batch_size" => {
-                    let expected = format!("a whole number from 1 to {TRAIN}");
+                    let expected = format!("an int from 1 to {TRAIN}");
                     options.batch_size = whole(&expected, 1, TRAIN as i64)? as usize;
                 }
-                "seed" => options.seed = whole("a whole number from 0", 0, i64::MAX)? as u64,
+                "seed" => options.seed = whole("an int from 0", 0, i64::MAX)? as u64,
                 "hidden" => {
                     let widths = match &value.value {
                         Value::List(items) => {
@@ -63,7 +63,7 @@ impl Options {
                         _ => None,
                     };
                     let widths = widths.filter(|widths| widths.iter().all(|x| (1..=MOST).contains(x)));
-                    let widths = widths.ok_or_else(|| wrong(value, key, "a list of widths from 1"))?;
+                    let widths = widths.ok_or_else(|| wrong(value, key, "a list of ints from 1"))?;
                     options.hidden = widths.into_iter().map(|x| x as usize).collect();
                 }
                 _ => {

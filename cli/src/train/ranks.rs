@@ -1,4 +1,4 @@
-//! `--ranks`: who trains together.
+//! `--ranks`: data-parallel ranks.
 
 use super::Args;
 use crate::error::{Error, Result};
@@ -93,7 +93,7 @@ fn first<T>(done: Vec<Result<T>>) -> Result<T> {
     let cause = failures.iter().position(|error| !follows(error)).unwrap_or(0);
     match (failures.is_empty(), kept) {
         (true, Some(kept)) => Ok(kept),
-        (true, None) => Err(Error::Other("there was no rank 0".into())),
+        (true, None) => Err(Error::Other("rank 0 is missing".into())),
         (false, _) => Err(failures.swap_remove(cause)),
     }
 }

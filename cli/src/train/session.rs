@@ -38,7 +38,7 @@ pub struct Session {
     ranks: Arc<dyn Communicator>,
     /// Where there are several ranks.
     averager: Option<Averager>,
-    /// SavedRun by rank 0 alone.
+    /// Written by rank 0 alone.
     metrics: Option<Metrics>,
     records: Vec<Record>,
     progress: Progress,
@@ -76,11 +76,11 @@ impl Parts {
         if let Some(monitor) = schedule.monitors(true).find(|name| !METRIC_NAMES.contains(name)) {
             let known = METRIC_NAMES.join(" and ");
             return Err(Error::Usage(format!(
-                "param_scheduler: there is no {monitor:?} to monitor: the test set gives {known}"
+                "param_scheduler: there is no metric {monitor:?}: the test set gives {known}"
             )));
         }
         if schedule.monitors(false).next().is_some() {
-            let problem = "the test set is looked at once an epoch: monitor with by_epoch=True";
+            let problem = "the test set is evaluated once an epoch: monitor with by_epoch=True";
             return Err(Error::Usage(format!("param_scheduler: {problem}")));
         }
         Ok(Parts { digits, network, optimizer, averager, schedule })
@@ -107,7 +107,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Goes on with a run.
+    /// Resumes a run.
     pub fn resume(
         folder: PathBuf,
         recipe: Recipe,
@@ -206,14 +206,17 @@ impl Session {
                     self.save_checkpoint()?;
                     self.plot()?;
                     let (folder, step) = (self.folder.display(), self.progress.step);
-                    let how = format!("step {step} is kept; go on with `fallline train --resume {folder}`");
+                    let how = format!("step {step} is saved; resume with `fallline train --resume {folder}`");
                     return Err(Error::Interrupted(how));
                 }
                 bar.inc(1);
             }
             let (accuracy, loss) = self.finish_epoch()?;
             let epoch = self.progress.epoch;
-            bar.set_message(format!("epoch {epoch}, test accuracy {:.1}%, loss {loss:.4}", 100.0 * accuracy));
+            bar.set_message(format!(
+                "epoch {epoch}, test accuracy {:.1}%, test loss {loss:.4}",
+                100.0 * accuracy
+            ));
         }
         bar.finish_and_clear();
         self.plot()?;
@@ -221,14 +224,14 @@ impl Session {
         Ok(self.tested(evaluated)?.accuracy(self.digits.test.images.view(), &self.digits.test.labels))
     }
 
-    /// Where ranks have parameters of their own, they get them back.
+    /// Restores the diverged replicas of ranks, if any.
     fn restore(&mut self) -> Result<()> {
         let parameters = self.network.parameters.iter_mut();
         let mut bindings: Vec<Binding<'_>> = parameters.map(|p| frozen(&p.name, &mut p.value)).collect();
         Ok(self.optimizer.restore_params(&mut bindings)?)
     }
 
-    /// The network as all ranks have it: where each has its own, their mean.
+    /// Returns the network of all ranks: the mean of diverged replicas.
     fn common(&self) -> Result<Cow<'_, Network>> {
         let mut network = Cow::Borrowed(&self.network);
         for place in 0..self.network.parameters.len() {
@@ -243,8 +246,8 @@ impl Session {
         Ok(network)
     }
 
-    /// A copy of the network with the weights that are evaluated, where they are not those that are trained. Those stay as
-    /// they are, to the bit.
+    /// Returns a copy of the network with the evaluation weights, if they differ from the training weights, which stay
+    /// bitwise as they are.
     fn evaluated(&mut self) -> Result<Option<Network>> {
         if !self.optimizer.has_modes() {
             return Ok(None);
@@ -255,8 +258,7 @@ impl Session {
         Ok(Some(copy))
     }
 
-    /// The network that is tested: with the average of the weights, where one is kept, and otherwise those that are
-    /// evaluated.
+    /// Returns the network that is tested: with the averaged weights if any, else with the evaluation weights.
     fn tested(&self, evaluated: Option<Network>) -> Result<Cow<'_, Network>> {
         let mut network = match evaluated {
             Some(network) => Cow::Owned(network),
@@ -271,7 +273,7 @@ impl Session {
         Ok(network)
     }
 
-    /// Sees to it that all ranks are about to train the same.
+    /// Checks that all ranks are about to train the same.
     fn compare(&self) -> Result<()> {
         let mut lines: Vec<String> = self.recipe.to_source().split(", ").map(str::to_owned).collect();
         lines.push(format!("{:?}", self.options));
@@ -280,7 +282,7 @@ impl Session {
         self.compare_parameters(&self.network)
     }
 
-    /// Sees to it that all ranks have the same parameters.
+    /// Checks that all ranks have the same parameters.
     fn compare_parameters(&self, network: &Network) -> Result<()> {
         if self.ranks.world() == 1 {
             return Ok(());

@@ -40,11 +40,11 @@ fn bench_tells_bytes_times_and_the_roofline() {
         let rows = value.as_array().unwrap();
         // One that takes matrices only has a square one in place of a flat tensor.
         let fits = |needs: &[&str]| needs.is_empty() || (layout == "flat" && needs == ["matrix"]);
-        let plain: Vec<_> = ENTRIES.iter().filter(|entry| fits(entry.needs)).collect();
+        let plain: Vec<_> = ENTRIES.iter().filter(|entry| fits(entry.needs())).collect();
         assert_eq!(rows.len(), plain.len());
         for (row, entry) in rows.iter().zip(plain) {
             assert_eq!(row["name"], entry.name);
-            let (shape, elements, its_layout) = match entry.needs {
+            let (shape, elements, its_layout) = match entry.needs() {
                 [] => (Shape::from([5000]), 5000, layout),
                 _ => (Shape::from([70, 71]), 4970, "matrix"),
             };

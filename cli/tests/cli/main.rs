@@ -86,7 +86,7 @@ fn list_prints_every_name_and_what_is_known_of_it() {
             assert!(row[key].as_str().is_some_and(|text| !text.is_empty()), "{row}");
         }
         assert_eq!(row["state_bytes_per_param"].as_f64(), entry.state_bytes());
-        assert_eq!(row["needs"], serde_json::json!(entry.needs));
+        assert_eq!(row["needs"], serde_json::json!(entry.needs()));
         let modifiers = row["modifiers"].as_array().unwrap();
         assert_eq!(
             modifiers.is_empty(),
@@ -141,7 +141,7 @@ fn describe_tells_the_rule_the_hyperparameters_and_the_references() {
     let plain = good(&["describe", "AdamW"]);
     assert!(plain.contains("Modifiers: cautious=True; wrap=dict(type=\"Lookahead\")\n"), "{plain}");
     let refused = good(&["describe", "LBFGS"]);
-    assert!(refused.contains("no cautious=True (LBFGS searches along all parameters together)"), "{refused}");
+    assert!(refused.contains("no cautious=True (LBFGS is closure-based)"), "{refused}");
     let ptx = good(&["describe", "dict(type='AdamW', cautious=True)", "--ptx"]);
     assert!(ptx.contains(".visible .entry AdamWRuleMasked("), "{ptx}");
     bad(fallline().args(["describe", "dict(type='LBFGS', cautious=True)"]), 2, &["LBFGS", "cautious"]);

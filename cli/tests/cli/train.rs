@@ -80,7 +80,7 @@ fn trained(run: &Path) -> Vec<(String, Vec<u8>)> {
     contents(&run.join("checkpoint.safetensors"))
 }
 
-/// The same with all that goes on around an optimizer: 69 iterations in windows of 4, of which the last has 1; a loss
+/// The same with a whole gradient pipeline: 69 iterations in windows of 4, of which the last has 1; a loss
 /// scale and steps so large that gradients overflow, so that some are skipped; another optimizer for the hidden layer.
 #[cfg(unix)]
 fn toolkit_config(folder: &Path, epochs: u64) -> PathBuf {

@@ -48,10 +48,7 @@ impl<'c> Exporter<'c> {
             }
             (None, Some(value)) if self.layout.eager => (value.shape.clone(), Compute::F32, 0),
             (None, None) if self.layout.eager => {
-                return Err(Error::value(
-                    name,
-                    "its source needs a state of it, and its extents are not known",
-                ));
+                return Err(Error::value(name, "its source needs a state of it, and its shape is not known"));
             }
             (None, _) => return Ok(None),
         };

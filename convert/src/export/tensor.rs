@@ -5,7 +5,7 @@ use crate::{Error, Result};
 use fallline_core::{Format, Shape};
 use fallline_optim::checkpoint::Entry;
 
-/// A checkpoint's entry as a tensor, of other extents with the same elements.
+/// A checkpoint's entry as a tensor, of another shape with the same elements.
 pub(super) fn tensor(entry: &Entry, shape: Option<Vec<usize>>) -> Result<Tensor<'static>> {
     let coded = || Error::value("the checkpoint", format!("states of {} are not written yet", entry.format));
     let dtype = Dtype::of(entry.format).ok_or_else(coded)?;

@@ -1,4 +1,4 @@
-//! Groups: hyperparameters, and numbers that are remembered for all parameters.
+//! Groups: hyperparameters, and shared scalars.
 
 use super::param::ImportOptions;
 use crate::layout::{Fixed, Group, Layout};
@@ -8,7 +8,8 @@ use crate::{Error, Result};
 use fallline_optim::hyper::Value as Hyper;
 use fallline_optim::{Method, Mode};
 
-/// Keys that schedulers and trainers add to groups, which are no hyperparameters: what they say is known elsewhere.
+/// Keys that schedulers and training loops add to groups. They are no hyperparameters: what they say is known
+/// elsewhere.
 const ADDED: [&str; 12] = [
     "params",
     "param_names",

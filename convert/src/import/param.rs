@@ -1,4 +1,4 @@
-//! What is said beside a file, and the parameters that follow from it.
+//! What is given in addition to a file, and the parameters that follow from it.
 
 use crate::value::Key;
 
@@ -7,7 +7,7 @@ use crate::value::Key;
 pub struct ImportOptions {
     /// The way to the optimizer's state, with dots; where it is usually found if not given.
     pub key: Option<String>,
-    /// The parameters' names in the order of the optimizer (group by group), with their extents where they are known.
+    /// The parameters' names in the order of the optimizer (group by group), with their shapes where they are known.
     pub names: Option<Vec<(String, Option<Vec<usize>>)>>,
     /// Without names, number the parameters.
     pub number: bool,

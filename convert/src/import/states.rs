@@ -52,7 +52,7 @@ impl Reader<'_> {
             return match none {
                 true => Ok(None),
                 false => {
-                    Err(Error::value(self.at, "its extents cannot be told from it: give them with the names"))
+                    Err(Error::value(self.at, "its shape cannot be derived from it: give it with the names"))
                 }
             };
         };
@@ -151,7 +151,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The parameter's extents, as its states tell them.
+    /// The parameter's shape, as its states give it.
     fn shape(&self, states: &[(&str, &Value<'_>)]) -> Option<Vec<usize>> {
         let extents = |theirs: &str| {
             let (_, value) = states.iter().find(|(key, _)| *key == theirs)?;
@@ -274,7 +274,7 @@ struct Codes<'t> {
 }
 
 impl<'t> Codes<'t> {
-    /// The codes of a state, with what stands beside them.
+    /// The codes of a state, with their scales and table.
     fn read(
         way: &str,
         theirs: &str,
@@ -303,8 +303,8 @@ impl<'t> Codes<'t> {
         Ok(Codes { bytes: codes.bytes(), table, scales, each })
     }
 
-    /// Whether they mean what the codes of a format do, but for the last digits: torch's `linspace`, of which
-    /// bitsandbytes makes its table, fuses multiply and add on some machines.
+    /// Whether they mean what the codes of a format do, except for the last digits. bitsandbytes makes its table by
+    /// torch's `linspace`, which fuses multiply and add on some machines.
     fn are(&self, format: Format) -> bool {
         let near =
             |ours: f64, theirs: f64| (ours - theirs).abs() <= 2.0 * f64::from(f32::EPSILON) * theirs.abs();

@@ -1,4 +1,4 @@
-//! The table. What stands in it is what `state_dict()` of the versions in NAMES gives: torch 2.15, bitsandbytes 0.50.2,
+//! The table: what `state_dict()` of the versions in NAMES gives. They are torch 2.15, bitsandbytes 0.50.2,
 //! lion-pytorch 0.2.5, dadaptation 3.2, sophia-opt 0.2.2, schedulefree 1.4.1, transformers 5.23, DeepSpeed 0.19.8.
 
 use super::Fixed::{self, Float, Pair, True};

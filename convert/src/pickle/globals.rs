@@ -1,4 +1,4 @@
-//! The classes and functions that a pickle may name, and what each stands for.
+//! The allow-list of classes and functions that a pickle may name, and what each means.
 
 use crate::tensor::Dtype;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The bytes beside a pickle.
+//! The storages that come with a pickle.
 
 use crate::Result;
 

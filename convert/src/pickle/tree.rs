@@ -1,4 +1,4 @@
-//! From values that refer to each other to the tree that they stand for.
+//! From values that refer to each other to the tree that they represent.
 
 use super::globals::Global;
 use super::vm::{Id, Made, Node, owned};
@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 struct Builder<'n, 'a> {
     nodes: &'n [Node<'a>],
-    /// What stands between the root and the value being built.
+    /// What is between the root and the value being built.
     open: Vec<Id>,
     left: usize,
     /// Bytes of elements that tensors may still stand for.
@@ -112,7 +112,7 @@ impl<'a> Builder<'_, 'a> {
         built
     }
 
-    /// Of a key that is there twice the last value stands, in the place of the first, as in Python.
+    /// Of a duplicate key the last value is kept, in the place of the first, as in Python.
     fn entries(&mut self, entries: &[(Id, Id)]) -> Result<Dict<'a>> {
         let mut dict: Dict<'a> = Vec::new();
         let mut places: HashMap<Key, usize> = HashMap::new();

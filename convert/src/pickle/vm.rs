@@ -53,8 +53,8 @@ impl Node<'_> {
     fn kind(&self) -> &str {
         match self {
             Node::None => "None",
-            Node::Bool(_) => "a truth value",
-            Node::Int(_) => "a whole number",
+            Node::Bool(_) => "a bool",
+            Node::Int(_) => "an integer",
             Node::Float(_) => "a float",
             Node::Str(_) => "text",
             Node::Bytes(_) | Node::Encoded(_) => "bytes",
@@ -79,7 +79,7 @@ const TRUE: Id = 2;
 struct Machine<'p, 's, 'a> {
     bytes: &'p [u8],
     place: usize,
-    /// Where the opcode being carried out stands.
+    /// The position of the opcode being carried out.
     opcode: usize,
     nodes: Vec<Node<'a>>,
     stack: Vec<Id>,
@@ -402,7 +402,7 @@ impl<'a> Machine<'_, '_, 'a> {
         Ok(())
     }
 
-    /// Puts keys and values in turn into the dict that is on top.
+    /// Puts alternating keys and values into the dict that is on top.
     fn insert(&mut self, items: Vec<Id>) -> Result<()> {
         let (pairs, rest) = items.as_chunks::<2>();
         if !rest.is_empty() {
@@ -421,7 +421,7 @@ impl<'a> Machine<'_, '_, 'a> {
     }
 }
 
-/// A little-endian number in two's complement; one that does not fit in 64 bits is passed over.
+/// A little-endian number in two's complement; one that does not fit in 64 bits is skipped.
 fn long<'a>(bytes: &[u8]) -> Node<'a> {
     let fill = if bytes.last().is_some_and(|last| last & 0x80 != 0) { 0xff } else { 0 };
     let mut wide = [fill; 8];

@@ -19,7 +19,7 @@ struct Writer<'v, 'a> {
 impl<'v, 'a> Writer<'v, 'a> {
     fn value(&mut self, value: &'v Value<'a>) {
         match value {
-            // Nothing that is passed over in reading is ever part of what is written.
+            // Nothing that is skipped in reading is ever part of what is written.
             Value::None | Value::Opaque(_) => self.out.push(b'N'),
             Value::Bool(x) => self.out.push(if *x { 0x88 } else { 0x89 }),
             Value::Int(x) => self.int(*x),
@@ -82,7 +82,7 @@ impl<'v, 'a> Writer<'v, 'a> {
         let extents = tensor.shape();
         extents.iter().for_each(|&extent| self.int(extent as i64));
         self.out.extend(b"t(");
-        // Row-major: torch counts an extent of 0 as one of 1 there.
+        // Row-major: torch counts a dimension of 0 as one of 1 there.
         let after =
             |i: usize| extents[i + 1..].iter().fold(1i64, |all, &n| all.saturating_mul(n.max(1) as i64));
         (0..extents.len()).for_each(|i| self.int(after(i)));

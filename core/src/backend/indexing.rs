@@ -7,9 +7,9 @@ use crate::{Error, Format, Result, Storage};
 
 /// Gathers and scatters of rows by index.
 pub trait Indexing: Sealed {
-    /// Gathers rows by index, those that share an index added up: row i of `to` is the sum of the rows
-    /// `order[j]` of `from` with j from `ends[i - 1]` (0 for the first) to `ends[i]`, each rounded to the
-    /// format of `to` and added in this order. A row on its own is copied, not added to 0.
+    /// Gathers rows by index and accumulates those that share one (a segment sum). Row i of `to` is the sum of the
+    /// rows `order[j]` of `from`, with j from `ends[i - 1]` (0 for the first) to `ends[i]`. Each is rounded to the
+    /// format of `to`, and they are added in this order. A row on its own is copied, not added to 0.
     ///
     /// # Errors
     /// Everything that can be found wrong is found before the first write: see [`RowSums::check`].

@@ -54,8 +54,8 @@ pub trait DeviceMemory: Sealed {
 
 /// Memory that a device keeps outside its own, for more than fits: a capability that a backend may lack.
 pub trait PagedMemory: Sealed {
-    /// Allocates as [`allocate`](DeviceMemory::allocate) does, in pages that come and go: on the host, of a file in a
-    /// folder that is mapped into memory and is gone with its last storage.
+    /// Allocates as [`allocate`](DeviceMemory::allocate) does, in paged memory. On the host that is a memory-mapped
+    /// file in a folder; it is removed with its last storage.
     ///
     /// # Errors
     /// [`Error::Unavailable`] names the folder, with nothing allocated.

@@ -11,10 +11,10 @@ pub trait PassQueue: Sealed {
     /// because its sums would have to be waited for.
     fn computes(&self, kernel: &Kernel) -> bool;
 
-    /// Runs a pass as [`Backend::run`](crate::Backend::run) does, without waiting for anything: the sums stay in the
-    /// pass's plan, where the next pass's `queued` or [`sums`](PassQueue::sums) finds them, and tensors' own scalars are
-    /// computed before it on the device. `pass.sums` is empty, and where they are computed `pass.tensor_scalars` is. The
-    /// same bits as on the host.
+    /// Queues a pass as [`Backend::run`](crate::Backend::run) runs it, without waiting for anything. The sums stay in
+    /// the pass's plan, where the next pass's `queued` or [`sums`](PassQueue::sums) reads them. The device computes
+    /// the tensors' scalars before it. `pass.sums` is empty, and where they are computed `pass.tensor_scalars` is.
+    /// The same bits as on the host.
     ///
     /// # Errors
     /// As [`Backend::run`](crate::Backend::run); [`Error::Unavailable`](crate::Error::Unavailable) for a rule that it does

@@ -21,13 +21,13 @@ pub trait Reductions: Sealed {
     fn sum_matrices(&self, sums: MatrixSums<'_>) -> Result<()>;
 }
 
-/// Sums along the middle one of three axes, `to[o, i] = Σₖ from[o, k, i]`, or of squares: over the rows of matrices
-/// (`inner` 1, `count` columns), over their columns (`inner` columns, `count` rows).
+/// A reduction along the middle one of three axes, `to[o, i] = Σₖ from[o, k, i]`, or of squares. With `inner` 1 and
+/// `count` columns it reduces the rows of matrices, with `inner` columns and `count` rows their columns.
 ///
-/// The order is fixed. With `inner` 1, 128 accumulators start from +0, of which number `j` takes the elements `j`,
-/// `j + 128`, … along the axis; then `acc[j] += acc[j + h]` for `h` = 64, 32, … 1, and `acc[0]` is the sum. With more,
-/// strips of [`STRIP`](AxisSums::STRIP) elements along the axis are added up from +0, one after another; strips of
-/// their sums likewise, until there is one. A square is rounded before it is added.
+/// The order is fixed. With `inner` 1, 128 accumulators start from +0, of which number `j` takes the elements `j`, `j
+/// + 128`, … along the axis. Then `acc[j] += acc[j + h]` for `h` = 64, 32, … 1, and `acc[0]` is the sum. With more,
+/// strips of [`STRIP`](AxisSums::STRIP) elements along the axis are added up from +0, one after another. Strips of
+/// their sums follow in the same way, until there is one. A square is rounded before it is added.
 #[derive(Debug)]
 pub struct AxisSums<'a> {
     /// What is added up, row-major: `f32` or `f64`.

@@ -31,12 +31,12 @@ pub trait Copying: fmt::Debug + Send {
     fn finish(self: Box<Self>) -> Result<Storage>;
 }
 
-/// Copies in both directions, as far as the device can at the same time, for as long as
-/// [`AsyncTransfer::transfer`] takes: those down in their order, those up in theirs. Everything on
-/// the device that was queued before comes before them, and everything that is queued afterwards after them.
+/// Asynchronous copies in both directions, concurrent as far as the device can, for as long as
+/// [`AsyncTransfer::transfer`] takes. Each direction keeps its order. Everything on the device that was queued before
+/// comes before them, and everything that is queued afterwards after them.
 pub trait Transfers<'s> {
-    /// Begins to copy from the device: one view after the other to the start of `to`, which has their format and at
-    /// least as many elements.
+    /// Begins a device-to-host copy: one view after the other to the start of `to`. It has their format and at least
+    /// as many elements.
     ///
     /// # Errors
     /// When a view does not fit, is not the device's, or the device fails.

@@ -1,23 +1,22 @@
 //! Block formats: what a block of numbers becomes, bit for bit.
 //!
-//! The scale of a block is its largest magnitude, and a code means a number of its
-//! [`codebook`] times the scale: so zero (where a codebook has it) and the largest
-//! magnitude (where it has 1, or -1) come back exactly. A number is taken in units of the scale,
-//! `y = x · (1 / scale)`, with two roundings, and then:
+//! The scale of a block is its absmax, its largest magnitude. A code means a number of its [`codebook`] times the
+//! scale. So zero (where a codebook has it) and the absmax (where it has 1, or -1) are exact after a round trip. A
+//! number is taken in units of the scale, `y = x · (1 / scale)`, with two roundings, and then:
 //!
 //! | format | code |
 //! |---|---|
-//! | `Q8`, `Q4` | the nearest number's, in exact arithmetic; half-way the one nearer to zero |
+//! | `Q8`, `Q4` | the nearest number's, in exact arithmetic; half-way the one nearer to zero; unsigned `Q8` at least 1 where `y` is positive |
 //! | `Q8Grid` | the same for the nearest of 65,536 evenly spaced numbers: what bitsandbytes' library for CPUs does |
 //! | `Q8Linear` | `y · 127` (unsigned `y · 255`, but at least 1 where `y` is positive), rounded to the nearest integer, ties to even |
 //! | `Fp8` | `y · 448`, rounded to the nearest E4M3 number, ties to even, but not to 0 where it is another |
 //!
 //! (That a second moment of 0 is never made of one that is none: it would make a step of any size.)
 //!
-//! A block of zeros has the scale 0 and the code of 0 everywhere (0 of `Q8Grid`, as there). A block with a
-//! NaN or an infinity has a NaN as its scale: every number in it comes back as NaN, so that it cannot be
-//! overlooked, and none in another block. Where the scale is subnormal, scale and numbers are multiplied by
-//! 2^64 first, which is exact. Doubles are rounded to singles before.
+//! A block of zeros has the scale 0 and the code of 0 everywhere (0 of `Q8Grid`, as there). A block with a NaN or an
+//! infinity has a NaN as its scale. Every number in it decodes to NaN, so that it cannot be overlooked; other blocks
+//! are not affected. Where the scale is subnormal, scale and numbers are multiplied by 2^64 first, which is exact.
+//! Doubles are rounded to singles before.
 
 use super::codebook::{self, FOUR_BORDERS};
 use super::codebook::{DYNAMIC_SIGNED_BORDERS, DYNAMIC_UNSIGNED_BORDERS};
@@ -65,7 +64,7 @@ pub fn scale_of(magnitude_bits: u32) -> (f32, Units) {
     }
 }
 
-/// The code of zero, which a block of zeros and one that is poisoned have everywhere.
+/// The code of zero, which every element of a block of zeros or of a non-finite block has.
 pub const fn zero_code(format: Format) -> u8 {
     match format {
         Format::Q8(Codes::Signed) => 127,
@@ -132,8 +131,8 @@ fn nearest_integer(x: f32) -> i32 {
     (x + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i32
 }
 
-/// The E4M3 bits nearest to a number of at most 448, ties to even; what rounding leaves beyond takes the largest, and
-/// what it would make 0 the smallest.
+/// The E4M3 bits nearest to a number of at most 448, ties to even. What rounds beyond the largest number takes that,
+/// and what would round to 0 takes the smallest.
 #[inline(always)]
 fn fp8_of(x: f32) -> u8 {
     let bits = x.to_bits();
@@ -240,7 +239,9 @@ mod tests {
                 for y in [middle.next_down(), middle, middle.next_up(), pair[0], pair[1]] {
                     let gap = |code: usize| (f64::from(book[code]) - f64::from(y)).abs();
                     let code = usize::from(code_of(format, y));
-                    let best = (0..book.len()).map(gap).fold(f64::INFINITY, f64::min);
+                    // Of unsigned codes only 0 becomes 0.
+                    let first = usize::from(format == Format::Q8(Codes::Unsigned) && y > 0.0);
+                    let best = (first..book.len()).map(gap).fold(f64::INFINITY, f64::min);
                     assert_eq!(gap(code), best, "{format}: {y:e}");
                 }
             }

@@ -1,8 +1,8 @@
 //! The numbers that the codes of block formats mean, and the borders between them.
 //!
-//! A codebook is sorted. A number between two neighbours takes the nearer one, in exact arithmetic; half-way
-//! the one that is nearer to zero. So a code is the count of borders that a number has reached, where a
-//! border is the first `f32` that belongs to its upper code.
+//! A codebook is sorted. A number between two neighbours takes the nearer one, in exact arithmetic; half-way the one
+//! that is nearer to zero. So a code is the count of borders that a number has reached. A border is the first `f32`
+//! that belongs to its upper code.
 
 use crate::{Codes, Format};
 
@@ -63,8 +63,8 @@ const fn unsigned_4() -> [f32; 16] {
     book
 }
 
-/// Evenly spaced numbers: -1 to 1 in steps of 1/127 around code 128 (code 0 means -1 like code 1, and is
-/// never chosen), or 0 to 1 in steps of 1/255.
+/// Evenly spaced numbers: -1 to 1 in steps of 1/127 around code 128, or 0 to 1 in steps of 1/255. Code 0 means -1
+/// like code 1, and is never chosen.
 const fn linear(signed: bool) -> [f32; 256] {
     let mut book = [0.0; 256];
     let mut code = 0;
@@ -95,6 +95,15 @@ const fn fp8() -> [f32; 256] {
         code += 1;
     }
     book
+}
+
+/// The borders of the unsigned dynamic codes: the nearest number's, but 0 is for 0 alone.
+///
+/// A second moment that becomes 0 while its first moment lives on makes a step of any size.
+const fn unsigned_borders() -> [f32; 256] {
+    let mut borders = borders(&dynamic(false));
+    borders[1] = 0.0f32.next_up();
+    borders
 }
 
 /// The border in front of each code: the first `f32` that is nearer to it than to the one before.
@@ -129,7 +138,7 @@ pub static DYNAMIC_UNSIGNED: [f32; 256] = dynamic(false);
 /// The borders of the signed dynamic codes.
 pub static DYNAMIC_SIGNED_BORDERS: [f32; 256] = borders(&dynamic(true));
 /// The borders of the unsigned dynamic codes.
-pub static DYNAMIC_UNSIGNED_BORDERS: [f32; 256] = borders(&dynamic(false));
+pub static DYNAMIC_UNSIGNED_BORDERS: [f32; 256] = unsigned_borders();
 static LINEAR_SIGNED: [f32; 256] = linear(true);
 static LINEAR_UNSIGNED: [f32; 256] = linear(false);
 static FP8: [f32; 256] = fp8();
@@ -176,17 +185,19 @@ mod tests {
 
     #[test]
     fn a_border_is_where_the_nearer_number_changes() {
-        fn check<const N: usize>(book: &[f32; N], borders: &[f32; N]) {
-            for code in 1..N {
+        fn check<const N: usize>(first: usize, book: &[f32; N], borders: &[f32; N]) {
+            for code in first..N {
                 let (low, high) = (f64::from(book[code - 1]), f64::from(book[code]));
                 let at = f64::from(borders[code]);
                 let below = f64::from(borders[code].next_down());
                 assert!(high - at <= at - low && below - low <= high - below, "border {code}");
             }
         }
-        check(&DYNAMIC_SIGNED, &DYNAMIC_SIGNED_BORDERS);
-        check(&DYNAMIC_UNSIGNED, &DYNAMIC_UNSIGNED_BORDERS);
-        check(&FOUR_SIGNED, &FOUR_BORDERS[0]);
-        check(&FOUR_UNSIGNED, &FOUR_BORDERS[1]);
+        check(1, &DYNAMIC_SIGNED, &DYNAMIC_SIGNED_BORDERS);
+        check(2, &DYNAMIC_UNSIGNED, &DYNAMIC_UNSIGNED_BORDERS);
+        check(1, &FOUR_SIGNED, &FOUR_BORDERS[0]);
+        check(1, &FOUR_UNSIGNED, &FOUR_BORDERS[1]);
+        // Every positive number has a positive code.
+        assert_eq!(DYNAMIC_UNSIGNED_BORDERS[1].to_bits(), 1);
     }
 }

@@ -1,8 +1,8 @@
-//! Stochastic rounding to bfloat16: up or down by chance, so that what is lost is made up for on the average.
+//! Stochastic rounding to bfloat16: up or down at random, unbiased.
 //!
-//! The chance comes from a generator that counts (Philox2x32 with 7 rounds, Salmon et al. 2011, Parallel
-//! Random Numbers: As Easy as 1, 2, 3): 16 bits are a function of a key of 64 bits and the element's place in its
-//! tensor, so they depend neither on threads nor on the device.
+//! The random bits come from a counter-based generator: Philox2x32 with 7 rounds (Salmon et al. 2011, Parallel Random
+//! Numbers: As Easy as 1, 2, 3). The 16 bits of an element are a function of a 64-bit key and the element's index in
+//! its tensor. So they depend neither on threads nor on the device.
 
 /// Philox's multiplier.
 pub const MULTIPLIER: u64 = 0xd256_d193;

@@ -68,8 +68,8 @@ impl Printer<'_> {
     }
 }
 
-/// One line for each store and sum, in an order in which everything used stands above; `ₜ` marks new
-/// values and `ₜ₋₁` those that were loaded. What is used more than once has a line of its own.
+/// One line for each store and sum, in an order in which everything used is above. `ₜ` marks new values and `ₜ₋₁`
+/// loaded ones. What is used more than once has a separate line.
 impl fmt::Display for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut written: Vec<Option<String>> = vec![None; self.nodes.len()];
@@ -93,8 +93,8 @@ impl fmt::Display for Graph {
     }
 }
 
-/// One line for each output that is not just an input under its own name, in an order in which everything used stands
-/// above. What is used more than once has a line of its own.
+/// One line for each output that is not just an input under its own name, in an order in which everything used is
+/// above. What is used more than once has a separate line.
 impl fmt::Display for NumberGraph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut written: Vec<Option<String>> = vec![None; self.nodes().len()];

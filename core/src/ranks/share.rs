@@ -17,8 +17,8 @@ pub fn shared_lengths(
     same_length(operation, "what this rank gives", lengths[ranks.rank()], given)
 }
 
-/// Over a transport that has nothing of its own for it: one exchange where all have equally many, else one for each rank
-/// that has any.
+/// For a transport that has none: one all-gather where all ranks have equally many bytes, else one broadcast for each
+/// rank that has any.
 pub(super) fn share<C: Communicator + ?Sized>(
     ranks: &C,
     own: &[&[u8]],

@@ -156,7 +156,7 @@ impl ThreadRank {
         }
     }
 
-    /// Remembers a failure, so that all ranks get to know.
+    /// Records a failure, so that all ranks return it.
     fn break_off(&self, mut table: MutexGuard<'_, Table>, error: RankError) -> RankError {
         table.broken.get_or_insert_with(|| error.clone());
         self.meeting.changed.notify_all();

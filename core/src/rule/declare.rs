@@ -67,14 +67,14 @@
 ///   [`TensorAt`](crate::TensorAt).
 /// - `totals(All) { name = term; }` or `totals(Group) { … }`: each tensor's term of a total over all tensors, or over those
 ///   of its group ([`Over`](crate::between::Over)).
-/// - `update { name = …; }`: what is remembered for all parameters together, from the totals.
-/// - `skip { … }`: above 0 where the pass is left out, from what is remembered for all parameters together.
+/// - `update { name = …; }`: the shared scalars, those of all parameters together, from the totals.
+/// - `skip { … }`: above 0 where the pass is left out, from the shared scalars.
 /// - `tensor { let name = …; }`: the tensor's scalars, and what is remembered for it (`name = …;`). A scalar that it does
 ///   not name is the number that has its name.
 ///
-/// `memory(…)` and `shared(…)`, behind `reads`, name what is remembered for a parameter and for all of them together.
-/// Sections from `totals` on are generic over `N`, a [`Number`](crate::Number). A rule after `or` has these scalars too,
-/// unless it declares its own. A bare `per_tensor(trust)` leaves them to who runs the rule.
+/// `memory(…)` and `shared(…)`, behind `reads`, name the scalars that are kept for a parameter and for all of them
+/// together. Sections from `totals` on are generic over `N`, a [`Number`](crate::Number). A rule after `or` has these
+/// scalars too, unless it declares its own. A bare `per_tensor(trust)` leaves them to who runs the rule.
 #[macro_export]
 macro_rules! rule {
     // A rule that says how its tensor scalars are found.

@@ -39,9 +39,9 @@ pub enum Over {
 pub struct Declared {
     /// The sums of the pass before that are read.
     pub reads: &'static [&'static str],
-    /// What is read of, and changed in, that which the algorithm remembers for a parameter.
+    /// The parameter's scalars that are read and changed.
     pub memory: &'static [&'static str],
-    /// The same of that which it remembers for all parameters together.
+    /// The shared scalars that are read and changed.
     pub shared: &'static [&'static str],
     /// Numbers that the host computes once for all tensors.
     pub once: &'static [ScalarDef],
@@ -71,7 +71,7 @@ impl Declared {
         may_skip: false,
     };
 
-    /// Whether any of it follows from sums, or from what is remembered for all parameters together.
+    /// Returns whether any of it depends on sums, or on shared scalars.
     pub const fn depends(&self) -> bool {
         !(self.reads.is_empty() && self.shared.is_empty() && self.totals.is_empty())
     }

@@ -52,15 +52,15 @@ pub struct TensorAt<'a> {
     pub t: u64,
     /// The type that it is computed in.
     pub compute: Compute,
-    /// The parameter's extents.
+    /// The parameter's shape.
     pub shape: &'a Shape,
     /// Whether only the rows of a row-sparse gradient take part.
     pub by_row: bool,
-    /// What the algorithm remembers for the parameter, all of it, in its order.
+    /// All scalars that the algorithm keeps for the parameter, in its order.
     pub memory: &'a mut [f64],
-    /// What it remembers for all parameters together, all of it, in its order. Empty where the device has it, which
-    /// computes what a rule's formulas make of what they name `shared(…)`: a rule that names some reads none of it here,
-    /// unless its algorithm remembers numbers for each parameter too.
+    /// All scalars that it keeps for all parameters together, in its order. Empty where the device has them and
+    /// evaluates the rule's formulas over what they name `shared(…)`. So a rule that names some reads none of them
+    /// here, unless its algorithm keeps scalars for each parameter too.
     pub shared: &'a [f64],
     /// How many ranks step together.
     pub world: usize,
@@ -73,16 +73,16 @@ pub struct GlobalAt<'a> {
     pub steps: &'a [u64],
     /// The group of each.
     pub groups: &'a [usize],
-    /// What the algorithm remembers for each parameter: a row for each.
+    /// The scalars that the algorithm keeps for each parameter: a row for each.
     pub memory: &'a [f64],
-    /// What it remembers for all parameters together; empty where [`TensorAt::shared`] is.
+    /// The scalars that it keeps for all parameters together; empty where [`TensorAt::shared`] is.
     pub shared: &'a mut [f64],
     /// How many ranks step together.
     pub world: usize,
 }
 
 impl<'a> GlobalAt<'a> {
-    /// The tensors, in the order of their names: group, step count and what is remembered.
+    /// Returns the tensors, in the order of their names: group, step count and scalars.
     pub fn tensors(&self) -> impl DoubleEndedIterator<Item = (usize, u64, &'a [f64])> + use<'a> {
         let width = self.memory.len() / self.steps.len().max(1);
         let (steps, groups, memory) = (self.steps, self.groups, self.memory);

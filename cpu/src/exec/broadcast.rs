@@ -62,7 +62,7 @@ impl<T: Coded> BroadcastOperand<T> {
         (row >= STEP).then(|| row - first % row)
     }
 
-    /// Makes `elements` elements from `first` on stand side by side, in `scratch` where they do not already.
+    /// Materializes `elements` elements from `first` on side by side, in `scratch` where they are not so already.
     ///
     /// # Safety
     /// The elements stand for such that are in the operand's memory; `scratch` has room for them, and is the same each
@@ -92,7 +92,7 @@ impl<T: Coded> BroadcastOperand<T> {
         if self.decode.is_none() && at + elements <= run {
             return stored(row * run + at).cast();
         }
-        // How often the run stands there from this one on, this one among them.
+        // How often the run is repeated from this one on, including this one.
         let mut left = times - first % (run * times) / run;
         let mut done = 0;
         while done < elements {

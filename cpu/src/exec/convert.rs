@@ -1,8 +1,8 @@
 //! A rule whose operands are not all stored in the compute type: decode, rule, encode, step by step, through scratch
-//! that stays in the first-level cache.
+//! that stays in L1.
 //!
 //! Nothing of it is compiled for a rule or its formats: a step calls the kernel of the one and the conversions of the
-//! others. Operands are prefetched, because beside all this the CPU does not see in time what comes next.
+//! others. Operands are prefetched, because with all this the CPU does not see in time what comes next.
 
 use super::accumulate::Accumulators;
 use super::broadcast::BroadcastOperand;
@@ -86,8 +86,8 @@ impl<T: Coded> ConvertedOperand<T> {
         operand
     }
 
-    /// Returns where the rule finds the `count` elements of a step, the first of which is `first`: in `scratch`, unless it
-    /// takes them where they are stored.
+    /// Returns where the rule reads the `count` elements of a step from `first` on: in `scratch`, unless it takes
+    /// them where they are stored.
     ///
     /// # Safety
     /// They are elements of the tensor; `scratch` has room for a step, and is the same each time.
@@ -146,7 +146,7 @@ impl<T: Coded> ConvertedOperand<T> {
         }
     }
 
-    /// Goes on to the next step.
+    /// Advances to the next step.
     #[inline(always)]
     fn advance(&mut self) {
         self.address = self.address.wrapping_add(self.bytes);
@@ -180,7 +180,7 @@ pub(super) fn run<T: ComputeType + Coded>(
         let elements = STEP.min(chunk.elements - start);
         let first = chunk.start + start;
         // SAFETY: the step lies within the chunk, and that within the tensor, whose memory is borrowed for the pass,
-        // mutably where it is written; the machine has the instruction set.
+        // mutably where it is written. The machine has the instruction set.
         unsafe {
             for ((operand, address), scratch) in operands.iter_mut().zip(&mut addresses).zip(&mut scratch.0) {
                 *address = operand.decode(first, elements, scratch.as_mut_ptr().cast());

@@ -9,9 +9,9 @@ use crate::codec::Coded;
 use crate::kernels::{ComputeType, RuleKernel};
 use fallline_core::backend::{MAX_BESIDE, MAX_OPERANDS};
 
-/// Elements that go through all rules of a pass before the next ones do, where there are several and nothing is decoded:
-/// so few that the CPU prefetches the streams of all of them. (With 4,096 the streams of one rule wait for those of
-/// the other, and nothing is won over two passes.)
+/// Elements that go through all rules of a pass before the next ones, where there are several rules and nothing is
+/// decoded. They are so few that the CPU prefetches the streams of all rules. With 4,096 the streams of one rule wait
+/// for those of the other, which is no faster than two passes.
 const INTERLEAVE: usize = 256;
 
 /// Runs all rules over a chunk.
@@ -80,8 +80,8 @@ fn run_interleaved<T: ComputeType>(
     for start in (0..chunk.elements).step_by(INTERLEAVE) {
         let elements = INTERLEAVE.min(chunk.elements - start);
         for DirectKernel { kernel, row, addresses, bytes } in all.iter_mut().flatten() {
-            // SAFETY: the addresses are those of the elements from `start` on, borrowed for the pass, the written ones
-            // mutably; the machine has the instruction set (checked when it was chosen).
+            // SAFETY: the addresses are those of the elements from `start` on, borrowed for the pass, the written
+            // ones mutably. The machine has the instruction set (checked when it was chosen).
             unsafe { kernel.run(*row, addresses.as_ptr(), elements, core::ptr::null_mut()) };
             for (address, bytes) in addresses.iter_mut().zip(bytes) {
                 *address = address.wrapping_byte_add(elements * *bytes);

@@ -48,7 +48,7 @@ impl OperandPtr {
         OperandPtr { rounding_key: None, copy: None, ..self }
     }
 
-    /// Whether `next` goes on where the first `elements` of this end.
+    /// Returns whether `next` begins where the first `elements` of this end.
     pub(super) fn ends_at(&self, elements: usize, next: &OperandPtr) -> bool {
         let format = self.format;
         let codes = next.address.addr().wrapping_sub(self.address.addr()) == format.size(elements);
@@ -59,7 +59,7 @@ impl OperandPtr {
             }
             None => true,
         };
-        // What is counted, copied or broadcast stays a tensor of its own.
+        // What is counted, copied or broadcast stays a separate tensor.
         format == next.format && codes && whole() && !self.is_special() && !next.is_special()
     }
 

@@ -22,9 +22,9 @@ pub(crate) struct CpuPlan {
 }
 
 impl CpuPlan {
-    /// Adds a tensor, whose operands are the last `count`. Where each of them begins at the address at which the
-    /// tensor before has ended, and the scalars are the same, the two become one: of a thousand small tensors
-    /// in flat buffers remains one large one.
+    /// Adds a tensor, whose operands are the last `count`. Adjacent tensors are coalesced: where each operand begins
+    /// at the address at which the tensor before has ended, and the scalars are the same. A thousand small tensors in
+    /// flat buffers become one large one.
     pub(super) fn add(&mut self, count: usize, tensor: TensorPass, merges: bool) {
         let (before, own) = self.stored.split_at(self.stored.len() - count);
         let (besides, own_beside) =
@@ -50,11 +50,11 @@ impl CpuPlan {
     }
 }
 
-// SAFETY: the addresses in `stored` are overwritten at the start of each pass and used only during it,
-// while the pass holds the borrows that they come from.
+// SAFETY: the addresses in `stored` are overwritten at the start of each pass. They are used only during it, while
+// the pass holds the borrows that they come from.
 unsafe impl Send for CpuPlan {}
 
-/// The constants of a pass: sets that tensors share, and a set for each tensor of its own.
+/// The constants of a pass: sets that tensors share, and a separate set for each tensor.
 pub(super) struct Constants<'a> {
     pub(super) shared: &'a [f64],
     pub(super) own: &'a [f64],

@@ -53,8 +53,8 @@ pub(super) fn run_rule<T: ComputeType + Coded>(
         *address = unsafe { operand.address.add(chunk.start * operand.format.bytes()) }.cast();
     }
     if kernel.sums.is_empty() {
-        // SAFETY: the addresses are those of `chunk.elements` elements each, borrowed for the pass, the
-        // written ones mutably; the machine has the instruction set (checked when it was chosen).
+        // SAFETY: the addresses are those of `chunk.elements` elements each, borrowed for the pass, the written ones
+        // mutably. The machine has the instruction set (checked when it was chosen).
         return unsafe {
             direct.run(row.as_ptr(), addresses.as_ptr(), chunk.elements, core::ptr::null_mut())
         };
@@ -102,8 +102,8 @@ fn run_quantized<T: ComputeType>(
         *operand = QuantOperand { address, scales, codebook, blocks };
     }
     let blocks = chunk.elements / BLOCK;
-    // SAFETY: the row is of `f32` (the kernel is there for no other type), operands are those of the chunk's elements,
-    // borrowed for the pass, the written ones mutably; the machine has the instruction set.
+    // SAFETY: the row is of `f32` (there is no kernel for another type). Operands are those of the chunk's elements,
+    // borrowed for the pass, the written ones mutably. The machine has the instruction set.
     unsafe { kernel(row.as_ptr().cast(), operands.as_ptr(), blocks) };
     let done = blocks * BLOCK;
     Chunk { tensor: chunk.tensor, start: chunk.start + done, elements: chunk.elements - done }
@@ -130,8 +130,9 @@ fn run_half<T: ComputeType>(rule: &Dispatch<T>, chunk: &Chunk, stored: &[Operand
             half.copy = half.copy.wrapping_add(chunk.start);
         }
     }
-    // SAFETY: the row is of `f32` (the kernel is there for no other type); the chunk lies within the tensor, whose memory
-    // and that of copies is borrowed for the pass, mutably where it is written; the machine has the instruction set.
+    // SAFETY: the row is of `f32` (there is no kernel for another type). The chunk lies within the tensor, whose
+    // memory and that of copies is borrowed for the pass, mutably where it is written. The machine has the
+    // instruction set.
     unsafe { kernel(row.as_ptr().cast(), operands.as_ptr(), chunk.start, chunk.elements) };
     true
 }

@@ -26,7 +26,7 @@ fn operands(cpu: &Cpu, len: usize, formats: [Format; 2], grads: impl Fn(usize) -
     storages
 }
 
-/// The gradient's runs of so many elements stand there so many times.
+/// The gradient's runs of so many elements are repeated so many times.
 fn step(cpu: &Cpu, plan: &mut Plan, storages: &mut [Storage], (run, times): (usize, usize)) {
     let mut views = Some(storages);
     let pass = Pass {
@@ -71,7 +71,7 @@ fn bits(cpu: &Cpu, storages: &[Storage]) -> Vec<u32> {
 #[test]
 fn the_fused_loop_gives_the_bits_of_the_reference() {
     let noise = |i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / 8_388_608.0 - 1.0;
-    // Whole chunks and a tail; a block of zeros, one that is poisoned, one of tiny numbers.
+    // Whole chunks and a tail; a block of zeros, one that is not finite, one of tiny numbers.
     let grads = |i: usize| match i / 256 {
         3 => 0.0,
         5 if i % 256 == 77 => f32::NAN,

@@ -96,12 +96,12 @@ pub(super) struct GemmArgs<F: Widen> {
     pub(super) symmetric: bool,
 }
 
-// SAFETY: addresses of operands that are borrowed for as long as the product is worked on; threads write different
+// SAFETY: addresses of operands that are borrowed for as long as the product is worked on. Threads write different
 // elements of c, and none that another reads.
 unsafe impl<F: Widen> Sync for GemmArgs<F> {}
 
 impl<F: Widen + Element> GemmArgs<F> {
-    /// The product's addresses. Extents and formats were checked, and the host reaches all of it.
+    /// The product's addresses. Dimensions and formats were checked, and the host reaches all of it.
     pub(super) fn of(product: &mut MatMul<'_>) -> Result<Self> {
         let (m, k, n) = product.extents()?;
         let strides = |matrix: &Matrix<'_>| match matrix.transposed {

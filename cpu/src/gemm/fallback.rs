@@ -8,7 +8,7 @@ const STRIP: usize = 64;
 
 /// A number that `matrixmultiply` multiplies.
 pub(super) trait Gemm: Accumulator + Widen<Sum = Self> {
-    /// `c = alpha a b + beta c` by extents (m, k, n) and strides (row, column).
+    /// `c = alpha a b + beta c` by dimensions (m, k, n) and strides (row, column).
     ///
     /// # Safety
     /// The strides describe matrices that are there; nobody else works on c.

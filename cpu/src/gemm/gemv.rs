@@ -7,8 +7,8 @@ use crate::isa::{Isa, multiversion};
 use crate::workspace::address;
 use fallline_core::Result;
 
-/// Columns whose sums are kept while the rows of a strip go by: longer stretches of a row than a page, which the CPU
-/// does not prefetch across.
+/// Columns whose sums are kept while the rows of a strip are processed. They are longer stretches of a row than a
+/// page, which the CPU does not prefetch across.
 const COLUMNS: usize = 2048;
 /// Rows of a strip, whose sums are added up apart.
 const STRIP: usize = 256;

@@ -21,7 +21,7 @@ pub(super) fn product<K: Microkernel>(context: ExecContext<'_>, args: &GemmArgs<
     let &GemmArgs { m, k, n, left, right, .. } = args;
     let units = Packing::<K>::units(k);
     let bytes = |lanes: usize| lanes.next_multiple_of(K::NR) * units * size_of::<K::Unit>();
-    // A product with the own transpose has one factor.
+    // A product of a matrix with its own transpose has one factor.
     let same = left == right;
     let mut buffers = vec![context.workspace.acquire(bytes(m))?];
     if !same {
@@ -53,8 +53,8 @@ pub(super) fn product<K: Microkernel>(context: ExecContext<'_>, args: &GemmArgs<
         }
         let taken = free().pop();
         let mut room = taken.unwrap_or_else(|| unreachable!("each thread works on one block"));
-        // SAFETY: the factors are packed, the room is that of a block, no other block has elements of this one, and
-        // the machine has what the kernel needs.
+        // SAFETY: the factors are packed, and the room is that of a block. No other block has elements of this one,
+        // and the machine has what the kernel needs.
         unsafe { blocks.run(down, across, address(&mut room)) };
         free().push(room);
     });

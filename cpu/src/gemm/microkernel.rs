@@ -1,5 +1,5 @@
-//! The innermost loop on AVX-512: a tile of 8 rows and up to three registers of columns stays in registers, 24 of the
-//! 32, while both factors' panels go by.
+//! The GEMM microkernel on AVX-512. A tile of 8 rows and up to three registers of columns stays in registers, 24 of
+//! the 32, while both factors' panels are streamed.
 
 use super::args::{Sum, Widen};
 use core::arch::x86_64::*;
@@ -25,8 +25,8 @@ pub(super) unsafe trait Microkernel: 'static {
     /// The unit of two elements along the product; with one element in a unit both are the same.
     fn join(low: Self::Element, high: Self::Element) -> Self::Unit;
 
-    /// Adds the product of [`MR`] lanes of the left panel with at least the first `columns` of the right one to a
-    /// tile of sums, `MR × NR` and row-major; `fresh` ones are not read.
+    /// Adds the product of two panels to a tile of sums, `MR × NR` and row-major: [`MR`] lanes of the left panel, at
+    /// least the first `columns` of the right one. `fresh` ones are not read.
     ///
     /// # Safety
     /// The panels hold `units` units of each lane from here on, the tile is there, and the machine has what the
@@ -56,7 +56,7 @@ pub(super) struct F32Kernel<F>(PhantomData<F>);
 /// Factors in `f64`, by fused multiply-add.
 pub(super) struct F64Kernel;
 
-/// Factors in `bf16`, two along the product in a unit, by the dot product of AVX-512 BF16: it adds up in `f32` and
+/// Factors in `bf16`, two along the product in a k-group, by the dot product of AVX-512 BF16. It adds up in `f32` and
 /// takes subnormal numbers as zero.
 pub(super) struct Bf16DotKernel;
 

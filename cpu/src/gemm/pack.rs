@@ -1,5 +1,5 @@
-//! Factors in panels: a few lanes side by side, one unit of each after another along the product, so that a kernel
-//! reads them in a straight line.
+//! Packs factors in panels: a few lanes side by side, one k-group of each after another along the product. So a
+//! kernel reads them contiguously.
 
 use super::args::GemmOperand;
 use super::microkernel::{MAX_NR, MR, Microkernel};
@@ -19,7 +19,7 @@ const RUN: usize = 8;
 /// A factor and where its panels go.
 pub(super) struct Packing<K: Microkernel> {
     pub(super) side: GemmOperand<K::Element>,
-    /// The extent along the product, in elements.
+    /// The dimension along the product, in elements.
     pub(super) k: usize,
     /// `panels × units × NR`.
     pub(super) panels: *mut K::Unit,

@@ -18,8 +18,8 @@ pub(super) unsafe fn transpose_16x16(from: *const u8, stride: usize, to: *mut f3
     unsafe {
         let rows: [__m512; TRANSPOSE] =
             core::array::from_fn(|i| _mm512_loadu_ps(from.add(i * stride).cast()));
-        // Pairs of rows, then fours, then the quarters of registers twice: what was in lane 4 a + b of row i goes to lane
-        // i of row 4 a + b.
+        // Interleaves pairs of rows, then fours, then the quarters of registers twice. What was in lane 4 a + b of
+        // row i goes to lane i of row 4 a + b.
         let pairs: [__m512; TRANSPOSE] = core::array::from_fn(|i| {
             let (x, y) = (rows[i & !1], rows[i | 1]);
             if i & 1 == 0 { _mm512_unpacklo_ps(x, y) } else { _mm512_unpackhi_ps(x, y) }

@@ -1,8 +1,9 @@
 //! A rule whose operands are stored in 16 bits, or some of them, in one loop: load, rule, random bits, round.
 //!
-//! An iteration takes two vectors, since their elements are one vector in memory, and their random bits one vector too: a
-//! block of the generator has 64 bits, those of four elements. What the first round makes of the counters is the same
-//! for all operands, whose keys differ. No random bit depends on the rule, so that the CPU works on both at a time.
+//! An iteration takes two vectors, since their elements are one vector in memory, and their random bits one vector
+//! too. A block of the generator has 64 bits, those of four elements. What the first round makes of the counters is
+//! the same for all operands, whose keys differ. No random bit depends on the rule, so that the CPU works on both at
+//! a time.
 
 use super::unroll::for_each_operand;
 use crate::isa::multiversion;
@@ -35,8 +36,8 @@ impl HalfOperand {
     };
 }
 
-/// A compiled rule: its scalars as for any kernel, an operand for each of its own, and how many elements from which one
-/// on, a multiple of four.
+/// A compiled rule: its scalars as for any kernel, its operands, the first element, and how many there are, a
+/// multiple of four.
 pub(crate) type HalfPrecisionKernel =
     unsafe fn(scalars: *const f32, operands: *const HalfOperand, first: usize, elements: usize);
 
@@ -46,8 +47,8 @@ const PREFETCH_BYTES: usize = 1024;
 /// Elements of the widest pair.
 const WIDEST: usize = 32;
 
-/// Rounds of the generator before the rule goes over the first vector, over the second, and behind both: the CPU looks
-/// ahead over some 60 instructions, so that only what stands near each other is done at a time.
+/// Rounds of the generator before the rule processes the first vector, before the second, and behind both. The CPU
+/// looks ahead over some 60 instructions, so that only neighbouring instructions overlap.
 const FIRST: usize = 3;
 const SECOND: usize = 5;
 const LAST: usize = ROUNDS as usize;

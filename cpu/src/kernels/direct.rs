@@ -1,5 +1,5 @@
-//! The loop of rules whose operands are stored in the compute type, compiled for each rule and instruction set; parameters
-//! and gradients may be stored as bfloat16.
+//! The loop of rules whose operands are stored in the compute type, compiled for each rule and instruction set.
+//! Parameters and gradients may be stored as bfloat16.
 
 #[cfg(target_arch = "x86_64")]
 use crate::isa::multiversion;
@@ -35,8 +35,8 @@ multiversion! {
     ) where f64: Literal<V>
 }
 
-/// The one loop: loads every operand of a register of elements, runs the rule, stores what it writes, and
-/// adds its terms to the sums in the order of `fallline_core::sums`.
+/// The one loop. It loads every operand of a vector of elements, runs the rule and stores what it writes. It adds the
+/// rule's terms to the sums in the order of `fallline_core::sums`.
 ///
 /// # Safety
 /// `scalars` holds a whole row; `operands` an address for each operand, valid for reading `count`
@@ -278,7 +278,7 @@ where
         }
     }
 
-    /// The same where four registers are a quarter of a step: its terms fold in registers, since storing them
+    /// The same where four registers are a quarter of a step. Its terms are reduced in registers, since storing them
     /// would take as long as storing what the rule writes.
     ///
     /// # Safety
@@ -293,7 +293,7 @@ where
                 let (a, b) = (self.full(i), self.full(i + V::LANES));
                 let (c, d) = (self.full(i + 2 * V::LANES), self.full(i + 3 * V::LANES));
                 for s in 0..R::SUMS.len() {
-                    // The first and the third quarter, and the second and the fourth, are interleaved; a +0 to begin
+                    // The first and the third quarter, and the second and the fourth, are interleaved. A +0 to begin
                     // with changes no sum, since accumulators begin with one.
                     let [w, x, y, z] = one.as_ref()[s];
                     one.as_mut()[s] = other.as_ref()[s];

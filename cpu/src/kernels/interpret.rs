@@ -57,8 +57,8 @@ multiversion! {
         Scalar<V::Number>: Register<Number = V::Number>
 }
 
-/// A row of elements: where it begins, and how far it is from one register of it to the next. (That is nothing where all
-/// elements are the same.)
+/// A row of elements: where it begins, and the stride between its registers, which is 0 where all elements are the
+/// same.
 #[derive(Clone, Copy)]
 struct RowPtr {
     address: *mut u8,
@@ -107,7 +107,7 @@ unsafe fn interpret<V: Register>(
 {
     let size = size_of::<V::Number>();
     let declared = tape.written.len();
-    // What is needed, one behind the other, each a whole number of lines.
+    // What is needed, one behind the other, each a multiple of a cache line.
     let temporaries = tape.temporaries * STEP;
     let spread = tape.spread.len() * WIDEST;
     let tails = declared * WIDEST;
@@ -216,7 +216,7 @@ where
     }
 }
 
-/// The operations over `count` elements, a whole number of registers and at most a step.
+/// The operations over `count` elements, a multiple of a register and at most a step.
 ///
 /// # Safety
 /// The rows of operands, temporaries and uniform values are valid for so many elements, or repeat a register; the CPU has
@@ -298,7 +298,7 @@ where
     }
 }
 
-/// Copies a row's elements, a whole number of registers.
+/// Copies a row's elements, a multiple of a register.
 ///
 /// # Safety
 /// As for `run_steps`; `to` is valid for so many elements.

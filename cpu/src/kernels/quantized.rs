@@ -1,10 +1,10 @@
 //! A rule whose states have dynamic codes, in one software-pipelined loop: dequantize, rule, absmax, quantize.
 //!
-//! Encoding needs a block's scale, which is known when the rule has gone through all of it, and its arithmetic is
-//! a long chain, while a rule mostly waits for roots and quotients. So block `b` goes through the rule while block
-//! `b - 1` is encoded: an iteration of four registers, with half of a state's codes behind each of them, since the CPU only
-//! works on both at a time where they stand near each other. All operands are prefetched, because the streams of
-//! codes are too slow for the CPU to see what comes next.
+//! Encoding needs a block's scale, which is known when the rule has processed all of it. Its arithmetic is a long
+//! chain, while a rule mostly waits for roots and quotients. So the loop is software-pipelined: block `b` goes
+//! through the rule while block `b - 1` is encoded. An iteration takes four registers, with half of a state's codes
+//! behind each of them, since the CPU only overlaps neighbouring instructions. All operands are prefetched, because
+//! the streams of codes are too slow for the CPU to see what comes next.
 
 use super::unroll::for_each_operand;
 use crate::prefetch::prefetch;
@@ -33,7 +33,7 @@ impl QuantOperand {
     };
 }
 
-/// A compiled rule: its scalars as for any kernel, an operand for each of its own, and how many whole blocks.
+/// A compiled rule: its scalars as for any kernel, its operands, and how many whole blocks.
 pub(crate) type QuantizedKernel =
     unsafe fn(scalars: *const f32, operands: *const QuantOperand, blocks: usize);
 

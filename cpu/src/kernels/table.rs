@@ -106,7 +106,7 @@ impl<R: Rule> Linked<R> {
         },
     };
 
-    /// Elsewhere the baseline stands in for the instruction sets that are never available.
+    /// Elsewhere the baseline replaces the instruction sets that are never available.
     #[cfg(not(target_arch = "x86_64"))]
     const TABLE: KernelTable = KernelTable {
         f32: [

@@ -1,8 +1,8 @@
 //! Rules that were never compiled: a recorded graph, interpreted.
 //!
-//! A [`Tape`] goes through a few hundred elements operation by operation, over temporaries that stay in the first-level
-//! cache, with the same registers as compiled rules: every operation is exact, so that the bits are those of a compiled
-//! kernel. What follows from scalars alone is computed once.
+//! A [`Tape`] processes a few hundred elements operation by operation, over temporaries that stay in L1, with the
+//! same vectors as compiled rules. Every operation is exact, so that the bits are those of a compiled kernel. What
+//! follows from scalars alone is computed once.
 
 #[cfg(test)]
 mod tests;
@@ -206,8 +206,8 @@ impl<'g> Maker<'g> {
         Value::Row(to)
     }
 
-    /// Gives values their rows: in an operand's memory where they end up there and its old value is not asked for any
-    /// more, else in as few temporaries as there can be.
+    /// Allocates rows to values. A value that ends up in an operand gets its memory, if the old value is not needed
+    /// any more. The others get as few temporaries as possible.
     fn finish(self, operands: usize, stores: Vec<(Row, Row)>, sums: Vec<Row>) -> Tape {
         let Maker { graph, uniform, spread, code } = self;
         let count = operands + code.len();

@@ -88,8 +88,8 @@ fn callers_take_turns() {
     }
 }
 
-/// A pass from inside a pass runs on its own thread, whichever pool it is of: two that waited for each other would
-/// do so for ever.
+/// A pass from inside a pass runs on its own thread, whichever pool it is of. Two that waited for each other would do
+/// so for ever.
 #[test]
 fn a_pass_inside_a_pass_is_not_made_to_wait() {
     let (one, other) = (Pool::new(3).unwrap(), Pool::new(2).unwrap());
@@ -193,7 +193,7 @@ fn workers_sleep_between_steps() {
     let (worker, _) = ids.iter().find(|(_, name)| name.as_deref() == Some("fallline-1")).expect("a worker");
     let status = || std::fs::read_to_string(std::path::Path::new("/proc").join(worker).join("stat")).unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
-    // The state stands behind the name in parentheses.
+    // The state follows the name in parentheses.
     while !status().rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S')) {
         assert!(Instant::now() < deadline, "it is still awake: {}", status());
         std::thread::sleep(Duration::from_millis(1));

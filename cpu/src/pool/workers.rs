@@ -1,13 +1,13 @@
 //! Threads that wait briefly for the next pass before they sleep.
 //!
 //! A step is many passes, one right after the other, and waking a thread takes as long as some passes do. So a worker
-//! that has finished looks for the next pass for a while, first in a loop, then giving its core away in between, and
-//! only then sleeps: between steps no core is busy.
+//! that has finished spins for the next pass for a while, then yields its core in between, and only then sleeps.
+//! Between steps no core is busy.
 //!
-//! Everything that is agreed upon stands in one word: the number of the pass, whether it is open, and how many workers
-//! are in it. A worker enters by counting itself in, which fails once the pass is closed; the caller closes it when
-//! nothing is left to do, and waits for those inside alone. A worker that is late, since it sleeps or its core is
-//! taken, is not waited for: the others do its share.
+//! All shared state is in one atomic word: the number of the pass, whether it is open, and how many workers are in
+//! it. A worker enters by counting itself in, which fails once the pass is closed. The caller closes it when nothing
+//! is left to do, and waits for those inside alone. A worker that is late, since it sleeps or its core is taken, is
+//! not waited for: the others do its share.
 
 use core::any::Any;
 use core::cell::{Cell, UnsafeCell};
@@ -99,9 +99,9 @@ struct Shared {
     spin_budget: (usize, usize),
 }
 
-// SAFETY: `work` is written only by the caller that holds `turn`, before it opens a pass and while nobody is inside, and
-// read only by workers inside, who have seen the word that was stored after it; what it points to is `Sync`. All
-// else is `Sync` by itself.
+// SAFETY: `work` is written only by the caller that holds `turn`, before it opens a pass and while nobody is inside.
+// It is read only by workers inside, who have seen the word that was stored after it. What it points to is `Sync`.
+// All else is `Sync` by itself.
 unsafe impl Sync for Shared {}
 // SAFETY: as for `Sync`; the address in `work` is used during a pass only, by whatever thread.
 unsafe impl Send for Shared {}
@@ -159,11 +159,11 @@ impl WorkerPool {
         self.shared.queues.len()
     }
 
-    /// Calls `work` for ranges that make up `0..count`, on this thread and those that have time, and returns when all is
-    /// done. The threads' shares are the same for the same count, from one pass to the next, and are gone through
-    /// in opposite directions, so that a thread meets first what it has in its cache.
+    /// Calls `work` for ranges that make up `0..count`, on this thread and those that have time, and returns when all
+    /// is done. The threads' ranges are the same for the same count, from one pass to the next. They are processed in
+    /// opposite directions, so that a thread meets first what it has in its cache.
     ///
-    /// Callers take turns; who calls from inside a pass is not made to wait, but works alone.
+    /// Callers run one after another; who calls from inside a pass does not wait, but works alone.
     pub(crate) fn run(&self, count: usize, work: &Work<'_>) {
         let shared = &*self.shared;
         let turn = match shared.turn.try_lock() {
@@ -211,7 +211,7 @@ impl Shared {
         let number = (self.word.load(Ordering::Relaxed) / PASS).wrapping_add(1);
         // The last number is that of `SHUTDOWN`.
         let number = if number >= SHUTDOWN / PASS { 1 } else { number };
-        // Before `sleepers` is looked at, as a worker is counted there before it looks at the word.
+        // Before `sleepers` is read, as a worker is counted there before it reads the word.
         self.word.store((number * PASS) | OPEN, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             drop(lock(&self.asleep));
@@ -270,8 +270,8 @@ impl Shared {
             if self.word.fetch_update(Ordering::Acquire, Ordering::Relaxed, enter).is_err() {
                 continue;
             }
-            // SAFETY: this thread is inside: the pass's work was written before its word, which has been seen, and
-            // the caller neither returns nor writes another before this thread has left.
+            // SAFETY: this thread is inside. The pass's work was written before its word, which has been seen. The
+            // caller neither returns nor writes another before this thread has left.
             let work = unsafe { &**self.work.get() };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.drain(index, last, work))) {
                 self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);

@@ -50,6 +50,8 @@ unsafe fn encode_group<const GRID: bool>(
             y[k] = _mm256_and_ps(magnitude, x[k]);
             if !GRID {
                 y[k] = _mm256_max_ps(y[k], _mm256_set1_ps(TINY));
+                let positive = _mm256_cmp_ps::<_CMP_GT_OQ>(x[k], zeros);
+                y[k] = _mm256_max_ps(y[k], _mm256_and_ps(positive, _mm256_set1_ps(codebook.least)));
             }
         }
         for k in 0..REGISTERS {
@@ -106,7 +108,7 @@ unsafe fn encode_group<const GRID: bool>(
     }
 }
 
-/// Eight numbers, looked up one by one and put together in a register: a gather is not faster, and what is stored one
+/// Eight numbers, looked up one by one and put together in a register. A gather is not faster, and what is stored one
 /// by one cannot be loaded eight at a time soon after.
 ///
 /// # Safety

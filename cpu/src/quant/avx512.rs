@@ -52,6 +52,12 @@ unsafe fn encode_group(codebook: &Codebook, factor: f32, numbers: *const f32, co
             // The larger magnitude, without its sign.
             y[k] = _mm512_range_ps::<0b1011>(x[k], _mm512_set1_ps(f32::from_bits((FIRST_BINADE + 1) << 23)));
         }
+        if !codebook.signed {
+            for k in 0..REGISTERS {
+                let positive = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(x[k], zeros);
+                y[k] = _mm512_mask_max_ps(y[k], positive, y[k], _mm512_set1_ps(codebook.least));
+            }
+        }
         let tables = &codebook.avx512;
         let (border, shift) = (tables.border.as_ptr().cast::<i32>(), tables.shift.as_ptr().cast::<i32>());
         let borders = [0, 16].map(|at| _mm512_loadu_si512(border.add(at).cast()));

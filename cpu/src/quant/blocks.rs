@@ -47,7 +47,7 @@ impl QuantParams {
 }
 
 impl BlockCodec {
-    /// The scale of a block of `count` numbers; `params` becomes what encodes it. (Not returned: what is written in
+    /// The scale of a block of `count` numbers. `params` becomes what encodes it. (Not returned: what is written in
     /// parts cannot be read as a whole soon after.)
     ///
     /// # Safety

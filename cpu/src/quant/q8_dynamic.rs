@@ -1,15 +1,15 @@
 //! The tables behind the fast dynamic codes.
 //!
-//! A decade of the codebook has evenly spaced numbers, twice as many as the one before. With `w = y · factor +
-//! 8/9`, which is in [1, 2) inside the decade, the cell is what the leading bits of `w` say: for decade `d` as
-//! many as to count its cells. Which decade a number is in, its exponent tells, up to one exact border.
+//! A decade of the codebook has evenly spaced numbers, twice as many as the one before. With `w = y · factor + 8/9`,
+//! which is in [1, 2) inside the decade, the leading bits of `w` are the cell: for decade `d` as many as to count its
+//! cells. Which decade a number is in, its exponent tells, up to one exact border.
 //!
-//! That puts numbers that are all but on a border between two cells in either, by a few units of the last
-//! place of `w`: those with less than [`NEAR`] between them and a border are looked up in the table of borders.
+//! That puts numbers that are all but on a border between two cells in either, by a few ULPs of `w`. Those with less
+//! than [`NEAR`] between them and a border are looked up in the table of borders.
 //!
 //! bitsandbytes' grid has 65,536 numbers, `h / 32767.5` with halves `h` from -32767.5 to 32767.5. Taken as `h`, they
-//! are far enough from the borders that nothing is looked up (a test goes through all of them), and the exponents of
-//! their magnitudes are 16. That is how AVX2 goes about it; with AVX-512, `grid` looks places up instead.
+//! are far enough from the borders that nothing is looked up (a test checks all of them). The exponents of their
+//! magnitudes are 16. That is how AVX2 goes about it; with AVX-512, `grid` looks places up instead.
 
 use super::q8_grid::{Grid, HALF_GRID, first_place};
 use fallline_core::codec::block::search;
@@ -18,13 +18,13 @@ use fallline_core::codec::codebook::{
 };
 use fallline_core::{Codes, Format};
 
-/// How near to a border of a cell, in units of 2^-32 of a cell, numbers are looked up. The finest cells have 2^16 units
-/// of the last place of `w`, of which this is 8: `w` is rounded by at most 1.1 and 1, the factor
-/// and 8/9 by 1.6 together, and the codebook's own numbers are 2 off their even places.
+/// How near to a border of a cell, in units of 2^-32 of a cell, numbers are looked up. The finest cells have 2^16
+/// ULPs of `w`, of which this is 8. `w` is rounded by at most 1.1 and 1, the factor and 8/9 by 1.6 together, and the
+/// codebook's own numbers are 2 off their even places.
 pub(super) const NEAR: u32 = 8 << 16;
 
-/// 8/9, and a unit of the last place less: so the numbers of bitsandbytes' grid, two of which are all but on a border,
-/// all get the codes that they should have.
+/// 8/9, and one ULP less. So the numbers of bitsandbytes' grid, two of which are all but on a border, all get the
+/// codes that they should have.
 pub(super) const EIGHT_NINTHS: f32 = (8.0f32 / 9.0).next_down();
 
 /// The exponent, as it is stored, of the smallest magnitude on the grid, 1/2: there are 16 from here.
@@ -43,6 +43,9 @@ pub(crate) struct Codebook {
     pub(super) one: i32,
     pub(super) numbers: &'static [f32; 256],
     pub(super) borders: &'static [f32; 256],
+    /// What a positive number is at least, in units of the scale, where there is no grid: the first number above 0 of
+    /// unsigned codes.
+    pub(super) least: f32,
     pub(super) avx2: Avx2Tables,
     pub(super) avx512: Avx512Tables,
     /// What AVX-512 has for a grid.
@@ -64,6 +67,7 @@ const fn codebook(codes: Codes, grid: bool) -> Codebook {
         one: 1,
         numbers,
         borders: if signed { &DYNAMIC_SIGNED_BORDERS } else { &DYNAMIC_UNSIGNED_BORDERS },
+        least: if signed { 0.0 } else { DYNAMIC_UNSIGNED[1] },
         avx2: Avx2Tables::new(&pieces, signed, grid),
         avx512: Avx512Tables::new(&pieces, signed, numbers),
         places: &PLACES[!signed as usize],
@@ -127,8 +131,8 @@ pub(super) struct CodebookPieces {
 }
 
 impl CodebookPieces {
-    /// In which piece the binade begins that has this exponent as it is stored, and the first number of the next one
-    /// if that begins inside.
+    /// In which piece the binade of this stored exponent begins, and the first number of the next one if that begins
+    /// inside.
     pub(super) const fn of_binade(&self, exponent: u32) -> (usize, Option<f32>) {
         let low = f32::from_bits(exponent << 23);
         let mut piece = 0;
@@ -156,6 +160,10 @@ const fn pieces(signed: bool, grid: bool) -> CodebookPieces {
         decade += 1;
     }
     pieces.upper[7] = borders[255];
+    if !signed && !grid {
+        // Every positive number is lifted to it.
+        pieces.upper[0] = DYNAMIC_UNSIGNED[1];
+    }
     // So that one is in the middle of its only cell.
     pieces.factor[8] = (0.1125 / unit) as f32;
     if grid {

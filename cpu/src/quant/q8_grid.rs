@@ -1,10 +1,10 @@
 //! Dynamic codes on bitsandbytes' grid with AVX-512: 64 numbers at a time, by tables.
 //!
 //! The grid has 65,536 places, `h = -32767.5 + place`. The code of a place is looked up by its distance from the
-//! middle, the 15 bits of `|h| - 1/2`: 64 places one by one, those below 4,096 in cells of 16, those above in cells of
-//! 256. A cell has the code in which it begins and the places behind which the next begins, of which unsigned
-//! codes have two at most and signed ones one. So all that is left to do on singles is to find the place; what follows is
-//! done on bytes, 64 at once.
+//! middle, the 15 bits of `|h| - 1/2`. The first 64 places are looked up one by one, those below 4,096 in cells of
+//! 16, those above in cells of 256. A cell has the code in which it begins and the places behind which the next
+//! begins. Unsigned codes have two of these at most and signed ones one. So all that is left to do on singles is to
+//! find the place; what follows is done on bytes, 64 at once.
 
 use core::arch::x86_64::*;
 
@@ -121,8 +121,8 @@ unsafe fn places_of(factor: __m512, numbers: *const f32) -> __m512i {
     // SAFETY: the caller's contract.
     unsafe {
         let y = _mm512_mul_ps(_mm512_loadu_ps(numbers), factor);
-        // The product is rounded with the half on it instead of before, which comes to the same for every sum of a
-        // number up to 1 and 1 (a test goes through all of them).
+        // The product is rounded with the half on it instead of before. That is the same for every sum of a number up
+        // to 1 and 1 (a test checks all of them).
         let up = _mm512_add_ps(y, _mm512_set1_ps(1.0));
         let half = _mm512_set1_ps(0.5);
         _mm512_cvttps_epi32(_mm512_fmadd_ps(up, _mm512_set1_ps(HALF_GRID), half))
@@ -134,7 +134,7 @@ const fn bytes_of(high: bool) -> [u8; 64] {
     let mut order = [0; 64];
     let mut i = 0;
     while i < 64 {
-        // Number `i` is in a quarter of one of four registers, and packing two of them takes quarters in turn.
+        // Number `i` is in a quarter of one of four registers, and packing two of them takes quarters alternately.
         let (register, within) = (i / 16, i % 16);
         let word = (register / 2) * 32 + within / 4 * 8 + register % 2 * 4 + within % 4;
         order[i] = (2 * word + high as usize) as u8;

@@ -28,8 +28,8 @@ unsafe fn decode<T: Coded>(blocks: BlockCodec, codes: &[u8], scales: &[f32], num
     }
 }
 
-/// Blocks whose numbers are around all borders of the dynamic codes and all places of the grid, of all sizes of
-/// numbers, with what is not finite, and of all lengths.
+/// Blocks of all lengths, with what is not finite. Their numbers, of all sizes, are around all borders of the dynamic
+/// codes and all places of the grid.
 fn samples() -> Vec<f32> {
     let mut samples = Vec::new();
     let mut block = |scale: f32, of: &mut dyn FnMut(usize) -> f32| {
@@ -111,8 +111,8 @@ fn every_instruction_set_gives_the_specified_codes_and_numbers() {
     }
 }
 
-/// All numbers around the borders between places of the grid: their places come of sums with 1, so that it takes one of
-/// the numbers with the same sum.
+/// All numbers around the borders between places of the grid. Their places come of sums with 1, so that one of the
+/// numbers with the same sum suffices.
 #[test]
 fn every_border_of_the_grid_is_where_it_should_be() {
     for first in 0..=65536u32 {

@@ -10,8 +10,8 @@ use fallline_core::{Error, Format, Result};
 
 pub(super) const STRIP: usize = AxisSums::STRIP;
 pub(super) const ACCUMULATORS: usize = AxisSums::ACCUMULATORS;
-/// Columns whose sums are kept while the rows of a strip go by: they stay in the first-level cache, and the stretches
-/// of a row are longer than a page, which the CPU does not prefetch across.
+/// Columns whose sums are kept while the rows of a strip are processed. They stay in L1, and the stretches of a row
+/// are longer than a page, which the CPU does not prefetch across.
 const COLUMNS: usize = 2048;
 /// Rows that are added to a register of sums between its load and its store.
 const UNROLL: usize = 4;
@@ -49,7 +49,7 @@ fn run<T: Term>(context: ExecContext<'_>, sums: AxisSums<'_>) -> Result<()> {
     if outer == 0 || inner == 0 {
         return Ok(());
     }
-    // SAFETY: views and storages that were checked hold as many elements of this type, on the host; their addresses
+    // SAFETY: views and storages that were checked hold as many elements of this type, on the host. Their addresses
     // have exposed provenance, and the view's memory is borrowed for reading only.
     let (from, to) = unsafe {
         let from: *const T = core::ptr::with_exposed_provenance(from.address());

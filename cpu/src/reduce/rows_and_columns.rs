@@ -8,10 +8,10 @@ use crate::workspace::address;
 use fallline_core::backend::MatrixSums;
 use fallline_core::{Error, Format, Result};
 
-/// Rows of fewer elements fill too few accumulators: their sums and those of columns are formed one after the other,
-/// the second time out of the cache.
+/// Rows of fewer elements fill too few accumulators. Their sums and those of columns are computed one after the
+/// other, the second time from the cache.
 const SHORT: usize = 4 * ACCUMULATORS;
-/// Bytes of rows that go in pairs: sums of so many columns do not stay in the first-level cache beside the rows, and are
+/// Bytes of rows that are processed in pairs. Sums of so many columns do not stay in L1 next to the rows, so they are
 /// loaded and stored once for both. Shorter rows are read faster one after the other.
 const LONG: usize = 16 << 10;
 
@@ -43,9 +43,9 @@ pub(crate) fn sum(context: ExecContext<'_>, mut sums: MatrixSums<'_>) -> Result<
 
 fn run<T: Term>(context: ExecContext<'_>, sums: MatrixSums<'_>) -> Result<()> {
     let MatrixSums { from, squares, matrices, rows, columns, by_row, by_column } = sums;
-    // SAFETY: views and storages that were checked hold as many elements of this type, on the host; their addresses
-    // have exposed provenance, and the view's memory is borrowed for reading only. None is empty, or there would be no
-    // strips.
+    // SAFETY: views and storages that were checked hold as many elements of this type, on the host. Their addresses
+    // have exposed provenance, and the view's memory is borrowed for reading only. None is empty, or there would be
+    // no strips.
     let (from, by_row, by_column) = unsafe {
         let from: *const T = core::ptr::with_exposed_provenance(from.address());
         let to = |address| core::ptr::with_exposed_provenance_mut::<T>(address);

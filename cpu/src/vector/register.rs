@@ -40,8 +40,8 @@ pub(crate) const WIDEST: usize = 16;
 
 /// A vector register of `LANES` numbers.
 ///
-/// Registers of an instruction set that the target does not guarantee may only be used below a function
-/// with its `target_feature`, into which everything here is inlined.
+/// Registers of an instruction set that the target does not guarantee may only be used below a function with its
+/// `target_feature`. Everything here is inlined into it.
 pub(crate) trait Register: Lane
 where
     f64: Literal<Self>,
@@ -165,8 +165,8 @@ macro_rules! register {
 
         impl fallline_core::private::Sealed for $name {}
 
-        // SAFETY (of every block here): the intrinsics need nothing but their instruction set, and this
-        // register is used only below functions that enable it (see `Register`).
+        // SAFETY (of every block here): the intrinsics need nothing but their instruction set. This register is used
+        // only below functions that enable it (see `Register`).
         #[allow(unused_unsafe, clippy::undocumented_unsafe_blocks)]
         impl fallline_core::Arithmetic for $name {
             type Mask = $mask;

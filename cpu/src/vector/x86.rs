@@ -67,7 +67,7 @@ unsafe fn widen256(from: *const u16) -> __m256 {
     }
 }
 
-/// Rounds eight `f32` to the nearest-even bfloat16, as `codec::bf16_from_f32` has it.
+/// Rounds eight `f32` to bfloat16 (round-to-nearest-even), as `codec::bf16_from_f32` does.
 ///
 /// # Safety
 /// `to` has room for eight; the CPU has AVX2.
@@ -83,7 +83,7 @@ unsafe fn narrow256(x: __m256, to: *mut u16) {
         let quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
         let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
         let result = _mm256_blendv_epi8(rounded, quiet, nan);
-        // Packing works within halves: bring their results together.
+        // Packing works within halves: join their results.
         let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(result, result));
         _mm_storeu_si128(to.cast(), _mm256_castsi256_si128(packed));
     }
@@ -101,7 +101,7 @@ unsafe fn widen512(from: *const u16) -> __m512 {
     }
 }
 
-/// Rounds sixteen `f32` to the nearest-even bfloat16, as `codec::bf16_from_f32` has it.
+/// Rounds sixteen `f32` to bfloat16 (round-to-nearest-even), as `codec::bf16_from_f32` does.
 ///
 /// # Safety
 /// `to` has room for sixteen; the CPU has AVX-512.

@@ -1,4 +1,4 @@
-//! The page of the manual, and what must not stand on it.
+//! The page of the manual, and what it must not show.
 
 use crate::rules::Printed;
 use crate::tools::Found;
@@ -7,17 +7,35 @@ use std::fmt::Write;
 const HEAD: &str = "\
 # CUDA kernels
 
-Written by `cargo run --release -p fallline-cuda-kernels -- --tools DIR` (`cuda/install-ptxas DIR` fetches
-NVIDIA's tools; no GPU is needed). It prints every rule of every registered algorithm as PTX, has ptxas 12.9
-assemble it, and fails on spilled registers, on a straight way without 128-bit accesses, on accesses without a
-state space, and on more than 72 registers of a rule in f32 without sums. (Sums keep 8 terms and 2 accumulators each
-in registers beside that; a rule of more than four operands in f32 takes a step in two halves.)
+`cargo run --release -p fallline-cuda-kernels -- --tools DIR` writes this page. `cuda/install-ptxas DIR` fetches NVIDIA's
+tools; no GPU is needed. The program prints every rule of every registered algorithm as PTX, and ptxas 12.9 assembles it.
 
-Registers are those of a thread for compute capability 7.0 / 8.0 / 9.0 / 10.0, of the storage formats for 9.0
-alone. Instructions are those of the
-machine (9.0) that one lane executes for one element on the straight way of the loop: a step of 256 elements
-that is whole and aligned. Bytes are those that one element moves. Loads and stores are the 128-bit accesses
-of a lane in one step of 8 elements.
+It fails on
+
+- spilled registers,
+- a fast path without 128-bit accesses,
+- accesses without a state space,
+- more than 72 registers for a rule in f32 without sums.
+
+A kernel keeps 8 terms and 2 accumulators of each sum in registers. A rule with more than four operands in f32 takes a step in
+two halves.
+
+| column | meaning |
+|---|---|
+| registers | of a thread, for compute capability 7.0 / 8.0 / 9.0 / 10.0; of storage formats for 9.0 alone |
+| instructions | of the machine (9.0), for one element in one lane, on the fast path: a whole, aligned step of 256 elements |
+| bytes | moved for one element |
+| loads, stores | 128-bit accesses of a lane in one step of 8 elements |
+";
+
+const OTHERS: &str = "
+## Others
+
+`wide` counts 128-bit accesses in the machine's instructions (9.0). These kernels access single values: the final reduction
+reads values that lie apart, and one side of `symmetrize` does. Column sums, short rows and indexed rows take one value a lane.
+
+| kernel | registers | spilled | wide |
+|---|---|---|---|
 ";
 
 /// The page.
@@ -48,7 +66,7 @@ pub fn text(kernels: &[Printed], found: &[Found]) -> String {
         )
         .expect("strings take all text");
     }
-    text += "\n## Others\n\nThe last column counts accesses of 128 bits in the machine's instructions (9.0). The fold reads numbers that lie\napart, of a mirrored tile one side does, and columns, short rows and rows by index are added up a number a lane.\n\n| kernel | registers | spilled | wide |\n|---|---|---|---|\n";
+    text += OTHERS;
     for (kernel, found) in both().filter(|(kernel, _)| kernel.element.is_none()) {
         writeln!(
             text,

@@ -74,7 +74,7 @@ const CHOICES: [Choice; 7] = [
     Choice::new("bf16, states f32", Compute::F32, |o| model_in(o, Format::Bf16).into()),
     Choice::new("f16, states f32", Compute::F32, |o| model_in(o, Format::F16).into()),
     Choice::for_one("f32, states q8", |o| states_in(o, Q8).into()),
-    Choice::for_one("bf16 by chance", |o| Stored { chance: true, ..states_in(o, Format::Bf16).into() }),
+    Choice::for_one("bf16, stochastic", |o| Stored { chance: true, ..states_in(o, Format::Bf16).into() }),
     Choice::for_one("f32 and a bf16 copy", beside_master),
 ];
 
@@ -119,12 +119,12 @@ pub fn kernels() -> Vec<Printed> {
         // Rows that are named by index, short ones and columns are added up a number a lane.
         let narrow = name.starts_with("sums of ")
             && [" rows in ", "rows up to", "columns"].iter().any(|part| name.contains(part));
-        let single = ["fold", "mirror", "numbers", "scale"].iter().any(|start| name.starts_with(start));
+        let single = ["final", "symmetrize", "numbers", "scale"].iter().any(|start| name.starts_with(start));
         let wide = !single && !narrow;
         let architectures = &ARCHITECTURES;
         all.push(Printed { name: name.into(), formats: "", texts, element: None, wide, architectures });
     };
-    other("fold of sums", &|target| ptx::fold_kernel("fold_sums", target));
+    other("final reduction of sums", &|target| ptx::fold_kernel("fold_sums", target));
     for compute in [Compute::F32, Compute::F64] {
         other(&format!("scale of gradients, {compute}"), &|target| {
             ptx::scale_kernel("scale_rows", compute, target)
@@ -133,7 +133,7 @@ pub fn kernels() -> Vec<Printed> {
             let declared = &kernel.between.declared;
             if declared.may_skip {
                 let (graph, stored) = (kernel.record(), vec![compute.format(); kernel.operands.len()]);
-                other(&format!("{name} where it may be left out, {compute}"), &|target| {
+                other(&format!("{name}, skippable, {compute}"), &|target| {
                     ptx::skippable_kernel(&graph, name, compute, &stored, target)
                 });
             }
@@ -148,7 +148,7 @@ pub fn kernels() -> Vec<Printed> {
         }
     }
     for bytes in [2, 4, 8] {
-        other(&format!("mirror, {bytes} bytes"), &|target| ptx::mirror_kernel("mirror", bytes, target));
+        other(&format!("symmetrize, {bytes} bytes"), &|target| ptx::mirror_kernel("mirror", bytes, target));
     }
     for (ty, name) in [(Type::F32, "f32"), (Type::F64, "f64")] {
         for (squares, of) in [(false, ""), (true, "squared ")] {

@@ -1,5 +1,5 @@
-//! Copies. From and to page-locked memory they happen when the stream comes to them; pageable memory is read at
-//! the call, and written before the call returns.
+//! Copies. From and to page-locked memory they happen when the stream reaches them. Pageable memory is read at the
+//! call, and written before the call returns.
 
 use std::sync::Arc;
 

@@ -8,7 +8,7 @@ use crate::machine::memory::Table;
 use crate::machine::shadow::Mark;
 use crate::ptx::program::{Constant, Kernel, Special};
 
-/// What a launch needs beside memory.
+/// What a launch needs in addition to memory.
 pub struct Launch<'a> {
     pub kernel: &'a Kernel,
     /// Where the module's variables are.
@@ -115,7 +115,7 @@ impl Launch<'_> {
     }
 }
 
-/// Lets threads go on whose barrier is complete. Says whether any was.
+/// Resumes threads whose barrier is complete. Returns whether any was.
 fn release(warps: &mut [Warp], launch: &Launch<'_>, mark: &mut Mark) -> Result<bool, Stopped> {
     let alive: u32 = warps.iter().map(|w| w.alive.count_ones()).sum();
     let mut released = false;

@@ -21,7 +21,7 @@ pub struct Block<'a> {
     pub instance: u32,
     /// Instructions that may still run: a loop that never ends is a fault.
     pub budget: u64,
-    /// Whether the threads that are ahead run first, where a warp has parted.
+    /// Whether the threads that are ahead run first, where a warp has diverged.
     pub ahead_first: bool,
     /// State of the random order, 0 for none.
     pub random: u64,
@@ -66,7 +66,7 @@ pub enum Flow {
     Next,
     /// All threads go there.
     Jump(u32),
-    /// The threads have parted, or wait: their counters are set.
+    /// The threads have diverged, or wait: their counters are set.
     Parted,
 }
 
@@ -96,7 +96,7 @@ impl Warp {
         }
     }
 
-    /// Runs threads that stand at the same instruction, until they part or meet others.
+    /// Runs threads that are at the same instruction, until they diverge or meet others.
     fn together(&mut self, block: &mut Block<'_>, mut pc: u32, group: u32, meet: u32) -> Result<(), Stopped> {
         let kernel = block.kernel;
         loop {

@@ -12,7 +12,7 @@ use super::shadow::{Kind, Mark, Shadow};
 const FIRST: u64 = 0x9000_0000_0000;
 /// What CUDA promises of its allocations.
 const ALIGN: usize = 256;
-/// The freed allocations that are remembered by name.
+/// The freed allocations that are kept by name.
 const REMEMBERED: usize = 4096;
 
 /// Who may use an allocation.

@@ -41,7 +41,7 @@ impl Mark {
         }
     }
 
-    /// The mark of a read after this one: who has read without an order between them is remembered together.
+    /// The mark of a read after this one: who has read without an order between them is kept together.
     fn joined(&self, me: &Mark) -> Mark {
         let mut out = *me;
         out.atomic = me.atomic && self.atomic;

@@ -15,7 +15,7 @@ pub struct Body<'m> {
     /// Where the kernel's own variables are.
     pub variables: HashMap<String, Constant>,
     labels: HashMap<String, u32>,
-    /// Branches whose label may stand further down.
+    /// Branches whose label may be further down.
     branches: Vec<(usize, usize, String)>,
     constants: Vec<(File, Constant, Reg)>,
 }

@@ -7,8 +7,8 @@ use super::types::{File, Space, Type};
 
 use Type::*;
 
-/// Suffixes that say where a value may be cached, who sees it, when: nothing that could differ here, where
-/// one thread of the machine runs at a time and there is no cache.
+/// Suffixes that say where a value may be cached, who sees it, and when. Nothing of that could differ here: one
+/// thread of the machine runs at a time and there is no cache.
 const HINTS: &[&str] = &[
     "ca",
     "cg",

@@ -140,7 +140,7 @@ impl<'a, 'm> Line<'a, 'm> {
         self.register(self.operands[i], ty)
     }
 
-    /// `d|p` or `d`: the register and the second destination. `_` stands for none.
+    /// `d|p` or `d`: the register and the second destination. `_` means none.
     pub fn pair(&self, i: usize, first: Type, second: Type) -> Decoded<(Option<Reg>, Option<Reg>)> {
         let (a, b) = self.operands[i].split_once('|').map_or((self.operands[i], None), |(a, b)| (a, Some(b)));
         let one = |name: &str, ty| if name == "_" { Ok(None) } else { self.register(name, ty).map(Some) };

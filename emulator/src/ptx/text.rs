@@ -15,7 +15,7 @@ pub enum Kind {
     Open(String),
     /// `}`
     Close,
-    /// What stands before a `;`, or a directive that ends with its line; white space made single.
+    /// What is before a `;`, or a directive that ends with its line; white space made single.
     Statement(String),
     /// `name:`
     Label(String),

@@ -130,8 +130,8 @@ impl Type {
         })
     }
 
-    /// Whether a register declared as `register` may stand where an instruction wants `self`.
-    /// `.bX` goes with everything of its size, signed with unsigned, a float only with itself.
+    /// Whether a register declared as `register` may be used where an instruction wants `self`. `.bX` goes with
+    /// everything of its size, signed with unsigned, a float only with itself.
     pub fn accepts(self, register: Type) -> bool {
         if self == Type::Pred || register == Type::Pred {
             return self == register;

@@ -22,8 +22,7 @@ impl<A: Algorithm> Named for A {
     }
 }
 
-/// Another name of an algorithm: its hyperparameters in a type of their own. Declared by
-/// [`alias!`](macro@crate::alias).
+/// Another name of an algorithm: its hyperparameters in a separate type. Declared by [`alias!`](macro@crate::alias).
 pub trait Alias: Hyperparameters + Clone + Debug + Default + Send + Sync + 'static {
     /// The algorithm.
     type Of: Algorithm;
@@ -100,9 +99,10 @@ impl<T: Alias, K: Link> AnyAlgorithm for Aliased<T, K> {
     }
 }
 
-/// Declares another name of an algorithm, of any: the same program, states, ranges and meanings, with the defaults in `with` instead of its own, and `without` arguments that the source
-/// does not take under this name. What is `accepted` or `fixed` instead of being a hyperparameter stands as in
-/// [`hyperparameters!`](crate::hyperparameters): its value is that in `with`, whatever is given.
+/// Declares another name of any algorithm: the same program, states, ranges and meanings. `with` gives other
+/// defaults, and `without` removes arguments that the source does not take under this name. What is `accepted` or
+/// `fixed` instead of being a hyperparameter is as in [`hyperparameters!`](crate::hyperparameters): its value is that
+/// in `with`, whatever is given.
 ///
 /// ```
 /// use fallline_optim::hyper::{Hyperparameters, Value};

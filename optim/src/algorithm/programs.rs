@@ -9,7 +9,7 @@ use core::any::Any;
 use fallline_core::{Format, Groups, Kernel, Role, Shape};
 
 impl dyn AnyAlgorithm + '_ {
-    /// What a step over parameters of a variant consists of, in a group of its own.
+    /// What a step over parameters of a variant consists of, in a separate group.
     ///
     /// # Errors
     /// Why there is no such program.
@@ -79,7 +79,7 @@ impl dyn AnyAlgorithm + '_ {
         all
     }
 
-    /// The states that a rank may have of its own for a while, of parameters of the first variant.
+    /// The states that may diverge between ranks for a while, of parameters of the first variant.
     pub(crate) fn rank_local_states(&self) -> Vec<&'static str> {
         let program = self.program_on(Variant::ONLY, true);
         let mut states = program.map_or_else(|_| Vec::new(), |program| program.operands(Role::State));
@@ -87,7 +87,8 @@ impl dyn AnyAlgorithm + '_ {
         states
     }
 
-    /// The rule that takes in gradients drawn for the Hessian, of an algorithm that is told it.
+    /// The rule that accumulates gradients of sampled labels into the Hessian, of an algorithm that has an estimate
+    /// of it.
     pub fn hessian(&self) -> Option<&'static Kernel> {
         self.program(Variant::ONLY).hessian()
     }
@@ -97,7 +98,7 @@ impl dyn AnyAlgorithm + '_ {
         self.get("maximize") == Some(Value::Bool(true))
     }
 
-    /// How a state of a parameter with so many elements is stored by default, if not as it is computed.
+    /// How a state of a parameter with so many elements is stored by default, if not in the compute type.
     pub fn state_format(&self, state: &str, elements: usize) -> Option<Format> {
         if self.modifiers().state(state).is_some() {
             return None;

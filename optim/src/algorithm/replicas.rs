@@ -1,4 +1,4 @@
-//! What an algorithm remembers, and how the replicas of several ranks relate.
+//! The scalars that an algorithm keeps, and how the replicas of several ranks relate.
 
 /// What is the same for all hyperparameters of an algorithm.
 #[derive(Clone, Copy, Debug)]
@@ -31,9 +31,8 @@ pub struct Replicas {
     pub error_feedback: Option<ErrorFeedback>,
     /// When it applies a [mask](crate::mask) of momenta.
     pub momentum_mask: MaskPolicy,
-    /// For algorithms that take steps of a rank's own between two exchanges: whether the ranks have a parameter of their
-    /// own at this time, asked with what is remembered for it. Which states are the rank's own then, the
-    /// [table of states](crate::State::rank_local) says.
+    /// For algorithms with local steps between two exchanges: whether the replicas of a parameter have diverged,
+    /// given its scalars. Which states are the rank's own then, the [table of states](crate::State::rank_local) says.
     pub diverged: Option<fn(memory: &[f64]) -> bool>,
 }
 
@@ -66,7 +65,7 @@ impl Replicas {
         diverged: None,
     };
 
-    /// Whether the ranks have a parameter of their own at this time.
+    /// Whether the replicas of a parameter have diverged.
     pub fn have_diverged(&self, memory: &[f64]) -> bool {
         self.diverged.is_some_and(|diverged| diverged(memory))
     }

@@ -6,7 +6,7 @@
 pub enum Sparse {
     /// It does not take them.
     Refused,
-    /// It does not take them, and says why: a clause that goes on after the algorithm's name.
+    /// It does not take them, and says why: a clause that follows the algorithm's name.
     RefusedFor(&'static str),
     /// A gradient with zeros in the other rows.
     AsDense,

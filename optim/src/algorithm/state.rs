@@ -1,10 +1,10 @@
-//! What is unusual about a state: what it starts from, its extents, its sign, whose it is.
+//! What is unusual about a state: what it starts from, its shape, its sign, whose it is.
 
 use crate::op::matrices;
 use fallline_core::Shape;
 
-/// What is unusual about a state of algorithm `A`, or about scratch of that name. A state that no row names starts from 0,
-/// has the parameter's extents and any sign, and is the same on all ranks.
+/// What is unusual about a state of algorithm `A`, or about scratch of that name. A state that no row names starts
+/// from 0, has the parameter's shape and any sign, and is the same on all ranks.
 ///
 /// ```
 /// use fallline_optim::algorithms::Rprop;
@@ -18,13 +18,16 @@ pub struct State<A> {
     pub name: &'static str,
     /// What its elements start from.
     pub init: Init<A>,
-    /// Its extents, and how it broadcasts.
+    /// Its shape, and how it broadcasts.
     pub extent: Extent,
     /// Of how many elements of the parameter it has one, where not of each: see [`Extent::Every`].
     pub every: Option<fn(&A) -> u64>,
     /// Whether no element is ever negative: quantised, it has no use for codes of both signs.
     pub non_negative: bool,
-    /// Whether a rank may have values of its own for a while, and of the parameter with it.
+    /// Whether it is a copy of the parameter, or an average of some, which is stored in full precision: what a copy loses,
+    /// an update that is measured from it moves the parameter by.
+    pub full_precision: bool,
+    /// Whether it may diverge between ranks for a while, and the parameter with it.
     pub rank_local: bool,
 }
 
@@ -39,7 +42,7 @@ pub enum Init<A> {
     Param,
 }
 
-/// The extents of a state or of scratch, and how it broadcasts where it is an operand of a rule over the parameter.
+/// The shape of a state or of scratch, and how it broadcasts where it is an operand of a rule over the parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
     /// Those of the parameter: an element for each of its elements.
@@ -64,6 +67,8 @@ pub struct StateSpec {
     pub extent: Extent,
     /// As [`State::non_negative`].
     pub non_negative: bool,
+    /// As [`State::full_precision`].
+    pub full_precision: bool,
     /// As [`State::rank_local`].
     pub rank_local: bool,
 }
@@ -86,6 +91,7 @@ impl<A> State<A> {
             extent: Extent::Param,
             every: None,
             non_negative: false,
+            full_precision: false,
             rank_local: false,
         }
     }
@@ -100,9 +106,14 @@ impl<A> State<A> {
         State { init: Init::Value(value), ..self }
     }
 
-    /// Starts as a copy of the parameter.
+    /// Starts as a copy of the parameter, and is stored in full precision.
     pub const fn starts_as_param(self) -> State<A> {
-        State { init: Init::Param, ..self }
+        State { init: Init::Param, ..self }.full_precision()
+    }
+
+    /// Is a copy of the parameter, or an average of some, and stored in full precision.
+    pub const fn full_precision(self) -> State<A> {
+        State { full_precision: true, ..self }
     }
 
     /// Has an element for each row.
@@ -120,7 +131,8 @@ impl<A> State<A> {
         State { extent: Extent::First, ..self }
     }
 
-    /// Has an element for the first of every so many elements of the parameter: the parameter's extents where that is 1.
+    /// Has an element for the first of every so many elements of the parameter: the parameter's shape where that is
+    /// 1.
     pub const fn every(self, count: fn(&A) -> u64) -> State<A> {
         State { every: Some(count), ..self }
     }
@@ -140,15 +152,15 @@ impl StateSpec {
             Init::Value(value) => Start::Value(value(hyper)),
             Init::Param => Start::Param,
         };
-        let &State { extent, every, non_negative, rank_local, .. } = found;
+        let &State { extent, every, non_negative, full_precision, rank_local, .. } = found;
         let extent = match every.map_or(1, |every| every(hyper)) {
             0 | 1 => extent,
             every => Extent::Every(usize::try_from(every).unwrap_or(usize::MAX)),
         };
-        StateSpec { start, extent, non_negative, rank_local }
+        StateSpec { start, extent, non_negative, full_precision, rank_local }
     }
 
-    /// The extents for a parameter of this shape.
+    /// The shape for a parameter of this shape.
     pub fn shape(&self, param: &Shape) -> Shape {
         match (self.extent, param.extents()) {
             (Extent::Rows, [batch @ .., _]) => Shape::from(batch),
@@ -159,8 +171,8 @@ impl StateSpec {
         }
     }
 
-    /// How it stands for the elements of a parameter that is not empty: the run and the times of
-    /// [`View::repeated`](fallline_core::backend::View::repeated), if it has not as many elements.
+    /// How it broadcasts to the elements of a parameter that is not empty: the arguments of
+    /// [`View::repeated`](fallline_core::backend::View::repeated), if it has fewer elements.
     pub fn repetition(&self, param: &Shape) -> Option<(usize, usize)> {
         let (_, rows, columns) = matrices(param);
         match self.extent {
@@ -182,7 +194,10 @@ mod tests {
     fn a_state_that_is_not_listed_is_zero_and_shaped_like_the_parameter() {
         let spec = StateSpec::of(&[State::<f64>::new("v").non_negative()], "m", &1.0);
         let (start, extent) = (Start::Value(0.0), Extent::Param);
-        assert_eq!(spec, StateSpec { start, extent, non_negative: false, rank_local: false });
+        assert_eq!(
+            spec,
+            StateSpec { start, extent, non_negative: false, full_precision: false, rank_local: false }
+        );
         assert_eq!(spec.shape(&[2, 3].into()), Shape::from([2, 3]));
     }
 

@@ -67,7 +67,7 @@ impl<A: Algorithm, K: Link> Steps<A, K> {
         Steps { program: self.program.and(Stage::Op(Op::collective::<T, K>())), ..self }
     }
 
-    /// With a rule that takes in gradients drawn for the Hessian: see [`Program::hessian`].
+    /// With a rule that accumulates gradients of sampled labels into the Hessian: see [`Program::hessian`].
     pub fn on_hessian<R: Rule<Hyper = A>>(self) -> Self {
         Steps { program: Program { hessian: Some(K::kernel::<R>()), ..self.program }, ..self }
     }
@@ -86,12 +86,12 @@ impl<A: Algorithm, K: Link> Steps<A, K> {
         }
     }
 
-    /// With what the groups remember changing from step to step.
+    /// With scalars of the groups that change from step to step.
     pub fn advancing(self) -> Self
     where
         A: Advances,
     {
-        const { assert!(keeps_enough(A::TABLE), "a group remembers at most 8 numbers") }
+        const { assert!(keeps_enough(A::TABLE), "a group keeps at most 8 numbers") }
         let advance: Advance = |hyper, with| {
             let Some(mut next) = hyper.downcast_ref::<A>().cloned() else { return };
             next.advance();

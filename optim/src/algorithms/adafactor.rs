@@ -33,7 +33,7 @@ hyperparameters! {
         decay_rate: f64 = -0.8, Range::Any;
         /// Decay rate β₁ of the running average of the update; none keeps none.
         beta1: Option<f64> = None, Range::HalfOpen(0.0, 1.0);
-        /// Decoupled weight decay λ, in units of the step size.
+        /// Decoupled weight decay λ, multiplied by the step size.
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
         /// Scale the step by the parameter's root mean square.
         scale_parameter: bool = true, Range::Any;
@@ -186,7 +186,7 @@ rule! {
     }
 }
 
-/// How the moments of rows or columns take in new squares.
+/// How the moments of rows or columns accumulate new squares.
 #[derive(Clone, Copy, Debug)]
 pub struct FactoredMoment {
     kept: f64,
@@ -220,7 +220,7 @@ rule! {
 }
 
 rule! {
-    /// A gradient as it is computed with.
+    /// A gradient in the compute type.
     pub WidenRule(h: (), t) {}
     element(g: Grad) -> (x: Scratch) {
         x = g;
@@ -326,8 +326,8 @@ impl Adafactor {
 /// Parameters with fewer than two dimensions.
 pub(crate) const VECTOR: Variant = Variant(1);
 
-/// `row` and `column` become `kept` of themselves and `1 − kept` of the means of g² + `eps`; the scratch of rows and of
-/// columns becomes the same, and what is returned the sum of each matrix's `row`.
+/// Updates `row` and `column` to `kept` of themselves plus `1 − kept` of the means of g² + `eps`, and copies them to
+/// the scratch of rows and of columns. Returns the sum of each matrix's `row`.
 pub(crate) fn update_moments<K: Link>(at: &mut OpAt<'_>, kept: f64, eps: f64) -> Result<Storage> {
     let (batch, rows, columns) = matrices(at.shape);
     let Some(grad) = at.grad.take() else { unreachable!("the parameter takes part in the step") };

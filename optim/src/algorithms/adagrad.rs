@@ -29,7 +29,7 @@ hyperparameters! {
         initial_accumulator_value: f64 = 0.0, Range::AtLeast(0.0);
         /// Added to the denominator.
         eps: f64 = 1e-10, Range::AtLeast(0.0);
-        /// Climb instead of descend.
+        /// Maximize the objective.
         maximize: bool = false, Range::Any;
     }
     accepted { foreach: Option<bool>, differentiable: bool, fused: Option<bool> }

@@ -12,9 +12,9 @@ hyperparameters! {
     /// θₜ = θₜ₋₁ − γ / (1 − β₁ᵗ) · mₜ / (√vₜ / √(1 − β₂ᵗ) + ε)
     /// ```
     ///
-    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`. With `amsgrad` the root is taken of the
-    /// largest `v` so far; with `decoupled_weight_decay` θₜ₋₁ is first multiplied by 1 − γλ instead, as in
-    /// AdamW. State: 8 bytes a parameter in `f32` (`m`, `v`), 12 with `amsgrad` (`v_max`).
+    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`. With `amsgrad` the root is taken of the largest `v`
+    /// so far. With `decoupled_weight_decay` θₜ₋₁ is first multiplied by 1 − γλ instead, as in AdamW. State: 8 bytes
+    /// a parameter in `f32` (`m`, `v`), 12 with `amsgrad` (`v_max`).
     ///
     /// ```
     /// # use fallline_optim::algorithms::Adam;
@@ -31,7 +31,7 @@ hyperparameters! {
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
         /// Divide by the largest second moment so far.
         amsgrad: bool = false, Range::Any;
-        /// Climb instead of descend.
+        /// Maximize the objective.
         maximize: bool = false, Range::Any;
         /// Take the decay from the parameter, as AdamW does.
         decoupled_weight_decay: bool = false, Range::Any;

@@ -29,7 +29,7 @@ hyperparameters! {
         eps: f64 = 1e-8, Range::AtLeast(0.0);
         /// Weight decay λ: added to the gradient as λθ.
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
-        /// Climb instead of descend.
+        /// Maximize the objective.
         maximize: bool = false, Range::Any;
     }
     accepted { foreach: Option<bool>, differentiable: bool, capturable: bool }

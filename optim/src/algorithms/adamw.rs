@@ -26,11 +26,11 @@ hyperparameters! {
         betas: (f64, f64) = (0.9, 0.999), Range::HalfOpen(0.0, 1.0);
         /// Added to the denominator.
         eps: f64 = 1e-8, Range::AtLeast(0.0);
-        /// Decoupled weight decay λ, in units of `lr`.
+        /// Decoupled weight decay λ, multiplied by `lr`.
         weight_decay: f64 = 1e-2, Range::AtLeast(0.0);
         /// Divide by the largest second moment so far.
         amsgrad: bool = false, Range::Any;
-        /// Climb instead of descend.
+        /// Maximize the objective.
         maximize: bool = false, Range::Any;
     }
     accepted { foreach: Option<bool>, capturable: bool, differentiable: bool, fused: Option<bool> }

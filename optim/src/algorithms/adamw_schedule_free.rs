@@ -15,10 +15,10 @@ hyperparameters! {
     /// xₜ = yₜ/β₁ + (1 − 1/β₁) zₜ
     /// ```
     ///
-    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`, T = `warmup_steps`, r = `r`, p = `weight_lr_power`. The
-    /// parameters hold y, at which gradients are taken; x, the average of z weighted by w, is what is tested and shipped:
-    /// [`Driver::set_mode`](crate::Driver::set_mode) goes from one to the other. t counts the steps of the group, whichever of
-    /// its parameters had gradients; it, the sum of w and the largest rate so far are remembered for each group (`k`,
+    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`, T = `warmup_steps`, r = `r`, p = `weight_lr_power`.
+    /// The parameters hold y, at which gradients are taken. x, the average of z weighted by w, is what is tested and
+    /// shipped. [`Driver::set_mode`](crate::Driver::set_mode) switches between them. t counts the steps of the group,
+    /// whichever of its parameters had gradients. Each group keeps it, the sum of w and the largest rate so far (`k`,
     /// `weight_sum`, `lr_max`). One pass. State: 8 bytes a parameter in `f32` (`z`, `v`).
     ///
     /// ```
@@ -32,7 +32,7 @@ hyperparameters! {
         betas: (f64, f64) = (0.9, 0.999), Range::HalfOpen(0.0, 1.0);
         /// Added to the denominator.
         eps: f64 = 1e-8, Range::AtLeast(0.0);
-        /// Weight decay λ at y, in units of `lr`.
+        /// Weight decay λ at y, multiplied by `lr`.
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
         /// Steps T over which the rate rises.
         warmup_steps: u64 = 0, Range::Any;

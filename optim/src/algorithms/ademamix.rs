@@ -35,11 +35,11 @@ hyperparameters! {
         t_beta3: Option<i64> = None, Range::AtLeast(0.0);
         /// Added to the denominator.
         eps: f64 = 1e-8, Range::AtLeast(0.0);
-        /// Decoupled weight decay λ, in units of `lr`.
+        /// Decoupled weight decay λ, multiplied by `lr`.
         weight_decay: f64 = 1e-2, Range::AtLeast(0.0);
-        /// 8 keeps states in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 as they are computed.
+        /// 8 keeps states in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 in the compute type.
         optim_bits: i64 = 32, Range::Closed(8.0, 32.0);
-        /// Parameters with fewer elements keep their states as they are computed, whatever `optim_bits` says.
+        /// Parameters with fewer elements keep their states in the compute type, whatever `optim_bits` says.
         min_8bit_size: i64 = 4096, Range::Any;
         /// Keeps the states in a file that is mapped into memory, so that there can be more of them than memory.
         is_paged: bool = false, Range::Any;

@@ -30,7 +30,7 @@ hyperparameters! {
         t0: f64 = 1e6, Range::Any;
         /// Weight decay κ: added to the gradient as κθ.
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
-        /// Climb instead of descend.
+        /// Maximize the objective.
         maximize: bool = false, Range::Any;
     }
     accepted { foreach: Option<bool>, differentiable: bool, capturable: bool }
@@ -74,6 +74,7 @@ impl Algorithm for Asgd {
             Reference::new("torch.optim.ASGD", "torch 2.15.0"),
         ],
     };
+    const STATES: &'static [State<Self>] = &[State::new("ax").full_precision()];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(on.pass::<AsgdRule>())

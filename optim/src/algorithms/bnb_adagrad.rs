@@ -26,9 +26,9 @@ hyperparameters! {
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
         /// Added to the denominator.
         eps: f64 = 1e-10, Range::AtLeast(0.0);
-        /// 8 keeps states in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 as they are computed.
+        /// 8 keeps states in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 in the compute type.
         optim_bits: i64 = 32, Range::Closed(8.0, 32.0);
-        /// Parameters with fewer elements keep their states as they are computed, whatever `optim_bits` says.
+        /// Parameters with fewer elements keep their states in the compute type, whatever `optim_bits` says.
         min_8bit_size: i64 = 4096, Range::Any;
     }
     accepted {

@@ -5,7 +5,7 @@ use crate::algorithms::bnb;
 use fallline_core::Codes;
 
 hyperparameters! {
-    /// Adam as bitsandbytes has it, states in 32 bits.
+    /// Adam as bitsandbytes has it.
     ///
     /// ```text
     /// mₜ = β₁ mₜ₋₁ + (1 − β₁) g
@@ -13,9 +13,8 @@ hyperparameters! {
     /// θₜ = (1 − γλ) θₜ₋₁ − γ c₂ / c₁ · mₜ / (√vₜ + ε c₂)      with c₁ = 1 − β₁ᵗ, c₂ = √(1 − β₂ᵗ)
     /// ```
     ///
-    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`: the decay is decoupled under every name, so
-    /// that bitsandbytes' Adam and AdamW differ in its default only. State: 8 bytes a parameter in `f32`
-    /// (`m`, `v`).
+    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`. The decay is decoupled under every name, so that
+    /// bitsandbytes' Adam and AdamW differ in its default only. State: 8 bytes a parameter in `f32` (`m`, `v`).
     ///
     /// ```
     /// # use fallline_optim::algorithms::BnbAdam;
@@ -28,11 +27,11 @@ hyperparameters! {
         betas: (f64, f64) = (0.9, 0.999), Range::HalfOpen(0.0, 1.0);
         /// Added to the denominator.
         eps: f64 = 1e-8, Range::AtLeast(0.0);
-        /// Decoupled weight decay λ, in units of `lr`.
+        /// Decoupled weight decay λ, multiplied by `lr`.
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
-        /// 8 keeps states in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 as they are computed.
+        /// 8 keeps states in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 in the compute type.
         optim_bits: i64 = 32, Range::Closed(8.0, 32.0);
-        /// Parameters with fewer elements keep their states as they are computed, whatever `optim_bits` says.
+        /// Parameters with fewer elements keep their states in the compute type, whatever `optim_bits` says.
         min_8bit_size: i64 = 4096, Range::Any;
         /// Keeps the states in a file that is mapped into memory, so that there can be more of them than memory.
         is_paged: bool = false, Range::Any;
@@ -145,7 +144,7 @@ rule! {
 
 impl Algorithm for BnbAdam {
     const INFO: Info = Info {
-        summary: "Adam with decoupled decay, as bitsandbytes has it, states in 32 bits.",
+        summary: "Adam with decoupled decay, as bitsandbytes has it.",
         family: "adaptive",
         source: "bitsandbytes",
         differences: "amsgrad is taken and ignored, as in bitsandbytes, whose Adam and AdamW are one (decoupled) \

@@ -23,11 +23,11 @@ hyperparameters! {
         lr: f64 = 1e-4, Range::AtLeast(0.0);
         /// β₁ of the direction and β₂ of the average that is kept.
         betas: (f64, f64) = (0.9, 0.99), Range::HalfOpen(0.0, 1.0);
-        /// Weight decay λ, in units of `lr`.
+        /// Weight decay λ, multiplied by `lr`.
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
-        /// 8 keeps states in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 as they are computed.
+        /// 8 keeps states in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 in the compute type.
         optim_bits: i64 = 32, Range::Closed(8.0, 32.0);
-        /// Parameters with fewer elements keep their states as they are computed, whatever `optim_bits` says.
+        /// Parameters with fewer elements keep their states in the compute type, whatever `optim_bits` says.
         min_8bit_size: i64 = 4096, Range::Any;
         /// Keeps the states in a file that is mapped into memory, so that there can be more of them than memory.
         is_paged: bool = false, Range::Any;

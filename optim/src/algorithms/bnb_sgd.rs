@@ -27,9 +27,9 @@ hyperparameters! {
         momentum: f64 = 0.9, Range::HalfOpen(0.0, 1.0);
         /// Weight decay λ: added to the gradient as λθ.
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
-        /// 8 keeps states in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 as they are computed.
+        /// 8 keeps states in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 in the compute type.
         optim_bits: i64 = 32, Range::Closed(8.0, 32.0);
-        /// Parameters with fewer elements keep their states as they are computed, whatever `optim_bits` says.
+        /// Parameters with fewer elements keep their states in the compute type, whatever `optim_bits` says.
         min_8bit_size: i64 = 4096, Range::Any;
     }
     accepted {

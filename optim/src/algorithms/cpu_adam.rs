@@ -17,7 +17,7 @@ hyperparameters! {
     /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`, c₁ = 1 − β₁ᵗ and c₂ = 1 / √(1 − β₂ᵗ), both 1
     /// without `bias_correction`. State: 8 bytes a parameter in `f32` (`m`, `v`).
     ///
-    /// Of parameters on another device a configuration has states on the host, beside the parameters in `f32`
+    /// Of parameters on another device a configuration has states on the host, with the parameters in `f32`
     /// ([`Driver::offload`](crate::Driver::offload)), unless it says `offload=None`.
     ///
     /// ```

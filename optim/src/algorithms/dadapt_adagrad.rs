@@ -17,14 +17,14 @@ hyperparameters! {
     /// ```
     ///
     /// with γ = `lr`, μ = `momentum`, ε = `eps`, λ = `weight_decay`, q = `growth_rate`; θ₀ is the parameter as it was
-    /// at its first gradient, d starts from `d0`, Q from 0. d, Q and the sums of s, in which parameters without a
-    /// gradient keep their part, are remembered for all parameters together. While all gradients have been 0, nothing
-    /// moves.
+    /// at its first gradient, d starts from `d0`, Q from 0. d, Q and the sums of s are shared scalars; parameters
+    /// without a gradient keep their part in the sums. While all gradients have been 0, nothing moves.
     ///
-    /// A row-sparse gradient ([`rows`](crate::rows)) touches the rows that it names alone, by dadaptation's other rule:
-    /// √(αₜ + ε) in place of √αₜ + ε, and neither decay nor momentum. The sums go over these rows, and the others keep
-    /// their part in them. Dense and row-sparse parameters go together in one step; one parameter keeps to one kind
-    /// (dadaptation's sums are wrong otherwise, and those here, which follow from the states, change with the rule).
+    /// A row-sparse gradient ([`rows`](crate::rows)) touches only the rows that it names. They follow dadaptation's
+    /// other rule: √(αₜ + ε) in place of √αₜ + ε, and neither decay nor momentum. The sums go over these rows, and
+    /// the others keep their part in them. Dense and row-sparse parameters go together in one step, but one parameter
+    /// keeps to one kind. Otherwise dadaptation's sums are wrong, and those here, which follow from the states,
+    /// change with the rule.
     ///
     /// Two passes. State: 12 bytes a parameter in `f32` (`alphak`, `sk`, `x0`).
     ///
@@ -148,7 +148,7 @@ impl Algorithm for DAdaptAdaGrad {
         source: "dadaptation",
         differences: "What dadaptation reads from its first group only (lr, momentum, d0, growth_rate) is read from the \
             first group here, too. The gradient, to which dadaptation adds the decay in place, is not changed. What it \
-            keeps in a state of its own for row-sparse gradients (weighted_sk) follows from the others here. A negative \
+            keeps in a separate state for row-sparse gradients (weighted_sk) follows from the others here. A negative \
             weight_decay is refused.",
         references: &[papers::DADAPT, Reference::new("dadaptation.DAdaptAdaGrad", "dadaptation 3.2")],
     };

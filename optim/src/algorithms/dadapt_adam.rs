@@ -17,9 +17,9 @@ hyperparameters! {
     /// θₜ = θₜ₋₁ − mₜ / (√vₜ + ε)
     /// ```
     ///
-    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`, q = `growth_rate`, r = `layer_scale`; d starts
-    /// from `d0`, N from 0, and k counts the steps. d, N and k are remembered for all parameters together. While
-    /// all gradients have been 0, nothing moves. Two passes. State: 12 bytes a parameter in `f32` (`m`, `v`, `s`).
+    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`, q = `growth_rate`, r = `layer_scale`; d starts from
+    /// `d0`, N from 0, and k counts the steps. d, N and k are shared scalars. While all gradients have been 0,
+    /// nothing moves. Two passes. State: 12 bytes a parameter in `f32` (`m`, `v`, `s`).
     ///
     /// ```
     /// # use fallline_optim::algorithms::DAdaptAdam;
@@ -187,7 +187,7 @@ impl Algorithm for DAdaptAdam {
         family: "learning-rate-free",
         source: "dadaptation",
         differences: "What dadaptation reads from its first group only (betas, decouple, use_bias_correction, d0, \
-            growth_rate) is read from the first group here, too. layer_scale, an option of its groups, stands among the \
+            growth_rate) is read from the first group here, too. layer_scale, an option of its groups, is among the \
             hyperparameters. The gradient, to which dadaptation adds the decay in place, is not changed. A negative \
             weight_decay is refused.",
         references: &[papers::DADAPT, Reference::new("dadaptation.DAdaptAdam", "dadaptation 3.2")],

@@ -30,13 +30,13 @@ hyperparameters! {
         betas: (f64, f64) = (0.9, 0.999), Range::HalfOpen(0.0, 1.0);
         /// Added to the denominator.
         eps: f64 = 1e-8, Range::AtLeast(0.0);
-        /// Weight decay λ, in units of `lr`, taken from the parameter.
+        /// Weight decay λ, multiplied by `lr`, taken from the parameter.
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
         /// The largest norm ρ that u may have, in units of the parameter's; 0 leaves it as it is.
         max_unorm: f64 = 1.0, Range::AtLeast(0.0);
-        /// 8 keeps states in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 as they are computed.
+        /// 8 keeps states in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 in the compute type.
         optim_bits: i64 = 32, Range::Closed(8.0, 32.0);
-        /// Parameters with fewer elements keep their states as they are computed, whatever `optim_bits` says.
+        /// Parameters with fewer elements keep their states in the compute type, whatever `optim_bits` says.
         min_8bit_size: i64 = 4096, Range::Any;
         /// Clip the update where states are in 8 bits too, as the paper has it; bitsandbytes does not.
         quantised_trust_ratio: bool = false, Range::Any;
@@ -159,8 +159,8 @@ impl Algorithm for Lamb {
     }
 }
 
-/// What an update of norm `update` is multiplied by, so that it is at most `most` times as long as the parameter; 1 where
-/// `most` is 0.
+/// Returns the factor of an update of norm `update`, so that it is at most `most` times as long as the parameter. 1
+/// where `most` is 0.
 pub(super) fn shortened<N: Number>(update: N, param: N, most: N) -> N
 where
     f64: Literal<N>,

@@ -32,9 +32,9 @@ hyperparameters! {
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
         /// The largest norm ρ that b may have, in units of the parameter's; 0 leaves it as it is.
         max_unorm: f64 = 0.02, Range::AtLeast(0.0);
-        /// 8 keeps the state in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 as it is computed.
+        /// 8 keeps the state in 8 bits, blocks of 256 with bitsandbytes' dynamic codes; 32 in the compute type.
         optim_bits: i64 = 32, Range::Closed(8.0, 32.0);
-        /// Parameters with fewer elements keep their state as it is computed, whatever `optim_bits` says.
+        /// Parameters with fewer elements keep their state in the compute type, whatever `optim_bits` says.
         min_8bit_size: i64 = 4096, Range::Any;
         /// Clip the step where the state is in 8 bits too, as the paper has it; bitsandbytes does not.
         quantised_trust_ratio: bool = false, Range::Any;

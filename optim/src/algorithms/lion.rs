@@ -24,7 +24,7 @@ hyperparameters! {
         lr: f64 = 1e-4, Range::AtLeast(0.0);
         /// β₁ of the direction and β₂ of the average that is kept.
         betas: (f64, f64) = (0.9, 0.99), Range::Closed(0.0, 1.0);
-        /// Weight decay λ, in units of `lr`.
+        /// Weight decay λ, multiplied by `lr`.
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
         /// Decay by λ itself at the first learning rate: λ is divided by the `lr` that the optimizer was
         /// built with.
@@ -36,9 +36,9 @@ hyperparameters! {
 }
 
 impl Lion {
-    /// λ in units of the current `lr`.
+    /// λ, to be multiplied by the current `lr`.
     fn decay(&self) -> f64 {
-        // Not checked yet, it has not remembered the first: see `check`.
+        // Not checked yet, it has not kept the first: see `check`.
         let first_lr = if self.initial_lr == 0.0 { self.lr } else { self.initial_lr };
         if self.decoupled_weight_decay { self.weight_decay / first_lr } else { self.weight_decay }
     }
@@ -66,7 +66,7 @@ impl Algorithm for Lion {
         summary: "Steps of exactly the size lr, in the direction of a sign.",
         family: "sign",
         source: "lion-pytorch",
-        differences: "A negative weight_decay, which lion-pytorch lets pass, is refused. With \
+        differences: "A negative weight_decay, which lion-pytorch ignores, is refused. With \
             decoupled_weight_decay, lion-pytorch divides by the lr of its constructor: initial_lr holds it here.",
         references: &[papers::LION, Reference::new("lion_pytorch.Lion", "lion-pytorch 0.2.5")],
     };

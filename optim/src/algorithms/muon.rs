@@ -28,21 +28,21 @@ hyperparameters! {
     /// θₜ = (1 − γλ) θₜ₋₁ − γ s X
     /// ```
     ///
-    /// with γ = `lr`, μ = `momentum`, λ = `weight_decay`, ε = `eps`, k = `ns_steps`, (a, b, c) = `ns_coefficients`, ‖·‖
-    /// the Frobenius norm; tall matrices are iterated on from the other side, which gives the same. For a
-    /// matrix of r rows and n columns s is √max(1, r/n) (`adjust_lr_fn` `"original"` or none), 0.2 √max(r, n)
+    /// with γ = `lr`, μ = `momentum`, λ = `weight_decay`, ε = `eps`, k = `ns_steps`, (a, b, c) = `ns_coefficients`,
+    /// ‖·‖ the Frobenius norm. Tall matrices are iterated on from the other side, which gives the same. For a matrix
+    /// of r rows and n columns s is √max(1, r/n) (`adjust_lr_fn` `"original"` or none), 0.2 √max(r, n)
     /// (`"match_rms_adamw"`) or √(r/n) (`"spectral_unclamped"`). State: 4 bytes a parameter in `f32` (`momentum`).
     ///
-    /// The iteration is done in the compute type, or with `ns_dtype="bf16"` on `bf16` numbers whose products add up in
-    /// `f32`, which is faster and has the error of torch's: some percent of X. Where one side of a matrix is at least
-    /// 1.25 times the other, the iteration goes on on A alone, as far as rounding allows, and then on X: the same
-    /// polynomial of X for fewer operations. In `f32` two iterations on others are taken as one polynomial of A where
-    /// rounding allows.
+    /// The iteration is done in the compute type. With `ns_dtype="bf16"` it is done on `bf16` numbers whose products
+    /// add up in `f32`. That is faster and has the error of torch's: some percent of X. Where one side of a matrix is
+    /// at least 1.25 times the other, the iteration continues on A alone as far as rounding allows, and then on X. It
+    /// is the same polynomial of X for fewer operations. In `f32` two iterations on others are taken as one
+    /// polynomial of A where rounding allows.
     ///
-    /// It takes matrices only, with `flatten` also parameters of more dimensions, as matrices of the first one and all
-    /// the others. With `rest="AdamW"` everything else, and parameters with one of `adamw_names` in their name
-    /// (embeddings and heads are not hidden matrices), is stepped as [`AdamW`] would (`m` and `v`: 8 bytes a
-    /// parameter). Which way a parameter goes is decided when it is first seen.
+    /// It takes matrices only, with `flatten` also parameters of more dimensions, as matrices of the first one and
+    /// all the others. With `rest="AdamW"` everything else is stepped as [`AdamW`] would (`m` and `v`: 8 bytes a
+    /// parameter). So are parameters with one of `adamw_names` in their name: embeddings and heads are not hidden
+    /// matrices. Which way a parameter goes is decided when it is first seen.
     ///
     /// ```
     /// # use fallline_optim::algorithms::Muon;
@@ -58,7 +58,7 @@ hyperparameters! {
     pub Muon as "Muon" {
         /// Learning rate γ.
         lr: f64 = 1e-3, Range::AtLeast(0.0);
-        /// Decoupled weight decay λ, in units of `lr`.
+        /// Decoupled weight decay λ, multiplied by `lr`.
         weight_decay: f64 = 0.1, Range::AtLeast(0.0);
         /// Momentum μ.
         momentum: f64 = 0.95, Range::AtLeast(0.0);
@@ -70,7 +70,7 @@ hyperparameters! {
         eps: f64 = 1e-7, Range::Any;
         /// Newton–Schulz iterations k.
         ns_steps: u64 = 5, Range::Closed(0.0, 99.0);
-        /// How the rate depends on the matrix's extents.
+        /// How the rate depends on the matrix's shape.
         adjust_lr_fn: Option<String> = None, Range::Any;
         /// What the iteration's numbers are stored as: `"bf16"`, or the compute type.
         ns_dtype: Option<String> = None, Range::Any;
@@ -80,13 +80,14 @@ hyperparameters! {
         rest: Option<String> = None, Range::Any;
         /// Parts of the names of matrices that the rest takes as well.
         adamw_names: Vec<String> = Vec::new(), Range::Any;
-        /// The rest's learning rate; none is `lr`, with its schedule (one of `lr` leaves a rate of its own alone).
+        /// The rest's learning rate; none is `lr`, with its schedule (a schedule of `lr` leaves a separate rate
+        /// alone).
         rest_lr: Option<f64> = None, Range::AtLeast(0.0);
         /// The rest's decay rates of the running averages of the gradient and of its square.
         rest_betas: (f64, f64) = (0.9, 0.999), Range::HalfOpen(0.0, 1.0);
         /// Added to the rest's denominator.
         rest_eps: f64 = 1e-8, Range::AtLeast(0.0);
-        /// The rest's decoupled weight decay, in units of its learning rate.
+        /// The rest's decoupled weight decay, multiplied by its learning rate.
         rest_weight_decay: f64 = 1e-2, Range::AtLeast(0.0);
     }
 }
@@ -194,7 +195,7 @@ impl Muon {
         Hidden { flatten: self.flatten, rest: self.rest.as_deref(), adamw_names: &self.adamw_names }
     }
 
-    /// By how much `lr` is adjusted to a matrix's extents.
+    /// Returns by how much `lr` is adjusted to a matrix's shape.
     fn adjusted(&self, shape: &Shape) -> f64 {
         let (rows, columns) = extents(shape);
         let (rows, columns) = (rows as f64, columns as f64);

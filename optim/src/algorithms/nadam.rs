@@ -39,15 +39,15 @@ hyperparameters! {
         momentum_decay: f64 = 4e-3, Range::AtLeast(0.0);
         /// Take the decay from the parameter, as AdamW does.
         decoupled_weight_decay: bool = false, Range::Any;
-        /// Climb instead of descend.
+        /// Maximize the objective.
         maximize: bool = false, Range::Any;
     }
     accepted { foreach: Option<bool>, capturable: bool, differentiable: bool }
 }
 
 impl NAdam {
-    /// Πₜ, each product rounded to `f32` as in torch. Below half a unit in the last place of 1 it changes
-    /// nothing any more, so the loop is as long as β₁ᵗ is large: some 360 factors for 0.9.
+    /// Πₜ, each product rounded to `f32` as in torch. Below half an ULP of 1 it changes nothing any more, so the loop
+    /// is as long as β₁ᵗ is large: some 360 factors for 0.9.
     pub fn product(&self, t: u64) -> f64 {
         let mut product = 1.0;
         for s in 1..=t {

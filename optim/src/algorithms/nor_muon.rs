@@ -27,11 +27,12 @@ hyperparameters! {
     /// θₜ = (1 − γλ) θₜ₋₁ − γ s U ‖X‖ / (‖U‖ + ε)
     /// ```
     ///
-    /// with γ = `lr`, μ = `momentum`, β₂ = `beta2`, λ = `weight_decay`, ε = `eps`, k = `ns_steps`, ‖·‖ the Frobenius norm. For
-    /// a matrix of r rows and n columns s is √max(1, r/n), with `use_adjusted_lr` 0.2 √max(r, n). With `update_scale`
-    /// `"match_rms"` U's length becomes 0.2 √(r n) instead of ‖X‖, and s is 1. `ns_coeffs` are a, b and c: three numbers, a
-    /// list of three for each iteration, the last ones for all that follow, or `"original"` (Muon's), `"quintic"`,
-    /// `"polar_express"` or `"polar_express_safer"`. State in `f32`: 4 bytes a parameter (`momentum`) and 4 a row (`row`).
+    /// with γ = `lr`, μ = `momentum`, β₂ = `beta2`, λ = `weight_decay`, ε = `eps`, k = `ns_steps`, ‖·‖ the Frobenius
+    /// norm. For a matrix of r rows and n columns s is √max(1, r/n), with `use_adjusted_lr` 0.2 √max(r, n). With
+    /// `update_scale` `"match_rms"` U's length becomes 0.2 √(r n) instead of ‖X‖, and s is 1. `ns_coeffs` are a, b
+    /// and c: three numbers, or a list of three for each iteration, the last ones for all that follow. It can also be
+    /// `"original"` (Muon's), `"quintic"`, `"polar_express"` or `"polar_express_safer"`. State in `f32`: 4 bytes a
+    /// parameter (`momentum`) and 4 a row (`row`).
     ///
     /// Which parameters it takes, and what `flatten`, `rest` and `adamw_names` do, is as with
     /// [`Muon`](crate::algorithms::Muon).
@@ -47,7 +48,7 @@ hyperparameters! {
         momentum: f64 = 0.95, Range::HalfOpen(0.0, 1.0);
         /// Decay rate β₂ of the rows' second moments.
         beta2: f64 = 0.95, Range::HalfOpen(0.0, 1.0);
-        /// Decoupled weight decay λ, in units of `lr`.
+        /// Decoupled weight decay λ, multiplied by `lr`.
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
         /// Nesterov's momentum: look ahead by one more step.
         nesterov: bool = true, Range::Any;
@@ -57,7 +58,7 @@ hyperparameters! {
         ns_coeffs: Coefficients = Coefficients::Named(Preset::Original), Range::Any;
         /// How long the update is: `"preserve_norm"` or `"match_rms"`.
         update_scale: String = "preserve_norm".to_owned(), Range::Any;
-        /// Adjust the rate to the larger extent of a matrix instead of to their ratio.
+        /// Adjust the rate to the larger dimension of a matrix instead of to their ratio.
         use_adjusted_lr: bool = false, Range::Any;
         /// Added to the denominators.
         eps: f64 = 1e-10, Range::AtLeast(0.0);
@@ -67,13 +68,14 @@ hyperparameters! {
         rest: Option<String> = None, Range::Any;
         /// Parts of the names of matrices that the rest takes as well.
         adamw_names: Vec<String> = Vec::new(), Range::Any;
-        /// The rest's learning rate; none is `lr`, with its schedule (one of `lr` leaves a rate of its own alone).
+        /// The rest's learning rate; none is `lr`, with its schedule (a schedule of `lr` leaves a separate rate
+        /// alone).
         rest_lr: Option<f64> = None, Range::AtLeast(0.0);
         /// The rest's decay rates of the running averages of the gradient and of its square.
         rest_betas: (f64, f64) = (0.9, 0.999), Range::HalfOpen(0.0, 1.0);
         /// Added to the rest's denominator.
         rest_eps: f64 = 1e-8, Range::AtLeast(0.0);
-        /// The rest's decoupled weight decay, in units of its learning rate.
+        /// The rest's decoupled weight decay, multiplied by its learning rate.
         rest_weight_decay: f64 = 1e-2, Range::AtLeast(0.0);
     }
 }
@@ -180,7 +182,7 @@ impl TensorOp for OrthogonaliseRows {
     }
 }
 
-/// Adds up each row of a matrix of these extents, or its squares.
+/// Adds up each row of a matrix of this shape, or its squares.
 fn sum_rows(
     on: Runner<'_>,
     (from, squares): (&Storage, bool),
@@ -197,7 +199,7 @@ impl Algorithm for NorMuon {
         source: "pytorch_optimizer",
         differences: "The iteration is done in the compute type. Parameters that are not matrices are stepped by AdamW \
             with rest=\"AdamW\", and those of more dimensions are matrices with flatten=True, as Muon's here; \
-            pytorch_optimizer takes all of them as matrices and leaves the rest to groups of an AdamW of its own. \
+            pytorch_optimizer takes all of them as matrices and leaves the rest to groups of a separate AdamW. \
             A matrix without elements, of which it raises, is left alone. weight_decouple, maximize and foreach are \
             not supported.",
         references: &[
@@ -243,7 +245,7 @@ impl NorMuon {
         self.update_scale == "preserve_norm"
     }
 
-    /// By how much `lr` is adjusted to a matrix's extents.
+    /// Returns by how much `lr` is adjusted to a matrix's shape.
     fn adjusted(&self, shape: &Shape) -> f64 {
         let (rows, columns) = extents(shape);
         let (rows, columns) = (rows as f64, columns as f64);

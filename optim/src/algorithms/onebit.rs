@@ -1,4 +1,4 @@
-//! What the 1-bit optimizers of DeepSpeed have in common: their phases, and arguments of their own.
+//! What the 1-bit optimizers of DeepSpeed have in common: their phases and arguments.
 
 use crate::hyper::{HyperType, Value};
 use fallline_core::GlobalAt;
@@ -54,7 +54,7 @@ pub(super) const SET_UP: f64 = 0.0;
 pub(super) const WARM_UP: f64 = 1.0;
 pub(super) const COMPRESSED: f64 = 2.0;
 
-/// What [`advance`] remembers, as [`Algorithm::SHARED`](crate::Algorithm::SHARED) has it: the phase of this step and of
+/// What [`advance`] keeps, as [`Algorithm::SHARED`](crate::Algorithm::SHARED) has it: the phase of this step and of
 /// the next, 0 for the first.
 pub(super) const PHASES: &[(&str, f64)] = &[("phase", 0.0), ("next_phase", 0.0)];
 
@@ -77,8 +77,8 @@ macro_rules! differences {
     ($own:literal) => {
         concat!(
             "As in DeepSpeed the first step moves nothing, the bias is not corrected whatever bias_correction says, and \
-             with one rank nothing is compressed. A run that goes on from a checkpoint goes on with its phase, without \
-             another first step, and with what each rank's compressions have left out, where as many ranks go on (else \
+             with one rank nothing is compressed. A run that resumes from a checkpoint resumes its phase, without \
+             another first step, and with each rank's error-feedback residuals, where as many ranks resume (else \
              that begins from 0, as it always does in DeepSpeed). ",
             $own
         )
@@ -86,7 +86,8 @@ macro_rules! differences {
 }
 pub(super) use differences;
 
-/// Goes on to this step's phase, and finds out the next one's: warm-up ends after this step if `ends`. Returns the phase.
+/// Advances to this step's phase, and determines the next one's: warm-up ends after this step if `ends`. Returns the
+/// phase.
 pub(super) fn advance(at: &mut GlobalAt<'_>, ends: bool) -> f64 {
     at.shared[0] = at.shared[1];
     at.shared[1] = match phase(at.shared) {

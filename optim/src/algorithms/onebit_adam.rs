@@ -17,9 +17,9 @@ hyperparameters! {
     ///
     /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`. State: 8 bytes a parameter in `f32` (`m`, `v`).
     ///
-    /// [Compression](crate::compression) begins after the step by which the last parameter (by name) of those with a
-    /// gradient in it has been given `freeze_step` gradients, the first step's included. A parameter whose first gradient
-    /// comes then has v = 0, and moves by γ m / ε. With several ranks m is what is compressed.
+    /// [Compression](crate::compression) begins after the step in which the last parameter (by name) with a gradient
+    /// reaches `freeze_step` gradients, the first step's included. A parameter whose first gradient comes then has v
+    /// = 0, and moves by γ m / ε. With several ranks m is what is compressed.
     ///
     /// ```
     /// # use fallline_optim::algorithms::OnebitAdam;
@@ -153,6 +153,7 @@ impl Algorithm for OnebitAdam {
             Reference::new("deepspeed.runtime.fp16.onebit.adam.OnebitAdam", "deepspeed 0.14.4"),
         ],
     };
+    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
 
     const SHARED: &'static [(&'static str, f64)] = onebit::PHASES;
 

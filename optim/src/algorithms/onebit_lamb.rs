@@ -29,14 +29,14 @@ hyperparameters! {
     /// ```
     ///
     /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`, c_min, c_max = `min_coeff`, `max_coeff`, β_c =
-    /// `coeff_beta`, q_min, q_max = `factor_min`, `factor_max`, δ = `factor_threshold`; the norms are those of one tensor.
-    /// c and the last q are remembered for each parameter. State: 12 bytes a parameter in `f32` (`m`, `v`, and f as
+    /// `coeff_beta`, q_min, q_max = `factor_min`, `factor_max`, δ = `factor_threshold`; the norms are those of one
+    /// tensor. c and the last q are kept for each parameter. State: 12 bytes a parameter in `f32` (`m`, `v`, and f as
     /// `v_fresh`).
     ///
-    /// [Compression](crate::compression) begins after the step by which the last parameter (by name) of those with a
-    /// gradient in it has been given `freeze_step` gradients, the first step's included. A parameter's f starts from v at
-    /// its own gradient number `freeze_step`; if warm-up ended before, from 0. With several ranks the m of all parameters
-    /// are compressed in one piece, each multiplied before by what makes its root mean square that of the others, and
+    /// [Compression](crate::compression) begins after the step in which the last parameter (by name) with a gradient
+    /// reaches `freeze_step` gradients, the first step's included. A parameter's f starts from v at its own gradient
+    /// number `freeze_step`; if warm-up ended before, from 0. With several ranks the m of all parameters are
+    /// compressed in one piece. Each is multiplied before by what makes its root mean square that of the others, and
     /// divided by it afterwards.
     ///
     /// ```
@@ -252,7 +252,7 @@ rule! {
         p = Lane::when(moves, p - step_size * u, p);
     }
     or
-    /// The last pass of [`OnebitLamb`] over several ranks, which takes in the size of the momentum.
+    /// The last pass of [`OnebitLamb`] over several ranks, which accumulates the size of the momentum.
     pub OnebitLambRanksRule
     per_tensor(moves, step_size) reads OnebitLambSharedRule(update2, preliminary2, param2, m2)
     memory(lamb_coeff_freeze, last_factor, largest_ratio, momentum) {
@@ -323,6 +323,8 @@ impl Algorithm for OnebitLamb {
             Reference::new("deepspeed.runtime.fp16.onebit.lamb.OnebitLamb", "deepspeed 0.14.4"),
         ],
     };
+    const STATES: &'static [State<Self>] =
+        &[State::new("v").non_negative(), State::new("v_fresh").non_negative()];
 
     const MEMORY: &'static [(&'static str, f64)] = &[
         ("lamb_coeff_freeze", 0.0),

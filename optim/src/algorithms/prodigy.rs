@@ -1,4 +1,4 @@
-//! Prodigy: Adam that finds its learning rate from the way that it has come.
+//! Prodigy: Adam that finds its learning rate from the distance that it has moved.
 
 use super::prelude::*;
 use crate::algorithms::dadapt_adam::{check_lr, common_lr, needs_lr, weighted};
@@ -7,7 +7,7 @@ use fallline_core::backend::View;
 use fallline_core::{Kernel, Result};
 
 hyperparameters! {
-    /// Prodigy: Adam that finds its learning rate from the way that it has come.
+    /// Prodigy: Adam that finds its learning rate from the distance that it has moved.
     ///
     /// ```text
     /// δ  = d γ √(1 − β₂ᵏ⁺¹) / (1 − β₁ᵏ⁺¹)            (without use_bias_correction: d γ)
@@ -22,11 +22,11 @@ hyperparameters! {
     /// ```
     ///
     /// with γ = `lr`, β = `betas`, β₃ = `beta3` or √β₂, ε = `eps`, λ = `weight_decay`, d₀ = `d0`, c = `d_coef`, q =
-    /// `growth_rate`; the last line has the new d, δ the old one. d and D start from d₀, N from 0, and k counts the steps; all
-    /// four are remembered for all parameters together (`d`, `d_max`, `d_numerator`, `k`). While all gradients have been 0, or
-    /// `lr` is, nothing moves. θ₀ is what a parameter is when it gets its first gradient. Two passes. State: 16 bytes a
-    /// parameter in `f32` (`m`, `v`, `s`, `p0`), without `m` for β₁ = 0. With a `slice_p` above 1 both sums are over the first
-    /// of every so many elements, of which alone `s` and `p0` are kept.
+    /// `growth_rate`; the last line has the new d, δ the old one. d and D start from d₀, N from 0, and k counts the
+    /// steps. All four are shared scalars (`d`, `d_max`, `d_numerator`, `k`). While all gradients have been 0, or
+    /// `lr` is, nothing moves. θ₀ is what a parameter is when it gets its first gradient. Two passes. State: 16 bytes
+    /// a parameter in `f32` (`m`, `v`, `s`, `p0`), without `m` for β₁ = 0. With a `slice_p` above 1 both sums are
+    /// over the first of every so many elements, of which alone `s` and `p0` are kept.
     ///
     /// ```
     /// # use fallline_optim::algorithms::Prodigy;

@@ -34,7 +34,7 @@ hyperparameters! {
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
         /// Take the decay from the parameter, as AdamW does.
         decoupled_weight_decay: bool = false, Range::Any;
-        /// Climb instead of descend.
+        /// Maximize the objective.
         maximize: bool = false, Range::Any;
     }
     accepted { foreach: Option<bool>, capturable: bool, differentiable: bool }

@@ -33,7 +33,7 @@ hyperparameters! {
         momentum: f64 = 0.0, Range::AtLeast(0.0);
         /// Divide by the standard deviation of the gradient instead of its size.
         centered: bool = false, Range::Any;
-        /// Climb instead of descend.
+        /// Maximize the objective.
         maximize: bool = false, Range::Any;
     }
     accepted { capturable: bool, foreach: Option<bool>, differentiable: bool }

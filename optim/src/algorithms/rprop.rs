@@ -26,7 +26,7 @@ hyperparameters! {
         etas: (f64, f64) = (0.5, 1.2), Range::Above(0.0);
         /// The smallest and the largest step size.
         step_sizes: (f64, f64) = (1e-6, 50.0), Range::Any;
-        /// Climb instead of descend.
+        /// Maximize the objective.
         maximize: bool = false, Range::Any;
     }
     accepted { capturable: bool, foreach: Option<bool>, differentiable: bool }

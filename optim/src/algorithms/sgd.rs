@@ -29,7 +29,7 @@ hyperparameters! {
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
         /// Nesterov's momentum: look ahead by one more step.
         nesterov: bool = false, Range::Any;
-        /// Climb instead of descend.
+        /// Maximize the objective.
         maximize: bool = false, Range::Any;
     }
     accepted { foreach: Option<bool>, differentiable: bool, fused: Option<bool> }
@@ -103,7 +103,7 @@ impl Algorithm for Sgd {
     fn sparse(&self) -> Sparse {
         match (self.weight_decay > 0.0, self.momentum > 0.0) {
             (true, _) => Sparse::RefusedFor("takes row-sparse gradients only without weight_decay"),
-            // The momentum of the other rows goes on.
+            // The momentum of the other rows continues.
             (false, true) => Sparse::AsDense,
             (false, false) => Sparse::Rows,
         }

@@ -25,8 +25,8 @@ hyperparameters! {
     /// let algorithm = SophiaG { lr: 2e-4, bs: 480.0 * 1024.0, ..SophiaG::default() };
     /// ```
     ///
-    /// A trainer evaluates the gradient on its own labels for [`step`](crate::Optimizer::step) and now and then on drawn
-    /// ones:
+    /// A training loop evaluates the gradient on its labels for [`step`](crate::Optimizer::step) and now and then on
+    /// sampled ones:
     ///
     /// ```
     /// # use fallline_optim::{Optimizer, Result, param};
@@ -50,9 +50,9 @@ hyperparameters! {
         betas: (f64, f64) = (0.965, 0.99), Range::HalfOpen(0.0, 1.0);
         /// The share ρ of the curvature: the larger, the fewer elements are clipped.
         rho: f64 = 0.04, Range::AtLeast(0.0);
-        /// Weight decay λ, in units of `lr`.
+        /// Weight decay λ, multiplied by `lr`.
         weight_decay: f64 = 1e-1, Range::AtLeast(0.0);
-        /// Climb instead of descend.
+        /// Maximize the objective.
         maximize: bool = false, Range::Any;
         /// The batch size B (in tokens) by which the squares of mean gradients are scaled: an argument of
         /// `step` in sophia-opt.

@@ -12,10 +12,10 @@ hyperparameters! {
     /// θₜ = θₜ₋₁ − γ √(1 − β₂ᵗ) / (1 − β₁ᵗ) · mₜ / (√vₜ + ε)
     /// ```
     ///
-    /// for the rows that a row-sparse gradient ([`rows`](crate::rows)) names; all others, of the parameter and of its
-    /// states, are neither read nor written, so that a step costs what these rows cost. With γ = `lr`, β = `betas`,
-    /// ε = `eps`; t counts the gradients of the parameter, those that do not name the row and those that name none
-    /// included. Dense gradients are refused. State: 8 bytes a parameter in `f32` (`m`, `v`).
+    /// for the rows that a row-sparse gradient ([`rows`](crate::rows)) names. All others, of the parameter and of its
+    /// states, are neither read nor written, so that a step costs what these rows cost. With γ = `lr`, β = `betas`, ε
+    /// = `eps`. t counts the gradients of the parameter, including those that do not name the row and those that name
+    /// none. Dense gradients are refused. State: 8 bytes a parameter in `f32` (`m`, `v`).
     ///
     /// ```
     /// # use fallline_optim::algorithms::SparseAdam;
@@ -28,7 +28,7 @@ hyperparameters! {
         betas: (f64, f64) = (0.9, 0.999), Range::HalfOpen(0.0, 1.0);
         /// Added to the denominator.
         eps: f64 = 1e-8, Range::Above(0.0);
-        /// Climb instead of descend.
+        /// Maximize the objective.
         maximize: bool = false, Range::Any;
     }
 }

@@ -31,9 +31,9 @@ hyperparameters! {
         eps: (Option<f64>, f64) = (None, 1e-3), Range::AtLeast(0.0);
         /// The root mean square d that an update is clipped to.
         d: f64 = 1.0, Range::AtLeast(1.0);
-        /// Decoupled weight decay λ, in units of `lr`.
+        /// Decoupled weight decay λ, multiplied by `lr`.
         weight_decay: f64 = 0.0, Range::AtLeast(0.0);
-        /// Climb instead of descend.
+        /// Maximize the objective.
         maximize: bool = false, Range::Any;
     }
     accepted { foreach: Option<bool> }

@@ -22,23 +22,24 @@ hyperparameters! {
     /// ```
     ///
     /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`. i starts from 1 and doubles after every
-    /// `var_update_scaler` adaptations; j starts from 1 and, once v is frozen, doubles after every `local_step_scaler`
-    /// steps up to `local_step_clipper`. i, j, their counters and Γ are remembered for each parameter. State: 12 bytes a
-    /// parameter in `f32` (`m`, `v`, `u`), on several ranks 16 (and `base`, the parameter at the last exchange).
+    /// `var_update_scaler` adaptations. j starts from 1 and, once v is frozen, doubles after every
+    /// `local_step_scaler` steps up to `local_step_clipper`. i, j, their counters and Γ are kept for each parameter.
+    /// State: 12 bytes a parameter in `f32` (`m`, `v`, `u`), on several ranks 16 (and `base`, the parameter at the
+    /// last exchange).
     ///
-    /// v is frozen after the step by which the first parameter (by name) of those with a gradient in it has been given more
-    /// than `var_freeze_step` gradients, the first step's included.
+    /// v is frozen after the step in which the first parameter (by name) with a gradient exceeds `var_freeze_step`
+    /// gradients, the first step's included.
     ///
-    /// With several ranks the gradients of steps at which v is adapted are averaged (whether the next ones are, the last
-    /// parameter says); of the others m takes the mean of the compressed ones. Once v is frozen each rank steps alone, with
-    /// m, u and θ = base + u of its own, until c is exchanged, [compressed](crate::compression), and all begin anew from
-    /// the same. In between [`Driver::is_parted`](crate::Driver::is_parted) is true: a checkpoint has what each rank has of
-    /// its own, as many ranks go on from it bit for bit after
-    /// [`Driver::restore_params`](crate::Driver::restore_params), and others from the mean of m, u and θ.
+    /// With several ranks the gradients of steps at which v is adapted are averaged (whether the next ones are, the
+    /// last parameter says). Of the others m takes the mean of the compressed ones. Once v is frozen, the ranks take
+    /// local steps with diverged m, u and θ = base + u, until c is exchanged, [compressed](crate::compression), and
+    /// all resume from the same values. In between [`Driver::is_parted`](crate::Driver::is_parted) is true, and a
+    /// checkpoint has the values of each rank. As many ranks resume from it bit for bit after
+    /// [`Driver::restore_params`](crate::Driver::restore_params); others resume from the mean of m, u and θ.
     ///
-    /// With one rank DeepSpeed neither compresses nor sends. While v is adapted, what it does at the steps in between is
-    /// part of that: with one rank it **ignores the gradient** of those steps, and goes on along m. At the exchanges c is
-    /// what it was, so that θ and m change by rounding, and m becomes the mean of the steps since the last.
+    /// With one rank DeepSpeed neither compresses nor sends. While v is adapted, that includes the steps in between:
+    /// with one rank it **ignores the gradient** of those steps, and continues along m. At the exchanges c is what it
+    /// was. So θ and m change by rounding, and m becomes the mean of the steps since the last.
     ///
     /// ```
     /// # use fallline_optim::algorithms::ZeroOneAdam;
@@ -372,7 +373,7 @@ impl Algorithm for ZeroOneAdam {
             parameter of its list freezes the variance, here the first by name. Ranks begin anew from the same parameter \
             after an exchange, so that they hold the same bits: DeepSpeed takes the steps of each back from its own, \
             which rounds. It forgets u, the counters and the intervals with a checkpoint. Where parameters have had \
-            different numbers of gradients, its ranks may adapt the variance to gradients of their own and part for good: \
+            different numbers of gradients, its ranks may adapt the variance to local gradients and diverge for good: \
             here such a gradient is compressed."
         ),
         references: &[
@@ -384,7 +385,8 @@ impl Algorithm for ZeroOneAdam {
         ],
     };
 
-    const STATES: &'static [State<Self>] = &[State::new("m").rank_local(), State::new("u").rank_local()];
+    const STATES: &'static [State<Self>] =
+        &[State::new("m").rank_local(), State::new("v").non_negative(), State::new("u").rank_local()];
 
     const MEMORY: &'static [(&'static str, f64)] = &[
         ("var_interval", 1.0),

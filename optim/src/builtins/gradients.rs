@@ -109,7 +109,7 @@ rule! {
 }
 
 rule! {
-    /// A window goes on: this gradient times the step's gradient scale is added to its.
+    /// Accumulates a window: this gradient times the step's gradient scale is added to its.
     pub AddToSum(h: (), t) {}
     element(g: Grad) -> (sum: Scratch) {
         sum = sum + g;

@@ -17,7 +17,7 @@ impl Checkpoint {
         let steps = steps.map(|name| (name.as_str(), "has a step count, but its manifest does not know it"));
         let keys = self.tensors.keys().chain(self.codes.keys());
         let states = keys.filter_map(|key| key.strip_prefix("state/"));
-        // The scales of codes stand beside them.
+        // The scales of codes are next to them.
         let whole = |key: &'_ str| match key.strip_suffix(SCALE) {
             Some(whole) if self.codes.contains_key(&format!("state/{whole}")) => whole.to_owned(),
             _ => key.to_owned(),
@@ -61,7 +61,7 @@ impl Checkpoint {
         }
     }
 
-    /// Takes in another rank's part.
+    /// Adds another rank's part.
     fn take_part(&mut self, part: Checkpoint, rank: usize) -> Result<()> {
         let differs =
             |what: &str| Error::Mismatch(format!("the part of rank {rank} has {what} than the first"));
@@ -115,7 +115,7 @@ impl Checkpoint {
         safetensors::serialize(views, Some(metadata)).map_err(failed)
     }
 
-    /// Writes the file: beside its place first, flushed to the disk, then renamed.
+    /// Writes the file atomically: to a temporary file next to it, flushed to the disk, then renamed.
     ///
     /// # Errors
     /// [`Error::Io`] names the file; an older one is then still whole.

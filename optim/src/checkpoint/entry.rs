@@ -6,12 +6,12 @@ use fallline_core::{Backend, Element, Format, Shape, Storage};
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 
-/// A tensor of a checkpoint: format, extents, little-endian bytes.
+/// A tensor of a checkpoint: format, shape, little-endian bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// How its elements are stored.
     pub format: Format,
-    /// Its extents.
+    /// Its shape.
     pub shape: Shape,
     /// Its elements, row-major, little-endian.
     pub bytes: Vec<u8>,
@@ -54,8 +54,8 @@ impl Entry {
         Ok(())
     }
 
-    /// Copies the elements into new memory of a backend, where format and shape are these, or the format is let pass.
-    /// Says whether it was another.
+    /// Copies the elements into new memory of a backend, where format and shape are these, or another format may be
+    /// converted. Says whether it was another.
     pub(crate) fn load(
         &self,
         backend: &dyn Backend,

@@ -1,4 +1,4 @@
-//! Files that are whole or not there.
+//! Files that are written atomically.
 
 use std::io::Write;
 use std::path::Path;
@@ -21,8 +21,8 @@ pub fn remove_temporaries(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Writes a file beside its place, flushes it to the disk and renames it, so that nobody ever sees a part
-/// of it. Returns the file, open at its end.
+/// Writes a file atomically: to a temporary file next to it, which is flushed to the disk and renamed. So nobody ever
+/// sees a part of it. Returns the file, open at its end.
 ///
 /// A symbolic link stays, and the file that it names is replaced. A device or a pipe (`/dev/null`, `/dev/stdout`) is
 /// written to as it is.

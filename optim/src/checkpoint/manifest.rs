@@ -1,4 +1,4 @@
-//! What a checkpoint knows beside its tensors: the optimizer, its groups, its parameters.
+//! What a checkpoint has in addition to its tensors: the optimizer, its groups, its parameters.
 
 use super::VERSION;
 use crate::hyper::{Hyper, Value};
@@ -24,13 +24,13 @@ pub struct Manifest {
     /// Whose part it is, where each rank has written its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
-    /// How many ranks have an entry of their own (`rank/<rank>/<name>/<error>`).
+    /// How many ranks have separate entries (`rank/<rank>/<name>/<error>`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ranks: Option<usize>,
     /// How far the schedule is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<serde_json::Value>,
-    /// What goes on around steps.
+    /// The gradient pipeline: iterations, loss scale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) wrapper: Option<SavedWrapper>,
     /// Which weights the parameters held, where not those that are trained.
@@ -39,7 +39,7 @@ pub struct Manifest {
     /// How many iterations are in the average of the weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) average_steps: Option<u64>,
-    /// Whatever the trainer wants to find again.
+    /// Whatever the training loop wants to find again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trainer: Option<serde_json::Value>,
     /// Of a converted checkpoint: what its source needs to have it back, such as the order of the parameters.
@@ -81,7 +81,7 @@ pub struct OptimizerManifest {
     pub(super) name: String,
     /// For each group its hyperparameters, and its [`TYPE`] where that is another than the first group's.
     pub(super) groups: Vec<BTreeMap<String, serde_json::Value>>,
-    /// What the algorithm remembers for all parameters together.
+    /// The algorithm's shared scalars.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) shared: BTreeMap<String, serde_json::Value>,
     /// What is known of each parameter.
@@ -94,10 +94,10 @@ pub struct ParamManifest {
     pub(crate) shape: Vec<usize>,
     pub(crate) group: usize,
     compute: String,
-    /// The states that are not stored as they are computed.
+    /// The states that are not stored in the compute type.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) formats: BTreeMap<String, String>,
-    /// What the chances are drawn with that round it; the counter is its step count.
+    /// The seed of its stochastic rounding; the counter is its step count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) seed: Option<u64>,
     /// The kind of module that it belongs to, where it is not the one that would be guessed.
@@ -129,7 +129,7 @@ impl ParamManifest {
         }
     }
 
-    /// Its extents.
+    /// Its shape.
     pub fn shape(&self) -> Shape {
         Shape::from(&self.shape[..])
     }
@@ -237,19 +237,19 @@ impl OptimizerManifest {
         self.params.insert(name.to_owned(), ParamManifest::new(shape.extents(), group, compute));
     }
 
-    /// Says how a state of a parameter is stored. Those of which nothing is said are stored as they are computed.
+    /// Says how a state of a parameter is stored. Those of which nothing is said are stored in the compute type.
     pub fn insert_format(&mut self, name: &str, state: &str, format: Format) {
         if let Some(param) = self.params.get_mut(name) {
             param.insert_format(state, format);
         }
     }
 
-    /// Adds a number that the algorithm remembers for all parameters together.
+    /// Adds a shared scalar of the algorithm.
     pub fn insert_shared(&mut self, name: &str, value: f64) {
         self.shared.insert(name.to_owned(), to_json(&Value::Float(value)));
     }
 
-    /// A number that the algorithm remembers for all parameters together.
+    /// Returns a shared scalar of the algorithm.
     ///
     /// # Errors
     /// [`Error::Mismatch`] when there is none.
@@ -300,8 +300,8 @@ impl OptimizerManifest {
         Ok(values.map(|(name, value)| (name.as_str(), from_json(value))).collect())
     }
 
-    /// The groups' algorithms with hyperparameters of their own, and what the groups of a checkpoint remember from step to
-    /// step: of groups that it has not, what the first one does.
+    /// The groups' algorithms with their hyperparameters, and the scalars that the groups of a checkpoint keep from
+    /// step to step. Groups that it has not take the first one's.
     pub(crate) fn restore_kept<'a>(
         &self,
         current: impl Iterator<Item = &'a dyn AnyAlgorithm>,

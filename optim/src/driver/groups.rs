@@ -170,11 +170,10 @@ impl Driver {
         self.engine.setup.groups.get(group)?.mask.as_ref().map(|mask| &mask.mask)
     }
 
-    /// Keeps states on `host` and computes there, for parameters and gradients that are tensors on the driver's own
-    /// device until now. Beside them stand the parameters as they are computed (in `f32`, the state `master` where the
-    /// tensors have 16 bits). Gradients are copied down and parameters up in chunks, while others are stepped; what goes
-    /// on around a step (norms, clipping, accumulation, averages) stays on the device. The results are those of
-    /// [`ParamFormat::Master`] to the bit.
+    /// Keeps states on `host` and computes there (CPU offload), for parameters and gradients that are tensors on the device.
+    /// The host also keeps the parameters in the compute type (in `f32`, the state `master` where the tensors have 16 bits).
+    /// Gradients are copied down and parameters up in chunks, while other chunks are stepped. Norms, clipping, accumulation and
+    /// averages stay on the device. The results are bitwise those of [`ParamFormat::Master`].
     ///
     /// Where the first step binds memory of the host there is nothing to copy, and everything happens there. What is
     /// written to the tensors between steps is lost.

@@ -106,7 +106,8 @@ pub(crate) fn check_offloadable(group: &Group) -> Result<()> {
         return Err(Error::Groups { algorithm, problem });
     }
     if matches!(group.params, ParamFormat::Stochastic { .. }) {
-        let problem = "it cannot be offloaded with rounding by chance: parameters are kept in full precision";
+        let problem =
+            "it cannot be offloaded with stochastic rounding: parameters are kept in full precision";
         return Err(Error::Groups { algorithm, problem: problem.into() });
     }
     Ok(())

@@ -258,10 +258,10 @@ impl Engine {
         match (group.params, param.seed) {
             _ if options.converting => {}
             (ParamFormat::Stochastic { .. }, None) => {
-                return Err(mismatch("was rounded to the nearest, but here by chance"));
+                return Err(mismatch("was rounded to nearest, but here stochastically"));
             }
             (ParamFormat::Nearest | ParamFormat::Master, Some(_)) => {
-                return Err(mismatch("was rounded by chance, but here to the nearest"));
+                return Err(mismatch("was rounded stochastically, but here to nearest"));
             }
             _ => {}
         }
@@ -383,7 +383,7 @@ impl Engine {
             states,
             narrow: master.is_some(),
             master: master.map(Box::new),
-            // A run goes on with the chances that it began with.
+            // A resumed run keeps the seed that it began with.
             seed: self.setup.groups[group].params.seed().map(|own| param.seed.unwrap_or(own)),
             memory: memory.collect::<Result<_>>()?,
             kind,

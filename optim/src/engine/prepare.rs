@@ -106,7 +106,8 @@ impl Setup {
             rows.check(grad, &slot.shape, sparse)
                 .map_err(|problem| Error::Rows { param: name(), problem })?;
             if sparse.is_by_row() && self.counts_elements(slot)? {
-                let reason = "row-sparse gradients do not go with states in blocks or rounding by chance";
+                let reason =
+                    "row-sparse gradients do not go with block-quantized states or stochastic rounding";
                 return Err(Error::GradKind { param: name(), reason: reason.into() });
             }
             slot.sparse = true;

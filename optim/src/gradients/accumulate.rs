@@ -1,4 +1,4 @@
-//! Accumulation: gradients of several iterations are added up, and step together.
+//! Gradient accumulation: gradients of several iterations are added up, and step together.
 
 mod incremental;
 mod persist;
@@ -35,13 +35,13 @@ struct Sum {
     begun: bool,
     /// Whether there is nothing in it yet: the step's own pass begins it.
     blank: bool,
-    /// A copy of the trainer's gradient on a device that does not reach it.
+    /// A copy of the training loop's gradient on a device that does not reach it.
     staging: Option<Storage>,
 }
 
 /// What an iteration comes to.
 pub(crate) enum Iteration {
-    /// The window goes on.
+    /// The window continues.
     Open(StepReport),
     /// The window is full, and its gradients step.
     Full(Closing),
@@ -50,13 +50,13 @@ pub(crate) enum Iteration {
 /// How the gradients of a full window step; by default they are there as they step.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Closing {
-    /// Whether the step's own passes form the gradients: they limit them.
+    /// Whether the step's own passes form the gradients: they clamp them.
     formed: bool,
-    /// The share of the trainer's gradients, where the step's own passes add them.
+    /// The weight of the training loop's gradients, where the step's own passes add them.
     share: Option<f64>,
 }
 
-/// Where the sums of a pass over a window's gradients go.
+/// Where the sums of a pass over a window's gradients are written.
 enum To<'p> {
     /// To the host.
     Host(&'p mut [f64]),
@@ -119,7 +119,7 @@ impl Window {
         let share = 1.0 / window as f64;
         gradients.stats.done = false;
         let grads = Grads { slots: engine.slots.range_of(0..bindings.len()), bindings };
-        // What nothing looks at before the step is formed in its own passes, if they can.
+        // What nothing inspects before the step is formed in its own passes, if they can.
         let formed = closes && engine.can_fuse_gradients();
         let added = formed && !gradients.needs_stats();
         if added {
@@ -148,7 +148,7 @@ impl Window {
             let report = StepReport { without_grad, ..StepReport::default() };
             return Ok(Iteration::Open(StepReport { accumulated: Some(accumulated), ..report }));
         }
-        // Copies of the trainer's gradients, from steps before there was a window, are not these.
+        // Copies of the training loop's gradients, from steps before there was a window, are not these.
         for slot in engine.slots.range(0..bindings.len()) {
             slot.staging.as_mut().into_iter().for_each(|staging| staging.grad = None);
         }
@@ -184,8 +184,8 @@ impl Window {
         rebound(bindings, &mut self.sums, false)
     }
 
-    /// What the step's own passes do to the gradients of a full window, and the factor that is left of `factor`: elements
-    /// are limited first.
+    /// Returns what the step's own passes do to the gradients of a full window, and the factor that is left of
+    /// `factor`: elements are clamped first.
     ///
     /// # Errors
     /// When a device fails.
@@ -210,7 +210,8 @@ impl Window {
         Ok((prologue, factor))
     }
 
-    /// The parameters with the gradients of a full window, and with the trainer's where the step's own passes add them.
+    /// The parameters with the gradients of a full window, and with the training loop's where the step's own passes
+    /// add them.
     pub(crate) fn closing<'s>(
         &'s mut self,
         bindings: &'s mut [Binding<'_>],
@@ -276,7 +277,7 @@ impl Window {
         given().all(|binding| self.has(binding.name)) && given().count() == begun
     }
 
-    /// Adds the last gradients of a window, and looks at what comes of it on the way.
+    /// Adds the last gradients of a window, and inspects the results in the same pass.
     fn add_with_stats(
         &mut self,
         engine: &Engine,
@@ -390,7 +391,7 @@ fn place_of(kernel: &Kernel, grad: bool) -> usize {
     kernel.operands.iter().position(|operand| is(operand.role)).unwrap_or(0)
 }
 
-/// The same parameters with the window's gradients, and with the trainer's where those are still to be added.
+/// The same parameters with the window's gradients, and with the training loop's where those are still to be added.
 fn rebound<'s>(
     bindings: &'s mut [Binding<'_>],
     sums: &'s mut BTreeMap<String, Sum>,

@@ -52,7 +52,8 @@ impl Plans {
 }
 
 impl Plans {
-    /// A pass over what `next` gives until there is none, whose sums stay on the device. Returns the place of its plan.
+    /// Runs a pass over what `next` returns until there is none; its sums stay on the device. Returns the place of
+    /// its plan.
     fn run<'v>(
         &mut self,
         (backend, compute): (&dyn Backend, Compute),
@@ -80,7 +81,7 @@ impl Plans {
 #[derive(Clone, Copy)]
 struct Numbers {
     kernel: &'static Kernel,
-    /// The pass's rule, and the place of its plan; none for one that looked on the way.
+    /// The pass's rule, and the place of its plan; none for a fused inspection.
     of: &'static Kernel,
     pass: Option<usize>,
     max_norm: f64,
@@ -94,8 +95,8 @@ impl Clipping {
             .get_or_init(|| setup.backend.queue().is_some_and(|queue| queue.computes(setup.builtins.clip())))
     }
 
-    /// The plan of a pass that adds the last gradients of a window and looks at them on the way: it is taken, and given
-    /// back with whether it has looked.
+    /// Takes the plan of a pass that adds the last gradients of a window and inspects them. It is given back with
+    /// whether it has inspected.
     pub(super) fn take_plan(&mut self, backend: &dyn Backend) -> Plan {
         self.looked.take().unwrap_or_else(|| backend.plan())
     }
@@ -106,8 +107,8 @@ impl Clipping {
         self.fresh = looked;
     }
 
-    /// Computes the norm of the gradients, and what they are to be multiplied by, without waiting for either. None where
-    /// there is no element.
+    /// Computes the norm of the gradients, and their factor, without waiting for either. None where there is no
+    /// element.
     pub(super) fn clip(
         &mut self,
         setup: &Setup,
@@ -186,8 +187,8 @@ impl Clipping {
         queue_of(backend)?.run_queued(pass, Queued::default())
     }
 
-    /// The largest magnitude of all gradients as the sum of a pass, whose plan's place is returned: passes that leave a
-    /// seventh of what they read, until one is left. None where there is no element.
+    /// Finds the largest magnitude of all gradients, as the sum of a pass whose plan's place is returned. Passes
+    /// reduce what they read to a seventh, until one is left. None where there is no element.
     fn largest(&mut self, setup: &Setup, grads: Grads<'_, '_>, compute: Compute) -> Result<Option<usize>> {
         let clipping = self;
         let (backend, kernel) = (&*setup.backend, setup.builtins.extreme_magnitude());

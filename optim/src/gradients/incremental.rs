@@ -24,9 +24,9 @@ impl Gradients {
     pub(crate) fn why_inspected(&self) -> &'static str {
         match (&self.config.scaler, &self.config.clip) {
             (Some(_), _) => "a loss scale skips a step by all gradients",
-            (_, Some(_)) => "clipping looks at all gradients, or has buffers of its own",
-            _ if !self.config.is_plain() => "accumulation has buffers of its own",
-            _ => "the policy for NaN and infinity looks at all gradients",
+            (_, Some(_)) => "clipping needs all gradients, or separate buffers",
+            _ if !self.config.is_plain() => "accumulation has separate buffers",
+            _ => "the policy for NaN and infinity needs all gradients",
         }
     }
 

@@ -32,7 +32,7 @@ pub(super) fn norm_of(engine: &Engine, grads: Grads<'_, '_>, p: f64, scale: f64)
     Ok(norm(norms.into_iter(), p))
 }
 
-/// The p-norm of the only gradient that there is, for a p whose norm of norms is the norm of all: none other may be mixed
+/// The p-norm of the only gradient, for a p whose norm of norms is the norm of all. No other gradient may be mixed
 /// into it.
 ///
 /// # Errors
@@ -47,8 +47,8 @@ pub(super) fn norm_of_one(engine: &Engine, grads: Grads<'_, '_>, p: f64, scale: 
     Ok(norms.first().copied().unwrap_or(0.0))
 }
 
-/// Each gradient's p-norm, p being so many quarters: powers of shares of the largest magnitude, which neither overflow
-/// nor vanish.
+/// Each gradient's p-norm, p being so many quarters: powers of fractions of the largest magnitude, which neither
+/// overflow nor vanish.
 fn norms_by_powers(
     (engine, grads): (&Engine, Grads<'_, '_>),
     order: &[usize],
@@ -93,7 +93,7 @@ fn norms_by_powers(
     Ok(norms)
 }
 
-/// The largest or the `least` magnitude of all gradients: passes that leave a seventh of what they read, in pieces
+/// Finds the largest or the `least` magnitude of all gradients. Passes reduce what they read to a seventh, in pieces
 /// that need little memory.
 fn extreme_of(
     (engine, grads): (&Engine, Grads<'_, '_>),
@@ -209,7 +209,7 @@ impl<'d> Extremes<'d> {
         Ok(Extremes { backend, kernel, compute, rows: [row(scale), row(1.0)], left, kept, count: 0 })
     }
 
-    /// Takes in pieces of gradients, whose sevenths have room.
+    /// Reduces pieces of gradients, whose sevenths have room.
     fn take<'v>(
         &mut self,
         pieces: &[(usize, usize, usize)],
@@ -260,7 +260,7 @@ pub(super) fn hand_over<'v>(own: Ways<'v>, views: &mut Views<'v>) -> TensorPass 
     TensorPass { elements, row: 0 }
 }
 
-/// A pass over what `next` gives until there is none.
+/// Runs a pass over what `next` returns until there is none.
 fn pass<'v>(
     (backend, kernel, compute): (&dyn Backend, &'static Kernel, Compute),
     rows: &[f64],

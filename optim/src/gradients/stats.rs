@@ -37,8 +37,9 @@ pub(super) struct GradStat {
 }
 
 impl GradStats {
-    /// The first state by its parameter's name that is quantised and holds a NaN or an infinity, of the parameters with
-    /// a gradient: a block that does has a NaN as its scale. Where ranks have states of their own, that of all ranks.
+    /// Finds the first quantised state, by its parameter's name, that holds a NaN or an infinity, of the parameters
+    /// with a gradient. Such a block has a NaN as its scale. Where states differ between ranks, it is the first of
+    /// all ranks.
     ///
     /// # Errors
     /// When a device or a rank fails.

@@ -44,7 +44,7 @@ pub fn only<T: HyperType + PartialEq>(
 /// The row of an argument that is accepted and changes no number.
 #[doc(hidden)]
 pub const fn accepted_row<T: HyperType>(name: &'static str, default: fn() -> Value, range: Range) -> Hyper {
-    let meaning = " Accepted for the source's sake; changes no number.";
+    let meaning = " Accepted for compatibility; ignored.";
     Hyper { name, kind: T::NAME, default, range, meaning, counts: false, kept: false }
 }
 

@@ -8,9 +8,9 @@ use core::fmt;
 pub enum Value {
     /// Python's `None`.
     None,
-    /// A truth value.
+    /// A bool.
     Bool(bool),
-    /// A whole number.
+    /// An integer.
     Int(i64),
     /// A number.
     Float(f64),

@@ -4,7 +4,7 @@ use super::rules::{Lbfgs, VectorRules};
 use super::sorted_bindings;
 use super::vectors::{Vector, VectorSpace};
 use super::wolfe::{Point, strong_wolfe};
-use crate::{Binding, Error, Objective, Result};
+use crate::{Binding, Error, NonFinite, Objective, Result};
 use fallline_core::{Backend, Compute, Format, Shape, Storage};
 use std::sync::Arc;
 
@@ -15,18 +15,19 @@ pub(super) struct Pair {
     pub(super) rho: f64,
 }
 
-/// What is remembered between steps.
+/// What is kept between steps. A clone shares its vectors, which no step writes to.
+#[derive(Clone)]
 pub(super) struct History {
-    /// Names and extents of the parameters, sorted.
+    /// Names and shapes of the parameters, sorted.
     pub(super) params: Vec<(String, Shape)>,
     pub(super) compute: Compute,
     /// Iterations and evaluations so far.
     pub(super) iterations: u64,
     pub(super) evaluations: u64,
-    pub(super) direction: Vector,
+    pub(super) direction: Arc<Vector>,
     pub(super) t: f64,
-    pub(super) gradient: Vector,
-    pub(super) pairs: Vec<Pair>,
+    pub(super) gradient: Arc<Vector>,
+    pub(super) pairs: Vec<Arc<Pair>>,
     /// The scale of the first approximation.
     pub(super) scale: f64,
 }
@@ -65,7 +66,7 @@ fn history(
     }
     let lengths: Vec<usize> = params.iter().map(|(_, shape)| shape.elements()).collect();
     let space = VectorSpace { backend, kernels, compute, lengths };
-    let (direction, gradient) = (space.zeros()?, space.zeros()?);
+    let (direction, gradient) = (space.zeros()?.into(), space.zeros()?.into());
     let pairs = Vec::new();
     Ok(Some(History {
         params,
@@ -80,17 +81,64 @@ fn history(
     }))
 }
 
-/// One step: up to `max_iter` iterations. Returns the loss before it.
+/// What a step runs with.
+pub(super) struct Settings<'a> {
+    pub(super) hyper: &'a Lbfgs,
+    pub(super) kernels: VectorRules,
+    pub(super) backend: &'a Arc<dyn Backend>,
+    pub(super) compute: Option<Compute>,
+    pub(super) non_finite: NonFinite,
+}
+
+/// What a step did.
+pub(super) struct Stepped {
+    /// The loss before it.
+    pub(super) loss: f64,
+    /// Whether it met what is not finite, and left everything as it was.
+    pub(super) skipped: bool,
+}
+
+/// One step: up to `max_iter` iterations.
+///
+/// A loss or gradient that is not finite ends it where the policy says so, with everything as it was.
 pub(super) fn step(
-    hyper: &Lbfgs,
-    kernels: VectorRules,
-    backend: &Arc<dyn Backend>,
-    compute: Option<Compute>,
+    settings: &Settings<'_>,
     memory: &mut Option<History>,
     objective: &mut dyn Objective,
+) -> Result<Stepped> {
+    let before = memory.clone();
+    let (mut start, mut first) = (None, f64::NAN);
+    let found = search(settings, memory, objective, (&mut start, &mut first));
+    let error = match found {
+        Ok(loss) => return Ok(Stepped { loss, skipped: false }),
+        Err(error @ (Error::NonFinite { .. } | Error::NonFiniteLoss { .. })) => error,
+        Err(error) => return Err(error),
+    };
+    if let (Some(start), Some(known)) = (start, &*memory) {
+        let lengths = known.params.iter().map(|(_, shape)| shape.elements()).collect();
+        let (backend, kernels) = (settings.backend, settings.kernels);
+        let space = VectorSpace { backend, kernels, compute: known.compute, lengths };
+        space.move_to(&mut sorted_bindings(objective), &start)?;
+    }
+    *memory = before;
+    match settings.non_finite {
+        NonFinite::Skip => Ok(Stepped { loss: first, skipped: true }),
+        _ => Err(error),
+    }
+}
+
+/// The search of a step. Tells where it starts, once it may move from there, and the loss there.
+fn search(
+    settings: &Settings<'_>,
+    memory: &mut Option<History>,
+    objective: &mut dyn Objective,
+    (begun, before_step): (&mut Option<Vector>, &mut f64),
 ) -> Result<f64> {
+    let &Settings { hyper, kernels, backend, compute, non_finite } = settings;
+    let checks = non_finite != NonFinite::Propagate;
     let sign = if hyper.maximize { -1.0 } else { 1.0 };
     let first = objective.evaluate()?;
+    *before_step = first;
     let mut bindings = sorted_bindings(objective);
     if bindings.is_empty() {
         return Ok(first);
@@ -102,11 +150,17 @@ pub(super) fn step(
     let lengths = memory.params.iter().map(|(_, shape)| shape.elements()).collect();
     let space = VectorSpace { backend, kernels, compute: memory.compute, lengths };
     let mut gradient = space.gradients(&bindings, sign)?;
+    if checks {
+        check_finite(&space, &memory.params, first, &gradient)?;
+    }
     memory.evaluations += 1;
     if space.is_within(&gradient, 1.0, hyper.tolerance_grad)? {
         return Ok(first);
     }
     let mut position = space.position(&mut bindings)?;
+    if checks {
+        *begun = Some(space.copy(&position)?);
+    }
     drop(bindings);
 
     let most = hyper.max_eval.unwrap_or(hyper.max_iter * 5 / 4);
@@ -124,13 +178,17 @@ pub(super) fn step(
         if slope > -hyper.tolerance_change {
             break;
         }
-        let direction = &memory.direction;
+        let (direction, params) = (&memory.direction, &memory.params);
         let mut evaluate = |t: f64| -> Result<(f64, Vector, Vector)> {
             let mut there = space.copy(&position)?;
             space.add(&mut there, direction, t)?;
             space.move_to(&mut sorted_bindings(objective), &there)?;
-            let loss = sign * objective.evaluate()?;
-            Ok((loss, space.gradients(&sorted_bindings(objective), sign)?, there))
+            let loss = objective.evaluate()?;
+            let gradient = space.gradients(&sorted_bindings(objective), sign)?;
+            if checks {
+                check_finite(&space, params, loss, &gradient)?;
+            }
+            Ok((sign * loss, gradient, there))
         };
         let mut calls = 0;
         if hyper.line_search_fn.is_some() {
@@ -174,12 +232,37 @@ pub(super) fn step(
     Ok(first)
 }
 
+/// Refuses a loss, and gradients, that are not finite.
+fn check_finite(
+    space: &VectorSpace<'_>,
+    params: &[(String, Shape)],
+    loss: f64,
+    gradient: &[Storage],
+) -> Result<()> {
+    if !loss.is_finite() {
+        return Err(Error::NonFiniteLoss { loss });
+    }
+    if space.total(gradient)?.is_finite() {
+        return Ok(());
+    }
+    for ((param, _), storage) in params.iter().zip(gradient) {
+        let mut values = vec![0.0f64; storage.len()];
+        space.backend.read(storage, values.as_mut_slice().into())?;
+        let count = values.iter().filter(|x| !x.is_finite()).count() as u64;
+        if count > 0 {
+            return Err(Error::NonFinite { param: param.clone(), count });
+        }
+    }
+    // The sum overflowed; each element is finite.
+    Ok(())
+}
+
 impl History {
     /// Takes the last move into the history, and the next direction from it.
     fn update_direction(&mut self, space: &VectorSpace<'_>, gradient: &[Storage], size: u64) -> Result<()> {
         if self.iterations == 1 {
-            self.direction = space.scaled(gradient, -1.0)?;
-            self.gradient = space.copy(gradient)?;
+            self.direction = space.scaled(gradient, -1.0)?.into();
+            self.gradient = space.copy(gradient)?.into();
             return Ok(());
         }
         let mut y = space.copy(gradient)?;
@@ -191,7 +274,7 @@ impl History {
             while self.pairs.len() as u64 >= size {
                 self.pairs.remove(0);
             }
-            self.pairs.push(Pair { s, y, rho: 1.0 / product });
+            self.pairs.push(Arc::new(Pair { s, y, rho: 1.0 / product }));
         }
         let mut q = space.scaled(gradient, -1.0)?;
         let mut alphas = Vec::with_capacity(self.pairs.len());
@@ -205,8 +288,8 @@ impl History {
             let beta = space.dot(&pair.y, &direction)? * pair.rho;
             space.add(&mut direction, &pair.s, alpha - beta)?;
         }
-        self.direction = direction;
-        self.gradient = space.copy(gradient)?;
+        self.direction = direction.into();
+        self.gradient = space.copy(gradient)?.into();
         Ok(())
     }
 }

@@ -1,9 +1,10 @@
-//! What LBFGS remembers, in a checkpoint: vectors as states of the parameters, numbers in the manifest.
+//! What LBFGS keeps, in a checkpoint: vectors as states of the parameters, numbers in the manifest.
 
 use super::lbfgs::{History, Pair};
 use crate::checkpoint::{Checkpoint, OptimizerManifest, ParamManifest};
 use crate::{Error, ParamState, Result};
 use fallline_core::{Backend, Shape, Storage};
+use std::sync::Arc;
 
 impl History {
     /// A state of a parameter.
@@ -25,7 +26,7 @@ impl History {
             formats: vec![storage.format(); 2],
             state_bytes: vectors * storage.bytes(),
         };
-        self.params.iter().zip(&self.direction).map(of).collect()
+        self.params.iter().zip(&*self.direction).map(of).collect()
     }
 
     /// The vectors with the names of their states.
@@ -87,7 +88,7 @@ impl History {
         }
         let whole = |name: &str| match manifest.shared(name)? {
             x if x >= 0.0 && x.fract() == 0.0 && x < 9e15 => Ok(x as u64),
-            x => Err(Error::Mismatch(format!("the manifest's {name:?} is {x}, expected a whole number"))),
+            x => Err(Error::Mismatch(format!("the manifest's {name:?} is {x}, expected an integer"))),
         };
         let vector = |state: &str| -> Result<Vec<Storage>> {
             let requests: Vec<_> =
@@ -101,15 +102,15 @@ impl History {
         let mut pairs = Vec::new();
         for k in 0..whole("pairs")? {
             let rho = manifest.shared(&format!("rho.{k}"))?;
-            pairs.push(Pair { s: vector(&format!("s.{k}"))?, y: vector(&format!("y.{k}"))?, rho });
+            pairs.push(Arc::new(Pair { s: vector(&format!("s.{k}"))?, y: vector(&format!("y.{k}"))?, rho }));
         }
         let history = History {
             compute,
             iterations: whole("iterations")?,
             evaluations: whole("evaluations")?,
-            direction: vector("direction")?,
+            direction: vector("direction")?.into(),
             t: manifest.shared("t")?,
-            gradient: vector("gradient")?,
+            gradient: vector("gradient")?.into(),
             pairs,
             scale: manifest.shared("scale")?,
             params,

@@ -31,7 +31,7 @@ hyperparameters! {
         history_size: u64 = 100, Range::AtLeast(1.0);
         /// `"strong_wolfe"` or none.
         line_search_fn: Option<String> = None, Range::Any;
-        /// Climb instead of descend.
+        /// Maximize the objective.
         maximize: bool = false, Range::Any;
     }
 }
@@ -49,17 +49,17 @@ rule! {
     element(from: Scratch) -> (to: Scratch) { to = to + alpha * from; }
 }
 rule! {
-    /// The gradient, out of the trainer's memory.
+    /// The gradient, out of the training loop's memory.
     pub TakeGradRule(h: Lbfgs, t) {}
     element(g: Grad) -> (to: Scratch) { to = g; }
 }
 rule! {
-    /// The parameter, out of the trainer's memory.
+    /// The parameter, out of the training loop's memory.
     pub TakeParamRule(h: Lbfgs, t) {}
     element(from: Param) -> (to: Scratch) { to = from; }
 }
 rule! {
-    /// The parameter, into the trainer's memory.
+    /// The parameter, into the training loop's memory.
     pub PutParamRule(h: Lbfgs, t) {}
     element(from: Scratch) -> (p: Param) { p = from; }
 }

@@ -1,9 +1,9 @@
 //! Cautious updates: only what moves along the gradient's sign moves.
 //!
-//! The pass that writes the parameter is made into two, by changing its recorded graph: the first writes the update,
-//! masked, to scratch and counts the elements that agree; the second takes the step, and with it go the states that follow
-//! the new parameter. Where a pass before those two adds a decay to the gradient, it is changed as well: it keeps what it
-//! gets. Nothing is compiled for it, and no algorithm knows of it.
+//! The pass that writes the parameter is split into two, by changing its recorded graph. The first writes the update,
+//! masked, to scratch and counts the elements that agree. The second takes the step, and with it go the states that
+//! follow the new parameter. Where a pass before those two adds a decay to the gradient, it is changed as well: it
+//! keeps what it gets. Nothing is compiled for it, and no algorithm knows of it.
 
 use super::settings::SLOW;
 use crate::AnyAlgorithm;
@@ -205,14 +205,14 @@ fn decayed(
             continue;
         }
         if kernel.between.declared.may_skip {
-            return Err("its gradient takes in the weight decay in a pass that some steps leave out");
+            return Err("its gradient includes the weight decay in a pass that some steps leave out");
         }
         found = Some((kernel, graph, gradient));
     }
     Ok(found)
 }
 
-/// What an operation leads to, beside scalars.
+/// What an operation leads to, apart from scalars.
 #[derive(Clone, Copy, Default)]
 struct Leaves {
     param: bool,
@@ -348,7 +348,8 @@ impl Reader {
         let own =
             |k: u32| graph.stores().get(k as usize).copied().filter(|&place| k != param && follows(place));
         let followers: Vec<Option<u32>> = (0..graph.operands().len() as u32).map(own).collect();
-        // Beside the new parameter the second pass has what the first leaves as it was, and none of the tensor's scalars.
+        // In addition to the new parameter the second pass has what the first leaves as it was, and none of the
+        // tensor's scalars.
         let is_lost = |_, node: Node| match node {
             Node::Scalar(i) => i as usize >= step,
             Node::Operand(k) if k == param => writes_param,

@@ -2,8 +2,8 @@
 
 use fallline_core::{math::flag, rule};
 
-/// The hyperparameters of Lookahead around an algorithm (Zhang et al. 2019, as pytorch_optimizer 4.1.0 has it): after
-/// every `k` steps parameters go back to the slow weights, which have come nearer to them by then.
+/// The hyperparameters of Lookahead (Zhang et al. 2019, as pytorch_optimizer 4.1.0 has it). After every `k` steps the
+/// slow weights move towards the parameters, and the parameters are reset to them.
 ///
 /// Steps are counted as calls, with or without gradients. A parameter without a gradient in the step of a sync waits for
 /// the next one.

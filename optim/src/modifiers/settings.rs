@@ -11,7 +11,7 @@ pub struct Modifiers {
     /// Whether only those elements move whose update has the sign of their gradient, as far as all would (Liang et al.
     /// 2024, arXiv:2411.16085).
     pub cautious: bool,
-    /// Whether every so often the parameters are brought together with slow weights (Zhang et al. 2019,
+    /// Whether every so often the parameters are synchronized with slow weights (Zhang et al. 2019,
     /// arXiv:1907.08610).
     pub lookahead: Option<Lookahead>,
 }
@@ -25,11 +25,17 @@ impl Modifiers {
     /// None.
     pub const NONE: Modifiers = Modifiers { sharded: false, cautious: false, lookahead: None };
 
-    /// What is unusual about a state that a modifier brings.
+    /// What is unusual about a state that a modifier adds.
     pub(crate) fn state(&self, name: &str) -> Option<StateSpec> {
         let slow = self.lookahead.is_some() && name == SLOW;
         let (start, extent) = (Start::Param, Extent::Param);
-        slow.then_some(StateSpec { start, extent, non_negative: false, rank_local: false })
+        slow.then_some(StateSpec {
+            start,
+            extent,
+            non_negative: false,
+            full_precision: true,
+            rank_local: false,
+        })
     }
 
     /// What becomes of row-sparse gradients.
@@ -39,7 +45,7 @@ impl Modifiers {
                 "takes no row-sparse gradients with cautious: the share of elements that agree is that of all rows",
             ),
             Sparse::Rows if self.lookahead.is_some() => Sparse::RefusedFor(
-                "takes no row-sparse gradients in Lookahead: all rows are brought together with the slow weights",
+                "takes no row-sparse gradients in Lookahead: all rows are synchronized with the slow weights",
             ),
             own => own,
         }

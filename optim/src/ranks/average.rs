@@ -15,14 +15,14 @@ const BUCKET_BYTES: usize = 25 << 20;
 
 /// Makes one gradient of those that the ranks have computed.
 ///
-/// In every step all ranks [give](Averager::give) the gradients of the same parameters in the same order: that in which
-/// they are computed, from the last layer to the first. Full buckets are exchanged by a thread of their own while the
-/// trainer computes the next ones; [`finish`](Averager::finish) waits for the last. The first step exchanges nothing
-/// before its end, when all ranks have compared names, shapes and types.
+/// In every step all ranks [push](Averager::give) the gradients of the same parameters in the same order: that in
+/// which they are computed, from the last layer to the first. A background thread all-reduces full buckets while the
+/// training loop computes the next ones; [`finish`](Averager::finish) waits for the last. The first step exchanges
+/// nothing before its end, when all ranks have compared names, shapes and types.
 ///
-/// Gradients are sums over the ranks in the order of [`ranks`](fallline_core::ranks), each multiplied by its share first:
-/// the part of the batch that the rank computed its mean over, in the gradient's own type. Nothing else may be
-/// exchanged on the same communicator between the first `give` and `finish`.
+/// Gradients are sums over the ranks in the order of [`ranks`](fallline_core::ranks). Each is multiplied by its
+/// weight first, in the gradient's type: the fraction of the global batch that the rank computed its mean over.
+/// Nothing else may be exchanged on the same communicator between the first `give` and `finish`.
 ///
 /// ```
 /// use fallline_optim::ranks::{Averager, Communicator, threads};
@@ -114,9 +114,10 @@ impl Averager {
         })
     }
 
-    /// Takes the next gradient of this rank: its values are copied, so the trainer may use the memory again. `share` is
-    /// the part of the batch that it is the mean over, `1 / world` where the batch is split evenly. [`None`] takes
-    /// part as zeros, for a parameter that has no gradient on this rank; its shape is known after a step that had one.
+    /// Takes the next gradient of this rank. Its values are copied, so the training loop may use the memory again.
+    /// `share` is the part of the batch that it is the mean over, `1 / world` where the batch is split evenly.
+    /// [`None`] takes part as zeros, for a parameter that has no gradient on this rank; its shape is known after a
+    /// step that had one.
     ///
     /// # Errors
     /// When it is not the gradient that the first step had at this place; a gradient on a device that the host does not

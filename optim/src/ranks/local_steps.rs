@@ -1,4 +1,4 @@
-//! Ranks that hold parameters of their own for a while, between two exchanges.
+//! Local steps: replicas of the parameters that diverge for a while, between two exchanges.
 
 use crate::checkpoint::{Checkpoint, Entry};
 use crate::engine::Engine;
@@ -30,7 +30,7 @@ impl Setup {
 }
 
 impl Engine {
-    /// Puts the mean of what the ranks have of their own into a checkpoint, for other numbers of ranks.
+    /// Puts the mean of the diverged replicas into a checkpoint, for other numbers of ranks.
     pub(super) fn average_replicas(&self, checkpoint: &mut Checkpoint, world: usize) {
         let Engine { setup, slots, .. } = self;
         for slot in slots.iter().filter(|slot| setup.has_diverged(slot)) {
@@ -57,7 +57,7 @@ impl Engine {
     }
 }
 
-/// Checks what several ranks cannot have where they hold parameters of their own.
+/// Checks what several ranks cannot have where their replicas diverge.
 pub(super) fn check_local_steps(group: &Group, averages: bool) -> Result<(), &'static str> {
     let Group { algorithm, formats, params, .. } = group;
     if algorithm.spec().replicas.diverged.is_none() {
@@ -66,9 +66,9 @@ pub(super) fn check_local_steps(group: &Group, averages: bool) -> Result<(), &'s
     let in_blocks =
         |state: &&str| formats.choose(&**algorithm, state, usize::MAX, Format::F32).block().is_some();
     match params {
-        _ if averages => Err("between two exchanges each rank would average weights of its own"),
+        _ if averages => Err("between two exchanges each rank would average a diverged replica"),
         ParamFormat::Stochastic { .. } => {
-            Err("parameters of a rank's own cannot be rounded by chance: they would not be restored")
+            Err("local replicas do not go with stochastic rounding: they would not be restored")
         }
         _ if algorithm.rank_local_states().iter().any(in_blocks) => {
             Err("states of a rank's own cannot be stored in blocks")

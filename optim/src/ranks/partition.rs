@@ -1,8 +1,8 @@
 //! Who updates which parameter.
 
-/// Shares parameters of these sizes out over `world` ranks, as torch's `ZeroRedundancyOptimizer` does: the largest first
-/// (of equal ones the earlier), each to the rank that has least so far (of equal ones the first). `has` is what the
-/// ranks have already, and what they have afterwards. Returns each parameter's rank.
+/// Partitions parameters of these sizes over `world` ranks, as torch's `ZeroRedundancyOptimizer` does. The largest
+/// come first (of equal ones the earlier), each to the rank that has least so far (of equal ones the first). `has` is
+/// what the ranks have already, and what they have afterwards. Returns each parameter's rank.
 ///
 /// ```
 /// use fallline_optim::ranks::partition;

@@ -46,7 +46,7 @@ impl ProcessGroup {
         if self.pending_restore {
             return refused(
                 0,
-                "the checkpoint was saved between two exchanges, when ranks had parameters of their own: \
+                "the checkpoint was saved between two exchanges, when replicas had diverged: \
                  restore_params gives them back",
             );
         }
@@ -58,7 +58,7 @@ impl ProcessGroup {
             if algorithm.sharded() != world.sharded() {
                 return refused(
                     family,
-                    "either all optimizers of a configuration share out their states, or none",
+                    "either all optimizers of a configuration shard their states, or none",
                 );
             }
             if engine.family_averages(family) != engine.family_averages(0) {
@@ -175,7 +175,7 @@ impl ProcessGroup {
     }
 }
 
-/// Everything that a step of the engine depends on beside its tensors, one setting a line.
+/// Writes everything that a step of the engine depends on apart from its tensors, one setting a line.
 fn write_settings(engine: &Engine, text: &mut String) -> fmt::Result {
     let Engine { setup, shared, mode, lookahead_steps, .. } = engine;
     writeln!(text, "compute={:?}", setup.compute)?;
@@ -195,7 +195,7 @@ fn write_settings(engine: &Engine, text: &mut String) -> fmt::Result {
     }
     for (family, shared) in shared.iter().enumerate() {
         for ((name, _), value) in setup.family(family).spec().shared.iter().zip(shared.on_host()) {
-            writeln!(text, "optimizer {family} remembers {name}={value}")?;
+            writeln!(text, "optimizer {family} keeps {name}={value}")?;
         }
     }
     if engine.lookahead().is_some() {

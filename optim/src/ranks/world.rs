@@ -1,4 +1,4 @@
-//! What a driver knows of the other ranks.
+//! What a driver exchanges with the other ranks.
 
 use super::{Communicator, RankError, agree, hash, partition};
 use crate::params::slots::{Slot, Slots};
@@ -33,9 +33,9 @@ impl World {
         &self.ranks
     }
 
-    /// Sees to it that all ranks are about to take the same step: the same parameters in the same order, as far as each
-    /// other, gradients for the same ones, the same settings. Numbers are exchanged, and texts only where those differ.
-    /// `settings` writes them, one a line.
+    /// Checks that all ranks are about to take the same step: the same parameters in the same order, with as many
+    /// steps, gradients for the same ones, the same settings. Numbers are exchanged, and texts only where those
+    /// differ. `settings` writes them, one a line.
     pub(crate) fn agree(
         &mut self,
         bindings: &[Binding<'_>],
@@ -81,7 +81,7 @@ impl World {
         Ok(all.chunks_exact(16).map(|pair| [number(&pair[..8]), number(&pair[8..])]).collect())
     }
 
-    /// Gives parameters that are new an owner, group by group. Returns whether there were any.
+    /// Assigns an owner to parameters that are new, group by group. Returns whether there were any.
     pub(crate) fn assign_owners(&self, slots: &mut [Slot]) -> bool {
         if !self.sharded || slots.iter().all(|slot| slot.owner.is_some()) {
             return false;
@@ -101,7 +101,7 @@ impl World {
             for (slot, owner) in new.into_iter().zip(owners) {
                 slot.owner = Some(owner);
                 if owner != self.ranks.rank() {
-                    // What a checkpoint has brought for its owner.
+                    // What a checkpoint has for its owner.
                     slot.states.clear();
                     slot.master = None;
                     slot.layout_for = None;
@@ -111,7 +111,7 @@ impl World {
         true
     }
 
-    /// Brings parameters from the ranks that own them to the others.
+    /// Broadcasts parameters from the ranks that own them to the others.
     pub(crate) fn send<'p, 'd: 'p>(
         &mut self,
         params: impl Iterator<Item = (usize, &'p mut ParamRef<'d>)>,
@@ -193,14 +193,14 @@ fn host<'s>(param: &'s mut ParamRef<'_>) -> Option<SliceMut<'s>> {
 #[derive(Default)]
 struct Owner<'a> {
     params: Vec<SliceMut<'a>>,
-    /// Where the first that is not whole yet goes on.
+    /// Where the first that is not whole yet continues.
     at: (usize, usize),
     /// Of each parameter from the first on what is next.
     next: (usize, Vec<Range<usize>>),
 }
 
 impl Owner<'_> {
-    /// Goes on to the next bytes, and says how many they are.
+    /// Advances to the next bytes, and returns how many they are.
     fn cut(&mut self) -> usize {
         let (mut place, mut start) = self.at;
         let (first, ranges) = &mut self.next;

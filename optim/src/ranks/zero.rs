@@ -1,4 +1,4 @@
-//! `ZeroRedundancyOptimizer`: any algorithm, with its states shared out over the ranks.
+//! `ZeroRedundancyOptimizer`: any algorithm, with its states sharded over the ranks (ZeRO stage 1).
 
 use crate::hyper::{Hyper, HyperError, Range, Value};
 use crate::{AnyAlgorithm, Info, Method, Modifiers, Reference, Stepped};
@@ -6,7 +6,7 @@ use core::fmt;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a name stands for, with these hyperparameters.
+/// What a name means, with these hyperparameters.
 #[derive(Clone)]
 struct Find(Arc<Names>);
 
@@ -18,8 +18,9 @@ impl fmt::Debug for Find {
     }
 }
 
-/// Another algorithm, each parameter's states and update of which belong to one rank alone (ZeRO stage 1; Rajbhandari et
-/// al. 2020), as MMEngine builds it: `optimizer_type` names the algorithm, all other hyperparameters are its own.
+/// Another algorithm with sharded states, as MMEngine builds it: each parameter's states and update belong to one
+/// rank alone (ZeRO stage 1; Rajbhandari et al. 2020). `optimizer_type` names the algorithm, all other
+/// hyperparameters are its own.
 ///
 /// With one rank it is that algorithm.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub struct ZeroRedundancy {
 }
 
 const INFO: Info = Info {
-    summary: "Another algorithm with its states shared out: each rank has those of some parameters and updates these.",
+    summary: "Another algorithm with sharded states (ZeRO stage 1): each rank owns some parameters and updates them.",
     family: "ranks",
     source: "MMEngine 0.10.7 over torch 2.15",
     differences: "Rules, states and the other hyperparameters are those of the algorithm that optimizer_type names, here \
@@ -47,14 +48,14 @@ const INFO: Info = Info {
     ],
 };
 
-/// The hyperparameters beside those of the algorithm.
+/// The hyperparameters in addition to those of the algorithm.
 const OWN: [Hyper; 3] = [
     Hyper {
         name: "optimizer_type",
         kind: "name of an optimizer",
         default: || Value::Text("AdamW".into()),
         range: Range::Any,
-        meaning: " The algorithm whose states are shared out; a configuration must give it.",
+        meaning: " The algorithm whose states are sharded; a configuration must give it.",
         counts: true,
         kept: false,
     },
@@ -63,7 +64,7 @@ const OWN: [Hyper; 3] = [
         kind: "bool",
         default: || Value::Bool(false),
         range: Range::Any,
-        meaning: " Accepted for the source's sake; changes no number.",
+        meaning: " Accepted for compatibility; ignored.",
         counts: false,
         kept: false,
     },
@@ -86,7 +87,7 @@ impl ZeroRedundancy {
     /// hyperparameters that it is given and the defaults for the others.
     ///
     /// # Errors
-    /// When there is no such algorithm, it cannot be shared out, or it does not take the hyperparameters.
+    /// When there is no such algorithm, its states cannot be sharded, or it does not take the hyperparameters.
     pub fn new(
         find: impl Fn(&str, &[(&str, Value)]) -> Option<Result<Method, HyperError>> + Send + Sync + 'static,
         values: &[(&str, Value)],
@@ -98,7 +99,7 @@ impl ZeroRedundancy {
         Ok(ZeroRedundancy { find, kind, inner })
     }
 
-    /// The algorithm of a type, made with what is its own of these hyperparameters: some remember what they were made
+    /// The algorithm of a type, made with those of these hyperparameters that it has: some keep what they were made
     /// with.
     fn of_type(
         find: &Find,
@@ -121,7 +122,7 @@ impl ZeroRedundancy {
             Some(Ok(Method::Algorithm(inner))) => inner,
             Some(Ok(Method::Search(_))) => {
                 return Err(problem(format!(
-                    "{name} cannot be shared out: it searches along all parameters together"
+                    "{name} cannot be sharded: it searches along all parameters together"
                 )));
             }
             Some(Err(error)) => return Err(error),
@@ -129,10 +130,10 @@ impl ZeroRedundancy {
         };
         if inner.spec().replicas.error_feedback.is_some() {
             let reason = "it sends compressed momenta to all ranks itself, each of which needs all states";
-            return Err(problem(format!("{name} cannot be shared out: {reason}")));
+            return Err(problem(format!("{name} cannot be sharded: {reason}")));
         }
         if inner.sharded() {
-            return Err(problem(format!("{name} is shared out already")));
+            return Err(problem(format!("{name} is sharded already")));
         }
         let own = Self::others(values)?;
         let inner = match find(&own) {
@@ -190,7 +191,7 @@ impl ZeroRedundancy {
     /// Some algorithms do with some hyperparameters only.
     fn checked(kind: &str, inner: &dyn AnyAlgorithm) -> Result<(), HyperError> {
         if inner.programs().any(|program| program.is_global()) {
-            let problem = format!("{kind} cannot be shared out: it looks at all parameters together");
+            let problem = format!("{kind} cannot be sharded: it looks at all parameters together");
             return Err(HyperError::Combination { algorithm: Self::NAME, problem });
         }
         Ok(())

@@ -4,6 +4,7 @@ use super::plateau::Observed;
 use super::{At, Curve, Marks, Scheduled, Scheduler};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// A scheduler at work.
 #[derive(Clone, Debug)]
@@ -36,6 +37,9 @@ struct Saved {
     progress: Progress,
     #[serde(default)]
     base: Option<Vec<f64>>,
+    /// The entry itself; checkpoints of earlier versions lack it.
+    #[serde(default)]
+    entry: Option<Value>,
 }
 
 impl Running {
@@ -96,8 +100,8 @@ impl Problem {
 /// A chain of schedulers that drives an optimizer's hyperparameters.
 ///
 /// Building it sets the values of the first step. After each iteration call
-/// [`after_iteration`](Schedule::after_iteration), after the last one of an epoch then
-/// [`after_epoch`](Schedule::after_epoch), and after an evaluation [`observe`](Schedule::observe): the order
+/// [`after_iteration`](Schedule::after_iteration). After the last one of an epoch then call
+/// [`after_epoch`](Schedule::after_epoch), and after an evaluation [`observe`](Schedule::observe). That is the order
 /// in which MMEngine's `ParamSchedulerHook` steps them.
 #[derive(Clone, Debug, Default)]
 pub struct Schedule {
@@ -279,20 +283,24 @@ impl Schedule {
     }
 
     /// How far it is, for a checkpoint. (The values themselves are the optimizer's hyperparameters.)
-    pub fn save(&self) -> serde_json::Value {
+    pub fn save(&self) -> Value {
         let each = self.schedulers.iter().map(|running| {
-            let saved = Saved { progress: running.progress.clone(), base: Some(running.base.clone()) };
+            let saved = Saved {
+                progress: running.progress.clone(),
+                base: Some(running.base.clone()),
+                entry: serde_json::to_value(&running.spec).ok(),
+            };
             serde_json::to_value(saved).unwrap_or_default()
         });
         each.collect()
     }
 
-    /// Goes on from where [`save`](Schedule::save) was called. The optimizer's hyperparameters come from
-    /// its own checkpoint.
+    /// Resumes from where [`save`](Schedule::save) was called. The optimizer's hyperparameters come from its own
+    /// checkpoint.
     ///
     /// # Errors
     /// [`Error::Mismatch`] when it was saved from another chain; nothing is changed.
-    pub fn load(&mut self, saved: &serde_json::Value) -> Result<()> {
+    pub fn load(&mut self, saved: &Value) -> Result<()> {
         let unreadable = |problem: String| Error::Mismatch(format!("its schedule cannot be read: {problem}"));
         let saved: Vec<Saved> = Deserialize::deserialize(saved)
             .map_err(|error: serde_json::Error| unreadable(error.to_string()))?;
@@ -303,6 +311,10 @@ impl Schedule {
         for (place, (running, saved)) in self.schedulers.iter().zip(&saved).enumerate() {
             if running.progress.observed.is_some() != saved.progress.observed.is_some() {
                 return Err(Error::Mismatch(format!("entry {place} of its schedule is of another kind")));
+            }
+            let entry = serde_json::to_value(&running.spec).unwrap_or_default();
+            if let Some(difference) = saved.entry.as_ref().and_then(|saved| difference(saved, &entry)) {
+                return Err(Error::Mismatch(format!("entry {place} of its schedule differs: {difference}")));
             }
             let groups = running.base.len();
             if let Some(base) = saved.base.as_ref().filter(|base| base.len() != groups) {
@@ -315,5 +327,16 @@ impl Schedule {
             running.base = saved.base.unwrap_or_else(|| running.base.clone());
         }
         Ok(())
+    }
+}
+
+/// The first difference of two values, with where it is. What only `known` has is new in this version.
+fn difference(saved: &Value, known: &Value) -> Option<String> {
+    match (saved, known) {
+        (Value::Object(saved), Value::Object(known)) => saved.iter().find_map(|(key, saved)| {
+            let found = difference(saved, known.get(key).unwrap_or(&Value::Null))?;
+            Some(format!("{key} {found}"))
+        }),
+        _ => (saved != known).then(|| format!("is {saved}, expected {known}")),
     }
 }

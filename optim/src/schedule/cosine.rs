@@ -3,9 +3,10 @@
 use super::{At, Formula, Span};
 use core::f64::consts::PI;
 use fallline_core::math::cos;
+use serde::Serialize;
 
 /// The value that an annealing ends at.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub enum Minimum {
     /// An absolute value, `eta_min`.
     Value(f64),
@@ -22,12 +23,12 @@ impl Minimum {
     }
 }
 
-/// Half a cosine from the value down to a minimum, and up again where the range is longer than the period
-/// (Loshchilov & Hutter 2017, SGDR, without its restarts).
+/// Half a cosine from the value down to a minimum, and up again where the range is longer than the period.
+/// (Loshchilov & Hutter 2017, SGDR, without its restarts.)
 ///
 /// With T = t_max and the minimum η:
 /// `x ← (1 + cos(π t / T)) / (1 + cos(π (t − 1) / T)) · (x − η) + η`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CosineAnnealing {
     /// Steps of half a period, above 0; the length of the range if not given.
     pub t_max: Option<f64>,
@@ -76,7 +77,7 @@ impl Formula for CosineAnnealing {
 
 /// Half cosines from the first value times a weight down to a minimum, one after another (Loshchilov &
 /// Hutter 2017, SGDR). After the last the value stays.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CosineRestart {
     /// Steps of each half cosine, above 0.
     pub periods: Vec<f64>,

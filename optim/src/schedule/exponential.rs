@@ -1,9 +1,10 @@
 //! A factor each step.
 
 use super::{At, Formula};
+use serde::Serialize;
 
 /// The value times `gamma` at every step of the range but the first: `x ← γ x`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Exponential {
     /// The factor.
     pub gamma: f64,

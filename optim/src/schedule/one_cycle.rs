@@ -3,9 +3,10 @@
 use super::{At, Formula, Marks, Span};
 use core::f64::consts::PI;
 use fallline_core::math::cos;
+use serde::Serialize;
 
 /// How a cycle goes from one value to the next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum Anneal {
     /// Along half a cosine.
     #[default]
@@ -15,7 +16,7 @@ pub enum Anneal {
 }
 
 /// One number for all groups, or one for each.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum PerGroup {
     /// For all.
     All(f64),
@@ -41,11 +42,11 @@ impl PerGroup {
     }
 }
 
-/// The 1cycle policy (Smith & Topin 2019): from `eta_max / div_factor` up to `eta_max`, and down to
-/// `eta_max / div_factor / final_div_factor`; with three phases down to where it started before that.
+/// The 1cycle policy (Smith & Topin 2019): from `eta_max / div_factor` up to `eta_max`, and down to `eta_max /
+/// div_factor / final_div_factor`. With three phases it goes down to where it started before that.
 ///
 /// It sets the value whatever it was, so that it does not chain.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct OneCycle {
     /// The highest value.
     pub eta_max: PerGroup,

@@ -5,7 +5,7 @@ use super::{At, Formula, NO_END, Span};
 use serde::{Deserialize, Serialize};
 
 /// Which metrics are better, MMEngine's `rule`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum Direction {
     /// Smaller ones.
     #[default]
@@ -15,7 +15,7 @@ pub enum Direction {
 }
 
 /// By how much a metric must be better to count, MMEngine's `threshold` and `threshold_rule`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub enum Threshold {
     /// By this share of the best one.
     Relative(f64),
@@ -25,7 +25,7 @@ pub enum Threshold {
 
 /// The value times `factor`, but at least `min_value`, when the metric has not been better for more than
 /// `patience` observations ([`Schedule::observe`](super::Schedule::observe)).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ReduceOnPlateau {
     /// The metric's name.
     pub monitor: String,
@@ -85,9 +85,9 @@ impl ReduceOnPlateau {
         }
     }
 
-    /// Takes in a metric; whether the value is to be reduced now.
+    /// Observes a metric. Returns whether the value is to be reduced now.
     pub(super) fn observe(&self, metric: f64, seen: &mut Observed) -> bool {
-        // MMEngine begins with its stand-in for infinity.
+        // MMEngine begins with its number for infinity.
         let worst = if self.direction == Direction::Less { NO_END } else { -NO_END };
         if self.is_better(metric, seen.best.unwrap_or(worst)) {
             seen.best = Some(metric);

@@ -2,9 +2,10 @@
 
 use super::{At, Formula, Span};
 use fallline_core::math::powf;
+use serde::Serialize;
 
 /// The value times `gamma` every `step_size` steps: `x ← γ x` where t > 0 is a multiple of `step_size`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Step {
     /// Steps from one to the next, above 0.
     pub step_size: f64,
@@ -31,7 +32,7 @@ impl Formula for Step {
 }
 
 /// The value times `gamma` at each of the milestones, as often as it is among them: `x ← γᵏ x`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MultiStep {
     /// Steps of the range, from 0, in any order.
     pub milestones: Vec<f64>,

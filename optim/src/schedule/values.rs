@@ -3,10 +3,11 @@
 use crate::hyper::Value;
 use crate::{Error, Optimizer, Result};
 use core::ops::Index;
+use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Which hyperparameter a scheduler changes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum Target {
     /// The one of this name, `lr` mostly.
     Named(String),

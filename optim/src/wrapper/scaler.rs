@@ -75,7 +75,7 @@ impl LossScaler {
         single(1.0 / self.scale)
     }
 
-    /// Takes in whether a step found what is not finite.
+    /// Updates the scale by whether a step found what is not finite.
     pub(crate) fn update(&mut self, found: bool) {
         let Some(Dynamic { growth_factor, backoff_factor, growth_interval }) = self.dynamic else { return };
         if found {
@@ -97,7 +97,7 @@ impl LossScaler {
         SavedScaler { scale: self.scale, steps: self.steps }
     }
 
-    /// Goes on from a saved one; a fixed scale stays as it is.
+    /// Resumes from a saved one; a fixed scale stays as it is.
     pub(crate) fn load(&mut self, saved: &SavedScaler) -> Result<(), String> {
         LossScaler::fixed(saved.scale).map_err(|problem| format!("its loss scale: {problem}"))?;
         if self.dynamic.is_some() {

@@ -1,4 +1,4 @@
-//! What goes on around a step, and how states are stored, over several ranks against one: run by all ranks at once.
+//! The gradient pipeline and storage formats over several ranks against one: run by all ranks at once.
 
 use fallline_core::ranks::Communicator;
 use fallline_core::{Format, bf16};
@@ -84,7 +84,7 @@ fn kinds() -> Vec<(&'static str, Build)> {
     vec![
         ("nearest", || driver(sharded("AdamW"))),
         ("master", || stored(ParamFormat::Master, None)),
-        ("by chance", || stored(ParamFormat::Stochastic { seed: 5 }, Some(Format::Bf16))),
+        ("stochastically", || stored(ParamFormat::Stochastic { seed: 5 }, Some(Format::Bf16))),
         ("blocks", || stored(ParamFormat::Nearest, Format::named("q8"))),
         ("average", || driver(sharded("AdamW")).averaged(Average::exponential(0.1).unwrap())),
         ("window", || wrapped(|w| w.accumulate = Accumulate { counts: 2, total: Some(STEPS) })),
@@ -110,7 +110,7 @@ fn kinds() -> Vec<(&'static str, Build)> {
     ]
 }
 
-/// Sharded states, however they are stored and whatever goes on around the step, are those of one rank: parameters,
+/// Sharded states, in any storage format and with any gradient pipeline, are those of one rank: parameters,
 /// checkpoints, and what comes after a checkpoint, even if nothing comes before the next.
 pub fn kept_as_alone(ranks: &Arc<dyn Communicator>) {
     let place = format!("rank {} of {}", ranks.rank(), ranks.world());

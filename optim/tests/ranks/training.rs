@@ -125,7 +125,7 @@ fn states(optimizer: &dyn Optimizer, of: &str) -> Vec<Option<Vec<f64>>> {
     ["m", "v"].map(|state| optimizer.state(of, state).unwrap()).into()
 }
 
-/// N ranks step exactly as one does, with states on all ranks or shared out, in any number of buckets.
+/// N ranks step exactly as one does, with states on all ranks or sharded, in any number of buckets.
 pub fn trajectories(ranks: &Arc<dyn Communicator>) {
     let (rank, world) = (ranks.rank(), ranks.world());
     for lengths in [&[3, 40, 7, 0, 1, 300][..], &[5, 9]] {
@@ -141,7 +141,7 @@ pub fn trajectories(ranks: &Arc<dyn Communicator>) {
             let mut optimizer = driver(algorithm).with_ranks(Arc::clone(ranks));
             let mut model = Model::new(lengths);
             together(&mut averager, 0..STEPS, &mut optimizer, &mut model);
-            assert_eq!(model, expected, "rank {rank} of {world}, buckets of {bucket}, shared out: {shares}");
+            assert_eq!(model, expected, "rank {rank} of {world}, buckets of {bucket}, sharded: {shares}");
             let owners = partition(lengths, &mut vec![0; world]);
             for (i, (name, _)) in model.params.iter().enumerate() {
                 let has = if shares && owners[i] != rank { vec![None, None] } else { states(&whole, name) };

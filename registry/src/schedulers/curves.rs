@@ -9,7 +9,7 @@ use fallline_optim::schedule::{
 
 /// A kind of scheduler.
 pub(super) struct Kind {
-    /// MMEngine's name, without what stands behind it.
+    /// MMEngine's name, without its suffix.
     pub(super) name: &'static str,
     /// The arguments that it alone has.
     pub(super) arguments: &'static [&'static str],

@@ -48,7 +48,7 @@ unsafe fn quiet256(x: __m256, up: __m256i) -> __m256i {
     }
 }
 
-/// What is added to numbers so that cutting them off rounds to the nearest, or the even one.
+/// What is added to numbers so that truncating them rounds to nearest-even.
 ///
 /// # Safety
 /// The CPU has AVX2.

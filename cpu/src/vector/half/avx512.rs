@@ -20,7 +20,7 @@ static UPPERS: Words = Words({
     words
 });
 
-/// The same of whole numbers: to an unpacked pair, and back.
+/// The same of integers: to an unpacked pair, and back.
 #[repr(align(64))]
 struct Places([[i32; 16]; 2]);
 static UNPACKED: Places = Places({
@@ -81,7 +81,7 @@ unsafe fn narrow512(pair: [Zmm32; 2], added: [__m512i; 2], to: *mut u16) {
     }
 }
 
-/// What is added to numbers so that cutting them off rounds to the nearest, or the even one.
+/// What is added to numbers so that truncating them rounds to nearest-even.
 ///
 /// # Safety
 /// The CPU has AVX-512.

@@ -5,7 +5,7 @@ use crate::vector::register::Register;
 use fallline_core::Literal;
 
 /// A vector that comes in pairs. The order of a pair's elements is the same wherever they come from, and is not that
-/// in memory: good for what goes element by element, not for sums.
+/// in memory. That suits element-wise work, not sums.
 pub(crate) trait VectorPair: Register<Number = f32>
 where
     f64: Literal<Self>,
@@ -34,7 +34,7 @@ where
     /// As above.
     unsafe fn load_bf16_pair(from: *const u16) -> [Self; 2];
 
-    /// Rounds a pair to the nearest-even bfloat16.
+    /// Rounds a pair to bfloat16 (round-to-nearest-even).
     ///
     /// # Safety
     /// As above.

@@ -72,8 +72,8 @@ pub(crate) trait PhiloxWords: Copy {
     unsafe fn interleave(self, upper: Self) -> Self;
 }
 
-/// The counters of a pair's elements, and what the first round makes of them whatever the key is: the product, and its
-/// upper half with that of the counter.
+/// The counters of a pair's elements, and the part of the first round that does not depend on the key. That is the
+/// product, and its upper half with that of the counter.
 #[derive(Clone, Copy)]
 pub(crate) struct PhiloxCounter<B> {
     counters: B,

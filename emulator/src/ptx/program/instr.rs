@@ -162,7 +162,7 @@ pub struct Access {
     /// Bits of each register that a load writes.
     pub register_bits: u32,
     pub address: Address,
-    /// The place where this instruction remembers the allocation it last met.
+    /// The place where this instruction keeps the allocation it last met.
     pub slot: u32,
 }
 

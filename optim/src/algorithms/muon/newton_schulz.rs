@@ -48,7 +48,7 @@ rule! {
     }
 }
 
-/// `steps` times `X ← a X + (b A + c A²) X` with `A = X Xᵀ`, on matrices of these extents.
+/// `steps` times `X ← a X + (b A + c A²) X` with `A = X Xᵀ`, on matrices of this shape.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::algorithms) struct NewtonSchulz<'a> {
     pub(in crate::algorithms) rows: usize,
@@ -121,8 +121,8 @@ impl NewtonSchulz<'_> {
     }
 
     /// In products of m × m matrices, of which symmetric ones cost half, five steps on m × rm cost 7.5 r + 2.5 in the
-    /// plain form, 4.5 r + 4.5 with two of them as one, and 1.5 r + 8.5 in the other. That is the less exact one, so it
-    /// must be worth it.
+    /// plain form. They cost 4.5 r + 4.5 with two of them as one, and 1.5 r + 8.5 in the other form. That is the less
+    /// exact one, so it must be worth it.
     fn prefers_gram(&self, pairs: bool) -> bool {
         let (large, small) = (self.rows.max(self.columns), self.small());
         if pairs { 2 * large >= 3 * small } else { 4 * large >= 5 * small }
@@ -229,8 +229,8 @@ impl NewtonSchulz<'_> {
     /// X ← Q X                                      once, in the end
     /// ```
     ///
-    /// All of them commute. In `bf16` a Q of norm q is off by q · 2⁻⁹, which shows where it takes all of a direction's
-    /// size away, and in all elements alike: a matrix of equal entries may come out a third too small or too large.
+    /// All of them commute. In `bf16` a Q of norm q is off by q · 2⁻⁹. That shows where it takes all of a direction's
+    /// size away, and in all elements alike. So a matrix of equal entries may be a third too small or too large.
     fn gram_form<K: Link>(
         &self,
         on: Runner<'_>,

@@ -22,17 +22,17 @@ rule! {
     }
 }
 
-/// With `s(x) = a + b x + c x²` a step is `X ← s(A) X`, and two of them are `X ← q(A) X` with `q(x) = s(x) s(x s(x)²)`,
-/// which is of degree 12 and so takes four products, where A², s(A) A s(A), its square and the last factor take five:
+/// With `s(x) = a + b x + c x²` a step is `X ← s(A) X`. Two of them are `X ← q(A) X` with `q(x) = s(x) s(x s(x)²)`,
+/// which is of degree 12 and so takes four products. A², s(A) A s(A), its square and the last factor would take five:
 ///
 /// ```text
 /// M = α A² + β A,  N = A M + γ A,  K = N²
 /// q(A) = q(0) I + U V + W
 /// ```
 ///
-/// with combinations U, V, W of A, M, N and K. (Bader, Blanes, Casas 2019, Computing the matrix exponential with an
-/// optimized Taylor polynomial approximation, do the same with the exponential's.) They come from q = (g − h)(g + h) + r
-/// with g of degree 6 and cubic h and r. Where rounding would show they are not used.
+/// with combinations U, V, W of A, M, N and K. Bader, Blanes, Casas 2019 (Computing the matrix exponential with an
+/// optimized Taylor polynomial approximation) do the same with the exponential's. They come from q = (g − h)(g + h) +
+/// r with g of degree 6 and cubic h and r. Where rounding would show they are not used.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pair {
     /// q(0).
@@ -52,8 +52,8 @@ impl Pair {
         f.iter().zip(&mut outer).for_each(|(x, to)| *to += b * x);
         outer[0] += a;
         let q: [f64; 13] = times(&s, &outer);
-        // g² has q's coefficients from the 7th power on; h² takes the next three, which needs a g(0) that is large enough,
-        // and works best when it is a little larger; r is what remains.
+        // g² has q's coefficients from the 7th power on. h² takes the next three, which needs a g(0) that is large
+        // enough, and works best when it is a little larger. r is what remains.
         let mut g = [0.0; 7];
         g[6] = sqrt(q[12]);
         for k in (1..6).rev() {

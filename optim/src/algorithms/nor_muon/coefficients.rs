@@ -12,7 +12,7 @@ pub enum Coefficients {
     Named(Preset),
     /// The same in all iterations.
     Same(Triple),
-    /// One after another; the last ones go on. Never empty.
+    /// One after another; the last ones repeat. Never empty.
     Several(Vec<Triple>),
 }
 
@@ -77,7 +77,7 @@ impl Preset {
 }
 
 impl Coefficients {
-    /// a, b, c of each iteration; the last ones go on.
+    /// Returns a, b, c of each iteration; the last ones repeat.
     pub fn steps(&self) -> &[Triple] {
         match self {
             Coefficients::Named(preset) => preset.steps(),
