@@ -143,6 +143,13 @@ fn structures_that_grow_or_contain_themselves_are_refused() {
     // Many values from few bytes.
     let many = [&[0x80, 2, b'('][..], &b"]".repeat(5_000_000), b"t."].concat();
     assert!(refused("five million lists", &many).contains("more than"));
+    // The same in the memo, on the stack and in marks, from a byte each.
+    for (what, opcode) in
+        [("five million places", 0x94), ("five million copies", b'2'), ("five million marks", b'(')]
+    {
+        let many = [&b"\x80\x04N"[..], &[opcode; 5_000_000], b"."].concat();
+        assert!(refused(what, &many).contains("more than"), "{what}");
+    }
     // A large value that is copied by every call.
     let mut copies = vec![0x80, 2, b'}', b'q', 0, b'('];
     (0..100_000u32).for_each(|i| copies.extend([&[b'J'][..], &i.to_le_bytes(), b"N"].concat()));

@@ -220,6 +220,7 @@ impl<'a> Machine<'_, '_, 'a> {
             // A frame says how much is to be read ahead.
             0x95 => self.take::<8>().map(|_| ()),
             b'(' => {
+                self.fits(self.marks.len())?;
                 self.marks.push(self.stack.len());
                 Ok(())
             }
@@ -370,13 +371,21 @@ impl<'a> Machine<'_, '_, 'a> {
         }
     }
 
+    /// What an opcode of a byte can make without a new value is limited, too.
+    fn fits(&self, length: usize) -> Result<()> {
+        let limit = self.limits.values;
+        if length < limit { Ok(()) } else { Err(Error::Limit { what: "values", limit }) }
+    }
+
     fn push_known(&mut self, id: Id) -> Result<()> {
+        self.fits(self.stack.len())?;
         self.stack.push(id);
         Ok(())
     }
 
     fn put(&mut self, key: u32) -> Result<()> {
         let top = self.top()?;
+        self.fits(self.memo.len())?;
         self.memo.insert(key, top);
         Ok(())
     }
