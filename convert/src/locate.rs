@@ -112,12 +112,9 @@ fn nothing(root: &Value<'_>) -> String {
     }
     match root.opaque_values().first() {
         Some(opaque) if opaque.at.is_empty() => {
-            format!(
-                "{problem}: it is a {}, which is not built; save what its state_dict() gives",
-                opaque.class
-            )
+            format!("{problem}: what it is ({}) is not built; save what its state_dict() gives", opaque.class)
         }
-        Some(opaque) => format!("{problem}; {} is a {}, which is not built", opaque.at, opaque.class),
+        Some(opaque) => format!("{problem}; {} ({}) is not built", opaque.at, opaque.class),
         None => problem.to_owned(),
     }
 }
