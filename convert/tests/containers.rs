@@ -2,12 +2,14 @@
 //! and what nobody needs of them is in nobody's way.
 
 use fallline_convert::{
-    Error, ImportOptions, Limits, Report, Value, archive, deepspeed, flat, from_torch, names, to_torch,
+    Dtype, Error, ImportOptions, Limits, Report, Tensor, Value, archive, deepspeed, flat, from_torch, names,
+    to_torch,
 };
 use fallline_core::{Kernel, Link, Rule};
 use fallline_optim::algorithms::{AdamW, FusedAdam, Sgd};
 use fallline_optim::hyper::Value as Hyper;
 use fallline_optim::{AnyAlgorithm, Checkpoint, Linked, Method};
+use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 
 /// Rules that are never run: only states are looked at.
@@ -466,5 +468,54 @@ fn sgd_takes_any_of_them() {
     for name in ["namespace.pth", "protocol5.pth", "legacy.pth", "numpy_group.pth"] {
         let (checkpoint, report) = import(name, &method::<Sgd>(), &lenient).unwrap();
         assert!(checkpoint.state("0", "momentum").is_none() && !report.left_out.is_empty(), "{name}");
+    }
+}
+
+/// A file with a model of these shapes, and AdamW's state of it.
+fn model_of(shapes: &[Vec<usize>]) -> Value<'static> {
+    let tensor = |shape: &[usize], x: f32| {
+        let bytes = x.to_le_bytes().repeat(shape.iter().product());
+        Value::Tensor(Tensor::new(Dtype::Float32, shape.to_vec(), bytes).unwrap())
+    };
+    let state = |shape: &Vec<usize>| {
+        let moments = [
+            ("step", tensor(&[], 2.0)),
+            ("exp_avg", tensor(shape, 0.5)),
+            ("exp_avg_sq", tensor(shape, 0.25)),
+        ];
+        Value::dict(moments)
+    };
+    let model =
+        shapes.iter().enumerate().map(|(i, shape)| (format!("p{i}").as_str().into(), tensor(shape, 1.0)));
+    let states = shapes.iter().enumerate().map(|(i, shape)| ((i as i64).into(), state(shape)));
+    let ids = (0..shapes.len()).map(|i| Value::Int(i as i64)).collect();
+    let group = Value::dict([("lr", Value::Float(0.1)), ("params", Value::List(ids))]);
+    let optimizer =
+        Value::dict([("state", Value::Dict(states.collect())), ("param_groups", Value::List(vec![group]))]);
+    Value::dict([("model", Value::Dict(model.collect())), ("optimizer", optimizer)])
+}
+
+proptest! {
+    /// Names in any order are taken where every state has the shape of its parameter, and are refused otherwise; leniently
+    /// those parameters start anew, and no others.
+    #[test]
+    fn names_in_any_order_fit_or_are_refused(
+        shapes in proptest::collection::vec(proptest::collection::vec(1usize..4, 0..3), 1..6),
+        order in any::<[proptest::sample::Index; 6]>(),
+    ) {
+        let mut left: Vec<usize> = (0..shapes.len()).collect();
+        let order: Vec<usize> = order[..shapes.len()].iter().map(|at| left.remove(at.index(left.len()))).collect();
+        let names = order.iter().map(|i| (format!("p{i}"), None)).collect();
+        let options = ImportOptions { names: Some(names), ..ImportOptions::default() };
+        let root = model_of(&shapes);
+        let fits = |i: usize| shapes[order[i]] == shapes[i];
+        let taken = from_torch(&root, &method::<AdamW>(), &options);
+        prop_assert_eq!(taken.is_ok(), (0..order.len()).all(fits));
+        let lenient = ImportOptions { lenient: true, ..options };
+        let (checkpoint, report) = from_torch(&root, &method::<AdamW>(), &lenient).unwrap();
+        for (i, place) in order.iter().enumerate() {
+            prop_assert_eq!(checkpoint.steps(&format!("p{place}")).unwrap(), if fits(i) { 2 } else { 0 });
+        }
+        prop_assert_eq!(report.left_out.len(), (0..order.len()).filter(|&i| !fits(i)).count());
     }
 }
