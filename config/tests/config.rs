@@ -2,6 +2,8 @@
 
 mod samples;
 
+use std::path::Path;
+
 use fallline_config::{ConfigError, Dict, Entries, Node, Value, load, parse_inline, parse_python};
 use proptest::prelude::*;
 use samples::{check_sample, message, sample};
