@@ -82,6 +82,7 @@ fn a_file_says_how_long_training_is() {
             "max_epochs must be a whole number from 1, got 1.5",
         ),
         ("train_cfg = dict(by_epoch=False, max_iters='many')", "max_iters must be a whole number from 1"),
+        ("train = dict(epoch=3)", "train has no \"epoch\" (did you mean \"epochs\"?)"),
         ("train = dict(epochs=-1)", "epochs must be a whole number from 0, got -1"),
     ] {
         let error = length(text).unwrap_err().to_string();

@@ -145,6 +145,7 @@ fn hooks_are_read_or_told() {
             .contains("did you mean \"momentum\"?")
     );
     assert!(recipe("dict(type='EMAHook', momentum=2)").is_err());
+    assert!(recipe("dict(type='EMAHok')").unwrap_err().to_string().contains("did you mean \"EMAHook\"?"));
     // Other hooks are the trainer's, whatever they are.
     let text = "optimizer = dict(type='SGD')\ncustom_hooks = [make() for _ in y]\n";
     assert!(Recipe::from_text(text).unwrap().warnings().is_empty());

@@ -90,12 +90,15 @@ pub fn run(args: Args) -> Result<()> {
     show(&found, &used, args.json)
 }
 
+/// What stands before the keys that were passed over.
+const PASSED_OVER: &str = "; passed over: ";
+
 /// Which keys of a configuration were read, and which were passed over.
 fn used(recipe: &AnyRecipe) -> String {
     let (read, passed_over) = recipe.keys();
     let passed_over = match passed_over.is_empty() {
         true => String::new(),
-        false => format!("; passed over: {}", passed_over.join(", ")),
+        false => format!("{PASSED_OVER}{}", passed_over.join(", ")),
     };
     format!("read: {}{passed_over}", read.join(", "))
 }
@@ -134,7 +137,10 @@ fn computed(stored: Option<Format>) -> Format {
 /// Prints the rows.
 fn show(found: &[serde_json::Value], used: &str, json: bool) -> Result<()> {
     if json {
-        eprintln!("{used}");
+        // There is no place for it among the parameters.
+        if used.contains(PASSED_OVER) {
+            eprintln!("{used}");
+        }
         return print_json(&found.into());
     }
     let mut keys = vec!["name", "optimizer", "lr", "weight_decay", "state_format", "state_bytes", "rule"];

@@ -32,7 +32,7 @@ const FOREIGN: [(&str, &[&str]); 17] = [
 /// The one of some names that a key is, but for one slip of the fingers; none for the name itself.
 pub(crate) fn slip<'n>(key: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let lower = key.to_lowercase();
-    let near = |name: &&str| *name != key && strsim::damerau_levenshtein(&lower, name) <= 1;
+    let near = |name: &&str| *name != key && strsim::damerau_levenshtein(&lower, &name.to_lowercase()) <= 1;
     names.into_iter().find(near)
 }
 

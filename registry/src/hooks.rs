@@ -2,7 +2,8 @@
 
 use crate::config::{Dict, Entries, Node, Value};
 use crate::error::{Error, Result};
-use crate::names::nearest;
+use crate::hints::slip;
+use crate::names::{known_are, nearest};
 use crate::read::bare_name;
 use crate::wrapper;
 use fallline_optim::average::Average;
@@ -16,6 +17,8 @@ pub(crate) struct Hooks {
     pub(crate) warnings: Vec<String>,
 }
 
+/// The hook that is read.
+const EMA: &str = "EMAHook";
 /// The arguments that say when and how the hook runs.
 const OF_HOOK: [&str; 6] = ["type", "priority", "strict_load", "ema_type", "begin_iter", "begin_epoch"];
 /// Those of the average that concern buffers and devices.
@@ -30,7 +33,17 @@ pub(crate) fn read(entries: &Entries) -> Result<Hooks> {
     for (place, hook) in node.value.as_list().unwrap_or_default().iter().enumerate() {
         let Some(dict) = hook.value.as_dict() else { continue };
         let kind = dict.get("type").and_then(|kind| kind.value.as_str()).map(bare_name);
-        if kind != Some("EMAHook") {
+        if let (Some(name), Some(node)) = (kind.filter(|kind| slip(kind, [EMA]).is_some()), dict.get("type"))
+        {
+            return Err(Error::UnknownName {
+                at: node.at.clone(),
+                what: "hook",
+                name: name.to_owned(),
+                nearest: Some(EMA.to_owned()),
+                known: known_are([EMA]),
+            });
+        }
+        if kind != Some(EMA) {
             continue;
         }
         let at = &hook.at;

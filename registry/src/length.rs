@@ -67,6 +67,13 @@ impl Length {
             let count = count.ok_or_else(|| wrong(epochs, "epochs", "a whole number from 0"))?;
             return Ok(if count > 0 { length.of_epochs(count) } else { length });
         }
+        if let Some((dict, key)) =
+            own.and_then(|dict| Some((dict, dict.keys().find(|key| slip(key, ["epochs"]).is_some())?)))
+        {
+            let (at, what, key) =
+                (dict.key_at(key).unwrap_or(entries.at()).clone(), "train".into(), key.to_owned());
+            return Err(Error::UnknownKey { at, what, key, nearest: Some("epochs".into()), hint: None });
+        }
         match entries.get("train_cfg")?.and_then(|node| Some((node, node.value.as_dict()?))) {
             Some((node, dict)) => length.of_loop(node, dict),
             None => Ok(length),
