@@ -193,6 +193,7 @@ fn plans_are_read_around_what_is_not_known() {
             1,
         ),
         ("optimizer = dict(type='SomebodysOwnThing', lr=0.3, betas=(0.7, 0.9), k=1)", 0.3, 0.7, 1),
+        ("optimizer = dict(type='mmpretrain.Lamb', lr=0.3, betas=(0.7, 0.9))", 0.3, 0.7, 1),
     ] {
         let plan = plan(&format!("{optimizer}\n{chain}")).unwrap();
         assert_eq!((plan.numbers()["lr"], plan.numbers()["momentum"]), (lr, momentum), "{optimizer}");
