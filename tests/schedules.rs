@@ -282,7 +282,7 @@ fn training_ends_what_has_no_end() {
     let chain = Chain::from_text("[dict(type='CosineAnnealingLR')]").unwrap();
     let last = |epochs| {
         let mut numbers = Numbers::new([("lr", 1.0)]);
-        let mut schedule = chain.schedule(Length { epoch: 3, epochs }, &mut numbers).unwrap();
+        let mut schedule = chain.schedule(Length { epochs, ..Length::new(3) }, &mut numbers).unwrap();
         (0..9).for_each(|_| schedule.after_epoch(&mut numbers).unwrap());
         numbers["lr"]
     };

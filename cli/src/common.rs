@@ -1,6 +1,7 @@
 //! Configurations, devices and output, for several commands.
 
 use crate::error::{Error, Result};
+use fallline::registry::schedulers::{Chain, Length};
 use fallline::{AnyRecipe, Backend, Cpu, Cuda, Recipe};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -34,7 +35,22 @@ impl Source {
             (None, Some(path)) => AnyRecipe::from_file(path)?,
             (None, None) => return Err(Error::Usage("pass --optimizer TEXT or --config FILE".into())),
         };
+        recipe.warnings().iter().for_each(|warning| warn(warning));
         Ok(recipe.allow_unmatched(self.allow_unmatched))
+    }
+}
+
+/// Tells what is no error, and what nobody may overlook.
+pub fn warn(text: &str) {
+    eprintln!("warning: {text}");
+}
+
+/// Tells which entries of a schedule nothing ends; `how` says what would.
+pub fn warn_without_end(chain: &Chain, length: Length, how: &str) {
+    let endless = chain.without_end(length);
+    if !endless.is_empty() {
+        let (has, names) = (if endless.len() == 1 { "has" } else { "have" }, endless.join(", "));
+        warn(&format!("{names} {has} no `end`, and how long training is is not known: {how}"));
     }
 }
 
@@ -48,7 +64,7 @@ pub fn unmatched<'n>(
         if !allowed {
             return Err(Error::Usage(format!("{rule} matches no parameter (see --allow-unmatched)")));
         }
-        eprintln!("warning: {rule} matches no parameter");
+        warn(&format!("{rule} matches no parameter"));
     }
     Ok(())
 }

@@ -36,7 +36,7 @@ pub fn run(args: Args) -> Result<()> {
     let configured = args.name.contains('(').then(|| AnyRecipe::from_text(&args.name)).transpose()?;
     let configured = configured.map(|recipe| recipe.method());
     let name = configured.as_ref().map_or(&*args.name, |method| method.name());
-    let entry = names::find(name).ok_or_else(|| unknown(name))?;
+    let entry = names::lookup(name).ok_or_else(|| unknown(name))?;
     let (method, variants) = match configured {
         Some(method) => (method.clone(), vec![("as configured".to_owned(), method)]),
         None => (entry.defaults(), variants(entry)),
@@ -85,8 +85,8 @@ fn unknown(name: &str) -> Error {
     let known = || ENTRIES.iter().map(|entry| entry.name);
     let hint =
         names::nearest(name, known()).map(|near| format!(" (did you mean {near:?}?)")).unwrap_or_default();
-    let known = known().collect::<Vec<_>>().join(", ");
-    Error::Usage(format!("there is no optimizer {name:?}{hint}; known are {known}"))
+    let near = names::near_are(name, known());
+    Error::Usage(format!("there is no optimizer {name:?}{hint}; {near}"))
 }
 
 /// The steps that an algorithm's options choose from: the defaults', and those of options that are on.

@@ -44,9 +44,10 @@ struct Param {
 pub fn run(args: Args) -> Result<()> {
     let recipe = args.source.any_recipe()?;
     let params = read(&args.params)?;
+    let used = used(&recipe);
     let recipe = match recipe {
         AnyRecipe::Stepping(recipe) => recipe,
-        AnyRecipe::Search(recipe) => return show(&of_search(&recipe, &params), args.json),
+        AnyRecipe::Search(recipe) => return show(&of_search(&recipe, &params), &used, args.json),
     };
     unmatched(&recipe, params.iter().map(|param| param.name.as_str()), args.source.allow_unmatched)?;
     let optimizer = recipe.optimizer(Cpu::scalar().shared());
@@ -86,7 +87,20 @@ pub fn run(args: Args) -> Result<()> {
         }
         found.push(row);
     }
-    show(&found, args.json)
+    show(&found, &used, args.json)
+}
+
+/// What stands before the keys that were passed over.
+const PASSED_OVER: &str = "; passed over: ";
+
+/// Which keys of a configuration were read, and which were passed over.
+fn used(recipe: &AnyRecipe) -> String {
+    let (read, passed_over) = recipe.keys();
+    let passed_over = match passed_over.is_empty() {
+        true => String::new(),
+        false => format!("{PASSED_OVER}{}", passed_over.join(", ")),
+    };
+    format!("read: {}{passed_over}", read.join(", "))
 }
 
 /// The modifiers of an optimizer, if any.
@@ -121,8 +135,12 @@ fn computed(stored: Option<Format>) -> Format {
 }
 
 /// Prints the rows.
-fn show(found: &[serde_json::Value], json: bool) -> Result<()> {
+fn show(found: &[serde_json::Value], used: &str, json: bool) -> Result<()> {
     if json {
+        // There is no place for it among the parameters.
+        if used.contains(PASSED_OVER) {
+            eprintln!("{used}");
+        }
         return print_json(&found.into());
     }
     let mut keys = vec!["name", "optimizer", "lr", "weight_decay", "state_format", "state_bytes", "rule"];
@@ -141,7 +159,7 @@ fn show(found: &[serde_json::Value], json: bool) -> Result<()> {
     }
     let bytes = found.iter().filter_map(|row| row["state_bytes"].as_u64());
     let total: u128 = bytes.map(u128::from).sum();
-    print(&format!("{}\n{} parameters, {total} bytes of states\n", table(&rows), found.len()))
+    print(&format!("{}\n{} parameters, {total} bytes of states\n{used}\n", table(&rows), found.len()))
 }
 
 /// A parameter's states, each with its format and elements.

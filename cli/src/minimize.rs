@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::plot;
 use fallline::optim::checkpoint::write_atomically;
 use fallline::optim::{Binding, Objective, param};
+use fallline::registry::Length;
 use problems::{Name, Problem};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
@@ -69,7 +70,9 @@ pub fn run(args: Args) -> Result<()> {
     let backend = common::device(&args.device, None)?;
     let (problem, x) = Problem::new(args.problem, args.dim.map(|dim| dim as usize))?;
     let mut optimizer = recipe.optimizer(backend);
-    let mut schedule = recipe.schedule(1, &mut *optimizer)?;
+    // A step is an epoch of one, and the run has so many.
+    let length = Length::new(1).of_epochs(args.steps);
+    let mut schedule = recipe.schedule_over(length, &mut *optimizer)?;
     let mut search = Search { problem, grad: vec![0.0; x.len()], x };
     let (mut way, mut losses) = (vec![search.x.clone()], Vec::new());
     for _ in 0..args.steps {

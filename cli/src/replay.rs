@@ -63,6 +63,7 @@ pub fn run(args: Args) -> Result<()> {
     common::unmatched(&recipe, trace.params.keys().map(String::as_str), args.source.allow_unmatched)?;
     let mut optimizer = recipe.optimizer(Arc::clone(&backend)).with_compute(compute);
     optimizer.set_iterations(Some(trace.steps));
+    common::warn_without_end(recipe.chain(), recipe.length(1), "it never ends");
     let mut schedule = recipe.schedule(1, &mut optimizer)?;
     if trace.has_hessian() && recipe.algorithm().hessian().is_none() {
         let name = recipe.algorithm().name();

@@ -1,11 +1,10 @@
 //! `fallline schedule`: the values of a schedule.
 
-use crate::common::{print, print_json, table};
+use crate::common::{print, print_json, table, warn, warn_without_end};
 use crate::error::{Error, Result};
 use crate::plot;
-use fallline::AnyRecipe;
-use fallline::optim::schedule::{Numbers, Scheduled, Target};
-use fallline::registry::config;
+use fallline::optim::schedule::Numbers;
+use fallline::registry::Plan;
 use fallline::registry::schedulers::{Chain, Length};
 use std::path::{Path, PathBuf};
 
@@ -19,7 +18,7 @@ pub struct Args {
     /// One scheduler or a list of them, inline: `dict(type="CosineAnnealingLR", T_max=100, by_epoch=False)`
     #[arg(long, value_name = "TEXT")]
     scheduler: Option<String>,
-    /// A configuration file with a param_scheduler: .py, .json, .toml or .yaml
+    /// A configuration file, or one that holds a scheduler or a list of them: .py, .json, .toml or .yaml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Initial learning rate; by default that of the file's optimizer, or 0.05
@@ -34,6 +33,9 @@ pub struct Args {
     /// Steps of an epoch
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     iters_per_epoch: u64,
+    /// Length of the run in epochs, at which entries without `end` end; by default that of the file (train.epochs, train_cfg)
+    #[arg(long, value_name = "E", value_parser = clap::value_parser!(u64).range(1..))]
+    epochs: Option<u64>,
     /// The metric that a ReduceOnPlateau monitors: a JSON array, one number an epoch (a step with by_epoch=False)
     #[arg(long, value_name = "FILE")]
     metrics: Option<PathBuf>,
@@ -47,17 +49,22 @@ pub struct Args {
 
 /// Computes the values and prints them.
 pub fn run(args: Args) -> Result<()> {
-    let (chain, mut numbers) = match (&args.scheduler, &args.config) {
-        (Some(text), _) => (Chain::from_text(text)?, Numbers::default()),
-        (None, Some(path)) => from_file(path)?,
+    let (chain, length, mut numbers) = match (&args.scheduler, &args.config) {
+        (Some(text), _) => (Chain::from_text(text)?, Length::new(args.iters_per_epoch), Numbers::default()),
+        (None, Some(path)) => {
+            let plan = Plan::from_file(path)?;
+            plan.warnings().iter().for_each(|warning| warn(warning));
+            (plan.chain().clone(), plan.length(args.iters_per_epoch), plan.numbers().clone())
+        }
         (None, None) => return Err(Error::Usage("pass --scheduler TEXT or --config FILE".into())),
     };
+    let length = args.epochs.map_or(length, |epochs| length.of_epochs(epochs));
+    warn_without_end(&chain, length, "it never ends; --epochs E says how long");
     for (name, given, default) in [("lr", args.lr, 0.05), ("momentum", args.momentum, 0.9)] {
         if let Some(value) = given.or(numbers.get(name).is_none().then_some(default)) {
             numbers.insert(name, value);
         }
     }
-    let length = Length { epoch: args.iters_per_epoch, epochs: None };
     let mut schedule = chain.schedule(length, &mut numbers)?;
     let monitored =
         [false, true].map(|by_epoch| schedule.monitors(by_epoch).map(str::to_owned).collect::<Vec<String>>());
@@ -114,29 +121,6 @@ pub fn run(args: Args) -> Result<()> {
         rows.push([step.to_string()].into_iter().chain(values).collect());
     }
     print(&table(&rows))
-}
-
-/// The chain of a file, and the numbers of its optimizer, if it has one.
-fn from_file(path: &Path) -> Result<(Chain, Numbers)> {
-    let entries = config::load(path).map_err(fallline::Error::from)?;
-    let mut numbers = Numbers::default();
-    if ["optim_wrapper", "optimizer", "type"].iter().any(|key| entries.key_at(key).is_some()) {
-        let recipe = AnyRecipe::from_file(path)?;
-        let optimizer = recipe.optimizer(fallline::Cpu::scalar().shared());
-        for hyper in recipe.method().table() {
-            if let Some(value) = optimizer.get(0, hyper.name).and_then(|value| value.as_f64()) {
-                numbers.insert(hyper.name, value);
-            }
-        }
-        if let Ok(momentum) = optimizer.scheduled(0, &Target::Momentum) {
-            numbers.insert("momentum", momentum);
-        }
-    }
-    let chain = Chain::from_entries(&entries)?;
-    if chain.is_empty() {
-        return Err(Error::Usage(format!("{}: it has no param_scheduler", path.display())));
-    }
-    Ok((chain, numbers))
 }
 
 fn read_metrics(path: &Path) -> Result<Vec<f64>> {

@@ -1,6 +1,7 @@
 //! `fallline train`: the main job on real data.
 
 mod options;
+mod plan;
 mod ranks;
 mod saved;
 mod session;
@@ -36,6 +37,9 @@ pub struct Args {
     /// Number of epochs, instead of the configuration's
     #[arg(long)]
     epochs: Option<u64>,
+    /// Scale the schedule from the epochs that it is written for to those of --epochs
+    #[arg(long, requires = "epochs")]
+    stretch: bool,
     /// Run folder; by default the next free runs/<config>-<n>
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -64,10 +68,16 @@ pub fn run(args: Args) -> Result<()> {
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).ok();
     let trained = ranks::on_each(&args, |ranks| {
         let mut session = open(&args, ranks)?;
+        let nothing_left = (args.resume.is_some() && session.is_finished()).then(|| session.epochs());
         let accuracy = session.train(&interrupted)?;
-        Ok((session.folder().to_owned(), accuracy))
+        Ok((session.folder().to_owned(), accuracy, nothing_left))
     })?;
-    let Some((folder, accuracy)) = trained else { return Ok(()) };
+    let Some((folder, accuracy, nothing_left)) = trained else { return Ok(()) };
+    if let Some(epochs) = nothing_left {
+        print(&format!(
+            "nothing is left to train: {epochs} epochs are done (--epochs N with a larger N goes on)\n"
+        ))?;
+    }
     print(&format!("run folder: {}\ntest accuracy: {:.1}%\n", folder.display(), 100.0 * accuracy))
 }
 
@@ -79,15 +89,18 @@ fn open(args: &Args, ranks: Arc<dyn Communicator>) -> Result<Session> {
         let saved = SavedRun::read(&Checkpoint::read(folder.join(CHECKPOINT))?, &folder)?;
         let recipe = Recipe::from_text(&saved.config)?.allow_unmatched(args.allow_unmatched);
         if let Some(path) = &args.config
-            && Recipe::from_file(path)?.to_source() != saved.config
+            && !plan::is_same(&Recipe::from_file(path)?.to_source(), &saved.config)
         {
             let (path, folder) = (path.display(), folder.display());
             return Err(Error::Usage(format!(
                 "{path} is not the configuration that {folder} was started with"
             )));
         }
-        let mut options = Options::read(recipe.train.as_ref())?;
+        let mut options = options(&recipe)?;
         options.epochs = args.epochs.unwrap_or(saved.epochs);
+        options.written_for = saved.written_for;
+        let tells = options.epochs != saved.epochs && ranks.rank() == 0;
+        let recipe = planned(args, recipe, &mut options, tells)?;
         return Session::resume(folder, recipe, options, backend, ranks, saved);
     }
     let (recipe, name) = match &args.config {
@@ -95,9 +108,31 @@ fn open(args: &Args, ranks: Arc<dyn Communicator>) -> Result<Session> {
         None => (Recipe::from_text(DEFAULT)?, "digits".into()),
     };
     let recipe = recipe.allow_unmatched(args.allow_unmatched);
-    let mut options = Options::read(recipe.train.as_ref())?;
-    options.epochs = args.epochs.unwrap_or(options.epochs);
+    let mut options = options(&recipe)?;
+    if ranks.rank() == 0 {
+        recipe.warnings().iter().for_each(|warning| common::warn(warning));
+    }
+    options.epochs = args.epochs.unwrap_or_else(|| plan::epochs(&recipe, &options, ranks.rank() == 0));
+    let recipe = planned(args, recipe, &mut options, ranks.rank() == 0)?;
     Session::begin(|| new_folder(args.out.as_deref(), &name), recipe, options, backend, ranks)
+}
+
+/// What a configuration asks for of the run.
+fn options(recipe: &Recipe) -> Result<Options> {
+    let mut options = Options::read(recipe.train.as_ref())?;
+    options.average = options.average.or(recipe.average());
+    Ok(options)
+}
+
+/// A recipe with the schedule of a run; one that `tells` says so where it is of another length.
+fn planned(args: &Args, recipe: Recipe, options: &mut Options, tells: bool) -> Result<Recipe> {
+    if args.stretch {
+        options.written_for = Some(plan::written_for(&recipe)?);
+    }
+    if tells {
+        plan::warn_of_length(&recipe, options);
+    }
+    Ok(plan::scaled(recipe, options))
 }
 
 /// The folder of a run to resume.

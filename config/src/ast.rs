@@ -93,6 +93,8 @@ pub(super) enum StatementKind {
     Delete(Vec<Target>),
     Evaluate(Expr),
     Import(Import),
+    /// `with read_base():`, and what is imported under it.
+    ReadBase(Vec<(Span, Import)>),
     Skipped(Skipped),
 }
 
@@ -103,8 +105,8 @@ pub(super) struct Import {
     pub names: Vec<(String, String)>,
     /// `from module import *`.
     pub star: bool,
-    /// Whether it takes configurations from other files rather than classes: `with read_base():`, or a
-    /// relative import.
+    /// Whether it takes configurations from other files rather than classes: a relative import, or one in a
+    /// block that is not understood.
     pub base: bool,
 }
 

@@ -8,6 +8,7 @@ use super::error::ConfigError;
 use super::eval::from_number;
 use super::heap::{Entry, Fault, Fields, Item, Map, MapId, Obj, Outcome};
 use super::limits::MAX_DEPTH;
+use super::merge;
 use super::number::{self, Number};
 use super::run::Interpreter;
 
@@ -25,7 +26,7 @@ impl Interpreter<'_> {
             }
             _ => self.eval(head).and_then(|obj| self.eval_trailers(obj, trailers)),
         };
-        outcome.map_err(|fault| dotted(fault, trailers))
+        outcome.map_err(|fault| called(fault, trailers))
     }
 
     /// The trailers of a value.
@@ -42,7 +43,10 @@ impl Interpreter<'_> {
                     rest = after;
                     self.method(obj, method, arguments, trailer.at)?
                 }
-                (TrailerKind::Call(_), _) => return Err(self.not_understood(trailer.at, "this call")),
+                (TrailerKind::Call(_), _) => {
+                    self.whole(&obj)?;
+                    return Err(self.not_understood(trailer.at, "this call"));
+                }
                 _ => self.part(obj, trailer)?,
             };
         }
@@ -141,6 +145,15 @@ impl Interpreter<'_> {
                 self.update(*id, entries, at, 0)?;
                 Ok(Obj::None)
             }
+            (Obj::Map(id), "merge") if self.heap.map(*id).config => {
+                let [other] = self.positional(arguments, at, "a dict for `merge`")?;
+                let Obj::Map(over) = self.heap.unshared(&other).obj else {
+                    return Err(self.expected(at, "a dict for `merge`", other.obj.type_name()));
+                };
+                let merged = self.merged(over, *id, at, 0)?;
+                self.heap.map_mut(*id).entries = merged;
+                Ok(Obj::None)
+            }
             (Obj::Map(id), "copy") => {
                 let Map { mut entries, config, .. } = self.heap.map(*id).clone();
                 if config {
@@ -218,6 +231,39 @@ impl Interpreter<'_> {
         Ok(())
     }
 
+    /// What `merge` of MMEngine's dicts makes of a dict over another: as a child over its base, but that a dict may
+    /// replace what is none.
+    fn merged(&mut self, over: MapId, below: MapId, at: Span, depth: usize) -> Outcome<Fields> {
+        if depth > MAX_DEPTH {
+            return Err(Arc::new(ConfigError::TooDeep { at: self.at(at), limit: MAX_DEPTH }));
+        }
+        self.whole(&Obj::Map(over))?;
+        self.whole(&Obj::Map(below))?;
+        let mut entries = self.heap.map(over).entries.clone();
+        self.heap.charge(entries.len(), &self.at(at))?;
+        let replaces = match entries.shift_remove(merge::DELETE).map(|entry| entry.item.obj) {
+            Some(Obj::Poison(fault) | Obj::Imported(fault)) => return Err(fault),
+            flag => flag.is_some_and(|flag| merge::truthy(self.heap, &flag)),
+        };
+        let mut merged = if replaces { Fields::new() } else { self.heap.map(below).entries.clone() };
+        for (key, mut entry) in entries {
+            if let Obj::Map(own) = entry.item.obj {
+                let fields = match merged.get(&key).map(|entry| &entry.item.obj) {
+                    Some(&Obj::Map(old)) => self.merged(own, old, at, depth + 1)?,
+                    _ => {
+                        let mut fields = self.heap.map(own).entries.clone();
+                        fields.shift_remove(merge::DELETE);
+                        fields
+                    }
+                };
+                let map = Map { entries: fields, poison: None, config: true };
+                entry.item.obj = Obj::Map(self.heap.new_map(map));
+            }
+            merged.insert(key, entry);
+        }
+        Ok(merged)
+    }
+
     /// Sets a key. MMEngine's dicts take copies of Python's.
     pub(super) fn put(&mut self, id: MapId, key: &str, mut entry: Entry) {
         if self.heap.map(id).config {
@@ -249,19 +295,21 @@ impl Interpreter<'_> {
     }
 }
 
-/// The error about something imported names all of `torch.optim.AdamW`, or the call.
-fn dotted(fault: Fault, trailers: &[Trailer]) -> Fault {
-    let ConfigError::Imported { at, name, module } = &*fault else { return fault };
+/// The error about a call of something imported.
+fn called(fault: Fault, trailers: &[Trailer]) -> Fault {
+    let ConfigError::Imported { at, name, .. } = &*fault else { return fault };
+    if !trailers.iter().any(|trailer| matches!(trailer.kind, TrailerKind::Call(_))) {
+        return fault;
+    }
     let mut name = name.clone();
     for trailer in trailers {
         match &trailer.kind {
-            TrailerKind::Attribute(part) => name = format!("{name}.{part}"),
-            TrailerKind::Index(_) => break,
-            TrailerKind::Call(_) => {
-                let what = format!("a call of `{name}`");
-                return Arc::new(ConfigError::NotUnderstood { at: at.clone(), what });
+            TrailerKind::Attribute(part) if !name.split('.').any(|known| known == part) => {
+                name = format!("{name}.{part}");
             }
+            TrailerKind::Attribute(_) => {}
+            _ => break,
         }
     }
-    Arc::new(ConfigError::Imported { at: at.clone(), name, module: module.clone() })
+    Arc::new(ConfigError::NotUnderstood { at: at.clone(), what: format!("a call of `{name}`") })
 }

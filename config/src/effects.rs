@@ -86,6 +86,7 @@ pub(super) fn leaves_arguments(name: &str) -> bool {
                 | "clear"
                 | "extend"
                 | "insert"
+                | "merge"
                 | "pop"
                 | "remove"
                 | "reverse"
@@ -128,7 +129,7 @@ pub(super) fn of(lines: &[Line], block: bool, error: ConfigError, file: &Positio
             effects.line(head);
             rest.iter().for_each(|line| effects.line(&line.tokens));
             if word == Some("with") {
-                // `with read_base():`; whatever else imports under a `with` is no class either.
+                // Whatever imports under a `with` is no class.
                 effects.skipped.imports.iter_mut().for_each(|import| import.base = true);
             }
             // In a comprehension, elements have names: a call may change them under those.

@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use indexmap::IndexMap;
 
 use super::error::ConfigError;
-use super::heap::{Heap, Item, Obj};
-use super::load::{Loaded, Loader, check_size};
+use super::heap::{Heap, Item, Obj, class};
+use super::load::{Loaded, Loader, check_size, no_dict};
 use super::run::Missing;
 use super::template;
 use super::value::{Dict, Node, Position};
@@ -35,7 +35,8 @@ use super::value::{Dict, Node, Position};
 /// assert_eq!(
 ///     entries.get("work_dir").unwrap_err().to_string(),
 ///     "configs/a.py:2:12: a call of `os.path.join` is not understood: a configuration holds literals, \
-///      `dict(...)`, arithmetic and names assigned earlier, and nothing is executed",
+///      `dict(...)`, arithmetic and names assigned earlier, and nothing is executed (MMEngine's \
+///      `cfg.dump(\"plain.py\")` writes it resolved)",
 /// );
 /// # Ok::<(), fallline_config::ConfigError>(())
 /// ```
@@ -45,6 +46,7 @@ pub struct Entries {
     slots: IndexMap<String, Slot>,
     missing: Vec<Missing>,
     at: Position,
+    list: Option<Box<Slot>>,
 }
 
 #[derive(Debug, Clone)]
@@ -60,11 +62,13 @@ impl Entries {
             (key, Slot { key_at: entry.key_at, item: entry.item, node: OnceLock::new() })
         };
         let slots = loaded.fields.into_iter().map(slot).collect();
-        Entries { heap: Arc::new(heap), slots, missing: loaded.missing, at }
+        let list =
+            loaded.bare.map(|item| Box::new(Slot { key_at: item.at.clone(), item, node: OnceLock::new() }));
+        Entries { heap: Arc::new(heap), slots, missing: loaded.missing, at, list }
     }
 
-    /// The value of a key; none if there is no such key. An error if the value is not understood, or if the key is
-    /// missing but may come from something that is not read: an import by `read_base()`, a base in another package.
+    /// The value of a key; none if there is no such key. An error if the value is not understood, or if
+    /// the key is not there but may come from something that is not read: a base in another package.
     pub fn get(&self, key: &str) -> Result<Option<&Node>, ConfigError> {
         match (self.get_present(key)?, self.missing.first()) {
             (None, Some(missing)) => Err(missing.error(key)),
@@ -75,16 +79,29 @@ impl Entries {
     /// The same, but a key that is not there is not, whatever may be in the files that are not read. For
     /// keys that no such file has.
     pub fn get_present(&self, key: &str) -> Result<Option<&Node>, ConfigError> {
-        let Some(slot) = self.slots.get(key) else { return Ok(None) };
-        // The tree is built when it is asked for: what nobody needs costs nothing, however large.
-        let node = slot.node.get_or_init(|| self.heap.export(&slot.item).map_err(Box::new));
-        node.as_ref().map(Some).map_err(|error| ConfigError::clone(error))
+        self.slots.get(key).map(|slot| self.node(key, slot)).transpose()
+    }
+
+    /// What a file holds that is nothing but a list (of schedulers); it has no keys then.
+    pub fn list(&self) -> Result<Option<&Node>, ConfigError> {
+        self.list.as_deref().map(|slot| self.node("", slot)).transpose()
+    }
+
+    /// The tree is built when it is asked for: what nobody needs costs nothing, however large.
+    fn node<'e>(&'e self, key: &str, slot: &'e Slot) -> Result<&'e Node, ConfigError> {
+        let node = slot.node.get_or_init(|| match class(key, &slot.item) {
+            Some(node) => Ok(node),
+            None => self.heap.export(&slot.item).map_err(Box::new),
+        });
+        node.as_ref().map_err(|error| ConfigError::clone(error))
     }
 
     /// The keys in order, whether their values can be read or not. Imported classes are none.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        let own = |slot: &Slot| !matches!(slot.item.obj, Obj::Imported(_));
-        self.slots.iter().filter(move |(_, slot)| own(slot)).map(|(key, _)| key.as_str())
+        let own = |key: &str, slot: &Slot| {
+            !matches!(slot.item.obj, Obj::Imported(_)) || class(key, &slot.item).is_some()
+        };
+        self.slots.iter().filter(move |(key, slot)| own(key, slot)).map(|(key, _)| key.as_str())
     }
 
     /// Where a key is.
@@ -101,6 +118,9 @@ impl Entries {
     pub fn to_dict(&self) -> Result<Dict, ConfigError> {
         if let Some(missing) = self.missing.first() {
             return Err(missing.error("*"));
+        }
+        if let Some(list) = &self.list {
+            return Err(no_dict(list.item.at.clone(), list.item.obj.type_name()));
         }
         let mut dict = Dict::new();
         for key in self.keys() {
@@ -124,7 +144,7 @@ impl From<Dict> for Entries {
                 slots.insert(key, Slot { key_at, item, node: OnceLock::from(Ok(node)) });
             }
         }
-        Entries { heap: Arc::default(), slots, missing: Vec::new(), at: Position::default() }
+        Entries { heap: Arc::default(), slots, missing: Vec::new(), at: Position::default(), list: None }
     }
 }
 

@@ -28,7 +28,7 @@ pub enum ConfigError {
     /// Python that this reader does not evaluate.
     #[error(
         "{at}: {what} is not understood: a configuration holds literals, `dict(...)`, arithmetic and names \
-         assigned earlier, and nothing is executed"
+         assigned earlier, and nothing is executed (MMEngine's `cfg.dump(\"plain.py\")` writes it resolved)"
     )]
     NotUnderstood {
         /// Where.
@@ -76,8 +76,8 @@ pub enum ConfigError {
     },
     /// A class or function from a module.
     #[error(
-        "{at}: `{name}` is imported from `{module}`, and nothing is imported here: write the name as a \
-         string (type=\"{name}\")"
+        "{at}: `{name}` is imported from `{module}`, and nothing is imported here: only a `type` may be named by \
+         a class (MMEngine's `cfg.dump(\"plain.py\")` writes it resolved)"
     )]
     Imported {
         /// Where it is used.
@@ -89,9 +89,8 @@ pub enum ConfigError {
     },
     /// Something that a configuration gets from another by importing it.
     #[error(
-        "{at}: `{key}` may come from `{module}` through {}, which is not supported because it executes \
-         modules: use `_base_ = \"file.py\"`",
-        if module.starts_with('.') { "read_base()" } else { "an import" }
+        "{at}: `{key}` may come from `{module}` through an import, and nothing is imported here: put it under \
+         `with read_base():`, or use `_base_ = \"file.py\"`"
     )]
     ReadBase {
         /// The import.
@@ -104,7 +103,8 @@ pub enum ConfigError {
     /// Something that may come from, or merge with, a base in an installed package.
     #[error(
         "{at}: `{key}` may come from `{base}`, a base in another package, which is not read: copy that file \
-         beside this one, or set `_delete_=True` in the dict if it needs nothing from there"
+         beside this one, or set `_delete_=True` in the dict if it needs nothing from there (MMEngine's \
+         `cfg.dump(\"plain.py\")` writes it resolved)"
     )]
     ForeignBase {
         /// The entry of `_base_`.
@@ -123,7 +123,7 @@ pub enum ConfigError {
         name: String,
     },
     /// A file that cannot be read.
-    #[error("{file}: cannot be read: {problem}{}", asked_by.as_ref().map(|at| format!(" (a `_base_` of {at})")).unwrap_or_default())]
+    #[error("{file}: cannot be read: {problem}{}", asked_by.as_ref().map(|at| format!(" (a base of {at})")).unwrap_or_default())]
     Io {
         /// The file.
         file: String,

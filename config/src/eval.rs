@@ -103,6 +103,7 @@ impl Interpreter<'_> {
     /// The entries of a dict after `**`.
     pub(super) fn spread(&mut self, expr: &Expr) -> Outcome<Fields> {
         match self.eval(expr)? {
+            Obj::Imported(fault) => Err(fault),
             Obj::Map(id) => {
                 self.whole(&Obj::Map(id))?;
                 let entries = self.heap.map(id).entries.clone();
@@ -129,7 +130,7 @@ impl Interpreter<'_> {
                 if let ConfigError::Imported { at: place, .. } = &mut error {
                     *place = self.at(at); // what matters is where it is used
                 }
-                Err(Arc::new(error))
+                Ok(Obj::Imported(Arc::new(error)))
             }
             Some(obj) => Ok(obj.clone()),
             None => Err(Arc::new(match self.missing.last() {
@@ -156,6 +157,9 @@ impl Interpreter<'_> {
     }
 
     pub(super) fn part(&mut self, obj: Obj, trailer: &Trailer) -> Outcome<Obj> {
+        if let (Obj::Imported(fault), TrailerKind::Attribute(part)) = (&obj, &trailer.kind) {
+            return Ok(Obj::Imported(within(fault, part)));
+        }
         self.whole(&obj)?;
         match (&obj, self.key(trailer)?) {
             (Obj::Map(_), Obj::Str(key)) => self.attribute(&obj, &key, trailer.at),
@@ -220,6 +224,7 @@ impl Interpreter<'_> {
 
     pub(super) fn number(&self, obj: &Obj, at: Span) -> Outcome<Number> {
         match obj {
+            Obj::Imported(fault) => Err(fault.clone()),
             Obj::Bool(v) => Ok(Number::Int(i64::from(*v))),
             Obj::Int(v) => Ok(Number::Int(*v)),
             Obj::Float(v) => Ok(Number::Float(*v)),
@@ -281,6 +286,15 @@ impl Interpreter<'_> {
     pub(super) fn arithmetic(&self, at: Span, problem: String) -> Fault {
         Arc::new(ConfigError::Arithmetic { at: self.at(at), problem })
     }
+}
+
+/// The error about a part of something imported: `torch.optim.AdamW` after `import torch`.
+fn within(fault: &Fault, part: &str) -> Fault {
+    let mut error = ConfigError::clone(fault);
+    if let ConfigError::Imported { name, .. } = &mut error {
+        *name = format!("{name}.{part}");
+    }
+    Arc::new(error)
 }
 
 pub(super) fn from_number(number: Number) -> Obj {

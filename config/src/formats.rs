@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
+};
 use toml::de::{DeInteger, DeValue};
 
 use super::cursor::{Cursor, Span};
@@ -321,8 +323,10 @@ impl<'de> Visitor<'de> for Yaml<'_, '_> {
         let mut dict = Dict::new();
         let mut merged = Vec::new();
         while let Some(key) = pairs.next_key_seed(self.inner())? {
-            let Value::Str(key) = key.value else {
-                return Err(A::Error::custom(format!("expected a string as a key, got {key}")));
+            // `0: cat` has a number as key, `on: 1` in YAML 1.1 a bool: they are keys by what they are written as.
+            let key = match key.value {
+                Value::Str(key) => key,
+                other => other.to_string(),
             };
             let node = pairs.next_value_seed(self.inner())?;
             match (key.as_str(), node.value) {
@@ -350,8 +354,12 @@ impl<'de> Visitor<'de> for Yaml<'_, '_> {
     }
 
     fn visit_enum<A: EnumAccess<'de>>(mut self, tagged: A) -> Result<Node, A::Error> {
-        let (tag, _) = tagged.variant_seed(self.inner())?;
+        let (tag, content) = tagged.variant_seed(self.inner())?;
         let tag = tag.value.as_str().map_or(Cow::Borrowed("?"), |tag| Cow::Owned(tag.to_owned()));
+        // As PyYAML writes a tuple.
+        if tag.ends_with("python/tuple") {
+            return content.newtype_variant_seed(self.inner());
+        }
         Err(A::Error::custom(format!("the tag `!{tag}` is not understood")))
     }
 }

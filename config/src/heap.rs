@@ -85,6 +85,18 @@ pub(super) struct Heap {
     shared: HashMap<usize, (Fault, Vec<Obj>)>,
 }
 
+/// The keys whose value may be something imported: a class, or a type of torch. It is read as its name, which is
+/// its last part; of anything else imported the value would be needed.
+const NAMED: [&str; 3] = ["type", "constructor", "dtype"];
+
+/// The name of a class under a key that takes one.
+pub(super) fn class(key: &str, item: &Item) -> Option<Node> {
+    let Obj::Imported(fault) = &item.obj else { return None };
+    let ConfigError::Imported { name, .. } = &**fault else { return None };
+    let last = name.rsplit('.').next().unwrap_or(name);
+    NAMED.contains(&key).then(|| Node::new(last, item.at.clone()))
+}
+
 fn address(fault: &Fault) -> usize {
     Arc::as_ptr(fault).addr()
 }
@@ -296,7 +308,10 @@ impl Heap {
             Obj::Map(id) => {
                 let mut dict = Dict::new();
                 for (key, entry) in &self.map(*id).entries {
-                    let node = self.tree(&entry.item, depth + 1, spent)?;
+                    let node = match class(key, &entry.item) {
+                        Some(node) => node,
+                        None => self.tree(&entry.item, depth + 1, spent)?,
+                    };
                     dict.insert_at(key.as_str(), entry.key_at.clone(), node);
                 }
                 Value::Dict(dict)

@@ -16,8 +16,11 @@
 //!   `del`, and `.update`, `.append`, `.extend`, `.pop`, `.get`, `.copy`. Lists and dicts are shared between names
 //!   as in Python;
 //! - `_base_ = "file.py"` or a list of files; then `_base_.x`, `{{_base_.x}}` (also in quotes) for what is in them,
-//!   and changes of `_base_.x` itself. A dict from there behaves as MMEngine's: `.update` merges dicts into dicts,
-//!   what is put into it is copied;
+//!   and changes of `_base_.x` itself (a dict from there behaves as MMEngine's: `.update` merges dicts into dicts,
+//!   what is put into it is copied);
+//! - `with read_base():` and the imports under it, which are files: relative to the one they are in, or in a package that
+//!   this one is in. A class that is imported is its name, the last part of it, as the value of `type` (and of
+//!   `constructor` and `dtype`): nothing is imported;
 //! - in strings, `{{fileDirname}}`, `{{fileBasename}}`, `{{fileBasenameNoExtension}}`, `{{fileExtname}}`; anywhere,
 //!   `{{$VARIABLE:default}}` for an environment variable.
 //!

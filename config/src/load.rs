@@ -3,8 +3,8 @@
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
-use super::ast::{Expr, Statement, StatementKind, Target};
-use super::cursor::at_of;
+use super::ast::{Expr, Import, Statement, StatementKind, Target};
+use super::cursor::{at_of, position};
 use super::error::ConfigError;
 use super::formats;
 use super::heap::{Fields, Heap, Item, Map, MapId, Obj};
@@ -21,6 +21,8 @@ pub(super) struct Loaded {
     pub missing: Vec<Missing>,
     /// Whether all of it was understood.
     pub complete: bool,
+    /// What a file holds that is nothing but a list.
+    pub bare: Option<Item>,
 }
 
 #[derive(Default)]
@@ -96,7 +98,25 @@ impl Loader {
             None => Node::from(Value::List(Vec::new())),
         };
         let (base, base_missing) = self.bases(&names, folder)?;
+        // As in MMEngine, before the first statement, wherever the block stands.
+        let mut taken = Vec::new();
+        for statement in &statements {
+            if let StatementKind::ReadBase(imports) = &statement.kind {
+                for (at, import) in imports {
+                    taken.push((*at, import, self.imported(import, &position(file, *at), folder)?));
+                }
+            }
+        }
         let mut interpreter = Interpreter::new(&mut self.heap, file, base, &base_missing);
+        for (at, import, fields) in taken {
+            match fields {
+                Some(Loaded { fields, missing, .. }) => {
+                    interpreter.take_base(import, at, &fields);
+                    interpreter.missing.extend(missing);
+                }
+                None => interpreter.miss_base(import, at),
+            }
+        }
         let mut bare = None;
         for statement in &statements {
             match &statement.kind {
@@ -111,21 +131,48 @@ impl Loader {
         if let Some(Item { obj: Obj::Map(id), .. }) = bare {
             child.clone_from(&self.heap.map(id).entries);
         }
-        Ok(Loaded { complete, ..self.merged(child, base, base_missing, missing) })
+        let bare = bare.filter(|item| matches!(item.obj, Obj::Seq(_)));
+        Ok(Loaded { complete, bare, ..self.merged(child, base, base_missing, missing) })
+    }
+
+    /// Reads the file that an import under `with read_base():` names; none if it is in a package that is not here.
+    fn imported(
+        &mut self,
+        import: &Import,
+        at: &Position,
+        folder: &Path,
+    ) -> Result<Option<Loaded>, ConfigError> {
+        let module = import.module.trim_start_matches('.');
+        let above = import.module.len() - module.len();
+        let mut path = match above {
+            0 => match package(module, folder) {
+                Some(path) => path,
+                None => return Ok(None),
+            },
+            above => (1..above).fold(folder.to_owned(), |path, _| path.join("..")),
+        };
+        path.extend(module.split('.').skip(usize::from(above == 0)));
+        path.as_mut_os_string().push(".py");
+        if above == 0 && !path.is_file() {
+            return Ok(None);
+        }
+        let mut loaded = self.file(&path, Some(at))?;
+        // What names share in that file, they share no longer in this one.
+        for entry in loaded.fields.values_mut() {
+            entry.item = self.heap.unshared(&entry.item);
+        }
+        Ok(Some(loaded))
     }
 
     /// A tree from another notation.
     fn data(&mut self, root: &Node, folder: &Path) -> Result<Loaded, ConfigError> {
-        let Value::Dict(dict) = &root.value else {
-            let got = root.value.type_name().to_owned();
-            return Err(ConfigError::Type {
-                at: root.at.clone(),
-                expected: "a dict at the top".to_owned(),
-                got,
-            });
-        };
         let none = Node::from(Value::List(Vec::new()));
-        let (base, missing) = self.bases(dict.get("_base_").unwrap_or(&none), folder)?;
+        let names = match &root.value {
+            Value::Dict(dict) => dict.get("_base_").unwrap_or(&none),
+            Value::List(_) => &none,
+            _ => return Err(no_dict(root.at.clone(), root.value.type_name())),
+        };
+        let (base, missing) = self.bases(names, folder)?;
         let item = self.heap.import(root, &mut |heap: &mut Heap, text: &str, at: &Position| {
             let outcome = match template::fill(text, at) {
                 Ok(Filled::Text(text)) => Ok(Obj::Str(text.into())),
@@ -136,7 +183,10 @@ impl Loader {
             };
             outcome.unwrap_or_else(Obj::Poison)
         });
-        let Obj::Map(id) = item.obj else { return Ok(self.merged(Fields::new(), base, missing, Vec::new())) };
+        let Obj::Map(id) = item.obj else {
+            let empty = self.merged(Fields::new(), base, missing, Vec::new());
+            return Ok(Loaded { bare: Some(item), ..empty });
+        };
         let child = self.heap.map(id).entries.clone();
         Ok(self.merged(child, base, missing, Vec::new()))
     }
@@ -156,7 +206,7 @@ impl Loader {
             base_missing.push(Missing::Change(fault));
         }
         let fields = merge::over(&mut self.heap, &child, &below, &base_missing, 0);
-        Loaded { fields, missing: [base_missing, more].concat(), complete: true }
+        Loaded { fields, missing: [base_missing, more].concat(), complete: true, bare: None }
     }
 
     /// Reads the bases that a `_base_` names, into one dict.
@@ -181,6 +231,9 @@ impl Loader {
                 continue;
             }
             let loaded = self.file(&folder.join(name), Some(at))?;
+            if let Some(list) = loaded.bare {
+                return Err(no_dict(list.at, list.obj.type_name()));
+            }
             missing.extend(loaded.missing);
             for (key, entry) in loaded.fields {
                 if matches!(entry.item.obj, Obj::Imported(_)) {
@@ -195,6 +248,11 @@ impl Loader {
         }
         Ok((self.heap.new_map(map), missing))
     }
+}
+
+/// The error of a file that is no dict, where one is needed.
+pub(super) fn no_dict(at: Position, got: &str) -> ConfigError {
+    ConfigError::Type { at, expected: "a dict at the top".to_owned(), got: got.to_owned() }
 }
 
 pub(super) fn check_size(bytes: usize, file: &Position) -> Result<(), ConfigError> {
@@ -218,6 +276,14 @@ fn notation(path: &Path, name: &str) -> Result<Option<Notation>, ConfigError> {
             got: other.map_or("none".to_owned(), |e| format!(".{e}")),
         }),
     }
+}
+
+/// The folder of the package that an absolute module begins with, if the file is in it.
+fn package(module: &str, folder: &Path) -> Option<PathBuf> {
+    let name = module.split('.').next().unwrap_or_default();
+    let folder = std::path::absolute(folder).ok()?;
+    let found = folder.ancestors().find(|folder| folder.file_name().is_some_and(|own| own == name));
+    found.map(Path::to_owned)
 }
 
 fn is_base(target: &Target) -> bool {

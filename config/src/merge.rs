@@ -7,7 +7,8 @@ use super::heap::{Entry, Fields, Heap, Item, Map, MapId, Obj};
 use super::limits::MAX_DEPTH;
 use super::run::Missing;
 
-const DELETE: &str = "_delete_";
+/// The key of a dict that replaces what is below it.
+pub(super) const DELETE: &str = "_delete_";
 
 /// Merges the entries of `child` over those of `base`. A dict merges into a dict; with a truthy `_delete_` in it,
 /// which is taken out, it replaces the base's value. All else replaces. A key that the base lacks is taken as it is.
@@ -80,7 +81,8 @@ fn dict(
     }
 }
 
-fn truthy(heap: &Heap, obj: &Obj) -> bool {
+/// Whether Python takes a value for true.
+pub(super) fn truthy(heap: &Heap, obj: &Obj) -> bool {
     match obj {
         Obj::None | Obj::Poison(_) | Obj::Imported(_) => false,
         Obj::Bool(v) => *v,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::ast::*;
 use super::cursor::{Span, at_of};
-use super::error::ConfigError;
+use super::error::{ConfigError, nearest};
 use super::heap::{Entry, Fault, Fields, Heap, Item, MapId, Obj, Outcome, SeqId};
 use super::number::Op;
 use super::value::Position;
@@ -16,7 +16,7 @@ use super::value::Position;
 pub(super) enum Missing {
     /// `from … import *`, at a place and from a module.
     Import(Position, String),
-    /// A base in another package.
+    /// A base in another package, by `_base_` or by `with read_base():`.
     Base(Position, String),
     /// A change of the bases as a whole that was skipped.
     Change(Fault),
@@ -85,6 +85,8 @@ impl<'a> Interpreter<'a> {
             StatementKind::Delete(targets) => targets.iter().try_for_each(|target| self.delete(target))?,
             StatementKind::Evaluate(expr) => self.evaluate(expr)?,
             StatementKind::Import(import) => self.import(import, statement.at),
+            // Its names are there from the beginning.
+            StatementKind::ReadBase(_) => {}
             // Not even Python, and no name is bound that the error could go with.
             StatementKind::Skipped(Skipped {
                 error: error @ ConfigError::Syntax { .. },
@@ -185,9 +187,37 @@ impl<'a> Interpreter<'a> {
         Ok(())
     }
 
+    /// Binds what `with read_base():` takes from a file.
+    pub(super) fn take_base(&mut self, import: &Import, at: Span, fields: &Fields) {
+        if import.star {
+            self.names.extend(fields.iter().map(|(name, entry)| (name.clone(), entry.clone())));
+        }
+        for (bound, name) in &import.names {
+            let item = fields.get(name).map(|entry| entry.item.clone());
+            let item = item.unwrap_or_else(|| {
+                let nearest = nearest(name, fields.keys().map(String::as_str));
+                let fault = ConfigError::MissingKey { at: self.at(at), key: name.clone(), nearest };
+                Item { obj: Obj::Poison(Arc::new(fault)), at: self.at(at) }
+            });
+            self.bind(bound, at, item);
+        }
+    }
+
+    /// Notes a base of `with read_base():` that is not read.
+    pub(super) fn miss_base(&mut self, import: &Import, at: Span) {
+        let missing = Missing::Base(self.at(at), import.module.clone());
+        for (bound, name) in &import.names {
+            let item = Item { obj: Obj::Poison(Arc::new(missing.error(name))), at: self.at(at) };
+            self.bind(bound, at, item);
+        }
+        if import.star {
+            self.missing.push(missing);
+        }
+    }
+
     fn unpack(&self, item: &Item, length: usize, at: Span) -> Outcome<Vec<Item>> {
         let items = match &item.obj {
-            Obj::Poison(fault) => return Err(fault.clone()),
+            Obj::Poison(fault) | Obj::Imported(fault) => return Err(fault.clone()),
             Obj::Seq(id) => self.heap.seq(*id).items.clone(),
             other => return Err(self.expected(at, &format!("{length} values"), other.type_name())),
         };

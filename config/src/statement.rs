@@ -2,7 +2,7 @@
 //! bound or changed.
 
 use super::ast::*;
-use super::cursor::{Line, Token, position};
+use super::cursor::{Line, Span, Token, position};
 use super::effects;
 use super::error::ConfigError;
 use super::lex::lex;
@@ -52,12 +52,33 @@ pub(super) fn expression(source: &str, file: &Position) -> Result<Expr, ConfigEr
     }
 }
 
-/// A block: skipped, but for what `with read_base():` imports.
+/// A block: skipped, except for `with read_base():`.
 fn block(lines: &[Line], file: &Position, statements: &mut Vec<Statement>) {
     let head = &lines[0].tokens[0];
+    if let Some(imports) = read_base(lines, file) {
+        statements.push(Statement { at: head.at, kind: StatementKind::ReadBase(imports) });
+        return;
+    }
     let error = ConfigError::NotUnderstood { at: position(file, head.at), what: head.describe() };
     let skipped = effects::of(lines, true, error, file);
     statements.push(Statement { at: head.at, kind: StatementKind::Skipped(skipped) });
+}
+
+/// What `with read_base():` imports, if that is what the block is and it does nothing else, as MMEngine asks.
+fn read_base(lines: &[Line], file: &Position) -> Option<Vec<(Span, Import)>> {
+    let (first, rest) = lines.split_first()?;
+    let [with, call, open, close, colon, inline @ ..] = first.tokens.as_slice() else { return None };
+    let is_call = with.name() == Some("with") && call.name() == Some("read_base");
+    if !(is_call && open.is("(") && close.is(")") && colon.is(":")) {
+        return None;
+    }
+    let inline = (!inline.is_empty()).then_some(inline);
+    let imports = inline.into_iter().chain(rest.iter().map(|line| line.tokens.as_slice()));
+    let read = |tokens: &[Token]| {
+        let import = Parser::new(tokens, file).import().ok()?;
+        (tokens[0].name() == Some("from")).then_some((tokens[0].at, import))
+    };
+    imports.map(read).collect()
 }
 
 impl Parser<'_> {

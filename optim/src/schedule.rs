@@ -135,6 +135,11 @@ trait Formula {
     /// Counts in iterations what it counted in epochs.
     fn stretch(&mut self, _epoch_length: f64) {}
 
+    /// Takes `factor` times as many steps for the same way.
+    fn scale(&mut self, factor: f64) {
+        self.stretch(factor);
+    }
+
     /// Checks arguments against each other, the range and the number of groups.
     fn check(&self, _span: Span, _groups: usize) -> Result<(), String> {
         Ok(())
@@ -234,6 +239,16 @@ impl Scheduler {
         self
     }
 
+    /// The same plan over `factor` times as many steps: its range, and what the curve counts in steps or changes by each.
+    /// Whole steps stay whole, and no range becomes empty.
+    pub fn stretched(mut self, factor: f64) -> Scheduler {
+        self.begin = stretched(self.begin, factor);
+        let least = self.begin + 1.0;
+        self.end = self.end.map(|end| if end == NO_END { end } else { stretched(end, factor).max(least) });
+        self.curve.formula_mut().scale(factor);
+        self
+    }
+
     fn span(&self) -> Span {
         Span { begin: self.begin, end: self.end.unwrap_or(NO_END) }
     }
@@ -248,6 +263,11 @@ impl Scheduler {
         }
         self.curve.formula().check(span, groups)
     }
+}
+
+/// A number of steps times a factor, whole; the first step stays the first, and no other becomes it.
+fn stretched(steps: f64, factor: f64) -> f64 {
+    if steps > 0.0 { (steps * factor).round().max(1.0) } else { steps }
 }
 
 /// A linear warm-up over `warm_up` iterations, then half a cosine from there down to 0 at iteration `total`:

@@ -11,7 +11,7 @@ pub enum Error {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A name that the registry does not have.
-    #[error("{at}: there is no {what} {name:?}{}; known are {known}", did_you_mean(nearest))]
+    #[error("{at}: there is no {what} {name:?}{}; {known}", did_you_mean(nearest))]
     UnknownName {
         /// Where.
         at: Position,
@@ -21,7 +21,7 @@ pub enum Error {
         name: String,
         /// The nearest name that exists.
         nearest: Option<String>,
-        /// The names that exist.
+        /// The names that exist, or some of them, in words.
         known: String,
     },
     /// An algorithm that a registry does not take.
@@ -33,7 +33,7 @@ pub enum Error {
         problem: String,
     },
     /// A key that means nothing where it is.
-    #[error("{at}: {what} has no {key:?}{}", did_you_mean(nearest))]
+    #[error("{at}: {what} has no {key:?}{}{}", did_you_mean(nearest), also(hint))]
     UnknownKey {
         /// Where.
         at: Position,
@@ -43,6 +43,18 @@ pub enum Error {
         key: String,
         /// The nearest key that exists.
         nearest: Option<String>,
+        /// What else helps.
+        hint: Option<String>,
+    },
+    /// Something that means nothing where it stands, and something elsewhere.
+    #[error("{at}: {what}: {hint}")]
+    Misplaced {
+        /// Where.
+        at: Position,
+        /// What it is.
+        what: String,
+        /// Where it belongs.
+        hint: String,
     },
     /// A value is wrong.
     #[error("{at}: {key} must be {expected}, got {got}")]
@@ -100,6 +112,10 @@ pub enum Error {
 
 fn did_you_mean(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|name| format!(" (did you mean {name:?}?)")).unwrap_or_default()
+}
+
+fn also(hint: &Option<String>) -> String {
+    hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default()
 }
 
 /// The result of reading a recipe.

@@ -2,7 +2,7 @@
 
 use crate::config::{Node, Value as Setting};
 use crate::error::{Error, Result};
-use crate::names::nearest;
+use crate::names::{known_are, nearest};
 use fallline_core::Format;
 use fallline_cpu::Cpu;
 use fallline_optim::hyper::HyperError;
@@ -265,7 +265,7 @@ fn format(node: &Node) -> Result<Format> {
         what: "format",
         name: name.to_owned(),
         nearest: nearest(name, names()).map(str::to_owned),
-        known: names().join(", "),
+        known: known_are(names()),
     })
 }
 

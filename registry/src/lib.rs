@@ -6,12 +6,18 @@
 
 #![forbid(unsafe_code)]
 
+mod contents;
 mod error;
 mod formats;
+mod hints;
+mod hooks;
+mod length;
 mod method;
+mod mmcv;
 mod modifiers;
 pub mod names;
 pub mod paramwise;
+mod plan;
 mod read;
 mod recipe;
 mod registry;
@@ -22,8 +28,9 @@ mod wrapper;
 pub use fallline_config as config;
 
 pub use error::{Error, Result};
+pub use length::Length;
 pub use names::Entry;
+pub use plan::Plan;
 pub use recipe::{AnyRecipe, Recipe, SearchRecipe};
 pub use registry::Registry;
-pub use schedulers::Length;
 pub use wrapper::average;

@@ -3,10 +3,12 @@
 use crate::config::Node;
 use crate::error::{Error, Result};
 use crate::formats;
+use crate::hints;
 use crate::modifiers;
-use crate::names::nearest;
+use crate::names::{near_are, nearest};
 use crate::read::{bare_name, convert, expect_dict, type_of};
 use crate::registry::Registry;
+use crate::schedulers;
 use fallline_optim::Method;
 use fallline_optim::hyper::{HyperError, Value};
 
@@ -16,12 +18,15 @@ pub(crate) fn method(node: &Node, registry: &Registry) -> Result<Method> {
     let kind = type_of(dict, node, "an optimizer")?;
     let name = kind.value.as_str().map(bare_name).unwrap_or_default();
     let known = || registry.entries().iter().map(|entry| entry.name);
-    let entry = registry.find(name).ok_or_else(|| Error::UnknownName {
-        at: kind.at.clone(),
-        what: "optimizer",
-        name: name.to_owned(),
-        nearest: nearest(name, known()).map(str::to_owned),
-        known: known().collect::<Vec<_>>().join(", "),
+    let entry = registry.find(name).ok_or_else(|| match schedulers::is_name(name) {
+        true => schedulers::misplaced(kind),
+        false => Error::UnknownName {
+            at: kind.at.clone(),
+            what: "optimizer",
+            name: name.to_owned(),
+            nearest: nearest(name, known()).map(str::to_owned),
+            known: near_are(name, known()),
+        },
     })?;
     let build = |values: &[(&str, Value)]| {
         entry.with_in(registry, values).map_err(|source| Error::Hyper { at: kind.at.clone(), source })
@@ -40,19 +45,25 @@ pub(crate) fn method(node: &Node, registry: &Registry) -> Result<Method> {
     let own = |key: &str| !["type", decides].contains(&key) && !formats::KEYS.contains(&key);
     let others = dict.iter().filter(|(key, _)| own(key) && !aside.contains(key));
     for (key, node) in first.chain(others) {
-        let value = convert(node).ok_or_else(|| Error::Value {
-            at: node.at.clone(),
-            key: key.to_owned(),
-            expected: "a number, a bool, a string, None or a list of them".into(),
-            got: format!("a {}", node.value.type_name()),
-        })?;
+        let Some(value) = convert(node) else {
+            return Err(match probe.set(&[(key, Value::None)]) {
+                Err(HyperError::Unknown { algorithm, known, .. }) => {
+                    hints::unknown_hyper((algorithm, dict, node), key, known.into_iter().chain(aside))
+                }
+                _ => Error::Value {
+                    at: node.at.clone(),
+                    key: key.to_owned(),
+                    expected: "a number, a bool, a string, None or a list of them".into(),
+                    got: format!("a {}", node.value.type_name()),
+                },
+            });
+        };
         match probe.set(&[(key, value.clone())]) {
             // Whether values go together shows when all are there.
             Ok(()) | Err(HyperError::Combination { .. }) => values.push((key, value)),
-            Err(HyperError::Unknown { algorithm, name, known }) => {
-                let at = dict.key_at(key).unwrap_or(&node.at).clone();
-                let nearest = nearest(&name, known.into_iter().chain(aside)).map(str::to_owned);
-                return Err(Error::UnknownKey { at, what: algorithm.to_owned(), key: name, nearest });
+            Err(HyperError::Unknown { algorithm, known, .. }) => {
+                let known = known.into_iter().chain(aside);
+                return Err(hints::unknown_hyper((algorithm, dict, node), key, known));
             }
             Err(source) => return Err(Error::Hyper { at: node.at.clone(), source }),
         }

@@ -2,7 +2,7 @@
 
 use crate::config::{Dict, Node, Position};
 use crate::error::{Error, Result};
-use crate::names::nearest;
+use crate::names::{known_are, nearest};
 use crate::read::{bare_name, expect_dict, type_of};
 use fallline_optim::hyper::HyperError;
 use fallline_optim::{AnyAlgorithm, Lookahead, Method, Modified};
@@ -69,14 +69,20 @@ fn lookahead(node: &Node) -> Result<Lookahead> {
             what: "wrap",
             name: name.to_owned(),
             nearest: nearest(name, WRAPS).map(str::to_owned),
-            known: WRAPS.join(", "),
+            known: known_are(WRAPS),
         });
     }
     let keys = ["type", "k", "alpha"];
     if let Some(key) = dict.keys().find(|key| !keys.contains(key)) {
         let at = dict.key_at(key).unwrap_or(&node.at).clone();
         let nearest = nearest(key, keys).map(str::to_owned);
-        return Err(Error::UnknownKey { at, what: name.to_owned(), key: key.to_owned(), nearest });
+        return Err(Error::UnknownKey {
+            at,
+            what: name.to_owned(),
+            key: key.to_owned(),
+            nearest,
+            hint: None,
+        });
     }
     let wrong = |key: &str, expected: &str, node: &Node| {
         let (at, got) = (node.at.clone(), node.value.to_string());

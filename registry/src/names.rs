@@ -1,5 +1,6 @@
 //! The table of shipped names: the one place where these algorithms are linked with the CPU's lanes, and so compiled.
 
+use crate::read::bare_name;
 use crate::registry::{Registry, entry};
 use fallline_cpu::Native;
 use fallline_optim::hyper::{Hyperparameters, Value};
@@ -84,6 +85,33 @@ pub fn find(name: &str) -> Option<&'static Entry> {
     ENTRIES.iter().find(|entry| entry.name == name)
 }
 
+/// The names of some kind, for an error.
+pub(crate) fn known_are<N: AsRef<str>>(names: impl IntoIterator<Item = N>) -> String {
+    let names: Vec<N> = names.into_iter().collect();
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    format!("known are {}", names.join(", "))
+}
+
+/// What to say of an optimizer's name that does not exist: the nearest that do, and where all are.
+pub fn near_are<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    let lower = name.to_lowercase();
+    let likeness = |candidate: &str| strsim::jaro_winkler(&lower, &candidate.to_lowercase());
+    let mut near: Vec<(f64, &str)> = known.into_iter().map(|name| (likeness(name), name)).collect();
+    near.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
+    let near: Vec<&str> = near.iter().take(3).map(|(_, name)| *name).collect();
+    format!("near are {} (`fallline list` prints all)", near.join(", "))
+}
+
+/// The entry of a name as people type it: with a scope or module in front of it, or in other letters where one name alone
+/// is that.
+pub fn lookup(name: &str) -> Option<&'static Entry> {
+    let name = bare_name(name);
+    find(name).or_else(|| {
+        let mut alike = ENTRIES.iter().filter(|entry| entry.name.eq_ignore_ascii_case(name));
+        alike.next().filter(|_| alike.next().is_none())
+    })
+}
+
 /// The name that is nearest to one that does not exist, if any is near.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = name.to_lowercase();
@@ -102,6 +130,21 @@ mod tests {
         for entry in ENTRIES {
             assert_eq!(entry.defaults().name(), entry.name);
         }
+    }
+
+    #[test]
+    fn a_name_is_found_as_people_type_it() {
+        for (typed, found) in [
+            ("AdamW", Some("AdamW")),
+            ("adamw", Some("AdamW")),
+            ("torch.optim.AdamW", Some("AdamW")),
+            ("mmdet::SGD", Some("SGD")),
+            ("Rotogravure", None),
+        ] {
+            assert_eq!(lookup(typed).map(|entry| entry.name), found, "{typed}");
+        }
+        let near = near_are("AdmaW", ENTRIES.iter().map(|entry| entry.name));
+        assert_eq!(near, "near are AdamW, Adam, Adamax (`fallline list` prints all)");
     }
 
     #[test]

@@ -174,7 +174,13 @@ impl Paramwise {
         if let Some(key) = dict.keys().find(|key| !KEYS.contains(key)) {
             let at = dict.key_at(key).unwrap_or(&node.at).clone();
             let nearest = nearest(key, KEYS).map(str::to_owned);
-            return Err(Error::UnknownKey { at, what: "paramwise_cfg".into(), key: key.into(), nearest });
+            return Err(Error::UnknownKey {
+                at,
+                what: "paramwise_cfg".into(),
+                key: key.into(),
+                nearest,
+                hint: None,
+            });
         }
         if let Some(flag) = given(dict, "bypass_duplicate")
             && flag.value.as_bool().is_none()
@@ -323,7 +329,7 @@ fn read_custom(
             HyperError::Unknown { known, .. } => {
                 let known = known.iter().copied().chain(["lr_mult", "decay_mult", "optimizer"]);
                 let nearest = nearest(name, known).map(str::to_owned);
-                Error::UnknownKey { at: at.clone(), what: what(), key: name.to_owned(), nearest }
+                Error::UnknownKey { at: at.clone(), what: what(), key: name.to_owned(), nearest, hint: None }
             }
             source => Error::Hyper { at: node.at.clone(), source },
         })?;

@@ -1,15 +1,17 @@
 //! From a configuration to an optimizer with its schedule.
 
-use crate::config::{self, Dict, Entries, Node, Value as Setting};
-use crate::error::{Error, Result};
+use crate::config::{self, Entries, Node};
+use crate::contents::{Contents, Context, whole};
+use crate::error::Result;
 use crate::formats::{Of, Storing};
 use crate::method::method;
 use crate::modifiers;
 use crate::paramwise::{self, Paramwise};
 use crate::registry::Registry;
 use crate::schedulers::{Chain, Length};
-use crate::wrapper::{self, Wrapped};
+use crate::wrapper::Wrapped;
 use fallline_core::{Backend, Format};
+use fallline_optim::average::Average;
 use fallline_optim::hyper::{Hyper, Value};
 use fallline_optim::line_search::Search;
 use fallline_optim::schedule::{Schedule, Scheduled};
@@ -36,17 +38,16 @@ pub struct Recipe {
     paramwise: Option<Paramwise>,
     wrapper: Wrapper,
     allow_unmatched: bool,
-    chain: Chain,
     /// The key `train`: this project's own training options.
     pub train: Option<Node>,
-    source: Node,
+    context: Context,
 }
 
 impl Recipe {
     /// Reads inline text: a name, a Python literal, or text in any notation that files may have.
     ///
     /// # Errors
-    /// [`Error`] names the place, what was expected, and the nearest name that exists. What evaluates the loss itself has
+    /// [`Error`](crate::Error) names the place, what was expected, and the nearest name that exists. What evaluates the loss itself has
     /// [another recipe](AnyRecipe).
     pub fn from_text(text: &str) -> Result<Recipe> {
         Recipe::from_text_with(text, &Registry::standard())
@@ -79,7 +80,7 @@ impl Recipe {
     /// What was read, as one Python literal: everything that was needed, bases and names resolved. Reads
     /// back to the same recipe, with the same registry.
     pub fn to_source(&self) -> String {
-        self.source.to_string()
+        self.context.source.to_string()
     }
 
     /// The algorithm with its hyperparameters: of the parameters that no rule of `paramwise_cfg` decides for.
@@ -94,7 +95,40 @@ impl Recipe {
 
     /// Whether there is a schedule.
     pub fn is_scheduled(&self) -> bool {
-        !self.chain.is_empty()
+        !self.context.chain.is_empty()
+    }
+
+    /// What is worth knowing about the configuration: what it may have been thought to do, and does not.
+    pub fn warnings(&self) -> &[String] {
+        &self.context.warnings
+    }
+
+    /// The keys at the top that were read, and those that were passed over.
+    pub fn keys(&self) -> (&[String], &[String]) {
+        (&self.context.read, &self.context.passed_over)
+    }
+
+    /// The average of the weights that an `EMAHook` of `custom_hooks` asks for. The trainer's to keep:
+    /// [`Driver::averaged`].
+    pub fn average(&self) -> Option<Average> {
+        self.context.average
+    }
+
+    /// How long the configuration says that training is (`train.epochs`, or MMEngine's `train_cfg`), in epochs of so many
+    /// iterations.
+    pub fn length(&self, epoch_length: u64) -> Length {
+        Length { epoch: epoch_length, ..self.context.length }
+    }
+
+    /// The entries of `param_scheduler`.
+    pub fn chain(&self) -> &Chain {
+        &self.context.chain
+    }
+
+    /// The same with a schedule over `factor` times as many steps.
+    pub fn stretched(mut self, factor: f64) -> Recipe {
+        self.context.chain = self.context.chain.stretched(factor);
+        self
     }
 
     /// Builds the optimizer on a backend, with the groups of `paramwise_cfg` and the gradient pipeline of the
@@ -145,16 +179,17 @@ impl Recipe {
     }
 
     /// The schedule, which sets the optimizer's first values. `epoch_length` is the number of iterations
-    /// in an epoch, for entries with `convert_to_iter_based`. An entry that does not say where it ends has no end.
+    /// in an epoch, for entries with `convert_to_iter_based`. An entry that does not say where it ends does so with
+    /// [training](Recipe::length), as in MMEngine's `Runner`; where its length is not known, it has no end
+    /// ([`Chain::without_end`]).
     ///
     /// # Errors
     /// When an entry is wrong, or the optimizer has not what it schedules.
     pub fn schedule<S: Scheduled + ?Sized>(&self, epoch_length: u64, optimizer: &mut S) -> Result<Schedule> {
-        self.schedule_over(Length { epoch: epoch_length, epochs: None }, optimizer)
+        self.schedule_over(self.length(epoch_length), optimizer)
     }
 
-    /// As [`schedule`](Recipe::schedule), for training of a known length: that is where an entry ends that does not
-    /// say so, as in MMEngine's `Runner`.
+    /// As [`schedule`](Recipe::schedule), for training of another length than the configuration says.
     ///
     /// # Errors
     /// As [`schedule`](Recipe::schedule).
@@ -163,7 +198,7 @@ impl Recipe {
         length: Length,
         optimizer: &mut S,
     ) -> Result<Schedule> {
-        self.chain.schedule(length, optimizer)
+        self.context.chain.schedule(length, optimizer)
     }
 
     /// The optimizer's configuration as a Python literal, from which the same optimizer is built, with the same
@@ -200,10 +235,9 @@ fn to_text(
 pub struct SearchRecipe {
     search: Search,
     storing: Storing,
-    chain: Chain,
     /// The key `train`: this project's own training options.
     pub train: Option<Node>,
-    source: Node,
+    context: Context,
 }
 
 impl SearchRecipe {
@@ -219,7 +253,7 @@ impl SearchRecipe {
 
     /// As [`Recipe::to_source`].
     pub fn to_source(&self) -> String {
-        self.source.to_string()
+        self.context.source.to_string()
     }
 
     /// As [`Recipe::to_text`].
@@ -233,7 +267,8 @@ impl SearchRecipe {
     /// # Errors
     /// As [`Recipe::schedule`].
     pub fn schedule<S: Scheduled + ?Sized>(&self, epoch_length: u64, optimizer: &mut S) -> Result<Schedule> {
-        self.chain.schedule(Length { epoch: epoch_length, epochs: None }, optimizer)
+        let length = Length { epoch: epoch_length, ..self.context.length };
+        self.context.chain.schedule(length, optimizer)
     }
 }
 
@@ -286,49 +321,14 @@ impl AnyRecipe {
         AnyRecipe::from_entries(&config::load(path)?, registry)
     }
 
-    fn from_entries(entries: &Entries, registry: &Registry) -> Result<AnyRecipe> {
-        // No file that is not read (another package's base) has these two.
-        if entries.get_present("type")?.is_some() {
-            let whole = Node::new(Setting::Dict(entries.to_dict()?), entries.at().clone());
-            let wrapped = Wrapped { optimizer: &whole, paramwise: None, wrapper: Wrapper::default() };
-            return AnyRecipe::of(wrapped, Chain::default(), (None, whole.clone()), registry);
-        }
-        let train = entries.get_present("train")?.cloned();
-        let around = entries.get("optim_wrapper")?;
-        let Wrapped { optimizer, paramwise, wrapper } = match around {
-            Some(around) => wrapper::read(around)?,
-            None => {
-                let optimizer = entries.get("optimizer")?.ok_or_else(|| Error::Missing {
-                    at: entries.at().clone(),
-                    what: "a configuration".into(),
-                    key: "optim_wrapper",
-                })?;
-                Wrapped { optimizer, paramwise: None, wrapper: Wrapper::default() }
-            }
-        };
-        let scheduler = entries.get("param_scheduler")?;
-        let chain = Chain::from_entries(entries)?;
-        let mut source = Dict::new();
-        match around.filter(|_| paramwise.is_some() || wrapper != Wrapper::default()) {
-            Some(around) => source.insert("optim_wrapper", around.clone()),
-            None => source.insert("optimizer", optimizer.clone()),
-        };
-        for (key, node) in [("param_scheduler", scheduler), ("train", train.as_ref())] {
-            if let Some(node) = node {
-                source.insert(key, node.clone());
-            }
-        }
-        let source = Node::new(Setting::Dict(source), entries.at().clone());
-        AnyRecipe::of(Wrapped { optimizer, paramwise, wrapper }, chain, (train, source), registry)
+    pub(crate) fn from_entries(entries: &Entries, registry: &Registry) -> Result<AnyRecipe> {
+        let whole = whole(entries)?;
+        let train = entries.get_present("train")?.filter(|_| whole.is_none()).cloned();
+        AnyRecipe::of(Contents::read(entries, whole.as_ref())?, train, registry)
     }
 
-    fn of(
-        wrapped: Wrapped<'_>,
-        chain: Chain,
-        (train, source): (Option<Node>, Node),
-        registry: &Registry,
-    ) -> Result<AnyRecipe> {
-        let Wrapped { optimizer, paramwise, wrapper } = wrapped;
+    fn of(contents: Contents<'_>, train: Option<Node>, registry: &Registry) -> Result<AnyRecipe> {
+        let Contents { wrapped: Wrapped { optimizer, paramwise, wrapper }, context } = contents;
         match method(optimizer, registry)? {
             Method::Algorithm(algorithm) => {
                 let paramwise = paramwise
@@ -342,9 +342,8 @@ impl AnyRecipe {
                     paramwise,
                     wrapper,
                     allow_unmatched,
-                    chain,
                     train,
-                    source,
+                    context,
                 }))
             }
             Method::Search(search) => {
@@ -356,7 +355,7 @@ impl AnyRecipe {
                     return Err(fallline_optim::Error::Groups { algorithm: search.name(), problem }.into());
                 }
                 let storing = Storing::read(optimizer, Of::Search(&search))?;
-                Ok(AnyRecipe::Search(SearchRecipe { search, storing, chain, train, source }))
+                Ok(AnyRecipe::Search(SearchRecipe { search, storing, train, context }))
             }
         }
     }
@@ -372,6 +371,33 @@ impl AnyRecipe {
                 Err(fallline_optim::Error::NeedsObjective { algorithm: search.name() }.into())
             }
         }
+    }
+
+    fn context(&self) -> &Context {
+        match self {
+            AnyRecipe::Stepping(recipe) => &recipe.context,
+            AnyRecipe::Search(recipe) => &recipe.context,
+        }
+    }
+
+    /// As [`Recipe::warnings`].
+    pub fn warnings(&self) -> &[String] {
+        &self.context().warnings
+    }
+
+    /// As [`Recipe::keys`].
+    pub fn keys(&self) -> (&[String], &[String]) {
+        (&self.context().read, &self.context().passed_over)
+    }
+
+    /// As [`Recipe::length`].
+    pub fn length(&self, epoch_length: u64) -> Length {
+        Length { epoch: epoch_length, ..self.context().length }
+    }
+
+    /// As [`Recipe::chain`].
+    pub fn chain(&self) -> &Chain {
+        &self.context().chain
     }
 
     /// Returns the method that the name in the configuration means, with its hyperparameters.
@@ -395,10 +421,19 @@ impl AnyRecipe {
     /// # Errors
     /// As [`Recipe::schedule`].
     pub fn schedule<S: Scheduled + ?Sized>(&self, epoch_length: u64, optimizer: &mut S) -> Result<Schedule> {
-        match self {
-            AnyRecipe::Stepping(recipe) => recipe.schedule(epoch_length, optimizer),
-            AnyRecipe::Search(recipe) => recipe.schedule(epoch_length, optimizer),
-        }
+        self.schedule_over(self.length(epoch_length), optimizer)
+    }
+
+    /// As [`Recipe::schedule_over`].
+    ///
+    /// # Errors
+    /// As [`Recipe::schedule`].
+    pub fn schedule_over<S: Scheduled + ?Sized>(
+        &self,
+        length: Length,
+        optimizer: &mut S,
+    ) -> Result<Schedule> {
+        self.context().chain.schedule(length, optimizer)
     }
 
     /// As [`Recipe::allow_unmatched`]; a search has no rules that could match nothing.

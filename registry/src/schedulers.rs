@@ -4,7 +4,9 @@ mod curves;
 
 use crate::config::{self, Dict, Entries, Node, Value};
 use crate::error::{Error, Result};
-use crate::names::nearest;
+use crate::hints::several;
+pub use crate::length::Length;
+use crate::names::{known_are, nearest};
 use crate::read::{bare_name, expect_dict, type_of};
 use fallline_optim::schedule::{Schedule, Scheduled, Scheduler, Target};
 use std::path::Path;
@@ -16,7 +18,7 @@ use std::path::Path;
 /// use fallline_registry::schedulers::{Chain, Length};
 /// let chain = Chain::from_text("dict(type='StepLR', step_size=2, gamma=0.5, by_epoch=False)")?;
 /// let mut numbers = Numbers::new([("lr", 0.1)]);
-/// let mut schedule = chain.schedule(Length { epoch: 1, epochs: None }, &mut numbers)?;
+/// let mut schedule = chain.schedule(Length::new(1), &mut numbers)?;
 /// (0..2).try_for_each(|_| schedule.after_iteration(&mut numbers))?;
 /// assert_eq!(numbers["lr"], 0.05);
 /// # Ok::<(), fallline_registry::Error>(())
@@ -33,7 +35,7 @@ impl Chain {
     pub fn from_text(text: &str) -> Result<Chain> {
         let node = config::parse_inline(text)?;
         let keyed = node.value.as_dict().filter(|dict| dict.get("type").is_none());
-        read(keyed.and_then(|dict| dict.get("param_scheduler")).unwrap_or(&node))
+        Chain::read(keyed.and_then(|dict| dict.get("param_scheduler")).unwrap_or(&node))
     }
 
     /// Reads the key `param_scheduler` of entries; without it the chain is empty.
@@ -41,7 +43,7 @@ impl Chain {
     /// # Errors
     /// As [`from_text`](Chain::from_text).
     pub fn from_entries(entries: &Entries) -> Result<Chain> {
-        entries.get("param_scheduler")?.map_or(Ok(Chain::default()), read)
+        entries.get("param_scheduler")?.map_or(Ok(Chain::default()), Chain::read)
     }
 
     /// Reads the key `param_scheduler` of a file.
@@ -50,6 +52,15 @@ impl Chain {
     /// As [`from_text`](Chain::from_text).
     pub fn from_file(path: impl AsRef<Path>) -> Result<Chain> {
         Chain::from_entries(&config::load(path)?)
+    }
+
+    /// Reads one entry or a list of them.
+    pub(crate) fn read(node: &Node) -> Result<Chain> {
+        Ok(Chain(match &node.value {
+            Value::None => Vec::new(),
+            Value::List(entries) => entries.iter().map(entry).collect::<Result<_>>()?,
+            _ => vec![entry(node)?],
+        }))
     }
 
     /// Whether there are none.
@@ -62,35 +73,62 @@ impl Chain {
     /// # Errors
     /// When an entry is wrong, or there is nothing of the name that it schedules.
     pub fn schedule<S: Scheduled + ?Sized>(&self, length: Length, numbers: &mut S) -> Result<Schedule> {
-        Ok(Schedule::new(self.0.iter().map(|entry| entry.scheduler(length)).collect(), numbers)?)
+        Ok(Schedule::new(self.schedulers(length), numbers)?)
+    }
+
+    /// The schedulers for training of this length.
+    pub fn schedulers(&self, length: Length) -> Vec<Scheduler> {
+        self.0.iter().map(|entry| entry.scheduler(length)).collect()
+    }
+
+    /// The entries that nothing ends in training of this length: they do not say where they end, and it is not known how
+    /// long training is.
+    pub fn without_end(&self, length: Length) -> Vec<String> {
+        let endless = self.0.iter().enumerate().filter(|(_, entry)| !entry.ends && !length.is_known());
+        endless.map(|(place, entry)| format!("param_scheduler[{place}] ({})", entry.name)).collect()
+    }
+
+    /// Whether an entry needs to be told how long training is.
+    pub(crate) fn needs_length(&self) -> bool {
+        self.0.iter().any(|entry| !entry.ends)
+    }
+
+    /// Whether an entry counts epochs, whatever the length of one.
+    pub(crate) fn counts_epochs(&self) -> bool {
+        self.0.iter().any(|entry| entry.scheduler.by_epoch && !entry.convert_to_iter_based)
+    }
+
+    /// Whether an entry has steps in it that are those of training of some length, so that training of another length
+    /// would follow half of the plan, or be through with it half-way.
+    pub fn has_own_steps(&self) -> bool {
+        self.0.iter().any(|entry| entry.ends || entry.scheduler != entry.scheduler.clone().stretched(2.0))
+    }
+
+    /// The same plan over `factor` times as many steps.
+    pub fn stretched(&self, factor: f64) -> Chain {
+        let stretched =
+            |entry: &Entry| Entry { scheduler: entry.scheduler.clone().stretched(factor), ..entry.clone() };
+        Chain(self.0.iter().map(stretched).collect())
     }
 }
 
 /// One entry, before the length of an epoch is known.
 #[derive(Clone, Debug, PartialEq)]
 struct Entry {
+    /// Its type.
+    name: String,
     scheduler: Scheduler,
     convert_to_iter_based: bool,
     /// Whether the configuration says where it ends.
     ends: bool,
 }
 
-/// How long training is, where that is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Length {
-    /// Iterations in an epoch.
-    pub epoch: u64,
-    /// Epochs altogether: where an entry ends that does not say so. Without, it has no end.
-    pub epochs: Option<u64>,
-}
-
 impl Entry {
     /// The entry for training of this length.
     fn scheduler(&self, length: Length) -> Scheduler {
         let mut scheduler = self.scheduler.clone();
-        if let (false, Some(epochs)) = (self.ends, length.epochs) {
-            let end = if scheduler.by_epoch { epochs } else { epochs.saturating_mul(length.epoch) };
-            scheduler.end = Some(end as f64);
+        if !self.ends {
+            scheduler.end = length.end(scheduler.by_epoch);
         }
         match self.convert_to_iter_based {
             true => scheduler.in_iterations(length.epoch),
@@ -116,17 +154,32 @@ pub fn names() -> Vec<String> {
     names
 }
 
-/// Reads one entry or a list of them.
-fn read(node: &Node) -> Result<Chain> {
-    Ok(Chain(match &node.value {
-        Value::None => Vec::new(),
-        Value::List(entries) => entries.iter().map(entry).collect::<Result<_>>()?,
-        _ => vec![entry(node)?],
-    }))
+/// Whether it is a scheduler's.
+pub(crate) fn is_name(name: &str) -> bool {
+    names().iter().any(|known| known == name)
+}
+
+/// The error of a scheduler where an optimizer is needed.
+pub(crate) fn misplaced(kind: &Node) -> Error {
+    let what = format!("{} is a scheduler, and an optimizer is needed here", kind.value);
+    let hint =
+        "`fallline schedule` takes it alone; beside an `optimizer` it is the value of `param_scheduler`"
+            .into();
+    Error::Misplaced { at: kind.at.clone(), what, hint }
 }
 
 fn entry(node: &Node) -> Result<Entry> {
     let dict = expect_dict(node, "param_scheduler")?;
+    let is_chain = |node: &Node| {
+        let is_entry = |node: &Node| node.value.as_dict().is_some_and(|dict| dict.contains_key("type"));
+        is_entry(node)
+            || node.value.as_list().is_some_and(|list| !list.is_empty() && list.iter().all(is_entry))
+    };
+    if let (None, Some(names)) = (dict.get("type"), several(dict, is_chain)) {
+        let what = format!("param_scheduler is of several optimizers ({})", names.join(", "));
+        let hint = "there is one here: give the list of one of them".into();
+        return Err(Error::Misplaced { at: node.at.clone(), what, hint });
+    }
     let kind = type_of(dict, node, "an entry of param_scheduler")?;
     let full = kind.value.as_str().map(bare_name).unwrap_or_default();
     let unknown = || {
@@ -136,10 +189,10 @@ fn entry(node: &Node) -> Result<Entry> {
             what: "scheduler",
             name: full.to_owned(),
             nearest: nearest(full, known.iter().map(String::as_str)).map(str::to_owned),
-            known: known.join(", "),
+            known: known_are(known),
         }
     };
-    if !names().iter().any(|name| name == full) {
+    if !is_name(full) {
         return Err(unknown());
     }
     let split = SUFFIXES.into_iter().find_map(|suffix| Some((full.strip_suffix(suffix)?, suffix)));
@@ -153,6 +206,7 @@ fn entry(node: &Node) -> Result<Entry> {
             what: full.to_owned(),
             key: key.to_owned(),
             nearest,
+            hint: None,
         });
     }
     read.flag("verbose")?;
@@ -166,7 +220,7 @@ fn entry(node: &Node) -> Result<Entry> {
         ("ParamScheduler", None) => return Err(read.missing(full, "param_name")),
         _ => {
             let (at, what) = (read.at("param_name"), full.to_owned());
-            return Err(Error::UnknownKey { at, what, key: "param_name".into(), nearest: None });
+            return Err(Error::UnknownKey { at, what, key: "param_name".into(), nearest: None, hint: None });
         }
     };
     if !kind.has_momentum() && target.name() != "lr" {
@@ -196,7 +250,7 @@ fn entry(node: &Node) -> Result<Entry> {
     };
     let curve = (kind.read)(&read, full)?;
     let scheduler = Scheduler { curve, target, begin, end, by_epoch, last_step };
-    Ok(Entry { scheduler, convert_to_iter_based, ends: dict.get("end").is_some() })
+    Ok(Entry { name: full.to_owned(), scheduler, convert_to_iter_based, ends: dict.get("end").is_some() })
 }
 
 /// Typed access to an entry's arguments.

@@ -2,7 +2,8 @@
 
 use crate::config::{Dict, Node, Value};
 use crate::error::{Error, Result};
-use crate::names::nearest;
+use crate::hints::{is_wrapper, several};
+use crate::names::{known_are, nearest};
 use crate::read::{bare_name, expect_dict, type_of};
 use fallline_optim::average::{Average, Averaging};
 use fallline_optim::wrapper::{Clip, LossScaler, Wrapper};
@@ -29,6 +30,12 @@ const TYPES: [&str; 4] = ["float16", "bfloat16", "float32", "float64"];
 pub(crate) fn read(node: &Node) -> Result<Wrapped<'_>> {
     let dict = expect_dict(node, "optim_wrapper")?;
     let read = Reader { dict, node };
+    if let Some(names) = several_of(dict) {
+        let what = format!("optim_wrapper is of several optimizers ({})", names.join(", "));
+        let hint =
+            "a recipe has one: make each a configuration of its own, optim_wrapper=dict(optimizer=…)".into();
+        return Err(Error::Misplaced { at: node.at.clone(), what, hint });
+    }
     let amp = match dict.get("type") {
         None => false,
         Some(kind) => match kind.value.as_str().map(bare_name) {
@@ -42,7 +49,7 @@ pub(crate) fn read(node: &Node) -> Result<Wrapped<'_>> {
         let what = if amp { "an AmpOptimWrapper" } else { "an OptimWrapper" }.to_owned();
         let at = dict.key_at(key).unwrap_or(&node.at).clone();
         let nearest = nearest(key, known()).map(str::to_owned);
-        return Err(Error::UnknownKey { at, what, key: key.to_owned(), nearest });
+        return Err(Error::UnknownKey { at, what, key: key.to_owned(), nearest, hint: None });
     }
     if let Some(constructor) = read.get("constructor")
         && constructor.value.as_str().map(bare_name) != Some("DefaultOptimWrapperConstructor")
@@ -70,7 +77,16 @@ pub(crate) fn read(node: &Node) -> Result<Wrapped<'_>> {
     Ok(Wrapped { optimizer, paramwise, wrapper })
 }
 
-fn clip(node: &Node) -> Result<Clip> {
+/// The names of the optimizers in a dict that has one for each part of a model.
+pub(crate) fn several_of(dict: &Dict) -> Option<Vec<&str>> {
+    let is_one = |node: &Node| {
+        is_wrapper(node) || node.value.as_dict().is_some_and(|dict| dict.contains_key("optimizer"))
+    };
+    if dict.contains_key("optimizer") { None } else { several(dict, is_one) }
+}
+
+/// Reads a `clip_grad`.
+pub(crate) fn clip(node: &Node) -> Result<Clip> {
     let dict = expect_dict(node, "clip_grad")?;
     let read = Reader { dict, node };
     let kind = match dict.get("type") {
@@ -88,7 +104,7 @@ fn clip(node: &Node) -> Result<Clip> {
         let at = dict.key_at(key).unwrap_or(&node.at).clone();
         let nearest = nearest(key, keys.iter().copied()).map(str::to_owned);
         let what = format!("clip_grad of type {kind:?}");
-        return Err(Error::UnknownKey { at, what, key: key.to_owned(), nearest });
+        return Err(Error::UnknownKey { at, what, key: key.to_owned(), nearest, hint: None });
     }
     read.flag("foreach")?;
     let missing = |key| Error::Missing { at: node.at.clone(), what: "clip_grad".into(), key };
@@ -140,6 +156,7 @@ fn scaler(read: &Reader<'_>) -> Result<Option<LossScaler>> {
                     what: "loss_scale".into(),
                     key: key.to_owned(),
                     nearest,
+                    hint: None,
                 });
             }
             let own = Reader { dict, node };
@@ -157,6 +174,13 @@ fn scaler(read: &Reader<'_>) -> Result<Option<LossScaler>> {
     }
 }
 
+/// The averages that there are, with their arguments.
+pub(crate) const AVERAGES: [(&str, &[&str]); 3] = [
+    ("ExponentialMovingAverage", &["type", "interval", "momentum"]),
+    ("MomentumAnnealingEMA", &["type", "interval", "momentum", "gamma"]),
+    ("StochasticWeightAverage", &["type", "interval"]),
+];
+
 /// Reads an average of the weights, in MMEngine's names: `ExponentialMovingAverage`, `MomentumAnnealingEMA` or
 /// `StochasticWeightAverage`.
 ///
@@ -167,24 +191,26 @@ pub fn average(node: &Node) -> Result<Average> {
     let kind = type_of(dict, node, "an average")?;
     let name = kind.value.as_str().map(bare_name).unwrap_or_default();
     let read = Reader { dict, node };
-    let kinds: [(&str, &[&str]); 3] = [
-        ("ExponentialMovingAverage", &["type", "interval", "momentum"]),
-        ("MomentumAnnealingEMA", &["type", "interval", "momentum", "gamma"]),
-        ("StochasticWeightAverage", &["type", "interval"]),
-    ];
+    let kinds = AVERAGES;
     let Some((_, keys)) = kinds.iter().find(|(known, _)| *known == name) else {
         return Err(Error::UnknownName {
             at: kind.at.clone(),
             what: "average",
             name: name.to_owned(),
             nearest: nearest(name, kinds.map(|(name, _)| name)).map(str::to_owned),
-            known: kinds.map(|(name, _)| name).join(", "),
+            known: known_are(kinds.map(|(name, _)| name)),
         });
     };
     if let Some(key) = dict.keys().find(|key| !keys.contains(key)) {
         let at = dict.key_at(key).unwrap_or(&node.at).clone();
         let nearest = nearest(key, keys.iter().copied()).map(str::to_owned);
-        return Err(Error::UnknownKey { at, what: name.to_owned(), key: key.to_owned(), nearest });
+        return Err(Error::UnknownKey {
+            at,
+            what: name.to_owned(),
+            key: key.to_owned(),
+            nearest,
+            hint: None,
+        });
     }
     let momentum = read.number("momentum")?.unwrap_or(0.0002);
     let kind = match name {

@@ -12,6 +12,8 @@ pub struct Options {
     pub average: Option<Average>,
     /// Passes over the training images.
     pub epochs: u64,
+    /// The epochs that the schedule is written for, where it is scaled to the run.
+    pub written_for: Option<u64>,
     /// Images of a step; the last of an epoch may have fewer.
     pub batch_size: usize,
     /// The widths of the hidden layers.
@@ -22,7 +24,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { average: None, epochs: 40, batch_size: 32, hidden: vec![512], seed: 0 }
+        Options { average: None, epochs: 40, written_for: None, batch_size: 32, hidden: vec![512], seed: 0 }
     }
 }
 

@@ -24,6 +24,9 @@ pub struct Trainer {
     pub config: String,
     /// The epochs that the run is to have.
     pub epochs: u64,
+    /// The epochs that the schedule is written for, where it is scaled to the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_for: Option<u64>,
     pub progress: Progress,
 }
 
@@ -33,6 +36,8 @@ pub struct SavedRun {
     pub config: String,
     /// The epochs that the run was to have.
     pub epochs: u64,
+    /// The epochs that the schedule is written for, where it is scaled to the run.
+    pub written_for: Option<u64>,
     /// How far it was.
     pub progress: Progress,
     /// All of it.
@@ -48,7 +53,7 @@ impl SavedRun {
             trainer.ok_or_else(|| malformed("it is not a checkpoint of `fallline train`".into()))?;
         let trainer =
             Trainer::deserialize(trainer).map_err(|e| malformed(format!("its run cannot be read: {e}")))?;
-        let Trainer { config, epochs, progress } = trainer;
-        Ok(SavedRun { config, epochs, progress, checkpoint: checkpoint.clone() })
+        let Trainer { config, epochs, written_for, progress } = trainer;
+        Ok(SavedRun { config, epochs, written_for, progress, checkpoint: checkpoint.clone() })
     }
 }

@@ -1,6 +1,7 @@
 //! A training run: what it is made of, one step after another, and what it keeps.
 
 use super::options::Options;
+use super::plan;
 use super::saved::{Progress, SavedRun, Trainer};
 use crate::common::unmatched;
 use crate::digits::data::{Digits, epoch_order};
@@ -12,7 +13,6 @@ use fallline::optim::checkpoint::{Entry, remove_temporaries};
 use fallline::optim::schedule::Schedule;
 use fallline::optim::{Binding, Mode, frozen, param};
 use fallline::ranks::{Averager, Communicator, Reduction, agree, hash};
-use fallline::registry::Length;
 use fallline::{Backend, Driver, Optimizer, Recipe, Shape};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::borrow::Cow;
@@ -69,9 +69,8 @@ impl Parts {
         if let Some(average) = options.average {
             optimizer = optimizer.averaged(average);
         }
-        let epoch = digits.train.labels.len().div_ceil(options.batch_size) as u64;
-        optimizer.set_iterations(Some(options.epochs * epoch));
-        let length = Length { epoch, epochs: (options.epochs > 0).then_some(options.epochs) };
+        let length = plan::length(options);
+        optimizer.set_iterations(Some(options.epochs * length.epoch));
         let schedule = recipe.schedule_over(length, &mut optimizer)?;
         if let Some(monitor) = schedule.monitors(true).find(|name| !METRIC_NAMES.contains(name)) {
             let known = METRIC_NAMES.join(" and ");
@@ -116,7 +115,13 @@ impl Session {
         ranks: Arc<dyn Communicator>,
         saved: SavedRun,
     ) -> Result<Session> {
-        let parts = Parts::new(&recipe, &options, &backend, &ranks)?;
+        let mut parts = Parts::new(&recipe, &options, &backend, &ranks)?;
+        let caught_up = plan::caught_up(
+            (&recipe, &options),
+            &saved,
+            (&mut parts.schedule, &mut parts.optimizer),
+            ranks.rank() == 0,
+        )?;
         let mut session = Session::assemble(folder, recipe, options, backend, ranks, parts);
         session.progress = saved.progress;
         let mismatch = |problem: String| Error::Malformed { path: session.folder.join(CHECKPOINT), problem };
@@ -131,8 +136,10 @@ impl Session {
             parameter.value.iter_mut().zip(entry.values::<f32>()).for_each(|(to, from)| *to = from);
         }
         session.optimizer.load(&saved.checkpoint)?;
-        if let Some(schedule) = &saved.checkpoint.manifest.schedule {
-            session.schedule.load(schedule)?;
+        match (caught_up, &saved.checkpoint.manifest.schedule) {
+            (Some(values), _) => plan::set(&values, &mut session.optimizer)?,
+            (None, Some(schedule)) => session.schedule.load(schedule)?,
+            (None, None) => {}
         }
         session.compare()?;
         session.restore()?;
@@ -184,6 +191,16 @@ impl Session {
         &self.folder
     }
 
+    /// The epochs that are done.
+    pub fn epochs(&self) -> u64 {
+        self.progress.epoch
+    }
+
+    /// Whether nothing is left to train.
+    pub fn is_finished(&self) -> bool {
+        self.progress.epoch >= self.options.epochs
+    }
+
     /// Trains to the end, and returns the test accuracy, 0 to 1.
     pub fn train(&mut self, interrupted: &AtomicBool) -> Result<f64> {
         let batches = self.digits.train.labels.len().div_ceil(self.options.batch_size);
@@ -198,7 +215,7 @@ impl Session {
         }
         bar.set_message(format!("{} on {where_to}", self.optimizer.name()));
         bar.set_position(self.progress.step);
-        while self.progress.epoch < self.options.epochs {
+        while !self.is_finished() {
             let order = epoch_order(self.options.seed, self.progress.epoch);
             for batch in order.chunks(self.options.batch_size).skip(self.progress.batch) {
                 if !self.step(batch, interrupted)? {
@@ -380,7 +397,8 @@ impl Session {
         }
         checkpoint.manifest.schedule = Some(self.schedule.save());
         let (config, epochs) = (self.recipe.to_source(), self.options.epochs);
-        let trainer = serde_json::to_value(Trainer { config, epochs, progress: self.progress });
+        let (written_for, progress) = (self.options.written_for, self.progress);
+        let trainer = serde_json::to_value(Trainer { config, epochs, written_for, progress });
         checkpoint.manifest.trainer = Some(trainer.map_err(|error| Error::Other(error.to_string()))?);
         Ok(checkpoint.write(self.folder.join(CHECKPOINT))?)
     }

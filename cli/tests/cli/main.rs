@@ -4,6 +4,7 @@
 mod common;
 
 mod bench;
+mod given;
 mod replay;
 mod settings;
 mod train;
@@ -150,7 +151,7 @@ fn describe_tells_the_rule_the_hyperparameters_and_the_references() {
     bad(
         fallline().args(["describe", "Rotogravure"]),
         2,
-        &["Rotogravure", "AdamW, AdamW32bit, AdamW8bit, AdamWScheduleFree, Adamax"],
+        &["Rotogravure", "near are ", "`fallline list` prints all"],
     );
 }
 

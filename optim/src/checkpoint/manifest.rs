@@ -283,7 +283,8 @@ impl OptimizerManifest {
     pub(crate) fn check_groups(&self, expected: usize) -> Result<()> {
         match self.groups.len() {
             got if got != expected => {
-                Err(Error::Mismatch(format!("it has {got} parameter groups, expected {expected}")))
+                let hint = "LoadOptions::state_only() keeps the optimizer's own";
+                Err(Error::Mismatch(format!("it has {got} parameter groups, expected {expected} ({hint})")))
             }
             _ => Ok(()),
         }

@@ -1,6 +1,6 @@
 //! Half cosines.
 
-use super::{At, Formula, Span};
+use super::{At, Formula, Span, stretched};
 use core::f64::consts::PI;
 use fallline_core::math::cos;
 use serde::Serialize;
@@ -105,6 +105,10 @@ impl Formula for CosineRestart {
 
     fn stretch(&mut self, epoch_length: f64) {
         self.periods.iter_mut().for_each(|period| *period *= epoch_length);
+    }
+
+    fn scale(&mut self, factor: f64) {
+        self.periods.iter_mut().for_each(|period| *period = stretched(*period, factor));
     }
 
     fn check(&self, _span: Span, _groups: usize) -> Result<(), String> {

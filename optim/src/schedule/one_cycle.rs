@@ -1,6 +1,6 @@
 //! Up and down again.
 
-use super::{At, Formula, Marks, Span};
+use super::{At, Formula, Marks, Span, stretched};
 use core::f64::consts::PI;
 use fallline_core::math::cos;
 use serde::Serialize;
@@ -107,6 +107,10 @@ impl Formula for OneCycle {
 
     fn stretch(&mut self, epoch_length: f64) {
         self.total_steps = self.total_steps.map(|steps| steps * epoch_length);
+    }
+
+    fn scale(&mut self, factor: f64) {
+        self.total_steps = self.total_steps.map(|steps| stretched(steps, factor));
     }
 
     fn check(&self, _span: Span, groups: usize) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! A factor now and then.
 
-use super::{At, Formula, Span};
+use super::{At, Formula, Span, stretched};
 use fallline_core::math::powf;
 use serde::Serialize;
 
@@ -21,6 +21,10 @@ impl Formula for Step {
 
     fn stretch(&mut self, epoch_length: f64) {
         self.step_size *= epoch_length;
+    }
+
+    fn scale(&mut self, factor: f64) {
+        self.step_size = stretched(self.step_size, factor);
     }
 
     fn check(&self, _span: Span, _groups: usize) -> Result<(), String> {
@@ -50,5 +54,9 @@ impl Formula for MultiStep {
 
     fn stretch(&mut self, epoch_length: f64) {
         self.milestones.iter_mut().for_each(|milestone| *milestone *= epoch_length);
+    }
+
+    fn scale(&mut self, factor: f64) {
+        self.milestones.iter_mut().for_each(|milestone| *milestone = stretched(*milestone, factor));
     }
 }

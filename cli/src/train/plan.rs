@@ -1,0 +1,128 @@
+//! How long a run is, and the schedule that follows from that.
+
+use super::options::Options;
+use super::saved::SavedRun;
+use crate::common::warn;
+use crate::digits::data::TRAIN;
+use crate::error::{Error, Result};
+use fallline::optim::schedule::{Schedule, Scheduled, Target};
+use fallline::registry::Length;
+use fallline::registry::config::{Value, parse_inline};
+use fallline::{Driver, Recipe};
+
+/// The epochs that a configuration asks for: `train.epochs`, or what MMEngine's `train_cfg` says; the default otherwise.
+pub fn epochs(recipe: &Recipe, options: &Options, tells: bool) -> u64 {
+    let length = recipe.length(steps_of_epoch(options));
+    let whole = |iterations: u64| {
+        let epochs = iterations.div_ceil(length.epoch);
+        if tells {
+            let of = length.epoch;
+            warn(&format!("train_cfg: {iterations} iterations are rounded up to {epochs} epochs of {of}"));
+        }
+        epochs
+    };
+    length.epochs.or_else(|| length.iterations.map(whole)).unwrap_or(options.epochs)
+}
+
+/// Steps of an epoch.
+pub fn steps_of_epoch(options: &Options) -> u64 {
+    TRAIN.div_ceil(options.batch_size) as u64
+}
+
+/// The length of a run.
+pub fn length(options: &Options) -> Length {
+    let length = Length::new(steps_of_epoch(options));
+    if options.epochs > 0 { length.of_epochs(options.epochs) } else { length }
+}
+
+/// What `--stretch` scales a schedule from: the epochs that it is written for.
+pub fn written_for(recipe: &Recipe) -> Result<u64> {
+    recipe.length(1).epochs.ok_or_else(|| {
+        let lacks = "the configuration does not say how many epochs its schedule is written for";
+        Error::Usage(format!("--stretch: {lacks} (train.epochs, or train_cfg.max_epochs)"))
+    })
+}
+
+/// A recipe with its schedule scaled to the run, where that was asked for.
+pub fn scaled(recipe: Recipe, options: &Options) -> Recipe {
+    match options.written_for {
+        Some(written) if options.epochs > 0 => recipe.stretched(options.epochs as f64 / written as f64),
+        _ => recipe,
+    }
+}
+
+/// Says so where a schedule is followed in a run of another length than it is written for.
+pub fn warn_of_length(recipe: &Recipe, options: &Options) {
+    let (has, written) = (options.epochs, recipe.length(1).epochs);
+    if let (Some(written), None) = (written, options.written_for)
+        && written != has
+        && recipe.chain().has_own_steps()
+    {
+        warn(&format!(
+            "the schedule is written for {written} epochs and followed as it stands in a run of {has}: --stretch scales it"
+        ));
+    }
+}
+
+/// Whether a file's configuration is the one that a run was begun with. What earlier versions did not read, they did
+/// not keep.
+pub fn is_same(own: &str, saved: &str) -> bool {
+    let added = ["train_cfg", "custom_hooks", "optimizer_config"];
+    let (Ok(own), Ok(saved)) = (parse_inline(own), parse_inline(saved)) else { return own == saved };
+    let (Value::Dict(mut own), Value::Dict(saved)) = (own.value, saved.value) else { return false };
+    for key in added.into_iter().filter(|key| !saved.contains_key(key)) {
+        own.remove(key);
+    }
+    own == saved
+}
+
+/// Values of hyperparameters, for each group.
+pub type Values = Vec<(Target, Vec<f64>)>;
+
+/// Follows the plan of a run of another length than it had so far, from the start to where the run is: what the values
+/// would be. Where the plan is the same one there is nothing to do.
+pub fn caught_up(
+    (recipe, options): (&Recipe, &Options),
+    saved: &SavedRun,
+    (schedule, optimizer): (&mut Schedule, &mut Driver),
+    tells: bool,
+) -> Result<Option<Values>> {
+    let before = Options { epochs: saved.epochs, written_for: saved.written_for, ..options.clone() };
+    let chain = scaled(Recipe::from_text(&saved.config)?, &before).chain().schedulers(length(&before));
+    let length = length(options);
+    if chain == recipe.chain().schedulers(length) {
+        return Ok(None);
+    }
+    if schedule.monitors(true).next().is_some() {
+        let why = "the schedule follows a metric, and what it would have done in a run of another length is not known";
+        return Err(Error::Usage(format!("--epochs: {why}: resume without it, or begin another run")));
+    }
+    for step in 0..saved.progress.step {
+        schedule.after_iteration(optimizer)?;
+        if (step + 1).is_multiple_of(length.epoch) {
+            schedule.after_epoch(optimizer)?;
+        }
+    }
+    let mut values = Values::new();
+    for name in schedule.targets() {
+        let target = if name == Target::Momentum.name() { Target::Momentum } else { name.into() };
+        let groups = 0..optimizer.scheduled_groups();
+        let each: Result<_, fallline::optim::Error> =
+            groups.map(|group| optimizer.scheduled(group, &target)).collect();
+        values.push((target, each?));
+    }
+    if tells {
+        warn(&format!("the schedule is from here on what it would be in a run of {} epochs", options.epochs));
+    }
+    Ok(Some(values))
+}
+
+/// Sets values.
+pub fn set(values: &Values, optimizer: &mut Driver) -> Result<()> {
+    for (target, each) in values {
+        for (group, value) in each.iter().enumerate() {
+            optimizer.set_scheduled(group, target, *value)?;
+        }
+    }
+    Ok(())
+}
