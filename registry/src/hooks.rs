@@ -72,7 +72,9 @@ pub(crate) fn read(entries: &Entries) -> Result<Hooks> {
             pass(format!("ema_type={} is none of {known}", ema_type.unwrap_or(&Value::None)));
             continue;
         }
-        hooks.average = Some(average(hook, dict, own)?);
+        let average = average(hook, dict, own)?;
+        hooks.warnings.extend(average.warning().map(|warning| format!("{at}: {warning}")));
+        hooks.average = Some(average);
         hooks.source = Some(hook.clone());
     }
     Ok(hooks)
