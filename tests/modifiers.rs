@@ -129,7 +129,7 @@ fn every_instruction_set_and_number_of_threads_gives_the_scalar_bits() {
     }
 }
 
-/// Parameters in full precision beside narrow ones, rounding by chance, states in 8 bits.
+/// Parameters in full precision beside narrow ones, stochastic rounding, states in 8 bits.
 #[test]
 fn other_storage_gives_the_scalar_bits() {
     let modified = "cautious=True, wrap=dict(type='Lookahead', k=2)";

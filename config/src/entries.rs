@@ -63,7 +63,7 @@ impl Entries {
         Entries { heap: Arc::new(heap), slots, missing: loaded.missing, at }
     }
 
-    /// The value of a key; none if there is no such key. An error if the value is not understood, or if the key is
+    /// The value of a key; none if there is no such key. An error if the value is not understood. Also if the key is
     /// missing but may come from something that is not read: an import by `read_base()`, a base in another package.
     pub fn get(&self, key: &str) -> Result<Option<&Node>, ConfigError> {
         match (self.get_present(key)?, self.missing.first()) {
