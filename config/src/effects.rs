@@ -227,8 +227,8 @@ impl Effects<'_> {
         }
     }
 
-    /// Names whose values a call may change: what a method is called on, and the arguments of a function unless it is
-    /// known to leave them alone. In a block, all of them: elements have names there too.
+    /// Names whose values a call may change: what a method is called on, and the arguments of a function that may
+    /// change them. In a block, all of them: elements have names there too.
     fn mentions(&mut self, tokens: &[Token]) {
         // For each open bracket: the name the value before it begins with, whether it is a call that may
         // change things.

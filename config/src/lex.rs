@@ -1,6 +1,6 @@
 //! Python text to logical lines of tokens.
 //!
-//! Errors of the lexer are fatal: a string or bracket without its end, or a character that Python does not have,
+//! Errors of the lexer are fatal. A string or bracket without its end, or a character that Python does not have,
 //! hides where the next statement begins. All else that is not understood is the parser's, statement by statement.
 
 use super::cursor::{Cursor, Line, Span, Tok, Token};

@@ -77,8 +77,8 @@ pub struct Pass<'p, 'a> {
     pub kernel: &'static Kernel,
     /// The type in which it calculates.
     pub compute: Compute,
-    /// The tensors, one at each call until there is none; its views are written to the argument. (A table would have
-    /// to be allocated in every step, since views are borrowed for one.)
+    /// The tensors, one at each call until there is none; its views are written to the argument. A table would have
+    /// to be allocated in every step, since views are borrowed for one.
     pub tensors: &'p mut dyn FnMut(&mut Views<'a>) -> Option<TensorPass>,
     /// Sets of constants, one after another: the gradient scale, then one for each of [`Kernel::scalars`].
     pub rows: &'p [f64],

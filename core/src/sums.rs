@@ -10,7 +10,7 @@
 //! 5. Partial sums fold in `f64` ([`fold`]).
 //!
 //! Nothing in it depends on chunking, alignment, threads, block sizes or the width of a register. A warp follows it
-//! with two 128-bit loads a lane and one shuffle for four terms: `e[j]` and `e[j+128]` are one lane's, `e[j+64]` is
+//! with two 128-bit loads a lane and one shuffle for four terms. `e[j]` and `e[j+128]` are one lane's, `e[j+64]` is
 //! that of the lane 16 further on. A vector register of any width adds four registers before it touches an
 //! accumulator. That keeps stores to accumulators few among those of the pass.
 

@@ -98,8 +98,8 @@ impl Compression {
     }
 
     /// All-reduces `x` to the mean of the ranks' x, and multiplies that by the tensor's mask, if it has one. It is
-    /// compressed on the way to the rank that forms each part of the mean and on the way back, with error feedback on
-    /// both. All ranks get the same bits. With one rank nothing is compressed.
+    /// compressed on the way to the rank that computes each part of the mean and on the way back, both with error
+    /// feedback. All ranks get the same bits. With one rank nothing is compressed.
     ///
     /// # Errors
     /// When the backend fails or an exchange does.

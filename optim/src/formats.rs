@@ -4,8 +4,8 @@ use crate::{AnyAlgorithm, Error, Result};
 use fallline_core::{Codes, Format, Role};
 use std::collections::BTreeMap;
 
-/// The storage formats of a group's states, where they are not the algorithm's (for most the compute type): one for
-/// all, or one for each named state.
+/// The storage formats of a group's states, where they are not the algorithm's (mostly the compute type). There is
+/// one for all, or one for each named state.
 ///
 /// ```
 /// use fallline_core::Format;

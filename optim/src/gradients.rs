@@ -216,8 +216,8 @@ impl Gradients {
     }
 }
 
-/// Reduces what each rank has found in local gradients to what the first has found: the name of a parameter and how
-/// many of its elements are not finite.
+/// Reduces what the ranks have found in local gradients to the first finding: the name of a parameter and how many of
+/// its elements are not finite.
 fn found_by_any(
     engine: &Engine,
     group: &ProcessGroup,

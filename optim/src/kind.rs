@@ -43,7 +43,7 @@ impl ModuleKind {
     ///
     /// 1. norm, if it contains `norm`, or the parameter is a `weight` of one dimension. Or it is `bn`, `gn` or `ln`,
     ///    followed by nothing but digits, `_` and one more letter (`bn1`, `ln_f`);
-    /// 2. depthwise convolution, if it contains `dwconv`, `dw_conv` or `depthwise`, or is `dw`, or the parameter is a
+    /// 2. depthwise convolution, if it contains `dwconv`, `dw_conv` or `depthwise`, or is `dw`. Or the parameter is a
     ///    `weight` of three or more dimensions of which the second is 1 (one input channel for each group);
     /// 3. embedding, if it contains `embed`, or is `wte` or `wpe`, or the parameter itself is called `…embed…`;
     /// 4. other.

@@ -1,8 +1,8 @@
 //! Elements that never have a momentum, which signs cannot say.
 //!
-//! What is compressed to signs and a scale has no zeros. Where a momentum is always 0 (rows of an embedding that no
-//! example of this phase of training reaches), compression makes ±s of it, and the residual accumulates. A mask keeps
-//! such elements at 0: DeepSpeed's `exp_avg_mask`, an option of its parameter groups.
+//! What is compressed to signs and a scale has no zeros. Some momenta are always 0, as those of embedding rows that
+//! no example of this phase of training reaches. Compression makes ±s of them, and the residual accumulates. A mask
+//! keeps such elements at 0: DeepSpeed's `exp_avg_mask`, an option of its parameter groups.
 //!
 //! | algorithm | what is multiplied by the mask |
 //! |---|---|

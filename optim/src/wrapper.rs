@@ -13,7 +13,7 @@
 //!    together; by value, each element is clamped.
 //!
 //! Unscaling and clipping by norm are one factor of the gradient in the update's own pass. The norm and the check for
-//! NaN and infinity are one read of all gradients; of a window it is the one in which its last gradient is added.
+//! NaN and infinity are one read of all gradients. Of a window it is the one in which its last gradient is added.
 //! Where nothing inspects gradients, the last one is added in the update's own pass too, and clipping by value is
 //! done there. Accumulation over several iterations and clipping by value need separate gradients: a buffer of each
 //! parameter's size in the compute type. A step that fails when it closes a window leaves parameters and states as

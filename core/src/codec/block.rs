@@ -148,8 +148,8 @@ fn fp8_of(x: f32) -> u8 {
     ((bits >> 24) & 0x80) as u8 | if rounded < 0x7e { rounded } else { 0x7e } as u8
 }
 
-/// The number that a code means, in units of the scale: an element of its codebook, calculated where that is
-/// quicker than looking it up.
+/// Returns the number that a code means, in units of the scale: an element of its codebook, computed where that is
+/// faster than a look-up.
 #[inline(always)]
 pub fn number_of(format: Format, code: u8) -> f32 {
     match format {

@@ -326,8 +326,8 @@ impl Adafactor {
 /// Parameters with fewer than two dimensions.
 pub(crate) const VECTOR: Variant = Variant(1);
 
-/// Updates `row` and `column` to `kept` of themselves plus `1 − kept` of the means of g² + `eps`, and copies them to
-/// the scratch of rows and of columns. Returns the sum of each matrix's `row`.
+/// Updates `row` and `column` to `kept` of themselves plus `1 − kept` of the means of g² + `eps`. Copies them to the
+/// scratch of rows and of columns. Returns the sum of each matrix's `row`.
 pub(crate) fn update_moments<K: Link>(at: &mut OpAt<'_>, kept: f64, eps: f64) -> Result<Storage> {
     let (batch, rows, columns) = matrices(at.shape);
     let Some(grad) = at.grad.take() else { unreachable!("the parameter takes part in the step") };

@@ -65,7 +65,7 @@ rule! {
         p = p - lr * momentum;
     }
     or
-    /// One step of [`RmsProp`], centered. The mean moves by a share of its distance, as in torch: where all
+    /// One step of [`RmsProp`], centered. The mean moves by a fraction of its distance, as in torch. Where all
     /// gradients are the same, the variance is then as small as it can be.
     pub RmsPropCenteredRule
     element(grad: Grad) -> (p: Param, v: State, mean: State) {

@@ -32,10 +32,11 @@ hyperparameters! {
     ///
     /// With several ranks the gradients of steps at which v is adapted are averaged (whether the next ones are, the
     /// last parameter says). Of the others m takes the mean of the compressed ones. Once v is frozen, the ranks take
-    /// local steps with diverged m, u and θ = base + u, until c is exchanged, [compressed](crate::compression), and
-    /// all resume from the same values. In between [`Driver::is_parted`](crate::Driver::is_parted) is true, and a
-    /// checkpoint has the values of each rank. As many ranks resume from it bit for bit after
-    /// [`Driver::restore_params`](crate::Driver::restore_params); others resume from the mean of m, u and θ.
+    /// local steps with diverged m, u and θ = base + u. At the next exchange of c, which is
+    /// [compressed](crate::compression), all resume from the same values. In between
+    /// [`Driver::is_parted`](crate::Driver::is_parted) is true, and a checkpoint has the values of each rank. As many
+    /// ranks resume from it bit for bit after [`Driver::restore_params`](crate::Driver::restore_params); others
+    /// resume from the mean of m, u and θ.
     ///
     /// With one rank DeepSpeed neither compresses nor sends. While v is adapted, that includes the steps in between:
     /// with one rank it **ignores the gradient** of those steps, and continues along m. At the exchanges c is what it

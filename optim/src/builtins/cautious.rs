@@ -3,8 +3,8 @@
 use fallline_core::rule;
 
 rule! {
-    /// Masks an algorithm's update: it keeps what agrees with the gradient, and counts such elements. (Signs are
-    /// compared, since a product might be 0 where neither factor is.) The gradient comes scaled.
+    /// Masks an algorithm's update: it keeps what agrees with the gradient, and counts such elements. Signs are
+    /// compared, since a product might be 0 where neither factor is. The gradient comes scaled.
     pub AgreementRule(h: (), t) {}
     element(g: Scratch, u: Scratch) -> (masked: Scratch) sum(agree) {
         let (zero, one) = (L::lit(0.0), L::lit(1.0));

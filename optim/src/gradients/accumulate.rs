@@ -184,8 +184,8 @@ impl Window {
         rebound(bindings, &mut self.sums, false)
     }
 
-    /// Returns what the step's own passes do to the gradients of a full window, and the factor that is left of
-    /// `factor`: elements are clamped first.
+    /// Returns what the step's own passes do to the gradients of a full window, and the rest of `factor`: elements
+    /// are clamped first.
     ///
     /// # Errors
     /// When a device fails.

@@ -15,8 +15,8 @@ const BUCKET_BYTES: usize = 25 << 20;
 
 /// Makes one gradient of those that the ranks have computed.
 ///
-/// In every step all ranks [push](Averager::give) the gradients of the same parameters in the same order: that in
-/// which they are computed, from the last layer to the first. A background thread all-reduces full buckets while the
+/// In every step all ranks [push](Averager::give) the gradients of the same parameters in the same order. It is the
+/// order of backward, from the last layer to the first. A background thread all-reduces full buckets while the
 /// training loop computes the next ones; [`finish`](Averager::finish) waits for the last. The first step exchanges
 /// nothing before its end, when all ranks have compared names, shapes and types.
 ///

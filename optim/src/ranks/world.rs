@@ -33,9 +33,9 @@ impl World {
         &self.ranks
     }
 
-    /// Checks that all ranks are about to take the same step: the same parameters in the same order, with as many
-    /// steps, gradients for the same ones, the same settings. Numbers are exchanged, and texts only where those
-    /// differ. `settings` writes them, one a line.
+    /// Checks that all ranks are about to take the same step. They need the same parameters in the same order, with
+    /// as many steps, gradients for the same ones, and the same settings. Numbers are exchanged, and texts only where
+    /// those differ. `settings` writes them, one a line.
     pub(crate) fn agree(
         &mut self,
         bindings: &[Binding<'_>],

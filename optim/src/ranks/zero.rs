@@ -18,8 +18,8 @@ impl fmt::Debug for Find {
     }
 }
 
-/// Another algorithm with sharded states, as MMEngine builds it: each parameter's states and update belong to one
-/// rank alone (ZeRO stage 1; Rajbhandari et al. 2020). `optimizer_type` names the algorithm, all other
+/// Another algorithm with sharded states, as MMEngine builds it (ZeRO stage 1; Rajbhandari et al. 2020). Each
+/// parameter's states and update belong to one rank alone. `optimizer_type` names the algorithm, all other
 /// hyperparameters are its own.
 ///
 /// With one rank it is that algorithm.
