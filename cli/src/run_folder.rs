@@ -2,6 +2,7 @@
 
 use fallline::optim::checkpoint::write_atomically;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -133,6 +134,17 @@ pub fn replace(path: &Path, contents: &[u8]) -> io::Result<File> {
 /// The error with the path in front, of the same kind.
 fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// The test loss and accuracy of each epoch that a record has, by epoch. What cannot be read is passed over.
+pub fn tested(path: &Path) -> BTreeMap<u64, (f32, f64)> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let records = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+    let of_epoch = |record| match record {
+        Record::Epoch { epoch, test_loss, test_accuracy, .. } => Some((epoch, (test_loss, test_accuracy))),
+        Record::Step { .. } => None,
+    };
+    records.filter_map(of_epoch).collect()
 }
 
 /// `metrics.jsonl`, open for more lines.

@@ -5,10 +5,12 @@ use super::saved::SavedRun;
 use crate::common::warn;
 use crate::digits::data::TRAIN;
 use crate::error::{Error, Result};
+use crate::run_folder::tested;
 use fallline::optim::schedule::{Schedule, Scheduled, Target};
 use fallline::registry::Length;
 use fallline::registry::config::{Value, parse_inline};
 use fallline::{Driver, Recipe};
+use std::path::Path;
 
 /// The epochs that a configuration asks for: `train.epochs`, or what MMEngine's `train_cfg` says; the default otherwise.
 pub fn epochs(recipe: &Recipe, options: &Options, tells: bool) -> u64 {
@@ -76,6 +78,14 @@ pub fn is_same(own: &str, saved: &str) -> bool {
     own == saved
 }
 
+/// What a ReduceOnPlateau may monitor: the loss over the test images, and the share of them that is right.
+pub const METRIC_NAMES: [&str; 2] = ["loss", "accuracy"];
+
+/// The metrics of a test, by name.
+pub fn metrics(loss: f32, accuracy: f64) -> [(&'static str, f64); 2] {
+    [(METRIC_NAMES[0], f64::from(loss)), (METRIC_NAMES[1], accuracy)]
+}
+
 /// Values of hyperparameters, for each group.
 pub type Values = Vec<(Target, Vec<f64>)>;
 
@@ -83,7 +93,7 @@ pub type Values = Vec<(Target, Vec<f64>)>;
 /// would be. Where the plan is the same one there is nothing to do.
 pub fn caught_up(
     (recipe, options): (&Recipe, &Options),
-    saved: &SavedRun,
+    (saved, record): (&SavedRun, &Path),
     (schedule, optimizer): (&mut Schedule, &mut Driver),
     tells: bool,
 ) -> Result<Option<Values>> {
@@ -93,14 +103,20 @@ pub fn caught_up(
     if chain == recipe.chain().schedulers(length) {
         return Ok(None);
     }
-    if schedule.monitors(true).next().is_some() {
-        let why = "the schedule follows a metric, and what it would have done in a run of another length is not known";
-        return Err(Error::Usage(format!("--epochs: {why}: resume without it, or begin another run")));
-    }
+    let tested = tested(record);
     for step in 0..saved.progress.step {
         schedule.after_iteration(optimizer)?;
-        if (step + 1).is_multiple_of(length.epoch) {
-            schedule.after_epoch(optimizer)?;
+        if !(step + 1).is_multiple_of(length.epoch) {
+            continue;
+        }
+        schedule.after_epoch(optimizer)?;
+        if schedule.monitors(true).next().is_some() {
+            let epoch = step / length.epoch;
+            let (loss, accuracy) = tested.get(&epoch).ok_or_else(|| {
+                let lacks = format!("the record has no test of epoch {epoch}, which the schedule follows");
+                Error::Usage(format!("--epochs: {lacks}: resume without it, or begin another run"))
+            })?;
+            schedule.observe(true, &metrics(*loss, *accuracy), optimizer)?;
         }
     }
     let mut values = Values::new();

@@ -22,8 +22,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 const METRICS: &str = "metrics.jsonl";
 const PLOT: &str = "loss.svg";
-/// What a ReduceOnPlateau may monitor: the loss over the test images, and the share of them that is right.
-const METRIC_NAMES: [&str; 2] = ["loss", "accuracy"];
 
 /// A run at work.
 pub struct Session {
@@ -72,8 +70,8 @@ impl Parts {
         let length = plan::length(options);
         optimizer.set_iterations(Some(options.epochs * length.epoch));
         let schedule = recipe.schedule_over(length, &mut optimizer)?;
-        if let Some(monitor) = schedule.monitors(true).find(|name| !METRIC_NAMES.contains(name)) {
-            let known = METRIC_NAMES.join(" and ");
+        if let Some(monitor) = schedule.monitors(true).find(|name| !plan::METRIC_NAMES.contains(name)) {
+            let known = plan::METRIC_NAMES.join(" and ");
             return Err(Error::Usage(format!(
                 "param_scheduler: there is no metric {monitor:?}: the test set gives {known}"
             )));
@@ -118,7 +116,7 @@ impl Session {
         let mut parts = Parts::new(&recipe, &options, &backend, &ranks)?;
         let caught_up = plan::caught_up(
             (&recipe, &options),
-            &saved,
+            (&saved, &folder.join(METRICS)),
             (&mut parts.schedule, &mut parts.optimizer),
             ranks.rank() == 0,
         )?;
@@ -365,8 +363,7 @@ impl Session {
         let test_accuracy = network.accuracy(test.images.view(), &test.labels);
         let test_loss = network.loss(test.images.view(), &test.labels);
         self.schedule.after_epoch(&mut self.optimizer)?;
-        let metrics = [(METRIC_NAMES[0], f64::from(test_loss)), (METRIC_NAMES[1], test_accuracy)];
-        self.schedule.observe(true, &metrics, &mut self.optimizer)?;
+        self.schedule.observe(true, &plan::metrics(test_loss, test_accuracy), &mut self.optimizer)?;
         let (step, epoch) = (self.progress.step, self.progress.epoch);
         self.record(Record::Epoch { step, epoch, test_accuracy, test_loss })?;
         self.progress.epoch += 1;

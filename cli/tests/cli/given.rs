@@ -205,6 +205,25 @@ fn a_run_of_another_length_follows_the_plan_for_that_length() {
     assert!(told.out.starts_with("nothing is left to train: 4 epochs are done"), "{}", told.out);
     assert!(told.out.lines().last().unwrap().starts_with("test accuracy: "), "{}", told.out);
     assert_eq!(bytes(&run), bytes(&whole));
+    // A schedule that follows a metric is told the tests that were.
+    let text = text.replace(
+        "MultiStepLR', milestones=[2], gamma=0.1",
+        "ReduceOnPlateauLR', patience=0, factor=0.5, threshold=0.9",
+    );
+    write(folder.path(), "drop.py", &text);
+    train("p", &["--epochs", "2", "--out"]);
+    let (_, run) = train("p", &["--epochs", "4", "--resume"]);
+    let (_, whole) = train("plateau", &["--epochs", "4", "--out"]);
+    assert_eq!(bytes(&run), bytes(&whole));
+    assert!(rates(&run)[3] < 0.1, "{:?}", rates(&run));
+    write(
+        folder.path(),
+        "drop.py",
+        &text.replace(
+            "ReduceOnPlateauLR', patience=0, factor=0.5, threshold=0.9",
+            "MultiStepLR', milestones=[2], gamma=0.1",
+        ),
+    );
     // Scaled: the drop in the middle, and it stays there when the run goes on.
     let (told, run) = train("s", &["--epochs", "2", "--stretch", "--out"]);
     assert!(!told.error.contains("warning"), "{}", told.error);
