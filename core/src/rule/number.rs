@@ -71,9 +71,9 @@ impl Declared {
         may_skip: false,
     };
 
-    /// Whether any of it follows from sums, or from what is remembered for all parameters together.
+    /// Whether any of it follows from sums, or from what is remembered.
     pub const fn depends(&self) -> bool {
-        !(self.reads.is_empty() && self.shared.is_empty() && self.totals.is_empty())
+        !(self.reads.is_empty() && self.memory.is_empty() && self.shared.is_empty() && self.totals.is_empty())
     }
 
     /// Whether the rule says itself how its tensor scalars are found.

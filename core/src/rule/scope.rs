@@ -56,11 +56,13 @@ pub struct TensorAt<'a> {
     pub shape: &'a Shape,
     /// Whether only the rows of a row-sparse gradient take part.
     pub by_row: bool,
-    /// What the algorithm remembers for the parameter, all of it, in its order.
+    /// What the algorithm remembers for the parameter, all of it, in its order. Empty where the device has some of it, which
+    /// computes what a rule's formulas make of what they name `memory(…)`: where a rule of a program names some, none of them
+    /// reads any of it here.
     pub memory: &'a mut [f64],
     /// What it remembers for all parameters together, all of it, in its order. Empty where the device has it, which
     /// computes what a rule's formulas make of what they name `shared(…)`: a rule that names some reads none of it here,
-    /// unless its algorithm remembers numbers for each parameter too.
+    /// unless the host decides by what its algorithm remembers for each parameter.
     pub shared: &'a [f64],
     /// How many ranks step together.
     pub world: usize,
@@ -73,7 +75,7 @@ pub struct GlobalAt<'a> {
     pub steps: &'a [u64],
     /// The group of each.
     pub groups: &'a [usize],
-    /// What the algorithm remembers for each parameter: a row for each.
+    /// What the algorithm remembers for each parameter: a row for each; empty where [`TensorAt::memory`] is.
     pub memory: &'a [f64],
     /// What it remembers for all parameters together; empty where [`TensorAt::shared`] is.
     pub shared: &'a mut [f64],
