@@ -6,9 +6,11 @@ mod common;
 use common::{CASES, MODIFIED, Random, best, cuda, every_name_is_in, on_gpu, recipe};
 use fallline::optim::hyper::Value;
 use fallline::optim::{param, rows};
+use fallline::ranks::{Communicator, threads};
 use fallline::{Backend, Driver, Optimizer, Tensor as EngineTensor};
 use fallline_cuda::Cuda;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The emulator has one configuration: tests take turns.
 fn mode(options: &str) -> MutexGuard<'static, ()> {
@@ -49,12 +51,8 @@ const PRODUCTS: &[&str] = &[
 
 /// Names that the suites over flat tensors leave out, and what is around an algorithm.
 const OTHERS: &[&str] = &[
-    "dict(type='Muon', lr=0.01)",
     "dict(type='NorMuon', lr=0.01, weight_decay=0.1)",
-    "dict(type='Muon', lr=0.01, rest='AdamW', cautious=True)",
     "dict(type='NorMuon', lr=0.01, wrap=dict(type='Lookahead', k=2))",
-    "dict(type='SophiaG', lr=0.01, state_format='bf16')",
-    "dict(type='AdamW', lr=0.01, stochastic_rounding=True)",
 ];
 
 /// Algorithms on row-sparse gradients: row by row, and as a whole.
@@ -65,8 +63,6 @@ const SPARSE: &[&str] = &[
     "dict(type='Adagrad', lr=0.1, lr_decay=0.3)",
     "dict(type='Lion', lr=0.1)",
     "dict(type='DAdaptAdaGrad', d0=1e-3, momentum=0.5, weight_decay=0.1)",
-    "dict(type='SparseAdam', cautious=True)",
-    "dict(type='Adagrad', lr=0.1, cautious=True)",
 ];
 
 /// Everything by which the host can wait for the device, or stop it.
@@ -361,5 +357,40 @@ fn clipping_by_norm_waits_for_nothing_until_the_norm_is_read() {
                 assert!(report.grad_norm().is_some() && emulator.calls("cuEventSynchronize") == 1, "{text}");
             }
         }
+    }
+}
+
+/// Several ranks, which exchange by way of the host what they compress.
+#[test]
+fn ranks_that_compress_have_the_bits_of_the_cpu() {
+    let texts = [
+        "dict(type='OnebitAdam', lr=0.01, freeze_step=3, weight_decay=0.1)",
+        "dict(type='OnebitLamb', lr=0.01, freeze_step=3, weight_decay=0.1, coeff_beta=0.5)",
+        "dict(type='ZeroOneAdam', lr=0.01, var_freeze_step=3, local_step_scaler=2, weight_decay=0.1)",
+    ];
+    let _turn = mode("unchecked,eager,seed=0");
+    for text in texts {
+        let run = |backend: fn() -> Arc<dyn Backend>| {
+            let running = threads(2, Duration::from_secs(60)).into_iter().map(|rank| {
+                std::thread::spawn(move || {
+                    let (number, backend) = (rank.rank() as u64, backend());
+                    let mut model = Model::of(&backend, &[vec![16, 70], vec![4500], vec![1]]);
+                    let mut optimizer = recipe(text).optimizer(backend).with_ranks(Arc::new(rank));
+                    for t in 0..8 {
+                        // Gradients of its own, where they are not averaged.
+                        model.write(if optimizer.averages() { t } else { 10 * (number + 1) + t }, 1.0);
+                        model.step(&mut optimizer).unwrap();
+                    }
+                    (model.bits(), states(&optimizer), remembered(&optimizer))
+                })
+            });
+            let running: Vec<_> = running.collect();
+            running.into_iter().map(|rank| rank.join().unwrap()).collect::<Vec<_>>()
+        };
+        let (expected, got) = (run(best), run(cuda));
+        for (expected, got) in expected.iter().zip(&got) {
+            assert_eq!(expected.2, got.2, "{text}");
+        }
+        assert!(expected == got, "{text}");
     }
 }
