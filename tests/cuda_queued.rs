@@ -51,8 +51,8 @@ const PRODUCTS: &[&str] = &[
 
 /// Names that the suites over flat tensors leave out, and what is around an algorithm.
 const OTHERS: &[&str] = &[
-    "dict(type='NorMuon', lr=0.01, weight_decay=0.1)",
-    "dict(type='NorMuon', lr=0.01, wrap=dict(type='Lookahead', k=2))",
+    "dict(type='NorMuon', lr=0.01, weight_decay=0.1, rest='AdamW')",
+    "dict(type='NorMuon', lr=0.01, rest='AdamW', wrap=dict(type='Lookahead', k=2))",
 ];
 
 /// Algorithms on row-sparse gradients: row by row, and as a whole.
@@ -181,7 +181,8 @@ fn steps_with_sums_wait_for_nothing() {
         let backend = cuda();
         let mut model = Model::new(&backend);
         let mut optimizer = recipe(text).optimizer(backend);
-        (0..2).for_each(|_| _ = model.step(&mut optimizer).unwrap());
+        // Past all phases.
+        (0..9).for_each(|_| _ = model.step(&mut optimizer).unwrap());
         emulator.reset();
         (0..5).for_each(|_| _ = model.step(&mut optimizer).unwrap());
         for name in WAITS {

@@ -412,9 +412,13 @@ impl Numbers<'_> {
         if i < d.shared.len() {
             return self.shared[i];
         }
-        let memory = own().memory.expect("a tensor has what is remembered for it");
+        let own = own();
+        let memory = own.memory.expect("a tensor has what is remembered for it");
         let at = 8 * self.places.memory[i - d.shared.len()];
-        self.b.ld(Space::Global, Type::F64, 1, memory, at)[0].into()
+        // Lanes behind the end do not read what the last one writes.
+        let value = self.b.mov(Type::F64, Value::F64(0.0));
+        self.b.when(own.there).to(value).ld(Space::Global, Type::F64, 1, memory, at);
+        value.into()
     }
 
     /// A power out of its base's table. A count beyond it does not come; one that is no count is 0, as on the host.
