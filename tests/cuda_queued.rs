@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{CASES, MODIFIED, Random, best, cuda, every_name_is_in, on_gpu, recipe};
+use common::{CASES, MODIFIED, Random, best, cuda, every_name_is_in, is_in, on_gpu, recipe};
 use fallline::optim::hyper::Value;
 use fallline::optim::{param, rows};
 use fallline::ranks::{Communicator, threads};
@@ -64,6 +64,12 @@ const SPARSE: &[&str] = &[
     "dict(type='Lion', lr=0.1)",
     "dict(type='DAdaptAdaGrad', d0=1e-3, momentum=0.5, weight_decay=0.1)",
 ];
+
+/// Names whose steps wait, with the reason.
+const WAITING: &[(&str, &str)] = &[(
+    "DeepSpeedCPUAdam",
+    "its states are in the host's memory and it steps there, as in DeepSpeed: gradients go there",
+)];
 
 /// Everything by which the host can wait for the device, or stop it.
 const WAITS: [&str; 10] = [
@@ -213,17 +219,22 @@ fn no_name_waits_once_everything_was_seen() {
     let _turn = mode("unchecked,eager,seed=0");
     every_name_is_in(CASES);
     let mut waiting = Vec::new();
+    // Of its own: pinned memory that others have filled is waited for.
+    let fresh = || Cuda::new(0).unwrap().shared();
     for text in CASES.iter().chain(MODIFIED).chain(PRODUCTS).chain(OTHERS) {
-        let backend = cuda();
+        let backend = fresh();
         let mut model = Model::of(&backend, &[vec![16, 70], vec![4500], vec![3, 5], vec![1], vec![9]]);
         let mut optimizer = recipe(text).optimizer(backend);
         // Past all phases.
         (0..6).for_each(|_| _ = model.step(&mut optimizer).unwrap());
         let found = waits(|| (0..4).for_each(|_| _ = model.step(&mut optimizer).unwrap()));
-        waiting.extend((!found.is_empty()).then_some((text, found)));
+        match is_in(WAITING, text) {
+            true => assert!(!found.is_empty(), "{text} does not wait any more"),
+            false => waiting.extend((!found.is_empty()).then_some((text, found))),
+        }
     }
     for text in SPARSE {
-        let backend = cuda();
+        let backend = fresh();
         let mut optimizer = recipe(text).optimizer(Arc::clone(&backend));
         let mut table = EngineTensor::from_slice(&backend, &values(1, &[50, 6]), [50, 6]).unwrap();
         let grad = EngineTensor::from_slice(&backend, &values(2, &[5, 6]), [5, 6]).unwrap();
