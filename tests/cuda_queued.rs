@@ -3,12 +3,14 @@
 
 mod common;
 
-use common::{ONE_EACH, Random, best, cuda, name_of, on_gpu, recipe};
+use common::{CASES, MODIFIED, ONE_EACH, Random, best, cuda, name_of, on_gpu, recipe};
 use fallline::optim::hyper::Value;
-use fallline::optim::param;
+use fallline::optim::{param, rows};
+use fallline::ranks::{Communicator, threads};
 use fallline::{Backend, Driver, Optimizer, Tensor as EngineTensor};
 use fallline_cuda::Cuda;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The emulator has one configuration: tests take turns.
 fn mode(options: &str) -> MutexGuard<'static, ()> {
@@ -37,6 +39,8 @@ const READERS: &[&str] = &[
     "dict(type='Adafactor', lr=0.01, relative_step=False, beta1=0.9, weight_decay=0.1)",
     "dict(type='Adafactor', lr=0.01, relative_step=False)",
     "dict(type='TorchAdafactor', lr=0.1)",
+    "dict(type='OnebitLamb', lr=0.01, freeze_step=2, weight_decay=0.1, coeff_beta=0.5)",
+    "dict(type='OnebitLamb', lr=0.01, freeze_step=7, betas=(0.5, 0.9), eps=0.1, factor_threshold=0.05)",
 ];
 
 /// [`READERS`], and the largest case of each other name whose numbers between passes a device computes: passes read sums, and
@@ -59,6 +63,28 @@ const PRODUCTS: &[&str] = &[
     "dict(type='Muon', lr=0.01, rest='AdamW')",
     "dict(type='Muon', lr=0.01, rest='AdamW', ns_dtype='bf16', ns_steps=3)",
 ];
+
+/// Names that the suites over flat tensors leave out, and what is around an algorithm.
+const OTHERS: &[&str] = &[
+    "dict(type='NorMuon', lr=0.01, weight_decay=0.1, rest='AdamW')",
+    "dict(type='NorMuon', lr=0.01, rest='AdamW', wrap=dict(type='Lookahead', k=2))",
+];
+
+/// Algorithms on row-sparse gradients: row by row, and as a whole.
+const SPARSE: &[&str] = &[
+    "SparseAdam",
+    "dict(type='SGD', lr=0.1)",
+    "dict(type='SGD', lr=0.1, momentum=0.9)",
+    "dict(type='Adagrad', lr=0.1, lr_decay=0.3)",
+    "dict(type='Lion', lr=0.1)",
+    "dict(type='DAdaptAdaGrad', d0=1e-3, momentum=0.5, weight_decay=0.1)",
+];
+
+/// Names whose steps wait, with the reason.
+const WAITING: &[(&str, &str)] = &[(
+    "DeepSpeedCPUAdam",
+    "its states are in the host's memory and it steps there, as in DeepSpeed: gradients go there",
+)];
 
 /// Everything by which the host can wait for the device, or stop it.
 const WAITS: [&str; 10] = [
@@ -92,12 +118,16 @@ fn values(seed: u64, shape: &[usize]) -> Vec<f32> {
 
 impl Model {
     fn new(backend: &Arc<dyn Backend>) -> Model {
+        Model::of(backend, &shapes())
+    }
+
+    fn of(backend: &Arc<dyn Backend>, shapes: &[Vec<usize>]) -> Model {
         let tensor =
             |seed, shape: &[usize]| EngineTensor::from_slice(backend, &values(seed, shape), shape).unwrap();
-        let params = shapes().into_iter().enumerate().map(|(i, shape)| {
+        let params = shapes.iter().enumerate().map(|(i, shape)| {
             // Not in the order of their names.
             let name = format!("p{}", (i * 7) % 45);
-            (name, tensor(i as u64, &shape), tensor(100 + i as u64, &shape))
+            (name, tensor(i as u64, shape), tensor(100 + i as u64, shape))
         });
         Model { params: params.collect() }
     }
@@ -135,10 +165,19 @@ impl Model {
     }
 }
 
-/// What the algorithms remember for all parameters together.
-fn shared(optimizer: &Driver) -> Vec<Option<u64>> {
+/// What the algorithms remember for all parameters together, and for each.
+fn remembered(optimizer: &Driver) -> Vec<(String, u64)> {
     let names = ["d", "numerator_weighted", "k", "dlr", "g0_norm", "gsq_weighted", "sksq_weighted", "skl1"];
-    names.map(|name| optimizer.shared(name).map(f64::to_bits)).to_vec()
+    let shared =
+        names.into_iter().filter_map(|name| Some((name.to_owned(), optimizer.shared(name)?.to_bits())));
+    let checkpoint = optimizer.save().unwrap();
+    let of = |param: &str| {
+        let scalars = checkpoint.states(param).filter(|(_, entry)| entry.shape.rank() == 0);
+        let named =
+            scalars.map(|(name, entry)| (format!("{param}: {name}"), entry.values::<f64>()[0].to_bits()));
+        named.collect::<Vec<_>>()
+    };
+    shared.chain(optimizer.params().iter().flat_map(|param| of(&param.name))).collect()
 }
 
 fn states(optimizer: &Driver) -> Vec<Vec<u64>> {
@@ -163,7 +202,8 @@ fn steps_with_sums_wait_for_nothing() {
         let backend = cuda();
         let mut model = Model::new(&backend);
         let mut optimizer = recipe(text).optimizer(backend);
-        (0..2).for_each(|_| _ = model.step(&mut optimizer).unwrap());
+        // Past all phases.
+        (0..9).for_each(|_| _ = model.step(&mut optimizer).unwrap());
         emulator.reset();
         (0..5).for_each(|_| _ = model.step(&mut optimizer).unwrap());
         for name in WAITS {
@@ -175,6 +215,53 @@ fn steps_with_sums_wait_for_nothing() {
             assert_eq!(emulator.calls("cuEventSynchronize"), 1, "{text}");
         }
     }
+}
+
+/// What waited in the steps of `work`.
+fn waits(mut work: impl FnMut()) -> Vec<(&'static str, u64)> {
+    let emulator = fallline_emulator::install().unwrap();
+    emulator.reset();
+    work();
+    let calls = WAITS.map(|name| (name, emulator.calls(name) as u64));
+    calls.into_iter().filter(|(_, calls)| *calls > 0).collect()
+}
+
+#[test]
+fn no_name_waits_once_everything_was_seen() {
+    if on_gpu() {
+        return; // It counts calls of the emulated driver.
+    }
+    let _turn = mode("unchecked,eager,seed=0");
+    let mut waiting = Vec::new();
+    // Of its own: pinned memory that others have filled is waited for.
+    let fresh = || Cuda::new(0).unwrap().shared();
+    for text in CASES.iter().chain(MODIFIED).chain(PRODUCTS).chain(OTHERS) {
+        let backend = fresh();
+        let mut model = Model::of(&backend, &[vec![16, 70], vec![4500], vec![3, 5], vec![1], vec![9]]);
+        let mut optimizer = recipe(text).optimizer(backend);
+        // Past all phases.
+        (0..6).for_each(|_| _ = model.step(&mut optimizer).unwrap());
+        let found = waits(|| (0..4).for_each(|_| _ = model.step(&mut optimizer).unwrap()));
+        match WAITING.iter().any(|(name, _)| *name == name_of(text)) {
+            true => assert!(!found.is_empty(), "{text} does not wait any more"),
+            false => waiting.extend((!found.is_empty()).then_some((text, found))),
+        }
+    }
+    for text in SPARSE {
+        let backend = fresh();
+        let mut optimizer = recipe(text).optimizer(Arc::clone(&backend));
+        let mut table = EngineTensor::from_slice(&backend, &values(1, &[50, 6]), [50, 6]).unwrap();
+        let grad = EngineTensor::from_slice(&backend, &values(2, &[5, 6]), [5, 6]).unwrap();
+        let mut step = |t: i64| {
+            // In order, and not; neighbours, and a row that is named twice.
+            let indices = if t % 2 == 0 { [0, 1, 9, 10 + t, 40] } else { [7 + t, 3, 4, 3, 41] };
+            optimizer.step(&mut [param("table", &mut table, rows(&indices, &grad))]).unwrap();
+        };
+        (0..6).for_each(&mut step);
+        let found = waits(|| (6..10).for_each(&mut step));
+        waiting.extend((!found.is_empty()).then_some((text, found)));
+    }
+    assert!(waiting.is_empty(), "{waiting:#?}");
 }
 
 #[test]
@@ -192,7 +279,7 @@ fn numbers_on_the_device_have_the_bits_of_the_cpu() {
                     optimizer.set(0, &[("lr", Value::Float(if t == 5 { 0.3 } else { 0.5 }))]).unwrap();
                     model.step(&mut optimizer).unwrap();
                 }
-                (model.bits(), states(&optimizer), shared(&optimizer))
+                (model.bits(), states(&optimizer), remembered(&optimizer))
             };
             let (expected, got) = (run(best()), run(cuda()));
             assert_eq!(expected.2, got.2, "{text}, {options}");
@@ -205,7 +292,7 @@ fn numbers_on_the_device_have_the_bits_of_the_cpu() {
 fn steps_with_sums_are_captured_and_replayed() {
     for options in ["unchecked,eager,seed=0", "checked,seed=1", "unchecked,lazy,seed=0"] {
         let _turn = mode(options);
-        for text in [READERS[0], READERS[5], READERS[6], READERS[8], READERS[10], PRODUCTS[0]] {
+        for text in [READERS[0], READERS[5], READERS[6], READERS[8], READERS[10], READERS[13], PRODUCTS[0]] {
             let steps = 9;
             // Nothing moves in the middle, while the graph is the same.
             let factor = |t: u64| if t == 5 { 0.0 } else { 1.0 };
@@ -219,7 +306,7 @@ fn steps_with_sums_are_captured_and_replayed() {
                     optimizer.set(0, &[("lr", lr(t))]).unwrap();
                     model.step(&mut optimizer).unwrap();
                 }
-                (model.bits(), states(&optimizer), shared(&optimizer))
+                (model.bits(), states(&optimizer), remembered(&optimizer))
             };
             let cuda = Arc::new(Cuda::new(0).unwrap());
             let backend: Arc<dyn Backend> = cuda.clone();
@@ -230,12 +317,12 @@ fn steps_with_sums_are_captured_and_replayed() {
                 model.write(t, factor(t));
                 optimizer.set(0, &[("lr", lr(t))]).unwrap();
                 match &mut captured {
-                    None if t < 3 => _ = model.step(&mut optimizer).unwrap(),
+                    None if t < 4 => _ = model.step(&mut optimizer).unwrap(),
                     None => captured = Some(cuda.capture(|_| model.step(&mut optimizer)).unwrap().0),
                     Some(captured) => _ = captured.replay(|| model.step(&mut optimizer)).unwrap(),
                 }
             }
-            let got = (model.bits(), states(&optimizer), shared(&optimizer));
+            let got = (model.bits(), states(&optimizer), remembered(&optimizer));
             assert_eq!(expected.2, got.2, "{text}, {options}");
             assert!(expected == got, "{text}, {options}");
         }
@@ -296,5 +383,40 @@ fn clipping_by_norm_waits_for_nothing_until_the_norm_is_read() {
                 assert!(report.grad_norm().is_some() && emulator.calls("cuEventSynchronize") == 1, "{text}");
             }
         }
+    }
+}
+
+/// Several ranks, which exchange by way of the host what they compress.
+#[test]
+fn ranks_that_compress_have_the_bits_of_the_cpu() {
+    let texts = [
+        "dict(type='OnebitAdam', lr=0.01, freeze_step=3, weight_decay=0.1)",
+        "dict(type='OnebitLamb', lr=0.01, freeze_step=3, weight_decay=0.1, coeff_beta=0.5)",
+        "dict(type='ZeroOneAdam', lr=0.01, var_freeze_step=3, local_step_scaler=2, weight_decay=0.1)",
+    ];
+    let _turn = mode("unchecked,eager,seed=0");
+    for text in texts {
+        let run = |backend: fn() -> Arc<dyn Backend>| {
+            let running = threads(2, Duration::from_secs(60)).into_iter().map(|rank| {
+                std::thread::spawn(move || {
+                    let (number, backend) = (rank.rank() as u64, backend());
+                    let mut model = Model::of(&backend, &[vec![16, 70], vec![4500], vec![1]]);
+                    let mut optimizer = recipe(text).optimizer(backend).with_ranks(Arc::new(rank));
+                    for t in 0..8 {
+                        // Gradients of its own, where they are not averaged.
+                        model.write(if optimizer.averages() { t } else { 10 * (number + 1) + t }, 1.0);
+                        model.step(&mut optimizer).unwrap();
+                    }
+                    (model.bits(), states(&optimizer), remembered(&optimizer))
+                })
+            });
+            let running: Vec<_> = running.collect();
+            running.into_iter().map(|rank| rank.join().unwrap()).collect::<Vec<_>>()
+        };
+        let (expected, got) = (run(best), run(cuda));
+        for (expected, got) in expected.iter().zip(&got) {
+            assert_eq!(expected.2, got.2, "{text}");
+        }
+        assert!(expected == got, "{text}");
     }
 }

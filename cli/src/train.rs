@@ -131,7 +131,11 @@ fn planned(args: &Args, recipe: Recipe, options: &mut Options, tells: bool) -> R
     }
     if tells {
         plan::warn_of_length(&recipe, options);
-        options.average.and_then(|average| average.warning()).iter().for_each(|warning| common::warn(warning));
+        options
+            .average
+            .and_then(|average| average.warning())
+            .iter()
+            .for_each(|warning| common::warn(warning));
     }
     Ok(plan::scaled(recipe, options))
 }

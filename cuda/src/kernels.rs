@@ -3,7 +3,7 @@
 //! A kernel's text follows from its key alone, so that the key stands for the text.
 
 use crate::context::{Context, DriverResult};
-use crate::ptx::{self, Ptx, Stored, Target, Type};
+use crate::ptx::{self, NumberPlaces, Ptx, Stored, Target, Type};
 use cudarc::driver::{CudaFunction, LaunchConfig};
 use fallline_core::{Compute, Format, Kernel};
 use std::collections::HashMap;
@@ -22,7 +22,7 @@ pub(crate) fn grid_of(warps: usize) -> LaunchConfig {
 /// The compiled rules: which rule (by address), in which type, stored how, and whether it may be left out.
 type Elements = HashMap<(usize, Compute, Vec<Stored>, bool), CudaFunction>;
 /// The compiled numbers of rules: which rule, in which type, and where what it reads is and what is remembered.
-type Numbers = HashMap<(usize, Compute, Vec<usize>, Vec<usize>), CudaFunction>;
+type Numbers = HashMap<(usize, Compute, NumberPlaces), CudaFunction>;
 
 /// A kernel that is no rule's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -128,14 +128,14 @@ impl Kernels {
         ctx: &Context,
         kernel: &'static Kernel,
         compute: Compute,
-        (reads, shared): (&[usize], &[usize]),
+        places: &NumberPlaces,
     ) -> DriverResult<CudaFunction> {
-        let key = (core::ptr::from_ref(kernel).addr(), compute, reads.to_vec(), shared.to_vec());
+        let key = (core::ptr::from_ref(kernel).addr(), compute, places.clone());
         if let Some(function) = self.numbers.get(&key) {
             return Ok(function.clone());
         }
         let name = format!("{}_numbers", kernel.name);
-        let text = ptx::numbers_kernel(kernel, &name, compute, (reads, shared), ctx.target);
+        let text = ptx::numbers_kernel(kernel, &name, compute, places, ctx.target);
         let function = ctx.load(&text)?;
         self.numbers.insert(key, function.clone());
         Ok(function)

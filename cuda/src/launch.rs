@@ -76,20 +76,22 @@ impl PassLaunch<'_> {
         launched: &mut bool,
     ) -> Result<()> {
         self.collect(state, kernel, tensors)?;
-        let computed = self.queued.as_ref().and_then(|queued| queued.computed.as_ref());
-        let computed = computed.filter(|_| depend(kernel));
+        let queued = self.queued.as_ref();
+        let computed = queued.and_then(|queued| queued.computed.as_ref()).filter(|_| depend(kernel));
+        self.plan.unite(kernel, queued.map_or(&[], |queued| queued.parts))?;
         self.plan.pack_constants(kernel, compute, rows, computed.is_none().then_some(own))?;
         self.plan.kept = None;
         self.plan.numbers.clear();
         if let Some(computed) = computed {
-            let CudaPlan { numbers, rows_of, row_bytes, .. } = &mut *self.plan;
+            let tensors = self.plan.tensors();
+            let CudaPlan { numbers, memory, row_bytes, .. } = &mut *self.plan;
             let before = computed.before.and_then(|plan| plan.downcast_ref::<CudaPlan>());
             let kept = before.and_then(CudaPlan::kept);
-            numbers.lay(kernel, computed, rows_of.len(), kept, row_bytes)?;
+            numbers.lay(kernel, computed, (tensors, memory), kept, row_bytes)?;
         }
         let factor = self.queued.as_ref().and_then(|queued| queued.factor);
         self.plan.pack_gradient_factors(state, (kernel, compute), rows, factor)?;
-        let kept = self.plan.rows_of.len() * kernel.sums.len();
+        let kept = self.plan.tensors() * kernel.sums.len();
         let expected = if self.queued.is_some() { 0 } else { kept };
         if sums.len() != expected {
             return Err(length(kernel, "the table of sums", expected, sums.len()));
@@ -140,6 +142,9 @@ impl PassLaunch<'_> {
         all.for_each(CudaPlan::clear);
         let mut views: Views<'a> = [const { None }; MAX_VIEWS];
         let mut index = 0;
+        let declared = &kernel.between.declared;
+        let computed = self.queued.as_ref().and_then(|queued| queued.computed.as_ref());
+        let remembers = computed.filter(|_| !declared.memory.is_empty());
         while let Some(tensor) = tensors(&mut views) {
             for (plan, beside) in self.others.iter_mut().zip(self.beside) {
                 if beside.has(&views) {
@@ -148,6 +153,11 @@ impl PassLaunch<'_> {
                 }
             }
             self.plan.add(state, kernel, index, views.iter().map(Option::as_ref), tensor)?;
+            if let Some(computed) = remembers {
+                let view = views.get(computed.memory).and_then(Option::as_ref);
+                let needed = computed.memory_places.iter().max().map_or(0, |place| place + 1);
+                self.plan.memory.push(operand::remembered(state.ctx.device, kernel, view, needed)?);
+            }
             views.iter_mut().for_each(|view| *view = None);
             index += 1;
         }

@@ -37,7 +37,7 @@ mod types;
 pub use builder::Builder;
 pub use element::{Stored, element_kernel, skippable_kernel};
 pub use final_reduce::fold_kernel;
-pub use numbers::{bases, numbers_kernel};
+pub use numbers::{NumberPlaces, bases, numbers_kernel};
 pub use reduce::{sum_columns_kernel, sum_rows_kernel, sum_short_rows_kernel};
 pub use rows::{add_rows_kernel, gather_rows_kernel, scatter_rows_kernel};
 pub use scale::scale_kernel;

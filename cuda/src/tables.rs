@@ -12,16 +12,18 @@ pub(crate) struct Tables {
     pub(crate) chunks: Vec<u64>,
     /// For each tensor its first segment, and how many it has.
     pub(crate) segments: Vec<u64>,
+    /// Where tensors are taken in parts: for each whole one its first part, and how many it has.
+    pub(crate) parts: Vec<u64>,
 }
 
 impl Tables {
     /// The tables one after another, as they lie on the device.
-    pub(crate) fn in_order(&self) -> [&[u64]; 3] {
-        [&self.tensors, &self.chunks, &self.segments]
+    pub(crate) fn in_order(&self) -> [&[u64]; 4] {
+        [&self.tensors, &self.chunks, &self.segments, &self.parts]
     }
 
     /// Bytes of each.
-    pub(crate) fn bytes(&self) -> [usize; 3] {
+    pub(crate) fn bytes(&self) -> [usize; 4] {
         self.in_order().map(size_of_val)
     }
 

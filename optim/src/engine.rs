@@ -16,8 +16,8 @@ mod modes;
 pub(crate) mod offload;
 mod persist;
 pub(crate) mod prepare;
+pub(crate) mod remembered;
 pub(crate) mod setup;
-pub(crate) mod shared;
 mod upload;
 
 use crate::hyper::Value;
@@ -26,8 +26,8 @@ use crate::program::{MAX_KEPT, Mode, Variant};
 use crate::{AnyAlgorithm, Result};
 use fallline_core::Backend;
 use launches::Launches;
+use remembered::Remembered;
 use setup::Setup;
-use shared::Shared;
 use std::sync::Arc;
 
 /// Groups of parameters with their algorithms, the parameters' slots, and the passes over them.
@@ -35,7 +35,7 @@ pub(crate) struct Engine {
     /// What a step depends on and does not change.
     pub(crate) setup: Setup,
     /// As [`Algorithm::SHARED`](crate::Algorithm::SHARED), for each family of groups.
-    pub(crate) shared: Vec<Shared>,
+    pub(crate) shared: Vec<Remembered>,
     pub(crate) slots: Slots,
     launches: Launches,
     /// Which weights the parameters hold.
@@ -48,7 +48,7 @@ impl Engine {
     /// An engine with one group of all parameters.
     pub(crate) fn new(backend: Arc<dyn Backend>, algorithm: Box<dyn AnyAlgorithm>) -> Engine {
         Engine {
-            shared: vec![Shared::of(&*algorithm)],
+            shared: vec![Remembered::shared(&*algorithm)],
             setup: Setup::new(backend, algorithm),
             slots: Slots::default(),
             launches: Launches::default(),

@@ -8,7 +8,7 @@ mod runner;
 mod slices;
 
 pub use at::{CollectiveAt, Member, OpAt, Peers};
-pub use memory::{Named, Workspace};
+pub use memory::{Memory, Named, Workspace};
 pub(crate) use reading::Found;
 pub use reading::{GradScale, Reading, Sums};
 pub(crate) use runner::Plans;

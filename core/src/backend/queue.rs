@@ -45,6 +45,9 @@ pub struct Queued<'p> {
     /// What gradients are multiplied by beside the factor in each row of scalars: the number at this place of a storage in
     /// `f64`.
     pub factor: Option<(&'p Storage, usize)>,
+    /// In how many of the pass's tensors, one after another, each tensor is taken that has scalars and sums of its own: its
+    /// sums are those of its parts, [folded](crate::sums::fold). Empty where each is one.
+    pub parts: &'p [usize],
 }
 
 /// The numbers of a pass ([`Kernel::between`](crate::Kernel::between)) as a device computes them.
@@ -67,6 +70,11 @@ pub struct Computed<'p> {
     pub shared: Option<SharedNumbers<'p>>,
     /// The places of [`Declared::shared`](crate::between::Declared::shared) in it.
     pub shared_places: &'p [usize],
+    /// Where among a tensor's [`Views`](super::Views) that is which is remembered for it, in `f64` on the device, and the
+    /// places of [`Declared::memory`](crate::between::Declared::memory) in it. It is read and changed in the order of passes.
+    pub memory: usize,
+    /// See [`memory`](Computed::memory).
+    pub memory_places: &'p [usize],
     /// No number in `shared` that [counts steps](crate::between::Formulas::counts_steps) is above this.
     pub most: u64,
 }
@@ -98,7 +106,8 @@ impl fmt::Debug for Computed<'_> {
 
 impl fmt::Debug for Queued<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Queued { computed, factor } = self;
-        f.debug_struct("Queued").field("computed", computed).field("factor", &factor.is_some()).finish()
+        let Queued { computed, factor, parts } = self;
+        let mut all = f.debug_struct("Queued");
+        all.field("computed", computed).field("factor", &factor.is_some()).field("parts", parts).finish()
     }
 }

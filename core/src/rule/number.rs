@@ -71,9 +71,9 @@ impl Declared {
         may_skip: false,
     };
 
-    /// Returns whether any of it depends on sums, or on shared scalars.
+    /// Returns whether any of it depends on sums, or on scalars that are kept.
     pub const fn depends(&self) -> bool {
-        !(self.reads.is_empty() && self.shared.is_empty() && self.totals.is_empty())
+        !(self.reads.is_empty() && self.memory.is_empty() && self.shared.is_empty() && self.totals.is_empty())
     }
 
     /// Whether the rule says itself how its tensor scalars are found.

@@ -56,11 +56,13 @@ pub struct TensorAt<'a> {
     pub shape: &'a Shape,
     /// Whether only the rows of a row-sparse gradient take part.
     pub by_row: bool,
-    /// All scalars that the algorithm keeps for the parameter, in its order.
+    /// All scalars that the algorithm keeps for the parameter, in its order. Empty where the device has some of them and
+    /// evaluates the rule's formulas over what they name `memory(…)`. So where a rule of a program names some, none of them
+    /// reads any of it here.
     pub memory: &'a mut [f64],
     /// All scalars that it keeps for all parameters together, in its order. Empty where the device has them and
     /// evaluates the rule's formulas over what they name `shared(…)`. So a rule that names some reads none of them
-    /// here, unless its algorithm keeps scalars for each parameter too.
+    /// here, unless the host decides by the scalars that its algorithm keeps for each parameter.
     pub shared: &'a [f64],
     /// How many ranks step together.
     pub world: usize,
@@ -73,7 +75,7 @@ pub struct GlobalAt<'a> {
     pub steps: &'a [u64],
     /// The group of each.
     pub groups: &'a [usize],
-    /// The scalars that the algorithm keeps for each parameter: a row for each.
+    /// The scalars that the algorithm keeps for each parameter: a row for each; empty where [`TensorAt::memory`] is.
     pub memory: &'a [f64],
     /// The scalars that it keeps for all parameters together; empty where [`TensorAt::shared`] is.
     pub shared: &'a mut [f64],

@@ -137,12 +137,12 @@ pub fn kernels() -> Vec<Printed> {
                     ptx::skippable_kernel(&graph, name, compute, &stored, target)
                 });
             }
-            // What is remembered for each parameter is the host's.
-            if declared.depends() && declared.memory.is_empty() {
-                let places = |names: &[&str]| (0..names.len()).collect::<Vec<usize>>();
-                let (reads, shared) = (places(declared.reads), places(declared.shared));
+            if declared.depends() {
+                let of = |names: &[&str]| (0..names.len()).collect::<Vec<usize>>();
+                let [reads, shared, memory] = [declared.reads, declared.shared, declared.memory].map(of);
+                let places = ptx::NumberPlaces { reads, shared, memory };
                 other(&format!("numbers of {name}, {compute}"), &|target| {
-                    ptx::numbers_kernel(kernel, "numbers", compute, (&reads, &shared), target)
+                    ptx::numbers_kernel(kernel, "numbers", compute, &places, target)
                 });
             }
         }

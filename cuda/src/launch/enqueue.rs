@@ -143,17 +143,28 @@ impl CudaPlan {
         (fold, found): &Reduction,
     ) -> DriverResult<()> {
         let stream = Arc::clone(&state.ctx.compute);
-        let [tensors, chunks, _] = self.known.bytes();
+        let [tensors, chunks, segments, _] = self.known.bytes().map(|bytes| bytes as u64);
         let partials = self.partials.at(self.known.partial_bytes(kernel)).unwrap_or(0);
-        let segments_at = self.known_at.unwrap_or(0) + (tensors + chunks) as u64;
-        let (tensors, width) = (self.rows_of.len() as u32, kernel.sums.len() as u32);
-        let warps = (tensors * width) as usize;
-        let config = grid_of(warps);
-        let mut call = stream.launch_builder(fold);
-        call.arg(&segments_at).arg(&partials).arg(found).arg(&tensors).arg(&width);
-        // SAFETY: as above; the kernel writes one number for each tensor and sum.
-        unsafe { call.launch(config) }.map_err(Failure::at("launching a kernel"))?;
-        self.kept = Some((self.rows_of.len(), kernel.sums.len()));
+        let segments_at = self.known_at.unwrap_or(0) + tensors + chunks;
+        let width = kernel.sums.len() as u32;
+        let launch = |ranges: u64, from: u64, to: u64, tensors: usize| {
+            let (tensors, config) = (tensors as u32, grid_of(tensors * width as usize));
+            let mut call = stream.launch_builder(fold);
+            call.arg(&ranges).arg(&from).arg(&to).arg(&tensors).arg(&width);
+            // SAFETY: as above; the kernel writes one number for each tensor and sum.
+            unsafe { call.launch(config) }.map_err(Failure::at("launching a kernel"))
+        };
+        if self.wholes.is_empty() {
+            launch(segments_at, partials, *found, self.rows_of.len())?;
+        } else {
+            // Sums of parts fold as those of segments do.
+            let parts = self.sums.at(self.rows_of.len() * kernel.sums.len() * size_of::<f64>()).unwrap_or(0);
+            if !self.rows_of.is_empty() {
+                launch(segments_at, partials, parts, self.rows_of.len())?;
+            }
+            launch(segments_at + segments, parts, *found, self.wholes.len())?;
+        }
+        self.kept = Some((self.tensors(), kernel.sums.len()));
         Ok(())
     }
 

@@ -69,12 +69,17 @@ impl CudaPlan {
         state: &mut State,
         kernel: &Kernel,
     ) -> DriverResult<Option<Reduction>> {
-        let (tensors, width) = (self.rows_of.len(), kernel.sums.len());
+        let (tensors, width) = (self.tensors(), kernel.sums.len());
         if tensors * width == 0 {
             return Ok(None);
         }
         let function = state.kernels.library(&state.ctx, LibraryKernel::FinalReduce)?;
-        Ok(Some((function, self.sums.reserve(&state.ctx, tensors * width * size_of::<f64>())?)))
+        let bytes = |tensors: usize| tensors * width * size_of::<f64>();
+        let mut sums = self.sums.reserve(&state.ctx, bytes(self.rows_of.len()))?;
+        if !self.wholes.is_empty() {
+            sums = self.whole_sums.reserve(&state.ctx, bytes(tensors))?;
+        }
+        Ok(Some((function, sums)))
     }
 
     /// Uploads what changed.

@@ -3,7 +3,7 @@
 use crate::context::{DriverResult, Failure};
 use crate::kernels::{WARP, WARPS};
 use crate::memory::Buffer;
-use crate::ptx;
+use crate::ptx::{self, NumberPlaces};
 use crate::staging::Upload;
 use crate::state::State;
 use cudarc::driver::{CudaFunction, CudaSlice, LaunchConfig, PushKernelArg};
@@ -19,9 +19,7 @@ pub(crate) struct Numbers {
     /// The rule that the rest is of, by address.
     of: usize,
     powers: Vec<Powers>,
-    /// The places of what the rule reads, and of what is remembered.
-    reads: Vec<usize>,
-    shared: Vec<usize>,
+    places: NumberPlaces,
     /// A flag, the totals and their terms.
     work: Buffer,
     call: Option<Call>,
@@ -63,18 +61,17 @@ pub(crate) fn depend(kernel: &Kernel) -> bool {
 
 /// Whether the device can compute them.
 pub(crate) fn can_compute(kernel: &Kernel) -> bool {
-    let between = &kernel.between;
-    !depend(kernel)
-        || (between.declared.memory.is_empty() && between.record().powers(&between.declared).is_some())
+    !depend(kernel) || kernel.between.record().powers(&kernel.between.declared).is_some()
 }
 
 impl Numbers {
-    /// Checks what the host brings, and appends it to the rows. `kept` are the sums that the pass before has left.
+    /// Checks what the host brings, and appends it to the rows. `kept` are the sums that the pass before has left, `memory`
+    /// is where for each tensor is what is remembered for it.
     pub(crate) fn lay(
         &mut self,
         kernel: &'static Kernel,
         computed: &Computed<'_>,
-        tensors: usize,
+        (tensors, memory): (usize, &[u64]),
         kept: Option<Kept>,
         bytes: &mut Vec<u8>,
     ) -> Result<()> {
@@ -99,6 +96,8 @@ impl Numbers {
             ("the numbers of each tensor", tensors * declared.each.len(), computed.each.len()),
             ("the places of sums", declared.reads.len(), computed.reads.len()),
             ("the places of what is remembered", declared.shared.len(), computed.shared_places.len()),
+            ("the places of what is remembered", declared.memory.len(), computed.memory_places.len()),
+            ("what is remembered", if declared.memory.is_empty() { 0 } else { tensors }, memory.len()),
         ] {
             if expected != got {
                 return length(what, expected, got);
@@ -137,10 +136,15 @@ impl Numbers {
             self.powers = ptx::bases(kernel).into_iter().map(table).collect();
             self.of = of;
         }
-        self.reads.clear();
-        self.shared.clear();
-        self.reads.extend_from_slice(computed.reads);
-        self.shared.extend_from_slice(computed.shared_places);
+        let NumberPlaces { reads, shared: shared_places, memory: memory_places } = &mut self.places;
+        for (known, new) in [
+            (reads, computed.reads),
+            (shared_places, computed.shared_places),
+            (memory_places, computed.memory_places),
+        ] {
+            known.clear();
+            known.extend_from_slice(new);
+        }
         self.powers.iter_mut().for_each(|powers| powers.extend(computed.once[powers.place], computed.most));
         bytes.resize(bytes.len().next_multiple_of(size_of::<u64>()), 0);
         let inputs = bytes.len() as u64;
@@ -158,6 +162,9 @@ impl Numbers {
         for placed in computed.order {
             bytes.extend(placed.tensor.to_le_bytes());
             bytes.extend(placed.group.to_le_bytes());
+            if !declared.memory.is_empty() {
+                bytes.extend(memory[placed.tensor as usize].to_le_bytes());
+            }
         }
         let groups = if declared.over == Over::Group { computed.groups as u32 } else { 1 };
         if let Some(placed) =
@@ -208,9 +215,7 @@ impl Numbers {
         compute: Compute,
     ) -> DriverResult<Option<CudaFunction>> {
         match self.call {
-            Some(_) => {
-                state.kernels.numbers(&state.ctx, kernel, compute, (&self.reads, &self.shared)).map(Some)
-            }
+            Some(_) => state.kernels.numbers(&state.ctx, kernel, compute, &self.places).map(Some),
             None => Ok(None),
         }
     }

@@ -60,6 +60,23 @@ pub(super) fn check(
     })
 }
 
+/// Where a tensor's remembered numbers are, if they are `needed` ones in double precision at least.
+pub(super) fn remembered(
+    device: Device,
+    kernel: &Kernel,
+    view: Option<&View<'_>>,
+    needed: usize,
+) -> Result<u64> {
+    let what = "what is remembered for a tensor";
+    let Some(view) = view.filter(|view| !view.on_host() && view.writable()) else {
+        return Err(Error::Unreachable { operation: kernel.name, what: what.into(), device });
+    };
+    if view.len() < needed || view.format() != Format::F64 {
+        return Err(length(kernel, what, needed, view.len()));
+    }
+    Ok(view.address() as u64)
+}
+
 /// That something has another length.
 pub(super) fn length(kernel: &Kernel, what: &str, expected: usize, got: usize) -> Error {
     Error::Length { operation: kernel.name, what: what.into(), expected, got }

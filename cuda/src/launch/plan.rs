@@ -33,11 +33,17 @@ pub(crate) struct CudaPlan {
     pub(super) managed: Vec<bool>,
     /// For each tensor the row of scalars that it shares.
     pub(super) rows_of: Vec<usize>,
+    /// Where some are taken in parts: the row of each of those that are whole, and how many parts it has.
+    pub(super) wholes: Vec<(usize, usize)>,
+    /// Where is for each of those what is remembered for it, if the rule's numbers follow from that.
+    pub(super) memory: Vec<u64>,
     pub(super) launches: Vec<Launch>,
     pub(super) tables: Buffer,
     pub(super) rows: Buffer,
     pub(super) partials: Buffer,
     pub(super) sums: Buffer,
+    /// The sums of those that are taken in parts.
+    pub(super) whole_sums: Buffer,
     pub(super) row_bytes: Vec<u8>,
     pub(super) sum_bytes: Vec<u8>,
     /// How many sums of how many tensors the last queued pass has left on the device.
@@ -69,10 +75,50 @@ impl CudaPlan {
     pub(super) fn clear(&mut self) {
         self.new.tensors.clear();
         self.new.segments.clear();
+        self.new.parts.clear();
         self.stored.clear();
         self.managed.clear();
         self.keys.clear();
         self.rows_of.clear();
+        self.wholes.clear();
+        self.memory.clear();
+    }
+
+    /// How many tensors have scalars and sums of their own.
+    pub(super) fn tensors(&self) -> usize {
+        if self.wholes.is_empty() { self.rows_of.len() } else { self.wholes.len() }
+    }
+
+    /// For each of those the row of scalars that it shares.
+    fn shared_rows(&self) -> impl Iterator<Item = usize> {
+        let alone = if self.wholes.is_empty() { &self.rows_of[..] } else { &[] };
+        alone.iter().copied().chain(self.wholes.iter().map(|(row, _)| *row))
+    }
+
+    /// Has tensors taken in so many parts: rows of scalars and sums are those of the whole ones.
+    pub(super) fn unite(&mut self, kernel: &Kernel, parts: &[usize]) -> Result<()> {
+        let count = parts.iter().fold(0usize, |all, &parts| all.saturating_add(parts));
+        if parts.is_empty() || count != self.rows_of.len() {
+            return match parts.is_empty() {
+                true => Ok(()),
+                false => Err(length(kernel, "the parts of tensors", self.rows_of.len(), count)),
+            };
+        }
+        let width = 2 * kernel.operands.len() + 2;
+        let mut first = 0;
+        for (whole, &parts) in parts.iter().enumerate() {
+            // One without parts has no row that anybody reads.
+            self.wholes.push((self.rows_of.get(first).copied().unwrap_or(0), parts));
+            for part in first..first + parts {
+                if !kernel.tensor_scalars.is_empty() {
+                    let last = &mut self.new.tensors[(part + 1) * width - 1];
+                    *last = *last >> 32 << 32 | whole as u64;
+                }
+            }
+            self.new.parts.extend([first as u64, parts as u64]);
+            first += parts;
+        }
+        Ok(())
     }
 
     /// Adds a tensor to the table, by the views of a rule's operands, which are checked.
@@ -118,7 +164,8 @@ impl CudaPlan {
     /// The sums that the last queued pass has left.
     pub(super) fn kept(&self) -> Option<Kept> {
         let (tensors, width) = self.kept?;
-        Some((self.sums.at(0).unwrap_or(0), tensors, width))
+        let sums = if self.wholes.is_empty() { &self.sums } else { &self.whole_sums };
+        Some((sums.at(0).unwrap_or(0), tensors, width))
     }
 
     /// Lays out the rows of scalars in the compute type: the pass's own, or, where tensors have scalars of
@@ -136,12 +183,12 @@ impl CudaPlan {
         if count * width != shared.len() || highest > count {
             return Err(length(kernel, "the table of scalars", highest.max(count) * width, shared.len()));
         }
-        let expected = self.rows_of.len() * own_width;
+        let expected = self.tensors() * own_width;
         if let Some(own) = own.filter(|own| own.len() != expected) {
             return Err(length(kernel, "the tensors' own scalars", expected, own.len()));
         }
-        self.row_bytes.clear();
-        let bytes = &mut self.row_bytes;
+        let mut bytes = core::mem::take(&mut self.row_bytes);
+        bytes.clear();
         let mut push = |row: &[f64]| match compute {
             Compute::F32 => row.iter().for_each(|&x| bytes.extend((x as f32).to_le_bytes())),
             Compute::F64 => row.iter().for_each(|&x| bytes.extend(x.to_le_bytes())),
@@ -149,7 +196,7 @@ impl CudaPlan {
         if own_width == 0 {
             push(shared);
         } else {
-            for (i, &row) in self.rows_of.iter().enumerate() {
+            for (i, row) in self.shared_rows().enumerate() {
                 push(&shared[row * width..][..width]);
                 match own {
                     Some(own) => push(&own[i * own_width..][..own_width]),
@@ -157,6 +204,7 @@ impl CudaPlan {
                 }
             }
         }
+        self.row_bytes = bytes;
         // Behind the rows, where they change in every step as those do.
         self.keys_at = None;
         if self.stored.iter().any(|stored| stored.chance) {
@@ -182,7 +230,7 @@ impl CudaPlan {
             return Err(length(kernel, "the factor of the gradients", place + 1, storage.len()));
         }
         let (width, own_width) = (1 + kernel.scalars.len(), kernel.tensor_scalars.len());
-        let bytes = &mut self.row_bytes;
+        let mut bytes = core::mem::take(&mut self.row_bytes);
         bytes.resize(bytes.len().next_multiple_of(size_of::<u64>()), 0);
         let scales = bytes.len() as u64;
         let factor = storage.address() + place * size_of::<f64>();
@@ -190,12 +238,13 @@ impl CudaPlan {
         let mut push = |row: usize| bytes.extend(shared[row * width].to_le_bytes());
         let rows = match own_width {
             0 => shared.len() / width,
-            _ => self.rows_of.len(),
+            _ => self.tensors(),
         };
         match own_width {
             0 => (0..rows).for_each(&mut push),
-            _ => self.rows_of.iter().copied().for_each(&mut push),
+            _ => self.shared_rows().for_each(&mut push),
         }
+        self.row_bytes = bytes;
         let bytes = ((width + own_width) * compute.format().bytes()) as u32;
         self.scaling = (rows > 0).then_some(Scaling { scales, rows: rows as u32, bytes });
         Ok(())

@@ -24,6 +24,9 @@ impl CudaPlan {
         if !(queued || kernel.sums.is_empty()) {
             return refused("its sums come back to the host, so that its step cannot be captured");
         }
+        if !self.wholes.is_empty() {
+            return refused("it takes tensors in parts, as row-sparse gradients say in each step anew");
+        }
         let replays = state.recording.as_ref().is_some_and(|recording| recording.replayed.is_some());
         let numbers = match replays {
             // Powers may need more memory by now.

@@ -22,9 +22,24 @@ pub fn bases(kernel: &Kernel) -> Vec<usize> {
     bases
 }
 
+/// Where a rule's numbers are among others of their kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct NumberPlaces {
+    /// [`Declared::reads`], among the sums of the pass before.
+    pub reads: Vec<usize>,
+    /// [`Declared::shared`], among what is remembered for all parameters together.
+    pub shared: Vec<usize>,
+    /// [`Declared::memory`], among what is remembered for a parameter.
+    pub memory: Vec<usize>,
+}
+
+/// Bytes of a tensor's record in the order of totals.
+fn record_bytes(declared: &Declared) -> usize {
+    if declared.memory.is_empty() { 8 } else { 16 }
+}
+
 /// The numbers of a rule: from the sums of the pass before, what the host computed and what is remembered for all
-/// parameters together to the tensors' own scalars, in the rows of scalars that its pass reads. `reads` are the places of
-/// the sums that it reads, `shared` those of the remembered numbers. The formulas are those of
+/// parameters together and for each to the tensors' own scalars, in the rows of scalars that its pass reads. The formulas are those of
 /// [`Between::record`](fallline_core::between::Between::record), in double precision; totals fold in the order of
 /// [`fallline_core::sums::fold`].
 ///
@@ -36,7 +51,7 @@ pub fn bases(kernel: &Kernel) -> Vec<usize> {
 /// |---|---|---|
 /// | `rows` | u64 | rows of scalars, one for each tensor of the pass |
 /// | `inputs` | u64 | the address of what is remembered for all parameters together (f64), and nothing (u64 both); for each of [`bases`] the address of its powers (u64) and the last that there is (f64); `once`; for each tensor `each` (f64) |
-/// | `order` | u64 | for each tensor, in the order of totals: which one of the pass it is, and its group (u32) |
+/// | `order` | u64 | for each tensor, in the order of totals: which one of the pass it is, and its group (u32); where numbers are remembered for it also where (u64), f64 |
 /// | `sums` | u64 | f64: for each tensor of the pass before one for each sum |
 /// | `work` | u64 | f64: whether the pass is left out; the totals, a row for each group; then each tensor's terms of them |
 /// | `tensors`, `groups` | u32 | how many |
@@ -45,7 +60,7 @@ pub fn numbers_kernel(
     kernel: &Kernel,
     name: &str,
     compute: Compute,
-    (reads, shared): (&[usize], &[usize]),
+    places: &NumberPlaces,
     target: Target,
 ) -> Ptx {
     let formulas = kernel.between.record();
@@ -69,8 +84,7 @@ pub fn numbers_kernel(
         lane,
         warp,
         warps,
-        reads,
-        places: shared,
+        places,
         formulas: &formulas,
         b,
         once: Vec::new(),
@@ -93,8 +107,7 @@ struct Numbers<'a> {
     lane: Reg,
     warp: Reg,
     warps: Reg,
-    reads: &'a [usize],
-    places: &'a [usize],
+    places: &'a NumberPlaces,
     once: Vec<Value>,
     /// For each base the address of its powers, and the last that there is.
     powers: Vec<[Reg; 2]>,
@@ -108,6 +121,8 @@ struct Own {
     at: Reg,
     tensor: Reg,
     group: Reg,
+    /// Where is what is remembered for it, if anything is.
+    memory: Option<Reg>,
 }
 
 impl Numbers<'_> {
@@ -126,7 +141,7 @@ impl Numbers<'_> {
         if self.declared.may_skip {
             self.skip();
         }
-        if !kernel.tensor_scalars.is_empty() {
+        if !(kernel.tensor_scalars.is_empty() && self.declared.memory.is_empty()) {
             self.tensor(kernel, compute);
         }
         self.b.finish(target)
@@ -148,7 +163,7 @@ impl Numbers<'_> {
             let reg = b.named(Class::F64, def.name);
             self.once.push(b.to(reg).ld(Space::Constant, Type::F64, 1, inputs, first + 8 * i)[0].into());
         }
-        for (name, &place) in self.declared.shared.iter().zip(self.places) {
+        for (name, &place) in self.declared.shared.iter().zip(&self.places.shared) {
             let reg = b.named(Class::F64, name);
             self.shared.push(b.to(reg).ld(Space::Global, Type::F64, 1, shared, 8 * place)[0].into());
         }
@@ -168,9 +183,11 @@ impl Numbers<'_> {
         // Lanes behind the end do what the last one does, and store nothing.
         let last = b.sub(Type::U32, self.counts[0], 1);
         let at = b.min(Type::U32, own, last);
-        let record = b.mad_wide(at, 8, self.at[2]);
+        let record = b.mad_wide(at, record_bytes(&self.declared) as i64, self.at[2]);
         let placed = b.ld(Space::Constant, Type::U32, 2, record, 0);
-        let own = Own { there, at, tensor: placed[0], group: placed[1] };
+        let remembers = !self.declared.memory.is_empty();
+        let memory = remembers.then(|| b.ld(Space::Constant, Type::U64, 1, record, 8)[0]);
+        let own = Own { there, at, tensor: placed[0], group: placed[1], memory };
         work(self, &own);
         let b = &mut self.b;
         let step = b.shl(Type::B32, self.warps, 5);
@@ -242,7 +259,7 @@ impl Numbers<'_> {
         let term = b.mov(Type::F64, Value::F64(0.0));
         b.when(there).to(term).ld(Space::Global, Type::F64, 1, at, 0);
         if by_group {
-            let record = b.mad_wide(own, 8, self.at[2]);
+            let record = b.mad_wide(own, record_bytes(&self.declared) as i64, self.at[2]);
             let group = b.mov(Type::U32, 0);
             b.when(there).to(group).ld(Space::Constant, Type::U32, 1, record, 4);
             let counts = b.setp("eq", Type::U32, group, row);
@@ -274,7 +291,7 @@ impl Numbers<'_> {
         let changed: Vec<(usize, Value)> = found.iter().copied().enumerate().collect();
         for (i, value) in changed {
             if value != self.shared[i] {
-                let place = self.places[i];
+                let place = self.places.shared[i];
                 self.b.when(first).st(Space::Global, Type::F64, self.at[5], 8 * place, &[value]);
             }
         }
@@ -295,7 +312,7 @@ impl Numbers<'_> {
         self.b.setp("eq", Type::U32, place, 0)
     }
 
-    /// The tensors' own scalars.
+    /// The tensors' own scalars, and what is remembered for each.
     fn tensor(&mut self, kernel: &Kernel, compute: Compute) {
         self.b.comment("the tensors' own scalars");
         let (before, own) = (1 + kernel.scalars.len(), kernel.tensor_scalars.len());
@@ -311,14 +328,27 @@ impl Numbers<'_> {
             };
             let found = n.evaluate(&n.formulas.tensor, Some(tensor), Some(row));
             let to = n.b.mad_wide(tensor.tensor, ((before + own) * ty.bytes()) as i64, n.at[0]);
-            for (i, value) in found.into_iter().take(own).enumerate() {
+            for (i, &value) in found.iter().take(own).enumerate() {
                 let value = match ty {
                     Type::F64 => value,
                     _ => n.b.cvt("rn", ty, Type::F64, value).into(),
                 };
                 n.b.when(tensor.there).st(Space::Global, ty, to, (before + i) * ty.bytes(), &[value]);
             }
+            let Some(memory) = tensor.memory else { return };
+            for (i, &value) in found.iter().skip(own).enumerate() {
+                if !n.is_memory(&n.formulas.tensor, own + i, i) {
+                    let at = 8 * n.places.memory[i];
+                    n.b.when(tensor.there).st(Space::Global, Type::F64, memory, at, &[value]);
+                }
+            }
         });
+    }
+
+    /// Whether an output of a graph is what is remembered for the tensor at this place, unchanged.
+    fn is_memory(&self, graph: &NumberGraph, output: usize, place: usize) -> bool {
+        let Node::Scalar(input) = graph.nodes()[graph.outputs()[output].1 as usize] else { return false };
+        input as usize == graph.inputs().len() - self.declared.memory.len() + place
     }
 
     /// The outputs of a graph. `own` is the tensor that it is about, `totals` where the totals are that it reads, behind
@@ -371,14 +401,24 @@ impl Numbers<'_> {
                 let first = self.b.mul(Type::U32, own().tensor, self.counts[2]);
                 self.b.mad_wide(first, 8, self.at[3])
             });
-            return self.b.ld(Space::Constant, Type::F64, 1, row, 8 * self.reads[i])[0].into();
+            return self.b.ld(Space::Constant, Type::F64, 1, row, 8 * self.places.reads[i])[0].into();
         }
         i -= d.reads.len();
         if i < d.totals.len() {
             let row = totals.expect("behind the totals");
             return self.b.ld(Space::Global, Type::F64, 1, row, 8 + 8 * i)[0].into();
         }
-        self.shared[i - d.totals.len()]
+        i -= d.totals.len();
+        if i < d.shared.len() {
+            return self.shared[i];
+        }
+        let own = own();
+        let memory = own.memory.expect("a tensor has what is remembered for it");
+        let at = 8 * self.places.memory[i - d.shared.len()];
+        // Lanes behind the end do not read what the last one writes.
+        let value = self.b.mov(Type::F64, Value::F64(0.0));
+        self.b.when(own.there).to(value).ld(Space::Global, Type::F64, 1, memory, at);
+        value.into()
     }
 
     /// A power out of its base's table. A count beyond it does not come; one that is no count is 0, as on the host.

@@ -351,12 +351,12 @@ impl TensorOp for StepAllReduce {
 
     fn run<K: Link>(_: &ZeroOneAdam, at: &mut OpAt<'_>) -> fallline_core::Result<()> {
         let Some(ranks) = at.peers.ranks else { return Ok(()) };
-        let kind = StepKind::of(at.shared, ranks.world(), at.on.t, at.memory);
+        let kind = StepKind::of(at.shared, ranks.world(), at.on.t, at.memory.on_host());
         if !kind.exchanges() {
             return Ok(());
         }
-        if kind == StepKind::Join && at.memory[OF_STEPS] == 0.0 {
-            at.memory[OF_STEPS] = 1.0;
+        if kind == StepKind::Join && at.memory.get(OF_STEPS)? == 0.0 {
+            at.memory.set(OF_STEPS, 1.0)?;
             *at.peers.errors = None;
         }
         let x = at.scratch.get_mut("x")?;

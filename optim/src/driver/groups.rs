@@ -3,8 +3,8 @@
 use super::Driver;
 use crate::engine::group::{Group, Member};
 use crate::engine::offload::check_offloadable;
+use crate::engine::remembered::Remembered;
 use crate::engine::setup::Offload;
-use crate::engine::shared::Shared;
 use crate::hyper::Value;
 use crate::mask::MomentumMask;
 use crate::modifiers::LOOKAHEAD_STEPS;
@@ -73,7 +73,7 @@ impl Driver {
         family: usize,
     ) -> usize {
         if family == self.engine.shared.len() {
-            self.engine.shared.push(Shared::of(&*algorithm));
+            self.engine.shared.push(Remembered::shared(&*algorithm));
         }
         self.engine.setup.groups.push(Group {
             algorithm,

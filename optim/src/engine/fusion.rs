@@ -41,16 +41,18 @@ pub(crate) struct FusedOperands {
     pub(crate) mean: usize,
     pub(crate) start: usize,
     pub(crate) add: usize,
+    /// Of what is remembered for the parameter, where the device computes with it.
+    pub(crate) memory: usize,
     operands: [[usize; 2]; 3],
 }
 
 impl FusedOperands {
     /// Behind those of a rule with so many operands.
     pub(crate) fn new(operands: usize, param: Option<usize>, grad: Option<usize>) -> FusedOperands {
-        let [mean, start, add] = [operands, operands + 1, operands + 2];
+        let [mean, start, add, memory] = [operands, operands + 1, operands + 2, operands + 3];
         let (param, grad) = (param.unwrap_or_default(), grad.unwrap_or_default());
         // In all of these rules what is written comes first.
-        FusedOperands { mean, start, add, operands: [[mean, param], [grad, start], [grad, add]] }
+        FusedOperands { mean, start, add, memory, operands: [[mean, param], [grad, start], [grad, add]] }
     }
 }
 

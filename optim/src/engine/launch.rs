@@ -9,10 +9,11 @@ pub(crate) use context::StepContext;
 pub(crate) use offloaded::Transfers;
 pub(crate) use pass::PassLaunch;
 
+use crate::engine::remembered::Remembered;
 use crate::op::{Found, Plans, Workspace};
 use crate::program::{Program, Stage};
 use crate::{AnyAlgorithm, Result};
-use between::{Order, Remembered};
+use between::{Between, Order, RememberedNames};
 use core::ops::Range;
 use fallline_core::{Compute, Kernel};
 use pass::How;
@@ -46,6 +47,9 @@ pub(crate) struct LaunchGroup {
     queues: Option<bool>,
     /// Whether numbers between passes follow from what is remembered for all parameters together.
     shares: bool,
+    /// The places of what they follow from that is remembered for all parameters together, and for each.
+    shared_places: Vec<usize>,
+    memory_places: Vec<usize>,
 }
 
 /// Some of a run's parameters, next to each other.
@@ -76,6 +80,10 @@ impl LaunchGroup {
         let writes = parts.iter().rposition(PassLaunch::writes_param);
         let always = parts.len() - usize::from(program.is_periodic());
         let writes_without_sync = parts[..always].iter().rposition(PassLaunch::writes_param);
+        let named = parts.iter().filter_map(|part| part.between.as_ref()).flat_map(Between::memory);
+        let mut memory_places: Vec<usize> = named.copied().collect();
+        memory_places.sort_unstable();
+        memory_places.dedup();
         let shares = program.kernels().any(|kernel| !kernel.between.declared.shared.is_empty());
         LaunchGroup {
             program,
@@ -94,6 +102,8 @@ impl LaunchGroup {
             plans: Plans::default(),
             queues: None,
             shares,
+            shared_places: (0..remembered.shared.len()).collect(),
+            memory_places,
         }
     }
 
@@ -157,9 +167,12 @@ impl LaunchGroup {
         let queues = self.queues(&context);
         if self.shares {
             match queues {
-                true => context.shared.send(context.backend)?,
+                true => context.shared.send(context.backend, &self.shared_places)?,
                 false => context.shared.bring_home(context.backend)?,
             }
+        }
+        if !self.memory_places.is_empty() {
+            context.bring_memory(queues.then_some(&self.memory_places[..]))?;
         }
         self.remember(&context);
         let ran = match queues {
@@ -172,19 +185,21 @@ impl LaunchGroup {
         ran
     }
 
-    /// Whether the device computes the numbers between passes, so that the step waits for nothing: not where parameters
-    /// have numbers of their own to remember, which the host decides by, nor where they take part by rows.
+    /// Whether the device computes the numbers between passes, so that the step waits for nothing: not where the host decides
+    /// by what is remembered for a parameter. That is what no rule's formulas name, and what tells whether ranks have parted.
     fn queues(&mut self, context: &StepContext<'_, '_, '_>) -> bool {
         let (program, backend) = (&self.program, context.backend);
         let able = *self.queues.get_or_insert_with(|| {
             let uses = |kernel: &Kernel| kernel.between.declared.depends() || !kernel.sums.is_empty();
-            context.first().spec().memory.is_empty()
+            let spec = context.first().spec();
+            let formulas = !self.memory_places.is_empty() && spec.replicas.diverged.is_none();
+            (spec.memory.is_empty() || formulas)
                 && program.kernels().any(uses)
                 && backend.queue().is_some_and(|queue| program.kernels().all(|kernel| queue.computes(kernel)))
                 && counts_are_steps(program)
         });
         let mut mine = context.slots.iter().filter(|slot| slot.launch == Some(context.index));
-        able && !mine.any(|slot| slot.parts().is_some())
+        able && (self.memory_places.is_empty() || !mine.any(|slot| slot.parts().is_some()))
     }
 
     /// As [`run_stages`](LaunchGroup::run_stages), where the device computes the numbers between passes.
@@ -236,6 +251,9 @@ impl LaunchGroup {
             ran?;
             if self.shares {
                 context.shared.changing();
+            }
+            if !kernel.between.declared.memory.is_empty() {
+                context.memories().for_each(Remembered::changing);
             }
         }
         if self.shares {
@@ -373,7 +391,7 @@ impl LaunchGroup {
             return;
         }
         for slot in context.slots.iter().filter(|slot| slot.launch == Some(context.index)) {
-            self.before.extend_from_slice(&slot.memory);
+            self.before.extend_from_slice(slot.memory());
         }
     }
 
@@ -385,9 +403,10 @@ impl LaunchGroup {
             return;
         }
         for slot in context.slots.iter_mut().filter(|slot| slot.launch == Some(context.index)) {
+            let Some(memory) = &mut slot.memory else { continue };
             let own;
-            (own, rest) = rest.split_at(slot.memory.len());
-            slot.memory.copy_from_slice(own);
+            (own, rest) = rest.split_at(memory.on_host().len());
+            memory.on_host_mut().copy_from_slice(own);
         }
     }
 }
@@ -401,8 +420,8 @@ fn counts_are_steps(program: &Program) -> bool {
 }
 
 /// What an algorithm remembers.
-fn remembered(algorithm: &dyn AnyAlgorithm) -> Remembered {
-    Remembered { memory: algorithm.spec().memory, shared: algorithm.spec().shared }
+fn remembered(algorithm: &dyn AnyAlgorithm) -> RememberedNames {
+    RememberedNames { memory: algorithm.spec().memory, shared: algorithm.spec().shared }
 }
 
 /// The sums of the last stage that is a rule.

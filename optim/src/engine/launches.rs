@@ -1,8 +1,8 @@
 //! The launch groups of an engine, and which of them a parameter belongs to.
 
 use super::launch::LaunchGroup;
+use super::remembered::Remembered;
 use super::setup::Setup;
-use super::shared::Shared;
 use crate::Result;
 use crate::params::slots::Slot;
 use crate::program::{Program, Variant};
@@ -63,7 +63,7 @@ impl Launches {
 
     /// A family whose parameters must be in one launch group and are not. Groups may have stages of their own, but what is
     /// summed up over a group must be in one.
-    pub(crate) fn split_family(&self, shared: &[Shared]) -> Option<usize> {
+    pub(crate) fn split_family(&self, shared: &[Remembered]) -> Option<usize> {
         let mut used = self.list.iter().filter(|launch| !launch.is_empty());
         while let Some(launch) = used.next() {
             let global = |other: &LaunchGroup| other.program == launch.program && launch.program.is_global();

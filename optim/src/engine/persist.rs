@@ -3,7 +3,7 @@
 use super::Engine;
 use super::group::Member;
 use super::prepare::variant_of;
-use super::shared::Shared;
+use super::remembered::Remembered;
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions, OptimizerManifest, ParamManifest};
 use crate::modifiers::LOOKAHEAD_STEPS;
 use crate::params::MASTER;
@@ -17,7 +17,7 @@ use fallline_core::{Compute, Format, Role, Shape, Storage};
 pub(crate) struct Section {
     pub(crate) slots: Slots,
     algorithms: Vec<Box<dyn AnyAlgorithm>>,
-    shared: Vec<Shared>,
+    shared: Vec<Remembered>,
     lookahead_steps: u64,
     mode: Mode,
     /// Parameters that keep what they have.
@@ -72,8 +72,11 @@ impl Engine {
                 }
                 checkpoint.manifest.ranks = Some(ranks.comm.world());
             }
-            let memory = setup.groups[slot.group].algorithm.spec().memory.iter().zip(&slot.memory);
-            memory.for_each(|((name, _), value)| checkpoint.insert_scalar(&slot.name, name, *value));
+            if let Some(remembered) = &slot.memory {
+                let values = remembered.get(&*setup.backend)?;
+                let memory = setup.groups[slot.group].algorithm.spec().memory.iter().zip(&*values);
+                memory.for_each(|((name, _), value)| checkpoint.insert_scalar(&slot.name, name, *value));
+            }
         }
         for (family, shared) in shared.iter().enumerate() {
             let values = shared.get(&*setup.backend)?;
@@ -160,7 +163,7 @@ impl Engine {
             }
             report.unexpected.push(what.to_owned());
         }
-        let shared = shared.into_iter().map(Shared::new).collect();
+        let shared = shared.into_iter().map(Remembered::new).collect();
         let lookahead_steps = lookahead_steps as u64;
         Ok((Section { slots: loaded, algorithms, shared, lookahead_steps, mode, kept }, report))
     }
@@ -385,7 +388,7 @@ impl Engine {
             master: master.map(Box::new),
             // A resumed run keeps the seed that it began with.
             seed: self.setup.groups[group].params.seed().map(|own| param.seed.unwrap_or(own)),
-            memory: memory.collect::<Result<_>>()?,
+            memory: Remembered::memory(memory.collect::<Result<_>>()?),
             kind,
             errors: errors.map(Box::new),
             ..Slot::new(name, shape, compute)

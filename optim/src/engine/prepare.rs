@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::group::{Group, Member};
+use super::remembered::Remembered;
 use super::setup::Setup;
 use crate::params::slots::Slot;
 use crate::program::Variant;
@@ -82,7 +83,7 @@ impl Setup {
             kind,
             seed: params.seed(),
             narrow: matches!(format, Format::Bf16 | Format::F16),
-            memory: algorithm.spec().memory.iter().map(|(_, initial)| *initial).collect(),
+            memory: Remembered::memory(algorithm.spec().memory.iter().map(|(_, initial)| *initial).collect()),
             ..Slot::new(binding.name, shape, compute)
         })
     }

@@ -126,6 +126,6 @@ impl Setup {
 
     /// Whether ranks hold values of their own of a parameter at this time.
     pub(crate) fn has_diverged(&self, slot: &Slot) -> bool {
-        self.algorithm(slot).spec().replicas.have_diverged(&slot.memory)
+        self.algorithm(slot).spec().replicas.have_diverged(slot.memory())
     }
 }

@@ -305,8 +305,10 @@ impl Clipping {
             each: &[],
             shared: shared.map(SharedNumbers::Change),
             shared_places: &[NORM, FACTOR],
+            memory: 0,
+            memory_places: &[],
             most: 0,
         };
-        queue_of(backend)?.run_queued(empty, Queued { computed: Some(computed), factor: None })
+        queue_of(backend)?.run_queued(empty, Queued { computed: Some(computed), ..Queued::default() })
     }
 }

@@ -19,7 +19,8 @@ pub fn convert<T: HyperType>(
         expected: T::NAME,
         got: got(),
     })?;
-    match converted.numbers().iter().all(|&x| range.contains(x)) {
+    let within = converted.numbers().all(|x| range.contains(x));
+    match within {
         true => Ok(converted),
         false => Err(HyperError::Range { algorithm, name, expected: range, got: got() }),
     }

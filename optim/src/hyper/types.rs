@@ -1,6 +1,7 @@
 //! Rust types that hyperparameters may have.
 
 use super::value::Value;
+use core::iter;
 
 /// A Rust type that a hyperparameter may have.
 pub trait HyperType: Sized + Clone {
@@ -11,8 +12,8 @@ pub trait HyperType: Sized + Clone {
     /// As a configuration writes it.
     fn to_value(&self) -> Value;
     /// The numbers in it, for a range to look at.
-    fn numbers(&self) -> Vec<f64> {
-        Vec::new()
+    fn numbers(&self) -> impl Iterator<Item = f64> {
+        iter::empty()
     }
 }
 
@@ -29,8 +30,8 @@ impl HyperType for f64 {
     fn to_value(&self) -> Value {
         Value::Float(*self)
     }
-    fn numbers(&self) -> Vec<f64> {
-        vec![*self]
+    fn numbers(&self) -> impl Iterator<Item = f64> {
+        iter::once(*self)
     }
 }
 
@@ -58,8 +59,8 @@ impl HyperType for i64 {
     fn to_value(&self) -> Value {
         Value::Int(*self)
     }
-    fn numbers(&self) -> Vec<f64> {
-        vec![*self as f64]
+    fn numbers(&self) -> impl Iterator<Item = f64> {
+        iter::once(*self as f64)
     }
 }
 
@@ -102,8 +103,8 @@ impl HyperType for (f64, f64) {
     fn to_value(&self) -> Value {
         Value::List(vec![Value::Float(self.0), Value::Float(self.1)])
     }
-    fn numbers(&self) -> Vec<f64> {
-        vec![self.0, self.1]
+    fn numbers(&self) -> impl Iterator<Item = f64> {
+        [self.0, self.1].into_iter()
     }
 }
 
@@ -121,8 +122,8 @@ impl HyperType for (f64, f64, f64) {
     fn to_value(&self) -> Value {
         Value::List([self.0, self.1, self.2].map(Value::Float).to_vec())
     }
-    fn numbers(&self) -> Vec<f64> {
-        vec![self.0, self.1, self.2]
+    fn numbers(&self) -> impl Iterator<Item = f64> {
+        [self.0, self.1, self.2].into_iter()
     }
 }
 
@@ -137,8 +138,8 @@ impl HyperType for Option<f64> {
     fn to_value(&self) -> Value {
         self.map_or(Value::None, Value::Float)
     }
-    fn numbers(&self) -> Vec<f64> {
-        self.iter().copied().collect()
+    fn numbers(&self) -> impl Iterator<Item = f64> {
+        self.iter().copied()
     }
 }
 
@@ -156,8 +157,8 @@ impl HyperType for (Option<f64>, f64) {
     fn to_value(&self) -> Value {
         Value::List(vec![self.0.to_value(), Value::Float(self.1)])
     }
-    fn numbers(&self) -> Vec<f64> {
-        self.0.into_iter().chain([self.1]).collect()
+    fn numbers(&self) -> impl Iterator<Item = f64> {
+        self.0.into_iter().chain([self.1])
     }
 }
 
@@ -172,8 +173,8 @@ impl HyperType for u64 {
     fn to_value(&self) -> Value {
         Value::Int(i64::try_from(*self).unwrap_or(i64::MAX))
     }
-    fn numbers(&self) -> Vec<f64> {
-        vec![*self as f64]
+    fn numbers(&self) -> impl Iterator<Item = f64> {
+        iter::once(*self as f64)
     }
 }
 
@@ -188,8 +189,8 @@ impl HyperType for Option<u64> {
     fn to_value(&self) -> Value {
         self.map_or(Value::None, |x| x.to_value())
     }
-    fn numbers(&self) -> Vec<f64> {
-        self.iter().map(|&x| x as f64).collect()
+    fn numbers(&self) -> impl Iterator<Item = f64> {
+        self.iter().map(|&x| x as f64)
     }
 }
 
@@ -204,8 +205,8 @@ impl HyperType for Option<i64> {
     fn to_value(&self) -> Value {
         self.map_or(Value::None, Value::Int)
     }
-    fn numbers(&self) -> Vec<f64> {
-        self.iter().map(|&x| x as f64).collect()
+    fn numbers(&self) -> impl Iterator<Item = f64> {
+        self.iter().map(|&x| x as f64)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What an operation works on.
 
-use super::memory::{Named, Workspace};
+use super::memory::{Memory, Named, Workspace};
 use super::reading::{GradScale, Reading, Sums};
 use super::runner::Runner;
 use crate::params::error_feedback::Errors;
@@ -36,7 +36,7 @@ pub struct OpAt<'a> {
     pub sums: Sums<'a>,
     /// What the algorithm remembers for the parameter, in the order of
     /// [`Algorithm::MEMORY`](crate::Algorithm::MEMORY).
-    pub memory: &'a mut [f64],
+    pub memory: Memory<'a>,
     /// What it remembers for all parameters together, in the order of
     /// [`Algorithm::SHARED`](crate::Algorithm::SHARED).
     pub shared: &'a [f64],
@@ -56,7 +56,7 @@ pub struct Member<'a> {
     /// The parameter's extents.
     pub shape: &'a Shape,
     /// As [`OpAt::memory`].
-    pub memory: &'a mut [f64],
+    pub memory: Memory<'a>,
     /// The states.
     pub states: Named<'a>,
     /// As [`Peers::mask`].

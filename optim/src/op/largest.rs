@@ -6,12 +6,13 @@ use fallline_core::backend::View;
 use fallline_core::{Link, Result, Storage};
 
 impl OpAt<'_> {
-    /// The largest element of `x`, which must have one; what `x` holds afterwards is of no use. Where an element is NaN,
-    /// any of them may come out.
+    /// Remembers the largest element of `x`, which must have one, for the parameter at this place of
+    /// [`Algorithm::MEMORY`](crate::Algorithm::MEMORY); nothing waits for it where that is on the device. What `x` holds
+    /// afterwards is of no use. Where an element is NaN, any of them may come out.
     ///
     /// # Errors
-    /// When the backend fails.
-    pub fn largest<K: Link>(&mut self, x: &mut Storage) -> Result<f64> {
+    /// When the backend fails, or nothing is remembered at this place.
+    pub fn remember_largest<K: Link>(&mut self, x: &mut Storage, place: usize) -> Result<()> {
         let rules = Builtins::of::<K>();
         let mut left = x.len();
         let mut other = self.take(left.div_ceil(WAYS))?;
@@ -28,10 +29,16 @@ impl OpAt<'_> {
             sides = [to, from];
             left = next;
         }
-        // A sum of one element is that element.
-        let mut view = [Some(View::read(sides[0]).part(0, 1))];
-        let found = self.on.run(rules.total(), &(), &[], &mut view)?;
+        let found = View::read(sides[0]).part(0, 1);
+        match self.memory.on_device(place) {
+            Some(to) => _ = self.on.run(rules.param_copy(), &(), &[], &mut [Some(to), Some(found)])?,
+            None => {
+                // A sum of one element is that element.
+                let found = self.on.run(rules.total(), &(), &[], &mut [Some(found)])?;
+                self.memory.set(place, found[0])?;
+            }
+        }
         self.workspace.give([other]);
-        Ok(found[0])
+        Ok(())
     }
 }

@@ -1,6 +1,9 @@
-//! Storages by name, and memory that operations borrow.
+//! Storages by name, memory that operations borrow, and what is remembered for a parameter.
 
 use super::slices::Slices;
+use crate::engine::remembered::Remembered;
+use core::fmt;
+use fallline_core::backend::View;
 use fallline_core::{Backend, Error, Format, Result, Storage};
 
 /// Storages by name.
@@ -44,6 +47,58 @@ impl Named<'_> {
 
 fn missing(name: &str) -> Error {
     Error::Unavailable(format!("the program of this algorithm has no state or scratch {name:?}"))
+}
+
+/// What is remembered for a parameter, in the order of [`Algorithm::MEMORY`](crate::Algorithm::MEMORY): on the host, or, of
+/// what a rule's formulas name `memory(…)`, on a device that computes them.
+pub struct Memory<'a> {
+    pub(crate) numbers: Option<&'a mut Remembered>,
+    pub(crate) backend: &'a dyn Backend,
+}
+
+impl Memory<'_> {
+    /// What the host knows: the latest numbers, but for those on the device.
+    pub fn on_host(&self) -> &[f64] {
+        self.numbers.as_deref().map_or(&[], Remembered::on_host)
+    }
+
+    /// The number at a place. Where it is on the device this waits for it.
+    ///
+    /// # Errors
+    /// When nothing is remembered at this place, or the device fails.
+    pub fn get(&mut self, place: usize) -> Result<f64> {
+        if let Some(numbers) = self.numbers.as_deref_mut().filter(|numbers| numbers.is_elsewhere(place)) {
+            numbers.fetch(self.backend)?;
+        }
+        self.on_host().get(place).copied().ok_or_else(|| forgotten(place))
+    }
+
+    /// Remembers a number at a place. Where that is on the device this waits for it.
+    ///
+    /// # Errors
+    /// As [`get`](Memory::get).
+    pub fn set(&mut self, place: usize, value: f64) -> Result<()> {
+        let there = place < self.on_host().len();
+        let numbers = self.numbers.as_deref_mut().filter(|_| there);
+        numbers.ok_or_else(|| forgotten(place))?.set(self.backend, place, value)
+    }
+
+    /// Where on the device a number is to be put, if it is there.
+    pub(super) fn on_device(&mut self, place: usize) -> Option<View<'_>> {
+        let numbers = self.numbers.as_deref_mut().filter(|numbers| numbers.is_elsewhere(place))?;
+        numbers.changing();
+        Some(View::write(numbers.device().0?).part(place, 1))
+    }
+}
+
+impl fmt::Debug for Memory<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").field("numbers", &self.numbers).finish_non_exhaustive()
+    }
+}
+
+fn forgotten(place: usize) -> Error {
+    Error::Unavailable(format!("the algorithm remembers nothing for a parameter at place {place}"))
 }
 
 /// Memory that operations borrow, kept between steps.

@@ -141,9 +141,11 @@ impl Runner<'_> {
                 each: &each,
                 shared: scale.factor.map(|(storage, _)| SharedNumbers::Read(storage)),
                 shared_places: &places[..declared.shared.len()],
+                memory: 0,
+                memory_places: &[],
                 most: 0,
             };
-            let queued = Queued { computed: Some(computed), factor: None };
+            let queued = Queued { computed: Some(computed), ..Queued::default() };
             return self.pass_with(kernel, hyper, (&[], &mut []), Some(queued), &mut tensors);
         }
         let sums: Vec<f64> = declared.reads.iter().map(|name| sums.get(name)).collect::<Result<_>>()?;

@@ -5,7 +5,7 @@ use crate::{Result, Sparse};
 use core::ops::Range;
 use core::slice;
 use fallline_core::backend::{RowScatter, RowSums, TensorPass, View, Views};
-use fallline_core::{Backend, Compute, Shape, Storage};
+use fallline_core::{Backend, Compute, Format, Shape, Storage};
 
 /// A parameter's row-sparse gradient in the step being taken, with buffers that are kept between steps.
 #[derive(Debug, Default)]
@@ -27,8 +27,10 @@ pub(crate) struct Rows {
     ends: Vec<u64>,
     /// A row of values for each of `index`.
     sums: Option<Storage>,
-    /// The gradient with zeros in the other rows.
+    /// The gradient with zeros in the other rows, the rows in which it has values, and zeros for as many.
     whole: Option<Storage>,
+    laid: Vec<u64>,
+    zeros: Option<Storage>,
 }
 
 /// The rows of a slot, if its gradient in this step is row-sparse.
@@ -142,19 +144,33 @@ impl Rows {
             let Rows { order, ends, sums: Some(to), width, .. } = self else { return Ok(()) };
             backend.indexing().sum_rows(RowSums { from: given, width: *width, order, ends, to })?;
         }
-        if !self.by_row {
-            // Allocated again, since that is how memory is made zero.
-            let mut whole = backend.allocate(&[(format, shape.elements())])?.remove(0);
-            let Some(from) = self.compact(grad()) else { return Ok(()) };
-            backend.indexing().scatter_rows(RowScatter {
-                from,
-                width: self.width,
-                index: &self.index,
-                to: &mut whole,
-            })?;
-            self.whole = Some(whole);
+        if self.by_row {
+            return Ok(());
         }
-        Ok(())
+        let mut whole = self.cleared(backend, (format, shape.elements()))?;
+        let Some(from) = self.compact(grad()) else { return Ok(()) };
+        let (width, index) = (self.width, &self.index);
+        let laid = backend.indexing().scatter_rows(RowScatter { from, width, index, to: &mut whole });
+        if laid.is_ok() {
+            self.whole = Some(whole);
+            self.laid.clone_from(&self.index);
+        }
+        Ok(laid?)
+    }
+
+    /// Memory of zeros: that of the step before without its rows, or new one.
+    fn cleared(&mut self, backend: &dyn Backend, (format, elements): (Format, usize)) -> Result<Storage> {
+        let kept = self.whole.take().filter(|whole| (whole.format(), whole.len()) == (format, elements));
+        let Some(mut whole) = kept else { return Ok(backend.allocate(&[(format, elements)])?.remove(0)) };
+        let needed = self.laid.len() * self.width;
+        if self.zeros.as_ref().is_none_or(|zeros| zeros.len() < needed || zeros.format() != format) {
+            self.zeros = backend.allocate(&[(format, needed.next_power_of_two())])?.pop();
+        }
+        if let Some(zeros) = &self.zeros {
+            let (from, width, index) = (View::read(zeros).part(0, needed), self.width, &self.laid[..]);
+            backend.indexing().scatter_rows(RowScatter { from, width, index, to: &mut whole })?;
+        }
+        Ok(whole)
     }
 }
 

@@ -5,6 +5,7 @@ use super::error_feedback::Errors;
 use super::mask::DeviceMask;
 use super::row_sparse::{self, Rows};
 use super::staging::StagingBuffers;
+use crate::engine::remembered::Remembered;
 use crate::program::Variant;
 use crate::{Error, ModuleKind, Result};
 use core::ops::Range;
@@ -45,8 +46,8 @@ pub(crate) struct Slot {
     pub(crate) seed: Option<u64>,
     /// Memory between the passes of a step.
     pub(crate) scratch: Vec<(&'static str, Storage)>,
-    /// As [`Algorithm::MEMORY`](crate::Algorithm::MEMORY).
-    pub(crate) memory: Vec<f64>,
+    /// As [`Algorithm::MEMORY`](crate::Algorithm::MEMORY), if that is not empty.
+    pub(crate) memory: Option<Box<Remembered>>,
     /// Buffers on a device that does not reach the host's.
     pub(crate) staging: Option<Box<StagingBuffers>>,
     /// Of a gradient given as rows, and whether that of this step is.
@@ -86,7 +87,7 @@ impl Slot {
             narrow: false,
             seed: None,
             scratch: Vec::new(),
-            memory: Vec::new(),
+            memory: None,
             staging: None,
             rows: None,
             sparse: false,
@@ -104,6 +105,11 @@ impl Slot {
     pub(crate) fn state_bytes(&self) -> usize {
         let states = self.states.iter().map(|(_, storage)| storage.bytes());
         states.chain(self.master.as_deref().map(Storage::bytes)).sum()
+    }
+
+    /// What the algorithm remembers for it, as the host knows it.
+    pub(crate) fn memory(&self) -> &[f64] {
+        self.memory.as_deref().map_or(&[], Remembered::on_host)
     }
 
     /// The rows of its gradient, if that is row-sparse in this step.

@@ -116,7 +116,7 @@ impl HyperType for Coefficients {
         }
     }
 
-    fn numbers(&self) -> Vec<f64> {
-        self.steps().iter().flat_map(Triple::numbers).collect()
+    fn numbers(&self) -> impl Iterator<Item = f64> {
+        self.steps().iter().flat_map(Triple::numbers)
     }
 }

@@ -64,7 +64,7 @@ impl TensorOp for LargestRatio {
         let (v, fresh) = (at.states.get("v")?, at.states.get("v_fresh")?);
         let views = &mut [Some(View::write(&mut ratios)), Some(View::read(v)), Some(View::read(fresh))];
         at.on.run(K::kernel::<OnebitLambRatioRule>(), h, &[], views)?;
-        at.memory[LARGEST] = at.largest::<K>(&mut ratios)?;
+        at.remember_largest::<K>(&mut ratios, LARGEST)?;
         at.workspace.give([ratios]);
         Ok(())
     }
@@ -77,22 +77,25 @@ fn send<K: Link>(
     step: &mut CollectiveAt<'_>,
 ) -> Result<()> {
     // As DeepSpeed: once, when the first momenta are compressed. One that is all 0, or comes later, is left as it is.
-    if step.tensors.first().is_some_and(|first| first.memory[SCALING] == 0.0) {
-        let sum: f64 = step.tensors.iter().map(|tensor| tensor.memory[MOMENTUM]).sum();
-        let united = sum / step.tensors.len() as f64;
-        for tensor in &mut step.tensors {
-            let own = tensor.memory[MOMENTUM];
-            tensor.memory[SCALING] = if own == 0.0 || united == 0.0 { 1.0 } else { united / own };
+    let first = step.tensors.first_mut().map(|first| first.memory.get(SCALING)).transpose()?;
+    if first == Some(0.0) {
+        let momenta = step.tensors.iter_mut().map(|tensor| tensor.memory.get(MOMENTUM));
+        let momenta = momenta.collect::<Result<Vec<f64>>>()?;
+        let united = momenta.iter().sum::<f64>() / momenta.len() as f64;
+        for (tensor, own) in step.tensors.iter_mut().zip(momenta) {
+            let scaling = if own == 0.0 || united == 0.0 { 1.0 } else { united / own };
+            tensor.memory.set(SCALING, scaling)?;
         }
     }
     let scalings = step.tensors.iter_mut().map(|tensor| {
-        let scaling = &mut tensor.memory[SCALING];
-        if *scaling == 0.0 {
-            *scaling = 1.0;
+        let scaling = tensor.memory.get(SCALING)?;
+        if scaling != 0.0 {
+            return Ok(scaling);
         }
-        *scaling
+        tensor.memory.set(SCALING, 1.0)?;
+        Ok(1.0)
     });
-    let scalings: Vec<f64> = scalings.collect();
+    let scalings = scalings.collect::<Result<Vec<f64>>>()?;
     let all: usize = step.tensors.iter().map(|tensor| tensor.shape.elements()).sum();
     let (backend, compute) = (step.backend, step.compute);
     let mut piece = step.workspace.take(backend, compute.format(), all)?;

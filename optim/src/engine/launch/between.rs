@@ -1,15 +1,16 @@
 //! The numbers between two passes of a run, computed on the host.
 
 use super::{CacheBatch, StepContext};
+use crate::engine::remembered::Remembered;
 use crate::params::slots::Slot;
 use fallline_core::backend::{Computed, Placed, Plan, SharedNumbers};
 use fallline_core::between::{Numbers, Over};
 use fallline_core::sums::fold;
 use fallline_core::{Compute, GlobalAt, Groups, Kernel, Storage, TensorAt};
 
-/// What an algorithm remembers, by name, in its order.
+/// The names of what an algorithm remembers, and what that begins with, in its order.
 #[derive(Clone, Copy)]
-pub(crate) struct Remembered {
+pub(crate) struct RememberedNames {
     pub(crate) memory: &'static [(&'static str, f64)],
     pub(crate) shared: &'static [(&'static str, f64)],
 }
@@ -41,7 +42,11 @@ impl Between {
     ///
     /// # Panics
     /// When the rule reads what is not there: a mistake in an algorithm, found in its first step.
-    pub(crate) fn new(kernel: &'static Kernel, sums: &[&'static str], remembered: Remembered) -> Between {
+    pub(crate) fn new(
+        kernel: &'static Kernel,
+        sums: &[&'static str],
+        remembered: RememberedNames,
+    ) -> Between {
         let declared = &kernel.between.declared;
         let places = |wanted: &[&str], known: &mut dyn Iterator<Item = &'static str>, what: &str| {
             let known: Vec<&str> = known.collect();
@@ -52,7 +57,7 @@ impl Between {
             });
             found.collect::<Vec<usize>>()
         };
-        let Remembered { memory, shared } = remembered;
+        let RememberedNames { memory, shared } = remembered;
         let names = |table: &'static [(&'static str, f64)]| table.iter().map(|(name, _)| *name);
         Between {
             kernel,
@@ -69,6 +74,11 @@ impl Between {
             placed: Vec::new(),
             groups: 1,
         }
+    }
+
+    /// The places of what it changes of what is remembered for a parameter.
+    pub(crate) fn memory(&self) -> &[usize] {
+        &self.memory
     }
 
     /// Whether the pass is left out in this step.
@@ -104,7 +114,8 @@ impl Between {
             let mut at = tensor_at(slot, compute, context.shared.on_host(), world);
             self.kernel.between.each(hyper, &mut at, &[], &mut self.each);
             let sums = &sums[place * found..][..found];
-            self.finish(0, (&mut slot.memory, sums), 0, &mut own[place * width..][..width]);
+            let memory = slot.memory.as_deref_mut().map_or(&mut [][..], Remembered::on_host_mut);
+            self.finish(0, (memory, sums), 0, &mut own[place * width..][..width]);
         }
     }
 
@@ -135,7 +146,8 @@ impl Between {
         let width = self.kernel.tensor_scalars.len();
         own.resize(context.tensors * width, 0.0);
         for (i, &place) in slots.iter().enumerate() {
-            let memory = &mut context.slots[place].memory;
+            let memory = context.slots[place].memory.as_deref_mut();
+            let memory = memory.map_or(&mut [][..], Remembered::on_host_mut);
             let row = if declared.over == Over::Group { group_of[i] } else { 0 };
             let out = &mut own[places[place] * width..][..width];
             self.finish(i, (memory, sums_of(places[place])), row, out);
@@ -211,11 +223,13 @@ impl Between {
         }
     }
 
-    /// What the device is given, with the sums of the pass before and what is remembered for all parameters together.
+    /// What the device is given, with the sums of the pass before and what is remembered for all parameters together. The
+    /// views at `memory` are what is remembered for each.
     pub(crate) fn computed<'q>(
         &'q self,
         before: Option<&'q Plan>,
         (shared, most): (Option<&'q mut Storage>, u64),
+        memory: usize,
     ) -> Computed<'q> {
         Computed {
             before,
@@ -227,6 +241,8 @@ impl Between {
             each: &self.each[..self.placed.len() * self.kernel.between.declared.each.len()],
             shared: shared.map(SharedNumbers::Change),
             shared_places: &self.shared,
+            memory,
+            memory_places: &self.memory,
             most,
         }
     }
@@ -287,6 +303,7 @@ impl Between {
 fn tensor_at<'a>(slot: &'a mut Slot, compute: Compute, shared: &'a [f64], world: usize) -> TensorAt<'a> {
     let by_row = slot.parts().is_some();
     let Slot { steps, shape, memory, .. } = slot;
+    let memory = memory.as_deref_mut().map_or(&mut [][..], Remembered::at_home_mut);
     TensorAt { t: *steps + 1, compute, shape, by_row, memory, shared, world }
 }
 
@@ -318,7 +335,8 @@ impl Order {
         self.groups.clear();
         self.groups.extend(self.slots.iter().map(|&i| number(slots[i].group)));
         self.memory.clear();
-        self.slots.iter().for_each(|&i| self.memory.extend_from_slice(&slots[i].memory));
+        let memory = |i: &usize| slots[*i].memory.as_deref().map_or(&[][..], Remembered::at_home);
+        self.slots.iter().for_each(|i| self.memory.extend_from_slice(memory(i)));
     }
 }
 

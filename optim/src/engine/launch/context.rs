@@ -3,9 +3,9 @@
 use super::CacheBatch;
 use crate::engine::fusion::Fusion;
 use crate::engine::group::{Group, first_of};
-use crate::engine::shared::Shared;
+use crate::engine::remembered::Remembered;
 use crate::op::{
-    CollectiveAt, Found, GradScale, Member, Named, Op, OpAt, Peers, Plans, Runner, Sums, Workspace,
+    CollectiveAt, Found, GradScale, Member, Memory, Named, Op, OpAt, Peers, Plans, Runner, Sums, Workspace,
 };
 use crate::params::slots::Slot;
 use crate::params::{row_sparse, staging};
@@ -13,7 +13,7 @@ use crate::{AnyAlgorithm, Binding, Result};
 use core::cell::OnceCell;
 use fallline_core::backend::View;
 use fallline_core::ranks::Communicator;
-use fallline_core::{Backend, Compute};
+use fallline_core::{Backend, Compute, Format};
 
 /// What a step over a launch group works on.
 pub(crate) struct StepContext<'s, 'b, 'd> {
@@ -24,7 +24,7 @@ pub(crate) struct StepContext<'s, 'b, 'd> {
     pub(crate) tensors: usize,
     pub(crate) backend: &'s dyn Backend,
     pub(crate) groups: &'s [Group],
-    pub(crate) shared: &'s mut Shared,
+    pub(crate) shared: &'s mut Remembered,
     pub(crate) ranks: Option<&'s dyn Communicator>,
     pub(crate) bindings: &'s mut [Binding<'d>],
     pub(crate) slots: &'b mut [Slot],
@@ -44,6 +44,27 @@ impl StepContext<'_, '_, '_> {
         self.ranks.map_or(1, |ranks| ranks.world())
     }
 
+    /// What is remembered for each parameter.
+    pub(crate) fn memories(&mut self) -> impl Iterator<Item = &mut Remembered> {
+        let mine = self.slots.iter_mut().filter(|slot| slot.launch == Some(self.index));
+        mine.filter_map(|slot| slot.memory.as_deref_mut())
+    }
+
+    /// Has the device know what is remembered for each parameter, and change what is at some places, or the host.
+    pub(crate) fn bring_memory(&mut self, changes: Option<&[usize]>) -> fallline_core::Result<()> {
+        let backend = self.backend;
+        let Some(changes) = changes else {
+            return self.memories().try_for_each(|memory| memory.bring_home(backend));
+        };
+        let missing = |memory: &Remembered| memory.lacks().map(|numbers| (Format::F64, numbers));
+        let requests: Vec<_> = self.memories().filter_map(|memory| missing(memory)).collect();
+        if !requests.is_empty() {
+            let lacking = self.memories().filter(|memory| memory.lacks().is_some());
+            lacking.zip(backend.allocate(&requests)?).for_each(|(memory, room)| memory.give(room));
+        }
+        self.memories().try_for_each(|memory| memory.send(backend, changes))
+    }
+
     /// Counts the step of a batch's parameters, where the stage that would is passed over.
     pub(crate) fn count(&mut self, batch: &CacheBatch) {
         let mine = self.slots[batch.places.clone()].iter_mut().filter(|slot| slot.launch == Some(self.index));
@@ -59,6 +80,7 @@ impl StepContext<'_, '_, '_> {
         let mut errors = mine.first_mut().and_then(|slot| slot.errors.take());
         let tensors = mine.iter_mut().map(|slot| {
             let Slot { shape, memory, states, mask, .. } = &mut **slot;
+            let memory = Memory { numbers: memory.as_deref_mut(), backend: self.backend };
             Member { shape, memory, states: Named(states), mask: mask.as_ref().map(|mask| &mask.storage) }
         });
         let (backend, shared, ranks) = (self.backend, self.shared.on_host(), self.ranks);
@@ -106,7 +128,7 @@ impl StepContext<'_, '_, '_> {
                     backend: self.backend,
                     fetched: &fetched,
                 },
-                memory: &mut slot.memory,
+                memory: Memory { numbers: slot.memory.as_deref_mut(), backend: self.backend },
                 shared: self.shared.on_host(),
                 peers: Peers {
                     ranks: self.ranks,

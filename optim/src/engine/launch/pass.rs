@@ -1,6 +1,6 @@
 //! A stage of a run, and its pass over memory.
 
-use super::between::{Between, Remembered};
+use super::between::{Between, RememberedNames};
 use super::{CacheBatch, StepContext};
 use crate::AnyAlgorithm;
 use crate::engine::fusion::{FusedOperands, Fusion};
@@ -42,9 +42,10 @@ pub(crate) struct PassLaunch {
     pub(crate) plans: Vec<Plan>,
     /// The parameters' sums, in the order of the bindings.
     pub(crate) sums: Vec<f64>,
-    /// The same two for parts of parameters, where some take part by rows.
+    /// The same two for parts of parameters, where some take part by rows, and how many parts each parameter has.
     parts_own: Vec<f64>,
     parts_sums: Vec<f64>,
+    parts: Vec<usize>,
 }
 
 impl PassLaunch {
@@ -53,13 +54,13 @@ impl PassLaunch {
         stage: Stage,
         program: &Program,
         before: &[&'static str],
-        remembered: Remembered,
+        remembered: RememberedNames,
     ) -> PassLaunch {
         let operands = stage.kernel().map_or(&[][..], |kernel| kernel.operands);
         let of = |role| operands.iter().position(|operand| operand.role == role);
         let named = |name: &&str| operands.iter().position(|operand| operand.name == *name);
         let all = |role| program.operands(role).iter().map(named).collect();
-        let (rows, own, plans, sums, parts_own, parts_sums) = Default::default();
+        let (rows, own, plans, sums, parts_own, parts_sums, parts) = Default::default();
         let (states, scratch) = (all(Role::State), all(Role::Scratch));
         let (param, grad) = (of(Role::Param), of(Role::Grad));
         let between = stage.kernel().map(|kernel| Between::new(kernel, before, remembered));
@@ -76,6 +77,7 @@ impl PassLaunch {
             sums,
             parts_own,
             parts_sums,
+            parts,
         }
     }
 
@@ -123,6 +125,7 @@ impl PassLaunch {
         let divided =
             own + sums > 0 && slots.iter().any(|slot| slot.launch == Some(index) && slot.parts().is_some());
         let computed = queued.is_some() && kernel.between.declared.depends();
+        let remembers = computed && !kernel.between.declared.memory.is_empty();
         let factor = context.fusion.factor.filter(|_| self.grad.is_some());
         let mut tensor_scalars = match computed {
             true => &[][..],
@@ -132,7 +135,12 @@ impl PassLaunch {
             Some(_) => &mut [][..],
             None => &mut self.sums[batch.tensors.start * sums..batch.tensors.end * sums],
         };
-        if divided {
+        self.parts.clear();
+        if divided && queued.is_some() {
+            // Numbers are those of whole parameters.
+            let mine = slots.iter().filter(|slot| slot.launch == Some(index));
+            self.parts.extend(mine.map(|slot| slot.parts().unwrap_or(1)));
+        } else if divided {
             // Each part of a parameter has its scalars, and gives sums of its own.
             self.parts_own.clear();
             let mut count = 0;
@@ -193,6 +201,10 @@ impl PassLaunch {
                 if let Some(place) = self.grad {
                     views[place] = grad.take();
                 }
+                if remembers {
+                    let memory = slot.memory.as_deref_mut().and_then(|memory| memory.device().0);
+                    views[places.memory] = memory.map(View::write);
+                }
                 let states = slot.states.iter_mut().zip(&self.states);
                 for ((name, storage), place) in states.chain(slot.scratch.iter_mut().zip(&self.scratch)) {
                     if let &Some(place) = place {
@@ -228,13 +240,16 @@ impl PassLaunch {
             sums: found,
             beside: &beside,
         };
+        let memory = places.memory;
         let ran = match (queued, &self.between) {
             (Some(before), Some(between)) => {
-                let computed = computed.then(|| between.computed(before, context.shared.device()));
-                queue_of(backend).and_then(|queue| queue.run_queued(pass, Queued { computed, factor }))
+                let computed = computed.then(|| between.computed(before, context.shared.device(), memory));
+                let queued = Queued { computed, factor, parts: &self.parts };
+                queue_of(backend).and_then(|queue| queue.run_queued(pass, queued))
             }
             _ if factor.is_some() => {
-                queue_of(backend).and_then(|queue| queue.run_queued(pass, Queued { computed: None, factor }))
+                let queued = Queued { factor, ..Queued::default() };
+                queue_of(backend).and_then(|queue| queue.run_queued(pass, queued))
             }
             _ => backend.run(pass),
         };
@@ -252,7 +267,7 @@ impl PassLaunch {
             slots.flat_map(|slot| &mut slot.averaged).for_each(|averaged| averaged.unmark());
             return Err(cause);
         }
-        if divided {
+        if divided && queued.is_none() {
             let mut left = &self.parts_sums[..];
             let mut to = self.sums[batch.tensors.start * sums..].chunks_exact_mut(sums.max(1));
             for slot in slots.iter().filter(|slot| slot.launch == Some(index)) {
