@@ -35,7 +35,7 @@ pub struct ExportOptions {
     pub names: Option<Vec<String>>,
     /// Where the order of the model is not known, take that of the parameters' names: numbers by their value, others as text.
     pub number: bool,
-    /// What goes around the state.
+    /// The format that encloses the state.
     pub container: Container,
 }
 

@@ -37,7 +37,7 @@ fn print(compute: Compute, stored: [impl Into<Stored> + Copy; 5], target: Target
     ptx::element_kernel(&Graph::record::<Everything>(), "everything", compute, &stored, target)
 }
 
-/// bfloat16 that is rounded by chance.
+/// bfloat16 that is rounded stochastically.
 const BY_CHANCE: Stored = Stored { format: Format::Bf16, chance: true, copy: None, repeated: false };
 /// A parameter in single precision with a copy in bfloat16.
 const WITH_COPY: Stored =
@@ -249,7 +249,7 @@ fn codes_are_moved_together_and_chances_drawn_once_for_four() {
     let kernel = print(Compute::F32, [BY_CHANCE, f32, BY_CHANCE, f32, f32], Target::Sm80);
     let all = instructions(&kernel.text);
     assert_eq!(all.iter().filter(|i| i.opcode == "mul.hi.u32").count(), 2 * 2 * 7);
-    assert!(kernel.text.contains(".param .u64 keys") && kernel.text.contains("rounded by chance"));
+    assert!(kernel.text.contains(".param .u64 keys") && kernel.text.contains("rounded stochastically"));
     let kernel = print(Compute::F32, [WITH_COPY, f32, f32, f32, f32], Target::Sm80);
     let all = instructions(&kernel.text);
     assert_eq!(all.iter().filter(|i| i.opcode == "cvt.rn.bf16x2.f32").count(), 4);

@@ -25,7 +25,7 @@ pub(crate) struct CudaPlan {
     pub(super) known_at: Option<u64>,
     /// How the operands are stored, a row for each tensor.
     pub(super) stored: Vec<Stored>,
-    /// The keys of what is rounded by chance, a row for each tensor.
+    /// The keys of what is rounded stochastically, a row for each tensor.
     pub(super) keys: Vec<u64>,
     /// Where they are behind the rows of scalars, if anything is.
     pub(super) keys_at: Option<u64>,

@@ -10,7 +10,7 @@ pub enum ParamFormat {
     /// To the nearest.
     #[default]
     Nearest,
-    /// bfloat16, up or down by chance, the nearer the likelier: parameters, and states in bfloat16 too.
+    /// bfloat16 with stochastic rounding: up or down, the nearer the likelier. Parameters, and states in bfloat16 too.
     ///
     /// The chance of an element depends on the seed, its parameter's name, its place and the step count, and on
     /// nothing else ([`fallline_core::codec::stochastic`]).

@@ -42,7 +42,7 @@ pub(crate) struct Slot {
     pub(crate) master: Option<Box<Storage>>,
     /// Whether it has 16 bits.
     pub(crate) narrow: bool,
-    /// What its chances are drawn with, where its group rounds by chance.
+    /// The seed of its random bits, where its group rounds stochastically.
     pub(crate) seed: Option<u64>,
     /// Memory between the passes of a step.
     pub(crate) scratch: Vec<(&'static str, Storage)>,

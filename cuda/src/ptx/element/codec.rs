@@ -56,7 +56,7 @@ impl Operand {
                 _ => pair,
             };
             if let Some(chance) = &self.chance {
-                b.comment(&format!("{}' to {} by chance", self.name, self.format));
+                b.comment(&format!("{}' to {} stochastically", self.name, self.format));
                 return vec![self.round_stochastically(b, chance, singles, i).into()];
             }
             let to = self.blocks.iter().flat_map(|blocks| &blocks.values[i..i + 2]);

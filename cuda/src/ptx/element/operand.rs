@@ -14,7 +14,7 @@ const REGISTER_BUDGET: usize = 32;
 pub struct Stored {
     /// Its format.
     pub format: Format,
-    /// Whether what is stored as bfloat16 is rounded up or down by chance.
+    /// Whether what is stored as bfloat16 is rounded up or down stochastically.
     pub chance: bool,
     /// The format in which what is stored is stored once more.
     pub copy: Option<Format>,

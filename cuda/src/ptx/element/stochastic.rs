@@ -1,4 +1,4 @@
-//! Rounding by chance: the bits of [`fallline_core::codec::stochastic`].
+//! Stochastic rounding: the bits of [`fallline_core::codec::stochastic`].
 
 use super::kernel::Element;
 use super::operand::{Operand, PER_LANE, Stochastic};
@@ -7,7 +7,7 @@ use fallline_core::codec::stochastic::{MULTIPLIER, ROUNDS, WEYL};
 use fallline_core::sums::STEP;
 
 impl Element<'_> {
-    /// Whether anything is rounded by chance.
+    /// Whether anything is rounded stochastically.
     pub(super) fn rounds_stochastically(&self) -> bool {
         self.operands.iter().any(|operand| operand.chance.is_some())
     }
@@ -16,7 +16,7 @@ impl Element<'_> {
     pub(super) fn find_keys(&mut self, lane: Reg, first: Reg, tensor: Reg, keys: Reg) {
         let operands = self.graph.operands().len() as i64;
         let b = &mut self.b;
-        b.comment("the keys of what is rounded by chance, and the lane's first four elements");
+        b.comment("the keys of what is rounded stochastically, and the lane's first four elements");
         let row = b.mad_wide(tensor, 8 * operands, keys);
         for (i, operand) in self.operands.iter_mut().enumerate() {
             let Some(chance) = &mut operand.chance else { continue };
