@@ -141,10 +141,6 @@ fn a_stretched_plan_is_the_same_plan() {
         ("dict(type='CosineAnnealingLR', T_max=16)", true),
         ("dict(type='OneCycleLR', eta_max=1.0, total_steps=16)", true),
         ("dict(type='CosineRestartLR', periods=[8, 8], restart_weights=[1, 0.5], eta_min=0)", true),
-        (
-            "[dict(type='ConstantLR', factor=0.5, end=4), dict(type='CosineAnnealingLR', begin=4, end=16)]",
-            true,
-        ),
         ("dict(type='CosineAnnealingLR')", false),
         ("dict(type='PolyLR', power=2)", false),
     ] {
