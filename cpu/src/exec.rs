@@ -28,7 +28,7 @@ use fallline_core::backend::{Beside, MAX_OPERANDS, MAX_VIEWS, Pass, Views};
 use fallline_core::sums::{fold, segments};
 use fallline_core::{Compute, Device, Error, Kernel, Result};
 use fused::run_chunk;
-use operands::{OperandPtr, check};
+use operands::check;
 pub(crate) use plan::CpuPlan;
 use plan::{Constants, pack_constants};
 use state::{FusedKernel, Partials, PassState};
@@ -76,12 +76,12 @@ pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> 
             }
         }
         let (own, others) = views.split_at_mut(count);
-        for (operand, view) in kernel.operands.iter().zip(own) {
-            plan.stored.push(check(device, kernel, index, operand, view.take().as_ref(), tensor.elements)?);
+        let others = &mut others[..plan.fused_count];
+        for (operand, view) in kernel.operands.iter().zip(&*own) {
+            check(device, kernel, index, operand, view.as_ref(), tensor.elements)?;
         }
-        let others = others[..plan.fused_count].iter_mut();
-        plan.fused_operands.extend(others.map(|view| view.take().as_ref().map(OperandPtr::of)));
-        plan.add(kernel.operands.len(), tensor, merges);
+        plan.add(own, others, tensor, merges);
+        own.iter_mut().chain(others).for_each(|view| *view = None);
         index += 1;
     }
     plan.tiling.prepare(plan.tensors.iter().map(|&(elements, _)| elements), pool.threads());

@@ -4,7 +4,7 @@
 mod arrays;
 
 use crate::ModuleKind;
-use fallline_core::backend::View;
+use fallline_core::backend::{View, Views};
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::{Device, Element, Format, Shape, Storage, Tensor};
 use half::{bf16, f16};
@@ -208,6 +208,15 @@ impl ParamRef<'_> {
         }
     }
 
+    /// The number of elements.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            ParamRef::Host(slice, _) => slice.len(),
+            other => other.extents().elements(),
+        }
+    }
+
     /// The device of an engine's tensor; memory of the host goes with every device.
     pub(crate) fn device(&self) -> Option<Device> {
         match self {
@@ -343,6 +352,30 @@ impl<'a> Binding<'a> {
             grad => grad.view(),
         };
         (Some(self.param.view()), grad)
+    }
+
+    /// Puts these views to their places among those of a pass, each where it is read: with many tensors a step would be as
+    /// long as copying views takes.
+    #[inline]
+    pub(crate) fn views_to<'v>(
+        &'v mut self,
+        views: &mut Views<'v>,
+        param: Option<usize>,
+        grad: Option<usize>,
+    ) {
+        if let Some(place) = param {
+            match &mut self.param {
+                ParamRef::Host(slice, _) => views[place] = Some(slice.reborrow().into()),
+                other => views[place] = Some(other.view()),
+            }
+        }
+        if let Some(place) = grad {
+            match &mut self.grad {
+                GradRef::Host(slice, _) => views[place] = Some((*slice).into()),
+                GradRef::Window(window) => views[place] = Some(View::write(window.sum.storage_mut())),
+                other => views[place] = other.view(),
+            }
+        }
     }
 
     /// Of a window's gradient the trainer's that begins it, and the one that is to be added to it: one of them once.

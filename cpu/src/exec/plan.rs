@@ -3,7 +3,7 @@
 use super::operands::OperandPtr;
 use super::tiling::Tiling;
 use crate::kernels::ComputeType;
-use fallline_core::backend::TensorPass;
+use fallline_core::backend::{TensorPass, View};
 use fallline_core::{Error, Kernel, Result};
 
 /// What the CPU keeps between passes.
@@ -22,30 +22,36 @@ pub(crate) struct CpuPlan {
 }
 
 impl CpuPlan {
-    /// Adds a tensor, whose operands are the last `count`. Where each of them begins at the address at which the
-    /// tensor before has ended, and the scalars are the same, the two become one: of a thousand small tensors
-    /// in flat buffers remains one large one.
-    pub(super) fn add(&mut self, count: usize, tensor: TensorPass, merges: bool) {
-        let (before, own) = self.stored.split_at(self.stored.len() - count);
-        let (besides, own_beside) =
-            self.fused_operands.split_at(self.fused_operands.len() - self.fused_count);
+    /// Adds a tensor with the views of its operands, which are all there, and of what only fused rules have. Where each of
+    /// them begins at the address at which the tensor before has ended, and the scalars are the same, the two become one:
+    /// of a thousand small tensors in flat buffers remains one large one.
+    #[inline]
+    pub(super) fn add(
+        &mut self,
+        own: &[Option<View<'_>>],
+        others: &[Option<View<'_>>],
+        tensor: TensorPass,
+        merges: bool,
+    ) {
         if merges
             && let Some((elements, row)) = self.tensors.last_mut()
             && *row == tensor.row
-            && before[before.len() - count..]
+            && self.stored[self.stored.len() - own.len()..]
                 .iter()
                 .zip(own)
-                .all(|(last, next)| last.ends_at(*elements, next))
-            && besides[besides.len() - self.fused_count..].iter().zip(own_beside).all(|pair| match pair {
-                (Some(last), Some(next)) => last.ends_at(*elements, next),
-                (last, next) => last.is_none() && next.is_none(),
-            })
+                .all(|(last, next)| next.as_ref().is_some_and(|next| last.goes_on(*elements, next)))
+            && self.fused_operands[self.fused_operands.len() - others.len()..].iter().zip(others).all(
+                |pair| match pair {
+                    (Some(last), Some(next)) => last.goes_on(*elements, next),
+                    (last, next) => last.is_none() && next.is_none(),
+                },
+            )
         {
             *elements += tensor.elements;
-            self.stored.truncate(self.stored.len() - count);
-            self.fused_operands.truncate(self.fused_operands.len() - self.fused_count);
             return;
         }
+        self.stored.extend(own.iter().flatten().map(OperandPtr::of));
+        self.fused_operands.extend(others.iter().map(|view| view.as_ref().map(OperandPtr::of)));
         self.tensors.push((tensor.elements, tensor.row));
     }
 }
