@@ -93,7 +93,7 @@ impl Engine {
                 memory.retain(|(name, _)| order.contains(name));
                 memory.sort_by_key(|(name, _)| order.iter().position(|known| known == name));
             }
-            slot.layout_for = Some(place);
+            slot.layout_for = Some(place as u32);
             launches.assign(setup, slot, place);
         }
         Ok(())

@@ -21,52 +21,59 @@ pub(crate) struct Progress {
     pub(crate) applied: Option<bool>,
 }
 
-/// One parameter's state. What a plain step does not need is behind pointers: with many small tensors a step is as long as
-/// the cache lines that it walks.
+/// One parameter's state. With many small tensors a step is as long as the cache lines that it walks: what a plain step reads
+/// stands in the first three, in this order, and what it does not need is behind pointers.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Slot {
     pub(crate) name: String,
     pub(crate) shape: Shape,
+    /// The elements of the shape.
+    pub(crate) len: usize,
     pub(crate) group: usize,
-    pub(crate) compute: Compute,
     /// How many gradients it has been given.
     pub(crate) steps: u64,
+
+    /// In the step being taken: which launch group, and which row of scalars.
+    pub(crate) launch: Option<u32>,
+    pub(crate) row: u32,
+    pub(crate) compute: Compute,
     /// As [`Algorithm::variant`](crate::Algorithm::variant).
     pub(crate) variant: Variant,
-    /// The place of the launch group that `states` are laid out for, in the order of its stages; none before the first
-    /// gradient.
-    pub(crate) layout_for: Option<usize>,
-    pub(crate) states: Vec<(&'static str, Storage)>,
-    /// The parameter in single precision, where its group has it so.
-    pub(crate) master: Option<Box<Storage>>,
+    /// Whether its gradient in this step is given as rows.
+    pub(crate) sparse: bool,
     /// Whether it has 16 bits.
     pub(crate) narrow: bool,
-    /// What its chances are drawn with, where its group rounds by chance.
-    pub(crate) seed: Option<u64>,
-    /// Memory between the passes of a step.
-    pub(crate) scratch: Vec<(&'static str, Storage)>,
-    /// As [`Algorithm::MEMORY`](crate::Algorithm::MEMORY).
-    pub(crate) memory: Vec<f64>,
+    /// The place of the launch group that `states` are laid out for, in the order of its stages; none before the first
+    /// gradient.
+    pub(crate) layout_for: Option<u32>,
+    /// The parameter in single precision, where its group has it so.
+    pub(crate) master: Option<Box<Storage>>,
     /// Buffers on a device that does not reach the host's.
     pub(crate) staging: Option<Box<StagingBuffers>>,
-    /// Of a gradient given as rows, and whether that of this step is.
+    /// Of a gradient given as rows.
     pub(crate) rows: Option<Box<Rows>>,
-    pub(crate) sparse: bool,
-    /// The rank that updates it, where ranks share parameters out.
-    pub(crate) owner: Option<usize>,
+    /// What its chances are drawn with, where its group rounds by chance.
+    pub(crate) seed: Option<u64>,
+
+    pub(crate) states: Vec<(&'static str, Storage)>,
+    /// Memory between the passes of a step.
+    pub(crate) scratch: Vec<(&'static str, Storage)>,
     /// The average of its weights, where one is kept.
     pub(crate) averaged: Option<Box<AveragedParam>>,
-    /// The kind of module that it belongs to, as it was told or guessed.
-    pub(crate) kind: ModuleKind,
     /// What compressing for other ranks has left out so far.
     pub(crate) errors: Option<Box<Errors>>,
+
+    /// As [`Algorithm::MEMORY`](crate::Algorithm::MEMORY).
+    pub(crate) memory: Vec<f64>,
+    /// The rank that updates it, where ranks share parameters out.
+    pub(crate) owner: Option<usize>,
     /// Which of its elements have a momentum, where not all.
     pub(crate) mask: Option<Box<DeviceMask>>,
-    /// In the step being taken: which launch group, and which row of scalars.
-    pub(crate) launch: Option<usize>,
-    pub(crate) row: usize,
     /// How far an incremental step has come with it.
     pub(crate) progress: Progress,
+    /// The kind of module that it belongs to, as it was told or guessed.
+    pub(crate) kind: ModuleKind,
 }
 
 impl Slot {
@@ -75,6 +82,7 @@ impl Slot {
         Slot {
             kind: ModuleKind::guess(name, &shape),
             name: name.to_owned(),
+            len: shape.elements(),
             shape,
             group: 0,
             compute,
@@ -120,7 +128,7 @@ impl Slot {
     pub(crate) fn elements(&self) -> usize {
         match self.sparse_rows() {
             Some(rows) if rows.parts().is_some() => rows.elements(),
-            _ => self.shape.elements(),
+            _ => self.len,
         }
     }
 }
@@ -141,6 +149,7 @@ impl Slots {
     ///
     /// # Errors
     /// When the name stood at an earlier place already, or the slot cannot be made.
+    #[inline]
     pub(crate) fn place(
         &mut self,
         i: usize,
@@ -148,18 +157,24 @@ impl Slots {
         create: impl FnOnce() -> Result<Slot>,
     ) -> Result<&mut Slot> {
         if self.list.get(i).is_none_or(|slot| slot.name != name) {
-            let place = match self.places.get(name) {
-                Some(&place) if place < i => return Err(Error::Duplicate { param: name.to_owned() }),
-                Some(&place) => place,
-                None => {
-                    self.push(create()?);
-                    self.fresh.push(name.to_owned());
-                    self.list.len() - 1
-                }
-            };
-            self.swap(i, place);
+            self.bring(i, name, create)?;
         }
         Ok(&mut self.list[i])
+    }
+
+    #[cold]
+    fn bring(&mut self, i: usize, name: &str, create: impl FnOnce() -> Result<Slot>) -> Result<()> {
+        let place = match self.places.get(name) {
+            Some(&place) if place < i => return Err(Error::Duplicate { param: name.to_owned() }),
+            Some(&place) => place,
+            None => {
+                self.push(create()?);
+                self.fresh.push(name.to_owned());
+                self.list.len() - 1
+            }
+        };
+        self.swap(i, place);
+        Ok(())
     }
 
     /// Keeps what was added since the last call of this, or removes it where the step did not go through.

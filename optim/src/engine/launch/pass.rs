@@ -210,10 +210,10 @@ impl PassLaunch {
                     counted += 1;
                 }
                 match rows.filter(|rows| rows.parts().is_some()) {
-                    None => return Some(TensorPass { elements, row: slot.row }),
+                    None => return Some(TensorPass { elements, row: slot.row as usize }),
                     Some(rows) => {
                         let whole = views.each_mut().map(Option::take);
-                        rest = Some(Parts::new(rows, whole, self.grad, slot.row));
+                        rest = Some(Parts::new(rows, whole, self.grad, slot.row as usize));
                     }
                 }
             },
