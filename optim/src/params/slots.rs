@@ -222,6 +222,11 @@ impl Slots {
         self.places.get(name).map(|&place| &self.list[place])
     }
 
+    /// The place of a parameter in the order of the last step.
+    pub(crate) fn place_of(&self, name: &str) -> Option<usize> {
+        self.places.get(name).copied()
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
         self.list.iter_mut()
     }
