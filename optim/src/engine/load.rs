@@ -1,5 +1,8 @@
 //! Slots out of a checkpoint, with their memory side by side as that of a first step.
 
+#[cfg(test)]
+mod tests;
+
 use super::Engine;
 use super::group::Member;
 use super::prepare::variant_of;
