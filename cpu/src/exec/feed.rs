@@ -117,7 +117,8 @@ impl Feed {
                 }
             }
             elements += tensor.elements;
-            if elements >= SMALL {
+            // Where the next table begins, registers of flat buffers are as aligned as at their beginning.
+            if elements >= SMALL && elements.is_multiple_of(16) || elements >= 2 * SMALL {
                 drop(open.take());
                 progress.published.fetch_add(1, Ordering::Release);
                 (open, elements) = (next(), 0);

@@ -40,6 +40,11 @@ impl Engine {
                 let all = program.operands(role).into_iter().enumerate();
                 let missing = all.filter(|(_, name)| !has(name));
                 wanted.extend(missing.map(|(place, name)| (role, place, i, name)));
+                // Lists of their length, and in order, as a step walks over them.
+                let memory = memory_of_mut(&mut slots[i], role);
+                let (known, more) = (core::mem::take(memory), program.operands(role).len());
+                memory.reserve_exact(more.max(known.len()));
+                memory.extend(known);
             }
         }
         wanted.sort_by_key(|&(role, place, i, _)| (role == Role::Scratch, place, i));
@@ -93,7 +98,7 @@ impl Engine {
             }
         }
         for ((role, _, i, name), storage) in wanted.into_iter().zip(storages) {
-            let memory = if role == Role::State { &mut slots[i].states } else { &mut slots[i].scratch };
+            let memory = memory_of_mut(&mut slots[i], role);
             match memory.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, loaded)) => *loaded = storage,
                 None => memory.push((name, storage)),
@@ -194,6 +199,10 @@ impl Setup {
 /// The memory that a rule's operand of this role is in.
 fn memory_of(slot: &Slot, role: Role) -> &[(&'static str, Storage)] {
     if role == Role::State { &slot.states } else { &slot.scratch }
+}
+
+fn memory_of_mut(slot: &mut Slot, role: Role) -> &mut Vec<(&'static str, Storage)> {
+    if role == Role::State { &mut slot.states } else { &mut slot.scratch }
 }
 
 /// The memory of this name.
