@@ -37,13 +37,12 @@ impl Engine {
             for role in [Role::State, Role::Scratch] {
                 let stays = |storage: &Storage| !(moves && role == Role::State && lies_end_to_end(storage));
                 let has = |name: &&str| named(memory_of(&slots[i], role), name).is_some_and(stays);
-                let all = program.operands(role).into_iter().enumerate();
-                let missing = all.filter(|(_, name)| !has(name));
+                let operands = program.operands(role);
+                let missing = operands.iter().copied().enumerate().filter(|(_, name)| !has(name));
                 wanted.extend(missing.map(|(place, name)| (role, place, i, name)));
                 // Lists of their length, and in order, as a step walks over them.
                 let memory = memory_of_mut(&mut slots[i], role);
-                let (known, more) = (core::mem::take(memory), program.operands(role).len());
-                memory.reserve_exact(more.max(known.len()));
+                let known = core::mem::replace(memory, Vec::with_capacity(operands.len()));
                 memory.extend(known);
             }
         }

@@ -27,7 +27,7 @@ pub(crate) struct Progress {
 #[repr(C, align(64))]
 pub(crate) struct Slot {
     /// Where its name is among those of all slots.
-    key: Range<u32>,
+    pub(crate) key: Range<u32>,
     /// The elements of its shape.
     pub(crate) len: usize,
     pub(crate) group: usize,
