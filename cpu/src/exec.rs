@@ -1,9 +1,10 @@
 //! The executor: every pass over memory goes through here.
 //!
 //! [`run`] checks the operands of each tensor (`walk`, `operands`), cuts all tensors into chunks (`tiling`), packs the constants
-//! (`constants`) and hands chunks to the threads; with many small tensors these begin while the first still walks (`feed`). A chunk goes through the pass's rules (`fused`), and through each in the way that its operands are
-//! stored in (`rule`): with a kernel that takes them as they are (`dispatch`), or converted (`convert`) or repeated
-//! (`broadcast`) into scratch.
+//! (`constants`) and hands chunks to the threads; with many small tensors these begin while the caller still walks over them
+//! (`feed`). A chunk goes through the pass's rules (`fused`), and through each in the way that its operands are stored in
+//! (`rule`): with a kernel that takes them as they are (`dispatch`), or converted (`convert`) or repeated (`broadcast`) into
+//! scratch.
 
 mod accumulate;
 mod broadcast;
@@ -102,8 +103,18 @@ fn run_rules<T: ComputeType + Coded>(
     let kernel = rules.kernel;
     let CpuPlan { tiling, table, feed, partials, .. } = plan;
     table.clear();
+    let expect_sums = |expected: usize| match sums.len() == expected {
+        true => Ok(()),
+        false => Err(Error::Length {
+            operation: kernel.name,
+            what: "the table of sums".into(),
+            expected,
+            got: sums.len(),
+        }),
+    };
     let feeds = checked && walk.merges && pool.feeds();
     if feeds && feed.is_worth() {
+        expect_sums(0)?;
         pack_constants(kernel, &scalars, table, rows)?;
         let none = Table::default();
         let pass = rules.state(rows, (&none, &[]), partials);
@@ -121,11 +132,7 @@ fn run_rules<T: ComputeType + Coded>(
         feed.fit(walk.count, walk.small);
     }
     tiling.prepare(table.tensors.iter().map(|&(elements, _)| elements), pool.threads());
-    let expected = table.tensors.len() * kernel.sums.len();
-    if sums.len() != expected {
-        let (operation, what) = (kernel.name, "the table of sums".into());
-        return Err(Error::Length { operation, what, expected, got: sums.len() });
-    }
+    expect_sums(table.tensors.len() * kernel.sums.len())?;
     partials.clear();
     partials.resize(tiling.total_segments * kernel.sums.len(), 0.0);
     pack_constants(kernel, &scalars, table, rows)?;
