@@ -24,16 +24,19 @@ macro_rules! views {
 
         impl<'a> Slice<'a> {
             /// How the elements are stored.
+            #[inline]
             pub fn format(&self) -> Format {
                 match self { $(Slice::$variant(_) => Format::$variant),* }
             }
 
             /// The number of elements.
+            #[inline]
             pub fn len(&self) -> usize {
                 match self { $(Slice::$variant(s) => s.len()),* }
             }
 
             /// The address of the first element.
+            #[inline]
             pub fn address(&self) -> *const u8 {
                 match self { $(Slice::$variant(s) => s.as_ptr().cast()),* }
             }
@@ -59,26 +62,31 @@ macro_rules! views {
 
         impl<'a> SliceMut<'a> {
             /// How the elements are stored.
+            #[inline]
             pub fn format(&self) -> Format {
                 self.as_ref().format()
             }
 
             /// The number of elements.
+            #[inline]
             pub fn len(&self) -> usize {
                 self.as_ref().len()
             }
 
             /// The address of the first element.
+            #[inline]
             pub fn address(&mut self) -> *mut u8 {
                 match self { $(SliceMut::$variant(s) => s.as_mut_ptr().cast()),* }
             }
 
             /// The same slice, to read.
+            #[inline]
             pub fn as_ref(&self) -> Slice<'_> {
                 match self { $(SliceMut::$variant(s) => Slice::$variant(s)),* }
             }
 
             /// The same slice for a shorter time.
+            #[inline]
             pub fn reborrow(&mut self) -> SliceMut<'_> {
                 match self { $(SliceMut::$variant(s) => SliceMut::$variant(s)),* }
             }

@@ -17,6 +17,7 @@ impl Shape {
     /// The number of elements: the product of the dimensions, 1 without any.
     ///
     /// Saturates instead of wrapping, so that no allocation can succeed for a count that overflowed.
+    #[inline]
     pub fn elements(&self) -> usize {
         if self.0.contains(&0) {
             return 0;
@@ -25,11 +26,13 @@ impl Shape {
     }
 
     /// The dimensions.
+    #[inline]
     pub fn extents(&self) -> &[usize] {
         &self.0
     }
 
     /// The number of dimensions.
+    #[inline]
     pub fn rank(&self) -> usize {
         self.0.len()
     }

@@ -45,11 +45,13 @@ impl Storage {
     }
 
     /// How the elements are stored.
+    #[inline]
     pub fn format(&self) -> Format {
         self.format
     }
 
     /// The number of elements.
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
@@ -60,6 +62,7 @@ impl Storage {
     }
 
     /// Whether the host can reach it.
+    #[inline]
     pub fn on_host(&self) -> bool {
         self.on_host
     }
@@ -70,11 +73,13 @@ impl Storage {
     }
 
     /// The address of its first element, for the device that it is on.
+    #[inline]
     pub fn address(&self) -> usize {
         self.address
     }
 
     /// The address of the first scale of a block format, for the device that it is on; 0 of other formats.
+    #[inline]
     pub fn scales(&self) -> usize {
         self.scales
     }

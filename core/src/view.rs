@@ -39,15 +39,18 @@ pub struct View<'a> {
 
 impl<'a> View<'a> {
     /// A backend's memory to read.
+    #[inline]
     pub fn read(storage: &'a Storage) -> Self {
         View::of(storage, false)
     }
 
     /// A backend's memory to write.
+    #[inline]
     pub fn write(storage: &'a mut Storage) -> Self {
         View::of(storage, true)
     }
 
+    #[inline]
     fn of(storage: &Storage, writable: bool) -> Self {
         let host = View::of_host(storage.address(), storage.len(), storage.format(), writable);
         View { scales: storage.scales(), on_host: storage.on_host(), ..host }
@@ -144,63 +147,75 @@ impl<'a> View<'a> {
     }
 
     /// The address of the first element: the host's, with exposed provenance, or the device's own.
+    #[inline]
     pub fn address(&self) -> usize {
         self.address
     }
 
     /// The address of the first scale of a block format; of other formats nothing's.
+    #[inline]
     pub fn scales(&self) -> usize {
         self.scales
     }
 
     /// The number of elements.
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Whether there are none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// How the elements are stored.
+    #[inline]
     pub fn format(&self) -> Format {
         self.format
     }
 
     /// Returns the key of the random bits, where what is stored as bfloat16 is rounded stochastically.
+    #[inline]
     pub fn noise(&self) -> Option<u64> {
         self.noise
     }
 
     /// Returns the cast copy: where what is stored is also stored, and in which format.
+    #[inline]
     pub fn copy(&self) -> Option<(usize, Format)> {
         self.copy
     }
 
     /// Returns how its elements are broadcast, if they are.
+    #[inline]
     pub fn repeat(&self) -> Option<Repeat> {
         self.repeat
     }
 
     /// Whether the host can reach it.
+    #[inline]
     pub fn on_host(&self) -> bool {
         self.on_host
     }
 
     /// Whether it may be written.
+    #[inline]
     pub fn writable(&self) -> bool {
         self.writable
     }
 }
 
 impl<'a> From<Slice<'a>> for View<'a> {
+    #[inline]
     fn from(slice: Slice<'a>) -> Self {
         View::of_host(slice.address().expose_provenance(), slice.len(), slice.format(), false)
     }
 }
 
 impl<'a> From<SliceMut<'a>> for View<'a> {
+    #[inline]
     fn from(mut slice: SliceMut<'a>) -> Self {
         View::of_host(slice.address().expose_provenance(), slice.len(), slice.format(), true)
     }

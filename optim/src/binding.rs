@@ -2,6 +2,7 @@
 
 #[cfg(feature = "ndarray")]
 mod arrays;
+mod views;
 
 use crate::ModuleKind;
 use fallline_core::backend::View;
@@ -209,6 +210,15 @@ impl ParamRef<'_> {
         }
     }
 
+    /// The number of elements.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            ParamRef::Host(slice, _) => slice.len(),
+            other => other.extents().elements(),
+        }
+    }
+
     /// The device of an engine's tensor; memory of the host goes with every device.
     pub(crate) fn device(&self) -> Option<Device> {
         match self {
@@ -334,31 +344,6 @@ impl<'a> Binding<'a> {
     /// The parameter's name.
     pub fn name(&self) -> &str {
         self.name
-    }
-
-    /// What the pass needs of the parameter and its gradient at once.
-    pub(crate) fn views(&mut self) -> (Option<View<'_>>, Option<View<'_>>) {
-        let grad = match &mut self.grad {
-            // What forms it writes to it.
-            GradRef::Window(window) => Some(View::write(window.sum.storage_mut())),
-            grad => grad.view(),
-        };
-        (Some(self.param.view()), grad)
-    }
-
-    /// Takes, of a window's gradient, the training loop's that begins it, or the one that is to be added to it: one
-    /// of them, once.
-    pub(crate) fn take_new(&mut self) -> [Option<View<'a>>; 2] {
-        match &mut self.grad {
-            GradRef::Window(window) => {
-                let new = window.new.take().and_then(|new| match new {
-                    NewGrad::Staged(storage) => Some(View::read(storage)),
-                    NewGrad::Given(grad) => grad.view(),
-                });
-                if window.blank { [new, None] } else { [None, new] }
-            }
-            _ => [None, None],
-        }
     }
 }
 

@@ -27,15 +27,19 @@ impl OperandPtr {
     };
 
     /// Returns where a view's elements are.
+    #[inline]
     pub(super) fn of(view: &View<'_>) -> OperandPtr {
         let format = view.format();
-        let rounding_key = view.noise().filter(|_| format == Format::Bf16);
-        let (address, scales) = (view.address(), view.scales());
-        let (address, scales) =
-            (core::ptr::with_exposed_provenance_mut(address), core::ptr::with_exposed_provenance_mut(scales));
-        let copy =
-            view.copy().map(|(address, format)| (core::ptr::with_exposed_provenance_mut(address), format));
-        OperandPtr { address, scales, format, rounding_key, copy, repeat: view.repeat() }
+        OperandPtr {
+            address: core::ptr::with_exposed_provenance_mut(view.address()),
+            scales: core::ptr::with_exposed_provenance_mut(view.scales()),
+            format,
+            rounding_key: view.noise().filter(|_| format == Format::Bf16),
+            copy: view
+                .copy()
+                .map(|(address, format)| (core::ptr::with_exposed_provenance_mut(address), format)),
+            repeat: view.repeat(),
+        }
     }
 
     /// Whether it is rounded stochastically, also stored elsewhere, or broadcast.
@@ -48,19 +52,23 @@ impl OperandPtr {
         OperandPtr { rounding_key: None, copy: None, ..self }
     }
 
-    /// Returns whether `next` begins where the first `elements` of this end.
-    pub(super) fn ends_at(&self, elements: usize, next: &OperandPtr) -> bool {
+    /// Whether a view goes on where the first `elements` of this end. (It is looked at where it is: to copy what was just
+    /// written costs more than all of this.)
+    #[inline]
+    pub(super) fn goes_on(&self, elements: usize, view: &View<'_>) -> bool {
         let format = self.format;
-        let codes = next.address.addr().wrapping_sub(self.address.addr()) == format.size(elements);
+        let codes = view.address().wrapping_sub(self.address.addr()) == format.size(elements);
         let whole = || match format.block() {
             Some(block) => {
-                let scales = next.scales.addr().wrapping_sub(self.scales.addr());
+                let scales = view.scales().wrapping_sub(self.scales.addr());
                 elements.is_multiple_of(block) && scales == size_of::<f32>() * format.scales(elements)
             }
             None => true,
         };
-        // What is counted, copied or broadcast stays a separate tensor.
-        format == next.format && codes && whole() && !self.is_special() && !next.is_special()
+        // What is counted, copied or broadcast stays a tensor of its own.
+        let noise = view.noise().is_some() && format == Format::Bf16;
+        let special = noise || view.copy().is_some() || view.repeat().is_some();
+        format == view.format() && codes && whole() && !special && !self.is_special()
     }
 
     /// Returns the addresses of element `start`, which is the first of a block, and of its scale.
@@ -78,7 +86,8 @@ impl OperandPtr {
     }
 }
 
-/// Returns an operand's address, if its memory is what the rule needs.
+/// Checks that an operand's memory is what the rule needs.
+#[inline]
 pub(super) fn check(
     device: Device,
     kernel: &Kernel,
@@ -86,15 +95,28 @@ pub(super) fn check(
     operand: &Operand,
     view: Option<&View<'_>>,
     elements: usize,
-) -> Result<OperandPtr> {
-    let what = || format!("operand {} of tensor {index}", operand.name);
-    let view = view.filter(|view| view.on_host() && (view.writable() || !operand.written));
-    let Some(view) = view else {
-        return Err(Error::Unreachable { operation: kernel.name, what: what(), device });
-    };
-    if view.len() != elements {
-        let got = view.len();
-        return Err(Error::Length { operation: kernel.name, what: what(), expected: elements, got });
+) -> Result<()> {
+    match view {
+        Some(view) if view.on_host() && (view.writable() || !operand.written) && view.len() == elements => {
+            Ok(())
+        }
+        view => Err(misfit(device, kernel, index, operand, view, elements)),
     }
-    Ok(OperandPtr::of(view))
+}
+
+/// What is wrong with an operand.
+#[cold]
+fn misfit(
+    device: Device,
+    kernel: &Kernel,
+    index: usize,
+    operand: &Operand,
+    view: Option<&View<'_>>,
+    elements: usize,
+) -> Error {
+    let what = format!("operand {} of tensor {index}", operand.name);
+    match view.filter(|view| view.on_host() && (view.writable() || !operand.written)) {
+        None => Error::Unreachable { operation: kernel.name, what, device },
+        Some(view) => Error::Length { operation: kernel.name, what, expected: elements, got: view.len() },
+    }
 }

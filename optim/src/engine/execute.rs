@@ -74,7 +74,7 @@ impl Engine {
         for (index, launch) in list.iter_mut().enumerate().filter(|(_, launch)| !launch.is_empty()) {
             let slots = slots.range(0..bindings.len());
             let context = StepContext {
-                index,
+                index: index as u32,
                 family: launch.family,
                 tensors: launch.tensors,
                 backend: &*setup.backend,

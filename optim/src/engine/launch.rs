@@ -121,10 +121,16 @@ impl LaunchGroup {
     }
 
     /// The row of scalars for a group at a step count, computed if it is not there yet.
+    #[inline]
     pub(crate) fn row(&mut self, group: usize, t: u64, algorithm: &dyn AnyAlgorithm) -> usize {
-        if let Some(row) = self.keys.iter().rposition(|&key| key == (group, t)) {
-            return row;
+        match self.keys.iter().rposition(|&key| key == (group, t)) {
+            Some(row) => row,
+            None => self.new_row(group, t, algorithm),
         }
+    }
+
+    #[cold]
+    fn new_row(&mut self, group: usize, t: u64, algorithm: &dyn AnyAlgorithm) -> usize {
         self.keys.push((group, t));
         for part in &mut self.parts {
             part.add_row(&self.program, algorithm, t);

@@ -31,11 +31,17 @@ impl Launches {
     ///
     /// # Errors
     /// As [`Setup::program_of`].
+    #[inline]
     pub(crate) fn place_of(&mut self, setup: &Setup, slot: &Slot) -> Result<usize> {
         let key = usize::from(slot.variant.0) * 2 + usize::from(slot.compute == Compute::F64);
-        if let Some(place) = self.index[slot.group][key] {
-            return Ok(place);
+        match self.index[slot.group][key] {
+            Some(place) => Ok(place),
+            None => self.find(setup, slot, key),
         }
+    }
+
+    #[cold]
+    fn find(&mut self, setup: &Setup, slot: &Slot, key: usize) -> Result<usize> {
         let (program, family, compute) =
             (setup.program_of(slot)?, setup.groups[slot.group].family, slot.compute);
         let same = |launch: &LaunchGroup| {
@@ -55,10 +61,12 @@ impl Launches {
     }
 
     /// Gives a parameter with states its launch group and its row of scalars.
+    #[inline]
     pub(crate) fn assign(&mut self, setup: &Setup, slot: &mut Slot, place: usize) {
-        slot.launch = Some(place);
-        self.list[place].tensors += 1;
-        slot.row = self.list[place].row(slot.group, slot.steps + 1, setup.algorithm(slot));
+        slot.launch = Some(place as u32);
+        let launch = &mut self.list[place];
+        launch.tensors += 1;
+        slot.row = launch.row(slot.group, slot.steps + 1, setup.algorithm(slot)) as u32;
     }
 
     /// A family whose parameters must be in one launch group and are not. Groups may have stages of their own, but what is

@@ -6,7 +6,7 @@ use super::remembered::Remembered;
 use super::setup::Setup;
 use crate::params::slots::Slot;
 use crate::program::Variant;
-use crate::{AnyAlgorithm, Binding, Error, ModuleKind, Result};
+use crate::{AnyAlgorithm, Binding, Error, GradRef, ModuleKind, ParamRef, Result};
 use fallline_core::{Format, Role, Shape};
 
 /// What is known of a step once its bindings are checked.
@@ -27,9 +27,13 @@ impl Engine {
         let Engine { setup, slots, launches, shared, .. } = self;
         launches.begin(setup.groups.len());
         let mut prepared = Prepared::default();
+        let mut usual = Usual { on_host: !setup.is_offloaded(), dense: None };
         for (i, binding) in bindings.iter().enumerate() {
             let slot = slots.place(i, binding.name, || setup.new_slot(binding))?;
-            setup.check_binding(binding, slot)?;
+            match usual.fits(setup, binding, slot) {
+                true => slot.sparse = false,
+                false => setup.check_binding(binding, slot)?,
+            }
             slot.launch = None;
             if binding.grad.is_none() {
                 prepared.without_grad += 1;
@@ -41,7 +45,7 @@ impl Engine {
                 continue;
             }
             let place = launches.place_of(setup, slot)?;
-            if slot.layout_for == Some(place) {
+            if slot.layout_for == Some(place as u32) {
                 launches.assign(setup, slot, place);
             } else {
                 prepared.lacks_states = true;
@@ -51,6 +55,40 @@ impl Engine {
             None => Ok(prepared),
             Some(family) => Err(Error::MixedCompute { algorithm: setup.family(family).name() }),
         }
+    }
+}
+
+/// What nearly all bindings are: slices of the host's memory. It is asked first, so that a step over many of them asks each
+/// little; what does not fit, or is something else, is checked in full and has its error.
+struct Usual {
+    /// Whether slices of the host are where parameters are expected.
+    on_host: bool,
+    /// A group that is known to take dense gradients.
+    dense: Option<usize>,
+}
+
+impl Usual {
+    /// Whether a binding is of this kind and all is well with it.
+    #[inline]
+    fn fits(&mut self, setup: &Setup, binding: &Binding<'_>, slot: &Slot) -> bool {
+        let (ParamRef::Host(param, shape), GradRef::Host(grad, grad_shape)) = (&binding.param, &binding.grad)
+        else {
+            return false;
+        };
+        let flat = |shape: &Option<Shape>| shape.as_ref().is_none_or(|shape| shape.rank() == 1);
+        let fits = self.on_host
+            && param.len() == slot.len
+            && grad.len() == slot.len
+            && (flat(shape) || shape.as_ref() == Some(&slot.shape))
+            && (flat(grad_shape) || grad_shape == shape)
+            && setup.compute_of(param.format()) == slot.compute;
+        fits && (self.dense == Some(slot.group) || self.takes_dense(setup, slot.group))
+    }
+
+    fn takes_dense(&mut self, setup: &Setup, group: usize) -> bool {
+        let takes = setup.groups[group].algorithm.takes_dense().is_ok();
+        self.dense = takes.then_some(group);
+        takes
     }
 }
 
@@ -88,6 +126,7 @@ impl Setup {
         })
     }
 
+    /// Everything that can be wrong with a binding.
     pub(crate) fn check_binding(&self, binding: &Binding<'_>, slot: &mut Slot) -> Result<()> {
         let name = || binding.name.to_owned();
         let extents = binding.param.extents();

@@ -18,7 +18,7 @@ use fallline_core::{Backend, Compute, Format};
 /// What a step over a launch group works on.
 pub(crate) struct StepContext<'s, 'b, 'd> {
     /// The launch group's place.
-    pub(crate) index: usize,
+    pub(crate) index: u32,
     pub(crate) family: usize,
     /// How many parameters take part.
     pub(crate) tensors: usize,

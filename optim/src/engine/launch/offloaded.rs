@@ -61,7 +61,7 @@ impl PassLaunch {
         compute: Compute,
         transfers: Transfers<'_>,
         begun: &mut bool,
-    ) -> Result<(&'b mut [Slot], usize)> {
+    ) -> Result<(&'b mut [Slot], u32)> {
         let StepContext { index, backend, bindings, slots, .. } = context;
         let Some(kernel) = self.stage.kernel() else {
             unreachable!("only single rules are offloaded");
@@ -150,13 +150,14 @@ impl PassLaunch {
                         views[operand] = Some(View::write(storage).part(start, len));
                     }
                 }
-                Some(TensorPass { elements: len, row: slot.row })
+                Some(TensorPass { elements: len, row: slot.row as usize })
             },
             rows: &self.rows,
             tensor_scalars: &[],
             plan: &mut self.plans[number],
             sums: &mut [],
             beside: &[],
+            checked: false,
         })
     }
 }
@@ -174,7 +175,7 @@ fn take(
 }
 
 /// Cuts a run's parameters into chunks.
-fn cut<'s>(bindings: &'s mut [Binding<'_>], slots: &[Slot], index: usize, moves: bool) -> Vec<Chunk<'s>> {
+fn cut<'s>(bindings: &'s mut [Binding<'_>], slots: &[Slot], index: u32, moves: bool) -> Vec<Chunk<'s>> {
     let mut chunks: Vec<Chunk<'s>> = Vec::new();
     for (place, (binding, slot)) in bindings.iter_mut().zip(slots).enumerate() {
         if slot.launch != Some(index) {

@@ -8,7 +8,7 @@ use crate::op::queue_of;
 use crate::params::row_sparse::{self, Parts};
 use crate::params::staging;
 use crate::program::{Program, Stage};
-use fallline_core::backend::{Pass, Plan, Queued, TensorPass, View};
+use fallline_core::backend::{Pass, Plan, Queued, TensorPass, View, Views};
 use fallline_core::codec::stochastic;
 use fallline_core::sums::fold;
 use fallline_core::{Compute, Kernel, Role, Shape, Storage};
@@ -178,42 +178,37 @@ impl PassLaunch {
                 {
                     views[places.mean] = averaged.mark_fused();
                 }
-                let (mut param, mut grad) = staging::views(binding, &mut slot.staging, rows);
-                let mut elements = param.as_ref().map_or(0, View::len);
+                let mut elements = binding.param.len();
                 if elsewhere {
                     let own = longest(&slot.states, &self.states).max(longest(&slot.scratch, &self.scratch));
                     elements = own.unwrap_or(elements);
                 }
-                if let Some(place) = self.param {
-                    let written = kernel.operands[place].written;
-                    views[place] = match (&mut slot.master, written) {
-                        (Some(master), true) => {
-                            let master = View::write(master);
-                            Some(match param.take() {
-                                Some(copy) => master.with_copy(copy),
-                                None => master,
-                            })
+                match slot.staging.is_none() && rows.is_none() {
+                    true => binding.views_to(views, self.param, self.grad),
+                    false => {
+                        let (param, grad) = staging::views(binding, &mut slot.staging, rows);
+                        for (place, view) in [(self.param, param), (self.grad, grad)] {
+                            if let Some(place) = place {
+                                views[place] = view;
+                            }
                         }
-                        (Some(master), false) => Some(View::read(master)),
-                        (None, _) => param.take(),
-                    };
+                    }
                 }
-                if let Some(place) = self.grad {
-                    views[place] = grad.take();
+                if let (Some(place), Some(master)) = (self.param, &mut slot.master) {
+                    let param = views[place].take();
+                    views[place] = Some(match (kernel.operands[place].written, param) {
+                        (true, Some(copy)) => View::write(master).with_copy(copy),
+                        (true, None) => View::write(master),
+                        (false, _) => View::read(master),
+                    });
                 }
                 if remembers {
                     let memory = slot.memory.as_deref_mut().and_then(|memory| memory.device().0);
                     views[places.memory] = memory.map(View::write);
                 }
-                let states = slot.states.iter_mut().zip(&self.states);
-                for ((name, storage), place) in states.chain(slot.scratch.iter_mut().zip(&self.scratch)) {
-                    if let &Some(place) = place {
-                        views[place] = Some(match storage.len() == elements {
-                            true => View::write(storage),
-                            false => stretched(&*groups[slot.group].algorithm, name, &slot.shape, storage),
-                        });
-                    }
-                }
+                let own = (&*groups[slot.group].algorithm, &slot.shape, elements);
+                views_to(views, &self.states, &mut slot.states, own);
+                views_to(views, &self.scratch, &mut slot.scratch, own);
                 if let Some(seed) = slot.seed {
                     for (operand, view) in views[..kernel.operands.len()].iter_mut().enumerate() {
                         let stream = (stage << 8 | operand) as u64;
@@ -227,10 +222,10 @@ impl PassLaunch {
                     counted += 1;
                 }
                 match rows.filter(|rows| rows.parts().is_some()) {
-                    None => return Some(TensorPass { elements, row: slot.row }),
+                    None => return Some(TensorPass { elements, row: slot.row as usize }),
                     Some(rows) => {
                         let whole = views.each_mut().map(Option::take);
-                        rest = Some(Parts::new(rows, whole, self.grad, slot.row));
+                        rest = Some(Parts::new(rows, whole, self.grad, slot.row as usize));
                     }
                 }
             },
@@ -239,6 +234,7 @@ impl PassLaunch {
             plan: &mut self.plans[number],
             sums: found,
             beside: &beside,
+            checked: true,
         };
         let memory = places.memory;
         let ran = match (queued, &self.between) {
@@ -290,6 +286,24 @@ impl PassLaunch {
 fn longest(storages: &[(&'static str, Storage)], places: &[Option<usize>]) -> Option<usize> {
     let operands = storages.iter().zip(places).filter(|(_, place)| place.is_some());
     operands.map(|((_, storage), _)| storage.len()).max()
+}
+
+/// Puts the views of states or scratch to their places.
+#[inline]
+fn views_to<'v>(
+    views: &mut Views<'v>,
+    places: &[Option<usize>],
+    storages: &'v mut [(&'static str, Storage)],
+    (algorithm, shape, elements): (&dyn AnyAlgorithm, &Shape, usize),
+) {
+    for ((name, storage), place) in storages.iter_mut().zip(places) {
+        let Some(place) = *place else { continue };
+        if storage.len() == elements {
+            views[place] = Some(View::write(storage));
+        } else {
+            views[place] = Some(stretched(algorithm, name, shape, storage));
+        }
+    }
 }
 
 /// The view of a state or scratch of another length than its parameter's, as its algorithm says.
