@@ -8,7 +8,7 @@ use crate::hints::several;
 pub use crate::length::Length;
 use crate::names::{known_are, nearest};
 use crate::read::{bare_name, expect_dict, type_of};
-use fallline_optim::schedule::{Schedule, Scheduled, Scheduler, Target};
+use fallline_optim::schedule::{Curve, Schedule, Scheduled, Scheduler, Target};
 use std::path::Path;
 
 /// The schedulers of a configuration, in order.
@@ -82,9 +82,14 @@ impl Chain {
     }
 
     /// The entries that nothing ends in training of this length: they do not say where they end, and it is not known how
-    /// long training is.
+    /// long training is. One that follows a metric ends nowhere.
     pub fn without_end(&self, length: Length) -> Vec<String> {
-        let endless = self.0.iter().enumerate().filter(|(_, entry)| !entry.ends && !length.is_known());
+        let follows = |entry: &Entry| matches!(entry.scheduler.curve, Curve::ReduceOnPlateau(_));
+        let endless = self
+            .0
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| !(entry.ends || follows(entry) || length.is_known()));
         endless.map(|(place, entry)| format!("param_scheduler[{place}] ({})", entry.name)).collect()
     }
 
