@@ -33,8 +33,8 @@ pub(crate) struct CudaPlan {
     pub(super) managed: Vec<bool>,
     /// For each tensor the row of scalars that it shares.
     pub(super) rows_of: Vec<usize>,
-    /// Where some are taken in parts: the row of each of those that are whole, and how many parts it has.
-    pub(super) wholes: Vec<(usize, usize)>,
+    /// Where some are taken in parts, the row of each of those that are whole.
+    pub(super) wholes: Vec<usize>,
     /// Where is for each of those what is remembered for it, if the rule's numbers follow from that.
     pub(super) memory: Vec<u64>,
     pub(super) launches: Vec<Launch>,
@@ -92,23 +92,20 @@ impl CudaPlan {
     /// For each of those the row of scalars that it shares.
     fn shared_rows(&self) -> impl Iterator<Item = usize> {
         let alone = if self.wholes.is_empty() { &self.rows_of[..] } else { &[] };
-        alone.iter().copied().chain(self.wholes.iter().map(|(row, _)| *row))
+        alone.iter().chain(&self.wholes).copied()
     }
 
     /// Has tensors taken in so many parts: rows of scalars and sums are those of the whole ones.
     pub(super) fn unite(&mut self, kernel: &Kernel, parts: &[usize]) -> Result<()> {
         let count = parts.iter().fold(0usize, |all, &parts| all.saturating_add(parts));
-        if parts.is_empty() || count != self.rows_of.len() {
-            return match parts.is_empty() {
-                true => Ok(()),
-                false => Err(length(kernel, "the parts of tensors", self.rows_of.len(), count)),
-            };
+        if count != self.rows_of.len() && !parts.is_empty() {
+            return Err(length(kernel, "the parts of tensors", self.rows_of.len(), count));
         }
         let width = 2 * kernel.operands.len() + 2;
         let mut first = 0;
         for (whole, &parts) in parts.iter().enumerate() {
             // One without parts has no row that anybody reads.
-            self.wholes.push((self.rows_of.get(first).copied().unwrap_or(0), parts));
+            self.wholes.push(self.rows_of.get(first).copied().unwrap_or(0));
             for part in first..first + parts {
                 if !kernel.tensor_scalars.is_empty() {
                     let last = &mut self.new.tensors[(part + 1) * width - 1];
