@@ -256,6 +256,9 @@ pub(crate) fn count(at: &str, value: Option<&Value<'_>>) -> Result<u64> {
     match number {
         Some(x) if x >= 0.0 && x.fract() == 0.0 && x <= MOST => Ok(x as u64),
         Some(x) => Err(Error::value(at, format!("expected a count, got {x}"))),
-        None => Err(Error::value(at, "expected a count, which is not there")),
+        None => {
+            let got = value.map_or("none", Value::kind);
+            Err(Error::value(at, format!("expected a count, got {got}")))
+        }
     }
 }
