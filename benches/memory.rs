@@ -10,7 +10,7 @@ mod common;
 use common::{OPTIMIZERS, Trainer, optimizer};
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use fallline::cpu::plain::Stream;
+use fallline::cpu::stream::StreamOperand;
 use fallline::optim::AnyAlgorithm;
 use fallline::prelude::*;
 use half::bf16;
@@ -62,10 +62,10 @@ fn plain(
     group.bench_function(id, |b| {
         b.iter(|| {
             let streams = buffers.iter_mut().map(|(written, bytes)| match written {
-                true => Stream::Update(bytes),
-                false => Stream::Read(bytes),
+                true => StreamOperand::Update(bytes),
+                false => StreamOperand::Read(bytes),
             });
-            cpu.plain_pass(elements, &mut streams.collect::<Vec<_>>(), black_box(0))
+            cpu.stream_copy(elements, &mut streams.collect::<Vec<_>>(), black_box(0))
         });
     });
 }

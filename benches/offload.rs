@@ -3,7 +3,7 @@
 
 use fallline::core::Storage;
 use fallline::core::backend::View;
-use fallline::optim::{ParamFormat, param};
+use fallline::optim::{ParamPrecision, param};
 use fallline::{Backend, Cpu, Cuda, Format, Optimizer, Recipe, Tensor};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,19 +53,19 @@ fn main() {
                         for _ in 0..n / CHUNK {
                             if down {
                                 pending.push_back(
-                                    transfers.fetch(vec![from.take(0, CHUNK)], free.pop().unwrap())?,
+                                    transfers.d2h(vec![from.take(0, CHUNK)], free.pop().unwrap())?,
                                 );
                             }
                             if up {
                                 pending
-                                    .push_back(transfers.send(free.pop().unwrap(), vec![to.take(0, CHUNK)])?);
+                                    .push_back(transfers.h2d(free.pop().unwrap(), vec![to.take(0, CHUNK)])?);
                             }
                             while pending.len() > 4 {
-                                free.push(pending.pop_front().unwrap().finish()?);
+                                free.push(pending.pop_front().unwrap().wait()?);
                             }
                         }
                         for copy in pending {
-                            free.push(copy.finish()?);
+                            free.push(copy.wait()?);
                         }
                         Ok(())
                     })
@@ -78,7 +78,7 @@ fn main() {
         let (mut p, g) = (tensor(&host, format), tensor(&host, format));
         let mut alone = recipe().optimizer(Arc::clone(&host));
         if format == Format::Bf16 {
-            alone.set_param_format(0, ParamFormat::Master).unwrap();
+            alone.set_param_precision(0, ParamPrecision::MasterWeights).unwrap();
         }
         let step = fastest(&mut || {
             alone.step(&mut [param("w", &mut p, &g)]).unwrap();

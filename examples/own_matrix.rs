@@ -5,7 +5,7 @@
 //!
 //! `cargo run --release --example own_matrix`
 
-use fallline::core::backend::{MatMul, Matrix};
+use fallline::core::backend::{Gemm, Matrix};
 use fallline::optim::op::{OpAt, TensorOp, matrices};
 use fallline::prelude::*;
 use fallline::{
@@ -47,7 +47,7 @@ rule! {
     pub MyMuonNormRule(h: MyMuon, t) {}
     per_tensor(norm) reads MyMuonMomentumRule(norm2) {
         tensor {
-            let norm = N::when(norm2, norm2.sqrt(), N::lit(1.0));
+            let norm = N::select_if(norm2, norm2.sqrt(), N::splat(1.0));
         }
     }
     element() -> (x: Scratch) {
@@ -70,13 +70,13 @@ impl TensorOp for Cubic {
         let (backend, x) = (at.on.backend, at.scratch.get_mut("x")?);
         for _ in 0..h.ns_steps {
             let whole = Matrix::new(x, rows, columns);
-            let product = MatMul::new(whole, whole.transpose(), &mut gram);
-            backend.linalg().matmul(MatMul { symmetric: true, ..product })?;
-            let product = MatMul::new(Matrix::new(&gram, rows, rows), whole, &mut next);
-            backend.linalg().matmul(MatMul { alpha: -0.5, beta: 1.5, add: Some(whole), ..product })?;
+            let product = Gemm::new(whole, whole.transpose(), &mut gram);
+            backend.linalg().gemm(Gemm { symmetric: true, ..product })?;
+            let product = Gemm::new(Matrix::new(&gram, rows, rows), whole, &mut next);
+            backend.linalg().gemm(Gemm { alpha: -0.5, beta: 1.5, c_in: Some(whole), ..product })?;
             core::mem::swap(x, &mut next);
         }
-        at.workspace.give([gram, next]);
+        at.workspace.release([gram, next]);
         Ok(())
     }
 }

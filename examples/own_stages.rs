@@ -55,8 +55,8 @@ rule! {
         }
         tensor {
             let ratio = trust * param2.sqrt() / grad2.sqrt();
-            let step = lr * N::when(root, ratio.sqrt(), ratio);
-            let step_size = N::when(grad2, N::when(param2, step, lr), lr);
+            let step = lr * N::select_if(root, ratio.sqrt(), ratio);
+            let step_size = N::select_if(grad2, N::select_if(param2, step, lr), lr);
         }
     }
     element(g: Grad) -> (p: Param, momentum: State) {

@@ -8,7 +8,7 @@
 
 use fallline::optim::param;
 use fallline::prelude::*;
-use fallline::ranks::{Averager, Communicator};
+use fallline::ranks::{Communicator, GradientReducer};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,11 +22,11 @@ fn example(i: usize) -> ([f32; INPUTS], f32) {
 }
 
 fn train(ranks: Arc<dyn Communicator>) -> Result<Vec<f32>, Box<dyn std::error::Error + Send + Sync>> {
-    let (rank, world) = (ranks.rank(), ranks.world());
+    let (rank, world) = (ranks.rank(), ranks.world_size());
     // States are sharded; with type="AdamW" every rank would have all of them.
     let recipe = Recipe::from_text("dict(type='ZeroRedundancyOptimizer', optimizer_type='AdamW', lr=0.05)")?;
     let mut optimizer = recipe.optimizer(Cpu::with_threads(1)?.shared()).with_ranks(Arc::clone(&ranks));
-    let mut averager = Averager::new(Arc::clone(&ranks))?;
+    let mut reducer = GradientReducer::new(Arc::clone(&ranks))?;
     let (mut weight, mut bias) = (vec![0.0_f32; INPUTS], [0.0_f32; 1]);
     let own = rank * EXAMPLES / world..(rank + 1) * EXAMPLES / world;
     let share = own.len() as f64 / EXAMPLES as f64;
@@ -39,9 +39,9 @@ fn train(ranks: Arc<dyn Communicator>) -> Result<Vec<f32>, Box<dyn std::error::E
             weight_grad.iter_mut().zip(input).for_each(|(g, x)| *g += 2.0 * error * x / own.len() as f32);
         }
         // In a deeper network each is given as soon as it is there: full buckets travel while the next are computed.
-        averager.give("bias", &bias_grad, share)?;
-        averager.give("weight", &weight_grad, share)?;
-        let averaged = averager.finish()?;
+        reducer.push("bias", &bias_grad, share)?;
+        reducer.push("weight", &weight_grad, share)?;
+        let averaged = reducer.wait()?;
         optimizer.step(&mut [
             param("weight", &mut weight, averaged.get("weight")),
             param("bias", &mut bias, averaged.get("bias")),

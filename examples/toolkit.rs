@@ -3,7 +3,7 @@
 //! `cargo run --release --example toolkit`
 
 use fallline::prelude::*;
-use fallline::{Average, ModuleKind, Schedule, warm_up_and_cosine};
+use fallline::{Average, ModuleKind, Schedule, warmup_cosine};
 
 const CONFIG: &str = r#"
 optim_wrapper = dict(
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let recipe = Recipe::from_text(CONFIG)?;
     let mut optimizer = recipe.optimizer(Cpu::new()?.shared()).averaged(Average::exponential(0.1)?);
     optimizer.set_iterations(Some(iterations)); // so that the last window, of one, is applied
-    let mut schedule = Schedule::new(warm_up_and_cosine(3, iterations), &mut optimizer)?;
+    let mut schedule = Schedule::new(warmup_cosine(3, iterations), &mut optimizer)?;
 
     let (mut hidden, mut gain) = (vec![0.5f32; 12], vec![1.0f32; 4]);
     let mut updates = 0;

@@ -37,30 +37,30 @@ pub use fallline_optim as optim;
 pub use fallline_registry as registry;
 
 pub use fallline_core::{
-    Backend, Compute, Device, Format, Kernel, Lane, Link, Literal, Number, Shape, Tensor, bf16, f16, math,
+    Backend, Compute, Device, Format, Kernel, Link, Literal, Number, Shape, Tensor, Vector, bf16, f16, math,
     rule,
 };
 pub use fallline_cpu::{Cpu, Isa, Native};
 #[cfg(feature = "cuda")]
 pub use fallline_cuda::Cuda;
 pub use fallline_optim::average::Average;
+pub use fallline_optim::gradient_config::GradientConfig;
 pub use fallline_optim::hyper::{Range, Value};
 pub use fallline_optim::ranks;
-pub use fallline_optim::schedule::{Schedule, warm_up_and_cosine};
-pub use fallline_optim::wrapper::Wrapper;
+pub use fallline_optim::schedule::{Schedule, warmup_cosine};
 pub use fallline_optim::{
     Algorithm, Binding, Checkpoint, Driver, Info, LineSearch, Linked, LoadOptions, Method, ModuleKind,
-    NonFinite, Objective, Optimizer, Reference, Site, Sparse, State, StepReport, Steps, Variant, alias,
+    NonFinitePolicy, Objective, Optimizer, Reference, Site, Sparse, State, StepReport, Steps, Variant, alias,
     hyperparameters,
 };
 pub use fallline_registry::{AnyRecipe, Error, Recipe, Registry, Result, SearchRecipe};
 
 /// What a trainer needs in scope.
 pub mod prelude {
-    pub use fallline_core::{Backend, Lane, Tensor, bf16, f16};
+    pub use fallline_core::{Backend, Tensor, Vector, bf16, f16};
     pub use fallline_cpu::Cpu;
     pub use fallline_optim::{
-        Binding, Checkpoint, Driver, LoadOptions, NonFinite, Optimizer, StepReport, frozen, param, rows,
+        Binding, Checkpoint, Driver, LoadOptions, NonFinitePolicy, Optimizer, StepReport, frozen, param, rows,
     };
     pub use fallline_registry::Recipe;
 }

@@ -7,7 +7,7 @@ mod common;
 use common::{CASES, MODIFIED, Random, Tensor, bind, cpu, recipe};
 use fallline::optim::average::Average;
 use fallline::optim::param;
-use fallline::{Isa, NonFinite, Optimizer};
+use fallline::{Isa, NonFinitePolicy, Optimizer};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -66,7 +66,7 @@ fn allocations(work: impl FnOnce()) -> (usize, Vec<usize>) {
 /// What steps after the first allocate, with bindings made before.
 fn of_steps(
     text: &str,
-    policy: NonFinite,
+    policy: NonFinitePolicy,
     threads: usize,
     lengths: &[usize],
     steps: usize,
@@ -113,7 +113,7 @@ fn steps_after_the_first_allocate_nothing() {
         "the counter counts"
     );
     for text in CASES.iter().chain(MODIFIED).filter(|text| !works_on_wholes(text)) {
-        for policy in [NonFinite::Propagate, NonFinite::Skip] {
+        for policy in [NonFinitePolicy::Propagate, NonFinitePolicy::Skip] {
             let found = of_steps(text, policy, 1, &[1000, 0, 37, 20_000], 10);
             if found != (0, Vec::new()) {
                 wrong.push(format!("{text}, {policy:?}, 1 thread, 10 steps: {found:?}"));
@@ -122,7 +122,7 @@ fn steps_after_the_first_allocate_nothing() {
     }
     // Handing a pass to other threads takes no memory either.
     for text in common::ONE_EACH.iter().filter(|text| !works_on_wholes(text)) {
-        let found = of_steps(text, NonFinite::Propagate, 2, &[100_000, 200_000], 20);
+        let found = of_steps(text, NonFinitePolicy::Propagate, 2, &[100_000, 200_000], 20);
         if found != (0, Vec::new()) {
             wrong.push(format!("{text}, 2 threads, 20 steps: {found:?}"));
         }

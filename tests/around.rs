@@ -6,11 +6,11 @@ mod common;
 use common::{
     Buffer, CASES, MODIFIED, Random, Tensor, backends, best, bits, build_on, cpu, outcome, recipe, run,
 };
-use fallline::core::backend::{Beside, Pass, TensorPass, View};
+use fallline::core::backend::{FusedRule, Pass, Position, TensorPass, View};
 use fallline::core::{Link, rule};
 use fallline::cpu::Native;
 use fallline::optim::average::Average;
-use fallline::optim::wrapper::{Accumulate, Clip, Wrapper};
+use fallline::optim::gradient_config::{Accumulate, Clip, GradientConfig};
 use fallline::optim::{param, rows};
 use fallline::prelude::*;
 use fallline::{Compute, Format, Isa};
@@ -139,18 +139,18 @@ fn rows_that_take_no_part_are_averaged_too() {
 #[test]
 fn windows_are_formed_in_the_step_with_the_same_bits() {
     for (i, text) in CASES.iter().chain(OTHERS).chain(MODIFIED).enumerate() {
-        let mut wrapper = Wrapper::default();
-        wrapper.accumulate = Accumulate { counts: [3, 2, 1][i % 3], total: Some(7) };
+        let mut wrapper = GradientConfig::default();
+        wrapper.accumulate = Accumulate { accumulation_steps: [3, 2, 1][i % 3], total: Some(7) };
         wrapper.clip = (i % 3 == 2 || i % 2 == 0).then_some(Clip::Value { clip_value: 0.3 });
-        let of = |policy: NonFinite| {
-            let optimizer = build_on(best(), text).wrapped(wrapper.clone()).with_non_finite(policy);
+        let of = |policy: NonFinitePolicy| {
+            let optimizer = build_on(best(), text).with_gradients(wrapper.clone()).with_non_finite(policy);
             let mut optimizer = optimizer.averaged(Average::exponential(0.3).unwrap());
             let mut tensors = tensors(text, 7);
             run(&mut optimizer, &mut tensors, 0..7);
             let means: Vec<_> = tensors.iter().map(|t| optimizer.average(&t.name).unwrap()).collect();
             (outcome(&optimizer, &tensors), format!("{means:?}"))
         };
-        let (formed, apart) = (of(NonFinite::Propagate), of(NonFinite::Error));
+        let (formed, apart) = (of(NonFinitePolicy::Propagate), of(NonFinitePolicy::Error));
         if formed != apart {
             panic!("{text}: {}", common::first_difference(&apart.0, &formed.0));
         }
@@ -206,10 +206,10 @@ fn norms_of_every_order() {
             0.0 => 4.0,
             p => values.iter().map(|x| x.powf(p)).sum::<f64>().powf(1.0 / p),
         };
-        let mut wrapper = Wrapper::default();
+        let mut wrapper = GradientConfig::default();
         wrapper.clip = Some(Clip::Norm { max_norm: 1.0, norm_type: p, error_if_nonfinite: false });
         for backend in backends() {
-            let mut optimizer = recipe("SGD").optimizer(backend).wrapped(wrapper.clone());
+            let mut optimizer = recipe("SGD").optimizer(backend).with_gradients(wrapper.clone());
             let report = optimizer.step(&mut common::bind(&mut tensors.clone(), 0)).unwrap();
             let got = report.grad_norm().unwrap();
             let exact = p == f64::INFINITY || p == 0.0;
@@ -218,11 +218,11 @@ fn norms_of_every_order() {
         }
     }
     // The least magnitude, without the zero and with it.
-    let mut wrapper = Wrapper::default();
+    let mut wrapper = GradientConfig::default();
     wrapper.clip =
         Some(Clip::Norm { max_norm: 1.0, norm_type: f64::NEG_INFINITY, error_if_nonfinite: false });
     for backend in backends() {
-        let mut optimizer = recipe("SGD").optimizer(backend).wrapped(wrapper.clone());
+        let mut optimizer = recipe("SGD").optimizer(backend).with_gradients(wrapper.clone());
         let report = optimizer.step(&mut common::bind(&mut tensors.clone(), 0)).unwrap();
         assert_eq!(report.grad_norm(), Some(0.0));
         let mut some = vec![tensors[0].clone(), tensors[2].clone(), tensors[3].clone()];
@@ -260,7 +260,7 @@ rule! {
 #[test]
 fn rules_beside_a_pass() {
     for backend in backends() {
-        let run = |beside: &[Beside<'_>], elements: [usize; 2]| {
+        let run = |fused: &[FusedRule<'_>], elements: [usize; 2]| {
             let mut memory = backend.allocate(&[(Format::F32, elements[0]); 4]).unwrap();
             let mut means = backend.allocate(&[(Format::F32, elements[1])]).unwrap();
             let ones = vec![1.0f32; elements[0]];
@@ -274,13 +274,13 @@ fn rules_beside_a_pass() {
                     let (p, mean) = left.next()?;
                     (views[0], views[1]) = (Some(View::write(p)), Some(View::read(grad)));
                     views[2] = mean.map(View::write);
-                    Some(TensorPass { elements: elements[0], row: 0 })
+                    Some(TensorPass { elements: elements[0], constant_set: 0 })
                 },
-                rows: &[1.0],
+                constants: &[1.0],
                 tensor_scalars: &[],
                 plan: &mut backend.plan(),
                 sums: &mut [],
-                beside,
+                fused,
                 checked: false,
             });
             let mut values = [vec![0.0f32; elements[0]], vec![0.0; elements[1]]];
@@ -290,16 +290,26 @@ fn rules_beside_a_pass() {
         };
         let follow = |operands, first| {
             let kernel = Native::kernel::<Follow>();
-            Beside { kernel, operands, row: &[1.0], first }
+            FusedRule {
+                kernel,
+                operands,
+                constants: &[1.0],
+                position: if first { Position::Prologue } else { Position::Epilogue },
+            }
         };
         let (ran, [params, means]) = run(&[follow(&[2, 0], true), follow(&[2, 0], false)], [5000; 2]);
         ran.unwrap();
         // 1 before, 3 after; the other two have no average.
         assert!(params.iter().all(|x| *x == 3.0) && means.iter().all(|x| *x == 4.0), "{backend:?}");
 
-        let summed = Beside { kernel: Native::kernel::<Summed>(), operands: &[0], row: &[1.0], first: false };
-        let short = Beside { row: &[], ..follow(&[2, 0], false) };
-        for (beside, elements, problem) in [
+        let summed = FusedRule {
+            kernel: Native::kernel::<Summed>(),
+            operands: &[0],
+            constants: &[1.0],
+            position: Position::Epilogue,
+        };
+        let short = FusedRule { constants: &[], ..follow(&[2, 0], false) };
+        for (fused, elements, problem) in [
             (vec![follow(&[2, 2], false)], [8, 8], "cannot be fused"),
             (vec![follow(&[2, 99], false)], [8, 8], "cannot be fused"),
             (vec![follow(&[2], false)], [8, 8], "cannot be fused"),
@@ -310,7 +320,7 @@ fn rules_beside_a_pass() {
             // A gradient is only lent.
             (vec![follow(&[1, 2], false)], [8, 8], "operand a of tensor 0"),
         ] {
-            let (ran, [params, means]) = run(&beside, elements);
+            let (ran, [params, means]) = run(&fused, elements);
             let error = ran.expect_err(problem).to_string();
             assert!(error.contains(problem), "{error}");
             assert!(params.iter().all(|x| *x == 1.0) && means.iter().all(|x| *x == 0.0), "{problem}");

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Random, best, bits, cuda, on_gpu};
-use fallline::core::backend::{AxisSums, MatrixSums, Pass, Plan, TensorPass, View, Views};
+use fallline::core::backend::{AxisReduction, MatrixReduction, Pass, Plan, TensorPass, View, Views};
 use fallline::core::host::SliceMut;
 use fallline::core::{Compute, Element, Kernel, Link, rule};
 use fallline::{Backend, Cpu, Format, Isa, Native, Tensor};
@@ -66,7 +66,7 @@ fn numbers<T: Number>(count: usize) -> Vec<T> {
     (0..count).map(|i| T::of(number(i))).collect()
 }
 
-/// The order of additions, as [`AxisSums`] says it.
+/// The order of additions, as [`AxisReduction`] says it.
 fn in_order<T: Number>(terms: Vec<T>, inner: usize) -> T {
     if inner == 1 {
         let mut accumulators = [T::default(); 128];
@@ -118,11 +118,11 @@ where
                 })
                 .collect();
             let mut to = Tensor::from_slice(backend, &vec![T::of(7.0); sums][..], [sums]).unwrap();
-            let from = View::read(source.storage()).part(start, elements);
+            let from = View::read(source.storage()).slice(start, elements);
             let to_storage = to.storage_mut();
             backend
                 .reductions()
-                .sum_axis(AxisSums { from, squares, outer, count, inner, to: to_storage })
+                .reduce_axis(AxisReduction { from, squares, outer, count, inner, to: to_storage })
                 .unwrap();
             let got: Vec<u64> = to.to_vec::<T>().unwrap().into_iter().map(T::bits).collect();
             assert!(got == expected, "{outer} {count} {inner} {start} {squares} {options}");
@@ -197,21 +197,19 @@ where
     let fresh = |sums: usize| Tensor::from_slice(backend, &vec![T::of(7.0); sums][..], [sums]).unwrap();
     let bits = |of: &Tensor| of.to_vec::<T>().unwrap().into_iter().map(T::bits).collect::<Vec<_>>();
     let mut done = 0;
-    for [matrices, rows, columns] in
-        BOTH.into_iter().filter(|extents| extents.iter().product::<usize>() <= most)
-    {
+    for [matrices, rows, columns] in BOTH.into_iter().filter(|dims| dims.iter().product::<usize>() <= most) {
         for (start, squares) in [(0, false), (1, true)] {
-            let from = || View::read(source.storage()).part(start, matrices * rows * columns);
+            let from = || View::read(source.storage()).slice(start, matrices * rows * columns);
             let along = |[outer, count, inner]: [usize; 3]| {
                 let mut to = fresh(outer * inner);
-                let sums = AxisSums { from: from(), squares, outer, count, inner, to: to.storage_mut() };
-                backend.reductions().sum_axis(sums).unwrap();
+                let sums = AxisReduction { from: from(), squares, outer, count, inner, to: to.storage_mut() };
+                backend.reductions().reduce_axis(sums).unwrap();
                 bits(&to)
             };
             let (mut by_row, mut by_column) = (fresh(matrices * rows), fresh(matrices * columns));
             backend
                 .reductions()
-                .sum_matrices(MatrixSums {
+                .reduce_rows_and_columns(MatrixReduction {
                     from: from(),
                     squares,
                     matrices,
@@ -258,11 +256,11 @@ fn rows_and_columns_that_cannot_be_added_up_are_named_and_nothing_written() {
         let (mut rows, mut short) = (of(&backend, Format::F32, 3), of(&backend, Format::F32, 2));
         let (mut wide, mut away) = (of(&backend, Format::F64, 4), of(&elsewhere, Format::F32, 4));
         for (columns, expected) in [
-            (&mut short, "sum_matrices: the sums of columns has 2 elements, expected 4"),
-            (&mut wide, "sum_matrices: the sums of columns is stored as f64, expected f32"),
-            (&mut away, "sum_matrices: the sums"),
+            (&mut short, "reduce_rows_and_columns: the sums of columns has 2 elements, expected 4"),
+            (&mut wide, "reduce_rows_and_columns: the sums of columns is stored as f64, expected f32"),
+            (&mut away, "reduce_rows_and_columns: the sums"),
         ] {
-            let error = backend.reductions().sum_matrices(MatrixSums {
+            let error = backend.reductions().reduce_rows_and_columns(MatrixReduction {
                 from: View::read(source.storage()),
                 squares: true,
                 matrices: 1,
@@ -293,8 +291,8 @@ fn what_cannot_be_added_up_is_named_and_nothing_written() {
     let host = Tensor::zeros(&best(), Format::F32, [12]).unwrap();
     let refused = |from: View<'_>, [outer, count, inner]: [usize; 3], mut to: Tensor| {
         let before = to.to_vec::<f64>().unwrap();
-        let sums = AxisSums { from, squares: true, outer, count, inner, to: to.storage_mut() };
-        let error = backend.reductions().sum_axis(sums).unwrap_err().to_string();
+        let sums = AxisReduction { from, squares: true, outer, count, inner, to: to.storage_mut() };
+        let error = backend.reductions().reduce_axis(sums).unwrap_err().to_string();
         assert_eq!(to.to_vec::<f64>().unwrap(), before, "{error}");
         error
     };
@@ -312,7 +310,7 @@ fn what_cannot_be_added_up_is_named_and_nothing_written() {
             "what is added up is stored as bf16, expected f32 or f64",
         ),
         (
-            refused(read(&source).repeated(1, 2), [2, 6, 2], of(Format::F32, 4)),
+            refused(read(&source).broadcast(1, 2), [2, 6, 2], of(Format::F32, 4)),
             "what is added up is repeated",
         ),
         (
@@ -324,12 +322,12 @@ fn what_cannot_be_added_up_is_named_and_nothing_written() {
             "the sums on the host is not in memory",
         ),
     ] {
-        assert!(error.starts_with("sum_axis: ") && error.contains(expected), "{error}");
+        assert!(error.starts_with("reduce_axis: ") && error.contains(expected), "{error}");
     }
     let mut to = of(Format::F32, 4);
     let error = cuda.capture(|_| {
         let from = read(&source);
-        backend.reductions().sum_axis(AxisSums {
+        backend.reductions().reduce_axis(AxisReduction {
             from,
             squares: false,
             outer: 2,
@@ -339,7 +337,7 @@ fn what_cannot_be_added_up_is_named_and_nothing_written() {
         })
     });
     let error = error.unwrap_err().to_string();
-    assert_eq!(error, "sum_axis: step these tensors once before they are captured");
+    assert_eq!(error, "reduce_axis: step these tensors once before they are captured");
     assert_eq!(to.to_vec::<f32>().unwrap(), [7.0; 4]);
 }
 
@@ -347,7 +345,7 @@ rule! {
     /// A parameter that moves by its gradient, scaled by the product of two factors.
     pub Scaled(h: (), t) { let lr = 0.1; }
     element(g: Grad, r: State, c: State) -> (p: Param) {
-        p = p - lr * (g / ((r * c).abs().sqrt() + L::lit(1.0)));
+        p = p - lr * (g / ((r * c).abs().sqrt() + L::splat(1.0)));
     }
 }
 
@@ -491,18 +489,18 @@ fn pass(
                     false => View::read(tensor.storage()),
                 };
                 let len = whole.len() - *start;
-                let part = whole.part(*start, len);
+                let part = whole.slice(*start, len);
                 *view = Some(match *repeat {
-                    Some((run, times)) => part.repeated(run, times),
+                    Some((run, times)) => part.broadcast(run, times),
                     None => part,
                 });
             }
-            Some(TensorPass { elements: matrices.elements(), row: 0 })
+            Some(TensorPass { elements: matrices.elements(), constant_set: 0 })
         },
-        rows: &[&[1.0, lr][..=kernel.scalars.len()]].concat(),
+        constants: &[&[1.0, lr][..=kernel.scalars.len()]].concat(),
         tensor_scalars: &[],
         plan,
-        beside: &[],
+        fused: &[],
         sums: &mut sums,
         checked: false,
     })?;

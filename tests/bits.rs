@@ -5,7 +5,7 @@ mod common;
 
 use common::inputs::INPUTS;
 use common::{Buffer, CASES, Random, Tensor, best, bits, cpu, first_difference, isas, outcome_of, recipe};
-use fallline::core::{Arithmetic, GlobalAt, Groups, Kernel, Lane, Literal, Role, Scalar, TensorAt};
+use fallline::core::{Arithmetic, GlobalAt, Groups, Kernel, Literal, Role, Scalar, TensorAt, Vector};
 use fallline::optim::Program;
 use fallline::optim::Start;
 use fallline::optim::hyper::Value;
@@ -220,7 +220,7 @@ fn recorded_is_the_rule<T: Copy>(
     widen: impl Fn(T) -> f64 + Copy,
     scalar: impl Fn(f64) -> Scalar<T> + Copy,
 ) where
-    Scalar<T>: Lane + Arithmetic,
+    Scalar<T>: Vector + Arithmetic,
     f64: Literal<Scalar<T>>,
 {
     const N: usize = 33;

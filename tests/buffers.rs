@@ -4,7 +4,7 @@ mod common;
 
 use common::{Buffer, ONE_EACH, Random, Tensor, best, bind, bits, build, outcome, outcome_of, recipe, run};
 use fallline::optim::{Binding, Error, param};
-use fallline::{Format, NonFinite, Optimizer, Tensor as EngineTensor};
+use fallline::{Format, NonFinitePolicy, Optimizer, Tensor as EngineTensor};
 use half::{bf16, f16};
 use ndarray::{Array1, Array2, ArrayD, IxDyn, s};
 
@@ -159,7 +159,7 @@ fn views_that_are_not_contiguous_are_the_same() {
 #[test]
 fn a_view_that_is_not_contiguous_survives_a_refused_step() {
     let mut stored = Array2::from_elem((4, 3), 1.0f32);
-    let mut optimizer = recipe(ADAM).optimizer(best()).with_non_finite(NonFinite::Skip);
+    let mut optimizer = recipe(ADAM).optimizer(best()).with_non_finite(NonFinitePolicy::Skip);
     let mut view = stored.view_mut().reversed_axes();
     let grad = Array2::from_elem((3, 4), f32::NAN);
     assert!(optimizer.step(&mut [param("p", &mut view, &grad)]).unwrap().skipped());
@@ -208,7 +208,7 @@ fn zero_dimensional_and_empty_parameters_are_stepped() {
         let moves = !["OnebitAdam", "OnebitLamb", "ZeroOneAdam"].contains(&optimizer.name());
         assert_eq!((scalar[()] != 1.0, scalar[()].to_bits()), (moves, one[0].to_bits()), "{text}");
         assert!(optimizer.params().iter().all(|param| param.steps == 1), "{text}");
-        assert_eq!(optimizer.params()[0].shape.extents(), [0, 3]);
+        assert_eq!(optimizer.params()[0].shape.dims(), [0, 3]);
         assert_eq!(optimizer.params()[3].shape.rank(), 0);
         assert_eq!(optimizer.step(&mut []).unwrap().updated, 0, "a step of nothing");
     }
@@ -238,7 +238,7 @@ fn sixteen_bit_parameters_round_what_f32_computes() {
 
 /// A step that must be refused, by an optimizer that knows `a` and `b`: everything is as it was.
 fn refused(what: &str, named: &str, expected: fn(&Error) -> bool, bad: fn(&mut Vec<Tensor>)) {
-    for policy in [NonFinite::Propagate, NonFinite::Skip] {
+    for policy in [NonFinitePolicy::Propagate, NonFinitePolicy::Skip] {
         for text in ONE_EACH {
             let mut random = Random(13);
             let mut tensors: Vec<Tensor> =

@@ -43,9 +43,9 @@ fn a_world_of_one_gives_what_the_source_gives() {
             assert!(own < zeros.len(), "the buffer is filled up with zeros");
             filled.resize(zeros.len(), 0.0);
             let mut x = stored(backend, Compute::F32, &filled);
-            compression.compress(backend, Compute::F32, &mut x, &mut worker).unwrap();
+            compression.quantize_1bit(backend, Compute::F32, &mut x, &mut worker).unwrap();
             // The mean of what one worker sent is what it sent.
-            compression.compress(backend, Compute::F32, &mut x, &mut server).unwrap();
+            compression.quantize_1bit(backend, Compute::F32, &mut x, &mut server).unwrap();
             let found = [&x, &worker, &server].map(|storage| values(backend, storage));
             let scale = found[0].iter().fold(0.0f64, |most, x| most.max(x.abs()));
             for (what, found) in ["result", "worker_error", "server_error"].iter().zip(&found) {
@@ -79,7 +79,7 @@ proptest! {
             let (mut to, mut left) = (stored(backend, compute, &x), stored(backend, compute, &error));
             let before: Vec<f64> =
                 values(backend, &to).iter().zip(values(backend, &left)).map(|(x, e)| x + e).collect();
-            let scale = Compression::new::<Native>().compress(backend, compute, &mut to, &mut left).unwrap();
+            let scale = Compression::new::<Native>().quantize_1bit(backend, compute, &mut to, &mut left).unwrap();
             let (signs, left) = (values(backend, &to), values(backend, &left));
             let norm = before.iter().map(|x| x * x).sum::<f64>().sqrt();
             // 25 roundings of a sum of squares (tests/properties.rs), halved by the root, one of each x + e, doubled.
@@ -104,11 +104,11 @@ fn zeros_count_as_positive_and_errors_must_fit() {
         let compression = Compression::new::<Native>();
         let (mut x, mut error) =
             (stored(backend, Compute::F32, &[0.0, -0.0, -3.0]), stored(backend, Compute::F32, &[0.0; 3]));
-        let scale = compression.compress(backend, Compute::F32, &mut x, &mut error).unwrap();
+        let scale = compression.quantize_1bit(backend, Compute::F32, &mut x, &mut error).unwrap();
         let s = f64::from(scale as f32);
         assert_eq!(values(backend, &x), [s, s, -s]);
         let mut short = stored(backend, Compute::F32, &[0.0; 2]);
-        let refused = compression.compress(backend, Compute::F32, &mut x, &mut short).unwrap_err();
+        let refused = compression.quantize_1bit(backend, Compute::F32, &mut x, &mut short).unwrap_err();
         assert!(refused.to_string().contains("the error of a compression"), "{refused}");
         assert_eq!(values(backend, &x), [s, s, -s]);
     }

@@ -11,7 +11,7 @@ use common::{
 use fallline::optim::hyper::Value;
 use fallline::optim::{Error, Skipped};
 use fallline::registry::names::find;
-use fallline::{Backend, Checkpoint, Driver, Format, Isa, NonFinite, Optimizer, Recipe};
+use fallline::{Backend, Checkpoint, Driver, Format, Isa, NonFinitePolicy, Optimizer, Recipe};
 use std::sync::Arc;
 
 const STEPS: usize = 6;
@@ -325,7 +325,7 @@ fn a_step_with_nan_or_infinity_is_skipped_or_refused_whole() {
                 let bad = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY][i % 3];
                 let format = Format::ALL[i % Format::ALL.len()];
                 let start = tensors(inputs, format, true, &mut Random(i as u64));
-                for policy in [NonFinite::Skip, NonFinite::Error] {
+                for policy in [NonFinitePolicy::Skip, NonFinitePolicy::Error] {
                     not_finite(text, &backend, &start, policy, bad);
                 }
             }
@@ -333,7 +333,7 @@ fn a_step_with_nan_or_infinity_is_skipped_or_refused_whole() {
     }
 }
 
-fn not_finite(text: &str, backend: &Arc<dyn Backend>, start: &[Tensor], policy: NonFinite, bad: f64) {
+fn not_finite(text: &str, backend: &Arc<dyn Backend>, start: &[Tensor], policy: NonFinitePolicy, bad: f64) {
     let build = || build_on(Arc::clone(backend), text).with_non_finite(policy);
     let mut tensors = start.to_vec();
     let place = tensors.iter().position(|tensor| tensor.name.starts_with("fc")).unwrap();
@@ -347,11 +347,11 @@ fn not_finite(text: &str, backend: &Arc<dyn Backend>, start: &[Tensor], policy: 
     for optimizer in [&mut optimizer, &mut fresh] {
         let (before, everything) = (outcome(optimizer, &tensors), saved(optimizer));
         match (policy, optimizer.step(&mut bind(&mut tensors, 1))) {
-            (NonFinite::Skip, Ok(report)) => {
+            (NonFinitePolicy::Skip, Ok(report)) => {
                 let expected = Skipped::NonFinite { param: start[place].name.clone(), count: 2 };
                 assert_eq!((report.skipped, report.updated), (Some(expected), 0), "{text}");
             }
-            (NonFinite::Error, Err(Error::NonFinite { param, count: 2 })) => {
+            (NonFinitePolicy::Error, Err(Error::NonFinite { param, count: 2 })) => {
                 assert_eq!(param, start[place].name)
             }
             (_, other) => panic!("{text}, {policy:?}: {other:?}"),

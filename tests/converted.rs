@@ -2,15 +2,16 @@
 
 mod common;
 
+use ::safetensors::SafeTensors;
 use common::inputs::{Skip, inputs_of};
 use common::{best, method, recipe, search};
 use fallline::optim::{LoadOptions, Method, Objective, frozen, param};
 use fallline::registry::names::{self, ENTRIES};
 use fallline::{Checkpoint, Optimizer};
 use fallline_convert::{
-    Container, ExportOptions, ImportOptions, Limits, Value, archive, flat, from_torch, layout, to_torch,
+    Container, ExportOptions, ImportOptions, Limits, Value, archive, from_torch, layout, safetensors,
+    to_torch,
 };
-use safetensors::SafeTensors;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -65,7 +66,7 @@ fn order(name: &str) -> Vec<String> {
 }
 
 /// Only LBFGS needs to be told: the others' states have their parameter's extents.
-fn extents(name: &str) -> Option<Vec<usize>> {
+fn dims(name: &str) -> Option<Vec<usize>> {
     let bytes = file("trace.safetensors");
     let view = SafeTensors::deserialize(&bytes).unwrap();
     Some(view.tensor(&format!("param/{name}")).unwrap().shape().to_vec())
@@ -76,7 +77,7 @@ fn options(name: &str) -> ImportOptions {
         names: Some(
             order(name)
                 .into_iter()
-                .map(|param| (param.clone(), if name == "LBFGS" { extents(&param) } else { None }))
+                .map(|param| (param.clone(), if name == "LBFGS" { dims(&param) } else { None }))
                 .collect(),
         ),
         ..ImportOptions::default()
@@ -143,7 +144,7 @@ fn end(name: &str, checkpoint: &Checkpoint, optimizer: &mut dyn Optimizer) -> BT
     let mut params: BTreeMap<String, (Vec<usize>, Vec<f32>)> = BTreeMap::new();
     for name in order(name) {
         let entry = checkpoint.param(&name).unwrap_or_else(|| panic!("{name} has no values"));
-        params.insert(name, (entry.shape.extents().to_vec(), entry.values()));
+        params.insert(name, (entry.shape.dims().to_vec(), entry.values()));
     }
     if name == "LBFGS" {
         let mut bowl = Bowl { params, grads: BTreeMap::new(), trace: &trace };
@@ -388,8 +389,8 @@ fn what_is_given_back_is_what_the_source_saved() {
         // torch keeps LBFGS's memory of all parameters under the first.
         assert_eq!(report.parameters, if name == "LBFGS" { MODEL.len() } else { entries }, "{name}");
         // The same tree as safetensors, exactly.
-        let flat_bytes = flat::write(&saved).unwrap();
-        let again = flat::read(&flat_bytes, &Limits::default()).unwrap();
+        let flat_bytes = safetensors::write(&saved).unwrap();
+        let again = safetensors::read(&flat_bytes, &Limits::default()).unwrap();
         assert_eq!(differs("", &saved, &again), None, "{name}");
         // And there and back once more is the same checkpoint.
         let base = method(&config(name));

@@ -8,9 +8,9 @@ mod common;
 use common::{
     Buffer, CASES, MODIFIED, Random, Tensor, best, bits, cuda, format_names, on_gpu, outcome_of, recipe,
 };
-use fallline::core::backend::{MatMul, Matrix};
+use fallline::core::backend::{Gemm, Matrix};
 use fallline::optim::param;
-use fallline::{Backend, Format, Isa, NonFinite, Optimizer, Tensor as EngineTensor};
+use fallline::{Backend, Format, Isa, NonFinitePolicy, Optimizer, Tensor as EngineTensor};
 use fallline_cuda::Cuda;
 use fallline_cuda::cudarc::driver::result;
 use half::{bf16, f16};
@@ -189,7 +189,7 @@ fn norms_have_the_bits_of_the_cpu() {
                 let n = tensor.value.values().len();
                 tensor.grads = vec![Some(Buffer::new(Format::F32, &Random(n as u64).units(n)))];
             }
-            let mut optimizer = recipe("AdamW").optimizer(backend).with_non_finite(NonFinite::Error);
+            let mut optimizer = recipe("AdamW").optimizer(backend).with_non_finite(NonFinitePolicy::Error);
             optimizer.step(&mut common::bind(&mut tensors, 0)).unwrap().grad_norm().unwrap()
         };
         assert_eq!(norm(cuda()).to_bits(), norm(best()).to_bits(), "{options}");
@@ -247,8 +247,8 @@ fn products_agree_with_the_cpu() {
                 // What is added is the old result, or another matrix.
                 let other = tensor(4, m * n + 5);
                 let add = transpose_a.then(|| Matrix::new(other.storage(), m, n).at(2));
-                let product = MatMul { alpha, beta, add, c_start: 1, ..MatMul::new(a, b, c.storage_mut()) };
-                backend.linalg().matmul(product).unwrap();
+                let product = Gemm { alpha, beta, c_in: add, c_start: 1, ..Gemm::new(a, b, c.storage_mut()) };
+                backend.linalg().gemm(product).unwrap();
                 c.to_vec::<f64>().unwrap()
             };
             for (one, other) in product(cuda()).iter().zip(product(common::cpu(Isa::best(), 1))) {
@@ -268,7 +268,7 @@ fn products_of_16_bits_add_up_in_single_precision() {
         ones.write(&vec![1.0f64; 2 * k]).unwrap();
         let mut c = EngineTensor::zeros(&backend, format, [4]).unwrap();
         let (a, b) = (Matrix::new(ones.storage(), 2, k), Matrix::new(ones.storage(), k, 2));
-        backend.linalg().matmul(MatMul { alpha, ..MatMul::new(a, b, c.storage_mut()) }).unwrap();
+        backend.linalg().gemm(Gemm { alpha, ..Gemm::new(a, b, c.storage_mut()) }).unwrap();
         c.to_vec::<f64>().unwrap()
     };
     let expected = bf16::from_f32(600.0 * 1.0036).to_f64();
@@ -281,7 +281,7 @@ fn products_of_16_bits_add_up_in_single_precision() {
     let mut c = EngineTensor::zeros(&backend, Format::F32, [1]).unwrap();
     let (a, unit) = (one.storage(), EngineTensor::from_slice(&backend, &[1.0f32], [1]).unwrap());
     let (a, b) = (Matrix::new(a, 1, 1), Matrix::new(unit.storage(), 1, 1));
-    backend.linalg().matmul(MatMul::new(a, b, c.storage_mut())).unwrap();
+    backend.linalg().gemm(Gemm::new(a, b, c.storage_mut())).unwrap();
     assert_eq!(c.to_vec::<f32>().unwrap(), [x]);
 }
 
@@ -292,10 +292,10 @@ fn arrays_become_tensors_and_back() {
     for backend in [cuda(), common::cpu(Isa::best(), 1)] {
         for array in [array.view(), array.t()] {
             let mut tensor = EngineTensor::from_array(&backend, &array).unwrap();
-            assert_eq!(tensor.shape().extents(), array.shape());
+            assert_eq!(tensor.shape().dims(), array.shape());
             assert_eq!(tensor.to_array::<f32>().unwrap(), array.into_dyn());
             // Only the host's memory has views, and only of its own type.
-            assert_eq!(tensor.view::<f32>().is_some(), backend.reaches_host());
+            assert_eq!(tensor.view::<f32>().is_some(), backend.is_host_accessible());
             assert!(tensor.view::<f64>().is_none());
             if let Some(mut view) = tensor.view_mut::<f32>() {
                 view[[1, 2]] = -1.0;
@@ -366,7 +366,7 @@ fn a_step_waits_for_nothing_on_the_device() {
         assert_eq!(emulator.calls(name), 0, "{name}");
     }
     // A report of the gradients' norm needs to wait for it.
-    let mut optimizer = recipe("AdamW").optimizer(backend).with_non_finite(NonFinite::Error);
+    let mut optimizer = recipe("AdamW").optimizer(backend).with_non_finite(NonFinitePolicy::Error);
     optimizer.step(&mut [param("w", &mut weight, &grad)]).unwrap();
     emulator.reset();
     optimizer.step(&mut [param("w", &mut weight, &grad)]).unwrap();
@@ -444,7 +444,7 @@ fn what_cannot_be_captured_is_refused() {
     assert_eq!(refused("AdamW", 0, false), "cuda:0: an allocation cannot be part of a captured step");
     assert_eq!(refused("AdamW", 1, true), "cuda:0: a copy cannot be part of a captured step");
     // A policy for NaN looks at the gradients first.
-    let mut checked = recipe("AdamW").optimizer(Arc::clone(&backend)).with_non_finite(NonFinite::Error);
+    let mut checked = recipe("AdamW").optimizer(Arc::clone(&backend)).with_non_finite(NonFinitePolicy::Error);
     checked.step(&mut [param("w", &mut weight, &grad)]).unwrap();
     let sums = cuda.capture(|_| checked.step(&mut [param("w", &mut weight, &grad)])).unwrap_err().to_string();
     assert!(sums.ends_with("its sums come back to the host, so that its step cannot be captured"), "{sums}");

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Random, recipe};
 use fallline::optim::{Error, param};
-use fallline::{Backend, Driver, Format, NonFinite, Optimizer, Tensor};
+use fallline::{Backend, Driver, Format, NonFinitePolicy, Optimizer, Tensor};
 use fallline_cuda::Cuda;
 use fallline_emulator::Emulator;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,7 +48,7 @@ impl Trainer {
         let device = LENGTHS[1..].iter().map(tensor).collect();
         let grads = LENGTHS.iter().map(|&n| (0..n).map(|i| 0.1 + (i % 9) as f32).collect()).collect();
         let plain = recipe(text).optimizer(Arc::clone(&backend));
-        let optimizer = recipe(text).optimizer(backend).with_non_finite(NonFinite::Skip);
+        let optimizer = recipe(text).optimizer(backend).with_non_finite(NonFinitePolicy::Skip);
         Trainer { optimizer, plain, names: ["a", "b", "c"].map(str::to_owned).to_vec(), host, device, grads }
     }
 

@@ -3,7 +3,7 @@
 
 #![allow(unsafe_code)] // launches
 
-use fallline::core::backend::AxisSums;
+use fallline::core::backend::AxisReduction;
 use fallline_cuda::cudarc::driver::{CudaContext, CudaStream, DevicePtr, LaunchConfig, PushKernelArg};
 use fallline_cuda::cudarc::nvrtc;
 use fallline_cuda::ptx::{self, Ptx, Target, Type};
@@ -141,7 +141,7 @@ fn rows_are_added_up_in_their_order() {
 }
 
 fn columns_are_added_up<T: Number>() {
-    const STRIP: usize = AxisSums::STRIP;
+    const STRIP: usize = AxisReduction::STRIP;
     everywhere(|stream, target| {
         for (matrices, rows, columns) in
             [(1, 1, 1), (1, 256, 5), (2, 257, 128), (1, 600, 132), (40, 3, 3), (3, 0, 2)]
@@ -155,8 +155,8 @@ fn columns_are_added_up<T: Number>() {
                 let strips = rows.div_ceil(STRIP).max(1);
                 let count = matrices * strips * columns;
                 let sums = stream.alloc_zeros::<u8>((count + 1) * size_of::<T>()).unwrap();
-                let extents = [matrices as u32, rows as u32, columns as u32];
-                launch(stream, &kernel, [count, 96], &[at, sums.device_ptr(stream).0], &[], &extents);
+                let dims = [matrices as u32, rows as u32, columns as u32];
+                launch(stream, &kernel, [count, 96], &[at, sums.device_ptr(stream).0], &[], &dims);
                 let terms = terms(&values[start..], squares);
                 let mut expected = Vec::new();
                 for (matrix, strip, column) in (0..matrices)
@@ -188,7 +188,7 @@ fn the_lower_half_of_a_matrix_is_mirrored() {
             for size in [1, 31, 33, 64, 70] {
                 let values: Vec<u8> = (0..size * size * bytes).map(|i| (i * 31 % 251) as u8).collect();
                 let matrix = stream.clone_htod(&values).unwrap();
-                let kernel = ptx::mirror_kernel("mirror", bytes, target);
+                let kernel = ptx::symmetrize_kernel("mirror", bytes, target);
                 let tiles = size.div_ceil(32) * size.div_ceil(32);
                 launch(
                     stream,

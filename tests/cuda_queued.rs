@@ -135,7 +135,7 @@ impl Model {
     /// The gradients of a step: all zero where `factor` is 0.
     fn write(&mut self, t: u64, factor: f32) {
         for (i, (_, weight, grad)) in self.params.iter_mut().enumerate() {
-            let shape = weight.shape().extents().to_vec();
+            let shape = weight.shape().dims().to_vec();
             let values: Vec<f32> =
                 values(1000 * (1 + t) + i as u64, &shape).into_iter().map(|x| x * factor).collect();
             grad.write(&values).unwrap();

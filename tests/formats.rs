@@ -6,7 +6,7 @@ use common::{Buffer, Random, Tensor, best, bits, cpu, format_names, isas, outcom
 use fallline::core::codec::block::{decode_block, encode_block};
 use fallline::core::codec::codebook;
 use fallline::core::{Codes, Element};
-use fallline::optim::{NonFinite, Skipped, param};
+use fallline::optim::{NonFinitePolicy, Skipped, param};
 use fallline::{Checkpoint, Driver, Format, Optimizer};
 use half::bf16;
 use proptest::prelude::*;
@@ -116,12 +116,13 @@ fn small_parameters_stay_in_32_bits_in_the_8_bit_names() {
 fn a_poisoned_state_is_named() {
     let in_blocks = |name: &&str| Format::named(name).unwrap().block().is_some();
     for format in format_names().into_iter().filter(in_blocks) {
-        let mut optimizer = adamw(&format!(", state_format={format:?}")).with_non_finite(NonFinite::Skip);
+        let mut optimizer =
+            adamw(&format!(", state_format={format:?}")).with_non_finite(NonFinitePolicy::Skip);
         let (mut p, mut g) = (vec![1f32; 700], vec![0.1f32; 700]);
         // Its square is beyond the largest single.
         g[300] = 1e25;
         let report = optimizer.step(&mut [param("w", &mut p, &g)]).unwrap();
-        assert_eq!(report.poisoned, Some(("w".to_owned(), "v")), "{format}");
+        assert_eq!(report.corrupt_state, Some(("w".to_owned(), "v")), "{format}");
         assert!(report.to_string().contains("state \"v\" of \"w\""));
         let v = optimizer.state("w", "v").unwrap().unwrap();
         let block = Format::named(format).unwrap().block().unwrap();
@@ -132,7 +133,7 @@ fn a_poisoned_state_is_named() {
         let report = optimizer.step(&mut [param("w", &mut p, &[0.1f32; 700])]).unwrap();
         let reason = Skipped::PoisonedState { param: "w".into(), state: "v" };
         assert_eq!((report.skipped, bits_of(&p)), (Some(reason), bits_of(&before)), "{format}");
-        let mut strict = adamw(&format!(", state_format={format:?}")).with_non_finite(NonFinite::Error);
+        let mut strict = adamw(&format!(", state_format={format:?}")).with_non_finite(NonFinitePolicy::Error);
         strict.load(&optimizer.save().unwrap()).unwrap();
         let message = strict.step(&mut [param("w", &mut p, &[0.1f32; 700])]).unwrap_err().to_string();
         assert!(message.contains("\"w\"") && message.contains("\"v\""), "{message}");
@@ -356,7 +357,7 @@ proptest! {
 fn with_state_formats() -> impl Iterator<Item = (&'static str, fallline::Recipe)> {
     let found = common::ONE_EACH.iter().map(|text| (*text, recipe(text)));
     found.filter(|(_, recipe)| {
-        fallline::optim::StateFormats::all(Format::Bf16).check(recipe.algorithm()).is_ok()
+        fallline::optim::StateStorage::all(Format::Bf16).check(recipe.algorithm()).is_ok()
     })
 }
 
@@ -367,7 +368,7 @@ fn no_format_makes_a_positive_square_0() {
     // Whether the squares of small gradients are positive after each step.
     let positive = |recipe: &fallline::Recipe, format: Format| {
         let mut optimizer = recipe.optimizer(best());
-        optimizer.set_state_formats(0, fallline::optim::StateFormats::all(format)).unwrap();
+        optimizer.set_state_storage(0, fallline::optim::StateStorage::all(format)).unwrap();
         let (mut random, mut p, mut found) = (Random(11), vec![0.5f32; 512], Vec::new());
         for t in 0..12 {
             let mut g: Vec<f32> = random.units(512).iter().map(|&x| x as f32).collect();
@@ -410,7 +411,7 @@ fn a_copy_of_the_parameter_is_kept_in_full() {
         for format in format_names().into_iter().filter(|name| !matches!(*name, "f64" | "f32")) {
             let mut optimizer = recipe.optimizer(best());
             let format = Format::named(format).unwrap();
-            optimizer.set_state_formats(0, fallline::optim::StateFormats::all(format)).unwrap();
+            optimizer.set_state_storage(0, fallline::optim::StateStorage::all(format)).unwrap();
             let mut p: Vec<f32> = Random(5).units(300).iter().map(|&x| x as f32).collect();
             optimizer.step(&mut [param("w", &mut p, &[0f32; 300])]).unwrap();
             let state = &optimizer.params()[0];

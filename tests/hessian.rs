@@ -4,7 +4,7 @@ mod common;
 
 use common::{best, build, recipe};
 use fallline::optim::{Error, frozen, param};
-use fallline::{Checkpoint, Driver, NonFinite, Optimizer, Value};
+use fallline::{Checkpoint, Driver, NonFinitePolicy, Optimizer, Value};
 
 const SOPHIA: &str = "dict(type='SophiaG', lr=0.1, betas=(0.9, 0.75), weight_decay=0.0, bs=1.0)";
 
@@ -92,10 +92,10 @@ fn what_cannot_be_taken_changes_nothing() {
     ));
     assert!(optimizer.params().is_empty());
 
-    let mut careful = recipe(SOPHIA).optimizer(best()).with_non_finite(NonFinite::Skip);
+    let mut careful = recipe(SOPHIA).optimizer(best()).with_non_finite(NonFinitePolicy::Skip);
     assert!(careful.update_hessian(&mut [param("p", &mut p, &g)]).unwrap().skipped());
     assert!(careful.params().is_empty());
-    let mut strict = recipe(SOPHIA).optimizer(best()).with_non_finite(NonFinite::Error);
+    let mut strict = recipe(SOPHIA).optimizer(best()).with_non_finite(NonFinitePolicy::Error);
     assert!(matches!(strict.update_hessian(&mut [param("p", &mut p, &g)]), Err(Error::NonFinite { .. })));
     // By default it propagates, as in torch.
     optimizer.update_hessian(&mut [param("p", &mut p, &g)]).unwrap();

@@ -1,6 +1,6 @@
 //! Configurations that say something where it means nothing, and what is said of that.
 
-use fallline::optim::wrapper::Clip;
+use fallline::optim::gradient_config::Clip;
 use fallline::prelude::*;
 use fallline::registry::config::load;
 use fallline::registry::{AnyRecipe, Plan};
@@ -32,7 +32,7 @@ fn keys_of_a_wrapper_are_told_where_they_belong() {
     assert!(error("dict(optimizer=dict(type='SGD'), grad_clip=dict(max_norm=1))").contains("clip_grad=…"));
     // They are names like any other where there is a wrapper.
     let text = "clip_grad = dict(max_norm=1.0)\noptim_wrapper = dict(optimizer=dict(type='SGD'), clip_grad=clip_grad)\n";
-    assert!(Recipe::from_text(text).unwrap().wrapper().clip.is_some());
+    assert!(Recipe::from_text(text).unwrap().gradient_config().clip.is_some());
 }
 
 /// A dict that says that it is a wrapper is one, under whatever name.
@@ -45,9 +45,9 @@ fn a_wrapper_is_known_by_its_type() {
         [wrapper.to_owned(), format!("optimizer = {wrapper}"), format!("dict(optim_wrapper={wrapper})")]
     {
         let recipe = Recipe::from_text(&text).unwrap();
-        assert_eq!((recipe.algorithm().name(), &recipe.wrapper().clip), ("SGD", &clip), "{text}");
+        assert_eq!((recipe.algorithm().name(), &recipe.gradient_config().clip), ("SGD", &clip), "{text}");
         let again = Recipe::from_text(&recipe.to_source()).unwrap();
-        assert_eq!(again.wrapper(), recipe.wrapper(), "{text}");
+        assert_eq!(again.gradient_config(), recipe.gradient_config(), "{text}");
     }
     assert!(
         error("dict(type='MyOptimWrapper', optimizer=dict(type='SGD'))").contains("type=\"MyOptimWrapper\"")
@@ -159,16 +159,16 @@ fn old_configurations_are_told_as_such() {
                 lr_config = dict(policy='step', step=[8, 11])\nrunner = dict(type='EpochBasedRunner', max_epochs=12)\n";
     let recipe = Recipe::from_text(text).unwrap();
     let clip = Some(Clip::Norm { max_norm: 35.0, norm_type: 2.0, error_if_nonfinite: false });
-    assert_eq!(recipe.wrapper().clip, clip);
+    assert_eq!(recipe.gradient_config().clip, clip);
     assert!(
         recipe.warnings()[0].contains("`lr_config` is MMCV 1.x's, and not read"),
         "{:?}",
         recipe.warnings()
     );
-    assert_eq!(Recipe::from_text(&recipe.to_source()).unwrap().wrapper().clip, clip);
+    assert_eq!(Recipe::from_text(&recipe.to_source()).unwrap().gradient_config().clip, clip);
     let none =
         Recipe::from_text("optimizer = dict(type='SGD')\noptimizer_config = dict(grad_clip=None)\n").unwrap();
-    assert!(none.wrapper().clip.is_none() && none.warnings().is_empty());
+    assert!(none.gradient_config().clip.is_none() && none.warnings().is_empty());
     let fp16 =
         "optimizer = dict(type='SGD')\noptimizer_config = dict(type='Fp16OptimizerHook', loss_scale=512.)\n";
     assert!(Recipe::from_text(fp16).unwrap().warnings()[0].contains("Fp16OptimizerHook in it is not read"));
@@ -194,5 +194,5 @@ fn new_style_configurations_are_recipes() {
     assert!(plan.warnings().is_empty());
     let recipe = Recipe::from_file(format!("{samples}retina_sgd.py")).unwrap();
     assert_eq!((recipe.algorithm().name(), recipe.length(1).epochs), ("SGD", Some(24)));
-    assert!(recipe.wrapper().scaler.is_some());
+    assert!(recipe.gradient_config().scaler.is_some());
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{best, build, recipe};
-use fallline::optim::{Binding, Error, LoadOptions, Mode, ParamFormat, frozen, param};
+use fallline::optim::{Binding, Error, LoadOptions, Mode, ParamPrecision, frozen, param};
 use fallline::ranks::threads;
 use fallline::{Checkpoint, Cpu, Driver, Format, Optimizer, Tensor, Value};
 use half::bf16;
@@ -61,7 +61,7 @@ fn evaluation_weights_are_the_average_and_come_back() {
 fn copies_are_evaluated_without_a_trace() {
     let run = |looks: bool| {
         let (mut optimizer, mut p) = (build(FREE), vec![bf16::from_f32(1.0), bf16::from_f32(-2.0)]);
-        optimizer.set_param_format(0, ParamFormat::Master).unwrap();
+        optimizer.set_param_precision(0, ParamPrecision::MasterWeights).unwrap();
         for t in 0..6 {
             optimizer.step(&mut [param("p", &mut p, &grad(t, 2))]).unwrap();
             if looks {

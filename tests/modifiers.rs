@@ -57,13 +57,13 @@ fn passed(
                 for (view, storage) in views.iter_mut().zip(left.take()?) {
                     *view = Some(View::write(storage));
                 }
-                Some(TensorPass { elements, row: 0 })
+                Some(TensorPass { elements, constant_set: 0 })
             },
-            rows: &row,
+            constants: &row,
             tensor_scalars: &own,
             plan: &mut backend.plan(),
             sums: &mut sums,
-            beside: &[],
+            fused: &[],
             checked: false,
         })
         .unwrap();

@@ -331,21 +331,21 @@ fn run_network(
         let all = values.iter_mut().zip(&grads).zip(NETWORK).enumerate();
         let given = all.filter(|(i, (_, (_, _, muon)))| chosen(*muon) && !(*i == 2 && t == 1));
         let mut bound: Vec<_> = given
-            .map(|(_, ((value, grad), (name, extents, _)))| param(name, value, grad).shaped(&shape(extents)))
+            .map(|(_, ((value, grad), (name, dims, _)))| param(name, value, grad).shaped(&shape(dims)))
             .collect();
         optimizer.step(&mut bound).unwrap();
     }
 }
 
 fn network() -> Vec<Vec<f32>> {
-    let sizes = NETWORK.iter().map(|(_, extents, _)| extents.iter().product::<usize>());
+    let sizes = NETWORK.iter().map(|(_, dims, _)| dims.iter().product::<usize>());
     sizes.enumerate().map(|(i, size)| numbers(i, 0, size)).collect()
 }
 
 #[test]
 fn the_rest_is_adamw_and_matrices_are_muon_to_the_bit() {
     for backend in backends() {
-        let plain = |extents: &[usize]| extents.to_vec();
+        let plain = |dims: &[usize]| dims.to_vec();
         let mut values = network();
         let mut mixed = optimizer(&backend, REST);
         run_network(&mut mixed, &mut values, 0..4, |_| true, plain);
@@ -353,7 +353,7 @@ fn the_rest_is_adamw_and_matrices_are_muon_to_the_bit() {
         let mut apart = network();
         let mut muon = optimizer(&backend, "");
         // Convolutions as matrices of the first extent and the others.
-        let flat = |extents: &[usize]| vec![extents[0], extents[1..].iter().product()];
+        let flat = |dims: &[usize]| vec![dims[0], dims[1..].iter().product()];
         run_network(&mut muon, &mut apart, 0..4, |muon| muon, flat);
         let mut adamw = recipe(ADAMW).optimizer(Arc::clone(&backend));
         run_network(&mut adamw, &mut apart, 0..4, |muon| !muon, plain);
@@ -369,7 +369,7 @@ fn the_rest_is_adamw_and_matrices_are_muon_to_the_bit() {
 #[test]
 fn a_checkpoint_of_both_goes_on_to_the_bit() {
     let backend = best();
-    let plain = |extents: &[usize]| extents.to_vec();
+    let plain = |dims: &[usize]| dims.to_vec();
     let (mut whole, mut parted) = (network(), network());
     run_network(&mut optimizer(&backend, REST), &mut whole, 0..4, |_| true, plain);
     let mut first = optimizer(&backend, REST);

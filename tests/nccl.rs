@@ -15,7 +15,7 @@ mod seams;
 mod training;
 
 use common::{on_gpu, recipe};
-use fallline::core::ranks::{Communicator, Counting, RankError, threads};
+use fallline::core::ranks::{Communicator, CountingComm, RankError, threads};
 use fallline::optim::{GradRef, ParamRef, frozen, param};
 use fallline::{Backend, Format, Optimizer, Tensor};
 use fallline_cuda::Cuda;
@@ -112,7 +112,7 @@ fn tensors_of_the_devices_are_stepped_together() {
         for &world in worlds() {
             let all = on_each(world, LIMIT, |ranks, device| {
                 let rank = ranks.rank();
-                let ranks: Arc<dyn Communicator> = Arc::new(Counting::new(Arc::new(ranks)));
+                let ranks: Arc<dyn Communicator> = Arc::new(CountingComm::new(Arc::new(ranks)));
                 let backend: Arc<dyn Backend> = device;
                 let mut optimizer =
                     recipe(text).optimizer(Arc::clone(&backend)).with_ranks(Arc::clone(&ranks));
@@ -226,7 +226,7 @@ fn restored(ranks: Arc<dyn Communicator>, backend: Arc<dyn Backend>) -> Vec<Vec<
             let grad: GradRef<'_> = if kind == 0 { (&grad).into() } else { (&flat).into() };
             optimizer.step(&mut [param("p", held_now.param(), grad)]).unwrap();
             let (bits, saved) = (held_now.bits(), optimizer.save().unwrap());
-            if optimizer.is_parted("p") {
+            if optimizer.has_diverged("p") {
                 parted += 1;
                 held_now = held(7.0);
             }
@@ -235,7 +235,7 @@ fn restored(ranks: Arc<dyn Communicator>, backend: Arc<dyn Backend>) -> Vec<Vec<
             optimizer.restore_params(&mut [frozen("p", held_now.param())]).unwrap();
             assert!(held_now.bits() == bits, "{kind}{storing} after step {t}");
         }
-        assert!(ranks.world() == 1 || parted > 4, "{kind}{storing}");
+        assert!(ranks.world_size() == 1 || parted > 4, "{kind}{storing}");
         held_now.bits()
     };
     [("", 0), ("", 1), ("", 2), (", param_format='master'", 2), ("", 3)].into_iter().map(run).collect()
@@ -250,7 +250,7 @@ fn an_id_is_handed_on_by_other_ranks() {
             scope.spawn(move || {
                 let device = Arc::new(Cuda::new(rank.rank()).unwrap());
                 let nccl = Nccl::beside(device, &rank, LIMIT).unwrap();
-                assert_eq!((nccl.rank(), nccl.world()), (rank.rank(), world));
+                assert_eq!((nccl.rank(), nccl.world_size()), (rank.rank(), world));
                 nccl.barrier().unwrap();
             });
         }

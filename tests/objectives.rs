@@ -5,7 +5,7 @@ mod common;
 use common::{build, search};
 use fallline::optim::average::Average;
 use fallline::optim::{Binding, Error, Objective, Result, param};
-use fallline::{NonFinite, Optimizer};
+use fallline::{NonFinitePolicy, Optimizer};
 
 /// Rosenbrock's function, its variables in two parameters; it may fail at one evaluation.
 #[derive(Clone)]
@@ -113,7 +113,7 @@ fn a_nan_ends_the_step_where_it_began() {
         [WOLFE, "dict(type='LBFGS', max_iter=4, lr=0.001)", "dict(type='LBFGS', max_iter=1, lr=0.001)"]
     {
         for (nan_at, loss) in (6..14).flat_map(|at| [(at, false), (at, true)]) {
-            for policy in [NonFinite::Skip, NonFinite::Error] {
+            for policy in [NonFinitePolicy::Skip, NonFinitePolicy::Error] {
                 let build =
                     || search(text).with_non_finite(policy).averaged(Average::exponential(0.5).unwrap());
                 let (mut valley, mut optimizer) =
@@ -129,11 +129,13 @@ fn a_nan_ends_the_step_where_it_began() {
                         continue;
                     }
                     match (policy, found) {
-                        (NonFinite::Skip, Ok(value)) => assert_eq!(value.is_nan(), loss && first == nan_at),
-                        (NonFinite::Error, Err(Error::NonFiniteLoss { loss: value })) => {
+                        (NonFinitePolicy::Skip, Ok(value)) => {
+                            assert_eq!(value.is_nan(), loss && first == nan_at)
+                        }
+                        (NonFinitePolicy::Error, Err(Error::NonFiniteLoss { loss: value })) => {
                             assert!(loss && value.is_nan())
                         }
-                        (NonFinite::Error, Err(Error::NonFinite { param, count })) => {
+                        (NonFinitePolicy::Error, Err(Error::NonFinite { param, count })) => {
                             assert_eq!((loss, param.as_str(), count), (false, "y", 1));
                         }
                         (_, found) => panic!("{text} {nan_at} {policy:?}: {found:?}"),

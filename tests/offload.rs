@@ -9,12 +9,12 @@ use fallline::core::backend::{
 };
 use fallline::core::host::{Slice, SliceMut};
 use fallline::core::private::Sealed;
-use fallline::core::transfer::{Copying, Transfers};
+use fallline::core::transfer::{AsyncCopy, Transfers};
 use fallline::core::{Device, Result, Storage};
 use fallline::optim::average::Average;
-use fallline::optim::wrapper::{Accumulate, Clip, Wrapper};
-use fallline::optim::{Binding, Error, ParamFormat, ParamState, can_offload, frozen, param};
-use fallline::{Backend, Checkpoint, Cpu, Driver, Format, NonFinite, Optimizer, Tensor};
+use fallline::optim::gradient_config::{Accumulate, Clip, GradientConfig};
+use fallline::optim::{Binding, Error, ParamPrecision, ParamState, can_offload, frozen, param};
+use fallline::{Backend, Checkpoint, Cpu, Driver, Format, NonFinitePolicy, Optimizer, Tensor};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Two that fill a chunk of 2^19 elements together with a third, one that goes over several, and small ones.
@@ -94,7 +94,7 @@ fn states(optimizer: &Driver) -> Vec<(String, &'static str, Vec<f64>)> {
 fn alone(text: &str, format: Format) -> Driver {
     let mut driver = recipe(text).optimizer(host());
     if matches!(format, Format::Bf16 | Format::F16) {
-        driver.set_param_format(0, ParamFormat::Master).unwrap();
+        driver.set_param_precision(0, ParamPrecision::MasterWeights).unwrap();
     }
     driver
 }
@@ -173,18 +173,18 @@ fn checkpoints_go_both_ways() {
 fn what_goes_on_around_a_step_stays_on_the_device() {
     let _turn = turn("unchecked,eager");
     let norm = Clip::Norm { max_norm: 0.5, norm_type: 2.0, error_if_nonfinite: false };
-    let wrappers: [fn(&mut Wrapper, Clip); 2] = [
+    let wrappers: [fn(&mut GradientConfig, Clip); 2] = [
         |wrapper, norm| wrapper.clip = Some(norm),
         |wrapper, _| {
-            wrapper.accumulate = Accumulate { counts: 2, total: None };
+            wrapper.accumulate = Accumulate { accumulation_steps: 2, total: None };
             wrapper.clip = Some(Clip::Value { clip_value: 0.25 });
         },
     ];
     for (number, change) in wrappers.into_iter().enumerate() {
-        let mut wrapper = Wrapper::default();
+        let mut wrapper = GradientConfig::default();
         change(&mut wrapper, norm);
         let around = |driver: Driver| {
-            let driver = driver.wrapped(wrapper.clone()).with_non_finite(NonFinite::Skip);
+            let driver = driver.with_gradients(wrapper.clone()).with_non_finite(NonFinitePolicy::Skip);
             driver.averaged(Average::exponential(0.25).unwrap())
         };
         let formats = (Format::F32, Format::F32);
@@ -278,7 +278,7 @@ struct Logged(Arc<dyn Backend>, Log);
 struct LoggedTransfers<'t, 's>(&'t mut dyn Transfers<'s>, Log);
 
 #[derive(Debug)]
-struct LoggedCopy(Box<dyn Copying>, Log, Event);
+struct LoggedCopy(Box<dyn AsyncCopy>, Log, Event);
 
 fn note(log: &Log, event: Event) {
     log.lock().unwrap().push(event);
@@ -288,21 +288,21 @@ fn bytes(views: &[View<'_>]) -> usize {
     views.iter().map(|view| view.len() * view.format().bytes()).sum()
 }
 
-impl Copying for LoggedCopy {
-    fn finish(self: Box<Self>) -> Result<Storage> {
+impl AsyncCopy for LoggedCopy {
+    fn wait(self: Box<Self>) -> Result<Storage> {
         note(&self.1, self.2);
-        self.0.finish()
+        self.0.wait()
     }
 }
 
 impl<'s> Transfers<'s> for LoggedTransfers<'_, 's> {
-    fn fetch(&mut self, from: Vec<View<'s>>, to: Storage) -> Result<Box<dyn Copying>> {
+    fn d2h(&mut self, from: Vec<View<'s>>, to: Storage) -> Result<Box<dyn AsyncCopy>> {
         note(&self.1, Event::Fetch(bytes(&from)));
-        Ok(Box::new(LoggedCopy(self.0.fetch(from, to)?, Arc::clone(&self.1), Event::Fetched)))
+        Ok(Box::new(LoggedCopy(self.0.d2h(from, to)?, Arc::clone(&self.1), Event::Fetched)))
     }
-    fn send(&mut self, from: Storage, to: Vec<View<'s>>) -> Result<Box<dyn Copying>> {
+    fn h2d(&mut self, from: Storage, to: Vec<View<'s>>) -> Result<Box<dyn AsyncCopy>> {
         note(&self.1, Event::Send(bytes(&to)));
-        Ok(Box::new(LoggedCopy(self.0.send(from, to)?, Arc::clone(&self.1), Event::Sent)))
+        Ok(Box::new(LoggedCopy(self.0.h2d(from, to)?, Arc::clone(&self.1), Event::Sent)))
     }
 }
 
@@ -315,8 +315,8 @@ impl Backend for Logged {
     fn describe(&self) -> String {
         self.0.describe()
     }
-    fn reaches_host(&self) -> bool {
-        self.0.reaches_host()
+    fn is_host_accessible(&self) -> bool {
+        self.0.is_host_accessible()
     }
     fn plan(&self) -> Plan {
         self.0.plan()
@@ -332,11 +332,11 @@ impl Backend for Logged {
             },
             kernel: pass.kernel,
             compute: pass.compute,
-            rows: pass.rows,
+            constants: pass.constants,
             tensor_scalars: pass.tensor_scalars,
             plan: &mut *pass.plan,
             sums: &mut *pass.sums,
-            beside: pass.beside,
+            fused: pass.fused,
             checked: false,
         });
         note(&self.1, Event::Step(elements));

@@ -6,7 +6,7 @@ use common::{
     Buffer, CASES, Random, Tensor, best, bind, build, cpu, edited, entry_bytes, isas, outcome_of, recipe,
 };
 use fallline::optim::param;
-use fallline::{Checkpoint, Format, Isa, NonFinite, Optimizer};
+use fallline::{Checkpoint, Format, Isa, NonFinitePolicy, Optimizer};
 use proptest::prelude::*;
 
 /// Algorithms that can climb, with options that matter to it.
@@ -182,7 +182,7 @@ proptest! {
 
 /// The reported norm of the first step.
 fn norms(tensors: &[Tensor], backend: std::sync::Arc<dyn fallline::Backend>) -> f64 {
-    let mut optimizer = recipe("SGD").optimizer(backend).with_non_finite(NonFinite::Skip);
+    let mut optimizer = recipe("SGD").optimizer(backend).with_non_finite(NonFinitePolicy::Skip);
     let mut tensors = tensors.to_vec();
     optimizer.step(&mut bind(&mut tensors, 0)).unwrap().grad_norm().unwrap()
 }

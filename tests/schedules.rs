@@ -3,7 +3,7 @@
 use fallline::optim::hyper::Value;
 use fallline::optim::schedule::{
     CosineAnnealing, Exponential, Linear, Numbers, OneCycle, PerGroup, Scheduled, Scheduler, Target,
-    warm_up_and_cosine,
+    warmup_cosine,
 };
 use fallline::prelude::*;
 use fallline::registry::Length;
@@ -259,7 +259,7 @@ fn what_fails_leaves_everything_as_it_was() {
 #[test]
 fn warm_up_and_cosine_is_one_line() {
     let mut numbers = Numbers::new([("lr", 0.4)]);
-    let mut schedule = Schedule::new(warm_up_and_cosine(4, 12), &mut numbers).unwrap();
+    let mut schedule = Schedule::new(warmup_cosine(4, 12), &mut numbers).unwrap();
     let mut rates = Vec::new();
     for _ in 0..13 {
         rates.push(numbers["lr"]);
@@ -273,7 +273,7 @@ fn warm_up_and_cosine_is_one_line() {
         };
         assert!((rate - expected).abs() < 1e-15, "step {t}: {rate}, {expected}");
     }
-    assert!(Schedule::new(warm_up_and_cosine(0, 5), &mut numbers).is_ok());
+    assert!(Schedule::new(warmup_cosine(0, 5), &mut numbers).is_ok());
 }
 
 /// An entry that does not say where it ends does so with training, if its length is known, as in MMEngine's Runner.

@@ -5,7 +5,7 @@ mod common;
 use common::{Random, best, build, recipe, search};
 use fallline::optim::hyper::Value;
 use fallline::optim::{Binding, Error, Objective, param};
-use fallline::{NonFinite, Optimizer};
+use fallline::{NonFinitePolicy, Optimizer};
 use proptest::prelude::*;
 
 /// Of D-Adaptation, with options under which d can move.
@@ -69,14 +69,14 @@ proptest! {
     #[test]
     fn d_adaptation_refuses_nan(seed in any::<u64>(), case in 0..D_ADAPTATION.len(), place in 0..20usize) {
         let mut random = Random(seed);
-        for policy in [NonFinite::Skip, NonFinite::Error] {
+        for policy in [NonFinitePolicy::Skip, NonFinitePolicy::Error] {
             let mut optimizer = recipe(D_ADAPTATION[case]).optimizer(best()).with_non_finite(policy);
             let (mut p, mut g) = (random.units(20), random.units(20));
             optimizer.step(&mut [param("p", &mut p, &g)]).unwrap();
             let (before, d) = (p.clone(), optimizer.shared("d"));
             g[place] = f64::NAN;
             match optimizer.step(&mut [param("p", &mut p, &g)]) {
-                Ok(report) => prop_assert!(policy == NonFinite::Skip && report.skipped()),
+                Ok(report) => prop_assert!(policy == NonFinitePolicy::Skip && report.skipped()),
                 Err(error) => prop_assert!(matches!(error, Error::NonFinite { .. }), "{}", error),
             }
             prop_assert_eq!((&p, optimizer.shared("d"), optimizer.params()[0].steps), (&before, d, 1));

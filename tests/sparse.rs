@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Buffer, Random, backends, best, bits, build, cpu, recipe};
-use fallline::optim::{Binding, Error, NonFinite, Start, frozen, param, rows};
+use fallline::optim::{Binding, Error, NonFinitePolicy, Start, frozen, param, rows};
 use fallline::{Backend, Checkpoint, Compute, Driver, Format, Isa, Optimizer, Tensor};
 use ndarray::{Array2, s};
 use proptest::prelude::*;
@@ -371,7 +371,7 @@ fn nan_in_the_rows_is_seen_and_the_norm_is_that_of_their_sums() {
     let mut values = vec![1.0f32; 9];
     let indices = [2i64, 0, 2];
     for text in ["SparseAdam", "Lion"] {
-        let mut optimizer = recipe(text).optimizer(best()).with_non_finite(NonFinite::Skip);
+        let mut optimizer = recipe(text).optimizer(best()).with_non_finite(NonFinitePolicy::Skip);
         let report =
             optimizer.step(&mut [param("p", &mut p, rows(&indices, &values)).shaped(&[4, 3])]).unwrap();
         // Row 0 is three ones, row 2 three twos.

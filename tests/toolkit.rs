@@ -8,8 +8,8 @@ use common::{
 };
 use fallline::optim::StepReport;
 use fallline::optim::average::Average;
-use fallline::optim::wrapper::{Accumulate, Clip, LossScaler, Wrapper};
-use fallline::optim::{Member, ModuleKind, frozen, param};
+use fallline::optim::gradient_config::{Accumulate, Clip, GradientConfig, LossScaler};
+use fallline::optim::{ModuleKind, ParamInfo, frozen, param};
 use fallline::prelude::*;
 use fallline::{Format, Shape, registry};
 use serde_json::Value;
@@ -37,9 +37,9 @@ fn groups_are_those_of_mmengine() {
         let text = format!("optim_wrapper = dict(optimizer={optimizer}, paramwise_cfg={rules})\n");
         let driver = recipe(&text).optimizer(Cpu::scalar().shared());
         for (name, param) in params {
-            let extents: Vec<usize> = serde_json::from_value(param["shape"].clone()).unwrap();
+            let dims: Vec<usize> = serde_json::from_value(param["shape"].clone()).unwrap();
             let kind = ModuleKind::from_name(param["module"].as_str().unwrap()).unwrap();
-            let group = driver.group_of(&Member { name, shape: &Shape::from(&extents[..]), kind });
+            let group = driver.group_of(&ParamInfo { name, shape: &Shape::from(&dims[..]), kind });
             let got = ["lr", "weight_decay"].map(|name| driver.get(group, name).unwrap().as_f64().unwrap());
             // The same product of the same two numbers.
             assert_eq!(got.to_vec(), numbers(&case["expected"][name]), "{rules}: {name}");
@@ -55,8 +55,8 @@ fn kinds_of_modules_are_guessed() {
     // not called so does not tell; nor does a `gamma` of the model itself.
     let differ = ["head.0.weight"];
     for (name, param) in file["params"].as_object().unwrap() {
-        let extents: Vec<usize> = serde_json::from_value(param["shape"].clone()).unwrap();
-        let guessed = ModuleKind::guess(name, &Shape::from(&extents[..]));
+        let dims: Vec<usize> = serde_json::from_value(param["shape"].clone()).unwrap();
+        let guessed = ModuleKind::guess(name, &Shape::from(&dims[..]));
         let told = ModuleKind::from_name(param["module"].as_str().unwrap()).unwrap();
         let unknown = name.starts_with("backbone.layer2.1") && name.ends_with("bias");
         assert_eq!(guessed == told, !differ.contains(&&**name) && !unknown, "{name}: {guessed:?}, {told:?}");
@@ -263,12 +263,12 @@ fn a_step_in_pieces_has_the_same_bits() {
 #[test]
 fn a_step_in_two_rounds_has_the_same_bits() {
     let clip = |max_norm, norm_type| Some(Clip::Norm { max_norm, norm_type, error_if_nonfinite: false });
-    let with = |change: &dyn Fn(&mut Wrapper)| {
-        let mut wrapper = Wrapper::default();
+    let with = |change: &dyn Fn(&mut GradientConfig)| {
+        let mut wrapper = GradientConfig::default();
         change(&mut wrapper);
         wrapper
     };
-    let accumulate = Accumulate { counts: 3, total: Some(8) };
+    let accumulate = Accumulate { accumulation_steps: 3, total: Some(8) };
     let wrappers = [
         with(&|_| {}),
         with(&|w| w.clip = clip(0.5, 2.0)),
@@ -285,12 +285,12 @@ fn a_step_in_two_rounds_has_the_same_bits() {
             (w.scaler, w.accumulate, w.clip) = (Some(LossScaler::default()), accumulate, clip(0.5, 1.0))
         }),
     ];
-    let policies = [NonFinite::Propagate, NonFinite::Skip, NonFinite::Error];
+    let policies = [NonFinitePolicy::Propagate, NonFinitePolicy::Skip, NonFinitePolicy::Error];
     for text in ["AdamW", "dict(type='LAMB', lr=0.1)", "dict(type='AdamW8bit')"] {
         for (wrapper, policy) in wrappers.iter().flat_map(|w| policies.map(|policy| (w, policy))) {
             let about = format!("{text}, {wrapper:?}, {policy:?}");
             let build = || {
-                let built = build_on(best(), text).wrapped(wrapper.clone()).with_non_finite(policy);
+                let built = build_on(best(), text).with_gradients(wrapper.clone()).with_non_finite(policy);
                 built.averaged(Average::exponential(0.25).unwrap())
             };
             let (mut whole, mut rounds) = (build(), build());
@@ -323,14 +323,14 @@ fn a_step_in_two_rounds_has_the_same_bits() {
                                 skipped,
                                 updated,
                                 without_grad,
-                                poisoned,
+                                corrupt_state,
                                 loss_scale,
                                 accumulated,
                                 ..
                             } = report.clone();
                             let (norm, factor) = (report.grad_norm(), report.clip_factor());
                             let norms = [norm, factor].map(|x| x.map(f64::to_bits));
-                            (skipped, updated, without_grad, poisoned, loss_scale, accumulated, norms)
+                            (skipped, updated, without_grad, corrupt_state, loss_scale, accumulated, norms)
                         };
                         assert_eq!(numbers(&got), numbers(&expected), "{about}: {t}");
                     }
@@ -352,9 +352,9 @@ fn a_step_in_two_rounds_has_the_same_bits() {
 fn what_is_not_inspected_is_not_applied() {
     let clipped = |norm_type| Clip::Norm { max_norm: 1.0, norm_type, error_if_nonfinite: false };
     let with = |clip: Clip| {
-        let mut wrapper = Wrapper::default();
+        let mut wrapper = GradientConfig::default();
         wrapper.clip = Some(clip);
-        common::build("SGD").wrapped(wrapper)
+        common::build("SGD").with_gradients(wrapper)
     };
     let mut driver = with(clipped(3.0));
     let error = driver.begin().map(drop).unwrap_err().to_string();
@@ -366,7 +366,7 @@ fn what_is_not_inspected_is_not_applied() {
     assert!(step.inspect(param("w", &mut one, &grad)).is_err(), "twice");
     let error = step.apply(param("v", &mut other, &grad)).unwrap_err().to_string();
     assert!(
-        error.contains(r#"the gradient of "v" must be inspected first (Stream::inspect): clipping"#),
+        error.contains(r#"the gradient of "v" must be inspected first (IncrementalStep::inspect): clipping"#),
         "{error}"
     );
     step.apply(param("w", &mut one, &grad)).unwrap();
@@ -374,9 +374,9 @@ fn what_is_not_inspected_is_not_applied() {
     assert!(error.contains(r#""v" is inspected after a parameter was applied"#), "{error}");
     assert_eq!(step.finish().unwrap().updated, 1);
     // A gradient that was accumulated, and an iteration that was left: half of it would be lost, or counted twice.
-    let mut wrapper = Wrapper::default();
-    wrapper.accumulate = Accumulate { counts: 2, total: None };
-    let mut driver = common::build("SGD").wrapped(wrapper);
+    let mut wrapper = GradientConfig::default();
+    wrapper.accumulate = Accumulate { accumulation_steps: 2, total: None };
+    let mut driver = common::build("SGD").with_gradients(wrapper);
     let mut step = driver.begin().unwrap();
     step.inspect(param("w", &mut one, &grad)).unwrap();
     drop(step);
@@ -407,7 +407,7 @@ fn a_step_that_is_half_taken_says_so() {
         let bound = values.iter_mut().zip(names).map(|(value, name)| param(name, value, &grad));
         driver.step(&mut bound.collect::<Vec<_>>()).map(drop)
     };
-    type Leave = fn(fallline::optim::Stream<'_>);
+    type Leave = fn(fallline::optim::IncrementalStep<'_>);
     let leave: [(&str, Leave); 3] = [
         ("dropped", |step| drop(step)),
         ("forgotten", |step| std::mem::forget(step)),
@@ -641,9 +641,9 @@ fn what_is_wrong_around_an_optimizer_is_named() {
 #[test]
 fn windows_do_not_lose_gradients_in_silence() {
     let build = || {
-        let mut wrapper = Wrapper::default();
-        wrapper.accumulate.counts = 2;
-        common::build("dict(type='SGD', lr=1.0)").wrapped(wrapper)
+        let mut wrapper = GradientConfig::default();
+        wrapper.accumulate.accumulation_steps = 2;
+        common::build("dict(type='SGD', lr=1.0)").with_gradients(wrapper)
     };
     let mut driver = build();
     let (mut a, mut b, grad) = (vec![1.0f32; 2], vec![1.0f32; 2], vec![0.5f32; 2]);

@@ -2,7 +2,7 @@
 
 mod protocol;
 
-use fallline::cpu::plain::Stream;
+use fallline::cpu::stream::StreamOperand;
 use fallline::optim::average::Average;
 use fallline::prelude::*;
 use fallline::{Backend, Recipe, Tensor};
@@ -53,10 +53,10 @@ struct Plain {
 impl Contender for Plain {
     fn step(&mut self) -> Result<()> {
         let streams = self.streams.iter_mut().map(|(written, bytes)| match written {
-            true => Stream::Update(bytes),
-            false => Stream::Read(bytes),
+            true => StreamOperand::Update(bytes),
+            false => StreamOperand::Read(bytes),
         });
-        black_box(self.cpu.plain_pass(self.elements, &mut streams.collect::<Vec<_>>(), black_box(0)));
+        black_box(self.cpu.stream_copy(self.elements, &mut streams.collect::<Vec<_>>(), black_box(0)));
         Ok(())
     }
 }

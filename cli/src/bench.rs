@@ -6,7 +6,7 @@ mod layout;
 use crate::common::{self, print, print_json, table};
 use crate::error::{Error, Result};
 use fallline::core::{Kernel, Operand, Role};
-use fallline::cpu::plain::Stream;
+use fallline::cpu::stream::StreamOperand;
 use fallline::optim::{Binding, param};
 use fallline::registry::names::ENTRIES;
 use fallline::{Backend, Cpu, Format, Optimizer, Recipe, Shape};
@@ -193,10 +193,10 @@ struct Passes<'r> {
 }
 
 impl<'r> Passes<'r> {
-    fn new(recipe: &'r Recipe, format: Format, extents: &[usize]) -> Passes<'r> {
+    fn new(recipe: &'r Recipe, format: Format, dims: &[usize]) -> Passes<'r> {
         let algorithm = recipe.algorithm();
         let begun = vec![1.0; algorithm.spec().shared.len()];
-        let program = algorithm.program(algorithm.variant("", &Shape::from(extents)).unwrap_or_default());
+        let program = algorithm.program(algorithm.variant("", &Shape::from(dims)).unwrap_or_default());
         let kept = |kernel: &&Kernel| !kernel.between.skips_of(algorithm.spec().shared, &begun);
         let mut kernels: Vec<&Kernel> = program.kernels().filter(kept).collect();
         // A step in which nothing syncs, as most of them.
@@ -207,9 +207,9 @@ impl<'r> Passes<'r> {
         Passes { recipe, format, kernels, reads_grad }
     }
 
-    /// The bytes of an operand for each element of a tensor.
-    fn bytes_of(&self, operand: &Operand, extents: &[usize]) -> f64 {
-        let shape = Shape::from(extents);
+    /// Returns the bytes of an operand for each element of a tensor.
+    fn bytes_of(&self, operand: &Operand, dims: &[usize]) -> f64 {
+        let shape = Shape::from(dims);
         // Factors of rows and columns are fewer than the elements that they stand for.
         let own = self.recipe.algorithm().state(operand.name).shape(&shape).elements();
         let share = own as f64 / shape.elements().max(1) as f64;
@@ -220,26 +220,26 @@ impl<'r> Passes<'r> {
         }
     }
 
-    /// The bytes that a step over these tensors moves for each element.
+    /// Returns the bytes that a step over these tensors moves for each element.
     fn traffic(&self, shapes: &[Vec<usize>]) -> f64 {
         let first = if self.reads_grad { self.format.mean_bytes() } else { 0.0 };
-        let of = |extents: &[usize]| -> f64 {
+        let of = |dims: &[usize]| -> f64 {
             let passes = self.kernels.iter();
-            first + passes.map(|pass| pass.traffic(|operand| self.bytes_of(operand, extents))).sum::<f64>()
+            first + passes.map(|pass| pass.traffic(|operand| self.bytes_of(operand, dims))).sum::<f64>()
         };
-        let elements = |extents: &[usize]| extents.iter().product::<usize>();
-        let total: f64 = shapes.iter().map(|extents| elements(extents) as f64 * of(extents)).sum();
-        total / shapes.iter().map(|extents| elements(extents)).sum::<usize>().max(1) as f64
+        let elements = |dims: &[usize]| dims.iter().product::<usize>();
+        let total: f64 = shapes.iter().map(|dims| elements(dims) as f64 * of(dims)).sum();
+        total / shapes.iter().map(|dims| elements(dims)).sum::<usize>().max(1) as f64
     }
 }
 
-/// The bytes that an optimizer keeps for each element.
+/// Returns the bytes that an optimizer keeps for each element.
 fn state_bytes(optimizer: &dyn Optimizer, elements: usize) -> f64 {
     let bytes: usize = optimizer.params().iter().map(|param| param.state_bytes).sum();
     bytes as f64 / elements.max(1) as f64
 }
 
-/// The median of all rounds but the first, in nanoseconds an element.
+/// Returns the median of all rounds but the first, in nanoseconds an element.
 fn per_element(times: &mut [f64], elements: usize) -> f64 {
     let counted = &mut times[1..];
     counted.sort_by(f64::total_cmp);
@@ -260,7 +260,7 @@ fn measure<T: Measured>(
     elements: usize,
 ) -> Result<Row> {
     let shapes = layout.shapes(elements);
-    let lengths: Vec<usize> = shapes.iter().map(|extents| extents.iter().product()).collect();
+    let lengths: Vec<usize> = shapes.iter().map(|dims| dims.iter().product()).collect();
     let elements: usize = lengths.iter().sum();
     let passes = Passes::new(recipe, T::FORMAT, &shapes[0]);
     let bytes_per_element = passes.traffic(&shapes);
@@ -295,13 +295,13 @@ fn measure<T: Measured>(
     for (mut value, mut grad) in values.iter_mut().map(Vec::as_mut_slice).zip(grads.iter().map(Vec::as_slice))
     {
         while !value.is_empty()
-            && let Some((name, extents)) = rest.next()
+            && let Some((name, dims)) = rest.next()
         {
-            let n = extents.iter().product();
+            let n = dims.iter().product();
             let (own_value, own_grad);
             (own_value, value) = value.split_at_mut(n);
             (own_grad, grad) = grad.split_at(n);
-            bindings.push(T::bind(name, own_value, own_grad).shaped(extents));
+            bindings.push(T::bind(name, own_value, own_grad).shaped(dims));
         }
     }
     let mut optimizer = recipe.optimizer(Arc::clone(cpu) as Arc<dyn Backend>);
@@ -315,7 +315,7 @@ fn measure<T: Measured>(
             && let Some((_, grad)) = plain.iter().find(|(known, _)| *known == "grad")
         {
             let start = Instant::now();
-            black_box(cpu.plain_pass(elements, &mut [Stream::Read(grad)], black_box(0)));
+            black_box(cpu.stream_copy(elements, &mut [StreamOperand::Read(grad)], black_box(0)));
             took += start.elapsed().as_secs_f64();
         }
         for kernel in &passes.kernels {
@@ -324,13 +324,17 @@ fn measure<T: Measured>(
                 Some((operand.written, core::mem::take(bytes)))
             };
             let mut taken: Vec<_> = plain.iter_mut().map(stream).collect();
-            let mut streams: Vec<Stream<'_>> = taken
+            let mut streams: Vec<StreamOperand<'_>> = taken
                 .iter_mut()
                 .flatten()
-                .map(|(written, bytes)| if *written { Stream::Update(bytes) } else { Stream::Read(bytes) })
+                .map(
+                    |(written, bytes)| {
+                        if *written { StreamOperand::Update(bytes) } else { StreamOperand::Read(bytes) }
+                    },
+                )
                 .collect();
             let start = Instant::now();
-            black_box(cpu.plain_pass(elements, &mut streams, black_box(0)));
+            black_box(cpu.stream_copy(elements, &mut streams, black_box(0)));
             took += start.elapsed().as_secs_f64();
             for ((_, bytes), taken) in plain.iter_mut().zip(taken) {
                 *bytes = taken.map_or_else(|| core::mem::take(bytes), |(_, taken)| taken);

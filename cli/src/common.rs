@@ -69,7 +69,7 @@ pub fn unmatched<'n>(
     Ok(())
 }
 
-/// The backend of a `--device`.
+/// Returns the backend of a `--device`.
 pub fn device(name: &str, threads: Option<usize>) -> Result<Arc<dyn Backend>> {
     match name {
         "cpu" => Ok(cpu(threads)?.shared()),
@@ -82,7 +82,7 @@ pub fn device(name: &str, threads: Option<usize>) -> Result<Arc<dyn Backend>> {
     }
 }
 
-/// The CPU with a number of threads; all of them without one.
+/// Returns the CPU with a number of threads; all of them without one.
 pub fn cpu(threads: Option<usize>) -> Result<Cpu> {
     Ok(match threads {
         Some(threads) => Cpu::with_threads(threads)?,

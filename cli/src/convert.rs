@@ -5,8 +5,8 @@ mod folder;
 use crate::common;
 use crate::error::{Error, Result};
 use fallline::convert::{
-    self, Container, ExportOptions, ImportOptions, Limits, Named, Report, archive, deepspeed, flat,
-    from_torch, to_torch,
+    self, Container, ExportOptions, ImportOptions, Limits, Named, Report, archive, deepspeed, from_torch,
+    safetensors, to_torch,
 };
 use fallline::optim::checkpoint::write_atomically;
 use fallline::registry::names;
@@ -106,11 +106,11 @@ pub fn run(args: Args) -> Result<()> {
     let limits = Limits::default();
     let tree = || match from {
         Kind::Torch => archive::read(&bytes, &limits).map_err(wrong(&args.input)),
-        _ => flat::read(&bytes, &limits).map_err(wrong(&args.input)),
+        _ => safetensors::read(&bytes, &limits).map_err(wrong(&args.input)),
     };
     let written = |tree: &convert::Value<'_>| match to {
         Kind::Torch => archive::write(tree).map_err(wrong(&args.output)),
-        _ => flat::write(tree).map_err(wrong(&args.output)),
+        _ => safetensors::write(tree).map_err(wrong(&args.output)),
     };
     let (out, report) = match (from == Kind::Fallline, to == Kind::Fallline) {
         (true, true) => {
@@ -119,7 +119,7 @@ pub fn run(args: Args) -> Result<()> {
         (false, false) => {
             let tree = tree()?;
             let mut report = Report::default();
-            report.left_out = tree.passed_over();
+            report.left_out = tree.skipped_keys();
             report.opaque = tree.opaque_values();
             (written(&tree)?, report)
         }
@@ -174,7 +174,7 @@ fn rule(text: &str) -> std::result::Result<(String, String), String> {
     }
 }
 
-/// What bytes look like.
+/// Returns what bytes look like.
 fn kind_of(bytes: &[u8]) -> Kind {
     let header = bytes.get(..8).and_then(|length| {
         let length = usize::try_from(u64::from_le_bytes(length.try_into().ok()?)).ok()?;
@@ -218,7 +218,7 @@ impl Args {
         names.map(Some).map_err(|error| Error::Malformed { path: path.clone(), problem: error.to_string() })
     }
 
-    /// What a checkpoint's groups are stepped by.
+    /// Returns what a checkpoint's groups are stepped by.
     fn groups(&self, checkpoint: &Checkpoint) -> Result<Vec<Method>> {
         let malformed = |problem: String| Error::Malformed { path: self.input.clone(), problem };
         let manifest = checkpoint.manifest.optimizer.as_ref();

@@ -51,7 +51,7 @@ pub fn run(args: Args) -> Result<()> {
 /// The steps that options choose from, each with when it is taken.
 type Variants = [(String, Method)];
 
-/// The kernels of all variants, each once.
+/// Returns the kernels of all variants, each once.
 fn as_ptx(variants: &Variants, dtype: &str) -> String {
     let (compute, model) = match dtype {
         "f64" => (Compute::F64, Format::F64),
@@ -89,7 +89,7 @@ fn unknown(name: &str) -> Error {
     Error::Usage(format!("there is no optimizer {name:?}{hint}; {near}"))
 }
 
-/// The steps that an algorithm's options choose from: the defaults', and those of options that are on.
+/// Returns the steps that an algorithm's options choose from: the defaults', and those of options that are on.
 fn variants(entry: &Entry) -> Vec<(String, Method)> {
     use fallline::optim::hyper::Value;
     let mut variants = vec![("by default".to_owned(), entry.defaults())];
@@ -148,8 +148,8 @@ fn owned(lines: &[&str]) -> Vec<String> {
     lines.iter().map(|&line| line.to_owned()).collect()
 }
 
-/// How the tensors' own scalars of a rule are found: what the host computes, and what follows from sums, from the code
-/// that does it.
+/// Returns how the tensors' own scalars of a rule are found: what the host computes, and what follows from sums, from
+/// the code that does it.
 fn between(kernel: &'static Kernel) -> Vec<String> {
     let declared = &kernel.between.declared;
     let formulas = kernel.between.record();
@@ -188,7 +188,7 @@ impl Described {
         if self.kernel.is_some() { "Pass" } else { "Operation" }
     }
 
-    /// The scalars of a step that are not a hyperparameter under its own name.
+    /// Returns the scalars of a step that are not a hyperparameter under its own name.
     fn derived(kernel: &Kernel) -> impl Iterator<Item = (&'static str, String)> + use<> {
         let all = kernel.scalars.iter().map(|scalar| (scalar.name, readable(scalar.formula)));
         all.filter(|(name, formula)| name != formula)
@@ -232,12 +232,12 @@ impl Described {
     }
 }
 
-/// The names of an algorithm's states.
+/// Returns the names of an algorithm's states.
 fn states(method: &Method) -> Vec<&'static str> {
     method.algorithm().map_or(Vec::new(), |algorithm| algorithm.states())
 }
 
-/// What becomes of a row-sparse gradient, with the defaults.
+/// Returns what becomes of a row-sparse gradient, with the defaults.
 fn row_sparse(method: &Method) -> String {
     let Some(algorithm) = method.algorithm() else {
         return format!("refused ({} does not take row-sparse gradients)", method.name());
@@ -305,7 +305,7 @@ fn as_text(entry: &Entry, method: &Method, variants: &Variants) -> String {
     text
 }
 
-/// The modifiers that an optimizer takes.
+/// Returns the modifiers that an optimizer takes.
 fn around(method: &Method) -> String {
     let each = modifiers(method).map(|(name, goes)| match goes {
         Ok(()) => name.to_owned(),

@@ -42,7 +42,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The exit code: 2 for what the user wrote, 130 after Ctrl-C, 1 for everything else.
+    /// Returns the exit code: 2 for what the user wrote, 130 after Ctrl-C, 1 for everything else.
     pub fn code(&self) -> u8 {
         match self {
             Error::Usage(_) => 2,

@@ -3,7 +3,7 @@
 use crate::common::{Source, print, print_json, table, unmatched};
 use crate::error::{Error, Result};
 use fallline::core::Role;
-use fallline::optim::{AnyAlgorithm, Lookahead, Member, Modifiers, ModuleKind, ParamFormat};
+use fallline::optim::{AnyAlgorithm, Lookahead, Modifiers, ModuleKind, ParamInfo, ParamPrecision};
 use fallline::registry::paramwise;
 use fallline::{AnyRecipe, Cpu, Format, SearchRecipe, Shape};
 use serde::de::{Error as _, MapAccess, Visitor};
@@ -54,10 +54,10 @@ pub fn run(args: Args) -> Result<()> {
     let mut found = Vec::new();
     for Param { name, shape, kind, stored } in &params {
         let computed = computed(*stored);
-        let group = optimizer.group_of(&Member { name, shape, kind: *kind });
+        let group = optimizer.group_of(&ParamInfo { name, shape, kind: *kind });
         let Some(algorithm) = optimizer.algorithm_of(group) else { continue };
-        let formats = optimizer.state_formats(group).cloned().unwrap_or_default();
-        let params = optimizer.param_format(group).unwrap_or_default();
+        let formats = optimizer.state_storage(group).cloned().unwrap_or_default();
+        let params = optimizer.param_precision(group).unwrap_or_default();
         let refused = |problem: String| {
             Error::Usage(format!("{}: parameter {name:?} of shape {shape}: {problem}", args.params.display()))
         };
@@ -67,10 +67,12 @@ pub fn run(args: Args) -> Result<()> {
             })?;
         }
         let states = states_of(algorithm, name, shape, |state| {
-            formats.choose(algorithm, state, shape.elements(), computed)
+            formats.resolve(algorithm, state, shape.elements(), computed)
         });
         let mut states = states.map_err(|reason| refused(format!("{} {reason}", algorithm.name())))?;
-        states.extend((params == ParamFormat::Master).then(|| ("master", Format::F32, shape.elements())));
+        states.extend(
+            (params == ParamPrecision::MasterWeights).then(|| ("master", Format::F32, shape.elements())),
+        );
         let bytes = states.iter().map(|&(_, format, len)| format.size(len) + 4 * format.scales(len));
         let number = |name| algorithm.get(name).and_then(|value| value.as_f64());
         let mut row = json!({
@@ -93,7 +95,7 @@ pub fn run(args: Args) -> Result<()> {
 /// What stands before the keys that were passed over.
 const PASSED_OVER: &str = "; passed over: ";
 
-/// Which keys of a configuration were read, and which were passed over.
+/// Returns which keys of a configuration were read, and which were passed over.
 fn used(recipe: &AnyRecipe) -> String {
     let (read, passed_over) = recipe.keys();
     let passed_over = match passed_over.is_empty() {
@@ -103,7 +105,7 @@ fn used(recipe: &AnyRecipe) -> String {
     format!("read: {}{passed_over}", read.join(", "))
 }
 
-/// The modifiers of an optimizer, if any.
+/// Returns the modifiers of an optimizer, if any.
 fn modifiers_of(algorithm: &dyn AnyAlgorithm) -> Option<String> {
     let Modifiers { cautious, lookahead, .. } = algorithm.modifiers();
     let lookahead = lookahead.map(|Lookahead { k, alpha }| format!("Lookahead(k={k}, alpha={alpha})"));
@@ -111,7 +113,7 @@ fn modifiers_of(algorithm: &dyn AnyAlgorithm) -> Option<String> {
     (!each.is_empty()).then(|| each.join(", "))
 }
 
-/// What a search keeps of all parameters together, it keeps of none of them alone.
+/// Returns what a search keeps of all parameters together, it keeps of none of them alone.
 fn of_search(recipe: &SearchRecipe, params: &[Param]) -> Vec<serde_json::Value> {
     let search = recipe.search();
     let number = |name| search.get(name).and_then(|value| value.as_f64());
@@ -129,7 +131,7 @@ fn of_search(recipe: &SearchRecipe, params: &[Param]) -> Vec<serde_json::Value> 
     params.iter().map(row).collect()
 }
 
-/// What the states of a parameter are kept in where nothing else is said.
+/// Returns what the states of a parameter are kept in where nothing else is said.
 fn computed(stored: Option<Format>) -> Format {
     if stored == Some(Format::F64) { Format::F64 } else { Format::F32 }
 }
@@ -177,7 +179,7 @@ fn states_of(
     Ok(each.collect())
 }
 
-/// The name of the states' format, or each one's where they differ.
+/// Returns the name of the states' format, or each one's where they differ.
 fn format_of(states: &[(&'static str, Format, usize)], computed: Format) -> String {
     let Some((_, first, _)) = states.first() else { return computed.name().into() };
     if states.iter().all(|(_, format, _)| format.name() == first.name()) {

@@ -24,7 +24,7 @@ pub fn run(args: Args) -> crate::error::Result<()> {
     print(&ENTRIES.iter().map(|entry| format!("{}\n", entry.name)).collect::<String>())
 }
 
-/// What both `list` and `describe` tell of a name.
+/// Returns what both `list` and `describe` tell of a name.
 pub fn summary(entry: &Entry) -> serde_json::Value {
     let algorithm = entry.defaults();
     json!({
@@ -38,7 +38,7 @@ pub fn summary(entry: &Entry) -> serde_json::Value {
     })
 }
 
-/// The modifiers of an optimizer, as a configuration gives them, or why it refuses them.
+/// Returns the modifiers of an optimizer, as a configuration gives them, or why it refuses them.
 pub fn modifiers(method: &Method) -> [(&'static str, Result<(), String>); 2] {
     let around = |modify: &dyn Fn(Box<dyn AnyAlgorithm>) -> Result<Box<dyn AnyAlgorithm>, HyperError>| {
         let Some(algorithm) = method.algorithm() else {

@@ -103,7 +103,7 @@ impl Curves {
         curves
     }
 
-    /// The line below the title.
+    /// Returns the line below the title.
     fn summary(&self) -> String {
         let count = |n: u64, thing: &str| format!("{n} {thing}{}", if n == 1 { "" } else { "s" });
         let mut parts = vec![count(self.last_step, "step"), count(self.epochs, "epoch")];
@@ -224,7 +224,7 @@ fn text(height: u32, colour: &RGBColor) -> TextStyle<'_> {
         .pos(Pos::new(HPos::Left, VPos::Center))
 }
 
-/// The smallest and the largest value; an empty range of 0 where there are none.
+/// Returns the smallest and the largest value; an empty range of 0 where there are none.
 fn extremes(curve: &[Point]) -> Point {
     let values = curve.iter().map(|(_, value)| *value);
     values
@@ -246,7 +246,7 @@ fn smoothed(curve: &[Point], half: usize) -> Vec<Point> {
     places.filter(|place| Some(*place) != last).chain(last).map(mean).collect()
 }
 
-/// The curve with at most about [`MOST_POINTS`]: of each stretch, its lowest and its highest point.
+/// Returns the curve with at most about [`MOST_POINTS`]: of each stretch, its lowest and its highest point.
 fn downsampled(curve: &[Point]) -> Vec<Point> {
     if curve.len() <= MOST_POINTS {
         return curve.to_vec();

@@ -121,7 +121,7 @@ pub fn run(args: Args) -> Result<()> {
         |error: safetensors::SafeTensorError| Error::Other(format!("{}: {error}", args.out.display()));
     let mut views = Vec::new();
     for (key, entry) in &kept {
-        let shape = entry.shape.extents().to_vec();
+        let shape = entry.shape.dims().to_vec();
         views
             .push((key.as_str(), TensorView::new(dtype(entry.format), shape, &entry.bytes).map_err(failed)?));
     }
@@ -184,7 +184,7 @@ fn bind<'b>(params: &'b mut BTreeMap<&str, Tensor>, grads: &'b Given<'_>) -> Vec
     bound.collect()
 }
 
-/// The steps of `--keep`, or `None` for all.
+/// Returns the steps of `--keep`, or `None` for all.
 fn kept_steps(text: &str, steps: u64) -> Result<Option<BTreeSet<u64>>> {
     if text == "all" {
         return Ok(None);

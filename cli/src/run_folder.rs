@@ -103,13 +103,13 @@ pub fn next_free(base: &Path, config: &str) -> io::Result<PathBuf> {
     Err(named(base, &io::Error::other(format!("no number is left for a run of {config}"))))
 }
 
-/// The n of `<config>-<n>`; none for another name.
+/// Returns the n of `<config>-<n>`; none for another name.
 fn run_number(name: &str, config: &str) -> Option<u64> {
     let number = name.strip_prefix(config)?.strip_prefix('-')?;
     number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok()).flatten()
 }
 
-/// The folder in `base` whose checkpoint was written last, for `--resume` without a name.
+/// Returns the folder in `base` whose checkpoint was written last, for `--resume` without a name.
 ///
 /// Folders without a checkpoint are passed over; of two written at the same moment, the last by name counts.
 pub fn newest(base: &Path) -> Option<PathBuf> {
@@ -131,12 +131,12 @@ pub fn replace(path: &Path, contents: &[u8]) -> io::Result<File> {
     write_atomically(path, contents).map_err(|error| named(path, &error))
 }
 
-/// The error with the path in front, of the same kind.
+/// Returns the error with the path in front, of the same kind.
 fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// The test loss and accuracy of each epoch that a record has, by epoch. What cannot be read is passed over.
+/// Returns the test loss and accuracy of each epoch that a record has, by epoch. What cannot be read is passed over.
 pub fn tested(path: &Path) -> BTreeMap<u64, (f32, f64)> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let records = text.lines().filter_map(|line| serde_json::from_str(line).ok());

@@ -94,17 +94,17 @@ impl Trace {
         Ok(trace)
     }
 
-    /// The gradient of a parameter at a step.
+    /// Returns the gradient of a parameter at a step.
     pub fn grad(&self, t: u64, param: &str) -> Option<&Grad> {
         self.grads.get(&t)?.get(param)
     }
 
-    /// The gradient for `update_hessian` of a parameter after a step.
+    /// Returns the gradient for `update_hessian` of a parameter after a step.
     pub fn hessian(&self, t: u64, param: &str) -> Option<&Grad> {
         self.hessians.get(&t)?.get(param)
     }
 
-    /// Whether there are any of these.
+    /// Returns whether there are any of these.
     pub fn has_hessian(&self) -> bool {
         !self.hessians.is_empty()
     }
@@ -117,9 +117,9 @@ impl Trace {
     fn check_all(&self, kind: &str, all: &BTreeMap<u64, BTreeMap<String, Grad>>) -> Result<()> {
         for (t, grads) in all {
             for (name, grad) in grads {
-                let expected = self.params[name].shape.extents();
+                let expected = self.params[name].shape.dims();
                 let problem = match grad {
-                    Grad::Dense(entry) if entry.shape.extents() != expected => {
+                    Grad::Dense(entry) if entry.shape.dims() != expected => {
                         format!("{kind}/{t}/{name} has shape {}, expected {expected:?}", entry.shape)
                     }
                     Grad::Rows { indices, values } => match rows_fit(indices, values, expected) {
@@ -140,7 +140,7 @@ fn rows_fit(indices: &[i64], values: &Entry, param: &[usize]) -> Result<(), Stri
         return Err("a 0-dimensional parameter has no rows".into());
     };
     let expected = [&[indices.len()], row].concat();
-    if values.shape.extents() != expected {
+    if values.shape.dims() != expected {
         return Err(format!("its values have shape {}, expected {expected:?}", values.shape));
     }
     match indices.iter().find(|&&index| usize::try_from(index).map_or(true, |index| index >= rows)) {

@@ -117,7 +117,7 @@ fn open(args: &Args, ranks: Arc<dyn Communicator>) -> Result<Session> {
     Session::begin(|| new_folder(args.out.as_deref(), &name), recipe, options, backend, ranks)
 }
 
-/// What a configuration asks for of the run.
+/// Returns what a configuration asks for of the run.
 fn options(recipe: &Recipe) -> Result<Options> {
     let mut options = Options::read(recipe.train.as_ref())?;
     options.average = options.average.or(recipe.average());
@@ -140,7 +140,7 @@ fn planned(args: &Args, recipe: Recipe, options: &mut Options, tells: bool) -> R
     Ok(plan::scaled(recipe, options))
 }
 
-/// The folder of a run to resume.
+/// Returns the folder of a run to resume.
 fn resumed_folder(named: Option<&Path>) -> Result<PathBuf> {
     let folder = match named {
         Some(folder) => folder.to_owned(),

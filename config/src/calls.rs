@@ -29,7 +29,7 @@ impl Interpreter<'_> {
         outcome.map_err(|fault| called(fault, trailers))
     }
 
-    /// The trailers of a value.
+    /// Returns the trailers of a value.
     pub(super) fn eval_trailers(&mut self, head: Obj, trailers: &[Trailer]) -> Outcome<Obj> {
         let mut obj = head;
         let mut rest = trailers;
@@ -231,8 +231,8 @@ impl Interpreter<'_> {
         Ok(())
     }
 
-    /// What `merge` of MMEngine's dicts makes of a dict over another: as a child over its base, but that a dict may
-    /// replace what is none.
+    /// Returns what `merge` of MMEngine's dicts makes of a dict over another: as a child over its base, but that a
+    /// dict may replace what is none.
     fn merged(&mut self, over: MapId, below: MapId, at: Span, depth: usize) -> Outcome<Fields> {
         if depth > MAX_DEPTH {
             return Err(Arc::new(ConfigError::TooDeep { at: self.at(at), limit: MAX_DEPTH }));
@@ -295,7 +295,7 @@ impl Interpreter<'_> {
     }
 }
 
-/// The error about a call of something imported.
+/// Returns the error about a call of something imported.
 fn called(fault: Fault, trailers: &[Trailer]) -> Fault {
     let ConfigError::Imported { at, name, .. } = &*fault else { return fault };
     if !trailers.iter().any(|trailer| matches!(trailer.kind, TrailerKind::Call(_))) {

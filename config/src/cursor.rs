@@ -41,7 +41,7 @@ impl Token {
         if let Tok::Name(name) = &self.tok { Some(name) } else { None }
     }
 
-    /// The token as a message shows it.
+    /// Returns the token as a message shows it.
     pub(super) fn describe(&self) -> String {
         match &self.tok {
             Tok::Name(text) | Tok::Number(text) => quoted(text),
@@ -115,7 +115,7 @@ pub(super) fn position(file: &Position, at: Span) -> Position {
     Position { line: at.line, column: at.column, ..file.clone() }
 }
 
-/// The place of a position in its file.
+/// Returns the place of a position in its file.
 pub(super) fn at_of(position: &Position) -> Span {
     Span { line: position.line, column: position.column }
 }

@@ -96,14 +96,14 @@ pub(super) fn leaves_arguments(name: &str) -> bool {
         )
 }
 
-/// Whether a line begins a block.
+/// Returns whether a line begins a block.
 pub(super) fn is_block(line: &Line) -> bool {
     let head = line.tokens[0].name();
     let keyword = head.is_some_and(|word| BLOCKS.contains(&word) && is_keyword(word));
     keyword || line.tokens.last().is_some_and(|t| t.is(":"))
 }
 
-/// The effects of lines that are skipped because of an error.
+/// Returns the effects of lines that are skipped because of an error.
 pub(super) fn of(lines: &[Line], block: bool, error: ConfigError, file: &Position) -> Skipped {
     let (bound, touched, mentioned, imports) = Default::default();
     let skipped = Skipped { error, bound, touched, mentioned, imports };
@@ -279,7 +279,7 @@ impl Effects<'_> {
     }
 }
 
-/// What a change of `name` followed by these tokens is a change of: of the bases, one key. Also how many of
+/// Returns what a change of `name` followed by these tokens is a change of: of the bases, one key. Also how many of
 /// the tokens that took.
 fn root(name: &str, after: &[Token]) -> (String, usize) {
     if name != "_base_" {
@@ -294,7 +294,7 @@ fn root(name: &str, after: &[Token]) -> (String, usize) {
     }
 }
 
-/// The name under which a key of the bases is noted.
+/// Returns the name under which a key of the bases is noted.
 pub(super) fn base_key(key: &str) -> String {
     format!("_base_.{key}")
 }
@@ -303,7 +303,7 @@ fn is_assignment(op: &str) -> bool {
     op.ends_with('=') && !matches!(op, "==" | "!=" | "<=" | ">=" | ":=")
 }
 
-/// The colon that ends the head of a block.
+/// Returns the colon that ends the head of a block.
 fn colon(tokens: &[Token]) -> Option<usize> {
     let mut depth = 0usize;
     tokens.iter().position(|token| {

@@ -67,8 +67,8 @@ impl Entries {
         Entries { heap: Arc::new(heap), slots, missing: loaded.missing, at, list }
     }
 
-    /// The value of a key; none if there is no such key. An error if the value is not understood, or if
-    /// the key is not there but may come from something that is not read: a base in another package.
+    /// Returns the value of a key; none if there is no such key. An error if the value is not understood, or if the
+    /// key is not there but may come from something that is not read: a base in another package.
     pub fn get(&self, key: &str) -> Result<Option<&Node>, ConfigError> {
         match (self.get_present(key)?, self.missing.first()) {
             (None, Some(missing)) => Err(missing.error(key)),
@@ -76,18 +76,18 @@ impl Entries {
         }
     }
 
-    /// The same, but a key that is not there is not, whatever may be in the files that are not read. For
-    /// keys that no such file has.
+    /// Returns the same, but a key that is not there is not, whatever may be in the files that are not read. For keys
+    /// that no such file has.
     pub fn get_present(&self, key: &str) -> Result<Option<&Node>, ConfigError> {
         self.slots.get(key).map(|slot| self.node(key, slot)).transpose()
     }
 
-    /// What a file holds that is nothing but a list (of schedulers); it has no keys then.
+    /// Returns what a file holds that is nothing but a list (of schedulers); it has no keys then.
     pub fn list(&self) -> Result<Option<&Node>, ConfigError> {
         self.list.as_deref().map(|slot| self.node("", slot)).transpose()
     }
 
-    /// The tree is built when it is asked for: what nobody needs costs nothing, however large.
+    /// Returns the tree is built when it is asked for: what nobody needs costs nothing, however large.
     fn node<'e>(&'e self, key: &str, slot: &'e Slot) -> Result<&'e Node, ConfigError> {
         let node = slot.node.get_or_init(|| match class(key, &slot.item) {
             Some(node) => Ok(node),
@@ -96,7 +96,7 @@ impl Entries {
         node.as_ref().map_err(|error| ConfigError::clone(error))
     }
 
-    /// The keys in order, whether their values can be read or not. Imported classes are none.
+    /// Returns the keys in order, whether their values can be read or not. Imported classes are none.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         let own = |key: &str, slot: &Slot| {
             !matches!(slot.item.obj, Obj::Imported(_)) || class(key, &slot.item).is_some()
@@ -104,17 +104,17 @@ impl Entries {
         self.slots.iter().filter(move |(key, slot)| own(key, slot)).map(|(key, _)| key.as_str())
     }
 
-    /// Where a key is.
+    /// Returns where a key is.
     pub fn key_at(&self, key: &str) -> Option<&Position> {
         self.slots.get(key).map(|slot| &slot.key_at)
     }
 
-    /// The configuration as a whole, for a message about what it lacks: its file, if it has one.
+    /// Returns the configuration as a whole, for a message about what it lacks: its file, if it has one.
     pub fn at(&self) -> &Position {
         &self.at
     }
 
-    /// All of it as one dict; an error if any of it is not understood or not read.
+    /// Returns all of it as one dict; an error if any of it is not understood or not read.
     pub fn to_dict(&self) -> Result<Dict, ConfigError> {
         if let Some(missing) = self.missing.first() {
             return Err(missing.error("*"));

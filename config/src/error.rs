@@ -192,19 +192,19 @@ pub enum ConfigError {
         limit: String,
     },
     /// Text that is not JSON, TOML or YAML.
-    #[error("{at}: not valid {notation}: {problem}")]
-    Notation {
+    #[error("{at}: not valid {file_format}: {problem}")]
+    FileFormat {
         /// Where.
         at: Position,
         /// `"JSON"`, `"TOML"` or `"YAML"`.
-        notation: &'static str,
+        file_format: &'static str,
         /// What its parser said.
         problem: String,
     },
 }
 
 impl ConfigError {
-    /// The place it is about; none for a file that is missing or of the wrong kind.
+    /// Returns the place it is about; none for a file that is missing or of the wrong kind.
     pub fn at(&self) -> Option<&Position> {
         use ConfigError::*;
         match self {
@@ -218,7 +218,7 @@ impl ConfigError {
             DuplicateKey { at, .. } | Inherit { at, .. } | TooDeep { at, .. } | TooLarge { at, .. } => {
                 Some(at)
             }
-            Notation { at, .. } => Some(at),
+            FileFormat { at, .. } => Some(at),
             Io { .. } | Extension { .. } => None,
         }
     }
@@ -228,7 +228,7 @@ fn did_you_mean(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
-/// The candidate nearest to a name, if it is near enough to be what was meant.
+/// Returns the candidate nearest to a name, if it is near enough to be what was meant.
 pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
     let length = name.chars().count();
     if length > 64 {

@@ -100,7 +100,7 @@ impl Interpreter<'_> {
         Ok(Obj::Map(self.heap.new_map(map)))
     }
 
-    /// The entries of a dict after `**`.
+    /// Returns the entries of a dict after `**`.
     pub(super) fn spread(&mut self, expr: &Expr) -> Outcome<Fields> {
         match self.eval(expr)? {
             Obj::Imported(fault) => Err(fault),
@@ -150,8 +150,8 @@ impl Interpreter<'_> {
         ConfigError::Undefined { at: self.at(at), name: name.to_owned(), nearest: self.hint(name, known) }
     }
 
-    /// What the bases have under these keys: the value itself, not a copy. So later changes of it show, as they do
-    /// where MMEngine fills the template in at the end.
+    /// Returns what the bases have under these keys: the value itself, not a copy. So later changes of it show, as
+    /// they do where MMEngine fills the template in at the end.
     pub(super) fn in_base(&mut self, path: &[String], at: Span) -> Outcome<Obj> {
         path.iter().try_fold(Obj::Map(self.base), |obj, key| self.attribute(&obj, key, at))
     }
@@ -288,7 +288,7 @@ impl Interpreter<'_> {
     }
 }
 
-/// The error about a part of something imported: `torch.optim.AdamW` after `import torch`.
+/// Returns the error about a part of something imported: `torch.optim.AdamW` after `import torch`.
 fn within(fault: &Fault, part: &str) -> Fault {
     let mut error = ConfigError::clone(fault);
     if let ConfigError::Imported { name, .. } = &mut error {

@@ -214,7 +214,7 @@ impl Parser<'_> {
         }
     }
 
-    /// The rest of a list or tuple, and whether it ends with a comma.
+    /// Returns the rest of a list or tuple, and whether it ends with a comma.
     fn elements(&mut self, close: &str, expected: &str) -> Parsed<(Vec<Element>, bool)> {
         let (mut elements, mut comma) = (Vec::new(), false);
         while !self.take(close) {

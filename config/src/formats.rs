@@ -18,7 +18,7 @@ const YAML_BUDGET: usize = 1 << 20;
 const YAML_BRACKETS: usize = 10_000;
 
 fn invalid(
-    notation: &'static str,
+    file_format: &'static str,
     file: &Position,
     line: usize,
     column: usize,
@@ -27,7 +27,7 @@ fn invalid(
     // Both parsers write the place at the end; it is at the front already.
     let problem = problem.split(" at line ").next().unwrap_or_default().replace('\n', " ");
     let at = Position { line: line as u32, column: column as u32, ..file.clone() };
-    ConfigError::Notation { at, notation, problem }
+    ConfigError::FileFormat { at, file_format, problem }
 }
 
 /// JSON, with the position of every value.
@@ -127,7 +127,7 @@ impl Json<'_> {
         }
     }
 
-    /// The next character that is no white space, which is not taken.
+    /// Returns the next character that is no white space, which is not taken.
     fn next(&mut self) -> Option<char> {
         while self.cursor.peek().is_some_and(char::is_whitespace) {
             self.cursor.bump();

@@ -89,7 +89,7 @@ pub(super) struct Heap {
 /// its last part; of anything else imported the value would be needed.
 const NAMED: [&str; 3] = ["type", "constructor", "dtype"];
 
-/// The name of a class under a key that takes one.
+/// Returns the name of a class under a key that takes one.
 pub(super) fn class(key: &str, item: &Item) -> Option<Node> {
     let Obj::Imported(fault) = &item.obj else { return None };
     let ConfigError::Imported { name, .. } = &**fault else { return None };
@@ -162,7 +162,7 @@ impl Heap {
         }))
     }
 
-    /// What a value cannot be had for, if it is poison itself.
+    /// Returns what a value cannot be had for, if it is poison itself.
     pub(super) fn fault(&self, obj: &Obj) -> Option<Fault> {
         match obj {
             Obj::Poison(fault) | Obj::Imported(fault) => Some(fault.clone()),
@@ -211,7 +211,7 @@ impl Heap {
         self.copied(item, true, 0)
     }
 
-    /// What a dict of MMEngine makes of a value put into it: a copy, but for what is one already.
+    /// Returns what a dict of MMEngine makes of a value put into it: a copy, but for what is one already.
     pub(super) fn hooked(&mut self, item: &Item) -> Item {
         self.copied(item, false, 0)
     }

@@ -118,7 +118,7 @@ fn read(text: &str) -> Result<Inline, ConfigError> {
     module.filter(|entries| entries.keys().next().is_some()).map(Inline::Module).ok_or(error)
 }
 
-/// The error of the notation that the text followed longest: most likely the one that was meant.
+/// Returns the error of the notation that the text followed longest: most likely the one that was meant.
 fn further(a: ConfigError, b: ConfigError) -> ConfigError {
     let place = |error: &ConfigError| error.at().map(|at| (at.line, at.column));
     if place(&b) > place(&a) { b } else { a }
@@ -161,7 +161,7 @@ fn module_of(text: &str) -> Result<(Entries, bool), ConfigError> {
     Ok((Entries::new(loader.heap, loaded, Position::default()), complete))
 }
 
-/// Whether a line begins with a key and then the sign between it and its value.
+/// Returns whether a line begins with a key and then the sign between it and its value.
 fn looks_like(body: &str, sign: char) -> bool {
     body.lines().any(|line| {
         let key = line.trim_start().trim_start_matches(|c: char| c.is_alphanumeric() || "_-.\"'".contains(c));

@@ -57,8 +57,8 @@ fn separated<T: Display>(
     f.write_str(close)
 }
 
-/// Whether a key can be written before `=` in `dict(...)`. ASCII only, so that nothing depends on how
-/// Python normalises letters.
+/// Returns whether a key can be written before `=` in `dict(...)`. ASCII only, so that nothing depends on how Python
+/// normalises letters.
 fn is_identifier(key: &str) -> bool {
     key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')

@@ -39,7 +39,7 @@ impl Loader {
     pub(super) fn file(&mut self, path: &Path, asked_by: Option<&Position>) -> Result<Loaded, ConfigError> {
         let name = clean(path);
         let file = Position { file: Some(name.as_str().into()), line: 0, column: 0 };
-        let notation = notation(path, &name)?;
+        let file_format = file_format(path, &name)?;
         let io = |error: std::io::Error| ConfigError::Io {
             file: name.clone(),
             problem: error.to_string(),
@@ -73,7 +73,7 @@ impl Loader {
         self.chain.push((place, name.clone()));
         let text = template::environment(&text);
         let folder = path.parent().unwrap_or(Path::new(""));
-        let loaded = match notation {
+        let loaded = match file_format {
             None => self.module(&text, &file, folder),
             Some(parse) => self.data(&parse(&template::mask(&text), &file)?, folder),
         };
@@ -250,7 +250,7 @@ impl Loader {
     }
 }
 
-/// The error of a file that is no dict, where one is needed.
+/// Returns the error of a file that is no dict, where one is needed.
 pub(super) fn no_dict(at: Position, got: &str) -> ConfigError {
     ConfigError::Type { at, expected: "a dict at the top".to_owned(), got: got.to_owned() }
 }
@@ -262,10 +262,10 @@ pub(super) fn check_size(bytes: usize, file: &Position) -> Result<(), ConfigErro
     Err(ConfigError::TooLarge { at: file.clone(), limit: format!("{} MiB of text", MAX_BYTES >> 20) })
 }
 
-type Notation = fn(&str, &Position) -> Result<Node, ConfigError>;
+type FileFormat = fn(&str, &Position) -> Result<Node, ConfigError>;
 
-/// The parser for a file's extension; none for Python.
-fn notation(path: &Path, name: &str) -> Result<Option<Notation>, ConfigError> {
+/// Returns the parser for a file's extension; none for Python.
+fn file_format(path: &Path, name: &str) -> Result<Option<FileFormat>, ConfigError> {
     match path.extension().and_then(|e| e.to_str()) {
         Some("py") => Ok(None),
         Some("json") => Ok(Some(formats::json)),
@@ -278,7 +278,7 @@ fn notation(path: &Path, name: &str) -> Result<Option<Notation>, ConfigError> {
     }
 }
 
-/// The folder of the package that an absolute module begins with, if the file is in it.
+/// Returns the folder of the package that an absolute module begins with, if the file is in it.
 fn package(module: &str, folder: &Path) -> Option<PathBuf> {
     let name = module.split('.').next().unwrap_or_default();
     let folder = std::path::absolute(folder).ok()?;
@@ -290,7 +290,7 @@ fn is_base(target: &Target) -> bool {
     matches!(target, Target::Name(name, _) if name == "_base_")
 }
 
-/// What the first assignment of `_base_` assigns.
+/// Returns what the first assignment of `_base_` assigns.
 fn base_expression(statements: &[Statement]) -> Result<Option<&Expr>, ConfigError> {
     for statement in statements {
         match &statement.kind {

@@ -81,7 +81,7 @@ fn dict(
     }
 }
 
-/// Whether Python takes a value for true.
+/// Returns whether Python takes a value for true.
 pub(super) fn truthy(heap: &Heap, obj: &Obj) -> bool {
     match obj {
         Obj::None | Obj::Poison(_) | Obj::Imported(_) => false,

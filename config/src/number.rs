@@ -28,7 +28,7 @@ impl Op {
         Op::ALL.iter().find(|(op, ..)| *op == self).map_or("", |(_, symbol, _)| symbol)
     }
 
-    /// The operation of `+=` and its like.
+    /// Returns the operation of `+=` and its like.
     pub(super) fn augmented(token: &Token) -> Option<Op> {
         Op::ALL.iter().find(|(.., symbol)| token.is(symbol)).map(|(op, ..)| *op)
     }
@@ -94,7 +94,7 @@ fn power(a: i64, b: i64) -> Option<i64> {
     }
 }
 
-/// The float nearest to `a / b`, also where `a` or `b` is none themselves.
+/// Returns the float nearest to `a / b`, also where `a` or `b` is none themselves.
 fn quotient(a: i64, b: i64) -> f64 {
     const EXACT: u64 = 1 << 53;
     if a.unsigned_abs() <= EXACT && b.unsigned_abs() <= EXACT {
@@ -187,7 +187,7 @@ pub(super) fn parse(text: &str) -> Option<Result<Number, String>> {
     Some(Ok(Float(value)))
 }
 
-/// What `float("…")` gives.
+/// Returns what `float("…")` gives.
 pub(super) fn float_from_text(text: &str) -> Option<f64> {
     let text = text.trim();
     let (sign, digits) = match text.strip_prefix('-') {

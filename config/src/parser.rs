@@ -108,7 +108,7 @@ impl<'a> Parser<'a> {
         ConfigError::NotUnderstood { at: position(self.file, at), what: what.to_owned() }
     }
 
-    /// The error about the next token: Python that is not read, or no Python.
+    /// Returns the error about the next token: Python that is not read, or no Python.
     pub(super) fn unexpected(&self, expected: &str) -> ConfigError {
         let Some(token) = self.peek() else {
             let last = self.tokens.last().map_or(Span { line: 1, column: 1 }, |t| t.at);

@@ -151,8 +151,8 @@ impl<'a> Interpreter<'a> {
         }
     }
 
-    /// Whether an expression is a name that nothing can have assigned: a change of it would be lost
-    /// without a word.
+    /// Returns whether an expression is a name that nothing can have assigned: a change of it would be lost without a
+    /// word.
     fn is_unknown(&self, head: &Expr) -> bool {
         let Kind::Name(name) = &head.kind else { return false };
         name != "_base_" && self.missing.is_empty() && !self.names.contains_key(name)
@@ -227,8 +227,8 @@ impl<'a> Interpreter<'a> {
         Ok(items)
     }
 
-    /// What `x["a"]` in `x["a"].b = …` is. If it cannot be had, all of `x` is tainted; if there is no
-    /// `x`, the change would be lost without a word.
+    /// Returns what `x["a"]` in `x["a"].b = …` is. If it cannot be had, all of `x` is tainted; if there is no `x`,
+    /// the change would be lost without a word.
     fn holder(&mut self, head: &Expr, trailers: &[Trailer]) -> Result<Outcome<Obj>, ConfigError> {
         let root = self.eval(head);
         if let Err(fault) = &root

@@ -10,7 +10,7 @@ use super::number::Op;
 use super::parser::{Parsed, Parser};
 use super::value::{Position, Value};
 
-/// The statements of a module.
+/// Returns the statements of a module.
 pub(super) fn module(source: &str, file: &Position) -> Result<Vec<Statement>, ConfigError> {
     let lines = lex(source, file)?;
     let mut statements = Vec::new();
@@ -64,7 +64,7 @@ fn block(lines: &[Line], file: &Position, statements: &mut Vec<Statement>) {
     statements.push(Statement { at: head.at, kind: StatementKind::Skipped(skipped) });
 }
 
-/// What `with read_base():` imports, if that is what the block is and it does nothing else, as MMEngine asks.
+/// Returns what `with read_base():` imports, if that is what the block is and it does nothing else, as MMEngine asks.
 fn read_base(lines: &[Line], file: &Position) -> Option<Vec<(Span, Import)>> {
     let (first, rest) = lines.split_first()?;
     let [with, call, open, close, colon, inline @ ..] = first.tokens.as_slice() else { return None };

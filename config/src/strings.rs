@@ -3,7 +3,7 @@
 use super::cursor::{Cursor, Span, Tok};
 use super::error::ConfigError;
 
-/// Whether a word before a quote belongs to the string.
+/// Returns whether a word before a quote belongs to the string.
 pub(super) fn is_prefix(word: &str) -> bool {
     matches!(
         word.to_ascii_lowercase().as_str(),
@@ -63,7 +63,7 @@ enum Escape {
     Named,
 }
 
-/// What follows a backslash.
+/// Returns what follows a backslash.
 fn escape(cursor: &mut Cursor<'_>, at: Span) -> Result<Escape, ConfigError> {
     let Some(c) = cursor.peek() else { return Ok(Escape::Kept) };
     let plain = match c {

@@ -34,7 +34,7 @@ impl Interpreter<'_> {
         self.heap.share(fault, shared);
     }
 
-    /// What is under a name, or (`_base_.x`) under a key of the bases.
+    /// Returns what is under a name, or (`_base_.x`) under a key of the bases.
     fn under(&mut self, name: &str) -> Option<Obj> {
         match name.strip_prefix("_base_.") {
             Some(key) => self.in_base(&[key.to_owned()], Span { line: 0, column: 0 }).ok(),

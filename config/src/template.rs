@@ -20,7 +20,7 @@ pub(super) fn base_reference(text: &str) -> Option<(Vec<String>, usize)> {
     Some((path, text[..length].chars().count()))
 }
 
-/// What `{{` … `}}` at the beginning of a text hold, and their length in bytes.
+/// Returns what `{{` … `}}` at the beginning of a text hold, and their length in bytes.
 fn braces(text: &str) -> Option<(&str, usize)> {
     let rest = text.strip_prefix("{{")?;
     let end = rest.find(['{', '}', '\n']).filter(|end| rest[*end..].starts_with("}}"))?;
@@ -72,7 +72,7 @@ pub(super) fn fill(text: &str, at: &Position) -> Result<Filled, ConfigError> {
     Ok(Filled::Text(out))
 }
 
-/// The value of a template inside a longer string; none if it is no template.
+/// Returns the value of a template inside a longer string; none if it is no template.
 fn part(inner: &str, at: &Position) -> Option<Result<String, ConfigError>> {
     let not_understood = |what: String| Some(Err(ConfigError::NotUnderstood { at: at.clone(), what }));
     if let Some(name) = inner.trim_start_matches(['\'', '"']).strip_prefix('$') {

@@ -47,7 +47,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// A value at a position.
+    /// Creates a value at a position.
     pub fn new(value: impl Into<Value>, at: Position) -> Self {
         Node { value: value.into(), at }
     }
@@ -105,7 +105,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// The type as Python calls it: `"None"`, `"bool"`, `"int"`, `"float"`, `"str"`, `"list"`, `"dict"`.
+    /// Returns the type as Python calls it: `"None"`, `"bool"`, `"int"`, `"float"`, `"str"`, `"list"`, `"dict"`.
     pub fn type_name(&self) -> &'static str {
         match self {
             Value::None => "None",
@@ -118,22 +118,22 @@ impl Value {
         }
     }
 
-    /// Whether it is `None`.
+    /// Returns whether it is `None`.
     pub fn is_none(&self) -> bool {
         matches!(self, Value::None)
     }
 
-    /// The bool, if it is one.
+    /// Returns the bool, if it is one.
     pub fn as_bool(&self) -> Option<bool> {
         if let Value::Bool(v) = self { Some(*v) } else { None }
     }
 
-    /// The integer, if it is one (a bool is not).
+    /// Returns the integer, if it is one (a bool is not).
     pub fn as_int(&self) -> Option<i64> {
         if let Value::Int(v) = self { Some(*v) } else { None }
     }
 
-    /// The number as a float, if it is an integer or a float (a bool is not).
+    /// Returns the number as a float, if it is an integer or a float (a bool is not).
     pub fn as_float(&self) -> Option<f64> {
         match self {
             Value::Int(v) => Some(*v as f64),
@@ -142,22 +142,22 @@ impl Value {
         }
     }
 
-    /// The text, if it is a string.
+    /// Returns the text, if it is a string.
     pub fn as_str(&self) -> Option<&str> {
         if let Value::Str(v) = self { Some(v) } else { None }
     }
 
-    /// The elements, if it is a list.
+    /// Returns the elements, if it is a list.
     pub fn as_list(&self) -> Option<&[Node]> {
         if let Value::List(v) = self { Some(v) } else { None }
     }
 
-    /// The dict, if it is one.
+    /// Returns the dict, if it is one.
     pub fn as_dict(&self) -> Option<&Dict> {
         if let Value::Dict(v) = self { Some(v) } else { None }
     }
 
-    /// The value as JSON. What JSON lacks becomes a string: `"inf"`, `"-inf"`, `"nan"`.
+    /// Returns the value as JSON. What JSON lacks becomes a string: `"inf"`, `"-inf"`, `"nan"`.
     pub fn to_json(&self) -> serde_json::Value {
         match self {
             Value::None => serde_json::Value::Null,
@@ -232,37 +232,37 @@ struct Entry {
 }
 
 impl Dict {
-    /// An empty dict.
+    /// Creates an empty dict.
     pub fn new() -> Self {
         Dict::default()
     }
 
-    /// How many keys there are.
+    /// Returns how many keys there are.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is no key.
+    /// Returns whether there is no key.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Whether there is such a key.
+    /// Returns whether there is such a key.
     pub fn contains_key(&self, key: &str) -> bool {
         self.entries.contains_key(key)
     }
 
-    /// The value of a key.
+    /// Returns the value of a key.
     pub fn get(&self, key: &str) -> Option<&Node> {
         self.entries.get(key).map(|entry| &entry.node)
     }
 
-    /// The value of a key, to change it.
+    /// Returns the value of a key, to change it.
     pub fn get_mut(&mut self, key: &str) -> Option<&mut Node> {
         self.entries.get_mut(key).map(|entry| &mut entry.node)
     }
 
-    /// The position of a key (not of its value).
+    /// Returns the position of a key (not of its value).
     pub fn key_at(&self, key: &str) -> Option<&Position> {
         self.entries.get(key).map(|entry| &entry.key_at)
     }
@@ -284,17 +284,17 @@ impl Dict {
         self.entries.shift_remove(key).map(|entry| entry.node)
     }
 
-    /// The keys and values, in order.
+    /// Returns the keys and values, in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Node)> {
         self.entries.iter().map(|(key, entry)| (key.as_str(), &entry.node))
     }
 
-    /// The keys, in order.
+    /// Returns the keys, in order.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }
 
-    /// The values, in order.
+    /// Returns the values, in order.
     pub fn values(&self) -> impl ExactSizeIterator<Item = &Node> {
         self.entries.values().map(|entry| &entry.node)
     }

@@ -13,12 +13,12 @@ use zip::{CompressionMethod, ZipArchive, ZipWriter, write::SimpleFileOptions};
 
 pub use crate::pickle::Storages;
 
-/// Whether bytes begin as a zip archive does.
+/// Returns whether bytes begin as a zip archive does.
 pub fn is_archive(bytes: &[u8]) -> bool {
     bytes.starts_with(b"PK\x03\x04")
 }
 
-/// Whether bytes begin as a file of `torch.save` does, of any version.
+/// Returns whether bytes begin as a file of `torch.save` does, of any version.
 pub fn is_torch(bytes: &[u8]) -> bool {
     is_archive(bytes) || legacy::is_legacy(bytes)
 }
@@ -56,7 +56,7 @@ fn wrong(problem: impl ToString) -> Error {
     Error::Archive(problem.to_string())
 }
 
-/// How many entries an archive says that it has, at its very end. Looked at before anything is allocated.
+/// Returns how many entries an archive says that it has, at its very end. Looked at before anything is allocated.
 fn entries(bytes: &[u8]) -> Result<u64> {
     fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
         bytes.get(at..)?.get(..N)?.try_into().ok()
@@ -104,7 +104,7 @@ impl<'a> Archive<'a> {
         Ok(archive)
     }
 
-    /// The folder with `data.pkl` in it, once every name has been looked at.
+    /// Returns the folder with `data.pkl` in it, once every name has been looked at.
     fn root(zip: &mut ZipArchive<Cursor<&'a [u8]>>) -> Result<String> {
         let mut root = None;
         for i in 0..zip.len() {
@@ -132,7 +132,7 @@ impl<'a> Archive<'a> {
         root.ok_or_else(|| wrong("it has no data.pkl: it is not of torch.save"))
     }
 
-    /// The bytes of an entry, whose sum is right.
+    /// Returns the bytes of an entry, whose sum is right.
     fn entry(&mut self, name: &str) -> Result<&'a [u8]> {
         if let Some(known) = self.known.get(name) {
             return Ok(known);
@@ -164,7 +164,7 @@ impl<'a> Storages<'a> for Archive<'a> {
     }
 }
 
-/// The bytes of a file that torch loads, with `weights_only=True` too. The same value gives the same bytes.
+/// Returns the bytes of a file that torch loads, with `weights_only=True` too. The same value gives the same bytes.
 ///
 /// # Errors
 /// When the archive cannot be written.

@@ -18,13 +18,13 @@ const MAPPINGS: &str = "param_slice_mappings";
 /// What shards of stage 3 have, in which every parameter is cut.
 const STAGE_3: &str = "fp32_flat_groups";
 
-/// Whether a file is a shard: what one rank of several has of an optimizer's state.
+/// Returns whether a file is a shard: what one rank of several has of an optimizer's state.
 pub fn is_shard(root: &Value<'_>) -> bool {
     let Some(optimizer) = root.get(OPTIMIZER) else { return false };
     [WEIGHTS, PARTS, STAGE_3].iter().any(|key| optimizer.get(key).is_some())
 }
 
-/// How many shards there are, which each of them says.
+/// Returns how many shards there are, which each of them says.
 ///
 /// # Errors
 /// When it says something else.
@@ -39,7 +39,7 @@ pub fn shards(root: &Value<'_>) -> Result<usize> {
     usize::try_from(parts).ok().filter(|&parts| parts > 0).ok_or_else(|| Error::value(at, "there are none"))
 }
 
-/// The shapes of the parameters, as a file of the model's states has them, in its order.
+/// Returns the shapes of the parameters, as a file of the model's states has them, in its order.
 ///
 /// # Errors
 /// When the file has none.

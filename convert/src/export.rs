@@ -107,7 +107,7 @@ pub fn to_torch(
     Ok((value, report))
 }
 
-/// What MMEngine's runner looks for when it resumes.
+/// Returns what MMEngine's runner looks for when it resumes.
 fn mmengine(checkpoint: &Checkpoint, weights: Value<'static>, optimizer: Value<'static>) -> Value<'static> {
     let trainer = checkpoint.manifest.trainer.as_ref();
     let progress =
@@ -128,7 +128,7 @@ fn mmengine(checkpoint: &Checkpoint, weights: Value<'static>, optimizer: Value<'
     ])
 }
 
-/// The parameters of each group of the file, with the checkpoint's group that they are in.
+/// Returns the parameters of each group of the file, with the checkpoint's group that they are in.
 fn order(
     checkpoint: &Checkpoint,
     manifest: &OptimizerManifest,
@@ -185,7 +185,7 @@ fn order(
     }
 }
 
-/// The parameters of each group in the order of their names.
+/// Returns the parameters of each group in the order of their names.
 fn numbered(manifest: &OptimizerManifest, groups: usize, report: &mut Report) -> Vec<(usize, Vec<String>)> {
     const TOLD: usize = 8;
     let mut order: Vec<(usize, Vec<String>)> = (0..groups).map(|group| (group, Vec::new())).collect();

@@ -261,7 +261,7 @@ fn names(
     Ok(params)
 }
 
-/// What helps where a name differs from another in what stands before it alone.
+/// Returns what helps where a name differs from another in what stands before it alone.
 fn prefix_hint<'n>(name: &str, mut others: impl Iterator<Item = &'n str>) -> String {
     let beginning = |long: &str, short: &str| {
         let rest = long.strip_suffix(short)?;
@@ -302,7 +302,7 @@ fn add_weights(
     Ok(())
 }
 
-/// How far the run was, where the file says so as MMEngine does.
+/// Returns how far the run was, where the file says so as MMEngine does.
 fn progress(root: &Value<'_>) -> Option<serde_json::Value> {
     let whole = |key: &str| match root.get("meta")?.get(key)? {
         Value::Int(x) => Some(*x),

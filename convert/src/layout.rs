@@ -6,7 +6,7 @@ pub use table::{ROWS, find};
 
 use crate::{Error, Result};
 
-/// The layout of an algorithm's source.
+/// Returns the layout of an algorithm's source.
 ///
 /// # Errors
 /// Why there is none, with the algorithm's name.
@@ -103,7 +103,7 @@ pub enum Fixed {
 }
 
 impl State {
-    /// The source's name.
+    /// Returns the source's name.
     pub fn theirs(&self) -> &'static str {
         match *self {
             State::Same(theirs, _)
@@ -127,7 +127,7 @@ impl State {
 }
 
 impl Group {
-    /// The source's name.
+    /// Returns the source's name.
     pub fn theirs(&self) -> &'static str {
         match *self {
             Group::Same(key)

@@ -33,8 +33,8 @@ pub(crate) fn import(
     let mut shapes = Vec::new();
     for param in params {
         let problem = "its shape is not known: give it with the names, or the model's state in the same file";
-        let extents = param.shape.as_deref().ok_or_else(|| Error::value(&param.name, problem))?;
-        shapes.push(Shape::from(extents));
+        let dims = param.shape.as_deref().ok_or_else(|| Error::value(&param.name, problem))?;
+        shapes.push(Shape::from(dims));
     }
     let total: usize = shapes.iter().map(Shape::elements).fold(0, usize::saturating_add);
     let format = match get("d")? {
@@ -100,7 +100,7 @@ pub(crate) fn import(
     Ok(())
 }
 
-/// The memory as torch keeps it; none before the first step.
+/// Returns the memory as torch keeps it; none before the first step.
 pub(crate) fn export(
     checkpoint: &Checkpoint,
     manifest: &OptimizerManifest,

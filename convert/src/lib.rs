@@ -1,7 +1,7 @@
 //! Optimizer states of torch, bitsandbytes and MMEngine: read without executing anything, and written for them.
 //!
 //! [`archive::read`] turns a file of `torch.save` into a [`Value`], a tree of plain data. [`archive::write`] turns
-//! one into a file that `torch.load(..., weights_only=True)` takes. [`flat`] does the same with safetensors.
+//! one into a file that `torch.load(..., weights_only=True)` takes. [`safetensors`] does the same with safetensors.
 //! [`from_torch`] imports a [`Checkpoint`](fallline_optim::Checkpoint) from such a tree, and [`to_torch`] exports
 //! one. Both go by the table of [`layout`], which has a row for every name of the registry.
 //!
@@ -16,7 +16,6 @@ pub mod archive;
 pub mod deepspeed;
 mod error;
 mod export;
-pub mod flat;
 mod import;
 pub mod layout;
 mod lbfgs;
@@ -25,6 +24,7 @@ mod locate;
 mod names;
 pub mod pickle;
 mod report;
+pub mod safetensors;
 mod tensor;
 mod value;
 

@@ -27,7 +27,7 @@ pub(crate) struct Found<'v, 'a> {
     pub around: Vec<(String, &'v Value<'a>)>,
 }
 
-/// The optimizer's state: at a path, or where trainers put it, or the only one.
+/// Returns the optimizer's state: at a path, or where trainers put it, or the only one.
 pub(crate) fn optimizer<'v, 'a>(root: &'v Value<'a>, path: Option<&str>) -> Result<Found<'v, 'a>> {
     if let Some(path) = path {
         let asked = root.at(path).filter(|found| is_optimizer(found));
@@ -93,7 +93,7 @@ fn all<'v, 'a>(root: &'v Value<'a>, wrapped: bool) -> Vec<Found<'v, 'a>> {
         .collect()
 }
 
-/// What a file is that has no optimizer's state.
+/// Returns what a file is that has no optimizer's state.
 fn nothing(root: &Value<'_>) -> String {
     let has = |keys: &[&str]| keys.iter().all(|key| root.get(key).is_some());
     let problem = "there is no optimizer's state in it (a dict with \"state\" and \"param_groups\")";
@@ -122,7 +122,7 @@ fn nothing(root: &Value<'_>) -> String {
 /// A model's tensors with their names, and the key that they stand under.
 pub(crate) type Weights<'v, 'a> = (&'static str, Vec<(String, &'v Value<'a>)>);
 
-/// The model's tensors, in the order of the file, without what is known not to be a parameter.
+/// Returns the model's tensors, in the order of the file, without what is known not to be a parameter.
 pub(crate) fn weights<'v, 'a>(root: &'v Value<'a>) -> Option<Weights<'v, 'a>> {
     named_weights(root).or_else(|| match root {
         Value::Dict(entries) if !is_optimizer(root) => {
@@ -132,7 +132,7 @@ pub(crate) fn weights<'v, 'a>(root: &'v Value<'a>) -> Option<Weights<'v, 'a>> {
     })
 }
 
-/// The model's tensors beside an optimizer's state: those that stand next to it, or next to what it is in.
+/// Returns the model's tensors beside an optimizer's state: those that stand next to it, or next to what it is in.
 pub(crate) fn weights_beside<'v, 'a>(
     found: &Found<'v, 'a>,
 ) -> Option<(String, Vec<(String, &'v Value<'a>)>)> {
@@ -159,7 +159,7 @@ fn tensors<'v, 'a>(entries: &'v Dict<'a>) -> Vec<(String, &'v Value<'a>)> {
     named.filter(|(name, _)| !buffer(name)).collect()
 }
 
-/// What is in the file beside these.
+/// Returns what is in the file beside these.
 pub(crate) fn others(found: &Found<'_, '_>, weights: Option<&str>) -> Vec<String> {
     let mut others = Vec::new();
     let ways = found.around.iter().map(|(at, _)| at.as_str()).skip(1).chain([found.at.as_str()]);

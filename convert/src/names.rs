@@ -17,11 +17,11 @@ pub fn names(bytes: &[u8], limits: &Limits) -> Result<Vec<Named>> {
     if archive::is_torch(bytes) {
         let root = archive::read(bytes, limits)?;
         let (_, tensors) = locate::weights(&root).ok_or_else(|| wrong("it has no model's state".into()))?;
-        let extents = |value: &crate::Value<'_>| match value {
+        let dims = |value: &crate::Value<'_>| match value {
             crate::Value::Tensor(tensor) => Some(tensor.shape().to_vec()),
             _ => None,
         };
-        return Ok(tensors.into_iter().map(|(name, value)| (name, extents(value))).collect());
+        return Ok(tensors.into_iter().map(|(name, value)| (name, dims(value))).collect());
     }
     if bytes.get(8) == Some(&b'{') && bytes.get(7) == Some(&0) {
         return Err(wrong("a safetensors file does not keep the order of the model; give a list".into()));

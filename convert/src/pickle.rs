@@ -33,12 +33,14 @@ pub fn read<'a>(bytes: &[u8], storages: &mut dyn Storages<'a>, limits: &Limits) 
     tree::build(&vm::run(bytes, storages, limits)?, limits)
 }
 
-/// How many bytes an element of each storage has that a pickle asks for; none where its class is unknown. No storage is read.
+/// Returns how many bytes an element of each storage has that a pickle asks for; none where its class is unknown. No
+/// storage is read.
 pub(crate) fn widths(bytes: &[u8], limits: &Limits) -> Result<HashMap<Arc<str>, Option<usize>>> {
     vm::widths(bytes, limits)
 }
 
-/// How long the pickle is that bytes begin with, which is not carried out; none if it does not end within the limits.
+/// Returns how long the pickle is that bytes begin with, which is not carried out; none if it does not end within the
+/// limits.
 pub(crate) fn length(bytes: &[u8], limits: &Limits) -> Option<usize> {
     let bytes = &bytes[..bytes.len().min(limits.pickle_bytes)];
     let mut place = 0;

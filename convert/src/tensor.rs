@@ -45,7 +45,7 @@ impl Dtype {
         }
     }
 
-    /// The class of its storages, in the module `torch`.
+    /// Returns the class of its storages, in the module `torch`.
     pub const fn storage(self) -> &'static str {
         match self {
             Dtype::Float64 => "DoubleStorage",
@@ -61,7 +61,7 @@ impl Dtype {
         }
     }
 
-    /// The type of one of torch's names, as in `torch.float32`.
+    /// Returns the type of one of torch's names, as in `torch.float32`.
     pub(crate) fn named(name: &str) -> Option<Dtype> {
         Some(match name.strip_prefix("torch.")? {
             "float64" => Dtype::Float64,
@@ -78,7 +78,7 @@ impl Dtype {
         })
     }
 
-    /// The format of the engine with these elements, if it has one.
+    /// Returns the format of the engine with these elements, if it has one.
     pub fn format(self) -> Option<Format> {
         match self {
             Dtype::Float64 => Some(Format::F64),
@@ -89,7 +89,7 @@ impl Dtype {
         }
     }
 
-    /// The type with the elements of a format; none for formats that are codes.
+    /// Returns the type with the elements of a format; none for formats that are codes.
     pub fn of(format: Format) -> Option<Dtype> {
         Dtype::ALL.into_iter().find(|dtype| dtype.format() == Some(format))
     }
@@ -106,7 +106,7 @@ pub struct Tensor<'a> {
 }
 
 impl<'a> Tensor<'a> {
-    /// A tensor of little-endian elements in row-major order.
+    /// Creates a tensor of little-endian elements in row-major order.
     ///
     /// # Errors
     /// When the extents do not fit the bytes.
@@ -148,22 +148,22 @@ impl<'a> Tensor<'a> {
         Ok(())
     }
 
-    /// The element type.
+    /// Returns the element type.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
 
-    /// The shape.
+    /// Returns the shape.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// The number of elements.
+    /// Returns the number of elements.
     pub fn elements(&self) -> usize {
         if self.shape.contains(&0) { 0 } else { self.shape.iter().product() }
     }
 
-    /// The elements in row-major order, little-endian.
+    /// Returns the elements in row-major order, little-endian.
     pub fn bytes(&self) -> Cow<'_, [u8]> {
         let width = self.dtype.bytes();
         let elements = self.elements();
@@ -203,13 +203,13 @@ impl<'a> Tensor<'a> {
         })
     }
 
-    /// The elements as numbers, exactly.
+    /// Returns the elements as numbers, exactly.
     pub fn numbers(&self) -> Vec<f64> {
         let bytes = self.bytes();
         bytes.chunks_exact(self.dtype.bytes()).map(|bytes| number(self.dtype, bytes)).collect()
     }
 
-    /// The number, of a tensor with one element.
+    /// Returns the number, of a tensor with one element.
     pub fn item(&self) -> Option<f64> {
         let width = self.dtype.bytes();
         (self.elements() == 1).then(|| number(self.dtype, &self.storage[self.offset * width..][..width]))

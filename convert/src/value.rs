@@ -82,7 +82,7 @@ impl<'a> Value<'a> {
         Value::Dict(entries.into_iter().map(|(key, value)| (key.into(), value)).collect())
     }
 
-    /// What it is, for messages.
+    /// Returns what it is, for messages.
     pub fn kind(&self) -> &str {
         match self {
             Value::None => "None",
@@ -98,7 +98,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The value of a key, if this is a dict that has it.
+    /// Returns the value of a key, if this is a dict that has it.
     pub fn get(&self, key: &str) -> Option<&Value<'a>> {
         match self {
             Value::Dict(entries) => entries
@@ -109,9 +109,9 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The value at the end of a path of keys with dots between them; an item of a list is found by its place:
-    /// `optimizer_states.0`, or `optimizer_states[0]`. A key may have dots itself: at each dict the longest key that fits is
-    /// taken.
+    /// Returns the value at the end of a path of keys with dots between them; an item of a list is found by its
+    /// place: `optimizer_states.0`, or `optimizer_states[0]`. A key may have dots itself: at each dict the longest
+    /// key that fits is taken.
     pub fn at(&self, path: &str) -> Option<&Value<'a>> {
         self.at_keys(path).or_else(|| {
             let dotted = path.replace('[', ".").replace(']', "");
@@ -143,12 +143,13 @@ impl<'a> Value<'a> {
         value.at_keys(path[length..].trim_start_matches('.'))
     }
 
-    /// The ways to what was never built, and to keys of dicts that are written as text.
-    pub fn passed_over(&self) -> Vec<String> {
+    /// Returns the ways to what was never built, and to keys of dicts that are written as text.
+    pub fn skipped_keys(&self) -> Vec<String> {
         self.opaque_values().into_iter().map(|opaque| opaque.at).collect()
     }
 
-    /// What was never built, and keys of dicts that are neither text nor whole numbers: the first thousand of them.
+    /// Returns what was never built, and keys of dicts that are neither text nor whole numbers: the first thousand of
+    /// them.
     pub fn opaque_values(&self) -> Vec<Opaque> {
         const MOST: usize = 1000;
         let mut found = Vec::new();
@@ -206,7 +207,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The number, of a tensor with one element too.
+    /// Returns the number, of a tensor with one element too.
     pub fn as_f64(&self) -> Option<f64> {
         match self {
             Value::Int(x) => Some(*x as f64),

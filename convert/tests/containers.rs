@@ -2,8 +2,8 @@
 //! and what nobody needs of them is in nobody's way.
 
 use fallline_convert::{
-    Dtype, Error, ImportOptions, Limits, Report, Tensor, Value, archive, deepspeed, flat, from_torch, names,
-    to_torch,
+    Dtype, Error, ImportOptions, Limits, Report, Tensor, Value, archive, deepspeed, from_torch, names,
+    safetensors, to_torch,
 };
 use fallline_core::{Kernel, Link, Rule};
 use fallline_optim::algorithms::{AdamW, FusedAdam, Sgd};
@@ -82,7 +82,7 @@ fn compare(file: &str, checkpoint: &Checkpoint) {
                 param[state].as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect();
             let got: Vec<f32> = entry.values();
             assert_eq!(got, want, "{file}: {name}/{state}");
-            let shape: Vec<u64> = entry.shape.extents().iter().map(|&n| n as u64).collect();
+            let shape: Vec<u64> = entry.shape.dims().iter().map(|&n| n as u64).collect();
             let want: Vec<u64> =
                 param["shape"].as_array().unwrap().iter().filter_map(|n| n.as_u64()).collect();
             assert_eq!(shape, want, "{file}: {name}/{state}");
@@ -162,8 +162,8 @@ fn what_nobody_needs_is_never_built_and_is_listed() {
     // A tree with all of it is written, without what was never built.
     let again = archive::write(&root).unwrap();
     assert_eq!(tree(&again).at("optimizer.state.0.step").and_then(Value::as_f64), Some(1.0));
-    let again = flat::write(&root).unwrap();
-    let again = flat::read(&again, &Limits::default()).unwrap();
+    let again = safetensors::write(&root).unwrap();
+    let again = safetensors::read(&again, &Limits::default()).unwrap();
     assert_eq!(again.at("optimizer.state.0.step").and_then(Value::as_f64), Some(1.0));
 }
 

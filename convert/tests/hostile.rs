@@ -1,7 +1,7 @@
 //! Files that were made to do harm: refused, in bounded time and memory, whatever they are.
 
 use fallline_convert::pickle;
-use fallline_convert::{Dtype, Error, Limits, Result, Tensor, Value, archive, flat, names};
+use fallline_convert::{Dtype, Error, Limits, Result, Tensor, Value, archive, names, safetensors};
 use proptest::prelude::*;
 use std::io::{Cursor, Write};
 use std::time::{Duration, Instant};
@@ -354,8 +354,8 @@ fn archives_that_lie_are_refused() {
 #[test]
 fn safetensors_that_lie_are_refused() {
     let Ok(tree) = archive::read(GOOD.get_or_init(good), &Limits::default()) else { panic!("a good file") };
-    let bytes = flat::write(&tree).unwrap();
-    assert_eq!(flat::read(&bytes, &Limits::default()).unwrap(), tree);
+    let bytes = safetensors::write(&tree).unwrap();
+    assert_eq!(safetensors::read(&bytes, &Limits::default()).unwrap(), tree);
     let header = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
     let tree = |tree: &str| header(&serde_json::json!({ "__metadata__": { "torch": tree } }).to_string());
     let cases: Vec<(&str, Vec<u8>)> = vec![
@@ -382,13 +382,13 @@ fn safetensors_that_lie_are_refused() {
     ];
     for (what, bytes) in cases {
         let start = Instant::now();
-        assert!(flat::read(&bytes, &Limits::default()).is_err(), "{what} is taken");
+        assert!(safetensors::read(&bytes, &Limits::default()).is_err(), "{what} is taken");
         assert!(start.elapsed() < SOON, "{what}");
     }
     // The same tensor a million times is a million values of a small file: limited as well.
     let few = Limits { values: 1000, ..Limits::default() };
     let many = tree(&format!("[{}1]", "1,".repeat(2000)));
-    assert!(matches!(flat::read(&many, &few), Err(Error::Limit { .. })));
+    assert!(matches!(safetensors::read(&many, &few), Err(Error::Limit { .. })));
 }
 
 #[test]
@@ -401,7 +401,7 @@ fn lists_of_names_are_read_or_refused() {
         assert!(read(wrong).is_err(), "{wrong}");
     }
     assert!(names(b"\xff\xfe", &Limits::default()).is_err());
-    let safetensors = flat::write(&Value::None).unwrap();
+    let safetensors = safetensors::write(&Value::None).unwrap();
     assert!(names(&safetensors, &Limits::default()).unwrap_err().to_string().contains("safetensors"));
 }
 
@@ -468,7 +468,7 @@ proptest! {
             let file = archive::write(&value).unwrap();
             let again = archive::read(&file, &Limits::default()).unwrap();
             // What was never built is written as None.
-            if value.passed_over().is_empty() {
+            if value.skipped_keys().is_empty() {
                 prop_assert_eq!(format!("{:?}", values(&again)), format!("{:?}", values(&value)));
             }
         }
@@ -495,7 +495,7 @@ proptest! {
     fn any_bytes_are_refused_quickly(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = archive::read(&[b"PK\x03\x04", &bytes[..]].concat(), &Limits::default());
         let _ = read(&bytes);
-        let _ = flat::read(&bytes, &Limits::default());
+        let _ = safetensors::read(&bytes, &Limits::default());
         let _ = names(&bytes, &Limits::default());
     }
 }

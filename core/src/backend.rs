@@ -25,13 +25,15 @@ mod reductions;
 pub mod transfer;
 
 pub use crate::device::Device;
-pub use crate::pass::{Beside, MAX_BESIDE, MAX_OPERANDS, MAX_VIEWS, Pass, Plan, TensorPass, Views};
-pub use crate::view::{Repeat, View};
-pub use indexing::{Indexing, RowScatter, RowSums};
-pub use linalg::{LinearAlgebra, MatMul, Matrix};
-pub use memory::{DeviceMemory, PagedMemory, fit_blocks, same_kind};
+pub use crate::pass::{
+    FusedRule, MAX_FUSED, MAX_OPERANDS, MAX_VIEWS, Pass, Plan, Position, TensorPass, Views,
+};
+pub use crate::view::{Broadcast, View};
+pub use indexing::{GatherSum, Indexing, Scatter};
+pub use linalg::{Gemm, LinearAlgebra, Matrix};
+pub use memory::{DeviceMemory, PagedMemory, check_block_layout, check_same_layout};
 pub use queue::{Computed, PassQueue, Placed, Queued, SharedNumbers};
-pub use reductions::{AxisSums, MatrixSums, Reductions};
+pub use reductions::{AxisReduction, MatrixReduction, Reductions};
 pub use transfer::AsyncTransfer;
 
 use crate::{Error, Result, private::Sealed};
@@ -46,13 +48,13 @@ pub trait Backend: DeviceMemory + fmt::Debug + Send + Sync + Sealed {
     fn describe(&self) -> String;
 
     /// Returns whether passes reach the host's own memory. Where they do not, drivers copy host-to-device and back.
-    fn reaches_host(&self) -> bool {
+    fn is_host_accessible(&self) -> bool {
         true
     }
 
     /// Returns about how many elements of a rule's operands stay in cache from one pass to the next, if the device
     /// has such a cache. Consecutive passes over a batch of this length read memory once. Results never depend on it.
-    fn cached_elements(&self) -> Option<usize> {
+    fn cache_batch_len(&self) -> Option<usize> {
         None
     }
 
@@ -63,7 +65,7 @@ pub trait Backend: DeviceMemory + fmt::Debug + Send + Sync + Sealed {
     /// Runs a rule over all elements of many tensors, in one pass over memory.
     ///
     /// The sums that the rule declares are written to `pass.sums`, a row of them for each tensor, in the
-    /// order of [`sums`](crate::sums).
+    /// order of [`sums`](crate::reduction).
     ///
     /// # Errors
     /// Everything that can be found wrong is found before the first write.

@@ -1,7 +1,7 @@
 //! Numbers between two passes: what a rule's tensor scalars follow from.
 //!
-//! The host computes what no sum decides ([`once`](crate::Rule::once), [`each`](crate::Rule::each)). What depends on sums
-//! is written in the exact vocabulary of rules, over `f64` ([`Number`]): it runs on numbers, and is recorded
+//! The host computes what no sum decides ([`once`](crate::Rule::once), [`each`](crate::Rule::each)). What depends on
+//! sums is written in the exact vocabulary of rules, over `f64` ([`Number`]). It runs on numbers, and is recorded
 //! ([`Formulas`]) to be printed or compiled for a device. Both have the same bits.
 
 mod powers;
@@ -14,7 +14,7 @@ use crate::{Expr, NumberGraph, Rule, ScalarDef};
 use core::any::Any;
 use core::fmt;
 
-/// The hyperparameters, if they are `H`; a rule without any needs none.
+/// Returns the hyperparameters, if they are `H`; a rule without any needs none.
 pub(crate) fn typed<H: 'static>(hyper: &dyn Any) -> Option<&H> {
     hyper.downcast_ref().or_else(|| (&() as &dyn Any).downcast_ref())
 }
@@ -34,7 +34,7 @@ pub struct Between {
 }
 
 impl Between {
-    /// Those of rule `R`.
+    /// Returns those of rule `R`.
     pub(crate) const fn of<R: Rule>() -> Between {
         Between {
             declared: R::BETWEEN,
@@ -59,7 +59,7 @@ impl Between {
         }
     }
 
-    /// The same numbers of a pass that is left out where another is.
+    /// Returns the same numbers of a pass that is left out where another is.
     pub(crate) fn skipping_as(&self, other: &Between) -> Between {
         if !other.declared.may_skip {
             return *self;
@@ -68,7 +68,7 @@ impl Between {
         Between { declared: Declared { shared, may_skip: true, ..self.declared }, skips, ..*self }
     }
 
-    /// Whether it sees all tensors at once: no tensor's scalars are known before all tensors' sums are.
+    /// Returns whether it sees all tensors at once: no tensor's scalars are known before all tensors' sums are.
     pub fn is_global(&self) -> bool {
         self.declared.global
     }
@@ -104,7 +104,7 @@ impl Between {
         (self.skips)(shared) > 0.0
     }
 
-    /// As [`skips`](Between::skips), where what is remembered for all parameters together has these names and values.
+    /// As [`skips`](Between::skips), where the shared scalars have these names and values.
     pub fn skips_of(&self, names: &[(&'static str, f64)], values: &[f64]) -> bool {
         let of = |wanted: &&str| names.iter().position(|(name, _)| name == wanted).map(|place| values[place]);
         self.declared.may_skip && {
@@ -118,7 +118,7 @@ impl Between {
         (self.tensor)(from, memory, out);
     }
 
-    /// All of it that depends on sums, as formulas.
+    /// Returns all of it that depends on sums, as formulas.
     pub fn record(&self) -> Formulas {
         (self.record)()
     }
@@ -175,7 +175,7 @@ impl Formulas {
     }
 }
 
-/// The place of a name among others; used by [`rule!`](crate::rule!) while compiling.
+/// Returns the place of a name among others; used by [`rule!`](crate::rule!) while compiling.
 ///
 /// # Panics
 /// When it is not there: while compiling, then.
@@ -191,7 +191,7 @@ pub const fn place(names: &[&str], name: &str) -> usize {
     panic!("the pass before returns no sum of this name")
 }
 
-/// Whether two names are the same, while compiling.
+/// Returns whether two names are the same, while compiling.
 #[doc(hidden)]
 pub const fn same(a: &str, b: &str) -> bool {
     let (a, b) = (a.as_bytes(), b.as_bytes());

@@ -19,7 +19,7 @@ pub fn bf16_from_f32(x: f32) -> u16 {
     (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16
 }
 
-/// The value of bfloat16 bits, exactly.
+/// Returns the value of bfloat16 bits, exactly.
 #[inline(always)]
 pub fn f32_from_bf16(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
@@ -48,7 +48,7 @@ pub fn f16_from_f32(x: f32) -> u16 {
     sign | rounded as u16
 }
 
-/// The value of half-precision bits, exactly.
+/// Returns the value of half-precision bits, exactly.
 #[inline(always)]
 pub fn f32_from_f16(bits: u16) -> f32 {
     let sign = u32::from(bits & 0x8000) << 16;
@@ -91,7 +91,7 @@ pub fn f16_from_f64(x: f64) -> u16 {
 mod tests {
     use super::*;
 
-    /// All 2^16 values in order, so that 'nearest, ties to even' can be looked up.
+    /// Returns all 2^16 values in order, so that 'nearest, ties to even' can be looked up.
     fn nearest(x: f64, decode: fn(u16) -> f32, infinity: u16) -> u16 {
         let sign = if x.is_sign_negative() { 0x8000 } else { 0 };
         let (mut low, mut high) = (0u16, infinity);

@@ -84,7 +84,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the operation may have written something before it failed.
+    /// Returns whether the operation may have written something before it failed.
     pub fn may_have_written(&self) -> bool {
         matches!(self, Error::Failed { written: true, .. })
     }

@@ -9,7 +9,7 @@ pub use numbers::NumberGraph;
 pub use print::symbol;
 
 use crate::rule::{self, number::Number};
-use crate::{Arithmetic, Array, Lane, Literal, Role, Rule, private::Sealed};
+use crate::{Arithmetic, Array, Literal, Role, Rule, Vector, private::Sealed};
 use std::cell::RefCell;
 use std::collections::HashMap;
 
@@ -49,7 +49,7 @@ pub enum Node {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are those of `Arithmetic`, where they are defined")]
 pub enum Unary {
-    Negate,
+    Neg,
     Sqrt,
     Abs,
 }
@@ -58,10 +58,10 @@ pub enum Unary {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are those of `Arithmetic`, where they are defined")]
 pub enum Binary {
-    Plus,
-    Minus,
-    Times,
-    Over,
+    Add,
+    Sub,
+    Mul,
+    Div,
     Min,
     Max,
 }
@@ -99,23 +99,23 @@ fn push(node: Node) -> u32 {
 impl Sealed for Expr {}
 impl Arithmetic for Expr {
     type Mask = Condition;
-    fn lit(x: f64) -> Self {
+    fn splat(x: f64) -> Self {
         Expr(push(Node::Literal(x.to_bits())))
     }
-    fn plus(self, other: Self) -> Self {
-        Expr(push(Node::Binary(Binary::Plus, self.0, other.0)))
+    fn add(self, other: Self) -> Self {
+        Expr(push(Node::Binary(Binary::Add, self.0, other.0)))
     }
-    fn minus(self, other: Self) -> Self {
-        Expr(push(Node::Binary(Binary::Minus, self.0, other.0)))
+    fn sub(self, other: Self) -> Self {
+        Expr(push(Node::Binary(Binary::Sub, self.0, other.0)))
     }
-    fn times(self, other: Self) -> Self {
-        Expr(push(Node::Binary(Binary::Times, self.0, other.0)))
+    fn mul(self, other: Self) -> Self {
+        Expr(push(Node::Binary(Binary::Mul, self.0, other.0)))
     }
-    fn over(self, other: Self) -> Self {
-        Expr(push(Node::Binary(Binary::Over, self.0, other.0)))
+    fn div(self, other: Self) -> Self {
+        Expr(push(Node::Binary(Binary::Div, self.0, other.0)))
     }
-    fn negate(self) -> Self {
-        Expr(push(Node::Unary(Unary::Negate, self.0)))
+    fn neg(self) -> Self {
+        Expr(push(Node::Unary(Unary::Neg, self.0)))
     }
     fn sqrt(self) -> Self {
         Expr(push(Node::Unary(Unary::Sqrt, self.0)))
@@ -153,7 +153,7 @@ impl Number for Expr {
 /// A recorded rule: what it computes from named inputs, as a graph in which nothing stands twice.
 ///
 /// ```
-/// use fallline_core::{Graph, Lane, Scalar, rule};
+/// use fallline_core::{Graph, Vector, Scalar, rule};
 /// pub struct Rate { lr: f64 }
 /// rule! {
 ///     pub Descent(h: Rate, t) { let lr = h.lr; }
@@ -203,17 +203,17 @@ impl Graph {
         }
     }
 
-    /// The operations, each after those that it uses.
+    /// Returns the operations, each after those that it uses.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
-    /// The declared operands, the written ones first.
+    /// Returns the declared operands, the written ones first.
     pub fn operands(&self) -> &'static [crate::Operand] {
         self.operands
     }
 
-    /// The scalars' names: those of the step, then those of the tensor.
+    /// Returns the scalars' names: those of the step, then those of the tensor.
     pub fn scalars(&self) -> &[&'static str] {
         &self.scalars
     }
@@ -228,7 +228,7 @@ impl Graph {
         &self.sums
     }
 
-    /// Which nodes lead to a store or a sum.
+    /// Returns which nodes lead to a store or a sum.
     pub fn live(&self) -> Vec<bool> {
         live_from(&self.nodes, self.stores.iter().copied().chain(self.sums.iter().map(|(_, place)| *place)))
     }
@@ -239,11 +239,11 @@ impl Graph {
     ///
     /// # Panics
     /// When a slice is shorter than what was declared.
-    pub fn evaluate<L: Lane>(&self, grad_scale: L, scalars: &[L], operands: &mut [L], sums: &mut [L])
+    pub fn evaluate<L: Vector>(&self, grad_scale: L, scalars: &[L], operands: &mut [L], sums: &mut [L])
     where
         f64: Literal<L>,
     {
-        enum Slot<L: Lane> {
+        enum Slot<L: Vector> {
             Value(L),
             Mask(L::Mask),
         }
@@ -257,14 +257,14 @@ impl Graph {
                 Node::GradScale => Slot::Value(grad_scale),
                 Node::Scalar(i) => Slot::Value(scalars[i as usize]),
                 Node::Operand(i) => Slot::Value(operands[i as usize]),
-                Node::Literal(bits) => Slot::Value(L::lit(f64::from_bits(bits))),
-                Node::Unary(Unary::Negate, a) => Slot::Value(value(a).negate()),
+                Node::Literal(bits) => Slot::Value(L::splat(f64::from_bits(bits))),
+                Node::Unary(Unary::Neg, a) => Slot::Value(-value(a)),
                 Node::Unary(Unary::Sqrt, a) => Slot::Value(value(a).sqrt()),
                 Node::Unary(Unary::Abs, a) => Slot::Value(value(a).abs()),
-                Node::Binary(Binary::Plus, a, b) => Slot::Value(value(a).plus(value(b))),
-                Node::Binary(Binary::Minus, a, b) => Slot::Value(value(a).minus(value(b))),
-                Node::Binary(Binary::Times, a, b) => Slot::Value(value(a).times(value(b))),
-                Node::Binary(Binary::Over, a, b) => Slot::Value(value(a).over(value(b))),
+                Node::Binary(Binary::Add, a, b) => Slot::Value(value(a) + value(b)),
+                Node::Binary(Binary::Sub, a, b) => Slot::Value(value(a) - value(b)),
+                Node::Binary(Binary::Mul, a, b) => Slot::Value(value(a) * value(b)),
+                Node::Binary(Binary::Div, a, b) => Slot::Value(value(a) / value(b)),
                 Node::Binary(Binary::Min, a, b) => Slot::Value(value(a).min(value(b))),
                 Node::Binary(Binary::Max, a, b) => Slot::Value(value(a).max(value(b))),
                 Node::Compare(Comparison::Lt, a, b) => Slot::Mask(value(a).lt(value(b))),
@@ -291,7 +291,7 @@ impl Graph {
     }
 }
 
-/// Which nodes lead to a root.
+/// Returns which nodes lead to a root.
 fn live_from(nodes: &[Node], roots: impl Iterator<Item = u32>) -> Vec<bool> {
     let mut live = vec![false; nodes.len()];
     roots.for_each(|root| live[root as usize] = true);
@@ -304,7 +304,7 @@ fn live_from(nodes: &[Node], roots: impl Iterator<Item = u32>) -> Vec<bool> {
 }
 
 impl Node {
-    /// The places of the nodes that this one uses.
+    /// Returns the places of the nodes that this one uses.
     pub fn inputs(&self) -> impl Iterator<Item = u32> {
         let (inputs, count) = match *self {
             Node::GradScale | Node::Scalar(_) | Node::Operand(_) | Node::Literal(_) => ([0; 3], 0),
@@ -315,9 +315,9 @@ impl Node {
         inputs.into_iter().take(count)
     }
 
-    /// Whether this is the gradient, scaled: what a rule calls by the gradient's name.
+    /// Returns whether this is the gradient, scaled: what a rule calls by the gradient's name.
     fn scaled_grad(&self, nodes: &[Node], operands: &[crate::Operand]) -> Option<&'static str> {
-        let Node::Binary(Binary::Times, a, b) = *self else { return None };
+        let Node::Binary(Binary::Mul, a, b) = *self else { return None };
         match (nodes[a as usize], nodes[b as usize]) {
             (Node::Operand(i), Node::GradScale) if operands[i as usize].role == Role::Grad => {
                 Some(operands[i as usize].name)

@@ -88,7 +88,7 @@ impl Format {
         }
     }
 
-    /// How many scales so many elements have.
+    /// Returns how many scales so many elements have.
     pub const fn scales(self, elements: usize) -> usize {
         match self.block() {
             Some(block) => elements.div_ceil(block),
@@ -102,7 +102,7 @@ impl Format {
         of(1024) as f64 / 1024.0
     }
 
-    /// The same format with other codes, where it has any.
+    /// Returns the same format with other codes, where it has any.
     pub const fn with_codes(self, codes: Codes) -> Format {
         match self {
             Format::Q8(_) => Format::Q8(codes),
@@ -113,7 +113,7 @@ impl Format {
         }
     }
 
-    /// The name that configurations use, whichever codes it has.
+    /// Returns the name that configurations use, whichever codes it has.
     pub const fn name(self) -> &'static str {
         match self {
             Format::F64 => "f64",
@@ -128,7 +128,7 @@ impl Format {
         }
     }
 
-    /// The format of a [name](Format::name), with signed codes where it has any.
+    /// Returns the format of a [name](Format::name), with signed codes where it has any.
     pub fn named(name: &str) -> Option<Format> {
         Format::ALL.into_iter().chain(Format::BLOCKS).find(|format| format.name() == name)
     }
@@ -154,7 +154,7 @@ pub enum Compute {
 }
 
 impl Compute {
-    /// The format that holds a computed value unchanged; states are kept in it unless told otherwise.
+    /// Returns the format that holds a computed value unchanged; states are kept in it unless told otherwise.
     pub const fn format(self) -> Format {
         match self {
             Compute::F32 => Format::F32,
@@ -175,7 +175,7 @@ pub trait Element: bytemuck::Pod + Default + PartialEq + fmt::Debug + Send + Syn
     const FORMAT: Format;
     /// Rounds to nearest, ties to even.
     fn from_f64(x: f64) -> Self;
-    /// The value, exactly.
+    /// Returns the value, exactly.
     fn to_f64(self) -> f64;
 }
 

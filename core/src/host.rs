@@ -23,25 +23,25 @@ macro_rules! views {
         )* }
 
         impl<'a> Slice<'a> {
-            /// How the elements are stored.
+            /// Returns how the elements are stored.
             #[inline]
             pub fn format(&self) -> Format {
                 match self { $(Slice::$variant(_) => Format::$variant),* }
             }
 
-            /// The number of elements.
+            /// Returns the number of elements.
             #[inline]
             pub fn len(&self) -> usize {
                 match self { $(Slice::$variant(s) => s.len()),* }
             }
 
-            /// The address of the first element.
+            /// Returns the address of the first element.
             #[inline]
             pub fn address(&self) -> *const u8 {
                 match self { $(Slice::$variant(s) => s.as_ptr().cast()),* }
             }
 
-            /// The elements as bytes, in the host's byte order.
+            /// Returns the elements as bytes, in the host's byte order.
             pub fn bytes(&self) -> &'a [u8] {
                 match self { $(Slice::$variant(s) => bytemuck::cast_slice(s)),* }
             }
@@ -54,44 +54,44 @@ macro_rules! views {
                 match self { $(Slice::$variant(s) => s[i].to_f64()),* }
             }
 
-            /// The slice, if its elements are `T`.
+            /// Returns the slice, if its elements are `T`.
             pub fn as_slice<T: Element>(&self) -> Option<&'a [T]> {
                 match self { $(Slice::$variant(s) => bytemuck::try_cast_slice(s).ok().filter(|_| T::FORMAT == Format::$variant)),* }
             }
         }
 
         impl<'a> SliceMut<'a> {
-            /// How the elements are stored.
+            /// Returns how the elements are stored.
             #[inline]
             pub fn format(&self) -> Format {
                 self.as_ref().format()
             }
 
-            /// The number of elements.
+            /// Returns the number of elements.
             #[inline]
             pub fn len(&self) -> usize {
                 self.as_ref().len()
             }
 
-            /// The address of the first element.
+            /// Returns the address of the first element.
             #[inline]
             pub fn address(&mut self) -> *mut u8 {
                 match self { $(SliceMut::$variant(s) => s.as_mut_ptr().cast()),* }
             }
 
-            /// The same slice, to read.
+            /// Returns the same slice, to read.
             #[inline]
             pub fn as_ref(&self) -> Slice<'_> {
                 match self { $(SliceMut::$variant(s) => Slice::$variant(s)),* }
             }
 
-            /// The same slice for a shorter time.
+            /// Returns the same slice for a shorter time.
             #[inline]
             pub fn reborrow(&mut self) -> SliceMut<'_> {
                 match self { $(SliceMut::$variant(s) => SliceMut::$variant(s)),* }
             }
 
-            /// The elements as bytes, in the host's byte order.
+            /// Returns the elements as bytes, in the host's byte order.
             pub fn bytes_mut(&mut self) -> &mut [u8] {
                 match self { $(SliceMut::$variant(s) => bytemuck::cast_slice_mut(s)),* }
             }
@@ -109,7 +109,7 @@ macro_rules! views {
                 match self { $(SliceMut::$variant(s) => s[i] = Element::from_f64(value)),* }
             }
 
-            /// The slice, if its elements are `T`.
+            /// Returns the slice, if its elements are `T`.
             pub fn into_slice<T: Element>(self) -> Option<&'a mut [T]> {
                 match self { $(SliceMut::$variant(s) if T::FORMAT == Format::$variant => bytemuck::try_cast_slice_mut(s).ok(),)* _ => None }
             }
@@ -142,14 +142,14 @@ macro_rules! views {
 views!(F64 f64, F32 f32, Bf16 bf16, F16 f16);
 
 impl Slice<'_> {
-    /// Whether there are no elements.
+    /// Returns whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl SliceMut<'_> {
-    /// Whether there are no elements.
+    /// Returns whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

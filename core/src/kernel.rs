@@ -47,13 +47,13 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// The graph.
+    /// Returns the graph.
     pub fn graph(&self) -> &Graph {
         &self.graph
     }
 
-    /// What a backend makes of the graph, made by the first who asks; `None` where another backend has made something
-    /// else of it.
+    /// Returns what a backend makes of the graph, made by the first who asks; `None` where another backend has made
+    /// something else of it.
     pub fn prepared<T: Any + Send + Sync>(&self, make: impl FnOnce(&Graph) -> T) -> Option<&T> {
         self.prepared.get_or_init(|| Box::new(make(&self.graph))).downcast_ref()
     }
@@ -95,7 +95,7 @@ impl Kernel {
         Box::leak(Box::new(Kernel { name, operands, tensor_scalars, between, sums, record, host, ..*self }))
     }
 
-    /// Whether these are the rule's own hyperparameters.
+    /// Returns whether these are the rule's own hyperparameters.
     pub fn takes(&self, hyper: &dyn Any) -> bool {
         (self.hyper)() == hyper.type_id()
     }
@@ -109,7 +109,7 @@ impl Kernel {
         assert!((self.compute)(hyper, t, out), "{} was given another rule's hyperparameters", self.name);
     }
 
-    /// The rule as a graph.
+    /// Returns the rule as a graph.
     pub fn record(&self) -> Graph {
         match self.record {
             Record::Rule(record) => record(),
@@ -135,6 +135,6 @@ impl fmt::Debug for Kernel {
 /// Algorithms are generic over it, so that the crate which names a `Link` is the one in which their
 /// rules are compiled, once.
 pub trait Link: 'static {
-    /// The erased rule with its compiled entries.
+    /// Returns the erased rule with its compiled entries.
     fn kernel<R: Rule>() -> &'static Kernel;
 }

@@ -1,6 +1,6 @@
 //! The vocabulary of fallline.
 //!
-//! A [`Rule`] is a pure function of numbers, written once over a [`Lane`], the arithmetic of one
+//! A [`Rule`] is a pure function of numbers, written once over a [`Vector`], the arithmetic of one
 //! register of elements. The same rule is
 //!
 //! - the scalar reference, with [`Scalar<f32>`](Scalar) or [`Scalar<f64>`](Scalar) as its lane;
@@ -24,18 +24,18 @@ mod expr;
 mod format;
 pub mod host;
 mod kernel;
-mod lane;
 pub mod math;
 mod pass;
 #[doc(hidden)]
 pub mod private;
 pub mod ranks;
+pub mod reduction;
 mod rule;
 mod scalar;
 mod shape;
 mod storage;
-pub mod sums;
 mod tensor;
+mod vector;
 mod view;
 
 pub use backend::{Backend, transfer};
@@ -48,10 +48,10 @@ pub use expr::{
 pub use format::{Codes, Compute, Element, Format};
 pub use half::{bf16, f16};
 pub use kernel::{Kernel, Link, Recorded};
-pub use lane::{Arithmetic, Lane, Literal};
 pub use rule::scope::{GlobalAt, Groups, TensorAt};
 pub use rule::{Array, Operand, Role, Rule, ScalarDef, apply};
 pub use scalar::Scalar;
 pub use shape::Shape;
 pub use storage::{Memory, Storage};
 pub use tensor::Tensor;
+pub use vector::{Arithmetic, Literal, Vector};

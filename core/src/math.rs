@@ -20,12 +20,12 @@ pub fn powf(base: f64, exponent: f64) -> f64 {
     libm::pow(base, exponent)
 }
 
-/// The exponential function.
+/// Returns the exponential function.
 pub fn exp(x: f64) -> f64 {
     libm::exp(x)
 }
 
-/// The natural logarithm.
+/// Returns the natural logarithm.
 pub fn ln(x: f64) -> f64 {
     libm::log(x)
 }
@@ -35,17 +35,17 @@ pub fn single(x: f64) -> f64 {
     f64::from(x as f32)
 }
 
-/// The square root (correctly rounded on every platform).
+/// Returns the square root (correctly rounded on every platform).
 pub fn sqrt(x: f64) -> f64 {
     libm::sqrt(x)
 }
 
-/// The cosine of an angle in radians.
+/// Returns the cosine of an angle in radians.
 pub fn cos(x: f64) -> f64 {
     libm::cos(x)
 }
 
-/// 1 or 0: a condition as a scalar that [`Lane::when`](crate::Lane::when) reads.
+/// 1 or 0: a condition as a scalar that [`Vector::select_if`](crate::Vector::select_if) reads.
 pub fn flag(condition: bool) -> f64 {
     if condition { 1.0 } else { 0.0 }
 }

@@ -14,22 +14,22 @@
 //! Every exchange ends within the communicator's time limit. After a failure a communicator is broken: what it is asked
 //! for next fails at once, since ranks may have gone different ways.
 
+mod all_gather_v;
 mod buffer;
 mod counting;
 pub(crate) mod error;
 mod reduce;
-mod share;
 mod single;
 mod sum;
 mod threads;
 
+pub use all_gather_v::shared_lengths;
 pub use buffer::Buffer;
-pub use counting::{Counting, Traffic};
+pub use counting::{CountingComm, Traffic};
 pub use error::RankError;
-pub use share::shared_lengths;
-pub use single::Single;
-pub use sum::{RankAdd, RankFirst, RankMean, World};
-pub use threads::{ThreadRank, threads};
+pub use single::SelfComm;
+pub use sum::{RankAdd, RankFirst, RankMean, WorldSize};
+pub use threads::{ThreadComm, threads};
 
 use crate::host::{Slice, SliceMut};
 use crate::{Backend, Result, Storage};
@@ -46,7 +46,7 @@ pub enum Reduction {
 
 /// One rank's end of an exchange with all others.
 ///
-/// Every method but [`rank`](Communicator::rank), [`world`](Communicator::world) and
+/// Every method but [`rank`](Communicator::rank), [`world`](Communicator::world_size) and
 /// [`describe`](Communicator::describe) is collective: all ranks call it, in the same order, with the same lengths and
 /// formats. What can be seen to differ is an error that names the ranks.
 ///
@@ -67,8 +67,8 @@ pub trait Communicator: fmt::Debug + Send + Sync {
     /// This rank's number, from 0.
     fn rank(&self) -> usize;
 
-    /// How many ranks there are, at least 1.
-    fn world(&self) -> usize;
+    /// Returns how many ranks there are, at least 1.
+    fn world_size(&self) -> usize;
 
     /// Returns a human-readable line: the transport and the number of ranks.
     fn describe(&self) -> String;
@@ -98,13 +98,13 @@ pub trait Communicator: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// [`RankError`].
-    fn share(
+    fn all_gather_v(
         &self,
         own: &[&[u8]],
         lengths: &[usize],
         take: &mut dyn FnMut(usize, &[u8]),
     ) -> Result<(), RankError> {
-        share::share(self, own, lengths, take)
+        all_gather_v::all_gather_v(self, own, lengths, take)
     }
 
     /// Waits for all ranks.
@@ -184,7 +184,7 @@ pub trait Communicator: fmt::Debug + Send + Sync {
 ///
 /// # Errors
 /// [`RankError::Length`].
-pub fn piece(operation: &'static str, buffer: usize, world: usize) -> Result<usize, RankError> {
+pub fn chunk(operation: &'static str, buffer: usize, world: usize) -> Result<usize, RankError> {
     match buffer.is_multiple_of(world) {
         true => Ok(buffer / world),
         false => Err(RankError::Length {
@@ -224,22 +224,22 @@ pub fn known(operation: &'static str, rank: usize, world: usize) -> Result<(), R
 ///
 /// # Errors
 /// [`RankError::Differs`], and those of the exchange.
-pub fn agree(ranks: &dyn Communicator, what: &str, lines: &[String]) -> Result<(), RankError> {
-    if ranks.world() == 1 {
+pub fn check_equal(ranks: &dyn Communicator, what: &str, lines: &[String]) -> Result<(), RankError> {
+    if ranks.world_size() == 1 {
         return Ok(());
     }
     let text = lines.join("\n").into_bytes();
     let mut own = [0; 16];
-    own[..8].copy_from_slice(&hash(&text).to_le_bytes());
+    own[..8].copy_from_slice(&fingerprint(&text).to_le_bytes());
     own[8..].copy_from_slice(&(text.len() as u64).to_le_bytes());
-    let mut all = vec![0; 16 * ranks.world()];
+    let mut all = vec![0; 16 * ranks.world_size()];
     ranks.all_gather(&own, &mut all)?;
     if all.chunks_exact(16).all(|of| of == own) {
         return Ok(());
     }
     let length = |of: &[u8]| u64::from_le_bytes(of[8..].try_into().unwrap_or_default()) as usize;
     let longest = all.chunks_exact(16).map(length).max().unwrap_or(0);
-    let (mut padded, mut texts) = (text.clone(), vec![0; longest * ranks.world()]);
+    let (mut padded, mut texts) = (text.clone(), vec![0; longest * ranks.world_size()]);
     padded.resize(longest, 0);
     ranks.all_gather(&padded, &mut texts)?;
     let text_of = |rank: usize| {
@@ -247,7 +247,7 @@ pub fn agree(ranks: &dyn Communicator, what: &str, lines: &[String]) -> Result<(
         String::from_utf8_lossy(bytes).into_owned()
     };
     let first = text_of(0);
-    let other = (1..ranks.world()).map(|rank| (rank, text_of(rank))).find(|(_, text)| *text != first);
+    let other = (1..ranks.world_size()).map(|rank| (rank, text_of(rank))).find(|(_, text)| *text != first);
     let Some((rank, text)) = other else { return Ok(()) };
     let (mut ours, mut theirs) = (first.lines(), text.lines());
     loop {
@@ -260,7 +260,7 @@ pub fn agree(ranks: &dyn Communicator, what: &str, lines: &[String]) -> Result<(
 }
 
 /// Returns the FNV-1a hash, which distinguishes bytes without sending them.
-pub fn hash(bytes: &[u8]) -> u64 {
+pub fn fingerprint(bytes: &[u8]) -> u64 {
     let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, mix)
 }

@@ -6,7 +6,7 @@ pub mod scope;
 
 pub use number::ScalarDef;
 
-use crate::{Lane, Literal};
+use crate::{Literal, Vector};
 use number::{Declared, Number, Numbers};
 use scope::{GlobalAt, Groups, TensorAt};
 
@@ -97,7 +97,7 @@ pub trait Rule: 'static {
         f64: Literal<N>,
     {
         let _ = shared;
-        N::lit(0.0)
+        N::splat(0.0)
     }
 
     /// A tensor's scalars, in the order of [`TENSOR_SCALARS`](Rule::TENSOR_SCALARS); `memory` holds what is remembered for
@@ -111,14 +111,14 @@ pub trait Rule: 'static {
 
     /// The update of one register of elements. Assignments run in order; everything that is stored is
     /// stored after them. Returns this register's terms of the sums.
-    fn element<L: Lane>(scalars: &Self::Scalars<L>, operands: &mut Self::Operands<L>) -> Self::Sums<L>
+    fn element<L: Vector>(scalars: &Self::Scalars<L>, operands: &mut Self::Operands<L>) -> Self::Sums<L>
     where
         f64: Literal<L>;
 }
 
 /// A rule as every backend runs it: the gradients scaled, then [`Rule::element`].
 #[inline(always)]
-pub fn apply<R: Rule, L: Lane>(
+pub fn apply<R: Rule, L: Vector>(
     grad_scale: L,
     scalars: &R::Scalars<L>,
     operands: &mut R::Operands<L>,
@@ -128,7 +128,7 @@ where
 {
     for (value, operand) in operands.as_mut().iter_mut().zip(R::OPERANDS) {
         if matches!(operand.role, Role::Grad) {
-            *value = value.times(grad_scale);
+            *value = *value * grad_scale;
         }
     }
     R::element(scalars, operands)
@@ -136,7 +136,7 @@ where
 
 /// `[T; N]` with the `N` hidden in a [`Rule`].
 pub trait Array<T: Copy>: Copy + Send + Sync + AsRef<[T]> + AsMut<[T]> {
-    /// The same value everywhere.
+    /// Returns the same value everywhere.
     fn fill(value: T) -> Self;
 }
 

@@ -16,27 +16,27 @@ macro_rules! scalar {
         impl Arithmetic for Scalar<$t> {
             type Mask = bool;
             #[inline(always)]
-            fn lit(x: f64) -> Self {
+            fn splat(x: f64) -> Self {
                 Scalar(x as $t)
             }
             #[inline(always)]
-            fn plus(self, other: Self) -> Self {
+            fn add(self, other: Self) -> Self {
                 Scalar(self.0 + other.0)
             }
             #[inline(always)]
-            fn minus(self, other: Self) -> Self {
+            fn sub(self, other: Self) -> Self {
                 Scalar(self.0 - other.0)
             }
             #[inline(always)]
-            fn times(self, other: Self) -> Self {
+            fn mul(self, other: Self) -> Self {
                 Scalar(self.0 * other.0)
             }
             #[inline(always)]
-            fn over(self, other: Self) -> Self {
+            fn div(self, other: Self) -> Self {
                 Scalar(self.0 / other.0)
             }
             #[inline(always)]
-            fn negate(self) -> Self {
+            fn neg(self) -> Self {
                 Scalar(-self.0)
             }
             #[inline(always)]
@@ -84,7 +84,7 @@ macro_rules! plain {
         impl Arithmetic for f64 {
             type Mask = bool;
             #[inline(always)]
-            fn lit(x: f64) -> f64 {
+            fn splat(x: f64) -> f64 {
                 x
             }
             $(#[inline(always)]
@@ -100,16 +100,16 @@ macro_rules! plain {
                 if mask { yes } else { no }
             }
         }
-        impl crate::Lane for f64 {}
+        impl crate::Vector for f64 {}
         impl crate::Literal<f64> for f64 {}
     };
 }
-plain!(plus(other), minus(other), times(other), over(other), negate(), sqrt(), abs(), min(other), max(other); lt, le, eq);
+plain!(add(other), sub(other), mul(other), div(other), neg(), sqrt(), abs(), min(other), max(other); lt, le, eq);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Lane;
+    use crate::Vector;
 
     #[test]
     fn min_max_and_sign_treat_nan_as_documented() {
@@ -124,6 +124,6 @@ mod tests {
     #[test]
     fn when_hides_what_it_does_not_choose() {
         let inf = Scalar(f64::INFINITY);
-        assert_eq!(Lane::when(Scalar(0.0), inf * 0.0, Scalar(2.0)), Scalar(2.0));
+        assert_eq!(Vector::select_if(Scalar(0.0), inf * 0.0, Scalar(2.0)), Scalar(2.0));
     }
 }

@@ -14,7 +14,7 @@ use core::fmt;
 pub struct Shape(Box<[usize]>);
 
 impl Shape {
-    /// The number of elements: the product of the dimensions, 1 without any.
+    /// Returns the number of elements: the product of the dimensions, 1 without any.
     ///
     /// Saturates instead of wrapping, so that no allocation can succeed for a count that overflowed.
     #[inline]
@@ -25,13 +25,13 @@ impl Shape {
         self.0.iter().fold(1, |product, &extent| product.saturating_mul(extent))
     }
 
-    /// The dimensions.
+    /// Returns the dimensions.
     #[inline]
-    pub fn extents(&self) -> &[usize] {
+    pub fn dims(&self) -> &[usize] {
         &self.0
     }
 
-    /// The number of dimensions.
+    /// Returns the number of dimensions.
     #[inline]
     pub fn rank(&self) -> usize {
         self.0.len()
@@ -39,14 +39,14 @@ impl Shape {
 }
 
 impl<const N: usize> From<[usize; N]> for Shape {
-    fn from(extents: [usize; N]) -> Self {
-        Shape(extents.into())
+    fn from(dims: [usize; N]) -> Self {
+        Shape(dims.into())
     }
 }
 
 impl From<&[usize]> for Shape {
-    fn from(extents: &[usize]) -> Self {
-        Shape(extents.into())
+    fn from(dims: &[usize]) -> Self {
+        Shape(dims.into())
     }
 }
 

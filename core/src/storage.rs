@@ -7,19 +7,20 @@ use core::fmt;
 
 /// A backend's piece of memory, behind a [`Storage`].
 pub trait Memory: Any + Send + Sync + fmt::Debug + Sealed {
-    /// The address of the first element, which stays: the host's, with exposed provenance, or the device's own.
+    /// Returns the address of the first element, which stays: the host's, with exposed provenance, or the device's
+    /// own.
     fn address(&self) -> usize;
-    /// The address of the first scale, of a block format; 0 of others.
+    /// Returns the address of the first scale, of a block format; 0 of others.
     fn scales(&self) -> usize;
-    /// The elements, where the host can reach them and they are stored one by one.
+    /// Returns the elements, where the host can reach them and they are stored one by one.
     fn host(&self) -> Option<Slice<'_>>;
-    /// The elements to write, where the host can reach them and they are stored one by one.
+    /// Returns the elements to write, where the host can reach them and they are stored one by one.
     fn host_mut(&mut self) -> Option<SliceMut<'_>>;
-    /// The codes and scales, where the host can reach them.
+    /// Returns the codes and scales, where the host can reach them.
     fn blocks(&self) -> Option<Blocks<'_>>;
-    /// The codes and scales to write, where the host can reach them.
+    /// Returns the codes and scales to write, where the host can reach them.
     fn blocks_mut(&mut self) -> Option<BlocksMut<'_>>;
-    /// The device that it is on, where the host cannot reach it.
+    /// Returns the device that it is on, where the host cannot reach it.
     fn device(&self) -> Option<Device> {
         None
     }
@@ -44,41 +45,41 @@ impl Storage {
         Storage { format, len, on_host, address: memory.address(), scales: memory.scales(), memory }
     }
 
-    /// How the elements are stored.
+    /// Returns how the elements are stored.
     #[inline]
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// The number of elements.
+    /// Returns the number of elements.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Whether the host can reach it.
+    /// Returns whether the host can reach it.
     #[inline]
     pub fn on_host(&self) -> bool {
         self.on_host
     }
 
-    /// The device that it is on, where the host cannot reach it.
+    /// Returns the device that it is on, where the host cannot reach it.
     pub fn device(&self) -> Option<Device> {
         self.memory.device()
     }
 
-    /// The address of its first element, for the device that it is on.
+    /// Returns the address of its first element, for the device that it is on.
     #[inline]
     pub fn address(&self) -> usize {
         self.address
     }
 
-    /// The address of the first scale of a block format, for the device that it is on; 0 of other formats.
+    /// Returns the address of the first scale of a block format, for the device that it is on; 0 of other formats.
     #[inline]
     pub fn scales(&self) -> usize {
         self.scales
@@ -89,12 +90,12 @@ impl Storage {
         self.format.size(self.len) + size_of::<f32>() * self.format.scales(self.len)
     }
 
-    /// The backend's own view of it.
+    /// Returns the backend's own view of it.
     pub fn memory(&self) -> &dyn Memory {
         &*self.memory
     }
 
-    /// The backend's own view of it, to write.
+    /// Returns the backend's own view of it, to write.
     pub fn memory_mut(&mut self) -> &mut dyn Memory {
         &mut *self.memory
     }

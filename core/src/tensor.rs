@@ -16,7 +16,7 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// A tensor of zeros.
+    /// Creates a tensor of zeros.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
@@ -65,7 +65,7 @@ impl Tensor {
         Ok(copy)
     }
 
-    /// A tensor with the elements of `values`, in row-major order.
+    /// Creates a tensor with the elements of `values`, in row-major order.
     ///
     /// # Errors
     /// [`Error::Length`](crate::Error::Length) when the shape has another number of elements;
@@ -82,7 +82,7 @@ impl Tensor {
         Ok(tensor)
     }
 
-    /// A tensor of memory that a backend made of something else. Called by backends.
+    /// Creates a tensor of memory that a backend made of something else. Called by backends.
     ///
     /// # Errors
     /// [`Error::Length`](crate::Error::Length) when the shape has another number of elements.
@@ -96,7 +96,7 @@ impl Tensor {
         Ok(Tensor { backend: Arc::clone(backend), storage, shape })
     }
 
-    /// The elements, in row-major order, rounded to `T` if they are stored otherwise.
+    /// Returns the elements, in row-major order, rounded to `T` if they are stored otherwise.
     ///
     /// # Errors
     /// When the backend cannot read them.
@@ -117,42 +117,42 @@ impl Tensor {
         self.backend.write(&mut self.storage, values.into())
     }
 
-    /// Its shape.
+    /// Returns its shape.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
 
-    /// How its elements are stored.
+    /// Returns how its elements are stored.
     pub fn format(&self) -> Format {
         self.storage.format()
     }
 
-    /// The backend that holds it.
+    /// Returns the backend that holds it.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
     }
 
-    /// Its memory.
+    /// Returns its memory.
     pub fn storage(&self) -> &Storage {
         &self.storage
     }
 
-    /// Its memory alone.
+    /// Returns its memory alone.
     pub fn into_storage(self) -> Storage {
         self.storage
     }
 
-    /// Its memory, to write.
+    /// Returns its memory, to write.
     pub fn storage_mut(&mut self) -> &mut Storage {
         &mut self.storage
     }
 
-    /// The elements as a slice, if the host can reach them and they are `T`.
+    /// Returns the elements as a slice, if the host can reach them and they are `T`.
     pub fn as_slice<T: Element>(&self) -> Option<&[T]> {
         self.storage.memory().host()?.as_slice()
     }
 
-    /// The elements as a mutable slice, if the host can reach them and they are `T`.
+    /// Returns the elements as a mutable slice, if the host can reach them and they are `T`.
     pub fn as_mut_slice<T: Element>(&mut self) -> Option<&mut [T]> {
         self.storage.memory_mut().host_mut()?.into_slice()
     }

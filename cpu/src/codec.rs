@@ -9,7 +9,7 @@ use crate::isa::Isa;
 use crate::quant::{BlockCodec, block_codec};
 #[cfg(target_arch = "x86_64")]
 use crate::vector::{Register, Ymm32, Zmm32};
-use fallline_core::sums::STEP;
+use fallline_core::reduction::STEP;
 use fallline_core::{Format, codec};
 pub(crate) use stochastic::Round;
 

@@ -30,8 +30,8 @@ use crate::pool::Pool;
 use accumulate::MAX_SUMS;
 use constants::{Constants, pack_constants};
 use dispatch::{Dispatch, LinkedRule};
-use fallline_core::backend::{Beside, MAX_OPERANDS, Pass};
-use fallline_core::sums::{fold, segments};
+use fallline_core::backend::{FusedRule, MAX_OPERANDS, Pass};
+use fallline_core::reduction::{segments, tree_reduce};
 use fallline_core::{Compute, Device, Error, Kernel, Result};
 use fused::run_chunk;
 pub(crate) use plan::CpuPlan;
@@ -48,14 +48,14 @@ pub(crate) const CACHED: usize = 2 * SERIAL_BELOW;
 
 /// Runs a pass.
 pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> Result<()> {
-    let Pass { kernel, compute, tensors, rows, tensor_scalars, plan, sums, beside, checked } = pass;
+    let Pass { kernel, compute, tensors, constants: rows, tensor_scalars, plan, sums, fused, checked } = pass;
     let scalars = Constants { shared: rows, own: tensor_scalars };
     let linked = |kernel: &'static Kernel| {
         LinkedRule::of(kernel).ok_or(Error::NotLinked { rule: kernel.name, device })
     };
-    Beside::check(beside)?;
-    for beside in beside {
-        linked(beside.kernel)?;
+    FusedRule::check(fused)?;
+    for fused in fused {
+        linked(fused.kernel)?;
     }
     let Some(plan) = plan.downcast_mut::<CpuPlan>() else {
         return Err(Error::Unavailable(format!("{}: the plan is another backend's", kernel.name)));
@@ -64,8 +64,8 @@ pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> 
         kernel.sums.len() <= MAX_SUMS && kernel.operands.len() <= MAX_OPERANDS,
         "{kernel:?} is too large"
     );
-    let walk = Walk::new(device, kernel, beside, tensors);
-    let rules = Rules { kernel, linked: linked(kernel)?, beside, fused_count: walk.fused_count, isa };
+    let walk = Walk::new(device, kernel, fused, tensors);
+    let rules = Rules { kernel, linked: linked(kernel)?, fused, fused_count: walk.fused_count, isa };
     match compute {
         Compute::F32 => {
             let mut rows = core::mem::take(&mut plan.constants_f32);
@@ -86,7 +86,7 @@ pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> 
 struct Rules<'a> {
     kernel: &'static Kernel,
     linked: LinkedRule,
-    beside: &'a [Beside<'a>],
+    fused: &'a [FusedRule<'a>],
     fused_count: usize,
     isa: Isa,
 }
@@ -149,7 +149,7 @@ fn run_rules<T: ComputeType + Coded>(
         let first = tiling.segments[tensor];
         let last = first + segments(table.tensors[tensor].0);
         for (s, sum) in row.iter_mut().enumerate() {
-            *sum = fold((first..last).map(|segment| partials[segment * count + s]));
+            *sum = tree_reduce((first..last).map(|segment| partials[segment * count + s]));
         }
     }
     Ok(())
@@ -164,12 +164,12 @@ impl Rules<'_> {
         partials: &mut [f64],
     ) -> PassState<'s, T> {
         let own = rows.len();
-        rows.extend(self.beside.iter().flat_map(|beside| beside.row).map(|&x| T::from_f64(x)));
+        rows.extend(self.fused.iter().flat_map(|fused| fused.constants).map(|&x| T::from_f64(x)));
         let (rows, mut others) = rows.split_at(own);
-        let mut companions = self.beside.iter().filter_map(|beside| {
+        let mut companions = self.fused.iter().filter_map(|fused| {
             let row;
-            (row, others) = others.split_at(beside.row.len());
-            FusedKernel::new(beside, row, self.isa)
+            (row, others) = others.split_at(fused.constants.len());
+            FusedKernel::new(fused, row, self.isa)
         });
         let fused = core::array::from_fn(|_| companions.next());
         let rule = Dispatch::of(self.kernel, self.linked, self.isa);

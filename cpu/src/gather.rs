@@ -2,7 +2,7 @@
 
 use crate::pool::Pool;
 use core::ops::Range;
-use fallline_core::backend::{RowScatter, RowSums, View};
+use fallline_core::backend::{GatherSum, Scatter, View};
 use fallline_core::host::SliceMut;
 use fallline_core::{Device, Element, Error, Format, Result, Storage, bf16, f16};
 
@@ -27,7 +27,7 @@ impl<T> Target<T> {
     }
 }
 
-/// The elements of a view that the host reaches.
+/// Returns the elements of a view that the host reaches.
 ///
 /// # Safety
 /// They are of type `T`.
@@ -58,12 +58,12 @@ fn spread(pool: &Pool, rows: usize, elements: usize, work: impl Fn(Range<usize>)
     pool.for_each(0..ranges, |range| work(start(range)..start(range + 1)));
 }
 
-/// See [`Indexing::sum_rows`](fallline_core::backend::Indexing::sum_rows).
-pub(crate) fn sum(device: Device, pool: &Pool, rows: RowSums<'_>) -> Result<()> {
+/// See [`Indexing::gather_sum`](fallline_core::backend::Indexing::gather_sum).
+pub(crate) fn sum(device: Device, pool: &Pool, rows: GatherSum<'_>) -> Result<()> {
     rows.check()?;
-    let RowSums { from, width, order, ends, to } = rows;
+    let GatherSum { from, width, order, ends, to } = rows;
     if !from.on_host() {
-        return Err(unreachable("sum_rows", "the rows", device));
+        return Err(unreachable("gather_sum", "the rows", device));
     }
     macro_rules! of {
         ($t:ty, $to:expr) => {
@@ -77,7 +77,7 @@ pub(crate) fn sum(device: Device, pool: &Pool, rows: RowSums<'_>) -> Result<()> 
                     got => {
                         let expected = Format::ALL.map(Format::name).join(", ");
                         return Err(Error::Format {
-                            operation: "sum_rows",
+                            operation: "gather_sum",
                             what: "the rows".into(),
                             expected,
                             got,
@@ -87,7 +87,7 @@ pub(crate) fn sum(device: Device, pool: &Pool, rows: RowSums<'_>) -> Result<()> 
             }
         };
     }
-    match host("sum_rows", to, device)? {
+    match host("gather_sum", to, device)? {
         SliceMut::F64(to) => of!(f64, to),
         SliceMut::F32(to) => of!(f32, to),
         _ => unreachable!("checked: sums are f32 or f64"),
@@ -124,12 +124,12 @@ fn sum_as<S: Element, T: Element + core::ops::AddAssign>(
     });
 }
 
-/// See [`Indexing::scatter_rows`](fallline_core::backend::Indexing::scatter_rows).
-pub(crate) fn scatter(device: Device, pool: &Pool, rows: RowScatter<'_>) -> Result<()> {
+/// See [`Indexing::scatter`](fallline_core::backend::Indexing::scatter).
+pub(crate) fn scatter(device: Device, pool: &Pool, rows: Scatter<'_>) -> Result<()> {
     rows.check()?;
-    let RowScatter { from, width, index, to } = rows;
+    let Scatter { from, width, index, to } = rows;
     if !from.on_host() {
-        return Err(unreachable("scatter_rows", "the rows", device));
+        return Err(unreachable("scatter", "the rows", device));
     }
     let bytes = width * from.format().bytes();
     let whole = from.len() * from.format().bytes();
@@ -141,7 +141,7 @@ pub(crate) fn scatter(device: Device, pool: &Pool, rows: RowScatter<'_>) -> Resu
             core::slice::from_raw_parts::<u8>(core::ptr::with_exposed_provenance(from.address()), whole)
         }
     };
-    let mut to = host("scatter_rows", to, device)?;
+    let mut to = host("scatter", to, device)?;
     let target = Target(to.bytes_mut().as_mut_ptr());
     spread(pool, index.len(), index.len() * width, |range| {
         for i in range {
@@ -167,10 +167,11 @@ mod tests {
         let values = [1e8f32, -0.0, 1.0, 2.0, -1e8, 3.0];
         let (order, ends) = ([0, 1, 2, 1], [3, 3, 4]);
         let from = || View::from(fallline_core::host::Slice::from(&values));
-        cpu.sum_rows(RowSums { from: from(), width: 2, order: &order, ends: &ends, to: &mut to }).unwrap();
+        cpu.gather_sum(GatherSum { from: from(), width: 2, order: &order, ends: &ends, to: &mut to })
+            .unwrap();
         let expected = [(1e8 + 1.0) - 1e8, (-0.0 + 2.0) + 3.0, 0.0, 0.0, 1.0, 2.0f32];
         assert_eq!(to.memory().host().unwrap().as_slice::<f32>().unwrap(), expected);
-        cpu.sum_rows(RowSums {
+        cpu.gather_sum(GatherSum {
             from: from(),
             width: 1,
             order: &[1, 1, 1, 1, 1, 1],
@@ -179,12 +180,13 @@ mod tests {
         })
         .unwrap();
         assert_eq!(to.memory().host().unwrap().get(3).to_bits(), (-0.0f64).to_bits());
-        let wrong = cpu.sum_rows(RowSums { from: from(), width: 2, order: &[3], ends: &[1], to: &mut to });
+        let wrong =
+            cpu.gather_sum(GatherSum { from: from(), width: 2, order: &[3], ends: &[1], to: &mut to });
         assert!(
             wrong
                 .unwrap_err()
                 .to_string()
-                .starts_with("sum_rows: the memory of the rows has 6 elements, expected 8")
+                .starts_with("gather_sum: the memory of the rows has 6 elements, expected 8")
         );
     }
 
@@ -197,11 +199,11 @@ mod tests {
             let cpu = Cpu::with_threads(threads).unwrap();
             let mut to = cpu.allocate(&[(Format::F64, 4001 * width)]).unwrap().remove(0);
             let from = View::from(fallline_core::host::Slice::from(&values));
-            cpu.scatter_rows(RowScatter { from, width, index: &index, to: &mut to }).unwrap();
+            cpu.scatter(Scatter { from, width, index: &index, to: &mut to }).unwrap();
             let mut back = cpu.allocate(&[(Format::F32, rows * width)]).unwrap().remove(0);
             let ends: Vec<u64> = (1..=rows as u64).collect();
             let from = View::read(&to);
-            cpu.sum_rows(RowSums { from, width, order: &index, ends: &ends, to: &mut back }).unwrap();
+            cpu.gather_sum(GatherSum { from, width, order: &index, ends: &ends, to: &mut back }).unwrap();
             back.memory().host().unwrap().as_slice::<f32>().unwrap().to_vec()
         };
         let expected: Vec<f32> = values.iter().map(|&x| x as f32).collect();

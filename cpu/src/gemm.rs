@@ -19,16 +19,16 @@ use crate::context::ExecContext;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::Isa;
 use args::{GemmArgs, Widen};
-use fallline_core::backend::MatMul;
+use fallline_core::backend::Gemm;
 use fallline_core::{Device, Element, Error, Format, Result, Storage};
 use half::{bf16, f16};
 
 /// `c = alpha op(a) op(b) + beta d`.
-pub(crate) fn matmul(context: ExecContext<'_>, mut product: MatMul<'_>) -> Result<()> {
-    let (m, _, n) = product.extents()?;
+pub(crate) fn gemm(context: ExecContext<'_>, mut product: Gemm<'_>) -> Result<()> {
+    let (m, _, n) = product.dims()?;
     reachable(context.device, "the left factor", product.a.storage)?;
     reachable(context.device, "the right factor", product.b.storage)?;
-    if let Some(added) = product.added() {
+    if let Some(added) = product.added_matrix() {
         reachable(context.device, "what is added", added.storage)?;
     }
     reachable(context.device, "the result", product.c)?;
@@ -43,7 +43,7 @@ pub(crate) fn matmul(context: ExecContext<'_>, mut product: MatMul<'_>) -> Resul
         Format::F16 => run::<f16>(context, &mut product),
         #[allow(unreachable_patterns)]
         got => Err(Error::Format {
-            operation: "matmul",
+            operation: "gemm",
             what: "the result".into(),
             expected: "f64, f32, bf16 or f16".into(),
             got,
@@ -54,12 +54,12 @@ pub(crate) fn matmul(context: ExecContext<'_>, mut product: MatMul<'_>) -> Resul
 fn reachable(device: Device, what: &str, storage: &Storage) -> Result<()> {
     match storage.memory().host() {
         Some(_) => Ok(()),
-        None => Err(Error::Unreachable { operation: "matmul", what: what.into(), device }),
+        None => Err(Error::Unreachable { operation: "gemm", what: what.into(), device }),
     }
 }
 
 /// Multiplies in the way that suits the dimensions.
-fn run<F: GemmElement>(context: ExecContext<'_>, product: &mut MatMul<'_>) -> Result<()> {
+fn run<F: GemmElement>(context: ExecContext<'_>, product: &mut Gemm<'_>) -> Result<()> {
     let args = GemmArgs::<F>::of(product)?;
     if gemv::fits(&args) {
         return gemv::product(context, &args);
@@ -73,7 +73,7 @@ fn run<F: GemmElement>(context: ExecContext<'_>, product: &mut MatMul<'_>) -> Re
 }
 
 /// An element of a factor, with the micro-kernel that multiplies it.
-trait GemmElement: Element + Widen<Sum: fallback::Gemm> {
+trait GemmElement: Element + Widen<Sum: fallback::FallbackElement> {
     /// Multiplies with AVX-512, which the machine has.
     #[cfg(target_arch = "x86_64")]
     fn macrokernel(context: ExecContext<'_>, args: &GemmArgs<Self>) -> Result<()>;

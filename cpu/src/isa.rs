@@ -24,7 +24,7 @@ impl Isa {
     /// All of them, from the plainest.
     pub const ALL: [Isa; 4] = [Isa::Scalar, Isa::Baseline, Isa::Avx2, Isa::Avx512];
 
-    /// The name that `FALLLINE_ISA` takes.
+    /// Returns the name that `FALLLINE_ISA` takes.
     pub const fn name(self) -> &'static str {
         match self {
             Isa::Scalar => "scalar",
@@ -34,7 +34,7 @@ impl Isa {
         }
     }
 
-    /// Whether this machine has it.
+    /// Returns whether this machine has it.
     pub fn available(self) -> bool {
         match self {
             Isa::Scalar | Isa::Baseline => true,
@@ -57,12 +57,12 @@ impl Isa {
         }
     }
 
-    /// The best that this machine has.
+    /// Returns the best that this machine has.
     pub fn best() -> Isa {
         Isa::ALL.into_iter().rev().find(|isa| isa.available()).unwrap_or(Isa::Baseline)
     }
 
-    /// The one that `FALLLINE_ISA` asks for, or the best.
+    /// Returns the one that `FALLLINE_ISA` asks for, or the best.
     ///
     /// # Errors
     /// [`Error::Unavailable`] for a name that is none, or an instruction set that this machine lacks.

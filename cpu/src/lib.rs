@@ -21,11 +21,11 @@ mod gemm;
 mod isa;
 mod kernels;
 mod memory;
-pub mod plain;
 mod pool;
 mod prefetch;
 mod quant;
 mod reduce;
+pub mod stream;
 mod vector;
 mod workspace;
 
@@ -34,8 +34,8 @@ pub use kernels::Native;
 
 use context::ExecContext;
 use fallline_core::backend::{
-    AxisSums, Backend, DeviceMemory, Indexing, LinearAlgebra, MatMul, MatrixSums, PagedMemory, Pass, Plan,
-    Reductions, RowScatter, RowSums,
+    AxisReduction, Backend, DeviceMemory, GatherSum, Gemm, Indexing, LinearAlgebra, MatrixReduction,
+    PagedMemory, Pass, Plan, Reductions, Scatter,
 };
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::{Device, Error, Format, Result, Storage};
@@ -62,7 +62,7 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// All of the machine's threads and its best instruction set (or that of `FALLLINE_ISA`).
+    /// Returns all of the machine's threads and its best instruction set (or that of `FALLLINE_ISA`).
     ///
     /// # Errors
     /// [`Error::Unavailable`] when `FALLLINE_ISA` asks for what the machine lacks, or threads cannot be
@@ -71,7 +71,7 @@ impl Cpu {
         Cpu::with_threads(std::thread::available_parallelism().map_or(1, usize::from))
     }
 
-    /// A pool of `threads` (at least 1), and the best instruction set (or that of `FALLLINE_ISA`).
+    /// Returns a pool of `threads` (at least 1), and the best instruction set (or that of `FALLLINE_ISA`).
     ///
     /// # Errors
     /// As for [`Cpu::new`].
@@ -79,7 +79,7 @@ impl Cpu {
         Cpu::with_isa(Isa::from_environment()?, threads)
     }
 
-    /// A given instruction set, and a pool of `threads` (at least 1).
+    /// Returns a given instruction set, and a pool of `threads` (at least 1).
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the machine lacks the instruction set, or threads cannot be started.
@@ -107,7 +107,7 @@ impl Cpu {
         Ok(Cpu { isa, device: Device::Cpu, pool, workspace: Default::default() })
     }
 
-    /// The reference device: the same rules, one element at a time, on one thread.
+    /// Returns the reference device: the same rules, one element at a time, on one thread.
     pub fn scalar() -> Cpu {
         Cpu { isa: Isa::Scalar, device: Device::Scalar, pool: Pool::Caller, workspace: Default::default() }
     }
@@ -117,12 +117,12 @@ impl Cpu {
         Arc::new(self)
     }
 
-    /// The instruction set in use.
+    /// Returns the instruction set in use.
     pub fn isa(&self) -> Isa {
         self.isa
     }
 
-    /// The number of threads in use.
+    /// Returns the number of threads in use.
     pub fn threads(&self) -> usize {
         self.pool.threads()
     }
@@ -140,7 +140,7 @@ impl Backend for Cpu {
         format!("{} ({}, {threads} thread{})", self.device, self.isa, if threads == 1 { "" } else { "s" })
     }
 
-    fn cached_elements(&self) -> Option<usize> {
+    fn cache_batch_len(&self) -> Option<usize> {
         Some(exec::CACHED)
     }
 
@@ -204,7 +204,7 @@ impl DeviceMemory for Cpu {
     }
 
     fn read_blocks(&self, storage: &Storage, codes: &mut [u8], scales: &mut [f32]) -> Result<()> {
-        fallline_core::backend::fit_blocks("read", storage, codes.len(), scales.len())?;
+        fallline_core::backend::check_block_layout("read", storage, codes.len(), scales.len())?;
         let source = storage.memory().blocks().ok_or_else(|| self.unreachable("read"))?;
         codes.copy_from_slice(source.codes);
         scales.copy_from_slice(source.scales);
@@ -213,14 +213,14 @@ impl DeviceMemory for Cpu {
 
     fn read_scales(&self, storage: &Storage, scales: &mut [f32]) -> Result<()> {
         let codes = storage.format().size(storage.len());
-        fallline_core::backend::fit_blocks("read", storage, codes, scales.len())?;
+        fallline_core::backend::check_block_layout("read", storage, codes, scales.len())?;
         let source = storage.memory().blocks().ok_or_else(|| self.unreachable("read"))?;
         scales.copy_from_slice(source.scales);
         Ok(())
     }
 
     fn write_blocks(&self, storage: &mut Storage, codes: &[u8], scales: &[f32]) -> Result<()> {
-        fallline_core::backend::fit_blocks("write", storage, codes.len(), scales.len())?;
+        fallline_core::backend::check_block_layout("write", storage, codes.len(), scales.len())?;
         let target = storage.memory_mut().blocks_mut().ok_or_else(|| self.unreachable("write"))?;
         target.codes.copy_from_slice(codes);
         target.scales.copy_from_slice(scales);
@@ -228,7 +228,7 @@ impl DeviceMemory for Cpu {
     }
 
     fn copy(&self, from: &Storage, to: &mut Storage) -> Result<()> {
-        fallline_core::backend::same_kind(from, to)?;
+        fallline_core::backend::check_same_layout(from, to)?;
         if let (Some(source), Some(target)) = (from.memory().blocks(), to.memory_mut().blocks_mut()) {
             target.codes.copy_from_slice(source.codes);
             target.scales.copy_from_slice(source.scales);
@@ -248,27 +248,27 @@ impl PagedMemory for Cpu {
 }
 
 impl LinearAlgebra for Cpu {
-    fn matmul(&self, product: MatMul<'_>) -> Result<()> {
-        gemm::matmul(self.context(), product)
+    fn gemm(&self, product: Gemm<'_>) -> Result<()> {
+        gemm::gemm(self.context(), product)
     }
 }
 
 impl Reductions for Cpu {
-    fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()> {
-        reduce::sum_axis(self.context(), sums)
+    fn reduce_axis(&self, sums: AxisReduction<'_>) -> Result<()> {
+        reduce::reduce_axis(self.context(), sums)
     }
 
-    fn sum_matrices(&self, sums: MatrixSums<'_>) -> Result<()> {
+    fn reduce_rows_and_columns(&self, sums: MatrixReduction<'_>) -> Result<()> {
         reduce::sum_both(self.context(), sums)
     }
 }
 
 impl Indexing for Cpu {
-    fn sum_rows(&self, rows: RowSums<'_>) -> Result<()> {
+    fn gather_sum(&self, rows: GatherSum<'_>) -> Result<()> {
         gather::sum(self.device, &self.pool, rows)
     }
 
-    fn scatter_rows(&self, rows: RowScatter<'_>) -> Result<()> {
+    fn scatter(&self, rows: Scatter<'_>) -> Result<()> {
         gather::scatter(self.device, &self.pool, rows)
     }
 }

@@ -175,7 +175,7 @@ fn prefer_huge_pages(start: *mut u8, bytes: usize) {
     let _ = (start, bytes);
 }
 
-/// Where the next region of so many bytes starts, with elements of a size; `end` moves behind it.
+/// Returns where the next region of so many bytes starts, with elements of a size; `end` moves behind it.
 fn place(end: &mut usize, bytes: Option<usize>, size: usize) -> Option<usize> {
     let bytes = bytes?;
     let start = if bytes >= PAGE {
@@ -188,8 +188,8 @@ fn place(end: &mut usize, bytes: Option<usize>, size: usize) -> Option<usize> {
     Some(start)
 }
 
-/// Where the elements of each request start, and behind them all the scales of each, in the same order. What is
-/// contiguous in one is so in both. With the bytes in all.
+/// Returns where the elements of each request start, and behind them all the scales of each, in the same order. What
+/// is contiguous in one is so in both. With the bytes in all.
 fn lay_out(requests: &[(Format, usize)]) -> Option<(Vec<usize>, Vec<usize>, usize)> {
     let mut end = 0usize;
     let bytes = |format: Format, len: usize| format.bytes().checked_mul(len).map(|_| format.size(len));
@@ -217,7 +217,7 @@ pub(crate) fn allocate(device: Device, requests: &[(Format, usize)]) -> Result<V
     Ok(divide(Arena { start, owner: Owner::Allocated(layout) }, bytes, requests, codes, scales))
 }
 
-/// The same in a file of a folder, mapped into memory, that has no name and goes with the last storage.
+/// Returns the same in a file of a folder, mapped into memory, that has no name and goes with the last storage.
 pub(crate) fn allocate_paged(
     device: Device,
     requests: &[(Format, usize)],
@@ -253,7 +253,7 @@ fn reserve(file: &File, bytes: u64) -> std::io::Result<()> {
     file.set_len(bytes)
 }
 
-/// The storages of an arena that was laid out for the requests.
+/// Returns the storages of an arena that was laid out for the requests.
 fn divide(
     arena: Arena,
     bytes: usize,

@@ -18,7 +18,7 @@ pub(crate) enum Pool {
 }
 
 impl Pool {
-    /// A pool of `threads`, of which the caller's is one.
+    /// Creates a pool of `threads`, of which the caller's is one.
     pub(crate) fn new(threads: usize) -> Result<Pool, String> {
         if threads <= 1 {
             return Ok(Pool::Caller);
@@ -27,7 +27,7 @@ impl Pool {
         Ok(Pool::Workers(workers))
     }
 
-    /// How many threads it has.
+    /// Returns how many threads it has.
     pub(crate) fn threads(&self) -> usize {
         match self {
             Pool::Caller => 1,
@@ -54,7 +54,7 @@ impl Pool {
         }
     }
 
-    /// Whether [`feed`](Pool::feed) has others work meanwhile.
+    /// Returns whether [`feed`](Pool::feed) has others work meanwhile.
     pub(crate) fn feeds(&self) -> bool {
         matches!(self, Pool::Workers(_))
     }

@@ -3,5 +3,5 @@
 mod axis;
 mod rows_and_columns;
 
-pub(crate) use axis::sum as sum_axis;
+pub(crate) use axis::sum as reduce_axis;
 pub(crate) use rows_and_columns::sum as sum_both;

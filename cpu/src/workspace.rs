@@ -29,7 +29,7 @@ impl Workspace {
     }
 }
 
-/// The address of a buffer's first byte, aligned to a cache line.
+/// Returns the address of a buffer's first byte, aligned to a cache line.
 pub(crate) fn address<T>(buffer: &mut Storage) -> *mut T {
     core::ptr::with_exposed_provenance_mut(buffer.address())
 }

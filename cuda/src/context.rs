@@ -20,7 +20,7 @@ impl Failure {
         move |cause| Failure { what, cause }
     }
 
-    /// Whether there was no memory left.
+    /// Returns whether there was no memory left.
     pub(crate) fn is_out_of_memory(&self) -> bool {
         self.cause.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY
     }
@@ -35,9 +35,9 @@ pub(crate) struct Context {
     pub(crate) cuda: Arc<CudaContext>,
     /// Everything that computes is in the order of this stream.
     pub(crate) compute: Arc<CudaStream>,
-    /// Copies of tensors, beside it.
+    /// Copies of tensors, concurrent with it.
     pub(crate) copies: Arc<CudaStream>,
-    /// Copies beside the host's work, once there have been some.
+    /// Asynchronous copies, once there have been some.
     transfers: Option<TransferStreams>,
     /// What kernels are printed for.
     pub(crate) target: Target,
@@ -47,14 +47,14 @@ pub(crate) struct Context {
     sticky_error: Option<String>,
 }
 
-/// The streams of copies beside the host's work, one for each direction.
+/// The streams of asynchronous copies, one for each direction.
 #[derive(Clone)]
 pub(crate) struct TransferStreams {
     pub(crate) down: Arc<CudaStream>,
     pub(crate) up: Arc<CudaStream>,
 }
 
-/// What a missing driver is looked for as.
+/// The name under which the driver's library is searched.
 const LIBRARY: &str = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so, libcuda.so.1" };
 
 /// Whether there is a driver to talk to.
@@ -66,10 +66,10 @@ pub(crate) fn driver(device: Device) -> Result<()> {
     if unsafe { sys::is_culib_present() } {
         return Ok(());
     }
-    Err(Error::Unavailable(format!("{device}: there is no CUDA driver here (looked for {LIBRARY})")))
+    Err(Error::Unavailable(format!("{device}: there is no CUDA driver here (searched: {LIBRARY})")))
 }
 
-/// How many devices the driver finds. It calls it an error when there are none.
+/// Returns how many devices the driver finds. It calls it an error when there are none.
 pub(crate) fn count() -> core::result::Result<usize, DriverError> {
     match CudaContext::device_count() {
         Err(cause) if cause.0 == CUresult::CUDA_ERROR_NO_DEVICE => Ok(0),
@@ -137,7 +137,7 @@ impl Context {
         bound.map_err(|failure| self.error(failure, false))
     }
 
-    /// Remembers that a kernel may be running.
+    /// Records that a kernel may be running.
     pub(crate) fn running(&mut self, kernel: &'static str) {
         if !self.running.contains(&kernel) {
             self.running.push(kernel);
@@ -149,7 +149,7 @@ impl Context {
         self.running.clear();
     }
 
-    /// The error that a failed call is; `written` if it may have left something half-done.
+    /// Returns the error that a failed call is; `written` if it may have left something half-done.
     pub(crate) fn error(&mut self, failure: Failure, written: bool) -> Error {
         let Failure { what, cause } = failure;
         let device = self.device;
@@ -165,7 +165,7 @@ impl Context {
         Error::Failed { device, problem, written: true }
     }
 
-    /// The streams of transfers, behind what is queued so far.
+    /// Returns the streams of transfers, behind what is queued so far.
     pub(crate) fn begin_transfer(&mut self) -> DriverResult<TransferStreams> {
         let streams = match &self.transfers {
             Some(streams) => streams.clone(),
@@ -203,7 +203,7 @@ pub(crate) fn on_device(
     }
 }
 
-/// The driver's own words, with the name of the error.
+/// Returns the driver's own words, with the name of the error.
 pub(crate) fn explain(cause: DriverError) -> String {
     let name = cause.error_name().map_or("unknown error".into(), |name| name.to_string_lossy().into_owned());
     match cause.error_string() {
@@ -212,7 +212,7 @@ pub(crate) fn explain(cause: DriverError) -> String {
     }
 }
 
-/// Whether the error is sticky: the context is lost, and every later call gives it too.
+/// Returns whether the error is sticky: the context is lost, and every later call gives it too.
 fn is_sticky(cause: CUresult) -> bool {
     matches!(
         cause,

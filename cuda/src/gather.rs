@@ -4,15 +4,15 @@ use crate::context::{DriverResult, Failure};
 use crate::kernels::{LibraryKernel, grid_of};
 use crate::state::State;
 use cudarc::driver::PushKernelArg;
-use fallline_core::backend::{RowScatter, RowSums, View};
+use fallline_core::backend::{GatherSum, Scatter, View};
 use fallline_core::{Compute, Error, Format, Result, Storage};
 
-/// See [`Indexing::sum_rows`](fallline_core::backend::Indexing::sum_rows).
-pub(crate) fn sum(state: &mut State, rows: RowSums<'_>) -> Result<()> {
+/// See [`Indexing::gather_sum`](fallline_core::backend::Indexing::gather_sum).
+pub(crate) fn sum(state: &mut State, rows: GatherSum<'_>) -> Result<()> {
     state.enter("adding up rows")?;
     rows.check()?;
-    let RowSums { from, width, order, ends, to } = rows;
-    reachable(state, "sum_rows", &from, to)?;
+    let GatherSum { from, width, order, ends, to } = rows;
+    reachable(state, "gather_sum", &from, to)?;
     if ends.is_empty() || width == 0 {
         return Ok(());
     }
@@ -34,12 +34,12 @@ pub(crate) fn sum(state: &mut State, rows: RowSums<'_>) -> Result<()> {
     })
 }
 
-/// See [`Indexing::scatter_rows`](fallline_core::backend::Indexing::scatter_rows).
-pub(crate) fn scatter(state: &mut State, rows: RowScatter<'_>) -> Result<()> {
+/// See [`Indexing::scatter`](fallline_core::backend::Indexing::scatter).
+pub(crate) fn scatter(state: &mut State, rows: Scatter<'_>) -> Result<()> {
     state.enter("scattering rows")?;
     rows.check()?;
-    let RowScatter { from, width, index, to } = rows;
-    reachable(state, "scatter_rows", &from, to)?;
+    let Scatter { from, width, index, to } = rows;
+    reachable(state, "scatter", &from, to)?;
     if index.is_empty() || width == 0 {
         return Ok(());
     }
@@ -75,7 +75,7 @@ fn copy(
     })
 }
 
-/// Uploads the index and launches, with a warp for each of `rows`; `arguments` hands the kernel's five words and its
+/// Uploads the index and launches, with a warp for each of `rows`. `arguments` hands the kernel's five words and its
 /// count on, once it is told where the index is.
 fn launch(
     state: &mut State,

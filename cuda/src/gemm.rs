@@ -8,7 +8,7 @@ use cudarc::cublas::result::CublasError;
 use cudarc::cublas::sys::{cublasComputeType_t, cublasGemmAlgo_t, cublasOperation_t, cudaDataType_t};
 use cudarc::cublas::{CudaBlas, result, sys};
 use cudarc::driver::{LaunchConfig, PushKernelArg};
-use fallline_core::backend::{MatMul, Matrix};
+use fallline_core::backend::{Gemm, Matrix};
 use fallline_core::{Device, Error, Format, Result, Storage};
 use std::sync::Arc;
 
@@ -16,9 +16,9 @@ use std::sync::Arc;
 ///
 /// cuBLAS is column-major, where a row-major matrix is its own transpose: `cᵀ = op(b)ᵀ op(a)ᵀ`. Products of `f32` are in
 /// `f32` (no TF32); those of 16-bit formats add up in `f32`.
-pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
-    let (m, k, n) = product.extents()?;
-    let added = product.added();
+pub(crate) fn gemm(state: &mut State, product: Gemm<'_>) -> Result<()> {
+    let (m, k, n) = product.dims()?;
+    let added = product.added_matrix();
     let operands = [
         ("the left factor", product.a.storage),
         ("the right factor", product.b.storage),
@@ -26,17 +26,17 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
         ("the result", &*product.c),
     ];
     for (what, storage) in operands {
-        on_device(state.ctx.device, "matmul", what, storage)?;
+        on_device(state.ctx.device, "gemm", what, storage)?;
     }
     product.formats()?;
-    let MatMul { alpha, a, b, beta, c, c_start, symmetric, .. } = product;
+    let Gemm { alpha, a, b, beta, c, c_start, symmetric, .. } = product;
     state.enter_to_run()?;
     if m == 0 || n == 0 {
         return Ok(());
     }
     let size = |extent: usize| {
         i32::try_from(extent).map_err(|_| {
-            Error::Unavailable(format!("matmul: {extent} rows or columns are more than cuBLAS takes"))
+            Error::Unavailable(format!("gemm: {extent} rows or columns are more than cuBLAS takes"))
         })
     };
     let format = c.format();
@@ -47,7 +47,7 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
         Format::F16 => (cudaDataType_t::CUDA_R_16F, cublasComputeType_t::CUBLAS_COMPUTE_32F),
         other => {
             return Err(Error::Format {
-                operation: "matmul",
+                operation: "gemm",
                 what: "the result".into(),
                 expected: Format::ALL.map(Format::name).join(", "),
                 got: other,
@@ -71,9 +71,9 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
     let address = |storage: &Storage, start: usize| storage.address() + start * storage.format().bytes();
     let pointer = |matrix: &Matrix<'_>| address(matrix.storage, matrix.start) as *const c_void;
     let transposed = [a.transposed, b.transposed, symmetric].map(u64::from);
-    let extents = [m, n, k, leading_a, leading_b].map(|extent| extent as u64);
+    let dims = [m, n, k, leading_a, leading_b].map(|extent| extent as u64);
     let memory = [pointer(&a) as u64, pointer(&b) as u64, address(c, c_start) as u64];
-    let told = memory.into_iter().chain(added.map(|added| pointer(&added) as u64)).chain(extents);
+    let told = memory.into_iter().chain(added.map(|added| pointer(&added) as u64)).chain(dims);
     let told = told.chain(transposed).chain(wide.map(f64::to_bits)).collect();
     if !state.launches("a matrix product", told, None)? {
         return Ok(());
@@ -89,8 +89,8 @@ pub(crate) fn matmul(state: &mut State, product: MatMul<'_>) -> Result<()> {
         };
         copied.map_err(|cause| state.ctx.error(Failure::at("copying")(cause), true))?;
     }
-    // SAFETY: the matrices have the extents given, checked above; they are borrowed until the product is in the
-    // order of the stream, in which they are also freed.
+    // SAFETY: the matrices have the given shapes, checked above. They are borrowed until the product is in the order
+    // of the stream, in which they are also freed.
     let multiplied = unsafe {
         result::gemm_ex(
             handle,
@@ -132,7 +132,7 @@ fn blas(state: &mut State) -> Result<&CudaBlas> {
         // SAFETY: only looks for the library; cudarc panics where it is missing, so this comes first.
         if !unsafe { sys::is_culib_present() } {
             let problem =
-                format!("{device}: matrix products need cuBLAS (looked for libcublas.so, libcublas.so.12)");
+                format!("{device}: matrix products need cuBLAS (searched: libcublas.so, libcublas.so.12)");
             return Err(Error::Unavailable(problem));
         }
         let opened = CudaBlas::new(Arc::clone(&state.ctx.compute));
@@ -144,7 +144,7 @@ fn blas(state: &mut State) -> Result<&CudaBlas> {
     }
 }
 
-/// What cuBLAS says.
+/// Returns what cuBLAS says.
 fn explain_blas(device: Device, what: &str, cause: &CublasError) -> Error {
     Error::Failed { device, problem: format!("{what}: {:?}", cause.0), written: false }
 }

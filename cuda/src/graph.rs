@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// What [`Cuda::capture`] recorded.
-pub struct Captured {
+pub struct CapturedGraph {
     cuda: Arc<Cuda>,
     graph: CudaGraph,
     passes: Vec<Recorded>,
@@ -19,16 +19,16 @@ pub struct Captured {
 
 impl Cuda {
     /// Records what `work` queues as a CUDA graph, then launches it once: the step in it is taken, as if it had not been
-    /// captured. [`Captured::replay`] takes further ones with one launch.
+    /// captured. [`CapturedGraph::replay`] takes further ones with one launch.
     ///
-    /// `work` is given the stream, for kernels of the caller's own that are to be in the graph (those that compute the
-    /// gradients, say). What they refer to must last as long as the graph is launched. Optimizers must have stepped the
-    /// same tensors before, so that everything is allocated and loaded; their tensors must be on the device; and nothing
-    /// may be asked for that the host must know in between, as a policy for NaN or a loss scale does.
+    /// `work` is given the stream, for kernels of the caller's own that are to be in the graph (those that compute
+    /// the gradients, say). What they refer to must last as long as the graph is launched. Optimizers must have
+    /// stepped the same tensors before, so that everything is allocated and loaded. Their tensors must be on the
+    /// device. Nothing may need the host in between, as a policy for NaN or a loss scale does.
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// # use fallline_cuda::{Captured, Cuda};
+    /// # use fallline_cuda::{CapturedGraph, Cuda};
     /// # fn train(cuda: &Arc<Cuda>, mut step: impl FnMut() -> fallline_core::Result<()>) -> fallline_core::Result<()> {
     /// step()?; // optimizer.step(&mut bindings)
     /// let (mut captured, ()) = cuda.capture(|_stream| step())?;
@@ -44,7 +44,7 @@ impl Cuda {
     pub fn capture<R, E: From<Error>>(
         self: &Arc<Self>,
         work: impl FnOnce(&Arc<CudaStream>) -> core::result::Result<R, E>,
-    ) -> core::result::Result<(Captured, R), E> {
+    ) -> core::result::Result<(CapturedGraph, R), E> {
         let stream = {
             let mut state = self.state();
             state.enter("a capture")?;
@@ -71,14 +71,14 @@ impl Cuda {
         }
         launch(&mut state, &graph, &capture.passes)?;
         drop(state);
-        Ok((Captured { cuda: Arc::clone(self), graph, passes: capture.passes }, result))
+        Ok((CapturedGraph { cuda: Arc::clone(self), graph, passes: capture.passes }, result))
     }
 }
 
-impl Captured {
-    /// Takes the captured step again: `work` steps the same optimizers on the same tensors, which computes the step's
-    /// scalars and checks everything as ever, but launches nothing; then the graph is launched, the caller's own kernels
-    /// in it included.
+impl CapturedGraph {
+    /// Replays the captured step. `work` steps the same optimizers on the same tensors, which computes the step's
+    /// scalars and checks everything, but launches nothing. Then the graph is launched, including the caller's
+    /// kernels.
     ///
     /// # Errors
     /// What `work` fails with; [`Error::Unavailable`] when a pass is not the one that was captured. Nothing is launched
@@ -114,10 +114,10 @@ impl Captured {
     }
 }
 
-impl fmt::Debug for Captured {
+impl fmt::Debug for CapturedGraph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.passes.iter().map(Recorded::name).collect();
-        f.debug_struct("Captured").field("passes", &names).finish_non_exhaustive()
+        f.debug_struct("CapturedGraph").field("passes", &names).finish_non_exhaustive()
     }
 }
 
@@ -154,11 +154,11 @@ impl Drop for CaptureGuard<'_> {
 /// A replay, whose expected passes go back to their owner.
 struct ReplayGuard<'a> {
     cuda: &'a Cuda,
-    captured: &'a mut Captured,
+    captured: &'a mut CapturedGraph,
 }
 
 impl ReplayGuard<'_> {
-    /// How many passes came.
+    /// Returns how many passes came.
     fn finish(&mut self) -> usize {
         let Some(capture) = self.cuda.state().recording.take() else { return 0 };
         self.captured.passes = capture.passes;

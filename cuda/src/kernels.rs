@@ -52,7 +52,7 @@ pub(crate) enum Along {
 }
 
 impl LibraryKernel {
-    /// The name of its entry, and of it in errors.
+    /// Returns the name of its entry, and of it in errors.
     pub(crate) fn name(self) -> &'static str {
         match self {
             LibraryKernel::FinalReduce => "fold",
@@ -68,12 +68,12 @@ impl LibraryKernel {
     fn text(self, target: Target) -> Ptx {
         let name = self.name();
         match self {
-            LibraryKernel::FinalReduce => ptx::fold_kernel(name, target),
+            LibraryKernel::FinalReduce => ptx::final_reduce_kernel(name, target),
             LibraryKernel::ScaleRows(compute) => ptx::scale_kernel(name, compute, target),
             LibraryKernel::AddRows(format, compute) => ptx::add_rows_kernel(name, format, compute, target),
             LibraryKernel::GatherRows(bytes) => ptx::gather_rows_kernel(name, bytes, target),
             LibraryKernel::ScatterRows(bytes) => ptx::scatter_rows_kernel(name, bytes, target),
-            LibraryKernel::Symmetrize(bytes) => ptx::mirror_kernel(name, bytes, target),
+            LibraryKernel::Symmetrize(bytes) => ptx::symmetrize_kernel(name, bytes, target),
             LibraryKernel::SumAxis { along, compute, squares } => {
                 let ty = match compute {
                     Compute::F32 => Type::F32,
@@ -100,7 +100,7 @@ pub(crate) struct Kernels {
 }
 
 impl Kernels {
-    /// The kernel of a rule for operands that are stored so, which a number may leave out.
+    /// Returns the kernel of a rule for operands that are stored so, which a number may leave out.
     pub(crate) fn elements(
         &mut self,
         ctx: &Context,
@@ -122,7 +122,7 @@ impl Kernels {
         Ok(function)
     }
 
-    /// The kernel of a rule's numbers.
+    /// Returns the kernel of a rule's numbers.
     pub(crate) fn numbers(
         &mut self,
         ctx: &Context,

@@ -12,7 +12,7 @@ pub(crate) use plan::CudaPlan;
 
 use crate::context::DriverResult;
 use crate::state::State;
-use fallline_core::backend::{Beside, MAX_VIEWS, Pass, Plan, Queued, TensorPass, Views};
+use fallline_core::backend::{FusedRule, MAX_VIEWS, Pass, Plan, Position, Queued, TensorPass, Views};
 use fallline_core::{Compute, Error, Kernel, Result};
 use numbers::depend;
 use operand::length;
@@ -20,18 +20,18 @@ use std::sync::Arc;
 
 /// Runs a pass; with `queued` its numbers are computed on the device, and its sums stay there.
 pub(crate) fn run(state: &mut State, pass: Pass<'_, '_>, queued: Option<Queued<'_>>) -> Result<()> {
-    let Pass { kernel, compute, tensors, rows, tensor_scalars, plan, sums, beside, .. } = pass;
+    let Pass { kernel, compute, tensors, constants: rows, tensor_scalars, plan, sums, fused, .. } = pass;
     let Some(plan) = plan.downcast_mut::<CudaPlan>() else {
         return Err(Error::Unavailable(format!("{}: the plan is another backend's", kernel.name)));
     };
-    Beside::check(beside)?;
+    FusedRule::check(fused)?;
     state.enter_to_run()?;
-    let mut others = core::mem::take(&mut plan.beside);
-    others.resize_with(others.len().max(beside.len()), CudaPlan::default);
-    let mut whole = PassLaunch { plan, beside, others: &mut others, queued };
+    let mut others = core::mem::take(&mut plan.fused);
+    others.resize_with(others.len().max(fused.len()), CudaPlan::default);
+    let mut whole = PassLaunch { plan, fused, others: &mut others, queued };
     let mut launched = false;
     let ran = whole.run(state, (kernel, compute), tensors, (rows, tensor_scalars), sums, &mut launched);
-    plan.beside = others;
+    plan.fused = others;
     ran
 }
 
@@ -57,10 +57,10 @@ pub(crate) fn sums(state: &mut State, plan: &Plan, to: &mut [f64]) -> Result<()>
     Ok(())
 }
 
-/// The rule of a pass together with those beside it.
+/// The rule of a pass together with the fused ones.
 struct PassLaunch<'p> {
     plan: &'p mut CudaPlan,
-    beside: &'p [Beside<'p>],
+    fused: &'p [FusedRule<'p>],
     others: &'p mut [CudaPlan],
     queued: Option<Queued<'p>>,
 }
@@ -97,9 +97,9 @@ impl PassLaunch<'_> {
             return Err(length(kernel, "the table of sums", expected, sums.len()));
         }
         self.plan.tile(kernel);
-        for (plan, beside) in self.others.iter_mut().zip(self.beside) {
-            plan.pack_constants(beside.kernel, compute, beside.row, Some(&[]))?;
-            plan.tile(beside.kernel);
+        for (plan, fused) in self.others.iter_mut().zip(self.fused) {
+            plan.pack_constants(fused.kernel, compute, fused.constants, Some(&[]))?;
+            plan.tile(fused.kernel);
         }
         if state.is_recording() {
             let queued = self.queued.is_some();
@@ -107,21 +107,21 @@ impl PassLaunch<'_> {
         }
         let ran = self.launch(state, (kernel, compute), sums, launched);
         let writes = |kernel: &Kernel| kernel.operands.iter().any(|operand| operand.written);
-        let writes = writes(kernel) || self.beside.iter().any(|beside| writes(beside.kernel));
+        let writes = writes(kernel) || self.fused.iter().any(|fused| writes(fused.kernel));
         ran.map_err(|failure| state.ctx.error(failure, *launched && writes))
     }
 
-    /// Each rule in its turn, with what is remembered for it.
+    /// Returns each rule in its turn, with what is remembered for it.
     fn for_each_rule<E>(
         &mut self,
         kernel: &'static Kernel,
         mut work: impl FnMut(&mut CudaPlan, &'static Kernel) -> core::result::Result<(), E>,
     ) -> core::result::Result<(), E> {
         for first in [true, false] {
-            for (plan, beside) in self.others.iter_mut().zip(self.beside) {
+            for (plan, fused) in self.others.iter_mut().zip(self.fused) {
                 // A rule that passes over all tensors has nothing to do.
-                if beside.first == first && !plan.rows_of.is_empty() {
-                    work(plan, beside.kernel)?;
+                if (fused.position == Position::Prologue) == first && !plan.rows_of.is_empty() {
+                    work(plan, fused.kernel)?;
                 }
             }
             if first {
@@ -146,10 +146,10 @@ impl PassLaunch<'_> {
         let computed = self.queued.as_ref().and_then(|queued| queued.computed.as_ref());
         let remembers = computed.filter(|_| !declared.memory.is_empty());
         while let Some(tensor) = tensors(&mut views) {
-            for (plan, beside) in self.others.iter_mut().zip(self.beside) {
-                if beside.has(&views) {
-                    let views = beside.operands.iter().map(|&place| views[place].as_ref());
-                    plan.add(state, beside.kernel, index, views, TensorPass { row: 0, ..tensor })?;
+            for (plan, fused) in self.others.iter_mut().zip(self.fused) {
+                if fused.has(&views) {
+                    let views = fused.operands.iter().map(|&place| views[place].as_ref());
+                    plan.add(state, fused.kernel, index, views, TensorPass { constant_set: 0, ..tensor })?;
                 }
             }
             self.plan.add(state, kernel, index, views.iter().map(Option::as_ref), tensor)?;
@@ -162,8 +162,8 @@ impl PassLaunch<'_> {
             index += 1;
         }
         self.plan.find_managed(state, kernel);
-        for (plan, beside) in self.others.iter_mut().zip(self.beside) {
-            plan.find_managed(state, beside.kernel);
+        for (plan, fused) in self.others.iter_mut().zip(self.fused) {
+            plan.find_managed(state, fused.kernel);
         }
         Ok(())
     }
@@ -177,7 +177,7 @@ impl PassLaunch<'_> {
         launched: &mut bool,
     ) -> DriverResult<()> {
         // Everything that may be missing, first: after the first launch nothing should fail.
-        let mut rules = Vec::with_capacity(1 + self.beside.len());
+        let mut rules = Vec::with_capacity(1 + self.fused.len());
         self.for_each_rule(kernel, |plan, kernel| {
             rules.push(plan.load(state, kernel, compute)?);
             Ok(())

@@ -25,13 +25,13 @@ mod tables;
 mod transfer;
 
 pub use cudarc;
-pub use graph::Captured;
+pub use graph::CapturedGraph;
 
 use context::{Failure, on_device};
 use cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
 use fallline_core::backend::{
-    AsyncTransfer, AxisSums, Backend, DeviceMemory, Indexing, LinearAlgebra, MatMul, MatrixSums, PagedMemory,
-    Pass, PassQueue, Plan, Queued, Reductions, RowScatter, RowSums,
+    AsyncTransfer, AxisReduction, Backend, DeviceMemory, GatherSum, Gemm, Indexing, LinearAlgebra,
+    MatrixReduction, PagedMemory, Pass, PassQueue, Plan, Queued, Reductions, Scatter,
 };
 use fallline_core::host::{Blocks, BlocksMut, Slice, SliceMut};
 use fallline_core::transfer::Transfers;
@@ -62,7 +62,7 @@ pub struct Cuda {
 }
 
 impl Cuda {
-    /// The device with this index.
+    /// Returns the device with this index.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when there is no driver, no such device, or it is too old; it says what was looked for.
@@ -79,12 +79,12 @@ impl Cuda {
         Arc::new(self)
     }
 
-    /// The stream in which everything is queued, for the caller's own kernels and for waiting on them.
+    /// Returns the stream in which everything is queued, for the caller's own kernels and for waiting on them.
     pub fn stream(&self) -> Arc<CudaStream> {
         Arc::clone(&self.state().ctx.compute)
     }
 
-    /// How many devices there are.
+    /// Returns how many devices there are.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when there is no driver.
@@ -146,7 +146,7 @@ impl Cuda {
         }
     }
 
-    /// The state, whatever happened to a thread that held it: every call leaves it whole.
+    /// Returns the state, whatever happened to a thread that held it: every call leaves it whole.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -186,7 +186,7 @@ impl Backend for Cuda {
         self.description.clone()
     }
 
-    fn reaches_host(&self) -> bool {
+    fn is_host_accessible(&self) -> bool {
         false
     }
 
@@ -299,7 +299,7 @@ impl DeviceMemory for Cuda {
     }
 
     fn read_blocks(&self, storage: &Storage, codes: &mut [u8], scales: &mut [f32]) -> Result<()> {
-        fallline_core::backend::fit_blocks("read", storage, codes.len(), scales.len())?;
+        fallline_core::backend::check_block_layout("read", storage, codes.len(), scales.len())?;
         self.check("read", "the storage", storage, storage.len())?;
         for (address, bytes) in
             [(storage.address(), codes), (storage.scales(), bytemuck::cast_slice_mut(scales))]
@@ -315,7 +315,7 @@ impl DeviceMemory for Cuda {
 
     fn read_scales(&self, storage: &Storage, scales: &mut [f32]) -> Result<()> {
         let codes = storage.format().size(storage.len());
-        fallline_core::backend::fit_blocks("read", storage, codes, scales.len())?;
+        fallline_core::backend::check_block_layout("read", storage, codes, scales.len())?;
         self.check("read", "the storage", storage, storage.len())?;
         let (address, bytes) = (storage.scales() as u64, bytemuck::cast_slice_mut(scales));
         // SAFETY: the storage has as many scales, and all work on it is in the order of the streams.
@@ -323,7 +323,7 @@ impl DeviceMemory for Cuda {
     }
 
     fn write_blocks(&self, storage: &mut Storage, codes: &[u8], scales: &[f32]) -> Result<()> {
-        fallline_core::backend::fit_blocks("write", storage, codes.len(), scales.len())?;
+        fallline_core::backend::check_block_layout("write", storage, codes.len(), scales.len())?;
         self.check("write", "the storage", storage, storage.len())?;
         for (address, bytes) in [(storage.address(), codes), (storage.scales(), bytemuck::cast_slice(scales))]
         {
@@ -338,7 +338,7 @@ impl DeviceMemory for Cuda {
     }
 
     fn copy(&self, from: &Storage, to: &mut Storage) -> Result<()> {
-        fallline_core::backend::same_kind(from, to)?;
+        fallline_core::backend::check_same_layout(from, to)?;
         self.check("copy", "the source", from, to.len())?;
         self.check("copy", "the target", to, from.len())?;
         let mut state = self.state();
@@ -386,27 +386,27 @@ impl PassQueue for Cuda {
 }
 
 impl LinearAlgebra for Cuda {
-    fn matmul(&self, product: MatMul<'_>) -> Result<()> {
-        gemm::matmul(&mut self.state(), product)
+    fn gemm(&self, product: Gemm<'_>) -> Result<()> {
+        gemm::gemm(&mut self.state(), product)
     }
 }
 
 impl Indexing for Cuda {
-    fn sum_rows(&self, rows: RowSums<'_>) -> Result<()> {
+    fn gather_sum(&self, rows: GatherSum<'_>) -> Result<()> {
         gather::sum(&mut self.state(), rows)
     }
 
-    fn scatter_rows(&self, rows: RowScatter<'_>) -> Result<()> {
+    fn scatter(&self, rows: Scatter<'_>) -> Result<()> {
         gather::scatter(&mut self.state(), rows)
     }
 }
 
 impl Reductions for Cuda {
-    fn sum_axis(&self, sums: AxisSums<'_>) -> Result<()> {
+    fn reduce_axis(&self, sums: AxisReduction<'_>) -> Result<()> {
         reduce::sum(&mut self.state(), sums)
     }
 
-    fn sum_matrices(&self, sums: MatrixSums<'_>) -> Result<()> {
+    fn reduce_rows_and_columns(&self, sums: MatrixReduction<'_>) -> Result<()> {
         reduce::sum_both(&mut self.state(), sums)
     }
 }
@@ -421,7 +421,7 @@ impl AsyncTransfer for Cuda {
     }
 }
 
-/// The values as bytes of another format, each rounded once.
+/// Returns the values as bytes of another format, each rounded once.
 fn convert(values: Slice<'_>, format: Format) -> Vec<u8> {
     macro_rules! converted {
         ($t:ty) => {{

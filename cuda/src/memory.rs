@@ -11,8 +11,8 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-/// Every region of a page and more starts at a multiple of this, as the driver's own allocations do; smaller
-/// ones at a multiple of the widest access.
+/// Every region of a page and more starts at a multiple of this, as the driver's own allocations do. Smaller ones
+/// start at a multiple of the widest access.
 const ALIGNMENT: usize = 256;
 const SMALL_ALIGNMENT: usize = 16;
 const PAGE: usize = 4096;
@@ -74,7 +74,7 @@ impl Memory for Region {
 /// Where a request's elements start, and its scales.
 type Offsets = (usize, usize);
 
-/// Where each request starts, and how many bytes they are in all.
+/// Returns where each request starts, and how many bytes they are in all.
 pub(crate) fn lay_out(device: Device, requests: &[(Format, usize)]) -> Result<(Vec<Offsets>, usize)> {
     let mut end = 0usize;
     let mut place = |bytes: usize| {
@@ -95,7 +95,7 @@ pub(crate) fn lay_out(device: Device, requests: &[(Format, usize)]) -> Result<(V
     Ok((offsets, end.max(SMALL_ALIGNMENT)))
 }
 
-/// The storages of an arena at an address, of which `owner` is what frees it, laid out for the requests.
+/// Returns the storages of an arena at an address, of which `owner` is what frees it, laid out for the requests.
 pub(crate) fn divide(
     device: Device,
     owner: Arc<dyn Any + Send + Sync>,
@@ -118,7 +118,7 @@ pub(crate) fn divide(
 pub(crate) struct Buffer(Option<Arc<CudaSlice<u8>>>);
 
 impl Buffer {
-    /// The address of at least this many bytes. What was there before is not kept.
+    /// Returns the address of at least this many bytes. What was there before is not kept.
     pub(crate) fn reserve(&mut self, ctx: &Context, bytes: usize) -> DriverResult<u64> {
         let enough = self.0.as_ref().filter(|slice| slice.len() >= bytes);
         if let Some(slice) = enough {
@@ -130,18 +130,18 @@ impl Buffer {
         Ok(address_of(self.0.insert(Arc::new(slice))))
     }
 
-    /// What keeps the memory.
+    /// Returns what keeps the memory.
     pub(crate) fn owner(&self) -> Option<Arc<CudaSlice<u8>>> {
         self.0.clone()
     }
 
-    /// The address, if as many bytes are there already.
+    /// Returns the address, if as many bytes are there already.
     pub(crate) fn at(&self, bytes: usize) -> Option<u64> {
         self.0.as_ref().filter(|slice| slice.len() >= bytes).map(|slice| address_of(slice))
     }
 }
 
-/// The address of a slice. Order between streams is this crate's own (event tracking is off).
+/// Returns the address of a slice. Order between streams is this crate's own (event tracking is off).
 pub(crate) fn address_of<T>(slice: &CudaSlice<T>) -> u64 {
     slice.device_ptr(slice.stream()).0
 }

@@ -6,14 +6,14 @@
 //! | [`skippable_kernel`] | the same, which a number on the device leaves out |
 //! | [`numbers_kernel`] | what tensors' own scalars follow from, computed from sums that stay on the device |
 //! | [`scale_kernel`] | the gradient's factor in rows of scalars, times one on the device |
-//! | [`fold_kernel`] | the partials of each tensor folded to its sums |
-//! | [`mirror_kernel`] | a square matrix made symmetric |
+//! | [`final_reduce_kernel`] | the partials of each tensor folded to its sums |
+//! | [`symmetrize_kernel`] | a square matrix made symmetric |
 //! | [`sum_rows_kernel`], [`sum_short_rows_kernel`], [`sum_columns_kernel`] | sums over rows and columns of matrices |
 //! | [`gather_rows_kernel`], [`scatter_rows_kernel`] | rows copied by index |
 //! | [`add_rows_kernel`] | rows gathered by index, those of one index added up |
 //!
 //! Every kernel gives the bits that the reference gives ([`Graph::evaluate`](fallline_core::Graph::evaluate),
-//! [`codec`](fallline_core::codec), [`sums`](fallline_core::sums)), whatever the size of its blocks and the
+//! [`codec`](fallline_core::codec), [`sums`](fallline_core::reduction)), whatever the size of its blocks and the
 //! alignment of its operands. What is printed depends on the arguments alone, so that its text can be the
 //! key of a cache.
 
@@ -36,11 +36,11 @@ mod types;
 
 pub use builder::Builder;
 pub use element::{Stored, element_kernel, skippable_kernel};
-pub use final_reduce::fold_kernel;
+pub use final_reduce::final_reduce_kernel;
 pub use numbers::{NumberPlaces, bases, numbers_kernel};
 pub use reduce::{sum_columns_kernel, sum_rows_kernel, sum_short_rows_kernel};
 pub use rows::{add_rows_kernel, gather_rows_kernel, scatter_rows_kernel};
 pub use scale::scale_kernel;
-pub use symmetrize::mirror_kernel;
+pub use symmetrize::symmetrize_kernel;
 pub use target::{Ptx, Target};
 pub use types::{Class, Reg, Space, Type, Value};

@@ -72,7 +72,7 @@ impl Recording {
         Recording { passes, replayed: Some(0), ..Recording::capture() }
     }
 
-    /// Whether it is this thread's.
+    /// Returns whether it is this thread's.
     pub(crate) fn is_own(&self) -> bool {
         self.thread == thread::current().id()
     }

@@ -4,26 +4,26 @@ use crate::context::{DriverResult, Failure, on_device};
 use crate::kernels::{Along, LibraryKernel, WARP, grid_of};
 use crate::state::State;
 use cudarc::driver::{CudaFunction, PushKernelArg};
-use fallline_core::backend::{AxisSums, MatrixSums};
+use fallline_core::backend::{AxisReduction, MatrixReduction};
 use fallline_core::{Compute, Error, Format, Result};
 use std::sync::Arc;
 
-const OPERATION: &str = "sum_axis";
+const OPERATION: &str = "reduce_axis";
 /// The most rows, and sums, that kernels count: a block of 256 threads more would not fit into 32 bits.
 const COUNTED: usize = u32::MAX as usize - 255;
 /// The most elements of a row.
-const LONGEST: usize = i32::MAX as usize - AxisSums::ACCUMULATORS + 1;
+const LONGEST: usize = i32::MAX as usize - AxisReduction::ACCUMULATORS + 1;
 
 /// A launch: what the kernel is told, and the warps that it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Step {
-    extents: Vec<u32>,
+    dims: Vec<u32>,
     warps: usize,
     /// How many sums it leaves behind.
     sums: usize,
 }
 
-/// The launches that add up, one on the result of the other.
+/// Returns the launches that add up, one on the result of the other.
 fn steps(outer: usize, count: usize, inner: usize) -> Result<(Along, Vec<Step>)> {
     let counted = |what: &str, extent: usize, most: usize| match extent <= most {
         true => Ok(extent as u32),
@@ -33,21 +33,21 @@ fn steps(outer: usize, count: usize, inner: usize) -> Result<(Along, Vec<Step>)>
         }
     };
     if inner == 1 {
-        let extents = vec![counted("rows", outer, COUNTED)?, counted("elements of a row", count, LONGEST)?];
-        let of_lane = AxisSums::ACCUMULATORS / WARP as usize;
+        let dims = vec![counted("rows", outer, COUNTED)?, counted("elements of a row", count, LONGEST)?];
+        let of_lane = AxisReduction::ACCUMULATORS / WARP as usize;
         let lanes = count.div_ceil(of_lane).next_power_of_two().min(WARP as usize);
         let warps = outer.div_ceil(WARP as usize / lanes);
-        return Ok((Along::Rows(lanes), vec![Step { extents, warps, sums: outer }]));
+        return Ok((Along::Rows(lanes), vec![Step { dims, warps, sums: outer }]));
     }
     let mut steps = Vec::new();
     let mut rows = count;
     loop {
         // Without rows there is a strip of none.
-        let strips = rows.div_ceil(AxisSums::STRIP).max(1);
+        let strips = rows.div_ceil(AxisReduction::STRIP).max(1);
         let sums = outer.saturating_mul(strips).saturating_mul(inner);
         counted("sums of strips", sums, COUNTED)?;
-        let extents = vec![outer as u32, counted("rows", rows, COUNTED)?, inner as u32];
-        steps.push(Step { extents, warps: sums.div_ceil(WARP as usize), sums });
+        let dims = vec![outer as u32, counted("rows", rows, COUNTED)?, inner as u32];
+        steps.push(Step { dims, warps: sums.div_ceil(WARP as usize), sums });
         if strips == 1 {
             return Ok((Along::Columns, steps));
         }
@@ -55,11 +55,11 @@ fn steps(outer: usize, count: usize, inner: usize) -> Result<(Along, Vec<Step>)>
     }
 }
 
-/// See [`Reductions::sum_axis`](fallline_core::backend::Reductions::sum_axis).
-pub(crate) fn sum(state: &mut State, sums: AxisSums<'_>) -> Result<()> {
+/// See [`Reductions::reduce_axis`](fallline_core::backend::Reductions::reduce_axis).
+pub(crate) fn sum(state: &mut State, sums: AxisReduction<'_>) -> Result<()> {
     state.enter_to_run()?;
     sums.check()?;
-    let AxisSums { from, squares, outer, count, inner, to } = sums;
+    let AxisReduction { from, squares, outer, count, inner, to } = sums;
     if from.on_host() {
         let what = "what is added up on the host".into();
         return Err(Error::Unreachable { operation: OPERATION, what, device: state.ctx.device });
@@ -82,8 +82,8 @@ pub(crate) fn sum(state: &mut State, sums: AxisSums<'_>) -> Result<()> {
             at.map_err(|failure| state.ctx.error(failure, false))?
         }
     };
-    let extents = [outer, count, inner, usize::from(squares)].map(|x| x as u64);
-    let told = [from.address() as u64, to.address() as u64, strips].into_iter().chain(extents).collect();
+    let dims = [outer, count, inner, usize::from(squares)].map(|x| x as u64);
+    let told = [from.address() as u64, to.address() as u64, strips].into_iter().chain(dims).collect();
     if !state.launches(OPERATION, told, state.strips.owner())? {
         return Ok(());
     }
@@ -103,9 +103,9 @@ pub(crate) fn sum(state: &mut State, sums: AxisSums<'_>) -> Result<()> {
             let target = if i < before.len() { free } else { to.address() as u64 };
             let mut call = stream.launch_builder(&functions[i.min(1)]);
             call.arg(&source).arg(&target);
-            step.extents.iter().for_each(|extent| _ = call.arg(extent));
-            // SAFETY: the arguments are those of the kernel's interface; what it reads and writes was checked to be in
-            // memory that the caller borrows, and the buffer has room for the sums of all strips.
+            step.dims.iter().for_each(|extent| _ = call.arg(extent));
+            // SAFETY: the arguments are those of the kernel's interface. What it reads and writes was checked to be
+            // in memory that the caller borrows, and the buffer has room for the sums of all strips.
             unsafe { call.launch(grid_of(step.warps)) }.map_err(Failure::at("launching a kernel"))?;
             launched = true;
             free += size(step) as u64;
@@ -117,11 +117,11 @@ pub(crate) fn sum(state: &mut State, sums: AxisSums<'_>) -> Result<()> {
     work().map_err(|failure| state.ctx.error(failure, launched))
 }
 
-/// See [`Reductions::sum_matrices`](fallline_core::backend::Reductions::sum_matrices).
-pub(crate) fn sum_both(state: &mut State, mut sums: MatrixSums<'_>) -> Result<()> {
+/// See [`Reductions::reduce_rows_and_columns`](fallline_core::backend::Reductions::reduce_rows_and_columns).
+pub(crate) fn sum_both(state: &mut State, mut sums: MatrixReduction<'_>) -> Result<()> {
     sums.check()?;
     for to in [&*sums.by_row, &*sums.by_column] {
-        on_device(state.ctx.device, "sum_matrices", "the sums", to)?;
+        on_device(state.ctx.device, "reduce_rows_and_columns", "the sums", to)?;
     }
     let parts = sums.parts();
     parts.iter().try_for_each(|sums| steps(sums.outer, sums.count, sums.inner).map(drop))?;
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(along, Along::Columns);
         // 274 strips, then 2, then 1.
         assert_eq!(steps.iter().map(|step| step.sums).collect::<Vec<_>>(), [5 * 274 * 3, 5 * 2 * 3, 5 * 3]);
-        assert_eq!(steps[1].extents, [5, 274, 3]);
+        assert_eq!(steps[1].dims, [5, 274, 3]);
         assert_eq!(steps[1].warps, 1);
         assert_eq!(super::steps(7, 0, 2).unwrap().1[0].sums, 14);
     }

@@ -5,8 +5,8 @@ use core::ptr::NonNull;
 use cudarc::driver::{CudaContext, CudaEvent, CudaStream, PinnedHostSlice, result};
 use std::sync::Arc;
 
-/// Two or more pinned buffers, used in turn: while one is being copied, the next is filled. Copies that are small stand
-/// side by side in a buffer, so that the host waits only where all buffers are full of copies under way.
+/// Two or more pinned buffers, used alternately (double buffering): while one is being copied, the next is filled.
+/// Small copies are side by side in a buffer. So the host waits only where all buffers are full of pending copies.
 pub(crate) struct Staging {
     context: Arc<CudaContext>,
     bytes: usize,

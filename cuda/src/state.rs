@@ -74,12 +74,12 @@ impl State {
         self.ctx.bind()
     }
 
-    /// Whether a step is being captured, in which nothing is allocated.
+    /// Returns whether a step is being captured, in which nothing is allocated.
     pub(crate) fn is_capturing(&self) -> bool {
         self.recording.as_ref().is_some_and(|recording| recording.replayed.is_none())
     }
 
-    /// Whether this thread captures or replays a step.
+    /// Returns whether this thread captures or replays a step.
     pub(crate) fn is_recording(&self) -> bool {
         self.recording.as_ref().is_some_and(Recording::is_own)
     }

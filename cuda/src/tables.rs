@@ -17,7 +17,7 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// The tables one after another, as they lie on the device.
+    /// Returns the tables one after another, as they lie on the device.
     pub(crate) fn in_order(&self) -> [&[u64]; 4] {
         [&self.tensors, &self.chunks, &self.segments, &self.parts]
     }

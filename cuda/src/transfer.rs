@@ -1,4 +1,4 @@
-//! Copies beside the host's work: two streams, one for each direction, and pinned memory.
+//! Asynchronous copies (CPU offload): two streams, one for each direction, and pinned memory.
 
 use crate::context::{Failure, TransferStreams};
 use crate::state::State;
@@ -8,7 +8,7 @@ use cudarc::driver::{CudaEvent, CudaStream, PinnedHostSlice, result};
 use fallline_core::backend::View;
 use fallline_core::host::{Blocks, BlocksMut, Slice, SliceMut};
 use fallline_core::private::Sealed;
-use fallline_core::transfer::{Copying, Transfers, fit};
+use fallline_core::transfer::{AsyncCopy, Transfers, fit};
 use fallline_core::{Element, Error, Format, Memory, Result, Storage, bf16, f16};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -111,20 +111,20 @@ pub(crate) fn allocate(state: &mut State, format: Format, len: usize) -> Result<
 }
 
 /// A copy, with the host's memory.
-struct UnderWay {
+struct PendingCopy {
     state: Arc<Mutex<State>>,
     done: CudaEvent,
     storage: Option<Storage>,
 }
 
-impl fmt::Debug for UnderWay {
+impl fmt::Debug for PendingCopy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "UnderWay({:?})", self.storage)
+        write!(f, "PendingCopy({:?})", self.storage)
     }
 }
 
-impl Copying for UnderWay {
-    fn finish(mut self: Box<Self>) -> Result<Storage> {
+impl AsyncCopy for PendingCopy {
+    fn wait(mut self: Box<Self>) -> Result<Storage> {
         if let Err(cause) = self.done.synchronize() {
             return Err(lock(&self.state).ctx.error(Failure::at("waiting for a copy")(cause), true));
         }
@@ -132,7 +132,7 @@ impl Copying for UnderWay {
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for PendingCopy {
     fn drop(&mut self) {
         if self.storage.is_some() && self.done.synchronize().is_err() {
             // Nobody knows what becomes of the copy: its memory is not given back.
@@ -189,7 +189,7 @@ impl Session<'_> {
         mut storage: Storage,
         copy: impl Fn(&mut [u8], u64) -> core::result::Result<(), cudarc::driver::DriverError>,
         write: bool,
-    ) -> Result<Box<dyn Copying>> {
+    ) -> Result<Box<dyn AsyncCopy>> {
         let operation = if write { "send" } else { "fetch" };
         fit(operation, &views, &storage, write)?;
         let mut state = lock(self.state);
@@ -219,7 +219,7 @@ impl Session<'_> {
             return Err(state.ctx.error(failure, write));
         }
         drop(state);
-        Ok(Box::new(UnderWay { state: Arc::clone(self.state), done, storage: Some(storage) }))
+        Ok(Box::new(PendingCopy { state: Arc::clone(self.state), done, storage: Some(storage) }))
     }
 }
 
@@ -233,16 +233,16 @@ impl Drop for Session<'_> {
 }
 
 impl<'s> Transfers<'s> for Session<'_> {
-    fn fetch(&mut self, from: Vec<View<'s>>, to: Storage) -> Result<Box<dyn Copying>> {
+    fn d2h(&mut self, from: Vec<View<'s>>, to: Storage) -> Result<Box<dyn AsyncCopy>> {
         let stream = Arc::clone(&self.streams.down);
         let handle = stream.cu_stream();
-        // SAFETY: the view is as long and borrowed for longer than the session, at whose end all other work waits for the
-        // copy; the host's memory belongs to the copy until it is done.
+        // SAFETY: the view is as long and borrowed for longer than the session, at whose end all other work waits for
+        // the copy. The host's memory belongs to the copy until it is done.
         let copy = |bytes: &mut [u8], address| unsafe { result::memcpy_dtoh_async(bytes, address, handle) };
         self.queue(&stream, from, to, copy, false)
     }
 
-    fn send(&mut self, from: Storage, to: Vec<View<'s>>) -> Result<Box<dyn Copying>> {
+    fn h2d(&mut self, from: Storage, to: Vec<View<'s>>) -> Result<Box<dyn AsyncCopy>> {
         let stream = Arc::clone(&self.streams.up);
         let handle = stream.cu_stream();
         // SAFETY: as above; the view is borrowed mutably.

@@ -19,8 +19,8 @@ rule! {
     element(g: Grad, s: State) -> (p: Param, fresh: State, constant: State) sum(norm, uniform, result) {
         let low = p.min(g).max(-s) - s.abs() / a;
         fresh = L::select(g.lt(s), low.sign(), low * trust);
-        p = L::select(g.le(p), p + fresh.sqrt(), L::lit(0.1));
-        constant = L::lit(0.1);
+        p = L::select(g.le(p), p + fresh.sqrt(), L::splat(0.1));
+        constant = L::splat(0.1);
         norm = s;
         uniform = a * b;
         result = p;
@@ -38,10 +38,10 @@ fn print(compute: Compute, stored: [impl Into<Stored> + Copy; 5], target: Target
 }
 
 /// bfloat16 that is rounded stochastically.
-const BY_CHANCE: Stored = Stored { format: Format::Bf16, chance: true, copy: None, repeated: false };
+const STOCHASTIC: Stored = Stored { format: Format::Bf16, stochastic: true, copy: None, repeated: false };
 /// A parameter in single precision with a copy in bfloat16.
 const WITH_COPY: Stored =
-    Stored { format: Format::F32, chance: false, copy: Some(Format::Bf16), repeated: false };
+    Stored { format: Format::F32, stochastic: false, copy: Some(Format::Bf16), repeated: false };
 
 /// An operand whose elements are repeated.
 fn repeated(format: Format) -> Stored {
@@ -60,13 +60,13 @@ fn all() -> Vec<Ptx> {
             for format in [Format::F64, Format::F32, Format::Bf16, Format::F16] {
                 let [plain, repeated] = [format.into(), repeated(format)];
                 all.push(print(compute, [plain, plain, plain, repeated, repeated], target));
-                all.push(print(compute, [WITH_COPY, plain, BY_CHANCE, repeated, plain], target));
+                all.push(print(compute, [WITH_COPY, plain, STOCHASTIC, repeated, plain], target));
             }
             for shift in 0..Format::BLOCKS.len() {
                 let blocks = [0, 1, 2, 3].map(|i| Format::BLOCKS[(i + shift) % Format::BLOCKS.len()]);
                 let [a, b, c, d] = blocks.map(Stored::from);
-                all.push(print(compute, [WITH_COPY, a, BY_CHANCE, b, c], target));
-                all.push(print(compute, [BY_CHANCE, a, b, c, d], target));
+                all.push(print(compute, [WITH_COPY, a, STOCHASTIC, b, c], target));
+                all.push(print(compute, [STOCHASTIC, a, b, c, d], target));
             }
         }
         all.push(ptx::element_kernel(
@@ -76,8 +76,8 @@ fn all() -> Vec<Ptx> {
             &[Format::F32; 2],
             target,
         ));
-        all.push(ptx::fold_kernel("fold", target));
-        all.extend([2, 4, 8].map(|bytes| ptx::mirror_kernel("mirror", bytes, target)));
+        all.push(ptx::final_reduce_kernel("fold", target));
+        all.extend([2, 4, 8].map(|bytes| ptx::symmetrize_kernel("mirror", bytes, target)));
         for (ty, squares) in [Type::F32, Type::F64].into_iter().flat_map(|ty| [(ty, false), (ty, true)]) {
             all.push(ptx::sum_rows_kernel("sum_rows", ty, squares, target));
             let short = |lanes| ptx::sum_short_rows_kernel("sum_short_rows", ty, squares, lanes, target);
@@ -246,7 +246,7 @@ fn codes_are_moved_together_and_chances_drawn_once_for_four() {
     // A scale for each block that is stored, of 32 and of 16 lanes.
     assert_eq!(count("shfl.sync.bfly.b32"), 5 + 4 + shuffles_of_sums());
     // Seven rounds for each four of a lane's elements.
-    let kernel = print(Compute::F32, [BY_CHANCE, f32, BY_CHANCE, f32, f32], Target::Sm80);
+    let kernel = print(Compute::F32, [STOCHASTIC, f32, STOCHASTIC, f32, f32], Target::Sm80);
     let all = instructions(&kernel.text);
     assert_eq!(all.iter().filter(|i| i.opcode == "mul.hi.u32").count(), 2 * 2 * 7);
     assert!(kernel.text.contains(".param .u64 keys") && kernel.text.contains("rounded stochastically"));

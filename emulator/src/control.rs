@@ -39,13 +39,13 @@ pub unsafe extern "C" fn fallline_emulator_configure(text: *const c_char) -> i32
     })
 }
 
-/// The text of the last fault, refusal or leak; empty if there was none.
+/// Returns the text of the last fault, refusal or leak; empty if there was none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fallline_emulator_last_fault(to: *mut u8, room: usize) -> usize {
     guarded(|| hand_out(machine().last_fault.as_deref().unwrap_or(""), to, room))
 }
 
-/// How often a function was called; all of them together for null.
+/// Returns how often a function was called; all of them together for null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fallline_emulator_calls(name: *const c_char) -> u64 {
     guarded(|| {
@@ -59,13 +59,13 @@ pub unsafe extern "C" fn fallline_emulator_calls(name: *const c_char) -> u64 {
     })
 }
 
-/// The function whose call was last made to fail; empty if none was.
+/// Returns the function whose call was last made to fail; empty if none was.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fallline_emulator_failed(to: *mut u8, room: usize) -> usize {
     guarded(|| hand_out(machine().failed.unwrap_or(""), to, room))
 }
 
-/// The allocations that are alive, those of modules apart.
+/// Returns the allocations that are alive, those of modules apart.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fallline_emulator_allocations() -> u64 {
     guarded(|| machine().leaks(None).len() as u64)

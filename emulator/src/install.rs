@@ -84,7 +84,7 @@ fn load() -> Result<Emulator, InstallError> {
     }
 }
 
-/// Where Cargo puts the library of a dev-dependency: next to the test, or in `deps` next to the binary.
+/// Returns where Cargo puts the library of a dev-dependency: next to the test, or in `deps` next to the binary.
 fn built() -> Result<PathBuf, InstallError> {
     if let Some(path) = std::env::var_os("FALLLINE_EMULATOR_LIBRARY") {
         return Ok(path.into());
@@ -96,7 +96,7 @@ fn built() -> Result<PathBuf, InstallError> {
     found.ok_or_else(|| InstallError::NotBuilt(folders.to_vec()))
 }
 
-/// A folder next to the library with a link of each name; its `libcuda.so`.
+/// Returns a folder next to the library with a link of each name; its `libcuda.so`.
 fn in_folder() -> Result<CString, InstallError> {
     let library = built()?;
     let library = library.canonicalize().map_err(|e| InstallError::Files(library.clone(), e.to_string()))?;
@@ -164,24 +164,24 @@ impl Emulator {
         assert!(code == 0, "{}", self.last_fault().unwrap_or_default());
     }
 
-    /// What the last fault, refused module or leak was.
+    /// Returns what the last fault, refused module or leak was.
     pub fn last_fault(&self) -> Option<String> {
         text(self.last_fault)
     }
 
-    /// The function whose call was last made to fail (`fail=…`) since the last reset.
+    /// Returns the function whose call was last made to fail (`fail=…`) since the last reset.
     pub fn failed(&self) -> Option<String> {
         text(self.failed)
     }
 
-    /// How often a function of the driver was called since the last reset.
+    /// Returns how often a function of the driver was called since the last reset.
     pub fn calls(&self, name: &str) -> u64 {
         let name = CString::new(name).expect("a name has no zero byte");
         // SAFETY: a string that ends.
         unsafe { (self.calls)(name.as_ptr()) }
     }
 
-    /// How many calls there were of all functions.
+    /// Returns how many calls there were of all functions.
     pub fn all_calls(&self) -> u64 {
         // SAFETY: null asks for all.
         unsafe { (self.calls)(std::ptr::null()) }

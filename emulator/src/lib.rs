@@ -31,7 +31,7 @@
 
 mod control;
 mod cublas;
-mod driver;
+mod driver_api;
 mod exec;
 mod install;
 mod machine;

@@ -318,7 +318,7 @@ exported! {
     }
 }
 
-/// What a code means.
+/// Returns what a code means.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ncclGetErrorString(code: c_int) -> *const c_char {
     let text = match code {

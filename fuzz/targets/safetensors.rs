@@ -1,7 +1,7 @@
 //! Checkpoints, and trees of torch's as safetensors: what is read is written as it was.
 #![no_main]
 
-use fallline_convert::{Limits, flat};
+use fallline_convert::{Limits, safetensors};
 use fallline_optim::Checkpoint;
 use libfuzzer_sys::fuzz_target;
 
@@ -11,8 +11,8 @@ fuzz_target!(|bytes: &[u8]| {
         let again = Checkpoint::from_bytes(&again).expect("and read again");
         assert!(again == checkpoint || format!("{again:?}") == format!("{checkpoint:?}"));
     }
-    if let Ok(tree) = flat::read(bytes, &Limits::default()) {
-        let again = flat::write(&tree).expect("what is read can be written");
-        flat::read(&again, &Limits::default()).expect("and read again");
+    if let Ok(tree) = safetensors::read(bytes, &Limits::default()) {
+        let again = safetensors::write(&tree).expect("what is read can be written");
+        safetensors::read(&again, &Limits::default()).expect("and read again");
     }
 });

@@ -33,7 +33,7 @@ impl Communicator for Mpi {
     fn rank(&self) -> usize {
         match self.0 {}
     }
-    fn world(&self) -> usize {
+    fn world_size(&self) -> usize {
         match self.0 {}
     }
     fn describe(&self) -> String {

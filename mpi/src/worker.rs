@@ -4,7 +4,7 @@
 //! thread of their own, which owns the buffers too: whoever asked waits for it no longer than the limit. It is also the
 //! only thread that ever calls MPI, which every installation allows.
 
-use fallline_core::ranks::{Communicator, RankError, known, piece, same_length, shared_lengths};
+use fallline_core::ranks::{Communicator, RankError, chunk, known, same_length, shared_lengths};
 use fallline_core::{Error, Result};
 use mpi::datatype::PartitionMut;
 use mpi::environment::Universe;
@@ -230,7 +230,7 @@ impl Communicator for Mpi {
         self.rank
     }
 
-    fn world(&self) -> usize {
+    fn world_size(&self) -> usize {
         self.world
     }
 
@@ -241,7 +241,7 @@ impl Communicator for Mpi {
     fn all_to_all(&self, send: &[u8], receive: &mut [u8]) -> Result<(), RankError> {
         let operation = "all_to_all";
         same_length(operation, "the receive buffer", send.len(), receive.len())?;
-        let piece = piece(operation, send.len(), self.world)?;
+        let piece = chunk(operation, send.len(), self.world)?;
         receive.copy_from_slice(&self.ask(operation, Job::AllToAll { send: send.to_vec(), piece })?);
         Ok(())
     }
@@ -260,7 +260,7 @@ impl Communicator for Mpi {
         Ok(())
     }
 
-    fn share(
+    fn all_gather_v(
         &self,
         own: &[&[u8]],
         lengths: &[usize],
@@ -270,7 +270,8 @@ impl Communicator for Mpi {
         if lengths.iter().all(|length| *length == 0) {
             return Ok(());
         }
-        let received = self.ask("share", Job::Share { send: own.concat(), lengths: lengths.to_vec() })?;
+        let received =
+            self.ask("all_gather_v", Job::Share { send: own.concat(), lengths: lengths.to_vec() })?;
         let mut rest = &received[..];
         for (from, length) in lengths.iter().enumerate() {
             let bytes;

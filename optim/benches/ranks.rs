@@ -1,10 +1,10 @@
 //! The figures of docs/scaling.md: `cargo bench -p fallline-optim --bench ranks`.
 
-use fallline_core::ranks::{Communicator, Counting, Single, ThreadRank, threads};
+use fallline_core::ranks::{Communicator, CountingComm, SelfComm, ThreadComm, threads};
 use fallline_core::{Backend, Format, Tensor};
 use fallline_cpu::{Cpu, Native};
 use fallline_optim::algorithms::{AdamW, OnebitAdam};
-use fallline_optim::ranks::{Averager, ZeroRedundancy};
+use fallline_optim::ranks::{GradientReducer, ZeroRedundancy};
 use fallline_optim::{AnyAlgorithm, Driver, Linked, Method, Optimizer, param};
 use std::sync::Arc;
 use std::thread;
@@ -22,7 +22,7 @@ fn main() {
 }
 
 /// What each rank returns.
-fn on_each<T: Send>(ranks: Vec<ThreadRank>, work: impl Fn(ThreadRank) -> T + Sync) -> Vec<T> {
+fn on_each<T: Send>(ranks: Vec<ThreadComm>, work: impl Fn(ThreadComm) -> T + Sync) -> Vec<T> {
     thread::scope(|scope| {
         let started: Vec<_> = ranks.into_iter().map(|rank| scope.spawn(|| work(rank))).collect();
         started.into_iter().map(|rank| rank.join().unwrap()).collect()
@@ -55,10 +55,10 @@ fn bytes_of_each_mode() {
     for world in [1, 2, 4, 8] {
         for mode in ["averaged", "sharded", "1-bit"] {
             let counted = on_each(threads(world, LIMIT), |rank| {
-                let counting = Arc::new(Counting::new(Arc::new(rank)));
+                let counting = Arc::new(CountingComm::new(Arc::new(rank)));
                 let ranks: Arc<dyn Communicator> = counting.clone();
                 let mut optimizer = driver(algorithm(mode)).with_ranks(Arc::clone(&ranks));
-                let mut averager = Averager::new(Arc::clone(&ranks)).unwrap();
+                let mut reducer = GradientReducer::new(Arc::clone(&ranks)).unwrap();
                 let names: Vec<String> = (0..lengths().len()).map(|i| format!("p{i}")).collect();
                 let mut params: Vec<Vec<f32>> = lengths().iter().map(|&n| vec![0.5; n]).collect();
                 let grads: Vec<Vec<f32>> = lengths().iter().map(|&n| vec![0.1; n]).collect();
@@ -68,10 +68,10 @@ fn bytes_of_each_mode() {
                     let average = optimizer.averages() && world > 1;
                     if average {
                         for (name, grad) in names.iter().zip(&grads).rev() {
-                            averager.give(name, grad, 1.0 / world as f64).unwrap();
+                            reducer.push(name, grad, 1.0 / world as f64).unwrap();
                         }
                     }
-                    let averaged = average.then(|| averager.finish().unwrap());
+                    let averaged = average.then(|| reducer.wait().unwrap());
                     let mut bindings: Vec<_> = names
                         .iter()
                         .zip(&mut params)
@@ -172,7 +172,7 @@ fn overhead_of_one_rank() {
         let one = |ranks: bool| {
             let mut optimizer = driver(adamw());
             if ranks {
-                optimizer = optimizer.with_ranks(Arc::new(Single));
+                optimizer = optimizer.with_ranks(Arc::new(SelfComm));
             }
             let names: Vec<String> = (0..tensors).map(|i| format!("p{i}")).collect();
             let mut params = vec![vec![0.5_f32; each]; tensors];

@@ -45,14 +45,14 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
     /// How the replicas of several ranks relate.
     const REPLICAS: Replicas = Replicas::IDENTICAL;
 
-    /// What a step consists of, where it is to run. The only method that every algorithm writes.
+    /// Returns what a step consists of, where it is to run. The only method that every algorithm writes.
     ///
     /// # Errors
     /// Why there is no such step: what the groups' hyperparameters have that does not go together, or why several ranks
     /// cannot step together.
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String>;
 
-    /// Which of its programs a parameter takes. Decided when it is first seen, by name and shape.
+    /// Returns which of its programs a parameter takes. Decided when it is first seen, by name and shape.
     ///
     /// # Errors
     /// Why the algorithm does not take this parameter.
@@ -60,7 +60,7 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
         Ok(Variant::ONLY)
     }
 
-    /// How states are stored unless a configuration says otherwise.
+    /// Returns how states are stored unless a configuration says otherwise.
     fn storage(&self) -> StorageDefaults {
         StorageDefaults::AS_COMPUTED
     }
@@ -75,7 +75,7 @@ pub trait Algorithm: Hyperparameters + Clone + Debug + Default + Send + Sync + '
         Ok(())
     }
 
-    /// What it makes of row-sparse gradients.
+    /// Returns what it makes of row-sparse gradients.
     fn sparse(&self) -> Sparse {
         Sparse::Refused
     }

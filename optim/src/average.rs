@@ -3,7 +3,7 @@
 //! The semantics are those of MMEngine 0.10.7's `ExponentialMovingAverage`, `MomentumAnnealingEMA` and
 //! `StochasticWeightAverage`, updated after every iteration as its `EMAHook` does.
 
-use crate::builtins::Share;
+use crate::builtins::EmaWeight;
 
 /// How weights are averaged.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -87,7 +87,7 @@ impl Average {
         }
     }
 
-    /// The same, if its numbers are in range.
+    /// Returns the same, if its numbers are in range.
     ///
     /// # Errors
     /// Which is not.
@@ -110,22 +110,22 @@ impl Average {
 
     /// Returns the weight of the new parameters at an update, after `steps` iterations: 1 for a copy, none where
     /// nothing changes.
-    pub(crate) fn share(&self, steps: u64) -> Option<f64> {
+    pub(crate) fn weight(&self, steps: u64) -> Option<f64> {
         if steps == 0 {
             return Some(1.0);
         }
-        let share = match self.kind {
+        let weight = match self.kind {
             Averaging::Exponential { momentum } => momentum,
             Averaging::Annealed { momentum, gamma } => momentum.max(gamma / (gamma + steps as f64)),
             Averaging::Equal => 1.0 / ((steps / self.interval) as f64 + 1.0),
         };
-        steps.is_multiple_of(self.interval).then_some(share)
+        steps.is_multiple_of(self.interval).then_some(weight)
     }
 }
 
-impl Share {
+impl EmaWeight {
     /// `torch.lerp` counts a weight from the nearer end, the equal average always from the old parameters.
-    pub(crate) fn of(average: &Average, share: f64) -> Share {
-        Share { share, near: share < 0.5 || average.kind == Averaging::Equal }
+    pub(crate) fn of(average: &Average, weight: f64) -> EmaWeight {
+        EmaWeight { weight, from_old_side: weight < 0.5 || average.kind == Averaging::Equal }
     }
 }

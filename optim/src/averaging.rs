@@ -1,7 +1,7 @@
 //! Weight averaging (EMA, SWA): the averages of the parameters.
 
 use crate::average::Average;
-use crate::builtins::{Builtins, Share};
+use crate::builtins::{Builtins, EmaWeight};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
 use crate::params::averaged::AveragedParam;
 use crate::params::slots::{Slot, Slots};
@@ -13,7 +13,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 /// Averages at work.
-pub(crate) struct Averages {
+pub(crate) struct WeightAveraging {
     spec: Average,
     /// Iterations so far.
     steps: u64,
@@ -27,10 +27,10 @@ pub(crate) struct Averages {
 /// Averages in a checkpoint.
 const AVERAGE: &str = "average/";
 
-impl Averages {
+impl WeightAveraging {
     /// Before the first iteration.
-    pub(crate) fn new(spec: Average) -> Averages {
-        Averages { spec, steps: 0, row: Vec::new(), plans: BTreeMap::new() }
+    pub(crate) fn new(spec: Average) -> WeightAveraging {
+        WeightAveraging { spec, steps: 0, row: Vec::new(), plans: BTreeMap::new() }
     }
 
     /// Counts an iteration.
@@ -47,10 +47,10 @@ impl Averages {
         slots: &mut [Slot],
     ) -> Result<()> {
         self.row.clear();
-        let Some(share) = self.spec.share(self.steps) else { return Ok(()) };
+        let Some(weight) = self.spec.weight(self.steps) else { return Ok(()) };
         let kernel = builtins.lerp();
         self.row.resize(1 + kernel.scalars.len(), 1.0);
-        kernel.compute_scalars(&Share::of(&self.spec, share), 1, &mut self.row[1..]);
+        kernel.compute_scalars(&EmaWeight::of(&self.spec, weight), 1, &mut self.row[1..]);
         slots.iter_mut().flat_map(|slot| &mut slot.averaged).for_each(|averaged| averaged.taken = false);
         let missing: Vec<&mut Slot> = slots.iter_mut().filter(|slot| slot.averaged.is_none()).collect();
         if missing.is_empty() {
@@ -98,7 +98,7 @@ impl Averages {
         slots: &mut [Slot],
         bindings: &mut [Binding<'_>],
     ) -> Result<()> {
-        let Some(share) = self.spec.share(self.steps) else { return Ok(()) };
+        let Some(weight) = self.spec.weight(self.steps) else { return Ok(()) };
         // A copy is no arithmetic, so that an infinity is copied too.
         let (copy, lerp) = (builtins.param_copy(), builtins.lerp());
         let master = |slot: &Slot| !offloaded && slot.master.is_some();
@@ -108,7 +108,7 @@ impl Averages {
             if let crate::ParamRef::Strided(view) = &mut binding.param {
                 view.gather();
             }
-            if !backend.reaches_host() && !master(slot) {
+            if !backend.is_host_accessible() && !master(slot) {
                 stage(&**backend, slot, binding)?;
             }
         }
@@ -122,7 +122,7 @@ impl Averages {
             let kernel = if begun { lerp } else { copy };
             let mut row = vec![1.0; 1 + kernel.scalars.len()];
             if begun {
-                kernel.compute_scalars(&Share::of(&self.spec, share), 1, &mut row[1..]);
+                kernel.compute_scalars(&EmaWeight::of(&self.spec, weight), 1, &mut row[1..]);
             }
             let mut left = slots.iter_mut().zip(&mut *bindings).filter(|(slot, _)| fits(slot));
             let plan = self.plans.entry((kernel.name, compute == Compute::F64));
@@ -138,13 +138,13 @@ impl Averages {
                     // In both rules what is written comes first.
                     views[0] = Some(View::write(&mut averaged.storage));
                     views[1] = Some(param.unwrap_or_else(|| binding.param.view()));
-                    Some(TensorPass { elements: slot.shape.elements(), row: 0 })
+                    Some(TensorPass { elements: slot.shape.elements(), constant_set: 0 })
                 },
-                rows: &row,
+                constants: &row,
                 tensor_scalars: &[],
                 plan: plan.or_insert_with(|| backend.plan()),
                 sums: &mut [],
-                beside: &[],
+                fused: &[],
                 checked: false,
             })?;
         }
@@ -153,7 +153,7 @@ impl Averages {
     }
 
     /// What they depend on, in a line.
-    pub(crate) fn write_settings(&self, text: &mut String) -> std::fmt::Result {
+    pub(crate) fn fingerprint(&self, text: &mut String) -> std::fmt::Result {
         writeln!(text, "{:?} after {} iterations", self.spec, self.steps)
     }
 
@@ -174,14 +174,14 @@ impl Averages {
         Ok(())
     }
 
-    /// What they are after a load, in the slots of the checkpoint. A checkpoint without any begins them anew.
+    /// Returns what they are after a load, in the slots of the checkpoint. A checkpoint without any begins them anew.
     pub(crate) fn loaded(
         &self,
         near: &Arc<dyn Backend>,
         checkpoint: &Checkpoint,
         slots: &mut Slots,
         (options, report): (&LoadOptions, &mut LoadReport),
-    ) -> Result<Averages> {
+    ) -> Result<WeightAveraging> {
         let mut known = Vec::new();
         for (name, entry) in checkpoint.below(AVERAGE) {
             match slots.get(name) {
@@ -203,7 +203,7 @@ impl Averages {
             }
         }
         let steps = checkpoint.manifest.average_steps.unwrap_or(0);
-        Ok(Averages { spec: self.spec, steps, row: Vec::new(), plans: BTreeMap::new() })
+        Ok(WeightAveraging { spec: self.spec, steps, row: Vec::new(), plans: BTreeMap::new() })
     }
 }
 

@@ -12,47 +12,45 @@ use half::{bf16, f16};
 
 /// The shape of what is bound: a flat slice matches any shape with as many elements.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Extents<'a> {
+pub(crate) enum Dims<'a> {
     Flat(usize),
     Shape(&'a Shape),
 }
 
-impl Extents<'_> {
-    fn of(len: usize, shape: Option<&Shape>) -> Extents<'_> {
-        shape.map_or(Extents::Flat(len), Extents::Shape)
+impl Dims<'_> {
+    fn of(len: usize, shape: Option<&Shape>) -> Dims<'_> {
+        shape.map_or(Dims::Flat(len), Dims::Shape)
     }
 
     /// Returns whether this matches `expected`.
     pub(crate) fn fit(self, expected: &Shape) -> bool {
         match self {
-            Extents::Shape(shape) if shape.rank() != 1 => shape == expected,
+            Dims::Shape(shape) if shape.rank() != 1 => shape == expected,
             _ => self.elements() == expected.elements(),
         }
     }
 
     /// Returns whether a gradient of this shape belongs to a parameter of the `other` shape.
-    pub(crate) fn fit_param(self, other: Extents<'_>) -> bool {
+    pub(crate) fn fit_param(self, other: Dims<'_>) -> bool {
         match other {
-            Extents::Shape(shape) => self.fit(shape),
-            Extents::Flat(len) => {
-                matches!(self, Extents::Flat(own) if own == len) || self.fit(&Shape::from([len]))
-            }
+            Dims::Shape(shape) => self.fit(shape),
+            Dims::Flat(len) => matches!(self, Dims::Flat(own) if own == len) || self.fit(&Shape::from([len])),
         }
     }
 
     pub(crate) fn elements(self) -> usize {
         match self {
-            Extents::Flat(len) => len,
-            Extents::Shape(shape) => shape.elements(),
+            Dims::Flat(len) => len,
+            Dims::Shape(shape) => shape.elements(),
         }
     }
 }
 
-impl From<Extents<'_>> for Shape {
-    fn from(extents: Extents<'_>) -> Self {
-        match extents {
-            Extents::Flat(len) => Shape::from([len]),
-            Extents::Shape(shape) => shape.clone(),
+impl From<Dims<'_>> for Shape {
+    fn from(dims: Dims<'_>) -> Self {
+        match dims {
+            Dims::Flat(len) => Shape::from([len]),
+            Dims::Shape(shape) => shape.clone(),
         }
     }
 }
@@ -96,7 +94,7 @@ pub struct WindowGrad<'a> {
     pub(crate) sum: &'a mut Tensor,
     pub(crate) new: Option<NewGrad<'a>>,
     /// Whether the new one begins it, and is not added to it.
-    pub(crate) blank: bool,
+    pub(crate) is_empty: bool,
 }
 
 /// A training loop's gradient, where passes reach it.
@@ -167,7 +165,7 @@ pub fn frozen<'a>(name: &'a str, param: impl Into<ParamRef<'a>>) -> Binding<'a> 
 }
 
 impl ParamRef<'_> {
-    /// Whether it is not contiguous.
+    /// Returns whether it is not contiguous.
     pub(crate) fn is_strided(&self) -> bool {
         #[cfg(feature = "ndarray")]
         if let ParamRef::Strided(_) = self {
@@ -201,25 +199,25 @@ impl ParamRef<'_> {
         }
     }
 
-    pub(crate) fn extents(&self) -> Extents<'_> {
+    pub(crate) fn dims(&self) -> Dims<'_> {
         match self {
-            ParamRef::Host(slice, shape) => Extents::of(slice.len(), shape.as_ref()),
-            ParamRef::Tensor(tensor) => Extents::Shape(tensor.shape()),
+            ParamRef::Host(slice, shape) => Dims::of(slice.len(), shape.as_ref()),
+            ParamRef::Tensor(tensor) => Dims::Shape(tensor.shape()),
             #[cfg(feature = "ndarray")]
-            ParamRef::Strided(view) => Extents::Shape(view.shape()),
+            ParamRef::Strided(view) => Dims::Shape(view.shape()),
         }
     }
 
-    /// The number of elements.
+    /// Returns the number of elements.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         match self {
             ParamRef::Host(slice, _) => slice.len(),
-            other => other.extents().elements(),
+            other => other.dims().elements(),
         }
     }
 
-    /// The device of an engine's tensor; memory of the host goes with every device.
+    /// Returns the device of an engine's tensor; memory of the host goes with every device.
     pub(crate) fn device(&self) -> Option<Device> {
         match self {
             ParamRef::Tensor(tensor) => Some(tensor.backend().device()),
@@ -227,7 +225,7 @@ impl ParamRef<'_> {
         }
     }
 
-    /// The same memory for a shorter time.
+    /// Returns the same memory for a shorter time.
     pub(crate) fn reborrow(&mut self) -> ParamRef<'_> {
         match self {
             ParamRef::Host(slice, shape) => ParamRef::Host(slice.reborrow(), shape.clone()),
@@ -237,7 +235,7 @@ impl ParamRef<'_> {
         }
     }
 
-    /// The elements, if they are in the host's memory; of a view that is not contiguous its buffer.
+    /// Returns the elements, if they are in the host's memory; of a view that is not contiguous its buffer.
     pub(crate) fn host(&mut self) -> Option<SliceMut<'_>> {
         match self {
             ParamRef::Host(slice, _) => Some(slice.reborrow()),
@@ -262,19 +260,19 @@ impl GradRef<'_> {
         matches!(self, GradRef::None)
     }
 
-    pub(crate) fn extents(&self) -> Option<Extents<'_>> {
+    pub(crate) fn dims(&self) -> Option<Dims<'_>> {
         Some(match self {
             GradRef::None => return None,
-            GradRef::Host(slice, shape) => Extents::of(slice.len(), shape.as_ref()),
-            GradRef::Tensor(tensor) => Extents::Shape(tensor.shape()),
+            GradRef::Host(slice, shape) => Dims::of(slice.len(), shape.as_ref()),
+            GradRef::Tensor(tensor) => Dims::Shape(tensor.shape()),
             #[cfg(feature = "ndarray")]
-            GradRef::Strided(view) => Extents::Shape(view.shape()),
-            GradRef::Rows(rows) => return rows.values.extents(),
-            GradRef::Window(window) => Extents::Shape(window.sum.shape()),
+            GradRef::Strided(view) => Dims::Shape(view.shape()),
+            GradRef::Rows(rows) => return rows.values.dims(),
+            GradRef::Window(window) => Dims::Shape(window.sum.shape()),
         })
     }
 
-    /// The rows, if it is row-sparse.
+    /// Returns the rows, if it is row-sparse.
     pub(crate) fn as_rows(&self) -> Option<&RowsGrad<'_>> {
         match self {
             GradRef::Rows(rows) => Some(rows),
@@ -291,7 +289,7 @@ impl GradRef<'_> {
         }
     }
 
-    /// Its elements; of a row-sparse one those that are given.
+    /// Returns its elements; of a row-sparse one those that are given.
     pub(crate) fn view(&self) -> Option<View<'_>> {
         match self {
             GradRef::None => None,
@@ -311,24 +309,14 @@ impl<'a> Binding<'a> {
     ///
     /// # Panics
     /// When the extents have another number of elements than the slice.
-    pub fn shaped(mut self, extents: &[usize]) -> Self {
-        let shape = Shape::from(extents);
+    pub fn shaped(mut self, dims: &[usize]) -> Self {
+        let shape = Shape::from(dims);
         if let ParamRef::Host(slice, old) = &mut self.param {
-            assert_eq!(
-                slice.len(),
-                shape.elements(),
-                "parameter {:?} given the shape {extents:?}",
-                self.name
-            );
+            assert_eq!(slice.len(), shape.elements(), "parameter {:?} given the shape {dims:?}", self.name);
             *old = Some(shape.clone());
         }
         if let GradRef::Host(slice, old) = &mut self.grad {
-            assert_eq!(
-                slice.len(),
-                shape.elements(),
-                "gradient of {:?} given the shape {extents:?}",
-                self.name
-            );
+            assert_eq!(slice.len(), shape.elements(), "gradient of {:?} given the shape {dims:?}", self.name);
             *old = Some(shape);
         }
         self
@@ -341,7 +329,7 @@ impl<'a> Binding<'a> {
         self
     }
 
-    /// The parameter's name.
+    /// Returns the parameter's name.
     pub fn name(&self) -> &str {
         self.name
     }

@@ -7,10 +7,10 @@ mod gradients;
 
 pub(crate) use gradients::clipping;
 
-pub use compression::{CompensateRule, MaskRule, SignRule};
+pub use compression::{AddResidualRule, MaskRule, SignQuantizeRule};
 pub use gradients::{
-    AddAndLook, AddToSum, ClampSum, ClipLargestRule, ClipMagnitudesRule, ClipRule, ClipTo, Extreme,
-    ExtremeMagnitude, GradCheck, Limit, MagnitudeSum, Power, PowerSum, StartSum, Unscale,
+    AccumulateWithStats, AddToSum, ClampRange, ClampSum, ClipLargestRule, ClipMagnitudesRule, ClipRule,
+    ClipTo, Extreme, ExtremeMagnitude, GradCheck, MagnitudeSum, Power, PowerSum, StartSum, Unscale,
 };
 
 use crate::modifiers::LookaheadRule;
@@ -27,28 +27,28 @@ rule! {
 }
 
 /// What a [`Lerp`] is computed from.
-pub struct Share {
+pub struct EmaWeight {
     /// The weight of the new parameters.
-    pub(crate) share: f64,
+    pub(crate) weight: f64,
     /// Whether it is counted from the old ones.
-    pub(crate) near: bool,
+    pub(crate) from_old_side: bool,
 }
 
 rule! {
     /// `a + w (p − a)`, or the same counted from the other end.
-    pub Lerp(h: Share, t) {
-        let w = h.share;
-        let rest = 1.0 - h.share;
-        let near = fallline_core::math::flag(h.near);
+    pub Lerp(h: EmaWeight, t) {
+        let w = h.weight;
+        let rest = 1.0 - h.weight;
+        let near = fallline_core::math::flag(h.from_old_side);
     }
     element(p: Param) -> (a: State) {
         let way = p - a;
-        a = L::when(near, a + w * way, p - way * rest);
+        a = L::select_if(near, a + w * way, p - way * rest);
     }
 }
 
 /// Numbers that one element of [`LargestRule`] compares.
-pub(crate) const WAYS: usize = 7;
+pub(crate) const FAN_IN: usize = 7;
 
 rule! {
     /// The largest of seven numbers.
@@ -81,7 +81,7 @@ macro_rules! builtins {
                 const { &Builtins { $($name: K::kernel::<$rule>,)* } }
             }
 
-            /// Each of them.
+            /// Returns each of them.
             pub fn all(&self) -> impl Iterator<Item = &'static Kernel> {
                 [$(self.$name()),*].into_iter()
             }
@@ -95,7 +95,7 @@ macro_rules! builtins {
 }
 
 builtins! {
-    /// Inspects gradients before a step ([`NonFinite`](crate::NonFinite)).
+    /// Inspects gradients before a step ([`NonFinitePolicy`](crate::NonFinitePolicy)).
     grad_check: GradCheck,
     /// Copies a parameter to a state.
     param_copy: ParamCopy,
@@ -110,7 +110,7 @@ builtins! {
     /// Adds to a window's gradient.
     add_to_sum: AddToSum,
     /// Adds to a window's gradient and inspects it.
-    add_and_look: AddAndLook,
+    accumulate_with_stats: AccumulateWithStats,
     /// Clamps a window's gradient.
     clamp_sum: ClampSum,
     /// Sums up magnitudes.
@@ -126,9 +126,9 @@ builtins! {
     /// Clips them by the largest magnitude.
     clip_largest: ClipLargestRule,
     /// Adds the error-feedback residual.
-    compensate: CompensateRule,
+    compensate: AddResidualRule,
     /// Quantizes to signs and a scale.
-    sign: SignRule,
+    sign: SignQuantizeRule,
     /// Multiplies by a momentum's mask.
     mask: MaskRule,
     /// Takes a cautious step.
@@ -138,17 +138,17 @@ builtins! {
 }
 
 impl Builtins {
-    /// Those that compress what ranks exchange.
+    /// Returns those that compress what ranks exchange.
     pub fn of_compression(&self) -> [&'static Kernel; 3] {
         [self.compensate(), self.sign(), self.mask()]
     }
 
-    /// Those that work on gradients around a step, and on weights after it.
-    pub fn of_wrappers(&self) -> [&'static Kernel; 8] {
+    /// Returns those that work on gradients around a step, and on weights after it.
+    pub fn of_gradients(&self) -> [&'static Kernel; 8] {
         [
             self.start_sum(),
             self.add_to_sum(),
-            self.add_and_look(),
+            self.accumulate_with_stats(),
             self.clamp_sum(),
             self.magnitude_sum(),
             self.power_sum(),

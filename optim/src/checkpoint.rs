@@ -98,12 +98,12 @@ impl Checkpoint {
         self.tensors.insert(key, entry);
     }
 
-    /// The tensors whose keys begin with a prefix, by the rest of their keys.
+    /// Returns the tensors whose keys begin with a prefix, by the rest of their keys.
     pub(crate) fn below<'c>(&'c self, prefix: &'c str) -> impl Iterator<Item = (&'c str, &'c Entry)> {
         self.tensors.iter().filter_map(move |(key, entry)| Some((key.strip_prefix(prefix)?, entry)))
     }
 
-    /// The parameters' names.
+    /// Returns the parameters' names.
     pub fn params(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().filter_map(|key| key.strip_prefix("param/"))
     }
@@ -113,7 +113,7 @@ impl Checkpoint {
         self.tensors.get(&state_key(param, state))
     }
 
-    /// Whether there is a state of a parameter, in any format.
+    /// Returns whether there is a state of a parameter, in any format.
     pub(crate) fn has_state(&self, param: &str, state: &str) -> bool {
         let key = state_key(param, state);
         self.tensors.contains_key(&key) || self.codes.contains_key(&key)
@@ -132,7 +132,7 @@ impl Checkpoint {
         self.tensors.insert(state_key(param, state), entry);
     }
 
-    /// What one rank alone keeps of a parameter.
+    /// Returns what one rank alone keeps of a parameter.
     pub(crate) fn of_rank(&self, rank: usize, param: &str, what: &str) -> Option<&Entry> {
         self.tensors.get(&format!("rank/{rank}/{param}/{what}"))
     }
@@ -192,12 +192,12 @@ impl Checkpoint {
         self.codes.insert(key, (shape_of_codes(format, shape), codes));
     }
 
-    /// The codes of a state in a block format, with their shape.
+    /// Returns the codes of a state in a block format, with their shape.
     pub fn codes(&self, param: &str, state: &str) -> Option<(&Shape, &[u8])> {
         self.codes.get(&state_key(param, state)).map(|(shape, codes)| (shape, &codes[..]))
     }
 
-    /// The scales of a state in a block format.
+    /// Returns the scales of a state in a block format.
     pub fn scales(&self, param: &str, state: &str) -> Option<Vec<f32>> {
         Some(self.tensors.get(&scale_key(&state_key(param, state)))?.values())
     }
@@ -264,7 +264,7 @@ impl Checkpoint {
         Ok(converted)
     }
 
-    /// The codes and scales of a state that was stored in a block format.
+    /// Returns the codes and scales of a state that was stored in a block format.
     fn codes_of(&self, key: &str, format: Format, shape: &Shape) -> Result<(&[u8], Vec<f32>)> {
         let (found, codes) = self.codes.get(key).ok_or_else(|| missing(&format!("{key} in U8")))?;
         let expected = shape_of_codes(format, shape);
@@ -295,7 +295,7 @@ fn scale_key(codes: &str) -> String {
     format!("{codes}{SCALE}")
 }
 
-/// The shape of a state's codes: the state's, or that of one row of bytes.
+/// Returns the shape of a state's codes: the state's, or that of one row of bytes.
 fn shape_of_codes(format: Format, shape: &Shape) -> Shape {
     match format.size(shape.elements()) {
         bytes if bytes == shape.elements() => shape.clone(),

@@ -20,7 +20,7 @@
 //! momentum.
 //!
 //! # On the way A worker compresses its x and sends the signs and s. A server takes the mean of what the workers of
-//! its part sent, and compresses that in the same way with a separate residual. Both are [`Compression::compress`];
+//! its part sent, and compresses that in the same way with a separate residual. Both are [`Compression::quantize_1bit`];
 //! [`Compression::all_reduce`] carries signs and scales from rank to rank. With a single rank DeepSpeed does neither.
 //!
 //! n counts all elements of the buffer. DeepSpeed pads buffers with zeros up to whole bytes for every rank. They take
@@ -28,8 +28,8 @@
 
 use crate::builtins::Builtins;
 use crate::op::{Peers, Runner, Workspace};
-pub use crate::params::error_feedback::Errors;
-use crate::params::error_feedback::padded;
+pub use crate::params::residuals::Residuals;
+use crate::params::residuals::padded;
 use fallline_core::backend::{Pass, TensorPass, View, Views};
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::math::sqrt;
@@ -53,7 +53,7 @@ impl Compression {
     ///
     /// # Errors
     /// When the lengths differ or the backend fails.
-    pub fn compress(
+    pub fn quantize_1bit(
         &self,
         backend: &dyn Backend,
         compute: Compute,
@@ -112,7 +112,7 @@ impl Compression {
     ) -> Result<()> {
         let on = (on.backend, on.compute);
         if let Some(ranks) = peers.ranks {
-            self.all_reduce_over(ranks, on, peers.errors, workspace, x)?;
+            self.all_reduce_over(ranks, on, peers.residuals, workspace, x)?;
         }
         self.mask(on, x, peers.mask)
     }
@@ -125,22 +125,22 @@ impl Compression {
         &self,
         ranks: &dyn Communicator,
         (backend, compute): (&dyn Backend, Compute),
-        errors: &mut Option<Box<Errors>>,
+        errors: &mut Option<Box<Residuals>>,
         workspace: &mut Workspace,
         x: &mut Storage,
     ) -> Result<()> {
-        let (world, n) = (ranks.world(), x.len());
+        let (world, n) = (ranks.world_size(), x.len());
         if n == 0 {
             return Ok(());
         }
         if errors.as_ref().is_none_or(|errors| errors.worker.len() != padded(n, world)) {
-            *errors = Some(Box::new(Errors::new(backend, compute, n, world)?));
+            *errors = Some(Box::new(Residuals::new(backend, compute, n, world)?));
         }
         let Some(errors) = errors.as_mut() else { return Ok(()) };
         let format = compute.format();
         let (padded, chunk) = (errors.worker.len(), errors.server.len());
-        let mut own = workspace.take(backend, compute.format(), padded)?;
-        let mut mean = workspace.take(backend, compute.format(), chunk)?;
+        let mut own = workspace.acquire(backend, compute.format(), padded)?;
+        let mut mean = workspace.acquire(backend, compute.format(), chunk)?;
         let (mut host, mut part) = (Buffer::default(), Buffer::default());
 
         // As a worker: signs of each rank's part, and one scale.
@@ -149,7 +149,7 @@ impl Compression {
         host.resize(format, padded);
         (n..padded).for_each(|i| host.slice_mut().set(i, 0.0));
         backend.write(&mut own, host.slice())?;
-        let scale = self.compress(backend, compute, &mut own, &mut errors.worker)?;
+        let scale = self.quantize_1bit(backend, compute, &mut own, &mut errors.worker)?;
         backend.read(&own, host.slice_mut())?;
         let message = chunk / 8 + format.bytes();
         let (mut sent, mut received) = (vec![0; message * world], vec![0; message * world]);
@@ -170,7 +170,7 @@ impl Compression {
             _ => unreachable!("rules compute in f32 or f64"),
         }
         backend.write(&mut mean, part.slice())?;
-        let scale = self.compress(backend, compute, &mut mean, &mut errors.server)?;
+        let scale = self.quantize_1bit(backend, compute, &mut mean, &mut errors.server)?;
         backend.read(&mean, part.slice_mut())?;
         pack(part.slice(), 0, scale, format, &mut sent[..message]);
         ranks.all_gather(&sent[..message], &mut received)?;
@@ -185,7 +185,7 @@ impl Compression {
             }
         }
         backend.write(x, host.slice())?;
-        workspace.give([own, mean]);
+        workspace.release([own, mean]);
         Ok(())
     }
 }
@@ -254,13 +254,13 @@ fn run<'a>(
             for (place, view) in places.iter_mut().zip(left.take()?) {
                 *place = view;
             }
-            Some(TensorPass { elements, row: 0 })
+            Some(TensorPass { elements, constant_set: 0 })
         },
-        rows: &[1.0],
+        constants: &[1.0],
         tensor_scalars: own,
         plan: &mut backend.plan(),
         sums,
-        beside: &[],
+        fused: &[],
         checked: false,
     })
 }

@@ -9,21 +9,22 @@ mod persist;
 mod poison;
 mod step;
 
-pub use incremental::Stream;
+pub use incremental::IncrementalStep;
 
 use crate::average::Average;
-use crate::averaging::Averages;
+use crate::averaging::WeightAveraging;
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::engine::Engine;
 use crate::engine::setup::Ranks;
+use crate::gradient_config::GradientConfig;
 use crate::gradients::accumulate::Window;
 use crate::gradients::{GradState, Gradients};
 use crate::hyper::Value;
 use crate::params::MASTER;
 use crate::ranks::process_group::ProcessGroup;
-use crate::wrapper::Wrapper;
 use crate::{
-    AnyAlgorithm, Binding, Error, LoadReport, NonFinite, Objective, Optimizer, ParamState, Result, StepReport,
+    AnyAlgorithm, Binding, Error, LoadReport, NonFinitePolicy, Objective, Optimizer, ParamState, Result,
+    StepReport,
 };
 use expected::Expectations;
 use fallline_core::ranks::Communicator;
@@ -58,10 +59,10 @@ pub struct Driver {
     /// Loss scale, policy for what is not finite, clipping.
     gradients: Gradients,
     /// Averages of the weights, where they are kept.
-    averaging: Option<Averages>,
+    averaging: Option<WeightAveraging>,
     /// The ranks that step together.
     group: ProcessGroup,
-    /// Why it cannot go on, if it cannot.
+    /// Why it cannot continue, if it cannot.
     poison: Poison,
     /// Rules that must match a parameter of the first step.
     expected: Expectations,
@@ -70,7 +71,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// An optimizer with one group of all parameters.
+    /// Creates an optimizer with one group of all parameters.
     pub fn new(backend: Arc<dyn Backend>, algorithm: Box<dyn AnyAlgorithm>) -> Driver {
         Driver {
             engine: Engine::new(backend, algorithm),
@@ -90,20 +91,20 @@ impl Driver {
         self
     }
 
-    /// What to do about gradients that are not finite.
-    pub fn with_non_finite(mut self, policy: NonFinite) -> Driver {
+    /// Returns what to do about gradients that are not finite.
+    pub fn with_non_finite(mut self, policy: NonFinitePolicy) -> Driver {
         self.gradients.non_finite = policy;
         self
     }
 
     /// Puts a wrapper around steps: accumulation of gradients, clipping, loss scaling.
-    pub fn wrapped(mut self, wrapper: Wrapper) -> Driver {
+    pub fn with_gradients(mut self, wrapper: GradientConfig) -> Driver {
         self.gradients.config = wrapper;
         self
     }
 
-    /// The wrapper around steps.
-    pub fn wrapper(&self) -> &Wrapper {
+    /// Returns the wrapper around steps.
+    pub fn gradient_config(&self) -> &GradientConfig {
         &self.gradients.config
     }
 
@@ -112,20 +113,22 @@ impl Driver {
         self.gradients.config.accumulate.total = total;
     }
 
-    /// What the trainer multiplies the loss by before it computes gradients: the loss scale, 1 without one.
+    /// Returns the loss scale, by which the training loop multiplies the loss before it computes gradients; 1 without
+    /// one.
     pub fn loss_scale(&self) -> f64 {
         self.gradients.config.scaler.as_ref().map_or(1.0, |scaler| scaler.scale())
     }
 
-    /// Keeps an average of the weights, which every [`step`](crate::Optimizer::step) updates when it is done, whether
-    /// it changed them or not: an iteration counts, as in MMEngine's `EMAHook`. It is kept in the type of the arithmetic,
-    /// and of [master weights](crate::ParamFormat::Master) where there are some. It is saved and loaded with the rest.
+    /// Keeps an average of the parameters (EMA or SWA). Every [`step`](crate::Optimizer::step) updates it when it is
+    /// done, whether it changed them or not: an iteration counts, as in MMEngine's `EMAHook`. It is kept in the type
+    /// of the arithmetic, and of [master weights](crate::ParamPrecision::MasterWeights) where there are some. It is saved and
+    /// loaded with the rest.
     pub fn averaged(mut self, average: Average) -> Driver {
-        self.averaging = Some(Averages::new(average));
+        self.averaging = Some(WeightAveraging::new(average));
         self
     }
 
-    /// The average of a parameter's weights, in row-major order; `None` where there is none (yet).
+    /// Returns the average of a parameter's weights, in row-major order; `None` where there is none (yet).
     ///
     /// # Errors
     /// When the device cannot be read.
@@ -135,26 +138,26 @@ impl Driver {
     }
 
     /// Steps together with other ranks, each of which binds the same parameters and the same gradients, averaged
-    /// ([`Averager`](crate::ranks::Averager)). From then on [`step`](crate::Optimizer::step) is collective: all ranks call it,
-    /// and it fails on all before anything is written when they are about to take different steps.
+    /// ([`GradientReducer`](crate::ranks::GradientReducer)). From then on [`step`](crate::Optimizer::step) is collective: all ranks
+    /// call it. Where they are about to take different steps, it fails on all of them before anything is written.
     ///
-    /// With an algorithm that is [sharded](crate::Modifiers::sharded) each parameter is updated by the rank that
-    /// [`partition`](crate::ranks::partition) gives it to, which alone has its states, and then brought to the others;
-    /// [`save`](crate::Optimizer::save) is collective too, and gives the whole to every rank.
+    /// With a [sharded](crate::Modifiers::sharded) algorithm each parameter is updated by the rank that
+    /// [`partition`](crate::ranks::partition) gives it to. That rank alone has its states, and broadcasts the
+    /// parameter. [`save`](crate::Optimizer::save) is collective too, and gives the whole checkpoint to every rank.
     ///
-    /// Everything around the step is collective with it: of a window of accumulation every iteration, and what is found
-    /// in gradients that are not averaged skips the step on all ranks (clipping by norm takes each rank's own norm
-    /// then, as in DeepSpeed).
+    /// The gradient pipeline is collective too: of an accumulation window every iteration. What is found in gradients
+    /// that are not averaged skips the step on all ranks. Clipping by norm takes each rank's own norm then, as in
+    /// DeepSpeed.
     pub fn with_ranks(mut self, ranks: Arc<dyn Communicator>) -> Driver {
         let setup = &mut self.engine.setup;
         let sharded = setup.groups[0].algorithm.sharded();
-        setup.ranks = (ranks.world() > 1).then_some(Ranks { comm: ranks, sharded });
+        setup.ranks = (ranks.world_size() > 1).then_some(Ranks { comm: ranks, sharded });
         self.group = ProcessGroup::of(setup);
         self
     }
 
-    /// What [`save`](crate::Optimizer::save) gives, but of a sharded optimizer only the part that this rank has: for
-    /// checkpoints of a file a rank, which [`Checkpoint::join`] makes one of. Nothing is exchanged.
+    /// Saves as [`save`](crate::Optimizer::save) does, but of a sharded optimizer only the part that this rank has.
+    /// For checkpoints of a file a rank, which [`Checkpoint::join`] joins. Nothing is exchanged.
     ///
     /// # Errors
     /// When the device cannot be read.
@@ -162,25 +165,26 @@ impl Driver {
         self.to_checkpoint()
     }
 
-    /// Whether the next step takes gradients that are averaged over the ranks. Where not, each rank binds its own, and
-    /// the algorithm exchanges what it needs.
+    /// Returns whether the next step takes gradients that are averaged over the ranks. Where not, each rank binds its
+    /// own, and the algorithm exchanges what it needs.
     pub fn averages(&self) -> bool {
         self.engine.averages_gradients()
     }
 
-    /// Whether each rank has a value of its own of this parameter at this time, as with ZeroOneAdam between two exchanges.
+    /// Returns whether the replicas of this parameter have diverged at this time, as with ZeroOneAdam between two
+    /// exchanges.
     ///
-    /// A trainer that tests its network then, or keeps it, takes the mean of the ranks' values
-    /// ([`Communicator::all_reduce`](crate::ranks::Communicator::all_reduce)); training goes on from its own.
-    pub fn is_parted(&self, param: &str) -> bool {
+    /// A training loop that tests its network then, or keeps it, takes the mean of the ranks' values
+    /// ([`Communicator::all_reduce`](crate::ranks::Communicator::all_reduce)); training continues from its own.
+    pub fn has_diverged(&self, param: &str) -> bool {
         let Engine { setup, slots, .. } = &self.engine;
         setup.ranks.is_some() && slots.get(param).is_some_and(|slot| setup.has_diverged(slot))
     }
 
-    /// Gives the bound parameters the values that go with the checkpoint just loaded, where it was saved when the ranks
-    /// had [values of their own](Driver::is_parted): this rank's, or, where another number of ranks goes on, the mean
-    /// of theirs, which a checkpoint has as its states. Elsewhere nothing is changed. All of them must be bound, with or
-    /// without gradients; a step before is an error.
+    /// Restores the bound parameters to the values of the checkpoint just loaded, where it was saved when the
+    /// replicas had [diverged](Driver::has_diverged). They are this rank's, or, where another number of ranks resumes,
+    /// the mean of theirs, which a checkpoint has as its states. Elsewhere nothing is changed. All of them must be
+    /// bound, with or without gradients; a step before is an error.
     ///
     /// # Errors
     /// A parameter that is not bound, or in another way than it was saved; when the device fails.
@@ -188,7 +192,7 @@ impl Driver {
         self.group.restore_params(&mut self.engine, params)
     }
 
-    /// The window of gradients, and what steps.
+    /// Returns the window of gradients, and what steps.
     fn split(&mut self, whole: bool) -> (&mut Window, Step<'_>) {
         let Driver { engine, window, gradients, averaging, group, poison, expected, .. } = self;
         (window, Step { engine, gradients, averaging, group, poison, expected, whole })
@@ -212,7 +216,7 @@ impl Driver {
             Ok(_) => step.average(bindings),
             Err(_) => Ok(()),
         };
-        step.engine.slots.settle(&stepped, StepReport::skipped);
+        step.engine.slots.commit_or_rollback(&stepped, StepReport::skipped);
         let stepped = stepped?;
         if whole && !stepped.skipped() {
             self.expected.clear();
@@ -222,7 +226,7 @@ impl Driver {
         Ok(stepped)
     }
 
-    /// The backend that it runs on.
+    /// Returns the backend that it runs on.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.engine.setup.backend
     }
@@ -232,7 +236,7 @@ impl Optimizer for Driver {
     fn step(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
         self.check_ready()?;
         let stepped = self.take_step(bindings, true, None)?;
-        self.averaging.iter_mut().for_each(Averages::advance);
+        self.averaging.iter_mut().for_each(WeightAveraging::advance);
         Ok(stepped)
     }
 
@@ -248,8 +252,8 @@ impl Optimizer for Driver {
 
     fn update_hessian(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
         self.check_ready()?;
-        let updated = self.take_hessian(bindings);
-        self.engine.slots.settle(&updated, StepReport::skipped);
+        let updated = self.update_hessian_of(bindings);
+        self.engine.slots.commit_or_rollback(&updated, StepReport::skipped);
         updated
     }
 
@@ -301,7 +305,7 @@ impl Optimizer for Driver {
     }
 
     fn save(&self) -> Result<Checkpoint> {
-        self.group.consolidate(&self.engine, self.to_checkpoint()?)
+        self.group.consolidate_state_dict(&self.engine, self.to_checkpoint()?)
     }
 
     fn load_with(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport> {

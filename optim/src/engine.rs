@@ -1,7 +1,7 @@
 //! The engine: groups, parameters, programs and passes.
 //!
-//! It knows no policy. What is to be done to gradients before a step and to weights behind it comes as a [`Fusion`], and goes
-//! into the passes of the algorithm itself.
+//! It knows no policy. What is to be done to gradients before a step and to parameters behind it is a [`Fusion`],
+//! which goes into the algorithm's passes.
 
 mod allocate;
 mod auxiliary;
@@ -17,7 +17,7 @@ mod modes;
 pub(crate) mod offload;
 mod persist;
 pub(crate) mod prepare;
-pub(crate) mod remembered;
+pub(crate) mod scalar_state;
 pub(crate) mod setup;
 mod upload;
 
@@ -27,7 +27,7 @@ use crate::program::{MAX_KEPT, Mode, Variant};
 use crate::{AnyAlgorithm, Result};
 use fallline_core::Backend;
 use launches::Launches;
-use remembered::Remembered;
+use scalar_state::ScalarState;
 use setup::Setup;
 use std::sync::Arc;
 
@@ -35,8 +35,8 @@ use std::sync::Arc;
 pub(crate) struct Engine {
     /// What a step depends on and does not change.
     pub(crate) setup: Setup,
-    /// As [`Algorithm::SHARED`](crate::Algorithm::SHARED), for each family of groups.
-    pub(crate) shared: Vec<Remembered>,
+    /// As [`Algorithm::SHARED`](crate::Algorithm::SHARED), for each optimizer instance.
+    pub(crate) shared: Vec<ScalarState>,
     pub(crate) slots: Slots,
     launches: Launches,
     /// Which weights the parameters hold.
@@ -46,10 +46,10 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// An engine with one group of all parameters.
+    /// Creates an engine with one group of all parameters.
     pub(crate) fn new(backend: Arc<dyn Backend>, algorithm: Box<dyn AnyAlgorithm>) -> Engine {
         Engine {
-            shared: vec![Remembered::shared(&*algorithm)],
+            shared: vec![ScalarState::shared(&*algorithm)],
             setup: Setup::new(backend, algorithm),
             slots: Slots::default(),
             launches: Launches::default(),
@@ -58,23 +58,25 @@ impl Engine {
         }
     }
 
-    /// Whether the next step of a family takes gradients that are averaged over the ranks.
-    pub(crate) fn family_averages(&self, family: usize) -> bool {
-        let replicas = &self.setup.family(family).spec().replicas;
-        (replicas.gradients_averaged)(self.shared[family].on_host())
+    /// Returns whether the next step of an optimizer instance takes gradients that are averaged over the ranks.
+    pub(crate) fn optimizer_averages(&self, optimizer: usize) -> bool {
+        let replicas = &self.setup.optimizer(optimizer).spec().replicas;
+        (replicas.gradients_averaged)(self.shared[optimizer].on_host())
     }
 
-    /// Whether the next step takes gradients that are averaged over the ranks.
+    /// Returns whether the next step takes gradients that are averaged over the ranks.
     pub(crate) fn averages_gradients(&self) -> bool {
-        self.setup.ranks.is_none() || (0..self.shared.len()).all(|family| self.family_averages(family))
+        self.setup.ranks.is_none()
+            || (0..self.shared.len()).all(|optimizer| self.optimizer_averages(optimizer))
     }
 
-    /// Whether ranks may find different things in the gradients that they are given.
-    pub(crate) fn inspects_alone(&self) -> bool {
+    /// Returns whether ranks may find different things in the gradients that they are given.
+    pub(crate) fn gradients_are_local(&self) -> bool {
         self.setup.ranks.is_some() && !self.averages_gradients()
     }
 
-    /// What a group remembers from step to step ([`Advances`](crate::Advances)) changes: a step has been taken.
+    /// Advances the scalars that groups keep from step to step ([`Advances`](crate::Advances)): a step has been
+    /// taken.
     pub(crate) fn advance(&mut self) -> Result<()> {
         for group in &mut self.setup.groups {
             let (mut values, mut count) = ([const { ("", Value::None) }; MAX_KEPT], 0);

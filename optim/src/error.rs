@@ -121,7 +121,7 @@ pub enum Error {
     },
     /// An incremental step, where all gradients are needed first.
     #[error("the step cannot be incremental: {what}")]
-    NotInPieces {
+    NotIncremental {
         /// What needs them.
         what: String,
     },
@@ -251,7 +251,7 @@ pub enum Error {
 /// The result of an operation of an optimizer.
 pub type Result<T, E = Error> = core::result::Result<T, E>;
 
-/// What is done for which parameters.
+/// Returns what is done for which parameters.
 fn half_done(params: &[String], stepped: bool) -> String {
     const SHOWN: usize = 5;
     let shown: Vec<String> = params.iter().take(SHOWN).map(|name| format!("{name:?}")).collect();

@@ -8,13 +8,13 @@ mod norm;
 mod stats;
 mod views;
 
-pub use non_finite::NonFinite;
+pub use non_finite::NonFinitePolicy;
 
 use crate::builtins::clipping;
 use crate::engine::Engine;
+use crate::gradient_config::{Clip, GradientConfig};
 use crate::ranks::process_group::ProcessGroup;
 use crate::report::Reported;
-use crate::wrapper::{Clip, Wrapper};
 use crate::{Binding, Error, Result, Skipped, StepReport};
 use clip::{Clipping, FACTOR, NORM};
 use fallline_core::backend::Plan;
@@ -28,8 +28,8 @@ use views::Grads;
 /// The gradient pipeline: how gradients are unscaled and clipped, and what is done where they are not finite.
 #[derive(Default)]
 pub(crate) struct Gradients {
-    pub(crate) config: Wrapper,
-    pub(crate) non_finite: NonFinite,
+    pub(crate) config: GradientConfig,
+    pub(crate) non_finite: NonFinitePolicy,
     stats: GradStats,
     clipping: Clipping,
     /// The factor of the gradients of the step being taken, where the device has computed it.
@@ -57,11 +57,11 @@ pub(crate) enum GradState {
 }
 
 impl Gradients {
-    /// Whether the gradients of a step are read before it.
+    /// Returns whether the gradients of a step are read before it.
     fn needs_stats(&self) -> bool {
-        let Wrapper { clip, scaler, .. } = &self.config;
+        let GradientConfig { clip, scaler, .. } = &self.config;
         let by_norm = matches!(clip, Some(Clip::Norm { .. }));
-        scaler.is_some() || by_norm || self.non_finite != NonFinite::Propagate
+        scaler.is_some() || by_norm || self.non_finite != NonFinitePolicy::Propagate
     }
 
     /// Inspects the gradients of a step as far as the policy for NaN and infinity, the loss scale and clipping need
@@ -76,12 +76,12 @@ impl Gradients {
         (bindings, state): (&[Binding<'_>], GradState),
         report: &mut StepReport,
     ) -> Result<Option<f64>> {
-        let Wrapper { clip, scaler, .. } = &self.config;
+        let GradientConfig { clip, scaler, .. } = &self.config;
         let (clip, scaled) = (clip.filter(|_| state == GradState::Raw), scaler.is_some());
         let inverse = self.config.inverse_scale();
         report.loss_scale = scaler.as_ref().map(|scaler| scaler.scale());
         let by_norm = matches!(clip, Some(Clip::Norm { .. }));
-        if !(scaled || by_norm || self.non_finite != NonFinite::Propagate) {
+        if !(scaled || by_norm || self.non_finite != NonFinitePolicy::Propagate) {
             return Ok(Some(inverse));
         }
         self.factor = None;
@@ -91,7 +91,7 @@ impl Gradients {
             return Ok(Some(1.0));
         }
         let (mut euclidean, bad) = self.stats.inspect(engine, grads, inverse)?;
-        let bad = found_by_any(engine, group, bindings, bad)?;
+        let bad = all_reduce_found_inf(engine, group, bindings, bad)?;
         if bad.is_some() && euclidean.is_finite() {
             // Another rank's are not.
             euclidean = f64::NAN;
@@ -124,7 +124,7 @@ impl Gradients {
             report.clipped = Some(Reported::Known(factor));
         }
         match bad {
-            Some((param, count)) if scaled || self.non_finite == NonFinite::Skip => {
+            Some((param, count)) if scaled || self.non_finite == NonFinitePolicy::Skip => {
                 report.skipped = Some(Skipped::NonFinite { param, count });
                 report.clipped = None;
                 if let (Some(scaler), GradState::Raw) = (&mut self.config.scaler, state) {
@@ -132,30 +132,30 @@ impl Gradients {
                 }
                 Ok(None)
             }
-            Some((param, count)) if self.non_finite == NonFinite::Error => {
+            Some((param, count)) if self.non_finite == NonFinitePolicy::Error => {
                 Err(Error::NonFinite { param, count })
             }
             _ => Ok(Some(inverse * factor)),
         }
     }
 
-    /// The first state that is quantised and holds a NaN or an infinity, where the policy looks for it.
+    /// Returns the first state that is quantised and holds a NaN or an infinity, where the policy looks for it.
     ///
     /// # Errors
     /// When a device or a rank fails.
-    pub(crate) fn poisoned_state(
+    pub(crate) fn corrupt_state(
         &mut self,
         engine: &Engine,
         group: &ProcessGroup,
         bindings: &[Binding<'_>],
     ) -> Result<Option<(String, &'static str)>> {
         match self.non_finite {
-            NonFinite::Propagate => Ok(None),
-            _ => self.stats.poisoned_state(engine, group, bindings),
+            NonFinitePolicy::Propagate => Ok(None),
+            _ => self.stats.corrupt_state(engine, group, bindings),
         }
     }
 
-    /// What the gradients of the step being taken are multiplied by on the device, and its place.
+    /// Returns what the gradients of the step being taken are multiplied by on the device, and its place.
     pub(crate) fn take_factor(&mut self) -> Option<(Arc<Storage>, usize)> {
         Some((self.factor.take()?, FACTOR))
     }
@@ -168,19 +168,19 @@ impl Gradients {
     }
 
     /// What a step depends on of it, in a line.
-    pub(crate) fn write_settings(&self, text: &mut String) -> fmt::Result {
+    pub(crate) fn fingerprint(&self, text: &mut String) -> fmt::Result {
         writeln!(text, "non_finite={:?}", self.non_finite)
     }
 
-    /// The compute type, the p of the norm and the largest one, where the gradients of a step can be clipped on the
-    /// device. Nobody decides by the norm on the host then.
+    /// Returns the compute type, the p of the norm and the largest one, where the gradients of a step can be clipped
+    /// on the device. Nobody decides by the norm on the host then.
     fn clips_on_device(&self, engine: &Engine, grads: Grads<'_, '_>) -> Option<(Compute, f64, f64)> {
-        let Wrapper { clip, scaler: None, .. } = &self.config else { return None };
+        let GradientConfig { clip, scaler: None, .. } = &self.config else { return None };
         let Some(Clip::Norm { max_norm, norm_type, error_if_nonfinite: false }) = *clip else { return None };
         let orders = [1.0, 2.0, f64::INFINITY];
         let setup = &engine.setup;
         let able = orders.contains(&norm_type) && !setup.is_offloaded() && self.clipping.is_able(setup);
-        if !able || self.non_finite != NonFinite::Propagate || engine.inspects_alone() {
+        if !able || self.non_finite != NonFinitePolicy::Propagate || engine.gradients_are_local() {
             return None;
         }
         let mut given = (0..grads.bindings.len()).filter(|&i| !grads.bindings[i].grad.is_none());
@@ -188,8 +188,8 @@ impl Gradients {
         given.all(|i| grads.compute(i) == compute).then_some((compute, norm_type, max_norm))
     }
 
-    /// The plan with which the last gradients of a window are added and inspected in one pass. Its sums stay on the
-    /// device. None unless that is all that clipping needs.
+    /// Returns the plan with which the last gradients of a window are added and inspected in one pass. Its sums stay
+    /// on the device. None unless that is all that clipping needs.
     fn stats_on_device(&mut self, engine: &Engine, grads: Grads<'_, '_>) -> Option<(Compute, Plan)> {
         let (compute, ..) =
             self.clips_on_device(engine, grads).filter(|(_, norm_type, _)| *norm_type == 2.0)?;
@@ -218,7 +218,7 @@ impl Gradients {
 
 /// Reduces what the ranks have found in local gradients to the first finding: the name of a parameter and how many of
 /// its elements are not finite.
-fn found_by_any(
+fn all_reduce_found_inf(
     engine: &Engine,
     group: &ProcessGroup,
     bindings: &[Binding<'_>],

@@ -77,7 +77,7 @@ pub enum HyperError {
 }
 
 impl HyperError {
-    /// The same of an algorithm of another name, for [`alias!`](macro@crate::alias).
+    /// Returns the same of an algorithm of another name, for [`alias!`](macro@crate::alias).
     #[doc(hidden)]
     pub fn named(mut self, name: &'static str) -> HyperError {
         let (HyperError::Unknown { algorithm, .. }

@@ -28,12 +28,12 @@ impl ModuleKind {
         ("other", ModuleKind::Other),
     ];
 
-    /// The kind of a name in files: `norm`, `dwconv`, `embedding` or `other`.
+    /// Returns the kind of a name in files: `norm`, `dwconv`, `embedding` or `other`.
     pub fn from_name(name: &str) -> Option<ModuleKind> {
         ModuleKind::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, kind)| kind)
     }
 
-    /// Its name in files.
+    /// Returns its name in files.
     pub fn name(self) -> &'static str {
         ModuleKind::ALL.into_iter().find(|(_, kind)| *kind == self).map_or("other", |(name, _)| name)
     }
@@ -68,15 +68,15 @@ impl ModuleKind {
             })
         };
         let weight = own == "weight";
-        let extents = shape.extents();
+        let dims = shape.dims();
         if module.contains("norm") || ["bn", "gn", "ln"].into_iter().any(short) {
             return ModuleKind::Norm;
         }
-        if weight && extents.len() == 1 {
+        if weight && dims.len() == 1 {
             return ModuleKind::Norm;
         }
         let depthwise = ["dwconv", "dw_conv", "depthwise"].into_iter().any(|part| module.contains(part));
-        if depthwise || module == "dw" || (weight && extents.len() >= 3 && extents[1] == 1) {
+        if depthwise || module == "dw" || (weight && dims.len() >= 3 && dims[1] == 1) {
             return ModuleKind::DepthwiseConv;
         }
         let table = ["wte", "wpe"].contains(&module.as_str());

@@ -17,7 +17,7 @@ pub mod compression;
 mod driver;
 mod engine;
 mod error;
-mod formats;
+pub mod gradient_config;
 mod gradients;
 pub mod hyper;
 mod kind;
@@ -33,9 +33,9 @@ pub mod program;
 pub mod ranks;
 mod report;
 pub mod schedule;
+mod state_storage;
 #[cfg(feature = "ndarray")]
 mod strided;
-pub mod wrapper;
 
 #[doc(hidden)] // for `alias!`
 pub use algorithm::alias_table;
@@ -45,14 +45,14 @@ pub use algorithm::{
 };
 pub use binding::{Binding, GradRef, ParamRef, RowsGrad, frozen, param, rows};
 pub use checkpoint::{Checkpoint, LoadOptions};
-pub use driver::{Driver, Stream};
-pub use engine::group::Member;
+pub use driver::{Driver, IncrementalStep};
+pub use engine::group::ParamInfo;
 pub use engine::offload::can_offload;
 pub use error::{Error, Result};
-pub use formats::StateFormats;
-pub use gradients::NonFinite;
-pub use params::ParamFormat;
+pub use gradients::NonFinitePolicy;
+pub use params::ParamPrecision;
 pub use program::{Advances, Mode, Program, Site, Steps, Variant};
+pub use state_storage::StateStorage;
 
 #[doc(hidden)] // for `alias!`
 pub use fallline_core::{Kernel, Link, Shape};

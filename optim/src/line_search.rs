@@ -15,20 +15,20 @@ pub use rules::{
 };
 
 use crate::average::Average;
-use crate::averaging::Averages;
+use crate::averaging::WeightAveraging;
 use crate::builtins::Builtins;
 use crate::checkpoint::{Checkpoint, LoadOptions, OptimizerManifest};
 use crate::hyper::{Hyper, HyperError, Hyperparameters, Value};
 use crate::params::slots::{Slot, Slots};
 use crate::{
-    Binding, Error, Info, LoadReport, NonFinite, Objective, Optimizer, ParamState, Result, StepReport,
+    Binding, Error, Info, LoadReport, NonFinitePolicy, Objective, Optimizer, ParamState, Result, StepReport,
 };
 use core::fmt;
 use fallline_core::{Backend, Compute, Format, Kernel, Link};
 use lbfgs::{History, Stepped};
 use std::sync::Arc;
 
-/// The bindings in the order of their names.
+/// Returns the bindings in the order of their names.
 fn sorted_bindings<'o>(objective: &'o mut dyn Objective) -> Vec<Binding<'o>> {
     let mut bindings = objective.bindings();
     bindings.sort_by(|a, b| a.name.cmp(b.name));
@@ -58,22 +58,22 @@ impl Search {
         Ok(Search { hyper, rules: VectorRules::of::<K>(), builtins: Builtins::of::<K>() })
     }
 
-    /// The name in configurations.
+    /// Returns the name in configurations.
     pub fn name(&self) -> &'static str {
         Lbfgs::NAME
     }
 
-    /// What people should know about it.
+    /// Returns what people should know about it.
     pub fn info(&self) -> &'static Info {
         &Lbfgs::INFO
     }
 
-    /// What an iteration does, human-readable: a formula or sentence a line.
+    /// Returns what an iteration does, human-readable: a formula or sentence a line.
     pub fn formulas(&self) -> &'static [&'static str] {
         Lbfgs::FORMULAS
     }
 
-    /// Its hyperparameters.
+    /// Returns its hyperparameters.
     pub fn table(&self) -> &'static [Hyper] {
         Lbfgs::TABLE
     }
@@ -95,7 +95,7 @@ impl Search {
         Ok(())
     }
 
-    /// The vectors over all parameters that it keeps: how many of each kind at most, and what they are.
+    /// Returns the vectors over all parameters that it keeps: how many of each kind at most, and what they are.
     pub fn vectors(&self) -> [(u64, &'static str); 4] {
         let pairs = self.hyper.history_size;
         [
@@ -139,15 +139,15 @@ pub struct LineSearch {
     search: Search,
     /// What is kept between steps, once there was one.
     history: Option<History>,
-    averages: Option<Averages>,
+    averages: Option<WeightAveraging>,
     /// The averages; empty without.
     slots: Slots,
     poisoned: Option<String>,
-    non_finite: NonFinite,
+    non_finite: NonFinitePolicy,
 }
 
 impl LineSearch {
-    /// An optimizer of all parameters.
+    /// Creates an optimizer of all parameters.
     pub fn new(backend: Arc<dyn Backend>, search: Search) -> LineSearch {
         LineSearch {
             backend,
@@ -157,7 +157,7 @@ impl LineSearch {
             averages: None,
             slots: Slots::default(),
             poisoned: None,
-            non_finite: NonFinite::Propagate,
+            non_finite: NonFinitePolicy::Propagate,
         }
     }
 
@@ -169,16 +169,16 @@ impl LineSearch {
 
     /// Sets what a step does about a loss or a gradient that is NaN or infinite, at any evaluation of the step.
     ///
-    /// [`NonFinite::Skip`] ends the step where it began and returns the loss there; [`NonFinite::Error`] fails with
+    /// [`NonFinitePolicy::Skip`] ends the step where it began and returns the loss there; [`NonFinitePolicy::Error`] fails with
     /// [`Error::NonFinite`] or [`Error::NonFiniteLoss`]. Parameters and history are then as before the step.
-    pub fn with_non_finite(mut self, policy: NonFinite) -> LineSearch {
+    pub fn with_non_finite(mut self, policy: NonFinitePolicy) -> LineSearch {
         self.non_finite = policy;
         self
     }
 
     /// As [`Driver::averaged`](crate::Driver::averaged): where each step ends is averaged.
     pub fn averaged(mut self, average: Average) -> LineSearch {
-        self.averages = Some(Averages::new(average));
+        self.averages = Some(WeightAveraging::new(average));
         self
     }
 
@@ -200,8 +200,8 @@ impl LineSearch {
         for (i, binding) in bindings.iter().enumerate() {
             let double = binding.param.format() == Format::F64;
             let compute = self.compute.unwrap_or(if double { Compute::F64 } else { Compute::F32 });
-            let new = || Ok(Slot::new(binding.name, binding.param.extents().into(), compute));
-            self.slots.place(i, binding.name, new)?;
+            let new = || Ok(Slot::new(binding.name, binding.param.dims().into(), compute));
+            self.slots.align(i, binding.name, new)?;
         }
         averages.allocate(self.search.builtins, &self.backend, self.slots.range(0..bindings.len()))
     }
@@ -241,7 +241,7 @@ impl Optimizer for LineSearch {
             }
             _ => Ok(()),
         };
-        self.slots.settle(&stepped, |_| false);
+        self.slots.commit_or_rollback(&stepped, |_| false);
         let Stepped { loss, skipped } = stepped?;
         if let Err(cause) = averaged {
             // The parameters have moved, and the average does not fit them.

@@ -15,7 +15,7 @@
 use crate::{AnyAlgorithm, Error, MaskPolicy, Result};
 use core::ops::Range;
 use fallline_core::Shape;
-use fallline_core::ranks::hash;
+use fallline_core::ranks::fingerprint;
 
 /// Which elements of a group's parameters have a momentum; see the [module](self).
 ///
@@ -49,7 +49,7 @@ impl MomentumMask {
         }
     }
 
-    /// The error of what takes no mask.
+    /// Returns the error of what takes no mask.
     pub fn refused(algorithm: &'static str) -> Error {
         let problem = "it takes no exp_avg_mask: it does not compress momenta".into();
         Error::Groups { algorithm, problem }
@@ -59,7 +59,7 @@ impl MomentumMask {
     pub(crate) fn values(&self, shape: &Shape) -> Result<Vec<f32>, String> {
         match self {
             MomentumMask::Rows(rows) => {
-                let count = shape.extents().first().copied().unwrap_or(0);
+                let count = shape.dims().first().copied().unwrap_or(0);
                 if rows.start > rows.end || rows.end > count {
                     let Range { start, end } = rows;
                     return Err(format!(
@@ -78,13 +78,13 @@ impl MomentumMask {
         }
     }
 
-    /// What ranks compare of it.
+    /// Returns what ranks compare of it.
     pub(crate) fn text(&self) -> String {
         match self {
             MomentumMask::Rows(rows) => format!("rows {rows:?}"),
             MomentumMask::Elements(values) => {
                 let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                format!("{} elements with hash {:016x}", values.len(), hash(&bytes))
+                format!("{} elements with hash {:016x}", values.len(), fingerprint(&bytes))
             }
         }
     }

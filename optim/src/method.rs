@@ -15,7 +15,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// The name in configurations.
+    /// Returns the name in configurations.
     pub fn name(&self) -> &'static str {
         match self {
             Method::Algorithm(algorithm) => algorithm.name(),
@@ -23,7 +23,7 @@ impl Method {
         }
     }
 
-    /// What people should know about it.
+    /// Returns what people should know about it.
     pub fn info(&self) -> &'static Info {
         match self {
             Method::Algorithm(algorithm) => algorithm.info(),
@@ -31,7 +31,7 @@ impl Method {
         }
     }
 
-    /// Its hyperparameters.
+    /// Returns its hyperparameters.
     pub fn table(&self) -> &'static [Hyper] {
         match self {
             Method::Algorithm(algorithm) => algorithm.table(),
@@ -66,7 +66,7 @@ impl Method {
         }
     }
 
-    /// The algorithm, if it is one.
+    /// Returns the algorithm, if it is one.
     pub fn algorithm(&self) -> Option<&dyn AnyAlgorithm> {
         match self {
             Method::Algorithm(algorithm) => Some(&**algorithm),

@@ -19,7 +19,7 @@ use core::fmt::Debug;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-/// What modifiers make of an algorithm's program.
+/// Returns what modifiers make of an algorithm's program.
 ///
 /// # Errors
 /// Why they cannot.
@@ -142,7 +142,7 @@ impl Modified {
         Ok(true)
     }
 
-    /// The rows of the modifiers' hyperparameters.
+    /// Returns the rows of the modifiers' hyperparameters.
     fn own(&self) -> impl Iterator<Item = &'static Hyper> {
         let cautious = self.cautious.is_some().then_some(&CAUTIOUS);
         let lookahead = self.lookahead.is_some().then_some(&LOOKAHEAD);

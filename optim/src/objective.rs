@@ -20,13 +20,13 @@ use crate::{Binding, Result};
 /// }
 /// ```
 pub trait Objective {
-    /// The loss where the parameters are now; computes the gradients too.
+    /// Returns the loss where the parameters are now; computes the gradients too.
     ///
     /// # Errors
     /// [`Error::Objective`](crate::Error::Objective) for whatever the trainer cannot do.
     fn evaluate(&mut self) -> Result<f64>;
 
-    /// The parameters and the gradients that [`evaluate`](Objective::evaluate) has computed: the same parameters each
-    /// time.
+    /// Returns the parameters and the gradients that [`evaluate`](Objective::evaluate) has computed: the same
+    /// parameters each time.
     fn bindings(&mut self) -> Vec<Binding<'_>>;
 }

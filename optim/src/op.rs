@@ -26,12 +26,12 @@ pub trait TensorOp: 'static {
     type Hyper: 'static;
     /// Its name.
     const NAME: &'static str;
-    /// What it does, for people: a formula or sentence a line.
+    /// What it does, human-readable: a formula or sentence a line.
     const FORMULAS: &'static [&'static str] = &[];
     /// The states that it works on and no rule has as an operand.
     const STATES: &'static [&'static str] = &[];
 
-    /// The rules that it runs itself.
+    /// Returns the rules that it runs itself.
     fn rules<K: Link>() -> Vec<&'static Kernel> {
         Vec::new()
     }
@@ -49,10 +49,10 @@ pub trait CollectiveOp: 'static {
     type Hyper: 'static;
     /// Its name.
     const NAME: &'static str;
-    /// What it does, for people: a formula or sentence a line.
+    /// What it does, human-readable: a formula or sentence a line.
     const FORMULAS: &'static [&'static str] = &[];
 
-    /// The rules that it runs itself.
+    /// Returns the rules that it runs itself.
     fn rules<K: Link>() -> Vec<&'static Kernel> {
         Vec::new()
     }
@@ -68,7 +68,7 @@ pub trait CollectiveOp: 'static {
 pub struct Op {
     /// Its name.
     pub name: &'static str,
-    /// What it does, for people.
+    /// What it does, human-readable.
     pub formulas: &'static [&'static str],
     /// The states that it works on and no rule has as an operand.
     pub states: &'static [&'static str],
@@ -112,12 +112,12 @@ impl Op {
         }
     }
 
-    /// The rules that it runs itself.
+    /// Returns the rules that it runs itself.
     pub fn rules(&self) -> Vec<&'static Kernel> {
         (self.rules)()
     }
 
-    /// Whether all tensors take part in it together.
+    /// Returns whether all tensors take part in it together.
     pub fn is_collective(&self) -> bool {
         matches!(self.run, Run::Collective(_))
     }
@@ -163,9 +163,9 @@ pub(crate) fn queue_of(backend: &dyn Backend) -> Result<&dyn PassQueue> {
     backend.require("a queued pass", backend.queue())
 }
 
-/// The matrices over whose last two dimensions an operation works: how many, with how many rows and columns.
+/// Returns the matrices over whose last two dimensions an operation works: how many, with how many rows and columns.
 pub fn matrices(shape: &Shape) -> (usize, usize, usize) {
-    match shape.extents() {
+    match shape.dims() {
         [] => (1, 1, 1),
         [columns] => (1, 1, *columns),
         [batch @ .., rows, columns] => (batch.iter().product(), *rows, *columns),

@@ -36,10 +36,10 @@ pub trait Optimizer: Send {
         Err(Error::NoHessian { algorithm: self.name() })
     }
 
-    /// The algorithm's name.
+    /// Returns the algorithm's name.
     fn name(&self) -> &'static str;
 
-    /// How many parameter groups there are.
+    /// Returns how many parameter groups there are.
     fn groups(&self) -> usize;
 
     /// A hyperparameter of a group.
@@ -51,7 +51,7 @@ pub trait Optimizer: Send {
     /// When one does not exist, has another type or is out of range.
     fn set(&mut self, group: usize, values: &[(&str, Value)]) -> Result<()>;
 
-    /// What is known of each parameter seen so far, sorted by name.
+    /// Returns what is known of each parameter seen so far, sorted by name.
     fn params(&self) -> Vec<ParamState>;
 
     /// A parameter's state, as numbers in row-major order; `None` where there is none (yet).

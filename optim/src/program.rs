@@ -20,7 +20,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// The rule, if it is one.
+    /// Returns the rule, if it is one.
     pub fn kernel(&self) -> Option<&'static Kernel> {
         match self {
             Stage::Pass(kernel) => Some(kernel),
@@ -28,7 +28,7 @@ impl Stage {
         }
     }
 
-    /// Whether it can follow the stage before tensor by tensor, while that one's operands are in cache.
+    /// Returns whether it can follow the stage before tensor by tensor, while that one's operands are in cache.
     pub(crate) fn follows(&self) -> bool {
         self.kernel().is_some_and(|kernel| !kernel.between.is_global())
     }
@@ -49,7 +49,7 @@ pub type Project = fn(&dyn Any, &mut dyn FnMut(&dyn Any));
 
 /// An algorithm that leaves some of its parameters to another one.
 pub trait Delegates<A>: 'static {
-    /// The other one, with its hyperparameters.
+    /// Returns the other one, with its hyperparameters.
     fn delegate(&self) -> A;
 }
 
@@ -64,7 +64,7 @@ pub trait Advances {
 /// The most scalars that a group keeps from step to step.
 pub(crate) const MAX_KEPT: usize = 8;
 
-/// Whether a table has not too many scalars that groups keep.
+/// Returns whether a table has not too many scalars that groups keep.
 pub(crate) const fn keeps_enough(table: &[Hyper]) -> bool {
     let (mut i, mut kept) = (0, 0);
     while i < table.len() {
@@ -113,7 +113,7 @@ impl Program {
         self
     }
 
-    /// The same with its last pass replaced by two.
+    /// Returns the same with its last pass replaced by two.
     pub(crate) fn with_last(mut self, passes: [&'static Kernel; 2]) -> Program {
         if let Some(last) = self.stages.iter_mut().rfind(|stage| stage.is_some()) {
             *last = None;
@@ -121,34 +121,34 @@ impl Program {
         passes.into_iter().fold(self, |program, kernel| program.and(Stage::Pass(kernel)))
     }
 
-    /// The same with one pass in place of another.
+    /// Returns the same with one pass in place of another.
     pub(crate) fn with_pass(mut self, old: &'static Kernel, new: &'static Kernel) -> Program {
         let places = self.stages.iter_mut().flatten().filter(|stage| **stage == Stage::Pass(old));
         places.for_each(|stage| *stage = Stage::Pass(new));
         self
     }
 
-    /// The same with a pass at its end that is left out in steps in which nothing syncs.
+    /// Returns the same with a pass at its end that is left out in steps in which nothing syncs.
     pub(crate) fn closed_by(self, kernel: &'static Kernel) -> Program {
         Program { periodic: true, ..self.and(Stage::Pass(kernel)) }
     }
 
-    /// Whether the last stage is left out in steps in which [nothing syncs](crate::Modifiers::lookahead).
+    /// Returns whether the last stage is left out in steps in which [nothing syncs](crate::Modifiers::lookahead).
     pub fn is_periodic(&self) -> bool {
         self.periodic
     }
 
-    /// The stages, in order.
+    /// Returns the stages, in order.
     pub fn iter(&self) -> impl Iterator<Item = Stage> + use<> {
         self.stages.into_iter().flatten()
     }
 
-    /// The rules of the passes, in order.
+    /// Returns the rules of the passes, in order.
     pub fn kernels(&self) -> impl Iterator<Item = &'static Kernel> + use<> {
         self.iter().filter_map(|stage| stage.kernel())
     }
 
-    /// The operations, in order.
+    /// Returns the operations, in order.
     pub fn ops(&self) -> impl Iterator<Item = &'static Op> + use<> {
         self.iter().filter_map(|stage| match stage {
             Stage::Op(op) => Some(op),
@@ -279,7 +279,7 @@ pub struct Site<'s, 'a, A: ?Sized, K = ()> {
 pub type AnySite<'s, 'a> = Site<'s, 'a, dyn Any>;
 
 impl<'s, 'a, A: ?Sized, K> Site<'s, 'a, A, K> {
-    /// A place for parameters of a variant.
+    /// Creates a place for parameters of a variant.
     pub fn new(variant: Variant, distributed: bool, groups: &'s Groups<'s, 'a, A>) -> Self {
         Site { variant, distributed, groups, link: PhantomData }
     }

@@ -17,7 +17,7 @@ pub struct StepReport {
     pub(crate) norm: Option<Reported>,
     /// The first quantised state, by its parameter's name, that became non-finite in this step (the moments of large
     /// gradients overflow). It is searched only where the policy for NaN and infinity asks for it.
-    pub poisoned: Option<(String, &'static str)>,
+    pub corrupt_state: Option<(String, &'static str)>,
     pub(crate) clipped: Option<Reported>,
     /// The loss scale that the gradients came with.
     pub loss_scale: Option<f64>,
@@ -26,7 +26,7 @@ pub struct StepReport {
 }
 
 impl StepReport {
-    /// Whether nothing was updated.
+    /// Returns whether nothing was updated.
     pub fn skipped(&self) -> bool {
         self.skipped.is_some()
     }
@@ -95,7 +95,7 @@ impl fmt::Display for StepReport {
         if let Some(scale) = self.loss_scale {
             write!(f, ", loss scale {scale}")?;
         }
-        match &self.poisoned {
+        match &self.corrupt_state {
             Some((param, state)) => {
                 write!(f, "; state {state:?} of {param:?} now holds a NaN or an infinity")
             }
@@ -166,12 +166,12 @@ pub struct ShapeMismatch {
 }
 
 impl LoadReport {
-    /// Whether every parameter was in both, with the same shape.
+    /// Returns whether every parameter was in both, with the same shape.
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.shape.is_empty()
     }
 
-    /// What a strict load says about the parameters that do not fit: the first by name, and how many more.
+    /// Returns what a strict load says about the parameters that do not fit: the first by name, and how many more.
     pub(crate) fn complaint(&self) -> Option<String> {
         let more = |count: usize| if count > 1 { format!(", and {} more", count - 1) } else { String::new() };
         if let Some(ShapeMismatch { param, expected, got }) = self.shape.first() {

@@ -129,7 +129,7 @@ struct At<'a> {
 
 /// The formula of a curve.
 trait Formula {
-    /// The next value of a group.
+    /// Returns the next value of a group.
     fn next(&self, at: &At<'_>) -> f64;
 
     /// Counts in iterations what it counted in epochs.
@@ -145,10 +145,10 @@ trait Formula {
         Ok(())
     }
 
-    /// What it records for the hyperparameter, for itself and for those after it.
+    /// Returns what it records for the hyperparameter, for itself and for those after it.
     fn mark(&self, _marks: &mut Marks) {}
 
-    /// The steps after which there is no value.
+    /// Returns the steps after which there is no value.
     fn most_steps(&self, _span: Span) -> f64 {
         f64::INFINITY
     }
@@ -176,7 +176,7 @@ impl Span {
         self.end - self.begin
     }
 
-    /// The last step, counted from 0 at the first.
+    /// Returns the last step, counted from 0 at the first.
     fn last(self) -> f64 {
         self.end - self.begin - 1.0
     }
@@ -205,7 +205,7 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A scheduler of a hyperparameter over all iterations.
+    /// Returns a scheduler of a hyperparameter over all iterations.
     pub fn of(target: impl Into<Target>, curve: impl Into<Curve>) -> Scheduler {
         Scheduler {
             curve: curve.into(),
@@ -217,17 +217,17 @@ impl Scheduler {
         }
     }
 
-    /// The same from iteration `begin` up to, not including, `end`.
+    /// Returns the same from iteration `begin` up to, not including, `end`.
     pub fn between(self, begin: u64, end: u64) -> Scheduler {
         Scheduler { begin: begin as f64, end: Some(end as f64), ..self }
     }
 
-    /// The same with steps that are epochs.
+    /// Returns the same with steps that are epochs.
     pub fn in_epochs(self) -> Scheduler {
         Scheduler { by_epoch: true, ..self }
     }
 
-    /// The same with steps that are iterations: everything that was counted in epochs times `epoch_length`.
+    /// Returns the same with steps that are iterations: everything that was counted in epochs times `epoch_length`.
     pub fn in_iterations(mut self, epoch_length: u64) -> Scheduler {
         if self.by_epoch {
             let epoch_length = epoch_length as f64;
@@ -239,8 +239,8 @@ impl Scheduler {
         self
     }
 
-    /// The same plan over `factor` times as many steps: its range, and what the curve counts in steps or changes by each.
-    /// Whole steps stay whole, and no range becomes empty.
+    /// Returns the same plan over `factor` times as many steps: its range, and what the curve counts in steps or
+    /// changes by each. Whole steps stay whole, and no range becomes empty.
     pub fn stretched(mut self, factor: f64) -> Scheduler {
         self.begin = stretched(self.begin, factor);
         let least = self.begin + 1.0;
@@ -274,13 +274,13 @@ fn stretched(steps: f64, factor: f64) -> f64 {
 /// what most runs use. The warm-up starts at `1 / warm_up` of the learning rate.
 ///
 /// ```
-/// use fallline_optim::schedule::{Numbers, Schedule, warm_up_and_cosine};
+/// use fallline_optim::schedule::{Numbers, Schedule, warmup_cosine};
 /// let mut numbers = Numbers::new([("lr", 0.1)]);
-/// let mut schedule = Schedule::new(warm_up_and_cosine(10, 100), &mut numbers)?;
+/// let mut schedule = Schedule::new(warmup_cosine(10, 100), &mut numbers)?;
 /// assert_eq!(numbers["lr"], 0.1 * 0.1);
 /// # Ok::<(), fallline_optim::Error>(())
 /// ```
-pub fn warm_up_and_cosine(warm_up: u64, total: u64) -> Vec<Scheduler> {
+pub fn warmup_cosine(warm_up: u64, total: u64) -> Vec<Scheduler> {
     let linear = Linear { start_factor: 1.0 / warm_up.max(1) as f64, end_factor: 1.0 };
     let rise = Scheduler::of("lr", linear).between(0, warm_up);
     let fall = Scheduler::of("lr", CosineAnnealing::default()).between(warm_up, total);

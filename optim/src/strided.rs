@@ -21,7 +21,7 @@ impl fmt::Debug for StridedParam<'_> {
 }
 
 impl<'a> StridedParam<'a> {
-    /// A parameter with nothing in its buffer yet.
+    /// Creates a parameter with nothing in its buffer yet.
     pub(crate) fn new<T: Element>(view: ArrayViewMutD<'a, T>) -> StridedParam<'a>
     where
         for<'s> SliceMut<'s>: From<&'s mut [T]>,
@@ -44,7 +44,7 @@ impl StridedParam<'_> {
         self.view.buffer()
     }
 
-    /// The same view for a shorter time.
+    /// Returns the same view for a shorter time.
     pub(crate) fn reborrow(&mut self) -> StridedParam<'_> {
         StridedParam { view: Box::new(&mut *self.view), shape: self.shape.clone() }
     }
@@ -119,7 +119,7 @@ impl fmt::Debug for StridedGrad {
 }
 
 impl StridedGrad {
-    /// A gradient in row-major order.
+    /// Creates a gradient in row-major order.
     pub(crate) fn new<T: Element>(values: Vec<T>, shape: Shape) -> StridedGrad
     where
         for<'s> Slice<'s>: From<&'s [T]>,

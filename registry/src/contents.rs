@@ -9,7 +9,7 @@ use crate::mmcv;
 use crate::schedulers::Chain;
 use crate::wrapper::{self, Wrapped};
 use fallline_optim::average::Average;
-use fallline_optim::wrapper::Wrapper;
+use fallline_optim::gradient_config::GradientConfig;
 
 /// A configuration's entries, taken apart: the optimizer and what is around it.
 pub(crate) struct Contents<'e> {
@@ -44,7 +44,7 @@ pub(crate) fn whole(entries: &Entries) -> Result<Option<Node>> {
     }
 }
 
-/// The `optim_wrapper` or the bare optimizer of a configuration.
+/// Returns the `optim_wrapper` or the bare optimizer of a configuration.
 pub(crate) fn optimizer<'e>(entries: &'e Entries, whole: Option<&'e Node>) -> Result<(&'e Node, bool)> {
     if let Some(whole) = whole {
         return Ok((whole, hints::is_wrapper(whole)));
@@ -72,7 +72,7 @@ impl<'e> Contents<'e> {
         let (node, is_wrapper) = optimizer(entries, whole)?;
         let mut wrapped = match is_wrapper {
             true => wrapper::read(node)?,
-            false => Wrapped { optimizer: node, paramwise: None, wrapper: Wrapper::default() },
+            false => Wrapped { optimizer: node, paramwise: None, wrapper: GradientConfig::default() },
         };
         let mut context = Context {
             chain: Chain::default(),
@@ -95,7 +95,7 @@ impl<'e> Contents<'e> {
                 read => read?,
             };
         }
-        let plain = wrapped.paramwise.is_none() && wrapped.wrapper == Wrapper::default();
+        let plain = wrapped.paramwise.is_none() && wrapped.wrapper == GradientConfig::default();
         match is_wrapper && !plain {
             true => source.insert("optim_wrapper", node.clone()),
             false => source.insert("optimizer", wrapped.optimizer.clone()),
@@ -139,13 +139,13 @@ impl<'e> Contents<'e> {
     }
 }
 
-/// Whether `train` says how many epochs there are.
+/// Returns whether `train` says how many epochs there are.
 fn has_epochs(entries: &Entries) -> Result<bool> {
     let train = entries.get_present("train")?.and_then(|node| node.value.as_dict());
     Ok(train.is_some_and(|dict| dict.contains_key("epochs")))
 }
 
-/// What `train_cfg` says of the length of training.
+/// Returns what `train_cfg` says of the length of training.
 fn of_length(entries: &Entries) -> Result<Node> {
     let mut own = Dict::new();
     let Some(node) = entries.get_present("train_cfg")? else { return Ok(own.into()) };

@@ -8,7 +8,7 @@ use fallline_cpu::Cpu;
 use fallline_optim::hyper::HyperError;
 use fallline_optim::line_search::Search;
 use fallline_optim::mask::MomentumMask;
-use fallline_optim::{AnyAlgorithm, Driver, ParamFormat, StateFormats, can_offload};
+use fallline_optim::{AnyAlgorithm, Driver, ParamPrecision, StateStorage, can_offload};
 use std::path::PathBuf;
 
 /// Each of them.
@@ -62,7 +62,7 @@ impl Of<'_> {
         }
     }
 
-    fn check_formats(self, formats: &StateFormats) -> fallline_optim::Result<()> {
+    fn check_formats(self, formats: &StateStorage) -> fallline_optim::Result<()> {
         match self {
             Of::Algorithm(algorithm) => formats.check(algorithm),
             Of::Search(search) => formats.check_search(search.name()),
@@ -72,9 +72,9 @@ impl Of<'_> {
 
 /// How an optimizer's states and parameters are stored, and which elements have a momentum.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Storing {
-    states: StateFormats,
-    params: ParamFormat,
+pub(crate) struct StorageOptions {
+    states: StateStorage,
+    params: ParamPrecision,
     folder: Option<PathBuf>,
     /// Whether states are offloaded to the host, and whether that is the algorithm's default.
     offload: bool,
@@ -82,15 +82,15 @@ pub(crate) struct Storing {
     mask: Option<MomentumMask>,
 }
 
-impl Storing {
+impl StorageOptions {
     /// Of an optimizer's dict.
-    pub(crate) fn read(node: &Node, of: Of<'_>) -> Result<Storing> {
+    pub(crate) fn read(node: &Node, of: Of<'_>) -> Result<StorageOptions> {
         let by_default = of.is_offloaded();
-        Storing { offload: by_default, by_default, ..Storing::default() }.overridden(node, of)
+        StorageOptions { offload: by_default, by_default, ..StorageOptions::default() }.overridden(node, of)
     }
 
     /// This, but for what a dict says otherwise.
-    pub(crate) fn overridden(self, node: &Node, of: Of<'_>) -> Result<Storing> {
+    pub(crate) fn overridden(self, node: &Node, of: Of<'_>) -> Result<StorageOptions> {
         let Some(dict) = node.value.as_dict() else { return Ok(self) };
         let states = match dict.get(STATE_FORMAT) {
             Some(node) => read(node, of)?,
@@ -105,24 +105,28 @@ impl Storing {
         };
         let params = match dict.get(PARAM_FORMAT).map(|node| (node, &node.value)) {
             None => match (self.params, seed) {
-                (ParamFormat::Stochastic { .. }, Some(seed)) => ParamFormat::Stochastic { seed },
+                (ParamPrecision::StochasticRounding { .. }, Some(seed)) => {
+                    ParamPrecision::StochasticRounding { seed }
+                }
                 (params, _) => params,
             },
-            Some((_, Setting::None)) => ParamFormat::Nearest,
+            Some((_, Setting::None)) => ParamPrecision::RoundToNearest,
             Some((_, Setting::Str(name))) if name == "bf16_sr" => {
-                ParamFormat::Stochastic { seed: seed.unwrap_or(0) }
+                ParamPrecision::StochasticRounding { seed: seed.unwrap_or(0) }
             }
-            Some((_, Setting::Str(name))) if name == "master" => ParamFormat::Master,
+            Some((_, Setting::Str(name))) if name == "master" => ParamPrecision::MasterWeights,
             Some((node, value)) => {
                 return Err(wrong(node, PARAM_FORMAT, "\"bf16_sr\" or \"master\"", value.to_string()));
             }
         };
-        if let (Some(node), true) = (dict.get(SEED), !matches!(params, ParamFormat::Stochastic { .. })) {
+        if let (Some(node), true) =
+            (dict.get(SEED), !matches!(params, ParamPrecision::StochasticRounding { .. }))
+        {
             let got = "one without param_format=\"bf16_sr\"".to_owned();
             return Err(wrong(node, SEED, "the seed of stochastic rounding", got));
         }
-        if let (Some(node), true) = (dict.get(PARAM_FORMAT), params != ParamFormat::Nearest) {
-            checked(node, StateFormats::all(Format::F32), of)?;
+        if let (Some(node), true) = (dict.get(PARAM_FORMAT), params != ParamPrecision::RoundToNearest) {
+            checked(node, StateStorage::all(Format::F32), of)?;
         }
         let folder = match dict.get(PAGE_FOLDER).map(|node| (node, &node.value)) {
             None => self.folder,
@@ -131,12 +135,12 @@ impl Storing {
             Some((node, value)) => return Err(wrong(node, PAGE_FOLDER, "a folder", value.to_string())),
         };
         let offload = match dict.get(OFFLOAD).map(|node| (node, &node.value)) {
-            None => self.offload && !matches!(params, ParamFormat::Stochastic { .. }),
+            None => self.offload && !matches!(params, ParamPrecision::StochasticRounding { .. }),
             Some((_, Setting::None)) => false,
             Some((node, Setting::Str(name))) if name == "cpu" => {
                 let problem = match (of.can_offload(), params) {
                     (Err(problem), _) => Some(problem),
-                    (_, ParamFormat::Stochastic { .. }) => {
+                    (_, ParamPrecision::StochasticRounding { .. }) => {
                         Some("offload keeps parameters in full precision: not with \"bf16_sr\"".to_owned())
                     }
                     _ => None,
@@ -154,22 +158,22 @@ impl Storing {
             None => self.mask,
             Some(node) => mask(node, of)?,
         };
-        Ok(Storing { states, params, folder, offload, by_default: self.by_default, mask })
+        Ok(StorageOptions { states, params, folder, offload, by_default: self.by_default, mask })
     }
 
-    /// How a state of a parameter with so many elements is stored, computed in `f32`.
+    /// Returns how a state of a parameter with so many elements is stored, computed in `f32`.
     pub(crate) fn state_format(&self, algorithm: &dyn AnyAlgorithm, state: &str, elements: usize) -> Format {
-        self.states.choose(algorithm, state, elements, Format::F32)
+        self.states.resolve(algorithm, state, elements, Format::F32)
     }
 
     /// Gives it to a group of an optimizer.
     pub(crate) fn apply(&self, driver: &mut Driver, group: usize) -> fallline_optim::Result<()> {
-        driver.set_state_formats(group, self.states.clone())?;
-        driver.set_param_format(group, self.params)?;
+        driver.set_state_storage(group, self.states.clone())?;
+        driver.set_param_precision(group, self.params)?;
         driver.set_momentum_mask(group, self.mask.clone())?;
         if group == 0 {
-            driver.set_page_folder(self.folder.clone());
-            if self.offload && !driver.backend().reaches_host() {
+            driver.set_spill_dir(self.folder.clone());
+            if self.offload && !driver.backend().is_host_accessible() {
                 let host = Cpu::new().or_else(|_| Cpu::with_threads(1))?;
                 driver.offload(host.shared())?;
             }
@@ -181,10 +185,10 @@ impl Storing {
     pub(crate) fn to_text(&self) -> String {
         let mut text = to_text(&self.states);
         match self.params {
-            ParamFormat::Stochastic { seed } => {
+            ParamPrecision::StochasticRounding { seed } => {
                 text += &format!(", {PARAM_FORMAT}=\"bf16_sr\", {SEED}={seed}")
             }
-            ParamFormat::Master => text += &format!(", {PARAM_FORMAT}=\"master\""),
+            ParamPrecision::MasterWeights => text += &format!(", {PARAM_FORMAT}=\"master\""),
             _ => {}
         }
         if let Some(folder) = &self.folder {
@@ -224,7 +228,7 @@ fn mask(node: &Node, of: Of<'_>) -> Result<Option<MomentumMask>> {
     Ok(Some(MomentumMask::Rows(start..end)))
 }
 
-/// The names that formats have in configurations.
+/// Returns the names that formats have in configurations.
 fn names() -> Vec<&'static str> {
     let mut names = Vec::new();
     for format in Format::ALL.into_iter().chain(Format::BLOCKS) {
@@ -235,12 +239,12 @@ fn names() -> Vec<&'static str> {
     names
 }
 
-/// A format's name, or a dict from the names of states to those of formats, for an algorithm.
-fn read(node: &Node, of: Of<'_>) -> Result<StateFormats> {
+/// Returns a format's name, or a dict from the names of states to those of formats, for an algorithm.
+fn read(node: &Node, of: Of<'_>) -> Result<StateStorage> {
     let mut formats = match &node.value {
-        Setting::None => return Ok(StateFormats::default()),
-        Setting::Str(_) => return checked(node, StateFormats::all(format(node)?), of),
-        Setting::Dict(_) => StateFormats::default(),
+        Setting::None => return Ok(StateStorage::default()),
+        Setting::Str(_) => return checked(node, StateStorage::all(format(node)?), of),
+        Setting::Dict(_) => StateStorage::default(),
         other => return Err(wrong(node, STATE_FORMAT, FORMATS, format!("a {}", other.type_name()))),
     };
     for (state, node) in node.value.as_dict().into_iter().flat_map(|dict| dict.iter()) {
@@ -249,7 +253,7 @@ fn read(node: &Node, of: Of<'_>) -> Result<StateFormats> {
     Ok(formats)
 }
 
-fn checked(node: &Node, formats: StateFormats, of: Of<'_>) -> Result<StateFormats> {
+fn checked(node: &Node, formats: StateStorage, of: Of<'_>) -> Result<StateStorage> {
     match of.check_formats(&formats) {
         Ok(()) => Ok(formats),
         Err(source) => Err(Error::Algorithm { at: node.at.clone(), source }),
@@ -277,7 +281,7 @@ fn wrong(node: &Node, key: &str, expected: &str, got: String) -> Error {
 }
 
 /// States' formats as they are written in a configuration.
-fn to_text(formats: &StateFormats) -> String {
+fn to_text(formats: &StateStorage) -> String {
     let named = formats.named().map(|(state, format)| format!("{state:?}: {:?}", format.name()));
     let named = named.collect::<Vec<_>>().join(", ");
     match formats.for_all() {

@@ -29,14 +29,14 @@ const FOREIGN: [(&str, &[&str]); 17] = [
     ("mu", &["momentum"]),
 ];
 
-/// The one of some names that a key is, but for one slip of the fingers; none for the name itself.
+/// Returns the one of some names that a key is, but for one slip of the fingers; none for the name itself.
 pub(crate) fn slip<'n>(key: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let lower = key.to_lowercase();
     let near = |name: &&str| *name != key && strsim::damerau_levenshtein(&lower, &name.to_lowercase()) <= 1;
     names.into_iter().find(near)
 }
 
-/// The key of an `optim_wrapper` that a key is or is meant to be.
+/// Returns the key of an `optim_wrapper` that a key is or is meant to be.
 fn of_wrapper(key: &str) -> Option<&'static str> {
     // MMCV 1.x, Lightning and transformers have it the other way round.
     if matches!(key, "grad_clip" | "gradient_clip" | "gradient_clip_val" | "max_grad_norm") {
@@ -79,7 +79,7 @@ pub(crate) fn check_top(entries: &Entries) -> Result<()> {
     Ok(())
 }
 
-/// The error about a key that an optimizer has not.
+/// Returns the error about a key that an optimizer has not.
 pub(crate) fn unknown_hyper(
     (algorithm, dict, node): (&str, &Dict, &Node),
     key: &str,
@@ -109,20 +109,20 @@ pub(crate) fn unknown_hyper(
     Error::UnknownKey { at, what: algorithm.to_owned(), key: key.to_owned(), nearest, hint: Some(hint) }
 }
 
-/// Whether a key comes from another file than the type beside it.
+/// Returns whether a key comes from another file than the type beside it.
 fn from_base(dict: &Dict, at: &Position) -> bool {
     let of_type = dict.get("type").and_then(|kind| kind.at.file.as_ref());
     of_type.is_some() && at.file.is_some() && of_type != at.file.as_ref()
 }
 
-/// Whether a dict says that it is an `optim_wrapper`.
+/// Returns whether a dict says that it is an `optim_wrapper`.
 pub(crate) fn is_wrapper(node: &Node) -> bool {
     let kind = node.value.as_dict().and_then(|dict| dict.get("type")).and_then(|kind| kind.value.as_str());
     kind.is_some_and(|kind| bare_name(kind).ends_with("OptimWrapper"))
 }
 
-/// The names under which a dict holds several of something: MMEngine's `OptimWrapperDict`.
-pub(crate) fn several<'n>(dict: &'n Dict, is_one: impl Fn(&Node) -> bool) -> Option<Vec<&'n str>> {
+/// Returns the names under which a dict holds several of something: MMEngine's `OptimWrapperDict`.
+pub(crate) fn several(dict: &Dict, is_one: impl Fn(&Node) -> bool) -> Option<Vec<&str>> {
     let names: Vec<&str> = dict.iter().filter(|(_, node)| is_one(node)).map(|(key, _)| key).collect();
     (!names.is_empty()).then_some(names)
 }

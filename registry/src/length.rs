@@ -29,22 +29,22 @@ impl Length {
         Length { epoch, epochs: None, iterations: None }
     }
 
-    /// The same with so many epochs altogether.
+    /// Returns the same with so many epochs altogether.
     pub fn of_epochs(self, epochs: u64) -> Length {
         Length { epochs: Some(epochs), iterations: None, ..self }
     }
 
-    /// The same with so many iterations altogether, whatever epochs there are.
+    /// Returns the same with so many iterations altogether, whatever epochs there are.
     pub fn of_iterations(self, iterations: u64) -> Length {
         Length { epochs: None, iterations: Some(iterations), ..self }
     }
 
-    /// Whether it is known where an entry ends that does not say so.
+    /// Returns whether it is known where an entry ends that does not say so.
     pub fn is_known(&self) -> bool {
         self.epochs.is_some() || self.iterations.is_some()
     }
 
-    /// Where an entry ends that does not say so.
+    /// Returns where an entry ends that does not say so.
     pub(crate) fn end(&self, by_epoch: bool) -> Option<f64> {
         let end = match (by_epoch, self.epochs, self.iterations) {
             (true, None, None) | (false, None, None) => return None,
@@ -80,7 +80,7 @@ impl Length {
         }
     }
 
-    /// The length of an MMEngine loop.
+    /// Returns the length of an MMEngine loop.
     fn of_loop(self, node: &Node, dict: &Dict) -> Result<Length> {
         let keys =
             ["type", "by_epoch", "max_epochs", "max_iters", "val_begin", "val_interval", "dynamic_intervals"];

@@ -12,7 +12,7 @@ use crate::schedulers;
 use fallline_optim::Method;
 use fallline_optim::hyper::{HyperError, Value};
 
-/// What an optimizer's dict asks for.
+/// Returns what an optimizer's dict asks for.
 pub(crate) fn method(node: &Node, registry: &Registry) -> Result<Method> {
     let dict = expect_dict(node, "an optimizer")?;
     let kind = type_of(dict, node, "an optimizer")?;

@@ -4,7 +4,7 @@ use crate::config::{Entries, Node};
 use crate::error::{Error, Result};
 use crate::read::bare_name;
 use crate::wrapper;
-use fallline_optim::wrapper::Clip;
+use fallline_optim::gradient_config::Clip;
 
 /// What is read of such a configuration.
 #[derive(Default)]
@@ -40,7 +40,7 @@ pub(crate) fn read(entries: &Entries) -> Result<Old<'_>> {
     Ok(old)
 }
 
-/// The error of a schedule that is only there in MMCV 1.x's form.
+/// Returns the error of a schedule that is only there in MMCV 1.x's form.
 pub(crate) fn scheduled(entries: &Entries) -> Option<Error> {
     let at = entries.key_at("lr_config")?.clone();
     let what = "`lr_config` is MMCV 1.x's, and not read".into();

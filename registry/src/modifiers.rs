@@ -14,7 +14,7 @@ pub(crate) const WRAP: &str = "wrap";
 /// What an algorithm can be wrapped in.
 const WRAPS: [&str; 1] = ["Lookahead"];
 
-/// Whether a key is read here: an algorithm's own hyperparameter of that name is the algorithm's.
+/// Returns whether a key is read here: an algorithm's own hyperparameter of that name is the algorithm's.
 pub(crate) fn given(method: &Method, key: &str) -> bool {
     KEYS.contains(&key) && !method.table().iter().any(|hyper| hyper.name == key)
 }
@@ -100,8 +100,9 @@ fn lookahead(node: &Node) -> Result<Lookahead> {
     Ok(lookahead)
 }
 
-/// The algorithm of a group with what is around it: its own `cautious`, and the wrap of the whole optimizer. Given are the
-/// algorithm of the others, the group's entry and its optimizer's dict, and whether that is the group's own.
+/// Returns the algorithm of a group with what is around it: its own `cautious`, and the wrap of the whole optimizer.
+/// Given are the algorithm of the others, the group's entry and its optimizer's dict, and whether that is the group's
+/// own.
 pub(crate) fn in_group(
     mut own: Box<dyn AnyAlgorithm>,
     base: &dyn AnyAlgorithm,
@@ -124,24 +125,24 @@ pub(crate) fn in_group(
     Ok(own)
 }
 
-/// Whether a group's key says that it is not cautious, which it is not without the key either.
+/// Returns whether a group's key says that it is not cautious, which it is not without the key either.
 pub(crate) fn is_off(own: &dyn AnyAlgorithm, name: &str, node: &Node) -> bool {
     let known = own.table().iter().any(|hyper| hyper.name == name);
     name == CAUTIOUS && !known && node.value.as_bool() == Some(false)
 }
 
-/// The error of a group with a separate wrap.
+/// Returns the error of a group with a separate wrap.
 pub(crate) fn wrap_of_group(at: &Position) -> Error {
     let what = "wrap of one group: it is around the whole optimizer".into();
     Error::Unsupported { at: at.clone(), what }
 }
 
-/// Whether a hyperparameter is one of the wrap's.
+/// Returns whether a hyperparameter is one of the wrap's.
 pub(crate) fn is_of_wrap(algorithm: &dyn AnyAlgorithm, name: &str) -> bool {
     algorithm.modifiers().lookahead.is_some() && ["lookahead_k", "lookahead_alpha"].contains(&name)
 }
 
-/// The wrap as a configuration gives it, with a comma in front.
+/// Returns the wrap as a configuration gives it, with a comma in front.
 pub(crate) fn to_text(algorithm: &dyn AnyAlgorithm) -> String {
     algorithm.modifiers().lookahead.map_or(String::new(), |Lookahead { k, alpha }| {
         format!(", wrap=dict(type=\"Lookahead\", k={k}, alpha={alpha:?})")

@@ -11,7 +11,7 @@ use fallline_optim::{Method, algorithms, for_each_algorithm};
 pub use crate::registry::Entry;
 
 impl Registry {
-    /// The shipped algorithms.
+    /// Returns the shipped algorithms.
     pub const fn standard() -> Registry {
         Registry::of(ENTRIES)
     }
@@ -56,7 +56,7 @@ macro_rules! entries {
 /// Every shipped name, sorted: those of [`Registry::standard`].
 pub static ENTRIES: &[Entry] = &for_each_algorithm!(entries);
 
-/// The entries by name.
+/// Returns the entries by name.
 const fn sorted<const N: usize>(mut entries: [Entry; N]) -> [Entry; N] {
     let mut end = 1;
     while end < N {
@@ -70,7 +70,7 @@ const fn sorted<const N: usize>(mut entries: [Entry; N]) -> [Entry; N] {
     entries
 }
 
-/// Whether a name is sorted before another.
+/// Returns whether a name is sorted before another.
 const fn is_before(one: &str, other: &str) -> bool {
     let (one, other) = (one.as_bytes(), other.as_bytes());
     let mut i = 0;
@@ -80,19 +80,19 @@ const fn is_before(one: &str, other: &str) -> bool {
     i < other.len() && (i == one.len() || one[i] < other[i])
 }
 
-/// The entry of a shipped name.
+/// Returns the entry of a shipped name.
 pub fn find(name: &str) -> Option<&'static Entry> {
     ENTRIES.iter().find(|entry| entry.name == name)
 }
 
-/// The names of some kind, for an error.
+/// Returns the names of some kind, for an error.
 pub(crate) fn known_are<N: AsRef<str>>(names: impl IntoIterator<Item = N>) -> String {
     let names: Vec<N> = names.into_iter().collect();
     let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
     format!("known are {}", names.join(", "))
 }
 
-/// What to say of an optimizer's name that does not exist: the nearest that do, and where all are.
+/// Returns what to say of an optimizer's name that does not exist: the nearest that do, and where all are.
 pub fn near_are<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let lower = name.to_lowercase();
     let likeness = |candidate: &str| strsim::jaro_winkler(&lower, &candidate.to_lowercase());
@@ -102,8 +102,8 @@ pub fn near_are<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Str
     format!("near are {} (`fallline list` prints all)", near.join(", "))
 }
 
-/// The entry of a name as people type it: with a scope or module in front of it, or in other letters where one name alone
-/// is that.
+/// Returns the entry of a name as people type it: with a scope or module in front of it, or in other letters where
+/// one name alone is that.
 pub fn lookup(name: &str) -> Option<&'static Entry> {
     let name = bare_name(name);
     find(name).or_else(|| {
@@ -112,7 +112,7 @@ pub fn lookup(name: &str) -> Option<&'static Entry> {
     })
 }
 
-/// The name that is nearest to one that does not exist, if any is near.
+/// Returns the name that is nearest to one that does not exist, if any is near.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = name.to_lowercase();
     let distance = |candidate: &str| strsim::damerau_levenshtein(&lower, &candidate.to_lowercase());

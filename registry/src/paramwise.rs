@@ -23,14 +23,14 @@
 
 use crate::config::{Dict, Node, Position};
 use crate::error::{Error, Result};
-use crate::formats::{KEYS as STORING, OF_WHOLE, Of, Storing};
+use crate::formats::{KEYS as STORING, OF_WHOLE, Of, StorageOptions};
 use crate::method::method;
 use crate::modifiers;
 use crate::names::nearest;
 use crate::read::{convert, expect_dict};
 use crate::registry::Registry;
 use fallline_optim::hyper::{HyperError, Value};
-use fallline_optim::{AnyAlgorithm, Driver, Member, Method, ModuleKind};
+use fallline_optim::{AnyAlgorithm, Driver, Method, ModuleKind, ParamInfo};
 use std::sync::Arc;
 
 /// The multipliers next to `custom_keys`.
@@ -63,7 +63,7 @@ struct Custom {
     at: Position,
     algorithm: Box<dyn AnyAlgorithm>,
     /// How its states are stored, where the entry says so or it is another optimizer.
-    storing: Option<Storing>,
+    storing: Option<StorageOptions>,
     /// Whether it is another optimizer than the configuration's.
     other: bool,
 }
@@ -107,7 +107,7 @@ const KEYS: [&str; 8] = [
 ];
 
 impl Multipliers {
-    /// The rule for a parameter that no custom key matches, in MMEngine's order.
+    /// Returns the rule for a parameter that no custom key matches, in MMEngine's order.
     fn rule(&self, of: Traits) -> Rule {
         let norm = of.kind == ModuleKind::Norm;
         let mut lr = self.bias_lr.filter(|_| of.bias && !norm && !of.offset).map(|x| ("bias_lr_mult", x));
@@ -141,7 +141,7 @@ impl Multipliers {
 }
 
 impl Rules {
-    fn rule(&self, member: &Member<'_>) -> Rule {
+    fn rule(&self, member: &ParamInfo<'_>) -> Rule {
         if let Some(place) = self.custom.iter().position(|custom| matches(&custom.key, member.name)) {
             return Rule::Custom(place);
         }
@@ -155,7 +155,8 @@ impl Rules {
     }
 }
 
-/// Whether a key matches: MMEngine puts the module's name and a dot in front, which is empty for the model itself.
+/// Returns whether a key matches: MMEngine puts the module's name and a dot in front, which is empty for the model
+/// itself.
 fn matches(key: &str, name: &str) -> bool {
     match name.contains('.') {
         true => name.contains(key),
@@ -231,7 +232,7 @@ impl Paramwise {
         for (place, algorithm) in self.algorithms.iter().enumerate() {
             let (rules, rule) = (Arc::clone(&self.rules), self.rules.groups[place]);
             let other = matches!(rule, Rule::Custom(key) if self.rules.custom[key].other);
-            let own = move |member: &Member<'_>| rules.rule(member) == rule;
+            let own = move |member: &ParamInfo<'_>| rules.rule(member) == rule;
             let group = driver.add_group_of(algorithm.boxed(), own, (!other).then_some(0))?;
             if let Rule::Custom(key) = rule
                 && let Some(storing) = &self.rules.custom[key].storing
@@ -248,13 +249,13 @@ impl Paramwise {
         Ok(())
     }
 
-    /// The custom keys that match none of these names, with their positions.
+    /// Returns the custom keys that match none of these names, with their positions.
     pub(crate) fn unmatched<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Vec<String> {
         let none = |custom: &&Custom| !names.clone().any(|name| matches(&custom.key, name));
         self.rules.custom.iter().filter(none).map(|Custom { key, at, .. }| named(key, at)).collect()
     }
 
-    /// The rule of a group, in a human-readable form.
+    /// Returns the rule of a group, in a human-readable form.
     pub(crate) fn rule_of(&self, group: usize) -> String {
         let Some(place) = group.checked_sub(1) else { return BASE.into() };
         match self.rules.groups.get(place) {
@@ -276,7 +277,7 @@ fn named(key: &str, at: &Position) -> String {
     format!("{at}: paramwise_cfg.custom_keys[{key:?}]")
 }
 
-/// The error of groups with a search, which takes all parameters together.
+/// Returns the error of groups with a search, which takes all parameters together.
 pub(crate) fn of_search(at: &Position) -> Error {
     let what = "paramwise_cfg with an algorithm that evaluates the loss itself".into();
     Error::Unsupported { at: at.clone(), what }
@@ -308,7 +309,9 @@ fn read_custom(
     own = modifiers::in_group(own, base, (dict, optimizer), other.is_some())?;
     let stored = dict.keys().any(|key| STORING.contains(&key) && !OF_WHOLE.contains(&key));
     let storing = match stored || other.is_some() {
-        true => Some(Storing::read(whole, Of::Algorithm(&*own))?.overridden(entry, Of::Algorithm(&*own))?),
+        true => {
+            Some(StorageOptions::read(whole, Of::Algorithm(&*own))?.overridden(entry, Of::Algorithm(&*own))?)
+        }
         false => None,
     };
     for (name, factor) in [("lr", "lr_mult"), ("weight_decay", "decay_mult")] {
@@ -363,7 +366,7 @@ fn multiply(
     }
 }
 
-/// The value of a key, unless it is `None`.
+/// Returns the value of a key, unless it is `None`.
 fn given<'a>(dict: &'a Dict, key: &str) -> Option<&'a Node> {
     dict.get(key).filter(|node| !node.value.is_none())
 }

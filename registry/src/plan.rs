@@ -104,22 +104,23 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The schedulers.
+    /// Returns the schedulers.
     pub fn chain(&self) -> &Chain {
         &self.chain
     }
 
-    /// How long training is, in epochs of so many iterations.
+    /// Returns how long training is, in epochs of so many iterations.
     pub fn length(&self, epoch: u64) -> Length {
         Length { epoch, ..self.length }
     }
 
-    /// The optimizer's numbers, without those that `paramwise_cfg` multiplies; none where there is no optimizer.
+    /// Returns the optimizer's numbers, without those that `paramwise_cfg` multiplies; none where there is no
+    /// optimizer.
     pub fn numbers(&self) -> &Numbers {
         &self.numbers
     }
 
-    /// What is worth knowing about the plan: what it was read around, and what it leaves out.
+    /// Returns what is worth knowing about the plan: what it was read around, and what it leaves out.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
@@ -174,7 +175,7 @@ impl Plan {
     }
 }
 
-/// The numbers of an optimizer's first group.
+/// Returns the numbers of an optimizer's first group.
 fn numbers_of(method: &Method) -> Numbers {
     let backend = Cpu::scalar().shared();
     let optimizer: Box<dyn Optimizer> = match method.clone() {

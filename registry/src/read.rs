@@ -4,7 +4,7 @@ use crate::config::{Dict, Node, Value as Setting};
 use crate::error::{Error, Result};
 use fallline_optim::hyper::Value;
 
-/// The dict that a node must be.
+/// Returns the dict that a node must be.
 pub(crate) fn expect_dict<'a>(node: &'a Node, key: &str) -> Result<&'a Dict> {
     node.value.as_dict().ok_or_else(|| Error::Value {
         at: node.at.clone(),
@@ -14,7 +14,7 @@ pub(crate) fn expect_dict<'a>(node: &'a Node, key: &str) -> Result<&'a Dict> {
     })
 }
 
-/// The node of the key `type`, which is a string.
+/// Returns the node of the key `type`, which is a string.
 pub(crate) fn type_of<'a>(dict: &'a Dict, node: &Node, what: &str) -> Result<&'a Node> {
     let kind = dict.get("type").ok_or_else(|| Error::Missing {
         at: node.at.clone(),

@@ -3,7 +3,7 @@
 use crate::config::{self, Entries, Node};
 use crate::contents::{Contents, Context, whole};
 use crate::error::Result;
-use crate::formats::{Of, Storing};
+use crate::formats::{Of, StorageOptions};
 use crate::method::method;
 use crate::modifiers;
 use crate::paramwise::{self, Paramwise};
@@ -12,10 +12,10 @@ use crate::schedulers::{Chain, Length};
 use crate::wrapper::Wrapped;
 use fallline_core::{Backend, Format};
 use fallline_optim::average::Average;
+use fallline_optim::gradient_config::GradientConfig;
 use fallline_optim::hyper::{Hyper, Value};
 use fallline_optim::line_search::Search;
 use fallline_optim::schedule::{Schedule, Scheduled};
-use fallline_optim::wrapper::Wrapper;
 use fallline_optim::{AnyAlgorithm, Driver, LineSearch, Method, Optimizer};
 use std::path::Path;
 use std::sync::Arc;
@@ -34,9 +34,9 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Recipe {
     algorithm: Box<dyn AnyAlgorithm>,
-    storing: Storing,
+    storing: StorageOptions,
     paramwise: Option<Paramwise>,
-    wrapper: Wrapper,
+    wrapper: GradientConfig,
     allow_unmatched: bool,
     /// The key `train`: this project's own training options.
     pub train: Option<Node>,
@@ -77,55 +77,55 @@ impl Recipe {
         AnyRecipe::from_file_with(path, registry)?.stepping()
     }
 
-    /// What was read, as one Python literal: everything that was needed, bases and names resolved. Reads
-    /// back to the same recipe, with the same registry.
+    /// Returns what was read, as one Python literal: everything that was needed, bases and names resolved. Reads back
+    /// to the same recipe, with the same registry.
     pub fn to_source(&self) -> String {
         self.context.source.to_string()
     }
 
-    /// The algorithm with its hyperparameters: of the parameters that no rule of `paramwise_cfg` decides for.
+    /// Returns the algorithm with its hyperparameters: of the parameters that no rule of `paramwise_cfg` decides for.
     pub fn algorithm(&self) -> &dyn AnyAlgorithm {
         &*self.algorithm
     }
 
-    /// How a state of a parameter with so many elements is stored, computed in `f32`.
+    /// Returns how a state of a parameter with so many elements is stored, computed in `f32`.
     pub fn state_format(&self, state: &str, elements: usize) -> Format {
         self.storing.state_format(&*self.algorithm, state, elements)
     }
 
-    /// Whether there is a schedule.
+    /// Returns whether there is a schedule.
     pub fn is_scheduled(&self) -> bool {
         !self.context.chain.is_empty()
     }
 
-    /// What is worth knowing about the configuration: what it may have been thought to do, and does not.
+    /// Returns what is worth knowing about the configuration: what it may have been thought to do, and does not.
     pub fn warnings(&self) -> &[String] {
         &self.context.warnings
     }
 
-    /// The keys at the top that were read, and those that were passed over.
+    /// Returns the keys at the top that were read, and those that were passed over.
     pub fn keys(&self) -> (&[String], &[String]) {
         (&self.context.read, &self.context.passed_over)
     }
 
-    /// The average of the weights that an `EMAHook` of `custom_hooks` asks for. The trainer's to keep:
+    /// Returns the average of the weights that an `EMAHook` of `custom_hooks` asks for. The trainer's to keep:
     /// [`Driver::averaged`].
     pub fn average(&self) -> Option<Average> {
         self.context.average
     }
 
-    /// How long the configuration says that training is (`train.epochs`, or MMEngine's `train_cfg`), in epochs of so many
-    /// iterations.
+    /// Returns how long the configuration says that training is (`train.epochs`, or MMEngine's `train_cfg`), in
+    /// epochs of so many iterations.
     pub fn length(&self, epoch_length: u64) -> Length {
         Length { epoch: epoch_length, ..self.context.length }
     }
 
-    /// The entries of `param_scheduler`.
+    /// Returns the entries of `param_scheduler`.
     pub fn chain(&self) -> &Chain {
         &self.context.chain
     }
 
-    /// The same with a schedule over `factor` times as many steps.
+    /// Returns the same with a schedule over `factor` times as many steps.
     pub fn stretched(mut self, factor: f64) -> Recipe {
         self.context.chain = self.context.chain.stretched(factor);
         self
@@ -137,7 +137,7 @@ impl Recipe {
     /// Its first step fails where a key of `custom_keys` matches none of the parameters that are bound, unless that
     /// is [allowed](Recipe::allow_unmatched).
     pub fn optimizer(&self, backend: Arc<dyn Backend>) -> Driver {
-        let mut driver = Driver::new(backend, self.algorithm.boxed()).wrapped(self.wrapper.clone());
+        let mut driver = Driver::new(backend, self.algorithm.boxed()).with_gradients(self.wrapper.clone());
         let stored = self.storing.apply(&mut driver, 0);
         let added = stored.map_err(|error| error.to_string()).and_then(|()| match &self.paramwise {
             Some(paramwise) => {
@@ -157,12 +157,12 @@ impl Recipe {
         self
     }
 
-    /// Whether keys of `paramwise_cfg.custom_keys` may match no parameter.
+    /// Returns whether keys of `paramwise_cfg.custom_keys` may match no parameter.
     pub fn allows_unmatched(&self) -> bool {
         self.allow_unmatched
     }
 
-    /// The keys of `paramwise_cfg.custom_keys` that match none of these names, with their positions.
+    /// Returns the keys of `paramwise_cfg.custom_keys` that match none of these names, with their positions.
     pub fn unmatched<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Vec<String> {
         self.paramwise.as_ref().map_or(Vec::new(), |paramwise| paramwise.unmatched(names))
     }
@@ -174,12 +174,12 @@ impl Recipe {
     }
 
     /// Returns the gradient pipeline: accumulation, clipping, loss scaling.
-    pub fn wrapper(&self) -> &Wrapper {
+    pub fn gradient_config(&self) -> &GradientConfig {
         &self.wrapper
     }
 
-    /// The schedule, which sets the optimizer's first values. `epoch_length` is the number of iterations
-    /// in an epoch, for entries with `convert_to_iter_based`. An entry that does not say where it ends does so with
+    /// Returns the schedule, which sets the optimizer's first values. `epoch_length` is the number of iterations in
+    /// an epoch, for entries with `convert_to_iter_based`. An entry that does not say where it ends does so with
     /// [training](Recipe::length), as in MMEngine's `Runner`; where its length is not known, it has no end
     /// ([`Chain::without_end`]).
     ///
@@ -201,8 +201,8 @@ impl Recipe {
         self.context.chain.schedule(length, optimizer)
     }
 
-    /// The optimizer's configuration as a Python literal, from which the same optimizer is built, with the same
-    /// registry.
+    /// Returns the optimizer's configuration as a Python literal, from which the same optimizer is built, with the
+    /// same registry.
     pub fn to_text(&self) -> String {
         let algorithm = &*self.algorithm;
         let around = modifiers::to_text(algorithm);
@@ -216,7 +216,7 @@ fn to_text(
     table: &[Hyper],
     get: impl Fn(&str) -> Option<Value>,
     around: &str,
-    storing: &Storing,
+    storing: &StorageOptions,
 ) -> String {
     let mut text = format!("dict(type={name:?}");
     for hyper in table {
@@ -234,19 +234,19 @@ fn to_text(
 #[derive(Debug)]
 pub struct SearchRecipe {
     search: Search,
-    storing: Storing,
+    storing: StorageOptions,
     /// The key `train`: this project's own training options.
     pub train: Option<Node>,
     context: Context,
 }
 
 impl SearchRecipe {
-    /// The search with its hyperparameters.
+    /// Returns the search with its hyperparameters.
     pub fn search(&self) -> &Search {
         &self.search
     }
 
-    /// The optimizer, on a backend.
+    /// Returns the optimizer, on a backend.
     pub fn optimizer(&self, backend: Arc<dyn Backend>) -> LineSearch {
         LineSearch::new(backend, self.search.clone())
     }
@@ -334,7 +334,7 @@ impl AnyRecipe {
                 let paramwise = paramwise
                     .map(|node| Paramwise::read(node, (optimizer, &*algorithm), registry))
                     .transpose()?;
-                let storing = Storing::read(optimizer, Of::Algorithm(&*algorithm))?;
+                let storing = StorageOptions::read(optimizer, Of::Algorithm(&*algorithm))?;
                 let allow_unmatched = false;
                 Ok(AnyRecipe::Stepping(Recipe {
                     algorithm,
@@ -350,17 +350,17 @@ impl AnyRecipe {
                 if let Some(node) = paramwise {
                     return Err(paramwise::of_search(&node.at));
                 }
-                if wrapper != Wrapper::default() {
+                if wrapper != GradientConfig::default() {
                     let problem = "accumulation, clipping and loss scales do not go with a search".into();
                     return Err(fallline_optim::Error::Groups { algorithm: search.name(), problem }.into());
                 }
-                let storing = Storing::read(optimizer, Of::Search(&search))?;
+                let storing = StorageOptions::read(optimizer, Of::Search(&search))?;
                 Ok(AnyRecipe::Search(SearchRecipe { search, storing, train, context }))
             }
         }
     }
 
-    /// The recipe of an optimizer that steps on gradients.
+    /// Returns the recipe of an optimizer that steps on gradients.
     ///
     /// # Errors
     /// [`NeedsObjective`](fallline_optim::Error::NeedsObjective) for a search.
@@ -408,7 +408,7 @@ impl AnyRecipe {
         }
     }
 
-    /// The optimizer, on a backend.
+    /// Returns the optimizer, on a backend.
     pub fn optimizer(&self, backend: Arc<dyn Backend>) -> Box<dyn Optimizer> {
         match self {
             AnyRecipe::Stepping(recipe) => Box::new(recipe.optimizer(backend)),

@@ -39,7 +39,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry of these entries, which are sorted by name.
+    /// Returns a registry of these entries, which are sorted by name.
     pub(crate) const fn of(entries: &'static [Entry]) -> Registry {
         Registry { entries: Cow::Borrowed(entries) }
     }
@@ -92,7 +92,7 @@ impl Registry {
         Ok(self)
     }
 
-    /// The entry of a name.
+    /// Returns the entry of a name.
     pub fn find(&self, name: &str) -> Option<&Entry> {
         let place = self.entries.binary_search_by(|entry| entry.name.cmp(name)).ok()?;
         Some(&self.entries[place])
@@ -146,11 +146,11 @@ impl Entry {
         }
     }
 
-    /// What it needs beyond gradients: a closure, matrices, rows of gradients, ranks.
+    /// Returns what it needs beyond gradients: a closure, matrices, rows of gradients, ranks.
     pub fn needs(&self) -> &'static [&'static str] {
         let method = self.defaults();
         let Some(algorithm) = method.algorithm() else { return &["closure"] };
-        let takes = |extents: &[usize]| algorithm.variant("", &Shape::from(extents)).is_ok();
+        let takes = |dims: &[usize]| algorithm.variant("", &Shape::from(dims)).is_ok();
         if algorithm.sharded() {
             &["ranks"]
         } else if algorithm.takes_dense().is_err() {
@@ -219,7 +219,7 @@ struct StatePart {
 /// Elements of a parameter that is large enough for any format.
 const LARGE: usize = 1 << 20;
 
-/// The entry of an algorithm, under its name.
+/// Returns the entry of an algorithm, under its name.
 pub(crate) const fn entry<A: Named, K: Link>() -> Entry {
     Entry {
         name: A::NAME,

@@ -63,12 +63,12 @@ impl Chain {
         }))
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The schedule, which sets the first values.
+    /// Returns the schedule, which sets the first values.
     ///
     /// # Errors
     /// When an entry is wrong, or there is nothing of the name that it schedules.
@@ -76,13 +76,13 @@ impl Chain {
         Ok(Schedule::new(self.schedulers(length), numbers)?)
     }
 
-    /// The schedulers for training of this length.
+    /// Returns the schedulers for training of this length.
     pub fn schedulers(&self, length: Length) -> Vec<Scheduler> {
         self.0.iter().map(|entry| entry.scheduler(length)).collect()
     }
 
-    /// The entries that nothing ends in training of this length: they do not say where they end, and it is not known how
-    /// long training is. One that follows a metric ends nowhere.
+    /// Returns the entries that nothing ends in training of this length: they do not say where they end, and it is
+    /// not known how long training is. One that follows a metric ends nowhere.
     pub fn without_end(&self, length: Length) -> Vec<String> {
         let follows = |entry: &Entry| matches!(entry.scheduler.curve, Curve::ReduceOnPlateau(_));
         let endless = self
@@ -93,23 +93,23 @@ impl Chain {
         endless.map(|(place, entry)| format!("param_scheduler[{place}] ({})", entry.name)).collect()
     }
 
-    /// Whether an entry needs to be told how long training is.
+    /// Returns whether an entry needs to be told how long training is.
     pub(crate) fn needs_length(&self) -> bool {
         self.0.iter().any(|entry| !entry.ends)
     }
 
-    /// Whether an entry counts epochs, whatever the length of one.
+    /// Returns whether an entry counts epochs, whatever the length of one.
     pub(crate) fn counts_epochs(&self) -> bool {
         self.0.iter().any(|entry| entry.scheduler.by_epoch && !entry.convert_to_iter_based)
     }
 
-    /// Whether an entry has steps in it that are those of training of some length, so that training of another length
-    /// would follow half of the plan, or be through with it half-way.
+    /// Returns whether an entry has steps in it that are those of training of some length, so that training of
+    /// another length would follow half of the plan, or be through with it half-way.
     pub fn has_own_steps(&self) -> bool {
         self.0.iter().any(|entry| entry.ends || entry.scheduler != entry.scheduler.clone().stretched(2.0))
     }
 
-    /// The same plan over `factor` times as many steps.
+    /// Returns the same plan over `factor` times as many steps.
     pub fn stretched(&self, factor: f64) -> Chain {
         let stretched =
             |entry: &Entry| Entry { scheduler: entry.scheduler.clone().stretched(factor), ..entry.clone() };
@@ -129,7 +129,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// The entry for training of this length.
+    /// Returns the entry for training of this length.
     fn scheduler(&self, length: Length) -> Scheduler {
         let mut scheduler = self.scheduler.clone();
         if !self.ends {
@@ -159,12 +159,12 @@ pub fn names() -> Vec<String> {
     names
 }
 
-/// Whether it is a scheduler's.
+/// Returns whether it is a scheduler's.
 pub(crate) fn is_name(name: &str) -> bool {
     names().iter().any(|known| known == name)
 }
 
-/// The error of a scheduler where an optimizer is needed.
+/// Returns the error of a scheduler where an optimizer is needed.
 pub(crate) fn misplaced(kind: &Node) -> Error {
     let what = format!("{} is a scheduler, and an optimizer is needed here", kind.value);
     let hint =
@@ -265,12 +265,12 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// The position of a key, or of the dict where it is missing.
+    /// Returns the position of a key, or of the dict where it is missing.
     fn at(&self, key: &str) -> crate::config::Position {
         self.dict.key_at(key).unwrap_or(&self.node.at).clone()
     }
 
-    /// The value of a key, or the dict where there is none.
+    /// Returns the value of a key, or the dict where there is none.
     fn value(&self, key: &str) -> &'a Node {
         self.dict.get(key).unwrap_or(self.node)
     }
@@ -284,7 +284,7 @@ impl<'a> Reader<'a> {
         Error::Missing { at: self.node.at.clone(), what: what.to_owned(), key }
     }
 
-    /// The value of a key, unless it is `None`.
+    /// Returns the value of a key, unless it is `None`.
     fn get(&self, key: &str) -> Option<&'a Node> {
         self.dict.get(key).filter(|node| !node.value.is_none())
     }

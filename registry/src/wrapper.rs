@@ -6,7 +6,7 @@ use crate::hints::{is_wrapper, several};
 use crate::names::{known_are, nearest};
 use crate::read::{bare_name, expect_dict, type_of};
 use fallline_optim::average::{Average, Averaging};
-use fallline_optim::wrapper::{Clip, LossScaler, Wrapper};
+use fallline_optim::gradient_config::{Clip, GradientConfig, LossScaler};
 
 /// An `optim_wrapper`, taken apart.
 pub(crate) struct Wrapped<'c> {
@@ -15,7 +15,7 @@ pub(crate) struct Wrapped<'c> {
     /// `paramwise_cfg`, if it says anything.
     pub(crate) paramwise: Option<&'c Node>,
     /// The gradient pipeline.
-    pub(crate) wrapper: Wrapper,
+    pub(crate) wrapper: GradientConfig,
 }
 
 /// The arguments of `OptimWrapper`.
@@ -56,8 +56,8 @@ pub(crate) fn read(node: &Node) -> Result<Wrapped<'_>> {
     {
         return Err(read.unsupported("constructor", constructor));
     }
-    let mut wrapper = Wrapper::default();
-    wrapper.accumulate.counts = read.count("accumulative_counts")?.unwrap_or(1);
+    let mut wrapper = GradientConfig::default();
+    wrapper.accumulate.accumulation_steps = read.count("accumulative_counts")?.unwrap_or(1);
     wrapper.clip = read.get("clip_grad").map(clip).transpose()?;
     if amp {
         wrapper.scaler = scaler(&read)?;
@@ -77,7 +77,7 @@ pub(crate) fn read(node: &Node) -> Result<Wrapped<'_>> {
     Ok(Wrapped { optimizer, paramwise, wrapper })
 }
 
-/// The names of the optimizers in a dict that has one for each part of a model.
+/// Returns the names of the optimizers in a dict that has one for each part of a model.
 pub(crate) fn several_of(dict: &Dict) -> Option<Vec<&str>> {
     let is_one = |node: &Node| {
         is_wrapper(node) || node.value.as_dict().is_some_and(|dict| dict.contains_key("optimizer"))
@@ -236,12 +236,12 @@ struct Reader<'c> {
 }
 
 impl<'c> Reader<'c> {
-    /// The value of a key, unless it is `None`.
+    /// Returns the value of a key, unless it is `None`.
     fn get(&self, key: &str) -> Option<&'c Node> {
         self.dict.get(key).filter(|node| !node.value.is_none())
     }
 
-    /// The value of a key, or the dict where there is none.
+    /// Returns the value of a key, or the dict where there is none.
     fn value(&self, key: &str) -> &'c Node {
         self.dict.get(key).unwrap_or(self.node)
     }

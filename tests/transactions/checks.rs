@@ -9,8 +9,8 @@ use crate::trainer::{
     tensor,
 };
 use fallline::optim::mask::MomentumMask;
-use fallline::optim::{Binding, Error, Mode, Objective, ParamFormat, StateFormats};
-use fallline::{Average, Compute, Driver, Format, NonFinite, Optimizer, Value};
+use fallline::optim::{Binding, Error, Mode, Objective, ParamPrecision, StateStorage};
+use fallline::{Average, Compute, Driver, Format, NonFinitePolicy, Optimizer, Value};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Something that goes wrong in place of a step, or before one.
@@ -54,7 +54,7 @@ fn adamw() -> Trainer {
     host("dict(type='AdamW', lr=0.1)")
 }
 
-fn policy(policy: NonFinite) -> Trainer {
+fn policy(policy: NonFinitePolicy) -> Trainer {
     adamw().with(|driver| driver.with_non_finite(policy))
 }
 
@@ -73,7 +73,7 @@ pub fn window() -> Trainer {
     wrapped("accumulative_counts=2")
 }
 
-fn window_with(policy: NonFinite) -> Trainer {
+fn window_with(policy: NonFinitePolicy) -> Trainer {
     window().with(|driver| driver.with_non_finite(policy).averaged(average()))
 }
 
@@ -97,7 +97,7 @@ fn dynamic_scale_of_window() -> Trainer {
     wrapped("loss_scale=dict(init_scale=8.0, growth_interval=3), accumulative_counts=2")
 }
 
-fn in_blocks(policy: NonFinite) -> Trainer {
+fn in_blocks(policy: NonFinitePolicy) -> Trainer {
     host("dict(type='AdamW8bit', lr=0.1, min_8bit_size=0)").with(|driver| driver.with_non_finite(policy))
 }
 
@@ -125,9 +125,9 @@ fn masked() -> Trainer {
     host("dict(type='OnebitAdam', lr=0.1, freeze_step=2)")
 }
 
-fn narrow(format: ParamFormat) -> Trainer {
+fn narrow(format: ParamPrecision) -> Trainer {
     let mut trainer = Trainer::new(&cpu(), "dict(type='AdamW', lr=0.1)", Place::Narrow);
-    trainer.optimizer.set_param_format(0, format).expect("AdamW takes it");
+    trainer.optimizer.set_param_precision(0, format).expect("AdamW takes it");
     trainer
 }
 
@@ -218,7 +218,7 @@ fn curvature_changed(
 fn after_one(
     trainer: &mut Trainer,
     t: usize,
-    then: impl FnOnce(fallline::optim::Stream<'_>, &mut [Held]) -> Result<Done, Error>,
+    then: impl FnOnce(fallline::optim::IncrementalStep<'_>, &mut [Held]) -> Result<Done, Error>,
 ) -> Result<Done, Error> {
     let Trainer { optimizer, held, .. } = trainer;
     let mut pieces = optimizer.begin()?;
@@ -325,7 +325,7 @@ const BINDINGS: &[Check] = &[
     }),
     Check::new(
         "a parameter that is not stored as its group needs it",
-        || narrow(ParamFormat::Stochastic { seed: 1 }),
+        || narrow(ParamPrecision::StochasticRounding { seed: 1 }),
         1,
         |trainer, t| {
             let new = trainer.another("n", &[3]);
@@ -358,10 +358,10 @@ const BINDINGS: &[Check] = &[
         done
     }),
     Check::new("no folder for pages", adamw, 1, |trainer, t| {
-        trainer.optimizer.set_page_folder(Some("/no/such/folder".into()));
+        trainer.optimizer.set_spill_dir(Some("/no/such/folder".into()));
         let large = trainer.another("n", &[100_000]);
         let done = trainer.step_changed(t, |held| held.push(large));
-        trainer.optimizer.set_page_folder(None);
+        trainer.optimizer.set_spill_dir(None);
         done
     }),
     Check::new("weights that are evaluated", schedule_free, 4, step).by(evaluating),
@@ -407,31 +407,31 @@ const ROWS: &[Check] = &[
 /// NaN, infinities, norms, scales.
 const NUMBERS: &[Check] = &[
     Check::new("not finite, propagated", adamw, 2, not_finite),
-    Check::new("not finite, an error", || policy(NonFinite::Error), 2, not_finite),
-    Check::new("not finite, an error, in the first step", || policy(NonFinite::Error), 0, not_finite),
-    Check::new("not finite, skipped", || policy(NonFinite::Skip), 2, not_finite),
-    Check::new("not finite, skipped, in the first step", || policy(NonFinite::Skip), 0, not_finite),
+    Check::new("not finite, an error", || policy(NonFinitePolicy::Error), 2, not_finite),
+    Check::new("not finite, an error, in the first step", || policy(NonFinitePolicy::Error), 0, not_finite),
+    Check::new("not finite, skipped", || policy(NonFinitePolicy::Skip), 2, not_finite),
+    Check::new("not finite, skipped, in the first step", || policy(NonFinitePolicy::Skip), 0, not_finite),
     Check::new(
         "not finite, skipped, a new parameter beside it",
-        || policy(NonFinite::Skip),
+        || policy(NonFinitePolicy::Skip),
         2,
         |trainer, t| with_another(trainer, t, make_bad),
     ),
     Check::new(
         "not finite, skipped, with an average",
-        || policy(NonFinite::Skip).with(|driver| driver.averaged(average())),
+        || policy(NonFinitePolicy::Skip).with(|driver| driver.averaged(average())),
         2,
         not_finite,
     ),
     Check::new(
         "not finite, an error, with an average",
-        || policy(NonFinite::Error).with(|driver| driver.averaged(average())),
+        || policy(NonFinitePolicy::Error).with(|driver| driver.averaged(average())),
         2,
         not_finite,
     ),
     Check::new(
         "not finite, skipped, before a sync of Lookahead",
-        || lookahead().with(|driver| driver.with_non_finite(NonFinite::Skip)),
+        || lookahead().with(|driver| driver.with_non_finite(NonFinitePolicy::Skip)),
         1,
         not_finite,
     ),
@@ -439,15 +439,25 @@ const NUMBERS: &[Check] = &[
     Check::new("not finite, a dynamic loss scale", dynamic_scale, 2, not_finite),
     Check::new(
         "not finite, a dynamic loss scale, and an error",
-        || dynamic_scale().with(|driver| driver.with_non_finite(NonFinite::Error)),
+        || dynamic_scale().with(|driver| driver.with_non_finite(NonFinitePolicy::Error)),
         2,
         not_finite,
     ),
     Check::new("a gradient of another length, a dynamic loss scale", dynamic_scale, 2, short),
     Check::new("a norm that is not finite", strict_norm, 2, not_finite),
-    Check::new("a state in blocks overflows, propagated", || in_blocks(NonFinite::Propagate), 2, huge),
-    Check::new("a state in blocks overflows, an error from then on", || in_blocks(NonFinite::Error), 2, huge),
-    Check::new("a state in blocks overflows, skipped from then on", || in_blocks(NonFinite::Skip), 2, huge),
+    Check::new("a state in blocks overflows, propagated", || in_blocks(NonFinitePolicy::Propagate), 2, huge),
+    Check::new(
+        "a state in blocks overflows, an error from then on",
+        || in_blocks(NonFinitePolicy::Error),
+        2,
+        huge,
+    ),
+    Check::new(
+        "a state in blocks overflows, skipped from then on",
+        || in_blocks(NonFinitePolicy::Skip),
+        2,
+        huge,
+    ),
 ];
 
 /// A window of two iterations: the first is at an even step.
@@ -457,12 +467,12 @@ const WINDOWS: &[Check] = &[
     Check::new("a name twice at the end", window, 3, twice),
     Check::new("a parameter is not bound at the end", window, 3, without_a),
     Check::new("not finite, propagated", window, 2, not_finite),
-    Check::new("not finite, an error", || window_with(NonFinite::Error), 2, not_finite),
-    Check::new("not finite at the end, an error", || window_with(NonFinite::Error), 3, not_finite),
-    Check::new("not finite at the end, skipped", || window_with(NonFinite::Skip), 3, not_finite),
+    Check::new("not finite, an error", || window_with(NonFinitePolicy::Error), 2, not_finite),
+    Check::new("not finite at the end, an error", || window_with(NonFinitePolicy::Error), 3, not_finite),
+    Check::new("not finite at the end, skipped", || window_with(NonFinitePolicy::Skip), 3, not_finite),
     Check::new(
         "not finite at the end, skipped, a new parameter beside it",
-        || window_with(NonFinite::Skip),
+        || window_with(NonFinitePolicy::Skip),
         3,
         |trainer, t| with_another(trainer, t, make_bad),
     ),
@@ -493,7 +503,7 @@ const WINDOWS: &[Check] = &[
         || {
             let own = "optimizer=dict(type='AdamW8bit', lr=0.1, min_8bit_size=0)";
             host(&format!("optim_wrapper = dict(type='OptimWrapper', {own}, accumulative_counts=2)\n"))
-                .with(|driver| driver.with_non_finite(NonFinite::Error))
+                .with(|driver| driver.with_non_finite(NonFinitePolicy::Error))
         },
         3,
         huge,
@@ -505,7 +515,7 @@ const PIECES: &[Check] = &[
     Check::new("accumulation", window, 2, stream),
     Check::new("clipping", strict_norm, 2, stream),
     Check::new("a loss scale", dynamic_scale, 2, stream),
-    Check::new("what is not finite is looked for", || policy(NonFinite::Skip), 2, stream),
+    Check::new("what is not finite is looked for", || policy(NonFinitePolicy::Skip), 2, stream),
     Check::new("an algorithm with global numbers", dadapt, 1, stream),
     Check::new("weights that are evaluated", schedule_free, 4, stream).by(evaluating),
     Check::new("a name twice, then dropped", adamw, 2, |trainer, t| {
@@ -599,13 +609,13 @@ const CURVATURE: &[Check] = &[
     }),
     Check::new(
         "not finite, an error",
-        || sophia().with(|driver| driver.with_non_finite(NonFinite::Error)),
+        || sophia().with(|driver| driver.with_non_finite(NonFinitePolicy::Error)),
         1,
         |trainer, t| curvature_changed(trainer, t, |held| make_bad(held, t)),
     ),
     Check::new(
         "not finite, skipped",
-        || sophia().with(|driver| driver.with_non_finite(NonFinite::Skip)),
+        || sophia().with(|driver| driver.with_non_finite(NonFinitePolicy::Skip)),
         1,
         |trainer, t| curvature_changed(trainer, t, |held| make_bad(held, t)),
     ),
@@ -669,7 +679,7 @@ const BESIDE: &[Check] = &[
         change(trainer, |driver| driver.add_group_of(other, |_| false, Some(0)).map(drop))
     }),
     Check::new("a format of a state that there is not", adamw, 1, |trainer, _| {
-        change(trainer, |driver| driver.set_state_formats(0, StateFormats::default().with("q", Format::Bf16)))
+        change(trainer, |driver| driver.set_state_storage(0, StateStorage::default().with("q", Format::Bf16)))
     }),
     Check::new("a mask for what takes none", adamw, 1, |trainer, _| {
         change(trainer, |driver| driver.set_momentum_mask(0, Some(MomentumMask::Rows(0..2))))

@@ -3,8 +3,8 @@
 use crate::seen::{Undisturbed, attempt, row, tell};
 use crate::table::{Row, Table};
 use crate::trainer::{Act, Done, Held, Place, Trainer, cpu, curvature, step, stream, switch};
-use fallline::optim::{Error, Mode, ParamFormat};
-use fallline::{Average, Backend, Driver, NonFinite, Optimizer};
+use fallline::optim::{Error, Mode, ParamPrecision};
+use fallline::{Average, Backend, Driver, NonFinitePolicy, Optimizer};
 use fallline_cuda::Cuda;
 use fallline_emulator::Emulator;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -73,7 +73,9 @@ const SCENES: &[Scene] = &[
     Scene {
         title: "AdamW, parameters in single precision beside bfloat16",
         place: Place::Narrow,
-        around: |trainer| trainer.optimizer.set_param_format(0, ParamFormat::Master).expect("it takes it"),
+        around: |trainer| {
+            trainer.optimizer.set_param_precision(0, ParamPrecision::MasterWeights).expect("it takes it")
+        },
         at: &[0, 1],
         ..PLAIN
     },
@@ -85,7 +87,7 @@ const SCENES: &[Scene] = &[
     Scene {
         title: "AdamW8bit, which skips what is not finite",
         text: "dict(type='AdamW8bit', lr=0.1, min_8bit_size=0)",
-        around: |trainer| around(trainer, |driver| driver.with_non_finite(NonFinite::Skip)),
+        around: |trainer| around(trainer, |driver| driver.with_non_finite(NonFinitePolicy::Skip)),
         ..PLAIN
     },
     Scene {
@@ -93,7 +95,7 @@ const SCENES: &[Scene] = &[
         text: "dict(type='AdamW8bit', lr=0.1, min_8bit_size=0)",
         place: Place::Host,
         around: |trainer| {
-            around(trainer, |driver| driver.with_non_finite(NonFinite::Error).averaged(average()));
+            around(trainer, |driver| driver.with_non_finite(NonFinitePolicy::Error).averaged(average()));
         },
         ..PLAIN
     },
@@ -150,7 +152,7 @@ const SCENES: &[Scene] = &[
         title: "a step to skip, with an average",
         around: |trainer| {
             with_nan(trainer);
-            around(trainer, |driver| driver.with_non_finite(NonFinite::Skip).averaged(average()));
+            around(trainer, |driver| driver.with_non_finite(NonFinitePolicy::Skip).averaged(average()));
         },
         ..PLAIN
     },

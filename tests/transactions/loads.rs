@@ -5,7 +5,7 @@ use crate::common::{edit_manifest, edited, entry_bytes};
 use crate::trainer::{Done, Memory, Place, Trainer, cpu, numbers, step};
 use fallline::core::host::Slice;
 use fallline::optim::checkpoint::{Entry, Part};
-use fallline::optim::{Error, ParamFormat};
+use fallline::optim::{Error, ParamPrecision};
 use fallline::{Checkpoint, Format, LoadOptions, Optimizer, Shape};
 use serde_json::{Map, Value, json};
 
@@ -21,9 +21,9 @@ fn lookahead() -> Trainer {
     host("dict(type='AdamW', lr=0.1, wrap=dict(type='Lookahead', k=2))")
 }
 
-fn narrow(format: ParamFormat) -> Trainer {
+fn narrow(format: ParamPrecision) -> Trainer {
     let mut trainer = Trainer::new(&cpu(), "dict(type='AdamW', lr=0.1)", Place::Narrow);
-    trainer.optimizer.set_param_format(0, format).expect("AdamW takes it");
+    trainer.optimizer.set_param_precision(0, format).expect("AdamW takes it");
     trainer
 }
 
@@ -153,21 +153,21 @@ pub const LOADS: &[Check] = &[
     ),
     Check::new(
         "stochastic rounding before, round-to-nearest now",
-        || narrow(ParamFormat::Nearest),
+        || narrow(ParamPrecision::RoundToNearest),
         2,
-        |trainer, _| load(trainer, &saved(narrow(ParamFormat::Stochastic { seed: 1 }), 1)?),
+        |trainer, _| load(trainer, &saved(narrow(ParamPrecision::StochasticRounding { seed: 1 }), 1)?),
     ),
     Check::new(
         "round-to-nearest before, stochastic rounding now",
-        || narrow(ParamFormat::Stochastic { seed: 1 }),
+        || narrow(ParamPrecision::StochasticRounding { seed: 1 }),
         2,
-        |trainer, _| load(trainer, &saved(narrow(ParamFormat::Nearest), 1)?),
+        |trainer, _| load(trainer, &saved(narrow(ParamPrecision::RoundToNearest), 1)?),
     ),
     Check::new(
         "no parameters in full precision",
-        || narrow(ParamFormat::Master),
+        || narrow(ParamPrecision::MasterWeights),
         2,
-        |trainer, _| load(trainer, &saved(narrow(ParamFormat::Nearest), 1)?),
+        |trainer, _| load(trainer, &saved(narrow(ParamPrecision::RoundToNearest), 1)?),
     ),
     Check::new("a window for what has none", adamw, 2, |trainer, _| load(trainer, &saved(window(), 1)?)),
     Check::new("a window of an unknown parameter", window, 2, |trainer, _| {

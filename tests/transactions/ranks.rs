@@ -3,9 +3,9 @@
 use crate::seen::{Undisturbed, attempt, row};
 use crate::table::{Row, Table};
 use crate::trainer::{Act, Done, Place, Trainer, cpu, step, switch};
-use fallline::core::ranks::{Communicator, RankError, ThreadRank, threads};
+use fallline::core::ranks::{Communicator, RankError, ThreadComm, threads};
 use fallline::optim::{Error, Mode};
-use fallline::{Average, Driver, NonFinite, Optimizer, Value};
+use fallline::{Average, Driver, NonFinitePolicy, Optimizer, Value};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -14,7 +14,7 @@ use std::time::Duration;
 /// A rank of which an exchange fails.
 #[derive(Debug)]
 struct Failing {
-    inner: ThreadRank,
+    inner: ThreadComm,
     /// It fails when this goes to 0.
     left: AtomicUsize,
     failed: Mutex<Option<&'static str>>,
@@ -36,8 +36,8 @@ impl Communicator for Failing {
         self.inner.rank()
     }
 
-    fn world(&self) -> usize {
-        self.inner.world()
+    fn world_size(&self) -> usize {
+        self.inner.world_size()
     }
 
     fn describe(&self) -> String {
@@ -59,14 +59,14 @@ impl Communicator for Failing {
         self.inner.broadcast(root, bytes)
     }
 
-    fn share(
+    fn all_gather_v(
         &self,
         own: &[&[u8]],
         lengths: &[usize],
         take: &mut dyn FnMut(usize, &[u8]),
     ) -> Result<(), RankError> {
         self.ask("share")?;
-        self.inner.share(own, lengths, take)
+        self.inner.all_gather_v(own, lengths, take)
     }
 
     fn barrier(&self) -> Result<(), RankError> {
@@ -106,7 +106,7 @@ const SCENES: &[Scene] = &[
     Scene {
         title: "OnebitAdam, compressed",
         text: "dict(type='OnebitAdam', lr=0.1, freeze_step=2)",
-        around: |driver| driver.with_non_finite(NonFinite::Skip),
+        around: |driver| driver.with_non_finite(NonFinitePolicy::Skip),
         act: step,
         at: 3,
     },

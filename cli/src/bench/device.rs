@@ -17,17 +17,17 @@ const STEPS: usize = 10;
 pub struct Device(Arc<dyn Backend>);
 
 impl Device {
-    /// The device of a `--device`.
+    /// Returns the device of a `--device`.
     pub fn open(name: &str) -> Result<Device> {
         Ok(Device(common::device(name, None)?))
     }
 
-    /// Whether kernels are interpreted: the emulator says so in its device's name.
+    /// Returns whether kernels are interpreted: the emulator says so in its device's name.
     pub fn is_emulated(&self) -> bool {
         self.0.describe().contains("emulated")
     }
 
-    /// The device, for people.
+    /// Returns the device, for people.
     pub fn describe(&self) -> String {
         self.0.describe()
     }
@@ -42,13 +42,13 @@ impl Device {
         args: &Args,
     ) -> Result<Row> {
         let shapes = layout.shapes(elements);
-        let elements: usize = shapes.iter().map(|extents| extents.iter().product::<usize>()).sum();
+        let elements: usize = shapes.iter().map(|dims| dims.iter().product::<usize>()).sum();
         let format = if args.dtype == "bf16" { Format::Bf16 } else { Format::F32 };
         let bytes_per_element = Passes::new(recipe, format, &shapes[0]).traffic(&shapes);
         let backend = &self.0;
         let names: Vec<String> = (0..shapes.len()).map(|i| format!("tensor{i}")).collect();
-        let mut params = Tensor::side_by_side(backend, format, shapes.iter().map(|extents| &extents[..]))?;
-        let mut grads = Tensor::side_by_side(backend, format, shapes.iter().map(|extents| &extents[..]))?;
+        let mut params = Tensor::side_by_side(backend, format, shapes.iter().map(|dims| &dims[..]))?;
+        let mut grads = Tensor::side_by_side(backend, format, shapes.iter().map(|dims| &dims[..]))?;
         for (param, grad) in params.iter_mut().zip(&mut grads) {
             let n = param.storage().len();
             match format {

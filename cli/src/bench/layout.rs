@@ -16,7 +16,7 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// The name on the command line.
+    /// Returns the name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Layout::Flat => "flat",
@@ -27,12 +27,12 @@ impl Layout {
         }
     }
 
-    /// Whether each tensor has separate buffers.
+    /// Returns whether each tensor has separate buffers.
     pub fn is_owned(self) -> bool {
         self != Layout::SmallFlat
     }
 
-    /// The tensors' shapes.
+    /// Returns the tensors' shapes.
     pub fn shapes(self, elements: usize) -> Vec<Vec<usize>> {
         match self {
             Layout::Matrix => {
@@ -43,7 +43,7 @@ impl Layout {
         }
     }
 
-    /// The lengths of vectors.
+    /// Returns the lengths of vectors.
     fn tensors(self, elements: usize) -> Vec<usize> {
         match self {
             Layout::Flat | Layout::Matrix => vec![elements],

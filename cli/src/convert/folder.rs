@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const SHARD: &str = "_optim_states.pt";
 const MODEL: &str = "_model_states.pt";
 
-/// The file in a folder that has the optimizer's state, where trainers put it.
+/// Returns the file in a folder that has the optimizer's state, where trainers put it.
 pub fn in_folder(folder: &Path) -> Result<PathBuf> {
     // DeepSpeed names the newest of its folders.
     let latest = std::fs::read_to_string(folder.join("latest")).ok();

@@ -21,19 +21,19 @@ impl SplitMix64 {
     /// What the counter grows by: 2^64 over the golden ratio, made odd.
     const INCREMENT: u64 = 0x9e37_79b9_7f4a_7c15;
 
-    /// The generator whose first number is the mix of `seed` plus one increment.
+    /// Returns the generator whose first number is the mix of `seed` plus one increment.
     pub fn new(seed: u64) -> Self {
         SplitMix64 { counter: seed }
     }
 
-    /// The generator of one of many independent sequences under one seed: of an epoch, of a parameter.
+    /// Returns the generator of one of many independent sequences under one seed: of an epoch, of a parameter.
     ///
     /// `stream` is told apart from its neighbours by a mix, so that the sequences start far from one another.
     pub fn stream(seed: u64, stream: u64) -> Self {
         SplitMix64 { counter: Self::mix(Self::mix(seed).wrapping_add(stream)) }
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     pub fn draw(&mut self) -> u64 {
         self.counter = self.counter.wrapping_add(Self::INCREMENT);
         Self::mix(self.counter)
@@ -62,7 +62,7 @@ impl SplitMix64 {
         odd as f32 / (1 << 24) as f32
     }
 
-    /// The numbers 0 up to, not including, `length` in an order drawn from all of them (Fisher and Yates).
+    /// Returns the numbers 0 up to, not including, `length` in an order drawn from all of them (Fisher and Yates).
     pub fn permutation(&mut self, length: u32) -> Vec<u32> {
         let mut order: Vec<u32> = (0..length).collect();
         for last in (1..order.len()).rev() {
@@ -72,7 +72,7 @@ impl SplitMix64 {
         order
     }
 
-    /// The finaliser: a one-to-one map of 64 bits in which every input bit reaches every output bit.
+    /// Returns the finaliser: a one-to-one map of 64 bits in which every input bit reaches every output bit.
     fn mix(bits: u64) -> u64 {
         let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

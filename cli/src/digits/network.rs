@@ -39,7 +39,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// A network from the pixels through layers of these widths to the classes, initialised from `seed`.
+    /// Creates a network from the pixels through layers of these widths to the classes, initialised from `seed`.
     ///
     /// The weights are uniform with variance `2 / inputs` where a ReLU follows and `1 / inputs` in the last
     /// layer (K. He and others, 'Delving deep into rectifiers', 2015); the biases are 0. The caller sees to it
@@ -132,7 +132,7 @@ impl Network {
         loss
     }
 
-    /// The logits of each image: the logarithms of the classes' odds, up to a number common to the row.
+    /// Returns the logits of each image: the logarithms of the classes' odds, up to a number common to the row.
     ///
     /// # Panics
     /// If an image has not [`PIXELS`] values.
@@ -146,7 +146,7 @@ impl Network {
         last
     }
 
-    /// The mean loss over the images, without gradients.
+    /// Returns the mean loss over the images, without gradients.
     ///
     /// # Panics
     /// As [`loss_and_each_gradient`](Network::loss_and_each_gradient).
@@ -156,7 +156,7 @@ impl Network {
         loss_and_delta(logits.view(), labels, delta.view_mut())
     }
 
-    /// The share of the images, from 0 to 1, whose largest logit is the label's; of none, NaN.
+    /// Returns the share of the images, from 0 to 1, whose largest logit is the label's; of none, NaN.
     ///
     /// Of equal logits the first counts; a row that is not all numbers counts as wrong.
     ///
@@ -172,7 +172,7 @@ impl Network {
 }
 
 impl Parameter {
-    /// A parameter whose gradient is 0.
+    /// Creates a parameter whose gradient is 0.
     fn new(name: String, value: ArrayD<f32>) -> Self {
         let grad = ArrayD::zeros(value.raw_dim());
         Parameter { name, value, grad }
@@ -201,7 +201,7 @@ fn apply(
     }
 }
 
-/// The mean cross entropy of the softmax of the rows, and its derivative by each logit.
+/// Returns the mean cross entropy of the softmax of the rows, and its derivative by each logit.
 ///
 /// The largest logit is subtracted before the exponentials, so that none overflows and one of them is 1.
 fn loss_and_delta(logits: ArrayView2<'_, f32>, labels: &[u8], mut delta: ArrayViewMut2<'_, f32>) -> f32 {
@@ -223,7 +223,7 @@ fn loss_and_delta(logits: ArrayView2<'_, f32>, labels: &[u8], mut delta: ArrayVi
     (total / f64::from(count)) as f32
 }
 
-/// The place of the first largest value; none where a value is not a number.
+/// Returns the place of the first largest value; none where a value is not a number.
 fn choice(row: ArrayView1<'_, f32>) -> Option<u8> {
     let mut best = 0;
     for (place, value) in row.iter().enumerate() {

@@ -33,7 +33,7 @@ pub enum Problem {
 const PENALTY: f64 = 1e-4;
 
 impl Problem {
-    /// The function and its start.
+    /// Returns the function and its start.
     pub fn new(name: Name, dim: Option<usize>) -> Result<(Problem, Vec<f64>)> {
         let fixed = |expected: usize, start: Vec<f64>| match dim {
             Some(dim) if dim != expected => {
@@ -61,7 +61,7 @@ impl Problem {
         }
     }
 
-    /// The value at x; the gradient goes to `grad`.
+    /// Returns the value at x; the gradient goes to `grad`.
     pub fn evaluate(&self, x: &[f64], grad: &mut [f64]) -> f64 {
         match self {
             Problem::Formula(Name::Rosenbrock) => rosenbrock(x, grad),

@@ -15,7 +15,7 @@ pub struct Axis {
 }
 
 impl Axis {
-    /// An even scale with about `count` marks at round numbers, each followed by `unit`.
+    /// Returns an even scale with about `count` marks at round numbers, each followed by `unit`.
     pub fn even(least: f64, most: f64, count: f64, unit: &str) -> Self {
         let rough = (most - least) / count;
         let power = 10.0_f64.powf(rough.log10().floor());
@@ -29,8 +29,8 @@ impl Axis {
         Axis { least, most, marks: Self::multiples(least, most, gap, text) }
     }
 
-    /// A logarithmic scale from `least` to `most`, both above 0, with a mark at each power of ten, or at fewer
-    /// where there are many.
+    /// Returns a logarithmic scale from `least` to `most`, both above 0, with a mark at each power of ten, or at
+    /// fewer where there are many.
     pub fn logarithmic(least: f64, most: f64) -> Self {
         let (least, most) = (least.log10() - 0.06, most.log10() + 0.06);
         let text = |mark: f64| match mark.round() as i32 {
@@ -40,7 +40,7 @@ impl Axis {
         Axis { least, most, marks: Self::multiples(least, most, ((most - least) / 7.0).ceil(), text) }
     }
 
-    /// The same scale with the marks at whole numbers alone.
+    /// Returns the same scale with the marks at whole numbers alone.
     pub fn whole(mut self) -> Self {
         self.marks.retain(|(mark, _)| mark.fract() == 0.0);
         for (_, text) in &mut self.marks {
@@ -51,13 +51,13 @@ impl Axis {
         self
     }
 
-    /// The same scale without texts.
+    /// Returns the same scale without texts.
     pub fn bare(mut self) -> Self {
         self.marks.iter_mut().for_each(|(_, text)| text.clear());
         self
     }
 
-    /// The multiples of `gap` from end to end, with their texts.
+    /// Returns the multiples of `gap` from end to end, with their texts.
     fn multiples(least: f64, most: f64, gap: f64, text: impl Fn(f64) -> String) -> Vec<(f64, String)> {
         let places = (least / gap).ceil() as i64..=(most / gap).floor() as i64;
         places.map(|place| place as f64 * gap).map(|mark| (mark, text(mark))).collect()
@@ -95,7 +95,7 @@ impl ValueFormatter<f64> for Axis {
 mod tests {
     use super::*;
 
-    /// The texts of a scale's marks.
+    /// Returns the texts of a scale's marks.
     fn texts(scale: &Axis) -> Vec<&str> {
         scale.marks.iter().map(|(_, text)| text.as_str()).collect()
     }

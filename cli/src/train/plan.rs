@@ -12,7 +12,8 @@ use fallline::registry::config::{Value, parse_inline};
 use fallline::{Driver, Recipe};
 use std::path::Path;
 
-/// The epochs that a configuration asks for: `train.epochs`, or what MMEngine's `train_cfg` says; the default otherwise.
+/// Returns the epochs that a configuration asks for: `train.epochs`, or what MMEngine's `train_cfg` says; the default
+/// otherwise.
 pub fn epochs(recipe: &Recipe, options: &Options, tells: bool) -> u64 {
     let length = recipe.length(steps_of_epoch(options));
     let whole = |iterations: u64| {
@@ -31,13 +32,13 @@ pub fn steps_of_epoch(options: &Options) -> u64 {
     TRAIN.div_ceil(options.batch_size) as u64
 }
 
-/// The length of a run.
+/// Returns the length of a run.
 pub fn length(options: &Options) -> Length {
     let length = Length::new(steps_of_epoch(options));
     if options.epochs > 0 { length.of_epochs(options.epochs) } else { length }
 }
 
-/// What `--stretch` scales a schedule from: the epochs that it is written for.
+/// Returns what `--stretch` scales a schedule from: the epochs that it is written for.
 pub fn written_for(recipe: &Recipe) -> Result<u64> {
     recipe.length(1).epochs.ok_or_else(|| {
         let lacks = "the configuration does not say how many epochs its schedule is written for";
@@ -66,8 +67,8 @@ pub fn warn_of_length(recipe: &Recipe, options: &Options) {
     }
 }
 
-/// Whether a file's configuration is the one that a run was begun with. What earlier versions did not read, they did
-/// not keep.
+/// Returns whether a file's configuration is the one that a run was begun with. What earlier versions did not read,
+/// they did not keep.
 pub fn is_same(own: &str, saved: &str) -> bool {
     let added = ["train_cfg", "custom_hooks", "optimizer_config"];
     let (Ok(own), Ok(saved)) = (parse_inline(own), parse_inline(saved)) else { return own == saved };
@@ -81,7 +82,7 @@ pub fn is_same(own: &str, saved: &str) -> bool {
 /// What a ReduceOnPlateau may monitor: the loss over the test images, and the share of them that is right.
 pub const METRIC_NAMES: [&str; 2] = ["loss", "accuracy"];
 
-/// The metrics of a test, by name.
+/// Returns the metrics of a test, by name.
 pub fn metrics(loss: f32, accuracy: f64) -> [(&'static str, f64); 2] {
     [(METRIC_NAMES[0], f64::from(loss)), (METRIC_NAMES[1], accuracy)]
 }

@@ -2,7 +2,7 @@
 
 use super::Args;
 use crate::error::{Error, Result};
-use fallline::ranks::{Communicator, RankError, Single, threads};
+use fallline::ranks::{Communicator, RankError, SelfComm, threads};
 use fallline_mpi::Mpi;
 use std::sync::Arc;
 use std::thread;
@@ -34,7 +34,7 @@ pub fn parse(text: &str) -> Result<Ranks, String> {
 }
 
 impl Ranks {
-    /// How many of this machine's threads a rank takes when nothing is said.
+    /// Returns how many of this machine's threads a rank takes when nothing is said.
     pub fn threads_of_each(self) -> Option<usize> {
         match self {
             Ranks::One => None,
@@ -54,7 +54,7 @@ pub fn on_each<T: Send>(
 ) -> Result<Option<T>> {
     let limit = Duration::from_secs(args.rank_timeout);
     match args.ranks {
-        Ranks::One => work(Arc::new(Single)).map(Some),
+        Ranks::One => work(Arc::new(SelfComm)).map(Some),
         Ranks::Threads(count) => {
             let done: Vec<Result<T>> = thread::scope(|scope| {
                 let start = |rank| scope.spawn(|| work(Arc::new(rank)));
@@ -80,7 +80,7 @@ pub fn on_each<T: Send>(
     }
 }
 
-/// What rank 0 has, or the failure that the others follow from.
+/// Returns what rank 0 has, or the failure that the others follow from.
 fn first<T>(done: Vec<Result<T>>) -> Result<T> {
     let (mut kept, mut failures) = (None, Vec::new());
     for (rank, done) in done.into_iter().enumerate() {
@@ -98,7 +98,7 @@ fn first<T>(done: Vec<Result<T>>) -> Result<T> {
     }
 }
 
-/// Whether a failure is only that another rank has failed.
+/// Returns whether a failure is only that another rank has failed.
 fn follows(error: &Error) -> bool {
     let ranks = |error: &fallline::core::Error| {
         matches!(error, fallline::core::Error::Ranks(RankError::Lost { .. } | RankError::Broken { .. }))

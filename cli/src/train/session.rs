@@ -12,7 +12,7 @@ use crate::run_folder::{CHECKPOINT, Metrics, Record};
 use fallline::optim::checkpoint::{Entry, remove_temporaries};
 use fallline::optim::schedule::Schedule;
 use fallline::optim::{Binding, Mode, frozen, param};
-use fallline::ranks::{Averager, Communicator, Reduction, agree, hash};
+use fallline::ranks::{Communicator, GradientReducer, Reduction, check_equal, fingerprint};
 use fallline::{Backend, Driver, Optimizer, Recipe, Shape};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::borrow::Cow;
@@ -35,7 +35,7 @@ pub struct Session {
     schedule: Schedule,
     ranks: Arc<dyn Communicator>,
     /// Where there are several ranks.
-    averager: Option<Averager>,
+    reducer: Option<GradientReducer>,
     /// Written by rank 0 alone.
     metrics: Option<Metrics>,
     records: Vec<Record>,
@@ -47,7 +47,7 @@ struct Parts {
     digits: Digits,
     network: Network,
     optimizer: Driver,
-    averager: Option<Averager>,
+    reducer: Option<GradientReducer>,
     schedule: Schedule,
 }
 
@@ -63,7 +63,8 @@ impl Parts {
         let names = network.parameters.iter().map(|parameter| parameter.name.as_str());
         unmatched(recipe, names, recipe.allows_unmatched())?;
         let mut optimizer = recipe.optimizer(Arc::clone(backend)).with_ranks(Arc::clone(ranks));
-        let averager = (ranks.world() > 1).then(|| Averager::new(Arc::clone(ranks))).transpose()?;
+        let reducer =
+            (ranks.world_size() > 1).then(|| GradientReducer::new(Arc::clone(ranks))).transpose()?;
         if let Some(average) = options.average {
             optimizer = optimizer.averaged(average);
         }
@@ -80,7 +81,7 @@ impl Parts {
             let problem = "the test set is evaluated once an epoch: monitor with by_epoch=True";
             return Err(Error::Usage(format!("param_scheduler: {problem}")));
         }
-        Ok(Parts { digits, network, optimizer, averager, schedule })
+        Ok(Parts { digits, network, optimizer, reducer, schedule })
     }
 }
 
@@ -160,7 +161,7 @@ impl Session {
         ranks: Arc<dyn Communicator>,
         parts: Parts,
     ) -> Session {
-        let Parts { digits, network, optimizer, averager, schedule } = parts;
+        let Parts { digits, network, optimizer, reducer, schedule } = parts;
         let (metrics, records, progress) = (None, Vec::new(), Progress::default());
         Session {
             folder,
@@ -172,29 +173,29 @@ impl Session {
             optimizer,
             schedule,
             ranks,
-            averager,
+            reducer,
             metrics,
             records,
             progress,
         }
     }
 
-    /// Whether a folder holds a run.
+    /// Returns whether a folder holds a run.
     pub fn is_in(folder: &Path) -> bool {
         folder.join(METRICS).exists() || folder.join(CHECKPOINT).exists()
     }
 
-    /// The run's folder.
+    /// Returns the run's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The epochs that are done.
+    /// Returns the epochs that are done.
     pub fn epochs(&self) -> u64 {
         self.progress.epoch
     }
 
-    /// Whether nothing is left to train.
+    /// Returns whether nothing is left to train.
     pub fn is_finished(&self) -> bool {
         self.progress.epoch >= self.options.epochs
     }
@@ -208,7 +209,7 @@ impl Session {
         let style = "{elapsed_precise} {wide_bar} {pos}/{len} steps, {msg}, {eta} left";
         bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
         let mut where_to = self.backend.describe();
-        if self.ranks.world() > 1 {
+        if self.ranks.world_size() > 1 {
             where_to = format!("{}, {where_to}", self.ranks.describe());
         }
         bar.set_message(format!("{} on {where_to}", self.optimizer.name()));
@@ -250,7 +251,7 @@ impl Session {
     fn common(&self) -> Result<Cow<'_, Network>> {
         let mut network = Cow::Borrowed(&self.network);
         for place in 0..self.network.parameters.len() {
-            if self.optimizer.is_parted(&self.network.parameters[place].name) {
+            if self.optimizer.has_diverged(&self.network.parameters[place].name) {
                 let value = &mut network.to_mut().parameters[place].value;
                 let mut mean: Vec<f32> = value.iter().copied().collect();
                 let reduced = self.ranks.all_reduce(mean.as_mut_slice().into(), Reduction::Mean);
@@ -293,42 +294,42 @@ impl Session {
         let mut lines: Vec<String> = self.recipe.to_source().split(", ").map(str::to_owned).collect();
         lines.push(format!("{:?}", self.options));
         lines.push(format!("{:?}", self.progress));
-        agree(&*self.ranks, "the run", &lines).map_err(fallline::core::Error::from)?;
+        check_equal(&*self.ranks, "the run", &lines).map_err(fallline::core::Error::from)?;
         self.compare_parameters(&self.network)
     }
 
     /// Checks that all ranks have the same parameters.
     fn compare_parameters(&self, network: &Network) -> Result<()> {
-        if self.ranks.world() == 1 {
+        if self.ranks.world_size() == 1 {
             return Ok(());
         }
         let line = |p: &Parameter| {
             let bytes: Vec<u8> = p.value.iter().flat_map(|value| value.to_le_bytes()).collect();
-            format!("{} of shape {:?} with hash {:016x}", p.name, p.value.shape(), hash(&bytes))
+            format!("{} of shape {:?} with hash {:016x}", p.name, p.value.shape(), fingerprint(&bytes))
         };
         let lines: Vec<String> = network.parameters.iter().map(line).collect();
-        Ok(agree(&*self.ranks, "the parameters", &lines).map_err(fallline::core::Error::from)?)
+        Ok(check_equal(&*self.ranks, "the parameters", &lines).map_err(fallline::core::Error::from)?)
     }
 
     /// Takes a step, of which every rank computes its part; none and false when a rank is to stop.
     fn step(&mut self, batch: &[u32], interrupted: &AtomicBool) -> Result<bool> {
-        let (rank, world) = (self.ranks.rank(), self.ranks.world());
+        let (rank, world) = (self.ranks.rank(), self.ranks.world_size());
         let own = &batch[rank * batch.len() / world..(rank + 1) * batch.len() / world];
         let examples = self.digits.train.batch(own);
         let share = own.len() as f64 / batch.len() as f64;
-        let Session { network, averager, optimizer, .. } = self;
+        let Session { network, reducer, optimizer, .. } = self;
         network.loss_scale = optimizer.loss_scale() as f32;
-        let mut averager = averager.as_mut().filter(|_| optimizer.averages());
+        let mut reducer = reducer.as_mut().filter(|_| optimizer.averages());
         // Ranks that step on gradients of their own weigh the same, so that their parts must be made up for.
         let weight = share * world as f64;
         let mut given = Ok(());
         let loss = network.loss_and_each_gradient(examples.images.view(), &examples.labels, |p| {
-            if let (Some(averager), Ok(())) = (averager.as_deref_mut(), &given) {
-                given = averager.give(&p.name, &p.grad, share);
+            if let (Some(reducer), Ok(())) = (reducer.as_deref_mut(), &given) {
+                given = reducer.push(&p.name, &p.grad, share);
             }
         });
         given?;
-        let averaged = averager.map(Averager::finish).transpose()?;
+        let averaged = reducer.map(GradientReducer::wait).transpose()?;
         let stops = interrupted.load(Ordering::Relaxed);
         let (loss, stops) =
             sync_metrics(&*self.ranks, if own.is_empty() { 0.0 } else { loss }, share, stops)?;
@@ -409,14 +410,14 @@ impl Session {
     }
 }
 
-/// The batch's loss from those of the ranks' parts, and whether any rank wants to stop.
+/// Returns the batch's loss from those of the ranks' parts, and whether any rank wants to stop.
 fn sync_metrics(ranks: &dyn Communicator, loss: f32, share: f64, stops: bool) -> Result<(f32, bool)> {
-    if ranks.world() == 1 {
+    if ranks.world_size() == 1 {
         return Ok((loss, stops));
     }
     let own = [f64::from(loss) * share, f64::from(u8::from(stops))];
     let own: Vec<u8> = own.into_iter().flat_map(f64::to_le_bytes).collect();
-    let mut all = vec![0; own.len() * ranks.world()];
+    let mut all = vec![0; own.len() * ranks.world_size()];
     ranks.all_gather(&own, &mut all).map_err(fallline::core::Error::from)?;
     let numbers = |place: usize| {
         let parts = all.chunks_exact(8).skip(place).step_by(2);

@@ -2,7 +2,7 @@
 
 use super::common::{self, Buffer, Random, Tensor};
 use super::{bad, fallline, good, json, tell};
-use fallline::optim::ParamFormat;
+use fallline::optim::ParamPrecision;
 use fallline::{Cpu, Format, Optimizer, Recipe};
 use serde_json::Value;
 use std::path::Path;
@@ -140,7 +140,9 @@ fn explained_bytes_are_allocated(config: &Path, params: &Path) {
             let param = driver.params().into_iter().find(|param| row["name"] == param.name).unwrap();
             assert_eq!(row["state_bytes"], param.state_bytes, "{optimizer}: {row}");
             let mut names: Vec<&str> = param.formats.iter().map(|format| format.name()).collect();
-            names.extend((driver.param_format(param.group) == Some(ParamFormat::Master)).then_some("f32"));
+            names.extend(
+                (driver.param_precision(param.group) == Some(ParamPrecision::MasterWeights)).then_some("f32"),
+            );
             names.dedup();
             if let [name] = names[..] {
                 assert_eq!(row["state_format"], name, "{optimizer}: {row}");

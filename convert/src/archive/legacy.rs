@@ -15,7 +15,7 @@ const MAGIC: [&[u8]; 2] =
 const HEAD: usize = 64;
 const VERSION: i64 = 1001;
 
-/// Whether bytes begin as such a file does.
+/// Returns whether bytes begin as such a file does.
 pub(super) fn is_legacy(bytes: &[u8]) -> bool {
     let head = Limits { pickle_bytes: HEAD, ..Limits::default() };
     let first = pickle::length(bytes, &head).map(|length| &bytes[..length]);
@@ -30,7 +30,7 @@ struct Pickles<'a, 'l> {
 }
 
 impl<'a> Pickles<'a, '_> {
-    /// The bytes of the next one.
+    /// Returns the bytes of the next one.
     fn next(&mut self) -> Result<&'a [u8]> {
         let length = pickle::length(self.rest, self.limits);
         let length = length.ok_or_else(|| match self.rest.len() > self.limits.pickle_bytes {

@@ -38,7 +38,7 @@ impl<'c> Exporter<'c> {
         Exporter { checkpoint, params, layout, algorithm }
     }
 
-    /// The state of a parameter; none before its first step.
+    /// Returns the state of a parameter; none before its first step.
     pub(super) fn state(&self, name: &str, report: &mut Report) -> Result<Option<Value<'static>>> {
         let refused = |error: fallline_optim::Error| Error::value(name, error.to_string());
         let (shape, compute, steps) = match (self.params.get(name), self.checkpoint.param(name)) {
@@ -110,11 +110,11 @@ impl<'c> Exporter<'c> {
                 continue;
             }
             if let Some(coded) = self.codes(name, row.ours())? {
-                let mut extents = shape.extents().to_vec();
+                let mut dims = shape.dims().to_vec();
                 if let State::Stacked(_, ours) = row {
-                    extents.insert(0, ours.len());
+                    dims.insert(0, ours.len());
                 }
-                tensors.extend(tensors_of_codes(row, extents, &coded)?);
+                tensors.extend(tensors_of_codes(row, dims, &coded)?);
                 report.states += row.ours().len();
                 continue;
             }
@@ -127,17 +127,16 @@ impl<'c> Exporter<'c> {
                     let entries = ours.iter().map(|ours| entry(ours)).collect::<Result<Vec<_>>>()?;
                     let mut stacked = entries[0].clone();
                     entries[1..].iter().for_each(|other| stacked.bytes.extend(&other.bytes));
-                    let extents = [&[ours.len()], stacked.shape.extents()].concat();
-                    Value::Tensor(tensor(&stacked, Some(extents))?)
+                    let dims = [&[ours.len()], stacked.shape.dims()].concat();
+                    Value::Tensor(tensor(&stacked, Some(dims))?)
                 }
                 State::Same(_, ours) => Value::Tensor(tensor(&entry(ours)?, None)?),
                 State::Rows(_, ours) | State::Columns(_, ours) => {
                     let found = entry(ours)?;
-                    let mut extents = found.shape.extents().to_vec();
-                    let place =
-                        if matches!(row, State::Rows(..)) { extents.len() } else { extents.len() - 1 };
-                    extents.insert(place, 1);
-                    Value::Tensor(tensor(&found, Some(extents))?)
+                    let mut dims = found.shape.dims().to_vec();
+                    let place = if matches!(row, State::Rows(..)) { dims.len() } else { dims.len() - 1 };
+                    dims.insert(place, 1);
+                    Value::Tensor(tensor(&found, Some(dims))?)
                 }
             };
             report.states += row.ours().len();
@@ -169,7 +168,7 @@ impl<'c> Exporter<'c> {
         Ok(Some(Coded { format, len, codes, scales }))
     }
 
-    /// The states of a row that its source keeps as codes, which are given back as they are.
+    /// Returns the states of a row that its source keeps as codes, which are given back as they are.
     fn codes(&self, name: &str, ours: &[&str]) -> Result<Option<Vec<Coded<'_>>>> {
         if self.layout.nested.is_none() || ours.is_empty() {
             return Ok(None);
@@ -236,7 +235,7 @@ impl Coded<'_> {
 /// Codes as bitsandbytes has them: `state1`, what they mean in `qmap1`, the scales of blocks in `absmax1`.
 fn tensors_of_codes(
     row: &State,
-    extents: Vec<usize>,
+    dims: Vec<usize>,
     coded: &[Coded<'_>],
 ) -> Result<Vec<(Key, Value<'static>)>> {
     let theirs = row.theirs();
@@ -252,7 +251,7 @@ fn tensors_of_codes(
     let table = bytes(&mut codebook::numbers(coded[0].format).iter());
     let scales = bytes(&mut coded.iter().flat_map(|coded| &coded.scales));
     let tensors = [
-        (theirs.to_owned(), Tensor::new(Dtype::UInt8, extents, codes)),
+        (theirs.to_owned(), Tensor::new(Dtype::UInt8, dims, codes)),
         (format!("qmap{number}"), Tensor::new(Dtype::Float32, vec![256], table)),
         (format!("absmax{number}"), Tensor::new(Dtype::Float32, shape, scales)),
     ];

@@ -9,7 +9,7 @@ use fallline_optim::checkpoint::Entry;
 pub(super) fn tensor(entry: &Entry, shape: Option<Vec<usize>>) -> Result<Tensor<'static>> {
     let coded = || Error::value("the checkpoint", format!("states of {} are not written yet", entry.format));
     let dtype = Dtype::of(entry.format).ok_or_else(coded)?;
-    let shape = shape.unwrap_or_else(|| entry.shape.extents().to_vec());
+    let shape = shape.unwrap_or_else(|| entry.shape.dims().to_vec());
     Tensor::new(dtype, shape, entry.bytes.clone()).map_err(|problem| Error::value("the checkpoint", problem))
 }
 

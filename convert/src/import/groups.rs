@@ -33,7 +33,7 @@ pub(super) struct Groups<'o> {
 }
 
 impl Groups<'_> {
-    /// What a group's parameters are stepped by, and the numbers of its parameters.
+    /// Returns what a group's parameters are stepped by, and the numbers of its parameters.
     pub fn group(&mut self, at: &str, group: &Value<'_>) -> Result<(Method, Vec<Key>)> {
         let entries = group.as_dict(at)?;
         let mut method = self.base.clone();
@@ -103,7 +103,7 @@ impl Groups<'_> {
         Ok((method, ids))
     }
 
-    /// Which weights the parameters hold.
+    /// Returns which weights the parameters hold.
     pub fn mode(&self, first: &Value<'_>) -> Mode {
         let key = self.layout.groups.iter().find_map(|group| match group {
             Group::Training(key) => Some(*key),

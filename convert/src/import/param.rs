@@ -19,7 +19,7 @@ pub struct ImportOptions {
 }
 
 impl ImportOptions {
-    /// The name that a parameter has here.
+    /// Returns the name that a parameter has here.
     pub(crate) fn renamed(&self, name: &str) -> String {
         let renamed = |(old, new): &(String, String)| {
             name.strip_prefix(old.as_str()).map(|rest| format!("{new}{rest}"))

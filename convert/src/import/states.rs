@@ -120,7 +120,7 @@ impl Reader<'_> {
         Ok(Some((shape, compute, Some(steps))))
     }
 
-    /// The states, those of the nested dict among them.
+    /// Returns the states, those of the nested dict among them.
     fn flat<'s, 'a>(&self, given: &'s Dict<'a>) -> Result<Vec<(&'s str, &'s Value<'a>)>> {
         let mut states = Vec::new();
         for (key, value) in given {
@@ -140,7 +140,7 @@ impl Reader<'_> {
         Ok(states)
     }
 
-    /// The compute type: that of the widest state. What a source computes anew is of no account.
+    /// Returns the compute type: that of the widest state. What a source computes anew is of no account.
     fn compute(&self, states: &[(&str, &Value<'_>)]) -> Compute {
         let kept =
             |key: &str| self.layout.states.iter().any(|row| row.theirs() == key && !row.ours().is_empty());
@@ -151,9 +151,9 @@ impl Reader<'_> {
         }
     }
 
-    /// The parameter's shape, as its states give it.
+    /// Returns the parameter's shape, as its states give it.
     fn shape(&self, states: &[(&str, &Value<'_>)]) -> Option<Vec<usize>> {
-        let extents = |theirs: &str| {
+        let dims = |theirs: &str| {
             let (_, value) = states.iter().find(|(key, _)| *key == theirs)?;
             match value {
                 Value::Tensor(tensor) => Some(tensor.shape().to_vec()),
@@ -163,19 +163,19 @@ impl Reader<'_> {
         let (mut rows, mut columns) = (None, None);
         for row in self.layout.states {
             match *row {
-                State::Same(theirs, "row") => rows = extents(theirs),
-                State::Same(theirs, "column") => columns = extents(theirs),
+                State::Same(theirs, "row") => rows = dims(theirs),
+                State::Same(theirs, "column") => columns = dims(theirs),
                 State::Rows(theirs, _) => {
-                    rows = extents(theirs).map(|shape| shape[..shape.len().max(1) - 1].to_vec())
+                    rows = dims(theirs).map(|shape| shape[..shape.len().max(1) - 1].to_vec())
                 }
-                State::Columns(theirs, _) => columns = extents(theirs),
+                State::Columns(theirs, _) => columns = dims(theirs),
                 State::Stacked(theirs, _) => {
-                    if let Some([_, rest @ ..]) = extents(theirs).as_deref() {
+                    if let Some([_, rest @ ..]) = dims(theirs).as_deref() {
                         return Some(rest.to_vec());
                     }
                 }
                 State::Same(theirs, _) => {
-                    if let Some(shape) = extents(theirs) {
+                    if let Some(shape) = dims(theirs) {
                         return Some(shape);
                     }
                 }
@@ -187,7 +187,7 @@ impl Reader<'_> {
         Some(shape)
     }
 
-    /// Whether a key belongs to 8-bit codes: it is read with them.
+    /// Returns whether a key belongs to 8-bit codes: it is read with them.
     fn belongs_to_codes(&self, key: &str) -> bool {
         self.layout.nested.is_some() && (key.starts_with("qmap") || key.starts_with("absmax"))
     }
@@ -204,7 +204,7 @@ impl Reader<'_> {
     ) -> Result<Vec<(&'static str, Taken)>> {
         let ours = row.ours();
         let own = self.algorithm.state(ours[0]).shape(shape);
-        let mut expected = own.extents().to_vec();
+        let mut expected = own.dims().to_vec();
         match row {
             State::Rows(..) => expected.push(1),
             State::Columns(..) => expected.insert(expected.len() - 1, 1),
@@ -216,7 +216,7 @@ impl Reader<'_> {
                 "it has shape {:?}, expected {expected:?} for the parameter {:?} of shape {:?}",
                 tensor.shape(),
                 self.name,
-                shape.extents()
+                shape.dims()
             );
             return Err(Error::value(way, problem));
         }
@@ -274,7 +274,7 @@ struct Codes<'t> {
 }
 
 impl<'t> Codes<'t> {
-    /// The codes of a state, with their scales and table.
+    /// Returns the codes of a state, with their scales and table.
     fn read(
         way: &str,
         theirs: &str,
@@ -303,8 +303,8 @@ impl<'t> Codes<'t> {
         Ok(Codes { bytes: codes.bytes(), table, scales, each })
     }
 
-    /// Whether they mean what the codes of a format do, except for the last digits. bitsandbytes makes its table by
-    /// torch's `linspace`, which fuses multiply and add on some machines.
+    /// Returns whether they mean what the codes of a format do, except for the last digits. bitsandbytes makes its
+    /// table by torch's `linspace`, which fuses multiply and add on some machines.
     fn are(&self, format: Format) -> bool {
         let near =
             |ours: f64, theirs: f64| (ours - theirs).abs() <= 2.0 * f64::from(f32::EPSILON) * theirs.abs();
@@ -312,13 +312,13 @@ impl<'t> Codes<'t> {
         format.block() == Some(BLOCK) && pairs.all(|(ours, theirs)| near(f64::from(*ours), *theirs))
     }
 
-    /// The codes and scales of each part.
+    /// Returns the codes and scales of each part.
     fn parts(&self) -> impl Iterator<Item = (&[u8], &[f32])> {
         let blocks = self.each.div_ceil(BLOCK).max(1);
         self.bytes.chunks(self.each.max(1)).zip(self.scales.chunks(blocks))
     }
 
-    /// What they mean: a table's value times the scale of a block.
+    /// Returns what they mean: a table's value times the scale of a block.
     fn numbers(&self) -> Vec<f64> {
         let blocks = self.each.div_ceil(BLOCK);
         let value = |(i, &code): (usize, &u8)| {

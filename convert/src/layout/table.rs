@@ -10,7 +10,7 @@ use super::{Layout, Steps};
 /// A row: the names that have the layout, and the layout, or why there is none.
 pub type Row = (&'static [&'static str], Result<Layout, &'static str>);
 
-/// The layout of an algorithm's source.
+/// Returns the layout of an algorithm's source.
 ///
 /// # Errors
 /// Why there is none; `None` for a name that is in no row.

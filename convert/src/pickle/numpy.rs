@@ -25,7 +25,7 @@ pub(super) enum Scalar {
 }
 
 impl NumpyDtype {
-    /// The type of a code as in `f8`, `<i4` or `U3`; none for types of other things than numbers and text.
+    /// Returns the type of a code as in `f8`, `<i4` or `U3`; none for types of other things than numbers and text.
     pub fn parse(code: &str) -> Option<NumpyDtype> {
         let (big, code) = match code.strip_prefix(['<', '|', '=']) {
             Some(rest) => (false, rest),
@@ -44,7 +44,7 @@ impl NumpyDtype {
         Some(NumpyDtype { kind, bytes, big })
     }
 
-    /// The same with the byte order that `BUILD` brings.
+    /// Returns the same with the byte order that `BUILD` brings.
     pub fn ordered(self, order: &str) -> NumpyDtype {
         NumpyDtype { big: order == ">", ..self }
     }

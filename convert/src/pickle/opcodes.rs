@@ -11,7 +11,7 @@ pub(super) enum Argument {
     Counted(usize),
 }
 
-/// What follows an opcode of any protocol; `None` for what is no opcode.
+/// Returns what follows an opcode of any protocol; `None` for what is no opcode.
 pub(super) fn argument(code: u8) -> Option<Argument> {
     use Argument::{Counted, Fixed, Lines};
     Some(match code {
@@ -30,7 +30,7 @@ pub(super) fn argument(code: u8) -> Option<Argument> {
 
 const UNKNOWN: &str = "an unknown one";
 
-/// The name of an opcode of any protocol.
+/// Returns the name of an opcode of any protocol.
 pub(super) fn name(code: u8) -> &'static str {
     match code {
         b'(' => "MARK",

@@ -4,7 +4,7 @@ use crate::Result;
 
 /// Where a pickle's storages come from.
 pub trait Storages<'a> {
-    /// The bytes of a storage.
+    /// Returns the bytes of a storage.
     ///
     /// # Errors
     /// When there is none, or it is damaged.

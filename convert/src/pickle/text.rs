@@ -89,7 +89,7 @@ pub(super) fn unicode<'a>(line: &[u8]) -> Option<Node<'a>> {
     Some(Node::Str(text.into()))
 }
 
-/// What protocol 0 makes of a storage's five or six parts: the class, the key, and how many elements.
+/// Returns what protocol 0 makes of a storage's five or six parts: the class, the key, and how many elements.
 pub(super) fn storage(line: &str) -> Option<(&str, Arc<str>, i64)> {
     let rest = line.strip_prefix("('storage', <class '")?.strip_suffix(')')?;
     let rest = rest.strip_suffix(", None").unwrap_or(rest);

@@ -2,8 +2,8 @@
 
 use crate::value::{Key, Value};
 
-/// The pickle, and the tensors in the order of their storages' keys. Nothing is memoised: torch reads that as well, and
-/// the same tree has the same bytes.
+/// Returns the pickle, and the tensors in the order of their storages' keys. Nothing is memoised: torch reads that as
+/// well, and the same tree has the same bytes.
 pub(crate) fn write<'v, 'a>(value: &'v Value<'a>) -> (Vec<u8>, Vec<&'v crate::tensor::Tensor<'a>>) {
     let mut writer = Writer { out: vec![0x80, 2], tensors: Vec::new() };
     writer.value(value);
@@ -79,13 +79,12 @@ impl<'v, 'a> Writer<'v, 'a> {
         self.text("cpu");
         self.int(tensor.elements() as i64);
         self.out.extend(b"tQK\0(");
-        let extents = tensor.shape();
-        extents.iter().for_each(|&extent| self.int(extent as i64));
+        let dims = tensor.shape();
+        dims.iter().for_each(|&extent| self.int(extent as i64));
         self.out.extend(b"t(");
         // Row-major: torch counts a dimension of 0 as one of 1 there.
-        let after =
-            |i: usize| extents[i + 1..].iter().fold(1i64, |all, &n| all.saturating_mul(n.max(1) as i64));
-        (0..extents.len()).for_each(|i| self.int(after(i)));
+        let after = |i: usize| dims[i + 1..].iter().fold(1i64, |all, &n| all.saturating_mul(n.max(1) as i64));
+        (0..dims.len()).for_each(|i| self.int(after(i)));
         self.out.extend(b"t\x89ccollections\nOrderedDict\n)RtR");
         self.tensors.push(tensor);
     }

@@ -12,18 +12,18 @@ pub trait Indexing: Sealed {
     /// format of `to`, and they are added in this order. A row on its own is copied, not added to 0.
     ///
     /// # Errors
-    /// Everything that can be found wrong is found before the first write: see [`RowSums::check`].
-    fn sum_rows(&self, rows: RowSums<'_>) -> Result<()>;
+    /// Everything that can be found wrong is found before the first write: see [`GatherSum::check`].
+    fn gather_sum(&self, rows: GatherSum<'_>) -> Result<()>;
 
     /// Scatters rows by index: row `index[i]` of `to` becomes row i of `from`, bit for bit.
     ///
     /// # Errors
-    /// Everything that can be found wrong is found before the first write: see [`RowScatter::check`].
-    fn scatter_rows(&self, rows: RowScatter<'_>) -> Result<()>;
+    /// Everything that can be found wrong is found before the first write: see [`Scatter::check`].
+    fn scatter(&self, rows: Scatter<'_>) -> Result<()>;
 }
-/// Rows to gather and add up: see [`Indexing::sum_rows`].
+/// Rows to gather and add up: see [`Indexing::gather_sum`].
 #[derive(Debug)]
-pub struct RowSums<'a> {
+pub struct GatherSum<'a> {
     /// The rows to choose from.
     pub from: View<'a>,
     /// Elements of a row.
@@ -36,14 +36,14 @@ pub struct RowSums<'a> {
     pub to: &'a mut Storage,
 }
 
-impl RowSums<'_> {
+impl GatherSum<'_> {
     /// Checks that all of it lies in memory. For backends.
     ///
     /// # Errors
     /// [`Error::Length`] where it does not, [`Error::Format`] where sums
     /// are not `f32` or `f64`.
     pub fn check(&self) -> Result<()> {
-        let operation = "sum_rows";
+        let operation = "gather_sum";
         check_index(operation, "the memory of the rows", self.from.len(), self.width, self.order)?;
         let needed = self.ends.len().saturating_mul(self.width);
         check_len(operation, "the sums", needed, needed.min(self.to.len()))?;
@@ -62,9 +62,9 @@ impl RowSums<'_> {
     }
 }
 
-/// Rows to write by index: see [`Indexing::scatter_rows`].
+/// Rows to write by index: see [`Indexing::scatter`].
 #[derive(Debug)]
-pub struct RowScatter<'a> {
+pub struct Scatter<'a> {
     /// The rows.
     pub from: View<'a>,
     /// Elements of a row.
@@ -75,13 +75,13 @@ pub struct RowScatter<'a> {
     pub to: &'a mut Storage,
 }
 
-impl RowScatter<'_> {
+impl Scatter<'_> {
     /// Checks that all of it lies in memory. For backends.
     ///
     /// # Errors
     /// [`Error::Length`] or [`Error::Format`] where it does not.
     pub fn check(&self) -> Result<()> {
-        let operation = "scatter_rows";
+        let operation = "scatter";
         check_len(operation, "the rows", self.index.len().saturating_mul(self.width), self.from.len())?;
         check_index(operation, "the target", self.to.len(), self.width, self.index)?;
         if let Some(pair) = self.index.windows(2).find(|pair| pair[0] >= pair[1]) {

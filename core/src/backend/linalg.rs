@@ -13,7 +13,7 @@ pub trait LinearAlgebra: Sealed {
     ///
     /// # Errors
     /// When shapes do not fit, or the formats are not the same throughout.
-    fn matmul(&self, product: MatMul<'_>) -> Result<()>;
+    fn gemm(&self, product: Gemm<'_>) -> Result<()>;
 }
 /// A matrix in row-major order.
 #[derive(Clone, Copy, Debug)]
@@ -31,30 +31,30 @@ pub struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// The matrix at the start of a storage.
+    /// Returns the matrix at the start of a storage.
     pub fn new(storage: &'a Storage, rows: usize, columns: usize) -> Matrix<'a> {
         Matrix { storage, start: 0, rows, columns, transposed: false }
     }
 
-    /// The one that starts at element `start` instead.
+    /// Returns the one that starts at element `start` instead.
     pub fn at(self, start: usize) -> Self {
         Matrix { start, ..self }
     }
 
-    /// Its transpose.
+    /// Returns its transpose.
     pub fn transpose(self) -> Self {
         Matrix { transposed: !self.transposed, ..self }
     }
 
     /// Rows and columns of what is meant.
-    pub fn extents(&self) -> (usize, usize) {
+    pub fn dims(&self) -> (usize, usize) {
         if self.transposed { (self.columns, self.rows) } else { (self.rows, self.columns) }
     }
 }
 
 /// `c = alpha op(a) op(b) + beta d`.
 #[derive(Debug)]
-pub struct MatMul<'a> {
+pub struct Gemm<'a> {
     /// The factor of the product.
     pub alpha: f64,
     /// The left factor, m × k.
@@ -64,7 +64,7 @@ pub struct MatMul<'a> {
     /// The factor of what is added.
     pub beta: f64,
     /// What is added: d, m × n and not transposed. None adds the old result.
-    pub add: Option<Matrix<'a>>,
+    pub c_in: Option<Matrix<'a>>,
     /// What holds the result, m × n, row-major.
     pub c: &'a mut Storage,
     /// Where the result starts.
@@ -74,15 +74,15 @@ pub struct MatMul<'a> {
     pub symmetric: bool,
 }
 
-impl<'a> MatMul<'a> {
+impl<'a> Gemm<'a> {
     /// `c = a b`, at the start of c.
-    pub fn new(a: Matrix<'a>, b: Matrix<'a>, c: &'a mut Storage) -> MatMul<'a> {
-        MatMul { alpha: 1.0, a, b, beta: 0.0, add: None, c, c_start: 0, symmetric: false }
+    pub fn new(a: Matrix<'a>, b: Matrix<'a>, c: &'a mut Storage) -> Gemm<'a> {
+        Gemm { alpha: 1.0, a, b, beta: 0.0, c_in: None, c, c_start: 0, symmetric: false }
     }
 
-    /// What is added, when it is not the old result.
-    pub fn added(&self) -> Option<Matrix<'a>> {
-        self.add.filter(|_| self.beta != 0.0)
+    /// Returns what is added, when it is not the old result.
+    pub fn added_matrix(&self) -> Option<Matrix<'a>> {
+        self.c_in.filter(|_| self.beta != 0.0)
     }
 
     /// m, k and n of the product.
@@ -90,10 +90,10 @@ impl<'a> MatMul<'a> {
     /// # Errors
     /// [`Error::Length`] when the matrices do not fit together or one does not lie within its
     /// storage.
-    pub fn extents(&self) -> Result<(usize, usize, usize)> {
-        let ((m, k), (inner, n)) = (self.a.extents(), self.b.extents());
+    pub fn dims(&self) -> Result<(usize, usize, usize)> {
+        let ((m, k), (inner, n)) = (self.a.dims(), self.b.dims());
         let length = |what: &str, expected, got| {
-            Err(Error::Length { operation: "matmul", what: what.into(), expected, got })
+            Err(Error::Length { operation: "gemm", what: what.into(), expected, got })
         };
         if k != inner {
             return length("the right factor's extent along the product", k, inner);
@@ -101,8 +101,8 @@ impl<'a> MatMul<'a> {
         if self.symmetric && m != n {
             return length("the symmetric result's row", m, n);
         }
-        if let Some(add) = &self.add
-            && (add.extents() != (m, n) || add.transposed)
+        if let Some(add) = &self.c_in
+            && (add.dims() != (m, n) || add.transposed)
         {
             return length("what is added", m.saturating_mul(n), add.rows.saturating_mul(add.columns));
         }
@@ -113,7 +113,7 @@ impl<'a> MatMul<'a> {
         };
         within("the left factor", self.a.start, (m, k), self.a.storage.len())?;
         within("the right factor", self.b.start, (k, n), self.b.storage.len())?;
-        if let Some(add) = &self.add {
+        if let Some(add) = &self.c_in {
             within("what is added", add.start, (m, n), add.storage.len())?;
         }
         within("the result", self.c_start, (m, n), self.c.len())?;
@@ -129,12 +129,12 @@ impl<'a> MatMul<'a> {
         let operands = [
             ("the left factor", Some(self.a)),
             ("the right factor", Some(self.b)),
-            ("what is added", self.added()),
+            ("what is added", self.added_matrix()),
         ];
         for (what, matrix) in operands {
             match matrix.map(|matrix| matrix.storage.format()) {
                 Some(got) if got != expected => {
-                    let (operation, what, expected) = ("matmul", what.into(), expected.to_string());
+                    let (operation, what, expected) = ("gemm", what.into(), expected.to_string());
                     return Err(Error::Format { operation, what, expected, got });
                 }
                 _ => {}

@@ -66,7 +66,7 @@ pub trait PagedMemory: Sealed {
 ///
 /// # Errors
 /// [`Error::Length`] or [`Error::Format`] when it cannot.
-pub fn same_kind(from: &Storage, to: &Storage) -> Result<()> {
+pub fn check_same_layout(from: &Storage, to: &Storage) -> Result<()> {
     let (operation, what) = ("copy", "the source");
     check_len(operation, what, to.len(), from.len())?;
     if from.format() != to.format() {
@@ -80,7 +80,12 @@ pub fn same_kind(from: &Storage, to: &Storage) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Format`] when it is not in blocks, [`Error::Length`] when there are more or fewer of them.
-pub fn fit_blocks(operation: &'static str, storage: &Storage, codes: usize, scales: usize) -> Result<()> {
+pub fn check_block_layout(
+    operation: &'static str,
+    storage: &Storage,
+    codes: usize,
+    scales: usize,
+) -> Result<()> {
     let (format, len) = (storage.format(), storage.len());
     if format.block().is_none() {
         let (what, expected) = ("the storage".to_owned(), "a block format".to_owned());

@@ -46,7 +46,7 @@ pub struct Queued<'p> {
     /// `f64`.
     pub factor: Option<(&'p Storage, usize)>,
     /// In how many of the pass's tensors, one after another, each tensor is taken that has scalars and sums of its own: its
-    /// sums are those of its parts, [folded](crate::sums::fold). Empty where each is one.
+    /// sums are those of its parts, [folded](crate::reduction::tree_reduce). Empty where each is one.
     pub parts: &'p [usize],
 }
 
@@ -89,7 +89,7 @@ pub enum SharedNumbers<'p> {
 }
 
 impl SharedNumbers<'_> {
-    /// Where it is.
+    /// Returns where it is.
     pub fn storage(&self) -> &Storage {
         match self {
             SharedNumbers::Read(storage) => storage,

@@ -23,12 +23,12 @@ pub trait AsyncTransfer: Sealed {
 }
 
 /// A copy that is under way. It has the memory of the host until it is done; dropping it waits for it.
-pub trait Copying: fmt::Debug + Send {
+pub trait AsyncCopy: fmt::Debug + Send {
     /// Waits for the copy and gives the memory back.
     ///
     /// # Errors
     /// When the device fails.
-    fn finish(self: Box<Self>) -> Result<Storage>;
+    fn wait(self: Box<Self>) -> Result<Storage>;
 }
 
 /// Asynchronous copies in both directions, concurrent as far as the device can, for as long as
@@ -40,13 +40,13 @@ pub trait Transfers<'s> {
     ///
     /// # Errors
     /// When a view does not fit, is not the device's, or the device fails.
-    fn fetch(&mut self, from: Vec<View<'s>>, to: Storage) -> Result<Box<dyn Copying>>;
+    fn d2h(&mut self, from: Vec<View<'s>>, to: Storage) -> Result<Box<dyn AsyncCopy>>;
 
     /// Begins to copy to the device: from the start of `from` on, to one view after the other.
     ///
     /// # Errors
-    /// As [`fetch`](Transfers::fetch); when a view cannot be written.
-    fn send(&mut self, from: Storage, to: Vec<View<'s>>) -> Result<Box<dyn Copying>>;
+    /// As [`fetch`](Transfers::d2h); when a view cannot be written.
+    fn h2d(&mut self, from: Storage, to: Vec<View<'s>>) -> Result<Box<dyn AsyncCopy>>;
 }
 
 /// Checks that views are stored as memory is that they are to be copied from or to, and that it is large enough. For

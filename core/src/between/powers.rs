@@ -16,7 +16,8 @@ pub struct PowerOf {
 const MOST: f64 = 16.0;
 
 impl Formulas {
-    /// The powers in all formulas, if a table of the bases' powers up to a number of steps has them; else none.
+    /// Returns the powers in all formulas, if a table of the bases' powers up to a number of steps has them; else
+    /// none.
     pub fn powers(&self, declared: &Declared) -> Option<Vec<PowerOf>> {
         let mut found = Vec::new();
         for graph in self.graphs() {
@@ -29,7 +30,7 @@ impl Formulas {
         Some(found)
     }
 
-    /// Whether a number that is remembered for all parameters together goes up by 1 at most.
+    /// Returns whether a shared scalar increases by 1 at most.
     pub fn counts_steps(&self, name: &str) -> bool {
         let graph = &self.update;
         let Some(&(_, place)) = graph.outputs().iter().find(|(known, _)| *known == name) else { return true };
@@ -40,7 +41,8 @@ impl Formulas {
         goes_up(graph, place, &is_input)
     }
 
-    /// What the counts of powers are made of: the names of numbers that must [count steps](Formulas::counts_steps).
+    /// Returns what the counts of powers are made of: the names of numbers that must [count
+    /// steps](Formulas::counts_steps).
     pub fn counted(&self, declared: &Declared) -> Vec<&'static str> {
         let of = |graph: &NumberGraph, count: u32| {
             let (shared, _) = sum_of(graph, declared, count)?;
@@ -75,7 +77,7 @@ fn sum_of(graph: &NumberGraph, declared: &Declared, count: u32) -> Option<(usize
         _ => None,
     };
     match graph.nodes()[count as usize] {
-        Node::Binary(Binary::Plus, a, b) => {
+        Node::Binary(Binary::Add, a, b) => {
             let Node::Literal(bits) = graph.nodes()[b as usize] else { return None };
             let more = f64::from_bits(bits);
             let small = (0.0..=MOST).contains(&more) && more.fract() == 0.0;
@@ -85,12 +87,12 @@ fn sum_of(graph: &NumberGraph, declared: &Declared, count: u32) -> Option<(usize
     }
 }
 
-/// Whether a node is the input, or one more, whatever a condition chooses.
+/// Returns whether a node is the input, or one more, whatever a condition chooses.
 fn goes_up(graph: &NumberGraph, node: u32, is_input: &impl Fn(u32) -> bool) -> bool {
     let one = Node::Literal(1f64.to_bits());
     match graph.nodes()[node as usize] {
         Node::Select(_, yes, no) => goes_up(graph, yes, is_input) && goes_up(graph, no, is_input),
-        Node::Binary(Binary::Plus, a, b) => is_input(a) && graph.nodes()[b as usize] == one,
+        Node::Binary(Binary::Add, a, b) => is_input(a) && graph.nodes()[b as usize] == one,
         _ => is_input(node),
     }
 }
@@ -109,7 +111,7 @@ mod tests {
             once(groups, at) { let base = 0.5; let other = 0.25; }
             update {
                 a_power_of(other, k);
-                k = N::when(base.pow(k + 2.0), k + 1.0, k);
+                k = N::select_if(base.pow(k + 2.0), k + 1.0, k);
             }
             tensor { let a = other.pow(k); }
         }

@@ -40,7 +40,7 @@ pub enum Units {
 }
 
 impl Units {
-    /// A number in these units.
+    /// Returns a number in these units.
     #[inline(always)]
     pub fn of(self, x: f32) -> f32 {
         match self {
@@ -51,7 +51,7 @@ impl Units {
     }
 }
 
-/// The scale of a block and what its numbers are multiplied by, from the largest of their bits without the
+/// Returns the scale of a block and what its numbers are multiplied by, from the largest of their bits without the
 /// sign.
 #[inline(always)]
 pub fn scale_of(magnitude_bits: u32) -> (f32, Units) {
@@ -64,7 +64,7 @@ pub fn scale_of(magnitude_bits: u32) -> (f32, Units) {
     }
 }
 
-/// The code of zero, which every element of a block of zeros or of a non-finite block has.
+/// Returns the code of zero, which every element of a block of zeros or of a non-finite block has.
 pub const fn zero_code(format: Format) -> u8 {
     match format {
         Format::Q8(Codes::Signed) => 127,
@@ -75,7 +75,7 @@ pub const fn zero_code(format: Format) -> u8 {
     }
 }
 
-/// The code of a number in units of its block's scale.
+/// Returns the code of a number in units of its block's scale.
 #[inline(always)]
 pub fn code_of(format: Format, y: f32) -> u8 {
     match format {
@@ -85,8 +85,8 @@ pub fn code_of(format: Format, y: f32) -> u8 {
         Format::Q8Grid(Codes::Unsigned) => search(&DYNAMIC_UNSIGNED_BORDERS, to_grid(y)),
         Format::Q8Linear(Codes::Signed) => (nearest_integer(y * 127.0) + 128) as u8,
         Format::Q8Linear(Codes::Unsigned) => nearest_integer(y * 255.0).max((y > 0.0) as i32) as u8,
-        Format::Q4(Codes::Signed) => four(&FOUR_BORDERS[0], y),
-        Format::Q4(Codes::Unsigned) => four(&FOUR_BORDERS[1], y),
+        Format::Q4(Codes::Signed) => q4(&FOUR_BORDERS[0], y),
+        Format::Q4(Codes::Unsigned) => q4(&FOUR_BORDERS[1], y),
         Format::Fp8 => fp8_of(y * 448.0),
         Format::F64 | Format::F32 | Format::Bf16 | Format::F16 => {
             unreachable!("{format} stores elements one by one")
@@ -94,7 +94,7 @@ pub fn code_of(format: Format, y: f32) -> u8 {
     }
 }
 
-/// The last code whose border a number has reached, by halving.
+/// Returns the last code whose border a number has reached, by halving.
 #[inline(always)]
 pub fn search(borders: &[f32; 256], y: f32) -> u8 {
     let mut code = 0;
@@ -106,9 +106,9 @@ pub fn search(borders: &[f32; 256], y: f32) -> u8 {
     code as u8
 }
 
-/// The last code whose border a number has reached, by counting: registers do.
+/// Returns the last code whose border a number has reached, by counting: registers do.
 #[inline(always)]
-fn four(borders: &[f32; 16], y: f32) -> u8 {
+fn q4(borders: &[f32; 16], y: f32) -> u8 {
     let mut code = 0;
     for &border in &borders[1..] {
         code += (y >= border) as u32;
@@ -116,7 +116,7 @@ fn four(borders: &[f32; 16], y: f32) -> u8 {
     code as u8
 }
 
-/// The nearest of the 65,536 numbers `2 i / 65535 - 1`, with bitsandbytes' roundings.
+/// Returns the nearest of the 65,536 numbers `2 i / 65535 - 1`, with bitsandbytes' roundings.
 #[inline(always)]
 fn to_grid(y: f32) -> f32 {
     // Half of it, which is exact, times 65,535 and half a step up.
@@ -124,15 +124,15 @@ fn to_grid(y: f32) -> f32 {
     -1.0 + (2 * place) as f32 / 65535.0
 }
 
-/// The nearest integer, ties to even, of a number below 2^22: the adder rounds.
+/// Returns the nearest integer, ties to even, of a number below 2^22: the adder rounds.
 #[inline(always)]
 fn nearest_integer(x: f32) -> i32 {
     const SHIFT: f32 = 12_582_912.0;
     (x + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i32
 }
 
-/// The E4M3 bits nearest to a number of at most 448, ties to even. What rounds beyond the largest number takes that,
-/// and what would round to 0 takes the smallest.
+/// Returns the E4M3 bits nearest to a number of at most 448, ties to even. What rounds beyond the largest number
+/// takes that, and what would round to 0 takes the smallest.
 #[inline(always)]
 fn fp8_of(x: f32) -> u8 {
     let bits = x.to_bits();

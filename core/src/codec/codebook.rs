@@ -79,7 +79,7 @@ const fn linear(signed: bool) -> [f32; 256] {
     book
 }
 
-/// The numbers of E4M3 over the largest, 448. The code with all bits set but the sign is NaN there, and is
+/// Returns the numbers of E4M3 over the largest, 448. The code with all bits set but the sign is NaN there, and is
 /// never chosen.
 const fn fp8() -> [f32; 256] {
     let mut book = [0.0; 256];
@@ -97,7 +97,7 @@ const fn fp8() -> [f32; 256] {
     book
 }
 
-/// The borders of the unsigned dynamic codes: the nearest number's, but 0 is for 0 alone.
+/// Returns the borders of the unsigned dynamic codes: the nearest number's, but 0 is for 0 alone.
 ///
 /// A second moment that becomes 0 while its first moment lives on makes a step of any size.
 const fn unsigned_borders() -> [f32; 256] {
@@ -106,7 +106,7 @@ const fn unsigned_borders() -> [f32; 256] {
     borders
 }
 
-/// The border in front of each code: the first `f32` that is nearer to it than to the one before.
+/// Returns the border in front of each code: the first `f32` that is nearer to it than to the one before.
 const fn borders<const N: usize>(book: &[f32; N]) -> [f32; N] {
     let mut borders = [f32::NEG_INFINITY; N];
     let mut code = 1;
@@ -149,7 +149,7 @@ pub static FOUR_UNSIGNED: [f32; 16] = unsigned_4();
 /// The borders of the 4-bit codes, signed and unsigned.
 pub static FOUR_BORDERS: [[f32; 16]; 2] = [borders(&SIGNED_4), borders(&unsigned_4())];
 
-/// What each code of a block format means, in units of the block's scale.
+/// Returns what each code of a block format means, in units of the block's scale.
 ///
 /// # Panics
 /// When the format is not a block format.

@@ -26,21 +26,22 @@ pub fn philox(counter: [u32; 2], key: u32) -> [u32; 2] {
     [left, right]
 }
 
-/// The random numbers of four elements, of which the first is `4 · quarter`: 16 bits for each, the lower ones first.
+/// Returns the random numbers of four elements, of which the first is `4 · quarter`: 16 bits for each, the lower ones
+/// first.
 #[inline(always)]
 pub fn random_of_four(key: u64, quarter: u64) -> [u32; 2] {
     philox([quarter as u32, (key >> 32) as u32 ^ (quarter >> 32) as u32], key as u32)
 }
 
-/// The 16 random bits of an element.
+/// Returns the 16 random bits of an element.
 #[inline(always)]
 pub fn random(key: u64, element: u64) -> u16 {
     let word = random_of_four(key, element / 4)[(element / 2 % 2) as usize];
     (word >> (16 * (element % 2))) as u16
 }
 
-/// The bfloat16 below or above `x`, the nearer the likelier: `random` is added to the bits that are cut off. NaN and
-/// infinity stay what they are.
+/// Returns the bfloat16 below or above `x`, the nearer the likelier: `random` is added to the bits that are cut off.
+/// NaN and infinity stay what they are.
 #[inline(always)]
 pub fn bf16_from_f32(x: f32, random: u16) -> u16 {
     let bits = x.to_bits();

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 /// let graph = Graph::record::<Descent>();
 /// let mut halved = Derivation::of(&graph);
 /// let half = halved.push(Node::Literal(0.5f64.to_bits()));
-/// let p = halved.push(Node::Binary(Binary::Times, graph.stores()[0], half));
+/// let p = halved.push(Node::Binary(Binary::Mul, graph.stores()[0], half));
 /// let operands = graph.operands().iter().enumerate();
 /// let operands = operands.map(|(k, operand)| (*operand, k as u32, operand.written.then_some(p))).collect();
 /// let halved = halved.finish(operands, vec![]);
@@ -39,12 +39,12 @@ impl Derivation {
         Derivation { nodes: graph.nodes.clone(), places, scalars: graph.scalars.clone() }
     }
 
-    /// The operations so far, each after those that it uses.
+    /// Returns the operations so far, each after those that it uses.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
-    /// The place of an operation, which is added if it is not there yet.
+    /// Returns the place of an operation, which is added if it is not there yet.
     pub fn push(&mut self, node: Node) -> u32 {
         *self.places.entry(node).or_insert_with(|| {
             self.nodes.push(node);
@@ -85,7 +85,7 @@ impl Derivation {
         )
     }
 
-    /// The place of an operation as it is where another one, `new`, stands in place of `old`.
+    /// Returns the place of an operation as it is where another one, `new`, stands in place of `old`.
     ///
     /// ```
     /// # use fallline_core::{Binary, Derivation, Graph, Node, rule};
@@ -97,7 +97,7 @@ impl Derivation {
     /// let &[p, last] = graph.stores() else { panic!("two are written") };
     /// let mut halved = Derivation::of(&graph);
     /// let half = halved.push(Node::Literal(0.5f64.to_bits()));
-    /// let new = halved.push(Node::Binary(Binary::Times, p, half));
+    /// let new = halved.push(Node::Binary(Binary::Mul, p, half));
     /// let last = halved.replace(last, p, new);
     /// let stores = [new, last].map(Some).into_iter().chain([None]);
     /// let operands = graph.operands().iter().zip(stores).enumerate();
@@ -115,8 +115,8 @@ impl Derivation {
         placed[root as usize]
     }
 
-    /// The graph of the operations that lead to what is stored or summed up. Operands that are neither read nor written
-    /// fall away; of the others those that are written come first.
+    /// Returns the graph of the operations that lead to what is stored or summed up. Operands that are neither read
+    /// nor written fall away; of the others those that are written come first.
     pub fn finish(self, operands: Vec<Derived>, sums: Vec<(&'static str, u32)>) -> Graph {
         let stores = operands.iter().filter_map(|(_, _, store)| *store);
         let live = live_from(&self.nodes, stores.chain(sums.iter().map(|(_, place)| *place)));
@@ -152,7 +152,7 @@ impl Derivation {
 }
 
 impl Node {
-    /// The same operation on other places.
+    /// Returns the same operation on other places.
     fn with_inputs(self, at: impl Fn(u32) -> u32) -> Node {
         match self {
             Node::GradScale | Node::Scalar(_) | Node::Operand(_) | Node::Literal(_) => self,

@@ -36,22 +36,22 @@ impl NumberGraph {
         }
     }
 
-    /// The operations, each after those that it uses. Inputs are [`Node::Scalar`].
+    /// Returns the operations, each after those that it uses. Inputs are [`Node::Scalar`].
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
-    /// The inputs' names, by the numbers that [`Node::Scalar`] has.
+    /// Returns the inputs' names, by the numbers that [`Node::Scalar`] has.
     pub fn inputs(&self) -> &[&'static str] {
         &self.inputs
     }
 
-    /// Each output's name, and the place of its node.
+    /// Returns each output's name, and the place of its node.
     pub fn outputs(&self) -> &[(&'static str, u32)] {
         &self.outputs
     }
 
-    /// Which nodes lead to an output.
+    /// Returns which nodes lead to an output.
     pub fn live(&self) -> Vec<bool> {
         live_from(&self.nodes, self.outputs.iter().map(|(_, place)| *place))
     }
@@ -68,13 +68,13 @@ impl NumberGraph {
             let value = match *node {
                 Node::Scalar(i) => inputs[i as usize],
                 Node::Literal(bits) => f64::from_bits(bits),
-                Node::Unary(Unary::Negate, a) => -get(a),
+                Node::Unary(Unary::Neg, a) => -get(a),
                 Node::Unary(Unary::Sqrt, a) => get(a).sqrt(),
                 Node::Unary(Unary::Abs, a) => get(a).abs(),
-                Node::Binary(Binary::Plus, a, b) => get(a) + get(b),
-                Node::Binary(Binary::Minus, a, b) => get(a) - get(b),
-                Node::Binary(Binary::Times, a, b) => get(a) * get(b),
-                Node::Binary(Binary::Over, a, b) => get(a) / get(b),
+                Node::Binary(Binary::Add, a, b) => get(a) + get(b),
+                Node::Binary(Binary::Sub, a, b) => get(a) - get(b),
+                Node::Binary(Binary::Mul, a, b) => get(a) * get(b),
+                Node::Binary(Binary::Div, a, b) => get(a) / get(b),
                 Node::Binary(Binary::Min, a, b) => {
                     if get(a) < get(b) {
                         get(a)

@@ -23,7 +23,7 @@ impl Formula {
         Formula { text: text.into(), binds: Binds::Atom }
     }
 
-    /// The text, in parentheses if it binds less than `least`.
+    /// Returns the text, in parentheses if it binds less than `least`.
     fn within(&self, least: Binds) -> String {
         if self.binds < least { format!("({})", self.text) } else { self.text.clone() }
     }
@@ -138,18 +138,18 @@ impl Printer<'_> {
                 Formula::atom(format!("{}{when}", operand_symbol(operand)))
             }
             Node::Literal(bits) => Formula::atom(format!("{}", f64::from_bits(bits))),
-            Node::Unary(Unary::Negate, a) => {
+            Node::Unary(Unary::Neg, a) => {
                 Formula { text: format!("−{}", get(a).within(Binds::Product)), binds: Binds::Sum }
             }
             Node::Unary(Unary::Sqrt, a) => Formula::atom(format!("√{}", get(a).within(Binds::Atom))),
             Node::Unary(Unary::Abs, a) => Formula::atom(format!("|{}|", get(a).text)),
-            Node::Binary(Binary::Plus, a, b) => binary(a, " + ", b, Binds::Sum, Binds::Sum),
-            Node::Binary(Binary::Minus, a, b) => binary(a, " − ", b, Binds::Sum, Binds::Product),
-            Node::Binary(Binary::Times, a, b) if a == b => {
+            Node::Binary(Binary::Add, a, b) => binary(a, " + ", b, Binds::Sum, Binds::Sum),
+            Node::Binary(Binary::Sub, a, b) => binary(a, " − ", b, Binds::Sum, Binds::Product),
+            Node::Binary(Binary::Mul, a, b) if a == b => {
                 Formula::atom(format!("{}²", get(a).within(Binds::Atom)))
             }
-            Node::Binary(Binary::Times, a, b) => binary(a, "·", b, Binds::Product, Binds::Atom),
-            Node::Binary(Binary::Over, a, b) => binary(a, " / ", b, Binds::Product, Binds::Atom),
+            Node::Binary(Binary::Mul, a, b) => binary(a, "·", b, Binds::Product, Binds::Atom),
+            Node::Binary(Binary::Div, a, b) => binary(a, " / ", b, Binds::Product, Binds::Atom),
             Node::Binary(Binary::Min, a, b) => {
                 Formula::atom(format!("min({}, {})", get(a).text, get(b).text))
             }
@@ -188,7 +188,7 @@ impl Printer<'_> {
         }
     }
 
-    /// The value whose sign this choice is, in the shape that [`Lane::sign`](crate::Lane::sign) gives it.
+    /// Returns the value whose sign this choice is, in the shape that [`Vector::sign`](crate::Vector::sign) gives it.
     fn sign_of(&self, mask: u32, yes: u32, no: u32) -> Option<u32> {
         let at = |place: u32| self.nodes[place as usize];
         let literal = |place: u32, x: f64| at(place) == Node::Literal(x.to_bits());

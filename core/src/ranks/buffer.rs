@@ -44,27 +44,27 @@ impl Buffer {
         self.words.resize((len * bytes).div_ceil(8), 0);
     }
 
-    /// Whether elements of this format can be sent.
+    /// Returns whether elements of this format can be sent.
     pub fn takes(format: Format) -> bool {
         matches!(format, Format::F64 | Format::F32 | Format::Bf16 | Format::F16)
     }
 
-    /// The number of elements.
+    /// Returns the number of elements.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// How the elements are stored.
+    /// Returns how the elements are stored.
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// The elements.
+    /// Returns the elements.
     pub fn slice(&self) -> Slice<'_> {
         let len = self.len;
         match self.format {
@@ -75,7 +75,7 @@ impl Buffer {
         }
     }
 
-    /// The elements, to write.
+    /// Returns the elements, to write.
     pub fn slice_mut(&mut self) -> SliceMut<'_> {
         let len = self.len;
         match self.format {

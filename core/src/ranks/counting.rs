@@ -19,26 +19,26 @@ pub struct Traffic {
 /// Counts the exchanges of another communicator.
 ///
 /// ```
-/// use fallline_core::ranks::{Communicator, Counting, Single};
-/// let counting = Counting::new(std::sync::Arc::new(Single));
+/// use fallline_core::ranks::{Communicator, CountingComm, SelfComm};
+/// let counting = CountingComm::new(std::sync::Arc::new(SelfComm));
 /// counting.barrier()?;
 /// assert_eq!(counting.traffic().exchanges, 1);
 /// # Ok::<(), fallline_core::ranks::RankError>(())
 /// ```
 #[derive(Debug)]
-pub struct Counting {
+pub struct CountingComm {
     inner: Arc<dyn Communicator>,
     exchanges: AtomicU64,
     bytes: AtomicU64,
 }
 
-impl Counting {
+impl CountingComm {
     /// Counts from now on.
-    pub fn new(inner: Arc<dyn Communicator>) -> Counting {
-        Counting { inner, exchanges: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+    pub fn new(inner: Arc<dyn Communicator>) -> CountingComm {
+        CountingComm { inner, exchanges: AtomicU64::new(0), bytes: AtomicU64::new(0) }
     }
 
-    /// What was counted so far.
+    /// Returns what was counted so far.
     pub fn traffic(&self) -> Traffic {
         let [exchanges, bytes] = [&self.exchanges, &self.bytes].map(|count| count.load(Ordering::Relaxed));
         Traffic { exchanges, bytes }
@@ -49,19 +49,19 @@ impl Counting {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// How much of a buffer with a piece for each rank comes from others.
+    /// Returns how much of a buffer with a piece for each rank comes from others.
     fn others(&self, buffer: usize) -> usize {
-        buffer / self.world() * (self.world() - 1)
+        buffer / self.world_size() * (self.world_size() - 1)
     }
 }
 
-impl Communicator for Counting {
+impl Communicator for CountingComm {
     fn rank(&self) -> usize {
         self.inner.rank()
     }
 
-    fn world(&self) -> usize {
-        self.inner.world()
+    fn world_size(&self) -> usize {
+        self.inner.world_size()
     }
 
     fn describe(&self) -> String {
@@ -83,7 +83,7 @@ impl Communicator for Counting {
         self.inner.broadcast(root, bytes)
     }
 
-    fn share(
+    fn all_gather_v(
         &self,
         own: &[&[u8]],
         lengths: &[usize],
@@ -91,7 +91,7 @@ impl Communicator for Counting {
     ) -> Result<(), RankError> {
         let others = lengths.iter().enumerate().filter(|(rank, _)| *rank != self.rank());
         self.count(others.map(|(_, length)| length).sum());
-        self.inner.share(own, lengths, take)
+        self.inner.all_gather_v(own, lengths, take)
     }
 
     fn barrier(&self) -> Result<(), RankError> {

@@ -23,7 +23,7 @@ fn all_reduce_of<T: Element, C: Communicator + ?Sized>(
     values: &mut [T],
     how: Reduction,
 ) -> Result<(), RankError> {
-    let world = ranks.world();
+    let world = ranks.world_size();
     if values.is_empty() || world == 1 {
         return Ok(());
     }
@@ -44,7 +44,7 @@ pub(super) fn reduce_scatter<C: Communicator + ?Sized>(
     how: Reduction,
 ) -> Result<(), RankError> {
     let operation = "reduce_scatter";
-    same_length(operation, "the values", own.len() * ranks.world(), values.len())?;
+    same_length(operation, "the values", own.len() * ranks.world_size(), values.len())?;
     let formats = (values.format(), own.format());
     match (values, own) {
         (Slice::F64(values), SliceMut::F64(own)) => reduce_scatter_of::<f64, C>(ranks, values, own, how),

@@ -7,18 +7,18 @@ use crate::host::{Slice, SliceMut};
 /// The only rank there is: every exchange is a copy, or nothing.
 ///
 /// ```
-/// use fallline_core::ranks::{Communicator, Single};
-/// assert_eq!((Single.rank(), Single.world()), (0, 1));
+/// use fallline_core::ranks::{Communicator, SelfComm};
+/// assert_eq!((SelfComm.rank(), SelfComm.world_size()), (0, 1));
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Single;
+pub struct SelfComm;
 
-impl Communicator for Single {
+impl Communicator for SelfComm {
     fn rank(&self) -> usize {
         0
     }
 
-    fn world(&self) -> usize {
+    fn world_size(&self) -> usize {
         1
     }
 

@@ -6,7 +6,7 @@ use crate::rule;
 
 /// By how much a mean is divided.
 #[derive(Clone, Copy, Debug)]
-pub struct World(pub f64);
+pub struct WorldSize(pub f64);
 
 rule! {
     /// The first rank's values, or a sum as it is stored.
@@ -26,7 +26,7 @@ rule! {
 
 rule! {
     /// The mean of a sum.
-    pub RankMean(h: World, t) {
+    pub RankMean(h: WorldSize, t) {
         let world = h.0;
     }
     element(sum: State) -> (x: Scratch) {

@@ -1,29 +1,29 @@
 //! Ranks that are threads of one process.
 
-use super::{Communicator, RankError, known, piece, same_length, shared_lengths};
+use super::{Communicator, RankError, chunk, known, same_length, shared_lengths};
 use crate::Result;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The ends of as many ranks in this process, in their order: one for each thread. An exchange that is not finished
-/// within `limit` fails on every rank.
+/// Returns the ends of as many ranks in this process, in their order: one for each thread. An exchange that is not
+/// finished within `limit` fails on every rank.
 ///
 /// An end that is dropped is a rank that has ended: whoever waits for it, or will, gets [`RankError::Lost`].
 ///
 /// # Panics
 /// When `world` is 0.
-pub fn threads(world: usize, limit: Duration) -> Vec<ThreadRank> {
+pub fn threads(world: usize, limit: Duration) -> Vec<ThreadComm> {
     assert!(world > 0, "a world has at least one rank");
     let table =
         Table { calls: vec![None; world], posted: 0, taken: 0, gone: vec![false; world], broken: None };
     let meeting = Arc::new(Meeting { table: Mutex::new(table), changed: Condvar::new(), limit });
-    let end = |rank| ThreadRank { rank, world, meeting: Arc::clone(&meeting), messages: Mutex::default() };
+    let end = |rank| ThreadComm { rank, world, meeting: Arc::clone(&meeting), messages: Mutex::default() };
     (0..world).map(end).collect()
 }
 
 /// One thread's end, from [`threads`].
 #[derive(Debug)]
-pub struct ThreadRank {
+pub struct ThreadComm {
     rank: usize,
     world: usize,
     meeting: Arc<Meeting>,
@@ -84,7 +84,7 @@ impl Call {
     }
 }
 
-impl ThreadRank {
+impl ThreadComm {
     /// Puts a call on the table, waits for those of all, and hands them to `take`.
     fn meet(&self, call: Call, take: impl FnOnce(&[Arc<Vec<u8>>])) -> Result<(), RankError> {
         let operation = call.operation;
@@ -188,19 +188,19 @@ impl ThreadRank {
     }
 }
 
-impl Drop for ThreadRank {
+impl Drop for ThreadComm {
     fn drop(&mut self) {
         self.lock().gone[self.rank] = true;
         self.meeting.changed.notify_all();
     }
 }
 
-impl Communicator for ThreadRank {
+impl Communicator for ThreadComm {
     fn rank(&self) -> usize {
         self.rank
     }
 
-    fn world(&self) -> usize {
+    fn world_size(&self) -> usize {
         self.world
     }
 
@@ -211,7 +211,7 @@ impl Communicator for ThreadRank {
     fn all_to_all(&self, send: &[u8], receive: &mut [u8]) -> Result<(), RankError> {
         let operation = "all_to_all";
         same_length(operation, "the receive buffer", send.len(), receive.len())?;
-        let piece = piece(operation, send.len(), self.world)?;
+        let piece = chunk(operation, send.len(), self.world)?;
         let (rank, call) = (self.rank, self.call(operation, 0, send.len(), &[send]));
         self.meet(call, |all| {
             for (from, all) in all.iter().enumerate() {
@@ -242,14 +242,14 @@ impl Communicator for ThreadRank {
         })
     }
 
-    fn share(
+    fn all_gather_v(
         &self,
         own: &[&[u8]],
         lengths: &[usize],
         take: &mut dyn FnMut(usize, &[u8]),
     ) -> Result<(), RankError> {
         shared_lengths(self, own, lengths)?;
-        self.meet(self.call("share", 0, lengths.iter().sum(), own), |all| {
+        self.meet(self.call("all_gather_v", 0, lengths.iter().sum(), own), |all| {
             let others = all.iter().enumerate().filter(|(from, _)| *from != self.rank);
             others.for_each(|(from, bytes)| take(from, bytes));
         })

@@ -36,7 +36,7 @@
 /// follow from the sums of the pass before, which it reads by name: a wrong name does not compile.
 ///
 /// ```
-/// # use fallline_core::{math, rule, Number, Lane};
+/// # use fallline_core::{math, rule, Number, Vector};
 /// # pub struct Clipped { pub lr: f64, pub most: f64 }
 /// rule! {
 ///     /// The pass before: the norm of the gradient.
@@ -52,7 +52,7 @@
 ///             let most = h.most;
 ///         }
 ///         tensor {                          // where the sums are, in f64: the vocabulary of `element`
-///             let step_size = lr * N::lit(1.0).min(most / norm2.sqrt());
+///             let step_size = lr * N::splat(1.0).min(most / norm2.sqrt());
 ///         }
 ///     }
 ///     element(g: Grad) -> (p: Param) { p = p - step_size * g; }
@@ -194,7 +194,7 @@ macro_rules! rule {
 
             #[inline(always)]
             #[allow(unused_variables, unused_mut)]
-            fn element<L: $crate::Lane>(
+            fn element<L: $crate::Vector>(
                 scalars: &Self::Scalars<L>,
                 operands: &mut Self::Operands<L>,
             ) -> Self::Sums<L>

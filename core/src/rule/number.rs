@@ -1,9 +1,9 @@
 //! Numbers between two passes as a rule declares them.
 
-use crate::{Lane, math};
+use crate::{Vector, math};
 
 /// The vocabulary of numbers between passes: that of rules, and powers of a count.
-pub trait Number: Lane {
+pub trait Number: Vector {
     /// `self` to the power of a count, with the bits of [`math::pow`].
     fn pow(self, count: Self) -> Self;
 }
@@ -28,7 +28,7 @@ pub struct ScalarDef {
 pub enum Over {
     /// All tensors of the optimizer.
     All,
-    /// The same, added up one after the other instead of in the order of [`sums::fold`](crate::sums::fold).
+    /// The same, added up one after the other instead of in the order of [`sums::fold`](crate::reduction::tree_reduce).
     InTurn,
     /// Those of the tensor's own group.
     Group,
@@ -76,7 +76,7 @@ impl Declared {
         !(self.reads.is_empty() && self.memory.is_empty() && self.shared.is_empty() && self.totals.is_empty())
     }
 
-    /// Whether the rule says itself how its tensor scalars are found.
+    /// Returns whether the rule says itself how its tensor scalars are found.
     pub const fn is_given(&self) -> bool {
         !(self.once.is_empty() && self.each.is_empty() && self.reads.is_empty() && self.shared.is_empty())
     }

@@ -16,17 +16,17 @@ impl<'f, 'a, H: ?Sized> Groups<'f, 'a, H> {
         Groups { count, get }
     }
 
-    /// The group of a number.
+    /// Returns the group of a number.
     pub fn get(&self, group: usize) -> &'a H {
         (self.get)(group)
     }
 
-    /// How many there are, at least one.
+    /// Returns how many there are, at least one.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// All of them, in order.
+    /// Returns all of them, in order.
     pub fn iter(&self) -> impl Iterator<Item = &'a H> + Clone {
         (0..self.count).map(|group| self.get(group))
     }

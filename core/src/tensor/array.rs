@@ -7,7 +7,7 @@ use ndarray::{ArrayBase, ArrayD, ArrayViewD, ArrayViewMutD, Data, Dimension};
 use std::sync::Arc;
 
 impl Tensor {
-    /// A tensor with the elements and the shape of an array, whatever its layout.
+    /// Creates a tensor with the elements and the shape of an array, whatever its layout.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
@@ -24,7 +24,7 @@ impl Tensor {
         }
     }
 
-    /// The elements as an array of its shape, rounded to `T` if they are stored otherwise.
+    /// Returns the elements as an array of its shape, rounded to `T` if they are stored otherwise.
     ///
     /// # Errors
     /// When the backend cannot read them.
@@ -33,19 +33,18 @@ impl Tensor {
         for<'a> SliceMut<'a>: From<&'a mut [T]>,
     {
         let values = self.to_vec()?;
-        Ok(ArrayD::from_shape_vec(self.shape.extents(), values)
-            .expect("a tensor has the elements of its shape"))
+        Ok(ArrayD::from_shape_vec(self.shape.dims(), values).expect("a tensor has the elements of its shape"))
     }
 
-    /// The elements as an array, if the host can reach them and they are `T`.
+    /// Returns the elements as an array, if the host can reach them and they are `T`.
     pub fn view<T: Element>(&self) -> Option<ArrayViewD<'_, T>> {
-        ArrayViewD::from_shape(self.shape.extents(), self.as_slice()?).ok()
+        ArrayViewD::from_shape(self.shape.dims(), self.as_slice()?).ok()
     }
 
-    /// The elements as a mutable array, if the host can reach them and they are `T`.
+    /// Returns the elements as a mutable array, if the host can reach them and they are `T`.
     pub fn view_mut<T: Element>(&mut self) -> Option<ArrayViewMutD<'_, T>> {
         let Tensor { storage, shape, .. } = self;
         let values = storage.memory_mut().host_mut()?.into_slice()?;
-        ArrayViewMutD::from_shape(shape.extents(), values).ok()
+        ArrayViewMutD::from_shape(shape.dims(), values).ok()
     }
 }

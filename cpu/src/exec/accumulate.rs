@@ -5,7 +5,7 @@ use crate::codec::Coded;
 use crate::isa::Isa;
 use crate::kernels::ComputeType;
 use core::mem::MaybeUninit;
-use fallline_core::sums::ACCUMULATORS;
+use fallline_core::reduction::ACCUMULATORS;
 
 /// The most sums that a rule may have.
 pub(super) const MAX_SUMS: usize = 8;

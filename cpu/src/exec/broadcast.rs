@@ -11,8 +11,8 @@ use crate::isa::Isa;
 use crate::isa::multiversion;
 use crate::kernels::ComputeType;
 use core::mem::MaybeUninit;
-use fallline_core::backend::{MAX_OPERANDS, Repeat};
-use fallline_core::sums::{SEGMENT, STEP};
+use fallline_core::backend::{Broadcast, MAX_OPERANDS};
+use fallline_core::reduction::{SEGMENT, STEP};
 
 /// Elements that are repeated at once where operands are only broadcast: some of them need no scratch, and the others the
 /// same again and again. Steps of a sum, so that sums line up.
@@ -21,7 +21,7 @@ const TILE: usize = 4 * STEP;
 /// A broadcast operand on its way through a rule.
 #[derive(Clone, Copy)]
 pub(super) struct BroadcastOperand<T> {
-    repeat: Repeat,
+    repeat: Broadcast,
     stored: *mut u8,
     bytes: usize,
     /// None where it is stored in the compute type.
@@ -55,9 +55,9 @@ impl<T: Coded> BroadcastOperand<T> {
         })
     }
 
-    /// How many elements there are from `first` on to the end of its row, where rows are long.
+    /// Returns how many elements there are from `first` on to the end of its row, where rows are long.
     fn left(&self, first: usize) -> Option<usize> {
-        let Repeat { run, times } = self.repeat;
+        let Broadcast { inner: run, repeats: times } = self.repeat;
         let row = if run == 1 { times } else { run };
         (row >= STEP).then(|| row - first % row)
     }
@@ -69,7 +69,7 @@ impl<T: Coded> BroadcastOperand<T> {
     /// time.
     #[inline(always)]
     pub(super) unsafe fn materialize(&mut self, first: usize, elements: usize, scratch: *mut T) {
-        let Repeat { run, times } = self.repeat;
+        let Broadcast { inner: run, repeats: times } = self.repeat;
         // One element all along.
         let one = (run == 1).then(|| first / times).filter(|&one| one == (first + elements - 1) / times);
         let there = one.is_some_and(|one| self.filled.is_some_and(|(of, end)| of == one && elements <= end));
@@ -85,7 +85,7 @@ impl<T: Coded> BroadcastOperand<T> {
     /// # Safety
     /// As for `materialize`.
     unsafe fn materialize_anew(&self, first: usize, elements: usize, scratch: *mut T) -> *mut T {
-        let Repeat { run, times } = self.repeat;
+        let Broadcast { inner: run, repeats: times } = self.repeat;
         let (mut row, mut at) = (first / (run * times), first % run);
         // SAFETY: the caller's contract: every index below is that of a stored element.
         let stored = |index: usize| unsafe { self.stored.add(index * self.bytes) };

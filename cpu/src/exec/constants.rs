@@ -11,12 +11,12 @@ pub(super) struct Constants<'a> {
 }
 
 impl Constants<'_> {
-    /// How many sets tensors share.
+    /// Returns how many sets tensors share.
     pub(super) fn count(&self, kernel: &Kernel) -> usize {
         self.shared.len() / (1 + kernel.scalars.len())
     }
 
-    /// What a tensor's row is that there is none of.
+    /// Returns what a tensor's row is that there is none of.
     #[cold]
     pub(super) fn lacks(&self, kernel: &Kernel, row: usize) -> Error {
         let shared = 1 + kernel.scalars.len();

@@ -17,7 +17,7 @@ use crate::quant::BlockCodec;
 use core::mem::MaybeUninit;
 use fallline_core::Format;
 use fallline_core::backend::MAX_OPERANDS;
-use fallline_core::sums::{SEGMENT, STEP};
+use fallline_core::reduction::{SEGMENT, STEP};
 
 /// Elements that are prefetched.
 const PREFETCH_ELEMENTS: usize = 2 * STEP;

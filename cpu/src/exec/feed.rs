@@ -62,7 +62,7 @@ impl Feed {
         self.tables.resize_with(if worth { elements / SMALL + 1 } else { 0 }, Mutex::default);
     }
 
-    /// Whether there is anything to fill.
+    /// Returns whether there is anything to fill.
     pub(super) fn is_worth(&self) -> bool {
         !self.tables.is_empty()
     }
@@ -106,8 +106,8 @@ impl Feed {
         };
         let (mut open, mut elements) = (next(), 0);
         while let Some(tensor) = walk.next()? {
-            if tensor.row >= rows {
-                return Err(scalars.lacks(kernel, tensor.row));
+            if tensor.constant_set >= rows {
+                return Err(scalars.lacks(kernel, tensor.constant_set));
             }
             match &mut open {
                 Some(open) if tensor.elements < SMALL => walk.add(open, tensor),

@@ -7,7 +7,7 @@ use super::state::{FusedKernel, PassState};
 use super::tiling::Chunk;
 use crate::codec::Coded;
 use crate::kernels::{ComputeType, RuleKernel};
-use fallline_core::backend::{MAX_BESIDE, MAX_OPERANDS};
+use fallline_core::backend::{MAX_FUSED, MAX_OPERANDS};
 
 /// Elements that go through all rules of a pass before the next ones, where there are several rules and nothing is
 /// decoded. They are so few that the CPU prefetches the streams of all rules. With 4,096 the streams of one rule wait
@@ -60,13 +60,13 @@ fn run_interleaved<T: ComputeType>(
     stored: &[OperandPtr],
     row: &[T],
 ) -> bool {
-    let mut all: [Option<DirectKernel<T>>; MAX_BESIDE + 1] = [const { None }; MAX_BESIDE + 1];
+    let mut all: [Option<DirectKernel<T>>; MAX_FUSED + 1] = [const { None }; MAX_FUSED + 1];
     let mut places = all.iter_mut();
     for first in [true, false] {
-        for beside in pass.fused.iter().flatten().filter(|beside| beside.first == first) {
+        for fused in pass.fused.iter().flatten().filter(|fused| fused.first == first) {
             let mut own = [OperandPtr::NULL; MAX_OPERANDS];
-            if let Some(own) = operands_of(pass, beside, chunk, stored, &mut own) {
-                let direct = DirectKernel::new(&beside.rule, own, beside.row, chunk.start);
+            if let Some(own) = operands_of(pass, fused, chunk, stored, &mut own) {
+                let direct = DirectKernel::new(&fused.rule, own, fused.row, chunk.start);
                 let (Some(direct), Some(place)) = (direct, places.next()) else { return false };
                 *place = Some(direct);
             }
@@ -94,14 +94,14 @@ fn run_interleaved<T: ComputeType>(
 /// Returns the operands of a fused rule, if the tensor has them all.
 fn operands_of<'o, T>(
     pass: &PassState<'_, T>,
-    beside: &FusedKernel<'_, T>,
+    fused: &FusedKernel<'_, T>,
     chunk: &Chunk,
     stored: &[OperandPtr],
     own: &'o mut [OperandPtr; MAX_OPERANDS],
 ) -> Option<&'o [OperandPtr]> {
     let others = &pass.table.fused_operands[chunk.tensor * pass.fused_count..][..pass.fused_count];
-    let operands = beside.rule.kernel.operands;
-    for ((own, operand), &place) in own.iter_mut().zip(operands).zip(beside.operands) {
+    let operands = fused.rule.kernel.operands;
+    for ((own, operand), &place) in own.iter_mut().zip(operands).zip(fused.operands) {
         let found = match stored.get(place) {
             Some(stored) => *stored,
             None => others[place - stored.len()]?,
@@ -118,10 +118,10 @@ fn run_fused_rules<T: ComputeType + Coded>(
     stored: &[OperandPtr],
     first: bool,
 ) {
-    for beside in pass.fused.iter().flatten().filter(|beside| beside.first == first) {
+    for fused in pass.fused.iter().flatten().filter(|fused| fused.first == first) {
         let mut own = [OperandPtr::NULL; MAX_OPERANDS];
-        if let Some(own) = operands_of(pass, beside, piece, stored, &mut own) {
-            run_rule(pass, &beside.rule, piece, own, beside.row);
+        if let Some(own) = operands_of(pass, fused, piece, stored, &mut own) {
+            run_rule(pass, &fused.rule, piece, own, fused.row);
         }
     }
 }

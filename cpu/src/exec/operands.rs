@@ -1,6 +1,6 @@
 //! The operands of a pass: addresses of memory that was checked.
 
-use fallline_core::backend::{Repeat, View};
+use fallline_core::backend::{Broadcast, View};
 use fallline_core::{Device, Error, Format, Kernel, Operand, Result};
 
 /// An operand's memory, checked.
@@ -13,7 +13,7 @@ pub(super) struct OperandPtr {
     /// The key of the random bits that round it, and where it is also stored.
     pub(super) rounding_key: Option<u64>,
     pub(super) copy: Option<(*mut u8, Format)>,
-    pub(super) repeat: Option<Repeat>,
+    pub(super) repeat: Option<Broadcast>,
 }
 
 impl OperandPtr {
@@ -34,15 +34,15 @@ impl OperandPtr {
             address: core::ptr::with_exposed_provenance_mut(view.address()),
             scales: core::ptr::with_exposed_provenance_mut(view.scales()),
             format,
-            rounding_key: view.noise().filter(|_| format == Format::Bf16),
+            rounding_key: view.rounding_key().filter(|_| format == Format::Bf16),
             copy: view
-                .copy()
+                .cast_copy()
                 .map(|(address, format)| (core::ptr::with_exposed_provenance_mut(address), format)),
-            repeat: view.repeat(),
+            repeat: view.broadcast_of(),
         }
     }
 
-    /// Whether it is rounded stochastically, also stored elsewhere, or broadcast.
+    /// Returns whether it is rounded stochastically, also stored elsewhere, or broadcast.
     pub(super) fn is_special(&self) -> bool {
         self.rounding_key.is_some() || self.copy.is_some() || self.repeat.is_some()
     }
@@ -52,8 +52,8 @@ impl OperandPtr {
         OperandPtr { rounding_key: None, copy: None, ..self }
     }
 
-    /// Whether a view goes on where the first `elements` of this end. (It is looked at where it is: to copy what was just
-    /// written costs more than all of this.)
+    /// Returns whether a view goes on where the first `elements` of this end. (It is looked at where it is: to copy
+    /// what was just written costs more than all of this.)
     #[inline]
     pub(super) fn goes_on(&self, elements: usize, view: &View<'_>) -> bool {
         let format = self.format;
@@ -66,8 +66,8 @@ impl OperandPtr {
             None => true,
         };
         // What is counted, copied or broadcast stays a tensor of its own.
-        let noise = view.noise().is_some() && format == Format::Bf16;
-        let special = noise || view.copy().is_some() || view.repeat().is_some();
+        let noise = view.rounding_key().is_some() && format == Format::Bf16;
+        let special = noise || view.cast_copy().is_some() || view.broadcast_of().is_some();
         format == view.format() && codes && whole() && !special && !self.is_special()
     }
 
@@ -104,7 +104,7 @@ pub(super) fn check(
     }
 }
 
-/// What is wrong with an operand.
+/// Returns what is wrong with an operand.
 #[cold]
 fn misfit(
     device: Device,

@@ -17,7 +17,7 @@ use crate::quant::{Codebook, block_codec};
 #[cfg(target_arch = "x86_64")]
 use crate::vector::PhiloxKeys;
 use fallline_core::backend::MAX_OPERANDS;
-use fallline_core::sums::SEGMENT;
+use fallline_core::reduction::SEGMENT;
 #[cfg(target_arch = "x86_64")]
 use fallline_core::{Format, Role};
 

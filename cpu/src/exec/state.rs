@@ -5,14 +5,14 @@ use super::table::Table;
 use super::tiling::Chunk;
 use crate::isa::Isa;
 use crate::kernels::ComputeType;
-use fallline_core::backend::{Beside, MAX_BESIDE};
-use fallline_core::sums::SEGMENT;
+use fallline_core::backend::{FusedRule, MAX_FUSED, Position};
+use fallline_core::reduction::SEGMENT;
 
 /// Everything that the work on a chunk needs, shared by the threads.
 #[derive(Clone, Copy)]
 pub(super) struct PassState<'a, T: 'static> {
     pub(super) rule: Dispatch<T>,
-    pub(super) fused: [Option<FusedKernel<'a, T>>; MAX_BESIDE],
+    pub(super) fused: [Option<FusedKernel<'a, T>>; MAX_FUSED],
     /// How many operands of a tensor only fused rules have.
     pub(super) fused_count: usize,
     pub(super) isa: Isa,
@@ -56,8 +56,8 @@ pub(super) struct FusedKernel<'a, T: 'static> {
 
 impl<'a, T: ComputeType> FusedKernel<'a, T> {
     /// With its row in the type of the pass; none where it is not linked.
-    pub(super) fn new(beside: &Beside<'a>, row: &'a [T], isa: Isa) -> Option<FusedKernel<'a, T>> {
-        let rule = Dispatch::of(beside.kernel, LinkedRule::of(beside.kernel)?, isa);
-        Some(FusedKernel { rule, operands: beside.operands, row, first: beside.first })
+    pub(super) fn new(fused: &FusedRule<'a>, row: &'a [T], isa: Isa) -> Option<FusedKernel<'a, T>> {
+        let rule = Dispatch::of(fused.kernel, LinkedRule::of(fused.kernel)?, isa);
+        Some(FusedKernel { rule, operands: fused.operands, row, first: fused.position == Position::Prologue })
     }
 }

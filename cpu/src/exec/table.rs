@@ -34,7 +34,7 @@ impl Table {
     ) {
         if merges
             && let Some((elements, row)) = self.tensors.last_mut()
-            && *row == tensor.row
+            && *row == tensor.constant_set
             && self.stored[self.stored.len() - own.len()..]
                 .iter()
                 .zip(own)
@@ -51,7 +51,7 @@ impl Table {
         }
         self.stored.extend(own.iter().flatten().map(OperandPtr::of));
         self.fused_operands.extend(others.iter().map(|view| view.as_ref().map(OperandPtr::of)));
-        self.tensors.push((tensor.elements, tensor.row));
+        self.tensors.push((tensor.elements, tensor.constant_set));
     }
 }
 

@@ -8,10 +8,10 @@ rule! {
     /// AdamW at some step.
     pub AdamWRule(h: (), t) {}
     element(g: Grad) -> (p: Param, m: State, v: State) {
-        let (beta1, beta2) = (L::lit(0.9), L::lit(0.999));
-        m = beta1 * m + L::lit(0.1) * g;
-        v = beta2 * v + L::lit(0.001) * g * g;
-        p = L::lit(0.99999) * p - L::lit(1e-3) * m / (v.sqrt() * L::lit(1.2) + L::lit(1e-8));
+        let (beta1, beta2) = (L::splat(0.9), L::splat(0.999));
+        m = beta1 * m + L::splat(0.1) * g;
+        v = beta2 * v + L::splat(0.001) * g * g;
+        p = L::splat(0.99999) * p - L::splat(1e-3) * m / (v.sqrt() * L::splat(1.2) + L::splat(1e-8));
     }
 }
 
@@ -39,14 +39,14 @@ fn step(cpu: &Cpu, plan: &mut Plan, storages: &mut [Storage], (run, times): (usi
             for (operand, storage) in operands.iter_mut().zip(written) {
                 *operand = Some(View::write(storage));
             }
-            operands[3] = Some(View::read(grad).repeated(run, times));
-            Some(TensorPass { elements, row: 0 })
+            operands[3] = Some(View::read(grad).broadcast(run, times));
+            Some(TensorPass { elements, constant_set: 0 })
         },
-        rows: &[1.0],
+        constants: &[1.0],
         tensor_scalars: &[],
         plan,
         sums: &mut [],
-        beside: &[],
+        fused: &[],
         checked: false,
     };
     cpu.run(pass).unwrap();
@@ -172,22 +172,23 @@ fn operands_of_16_bits_give_the_bits_of_the_reference_in_any_mixture() {
                             for (k, (operand, storage)) in operands.iter_mut().zip(written).enumerate() {
                                 let mut view = View::write(storage);
                                 if chances[k] {
-                                    view =
-                                        view.with_noise(0x0123_4567_89ab_cdef * (3 * round + k as u64 + 1));
+                                    view = view.with_stochastic_rounding(
+                                        0x0123_4567_89ab_cdef * (3 * round + k as u64 + 1),
+                                    );
                                 }
                                 *operand = Some(match copy.take() {
-                                    Some(copy) => view.with_copy(copy),
+                                    Some(copy) => view.with_cast_copy(copy),
                                     None => view,
                                 });
                             }
                             operands[3] = Some(View::read(grad));
-                            Some(TensorPass { elements: len, row: 0 })
+                            Some(TensorPass { elements: len, constant_set: 0 })
                         },
-                        rows: &[1.0],
+                        constants: &[1.0],
                         tensor_scalars: &[],
                         plan: &mut plan,
                         sums: &mut [],
-                        beside: &[],
+                        fused: &[],
                         checked: false,
                     };
                     cpu.run(pass).unwrap();

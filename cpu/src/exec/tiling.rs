@@ -1,11 +1,11 @@
 //! Which thread works on what: a list of chunks over all tensors, kept while shapes stay the same.
 
 use core::ops::Range;
-use fallline_core::sums;
+use fallline_core::reduction;
 
 /// Elements of a chunk: small enough to spread evenly, large enough to hide what a call costs. A multiple
 /// of a segment, so that sums do not depend on it.
-pub(crate) const CHUNK: usize = 4 * sums::SEGMENT;
+pub(crate) const CHUNK: usize = 4 * reduction::SEGMENT;
 
 /// Tasks of consecutive chunks for each thread: enough for one thread to make up for another's delay.
 const TASKS_PER_THREAD: usize = 8;
@@ -18,7 +18,7 @@ pub(crate) struct Chunk {
     pub(crate) elements: usize,
 }
 
-/// The chunks of tensors of these lengths.
+/// Returns the chunks of tensors of these lengths.
 pub(crate) fn chunks(lengths: impl Iterator<Item = usize>) -> impl Iterator<Item = Chunk> {
     lengths.enumerate().flat_map(|(tensor, length)| {
         let starts = (0..length).step_by(CHUNK);
@@ -58,7 +58,7 @@ impl Tiling {
         self.total_elements = 0;
         for &length in &self.lengths {
             self.segments.push(self.total_segments);
-            self.total_segments += sums::segments(length);
+            self.total_segments += reduction::segments(length);
             self.total_elements += length;
         }
         self.list.extend(chunks(self.lengths.iter().copied()));
@@ -88,7 +88,7 @@ mod tests {
             let mut covered = vec![0; lengths.len()];
             for chunk in &chunks.list {
                 assert_eq!(chunk.start, covered[chunk.tensor]);
-                assert_eq!(chunk.start % sums::SEGMENT, 0);
+                assert_eq!(chunk.start % reduction::SEGMENT, 0);
                 covered[chunk.tensor] += chunk.elements;
             }
             assert_eq!(covered, lengths);

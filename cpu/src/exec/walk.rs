@@ -2,7 +2,7 @@
 
 use super::operands::check;
 use super::table::Table;
-use fallline_core::backend::{Beside, MAX_VIEWS, TensorPass, Views};
+use fallline_core::backend::{FusedRule, MAX_VIEWS, TensorPass, Views};
 use fallline_core::{Device, Kernel, Result};
 
 /// Elements below which a tensor is small, and from which on small ones are published together: some 30 µs of work, in which
@@ -13,7 +13,7 @@ pub(super) const SMALL: usize = 32 * 1024;
 pub(super) struct Walk<'w, 'a> {
     pub(super) device: Device,
     kernel: &'static Kernel,
-    beside: &'w [Beside<'w>],
+    fused: &'w [FusedRule<'w>],
     tensors: &'w mut dyn FnMut(&mut Views<'a>) -> Option<TensorPass>,
     /// The operands of the last tensor.
     views: Views<'a>,
@@ -30,14 +30,14 @@ impl<'w, 'a> Walk<'w, 'a> {
     pub(super) fn new(
         device: Device,
         kernel: &'static Kernel,
-        beside: &'w [Beside<'w>],
+        fused: &'w [FusedRule<'w>],
         tensors: &'w mut dyn FnMut(&mut Views<'a>) -> Option<TensorPass>,
     ) -> Walk<'w, 'a> {
-        let last = beside.iter().flat_map(|beside| beside.operands).max();
+        let last = fused.iter().flat_map(|fused| fused.operands).max();
         let fused_count = last.map_or(0, |&last| (last + 1).saturating_sub(kernel.operands.len()));
         let merges = kernel.sums.is_empty() && kernel.tensor_scalars.is_empty();
         let views = [const { None }; MAX_VIEWS];
-        Walk { device, kernel, beside, tensors, views, fused_count, merges, count: 0, small: 0 }
+        Walk { device, kernel, fused, tensors, views, fused_count, merges, count: 0, small: 0 }
     }
 
     /// Returns the next tensor, whose operands are to be added to a table.
@@ -46,9 +46,9 @@ impl<'w, 'a> Walk<'w, 'a> {
     /// What does not fit of its operands.
     #[inline]
     pub(super) fn next(&mut self) -> Result<Option<TensorPass>> {
-        let Walk { device, kernel, beside, tensors, views, .. } = self;
+        let Walk { device, kernel, fused, tensors, views, .. } = self;
         let Some(tensor) = tensors(views) else { return Ok(None) };
-        for Beside { kernel, operands, .. } in beside.iter().filter(|beside| beside.has(views)) {
+        for FusedRule { kernel, operands, .. } in fused.iter().filter(|fused| fused.has(views)) {
             for (operand, &place) in kernel.operands.iter().zip(*operands) {
                 check(*device, kernel, self.count, operand, views[place].as_ref(), tensor.elements)?;
             }

@@ -1,6 +1,6 @@
 //! A product as addresses and strides, once its operands are checked.
 
-use fallline_core::backend::{MatMul, Matrix};
+use fallline_core::backend::{Gemm, Matrix};
 use fallline_core::{Element, Error, Result, codec};
 use half::{bf16, f16};
 
@@ -8,9 +8,9 @@ use half::{bf16, f16};
 pub(super) trait Widen: Copy + Default + PartialEq + Send + Sync + 'static {
     /// What products of it add up in.
     type Sum: Accumulator;
-    /// The number, exactly.
+    /// Returns the number, exactly.
     fn widen(self) -> Self::Sum;
-    /// The nearest element.
+    /// Returns the nearest element.
     fn narrow(sum: Self::Sum) -> Self;
 }
 
@@ -28,7 +28,7 @@ pub(super) trait Accumulator:
     + core::ops::Mul<Output = Self>
     + 'static
 {
-    /// The number nearest to `x`.
+    /// Returns the number nearest to `x`.
     fn from_f64(x: f64) -> Self;
 }
 
@@ -101,9 +101,9 @@ pub(super) struct GemmArgs<F: Widen> {
 unsafe impl<F: Widen> Sync for GemmArgs<F> {}
 
 impl<F: Widen + Element> GemmArgs<F> {
-    /// The product's addresses. Dimensions and formats were checked, and the host reaches all of it.
-    pub(super) fn of(product: &mut MatMul<'_>) -> Result<Self> {
-        let (m, k, n) = product.extents()?;
+    /// Returns the product's addresses. Dimensions and formats were checked, and the host reaches all of it.
+    pub(super) fn of(product: &mut Gemm<'_>) -> Result<Self> {
+        let (m, k, n) = product.dims()?;
         let strides = |matrix: &Matrix<'_>| match matrix.transposed {
             true => (1, matrix.columns),
             false => (matrix.columns, 1),
@@ -113,7 +113,7 @@ impl<F: Widen + Element> GemmArgs<F> {
             GemmOperand { base: base(&product.a)?, lanes: m, lane_stride: a_row, step_stride: a_column };
         let right =
             GemmOperand { base: base(&product.b)?, lanes: n, lane_stride: b_column, step_stride: b_row };
-        let added = product.added().map(|added| base::<F>(&added)).transpose()?;
+        let added = product.added_matrix().map(|added| base::<F>(&added)).transpose()?;
         let start = product.c_start;
         let c = product.c.memory_mut().host_mut().and_then(|c| c.into_slice::<F>()).ok_or_else(lost)?;
         let c = c[start..].as_mut_ptr();
@@ -146,5 +146,5 @@ fn base<T: Element>(matrix: &Matrix<'_>) -> Result<*const T> {
 
 /// For memory that was there when it was checked.
 fn lost() -> Error {
-    Error::Unavailable("matmul: an operand's memory is of another format than it says".into())
+    Error::Unavailable("gemm: an operand's memory is of another format than it says".into())
 }

@@ -7,13 +7,13 @@ use crate::context::ExecContext;
 const STRIP: usize = 64;
 
 /// A number that `matrixmultiply` multiplies.
-pub(super) trait Gemm: Accumulator + Widen<Sum = Self> {
+pub(super) trait FallbackElement: Accumulator + Widen<Sum = Self> {
     /// `c = alpha a b + beta c` by dimensions (m, k, n) and strides (row, column).
     ///
     /// # Safety
     /// The strides describe matrices that are there; nobody else works on c.
     unsafe fn gemm(
-        extents: (usize, usize, usize),
+        dims: (usize, usize, usize),
         alpha: Self,
         a: (*const Self, usize, usize),
         b: (*const Self, usize, usize),
@@ -24,7 +24,7 @@ pub(super) trait Gemm: Accumulator + Widen<Sum = Self> {
 
 macro_rules! gemm {
     ($t:ty, $gemm:path) => {
-        impl Gemm for $t {
+        impl FallbackElement for $t {
             unsafe fn gemm(
                 (m, k, n): (usize, usize, usize),
                 alpha: Self,
@@ -46,7 +46,7 @@ gemm!(f32, matrixmultiply::sgemm);
 gemm!(f64, matrixmultiply::dgemm);
 
 /// The product.
-pub(super) fn product<F: Widen<Sum: Gemm>>(context: ExecContext<'_>, args: &GemmArgs<F>) {
+pub(super) fn product<F: Widen<Sum: FallbackElement>>(context: ExecContext<'_>, args: &GemmArgs<F>) {
     let &GemmArgs { m, n, .. } = args;
     let (left, right) = (Wide::of(&args.left, args.k), Wide::of(&args.right, args.k));
     context.for_each(m.div_ceil(STRIP), args.operations(), |strip| {
@@ -73,7 +73,7 @@ pub(super) fn product<F: Widen<Sum: Gemm>>(context: ExecContext<'_>, args: &Gemm
 ///
 /// # Safety
 /// Nobody else works on these rows.
-unsafe fn rows_of<F: Widen<Sum: Gemm>>(
+unsafe fn rows_of<F: Widen<Sum: FallbackElement>>(
     args: &GemmArgs<F>,
     left: &Wide<F>,
     right: &Wide<F>,
@@ -89,7 +89,7 @@ unsafe fn rows_of<F: Widen<Sum: Gemm>>(
     unsafe {
         let a = (left.base().add(start), left.lane_stride, left.step_stride);
         let b = (right.base(), right.step_stride, right.lane_stride);
-        Gemm::gemm((rows, k, columns), alpha, a, b, zero, (sums.as_mut_ptr(), columns));
+        FallbackElement::gemm((rows, k, columns), alpha, a, b, zero, (sums.as_mut_ptr(), columns));
         for (row, sums) in sums.chunks_exact(columns).enumerate() {
             let at = (first + row) * n;
             for (j, &sum) in sums.iter().enumerate() {

@@ -17,7 +17,7 @@ const WIDTH: usize = 64;
 /// Elements of a part of an outer product, about.
 const PART: usize = 1 << 14;
 
-/// Whether it is such a product.
+/// Returns whether it is such a product.
 pub(super) fn fits<F: Widen>(args: &GemmArgs<F>) -> bool {
     args.k == 1 || (args.k > 0 && (args.m == 1 || args.n == 1))
 }

@@ -22,7 +22,7 @@ pub(super) unsafe trait Microkernel: 'static {
     /// Whether a unit is four bytes and has the bits of its elements as they are stored.
     const IS_COPY: bool;
 
-    /// The unit of two elements along the product; with one element in a unit both are the same.
+    /// Returns the unit of two elements along the product; with one element in a unit both are the same.
     fn join(low: Self::Element, high: Self::Element) -> Self::Unit;
 
     /// Adds the product of two panels to a tile of sums, `MR × NR` and row-major: [`MR`] lanes of the left panel, at

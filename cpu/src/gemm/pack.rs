@@ -34,7 +34,7 @@ impl<K: Microkernel> Packing<K> {
         k.div_ceil(K::ELEMENTS)
     }
 
-    /// How many parts it is packed in.
+    /// Returns how many parts it is packed in.
     pub(super) fn parts(&self) -> usize {
         match self.side.lane_stride {
             1 => Self::units(self.k).div_ceil(STRIP),

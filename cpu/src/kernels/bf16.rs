@@ -85,10 +85,10 @@ unsafe fn bf16<R: Rule, V: VectorPair>(
 {
     // SAFETY: of the whole body, the caller's contract; a pair that is not whole is read and written in `rest`.
     unsafe {
-        let grad_scale = V::lit(f64::from(*scalars));
+        let grad_scale = V::splat(f64::from(*scalars));
         let mut values = R::Scalars::fill(grad_scale);
         for (i, value) in values.as_mut().iter_mut().enumerate() {
-            *value = V::lit(f64::from(*scalars.add(1 + i)));
+            *value = V::splat(f64::from(*scalars.add(1 + i)));
         }
         let count = const { R::OPERANDS.len() };
         let stored = core::slice::from_raw_parts(operands, count);

@@ -4,7 +4,7 @@
 #[cfg(target_arch = "x86_64")]
 use crate::isa::multiversion;
 use crate::vector::{Number, Register, WIDEST};
-use fallline_core::sums::{ACCUMULATORS, QUARTERS, STEP};
+use fallline_core::reduction::{ACCUMULATORS, QUARTERS, STEP};
 use fallline_core::{Array, Literal, Role, Rule, apply};
 
 /// A compiled rule. The arguments:
@@ -36,7 +36,7 @@ multiversion! {
 }
 
 /// The one loop. It loads every operand of a vector of elements, runs the rule and stores what it writes. It adds the
-/// rule's terms to the sums in the order of `fallline_core::sums`.
+/// rule's terms to the sums in the order of `fallline_core::reduction`.
 ///
 /// # Safety
 /// `scalars` holds a whole row; `operands` an address for each operand, valid for reading `count`
@@ -53,11 +53,11 @@ pub(super) unsafe fn elements<R: Rule, V: Register, const BF16: bool>(
     f64: Literal<V>,
 {
     // SAFETY: `scalars` holds the gradient scale first.
-    let grad_scale = V::lit(unsafe { *scalars }.to_f64());
+    let grad_scale = V::splat(unsafe { *scalars }.to_f64());
     let mut values = R::Scalars::fill(grad_scale);
     for (i, value) in values.as_mut().iter_mut().enumerate() {
         // SAFETY: the row holds one number for each scalar after the gradient scale.
-        *value = V::lit(unsafe { *scalars.add(1 + i) }.to_f64());
+        *value = V::splat(unsafe { *scalars.add(1 + i) }.to_f64());
     }
     let mut addresses = R::Operands::fill(Address(core::ptr::null_mut::<V::Number>()));
     for (k, address) in addresses.as_mut().iter_mut().enumerate() {
@@ -126,7 +126,7 @@ where
         unsafe {
             let [a, b, c, d] = QUARTERS.map(|quarter| V::load(from.add(j + quarter)));
             let to = accumulators.add(j);
-            V::load(to).plus(a.plus(b).plus(c.plus(d))).store(to);
+            (V::load(to) + (a + b + (c + d))).store(to);
         }
     }
 }
@@ -149,7 +149,7 @@ impl<R: Rule, V: Register, const BF16: bool> UnrolledRule<R, V, BF16>
 where
     f64: Literal<V>,
 {
-    /// Whether operand `k` is stored as bfloat16.
+    /// Returns whether operand `k` is stored as bfloat16.
     #[inline(always)]
     const fn is_bf16(k: usize) -> bool {
         BF16 && matches!(R::OPERANDS[k].role, Role::Param | Role::Grad)
@@ -237,7 +237,7 @@ where
         terms
     }
 
-    /// The same for fewer than `LANES` elements; the terms of the others mean nothing.
+    /// Returns the same for fewer than `LANES` elements; the terms of the others mean nothing.
     ///
     /// # Safety
     /// `count < LANES` elements from `i` are within every operand; the CPU has the instruction set of `V`.
@@ -285,7 +285,7 @@ where
     /// As for `step`.
     #[inline(always)]
     unsafe fn step_in_registers(&self, i: usize, accumulators: *mut V::Number) {
-        let (mut one, mut other) = (R::Sums::fill([V::lit(0.0); 4]), R::Sums::fill([V::lit(0.0); 4]));
+        let (mut one, mut other) = (R::Sums::fill([V::splat(0.0); 4]), R::Sums::fill([V::splat(0.0); 4]));
         for quarter in 0..QUARTERS.len() {
             // SAFETY: the caller's contract.
             unsafe {
@@ -297,22 +297,18 @@ where
                     // with changes no sum, since accumulators begin with one.
                     let [w, x, y, z] = one.as_ref()[s];
                     one.as_mut()[s] = other.as_ref()[s];
-                    other.as_mut()[s] = [
-                        w.plus(a.as_ref()[s]),
-                        x.plus(b.as_ref()[s]),
-                        y.plus(c.as_ref()[s]),
-                        z.plus(d.as_ref()[s]),
-                    ];
+                    other.as_mut()[s] =
+                        [w + a.as_ref()[s], x + b.as_ref()[s], y + c.as_ref()[s], z + d.as_ref()[s]];
                 }
             }
         }
         for s in 0..R::SUMS.len() {
             for j in 0..4 {
-                let term = one.as_ref()[s][j].plus(other.as_ref()[s][j]);
+                let term = one.as_ref()[s][j] + other.as_ref()[s][j];
                 // SAFETY: the caller's contract.
                 unsafe {
                     let to = accumulators.add(s * ACCUMULATORS + j * V::LANES);
-                    V::load(to).plus(term).store(to);
+                    (V::load(to) + term).store(to);
                 }
             }
         }

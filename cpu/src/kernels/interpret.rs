@@ -9,7 +9,7 @@ use crate::prefetch::prefetch;
 use crate::vector::{Number, Register, WIDEST};
 use core::cell::RefCell;
 use fallline_core::backend::MAX_OPERANDS;
-use fallline_core::sums::{ACCUMULATORS, STEP};
+use fallline_core::reduction::{ACCUMULATORS, STEP};
 use fallline_core::{Binary, Comparison, Literal, Node, Scalar, Unary};
 
 /// As [`ElementKernel`](super::direct::ElementKernel), with the tape that is to be run in front.
@@ -191,24 +191,24 @@ where
         let at = |place: u32| unsafe { S::load(to.add(place as usize)) };
         // SAFETY: as above.
         let scalar = |i: usize| unsafe { S::load(scalars.add(i)) };
-        let truth = |mask: S::Mask| S::select(mask, S::lit(1.0), S::lit(0.0));
+        let truth = |mask: S::Mask| S::select(mask, S::splat(1.0), S::splat(0.0));
         let value = match *node {
             Node::GradScale => scalar(0),
             Node::Scalar(i) => scalar(1 + i as usize),
-            Node::Literal(bits) => S::lit(f64::from_bits(bits)),
-            Node::Unary(Unary::Negate, a) => at(a).negate(),
+            Node::Literal(bits) => S::splat(f64::from_bits(bits)),
+            Node::Unary(Unary::Neg, a) => -at(a),
             Node::Unary(Unary::Sqrt, a) => at(a).sqrt(),
             Node::Unary(Unary::Abs, a) => at(a).abs(),
-            Node::Binary(Binary::Plus, a, b) => at(a).plus(at(b)),
-            Node::Binary(Binary::Minus, a, b) => at(a).minus(at(b)),
-            Node::Binary(Binary::Times, a, b) => at(a).times(at(b)),
-            Node::Binary(Binary::Over, a, b) => at(a).over(at(b)),
+            Node::Binary(Binary::Add, a, b) => at(a) + at(b),
+            Node::Binary(Binary::Sub, a, b) => at(a) - at(b),
+            Node::Binary(Binary::Mul, a, b) => at(a) * at(b),
+            Node::Binary(Binary::Div, a, b) => at(a) / at(b),
             Node::Binary(Binary::Min, a, b) => at(a).min(at(b)),
             Node::Binary(Binary::Max, a, b) => at(a).max(at(b)),
             Node::Compare(Comparison::Lt, a, b) => truth(at(a).lt(at(b))),
             Node::Compare(Comparison::Le, a, b) => truth(at(a).le(at(b))),
             Node::Compare(Comparison::Eq, a, b) => truth(at(a).eq(at(b))),
-            Node::Select(mask, yes, no) => S::when(at(mask), at(yes), at(no)),
+            Node::Select(mask, yes, no) => S::select_if(at(mask), at(yes), at(no)),
             _ => unreachable!("what is uniform has no elements, and rules have no powers"),
         };
         // SAFETY: the caller's contract.
@@ -252,14 +252,14 @@ where
         // it is written.
         unsafe {
             match *step {
-                Step::Unary(Unary::Negate, a, to) => each!(to, [a: a], a.negate()),
+                Step::Unary(Unary::Neg, a, to) => each!(to, [a: a], -a),
                 Step::Unary(Unary::Sqrt, a, to) => each!(to, [a: a], a.sqrt()),
                 Step::Unary(Unary::Abs, a, to) => each!(to, [a: a], a.abs()),
                 Step::Move(a, to) => each!(to, [a: a], a),
-                Step::Binary(Binary::Plus, [a, b], to) => each!(to, [a: a, b: b], a.plus(b)),
-                Step::Binary(Binary::Minus, [a, b], to) => each!(to, [a: a, b: b], a.minus(b)),
-                Step::Binary(Binary::Times, [a, b], to) => each!(to, [a: a, b: b], a.times(b)),
-                Step::Binary(Binary::Over, [a, b], to) => each!(to, [a: a, b: b], a.over(b)),
+                Step::Binary(Binary::Add, [a, b], to) => each!(to, [a: a, b: b], a + b),
+                Step::Binary(Binary::Sub, [a, b], to) => each!(to, [a: a, b: b], a - b),
+                Step::Binary(Binary::Mul, [a, b], to) => each!(to, [a: a, b: b], a * b),
+                Step::Binary(Binary::Div, [a, b], to) => each!(to, [a: a, b: b], a / b),
                 Step::Binary(Binary::Min, [a, b], to) => each!(to, [a: a, b: b], a.min(b)),
                 Step::Binary(Binary::Max, [a, b], to) => each!(to, [a: a, b: b], a.max(b)),
                 Step::Select(Comparison::Lt, [a, b, y, n], to) => {

@@ -46,7 +46,7 @@ const PREFETCH_ELEMENTS: usize = 512;
 #[repr(C, align(64))]
 struct Scratch([[MaybeUninit<[f32; BLOCK]>; 2]; MAX_OPERANDS]);
 
-/// Whether operand `k` is a state.
+/// Returns whether operand `k` is a state.
 const fn state<R: Rule>(k: usize) -> bool {
     matches!(R::OPERANDS[k].role, Role::State)
 }
@@ -88,10 +88,10 @@ unsafe fn quantized<R: Rule, V: QuantVector>(
     // SAFETY: of the whole body, the caller's contract; scratch is written before it is read, block by block.
     unsafe {
         let group = const { REGISTERS * V::LANES };
-        let grad_scale = V::lit(f64::from(*scalars));
+        let grad_scale = V::splat(f64::from(*scalars));
         let mut values = R::Scalars::fill(grad_scale);
         for (i, value) in values.as_mut().iter_mut().enumerate() {
-            *value = V::lit(f64::from(*scalars.add(1 + i)));
+            *value = V::splat(f64::from(*scalars.add(1 + i)));
         }
         let count = const { R::OPERANDS.len() };
         let stored = core::slice::from_raw_parts(operands, count);

@@ -125,7 +125,7 @@ impl<R: Rule> Linked<R> {
     };
 }
 
-/// Whether a rule has a state.
+/// Returns whether a rule has a state.
 #[cfg(target_arch = "x86_64")]
 const fn has_state<R: Rule>() -> bool {
     let mut k = 0;

@@ -144,12 +144,12 @@ impl<'g> Maker<'g> {
         Maker { graph, uniform: Vec::new(), spread: Vec::new(), code: Vec::new() }
     }
 
-    /// The row of the step that comes next.
+    /// Returns the row of the step that comes next.
     fn next(&self) -> Row {
         (self.graph.operands().len() + self.code.len()) as Row
     }
 
-    /// The row of a uniform value.
+    /// Returns the row of a uniform value.
     fn spread(&mut self, place: u32) -> Row {
         let known = self.spread.iter().position(|known| *known == place);
         let index = known.unwrap_or_else(|| {

@@ -119,7 +119,7 @@ impl fmt::Debug for WorkerPool {
 }
 
 impl WorkerPool {
-    /// A pool of `threads`: so many less one are started.
+    /// Creates a pool of `threads`: so many less one are started.
     pub(crate) fn new(threads: usize) -> io::Result<WorkerPool> {
         if threads - 1 > MAX_WORKERS {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("at most {}", MAX_WORKERS + 1)));
@@ -291,7 +291,7 @@ impl Shared {
         }
     }
 
-    /// The word of a pass that is open and not the `last` that the worker was in, or [`SHUTDOWN`].
+    /// Returns the word of a pass that is open and not the `last` that the worker was in, or [`SHUTDOWN`].
     fn next(&self, last: u64) -> u64 {
         let news = |word: u64| word == SHUTDOWN || (word / PASS != last && word & OPEN != 0);
         if let Some(word) = self.spin_until(news) {

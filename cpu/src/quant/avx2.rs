@@ -236,7 +236,7 @@ impl<const BOOK: usize> BlockFormat for Dynamic<BOOK> {
     }
 }
 
-/// The conversions of a format that are faster than the specification's loops.
+/// Returns the conversions of a format that are faster than the specification's loops.
 pub(super) fn simd_codec(format: Format) -> Option<BlockCodec> {
     macro_rules! of {
         ($codebook:literal) => {

@@ -11,7 +11,8 @@ use fallline_core::{Codes, Format};
 /// Numbers that are converted at once.
 const GROUP: usize = 16 * REGISTERS;
 
-/// Whether the machine permutes bytes across registers, and shifts two words as one, beyond what AVX-512 has anywhere.
+/// Returns whether the machine permutes bytes across registers, and shifts two words as one, beyond what AVX-512 has
+/// anywhere.
 pub(crate) fn permutes_bytes() -> bool {
     is_x86_feature_detected!("avx512vbmi") && is_x86_feature_detected!("avx512vbmi2")
 }
@@ -151,7 +152,7 @@ unsafe fn decode_group(codebook: &Codebook, codes: *const u8, scale: __m512) -> 
     }
 }
 
-/// The largest magnitudes' bits in 16 columns.
+/// Returns the largest magnitudes' bits in 16 columns.
 ///
 /// # Safety
 /// The CPU has AVX-512.
@@ -291,7 +292,7 @@ impl<const BOOK: usize> BlockFormat for Dynamic<BOOK> {
     }
 }
 
-/// The conversions of a format that are faster than the specification's loops.
+/// Returns the conversions of a format that are faster than the specification's loops.
 pub(super) fn simd_codec(format: Format) -> Option<BlockCodec> {
     macro_rules! of {
         ($codebook:literal) => {

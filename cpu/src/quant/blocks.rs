@@ -47,8 +47,8 @@ impl QuantParams {
 }
 
 impl BlockCodec {
-    /// The scale of a block of `count` numbers. `params` becomes what encodes it. (Not returned: what is written in
-    /// parts cannot be read as a whole soon after.)
+    /// Returns the scale of a block of `count` numbers. `params` becomes what encodes it. (Not returned: what is
+    /// written in parts cannot be read as a whole soon after.)
     ///
     /// # Safety
     /// `numbers` holds them.
@@ -77,7 +77,7 @@ impl BlockCodec {
     }
 }
 
-/// The largest magnitude's bits, of a block with negative numbers that should have none.
+/// Returns the largest magnitude's bits, of a block with negative numbers that should have none.
 ///
 /// # Safety
 /// `numbers` holds `count`.

@@ -11,7 +11,7 @@ const GROUP: usize = 32;
 /// The 4-bit codes of one kind.
 struct Q4Codes<const SIGNED: bool>;
 
-/// The codes of eight numbers in units of their scale.
+/// Returns the codes of eight numbers in units of their scale.
 ///
 /// # Safety
 /// The CPU has AVX2 and FMA.
@@ -104,7 +104,7 @@ impl<const SIGNED: bool> BlockFormat for Q4Codes<SIGNED> {
     }
 }
 
-/// The conversions of a 4-bit format.
+/// Returns the conversions of a 4-bit format.
 pub(super) fn simd_codec(codes: Codes) -> BlockCodec {
     match codes {
         Codes::Signed => compiled!(Q4Codes<true>, "avx2,fma,f16c"),

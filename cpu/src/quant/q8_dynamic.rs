@@ -180,7 +180,7 @@ const fn pieces(signed: bool, grid: bool) -> CodebookPieces {
     pieces
 }
 
-/// The whole `h` right below the first of the grid's numbers that reaches a border above zero.
+/// Returns the whole `h` right below the first of the grid's numbers that reaches a border above zero.
 const fn below(border: f32) -> f32 {
     first_place(border) as f32
 }

@@ -97,7 +97,7 @@ impl Grid {
     }
 }
 
-/// The place, counted from the middle, of the first of the grid's numbers that reaches a border above zero.
+/// Returns the place, counted from the middle, of the first of the grid's numbers that reaches a border above zero.
 pub(super) const fn first_place(border: f32) -> usize {
     let (mut low, mut high) = (0, 32768);
     while low < high {
@@ -112,7 +112,7 @@ pub(super) const fn first_place(border: f32) -> usize {
     low
 }
 
-/// The places of 16 numbers: the nearest ones, with bitsandbytes' roundings.
+/// Returns the places of 16 numbers: the nearest ones, with bitsandbytes' roundings.
 ///
 /// # Safety
 /// `numbers` holds 16; the CPU has AVX-512.
@@ -190,7 +190,7 @@ unsafe fn count(code: __m512i, behind: __mmask64) -> __m512i {
     unsafe { _mm512_mask_sub_epi8(code, behind, code, _mm512_set1_epi8(-1)) }
 }
 
-/// The places of a group: their lower bytes, and their upper ones.
+/// Returns the places of a group: their lower bytes, and their upper ones.
 ///
 /// # Safety
 /// `numbers` holds 64; the CPU has AVX-512 with VBMI.

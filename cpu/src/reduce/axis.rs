@@ -5,11 +5,11 @@ use crate::context::ExecContext;
 use crate::isa::{Isa, multiversion};
 use crate::workspace::address;
 use core::ops::{Add, Mul, Range};
-use fallline_core::backend::AxisSums;
+use fallline_core::backend::AxisReduction;
 use fallline_core::{Error, Format, Result};
 
-pub(super) const STRIP: usize = AxisSums::STRIP;
-pub(super) const ACCUMULATORS: usize = AxisSums::ACCUMULATORS;
+pub(super) const STRIP: usize = AxisReduction::STRIP;
+pub(super) const ACCUMULATORS: usize = AxisReduction::ACCUMULATORS;
 /// Columns whose sums are kept while the rows of a strip are processed. They stay in L1, and the stretches of a row
 /// are longer than a page, which the CPU does not prefetch across.
 const COLUMNS: usize = 2048;
@@ -27,11 +27,14 @@ pub(super) trait Term: Copy + Default + Add<Output = Self> + Mul<Output = Self> 
 impl Term for f32 {}
 impl Term for f64 {}
 
-/// See [`Reductions::sum_axis`](fallline_core::backend::Reductions::sum_axis).
-pub(crate) fn sum(context: ExecContext<'_>, sums: AxisSums<'_>) -> Result<()> {
+/// See [`Reductions::reduce_axis`](fallline_core::backend::Reductions::reduce_axis).
+pub(crate) fn sum(context: ExecContext<'_>, sums: AxisReduction<'_>) -> Result<()> {
     sums.check()?;
-    let unreachable =
-        |what: &str| Error::Unreachable { operation: "sum_axis", what: what.into(), device: context.device };
+    let unreachable = |what: &str| Error::Unreachable {
+        operation: "reduce_axis",
+        what: what.into(),
+        device: context.device,
+    };
     if !sums.from.on_host() {
         return Err(unreachable("what is added up"));
     }
@@ -44,8 +47,8 @@ pub(crate) fn sum(context: ExecContext<'_>, sums: AxisSums<'_>) -> Result<()> {
     }
 }
 
-fn run<T: Term>(context: ExecContext<'_>, sums: AxisSums<'_>) -> Result<()> {
-    let AxisSums { from, squares, outer, count, inner, to } = sums;
+fn run<T: Term>(context: ExecContext<'_>, sums: AxisReduction<'_>) -> Result<()> {
+    let AxisReduction { from, squares, outer, count, inner, to } = sums;
     if outer == 0 || inner == 0 {
         return Ok(());
     }
@@ -63,7 +66,7 @@ fn run<T: Term>(context: ExecContext<'_>, sums: AxisSums<'_>) -> Result<()> {
     along(context, from, squares, (outer, count, inner), to)
 }
 
-/// The sums of what is in memory, as [`AxisSums`] has them.
+/// The sums of what is in memory, as [`AxisReduction`] has them.
 pub(super) fn along<T: Term>(
     context: ExecContext<'_>,
     from: &[T],
@@ -225,7 +228,7 @@ impl<T: Term> Axis<'_, T> {
         }
     }
 
-    /// The columns of whole matrices of a few elements.
+    /// Returns the columns of whole matrices of a few elements.
     #[inline(always)]
     fn tiny(&self, matrices: Range<usize>, term: impl Fn(T) -> T + Copy) {
         let &Axis { from, count, inner, .. } = self;

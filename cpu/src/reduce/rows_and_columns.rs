@@ -5,7 +5,7 @@ use crate::context::ExecContext;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{Isa, multiversion};
 use crate::workspace::address;
-use fallline_core::backend::MatrixSums;
+use fallline_core::backend::MatrixReduction;
 use fallline_core::{Error, Format, Result};
 
 /// Rows of fewer elements fill too few accumulators. Their sums and those of columns are computed one after the
@@ -15,11 +15,11 @@ const SHORT: usize = 4 * ACCUMULATORS;
 /// loaded and stored once for both. Shorter rows are read faster one after the other.
 const LONG: usize = 16 << 10;
 
-/// See [`Reductions::sum_matrices`](fallline_core::backend::Reductions::sum_matrices).
-pub(crate) fn sum(context: ExecContext<'_>, mut sums: MatrixSums<'_>) -> Result<()> {
+/// See [`Reductions::reduce_rows_and_columns`](fallline_core::backend::Reductions::reduce_rows_and_columns).
+pub(crate) fn sum(context: ExecContext<'_>, mut sums: MatrixReduction<'_>) -> Result<()> {
     sums.check()?;
     let unreachable = |what: &str| Error::Unreachable {
-        operation: "sum_matrices",
+        operation: "reduce_rows_and_columns",
         what: what.into(),
         device: context.device,
     };
@@ -41,8 +41,8 @@ pub(crate) fn sum(context: ExecContext<'_>, mut sums: MatrixSums<'_>) -> Result<
     }
 }
 
-fn run<T: Term>(context: ExecContext<'_>, sums: MatrixSums<'_>) -> Result<()> {
-    let MatrixSums { from, squares, matrices, rows, columns, by_row, by_column } = sums;
+fn run<T: Term>(context: ExecContext<'_>, sums: MatrixReduction<'_>) -> Result<()> {
+    let MatrixReduction { from, squares, matrices, rows, columns, by_row, by_column } = sums;
     // SAFETY: views and storages that were checked hold as many elements of this type, on the host. Their addresses
     // have exposed provenance, and the view's memory is borrowed for reading only. None is empty, or there would be
     // no strips.

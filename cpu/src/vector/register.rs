@@ -2,7 +2,7 @@
 //!
 //! Each is a thin newtype with one line an operation; everything above it is generic.
 
-use fallline_core::{Lane, Literal, Scalar, codec};
+use fallline_core::{Literal, Scalar, Vector, codec};
 
 /// The type in which a kernel calculates.
 pub(crate) trait Number: bytemuck::Pod + Send + Sync + Default {
@@ -42,7 +42,7 @@ pub(crate) const WIDEST: usize = 16;
 ///
 /// Registers of an instruction set that the target does not guarantee may only be used below a function with its
 /// `target_feature`. Everything here is inlined into it.
-pub(crate) trait Register: Lane
+pub(crate) trait Register: Vector
 where
     f64: Literal<Self>,
 {
@@ -149,10 +149,10 @@ scalar_register!(f64);
 macro_rules! register {
     (
         $(#[$meta:meta])* $name:ident($raw:ty) of $lanes:literal $number:ty, mask $mask:ty;
-        lit($x:ident) $lit:expr;
-        ($a:ident, $b:ident) plus $plus:expr; minus $minus:expr; times $times:expr; over $over:expr;
+        splat($x:ident) $lit:expr;
+        ($a:ident, $b:ident) add $plus:expr; sub $minus:expr; mul $times:expr; div $over:expr;
         min $min:expr; max $max:expr; lt $lt:expr; le $le:expr; eq $eq:expr;
-        negate $negate:expr; sqrt $sqrt:expr; abs $abs:expr;
+        neg $negate:expr; sqrt $sqrt:expr; abs $abs:expr;
         select($m:ident) $select:expr;
         memory($p:ident) load $load:expr; store $store:expr;
         $(first($count:ident) load $load_first:expr; store $store_first:expr;)?
@@ -171,13 +171,13 @@ macro_rules! register {
         impl fallline_core::Arithmetic for $name {
             type Mask = $mask;
             #[inline(always)]
-            fn lit($x: f64) -> Self {
+            fn splat($x: f64) -> Self {
                 let $x = $x as $number;
                 $name(unsafe { $lit })
             }
-            register!(@binary $name, $a, $b, plus $plus, minus $minus, times $times, over $over, min $min, max $max);
+            register!(@binary $name, $a, $b, add $plus, sub $minus, mul $times, div $over, min $min, max $max);
             register!(@compare $mask, $a, $b, lt $lt, le $le, eq $eq);
-            register!(@unary $name, $a, negate $negate, sqrt $sqrt, abs $abs);
+            register!(@unary $name, $a, neg $negate, sqrt $sqrt, abs $abs);
             #[inline(always)]
             fn select($m: $mask, yes: Self, no: Self) -> Self {
                 let ($a, $b) = (yes.0, no.0);

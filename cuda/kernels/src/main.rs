@@ -1,10 +1,10 @@
 //! What NVIDIA's assembler makes of the kernels that fallline prints.
 //!
-//! `fallline-cuda-kernels --tools DIR [--ptx DIR] [--check]` prints the element-wise kernel of every rule of
-//! every registered algorithm, and the other kernels of the CUDA backend; assembles each for four
-//! architectures; and writes what it finds to `docs/cuda-kernels.md`. It fails where a kernel spills, moves
-//! less than 128 bits at a time on its straight way, uses generic accesses or too many registers. With
-//! `--check` it writes nothing and fails where the page is not what it would write. `--ptx` keeps the texts.
+//! `fallline-cuda-kernels --tools DIR [--ptx DIR] [--check]` prints the element-wise kernel of every rule of every
+//! registered algorithm, and the other kernels of the CUDA backend. It assembles each for four architectures, and
+//! writes what it finds to `docs/cuda-kernels.md`. It fails where a kernel spills, moves less than 128 bits at a time
+//! on its fast path, uses generic accesses or too many registers. With `--check` it writes nothing and fails where
+//! the page is not what it would write. `--ptx` keeps the texts.
 //!
 //! `cuda/install-ptxas DIR` fetches the tools. No GPU is needed.
 

@@ -38,7 +38,7 @@ reads values that lie apart, and one side of `symmetrize` does. Column sums, sho
 |---|---|---|---|
 ";
 
-/// The page.
+/// Returns the page.
 pub fn text(kernels: &[Printed], found: &[Found]) -> String {
     let mut text = String::from(HEAD);
     text += "\n## Rules\n\n";
@@ -81,7 +81,7 @@ pub fn text(kernels: &[Printed], found: &[Found]) -> String {
     text
 }
 
-/// What is wrong with the kernels.
+/// Returns what is wrong with the kernels.
 pub fn problems(kernels: &[Printed], found: &[Found]) -> Vec<String> {
     let mut problems = Vec::new();
     for (kernel, found) in kernels.iter().zip(found) {

@@ -21,8 +21,9 @@ pub struct Printed {
     pub texts: Vec<Ptx>,
     /// What an element-wise kernel should be like.
     pub element: Option<Wanted>,
-    /// Whether another kernel moves 128 bits at a time. (The fold reads numbers that lie apart, mirroring has one side that
-    /// does, numbers between passes are a few for each tensor, and columns, short rows and rows by index are added up a number a lane.)
+    /// Whether another kernel moves 128 bits at a time. The final reduction reads scattered numbers, and symmetrizing
+    /// has one side that does. Numbers between passes are a few for each tensor. Columns, short rows and rows by
+    /// index are added up a number a lane.
     pub wide: bool,
     /// The architectures that it is assembled for, by compute capability.
     pub architectures: &'static [u32],
@@ -74,7 +75,7 @@ const CHOICES: [Choice; 7] = [
     Choice::new("bf16, states f32", Compute::F32, |o| model_in(o, Format::Bf16).into()),
     Choice::new("f16, states f32", Compute::F32, |o| model_in(o, Format::F16).into()),
     Choice::for_one("f32, states q8", |o| states_in(o, Q8).into()),
-    Choice::for_one("bf16, stochastic", |o| Stored { chance: true, ..states_in(o, Format::Bf16).into() }),
+    Choice::for_one("bf16, stochastic", |o| Stored { stochastic: true, ..states_in(o, Format::Bf16).into() }),
     Choice::for_one("f32 and a bf16 copy", beside_master),
 ];
 
@@ -103,7 +104,7 @@ fn model_in(operand: &Operand, format: Format) -> Format {
     if matches!(operand.role, Role::State | Role::Scratch) { Format::F32 } else { format }
 }
 
-/// All kernels: those of the rules by name, then the others.
+/// Returns all kernels: those of the rules by name, then the others.
 pub fn kernels() -> Vec<Printed> {
     let mut all = Vec::new();
     let rules = rules();
@@ -124,7 +125,7 @@ pub fn kernels() -> Vec<Printed> {
         let architectures = &ARCHITECTURES;
         all.push(Printed { name: name.into(), formats: "", texts, element: None, wide, architectures });
     };
-    other("final reduction of sums", &|target| ptx::fold_kernel("fold_sums", target));
+    other("final reduction of sums", &|target| ptx::final_reduce_kernel("fold_sums", target));
     for compute in [Compute::F32, Compute::F64] {
         other(&format!("scale of gradients, {compute}"), &|target| {
             ptx::scale_kernel("scale_rows", compute, target)
@@ -148,7 +149,9 @@ pub fn kernels() -> Vec<Printed> {
         }
     }
     for bytes in [2, 4, 8] {
-        other(&format!("symmetrize, {bytes} bytes"), &|target| ptx::mirror_kernel("mirror", bytes, target));
+        other(&format!("symmetrize, {bytes} bytes"), &|target| {
+            ptx::symmetrize_kernel("mirror", bytes, target)
+        });
     }
     for (ty, name) in [(Type::F32, "f32"), (Type::F64, "f64")] {
         for (squares, of) in [(false, ""), (true, "squared ")] {
@@ -216,10 +219,10 @@ fn element(name: &str, graph: &Graph, choice: &Choice) -> Printed {
 }
 
 /// The most registers that a rule in single precision without sums may need. With 72 an architecture of 64K registers
-/// has 28 warps under way, more than enough for the latency of memory with 4 to 8 accesses of 128 bits each.
+/// has 28 resident warps. With 4 to 8 accesses of 128 bits each that is more than enough for the latency of memory.
 const MOST_REGISTERS: u32 = 72;
 
-/// The rules that the registered algorithms choose for any setting of their options, by name.
+/// Returns the rules that the registered algorithms choose for any setting of their options, by name.
 fn rules() -> BTreeMap<&'static str, &'static Kernel> {
     let mut rules = BTreeMap::new();
     for entry in ENTRIES {

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 /// What a disassembly says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sass {
-    /// Instructions of one turn of the loop on its straight way: the shortest way round through its 128-bit
+    /// Instructions of one iteration of the loop on its fast path. That is the shortest path through its 128-bit
     /// loads, without the slow paths that division and square root call for denormal numbers.
     pub turn: usize,
     /// 128-bit loads of device memory on that way.
@@ -73,7 +73,7 @@ impl Code {
         code
     }
 
-    /// Where the warp can be after instruction `i`, when no slow path is taken.
+    /// Returns where the warp can be after instruction `i`, when no slow path is taken.
     fn next(&self, i: usize) -> Vec<usize> {
         let instruction = &self.instructions[i];
         let mut next = Vec::new();
@@ -95,7 +95,7 @@ impl Code {
         next
     }
 
-    /// The shortest way from the first 128-bit load back to itself, or nothing.
+    /// Returns the shortest way from the first 128-bit load back to itself, or nothing.
     fn turn(&self) -> Vec<usize> {
         let Some(start) = self.instructions.iter().position(|i| i.opcode.starts_with("LDG.E.128")) else {
             return Vec::new();

@@ -27,7 +27,7 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// The tools in a folder.
+    /// Returns the tools in a folder.
     pub fn at(dir: &Path) -> Result<Tools> {
         for tool in ["ptxas", "nvdisasm"] {
             if !dir.join(tool).exists() {
@@ -73,7 +73,7 @@ impl Tools {
         Ok(found)
     }
 
-    /// What `ptxas -v` says and, for the counted architecture, the instructions.
+    /// Returns what `ptxas -v` says and, for the counted architecture, the instructions.
     fn assemble(&self, ptx: &Ptx, major: u32) -> Result<(String, String)> {
         let mut hasher = DefaultHasher::new();
         (&ptx.text, major).hash(&mut hasher);
@@ -100,7 +100,7 @@ impl Tools {
         Ok((usage, sass))
     }
 
-    /// What a command prints, on both ways.
+    /// Returns what a command prints, on both ways.
     fn output(&self, entry: &str, mut command: Command) -> Result<String> {
         let output = command.output()?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -112,7 +112,7 @@ impl Tools {
     }
 }
 
-/// The number in front of `words`, as in `Used 67 registers`.
+/// Returns the number in front of `words`, as in `Used 67 registers`.
 fn number_before(text: &str, words: &str) -> Option<u32> {
     let before = &text[..text.find(words)?];
     before.rsplit(|c: char| !c.is_ascii_digit()).next()?.parse().ok()

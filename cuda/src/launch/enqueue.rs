@@ -11,7 +11,7 @@ use cudarc::driver::{CudaStream, PushKernelArg};
 use fallline_core::Kernel;
 use std::sync::Arc;
 
-/// Bytes of managed memory that are brought to the device at a time.
+/// Bytes of managed memory that are prefetched to the device at a time.
 const PREFETCHED: usize = 64 << 20;
 
 /// Chunks that are launched together.
@@ -66,30 +66,30 @@ impl CudaPlan {
                 slice.prefetch(&stream)?;
             }
             if let Some(next) = slices.get(i + 1) {
-                // Beside the computation.
+                // Overlapped with the computation.
                 next.prefetch(&state.ctx.copies)?;
             }
             let (chunks, count) = (chunks_at + 16 * slice.chunks.start as u64, slice.chunks.len() as u32);
             let mut call = stream.launch_builder(function);
             call.arg(&tables).arg(&chunks).arg(&rows).arg(&partials).arg(&count);
             let keys = rows + self.keys_at.unwrap_or(0);
-            if launch.stored.iter().any(|stored| stored.chance) {
+            if launch.stored.iter().any(|stored| stored.stochastic) {
                 call.arg(&keys);
             }
             if let Some(skip) = &skip {
                 call.arg(skip);
             }
             state.ctx.running(kernel.name);
-            // SAFETY: the arguments are those of the kernel's interface; the tables describe memory that the
-            // pass's views borrow, and what they own is freed in the order of the stream.
+            // SAFETY: the arguments are those of the kernel's interface. The tables describe memory that the pass's
+            // views borrow, and what they own is freed in the order of the stream.
             unsafe { call.launch(grid_of(slice.chunks.len())) }.map_err(Failure::at("launching a kernel"))?;
             *launched = true;
         }
         Ok(())
     }
 
-    /// What is launched at a time: all chunks that are stored alike, or, where some of it is in managed memory, as much
-    /// of them as is brought to the device while the slice before is worked on.
+    /// Returns what is launched at a time: all chunks that are stored alike. Where some of it is in managed memory,
+    /// as much of them as is prefetched to the device while the slice before is processed.
     fn slices(&self, state: &mut State, kernel: &Kernel) -> Vec<LaunchSlice> {
         let whole = |launch: &Launch| launch.first..launch.first + launch.count;
         let with_work = self.launches.iter().filter(|launch| launch.count > 0).map(whole);

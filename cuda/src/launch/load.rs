@@ -39,7 +39,7 @@ impl CudaPlan {
         Ok(LoadedRule { functions, numbers, scale, at: [tables, rows, partials] })
     }
 
-    /// The kernel of each launch.
+    /// Returns the kernel of each launch.
     pub(super) fn functions(
         &self,
         state: &mut State,
@@ -52,7 +52,7 @@ impl CudaPlan {
         self.launches.iter().map(of).collect()
     }
 
-    /// The kernel that multiplies the gradient's factor, if one on the device does.
+    /// Returns the kernel that multiplies the gradient's factor, if one on the device does.
     pub(super) fn scale(&self, state: &mut State, compute: Compute) -> DriverResult<Option<CudaFunction>> {
         let scale = LibraryKernel::ScaleRows(compute);
         self.scaling.map(|_| state.kernels.library(&state.ctx, scale)).transpose()
@@ -63,7 +63,7 @@ impl CudaPlan {
         kernel.between.declared.may_skip && self.numbers.launches()
     }
 
-    /// The kernel that folds the rule's sums, and memory for them, if it has any.
+    /// Returns the kernel that folds the rule's sums, and memory for them, if it has any.
     pub(super) fn load_reduction(
         &mut self,
         state: &mut State,

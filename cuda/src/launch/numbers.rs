@@ -54,12 +54,12 @@ struct Powers {
 /// Sums that a queued pass has left on the device: where they are, of how many tensors, and how many of each.
 pub(super) type Kept = (u64, usize, usize);
 
-/// Whether a rule has numbers that follow from sums or from what is remembered.
+/// Returns whether a rule has numbers that follow from sums or from what is remembered.
 pub(crate) fn depend(kernel: &Kernel) -> bool {
     kernel.between.declared.depends()
 }
 
-/// Whether the device can compute them.
+/// Returns whether the device can compute them.
 pub(crate) fn can_compute(kernel: &Kernel) -> bool {
     !depend(kernel) || kernel.between.record().powers(&kernel.between.declared).is_some()
 }
@@ -207,7 +207,7 @@ impl Numbers {
         self.function(state, kernel, compute)
     }
 
-    /// The kernel, if there is something to launch.
+    /// Returns the kernel, if there is something to launch.
     pub(crate) fn function(
         &self,
         state: &mut State,
@@ -225,7 +225,7 @@ impl Numbers {
         self.call = None;
     }
 
-    /// The same in a step that is captured, in which nothing is allocated. None where something is missing.
+    /// Returns the same in a step that is captured, in which nothing is allocated. None where something is missing.
     pub(crate) fn ready_again(&mut self, kernel: &'static Kernel, bytes: &mut [u8]) -> Option<()> {
         let Some(call) = self.call else { return Some(()) };
         self.work.at(self.room(kernel))?;
@@ -236,7 +236,7 @@ impl Numbers {
         Some(())
     }
 
-    /// The powers that the device has not got yet.
+    /// Returns the powers that the device has not got yet.
     pub(crate) fn uploads(&self) -> impl Iterator<Item = Upload> {
         self.powers.iter().filter(|_| self.launches()).filter_map(|powers| {
             let (from, at) = (powers.written, powers.memory.at(0)?);
@@ -252,22 +252,22 @@ impl Numbers {
         }
     }
 
-    /// Where the flag is that says whether the pass is left out.
+    /// Returns where the flag is that says whether the pass is left out.
     pub(crate) fn skip(&self) -> u64 {
         self.work.at(0).unwrap_or(0)
     }
 
-    /// Whether there is something to launch.
+    /// Returns whether there is something to launch.
     pub(crate) fn launches(&self) -> bool {
         self.call.is_some()
     }
 
-    /// The addresses that a launch is told.
+    /// Returns the addresses that a launch is told.
     pub(crate) fn told(&self) -> [u64; 2] {
         [self.call.map_or(0, |call| call.sums), self.work.at(0).unwrap_or(0)]
     }
 
-    /// What a launch works on.
+    /// Returns what a launch works on.
     pub(crate) fn memory(&self) -> Option<Arc<CudaSlice<u8>>> {
         self.work.owner()
     }
@@ -293,8 +293,8 @@ impl Numbers {
         call.arg(&rows).arg(&inputs).arg(&order).arg(&sums).arg(&work);
         call.arg(&tensors).arg(&groups).arg(&found);
         state.ctx.running(kernel.name);
-        // SAFETY: the arguments are those of the kernel's interface: the rows and what is behind them were laid for it, the
-        // sums are those of as many tensors, and what is remembered is borrowed mutably.
+        // SAFETY: the arguments are those of the kernel's interface. The rows and what is behind them were laid out
+        // for it, the sums are those of as many tensors, and the scalars are borrowed mutably.
         unsafe { call.launch(config) }.map_err(Failure::at("launching a kernel"))?;
         Ok(())
     }

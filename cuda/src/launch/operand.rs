@@ -1,7 +1,7 @@
 //! An operand's memory, checked, as a kernel takes it.
 
 use crate::ptx::Stored;
-use fallline_core::backend::{Repeat, View};
+use fallline_core::backend::{Broadcast, View};
 use fallline_core::{Device, Error, Format, Kernel, Operand, Result};
 
 /// An operand's memory, as a kernel takes it.
@@ -30,16 +30,16 @@ pub(super) fn check(
         return Err(length(kernel, &what(), elements, view.len()));
     }
     let format = view.format();
-    let key = view.noise().filter(|_| operand.written && format == Format::Bf16);
-    let copy = view.copy().filter(|_| operand.written);
+    let key = view.rounding_key().filter(|_| operand.written && format == Format::Bf16);
+    let copy = view.cast_copy().filter(|_| operand.written);
     if let (Some((_, copy)), Some(_)) = (copy, format.block()) {
         // Both would take the second address.
         let expected = Format::ALL.map(Format::name).join(", ");
         return Err(Error::Format { operation: kernel.name, what: what(), expected, got: copy });
     }
     let mut second = copy.map_or(view.scales(), |(address, _)| address) as u64;
-    let repeat = view.repeat();
-    if let Some(Repeat { run, times }) = repeat.filter(|_| elements > 0) {
+    let repeat = view.broadcast_of();
+    if let Some(Broadcast { inner: run, repeats: times }) = repeat.filter(|_| elements > 0) {
         if u32::try_from(elements).is_err() {
             let problem =
                 format!("{}: {} is repeated in {elements} elements, 2^32 or more", kernel.name, what());
@@ -52,7 +52,7 @@ pub(super) fn check(
         addresses: [view.address() as u64, second],
         stored: Stored {
             format,
-            chance: key.is_some(),
+            stochastic: key.is_some(),
             copy: copy.map(|(_, format)| format),
             repeated: repeat.is_some(),
         },
@@ -60,7 +60,7 @@ pub(super) fn check(
     })
 }
 
-/// Where a tensor's remembered numbers are, if they are `needed` ones in double precision at least.
+/// Returns where a tensor's remembered numbers are, if they are `needed` ones in double precision at least.
 pub(super) fn remembered(
     device: Device,
     kernel: &Kernel,

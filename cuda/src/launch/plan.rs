@@ -8,14 +8,14 @@ use crate::ptx::Stored;
 use crate::state::State;
 use crate::tables::Tables;
 use fallline_core::backend::{TensorPass, View};
-use fallline_core::sums::{SEGMENT, segments};
+use fallline_core::reduction::{SEGMENT, segments};
 use fallline_core::{Compute, Error, Format, Kernel, Result, Storage};
 
-/// Elements of a chunk, which is one warp's work, where a rule has no sums (else it is a segment): enough
+/// Elements of a chunk, which is one warp's work, where a rule has no sums (else it is a segment). They give enough
 /// warps for a device from a million elements on.
 const CHUNK: usize = 1024;
 
-/// What the device remembers between passes.
+/// What the device keeps between passes.
 #[derive(Default)]
 pub(crate) struct CudaPlan {
     /// What the tables on the device say; uploaded again when it changes.
@@ -50,8 +50,8 @@ pub(crate) struct CudaPlan {
     pub(super) kept: Option<(usize, usize)>,
     pub(super) numbers: Numbers,
     pub(super) scaling: Option<Scaling>,
-    /// Those of the rules beside the pass's own, launched before or after it.
-    pub(super) beside: Vec<CudaPlan>,
+    /// Those of the fused rules, launched before or after the pass's own.
+    pub(super) fused: Vec<CudaPlan>,
 }
 
 /// The gradient's factor in rows of scalars, to be multiplied by one on the device.
@@ -84,7 +84,7 @@ impl CudaPlan {
         self.memory.clear();
     }
 
-    /// How many tensors have scalars and sums of their own.
+    /// Returns how many tensors have scalars and sums of their own.
     pub(super) fn tensors(&self) -> usize {
         if self.wholes.is_empty() { self.rows_of.len() } else { self.wholes.len() }
     }
@@ -134,7 +134,7 @@ impl CudaPlan {
             self.stored.push(args.stored);
             self.keys.push(args.key);
         }
-        let row = if kernel.tensor_scalars.is_empty() { tensor.row } else { index };
+        let row = if kernel.tensor_scalars.is_empty() { tensor.constant_set } else { index };
         let count = segments(tensor.elements);
         let first_segment =
             self.new.segments.last_chunk().map_or(0, |&[first, count]| (first + count) as usize);
@@ -144,7 +144,7 @@ impl CudaPlan {
         }
         self.new.tensors.extend([tensor.elements as u64, (first_segment as u64) << 32 | row as u64]);
         self.new.segments.extend([first_segment as u64, count as u64]);
-        self.rows_of.push(tensor.row);
+        self.rows_of.push(tensor.constant_set);
         Ok(())
     }
 
@@ -158,15 +158,15 @@ impl CudaPlan {
         }
     }
 
-    /// The sums that the last queued pass has left.
+    /// Returns the sums that the last queued pass has left.
     pub(super) fn kept(&self) -> Option<Kept> {
         let (tensors, width) = self.kept?;
         let sums = if self.wholes.is_empty() { &self.sums } else { &self.whole_sums };
         Some((sums.at(0).unwrap_or(0), tensors, width))
     }
 
-    /// Lays out the rows of scalars in the compute type: the pass's own, or, where tensors have scalars of
-    /// their own, one row for each tensor, with room for those that are computed on the device.
+    /// Packs the constants in the compute type: the pass's own, or, where tensors have scalars, one set for each
+    /// tensor. It leaves room for those that are computed on the device.
     pub(super) fn pack_constants(
         &mut self,
         kernel: &Kernel,
@@ -204,7 +204,7 @@ impl CudaPlan {
         self.row_bytes = bytes;
         // Behind the rows, where they change in every step as those do.
         self.keys_at = None;
-        if self.stored.iter().any(|stored| stored.chance) {
+        if self.stored.iter().any(|stored| stored.stochastic) {
             self.row_bytes.resize(self.row_bytes.len().next_multiple_of(size_of::<u64>()), 0);
             self.keys_at = Some(self.row_bytes.len() as u64);
             self.keys.iter().for_each(|key| self.row_bytes.extend(key.to_le_bytes()));

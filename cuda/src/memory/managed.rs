@@ -1,5 +1,5 @@
-//! Managed memory: states that the driver moves between the host and the device as they are used, so that there may be
-//! more of them than the device has memory.
+//! Managed memory: the driver migrates states between the host and the device as they are used. So there may be more
+//! of them than the device has memory.
 
 use crate::context::{Context, DriverResult, Failure};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUmemAttach_flags};
@@ -14,14 +14,14 @@ pub(crate) struct Managed {
 }
 
 impl Managed {
-    /// Whether an address is in it.
+    /// Returns whether an address is in it.
     pub(crate) fn has(&self, address: u64) -> bool {
         let ranges = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
         let below = ranges.range(..=address).next_back();
         below.is_some_and(|(start, bytes)| address - start < *bytes)
     }
 
-    /// Whether there is none.
+    /// Returns whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.ranges.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
@@ -80,7 +80,7 @@ pub(crate) fn prefetch(stream: &CudaStream, address: u64, bytes: usize) -> Drive
     asked.result().map_err(Failure::at("prefetching managed memory"))
 }
 
-/// Whether the device can be asked to: others bring all of it with each launch.
+/// Returns whether the device can be asked to: others bring all of it with each launch.
 pub(crate) fn prefetches(stream: &CudaStream) -> bool {
     let asked = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS;
     stream.context().attribute(asked).is_ok_and(|answer| answer == 1)

@@ -7,7 +7,7 @@ use crate::context::{Failure, on_device};
 use cudarc::driver::result::memcpy_dtod_async;
 use fallline_core::backend::{Backend, DeviceMemory, Pass, TensorPass, View};
 use fallline_core::ranks::{
-    Communicator, RankAdd, RankError, RankFirst, RankMean, Reduction, World, known, piece, same_length,
+    Communicator, RankAdd, RankError, RankFirst, RankMean, Reduction, WorldSize, chunk, known, same_length,
 };
 use fallline_core::{Compute, Error, Format, Kernel, Result, Rule, Storage};
 use std::fmt;
@@ -29,7 +29,7 @@ impl fmt::Debug for Nccl {
 }
 
 impl Nccl {
-    /// Joins the world of an id as one of its ranks; all ranks do, each with a device of its own. An exchange that is
+    /// Joins the world of an id as one of its ranks; all ranks do, each with a separate device. An exchange that is
     /// not finished within `limit` fails.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Nccl {
         if !there {
             return Err(Error::Unavailable("rank 0 has no NCCL".into()));
         }
-        Nccl::start(backend, id, ranks.rank(), ranks.world(), limit)
+        Nccl::start(backend, id, ranks.rank(), ranks.world_size(), limit)
     }
 
     /// Memory of the device for so many bytes.
@@ -87,7 +87,7 @@ impl Nccl {
         copied.map_err(|error| self.failed(&error))
     }
 
-    /// Whether a storage is on this rank's device.
+    /// Returns whether a storage is on this rank's device.
     fn is_mine(&self, storage: &Storage) -> bool {
         on_device(self.backend.device(), "exchange", "a storage", storage).is_ok()
     }
@@ -111,7 +111,13 @@ impl Nccl {
     }
 
     /// Runs a rule of two operands, the written one first, in `f64`.
-    fn pass<'v>(&self, kernel: &'static Kernel, rows: &[f64], to: View<'v>, from: View<'v>) -> Result<()> {
+    fn pass<'v>(
+        &self,
+        kernel: &'static Kernel,
+        constants: &[f64],
+        to: View<'v>,
+        from: View<'v>,
+    ) -> Result<()> {
         let mut views = Some((to, from));
         self.backend.run(Pass {
             kernel,
@@ -120,13 +126,13 @@ impl Nccl {
                 let (to, from) = views.take()?;
                 let elements = to.len();
                 (places[0], places[1]) = (Some(to), Some(from));
-                Some(TensorPass { elements, row: 0 })
+                Some(TensorPass { elements, constant_set: 0 })
             },
-            rows,
+            constants,
             tensor_scalars: &[],
             plan: &mut self.backend.plan(),
             sums: &mut [],
-            beside: &[],
+            fused: &[],
             checked: false,
         })
     }
@@ -134,7 +140,7 @@ impl Nccl {
     /// The ranks' pieces, one after another, reduced to one, on the device.
     fn fold(&self, pieces: &Storage, own: &mut Storage, how: Reduction) -> Result<()> {
         let length = own.len();
-        let of = |rank: usize| View::read(pieces).part(rank * length, length);
+        let of = |rank: usize| View::read(pieces).slice(rank * length, length);
         let mut sum = self.backend.allocate(&[(Format::F64, length)])?.remove(0);
         self.pass(recorded::<RankFirst>(), &[1.0], View::write(&mut sum), of(0))?;
         for rank in 1..self.world {
@@ -144,7 +150,7 @@ impl Nccl {
             Reduction::Sum => self.pass(recorded::<RankFirst>(), &[1.0], View::write(own), View::read(&sum)),
             Reduction::Mean => {
                 let mut row = [1.0, 0.0];
-                recorded::<RankMean>().compute_scalars(&World(self.world as f64), 1, &mut row[1..]);
+                recorded::<RankMean>().compute_scalars(&WorldSize(self.world as f64), 1, &mut row[1..]);
                 self.pass(recorded::<RankMean>(), &row, View::write(own), View::read(&sum))
             }
         }
@@ -165,7 +171,7 @@ impl Communicator for Nccl {
         self.rank
     }
 
-    fn world(&self) -> usize {
+    fn world_size(&self) -> usize {
         self.world
     }
 
@@ -176,7 +182,7 @@ impl Communicator for Nccl {
     fn all_to_all(&self, send: &[u8], receive: &mut [u8]) -> Result<(), RankError> {
         let operation = "all_to_all";
         same_length(operation, "the receive buffer", send.len(), receive.len())?;
-        let piece = piece(operation, send.len(), self.world)?;
+        let piece = chunk(operation, send.len(), self.world)?;
         if piece == 0 {
             return self.barrier();
         }
@@ -281,7 +287,7 @@ impl Communicator for Nccl {
             return OnHost(self).all_to_all_storage(backend, send, receive);
         }
         same_length("all_to_all", "the receive buffer", send.bytes(), receive.bytes())?;
-        let piece = piece("all_to_all", send.bytes(), self.world)?;
+        let piece = chunk("all_to_all", send.bytes(), self.world)?;
         let (from, to) = (send.address() as u64, receive.address() as u64);
         Ok(self.worker.ask("all_to_all", Job::AllToAll { from, to, piece })?)
     }
@@ -295,7 +301,7 @@ impl Communicator for OnHost<'_> {
     fn rank(&self) -> usize {
         self.0.rank
     }
-    fn world(&self) -> usize {
+    fn world_size(&self) -> usize {
         self.0.world
     }
     fn describe(&self) -> String {

@@ -8,7 +8,7 @@ use fallline_core::{Error, Result};
 pub struct NcclId([u8; 128]);
 
 impl NcclId {
-    /// A new one.
+    /// Creates a new one.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when there is no NCCL.
@@ -20,7 +20,7 @@ impl NcclId {
         Ok(NcclId(id.internal.map(|byte| byte as u8)))
     }
 
-    /// Its bytes, to hand on.
+    /// Returns its bytes, to hand on.
     pub fn bytes(&self) -> &[u8; 128] {
         &self.0
     }
@@ -41,7 +41,7 @@ pub(super) fn present() -> Result<()> {
     if unsafe { sys::is_culib_present() } {
         return Ok(());
     }
-    Err(Error::Unavailable("there is no NCCL here (looked for libnccl.so)".into()))
+    Err(Error::Unavailable("there is no NCCL here (searched: libnccl.so)".into()))
 }
 
 /// What a call said.

@@ -34,7 +34,7 @@ pub(super) enum Job {
 }
 
 impl Worker {
-    /// Joins the world of an id, in a thread of its own.
+    /// Joins the world of an id, in a separate thread.
     pub(super) fn start(
         backend: &Arc<Cuda>,
         id: NcclId,

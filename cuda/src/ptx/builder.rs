@@ -41,7 +41,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// An empty kernel with this entry name.
+    /// Creates an empty kernel with this entry name.
     pub fn new(entry: &str) -> Builder {
         Builder {
             entry: identifier(entry),
@@ -95,7 +95,7 @@ impl Builder {
         Reg { class, number: names.len() as u32 - 1 }
     }
 
-    /// A register with a readable name: `%f_m_0` for a single named `m_0`.
+    /// Returns a register with a readable name: `%f_m_0` for a single named `m_0`.
     pub fn named(&mut self, class: Class, name: &str) -> Reg {
         let stem = format!("%{}_{}", class.prefix(), identifier(name));
         let mut full = stem.clone();
@@ -109,7 +109,7 @@ impl Builder {
         Reg { class, number: names.len() as u32 - 1 }
     }
 
-    /// The register that the next instruction writes.
+    /// Returns the register that the next instruction writes.
     pub fn to(&mut self, reg: Reg) -> &mut Self {
         self.destination = Some(reg);
         self
@@ -121,12 +121,12 @@ impl Builder {
         self
     }
 
-    /// The next instruction runs only in threads in which `predicate` is true.
+    /// Returns the next instruction runs only in threads in which `predicate` is true.
     pub fn when(&mut self, predicate: Reg) -> &mut Self {
         self.guarded(predicate, true)
     }
 
-    /// The next instruction runs only in threads in which `predicate` is false.
+    /// Returns the next instruction runs only in threads in which `predicate` is false.
     pub fn unless(&mut self, predicate: Reg) -> &mut Self {
         self.guarded(predicate, false)
     }
@@ -151,7 +151,7 @@ impl Builder {
         writeln!(self.body, "{label}:").expect("strings take all text");
     }
 
-    /// The whole module.
+    /// Returns the whole module.
     pub fn finish(self, target: Target) -> Ptx {
         let mut text = format!(
             "{}.version {}\n.target {}\n.address_size 64\n\n",
@@ -207,12 +207,12 @@ impl Builder {
         to
     }
 
-    /// The register that was asked for, if any, taken for a later instruction of the same operation.
+    /// Returns the register that was asked for, if any, taken for a later instruction of the same operation.
     pub(super) fn take_destination(&mut self) -> Option<Reg> {
         self.destination.take()
     }
 
-    /// The register that was asked for, or a new one.
+    /// Returns the register that was asked for, or a new one.
     pub(super) fn result(&mut self, class: Class) -> Reg {
         let to = self.destination.take().unwrap_or_else(|| self.temp(class));
         assert_eq!(to.class, class, "the class of {}", self.name(to));
@@ -223,7 +223,7 @@ impl Builder {
         &self.registers[reg.class as usize][reg.number as usize]
     }
 
-    /// The text of an operand, which must be of class `class` if it is a register.
+    /// Returns the text of an operand, which must be of class `class` if it is a register.
     pub(super) fn value(&self, opcode: &str, class: Class, value: Value) -> String {
         match value {
             Value::Reg(reg) => {

@@ -6,7 +6,7 @@ use super::{Builder, Class, Ptx, Reg, Space, Target, Type, Value};
 /// Partials that a lane has under way, so that the latency of memory is paid once for all of them.
 const UNDER_WAY: usize = 8;
 
-/// Folds the partials of each tensor to its sums, in the order of [`fallline_core::sums::fold`].
+/// Folds the partials of each tensor to its sums, in the order of [`fallline_core::reduction::tree_reduce`].
 ///
 /// Launched in blocks of any multiple of 32 threads, with a warp for each sum of each tensor. Parameters, all
 /// addresses in device memory:
@@ -18,7 +18,7 @@ const UNDER_WAY: usize = 8;
 /// | `out` | u64 | f64: for each tensor one for each sum |
 /// | `tensors` | u32 | |
 /// | `sums` | u32 | sums of the rule |
-pub fn fold_kernel(name: &str, target: Target) -> Ptx {
+pub fn final_reduce_kernel(name: &str, target: Target) -> Ptx {
     let mut b = Builder::new(name);
     b.note("One warp folds one sum of one tensor: lane l adds the partials l, l + 32, ... to +0,");
     b.note("then lanes 16, 8, 4, 2 and 1 apart add up.");

@@ -30,8 +30,8 @@ impl Formula {
     }
 }
 
-/// The lines of a graph in the order of its nodes: one for each node that is stored (`m'` is the new `m`) or
-/// added up, and one for each that is used more than once.
+/// Returns the lines of a graph in the order of its nodes. There is one for each node that is stored (`m'` is the new
+/// `m`) or added up, and one for each that is used more than once.
 pub(super) fn lines(graph: &Graph) -> Vec<Line> {
     let live = graph.live();
     let mut uses = vec![0; graph.nodes().len()];
@@ -61,7 +61,7 @@ pub(super) fn lines(graph: &Graph) -> Vec<Line> {
     lines
 }
 
-/// What a node is called because it is stored or added up.
+/// Returns what a node is called because it is stored or added up.
 fn names_of(graph: &Graph, place: u32) -> Vec<String> {
     let stored = graph.operands().iter().zip(graph.stores()).filter(|(_, store)| **store == place);
     let summed = graph.sums().iter().filter(|(_, term)| *term == place);
@@ -88,13 +88,13 @@ fn formula(graph: &Graph, node: &Node, formulas: &[Formula]) -> Formula {
             Formula(operand.name.into(), Binds::Atom)
         }
         Node::Literal(bits) => Formula(f64::from_bits(bits).to_string(), Binds::Atom),
-        Node::Unary(Unary::Negate, a) => Formula(format!("-{}", get(a).within(Binds::Product)), Binds::Sum),
+        Node::Unary(Unary::Neg, a) => Formula(format!("-{}", get(a).within(Binds::Product)), Binds::Sum),
         Node::Unary(Unary::Sqrt, a) => call("sqrt", &[a]),
         Node::Unary(Unary::Abs, a) => call("abs", &[a]),
-        Node::Binary(Binary::Plus, a, b) => infix(a, "+", b, Binds::Sum, Binds::Product),
-        Node::Binary(Binary::Minus, a, b) => infix(a, "-", b, Binds::Sum, Binds::Product),
-        Node::Binary(Binary::Times, a, b) => infix(a, "*", b, Binds::Product, Binds::Atom),
-        Node::Binary(Binary::Over, a, b) => infix(a, "/", b, Binds::Product, Binds::Atom),
+        Node::Binary(Binary::Add, a, b) => infix(a, "+", b, Binds::Sum, Binds::Product),
+        Node::Binary(Binary::Sub, a, b) => infix(a, "-", b, Binds::Sum, Binds::Product),
+        Node::Binary(Binary::Mul, a, b) => infix(a, "*", b, Binds::Product, Binds::Atom),
+        Node::Binary(Binary::Div, a, b) => infix(a, "/", b, Binds::Product, Binds::Atom),
         Node::Binary(Binary::Min, a, b) => call("min", &[a, b]),
         Node::Binary(Binary::Max, a, b) => call("max", &[a, b]),
         Node::Compare(Comparison::Lt, a, b) => infix(a, "<", b, Binds::Choice, Binds::Sum),
@@ -108,7 +108,7 @@ fn formula(graph: &Graph, node: &Node, formulas: &[Formula]) -> Formula {
     }
 }
 
-/// What an operand is to the optimizer.
+/// Returns what an operand is to the optimizer.
 pub(super) fn describe(operand: &Operand) -> &'static str {
     match operand.role {
         Role::Param => "parameter",
@@ -130,7 +130,7 @@ mod tests {
         element(g: Grad) -> (p: Param, m: State, copy: State) sum(total) {
             m = beta * m - (g - p) / (g + p);
             copy = m;
-            p = p - L::when(clips, m.min(L::lit(1.0)), m) * -p;
+            p = p - L::select_if(clips, m.min(L::splat(1.0)), m) * -p;
             total = p.abs().sqrt();
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{Builder, Class, Reg, Type};
 
-/// The lane of this thread, and the place of its warp in the grid.
+/// Returns the lane of this thread, and the place of its warp in the grid.
 pub(super) fn warp_of_grid(b: &mut Builder) -> (Reg, Reg) {
     b.comment("the lane, and the warp's place in the grid");
     let thread = b.mov(Type::U32, "%tid.x");

@@ -48,7 +48,7 @@ impl Builder {
         sqrt => "sqrt.rn";
     }
 
-    /// `a · b`: of floats, or the lower half of whole numbers.
+    /// `a · b`: of floats, or the lower half of integers.
     pub fn mul(&mut self, ty: Type, a: impl Into<Value>, b: impl Into<Value>) -> Reg {
         let half = if matches!(ty, Type::F32 | Type::F64) { "" } else { "lo." };
         let class = ty.class();
@@ -61,23 +61,23 @@ impl Builder {
         self.operation("mad.wide.u32", Class::B64, &inputs)
     }
 
-    /// The remainder of whole numbers.
+    /// Returns the remainder of integers.
     pub fn rem(&mut self, ty: Type, a: impl Into<Value>, b: impl Into<Value>) -> Reg {
         let class = ty.class();
         self.operation(&format!("rem.{}", ty.suffix()), class, &[(class, a.into()), (class, b.into())])
     }
 
-    /// The upper half of the product of two whole numbers without sign.
+    /// Returns the upper half of the product of two unsigned integers.
     pub fn mul_hi(&mut self, a: impl Into<Value>, b: impl Into<Value>) -> Reg {
         self.operation("mul.hi.u32", Class::B32, &[(Class::B32, a.into()), (Class::B32, b.into())])
     }
 
-    /// The smaller of two whole numbers. (Floats have none here: PTX's drops a NaN.)
+    /// Returns the smaller of two integers. (Floats have none here: PTX's drops a NaN.)
     pub fn min(&mut self, ty: Type, a: impl Into<Value>, b: impl Into<Value>) -> Reg {
         self.extreme("min", ty, a.into(), b.into())
     }
 
-    /// The larger of two whole numbers.
+    /// Returns the larger of two integers.
     pub fn max(&mut self, ty: Type, a: impl Into<Value>, b: impl Into<Value>) -> Reg {
         self.extreme("max", ty, a.into(), b.into())
     }
@@ -124,7 +124,7 @@ impl Builder {
         self.operation("prmt.b32", Class::B32, &inputs)
     }
 
-    /// Whether `a` compares to `b` (`lt`, `le`, `gt`, `ge`, `eq`, `ne`, `neu`, `nan`). Where one is NaN only
+    /// Returns whether `a` compares to `b` (`lt`, `le`, `gt`, `ge`, `eq`, `ne`, `neu`, `nan`). Where one is NaN only
     /// `neu` and `nan` are true.
     pub fn setp(&mut self, compare: &str, ty: Type, a: impl Into<Value>, b: impl Into<Value>) -> Reg {
         let inputs = [(ty.class(), a.into()), (ty.class(), b.into())];
@@ -151,7 +151,7 @@ impl Builder {
         self.operation(&format!("cvt.rn.{pair}.f32"), Class::B32, &inputs)
     }
 
-    /// The same bits as a register of another class and the same width.
+    /// Returns the same bits as a register of another class and the same width.
     pub fn cast(&mut self, class: Class, a: Reg) -> Reg {
         let width = if matches!(class, Class::B64 | Class::F64) { "b64" } else { "b32" };
         self.operation(&format!("mov.{width}"), class, &[(a.class, a.into())])
@@ -166,7 +166,7 @@ impl Builder {
         to
     }
 
-    /// The halves of a register, the lower one first.
+    /// Returns the halves of a register, the lower one first.
     pub fn unpack(&mut self, half: Class, a: Reg) -> [Reg; 2] {
         let width = if half == Class::B32 { "b64" } else { "b32" };
         let [low, high] = [self.temp(half), self.temp(half)];

@@ -10,13 +10,13 @@ pub(super) fn instruction(b: &mut Builder, ty: Type, node: &Node, get: impl Fn(u
         _ => unreachable!("comparisons are recorded as conditions"),
     };
     match *node {
-        Node::Unary(Unary::Negate, a) => b.neg(ty, get(a)),
+        Node::Unary(Unary::Neg, a) => b.neg(ty, get(a)),
         Node::Unary(Unary::Sqrt, a) => b.sqrt(ty, get(a)),
         Node::Unary(Unary::Abs, a) => b.abs(ty, get(a)),
-        Node::Binary(Binary::Plus, x, y) => b.add(ty, get(x), get(y)),
-        Node::Binary(Binary::Minus, x, y) => b.sub(ty, get(x), get(y)),
-        Node::Binary(Binary::Times, x, y) => b.mul(ty, get(x), get(y)),
-        Node::Binary(Binary::Over, x, y) => b.div(ty, get(x), get(y)),
+        Node::Binary(Binary::Add, x, y) => b.add(ty, get(x), get(y)),
+        Node::Binary(Binary::Sub, x, y) => b.sub(ty, get(x), get(y)),
+        Node::Binary(Binary::Mul, x, y) => b.mul(ty, get(x), get(y)),
+        Node::Binary(Binary::Div, x, y) => b.div(ty, get(x), get(y)),
         // Not `min` and `max`, which drop a NaN.
         Node::Binary(Binary::Min, x, y) => {
             let to = b.take_destination();

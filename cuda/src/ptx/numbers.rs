@@ -9,7 +9,7 @@ use fallline_core::{Compute, Kernel, Node, NumberGraph};
 /// Bytes before the tables of powers.
 const HEAD: usize = 16;
 
-/// What the printed formulas need of the host: which powers, by the place of their base in
+/// Returns what the printed formulas need of the host: which powers, by the place of their base in
 /// [`Declared::once`](fallline_core::between::Declared::once), each once.
 pub fn bases(kernel: &Kernel) -> Vec<usize> {
     let powers = kernel.between.record().powers(&kernel.between.declared).unwrap_or_default();
@@ -38,10 +38,10 @@ fn record_bytes(declared: &Declared) -> usize {
     if declared.memory.is_empty() { 8 } else { 16 }
 }
 
-/// The numbers of a rule: from the sums of the pass before, what the host computed and what is remembered for all
-/// parameters together and for each to the tensors' own scalars, in the rows of scalars that its pass reads. The formulas are those of
-/// [`Between::record`](fallline_core::between::Between::record), in double precision; totals fold in the order of
-/// [`fallline_core::sums::fold`].
+/// Returns the numbers of a rule: from the sums of the pass before, what the host computed and what is remembered for
+/// all parameters together and for each to the tensors' own scalars, in the rows of scalars that its pass reads. The
+/// formulas are those of [`Between::record`](fallline_core::between::Between::record), in double precision; totals
+/// fold in the order of [`fallline_core::reduction::tree_reduce`].
 ///
 /// Launched in blocks of any multiple of 32 threads: of one block if the rule is
 /// [global](fallline_core::between::Declared::global), else of any number. There is at least one tensor. Parameters, all
@@ -210,7 +210,7 @@ impl Numbers<'_> {
         });
     }
 
-    /// Where the terms are: behind the totals.
+    /// Returns where the terms are: behind the totals.
     fn terms_at(&mut self) -> Reg {
         let count = self.declared.totals.len() as i64;
         let rows = if self.declared.over == Over::Group { self.counts[1].into() } else { Value::Int(1) };
@@ -306,7 +306,7 @@ impl Numbers<'_> {
         self.b.when(first).st(Space::Global, Type::F64, self.at[4], 0, &[found[0]]);
     }
 
-    /// Whether this is the first thread of all.
+    /// Returns whether this is the first thread of all.
     fn is_first(&mut self) -> Reg {
         let place = self.b.or(Type::B32, self.lane, self.warp);
         self.b.setp("eq", Type::U32, place, 0)
@@ -345,14 +345,14 @@ impl Numbers<'_> {
         });
     }
 
-    /// Whether an output of a graph is what is remembered for the tensor at this place, unchanged.
+    /// Returns whether an output of a graph is what is remembered for the tensor at this place, unchanged.
     fn is_memory(&self, graph: &NumberGraph, output: usize, place: usize) -> bool {
         let Node::Scalar(input) = graph.nodes()[graph.outputs()[output].1 as usize] else { return false };
         input as usize == graph.inputs().len() - self.declared.memory.len() + place
     }
 
-    /// The outputs of a graph. `own` is the tensor that it is about, `totals` where the totals are that it reads, behind
-    /// the first number.
+    /// Returns the outputs of a graph. `own` is the tensor that it is about, `totals` where the totals are that it
+    /// reads, behind the first number.
     fn evaluate(&mut self, graph: &NumberGraph, own: Option<&Own>, totals: Option<Reg>) -> Vec<Value> {
         let live = graph.live();
         let mut values: Vec<Option<Value>> = vec![None; live.len()];

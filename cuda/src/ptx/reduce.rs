@@ -1,22 +1,22 @@
-//! Sums over the rows and over the columns of matrices: the order of [`AxisSums`].
+//! Sums over the rows and over the columns of matrices: the order of [`AxisReduction`].
 
 use super::grid::warp_of_grid;
 use super::{Builder, Class, Ptx, Reg, Space, Target, Type, Value};
-use fallline_core::backend::AxisSums;
+use fallline_core::backend::AxisReduction;
 
 /// Elements of a lane in one turn, in accesses of 128 bits.
-const OWN: i64 = 4;
+const PER_LANE: i64 = 4;
 /// Elements of a warp in one turn: one for each accumulator.
-const TURN: i64 = AxisSums::ACCUMULATORS as i64;
+const ELEMENTS_PER_ITERATION: i64 = AxisReduction::ACCUMULATORS as i64;
 /// Rows that [`sum_columns_kernel`] adds up in one launch.
-const STRIP: i64 = AxisSums::STRIP as i64;
+const STRIP: i64 = AxisReduction::STRIP as i64;
 /// Rows of a column that are loaded before they are added up: enough of them under way for few warps to keep memory busy.
-const AHEAD: i64 = 8;
+const ROWS_IN_FLIGHT: i64 = 8;
 
 /// Sums over rows: `sums[r] = Σ from[r · columns + c]`, in `ty` ([`Type::F32`] or [`Type::F64`]), or of squares, each
 /// rounded before it is added.
 ///
-/// The order: 128 accumulators from +0, of which number `j` takes the elements `j`, `j + 128`, … of the row; then
+/// The order: 128 accumulators from +0, of which number `j` takes the elements `j`, `j + 128`, … of the row. Then
 /// `acc[j] += acc[j + h]` for `h` = 64, 32, … 1. It depends on neither alignment nor the size of blocks.
 ///
 /// Launched in blocks of any multiple of 32 threads, with a warp for each row. Parameters:
@@ -46,7 +46,7 @@ pub fn sum_rows_kernel(name: &str, ty: Type, squares: bool, target: Target) -> P
     let offset = b.mul(Type::U64, start, ty.bytes() as i64);
     let row = b.add(Type::U64, source, offset);
     let at = b.named(Class::B64, "at");
-    let first = b.mad_wide(lane, OWN * ty.bytes() as i64, row);
+    let first = b.mad_wide(lane, PER_LANE * ty.bytes() as i64, row);
     b.to(at).mov(Type::U64, first);
     let whole = whole_from(&mut b, row);
     let before = b.shl(Type::B32, lane, 2);
@@ -62,8 +62,8 @@ pub fn sum_rows_kernel(name: &str, ty: Type, squares: bool, target: Target) -> P
     let values = load(&mut b, ty, at);
     b.place(&loaded);
     add(&mut b, ty, squares, &accumulators, &values);
-    b.to(at).add(Type::U64, at, TURN * ty.bytes() as i64);
-    b.to(left).sub(Type::S32, left, TURN);
+    b.to(at).add(Type::U64, at, ELEMENTS_PER_ITERATION * ty.bytes() as i64);
+    b.to(left).sub(Type::S32, left, ELEMENTS_PER_ITERATION);
     b.bra(&turn);
 
     b.place(&masked);
@@ -81,8 +81,8 @@ pub fn sum_rows_kernel(name: &str, ty: Type, squares: bool, target: Target) -> P
     b.finish(target)
 }
 
-/// Sums over rows of at most `4 · lanes` elements, in the order of [`sum_rows_kernel`] and with its parameters: 32 / `lanes`
-/// rows a warp, `lanes` lanes each, so that many small matrices do not keep a warp busy with each of their rows.
+/// Sums over rows of at most `4 · lanes` elements, in the order of [`sum_rows_kernel`] and with its parameters. A
+/// warp takes 32 / `lanes` rows, `lanes` lanes each, so that many small matrices do not need a warp for each row.
 ///
 /// Launched in blocks of any multiple of 32 threads, `⌈rows · lanes / 32⌉` warps of them; at most 2³² − 256 rows.
 ///
@@ -91,7 +91,7 @@ pub fn sum_rows_kernel(name: &str, ty: Type, squares: bool, target: Target) -> P
 pub fn sum_short_rows_kernel(name: &str, ty: Type, squares: bool, lanes: usize, target: Target) -> Ptx {
     assert!(lanes.is_power_of_two() && lanes < 32, "{name}: {lanes} lanes a row");
     let mut b = Builder::new(name);
-    let (rows_of_warp, longest) = (32 / lanes, OWN as usize * lanes);
+    let (rows_of_warp, longest) = (32 / lanes, PER_LANE as usize * lanes);
     b.note(&format!(
         "One warp adds up {rows_of_warp} rows of at most {longest} elements{}: of the lanes of a row number l takes the four from 4 l.",
         note(squares)
@@ -110,7 +110,7 @@ pub fn sum_short_rows_kernel(name: &str, ty: Type, squares: bool, lanes: usize, 
     let row = b.add(Type::U32, first, own);
     let inside = b.setp("lt", Type::U32, row, rows);
     let own = b.and(Type::B32, lane, lanes as i64 - 1);
-    let own = b.shl(Type::B32, own, i64::from(OWN.ilog2()));
+    let own = b.shl(Type::B32, own, i64::from(PER_LANE.ilog2()));
     let mine = b.sub(Type::S32, columns, own);
     let mine = b.selp(Type::S32, mine, 0, inside);
     let index = b.mad_wide(row, columns, 0);
@@ -119,7 +119,7 @@ pub fn sum_short_rows_kernel(name: &str, ty: Type, squares: bool, lanes: usize, 
     let at = b.mad_wide(own, ty.bytes() as i64, start);
 
     let accumulators = accumulators(&mut b, ty);
-    let values: Vec<Reg> = (0..OWN).map(|_| b.temp(ty.class())).collect();
+    let values: Vec<Reg> = (0..PER_LANE).map(|_| b.temp(ty.class())).collect();
     load_there(&mut b, ty, at, &values, mine);
     add(&mut b, ty, squares, &accumulators, &values);
     b.comment("the row's accumulators fold to one");
@@ -132,7 +132,7 @@ pub fn sum_short_rows_kernel(name: &str, ty: Type, squares: bool, lanes: usize, 
     b.finish(target)
 }
 
-/// Sums over strips of 256 rows ([`AxisSums::STRIP`]) of many matrices: `sums[(m · strips + s) · columns + c] = Σ from[(m ·
+/// Sums over strips of 256 rows ([`AxisReduction::STRIP`]) of many matrices: `sums[(m · strips + s) · columns + c] = Σ from[(m ·
 /// rows + r) · columns + c]` over the rows `r` of strip `s`, in their order from +0, in `ty` ([`Type::F32`] or
 /// [`Type::F64`]), or of squares, each rounded before it is added. Launched again on its own result, until there is one strip
 /// of each matrix, it adds up whole columns. Without rows there is one strip, of none.
@@ -197,7 +197,7 @@ pub fn sum_columns_kernel(name: &str, ty: Type, squares: bool, target: Target) -
     let done = b.setp("le", Type::S32, rest, 0);
     b.when(done).bra(&stores);
     b.comment("the next rows, those that are there");
-    let values: Vec<Reg> = (0..AHEAD).map(|_| b.temp(ty.class())).collect();
+    let values: Vec<Reg> = (0..ROWS_IN_FLIGHT).map(|_| b.temp(ty.class())).collect();
     for (i, &value) in values.iter().enumerate() {
         let there = b.setp("gt", Type::S32, left, i as i64);
         b.to(value).mov(ty, Value::zero(ty));
@@ -207,7 +207,7 @@ pub fn sum_columns_kernel(name: &str, ty: Type, squares: bool, target: Target) -
     // A sum from +0 is never -0: what is not there changes no bit.
     values.iter().for_each(|&value| add(&mut b, ty, squares, &[total], &[value]));
     for counter in [left, rest] {
-        b.to(counter).sub(Type::S32, counter, AHEAD);
+        b.to(counter).sub(Type::S32, counter, ROWS_IN_FLIGHT);
     }
     b.bra(&turn);
 
@@ -218,7 +218,7 @@ pub fn sum_columns_kernel(name: &str, ty: Type, squares: bool, target: Target) -
     b.finish(target)
 }
 
-/// The addresses that all of these kernels take.
+/// Returns the addresses that all of these kernels take.
 fn addresses(b: &mut Builder, ty: Type) -> [Reg; 2] {
     assert!(matches!(ty, Type::F32 | Type::F64), "sums are of f32 or f64");
     ["source", "sums"].map(|name| b.param(Type::U64, name))
@@ -228,11 +228,12 @@ fn note(squares: bool) -> &'static str {
     if squares { ", squared" } else { "" }
 }
 
-/// How many elements a turn must have to be loaded 128 bits at a time: more than any has where `address` is misaligned.
+/// Returns how many elements a turn must have to be loaded 128 bits at a time: more than any has where `address` is
+/// misaligned.
 fn whole_from(b: &mut Builder, address: Reg) -> Reg {
     let low = b.and(Type::B64, address, 15);
     let aligned = b.setp("eq", Type::U64, low, 0);
-    b.selp(Type::U32, TURN, i64::from(i32::MAX), aligned)
+    b.selp(Type::U32, ELEMENTS_PER_ITERATION, i64::from(i32::MAX), aligned)
 }
 
 fn accumulators(b: &mut Builder, ty: Type) -> Vec<Reg> {
@@ -241,11 +242,11 @@ fn accumulators(b: &mut Builder, ty: Type) -> Vec<Reg> {
         let reg = b.named(ty.class(), &format!("sum_{i}"));
         b.to(reg).mov(ty, Value::zero(ty))
     };
-    (0..OWN).map(named).collect()
+    (0..PER_LANE).map(named).collect()
 }
 
 fn load(b: &mut Builder, ty: Type, at: Reg) -> Vec<Reg> {
-    let values: Vec<Reg> = (0..OWN).map(|_| b.temp(ty.class())).collect();
+    let values: Vec<Reg> = (0..PER_LANE).map(|_| b.temp(ty.class())).collect();
     for (i, regs) in values.chunks(16 / ty.bytes()).enumerate() {
         b.ld_to(regs, Space::Global, ty, at, 16 * i);
     }

@@ -9,8 +9,8 @@ const VECTOR: i64 = 16;
 
 /// Copies rows by index: `to[i] = from[index[i]]`.
 ///
-/// Launched in blocks of any multiple of 32 threads, with a warp for each row of the index. Rows are copied
-/// 128 bits at a time where both tensors and the row's length in bytes are multiples of 16, else element by
+/// Launched in blocks of any multiple of 32 threads, with a warp for each row of the index. Rows are copied 128 bits
+/// at a time where both tensors and the row's length in bytes are multiples of 16. Else they are copied element by
 /// element of `element_bytes` (2, 4 or 8). Parameters, all addresses in device memory:
 ///
 /// | parameter | type | what it is |
@@ -38,7 +38,7 @@ pub fn scatter_rows_kernel(name: &str, element_bytes: usize, target: Target) -> 
 }
 
 /// Adds rows up by index: `to[i]` is the sum of `from[order[j]]` with j from `ends[i]` to `ends[i + 1]`, in this
-/// order, each rounded to the type of the sums; a row on its own is copied, and no row at all is 0.
+/// order, each rounded to the type of the sums. A row on its own is copied, and no row at all is 0.
 ///
 /// Launched in blocks of any multiple of 32 threads, with a warp for each sum. Parameters, all addresses in device
 /// memory:
@@ -112,7 +112,7 @@ pub fn add_rows_kernel(name: &str, format: Format, compute: Compute, target: Tar
     b.finish(target)
 }
 
-/// The lane's element of row `order[j]`, in the type of the sums; 0 where there is none.
+/// Returns the lane's element of row `order[j]`, in the type of the sums; 0 where there is none.
 fn addend_of(
     b: &mut Builder,
     [order, j, pitch, own]: [Reg; 4],

@@ -4,8 +4,8 @@ use super::grid::warp_of_grid;
 use super::{Builder, Ptx, Space, Target, Type};
 use fallline_core::Compute;
 
-/// The factor of the gradient in each row of scalars, times one that is on the device: multiplied in double precision and
-/// rounded once.
+/// Returns the factor of the gradient in each row of scalars, times one that is on the device: multiplied in double
+/// precision and rounded once.
 ///
 /// Launched in blocks of any multiple of 32 threads, with a lane for each row. Parameters:
 ///

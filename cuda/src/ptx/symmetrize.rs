@@ -11,8 +11,8 @@ const WARPS: i64 = 8;
 /// `element_bytes` (2, 4 or 8). Products of commuting symmetric matrices are symmetric but for rounding, and an
 /// iteration over them would let the difference grow.
 ///
-/// Launched in blocks of 256 threads, with a block for each tile of 32 by 32 elements: `⌈size / 32⌉²` of them, of
-/// which those above the diagonal have nothing to do. Parameters:
+/// Launched in blocks of 256 threads, with a block for each tile of 32 by 32 elements. There are `⌈size / 32⌉²` of
+/// them, and those above the diagonal have nothing to do. Parameters:
 ///
 /// | parameter | type | what it is |
 /// |---|---|---|
@@ -21,7 +21,7 @@ const WARPS: i64 = 8;
 ///
 /// # Panics
 /// When `element_bytes` is not 2, 4 or 8.
-pub fn mirror_kernel(name: &str, element_bytes: usize, target: Target) -> Ptx {
+pub fn symmetrize_kernel(name: &str, element_bytes: usize, target: Target) -> Ptx {
     let ty = match element_bytes {
         2 => Type::B16,
         4 => Type::B32,
@@ -115,7 +115,7 @@ impl Side {
     }
 }
 
-/// The address of a cell of the tile: `place` plus `ahead` warps' strides of rows and columns.
+/// Returns the address of a cell of the tile: `place` plus `ahead` warps' strides of rows and columns.
 fn cell(b: &mut Builder, tile: Reg, place: [Reg; 2], ahead: [i64; 2], bytes: i64) -> Reg {
     let [row, column] = [0, 1].map(|side| b.add(Type::U32, place[side], WARPS * ahead[side]));
     let index = b.mul(Type::U32, row, TILE + 1);

@@ -14,7 +14,7 @@ impl Target {
     /// Every target.
     pub const ALL: [Target; 2] = [Target::Sm70, Target::Sm80];
 
-    /// The best target for a device of this compute capability; `None` if it is too old for any.
+    /// Returns the best target for a device of this compute capability; `None` if it is too old for any.
     ///
     /// ```
     /// use fallline_cuda::ptx::Target;
@@ -30,7 +30,7 @@ impl Target {
         }
     }
 
-    /// The PTX version, as the text states it.
+    /// Returns the PTX version, as the text states it.
     pub const fn version(self) -> &'static str {
         match self {
             Target::Sm70 => "7.0",
@@ -38,7 +38,7 @@ impl Target {
         }
     }
 
-    /// The architecture, as the text states it.
+    /// Returns the architecture, as the text states it.
     pub const fn architecture(self) -> &'static str {
         match self {
             Target::Sm70 => "sm_70",

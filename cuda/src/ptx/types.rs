@@ -20,7 +20,7 @@ pub enum Type {
 }
 
 impl Type {
-    /// The suffix of an opcode, without its dot.
+    /// Returns the suffix of an opcode, without its dot.
     pub const fn suffix(self) -> &'static str {
         match self {
             Type::Pred => "pred",
@@ -38,7 +38,7 @@ impl Type {
         }
     }
 
-    /// The class of the registers that hold it.
+    /// Returns the class of the registers that hold it.
     pub const fn class(self) -> Class {
         match self {
             Type::Pred => Class::Pred,
@@ -64,7 +64,7 @@ impl Type {
         }
     }
 
-    /// The suffix of arithmetic: floats round to nearest, said on every instruction, because otherwise the
+    /// Returns the suffix of arithmetic. Floats round to nearest, said on every instruction, because otherwise the
     /// assembler may contract a product and a sum into one fused operation.
     pub(super) fn rounded(self) -> String {
         let rounding = if matches!(self, Type::F32 | Type::F64) { "rn." } else { "" };
@@ -88,7 +88,7 @@ impl Class {
     /// Every class, in the order of declarations.
     pub const ALL: [Class; 6] = [Class::Pred, Class::B16, Class::B32, Class::B64, Class::F32, Class::F64];
 
-    /// The type of a declaration.
+    /// Returns the type of a declaration.
     pub const fn declaration(self) -> &'static str {
         match self {
             Class::Pred => "pred",
@@ -100,7 +100,7 @@ impl Class {
         }
     }
 
-    /// How the names of its registers begin.
+    /// Returns how the names of its registers begin.
     pub const fn prefix(self) -> &'static str {
         match self {
             Class::Pred => "p",
@@ -121,7 +121,7 @@ pub struct Reg {
 }
 
 impl Reg {
-    /// What it can hold.
+    /// Returns what it can hold.
     pub const fn class(self) -> Class {
         self.class
     }
@@ -132,9 +132,9 @@ impl Reg {
 pub enum Value {
     /// A register.
     Reg(Reg),
-    /// A whole number.
+    /// An integer.
     Int(i64),
-    /// A whole number that is a pattern of bits, printed in hexadecimal.
+    /// An integer that is a pattern of bits, printed in hexadecimal.
     Bits(u32),
     /// A number in single precision, printed as its bits.
     F32(f32),
@@ -185,7 +185,7 @@ pub enum Space {
 }
 
 impl Space {
-    /// The modifier of loads and stores.
+    /// Returns the modifier of loads and stores.
     pub(super) const fn modifier(self) -> &'static str {
         match self {
             Space::Global => "global",

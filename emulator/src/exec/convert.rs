@@ -38,7 +38,7 @@ fn narrow(x: f64, round: Round, digits: i32, low: i32, high: i32) -> f64 {
     if outward { f64::INFINITY.copysign(x) } else { largest.copysign(x) }
 }
 
-/// The bits of a number in a format, rounded once.
+/// Returns the bits of a number in a format, rounded once.
 fn encode(x: f64, ty: Type, round: Round) -> u64 {
     match ty {
         Type::F64 => x.to_bits(),
@@ -62,7 +62,7 @@ fn decode(bits: u64, ty: Type) -> f64 {
     }
 }
 
-/// The smallest and the largest value of an integer type.
+/// Returns the smallest and the largest value of an integer type.
 fn limits(ty: Type) -> (i128, i128) {
     let bits = ty.bits();
     if ty.is_signed() { (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) }
@@ -73,7 +73,7 @@ fn whole(bits: u64, ty: Type) -> i128 {
     if ty.is_signed() { i128::from(value as i64) } else { i128::from(value) }
 }
 
-/// An integer in a format. f64 holds all integers that f16 reaches, and those of 32 bits.
+/// Creates an integer in a format. f64 holds all integers that f16 reaches, and those of 32 bits.
 fn from_integer(value: i128, ty: Type, round: Round) -> u64 {
     macro_rules! rounded {
         ($float:ty) => {{

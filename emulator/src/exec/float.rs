@@ -74,7 +74,7 @@ pub fn single(regs: &mut Regs, alu: Alu, mode: FloatMode, d: u32, s: [u32; 4], m
     }
 }
 
-/// The operation rounded to nearest. What a device approximates is computed in f64 and rounded once.
+/// Returns the operation rounded to nearest. What a device approximates is computed in f64 and rounded once.
 fn nearest(alu: Alu, a: f32, b: f32, c: f32) -> f32 {
     let x = f64::from(a);
     match alu {
@@ -117,7 +117,7 @@ fn moded(alu: Alu, mode: FloatMode, a: f32, b: f32, c: f32) -> f32 {
     f(bits(r))
 }
 
-/// What addition leaves behind: `x + y` is the sum and this, exactly (Knuth's two-sum).
+/// Returns what addition leaves behind: `x + y` is the sum and this, exactly (Knuth's two-sum).
 fn lost(x: f64, y: f64) -> f64 {
     let sum = x + y;
     let part = sum - x;

@@ -16,7 +16,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format of a `cudaDataType`.
+    /// Returns the format of a `cudaDataType`.
     pub fn of(code: i32) -> Option<Format> {
         Some(match code {
             0 => Format::F32,

@@ -49,7 +49,7 @@ impl Launch<'_> {
         self.block.iter().product()
     }
 
-    /// What a constant row holds in a lane.
+    /// Returns what a constant row holds in a lane.
     fn constant(&self, constant: Constant, warp: u32, lane: u32, ctaid: [u32; 3]) -> u64 {
         let thread = warp * LANES as u32 + lane;
         let shared = self.kernel.shared.next_multiple_of(16) as u64;
@@ -64,7 +64,7 @@ impl Launch<'_> {
                 Special::Ntid(axis) => self.block[axis as usize],
                 Special::Ctaid(axis) => ctaid[axis as usize],
                 Special::Nctaid(axis) => self.grid[axis as usize],
-                Special::Lane => lane,
+                Special::Vector => lane,
                 Special::Warp => warp,
                 Special::Warps => self.threads().div_ceil(LANES as u32),
                 Special::MaskEq => 1 << lane,

@@ -53,7 +53,7 @@ impl<'a> Memory<'a> {
         self.shared_written.fill(false);
     }
 
-    /// The host address of `len` bytes, checked. `me` is asked for only where checks are on.
+    /// Returns the host address of `len` bytes, checked. `me` is asked for only where checks are on.
     #[inline(always)]
     pub fn locate(
         &mut self,

@@ -128,7 +128,7 @@ impl Warp {
     }
 }
 
-/// The lane that a shuffle reads, and whether it is inside the segment; if not, its own.
+/// Returns the lane that a shuffle reads, and whether it is inside the segment; if not, its own.
 fn source(shuffle: Shuffle, lane: i32, b: u32, c: u32) -> (usize, bool) {
     let (offset, clamp, segment) = ((b & 31) as i32, (c & 31) as i32, (c >> 8 & 31) as i32);
     let (low, high) = (lane & segment, (lane & segment) | (clamp & !segment));

@@ -133,7 +133,7 @@ impl Warp {
     }
 }
 
-/// The value that an atomic operation leaves.
+/// Returns the value that an atomic operation leaves.
 pub fn applied(atomic: Atomic, ty: Type, old: u64, b: u64, c: u64) -> u64 {
     let (x, y) = (ty.extend(old), ty.extend(b));
     let less = if ty.is_signed() { (x as i64) < y as i64 } else { x < y };

@@ -51,7 +51,7 @@ pub struct Warp {
     pub local: Vec<u8>,
 }
 
-/// The lanes of a mask.
+/// Returns the lanes of a mask.
 pub fn lanes(mask: u32) -> impl Iterator<Item = usize> {
     let mut left = mask;
     std::iter::from_fn(move || {

@@ -9,7 +9,7 @@ macro_rules! statuses {
         impl Status {
             $(pub const $name: Status = Status($value);)*
 
-            /// The name and the description of a code, with a zero at the end of each.
+            /// Returns the name and the description of a code, with a zero at the end of each.
             pub fn names(self) -> Option<(&'static str, &'static str)> {
                 match self.0 {
                     $($value => Some((concat!("CUDA_", $symbol, "\0"), concat!($text, "\0"))),)*

@@ -138,7 +138,7 @@ impl Table {
         self.map.get(&base).map(Box::as_ref)
     }
 
-    /// The allocation with this byte.
+    /// Returns the allocation with this byte.
     pub fn containing(&self, address: u64) -> Option<&Allocation> {
         let (_, a) = self.map.range(..=address).next_back()?;
         (address < a.base + a.size as u64).then_some(a)
@@ -148,7 +148,7 @@ impl Table {
         self.map.values().map(Box::as_ref)
     }
 
-    /// The allocation that holds `len` bytes at `address`, and where in it they are.
+    /// Returns the allocation that holds `len` bytes at `address`, and where in it they are.
     pub fn find(&mut self, address: u64, len: usize) -> Result<(&mut Allocation, usize), Fault> {
         let Table { map, freed, .. } = self;
         let found = map.range_mut(..=address).next_back().map(|(_, a)| a);

@@ -71,7 +71,7 @@ thread_local! {
     static CURRENT: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The thread's context.
+/// Returns the thread's context.
 pub fn current() -> usize {
     CURRENT.get()
 }
@@ -80,7 +80,7 @@ pub fn set_current(context: usize) {
     CURRENT.set(context);
 }
 
-/// The device of the thread's context.
+/// Returns the device of the thread's context.
 pub fn device() -> Outcome<u32> {
     (CURRENT.get() as u32).checked_sub(1).ok_or(Status::INVALID_CONTEXT)
 }

@@ -22,7 +22,7 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// Whether nothing orders the two accesses.
+    /// Returns whether nothing orders the two accesses.
     fn races(&self, me: &Mark) -> bool {
         if self.launch != me.launch || (self.atomic && me.atomic) {
             return false;
@@ -41,7 +41,7 @@ impl Mark {
         }
     }
 
-    /// The mark of a read after this one: who has read without an order between them is kept together.
+    /// Returns the mark of a read after this one: who has read without an order between them is kept together.
     fn joined(&self, me: &Mark) -> Mark {
         let mut out = *me;
         out.atomic = me.atomic && self.atomic;

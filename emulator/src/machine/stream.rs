@@ -96,7 +96,7 @@ pub struct Capture {
 }
 
 impl Machine {
-    /// The key of a stream: small handles are the default stream of the device.
+    /// Returns the key of a stream: small handles are the default stream of the device.
     pub fn stream(&self, handle: usize, device: u32) -> Outcome<usize> {
         match handle {
             0..=2 => Ok(device as usize),
@@ -213,7 +213,7 @@ impl Machine {
         exec::run(&mut self.table, &launch)
     }
 
-    /// Whether a call that may not happen in a capture must be refused; the capture is lost with it.
+    /// Returns whether a call that may not happen in a capture must be refused; the capture is lost with it.
     pub fn refuse_in_capture(&mut self) -> Outcome {
         let mut refused = Ok(());
         for capture in self.captures.values_mut().filter(|capture| !capture.relaxed) {

@@ -54,7 +54,7 @@ impl<'m> Body<'m> {
         self.branches.push((self.kernel.code.len(), line, label.into()));
     }
 
-    /// The next row of a register file.
+    /// Returns the next row of a register file.
     fn row(&mut self, file: File) -> Reg {
         let rows = match file {
             File::Pred => &mut self.kernel.preds,
@@ -65,7 +65,7 @@ impl<'m> Body<'m> {
         *rows as Reg - 1
     }
 
-    /// The row that always holds this constant.
+    /// Returns the row that always holds this constant.
     pub fn constant(&mut self, file: File, value: Constant) -> Reg {
         if let Some((.., reg)) = self.constants.iter().find(|(f, c, _)| (*f, *c) == (file, value)) {
             return *reg;
@@ -83,7 +83,7 @@ impl<'m> Body<'m> {
         self.scopes.iter().rev().find_map(|scope| scope.get(name).copied())
     }
 
-    /// The address of a variable.
+    /// Returns the address of a variable.
     pub fn symbol(&self, name: &str) -> Option<Constant> {
         self.variables.get(name).or_else(|| self.context.symbols.get(name)).copied()
     }

@@ -77,7 +77,7 @@ impl Declaration {
         Ok(Some(Declaration { space, ty, align, name, size, external, initialiser }))
     }
 
-    /// The bytes of the initialiser, zeros where it ends early.
+    /// Returns the bytes of the initialiser, zeros where it ends early.
     pub fn bytes(&self, line: usize) -> Result<Vec<u8>, PtxError> {
         let mut out = vec![0u8; self.size];
         let Some(list) = &self.initialiser else { return Ok(out) };

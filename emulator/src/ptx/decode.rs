@@ -12,7 +12,7 @@ const WIDE_BITS: &[Type] = &[B32, B64];
 const WIDE_INTEGERS: &[Type] = &[U32, S32, U64, S64];
 
 impl Line<'_, '_> {
-    /// The work of this instruction.
+    /// Returns the work of this instruction.
     pub fn decode(&mut self) -> Decoded<Op> {
         let float = self.types.last().is_some_and(|ty| ty.is_float());
         if float && self.types.iter().all(|ty| ty.size() == 2 || matches!(ty, F16x2 | BF16x2)) {
@@ -241,7 +241,7 @@ impl Line<'_, '_> {
         }
     }
 
-    /// The type of one of `n` parts of an untyped value.
+    /// Returns the type of one of `n` parts of an untyped value.
     fn part(&self, ty: Type, n: usize) -> Decoded<Type> {
         match (ty, n) {
             (B32, 2) | (B64, 4) => Ok(B16),
@@ -274,13 +274,13 @@ impl Line<'_, '_> {
         Ok(Op::Branch { target: u32::MAX, uniform })
     }
 
-    /// The file of an address register.
+    /// Returns the file of an address register.
     pub fn address_file(&self) -> Decoded<File> {
         Ok(self.one_type(&[U32, U64])?.file())
     }
 }
 
-/// The names in `{a, b}`.
+/// Returns the names in `{a, b}`.
 pub fn inside(text: &str) -> Option<Vec<&str>> {
     let list = text.strip_prefix('{')?.strip_suffix('}')?;
     Some(list.split(',').map(str::trim).collect())

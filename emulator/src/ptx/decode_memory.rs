@@ -46,7 +46,7 @@ impl Line<'_, '_> {
         self.first(Space::parse).unwrap_or(Space::Generic)
     }
 
-    /// What loads and stores have in common; the operand with the values and that with the address, which a
+    /// Returns what loads and stores have in common; the operand with the values and that with the address, which a
     /// parameter does not need.
     fn access(&mut self, values: usize, address: Option<usize>) -> Decoded<Access> {
         let space = self.space();

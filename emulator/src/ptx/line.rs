@@ -80,7 +80,7 @@ impl<'a, 'm> Line<'a, 'm> {
         Some(value)
     }
 
-    /// The instruction needs this target and PTX version.
+    /// Returns the instruction needs this target and PTX version.
     pub fn needs(&self, target: u32, version: (u32, u32)) -> Decoded<()> {
         if self.body.context.target < target || self.body.context.version < version {
             return self.refuse(&format!("needs sm_{target} and PTX {}.{}", version.0, version.1));
@@ -88,7 +88,7 @@ impl<'a, 'm> Line<'a, 'm> {
         Ok(())
     }
 
-    /// The one type, which must be among these.
+    /// Returns the one type, which must be among these.
     pub fn one_type(&self, allowed: &[Type]) -> Decoded<Type> {
         match self.types[..] {
             [ty] if allowed.contains(&ty) => Ok(ty),
@@ -135,7 +135,7 @@ impl<'a, 'm> Line<'a, 'm> {
         }
     }
 
-    /// The destination `operands[i]`.
+    /// Returns the destination `operands[i]`.
     pub fn dst(&self, i: usize, ty: Type) -> Decoded<Reg> {
         self.register(self.operands[i], ty)
     }
@@ -147,7 +147,7 @@ impl<'a, 'm> Line<'a, 'm> {
         Ok((one(a.trim(), first)?, b.map_or(Ok(None), |b| one(b.trim(), second))?))
     }
 
-    /// The source `operands[i]`.
+    /// Returns the source `operands[i]`.
     pub fn src(&mut self, i: usize, ty: Type) -> Decoded<Reg> {
         self.source(self.operands[i], ty)
     }
@@ -226,7 +226,7 @@ fn special(name: &str) -> Option<(Special, Type)> {
         return Some((special, Type::U32));
     }
     let special = match name {
-        "%laneid" => Special::Lane,
+        "%laneid" => Special::Vector,
         "%warpid" => Special::Warp,
         "%nwarpid" => Special::Warps,
         "%smid" => Special::Zero,

@@ -53,7 +53,7 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "_$%".contains(c))
 }
 
-/// The directives that end with their line instead of a semicolon.
+/// Returns the directives that end with their line instead of a semicolon.
 fn ends_with_line(text: &str) -> bool {
     // The space keeps `.loc` apart from `.local`.
     [".version ", ".target ", ".address_size ", ".file ", ".loc "].iter().any(|d| text.starts_with(d))

@@ -52,7 +52,7 @@ pub enum Space {
 }
 
 impl Type {
-    /// The type of this suffix, written without its dot.
+    /// Returns the type of this suffix, written without its dot.
     pub fn parse(suffix: &str) -> Option<Type> {
         use Type::*;
         const NAMES: [(&str, Type); 19] = [
@@ -119,7 +119,7 @@ impl Type {
         }
     }
 
-    /// The integer type of twice the size, for `.wide`.
+    /// Returns the integer type of twice the size, for `.wide`.
     pub fn doubled(self) -> Option<Type> {
         Some(match self {
             Type::U16 => Type::U32,
@@ -130,8 +130,8 @@ impl Type {
         })
     }
 
-    /// Whether a register declared as `register` may be used where an instruction wants `self`. `.bX` goes with
-    /// everything of its size, signed with unsigned, a float only with itself.
+    /// Returns whether a register declared as `register` may be used where an instruction wants `self`. `.bX` goes
+    /// with everything of its size, signed with unsigned, a float only with itself.
     pub fn accepts(self, register: Type) -> bool {
         if self == Type::Pred || register == Type::Pred {
             return self == register;
@@ -144,7 +144,7 @@ impl Type {
             }
     }
 
-    /// The looser rule of `ld`, `st` and `cvt`: an integer or untyped register may be wider.
+    /// Returns the looser rule of `ld`, `st` and `cvt`: an integer or untyped register may be wider.
     pub fn accepts_wider(self, register: Type) -> bool {
         self.accepts(register)
             || (self != Type::Pred
@@ -167,7 +167,7 @@ impl Type {
 }
 
 impl Space {
-    /// The space of this suffix, written without its dot.
+    /// Returns the space of this suffix, written without its dot.
     pub fn parse(suffix: &str) -> Option<Space> {
         Some(match suffix {
             "param" => Space::Param,

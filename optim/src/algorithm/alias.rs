@@ -9,7 +9,7 @@ use fallline_core::Link;
 
 /// Hyperparameters under a name: an algorithm, or [another name](macro@crate::alias) of one.
 pub trait Named: Hyperparameters + Default + 'static {
-    /// What is stepped, with the rules that `K` compiles.
+    /// Returns what is stepped, with the rules that `K` compiles.
     ///
     /// # Errors
     /// [`HyperError`] when hyperparameters are out of range or exclude each other.
@@ -26,9 +26,9 @@ impl<A: Algorithm> Named for A {
 pub trait Alias: Hyperparameters + Clone + Debug + Default + Send + Sync + 'static {
     /// The algorithm.
     type Of: Algorithm;
-    /// The hyperparameters under this name.
+    /// Returns the hyperparameters under this name.
     fn wrap(of: Self::Of) -> Self;
-    /// The hyperparameters under the algorithm's own name.
+    /// Returns the hyperparameters under the algorithm's own name.
     fn unwrap(self) -> Self::Of;
 }
 
@@ -40,7 +40,7 @@ pub struct Aliased<T: Alias, K> {
 }
 
 impl<T: Alias, K: Link> Aliased<T, K> {
-    /// The algorithm with these hyperparameters, under their name.
+    /// Returns the algorithm with these hyperparameters, under their name.
     ///
     /// # Errors
     /// [`HyperError`] when they are out of range or exclude each other.
@@ -220,7 +220,8 @@ macro_rules! alias {
 /// A hyperparameter's name and its other default.
 type OtherDefault = (&'static str, fn() -> Value);
 
-/// The table without some rows, with others in the place of some, and with other defaults. Used by [`alias!`](macro@crate::alias).
+/// Returns the table without some rows, with others in the place of some, and with other defaults. Used by
+/// [`alias!`](macro@crate::alias).
 ///
 /// # Panics
 /// While compiling, when a name of `gone`, `others` or `defaults` is not in the table.
@@ -267,7 +268,7 @@ pub const fn table<const N: usize>(
     rows
 }
 
-/// Whether two names are the same.
+/// Returns whether two names are the same.
 const fn same(a: &str, b: &str) -> bool {
     let (a, b) = (a.as_bytes(), b.as_bytes());
     let mut i = 0;

@@ -13,11 +13,11 @@ use fallline_core::{Groups, Link, Shape};
 /// An algorithm as people see and set it: what a group of parameters has. Another name of an algorithm, and what is made of
 /// one, implement this and nothing else.
 pub trait AnyAlgorithm: Debug + Send + Sync {
-    /// The algorithm's name.
+    /// Returns the algorithm's name.
     fn name(&self) -> &'static str;
-    /// What people should know about it.
+    /// Returns what people should know about it.
     fn info(&self) -> &'static Info;
-    /// Its hyperparameters.
+    /// Returns its hyperparameters.
     fn table(&self) -> &'static [Hyper];
     /// A hyperparameter by name.
     fn get(&self, name: &str) -> Option<Value>;
@@ -26,23 +26,23 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     /// # Errors
     /// [`HyperError`]; nothing is set then.
     fn set(&mut self, values: &[(&str, Value)]) -> Result<(), HyperError>;
-    /// What is done around its own steps.
+    /// Returns what is done around its own steps.
     fn modifiers(&self) -> Modifiers {
         Modifiers::NONE
     }
     /// A copy.
     fn boxed(&self) -> Box<dyn AnyAlgorithm>;
-    /// What is stepped.
+    /// Returns what is stepped.
     fn core(&self) -> &dyn Stepped;
 }
 
 /// An algorithm as an engine steps it. Implemented once, for all of them.
 pub trait Stepped: Send + Sync {
-    /// The hyperparameters, with their type.
+    /// Returns the hyperparameters, with their type.
     fn hyper(&self) -> &dyn Any;
-    /// What is the same for all hyperparameters.
+    /// Returns what is the same for all hyperparameters.
     fn spec(&self) -> &'static Spec;
-    /// What is unusual about a state or scratch.
+    /// Returns what is unusual about a state or scratch.
     fn state(&self, name: &str) -> StateSpec;
     /// As [`Algorithm::variant`].
     ///
@@ -58,7 +58,7 @@ pub trait Stepped: Send + Sync {
     fn storage(&self) -> StorageDefaults;
     /// As [`Algorithm::sparse`].
     fn sparse(&self) -> Sparse;
-    /// The rules that are run whatever the algorithm is, compiled by the same [`Link`].
+    /// Returns the rules that are run whatever the algorithm is, compiled by the same [`Link`].
     fn builtins(&self) -> &'static Builtins;
 }
 
@@ -69,7 +69,7 @@ pub struct Linked<A, K> {
 }
 
 impl<A: Algorithm, K: Link> Linked<A, K> {
-    /// The algorithm with these hyperparameters.
+    /// Returns the algorithm with these hyperparameters.
     ///
     /// # Errors
     /// [`HyperError`] when they are out of range or exclude each other.
@@ -83,12 +83,12 @@ impl<A: Algorithm, K: Link> Linked<A, K> {
         Ok(Linked::unchecked(algorithm))
     }
 
-    /// The same without a check.
+    /// Returns the same without a check.
     pub(super) fn unchecked(algorithm: A) -> Self {
         Linked { algorithm, link: PhantomData }
     }
 
-    /// The hyperparameters.
+    /// Returns the hyperparameters.
     pub(super) fn algorithm(&self) -> &A {
         &self.algorithm
     }

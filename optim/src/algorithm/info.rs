@@ -25,7 +25,7 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// A paper or a source, and where to find it.
+    /// Creates a paper or a source, and where to find it.
     pub const fn new(text: &'static str, at: &'static str) -> Reference {
         Reference { text, at }
     }

@@ -9,7 +9,7 @@ use core::any::Any;
 use fallline_core::{Format, Groups, Kernel, Role, Shape};
 
 impl dyn AnyAlgorithm + '_ {
-    /// What a step over parameters of a variant consists of, in a separate group.
+    /// Returns what a step over parameters of a variant consists of, in a separate group.
     ///
     /// # Errors
     /// Why there is no such program.
@@ -18,7 +18,7 @@ impl dyn AnyAlgorithm + '_ {
         self.program_at(&AnySite::new(variant, distributed, &Groups::new(1, &hyper)))
     }
 
-    /// What a step consists of, with what [modifiers](AnyAlgorithm::modifiers) make of it.
+    /// Returns what a step consists of, with what [modifiers](AnyAlgorithm::modifiers) make of it.
     ///
     /// # Errors
     /// Why there is no such program.
@@ -34,22 +34,22 @@ impl dyn AnyAlgorithm + '_ {
         }
     }
 
-    /// Whether each parameter's states and update belong to one rank alone, where there are several.
+    /// Returns whether each parameter's states and update belong to one rank alone, where there are several.
     pub fn sharded(&self) -> bool {
         self.modifiers().sharded
     }
 
-    /// The same on one rank. Without any stage where there is none.
+    /// Returns the same on one rank. Without any stage where there is none.
     pub fn program(&self, variant: Variant) -> Program {
         self.program_on(variant, false).unwrap_or(Program::EMPTY)
     }
 
-    /// Its programs on one rank, some of them more than once.
+    /// Returns its programs on one rank, some of them more than once.
     pub fn programs(&self) -> impl Iterator<Item = Program> {
         Variant::all().map(|variant| self.program(variant))
     }
 
-    /// The program of a parameter, on one rank.
+    /// Returns the program of a parameter, on one rank.
     ///
     /// # Errors
     /// Why the algorithm does not take it.
@@ -71,7 +71,7 @@ impl dyn AnyAlgorithm + '_ {
         let ops = programs.iter().flat_map(Program::ops).flat_map(|op| op.rules());
         let mut all: Vec<&'static Kernel> = Vec::new();
         let others = [check, copy].into_iter().chain(beside).chain(ops);
-        for kernel in passes.chain(others).chain(builtins.of_wrappers()) {
+        for kernel in passes.chain(others).chain(builtins.of_gradients()) {
             if !all.iter().any(|known| known.name == kernel.name) {
                 all.push(kernel);
             }
@@ -79,7 +79,7 @@ impl dyn AnyAlgorithm + '_ {
         all
     }
 
-    /// The states that may diverge between ranks for a while, of parameters of the first variant.
+    /// Returns the states that may diverge between ranks for a while, of parameters of the first variant.
     pub(crate) fn rank_local_states(&self) -> Vec<&'static str> {
         let program = self.program_on(Variant::ONLY, true);
         let mut states = program.map_or_else(|_| Vec::new(), |program| program.operands(Role::State));
@@ -87,18 +87,18 @@ impl dyn AnyAlgorithm + '_ {
         states
     }
 
-    /// The rule that accumulates gradients of sampled labels into the Hessian, of an algorithm that has an estimate
-    /// of it.
+    /// Returns the rule that accumulates gradients of sampled labels into the Hessian, of an algorithm that has an
+    /// estimate of it.
     pub fn hessian(&self) -> Option<&'static Kernel> {
         self.program(Variant::ONLY).hessian()
     }
 
-    /// Whether it climbs: whether its hyperparameter `maximize` is true.
+    /// Returns whether it climbs: whether its hyperparameter `maximize` is true.
     pub fn maximize(&self) -> bool {
         self.get("maximize") == Some(Value::Bool(true))
     }
 
-    /// How a state of a parameter with so many elements is stored by default, if not in the compute type.
+    /// Returns how a state of a parameter with so many elements is stored by default, if not in the compute type.
     pub fn state_format(&self, state: &str, elements: usize) -> Option<Format> {
         if self.modifiers().state(state).is_some() {
             return None;
@@ -107,7 +107,7 @@ impl dyn AnyAlgorithm + '_ {
         Some(block.format(self.state(state).non_negative))
     }
 
-    /// What it makes of row-sparse gradients, where it takes them.
+    /// Returns what it makes of row-sparse gradients, where it takes them.
     ///
     /// # Errors
     /// Why it does not, with its name.
@@ -132,27 +132,27 @@ impl dyn AnyAlgorithm + '_ {
         }
     }
 
-    /// The names of the states that parameters of the first variant have.
+    /// Returns the names of the states that parameters of the first variant have.
     pub fn states(&self) -> Vec<&'static str> {
         self.program(Variant::ONLY).operands(Role::State)
     }
 
-    /// The hyperparameters of what is stepped, with their type.
+    /// Returns the hyperparameters of what is stepped, with their type.
     pub fn hyper(&self) -> &dyn Any {
         self.core().hyper()
     }
 
-    /// What is the same for all hyperparameters.
+    /// Returns what is the same for all hyperparameters.
     pub fn spec(&self) -> &'static Spec {
         self.core().spec()
     }
 
-    /// What is unusual about a state or scratch.
+    /// Returns what is unusual about a state or scratch.
     pub fn state(&self, name: &str) -> StateSpec {
         self.modifiers().state(name).unwrap_or_else(|| self.core().state(name))
     }
 
-    /// Which of its programs a parameter takes.
+    /// Returns which of its programs a parameter takes.
     ///
     /// # Errors
     /// Why the algorithm does not take it.
@@ -160,17 +160,17 @@ impl dyn AnyAlgorithm + '_ {
         self.core().variant(name, shape)
     }
 
-    /// How states are stored unless a configuration says otherwise.
+    /// Returns how states are stored unless a configuration says otherwise.
     pub fn storage(&self) -> StorageDefaults {
         self.core().storage()
     }
 
-    /// What it makes of row-sparse gradients.
+    /// Returns what it makes of row-sparse gradients.
     pub fn sparse(&self) -> Sparse {
         self.modifiers().sparse(self.core().sparse())
     }
 
-    /// The rules that are run whatever the algorithm is, compiled by the same [`Link`](fallline_core::Link).
+    /// Returns the rules that are run whatever the algorithm is, compiled by the same [`Link`](fallline_core::Link).
     pub fn builtins(&self) -> &'static Builtins {
         self.core().builtins()
     }

@@ -65,7 +65,7 @@ impl Replicas {
         diverged: None,
     };
 
-    /// Whether the replicas of a parameter have diverged.
+    /// Returns whether the replicas of a parameter have diverged.
     pub fn have_diverged(&self, memory: &[f64]) -> bool {
         self.diverged.is_some_and(|diverged| diverged(memory))
     }

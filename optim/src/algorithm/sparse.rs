@@ -18,8 +18,8 @@ pub enum Sparse {
 }
 
 impl Sparse {
-    /// Whether a step is one of the named rows alone.
-    pub(crate) fn is_by_row(self) -> bool {
+    /// Returns whether a step is one of the named rows alone.
+    pub(crate) fn is_row_wise(self) -> bool {
         matches!(self, Sparse::Rows | Sparse::RowsOnly)
     }
 }

@@ -83,7 +83,7 @@ pub enum Start {
 }
 
 impl<A> State<A> {
-    /// A state that nothing is unusual about yet.
+    /// Creates a state that nothing is unusual about yet.
     pub const fn new(name: &'static str) -> State<A> {
         State {
             name,
@@ -144,7 +144,7 @@ impl<A> State<A> {
 }
 
 impl StateSpec {
-    /// What a table says about a state of this name, with these hyperparameters.
+    /// Returns what a table says about a state of this name, with these hyperparameters.
     pub fn of<A>(states: &[State<A>], name: &str, hyper: &A) -> StateSpec {
         let found = states.iter().find(|state| state.name == name).unwrap_or(&const { State::new("") });
         let start = match found.init {
@@ -160,9 +160,9 @@ impl StateSpec {
         StateSpec { start, extent, non_negative, full_precision, rank_local }
     }
 
-    /// The shape for a parameter of this shape.
+    /// Returns the shape for a parameter of this shape.
     pub fn shape(&self, param: &Shape) -> Shape {
-        match (self.extent, param.extents()) {
+        match (self.extent, param.dims()) {
             (Extent::Rows, [batch @ .., _]) => Shape::from(batch),
             (Extent::Columns, [batch @ .., _, columns]) => Shape::from(&[batch, &[*columns]].concat()[..]),
             (Extent::First, [first, ..]) => Shape::from([*first]),
@@ -171,17 +171,15 @@ impl StateSpec {
         }
     }
 
-    /// How it broadcasts to the elements of a parameter that is not empty: the arguments of
-    /// [`View::repeated`](fallline_core::backend::View::repeated), if it has fewer elements.
-    pub fn repetition(&self, param: &Shape) -> Option<(usize, usize)> {
+    /// Returns how it broadcasts to the elements of a parameter that is not empty: the arguments of
+    /// [`View::broadcast`](fallline_core::backend::View::broadcast), if it has fewer elements.
+    pub fn broadcast(&self, param: &Shape) -> Option<(usize, usize)> {
         let (_, rows, columns) = matrices(param);
         match self.extent {
             Extent::Param | Extent::Every(_) => None,
             Extent::Rows => Some((1, columns)),
             Extent::Columns => Some((columns, rows)),
-            Extent::First => {
-                Some((1, param.elements() / param.extents().first().copied().unwrap_or(1).max(1)))
-            }
+            Extent::First => Some((1, param.elements() / param.dims().first().copied().unwrap_or(1).max(1))),
         }
     }
 }
@@ -206,8 +204,8 @@ mod tests {
         let states: &[State<f64>] = &[State::new("row").rows(), State::new("column").columns()];
         let [row, column] = ["row", "column"].map(|name| StateSpec::of(states, name, &1.0));
         let shape = Shape::from([4, 2, 3]);
-        assert_eq!((row.shape(&shape), row.repetition(&shape)), ([4, 2].into(), Some((1, 3))));
-        assert_eq!((column.shape(&shape), column.repetition(&shape)), ([4, 3].into(), Some((3, 2))));
+        assert_eq!((row.shape(&shape), row.broadcast(&shape)), ([4, 2].into(), Some((1, 3))));
+        assert_eq!((column.shape(&shape), column.broadcast(&shape)), ([4, 3].into(), Some((3, 2))));
     }
 
     #[test]
@@ -217,7 +215,7 @@ mod tests {
             [(&[4, 2, 3][..], &[4][..], 6), (&[4, 3], &[4], 3), (&[4], &[4], 1), (&[], &[], 1)]
         {
             assert_eq!(spec.shape(&param.into()), Shape::from(shape));
-            assert_eq!(spec.repetition(&param.into()), Some((1, times)));
+            assert_eq!(spec.broadcast(&param.into()), Some((1, times)));
         }
     }
 

@@ -19,7 +19,7 @@ impl<A: Algorithm, K: Link> Site<'_, '_, A, K> {
         Steps::begin().op::<T>()
     }
 
-    /// The program of another algorithm, which takes these parameters.
+    /// Returns the program of another algorithm, which takes these parameters.
     ///
     /// # Errors
     /// As [`Algorithm::program`].
@@ -110,7 +110,7 @@ impl<A: Algorithm, K: Link> Steps<A, K> {
     }
 }
 
-/// Whether all names are in a table.
+/// Returns whether all names are in a table.
 const fn known(names: &[&str], table: &[(&'static str, f64)]) -> bool {
     let mut i = 0;
     while i < names.len() {

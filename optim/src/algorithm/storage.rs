@@ -30,7 +30,7 @@ impl StorageDefaults {
 }
 
 impl BlockDefault {
-    /// The format of a state.
+    /// Returns the format of a state.
     pub fn format(&self, non_negative: bool) -> Format {
         if non_negative { self.format.with_codes(self.non_negative) } else { self.format }
     }

@@ -46,7 +46,7 @@ rule! {
         let decays = flag(h.weight_decay > 0.0);
     }
     element(grad: Grad) -> (p: Param, v: State, u: State) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         v = rho * v + one_minus_rho * g * g;
         let delta = (u + eps).sqrt() / (v + eps).sqrt() * g;
         u = rho * u + one_minus_rho * delta * delta;

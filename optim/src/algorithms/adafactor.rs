@@ -3,7 +3,7 @@
 use super::prelude::*;
 use crate::op::{OpAt, TensorOp, matrices};
 use core::any::Any;
-use fallline_core::backend::{AxisSums, MatrixSums, View};
+use fallline_core::backend::{AxisReduction, MatrixReduction, View};
 use fallline_core::{Kernel, Result, Shape, Storage};
 
 hyperparameters! {
@@ -67,8 +67,8 @@ rule! {
             let weight_decay = h.weight_decay;
         }
         tensor {
-            let step = N::when(scales, rate * (p2 / elements).sqrt().max(eps2), rate);
-            let alpha = step / ((u2 / elements).sqrt() / clip_threshold).max(N::lit(1.0));
+            let step = N::select_if(scales, rate * (p2 / elements).sqrt().max(eps2), rate);
+            let alpha = step / ((u2 / elements).sqrt() / clip_threshold).max(N::splat(1.0));
             let keep = 1.0 - weight_decay * step;
         }
     }
@@ -93,8 +93,8 @@ rule! {
             let weight_decay = h.weight_decay;
         }
         tensor {
-            let step = N::when(scales, rate * (p2 / elements).sqrt().max(eps2), rate);
-            let alpha = step / ((u2 / elements).sqrt() / clip_threshold).max(N::lit(1.0));
+            let step = N::select_if(scales, rate * (p2 / elements).sqrt().max(eps2), rate);
+            let alpha = step / ((u2 / elements).sqrt() / clip_threshold).max(N::splat(1.0));
             let keep = 1.0 - weight_decay * step;
         }
     }
@@ -132,8 +132,8 @@ rule! {
             let weight_decay = h.weight_decay;
         }
         tensor {
-            let step = N::when(scales, rate * (p2 / elements).sqrt().max(eps2), rate);
-            let alpha = step / ((u2 / elements).sqrt() / clip_threshold).max(N::lit(1.0));
+            let step = N::select_if(scales, rate * (p2 / elements).sqrt().max(eps2), rate);
+            let alpha = step / ((u2 / elements).sqrt() / clip_threshold).max(N::splat(1.0));
             let keep = 1.0 - weight_decay * step;
         }
     }
@@ -158,8 +158,8 @@ rule! {
             let weight_decay = h.weight_decay;
         }
         tensor {
-            let step = N::when(scales, rate * (p2 / elements).sqrt().max(eps2), rate);
-            let alpha = step / ((u2 / elements).sqrt() / clip_threshold).max(N::lit(1.0));
+            let step = N::select_if(scales, rate * (p2 / elements).sqrt().max(eps2), rate);
+            let alpha = step / ((u2 / elements).sqrt() / clip_threshold).max(N::splat(1.0));
             let keep = 1.0 - weight_decay * step;
         }
     }
@@ -250,11 +250,11 @@ impl TensorOp for AdafactorFactors {
         }
         let totals = update_moments::<K>(at, 1.0 - powf(at.on.t as f64, h.decay_rate), h.eps.0)?;
         let [r, c] = at.scratch.two(["r", "c"])?;
-        let of_matrix = View::read(&totals).repeated(1, rows);
+        let of_matrix = View::read(&totals).broadcast(1, rows);
         let views = &mut [Some(View::write(r)), Some(of_matrix)];
         at.on.run(K::kernel::<RowFactorRule>(), &() as &dyn Any, &[1.0 / rows as f64], views)?;
         at.on.run(K::kernel::<ColumnFactorRule>(), &() as &dyn Any, &[], &mut [Some(View::write(c))])?;
-        at.workspace.give([totals]);
+        at.workspace.release([totals]);
         Ok(())
     }
 }
@@ -314,7 +314,7 @@ impl Algorithm for Adafactor {
 }
 
 impl Adafactor {
-    /// The relative step ρ of step `t`, or γ.
+    /// Returns the relative step ρ of step `t`, or γ.
     fn rate(&self, t: u64) -> f64 {
         match self.relative_step {
             true => (if self.warmup_init { 1e-6 * t as f64 } else { 1e-2 }).min(1.0 / sqrt(t as f64)),
@@ -334,7 +334,7 @@ pub(crate) fn update_moments<K: Link>(at: &mut OpAt<'_>, kept: f64, eps: f64) ->
     let mut widened = None;
     if grad.format() != at.on.compute.format() {
         let mut as_computed = at.take(grad.len())?;
-        let views = &mut [Some(View::write(&mut as_computed)), Some(grad.again())];
+        let views = &mut [Some(View::write(&mut as_computed)), Some(grad.reborrow())];
         at.on.run(K::kernel::<WidenRule>(), &() as &dyn Any, &[], views)?;
         widened = Some(as_computed);
     }
@@ -342,8 +342,8 @@ pub(crate) fn update_moments<K: Link>(at: &mut OpAt<'_>, kept: f64, eps: f64) ->
     let (scale, reading) = (at.grad_scale.known(), at.reading());
     let [row, column] = at.states.two(["row", "column"])?;
     let [r, c] = at.scratch.two(["r", "c"])?;
-    at.on.backend.reductions().sum_matrices(MatrixSums {
-        from: widened.as_ref().map_or_else(|| grad.again(), View::read),
+    at.on.backend.reductions().reduce_rows_and_columns(MatrixReduction {
+        from: widened.as_ref().map_or_else(|| grad.reborrow(), View::read),
         squares: true,
         matrices: batch,
         rows,
@@ -356,7 +356,7 @@ pub(crate) fn update_moments<K: Link>(at: &mut OpAt<'_>, kept: f64, eps: f64) ->
         let moment = FactoredMoment { kept, eps, scale, terms: terms as f64 };
         at.on.run_reading(reading, K::kernel::<FactoredMomentRule>(), &moment, views)?;
     }
-    at.on.backend.reductions().sum_axis(AxisSums {
+    at.on.backend.reductions().reduce_axis(AxisReduction {
         from: View::read(r),
         squares: false,
         outer: batch,
@@ -364,11 +364,11 @@ pub(crate) fn update_moments<K: Link>(at: &mut OpAt<'_>, kept: f64, eps: f64) ->
         inner: 1,
         to: &mut totals,
     })?;
-    at.workspace.give(widened);
+    at.workspace.release(widened);
     Ok(totals)
 }
 
-/// The rules of [`update_moments`].
+/// Returns the rules of [`update_moments`].
 pub(crate) fn moment_rules<K: Link>() -> [&'static Kernel; 2] {
     [K::kernel::<FactoredMomentRule>(), K::kernel::<WidenRule>()]
 }

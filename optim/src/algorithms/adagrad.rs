@@ -44,7 +44,7 @@ rule! {
         let eps = h.eps;
     }
     element(grad: Grad) -> (p: Param, sum: State) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         sum = sum + g * g;
         p = p - rate * g / (sum.sqrt() + eps);
     }

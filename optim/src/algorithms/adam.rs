@@ -54,7 +54,7 @@ rule! {
         let root = 1.0 / sqrt(1.0 - pow(h.betas.1, t));
     }
     element(grad: Grad) -> (p: Param, m: State, v: State) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         m = beta1 * m + one_minus_beta1 * g;
         v = beta2 * v + one_minus_beta2 * g * g;
         p = keep * p - alpha * m / (v.sqrt() * root + eps);
@@ -63,7 +63,7 @@ rule! {
     /// One step of [`Adam`] with `amsgrad`.
     pub AdamMaxRule
     element(grad: Grad) -> (p: Param, m: State, v: State, v_max: State) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         m = beta1 * m + one_minus_beta1 * g;
         v = beta2 * v + one_minus_beta2 * g * g;
         v_max = v_max.max(v);

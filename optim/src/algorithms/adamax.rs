@@ -47,7 +47,7 @@ rule! {
         let alpha = h.lr / (1.0 - pow(h.betas.0, t));
     }
     element(grad: Grad) -> (p: Param, m: State, u: State) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         m = beta1 * m + one_minus_beta1 * g;
         u = (beta2 * u).max(g.abs() + eps);
         p = p - alpha * m / u;

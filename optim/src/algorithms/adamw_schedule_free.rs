@@ -63,7 +63,7 @@ struct Weighed {
 }
 
 impl AdamWScheduleFree {
-    /// The next step.
+    /// Returns the next step.
     fn next(&self) -> Weighed {
         let t = self.k + 1;
         let risen = if self.k < self.warmup_steps { t as f64 / self.warmup_steps as f64 } else { 1.0 };
@@ -100,9 +100,9 @@ rule! {
     element(g: Grad) -> (p: Param, z: State, v: State) {
         v = beta2 * v + one_minus_beta2 * g * g;
         let u = g / ((v / correction).sqrt() + eps);
-        let u = Lane::when(weight_decay, u + weight_decay * p, u);
+        let u = Vector::select_if(weight_decay, u + weight_decay * p, u);
         let way = z - p;
-        let y = Lane::when(near, p + share * way, z - rest * way);
+        let y = Vector::select_if(near, p + share * way, z - rest * way);
         p = y + pull * u;
         z = z - lr * u;
     }
@@ -116,7 +116,7 @@ rule! {
         let near = flag(1.0 / h.betas.0 < 1.5);
     }
     element(z: State) -> (p: Param) {
-        p = Lane::when(near, p + share * (z - p), z - rest * (z - p));
+        p = Vector::select_if(near, p + share * (z - p), z - rest * (z - p));
     }
 }
 
@@ -128,7 +128,7 @@ rule! {
         let near = flag(h.betas.0 > 0.5);
     }
     element(z: State) -> (p: Param) {
-        p = Lane::when(near, p + share * (z - p), z - rest * (z - p));
+        p = Vector::select_if(near, p + share * (z - p), z - rest * (z - p));
     }
 }
 

@@ -48,9 +48,9 @@ rule! {
         let decays = flag(h.weight_decay > 0.0);
     }
     element(grad: Grad) -> (p: Param, ax: State) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         p = keep * p - eta * g;
-        ax = Lane::when(averages, ax + (p - ax) * mu, p);
+        ax = Vector::select_if(averages, ax + (p - ax) * mu, p);
     }
 }
 

@@ -13,18 +13,18 @@ pub(super) fn check_bits(algorithm: &'static str, bits: i64) -> Result<(), Hyper
     Err(HyperError::Combination { algorithm, problem })
 }
 
-/// Whether a parameter's states are in 8 bits.
+/// Returns whether a parameter's states are in 8 bits.
 pub(super) fn quantised(bits: i64, min_8bit_size: i64, elements: usize) -> bool {
     quantised_from(bits, min_8bit_size).is_some_and(|from| elements >= from)
 }
 
-/// The least number of elements of a parameter whose states are in 8 bits.
+/// Returns the least number of elements of a parameter whose states are in 8 bits.
 fn quantised_from(bits: i64, min_8bit_size: i64) -> Option<usize> {
     (bits == 8).then(|| usize::try_from(min_8bit_size.max(0)).unwrap_or(usize::MAX))
 }
 
-/// How states are stored: in the codes that bitsandbytes chooses on a CPU. Those of its optimizers with two moments are
-/// unsigned for the second; those with one moment have signed codes even where it is never negative.
+/// Returns how states are stored: in the codes that bitsandbytes chooses on a CPU. Those of its optimizers with two
+/// moments are unsigned for the second; those with one moment have signed codes even where it is never negative.
 pub(super) fn storage(bits: i64, min_8bit_size: i64, non_negative: Codes) -> StorageDefaults {
     let block = |from| BlockDefault { format: Format::Q8Grid(Codes::Signed), from, non_negative };
     StorageDefaults { block: quantised_from(bits, min_8bit_size).map(block), ..StorageDefaults::AS_COMPUTED }

@@ -61,7 +61,7 @@ rule! {
         let decays = flag(h.weight_decay > 0.0);
     }
     element(grad: Grad) -> (p: Param, sum: State) {
-        let g = Lane::when(decays, grad + p * weight_decay, grad);
+        let g = Vector::select_if(decays, grad + p * weight_decay, grad);
         sum = sum + g * g;
         p = p - lr * (g / (sum.sqrt() + eps));
     }

@@ -66,7 +66,7 @@ rule! {
         let decays = flag(h.weight_decay > 0.0);
     }
     element(grad: Grad) -> (p: Param, v: State) {
-        let g = Lane::when(decays, grad + p * weight_decay, grad);
+        let g = Vector::select_if(decays, grad + p * weight_decay, grad);
         v = v * alpha + one_minus_alpha * g * g;
         p = p - lr * (g / (v.sqrt() + eps));
     }

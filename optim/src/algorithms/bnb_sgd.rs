@@ -62,7 +62,7 @@ rule! {
         let decays = flag(h.weight_decay > 0.0);
     }
     element(grad: Grad) -> (p: Param, momentum: State) {
-        let g = Lane::when(decays, grad + p * weight_decay, grad);
+        let g = Vector::select_if(decays, grad + p * weight_decay, grad);
         momentum = momentum * mu + g;
         p = p - lr * momentum;
     }

@@ -59,10 +59,10 @@ rule! {
         let root = if h.bias_correction { 1.0 / sqrt(1.0 - pow(h.betas.1, t)) } else { 1.0 };
     }
     element(grad: Grad) -> (p: Param, m: State, v: State) {
-        let g = Lane::when(l2, p * weight_decay + grad, grad);
+        let g = Vector::select_if(l2, p * weight_decay + grad, grad);
         m = g * one_minus_beta1 + m * beta1;
         v = g * g * one_minus_beta2 + v * beta2;
-        let kept = Lane::when(decoupled, p - shrink * p, p);
+        let kept = Vector::select_if(decoupled, p - shrink * p, p);
         p = kept - alpha * (m / (v.sqrt() * root + eps));
     }
 }

@@ -65,7 +65,7 @@ rule! {
             let outside = if at.by_row { 0.0 } else { h.eps };
         }
         update {
-            d = N::select(d.eq(N::lit(0.0)), d0, d);
+            d = N::select(d.eq(N::splat(0.0)), d0, d);
             dlr = d * lr;
         }
         tensor {
@@ -73,7 +73,7 @@ rule! {
         }
     }
     element(grad: Grad, p: Param) -> (alphak: State, sk: State) sum(grad2, old_s2, old_length, s2, length) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         old_s2 = sk * sk / ((alphak + inside).sqrt() + outside);
         old_length = sk.abs();
         alphak = alphak + g * g;
@@ -125,19 +125,19 @@ rule! {
         update {
             sksq_weighted = sksq_weighted + (all_s2 - all_old_s2);
             skl1 = skl1 + (all_length - all_old_length);
-            let stands = skl1.eq(N::lit(0.0));
+            let stands = skl1.eq(N::splat(0.0));
             gsq_weighted = N::select(stands, gsq_weighted, gsq_weighted + dlr * dlr * all_grad2);
             let estimate = (sksq_weighted - gsq_weighted) / skl1;
-            d = N::select(stands, d, N::when(lr, grow(d, estimate, growth_rate), d));
+            d = N::select(stands, d, N::select_if(lr, grow(d, estimate, growth_rate), d));
             k = N::select(stands, k, k + 1.0);
         }
         tensor {
-            let moves = N::select(skl1.eq(N::lit(0.0)), N::lit(0.0), N::lit(1.0));
+            let moves = N::select(skl1.eq(N::splat(0.0)), N::splat(0.0), N::splat(1.0));
         }
     }
     element(alphak: State, sk: State, x0: State) -> (p: Param) {
         let z = x0 - sk / ((alphak + inside).sqrt() + outside);
-        p = Lane::when(moves, Lane::when(mu, mu * p + one_minus_mu * z, z), p);
+        p = Vector::select_if(moves, Vector::select_if(mu, mu * p + one_minus_mu * z, z), p);
     }
 }
 

@@ -72,10 +72,10 @@ rule! {
             let layer_scale = h.layer_scale;
         }
         update {
-            d = N::select(d.eq(N::lit(0.0)), d0, d);
+            d = N::select(d.eq(N::splat(0.0)), d0, d);
             let count = k + 1.0;
             let corrected = (1.0 - beta2.pow(count)).sqrt() / (1.0 - beta1.pow(count));
-            dlr = d * lr * N::when(corrects, corrected, N::lit(1.0));
+            dlr = d * lr * N::select_if(corrects, corrected, N::splat(1.0));
         }
         tensor {
             let new_m = layer_scale * dlr * (1.0 - beta1);
@@ -83,11 +83,11 @@ rule! {
         }
     }
     element(grad: Grad, p: Param) -> (m: State, v: State, s: State) sum(dot, length) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         dot = g * (s / (v.sqrt() + eps));
-        m = Lane::when(active, beta1 * m + new_m * g, m);
-        v = Lane::when(active, beta2 * v + new_v * g * g, v);
-        s = Lane::when(active, sqrt_beta2 * s + new_s * g, s);
+        m = Vector::select_if(active, beta1 * m + new_m * g, m);
+        v = Vector::select_if(active, beta2 * v + new_v * g * g, v);
+        s = Vector::select_if(active, sqrt_beta2 * s + new_s * g, s);
         length = s.abs();
     }
     or
@@ -95,9 +95,9 @@ rule! {
     pub DAdaptAdamUndecayedRule
     element(g: Grad) -> (m: State, v: State, s: State) sum(dot, length) {
         dot = g * (s / (v.sqrt() + eps));
-        m = Lane::when(active, beta1 * m + new_m * g, m);
-        v = Lane::when(active, beta2 * v + new_v * g * g, v);
-        s = Lane::when(active, sqrt_beta2 * s + new_s * g, s);
+        m = Vector::select_if(active, beta1 * m + new_m * g, m);
+        v = Vector::select_if(active, beta2 * v + new_v * g * g, v);
+        s = Vector::select_if(active, sqrt_beta2 * s + new_s * g, s);
         length = s.abs();
     }
 }
@@ -122,7 +122,7 @@ rule! {
             all_length = weighted(weight, length);
         }
         update {
-            let stands = all_length.eq(N::lit(0.0));
+            let stands = all_length.eq(N::splat(0.0));
             let numerator = sqrt_beta2 * numerator_weighted + (1.0 - sqrt_beta2) * all_dot;
             let estimate = numerator / ((1.0 - sqrt_beta2) * all_length);
             numerator_weighted = N::select(stands, numerator_weighted, numerator);
@@ -130,16 +130,16 @@ rule! {
             k = N::select(stands, k, k + 1.0);
         }
         tensor {
-            let moves = N::select(all_length.eq(N::lit(0.0)), N::lit(0.0), N::lit(1.0));
+            let moves = N::select(all_length.eq(N::splat(0.0)), N::splat(0.0), N::splat(1.0));
             let keep = 1.0 - decay * dlr;
         }
     }
     element(m: State, v: State) -> (p: Param) {
-        p = Lane::when(moves, keep * p - m / (v.sqrt() + eps), p);
+        p = Vector::select_if(moves, keep * p - m / (v.sqrt() + eps), p);
     }
 }
 
-/// The next d: an estimate, held below `growth` times the last d and never below that itself.
+/// Returns the next d: an estimate, held below `growth` times the last d and never below that itself.
 pub(super) fn grow<N: Number>(d: N, estimate: N, growth: N) -> N
 where
     f64: Literal<N>,
@@ -153,10 +153,10 @@ pub(super) fn weighted<N: Number>(weight: N, sum: N) -> N
 where
     f64: Literal<N>,
 {
-    N::select(weight.eq(N::lit(0.0)), N::lit(0.0), weight * sum)
+    N::select(weight.eq(N::splat(0.0)), N::splat(0.0), weight * sum)
 }
 
-/// The learning rate that all groups have but those that have 0.
+/// Returns the learning rate that all groups have but those that have 0.
 pub(super) fn common_lr(rates: impl Iterator<Item = f64>) -> f64 {
     rates.fold(0.0, f64::max)
 }

@@ -69,20 +69,20 @@ rule! {
             all_grad2 = weighted(trains, grad2);
         }
         update {
-            let zero = N::lit(0.0);
+            let zero = N::splat(0.0);
             d = N::select(d.eq(zero), d0, d);
             g0_norm = N::select(k.eq(zero), all_grad2.sqrt(), g0_norm);
             dlr = N::select(g0_norm.eq(zero), zero, d * lr / g0_norm);
         }
         tensor {
-            let active = N::select(g0_norm.eq(N::lit(0.0)), N::lit(0.0), trains);
+            let active = N::select(g0_norm.eq(N::splat(0.0)), N::splat(0.0), trains);
             let delta = dlr;
         }
     }
     element(grad: Grad, p: Param) -> (s: State) sum(dot, s2) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         dot = g * s;
-        s = Lane::when(active, s + delta * g, s);
+        s = Vector::select_if(active, s + delta * g, s);
         s2 = s * s;
     }
     or
@@ -90,7 +90,7 @@ rule! {
     pub DAdaptSgdUndecayedRule
     element(g: Grad) -> (s: State) sum(dot, s2) {
         dot = g * s;
-        s = Lane::when(active, s + delta * g, s);
+        s = Vector::select_if(active, s + delta * g, s);
         s2 = s * s;
     }
 }
@@ -112,18 +112,18 @@ rule! {
             all_s2 = weighted(trains, s2);
         }
         update {
-            let stands = all_s2.eq(N::lit(0.0));
+            let stands = all_s2.eq(N::splat(0.0));
             numerator_weighted = N::select(stands, numerator_weighted, numerator_weighted + dlr * all_dot);
             let estimate = 2.0 * numerator_weighted / all_s2.sqrt();
             d = N::select(stands, d, grow(d, estimate, growth_rate));
             k = N::select(stands, k, k + 1.0);
         }
         tensor {
-            let moves = N::select(all_s2.eq(N::lit(0.0)), N::lit(0.0), N::lit(1.0));
+            let moves = N::select(all_s2.eq(N::splat(0.0)), N::splat(0.0), N::splat(1.0));
         }
     }
     element(s: State, x0: State) -> (p: Param) {
-        p = Lane::when(moves, mu * p + one_minus_mu * (x0 - s), p);
+        p = Vector::select_if(moves, mu * p + one_minus_mu * (x0 - s), p);
     }
 }
 

@@ -56,11 +56,11 @@ rule! {
         let correction2 = if h.bias_correction { 1.0 - pow(h.betas.1, t) } else { 1.0 };
     }
     element(grad: Grad) -> (p: Param, m: State, v: State) {
-        let g = Lane::when(l2, grad + weight_decay * p, grad);
+        let g = Vector::select_if(l2, grad + weight_decay * p, grad);
         m = beta1 * m + one_minus_beta1 * g;
         v = beta2 * v + one_minus_beta2 * g * g;
         let update = (m / correction1) / ((v / correction2).sqrt() + eps);
-        p = p - lr * Lane::when(decoupled, update + weight_decay * p, update);
+        p = p - lr * Vector::select_if(decoupled, update + weight_decay * p, update);
     }
 }
 
@@ -96,7 +96,7 @@ impl Algorithm for FusedAdam {
     }
 }
 
-/// What DeepSpeed's forms of Adam say to `amsgrad`.
+/// Returns what DeepSpeed's forms of Adam say to `amsgrad`.
 pub(crate) fn no_amsgrad(algorithm: &'static str) -> HyperError {
     let problem = "amsgrad is not supported, as in DeepSpeed; Adam and AdamW have it".to_owned();
     HyperError::Combination { algorithm, problem }

@@ -67,7 +67,7 @@ rule! {
     element(g: Grad, p: Param) -> (m: State, v: State) sum(update2, param2) {
         m = beta1 * m + one_minus_beta1 * g;
         v = beta2 * v + one_minus_beta2 * g * g;
-        let u = m / Lane::when(inside, (v + eps).sqrt(), v.sqrt() + eps) + weight_decay * p;
+        let u = m / Vector::select_if(inside, (v + eps).sqrt(), v.sqrt() + eps) + weight_decay * p;
         update2 = u * u;
         param2 = p * p;
     }
@@ -83,14 +83,14 @@ rule! {
         }
         tensor {
             let share = (group_grad2.sqrt() + 1e-6) / max_grad_norm;
-            let clip = N::select(N::lit(1.0).lt(share), share, N::lit(1.0));
+            let clip = N::select(N::splat(1.0).lt(share), share, N::splat(1.0));
         }
     }
     element(grad: Grad, p: Param) -> (m: State, v: State) sum(update2, param2) {
         let g = grad / clip;
         m = beta1 * m + one_minus_beta1 * g;
         v = beta2 * v + one_minus_beta2 * g * g;
-        let u = m / Lane::when(inside, (v + eps).sqrt(), v.sqrt() + eps) + weight_decay * p;
+        let u = m / Vector::select_if(inside, (v + eps).sqrt(), v.sqrt() + eps) + weight_decay * p;
         update2 = u * u;
         param2 = p * p;
     }
@@ -114,13 +114,13 @@ rule! {
         }
     }
     element(m: State, v: State) -> (p: Param) {
-        let u = m / Lane::when(inside, (v + eps).sqrt(), v.sqrt() + eps) + weight_decay * p;
+        let u = m / Vector::select_if(inside, (v + eps).sqrt(), v.sqrt() + eps) + weight_decay * p;
         p = p - step_size * u;
     }
 }
 
 impl FusedLamb {
-    /// What corrects the bias in step `t`.
+    /// Returns what corrects the bias in step `t`.
     fn correction(&self, t: u64) -> f64 {
         match self.bias_correction {
             true => sqrt(1.0 - pow(self.betas.1, t)) / (1.0 - pow(self.betas.0, t)),
@@ -129,12 +129,12 @@ impl FusedLamb {
     }
 }
 
-/// The ratio of two norms, at most `most` and, after that, at least `least`; 1 where a norm is 0.
+/// Returns the ratio of two norms, at most `most` and, after that, at least `least`; 1 where a norm is 0.
 pub(super) fn ratio_within<N: Number>(param: N, update: N, least: N, most: N) -> N
 where
     f64: Literal<N>,
 {
-    let (zero, one) = (N::lit(0.0), N::lit(1.0));
+    let (zero, one) = (N::splat(0.0), N::splat(1.0));
     let ratio = held(param / update, least, most);
     N::select(param.eq(zero), one, N::select(update.eq(zero), one, ratio))
 }

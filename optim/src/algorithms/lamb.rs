@@ -52,12 +52,12 @@ hyperparameters! {
 }
 
 impl Lamb {
-    /// The corrections c₁, c₂ of step `t`.
+    /// Returns the corrections c₁, c₂ of step `t`.
     fn corrections(&self, t: u64) -> (f64, f64) {
         (1.0 - pow(self.betas.0, t), sqrt(1.0 - pow(self.betas.1, t)))
     }
 
-    /// What the norm of u is multiplied by before it is compared.
+    /// Returns what the norm of u is multiplied by before it is compared.
     fn unorm_factor(&self, t: u64) -> f64 {
         let (c1, c2) = self.corrections(t);
         if self.bias_corrected_unorm { c2 / c1 } else { 1.0 }
@@ -166,7 +166,7 @@ where
     f64: Literal<N>,
 {
     let limit = most * param;
-    N::when(most, N::select(limit.lt(update), limit / update, N::lit(1.0)), N::lit(1.0))
+    N::select_if(most, N::select(limit.lt(update), limit / update, N::splat(1.0)), N::splat(1.0))
 }
 
 alias! {

@@ -54,7 +54,7 @@ rule! {
         let decays = flag(h.weight_decay > 0.0);
     }
     element(grad: Grad, p: Param) -> (momentum: State) sum(update2, param2) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         momentum = mu * momentum + g;
         update2 = momentum * momentum;
         param2 = p * p;
@@ -87,7 +87,7 @@ rule! {
         let decays = flag(h.weight_decay > 0.0);
     }
     element(grad: Grad) -> (p: Param, momentum: State) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         momentum = mu * momentum + g;
         p = p - lr * momentum;
     }

@@ -4,7 +4,7 @@ mod hidden;
 mod newton_schulz;
 mod pair;
 
-pub(super) use hidden::{Hidden, REST, adamw, extents};
+pub(super) use hidden::{Hidden, REST, adamw, dims};
 pub(super) use newton_schulz::NewtonSchulz;
 pub use newton_schulz::{LeastNorm, MuonNormRule, MuonShiftRule};
 pub use pair::MuonPairRule;
@@ -16,7 +16,7 @@ use crate::program::{Delegates, Site, Steps, Variant};
 use crate::{Algorithm, Info, Reference, hyperparameters};
 use core::slice::from_ref;
 use fallline_core::math::{flag, sqrt};
-use fallline_core::{Format, Kernel, Lane, Link, Result, Shape, rule};
+use fallline_core::{Format, Kernel, Link, Result, Shape, Vector, rule};
 
 hyperparameters! {
     /// Muon: momentum whose matrices are orthogonalised.
@@ -101,7 +101,7 @@ rule! {
     }
     element(g: Grad) -> (momentum: State, x: Scratch) sum(norm2) {
         momentum = momentum + one_minus_mu * (g - momentum);
-        x = Lane::when(nesterov, g + mu * (momentum - g), momentum);
+        x = Vector::select_if(nesterov, g + mu * (momentum - g), momentum);
         norm2 = x * x;
     }
 }
@@ -137,7 +137,7 @@ impl TensorOp for Orthogonalise {
     }
 
     fn run<K: Link>(h: &Muon, at: &mut OpAt<'_>) -> Result<()> {
-        let (rows, columns) = extents(at.shape);
+        let (rows, columns) = dims(at.shape);
         let format = match h.ns_dtype {
             Some(_) => Format::Bf16,
             None => at.on.compute.format(),
@@ -190,14 +190,14 @@ impl Algorithm for Muon {
 }
 
 impl Muon {
-    /// Which parameters are hidden matrices.
+    /// Returns which parameters are hidden matrices.
     fn hidden(&self) -> Hidden<'_> {
         Hidden { flatten: self.flatten, rest: self.rest.as_deref(), adamw_names: &self.adamw_names }
     }
 
     /// Returns by how much `lr` is adjusted to a matrix's shape.
     fn adjusted(&self, shape: &Shape) -> f64 {
-        let (rows, columns) = extents(shape);
+        let (rows, columns) = dims(shape);
         let (rows, columns) = (rows as f64, columns as f64);
         match self.adjust_lr_fn.as_deref() {
             Some("match_rms_adamw") => 0.2 * sqrt(rows.max(columns)),

@@ -80,7 +80,7 @@ rule! {
         let root = 1.0 / sqrt(1.0 - pow(h.betas.1, t));
     }
     element(grad: Grad) -> (p: Param, m: State, v: State) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         m = beta1 * m + one_minus_beta1 * g;
         v = beta2 * v + one_minus_beta2 * g * g;
         p = keep * p - (of_grad * g + of_mean * m) / (v.sqrt() * root + eps);

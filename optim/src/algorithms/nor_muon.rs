@@ -6,10 +6,10 @@ pub use coefficients::{Coefficients, Preset};
 
 use super::prelude::*;
 use crate::algorithms::AdamW;
-use crate::algorithms::muon::{Hidden, NewtonSchulz, REST, adamw, extents};
+use crate::algorithms::muon::{Hidden, NewtonSchulz, REST, adamw, dims};
 use crate::op::{OpAt, Runner, TensorOp};
 use crate::program::Delegates;
-use fallline_core::backend::{AxisSums, View};
+use fallline_core::backend::{AxisReduction, View};
 use fallline_core::{Kernel, Result, Shape, Storage};
 
 /// The least norm to divide by before the iteration.
@@ -89,7 +89,7 @@ rule! {
     }
     element(g: Grad) -> (momentum: State, x: Scratch) sum(norm2) {
         momentum = momentum + one_minus_mu * (g - momentum);
-        x = Lane::when(nesterov, g + mu * (momentum - g), momentum);
+        x = Vector::select_if(nesterov, g + mu * (momentum - g), momentum);
         norm2 = x * x;
     }
 }
@@ -117,7 +117,7 @@ rule! {
     }
     per_tensor(matched)
     element(all_x2: Scratch, all_u2: Scratch) -> (r: Scratch) {
-        let length = Lane::when(preserves, all_x2.sqrt(), matched);
+        let length = Vector::select_if(preserves, all_x2.sqrt(), matched);
         r = r * (length / (all_u2.sqrt() + eps));
     }
 }
@@ -157,7 +157,7 @@ impl TensorOp for OrthogonaliseRows {
     }
 
     fn run<K: Link>(h: &NorMuon, at: &mut OpAt<'_>) -> Result<()> {
-        let (rows, columns) = extents(at.shape);
+        let (rows, columns) = dims(at.shape);
         if rows * columns == 0 {
             return Ok(());
         }
@@ -173,11 +173,11 @@ impl TensorOp for OrthogonaliseRows {
         at.on.run(K::kernel::<NorMuonRowRule>(), h, &[columns as f64], views)?;
         sum_rows(at.on, (&x2, false), (1, rows), &mut all_x2)?;
         sum_rows(at.on, (&u2, false), (1, rows), &mut all_u2)?;
-        let of_all = |total| View::read(total).repeated(1, rows);
+        let of_all = |total| View::read(total).broadcast(1, rows);
         let views = &mut [View::write(r), of_all(&all_x2), of_all(&all_u2)].map(Some);
         let matched = 0.2 * sqrt(rows as f64 * columns as f64);
         at.on.run(K::kernel::<NorMuonLengthRule>(), h, &[matched], views)?;
-        at.workspace.give([x2, u2, all_x2, all_u2]);
+        at.workspace.release([x2, u2, all_x2, all_u2]);
         Ok(())
     }
 }
@@ -189,7 +189,14 @@ fn sum_rows(
     (outer, count): (usize, usize),
     to: &mut Storage,
 ) -> Result<()> {
-    on.backend.reductions().sum_axis(AxisSums { from: View::read(from), squares, outer, count, inner: 1, to })
+    on.backend.reductions().reduce_axis(AxisReduction {
+        from: View::read(from),
+        squares,
+        outer,
+        count,
+        inner: 1,
+        to,
+    })
 }
 
 impl Algorithm for NorMuon {
@@ -235,19 +242,19 @@ impl Algorithm for NorMuon {
 }
 
 impl NorMuon {
-    /// Which parameters are hidden matrices.
+    /// Returns which parameters are hidden matrices.
     fn hidden(&self) -> Hidden<'_> {
         Hidden { flatten: self.flatten, rest: self.rest.as_deref(), adamw_names: &self.adamw_names }
     }
 
-    /// Whether the update keeps the norm that it has before its rows are normalised.
+    /// Returns whether the update keeps the norm that it has before its rows are normalised.
     fn preserves_norm(&self) -> bool {
         self.update_scale == "preserve_norm"
     }
 
     /// Returns by how much `lr` is adjusted to a matrix's shape.
     fn adjusted(&self, shape: &Shape) -> f64 {
-        let (rows, columns) = extents(shape);
+        let (rows, columns) = dims(shape);
         let (rows, columns) = (rows as f64, columns as f64);
         match (self.preserves_norm(), self.use_adjusted_lr) {
             (true, true) => 0.2 * sqrt(rows.max(columns)),

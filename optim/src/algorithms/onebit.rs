@@ -58,7 +58,7 @@ pub(super) const COMPRESSED: f64 = 2.0;
 /// the next, 0 for the first.
 pub(super) const PHASES: &[(&str, f64)] = &[("phase", 0.0), ("next_phase", 0.0)];
 
-/// The phase of the step being taken.
+/// Returns the phase of the step being taken.
 pub(super) fn phase(shared: &[f64]) -> Phase {
     match shared[0] {
         SET_UP => Phase::SetUp,
@@ -67,7 +67,7 @@ pub(super) fn phase(shared: &[f64]) -> Phase {
     }
 }
 
-/// The phase of the next step.
+/// Returns the phase of the next step.
 pub(super) fn next_phase(shared: &[f64]) -> Phase {
     phase(&shared[1..])
 }
@@ -98,7 +98,7 @@ pub(super) fn advance(at: &mut GlobalAt<'_>, ends: bool) -> f64 {
     at.shared[0]
 }
 
-/// Whether the last parameter by name has been given `freeze_step` gradients with this step.
+/// Returns whether the last parameter by name has been given `freeze_step` gradients with this step.
 pub(super) fn last_reaches(at: &GlobalAt<'_>, freeze_step: u64) -> bool {
     at.steps.last().is_some_and(|&t| t >= freeze_step)
 }

@@ -73,10 +73,10 @@ rule! {
         }
     }
     element(g: Grad) -> (p: Param, m: State, v: State) {
-        m = Lane::when(averages, beta1 * m + one_minus_beta1 * g, m);
-        v = Lane::when(adapts, beta2 * v + one_minus_beta2 * g * g, v);
+        m = Vector::select_if(averages, beta1 * m + one_minus_beta1 * g, m);
+        v = Vector::select_if(adapts, beta2 * v + one_minus_beta2 * g * g, v);
         let u = m / (v.sqrt() + eps);
-        p = Lane::when(moves, p - lr * Lane::when(decays, u + weight_decay * p, u), p);
+        p = Vector::select_if(moves, p - lr * Vector::select_if(decays, u + weight_decay * p, u), p);
     }
     or
     /// The first pass of [`OnebitAdam`] over several ranks: the moments. The parameter waits for everybody's momentum.
@@ -92,10 +92,10 @@ rule! {
         }
     }
     element(g: Grad) -> (p: Param, m: State, v: State) {
-        m = Lane::when(averages, beta1 * m + one_minus_beta1 * g, m);
-        v = Lane::when(adapts, beta2 * v + one_minus_beta2 * g * g, v);
+        m = Vector::select_if(averages, beta1 * m + one_minus_beta1 * g, m);
+        v = Vector::select_if(adapts, beta2 * v + one_minus_beta2 * g * g, v);
         let u = m / (v.sqrt() + eps);
-        p = Lane::when(moves, p - lr * Lane::when(decays, u + weight_decay * p, u), p);
+        p = Vector::select_if(moves, p - lr * Vector::select_if(decays, u + weight_decay * p, u), p);
     }
     or
     /// The second: the parameter, by the momentum that is everybody's.
@@ -111,10 +111,10 @@ rule! {
         }
     }
     element(g: Grad) -> (p: Param, m: State, v: State) {
-        m = Lane::when(averages, beta1 * m + one_minus_beta1 * g, m);
-        v = Lane::when(adapts, beta2 * v + one_minus_beta2 * g * g, v);
+        m = Vector::select_if(averages, beta1 * m + one_minus_beta1 * g, m);
+        v = Vector::select_if(adapts, beta2 * v + one_minus_beta2 * g * g, v);
         let u = m / (v.sqrt() + eps);
-        p = Lane::when(moves, p - lr * Lane::when(decays, u + weight_decay * p, u), p);
+        p = Vector::select_if(moves, p - lr * Vector::select_if(decays, u + weight_decay * p, u), p);
     }
 }
 

@@ -104,13 +104,13 @@ rule! {
     }
     element(g: Grad, p: Param) -> (m: State, v: State, v_fresh: State) sum(update2, preliminary2, param2) {
         let last = m;
-        m = Lane::when(averages, beta1 * m + one_minus_beta1 * g, m);
-        v = Lane::when(adapts, beta2 * v + one_minus_beta2 * g * g, v);
+        m = Vector::select_if(averages, beta1 * m + one_minus_beta1 * g, m);
+        v = Vector::select_if(adapts, beta2 * v + one_minus_beta2 * g * g, v);
         let rebuilt = (m - last * beta1) / one_minus_beta1;
-        v_fresh = Lane::when(copies, v, v_fresh);
-        v_fresh = Lane::when(refreshes, beta2 * v_fresh + one_minus_beta2 * rebuilt * rebuilt, v_fresh);
+        v_fresh = Vector::select_if(copies, v, v_fresh);
+        v_fresh = Vector::select_if(refreshes, beta2 * v_fresh + one_minus_beta2 * rebuilt * rebuilt, v_fresh);
         let preliminary = m / (v.sqrt() + eps);
-        let u = Lane::when(decays, preliminary + weight_decay * p, preliminary);
+        let u = Vector::select_if(decays, preliminary + weight_decay * p, preliminary);
         update2 = u * u;
         preliminary2 = preliminary * preliminary;
         param2 = p * p;
@@ -138,9 +138,9 @@ rule! {
     }
     element(g: Grad) -> (m: State, v: State, v_fresh: State, last: Scratch) {
         last = m;
-        m = Lane::when(averages, beta1 * m + one_minus_beta1 * g, m);
-        v = Lane::when(adapts, beta2 * v + one_minus_beta2 * g * g, v);
-        v_fresh = Lane::when(copies, v, v_fresh);
+        m = Vector::select_if(averages, beta1 * m + one_minus_beta1 * g, m);
+        v = Vector::select_if(adapts, beta2 * v + one_minus_beta2 * g * g, v);
+        v_fresh = Vector::select_if(copies, v, v_fresh);
     }
 }
 
@@ -162,9 +162,9 @@ rule! {
     }
     element(p: Param, m: State, v: State, last: Scratch) -> (v_fresh: State) sum(update2, preliminary2, param2, m2) {
         let rebuilt = (m - last * beta1) / one_minus_beta1;
-        v_fresh = Lane::when(refreshes, beta2 * v_fresh + one_minus_beta2 * rebuilt * rebuilt, v_fresh);
+        v_fresh = Vector::select_if(refreshes, beta2 * v_fresh + one_minus_beta2 * rebuilt * rebuilt, v_fresh);
         let preliminary = m / (v.sqrt() + eps);
-        let u = Lane::when(decays, preliminary + weight_decay * p, preliminary);
+        let u = Vector::select_if(decays, preliminary + weight_decay * p, preliminary);
         update2 = u * u;
         preliminary2 = preliminary * preliminary;
         param2 = p * p;
@@ -225,12 +225,12 @@ rule! {
         tensor {
             let update = update2.sqrt();
             let preliminary = preliminary2.sqrt();
-            let warm_up = phase.eq(N::lit(WARM_UP));
+            let warm_up = phase.eq(N::splat(WARM_UP));
             let ratio = ratio_within(param2.sqrt(), update, min_coeff, max_coeff);
             let averaged = coeff_beta * lamb_coeff_freeze + (1.0 - coeff_beta) * ratio;
-            let averaged = N::select(ratio.eq(N::lit(1.0)), lamb_coeff_freeze, averaged);
-            let share = (preliminary / update).min(N::lit(1.0));
-            let factor = N::when(decay, largest_ratio * share + (1.0 - share), largest_ratio);
+            let averaged = N::select(ratio.eq(N::splat(1.0)), lamb_coeff_freeze, averaged);
+            let share = (preliminary / update).min(N::splat(1.0));
+            let factor = N::select_if(decay, largest_ratio * share + (1.0 - share), largest_ratio);
             let factor = held(factor, factor_min, factor_max);
             let least = last_factor * (1.0 - factor_threshold);
             let factor = held(factor, least, last_factor * (1.0 + factor_threshold));
@@ -238,18 +238,18 @@ rule! {
             // has no ratios.
             let counts = preliminary.eq(preliminary);
             let compressed = N::select(counts, lamb_coeff_freeze * factor, preliminary);
-            let compressed = N::when(elements, compressed, N::lit(0.0));
-            let factor = N::when(elements, N::select(counts, factor, last_factor), last_factor);
-            last_factor = N::select(phase.eq(N::lit(COMPRESSED)), factor, last_factor);
+            let compressed = N::select_if(elements, compressed, N::splat(0.0));
+            let factor = N::select_if(elements, N::select(counts, factor, last_factor), last_factor);
+            last_factor = N::select(phase.eq(N::splat(COMPRESSED)), factor, last_factor);
             lamb_coeff_freeze = N::select(warm_up, averaged, lamb_coeff_freeze);
-            let coefficient = N::select(warm_up, ratio, N::when(moves, compressed, N::lit(0.0)));
+            let coefficient = N::select(warm_up, ratio, N::select_if(moves, compressed, N::splat(0.0)));
             let step_size = lr * coefficient;
         }
     }
     element(m: State, v: State) -> (p: Param) {
         let direction = m / (v.sqrt() + eps);
-        let u = Lane::when(decays, direction + weight_decay * p, direction);
-        p = Lane::when(moves, p - step_size * u, p);
+        let u = Vector::select_if(decays, direction + weight_decay * p, direction);
+        p = Vector::select_if(moves, p - step_size * u, p);
     }
     or
     /// The last pass of [`OnebitLamb`] over several ranks, which accumulates the size of the momentum.
@@ -272,12 +272,12 @@ rule! {
         tensor {
             let update = update2.sqrt();
             let preliminary = preliminary2.sqrt();
-            let warm_up = phase.eq(N::lit(WARM_UP));
+            let warm_up = phase.eq(N::splat(WARM_UP));
             let ratio = ratio_within(param2.sqrt(), update, min_coeff, max_coeff);
             let averaged = coeff_beta * lamb_coeff_freeze + (1.0 - coeff_beta) * ratio;
-            let averaged = N::select(ratio.eq(N::lit(1.0)), lamb_coeff_freeze, averaged);
-            let share = (preliminary / update).min(N::lit(1.0));
-            let factor = N::when(decay, largest_ratio * share + (1.0 - share), largest_ratio);
+            let averaged = N::select(ratio.eq(N::splat(1.0)), lamb_coeff_freeze, averaged);
+            let share = (preliminary / update).min(N::splat(1.0));
+            let factor = N::select_if(decay, largest_ratio * share + (1.0 - share), largest_ratio);
             let factor = held(factor, factor_min, factor_max);
             let least = last_factor * (1.0 - factor_threshold);
             let factor = held(factor, least, last_factor * (1.0 + factor_threshold));
@@ -285,19 +285,19 @@ rule! {
             // has no ratios.
             let counts = preliminary.eq(preliminary);
             let compressed = N::select(counts, lamb_coeff_freeze * factor, preliminary);
-            let compressed = N::when(elements, compressed, N::lit(0.0));
-            let factor = N::when(elements, N::select(counts, factor, last_factor), last_factor);
-            last_factor = N::select(phase.eq(N::lit(COMPRESSED)), factor, last_factor);
+            let compressed = N::select_if(elements, compressed, N::splat(0.0));
+            let factor = N::select_if(elements, N::select(counts, factor, last_factor), last_factor);
+            last_factor = N::select(phase.eq(N::splat(COMPRESSED)), factor, last_factor);
             lamb_coeff_freeze = N::select(warm_up, averaged, lamb_coeff_freeze);
-            let coefficient = N::select(warm_up, ratio, N::when(moves, compressed, N::lit(0.0)));
+            let coefficient = N::select(warm_up, ratio, N::select_if(moves, compressed, N::splat(0.0)));
             let step_size = lr * coefficient;
-            momentum = N::select(warm_up, m2.sqrt() / elements.max(N::lit(1.0)).sqrt(), momentum);
+            momentum = N::select(warm_up, m2.sqrt() / elements.max(N::splat(1.0)).sqrt(), momentum);
         }
     }
     element(m: State, v: State) -> (p: Param) {
         let direction = m / (v.sqrt() + eps);
-        let u = Lane::when(decays, direction + weight_decay * p, direction);
-        p = Lane::when(moves, p - step_size * u, p);
+        let u = Vector::select_if(decays, direction + weight_decay * p, direction);
+        p = Vector::select_if(moves, p - step_size * u, p);
     }
 }
 

@@ -5,4 +5,4 @@ pub(super) use crate::hyper::{HyperError, Hyperparameters, Range};
 pub(super) use crate::program::{Site, Steps, Variant};
 pub(super) use crate::{Algorithm, Info, Reference, Sparse, State, StorageDefaults, alias, hyperparameters};
 pub(super) use fallline_core::math::{exp, flag, ln, pow, powf, single, sqrt};
-pub(super) use fallline_core::{Lane, Link, Literal, Number, rule};
+pub(super) use fallline_core::{Link, Literal, Number, Vector, rule};

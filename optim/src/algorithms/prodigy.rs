@@ -84,50 +84,50 @@ rule! {
             let safe = flag(h.safeguard_warmup);
         }
         update {
-            d = N::select(d.eq(N::lit(0.0)), first_d0, d);
-            d_max = N::select(d_max.eq(N::lit(0.0)), first_d0, d_max);
+            d = N::select(d.eq(N::splat(0.0)), first_d0, d);
+            d_max = N::select(d_max.eq(N::splat(0.0)), first_d0, d_max);
             let count = k + 1.0;
             let corrected = (1.0 - beta2.pow(count)).sqrt() / (1.0 - beta1.pow(count));
-            dlr = d * lr * N::when(corrects, corrected, N::lit(1.0));
+            dlr = d * lr * N::select_if(corrects, corrected, N::splat(1.0));
         }
         tensor {
             let new_m = d * (1.0 - beta1);
             let new_v = d * d * (1.0 - beta2);
-            let new_s = d / d0 * N::when(safe, d, dlr);
+            let new_s = d / d0 * N::select_if(safe, d, dlr);
         }
     }
     element(grad: Grad, p: Param, p0: State) -> (m: State, v: State, s: State) sum(dot, length) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         dot = g * (p0 - p);
-        m = Lane::when(active, beta1 * m + new_m * g, m);
-        v = Lane::when(active, beta2 * v + new_v * g * g, v);
-        s = Lane::when(active, beta3 * s + new_s * g, s);
+        m = Vector::select_if(active, beta1 * m + new_m * g, m);
+        v = Vector::select_if(active, beta2 * v + new_v * g * g, v);
+        s = Vector::select_if(active, beta3 * s + new_s * g, s);
         length = s.abs();
     }
     or
     /// The same without a momentum.
     pub ProdigyMomentRule
     element(grad: Grad, p: Param, p0: State) -> (v: State, s: State) sum(dot, length) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         dot = g * (p0 - p);
-        v = Lane::when(active, beta2 * v + new_v * g * g, v);
-        s = Lane::when(active, beta3 * s + new_s * g, s);
+        v = Vector::select_if(active, beta2 * v + new_v * g * g, v);
+        s = Vector::select_if(active, beta3 * s + new_s * g, s);
         length = s.abs();
     }
     or
     /// The averages alone, where d is estimated from slices.
     pub ProdigyWholeMomentsRule
     element(grad: Grad, p: Param) -> (m: State, v: State) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
-        m = Lane::when(active, beta1 * m + new_m * g, m);
-        v = Lane::when(active, beta2 * v + new_v * g * g, v);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
+        m = Vector::select_if(active, beta1 * m + new_m * g, m);
+        v = Vector::select_if(active, beta2 * v + new_v * g * g, v);
     }
     or
     /// The same without a momentum.
     pub ProdigyWholeMomentRule
     element(grad: Grad, p: Param) -> (v: State) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
-        v = Lane::when(active, beta2 * v + new_v * g * g, v);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
+        v = Vector::select_if(active, beta2 * v + new_v * g * g, v);
     }
 }
 
@@ -148,13 +148,13 @@ rule! {
             let safe = flag(h.safeguard_warmup);
         }
         tensor {
-            let new_s = d / d0 * N::when(safe, d, dlr);
+            let new_s = d / d0 * N::select_if(safe, d, dlr);
         }
     }
     element(slice_g: Scratch, slice_p: Scratch, p0: State) -> (s: State) sum(dot, length) {
-        let g = Lane::when(decays, slice_g + weight_decay * slice_p, slice_g);
+        let g = Vector::select_if(decays, slice_g + weight_decay * slice_p, slice_g);
         dot = g * (p0 - slice_p);
-        s = Lane::when(active, beta3 * s + new_s * g, s);
+        s = Vector::select_if(active, beta3 * s + new_s * g, s);
         length = s.abs();
     }
 }
@@ -186,7 +186,7 @@ rule! {
             all_length = weighted(active, length);
         }
         update {
-            let stands = all_length.eq(N::lit(0.0));
+            let stands = all_length.eq(N::splat(0.0));
             let numerator = beta3 * d_numerator + all_dot;
             let estimate = d_coef * numerator / all_length;
             // Before d has moved, growth_rate does not hold it.
@@ -199,21 +199,21 @@ rule! {
             k = N::select(stands, k, k + 1.0);
         }
         tensor {
-            let moves = N::select(all_length.eq(N::lit(0.0)), N::lit(0.0), N::lit(1.0));
+            let moves = N::select(all_length.eq(N::splat(0.0)), N::splat(0.0), N::splat(1.0));
             let keep = 1.0 - decay * dlr;
-            let step = N::when(averages, dlr, dlr * d);
+            let step = N::select_if(averages, dlr, dlr * d);
             let least = d * eps;
         }
     }
     element(m: State, v: State) -> (p: Param) {
-        p = Lane::when(moves, keep * p - step * m / (v.sqrt() + least), p);
+        p = Vector::select_if(moves, keep * p - step * m / (v.sqrt() + least), p);
     }
     or
     /// The same without a momentum.
     pub ProdigyGradRule
     element(grad: Grad, v: State) -> (p: Param) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
-        p = Lane::when(moves, keep * p - step * g / (v.sqrt() + least), p);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
+        p = Vector::select_if(moves, keep * p - step * g / (v.sqrt() + least), p);
     }
 }
 
@@ -258,7 +258,7 @@ impl TensorOp for TakeSlices {
     }
 }
 
-/// The larger of two numbers; the first one where the other is none.
+/// Returns the larger of two numbers; the first one where the other is none.
 fn larger<N: Number>(x: N, other: N) -> N
 where
     f64: Literal<N>,

@@ -48,7 +48,7 @@ rule! {
         let nesterov = flag(h.nesterov);
     }
     element(grad: Grad, p: Param) -> () sum(update2, param2) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         update2 = g * g;
         param2 = p * p;
     }
@@ -56,9 +56,9 @@ rule! {
     /// The first pass of [`PytorchLars`] with momentum.
     pub PytorchLarsMomentumRule
     element(grad: Grad, p: Param) -> (momentum: State) sum(update2, param2) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         momentum = mu * momentum + one_minus_tau * g;
-        let u = Lane::when(nesterov, g + mu * momentum, momentum);
+        let u = Vector::select_if(nesterov, g + mu * momentum, momentum);
         update2 = u * u;
         param2 = p * p;
     }
@@ -81,13 +81,13 @@ rule! {
         }
     }
     element(grad: Grad) -> (p: Param) {
-        p = p - step_size * Lane::when(decays, grad + weight_decay * p, grad);
+        p = p - step_size * Vector::select_if(decays, grad + weight_decay * p, grad);
     }
     or
     /// The second pass of [`PytorchLars`] with Nesterov's momentum.
     pub PytorchLarsNesterovRule
     element(grad: Grad, momentum: State) -> (p: Param) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         p = p - step_size * (g + mu * momentum);
     }
 }

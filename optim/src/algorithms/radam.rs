@@ -60,10 +60,10 @@ rule! {
             * sqrt((rho - 4.0) * (rho - 2.0) * most / ((most - 4.0) * (most - 2.0) * rho));
     }
     element(grad: Grad) -> (p: Param, m: State, v: State) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         m = beta1 * m + one_minus_beta1 * g;
         v = beta2 * v + one_minus_beta2 * g * g;
-        p = keep * p - Lane::when(adapts, rectified * m / (v.sqrt() + eps), alpha * m);
+        p = keep * p - Vector::select_if(adapts, rectified * m / (v.sqrt() + eps), alpha * m);
     }
 }
 

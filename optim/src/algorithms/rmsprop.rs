@@ -51,7 +51,7 @@ rule! {
         let decays = flag(h.weight_decay > 0.0);
     }
     element(grad: Grad) -> (p: Param, v: State) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         v = alpha * v + one_minus_alpha * g * g;
         p = p - lr * g / (v.sqrt() + eps);
     }
@@ -59,7 +59,7 @@ rule! {
     /// One step of [`RmsProp`] with momentum.
     pub RmsPropMomentumRule
     element(grad: Grad) -> (p: Param, v: State, momentum: State) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         v = alpha * v + one_minus_alpha * g * g;
         momentum = mu * momentum + g / (v.sqrt() + eps);
         p = p - lr * momentum;
@@ -69,7 +69,7 @@ rule! {
     /// gradients are the same, the variance is then as small as it can be.
     pub RmsPropCenteredRule
     element(grad: Grad) -> (p: Param, v: State, mean: State) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         v = alpha * v + one_minus_alpha * g * g;
         mean = mean + one_minus_alpha * (g - mean);
         p = p - lr * g / ((v - mean * mean).sqrt() + eps);
@@ -78,7 +78,7 @@ rule! {
     /// One step of [`RmsProp`], centered, with momentum.
     pub RmsPropCenteredMomentumRule
     element(grad: Grad) -> (p: Param, v: State, mean: State, momentum: State) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         v = alpha * v + one_minus_alpha * g * g;
         mean = mean + one_minus_alpha * (g - mean);
         momentum = mu * momentum + g / ((v - mean * mean).sqrt() + eps);

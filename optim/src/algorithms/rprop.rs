@@ -42,9 +42,9 @@ rule! {
     }
     element(g: Grad) -> (p: Param, prev: State, step_size: State) {
         let agreement = (g * prev).sign();
-        let factor = Lane::when(agreement, grow, Lane::when(-agreement, shrink, L::lit(1.0)));
+        let factor = Vector::select_if(agreement, grow, Vector::select_if(-agreement, shrink, L::splat(1.0)));
         step_size = (step_size * factor).max(least).min(most);
-        prev = Lane::when(-agreement, L::lit(0.0), g);
+        prev = Vector::select_if(-agreement, L::splat(0.0), g);
         p = p - prev.sign() * step_size;
     }
 }

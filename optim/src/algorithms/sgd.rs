@@ -43,7 +43,7 @@ rule! {
         let decays = flag(h.weight_decay > 0.0);
     }
     element(grad: Grad) -> (p: Param) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         p = p - lr * g;
     }
 }
@@ -59,9 +59,9 @@ rule! {
         let nesterov = flag(h.nesterov);
     }
     element(grad: Grad) -> (p: Param, momentum: State) {
-        let g = Lane::when(decays, grad + weight_decay * p, grad);
+        let g = Vector::select_if(decays, grad + weight_decay * p, grad);
         momentum = mu * momentum + one_minus_tau * g;
-        p = p - lr * Lane::when(nesterov, g + mu * momentum, momentum);
+        p = p - lr * Vector::select_if(nesterov, g + mu * momentum, momentum);
     }
 }
 

@@ -75,7 +75,7 @@ rule! {
     element(g: Grad) -> (p: Param, m: State, hessian: State) {
         m = beta1 * m + one_minus_beta1 * g;
         let ratio = m.abs() / (curvature * hessian + 1e-15);
-        p = keep * p - lr * m.sign() * L::lit(1.0).min(ratio); // a NaN stays one
+        p = keep * p - lr * m.sign() * L::splat(1.0).min(ratio); // a NaN stays one
     }
     or
     /// Takes a gradient of labels drawn from the model into the curvature of [`SophiaG`].

@@ -92,7 +92,7 @@ rule! {
         }
         tensor {
             let scale = rate * (p2 / elements).sqrt().max(eps2);
-            let alpha = scale / ((u2 / elements).sqrt() / d).max(N::lit(1.0));
+            let alpha = scale / ((u2 / elements).sqrt() / d).max(N::splat(1.0));
         }
     }
     element(g: Grad, r: Scratch, c: Scratch) -> (p: Param) {
@@ -111,7 +111,7 @@ rule! {
         }
         tensor {
             let scale = rate * (p2 / elements).sqrt().max(eps2);
-            let alpha = scale / ((u2 / elements).sqrt() / d).max(N::lit(1.0));
+            let alpha = scale / ((u2 / elements).sqrt() / d).max(N::splat(1.0));
         }
     }
     element(g: Grad, v: State) -> (p: Param) {
@@ -153,11 +153,11 @@ impl TensorOp for TorchAdafactorFactors {
         let eps1 = h.eps1(at.on.compute);
         let totals = update_moments::<K>(at, 1.0 - powf(at.on.t as f64, h.beta2_decay), 0.0)?;
         let [r, c] = at.scratch.two(["r", "c"])?;
-        let views = &mut [Some(View::write(r)), Some(View::read(&totals).repeated(1, rows))];
+        let views = &mut [Some(View::write(r)), Some(View::read(&totals).broadcast(1, rows))];
         let own = [1.0 / rows as f64, eps1];
         at.on.run(K::kernel::<TorchRowFactorRule>(), &() as &dyn Any, &own, views)?;
         at.on.run(K::kernel::<ColumnFactorRule>(), &() as &dyn Any, &[], &mut [Some(View::write(c))])?;
-        at.workspace.give([totals]);
+        at.workspace.release([totals]);
         Ok(())
     }
 }

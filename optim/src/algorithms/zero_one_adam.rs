@@ -34,7 +34,7 @@ hyperparameters! {
     /// last parameter says). Of the others m takes the mean of the compressed ones. Once v is frozen, the ranks take
     /// local steps with diverged m, u and θ = base + u. At the next exchange of c, which is
     /// [compressed](crate::compression), all resume from the same values. In between
-    /// [`Driver::is_parted`](crate::Driver::is_parted) is true, and a checkpoint has the values of each rank. As many
+    /// [`Driver::has_diverged`](crate::Driver::has_diverged) is true, and a checkpoint has the values of each rank. As many
     /// ranks resume from it bit for bit after [`Driver::restore_params`](crate::Driver::restore_params); others
     /// resume from the mean of m, u and θ.
     ///
@@ -104,21 +104,21 @@ rule! {
         }
         update {
             exchanges = exchanging;
-            averaged = N::select(phase.eq(N::lit(WARM_UP)), next_averaged, averaged);
+            averaged = N::select(phase.eq(N::splat(WARM_UP)), next_averaged, averaged);
         }
     }
     element(g: Grad) -> (p: Param, m: State, v: State, u: State) {
-        m = Lane::when(averages, beta1 * m + one_minus_beta1 * g, m);
-        v = Lane::when(adapts, beta2 * v + one_minus_beta2 * g * g, v);
+        m = Vector::select_if(averages, beta1 * m + one_minus_beta1 * g, m);
+        v = Vector::select_if(adapts, beta2 * v + one_minus_beta2 * g * g, v);
         let root = v.sqrt() + eps;
         let direction = m / root;
-        let d = lr * Lane::when(decays, direction + weight_decay * p, direction);
-        p = Lane::when(moves, p - d, p);
-        u = Lane::when(collects, u - d, u);
+        let d = lr * Vector::select_if(decays, direction + weight_decay * p, direction);
+        p = Vector::select_if(moves, p - d, p);
+        u = Vector::select_if(collects, u - d, u);
         let c = u * root;
-        p = Lane::when(joins, p - u + c / root, p);
-        m = Lane::when(joins, -(c / rates), m);
-        u = Lane::when(joins, L::lit(0.0), u);
+        p = Vector::select_if(joins, p - u + c / root, p);
+        m = Vector::select_if(joins, -(c / rates), m);
+        u = Vector::select_if(joins, L::splat(0.0), u);
     }
 }
 
@@ -152,15 +152,15 @@ rule! {
         }
     }
     element(g: Grad) -> (p: Param, m: State, v: State, u: State, base: State, x: Scratch) {
-        m = Lane::when(averages, beta1 * m + one_minus_beta1 * g, m);
-        v = Lane::when(adapts, beta2 * v + one_minus_beta2 * g * g, v);
+        m = Vector::select_if(averages, beta1 * m + one_minus_beta1 * g, m);
+        v = Vector::select_if(adapts, beta2 * v + one_minus_beta2 * g * g, v);
         let root = v.sqrt() + eps;
         let direction = m / root;
-        let d = lr * Lane::when(decays, direction + weight_decay * p, direction);
-        base = Lane::when(parts, p, base);
-        u = Lane::when(collects, u - d, u);
-        p = Lane::when(collects, base + u, Lane::when(moves, p - d, p));
-        x = Lane::when(collects, u * root, g);
+        let d = lr * Vector::select_if(decays, direction + weight_decay * p, direction);
+        base = Vector::select_if(parts, p, base);
+        u = Vector::select_if(collects, u - d, u);
+        p = Vector::select_if(collects, base + u, Vector::select_if(moves, p - d, p));
+        x = Vector::select_if(collects, u * root, g);
     }
 }
 
@@ -186,19 +186,19 @@ rule! {
             let rates = h.counted(kind, at.memory);
         }
         update {
-            averaged = N::select(phase.eq(N::lit(WARM_UP)), next_averaged, averaged);
+            averaged = N::select(phase.eq(N::splat(WARM_UP)), next_averaged, averaged);
         }
-        skip { N::select(exchanges.eq(N::lit(0.0)), N::lit(1.0), N::lit(0.0)) }
+        skip { N::select(exchanges.eq(N::splat(0.0)), N::splat(1.0), N::splat(0.0)) }
     }
     element(x: Scratch, v: State, base: State) -> (p: Param, m: State, u: State) {
         let root = v.sqrt() + eps;
-        m = Lane::when(takes, beta1 * m + one_minus_beta1 * x, m);
+        m = Vector::select_if(takes, beta1 * m + one_minus_beta1 * x, m);
         let direction = m / root;
-        let d = lr * Lane::when(decays, direction + weight_decay * p, direction);
-        p = Lane::when(takes, p - d, p);
-        p = Lane::when(joins, base + x / root, p);
-        m = Lane::when(joins, -(x / rates), m);
-        u = Lane::when(joins, L::lit(0.0), u);
+        let d = lr * Vector::select_if(decays, direction + weight_decay * p, direction);
+        p = Vector::select_if(takes, p - d, p);
+        p = Vector::select_if(joins, base + x / root, p);
+        m = Vector::select_if(joins, -(x / rates), m);
+        u = Vector::select_if(joins, L::splat(0.0), u);
     }
 }
 
@@ -207,7 +207,7 @@ rule! {
     pub ZeroOneAdamPartedRule(h: ZeroOneAdam, t) {}
     per_tensor(known)
     element(u: State) -> (p: Param, base: State) {
-        base = Lane::when(known, base, p - u);
+        base = Vector::select_if(known, base, p - u);
         p = base + u;
     }
 }
@@ -226,7 +226,7 @@ const OF_STEPS: usize = 6;
 /// Places in [`ZeroOneAdam::SHARED`], behind the phases.
 const AVERAGED: usize = 2;
 
-/// Whether an interval divides step `t`.
+/// Returns whether an interval divides step `t`.
 fn divides(interval: f64, t: u64) -> bool {
     t.is_multiple_of((interval as u64).max(1))
 }
@@ -317,19 +317,19 @@ impl ZeroOneAdam {
     }
 }
 
-/// Whether the first parameter by name has been given more than `var_freeze_step` gradients with this step.
+/// Returns whether the first parameter by name has been given more than `var_freeze_step` gradients with this step.
 fn first_exceeds(at: &GlobalAt<'_>, var_freeze_step: u64) -> bool {
     at.steps.first().is_some_and(|&t| t > var_freeze_step)
 }
 
-/// Whether any parameter is exchanged in this step.
+/// Returns whether any parameter is exchanged in this step.
 fn any_exchanges(at: &GlobalAt<'_>) -> f64 {
     let kind = |t, memory| StepKind::of(at.shared, at.world, t, memory);
     flag(at.tensors().any(|(_, t, memory)| kind(t, memory).exchanges()))
 }
 
-/// What becomes of the next gradients, of all parameters, in warm-up: whether they are averaged. The last parameter by name
-/// says so.
+/// Returns what becomes of the next gradients, of all parameters, in warm-up: whether they are averaged. The last
+/// parameter by name says so.
 fn next_averaged(groups: &Groups<'_, '_, ZeroOneAdam>, at: &GlobalAt<'_>) -> f64 {
     let Some((group, t, memory)) = at.tensors().next_back() else { return at.shared[AVERAGED] };
     let mut after = [0.0; ZeroOneAdam::MEMORY.len()];
@@ -351,13 +351,13 @@ impl TensorOp for StepAllReduce {
 
     fn run<K: Link>(_: &ZeroOneAdam, at: &mut OpAt<'_>) -> fallline_core::Result<()> {
         let Some(ranks) = at.peers.ranks else { return Ok(()) };
-        let kind = StepKind::of(at.shared, ranks.world(), at.on.t, at.memory.on_host());
+        let kind = StepKind::of(at.shared, ranks.world_size(), at.on.t, at.memory.on_host());
         if !kind.exchanges() {
             return Ok(());
         }
         if kind == StepKind::Join && at.memory.get(OF_STEPS)? == 0.0 {
             at.memory.set(OF_STEPS, 1.0)?;
-            *at.peers.errors = None;
+            *at.peers.residuals = None;
         }
         let x = at.scratch.get_mut("x")?;
         Compression::new::<K>().all_reduce(at.on, &mut at.peers, at.workspace, x)

@@ -4,7 +4,7 @@ use super::{Binding, GradRef, NewGrad, ParamRef};
 use fallline_core::backend::{View, Views};
 
 impl<'a> Binding<'a> {
-    /// What the pass needs of the parameter and its gradient at once.
+    /// Returns what the pass needs of the parameter and its gradient at once.
     pub(crate) fn views(&mut self) -> (Option<View<'_>>, Option<View<'_>>) {
         let grad = match &mut self.grad {
             // What forms it writes to it.
@@ -46,7 +46,7 @@ impl<'a> Binding<'a> {
                     NewGrad::Staged(storage) => Some(View::read(storage)),
                     NewGrad::Given(grad) => grad.view(),
                 });
-                if window.blank { [new, None] } else { [None, new] }
+                if window.is_empty { [new, None] } else { [None, new] }
             }
             _ => [None, None],
         }

@@ -7,7 +7,7 @@ rule! {
     /// compared, since a product might be 0 where neither factor is. The gradient comes scaled.
     pub AgreementRule(h: (), t) {}
     element(g: Scratch, u: Scratch) -> (masked: Scratch) sum(agree) {
-        let (zero, one) = (L::lit(0.0), L::lit(1.0));
+        let (zero, one) = (L::splat(0.0), L::splat(1.0));
         let along = L::select(zero.lt(u), g, L::select(u.lt(zero), -g, zero));
         agree = L::select(zero.lt(along), one, zero);
         // What is no number is none afterwards.
@@ -23,7 +23,7 @@ rule! {
             let elements = at.shape.elements() as f64;
         }
         tensor {
-            let scale = 1.0 / (agree / elements).max(N::lit(1e-3));
+            let scale = 1.0 / (agree / elements).max(N::splat(1e-3));
         }
     }
     element(masked: Scratch) -> (p: Param) {

@@ -4,7 +4,7 @@ use fallline_core::rule;
 
 rule! {
     /// What was left out before is added, and the square of the whole summed up.
-    pub CompensateRule(h: (), t) {}
+    pub AddResidualRule(h: (), t) {}
     element(error: State) -> (x: State) sum(x2) {
         x = x + error;
         x2 = x * x;
@@ -13,10 +13,10 @@ rule! {
 
 rule! {
     /// A sign and a scale instead of a number, and what that leaves out.
-    pub SignRule(h: (), t) {}
+    pub SignQuantizeRule(h: (), t) {}
     per_tensor(scale)
     element() -> (x: State, error: State) {
-        let sign = L::select(x.lt(L::lit(0.0)), -scale, scale);
+        let sign = L::select(x.lt(L::splat(0.0)), -scale, scale);
         error = x - sign;
         x = sign;
     }

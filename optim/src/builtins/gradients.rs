@@ -2,14 +2,14 @@
 
 use super::TotalRule;
 use fallline_core::math::flag;
-use fallline_core::{Kernel, Lane, Literal, Number, rule};
+use fallline_core::{Kernel, Literal, Number, Vector, rule};
 
 rule! {
     /// Counts what is not finite (`0 · x` is 0 for finite numbers only) and sums the squares of a gradient.
     pub GradCheck(h: (), t) {}
     element(g: Grad) -> () sum(bad, squares) {
-        let zero = L::lit(0.0);
-        bad = L::select((g * zero).eq(zero), zero, L::lit(1.0));
+        let zero = L::splat(0.0);
+        bad = L::select((g * zero).eq(zero), zero, L::splat(1.0));
         squares = g * g;
     }
 }
@@ -20,13 +20,13 @@ pub struct ClipTo {
     pub max_norm: f64,
 }
 
-/// What gradients of a norm are multiplied by, so that it is at most `max_norm`. As torch's clamp: NaN stays.
+/// Returns what gradients of a norm are multiplied by, so that it is at most `max_norm`. As torch's clamp: NaN stays.
 pub(crate) fn clipping<N: Number>(norm: N, max_norm: N) -> N
 where
     f64: Literal<N>,
 {
     let clipped = max_norm / (norm + 1e-6);
-    N::select(N::lit(1.0).lt(clipped), N::lit(1.0), clipped)
+    N::select(N::splat(1.0).lt(clipped), N::splat(1.0), clipped)
 }
 
 rule! {
@@ -84,15 +84,15 @@ rule! {
 }
 
 /// What [`ClampSum`] is computed from.
-pub struct Limit {
+pub struct ClampRange {
     /// The factor of the gradient.
     pub scale: f64,
     /// The largest magnitude.
-    pub most: f64,
+    pub max: f64,
 }
 
-impl Limit {
-    /// The row of scalars of `clamp`, the kernel of [`ClampSum`].
+impl ClampRange {
+    /// Returns the row of scalars of `clamp`, the kernel of [`ClampSum`].
     pub(crate) fn row(&self, clamp: &Kernel) -> Vec<f64> {
         let mut row = vec![1.0; 1 + clamp.scalars.len()];
         clamp.compute_scalars(self, 1, &mut row[1..]);
@@ -116,7 +116,7 @@ rule! {
     }
 }
 
-/// What [`AddAndLook`] is computed from.
+/// What [`AccumulateWithStats`] is computed from.
 pub struct Unscale {
     /// The factor of the window's gradient.
     pub scale: f64,
@@ -124,23 +124,23 @@ pub struct Unscale {
 
 rule! {
     /// A window ends: [`AddToSum`], and what [`GradCheck`] finds in its gradient.
-    pub AddAndLook(h: Unscale, t) {
+    pub AccumulateWithStats(h: Unscale, t) {
         let scale = h.scale;
     }
     element(g: Grad) -> (sum: Scratch) sum(bad, squares) {
-        let zero = L::lit(0.0);
+        let zero = L::splat(0.0);
         sum = sum + g;
         let x = sum * scale;
-        bad = L::select((x * zero).eq(zero), zero, L::lit(1.0));
+        bad = L::select((x * zero).eq(zero), zero, L::splat(1.0));
         squares = x * x;
     }
 }
 
 rule! {
     /// The window's gradient, unscaled, limited to a magnitude; NaN stays NaN.
-    pub ClampSum(h: Limit, t) {
+    pub ClampSum(h: ClampRange, t) {
         let scale = h.scale;
-        let most = h.most;
+        let most = h.max;
     }
     element() -> (sum: Scratch) {
         let x = sum * scale;
@@ -172,7 +172,7 @@ impl Power {
         ((0.0..128.0).contains(&quarters) && quarters.fract() == 0.0).then_some(quarters as u32)
     }
 
-    /// Whether a power of two, counted from 1/4, is a part of p.
+    /// Returns whether a power of two, counted from 1/4, is a part of p.
     fn has(&self, place: u32) -> f64 {
         flag(self.quarters >> place & 1 == 1)
     }
@@ -191,20 +191,20 @@ rule! {
         let sixteen = h.has(6);
     }
     element(g: Grad) -> () sum(powers) {
-        let zero = L::lit(0.0);
+        let zero = L::splat(0.0);
         let x = g.abs() / largest;
         let root = x.sqrt();
-        let y = L::when(fourth, root.sqrt(), L::lit(1.0));
-        let y = L::when(half, y * root, y);
-        let y = L::when(one, y * x, y);
+        let y = L::select_if(fourth, root.sqrt(), L::splat(1.0));
+        let y = L::select_if(half, y * root, y);
+        let y = L::select_if(one, y * x, y);
         let x = x * x;
-        let y = L::when(two, y * x, y);
+        let y = L::select_if(two, y * x, y);
         let x = x * x;
-        let y = L::when(four, y * x, y);
+        let y = L::select_if(four, y * x, y);
         let x = x * x;
-        let y = L::when(eight, y * x, y);
+        let y = L::select_if(eight, y * x, y);
         let x = x * x;
-        let y = L::when(sixteen, y * x, y);
+        let y = L::select_if(sixteen, y * x, y);
         powers = L::select(g.eq(zero), zero, y);
     }
 }
@@ -215,10 +215,10 @@ pub struct Extreme {
     pub(crate) least: bool,
 }
 
-/// The one of two magnitudes that is larger, or the other one.
+/// Returns the one of two magnitudes that is larger, or the other one.
 #[inline(always)]
-fn pick<L: Lane>(least: L, one: L, other: L) -> L {
-    L::when(least, one.min(other), one.max(other))
+fn pick<L: Vector>(least: L, one: L, other: L) -> L {
+    L::select_if(least, one.min(other), one.max(other))
 }
 
 rule! {

@@ -85,7 +85,7 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// The file's bytes.
+    /// Returns the file's bytes.
     ///
     /// # Errors
     /// [`Error::Mismatch`] when a tensor's extents do not fit its bytes.
@@ -96,14 +96,14 @@ impl Checkpoint {
             |error: safetensors::SafeTensorError| Error::Mismatch(format!("cannot be written: {error}"));
         let mut views = Vec::new();
         for (key, entry) in &self.tensors {
-            let shape = entry.shape.extents().to_vec();
+            let shape = entry.shape.dims().to_vec();
             views.push((
                 key.as_str(),
                 TensorView::new(dtype(entry.format), shape, &entry.bytes).map_err(failed)?,
             ));
         }
         for (key, (shape, bytes)) in &self.codes {
-            let view = TensorView::new(Dtype::U8, shape.extents().to_vec(), bytes).map_err(failed)?;
+            let view = TensorView::new(Dtype::U8, shape.dims().to_vec(), bytes).map_err(failed)?;
             views.push((key.as_str(), view));
         }
         for (key, bytes) in &steps {

@@ -69,7 +69,7 @@ impl Entry {
         Ok((storage, self.format != format))
     }
 
-    /// The same into memory that is there.
+    /// Returns the same into memory that is there.
     pub(crate) fn load_to(
         &self,
         backend: &dyn Backend,
@@ -96,7 +96,7 @@ impl Entry {
         Entry { format: values.format(), shape, bytes: little_endian(values) }
     }
 
-    /// Its elements, rounded to `T` if they are stored otherwise.
+    /// Returns its elements, rounded to `T` if they are stored otherwise.
     pub fn values<T: Element>(&self) -> Vec<T> {
         fn read<T: Element, const N: usize>(bytes: &[u8], get: impl Fn([u8; N]) -> f64) -> Vec<T> {
             let chunks = bytes.chunks_exact(N);
@@ -123,7 +123,7 @@ pub fn dtype(format: Format) -> Dtype {
     }
 }
 
-/// The format of a safetensors type, where there is one.
+/// Returns the format of a safetensors type, where there is one.
 pub fn format(dtype: Dtype) -> Option<Format> {
     Format::ALL.into_iter().find(|&format| self::dtype(format) == dtype)
 }

@@ -1,9 +1,9 @@
 //! What a checkpoint has in addition to its tensors: the optimizer, its groups, its parameters.
 
 use super::VERSION;
+use crate::gradient_config::SavedGradientConfig;
 use crate::hyper::{Hyper, Value};
 use crate::program::Mode;
-use crate::wrapper::SavedWrapper;
 use crate::{AnyAlgorithm, Error, ModuleKind, Result};
 use fallline_core::{Compute, Format, Shape};
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ pub struct Manifest {
     pub schedule: Option<serde_json::Value>,
     /// The gradient pipeline: iterations, loss scale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) wrapper: Option<SavedWrapper>,
+    pub(crate) wrapper: Option<SavedGradientConfig>,
     /// Which weights the parameters held, where not those that are trained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mode: Option<String>,
@@ -118,7 +118,7 @@ impl ParamManifest {
         self.module = told.then(|| kind.name().to_owned());
     }
 
-    /// The kind of module that it belongs to, if it is noted and this version knows it.
+    /// Returns the kind of module that it belongs to, if it is noted and this version knows it.
     pub(crate) fn kind(&self) -> Option<ModuleKind> {
         ModuleKind::from_name(self.module.as_deref()?)
     }
@@ -129,24 +129,24 @@ impl ParamManifest {
         }
     }
 
-    /// Its shape.
+    /// Returns its shape.
     pub fn shape(&self) -> Shape {
         Shape::from(&self.shape[..])
     }
 
-    /// Its group.
+    /// Returns its group.
     pub fn group(&self) -> usize {
         self.group
     }
 
-    /// How a state of a parameter that was computed in `compute` is stored, if this version knows it.
+    /// Returns how a state of a parameter that was computed in `compute` is stored, if this version knows it.
     pub fn format(&self, state: &str, compute: Compute) -> Option<Format> {
         let Some(name) = self.formats.get(state) else { return Some(compute.format()) };
         Format::ALL.into_iter().chain(Format::BLOCKS).find(|format| format.to_string() == *name)
     }
 
-    /// The type that parameter `name` is computed in from now on: the one that is `known` of it, or as it was saved. Only
-    /// where that may be converted they may differ.
+    /// Returns the type that parameter `name` is computed in from now on: the one that is `known` of it, or as it was
+    /// saved. Only where that may be converted they may differ.
     pub(crate) fn compute_as(&self, name: &str, known: Option<Compute>, converting: bool) -> Result<Compute> {
         let mismatch = |problem: String| Error::Mismatch(format!("parameter {name:?} {problem}"));
         let saved = self.compute().ok_or_else(|| mismatch("was computed in an unknown type".into()))?;
@@ -158,14 +158,14 @@ impl ParamManifest {
         }
     }
 
-    /// The type that it is computed in, if this version knows it.
+    /// Returns the type that it is computed in, if this version knows it.
     pub fn compute(&self) -> Option<Compute> {
         [Compute::F32, Compute::F64].into_iter().find(|compute| compute.to_string() == self.compute)
     }
 }
 
 impl Manifest {
-    /// Which weights the parameters held when the checkpoint was saved.
+    /// Returns which weights the parameters held when the checkpoint was saved.
     ///
     /// # Errors
     /// [`Error::Mismatch`] where this version does not know them.
@@ -184,7 +184,7 @@ impl Manifest {
         self.mode = (mode != Mode::Training).then(|| mode.to_string());
     }
 
-    /// The optimizer of a whole checkpoint.
+    /// Returns the optimizer of a whole checkpoint.
     pub(crate) fn whole_optimizer(&self) -> Result<&OptimizerManifest> {
         if let Some(Part { rank, of }) = self.part {
             let problem = format!("it is the part of rank {rank} of {of}: join the parts of all ranks first");
@@ -193,7 +193,7 @@ impl Manifest {
         self.optimizer.as_ref().ok_or_else(|| Error::Mismatch("it holds no optimizer state".into()))
     }
 
-    /// Whether a state is stored in a block format, by its entry's key.
+    /// Returns whether a state is stored in a block format, by its entry's key.
     pub(super) fn is_in_blocks(&self, key: &str) -> bool {
         let names = key.strip_prefix("state/").and_then(|names| names.rsplit_once('/'));
         names.zip(self.optimizer.as_ref()).is_some_and(|((param, state), optimizer)| {
@@ -215,26 +215,26 @@ impl OptimizerManifest {
         }
     }
 
-    /// The algorithm's name.
+    /// Returns the algorithm's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The hyperparameters of each group.
+    /// Returns the hyperparameters of each group.
     pub fn groups(&self) -> impl ExactSizeIterator<Item = Vec<(&str, Value)>> {
         self.groups
             .iter()
             .map(|group| group.iter().map(|(name, value)| (name.as_str(), from_json(value))).collect())
     }
 
-    /// The parameters, sorted by name.
+    /// Returns the parameters, sorted by name.
     pub fn params(&self) -> impl ExactSizeIterator<Item = (&str, &ParamManifest)> {
         self.params.iter().map(|(name, param)| (name.as_str(), param))
     }
 
     /// Adds a parameter.
     pub fn insert_param(&mut self, name: &str, shape: &Shape, group: usize, compute: Compute) {
-        self.params.insert(name.to_owned(), ParamManifest::new(shape.extents(), group, compute));
+        self.params.insert(name.to_owned(), ParamManifest::new(shape.dims(), group, compute));
     }
 
     /// Says how a state of a parameter is stored. Those of which nothing is said are stored in the compute type.
@@ -290,7 +290,7 @@ impl OptimizerManifest {
         }
     }
 
-    /// The saved hyperparameters of a group, which must be of this algorithm.
+    /// Returns the saved hyperparameters of a group, which must be of this algorithm.
     pub(crate) fn values_of(&self, group: usize, expected: &str) -> Result<Vec<(&str, Value)>> {
         let saved = &self.groups[group];
         let name = saved.get(TYPE).and_then(|name| name.as_str()).unwrap_or(&self.name);
@@ -301,8 +301,8 @@ impl OptimizerManifest {
         Ok(values.map(|(name, value)| (name.as_str(), from_json(value))).collect())
     }
 
-    /// The groups' algorithms with their hyperparameters, and the scalars that the groups of a checkpoint keep from
-    /// step to step. Groups that it has not take the first one's.
+    /// Returns the groups' algorithms with their hyperparameters, and the scalars that the groups of a checkpoint
+    /// keep from step to step. Groups that it has not take the first one's.
     pub(crate) fn restore_kept<'a>(
         &self,
         current: impl Iterator<Item = &'a dyn AnyAlgorithm>,
@@ -320,7 +320,7 @@ impl OptimizerManifest {
         restored.collect()
     }
 
-    /// The groups' algorithms with the saved hyperparameters.
+    /// Returns the groups' algorithms with the saved hyperparameters.
     pub(crate) fn restore_groups<'a>(
         &self,
         current: impl ExactSizeIterator<Item = &'a dyn AnyAlgorithm>,

@@ -5,9 +5,9 @@ use crate::{Error, Result};
 
 /// Rules that must match a parameter of the first step.
 #[derive(Default)]
-pub(crate) struct Expectations(Vec<Expected>);
+pub(crate) struct Expectations(Vec<ExpectedMatch>);
 
-struct Expected {
+struct ExpectedMatch {
     rule: String,
     matches: Box<dyn Fn(&str) -> bool + Send>,
 }
@@ -15,7 +15,7 @@ struct Expected {
 impl Expectations {
     /// Adds a rule.
     pub(crate) fn push(&mut self, rule: &str, matches: Box<dyn Fn(&str) -> bool + Send>) {
-        self.0.push(Expected { rule: rule.to_owned(), matches });
+        self.0.push(ExpectedMatch { rule: rule.to_owned(), matches });
     }
 
     /// Fails where no parameter that is known is matched by a rule that must match one.
@@ -24,10 +24,10 @@ impl Expectations {
     /// [`Error::Unmatched`].
     pub(crate) fn check(&self, engine: &Engine) -> Result<()> {
         let unmatched =
-            |expected: &&Expected| !engine.slots.iter().any(|slot| (expected.matches)(&slot.name));
+            |expected: &&ExpectedMatch| !engine.slots.iter().any(|slot| (expected.matches)(&slot.name));
         match self.0.iter().find(unmatched) {
             None => Ok(()),
-            Some(Expected { rule, .. }) => Err(Error::Unmatched { rule: rule.clone() }),
+            Some(ExpectedMatch { rule, .. }) => Err(Error::Unmatched { rule: rule.clone() }),
         }
     }
 

@@ -1,15 +1,15 @@
 //! Groups of parameters: which belongs to which, with what hyperparameters, of which optimizer, and how it is stored.
 
 use super::Driver;
-use crate::engine::group::{Group, Member};
+use crate::engine::group::{Group, ParamInfo};
 use crate::engine::offload::check_offloadable;
-use crate::engine::remembered::Remembered;
+use crate::engine::scalar_state::ScalarState;
 use crate::engine::setup::Offload;
 use crate::hyper::Value;
 use crate::mask::MomentumMask;
 use crate::modifiers::LOOKAHEAD_STEPS;
 use crate::params::mask::GroupMask;
-use crate::{AnyAlgorithm, Error, ParamFormat, Result, StateFormats};
+use crate::{AnyAlgorithm, Error, ParamPrecision, Result, StateStorage};
 use fallline_core::{Backend, Format};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,29 +28,29 @@ impl Driver {
     ) -> Result<usize> {
         let mut algorithm = self.engine.setup.groups[0].algorithm.boxed();
         algorithm.set(overrides)?;
-        let Group { formats, params, mask, family, .. } = &self.engine.setup.groups[0];
-        let (stored, family) = ((formats.clone(), *params, mask.clone()), *family);
-        Ok(self.push_group(algorithm, stored, move |member| matches(member.name), family))
+        let Group { formats, params, mask, optimizer, .. } = &self.engine.setup.groups[0];
+        let (stored, optimizer) = ((formats.clone(), *params, mask.clone()), *optimizer);
+        Ok(self.push_group(algorithm, stored, move |member| matches(member.name), optimizer))
     }
 
     /// Adds a group of an algorithm with all its hyperparameters, for the parameters that `matches` accepts; as
-    /// [`add_group`](Driver::add_group) otherwise. `beside` is the group of whose optimizer it is a part, which must
-    /// be of the same algorithm: what an algorithm knows of all parameters together (a norm, an estimate) it knows of
-    /// those of one optimizer, and its states are stored as there. Without, the group is an optimizer of its own.
+    /// [`add_group`](Driver::add_group) otherwise. `beside` is the group whose optimizer instance this group joins;
+    /// it must be of the same algorithm. Global state (a norm, an estimate) is computed per instance, and states are
+    /// stored as there. Without, the group is a separate optimizer.
     ///
     /// # Errors
     /// [`Error::Groups`] where the algorithm is another than that of `beside`.
     pub fn add_group_of(
         &mut self,
         algorithm: Box<dyn AnyAlgorithm>,
-        matches: impl Fn(&Member<'_>) -> bool + Send + 'static,
+        matches: impl Fn(&ParamInfo<'_>) -> bool + Send + 'static,
         beside: Option<usize>,
     ) -> Result<usize> {
         let refused = |name, problem: String| Err(Error::Groups { algorithm: name, problem });
         self.engine.same_lookahead(algorithm.name(), algorithm.modifiers().lookahead)?;
-        let mut storing = (StateFormats::default(), ParamFormat::default(), None);
-        let family = match beside {
-            None => self.engine.setup.groups.iter().map(|group| group.family + 1).max().unwrap_or(0),
+        let mut storing = (StateStorage::default(), ParamPrecision::default(), None);
+        let optimizer = match beside {
+            None => self.engine.setup.groups.iter().map(|group| group.optimizer + 1).max().unwrap_or(0),
             Some(group) => {
                 let count = self.engine.setup.groups.len();
                 let beside = self.engine.setup.groups.get(group).ok_or(Error::NoGroup { group, count })?;
@@ -59,21 +59,21 @@ impl Driver {
                     return refused(algorithm.name(), format!("a group of it cannot be part of {other}"));
                 }
                 storing = (beside.formats.clone(), beside.params, beside.mask.clone());
-                beside.family
+                beside.optimizer
             }
         };
-        Ok(self.push_group(algorithm, storing, matches, family))
+        Ok(self.push_group(algorithm, storing, matches, optimizer))
     }
 
     fn push_group(
         &mut self,
         algorithm: Box<dyn AnyAlgorithm>,
-        (formats, params, mask): (StateFormats, ParamFormat, Option<Arc<GroupMask>>),
-        matches: impl Fn(&Member<'_>) -> bool + Send + 'static,
-        family: usize,
+        (formats, params, mask): (StateStorage, ParamPrecision, Option<Arc<GroupMask>>),
+        matches: impl Fn(&ParamInfo<'_>) -> bool + Send + 'static,
+        optimizer: usize,
     ) -> usize {
-        if family == self.engine.shared.len() {
-            self.engine.shared.push(Remembered::shared(&*algorithm));
+        if optimizer == self.engine.shared.len() {
+            self.engine.shared.push(ScalarState::shared(&*algorithm));
         }
         self.engine.setup.groups.push(Group {
             algorithm,
@@ -81,23 +81,23 @@ impl Driver {
             params,
             mask,
             matches: Box::new(matches),
-            family,
+            optimizer,
         });
         self.engine.setup.groups.len() - 1
     }
 
-    /// Has the first step fail with [`Error::Unmatched`] if none of its parameters' names is accepted: for the
+    /// Makes the first step fail with [`Error::Unmatched`] if none of its parameters' names is accepted. For the
     /// rules of a configuration, in which a mistake would go unnoticed.
     pub fn expect_match(&mut self, rule: &str, matches: impl Fn(&str) -> bool + Send + 'static) {
         self.expected.push(rule, Box::new(matches));
     }
 
-    /// The group of a parameter not seen before.
-    pub fn group_of(&self, member: &Member<'_>) -> usize {
+    /// Returns the group of a parameter not seen before.
+    pub fn group_of(&self, member: &ParamInfo<'_>) -> usize {
         self.engine.setup.group_of(member)
     }
 
-    /// The algorithm of a group with its hyperparameters.
+    /// Returns the algorithm of a group with its hyperparameters.
     pub fn algorithm_of(&self, group: usize) -> Option<&dyn AnyAlgorithm> {
         self.engine.setup.groups.get(group).map(|group| &*group.algorithm)
     }
@@ -108,7 +108,7 @@ impl Driver {
     /// # Errors
     /// [`Error::StateFormat`] when the algorithm has no such state, or needs its states as they are computed;
     /// [`Error::NoGroup`].
-    pub fn set_state_formats(&mut self, group: usize, formats: StateFormats) -> Result<()> {
+    pub fn set_state_storage(&mut self, group: usize, formats: StateStorage) -> Result<()> {
         let count = self.engine.setup.groups.len();
         let found = self.engine.setup.groups.get_mut(group).ok_or(Error::NoGroup { group, count })?;
         formats.check(&*found.algorithm)?;
@@ -121,31 +121,31 @@ impl Driver {
     ///
     /// # Errors
     /// [`Error::StateFormat`] for algorithms that work on whole matrices or evaluate the loss; [`Error::NoGroup`].
-    pub fn set_param_format(&mut self, group: usize, format: ParamFormat) -> Result<()> {
+    pub fn set_param_precision(&mut self, group: usize, format: ParamPrecision) -> Result<()> {
         let count = self.engine.setup.groups.len();
         let found = self.engine.setup.groups.get_mut(group).ok_or(Error::NoGroup { group, count })?;
-        if format != ParamFormat::Nearest {
-            StateFormats::all(Format::F32).check(&*found.algorithm)?;
+        if format != ParamPrecision::RoundToNearest {
+            StateStorage::all(Format::F32).check(&*found.algorithm)?;
         }
         found.params = format;
         Ok(())
     }
 
-    /// How a group's states are stored, where not as the algorithm has it.
-    pub fn state_formats(&self, group: usize) -> Option<&StateFormats> {
+    /// Returns how a group's states are stored, where not as the algorithm has it.
+    pub fn state_storage(&self, group: usize) -> Option<&StateStorage> {
         self.engine.setup.groups.get(group).map(|group| &group.formats)
     }
 
-    /// How a group stores parameters of 16 bits.
-    pub fn param_format(&self, group: usize) -> Option<ParamFormat> {
+    /// Returns how a group stores parameters of 16 bits.
+    pub fn param_precision(&self, group: usize) -> Option<ParamPrecision> {
         self.engine.setup.groups.get(group).map(|group| group.params)
     }
 
-    /// Keeps the states of parameters with at least a hundred thousand elements in files of this folder that are mapped
-    /// into memory: of all groups, or of those whose algorithm is a paged one when there is none (then in the system's
-    /// folder for temporary files).
-    pub fn set_page_folder(&mut self, folder: Option<PathBuf>) {
-        self.engine.setup.page_folder = folder;
+    /// Keeps the states of parameters with at least a hundred thousand elements in memory-mapped files of this
+    /// folder, of all groups. With none, those of groups whose algorithm is a paged one are in the system's folder
+    /// for temporary files.
+    pub fn set_spill_dir(&mut self, folder: Option<PathBuf>) {
+        self.engine.setup.spill_dir = folder;
     }
 
     /// Sets which elements of a group's parameters have a momentum, from the next step on; [`None`] for all. Groups that
@@ -165,7 +165,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Which elements of a group's parameters have a momentum, where not all.
+    /// Returns which elements of a group's parameters have a momentum, where not all.
     pub fn momentum_mask(&self, group: usize) -> Option<&MomentumMask> {
         self.engine.setup.groups.get(group)?.mask.as_ref().map(|mask| &mask.mask)
     }
@@ -173,7 +173,7 @@ impl Driver {
     /// Keeps states on `host` and computes there (CPU offload), for parameters and gradients that are tensors on the device.
     /// The host also keeps the parameters in the compute type (in `f32`, the state `master` where the tensors have 16 bits).
     /// Gradients are copied down and parameters up in chunks, while other chunks are stepped. Norms, clipping, accumulation and
-    /// averages stay on the device. The results are bitwise those of [`ParamFormat::Master`].
+    /// averages stay on the device. The results are bitwise those of [`ParamPrecision::MasterWeights`].
     ///
     /// Where the first step binds memory of the host there is nothing to copy, and everything happens there. What is
     /// written to the tensors between steps is lost.
@@ -197,15 +197,15 @@ impl Driver {
         Ok(())
     }
 
-    /// What the algorithm remembers for all parameters together ([`Algorithm::SHARED`](crate::Algorithm::SHARED)),
-    /// by name: the `d` of D-Adaptation, say. With [`Lookahead`](crate::Lookahead) `lookahead_steps` too. On a device that computes it this waits for the steps so far; where the
-    /// device failed there is none.
+    /// Returns the algorithm's shared scalars ([`Algorithm::SHARED`](crate::Algorithm::SHARED)), by name: the `d` of
+    /// D-Adaptation, say. With [`Lookahead`](crate::Lookahead) `lookahead_steps` too. On a device that computes it
+    /// this waits for the steps so far; where the device failed there is none.
     pub fn shared(&self, name: &str) -> Option<f64> {
         let engine = &self.engine;
         if name == LOOKAHEAD_STEPS && engine.lookahead().is_some() {
             return Some(engine.lookahead_steps as f64);
         }
-        let names = engine.setup.family(0).spec().shared;
+        let names = engine.setup.optimizer(0).spec().shared;
         let place = names.iter().position(|(known, _)| *known == name)?;
         engine.shared[0].get(&*engine.setup.backend).ok().map(|values| values[place])
     }

@@ -2,17 +2,17 @@
 
 use super::Driver;
 use super::step::Verdict;
-use crate::averaging::Averages;
+use crate::averaging::WeightAveraging;
 use crate::params::slots::Progress;
 use crate::{Binding, Error, Result, StepReport};
 
 /// A step that has begun ([`Driver::begin`]).
 ///
-/// A parameter that is applied has taken its step, whether [`finish`](Stream::finish) is called or not. Where it is not, the
-/// optimizer does not go on: its next step is [`Error::HalfStep`], which names the parameters that have stepped, until a
-/// checkpoint is loaded.
+/// A parameter that is applied has taken its step, whether [`finish`](IncrementalStep::finish) is called or not. Otherwise the
+/// optimizer does not continue: its next step is [`Error::HalfStep`], which names the parameters that have stepped,
+/// until a checkpoint is loaded.
 #[must_use = "a step that is not finished is half a step"]
-pub struct Stream<'d> {
+pub struct IncrementalStep<'d> {
     driver: &'d mut Driver,
     report: StepReport,
     /// How many were inspected that have no gradient.
@@ -22,9 +22,10 @@ pub struct Stream<'d> {
 }
 
 impl Driver {
-    /// Begins an incremental step: [`apply`](Stream::apply) steps a parameter as soon as its gradient is ready, while
-    /// it is still in cache, and the gradient's memory is free for the next one. [`finish`](Stream::finish) ends the
-    /// step. The results are bitwise identical to those of [`step`](crate::Optimizer::step).
+    /// Begins an incremental step (an optimizer step during backward). [`apply`](IncrementalStep::apply) steps a parameter as
+    /// soon as its gradient is ready, while it is still in cache. Then the gradient's memory is free for the next
+    /// one. [`finish`](IncrementalStep::finish) ends the step. The results are bitwise identical to those of
+    /// [`step`](crate::Optimizer::step).
     ///
     /// ```
     /// # use fallline_optim::{Driver, Optimizer, param};
@@ -40,10 +41,11 @@ impl Driver {
     /// # }
     /// ```
     ///
-    /// Where all gradients are needed before the first parameter changes ([`Stream::needs_inspection`]: accumulation,
-    /// clipping, a loss scale, any policy for NaN and infinity but [`Propagate`](crate::NonFinite::Propagate)), the step has two
-    /// rounds: [`inspect`](Stream::inspect) takes each gradient, and then `apply` each parameter. With accumulation or
-    /// clipping by value gradients are kept from the first round, and the second needs none.
+    /// Where all gradients are needed before the first parameter changes ([`IncrementalStep::needs_inspection`]), the step has
+    /// two rounds: [`inspect`](IncrementalStep::inspect) takes each gradient, and then `apply` each parameter. That is so with
+    /// accumulation, clipping, a loss scale, and any policy for NaN and infinity but
+    /// [`Propagate`](crate::NonFinitePolicy::Propagate). With accumulation or clipping by value gradients are kept from the
+    /// first round, and the second needs none.
     ///
     /// ```
     /// # use fallline_optim::{Driver, Optimizer, param};
@@ -62,12 +64,12 @@ impl Driver {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NotInPieces`] for algorithms that look at all parameters together, for several ranks, and for clipping by a
+    /// [`Error::NotIncremental`] for algorithms that look at all parameters together, for several ranks, and for clipping by a
     /// norm of another order than 0, 1, 2 and infinity.
-    pub fn begin(&mut self) -> Result<Stream<'_>> {
+    pub fn begin(&mut self) -> Result<IncrementalStep<'_>> {
         self.check_ready()?;
         self.engine.check_training()?;
-        let refused = |what: String| Err(Error::NotInPieces { what });
+        let refused = |what: String| Err(Error::NotIncremental { what });
         if self.engine.setup.ranks.is_some() {
             return refused("ranks step together".into());
         }
@@ -83,10 +85,10 @@ impl Driver {
         }
         self.unfinished = true;
         self.gradients.begin_incremental();
-        Ok(Stream { driver: self, report: StepReport::default(), without_grad: 0, verdict: None })
+        Ok(IncrementalStep { driver: self, report: StepReport::default(), without_grad: 0, verdict: None })
     }
 
-    /// Checks that it can go on: no step before failed half-way, or was left half taken.
+    /// Checks that it can continue: no step before failed half-way, or was left half taken.
     pub(super) fn check_ready(&mut self) -> Result<()> {
         self.poison.check()?;
         if !self.unfinished {
@@ -116,8 +118,9 @@ impl Driver {
     }
 }
 
-impl Stream<'_> {
-    /// Whether all gradients must be [inspected](Stream::inspect) before the first parameter is applied.
+impl IncrementalStep<'_> {
+    /// Returns whether all gradients must be [inspected](IncrementalStep::inspect) before the first parameter is
+    /// applied.
     pub fn needs_inspection(&self) -> bool {
         self.driver.gradients.needs_inspection()
     }
@@ -125,19 +128,19 @@ impl Stream<'_> {
     /// Inspects a gradient, or accumulates it, in the first of two rounds. Does nothing where one round is enough.
     ///
     /// # Errors
-    /// As [`step`](crate::Optimizer::step), for this parameter; [`Error::NotInPieces`] once a parameter was applied.
+    /// As [`step`](crate::Optimizer::step), for this parameter; [`Error::NotIncremental`] once a parameter was applied.
     pub fn inspect(&mut self, binding: Binding<'_>) -> Result<()> {
         if !self.needs_inspection() {
             return Ok(());
         }
         if self.verdict.is_some() {
             let what = format!("{:?} is inspected after a parameter was applied", binding.name);
-            return Err(Error::NotInPieces { what });
+            return Err(Error::NotIncremental { what });
         }
         self.check_once(binding.name, |progress| progress.inspected)?;
         let (window, mut step) = self.driver.split(false);
         let inspected = step.inspect(window, &mut [binding]);
-        step.engine.slots.settle(&inspected, |_| false);
+        step.engine.slots.commit_or_rollback(&inspected, |_| false);
         self.without_grad += usize::from(!inspected?);
         Ok(())
     }
@@ -146,7 +149,7 @@ impl Stream<'_> {
     ///
     /// # Errors
     /// As [`step`](crate::Optimizer::step), for this parameter: it is as it was then, those before it have taken their step.
-    /// [`Error::NotInPieces`] where it was not inspected and had to be.
+    /// [`Error::NotIncremental`] where it was not inspected and had to be.
     pub fn apply(&mut self, binding: Binding<'_>) -> Result<()> {
         self.check_once(binding.name, |progress| progress.applied.is_some())?;
         let mut factor = None;
@@ -155,10 +158,10 @@ impl Stream<'_> {
             if !progress.is_some_and(|progress| progress.inspected) {
                 let why = self.driver.gradients.why_inspected();
                 let what = format!(
-                    "the gradient of {:?} must be inspected first (Stream::inspect): {why}",
+                    "the gradient of {:?} must be inspected first (IncrementalStep::inspect): {why}",
                     binding.name
                 );
-                return Err(Error::NotInPieces { what });
+                return Err(Error::NotIncremental { what });
             }
             match self.conclude()? {
                 Verdict::Accumulated(_) => return Ok(()),
@@ -173,10 +176,10 @@ impl Stream<'_> {
         let stepped = self.driver.take_step(&mut [binding], false, factor)?;
         self.report.updated += stepped.updated;
         self.report.without_grad += stepped.without_grad;
-        if let Some(found) = stepped.poisoned
-            && self.report.poisoned.as_ref().is_none_or(|(known, _)| found.0 < *known)
+        if let Some(found) = stepped.corrupt_state
+            && self.report.corrupt_state.as_ref().is_none_or(|(known, _)| found.0 < *known)
         {
-            self.report.poisoned = Some(found);
+            self.report.corrupt_state = Some(found);
         }
         let applied = self.driver.engine.slots.range(0..1).iter_mut();
         applied.for_each(|slot| slot.progress.applied = Some(stepped.updated > 0));
@@ -193,10 +196,10 @@ impl Stream<'_> {
         if self.needs_inspection() {
             decided = self.conclude()?.clone();
         }
-        let Stream { driver, report, without_grad: inspected, .. } = self;
+        let IncrementalStep { driver, report, without_grad: inspected, .. } = self;
         driver.end_incremental();
         let Driver { engine, window, gradients, averaging, expected, .. } = driver;
-        let StepReport { updated, without_grad, poisoned, .. } = report;
+        let StepReport { updated, without_grad, corrupt_state, .. } = report;
         let report = match decided {
             Verdict::Accumulated(report) | Verdict::Skipped(report) => {
                 StepReport { without_grad: inspected, ..report }
@@ -208,16 +211,16 @@ impl Stream<'_> {
                 if gradients.config.buffers() {
                     window.end();
                 }
-                StepReport { updated, without_grad, poisoned, ..report }
+                StepReport { updated, without_grad, corrupt_state, ..report }
             }
         };
-        averaging.iter_mut().for_each(Averages::advance);
+        averaging.iter_mut().for_each(WeightAveraging::advance);
         expected.check(engine)?;
         expected.clear();
         Ok(report)
     }
 
-    /// What is decided once all gradients are inspected.
+    /// Returns what is decided once all gradients are inspected.
     fn conclude(&mut self) -> Result<&Verdict> {
         let decided = match self.verdict.take() {
             Some(decided) => decided,

@@ -4,16 +4,16 @@ use super::Driver;
 use crate::{Binding, Error, Mode, Result};
 
 impl Driver {
-    /// Which weights the parameters hold.
+    /// Returns which weights the parameters hold.
     pub fn mode(&self) -> Mode {
         self.engine.mode
     }
 
-    /// Gives the bound parameters the weights of another mode, where the algorithm evaluates others than it trains
-    /// (`AdamWScheduleFree`); elsewhere, and where they hold them already, nothing is changed. All parameters that have been
-    /// stepped must be bound, with or without gradients. A step in evaluation mode is an error; a checkpoint says in which
-    /// mode it was saved, and the optimizer that loads it goes on in that one. There and back is not exact to the last bit:
-    /// [`weights_of`](Driver::weights_of) leaves the weights that are trained alone.
+    /// Switches the bound parameters to the weights of another mode, where the algorithm evaluates others than it
+    /// trains (`AdamWScheduleFree`). Otherwise, and where they hold them already, nothing is changed. All parameters
+    /// that have been stepped must be bound, with or without gradients. A step in evaluation mode is an error. A
+    /// checkpoint says in which mode it was saved, and the optimizer that loads it resumes in that one. A round trip
+    /// is not bitwise exact: [`weights_of`](Driver::weights_of) leaves the weights that are trained alone.
     ///
     /// # Errors
     /// [`Error::Groups`] where a parameter is not bound, and for an offloaded optimizer; a binding of another shape or type;
@@ -26,8 +26,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Gives copies of the parameters, bound under their names, the weights of another mode: as
-    /// [`set_mode`](Driver::set_mode), but the optimizer stays as it is, and the parameters in the mode that they are in.
+    /// Switches copies of the parameters, bound under their names, to the weights of another mode. It works as
+    /// [`set_mode`](Driver::set_mode), but the optimizer stays as it is, and the parameters in their mode.
     ///
     /// # Errors
     /// As [`set_mode`](Driver::set_mode).
@@ -35,7 +35,7 @@ impl Driver {
         self.switch(mode, copies, false)
     }
 
-    /// Whether some parameters have other weights in one mode than in the other.
+    /// Returns whether some parameters have other weights in one mode than in the other.
     pub fn has_modes(&self) -> bool {
         self.engine.with_modes().is_some()
     }

@@ -1,4 +1,4 @@
-//! Saving and loading: all sections of a checkpoint are read before one is taken over.
+//! Saving and loading: all sections of a checkpoint are read before one is applied.
 
 use super::Driver;
 use crate::checkpoint::{Checkpoint, LoadOptions, Part};
@@ -6,7 +6,7 @@ use crate::gradients::accumulate::Window;
 use crate::{LoadReport, Result};
 
 impl Driver {
-    /// What this rank has.
+    /// Returns what this rank has.
     pub(super) fn to_checkpoint(&self) -> Result<Checkpoint> {
         let Driver { engine, window, gradients, averaging, .. } = self;
         let setup = &engine.setup;
@@ -14,16 +14,16 @@ impl Driver {
         engine.save(&mut checkpoint)?;
         window.save(&gradients.config, engine, &mut checkpoint)?;
         if let Some(averages) = averaging {
-            let kept = engine.slots.iter().filter(|slot| setup.keeps(slot));
+            let kept = engine.slots.iter().filter(|slot| setup.saves_state_of(slot));
             averages.save(&**setup.param_backend(), kept, &mut checkpoint)?;
         }
         if let Some(ranks) = setup.ranks.as_ref().filter(|ranks| ranks.sharded) {
-            checkpoint.manifest.part = Some(Part { rank: ranks.comm.rank(), of: ranks.comm.world() });
+            checkpoint.manifest.part = Some(Part { rank: ranks.comm.rank(), of: ranks.comm.world_size() });
         }
         Ok(checkpoint)
     }
 
-    /// Goes on from a checkpoint.
+    /// Resumes from a checkpoint.
     pub(super) fn restore(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport> {
         let Driver { engine, window, gradients, averaging, group, poison, unfinished, .. } = self;
         let (mut section, mut report) = engine.read(checkpoint, options)?;

@@ -2,12 +2,12 @@
 
 use crate::{Error, Result};
 
-/// Why the optimizer cannot go on, if it cannot.
+/// Why the optimizer cannot continue, if it cannot.
 #[derive(Default)]
 pub(crate) struct Poison(Option<String>);
 
 impl Poison {
-    /// Checks that it can go on.
+    /// Checks that it can continue.
     ///
     /// # Errors
     /// [`Error::Poisoned`].
@@ -18,7 +18,7 @@ impl Poison {
         }
     }
 
-    /// Runs what may write. Where it fails after it said that it has begun to, the optimizer cannot go on.
+    /// Runs what may write. Where it fails after it said that it has begun to, the optimizer cannot continue.
     ///
     /// # Errors
     /// What went wrong.

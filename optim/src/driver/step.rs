@@ -2,20 +2,20 @@
 
 use super::expected::Expectations;
 use super::poison::Poison;
-use crate::averaging::Averages;
+use crate::averaging::WeightAveraging;
 use crate::engine::Engine;
 use crate::engine::fusion::{Fusion, GradPrologue};
 use crate::engine::prepare::Prepared;
 use crate::gradients::accumulate::{Closing, Iteration, Window, check_dense};
 use crate::gradients::{GradState, Gradients};
 use crate::ranks::process_group::ProcessGroup;
-use crate::{Binding, Error, NonFinite, Result, Skipped, StepReport};
+use crate::{Binding, Error, NonFinitePolicy, Result, Skipped, StepReport};
 
 /// Everything of a driver that a step needs but the window of gradients, which its bindings may be of.
 pub(super) struct Step<'d> {
     pub(super) engine: &'d mut Engine,
     pub(super) gradients: &'d mut Gradients,
-    pub(super) averaging: &'d mut Option<Averages>,
+    pub(super) averaging: &'d mut Option<WeightAveraging>,
     pub(super) group: &'d mut ProcessGroup,
     pub(super) poison: &'d mut Poison,
     pub(super) expected: &'d Expectations,
@@ -28,14 +28,14 @@ impl Step<'_> {
     pub(super) fn begin(&mut self, window: &mut Window, bindings: &[Binding<'_>]) -> Result<()> {
         let Step { engine, gradients, averaging, group, .. } = self;
         let policies = |text: &mut String| {
-            gradients.write_settings(text)?;
-            window.write_settings(&gradients.config, text)?;
-            averaging.as_ref().map_or(Ok(()), |averages| averages.write_settings(text))
+            gradients.fingerprint(text)?;
+            window.fingerprint(&gradients.config, text)?;
+            averaging.as_ref().map_or(Ok(()), |averages| averages.fingerprint(text))
         };
         group.check_consistent(engine, bindings, policies, averaging.is_some())?;
         if let Some(device) = engine.resolve_placement(bindings) {
             window.move_to(&device)?;
-            Averages::move_to(&engine.setup.backend, &mut engine.slots, &device)?;
+            WeightAveraging::move_to(&engine.setup.backend, &mut engine.slots, &device)?;
         }
         Ok(())
     }
@@ -61,7 +61,7 @@ impl Step<'_> {
         }
     }
 
-    /// The step of a full window.
+    /// Returns the step of a full window.
     fn close(
         &mut self,
         window: &mut Window,
@@ -84,14 +84,14 @@ impl Step<'_> {
         Ok(StepReport { norm, clipped, loss_scale, ..stepped })
     }
 
-    /// The step itself.
+    /// Returns the step itself.
     pub(super) fn take(
         &mut self,
         bindings: &mut [Binding<'_>],
         state: GradState,
         prologue: Option<&GradPrologue>,
     ) -> Result<StepReport> {
-        let (mut report, prepared) = self.open(bindings, state)?;
+        let (mut report, prepared) = self.prepare(bindings, state)?;
         if report.skipped() {
             return Ok(report);
         }
@@ -106,7 +106,7 @@ impl Step<'_> {
             engine.advance()?;
             engine.count_to_sync();
         }
-        report.poisoned = gradients.poisoned_state(engine, group, bindings)?;
+        report.corrupt_state = gradients.corrupt_state(engine, group, bindings)?;
         poison.guard_written(|| engine.download(bindings))?;
         poison.guard_written(|| group.broadcast_owned(engine, bindings))?;
         if prepared.has_strided {
@@ -119,7 +119,7 @@ impl Step<'_> {
     /// is one.
     pub(super) fn inspect(&mut self, window: &mut Window, bindings: &mut [Binding<'_>]) -> Result<bool> {
         let config = &self.gradients.config;
-        let (buffers, closes) = (config.buffers(), window.closes(config));
+        let (buffers, closes) = (config.buffers(), window.is_last_micro_step(config));
         if buffers {
             check_dense(bindings)?;
         }
@@ -176,10 +176,10 @@ impl Step<'_> {
         })
     }
 
-    /// Brings the slot of the only parameter that is bound to its place.
+    /// Aligns the slot of the only parameter that is bound.
     pub(super) fn align(&mut self, binding: &Binding<'_>) -> Result<()> {
         let Engine { setup, slots, .. } = &mut *self.engine;
-        slots.place(0, binding.name, || setup.new_slot(binding)).map(drop)
+        slots.align(0, binding.name, || setup.new_slot(binding)).map(drop)
     }
 
     /// Steps a parameter in the second round of an incremental step, on its accumulated gradient if there is one.
@@ -198,7 +198,7 @@ impl Step<'_> {
 
     /// Everything that comes before the first write of a step: checks, copies, states, and the gradients' factor. A
     /// report that is skipped ends the step.
-    pub(super) fn open(
+    pub(super) fn prepare(
         &mut self,
         bindings: &mut [Binding<'_>],
         state: GradState,
@@ -227,8 +227,8 @@ impl Step<'_> {
             }
         };
         let Some(factor) = factor else { return Ok((report, prepared)) };
-        if let Some((param, state)) = gradients.poisoned_state(engine, group, bindings)? {
-            if gradients.non_finite == NonFinite::Error {
+        if let Some((param, state)) = gradients.corrupt_state(engine, group, bindings)? {
+            if gradients.non_finite == NonFinitePolicy::Error {
                 return Err(Error::PoisonedState { param, state });
             }
             report.skipped = Some(Skipped::PoisonedState { param, state });
@@ -248,7 +248,7 @@ impl Step<'_> {
         averages.allocate(setup.builtins, setup.param_backend(), slots.range(0..bindings))
     }
 
-    /// Takes into the averages what no pass of the step has taken in.
+    /// Updates the averages that no pass of the step has updated.
     pub(super) fn average(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
         let Some(averages) = &mut *self.averaging else { return Ok(()) };
         let Engine { setup, slots, .. } = &mut *self.engine;

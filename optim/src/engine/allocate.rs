@@ -6,7 +6,7 @@ use super::setup::Setup;
 use crate::op::Slices;
 use crate::params::slots::Slot;
 use crate::params::staging;
-use crate::{AnyAlgorithm, Binding, Extent, ParamFormat, Result, Start};
+use crate::{AnyAlgorithm, Binding, Extent, ParamPrecision, Result, Start};
 use fallline_core::backend::{Pass, TensorPass, View};
 use fallline_core::{Backend, Format, Role, Storage};
 use std::path::PathBuf;
@@ -18,16 +18,16 @@ const PAGED_FROM: usize = 100_000;
 const PAGE: usize = 4096;
 
 impl Engine {
-    /// Allocates the states and scratch that the groups' stages need and the bound parameters have not, in one
-    /// arena: all first states side by side, then all second ones, so that a pass over many parameters walks
-    /// each kind in one stream. Small states that were loaded before the order of the bindings was known go there too. Then
-    /// these parameters have their launch groups too.
+    /// Allocates the states and scratch that the groups' stages need and the bound parameters have not, in one arena.
+    /// All first states are side by side, then all second ones. So a pass over many parameters walks each kind in one
+    /// stream. Small states that were loaded before the order of the bindings was known go there too. Then these
+    /// parameters have their launch groups too.
     pub(crate) fn allocate_states(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
         let Engine { setup, slots, launches, .. } = self;
         let slots = slots.range(0..bindings.len());
         let lacking = |i: &usize| {
             let slot = &slots[*i];
-            slot.launch.is_none() && !bindings[*i].grad.is_none() && !setup.is_elsewhere(slot)
+            slot.launch.is_none() && !bindings[*i].grad.is_none() && !setup.is_owned_by_other_rank(slot)
         };
         let lacks: Vec<usize> = (0..slots.len()).filter(lacking).collect();
         let moves = is_out_of_order(slots, &lacks);
@@ -57,7 +57,7 @@ impl Engine {
             let elements = algorithm.state(name).shape(&slot.shape).elements();
             match role {
                 Role::State => {
-                    (formats.choose(&**algorithm, name, slot.shape.elements(), computed), elements)
+                    (formats.resolve(&**algorithm, name, slot.shape.elements(), computed), elements)
                 }
                 _ => (computed, elements),
             }
@@ -65,7 +65,7 @@ impl Engine {
         let requests: Vec<(Format, usize)> = wanted.iter().map(request).collect();
         let folders = wanted.iter().map(|&(role, _, i, _)| {
             let slot = &slots[i];
-            let pages = || setup.pages(&*setup.groups[slot.group].algorithm, slot.shape.elements());
+            let pages = || setup.spill_dir_of(&*setup.groups[slot.group].algorithm, slot.shape.elements());
             if role == Role::State { pages() } else { None }
         });
         let mut storages = setup.allocate_in(&requests, folders)?;
@@ -75,7 +75,7 @@ impl Engine {
         let folders = requests
             .iter()
             .zip(&masters)
-            .map(|(&(_, len), &i)| setup.pages(&*setup.groups[slots[i].group].algorithm, len));
+            .map(|(&(_, len), &i)| setup.spill_dir_of(&*setup.groups[slots[i].group].algorithm, len));
         let new = setup.allocate_in(&requests, folders)?;
         for (i, mut master) in masters.into_iter().zip(new) {
             setup.copy_param(&mut bindings[i], &mut master, &mut slots[i], Extent::Param)?;
@@ -105,7 +105,7 @@ impl Engine {
         }
         for i in lacks {
             let slot = &mut slots[i];
-            let place = launches.place_of(setup, slot)?;
+            let place = launches.launch_index(setup, slot)?;
             for (role, memory) in [(Role::State, &mut slot.states), (Role::Scratch, &mut slot.scratch)] {
                 let order = launches.program(place).operands(role);
                 memory.retain(|(name, _)| order.contains(name));
@@ -119,10 +119,10 @@ impl Engine {
 }
 
 impl Setup {
-    /// Where the states of a parameter are paged to, if they are.
-    pub(super) fn pages(&self, algorithm: &dyn AnyAlgorithm, elements: usize) -> Option<PathBuf> {
+    /// Returns where the states of a parameter are paged to, if they are.
+    pub(super) fn spill_dir_of(&self, algorithm: &dyn AnyAlgorithm, elements: usize) -> Option<PathBuf> {
         let large = elements >= PAGED_FROM;
-        let folder = self.page_folder.clone().or_else(|| algorithm.storage().paged.then(std::env::temp_dir));
+        let folder = self.spill_dir.clone().or_else(|| algorithm.storage().paged.then(std::env::temp_dir));
         folder.filter(|_| large)
     }
 
@@ -150,7 +150,7 @@ impl Setup {
     }
 
     fn lacks_master(&self, slot: &Slot) -> bool {
-        let wanted = self.groups[slot.group].params == ParamFormat::Master || self.is_offloaded();
+        let wanted = self.groups[slot.group].params == ParamPrecision::MasterWeights || self.is_offloaded();
         wanted && slot.master.is_none()
     }
 
@@ -182,20 +182,20 @@ impl Setup {
             tensors: &mut |operands| {
                 let (copy, param) = views.take()?;
                 (operands[0], operands[1]) = (Some(copy), param);
-                Some(TensorPass { elements, row: 0 })
+                Some(TensorPass { elements, constant_set: 0 })
             },
-            rows: &[1.0],
+            constants: &[1.0],
             tensor_scalars: &[],
             plan: &mut self.backend.plan(),
             sums: &mut [],
-            beside: &[],
+            fused: &[],
             checked: false,
         })?;
         Ok(())
     }
 }
 
-/// The memory that a rule's operand of this role is in.
+/// Returns the memory that a rule's operand of this role is in.
 fn memory_of(slot: &Slot, role: Role) -> &[(&'static str, Storage)] {
     if role == Role::State { &slot.states } else { &slot.scratch }
 }
@@ -204,17 +204,19 @@ fn memory_of_mut(slot: &mut Slot, role: Role) -> &mut Vec<(&'static str, Storage
     if role == Role::State { &mut slot.states } else { &mut slot.scratch }
 }
 
-/// The memory of this name.
+/// Returns the memory of this name.
 fn named<'s>(memory: &'s [(&'static str, Storage)], name: &str) -> Option<&'s Storage> {
     memory.iter().find(|(known, _)| *known == name).map(|(_, storage)| storage)
 }
 
-/// Whether memory is so small that arenas put it right behind that of its neighbour, for passes to take both as one.
+/// Returns whether memory is so small that arenas put it right behind that of its neighbour, for passes to take both
+/// as one.
 fn lies_end_to_end(storage: &Storage) -> bool {
     storage.bytes() < PAGE
 }
 
-/// Whether states that were loaded lie in another order than their parameters are bound in, which nothing told before.
+/// Returns whether states that were loaded lie in another order than their parameters are bound in, which nothing
+/// told before.
 fn is_out_of_order(slots: &[Slot], lacks: &[usize]) -> bool {
     let mut last: Vec<usize> = Vec::new();
     let states = lacks.iter().flat_map(|&i| slots[i].states.iter().enumerate());

@@ -1,4 +1,4 @@
-//! Rules over a parameter and its states beside the steps.
+//! Auxiliary passes: rules over a parameter and its states apart from steps.
 
 use super::setup::Setup;
 use crate::params::slots::Slot;
@@ -9,8 +9,9 @@ use fallline_core::codec::stochastic;
 use fallline_core::{Kernel, Role, Storage};
 
 impl Setup {
-    /// Runs a rule over a parameter and its states, beside the steps, with the scalars of a row and the tensor's own. What
-    /// is not contiguous is in its buffer. Where it is not `lasting`, the parameter in full precision stays as it is.
+    /// Runs a rule over a parameter and its states, apart from steps, with the scalars of a row and the tensor's own.
+    /// What is not contiguous is in its buffer. Where it is not `lasting`, the parameter in full precision stays as
+    /// it is.
     pub(crate) fn run_auxiliary(
         &self,
         kernel: &'static Kernel,
@@ -34,15 +35,15 @@ impl Setup {
             None => binding.param.view(),
         };
         let param = match copied.as_mut().or(slot.master.as_deref_mut()) {
-            Some(master) => View::write(master).with_copy(param),
+            Some(master) => View::write(master).with_cast_copy(param),
             None => param,
         };
         let place = |name: &str| kernel.operands.iter().position(|operand| operand.name == name);
         let own = kernel.operands.iter().position(|operand| operand.role == Role::Param);
-        let param = match slot.seed {
+        let param = match slot.rounding_seed {
             Some(seed) => {
                 let stream = (MAX_STAGES << 8 | own.unwrap_or(0)) as u64;
-                param.with_noise(stochastic::key(seed, &slot.name, slot.steps, stream))
+                param.with_stochastic_rounding(stochastic::key(seed, &slot.name, slot.steps, stream))
             }
             None => param,
         };
@@ -54,11 +55,11 @@ impl Setup {
             compute: slot.compute,
             tensors: &mut |operands| {
                 views.take()?.for_each(|(place, view)| operands[place] = Some(view));
-                Some(TensorPass { elements, row: 0 })
+                Some(TensorPass { elements, constant_set: 0 })
             },
-            rows: row,
+            constants: row,
             tensor_scalars: own_scalars,
-            beside: &[],
+            fused: &[],
             plan: &mut backend.plan(),
             sums: &mut [],
             checked: false,
@@ -72,7 +73,9 @@ impl Setup {
     /// A copy of a parameter on a device that does not reach it.
     fn upload_param(&self, binding: &mut Binding<'_>) -> Result<Option<Storage>> {
         let backend = &*self.backend;
-        let Some(slice) = binding.param.host().filter(|_| !backend.reaches_host()) else { return Ok(None) };
+        let Some(slice) = binding.param.host().filter(|_| !backend.is_host_accessible()) else {
+            return Ok(None);
+        };
         let mut storage = backend.allocate(&[(slice.format(), slice.len())])?.remove(0);
         backend.write(&mut storage, slice.as_ref())?;
         Ok(Some(storage))

@@ -14,10 +14,10 @@ impl Engine {
     /// When the device fails.
     pub(crate) fn upload(&mut self, bindings: &mut [Binding<'_>], has_rows: bool) -> Result<()> {
         let (backend, slots) = (&*self.setup.backend, self.slots.range(0..bindings.len()));
-        if !backend.reaches_host() {
+        if !backend.is_host_accessible() {
             upload::upload(backend, bindings, slots)?;
         }
-        if has_rows { upload::sum_up(backend, bindings, slots) } else { Ok(()) }
+        if has_rows { upload::coalesce(backend, bindings, slots) } else { Ok(()) }
     }
 
     /// Copies the stepped parameters back to the host.
@@ -26,7 +26,7 @@ impl Engine {
     /// When the device fails.
     pub(crate) fn download(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
         let (backend, slots) = (&*self.setup.backend, self.slots.range(0..bindings.len()));
-        if backend.reaches_host() {
+        if backend.is_host_accessible() {
             return Ok(());
         }
         upload::download(backend, bindings, slots)
@@ -75,11 +75,11 @@ impl Engine {
             let slots = slots.range(0..bindings.len());
             let context = StepContext {
                 index: index as u32,
-                family: launch.family,
+                optimizer: launch.optimizer,
                 tensors: launch.tensors,
                 backend: &*setup.backend,
                 groups: &setup.groups,
-                shared: &mut shared[launch.family],
+                shared: &mut shared[launch.optimizer],
                 ranks: setup.ranks.as_ref().map(|ranks| &*ranks.comm),
                 bindings: &mut *bindings,
                 slots,

@@ -3,24 +3,24 @@
 
 use super::Engine;
 use super::group::Group;
-use crate::builtins::{Builtins, Limit};
+use crate::builtins::{Builtins, ClampRange};
 use crate::program::Stage;
-use fallline_core::backend::Beside;
+use fallline_core::backend::{FusedRule, Position};
 use fallline_core::{Kernel, Role, Storage};
 
 /// What is still to be done to a window's gradients when the step begins.
 pub(crate) struct GradPrologue {
     rules: &'static Builtins,
-    /// The row of scalars with which the trainer's gradients are added: their share.
-    share: [f64; 1],
+    /// The constants with which the training loop's gradients are added: their weight.
+    weight: [f64; 1],
     /// The row of scalars with which elements are limited.
     limit: Option<Vec<f64>>,
 }
 
 impl GradPrologue {
-    pub(crate) fn new(rules: &'static Builtins, share: f64, limit: Option<&Limit>) -> GradPrologue {
+    pub(crate) fn new(rules: &'static Builtins, weight: f64, limit: Option<&ClampRange>) -> GradPrologue {
         let limit = limit.map(|limit| limit.row(rules.clamp_sum()));
-        GradPrologue { rules, share: [share], limit }
+        GradPrologue { rules, weight: [weight], limit }
     }
 }
 
@@ -31,13 +31,13 @@ pub(crate) struct Fusion<'s> {
     pub(crate) prologue: Option<&'s GradPrologue>,
     /// The rule that takes the parameter into its average behind the rule that writes it, and its row of scalars.
     pub(crate) epilogue: Option<(&'static Kernel, &'s [f64])>,
-    /// What gradients are multiplied by beside the rows' factor: a number on the device, and its place.
+    /// The factor of gradients in addition to the constants' factor: a number on the device, and its place.
     pub(crate) factor: Option<(&'s Storage, usize)>,
 }
 
 /// Where the views are that the rules take.
 pub(crate) struct FusedOperands {
-    /// Of the average, and of a trainer's gradient that begins a window's or is added to it.
+    /// Of the average, and of a training loop's gradient that begins a window's or is added to it.
     pub(crate) mean: usize,
     pub(crate) start: usize,
     pub(crate) add: usize,
@@ -57,47 +57,53 @@ impl FusedOperands {
 }
 
 impl<'s> Fusion<'s> {
-    /// What of it is the `first` stage's, and what is that one's which writes the parameter last.
+    /// Returns what of it is the `first` stage's, and what is that one's which writes the parameter last.
     pub(crate) fn of_stage(self, first: bool, writes: bool) -> Fusion<'s> {
         let (prologue, epilogue) = (self.prologue.filter(|_| first), self.epilogue.filter(|_| writes));
         Fusion { prologue, epilogue, factor: self.factor }
     }
 
-    /// The rules, in order. (Nothing is allocated where there is none.)
-    pub(crate) fn rules<'p>(&self, operands: &'p FusedOperands) -> Vec<Beside<'p>>
+    /// Returns the rules, in order. (Nothing is allocated where there is none.)
+    pub(crate) fn rules<'p>(&self, operands: &'p FusedOperands) -> Vec<FusedRule<'p>>
     where
         's: 'p,
     {
-        let mut beside = Vec::new();
+        let mut fused = Vec::new();
         let [mean, start, add] = &operands.operands;
-        if let Some(GradPrologue { rules, share, limit }) = self.prologue {
+        if let Some(GradPrologue { rules, weight, limit }) = self.prologue {
             for (kernel, operands) in [(rules.start_sum(), start), (rules.add_to_sum(), add)] {
-                beside.push(Beside { kernel, operands, row: share, first: true });
+                fused.push(FusedRule { kernel, operands, constants: weight, position: Position::Prologue });
             }
             if let Some(row) = limit {
-                beside.push(Beside { kernel: rules.clamp_sum(), operands: &start[..1], row, first: true });
+                fused.push(FusedRule {
+                    kernel: rules.clamp_sum(),
+                    operands: &start[..1],
+                    constants: row,
+                    position: Position::Prologue,
+                });
             }
         }
         if let Some((kernel, row)) = self.epilogue {
-            beside.push(Beside { kernel, operands: mean, row, first: false });
+            fused.push(FusedRule { kernel, operands: mean, constants: row, position: Position::Epilogue });
         }
-        beside
+        fused
     }
 }
 
 impl Engine {
-    /// Whether the first pass of every step reads the gradients and is certain to run, so that it can form them.
+    /// Returns whether the first pass of every step reads the gradients and is certain to run, so that it can form
+    /// them.
     pub(crate) fn can_fuse_gradients(&self) -> bool {
         let reads = |group: &Group, stage: Stage| match stage {
             Stage::Pass(kernel) => {
                 let reads = kernel.operands.iter().any(|operand| operand.role == Role::Grad);
-                let (names, shared) = (group.algorithm.spec().shared, self.shared[group.family].known());
+                let (names, shared) = (group.algorithm.spec().shared, self.shared[group.optimizer].known());
                 let skips = shared.is_none_or(|shared| kernel.between.skips_of(names, shared));
                 reads && !kernel.between.is_global() && !(kernel.between.declared.may_skip && skips)
             }
             Stage::Op(_) => false,
         };
-        // Where ranks share parameters out, or states are elsewhere, a pass has not all gradients.
+        // Where parameters are sharded over ranks, or states are offloaded, a pass has not all gradients.
         !self.setup.is_offloaded()
             && self.setup.ranks.is_none()
             && self.setup.groups.iter().all(|group| {

@@ -9,11 +9,11 @@ pub(crate) use context::StepContext;
 pub(crate) use offloaded::Transfers;
 pub(crate) use pass::PassLaunch;
 
-use crate::engine::remembered::Remembered;
+use crate::engine::scalar_state::ScalarState;
 use crate::op::{Found, Plans, Workspace};
 use crate::program::{Program, Stage};
 use crate::{AnyAlgorithm, Result};
-use between::{Between, Order, RememberedNames};
+use between::{Between, Order, ScalarNames};
 use core::ops::Range;
 use fallline_core::{Compute, Kernel};
 use pass::How;
@@ -23,7 +23,7 @@ pub(crate) struct LaunchGroup {
     pub(crate) program: Program,
     pub(crate) compute: Compute,
     /// The optimizer whose groups' parameters these are.
-    pub(crate) family: usize,
+    pub(crate) optimizer: usize,
     /// How many parameters take part in this step.
     pub(crate) tensors: usize,
     /// For each row of scalars, its group and step count.
@@ -38,14 +38,14 @@ pub(crate) struct LaunchGroup {
     batches: Vec<CacheBatch>,
     /// This step's parameters in the order of their names, where that order matters.
     order: Order,
-    /// What was remembered before the step.
+    /// A snapshot of the scalars before the step.
     before: Vec<f64>,
     workspace: Workspace,
-    /// What is remembered for the passes of operations.
+    /// What is kept for the passes of operations.
     plans: Plans,
     /// Whether the device can compute the numbers between passes, once that is known.
     queues: Option<bool>,
-    /// Whether numbers between passes follow from what is remembered for all parameters together.
+    /// Whether numbers between passes follow from shared scalars.
     shares: bool,
     /// The places of what they follow from that is remembered for all parameters together, and for each.
     shared_places: Vec<usize>,
@@ -65,14 +65,14 @@ impl LaunchGroup {
     pub(crate) fn new(
         program: Program,
         compute: Compute,
-        family: usize,
+        optimizer: usize,
         algorithm: &dyn AnyAlgorithm,
     ) -> LaunchGroup {
         let (keys, batches, order, before, workspace) = Default::default();
-        let remembered = remembered(algorithm);
+        let scalar_names = scalar_names(algorithm);
         let mut sums: &[&str] = &[];
         let parts = program.iter().map(|stage| {
-            let part = PassLaunch::new(stage, &program, sums, remembered);
+            let part = PassLaunch::new(stage, &program, sums, scalar_names);
             sums = stage.kernel().map_or(sums, |kernel| kernel.sums);
             part
         });
@@ -88,7 +88,7 @@ impl LaunchGroup {
         LaunchGroup {
             program,
             compute,
-            family,
+            optimizer,
             tensors: 0,
             keys,
             factor: 1.0,
@@ -102,7 +102,7 @@ impl LaunchGroup {
             plans: Plans::default(),
             queues: None,
             shares,
-            shared_places: (0..remembered.shared.len()).collect(),
+            shared_places: (0..scalar_names.shared.len()).collect(),
             memory_places,
         }
     }
@@ -112,17 +112,17 @@ impl LaunchGroup {
         self.tensors = 0;
         self.keys.clear();
         self.factor = 1.0;
-        self.parts.iter_mut().for_each(|part| part.rows.clear());
+        self.parts.iter_mut().for_each(|part| part.constants.clear());
     }
 
-    /// Whether no parameter takes part in this step.
+    /// Returns whether no parameter takes part in this step.
     pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// The row of scalars for a group at a step count, computed if it is not there yet.
+    /// Returns the row of scalars for a group at a step count, computed if it is not there yet.
     #[inline]
-    pub(crate) fn row(&mut self, group: usize, t: u64, algorithm: &dyn AnyAlgorithm) -> usize {
+    pub(crate) fn constants_for(&mut self, group: usize, t: u64, algorithm: &dyn AnyAlgorithm) -> usize {
         match self.keys.iter().rposition(|&key| key == (group, t)) {
             Some(row) => row,
             None => self.new_row(group, t, algorithm),
@@ -133,7 +133,7 @@ impl LaunchGroup {
     fn new_row(&mut self, group: usize, t: u64, algorithm: &dyn AnyAlgorithm) -> usize {
         self.keys.push((group, t));
         for part in &mut self.parts {
-            part.add_row(&self.program, algorithm, t);
+            part.add_constants(&self.program, algorithm, t);
         }
         self.keys.len() - 1
     }
@@ -152,16 +152,16 @@ impl LaunchGroup {
         transfers: Option<Transfers<'_>>,
         begun: &mut bool,
     ) -> Result<()> {
-        let remembered = remembered(context.first());
-        let mut part = PassLaunch::new(Stage::Pass(kernel), &self.program, &[], remembered);
+        let scalar_names = scalar_names(context.first());
+        let mut part = PassLaunch::new(Stage::Pass(kernel), &self.program, &[], scalar_names);
         for &(group, t) in &self.keys {
-            part.add_row(&self.program, &*context.groups[group].algorithm, t);
+            part.add_constants(&self.program, &*context.groups[group].algorithm, t);
         }
         part.scale(self.factor);
         if let Some(transfers) = transfers {
             return part.run_offloaded(context, self.compute, transfers, begun).map(drop);
         }
-        self.cut(&context, None);
+        self.split_for_cache(&context, None);
         let ran = part.run(&mut context, (kernel, self.compute), 0, &self.batches[0], How::default());
         *begun |= ran.as_ref().map_or_else(fallline_core::Error::may_have_written, |()| true);
         Ok(ran?)
@@ -180,19 +180,20 @@ impl LaunchGroup {
         if !self.memory_places.is_empty() {
             context.bring_memory(queues.then_some(&self.memory_places[..]))?;
         }
-        self.remember(&context);
+        self.snapshot(&context);
         let ran = match queues {
             true => self.queue_stages(&mut context, begun),
             false => self.run_stages(&mut context, begun),
         };
         if ran.is_err() && !*begun {
-            self.restore(&mut context);
+            self.rollback(&mut context);
         }
         ran
     }
 
-    /// Whether the device computes the numbers between passes, so that the step waits for nothing: not where the host decides
-    /// by what is remembered for a parameter. That is what no rule's formulas name, and what tells whether ranks have parted.
+    /// Returns whether the device computes the numbers between passes, so that the step waits for nothing: not where
+    /// the host decides by what is remembered for a parameter. That is what no rule's formulas name, and what tells
+    /// whether ranks have parted.
     fn queues(&mut self, context: &StepContext<'_, '_, '_>) -> bool {
         let (program, backend) = (&self.program, context.backend);
         let able = *self.queues.get_or_insert_with(|| {
@@ -210,7 +211,7 @@ impl LaunchGroup {
 
     /// As [`run_stages`](LaunchGroup::run_stages), where the device computes the numbers between passes.
     fn queue_stages(&mut self, context: &mut StepContext<'_, '_, '_>, begun: &mut bool) -> Result<()> {
-        self.cut(context, None);
+        self.split_for_cache(context, None);
         let (count, compute) = (self.parts.len(), self.compute);
         let without_sync = self.program.is_periodic() && !context.syncs;
         let writes = if without_sync { self.writes_without_sync } else { self.writes };
@@ -259,7 +260,7 @@ impl LaunchGroup {
                 context.shared.changing();
             }
             if !kernel.between.declared.memory.is_empty() {
-                context.memories().for_each(Remembered::changing);
+                context.memories().for_each(ScalarState::changing);
             }
         }
         if self.shares {
@@ -279,7 +280,10 @@ impl LaunchGroup {
             let following = if self.parts[first].stage.kernel().is_none() { 0 } else { following };
             let last = first + following;
             self.before_all(context, first, begun)?;
-            self.cut(context, if following > 0 { context.backend.cached_elements() } else { None });
+            self.split_for_cache(
+                context,
+                if following > 0 { context.backend.cache_batch_len() } else { None },
+            );
             let skipped = self.parts[first].stage.kernel().is_none() || self.skips(context, first);
             for batch in 0..self.batches.len() {
                 for stage in first..=last {
@@ -346,7 +350,7 @@ impl LaunchGroup {
                 }
             }
         }
-        // Of a stage that is passed over the sums are 0.
+        // Of a stage that is skipped the sums are 0.
         for part in &mut self.parts[first..] {
             let sums = part.stage.kernel().map_or(0, |kernel| kernel.sums.len());
             part.sums.clear();
@@ -361,7 +365,7 @@ impl LaunchGroup {
 
     /// Cuts the run's parameters into batches of at least `elements`, the last and those without parameters
     /// excepted; without a number all are one.
-    fn cut(&mut self, context: &StepContext<'_, '_, '_>, elements: Option<usize>) {
+    fn split_for_cache(&mut self, context: &StepContext<'_, '_, '_>, elements: Option<usize>) {
         self.batches.clear();
         let Some(enough) = elements else {
             self.batches.push(CacheBatch { places: 0..context.slots.len(), tensors: 0..context.tensors });
@@ -389,8 +393,8 @@ impl LaunchGroup {
         }
     }
 
-    /// Keeps what is remembered, in case that the first pass is refused.
-    fn remember(&mut self, context: &StepContext<'_, '_, '_>) {
+    /// Takes a snapshot of the scalars, in case that the first pass is refused.
+    fn snapshot(&mut self, context: &StepContext<'_, '_, '_>) {
         self.before.clear();
         self.before.extend_from_slice(context.shared.on_host());
         if context.first().spec().memory.is_empty() {
@@ -401,7 +405,7 @@ impl LaunchGroup {
         }
     }
 
-    fn restore(&self, context: &mut StepContext<'_, '_, '_>) {
+    fn rollback(&self, context: &mut StepContext<'_, '_, '_>) {
         let shared = context.shared.on_host_mut();
         let (before, mut rest) = self.before.split_at(shared.len());
         shared.copy_from_slice(before);
@@ -417,7 +421,7 @@ impl LaunchGroup {
     }
 }
 
-/// Whether what powers are taken to in a program counts steps, so that a table has them.
+/// Returns whether what powers are taken to in a program counts steps, so that a table has them.
 fn counts_are_steps(program: &Program) -> bool {
     let formulas: Vec<_> =
         program.kernels().map(|kernel| (kernel.between.record(), &kernel.between.declared)).collect();
@@ -425,12 +429,12 @@ fn counts_are_steps(program: &Program) -> bool {
     counted.all(|name| formulas.iter().all(|(formulas, _)| formulas.counts_steps(name)))
 }
 
-/// What an algorithm remembers.
-fn remembered(algorithm: &dyn AnyAlgorithm) -> RememberedNames {
-    RememberedNames { memory: algorithm.spec().memory, shared: algorithm.spec().shared }
+/// Returns the scalars that an algorithm keeps.
+fn scalar_names(algorithm: &dyn AnyAlgorithm) -> ScalarNames {
+    ScalarNames { memory: algorithm.spec().memory, shared: algorithm.spec().shared }
 }
 
-/// The sums of the last stage that is a rule.
+/// Returns the sums of the last stage that is a rule.
 fn last_sums(done: &[PassLaunch]) -> &[f64] {
     done.iter().rev().find(|part| part.stage.kernel().is_some()).map_or(&[], |part| &part.sums)
 }

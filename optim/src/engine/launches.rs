@@ -1,7 +1,7 @@
 //! The launch groups of an engine, and which of them a parameter belongs to.
 
 use super::launch::LaunchGroup;
-use super::remembered::Remembered;
+use super::scalar_state::ScalarState;
 use super::setup::Setup;
 use crate::Result;
 use crate::params::slots::Slot;
@@ -27,12 +27,12 @@ impl Launches {
         self.list.iter_mut().for_each(LaunchGroup::clear);
     }
 
-    /// The place of the launch group that a parameter belongs to, made if there is none.
+    /// Returns the place of the launch group that a parameter belongs to, made if there is none.
     ///
     /// # Errors
     /// As [`Setup::program_of`].
     #[inline]
-    pub(crate) fn place_of(&mut self, setup: &Setup, slot: &Slot) -> Result<usize> {
+    pub(crate) fn launch_index(&mut self, setup: &Setup, slot: &Slot) -> Result<usize> {
         let key = usize::from(slot.variant.0) * 2 + usize::from(slot.compute == Compute::F64);
         match self.index[slot.group][key] {
             Some(place) => Ok(place),
@@ -42,20 +42,20 @@ impl Launches {
 
     #[cold]
     fn find(&mut self, setup: &Setup, slot: &Slot, key: usize) -> Result<usize> {
-        let (program, family, compute) =
-            (setup.program_of(slot)?, setup.groups[slot.group].family, slot.compute);
+        let (program, optimizer, compute) =
+            (setup.program_of(slot)?, setup.groups[slot.group].optimizer, slot.compute);
         let same = |launch: &LaunchGroup| {
-            launch.program == program && launch.compute == compute && launch.family == family
+            launch.program == program && launch.compute == compute && launch.optimizer == optimizer
         };
         let place = self.list.iter().position(same).unwrap_or_else(|| {
-            self.list.push(LaunchGroup::new(program, compute, family, setup.algorithm(slot)));
+            self.list.push(LaunchGroup::new(program, compute, optimizer, setup.algorithm(slot)));
             self.list.len() - 1
         });
         self.index[slot.group][key] = Some(place);
         Ok(place)
     }
 
-    /// The program of a launch group.
+    /// Returns the program of a launch group.
     pub(crate) fn program(&self, place: usize) -> &Program {
         &self.list[place].program
     }
@@ -66,19 +66,20 @@ impl Launches {
         slot.launch = Some(place as u32);
         let launch = &mut self.list[place];
         launch.tensors += 1;
-        slot.row = launch.row(slot.group, slot.steps + 1, setup.algorithm(slot)) as u32;
+        slot.constant_set = launch.constants_for(slot.group, slot.steps + 1, setup.algorithm(slot)) as u32;
     }
 
     /// A family whose parameters must be in one launch group and are not. Groups may have stages of their own, but what is
     /// summed up over a group must be in one.
-    pub(crate) fn split_family(&self, shared: &[Remembered]) -> Option<usize> {
+    pub(crate) fn split_optimizer(&self, shared: &[ScalarState]) -> Option<usize> {
         let mut used = self.list.iter().filter(|launch| !launch.is_empty());
         while let Some(launch) = used.next() {
             let global = |other: &LaunchGroup| other.program == launch.program && launch.program.is_global();
-            let shares = !shared[launch.family].is_empty();
-            let others = |other: &LaunchGroup| other.family == launch.family && (shares || global(other));
+            let shares = !shared[launch.optimizer].is_empty();
+            let others =
+                |other: &LaunchGroup| other.optimizer == launch.optimizer && (shares || global(other));
             if used.clone().any(others) {
-                return Some(launch.family);
+                return Some(launch.optimizer);
             }
         }
         None

@@ -4,14 +4,14 @@
 mod tests;
 
 use super::Engine;
-use super::group::Member;
+use super::group::ParamInfo;
 use super::prepare::variant_of;
-use super::remembered::Remembered;
+use super::scalar_state::ScalarState;
 use crate::checkpoint::{Checkpoint, LoadOptions, ParamManifest};
 use crate::params::MASTER;
 use crate::params::slots::{Slot, Slots};
 use crate::program::Program;
-use crate::{AnyAlgorithm, Error, LoadReport, ModuleKind, ParamFormat, Result};
+use crate::{AnyAlgorithm, Error, LoadReport, ModuleKind, ParamPrecision, Result};
 use fallline_core::{Format, Role, Shape};
 
 /// A parameter of a checkpoint that was checked, and what is to be read of it.
@@ -55,7 +55,7 @@ impl Engine {
         }
         let pages = |i: usize| {
             let slot = &found[i].slot;
-            self.setup.pages(&*algorithms[slot.group], slot.len)
+            self.setup.spill_dir_of(&*algorithms[slot.group], slot.len)
         };
         let requests: Vec<_> = wanted
             .iter()
@@ -99,7 +99,8 @@ impl Engine {
         Ok(slots)
     }
 
-    /// Whether a parameter is read in single precision, as its group keeps one beside it; that it was rounded as it is here.
+    /// Returns whether a parameter is read in single precision, as its group keeps one beside it; that it was rounded
+    /// as it is here.
     fn finds_master(
         &self,
         (checkpoint, options): (&Checkpoint, &LoadOptions),
@@ -109,14 +110,14 @@ impl Engine {
     ) -> Result<bool> {
         let mismatch = |problem: &str| Error::Mismatch(format!("parameter {name:?} {problem}"));
         let group = &self.setup.groups[group];
-        let wanted = group.params == ParamFormat::Master
+        let wanted = group.params == ParamPrecision::MasterWeights
             || (self.setup.offload.is_some() && checkpoint.has_state(name, MASTER));
         match (group.params, param.seed) {
             _ if options.converting => {}
-            (ParamFormat::Stochastic { .. }, None) => {
+            (ParamPrecision::StochasticRounding { .. }, None) => {
                 return Err(mismatch("was rounded to nearest, but here stochastically"));
             }
-            (ParamFormat::Nearest | ParamFormat::Master, Some(_)) => {
+            (ParamPrecision::RoundToNearest | ParamPrecision::MasterWeights, Some(_)) => {
                 return Err(mismatch("was rounded stochastically, but here to nearest"));
             }
             _ => {}
@@ -144,7 +145,7 @@ impl Engine {
         let group = match options.state_only {
             true => match self.slots.get(name) {
                 Some(slot) => slot.group,
-                None => self.setup.group_of(&Member { name, shape: &shape, kind }),
+                None => self.setup.group_of(&ParamInfo { name, shape: &shape, kind }),
             },
             false => param.group,
         };
@@ -175,7 +176,7 @@ impl Engine {
         }
         let formats = &self.setup.groups[group].formats;
         let states = expected.into_iter().map(|state| {
-            let format = formats.choose(&**algorithm, state, shape.elements(), compute.format());
+            let format = formats.resolve(&**algorithm, state, shape.elements(), compute.format());
             let was = param.format(state, saved);
             let was = was.ok_or_else(|| mismatch(format!("has its state {state:?} in an unknown format")))?;
             if was != format && !options.converting {
@@ -192,12 +193,12 @@ impl Engine {
             group,
             steps,
             variant,
-            narrow: master,
+            is_half: master,
             // A resumed run keeps the seed that it began with.
-            seed: self.setup.groups[group].params.seed().map(|own| param.seed.unwrap_or(own)),
-            memory: Remembered::memory(memory.collect::<Result<_>>()?),
+            rounding_seed: self.setup.groups[group].params.seed().map(|own| param.seed.unwrap_or(own)),
+            memory: ScalarState::memory(memory.collect::<Result<_>>()?),
             kind,
-            errors: errors.map(Box::new),
+            residuals: errors.map(Box::new),
             ..Slot::new(name, shape, compute)
         };
         Ok(Found { name, slot, states, master })

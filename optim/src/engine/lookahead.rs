@@ -1,15 +1,15 @@
-//! When parameters and slow weights are brought together.
+//! When parameters and slow weights are synchronized.
 
 use super::Engine;
 use crate::{Error, Lookahead, Result};
 
 impl Engine {
-    /// The Lookahead that all groups are in, if they are: its first group's.
+    /// Returns the Lookahead that all groups are in, if they are: its first group's.
     pub(crate) fn lookahead(&self) -> Option<Lookahead> {
         self.setup.groups[0].algorithm.modifiers().lookahead
     }
 
-    /// Whether the next step ends with a sync.
+    /// Returns whether the next step ends with a sync.
     pub(crate) fn syncs(&self) -> bool {
         self.lookahead().is_some_and(|lookahead| self.lookahead_steps + 1 >= lookahead.k)
     }
@@ -21,7 +21,7 @@ impl Engine {
         }
     }
 
-    /// Refuses a group in another Lookahead than the first group's: all are brought together in the same steps.
+    /// Refuses a group in another Lookahead than the first group's: all are synchronized in the same steps.
     pub(crate) fn same_lookahead(&self, algorithm: &'static str, other: Option<Lookahead>) -> Result<()> {
         let k = |lookahead: Option<Lookahead>| lookahead.map(|lookahead| lookahead.k);
         if k(self.lookahead()) == k(other) {

@@ -1,4 +1,4 @@
-//! The masks of groups, brought to their parameters.
+//! The masks of groups, on the device of their parameters.
 
 use super::Engine;
 use crate::params::mask::DeviceMask;
@@ -6,7 +6,7 @@ use crate::{Binding, Error, Result};
 use std::sync::Arc;
 
 impl Engine {
-    /// Brings the masks of the bound parameters to the device, where they are not there yet.
+    /// Uploads the masks of the bound parameters to the device, where they are missing.
     pub(crate) fn allocate_masks(&mut self, bindings: &[Binding<'_>]) -> Result<()> {
         let Engine { setup, slots, .. } = self;
         if !setup.masked {

@@ -55,7 +55,7 @@ impl Engine {
         self.slots.iter().filter(moves).find(|slot| !bound.contains(&*slot.name))
     }
 
-    /// An algorithm with other weights in the other mode than in this one.
+    /// Returns an algorithm with other weights in the other mode than in this one.
     pub(crate) fn with_modes(&self) -> Option<&dyn AnyAlgorithm> {
         let has = |algorithm: &dyn AnyAlgorithm| {
             algorithm.programs().any(|program| program.mode(self.mode).is_some())
@@ -63,7 +63,7 @@ impl Engine {
         self.setup.groups.iter().map(|group| &*group.algorithm).find(|algorithm| has(*algorithm))
     }
 
-    /// The name of the algorithm that errors about modes are of.
+    /// Returns the name of the algorithm that errors about modes are of.
     pub(crate) fn name_with_modes(&self) -> &'static str {
         self.with_modes().map_or_else(|| self.setup.name(), |algorithm| algorithm.name())
     }
@@ -80,7 +80,7 @@ impl Engine {
     }
 }
 
-/// The rule that takes a parameter to the weights of a mode, if it has other ones there.
+/// Returns the rule that takes a parameter to the weights of a mode, if it has other ones there.
 fn mode_rule(setup: &Setup, mode: Mode, slot: &Slot) -> Option<&'static Kernel> {
     setup.algorithm(slot).program(slot.variant).mode(mode)
 }

@@ -5,11 +5,11 @@ use super::group::Group;
 use super::setup::Setup;
 use crate::params::slots::Slot;
 use crate::program::Stage;
-use crate::{AnyAlgorithm, Binding, Error, GradRef, ParamFormat, ParamRef, Result};
+use crate::{AnyAlgorithm, Binding, Error, GradRef, ParamPrecision, ParamRef, Result};
 use fallline_core::{Backend, Storage};
 use std::sync::Arc;
 
-/// Why an algorithm cannot be offloaded, if it cannot: only what is element-wise can be stepped in pieces.
+/// Why an algorithm cannot be offloaded, if it cannot: only what is element-wise can be stepped in chunks.
 ///
 /// # Errors
 /// The reason.
@@ -17,7 +17,7 @@ pub fn can_offload(algorithm: &dyn AnyAlgorithm) -> Result<(), String> {
     let name = algorithm.name();
     let apart = |problem: &str| Err(format!("{name} cannot be offloaded: {problem}"));
     if algorithm.modifiers().lookahead.is_some() {
-        return apart("Lookahead brings parameters and slow weights together in a pass of its own");
+        return apart("Lookahead synchronizes parameters and slow weights in a separate pass");
     }
     for program in algorithm.programs() {
         let mut stages = program.iter();
@@ -49,7 +49,7 @@ impl Engine {
 }
 
 impl Setup {
-    /// Where gradients and parameters are.
+    /// Returns where gradients and parameters are.
     pub(crate) fn param_backend(&self) -> &Arc<dyn Backend> {
         match &self.offload {
             Some(offload) if offload.resolved => &offload.device,
@@ -57,7 +57,7 @@ impl Setup {
         }
     }
 
-    /// Whether parameters are on another device than states.
+    /// Returns whether parameters are on another device than states.
     pub(crate) fn is_offloaded(&self) -> bool {
         self.offload.as_ref().is_some_and(|offload| offload.resolved)
     }
@@ -82,7 +82,7 @@ impl Setup {
         check_offloadable(&self.groups[slot.group])
     }
 
-    /// Copies a parameter from where it is to memory of the own backend.
+    /// Copies a parameter from where it is to memory of the engine's backend.
     pub(crate) fn fetch_param(&self, binding: &mut Binding<'_>, to: &mut Storage) -> Result<()> {
         let ParamRef::Tensor(tensor) = &binding.param else {
             unreachable!("what is not a tensor is on the host");
@@ -99,13 +99,13 @@ impl Setup {
     }
 }
 
-/// Whether a group's parameters can be stepped in pieces.
+/// Returns whether a group's parameters can be stepped in chunks.
 pub(crate) fn check_offloadable(group: &Group) -> Result<()> {
     let algorithm = group.algorithm.name();
     if let Err(problem) = can_offload(&*group.algorithm) {
         return Err(Error::Groups { algorithm, problem });
     }
-    if matches!(group.params, ParamFormat::Stochastic { .. }) {
+    if matches!(group.params, ParamPrecision::StochasticRounding { .. }) {
         let problem =
             "it cannot be offloaded with stochastic rounding: parameters are kept in full precision";
         return Err(Error::Groups { algorithm, problem: problem.into() });

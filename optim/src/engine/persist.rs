@@ -1,30 +1,30 @@
 //! What a checkpoint has of an engine: states, step counts, hyperparameters.
 
 use super::Engine;
-use super::remembered::Remembered;
+use super::scalar_state::ScalarState;
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions, OptimizerManifest, ParamManifest};
 use crate::modifiers::LOOKAHEAD_STEPS;
 use crate::params::MASTER;
-use crate::params::error_feedback::Errors;
+use crate::params::residuals::Residuals;
 use crate::params::slots::Slots;
 use crate::program::{Mode, Program};
 use crate::{AnyAlgorithm, Error, ErrorFeedback, LoadReport, Result, ShapeMismatch};
 use fallline_core::{Compute, Role, Shape};
 
-/// What an engine takes over from a checkpoint, once everything else of that is read too.
+/// What an engine restores from a checkpoint, once everything else of that is read too.
 pub(crate) struct Section {
     pub(crate) slots: Slots,
     algorithms: Vec<Box<dyn AnyAlgorithm>>,
-    shared: Vec<Remembered>,
+    shared: Vec<ScalarState>,
     lookahead_steps: u64,
     mode: Mode,
     /// Parameters that keep what they have.
     kept: Vec<String>,
 }
 
-/// What a family remembers for all its parameters, under its name in the manifest.
-fn shared_key(family: usize, name: &str) -> String {
-    if family == 0 { name.to_owned() } else { format!("{family}/{name}") }
+/// Returns the shared scalar of an optimizer instance, under its name in the manifest.
+fn shared_key(optimizer: usize, name: &str) -> String {
+    if optimizer == 0 { name.to_owned() } else { format!("{optimizer}/{name}") }
 }
 
 impl Engine {
@@ -38,8 +38,8 @@ impl Engine {
         for group in &setup.groups {
             manifest.push_group(&*group.algorithm);
         }
-        for slot in slots.iter().filter(|slot| setup.keeps(slot)) {
-            let mut param = ParamManifest::new(slot.shape.extents(), slot.group, slot.compute);
+        for slot in slots.iter().filter(|slot| setup.saves_state_of(slot)) {
+            let mut param = ParamManifest::new(slot.shape.dims(), slot.group, slot.compute);
             checkpoint.insert_steps(&slot.name, slot.steps);
             for (state, storage) in &slot.states {
                 param.insert_format(state, storage.format());
@@ -52,34 +52,35 @@ impl Engine {
                 {
                     let entry = Entry::from_storage(&*setup.backend, storage, shape)?;
                     checkpoint.insert_of_rank(ranks.comm.rank(), &slot.name, state, entry);
-                    checkpoint.manifest.ranks = Some(ranks.comm.world());
+                    checkpoint.manifest.ranks = Some(ranks.comm.world_size());
                 }
             }
             // In full precision it would be the parameter once more.
-            if let Some(master) = slot.master.as_ref().filter(|_| slot.narrow) {
+            if let Some(master) = slot.master.as_ref().filter(|_| slot.is_half) {
                 checkpoint.insert_state(&*setup.backend, &slot.name, MASTER, &slot.shape, master)?;
             }
-            param.seed = slot.seed;
+            param.seed = slot.rounding_seed;
             param.set_kind(slot.kind, &slot.name);
             manifest.params.insert(slot.name.clone(), param);
-            if let (Some(errors), Some(ranks)) = (&slot.errors, &setup.ranks) {
+            if let (Some(errors), Some(ranks)) = (&slot.residuals, &setup.ranks) {
                 let rank = ranks.comm.rank();
                 for (error, storage) in [("worker_error", &errors.worker), ("server_error", &errors.server)] {
                     let entry = Entry::from_storage(&*setup.backend, storage, Shape::from([storage.len()]))?;
                     checkpoint.insert_of_rank(rank, &slot.name, error, entry);
                 }
-                checkpoint.manifest.ranks = Some(ranks.comm.world());
+                checkpoint.manifest.ranks = Some(ranks.comm.world_size());
             }
-            if let Some(remembered) = &slot.memory {
-                let values = remembered.get(&*setup.backend)?;
+            if let Some(scalars) = &slot.memory {
+                let values = scalars.get(&*setup.backend)?;
                 let memory = setup.groups[slot.group].algorithm.spec().memory.iter().zip(&*values);
                 memory.for_each(|((name, _), value)| checkpoint.insert_scalar(&slot.name, name, *value));
             }
         }
-        for (family, shared) in shared.iter().enumerate() {
+        for (optimizer, shared) in shared.iter().enumerate() {
             let values = shared.get(&*setup.backend)?;
-            let shared = setup.family(family).spec().shared.iter().zip(&*values);
-            shared.for_each(|((name, _), value)| manifest.insert_shared(&shared_key(family, name), *value));
+            let shared = setup.optimizer(optimizer).spec().shared.iter().zip(&*values);
+            shared
+                .for_each(|((name, _), value)| manifest.insert_shared(&shared_key(optimizer, name), *value));
         }
         if self.lookahead().is_some() {
             manifest.insert_shared(LOOKAHEAD_STEPS, self.lookahead_steps as f64);
@@ -89,7 +90,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Reads what it would take over from a checkpoint, and changes nothing.
+    /// Reads what it would restore from a checkpoint, and changes nothing.
     ///
     /// # Errors
     /// What does not fit and the options do not let pass.
@@ -101,9 +102,9 @@ impl Engine {
         let Engine { setup, slots, .. } = self;
         let manifest = checkpoint.manifest.whole_optimizer()?;
         manifest.refuse_other_than(setup.name())?;
-        let shared = (0..self.shared.len()).map(|family| {
-            let names = setup.family(family).spec().shared.iter();
-            names.map(|(name, _)| manifest.shared(&shared_key(family, name))).collect()
+        let shared = (0..self.shared.len()).map(|optimizer| {
+            let names = setup.optimizer(optimizer).spec().shared.iter();
+            names.map(|(name, _)| manifest.shared(&shared_key(optimizer, name))).collect()
         });
         let shared = shared.collect::<Result<Vec<Vec<f64>>>>()?;
         let lookahead_steps = match self.lookahead() {
@@ -143,7 +144,7 @@ impl Engine {
                     let memory = algorithm.spec().memory;
                     let names = slot.states.iter().map(|(name, _)| name);
                     let master = slot.master.is_some() && state == MASTER;
-                    // What several ranks have saved may go on with one, who needs less.
+                    // What several ranks have saved may resume with one, who needs less.
                     let program = || algorithm.program_on(slot.variant, true).unwrap_or(Program::EMPTY);
                     let others = || program().operands(Role::State);
                     master
@@ -159,16 +160,16 @@ impl Engine {
             }
             report.unexpected.push(what.to_owned());
         }
-        let shared = shared.into_iter().map(Remembered::new).collect();
+        let shared = shared.into_iter().map(ScalarState::new).collect();
         let lookahead_steps = lookahead_steps as u64;
         Ok((Section { slots: loaded, algorithms, shared, lookahead_steps, mode, kept }, report))
     }
 
-    /// Takes over what was read.
+    /// Restores what was read.
     pub(crate) fn take_over(&mut self, section: Section) {
         let Section { slots, algorithms, shared, lookahead_steps, mode, kept } = section;
         let mut before = core::mem::replace(&mut self.slots, slots);
-        kept.iter().for_each(|name| self.slots.adopt(&mut before, name));
+        kept.iter().for_each(|name| self.slots.move_from(&mut before, name));
         self.slots.iter_mut().for_each(|slot| slot.progress = Default::default());
         for (group, algorithm) in self.setup.groups.iter_mut().zip(algorithms) {
             group.algorithm = algorithm;
@@ -176,7 +177,7 @@ impl Engine {
         (self.shared, self.lookahead_steps, self.mode) = (shared, lookahead_steps, mode);
     }
 
-    /// Which parameters fit a checkpoint's. An optimizer that has not stepped yet takes any.
+    /// Returns which parameters fit a checkpoint's. An optimizer that has not stepped yet takes any.
     fn compare(&self, manifest: &OptimizerManifest) -> LoadReport {
         let mut report = LoadReport::default();
         let absent = self.slots.iter().filter(|slot| !manifest.params.contains_key(&slot.name));
@@ -195,7 +196,7 @@ impl Engine {
         report
     }
 
-    /// What this rank's compressions have left out, where as many ranks have saved it.
+    /// Returns what this rank's compressions have left out, where as many ranks have saved it.
     pub(super) fn load_errors(
         &self,
         checkpoint: &Checkpoint,
@@ -203,9 +204,9 @@ impl Engine {
         name: &str,
         shape: &Shape,
         compute: Compute,
-    ) -> Result<Option<Errors>> {
+    ) -> Result<Option<Residuals>> {
         let Some(ranks) = &self.setup.ranks else { return Ok(None) };
-        let (rank, of) = (ranks.comm.rank(), ranks.comm.world());
+        let (rank, of) = (ranks.comm.rank(), ranks.comm.world_size());
         let feedback = algorithm.spec().replicas.error_feedback;
         let Some(feedback) = feedback.filter(|_| checkpoint.manifest.ranks == Some(of)) else {
             return Ok(None);
@@ -217,7 +218,7 @@ impl Engine {
             ErrorFeedback::Fused => worker.shape.elements(),
             ErrorFeedback::PerParameter => shape.elements(),
         };
-        let mut errors = Errors::new(&*self.setup.backend, compute, elements, of)?;
+        let mut errors = Residuals::new(&*self.setup.backend, compute, elements, of)?;
         for (entry, storage) in [(worker, &mut errors.worker), (server, &mut errors.server)] {
             if entry.shape != Shape::from([storage.len()]) || entry.format != storage.format() {
                 let problem = format!("the errors of {name:?} on rank {rank} have another length or type");
@@ -228,7 +229,7 @@ impl Engine {
         Ok(Some(errors))
     }
 
-    /// A state that this rank has saved for itself, where as many ranks have.
+    /// Returns a state that this rank has saved for itself, where as many ranks have.
     pub(super) fn of_this_rank<'c>(
         &self,
         checkpoint: &'c Checkpoint,
@@ -237,7 +238,7 @@ impl Engine {
         state: &str,
     ) -> Option<&'c Entry> {
         let ranks = &self.setup.ranks.as_ref()?.comm;
-        let saved = checkpoint.manifest.ranks == Some(ranks.world());
+        let saved = checkpoint.manifest.ranks == Some(ranks.world_size());
         let own = saved && algorithm.state(state).rank_local;
         own.then(|| checkpoint.of_rank(ranks.rank(), name, state))?
     }

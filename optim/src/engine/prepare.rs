@@ -1,8 +1,8 @@
 //! What comes before a step: parameters found or made known, checked, and given their launch groups.
 
 use super::Engine;
-use super::group::{Group, Member};
-use super::remembered::Remembered;
+use super::group::{Group, ParamInfo};
+use super::scalar_state::ScalarState;
 use super::setup::Setup;
 use crate::params::slots::Slot;
 use crate::program::Variant;
@@ -21,15 +21,15 @@ pub(crate) struct Prepared {
 }
 
 impl Engine {
-    /// Brings the slots into the bindings' order, checks everything that can be wrong, and gives what can be
-    /// stepped at once its launch group. One walk over the bindings: with many of them, walks are what a step costs.
+    /// Aligns the slots with the bindings' order, checks everything that can be wrong, and gives what can be stepped
+    /// at once its launch group. One walk over the bindings: with many of them, walks are what a step costs.
     pub(crate) fn prepare(&mut self, bindings: &[Binding<'_>]) -> Result<Prepared> {
         let Engine { setup, slots, launches, shared, .. } = self;
         launches.begin(setup.groups.len());
         let mut prepared = Prepared::default();
         let mut usual = Usual { on_host: !setup.is_offloaded(), dense: None };
         for (i, binding) in bindings.iter().enumerate() {
-            let slot = slots.place(i, binding.name, || setup.new_slot(binding))?;
+            let slot = slots.align(i, binding.name, || setup.new_slot(binding))?;
             match usual.fits(setup, binding, slot) {
                 true => slot.sparse = false,
                 false => setup.check_binding(binding, slot)?,
@@ -41,25 +41,25 @@ impl Engine {
             }
             prepared.has_rows |= slot.sparse;
             prepared.has_strided |= binding.param.is_strided();
-            if setup.is_elsewhere(slot) {
+            if setup.is_owned_by_other_rank(slot) {
                 continue;
             }
-            let place = launches.place_of(setup, slot)?;
+            let place = launches.launch_index(setup, slot)?;
             if slot.layout_for == Some(place as u32) {
                 launches.assign(setup, slot, place);
             } else {
                 prepared.lacks_states = true;
             }
         }
-        match launches.split_family(shared) {
+        match launches.split_optimizer(shared) {
             None => Ok(prepared),
-            Some(family) => Err(Error::MixedCompute { algorithm: setup.family(family).name() }),
+            Some(optimizer) => Err(Error::MixedCompute { algorithm: setup.optimizer(optimizer).name() }),
         }
     }
 }
 
-/// What nearly all bindings are: slices of the host's memory. It is asked first, so that a step over many of them asks each
-/// little; what does not fit, or is something else, is checked in full and has its error.
+/// What nearly all bindings are: slices of the host's memory. It is asked first, so that a step over many of them
+/// asks each little. What does not fit, or is something else, is checked in full and has its error.
 struct Usual {
     /// Whether slices of the host are where parameters are expected.
     on_host: bool,
@@ -68,7 +68,7 @@ struct Usual {
 }
 
 impl Usual {
-    /// Whether a binding is of this kind and all is well with it.
+    /// Returns whether a binding is of this kind and all is well with it.
     #[inline]
     fn fits(&mut self, setup: &Setup, binding: &Binding<'_>, slot: &Slot) -> bool {
         let (ParamRef::Host(param, shape), GradRef::Host(grad, grad_shape)) = (&binding.param, &binding.grad)
@@ -93,20 +93,20 @@ impl Usual {
 }
 
 impl Setup {
-    /// Whether how an element is stored depends on its place in the parameter.
+    /// Returns whether how an element is stored depends on its place in the parameter.
     fn counts_elements(&self, slot: &Slot) -> Result<bool> {
         let Group { algorithm, formats, .. } = &self.groups[slot.group];
         let stored =
-            |state: &str| formats.choose(&**algorithm, state, slot.shape.elements(), slot.compute.format());
+            |state: &str| formats.resolve(&**algorithm, state, slot.shape.elements(), slot.compute.format());
         let states = self.program_of(slot)?.operands(Role::State);
-        Ok(slot.seed.is_some() || states.into_iter().any(|state| stored(state).block().is_some()))
+        Ok(slot.rounding_seed.is_some() || states.into_iter().any(|state| stored(state).block().is_some()))
     }
 
-    /// The slot of a parameter not seen before.
+    /// Returns the slot of a parameter not seen before.
     pub(crate) fn new_slot(&self, binding: &Binding<'_>) -> Result<Slot> {
-        let shape: Shape = binding.param.extents().into();
+        let shape: Shape = binding.param.dims().into();
         let kind = binding.kind.unwrap_or_else(|| ModuleKind::guess(binding.name, &shape));
-        let group = self.group_of(&Member { name: binding.name, shape: &shape, kind });
+        let group = self.group_of(&ParamInfo { name: binding.name, shape: &shape, kind });
         let Group { algorithm, params, .. } = &self.groups[group];
         let variant = variant_of(&**algorithm, binding.name, &shape)?;
         let format = binding.param.format();
@@ -119,9 +119,11 @@ impl Setup {
             group,
             variant,
             kind,
-            seed: params.seed(),
-            narrow: matches!(format, Format::Bf16 | Format::F16),
-            memory: Remembered::memory(algorithm.spec().memory.iter().map(|(_, initial)| *initial).collect()),
+            rounding_seed: params.seed(),
+            is_half: matches!(format, Format::Bf16 | Format::F16),
+            memory: ScalarState::memory(
+                algorithm.spec().memory.iter().map(|(_, initial)| *initial).collect(),
+            ),
             ..Slot::new(binding.name, shape, compute)
         })
     }
@@ -129,13 +131,9 @@ impl Setup {
     /// Everything that can be wrong with a binding.
     pub(crate) fn check_binding(&self, binding: &Binding<'_>, slot: &mut Slot) -> Result<()> {
         let name = || binding.name.to_owned();
-        let extents = binding.param.extents();
-        if !extents.fit(&slot.shape) {
-            return Err(Error::ParamShape {
-                param: name(),
-                expected: slot.shape.clone(),
-                got: extents.into(),
-            });
+        let dims = binding.param.dims();
+        if !dims.fit(&slot.shape) {
+            return Err(Error::ParamShape { param: name(), expected: slot.shape.clone(), got: dims.into() });
         }
         slot.sparse = false;
         if let Some(grad) = binding.grad.as_rows() {
@@ -145,15 +143,15 @@ impl Setup {
             let rows = slot.rows.get_or_insert_default();
             rows.check(grad, &slot.shape, sparse)
                 .map_err(|problem| Error::Rows { param: name(), problem })?;
-            if sparse.is_by_row() && self.counts_elements(slot)? {
+            if sparse.is_row_wise() && self.counts_elements(slot)? {
                 let reason =
                     "row-sparse gradients do not go with block-quantized states or stochastic rounding";
                 return Err(Error::GradKind { param: name(), reason: reason.into() });
             }
             slot.sparse = true;
-        } else if let Some(grad) = binding.grad.extents() {
-            if !grad.fit_param(extents) {
-                return Err(Error::GradShape { param: name(), expected: extents.into(), got: grad.into() });
+        } else if let Some(grad) = binding.grad.dims() {
+            if !grad.fit_param(dims) {
+                return Err(Error::GradShape { param: name(), expected: dims.into(), got: grad.into() });
             }
             let dense = self.groups[slot.group].algorithm.takes_dense();
             dense.map_err(|reason| Error::GradKind { param: name(), reason })?;
@@ -175,7 +173,7 @@ impl Setup {
     }
 }
 
-/// The variant of a parameter, or why the algorithm does not take it.
+/// Returns the variant of a parameter, or why the algorithm does not take it.
 pub(crate) fn variant_of(algorithm: &dyn AnyAlgorithm, param: &str, shape: &Shape) -> Result<Variant> {
     let variant = algorithm.variant(param, shape).map_err(|reason| Error::Unfit {
         param: param.to_owned(),

@@ -1,6 +1,6 @@
 //! What a step depends on and does not change: where memory is, the groups, the ranks.
 
-use super::group::{Group, Member, first_of};
+use super::group::{Group, ParamInfo, first_group_of};
 use crate::builtins::Builtins;
 use crate::params::slots::Slot;
 use crate::program::{AnySite, Program};
@@ -17,7 +17,7 @@ pub(crate) struct Setup {
     /// Another device, on which parameters and gradients are.
     pub(crate) offload: Option<Offload>,
     /// The folder that states are paged to, where it was chosen.
-    pub(crate) page_folder: Option<PathBuf>,
+    pub(crate) spill_dir: Option<PathBuf>,
     /// The rules that run whatever the algorithm is.
     pub(crate) builtins: &'static Builtins,
     /// The compute type, where it was chosen.
@@ -49,7 +49,7 @@ impl Setup {
         Setup {
             backend,
             offload: None,
-            page_folder: None,
+            spill_dir: None,
             builtins: algorithm.builtins(),
             compute: None,
             groups: vec![Group::of_all(algorithm)],
@@ -58,33 +58,33 @@ impl Setup {
         }
     }
 
-    /// The first group's algorithm's name.
+    /// Returns the first group's algorithm's name.
     pub(crate) fn name(&self) -> &'static str {
         self.groups[0].algorithm.name()
     }
 
-    /// The algorithm of a family's first group.
-    pub(crate) fn family(&self, family: usize) -> &(dyn AnyAlgorithm + 'static) {
-        first_of(&self.groups, family)
+    /// Returns the algorithm of an optimizer instance's first group.
+    pub(crate) fn optimizer(&self, optimizer: usize) -> &(dyn AnyAlgorithm + 'static) {
+        first_group_of(&self.groups, optimizer)
     }
 
-    /// The algorithm of a parameter.
+    /// Returns the algorithm of a parameter.
     pub(crate) fn algorithm(&self, slot: &Slot) -> &(dyn AnyAlgorithm + 'static) {
         &*self.groups[slot.group].algorithm
     }
 
-    /// The group of a parameter not seen before.
-    pub(crate) fn group_of(&self, member: &Member<'_>) -> usize {
+    /// Returns the group of a parameter not seen before.
+    pub(crate) fn group_of(&self, member: &ParamInfo<'_>) -> usize {
         self.groups.iter().skip(1).position(|group| (group.matches)(member)).map_or(0, |place| place + 1)
     }
 
-    /// What a step over a parameter consists of.
+    /// Returns what a step over a parameter consists of.
     ///
     /// # Errors
     /// [`Error::Groups`], when the groups do not go together.
     pub(crate) fn program_of(&self, slot: &Slot) -> Result<Program> {
-        let Group { algorithm, family, .. } = &self.groups[slot.group];
-        let mine = || self.groups.iter().filter(|group| group.family == *family);
+        let Group { algorithm, optimizer, .. } = &self.groups[slot.group];
+        let mine = || self.groups.iter().filter(|group| group.optimizer == *optimizer);
         // A mask comes between the momentum and the parameter, and all parameters take the same stages.
         let masked = || {
             let policy = algorithm.spec().replicas.momentum_mask;
@@ -98,12 +98,12 @@ impl Setup {
         program.map_err(|problem| Error::Groups { algorithm: algorithm.name(), problem })
     }
 
-    /// The states of a parameter's program.
+    /// Returns the states of a parameter's program.
     pub(crate) fn states_of(&self, slot: &Slot) -> Vec<&'static str> {
         self.program_of(slot).unwrap_or(Program::EMPTY).operands(Role::State)
     }
 
-    /// The compute type of parameters stored as `format`.
+    /// Returns the compute type of parameters stored as `format`.
     pub(crate) fn compute_of(&self, format: Format) -> Compute {
         self.compute.unwrap_or(match format {
             Format::F64 => Compute::F64,
@@ -111,20 +111,20 @@ impl Setup {
         })
     }
 
-    /// Whether a parameter is updated by another rank.
-    pub(crate) fn is_elsewhere(&self, slot: &Slot) -> bool {
+    /// Returns whether a parameter is updated by another rank.
+    pub(crate) fn is_owned_by_other_rank(&self, slot: &Slot) -> bool {
         let elsewhere = |ranks: &Ranks| slot.owner.is_some_and(|owner| owner != ranks.comm.rank());
         self.ranks.as_ref().is_some_and(elsewhere)
     }
 
-    /// Whether a checkpoint of this rank has what belongs to a parameter. Those that have no owner yet are the first
-    /// rank's.
-    pub(crate) fn keeps(&self, slot: &Slot) -> bool {
+    /// Returns whether a checkpoint of this rank has what belongs to a parameter. Those that have no owner yet are
+    /// the first rank's.
+    pub(crate) fn saves_state_of(&self, slot: &Slot) -> bool {
         let keeps = |ranks: &Ranks| !ranks.sharded || slot.owner.unwrap_or(0) == ranks.comm.rank();
         self.ranks.as_ref().is_none_or(keeps)
     }
 
-    /// Whether ranks hold values of their own of a parameter at this time.
+    /// Returns whether the replicas of a parameter have diverged at this time.
     pub(crate) fn has_diverged(&self, slot: &Slot) -> bool {
         self.algorithm(slot).spec().replicas.have_diverged(slot.memory())
     }

@@ -56,11 +56,11 @@ pub(crate) fn download(backend: &dyn Backend, bindings: &mut [Binding<'_>], slot
 }
 
 /// Adds up the rows that are named more than once, and lays out whole gradients where the algorithm takes those.
-pub(crate) fn sum_up(backend: &dyn Backend, bindings: &[Binding<'_>], slots: &mut [Slot]) -> Result<()> {
+pub(crate) fn coalesce(backend: &dyn Backend, bindings: &[Binding<'_>], slots: &mut [Slot]) -> Result<()> {
     for (binding, slot) in bindings.iter().zip(slots).filter(|(binding, _)| binding.grad.as_rows().is_some())
     {
         let Slot { rows: Some(rows), staging, shape, compute, .. } = slot else { continue };
-        rows.sum_up(backend, || staging::given(binding, staging), shape, *compute)?;
+        rows.coalesce(backend, || staging::given(binding, staging), shape, *compute)?;
     }
     Ok(())
 }

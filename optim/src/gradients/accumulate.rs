@@ -6,11 +6,11 @@ mod persist;
 use super::Gradients;
 use super::views::Grads;
 use crate::binding::{NewGrad, WindowGrad};
-use crate::builtins::{Limit, Unscale};
+use crate::builtins::{ClampRange, Unscale};
 use crate::engine::Engine;
 use crate::engine::fusion::GradPrologue;
+use crate::gradient_config::{Clip, GradientConfig};
 use crate::op::queue_of;
-use crate::wrapper::{Clip, Wrapper};
 use crate::{Binding, Error, GradRef, Result, StepReport};
 use fallline_core::backend::{Pass, Plan, Queued, TensorPass, View};
 use fallline_core::{Backend, Compute, Kernel, Storage, Tensor};
@@ -32,9 +32,9 @@ pub(crate) struct Window {
 struct Sum {
     tensor: Tensor,
     /// Whether there was a gradient since the window began.
-    begun: bool,
+    has_value: bool,
     /// Whether there is nothing in it yet: the step's own pass begins it.
-    blank: bool,
+    is_empty: bool,
     /// A copy of the training loop's gradient on a device that does not reach it.
     staging: Option<Storage>,
 }
@@ -53,7 +53,7 @@ pub(crate) struct Closing {
     /// Whether the step's own passes form the gradients: they clamp them.
     formed: bool,
     /// The weight of the training loop's gradients, where the step's own passes add them.
-    share: Option<f64>,
+    weight: Option<f64>,
 }
 
 /// Where the sums of a pass over a window's gradients are written.
@@ -92,7 +92,7 @@ impl Window {
     }
 
     /// What a step depends on of it, in a line.
-    pub(crate) fn write_settings(&self, config: &Wrapper, text: &mut String) -> fmt::Result {
+    pub(crate) fn fingerprint(&self, config: &GradientConfig, text: &mut String) -> fmt::Result {
         if config.is_plain() {
             return Ok(());
         }
@@ -111,36 +111,36 @@ impl Window {
     ) -> Result<Iteration> {
         let accumulate = gradients.config.accumulate;
         let window = accumulate.window(self.done);
-        let closes = self.closes(&gradients.config);
+        let closes = self.is_last_micro_step(&gradients.config);
         if closes {
             self.check_bound(|name| bindings.iter().any(|binding| binding.name == name))?;
         }
         self.allocate(engine, bindings)?;
-        let share = 1.0 / window as f64;
+        let weight = 1.0 / window as f64;
         gradients.stats.done = false;
         let grads = Grads { slots: engine.slots.range_of(0..bindings.len()), bindings };
         // What nothing inspects before the step is formed in its own passes, if they can.
         let formed = closes && engine.can_fuse_gradients();
         let added = formed && !gradients.needs_stats();
         if added {
-            self.sums.values_mut().for_each(|sum| sum.blank = !sum.begun);
+            self.sums.values_mut().for_each(|sum| sum.is_empty = !sum.has_value);
         } else if closes
             && gradients.needs_stats()
             && self.all_go_on(bindings)
             && !gradients.has_passes_of_norm(engine, grads)
         {
-            self.add_with_stats(engine, gradients, grads, share)?;
+            self.add_with_stats(engine, gradients, grads, weight)?;
         } else {
             let rules = engine.setup.builtins;
             for (begun, kernel) in [(false, rules.start_sum()), (true, rules.add_to_sum())] {
                 for compute in [Compute::F32, Compute::F64] {
-                    self.add(engine, bindings, (begun, compute), (kernel, &[share]), To::Host(&mut []))?;
+                    self.add(engine, bindings, (begun, compute), (kernel, &[weight]), To::Host(&mut []))?;
                 }
             }
         }
         for binding in bindings.iter().filter(|binding| !binding.grad.is_none()) {
             if let Some(sum) = self.sums.get_mut(binding.name) {
-                sum.begun = true;
+                sum.has_value = true;
             }
         }
         if let Some(accumulated) = self.count(&gradients.config) {
@@ -152,34 +152,34 @@ impl Window {
         for slot in engine.slots.range(0..bindings.len()) {
             slot.staging.as_mut().into_iter().for_each(|staging| staging.grad = None);
         }
-        Ok(Iteration::Full(Closing { formed, share: added.then_some(share) }))
+        Ok(Iteration::Full(Closing { formed, weight: added.then_some(weight) }))
     }
 
-    /// Whether the iteration that is under way closes a window.
-    pub(crate) fn closes(&self, config: &Wrapper) -> bool {
-        config.accumulate.closes(self.done + 1)
+    /// Returns whether the iteration that is under way closes a window.
+    pub(crate) fn is_last_micro_step(&self, config: &GradientConfig) -> bool {
+        config.accumulate.is_last_micro_step(self.done + 1)
     }
 
     /// Checks that every parameter with an accumulated gradient is bound, before a window closes.
     fn check_bound(&self, bound: impl Fn(&str) -> bool) -> Result<()> {
-        match self.sums.iter().find(|(name, sum)| sum.begun && !bound(name)) {
+        match self.sums.iter().find(|(name, sum)| sum.has_value && !bound(name)) {
             None => Ok(()),
             Some((name, _)) => Err(Error::Unbound { param: name.clone() }),
         }
     }
 
     /// Counts an iteration. Returns how many the window has, done and altogether, unless it is full.
-    fn count(&mut self, config: &Wrapper) -> Option<(u64, u64)> {
-        let (window, closes) = (config.accumulate.window(self.done), self.closes(config));
+    fn count(&mut self, config: &GradientConfig) -> Option<(u64, u64)> {
+        let (window, closes) = (config.accumulate.window(self.done), self.is_last_micro_step(config));
         self.done += 1;
-        let done = match self.done % config.accumulate.counts {
-            0 => config.accumulate.counts,
+        let done = match self.done % config.accumulate.accumulation_steps {
+            0 => config.accumulate.accumulation_steps,
             done => done,
         };
         (!closes).then_some((done, window))
     }
 
-    /// The parameters with the gradients of a window, to be inspected before its step.
+    /// Returns the parameters with the gradients of a window, to be inspected before its step.
     pub(crate) fn rebound<'s>(&'s mut self, bindings: &'s mut [Binding<'_>]) -> Vec<Binding<'s>> {
         rebound(bindings, &mut self.sums, false)
     }
@@ -193,41 +193,41 @@ impl Window {
         &mut self,
         engine: &Engine,
         gradients: &Gradients,
-        Closing { formed, share }: Closing,
+        Closing { formed, weight }: Closing,
         mut factor: f64,
     ) -> Result<(Option<GradPrologue>, f64)> {
         let mut limit = None;
         if let Some(Clip::Value { clip_value }) = gradients.config.clip {
-            limit = Some(Limit { scale: factor, most: clip_value });
+            limit = Some(ClampRange { scale: factor, max: clip_value });
             factor = 1.0;
         }
         if let Some(limit) = limit.take_if(|_| !formed) {
             self.clamp(engine, &limit)?;
         }
         let rules = engine.setup.builtins;
-        let forms = limit.is_some() || share.is_some();
-        let prologue = forms.then(|| GradPrologue::new(rules, share.unwrap_or(1.0), limit.as_ref()));
+        let forms = limit.is_some() || weight.is_some();
+        let prologue = forms.then(|| GradPrologue::new(rules, weight.unwrap_or(1.0), limit.as_ref()));
         Ok((prologue, factor))
     }
 
-    /// The parameters with the gradients of a full window, and with the training loop's where the step's own passes
-    /// add them.
+    /// Returns the parameters with the gradients of a full window, and with the training loop's where the step's own
+    /// passes add them.
     pub(crate) fn closing<'s>(
         &'s mut self,
         bindings: &'s mut [Binding<'_>],
         closing: Closing,
     ) -> Vec<Binding<'s>> {
-        rebound(bindings, &mut self.sums, closing.share.is_some())
+        rebound(bindings, &mut self.sums, closing.weight.is_some())
     }
 
     /// The window is over, whatever came of it.
     pub(crate) fn end(&mut self) {
-        self.sums.values_mut().for_each(|sum| sum.begun = false);
+        self.sums.values_mut().for_each(|sum| sum.has_value = false);
     }
 
-    /// Whether a parameter has a gradient in the window.
+    /// Returns whether a parameter has a gradient in the window.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.sums.get(name).is_some_and(|sum| sum.begun)
+        self.sums.get(name).is_some_and(|sum| sum.has_value)
     }
 
     /// Allocates the sums that are missing, side by side.
@@ -241,11 +241,11 @@ impl Window {
             let requests: Vec<_> = missing.iter().map(kind).collect();
             for (i, storage) in missing.into_iter().zip(backend.allocate(&requests)?) {
                 let tensor = Tensor::from_storage(backend, storage, slots[i].shape.clone())?;
-                let sum = Sum { tensor, begun: false, blank: true, staging: None };
+                let sum = Sum { tensor, has_value: false, is_empty: true, staging: None };
                 self.sums.insert(bindings[i].name.to_owned(), sum);
             }
         }
-        if backend.reaches_host() {
+        if backend.is_host_accessible() {
             return Ok(());
         }
         for binding in bindings {
@@ -270,10 +270,10 @@ impl Window {
         Ok(())
     }
 
-    /// Whether every gradient is added to one that is there, and to each of those one.
+    /// Returns whether every gradient is added to one that is there, and to each of those one.
     fn all_go_on(&self, bindings: &[Binding<'_>]) -> bool {
         let given = || bindings.iter().filter(|binding| !binding.grad.is_none());
-        let begun = self.sums.values().filter(|sum| sum.begun).count();
+        let begun = self.sums.values().filter(|sum| sum.has_value).count();
         given().all(|binding| self.has(binding.name)) && given().count() == begun
     }
 
@@ -283,18 +283,18 @@ impl Window {
         engine: &Engine,
         gradients: &mut Gradients,
         grads: Grads<'_, '_>,
-        share: f64,
+        weight: f64,
     ) -> Result<()> {
-        let (kernel, bindings) = (engine.setup.builtins.add_and_look(), grads.bindings);
+        let (kernel, bindings) = (engine.setup.builtins.accumulate_with_stats(), grads.bindings);
         let scale = gradients.config.inverse_scale();
-        let mut row = vec![share; 1 + kernel.scalars.len()];
+        let mut row = vec![weight; 1 + kernel.scalars.len()];
         kernel.compute_scalars(&Unscale { scale }, 1, &mut row[1..]);
         if let Some((compute, mut plan)) = gradients.stats_on_device(engine, grads) {
             let added = self.add(engine, bindings, (true, compute), (kernel, &row), To::Device(&mut plan));
             gradients.clipping.give_plan(plan, added.is_ok());
             return added;
         }
-        let formats: Vec<_> = self.sums.values().filter(|s| s.begun).map(|s| s.tensor.format()).collect();
+        let formats: Vec<_> = self.sums.values().filter(|s| s.has_value).map(|s| s.tensor.format()).collect();
         let mut all = vec![[0.0; 2]; formats.len()];
         for compute in [Compute::F32, Compute::F64] {
             let of_compute = || formats.iter().filter(|format| **format == compute.format());
@@ -316,7 +316,7 @@ impl Window {
         engine: &Engine,
         bindings: &[Binding<'_>],
         (begun, compute): (bool, Compute),
-        (kernel, rows): (&'static Kernel, &[f64]),
+        (kernel, constants): (&'static Kernel, &[f64]),
         to: To<'_>,
     ) -> Result<()> {
         let backend = engine.setup.param_backend();
@@ -324,7 +324,7 @@ impl Window {
         let given = bindings.iter().filter(|binding| !binding.grad.is_none());
         let mut grads: BTreeMap<&str, &Binding<'_>> = given.map(|binding| (binding.name, binding)).collect();
         let mut sums = self.sums.iter_mut().filter_map(|(name, sum)| {
-            let fits = sum.begun == begun && sum.tensor.format() == compute.format();
+            let fits = sum.has_value == begun && sum.tensor.format() == compute.format();
             Some((sum, grads.remove(&**name).filter(|_| fits)?))
         });
         let entry = self.plans.entry((kernel.name, compute == Compute::F64));
@@ -341,13 +341,13 @@ impl Window {
                 let grad = sum.staging.as_ref().map(View::read).or_else(|| binding.grad.view());
                 views[place_of(kernel, true)] = grad;
                 views[place_of(kernel, false)] = Some(View::write(sum.tensor.storage_mut()));
-                Some(TensorPass { elements, row: 0 })
+                Some(TensorPass { elements, constant_set: 0 })
             },
-            rows,
+            constants,
             tensor_scalars: &[],
             plan,
             sums: found,
-            beside: &[],
+            fused: &[],
             checked: false,
         };
         match queued {
@@ -358,12 +358,12 @@ impl Window {
     }
 
     /// Limits the elements of the sums.
-    fn clamp(&mut self, engine: &Engine, limit: &Limit) -> Result<()> {
+    fn clamp(&mut self, engine: &Engine, limit: &ClampRange) -> Result<()> {
         let kernel = engine.setup.builtins.clamp_sum();
         let backend = engine.setup.param_backend();
         let row = limit.row(kernel);
         for compute in [Compute::F32, Compute::F64] {
-            let fits = |sum: &&mut Sum| sum.begun && sum.tensor.format() == compute.format();
+            let fits = |sum: &&mut Sum| sum.has_value && sum.tensor.format() == compute.format();
             let mut sums = self.sums.values_mut().filter(fits);
             let plan = self.plans.entry((kernel.name, compute == Compute::F64));
             backend.run(Pass {
@@ -373,13 +373,13 @@ impl Window {
                     let sum = sums.next()?;
                     let elements = sum.tensor.shape().elements();
                     views[0] = Some(View::write(sum.tensor.storage_mut()));
-                    Some(TensorPass { elements, row: 0 })
+                    Some(TensorPass { elements, constant_set: 0 })
                 },
-                rows: &row,
+                constants: &row,
                 tensor_scalars: &[],
                 plan: plan.or_insert_with(|| backend.plan()),
                 sums: &mut [],
-                beside: &[],
+                fused: &[],
                 checked: false,
             })?;
         }
@@ -387,13 +387,14 @@ impl Window {
     }
 }
 
-/// The place of a rule's gradient, or of its sum.
+/// Returns the place of a rule's gradient, or of its sum.
 fn place_of(kernel: &Kernel, grad: bool) -> usize {
     let is = |role| (role == fallline_core::Role::Grad) == grad;
     kernel.operands.iter().position(|operand| is(operand.role)).unwrap_or(0)
 }
 
-/// The same parameters with the window's gradients, and with the training loop's where those are still to be added.
+/// Returns the same parameters with the window's gradients, and with the training loop's where those are still to be
+/// added.
 fn rebound<'s>(
     bindings: &'s mut [Binding<'_>],
     sums: &'s mut BTreeMap<String, Sum>,
@@ -401,11 +402,11 @@ fn rebound<'s>(
 ) -> Vec<Binding<'s>> {
     let mut sums: BTreeMap<&str, &mut Sum> = sums.iter_mut().map(|(name, sum)| (&**name, sum)).collect();
     let each = bindings.iter_mut().map(|Binding { name, param, grad, kind }| {
-        let sum = sums.remove(name).filter(|sum| sum.begun);
-        let grad = sum.map_or(GradRef::None, |Sum { tensor, blank, staging, .. }| {
+        let sum = sums.remove(name).filter(|sum| sum.has_value);
+        let grad = sum.map_or(GradRef::None, |Sum { tensor, is_empty, staging, .. }| {
             let new = staging.as_ref().map_or(NewGrad::Given(grad), NewGrad::Staged);
             let new = Some(new).filter(|_| adds && !grad.is_none());
-            GradRef::Window(WindowGrad { sum: tensor, new, blank: *blank })
+            GradRef::Window(WindowGrad { sum: tensor, new, is_empty: *is_empty })
         });
         Binding { name, param: param.reborrow(), grad, kind: *kind }
     });

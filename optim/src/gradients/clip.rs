@@ -1,6 +1,6 @@
 //! Clipping by norm on a device that computes the factor itself, so that nothing waits for the norm.
 
-use super::norm::{ROOM, WAYS, Ways, hand_over, ways};
+use super::norm::{FAN_IN, FanInViews, SCRATCH_LEN, fan_in_views, hand_over};
 use super::views::Grads;
 use crate::builtins::{ClipTo, Extreme};
 use crate::engine::setup::Setup;
@@ -27,7 +27,7 @@ pub(super) struct Clipping {
     left: Option<Storage>,
     kept: Option<Storage>,
     /// The plan of a pass that has looked at the gradients on the way, and whether it has in this step.
-    looked: Option<Plan>,
+    inspected: Option<Plan>,
     /// Whether the device computes norms.
     able: OnceLock<bool>,
     fresh: bool,
@@ -41,7 +41,7 @@ struct Plans {
 }
 
 impl Plans {
-    /// The place of the next one.
+    /// Returns the place of the next one.
     fn next(&mut self, backend: &dyn Backend) -> usize {
         if self.all.len() == self.next {
             self.all.push(backend.plan());
@@ -58,19 +58,19 @@ impl Plans {
         &mut self,
         (backend, compute): (&dyn Backend, Compute),
         kernel: &'static Kernel,
-        rows: &[f64],
-        next: &mut dyn FnMut() -> Option<Ways<'v>>,
+        constants: &[f64],
+        next: &mut dyn FnMut() -> Option<FanInViews<'v>>,
     ) -> Result<usize> {
         let place = self.next(backend);
         let pass = Pass {
             kernel,
             compute,
             tensors: &mut |views| Some(hand_over(next()?, views)),
-            rows,
+            constants,
             tensor_scalars: &[],
             plan: &mut self.all[place],
             sums: &mut [],
-            beside: &[],
+            fused: &[],
             checked: false,
         };
         queue_of(backend)?.run_queued(pass, Queued::default())?;
@@ -89,7 +89,7 @@ struct Numbers {
 }
 
 impl Clipping {
-    /// Whether the device computes norms.
+    /// Returns whether the device computes norms.
     pub(super) fn is_able(&self, setup: &Setup) -> bool {
         *self
             .able
@@ -99,13 +99,13 @@ impl Clipping {
     /// Takes the plan of a pass that adds the last gradients of a window and inspects them. It is given back with
     /// whether it has inspected.
     pub(super) fn take_plan(&mut self, backend: &dyn Backend) -> Plan {
-        self.looked.take().unwrap_or_else(|| backend.plan())
+        self.inspected.take().unwrap_or_else(|| backend.plan())
     }
 
     /// Takes it back.
-    pub(super) fn give_plan(&mut self, plan: Plan, looked: bool) {
-        self.looked = Some(plan);
-        self.fresh = looked;
+    pub(super) fn give_plan(&mut self, plan: Plan, inspected: bool) {
+        self.inspected = Some(plan);
+        self.fresh = inspected;
     }
 
     /// Computes the norm of the gradients, and their factor, without waiting for either. None where there is no
@@ -134,16 +134,16 @@ impl Clipping {
             Some(free) => clipping.found.swap_remove(free),
             None => Arc::new(backend.allocate(&[(Format::F64, 2)])?.remove(0)),
         };
-        let (of, pass, looked) = match core::mem::take(&mut clipping.fresh) {
-            true => (rules.add_and_look(), None, Ok(())),
+        let (of, pass, inspected) = match core::mem::take(&mut clipping.fresh) {
+            true => (rules.accumulate_with_stats(), None, Ok(())),
             false => {
                 let pass = clipping.plans.next(backend);
-                (look, Some(pass), clipping.look((backend, grads), (look, compute), pass))
+                (look, Some(pass), clipping.inspect((backend, grads), (look, compute), pass))
             }
         };
         let numbers = Numbers { kernel: clip, of, pass, max_norm };
         let mut done =
-            looked.and_then(|()| clipping.follow(backend, compute, numbers, Arc::get_mut(&mut found)));
+            inspected.and_then(|()| clipping.follow(backend, compute, numbers, Arc::get_mut(&mut found)));
         if norm_type.is_infinite() && done.is_ok() {
             match clipping.largest(setup, grads, compute) {
                 Ok(Some(pass)) => {
@@ -165,7 +165,7 @@ impl Clipping {
     }
 
     /// A pass over all gradients, in the order of their names, whose sums stay on the device.
-    fn look(
+    fn inspect(
         &mut self,
         (backend, grads): (&dyn Backend, Grads<'_, '_>),
         (kernel, compute): (&'static Kernel, Compute),
@@ -177,13 +177,13 @@ impl Clipping {
             compute,
             tensors: &mut |views| {
                 views[0] = grads.view(*left.next()?);
-                Some(TensorPass { elements: views[0].as_ref().map_or(0, View::len), row: 0 })
+                Some(TensorPass { elements: views[0].as_ref().map_or(0, View::len), constant_set: 0 })
             },
-            rows: &[1.0],
+            constants: &[1.0],
             tensor_scalars: &[],
             plan: &mut self.plans.all[plan],
             sums: &mut [],
-            beside: &[],
+            fused: &[],
             checked: false,
         };
         queue_of(backend)?.run_queued(pass, Queued::default())
@@ -200,23 +200,27 @@ impl Clipping {
             .iter()
             .flat_map(|&i| {
                 let len = given(i).as_ref().map_or(0, View::len);
-                (0..len).step_by(WAYS * ROOM).map(move |start| (i, start, (len - start).min(WAYS * ROOM)))
+                (0..len)
+                    .step_by(FAN_IN * SCRATCH_LEN)
+                    .map(move |start| (i, start, (len - start).min(FAN_IN * SCRATCH_LEN)))
             })
             .collect();
         // So many pieces at a time as leave what there is room for.
         let mut batches: Vec<(usize, usize)> = Vec::new();
         for (.., len) in &pieces {
-            let leaves = len.div_ceil(WAYS);
+            let leaves = len.div_ceil(FAN_IN);
             match batches.last_mut() {
-                Some((count, all)) if *all + leaves <= ROOM => (*count, *all) = (*count + 1, *all + leaves),
+                Some((count, all)) if *all + leaves <= SCRATCH_LEN => {
+                    (*count, *all) = (*count + 1, *all + leaves)
+                }
                 _ => batches.push((1, leaves)),
             }
         }
         if batches.is_empty() {
             return Ok(None);
         }
-        let all: usize = batches.iter().map(|(_, all)| all.div_ceil(WAYS)).sum();
-        let room = batches.iter().map(|(_, all)| *all).max().unwrap_or(0).max(all.div_ceil(WAYS));
+        let all: usize = batches.iter().map(|(_, all)| all.div_ceil(FAN_IN)).sum();
+        let room = batches.iter().map(|(_, all)| *all).max().unwrap_or(0).max(all.div_ceil(FAN_IN));
         for (memory, room) in [(&mut clipping.left, room), (&mut clipping.kept, all)] {
             let enough = |storage: &Storage| storage.len() >= room && storage.format() == compute.format();
             if !memory.as_ref().is_some_and(enough) {
@@ -233,31 +237,33 @@ impl Clipping {
             let mut batch = pieces[taken..taken + pieces_of].iter();
             plans.run(on, kernel, &row, &mut || {
                 let &(i, start, len) = batch.next()?;
-                Some(ways(to.take(0, len.div_ceil(WAYS)), len, || given(i).map(|view| view.part(start, len))))
+                Some(fan_in_views(to.take(0, len.div_ceil(FAN_IN)), len, || {
+                    given(i).map(|view| view.slice(start, len))
+                }))
             })?;
-            let next = leaves.div_ceil(WAYS);
-            let mut to = Some(View::write(kept).part(count, next));
+            let next = leaves.div_ceil(FAN_IN);
+            let mut to = Some(View::write(kept).slice(count, next));
             let from = &*left;
             plans.run(on, kernel, &row, &mut || {
-                Some(ways(to.take()?, leaves, || Some(View::read(from).part(0, leaves))))
+                Some(fan_in_views(to.take()?, leaves, || Some(View::read(from).slice(0, leaves))))
             })?;
             (taken, count) = (taken + pieces_of, count + next);
         }
         let (mut from, mut to) = (kept, left);
         while count > 1 {
-            let next = count.div_ceil(WAYS);
-            let mut target = Some(View::write(to).part(0, next));
+            let next = count.div_ceil(FAN_IN);
+            let mut target = Some(View::write(to).slice(0, next));
             let source = &*from;
             plans.run(on, kernel, &row, &mut || {
-                Some(ways(target.take()?, count, || Some(View::read(source).part(0, count))))
+                Some(fan_in_views(target.take()?, count, || Some(View::read(source).slice(0, count))))
             })?;
             swap(&mut from, &mut to);
             count = next;
         }
         // A sum of one element is that element.
-        let mut one = Some(View::read(from).part(0, 1));
+        let mut one = Some(View::read(from).slice(0, 1));
         let place = plans.run(on, setup.builtins.total(), &[1.0], &mut || {
-            let mut views = [const { None }; WAYS + 1];
+            let mut views = [const { None }; FAN_IN + 1];
             views[0] = Some(one.take()?);
             Some(views)
         })?;
@@ -289,17 +295,17 @@ impl Clipping {
             compute,
             tensors: &mut |_| {
                 left = left.checked_sub(1)?;
-                Some(TensorPass { elements: 0, row: 0 })
+                Some(TensorPass { elements: 0, constant_set: 0 })
             },
-            rows: &[1.0],
+            constants: &[1.0],
             tensor_scalars: &[],
             plan: &mut own[0],
             sums: &mut [],
-            beside: &[],
+            fused: &[],
             checked: false,
         };
         let computed = Computed {
-            before: pass.map_or(self.looked.as_ref(), |pass| before.get(pass)),
+            before: pass.map_or(self.inspected.as_ref(), |pass| before.get(pass)),
             first: 0,
             reads: &reads,
             order: &self.placed,

@@ -5,19 +5,19 @@ use super::stats::GradStat;
 use super::views::Grads;
 use super::{GradState, Gradients, Inspected};
 use crate::engine::Engine;
+use crate::gradient_config::{Clip, norm};
 use crate::params::slots::Slot;
 use crate::ranks::process_group::ProcessGroup;
-use crate::wrapper::{Clip, norm};
-use crate::{Binding, Error, NonFinite, Result, Skipped, StepReport};
-use fallline_core::sums::fold;
+use crate::{Binding, Error, NonFinitePolicy, Result, Skipped, StepReport};
+use fallline_core::reduction::tree_reduce;
 
 /// The orders of norms that follow exactly from the norms of each gradient.
 const ORDERS: [f64; 5] = [0.0, 1.0, 2.0, f64::INFINITY, f64::NEG_INFINITY];
 
 impl Gradients {
-    /// Whether all gradients of a step must be inspected before the first parameter changes.
+    /// Returns whether all gradients of a step must be inspected before the first parameter changes.
     pub(crate) fn needs_inspection(&self) -> bool {
-        !self.config.is_plain() || self.non_finite != NonFinite::Propagate
+        !self.config.is_plain() || self.non_finite != NonFinitePolicy::Propagate
     }
 
     /// Why all gradients of a step must be inspected first.
@@ -43,7 +43,7 @@ impl Gradients {
     /// Forgets what was inspected.
     pub(crate) fn begin_incremental(&mut self) {
         self.stats.each.clear();
-        self.stats.poisoned = None;
+        self.stats.corrupt_state = None;
     }
 
     /// Inspects the only gradient that is bound, whose slot is the first.
@@ -56,10 +56,10 @@ impl Gradients {
         group: &ProcessGroup,
         bindings: &[Binding<'_>],
     ) -> Result<()> {
-        if let Some(found) = self.poisoned_state(engine, group, bindings)?
-            && self.stats.poisoned.as_ref().is_none_or(|(known, _)| found.0 < *known)
+        if let Some(found) = self.corrupt_state(engine, group, bindings)?
+            && self.stats.corrupt_state.as_ref().is_none_or(|(known, _)| found.0 < *known)
         {
-            self.stats.poisoned = Some(found);
+            self.stats.corrupt_state = Some(found);
         }
         if self.needs_stats() && bindings.iter().any(|binding| !binding.grad.is_none()) {
             let grads = Grads { slots: engine.slots.range_of(0..bindings.len()), bindings };
@@ -95,7 +95,7 @@ impl Gradients {
                 .filter_map(|slot| Some((slot, *self.stats.each.get(slot.progress.found? as usize)?)))
                 .collect();
             found.sort_unstable_by(|one, other| one.0.name.cmp(&other.0.name));
-            let euclidean = fold(found.iter().map(|(_, one)| one.sums[1])).sqrt();
+            let euclidean = tree_reduce(found.iter().map(|(_, one)| one.sums[1])).sqrt();
             let bad = found.iter().find(|(_, one)| one.sums[0] > 0.0);
             let bad = bad.map(|(slot, one)| (slot.name.clone(), one.sums[0] as u64));
             let norms: Vec<f64> = found.iter().map(|(_, one)| one.norm).collect();
@@ -106,8 +106,8 @@ impl Gradients {
                 None => return Ok(None),
             }
         }
-        let Some((param, state)) = self.stats.poisoned.take() else { return Ok(Some(factor)) };
-        if self.non_finite == NonFinite::Error {
+        let Some((param, state)) = self.stats.corrupt_state.take() else { return Ok(Some(factor)) };
+        if self.non_finite == NonFinitePolicy::Error {
             return Err(Error::PoisonedState { param, state });
         }
         report.skipped = Some(Skipped::PoisonedState { param, state });

@@ -2,11 +2,11 @@
 
 /// What a step does when a gradient holds a NaN or an infinity.
 ///
-/// Everything but [`Propagate`](NonFinite::Propagate) reads all gradients once before the step; the report
+/// Everything but [`Propagate`](NonFinitePolicy::Propagate) reads all gradients once before the step; the report
 /// then also tells their norm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum NonFinite {
+pub enum NonFinitePolicy {
     /// Step as if nothing were wrong, as torch does: the NaN reaches the parameter.
     #[default]
     Propagate,

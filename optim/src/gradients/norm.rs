@@ -4,17 +4,18 @@ use super::views::Grads;
 use crate::Result;
 use crate::builtins::{Extreme, Power};
 use crate::engine::Engine;
-use crate::wrapper::norm;
+use crate::gradient_config::norm;
 use fallline_core::backend::{Pass, TensorPass, View, Views};
 use fallline_core::math::{powf, single};
 use fallline_core::{Backend, Compute, Kernel, Storage};
 
 /// Magnitudes that one element of [`ExtremeMagnitude`](crate::builtins::ExtremeMagnitude) compares.
-pub(super) const WAYS: usize = 7;
+pub(super) const FAN_IN: usize = 7;
 /// Elements of the memory that what is left of them goes to: half a megabyte at most.
-pub(super) const ROOM: usize = 1 << 16;
+pub(super) const SCRATCH_LEN: usize = 1 << 16;
 
-/// The p-norm of all gradients together, multiplied by a factor first: the norm of their norms. None of them is NaN.
+/// Returns the p-norm of all gradients together, multiplied by a factor first: the norm of their norms. None of them
+/// is NaN.
 ///
 /// # Errors
 /// When a device fails.
@@ -32,8 +33,8 @@ pub(super) fn norm_of(engine: &Engine, grads: Grads<'_, '_>, p: f64, scale: f64)
     Ok(norm(norms.into_iter(), p))
 }
 
-/// The p-norm of the only gradient, for a p whose norm of norms is the norm of all. No other gradient may be mixed
-/// into it.
+/// Returns the p-norm of the only gradient, for a p whose norm of norms is the norm of all. No other gradient may be
+/// mixed into it.
 ///
 /// # Errors
 /// When a device fails.
@@ -47,8 +48,8 @@ pub(super) fn norm_of_one(engine: &Engine, grads: Grads<'_, '_>, p: f64, scale: 
     Ok(norms.first().copied().unwrap_or(0.0))
 }
 
-/// Each gradient's p-norm, p being so many quarters: powers of fractions of the largest magnitude, which neither
-/// overflow nor vanish.
+/// Returns each gradient's p-norm, p being so many quarters: powers of fractions of the largest magnitude, which
+/// neither overflow nor vanish.
 fn norms_by_powers(
     (engine, grads): (&Engine, Grads<'_, '_>),
     order: &[usize],
@@ -78,13 +79,13 @@ fn norms_by_powers(
             compute,
             tensors: &mut |views| {
                 views[0] = grads.view(order[left.next()?]);
-                Some(TensorPass { elements: views[0].as_ref().map_or(0, View::len), row: 0 })
+                Some(TensorPass { elements: views[0].as_ref().map_or(0, View::len), constant_set: 0 })
             },
-            rows: &row,
+            constants: &row,
             tensor_scalars: &[],
             plan: &mut engine.setup.param_backend().plan(),
             sums: &mut sums,
-            beside: &[],
+            fused: &[],
             checked: false,
         })?;
         for (n, sum) in mine().zip(sums) {
@@ -118,18 +119,18 @@ fn extreme_of(
         let pieces: Vec<(usize, usize, usize)> = lengths
             .iter()
             .flat_map(|&(i, len)| {
-                let starts = (0..len).step_by(WAYS * ROOM);
-                starts.map(move |start| (i, start, (len - start).min(WAYS * ROOM)))
+                let starts = (0..len).step_by(FAN_IN * SCRATCH_LEN);
+                starts.map(move |start| (i, start, (len - start).min(FAN_IN * SCRATCH_LEN)))
             })
             .collect();
-        let all: usize = pieces.iter().map(|(.., len)| len.div_ceil(WAYS)).sum();
-        let mut extreme = Extremes::new(engine, kernel, compute, (least, scale), all.min(ROOM))?;
+        let all: usize = pieces.iter().map(|(.., len)| len.div_ceil(FAN_IN)).sum();
+        let mut extreme = MaxReduction::new(engine, kernel, compute, (least, scale), all.min(SCRATCH_LEN))?;
         let mut first = 0;
         while first < pieces.len() {
-            let mut room = ROOM;
+            let mut room = SCRATCH_LEN;
             let fits = |(.., len): &&(usize, usize, usize)| {
-                let fits = len.div_ceil(WAYS) <= room;
-                room = room.saturating_sub(len.div_ceil(WAYS));
+                let fits = len.div_ceil(FAN_IN) <= room;
+                room = room.saturating_sub(len.div_ceil(FAN_IN));
                 fits
             };
             let count = pieces[first..].iter().take_while(fits).count();
@@ -142,7 +143,7 @@ fn extreme_of(
     Ok(norm(found.into_iter(), p))
 }
 
-/// Each gradient's p-norm for any p, one after another on the host.
+/// Returns each gradient's p-norm for any p, one after another on the host.
 fn norms_on_host(
     (engine, grads): (&Engine, Grads<'_, '_>),
     order: &[usize],
@@ -164,13 +165,13 @@ fn norms_on_host(
             tensors: &mut |places| {
                 let (copy, grad) = views.take()?;
                 (places[0], places[1]) = (Some(copy), grad);
-                Some(TensorPass { elements, row: 0 })
+                Some(TensorPass { elements, constant_set: 0 })
             },
-            rows: &[1.0],
+            constants: &[1.0],
             tensor_scalars: &[],
             plan: &mut near.plan(),
             sums: &mut [],
-            beside: &[],
+            fused: &[],
             checked: false,
         })?;
         near.read(&copy, values.as_mut_slice().into())?;
@@ -180,7 +181,7 @@ fn norms_on_host(
 }
 
 /// Passes that look for an extreme magnitude, and what they have left so far.
-struct Extremes<'d> {
+struct MaxReduction<'d> {
     backend: &'d dyn Backend,
     kernel: &'static Kernel,
     compute: Compute,
@@ -192,14 +193,14 @@ struct Extremes<'d> {
     count: usize,
 }
 
-impl<'d> Extremes<'d> {
+impl<'d> MaxReduction<'d> {
     fn new(
         engine: &'d Engine,
         kernel: &'static Kernel,
         compute: Compute,
         (least, scale): (bool, f64),
         room: usize,
-    ) -> Result<Extremes<'d>> {
+    ) -> Result<MaxReduction<'d>> {
         let backend: &dyn Backend = &**engine.setup.param_backend();
         let row = |scale: f64| {
             let mut row = vec![scale; 1 + kernel.scalars.len()];
@@ -208,7 +209,7 @@ impl<'d> Extremes<'d> {
         };
         let mut storages = backend.allocate(&[(compute.format(), room); 2])?;
         let (kept, left) = (storages.remove(1), storages.remove(0));
-        Ok(Extremes { backend, kernel, compute, rows: [row(scale), row(1.0)], left, kept, count: 0 })
+        Ok(MaxReduction { backend, kernel, compute, rows: [row(scale), row(1.0)], left, kept, count: 0 })
     }
 
     /// Reduces pieces of gradients, whose sevenths have room.
@@ -219,8 +220,8 @@ impl<'d> Extremes<'d> {
         p: f64,
         found: &mut Vec<f64>,
     ) -> Result<()> {
-        let all: usize = pieces.iter().map(|(.., len)| len.div_ceil(WAYS)).sum();
-        if self.count + all.div_ceil(WAYS) > self.kept.len() {
+        let all: usize = pieces.iter().map(|(.., len)| len.div_ceil(FAN_IN)).sum();
+        if self.count + all.div_ceil(FAN_IN) > self.kept.len() {
             self.read(p, found)?;
         }
         let mut to = View::write(&mut self.left);
@@ -228,15 +229,15 @@ impl<'d> Extremes<'d> {
         let with = (self.backend, self.kernel, self.compute);
         pass(with, &self.rows[0], &mut || {
             let &(i, start, len) = left.next()?;
-            let part = |view: Option<View<'v>>| view.map(|view| view.part(start, len));
-            Some(ways(to.take(0, len.div_ceil(WAYS)), len, || part(given(i))))
+            let part = |view: Option<View<'v>>| view.map(|view| view.slice(start, len));
+            Some(fan_in_views(to.take(0, len.div_ceil(FAN_IN)), len, || part(given(i))))
         })?;
-        let (from, to) = (&self.left, View::write(&mut self.kept).part(self.count, all.div_ceil(WAYS)));
+        let (from, to) = (&self.left, View::write(&mut self.kept).slice(self.count, all.div_ceil(FAN_IN)));
         let mut to = Some(to);
         pass(with, &self.rows[1], &mut || {
-            Some(ways(to.take()?, all, || Some(View::read(from).part(0, all))))
+            Some(fan_in_views(to.take()?, all, || Some(View::read(from).slice(0, all))))
         })?;
-        self.count += all.div_ceil(WAYS);
+        self.count += all.div_ceil(FAN_IN);
         Ok(())
     }
 
@@ -253,41 +254,45 @@ impl<'d> Extremes<'d> {
 }
 
 /// The views of the rule's operands for one tensor, the written one first.
-pub(super) type Ways<'v> = [Option<View<'v>>; WAYS + 1];
+pub(super) type FanInViews<'v> = [Option<View<'v>>; FAN_IN + 1];
 
 /// Hands a tensor's operands over to a pass.
-pub(super) fn hand_over<'v>(own: Ways<'v>, views: &mut Views<'v>) -> TensorPass {
+pub(super) fn hand_over<'v>(own: FanInViews<'v>, views: &mut Views<'v>) -> TensorPass {
     let elements = own[0].as_ref().map_or(0, View::len);
     views.iter_mut().zip(own).for_each(|(view, own)| *view = own);
-    TensorPass { elements, row: 0 }
+    TensorPass { elements, constant_set: 0 }
 }
 
 /// Runs a pass over what `next` returns until there is none.
 fn pass<'v>(
     (backend, kernel, compute): (&dyn Backend, &'static Kernel, Compute),
-    rows: &[f64],
-    next: &mut dyn FnMut() -> Option<Ways<'v>>,
+    constants: &[f64],
+    next: &mut dyn FnMut() -> Option<FanInViews<'v>>,
 ) -> Result<()> {
     Ok(backend.run(Pass {
         kernel,
         compute,
         tensors: &mut |views| Some(hand_over(next()?, views)),
-        rows,
+        constants,
         tensor_scalars: &[],
         plan: &mut backend.plan(),
         sums: &mut [],
-        beside: &[],
+        fused: &[],
         checked: false,
     })?)
 }
 
-/// What takes the extremes of seven parts of `len` elements, and the parts. The last of them overlap where the length is
-/// no multiple: comparing a number twice changes nothing.
-pub(super) fn ways<'v>(to: View<'v>, len: usize, from: impl Fn() -> Option<View<'v>>) -> Ways<'v> {
+/// Returns what takes the extremes of seven parts of `len` elements, and the parts. The last of them overlap where
+/// the length is no multiple: comparing a number twice changes nothing.
+pub(super) fn fan_in_views<'v>(
+    to: View<'v>,
+    len: usize,
+    from: impl Fn() -> Option<View<'v>>,
+) -> FanInViews<'v> {
     let next = to.len();
-    let mut all = [const { None }; WAYS + 1];
+    let mut all = [const { None }; FAN_IN + 1];
     for (part, view) in all[1..].iter_mut().enumerate() {
-        *view = from().map(|view| view.part((part * next).min(len - next), next));
+        *view = from().map(|view| view.slice((part * next).min(len - next), next));
     }
     all[0] = Some(to);
     all

@@ -6,7 +6,7 @@ use crate::ranks::process_group::ProcessGroup;
 use crate::{Binding, Result};
 use fallline_core::Compute;
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
-use fallline_core::sums::fold;
+use fallline_core::reduction::tree_reduce;
 
 /// What is found in gradients, with buffers that are kept between steps.
 #[derive(Default)]
@@ -24,7 +24,7 @@ pub(super) struct GradStats {
     /// What was found in each gradient of an incremental step, in the order in which they came.
     pub(super) each: Vec<GradStat>,
     /// The first state, by its parameter's name, that holds a NaN or an infinity.
-    pub(super) poisoned: Option<(String, &'static str)>,
+    pub(super) corrupt_state: Option<(String, &'static str)>,
 }
 
 /// What is found in one gradient of an incremental step.
@@ -43,7 +43,7 @@ impl GradStats {
     ///
     /// # Errors
     /// When a device or a rank fails.
-    pub(super) fn poisoned_state(
+    pub(super) fn corrupt_state(
         &mut self,
         engine: &Engine,
         group: &ProcessGroup,
@@ -96,7 +96,7 @@ impl GradStats {
             self.reduce(engine, grads, scale)?;
         }
         let GradStats { order, found, .. } = self;
-        let squares = fold(found.iter().map(|sums| sums[1]));
+        let squares = tree_reduce(found.iter().map(|sums| sums[1]));
         let bad = order.iter().zip(found).find(|(_, sums)| sums[0] > 0.0);
         Ok((squares.sqrt(), bad.map(|(&i, sums)| (grads.bindings[i].name.to_owned(), sums[0] as u64))))
     }
@@ -122,13 +122,13 @@ impl GradStats {
                 compute,
                 tensors: &mut |views| {
                     views[0] = grads.view(*left.next()?);
-                    Some(TensorPass { elements: views[0].as_ref().map_or(0, View::len), row: 0 })
+                    Some(TensorPass { elements: views[0].as_ref().map_or(0, View::len), constant_set: 0 })
                 },
-                rows: &[scale],
+                constants: &[scale],
                 tensor_scalars: &[],
                 plan: plan.get_or_insert_with(|| backend.plan()),
                 sums,
-                beside: &[],
+                fused: &[],
                 checked: false,
             })?;
             let of_compute = order.iter().zip(&mut *found).filter(|(i, _)| grads.compute(**i) == compute);

@@ -19,12 +19,12 @@ impl<'g> Grads<'g, '_> {
         let (slot, binding) = (&self.slots[i], &self.bindings[i]);
         let given = staging::given(binding, &slot.staging);
         match row_sparse::of(&slot.rows, slot.sparse) {
-            Some(rows) => rows.compact(given),
+            Some(rows) => rows.coalesced(given),
             None => given,
         }
     }
 
-    /// The type that it is computed in.
+    /// Returns the type that it is computed in.
     pub(super) fn compute(&self, i: usize) -> Compute {
         self.slots[i].compute
     }

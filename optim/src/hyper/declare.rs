@@ -42,14 +42,14 @@ pub fn only<T: HyperType + PartialEq>(
     Err(HyperError::Combination { algorithm, problem })
 }
 
-/// The row of an argument that is accepted and changes no number.
+/// Returns the row of an argument that is accepted and changes no number.
 #[doc(hidden)]
 pub const fn accepted_row<T: HyperType>(name: &'static str, default: fn() -> Value, range: Range) -> Hyper {
     let meaning = " Accepted for compatibility; ignored.";
     Hyper { name, kind: T::NAME, default, range, meaning, counts: false, kept: false }
 }
 
-/// The row of an argument that may only have its default.
+/// Returns the row of an argument that may only have its default.
 #[doc(hidden)]
 pub const fn fixed_row<T: HyperType>(
     name: &'static str,

@@ -5,13 +5,13 @@ use core::iter;
 
 /// A Rust type that a hyperparameter may have.
 pub trait HyperType: Sized + Clone {
-    /// Its name for people.
+    /// Its human-readable name.
     const NAME: &'static str;
     /// From a configuration's value, or `None` where that is of another type.
     fn from_value(value: &Value) -> Option<Self>;
     /// As a configuration writes it.
     fn to_value(&self) -> Value;
-    /// The numbers in it, for a range to look at.
+    /// Returns the numbers in it, for a range to check.
     fn numbers(&self) -> impl Iterator<Item = f64> {
         iter::empty()
     }
@@ -163,7 +163,7 @@ impl HyperType for (Option<f64>, f64) {
 }
 
 impl HyperType for u64 {
-    const NAME: &'static str = "whole number";
+    const NAME: &'static str = "non-negative int";
     fn from_value(value: &Value) -> Option<Self> {
         match value {
             Value::Int(x) => u64::try_from(*x).ok(),
@@ -179,7 +179,7 @@ impl HyperType for u64 {
 }
 
 impl HyperType for Option<u64> {
-    const NAME: &'static str = "whole number or None";
+    const NAME: &'static str = "non-negative int or None";
     fn from_value(value: &Value) -> Option<Self> {
         match value {
             Value::None => Some(None),
@@ -255,7 +255,7 @@ impl HyperType for Vec<String> {
 }
 
 impl Value {
-    /// The number, if it is one.
+    /// Returns the number, if it is one.
     ///
     /// ```
     /// use fallline_optim::hyper::Value;

@@ -58,7 +58,7 @@ pub enum Range {
 }
 
 impl Range {
-    /// Whether `x` is in the range. NaN is in none, infinity in those that have no upper end.
+    /// Returns whether `x` is in the range. NaN is in none, infinity in those that have no upper end.
     pub fn contains(self, x: f64) -> bool {
         match self {
             Range::Any => !x.is_nan(),

@@ -4,7 +4,7 @@ use super::rules::{Lbfgs, VectorRules};
 use super::sorted_bindings;
 use super::vectors::{Vector, VectorSpace};
 use super::wolfe::{Point, strong_wolfe};
-use crate::{Binding, Error, NonFinite, Objective, Result};
+use crate::{Binding, Error, NonFinitePolicy, Objective, Result};
 use fallline_core::{Backend, Compute, Format, Shape, Storage};
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ fn history(
         if params.last().is_some_and(|(name, _)| name == binding.name) {
             return Err(Error::Duplicate { param: binding.name.to_owned() });
         }
-        params.push((binding.name.to_owned(), binding.param.extents().into()));
+        params.push((binding.name.to_owned(), binding.param.dims().into()));
     }
     let doubles = bindings.iter().filter(|binding| binding.param.format() == Format::F64).count();
     let own = if doubles > 0 { Compute::F64 } else { Compute::F32 };
@@ -87,7 +87,7 @@ pub(super) struct Settings<'a> {
     pub(super) kernels: VectorRules,
     pub(super) backend: &'a Arc<dyn Backend>,
     pub(super) compute: Option<Compute>,
-    pub(super) non_finite: NonFinite,
+    pub(super) non_finite: NonFinitePolicy,
 }
 
 /// What a step did.
@@ -122,12 +122,12 @@ pub(super) fn step(
     }
     *memory = before;
     match settings.non_finite {
-        NonFinite::Skip => Ok(Stepped { loss: first, skipped: true }),
+        NonFinitePolicy::Skip => Ok(Stepped { loss: first, skipped: true }),
         _ => Err(error),
     }
 }
 
-/// The search of a step. Tells where it starts, once it may move from there, and the loss there.
+/// Returns the search of a step. Tells where it starts, once it may move from there, and the loss there.
 fn search(
     settings: &Settings<'_>,
     memory: &mut Option<History>,
@@ -135,7 +135,7 @@ fn search(
     (begun, before_step): (&mut Option<Vector>, &mut f64),
 ) -> Result<f64> {
     let &Settings { hyper, kernels, backend, compute, non_finite } = settings;
-    let checks = non_finite != NonFinite::Propagate;
+    let checks = non_finite != NonFinitePolicy::Propagate;
     let sign = if hyper.maximize { -1.0 } else { 1.0 };
     let first = objective.evaluate()?;
     *before_step = first;

@@ -14,7 +14,8 @@ impl History {
         vector.get(place)
     }
 
-    /// What is known of each parameter; of the pairs of the history, whose names are made when they are saved, the bytes.
+    /// Returns what is known of each parameter; of the pairs of the history, whose names are made when they are
+    /// saved, the bytes.
     pub(super) fn params(&self) -> Vec<ParamState> {
         let vectors = self.vectors().count();
         let of = |((name, shape), storage): (&(String, Shape), &Storage)| ParamState {
@@ -29,7 +30,7 @@ impl History {
         self.params.iter().zip(&*self.direction).map(of).collect()
     }
 
-    /// The vectors with the names of their states.
+    /// Returns the vectors with the names of their states.
     pub(super) fn vectors(&self) -> impl Iterator<Item = (String, &[Storage])> {
         let own =
             [("direction".to_owned(), &self.direction[..]), ("gradient".to_owned(), &self.gradient[..])];
@@ -46,7 +47,7 @@ impl History {
         manifest: &mut OptimizerManifest,
     ) -> Result<()> {
         for (name, shape) in &self.params {
-            let param = ParamManifest::new(shape.extents(), 0, self.compute);
+            let param = ParamManifest::new(shape.dims(), 0, self.compute);
             manifest.params.insert(name.clone(), param);
             checkpoint.insert_steps(name, self.iterations);
         }
@@ -66,7 +67,7 @@ impl History {
         Ok(())
     }
 
-    /// The history that a checkpoint holds; none before the first step.
+    /// Returns the history that a checkpoint holds; none before the first step.
     pub(super) fn load(
         backend: &dyn Backend,
         checkpoint: &Checkpoint,

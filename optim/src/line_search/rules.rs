@@ -74,7 +74,7 @@ rule! {
     per_tensor(scale, limit)
     element(a: Scratch) -> () sum(total, above) {
         total = a.abs();
-        above = L::select((scale * a.abs()).le(limit), L::lit(0.0), L::lit(1.0));
+        above = L::select((scale * a.abs()).le(limit), L::splat(0.0), L::splat(1.0));
     }
 }
 
@@ -105,7 +105,7 @@ impl VectorRules {
         }
     }
 
-    /// All of them.
+    /// Returns all of them.
     pub fn all(self) -> [&'static Kernel; 7] {
         let VectorRules { scale, add, take_grad, take_param, put_param, dot, size } = self;
         [scale, add, take_grad, take_param, put_param, dot, size]

@@ -3,7 +3,7 @@
 use super::rules::{Lbfgs, VectorRules};
 use crate::{Binding, GradRef, ParamRef, Result};
 use fallline_core::backend::{Pass, TensorPass, View};
-use fallline_core::sums::fold;
+use fallline_core::reduction::tree_reduce;
 use fallline_core::{Backend, Compute, Kernel, Storage};
 use std::sync::Arc;
 
@@ -51,12 +51,12 @@ impl VectorSpace<'_> {
         Ok(self.run(self.kernels.dot, 1.0, &[], views)?[0])
     }
 
-    /// The sum of absolute values.
+    /// Returns the sum of absolute values.
     pub(super) fn total(&self, a: &[Storage]) -> Result<f64> {
         Ok(self.size(a, 1.0, 0.0)?[0])
     }
 
-    /// Whether every `scale · |element|` is at most `limit`.
+    /// Returns whether every `scale · |element|` is at most `limit`.
     pub(super) fn is_within(&self, a: &[Storage], scale: f64, limit: f64) -> Result<bool> {
         Ok(self.size(a, scale, limit)?[1] == 0.0)
     }
@@ -65,13 +65,13 @@ impl VectorSpace<'_> {
         self.run(self.kernels.size, 1.0, &[scale, limit], a.iter().map(|a| [Some(View::read(a)), None]))
     }
 
-    /// The gradients, `sign` times. A parameter without one has zeros.
+    /// Returns the gradients, `sign` times. A parameter without one has zeros.
     pub(super) fn gradients(&self, bindings: &[Binding<'_>], sign: f64) -> Result<Vector> {
         let mut to = self.zeros()?;
         for (binding, to) in bindings.iter().zip(&mut to) {
             match (&binding.grad, binding.grad.view()) {
                 (GradRef::None, _) | (_, None) => {}
-                (GradRef::Host(slice, _), _) if !self.backend.reaches_host() => {
+                (GradRef::Host(slice, _), _) if !self.backend.is_host_accessible() => {
                     let mut copy = self.backend.allocate(&[(slice.format(), slice.len())])?.remove(0);
                     self.backend.write(&mut copy, *slice)?;
                     let views = [Some(View::write(to)), Some(View::read(&copy))];
@@ -86,12 +86,12 @@ impl VectorSpace<'_> {
         Ok(to)
     }
 
-    /// Where the parameters are.
+    /// Returns where the parameters are.
     pub(super) fn position(&self, bindings: &mut [Binding<'_>]) -> Result<Vector> {
         let mut to = self.zeros()?;
         for (binding, to) in bindings.iter_mut().zip(&mut to) {
             match &mut binding.param {
-                ParamRef::Host(slice, _) if !self.backend.reaches_host() => {
+                ParamRef::Host(slice, _) if !self.backend.is_host_accessible() => {
                     self.backend.write(to, slice.as_ref())?;
                 }
                 param => {
@@ -107,7 +107,7 @@ impl VectorSpace<'_> {
     pub(super) fn move_to(&self, bindings: &mut [Binding<'_>], position: &[Storage]) -> Result<()> {
         for (binding, from) in bindings.iter_mut().zip(position) {
             match &mut binding.param {
-                ParamRef::Host(slice, _) if !self.backend.reaches_host() => {
+                ParamRef::Host(slice, _) if !self.backend.is_host_accessible() => {
                     self.backend.read(from, slice.reborrow())?;
                 }
                 param => {
@@ -138,15 +138,15 @@ impl VectorSpace<'_> {
                 let [one, other] = views.next()?;
                 let elements = one.as_ref().map_or(0, View::len);
                 (places[0], places[1]) = (one, other);
-                Some(TensorPass { elements, row: 0 })
+                Some(TensorPass { elements, constant_set: 0 })
             },
-            rows: &row,
+            constants: &row,
             tensor_scalars: &scalars.repeat(count),
             plan: &mut self.backend.plan(),
             sums: &mut sums,
-            beside: &[],
+            fused: &[],
             checked: false,
         })?;
-        Ok((0..width).map(|sum| fold(sums.iter().skip(sum).step_by(width).copied())).collect())
+        Ok((0..width).map(|sum| tree_reduce(sums.iter().skip(sum).step_by(width).copied())).collect())
     }
 }

@@ -97,7 +97,8 @@ pub(super) fn strong_wolfe<G: Clone>(
     Ok((if low == 0 { first } else { second }, evaluations))
 }
 
-/// The minimum of the cubic with the losses and slopes of two points, within bounds; their middle where there is none.
+/// Returns the minimum of the cubic with the losses and slopes of two points, within bounds; their middle where there
+/// is none.
 fn cubic_minimum<G>(one: &Point<G>, other: &Point<G>, (least, largest): (f64, f64)) -> f64 {
     let (left, right) = if one.t <= other.t { (one, other) } else { (other, one) };
     // Symmetric in the points, but computed in the order given, as torch rounds it.

@@ -33,7 +33,7 @@ struct Passes {
 /// Passes, or why there are none.
 type Found = Result<Passes, &'static str>;
 
-/// The program with its last pass made cautious.
+/// Returns the program with its last pass made cautious.
 pub(super) fn modify(program: Program, algorithm: &(dyn AnyAlgorithm + '_)) -> Result<Program, String> {
     let refused = |why: &str| Err(format!("it has no update that cautious could mask: {why}"));
     let replicas = &algorithm.spec().replicas;
@@ -92,7 +92,7 @@ fn derive(
         (None, Some(_)) => reader.push(Node::Operand(scratch + 1)),
         (None, None) => {
             let (operand, scale) = (reader.push(Node::Operand(scratch + 1)), reader.push(Node::GradScale));
-            reader.push(Node::Binary(Binary::Times, operand, scale))
+            reader.push(Node::Binary(Binary::Mul, operand, scale))
         }
     };
     reader.gradient = Some(gradient);
@@ -175,7 +175,7 @@ fn derive(
     Ok(Passes { last: [first, second], keeps })
 }
 
-/// The operand of a role.
+/// Returns the operand of a role.
 fn number(graph: &Graph, role: Role) -> Option<u32> {
     graph.operands().iter().position(|operand| operand.role == role).map(|place| place as u32)
 }
@@ -243,17 +243,17 @@ impl Reader {
 
     fn negate(&mut self, place: u32) -> u32 {
         match self.node(place) {
-            Node::Unary(Unary::Negate, inner) => inner,
-            _ => self.push(Node::Unary(Unary::Negate, place)),
+            Node::Unary(Unary::Neg, inner) => inner,
+            _ => self.push(Node::Unary(Unary::Neg, place)),
         }
     }
 
-    /// Whether an operation leads to one of a kind.
+    /// Returns whether an operation leads to one of a kind.
     fn reaches(&self, root: u32, kind: &dyn Fn(u32, Node) -> bool) -> bool {
         self.reaches_beside(root, None, kind)
     }
 
-    /// The same on other ways than through an operation.
+    /// Returns the same on other ways than through an operation.
     fn reaches_beside(&self, root: u32, beside: Option<u32>, kind: &dyn Fn(u32, Node) -> bool) -> bool {
         let mut seen = vec![false; self.derivation.nodes().len()];
         let mut left = vec![root];
@@ -297,16 +297,16 @@ impl Reader {
         leaves.param && !leaves.others
     }
 
-    /// Whether this is the gradient, scaled and no more.
+    /// Returns whether this is the gradient, scaled and no more.
     fn is_plain(&self, place: u32) -> bool {
-        let Node::Binary(Binary::Times, a, b) = self.node(place) else { return false };
+        let Node::Binary(Binary::Mul, a, b) = self.node(place) else { return false };
         self.grad.is_some_and(|grad| self.node(a) == Node::Operand(grad)) && self.node(b) == Node::GradScale
     }
 
-    /// Whether this is the gradient, perhaps with a decay added.
+    /// Returns whether this is the gradient, perhaps with a decay added.
     fn is_gradient(&self, place: u32) -> bool {
         match self.node(place) {
-            Node::Binary(Binary::Plus, a, b) => {
+            Node::Binary(Binary::Add, a, b) => {
                 (self.is_gradient(a) && self.is_of_param(b)) || (self.is_of_param(a) && self.is_gradient(b))
             }
             Node::Select(flag, yes, no) => {
@@ -317,7 +317,7 @@ impl Reader {
         }
     }
 
-    /// The gradient that enters the moments: with the decay that is added to it, if one is.
+    /// Returns the gradient that enters the moments: with the decay that is added to it, if one is.
     fn gradient(&self, graph: &Graph) -> Result<u32, &'static str> {
         let live = graph.live();
         let places = || (0..graph.nodes().len() as u32).filter(|&place| live[place as usize]);
@@ -363,7 +363,7 @@ impl Reader {
         }
     }
 
-    /// What a value is the sum of: what only the parameter and scalars decide, and the rest.
+    /// Returns what a value is the sum of: what only the parameter and scalars decide, and the rest.
     fn parts(&mut self, place: u32) -> (Option<u32>, Option<u32>) {
         let leaves = self.leaves(place);
         if !leaves.param {
@@ -373,21 +373,21 @@ impl Reader {
             return (Some(place), None);
         }
         match self.node(place) {
-            Node::Binary(does @ (Binary::Plus | Binary::Minus), a, b) => {
+            Node::Binary(does @ (Binary::Add | Binary::Sub), a, b) => {
                 let (one, other) = (self.parts(a), self.parts(b));
                 (self.both(does, one.0, other.0), self.both(does, one.1, other.1))
             }
-            Node::Binary(Binary::Times, a, b) if self.is_uniform(a) => {
+            Node::Binary(Binary::Mul, a, b) if self.is_uniform(a) => {
                 let of = self.parts(b);
-                let mut times = |part: Option<u32>| Some(self.push(Node::Binary(Binary::Times, a, part?)));
+                let mut times = |part: Option<u32>| Some(self.push(Node::Binary(Binary::Mul, a, part?)));
                 (times(of.0), times(of.1))
             }
-            Node::Binary(does @ (Binary::Times | Binary::Over), a, b) if self.is_uniform(b) => {
+            Node::Binary(does @ (Binary::Mul | Binary::Div), a, b) if self.is_uniform(b) => {
                 let of = self.parts(a);
                 let mut by = |part: Option<u32>| Some(self.push(Node::Binary(does, part?, b)));
                 (by(of.0), by(of.1))
             }
-            Node::Unary(Unary::Negate, a) => {
+            Node::Unary(Unary::Neg, a) => {
                 let of = self.parts(a);
                 (of.0.map(|part| self.negate(part)), of.1.map(|part| self.negate(part)))
             }
@@ -407,7 +407,7 @@ impl Reader {
         match (one, other) {
             (Some(one), Some(other)) => Some(self.push(Node::Binary(does, one, other))),
             (Some(one), None) => Some(one),
-            (None, Some(other)) if does == Binary::Minus => Some(self.negate(other)),
+            (None, Some(other)) if does == Binary::Sub => Some(self.negate(other)),
             (None, other) => other,
         }
     }

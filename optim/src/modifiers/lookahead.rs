@@ -31,7 +31,7 @@ rule! {
     }
     element() -> (p: Param, slow: State) {
         let way = slow - p;
-        p = L::when(near, p + back * way, slow - way * alpha);
+        p = L::select_if(near, p + back * way, slow - way * alpha);
         slow = p;
     }
 }

@@ -25,7 +25,7 @@ impl Modifiers {
     /// None.
     pub const NONE: Modifiers = Modifiers { sharded: false, cautious: false, lookahead: None };
 
-    /// What is unusual about a state that a modifier adds.
+    /// Returns what is unusual about a state that a modifier adds.
     pub(crate) fn state(&self, name: &str) -> Option<StateSpec> {
         let slow = self.lookahead.is_some() && name == SLOW;
         let (start, extent) = (Start::Param, Extent::Param);
@@ -38,7 +38,7 @@ impl Modifiers {
         })
     }
 
-    /// What becomes of row-sparse gradients.
+    /// Returns what becomes of row-sparse gradients.
     pub(crate) fn sparse(&self, own: Sparse) -> Sparse {
         match own {
             Sparse::Rows if self.cautious => Sparse::RefusedFor(

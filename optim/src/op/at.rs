@@ -3,7 +3,7 @@
 use super::memory::{Memory, Named, Workspace};
 use super::reading::{GradScale, Reading, Sums};
 use super::runner::Runner;
-use crate::params::error_feedback::Errors;
+use crate::params::residuals::Residuals;
 use fallline_core::backend::View;
 use fallline_core::ranks::Communicator;
 use fallline_core::{Backend, Compute, Format, Result, Shape, Storage};
@@ -14,7 +14,7 @@ pub struct Peers<'a> {
     /// The ranks that step together, where there are several.
     pub ranks: Option<&'a dyn Communicator>,
     /// What compressing for other ranks has left out so far of the parameter.
-    pub errors: &'a mut Option<Box<Errors>>,
+    pub residuals: &'a mut Option<Box<Residuals>>,
     /// What its momentum is multiplied by, where it has a [mask](crate::mask).
     pub mask: Option<&'a Storage>,
 }
@@ -24,7 +24,7 @@ pub struct Peers<'a> {
 pub struct OpAt<'a> {
     /// Where it runs passes and products.
     pub on: Runner<'a>,
-    /// The parameter's extents.
+    /// The parameter's shape.
     pub shape: &'a Shape,
     /// The parameter, as exactly as it is kept.
     pub param: Option<View<'a>>,
@@ -53,7 +53,7 @@ pub struct OpAt<'a> {
 /// One tensor's part in a [`CollectiveAt`].
 #[derive(Debug)]
 pub struct Member<'a> {
-    /// The parameter's extents.
+    /// The parameter's shape.
     pub shape: &'a Shape,
     /// As [`OpAt::memory`].
     pub memory: Memory<'a>,
@@ -75,7 +75,7 @@ pub struct CollectiveAt<'a> {
     /// The ranks that step together, where there are several.
     pub ranks: Option<&'a dyn Communicator>,
     /// What compressing all of them in one piece has left out so far.
-    pub errors: &'a mut Option<Box<Errors>>,
+    pub residuals: &'a mut Option<Box<Residuals>>,
     /// The tensors.
     pub tensors: Vec<Member<'a>>,
     /// Memory for the time of the operation.
@@ -91,27 +91,28 @@ impl<'a> OpAt<'a> {
         self.take_as(self.on.compute.format(), elements)
     }
 
-    /// What [`Runner::run_reading`] reads.
+    /// Returns what [`Runner::run_reading`] reads.
     pub fn reading(&self) -> Reading<'a> {
         Reading { sums: self.sums, scale: self.grad_scale, shape: self.shape }
     }
 
-    /// The same, stored in another way than it is computed.
+    /// Returns the same, stored in another way than it is computed.
     ///
     /// # Errors
     /// When there is no memory.
     pub fn take_as(&mut self, format: Format, elements: usize) -> Result<Storage> {
-        self.workspace.take(self.on.backend, format, elements)
+        self.workspace.acquire(self.on.backend, format, elements)
     }
 
-    /// The first of every so many elements of the parameter and of its gradient, as computed, in two scratches.
+    /// Takes the first of every so many elements of the parameter and of its gradient, in the compute type, in two
+    /// scratches.
     ///
     /// # Errors
-    /// As [`Indexing::sum_rows`](fallline_core::backend::Indexing::sum_rows).
+    /// As [`Indexing::gather_sum`](fallline_core::backend::Indexing::gather_sum).
     pub fn take_slices(&mut self, every: usize, [param, grad]: [&str; 2]) -> Result<()> {
         for (from, to) in [(&self.param, param), (&self.grad, grad)] {
             let Some(from) = from else { continue };
-            self.workspace.slices.take(self.on.backend, from.again(), every, self.scratch.get_mut(to)?)?;
+            self.workspace.slices.take(self.on.backend, from.reborrow(), every, self.scratch.get_mut(to)?)?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
-//! The largest element of a scratch, found with passes of a rule, so that every device finds it without a line of its own.
+//! The largest element of a scratch, found with passes of a rule, so that no device needs a separate kernel.
 
 use super::OpAt;
-use crate::builtins::{Builtins, WAYS};
+use crate::builtins::{Builtins, FAN_IN};
 use fallline_core::backend::View;
 use fallline_core::{Link, Result, Storage};
 
@@ -15,21 +15,21 @@ impl OpAt<'_> {
     pub fn remember_largest<K: Link>(&mut self, x: &mut Storage, place: usize) -> Result<()> {
         let rules = Builtins::of::<K>();
         let mut left = x.len();
-        let mut other = self.take(left.div_ceil(WAYS))?;
+        let mut other = self.take(left.div_ceil(FAN_IN))?;
         let mut sides = [&mut *x, &mut other];
         while left > 1 {
-            let next = left.div_ceil(WAYS);
+            let next = left.div_ceil(FAN_IN);
             // The last parts overlap where the length is no multiple: comparing a number twice changes nothing.
             let start = |part: usize| (part * next).min(left - next);
             let [from, to] = sides;
-            let parts = (0..WAYS).map(|part| Some(View::read(from).part(start(part), next)));
-            let mut views: Vec<_> = [Some(View::write(to).part(0, next))].into_iter().chain(parts).collect();
+            let parts = (0..FAN_IN).map(|part| Some(View::read(from).slice(start(part), next)));
+            let mut views: Vec<_> = [Some(View::write(to).slice(0, next))].into_iter().chain(parts).collect();
             self.on.run(rules.largest(), &(), &[], &mut views)?;
             drop(views);
             sides = [to, from];
             left = next;
         }
-        let found = View::read(sides[0]).part(0, 1);
+        let found = View::read(sides[0]).slice(0, 1);
         match self.memory.on_device(place) {
             Some(to) => _ = self.on.run(rules.param_copy(), &(), &[], &mut [Some(to), Some(found)])?,
             None => {
@@ -38,7 +38,7 @@ impl OpAt<'_> {
                 self.memory.set(place, found[0])?;
             }
         }
-        self.workspace.give([other]);
+        self.workspace.release([other]);
         Ok(())
     }
 }

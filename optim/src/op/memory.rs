@@ -1,7 +1,7 @@
 //! Storages by name, memory that operations borrow, and what is remembered for a parameter.
 
 use super::slices::Slices;
-use crate::engine::remembered::Remembered;
+use crate::engine::scalar_state::ScalarState;
 use core::fmt;
 use fallline_core::backend::View;
 use fallline_core::{Backend, Error, Format, Result, Storage};
@@ -11,7 +11,7 @@ use fallline_core::{Backend, Error, Format, Result, Storage};
 pub struct Named<'a>(pub(crate) &'a mut [(&'static str, Storage)]);
 
 impl Named<'_> {
-    /// The storage of a name.
+    /// Returns the storage of a name.
     ///
     /// # Errors
     /// When the program has none of this name.
@@ -23,7 +23,7 @@ impl Named<'_> {
             .ok_or_else(|| missing(name))
     }
 
-    /// The same, to write.
+    /// Returns the same, to write.
     ///
     /// # Errors
     /// As [`get`](Named::get).
@@ -52,22 +52,24 @@ fn missing(name: &str) -> Error {
 /// What is remembered for a parameter, in the order of [`Algorithm::MEMORY`](crate::Algorithm::MEMORY): on the host, or, of
 /// what a rule's formulas name `memory(…)`, on a device that computes them.
 pub struct Memory<'a> {
-    pub(crate) numbers: Option<&'a mut Remembered>,
+    pub(crate) numbers: Option<&'a mut ScalarState>,
     pub(crate) backend: &'a dyn Backend,
 }
 
 impl Memory<'_> {
-    /// What the host knows: the latest numbers, but for those on the device.
+    /// Returns what the host knows: the latest numbers, but for those on the device.
     pub fn on_host(&self) -> &[f64] {
-        self.numbers.as_deref().map_or(&[], Remembered::on_host)
+        self.numbers.as_deref().map_or(&[], ScalarState::on_host)
     }
 
-    /// The number at a place. Where it is on the device this waits for it.
+    /// Returns the number at a place. Where it is on the device this waits for it.
     ///
     /// # Errors
     /// When nothing is remembered at this place, or the device fails.
     pub fn get(&mut self, place: usize) -> Result<f64> {
-        if let Some(numbers) = self.numbers.as_deref_mut().filter(|numbers| numbers.is_elsewhere(place)) {
+        if let Some(numbers) =
+            self.numbers.as_deref_mut().filter(|numbers| numbers.is_owned_by_other_rank(place))
+        {
             numbers.fetch(self.backend)?;
         }
         self.on_host().get(place).copied().ok_or_else(|| forgotten(place))
@@ -83,11 +85,11 @@ impl Memory<'_> {
         numbers.ok_or_else(|| forgotten(place))?.set(self.backend, place, value)
     }
 
-    /// Where on the device a number is to be put, if it is there.
+    /// Returns where on the device a number is to be put, if it is there.
     pub(super) fn on_device(&mut self, place: usize) -> Option<View<'_>> {
-        let numbers = self.numbers.as_deref_mut().filter(|numbers| numbers.is_elsewhere(place))?;
+        let numbers = self.numbers.as_deref_mut().filter(|numbers| numbers.is_owned_by_other_rank(place))?;
         numbers.changing();
-        Some(View::write(numbers.device().0?).part(place, 1))
+        Some(View::write(numbers.device().0?).slice(place, 1))
     }
 }
 
@@ -113,7 +115,7 @@ impl Workspace {
     ///
     /// # Errors
     /// When there is no memory.
-    pub fn take(&mut self, backend: &dyn Backend, format: Format, elements: usize) -> Result<Storage> {
+    pub fn acquire(&mut self, backend: &dyn Backend, format: Format, elements: usize) -> Result<Storage> {
         let fits = |storage: &Storage| storage.len() == elements && storage.format() == format;
         // Always the same one, so that a step finds its memory where the one before had it.
         let fitting = (0..self.free.len()).filter(|&place| fits(&self.free[place]));
@@ -124,7 +126,7 @@ impl Workspace {
     }
 
     /// Gives memory back for the next who takes some.
-    pub fn give(&mut self, storages: impl IntoIterator<Item = Storage>) {
+    pub fn release(&mut self, storages: impl IntoIterator<Item = Storage>) {
         self.free.extend(storages);
     }
 }

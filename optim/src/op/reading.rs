@@ -16,7 +16,7 @@ pub struct GradScale<'a> {
 }
 
 impl GradScale<'_> {
-    /// The number. Where gradients are clipped on a device this waits for it.
+    /// Returns the number. Where gradients are clipped on a device this waits for it.
     ///
     /// # Errors
     /// When the device fails.
@@ -24,12 +24,12 @@ impl GradScale<'_> {
         Ok(self.known * self.factor()?)
     }
 
-    /// What of it the host knows: all of it, but for a factor on the device.
+    /// Returns what of it the host knows: all of it, but for a factor on the device.
     pub fn known(&self) -> f64 {
         self.known
     }
 
-    /// What of it is on the device, fetched; 1 where nothing is.
+    /// Returns what of it is on the device, fetched; 1 where nothing is.
     pub(super) fn factor(&self) -> Result<f64> {
         let Some((storage, place)) = self.factor else { return Ok(1.0) };
         let mut values = vec![0.0; storage.len()];
@@ -75,7 +75,7 @@ impl fmt::Debug for Sums<'_> {
 }
 
 impl Sums<'_> {
-    /// Which of the sums has a name.
+    /// Returns which of the sums has a name.
     pub(super) fn place(&self, name: &str) -> Result<usize> {
         let place = self.names.iter().position(|known| *known == name);
         place.ok_or_else(|| Error::Unavailable(format!("the pass before returns no sum {name:?}")))

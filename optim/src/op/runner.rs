@@ -6,7 +6,7 @@ use core::any::Any;
 use core::cell::{Cell, RefCell};
 use core::fmt;
 use fallline_core::backend::{
-    Computed, MatMul, Matrix, Pass, Placed, Plan, Queued, SharedNumbers, TensorPass, View, Views,
+    Computed, Gemm, Matrix, Pass, Placed, Plan, Queued, SharedNumbers, TensorPass, View, Views,
 };
 use fallline_core::between::Numbers;
 use fallline_core::{Backend, Compute, Error, Kernel, Result, Storage, TensorAt};
@@ -23,7 +23,7 @@ pub struct Runner<'a> {
     pub(crate) plans: &'a Plans,
 }
 
-/// What the backend remembers for the passes of operations, in the order in which a step runs them: the next step runs
+/// What the backend keeps for the passes of operations, in the order in which a step runs them: the next step runs
 /// mostly the same.
 #[derive(Default)]
 pub(crate) struct Plans {
@@ -58,7 +58,7 @@ impl Runner<'_> {
     /// `c = alpha a b + beta c`, where c starts at element `c_start` of its storage.
     ///
     /// # Errors
-    /// As [`LinearAlgebra::matmul`](fallline_core::backend::LinearAlgebra::matmul).
+    /// As [`LinearAlgebra::gemm`](fallline_core::backend::LinearAlgebra::gemm).
     pub fn multiply(
         &self,
         alpha: f64,
@@ -67,7 +67,7 @@ impl Runner<'_> {
         c: &mut Storage,
         c_start: usize,
     ) -> Result<()> {
-        self.backend.linalg().matmul(MatMul { alpha, beta, c_start, ..MatMul::new(a, b, c) })
+        self.backend.linalg().gemm(Gemm { alpha, beta, c_start, ..Gemm::new(a, b, c) })
     }
 
     /// Runs a rule over `views`, one for each operand of its, with the tensor's own scalars. Returns its sums.
@@ -87,14 +87,15 @@ impl Runner<'_> {
             for (place, view) in places.iter_mut().zip(left.take()?) {
                 *place = view.take();
             }
-            Some(TensorPass { elements, row: 0 })
+            Some(TensorPass { elements, constant_set: 0 })
         })
     }
 
-    /// As [`run`](Runner::run), of a rule whose scalars follow from sums of the program's pass before the operation, from
-    /// the gradient's scale ([`OpAt::grad_scale`](super::OpAt::grad_scale), which it names `shared(factor)` and multiplies by what
-    /// [`GradScale::known`](super::GradScale::known) gives), from `hyper` and the parameter's extents: on a device that computes numbers nothing
-    /// waits for them.
+    /// Runs as [`run`](Runner::run), a rule whose scalars follow from sums of the program's pass before the
+    /// operation, from `hyper`, the parameter's shape and the gradient's scale. The rule names that scale
+    /// ([`OpAt::grad_scale`](super::OpAt::grad_scale)) `shared(factor)`, and multiplies it by what
+    /// [`GradScale::known`](super::GradScale::known) returns. On a device that computes numbers nothing waits for
+    /// them.
     ///
     /// # Errors
     /// When that pass returns no sum that the rule reads; as [`Backend::run`].
@@ -117,7 +118,7 @@ impl Runner<'_> {
             for (place, view) in places.iter_mut().zip(left.take()?) {
                 *place = view.take();
             }
-            Some(TensorPass { elements, row: 0 })
+            Some(TensorPass { elements, constant_set: 0 })
         };
         if declared.shared.len() > 1 {
             return Err(Error::Unavailable(format!(
@@ -170,14 +171,14 @@ impl Runner<'_> {
         size: usize,
     ) -> Result<()> {
         let own = own.repeat(size);
-        // Every element is a tensor of its own, a row and one more apart.
+        // Every element is a separate tensor, a row and one more apart.
         let (mut rest, mut skipped) = (Some(View::write(matrix)), 0);
         let mut left = size;
         self.pass(kernel, hyper, &own, &mut |places| {
             left = left.checked_sub(1)?;
-            let (element, others) = rest.take()?.split(skipped).1.split(1);
+            let (element, others) = rest.take()?.split_at(skipped).1.split_at(1);
             (places[0], rest, skipped) = (Some(element), Some(others), size);
-            Some(TensorPass { elements: 1, row: 0 })
+            Some(TensorPass { elements: 1, constant_set: 0 })
         })?;
         Ok(())
     }
@@ -195,7 +196,7 @@ impl Runner<'_> {
         Ok(sums)
     }
 
-    /// The same, perhaps with numbers that the device computes.
+    /// Returns the same, perhaps with numbers that the device computes.
     fn pass_with<'v>(
         &self,
         kernel: &'static Kernel,
@@ -211,11 +212,11 @@ impl Runner<'_> {
                 kernel,
                 compute: self.compute,
                 tensors,
-                rows: &row,
+                constants: &row,
                 tensor_scalars: own,
                 plan,
                 sums,
-                beside: &[],
+                fused: &[],
                 checked: false,
             };
             match queued {

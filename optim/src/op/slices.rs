@@ -1,6 +1,6 @@
 //! Slices: the first of every so many elements.
 
-use fallline_core::backend::{RowSums, View};
+use fallline_core::backend::{GatherSum, View};
 use fallline_core::{Backend, Result, Storage};
 
 /// Where the elements of slices are, kept between steps: a table for each distance, as long as the longest slice needs.
@@ -27,7 +27,7 @@ impl Slices {
     ) -> Result<()> {
         let count = from.len().div_ceil(every);
         let Table { places, ends, .. } = self.table(every, count);
-        backend.indexing().sum_rows(RowSums {
+        backend.indexing().gather_sum(GatherSum {
             from,
             width: 1,
             order: &places[..count],

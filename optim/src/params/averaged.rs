@@ -10,19 +10,20 @@ pub(crate) struct AveragedParam {
     pub(crate) storage: Storage,
     /// Whether there is anything in it yet.
     pub(crate) begun: bool,
-    /// Whether the pass that wrote the parameter in this step has taken it in.
+    /// Whether the pass that wrote the parameter in this step has updated it.
     pub(crate) taken: bool,
     /// A copy of the parameter on a device that does not reach it.
     pub(crate) staging: Option<Storage>,
 }
 
 impl AveragedParam {
-    /// An average with nothing in it, or with what a checkpoint has.
+    /// Creates an average with nothing in it, or with what a checkpoint has.
     pub(crate) fn new(storage: Storage, begun: bool) -> AveragedParam {
         AveragedParam { storage, begun, taken: false, staging: None }
     }
 
-    /// The average, for a pass to take in what it writes to the parameter; none where there is nothing to add to yet.
+    /// Returns the average, for a pass to update with what it writes to the parameter; none where there is nothing to
+    /// add to yet.
     pub(crate) fn mark_fused(&mut self) -> Option<View<'_>> {
         self.taken = self.begun;
         self.begun.then(|| View::write(&mut self.storage))
@@ -33,7 +34,7 @@ impl AveragedParam {
         self.taken = false;
     }
 
-    /// The average, in row-major order; `None` where there is none yet.
+    /// Returns the average, in row-major order; `None` where there is none yet.
     ///
     /// # Errors
     /// When the device cannot be read.

@@ -1,47 +1,47 @@
-//! How parameters are stored that have 16 bits.
+//! The precision of 16-bit parameters: round-to-nearest, stochastic rounding, master weights.
 
 use fallline_core::Format;
 
-/// How a step stores parameters of 16 bits, where the rounding to the nearest loses what is smaller than half a unit of
-/// their last place.
+/// How a step stores 16-bit parameters. Round-to-nearest loses updates below half an ULP; stochastic rounding and f32
+/// master weights do not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum ParamFormat {
-    /// To the nearest.
+pub enum ParamPrecision {
+    /// Round-to-nearest-even.
     #[default]
-    Nearest,
+    RoundToNearest,
     /// bfloat16 with stochastic rounding: up or down, the nearer the likelier. Parameters, and states in bfloat16 too.
     ///
-    /// The chance of an element depends on the seed, its parameter's name, its place and the step count, and on
+    /// The random bits of an element depend on the seed, its parameter's name, its index and the step count, and on
     /// nothing else ([`fallline_core::codec::stochastic`]).
-    Stochastic {
-        /// Another seed, other chances.
+    StochasticRounding {
+        /// The seed of the random bits.
         seed: u64,
     },
-    /// In single precision beside them (the state `master`), from which they are rounded to the nearest in the same
-    /// pass. What is written to a parameter between steps is lost.
-    Master,
+    /// Master weights: a copy in single precision (the state `master`), from which they are rounded to nearest in the
+    /// same pass. What is written to a parameter between steps is lost.
+    MasterWeights,
 }
 
-impl ParamFormat {
+impl ParamPrecision {
     /// Whether parameters stored as `format` can be kept so.
     ///
     /// # Errors
     /// The formats that can be.
     pub fn check(self, format: Format) -> Result<(), &'static str> {
         match (self, format) {
-            (ParamFormat::Nearest, _)
-            | (ParamFormat::Stochastic { .. }, Format::Bf16)
-            | (ParamFormat::Master, Format::Bf16 | Format::F16) => Ok(()),
-            (ParamFormat::Stochastic { .. }, _) => Err("bf16"),
-            (ParamFormat::Master, _) => Err("bf16 or f16"),
+            (ParamPrecision::RoundToNearest, _)
+            | (ParamPrecision::StochasticRounding { .. }, Format::Bf16)
+            | (ParamPrecision::MasterWeights, Format::Bf16 | Format::F16) => Ok(()),
+            (ParamPrecision::StochasticRounding { .. }, _) => Err("bf16"),
+            (ParamPrecision::MasterWeights, _) => Err("bf16 or f16"),
         }
     }
 
-    /// The seed of the chances, where there are any.
+    /// Returns the seed of stochastic rounding, if any.
     pub(crate) fn seed(self) -> Option<u64> {
         match self {
-            ParamFormat::Stochastic { seed } => Some(seed),
+            ParamPrecision::StochasticRounding { seed } => Some(seed),
             _ => None,
         }
     }

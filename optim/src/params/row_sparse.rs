@@ -4,14 +4,14 @@ use crate::binding::RowsGrad;
 use crate::{Result, Sparse};
 use core::ops::Range;
 use core::slice;
-use fallline_core::backend::{RowScatter, RowSums, TensorPass, View, Views};
+use fallline_core::backend::{GatherSum, Scatter, TensorPass, View, Views};
 use fallline_core::{Backend, Compute, Format, Shape, Storage};
 
 /// A parameter's row-sparse gradient in the step being taken, with buffers that are kept between steps.
 #[derive(Debug, Default)]
-pub(crate) struct Rows {
+pub(crate) struct RowSparseGrad {
     /// How the algorithm takes it.
-    by_row: bool,
+    row_wise: bool,
     /// Elements of a row.
     width: usize,
     /// The rows that are named, in rising order, each once.
@@ -20,8 +20,8 @@ pub(crate) struct Rows {
     runs: Vec<Range<usize>>,
     /// Whether the rows are named like that, so that their values can be used where they are.
     in_order: bool,
-    /// Otherwise: rows and places of the values by row, and by place where the row is the same; the places alone, and
-    /// where those of each row end.
+    /// Otherwise: rows and places of the values by row, and by place where the row is the same. Then the places
+    /// alone, and where those of each row end.
     pairs: Vec<(u64, u64)>,
     order: Vec<u64>,
     ends: Vec<u64>,
@@ -33,20 +33,20 @@ pub(crate) struct Rows {
     zeros: Option<Storage>,
 }
 
-/// The rows of a slot, if its gradient in this step is row-sparse.
-pub(crate) fn of(slot: &Option<Box<Rows>>, sparse: bool) -> Option<&Rows> {
+/// Returns the rows of a slot, if its gradient in this step is row-sparse.
+pub(crate) fn of(slot: &Option<Box<RowSparseGrad>>, sparse: bool) -> Option<&RowSparseGrad> {
     slot.as_deref().filter(|_| sparse)
 }
 
-impl Rows {
+impl RowSparseGrad {
     /// Takes the gradient's indices, if everything about it fits a parameter of this shape.
     pub(crate) fn check(&mut self, grad: &RowsGrad<'_>, param: &Shape, sparse: Sparse) -> Result<(), String> {
-        let Some((&rows, row)) = param.extents().split_first() else {
+        let Some((&rows, row)) = param.dims().split_first() else {
             return Err("belongs to a parameter of no dimensions, which has no rows".into());
         };
         let count = grad.indices.len();
         let expected = Shape::from(&[&[count], row].concat()[..]);
-        let found = grad.values.extents().filter(|_| grad.values.as_rows().is_none());
+        let found = grad.values.dims().filter(|_| grad.values.as_rows().is_none());
         let found = found.ok_or("has values that are row-sparse themselves")?;
         if !found.fit(&expected) {
             return Err(format!("has values of shape {}, expected {expected}", Shape::from(found)));
@@ -55,13 +55,13 @@ impl Rows {
         if let Some(index) = grad.indices.iter().find(outside) {
             return Err(format!("names row {index}, but there are rows 0 to {}", rows as i64 - 1));
         }
-        self.by_row = sparse.is_by_row();
+        self.row_wise = sparse.is_row_wise();
         self.width = row.iter().product();
-        self.lay_out(grad.indices);
+        self.sort_indices(grad.indices);
         Ok(())
     }
 
-    fn lay_out(&mut self, indices: &[i64]) {
+    fn sort_indices(&mut self, indices: &[i64]) {
         self.index.clear();
         self.runs.clear();
         self.in_order = indices.windows(2).all(|pair| pair[0] < pair[1]);
@@ -91,34 +91,34 @@ impl Rows {
         }
     }
 
-    /// The elements that are given, each row once.
+    /// Returns the elements that are given, each row once.
     pub(crate) fn elements(&self) -> usize {
         self.index.len() * self.width
     }
 
     /// In how many parts a pass takes them; `None` where it takes the whole gradient.
     pub(crate) fn parts(&self) -> Option<usize> {
-        self.by_row.then_some(self.runs.len())
+        self.row_wise.then_some(self.runs.len())
     }
 
-    /// Each row once, the values as they were `given` at hand.
-    pub(crate) fn compact<'v>(&'v self, given: Option<View<'v>>) -> Option<View<'v>> {
+    /// Returns each row once, the values as they were `given` at hand.
+    pub(crate) fn coalesced<'v>(&'v self, given: Option<View<'v>>) -> Option<View<'v>> {
         match &self.sums {
-            Some(sums) if !self.in_order => Some(View::read(sums).part(0, self.elements())),
+            Some(sums) if !self.in_order => Some(View::read(sums).slice(0, self.elements())),
             _ => given,
         }
     }
 
-    /// What a pass reads: each row once, or the whole gradient.
+    /// Returns what a pass reads: each row once, or the whole gradient.
     pub(crate) fn grad<'v>(&'v self, given: Option<View<'v>>) -> Option<View<'v>> {
-        if self.by_row { self.compact(given) } else { self.whole.as_ref().map(View::read) }
+        if self.row_wise { self.coalesced(given) } else { self.whole.as_ref().map(View::read) }
     }
 
     /// Adds up the rows that are named more than once, and lays out the whole gradient where the algorithm takes that.
     ///
     /// # Errors
     /// When the device fails.
-    pub(crate) fn sum_up<'v>(
+    pub(crate) fn coalesce<'v>(
         &mut self,
         backend: &dyn Backend,
         grad: impl Fn() -> Option<View<'v>>,
@@ -128,7 +128,7 @@ impl Rows {
         let Some(given) = grad() else { return Ok(()) };
         let format = compute.format();
         // A rule reads values in any format, but the whole gradient is laid out in the one that is computed in.
-        let convert = !self.by_row && given.format() != format;
+        let convert = !self.row_wise && given.format() != format;
         if convert && self.in_order {
             self.order.clear();
             self.order.extend(0..self.index.len() as u64);
@@ -141,16 +141,16 @@ impl Rows {
             if self.sums.as_ref().is_none_or(|sums| sums.len() < needed || sums.format() != format) {
                 self.sums = backend.allocate(&[(format, needed.next_power_of_two())])?.pop();
             }
-            let Rows { order, ends, sums: Some(to), width, .. } = self else { return Ok(()) };
-            backend.indexing().sum_rows(RowSums { from: given, width: *width, order, ends, to })?;
+            let RowSparseGrad { order, ends, sums: Some(to), width, .. } = self else { return Ok(()) };
+            backend.indexing().gather_sum(GatherSum { from: given, width: *width, order, ends, to })?;
         }
-        if self.by_row {
+        if self.row_wise {
             return Ok(());
         }
         let mut whole = self.cleared(backend, (format, shape.elements()))?;
-        let Some(from) = self.compact(grad()) else { return Ok(()) };
+        let Some(from) = self.coalesced(grad()) else { return Ok(()) };
         let (width, index) = (self.width, &self.index);
-        let laid = backend.indexing().scatter_rows(RowScatter { from, width, index, to: &mut whole });
+        let laid = backend.indexing().scatter(Scatter { from, width, index, to: &mut whole });
         if laid.is_ok() {
             self.whole = Some(whole);
             self.laid.clone_from(&self.index);
@@ -167,15 +167,15 @@ impl Rows {
             self.zeros = backend.allocate(&[(format, needed.next_power_of_two())])?.pop();
         }
         if let Some(zeros) = &self.zeros {
-            let (from, width, index) = (View::read(zeros).part(0, needed), self.width, &self.laid[..]);
-            backend.indexing().scatter_rows(RowScatter { from, width, index, to: &mut whole })?;
+            let (from, width, index) = (View::read(zeros).slice(0, needed), self.width, &self.laid[..]);
+            backend.indexing().scatter(Scatter { from, width, index, to: &mut whole })?;
         }
         Ok(whole)
     }
 }
 
 /// The operands of a parameter whose rows a pass takes part by part.
-pub(crate) struct Parts<'v> {
+pub(crate) struct RowRuns<'v> {
     views: Views<'v>,
     grad: Option<usize>,
     runs: slice::Iter<'v, Range<usize>>,
@@ -185,13 +185,18 @@ pub(crate) struct Parts<'v> {
     row: usize,
 }
 
-impl<'v> Parts<'v> {
+impl<'v> RowRuns<'v> {
     /// `views` are whole but for the gradient, which has the rows alone; `row` is the parameter's row of scalars.
-    pub(crate) fn new(rows: &'v Rows, views: Views<'v>, grad: Option<usize>, row: usize) -> Parts<'v> {
-        Parts { views, grad, runs: rows.runs.iter(), width: rows.width, at: 0, row }
+    pub(crate) fn new(
+        rows: &'v RowSparseGrad,
+        views: Views<'v>,
+        grad: Option<usize>,
+        row: usize,
+    ) -> RowRuns<'v> {
+        RowRuns { views, grad, runs: rows.runs.iter(), width: rows.width, at: 0, row }
     }
 
-    /// The next part.
+    /// Returns the next part.
     pub(crate) fn next(&mut self, views: &mut Views<'v>) -> Option<TensorPass> {
         let run = self.runs.next()?;
         let (skip, elements) = (run.start * self.width - self.at, run.len() * self.width);
@@ -200,7 +205,7 @@ impl<'v> Parts<'v> {
             *view = whole.as_mut().map(|whole| whole.take(skip, elements));
         }
         self.at = run.end * self.width;
-        Some(TensorPass { elements, row: self.row })
+        Some(TensorPass { elements, constant_set: self.row })
     }
 }
 
@@ -208,9 +213,9 @@ impl<'v> Parts<'v> {
 mod tests {
     use super::*;
 
-    fn laid_out(indices: &[i64]) -> Rows {
-        let mut rows = Rows { width: 1, ..Rows::default() };
-        rows.lay_out(indices);
+    fn laid_out(indices: &[i64]) -> RowSparseGrad {
+        let mut rows = RowSparseGrad { width: 1, ..RowSparseGrad::default() };
+        rows.sort_indices(indices);
         rows
     }
 

@@ -1,11 +1,11 @@
 //! What the driver keeps for each parameter, found again by name without hashing in the usual case.
 
 use super::averaged::AveragedParam;
-use super::error_feedback::Errors;
 use super::mask::DeviceMask;
-use super::row_sparse::{self, Rows};
+use super::residuals::Residuals;
+use super::row_sparse::{self, RowSparseGrad};
 use super::staging::StagingBuffers;
-use crate::engine::remembered::Remembered;
+use crate::engine::scalar_state::ScalarState;
 use crate::program::Variant;
 use crate::{Error, ModuleKind, Result};
 use core::ops::Range;
@@ -36,14 +36,14 @@ pub(crate) struct Slot {
     pub(crate) steps: u64,
     /// In the step being taken: which launch group, and which row of scalars.
     pub(crate) launch: Option<u32>,
-    pub(crate) row: u32,
+    pub(crate) constant_set: u32,
     pub(crate) compute: Compute,
     /// As [`Algorithm::variant`](crate::Algorithm::variant).
     pub(crate) variant: Variant,
     /// Whether its gradient in this step is given as rows.
     pub(crate) sparse: bool,
     /// Whether it has 16 bits.
-    pub(crate) narrow: bool,
+    pub(crate) is_half: bool,
     /// The place of the launch group that `states` are laid out for, in the order of its stages; none before the first
     /// gradient.
     pub(crate) layout_for: Option<u32>,
@@ -56,21 +56,21 @@ pub(crate) struct Slot {
     /// Buffers on a device that does not reach the host's.
     pub(crate) staging: Option<Box<StagingBuffers>>,
     /// Of a gradient given as rows.
-    pub(crate) rows: Option<Box<Rows>>,
+    pub(crate) rows: Option<Box<RowSparseGrad>>,
     /// The seed of its random bits, where its group rounds stochastically.
-    pub(crate) seed: Option<u64>,
-    /// What compressing for other ranks has left out so far.
-    pub(crate) errors: Option<Box<Errors>>,
+    pub(crate) rounding_seed: Option<u64>,
+    /// The error-feedback residuals of compression so far.
+    pub(crate) residuals: Option<Box<Residuals>>,
 
     pub(crate) states: Vec<(&'static str, Storage)>,
     /// Memory between the passes of a step.
     pub(crate) scratch: Vec<(&'static str, Storage)>,
-    /// The rank that updates it, where ranks share parameters out.
+    /// The rank that updates it, where parameters are sharded.
     pub(crate) owner: Option<usize>,
 
     pub(crate) name: String,
     /// As [`Algorithm::MEMORY`](crate::Algorithm::MEMORY), if that is not empty.
-    pub(crate) memory: Option<Box<Remembered>>,
+    pub(crate) memory: Option<Box<ScalarState>>,
     /// Which of its elements have a momentum, where not all.
     pub(crate) mask: Option<Box<DeviceMask>>,
     /// How far an incremental step has come with it.
@@ -95,8 +95,8 @@ impl Slot {
             layout_for: None,
             states: Vec::new(),
             master: None,
-            narrow: false,
-            seed: None,
+            is_half: false,
+            rounding_seed: None,
             scratch: Vec::new(),
             memory: None,
             staging: None,
@@ -104,10 +104,10 @@ impl Slot {
             sparse: false,
             owner: None,
             averaged: None,
-            errors: None,
+            residuals: None,
             mask: None,
             launch: None,
-            row: 0,
+            constant_set: 0,
             progress: Progress::default(),
         }
     }
@@ -118,13 +118,13 @@ impl Slot {
         states.chain(self.master.as_deref().map(Storage::bytes)).sum()
     }
 
-    /// What the algorithm remembers for it, as the host knows it.
+    /// Returns what the algorithm remembers for it, as the host knows it.
     pub(crate) fn memory(&self) -> &[f64] {
-        self.memory.as_deref().map_or(&[], Remembered::on_host)
+        self.memory.as_deref().map_or(&[], ScalarState::on_host)
     }
 
-    /// The rows of its gradient, if that is row-sparse in this step.
-    pub(crate) fn sparse_rows(&self) -> Option<&Rows> {
+    /// Returns the rows of its gradient, if that is row-sparse in this step.
+    pub(crate) fn sparse_rows(&self) -> Option<&RowSparseGrad> {
         row_sparse::of(&self.rows, self.sparse)
     }
 
@@ -152,18 +152,18 @@ pub(crate) struct Slots {
     moved: usize,
     places: HashMap<String, usize>,
     /// Those that the step being taken added, until it is known to go through.
-    fresh: Vec<String>,
+    uncommitted: Vec<String>,
 }
 
 impl Slots {
-    /// The slot of parameter `name`, moved to place `i`: called for 0, 1, … of a step's bindings, it brings
-    /// the slots into their order. A parameter not seen before gets a slot from `create`. Trainers mostly
-    /// bind the same parameters in the same order, and then nothing moves.
+    /// Moves the slot of parameter `name` to place `i` and returns it. Called for 0, 1, … of a step's bindings, it
+    /// aligns the slots with them. A parameter not seen before gets a slot from `create`. Training loops mostly bind
+    /// the same parameters in the same order, and then nothing moves.
     ///
     /// # Errors
     /// When the name stood at an earlier place already, or the slot cannot be made.
     #[inline]
-    pub(crate) fn place(
+    pub(crate) fn align(
         &mut self,
         i: usize,
         name: &str,
@@ -187,7 +187,7 @@ impl Slots {
             Some(&place) => place,
             None => {
                 self.push(create()?);
-                self.fresh.push(name.to_owned());
+                self.uncommitted.push(name.to_owned());
                 self.list.len() - 1
             }
         };
@@ -197,11 +197,11 @@ impl Slots {
     }
 
     /// Keeps what was added since the last call of this, or removes it where the step did not go through.
-    pub(crate) fn settle<R>(&mut self, stepped: &Result<R>, skipped: impl Fn(&R) -> bool) {
+    pub(crate) fn commit_or_rollback<R>(&mut self, stepped: &Result<R>, skipped: impl Fn(&R) -> bool) {
         if stepped.as_ref().is_ok_and(|report| !skipped(report)) {
-            self.fresh.clear();
+            self.uncommitted.clear();
         }
-        for name in core::mem::take(&mut self.fresh) {
+        for name in core::mem::take(&mut self.uncommitted) {
             if let Some(place) = self.places.remove(&name) {
                 self.swap(place, self.list.len() - 1);
                 self.list.pop();
@@ -243,7 +243,7 @@ impl Slots {
     }
 
     /// Takes a slot out of `others`, if there is one of this name.
-    pub(crate) fn adopt(&mut self, others: &mut Slots, name: &str) {
+    pub(crate) fn move_from(&mut self, others: &mut Slots, name: &str) {
         if let Some(place) = others.places.remove(name) {
             others.swap(place, others.list.len() - 1);
             others.list.pop().into_iter().for_each(|slot| self.push(slot));
@@ -258,7 +258,7 @@ impl Slots {
         self.places.get(name).map(|&place| &self.list[place])
     }
 
-    /// The place of a parameter in the order of the last step.
+    /// Returns the place of a parameter in the order of the last step.
     pub(crate) fn place_of(&self, name: &str) -> Option<usize> {
         self.places.get(name).copied()
     }
@@ -275,12 +275,12 @@ impl Slots {
         self.list.iter()
     }
 
-    /// The slots at these places, to read.
+    /// Returns the slots at these places, to read.
     pub(crate) fn range_of(&self, range: Range<usize>) -> &[Slot] {
         &self.list[range]
     }
 
-    /// The slots at these places.
+    /// Returns the slots at these places.
     pub(crate) fn range(&mut self, range: Range<usize>) -> &mut [Slot] {
         &mut self.list[range]
     }

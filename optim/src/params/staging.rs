@@ -1,6 +1,6 @@
 //! Buffers of the host for a device that cannot reach them: copied there for the step, parameters back after it.
 
-use super::row_sparse::Rows;
+use super::row_sparse::RowSparseGrad;
 use crate::Binding;
 use fallline_core::Storage;
 use fallline_core::backend::View;
@@ -12,11 +12,11 @@ pub(crate) struct StagingBuffers {
     pub(crate) grad: Option<Storage>,
 }
 
-/// The views of a parameter and its gradient where the device reaches them.
+/// Returns the views of a parameter and its gradient where the device reaches them.
 pub(crate) fn views<'v>(
     binding: &'v mut Binding<'_>,
     staging: &'v mut Option<Box<StagingBuffers>>,
-    rows: Option<&'v Rows>,
+    rows: Option<&'v RowSparseGrad>,
 ) -> (Option<View<'v>>, Option<View<'v>>) {
     let (param, grad) = binding.views();
     let (param, grad) = match staging {
@@ -35,7 +35,7 @@ pub(crate) fn views<'v>(
     )
 }
 
-/// The view of a gradient as it was given, where the device reaches it.
+/// Returns the view of a gradient as it was given, where the device reaches it.
 pub(crate) fn given<'v>(
     binding: &'v Binding<'_>,
     staging: &'v Option<Box<StagingBuffers>>,

@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::engine::group::Group;
 use crate::engine::setup::Setup;
 use crate::params::slots::Slot;
-use crate::{Binding, ParamFormat, Result};
+use crate::{Binding, ParamPrecision, Result};
 use fallline_core::ranks::Buffer;
 use fallline_core::{Format, Role};
 
@@ -64,10 +64,10 @@ pub(super) fn check_local_steps(group: &Group, averages: bool) -> Result<(), &'s
         return Ok(());
     }
     let in_blocks =
-        |state: &&str| formats.choose(&**algorithm, state, usize::MAX, Format::F32).block().is_some();
+        |state: &&str| formats.resolve(&**algorithm, state, usize::MAX, Format::F32).block().is_some();
     match params {
         _ if averages => Err("between two exchanges each rank would average a diverged replica"),
-        ParamFormat::Stochastic { .. } => {
+        ParamPrecision::StochasticRounding { .. } => {
             Err("local replicas do not go with stochastic rounding: they would not be restored")
         }
         _ if algorithm.rank_local_states().iter().any(in_blocks) => {

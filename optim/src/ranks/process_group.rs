@@ -1,7 +1,7 @@
 //! Ranks that step together: what they must be equal in, and what they send each other around a step.
 
+use super::exchange::Exchange;
 use super::local_steps::check_local_steps;
-use super::world::World;
 use crate::engine::Engine;
 use crate::engine::group::Group;
 use crate::engine::setup::Setup;
@@ -13,16 +13,16 @@ use std::fmt::{self, Write};
 /// The ranks that an optimizer steps with; on one rank there is nothing to do.
 #[derive(Default)]
 pub(crate) struct ProcessGroup {
-    world: Option<World>,
+    exchange: Option<Exchange>,
     /// Whether parameters have not got what belongs to the states that were loaded.
     pending_restore: bool,
 }
 
 impl ProcessGroup {
-    /// The ranks of an engine that knows of them.
+    /// Returns the ranks of an engine that knows of them.
     pub(crate) fn of(setup: &Setup) -> ProcessGroup {
-        let world = setup.ranks.as_ref().map(|ranks| World::new(ranks.comm.clone(), ranks.sharded));
-        ProcessGroup { world, pending_restore: false }
+        let exchange = setup.ranks.as_ref().map(|ranks| Exchange::new(ranks.comm.clone(), ranks.sharded));
+        ProcessGroup { exchange, pending_restore: false }
     }
 
     /// Checks that all ranks take the same step, in which all optimizers exchange the same. `policies` writes what else a
@@ -37,10 +37,10 @@ impl ProcessGroup {
         policies: impl Fn(&mut String) -> fmt::Result,
         averages: bool,
     ) -> Result<()> {
-        let Some(world) = &mut self.world else { return engine.check_training() };
+        let Some(exchange) = &mut self.exchange else { return engine.check_training() };
         let setup = &engine.setup;
-        let refused = |family, problem: &str| {
-            let algorithm = setup.family(family).name();
+        let refused = |optimizer, problem: &str| {
+            let algorithm = setup.optimizer(optimizer).name();
             Err(Error::Groups { algorithm, problem: problem.into() })
         };
         if self.pending_restore {
@@ -50,39 +50,42 @@ impl ProcessGroup {
                  restore_params gives them back",
             );
         }
-        for family in 0..engine.shared.len() {
-            let algorithm = setup.family(family);
+        for optimizer in 0..engine.shared.len() {
+            let algorithm = setup.optimizer(optimizer);
             if let Err(reason) = algorithm.program_on(Variant::ONLY, true) {
-                return refused(family, &reason);
+                return refused(optimizer, &reason);
             }
-            if algorithm.sharded() != world.sharded() {
+            if algorithm.sharded() != exchange.sharded() {
                 return refused(
-                    family,
+                    optimizer,
                     "either all optimizers of a configuration shard their states, or none",
                 );
             }
-            if engine.family_averages(family) != engine.family_averages(0) {
-                return refused(family, "it and the others do not take averaged gradients in the same steps");
+            if engine.optimizer_averages(optimizer) != engine.optimizer_averages(0) {
+                return refused(
+                    optimizer,
+                    "it and the others do not take averaged gradients in the same steps",
+                );
             }
         }
         for group in &setup.groups {
             if let Err(reason) = check_local_steps(group, averages) {
-                return refused(group.family, reason);
+                return refused(group.optimizer, reason);
             }
         }
         for shared in &mut engine.shared {
             shared.fetch(&*engine.setup.backend)?;
         }
-        world.agree(bindings, &engine.slots, |text| {
+        exchange.check_consistent(bindings, &engine.slots, |text| {
             policies(text)?;
-            write_settings(engine, text)
+            fingerprint(engine, text)
         })?;
         engine.check_training()
     }
 
     /// Assigns an owner to parameters that are new, if they are sharded. Returns whether there were any.
     pub(crate) fn assign_owners(&self, slots: &mut [Slot]) -> bool {
-        self.world.as_ref().is_some_and(|world| world.assign_owners(slots))
+        self.exchange.as_ref().is_some_and(|exchange| exchange.assign_owners(slots))
     }
 
     /// Broadcasts every updated parameter from the rank that owns it, if parameters are sharded.
@@ -94,14 +97,16 @@ impl ProcessGroup {
         engine: &mut Engine,
         bindings: &mut [Binding<'_>],
     ) -> Result<()> {
-        let Some(world) = self.world.as_mut().filter(|world| world.sharded()) else { return Ok(()) };
+        let Some(exchange) = self.exchange.as_mut().filter(|exchange| exchange.sharded()) else {
+            return Ok(());
+        };
         let Engine { setup, slots, .. } = engine;
         let slots = slots.range(0..bindings.len());
         for (slot, binding) in slots.iter_mut().zip(&*bindings) {
-            slot.steps += u64::from(!binding.grad.is_none() && setup.is_elsewhere(slot));
+            slot.steps += u64::from(!binding.grad.is_none() && setup.is_owned_by_other_rank(slot));
         }
         let stepped = slots.iter().zip(bindings).filter(|(_, binding)| !binding.grad.is_none());
-        world.send(stepped.filter_map(|(slot, binding)| Some((slot.owner?, &mut binding.param))))
+        exchange.send(stepped.filter_map(|(slot, binding)| Some((slot.owner?, &mut binding.param))))
     }
 
     /// Broadcasts parameters from the ranks that own them, if they are sharded.
@@ -109,14 +114,17 @@ impl ProcessGroup {
     /// # Errors
     /// When a rank fails.
     pub(crate) fn broadcast_params(&mut self, engine: &Engine, params: &mut [Binding<'_>]) -> Result<()> {
-        let Some(world) = self.world.as_mut().filter(|world| world.sharded()) else { return Ok(()) };
+        let Some(exchange) = self.exchange.as_mut().filter(|exchange| exchange.sharded()) else {
+            return Ok(());
+        };
         let owner = |name: &str| engine.slots.get(name)?.owner;
         let owned = params.iter_mut();
-        world.send(owned.filter_map(|binding| Some((owner(binding.name)?, &mut binding.param))))
+        exchange.send(owned.filter_map(|binding| Some((owner(binding.name)?, &mut binding.param))))
     }
 
-    /// What each rank has found, in their order, where ranks may find different things: the places of two numbers. None
-    /// where there is one rank, or all find the same: in gradients that are averaged, `states` aside that are `sharded`.
+    /// Returns what each rank has found, in their order, where ranks may find different things: the places of two
+    /// numbers. None where there is one rank, or all find the same: in gradients that are averaged, `states` aside
+    /// that are `sharded`.
     ///
     /// # Errors
     /// When a rank fails.
@@ -126,22 +134,22 @@ impl ProcessGroup {
         of_states: bool,
         own: impl FnOnce() -> Option<[u64; 2]>,
     ) -> Result<Option<Vec<[u64; 2]>>> {
-        let differ = |world: &&World| engine.inspects_alone() || (of_states && world.sharded());
-        let Some(world) = self.world.as_ref().filter(differ) else { return Ok(None) };
-        world.findings(own().unwrap_or([0, 0])).map(Some)
+        let differ = |exchange: &&Exchange| engine.gradients_are_local() || (of_states && exchange.sharded());
+        let Some(exchange) = self.exchange.as_ref().filter(differ) else { return Ok(None) };
+        exchange.findings(own().unwrap_or([0, 0])).map(Some)
     }
 
-    /// The whole of a checkpoint of which this rank has a part.
+    /// Returns the whole of a checkpoint of which this rank has a part.
     ///
     /// # Errors
     /// When a rank fails, or parts do not go together.
-    pub(crate) fn consolidate(&self, engine: &Engine, own: Checkpoint) -> Result<Checkpoint> {
+    pub(crate) fn consolidate_state_dict(&self, engine: &Engine, own: Checkpoint) -> Result<Checkpoint> {
         let has_feedback = |group: &Group| group.algorithm.spec().replicas.error_feedback.is_some();
-        match &self.world {
-            Some(world) if world.sharded() => world.consolidate(&own),
-            Some(world) if engine.setup.groups.iter().any(has_feedback) => {
-                let mut whole = world.with_errors(own)?;
-                engine.average_replicas(&mut whole, world.ranks().world());
+        match &self.exchange {
+            Some(exchange) if exchange.sharded() => exchange.consolidate_state_dict(&own),
+            Some(exchange) if engine.setup.groups.iter().any(has_feedback) => {
+                let mut whole = exchange.gather_error_feedback(own)?;
+                engine.average_replicas(&mut whole, exchange.ranks().world_size());
                 Ok(whole)
             }
             _ => Ok(own),
@@ -176,14 +184,15 @@ impl ProcessGroup {
 }
 
 /// Writes everything that a step of the engine depends on apart from its tensors, one setting a line.
-fn write_settings(engine: &Engine, text: &mut String) -> fmt::Result {
+fn fingerprint(engine: &Engine, text: &mut String) -> fmt::Result {
     let Engine { setup, shared, mode, lookahead_steps, .. } = engine;
     writeln!(text, "compute={:?}", setup.compute)?;
     writeln!(text, "{mode} mode")?;
     writeln!(text, "{} groups", setup.groups.len())?;
-    for (number, Group { algorithm, formats, params, mask, family, .. }) in setup.groups.iter().enumerate() {
+    for (number, Group { algorithm, formats, params, mask, optimizer, .. }) in setup.groups.iter().enumerate()
+    {
         let name = algorithm.name();
-        writeln!(text, "group {number}: {name} of optimizer {family} with {formats:?}, {params:?}")?;
+        writeln!(text, "group {number}: {name} of optimizer {optimizer} with {formats:?}, {params:?}")?;
         if let Some(mask) = mask {
             writeln!(text, "group {number}: {name} with exp_avg_mask of {}", mask.text)?;
         }
@@ -193,9 +202,9 @@ fn write_settings(engine: &Engine, text: &mut String) -> fmt::Result {
             }
         }
     }
-    for (family, shared) in shared.iter().enumerate() {
-        for ((name, _), value) in setup.family(family).spec().shared.iter().zip(shared.on_host()) {
-            writeln!(text, "optimizer {family} keeps {name}={value}")?;
+    for (optimizer, shared) in shared.iter().enumerate() {
+        for ((name, _), value) in setup.optimizer(optimizer).spec().shared.iter().zip(shared.on_host()) {
+            writeln!(text, "optimizer {optimizer} keeps {name}={value}")?;
         }
     }
     if engine.lookahead().is_some() {

@@ -99,8 +99,8 @@ impl ZeroRedundancy {
         Ok(ZeroRedundancy { find, kind, inner })
     }
 
-    /// The algorithm of a type, made with those of these hyperparameters that it has: some keep what they were made
-    /// with.
+    /// Returns the algorithm of a type, made with those of these hyperparameters that it has: some keep what they
+    /// were made with.
     fn of_type(
         find: &Find,
         kind: &Value,
@@ -145,7 +145,7 @@ impl ZeroRedundancy {
         Ok((name.clone(), inner))
     }
 
-    /// What is not the wrapper's own of these hyperparameters.
+    /// Returns what is not the wrapper's own of these hyperparameters.
     fn others<'v>(values: &[(&'v str, Value)]) -> Result<Vec<(&'v str, Value)>, HyperError> {
         let mut others = Vec::new();
         for (name, value) in values {
@@ -177,7 +177,7 @@ impl ZeroRedundancy {
         Ok(others)
     }
 
-    /// The error, with the wrapper's own hyperparameters among those that there are.
+    /// Returns the error, with the wrapper's own hyperparameters among those that there are.
     fn with_own(error: HyperError) -> HyperError {
         match error {
             HyperError::Unknown { name, mut known, .. } => {

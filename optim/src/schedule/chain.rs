@@ -43,7 +43,7 @@ struct Saved {
 }
 
 impl Running {
-    /// Whether the current step is in the range.
+    /// Returns whether the current step is in the range.
     fn acts(&self) -> bool {
         let (now, span) = (self.progress.global_step as f64, self.spec.span());
         span.begin <= now && now < span.end
@@ -229,7 +229,7 @@ impl Schedule {
         )
     }
 
-    /// The metrics that entries monitor which count epochs, or those which count iterations.
+    /// Returns the metrics that entries monitor which count epochs, or those which count iterations.
     pub fn monitors(&self, by_epoch: bool) -> impl Iterator<Item = &str> {
         let specs = self.schedulers.iter().map(|running| &running.spec);
         specs.filter(move |spec| spec.by_epoch == by_epoch).filter_map(|spec| match &spec.curve {
@@ -238,7 +238,7 @@ impl Schedule {
         })
     }
 
-    /// The names of the hyperparameters that are scheduled, as the entries come.
+    /// Returns the names of the hyperparameters that are scheduled, as the entries come.
     pub fn targets(&self) -> impl Iterator<Item = &str> {
         self.schedulers.iter().map(|running| running.spec.target.name())
     }
@@ -282,7 +282,7 @@ impl Schedule {
         }
     }
 
-    /// How far it is, for a checkpoint. (The values themselves are the optimizer's hyperparameters.)
+    /// Returns how far it is, for a checkpoint. (The values themselves are the optimizer's hyperparameters.)
     pub fn save(&self) -> Value {
         let each = self.schedulers.iter().map(|running| {
             let saved = Saved {
@@ -330,7 +330,7 @@ impl Schedule {
     }
 }
 
-/// The first difference of two values, with where it is. What only `known` has is new in this version.
+/// Returns the first difference of two values, with where it is. What only `known` has is new in this version.
 fn difference(saved: &Value, known: &Value) -> Option<String> {
     match (saved, known) {
         (Value::Object(saved), Value::Object(known)) => saved.iter().find_map(|(key, saved)| {

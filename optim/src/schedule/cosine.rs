@@ -42,7 +42,7 @@ impl Default for CosineAnnealing {
     }
 }
 
-/// The step of the recursive form from `step - 1` to `step` of half a period of `period` steps.
+/// Returns the step of the recursive form from `step - 1` to `step` of half a period of `period` steps.
 fn down(step: f64, period: f64, value: f64, low: f64) -> f64 {
     (1.0 + cos(PI * step / period)) / (1.0 + cos(PI * (step - 1.0) / period)) * (value - low) + low
 }

@@ -109,7 +109,7 @@ impl ReduceOnPlateau {
 }
 
 impl Formula for ReduceOnPlateau {
-    /// The value after a reduction.
+    /// Returns the value after a reduction.
     fn next(&self, at: &At<'_>) -> f64 {
         let (reduced, least) = (at.value * self.factor, self.min_value.of(at.group));
         let reduced = if least > reduced { least } else { reduced };

@@ -22,7 +22,7 @@ impl From<&str> for Target {
 }
 
 impl Target {
-    /// Its name.
+    /// Returns its name.
     pub fn name(&self) -> &str {
         match self {
             Target::Named(name) => name,
@@ -33,10 +33,10 @@ impl Target {
 
 /// Something with numbers in groups that a schedule can change: an optimizer, or [`Numbers`].
 pub trait Scheduled {
-    /// How many groups there are.
+    /// Returns how many groups there are.
     fn scheduled_groups(&self) -> usize;
 
-    /// The number now.
+    /// Returns the number now.
     ///
     /// # Errors
     /// When there is no such number.

@@ -1,7 +1,7 @@
 //! What every communicator must do: run by all ranks at once, over threads, MPI and NCCL.
 
 use fallline_core::host::{Slice, SliceMut};
-use fallline_core::ranks::{Communicator, RankError, Reduction, agree};
+use fallline_core::ranks::{Communicator, RankError, Reduction, check_equal};
 use fallline_core::{Backend, Element, Tensor, bf16, f16};
 use fallline_cpu::Cpu;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ where
     for<'a> SliceMut<'a>: From<&'a mut [T]>,
     for<'a> Slice<'a>: From<&'a [T]>,
 {
-    let (rank, world) = (ranks.rank(), ranks.world());
+    let (rank, world) = (ranks.rank(), ranks.world_size());
     for how in [Reduction::Sum, Reduction::Mean] {
         for length in [0, 1, 2, 3, 4, 5, 1023, 1024 * world, 1024 * world + 1, 5000] {
             let mut own = values::<T>(rank, length);
@@ -65,7 +65,7 @@ where
     for<'a> SliceMut<'a>: From<&'a mut [T]>,
     for<'a> Slice<'a>: From<&'a [T]>,
 {
-    let (rank, world) = (ranks.rank(), ranks.world());
+    let (rank, world) = (ranks.rank(), ranks.world_size());
     let own = values::<T>(rank, 12 * world);
     let tensor = |values: &[T]| Tensor::from_slice(backend, values, [values.len()]).unwrap();
     let read = |tensor: &Tensor| {
@@ -96,7 +96,7 @@ where
 
 /// The whole contract.
 pub fn suite(ranks: &dyn Communicator) {
-    let (rank, world) = (ranks.rank(), ranks.world());
+    let (rank, world) = (ranks.rank(), ranks.world_size());
     assert!(rank < world && !ranks.describe().is_empty());
     ranks.barrier().unwrap();
     for length in [0, 1, 7, 4096] {
@@ -126,14 +126,16 @@ pub fn suite(ranks: &dyn Communicator) {
         let (first, second) = own.split_at(own.len() / (rank + 1));
         let mut taken = Vec::new();
         ranks
-            .share(&[first, &[], second], &lengths, &mut |from, bytes| taken.push((from, bytes.to_vec())))
+            .all_gather_v(&[first, &[], second], &lengths, &mut |from, bytes| {
+                taken.push((from, bytes.to_vec()))
+            })
             .unwrap();
         let others = (0..world).filter(|from| *from != rank).map(|from| (from, bytes(from)));
         let given = |taken: &[(usize, Vec<u8>)]| {
             taken.iter().filter(|(_, bytes)| !bytes.is_empty()).cloned().collect::<Vec<_>>()
         };
         assert_eq!(given(&taken), given(&others.collect::<Vec<_>>()), "{lengths:?}");
-        let error = ranks.share(&[&own, &[1]], &lengths, &mut |_, _| {}).unwrap_err();
+        let error = ranks.all_gather_v(&[&own, &[1]], &lengths, &mut |_, _| {}).unwrap_err();
         assert!(matches!(error, RankError::Length { .. }), "{error}");
     }
     reductions::<f64>(ranks);
@@ -148,15 +150,15 @@ pub fn suite(ranks: &dyn Communicator) {
     assert!(matches!(ranks.all_to_all(&[0], &mut []), Err(RankError::Length { .. })));
 
     let lines = |own: &str| vec!["lr=0.1".to_owned(), own.to_owned(), "eps=0".to_owned()];
-    agree(ranks, "the configuration", &lines("betas=(0.9, 0.999)")).unwrap();
+    check_equal(ranks, "the configuration", &lines("betas=(0.9, 0.999)")).unwrap();
     if world > 1 {
         let own = if rank == world - 1 { "betas=(0.9, 0.99)" } else { "betas=(0.9, 0.999)" };
-        let error = agree(ranks, "the configuration", &lines(own)).unwrap_err().to_string();
+        let error = check_equal(ranks, "the configuration", &lines(own)).unwrap_err().to_string();
         let (last, quoted) = (world - 1, "\"betas=(0.9, 0.999)\" on rank 0, \"betas=(0.9, 0.99)\" on rank");
         assert_eq!(error, format!("ranks 0 and {last} differ in the configuration: {quoted} {last}"));
         // One rank has a line more than the others.
         let own = if rank == 1 { lines("x") } else { lines("x")[..2].to_vec() };
-        let error = agree(ranks, "it", &own).unwrap_err().to_string();
+        let error = check_equal(ranks, "it", &own).unwrap_err().to_string();
         assert_eq!(error, "ranks 0 and 1 differ in it: \"nothing\" on rank 0, \"eps=0\" on rank 1");
     }
     ranks.barrier().unwrap();

@@ -338,7 +338,7 @@ impl Literal for ZeroOne {
 
 /// One step of the engine, on this rank.
 fn step(ranks: &dyn Communicator, optimizer: &mut Driver, params: &mut [Vec<f64>], t: usize, gaps: bool) {
-    let (rank, world) = (ranks.rank(), ranks.world());
+    let (rank, world) = (ranks.rank(), ranks.world_size());
     let of = |tensor: usize| match optimizer.averages() {
         true => mean(world, t, tensor).to_vec(),
         false => own_gradient(rank, t, tensor).to_vec(),
@@ -384,7 +384,7 @@ fn bytes_of(params: &[Vec<f64>]) -> Vec<u8> {
 
 /// All steps are the literal algorithm's. After each of them the run is saved, and what is loaded goes on bit for bit.
 pub fn trajectories(ranks: &Arc<dyn Communicator>) {
-    let (rank, world) = (ranks.rank(), ranks.world());
+    let (rank, world) = (ranks.rank(), ranks.world_size());
     for (name, masked) in
         [("OnebitLamb", false), ("OnebitLamb", true), ("ZeroOneAdam", false), ("ZeroOneAdam", true)]
     {
@@ -414,7 +414,7 @@ pub fn trajectories(ranks: &Arc<dyn Communicator>) {
             let mut given = params.clone();
             for (i, tensor) in names().iter().enumerate() {
                 let parted = gaps && zero_one.is_parted(i);
-                assert_eq!(optimizer.is_parted(tensor), parted, "{}: {tensor}", place());
+                assert_eq!(optimizer.has_diverged(tensor), parted, "{}: {tensor}", place());
                 alone += usize::from(parted);
                 if parted {
                     given[i].iter_mut().for_each(|x| *x += 1.0);
@@ -441,14 +441,14 @@ pub fn trajectories(ranks: &Arc<dyn Communicator>) {
 
 /// Checkpoints of ZeroOneAdam between two exchanges, and other numbers of ranks: everybody begins from the mean.
 pub fn other_worlds(ranks: &Arc<dyn Communicator>) {
-    let (rank, world) = (ranks.rank(), ranks.world());
-    let single: Arc<dyn Communicator> = Arc::new(fallline_core::ranks::Single);
+    let (rank, world) = (ranks.rank(), ranks.world_size());
+    let single: Arc<dyn Communicator> = Arc::new(fallline_core::ranks::SelfComm);
     let begin = || (0..3).map(|i| start(i).into_iter().map(f64::from).collect()).collect::<Vec<Vec<f64>>>();
     // As far as two steps behind an exchange.
     const AT: usize = 18;
     let (mut optimizer, mut params) = (build("ZeroOneAdam", false, ranks), begin());
     (1..=AT).for_each(|t| step(&**ranks, &mut optimizer, &mut params, t, false));
-    assert_eq!(optimizer.is_parted("p0"), world > 1);
+    assert_eq!(optimizer.has_diverged("p0"), world > 1);
     let saved = optimizer.save().unwrap();
 
     // One rank.
@@ -488,6 +488,9 @@ pub fn other_worlds(ranks: &Arc<dyn Communicator>) {
         for t in AT + 1..=AT + 2 {
             step(&**ranks, &mut several, &mut theirs, t, false);
         }
-        assert!(!several.is_parted("p0") && same_on_all(&**ranks, &bytes_of(&theirs)), "from {whose}: later");
+        assert!(
+            !several.has_diverged("p0") && same_on_all(&**ranks, &bytes_of(&theirs)),
+            "from {whose}: later"
+        );
     }
 }

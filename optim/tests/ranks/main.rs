@@ -6,7 +6,7 @@ mod onebit;
 mod seams;
 mod training;
 
-use fallline_core::ranks::{Communicator, Counting, RankError, Reduction, Single, ThreadRank, threads};
+use fallline_core::ranks::{Communicator, CountingComm, RankError, Reduction, SelfComm, ThreadComm, threads};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// What each rank returns.
-fn on_each<T: Send>(ranks: Vec<ThreadRank>, work: impl Fn(ThreadRank) -> T + Sync) -> Vec<T> {
+fn on_each<T: Send>(ranks: Vec<ThreadComm>, work: impl Fn(ThreadComm) -> T + Sync) -> Vec<T> {
     thread::scope(|scope| {
         let started: Vec<_> = ranks.into_iter().map(|rank| scope.spawn(|| work(rank))).collect();
         started.into_iter().map(|rank| rank.join().unwrap()).collect()
@@ -24,7 +24,7 @@ fn on_each<T: Send>(ranks: Vec<ThreadRank>, work: impl Fn(ThreadRank) -> T + Syn
 
 #[test]
 fn one_rank_alone_keeps_the_contract() {
-    contract::suite(&Single);
+    contract::suite(&SelfComm);
     contract::suite(&threads(1, LIMIT)[0]);
 }
 
@@ -53,7 +53,7 @@ fn train(ranks: Arc<dyn Communicator>) {
 
 #[test]
 fn ranks_train_as_one_does() {
-    train(Arc::new(Single));
+    train(Arc::new(SelfComm));
     for world in 1..=4 {
         on_each(threads(world, LIMIT), |rank| train(Arc::new(rank)));
     }
@@ -116,7 +116,7 @@ fn a_rank_that_ends_is_named_at_once() {
 
 #[test]
 fn ranks_that_go_different_ways_are_told() {
-    let call = |rank: ThreadRank| match rank.rank() {
+    let call = |rank: ThreadComm| match rank.rank() {
         0 => rank.all_gather(&[0; 4], &mut [0; 8]),
         _ => rank.broadcast(0, &mut [0; 4]),
     };
@@ -137,7 +137,7 @@ fn ranks_that_go_different_ways_are_told() {
 fn a_counting_communicator_counts_what_is_received() {
     let counted = on_each(threads(4, LIMIT), |rank| {
         let number = rank.rank();
-        let counting = Counting::new(Arc::new(rank));
+        let counting = CountingComm::new(Arc::new(rank));
         counting.broadcast(1, &mut [0; 100]).unwrap();
         let mut values = [0.0_f32; 1000];
         counting.all_reduce(values.as_mut_slice().into(), Reduction::Sum).unwrap();

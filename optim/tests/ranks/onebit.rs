@@ -1,7 +1,7 @@
 //! The 1-bit optimizers over ranks: OnebitAdam against the algorithm written out on plain vectors, bit for bit, and all of
 //! them against DeepSpeed's own numbers. `literal.rs` has the others written out.
 
-use fallline_core::ranks::{Communicator, Counting, Single};
+use fallline_core::ranks::{Communicator, CountingComm, SelfComm};
 use fallline_cpu::{Cpu, Native};
 use fallline_optim::algorithms::{OnebitAdam, OnebitLamb, ZeroOneAdam};
 use fallline_optim::mask::MomentumMask;
@@ -175,7 +175,7 @@ pub fn names() -> [String; 3] {
 }
 
 fn step(ranks: &dyn Communicator, optimizer: &mut Driver, params: &mut [Vec<f32>], t: usize) {
-    let (rank, world) = (ranks.rank(), ranks.world());
+    let (rank, world) = (ranks.rank(), ranks.world_size());
     let averaged = |tensor: usize| -> Vec<f32> {
         let all: Vec<Vec<f32>> = (0..world).map(|rank| gradient(rank, t, tensor)).collect();
         let mean = |i: usize| (all.iter().fold(0.0, |sum, g| sum + f64::from(g[i])) / world as f64) as f32;
@@ -200,7 +200,7 @@ pub fn trajectory(ranks: &Arc<dyn Communicator>) {
 }
 
 fn run(ranks: &Arc<dyn Communicator>, masked: bool) {
-    let (rank, world) = (ranks.rank(), ranks.world());
+    let (rank, world) = (ranks.rank(), ranks.world_size());
     if world == 1 {
         return;
     }
@@ -238,7 +238,7 @@ fn run(ranks: &Arc<dyn Communicator>, masked: bool) {
 pub fn golden(ranks: &Arc<dyn Communicator>) {
     const NUMBERS: &[u8] = include_bytes!("../../../tests/golden/onebit_ranks.safetensors");
     const TOLERANCE: f64 = 3e-5;
-    let (rank, world) = (ranks.rank(), ranks.world());
+    let (rank, world) = (ranks.rank(), ranks.world_size());
     if world > 2 {
         return;
     }
@@ -330,7 +330,7 @@ pub fn lamb_resumes(ranks: &Arc<dyn Communicator>) {
         assert!(first == bytes, "rank {} has other parameters than rank 0", ranks.rank());
     }
     assert!(optimizer.save().unwrap() == resumed.save().unwrap());
-    let alone: Arc<dyn Communicator> = Arc::new(Single);
+    let alone: Arc<dyn Communicator> = Arc::new(SelfComm);
     let mut one = driver(boxed("OnebitLamb"), false, &alone);
     one.load(&saved).unwrap();
     step(&*alone, &mut one, &mut params, STEPS + 1);
@@ -338,11 +338,11 @@ pub fn lamb_resumes(ranks: &Arc<dyn Communicator>) {
 
 /// Bytes in the compressed phase: a thirty-second of what averaging sends, and for every tensor two scales.
 pub fn traffic(ranks: &Arc<dyn Communicator>) {
-    let (rank, world) = (ranks.rank(), ranks.world() as u64);
+    let (rank, world) = (ranks.rank(), ranks.world_size() as u64);
     if world == 1 {
         return;
     }
-    let counting = Arc::new(Counting::new(Arc::clone(ranks)));
+    let counting = Arc::new(CountingComm::new(Arc::clone(ranks)));
     let counted: Arc<dyn Communicator> = counting.clone();
     let mut optimizer = driver(adam(), false, &counted);
     let n = 1 << 16;

@@ -5,12 +5,12 @@ use fallline_core::{Format, bf16};
 use fallline_cpu::{Cpu, Native};
 use fallline_optim::algorithms::{AdamW, OnebitAdam, Sgd};
 use fallline_optim::average::Average;
+use fallline_optim::gradient_config::{Accumulate, Clip, GradientConfig, LossScaler};
 use fallline_optim::hyper::{HyperError, Value};
 use fallline_optim::ranks::ZeroRedundancy;
-use fallline_optim::wrapper::{Accumulate, Clip, LossScaler, Wrapper};
 use fallline_optim::{
-    AnyAlgorithm, Binding, Checkpoint, Driver, Linked, Method, NonFinite, Optimizer, ParamFormat, Skipped,
-    StateFormats, StepReport, param, rows,
+    AnyAlgorithm, Binding, Checkpoint, Driver, Linked, Method, NonFinitePolicy, Optimizer, ParamPrecision,
+    Skipped, StateStorage, StepReport, param, rows,
 };
 use std::sync::Arc;
 
@@ -68,26 +68,26 @@ type Build = fn() -> Driver;
 
 /// Several of them, by name.
 fn kinds() -> Vec<(&'static str, Build)> {
-    fn stored(params: ParamFormat, states: Option<Format>) -> Driver {
+    fn stored(params: ParamPrecision, states: Option<Format>) -> Driver {
         let mut driver = driver(sharded("AdamW"));
-        driver.set_param_format(0, params).unwrap();
+        driver.set_param_precision(0, params).unwrap();
         if let Some(format) = states {
-            driver.set_state_formats(0, StateFormats::all(format)).unwrap();
+            driver.set_state_storage(0, StateStorage::all(format)).unwrap();
         }
         driver
     }
-    fn wrapped(change: impl FnOnce(&mut Wrapper)) -> Driver {
-        let mut wrapper = Wrapper::default();
+    fn wrapped(change: impl FnOnce(&mut GradientConfig)) -> Driver {
+        let mut wrapper = GradientConfig::default();
         change(&mut wrapper);
-        driver(sharded("AdamW")).wrapped(wrapper)
+        driver(sharded("AdamW")).with_gradients(wrapper)
     }
     vec![
         ("nearest", || driver(sharded("AdamW"))),
-        ("master", || stored(ParamFormat::Master, None)),
-        ("stochastically", || stored(ParamFormat::Stochastic { seed: 5 }, Some(Format::Bf16))),
-        ("blocks", || stored(ParamFormat::Nearest, Format::named("q8"))),
+        ("master", || stored(ParamPrecision::MasterWeights, None)),
+        ("stochastically", || stored(ParamPrecision::StochasticRounding { seed: 5 }, Some(Format::Bf16))),
+        ("blocks", || stored(ParamPrecision::RoundToNearest, Format::named("q8"))),
         ("average", || driver(sharded("AdamW")).averaged(Average::exponential(0.1).unwrap())),
-        ("window", || wrapped(|w| w.accumulate = Accumulate { counts: 2, total: Some(STEPS) })),
+        ("window", || wrapped(|w| w.accumulate = Accumulate { accumulation_steps: 2, total: Some(STEPS) })),
         ("clip and scale", || {
             wrapped(|w| {
                 w.clip = Some(Clip::Norm { max_norm: 0.5, norm_type: 2.0, error_if_nonfinite: true });
@@ -96,11 +96,11 @@ fn kinds() -> Vec<(&'static str, Build)> {
         }),
         ("all of it", || {
             wrapped(|w| {
-                w.accumulate = Accumulate { counts: 2, total: None };
+                w.accumulate = Accumulate { accumulation_steps: 2, total: None };
                 w.clip = Some(Clip::Value { clip_value: 0.25 });
             })
             .averaged(Average::equal(2).unwrap())
-            .with_non_finite(NonFinite::Skip)
+            .with_non_finite(NonFinitePolicy::Skip)
         }),
         ("two optimizers", || {
             let mut driver = driver(sharded("AdamW"));
@@ -113,7 +113,7 @@ fn kinds() -> Vec<(&'static str, Build)> {
 /// Sharded states, in any storage format and with any gradient pipeline, are those of one rank: parameters,
 /// checkpoints, and what comes after a checkpoint, even if nothing comes before the next.
 pub fn kept_as_alone(ranks: &Arc<dyn Communicator>) {
-    let place = format!("rank {} of {}", ranks.rank(), ranks.world());
+    let place = format!("rank {} of {}", ranks.rank(), ranks.world_size());
     for (kind, build) in kinds() {
         let (mut alone, mut expected) = (build(), start());
         let (mut together, mut params) = (build().with_ranks(Arc::clone(ranks)), start());
@@ -157,21 +157,21 @@ pub fn rows_as_alone(ranks: &Arc<dyn Communicator>) {
 
 /// Settings that are not hyperparameters differ: all ranks are told which.
 pub fn settings(ranks: &Arc<dyn Communicator>) {
-    let (world, last) = (ranks.world(), ranks.rank() + 1 == ranks.world());
+    let (world, last) = (ranks.world_size(), ranks.rank() + 1 == ranks.world_size());
     if world == 1 {
         return;
     }
     type Change = fn(Driver) -> Driver;
     let cases: [(&str, Change); 6] = [
         ("Q8", |mut driver| {
-            driver.set_state_formats(0, StateFormats::all(Format::named("q8").unwrap())).unwrap();
+            driver.set_state_storage(0, StateStorage::all(Format::named("q8").unwrap())).unwrap();
             driver
         }),
-        ("Skip", |driver| driver.with_non_finite(NonFinite::Skip)),
-        ("counts: 2", |driver| {
-            let mut wrapper = Wrapper::default();
-            wrapper.accumulate.counts = 2;
-            driver.wrapped(wrapper)
+        ("Skip", |driver| driver.with_non_finite(NonFinitePolicy::Skip)),
+        ("accumulation_steps: 2", |driver| {
+            let mut wrapper = GradientConfig::default();
+            wrapper.accumulate.accumulation_steps = 2;
+            driver.with_gradients(wrapper)
         }),
         ("interval: 3", |driver| driver.averaged(Average::equal(3).unwrap())),
         ("\"2 groups\" on rank", |mut driver| {
@@ -198,14 +198,14 @@ pub fn settings(ranks: &Arc<dyn Communicator>) {
 
 /// What one rank alone finds skips the step on all: NaN in a gradient of its own, or in a state that it alone has.
 pub fn found_by_one(ranks: &Arc<dyn Communicator>) {
-    let (rank, world) = (ranks.rank(), ranks.world());
+    let (rank, world) = (ranks.rank(), ranks.world_size());
     if world == 1 {
         return;
     }
     let hyper = OnebitAdam { freeze_step: 2, ..OnebitAdam::default() };
     let algorithm = Linked::<OnebitAdam, Native>::new(hyper).unwrap();
     let mut optimizer =
-        driver(Box::new(algorithm)).with_ranks(Arc::clone(ranks)).with_non_finite(NonFinite::Skip);
+        driver(Box::new(algorithm)).with_ranks(Arc::clone(ranks)).with_non_finite(NonFinitePolicy::Skip);
     let (mut a, mut b) = ([1.0_f32; 3], [1.0_f32; 9]);
     for t in 0..8 {
         let mut own = [0.5_f32; 9];
@@ -224,7 +224,7 @@ pub fn found_by_one(ranks: &Arc<dyn Communicator>) {
 
     // Quantised states that hold a NaN belong to one rank.
     let mut optimizer = driver(sharded("AdamW")).with_ranks(Arc::clone(ranks));
-    optimizer.set_state_formats(0, StateFormats::all(Format::named("q8").unwrap())).unwrap();
+    optimizer.set_state_storage(0, StateStorage::all(Format::named("q8").unwrap())).unwrap();
     let mut values = [vec![1.0_f32; 64], vec![1.0_f32; 32]];
     let mut bad = vec![0.5_f32; 32];
     bad[3] = f32::NAN;
@@ -233,7 +233,7 @@ pub fn found_by_one(ranks: &Arc<dyn Communicator>) {
         optimizer.step(&mut [param("one", one, &[0.5_f32; 64]), param("other", other, grad)]).unwrap()
     };
     step(&mut optimizer, &bad);
-    let mut optimizer = optimizer.with_non_finite(NonFinite::Skip);
+    let mut optimizer = optimizer.with_non_finite(NonFinitePolicy::Skip);
     let report = step(&mut optimizer, &[0.5_f32; 32]);
     let told = matches!(&report.skipped, Some(Skipped::PoisonedState { param, .. }) if param == "other");
     assert!(told, "{report:?}, rank {rank} of {world}");

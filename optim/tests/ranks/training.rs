@@ -1,11 +1,11 @@
 //! Several ranks on parts of a batch against one on the whole: run by all ranks at once, over any communicator.
 
 use fallline_core::host::Slice;
-use fallline_core::ranks::{Communicator, Counting};
+use fallline_core::ranks::{Communicator, CountingComm};
 use fallline_cpu::{Cpu, Native};
 use fallline_optim::algorithms::{AdamW, Asgd, Lars, Sgd};
 use fallline_optim::hyper::{HyperError, Value};
-use fallline_optim::ranks::{Averager, ZeroRedundancy, partition};
+use fallline_optim::ranks::{GradientReducer, ZeroRedundancy, partition};
 use fallline_optim::{
     AnyAlgorithm, Binding, Checkpoint, Driver, Linked, Lookahead, Method, Modified, Optimizer, param,
 };
@@ -102,16 +102,21 @@ fn alone(lengths: &[usize], steps: std::ops::Range<u64>, optimizer: &mut Driver,
 }
 
 /// This rank's part of the same.
-fn together(averager: &mut Averager, steps: std::ops::Range<u64>, optimizer: &mut Driver, model: &mut Model) {
-    let (rank, world) = (averager.ranks().rank(), averager.ranks().world());
+fn together(
+    reducer: &mut GradientReducer,
+    steps: std::ops::Range<u64>,
+    optimizer: &mut Driver,
+    model: &mut Model,
+) {
+    let (rank, world) = (reducer.ranks().rank(), reducer.ranks().world_size());
     for step in steps {
         let own = rank * BATCH / world..(rank + 1) * BATCH / world;
         let sums = model.gradients(step, own);
         for (i, ((name, _), sum)) in model.params.iter().zip(&sums).enumerate().rev() {
             // A share of 1: what is wanted is the sum.
-            averager.give(name, (!absent(step, i)).then_some(sum), 1.0).unwrap();
+            reducer.push(name, (!absent(step, i)).then_some(sum), 1.0).unwrap();
         }
-        let averaged = averager.finish().unwrap();
+        let averaged = reducer.wait().unwrap();
         let bound: Vec<_> = model.params.iter().map(|(name, _)| averaged.get(name)).collect();
         model.step(optimizer, &bound);
     }
@@ -127,7 +132,7 @@ fn states(optimizer: &dyn Optimizer, of: &str) -> Vec<Option<Vec<f64>>> {
 
 /// N ranks step exactly as one does, with states on all ranks or sharded, in any number of buckets.
 pub fn trajectories(ranks: &Arc<dyn Communicator>) {
-    let (rank, world) = (ranks.rank(), ranks.world());
+    let (rank, world) = (ranks.rank(), ranks.world_size());
     for lengths in [&[3, 40, 7, 0, 1, 300][..], &[5, 9]] {
         let plain = [(1 << 20, adamw()), (64, adamw()), (1 << 20, sharded()), (64, sharded())];
         let around = [(64, modified(adamw())), (64, modified(sharded()))];
@@ -137,10 +142,10 @@ pub fn trajectories(ranks: &Arc<dyn Communicator>) {
             let (mut expected, mut whole) = (Model::new(lengths), driver(whole));
             alone(lengths, 0..STEPS, &mut whole, &mut expected);
             let shares = algorithm.sharded() && world > 1;
-            let mut averager = Averager::with_buckets(Arc::clone(ranks), bucket).unwrap();
+            let mut reducer = GradientReducer::with_buckets(Arc::clone(ranks), bucket).unwrap();
             let mut optimizer = driver(algorithm).with_ranks(Arc::clone(ranks));
             let mut model = Model::new(lengths);
-            together(&mut averager, 0..STEPS, &mut optimizer, &mut model);
+            together(&mut reducer, 0..STEPS, &mut optimizer, &mut model);
             assert_eq!(model, expected, "rank {rank} of {world}, buckets of {bucket}, sharded: {shares}");
             let owners = partition(lengths, &mut vec![0; world]);
             for (i, (name, _)) in model.params.iter().enumerate() {
@@ -161,16 +166,16 @@ pub fn checkpoints(ranks: &Arc<dyn Communicator>) {
 }
 
 fn checkpoints_of(ranks: &Arc<dyn Communicator>, sharded: fn() -> Box<dyn AnyAlgorithm>) {
-    let (rank, world) = (ranks.rank(), ranks.world());
+    let (rank, world) = (ranks.rank(), ranks.world_size());
     let lengths = [3, 40, 7, 300, 1];
     let (mut expected, mut whole) = (Model::new(&lengths), driver(sharded()));
     alone(&lengths, 0..3, &mut whole, &mut expected);
     let at_three = whole.save().unwrap();
 
-    let mut averager = Averager::new(Arc::clone(ranks)).unwrap();
+    let mut reducer = GradientReducer::new(Arc::clone(ranks)).unwrap();
     let mut optimizer = driver(sharded()).with_ranks(Arc::clone(ranks));
     let mut model = Model::new(&lengths);
-    together(&mut averager, 0..3, &mut optimizer, &mut model);
+    together(&mut reducer, 0..3, &mut optimizer, &mut model);
     assert_eq!(model, expected);
     assert_eq!(optimizer.save().unwrap(), at_three, "every rank gets what one alone would save");
 
@@ -200,7 +205,7 @@ fn checkpoints_of(ranks: &Arc<dyn Communicator>, sharded: fn() -> Box<dyn AnyAlg
     resumed.load(&at_three).unwrap();
     let mut one = driver(sharded());
     one.load(&optimizer.save().unwrap()).unwrap();
-    together(&mut averager, 3..STEPS, &mut resumed, &mut model);
+    together(&mut reducer, 3..STEPS, &mut resumed, &mut model);
     let mut single = expected.clone();
     alone(&lengths, 3..STEPS, &mut whole, &mut expected);
     alone(&lengths, 3..STEPS, &mut one, &mut single);
@@ -211,7 +216,7 @@ fn checkpoints_of(ranks: &Arc<dyn Communicator>, sharded: fn() -> Box<dyn AnyAlg
 
 /// A gradient of any numbers: the mean over parts, each times its share, against the mean over all, within the roundings.
 pub fn rounded_means(ranks: &Arc<dyn Communicator>) {
-    let (rank, world) = (ranks.rank(), ranks.world());
+    let (rank, world) = (ranks.rank(), ranks.world_size());
     let terms = |i: usize| (0..BATCH).map(move |e| ((i * 37 + e * 101) % 1009) as f64 / 1009.0 - 0.4);
     let mean = |i: usize, own: std::ops::Range<usize>| {
         let sum = terms(i).skip(own.start).take(own.len()).fold(0.0_f32, |sum, term| sum + term as f32);
@@ -219,10 +224,10 @@ pub fn rounded_means(ranks: &Arc<dyn Communicator>) {
     };
     let own = rank * BATCH / world..(rank + 1) * BATCH / world;
     let gradient: Vec<f32> = (0..500).map(|i| mean(i, own.clone())).collect();
-    let mut averager = Averager::with_buckets(Arc::clone(ranks), 256).unwrap();
+    let mut reducer = GradientReducer::with_buckets(Arc::clone(ranks), 256).unwrap();
     for _ in 0..3 {
-        averager.give("g", &gradient, own.len() as f64 / BATCH as f64).unwrap();
-        let averaged = averager.finish().unwrap().get("g").unwrap();
+        reducer.push("g", &gradient, own.len() as f64 / BATCH as f64).unwrap();
+        let averaged = reducer.wait().unwrap().get("g").unwrap();
         for i in 0..gradient.len() {
             let exact = terms(i).sum::<f64>() / BATCH as f64;
             let size = terms(i).map(f64::abs).sum::<f64>() / BATCH as f64;
@@ -235,7 +240,7 @@ pub fn rounded_means(ranks: &Arc<dyn Communicator>) {
 
 /// Ranks that are about to train different things are told which, all of them, before anything is changed.
 pub fn differences(ranks: &Arc<dyn Communicator>) {
-    let (rank, world) = (ranks.rank(), ranks.world());
+    let (rank, world) = (ranks.rank(), ranks.world_size());
     if world == 1 {
         return;
     }
@@ -267,26 +272,26 @@ pub fn differences(ranks: &Arc<dyn Communicator>) {
         // Nothing is broken: the same ranks can go on with something that fits.
         ranks.barrier().unwrap();
     }
-    let mut averager = Averager::new(Arc::clone(ranks)).unwrap();
-    averager.give(if odd { "b" } else { "a" }, &[1.0_f32; 3], 1.0).unwrap();
-    let error = averager.finish().unwrap_err().to_string();
+    let mut reducer = GradientReducer::new(Arc::clone(ranks)).unwrap();
+    reducer.push(if odd { "b" } else { "a" }, &[1.0_f32; 3], 1.0).unwrap();
+    let error = reducer.wait().unwrap_err().to_string();
     assert!(error.contains("differ in the gradients") && error.contains("[3] in f32"), "{error}");
 }
 
 /// What a step sends: counted, and no more than the formulas of the documentation say.
 pub fn traffic(ranks: &Arc<dyn Communicator>) {
-    let world = ranks.world() as u64;
+    let world = ranks.world_size() as u64;
     let lengths = [4096, 1024, 1024, 2048];
     let bytes = 4 * lengths.iter().sum::<usize>() as u64;
     for (algorithm, shares) in [(adamw(), false), (sharded(), true)] {
-        let counting = Arc::new(Counting::new(Arc::clone(ranks)));
+        let counting = Arc::new(CountingComm::new(Arc::clone(ranks)));
         let counted: Arc<dyn Communicator> = counting.clone();
-        let mut averager = Averager::new(Arc::clone(&counted)).unwrap();
+        let mut reducer = GradientReducer::new(Arc::clone(&counted)).unwrap();
         let mut optimizer = driver(algorithm).with_ranks(Arc::clone(&counted));
         let mut model = Model::new(&lengths);
-        together(&mut averager, 0..1, &mut optimizer, &mut model);
+        together(&mut reducer, 0..1, &mut optimizer, &mut model);
         let before = counting.traffic().bytes;
-        together(&mut averager, 0..1, &mut optimizer, &mut model);
+        together(&mut reducer, 0..1, &mut optimizer, &mut model);
         let step = counting.traffic().bytes - before;
         // Two exchanges of (world - 1) / world of the gradients; with shares the parameters of the others.
         let owners = partition(&lengths, &mut vec![0; world as usize]);

@@ -18,7 +18,7 @@ pub(super) struct Kind {
 }
 
 impl Kind {
-    /// Whether it can change anything but the learning rate.
+    /// Returns whether it can change anything but the learning rate.
     pub(super) fn has_momentum(&self) -> bool {
         self.name != "OneCycle"
     }

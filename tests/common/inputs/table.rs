@@ -269,7 +269,7 @@ pub const INPUTS: &[Inputs] = &[
             ),
         ],
         skips: &[
-            (Skip::Bits, "products of matrices are equal within rounding only: tests/matmul.rs"),
+            (Skip::Bits, "products of matrices are equal within rounding only: tests/gemm.rs"),
             (Skip::Flat, "takes matrices only"),
         ],
     },
@@ -306,7 +306,7 @@ pub const INPUTS: &[Inputs] = &[
             ),
         ],
         skips: &[
-            (Skip::Bits, "products of matrices are equal within rounding only: tests/matmul.rs"),
+            (Skip::Bits, "products of matrices are equal within rounding only: tests/gemm.rs"),
             (Skip::Flat, "takes matrices only"),
         ],
     },
@@ -325,7 +325,7 @@ pub const INPUTS: &[Inputs] = &[
         ],
         skips: &[(
             Skip::Matrices,
-            "sums over rows are products of matrices, equal within rounding only: tests/matmul.rs",
+            "sums over rows are products of matrices, equal within rounding only: tests/gemm.rs",
         )],
     },
     Inputs {
@@ -348,7 +348,7 @@ pub const INPUTS: &[Inputs] = &[
         ],
         skips: &[(
             Skip::Matrices,
-            "sums over rows are products of matrices, equal within rounding only: tests/matmul.rs",
+            "sums over rows are products of matrices, equal within rounding only: tests/gemm.rs",
         )],
     },
     Inputs {

@@ -25,14 +25,14 @@ impl<'a> Machine<'_, '_, 'a> {
         Ok(&self.slice(end + 1)?[..end])
     }
 
-    /// What a line stands for.
+    /// Returns what a line stands for.
     pub(super) fn lined(&mut self, read: impl FnOnce(&str) -> Option<Node<'a>>) -> Result<()> {
         let node = core::str::from_utf8(self.line()?).ok().and_then(read);
         let node = node.ok_or_else(|| self.wrong(format!("{} of what it cannot be", self.name())))?;
         self.push(node)
     }
 
-    /// The number of a place in the memo.
+    /// Returns the number of a place in the memo.
     pub(super) fn numbered(&mut self) -> Result<u32> {
         let number = core::str::from_utf8(self.line()?).ok().and_then(|line| line.parse().ok());
         number.ok_or_else(|| self.wrong(format!("{} of what is no number", self.name())))

@@ -155,7 +155,7 @@ impl<'a> Machine<'_, '_, 'a> {
         tensor.map_or_else(|| Node::opaque("a numpy array"), |tensor| Node::Tensor(Arc::new(tensor)))
     }
 
-    /// The dict that a class makes of its argument: none, another dict, or a list of pairs.
+    /// Returns the dict that a class makes of its argument: none, another dict, or a list of pairs.
     fn dict_of(&self, argument: Option<Id>) -> Result<Node<'a>> {
         let Some(argument) = argument else { return Ok(Node::Dict(Vec::new())) };
         let pair = |&item: &Id| match &self.nodes[item as usize] {
@@ -337,7 +337,7 @@ impl<'a> Machine<'_, '_, 'a> {
     }
 }
 
-/// What a tensor with bytes of its own costs.
+/// Returns what a tensor with bytes of its own costs.
 pub(in super::super) fn owned(tensor: &Tensor<'_>) -> usize {
     match &tensor.storage {
         Cow::Owned(bytes) => bytes.len() / 8,

@@ -10,8 +10,8 @@ rule! {
     /// Momentum at some step.
     pub MomentumRule(h: (), t) {}
     element(g: Grad) -> (p: Param, m: State) {
-        m = L::lit(0.9) * m + g;
-        p = p - L::lit(0.01) * m;
+        m = L::splat(0.9) * m + g;
+        p = p - L::splat(0.01) * m;
     }
 }
 
@@ -64,13 +64,13 @@ fn pass(
             views[place("p")] = Some(View::write(param));
             views[place("m")] = Some(View::write(state));
             views[place("g")] = Some(View::read(grad));
-            Some(TensorPass { elements, row: i % 50 / 49 })
+            Some(TensorPass { elements, constant_set: i % 50 / 49 })
         },
-        rows: &[1.0, -0.5],
+        constants: &[1.0, -0.5],
         tensor_scalars: &[],
         plan,
         sums: &mut [],
-        beside: &[],
+        fused: &[],
         checked: true,
     })
 }

@@ -24,13 +24,13 @@ rule! {
         let other = h.1;
     }
     element(g: Grad) -> (p: Param, m: State, n: State) sum(total, count) {
-        let half = L::lit(0.5) * one;
-        let x = L::when(one, p, m);
-        let y = L::when(other, x, L::when(one, half, g));
+        let half = L::splat(0.5) * one;
+        let x = L::select_if(one, p, m);
+        let y = L::select_if(other, x, L::select_if(one, half, g));
         m = y.max(g) - half;
         total = p + m;
-        count = L::lit(1.0);
-        p = L::when(other, p, x) + L::select(g.lt(y), half, m);
+        count = L::splat(1.0);
+        p = L::select_if(other, p, x) + L::select(g.lt(y), half, m);
         n = half;
     }
 }
@@ -53,13 +53,13 @@ fn passed(cpu: &Cpu, kernel: &'static Kernel, compute: Compute, elements: usize,
             for (view, storage) in views.iter_mut().zip(left.take()?) {
                 *view = Some(View::write(storage));
             }
-            Some(TensorPass { elements, row: 0 })
+            Some(TensorPass { elements, constant_set: 0 })
         },
-        rows: &row,
+        constants: &row,
         tensor_scalars: &[],
         plan: &mut cpu.plan(),
         sums: &mut sums,
-        beside: &[],
+        fused: &[],
         checked: false,
     };
     cpu.run(pass).unwrap();

@@ -5,7 +5,7 @@ use super::philox::PhiloxWords;
 use crate::vector::x86::Ymm32;
 use core::arch::x86_64::*;
 
-/// Where the halves of two registers go when their pairs are unpacked, and back.
+/// Returns where the halves of two registers go when their pairs are unpacked, and back.
 ///
 /// # Safety
 /// The CPU has AVX2.
@@ -34,7 +34,7 @@ unsafe fn narrow256(pair: [Ymm32; 2], added: [__m256i; 2], to: *mut u16) {
     }
 }
 
-/// What is NaN among numbers, made quiet, and the others' `up`.
+/// Returns what is NaN among numbers, made quiet, and the others' `up`.
 ///
 /// # Safety
 /// The CPU has AVX2.
@@ -48,7 +48,7 @@ unsafe fn quiet256(x: __m256, up: __m256i) -> __m256i {
     }
 }
 
-/// What is added to numbers so that truncating them rounds to nearest-even.
+/// Returns what is added to numbers so that truncating them rounds to nearest-even.
 ///
 /// # Safety
 /// The CPU has AVX2.

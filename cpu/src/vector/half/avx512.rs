@@ -81,7 +81,7 @@ unsafe fn narrow512(pair: [Zmm32; 2], added: [__m512i; 2], to: *mut u16) {
     }
 }
 
-/// What is added to numbers so that truncating them rounds to nearest-even.
+/// Returns what is added to numbers so that truncating them rounds to nearest-even.
 ///
 /// # Safety
 /// The CPU has AVX-512.

@@ -61,13 +61,13 @@ where
     /// As above.
     unsafe fn no_nan() -> Self::Nan;
 
-    /// Where there was NaN or is some in the pair.
+    /// Returns where there was NaN or is some in the pair.
     ///
     /// # Safety
     /// As above.
     unsafe fn nan_in(nan: Self::Nan, pair: [Self; 2]) -> Self::Nan;
 
-    /// Whether there is NaN anywhere.
+    /// Returns whether there is NaN anywhere.
     ///
     /// # Safety
     /// As above.

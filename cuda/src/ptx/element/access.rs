@@ -7,7 +7,7 @@ use crate::ptx::{Class, Reg, Space, Type, Value};
 use core::ops::Range;
 use fallline_core::Format;
 
-/// How a format is moved: the type of one access's parts, and how many elements a part has.
+/// Returns how a format is moved: the type of one access's parts, and how many elements a part has.
 pub(super) fn parts(format: Format) -> (Type, usize) {
     match format {
         Format::F64 => (Type::F64, 1),

@@ -8,7 +8,7 @@ use super::operand::{Blocks, Operand, PER_LANE};
 use crate::ptx::{Builder, Class, Reg, Space, Type, Value};
 use fallline_core::codec::block::zero_code;
 use fallline_core::codec::codebook;
-use fallline_core::sums::STEP;
+use fallline_core::reduction::STEP;
 use fallline_core::{Codes, Format};
 
 /// What a magnitude is without the sign.
@@ -18,7 +18,7 @@ const LIFT: f32 = 18_446_744_073_709_551_616.0;
 /// Words that a warp copies at a time, two a lane.
 const COPIED: usize = 64;
 
-/// The borders between the codes of a format that are looked for.
+/// Returns the borders between the codes of a format that are looked for.
 fn borders(format: Format) -> Option<&'static [f32]> {
     match format {
         Format::Q8(Codes::Signed) | Format::Q8Grid(Codes::Signed) => Some(&codebook::DYNAMIC_SIGNED_BORDERS),
@@ -132,7 +132,7 @@ impl Element<'_> {
         }
     }
 
-    /// Whether anything is stored in blocks.
+    /// Returns whether anything is stored in blocks.
     pub(super) fn stores_blocks(&self) -> bool {
         self.operands.iter().any(|operand| operand.store.is_some() && operand.blocks.is_some())
     }
@@ -245,7 +245,7 @@ impl Operand {
         self.new.extend(words.into_iter().map(|word| Value::from(b.selp(Type::B32, zeros, word, none))));
     }
 
-    /// The code of a number in units of its block's scale.
+    /// Returns the code of a number in units of its block's scale.
     fn code_of(&self, b: &mut Builder, blocks: &Blocks, y: Reg) -> Reg {
         match self.format {
             Format::Q8Linear(Codes::Signed) => {
@@ -267,7 +267,7 @@ impl Operand {
         }
     }
 
-    /// The last code whose border a number has reached, by halving.
+    /// Returns the last code whose border a number has reached, by halving.
     fn search(&self, b: &mut Builder, blocks: &Blocks, y: Reg) -> Reg {
         let (Some(start), Some(table)) = (blocks.borders, borders(self.format)) else {
             unreachable!("formats whose codes are looked for have borders")
@@ -288,7 +288,7 @@ impl Operand {
     }
 }
 
-/// The integer nearest to `y · by`, ties to even: the adder rounds.
+/// Returns the integer nearest to `y · by`, ties to even: the adder rounds.
 fn nearest_integer(b: &mut Builder, y: Reg, by: f32) -> Reg {
     const SHIFT: f32 = 12_582_912.0;
     let x = b.mul(Type::F32, y, Value::F32(by));
@@ -297,7 +297,7 @@ fn nearest_integer(b: &mut Builder, y: Reg, by: f32) -> Reg {
     b.sub(Type::S32, bits, i64::from(SHIFT.to_bits()))
 }
 
-/// The nearest of the 65,536 numbers `2 i / 65535 - 1`, with bitsandbytes' roundings.
+/// Returns the nearest of the 65,536 numbers `2 i / 65535 - 1`, with bitsandbytes' roundings.
 fn to_grid(b: &mut Builder, y: Reg) -> Reg {
     let below = b.setp("lt", Type::F32, y, Value::F32(-1.0));
     let y = b.selp(Type::F32, Value::F32(-1.0), y, below);
@@ -313,8 +313,8 @@ fn to_grid(b: &mut Builder, y: Reg) -> Reg {
     b.add(Type::F32, share, Value::F32(-1.0))
 }
 
-/// The E4M3 bits nearest to `y · 448`, ties to even; what rounding leaves beyond takes the largest, and what it would make 0
-/// the smallest.
+/// Returns the E4M3 bits nearest to `y · 448`, ties to even; what rounding leaves beyond takes the largest, and what
+/// it would make 0 the smallest.
 fn fp8(b: &mut Builder, y: Reg) -> Reg {
     let x = b.mul(Type::F32, y, Value::F32(448.0));
     let bits = b.cast(Class::B32, x);

@@ -1,4 +1,4 @@
-//! Operands whose elements are repeated: those of [`fallline_core::backend::Repeat`].
+//! Operands whose elements are repeated: those of [`fallline_core::backend::Broadcast`].
 //!
 //! A lane divides once for the first of its elements. From there on a run ends or goes on.
 
@@ -7,7 +7,7 @@ use super::kernel::Element;
 use super::operand::Operand;
 use crate::ptx::{Builder, Class, Reg, Space, Type, Value};
 use core::ops::Range;
-use fallline_core::sums::STEP;
+use fallline_core::reduction::STEP;
 
 impl Element<'_> {
     /// Loads how operands are repeated, and which element the lane's first is.
@@ -19,9 +19,9 @@ impl Element<'_> {
             let address = b.named(Class::B64, &format!("{}_at", operand.name));
             b.to(address).ld(Space::Constant, Type::U64, 1, record, 8 * operand.word);
             operand.address = Some(address);
-            let extents = ["run", "all"].map(|what| b.named(Class::B32, &format!("{}_{what}", operand.name)));
-            b.ld_to(&extents, Space::Constant, Type::U32, record, 8 * (operand.word + 1));
-            repeated.extents = Some(extents);
+            let dims = ["run", "all"].map(|what| b.named(Class::B32, &format!("{}_{what}", operand.name)));
+            b.ld_to(&dims, Space::Constant, Type::U32, record, 8 * (operand.word + 1));
+            repeated.dims = Some(dims);
             if self.element.is_none() {
                 let element = b.named(Class::B32, "element");
                 self.element = Some(b.to(element).cvt("", Type::U32, Type::U64, lane_first));
@@ -47,8 +47,8 @@ impl Operand {
         part: Range<usize>,
         present: Option<&[Reg]>,
     ) {
-        let extents = self.repeated.as_ref().and_then(|repeated| repeated.extents);
-        let (Some([run, all]), Some(first), Some(address)) = (extents, first, self.address) else {
+        let dims = self.repeated.as_ref().and_then(|repeated| repeated.dims);
+        let (Some([run, all]), Some(first), Some(address)) = (dims, first, self.address) else {
             unreachable!("what is loaded has an address and a run")
         };
         let (ty, pack) = parts(self.format);

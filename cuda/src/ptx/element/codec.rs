@@ -5,7 +5,7 @@ use crate::ptx::{Builder, Class, Reg, Target, Type, Value};
 use fallline_core::Format;
 
 impl Operand {
-    /// Whether elements are stored as they are computed.
+    /// Returns whether elements are stored in the compute type.
     pub(super) fn as_computed(&self, compute: Type) -> bool {
         matches!((self.format, compute), (Format::F64, Type::F64) | (Format::F32, Type::F32))
     }
@@ -37,8 +37,8 @@ impl Operand {
         }
     }
 
-    /// Two neighbours, of which the first is element `i` of the lane, as they are stored: a value each, or one for a
-    /// pair of 16 bits. None for those that are encoded later, as a block.
+    /// Encodes two adjacent elements, of which the first is element `i` of the lane: a value each, or one for a pair
+    /// of 16 bits. None for those that are encoded later, as a block.
     pub(super) fn encode(
         &self,
         b: &mut Builder,
@@ -50,14 +50,14 @@ impl Operand {
         if self.as_computed(compute) {
             return pair.to_vec();
         }
-        if self.blocks.is_some() || self.chance.is_some() {
+        if self.blocks.is_some() || self.stochastic.is_some() {
             let singles = match compute {
                 Type::F64 => pair.map(|x| b.cvt("rn", Type::F32, Type::F64, x).into()),
                 _ => pair,
             };
-            if let Some(chance) = &self.chance {
+            if let Some(stochastic) = &self.stochastic {
                 b.comment(&format!("{}' to {} stochastically", self.name, self.format));
-                return vec![self.round_stochastically(b, chance, singles, i).into()];
+                return vec![self.round_stochastically(b, stochastic, singles, i).into()];
             }
             let to = self.blocks.iter().flat_map(|blocks| &blocks.values[i..i + 2]);
             to.zip(singles).for_each(|(&to, single)| _ = b.to(to).mov(Type::F32, single));
@@ -90,7 +90,7 @@ impl Operand {
     }
 }
 
-/// The bits of a single, with bfloat16 in the upper half: rounded by an integer addition, as core does it. A
+/// Returns the bits of a single, with bfloat16 in the upper half: rounded by an integer addition, as core does it. A
 /// NaN keeps its upper half instead, with a bit that no rounding clears.
 fn upper_half_rounded(b: &mut Builder, x: Value) -> Reg {
     let x = b.mov(Type::F32, x);

@@ -6,8 +6,9 @@ use crate::ptx::nodes::instruction;
 use crate::ptx::{Class, Reg, Space, Type, Value};
 use fallline_core::Node;
 
-/// Elements of a lane that are computed side by side: enough to hide the latency of arithmetic, few enough
-/// to keep the intermediate values of a rule in registers. Even, for 16-bit formats are encoded in pairs.
+/// Elements of a lane that are interleaved (instruction-level parallelism). They are enough to hide the latency of
+/// arithmetic, and few enough to keep a rule's intermediate values in registers. Even, for 16-bit formats are encoded
+/// in pairs.
 const ILP: usize = 2;
 
 impl Element<'_> {
@@ -96,7 +97,7 @@ impl Element<'_> {
         }
     }
 
-    /// All nodes for `ILP` elements of the lane, node by node, so that one comment tells what a group of
+    /// Returns all nodes for `ILP` elements of the lane, node by node, so that one comment tells what a group of
     /// instructions computes.
     fn interleaved(&mut self, first: usize) -> Vec<Vec<Option<Value>>> {
         self.b.comment(&format!("elements {first} to {} of the lane", first + ILP - 1));
@@ -146,7 +147,7 @@ impl Element<'_> {
         values
     }
 
-    /// The class of registers that hold a node.
+    /// Returns the class of registers that hold a node.
     fn class_of(&self, node: &Node) -> Class {
         match node {
             Node::Compare(..) => Class::Pred,

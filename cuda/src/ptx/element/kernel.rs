@@ -6,7 +6,7 @@ use crate::ptx::{Builder, Reg, Target, Type, Value};
 use fallline_core::{Compute, Format, Graph, Node};
 
 /// Accumulators that a lane owns.
-pub(super) const OWNED: usize = fallline_core::sums::ACCUMULATORS / 32;
+pub(super) const OWNED: usize = fallline_core::reduction::ACCUMULATORS / 32;
 /// What is known while an element-wise kernel is printed.
 pub(super) struct Element<'a> {
     pub(super) b: Builder,
@@ -76,22 +76,22 @@ impl<'a> Element<'a> {
             place.is_some_and(|place| live[place])
         };
         let untouched = |name: String, format: Format, word: usize| {
-            let (loaded, store, address, chance, repeated, raw, new) = Default::default();
+            let (loaded, store, address, stochastic, repeated, raw, new) = Default::default();
             let blocks = Blocks::of(format);
-            Operand { name, format, word, blocks, chance, repeated, loaded, store, address, raw, new }
+            Operand { name, format, word, blocks, stochastic, repeated, loaded, store, address, raw, new }
         };
         // The written operands come first, as the stores do.
         let store_of = |operand: usize| graph.stores().get(operand).copied();
         let declared = || graph.operands().iter().zip(stored).enumerate();
         let mut operands: Vec<Operand> = declared()
             .map(|(i, (operand, stored))| {
-                let chance = stored.chance && stored.format == Format::Bf16 && store_of(i).is_some();
+                let stochastic = stored.stochastic && stored.format == Format::Bf16 && store_of(i).is_some();
                 let plain = store_of(i).is_none() && stored.format.block().is_none();
                 assert!(plain || !stored.repeated, "{name}: a repeated operand that is written or in blocks");
                 Operand {
                     loaded: used(i),
                     store: store_of(i),
-                    chance: chance.then(Stochastic::new),
+                    stochastic: stochastic.then(Stochastic::new),
                     repeated: stored.repeated.then(Broadcast::default),
                     ..untouched(operand.name.to_owned(), stored.format, 2 * i)
                 }

@@ -2,7 +2,7 @@
 
 use crate::ptx::{Reg, Value};
 use fallline_core::Format;
-use fallline_core::sums::STEP;
+use fallline_core::reduction::STEP;
 
 /// Elements of a step that one lane holds.
 pub(super) const PER_LANE: usize = STEP / 32;
@@ -15,16 +15,16 @@ pub struct Stored {
     /// Its format.
     pub format: Format,
     /// Whether what is stored as bfloat16 is rounded up or down stochastically.
-    pub chance: bool,
-    /// The format in which what is stored is stored once more.
+    pub stochastic: bool,
+    /// The format of the cast copy, if what is stored is also stored in another format.
     pub copy: Option<Format>,
-    /// Whether each run of elements is several times, as [`Repeat`](fallline_core::backend::Repeat) says.
+    /// Whether each run of elements is several times, as [`Broadcast`](fallline_core::backend::Broadcast) says.
     pub repeated: bool,
 }
 
 impl From<Format> for Stored {
     fn from(format: Format) -> Stored {
-        Stored { format, chance: false, copy: None, repeated: false }
+        Stored { format, stochastic: false, copy: None, repeated: false }
     }
 }
 
@@ -35,7 +35,7 @@ pub(super) struct Operand {
     /// The place of its address in the tensor's record.
     pub(super) word: usize,
     pub(super) blocks: Option<Blocks>,
-    pub(super) chance: Option<Stochastic>,
+    pub(super) stochastic: Option<Stochastic>,
     pub(super) repeated: Option<Broadcast>,
     /// Whether the rule uses what is stored.
     pub(super) loaded: bool,
@@ -50,7 +50,7 @@ pub(super) struct Operand {
 }
 
 impl Operand {
-    /// Whether the rule uses or writes it.
+    /// Returns whether the rule uses or writes it.
     pub(super) fn touched(&self) -> bool {
         self.loaded || self.store.is_some()
     }
@@ -97,12 +97,12 @@ impl Stochastic {
 #[derive(Default)]
 pub(super) struct Broadcast {
     /// Elements of a run, and of all its times.
-    pub(super) extents: Option<[Reg; 2]>,
+    pub(super) dims: Option<[Reg; 2]>,
 }
 
-/// How many of its elements a lane takes together: all, or half of them where all would take too many registers (a rule
-/// of five operands in single precision, of three in double) and half of them still fill accesses of 128 bits. Broadcast
-/// ones are loaded one by one in any case.
+/// Returns how many of its elements a lane takes together: all, or half of them. It is half where all would take too
+/// many registers (a rule of five operands in single precision, of three in double) and half still fill accesses of
+/// 128 bits. Broadcast ones are loaded one by one in any case.
 pub(super) fn substep_len(operands: &[Operand]) -> usize {
     let moved = |operand: &&Operand| operand.touched() && operand.repeated.is_none();
     let touched = || operands.iter().filter(moved).map(|operand| operand.format.bytes());

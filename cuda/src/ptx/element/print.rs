@@ -4,10 +4,10 @@ use super::kernel::{Element, Place, SubStep};
 use super::operand::{Operand, PER_LANE, Stored};
 use crate::ptx::grid::warp_of_grid;
 use crate::ptx::{Class, Ptx, Reg, Space, Target, Type, Value, formula};
-use fallline_core::sums::{SEGMENT, STEP};
+use fallline_core::reduction::{SEGMENT, STEP};
 use fallline_core::{Compute, Format, Graph};
 
-/// The element-wise kernel of a recorded rule, for these formats of its operands.
+/// Returns the element-wise kernel of a recorded rule, for these formats of its operands.
 ///
 /// Launched in blocks of any multiple of 32 threads; warp `w` of block `b` takes the chunk
 /// `b · (threads / 32) + w`. Parameters, all addresses in device memory:
@@ -40,8 +40,8 @@ pub fn element_kernel(
     Element::new(graph, name, compute, &stored, target).finish()
 }
 
-/// As [`element_kernel`], with one more parameter behind the others: `skip` (u64), the address of a number (f64) above 0
-/// where the pass is left out, with sums of 0.
+/// Prints as [`element_kernel`], with one more parameter behind the others: `skip` (u64), the address of a number
+/// (f64). It is above 0 where the pass is left out, with sums of 0.
 ///
 /// # Panics
 /// As [`element_kernel`].
@@ -82,10 +82,10 @@ impl Element<'_> {
                 (false, false) => "not touched",
             };
             let what = formula::describe(declared);
-            let by_chance = if operand.chance.is_some() { ", rounded stochastically" } else { "" };
+            let rounding = if operand.stochastic.is_some() { ", rounded stochastically" } else { "" };
             let repeated = if operand.repeated.is_some() { ", repeated" } else { "" };
             b.note(&format!(
-                "    {}: {what} in {}, {does}{by_chance}{repeated}",
+                "    {}: {what} in {}, {does}{rounding}{repeated}",
                 operand.name, operand.format
             ));
         }

@@ -4,12 +4,12 @@ use super::kernel::Element;
 use super::operand::{Operand, PER_LANE, Stochastic};
 use crate::ptx::{Builder, Class, Reg, Space, Type, Value};
 use fallline_core::codec::stochastic::{MULTIPLIER, ROUNDS, WEYL};
-use fallline_core::sums::STEP;
+use fallline_core::reduction::STEP;
 
 impl Element<'_> {
-    /// Whether anything is rounded stochastically.
+    /// Returns whether anything is rounded stochastically.
     pub(super) fn rounds_stochastically(&self) -> bool {
-        self.operands.iter().any(|operand| operand.chance.is_some())
+        self.operands.iter().any(|operand| operand.stochastic.is_some())
     }
 
     /// Loads the keys of the tensor's operands, and finds out which fours of its elements the lane's are.
@@ -19,9 +19,9 @@ impl Element<'_> {
         b.comment("the keys of what is rounded stochastically, and the lane's first four elements");
         let row = b.mad_wide(tensor, 8 * operands, keys);
         for (i, operand) in self.operands.iter_mut().enumerate() {
-            let Some(chance) = &mut operand.chance else { continue };
+            let Some(stochastic) = &mut operand.stochastic else { continue };
             let key = b.ld(Space::Constant, Type::B32, 2, row, 8 * i);
-            chance.key = [Some(key[0]), Some(key[1])];
+            stochastic.key = [Some(key[0]), Some(key[1])];
         }
         let before = b.shr(Type::U64, first, 2);
         let counter4 = b.named(Class::B64, "quarter");
@@ -32,15 +32,15 @@ impl Element<'_> {
     pub(super) fn draw(&mut self, first: usize) {
         let Some(counter4) = self.counter4 else { return };
         let b = &mut self.b;
-        b.comment(&format!("chances of elements {first} to {} of the lane", first + 3));
+        b.comment(&format!("random bits of elements {first} to {} of the lane", first + 3));
         let [low, high] = b.unpack(Class::B32, counter4);
         // The first one is even: nothing is carried.
         let low = if first == 0 { low } else { b.or(Type::B32, low, (first / 4) as i64) };
         for operand in &mut self.operands {
-            let Some(chance) = &mut operand.chance else { continue };
-            let [Some(key), Some(key_high)] = chance.key else { unreachable!("keys are loaded") };
+            let Some(stochastic) = &mut operand.stochastic else { continue };
+            let [Some(key), Some(key_high)] = stochastic.key else { unreachable!("keys are loaded") };
             let right = b.xor(Type::B32, key_high, high);
-            chance.words = philox(b, [low, right], key).map(Some);
+            stochastic.words = philox(b, [low, right], key).map(Some);
         }
     }
 

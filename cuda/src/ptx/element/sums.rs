@@ -1,10 +1,10 @@
-//! Sums in the one order of [`fallline_core::sums`].
+//! Sums in the one order of [`fallline_core::reduction`].
 //!
-//! A step's 256 terms fold to 64 by exchanges that leave each lane fewer of them: first lanes 16 apart swap
-//! four of their eight, then lanes 8 apart two of the four left. Lane `l` then owns the accumulators
-//! `8 (l mod 8) + 4 (bit 4 of l) + 2 (bit 3 of l)` and the next one, so that nothing is computed twice and
-//! an accumulator is in a register from the segment's first step to its last. Addition commutes, so an
-//! exchange gives both lanes the bits of the order.
+//! A step's 256 terms are reduced to 64 by exchanges that leave each lane fewer of them. First lanes 16 apart swap
+//! four of their eight, then lanes 8 apart two of the four left. Lane `l` then owns the accumulators `8 (l mod 8) + 4
+//! (bit 4 of l) + 2 (bit 3 of l)` and the next one. So nothing is computed twice, and an accumulator is in a register
+//! from the segment's first step to its last. Addition commutes, so an exchange gives both lanes the bits of the
+//! order.
 
 use super::kernel::{Element, Place};
 use super::operand::PER_LANE;

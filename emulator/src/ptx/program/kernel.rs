@@ -9,7 +9,7 @@ pub enum Special {
     Ntid(u8),
     Ctaid(u8),
     Nctaid(u8),
-    Lane,
+    Vector,
     Warp,
     Warps,
     MaskEq,

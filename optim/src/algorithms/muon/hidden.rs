@@ -19,7 +19,7 @@ pub(in crate::algorithms) struct Hidden<'a> {
 }
 
 impl Hidden<'_> {
-    /// Which of the two programs a parameter takes.
+    /// Returns which of the two programs a parameter takes.
     pub(in crate::algorithms) fn variant(&self, name: &str, shape: &Shape) -> Result<Variant, String> {
         if self.adamw_names.iter().any(|part| name.contains(part.as_str())) {
             return Ok(REST);
@@ -48,14 +48,14 @@ impl Hidden<'_> {
     }
 }
 
-/// What steps the rest.
+/// Returns what steps the rest.
 pub(in crate::algorithms) fn adamw(lr: f64, betas: (f64, f64), eps: f64, weight_decay: f64) -> AdamW {
     AdamW { lr, betas, eps, weight_decay, ..AdamW::default() }
 }
 
 /// Rows and columns of a parameter that is taken as a matrix.
-pub(in crate::algorithms) fn extents(shape: &Shape) -> (usize, usize) {
-    match shape.extents() {
+pub(in crate::algorithms) fn dims(shape: &Shape) -> (usize, usize) {
+    match shape.dims() {
         [] => (1, 1),
         [rows, rest @ ..] => (*rows, rest.iter().product()),
     }

@@ -5,7 +5,7 @@ use super::pair::{MuonPairRule, Pair};
 use crate::op::{OpAt, Runner, Workspace};
 use core::any::Any;
 use core::mem::swap;
-use fallline_core::backend::{MatMul, Matrix, View};
+use fallline_core::backend::{Gemm, Matrix, View};
 use fallline_core::{Format, Kernel, Link, Result, Storage, rule};
 
 /// Iterations of the Gram form between two returns to the matrix, in `f32` and `f64`, and in `bf16`. Q grows by up to
@@ -61,7 +61,7 @@ pub(in crate::algorithms) struct NewtonSchulz<'a> {
 }
 
 impl NewtonSchulz<'_> {
-    /// The rules that it runs.
+    /// Returns the rules that it runs.
     pub(in crate::algorithms) fn rules<K: Link>() -> Vec<&'static Kernel> {
         vec![K::kernel::<MuonNormRule>(), K::kernel::<MuonShiftRule>(), K::kernel::<MuonPairRule>()]
     }
@@ -96,7 +96,7 @@ impl NewtonSchulz<'_> {
         } else {
             swap(scratch, &mut x);
         }
-        at.workspace.give([x].into_iter().chain(other));
+        at.workspace.release([x].into_iter().chain(other));
         Ok(())
     }
 
@@ -104,7 +104,7 @@ impl NewtonSchulz<'_> {
         self.rows.min(self.columns)
     }
 
-    /// The coefficients of a step, from 0.
+    /// Returns the coefficients of a step, from 0.
     fn of_step(&self, step: u64) -> (f64, f64, f64) {
         let last = self.coefficients.len().saturating_sub(1);
         let place = usize::try_from(step).map_or(last, |step| step.min(last));
@@ -132,7 +132,7 @@ impl NewtonSchulz<'_> {
     fn gram(&self, on: Runner<'_>, x: &Storage, c: &mut Storage) -> Result<()> {
         let x = Matrix::new(x, self.rows, self.columns);
         let (a, b) = if self.rows > self.columns { (x.transpose(), x) } else { (x, x.transpose()) };
-        on.backend.linalg().matmul(MatMul { symmetric: true, ..MatMul::new(a, b, c) })
+        on.backend.linalg().gemm(Gemm { symmetric: true, ..Gemm::new(a, b, c) })
     }
 
     /// `c = factor · product + scale · add` of m × m matrices that commute: all of them are polynomials of one
@@ -147,9 +147,9 @@ impl NewtonSchulz<'_> {
         let square = |storage| Matrix::new(storage, self.small(), self.small());
         // The left one as its own transpose: its columns are contiguous, as are the right one's, and one that is both
         // is packed once.
-        let product = MatMul::new(square(a).transpose(), square(b), c);
+        let product = Gemm::new(square(a).transpose(), square(b), c);
         let add = add.map(square);
-        on.backend.linalg().matmul(MatMul { alpha: factor, beta: scale, add, symmetric: true, ..product })
+        on.backend.linalg().gemm(Gemm { alpha: factor, beta: scale, c_in: add, symmetric: true, ..product })
     }
 
     /// `y = F X + scale · X`; of tall matrices `X F + scale · X`.
@@ -164,7 +164,7 @@ impl NewtonSchulz<'_> {
         let x = Matrix::new(x, self.rows, self.columns);
         let factor = Matrix::new(factor, self.small(), self.small());
         let (a, b) = if self.rows > self.columns { (x, factor) } else { (factor.transpose(), x) };
-        on.backend.linalg().matmul(MatMul { beta: scale, add: Some(x), ..MatMul::new(a, b, y) })
+        on.backend.linalg().gemm(Gemm { beta: scale, c_in: Some(x), ..Gemm::new(a, b, y) })
     }
 
     /// The iteration as the paper has it, two steps at once where there is a pair.
@@ -176,7 +176,7 @@ impl NewtonSchulz<'_> {
         [x, y]: [&mut Storage; 2],
     ) -> Result<()> {
         let size = self.small() * self.small();
-        let mut take = || workspace.take(on.backend, self.format, size);
+        let mut take = || workspace.acquire(on.backend, self.format, size);
         let (mut gram, mut polynomial) = (take()?, take()?);
         let mut powers =
             pair.map(|pair| Ok::<_, fallline_core::Error>((pair, take()?, take()?))).transpose()?;
@@ -200,7 +200,8 @@ impl NewtonSchulz<'_> {
             self.apply(on, &polynomial, constant, x, y)?;
             swap(x, y);
         }
-        workspace.give([gram, polynomial].into_iter().chain(powers.into_iter().flat_map(|(_, n, k)| [n, k])));
+        workspace
+            .release([gram, polynomial].into_iter().chain(powers.into_iter().flat_map(|(_, n, k)| [n, k])));
         Ok(())
     }
 
@@ -240,7 +241,7 @@ impl NewtonSchulz<'_> {
     ) -> Result<()> {
         let most = if self.format == Format::Bf16 { RESTART.1 } else { RESTART.0 };
         let size = self.small();
-        let mut take = || workspace.take(on.backend, self.format, size * size);
+        let mut take = || workspace.acquire(on.backend, self.format, size * size);
         let (mut gram, mut z, mut q, mut s) = (take()?, take()?, take()?, take()?);
         let mut left = self.steps;
         while left > 0 {
@@ -265,7 +266,7 @@ impl NewtonSchulz<'_> {
             swap(x, y);
             left -= steps;
         }
-        workspace.give([gram, z, q, s]);
+        workspace.release([gram, z, q, s]);
         Ok(())
     }
 }

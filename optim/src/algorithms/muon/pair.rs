@@ -44,7 +44,7 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    /// The pair of steps with these coefficients a, b, c, where it is exact enough.
+    /// Returns the pair of steps with these coefficients a, b, c, where it is exact enough.
     pub(super) fn of((a, b, c): (f64, f64, f64)) -> Option<Pair> {
         let s = [a, b, c];
         let f: [f64; 6] = times(&[0.0, 1.0], &times::<5>(&s, &s));
@@ -91,7 +91,7 @@ impl Pair {
         exact.then_some(pair)
     }
 
-    /// What the roundings of q's terms add up to at most, in units of one, up to an eigenvalue.
+    /// Returns what the roundings of q's terms add up to at most, in units of one, up to an eigenvalue.
     fn growth(&self, largest: f64) -> f64 {
         let [ua, um, un, va, vm, vn, wa, wm, wn, wk] = self.combined;
         let points = (0..=POINTS).map(|i| largest * i as f64 / POINTS as f64);
@@ -124,7 +124,7 @@ impl Pair {
     }
 }
 
-/// How large an eigenvalue of A gets that starts between 0 and 1.
+/// Returns how large an eigenvalue of A gets that starts between 0 and 1.
 fn reach((a, b, c): (f64, f64, f64)) -> f64 {
     let points = (0..=POINTS).map(|i| i as f64 / POINTS as f64);
     let largest = points.map(|start| {
@@ -137,7 +137,7 @@ fn reach((a, b, c): (f64, f64, f64)) -> f64 {
     largest.fold(1.0, f64::max)
 }
 
-/// The product of two polynomials, of at most N coefficients.
+/// Returns the product of two polynomials, of at most N coefficients.
 fn times<const N: usize>(p: &[f64], q: &[f64]) -> [f64; N] {
     let mut product = [0.0; N];
     for (i, x) in p.iter().enumerate() {

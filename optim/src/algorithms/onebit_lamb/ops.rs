@@ -65,7 +65,7 @@ impl TensorOp for LargestRatio {
         let views = &mut [Some(View::write(&mut ratios)), Some(View::read(v)), Some(View::read(fresh))];
         at.on.run(K::kernel::<OnebitLambRatioRule>(), h, &[], views)?;
         at.remember_largest::<K>(&mut ratios, LARGEST)?;
-        at.workspace.give([ratios]);
+        at.workspace.release([ratios]);
         Ok(())
     }
 }
@@ -98,23 +98,23 @@ fn send<K: Link>(
     let scalings = scalings.collect::<Result<Vec<f64>>>()?;
     let all: usize = step.tensors.iter().map(|tensor| tensor.shape.elements()).sum();
     let (backend, compute) = (step.backend, step.compute);
-    let mut piece = step.workspace.take(backend, compute.format(), all)?;
+    let mut piece = step.workspace.acquire(backend, compute.format(), all)?;
     let momenta = step.tensors.iter().map(|tensor| tensor.states.get("m").map(View::read));
     let momenta = momenta.collect::<Result<Vec<View<'_>>>>()?;
     let mut whole = View::write(&mut piece);
     let pairs = momenta.into_iter().map(|m| (whole.take(0, m.len()), m));
     pass(backend, compute, K::kernel::<OnebitLambScaleRule>(), &scalings, pairs)?;
-    compression.all_reduce_over(ranks, (backend, compute), step.errors, step.workspace, &mut piece)?;
+    compression.all_reduce_over(ranks, (backend, compute), step.residuals, step.workspace, &mut piece)?;
     let momenta = step.tensors.iter_mut().map(|tensor| tensor.states.get_mut("m").map(View::write));
     let momenta = momenta.collect::<Result<Vec<View<'_>>>>()?;
     let mut start = 0;
     let pairs = momenta.into_iter().map(|m| {
-        let from = View::read(&piece).part(start, m.len());
+        let from = View::read(&piece).slice(start, m.len());
         start += m.len();
         (m, from)
     });
     pass(backend, compute, K::kernel::<OnebitLambUnscaleRule>(), &scalings, pairs)?;
-    step.workspace.give([piece]);
+    step.workspace.release([piece]);
     Ok(())
 }
 
@@ -133,13 +133,13 @@ fn pass<'v>(
             let (to, from) = pairs.next()?;
             let elements = to.len();
             (places[0], places[1]) = (Some(to), Some(from));
-            Some(TensorPass { elements, row: 0 })
+            Some(TensorPass { elements, constant_set: 0 })
         },
-        rows: &[1.0],
+        constants: &[1.0],
         tensor_scalars: own,
         plan: &mut backend.plan(),
         sums: &mut [],
-        beside: &[],
+        fused: &[],
         checked: false,
     })
 }

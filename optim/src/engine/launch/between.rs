@@ -1,16 +1,16 @@
 //! The numbers between two passes of a run, computed on the host.
 
 use super::{CacheBatch, StepContext};
-use crate::engine::remembered::Remembered;
+use crate::engine::scalar_state::ScalarState;
 use crate::params::slots::Slot;
 use fallline_core::backend::{Computed, Placed, Plan, SharedNumbers};
 use fallline_core::between::{Numbers, Over};
-use fallline_core::sums::fold;
+use fallline_core::reduction::tree_reduce;
 use fallline_core::{Compute, GlobalAt, Groups, Kernel, Storage, TensorAt};
 
 /// The names of what an algorithm remembers, and what that begins with, in its order.
 #[derive(Clone, Copy)]
-pub(crate) struct RememberedNames {
+pub(crate) struct ScalarNames {
     pub(crate) memory: &'static [(&'static str, f64)],
     pub(crate) shared: &'static [(&'static str, f64)],
 }
@@ -18,7 +18,7 @@ pub(crate) struct RememberedNames {
 /// How the tensor scalars of a rule are found, with buffers that are kept between steps.
 pub(crate) struct Between {
     kernel: &'static Kernel,
-    /// The places of what is read among the sums of the rule before, and of what is remembered.
+    /// The places of what is read among the sums of the rule before, and among the scalars.
     reads: Vec<usize>,
     memory: Vec<usize>,
     shared: Vec<usize>,
@@ -38,15 +38,11 @@ pub(crate) struct Between {
 }
 
 impl Between {
-    /// Those of a rule behind one that returns these sums.
+    /// Returns those of a rule behind one that returns these sums.
     ///
     /// # Panics
     /// When the rule reads what is not there: a mistake in an algorithm, found in its first step.
-    pub(crate) fn new(
-        kernel: &'static Kernel,
-        sums: &[&'static str],
-        remembered: RememberedNames,
-    ) -> Between {
+    pub(crate) fn new(kernel: &'static Kernel, sums: &[&'static str], scalar_names: ScalarNames) -> Between {
         let declared = &kernel.between.declared;
         let places = |wanted: &[&str], known: &mut dyn Iterator<Item = &'static str>, what: &str| {
             let known: Vec<&str> = known.collect();
@@ -57,7 +53,7 @@ impl Between {
             });
             found.collect::<Vec<usize>>()
         };
-        let RememberedNames { memory, shared } = remembered;
+        let ScalarNames { memory, shared } = scalar_names;
         let names = |table: &'static [(&'static str, f64)]| table.iter().map(|(name, _)| *name);
         Between {
             kernel,
@@ -76,7 +72,7 @@ impl Between {
         }
     }
 
-    /// The places of what it changes of what is remembered for a parameter.
+    /// Returns the places of what it changes of what is remembered for a parameter.
     pub(crate) fn memory(&self) -> &[usize] {
         &self.memory
     }
@@ -106,7 +102,7 @@ impl Between {
         }
         pick(&mut self.shared_values, context.shared.on_host(), &self.shared);
         let found = sums.len().checked_div(context.tensors).unwrap_or(0);
-        let world = context.world();
+        let world = context.world_size();
         let mine =
             context.slots[batch.places.clone()].iter_mut().filter(|slot| slot.launch == Some(context.index));
         for (place, slot) in batch.tensors.clone().zip(mine) {
@@ -114,7 +110,7 @@ impl Between {
             let mut at = tensor_at(slot, compute, context.shared.on_host(), world);
             self.kernel.between.each(hyper, &mut at, &[], &mut self.each);
             let sums = &sums[place * found..][..found];
-            let memory = slot.memory.as_deref_mut().map_or(&mut [][..], Remembered::on_host_mut);
+            let memory = slot.memory.as_deref_mut().map_or(&mut [][..], ScalarState::on_host_mut);
             self.finish(0, (memory, sums), 0, &mut own[place * width..][..width]);
         }
     }
@@ -147,15 +143,15 @@ impl Between {
         own.resize(context.tensors * width, 0.0);
         for (i, &place) in slots.iter().enumerate() {
             let memory = context.slots[place].memory.as_deref_mut();
-            let memory = memory.map_or(&mut [][..], Remembered::on_host_mut);
+            let memory = memory.map_or(&mut [][..], ScalarState::on_host_mut);
             let row = if declared.over == Over::Group { group_of[i] } else { 0 };
             let out = &mut own[places[place] * width..][..width];
             self.finish(i, (memory, sums_of(places[place])), row, out);
         }
     }
 
-    /// The numbers of all tensors and of each, in the order of their names, which the host knows before all sums. Returns
-    /// how many groups there are.
+    /// Returns the numbers of all tensors and of each, in the order of their names, which the host knows before all
+    /// sums. Returns how many groups there are.
     fn numbers_of_all(
         &mut self,
         context: &mut StepContext<'_, '_, '_>,
@@ -167,8 +163,8 @@ impl Between {
         order.find(context);
         let tensors = order.slots.len();
         // Groups are counted within the optimizer that they are parts of.
-        let (all, family, world) = (context.groups, context.family, context.world());
-        let mine = || all.iter().filter(|group| group.family == family);
+        let (all, optimizer, world) = (context.groups, context.optimizer, context.world_size());
+        let mine = || all.iter().filter(|group| group.optimizer == optimizer);
         let hyper_of = |group: usize| mine().nth(group).unwrap_or(&all[0]).algorithm.hyper();
         let groups = Groups::new(mine().count(), &hyper_of);
         let Order { slots, steps, groups: group_of, memory, .. } = order;
@@ -193,7 +189,7 @@ impl Between {
         groups.count()
     }
 
-    /// The numbers that the host brings to a pass whose others are computed on the device.
+    /// The numbers that the host computes for a pass whose others are computed on the device.
     pub(crate) fn of_queued(
         &mut self,
         context: &mut StepContext<'_, '_, '_>,
@@ -213,7 +209,7 @@ impl Between {
         self.placed.extend((0..context.tensors).map(|tensor| placed(tensor, 0)));
         let width = self.kernel.between.declared.each.len();
         self.each.resize(context.tensors.max(1) * width, 0.0);
-        let world = context.world();
+        let world = context.world_size();
         let known = if self.shared.is_empty() { context.shared.on_host() } else { &[] };
         let mine = context.slots.iter_mut().filter(|slot| slot.launch == Some(context.index));
         for (i, slot) in mine.enumerate() {
@@ -223,8 +219,8 @@ impl Between {
         }
     }
 
-    /// What the device is given, with the sums of the pass before and what is remembered for all parameters together. The
-    /// views at `memory` are what is remembered for each.
+    /// Returns what the device receives, with the sums of the pass before and the shared scalars. The views at
+    /// `memory` are what is remembered for each.
     pub(crate) fn computed<'q>(
         &'q self,
         before: Option<&'q Plan>,
@@ -273,7 +269,7 @@ impl Between {
                     (0..slots.len()).map(|i| if counts(i) { self.terms[i * count + total] } else { 0.0 });
                 self.totals.push(match declared.over {
                     Over::InTurn => terms.fold(0.0, |sum, term| sum + term),
-                    Over::All | Over::Group => fold(terms),
+                    Over::All | Over::Group => tree_reduce(terms),
                 });
             }
         }
@@ -303,7 +299,7 @@ impl Between {
 fn tensor_at<'a>(slot: &'a mut Slot, compute: Compute, shared: &'a [f64], world: usize) -> TensorAt<'a> {
     let by_row = slot.parts().is_some();
     let Slot { steps, shape, memory, .. } = slot;
-    let memory = memory.as_deref_mut().map_or(&mut [][..], Remembered::at_home_mut);
+    let memory = memory.as_deref_mut().map_or(&mut [][..], ScalarState::at_home_mut);
     TensorAt { t: *steps + 1, compute, shape, by_row, memory, shared, world }
 }
 
@@ -330,12 +326,13 @@ impl Order {
         bound().enumerate().for_each(|(place, i)| self.places[i] = place);
         self.steps.clear();
         self.steps.extend(self.slots.iter().map(|&i| slots[i].steps + 1));
-        let number =
-            |group: usize| groups[..group].iter().filter(|group| group.family == context.family).count();
+        let number = |group: usize| {
+            groups[..group].iter().filter(|group| group.optimizer == context.optimizer).count()
+        };
         self.groups.clear();
         self.groups.extend(self.slots.iter().map(|&i| number(slots[i].group)));
         self.memory.clear();
-        let memory = |i: &usize| slots[*i].memory.as_deref().map_or(&[][..], Remembered::at_home);
+        let memory = |i: &usize| slots[*i].memory.as_deref().map_or(&[][..], ScalarState::at_home);
         self.slots.iter().for_each(|i| self.memory.extend_from_slice(memory(i)));
     }
 }

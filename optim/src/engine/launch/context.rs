@@ -2,8 +2,8 @@
 
 use super::CacheBatch;
 use crate::engine::fusion::Fusion;
-use crate::engine::group::{Group, first_of};
-use crate::engine::remembered::Remembered;
+use crate::engine::group::{Group, first_group_of};
+use crate::engine::scalar_state::ScalarState;
 use crate::op::{
     CollectiveAt, Found, GradScale, Member, Memory, Named, Op, OpAt, Peers, Plans, Runner, Sums, Workspace,
 };
@@ -19,12 +19,12 @@ use fallline_core::{Backend, Compute, Format};
 pub(crate) struct StepContext<'s, 'b, 'd> {
     /// The launch group's place.
     pub(crate) index: u32,
-    pub(crate) family: usize,
+    pub(crate) optimizer: usize,
     /// How many parameters take part.
     pub(crate) tensors: usize,
     pub(crate) backend: &'s dyn Backend,
     pub(crate) groups: &'s [Group],
-    pub(crate) shared: &'s mut Remembered,
+    pub(crate) shared: &'s mut ScalarState,
     pub(crate) ranks: Option<&'s dyn Communicator>,
     pub(crate) bindings: &'s mut [Binding<'d>],
     pub(crate) slots: &'b mut [Slot],
@@ -34,18 +34,18 @@ pub(crate) struct StepContext<'s, 'b, 'd> {
 }
 
 impl StepContext<'_, '_, '_> {
-    /// The algorithm of the family.
+    /// Returns the algorithm of the optimizer instance.
     pub(crate) fn first(&self) -> &dyn AnyAlgorithm {
-        first_of(self.groups, self.family)
+        first_group_of(self.groups, self.optimizer)
     }
 
-    /// How many ranks step together.
-    pub(crate) fn world(&self) -> usize {
-        self.ranks.map_or(1, |ranks| ranks.world())
+    /// Returns how many ranks step together.
+    pub(crate) fn world_size(&self) -> usize {
+        self.ranks.map_or(1, |ranks| ranks.world_size())
     }
 
-    /// What is remembered for each parameter.
-    pub(crate) fn memories(&mut self) -> impl Iterator<Item = &mut Remembered> {
+    /// Returns what is remembered for each parameter.
+    pub(crate) fn memories(&mut self) -> impl Iterator<Item = &mut ScalarState> {
         let mine = self.slots.iter_mut().filter(|slot| slot.launch == Some(self.index));
         mine.filter_map(|slot| slot.memory.as_deref_mut())
     }
@@ -56,7 +56,7 @@ impl StepContext<'_, '_, '_> {
         let Some(changes) = changes else {
             return self.memories().try_for_each(|memory| memory.bring_home(backend));
         };
-        let missing = |memory: &Remembered| memory.lacks().map(|numbers| (Format::F64, numbers));
+        let missing = |memory: &ScalarState| memory.lacks().map(|numbers| (Format::F64, numbers));
         let requests: Vec<_> = self.memories().filter_map(|memory| missing(memory)).collect();
         if !requests.is_empty() {
             let lacking = self.memories().filter(|memory| memory.lacks().is_some());
@@ -65,7 +65,7 @@ impl StepContext<'_, '_, '_> {
         self.memories().try_for_each(|memory| memory.send(backend, changes))
     }
 
-    /// Counts the step of a batch's parameters, where the stage that would is passed over.
+    /// Counts the step of a batch's parameters, where the stage that would is skipped.
     pub(crate) fn count(&mut self, batch: &CacheBatch) {
         let mine = self.slots[batch.places.clone()].iter_mut().filter(|slot| slot.launch == Some(self.index));
         mine.for_each(|slot| slot.steps += 1);
@@ -73,11 +73,11 @@ impl StepContext<'_, '_, '_> {
 
     /// An operation on all tensors together. What it leaves out is kept with the first by name.
     pub(crate) fn run_on_all(&mut self, op: &Op, compute: Compute, workspace: &mut Workspace) -> Result<()> {
-        let first = first_of(self.groups, self.family);
+        let first = first_group_of(self.groups, self.optimizer);
         let mut mine: Vec<&mut Slot> =
             self.slots.iter_mut().filter(|slot| slot.launch == Some(self.index)).collect();
         mine.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        let mut errors = mine.first_mut().and_then(|slot| slot.errors.take());
+        let mut errors = mine.first_mut().and_then(|slot| slot.residuals.take());
         let tensors = mine.iter_mut().map(|slot| {
             let Slot { shape, memory, states, mask, .. } = &mut **slot;
             let memory = Memory { numbers: memory.as_deref_mut(), backend: self.backend };
@@ -86,11 +86,11 @@ impl StepContext<'_, '_, '_> {
         let (backend, shared, ranks) = (self.backend, self.shared.on_host(), self.ranks);
         let tensors = tensors.collect();
         let mut at =
-            CollectiveAt { backend, compute, shared, ranks, errors: &mut errors, tensors, workspace };
+            CollectiveAt { backend, compute, shared, ranks, residuals: &mut errors, tensors, workspace };
         let done = op.run_on_all(first.hyper(), &mut at);
         drop(at);
         if let Some(slot) = mine.first_mut() {
-            slot.errors = errors;
+            slot.residuals = errors;
         }
         Ok(done?)
     }
@@ -132,7 +132,7 @@ impl StepContext<'_, '_, '_> {
                 shared: self.shared.on_host(),
                 peers: Peers {
                     ranks: self.ranks,
-                    errors: &mut slot.errors,
+                    residuals: &mut slot.residuals,
                     mask: slot.mask.as_ref().map(|mask| &mask.storage),
                 },
                 workspace,

@@ -5,7 +5,7 @@ use crate::params::slots::Slot;
 use crate::{Binding, Result};
 use core::ops::Range;
 use fallline_core::backend::{AsyncTransfer, Pass, TensorPass, View};
-use fallline_core::transfer::Copying;
+use fallline_core::transfer::AsyncCopy;
 use fallline_core::{Backend, Compute, Format, Kernel, Storage};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -81,16 +81,16 @@ impl PassLaunch {
                 while asked < formats.len() && asked < number + AHEAD {
                     let to = take(free, copies, formats[asked].0)?;
                     let from = core::mem::take(&mut chunks[asked].grads);
-                    coming.push_back(streams.fetch(from, to)?);
+                    coming.push_back(streams.d2h(from, to)?);
                     asked += 1;
                 }
                 let Some(grad) = coming.pop_front() else { break };
-                let grad = Copying::finish(grad)?;
+                let grad = AsyncCopy::wait(grad)?;
                 let mut param = None;
                 if let Some(format) = formats[number].1 {
                     if going.len() >= AHEAD {
                         free.extend(
-                            going.pop_front().map(|sent: Box<dyn Copying>| sent.finish()).transpose()?,
+                            going.pop_front().map(|sent: Box<dyn AsyncCopy>| sent.wait()).transpose()?,
                         );
                     }
                     param = Some(take(free, copies, format)?);
@@ -103,11 +103,11 @@ impl PassLaunch {
                 free.push(grad);
                 if let Some(param) = param {
                     let to = core::mem::take(&mut chunks[number].params);
-                    going.push_back(streams.send(param, to)?);
+                    going.push_back(streams.h2d(param, to)?);
                 }
             }
             for sent in going {
-                free.push(sent.finish()?);
+                free.push(sent.wait()?);
             }
             Ok(())
         })?;
@@ -141,22 +141,22 @@ impl PassLaunch {
                 {
                     let copy = param.take(0, len);
                     views[operand] = Some(match kernel.operands[operand].written {
-                        true => View::write(master).part(start, len).with_copy(copy),
-                        false => View::read(master).part(start, len),
+                        true => View::write(master).slice(start, len).with_cast_copy(copy),
+                        false => View::read(master).slice(start, len),
                     });
                 }
                 for ((_, storage), operand) in slot.states.iter_mut().zip(&self.states) {
                     if let &Some(operand) = operand {
-                        views[operand] = Some(View::write(storage).part(start, len));
+                        views[operand] = Some(View::write(storage).slice(start, len));
                     }
                 }
-                Some(TensorPass { elements: len, row: slot.row as usize })
+                Some(TensorPass { elements: len, constant_set: slot.constant_set as usize })
             },
-            rows: &self.rows,
+            constants: &self.constants,
             tensor_scalars: &[],
             plan: &mut self.plans[number],
             sums: &mut [],
-            beside: &[],
+            fused: &[],
             checked: false,
         })
     }

@@ -1,16 +1,16 @@
 //! A stage of a run, and its pass over memory.
 
-use super::between::{Between, RememberedNames};
+use super::between::{Between, ScalarNames};
 use super::{CacheBatch, StepContext};
 use crate::AnyAlgorithm;
 use crate::engine::fusion::{FusedOperands, Fusion};
 use crate::op::queue_of;
-use crate::params::row_sparse::{self, Parts};
+use crate::params::row_sparse::{self, RowRuns};
 use crate::params::staging;
 use crate::program::{Program, Stage};
 use fallline_core::backend::{Pass, Plan, Queued, TensorPass, View, Views};
 use fallline_core::codec::stochastic;
-use fallline_core::sums::fold;
+use fallline_core::reduction::tree_reduce;
 use fallline_core::{Compute, Kernel, Role, Shape, Storage};
 
 /// How a pass is taken.
@@ -33,7 +33,7 @@ pub(crate) struct PassLaunch {
     /// For each state and each scratch of the stages the operand that it is in this one.
     pub(crate) states: Vec<Option<usize>>,
     scratch: Vec<Option<usize>>,
-    pub(crate) rows: Vec<f64>,
+    pub(crate) constants: Vec<f64>,
     /// How the parameters' own scalars are found.
     pub(crate) between: Option<Between>,
     /// The parameters' own scalars, in the order of the bindings.
@@ -49,28 +49,28 @@ pub(crate) struct PassLaunch {
 }
 
 impl PassLaunch {
-    /// A stage of a step with these states and scratch, behind a rule that returns these sums.
+    /// Creates a stage of a step with these states and scratch, behind a rule that returns these sums.
     pub(crate) fn new(
         stage: Stage,
         program: &Program,
         before: &[&'static str],
-        remembered: RememberedNames,
+        scalar_names: ScalarNames,
     ) -> PassLaunch {
         let operands = stage.kernel().map_or(&[][..], |kernel| kernel.operands);
         let of = |role| operands.iter().position(|operand| operand.role == role);
         let named = |name: &&str| operands.iter().position(|operand| operand.name == *name);
         let all = |role| program.operands(role).iter().map(named).collect();
-        let (rows, own, plans, sums, parts_own, parts_sums, parts) = Default::default();
+        let (constants, own, plans, sums, parts_own, parts_sums, parts) = Default::default();
         let (states, scratch) = (all(Role::State), all(Role::Scratch));
         let (param, grad) = (of(Role::Param), of(Role::Grad));
-        let between = stage.kernel().map(|kernel| Between::new(kernel, before, remembered));
+        let between = stage.kernel().map(|kernel| Between::new(kernel, before, scalar_names));
         PassLaunch {
             stage,
             param,
             grad,
             states,
             scratch,
-            rows,
+            constants,
             between,
             own,
             plans,
@@ -81,26 +81,26 @@ impl PassLaunch {
         }
     }
 
-    /// Whether it writes the parameter.
+    /// Returns whether it writes the parameter.
     pub(crate) fn writes_param(&self) -> bool {
         let (Some(kernel), Some(param)) = (self.stage.kernel(), self.param) else { return false };
         kernel.operands[param].written
     }
 
     /// Computes a row of scalars: the sign of the gradient, and those of the rule.
-    pub(crate) fn add_row(&mut self, program: &Program, algorithm: &dyn AnyAlgorithm, t: u64) {
+    pub(crate) fn add_constants(&mut self, program: &Program, algorithm: &dyn AnyAlgorithm, t: u64) {
         let Some(kernel) = self.stage.kernel() else { return };
-        self.rows.push(if algorithm.maximize() { -1.0 } else { 1.0 });
-        let start = self.rows.len();
-        self.rows.resize(start + kernel.scalars.len(), 0.0);
-        let row = &mut self.rows[start..];
+        self.constants.push(if algorithm.maximize() { -1.0 } else { 1.0 });
+        let start = self.constants.len();
+        self.constants.resize(start + kernel.scalars.len(), 0.0);
+        let row = &mut self.constants[start..];
         algorithm.with_hyper(program, kernel, &mut |hyper| kernel.compute_scalars(hyper, t, row));
     }
 
     /// Multiplies the gradient's factor in each row of scalars.
     pub(crate) fn scale(&mut self, factor: f64) {
         let Some(kernel) = self.stage.kernel() else { return };
-        self.rows.iter_mut().step_by(1 + kernel.scalars.len()).for_each(|scale| *scale *= factor);
+        self.constants.iter_mut().step_by(1 + kernel.scalars.len()).for_each(|scale| *scale *= factor);
     }
 
     /// The pass over the memory of a batch. Step counts go up in the last one.
@@ -141,7 +141,7 @@ impl PassLaunch {
             let mine = slots.iter().filter(|slot| slot.launch == Some(index));
             self.parts.extend(mine.map(|slot| slot.parts().unwrap_or(1)));
         } else if divided {
-            // Each part of a parameter has its scalars, and gives sums of its own.
+            // Each part of a parameter has its scalars, and returns separate sums.
             self.parts_own.clear();
             let mut count = 0;
             for (place, slot) in slots.iter().filter(|slot| slot.launch == Some(index)).enumerate() {
@@ -155,10 +155,10 @@ impl PassLaunch {
             self.parts_sums.resize(count * sums, 0.0);
             (tensor_scalars, found) = (&self.parts_own, &mut self.parts_sums);
         }
-        let mut rest: Option<Parts<'_>> = None;
+        let mut rest: Option<RowRuns<'_>> = None;
         let mut pairs = bindings.iter_mut().zip(&mut *slots).filter(|(_, slot)| slot.launch == Some(index));
         let backend = context.backend;
-        let beside = fusion.rules(&places);
+        let fused = fusion.rules(&places);
         let mut fetched = (queued.is_none() && factor.is_some()).then(|| core::mem::take(&mut found));
         let pass = Pass {
             kernel,
@@ -197,7 +197,7 @@ impl PassLaunch {
                 if let (Some(place), Some(master)) = (self.param, &mut slot.master) {
                     let param = views[place].take();
                     views[place] = Some(match (kernel.operands[place].written, param) {
-                        (true, Some(copy)) => View::write(master).with_copy(copy),
+                        (true, Some(copy)) => View::write(master).with_cast_copy(copy),
                         (true, None) => View::write(master),
                         (false, _) => View::read(master),
                     });
@@ -209,11 +209,11 @@ impl PassLaunch {
                 let own = (&*groups[slot.group].algorithm, &slot.shape, elements);
                 views_to(views, &self.states, &mut slot.states, own);
                 views_to(views, &self.scratch, &mut slot.scratch, own);
-                if let Some(seed) = slot.seed {
+                if let Some(seed) = slot.rounding_seed {
                     for (operand, view) in views[..kernel.operands.len()].iter_mut().enumerate() {
                         let stream = (stage << 8 | operand) as u64;
                         let key = stochastic::key(seed, &slot.name, slot.steps + 1, stream);
-                        *view = view.take().map(|view| view.with_noise(key));
+                        *view = view.take().map(|view| view.with_stochastic_rounding(key));
                     }
                 }
                 if last {
@@ -222,18 +222,18 @@ impl PassLaunch {
                     counted += 1;
                 }
                 match rows.filter(|rows| rows.parts().is_some()) {
-                    None => return Some(TensorPass { elements, row: slot.row as usize }),
+                    None => return Some(TensorPass { elements, constant_set: slot.constant_set as usize }),
                     Some(rows) => {
                         let whole = views.each_mut().map(Option::take);
-                        rest = Some(Parts::new(rows, whole, self.grad, slot.row as usize));
+                        rest = Some(RowRuns::new(rows, whole, self.grad, slot.constant_set as usize));
                     }
                 }
             },
-            rows: &self.rows,
+            constants: &self.constants,
             tensor_scalars,
             plan: &mut self.plans[number],
             sums: found,
-            beside: &beside,
+            fused: &fused,
             checked: true,
         };
         let memory = places.memory;
@@ -273,7 +273,7 @@ impl PassLaunch {
                     // One part is the whole: its sum stays as it is.
                     *total = match slot.parts() {
                         None => parts[sum],
-                        Some(_) => fold(parts.iter().skip(sum).step_by(sums).copied()),
+                        Some(_) => tree_reduce(parts.iter().skip(sum).step_by(sums).copied()),
                     };
                 }
             }
@@ -282,7 +282,8 @@ impl PassLaunch {
     }
 }
 
-/// The elements of the longest storage that is an operand: what a pass goes over that has neither parameter nor gradient.
+/// Returns the elements of the longest storage that is an operand: what a pass goes over that has neither parameter
+/// nor gradient.
 fn longest(storages: &[(&'static str, Storage)], places: &[Option<usize>]) -> Option<usize> {
     let operands = storages.iter().zip(places).filter(|(_, place)| place.is_some());
     operands.map(|((_, storage), _)| storage.len()).max()
@@ -301,14 +302,14 @@ fn views_to<'v>(
         if storage.len() == elements {
             views[place] = Some(View::write(storage));
         } else {
-            views[place] = Some(stretched(algorithm, name, shape, storage));
+            views[place] = Some(broadcast_view(algorithm, name, shape, storage));
         }
     }
 }
 
-/// The view of a state or scratch of another length than its parameter's, as its algorithm says.
+/// Returns the view of a state or scratch of another length than its parameter's, as its algorithm says.
 #[cold]
-fn stretched<'v>(
+fn broadcast_view<'v>(
     algorithm: &dyn AnyAlgorithm,
     name: &str,
     shape: &Shape,
@@ -316,10 +317,10 @@ fn stretched<'v>(
 ) -> View<'v> {
     let view = View::write(storage);
     if shape.elements() == 0 {
-        return view.part(0, 0);
+        return view.slice(0, 0);
     }
-    match algorithm.state(name).repetition(shape) {
-        Some((run, times)) => view.repeated(run, times),
+    match algorithm.state(name).broadcast(shape) {
+        Some((run, times)) => view.broadcast(run, times),
         None => view,
     }
 }

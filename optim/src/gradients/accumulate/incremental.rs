@@ -2,7 +2,7 @@
 
 use super::{To, Window};
 use crate::engine::Engine;
-use crate::wrapper::Wrapper;
+use crate::gradient_config::GradientConfig;
 use crate::{Binding, Result, StepReport};
 use fallline_core::Compute;
 
@@ -14,20 +14,20 @@ impl Window {
     pub(crate) fn add_one(
         &mut self,
         engine: &Engine,
-        config: &Wrapper,
+        config: &GradientConfig,
         bindings: &[Binding<'_>],
     ) -> Result<()> {
         self.allocate(engine, bindings)?;
-        let share = 1.0 / config.accumulate.window(self.done) as f64;
+        let weight = 1.0 / config.accumulate.window(self.done) as f64;
         let rules = engine.setup.builtins;
         for binding in bindings.iter().filter(|binding| !binding.grad.is_none()) {
             let Some(sum) = self.sums.get(binding.name) else { continue };
-            let kernel = if sum.begun { rules.add_to_sum() } else { rules.start_sum() };
+            let kernel = if sum.has_value { rules.add_to_sum() } else { rules.start_sum() };
             let compute =
                 if sum.tensor.format() == Compute::F64.format() { Compute::F64 } else { Compute::F32 };
-            self.add(engine, bindings, (sum.begun, compute), (kernel, &[share]), To::Host(&mut []))?;
+            self.add(engine, bindings, (sum.has_value, compute), (kernel, &[weight]), To::Host(&mut []))?;
             if let Some(sum) = self.sums.get_mut(binding.name) {
-                sum.begun = true;
+                sum.has_value = true;
             }
         }
         Ok(())
@@ -40,9 +40,9 @@ impl Window {
     pub(crate) fn end_iteration(
         &mut self,
         engine: &mut Engine,
-        config: &Wrapper,
+        config: &GradientConfig,
     ) -> Result<Option<StepReport>> {
-        if self.closes(config) {
+        if self.is_last_micro_step(config) {
             self.check_bound(|name| engine.slots.get(name).is_some_and(|slot| slot.progress.inspected))?;
         }
         if let Some(accumulated) = self.count(config) {

@@ -3,8 +3,8 @@
 use super::{Sum, Window};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
 use crate::engine::Engine;
+use crate::gradient_config::{GradientConfig, LossScaler, SavedGradientConfig};
 use crate::params::slots::Slots;
-use crate::wrapper::{LossScaler, SavedWrapper, Wrapper};
 use crate::{Error, LoadReport, Result};
 use fallline_core::{Backend, Tensor};
 use std::sync::Arc;
@@ -14,12 +14,17 @@ const WINDOW: &str = "window/";
 
 impl Window {
     /// Adds what a checkpoint keeps of it.
-    pub(crate) fn save(&self, config: &Wrapper, engine: &Engine, checkpoint: &mut Checkpoint) -> Result<()> {
+    pub(crate) fn save(
+        &self,
+        config: &GradientConfig,
+        engine: &Engine,
+        checkpoint: &mut Checkpoint,
+    ) -> Result<()> {
         if config.is_plain() {
             return Ok(());
         }
-        for (name, sum) in self.sums.iter().filter(|(_, sum)| sum.begun) {
-            if engine.slots.get(name).is_some_and(|slot| !engine.setup.keeps(slot)) {
+        for (name, sum) in self.sums.iter().filter(|(_, sum)| sum.has_value) {
+            if engine.slots.get(name).is_some_and(|slot| !engine.setup.saves_state_of(slot)) {
                 continue;
             }
             let entry = Entry::from_storage(
@@ -30,13 +35,13 @@ impl Window {
             checkpoint.insert(format!("{WINDOW}{name}"), entry);
         }
         let scaler = config.scaler.as_ref().map(|scaler| scaler.save());
-        checkpoint.manifest.wrapper = Some(SavedWrapper { done: self.done, scaler });
+        checkpoint.manifest.wrapper = Some(SavedGradientConfig { done: self.done, scaler });
         Ok(())
     }
 
-    /// What it is after a load, with the slots of the checkpoint.
+    /// Returns what it is after a load, with the slots of the checkpoint.
     pub(crate) fn load(
-        config: &Wrapper,
+        config: &GradientConfig,
         backend: &Arc<dyn Backend>,
         checkpoint: &Checkpoint,
         slots: &Slots,
@@ -65,7 +70,9 @@ impl Window {
             let (storage, converted) = entry.load(&**backend, &key, fits, options.converting)?;
             report.converted += usize::from(converted);
             let tensor = Tensor::from_storage(backend, storage, slot.shape.clone())?;
-            loaded.sums.insert(name.to_owned(), Sum { tensor, begun: true, blank: false, staging: None });
+            loaded
+                .sums
+                .insert(name.to_owned(), Sum { tensor, has_value: true, is_empty: false, staging: None });
         }
         Ok((loaded, scaler))
     }

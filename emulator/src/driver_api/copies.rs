@@ -9,7 +9,7 @@ use crate::machine::memory::Owner;
 use crate::machine::stream::Op;
 use crate::machine::{Machine, Outcome, device};
 
-/// Whether the driver knows this memory of the host.
+/// Returns whether the driver knows this memory of the host.
 fn pinned(m: &Machine, address: u64) -> bool {
     m.table.containing(address).is_some_and(|a| matches!(a.owner, Owner::Pinned | Owner::Managed))
 }

@@ -1,6 +1,6 @@
 //! What a driver exchanges with the other ranks.
 
-use super::{Communicator, RankError, agree, hash, partition};
+use super::{Communicator, RankError, check_equal, fingerprint, partition};
 use crate::params::slots::{Slot, Slots};
 use crate::{Binding, Checkpoint, Error, GradRef, ParamRef, Result};
 use core::ops::Range;
@@ -13,16 +13,16 @@ const SHARED_BYTES: usize = 1 << 20;
 
 /// The ranks that step together.
 #[derive(Debug)]
-pub(crate) struct World {
+pub(crate) struct Exchange {
     ranks: Arc<dyn Communicator>,
     /// Whether each parameter is updated by one rank only.
     sharded: bool,
     text: String,
 }
 
-impl World {
-    pub(crate) fn new(ranks: Arc<dyn Communicator>, sharded: bool) -> World {
-        World { ranks, sharded, text: String::new() }
+impl Exchange {
+    pub(crate) fn new(ranks: Arc<dyn Communicator>, sharded: bool) -> Exchange {
+        Exchange { ranks, sharded, text: String::new() }
     }
 
     pub(crate) fn sharded(&self) -> bool {
@@ -36,7 +36,7 @@ impl World {
     /// Checks that all ranks are about to take the same step. They need the same parameters in the same order, with
     /// as many steps, gradients for the same ones, and the same settings. Numbers are exchanged, and texts only where
     /// those differ. `settings` writes them, one a line.
-    pub(crate) fn agree(
+    pub(crate) fn check_consistent(
         &mut self,
         bindings: &[Binding<'_>],
         slots: &Slots,
@@ -48,8 +48,7 @@ impl World {
         let _ = settings(text);
         let mut known = slots.iter();
         for binding in bindings {
-            let (shape, format) =
-                (fallline_core::Shape::from(binding.param.extents()), binding.param.format());
+            let (shape, format) = (fallline_core::Shape::from(binding.param.dims()), binding.param.format());
             let _ = write!(text, "{:?} of shape {shape} in {format}", binding.name);
             // Mostly the slots are in the order of the bindings.
             let next = known.next().filter(|slot| slot.name == binding.name);
@@ -62,19 +61,19 @@ impl World {
                 _ => "\n",
             });
         }
-        let own = hash(text.as_bytes()).to_le_bytes();
-        let mut all = vec![0; 8 * self.ranks.world()];
+        let own = fingerprint(text.as_bytes()).to_le_bytes();
+        let mut all = vec![0; 8 * self.ranks.world_size()];
         self.ranks.all_gather(&own, &mut all).map_err(core_error)?;
         if all.chunks_exact(8).all(|of| of == own) {
             return Ok(());
         }
         let lines: Vec<String> = self.text.lines().map(str::to_owned).collect();
-        Ok(agree(&*self.ranks, "the step", &lines).map_err(core_error)?)
+        Ok(check_equal(&*self.ranks, "the step", &lines).map_err(core_error)?)
     }
 
-    /// What each rank has found, in their order: the places of two numbers.
+    /// Returns what each rank has found, in their order: the places of two numbers.
     pub(crate) fn findings(&self, own: [u64; 2]) -> Result<Vec<[u64; 2]>> {
-        let mut all = vec![0; 16 * self.ranks.world()];
+        let mut all = vec![0; 16 * self.ranks.world_size()];
         let bytes = own.map(u64::to_le_bytes).concat();
         self.ranks.all_gather(&bytes, &mut all).map_err(core_error)?;
         let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
@@ -86,7 +85,7 @@ impl World {
         if !self.sharded || slots.iter().all(|slot| slot.owner.is_some()) {
             return false;
         }
-        let mut has = vec![0; self.ranks.world()];
+        let mut has = vec![0; self.ranks.world_size()];
         for slot in slots.iter() {
             if let Some(owner) = slot.owner {
                 has[owner] += slot.shape.elements() as u64;
@@ -116,7 +115,7 @@ impl World {
         &mut self,
         params: impl Iterator<Item = (usize, &'p mut ParamRef<'d>)>,
     ) -> Result<()> {
-        let (rank, world) = (self.ranks.rank(), self.ranks.world());
+        let (rank, world) = (self.ranks.rank(), self.ranks.world_size());
         let mut owners: Vec<Owner<'_>> = (0..world).map(|_| Owner::default()).collect();
         for (owner, param) in params {
             match param {
@@ -143,26 +142,26 @@ impl World {
                     owner.put(bytes);
                 }
             };
-            self.ranks.share(&own, &lengths, &mut take).map_err(core_error)?;
+            self.ranks.all_gather_v(&own, &lengths, &mut take).map_err(core_error)?;
         }
     }
 
-    /// The whole of a checkpoint of which every rank has a part. Everybody gets it.
-    pub(crate) fn consolidate(&self, own: &Checkpoint) -> Result<Checkpoint> {
+    /// Returns the whole of a checkpoint of which every rank has a part. Everybody gets it.
+    pub(crate) fn consolidate_state_dict(&self, own: &Checkpoint) -> Result<Checkpoint> {
         Checkpoint::join(self.gather(own)?)
     }
 
     /// A checkpoint that is the same on all ranks but for what compression has left out, with that of all of them.
-    pub(crate) fn with_errors(&self, mut own: Checkpoint) -> Result<Checkpoint> {
+    pub(crate) fn gather_error_feedback(&self, mut own: Checkpoint) -> Result<Checkpoint> {
         self.gather(&own.only_of_ranks())?.into_iter().for_each(|other| own.add_of_ranks(other));
         Ok(own)
     }
 
-    /// What each rank has.
+    /// Returns what each rank has.
     fn gather(&self, own: &Checkpoint) -> Result<Vec<Checkpoint>> {
         let mut parts = Vec::new();
         let bytes = own.to_bytes()?;
-        let mut lengths = vec![0; 8 * self.ranks.world()];
+        let mut lengths = vec![0; 8 * self.ranks.world_size()];
         self.ranks.all_gather(&(bytes.len() as u64).to_le_bytes(), &mut lengths).map_err(core_error)?;
         for (owner, length) in lengths.chunks_exact(8).enumerate() {
             let length = u64::from_le_bytes(length.try_into().unwrap_or_default()) as usize;

@@ -11,7 +11,7 @@ use core::ops::{Add, Div, Mul, Neg, Sub};
 /// every implementation gives the same bits.
 ///
 /// Literals are written as plain `f64` on either side of an operator (`1.0 - x`).
-pub trait Lane:
+pub trait Vector:
     Arithmetic
     + Add<Output = Self>
     + Sub<Output = Self>
@@ -23,46 +23,46 @@ pub trait Lane:
     + Mul<f64, Output = Self>
     + Div<f64, Output = Self>
 {
-    /// The sign of each element: 1 above zero, -1 below, and +0 for ±0 and NaN, as `torch.sign` has it.
+    /// Returns the sign of each element: 1 above zero, -1 below, and +0 for ±0 and NaN, as `torch.sign` has it.
     #[inline(always)]
     fn sign(self) -> Self {
-        let zero = Self::lit(0.0);
-        Self::select(zero.lt(self), Self::lit(1.0), Self::select(self.lt(zero), Self::lit(-1.0), zero))
+        let zero = Self::splat(0.0);
+        Self::select(zero.lt(self), Self::splat(1.0), Self::select(self.lt(zero), Self::splat(-1.0), zero))
     }
 
     /// `x * x`.
     #[inline(always)]
     fn square(self) -> Self {
-        self.times(self)
+        self * self
     }
 
     /// Chooses by a scalar that is used as a flag: `yes` where `flag` is above zero, else `no`. What is
     /// not chosen leaves no trace, not even through an infinity.
     #[inline(always)]
-    fn when(flag: Self, yes: Self, no: Self) -> Self {
-        Self::select(Self::lit(0.0).lt(flag), yes, no)
+    fn select_if(flag: Self, yes: Self, no: Self) -> Self {
+        Self::select(Self::splat(0.0).lt(flag), yes, no)
     }
 }
 
-/// What a register type implements; [`operators!`](crate::operators) makes it a [`Lane`].
+/// What a register type implements; [`operators!`](crate::operators) makes it a [`Vector`].
 pub trait Arithmetic: Copy + Send + Sync + Sized + Sealed + 'static {
     /// The outcome of a comparison, one bool an element.
     type Mask: Copy;
-    /// The same number in every element, rounded once to the type of the elements.
-    fn lit(x: f64) -> Self;
+    /// Returns the same number in every element, rounded once to the type of the elements.
+    fn splat(x: f64) -> Self;
     /// `self + other`.
-    fn plus(self, other: Self) -> Self;
+    fn add(self, other: Self) -> Self;
     /// `self - other`.
-    fn minus(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
     /// `self * other`.
-    fn times(self, other: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
     /// `self / other`.
-    fn over(self, other: Self) -> Self;
-    /// The sign bit flipped.
-    fn negate(self) -> Self;
-    /// The square root, correctly rounded.
+    fn div(self, other: Self) -> Self;
+    /// Returns the sign bit flipped.
+    fn neg(self) -> Self;
+    /// Returns the square root, correctly rounded.
     fn sqrt(self) -> Self;
-    /// The sign bit cleared.
+    /// Returns the sign bit cleared.
     fn abs(self) -> Self;
     /// Exactly `self < other ? self : other`: `other` where either is NaN.
     fn min(self, other: Self) -> Self;
@@ -87,41 +87,41 @@ pub trait Literal<L>:
 }
 
 /// Gives a register type that is [`Arithmetic`] its operators, literals on either side included, and
-/// makes it a [`Lane`].
+/// makes it a [`Vector`].
 #[macro_export]
 macro_rules! operators {
     ($lane:ty) => {
-        $crate::operators!(@binary $lane, Add add plus, Sub sub minus, Mul mul times, Div div over);
+        $crate::operators!(@binary $lane, Add add, Sub sub, Mul mul, Div div);
         impl ::core::ops::Neg for $lane {
             type Output = Self;
             #[inline(always)]
             fn neg(self) -> Self {
-                $crate::Arithmetic::negate(self)
+                $crate::Arithmetic::neg(self)
             }
         }
         impl $crate::Literal<$lane> for f64 {}
-        impl $crate::Lane for $lane {}
+        impl $crate::Vector for $lane {}
     };
-    (@binary $lane:ty, $($trait:ident $method:ident $does:ident),*) => { $(
+    (@binary $lane:ty, $($trait:ident $method:ident),*) => { $(
         impl ::core::ops::$trait for $lane {
             type Output = Self;
             #[inline(always)]
             fn $method(self, other: Self) -> Self {
-                $crate::Arithmetic::$does(self, other)
+                $crate::Arithmetic::$method(self, other)
             }
         }
         impl ::core::ops::$trait<f64> for $lane {
             type Output = Self;
             #[inline(always)]
             fn $method(self, other: f64) -> Self {
-                $crate::Arithmetic::$does(self, <$lane as $crate::Arithmetic>::lit(other))
+                $crate::Arithmetic::$method(self, <$lane as $crate::Arithmetic>::splat(other))
             }
         }
         impl ::core::ops::$trait<$lane> for f64 {
             type Output = $lane;
             #[inline(always)]
             fn $method(self, other: $lane) -> $lane {
-                $crate::Arithmetic::$does(<$lane as $crate::Arithmetic>::lit(self), other)
+                $crate::Arithmetic::$method(<$lane as $crate::Arithmetic>::splat(self), other)
             }
         }
     )* };

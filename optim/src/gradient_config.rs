@@ -1,8 +1,8 @@
 //! The configuration of the gradient pipeline (MMEngine's optimizer wrapper): accumulation, clipping, loss scaling.
 //!
 //! The semantics are those of MMEngine 0.10.7's `OptimWrapper` and `AmpOptimWrapper` with torch 2.15's
-//! `clip_grad_norm_`, `clip_grad_value_` and `GradScaler`. A [`Driver`](crate::Driver) is given a [`Wrapper`]
-//! ([`Driver::wrapped`](crate::Driver::wrapped)) and does it in each [`step`](crate::Optimizer::step):
+//! `clip_grad_norm_`, `clip_grad_value_` and `GradScaler`. A [`Driver`](crate::Driver) is given a [`GradientConfig`]
+//! ([`Driver::with_gradients`](crate::Driver::with_gradients)) and does it in each [`step`](crate::Optimizer::step):
 //!
 //! 1. Each call is an iteration. Its gradients, divided by the iterations of the window, are added to the window's.
 //!    In all but the window's last iteration the step ends here ([`StepReport::accumulated`](crate::StepReport)).
@@ -19,16 +19,16 @@
 //! parameter's size in the compute type. A step that fails when it closes a window leaves parameters and states as
 //! they were, and drops the window's gradients.
 
-mod scaler;
+mod loss_scaler;
 
-pub use scaler::LossScaler;
-use scaler::SavedScaler;
+pub use loss_scaler::LossScaler;
+use loss_scaler::SavedScaler;
 use serde::{Deserialize, Serialize};
 
 /// The gradient pipeline: accumulation, clipping, loss scaling. By default nothing.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
-pub struct Wrapper {
+pub struct GradientConfig {
     /// Over how many iterations gradients are accumulated.
     pub accumulate: Accumulate,
     /// How gradients are clipped.
@@ -39,7 +39,7 @@ pub struct Wrapper {
 
 /// What a checkpoint keeps of the gradient pipeline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct SavedWrapper {
+pub(crate) struct SavedGradientConfig {
     /// Iterations so far.
     pub(crate) done: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,7 +50,7 @@ pub(crate) struct SavedWrapper {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accumulate {
     /// The iterations of a window, at least 1.
-    pub counts: u64,
+    pub accumulation_steps: u64,
     /// The iterations of training altogether, if known. The last window is then closed at the last iteration, and
     /// divides by as many as it has.
     pub total: Option<u64>,
@@ -58,22 +58,24 @@ pub struct Accumulate {
 
 impl Default for Accumulate {
     fn default() -> Self {
-        Accumulate { counts: 1, total: None }
+        Accumulate { accumulation_steps: 1, total: None }
     }
 }
 
 impl Accumulate {
-    /// How many iterations the window has that iteration `done` (counted from 0) belongs to.
+    /// Returns how many iterations the window has that iteration `done` (counted from 0) belongs to.
     pub(crate) fn window(&self, done: u64) -> u64 {
         match self.total {
-            Some(total) if done < total && done >= total - total % self.counts => total % self.counts,
-            _ => self.counts,
+            Some(total) if done < total && done >= total - total % self.accumulation_steps => {
+                total % self.accumulation_steps
+            }
+            _ => self.accumulation_steps,
         }
     }
 
-    /// Whether a window closes when `done` iterations are over.
-    pub(crate) fn closes(&self, done: u64) -> bool {
-        done.is_multiple_of(self.counts) || self.total == Some(done)
+    /// Returns whether a window closes when `done` iterations are over.
+    pub(crate) fn is_last_micro_step(&self, done: u64) -> bool {
+        done.is_multiple_of(self.accumulation_steps) || self.total == Some(done)
     }
 }
 
@@ -99,24 +101,24 @@ pub enum Clip {
     },
 }
 
-impl Wrapper {
-    /// Whether a step is what the optimizer does alone.
+impl GradientConfig {
+    /// Returns whether a step is what the optimizer does alone.
     pub(crate) fn is_plain(&self) -> bool {
-        self.accumulate.counts <= 1 && self.clip.is_none() && self.scaler.is_none()
+        self.accumulate.accumulation_steps <= 1 && self.clip.is_none() && self.scaler.is_none()
     }
 
-    /// What unscales gradients: 1 over the loss scale.
+    /// Returns what unscales gradients: 1 over the loss scale.
     pub(crate) fn inverse_scale(&self) -> f64 {
         self.scaler.as_ref().map_or(1.0, |scaler| scaler.inverse())
     }
 
     /// Returns whether gradients have separate buffers.
     pub(crate) fn buffers(&self) -> bool {
-        self.accumulate.counts > 1 || matches!(self.clip, Some(Clip::Value { .. }))
+        self.accumulate.accumulation_steps > 1 || matches!(self.clip, Some(Clip::Value { .. }))
     }
 }
 
-/// The p-norm of numbers, as `torch.linalg.vector_norm` defines it.
+/// Returns the p-norm of numbers, as `torch.linalg.vector_norm` defines it.
 pub(crate) fn norm(values: impl Iterator<Item = f64>, p: f64) -> f64 {
     // NaN wins over everything, as in torch.
     let pick = |a: f64, b: f64, first: bool| {

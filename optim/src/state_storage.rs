@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 ///
 /// ```
 /// use fallline_core::Format;
-/// use fallline_optim::StateFormats;
-/// let formats = StateFormats::all(Format::named("q8").expect("it is a format"));
-/// let mixed = StateFormats::default().with("m", Format::Bf16).with("v", Format::F32);
+/// use fallline_optim::StateStorage;
+/// let formats = StateStorage::all(Format::named("q8").expect("it is a format"));
+/// let mixed = StateStorage::default().with("m", Format::Bf16).with("v", Format::F32);
 /// assert_ne!(formats, mixed);
 /// ```
 ///
@@ -19,29 +19,29 @@ use std::collections::BTreeMap;
 /// all means bfloat16 for such a state: it holds squares, and those of gradients below 2e-4 would be zero. A copy of the
 /// parameter (`x0`, `z`, `ax`, `p0`) is stored in the compute type, whatever is said for all.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct StateFormats {
+pub struct StateStorage {
     all: Option<Format>,
     named: BTreeMap<String, Format>,
 }
 
-impl StateFormats {
-    /// All states in one format.
-    pub fn all(format: Format) -> StateFormats {
-        StateFormats { all: Some(format), named: BTreeMap::new() }
+impl StateStorage {
+    /// Returns all states in one format.
+    pub fn all(format: Format) -> StateStorage {
+        StateStorage { all: Some(format), named: BTreeMap::new() }
     }
 
     /// Returns these, with another format for one state.
-    pub fn with(mut self, state: &str, format: Format) -> StateFormats {
+    pub fn with(mut self, state: &str, format: Format) -> StateStorage {
         self.named.insert(state.to_owned(), format);
         self
     }
 
-    /// Whether nothing is said.
+    /// Returns whether nothing is said.
     pub fn is_empty(&self) -> bool {
         self.all.is_none() && self.named.is_empty()
     }
 
-    /// The format of all states that are not named.
+    /// Returns the format of all states that are not named.
     pub fn for_all(&self) -> Option<Format> {
         self.all
     }
@@ -51,7 +51,7 @@ impl StateFormats {
         self.named.iter().map(|(state, format)| (state.as_str(), *format))
     }
 
-    /// The format asked for a state, if one is.
+    /// Returns the format asked for a state, if one is.
     fn of(&self, state: &str) -> Option<Format> {
         self.named.get(state).copied().or(self.all)
     }
@@ -113,8 +113,9 @@ impl StateFormats {
         Ok(())
     }
 
-    /// The format of a state of a parameter with so many elements, of type `computed` where nobody says otherwise.
-    pub fn choose(
+    /// Returns the format of a state of a parameter with so many elements, of type `computed` where nobody says
+    /// otherwise.
+    pub fn resolve(
         &self,
         algorithm: &dyn AnyAlgorithm,
         state: &str,

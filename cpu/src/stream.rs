@@ -12,7 +12,7 @@ const STEP: usize = 64;
 
 /// One operand of the copy baseline.
 #[derive(Debug)]
-pub enum Stream<'a> {
+pub enum StreamOperand<'a> {
     /// Read and written.
     Update(&'a mut [u8]),
     /// Only read.
@@ -38,12 +38,12 @@ impl Cpu {
     ///
     /// `elements` is the number of elements of each stream; the bytes of the streams are a multiple of it. The last
     /// few elements that do not fill a cache line are skipped.
-    pub fn plain_pass(&self, elements: usize, streams: &mut [Stream<'_>], key: u8) -> u8 {
+    pub fn stream_copy(&self, elements: usize, streams: &mut [StreamOperand<'_>], key: u8) -> u8 {
         let raw = streams.iter_mut().map(|stream| match stream {
-            Stream::Update(bytes) => {
+            StreamOperand::Update(bytes) => {
                 Raw { address: bytes.as_mut_ptr(), element: bytes.len() / elements.max(1), written: true }
             }
-            Stream::Read(bytes) => Raw {
+            StreamOperand::Read(bytes) => Raw {
                 address: bytes.as_ptr().cast_mut(),
                 element: bytes.len() / elements.max(1),
                 written: false,

@@ -1,6 +1,6 @@
 //! Matrix products behind the backend: against a naive product in `f64`, and independent of threads.
 
-use fallline::core::backend::{MatMul, Matrix};
+use fallline::core::backend::{Gemm, Matrix};
 use fallline::core::{Backend, Format, Tensor, bf16, f16};
 use fallline::{Cpu, Isa};
 use proptest::prelude::*;
@@ -41,7 +41,7 @@ const OFFSET: usize = 3;
 #[derive(Clone, Debug)]
 struct Case {
     format: Format,
-    extents: (usize, usize, usize),
+    dims: (usize, usize, usize),
     transposed: (bool, bool),
     alpha: f64,
     beta: f64,
@@ -56,7 +56,7 @@ struct Case {
 impl Case {
     /// a, b, what is added, and the old result, each behind its offset.
     fn operands(&self) -> [Vec<f64>; 4] {
-        let (m, k, n) = self.extents;
+        let (m, k, n) = self.dims;
         let sizes = [(1, m * k), (2, k * n), (3, m * n), (4, m * n)];
         let mut operands = sizes.map(|(seed, count)| rounded(self.format, numbers(seed, OFFSET + count)));
         if self.own_transpose {
@@ -77,7 +77,7 @@ impl Case {
     }
 
     fn run_on(&self, backend: &Arc<dyn Backend>, [a, b, d, old]: &[Vec<f64>; 4]) -> Vec<f64> {
-        let (m, k, n) = self.extents;
+        let (m, k, n) = self.dims;
         let [a, b, d, mut c] = [a, b, d, old].map(|values| tensor(backend, self.format, values));
         // Rows and columns as they are stored.
         let matrix = |tensor, (rows, columns), transposed| match transposed {
@@ -94,7 +94,7 @@ impl Case {
         let c_storage = c.storage_mut();
         backend
             .linalg()
-            .matmul(MatMul { alpha, a, b, beta, add, c: c_storage, c_start: OFFSET, symmetric })
+            .gemm(Gemm { alpha, a, b, beta, c_in: add, c: c_storage, c_start: OFFSET, symmetric })
             .unwrap();
         let c = c.to_vec::<f64>().unwrap();
         assert!(c[..OFFSET].iter().zip(old).all(|(now, old)| now.to_bits() == old.to_bits()));
@@ -107,7 +107,7 @@ impl Case {
 
     /// The product and, for each element, the sum of the magnitudes that went into it.
     fn naive(&self, [a, b, d, old]: &[Vec<f64>; 4]) -> Vec<(f64, f64)> {
-        let (m, k, n) = self.extents;
+        let (m, k, n) = self.dims;
         let [a, b, d, old] = [a, b, d, old].map(|values| &values[OFFSET..]);
         let left = |i: usize, p: usize| if self.transposed.0 { a[p * m + i] } else { a[i * k + p] };
         let right = |p: usize, j: usize| match (self.own_transpose, self.transposed.1) {
@@ -130,7 +130,7 @@ impl Case {
     fn check(&self) -> Result<(), TestCaseError> {
         let operands = self.operands();
         let naive = self.naive(&operands);
-        let k = self.extents.1;
+        let k = self.dims.1;
         // k products, k additions, the scaling by alpha and beta and the last addition: each rounds by at most half a
         // unit of what was summed up so far, whatever the order. 16-bit results are rounded once more, below 2⁻¹⁴ (f16)
         // by up to half the smallest number, 2⁻²⁵.
@@ -155,7 +155,7 @@ impl Case {
                 prop_assert!(same, "{isa}, {threads} threads {self:?}");
             }
             if self.symmetric {
-                let m = self.extents.0;
+                let m = self.dims.0;
                 let mirrored = (0..m * m).all(|at| got[at].to_bits() == got[at % m * m + at / m].to_bits());
                 prop_assert!(mirrored, "{isa}: not bitwise symmetric: {self:?}");
             }
@@ -183,8 +183,8 @@ proptest! {
         let (m, k, n) = match thin { 0 => (1, k, n), 1 => (m, 1, n), 2 => (m, k, 1), _ => (m, k, n) };
         let n = if own_transpose { m } else { n };
         let symmetric = symmetric && own_transpose;
-        let extents = (m, k, n);
-        Case { format, extents, transposed, alpha, beta, adds, own_transpose, symmetric }.check()?;
+        let dims = (m, k, n);
+        Case { format, dims, transposed, alpha, beta, adds, own_transpose, symmetric }.check()?;
     }
 }
 
@@ -192,9 +192,9 @@ proptest! {
 #[test]
 fn a_product_of_single_numbers_is_right() {
     for format in FORMATS {
-        let (extents, transposed) = ((1, 1, 1), (false, false));
+        let (dims, transposed) = ((1, 1, 1), (false, false));
         let (alpha, beta, adds, own_transpose, symmetric) = (2.0, -0.25, false, false, false);
-        Case { format, extents, transposed, alpha, beta, adds, own_transpose, symmetric }.check().unwrap();
+        Case { format, dims, transposed, alpha, beta, adds, own_transpose, symmetric }.check().unwrap();
     }
 }
 
@@ -203,13 +203,13 @@ fn a_product_of_single_numbers_is_right() {
 fn large_products_are_right_and_independent_of_threads() {
     let shapes =
         [(200, 130, 190), (97, 1100, 49), (33, 300, 400), (1, 3000, 1500), (1500, 3000, 1), (900, 1, 1200)];
-    for (number, extents) in shapes.into_iter().enumerate() {
+    for (number, dims) in shapes.into_iter().enumerate() {
         for format in FORMATS {
             let transposed = (number % 2 == 1, number % 3 == 1);
             let (alpha, beta, adds) = (0.5, if number % 2 == 0 { 0.0 } else { -1.5 }, number % 4 == 1);
-            let case = |extents, own| Case {
+            let case = |dims, own| Case {
                 format,
-                extents,
+                dims,
                 transposed,
                 alpha,
                 beta,
@@ -217,8 +217,8 @@ fn large_products_are_right_and_independent_of_threads() {
                 own_transpose: own,
                 symmetric: own,
             };
-            case(extents, false).check().unwrap();
-            let (m, k, _) = extents;
+            case(dims, false).check().unwrap();
+            let (m, k, _) = dims;
             case((m.min(300), k.min(700), m.min(300)), true).check().unwrap();
         }
     }
@@ -235,7 +235,7 @@ fn what_is_not_finite_stays_in_its_row_and_column() {
         for symmetric in [false, true] {
             let case = Case {
                 format,
-                extents: (61, 35, 61),
+                dims: (61, 35, 61),
                 transposed: (false, false),
                 alpha: 1.0,
                 beta: 0.0,
@@ -268,31 +268,29 @@ fn what_does_not_fit_is_refused() {
     let mut product = |a: &Tensor, rows: usize, columns: usize| {
         let a = Matrix::new(a.storage(), rows, columns);
         let b = Matrix::new(b.storage(), 3, 2);
-        backend.linalg().matmul(MatMul::new(a, b, c.storage_mut()))
+        backend.linalg().gemm(Gemm::new(a, b, c.storage_mut()))
     };
     assert!(product(&a, 2, 3).is_ok());
     let error = product(&a, 3, 2).unwrap_err().to_string();
-    assert_eq!(error, "matmul: the right factor's extent along the product has 3 elements, expected 2");
+    assert_eq!(error, "gemm: the right factor's extent along the product has 3 elements, expected 2");
     let error = product(&a, 4, 3).unwrap_err().to_string();
-    assert_eq!(error, "matmul: the left factor has 6 elements, expected 12");
+    assert_eq!(error, "gemm: the left factor has 6 elements, expected 12");
     let error = product(&double, 2, 3).unwrap_err().to_string();
-    assert_eq!(error, "matmul: the left factor is stored as f64, expected f32");
+    assert_eq!(error, "gemm: the left factor is stored as f64, expected f32");
     let (a, b) = (Matrix::new(a.storage(), 2, 3), Matrix::new(b.storage(), 3, 2));
     let mut with = |beta: f64, add| {
-        let product = MatMul { beta, add: Some(add), ..MatMul::new(a, b, c.storage_mut()) };
-        backend.linalg().matmul(product).map_err(|error| error.to_string())
+        let product = Gemm { beta, c_in: Some(add), ..Gemm::new(a, b, c.storage_mut()) };
+        backend.linalg().gemm(product).map_err(|error| error.to_string())
     };
     let error = with(0.0, Matrix::new(a.storage, 3, 2)).unwrap_err();
-    assert_eq!(error, "matmul: what is added has 6 elements, expected 4");
+    assert_eq!(error, "gemm: what is added has 6 elements, expected 4");
     let error = with(0.0, Matrix::new(a.storage, 2, 2).at(3)).unwrap_err();
-    assert_eq!(error, "matmul: what is added has 6 elements, expected 7");
+    assert_eq!(error, "gemm: what is added has 6 elements, expected 7");
     let error = with(1.0, Matrix::new(double.storage(), 2, 2)).unwrap_err();
-    assert_eq!(error, "matmul: what is added is stored as f64, expected f32");
+    assert_eq!(error, "gemm: what is added is stored as f64, expected f32");
     let uneven = Matrix::new(b.storage, 3, 1);
-    let error = backend
-        .linalg()
-        .matmul(MatMul { symmetric: true, ..MatMul::new(a, uneven, c.storage_mut()) })
-        .unwrap_err();
-    assert_eq!(error.to_string(), "matmul: the symmetric result's row has 1 elements, expected 2");
+    let error =
+        backend.linalg().gemm(Gemm { symmetric: true, ..Gemm::new(a, uneven, c.storage_mut()) }).unwrap_err();
+    assert_eq!(error.to_string(), "gemm: the symmetric result's row has 1 elements, expected 2");
     assert_eq!(c.to_vec::<f64>().unwrap(), [3.0; 4]);
 }

@@ -11,7 +11,7 @@ fn known(machine: &Machine, device: c_int) -> Outcome<u32> {
     if device < machine.config.devices { Ok(device) } else { Err(Status::INVALID_DEVICE) }
 }
 
-/// The attributes of a device, those of an H100 where they matter.
+/// Returns the attributes of a device, those of an H100 where they matter.
 fn attribute(attribute: c_int) -> c_int {
     match attribute {
         1..=3 => 1024,          // threads of a block, its x and y

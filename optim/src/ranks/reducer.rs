@@ -1,6 +1,6 @@
 //! Gradients of several ranks, averaged in buckets while the next ones are computed.
 
-use super::{Buffer, Communicator, RankError, Reduction, agree};
+use super::{Buffer, Communicator, RankError, Reduction, check_equal};
 use crate::{GradRef, Result};
 use core::ops::Range;
 use fallline_core::host::{Slice, SliceMut};
@@ -15,31 +15,31 @@ const BUCKET_BYTES: usize = 25 << 20;
 
 /// Makes one gradient of those that the ranks have computed.
 ///
-/// In every step all ranks [push](Averager::give) the gradients of the same parameters in the same order. It is the
+/// In every step all ranks [push](GradientReducer::push) the gradients of the same parameters in the same order. It is the
 /// order of backward, from the last layer to the first. A background thread all-reduces full buckets while the
-/// training loop computes the next ones; [`finish`](Averager::finish) waits for the last. The first step exchanges
+/// training loop computes the next ones; [`wait`](GradientReducer::wait) waits for the last. The first step exchanges
 /// nothing before its end, when all ranks have compared names, shapes and types.
 ///
 /// Gradients are sums over the ranks in the order of [`ranks`](fallline_core::ranks). Each is multiplied by its
 /// weight first, in the gradient's type: the fraction of the global batch that the rank computed its mean over.
-/// Nothing else may be exchanged on the same communicator between the first `give` and `finish`.
+/// Nothing else may be exchanged on the same communicator between the first `push` and `wait`.
 ///
 /// ```
-/// use fallline_optim::ranks::{Averager, Communicator, threads};
+/// use fallline_optim::ranks::{GradientReducer, Communicator, threads};
 /// std::thread::scope(|scope| {
 ///     for rank in threads(2, std::time::Duration::from_secs(10)) {
 ///         scope.spawn(move || {
 ///             let own = [rank.rank() as f32; 3];
-///             let mut averager = Averager::new(std::sync::Arc::new(rank)).unwrap();
-///             averager.give("fc.weight", &own, 0.5).unwrap();
-///             let averaged = averager.finish().unwrap();
+///             let mut reducer = GradientReducer::new(std::sync::Arc::new(rank)).unwrap();
+///             reducer.push("fc.weight", &own, 0.5).unwrap();
+///             let averaged = reducer.wait().unwrap();
 ///             assert_eq!(averaged.get("fc.weight").unwrap().get(0), 0.5);
 ///         });
 ///     }
 /// });
 /// ```
 #[derive(Debug)]
-pub struct Averager {
+pub struct GradientReducer {
     ranks: Arc<dyn Communicator>,
     bucket_bytes: usize,
     /// Gradients in the order in which they are given, since the first step.
@@ -82,23 +82,23 @@ struct Worker {
     back: Receiver<Result<Bucket, RankError>>,
 }
 
-impl Averager {
-    /// An averager with buckets of 25 MiB.
+impl GradientReducer {
+    /// Creates an averager with buckets of 25 MiB.
     ///
     /// # Errors
     /// [`RankError::Failed`] when there is no thread to be had.
-    pub fn new(ranks: Arc<dyn Communicator>) -> Result<Averager> {
-        Averager::with_buckets(ranks, BUCKET_BYTES)
+    pub fn new(ranks: Arc<dyn Communicator>) -> Result<GradientReducer> {
+        GradientReducer::with_buckets(ranks, BUCKET_BYTES)
     }
 
-    /// An averager whose buckets are exchanged once they have so many bytes. The same on all ranks.
+    /// Returns an averager whose buckets are exchanged once they have so many bytes. The same on all ranks.
     ///
     /// # Errors
     /// [`RankError::Failed`] when there is no thread to be had.
-    pub fn with_buckets(ranks: Arc<dyn Communicator>, bucket_bytes: usize) -> Result<Averager> {
+    pub fn with_buckets(ranks: Arc<dyn Communicator>, bucket_bytes: usize) -> Result<GradientReducer> {
         let worker = Worker::start(Arc::clone(&ranks))?;
         let (layout, held, done, free, places) = Default::default();
-        Ok(Averager {
+        Ok(GradientReducer {
             ranks,
             bucket_bytes,
             layout,
@@ -115,14 +115,14 @@ impl Averager {
     }
 
     /// Takes the next gradient of this rank. Its values are copied, so the training loop may use the memory again.
-    /// `share` is the part of the batch that it is the mean over, `1 / world` where the batch is split evenly.
+    /// `weight` is the part of the batch that it is the mean over, `1 / world` where the batch is split evenly.
     /// [`None`] takes part as zeros, for a parameter that has no gradient on this rank; its shape is known after a
     /// step that had one.
     ///
     /// # Errors
     /// When it is not the gradient that the first step had at this place; a gradient on a device that the host does not
     /// reach.
-    pub fn give<'g>(&mut self, name: &str, grad: impl Into<GradRef<'g>>, share: f64) -> Result<()> {
+    pub fn push<'g>(&mut self, name: &str, grad: impl Into<GradRef<'g>>, weight: f64) -> Result<()> {
         let grad = grad.into();
         let found = match &grad {
             GradRef::Host(slice, shape) => {
@@ -185,18 +185,18 @@ impl Averager {
         bucket.values.resize(format, start + elements);
         bucket.parts.push(start..start + elements);
         bucket.present.push(found.is_some());
-        scale_into(&mut bucket.values, start, found.map(|(slice, _)| slice), share);
+        scale_into(&mut bucket.values, start, found.map(|(slice, _)| slice), weight);
         let full = bucket.values.len() * format.bytes() >= self.bucket_bytes;
         self.open = Some(bucket);
         self.given += 1;
         if full { self.close() } else { Ok(()) }
     }
 
-    /// Waits for this step's gradients. They stay until the next `give`.
+    /// Waits for this step's gradients. They stay until the next `push`.
     ///
     /// # Errors
     /// [`RankError`]; when fewer gradients were given than in the first step.
-    pub fn finish(&mut self) -> Result<Averaged<'_>> {
+    pub fn wait(&mut self) -> Result<Averaged<'_>> {
         if let Some(missing) = self.layout.get(self.given) {
             return Err(self.wrong(format!(
                 "{:?} was not given: give None for a gradient that is not there",
@@ -207,7 +207,7 @@ impl Averager {
         if !self.agreed {
             let line = |l: &Layout| format!("{:?} of shape {} in {}", l.name, l.shape, l.format);
             let lines: Vec<String> = self.layout.iter().map(line).collect();
-            agree(&*self.ranks, "the gradients", &lines).map_err(fallline_core::Error::from)?;
+            check_equal(&*self.ranks, "the gradients", &lines).map_err(fallline_core::Error::from)?;
             self.agreed = true;
             for bucket in core::mem::take(&mut self.held) {
                 self.send(bucket)?;
@@ -225,10 +225,10 @@ impl Averager {
                 self.places.insert(self.layout[bucket.first + part].name.clone(), (number, part));
             }
         }
-        Ok(Averaged { averager: self })
+        Ok(Averaged { reducer: self })
     }
 
-    /// The communicator.
+    /// Returns the communicator.
     pub fn ranks(&self) -> &Arc<dyn Communicator> {
         &self.ranks
     }
@@ -265,7 +265,7 @@ impl Averager {
 }
 
 /// Copies a gradient times its share behind the others, or zeros.
-fn scale_into(values: &mut Buffer, start: usize, grad: Option<Slice<'_>>, share: f64) {
+fn scale_into(values: &mut Buffer, start: usize, grad: Option<Slice<'_>>, weight: f64) {
     macro_rules! copy {
         ($to:expr, $from:expr, $scale:expr) => {{
             let to = &mut $to[start..];
@@ -275,13 +275,13 @@ fn scale_into(values: &mut Buffer, start: usize, grad: Option<Slice<'_>>, share:
             }
         }};
     }
-    let single = share as f32;
+    let single = weight as f32;
     match values.slice_mut() {
-        SliceMut::F64(to) => copy!(to, grad.and_then(|g| g.as_slice::<f64>()), |x: f64| x * share),
+        SliceMut::F64(to) => copy!(to, grad.and_then(|g| g.as_slice::<f64>()), |x: f64| x * weight),
         SliceMut::F32(to) => copy!(to, grad.and_then(|g| g.as_slice::<f32>()), |x: f32| x * single),
         mut to => {
             for i in start..to.len() {
-                to.set(i, grad.map_or(0.0, |grad| grad.get(i - start) * share));
+                to.set(i, grad.map_or(0.0, |grad| grad.get(i - start) * weight));
             }
         }
     }
@@ -309,14 +309,14 @@ impl Worker {
     }
 }
 
-/// The gradients of a step, from [`Averager::finish`].
+/// The gradients of a step, from [`GradientReducer::wait`].
 #[derive(Clone, Copy, Debug)]
 pub struct Averaged<'a> {
-    averager: &'a Averager,
+    reducer: &'a GradientReducer,
 }
 
 impl<'a> Averaged<'a> {
-    /// The gradient of a parameter, to be bound; `None` where no rank had one.
+    /// Returns the gradient of a parameter, to be bound; `None` where no rank had one.
     ///
     /// ```no_run
     /// # fn step(averaged: fallline_optim::ranks::Averaged<'_>, weight: &mut [f32]) {
@@ -324,8 +324,8 @@ impl<'a> Averaged<'a> {
     /// # }
     /// ```
     pub fn get(&self, name: &str) -> Option<Slice<'a>> {
-        let &(bucket, part) = self.averager.places.get(name)?;
-        let bucket = &self.averager.done[bucket];
+        let &(bucket, part) = self.reducer.places.get(name)?;
+        let bucket = &self.reducer.done[bucket];
         let values = bucket.values.slice();
         let presence = values.len() - bucket.parts.len() + part;
         (values.get(presence) > 0.0).then(|| slice_of(values, bucket.parts[part].clone()))

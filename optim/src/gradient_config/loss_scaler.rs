@@ -29,7 +29,7 @@ pub(crate) struct SavedScaler {
 }
 
 impl LossScaler {
-    /// A scale that stays as it is; steps with gradients that are not finite are skipped.
+    /// Returns a scale that stays as it is; steps with gradients that are not finite are skipped.
     ///
     /// # Errors
     /// When it is not a number above 0.
@@ -40,8 +40,8 @@ impl LossScaler {
         }
     }
 
-    /// A scale that is multiplied by `growth_factor` after `growth_interval` steps without a gradient that is not
-    /// finite, and by `backoff_factor` when there is one.
+    /// Returns a scale that is multiplied by `growth_factor` after `growth_interval` steps without a gradient that is
+    /// not finite, and by `backoff_factor` when there is one.
     ///
     /// # Errors
     /// When the scale is not above 0, `growth_factor` not above 1, `backoff_factor` not in (0, 1) or `growth_interval`
@@ -65,12 +65,12 @@ impl LossScaler {
         Ok(LossScaler { dynamic, ..LossScaler::fixed(scale)? })
     }
 
-    /// The factor of the loss.
+    /// Returns the factor of the loss.
     pub fn scale(&self) -> f64 {
         self.scale
     }
 
-    /// What gradients are multiplied by.
+    /// Returns what gradients are multiplied by.
     pub(crate) fn inverse(&self) -> f64 {
         single(1.0 / self.scale)
     }

@@ -2,7 +2,7 @@
 
 use super::{Communicator, RankError, same_length};
 
-/// Checks the lengths of a [`share`](Communicator::share). For communicators.
+/// Checks the lengths of a [`share`](Communicator::all_gather_v). For communicators.
 ///
 /// # Errors
 /// [`RankError::Length`].
@@ -11,15 +11,15 @@ pub fn shared_lengths(
     own: &[&[u8]],
     lengths: &[usize],
 ) -> Result<(), RankError> {
-    let operation = "share";
-    same_length(operation, "the list of lengths", ranks.world(), lengths.len())?;
+    let operation = "all_gather_v";
+    same_length(operation, "the list of lengths", ranks.world_size(), lengths.len())?;
     let given = own.iter().map(|piece| piece.len()).sum();
     same_length(operation, "what this rank gives", lengths[ranks.rank()], given)
 }
 
 /// For a transport that has none: one all-gather where all ranks have equally many bytes, else one broadcast for each
 /// rank that has any.
-pub(super) fn share<C: Communicator + ?Sized>(
+pub(super) fn all_gather_v<C: Communicator + ?Sized>(
     ranks: &C,
     own: &[&[u8]],
     lengths: &[usize],
@@ -31,7 +31,7 @@ pub(super) fn share<C: Communicator + ?Sized>(
         if own.is_empty() {
             return Ok(());
         }
-        let mut all = vec![0; own.len() * ranks.world()];
+        let mut all = vec![0; own.len() * ranks.world_size()];
         ranks.all_gather(&own, &mut all)?;
         let others = all.chunks_exact(own.len()).enumerate().filter(|(from, _)| *from != rank);
         others.for_each(|(from, bytes)| take(from, bytes));

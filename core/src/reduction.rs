@@ -7,7 +7,7 @@
 //!    `t[j]` to accumulator `j`, in the order of the steps.
 //! 4. `acc[j] += acc[j + h]` for all `j < h`, for `h` = 32, 16, … 1; `acc[0]` widened to `f64` is the
 //!    segment's partial sum.
-//! 5. Partial sums fold in `f64` ([`fold`]).
+//! 5. Partial sums fold in `f64` ([`tree_reduce`]).
 //!
 //! Nothing in it depends on chunking, alignment, threads, block sizes or the width of a register. A warp follows it
 //! with two 128-bit loads a lane and one shuffle for four terms. `e[j]` and `e[j+128]` are one lane's, `e[j+64]` is
@@ -29,9 +29,9 @@ const LANES: usize = 32;
 /// += lane[j + h]` for `h` = 16, 8, … 1.
 ///
 /// ```
-/// assert_eq!(fallline_core::sums::fold([1.0, 2.0, 3.0].into_iter()), 6.0);
+/// assert_eq!(fallline_core::reduction::tree_reduce([1.0, 2.0, 3.0].into_iter()), 6.0);
 /// ```
-pub fn fold(partials: impl Iterator<Item = f64>) -> f64 {
+pub fn tree_reduce(partials: impl Iterator<Item = f64>) -> f64 {
     let mut lanes = [0.0; LANES];
     for (i, partial) in partials.enumerate() {
         lanes[i % LANES] += partial;
@@ -46,7 +46,7 @@ pub fn fold(partials: impl Iterator<Item = f64>) -> f64 {
     lanes[0]
 }
 
-/// How many segments a tensor of `elements` has.
+/// Returns how many segments a tensor of `elements` has.
 pub const fn segments(elements: usize) -> usize {
     elements.div_ceil(SEGMENT)
 }

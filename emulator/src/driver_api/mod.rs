@@ -35,7 +35,7 @@ macro_rules! exported {
             #[allow(clippy::too_many_arguments)]
             pub unsafe extern "C" fn $name($($arg: $ty),*) -> i32 {
                 let fails_too = stringify!($kind) == "usual";
-                crate::driver::entry(stringify!($name), fails_too, |$m| {
+                crate::driver_api::entry(stringify!($name), fails_too, |$m| {
                     let _ = &$m;
                     $body
                 })

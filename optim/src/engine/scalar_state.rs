@@ -7,7 +7,7 @@ use std::borrow::Cow;
 /// What is remembered for a family of groups, in the order of [`Algorithm::SHARED`](crate::Algorithm::SHARED), or for a
 /// parameter, in that of [`Algorithm::MEMORY`](crate::Algorithm::MEMORY).
 #[derive(Debug, Default)]
-pub(crate) struct Remembered {
+pub(crate) struct ScalarState {
     /// What the host knows of them.
     values: Vec<f64>,
     on_device: Option<Storage>,
@@ -27,26 +27,26 @@ enum Latest {
     Device,
 }
 
-impl Remembered {
-    pub(crate) fn new(values: Vec<f64>) -> Remembered {
-        Remembered { values, ..Remembered::default() }
+impl ScalarState {
+    pub(crate) fn new(values: Vec<f64>) -> ScalarState {
+        ScalarState { values, ..ScalarState::default() }
     }
 
-    /// What an algorithm begins with for all parameters together.
-    pub(crate) fn shared(algorithm: &dyn AnyAlgorithm) -> Remembered {
-        Remembered::new(algorithm.spec().shared.iter().map(|(_, initial)| *initial).collect())
+    /// Returns what an algorithm begins with for all parameters together.
+    pub(crate) fn shared(algorithm: &dyn AnyAlgorithm) -> ScalarState {
+        ScalarState::new(algorithm.spec().shared.iter().map(|(_, initial)| *initial).collect())
     }
 
-    /// What is remembered for a parameter, if anything is.
-    pub(crate) fn memory(values: Vec<f64>) -> Option<Box<Remembered>> {
-        (!values.is_empty()).then(|| Box::new(Remembered::new(values)))
+    /// Returns what is remembered for a parameter, if anything is.
+    pub(crate) fn memory(values: Vec<f64>) -> Option<Box<ScalarState>> {
+        (!values.is_empty()).then(|| Box::new(ScalarState::new(values)))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.values.is_empty()
     }
 
-    /// What they are. Where the device has changed them they are fetched.
+    /// Returns what they are. Where the device has changed them they are fetched.
     pub(crate) fn get(&self, backend: &dyn Backend) -> Result<Cow<'_, [f64]>> {
         let mut values = Cow::from(&self.values[..]);
         if self.latest == Latest::Device {
@@ -55,33 +55,33 @@ impl Remembered {
         Ok(values)
     }
 
-    /// What they are, as far as nothing has to be waited for.
+    /// Returns what they are, as far as nothing has to be waited for.
     pub(crate) fn known(&self) -> Option<&[f64]> {
         (self.latest != Latest::Device).then_some(&self.values[..])
     }
 
-    /// The numbers for an algorithm that decides by them on the host, where they are then the latest ones.
+    /// Returns the numbers for an algorithm that decides by them on the host, where they are then the latest ones.
     pub(crate) fn on_host(&self) -> &[f64] {
         &self.values
     }
 
-    /// The same, to change.
+    /// Returns the same, to change.
     pub(crate) fn on_host_mut(&mut self) -> &mut [f64] {
         &mut self.values
     }
 
-    /// The same, where the device has none of them; else nothing.
+    /// Returns the same, where the device has none of them; else nothing.
     pub(crate) fn at_home(&self) -> &[f64] {
         if self.latest == Latest::Host { &self.values } else { &[] }
     }
 
-    /// The same, to change.
+    /// Returns the same, to change.
     pub(crate) fn at_home_mut(&mut self) -> &mut [f64] {
         if self.latest == Latest::Host { &mut self.values } else { &mut [] }
     }
 
-    /// Whether the device changes the number at a place.
-    pub(crate) fn is_elsewhere(&self, place: usize) -> bool {
+    /// Returns whether the device changes the number at a place.
+    pub(crate) fn is_owned_by_other_rank(&self, place: usize) -> bool {
         self.latest != Latest::Host && self.changes.contains(&place)
     }
 
@@ -92,7 +92,7 @@ impl Remembered {
         place: usize,
         value: f64,
     ) -> fallline_core::Result<()> {
-        let elsewhere = self.is_elsewhere(place);
+        let elsewhere = self.is_owned_by_other_rank(place);
         if elsewhere {
             self.fetch(backend)?;
         }
@@ -131,7 +131,7 @@ impl Remembered {
         Ok(())
     }
 
-    /// How many numbers the device has no room for.
+    /// Returns how many numbers the device has no room for.
     pub(crate) fn lacks(&self) -> Option<usize> {
         self.on_device.is_none().then_some(self.values.len())
     }
@@ -175,7 +175,7 @@ impl Remembered {
         self.most += 1;
     }
 
-    /// Where they are on the device, and what no number that counts steps is above.
+    /// Returns where they are on the device, and what no number that counts steps is above.
     pub(crate) fn device(&mut self) -> (Option<&mut Storage>, u64) {
         (self.on_device.as_mut().filter(|_| self.latest != Latest::Host), self.most)
     }
