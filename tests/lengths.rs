@@ -188,6 +188,19 @@ fn plans_are_read_around_what_is_not_known() {
             0.9,
             1,
         ),
+        (
+            "optim_wrapper = dict(constructor='Own', modules='.*', optimizer=dict(type='AdamW', lr=0.3))",
+            0.3,
+            0.9,
+            1,
+        ),
+        (
+            "optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.3, momentum=0.2), paramwise_cfg=dict(custom_keys={\n\
+             'bn': dict(lars_exclude=True)}))",
+            0.3,
+            0.2,
+            1,
+        ),
         ("optimizer = dict(type='SomebodysOwnThing', lr=0.3, betas=(0.7, 0.9), k=1)", 0.3, 0.7, 1),
         ("optimizer = dict(type='mmpretrain.Lamb', lr=0.3, betas=(0.7, 0.9))", 0.3, 0.7, 1),
     ] {

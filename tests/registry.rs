@@ -216,7 +216,7 @@ fn ranks_share_it_out() {
 fn a_name_that_is_nearly_right_is_told() {
     let near = refused("dict(type='MyMomentun')", &registry());
     assert!(near.contains(r#"there is no optimizer "MyMomentun" (did you mean "MyMomentum"?)"#), "{near}");
-    assert!(near.contains("Muon, MyAlias, MyLARS, MyMomentum, MyMuon, NAdam"), "{near}");
+    assert!(near.contains("; near are MyMomentum, MyMuon, "), "{near}");
     let in_group = r#"optim_wrapper=dict(optimizer=dict(type="SGD"), paramwise_cfg=dict(custom_keys={
         "head": dict(optimizer=dict(type="mylars"))}))"#;
     let near = refused(in_group, &registry());

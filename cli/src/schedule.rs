@@ -49,17 +49,17 @@ pub struct Args {
 
 /// Computes the values and prints them.
 pub fn run(args: Args) -> Result<()> {
+    let mut warnings = Vec::new();
     let (chain, length, mut numbers) = match (&args.scheduler, &args.config) {
         (Some(text), _) => (Chain::from_text(text)?, Length::new(args.iters_per_epoch), Numbers::default()),
         (None, Some(path)) => {
             let plan = Plan::from_file(path)?;
-            plan.warnings().iter().for_each(|warning| warn(warning));
+            warnings.extend_from_slice(plan.warnings());
             (plan.chain().clone(), plan.length(args.iters_per_epoch), plan.numbers().clone())
         }
         (None, None) => return Err(Error::Usage("pass --scheduler TEXT or --config FILE".into())),
     };
     let length = args.epochs.map_or(length, |epochs| length.of_epochs(epochs));
-    warn_without_end(&chain, length, "it never ends; --epochs E says how long");
     for (name, given, default) in [("lr", args.lr, 0.05), ("momentum", args.momentum, 0.9)] {
         if let Some(value) = given.or(numbers.get(name).is_none().then_some(default)) {
             numbers.insert(name, value);
@@ -108,6 +108,8 @@ pub fn run(args: Args) -> Result<()> {
             schedule.observe(true, &observed(true, step / args.iters_per_epoch)?, &mut numbers)?;
         }
     }
+    warnings.iter().for_each(|warning| warn(warning));
+    warn_without_end(&chain, length, "it never ends; --epochs E says how long");
     if let Some(path) = &args.plot {
         plot::values(path, &names, &series).map_err(|error| Error::Other(error.to_string()))?;
     }

@@ -135,9 +135,11 @@ impl Plan {
             }
             Err(error) => error,
         };
-        // A constructor, a wrapper or an optimizer of somebody's own: none of them changes a plan.
+        // A constructor, a wrapper, an optimizer or groups of somebody's own: none of them changes a plan.
         let aside = match &error {
             Error::Unsupported { .. } => true,
+            // MMEngine hands what it does not know to the groups.
+            Error::UnknownKey { what, .. } => what == "paramwise_cfg" || what.starts_with("custom_keys["),
             // One that is called as one here, in other letters, is another one; one that is nearly called so is a slip.
             Error::UnknownName { what: "optimizer", name, nearest, .. } => {
                 nearest.as_ref().is_none_or(|near| near.eq_ignore_ascii_case(name))

@@ -44,17 +44,18 @@ pub(crate) fn read(node: &Node) -> Result<Wrapped<'_>> {
             _ => return Err(read.unsupported("type", kind)),
         },
     };
+    // What somebody's own constructor takes is its own, too.
+    if let Some(constructor) = read.get("constructor")
+        && constructor.value.as_str().map(bare_name) != Some("DefaultOptimWrapperConstructor")
+    {
+        return Err(read.unsupported("constructor", constructor));
+    }
     let known = || PLAIN.into_iter().chain(AMP.into_iter().filter(|_| amp));
     if let Some(key) = dict.keys().find(|key| !known().any(|known| known == *key)) {
         let what = if amp { "an AmpOptimWrapper" } else { "an OptimWrapper" }.to_owned();
         let at = dict.key_at(key).unwrap_or(&node.at).clone();
         let nearest = nearest(key, known()).map(str::to_owned);
         return Err(Error::UnknownKey { at, what, key: key.to_owned(), nearest, hint: None });
-    }
-    if let Some(constructor) = read.get("constructor")
-        && constructor.value.as_str().map(bare_name) != Some("DefaultOptimWrapperConstructor")
-    {
-        return Err(read.unsupported("constructor", constructor));
     }
     let mut wrapper = GradientConfig::default();
     wrapper.accumulate.accumulation_steps = read.count("accumulative_counts")?.unwrap_or(1);
