@@ -2,9 +2,10 @@
 
 #[cfg(feature = "ndarray")]
 mod arrays;
+mod views;
 
 use crate::ModuleKind;
-use fallline_core::backend::{View, Views};
+use fallline_core::backend::View;
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::{Device, Element, Format, Shape, Storage, Tensor};
 use half::{bf16, f16};
@@ -342,54 +343,6 @@ impl<'a> Binding<'a> {
     /// The parameter's name.
     pub fn name(&self) -> &str {
         self.name
-    }
-
-    /// What the pass needs of the parameter and its gradient at once.
-    pub(crate) fn views(&mut self) -> (Option<View<'_>>, Option<View<'_>>) {
-        let grad = match &mut self.grad {
-            // What forms it writes to it.
-            GradRef::Window(window) => Some(View::write(window.sum.storage_mut())),
-            grad => grad.view(),
-        };
-        (Some(self.param.view()), grad)
-    }
-
-    /// Puts these views to their places among those of a pass, each where it is read: with many tensors a step would be as
-    /// long as copying views takes.
-    #[inline]
-    pub(crate) fn views_to<'v>(
-        &'v mut self,
-        views: &mut Views<'v>,
-        param: Option<usize>,
-        grad: Option<usize>,
-    ) {
-        if let Some(place) = param {
-            match &mut self.param {
-                ParamRef::Host(slice, _) => views[place] = Some(slice.reborrow().into()),
-                other => views[place] = Some(other.view()),
-            }
-        }
-        if let Some(place) = grad {
-            match &mut self.grad {
-                GradRef::Host(slice, _) => views[place] = Some((*slice).into()),
-                GradRef::Window(window) => views[place] = Some(View::write(window.sum.storage_mut())),
-                other => views[place] = other.view(),
-            }
-        }
-    }
-
-    /// Of a window's gradient the trainer's that begins it, and the one that is to be added to it: one of them once.
-    pub(crate) fn take_new(&mut self) -> [Option<View<'a>>; 2] {
-        match &mut self.grad {
-            GradRef::Window(window) => {
-                let new = window.new.take().and_then(|new| match new {
-                    NewGrad::Staged(storage) => Some(View::read(storage)),
-                    NewGrad::Given(grad) => grad.view(),
-                });
-                if window.blank { [new, None] } else { [None, new] }
-            }
-            _ => [None, None],
-        }
     }
 }
 

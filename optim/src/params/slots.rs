@@ -21,19 +21,18 @@ pub(crate) struct Progress {
     pub(crate) applied: Option<bool>,
 }
 
-/// One parameter's state. With many small tensors a step is as long as the cache lines that it walks: what a plain step reads
-/// stands in the first three, in this order, and what it does not need is behind pointers.
+/// One parameter's state. With many small tensors a step is as long as the cache lines that it walks: checking a usual binding
+/// takes the first line, a usual pass the first three, and what a plain step does not need is behind pointers.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Slot {
-    pub(crate) name: String,
-    pub(crate) shape: Shape,
-    /// The elements of the shape.
+    /// Where its name is among those of all slots.
+    pub(crate) key: Range<u32>,
+    /// The elements of its shape.
     pub(crate) len: usize,
     pub(crate) group: usize,
     /// How many gradients it has been given.
     pub(crate) steps: u64,
-
     /// In the step being taken: which launch group, and which row of scalars.
     pub(crate) launch: Option<u32>,
     pub(crate) row: u32,
@@ -47,6 +46,10 @@ pub(crate) struct Slot {
     /// The place of the launch group that `states` are laid out for, in the order of its stages; none before the first
     /// gradient.
     pub(crate) layout_for: Option<u32>,
+    /// The average of its weights, where one is kept.
+    pub(crate) averaged: Option<Box<AveragedParam>>,
+
+    pub(crate) shape: Shape,
     /// The parameter in single precision, where its group has it so.
     pub(crate) master: Option<Box<Storage>>,
     /// Buffers on a device that does not reach the host's.
@@ -55,19 +58,18 @@ pub(crate) struct Slot {
     pub(crate) rows: Option<Box<Rows>>,
     /// What its chances are drawn with, where its group rounds by chance.
     pub(crate) seed: Option<u64>,
+    /// What compressing for other ranks has left out so far.
+    pub(crate) errors: Option<Box<Errors>>,
 
     pub(crate) states: Vec<(&'static str, Storage)>,
     /// Memory between the passes of a step.
     pub(crate) scratch: Vec<(&'static str, Storage)>,
-    /// The average of its weights, where one is kept.
-    pub(crate) averaged: Option<Box<AveragedParam>>,
-    /// What compressing for other ranks has left out so far.
-    pub(crate) errors: Option<Box<Errors>>,
-
-    /// As [`Algorithm::MEMORY`](crate::Algorithm::MEMORY).
-    pub(crate) memory: Vec<f64>,
     /// The rank that updates it, where ranks share parameters out.
     pub(crate) owner: Option<usize>,
+
+    pub(crate) name: String,
+    /// As [`Algorithm::MEMORY`](crate::Algorithm::MEMORY).
+    pub(crate) memory: Vec<f64>,
     /// Which of its elements have a momentum, where not all.
     pub(crate) mask: Option<Box<DeviceMask>>,
     /// How far an incremental step has come with it.
@@ -80,6 +82,7 @@ impl Slot {
     /// Of a parameter of the first group that has nothing yet.
     pub(crate) fn new(name: &str, shape: Shape, compute: Compute) -> Slot {
         Slot {
+            key: 0..0,
             kind: ModuleKind::guess(name, &shape),
             name: name.to_owned(),
             len: shape.elements(),
@@ -137,6 +140,10 @@ impl Slot {
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
     list: Vec<Slot>,
+    /// The names, one after the other: what a step compares with those of its bindings.
+    names: String,
+    /// How many slots have moved since the names stood in their order.
+    moved: usize,
     places: HashMap<String, usize>,
     /// Those that the step being taken added, until it is known to go through.
     fresh: Vec<String>,
@@ -156,10 +163,15 @@ impl Slots {
         name: &str,
         create: impl FnOnce() -> Result<Slot>,
     ) -> Result<&mut Slot> {
-        if self.list.get(i).is_none_or(|slot| slot.name != name) {
+        if self.list.get(i).is_none_or(|slot| !self.is_named(slot, name)) {
             self.bring(i, name, create)?;
         }
         Ok(&mut self.list[i])
+    }
+
+    #[inline]
+    fn is_named(&self, slot: &Slot, name: &str) -> bool {
+        self.names.as_bytes()[slot.key.start as usize..slot.key.end as usize] == *name.as_bytes()
     }
 
     #[cold]
@@ -174,13 +186,14 @@ impl Slots {
             }
         };
         self.swap(i, place);
+        self.moved += 1;
         Ok(())
     }
 
     /// Keeps what was added since the last call of this, or removes it where the step did not go through.
     pub(crate) fn settle<R>(&mut self, stepped: &Result<R>, skipped: impl Fn(&R) -> bool) {
         if stepped.as_ref().is_ok_and(|report| !skipped(report)) {
-            return self.fresh.clear();
+            self.fresh.clear();
         }
         for name in core::mem::take(&mut self.fresh) {
             if let Some(place) = self.places.remove(&name) {
@@ -188,10 +201,28 @@ impl Slots {
                 self.list.pop();
             }
         }
+        // Not for each that moved: steps in pieces move one at a time.
+        if 8 * self.moved > self.list.len() {
+            self.line_up_names();
+        }
+    }
+
+    /// Brings the names into the order of the slots.
+    fn line_up_names(&mut self) {
+        self.moved = 0;
+        self.names.clear();
+        for slot in &mut self.list {
+            let start = self.names.len() as u32;
+            self.names.push_str(&slot.name);
+            slot.key = start..self.names.len() as u32;
+        }
     }
 
     /// Adds a slot at the end.
-    pub(crate) fn push(&mut self, slot: Slot) {
+    pub(crate) fn push(&mut self, mut slot: Slot) {
+        let start = self.names.len() as u32;
+        self.names.push_str(&slot.name);
+        slot.key = start..self.names.len() as u32;
         self.places.insert(slot.name.clone(), self.list.len());
         self.list.push(slot);
     }
@@ -209,8 +240,7 @@ impl Slots {
     pub(crate) fn adopt(&mut self, others: &mut Slots, name: &str) {
         if let Some(place) = others.places.remove(name) {
             others.swap(place, others.list.len() - 1);
-            self.list.extend(others.list.pop());
-            self.places.insert(name.to_owned(), self.list.len() - 1);
+            others.list.pop().into_iter().for_each(|slot| self.push(slot));
         }
     }
 
@@ -220,6 +250,11 @@ impl Slots {
 
     pub(crate) fn get(&self, name: &str) -> Option<&Slot> {
         self.places.get(name).map(|&place| &self.list[place])
+    }
+
+    /// The place of a parameter in the order of the last step.
+    pub(crate) fn place_of(&self, name: &str) -> Option<usize> {
+        self.places.get(name).copied()
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
