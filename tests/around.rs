@@ -282,6 +282,7 @@ fn rules_beside_a_pass() {
                 plan: &mut backend.plan(),
                 sums: &mut [],
                 beside,
+                checked: false,
             });
             let mut values = [vec![0.0f32; elements[0]], vec![0.0; elements[1]]];
             backend.read(&memory[0], values[0].as_mut_slice().into()).unwrap();

@@ -504,6 +504,7 @@ fn pass(
         plan,
         beside: &[],
         sums: &mut sums,
+        checked: false,
     })?;
     Ok(sums)
 }

@@ -63,6 +63,7 @@ fn passed(
             plan: &mut backend.plan(),
             sums: &mut sums,
             beside: &[],
+            checked: false,
         })
         .unwrap();
     let read = |storage| {

@@ -337,6 +337,7 @@ impl Backend for Logged {
             plan: &mut *pass.plan,
             sums: &mut *pass.sums,
             beside: pass.beside,
+            checked: false,
         });
         note(&self.1, Event::Step(elements));
         ran

@@ -89,6 +89,9 @@ pub struct Pass<'p, 'a> {
     pub sums: &'p mut [f64],
     /// Rules that go over the same elements beside it, in order.
     pub beside: &'p [Beside<'p>],
+    /// Whether the caller knows that all operands are there and as long as they must be, so that a backend may begin
+    /// before it has seen the last tensor. One that does not fit after all is [`Error::Failed`], with something written.
+    pub checked: bool,
 }
 
 impl fmt::Debug for Pass<'_, '_> {

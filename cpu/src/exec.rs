@@ -1,37 +1,43 @@
 //! The executor: every pass over memory goes through here.
 //!
-//! [`run`] checks the operands (`operands`), cuts all tensors into chunks (`tiling`), packs the constants (`plan`) and hands
-//! chunks to the threads. A chunk goes through the pass's rules (`fused`), and through each in the way that its operands are
-//! stored in (`rule`): with a kernel that takes them as they are (`dispatch`), or converted (`convert`) or repeated
-//! (`broadcast`) into scratch.
+//! [`run`] checks the operands of each tensor (`walk`, `operands`), cuts all tensors into chunks (`tiling`), packs the constants
+//! (`constants`) and hands chunks to the threads; with many small tensors these begin while the caller still walks over them
+//! (`feed`). A chunk goes through the pass's rules (`fused`), and through each in the way that its operands are stored in
+//! (`rule`): with a kernel that takes them as they are (`dispatch`), or converted (`convert`) or repeated (`broadcast`) into
+//! scratch.
 
 mod accumulate;
 mod broadcast;
+mod constants;
 mod convert;
 mod dispatch;
+mod feed;
 mod fused;
 mod operands;
 mod plan;
 mod rule;
 mod state;
+mod table;
 #[cfg(test)]
 mod tests;
 mod tiling;
+mod walk;
 
 use crate::codec::Coded;
 use crate::isa::Isa;
 use crate::kernels::ComputeType;
 use crate::pool::Pool;
 use accumulate::MAX_SUMS;
+use constants::{Constants, pack_constants};
 use dispatch::{Dispatch, LinkedRule};
-use fallline_core::backend::{Beside, MAX_OPERANDS, MAX_VIEWS, Pass, Views};
+use fallline_core::backend::{Beside, MAX_OPERANDS, Pass};
 use fallline_core::sums::{fold, segments};
 use fallline_core::{Compute, Device, Error, Kernel, Result};
 use fused::run_chunk;
-use operands::check;
 pub(crate) use plan::CpuPlan;
-use plan::{Constants, pack_constants};
 use state::{FusedKernel, Partials, PassState};
+use table::Table;
+use walk::Walk;
 
 /// Passes over fewer elements run on the calling thread: waking the pool costs more.
 const SERIAL_BELOW: usize = 256 * 1024;
@@ -42,7 +48,7 @@ pub(crate) const CACHED: usize = 2 * SERIAL_BELOW;
 
 /// Runs a pass.
 pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> Result<()> {
-    let Pass { kernel, compute, tensors, rows, tensor_scalars, plan, sums, beside } = pass;
+    let Pass { kernel, compute, tensors, rows, tensor_scalars, plan, sums, beside, checked } = pass;
     let scalars = Constants { shared: rows, own: tensor_scalars };
     let linked = |kernel: &'static Kernel| {
         LinkedRule::of(kernel).ok_or(Error::NotLinked { rule: kernel.name, device })
@@ -51,7 +57,6 @@ pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> 
     for beside in beside {
         linked(beside.kernel)?;
     }
-    let rules = Rules { kernel, linked: linked(kernel)?, beside };
     let Some(plan) = plan.downcast_mut::<CpuPlan>() else {
         return Err(Error::Unavailable(format!("{}: the plan is another backend's", kernel.name)));
     };
@@ -59,65 +64,22 @@ pub(crate) fn run(device: Device, isa: Isa, pool: &Pool, pass: Pass<'_, '_>) -> 
         kernel.sums.len() <= MAX_SUMS && kernel.operands.len() <= MAX_OPERANDS,
         "{kernel:?} is too large"
     );
-
-    plan.tensors.clear();
-    plan.stored.clear();
-    plan.fused_operands.clear();
-    let count = kernel.operands.len();
-    let last = beside.iter().flat_map(|beside| beside.operands).max();
-    plan.fused_count = last.map_or(0, |&last| (last + 1).saturating_sub(count));
-    let merges = kernel.sums.is_empty() && kernel.tensor_scalars.is_empty();
-    let mut views: Views<'_> = [const { None }; MAX_VIEWS];
-    let mut index = 0;
-    while let Some(tensor) = tensors(&mut views) {
-        for Beside { kernel, operands, .. } in beside.iter().filter(|beside| beside.has(&views)) {
-            for (operand, &place) in kernel.operands.iter().zip(*operands) {
-                check(device, kernel, index, operand, views[place].as_ref(), tensor.elements)?;
-            }
-        }
-        let (own, others) = views.split_at_mut(count);
-        let others = &mut others[..plan.fused_count];
-        for (operand, view) in kernel.operands.iter().zip(&*own) {
-            check(device, kernel, index, operand, view.as_ref(), tensor.elements)?;
-        }
-        plan.add(own, others, tensor, merges);
-        own.iter_mut().chain(others).for_each(|view| *view = None);
-        index += 1;
-    }
-    plan.tiling.prepare(plan.tensors.iter().map(|&(elements, _)| elements), pool.threads());
-    if sums.len() != plan.tensors.len() * kernel.sums.len() {
-        return Err(Error::Length {
-            operation: kernel.name,
-            what: "the table of sums".into(),
-            expected: plan.tensors.len() * kernel.sums.len(),
-            got: sums.len(),
-        });
-    }
-    plan.partials.clear();
-    plan.partials.resize(plan.tiling.total_segments * kernel.sums.len(), 0.0);
+    let walk = Walk::new(device, kernel, beside, tensors);
+    let rules = Rules { kernel, linked: linked(kernel)?, beside, fused_count: walk.fused_count, isa };
     match compute {
         Compute::F32 => {
             let mut rows = core::mem::take(&mut plan.constants_f32);
-            pack_constants(kernel, &scalars, plan, &mut rows)?;
-            execute(&rules, isa, pool, plan, &mut rows);
+            let ran = run_rules(&rules, pool, walk, (scalars, checked), (plan, &mut rows), sums);
             plan.constants_f32 = rows;
+            ran
         }
         Compute::F64 => {
             let mut rows = core::mem::take(&mut plan.constants_f64);
-            pack_constants(kernel, &scalars, plan, &mut rows)?;
-            execute(&rules, isa, pool, plan, &mut rows);
+            let ran = run_rules(&rules, pool, walk, (scalars, checked), (plan, &mut rows), sums);
             plan.constants_f64 = rows;
+            ran
         }
     }
-    let count = kernel.sums.len();
-    for (tensor, row) in sums.chunks_exact_mut(count.max(1)).enumerate() {
-        let first = plan.tiling.segments[tensor];
-        let last = first + segments(plan.tensors[tensor].0);
-        for (s, sum) in row.iter_mut().enumerate() {
-            *sum = fold((first..last).map(|segment| plan.partials[segment * count + s]));
-        }
-    }
-    Ok(())
 }
 
 /// The rule of a pass, and those that are fused with it.
@@ -125,34 +87,102 @@ struct Rules<'a> {
     kernel: &'static Kernel,
     linked: LinkedRule,
     beside: &'a [Beside<'a>],
+    fused_count: usize,
+    isa: Isa,
 }
 
-/// Runs the rules over all chunks, on the pool's threads where they are worth waking.
-fn execute<T: ComputeType + Coded>(
+/// Walks over all tensors, and runs the rules over them.
+fn run_rules<T: ComputeType + Coded>(
     rules: &Rules<'_>,
-    isa: Isa,
     pool: &Pool,
-    plan: &mut CpuPlan,
-    rows: &mut Vec<T>,
-) {
-    let partials = Partials(plan.partials.as_mut_ptr());
-    let own = rows.len();
-    rows.extend(rules.beside.iter().flat_map(|beside| beside.row).map(|&x| T::from_f64(x)));
-    let (rows, mut others) = rows.split_at(own);
-    let mut companions = rules.beside.iter().filter_map(|beside| {
-        let row;
-        (row, others) = others.split_at(beside.row.len());
-        FusedKernel::new(beside, row, isa)
-    });
-    let fused = core::array::from_fn(|_| companions.next());
-    let rule = Dispatch::of(rules.kernel, rules.linked, isa);
-    let pass = PassState { rule, fused, isa, plan, rows, partials };
-    let tiling = &pass.plan.tiling;
+    mut walk: Walk<'_, '_>,
+    (scalars, checked): (Constants<'_>, bool),
+    (plan, rows): (&mut CpuPlan, &mut Vec<T>),
+    sums: &mut [f64],
+) -> Result<()> {
+    let kernel = rules.kernel;
+    let CpuPlan { tiling, table, feed, partials, .. } = plan;
+    table.clear();
+    let expect_sums = |expected: usize| match sums.len() == expected {
+        true => Ok(()),
+        false => Err(Error::Length {
+            operation: kernel.name,
+            what: "the table of sums".into(),
+            expected,
+            got: sums.len(),
+        }),
+    };
+    let feeds = checked && walk.merges && pool.feeds();
+    if feeds && feed.is_worth() {
+        expect_sums(0)?;
+        pack_constants(kernel, &scalars, table, rows)?;
+        let none = Table::default();
+        let pass = rules.state(rows, (&none, &[]), partials);
+        let (begun, walked) = feed.run(pool, &pass, &scalars, &mut walk, table);
+        walked.map_err(|cause| match begun {
+            true => Error::Failed { device: walk.device, problem: cause.to_string(), written: true },
+            false => cause,
+        })?;
+    } else {
+        while let Some(tensor) = walk.next()? {
+            walk.add(table, tensor);
+        }
+    }
+    if feeds {
+        feed.fit(walk.count, walk.small);
+    }
+    tiling.prepare(table.tensors.iter().map(|&(elements, _)| elements), pool.threads());
+    expect_sums(table.tensors.len() * kernel.sums.len())?;
+    partials.clear();
+    partials.resize(tiling.total_segments * kernel.sums.len(), 0.0);
+    pack_constants(kernel, &scalars, table, rows)?;
+    let pass = rules.state(rows, (table, &tiling.segments), partials);
     if tiling.total_elements <= SERIAL_BELOW || pool.threads() == 1 {
         tiling.list.iter().for_each(|chunk| run_chunk(&pass, chunk));
     } else {
         pool.for_each(0..tiling.tasks.len(), |task| {
             tiling.list[tiling.tasks[task].clone()].iter().for_each(|chunk| run_chunk(&pass, chunk));
         });
+    }
+    let count = kernel.sums.len();
+    for (tensor, row) in sums.chunks_exact_mut(count.max(1)).enumerate() {
+        let first = tiling.segments[tensor];
+        let last = first + segments(table.tensors[tensor].0);
+        for (s, sum) in row.iter_mut().enumerate() {
+            *sum = fold((first..last).map(|segment| partials[segment * count + s]));
+        }
+    }
+    Ok(())
+}
+
+impl Rules<'_> {
+    /// Returns what the threads share that run the rules over a table, with the fused rules' rows behind those of the pass.
+    fn state<'s, T: ComputeType + Coded>(
+        &'s self,
+        rows: &'s mut Vec<T>,
+        (table, segments): (&'s Table, &'s [usize]),
+        partials: &mut [f64],
+    ) -> PassState<'s, T> {
+        let own = rows.len();
+        rows.extend(self.beside.iter().flat_map(|beside| beside.row).map(|&x| T::from_f64(x)));
+        let (rows, mut others) = rows.split_at(own);
+        let mut companions = self.beside.iter().filter_map(|beside| {
+            let row;
+            (row, others) = others.split_at(beside.row.len());
+            FusedKernel::new(beside, row, self.isa)
+        });
+        let fused = core::array::from_fn(|_| companions.next());
+        let rule = Dispatch::of(self.kernel, self.linked, self.isa);
+        let partials = Partials(partials.as_mut_ptr());
+        PassState {
+            rule,
+            fused,
+            fused_count: self.fused_count,
+            isa: self.isa,
+            table,
+            segments,
+            rows,
+            partials,
+        }
     }
 }

@@ -43,12 +43,32 @@ impl Pool {
             Pool::Caller => range.for_each(work),
             Pool::Workers(workers) => {
                 let start = range.start;
-                workers.run(range.len(), &|part: Range<usize>| part.for_each(|i| work(start + i)));
+                let work = |part: Range<usize>| part.for_each(|i| work(start + i));
+                workers.run(range.len(), &mut || (), &work);
             }
             #[cfg(feature = "rayon")]
             Pool::Given(pool) => {
                 use rayon::prelude::*;
                 pool.install(|| range.into_par_iter().with_max_len(1).for_each(work));
+            }
+        }
+    }
+
+    /// Whether [`feed`](Pool::feed) has others work meanwhile.
+    pub(crate) fn feeds(&self) -> bool {
+        matches!(self, Pool::Workers(_))
+    }
+
+    /// Calls `first` on the calling thread and `work` on others meanwhile, and then on the calling one too. `work` goes on
+    /// until `first` has ended, in a panic or not, and there is nothing left to do. A panic is the caller's.
+    pub(crate) fn feed(&self, mut first: impl FnMut(), work: impl Fn() + Sync) {
+        match self {
+            Pool::Workers(workers) => {
+                workers.run(workers.threads(), &mut first, &|part: Range<usize>| part.for_each(|_| work()));
+            }
+            _ => {
+                first();
+                work();
             }
         }
     }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 /// Runs a pass; with `queued` its numbers are computed on the device, and its sums stay there.
 pub(crate) fn run(state: &mut State, pass: Pass<'_, '_>, queued: Option<Queued<'_>>) -> Result<()> {
-    let Pass { kernel, compute, tensors, rows, tensor_scalars, plan, sums, beside } = pass;
+    let Pass { kernel, compute, tensors, rows, tensor_scalars, plan, sums, beside, .. } = pass;
     let Some(plan) = plan.downcast_mut::<CudaPlan>() else {
         return Err(Error::Unavailable(format!("{}: the plan is another backend's", kernel.name)));
     };

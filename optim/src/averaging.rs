@@ -143,6 +143,7 @@ impl Averages {
                 plan: plan.or_insert_with(|| backend.plan()),
                 sums: &mut [],
                 beside: &[],
+                checked: false,
             })?;
         }
         slots.iter_mut().flat_map(|slot| &mut slot.averaged).for_each(|averaged| averaged.begun = true);

@@ -261,5 +261,6 @@ fn run<'a>(
         plan: &mut backend.plan(),
         sums,
         beside: &[],
+        checked: false,
     })
 }

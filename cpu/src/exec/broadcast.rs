@@ -136,7 +136,7 @@ pub(super) fn run<T: ComputeType + Coded>(
     stored: &[OperandPtr],
     row: &[T],
 ) {
-    let first_segment = pass.plan.tiling.segments[chunk.tensor] + chunk.start / SEGMENT;
+    let first_segment = pass.first_segment(chunk);
     let mut scratch = Scratch::<T>([const { MaybeUninit::uninit() }; MAX_OPERANDS]);
     let mut ways = [None; MAX_OPERANDS];
     let mut addresses = [core::ptr::null_mut::<T>(); MAX_OPERANDS];

@@ -163,7 +163,7 @@ pub(super) fn run<T: ComputeType + Coded>(
     row: &[T],
 ) {
     let kernel = rule.kernel;
-    let first_segment = pass.plan.tiling.segments[chunk.tensor] + chunk.start / SEGMENT;
+    let first_segment = pass.first_segment(chunk);
     let mut accumulators = Accumulators::<T>::new(kernel.sums.len());
     let mut scratch = Scratch::<T>([const { MaybeUninit::uninit() }; MAX_OPERANDS]);
     let mut operands: [MaybeUninit<ConvertedOperand<T>>; MAX_OPERANDS] =

@@ -18,9 +18,9 @@ const INTERLEAVE: usize = 256;
 pub(super) fn run_chunk<T: ComputeType + Coded>(pass: &PassState<'_, T>, chunk: &Chunk) {
     let kernel = pass.rule.kernel;
     let count = kernel.operands.len();
-    let stored = &pass.plan.stored[chunk.tensor * count..][..count];
+    let stored = &pass.table.stored[chunk.tensor * count..][..count];
     let width = 1 + kernel.scalars.len() + kernel.tensor_scalars.len();
-    let row = &pass.rows[pass.plan.tensors[chunk.tensor].1 * width..][..width];
+    let row = &pass.rows[pass.table.tensors[chunk.tensor].1 * width..][..width];
     if pass.fused[0].is_none() {
         return run_rule(pass, &pass.rule, chunk, stored, row);
     }
@@ -99,7 +99,7 @@ fn operands_of<'o, T>(
     stored: &[OperandPtr],
     own: &'o mut [OperandPtr; MAX_OPERANDS],
 ) -> Option<&'o [OperandPtr]> {
-    let others = &pass.plan.fused_operands[chunk.tensor * pass.plan.fused_count..][..pass.plan.fused_count];
+    let others = &pass.table.fused_operands[chunk.tensor * pass.fused_count..][..pass.fused_count];
     let operands = beside.rule.kernel.operands;
     for ((own, operand), &place) in own.iter_mut().zip(operands).zip(beside.operands) {
         let found = match stored.get(place) {

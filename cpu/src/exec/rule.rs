@@ -30,7 +30,7 @@ pub(super) fn run_rule<T: ComputeType + Coded>(
     row: &[T],
 ) {
     let kernel = rule.kernel;
-    let first_segment = pass.plan.tiling.segments[chunk.tensor] + chunk.start / SEGMENT;
+    let first_segment = pass.first_segment(chunk);
     let Some(direct) = rule.direct(stored) else {
         #[cfg(target_arch = "x86_64")]
         let chunk = &run_quantized(rule, pass.isa, chunk, stored, row);

@@ -1,17 +1,24 @@
 //! What the threads of a pass share.
 
 use super::dispatch::{Dispatch, LinkedRule};
-use super::plan::CpuPlan;
+use super::table::Table;
+use super::tiling::Chunk;
 use crate::isa::Isa;
 use crate::kernels::ComputeType;
 use fallline_core::backend::{Beside, MAX_BESIDE};
+use fallline_core::sums::SEGMENT;
 
 /// Everything that the work on a chunk needs, shared by the threads.
+#[derive(Clone, Copy)]
 pub(super) struct PassState<'a, T: 'static> {
     pub(super) rule: Dispatch<T>,
     pub(super) fused: [Option<FusedKernel<'a, T>>; MAX_BESIDE],
+    /// How many operands of a tensor only fused rules have.
+    pub(super) fused_count: usize,
     pub(super) isa: Isa,
-    pub(super) plan: &'a CpuPlan,
+    pub(super) table: &'a Table,
+    /// For each tensor the place of its first segment's partial sums, where the rule has sums.
+    pub(super) segments: &'a [usize],
     pub(super) rows: &'a [T],
     pub(super) partials: Partials,
 }
@@ -21,6 +28,11 @@ pub(super) struct PassState<'a, T: 'static> {
 pub(super) struct Partials(pub(super) *mut f64);
 
 impl<T> PassState<'_, T> {
+    /// Returns the first segment of a chunk.
+    pub(super) fn first_segment(&self, chunk: &Chunk) -> usize {
+        self.segments.get(chunk.tensor).copied().unwrap_or_default() + chunk.start / SEGMENT
+    }
+
     /// # Safety
     /// No other thread works on the segment, and its row lies within the table of partial sums.
     pub(super) unsafe fn write_partial(&self, segment: usize, sum: usize, value: f64) {
@@ -34,6 +46,7 @@ impl<T> PassState<'_, T> {
 unsafe impl<T: Sync> Sync for PassState<'_, T> {}
 
 /// A fused rule, with what runs it.
+#[derive(Clone, Copy)]
 pub(super) struct FusedKernel<'a, T: 'static> {
     pub(super) rule: Dispatch<T>,
     pub(super) operands: &'a [usize],

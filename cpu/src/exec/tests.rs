@@ -47,6 +47,7 @@ fn step(cpu: &Cpu, plan: &mut Plan, storages: &mut [Storage], (run, times): (usi
         plan,
         sums: &mut [],
         beside: &[],
+        checked: false,
     };
     cpu.run(pass).unwrap();
 }
@@ -187,6 +188,7 @@ fn operands_of_16_bits_give_the_bits_of_the_reference_in_any_mixture() {
                         plan: &mut plan,
                         sums: &mut [],
                         beside: &[],
+                        checked: false,
                     };
                     cpu.run(pass).unwrap();
                 }

@@ -18,6 +18,14 @@ pub(crate) struct Chunk {
     pub(crate) elements: usize,
 }
 
+/// The chunks of tensors of these lengths.
+pub(crate) fn chunks(lengths: impl Iterator<Item = usize>) -> impl Iterator<Item = Chunk> {
+    lengths.enumerate().flat_map(|(tensor, length)| {
+        let starts = (0..length).step_by(CHUNK);
+        starts.map(move |start| Chunk { tensor, start, elements: CHUNK.min(length - start) })
+    })
+}
+
 /// Chunks of a list of tensors, and which chunks go together.
 #[derive(Debug, Default)]
 pub(crate) struct Tiling {
@@ -48,14 +56,12 @@ impl Tiling {
         self.segments.clear();
         self.total_segments = 0;
         self.total_elements = 0;
-        for (tensor, &length) in self.lengths.iter().enumerate() {
+        for &length in &self.lengths {
             self.segments.push(self.total_segments);
             self.total_segments += sums::segments(length);
             self.total_elements += length;
-            for start in (0..length).step_by(CHUNK) {
-                self.list.push(Chunk { tensor, start, elements: CHUNK.min(length - start) });
-            }
         }
+        self.list.extend(chunks(self.lengths.iter().copied()));
         self.tasks.clear();
         let fair = self.total_elements.div_ceil(threads * TASKS_PER_THREAD).max(1);
         let (mut first, mut elements) = (0, 0);

@@ -159,12 +159,12 @@ impl WorkerPool {
         self.shared.queues.len()
     }
 
-    /// Calls `work` for ranges that make up `0..count`, on this thread and those that have time, and returns when all is
-    /// done. The threads' shares are the same for the same count, from one pass to the next, and are gone through
+    /// Calls `first` on this thread, and `work` for ranges that make up `0..count`, on those that have time and, behind
+    /// `first`, on this one, and returns when all is done. The threads' shares are the same for the same count, from one pass to the next, and are gone through
     /// in opposite directions, so that a thread meets first what it has in its cache.
     ///
     /// Callers take turns; who calls from inside a pass is not made to wait, but works alone.
-    pub(crate) fn run(&self, count: usize, work: &Work<'_>) {
+    pub(crate) fn run(&self, count: usize, first: &mut dyn FnMut(), work: &Work<'_>) {
         let shared = &*self.shared;
         let turn = match shared.turn.try_lock() {
             Ok(turn) => Some(turn),
@@ -173,8 +173,11 @@ impl WorkerPool {
             Err(TryLockError::WouldBlock) => Some(lock(&shared.turn)),
         };
         match turn {
-            Some(turn) if count > 1 && u32::try_from(count).is_ok() => shared.pass(turn, count, work),
-            _ => work(0..count),
+            Some(turn) if count > 1 && u32::try_from(count).is_ok() => shared.pass(turn, count, first, work),
+            _ => {
+                first();
+                work(0..count);
+            }
         }
     }
 }
@@ -198,7 +201,7 @@ fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
 
 impl Shared {
     /// A pass from its opening until the last worker has left.
-    fn pass(&self, turn: MutexGuard<'_, ()>, count: usize, work: &Work<'_>) {
+    fn pass(&self, turn: MutexGuard<'_, ()>, count: usize, first: &mut dyn FnMut(), work: &Work<'_>) {
         let threads = self.queues.len();
         for (thread, queue) in self.queues.iter().enumerate() {
             queue.push_range(count * thread / threads..count * (thread + 1) / threads);
@@ -217,7 +220,11 @@ impl Shared {
             drop(lock(&self.asleep));
             self.opened.notify_all();
         }
-        let own = catch_unwind(AssertUnwindSafe(|| self.drain(0, number, work)));
+        let own = catch_unwind(AssertUnwindSafe(|| {
+            let _busy = OnDrop(BUSY.replace(true));
+            first();
+            self.drain(0, number, work);
+        }));
         let word = self.word.fetch_and(!OPEN, Ordering::Acquire);
         if word & ALL_ACTIVE != 0 {
             self.await_workers();

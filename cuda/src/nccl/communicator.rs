@@ -127,6 +127,7 @@ impl Nccl {
             plan: &mut self.backend.plan(),
             sums: &mut [],
             beside: &[],
+            checked: false,
         })
     }
 

@@ -171,6 +171,7 @@ impl Setup {
             plan: &mut self.backend.plan(),
             sums: &mut [],
             beside: &[],
+            checked: false,
         })?;
         Ok(())
     }

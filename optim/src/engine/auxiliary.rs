@@ -61,6 +61,7 @@ impl Setup {
             beside: &[],
             plan: &mut backend.plan(),
             sums: &mut [],
+            checked: false,
         })?;
         if let (Some(storage), Some(slice)) = (&staged, binding.param.host()) {
             backend.read(storage, slice)?;

@@ -347,6 +347,7 @@ impl Window {
             plan,
             sums: found,
             beside: &[],
+            checked: false,
         };
         match queued {
             Some(queued) => queue_of(&**backend)?.run_queued(pass, queued)?,
@@ -378,6 +379,7 @@ impl Window {
                 plan: plan.or_insert_with(|| backend.plan()),
                 sums: &mut [],
                 beside: &[],
+                checked: false,
             })?;
         }
         Ok(())

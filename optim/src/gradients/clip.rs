@@ -70,6 +70,7 @@ impl Plans {
             plan: &mut self.all[place],
             sums: &mut [],
             beside: &[],
+            checked: false,
         };
         queue_of(backend)?.run_queued(pass, Queued::default())?;
         Ok(place)
@@ -182,6 +183,7 @@ impl Clipping {
             plan: &mut self.plans.all[plan],
             sums: &mut [],
             beside: &[],
+            checked: false,
         };
         queue_of(backend)?.run_queued(pass, Queued::default())
     }
@@ -293,6 +295,7 @@ impl Clipping {
             plan: &mut own[0],
             sums: &mut [],
             beside: &[],
+            checked: false,
         };
         let computed = Computed {
             before: pass.map_or(self.looked.as_ref(), |pass| before.get(pass)),

@@ -85,6 +85,7 @@ fn norms_by_powers(
             plan: &mut engine.setup.param_backend().plan(),
             sums: &mut sums,
             beside: &[],
+            checked: false,
         })?;
         for (n, sum) in mine().zip(sums) {
             norms[n] = if plain || sum == 0.0 { sum } else { largest * powf(sum, 1.0 / p) };
@@ -170,6 +171,7 @@ fn norms_on_host(
             plan: &mut near.plan(),
             sums: &mut [],
             beside: &[],
+            checked: false,
         })?;
         near.read(&copy, values.as_mut_slice().into())?;
         norms.push(norm(values.into_iter().map(|x| x * scale), p));
@@ -275,6 +277,7 @@ fn pass<'v>(
         plan: &mut backend.plan(),
         sums: &mut [],
         beside: &[],
+        checked: false,
     })?)
 }
 

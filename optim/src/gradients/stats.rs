@@ -128,6 +128,7 @@ impl GradStats {
                 plan: plan.get_or_insert_with(|| backend.plan()),
                 sums,
                 beside: &[],
+                checked: false,
             })?;
             let of_compute = order.iter().zip(&mut *found).filter(|(i, _)| grads.compute(**i) == compute);
             for ((_, found), sums) in of_compute.zip(sums.chunks_exact(2)) {

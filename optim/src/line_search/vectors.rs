@@ -145,6 +145,7 @@ impl VectorSpace<'_> {
             plan: &mut self.backend.plan(),
             sums: &mut sums,
             beside: &[],
+            checked: false,
         })?;
         Ok((0..width).map(|sum| fold(sums.iter().skip(sum).step_by(width).copied())).collect())
     }

@@ -214,6 +214,7 @@ impl Runner<'_> {
                 plan,
                 sums,
                 beside: &[],
+                checked: false,
             };
             match queued {
                 Some(queued) => queue_of(self.backend)?.run_queued(pass, queued),

@@ -60,6 +60,7 @@ fn passed(cpu: &Cpu, kernel: &'static Kernel, compute: Compute, elements: usize,
         plan: &mut cpu.plan(),
         sums: &mut sums,
         beside: &[],
+        checked: false,
     };
     cpu.run(pass).unwrap();
     let read = |storage| {

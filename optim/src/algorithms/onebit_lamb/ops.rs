@@ -137,5 +137,6 @@ fn pass<'v>(
         plan: &mut backend.plan(),
         sums: &mut [],
         beside: &[],
+        checked: false,
     })
 }

@@ -157,6 +157,7 @@ impl PassLaunch {
             plan: &mut self.plans[number],
             sums: &mut [],
             beside: &[],
+            checked: false,
         })
     }
 }

@@ -222,6 +222,7 @@ impl PassLaunch {
             plan: &mut self.plans[number],
             sums: found,
             beside: &beside,
+            checked: true,
         };
         let ran = match (queued, &self.between) {
             (Some(before), Some(between)) => {
