@@ -180,18 +180,25 @@ impl Averages {
         slots: &mut Slots,
         (options, report): (&LoadOptions, &mut LoadReport),
     ) -> Result<Averages> {
+        let mut known = Vec::new();
         for (name, entry) in checkpoint.below(AVERAGE) {
-            let Some(slot) = slots.get_mut(name) else {
-                if options.lenient {
-                    continue;
-                }
-                return Err(Error::Mismatch(format!("{AVERAGE}{name} is of an unknown parameter")));
-            };
+            match slots.get(name) {
+                Some(slot) => known.push((name, entry, (slot.compute.format(), slot.shape.clone()))),
+                None if options.lenient => {}
+                None => return Err(Error::Mismatch(format!("{AVERAGE}{name} is of an unknown parameter"))),
+            }
+        }
+        // Side by side, as those of a first step.
+        let requests: Vec<_> =
+            known.iter().map(|(_, _, (format, shape))| (*format, shape.elements())).collect();
+        let storages = if requests.is_empty() { Vec::new() } else { near.allocate(&requests)? };
+        for ((name, entry, (_, shape)), mut storage) in known.into_iter().zip(storages) {
             let key = format!("{AVERAGE}{name}");
-            let fits = (slot.compute.format(), &slot.shape);
-            let (storage, converted) = entry.load(&**near, &key, fits, options.converting)?;
+            let converted = entry.load_to(&**near, &key, &shape, &mut storage, options.converting)?;
             report.converted += usize::from(converted);
-            slot.averaged = Some(Box::new(AveragedParam::new(storage, true)));
+            if let Some(slot) = slots.get_mut(name) {
+                slot.averaged = Some(Box::new(AveragedParam::new(storage, true)));
+            }
         }
         let steps = checkpoint.manifest.average_steps.unwrap_or(0);
         Ok(Averages { spec: self.spec, steps, row: Vec::new(), plans: BTreeMap::new() })

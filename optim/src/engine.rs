@@ -10,6 +10,7 @@ pub(crate) mod fusion;
 pub(crate) mod group;
 mod launch;
 mod launches;
+mod load;
 mod lookahead;
 mod masks;
 mod modes;

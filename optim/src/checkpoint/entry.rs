@@ -63,16 +63,32 @@ impl Entry {
         (format, shape): (Format, &Shape),
         converting: bool,
     ) -> Result<(Storage, bool)> {
-        let converted = self.format != format;
-        if self.shape != *shape || (converted && !converting) {
-            let (was, got) = (self.format, &self.shape);
-            return Err(Error::Mismatch(format!(
-                "{key} is {was} of shape {got}, expected {format} of {shape}"
-            )));
-        }
+        self.fits(key, (format, shape), converting)?;
         let mut storage = backend.allocate(&[(format, shape.elements())])?.remove(0);
         self.copy_to(backend, &mut storage)?;
-        Ok((storage, converted))
+        Ok((storage, self.format != format))
+    }
+
+    /// The same into memory that is there.
+    pub(crate) fn load_to(
+        &self,
+        backend: &dyn Backend,
+        key: &str,
+        shape: &Shape,
+        storage: &mut Storage,
+        converting: bool,
+    ) -> Result<bool> {
+        self.fits(key, (storage.format(), shape), converting)?;
+        self.copy_to(backend, storage)?;
+        Ok(self.format != storage.format())
+    }
+
+    fn fits(&self, key: &str, (format, shape): (Format, &Shape), converting: bool) -> Result<()> {
+        if self.shape == *shape && (self.format == format || converting) {
+            return Ok(());
+        }
+        let (was, got) = (self.format, &self.shape);
+        Err(Error::Mismatch(format!("{key} is {was} of shape {got}, expected {format} of {shape}")))
     }
 
     /// Copies a slice.

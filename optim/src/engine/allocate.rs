@@ -14,10 +14,14 @@ use std::path::PathBuf;
 /// Elements from which states are paged, as bitsandbytes has it: smaller ones are not worth a page.
 const PAGED_FROM: usize = 100_000;
 
+/// Bytes of a page of memory.
+const PAGE: usize = 4096;
+
 impl Engine {
     /// Allocates the states and scratch that the groups' stages need and the bound parameters have not, in one
     /// arena: all first states side by side, then all second ones, so that a pass over many parameters walks
-    /// each kind in one stream. Then these parameters have their launch groups too.
+    /// each kind in one stream. Small states that were loaded before the order of the bindings was known go there too. Then
+    /// these parameters have their launch groups too.
     pub(crate) fn allocate_states(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
         let Engine { setup, slots, launches, .. } = self;
         let slots = slots.range(0..bindings.len());
@@ -26,19 +30,28 @@ impl Engine {
             slot.launch.is_none() && !bindings[*i].grad.is_none() && !setup.is_elsewhere(slot)
         };
         let lacks: Vec<usize> = (0..slots.len()).filter(lacking).collect();
+        let moves = is_out_of_order(slots, &lacks);
         let mut wanted: Vec<(Role, usize, usize, &'static str)> = Vec::new();
         for &i in &lacks {
             let program = setup.program_of(&slots[i])?;
             for role in [Role::State, Role::Scratch] {
-                let has = |name: &&str| memory_of(&slots[i], role).iter().any(|(known, _)| known == name);
-                let all = program.operands(role).into_iter().enumerate();
-                let missing = all.filter(|(_, name)| !has(name));
+                let stays = |storage: &Storage| !(moves && role == Role::State && lies_end_to_end(storage));
+                let has = |name: &&str| named(memory_of(&slots[i], role), name).is_some_and(stays);
+                let operands = program.operands(role);
+                let missing = operands.iter().copied().enumerate().filter(|(_, name)| !has(name));
                 wanted.extend(missing.map(|(place, name)| (role, place, i, name)));
+                // Lists of their length, and in order, as a step walks over them.
+                let memory = memory_of_mut(&mut slots[i], role);
+                let known = core::mem::replace(memory, Vec::with_capacity(operands.len()));
+                memory.extend(known);
             }
         }
         wanted.sort_by_key(|&(role, place, i, _)| (role == Role::Scratch, place, i));
         let request = |&(role, _, i, name): &(Role, usize, usize, &'static str)| {
             let slot = &slots[i];
+            if let Some(loaded) = named(memory_of(slot, role), name) {
+                return (loaded.format(), loaded.len());
+            }
             let computed = slot.compute.format();
             let Group { algorithm, formats, .. } = &setup.groups[slot.group];
             let elements = algorithm.state(name).shape(&slot.shape).elements();
@@ -69,6 +82,10 @@ impl Engine {
             slots[i].master = Some(Box::new(master));
         }
         for (&(role, _, i, name), storage) in wanted.iter().zip(&mut storages) {
+            if let Some(loaded) = named(memory_of(&slots[i], role), name) {
+                setup.backend.copy(loaded, storage)?;
+                continue;
+            }
             let spec = setup.groups[slots[i].group].algorithm.state(name);
             match spec.start {
                 Start::Param if role == Role::State => {
@@ -80,9 +97,10 @@ impl Engine {
             }
         }
         for ((role, _, i, name), storage) in wanted.into_iter().zip(storages) {
-            match role {
-                Role::State => slots[i].states.push((name, storage)),
-                _ => slots[i].scratch.push((name, storage)),
+            let memory = memory_of_mut(&mut slots[i], role);
+            match memory.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, loaded)) => *loaded = storage,
+                None => memory.push((name, storage)),
             }
         }
         for i in lacks {
@@ -180,6 +198,31 @@ impl Setup {
 /// The memory that a rule's operand of this role is in.
 fn memory_of(slot: &Slot, role: Role) -> &[(&'static str, Storage)] {
     if role == Role::State { &slot.states } else { &slot.scratch }
+}
+
+fn memory_of_mut(slot: &mut Slot, role: Role) -> &mut Vec<(&'static str, Storage)> {
+    if role == Role::State { &mut slot.states } else { &mut slot.scratch }
+}
+
+/// The memory of this name.
+fn named<'s>(memory: &'s [(&'static str, Storage)], name: &str) -> Option<&'s Storage> {
+    memory.iter().find(|(known, _)| *known == name).map(|(_, storage)| storage)
+}
+
+/// Whether memory is so small that arenas put it right behind that of its neighbour, for passes to take both as one.
+fn lies_end_to_end(storage: &Storage) -> bool {
+    storage.bytes() < PAGE
+}
+
+/// Whether states that were loaded lie in another order than their parameters are bound in, which nothing told before.
+fn is_out_of_order(slots: &[Slot], lacks: &[usize]) -> bool {
+    let mut last: Vec<usize> = Vec::new();
+    let states = lacks.iter().flat_map(|&i| slots[i].states.iter().enumerate());
+    let mut small = states.filter(|(_, (_, storage))| lies_end_to_end(storage) && !storage.is_empty());
+    small.any(|(place, (_, storage))| {
+        last.resize(last.len().max(place + 1), 0);
+        core::mem::replace(&mut last[place], storage.address()) > storage.address()
+    })
 }
 
 /// Fills memory with a number.

@@ -1,17 +1,15 @@
 //! What a checkpoint has of an engine: states, step counts, hyperparameters.
 
 use super::Engine;
-use super::group::Member;
-use super::prepare::variant_of;
 use super::shared::Shared;
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions, OptimizerManifest, ParamManifest};
 use crate::modifiers::LOOKAHEAD_STEPS;
 use crate::params::MASTER;
 use crate::params::error_feedback::Errors;
-use crate::params::slots::{Slot, Slots};
+use crate::params::slots::Slots;
 use crate::program::{Mode, Program};
-use crate::{AnyAlgorithm, Error, ErrorFeedback, LoadReport, ModuleKind, ParamFormat, Result, ShapeMismatch};
-use fallline_core::{Compute, Format, Role, Shape, Storage};
+use crate::{AnyAlgorithm, Error, ErrorFeedback, LoadReport, Result, ShapeMismatch};
+use fallline_core::{Compute, Role, Shape};
 
 /// What an engine takes over from a checkpoint, once everything else of that is read too.
 pub(crate) struct Section {
@@ -124,14 +122,12 @@ impl Engine {
         }
         let kept: Vec<String> =
             report.missing.iter().chain(report.shape.iter().map(|other| &other.param)).cloned().collect();
-        let mut loaded = Slots::default();
-        for (name, param) in &manifest.params {
-            let fits = |slot: &Slot| slot.shape == param.shape();
-            if slots.get(name).map_or(slots.len() == 0, fits) {
-                let slot = self.load_slot((checkpoint, options), &algorithms, (name, param), &mut report)?;
-                loaded.push(slot);
-            }
-        }
+        let fits = |name: &str, param: &ParamManifest| {
+            slots.get(name).map_or(slots.len() == 0, |slot| slot.shape == param.shape())
+        };
+        let params = manifest.params.iter().filter(|(name, param)| fits(name, param));
+        let params = params.map(|(name, param)| (name.as_str(), param));
+        let loaded = self.load_slots((checkpoint, options), &algorithms, params, &mut report)?;
         report.matched = loaded.len();
         let passed = |param: &str| {
             options.lenient && loaded.get(param).is_none() && manifest.params.contains_key(param)
@@ -197,7 +193,7 @@ impl Engine {
     }
 
     /// What this rank's compressions have left out, where as many ranks have saved it.
-    fn load_errors(
+    pub(super) fn load_errors(
         &self,
         checkpoint: &Checkpoint,
         algorithm: &dyn AnyAlgorithm,
@@ -230,7 +226,7 @@ impl Engine {
     }
 
     /// A state that this rank has saved for itself, where as many ranks have.
-    fn of_this_rank<'c>(
+    pub(super) fn of_this_rank<'c>(
         &self,
         checkpoint: &'c Checkpoint,
         algorithm: &dyn AnyAlgorithm,
@@ -241,154 +237,5 @@ impl Engine {
         let saved = checkpoint.manifest.ranks == Some(ranks.world());
         let own = saved && algorithm.state(state).rank_local;
         own.then(|| checkpoint.of_rank(ranks.rank(), name, state))?
-    }
-
-    /// A parameter in single precision, where its group keeps one beside it; that it was rounded as it is here.
-    fn load_master(
-        &self,
-        (checkpoint, options): (&Checkpoint, &LoadOptions),
-        group: usize,
-        (name, param): (&str, &ParamManifest),
-        steps: u64,
-    ) -> Result<Option<Storage>> {
-        let mismatch = |problem: &str| Error::Mismatch(format!("parameter {name:?} {problem}"));
-        let group = &self.setup.groups[group];
-        let wanted = group.params == ParamFormat::Master
-            || (self.setup.offload.is_some() && checkpoint.has_state(name, MASTER));
-        match (group.params, param.seed) {
-            _ if options.converting => {}
-            (ParamFormat::Stochastic { .. }, None) => {
-                return Err(mismatch("was rounded to the nearest, but here by chance"));
-            }
-            (ParamFormat::Nearest | ParamFormat::Master, Some(_)) => {
-                return Err(mismatch("was rounded by chance, but here to the nearest"));
-            }
-            _ => {}
-        }
-        // The first step takes it from the parameter.
-        let absent = !checkpoint.has_state(name, MASTER) && (options.lenient || options.converting);
-        if !wanted || steps == 0 || absent {
-            return Ok(None);
-        }
-        let shape = param.shape();
-        let folder = self.setup.pages(&*group.algorithm, shape.elements());
-        let requests = [(Format::F32, shape.elements())];
-        let mut master = None;
-        for mut storage in self.setup.allocate_in(&requests, [folder].into_iter())? {
-            checkpoint.read_state(
-                &*self.setup.backend,
-                (name, MASTER, Format::F32),
-                &shape,
-                &mut storage,
-                false,
-            )?;
-            master = Some(storage);
-        }
-        Ok(master)
-    }
-
-    /// A parameter's slot as a checkpoint has it, checked against the one that is there, which has its shape.
-    fn load_slot(
-        &self,
-        (checkpoint, options): (&Checkpoint, &LoadOptions),
-        algorithms: &[Box<dyn AnyAlgorithm>],
-        (name, param): (&str, &ParamManifest),
-        report: &mut LoadReport,
-    ) -> Result<Slot> {
-        let mismatch = |problem: String| Error::Mismatch(format!("parameter {name:?} {problem}"));
-        let shape = param.shape();
-        let ours = self.slots.get(name).map(|slot| slot.compute).or(self.setup.compute);
-        let compute = param.compute_as(name, ours, options.converting)?;
-        let saved = param.compute().unwrap_or(compute);
-        // Of a version that did not say it.
-        let kind = param.kind().unwrap_or_else(|| ModuleKind::guess(name, &shape));
-        let group = match options.state_only {
-            true => match self.slots.get(name) {
-                Some(slot) => slot.group,
-                None => self.setup.group_of(&Member { name, shape: &shape, kind }),
-            },
-            false => param.group,
-        };
-        let algorithm = algorithms
-            .get(group)
-            .ok_or_else(|| mismatch(format!("is in group {group}, which does not exist")))?;
-        let steps = checkpoint.steps(name)?;
-        let variant = variant_of(&**algorithm, name, &shape)?;
-        let mut expected = algorithm.program(variant).operands(Role::State);
-        if self.setup.ranks.is_some() {
-            let program = algorithm.program_on(variant, true).unwrap_or(Program::EMPTY);
-            let more = program.operands(Role::State).into_iter();
-            let more = more.filter(|state| !expected.contains(state) && checkpoint.has_state(name, state));
-            let more: Vec<_> = more.collect();
-            expected.extend(more);
-        }
-        if options.lenient {
-            let absent = |state: &&str| !checkpoint.has_state(name, state) && steps > 0;
-            report
-                .missing
-                .extend(expected.extract_if(.., |state| absent(&*state)).map(|s| format!("{name}/{s}")));
-        }
-        let mut states = Vec::new();
-        // Without a step there are states where a Hessian was given before.
-        let known =
-            algorithm.hessian().is_some() && expected.iter().any(|state| checkpoint.has_state(name, state));
-        if (steps > 0 || known) && !expected.is_empty() {
-            let shapes: Vec<Shape> =
-                expected.iter().map(|name| algorithm.state(name).shape(&shape)).collect();
-            let formats = &self.setup.groups[group].formats;
-            let chosen = expected.iter().map(|state| {
-                let format = formats.choose(&**algorithm, state, shape.elements(), compute.format());
-                let was = param.format(state, saved);
-                let was =
-                    was.ok_or_else(|| mismatch(format!("has its state {state:?} in an unknown format")))?;
-                if was != format && !options.converting {
-                    let problem = format!("has its state {state:?} as {was} in it, but here as {format}");
-                    return Err(mismatch(problem));
-                }
-                Ok((was, format))
-            });
-            let chosen = chosen.collect::<Result<Vec<_>>>()?;
-            let requests: Vec<_> =
-                chosen.iter().zip(&shapes).map(|((_, format), shape)| (*format, shape.elements())).collect();
-            let folder = self.setup.pages(&**algorithm, shape.elements());
-            let folders = requests.iter().map(|_| folder.clone());
-            let storages = self.setup.allocate_in(&requests, folders)?.into_iter().zip(shapes);
-            for ((&state, (was, _)), (mut storage, shape)) in expected.iter().zip(&chosen).zip(storages) {
-                let converting = options.converting;
-                let own = self.of_this_rank(checkpoint, &**algorithm, name, state);
-                let converted = match own {
-                    Some(own) => {
-                        let key = format!("{name}/{state} of this rank");
-                        let wanted = (storage.format(), &shape);
-                        let (own, converted) = own.load(&*self.setup.backend, &key, wanted, converting)?;
-                        storage = own;
-                        converted
-                    }
-                    None => {
-                        let key = (name, state, *was);
-                        checkpoint.read_state(&*self.setup.backend, key, &shape, &mut storage, converting)?
-                    }
-                };
-                report.converted += usize::from(converted);
-                states.push((state, storage));
-            }
-        }
-        let master = self.load_master((checkpoint, options), group, (name, param), steps)?;
-        let memory = algorithm.spec().memory.iter().map(|(scalar, _)| checkpoint.scalar(name, scalar));
-        let errors = self.load_errors(checkpoint, &**algorithm, name, &shape, compute)?;
-        Ok(Slot {
-            group,
-            steps,
-            variant,
-            states,
-            narrow: master.is_some(),
-            master: master.map(Box::new),
-            // A run goes on with the chances that it began with.
-            seed: self.setup.groups[group].params.seed().map(|own| param.seed.unwrap_or(own)),
-            memory: memory.collect::<Result<_>>()?,
-            kind,
-            errors: errors.map(Box::new),
-            ..Slot::new(name, shape, compute)
-        })
     }
 }

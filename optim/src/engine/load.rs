@@ -1,0 +1,204 @@
+//! Slots out of a checkpoint, with their memory side by side as that of a first step.
+
+#[cfg(test)]
+mod tests;
+
+use super::Engine;
+use super::group::Member;
+use super::prepare::variant_of;
+use crate::checkpoint::{Checkpoint, LoadOptions, ParamManifest};
+use crate::params::MASTER;
+use crate::params::slots::{Slot, Slots};
+use crate::program::Program;
+use crate::{AnyAlgorithm, Error, LoadReport, ModuleKind, ParamFormat, Result};
+use fallline_core::{Format, Role, Shape};
+
+/// A parameter of a checkpoint that was checked, and what is to be read of it.
+struct Found<'c> {
+    name: &'c str,
+    slot: Slot,
+    /// Its states, with the format that each was saved in and has here, and its shape.
+    states: Vec<(&'static str, Format, Format, Shape)>,
+    /// Whether it is read in single precision too.
+    master: bool,
+}
+
+impl Engine {
+    /// Parameters' slots as a checkpoint has them, each checked against the one that is there, which has its shape. All states
+    /// have their memory in one arena, in the order in which parameters were bound last.
+    ///
+    /// # Errors
+    /// What does not fit and the options do not let pass.
+    pub(super) fn load_slots<'c>(
+        &self,
+        (checkpoint, options): (&'c Checkpoint, &LoadOptions),
+        algorithms: &[Box<dyn AnyAlgorithm>],
+        params: impl Iterator<Item = (&'c str, &'c ParamManifest)>,
+        report: &mut LoadReport,
+    ) -> Result<Slots> {
+        let mut found = Vec::new();
+        for param in params {
+            found.push(self.find_slot((checkpoint, options), algorithms, param, report)?);
+        }
+        let mut wanted: Vec<(usize, usize)> = Vec::new();
+        for (i, found) in found.iter().enumerate() {
+            wanted.extend((0..found.states.len()).map(|place| (place, i)));
+        }
+        let mut masters: Vec<usize> = (0..found.len()).filter(|&i| found[i].master).collect();
+        if self.slots.len() > 0 {
+            let at = |i: usize| self.slots.place_of(found[i].name);
+            wanted.sort_by_key(|&(place, i)| (place, at(i)));
+            masters.sort_by_key(|&i| at(i));
+        } else {
+            wanted.sort();
+        }
+        let pages = |i: usize| {
+            let slot = &found[i].slot;
+            self.setup.pages(&*algorithms[slot.group], slot.len)
+        };
+        let requests: Vec<_> = wanted
+            .iter()
+            .map(|&(place, i)| {
+                let (_, _, format, shape) = &found[i].states[place];
+                (*format, shape.elements())
+            })
+            .collect();
+        let storages = self.setup.allocate_in(&requests, wanted.iter().map(|&(_, i)| pages(i)))?;
+        let requests: Vec<_> = masters.iter().map(|&i| (Format::F32, found[i].slot.len)).collect();
+        let precise = self.setup.allocate_in(&requests, masters.iter().map(|&i| pages(i)))?;
+        // First states come first, so that each parameter has its own in their order.
+        for ((place, i), mut storage) in wanted.into_iter().zip(storages) {
+            let Found { name, slot, states, .. } = &mut found[i];
+            let (state, was, _, shape) = &states[place];
+            let algorithm = &*algorithms[slot.group];
+            let converted = match self.of_this_rank(checkpoint, algorithm, name, state) {
+                Some(own) => {
+                    let key = format!("{name}/{state} of this rank");
+                    own.load_to(&*self.setup.backend, &key, shape, &mut storage, options.converting)?
+                }
+                None => checkpoint.read_state(
+                    &*self.setup.backend,
+                    (name, state, *was),
+                    shape,
+                    &mut storage,
+                    options.converting,
+                )?,
+            };
+            report.converted += usize::from(converted);
+            slot.states.push((state, storage));
+        }
+        for (i, mut master) in masters.into_iter().zip(precise) {
+            let Found { name, slot, .. } = &mut found[i];
+            let key = (*name, MASTER, Format::F32);
+            checkpoint.read_state(&*self.setup.backend, key, &slot.shape, &mut master, false)?;
+            slot.master = Some(Box::new(master));
+        }
+        let mut slots = Slots::default();
+        found.into_iter().for_each(|found| slots.push(found.slot));
+        Ok(slots)
+    }
+
+    /// Whether a parameter is read in single precision, as its group keeps one beside it; that it was rounded as it is here.
+    fn finds_master(
+        &self,
+        (checkpoint, options): (&Checkpoint, &LoadOptions),
+        group: usize,
+        (name, param): (&str, &ParamManifest),
+        steps: u64,
+    ) -> Result<bool> {
+        let mismatch = |problem: &str| Error::Mismatch(format!("parameter {name:?} {problem}"));
+        let group = &self.setup.groups[group];
+        let wanted = group.params == ParamFormat::Master
+            || (self.setup.offload.is_some() && checkpoint.has_state(name, MASTER));
+        match (group.params, param.seed) {
+            _ if options.converting => {}
+            (ParamFormat::Stochastic { .. }, None) => {
+                return Err(mismatch("was rounded to the nearest, but here by chance"));
+            }
+            (ParamFormat::Nearest | ParamFormat::Master, Some(_)) => {
+                return Err(mismatch("was rounded by chance, but here to the nearest"));
+            }
+            _ => {}
+        }
+        // The first step takes it from the parameter.
+        let absent = !checkpoint.has_state(name, MASTER) && (options.lenient || options.converting);
+        Ok(wanted && steps > 0 && !absent)
+    }
+
+    /// A parameter's slot as a checkpoint has it, but for its memory.
+    fn find_slot<'c>(
+        &self,
+        (checkpoint, options): (&'c Checkpoint, &LoadOptions),
+        algorithms: &[Box<dyn AnyAlgorithm>],
+        (name, param): (&'c str, &'c ParamManifest),
+        report: &mut LoadReport,
+    ) -> Result<Found<'c>> {
+        let mismatch = |problem: String| Error::Mismatch(format!("parameter {name:?} {problem}"));
+        let shape = param.shape();
+        let ours = self.slots.get(name).map(|slot| slot.compute).or(self.setup.compute);
+        let compute = param.compute_as(name, ours, options.converting)?;
+        let saved = param.compute().unwrap_or(compute);
+        // Of a version that did not say it.
+        let kind = param.kind().unwrap_or_else(|| ModuleKind::guess(name, &shape));
+        let group = match options.state_only {
+            true => match self.slots.get(name) {
+                Some(slot) => slot.group,
+                None => self.setup.group_of(&Member { name, shape: &shape, kind }),
+            },
+            false => param.group,
+        };
+        let algorithm = algorithms
+            .get(group)
+            .ok_or_else(|| mismatch(format!("is in group {group}, which does not exist")))?;
+        let steps = checkpoint.steps(name)?;
+        let variant = variant_of(&**algorithm, name, &shape)?;
+        let mut expected = algorithm.program(variant).operands(Role::State);
+        if self.setup.ranks.is_some() {
+            let program = algorithm.program_on(variant, true).unwrap_or(Program::EMPTY);
+            let more = program.operands(Role::State).into_iter();
+            let more = more.filter(|state| !expected.contains(state) && checkpoint.has_state(name, state));
+            let more: Vec<_> = more.collect();
+            expected.extend(more);
+        }
+        if options.lenient {
+            let absent = |state: &&str| !checkpoint.has_state(name, state) && steps > 0;
+            report
+                .missing
+                .extend(expected.extract_if(.., |state| absent(&*state)).map(|s| format!("{name}/{s}")));
+        }
+        // Without a step there are states where a Hessian was given before.
+        let known =
+            algorithm.hessian().is_some() && expected.iter().any(|state| checkpoint.has_state(name, state));
+        if steps == 0 && !known {
+            expected.clear();
+        }
+        let formats = &self.setup.groups[group].formats;
+        let states = expected.into_iter().map(|state| {
+            let format = formats.choose(&**algorithm, state, shape.elements(), compute.format());
+            let was = param.format(state, saved);
+            let was = was.ok_or_else(|| mismatch(format!("has its state {state:?} in an unknown format")))?;
+            if was != format && !options.converting {
+                let problem = format!("has its state {state:?} as {was} in it, but here as {format}");
+                return Err(mismatch(problem));
+            }
+            Ok((state, was, format, algorithm.state(state).shape(&shape)))
+        });
+        let states = states.collect::<Result<_>>()?;
+        let master = self.finds_master((checkpoint, options), group, (name, param), steps)?;
+        let memory = algorithm.spec().memory.iter().map(|(scalar, _)| checkpoint.scalar(name, scalar));
+        let errors = self.load_errors(checkpoint, &**algorithm, name, &shape, compute)?;
+        let slot = Slot {
+            group,
+            steps,
+            variant,
+            narrow: master,
+            // A run goes on with the chances that it began with.
+            seed: self.setup.groups[group].params.seed().map(|own| param.seed.unwrap_or(own)),
+            memory: memory.collect::<Result<_>>()?,
+            kind,
+            errors: errors.map(Box::new),
+            ..Slot::new(name, shape, compute)
+        };
+        Ok(Found { name, slot, states, master })
+    }
+}
