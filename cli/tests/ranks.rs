@@ -208,7 +208,7 @@ fn mistakes_are_told_and_leave_nothing() {
     std::fs::write(&averaged, text_of).unwrap();
     let out = folder.path().join("averaged");
     let output = fallline(&["--config", text(&averaged), "--out", text(&out), "--ranks", "threads:2"]);
-    assert!(told(&output).contains("each rank would average weights of its own"), "{}", told(&output));
+    assert!(told(&output).contains("each rank would average a diverged replica"), "{}", told(&output));
     if cfg!(not(feature = "mpi")) {
         let output = fallline(&["--ranks", "mpi"]);
         assert_eq!(output.status.code(), Some(2));

@@ -9,7 +9,6 @@ mod globals;
 mod numpy;
 mod opcodes;
 mod storages;
-mod text;
 mod tree;
 mod vm;
 mod write;

@@ -147,7 +147,7 @@ fn structures_that_grow_or_contain_themselves_are_refused() {
     for (what, opcode) in
         [("five million places", 0x94), ("five million copies", b'2'), ("five million marks", b'(')]
     {
-        let many = [&b"\x80\x04N"[..], &[opcode; 5_000_000], b"."].concat();
+        let many = [&b"\x80\x04N"[..], &vec![opcode; 5_000_000], b"."].concat();
         assert!(refused(what, &many).contains("more than"), "{what}");
     }
     // A large value that is copied by every call.

@@ -50,29 +50,13 @@ impl<'a> Builder<'_, 'a> {
         };
         let left = self.left.checked_sub(cost);
         self.left = left.ok_or(Error::Limit { what: "values", limit: self.limits.values })?;
-        Ok(match node {
-            Node::None => Value::None,
-            Node::Bool(x) => Value::Bool(*x),
-            Node::Int(x) => Value::Int(*x),
-            Node::Float(x) => Value::Float(*x),
-            Node::Str(text) => Value::Str(text.clone()),
-            Node::Tensor(tensor) => Value::Tensor(Tensor::clone(tensor)),
-            Node::Opaque(class) => Value::Opaque(class.clone()),
-            Node::Global(Global::Opaque(name)) => Value::Opaque(name.clone()),
-            Node::Bytes(_) | Node::Encoded(_) => Value::opaque("bytes"),
-            Node::Global(_) => Value::opaque("a class"),
-            Node::NumpyDtype(_) => Value::opaque("a numpy type"),
-            Node::NumpyArray => Value::opaque("a numpy array"),
-            Node::Storage(..) => Value::opaque("a storage"),
-            Node::List(items) => Value::List(self.items(id, items)?),
-            Node::Tuple(items) => Value::Tuple(self.items(id, items)?),
-            Node::Dict(entries) | Node::Record(entries) => {
-                self.enter(id)?;
-                let built = self.entries(entries);
-                self.open.pop();
-                Value::Dict(built?)
-            }
-        })
+        // What calls itself is small, as a debug build has all of it on the stack for each level.
+        match node {
+            Node::List(items) => self.items(id, items).map(Value::List),
+            Node::Tuple(items) => self.items(id, items).map(Value::Tuple),
+            Node::Dict(entries) | Node::Record(entries) => self.entries(id, entries).map(Value::Dict),
+            leaf => Ok(leaf_value(leaf)),
+        }
     }
 
     /// A key that is neither text nor a whole number, for messages.
@@ -107,34 +91,65 @@ impl<'a> Builder<'_, 'a> {
 
     fn items(&mut self, id: Id, items: &[Id]) -> Result<Vec<Value<'a>>> {
         self.enter(id)?;
-        let built = items.iter().map(|&item| self.value(item)).collect();
+        let mut built = Vec::new();
+        for &item in items {
+            built.push(self.value(item)?);
+        }
         self.open.pop();
-        built
+        Ok(built)
     }
 
     /// Of a duplicate key the last value is kept, in the place of the first, as in Python.
-    fn entries(&mut self, entries: &[(Id, Id)]) -> Result<Dict<'a>> {
+    fn entries(&mut self, id: Id, entries: &[(Id, Id)]) -> Result<Dict<'a>> {
+        self.enter(id)?;
         let mut dict: Dict<'a> = Vec::new();
         let mut places: HashMap<Key, usize> = HashMap::new();
         for &(key, value) in entries {
-            let key = match &self.nodes[key as usize] {
-                Node::Str(text) => Key::Str(text.clone()),
-                Node::Int(x) => Key::Int(*x),
-                // In Python True is 1.
-                Node::Bool(x) => Key::Int((*x).into()),
-                other => Key::Other(self.shown(other, 1).into()),
-            };
             let value = self.value(value)?;
-            match places.get(&key) {
-                // What is shown of two others may be the same.
-                Some(&place) if !matches!(key, Key::Other(_)) => dict[place].1 = value,
-                Some(_) => dict.push((key, value)),
-                None => {
-                    places.insert(key.clone(), dict.len());
-                    dict.push((key, value));
-                }
-            }
+            put(&mut dict, &mut places, self.key(key), value);
         }
+        self.open.pop();
         Ok(dict)
+    }
+
+    fn key(&self, key: Id) -> Key {
+        match &self.nodes[key as usize] {
+            Node::Str(text) => Key::Str(text.clone()),
+            Node::Int(x) => Key::Int(*x),
+            // In Python True is 1.
+            Node::Bool(x) => Key::Int((*x).into()),
+            other => Key::Other(self.shown(other, 1).into()),
+        }
+    }
+}
+
+/// A value that holds no others.
+fn leaf_value<'a>(node: &Node<'a>) -> Value<'a> {
+    match node {
+        Node::Bool(x) => Value::Bool(*x),
+        Node::Int(x) => Value::Int(*x),
+        Node::Float(x) => Value::Float(*x),
+        Node::Str(text) => Value::Str(text.clone()),
+        Node::Tensor(tensor) => Value::Tensor(Tensor::clone(tensor)),
+        Node::Opaque(class) => Value::Opaque(class.clone()),
+        Node::Global(Global::Opaque(name)) => Value::Opaque(name.clone()),
+        Node::Bytes(_) | Node::Encoded(_) => Value::opaque("bytes"),
+        Node::Global(_) => Value::opaque("a class"),
+        Node::NumpyDtype(_) => Value::opaque("a numpy type"),
+        Node::NumpyArray => Value::opaque("a numpy array"),
+        Node::Storage(..) => Value::opaque("a storage"),
+        Node::None | Node::List(_) | Node::Tuple(_) | Node::Dict(_) | Node::Record(_) => Value::None,
+    }
+}
+
+/// Puts an entry into a dict; what is shown of two other keys may be the same, so that they stay two.
+fn put<'a>(dict: &mut Dict<'a>, places: &mut HashMap<Key, usize>, key: Key, value: Value<'a>) {
+    match places.get(&key) {
+        Some(&place) if !matches!(key, Key::Other(_)) => dict[place].1 = value,
+        Some(_) => dict.push((key, value)),
+        None => {
+            places.insert(key.clone(), dict.len());
+            dict.push((key, value));
+        }
     }
 }

@@ -2,11 +2,12 @@
 
 mod input;
 mod objects;
+mod text;
 
 use super::globals::Global;
 use super::numpy::NumpyDtype;
+use super::opcodes;
 use super::storages::Storages;
-use super::{opcodes, text};
 use crate::limits::Limits;
 use crate::tensor::{Dtype, Tensor};
 use crate::{Error, Result};

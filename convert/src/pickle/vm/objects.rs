@@ -2,7 +2,7 @@
 
 use super::super::globals::{self, Global};
 use super::super::numpy::{NumpyDtype, Scalar};
-use super::super::text;
+use super::text;
 use super::{Id, Machine, Node};
 use crate::Result;
 use crate::tensor::{Dtype, Tensor};

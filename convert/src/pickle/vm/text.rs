@@ -1,6 +1,6 @@
 //! Values that protocol 0 writes as lines of text.
 
-use super::vm::Node;
+use super::Node;
 use std::sync::Arc;
 
 /// `INT`: a whole number, or a truth value.
