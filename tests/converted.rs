@@ -65,7 +65,7 @@ fn order(name: &str) -> Vec<String> {
     MATRICES.iter().chain(rest).map(|name| (*name).to_owned()).collect()
 }
 
-/// Only LBFGS needs to be told: the others' states have their parameter's extents.
+/// Only LBFGS needs to be told, and what has no state: the others' states have their parameter's extents.
 fn dims(name: &str) -> Option<Vec<usize>> {
     let bytes = file("trace.safetensors");
     let view = SafeTensors::deserialize(&bytes).unwrap();
@@ -77,7 +77,9 @@ fn options(name: &str) -> ImportOptions {
         names: Some(
             order(name)
                 .into_iter()
-                .map(|param| (param.clone(), if name == "LBFGS" { dims(&param) } else { None }))
+                .map(|param| {
+                    (param.clone(), if name == "LBFGS" || param == "late" { dims(&param) } else { None })
+                })
                 .collect(),
         ),
         ..ImportOptions::default()

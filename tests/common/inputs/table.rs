@@ -86,7 +86,7 @@ pub const INPUTS: &[Inputs] = &[
             ),
             ("betas=(2.0, 3.0)", "AdamWScheduleFree: betas must be in [0, 1), got (2.0, 3.0)"),
             ("lr=-1", "AdamWScheduleFree: lr must be ≥ 0, got -1"),
-            ("warmup_steps=-1", "AdamWScheduleFree: warmup_steps must be a whole number, got -1"),
+            ("warmup_steps=-1", "AdamWScheduleFree: warmup_steps must be a non-negative int, got -1"),
         ],
         skips: &[
             (Skip::Alone, "the steps of a group are counted, whoever has gradients"),
@@ -780,8 +780,8 @@ pub const INPUTS: &[Inputs] = &[
                 "comm_backend_name='gloo'",
                 "OnebitAdam: comm_backend_name must be a communication backend (nccl, mpi, hccl or compressed), got \"gloo\"",
             ),
-            ("freeze_step=-1", "OnebitAdam: freeze_step must be a whole number, got -1"),
-            ("freeze_step=2.5", "OnebitAdam: freeze_step must be a whole number, got 2.5"),
+            ("freeze_step=-1", "OnebitAdam: freeze_step must be a non-negative int, got -1"),
+            ("freeze_step=2.5", "OnebitAdam: freeze_step must be a non-negative int, got 2.5"),
         ],
         skips: &[
             (Skip::Alone, "one phase for all tensors"),
@@ -828,7 +828,7 @@ pub const INPUTS: &[Inputs] = &[
                 "ZeroOneAdam: amsgrad must be False, got True: 0/1 Adam has no largest second moment",
             ),
             ("local_step_clipper=0", "ZeroOneAdam: local_step_clipper must be ≥ 1, got 0"),
-            ("var_update_scaler=-2", "ZeroOneAdam: var_update_scaler must be a whole number, got -2"),
+            ("var_update_scaler=-2", "ZeroOneAdam: var_update_scaler must be a non-negative int, got -2"),
             ("betas=(0.9, 1.0)", "ZeroOneAdam: betas must be in [0, 1), got (0.9, 1.0)"),
         ],
         skips: &[
