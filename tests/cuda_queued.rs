@@ -199,7 +199,8 @@ fn steps_with_sums_wait_for_nothing() {
     let _turn = mode("unchecked,eager,seed=0");
     let emulator = fallline_emulator::install().unwrap();
     for text in readers().iter().chain(PRODUCTS) {
-        let backend = cuda();
+        // A device for each: pinned memory that others have filled is waited for.
+        let backend = Cuda::new(0).unwrap().shared();
         let mut model = Model::new(&backend);
         let mut optimizer = recipe(text).optimizer(backend);
         // Past all phases.

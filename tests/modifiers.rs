@@ -139,7 +139,7 @@ fn other_storage_gives_the_scalar_bits() {
         format!("dict(type='AdamW', lr=0.01, weight_decay=0.1, param_format='master', {modified})"),
         format!("dict(type='AdamW', lr=0.01, weight_decay=0.1, param_format='bf16_sr', seed=3, {modified})"),
         format!("dict(type='Adam', lr=0.01, state_format='q8', {modified})"),
-        format!("dict(type='Adam', lr=0.01, state_format=dict(slow='bf16', m='q8'), {modified})"),
+        format!("dict(type='Adam', lr=0.01, state_format=dict(v='bf16', m='q8'), {modified})"),
         format!(
             "dict(type='LARS', lr=0.1, weight_decay=0.1, state_format='q8', param_format='master', {modified})"
         ),
@@ -377,7 +377,10 @@ fn what_cannot_be_is_refused_by_name() {
         ("dict(type='LBFGS', cautious=True)", "LBFGS: cautious does not go with it"),
         ("dict(type='LBFGS', wrap=dict(type='Lookahead'))", "LBFGS: Lookahead does not go with it"),
         ("dict(type='SparseAdam', wrap=dict(type='Lookahead'))", "it takes row-sparse gradients only"),
-        ("dict(type='ZeroOneAdam', wrap=dict(type='Lookahead'))", "ranks have parameters of their own"),
+        (
+            "dict(type='ZeroOneAdam', wrap=dict(type='Lookahead'))",
+            "its replicas diverge between two exchanges",
+        ),
     ] {
         let error = fallline::AnyRecipe::from_text(text).map(|_| ()).unwrap_err().to_string();
         assert!(error.contains(expected), "{text}: {error}");
