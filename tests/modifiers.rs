@@ -139,7 +139,7 @@ fn other_storage_gives_the_scalar_bits() {
         format!("dict(type='AdamW', lr=0.01, weight_decay=0.1, param_format='master', {modified})"),
         format!("dict(type='AdamW', lr=0.01, weight_decay=0.1, param_format='bf16_sr', seed=3, {modified})"),
         format!("dict(type='Adam', lr=0.01, state_format='q8', {modified})"),
-        format!("dict(type='Adam', lr=0.01, state_format=dict(v='bf16', m='q8'), {modified})"),
+        format!("dict(type='Adam', lr=0.01, state_format=dict(slow='bf16', m='q8'), {modified})"),
         format!(
             "dict(type='LARS', lr=0.1, weight_decay=0.1, state_format='q8', param_format='master', {modified})"
         ),

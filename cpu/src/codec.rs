@@ -1,6 +1,6 @@
 //! Fast conversions between storage and arithmetic, equal to `fallline_core::codec` bit for bit.
 //!
-//! AbsMax are the specification itself, compiled for each instruction set so that the compiler makes registers of it.
+//! Most are the specification itself, compiled for each instruction set so that the compiler makes registers of it.
 //! Half precision uses the conversion instructions of F16C. Block formats are `quant`'s.
 
 mod stochastic;

@@ -19,7 +19,8 @@
 //! ranks resume bit for bit. Others begin from 0. [`mask`](crate::mask) says what to do about elements without a
 //! momentum.
 //!
-//! # On the way A worker compresses its x and sends the signs and s. A server takes the mean of what the workers of
+//! # Messages
+//! A worker compresses its x and sends the signs and s. A server takes the mean of what the workers of
 //! its part sent, and compresses that in the same way with a separate residual. Both are [`Compression::quantize_1bit`];
 //! [`Compression::all_reduce`] carries signs and scales from rank to rank. With a single rank DeepSpeed does neither.
 //!

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 ///
 /// A block format takes its unsigned codes for a state that is never negative, as the algorithm says. Half precision for
 /// all means bfloat16 for such a state: it holds squares, and those of gradients below 2e-4 would be zero. A copy of the
-/// parameter (`x0`, `z`, `ax`, `p0`) is stored in the compute type, whatever is said for all.
+/// parameter (`x0`, `z`, `ax`, `p0`) is stored in the compute type, unless it is named.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StateStorage {
     all: Option<Format>,
@@ -68,9 +68,8 @@ impl StateStorage {
         for (state, &format) in &self.named {
             let spec = algorithm.state(state);
             let problem = match format {
-                Format::F64 | Format::F32 => continue,
-                _ if spec.full_precision => {
-                    "is a copy of the parameter, which is stored in full precision: \"f32\" or \"f64\""
+                _ if spec.full_precision && format.block().is_some() => {
+                    "is a copy of the parameter, which blocks would change: \"f32\", or \"bf16\" if the parameter has it"
                 }
                 Format::F16 if spec.non_negative => {
                     "holds squares, which f16 makes 0 below 3e-8, and the step of any size: \"bf16\" has their range"
