@@ -7,7 +7,7 @@
 //! ```no_run
 //! use fallline_core::ranks::Communicator;
 //! let ranks = fallline_mpi::Mpi::start(std::time::Duration::from_secs(300))?;
-//! println!("rank {} of {}", ranks.rank(), ranks.world());
+//! println!("rank {} of {}", ranks.rank(), ranks.world_size());
 //! ranks.finish()?;
 //! # Ok::<(), fallline_core::Error>(())
 //! ```
