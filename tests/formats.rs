@@ -426,3 +426,22 @@ fn a_copy_of_the_parameter_is_kept_in_full() {
     // ax, x0 of two, z, p0: in seven formats.
     assert!(copies >= 35, "{copies}");
 }
+
+/// A version that kept copies in the format that was said for all left checkpoints which have them so.
+#[test]
+fn a_copy_that_was_stored_in_16_bits_is_loaded_in_full() {
+    let with =
+        |formats: &str| recipe(&format!("dict(type='DAdaptSGD', lr=1.0, {formats})")).optimizer(best());
+    let (mut p, g) = (vec![0.3f32; 300], vec![0.1f32; 300]);
+    let mut earlier = with("state_format={'s': 'bf16', 'x0': 'bf16'}");
+    earlier.step(&mut [param("w", &mut p, &g)]).unwrap();
+    let saved = earlier.save().unwrap();
+    let mut now = with("state_format='bf16'");
+    now.load(&saved).unwrap();
+    assert_eq!(now.state("w", "x0").unwrap(), earlier.state("w", "x0").unwrap());
+    let state = &now.params()[0];
+    let format = state.states.iter().zip(&state.formats).find(|(name, _)| **name == "x0");
+    assert_eq!(format.map(|(_, format)| *format), Some(Format::F32));
+    // In what was not said it stays a mismatch.
+    assert!(with("state_format='f16'").load(&saved).is_err());
+}

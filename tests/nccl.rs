@@ -218,7 +218,7 @@ fn restored(ranks: Arc<dyn Communicator>, backend: Arc<dyn Backend>) -> Vec<Vec<
             optimizer.with_ranks(Arc::clone(&ranks))
         };
         let held = |value| Held::all(&backend, value).into_iter().nth(kind).unwrap();
-        let (mut optimizer, mut held_now, mut parted) = (build(), held(0.5), 0);
+        let (mut optimizer, mut held_now, mut diverged) = (build(), held(0.5), 0);
         for t in 1..16 {
             let own = |i: usize| ((i * 7 + t * 3 + ranks.rank() * 5) % 9) as f32 / 4.0 - 1.0;
             let grad = Tensor::from_slice(&backend, &(0..ELEMENTS).map(own).collect::<Vec<_>>(), [ELEMENTS]);
@@ -227,7 +227,7 @@ fn restored(ranks: Arc<dyn Communicator>, backend: Arc<dyn Backend>) -> Vec<Vec<
             optimizer.step(&mut [param("p", held_now.param(), grad)]).unwrap();
             let (bits, saved) = (held_now.bits(), optimizer.save().unwrap());
             if optimizer.has_diverged("p") {
-                parted += 1;
+                diverged += 1;
                 held_now = held(7.0);
             }
             optimizer = build();
@@ -235,7 +235,7 @@ fn restored(ranks: Arc<dyn Communicator>, backend: Arc<dyn Backend>) -> Vec<Vec<
             optimizer.restore_params(&mut [frozen("p", held_now.param())]).unwrap();
             assert!(held_now.bits() == bits, "{kind}{storing} after step {t}");
         }
-        assert!(ranks.world_size() == 1 || parted > 4, "{kind}{storing}");
+        assert!(ranks.world_size() == 1 || diverged > 4, "{kind}{storing}");
         held_now.bits()
     };
     [("", 0), ("", 1), ("", 2), (", param_format='master'", 2), ("", 3)].into_iter().map(run).collect()

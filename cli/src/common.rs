@@ -50,7 +50,7 @@ pub fn warn_without_end(chain: &Chain, length: Length, how: &str) {
     let endless = chain.without_end(length);
     if !endless.is_empty() {
         let (has, names) = (if endless.len() == 1 { "has" } else { "have" }, endless.join(", "));
-        warn(&format!("{names} {has} no `end`, and how long training is is not known: {how}"));
+        warn(&format!("{names} {has} no `end`, and the length of training is not known: {how}"));
     }
 }
 

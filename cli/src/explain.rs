@@ -92,17 +92,17 @@ pub fn run(args: Args) -> Result<()> {
     show(&found, &used, args.json)
 }
 
-/// What stands before the keys that were passed over.
-const PASSED_OVER: &str = "; passed over: ";
+/// The text before the keys that were ignored.
+const IGNORED: &str = "; ignored: ";
 
-/// Returns which keys of a configuration were read, and which were passed over.
+/// Returns which keys of a configuration were read, and which were ignored.
 fn used(recipe: &AnyRecipe) -> String {
-    let (read, passed_over) = recipe.keys();
-    let passed_over = match passed_over.is_empty() {
+    let (read, ignored) = recipe.keys();
+    let ignored = match ignored.is_empty() {
         true => String::new(),
-        false => format!("{PASSED_OVER}{}", passed_over.join(", ")),
+        false => format!("{IGNORED}{}", ignored.join(", ")),
     };
-    format!("read: {}{passed_over}", read.join(", "))
+    format!("read: {}{ignored}", read.join(", "))
 }
 
 /// Returns the modifiers of an optimizer, if any.
@@ -140,7 +140,7 @@ fn computed(stored: Option<Format>) -> Format {
 fn show(found: &[serde_json::Value], used: &str, json: bool) -> Result<()> {
     if json {
         // There is no place for it among the parameters.
-        if used.contains(PASSED_OVER) {
+        if used.contains(IGNORED) {
             eprintln!("{used}");
         }
         return print_json(&found.into());

@@ -136,7 +136,7 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// Returns the test loss and accuracy of each epoch that a record has, by epoch. What cannot be read is passed over.
+/// Returns the test loss and accuracy of each epoch that a record has, by epoch. What cannot be read is skipped.
 pub fn tested(path: &Path) -> BTreeMap<u64, (f32, f64)> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let records = text.lines().filter_map(|line| serde_json::from_str(line).ok());

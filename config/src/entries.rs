@@ -87,7 +87,7 @@ impl Entries {
         self.list.as_deref().map(|slot| self.node("", slot)).transpose()
     }
 
-    /// Returns the tree is built when it is asked for: what nobody needs costs nothing, however large.
+    /// Returns the value. The tree is built when it is asked for: what is not needed costs nothing, however large.
     fn node<'e>(&'e self, key: &str, slot: &'e Slot) -> Result<&'e Node, ConfigError> {
         let node = slot.node.get_or_init(|| match class(key, &slot.item) {
             Some(node) => Ok(node),

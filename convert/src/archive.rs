@@ -56,7 +56,7 @@ fn wrong(problem: impl ToString) -> Error {
     Error::Archive(problem.to_string())
 }
 
-/// Returns how many entries an archive says that it has, at its very end. Looked at before anything is allocated.
+/// Returns how many entries an archive says that it has, at its very end. Checked before anything is allocated.
 fn entries(bytes: &[u8]) -> Result<u64> {
     fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
         bytes.get(at..)?.get(..N)?.try_into().ok()
@@ -104,7 +104,7 @@ impl<'a> Archive<'a> {
         Ok(archive)
     }
 
-    /// Returns the folder with `data.pkl` in it, once every name has been looked at.
+    /// Returns the folder with `data.pkl` in it, once every name has been checked.
     fn root(zip: &mut ZipArchive<Cursor<&'a [u8]>>) -> Result<String> {
         let mut root = None;
         for i in 0..zip.len() {

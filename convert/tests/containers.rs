@@ -12,7 +12,7 @@ use fallline_optim::{AnyAlgorithm, Checkpoint, Linked, Method};
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 
-/// Rules that are never run: only states are looked at.
+/// Rules that are never run: only states are read.
 struct Unrun;
 
 impl Link for Unrun {

@@ -145,7 +145,7 @@ trait Formula {
         Ok(())
     }
 
-    /// Returns what it records for the hyperparameter, for itself and for those after it.
+    /// Records its marks of the hyperparameter, for itself and for those after it.
     fn mark(&self, _marks: &mut Marks) {}
 
     /// Returns the steps after which there is no value.

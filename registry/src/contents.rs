@@ -11,7 +11,7 @@ use crate::wrapper::{self, Wrapped};
 use fallline_optim::average::Average;
 use fallline_optim::gradient_config::GradientConfig;
 
-/// A configuration's entries, taken apart: the optimizer and what is around it.
+/// The optimizer of a configuration's entries, and its context.
 pub(crate) struct Contents<'e> {
     pub(crate) wrapped: Wrapped<'e>,
     pub(crate) context: Context,
@@ -27,7 +27,7 @@ pub(crate) struct Context {
     pub(crate) warnings: Vec<String>,
     /// The keys that were read, and the others.
     pub(crate) read: Vec<String>,
-    pub(crate) passed_over: Vec<String>,
+    pub(crate) ignored: Vec<String>,
     /// All that was needed, which reads back to the same recipe.
     pub(crate) source: Node,
 }
@@ -80,7 +80,7 @@ impl<'e> Contents<'e> {
             average: None,
             warnings: Vec::new(),
             read: entries.keys().map(str::to_owned).collect(),
-            passed_over: Vec::new(),
+            ignored: Vec::new(),
             source: node.clone(),
         };
         if whole.is_some() && !is_wrapper {
@@ -131,7 +131,7 @@ impl<'e> Contents<'e> {
         }
         if whole.is_none() {
             let is_read = |key: &str| read.contains(&key);
-            context.passed_over = entries.keys().filter(|key| !is_read(key)).map(str::to_owned).collect();
+            context.ignored = entries.keys().filter(|key| !is_read(key)).map(str::to_owned).collect();
             context.read = read.into_iter().map(str::to_owned).collect();
         }
         context.source = Node::new(Setting::Dict(source), entries.at().clone());

@@ -45,12 +45,12 @@ fn of_wrapper(key: &str) -> Option<&'static str> {
     OF_WRAPPER.into_iter().find(|name| *name == key).or_else(|| slip(key, OF_WRAPPER))
 }
 
-/// Refuses keys beside a bare `optimizer` that only mean something in an `optim_wrapper`: they would be passed over.
+/// Refuses keys beside a bare `optimizer` that only mean something in an `optim_wrapper`: they would be ignored.
 pub(crate) fn check_beside(entries: &Entries) -> Result<()> {
     for key in entries.keys() {
         if let Some(meant) = of_wrapper(key) {
             let at = entries.key_at(key).unwrap_or(entries.at()).clone();
-            let what = format!("`{key}` beside a bare `optimizer` would be passed over");
+            let what = format!("`{key}` beside a bare `optimizer` would be ignored");
             return Err(Error::Misplaced { at, what, hint: belongs(meant) });
         }
     }

@@ -3,8 +3,8 @@
 use crate::config::{Dict, Entries, Node, Value};
 use crate::error::{Error, Result};
 use crate::hints::slip;
-use crate::names::{known_are, nearest};
-use crate::read::bare_name;
+use crate::names::known_are;
+use crate::read::{bare_name, refuse_unknown};
 use crate::wrapper;
 use fallline_optim::average::Average;
 
@@ -81,23 +81,12 @@ pub(crate) fn read(entries: &Entries) -> Result<Hooks> {
 }
 
 fn average(hook: &Node, dict: &Dict, kind: &str) -> Result<Average> {
+    let known: Vec<&str> = OF_HOOK.into_iter().chain(ASIDE).chain(READ).collect();
+    refuse_unknown(dict, hook, EMA, &known)?;
     let mut own = Dict::new();
     own.insert("type", Node::new(kind, hook.at.clone()));
-    for (key, node) in dict.iter() {
-        if READ.contains(&key) {
-            own.insert_at(key, dict.key_at(key).unwrap_or(&hook.at).clone(), node.clone());
-        } else if !OF_HOOK.contains(&key) && !ASIDE.contains(&key) {
-            let at = dict.key_at(key).unwrap_or(&hook.at).clone();
-            let known = OF_HOOK.into_iter().chain(ASIDE).chain(READ);
-            let nearest = nearest(key, known).map(str::to_owned);
-            return Err(Error::UnknownKey {
-                at,
-                what: "EMAHook".into(),
-                key: key.to_owned(),
-                nearest,
-                hint: None,
-            });
-        }
+    for (key, node) in dict.iter().filter(|(key, _)| READ.contains(key)) {
+        own.insert_at(key, dict.key_at(key).unwrap_or(&hook.at).clone(), node.clone());
     }
     wrapper::average(&Node::new(own, hook.at.clone()))
 }

@@ -3,7 +3,7 @@
 use crate::config::{Dict, Node, Position};
 use crate::error::{Error, Result};
 use crate::names::{known_are, nearest};
-use crate::read::{bare_name, expect_dict, type_of};
+use crate::read::{bare_name, expect_dict, refuse_unknown, type_of};
 use fallline_optim::hyper::HyperError;
 use fallline_optim::{AnyAlgorithm, Lookahead, Method, Modified};
 
@@ -72,18 +72,7 @@ fn lookahead(node: &Node) -> Result<Lookahead> {
             known: known_are(WRAPS),
         });
     }
-    let keys = ["type", "k", "alpha"];
-    if let Some(key) = dict.keys().find(|key| !keys.contains(key)) {
-        let at = dict.key_at(key).unwrap_or(&node.at).clone();
-        let nearest = nearest(key, keys).map(str::to_owned);
-        return Err(Error::UnknownKey {
-            at,
-            what: name.to_owned(),
-            key: key.to_owned(),
-            nearest,
-            hint: None,
-        });
-    }
+    refuse_unknown(dict, node, name, &["type", "k", "alpha"])?;
     let wrong = |key: &str, expected: &str, node: &Node| {
         let (at, got) = (node.at.clone(), node.value.to_string());
         Error::Value { at, key: key.to_owned(), expected: expected.to_owned(), got }

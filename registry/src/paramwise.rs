@@ -27,7 +27,7 @@ use crate::formats::{KEYS as STORING, OF_WHOLE, Of, StorageOptions};
 use crate::method::method;
 use crate::modifiers;
 use crate::names::nearest;
-use crate::read::{convert, expect_dict};
+use crate::read::{convert, expect_dict, refuse_unknown};
 use crate::registry::Registry;
 use fallline_optim::hyper::{HyperError, Value};
 use fallline_optim::{AnyAlgorithm, Driver, Method, ModuleKind, ParamInfo};
@@ -172,17 +172,7 @@ impl Paramwise {
         registry: &Registry,
     ) -> Result<Paramwise> {
         let dict = expect_dict(node, "paramwise_cfg")?;
-        if let Some(key) = dict.keys().find(|key| !KEYS.contains(key)) {
-            let at = dict.key_at(key).unwrap_or(&node.at).clone();
-            let nearest = nearest(key, KEYS).map(str::to_owned);
-            return Err(Error::UnknownKey {
-                at,
-                what: "paramwise_cfg".into(),
-                key: key.into(),
-                nearest,
-                hint: None,
-            });
-        }
+        refuse_unknown(dict, node, "paramwise_cfg", &KEYS)?;
         if let Some(flag) = given(dict, "bypass_duplicate")
             && flag.value.as_bool().is_none()
         {

@@ -2,6 +2,7 @@
 
 use crate::config::{Dict, Node, Value as Setting};
 use crate::error::{Error, Result};
+use crate::names::nearest;
 use fallline_optim::hyper::Value;
 
 /// Returns the dict that a node must be.
@@ -30,6 +31,18 @@ pub(crate) fn type_of<'a>(dict: &'a Dict, node: &Node, what: &str) -> Result<&'a
             got: kind.value.to_string(),
         }),
     }
+}
+
+/// Refuses the first key of a dict that is none of the known ones, with the nearest of these.
+pub(crate) fn refuse_unknown(dict: &Dict, node: &Node, what: &str, known: &[&str]) -> Result<()> {
+    let Some(key) = dict.keys().find(|key| !known.contains(key)) else { return Ok(()) };
+    Err(Error::UnknownKey {
+        at: dict.key_at(key).unwrap_or(&node.at).clone(),
+        what: what.to_owned(),
+        key: key.to_owned(),
+        nearest: nearest(key, known.iter().copied()).map(str::to_owned),
+        hint: None,
+    })
 }
 
 /// A name without the scope (`mmdet::`) or module (`torch.optim.`) in front of it.

@@ -103,9 +103,9 @@ impl Recipe {
         &self.context.warnings
     }
 
-    /// Returns the keys at the top that were read, and those that were passed over.
+    /// Returns the keys at the top that were read, and those that were ignored.
     pub fn keys(&self) -> (&[String], &[String]) {
-        (&self.context.read, &self.context.passed_over)
+        (&self.context.read, &self.context.ignored)
     }
 
     /// Returns the average of the weights that an `EMAHook` of `custom_hooks` asks for. The trainer's to keep:
@@ -387,7 +387,7 @@ impl AnyRecipe {
 
     /// As [`Recipe::keys`].
     pub fn keys(&self) -> (&[String], &[String]) {
-        (&self.context().read, &self.context().passed_over)
+        (&self.context().read, &self.context().ignored)
     }
 
     /// As [`Recipe::length`].

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::hints::several;
 pub use crate::length::Length;
 use crate::names::{known_are, nearest};
-use crate::read::{bare_name, expect_dict, type_of};
+use crate::read::{bare_name, expect_dict, refuse_unknown, type_of};
 use fallline_optim::schedule::{Curve, Schedule, Scheduled, Scheduler, Target};
 use std::path::Path;
 
@@ -204,16 +204,8 @@ fn entry(node: &Node) -> Result<Entry> {
     let (stem, suffix) = split.ok_or_else(unknown)?;
     let kind = curves::KINDS.iter().find(|kind| kind.name == stem).ok_or_else(unknown)?;
     let read = Reader { dict, node };
-    if let Some(key) = dict.keys().find(|key| !COMMON.contains(key) && !kind.arguments.contains(key)) {
-        let nearest = nearest(key, COMMON.iter().chain(kind.arguments).copied()).map(str::to_owned);
-        return Err(Error::UnknownKey {
-            at: read.at(key),
-            what: full.to_owned(),
-            key: key.to_owned(),
-            nearest,
-            hint: None,
-        });
-    }
+    let known: Vec<&str> = COMMON.iter().chain(kind.arguments).copied().collect();
+    refuse_unknown(dict, node, full, &known)?;
     read.flag("verbose")?;
     let target = match (suffix, dict.get("param_name")) {
         ("LR", None) => "lr".into(),

@@ -4,7 +4,7 @@ use crate::config::{Dict, Node, Value};
 use crate::error::{Error, Result};
 use crate::hints::{is_wrapper, several};
 use crate::names::{known_are, nearest};
-use crate::read::{bare_name, expect_dict, type_of};
+use crate::read::{bare_name, expect_dict, refuse_unknown, type_of};
 use fallline_optim::average::{Average, Averaging};
 use fallline_optim::gradient_config::{Clip, GradientConfig, LossScaler};
 
@@ -50,13 +50,9 @@ pub(crate) fn read(node: &Node) -> Result<Wrapped<'_>> {
     {
         return Err(read.unsupported("constructor", constructor));
     }
-    let known = || PLAIN.into_iter().chain(AMP.into_iter().filter(|_| amp));
-    if let Some(key) = dict.keys().find(|key| !known().any(|known| known == *key)) {
-        let what = if amp { "an AmpOptimWrapper" } else { "an OptimWrapper" }.to_owned();
-        let at = dict.key_at(key).unwrap_or(&node.at).clone();
-        let nearest = nearest(key, known()).map(str::to_owned);
-        return Err(Error::UnknownKey { at, what, key: key.to_owned(), nearest, hint: None });
-    }
+    let what = if amp { "an AmpOptimWrapper" } else { "an OptimWrapper" };
+    let known: Vec<&str> = PLAIN.into_iter().chain(AMP.into_iter().filter(|_| amp)).collect();
+    refuse_unknown(dict, node, what, &known)?;
     let mut wrapper = GradientConfig::default();
     wrapper.accumulate.accumulation_steps = read.count("accumulative_counts")?.unwrap_or(1);
     wrapper.clip = read.get("clip_grad").map(clip).transpose()?;
@@ -101,12 +97,7 @@ pub(crate) fn clip(node: &Node) -> Result<Clip> {
         "norm" => &["type", "max_norm", "norm_type", "error_if_nonfinite", "foreach"],
         _ => &["type", "clip_value", "foreach"],
     };
-    if let Some(key) = dict.keys().find(|key| !keys.contains(key)) {
-        let at = dict.key_at(key).unwrap_or(&node.at).clone();
-        let nearest = nearest(key, keys.iter().copied()).map(str::to_owned);
-        let what = format!("clip_grad of type {kind:?}");
-        return Err(Error::UnknownKey { at, what, key: key.to_owned(), nearest, hint: None });
-    }
+    refuse_unknown(dict, node, &format!("clip_grad of type {kind:?}"), keys)?;
     read.flag("foreach")?;
     let missing = |key| Error::Missing { at: node.at.clone(), what: "clip_grad".into(), key };
     if kind == "value" {
@@ -149,17 +140,7 @@ fn scaler(read: &Reader<'_>) -> Result<Option<LossScaler>> {
         Value::Dict(dict) => {
             let keys =
                 ["init_scale", "growth_factor", "backoff_factor", "growth_interval", "enabled", "device"];
-            if let Some(key) = dict.keys().find(|key| !keys.contains(key)) {
-                let at = dict.key_at(key).unwrap_or(&node.at).clone();
-                let nearest = nearest(key, keys).map(str::to_owned);
-                return Err(Error::UnknownKey {
-                    at,
-                    what: "loss_scale".into(),
-                    key: key.to_owned(),
-                    nearest,
-                    hint: None,
-                });
-            }
+            refuse_unknown(dict, node, "loss_scale", &keys)?;
             let own = Reader { dict, node };
             let number = |key: &str, default: f64| Ok::<f64, Error>(own.number(key)?.unwrap_or(default));
             let scaler = LossScaler::dynamic(
@@ -202,17 +183,7 @@ pub fn average(node: &Node) -> Result<Average> {
             known: known_are(kinds.map(|(name, _)| name)),
         });
     };
-    if let Some(key) = dict.keys().find(|key| !keys.contains(key)) {
-        let at = dict.key_at(key).unwrap_or(&node.at).clone();
-        let nearest = nearest(key, keys.iter().copied()).map(str::to_owned);
-        return Err(Error::UnknownKey {
-            at,
-            what: name.to_owned(),
-            key: key.to_owned(),
-            nearest,
-            hint: None,
-        });
-    }
+    refuse_unknown(dict, node, name, keys)?;
     let momentum = read.number("momentum")?.unwrap_or(0.0002);
     let kind = match name {
         "ExponentialMovingAverage" => Averaging::Exponential { momentum },

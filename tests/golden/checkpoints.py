@@ -4,7 +4,7 @@
     checkpoints.py BINARY FOLDER         writes checkpoints/FOLDER/<case>.safetensors with that version's binary, after
                                          the first four steps of the trace, and runs of `train` of one epoch
 
-Cases whose names or options the version does not know are passed over and listed. A name that is new gets its case and its
+Cases whose names or options the version does not know are skipped and listed. A name that is new gets its case and its
 checkpoint from `tests/earlier.rs` instead.
 """
 

@@ -134,7 +134,7 @@ fn explain_says_what_was_read_and_what_was_not() {
     ));
     assert_eq!(told.code, 0, "{}", told.error);
     assert!(
-        told.out.ends_with("read: optim_wrapper, train_cfg; passed over: model, custom_hooks\n"),
+        told.out.ends_with("read: optim_wrapper, train_cfg; ignored: model, custom_hooks\n"),
         "{}",
         told.out
     );

@@ -10,7 +10,7 @@ pub(super) enum Global {
     Tensor,
     /// The same with the element type among the arguments: its storage has none.
     TypedTensor,
-    /// Calls another of these for a subclass of `torch.Tensor`, whose attributes are passed over.
+    /// Calls another of these for a subclass of `torch.Tensor`, whose attributes are ignored.
     TensorSubclass,
     /// Makes a tensor a parameter: here it stays what it is.
     Parameter,

@@ -174,7 +174,7 @@ impl LaunchGroup {
         if self.shares {
             match queues {
                 true => context.shared.send(context.backend, &self.shared_places)?,
-                false => context.shared.bring_home(context.backend)?,
+                false => context.shared.move_to_host(context.backend)?,
             }
         }
         if !self.memory_places.is_empty() {
@@ -193,7 +193,7 @@ impl LaunchGroup {
 
     /// Returns whether the device computes the numbers between passes, so that the step waits for nothing: not where
     /// the host decides by what is remembered for a parameter. That is what no rule's formulas name, and what tells
-    /// whether ranks have parted.
+    /// whether ranks have diverged.
     fn queues(&mut self, context: &StepContext<'_, '_, '_>) -> bool {
         let (program, backend) = (&self.program, context.backend);
         let able = *self.queues.get_or_insert_with(|| {

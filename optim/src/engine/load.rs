@@ -70,19 +70,20 @@ impl Engine {
         // First states come first, so that each parameter has its own in their order.
         for ((place, i), mut storage) in wanted.into_iter().zip(storages) {
             let Found { name, slot, states, .. } = &mut found[i];
-            let (state, was, _, shape) = &states[place];
+            let (state, was, format, shape) = &states[place];
+            let converting = options.converting || was != format;
             let algorithm = &*algorithms[slot.group];
             let converted = match self.of_this_rank(checkpoint, algorithm, name, state) {
                 Some(own) => {
                     let key = format!("{name}/{state} of this rank");
-                    own.load_to(&*self.setup.backend, &key, shape, &mut storage, options.converting)?
+                    own.load_to(&*self.setup.backend, &key, shape, &mut storage, converting)?
                 }
                 None => checkpoint.read_state(
                     &*self.setup.backend,
                     (name, state, *was),
                     shape,
                     &mut storage,
-                    options.converting,
+                    converting,
                 )?,
             };
             report.converted += usize::from(converted);
@@ -179,7 +180,7 @@ impl Engine {
             let format = formats.resolve(&**algorithm, state, shape.elements(), compute.format());
             let was = param.format(state, saved);
             let was = was.ok_or_else(|| mismatch(format!("has its state {state:?} in an unknown format")))?;
-            if was != format && !options.converting {
+            if was != format && !options.converting && !formats.was_stored_as(state, was) {
                 let problem = format!("has its state {state:?} as {was} in it, but here as {format}");
                 return Err(mismatch(problem));
             }

@@ -99,7 +99,7 @@ impl Setup {
     }
 }
 
-/// Returns whether a group's parameters can be stepped in chunks.
+/// Checks that a group's parameters can be stepped in chunks.
 pub(crate) fn check_offloadable(group: &Group) -> Result<()> {
     let algorithm = group.algorithm.name();
     if let Err(problem) = can_offload(&*group.algorithm) {

@@ -71,17 +71,17 @@ impl ScalarState {
     }
 
     /// Returns the same, where the device has none of them; else nothing.
-    pub(crate) fn at_home(&self) -> &[f64] {
+    pub(crate) fn host_only(&self) -> &[f64] {
         if self.latest == Latest::Host { &self.values } else { &[] }
     }
 
     /// Returns the same, to change.
-    pub(crate) fn at_home_mut(&mut self) -> &mut [f64] {
+    pub(crate) fn host_only_mut(&mut self) -> &mut [f64] {
         if self.latest == Latest::Host { &mut self.values } else { &mut [] }
     }
 
     /// Returns whether the device changes the number at a place.
-    pub(crate) fn is_owned_by_other_rank(&self, place: usize) -> bool {
+    pub(crate) fn is_on_device(&self, place: usize) -> bool {
         self.latest != Latest::Host && self.changes.contains(&place)
     }
 
@@ -92,12 +92,12 @@ impl ScalarState {
         place: usize,
         value: f64,
     ) -> fallline_core::Result<()> {
-        let elsewhere = self.is_owned_by_other_rank(place);
-        if elsewhere {
+        let on_device = self.is_on_device(place);
+        if on_device {
             self.fetch(backend)?;
         }
         self.values[place] = value;
-        if let (Some(storage), true) = (&mut self.on_device, elsewhere) {
+        if let (Some(storage), true) = (&mut self.on_device, on_device) {
             backend.write(storage, self.values.as_slice().into())?;
         }
         Ok(())
@@ -125,7 +125,7 @@ impl ScalarState {
     }
 
     /// Has the host know them, for a step that changes them there.
-    pub(crate) fn bring_home(&mut self, backend: &dyn Backend) -> fallline_core::Result<()> {
+    pub(crate) fn move_to_host(&mut self, backend: &dyn Backend) -> fallline_core::Result<()> {
         self.fetch(backend)?;
         self.latest = Latest::Host;
         Ok(())
@@ -146,7 +146,7 @@ impl ScalarState {
         if self.values.is_empty() || (self.latest != Latest::Host && self.changes == changes) {
             return Ok(());
         }
-        self.bring_home(backend)?;
+        self.move_to_host(backend)?;
         if self.changes != changes {
             self.changes = changes.to_vec();
         }

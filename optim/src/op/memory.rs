@@ -67,9 +67,7 @@ impl Memory<'_> {
     /// # Errors
     /// When nothing is remembered at this place, or the device fails.
     pub fn get(&mut self, place: usize) -> Result<f64> {
-        if let Some(numbers) =
-            self.numbers.as_deref_mut().filter(|numbers| numbers.is_owned_by_other_rank(place))
-        {
+        if let Some(numbers) = self.numbers.as_deref_mut().filter(|numbers| numbers.is_on_device(place)) {
             numbers.fetch(self.backend)?;
         }
         self.on_host().get(place).copied().ok_or_else(|| forgotten(place))
@@ -87,7 +85,7 @@ impl Memory<'_> {
 
     /// Returns where on the device a number is to be put, if it is there.
     pub(super) fn on_device(&mut self, place: usize) -> Option<View<'_>> {
-        let numbers = self.numbers.as_deref_mut().filter(|numbers| numbers.is_owned_by_other_rank(place))?;
+        let numbers = self.numbers.as_deref_mut().filter(|numbers| numbers.is_on_device(place))?;
         numbers.changing();
         Some(View::write(numbers.device().0?).slice(place, 1))
     }

@@ -413,10 +413,10 @@ pub fn trajectories(ranks: &Arc<dyn Communicator>) {
             }
             let mut given = params.clone();
             for (i, tensor) in names().iter().enumerate() {
-                let parted = gaps && zero_one.is_parted(i);
-                assert_eq!(optimizer.has_diverged(tensor), parted, "{}: {tensor}", place());
-                alone += usize::from(parted);
-                if parted {
+                let diverged = gaps && zero_one.is_parted(i);
+                assert_eq!(optimizer.has_diverged(tensor), diverged, "{}: {tensor}", place());
+                alone += usize::from(diverged);
+                if diverged {
                     given[i].iter_mut().for_each(|x| *x += 1.0);
                 } else {
                     assert!(same_on_all(&**ranks, &bytes_of(&params[i..=i])), "{}: other bits", place());

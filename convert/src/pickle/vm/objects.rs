@@ -171,7 +171,7 @@ impl<'a> Machine<'_, '_, 'a> {
         }
     }
 
-    /// `BUILD`: attributes. Those of classes that are dicts or tensors, and of what is never built, are passed over.
+    /// `BUILD`: attributes. Those of classes that are dicts or tensors, and of what is never built, are ignored.
     pub(super) fn build(&mut self) -> Result<()> {
         let state = self.pop()?;
         let object = self.top()?;

@@ -299,7 +299,7 @@ impl Between {
 fn tensor_at<'a>(slot: &'a mut Slot, compute: Compute, shared: &'a [f64], world: usize) -> TensorAt<'a> {
     let by_row = slot.parts().is_some();
     let Slot { steps, shape, memory, .. } = slot;
-    let memory = memory.as_deref_mut().map_or(&mut [][..], ScalarState::at_home_mut);
+    let memory = memory.as_deref_mut().map_or(&mut [][..], ScalarState::host_only_mut);
     TensorAt { t: *steps + 1, compute, shape, by_row, memory, shared, world }
 }
 
@@ -332,7 +332,7 @@ impl Order {
         self.groups.clear();
         self.groups.extend(self.slots.iter().map(|&i| number(slots[i].group)));
         self.memory.clear();
-        let memory = |i: &usize| slots[*i].memory.as_deref().map_or(&[][..], ScalarState::at_home);
+        let memory = |i: &usize| slots[*i].memory.as_deref().map_or(&[][..], ScalarState::host_only);
         self.slots.iter().for_each(|i| self.memory.extend_from_slice(memory(i)));
     }
 }

@@ -54,7 +54,7 @@ impl StepContext<'_, '_, '_> {
     pub(crate) fn bring_memory(&mut self, changes: Option<&[usize]>) -> fallline_core::Result<()> {
         let backend = self.backend;
         let Some(changes) = changes else {
-            return self.memories().try_for_each(|memory| memory.bring_home(backend));
+            return self.memories().try_for_each(|memory| memory.move_to_host(backend));
         };
         let missing = |memory: &ScalarState| memory.lacks().map(|numbers| (Format::F64, numbers));
         let requests: Vec<_> = self.memories().filter_map(|memory| missing(memory)).collect();
