@@ -1,11 +1,13 @@
 //! What runs a rule over elements: kernels that are compiled for each rule, and an interpreter for rules that never were.
 //!
 //! `direct` is the one loop over operands in the compute type. `bf16` and `quantized` are loops with the conversions of
-//! 16-bit and 8-bit storage in them. `interpret` goes through the tape of a derived rule. `table` has what a rule is linked as.
+//! 16-bit and 8-bit storage in them. `interpret` goes through the tape of a derived rule. `instances` are the functions that
+//! are compiled for each rule, `table` what it is linked as.
 
 #[cfg(target_arch = "x86_64")]
 mod bf16;
 mod direct;
+mod instances;
 mod interpret;
 #[cfg(target_arch = "x86_64")]
 mod quantized;

@@ -6,7 +6,6 @@
 //! a time.
 
 use super::unroll::for_each_operand;
-use crate::isa::multiversion;
 use crate::prefetch::prefetch;
 use crate::vector::{PhiloxCounter, PhiloxKeys, PhiloxState, VectorPair};
 use fallline_core::backend::MAX_OPERANDS;
@@ -61,21 +60,12 @@ struct Rest {
     copy: [u16; WIDEST],
 }
 
-multiversion! {
-    pub(super) bf16::<R, V>[R: Rule, V: VectorPair](
-        scalars: *const f32,
-        operands: *const HalfOperand,
-        first: usize,
-        elements: usize,
-    ) where f64: Literal<V>
-}
-
 /// # Safety
 /// `scalars` holds a whole row; `operands` an operand for each of the rule's, valid for reading `elements` elements, and
 /// they and their copies for writing them where the rule writes; nothing that is written overlaps anything else; the rule
 /// has no sums; the CPU has the instruction set of `V`.
 #[inline(always)]
-unsafe fn bf16<R: Rule, V: VectorPair>(
+pub(super) unsafe fn bf16<R: Rule, V: VectorPair>(
     scalars: *const f32,
     operands: *const HalfOperand,
     first: usize,

@@ -1,8 +1,6 @@
 //! The loop of rules whose operands are stored in the compute type, compiled for each rule and instruction set.
 //! Parameters and gradients may be stored as bfloat16.
 
-#[cfg(target_arch = "x86_64")]
-use crate::isa::multiversion;
 use crate::vector::{Number, Register, WIDEST};
 use fallline_core::reduction::{ACCUMULATORS, QUARTERS, STEP};
 use fallline_core::{Array, Literal, Role, Rule, apply};
@@ -24,16 +22,6 @@ struct Address<T>(*mut T);
 unsafe impl<T> Send for Address<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for Address<T> {}
-
-#[cfg(target_arch = "x86_64")]
-multiversion! {
-    pub(super) elements::<R, V, BF16>[R: Rule, V: Register, const BF16: bool](
-        scalars: *const V::Number,
-        operands: *const *mut V::Number,
-        count: usize,
-        accumulators: *mut V::Number,
-    ) where f64: Literal<V>
-}
 
 /// The one loop. It loads every operand of a vector of elements, runs the rule and stores what it writes. It adds the
 /// rule's terms to the sums in the order of `fallline_core::reduction`.

@@ -78,7 +78,7 @@ const _: () = assert!(REGISTERS == 4, "for_each_register has as many bodies");
 /// for reading `blocks` blocks of 256 elements, and for writing them where the rule writes; no operand that is written
 /// overlaps another; the rule has no sums; the CPU has the instruction set of `V`.
 #[inline(always)]
-unsafe fn quantized<R: Rule, V: QuantVector>(
+pub(super) unsafe fn quantized<R: Rule, V: QuantVector>(
     scalars: *const f32,
     operands: *const QuantOperand,
     blocks: usize,
@@ -181,20 +181,4 @@ unsafe fn quantized<R: Rule, V: QuantVector>(
             }
         });
     }
-}
-
-/// # Safety
-/// As [`QuantizedKernel`]: see `quantized`, with AVX2.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(crate) unsafe fn avx2<R: Rule>(scalars: *const f32, operands: *const QuantOperand, blocks: usize) {
-    // SAFETY: the caller's contract.
-    unsafe { quantized::<R, crate::vector::Ymm32>(scalars, operands, blocks) }
-}
-
-/// # Safety
-/// As [`QuantizedKernel`]: see `quantized`, with AVX-512, VBMI and VBMI2.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vbmi2,avx2,fma,f16c")]
-pub(crate) unsafe fn avx512<R: Rule>(scalars: *const f32, operands: *const QuantOperand, blocks: usize) {
-    // SAFETY: the caller's contract.
-    unsafe { quantized::<R, crate::vector::Zmm32>(scalars, operands, blocks) }
 }

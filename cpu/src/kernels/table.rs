@@ -1,17 +1,16 @@
 //! What is compiled for each rule: a kernel for each instruction set and compute type.
 
-use super::direct::{self, ElementKernel};
+use super::direct::ElementKernel;
+use super::instances::Instances;
 use super::interpret::{self, TapeKernel};
 use super::tape::Tape;
 #[cfg(target_arch = "x86_64")]
 use super::{bf16, quantized};
 use crate::isa::Isa;
-use crate::vector::{Number, Wide32, Wide64};
-#[cfg(target_arch = "x86_64")]
-use crate::vector::{Ymm32, Ymm64, Zmm32, Zmm64};
+use crate::vector::Number;
 #[cfg(target_arch = "x86_64")]
 use fallline_core::Role;
-use fallline_core::{Compute, Kernel, Link, Rule, Scalar};
+use fallline_core::{Compute, Kernel, Link, Rule};
 
 /// A rule's compiled kernels, one for each [`Isa`], in order.
 pub(crate) struct KernelTable {
@@ -83,25 +82,15 @@ impl<R: Rule> Linked<R> {
 
     #[cfg(target_arch = "x86_64")]
     const TABLE: KernelTable = KernelTable {
-        f32: [
-            direct::elements::<R, Scalar<f32>, false>,
-            direct::elements::<R, Wide32, false>,
-            direct::avx2::<R, Ymm32, false>,
-            direct::avx512::<R, Zmm32, false>,
-        ],
-        f64: [
-            direct::elements::<R, Scalar<f64>, false>,
-            direct::elements::<R, Wide64, false>,
-            direct::avx2::<R, Ymm64, false>,
-            direct::avx512::<R, Zmm64, false>,
-        ],
-        bf16: [None, None, Some(direct::avx2::<R, Ymm32, true>), Some(direct::avx512::<R, Zmm32, true>)],
+        f32: [R::scalar_f32, R::wide_f32, R::avx2_f32, R::avx512_f32],
+        f64: [R::scalar_f64, R::wide_f64, R::avx2_f64, R::avx512_f64],
+        bf16: [None, None, Some(R::avx2_mixed), Some(R::avx512_mixed)],
         quantized: match R::SUMS.is_empty() && has_state::<R>() {
-            true => [None, None, Some(quantized::avx2::<R>), Some(quantized::avx512::<R>)],
+            true => [None, None, Some(R::avx2_quantized), Some(R::avx512_quantized)],
             false => [None; 4],
         },
         half: match R::SUMS.is_empty() {
-            true => [None, None, Some(bf16::avx2::<R, Ymm32>), Some(bf16::avx512::<R, Zmm32>)],
+            true => [None, None, Some(R::avx2_half), Some(R::avx512_half)],
             false => [None; 4],
         },
     };
@@ -109,18 +98,8 @@ impl<R: Rule> Linked<R> {
     /// Elsewhere the baseline replaces the instruction sets that are never available.
     #[cfg(not(target_arch = "x86_64"))]
     const TABLE: KernelTable = KernelTable {
-        f32: [
-            direct::elements::<R, Scalar<f32>, false>,
-            direct::elements::<R, Wide32, false>,
-            direct::elements::<R, Wide32, false>,
-            direct::elements::<R, Wide32, false>,
-        ],
-        f64: [
-            direct::elements::<R, Scalar<f64>, false>,
-            direct::elements::<R, Wide64, false>,
-            direct::elements::<R, Wide64, false>,
-            direct::elements::<R, Wide64, false>,
-        ],
+        f32: [R::scalar_f32, R::wide_f32, R::wide_f32, R::wide_f32],
+        f64: [R::scalar_f64, R::wide_f64, R::wide_f64, R::wide_f64],
         bf16: [None; 4],
     };
 }
