@@ -1,7 +1,7 @@
 //! Row-sparse gradients: two tables of vectors, one for users and one for films, whose products are ratings.
 //!
-//! A step touches only the users and films that it has seen: the rest of the tables, and of the optimizer's states for
-//! them, is neither read nor written.
+//! A step touches only the users and films that it has seen. The rest of the tables, and of the optimizer's states
+//! for them, is neither read nor written.
 //!
 //! `cargo run --release --example embedding`
 

@@ -1,7 +1,7 @@
-//! An algorithm of your own with an operation on matrices: momentum that is orthogonalised, as in Muon (Jordan et al.
-//! 2024), by the cubic Newton–Schulz iteration.
+//! An algorithm of your own with an operation on matrices. Its momentum is orthogonalised, as in Muon (Jordan et
+//! al. 2024), by the cubic Newton–Schulz iteration.
 //!
-//! Between two passes stands work that is not element by element: products of matrices, on whichever device steps.
+//! Between two passes is work that is not element by element: products of matrices, on whichever device steps.
 //!
 //! `cargo run --release --example own_matrix`
 

@@ -1,8 +1,8 @@
 //! An algorithm of your own with a norm between two passes: LARS (You et al. 2017) with the root of the
 //! trust ratio.
 //!
-//! The first pass sums up. The second reads the sums by name, and says how its scalar follows from them: in the rule's own
-//! vocabulary, so that a CUDA device computes it without a wait and `describe` prints it.
+//! The first pass sums up. The second reads the sums by name, and says how its scalar follows from them. It says so
+//! in the rule's own vocabulary, so that a CUDA device computes it without a wait and `describe` prints it.
 //!
 //! `cargo run --release --example own_stages`
 

@@ -1,5 +1,5 @@
-//! Optimizers for training neural networks without a framework: every algorithm is written once as a
-//! rule, reads like its paper, and runs at memory speed on the SIMD instruction sets that the CPU has.
+//! Optimizers for training neural networks without a framework. Every algorithm is written once as a rule, reads
+//! like its paper, and runs at memory speed on the CPU's SIMD instruction sets.
 //!
 //! ```
 //! use fallline::prelude::*;
@@ -17,10 +17,10 @@
 //! # Ok::<(), fallline::Error>(())
 //! ```
 //!
-//! Parameters are `&mut [f32]` (or `f64`, `bf16`, `f16`), `ndarray` arrays and views (feature `ndarray`,
-//! on by default), or [`Tensor`]s of the engine; all are updated in place. Configurations are those of
-//! MMEngine and visdet, or the same in JSON, TOML and YAML ([`Recipe`]). Your own algorithm is a
-//! [`rule!`] and a table of hyperparameters, in your crate, and a [`Registry`] has it by name beside the shipped ones: see
+//! Parameters are `&mut [f32]` (or `f64`, `bf16`, `f16`), `ndarray` arrays and views (feature `ndarray`, on by
+//! default), or [`Tensor`]s of the engine. All are updated in place. Configurations are those of MMEngine and
+//! visdet, or the same in JSON, TOML and YAML ([`Recipe`]). Your own algorithm is a [`rule!`] and a table of
+//! hyperparameters, in your crate. A [`Registry`] has it by name next to the shipped ones: see
 //! `examples/own_rule.rs`.
 
 #![forbid(unsafe_code)]

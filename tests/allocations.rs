@@ -91,8 +91,8 @@ fn of_steps(
     [found(), found(), found()].into_iter().min_by_key(|(count, _)| *count).unwrap_or_default()
 }
 
-/// Whether an algorithm has a stage that is not element by element even for vectors, as OnebitLamb has: what it runs there
-/// asks for tables of its own.
+/// Returns whether an algorithm has a stage that is not element by element even for vectors, as OnebitLamb has.
+/// What it runs there asks for its own tables.
 fn works_on_wholes(text: &str) -> bool {
     let recipe = recipe(text);
     let algorithm = recipe.algorithm();

@@ -1,5 +1,5 @@
-//! What goes over the elements of a step beside its rule, in the same pass over memory: averages of what it writes, the
-//! last gradient of a window, limits. The bits are those of passes of their own.
+//! What is fused with the rule of a step, in the same pass over memory. It averages what the rule writes, adds the
+//! last gradient of an accumulation window, and clamps. The bits are those of separate passes.
 
 mod common;
 
@@ -173,9 +173,10 @@ fn a_refused_step_leaves_no_half_window() {
     assert_eq!(one, [-1.0; 4]);
 }
 
-/// Of every order, in every type, against sums in f64. In f32 a share of the largest magnitude is off by half an ulp, its
-/// power (at most ten multiplications) by p times that and ten, a sum (at most 64 + 6 additions one after another) by 70; the root
-/// divides all of it by p, and a norm of order 0.25 so multiplies it by four. The norm of order 1 and 2 are sums alone.
+/// Norms of every order, in every type, against sums in f64. In f32 a share of the largest magnitude is off by half
+/// an ulp. Its power (at most ten multiplications) is off by p times that and ten. A sum (at most 64 + 6 additions
+/// one after another) is off by 70. The root divides all of it by p, and a norm of order 0.25 so multiplies it by
+/// four. The norms of order 1 and 2 are sums alone.
 #[test]
 fn norms_of_every_order() {
     let large = if env!("CARGO_CRATE_NAME") == "on_cuda" { 20_000 } else { 1_000_000 };

@@ -1,5 +1,6 @@
-//! Sums along an axis, and passes over repeated operands, on every instruction set and on the CUDA device: emulated, under
-//! its checks and with lazy streams, or real with `FALLLINE_TEST_GPU=1`. A process of its own, since the emulator is one for all.
+//! Sums along an axis, and passes over broadcast operands, on every instruction set and on the CUDA device. The
+//! device is emulated, under its checks and with lazy streams, or real with `FALLLINE_TEST_GPU=1`. This is a
+//! separate process, since the emulator is one for all.
 
 mod common;
 

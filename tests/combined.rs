@@ -1,5 +1,5 @@
-//! What stands around an optimizer beside what is in it: averages, windows, groups and kinds of modules together with
-//! storage formats, master weights, rows, other optimizers, and loads that let something pass.
+//! What is around an optimizer together with what is in it. Averages, accumulation windows, groups and kinds of
+//! modules meet storage formats, master weights, rows, other optimizers, and lenient loads.
 
 mod common;
 

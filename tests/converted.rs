@@ -174,9 +174,9 @@ fn end(name: &str, checkpoint: &Checkpoint, optimizer: &mut dyn Optimizer) -> BT
     params.into_iter().map(|(name, (_, value))| (name, value)).collect()
 }
 
-/// Two steps from the same numbers: each rounds a handful of times relative to what it moves (3e-4 is far above that
-/// in f32 and far below any wrong formula, as in tests/golden.rs), and three times relative to the parameter. torch's
-/// Muon orthogonalises in bf16: five iterations a step, each of which rounds to 2^-8.
+/// Two steps from the same numbers. Each rounds a handful of times relative to what it moves, and three times
+/// relative to the parameter. For the first, 3e-4 is far above that in f32 and far below any wrong formula, as in
+/// tests/golden.rs. In torch, Muon orthogonalises in bf16: five iterations a step, each of which rounds to 2^-8.
 fn compare(name: &str, start: &Checkpoint, ended: &BTreeMap<String, Vec<f32>>) {
     let bytes = file("expected.safetensors");
     let expected = SafeTensors::deserialize(&bytes).unwrap();
@@ -504,8 +504,8 @@ fn eight_bit_codes_become_the_numbers_that_they_mean() {
     }
 }
 
-/// bitsandbytes' codes, scales and tables are taken over as they are, given back as they were, and the run goes on: no
-/// more numbers than one in a thousand meet another code (`tests/quantised.rs` has the same bounds).
+/// The codes, scales and tables of bitsandbytes are imported and exported as they are, and the run resumes. No more
+/// numbers than one in a thousand meet another code (`tests/quantised.rs` has the same bounds).
 #[test]
 fn codes_go_there_and_back() {
     const NAMES: [&str; 3] = ["large", "middle", "small"];

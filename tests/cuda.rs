@@ -1,5 +1,5 @@
-//! The emulated CUDA device against the CPU: the same bits, under its checks, with other orders of blocks and threads,
-//! and with streams that run only what something waits for.
+//! The emulated CUDA device against the CPU: the same bits, under its checks. Blocks and threads come in other
+//! orders, and streams run only what something waits for.
 
 #![allow(unsafe_code)] // cudarc's own allocations, in one test
 

@@ -1,5 +1,6 @@
-//! Every call of the CUDA driver fails once: an error comes back, nothing panics or leaks, and parameters are as they
-//! were, or the optimizer says that it must be reloaded. A process of its own, since the emulator is one for all.
+//! Every call of the CUDA driver fails once: an error comes back, and nothing panics or leaks. Parameters are as
+//! they were, or the optimizer says that it must be reloaded. This is a separate process, since the emulator is one
+//! for all.
 
 mod common;
 

@@ -43,8 +43,8 @@ const READERS: &[&str] = &[
     "dict(type='OnebitLamb', lr=0.01, freeze_step=7, betas=(0.5, 0.9), eps=0.1, factor_threshold=0.05)",
 ];
 
-/// [`READERS`], and the largest case of each other name whose numbers between passes a device computes: passes read sums, and
-/// nothing is remembered for each parameter.
+/// Returns [`READERS`], and the largest case of each other name whose numbers between passes a device computes. Its
+/// passes read sums, and nothing is remembered for each parameter.
 fn readers() -> Vec<&'static str> {
     let reads = |text: &&&str| {
         let recipe = recipe(text);

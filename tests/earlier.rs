@@ -1,5 +1,5 @@
-//! Checkpoints of earlier versions are read by this one, which goes on as it would have alone
-//! (`tests/golden/checkpoints.py` wrote them; for runs of `train` see `cli/tests/cli/train.rs`).
+//! Checkpoints of earlier versions are read by this one, which resumes as it would have run alone. They are written
+//! by `tests/golden/checkpoints.py`. For runs of `train` see `cli/tests/cli/train.rs`.
 
 mod common;
 
@@ -42,10 +42,10 @@ fn step(
     }
 }
 
-/// An unbroken run differs from one that goes on by what versions may round otherwise: a few of the last places of f32
-/// at each of six steps (2⁻²³ each). A state that is lost, taken for another or counted wrong is off by a part of a
-/// move, which is a hundredth of these parameters and more. A rounding to 16 bits or to a code may fall on the other
-/// side of a half, which is one unit of the last place of bfloat16.
+/// An unbroken run differs from a resumed one by what versions may round otherwise. That is a few of the last
+/// places of f32 at each of six steps (2⁻²³ each). A state that is lost, taken for another or counted wrong is off
+/// by a part of a move. A move is a hundredth of these parameters and more. A rounding to 16 bits or to a code may
+/// fall on the other side of a half. That is one unit of the last place of bfloat16.
 fn tolerance(recipe: &str, trace: &str) -> f64 {
     let coarse = trace == "half" || recipe.contains("8bit") || recipe.contains("_format");
     if coarse { 1.0 / 128.0 } else { 1e-6 }

@@ -224,8 +224,8 @@ fn large_products_are_right_and_independent_of_threads() {
     }
 }
 
-/// A NaN or an infinity reaches the row and the column that it takes part in, and nothing else: not even through the
-/// padding of packed factors.
+/// A NaN or an infinity reaches the row and the column that it takes part in. It reaches nothing else, not even
+/// through the padding of packed factors.
 #[test]
 fn what_is_not_finite_stays_in_its_row_and_column() {
     for (isa, format) in Isa::ALL.into_iter().flat_map(|isa| FORMATS.map(|format| (isa, format))) {

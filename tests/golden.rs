@@ -30,11 +30,10 @@ fn folder() -> PathBuf {
 /// move, and far less than any mistake in a formula. Where the source itself calculates in bf16, the file says how
 /// much that may be (`tests/golden/matrices.py` why).
 ///
-/// A parameter also rounds as it is stored: its new value is `keep * p - move`, in three operations that
-/// each round at the size of `p`, where the source may take another order of them: at most 6 half units
-/// of the last place, i.e. 3 epsilon of the largest |p| at each step, which adds up over the steps. It
-/// matters where |p| is far above the move (Lion at lr=1e-4), and it is all there is for a tensor that
-/// does not move.
+/// A parameter also rounds as it is stored. Its new value is `keep * p - move`, in three operations that each round
+/// at the size of `p`. The source may take another order of them. That is at most 6 half units of the last place,
+/// i.e. 3 epsilon of the largest |p|, at each step. It adds up over the steps. It matters where |p| is far above
+/// the move (Lion at lr=1e-4), and it is all there is for a tensor that does not move.
 fn tolerance(compute: Compute, coarse: Option<f64>, largest_move: f64, largest_value: f64) -> f64 {
     let (relative, epsilon) = match compute {
         Compute::F64 => (1e-9, f64::EPSILON),

@@ -1,5 +1,6 @@
-//! Offload: states on the host, parameters and gradients on a device, against a step that is all on the host: the same
-//! bits, as many bytes as documented, copies under way while the host steps.
+//! Offload, with states on the host and parameters and gradients on a device, against a step that is all on the
+//! host. The bits are the same, as many bytes as documented are copied, and copies are under way while the host
+//! steps.
 
 mod common;
 
@@ -394,8 +395,8 @@ impl AsyncTransfer for Logged {
     }
 }
 
-/// Of a step on 16 bits, 2 bytes an element go each way; while a chunk is stepped the next is on its way down and the
-/// one before on its way up.
+/// In a step on 16 bits, 2 bytes an element go each way. While a chunk is stepped, the next is on its way down and
+/// the one before on its way up.
 #[test]
 fn copies_overlap_the_step() {
     let _turn = turn("unchecked,lazy");

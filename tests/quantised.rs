@@ -30,9 +30,8 @@ fn largest(values: impl Iterator<Item = f32>) -> f32 {
 /// Compares numbers; returns how many are further off than rounding explains.
 ///
 /// Rounding: 3e-4 of the largest move, and for each step 3 units of the last place of the largest value, as
-/// `tests/golden.rs` derives it. A number further off has met a code that fell on the other side of a border, on
-/// which the last place of a moment decides: it is counted by the caller, and still within a step of the largest
-/// size.
+/// `tests/golden.rs` derives it. A number further off has met a code on the other side of a border, on which the
+/// last place of a moment decides. It is counted by the caller, and still within a step of the largest size.
 fn off(what: &str, start: &[f32], expected: &[f32], got: &[f32]) -> usize {
     assert_eq!(expected.len(), got.len(), "{what}");
     let moved = largest(expected.iter().zip(start).map(|(x, s)| x - s));

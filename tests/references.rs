@@ -14,10 +14,11 @@ use references::{Grad, Reference, adafactor, dadapt, layerwise, lbfgs, muon, spa
 
 /// The largest difference that two ways of computing the same in `f64` may come to.
 ///
-/// Here a formula has below 100 roundings an element, a sum below 1,000 terms, and a run 6 steps: 1e-12 relative to the
-/// largest number that takes part, which is a start value, a gradient or a move. What amplifies it: Newton-Schulz, whose
-/// polynomial has a slope of up to 3.45 in 0, by 3.45⁵ = 490; a difference of sums in D-Adaptation, whose d grows from
-/// 1e-3 of them, by 1,000. 1e-9 is above both, and a coefficient that is wrong by a millionth is far above 1e-9.
+/// Here a formula has below 100 roundings an element, a sum below 1,000 terms, and a run 6 steps. That is 1e-12
+/// relative to the largest number that takes part: a start value, a gradient or a move. Two algorithms amplify it.
+/// Newton-Schulz does so by 3.45⁵ = 490: its polynomial has a slope of up to 3.45 in 0. D-Adaptation does so by
+/// 1,000: its d grows from 1e-3 of a difference of sums. The tolerance 1e-9 is above both, and a coefficient that
+/// is wrong by a millionth is far above 1e-9.
 const TOLERANCE: f64 = 1e-9;
 const STEPS: usize = 6;
 
@@ -318,8 +319,8 @@ impl Objective for Bowl<'_> {
     }
 }
 
-/// The bound ε₁ of torch's Adafactor: a row and a column of zeros, and rows and columns so small that it acts where they
-/// meet, or everywhere.
+/// The bound ε₁ of torch's Adafactor. A row and a column are zeros, and rows and columns are so small that it acts
+/// where they meet, or everywhere.
 #[test]
 fn torch_adafactor_at_its_bound() {
     let shapes = vec![vec![5, 7], vec![2, 4, 3], vec![6]];

@@ -10,8 +10,9 @@ use fallline::registry::Length;
 use fallline::registry::schedulers::{Chain, names};
 use fallline::{Error, Schedule};
 
-/// The same operations in the same order; a platform's cosine and power may differ in the last bit, and each step of
-/// the recursive form passes errors on: 60 steps of a few half-ulps stay far below this.
+/// Both sides do the same operations in the same order. A platform's cosine and power may differ in the last bit,
+/// and each step of the recursive form passes errors on. After 60 steps of a few half-ulps they stay far below
+/// this.
 const TOLERANCE: f64 = 1e-12;
 
 fn lr(optimizer: &Driver) -> f64 {

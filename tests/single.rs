@@ -109,9 +109,9 @@ proptest! {
         }
     }
 
-    /// Each step that the search accepts decreases the loss by a part of what the slope promises, and leaves a part of
-    /// the slope at most. On convex functions, with evaluations to spare, and far from where rounding is all that is
-    /// left of a decrease.
+    /// Each step that the search accepts decreases the loss by a part of what the slope promises. It leaves a part
+    /// of the slope at most. That holds on convex functions, with evaluations to spare, and far from where rounding
+    /// is all that is left of a decrease.
     #[test]
     fn accepted_steps_satisfy_the_strong_wolfe_conditions(
         n in 1..8usize, seed in any::<u64>(), lr in 0.05..20.0f64, quartic in 0.0..2.0f64,

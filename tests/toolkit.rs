@@ -120,8 +120,9 @@ fn begin(case: &Value) -> Driver {
     driver
 }
 
-/// In f64 both round some ten operations a step; in f32 each step rounds the gradient (scale, window, clipping), the
-/// state and the parameter: 16 half-ulps of the largest number, passed on over at most 12 steps. All parameters are below 4.
+/// In f64 both round some ten operations a step. In f32 each step rounds the gradient (scale, window, clipping),
+/// the state and the parameter. These are 16 half-ulps of the largest number, passed on over at most 12 steps. All
+/// parameters are below 4.
 #[test]
 fn wrappers_follow_mmengine() {
     let file = golden(include_str!("golden/wrappers.json"));

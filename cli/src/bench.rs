@@ -37,8 +37,8 @@ pub struct Args {
     /// Total elements (of all layouts but resnet50); 2^24 by default, 2^14 on an emulated device
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 33))]
     elements: Option<u64>,
-    /// Tensor layout: one flat tensor, ResNet-50's 161 tensors, tensors of 1,000 elements (separate, or slices of one
-    /// buffer), or one matrix (the default of matrix optimizers)
+    /// Tensor layout: one flat tensor, ResNet-50's 161 tensors, tensors of 1,000 elements (separate or slices of
+    /// one buffer), or one matrix (default of matrix optimizers)
     #[arg(long, value_enum, default_value_t = Layout::Flat)]
     layout: Layout,
     /// Type of parameters and gradients: f32 or bf16 (states stay f32)

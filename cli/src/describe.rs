@@ -148,8 +148,8 @@ fn owned(lines: &[&str]) -> Vec<String> {
     lines.iter().map(|&line| line.to_owned()).collect()
 }
 
-/// Returns how the tensors' own scalars of a rule are found: what the host computes, and what follows from sums, from
-/// the code that does it.
+/// Returns how the per-tensor scalars of a rule are found, from the code that finds them. The host computes some,
+/// and others follow from sums.
 fn between(kernel: &'static Kernel) -> Vec<String> {
     let declared = &kernel.between.declared;
     let formulas = kernel.between.record();

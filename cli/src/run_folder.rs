@@ -197,8 +197,8 @@ impl Metrics {
         Ok((Metrics { file: BufWriter::new(file), path: path.to_owned() }, records))
     }
 
-    /// Appends a line. That of an epoch, and those before it, are on the disk when this returns: append it before
-    /// the checkpoint of the same step is written, and a checkpoint is never ahead of the record.
+    /// Appends a line. That of an epoch, and those before it, are on the disk when this returns. Append it before
+    /// the checkpoint of the same step is written: then a checkpoint is never ahead of the record.
     ///
     /// # Errors
     /// Where the file cannot be written.

@@ -4,8 +4,9 @@ use assert_cmd::Command;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-/// Both sides round in their own order; what they round differs by some hundred units of the last place after 18
-/// iterations at most, which a division by a difference of gradients may carry on. Of the largest coordinate or loss.
+/// Both sides round in their own order. What they round differs by some hundred units of the last place after 18
+/// iterations at most. A division by a difference of gradients may carry that on. Of the largest coordinate or
+/// loss.
 const TOLERANCE: f64 = 1e-9;
 
 fn numbers(value: &Value) -> Vec<f64> {

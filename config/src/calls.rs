@@ -231,8 +231,8 @@ impl Interpreter<'_> {
         Ok(())
     }
 
-    /// Returns what `merge` of MMEngine's dicts makes of a dict over another: as a child over its base, but that a
-    /// dict may replace what is none.
+    /// Returns what `merge` of MMEngine's dicts makes of a dict over another. It merges them as a child over its
+    /// base, but a dict may replace a value that is not a dict.
     fn merged(&mut self, over: MapId, below: MapId, at: Span, depth: usize) -> Outcome<Fields> {
         if depth > MAX_DEPTH {
             return Err(Arc::new(ConfigError::TooDeep { at: self.at(at), limit: MAX_DEPTH }));

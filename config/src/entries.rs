@@ -67,8 +67,8 @@ impl Entries {
         Entries { heap: Arc::new(heap), slots, missing: loaded.missing, at, list }
     }
 
-    /// Returns the value of a key; none if there is no such key. An error if the value is not understood, or if the
-    /// key is not there but may come from something that is not read: a base in another package.
+    /// Returns the value of a key; none if there is no such key. It is an error if the value is not understood. So
+    /// it is if a missing key may come from something that is not read: a base in another package.
     pub fn get(&self, key: &str) -> Result<Option<&Node>, ConfigError> {
         match (self.get_present(key)?, self.missing.first()) {
             (None, Some(missing)) => Err(missing.error(key)),

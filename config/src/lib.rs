@@ -7,31 +7,31 @@
 //! skipped until something that is asked for depends on it ([`Entries`]).
 //!
 //! # The Python that is understood
-//! - `None`, booleans, integers of 64 bits (`1_000`, `0xff`), floats, strings (all but f-strings and bytes),
-//!   lists, tuples (lists as well, once read), dicts with strings as keys, `dict(a, b=1, **c)`, `*` and `**`
-//!   inside brackets;
+//! - `None`, booleans, integers of 64 bits (`1_000`, `0xff`), floats, and strings except for f-strings and bytes;
+//! - lists, tuples (lists as well, once read), dicts with strings as keys, `dict(a, b=1, **c)`, `*` and `**` inside
+//!   brackets;
 //! - `+ - * / // % **` on numbers with Python's meaning, `+` and `*` on strings and lists;
 //!   `float(…)`, also of `"inf"` and `"nan"`, and `int(…)`;
 //! - assignments to names, keys, indices and attributes, several at once (`a = b = 1`, `a, b = 1, 2`), `+=`,
 //!   `del`, and `.update`, `.append`, `.extend`, `.pop`, `.get`, `.copy`. Lists and dicts are shared between names
 //!   as in Python;
 //! - `_base_ = "file.py"` or a list of files; then `_base_.x`, `{{_base_.x}}` (also in quotes) for what is in them,
-//!   and changes of `_base_.x` itself (a dict from there behaves as MMEngine's: `.update` merges dicts into dicts,
-//!   what is put into it is copied);
-//! - `with read_base():` and the imports under it, which are files: relative to the one they are in, or in a package that
-//!   this one is in. A class that is imported is its name, the last part of it, as the value of `type` (and of
-//!   `constructor` and `dtype`): nothing is imported;
+//!   and changes of `_base_.x` itself. A dict from there behaves as MMEngine's: `.update` merges dicts into dicts,
+//!   and what is put into it is copied;
+//! - `with read_base():` and the imports under it, which are files: relative to the one they are in, or in a
+//!   package that this one is in. An imported class is the last part of its name, as the value of `type`,
+//!   `constructor` or `dtype`. Nothing is imported;
 //! - in strings, `{{fileDirname}}`, `{{fileBasename}}`, `{{fileBasenameNoExtension}}`, `{{fileExtname}}`; anywhere,
 //!   `{{$VARIABLE:default}}` for an environment variable.
 //!
-//! # What is passed over
-//! Whatever a statement that is not understood may bind or change counts as not understood from there on:
-//! the names it assigns, what it calls a method on or hands to a function, also under other names. A file
-//! that is no Python at all (a string or bracket without its end, a line that is no statement) is refused.
+//! # What is skipped
+//! Whatever a statement that is not understood may bind or change counts as not understood from there on. That is
+//! the names it assigns, and what it calls a method on or hands to a function, also under other names. A file that
+//! is no Python at all (a string or bracket without its end, a line that is no statement) is refused.
 //!
 //! # Bounds
-//! Values 64 deep, 4 MiB of text a file, 512 files, a million values an entry: more is an error, so that
-//! no text can exhaust the stack or the memory.
+//! The limits are a nesting depth of 64, 4 MiB of text a file, 512 files, and a million values an entry. More is an
+//! error, so that no text can exhaust the stack or the memory.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! Files of `torch.save`: a zip archive around a pickle, whose entries are stored, never compressed; or what was written
-//! before torch 1.6, pickles and storages one behind the other (`legacy`).
+//! Files of `torch.save`: a zip archive around a pickle, whose entries are stored, never compressed. Before torch
+//! 1.6 a file was pickles and storages one behind the other (`legacy`).
 
 mod legacy;
 

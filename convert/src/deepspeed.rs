@@ -1,9 +1,10 @@
-//! Shards of DeepSpeed's ZeRO, stages 1 and 2: each rank keeps a part of the parameters of a group, all of which stand one
-//! behind the other in one vector.
+//! Shards of DeepSpeed's ZeRO, stages 1 and 2. Each rank keeps a part of the parameters of a group, all of which
+//! lie one behind the other in one vector.
 //!
-//! A rank's `…_optim_states.pt` has its part of the vector of each group, of the weights in `f32` and of each state, and where
-//! in it which parameter lies (`param_slice_mappings`). `mp_rank_00_model_states.pt` beside it has the parameters' shapes.
-//! [`join`] makes the state of an optimizer of all of them, whose parameters are named.
+//! A rank's `…_optim_states.pt` has its part of each group's vector: of the weights in `f32`, and of each state. It
+//! also says where in the vector each parameter lies (`param_slice_mappings`). The parameters' shapes are in
+//! `mp_rank_00_model_states.pt` next to it. [`join`] makes one optimizer's state of all of them, with named
+//! parameters.
 
 use crate::tensor::{Dtype, Tensor};
 use crate::value::{Dict, Key, Value, count};
@@ -73,8 +74,7 @@ struct Joined {
 /// Joins shards, in the order of their ranks. The result has `model` and `optimizer`, whose states and groups name parameters.
 ///
 /// # Errors
-/// What is missing, or does not go together: a shard that is not there, a parameter without a shape, parts that do not make
-/// up a whole one, stage 3.
+/// When a shard is missing, a parameter has no shape, or parts do not make up a whole parameter; and for stage 3.
 pub fn join(shards: &[Value<'_>], shapes: &[(String, Vec<usize>)]) -> Result<Value<'static>> {
     let first = shards.first().ok_or_else(|| Error::value("the shards", "there are none"))?;
     let parts = self::shards(first)?;

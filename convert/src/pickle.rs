@@ -1,9 +1,11 @@
-//! Pickles of torch's: read by a machine that knows the opcodes and names that they need, and runs nothing.
+//! Torch's pickles, read by a restricted unpickler that knows the opcodes and names that they need, and runs
+//! nothing.
 //!
-//! A pickle is a program. [`read`] carries the opcodes of protocols 0 to 5 out on plain data. A class or function is only ever a
-//! name: "calling" one of a fixed list (`globals`) means what the list says, and what any other makes is never built: it is a
-//! [`Value::Opaque`] with its name, whatever it is called with and whatever is put into it. Values may refer to each other; the
-//! tree that they stand for is built at the end, within [`Limits`], and a value that contains itself is refused.
+//! A pickle is a program. [`read`] carries out the opcodes of protocols 0 to 5 on plain data. A class or function
+//! is only ever a name: "calling" one of a fixed list (`globals`) means what the list says. What any other makes is
+//! never built. It is a [`Value::Opaque`] with its name, whatever it is called with and whatever is put into it.
+//! Values may refer to each other. The tree that they make up is built at the end, within [`Limits`], and a value
+//! that contains itself is refused.
 
 mod globals;
 mod numpy;

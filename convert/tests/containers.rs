@@ -1,5 +1,5 @@
-//! The files of trainers, each written by the trainer's own library (`tests/golden/containers.py`): what they hold is found,
-//! and what nobody needs of them is in nobody's way.
+//! The files of trainers, each written by the trainer's library (`tests/golden/containers.py`). What they hold is
+//! found, and what nobody needs of them is ignored.
 
 use fallline_convert::{
     Dtype, Error, ImportOptions, Limits, Report, Tensor, Value, archive, deepspeed, from_torch, names,
@@ -496,8 +496,8 @@ fn model_of(shapes: &[Vec<usize>]) -> Value<'static> {
 }
 
 proptest! {
-    /// Names in any order are taken where every state has the shape of its parameter, and are refused otherwise; leniently
-    /// those parameters start anew, and no others.
+    /// Names in any order are taken where every state has the shape of its parameter, and are refused otherwise. A
+    /// lenient import starts those parameters anew, and no others.
     #[test]
     fn names_in_any_order_fit_or_are_refused(
         shapes in proptest::collection::vec(proptest::collection::vec(1usize..4, 0..3), 1..6),

@@ -103,8 +103,8 @@ impl Kernel {
     /// Computes the scalars of step `t` (from 1) into `out`. A rule without hyperparameters takes any.
     ///
     /// # Panics
-    /// When `hyper` is not the rule's own hyperparameters or `out` has not the length of
-    /// [`scalars`](Kernel::scalars): both are mistakes in a driver, not in a user's input.
+    /// When `hyper` is not the rule's own hyperparameters, or the length of `out` is not that of
+    /// [`scalars`](Kernel::scalars). Both are mistakes in a driver, not in a user's input.
     pub fn compute_scalars(&self, hyper: &dyn Any, t: u64, out: &mut [f64]) {
         assert!((self.compute)(hyper, t, out), "{} was given another rule's hyperparameters", self.name);
     }

@@ -99,8 +99,9 @@ pub struct Pass<'p, 'a> {
     pub sums: &'p mut [f64],
     /// Rules that are fused into it, in order.
     pub fused: &'p [FusedRule<'p>],
-    /// Whether the caller knows that all operands are there and as long as they must be, so that a backend may begin
-    /// before it has seen the last tensor. One that does not fit after all is [`Error::Failed`], with something written.
+    /// Whether the caller knows that all operands are given and of the right length. A backend may then begin
+    /// before it has seen the last tensor. One that does not fit after all is [`Error::Failed`], with something
+    /// written.
     pub checked: bool,
 }
 

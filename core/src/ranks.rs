@@ -5,10 +5,10 @@
 //! exchanges of bytes; sums are formed here, so that they are the same everywhere.
 //!
 //! # The order of sums
-//! Element `i` of a reduction is `((x₀[i] + x₁[i]) + x₂[i]) + …` over the ranks from 0 on, computed in `f64` and
-//! rounded to the values' format once; a mean is divided by the world before it is rounded. Each element is summed by
-//! one rank and handed to the others, so that all hold the same bits, whichever rank came first and whatever the
-//! transport is. Of `n` bytes every rank receives `2 n (world - 1) / world`, as with any ring.
+//! Element `i` of a reduction is `((x₀[i] + x₁[i]) + x₂[i]) + …` over the ranks from 0 on. It is computed in `f64`
+//! and rounded to the values' format once. A mean is divided by the world size before it is rounded. Each element
+//! is summed by one rank and handed to the others. So all ranks hold the same bits, whichever came first and
+//! whatever the transport is. Of `n` bytes every rank receives `2 n (world - 1) / world`, as with any ring.
 //!
 //! # Faults
 //! Every exchange ends within the communicator's time limit. After a failure a communicator is broken: what it is asked

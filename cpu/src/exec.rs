@@ -1,10 +1,10 @@
 //! The executor: every pass over memory goes through here.
 //!
-//! [`run`] checks the operands of each tensor (`walk`, `operands`), cuts all tensors into chunks (`tiling`), packs the constants
-//! (`constants`) and hands chunks to the threads; with many small tensors these begin while the caller still walks over them
-//! (`feed`). A chunk goes through the pass's rules (`fused`), and through each in the way that its operands are stored in
-//! (`rule`): with a kernel that takes them as they are (`dispatch`), or converted (`convert`) or repeated (`broadcast`) into
-//! scratch.
+//! [`run`] checks the operands of each tensor (`walk`, `operands`), and cuts all tensors into chunks (`tiling`). It
+//! packs the constants (`constants`) and hands chunks to the threads. With many small tensors these begin while the
+//! caller still walks over them (`feed`). A chunk goes through the pass's rules (`fused`), and through each in the
+//! way that its operands are stored in (`rule`). A kernel takes the operands as they are (`dispatch`), or converted
+//! (`convert`) or repeated (`broadcast`) into scratch.
 
 mod accumulate;
 mod broadcast;

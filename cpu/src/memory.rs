@@ -16,10 +16,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// ones lie end to end, so that a pass can take them as one.
 const ALIGNMENT: usize = 64;
 
-/// The skew of page offsets from one region to the next, for regions of a page and more: a multiple of the alignment,
-/// a third of a page. A rule walks all its streams in step, and streams at the same page offset cost up to a third of
-/// the memory bandwidth. Loads wait for stores whose low address bits they share, and rows of the same memory bank
-/// are opened alternately.
+/// The skew of page offsets from one region to the next, for regions of a page and more. It is a multiple of the
+/// alignment, about a third of a page. A rule walks all its streams in step, and streams at the same page offset
+/// cost up to a third of the memory bandwidth. Loads wait for stores whose low address bits they share, and rows of
+/// the same memory bank are opened alternately.
 const SKEW: usize = 1344;
 /// Regions of a page and more so far, over all arenas: parameters, gradients and states come from different
 /// ones.

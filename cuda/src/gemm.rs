@@ -152,7 +152,7 @@ fn explain_blas(device: Device, what: &str, cause: &CublasError) -> Error {
 /// Copies the lower half of a square matrix of a format to the upper one.
 ///
 /// # Safety
-/// There are `size · size` elements at the address, in the device's memory, and until the kernel has run they are used
+/// There are `size · size` elements at the address, in the device's memory. Until the kernel has run, they are used
 /// in the order of the compute stream alone.
 unsafe fn symmetrize(state: &mut State, format: Format, address: u64, size: u32) -> Result<()> {
     let kernel = LibraryKernel::Symmetrize(format.bytes());

@@ -9,8 +9,8 @@ use std::collections::HashSet;
 pub struct Hyper;
 
 rule! {
-    /// Every operation, an operand that is written without being read, one that is read only, a store of a
-    /// literal, and sums of an operand, a uniform value and a result.
+    /// Every operation, and sums of an operand, a uniform value and a result. One operand is written without being
+    /// read, one is read only, and a literal is stored.
     pub Everything(h: Hyper, t) {
         let a = 0.5;
         let b = 0.25;

@@ -1,5 +1,5 @@
-//! What a test asks of the emulator in addition to CUDA: exported, as the test's own copy of this crate is not the
-//! one that cudarc loads.
+//! What a test asks of the emulator in addition to CUDA. It is exported, as the test's copy of this crate is not
+//! the one that cudarc loads.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char};

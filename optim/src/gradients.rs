@@ -216,8 +216,8 @@ impl Gradients {
     }
 }
 
-/// Reduces what the ranks have found in local gradients to the first finding: the name of a parameter and how many of
-/// its elements are not finite.
+/// Reduces what the ranks have found in local gradients to the first finding. That is the name of a parameter and
+/// how many of its elements are not finite.
 fn all_reduce_found_inf(
     engine: &Engine,
     group: &ProcessGroup,

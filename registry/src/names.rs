@@ -102,8 +102,8 @@ pub fn near_are<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Str
     format!("near are {} (`fallline list` prints all)", near.join(", "))
 }
 
-/// Returns the entry of a name as people type it: with a scope or module in front of it, or in other letters where
-/// one name alone is that.
+/// Returns the entry of a name as people type it. It may have a scope or module in front of it, or another case
+/// where one name alone is that.
 pub fn lookup(name: &str) -> Option<&'static Entry> {
     let name = bare_name(name);
     find(name).or_else(|| {

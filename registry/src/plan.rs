@@ -18,8 +18,9 @@ use std::path::Path;
 
 /// The plan of a configuration's learning rate and other numbers.
 ///
-/// A file may be a configuration, a scheduler or a list of them. Where a plan does not depend on what fallline does not
-/// read (a constructor that makes the groups, an optimizer of somebody's own), it is read around that, with a warning.
+/// A file may be a configuration, a scheduler or a list of them. Fallline does not read all of it: a constructor
+/// that makes the groups, a custom optimizer. Where the plan does not depend on that, it is read around it, with a
+/// warning.
 ///
 /// ```
 /// use fallline_registry::{Plan, config::parse_python};

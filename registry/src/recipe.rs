@@ -180,8 +180,8 @@ impl Recipe {
 
     /// Returns the schedule, which sets the optimizer's first values. `epoch_length` is the number of iterations in
     /// an epoch, for entries with `convert_to_iter_based`. An entry that does not say where it ends does so with
-    /// [training](Recipe::length), as in MMEngine's `Runner`; where its length is not known, it has no end
-    /// ([`Chain::without_end`]).
+    /// [training](Recipe::length), as in MMEngine's `Runner`. Where the length of training is not known, the entry
+    /// has no end ([`Chain::without_end`]).
     ///
     /// # Errors
     /// When an entry is wrong, or the optimizer has not what it schedules.

@@ -81,8 +81,8 @@ impl Chain {
         self.0.iter().map(|entry| entry.scheduler(length)).collect()
     }
 
-    /// Returns the entries that nothing ends in training of this length: they do not say where they end, and it is
-    /// not known how long training is. One that follows a metric ends nowhere.
+    /// Returns the entries that nothing ends in training of this length. They do not say where they end, and it is
+    /// not known how long training is. An entry that follows a metric needs no end, and is not one of them.
     pub fn without_end(&self, length: Length) -> Vec<String> {
         let follows = |entry: &Entry| matches!(entry.scheduler.curve, Curve::ReduceOnPlateau(_));
         let endless = self
@@ -103,8 +103,8 @@ impl Chain {
         self.0.iter().any(|entry| entry.scheduler.by_epoch && !entry.convert_to_iter_based)
     }
 
-    /// Returns whether an entry has steps in it that are those of training of some length, so that training of
-    /// another length would follow half of the plan, or be through with it half-way.
+    /// Returns whether an entry has steps in it that are those of training of some length. Training of another
+    /// length would follow half of the plan, or be through with it half-way.
     pub fn has_own_steps(&self) -> bool {
         self.0.iter().any(|entry| entry.ends || entry.scheduler != entry.scheduler.clone().stretched(2.0))
     }

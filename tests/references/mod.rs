@@ -1,5 +1,6 @@
-//! Each algorithm that is not a single rule once more: plain loops over `ndarray` arrays of `f64`, written from its paper
-//! or source without looking at the engine, one parameter after the other and nothing clever.
+//! Each algorithm that is not a single rule once more, in plain loops over `ndarray` arrays of `f64`. They are
+//! written from its paper or source without looking at the engine, one parameter after the other and nothing
+//! clever.
 
 pub mod adafactor;
 pub mod dadapt;

@@ -57,8 +57,8 @@ impl Layout {
     }
 }
 
-/// ResNet-50 (He et al. 2016): a stem, four stages of bottleneck blocks, a classifier; each convolution is
-/// followed by the scale and shift of its batch normalisation.
+/// Returns the lengths of ResNet-50's tensors (He et al. 2016): a stem, four stages of bottleneck blocks, and a
+/// classifier. The scale and shift of its batch normalisation follow each convolution.
 fn resnet50() -> Vec<usize> {
     let mut tensors = Vec::new();
     let mut convolution = |from: usize, to: usize, kernel: usize| {

@@ -171,8 +171,8 @@ pub fn input(pixel: u8) -> f32 {
 
 /// Returns the rows that train and those that test: the first [`TRAIN`] of a permutation, and the rest.
 ///
-/// The file holds several images of each writer, in runs, and does not name the writers; a split by image
-/// (scikit-learn's examples do the same) therefore tests new images, not new writers.
+/// The file holds several images of each writer, in runs, and does not name the writers. So a split by image tests
+/// new images, not new writers; scikit-learn's examples do the same.
 fn split() -> (Vec<u32>, Vec<u32>) {
     let mut train = SplitMix64::new(SPLIT_SEED).permutation(IMAGES as u32);
     let test = train.split_off(TRAIN);

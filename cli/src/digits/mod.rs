@@ -1,8 +1,8 @@
 //! The job that `fallline train` does: a small network on the bundled handwritten digits.
 //!
-//! Every random choice here (the split, the order of an epoch, the first weights) comes from [`SplitMix64`], so
-//! that it is the same on every machine and with every version of every library, and depends on numbers
-//! that a checkpoint holds anyway: a resumed run needs no generator state.
+//! Every random choice here (the split, the order of an epoch, the first weights) comes from [`SplitMix64`]. So it
+//! is the same on every machine and with every version of every library. It depends only on numbers that a
+//! checkpoint holds anyway: a resumed run needs no generator state.
 
 pub mod data;
 pub mod network;

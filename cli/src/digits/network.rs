@@ -1,7 +1,7 @@
-//! A multilayer perceptron with its derivative written out: what stands in for a framework.
+//! A multilayer perceptron with its derivative written out, in place of a framework.
 //!
-//! Each layer is `z = x Wᵀ + b`; all but the last are followed by a ReLU, and the loss is the mean over the
-//! batch of the cross entropy of the softmax of the last `z`. On one machine the same calls give the same bits:
+//! Each layer is `z = x Wᵀ + b`, and a ReLU follows all but the last. The loss is the mean over the batch of the
+//! cross entropy of the softmax of the last `z`. On one machine the same calls give bitwise identical results:
 //! nothing here depends on threads, on time or on where memory lies.
 
 use super::{
@@ -74,8 +74,8 @@ impl Network {
         self.loss_and_each_gradient(images, labels, |_| {})
     }
 
-    /// As `loss_and_gradients`; `ready` gets each parameter as soon as its gradient is there, from the last layer to
-    /// the first, while those of the layers before are still to be computed.
+    /// As `loss_and_gradients`, but `ready` gets each parameter as soon as its gradient is ready. Parameters come
+    /// from the last layer to the first: those of earlier layers are still to be computed.
     ///
     /// # Panics
     /// As `loss_and_gradients`.

@@ -1,6 +1,6 @@
-//! What `torch.save` wrote before torch 1.6, and writes still with `_use_new_zipfile_serialization=False`: a pickle with a
-//! magic number, one with a version, one about the machine, the value, the storages' keys, and then each storage behind the
-//! number of its elements.
+//! What `torch.save` wrote before torch 1.6, and still writes with `_use_new_zipfile_serialization=False`. A file
+//! has a pickle with a magic number, one with a version, one about the machine, the value, and the storages' keys.
+//! Then comes each storage behind the number of its elements.
 
 use crate::limits::Limits;
 use crate::pickle::{self, Storages};

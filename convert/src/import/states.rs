@@ -303,8 +303,8 @@ impl<'t> Codes<'t> {
         Ok(Codes { bytes: codes.bytes(), table, scales, each })
     }
 
-    /// Returns whether they mean what the codes of a format do, except for the last digits. bitsandbytes makes its
-    /// table by torch's `linspace`, which fuses multiply and add on some machines.
+    /// Returns whether they mean what the codes of a format do, except for the last digits. The table of
+    /// bitsandbytes is made by torch's `linspace`, which fuses multiply and add on some machines.
     fn are(&self, format: Format) -> bool {
         let near =
             |ours: f64, theirs: f64| (ours - theirs).abs() <= 2.0 * f64::from(f32::EPSILON) * theirs.abs();

@@ -22,8 +22,8 @@ struct Builder<'n, 'a> {
 const SHARED: usize = 8;
 const LEAST: usize = 1 << 24;
 
-/// Builds the tree. A value that is referred to twice is there twice, so the number of values is limited again, and so
-/// are the elements of tensors: many of them can share one storage.
+/// Builds the tree. A value that is referred to twice is there twice, so the number of values is limited again. So
+/// are the elements of tensors: many tensors can share one storage.
 pub(super) fn build<'a>(made: &Made<'a>, limits: &Limits) -> Result<Value<'a>> {
     let bytes = made.held.saturating_mul(SHARED).saturating_add(LEAST);
     let mut builder =

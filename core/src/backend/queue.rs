@@ -45,8 +45,8 @@ pub struct Queued<'p> {
     /// What gradients are multiplied by beside the factor in each row of scalars: the number at this place of a storage in
     /// `f64`.
     pub factor: Option<(&'p Storage, usize)>,
-    /// In how many of the pass's tensors, one after another, each tensor is taken that has scalars and sums of its own: its
-    /// sums are those of its parts, [folded](crate::reduction::tree_reduce). Empty where each is one.
+    /// How many consecutive tensors of the pass make up each tensor that has scalars and sums. Its sums are those
+    /// of its parts, [folded](crate::reduction::tree_reduce). Empty where each is one.
     pub parts: &'p [usize],
 }
 

@@ -1,8 +1,8 @@
 //! Passes over many small tensors: the threads begin with the first ones while the caller still walks over the others.
 //!
-//! The caller fills one table after another. A table that is full is published, and belongs to the thread that takes it; the
-//! caller takes what is left when it has walked over all. Which thread works on what changes nothing but time, as these
-//! rules have no sums.
+//! The caller fills one table after another. A table that is full is published, and belongs to the thread that
+//! takes it. The caller takes what is left when it has walked over all tensors. Which thread works on what changes
+//! nothing but time, as these rules have no sums.
 
 #[cfg(test)]
 mod tests;
@@ -55,8 +55,8 @@ fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {
 }
 
 impl Feed {
-    /// Makes as many tables as a pass like the last one fills, of so many tensors that each have less than [`SMALL`]
-    /// elements, or none where it is not worth it.
+    /// Makes as many tables as a pass like the last one fills, or none where it is not worth it. The last one had
+    /// this many tensors, and this many elements in those smaller than [`SMALL`].
     pub(super) fn fit(&mut self, tensors: usize, elements: usize) {
         let worth = tensors >= MANY && elements >= 8 * SMALL;
         self.tables.resize_with(if worth { elements / SMALL + 1 } else { 0 }, Mutex::default);

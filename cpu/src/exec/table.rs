@@ -21,9 +21,9 @@ impl Table {
         self.fused_operands.clear();
     }
 
-    /// Adds a tensor with the views of its operands, which are all there, and of what only fused rules have. Where each of
-    /// them begins at the address at which the tensor before has ended, and the scalars are the same, the two become one:
-    /// of a thousand small tensors in flat buffers remains one large one.
+    /// Adds a tensor with the views of its operands, which are all given, and of what only fused rules have. It is
+    /// merged with the tensor before if each of its views begins where that one's ended, and the scalars are the
+    /// same. So a thousand small tensors in flat buffers become one large one.
     #[inline]
     pub(super) fn add(
         &mut self,

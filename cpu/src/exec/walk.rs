@@ -5,8 +5,8 @@ use super::table::Table;
 use fallline_core::backend::{FusedRule, MAX_VIEWS, TensorPass, Views};
 use fallline_core::{Device, Kernel, Result};
 
-/// Elements below which a tensor is small, and from which on small ones are published together: some 30 µs of work, in which
-/// the caller walks over several times as many.
+/// Elements below which a tensor is small. From this many on, small tensors are published together: some 30 µs of
+/// work, in which the caller walks over several times as many.
 pub(super) const SMALL: usize = 32 * 1024;
 
 /// The tensors of a pass that are still to come.

@@ -78,8 +78,8 @@ impl<K: Microkernel> Macrokernel<'_, K> {
     /// The block whose first square is that of panel `down` of the left factor and panel `across` of the right one.
     ///
     /// # Safety
-    /// The factors are packed, `sums` has room for a block, nobody else works on the block or its mirror image, and the
-    /// machine has what the kernel needs.
+    /// The factors are packed, and `sums` has room for a block. Nobody else works on the block or its mirror image.
+    /// The machine has what the kernel needs.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     unsafe fn run(&self, down: usize, across: usize, sums: *mut Sum<K::Element>) {
         let &GemmArgs { m, n, symmetric, .. } = self.args;

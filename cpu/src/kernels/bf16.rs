@@ -61,9 +61,9 @@ struct Rest {
 }
 
 /// # Safety
-/// `scalars` holds a whole row; `operands` an operand for each of the rule's, valid for reading `elements` elements, and
-/// they and their copies for writing them where the rule writes; nothing that is written overlaps anything else; the rule
-/// has no sums; the CPU has the instruction set of `V`.
+/// `scalars` holds a whole row. `operands` holds an operand for each of the rule's, valid for reading `elements`
+/// elements. Where the rule writes, they and their copies are valid for writing them. Nothing that is written
+/// overlaps anything else. The rule has no sums. The CPU has the instruction set of `V`.
 #[inline(always)]
 pub(super) unsafe fn bf16<R: Rule, V: VectorPair>(
     scalars: *const f32,

@@ -27,10 +27,9 @@ unsafe impl<T> Sync for Address<T> {}
 /// rule's terms to the sums in the order of `fallline_core::reduction`.
 ///
 /// # Safety
-/// `scalars` holds a whole row; `operands` an address for each operand, valid for reading `count`
-/// elements, and for writing them where the rule writes; no operand that is written overlaps another;
-/// `accumulators` holds a row for each sum, and with sums `count` is at most a segment. The CPU has the
-/// instruction set of `V`.
+/// `scalars` holds a whole row. `operands` holds an address for each operand, valid for reading `count` elements,
+/// and for writing them where the rule writes. No operand that is written overlaps another. `accumulators` holds a
+/// row for each sum, and with sums `count` is at most a segment. The CPU has the instruction set of `V`.
 #[inline(always)]
 pub(super) unsafe fn elements<R: Rule, V: Register, const BF16: bool>(
     scalars: *const V::Number,

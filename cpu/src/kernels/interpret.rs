@@ -219,8 +219,8 @@ where
 /// The operations over `count` elements, a multiple of a register and at most a step.
 ///
 /// # Safety
-/// The rows of operands, temporaries and uniform values are valid for so many elements, or repeat a register; the CPU has
-/// the instruction set of `V`.
+/// The rows of operands, temporaries and uniform values are valid for so many elements, or repeat a register. The
+/// CPU has the instruction set of `V`.
 #[inline(always)]
 unsafe fn run_steps<V: Register>(tape: &Tape, rows: *mut RowPtr, uniform: *const V::Number, count: usize)
 where

@@ -74,9 +74,10 @@ macro_rules! for_each_register {
 const _: () = assert!(REGISTERS == 4, "for_each_register has as many bodies");
 
 /// # Safety
-/// `scalars` holds a whole row; `operands` one for each of the rule's, with codebooks, conversions and scales for states, valid
-/// for reading `blocks` blocks of 256 elements, and for writing them where the rule writes; no operand that is written
-/// overlaps another; the rule has no sums; the CPU has the instruction set of `V`.
+/// `scalars` holds a whole row. `operands` holds one for each of the rule's, with codebooks, conversions and scales
+/// for states. Each is valid for reading `blocks` blocks of 256 elements, and for writing them where the rule
+/// writes. No operand that is written overlaps another. The rule has no sums. The CPU has the instruction set of
+/// `V`.
 #[inline(always)]
 pub(super) unsafe fn quantized<R: Rule, V: QuantVector>(
     scalars: *const f32,

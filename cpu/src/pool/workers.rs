@@ -159,11 +159,12 @@ impl WorkerPool {
         self.shared.queues.len()
     }
 
-    /// Calls `first` on this thread, and `work` for ranges that make up `0..count`, on those that have time and, behind
-    /// `first`, on this one, and returns when all is done. The threads' shares are the same for the same count, from one pass to the next, and are gone through
-    /// in opposite directions, so that a thread meets first what it has in its cache.
+    /// Calls `first` on this thread, and `work` for ranges that make up `0..count`, and returns when all is done.
+    /// The ranges run on the threads that have time and, after `first`, on this one. The threads' shares are the
+    /// same for the same count, from one pass to the next. They are processed in opposite directions, so that a
+    /// thread meets first what it has in its cache.
     ///
-    /// Callers take turns; who calls from inside a pass is not made to wait, but works alone.
+    /// Callers take turns. A call from inside a pass does not wait, but works alone.
     pub(crate) fn run(&self, count: usize, first: &mut dyn FnMut(), work: &Work<'_>) {
         let shared = &*self.shared;
         let turn = match shared.turn.try_lock() {

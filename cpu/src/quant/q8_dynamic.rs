@@ -1,8 +1,8 @@
 //! The tables behind the fast dynamic codes.
 //!
-//! A decade of the codebook has evenly spaced numbers, twice as many as the one before. With `w = y · factor + 8/9`,
-//! which is in [1, 2) inside the decade, the leading bits of `w` are the cell: for decade `d` as many as to count its
-//! cells. Which decade a number is in, its exponent tells, up to one exact border.
+//! A decade of the codebook has evenly spaced numbers, twice as many as the one before. Take
+//! `w = y · factor + 8/9`, which is in [1, 2) inside the decade. The leading bits of `w` are the cell: for decade
+//! `d` as many as to count its cells. The exponent of a number says which decade it is in, up to one exact border.
 //!
 //! That puts numbers that are all but on a border between two cells in either, by a few ULPs of `w`. Those with less
 //! than [`NEAR`] between them and a border are looked up in the table of borders.
@@ -19,7 +19,7 @@ use fallline_core::codec::codebook::{
 use fallline_core::{Codes, Format};
 
 /// How near to a border of a cell, in units of 2^-32 of a cell, numbers are looked up. The finest cells have 2^16
-/// ULPs of `w`, of which this is 8. `w` is rounded by at most 1.1 and 1, the factor and 8/9 by 1.6 together, and the
+/// ULPs of `w`, of which this is 8. `w` is rounded by at most 1.1 and 1, the factor and 8/9 by 1.6 together. The
 /// codebook's own numbers are 2 off their even places.
 pub(super) const NEAR: u32 = 8 << 16;
 

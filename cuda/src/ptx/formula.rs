@@ -30,8 +30,8 @@ impl Formula {
     }
 }
 
-/// Returns the lines of a graph in the order of its nodes. There is one for each node that is stored (`m'` is the new
-/// `m`) or added up, and one for each that is used more than once.
+/// Returns the lines of a graph in the order of its nodes. There is one for each node that is stored (`m'` is the
+/// new `m`) or added up. Each node that is used more than once has one too.
 pub(super) fn lines(graph: &Graph) -> Vec<Line> {
     let live = graph.live();
     let mut uses = vec![0; graph.nodes().len()];

@@ -38,10 +38,11 @@ fn record_bytes(declared: &Declared) -> usize {
     if declared.memory.is_empty() { 8 } else { 16 }
 }
 
-/// Returns the numbers of a rule: from the sums of the pass before, what the host computed and what is remembered for
-/// all parameters together and for each to the tensors' own scalars, in the rows of scalars that its pass reads. The
-/// formulas are those of [`Between::record`](fallline_core::between::Between::record), in double precision; totals
-/// fold in the order of [`fallline_core::reduction::tree_reduce`].
+/// Returns the kernel that computes the numbers of a rule. From the sums of the pass before, what the host computed
+/// and what is remembered, it computes the tensors' own scalars. What is remembered is for all parameters together
+/// or for each. The scalars go to the rows of scalars that the rule's pass reads. The formulas are those of
+/// [`Between::record`](fallline_core::between::Between::record), in double precision; totals fold in the order of
+/// [`fallline_core::reduction::tree_reduce`].
 ///
 /// Launched in blocks of any multiple of 32 threads: of one block if the rule is
 /// [global](fallline_core::between::Declared::global), else of any number. There is at least one tensor. Parameters, all

@@ -132,10 +132,11 @@ pub fn sum_short_rows_kernel(name: &str, ty: Type, squares: bool, lanes: usize, 
     b.finish(target)
 }
 
-/// Sums over strips of 256 rows ([`AxisReduction::STRIP`]) of many matrices: `sums[(m · strips + s) · columns + c] = Σ from[(m ·
-/// rows + r) · columns + c]` over the rows `r` of strip `s`, in their order from +0, in `ty` ([`Type::F32`] or
-/// [`Type::F64`]), or of squares, each rounded before it is added. Launched again on its own result, until there is one strip
-/// of each matrix, it adds up whole columns. Without rows there is one strip, of none.
+/// Sums over strips of 256 rows ([`AxisReduction::STRIP`]) of many matrices. It computes
+/// `sums[(m · strips + s) · columns + c] = Σ from[(m · rows + r) · columns + c]` over the rows `r` of strip `s`, in
+/// their order from +0. It adds up in `ty` ([`Type::F32`] or [`Type::F64`]): elements, or squares, each rounded
+/// before it is added. Launched again on its own result, until there is one strip of each matrix, it adds up whole
+/// columns. Without rows there is one strip, of none.
 ///
 /// Launched in blocks of any multiple of 32 threads, with a lane for each sum: neighbours read neighbours, however few
 /// columns a matrix has. Parameters:

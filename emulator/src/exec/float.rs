@@ -124,8 +124,8 @@ fn lost(x: f64, y: f64) -> f64 {
     (x - (sum - part)) + (y - part)
 }
 
-/// Steps from the nearest result `r` to the one in the direction, by the sign of what rounding lost. f64 gives that
-/// exactly for operands of 24 bits.
+/// Steps from the nearest result `r` to the one in the direction, by the sign of what rounding lost. For operands
+/// of 24 bits f64 gives that exactly.
 fn directed(alu: Alu, round: Round, a: f32, b: f32, c: f32, r: f32) -> f32 {
     let (x, y, z, near) = (f64::from(a), f64::from(b), f64::from(c), f64::from(r));
     let finite = a.is_finite() && (b.is_finite() || matches!(alu, Alu::Sqrt | Alu::Rcp));

@@ -24,8 +24,8 @@ pub struct State<A> {
     pub every: Option<fn(&A) -> u64>,
     /// Whether no element is ever negative: quantised, it has no use for codes of both signs.
     pub non_negative: bool,
-    /// Whether it is a copy of the parameter, or an average of some, which is stored in full precision: what a copy loses,
-    /// an update that is measured from it moves the parameter by.
+    /// Whether it is stored in full precision, as a copy of the parameter or an average of some. What such a state
+    /// loses, an update that is measured from it moves the parameter by.
     pub full_precision: bool,
     /// Whether it may diverge between ranks for a while, and the parameter with it.
     pub rank_local: bool,

@@ -18,10 +18,10 @@ hyperparameters! {
     /// θₜ = (1 − λα) θₜ₋₁ − u
     /// ```
     ///
-    /// with γ = `lr`, (ε₁, ε₂) = `eps`, c = `clip_threshold`, d = `decay_rate`, β₁ = `beta1`, λ = `weight_decay`. R and C are
-    /// taken over the last two dimensions. `warmup_init` starts with ρ = 10⁻⁶ t instead of 10⁻²; without
-    /// `relative_step` ρ is `lr`, without `scale_parameter` α is ρ. State in `f32`: 4 bytes a row and a column (`row`,
-    /// `column`), or a parameter of a vector (`v`); with `beta1` 4 bytes a parameter more (`m`).
+    /// with γ = `lr`, (ε₁, ε₂) = `eps`, c = `clip_threshold`, d = `decay_rate`, β₁ = `beta1`, λ = `weight_decay`. R
+    /// and C are taken over the last two dimensions. `warmup_init` starts with ρ = 10⁻⁶ t instead of 10⁻²; without
+    /// `relative_step` ρ is `lr`, without `scale_parameter` α is ρ. State in `f32`: 4 bytes a row and a column
+    /// (`row`, `column`), or a parameter of a vector (`v`). With `beta1` there are 4 bytes a parameter more (`m`).
     pub Adafactor as "Adafactor" {
         /// Learning rate γ; none with `relative_step`.
         lr: Option<f64> = None, Range::AtLeast(0.0);

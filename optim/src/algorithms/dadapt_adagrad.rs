@@ -16,9 +16,10 @@ hyperparameters! {
     /// θₜ = μ θₜ₋₁ + (1 − μ) (θ₀ − sₜ / (√αₜ + ε))
     /// ```
     ///
-    /// with γ = `lr`, μ = `momentum`, ε = `eps`, λ = `weight_decay`, q = `growth_rate`; θ₀ is the parameter as it was
-    /// at its first gradient, d starts from `d0`, Q from 0. d, Q and the sums of s are shared scalars; parameters
-    /// without a gradient keep their part in the sums. While all gradients have been 0, nothing moves.
+    /// with γ = `lr`, μ = `momentum`, ε = `eps`, λ = `weight_decay`, q = `growth_rate`. The parameter as it was at
+    /// its first gradient is θ₀. The estimate d starts from `d0`, Q from 0. Shared scalars are d, Q and the sums of
+    /// s. Parameters without a gradient keep their part in the sums. While all gradients have been 0, nothing
+    /// moves.
     ///
     /// A row-sparse gradient ([`rows`](crate::rows)) touches only the rows that it names. They follow dadaptation's
     /// other rule: √(αₜ + ε) in place of √αₜ + ε, and neither decay nor momentum. The sums go over these rows, and

@@ -17,9 +17,9 @@ hyperparameters! {
     /// θₜ = θₜ₋₁ − mₜ / (√vₜ + ε)
     /// ```
     ///
-    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`, q = `growth_rate`, r = `layer_scale`; d starts from
-    /// `d0`, N from 0, and k counts the steps. d, N and k are shared scalars. While all gradients have been 0,
-    /// nothing moves. Two passes. State: 12 bytes a parameter in `f32` (`m`, `v`, `s`).
+    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`, q = `growth_rate`, r = `layer_scale`. The
+    /// estimate d starts from `d0`, N from 0, and k counts the steps. Shared scalars are d, N and k. While all
+    /// gradients have been 0, nothing moves. Two passes. State: 12 bytes a parameter in `f32` (`m`, `v`, `s`).
     ///
     /// ```
     /// # use fallline_optim::algorithms::DAdaptAdam;

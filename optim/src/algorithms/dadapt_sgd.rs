@@ -16,10 +16,10 @@ hyperparameters! {
     /// θₜ = μ θₜ₋₁ + (1 − μ) (θ₀ − sₜ)
     /// ```
     ///
-    /// with γ = `lr`, μ = `momentum`, λ = `weight_decay`, q = `growth_rate`; θ₀ is the parameter as it was at its
-    /// first gradient, d starts from `d0`, N from 0. d, N and G are shared scalars. While all gradients have been 0,
-    /// nothing moves. Two passes, in the first step one over the gradients before them. State: 8 bytes a parameter in
-    /// `f32` (`s`, `x0`).
+    /// with γ = `lr`, μ = `momentum`, λ = `weight_decay`, q = `growth_rate`. The parameter as it was at its first
+    /// gradient is θ₀. The estimate d starts from `d0`, N from 0. Shared scalars are d, N and G. While all
+    /// gradients have been 0, nothing moves. Two passes, in the first step one over the gradients before them.
+    /// State: 8 bytes a parameter in `f32` (`s`, `x0`).
     ///
     /// ```
     /// # use fallline_optim::algorithms::DAdaptSgd;

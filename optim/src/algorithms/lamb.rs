@@ -159,8 +159,8 @@ impl Algorithm for Lamb {
     }
 }
 
-/// Returns the factor of an update of norm `update`, so that it is at most `most` times as long as the parameter. 1
-/// where `most` is 0.
+/// Returns the factor of an update of norm `update`, so that it is at most `most` times as long as the parameter.
+/// The factor is 1 where `most` is 0.
 pub(super) fn shortened<N: Number>(update: N, param: N, most: N) -> N
 where
     f64: Literal<N>,

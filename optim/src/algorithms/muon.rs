@@ -33,11 +33,11 @@ hyperparameters! {
     /// of r rows and n columns s is √max(1, r/n) (`adjust_lr_fn` `"original"` or none), 0.2 √max(r, n)
     /// (`"match_rms_adamw"`) or √(r/n) (`"spectral_unclamped"`). State: 4 bytes a parameter in `f32` (`momentum`).
     ///
-    /// The iteration is done in the compute type. With `ns_dtype="bf16"` it is done on `bf16` numbers whose products
-    /// add up in `f32`. That is faster and has the error of torch's: some percent of X. Where one side of a matrix is
-    /// at least 1.25 times the other, the iteration is done on A as far as rounding allows, then on X. It is the same
-    /// polynomial of X for fewer operations. In `f32` two iterations on others are taken as one polynomial of A where
-    /// rounding allows.
+    /// The iteration is done in the compute type. With `ns_dtype="bf16"` it is done on `bf16` numbers whose
+    /// products add up in `f32`. That is faster and has the error of torch's: some percent of X. A matrix with one
+    /// side at least 1.25 times the other is iterated on A as far as rounding allows, then on X. It is the same
+    /// polynomial of X for fewer operations. In `f32` two iterations on others are taken as one polynomial of A
+    /// where rounding allows.
     ///
     /// It takes matrices only, with `flatten` also parameters of more dimensions, as matrices of the first one and
     /// all the others. With `rest="AdamW"` everything else is stepped as [`AdamW`] would (`m` and `v`: 8 bytes a

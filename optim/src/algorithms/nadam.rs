@@ -46,8 +46,8 @@ hyperparameters! {
 }
 
 impl NAdam {
-    /// Πₜ, each product rounded to `f32` as in torch. Below half an ULP of 1 it changes nothing any more, so the loop
-    /// is as long as β₁ᵗ is large: some 360 factors for 0.9.
+    /// Returns Πₜ, each product rounded to `f32` as in torch. Below half an ULP of 1 it changes nothing any more.
+    /// So the loop is as long as β₁ᵗ is large: some 360 factors for 0.9.
     pub fn product(&self, t: u64) -> f64 {
         let mut product = 1.0;
         for s in 1..=t {

@@ -28,10 +28,10 @@ hyperparameters! {
     ///               r  = c q
     /// ```
     ///
-    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`, c_min, c_max = `min_coeff`, `max_coeff`, β_c =
-    /// `coeff_beta`, q_min, q_max = `factor_min`, `factor_max`, δ = `factor_threshold`; the norms are those of one
-    /// tensor. c and the last q are kept for each parameter. State: 12 bytes a parameter in `f32` (`m`, `v`, and f as
-    /// `v_fresh`).
+    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`, c_min, c_max = `min_coeff`, `max_coeff`,
+    /// β_c = `coeff_beta`, q_min, q_max = `factor_min`, `factor_max`, δ = `factor_threshold`. The norms are those
+    /// of one tensor. Each parameter keeps c and the last q. State: 12 bytes a parameter in `f32` (`m`, `v`, and f
+    /// as `v_fresh`).
     ///
     /// [Compression](crate::compression) begins after the step in which the last parameter (by name) with a gradient
     /// reaches `freeze_step` gradients, the first step's included. A parameter's f starts from v at its own gradient

@@ -21,12 +21,12 @@ hyperparameters! {
     /// θₜ = θₜ₋₁ − δ mₜ / (√vₜ + d ε)                 (with β₁ = 0: δ d g)
     /// ```
     ///
-    /// with γ = `lr`, β = `betas`, β₃ = `beta3` or √β₂, ε = `eps`, λ = `weight_decay`, d₀ = `d0`, c = `d_coef`, q =
-    /// `growth_rate`; the last line has the new d, δ the old one. d and D start from d₀, N from 0, and k counts the
-    /// steps. All four are shared scalars (`d`, `d_max`, `d_numerator`, `k`). While all gradients have been 0, or
-    /// `lr` is, nothing moves. θ₀ is what a parameter is when it gets its first gradient. Two passes. State: 16 bytes
-    /// a parameter in `f32` (`m`, `v`, `s`, `p0`), without `m` for β₁ = 0. With a `slice_p` above 1 both sums are
-    /// over the first of every so many elements, of which alone `s` and `p0` are kept.
+    /// with γ = `lr`, β = `betas`, β₃ = `beta3` or √β₂, ε = `eps`, λ = `weight_decay`, d₀ = `d0`, c = `d_coef`,
+    /// q = `growth_rate`. The last line has the new d, δ the old one. The estimates d and D start from d₀, N from
+    /// 0, and k counts the steps. All four are shared scalars (`d`, `d_max`, `d_numerator`, `k`). While all
+    /// gradients have been 0, or `lr` is, nothing moves. The parameter as it was at its first gradient is θ₀. Two
+    /// passes. State: 16 bytes a parameter in `f32` (`m`, `v`, `s`, `p0`), without `m` for β₁ = 0. With a `slice_p`
+    /// above 1 both sums are over the first of every so many elements, of which alone `s` and `p0` are kept.
     ///
     /// ```
     /// # use fallline_optim::algorithms::Prodigy;

@@ -12,10 +12,10 @@ hyperparameters! {
     /// θₜ = θₜ₋₁ − γ √(1 − β₂ᵗ) / (1 − β₁ᵗ) · mₜ / (√vₜ + ε)
     /// ```
     ///
-    /// for the rows that a row-sparse gradient ([`rows`](crate::rows)) names. All others, of the parameter and of its
-    /// states, are neither read nor written, so that a step costs what these rows cost. With γ = `lr`, β = `betas`, ε
-    /// = `eps`. t counts the gradients of the parameter, including those that do not name the row and those that name
-    /// none. Dense gradients are refused. State: 8 bytes a parameter in `f32` (`m`, `v`).
+    /// with γ = `lr`, β = `betas`, ε = `eps`, for the rows that a row-sparse gradient ([`rows`](crate::rows))
+    /// names. All others, of the parameter and of its states, are neither read nor written, so that a step costs
+    /// what these rows cost. The count t is of the parameter's gradients, including those that do not name the row
+    /// and those that name none. Dense gradients are refused. State: 8 bytes a parameter in `f32` (`m`, `v`).
     ///
     /// ```
     /// # use fallline_optim::algorithms::SparseAdam;

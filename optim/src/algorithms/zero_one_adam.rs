@@ -21,9 +21,9 @@ hyperparameters! {
     ///                                           what ranks exchange, compressed)
     /// ```
     ///
-    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`. i starts from 1 and doubles after every
-    /// `var_update_scaler` adaptations. j starts from 1 and, once v is frozen, doubles after every
-    /// `local_step_scaler` steps up to `local_step_clipper`. i, j, their counters and Γ are kept for each parameter.
+    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`. The interval i starts from 1 and doubles after
+    /// every `var_update_scaler` adaptations. The interval j starts from 1 and, once v is frozen, doubles after
+    /// every `local_step_scaler` steps up to `local_step_clipper`. Each parameter keeps i, j, their counters and Γ.
     /// State: 12 bytes a parameter in `f32` (`m`, `v`, `u`), on several ranks 16 (and `base`, the parameter at the
     /// last exchange).
     ///

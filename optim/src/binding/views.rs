@@ -14,8 +14,8 @@ impl<'a> Binding<'a> {
         (Some(self.param.view()), grad)
     }
 
-    /// Puts these views to their places among those of a pass, each where it is read: with many tensors a step would be as
-    /// long as copying views takes.
+    /// Puts these views to their places among those of a pass, each where it is read. With many tensors a step
+    /// would be as long as copying views takes.
     #[inline]
     pub(crate) fn views_to<'v>(
         &'v mut self,

@@ -191,9 +191,9 @@ impl LaunchGroup {
         ran
     }
 
-    /// Returns whether the device computes the numbers between passes, so that the step waits for nothing: not where
-    /// the host decides by what is remembered for a parameter. That is what no rule's formulas name, and what tells
-    /// whether ranks have diverged.
+    /// Returns whether the device computes the numbers between passes, so that the step waits for nothing. It does
+    /// not where the host decides by what is remembered for a parameter. That is what no rule's formulas name, and
+    /// what tells whether ranks have diverged.
     fn queues(&mut self, context: &StepContext<'_, '_, '_>) -> bool {
         let (program, backend) = (&self.program, context.backend);
         let able = *self.queues.get_or_insert_with(|| {

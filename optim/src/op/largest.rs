@@ -7,8 +7,8 @@ use fallline_core::{Link, Result, Storage};
 
 impl OpAt<'_> {
     /// Remembers the largest element of `x`, which must have one, for the parameter at this place of
-    /// [`Algorithm::MEMORY`](crate::Algorithm::MEMORY); nothing waits for it where that is on the device. What `x` holds
-    /// afterwards is of no use. Where an element is NaN, any of them may come out.
+    /// [`Algorithm::MEMORY`](crate::Algorithm::MEMORY). Where that is on the device, nothing waits for it. What `x`
+    /// holds afterwards is of no use. Where an element is NaN, any of them may come out.
     ///
     /// # Errors
     /// When the backend fails, or nothing is remembered at this place.

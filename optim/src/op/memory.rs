@@ -49,8 +49,8 @@ fn missing(name: &str) -> Error {
     Error::Unavailable(format!("the program of this algorithm has no state or scratch {name:?}"))
 }
 
-/// What is remembered for a parameter, in the order of [`Algorithm::MEMORY`](crate::Algorithm::MEMORY): on the host, or, of
-/// what a rule's formulas name `memory(…)`, on a device that computes them.
+/// What is remembered for a parameter, in the order of [`Algorithm::MEMORY`](crate::Algorithm::MEMORY). It is on
+/// the host, or, of what a rule's formulas name `memory(…)`, on a device that computes them.
 pub struct Memory<'a> {
     pub(crate) numbers: Option<&'a mut ScalarState>,
     pub(crate) backend: &'a dyn Backend,

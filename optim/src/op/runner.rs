@@ -91,7 +91,7 @@ impl Runner<'_> {
         })
     }
 
-    /// Runs as [`run`](Runner::run), a rule whose scalars follow from sums of the program's pass before the
+    /// Runs a rule as [`run`](Runner::run). The rule's scalars follow from sums of the program's pass before the
     /// operation, from `hyper`, the parameter's shape and the gradient's scale. The rule names that scale
     /// ([`OpAt::grad_scale`](super::OpAt::grad_scale)) `shared(factor)`, and multiplies it by what
     /// [`GradScale::known`](super::GradScale::known) returns. On a device that computes numbers nothing waits for

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 const STEPS: usize = 26;
 
-/// Numbers below 10 are rounded some thirty times a step in 26 steps (1e-16 of them each), and what is rebuilt from a
+/// Numbers below 10 are rounded some thirty times a step in 26 steps (1e-16 of them each). What is rebuilt from a
 /// momentum is that over 1 − β₁ = 0.1: below 1e-11. A sign that differs moves an element by more than 1e-4.
 const TOLERANCE: f64 = 1e-11;
 

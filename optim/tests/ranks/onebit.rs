@@ -229,12 +229,12 @@ fn run(ranks: &Arc<dyn Communicator>, masked: bool) {
     }
 }
 
-/// The numbers of DeepSpeed's own code on one rank and on two ([`tests/golden/onebit.py`]), with what each rank's
-/// compressions have left out.
+/// The numbers of DeepSpeed's code on one rank and on two ([`tests/golden/onebit.py`]), with the compression errors
+/// of each rank.
 ///
-/// A step rounds the parameter three times and its direction some ten times, and the scale of 304 elements is a norm that
-/// torch sums up in an order of its own: 320 roundings of lr times a direction below 10, over 12 steps, are 2.5e-5. A sign
-/// that differs moves an element by 2 lr |scale| / (√v + ε), more than 1e-3 here.
+/// A step rounds the parameter three times and its direction some ten times. The scale of 304 elements is a norm
+/// that torch sums up in another order. These 320 roundings of lr times a direction below 10, over 12 steps, are
+/// 2.5e-5. A sign that differs moves an element by 2 lr |scale| / (√v + ε), more than 1e-3 here.
 pub fn golden(ranks: &Arc<dyn Communicator>) {
     const NUMBERS: &[u8] = include_bytes!("../../../tests/golden/onebit_ranks.safetensors");
     const TOLERANCE: f64 = 3e-5;
@@ -311,8 +311,8 @@ pub fn golden(ranks: &Arc<dyn Communicator>) {
     }
 }
 
-/// OnebitLamb goes on from a checkpoint bit for bit, with all that its compressions have left out, and all ranks hold the
-/// same parameters; with another number of ranks it goes on without.
+/// OnebitLamb resumes from a checkpoint bit for bit, with all its compression errors, and all ranks hold the same
+/// parameters. With another number of ranks it resumes without the errors.
 pub fn lamb_resumes(ranks: &Arc<dyn Communicator>) {
     let (mut optimizer, mut params) =
         (driver(boxed("OnebitLamb"), false, ranks), (0..3).map(start).collect::<Vec<_>>());

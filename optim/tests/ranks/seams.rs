@@ -110,8 +110,8 @@ fn kinds() -> Vec<(&'static str, Build)> {
     ]
 }
 
-/// Sharded states, in any storage format and with any gradient pipeline, are those of one rank: parameters,
-/// checkpoints, and what comes after a checkpoint, even if nothing comes before the next.
+/// Sharded states, in any storage format and with any gradient pipeline, are those of one rank. The parameters and
+/// checkpoints are the same. So is what comes after a checkpoint, even if nothing comes before the next.
 pub fn kept_as_alone(ranks: &Arc<dyn Communicator>) {
     let place = format!("rank {} of {}", ranks.rank(), ranks.world_size());
     for (kind, build) in kinds() {

@@ -47,8 +47,8 @@ fn modified(algorithm: Box<dyn AnyAlgorithm>) -> Box<dyn AnyAlgorithm> {
     Modified::lookahead(cautious, Lookahead { k: 2, alpha: 0.5 }).unwrap()
 }
 
-/// A model of some tensors whose gradient of an example depends on the parameters, but is made of small whole numbers:
-/// sums of them are exact, so that how a batch is split cannot show.
+/// A model of some tensors whose gradient of an example depends on the parameters, but is made of small integers.
+/// Sums of them are exact, so that how a batch is split cannot show.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
     pub params: Vec<(String, Vec<f32>)>,

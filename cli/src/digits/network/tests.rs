@@ -28,10 +28,10 @@ fn plain_loss(parameters: &[Vec<f64>], examples: &Examples) -> f64 {
 
 /// Every value of every gradient against a central difference of the plain loss.
 ///
-/// The difference, in f64 with h = 1e-5, is good to about 1e-10. The gradient is in f32: on its way to it a
-/// number goes through fewer than 64 + 7 + 5 + 10 + 12 additions and 30 other operations, 128 roundings
-/// of 2^-24 each relative to terms that are at most about 2 here (pixels to 11/6, derivatives by logits to
-/// 1 / 12 a row, weights to 1): 128 · 2^-24 · 2 = 1.5e-5. The gradients reach 0.1 and more.
+/// The difference, in f64 with h = 1e-5, is good to about 1e-10. The gradient is in f32. On its way to it a number
+/// goes through fewer than 64 + 7 + 5 + 10 + 12 additions and 30 other operations. These are 128 roundings of 2^-24
+/// each relative to terms that are at most about 2 here: 128 · 2^-24 · 2 = 1.5e-5. (Pixels reach 11/6, derivatives
+/// by logits 1 / 12 a row, weights 1.) The gradients reach 0.1 and more.
 #[test]
 fn gradients_are_those_of_the_loss() {
     let digits = Digits::bundled().unwrap();

@@ -100,9 +100,9 @@ pub(super) struct Broadcast {
     pub(super) dims: Option<[Reg; 2]>,
 }
 
-/// Returns how many of its elements a lane takes together: all, or half of them. It is half where all would take too
-/// many registers (a rule of five operands in single precision, of three in double) and half still fill accesses of
-/// 128 bits. Broadcast ones are loaded one by one in any case.
+/// Returns how many of its elements a lane takes together: all, or half of them. It is half where all would take
+/// too many registers, and half still fill accesses of 128 bits. Five operands of a rule in single precision are
+/// too many, or three in double. Broadcast ones are loaded one by one in any case.
 pub(super) fn substep_len(operands: &[Operand]) -> usize {
     let moved = |operand: &&Operand| operand.touched() && operand.repeated.is_none();
     let touched = || operands.iter().filter(moved).map(|operand| operand.format.bytes());
