@@ -11,8 +11,8 @@ hyperparameters! {
     /// θₜ = θₜ₋₁ − γ / (1 + (t − 1) η) · g / (√sₜ + ε)
     /// ```
     ///
-    /// with γ = `lr`, η = `lr_decay`, λ = `weight_decay`, τ = `initial_accumulator_value`, ε = `eps`; s is the
-    /// state `sum`. State: 4 bytes a parameter in `f32`.
+    /// with γ = `lr`, η = `lr_decay`, λ = `weight_decay`, τ = `initial_accumulator_value`, ε = `eps`. The state
+    /// `sum` is s. State: 4 bytes a parameter in `f32`.
     ///
     /// ```
     /// # use fallline_optim::algorithms::Adagrad;

@@ -14,9 +14,9 @@ hyperparameters! {
     /// θₜ = (1 − γλ) θₜ₋₁ − γ (mₜ / (1 − β₁ᵗ) + α nₜ) / (√vₜ / √(1 − β₂ᵗ) + ε)
     /// ```
     ///
-    /// with γ = `lr`, β = `betas`, α = `alpha`, ε = `eps`, λ = `weight_decay`; n is the state `m_slow`. With
-    /// `t_alpha`, α grows linearly over as many steps; with `t_beta3`, β₃ grows from β₁ over as many, its half
-    /// life linearly. State: 12 bytes a parameter in `f32` (`m`, `m_slow`, `v`).
+    /// with γ = `lr`, β = `betas`, α = `alpha`, ε = `eps`, λ = `weight_decay`. The state `m_slow` is n. With
+    /// `t_alpha`, α grows linearly over as many steps; with `t_beta3`, β₃ grows from β₁ over as many, its half life
+    /// linearly. State: 12 bytes a parameter in `f32` (`m`, `m_slow`, `v`).
     ///
     /// ```
     /// # use fallline_optim::algorithms::AdEmaMix;

@@ -13,7 +13,7 @@ hyperparameters! {
     /// θₜ = θₜ₋₁ − γ g / (√sₜ + ε)
     /// ```
     ///
-    /// with γ = `lr`, λ = `weight_decay`, ε = `eps`; s is the state `sum`. State: 4 bytes a parameter in `f32`.
+    /// with γ = `lr`, λ = `weight_decay`, ε = `eps`. The state `sum` is s. State: 4 bytes a parameter in `f32`.
     ///
     /// ```
     /// # use fallline_optim::algorithms::BnbAdagrad;

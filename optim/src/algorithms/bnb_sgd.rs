@@ -13,8 +13,8 @@ hyperparameters! {
     /// θₜ = θₜ₋₁ − γ bₜ
     /// ```
     ///
-    /// with γ = `lr`, μ = `momentum`, λ = `weight_decay`; b is the state `momentum`. State: 4 bytes a parameter
-    /// in `f32`.
+    /// with γ = `lr`, μ = `momentum`, λ = `weight_decay`. The state `momentum` is b. State: 4 bytes a parameter in
+    /// `f32`.
     ///
     /// ```
     /// # use fallline_optim::algorithms::BnbSgd;

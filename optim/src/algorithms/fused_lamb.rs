@@ -15,7 +15,7 @@ hyperparameters! {
     /// ```
     ///
     /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`, G = `max_grad_norm`, r_min = `min_coeff`,
-    /// r_max = `max_coeff`; the norms of r are those of one tensor. Two passes, with `max_grad_norm` one over the
+    /// r_max = `max_coeff`. The norms of r are those of one tensor. Two passes, with `max_grad_norm` one over the
     /// gradients before them. State: 8 bytes a parameter in `f32` (`m`, `v`).
     ///
     /// ```

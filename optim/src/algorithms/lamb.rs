@@ -15,7 +15,7 @@ hyperparameters! {
     /// θₜ = (1 − γλ) θₜ₋₁ − γ s c₂ / c₁ uₜ
     /// ```
     ///
-    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`, ρ = `max_unorm`; the norms are those of one
+    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`, ρ = `max_unorm`. The norms are those of one
     /// tensor. Two passes: the first moves g, θ, m and v and sums up the norms, the second computes u once more
     /// from m and v. State: 8 bytes a parameter in `f32` (`m`, `v`).
     ///

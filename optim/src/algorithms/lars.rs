@@ -15,7 +15,7 @@ hyperparameters! {
     /// θₜ = θₜ₋₁ − γ s bₜ
     /// ```
     ///
-    /// with γ = `lr`, μ = `momentum`, λ = `weight_decay`, ρ = `max_unorm`; b is the state `momentum`, and the norms
+    /// with γ = `lr`, μ = `momentum`, λ = `weight_decay`, ρ = `max_unorm`. The state `momentum` is b, and the norms
     /// are those of one tensor. Two passes: the first moves g, θ and b and sums up the norms, the second b and θ.
     /// State: 4 bytes a parameter in `f32`.
     ///

@@ -14,9 +14,8 @@ hyperparameters! {
     /// θₜ = θₜ₋₁ − γ s uₜ
     /// ```
     ///
-    /// with γ = `lr`, μ = `momentum`, τ = `dampening`, λ = `weight_decay`, ρ = `max_unorm`; b is the state
-    /// `momentum`, and the norms are those of one tensor. State: none without momentum, else 4 bytes a parameter
-    /// in `f32`.
+    /// with γ = `lr`, μ = `momentum`, τ = `dampening`, λ = `weight_decay`, ρ = `max_unorm`. The state `momentum` is
+    /// b, and the norms are those of one tensor. State: none without momentum, else 4 bytes a parameter in `f32`.
     ///
     /// ```
     /// # use fallline_optim::algorithms::PytorchLars;

@@ -13,8 +13,8 @@ hyperparameters! {
     /// θₜ = θₜ₋₁ − γ bₜ
     /// ```
     ///
-    /// with γ = `lr`, α = `alpha`, ε = `eps`, λ = `weight_decay`, μ = `momentum`; a is the state `mean`, b the
-    /// state `momentum`. State: 4 bytes a parameter in `f32` (`v`), 4 more when centered, 4 more with momentum.
+    /// with γ = `lr`, α = `alpha`, ε = `eps`, λ = `weight_decay`, μ = `momentum`. The state `mean` is a, the state
+    /// `momentum` b. State: 4 bytes a parameter in `f32` (`v`), 4 more when centered, 4 more with momentum.
     ///
     /// ```
     /// # use fallline_optim::algorithms::RmsProp;

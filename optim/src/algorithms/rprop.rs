@@ -12,8 +12,8 @@ hyperparameters! {
     /// θₜ = θₜ₋₁ − Δₜ sign(hₜ)
     /// ```
     ///
-    /// with γ = `lr`, (η⁻, η⁺) = `etas`, (Δmin, Δmax) = `step_sizes`; h is the state `prev`, Δ the state
-    /// `step_size`. State: 8 bytes a parameter in `f32`. For full batches: only the gradient's sign counts.
+    /// with γ = `lr`, (η⁻, η⁺) = `etas`, (Δmin, Δmax) = `step_sizes`. The state `prev` is h, the state `step_size`
+    /// Δ. State: 8 bytes a parameter in `f32`. For full batches: only the gradient's sign counts.
     ///
     /// ```
     /// # use fallline_optim::algorithms::Rprop;

@@ -11,8 +11,8 @@ hyperparameters! {
     /// θₜ = θₜ₋₁ − γ bₜ                 (Nesterov: g + μ bₜ instead of bₜ; without momentum: g)
     /// ```
     ///
-    /// with γ = `lr`, μ = `momentum`, τ = `dampening`, λ = `weight_decay`; b is the state `momentum`.
-    /// State: none without momentum, else 4 bytes a parameter in `f32`.
+    /// with γ = `lr`, μ = `momentum`, τ = `dampening`, λ = `weight_decay`. The state `momentum` is b. State: none
+    /// without momentum, else 4 bytes a parameter in `f32`.
     ///
     /// ```
     /// # use fallline_optim::algorithms::Sgd;

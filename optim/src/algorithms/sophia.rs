@@ -17,8 +17,8 @@ hyperparameters! {
     /// h  = β₂ h + (1 − β₂) ĝ²
     /// ```
     ///
-    /// with γ = `lr`, β = `betas`, ρ = `rho`, λ = `weight_decay`, B = `bs`; h is the state `hessian`. Until h
-    /// is told, every step is of the size γ. State: 8 bytes a parameter in `f32` (`m`, `hessian`).
+    /// with γ = `lr`, β = `betas`, ρ = `rho`, λ = `weight_decay`, B = `bs`. The state `hessian` is h. Until h is
+    /// told, every step is of the size γ. State: 8 bytes a parameter in `f32` (`m`, `hessian`).
     ///
     /// ```
     /// # use fallline_optim::algorithms::SophiaG;

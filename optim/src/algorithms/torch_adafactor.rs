@@ -19,9 +19,9 @@ hyperparameters! {
     /// θₜ = θ − α u / max(1, rms(u) / d)
     /// ```
     ///
-    /// with γ = `lr`, τ = `beta2_decay`, (ε₁, ε₂) = `eps`, d = `d`, λ = `weight_decay`; without ε₁ it is the machine
-    /// epsilon of the compute type. R and C are taken over the last two dimensions. State in `f32`: 4 bytes a row and
-    /// a column (`row`, `column`), or a parameter of a vector (`v`).
+    /// with γ = `lr`, τ = `beta2_decay`, (ε₁, ε₂) = `eps`, d = `d`, λ = `weight_decay`. Without ε₁ it is the
+    /// machine epsilon of the compute type. R and C are taken over the last two dimensions. State in `f32`: 4 bytes
+    /// a row and a column (`row`, `column`), or a parameter of a vector (`v`).
     pub TorchAdafactor as "TorchAdafactor" {
         /// The largest relative step γ.
         lr: f64 = 1e-2, Range::AtLeast(0.0);
