@@ -1,7 +1,8 @@
 //! Row-sparse gradients: what a step costs when it touches a part of a large table.
 //!
-//! `cargo bench --bench rows`. The table has 128 MB; rows are drawn at random, so that most of them stand alone. The
-//! throughput counts the elements that are touched: it is the same where cost is proportional to them.
+//! `cargo bench --bench rows`. The table has 128 MB; rows are drawn at random, so that most of them have no
+//! neighbours. The throughput counts the elements that are touched: it is the same where cost is proportional to
+//! them.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use fallline::Recipe;

@@ -1,4 +1,4 @@
-//! A trainer of one's own on several ranks: a linear model whose examples are split over them.
+//! A training loop on several ranks: a linear model whose examples are split over them.
 //!
 //! ```sh
 //! cargo run --release --example ranks                  # three ranks, threads of this process

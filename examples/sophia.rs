@@ -1,4 +1,4 @@
-//! SophiaG: a trainer that draws labels from its own model, now and then, for an estimate of the curvature.
+//! SophiaG: a training loop that now and then samples labels from its model, for an estimate of the curvature.
 //!
 //! The gradient of the loss on drawn labels, squared, estimates the diagonal of the Gauss-Newton matrix (Liu et al. 2023,
 //! algorithm 2). `update_hessian` takes it in; every ten steps are enough.

@@ -1,4 +1,5 @@
-//! A step allocates nothing after the first, and the gradient pipeline next to nothing. A binary of its own: it replaces the allocator.
+//! A step allocates nothing after the first, and the gradient pipeline next to nothing. This is a separate binary:
+//! it replaces the allocator.
 
 #![allow(unsafe_code)] // an allocator is unsafe to implement
 

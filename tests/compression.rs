@@ -1,4 +1,4 @@
-//! The compression to one bit an element: what DeepSpeed's own gives, and what must hold of it.
+//! The compression to one bit an element: what DeepSpeed's gives, and what must hold of it.
 
 mod common;
 

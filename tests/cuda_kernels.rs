@@ -1,5 +1,5 @@
-//! The kernels that work on rows, columns and blocks, run on the emulated device: plainly, under its checks in three
-//! orders, and with lazy streams. A process of its own, since the emulator is one for all.
+//! The kernels that work on rows, columns and blocks, run on the emulated device: plainly, under its checks in
+//! three orders, and with lazy streams. This is a separate process, since the emulator is one for all.
 
 #![allow(unsafe_code)] // launches
 

@@ -59,7 +59,7 @@ fn versions() -> Vec<PathBuf> {
     folders
 }
 
-/// The cases of which a version's folder has a checkpoint; those of runs of `train` stand apart.
+/// The cases of which a version's folder has a checkpoint; those of runs of `train` are separate.
 fn cases_of(version: &Path) -> Vec<String> {
     let stem = |path: PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();
     let mut cases: Vec<String> = recorded(version).into_iter().map(stem).collect();

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 const STEPS: usize = 16;
 
-/// Names without a recorded trace here, with what stands for it.
+/// Names without a recorded trace here, with what replaces it.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("LBFGS", "evaluates an objective: tests/objectives.rs, cli/tests/searches.rs"),
     ("ZeroRedundancyOptimizer", "has the rules of the algorithm that it names: optim/tests/ranks"),

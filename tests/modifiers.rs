@@ -688,7 +688,7 @@ fn states_go_with_the_parameter_that_they_follow() {
 }
 
 fallline::alias! {
-    /// Under a name of its own.
+    /// Under a separate name.
     pub Own as "OwnAdamW" is fallline::optim::algorithms::AdamW, with { lr = 0.01 }
 }
 

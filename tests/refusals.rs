@@ -1,4 +1,4 @@
-//! Arguments of the sources that are taken, and gradients that are not. What is refused stands in
+//! Arguments of the sources that are taken, and gradients that are not. What is refused is in
 //! `tests/common/inputs.rs`.
 
 mod common;

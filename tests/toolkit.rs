@@ -1,5 +1,5 @@
-//! What stands around an optimizer, against MMEngine with torch (`tests/golden/toolkit.py`) and against itself:
-//! groups by rule, wrappers, averages, incremental steps.
+//! What is around an optimizer, against MMEngine with torch (`tests/golden/toolkit.py`) and against itself: groups
+//! by rule, wrappers, averages, incremental steps.
 
 mod common;
 

@@ -28,7 +28,7 @@ pub struct Args {
     dtype: String,
 }
 
-/// What stands above the scalars of a tensor.
+/// What is above the scalars of a tensor.
 const FORMED: &str = "  with, once a step for each tensor,\n";
 
 /// Prints everything about an algorithm.

@@ -261,7 +261,7 @@ fn names(
     Ok(params)
 }
 
-/// Returns what helps where a name differs from another in what stands before it alone.
+/// Returns a hint where a name differs from another by a prefix only.
 fn prefix_hint<'n>(name: &str, mut others: impl Iterator<Item = &'n str>) -> String {
     let beginning = |long: &str, short: &str| {
         let rest = long.strip_suffix(short)?;

@@ -18,7 +18,7 @@ fn is_optimizer(value: &Value<'_>) -> bool {
     value.get("state").is_some() && value.get("param_groups").is_some()
 }
 
-/// An optimizer's state, and what stands on the way to it.
+/// An optimizer's state, and what is on the path to it.
 pub(crate) struct Found<'v, 'a> {
     /// The way, with dots; empty for the file itself.
     pub at: String,
@@ -119,7 +119,7 @@ fn nothing(root: &Value<'_>) -> String {
     }
 }
 
-/// A model's tensors with their names, and the key that they stand under.
+/// A model's tensors with their names, and the key that they are under.
 pub(crate) type Weights<'v, 'a> = (&'static str, Vec<(String, &'v Value<'a>)>);
 
 /// Returns the model's tensors, in the order of the file, without what is known not to be a parameter.
@@ -132,7 +132,7 @@ pub(crate) fn weights<'v, 'a>(root: &'v Value<'a>) -> Option<Weights<'v, 'a>> {
     })
 }
 
-/// Returns the model's tensors beside an optimizer's state: those that stand next to it, or next to what it is in.
+/// Returns the model's tensors: those next to an optimizer's state, or next to what it is in.
 pub(crate) fn weights_beside<'v, 'a>(
     found: &Found<'v, 'a>,
 ) -> Option<(String, Vec<(String, &'v Value<'a>)>)> {

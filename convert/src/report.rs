@@ -22,7 +22,7 @@ pub struct Report {
     pub left_out: Vec<String>,
     /// What in the file was never built.
     pub opaque: Vec<Opaque>,
-    /// What is likely not meant, in sentences of their own.
+    /// What is likely not meant, in separate sentences.
     pub warnings: Vec<String>,
 }
 

@@ -59,7 +59,7 @@ pub enum Value<'a> {
     Dict(Dict<'a>),
     /// A tensor.
     Tensor(Tensor<'a>),
-    /// Something that was never built, with its class: it cannot be converted, but may stand beside what can.
+    /// Something that was never built, with its class: it cannot be converted, but may be next to what can.
     Opaque(Arc<str>),
 }
 

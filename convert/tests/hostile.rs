@@ -266,7 +266,7 @@ fn good() -> Vec<u8> {
     archive::write(&Value::dict([("state", state), ("param_groups", Value::List(vec![group]))])).unwrap()
 }
 
-/// The bytes with a change at every place where a pattern stands.
+/// Returns the bytes with a change at every place that has a pattern.
 fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     let mut changed = bytes.to_vec();
     let places: Vec<usize> =

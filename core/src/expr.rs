@@ -150,7 +150,7 @@ impl Number for Expr {
     }
 }
 
-/// A recorded rule: what it computes from named inputs, as a graph in which nothing stands twice.
+/// A recorded rule: what it computes from named inputs, as a graph in which nothing is there twice.
 ///
 /// ```
 /// use fallline_core::{Graph, Vector, Scalar, rule};

@@ -5,10 +5,10 @@ use core::ops::{Add, Div, Mul, Neg, Sub};
 
 /// A SIMD vector of elements: the one vocabulary in which rules are written.
 ///
-/// A value is many elements at once: a SIMD register, one number (the reference), or a symbol that stands for them
-/// ([`Expr`](crate::Expr)). Every operation is exact IEEE 754: `+ - * /` and [`sqrt`](Arithmetic::sqrt) are correctly
-/// rounded, the others are defined below down to their treatment of NaN. There is no fused multiply-add, so that
-/// every implementation gives the same bits.
+/// A value is many elements at once: a SIMD register, one number (the reference), or a symbol for them
+/// ([`Expr`](crate::Expr)). Every operation is exact IEEE 754: `+ - * /` and [`sqrt`](Arithmetic::sqrt) are
+/// correctly rounded, the others are defined below down to their treatment of NaN. There is no fused multiply-add,
+/// so that every implementation gives the same bits.
 ///
 /// Literals are written as plain `f64` on either side of an operator (`1.0 - x`).
 pub trait Vector:

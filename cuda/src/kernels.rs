@@ -1,6 +1,6 @@
 //! The kernels of a device: printed and loaded when they are first asked for, and kept.
 //!
-//! A kernel's text follows from its key alone, so that the key stands for the text.
+//! A kernel's text follows from its key alone, so that the key identifies the text.
 
 use crate::context::{Context, DriverResult};
 use crate::ptx::{self, NumberPlaces, Ptx, Stored, Target, Type};

@@ -95,8 +95,8 @@ impl Cuda {
         })
     }
 
-    /// A tensor of memory that a program of its own allocated with cudarc, without a copy. Work that was queued on
-    /// the slice's own stream so far comes first.
+    /// Returns a tensor of memory that a program allocated with cudarc, without a copy. Work that was queued on the
+    /// slice's stream so far comes first.
     ///
     /// # Errors
     /// [`Error::Length`] when the shape has another number of elements, [`Error::Unreachable`] when the slice is another

@@ -47,7 +47,7 @@ pub use values::{Numbers, Scheduled, Target};
 
 use serde::Serialize;
 
-/// MMEngine's stand-in for 'no end', which enters formulas as a number.
+/// MMEngine's value for 'no end', which enters formulas as a number.
 const NO_END: f64 = 1e9;
 
 /// How a scheduler changes its hyperparameter: one of MMEngine's classes.

@@ -46,7 +46,7 @@ pub enum Error {
         /// What else helps.
         hint: Option<String>,
     },
-    /// Something that means nothing where it stands, and something elsewhere.
+    /// Something that means nothing where it is, and something elsewhere.
     #[error("{at}: {what}: {hint}")]
     Misplaced {
         /// Where.

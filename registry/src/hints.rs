@@ -1,4 +1,4 @@
-//! Keys that mean something, but not where they stand; and names that other projects have.
+//! Keys that mean something, but not where they are; and names that other projects have.
 
 use crate::config::{Dict, Entries, Node, Position};
 use crate::error::{Error, Result};

@@ -14,7 +14,7 @@ pub(crate) struct Old<'e> {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Reads what stands beside a bare `optimizer`.
+/// Reads what is next to a bare `optimizer`.
 pub(crate) fn read(entries: &Entries) -> Result<Old<'_>> {
     let mut old = Old::default();
     for key in ["lr_config", "momentum_config"] {

@@ -47,8 +47,8 @@ impl Registry {
     /// Adds an algorithm under its name.
     ///
     /// # Errors
-    /// [`Error::Registration`] where the name is taken, cannot stand in a configuration, or the algorithm does not take
-    /// its own defaults.
+    /// [`Error::Registration`] where the name is taken or cannot be in a configuration, or the algorithm does not
+    /// take its defaults.
     pub fn with<A: Named>(self) -> Result<Registry> {
         self.with_linked::<A, Native>()
     }

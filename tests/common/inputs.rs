@@ -35,7 +35,7 @@ pub enum Skip {
     Matrices,
     /// That a parameter's step does not depend on the others.
     Alone,
-    /// Groups with learning rates of their own.
+    /// Groups with different learning rates.
     Rates,
     /// That a gradient of zeros moves something.
     Rest,

@@ -41,7 +41,7 @@ pub const MODIFIED: &[&str] = &[
     "dict(type='ASGD', lr=0.1, lambd=0.1, t0=1.0, weight_decay=0.1, maximize=True, cautious=True)",
 ];
 
-/// Whether a step on a parameter looks at more than one element of it: its passes have sums, or operations stand between.
+/// Whether a step on a parameter looks at more than one element of it: its passes have sums, or operations are between.
 /// Blocks of elements are [another reason](in_blocks).
 pub fn looks_at_whole_tensors(text: &str) -> bool {
     let recipe = recipe(text);
@@ -84,7 +84,7 @@ pub fn recipe(text: &str) -> Recipe {
     Recipe::from_text(text).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-/// What a configuration's name stands for, which must be a good one.
+/// Returns the method that a configuration names, which must be a good one.
 pub fn method(text: &str) -> Method {
     AnyRecipe::from_text(text).unwrap_or_else(|error| panic!("{text}: {error}")).method()
 }

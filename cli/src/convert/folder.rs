@@ -32,7 +32,7 @@ pub fn in_folder(folder: &Path) -> Result<PathBuf> {
     })
 }
 
-/// DeepSpeed's shards, joined: the others stand in the folder of the one that is given.
+/// Joins DeepSpeed's shards: the others are in the folder of the given one.
 pub fn joined(
     shard: &Path,
     tree: &convert::Value<'_>,

@@ -57,7 +57,7 @@ pub enum DataError {
     },
 }
 
-/// The file's rows as they stand in it.
+/// The file's rows as they are in it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rows {
     /// [`PIXELS`] numbers from 0 (white) to [`DARKEST`] for each image.
@@ -240,7 +240,7 @@ mod tests {
         }
     }
 
-    /// Each epoch has an order of its own, the same whenever it is asked for.
+    /// Each epoch has a different order, the same whenever it is asked for.
     #[test]
     fn epoch_orders_are_permutations() {
         for (seed, epoch) in [(0, 0), (0, 1), (5, 0), (u64::MAX, u64::MAX)] {

@@ -11,7 +11,7 @@ pub struct ImportOptions {
     pub names: Option<Vec<(String, Option<Vec<usize>>)>>,
     /// Without names, number the parameters.
     pub number: bool,
-    /// Beginnings of names, and what stands in their place: `("module.", "")` leaves `module.` out.
+    /// Prefixes of names, and what replaces them: `("module.", "")` leaves `module.` out.
     pub rename: Vec<(String, String)>,
     /// Leave out whatever has no place here or does not fit, instead of refusing it. Where that is a state that an algorithm
     /// needs, its parameter starts anew.

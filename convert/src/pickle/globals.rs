@@ -3,7 +3,7 @@
 use crate::tensor::Dtype;
 use std::sync::Arc;
 
-/// What a name stands for.
+/// What a name means.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Global {
     /// Makes a tensor of a storage, an offset, sizes and strides.

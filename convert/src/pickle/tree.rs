@@ -13,12 +13,12 @@ struct Builder<'n, 'a> {
     /// What is between the root and the value being built.
     open: Vec<Id>,
     left: usize,
-    /// Bytes of elements that tensors may still stand for.
+    /// Bytes of elements that tensors may still have.
     bytes: usize,
     limits: Limits,
 }
 
-/// What tensors may stand for beside what is stored: parameters that share a storage, and views that repeat elements.
+/// What tensors may have in addition to what is stored: parameters that share a storage, and views that repeat elements.
 const SHARED: usize = 8;
 const LEAST: usize = 1 << 24;
 

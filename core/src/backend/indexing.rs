@@ -69,7 +69,7 @@ pub struct Scatter<'a> {
     pub from: View<'a>,
     /// Elements of a row.
     pub width: usize,
-    /// Where each of them goes, in rising order, so that none stands twice.
+    /// Where each of them goes, in ascending order, so that none is there twice.
     pub index: &'a [u64],
     /// What they are written to, of the same format.
     pub to: &'a mut Storage,

@@ -85,7 +85,7 @@ impl Derivation {
         )
     }
 
-    /// Returns the place of an operation as it is where another one, `new`, stands in place of `old`.
+    /// Returns the place of an operation as it is where another one, `new`, replaces `old`.
     ///
     /// ```
     /// # use fallline_core::{Binary, Derivation, Graph, Node, rule};

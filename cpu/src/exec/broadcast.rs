@@ -65,7 +65,7 @@ impl<T: Coded> BroadcastOperand<T> {
     /// Materializes `elements` elements from `first` on side by side, in `scratch` where they are not so already.
     ///
     /// # Safety
-    /// The elements stand for such that are in the operand's memory; `scratch` has room for them, and is the same each
+    /// The elements repeat some that are in the operand's memory. `scratch` has room for them, and is the same each
     /// time.
     #[inline(always)]
     pub(super) unsafe fn materialize(&mut self, first: usize, elements: usize, scratch: *mut T) {

@@ -29,7 +29,7 @@ pub struct Builder {
     entry: String,
     params: Vec<(Type, &'static str)>,
     shared: Vec<(&'static str, usize)>,
-    /// Numbers of 32 bits that stand in the module.
+    /// Numbers of 32 bits that are in the module.
     constants: Vec<(&'static str, Vec<u32>)>,
     /// The names of the registers, one list for each class.
     registers: [Vec<String>; Class::ALL.len()],

@@ -28,7 +28,7 @@ pub fn gather_rows_kernel(name: &str, element_bytes: usize, target: Target) -> P
     rows_kernel(name, element_bytes, target, true)
 }
 
-/// Copies rows by index: `to[index[i]] = from[i]`. An index must not stand twice; everything else is as for
+/// Copies rows by index: `to[index[i]] = from[i]`. No index may be there twice; everything else is as for
 /// [`gather_rows_kernel`].
 ///
 /// # Panics

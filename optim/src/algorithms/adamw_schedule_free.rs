@@ -15,11 +15,12 @@ hyperparameters! {
     /// xₜ = yₜ/β₁ + (1 − 1/β₁) zₜ
     /// ```
     ///
-    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`, T = `warmup_steps`, r = `r`, p = `weight_lr_power`.
-    /// The parameters hold y, at which gradients are taken. x, the average of z weighted by w, is what is tested and
-    /// shipped. [`Driver::set_mode`](crate::Driver::set_mode) switches between them. t counts the steps of the group,
-    /// whichever of its parameters had gradients. Each group keeps it, the sum of w and the largest rate so far (`k`,
-    /// `weight_sum`, `lr_max`). One pass. State: 8 bytes a parameter in `f32` (`z`, `v`).
+    /// with γ = `lr`, β = `betas`, ε = `eps`, λ = `weight_decay`, T = `warmup_steps`, r = `r`,
+    /// p = `weight_lr_power`. The parameters hold y, at which gradients are taken. The average of z weighted by w
+    /// is x, which is what is tested and shipped. [`Driver::set_mode`](crate::Driver::set_mode) switches between
+    /// them. The count t is of the steps of the group, whichever of its parameters had gradients. Each group keeps
+    /// it, the sum of w and the largest rate so far (`k`, `weight_sum`, `lr_max`). One pass. State: 8 bytes a
+    /// parameter in `f32` (`z`, `v`).
     ///
     /// ```
     /// # use fallline_optim::algorithms::AdamWScheduleFree;

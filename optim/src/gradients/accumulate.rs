@@ -33,7 +33,7 @@ struct Sum {
     tensor: Tensor,
     /// Whether there was a gradient since the window began.
     has_value: bool,
-    /// Whether there is nothing in it yet: the step's own pass begins it.
+    /// Whether there is nothing in it yet: the step's pass begins it.
     is_empty: bool,
     /// A copy of the training loop's gradient on a device that does not reach it.
     staging: Option<Storage>,

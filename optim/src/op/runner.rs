@@ -70,7 +70,7 @@ impl Runner<'_> {
         self.backend.linalg().gemm(Gemm { alpha, beta, c_start, ..Gemm::new(a, b, c) })
     }
 
-    /// Runs a rule over `views`, one for each operand of its, with the tensor's own scalars. Returns its sums.
+    /// Runs a rule over `views`, one for each operand of its, with the tensor's scalars. Returns its sums.
     ///
     /// # Errors
     /// As [`Backend::run`].

@@ -1,4 +1,4 @@
-//! What stands behind an opcode: numbers, lines, and bytes behind their number.
+//! What follows an opcode: numbers, lines, and bytes after their number.
 
 use super::{Machine, Node};
 use crate::Result;
@@ -25,7 +25,7 @@ impl<'a> Machine<'_, '_, 'a> {
         Ok(&self.slice(end + 1)?[..end])
     }
 
-    /// Returns what a line stands for.
+    /// Pushes what `read` makes of a line.
     pub(super) fn lined(&mut self, read: impl FnOnce(&str) -> Option<Node<'a>>) -> Result<()> {
         let node = core::str::from_utf8(self.line()?).ok().and_then(read);
         let node = node.ok_or_else(|| self.wrong(format!("{} of what it cannot be", self.name())))?;

@@ -48,7 +48,7 @@ impl<'a> Machine<'_, '_, 'a> {
         self.call()
     }
 
-    /// `REDUCE` and `NEWOBJ`: a class or function and its arguments become what the class stands for.
+    /// `REDUCE` and `NEWOBJ`: a class or function and its arguments become what the class means.
     pub(super) fn call(&mut self) -> Result<()> {
         let (arguments, class) = (self.pop()?, self.pop()?);
         let made = self.made(class, arguments)?;

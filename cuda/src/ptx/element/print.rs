@@ -1,4 +1,4 @@
-//! The course of an element-wise kernel: its chunk, its steps, and what stands behind the loop.
+//! The course of an element-wise kernel: its chunk, its steps, and what follows the loop.
 
 use super::kernel::{Element, Place, SubStep};
 use super::operand::{Operand, PER_LANE, Stored};

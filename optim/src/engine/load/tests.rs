@@ -88,7 +88,7 @@ fn load(engine: &mut Engine, checkpoint: &Checkpoint) {
     engine.take_over(section);
 }
 
-/// Small ones, apart from where a large one stands between them, lie end to end.
+/// Small ones lie end to end, except where a large one is between them.
 fn assert_end_to_end(engine: &Engine) {
     for places in places(engine) {
         assert_eq!(places.len(), 11);
