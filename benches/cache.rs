@@ -1,4 +1,4 @@
-//! Small steps: the speed of each instruction set in the cache, and what a step costs besides.
+//! Small steps: the speed of each instruction set in the cache, and what a step costs in addition.
 //!
 //! `cargo bench --bench cache`. To see what the choice at run time costs, against a build for this machine
 //! only: `cargo bench --bench cache -- --save-baseline default`, then

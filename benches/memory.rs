@@ -1,9 +1,9 @@
 //! Large steps: how close they come to the speed of memory.
 //!
-//! `cargo bench --bench memory`. Each group holds a step beside its yardstick. `FALLLINE_BENCH_ELEMENTS`
-//! sets the elements of a flat tensor (16M by default), `FALLLINE_ISA` the instruction set. Criterion
-//! measures one benchmark after the other; `fallline bench` takes step and plain pass in turn, which is
-//! the better ratio on a machine that is not quiet.
+//! `cargo bench --bench memory`. Each group holds a step next to its baseline. `FALLLINE_BENCH_ELEMENTS` sets the
+//! elements of a flat tensor (16M by default), `FALLLINE_ISA` the instruction set. Criterion measures one benchmark
+//! after the other; `fallline bench` interleaves step and plain pass, which is the better ratio on a machine that
+//! is not quiet.
 
 mod common;
 
@@ -97,7 +97,7 @@ fn half_precision(c: &mut Criterion) {
     group.finish();
 }
 
-/// The 161 tensors of ResNet-50 beside one of as many elements.
+/// The 161 tensors of ResNet-50 compared with one of as many elements.
 fn resnet50(c: &mut Criterion) {
     let lengths = resnet50_lengths();
     let elements = lengths.iter().sum();
@@ -112,7 +112,7 @@ fn resnet50(c: &mut Criterion) {
     group.finish();
 }
 
-/// 10,000 tensors of 1,000 elements: buffers of the trainer's, slices of one buffer, and one tensor.
+/// 10,000 tensors of 1,000 elements: buffers of the training loop, slices of one buffer, and one tensor.
 fn small(c: &mut Criterion) {
     let (tensors, length) = (10_000, 1_000);
     let mut group = group(c, "small/AdamW", tensors * length);

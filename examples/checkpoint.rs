@@ -1,4 +1,4 @@
-//! Stopping and going on: a run that was saved and resumed ends in the same bits as one that was not.
+//! Stopping and resuming: a run that was saved and resumed is bitwise identical to one that was not.
 //!
 //! `cargo run --release --example checkpoint`
 

@@ -1,8 +1,8 @@
 //! An algorithm of your own, in your own crate, by its name: Signum (Bernstein et al. 2018), the sign of momentum.
 //!
-//! Three things make an algorithm: a table of hyperparameters, a rule, and a page about it. The rule is
-//! compiled here, for every instruction set, and stepped by the same driver as the shipped ones. A registry has it
-//! beside them: configurations, groups, checkpoints and `ZeroRedundancyOptimizer` know its name.
+//! Three things make an algorithm: a table of hyperparameters, a rule, and a page about it. The rule is compiled
+//! here, for every instruction set, and stepped by the same driver as the shipped ones. A registry has it next to
+//! them: configurations, groups, checkpoints and `ZeroRedundancyOptimizer` know its name.
 //!
 //! `cargo run --release --example own_rule`
 

@@ -1,4 +1,4 @@
-//! A trainer on plain slices: linear regression with gradients written by hand.
+//! A training loop on plain slices: linear regression with gradients written by hand.
 //!
 //! `cargo run --release --example slices`
 

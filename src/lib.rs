@@ -55,7 +55,7 @@ pub use fallline_optim::{
 };
 pub use fallline_registry::{AnyRecipe, Error, Recipe, Registry, Result, SearchRecipe};
 
-/// What a trainer needs in scope.
+/// What a training loop needs in scope.
 pub mod prelude {
     pub use fallline_core::{Backend, Tensor, Vector, bf16, f16};
     pub use fallline_cpu::Cpu;

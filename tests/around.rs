@@ -15,7 +15,7 @@ use fallline::optim::{param, rows};
 use fallline::prelude::*;
 use fallline::{Compute, Format, Isa};
 
-/// Configurations beside those of all suites: what is stored in other ways, and what works on matrices.
+/// Configurations in addition to those of all suites: what is stored in other ways, and what works on matrices.
 const OTHERS: &[&str] = &[
     "dict(type='AdamW', lr=0.01, param_format='master')",
     "dict(type='AdamW', lr=0.01, param_format='bf16_sr')",
@@ -257,7 +257,7 @@ rule! {
     }
 }
 
-/// The mechanism itself: what is passed over, and what is refused before anything is written.
+/// The mechanism itself: what is skipped, and what is refused before anything is written.
 #[test]
 fn rules_beside_a_pass() {
     for backend in backends() {

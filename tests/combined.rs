@@ -214,7 +214,7 @@ fn rules_store_their_parameters_as_they_say() {
     assert!(error.unwrap_err().to_string().contains("seed"));
 }
 
-/// Curvature is asked of the optimizers that have one; those beside them do not move.
+/// Curvature is asked of the optimizers that have one; those next to them do not move.
 #[test]
 fn curvature_is_taken_beside_other_optimizers() {
     let text = "optim_wrapper = dict(optimizer=dict(type='AdamW', lr=0.01),\n\
@@ -244,7 +244,7 @@ fn curvature_is_taken_beside_other_optimizers() {
     assert!(optimizer.params().iter().all(|param| param.steps == 1));
 }
 
-/// What the trainer said of a module is in the checkpoint, where a guess would be another.
+/// What the training loop said of a module is in the checkpoint, where a guess would be another.
 #[test]
 fn groups_after_a_load_are_those_that_were_told() {
     let text = "optim_wrapper = dict(optimizer=dict(type='AdamW', lr=0.01, weight_decay=0.1),\n\

@@ -1,4 +1,4 @@
-//! Optimizer states of other trainers: taken over in the middle of a run, which ends as theirs does, and given back.
+//! Optimizer states of other trainers: imported in the middle of a run, which ends as theirs does, and exported.
 
 mod common;
 

@@ -91,7 +91,7 @@ fn blocks(formats: (Format, Format), lengths: &[usize]) -> Vec<Tensor> {
     tensors
 }
 
-/// The codes and scales that a run leaves behind, beside its numbers.
+/// The codes and scales that a run leaves behind, in addition to its numbers.
 fn stored_of(optimizer: &fallline::Driver) -> Vec<(String, Vec<u8>, Vec<u32>)> {
     let saved = optimizer.save().unwrap();
     let mut stored = Vec::new();

@@ -9,7 +9,7 @@ fn error(text: &str) -> String {
     AnyRecipe::from_text(text).expect_err(text).to_string()
 }
 
-/// Keys of an `optim_wrapper` beside or inside an optimizer would be ignored.
+/// Keys of an `optim_wrapper` next to or inside an optimizer would be ignored.
 #[test]
 fn keys_of_a_wrapper_are_told_where_they_belong() {
     for key in ["clip_grad", "paramwise_cfg", "accumulative_counts", "loss_scale"] {

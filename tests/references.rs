@@ -300,7 +300,7 @@ fn dadapt_sgd_passes_over_a_step_without_gradients() {
     agree(&text, reference, &shapes, 0, seed);
 }
 
-/// A function as a trainer has it.
+/// A function as a training loop has it.
 struct Bowl<'f> {
     x: Array1<f64>,
     gradient: Array1<f64>,

@@ -61,7 +61,7 @@ fn chains_follow_mmengine() {
     assert_eq!(names().len(), 29);
 }
 
-/// Saved after every step in turn, JSON in between, each kind goes on with the same bits.
+/// Saved after every step in turn, JSON in between, each kind resumes with the same bits.
 #[test]
 fn every_kind_is_resumed_at_any_step() {
     let cases: serde_json::Value = serde_json::from_str(include_str!("golden/schedules.json")).unwrap();

@@ -152,7 +152,7 @@ fn wrappers_follow_mmengine() {
     }
 }
 
-/// Saved after any iteration, in the middle of a window too, a run goes on with the same bits.
+/// Saved after any iteration, in the middle of a window too, a run resumes with the same bits.
 #[test]
 fn wrappers_are_resumed_half_way() {
     let file = golden(include_str!("golden/wrappers.json"));

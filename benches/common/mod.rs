@@ -1,4 +1,4 @@
-//! What the benches share: buffers as a trainer has them, and how they are cut into tensors.
+//! What the benches share: buffers as a training loop has them, and how they are cut into tensors.
 
 use fallline::core::Element;
 use fallline::optim::{GradRef, ParamRef};
@@ -14,7 +14,7 @@ pub const OPTIMIZERS: [(&str, &str); 4] = [
     ("SGD with momentum", "dict(type='SGD', momentum=0.9)"),
 ];
 
-/// A trainer that owns a buffer for each parameter and for each gradient.
+/// A training loop that owns a buffer for each parameter and for each gradient.
 pub struct Trainer<T> {
     names: Vec<String>,
     values: Vec<Vec<T>>,

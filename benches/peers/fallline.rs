@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Elements of one of the many small tensors.
 const SMALL: usize = 1000;
 
-/// A trainer with a tensor for each parameter and gradient, bound anew for each step.
+/// A training loop with a tensor for each parameter and gradient, bound anew for each step.
 struct Trainer {
     optimizer: Driver,
     names: Vec<String>,

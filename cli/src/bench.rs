@@ -251,7 +251,7 @@ fn gradient<T: Measured>(i: usize) -> T {
     T::from_f64(0.01 * ((i % 7) as f64 - 3.0))
 }
 
-/// Times an optimizer's step and the plain pass over the same mix of streams, in turn.
+/// Times an optimizer's step and the plain pass over the same mix of streams, interleaved.
 fn measure<T: Measured>(
     name: &str,
     recipe: &Recipe,

@@ -111,7 +111,7 @@ fn run_number(name: &str, config: &str) -> Option<u64> {
 
 /// Returns the folder in `base` whose checkpoint was written last, for `--resume` without a name.
 ///
-/// Folders without a checkpoint are passed over; of two written at the same moment, the last by name counts.
+/// Folders without a checkpoint are skipped; of two written at the same moment, the last by name counts.
 pub fn newest(base: &Path) -> Option<PathBuf> {
     let folders = fs::read_dir(base).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
     folders
@@ -166,7 +166,7 @@ impl Metrics {
         Ok(Metrics { file: BufWriter::new(file), path: path.to_owned() })
     }
 
-    /// Opens the file of a run that goes on from `last_step`, and returns the records that are kept: those up to
+    /// Opens the file of a run that resumes from `last_step`, and returns the records that are kept: those up to
     /// that step. A run that was killed may have written later ones, which it will now write again, and half a
     /// line at the end. A file that is missing starts empty.
     ///

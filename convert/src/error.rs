@@ -29,7 +29,7 @@ pub enum Error {
     /// A value that is needed is missing, of another kind, or not one that can be read.
     #[error("{at}: {problem}")]
     Value {
-        /// The way to it, as in `optimizer.state.0.exp_avg`.
+        /// The path to it, as in `optimizer.state.0.exp_avg`.
         at: String,
         /// What is wrong with it.
         problem: String,

@@ -43,7 +43,7 @@ pub struct ExportOptions {
 /// [`archive::write`](crate::archive::write). `groups` are what the checkpoint's groups are stepped by.
 ///
 /// # Errors
-/// What is missing or cannot be taken over, by name.
+/// What is missing or cannot be exported, by name.
 pub fn to_torch(
     checkpoint: &Checkpoint,
     groups: &[Method],

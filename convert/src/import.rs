@@ -20,7 +20,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 /// that the file does not have; those that it has are taken from it.
 ///
 /// # Errors
-/// What is missing, does not fit or cannot be taken over, with the way to it.
+/// What is missing, does not fit or cannot be imported, with the path to it.
 pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> Result<(Checkpoint, Report)> {
     let layout = layout::of(base.name())?;
     if deepspeed::is_shard(root) {

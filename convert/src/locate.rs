@@ -20,10 +20,10 @@ fn is_optimizer(value: &Value<'_>) -> bool {
 
 /// An optimizer's state, and what is on the path to it.
 pub(crate) struct Found<'v, 'a> {
-    /// The way, with dots; empty for the file itself.
+    /// The dotted path; empty for the file itself.
     pub at: String,
     pub optimizer: &'v Value<'a>,
-    /// The file, and each value on the way to the optimizer, from the outside in, with the ways to them.
+    /// The file, and each value on the path to the optimizer, from the outside in, with the paths to them.
     pub around: Vec<(String, &'v Value<'a>)>,
 }
 
@@ -159,7 +159,7 @@ fn tensors<'v, 'a>(entries: &'v Dict<'a>) -> Vec<(String, &'v Value<'a>)> {
     named.filter(|(name, _)| !buffer(name)).collect()
 }
 
-/// Returns what is in the file beside these.
+/// Returns what is in the file in addition to these.
 pub(crate) fn others(found: &Found<'_, '_>, weights: Option<&str>) -> Vec<String> {
     let mut others = Vec::new();
     let ways = found.around.iter().map(|(at, _)| at.as_str()).skip(1).chain([found.at.as_str()]);

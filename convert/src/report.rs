@@ -16,7 +16,7 @@ pub struct Report {
     pub decoded: usize,
     /// How many of them have a wider type now, by the types: `bf16 to f32`.
     pub widened: BTreeMap<String, usize>,
-    /// How many parameters' values were taken over.
+    /// How many parameters' values were imported.
     pub weights: usize,
     /// What else the file has, or what the other side does not keep: paths to it.
     pub left_out: Vec<String>,

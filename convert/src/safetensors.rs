@@ -1,4 +1,4 @@
-//! The same tree as a safetensors file: tensors by the way to them, the rest as JSON in the metadata.
+//! The same tree as a safetensors file: tensors by the path to them, the rest as JSON in the metadata.
 
 use crate::limits::Limits;
 use crate::tensor::{Dtype, Tensor};

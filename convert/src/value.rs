@@ -143,12 +143,12 @@ impl<'a> Value<'a> {
         value.at_keys(path[length..].trim_start_matches('.'))
     }
 
-    /// Returns the ways to what was never built, and to keys of dicts that are written as text.
+    /// Returns the paths to what was never built, and to keys of dicts that are written as strings.
     pub fn skipped_keys(&self) -> Vec<String> {
         self.opaque_values().into_iter().map(|opaque| opaque.at).collect()
     }
 
-    /// Returns what was never built, and keys of dicts that are neither text nor whole numbers: the first thousand of
+    /// Returns what was never built, and keys of dicts that are neither strings nor integers: the first thousand of
     /// them.
     pub fn opaque_values(&self) -> Vec<Opaque> {
         const MOST: usize = 1000;
@@ -221,7 +221,7 @@ impl<'a> Value<'a> {
 /// Something that was never built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opaque {
-    /// The way to it.
+    /// The path to it.
     pub at: String,
     /// Its class.
     pub class: String,
@@ -249,7 +249,7 @@ pub(crate) fn way(parts: &[Part<'_>]) -> String {
     parts.iter().map(shown).collect::<Vec<_>>().join(".")
 }
 
-/// A whole number that counts something.
+/// An integer that counts something.
 pub(crate) fn count(at: &str, value: Option<&Value<'_>>) -> Result<u64> {
     // Counts above 2^53 are not exact as tensors, and no run is that long.
     const MOST: f64 = 9e15;

@@ -86,12 +86,12 @@ pub trait Backend: DeviceMemory + fmt::Debug + Send + Sync + Sealed {
     /// Returns its reductions.
     fn reductions(&self) -> &dyn Reductions;
 
-    /// Returns its queue, if it is a device that works while the host goes on.
+    /// Returns its queue, if it is a device that works while the host continues.
     fn queue(&self) -> Option<&dyn PassQueue> {
         None
     }
 
-    /// Returns its copies to and from the host that go on during other work, if it is not the host.
+    /// Returns its asynchronous copies to and from the host, if it is not the host.
     fn transfers(&self) -> Option<&dyn AsyncTransfer> {
         None
     }

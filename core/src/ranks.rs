@@ -1,8 +1,8 @@
 //! Ranks: several workers that hold the same parameters, and how they exchange numbers.
 //!
 //! A [`Communicator`] is one rank's end. The transports below it are those that exist: one process with threads
-//! ([`threads`]), MPI (the crate `fallline-mpi`), NCCL (the crate `fallline-cuda`). A transport brings four
-//! exchanges of bytes; sums are formed here, so that they are the same everywhere.
+//! ([`threads`]), MPI (the crate `fallline-mpi`), NCCL (the crate `fallline-cuda`). A transport provides four
+//! exchanges of bytes; sums are computed here, so that they are the same everywhere.
 //!
 //! # The order of sums
 //! Element `i` of a reduction is `((x₀[i] + x₁[i]) + x₂[i]) + …` over the ranks from 0 on. It is computed in `f64`

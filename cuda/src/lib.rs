@@ -151,7 +151,7 @@ impl Cuda {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Copies beside the computation, in order with it on both sides.
+    /// Copies during the computation, in order with it on both sides.
     fn copy(&self, work: impl FnOnce(&mut State) -> context::DriverResult<()>, writes: bool) -> Result<()> {
         let mut state = self.state();
         state.enter("a copy")?;

@@ -17,7 +17,7 @@
 //! `FALLLINE_EMULATOR`, or [`Emulator::configure`], separated by commas:
 //! - `checked`: checks for uninitialised memory, races, divergent barriers, arithmetic that the assembler may
 //!   contract, and leaks.
-//! - `seed=N`: another order of blocks, warps, parted threads and atomics.
+//! - `seed=N`: another order of blocks, warps, diverged threads and atomics.
 //! - `lazy`: a stream runs only when something depends on it.
 //! - `steps=N`: instructions of a warp in a block before it counts as endless.
 //! - `devices=N`, `memory=BYTES`, `peers`, `fail=CALL:NTH:CODE`, `fail-alloc=NTH`.

@@ -140,8 +140,8 @@ fn fastest(
     (2..12).map(|i| times.iter().map(|of| of[i]).max().unwrap()).min().unwrap()
 }
 
-/// Two ranks with sharded states against two that each have half of the parameters and nothing to exchange. Quick steps
-/// of both are taken in turn, so that a machine that does other things disturbs them alike.
+/// Two ranks with sharded states against two that each have half of the parameters and nothing to exchange. Quick
+/// steps of both are interleaved, so that a machine that does other things disturbs them alike.
 fn throughput_of_two_ranks() {
     for (each, tensors) in [(1 << 20, 32), (1 << 14, 256), (1 << 22, 16)] {
         let mut rounds: Vec<(f64, f64)> = (0..9)

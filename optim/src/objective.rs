@@ -23,7 +23,7 @@ pub trait Objective {
     /// Returns the loss where the parameters are now; computes the gradients too.
     ///
     /// # Errors
-    /// [`Error::Objective`](crate::Error::Objective) for whatever the trainer cannot do.
+    /// [`Error::Objective`](crate::Error::Objective) for whatever the training loop cannot do.
     fn evaluate(&mut self) -> Result<f64>;
 
     /// Returns the parameters and the gradients that [`evaluate`](Objective::evaluate) has computed: the same

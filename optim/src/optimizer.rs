@@ -78,7 +78,7 @@ pub trait Optimizer: Send {
     /// Loads as [`load`](Optimizer::load), with the mismatches that the options allow.
     ///
     /// # Errors
-    /// When anything does not fit that the options do not let pass; the optimizer is as it was.
+    /// When anything does not fit that the options do not allow; the optimizer is as it was.
     fn load_with(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport>;
 }
 

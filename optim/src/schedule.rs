@@ -184,7 +184,7 @@ impl Span {
 
 /// One entry of a chain.
 ///
-/// Steps are whole numbers, kept as `f64` because MMEngine's formulas take what a configuration computes
+/// Steps are integers, kept as `f64` because MMEngine's formulas take what a configuration computes
 /// (`end=epochs / 2`) as it comes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Scheduler {

@@ -17,7 +17,7 @@ pub(crate) struct Contents<'e> {
     pub(crate) context: Context,
 }
 
-/// What a recipe knows beside its optimizer.
+/// What a recipe knows in addition to its optimizer.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) chain: Chain,

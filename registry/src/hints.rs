@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::names::nearest;
 use crate::read::bare_name;
 
-/// The keys of an `optim_wrapper` that people write beside or into its optimizer.
+/// The keys of an `optim_wrapper` that people write next to or into its optimizer.
 const OF_WRAPPER: [&str; 4] = ["clip_grad", "paramwise_cfg", "accumulative_counts", "loss_scale"];
 
 /// What other projects call a hyperparameter (in small letters, without `_` and `-`), and what it is called here.
@@ -45,7 +45,7 @@ fn of_wrapper(key: &str) -> Option<&'static str> {
     OF_WRAPPER.into_iter().find(|name| *name == key).or_else(|| slip(key, OF_WRAPPER))
 }
 
-/// Refuses keys beside a bare `optimizer` that only mean something in an `optim_wrapper`: they would be ignored.
+/// Refuses keys next to a bare `optimizer` that only mean something in an `optim_wrapper`: they would be ignored.
 pub(crate) fn check_beside(entries: &Entries) -> Result<()> {
     for key in entries.keys() {
         if let Some(meant) = of_wrapper(key) {
@@ -109,7 +109,7 @@ pub(crate) fn unknown_hyper(
     Error::UnknownKey { at, what: algorithm.to_owned(), key: key.to_owned(), nearest, hint: Some(hint) }
 }
 
-/// Returns whether a key comes from another file than the type beside it.
+/// Returns whether a key comes from another file than the type next to it.
 fn from_base(dict: &Dict, at: &Position) -> bool {
     let of_type = dict.get("type").and_then(|kind| kind.at.file.as_ref());
     of_type.is_some() && at.file.is_some() && of_type != at.file.as_ref()

@@ -1,4 +1,4 @@
-//! The key `custom_hooks`: MMEngine's `EMAHook` is an average of the weights; other hooks are the trainer's.
+//! The key `custom_hooks`: MMEngine's `EMAHook` is an average of the weights; other hooks are the training loop's.
 
 use crate::config::{Dict, Entries, Node, Value};
 use crate::error::{Error, Result};
@@ -26,7 +26,7 @@ const ASIDE: [&str; 2] = ["update_buffers", "device"];
 /// Those that are read.
 const READ: [&str; 3] = ["momentum", "interval", "gamma"];
 
-/// Reads it. What cannot be read is no error: hooks are any trainer's business.
+/// Reads it. What cannot be read is no error: hooks are the training loop's business.
 pub(crate) fn read(entries: &Entries) -> Result<Hooks> {
     let mut hooks = Hooks::default();
     let Ok(Some(node)) = entries.get_present("custom_hooks") else { return Ok(hooks) };

@@ -89,7 +89,7 @@ pub fn method(text: &str) -> Method {
     AnyRecipe::from_text(text).unwrap_or_else(|error| panic!("{text}: {error}")).method()
 }
 
-/// The instruction sets of this machine. Those that it lacks are passed over: there is nothing to run them on.
+/// The instruction sets of this machine. Those that it lacks are skipped: there is nothing to run them on.
 pub fn isas() -> Vec<Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.available()).collect()
 }

@@ -32,7 +32,7 @@ impl Device {
         self.0.describe()
     }
 
-    /// Times an optimizer's step and a copy that moves as many bytes, in turn.
+    /// Times an optimizer's step and a copy that moves as many bytes, interleaved.
     pub fn measure(
         &self,
         name: &str,

@@ -41,7 +41,7 @@ pub enum DataError {
         /// The columns found.
         got: usize,
     },
-    /// A value that is not a whole number in its column's range.
+    /// A value that is not an integer in its column's range.
     #[error(
         "the bundled digits, line {line}, column {column}: expected a whole number up to {most}, got '{got}'"
     )]

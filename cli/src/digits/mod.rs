@@ -39,7 +39,7 @@ impl SplitMix64 {
         Self::mix(self.counter)
     }
 
-    /// A whole number from 0 up to, not including, `bound`, each as likely as the others; 0 for a bound of 0.
+    /// Returns an integer from 0 up to, not including, `bound`, each as likely as the others; 0 for a bound of 0.
     ///
     /// The high half of a 128-bit product (D. Lemire, 'Fast random integer generation in an interval',
     /// 2019), drawn again in the few cases that would favour some numbers.

@@ -1,4 +1,4 @@
-//! `train`: its folder, and runs that are stopped and go on.
+//! `train`: its folder, and runs that are stopped and resumed.
 
 use super::common::Random;
 use super::{BINARY, bad, contents, fallline, tell};

@@ -2,10 +2,10 @@
 
 use crate::value::Key;
 
-/// What is said beside a file.
+/// What is said in addition to a file.
 #[derive(Clone, Debug, Default)]
 pub struct ImportOptions {
-    /// The way to the optimizer's state, with dots; where it is usually found if not given.
+    /// The dotted path of the optimizer's state; where it is usually found if not given.
     pub key: Option<String>,
     /// The parameters' names in the order of the optimizer (group by group), with their shapes where they are known.
     pub names: Option<Vec<(String, Option<Vec<usize>>)>>,

@@ -19,12 +19,12 @@ pub(super) struct Reader<'o> {
     pub layout: &'static Layout,
     pub algorithm: &'o dyn AnyAlgorithm,
     pub options: &'o ImportOptions,
-    /// The way to the parameter's state.
+    /// The path to the parameter's state.
     pub at: &'o str,
     pub name: &'o str,
     /// What the group says of how many steps were taken.
     pub step: Option<&'o Value<'o>>,
-    /// The states that are taken over as codes.
+    /// The states that are imported as codes.
     pub coded: Vec<(&'static str, Format)>,
 }
 

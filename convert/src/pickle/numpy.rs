@@ -15,7 +15,7 @@ pub(super) struct NumpyDtype {
     big: bool,
 }
 
-/// A number, a truth value or text.
+/// A number, a bool or a string.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Scalar {
     Bool(bool),
@@ -44,7 +44,7 @@ impl NumpyDtype {
         Some(NumpyDtype { kind, bytes, big })
     }
 
-    /// Returns the same with the byte order that `BUILD` brings.
+    /// Returns the same with the byte order of `BUILD`.
     pub fn ordered(self, order: &str) -> NumpyDtype {
         NumpyDtype { big: order == ">", ..self }
     }
@@ -120,7 +120,7 @@ impl NumpyDtype {
     }
 }
 
-/// A whole number of up to eight bytes in two's complement.
+/// An integer of up to eight bytes in two's complement.
 fn whole(little: &[u8], negative: bool) -> i64 {
     let mut wide = [if negative { 0xff } else { 0 }; 8];
     wide[..little.len()].copy_from_slice(little);

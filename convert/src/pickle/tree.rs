@@ -59,7 +59,7 @@ impl<'a> Builder<'_, 'a> {
         }
     }
 
-    /// A key that is neither text nor a whole number, for messages.
+    /// A key that is neither a string nor an integer, for messages.
     fn shown(&self, node: &Node<'a>, depth: usize) -> String {
         const MOST: usize = 4;
         match node {

@@ -37,13 +37,13 @@ pub struct Placed {
     pub group: u32,
 }
 
-/// What a pass takes beside its [`Pass`] where nothing of it comes back to the host ([`PassQueue::run_queued`]).
+/// What a pass takes in addition to its [`Pass`] where nothing of it comes back to the host ([`PassQueue::run_queued`]).
 #[derive(Default)]
 pub struct Queued<'p> {
     /// How the tensors' own scalars are computed on the device, from sums that stay there; none where the pass gives them.
     pub computed: Option<Computed<'p>>,
-    /// What gradients are multiplied by beside the factor in each row of scalars: the number at this place of a storage in
-    /// `f64`.
+    /// What gradients are multiplied by in addition to the factor in each row of scalars: the number at this place
+    /// of a storage in `f64`.
     pub factor: Option<(&'p Storage, usize)>,
     /// How many consecutive tensors of the pass make up each tensor that has scalars and sums. Its sums are those
     /// of its parts, [folded](crate::reduction::tree_reduce). Empty where each is one.

@@ -1,4 +1,4 @@
-//! Copies between a device and the host that go on while the host does other things.
+//! Asynchronous copies between a device and the host.
 
 use crate::private::Sealed;
 use crate::view::View;

@@ -52,7 +52,7 @@ impl OperandPtr {
         OperandPtr { rounding_key: None, copy: None, ..self }
     }
 
-    /// Returns whether a view goes on where the first `elements` of this end. (It is looked at where it is: to copy
+    /// Returns whether a view begins where the first `elements` of this end. (It is looked at where it is: to copy
     /// what was just written costs more than all of this.)
     #[inline]
     pub(super) fn goes_on(&self, elements: usize, view: &View<'_>) -> bool {

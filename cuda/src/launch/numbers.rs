@@ -1,4 +1,4 @@
-//! The numbers of a pass that are computed on the device: what the host brings to them, and their launch.
+//! The numbers of a pass that are computed on the device: what the host provides for them, and their launch.
 
 use crate::context::{DriverResult, Failure};
 use crate::kernels::{WARP, WARPS};
@@ -25,7 +25,7 @@ pub(crate) struct Numbers {
     call: Option<Call>,
 }
 
-/// What a launch is told, beside where memory is.
+/// What a launch is told, in addition to where memory is.
 #[derive(Clone, Copy)]
 struct Call {
     /// Where the pass's part begins among what is uploaded with its rows: the inputs and the order.
@@ -65,7 +65,7 @@ pub(crate) fn can_compute(kernel: &Kernel) -> bool {
 }
 
 impl Numbers {
-    /// Checks what the host brings, and appends it to the rows. `kept` are the sums that the pass before has left, `memory`
+    /// Checks what the host provides, and appends it to the rows. `kept` are the sums that the pass before has left, `memory`
     /// is where for each tensor is what is remembered for it.
     pub(crate) fn lay(
         &mut self,

@@ -72,7 +72,7 @@ impl Drop for Arena {
     }
 }
 
-/// Asks the driver to bring so many bytes to the device, in the order of a stream.
+/// Asks the CUDA driver to prefetch so many bytes to the device, in the order of a stream.
 pub(crate) fn prefetch(stream: &CudaStream, address: u64, bytes: usize) -> DriverResult<()> {
     let device = stream.context().cu_device();
     // SAFETY: only where memory is changes, not what is in it; a place that is none is an error.
@@ -80,7 +80,7 @@ pub(crate) fn prefetch(stream: &CudaStream, address: u64, bytes: usize) -> Drive
     asked.result().map_err(Failure::at("prefetching managed memory"))
 }
 
-/// Returns whether the device can be asked to: others bring all of it with each launch.
+/// Returns whether the device can be asked to: others move all of it with each launch.
 pub(crate) fn prefetches(stream: &CudaStream) -> bool {
     let asked = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS;
     stream.context().attribute(asked).is_ok_and(|answer| answer == 1)

@@ -80,7 +80,7 @@ exported! {
         free_of_capture(m, stream)?;
         m.drain(stream, u64::MAX)
     }
-    /// Nothing runs by itself where streams are lazy, so that a loop around this call must move it.
+    /// Nothing runs unasked where streams are lazy, so that a loop around this call must move it.
     usual cuStreamQuery(m, stream: usize) {
         let stream = m.stream(stream, device()?)?;
         free_of_capture(m, stream)?;

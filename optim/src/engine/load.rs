@@ -29,7 +29,7 @@ impl Engine {
     /// have their memory in one arena, in the order in which parameters were bound last.
     ///
     /// # Errors
-    /// What does not fit and the options do not let pass.
+    /// What does not fit and the options do not allow.
     pub(super) fn load_slots<'c>(
         &self,
         (checkpoint, options): (&'c Checkpoint, &LoadOptions),
@@ -100,8 +100,8 @@ impl Engine {
         Ok(slots)
     }
 
-    /// Returns whether a parameter is read in single precision, as its group keeps one beside it; that it was rounded
-    /// as it is here.
+    /// Returns whether a parameter is read in single precision, as its group keeps one next to it; that it was
+    /// rounded as it is here.
     fn finds_master(
         &self,
         (checkpoint, options): (&Checkpoint, &LoadOptions),

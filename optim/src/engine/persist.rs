@@ -93,7 +93,7 @@ impl Engine {
     /// Reads what it would restore from a checkpoint, and changes nothing.
     ///
     /// # Errors
-    /// What does not fit and the options do not let pass.
+    /// What does not fit and the options do not allow.
     pub(crate) fn read(
         &self,
         checkpoint: &Checkpoint,

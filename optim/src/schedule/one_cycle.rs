@@ -60,7 +60,7 @@ pub struct OneCycle {
     pub div_factor: f64,
     /// The first value over the last.
     pub final_div_factor: f64,
-    /// Whether it goes down to the first value before it goes on to the last.
+    /// Whether it goes down to the first value before it continues to the last.
     pub three_phase: bool,
 }
 

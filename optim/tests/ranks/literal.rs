@@ -382,7 +382,8 @@ fn bytes_of(params: &[Vec<f64>]) -> Vec<u8> {
     params.iter().flatten().flat_map(|x| x.to_le_bytes()).collect()
 }
 
-/// All steps are the literal algorithm's. After each of them the run is saved, and what is loaded goes on bit for bit.
+/// All steps are the literal algorithm's. After each of them the run is saved, and what is loaded resumes bit for
+/// bit.
 pub fn trajectories(ranks: &Arc<dyn Communicator>) {
     let (rank, world) = (ranks.rank(), ranks.world_size());
     for (name, masked) in

@@ -156,7 +156,7 @@ pub fn trajectories(ranks: &Arc<dyn Communicator>) {
     }
 }
 
-/// A sharded run is saved as a whole or in parts, and goes on with another number of ranks.
+/// A sharded run is saved as a whole or in parts, and resumes with another number of ranks.
 pub fn checkpoints(ranks: &Arc<dyn Communicator>) {
     checkpoints_of(ranks, sharded);
     checkpoints_of(ranks, || modified(sharded()));

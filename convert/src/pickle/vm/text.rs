@@ -3,7 +3,7 @@
 use super::Node;
 use std::sync::Arc;
 
-/// `INT`: a whole number, or a truth value.
+/// `INT`: an integer, or a bool.
 pub(super) fn int<'a>(line: &str) -> Option<Node<'a>> {
     match line {
         "00" => Some(Node::Bool(false)),
@@ -12,7 +12,7 @@ pub(super) fn int<'a>(line: &str) -> Option<Node<'a>> {
     }
 }
 
-/// `LONG`: a whole number, with an `L` behind it.
+/// `LONG`: an integer, with an `L` after it.
 pub(super) fn long<'a>(line: &str) -> Option<Node<'a>> {
     let line = line.strip_suffix('L').unwrap_or(line);
     let digits = line.strip_prefix(['-', '+']).unwrap_or(line);
