@@ -12,7 +12,7 @@ const FILMS: usize = 500;
 const WIDTH: usize = 8;
 const BATCH: usize = 256;
 
-/// A number in [-1, 1) for a pair of numbers.
+/// Returns a number in [-1, 1) for a pair of numbers.
 fn noise(a: usize, b: usize) -> f32 {
     let mixed = (a as u64 * 0x9E37_79B9 + b as u64 + 1).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     (mixed >> 40) as f32 / (1 << 23) as f32 - 1.0

@@ -89,7 +89,7 @@ impl Run {
         Run { weight, bias, scale, optimizer: recipe.optimizer(cpu.shared()) }
     }
 
-    /// Down the bowl 0.5 Σ k xₖ²: badly scaled, which a sign does not mind.
+    /// Trains down the bowl 0.5 Σ k xₖ²: badly scaled, which a sign does not mind.
     fn train(&mut self, steps: usize) -> fallline::optim::Result<()> {
         let grad =
             |x: &[f32]| -> Vec<f32> { x.iter().enumerate().map(|(k, x)| (k + 1) as f32 * x).collect() };

@@ -15,7 +15,7 @@ use std::time::Duration;
 const INPUTS: usize = 8;
 const EXAMPLES: usize = 64;
 
-/// One example: its input, and what is to be predicted, which is the sum of the inputs.
+/// Returns one example: its input, and what is to be predicted, which is the sum of the inputs.
 fn example(i: usize) -> ([f32; INPUTS], f32) {
     let input = core::array::from_fn(|k| ((i * 7 + k * 13) % 17) as f32 / 8.0 - 1.0);
     (input, input.iter().sum())

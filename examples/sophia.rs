@@ -11,7 +11,7 @@ const CLASSES: usize = 3;
 const FEATURES: usize = 4;
 const BATCH: usize = 60;
 
-/// A number in [0, 1).
+/// Returns a number in [0, 1).
 fn noise(i: usize) -> f64 {
     ((i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 11) as f64 / (1u64 << 53) as f64
 }
@@ -26,7 +26,7 @@ fn example(i: usize) -> ([f64; FEATURES], usize) {
     (x, class)
 }
 
-/// The probabilities of the classes.
+/// Returns the probabilities of the classes.
 fn predict(weight: &[f64], x: &[f64; FEATURES]) -> [f64; CLASSES] {
     let mut out = [0.0; CLASSES];
     for (class, out) in out.iter_mut().enumerate() {
@@ -36,7 +36,8 @@ fn predict(weight: &[f64], x: &[f64; FEATURES]) -> [f64; CLASSES] {
     out.map(|out| out / total)
 }
 
-/// The mean loss, and its gradient, where `label` says what an example is of (the true class is its last argument).
+/// Returns the mean loss, and its gradient, where `label` says what an example is of (the true class is its last
+/// argument).
 fn gradient(
     weight: &[f64],
     mut label: impl FnMut(usize, &[f64; CLASSES], usize) -> usize,

@@ -109,7 +109,7 @@ pub fn run(args: Args) -> Result<()> {
 
 /// An element type that can be measured.
 trait Measured: fallline::core::Element {
-    /// A binding of buffers of it.
+    /// Returns a binding of buffers of it.
     fn bind<'a>(name: &'a str, value: &'a mut [Self], grad: &'a [Self]) -> Binding<'a>;
 }
 

@@ -90,7 +90,7 @@ pub fn cpu(threads: Option<usize>) -> Result<Cpu> {
     })
 }
 
-/// A number of threads on the command line.
+/// Reads a number of threads on the command line.
 pub fn threads(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|threads| (1..=1024).contains(threads)).ok_or("expected 1 to 1024".into())
 }
@@ -109,7 +109,7 @@ pub fn print_json(value: &serde_json::Value) -> Result<()> {
     print(&format!("{value:#}\n"))
 }
 
-/// Rows as a table with aligned columns; the first row is the head.
+/// Returns rows as a table with aligned columns; the first row is the head.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max();

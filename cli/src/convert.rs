@@ -165,7 +165,7 @@ pub fn run(args: Args) -> Result<()> {
     args.tell(&report)
 }
 
-/// A rule of `--rename`.
+/// Reads a rule of `--rename`.
 fn rule(text: &str) -> std::result::Result<(String, String), String> {
     let (old, new) = text.split_once('=').ok_or("expected OLD=NEW")?;
     match old.is_empty() {
@@ -243,7 +243,7 @@ impl Args {
         manifest.groups().map(group).collect()
     }
 
-    /// An error of the conversion, with what helps on the command line.
+    /// Returns an error of the conversion, with what helps on the command line.
     fn hinted(&self, error: convert::Error) -> Error {
         let path = self.input.clone();
         let problem = match &error {

@@ -109,7 +109,7 @@ fn variants(entry: &Entry) -> Vec<(String, Method)> {
     variants
 }
 
-/// A scalar's formula with the hyperparameters' own names.
+/// Returns a scalar's formula with the hyperparameters' own names.
 fn readable(formula: &str) -> String {
     let named = formula.replace("h.betas.0", "beta1").replace("h.betas.1", "beta2");
     let named = named.replace("h.", "").replace("math::", "").replace("groups[0].", "first_group.");

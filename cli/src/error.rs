@@ -60,7 +60,7 @@ impl Error {
         }
     }
 
-    /// A failure of the file system, with the file.
+    /// Returns a failure of the file system, with the file.
     pub fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.to_owned();
         move |source| Error::Io { path, source }

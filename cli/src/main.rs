@@ -89,7 +89,7 @@ fn run() -> Result<()> {
     }
 }
 
-/// clap's message without its usage and its pointer to `--help`.
+/// Returns clap's message without its usage and its pointer to `--help`.
 fn one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());

@@ -46,7 +46,7 @@ pub enum Record {
 }
 
 impl Record {
-    /// The steps taken when it was written.
+    /// Returns the steps taken when it was written.
     pub fn step(&self) -> u64 {
         match self {
             Record::Step { step, .. } | Record::Epoch { step, .. } => *step,

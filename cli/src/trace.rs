@@ -149,7 +149,7 @@ fn rows_fit(indices: &[i64], values: &Entry, param: &[usize]) -> Result<(), Stri
     }
 }
 
-/// `grad/<t>/<name>` taken apart.
+/// Splits `grad/<t>/<name>`.
 fn split(key: &str) -> Result<(&str, u64, &str), String> {
     let unknown = || format!("{key} is none of param/<name>, grad/<t>/<name>, hess/<t>/<name>");
     let (kind, rest) = key.split_once('/').ok_or_else(unknown)?;

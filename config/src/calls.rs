@@ -16,7 +16,7 @@ use super::run::Interpreter;
 const FUNCTIONS: [&str; 3] = ["dict", "float", "int"];
 
 impl Interpreter<'_> {
-    /// A value with attributes, keys and calls behind it.
+    /// Evaluates a value with attributes, keys and calls behind it.
     pub(super) fn postfix(&mut self, head: &Expr, trailers: &[Trailer]) -> Outcome<Obj> {
         let outcome = match (&head.kind, trailers.split_first()) {
             (Kind::Name(name), Some((Trailer { kind: TrailerKind::Call(arguments), .. }, rest)))
@@ -101,7 +101,7 @@ impl Interpreter<'_> {
         }
     }
 
-    /// `dict(other, key=value, **more)`.
+    /// Evaluates `dict(other, key=value, **more)`.
     fn dict_call(&mut self, arguments: &[Argument], at: Span) -> Outcome<Obj> {
         let mut map = Map::default();
         let mut named = Map::default();
@@ -208,7 +208,7 @@ impl Interpreter<'_> {
         }
     }
 
-    /// `dict.update`; that of MMEngine's dicts merges dicts into dicts.
+    /// Carries out `dict.update`; that of MMEngine's dicts merges dicts into dicts.
     fn update(&mut self, id: MapId, more: Fields, at: Span, depth: usize) -> Outcome<()> {
         if depth > MAX_DEPTH {
             return Err(Arc::new(ConfigError::TooDeep { at: self.at(at), limit: MAX_DEPTH }));
@@ -275,7 +275,7 @@ impl Interpreter<'_> {
         self.heap.map_mut(id).entries.insert(key.to_owned(), entry);
     }
 
-    /// Exactly so many arguments without a key, all of them understood.
+    /// Returns exactly so many arguments without a key, all of them understood.
     fn positional<const N: usize>(
         &mut self,
         arguments: &[Argument],

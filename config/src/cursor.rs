@@ -110,7 +110,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// A place in a file.
+/// Returns a place in a file.
 pub(super) fn position(file: &Position, at: Span) -> Position {
     Position { line: at.line, column: at.column, ..file.clone() }
 }

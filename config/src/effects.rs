@@ -188,7 +188,7 @@ impl Effects<'_> {
         }
     }
 
-    /// What is before an `=`, and after `as`.
+    /// Collects what is before an `=`, and after `as`.
     fn targets(&mut self, tokens: &[Token]) {
         let (mut begin, mut depth) = (0, 0usize);
         for (i, token) in tokens.iter().enumerate() {
@@ -227,8 +227,8 @@ impl Effects<'_> {
         }
     }
 
-    /// Names whose values a call may change: what a method is called on, and the arguments of a function that may
-    /// change them. In a block, all of them: elements have names there too.
+    /// Collects names whose values a call may change: what a method is called on, and the arguments of a function
+    /// that may change them. In a block, all of them: elements have names there too.
     fn mentions(&mut self, tokens: &[Token]) {
         // For each open bracket: the name the value before it begins with, whether it is a call that may
         // change things.

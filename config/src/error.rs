@@ -241,7 +241,7 @@ pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
     candidates.into_iter().filter(near).min_by_key(|c| distance(c)).map(str::to_owned)
 }
 
-/// Text from a file, quoted for a message: one line, and short.
+/// Returns text from a file, quoted for a message: one line, and short.
 pub(super) fn quoted(text: &str) -> String {
     let mut short = String::new();
     for c in text.chars().take(40) {

@@ -12,7 +12,7 @@ use super::template::{self, Filled};
 use super::value::{Position, Value};
 
 impl Interpreter<'_> {
-    /// A value where it is, be it poison.
+    /// Evaluates a value where it is, be it poison.
     pub(super) fn item(&mut self, expr: &Expr) -> Item {
         let obj = self.eval(expr).unwrap_or_else(|fault| {
             self.failed(expr, &fault);
@@ -114,7 +114,7 @@ impl Interpreter<'_> {
         }
     }
 
-    /// An error if a list or dict may have been changed by what was skipped.
+    /// Returns an error if a list or dict may have been changed by what was skipped.
     pub(super) fn whole(&self, obj: &Obj) -> Outcome<()> {
         self.heap.fault(obj).map_or(Ok(()), Err)
     }
@@ -213,7 +213,7 @@ impl Interpreter<'_> {
         nearest(name, known)
     }
 
-    /// An index as Python counts: from the end if negative.
+    /// Returns an index as Python counts: from the end if negative.
     pub(super) fn index(&self, index: i64, length: usize, at: Span) -> Outcome<usize> {
         let place = if index < 0 { index.checked_add(length as i64) } else { Some(index) };
         place.and_then(|i| usize::try_from(i).ok()).filter(|i| *i < length).ok_or_else(|| {

@@ -10,7 +10,7 @@ use super::parser::{Parsed, Parser};
 use super::value::Value;
 
 impl Parser<'_> {
-    /// One expression, or a tuple without parentheses.
+    /// Reads one expression, or a tuple without parentheses.
     pub(super) fn expressions(&mut self) -> Parsed<Expr> {
         let first = self.element()?;
         if !self.peek().is_some_and(|t| t.is(",")) {
@@ -37,7 +37,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Sums of products, or (`tight`) one product.
+    /// Reads sums of products, or (`tight`) one product.
     fn operation(&mut self, tight: bool) -> Parsed<Expr> {
         const LOOSE: [(&str, Op); 2] = [("+", Op::Add), ("-", Op::Sub)];
         const TIGHT: [(&str, Op); 4] = [("*", Op::Mul), ("/", Op::Div), ("//", Op::FloorDiv), ("%", Op::Mod)];
@@ -90,7 +90,7 @@ impl Parser<'_> {
         Ok(Expr { at, kind })
     }
 
-    /// After a minus: the one integer whose magnitude does not fit without it.
+    /// Reads, after a minus, the one integer whose magnitude does not fit without it.
     fn smallest_integer(&mut self) -> Option<Value> {
         let Tok::Number(text) = &self.peek()?.tok else { return None };
         let power = self.tokens.get(self.next + 1).is_some_and(|t| t.is("**"));
@@ -244,7 +244,7 @@ impl Parser<'_> {
         Ok(pairs)
     }
 
-    /// A comma (whether there is one is the answer), or the closing bracket, which is left.
+    /// Reads a comma, if there is one, and returns whether; else the closing bracket is left.
     fn separator(&mut self, close: &str, expected: &str) -> Parsed<bool> {
         let comma = self.take(",");
         if comma || self.peek().is_some_and(|t| t.is(close)) {
@@ -259,7 +259,7 @@ impl Parser<'_> {
     }
 }
 
-/// One more link of a chain, which stays flat: its links are evaluated from the left.
+/// Adds a link to a chain, which stays flat: its links are evaluated from the left.
 fn chain(left: Expr, op: Op, at: Span, right: Expr) -> Expr {
     let start = left.at;
     let kind = match left.kind {

@@ -30,7 +30,7 @@ fn invalid(
     ConfigError::FileFormat { at, file_format, problem }
 }
 
-/// JSON, with the position of every value.
+/// Reads JSON, with the position of every value.
 pub(super) fn json(text: &str, file: &Position) -> Result<Node, ConfigError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     // One parser says whether it is JSON, and bounds its depth; the other one then only looks for the
@@ -136,7 +136,7 @@ impl Json<'_> {
     }
 }
 
-/// TOML, with the position of every value.
+/// Reads TOML, with the position of every value.
 pub(super) fn toml(text: &str, file: &Position) -> Result<Node, ConfigError> {
     let places = Places::new(text, file);
     let table = toml::de::DeTable::parse(text).map_err(|e| {
@@ -216,7 +216,7 @@ impl<'a> Places<'a> {
     }
 }
 
-/// YAML 1.2. Its parser does not say where values are, so they know their file only.
+/// Reads YAML 1.2. Its parser does not say where values are, so they know their file only.
 pub(super) fn yaml(text: &str, file: &Position) -> Result<Node, ConfigError> {
     check_brackets(text, file)?;
     let mut left = YAML_BUDGET;
@@ -228,7 +228,7 @@ pub(super) fn yaml(text: &str, file: &Position) -> Result<Node, ConfigError> {
     )
 }
 
-/// The scanner's time grows with the square of the depth of brackets, and the parser checks the depth only
+/// Checks the depth of brackets. The scanner's time grows with its square, and the parser checks the depth only
 /// after it. Brackets in strings count here as well: that errs for no text that anybody writes.
 fn check_brackets(text: &str, file: &Position) -> Result<(), ConfigError> {
     let (mut depth, mut count) = (0usize, 0);

@@ -205,7 +205,7 @@ impl Heap {
         }
     }
 
-    /// A copy that shares no list or dict with anything, not within itself either, and whose dicts are
+    /// Returns a copy that shares no list or dict with anything, not within itself either, and whose dicts are
     /// MMEngine's; poison stays poison.
     pub(super) fn unshared(&mut self, item: &Item) -> Item {
         self.copied(item, true, 0)
@@ -244,7 +244,7 @@ impl Heap {
         Item { obj, at }
     }
 
-    /// A tree as values of this heap, with a say in what a string becomes.
+    /// Imports a tree as values of this heap, with a say in what a string becomes.
     pub(super) fn import<F>(&mut self, node: &Node, string: &mut F) -> Item
     where
         F: FnMut(&mut Heap, &str, &Position) -> Obj,
@@ -272,7 +272,7 @@ impl Heap {
         Item { obj, at: node.at.clone() }
     }
 
-    /// A value as a separate tree; an error if any of it is poison, or if it is too deep or too large.
+    /// Returns a value as a separate tree; an error if any of it is poison, or if it is too deep or too large.
     pub(super) fn export(&self, item: &Item) -> Result<Node, ConfigError> {
         self.tree(item, 0, &mut 0)
     }

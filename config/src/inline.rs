@@ -124,7 +124,7 @@ fn further(a: ConfigError, b: ConfigError) -> ConfigError {
     if place(&b) > place(&a) { b } else { a }
 }
 
-/// `AdamW`, `torch.optim.AdamW`, `mmdet::AdamW`: a dict with that type.
+/// Reads `AdamW`, `torch.optim.AdamW`, `mmdet::AdamW`: a dict with that type.
 fn bare_name(text: &str, body: &str) -> Option<Node> {
     let word = |part: &str| {
         part.starts_with(|c: char| c.is_alphabetic() || c == '_')
@@ -143,7 +143,7 @@ fn bare_name(text: &str, body: &str) -> Option<Node> {
     Some(Node::new(dict, at))
 }
 
-/// A Python expression.
+/// Reads a Python expression.
 fn expression(text: &str, file: &Position) -> Result<Node, ConfigError> {
     let expr = statement::expression(text, file)?;
     let mut heap = Heap::default();
@@ -153,7 +153,7 @@ fn expression(text: &str, file: &Position) -> Result<Node, ConfigError> {
     heap.export(&item)
 }
 
-/// A Python module, and whether all of it was understood.
+/// Reads a Python module, and returns whether all of it was understood.
 fn module_of(text: &str) -> Result<(Entries, bool), ConfigError> {
     let mut loader = Loader::default();
     let loaded = loader.module(text, &Position::default(), Path::new(""))?;

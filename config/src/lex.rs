@@ -76,7 +76,7 @@ impl Lexer<'_> {
         }
     }
 
-    /// The indentation of a new line, as Python counts it.
+    /// Reads the indentation of a new line, as Python counts it.
     fn indent(&mut self) {
         self.indent = 0;
         for c in self.cursor.take_while(|c| matches!(c, ' ' | '\t' | '\u{c}')).chars() {

@@ -164,7 +164,7 @@ impl Loader {
         Ok(Some(loaded))
     }
 
-    /// A tree from another notation.
+    /// Reads a tree from another notation.
     fn data(&mut self, root: &Node, folder: &Path) -> Result<Loaded, ConfigError> {
         let none = Node::from(Value::List(Vec::new()));
         let names = match &root.value {
@@ -191,7 +191,7 @@ impl Loader {
         Ok(self.merged(child, base, missing, Vec::new()))
     }
 
-    /// A file's own fields over its bases.
+    /// Merges a file's fields over its bases.
     fn merged(
         &mut self,
         mut child: Fields,
@@ -304,7 +304,7 @@ fn base_expression(statements: &[Statement]) -> Result<Option<&Expr>, ConfigErro
     Ok(None)
 }
 
-/// A path as a message shows it: without `.` and, where that is plain, without `..`.
+/// Returns a path as a message shows it: without `.` and, where that is plain, without `..`.
 fn clean(path: &Path) -> String {
     let mut out = PathBuf::new();
     for part in path.components() {

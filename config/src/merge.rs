@@ -33,7 +33,7 @@ pub(super) fn over(
     merged
 }
 
-/// A dict over what the base has under its key.
+/// Merges a dict over what the base has under its key.
 fn dict(
     heap: &mut Heap,
     key: &str,

@@ -50,7 +50,7 @@ impl Number {
     }
 }
 
-/// `a op b`, or what is wrong with it.
+/// Returns `a op b`, or what is wrong with it.
 pub(super) fn binary(op: Op, a: Number, b: Number) -> Result<Number, String> {
     match (a, b) {
         (Int(a), Int(b)) => integers(op, a, b),
@@ -134,7 +134,7 @@ fn floats(op: Op, a: f64, b: f64) -> Result<Number, String> {
     }))
 }
 
-/// `a // b` and `a % b`: the remainder has the divisor's sign.
+/// Computes `a // b` and `a % b`: the remainder has the divisor's sign.
 fn floor(a: f64, b: f64) -> (f64, f64) {
     let mut rest = a % b;
     let mut quotient = (a - rest) / b;
@@ -151,7 +151,7 @@ fn floor(a: f64, b: f64) -> (f64, f64) {
     (if quotient - floor > 0.5 { floor + 1.0 } else { floor }, rest)
 }
 
-/// A number as Python writes it, without a sign; `None` if it is none, the problem if it is one that is
+/// Reads a number as Python writes it, without a sign; `None` if it is none, the problem if it is one that is
 /// not kept.
 pub(super) fn parse(text: &str) -> Option<Result<Number, String>> {
     let lower = text.to_ascii_lowercase();

@@ -22,7 +22,7 @@ impl<'a> Parser<'a> {
         Parser { tokens, next: 0, file, depth: 0 }
     }
 
-    /// `import a.b as c, d` and `from a import b as c, d`.
+    /// Reads `import a.b as c, d` and `from a import b as c, d`.
     pub(super) fn import(&mut self) -> Parsed<Import> {
         let from = self.tokens[0].name() == Some("from");
         self.next = 1;

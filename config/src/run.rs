@@ -52,7 +52,7 @@ pub(super) struct Interpreter<'a> {
 }
 
 impl<'a> Interpreter<'a> {
-    /// One that knows no names yet.
+    /// Makes one that knows no names yet.
     pub(super) fn new(
         heap: &'a mut Heap,
         file: &'a Position,
@@ -138,7 +138,7 @@ impl<'a> Interpreter<'a> {
         }
     }
 
-    /// An expression for its effect. What it cannot do is an error about what it would have changed.
+    /// Evaluates an expression for its effect. What it cannot do is an error about what it would have changed.
     fn evaluate(&mut self, expr: &Expr) -> Result<(), ConfigError> {
         let Err(fault) = self.eval(expr) else { return Ok(()) };
         self.failed(expr, &fault);
@@ -301,7 +301,7 @@ impl<'a> Interpreter<'a> {
         self.assign(target, Item { obj, at: new.at })
     }
 
-    /// `+=` and `*=` of a list: in place, so that whoever shares the list sees it.
+    /// Carries out `+=` and `*=` of a list: in place, so that whoever shares the list sees it.
     fn grow(&mut self, id: SeqId, op: Op, new: &Item, at: Span) -> Outcome<Obj> {
         let list = Obj::Seq(id);
         let grown = match (op, &new.obj) {

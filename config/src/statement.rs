@@ -36,7 +36,7 @@ pub(super) fn module(source: &str, file: &Position) -> Result<Vec<Statement>, Co
     Ok(statements)
 }
 
-/// A text that is one expression.
+/// Reads a string that is one expression.
 pub(super) fn expression(source: &str, file: &Position) -> Result<Expr, ConfigError> {
     let lines = lex(source, file)?;
     let tokens: &[Token] = lines.first().map_or(&[], |line| &line.tokens);
@@ -52,7 +52,7 @@ pub(super) fn expression(source: &str, file: &Position) -> Result<Expr, ConfigEr
     }
 }
 
-/// A block: skipped, except for `with read_base():`.
+/// Reads a block: skipped, except for `with read_base():`.
 fn block(lines: &[Line], file: &Position, statements: &mut Vec<Statement>) {
     let head = &lines[0].tokens[0];
     if let Some(imports) = read_base(lines, file) {
@@ -128,7 +128,7 @@ impl Parser<'_> {
         })
     }
 
-    /// `name: type = value`; the type is of no consequence.
+    /// Reads `name: type = value`; the type is of no consequence.
     fn annotated(&mut self) -> Parsed<StatementKind> {
         let target = self.atom()?;
         let Some(equals) = self.tokens.iter().position(|t| t.is("=")) else {

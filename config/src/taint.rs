@@ -16,7 +16,7 @@ impl Interpreter<'_> {
         self.taint(&changed, &shared, fault);
     }
 
-    /// The same for a value with attributes, keys and calls behind it.
+    /// Does the same for a value with attributes, keys and calls after it.
     pub(super) fn failed_at(&mut self, head: &Expr, trailers: &[Trailer], fault: &Fault) {
         let mut changed = Vec::new();
         self.changes_behind(head, trailers, &mut changed);
@@ -43,7 +43,7 @@ impl Interpreter<'_> {
         }
     }
 
-    /// The names of what evaluating an expression may change.
+    /// Collects the names of what evaluating an expression may change.
     fn changes(&self, expr: &Expr, names: &mut Vec<String>) {
         if let Kind::Postfix(head, trailers) = &expr.kind {
             self.changes_behind(head, trailers, names);
@@ -73,7 +73,7 @@ impl Interpreter<'_> {
     }
 }
 
-/// The names in an expression; of the bases, the keys.
+/// Collects the names in an expression; of the bases, the keys.
 pub(super) fn mentions(expr: &Expr, names: &mut Vec<String>) {
     match &expr.kind {
         Kind::Name(name) => names.push(name.clone()),
@@ -86,7 +86,7 @@ pub(super) fn mentions(expr: &Expr, names: &mut Vec<String>) {
     }
 }
 
-/// The names in what is before the trailers; of the bases, the key if there is one.
+/// Collects the names in what is before the trailers; of the bases, the key if there is one.
 fn root(head: &Expr, trailers: &[Trailer], names: &mut Vec<String>) {
     let base = matches!(&head.kind, Kind::Name(name) if name == "_base_");
     // `_base_.update(…)` is about all of them.
@@ -100,7 +100,7 @@ fn root(head: &Expr, trailers: &[Trailer], names: &mut Vec<String>) {
     }
 }
 
-/// The expressions that an expression is made of.
+/// Visits the expressions that an expression is made of.
 fn parts(expr: &Expr, visit: &mut impl FnMut(&Expr)) {
     match &expr.kind {
         Kind::Literal(_) | Kind::Str { .. } | Kind::Base(_) | Kind::Name(_) => {}

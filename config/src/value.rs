@@ -274,7 +274,7 @@ impl Dict {
         self.insert_at(key, key_at, node)
     }
 
-    /// [`insert`](Dict::insert) with the key's own position.
+    /// Inserts as [`insert`](Dict::insert), with the key's position.
     pub fn insert_at(&mut self, key: impl Into<String>, key_at: Position, node: Node) -> Option<Node> {
         self.entries.insert(key.into(), Entry { key_at, node }).map(|old| old.node)
     }

@@ -149,7 +149,7 @@ pub fn join(shards: &[Value<'_>], shapes: &[(String, Vec<usize>)]) -> Result<Val
     finish(first, joined, &whole, shapes)
 }
 
-/// A vector: a state of all parameters of a group.
+/// Returns the vector, if a value is a state of all parameters of a group.
 fn flat<'v, 'a>(value: &'v Value<'a>) -> Option<&'v Tensor<'a>> {
     match value {
         Value::Tensor(tensor) if tensor.shape().len() == 1 => Some(tensor),
@@ -157,7 +157,7 @@ fn flat<'v, 'a>(value: &'v Value<'a>) -> Option<&'v Tensor<'a>> {
     }
 }
 
-/// A value that is the same for all parameters of a group, with bytes of its own.
+/// Returns a copy of a value that is the same for all parameters of a group.
 fn alone(value: &Value<'_>) -> Value<'static> {
     match value {
         Value::Bool(x) => Value::Bool(*x),

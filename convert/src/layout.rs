@@ -114,7 +114,7 @@ impl State {
         }
     }
 
-    /// Our names.
+    /// Returns our names.
     pub fn ours(&self) -> &[&'static str] {
         match self {
             State::Same(_, ours) | State::Rows(_, ours) | State::Columns(_, ours) => {

@@ -17,7 +17,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Room for the states of 100,000 parameters, at some twelve values a tensor.
+    /// Returns room for the states of 100,000 parameters, at some twelve values a tensor.
     fn default() -> Self {
         Limits { entries: 1 << 20, pickle_bytes: 1 << 26, values: 1 << 22, depth: 100, rank: 64 }
     }

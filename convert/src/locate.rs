@@ -61,7 +61,7 @@ fn ways(found: &[Found<'_, '_>]) -> String {
     format!("{}{rest}", named.join(" or "))
 }
 
-/// Every optimizer's state in the file, in its order; those that others are wrapped around too, if asked for.
+/// Returns every optimizer's state in the file, in its order; those that others are wrapped around too, if asked for.
 fn all<'v, 'a>(root: &'v Value<'a>, wrapped: bool) -> Vec<Found<'v, 'a>> {
     let mut found = Vec::new();
     root.walk(&mut Vec::new(), &mut |parts, value| {

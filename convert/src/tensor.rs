@@ -35,7 +35,7 @@ impl Dtype {
         Dtype::Bool,
     ];
 
-    /// Bytes an element.
+    /// Returns the bytes of an element.
     pub const fn bytes(self) -> usize {
         match self {
             Dtype::Float64 | Dtype::Int64 => 8,

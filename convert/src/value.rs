@@ -67,17 +67,17 @@ pub enum Value<'a> {
 pub type Dict<'a> = Vec<(Key, Value<'a>)>;
 
 impl<'a> Value<'a> {
-    /// Text.
+    /// Returns a string.
     pub fn str(text: &str) -> Value<'a> {
         Value::Str(text.into())
     }
 
-    /// Something that was never built, with its class.
+    /// Returns something that was never built, with its class.
     pub fn opaque(class: &str) -> Value<'a> {
         Value::Opaque(class.into())
     }
 
-    /// A dict of named values.
+    /// Returns a dict of named values.
     pub fn dict<const N: usize>(entries: [(&str, Value<'a>); N]) -> Value<'a> {
         Value::Dict(entries.into_iter().map(|(key, value)| (key.into(), value)).collect())
     }
@@ -236,7 +236,8 @@ pub(crate) enum Part<'v> {
     Place(usize),
 }
 
-/// A way with dots. Keys that are long are cut, and nothing is left in them that a terminal would take for a command.
+/// Returns a dotted path. Keys that are long are cut, and nothing is left in them that a terminal would take for
+/// a command.
 pub(crate) fn way(parts: &[Part<'_>]) -> String {
     const LONGEST: usize = 200;
     let shown = |part: &Part<'_>| match part {
@@ -249,7 +250,7 @@ pub(crate) fn way(parts: &[Part<'_>]) -> String {
     parts.iter().map(shown).collect::<Vec<_>>().join(".")
 }
 
-/// An integer that counts something.
+/// Reads an integer that counts something.
 pub(crate) fn count(at: &str, value: Option<&Value<'_>>) -> Result<u64> {
     // Counts above 2^53 are not exact as tensors, and no run is that long.
     const MOST: f64 = 9e15;

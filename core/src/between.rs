@@ -99,7 +99,7 @@ impl Between {
         (self.update)(from, shared);
     }
 
-    /// Whether the pass is left out, with sums of zero.
+    /// Returns whether the pass is left out, with sums of zero.
     pub fn skips(&self, shared: &[f64]) -> bool {
         (self.skips)(shared) > 0.0
     }

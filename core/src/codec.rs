@@ -8,7 +8,7 @@ pub mod block;
 pub mod codebook;
 pub mod stochastic;
 
-/// bfloat16 bits nearest to `x`: the upper half of its bits, rounded by an integer addition.
+/// Returns the bfloat16 bits nearest to `x`: the upper half of its bits, rounded by an integer addition.
 #[inline(always)]
 pub fn bf16_from_f32(x: f32) -> u16 {
     let bits = x.to_bits();
@@ -25,7 +25,7 @@ pub fn f32_from_bf16(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-/// Half-precision bits nearest to `x`.
+/// Returns the half-precision bits nearest to `x`.
 ///
 /// In integers: normal numbers move the exponent's bias and round 13 bits away. Below 2^-14 the addition of a
 /// constant lets the adder align and round the subnormal.
@@ -63,7 +63,7 @@ pub fn f32_from_f16(bits: u16) -> f32 {
     f32::from_bits(value.to_bits() | sign)
 }
 
-/// `f64` to `f32` rounded to odd: exact where it can be, otherwise the neighbour whose last bit is 1.
+/// Converts `f64` to `f32`, rounded to odd: exact where it can be, otherwise the neighbour whose last bit is 1.
 /// A second rounding to a much shorter type then gives what one rounding would have given.
 fn f32_to_odd(x: f64) -> f32 {
     let near = x as f32;
@@ -77,12 +77,12 @@ fn f32_to_odd(x: f64) -> f32 {
     f32::from_bits(if step_away == 1 { near.to_bits() + 1 } else { near.to_bits() - 1 })
 }
 
-/// bfloat16 bits nearest to a double, rounded once.
+/// Returns the bfloat16 bits nearest to a double, rounded once.
 pub fn bf16_from_f64(x: f64) -> u16 {
     bf16_from_f32(f32_to_odd(x))
 }
 
-/// Half-precision bits nearest to a double, rounded once.
+/// Returns the half-precision bits nearest to a double, rounded once.
 pub fn f16_from_f64(x: f64) -> u16 {
     f16_from_f32(f32_to_odd(x))
 }

@@ -218,12 +218,12 @@ impl Graph {
         &self.scalars
     }
 
-    /// For each written operand, in order, the place of the node that is stored.
+    /// Returns, for each written operand in order, the place of the node that is stored.
     pub fn stores(&self) -> &[u32] {
         &self.stores
     }
 
-    /// For each sum its name and the place of the node that is added up.
+    /// Returns, for each sum, its name and the place of the node that is added up.
     pub fn sums(&self) -> &[(&'static str, u32)] {
         &self.sums
     }

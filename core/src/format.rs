@@ -60,7 +60,7 @@ impl Format {
         Format::Fp8,
     ];
 
-    /// Bytes an element, or a code of a block format; of [`Q4`](Format::Q4) two codes share one.
+    /// Returns the bytes of an element, or of a code of a block format; of [`Q4`](Format::Q4) two codes share one.
     pub const fn bytes(self) -> usize {
         match self {
             Format::F64 => 8,
@@ -70,7 +70,7 @@ impl Format {
         }
     }
 
-    /// Elements that share a scale, of a block format.
+    /// Returns how many elements share a scale, of a block format.
     pub const fn block(self) -> Option<usize> {
         match self {
             Format::F64 | Format::F32 | Format::Bf16 | Format::F16 => None,
@@ -79,7 +79,7 @@ impl Format {
         }
     }
 
-    /// Bytes of so many elements, the scales of a block format apart.
+    /// Returns the bytes of so many elements, except for the scales of a block format.
     pub const fn size(self, elements: usize) -> usize {
         match self {
             Format::Q4(_) => elements.div_ceil(2),
@@ -96,7 +96,7 @@ impl Format {
         }
     }
 
-    /// Bytes an element on the average, scales included.
+    /// Returns the mean bytes of an element, scales included.
     pub fn mean_bytes(self) -> f64 {
         let of = |elements: usize| self.size(elements) + 4 * self.scales(elements);
         of(1024) as f64 / 1024.0

@@ -46,7 +46,7 @@ macro_rules! views {
                 match self { $(Slice::$variant(s) => bytemuck::cast_slice(s)),* }
             }
 
-            /// Element `i`, exactly.
+            /// Returns element `i`, exactly.
             ///
             /// # Panics
             /// When there is none.
@@ -197,7 +197,7 @@ pub struct BlocksMut<'a> {
 }
 
 impl Blocks<'_> {
-    /// The values, rounded once where they are written to something shorter than `f32`.
+    /// Decodes the values, rounded once where they are written to something shorter than `f32`.
     ///
     /// # Panics
     /// When the lengths differ.

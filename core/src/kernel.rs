@@ -82,8 +82,8 @@ impl Kernel {
         }
     }
 
-    /// A kernel with another graph: with this one's scalars of a step, and the tensor scalars of `numbers`. It is left out
-    /// where this one is. For each derived kernel memory is kept for good.
+    /// Returns a kernel with another graph: with this one's scalars of a step, and the tensor scalars of `numbers`.
+    /// It is left out where this one is. For each derived kernel memory is kept for good.
     pub fn derived(&self, name: String, graph: Graph, numbers: &Kernel) -> &'static Kernel {
         let operands = graph.operands();
         let sums = Vec::leak(graph.sums().iter().map(|(name, _)| *name).collect());

@@ -2,7 +2,7 @@
 //!
 //! They come from `libm`, not from the platform, so that every machine computes the same scalars.
 
-/// `base` to the power of the step count `t`, in `f64`: `β^t` of a bias correction.
+/// Returns `base` to the power of the step count `t`, in `f64`: `β^t` of a bias correction.
 ///
 /// ```
 /// assert_eq!(fallline_core::math::pow(0.5, 3), 0.125);
@@ -11,7 +11,7 @@ pub fn pow(base: f64, t: u64) -> f64 {
     libm::pow(base, t as f64)
 }
 
-/// `base` to the power of any `exponent`.
+/// Returns `base` to the power of any `exponent`.
 ///
 /// ```
 /// assert_eq!(fallline_core::math::powf(4.0, -0.5), 0.5);
@@ -30,7 +30,7 @@ pub fn ln(x: f64) -> f64 {
     libm::log(x)
 }
 
-/// `x` rounded to `f32`, for scalars that a source keeps in that type.
+/// Returns `x` rounded to `f32`, for scalars that a source keeps in that type.
 pub fn single(x: f64) -> f64 {
     f64::from(x as f32)
 }
@@ -45,7 +45,7 @@ pub fn cos(x: f64) -> f64 {
     libm::cos(x)
 }
 
-/// 1 or 0: a condition as a scalar that [`Vector::select_if`](crate::Vector::select_if) reads.
+/// Returns 1 or 0: a condition as a scalar that [`Vector::select_if`](crate::Vector::select_if) reads.
 pub fn flag(condition: bool) -> f64 {
     if condition { 1.0 } else { 0.0 }
 }

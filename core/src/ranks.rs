@@ -64,7 +64,7 @@ pub enum Reduction {
 /// });
 /// ```
 pub trait Communicator: fmt::Debug + Send + Sync {
-    /// This rank's number, from 0.
+    /// Returns this rank's number, from 0.
     fn rank(&self) -> usize;
 
     /// Returns how many ranks there are, at least 1.
@@ -80,13 +80,13 @@ pub trait Communicator: fmt::Debug + Send + Sync {
     /// [`RankError`], as all that follow.
     fn all_to_all(&self, send: &[u8], receive: &mut [u8]) -> Result<(), RankError>;
 
-    /// Everybody's `send`, equally long, in the order of the ranks.
+    /// Gathers the `send` of all ranks, equally long, in the order of the ranks.
     ///
     /// # Errors
     /// [`RankError`].
     fn all_gather(&self, send: &[u8], receive: &mut [u8]) -> Result<(), RankError>;
 
-    /// What `root` has in `bytes`, for everybody.
+    /// Broadcasts what `root` has in `bytes` to all ranks.
     ///
     /// # Errors
     /// [`RankError`].

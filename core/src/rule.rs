@@ -62,20 +62,21 @@ pub trait Rule: 'static {
     /// One value for each sum.
     type Sums<T: Copy + Send + Sync>: Array<T>;
 
-    /// The scalars of step `t` (from 1), in `f64`; `out` has the length of [`SCALARS`](Rule::SCALARS).
+    /// Computes the scalars of step `t` (from 1), in `f64`; `out` has the length of [`SCALARS`](Rule::SCALARS).
     fn scalars(hyper: &Self::Hyper, t: u64, out: &mut [f64]);
 
-    /// The numbers [`once`](Declared::once) for all tensors, computed on the host.
+    /// Computes the numbers [`once`](Declared::once) for all tensors, on the host.
     fn once(groups: &Groups<'_, '_, Self::Hyper>, at: &mut GlobalAt<'_>, out: &mut [f64]) {
         let _ = (groups, at, out);
     }
 
-    /// The numbers of [`each`](Declared::each) tensor, computed on the host from its group's hyperparameters.
+    /// Computes the numbers of [`each`](Declared::each) tensor, on the host, from its group's hyperparameters.
     fn each(hyper: &Self::Hyper, at: &mut TensorAt<'_>, once: &[f64], out: &mut [f64]) {
         let _ = (hyper, at, once, out);
     }
 
-    /// A tensor's terms of the [`totals`](Declared::totals). Where a term is 0 the tensor adds nothing, whatever its sums are.
+    /// Computes a tensor's terms of the [`totals`](Declared::totals). Where a term is 0 the tensor adds nothing,
+    /// whatever its sums are.
     fn terms<N: Number>(from: &Numbers<'_, N>, out: &mut [N])
     where
         f64: Literal<N>,
@@ -91,7 +92,7 @@ pub trait Rule: 'static {
         let _ = (from, shared);
     }
 
-    /// Above 0 where the pass is left out, with sums of zero.
+    /// Returns a number above 0 where the pass is left out, with sums of zero.
     fn skips<N: Number>(shared: &[N]) -> N
     where
         f64: Literal<N>,
@@ -100,8 +101,8 @@ pub trait Rule: 'static {
         N::splat(0.0)
     }
 
-    /// A tensor's scalars, in the order of [`TENSOR_SCALARS`](Rule::TENSOR_SCALARS); `memory` holds what is remembered for
-    /// it.
+    /// Computes a tensor's scalars, in the order of [`TENSOR_SCALARS`](Rule::TENSOR_SCALARS); `memory` holds what
+    /// is remembered for it.
     fn tensor<N: Number>(from: &Numbers<'_, N>, memory: &mut [N], out: &mut [N])
     where
         f64: Literal<N>,
@@ -109,14 +110,14 @@ pub trait Rule: 'static {
         let _ = (from, memory, out);
     }
 
-    /// The update of one register of elements. Assignments run in order; everything that is stored is
+    /// Computes the update of one register of elements. Assignments run in order; everything that is stored is
     /// stored after them. Returns this register's terms of the sums.
     fn element<L: Vector>(scalars: &Self::Scalars<L>, operands: &mut Self::Operands<L>) -> Self::Sums<L>
     where
         f64: Literal<L>;
 }
 
-/// A rule as every backend runs it: the gradients scaled, then [`Rule::element`].
+/// Runs a rule as every backend runs it: the gradients scaled, then [`Rule::element`].
 #[inline(always)]
 pub fn apply<R: Rule, L: Vector>(
     grad_scale: L,

@@ -85,7 +85,7 @@ impl Storage {
         self.scales
     }
 
-    /// Bytes of its elements, and of their scales.
+    /// Returns the bytes of its elements and of their scales.
     pub fn bytes(&self) -> usize {
         self.format.size(self.len) + size_of::<f32>() * self.format.scales(self.len)
     }

@@ -44,7 +44,7 @@ impl Tensor {
         Ok(tensors.map(|(storage, shape)| Tensor { backend: Arc::clone(backend), storage, shape }).collect())
     }
 
-    /// A copy on another device.
+    /// Copies to another device.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory); when either device fails.

@@ -30,7 +30,7 @@ pub trait Vector:
         Self::select(zero.lt(self), Self::splat(1.0), Self::select(self.lt(zero), Self::splat(-1.0), zero))
     }
 
-    /// `x * x`.
+    /// Returns `x * x`.
     #[inline(always)]
     fn square(self) -> Self {
         self * self
@@ -50,13 +50,13 @@ pub trait Arithmetic: Copy + Send + Sync + Sized + Sealed + 'static {
     type Mask: Copy;
     /// Returns the same number in every element, rounded once to the type of the elements.
     fn splat(x: f64) -> Self;
-    /// `self + other`.
+    /// Returns `self + other`.
     fn add(self, other: Self) -> Self;
-    /// `self - other`.
+    /// Returns `self - other`.
     fn sub(self, other: Self) -> Self;
-    /// `self * other`.
+    /// Returns `self * other`.
     fn mul(self, other: Self) -> Self;
-    /// `self / other`.
+    /// Returns `self / other`.
     fn div(self, other: Self) -> Self;
     /// Returns the sign bit flipped.
     fn neg(self) -> Self;
@@ -64,17 +64,17 @@ pub trait Arithmetic: Copy + Send + Sync + Sized + Sealed + 'static {
     fn sqrt(self) -> Self;
     /// Returns the sign bit cleared.
     fn abs(self) -> Self;
-    /// Exactly `self < other ? self : other`: `other` where either is NaN.
+    /// Returns exactly `self < other ? self : other`: `other` where either is NaN.
     fn min(self, other: Self) -> Self;
-    /// Exactly `self > other ? self : other`: `other` where either is NaN.
+    /// Returns exactly `self > other ? self : other`: `other` where either is NaN.
     fn max(self, other: Self) -> Self;
-    /// `self < other`, false where either is NaN.
+    /// Returns `self < other`, false where either is NaN.
     fn lt(self, other: Self) -> Self::Mask;
-    /// `self <= other`, false where either is NaN.
+    /// Returns `self <= other`, false where either is NaN.
     fn le(self, other: Self) -> Self::Mask;
-    /// `self == other`, false where either is NaN.
+    /// Returns `self == other`, false where either is NaN.
     fn eq(self, other: Self) -> Self::Mask;
-    /// `yes` where the mask is true, else `no`.
+    /// Returns `yes` where the mask is true, else `no`.
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
 }
 

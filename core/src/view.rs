@@ -56,7 +56,7 @@ impl<'a> View<'a> {
         View { scales: storage.scales(), on_host: storage.on_host(), ..host }
     }
 
-    /// Elements of the host's memory, each once.
+    /// Makes a view of elements in the host's memory, each once.
     #[inline]
     fn of_host(address: usize, len: usize, format: Format, writable: bool) -> Self {
         View {

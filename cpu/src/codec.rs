@@ -29,7 +29,7 @@ pub(crate) enum Codec<T> {
 
 /// A number that has codecs. Blocks are of singles: a double is rounded to one before.
 pub(crate) trait Coded: Copy {
-    /// Stochastic rounding for an instruction set.
+    /// Returns stochastic rounding for an instruction set.
     fn round(isa: Isa) -> Round<Self>;
 
     /// Returns the conversions of `format`, or `None` if it is the compute type's own.

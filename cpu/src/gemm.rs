@@ -23,7 +23,7 @@ use fallline_core::backend::Gemm;
 use fallline_core::{Device, Element, Error, Format, Result, Storage};
 use half::{bf16, f16};
 
-/// `c = alpha op(a) op(b) + beta d`.
+/// Computes `c = alpha op(a) op(b) + beta d`.
 pub(crate) fn gemm(context: ExecContext<'_>, mut product: Gemm<'_>) -> Result<()> {
     let (m, _, n) = product.dims()?;
     reachable(context.device, "the left factor", product.a.storage)?;

@@ -76,7 +76,7 @@ impl Isa {
         isa.require()
     }
 
-    /// This instruction set, if the machine has it.
+    /// Returns this instruction set, or an error unless the machine has it.
     ///
     /// # Errors
     /// [`Error::Unavailable`] where it does not.

@@ -203,7 +203,7 @@ fn lay_out(requests: &[(Format, usize)]) -> Option<(Vec<usize>, Vec<usize>, usiz
     Some((codes, scales, end.checked_add(PAGE)?))
 }
 
-/// One zero-filled storage for each request, side by side in one arena.
+/// Allocates one zero-filled storage for each request, side by side in one arena.
 pub(crate) fn allocate(device: Device, requests: &[(Format, usize)]) -> Result<Vec<Storage>> {
     let too_much = |bytes| Error::OutOfMemory { device, bytes };
     let (codes, scales, bytes) = lay_out(requests).ok_or_else(|| too_much(usize::MAX))?;

@@ -15,7 +15,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// For `map_err`.
+    /// Returns what `map_err` takes.
     pub(crate) fn at(what: &'static str) -> impl FnOnce(DriverError) -> Failure {
         move |cause| Failure { what, cause }
     }
@@ -57,7 +57,7 @@ pub(crate) struct TransferStreams {
 /// The name under which the driver's library is searched.
 const LIBRARY: &str = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so, libcuda.so.1" };
 
-/// Whether there is a driver to talk to.
+/// Checks that there is a driver to talk to.
 ///
 /// # Errors
 /// [`Error::Unavailable`], with what was looked for.

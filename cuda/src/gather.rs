@@ -57,7 +57,7 @@ fn reachable(state: &State, operation: &'static str, from: &View<'_>, to: &Stora
     }
 }
 
-/// Rows as they are, one for each number of the index.
+/// Copies rows as they are, one for each number of the index.
 fn copy(
     state: &mut State,
     kernel: LibraryKernel,

@@ -12,7 +12,8 @@ use fallline_core::backend::{Gemm, Matrix};
 use fallline_core::{Device, Error, Format, Result, Storage};
 use std::sync::Arc;
 
-/// `c = alpha op(a) op(b) + beta d`, all row-major; symmetric results are computed in full, and one half is mirrored.
+/// Computes `c = alpha op(a) op(b) + beta d`, all row-major; symmetric results are computed in full, and one half
+/// is mirrored.
 ///
 /// cuBLAS is column-major, where a row-major matrix is its own transpose: `cᵀ = op(b)ᵀ op(a)ᵀ`. Products of `f32` are in
 /// `f32` (no TF32); those of 16-bit formats add up in `f32`.
@@ -123,7 +124,7 @@ pub(crate) fn gemm(state: &mut State, product: Gemm<'_>) -> Result<()> {
     }
 }
 
-/// cuBLAS, opened when it is first needed.
+/// Returns cuBLAS, opened when it is first needed.
 fn blas(state: &mut State) -> Result<&CudaBlas> {
     if state.blas.is_none() {
         // It allocates memory.

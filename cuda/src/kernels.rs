@@ -13,7 +13,7 @@ pub(crate) const WARPS: usize = 8;
 /// Lanes of a warp.
 pub(crate) const WARP: u32 = 32;
 
-/// A launch of this many warps.
+/// Returns a launch of this many warps.
 pub(crate) fn grid_of(warps: usize) -> LaunchConfig {
     let grid_dim = (warps.div_ceil(WARPS) as u32, 1, 1);
     LaunchConfig { grid_dim, block_dim: (WARPS as u32 * WARP, 1, 1), shared_mem_bytes: 0 }
@@ -141,7 +141,7 @@ impl Kernels {
         Ok(function)
     }
 
-    /// A kernel that is no rule's.
+    /// Returns a kernel that is not a rule's.
     pub(crate) fn library(&mut self, ctx: &Context, kernel: LibraryKernel) -> DriverResult<CudaFunction> {
         if let Some(function) = self.library.get(&kernel) {
             return Ok(function.clone());

@@ -62,12 +62,12 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// A capture by this thread.
+    /// Begins a capture by this thread.
     pub(crate) fn capture() -> Recording {
         Recording { thread: thread::current().id(), passes: Vec::new(), replayed: None, uploads: Vec::new() }
     }
 
-    /// A replay by this thread, in which these passes are expected.
+    /// Begins a replay by this thread, in which these passes are expected.
     pub(crate) fn replay(passes: Vec<Recorded>) -> Recording {
         Recording { passes, replayed: Some(0), ..Recording::capture() }
     }

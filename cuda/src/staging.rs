@@ -35,7 +35,7 @@ struct Buffer {
 unsafe impl Send for Buffer {}
 
 impl Buffer {
-    /// `length` bytes from `start` on.
+    /// Returns `length` bytes from `start` on.
     ///
     /// # Safety
     /// The buffer has as many, and no copy of them is under way.
@@ -46,12 +46,12 @@ impl Buffer {
 }
 
 impl Staging {
-    /// `count` buffers of `bytes` each, allocated when they are first used.
+    /// Makes `count` buffers of `bytes` each, allocated when they are first used.
     pub(crate) fn new(context: Arc<CudaContext>, count: usize, bytes: usize) -> Staging {
         Staging { context, bytes, buffers: Vec::new(), count, current: 0, used: bytes }
     }
 
-    /// Room for some of `bytes`, free of copies: where it starts in the current buffer, and how much it is.
+    /// Returns room for some of `bytes`, free of copies: where it starts in the current buffer, and how much it is.
     fn room(&mut self, bytes: usize) -> DriverResult<(usize, usize)> {
         if self.used >= self.bytes {
             let place = if self.buffers.is_empty() { 0 } else { (self.current + 1) % self.count };

@@ -22,12 +22,12 @@ impl Tables {
         [&self.tensors, &self.chunks, &self.segments, &self.parts]
     }
 
-    /// Bytes of each.
+    /// Returns the bytes of each.
     pub(crate) fn bytes(&self) -> [usize; 4] {
         self.in_order().map(size_of_val)
     }
 
-    /// Bytes of a rule's partial sums: one number for each segment of all tensors and each sum.
+    /// Returns the bytes of a rule's partial sums: one number for each segment of all tensors and each sum.
     pub(crate) fn partial_bytes(&self, kernel: &Kernel) -> usize {
         let segments = self.segments.chunks_exact(2).map(|pair| pair[1]).sum::<u64>() as usize;
         segments * kernel.sums.len() * size_of::<f64>()

@@ -83,7 +83,7 @@ impl Memory for Pinned {
     }
 }
 
-/// Pinned memory of zeros.
+/// Allocates pinned memory of zeros.
 pub(crate) fn allocate(state: &mut State, format: Format, len: usize) -> Result<Storage> {
     state.enter("an allocation")?;
     let device = state.ctx.device;

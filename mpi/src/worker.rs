@@ -203,7 +203,7 @@ fn serve(universe: Universe, jobs: &Receiver<(Job, Sender<Vec<u8>>)>) {
     core::mem::forget(universe);
 }
 
-/// An exchange of one piece with each rank, cut where the pieces together are too long for one call.
+/// Runs an exchange of one piece with each rank, cut where the pieces together are too long for one call.
 fn in_parts(
     send: &[u8],
     received: &mut [u8],

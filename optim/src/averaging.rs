@@ -28,7 +28,7 @@ pub(crate) struct WeightAveraging {
 const AVERAGE: &str = "average/";
 
 impl WeightAveraging {
-    /// Before the first iteration.
+    /// Makes one before the first iteration.
     pub(crate) fn new(spec: Average) -> WeightAveraging {
         WeightAveraging { spec, steps: 0, row: Vec::new(), plans: BTreeMap::new() }
     }
@@ -152,7 +152,7 @@ impl WeightAveraging {
         Ok(())
     }
 
-    /// What they depend on, in a line.
+    /// Writes what they depend on, in a line.
     pub(crate) fn fingerprint(&self, text: &mut String) -> std::fmt::Result {
         writeln!(text, "{:?} after {} iterations", self.spec, self.steps)
     }

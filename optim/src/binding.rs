@@ -111,9 +111,9 @@ pub struct RowsGrad<'a> {
     pub(crate) values: Box<GradRef<'a>>,
 }
 
-/// A row-sparse gradient (sparse COO over rows), as an embedding has. Of a parameter of shape [n, …] it has the rows
-/// `indices`, each from 0 to n − 1. Their values are an array [k, …] (or a flat slice of as many elements). Rows that
-/// are not named are zero.
+/// Returns a row-sparse gradient (sparse COO over rows), as an embedding has. Of a parameter of shape [n, …] it has
+/// the rows `indices`, each from 0 to n − 1. Their values are an array [k, …] (or a flat slice of as many
+/// elements). Rows that are not named are zero.
 ///
 /// Duplicate indices are accumulated (coalesced): their values are added up in the compute type, in the order in
 /// which they are given. There may be none at all, which is not the same as no gradient: the step counts.
@@ -359,7 +359,7 @@ impl<'a, G: Into<GradRef<'a>>> From<Option<G>> for GradRef<'a> {
     }
 }
 
-/// A flat slice of elements as a parameter.
+/// Makes a parameter of a flat slice of elements.
 pub(crate) fn flat_param<'a, T: Element>(slice: &'a mut [T]) -> ParamRef<'a>
 where
     SliceMut<'a>: From<&'a mut [T]>,
@@ -367,7 +367,7 @@ where
     ParamRef::Host(slice.into(), None)
 }
 
-/// A flat slice of elements as a gradient.
+/// Makes a gradient of a flat slice of elements.
 pub(crate) fn flat_grad<'a, T: Element>(slice: &'a [T]) -> GradRef<'a>
 where
     Slice<'a>: From<&'a [T]>,

@@ -76,7 +76,7 @@ macro_rules! builtins {
         }
 
         impl Builtins {
-            /// Compiled by `K`.
+            /// Returns those compiled by `K`.
             pub const fn of<K: Link>() -> &'static Builtins {
                 const { &Builtins { $($name: K::kernel::<$rule>,)* } }
             }

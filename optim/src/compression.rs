@@ -44,7 +44,7 @@ pub struct Compression {
 }
 
 impl Compression {
-    /// With rules compiled by `K`.
+    /// Makes one with rules compiled by `K`.
     pub fn new<K: Link>() -> Compression {
         Compression { rules: Builtins::of::<K>() }
     }
@@ -118,7 +118,7 @@ impl Compression {
         self.mask(on, x, peers.mask)
     }
 
-    /// The same, with the residuals so far; where they are of another length they begin anew.
+    /// Does the same with the residuals so far; where they are of another length they begin anew.
     ///
     /// # Errors
     /// As [`all_reduce`](Compression::all_reduce).
@@ -223,7 +223,7 @@ fn scale_of(message: &[u8], format: Format) -> f64 {
     }
 }
 
-/// The sum of all workers' signs times their scales times `share`, in the order of the ranks.
+/// Adds up all workers' signs times their scales times `share`, in the order of the ranks.
 fn add_up<T>(part: &mut [T], received: &[u8], message: usize, scales: &[T], share: T)
 where
     T: Copy + Default + core::ops::Neg<Output = T> + core::ops::Mul<Output = T> + core::ops::AddAssign,
@@ -237,7 +237,7 @@ where
     }
 }
 
-/// One pass over one buffer.
+/// Runs one pass over one buffer.
 fn run<'a>(
     backend: &dyn Backend,
     compute: Compute,

@@ -167,7 +167,7 @@ impl Gradients {
         }
     }
 
-    /// What a step depends on of it, in a line.
+    /// Writes what a step depends on of it, in a line.
     pub(crate) fn fingerprint(&self, text: &mut String) -> fmt::Result {
         writeln!(text, "non_finite={:?}", self.non_finite)
     }

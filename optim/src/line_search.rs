@@ -44,7 +44,7 @@ pub struct Search {
 }
 
 impl Search {
-    /// With these hyperparameters and rules compiled by `K`.
+    /// Makes a search with these hyperparameters and rules compiled by `K`.
     ///
     /// # Errors
     /// [`HyperError`] when they are out of range or exclude each other.
@@ -78,7 +78,7 @@ impl Search {
         Lbfgs::TABLE
     }
 
-    /// A hyperparameter by name.
+    /// Returns a hyperparameter by name.
     pub fn get(&self, name: &str) -> Option<Value> {
         Hyperparameters::get(&self.hyper, name)
     }
@@ -106,7 +106,7 @@ impl Search {
         ]
     }
 
-    /// Every rule that it runs, each once.
+    /// Returns every rule that it runs, each once.
     pub fn kernels(&self) -> Vec<&'static Kernel> {
         let averages = [self.builtins.param_copy(), self.builtins.lerp()];
         self.rules.all().into_iter().chain(averages).collect()
@@ -193,7 +193,8 @@ impl LineSearch {
         }
     }
 
-    /// Memory for the averages that are missing, before the search, so that nothing of them can go wrong after it.
+    /// Allocates memory for the averages that are missing, before the search, so that nothing of them can go wrong
+    /// after it.
     fn make_averages(&mut self, objective: &mut dyn Objective) -> Result<()> {
         let Some(averages) = &mut self.averages else { return Ok(()) };
         let bindings = sorted_bindings(objective);

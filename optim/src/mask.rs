@@ -55,7 +55,7 @@ impl MomentumMask {
         Error::Groups { algorithm, problem }
     }
 
-    /// A factor for every element of a parameter, or why it does not fit.
+    /// Returns a factor for every element of a parameter, or why it does not fit.
     pub(crate) fn values(&self, shape: &Shape) -> Result<Vec<f32>, String> {
         match self {
             MomentumMask::Rows(rows) => {

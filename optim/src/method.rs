@@ -39,7 +39,7 @@ impl Method {
         }
     }
 
-    /// A hyperparameter by name.
+    /// Returns a hyperparameter by name.
     pub fn get(&self, name: &str) -> Option<Value> {
         match self {
             Method::Algorithm(algorithm) => algorithm.get(name),
@@ -58,7 +58,7 @@ impl Method {
         }
     }
 
-    /// Every rule that runs with these hyperparameters, each once.
+    /// Returns every rule that runs with these hyperparameters, each once.
     pub fn kernels(&self) -> Vec<&'static Kernel> {
         match self {
             Method::Algorithm(algorithm) => algorithm.kernels(),

@@ -76,7 +76,7 @@ const LOOKAHEAD: [Hyper; 2] = [
 ];
 
 impl Modified {
-    /// An algorithm with cautious updates.
+    /// Wraps an algorithm in cautious updates.
     ///
     /// # Errors
     /// [`HyperError::Combination`] where it has no update that could be masked.
@@ -84,7 +84,7 @@ impl Modified {
         Modified { inner, cautious: Some(true), lookahead: None }.checked()
     }
 
-    /// An algorithm in a Lookahead.
+    /// Wraps an algorithm in a Lookahead.
     ///
     /// # Errors
     /// [`HyperError`] where `k` or `alpha` is out of range, or the algorithm cannot be wrapped so.

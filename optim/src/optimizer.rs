@@ -42,7 +42,7 @@ pub trait Optimizer: Send {
     /// Returns how many parameter groups there are.
     fn groups(&self) -> usize;
 
-    /// A hyperparameter of a group.
+    /// Returns a hyperparameter of a group.
     fn get(&self, group: usize, name: &str) -> Option<Value>;
 
     /// Sets hyperparameters of a group, all or none.
@@ -54,7 +54,7 @@ pub trait Optimizer: Send {
     /// Returns what is known of each parameter seen so far, sorted by name.
     fn params(&self) -> Vec<ParamState>;
 
-    /// A parameter's state, as numbers in row-major order; `None` where there is none (yet).
+    /// Returns a parameter's state, as numbers in row-major order; `None` where there is none (yet).
     ///
     /// # Errors
     /// When the device cannot be read.

@@ -57,7 +57,7 @@ pub trait Delegates<A>: 'static {
 /// among the hyperparameters (`kept`, see [`hyperparameters!`](crate::hyperparameters)). So each group has its own, a
 /// checkpoint has them, and rules read what they were before the step.
 pub trait Advances {
-    /// A step has been taken, whichever parameters of the group took part.
+    /// Counts a step, whichever parameters of the group took part.
     fn advance(&mut self);
 }
 
@@ -156,7 +156,7 @@ impl Program {
         })
     }
 
-    /// The rule of the last pass that writes the parameter.
+    /// Returns the rule of the last pass that writes the parameter.
     pub fn update(&self) -> Option<&'static Kernel> {
         let writes = |operand: &Operand| operand.role == Role::Param && operand.written;
         self.kernels().filter(|kernel| kernel.operands.iter().any(writes)).last()

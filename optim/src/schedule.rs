@@ -90,7 +90,7 @@ macro_rules! curves {
             fn formula_mut(&mut self) -> &mut dyn Formula {
                 match self { $(Curve::$name(curve) => curve),* }
             }
-            /// MMEngine's name, without the `LR`, `Momentum` or `ParamScheduler` behind it.
+            /// Returns MMEngine's name, without the suffix `LR`, `Momentum` or `ParamScheduler`.
             pub fn name(&self) -> &'static str {
                 match self { $(Curve::$name(_) => stringify!($name)),* }
             }
@@ -265,12 +265,12 @@ impl Scheduler {
     }
 }
 
-/// A number of steps times a factor, whole; the first step stays the first, and no other becomes it.
+/// Returns a number of steps times a factor, whole; the first step stays the first, and no other becomes it.
 fn stretched(steps: f64, factor: f64) -> f64 {
     if steps > 0.0 { (steps * factor).round().max(1.0) } else { steps }
 }
 
-/// A linear warm-up over `warm_up` iterations, then half a cosine from there down to 0 at iteration `total`:
+/// Returns a linear warm-up over `warm_up` iterations, then half a cosine from there down to 0 at iteration `total`:
 /// what most runs use. The warm-up starts at `1 / warm_up` of the learning rate.
 ///
 /// ```

@@ -112,8 +112,8 @@ impl StateStorage {
         Ok(())
     }
 
-    /// Whether a version that kept every state in the format that was said for all would have stored one so. A checkpoint
-    /// of it is converted: the format of a copy, or of squares, is another one now.
+    /// Returns whether a version that kept every state in the format that was said for all would have stored one
+    /// so. A checkpoint of it is converted: the format of a copy, or of squares, is another one now.
     pub(crate) fn was_stored_as(&self, state: &str, was: Format) -> bool {
         self.of(state).is_some_and(|said| was.with_codes(Codes::Signed) == said.with_codes(Codes::Signed))
     }

@@ -35,7 +35,7 @@ pub(crate) struct Context {
 /// The keys of `train_cfg` that say how long training is.
 const OF_LENGTH: [&str; 4] = ["type", "by_epoch", "max_epochs", "max_iters"];
 
-/// A configuration that is one dict with a `type`: an optimizer, or an `optim_wrapper`.
+/// Returns a configuration that is one dict with a `type`: an optimizer, or an `optim_wrapper`.
 pub(crate) fn whole(entries: &Entries) -> Result<Option<Node>> {
     // No file that is not read (another package's base) has this key.
     match entries.get_present("type")? {

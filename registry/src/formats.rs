@@ -83,13 +83,13 @@ pub(crate) struct StorageOptions {
 }
 
 impl StorageOptions {
-    /// Of an optimizer's dict.
+    /// Reads those of an optimizer's dict.
     pub(crate) fn read(node: &Node, of: Of<'_>) -> Result<StorageOptions> {
         let by_default = of.is_offloaded();
         StorageOptions { offload: by_default, by_default, ..StorageOptions::default() }.overridden(node, of)
     }
 
-    /// This, but for what a dict says otherwise.
+    /// Returns these, but for what a dict says otherwise.
     pub(crate) fn overridden(self, node: &Node, of: Of<'_>) -> Result<StorageOptions> {
         let Some(dict) = node.value.as_dict() else { return Ok(self) };
         let states = match dict.get(STATE_FORMAT) {
@@ -206,7 +206,7 @@ impl StorageOptions {
     }
 }
 
-/// Rows of the first dimension: a number of them, or where they begin and end.
+/// Reads rows of the first dimension: a number of them, or where they begin and end.
 fn mask(node: &Node, of: Of<'_>) -> Result<Option<MomentumMask>> {
     let row = |setting: &Setting| match setting {
         Setting::Int(row) => usize::try_from(*row).ok(),
@@ -280,7 +280,7 @@ fn wrong(node: &Node, key: &str, expected: &str, got: String) -> Error {
     Error::Value { at: node.at.clone(), key: key.to_owned(), expected: expected.to_owned(), got }
 }
 
-/// States' formats as they are written in a configuration.
+/// Returns states' formats as they are written in a configuration.
 fn to_text(formats: &StateStorage) -> String {
     let named = formats.named().map(|(state, format)| format!("{state:?}: {:?}", format.name()));
     let named = named.collect::<Vec<_>>().join(", ");

@@ -19,7 +19,7 @@ pub(crate) fn given(method: &Method, key: &str) -> bool {
     KEYS.contains(&key) && !method.table().iter().any(|hyper| hyper.name == key)
 }
 
-/// A method with the modifiers that the keys of its dict ask for.
+/// Returns a method with the modifiers that the keys of its dict ask for.
 pub(crate) fn around(method: Method, dict: &Dict, at: &Position, keys: &[&str]) -> Result<Method> {
     let get = |key: &str| dict.get(key).filter(|node| keys.contains(&key) && !node.value.is_none());
     let cautious = match get(CAUTIOUS) {

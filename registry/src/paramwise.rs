@@ -124,7 +124,7 @@ impl Multipliers {
         Rule::Multiplied(lr, decay)
     }
 
-    /// Every rule that some parameter may come under, each once.
+    /// Returns every rule that some parameter may come under, each once.
     fn rules(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
         for (_, kind) in ModuleKind::ALL {

@@ -45,13 +45,13 @@ pub(crate) fn refuse_unknown(dict: &Dict, node: &Node, what: &str, known: &[&str
     })
 }
 
-/// A name without the scope (`mmdet::`) or module (`torch.optim.`) in front of it.
+/// Returns a name without the scope (`mmdet::`) or module (`torch.optim.`) in front of it.
 pub(crate) fn bare_name(name: &str) -> &str {
     let name = name.rsplit("::").next().unwrap_or(name);
     name.rsplit('.').next().unwrap_or(name)
 }
 
-/// A configuration's value as a hyperparameter's.
+/// Returns a configuration's value as a hyperparameter's.
 pub(crate) fn convert(node: &Node) -> Option<Value> {
     Some(match &node.value {
         Setting::None => Value::None,

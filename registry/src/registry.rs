@@ -98,7 +98,7 @@ impl Registry {
         Some(&self.entries[place])
     }
 
-    /// Every entry, sorted by name.
+    /// Returns every entry, sorted by name.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
@@ -168,7 +168,7 @@ impl Entry {
         self.state_parts().into_iter().map(|part| part.bytes).sum()
     }
 
-    /// [`state_bytes`](Entry::state_bytes) as a sum of its parts, each with what it is.
+    /// Returns [`state_bytes`](Entry::state_bytes) as a sum of its parts, each with what it is.
     pub fn state_formula(&self) -> String {
         let parts = self.state_parts();
         match parts.is_empty() {

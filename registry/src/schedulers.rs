@@ -148,7 +148,7 @@ const COMMON: &[&str] =
 /// What may follow a kind, and whose scheduler it is then.
 const SUFFIXES: [&str; 3] = ["ParamScheduler", "Momentum", "LR"];
 
-/// Every name of a scheduler.
+/// Returns every name of a scheduler.
 pub fn names() -> Vec<String> {
     let mut names = Vec::new();
     for kind in curves::KINDS {
@@ -308,7 +308,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A list of numbers from `least` on.
+    /// Reads a list of numbers from `least` on.
     fn numbers(&self, key: &str, least: f64) -> Result<Option<Vec<f64>>> {
         let Some(node) = self.get(key) else { return Ok(None) };
         let items = node.value.as_list().map(|items| {
@@ -338,7 +338,7 @@ impl<'a> Reader<'a> {
         self.get(key).map(|node| read(node).ok_or_else(|| self.wrong(key, "True or False", node))).transpose()
     }
 
-    /// One of two words; the first is the default.
+    /// Reads one of two words; the first is the default.
     fn word<T: Copy>(&self, key: &str, words: [(&str, T); 2]) -> Result<T> {
         let Some(node) = self.get(key) else { return Ok(words[0].1) };
         let found = words.iter().find(|(word, _)| node.value.as_str() == Some(word));

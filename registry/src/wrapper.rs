@@ -121,7 +121,7 @@ pub(crate) fn clip(node: &Node) -> Result<Clip> {
     Ok(Clip::Norm { max_norm, norm_type, error_if_nonfinite })
 }
 
-/// `loss_scale`: `"dynamic"`, a number, or the arguments of torch's `GradScaler`.
+/// Reads `loss_scale`: `"dynamic"`, a number, or the arguments of torch's `GradScaler`.
 fn scaler(read: &Reader<'_>) -> Result<Option<LossScaler>> {
     let Some(node) = read.get("loss_scale") else { return Ok(Some(LossScaler::default())) };
     let built = |built: Result<LossScaler, String>, node: &Node| {

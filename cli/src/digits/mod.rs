@@ -56,7 +56,7 @@ impl SplitMix64 {
         }
     }
 
-    /// A number between -1 and 1, neither included: one of the 2^24 odd multiples of 2^-24, all exact in f32.
+    /// Returns a number between -1 and 1, neither included: one of the 2^24 odd multiples of 2^-24, all exact in f32.
     pub fn symmetric(&mut self) -> f32 {
         let odd = (self.draw() >> 40) as i32 * 2 + 1 - (1 << 24);
         odd as f32 / (1 << 24) as f32

@@ -62,7 +62,8 @@ impl Network {
         Network { parameters, loss_scale: 1.0, outputs: empty.clone(), deltas: empty }
     }
 
-    /// The mean loss over the batch, and its derivative by every value in the parameters' `grad`, times the loss scale.
+    /// Computes the mean loss over the batch, and its derivative by every value in the parameters' `grad`, times
+    /// the loss scale.
     ///
     /// A batch of none has no mean: the loss is NaN and the gradients are 0.
     ///
@@ -237,12 +238,12 @@ fn choice(row: ArrayView1<'_, f32>) -> Option<u8> {
     u8::try_from(best).ok()
 }
 
-/// A weight as the matrix that it was made as.
+/// Returns a weight as the matrix that it was made as.
 fn matrix(array: &ArrayD<f32>) -> ArrayView2<'_, f32> {
     array.view().into_dimensionality().expect("a weight has two dimensions")
 }
 
-/// A weight's gradient as the matrix that it was made as.
+/// Returns a weight's gradient as the matrix that it was made as.
 fn matrix_mut(array: &mut ArrayD<f32>) -> ArrayViewMut2<'_, f32> {
     array.view_mut().into_dimensionality().expect("a weight has two dimensions")
 }

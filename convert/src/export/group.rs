@@ -7,7 +7,7 @@ use fallline_optim::checkpoint::OptimizerManifest;
 use fallline_optim::hyper::Value as Hyper;
 use fallline_optim::{Method, Mode};
 
-/// A group, complete: torch replaces an optimizer's groups by those that it loads.
+/// Returns a group, complete: torch replaces an optimizer's groups by those that it loads.
 pub(super) fn group(
     layout: &Layout,
     (manifest, mode): (&OptimizerManifest, Mode),
@@ -48,7 +48,7 @@ pub(super) fn group(
     Ok(Value::Dict(group))
 }
 
-/// A hyperparameter, or the default of an argument that changes no number.
+/// Returns a hyperparameter, or the default of an argument that changes no number.
 fn hyper(method: &Method, name: &str) -> Hyper {
     let row = || method.table().iter().find(|hyper| hyper.name == name).map(|hyper| (hyper.default)());
     method.get(name).or_else(row).unwrap_or(Hyper::None)

@@ -28,7 +28,7 @@ pub(super) struct Exporter<'c> {
 }
 
 impl<'c> Exporter<'c> {
-    /// Of a checkpoint, for an algorithm and the layout of its source.
+    /// Makes one of a checkpoint, for an algorithm and the layout of its source.
     pub(super) fn new(
         checkpoint: &'c Checkpoint,
         params: &'c HashMap<&'c str, &'c ParamManifest>,
@@ -150,7 +150,7 @@ impl<'c> Exporter<'c> {
         Ok(Some(Value::Dict(state)))
     }
 
-    /// A state in a block format.
+    /// Returns a state in a block format.
     fn coded(&self, name: &str, ours: &str) -> Result<Option<Coded<'_>>> {
         let Some(param) = self.params.get(name) else { return Ok(None) };
         let way = || format!("state/{name}/{ours}");
@@ -182,7 +182,7 @@ impl<'c> Exporter<'c> {
         self.algorithm.get(name).and_then(|value| value.as_f64()).unwrap_or(0.0)
     }
 
-    /// A state that follows from other things; none where the source has none with these hyperparameters.
+    /// Returns a state that follows from other things; none where the source has none with these hyperparameters.
     fn follows(
         &self,
         follows: Follows,
@@ -232,7 +232,7 @@ impl Coded<'_> {
     }
 }
 
-/// Codes as bitsandbytes has them: `state1`, what they mean in `qmap1`, the scales of blocks in `absmax1`.
+/// Returns codes as bitsandbytes has them: `state1`, what they mean in `qmap1`, the scales of blocks in `absmax1`.
 fn tensors_of_codes(
     row: &State,
     dims: Vec<usize>,

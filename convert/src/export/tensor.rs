@@ -5,7 +5,7 @@ use crate::{Error, Result};
 use fallline_core::{Format, Shape};
 use fallline_optim::checkpoint::Entry;
 
-/// A checkpoint's entry as a tensor, of another shape with the same elements.
+/// Returns a checkpoint's entry as a tensor, of another shape with the same elements.
 pub(super) fn tensor(entry: &Entry, shape: Option<Vec<usize>>) -> Result<Tensor<'static>> {
     let coded = || Error::value("the checkpoint", format!("states of {} are not written yet", entry.format));
     let dtype = Dtype::of(entry.format).ok_or_else(coded)?;
@@ -13,7 +13,7 @@ pub(super) fn tensor(entry: &Entry, shape: Option<Vec<usize>>) -> Result<Tensor<
     Tensor::new(dtype, shape, entry.bytes.clone()).map_err(|problem| Error::value("the checkpoint", problem))
 }
 
-/// Numbers in `f64`, or rounded to `f32`.
+/// Returns numbers in `f64`, or rounded to `f32`.
 pub(super) fn rounded(shape: Shape, numbers: &[f64], format: Format) -> Entry {
     match format {
         Format::F64 => Entry::new(shape, numbers.into()),
@@ -24,7 +24,7 @@ pub(super) fn rounded(shape: Shape, numbers: &[f64], format: Format) -> Entry {
     }
 }
 
-/// A tensor of one number.
+/// Returns a tensor of one number.
 pub(super) fn scalar(x: f32, shape: &[usize]) -> Tensor<'static> {
     match Tensor::new(Dtype::Float32, shape.to_vec(), x.to_le_bytes().to_vec()) {
         Ok(tensor) => tensor,

@@ -115,7 +115,8 @@ impl Groups<'_> {
         }
     }
 
-    /// A number that is remembered for all parameters. Those that follow from others in the next step start anew.
+    /// Reads a number that is remembered for all parameters. Those that follow from others in the next step start
+    /// anew.
     pub fn shared(&mut self, at: &str, first: &Value<'_>, name: &str) -> Result<f64> {
         let kept =
             self.layout.groups.iter().any(|group| matches!(group, Group::Shared(key, _) if *key == name));
@@ -138,7 +139,7 @@ impl Groups<'_> {
     }
 }
 
-/// A hyperparameter.
+/// Reads a hyperparameter.
 fn hyper(value: &Value<'_>) -> Result<Hyper, String> {
     Ok(match value {
         Value::None => Hyper::None,

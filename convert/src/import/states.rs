@@ -192,7 +192,7 @@ impl Reader<'_> {
         self.layout.nested.is_some() && (key.starts_with("qmap") || key.starts_with("absmax"))
     }
 
-    /// A tensor of the source's as our states.
+    /// Returns a tensor of the source's as our states.
     fn entries(
         &self,
         way: &str,

@@ -45,7 +45,7 @@ pub(super) enum Global {
 }
 
 impl Global {
-    /// Bytes of an element, of a class of storages.
+    /// Returns the bytes of an element, of a class of storages.
     pub fn width(&self) -> Option<usize> {
         match self {
             Global::Storage(dtype) => Some(dtype.bytes()),
@@ -91,7 +91,7 @@ pub(super) fn find(module: &str, name: &str) -> Global {
     }
 }
 
-/// A name for messages, in which nothing is left that a terminal would take for a command.
+/// Returns a name for messages, in which nothing is left that a terminal would take for a command.
 fn dotted(module: &str, name: &str) -> Arc<str> {
     let module = match module {
         "__builtin__" => "builtins",

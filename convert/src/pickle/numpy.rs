@@ -49,7 +49,7 @@ impl NumpyDtype {
         NumpyDtype { big: order == ">", ..self }
     }
 
-    /// An element; none where the bytes do not fit, and for numbers of more than 64 bits.
+    /// Reads an element; none where the bytes do not fit, and for numbers of more than 64 bits.
     pub fn scalar(self, bytes: &[u8]) -> Option<Scalar> {
         if bytes.len() != self.bytes {
             return None;
@@ -74,7 +74,8 @@ impl NumpyDtype {
         })
     }
 
-    /// An array as a tensor of a type that has all of its numbers; none for one that is large, or of other things.
+    /// Returns an array as a tensor of a type that has all of its numbers; none for one that is large, or of other
+    /// things.
     pub fn array(self, shape: Vec<usize>, fortran: bool, bytes: &[u8]) -> Option<Tensor<'static>> {
         let count = shape.iter().try_fold(1usize, |all, &n| all.checked_mul(n))?;
         if bytes.len() > SMALL || count.checked_mul(self.bytes)? != bytes.len() {
@@ -120,7 +121,7 @@ impl NumpyDtype {
     }
 }
 
-/// An integer of up to eight bytes in two's complement.
+/// Reads an integer of up to eight bytes in two's complement.
 fn whole(little: &[u8], negative: bool) -> i64 {
     let mut wide = [if negative { 0xff } else { 0 }; 8];
     wide[..little.len()].copy_from_slice(little);

@@ -59,7 +59,7 @@ impl<'a> Builder<'_, 'a> {
         }
     }
 
-    /// A key that is neither a string nor an integer, for messages.
+    /// Returns a key that is neither a string nor an integer, for messages.
     fn shown(&self, node: &Node<'a>, depth: usize) -> String {
         const MOST: usize = 4;
         match node {
@@ -99,7 +99,7 @@ impl<'a> Builder<'_, 'a> {
         Ok(built)
     }
 
-    /// Of a duplicate key the last value is kept, in the place of the first, as in Python.
+    /// Keeps the last value of a duplicate key, in the place of the first, as in Python.
     fn entries(&mut self, id: Id, entries: &[(Id, Id)]) -> Result<Dict<'a>> {
         self.enter(id)?;
         let mut dict: Dict<'a> = Vec::new();
@@ -123,7 +123,7 @@ impl<'a> Builder<'_, 'a> {
     }
 }
 
-/// A value that holds no others.
+/// Returns a value that holds no others.
 fn leaf_value<'a>(node: &Node<'a>) -> Value<'a> {
     match node {
         Node::Bool(x) => Value::Bool(*x),

@@ -178,7 +178,7 @@ impl<'a> Machine<'_, '_, 'a> {
         Ok(())
     }
 
-    /// Every value and every copy of a part costs, so that a short pickle cannot copy a large value often.
+    /// Charges for every value and every copy of a part, so that a short pickle cannot copy a large value often.
     fn spend(&mut self, parts: usize) -> Result<()> {
         let left = self.left.checked_sub(parts);
         self.left = left.ok_or(Error::Limit { what: "values", limit: self.limits.values })?;
@@ -372,7 +372,7 @@ impl<'a> Machine<'_, '_, 'a> {
         }
     }
 
-    /// What an opcode of a byte can make without a new value is limited, too.
+    /// Checks what an opcode of a byte can make without a new value, which is limited, too.
     fn fits(&self, length: usize) -> Result<()> {
         let limit = self.limits.values;
         if length < limit { Ok(()) } else { Err(Error::Limit { what: "values", limit }) }
@@ -431,7 +431,7 @@ impl<'a> Machine<'_, '_, 'a> {
     }
 }
 
-/// A little-endian number in two's complement; one that does not fit in 64 bits is skipped.
+/// Returns a little-endian number in two's complement; one that does not fit in 64 bits is skipped.
 fn long<'a>(bytes: &[u8]) -> Node<'a> {
     let fill = if bytes.last().is_some_and(|last| last & 0x80 != 0) { 0xff } else { 0 };
     let mut wide = [fill; 8];

@@ -46,7 +46,7 @@ impl<'a> Matrix<'a> {
         Matrix { transposed: !self.transposed, ..self }
     }
 
-    /// Rows and columns of what is meant.
+    /// Returns the rows and columns of what is meant.
     pub fn dims(&self) -> (usize, usize) {
         if self.transposed { (self.columns, self.rows) } else { (self.rows, self.columns) }
     }
@@ -75,7 +75,7 @@ pub struct Gemm<'a> {
 }
 
 impl<'a> Gemm<'a> {
-    /// `c = a b`, at the start of c.
+    /// Makes the product `c = a b`, at the start of c.
     pub fn new(a: Matrix<'a>, b: Matrix<'a>, c: &'a mut Storage) -> Gemm<'a> {
         Gemm { alpha: 1.0, a, b, beta: 0.0, c_in: None, c, c_start: 0, symmetric: false }
     }
@@ -85,7 +85,7 @@ impl<'a> Gemm<'a> {
         self.c_in.filter(|_| self.beta != 0.0)
     }
 
-    /// m, k and n of the product.
+    /// Returns m, k and n of the product.
     ///
     /// # Errors
     /// [`Error::Length`] when the matrices do not fit together or one does not lie within its

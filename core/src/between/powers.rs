@@ -69,7 +69,7 @@ fn power_of(graph: &NumberGraph, declared: &Declared, base: u32, count: u32) -> 
     Some(PowerOf { base, more })
 }
 
-/// A shared number, by its place in [`Declared::shared`], and what is added to it.
+/// Returns a shared number, by its place in [`Declared::shared`], and what is added to it.
 fn sum_of(graph: &NumberGraph, declared: &Declared, count: u32) -> Option<(usize, u64)> {
     let first = declared.once.len() + declared.each.len() + declared.reads.len() + declared.totals.len();
     let shared = |node: u32| match graph.nodes()[node as usize] {

@@ -6,7 +6,7 @@
 
 use crate::{Codes, Format};
 
-/// bitsandbytes' dynamic numbers: seven decades of 1 to 64 evenly spaced ones (2 to 128 unsigned), mirrored
+/// Returns bitsandbytes' dynamic numbers: seven decades of 1 to 64 evenly spaced ones (2 to 128 unsigned), mirrored
 /// for the signed codes, 0 and 1. Bit for bit `create_dynamic_map` of bitsandbytes 0.50.2: steps of a
 /// decade's borders rounded once, as torch's `linspace` does.
 const fn dynamic(signed: bool) -> [f32; 256] {
@@ -35,7 +35,7 @@ const fn dynamic(signed: bool) -> [f32; 256] {
     book
 }
 
-/// Border `i` of `cells` between 0.1 and 1: counted from the nearer end.
+/// Returns border `i` of `cells` between 0.1 and 1: counted from the nearer end.
 const fn border(step: f32, i: usize, cells: usize) -> f32 {
     // The product of two singles is exact in a double: what is rounded is the sum, as an fma does it.
     if i < cells.div_ceil(2) {
@@ -51,8 +51,8 @@ const SIGNED_4: [f32; 16] = [
     0.4375, 0.6625, 0.8875, 1.0,
 ];
 
-/// torchao's unsigned numbers in 4 bits: evenly spaced, and none is 0, since a second moment of 0 would
-/// make a step of any size.
+/// Returns torchao's unsigned numbers in 4 bits. They are evenly spaced, and none is 0, since a second moment of 0
+/// would make a step of any size.
 const fn unsigned_4() -> [f32; 16] {
     let mut book = [0.0; 16];
     let mut i = 0;
@@ -63,8 +63,8 @@ const fn unsigned_4() -> [f32; 16] {
     book
 }
 
-/// Evenly spaced numbers: -1 to 1 in steps of 1/127 around code 128, or 0 to 1 in steps of 1/255. Code 0 means -1
-/// like code 1, and is never chosen.
+/// Returns evenly spaced numbers: -1 to 1 in steps of 1/127 around code 128, or 0 to 1 in steps of 1/255. Code 0
+/// means -1 like code 1, and is never chosen.
 const fn linear(signed: bool) -> [f32; 256] {
     let mut book = [0.0; 256];
     let mut code = 0;

@@ -11,7 +11,7 @@ pub const WEYL: u32 = 0x9e37_79b9;
 /// How many rounds there are.
 pub const ROUNDS: u32 = 7;
 
-/// One block of Philox2x32-7.
+/// Computes one block of Philox2x32-7.
 #[inline(always)]
 pub fn philox(counter: [u32; 2], key: u32) -> [u32; 2] {
     let ([mut left, mut right], mut key) = (counter, key);
@@ -50,7 +50,7 @@ pub fn bf16_from_f32(x: f32, random: u16) -> u16 {
     ((if x.is_nan() { quiet } else { up }) >> 16) as u16
 }
 
-/// A key from a seed, a name, a step count, and which of the step's numbers it is for.
+/// Returns a key from a seed, a name, a step count, and which of the step's numbers it is for.
 pub fn key(seed: u64, name: &str, step: u64, stream: u64) -> u64 {
     // FNV-1a over the name, then a round of SplitMix64 for each number.
     let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {

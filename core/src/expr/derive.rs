@@ -33,7 +33,7 @@ pub struct Derivation {
 pub type Derived = (Operand, u32, Option<u32>);
 
 impl Derivation {
-    /// With all operations of a graph, at their places.
+    /// Makes a derivation that begins with all operations of a graph, at their places.
     pub fn of(graph: &Graph) -> Derivation {
         let places = graph.nodes.iter().enumerate().map(|(place, node)| (*node, place as u32)).collect();
         Derivation { nodes: graph.nodes.clone(), places, scalars: graph.scalars.clone() }
@@ -52,7 +52,7 @@ impl Derivation {
         })
     }
 
-    /// Other scalars: those of the step that there are, and then these of the tensor.
+    /// Sets other scalars: those of the step that there are, and then these of the tensor.
     pub fn with_tensor_scalars(mut self, step: usize, tensor: &[&'static str]) -> Derivation {
         self.scalars.truncate(step);
         self.scalars.extend_from_slice(tensor);

@@ -206,7 +206,7 @@ fn operand_symbol(operand: &crate::Operand) -> String {
     }
 }
 
-/// A scalar's name as papers write it.
+/// Returns a scalar's name as papers write it.
 ///
 /// ```
 /// assert_eq!(fallline_core::symbol("one_minus_beta1"), "(1 − β₁)");

@@ -76,7 +76,7 @@ fn reduce_scatter_of<T: Element, C: Communicator + ?Sized>(
 /// Elements that are summed at a time: their `f64` sums stay in the first-level cache.
 const BLOCK: usize = 1024;
 
-/// The pieces of all ranks, one after another, reduced to one.
+/// Reduces the pieces of all ranks, one after another, to one.
 fn fold<T: Element>(pieces: &[T], result: &mut [T], how: Reduction) {
     let (length, world) = (result.len(), pieces.len() / result.len());
     let divisor = if how == Reduction::Mean { world as f64 } else { 1.0 };
@@ -125,7 +125,7 @@ pub(super) fn between(
     backend.write(to, received.slice())
 }
 
-/// Memory of the host for a storage's elements.
+/// Returns host memory for a storage's elements.
 fn copy_of(storage: &Storage) -> Result<Buffer> {
     if !Buffer::takes(storage.format()) {
         let (expected, what) = ("f64, f32, bf16 or f16".to_owned(), "a storage".to_owned());

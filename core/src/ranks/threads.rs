@@ -171,7 +171,7 @@ impl ThreadComm {
         Call { operation, root, length, bytes: self.message(pieces) }
     }
 
-    /// A message of these pieces.
+    /// Returns a message of these pieces.
     fn message(&self, pieces: &[&[u8]]) -> Arc<Vec<u8>> {
         let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
         let free = messages.iter_mut().position(|message| Arc::get_mut(message).is_some());

@@ -4,7 +4,7 @@ use crate::{Vector, math};
 
 /// The vocabulary of numbers between passes: that of rules, and powers of a count.
 pub trait Number: Vector {
-    /// `self` to the power of a count, with the bits of [`math::pow`].
+    /// Returns `self` to the power of a count, with the bits of [`math::pow`].
     fn pow(self, count: Self) -> Self;
 }
 

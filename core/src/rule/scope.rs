@@ -11,7 +11,7 @@ pub struct Groups<'f, 'a, H: ?Sized> {
 }
 
 impl<'f, 'a, H: ?Sized> Groups<'f, 'a, H> {
-    /// `count` of them, behind a function. (A table would have to be allocated in every step.)
+    /// Makes `count` of them, behind a function. (A table would have to be allocated in every step.)
     pub fn new(count: usize, get: &'f dyn Fn(usize) -> &'a H) -> Self {
         Groups { count, get }
     }

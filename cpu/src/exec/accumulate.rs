@@ -41,7 +41,7 @@ impl<T: ComputeType + Coded> Accumulators<T> {
     }
 }
 
-/// `row[j] += row[j + half]` for halves of 32, 16, … 1.
+/// Adds `row[j + half]` to `row[j]` for halves of 32, 16, … 1.
 #[inline(always)]
 pub(super) fn halve<T: ComputeType>(row: &mut [T; ACCUMULATORS]) -> T {
     let mut half = ACCUMULATORS / 2;

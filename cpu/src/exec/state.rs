@@ -55,7 +55,7 @@ pub(super) struct FusedKernel<'a, T: 'static> {
 }
 
 impl<'a, T: ComputeType> FusedKernel<'a, T> {
-    /// With its row in the type of the pass; none where it is not linked.
+    /// Makes one with its row in the type of the pass; none where it is not linked.
     pub(super) fn new(fused: &FusedRule<'a>, row: &'a [T], isa: Isa) -> Option<FusedKernel<'a, T>> {
         let rule = Dispatch::of(fused.kernel, LinkedRule::of(fused.kernel)?, isa);
         Some(FusedKernel { rule, operands: fused.operands, row, first: fused.position == Position::Prologue })

@@ -144,7 +144,7 @@ fn base<T: Element>(matrix: &Matrix<'_>) -> Result<*const T> {
     Ok(slice[matrix.start..].as_ptr())
 }
 
-/// For memory that was there when it was checked.
+/// Returns the error for memory that was there when it was checked.
 fn lost() -> Error {
     Error::Unavailable("gemm: an operand's memory is of another format than it says".into())
 }

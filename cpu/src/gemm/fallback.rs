@@ -8,7 +8,7 @@ const STRIP: usize = 64;
 
 /// A number that `matrixmultiply` multiplies.
 pub(super) trait FallbackElement: Accumulator + Widen<Sum = Self> {
-    /// `c = alpha a b + beta c` by dimensions (m, k, n) and strides (row, column).
+    /// Computes `c = alpha a b + beta c` by dimensions (m, k, n) and strides (row, column).
     ///
     /// # Safety
     /// The strides describe matrices that are there; nobody else works on c.
@@ -45,7 +45,7 @@ macro_rules! gemm {
 gemm!(f32, matrixmultiply::sgemm);
 gemm!(f64, matrixmultiply::dgemm);
 
-/// The product.
+/// Computes the product.
 pub(super) fn product<F: Widen<Sum: FallbackElement>>(context: ExecContext<'_>, args: &GemmArgs<F>) {
     let &GemmArgs { m, n, .. } = args;
     let (left, right) = (Wide::of(&args.left, args.k), Wide::of(&args.right, args.k));
@@ -69,7 +69,7 @@ pub(super) fn product<F: Widen<Sum: FallbackElement>>(context: ExecContext<'_>, 
     }
 }
 
-/// Some rows of the result, up to a column.
+/// Computes some rows of the result, up to a column.
 ///
 /// # Safety
 /// Nobody else works on these rows.

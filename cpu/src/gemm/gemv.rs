@@ -22,7 +22,7 @@ pub(super) fn fits<F: Widen>(args: &GemmArgs<F>) -> bool {
     args.k == 1 || (args.k > 0 && (args.m == 1 || args.n == 1))
 }
 
-/// The product.
+/// Computes the product.
 pub(super) fn product<F: Widen>(context: ExecContext<'_>, args: &GemmArgs<F>) -> Result<()> {
     let &GemmArgs { m, k, n, left, right, .. } = args;
     let (matrix, vector) = if n == 1 { (left, right.base) } else { (right, left.base) };
@@ -103,7 +103,7 @@ impl<F: Widen> Level2<'_, F> {
         }
     }
 
-    /// Rows of an outer product.
+    /// Computes rows of an outer product.
     ///
     /// # Safety
     /// The rows are there and nobody else's.
@@ -159,7 +159,8 @@ impl<F: Widen> Level2<'_, F> {
         }
     }
 
-    /// The sums of up to [`COLUMNS`] lanes from `first` on, which lie side by side, over a strip of the product.
+    /// Computes the sums of up to [`COLUMNS`] lanes from `first` on, which lie side by side, over a strip of the
+    /// product.
     ///
     /// # Safety
     /// The strip and the lanes are there, and their sums nobody else's.
@@ -182,7 +183,7 @@ impl<F: Widen> Level2<'_, F> {
         unsafe { partial.add(strip * matrix.lanes + first).copy_from_nonoverlapping(sums.as_ptr(), width) };
     }
 
-    /// The products of up to [`COLUMNS`] lanes from `first` on, from their sums over the strips.
+    /// Computes the products of up to [`COLUMNS`] lanes from `first` on, from their sums over the strips.
     ///
     /// # Safety
     /// The sums are there, and the elements of the result nobody else's.
@@ -198,7 +199,7 @@ impl<F: Widen> Level2<'_, F> {
         }
     }
 
-    /// Element `at` of the result, from the sum of its products.
+    /// Writes element `at` of the result, from the sum of its products.
     ///
     /// # Safety
     /// The element is there and nobody else's.

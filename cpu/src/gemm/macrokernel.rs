@@ -16,7 +16,7 @@ const BLOCK_PANELS: usize = 2;
 /// each visit costs as much as three units.
 const KC: usize = 1024;
 
-/// The product. The machine has what the kernel needs.
+/// Computes the product. The machine has what the kernel needs.
 pub(super) fn product<K: Microkernel>(context: ExecContext<'_>, args: &GemmArgs<K::Element>) -> Result<()> {
     let &GemmArgs { m, k, n, left, right, .. } = args;
     let units = Packing::<K>::units(k);
@@ -75,7 +75,8 @@ struct Macrokernel<'p, K: Microkernel> {
 unsafe impl<K: Microkernel> Sync for Macrokernel<'_, K> {}
 
 impl<K: Microkernel> Macrokernel<'_, K> {
-    /// The block whose first square is that of panel `down` of the left factor and panel `across` of the right one.
+    /// Computes the block whose first square is that of panel `down` of the left factor and panel `across` of the
+    /// right one.
     ///
     /// # Safety
     /// The factors are packed, and `sums` has room for a block. Nobody else works on the block or its mirror image.

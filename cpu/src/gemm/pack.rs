@@ -29,7 +29,7 @@ pub(super) struct Packing<K: Microkernel> {
 unsafe impl<K: Microkernel> Sync for Packing<K> {}
 
 impl<K: Microkernel> Packing<K> {
-    /// Units along the product.
+    /// Returns the number of units along the product.
     pub(super) fn units(k: usize) -> usize {
         k.div_ceil(K::ELEMENTS)
     }
@@ -60,7 +60,7 @@ impl<K: Microkernel> Packing<K> {
         }
     }
 
-    /// Element `step` of a lane; zero beyond the factor's end.
+    /// Returns element `step` of a lane; zero beyond the factor's end.
     ///
     /// # Safety
     /// As for [`pack`](Self::pack).
@@ -82,7 +82,7 @@ impl<K: Microkernel> Packing<K> {
         unsafe { K::join(self.element(lane, step), self.element(lane, step + K::ELEMENTS - 1)) }
     }
 
-    /// Some units of all lanes, where lanes are side by side: pages and cache lines of the factor are met once.
+    /// Packs some units of all lanes, where lanes are side by side: pages and cache lines of the factor are met once.
     ///
     /// # Safety
     /// As for [`pack`](Self::pack).
@@ -114,7 +114,7 @@ impl<K: Microkernel> Packing<K> {
         }
     }
 
-    /// All units of a panel, where what follows each other in memory is along the product.
+    /// Packs all units of a panel, where what follows each other in memory is along the product.
     ///
     /// # Safety
     /// As for [`pack`](Self::pack).

@@ -75,7 +75,7 @@ thread_local! {
     static SCRATCH: RefCell<(Vec<Line>, Vec<RowPtr>)> = const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
-/// Memory of the thread for so many bytes and rows. It is the caller's until somebody asks again.
+/// Returns memory of the thread for so many bytes and rows. It is the caller's until somebody asks again.
 fn scratch(bytes: usize, rows: usize) -> (*mut u8, *mut RowPtr) {
     SCRATCH.with_borrow_mut(|(lines, places)| {
         let wanted = bytes.div_ceil(size_of::<Line>());
@@ -178,7 +178,7 @@ unsafe fn interpret<V: Register>(
     }
 }
 
-/// What is the same for all elements.
+/// Computes what is the same for all elements.
 ///
 /// # Safety
 /// `scalars` is a row of the tape's graph, and there is room for the values.
@@ -216,7 +216,7 @@ where
     }
 }
 
-/// The operations over `count` elements, a multiple of a register and at most a step.
+/// Runs the operations over `count` elements, a multiple of a register and at most a step.
 ///
 /// # Safety
 /// The rows of operands, temporaries and uniform values are valid for so many elements, or repeat a register. The

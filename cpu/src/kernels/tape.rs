@@ -77,7 +77,7 @@ enum Value {
 }
 
 impl Tape {
-    /// Of a rule's graph.
+    /// Makes the tape of a rule's graph.
     pub(crate) fn new(graph: &Graph) -> Tape {
         let mut maker = Maker::new(graph);
         let values = maker.translate();
@@ -295,7 +295,7 @@ impl<'g> Maker<'g> {
     }
 }
 
-/// A node whose inputs are all the same for all elements, with their places among these.
+/// Returns a node whose inputs are all the same for all elements, with their places among these.
 fn placed(node: Node, uniform: impl Fn(u32) -> Option<u32>) -> Option<Node> {
     Some(match node {
         Node::GradScale | Node::Scalar(_) | Node::Literal(_) => node,

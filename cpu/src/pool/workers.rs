@@ -201,7 +201,7 @@ fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
 }
 
 impl Shared {
-    /// A pass from its opening until the last worker has left.
+    /// Runs a pass from its opening until the last worker has left.
     fn pass(&self, turn: MutexGuard<'_, ()>, count: usize, first: &mut dyn FnMut(), work: &Work<'_>) {
         let threads = self.queues.len();
         for (thread, queue) in self.queues.iter().enumerate() {

@@ -108,8 +108,8 @@ unsafe fn encode_group<const GRID: bool>(
     }
 }
 
-/// Eight numbers, looked up one by one and put together in a register. A gather is not faster, and what is stored one
-/// by one cannot be loaded eight at a time soon after.
+/// Returns eight numbers, looked up one by one and put together in a register. A gather is not faster, and what is
+/// stored one by one cannot be loaded eight at a time soon after.
 ///
 /// # Safety
 /// `codes` holds eight; the CPU has AVX2.

@@ -139,7 +139,7 @@ block_formats! {
     Fp8 Format::Fp8;
 }
 
-/// Elements of a block.
+/// Returns the number of elements of a block.
 pub(super) const fn block_len(format: Format) -> usize {
     match format.block() {
         Some(block) => block,

@@ -83,7 +83,7 @@ pub(super) static CODEBOOKS: [Codebook; 4] = [
 ];
 
 impl Codebook {
-    /// That of a format, if it has dynamic codes.
+    /// Returns the codebook of a format, if it has dynamic codes.
     pub(crate) fn of(format: Format) -> Option<&'static Codebook> {
         CODEBOOKS.iter().find(|codebook| codebook.format == format)
     }
@@ -131,8 +131,8 @@ pub(super) struct CodebookPieces {
 }
 
 impl CodebookPieces {
-    /// In which piece the binade of this stored exponent begins, and the first number of the next one if that begins
-    /// inside.
+    /// Returns in which piece the binade of this stored exponent begins, and the first number of the next one if
+    /// that begins inside.
     pub(super) const fn of_binade(&self, exponent: u32) -> (usize, Option<f32>) {
         let low = f32::from_bits(exponent << 23);
         let mut piece = 0;

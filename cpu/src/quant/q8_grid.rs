@@ -33,7 +33,7 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// With codes that have `borders`, of which 0 is in the middle or at the beginning.
+    /// Makes a grid with codes that have `borders`, of which 0 is in the middle or at the beginning.
     pub(super) const fn new(borders: &[f32; 256], signed: bool) -> Grid {
         let middle = if signed { 127 } else { 0 };
         let mut grid = Grid {
@@ -129,7 +129,7 @@ unsafe fn places_of(factor: __m512, numbers: *const f32) -> __m512i {
     }
 }
 
-/// Every second byte of two registers whose double words were packed to words, in their order.
+/// Returns every second byte of two registers whose double words were packed to words, in their order.
 const fn bytes_of(high: bool) -> [u8; 64] {
     let mut order = [0; 64];
     let mut i = 0;
@@ -148,7 +148,7 @@ struct Order([u8; 64]);
 static LOW: Order = Order(bytes_of(false));
 static HIGH: Order = Order(bytes_of(true));
 
-/// A byte everywhere.
+/// Returns a register with a byte everywhere.
 ///
 /// # Safety
 /// The CPU has AVX-512; so for the next ones, with VBMI.
@@ -158,7 +158,7 @@ unsafe fn byte(x: u8) -> __m512i {
     unsafe { _mm512_set1_epi8(x as i8) }
 }
 
-/// Part `i` of a table.
+/// Returns part `i` of a table.
 #[inline(always)]
 unsafe fn at<const N: usize>(table: &[u8; N], i: usize) -> __m512i {
     // SAFETY: the caller's contract, and the table has it.
@@ -183,7 +183,7 @@ unsafe fn in_far(table: &[u8; 128], index: __m512i) -> __m512i {
     unsafe { _mm512_permutex2var_epi8(at(table, 0), index, at(table, 1)) }
 }
 
-/// One code more behind a border.
+/// Counts one code more after a border.
 #[inline(always)]
 unsafe fn count(code: __m512i, behind: __mmask64) -> __m512i {
     // SAFETY: the caller's contract.
@@ -205,7 +205,7 @@ pub(super) unsafe fn places(factor: f32, numbers: *const f32) -> [__m512i; 2] {
     }
 }
 
-/// The codes of a group with these places, all of which are of the upper half where codes are unsigned.
+/// Stores the codes of a group with these places, all of which are of the upper half where codes are unsigned.
 ///
 /// # Safety
 /// `codes` holds 64; the CPU has AVX-512 with VBMI.

@@ -66,7 +66,7 @@ fn run<T: Term>(context: ExecContext<'_>, sums: AxisReduction<'_>) -> Result<()>
     along(context, from, squares, (outer, count, inner), to)
 }
 
-/// The sums of what is in memory, as [`AxisReduction`] has them.
+/// Computes the sums of what is in memory, as [`AxisReduction`] has them.
 pub(super) fn along<T: Term>(
     context: ExecContext<'_>,
     from: &[T],
@@ -140,7 +140,7 @@ struct Axis<'s, T> {
 }
 
 impl<T: Term> Axis<'_, T> {
-    /// All sums, in parts that threads take.
+    /// Computes all sums, in parts that threads take.
     fn run(&self, context: ExecContext<'_>, outer: usize) {
         // An item is a sum, or the strip of a block of columns; several make a part.
         let (items, elements) = match self.strategy {
@@ -196,8 +196,8 @@ impl<T: Term> Axis<'_, T> {
         }
     }
 
-    /// Rows of N elements, at most eight. The sum is the same as that of all accumulators: those that no element
-    /// reaches are +0, which changes nothing.
+    /// Returns the sums of rows of N elements, at most eight. The sum is the same as that of all accumulators: those that no
+    /// element reaches are +0, which changes nothing.
     #[inline(always)]
     fn few<const N: usize>(&self, rows: Range<usize>, term: impl Fn(T) -> T + Copy) {
         let (all, _) = self.from.as_chunks::<N>();

@@ -6,11 +6,11 @@ use fallline_core::{Literal, Scalar, Vector, codec};
 
 /// The type in which a kernel calculates.
 pub(crate) trait Number: bytemuck::Pod + Send + Sync + Default {
-    /// From a scalar of the step.
+    /// Converts from a scalar of the step.
     fn from_f64(x: f64) -> Self;
-    /// To a partial sum.
+    /// Converts to a partial sum.
     fn to_f64(self) -> f64;
-    /// `self + other`.
+    /// Returns `self + other`.
     fn plus(self, other: Self) -> Self;
 }
 

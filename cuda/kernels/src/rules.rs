@@ -42,7 +42,7 @@ pub struct Wanted {
 }
 
 impl Printed {
-    /// A name for a file.
+    /// Returns a name for a file.
     pub fn file(&self) -> String {
         let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
         format!("{} {}", self.name, self.formats).trim().chars().map(plain).collect()
@@ -58,12 +58,13 @@ struct Choice {
 }
 
 impl Choice {
-    /// Assembled for all architectures.
+    /// Makes a choice that is assembled for all architectures.
     const fn new(title: &'static str, compute: Compute, stored: fn(&Operand) -> Stored) -> Choice {
         Choice { title, compute, stored, architectures: &ARCHITECTURES }
     }
 
-    /// Assembled for one architecture alone: the codecs' instructions are the same on all, and there are many.
+    /// Makes a choice that is assembled for one architecture alone: the codecs' instructions are the same on all,
+    /// and there are many.
     const fn for_one(title: &'static str, stored: fn(&Operand) -> Stored) -> Choice {
         Choice { title, compute: Compute::F32, stored, architectures: &[COUNTED] }
     }

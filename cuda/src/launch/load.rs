@@ -58,7 +58,7 @@ impl CudaPlan {
         self.scaling.map(|_| state.kernels.library(&state.ctx, scale)).transpose()
     }
 
-    /// Whether a number on the device says if the pass is left out.
+    /// Returns whether a number on the device says if the pass is left out.
     pub(super) fn skips(&self, kernel: &Kernel) -> bool {
         kernel.between.declared.may_skip && self.numbers.launches()
     }

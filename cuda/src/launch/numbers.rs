@@ -179,7 +179,7 @@ impl Numbers {
         Ok(())
     }
 
-    /// Bytes of what the kernel works on.
+    /// Returns the bytes of what the kernel works on.
     fn room(&self, kernel: &Kernel) -> usize {
         let rows = self.call.map_or(0, |call| call.tensors as usize + call.groups as usize);
         size_of::<f64>() * (1 + rows * kernel.between.declared.totals.len())

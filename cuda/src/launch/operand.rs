@@ -12,7 +12,7 @@ pub(super) struct OperandArgs {
     pub(super) key: u64,
 }
 
-/// An operand's memory, if it is what the rule needs.
+/// Returns an operand's memory, if it is what the rule needs.
 pub(super) fn check(
     device: Device,
     kernel: &Kernel,
@@ -77,7 +77,7 @@ pub(super) fn remembered(
     Ok(view.address() as u64)
 }
 
-/// That something has another length.
+/// Returns the error that something has another length.
 pub(super) fn length(kernel: &Kernel, what: &str, expected: usize, got: usize) -> Error {
     Error::Length { operation: kernel.name, what: what.into(), expected, got }
 }

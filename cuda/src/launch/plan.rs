@@ -89,7 +89,7 @@ impl CudaPlan {
         if self.wholes.is_empty() { self.rows_of.len() } else { self.wholes.len() }
     }
 
-    /// For each of those the row of scalars that it shares.
+    /// Returns for each of those the row of scalars that it shares.
     fn shared_rows(&self) -> impl Iterator<Item = usize> {
         let alone = if self.wholes.is_empty() { &self.rows_of[..] } else { &[] };
         alone.iter().chain(&self.wholes).copied()

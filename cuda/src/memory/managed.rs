@@ -43,7 +43,7 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
-    /// So many bytes, zero at first, among what is `known`.
+    /// Allocates so many bytes, zero at first, among what is `known`.
     pub(crate) fn new(ctx: &Context, known: &Managed, bytes: usize) -> DriverResult<Arena> {
         // SAFETY: it is filled with zeros before anything reads it, in the order of the stream.
         let address = unsafe { result::malloc_managed(bytes, CUmemAttach_flags::CU_MEM_ATTACH_GLOBAL) };

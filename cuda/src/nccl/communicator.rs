@@ -62,7 +62,7 @@ impl Nccl {
         Nccl::start(backend, id, ranks.rank(), ranks.world_size(), limit)
     }
 
-    /// Memory of the device for so many bytes.
+    /// Allocates memory of the device for so many bytes.
     fn memory(&self, bytes: usize) -> Result<Storage, RankError> {
         let allocated = self.backend.allocate(&[(Format::Bf16, bytes.div_ceil(2))]);
         Ok(allocated.map_err(|error| self.failed(&error))?.remove(0))
@@ -137,7 +137,7 @@ impl Nccl {
         })
     }
 
-    /// The ranks' pieces, one after another, reduced to one, on the device.
+    /// Reduces the ranks' pieces, one after another, to one, on the device.
     fn fold(&self, pieces: &Storage, own: &mut Storage, how: Reduction) -> Result<()> {
         let length = own.len();
         let of = |rank: usize| View::read(pieces).slice(rank * length, length);
@@ -157,7 +157,7 @@ impl Nccl {
     }
 }
 
-/// A rule for this backend alone, which needs its recording only.
+/// Returns a rule for this backend alone, which needs its recording only.
 fn recorded<R: Rule>() -> &'static Kernel {
     struct Of<R>(R);
     impl<R: Rule> Of<R> {

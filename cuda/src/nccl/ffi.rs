@@ -32,7 +32,7 @@ impl From<[u8; 128]> for NcclId {
     }
 }
 
-/// Whether there is NCCL.
+/// Checks that there is NCCL.
 ///
 /// # Errors
 /// [`Error::Unavailable`], with what was looked for.
@@ -44,7 +44,7 @@ pub(super) fn present() -> Result<()> {
     Err(Error::Unavailable("there is no NCCL here (searched: libnccl.so)".into()))
 }
 
-/// What a call said.
+/// Returns what a call said.
 pub(super) fn check(result: ncclResult_t) -> Result<(), String> {
     match result {
         ncclResult_t::ncclSuccess => Ok(()),

@@ -130,7 +130,7 @@ fn serve(backend: &Cuda, comm: Comm, world: usize, jobs: &Receiver<(Job, Sender<
     }
 }
 
-/// An exchange in the order of the backend's stream, waited for.
+/// Runs an exchange in the order of the backend's stream, waited for.
 fn exchange(backend: &Cuda, comm: Comm, world: usize, job: &Job) -> Result<(), String> {
     let stream = backend.stream();
     let on = stream.cu_stream().cast();

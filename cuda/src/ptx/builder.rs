@@ -57,17 +57,17 @@ impl Builder {
         }
     }
 
-    /// A line of comment above the kernel.
+    /// Writes a line of comment above the kernel.
     pub fn note(&mut self, text: &str) {
         writeln!(self.notes, "{}", comment(text)).expect("strings take all text");
     }
 
-    /// A line of comment between instructions.
+    /// Writes a line of comment between instructions.
     pub fn comment(&mut self, text: &str) {
         writeln!(self.body, "    {}", comment(text)).expect("strings take all text");
     }
 
-    /// A kernel parameter, loaded at once into a register of its name.
+    /// Declares a kernel parameter, loaded at once into a register of its name.
     pub fn param(&mut self, ty: Type, name: &'static str) -> Reg {
         self.params.push((ty, name));
         let reg = self.named(ty.class(), name);
@@ -75,19 +75,19 @@ impl Builder {
         reg
     }
 
-    /// A variable of the block in shared memory, aligned for every access.
+    /// Declares a variable of the block in shared memory, aligned for every access.
     pub fn shared(&mut self, name: &'static str, bytes: usize) -> Value {
         self.shared.push((name, bytes));
         Value::Name(name)
     }
 
-    /// A table of the module in device memory, aligned for every access.
+    /// Declares a table of the module in device memory, aligned for every access.
     pub fn constants(&mut self, name: &'static str, words: Vec<u32>) -> Value {
         self.constants.push((name, words));
         Value::Name(name)
     }
 
-    /// A numbered register.
+    /// Returns a numbered register.
     pub fn temp(&mut self, class: Class) -> Reg {
         let names = &mut self.registers[class as usize];
         // The number is the register's place, so it is free: names that are given have an underscore.
@@ -109,7 +109,7 @@ impl Builder {
         Reg { class, number: names.len() as u32 - 1 }
     }
 
-    /// Returns the register that the next instruction writes.
+    /// Sets the register that the next instruction writes.
     pub fn to(&mut self, reg: Reg) -> &mut Self {
         self.destination = Some(reg);
         self
@@ -137,7 +137,7 @@ impl Builder {
         self
     }
 
-    /// A name for a place in the code, so far without one.
+    /// Returns a name for a place in the code, so far without one.
     pub fn label(&mut self, name: &str) -> String {
         let mut full = format!("${}", identifier(name));
         while !self.taken.insert(full.clone()) {
@@ -279,13 +279,13 @@ impl Builder {
     }
 }
 
-/// A name with only the characters that PTX allows: rules may be named in any script.
+/// Returns a name with only the characters that PTX allows: rules may be named in any script.
 fn identifier(name: &str) -> String {
     let allowed = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
     name.chars().map(allowed).collect()
 }
 
-/// A comment, in ASCII as everything in PTX.
+/// Returns a comment, in ASCII as everything in PTX.
 fn comment(text: &str) -> String {
     let ascii: String = text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
     format!("// {ascii}").trim_end().to_owned()

@@ -48,14 +48,14 @@ impl Builder {
         sqrt => "sqrt.rn";
     }
 
-    /// `a · b`: of floats, or the lower half of integers.
+    /// Returns `a · b`: of floats, or the lower half of integers.
     pub fn mul(&mut self, ty: Type, a: impl Into<Value>, b: impl Into<Value>) -> Reg {
         let half = if matches!(ty, Type::F32 | Type::F64) { "" } else { "lo." };
         let class = ty.class();
         self.operation(&format!("mul.{half}{}", ty.rounded()), class, &[(class, a.into()), (class, b.into())])
     }
 
-    /// `a · b + c` of two 32-bit numbers without sign and a 64-bit one: how addresses are made.
+    /// Returns `a · b + c` of two 32-bit numbers without sign and a 64-bit one: how addresses are made.
     pub fn mad_wide(&mut self, a: impl Into<Value>, b: impl Into<Value>, c: impl Into<Value>) -> Reg {
         let inputs = [(Class::B32, a.into()), (Class::B32, b.into()), (Class::B64, c.into())];
         self.operation("mad.wide.u32", Class::B64, &inputs)
@@ -88,37 +88,37 @@ impl Builder {
         self.operation(&format!("{which}.{}", ty.suffix()), class, &[(class, a), (class, b)])
     }
 
-    /// Bitwise and.
+    /// Returns the bitwise and.
     pub fn and(&mut self, ty: Type, a: impl Into<Value>, b: impl Into<Value>) -> Reg {
         let class = ty.class();
         self.operation(&format!("and.{}", ty.suffix()), class, &[(class, a.into()), (class, b.into())])
     }
 
-    /// Bitwise or.
+    /// Returns the bitwise or.
     pub fn or(&mut self, ty: Type, a: impl Into<Value>, b: impl Into<Value>) -> Reg {
         let class = ty.class();
         self.operation(&format!("or.{}", ty.suffix()), class, &[(class, a.into()), (class, b.into())])
     }
 
-    /// Bitwise exclusive or.
+    /// Returns the bitwise exclusive or.
     pub fn xor(&mut self, ty: Type, a: impl Into<Value>, b: impl Into<Value>) -> Reg {
         let class = ty.class();
         self.operation(&format!("xor.{}", ty.suffix()), class, &[(class, a.into()), (class, b.into())])
     }
 
-    /// Bits moved up by `by`.
+    /// Shifts bits up by `by`.
     pub fn shl(&mut self, ty: Type, a: impl Into<Value>, by: i64) -> Reg {
         let inputs = [(ty.class(), a.into()), (Class::B32, by.into())];
         self.operation(&format!("shl.{}", ty.suffix()), ty.class(), &inputs)
     }
 
-    /// Bits moved down by `by`.
+    /// Shifts bits down by `by`.
     pub fn shr(&mut self, ty: Type, a: impl Into<Value>, by: i64) -> Reg {
         let inputs = [(ty.class(), a.into()), (Class::B32, by.into())];
         self.operation(&format!("shr.{}", ty.suffix()), ty.class(), &inputs)
     }
 
-    /// Four bytes out of eight, the lower ones those of `a`, one for each hexadecimal digit of `pick`.
+    /// Returns four bytes out of eight, the lower ones those of `a`, one for each hexadecimal digit of `pick`.
     pub fn prmt(&mut self, a: impl Into<Value>, b: impl Into<Value>, pick: u32) -> Reg {
         let inputs = [(Class::B32, a.into()), (Class::B32, b.into()), (Class::B32, Value::Bits(pick))];
         self.operation("prmt.b32", Class::B32, &inputs)
@@ -131,20 +131,20 @@ impl Builder {
         self.operation(&format!("setp.{compare}.{}", ty.suffix()), Class::Pred, &inputs)
     }
 
-    /// `yes` where `predicate` is true, else `no`.
+    /// Returns `yes` where `predicate` is true, else `no`.
     pub fn selp(&mut self, ty: Type, yes: impl Into<Value>, no: impl Into<Value>, predicate: Reg) -> Reg {
         let inputs = [(ty.class(), yes.into()), (ty.class(), no.into()), (Class::Pred, predicate.into())];
         self.operation(&format!("selp.{}", ty.suffix()), ty.class(), &inputs)
     }
 
-    /// `a` converted; `rounding` is empty for conversions that are exact, else `rn` or `rz`.
+    /// Converts `a`; `rounding` is empty for conversions that are exact, else `rn` or `rz`.
     pub fn cvt(&mut self, rounding: &str, to: Type, from: Type, a: impl Into<Value>) -> Reg {
         let dot = if rounding.is_empty() { "" } else { "." };
         let opcode = format!("cvt{dot}{rounding}.{}.{}", to.suffix(), from.suffix());
         self.operation(&opcode, to.class(), &[(from.class(), a.into())])
     }
 
-    /// Two singles rounded to nearest and packed in one instruction; `pair` is `bf16x2` or `f16x2`. Needs
+    /// Returns two singles rounded to nearest and packed in one instruction; `pair` is `bf16x2` or `f16x2`. Needs
     /// [`Target::Sm80`](super::Target::Sm80).
     pub fn cvt_pair(&mut self, pair: &str, low: impl Into<Value>, high: impl Into<Value>) -> Reg {
         let inputs = [(Class::F32, high.into()), (Class::F32, low.into())];
@@ -157,7 +157,7 @@ impl Builder {
         self.operation(&format!("mov.{width}"), class, &[(a.class, a.into())])
     }
 
-    /// Two halves as one register of `class`, the lower half first.
+    /// Returns two halves as one register of `class`, the lower half first.
     pub fn pack(&mut self, class: Class, low: Reg, high: Reg) -> Reg {
         let width = if matches!(class, Class::B64 | Class::F64) { "b64" } else { "b32" };
         let to = self.result(class);
@@ -175,7 +175,7 @@ impl Builder {
         [low, high]
     }
 
-    /// `a` of the lane whose number differs in the bits of `mask`. All lanes of the warp take part.
+    /// Returns `a` of the lane whose number differs in the bits of `mask`. All lanes of the warp take part.
     pub fn shfl_bfly(&mut self, a: Reg, mask: i64) -> Reg {
         match a.class {
             Class::B32 | Class::F32 => {

@@ -3,7 +3,7 @@
 use super::{Builder, Class, Reg, Type, Value};
 use fallline_core::{Binary, Comparison, Node, Unary};
 
-/// One operation. None of them is contracted, and comparisons are false where an input is NaN.
+/// Writes one operation. None of them is contracted, and comparisons are false where an input is NaN.
 pub(super) fn instruction(b: &mut Builder, ty: Type, node: &Node, get: impl Fn(u32) -> Value) -> Reg {
     let predicate = |place: u32| match get(place) {
         Value::Reg(reg) if reg.class() == Class::Pred => reg,

@@ -33,7 +33,7 @@ pub struct NumberPlaces {
     pub memory: Vec<usize>,
 }
 
-/// Bytes of a tensor's record in the order of totals.
+/// Returns the bytes of a tensor's record in the order of totals.
 fn record_bytes(declared: &Declared) -> usize {
     if declared.memory.is_empty() { 8 } else { 16 }
 }
@@ -197,7 +197,7 @@ impl Numbers<'_> {
         b.place(&end);
     }
 
-    /// Each tensor's terms of the totals.
+    /// Computes each tensor's terms of the totals.
     fn terms(&mut self) {
         self.b.comment("each tensor's terms of the totals");
         let count = self.declared.totals.len();
@@ -220,7 +220,7 @@ impl Numbers<'_> {
         self.b.add(Type::U64, start, 8)
     }
 
-    /// The totals: a warp for each, which adds up the terms of those that count, others being +0.
+    /// Computes the totals: a warp for each, which adds up the terms of those that count, others being +0.
     fn totals(&mut self) {
         let count = self.declared.totals.len() as i64;
         let terms = self.terms_at();
@@ -283,7 +283,7 @@ impl Numbers<'_> {
         b.place(&end);
     }
 
-    /// What is remembered for all parameters together: every thread computes it, and one writes it.
+    /// Computes what is remembered for all parameters together: every thread computes it, and one writes it.
     fn update(&mut self) {
         self.b.comment("what is remembered for all parameters together");
         let row = self.at[4];
@@ -299,7 +299,7 @@ impl Numbers<'_> {
         self.shared = found;
     }
 
-    /// Whether the pass is left out.
+    /// Computes whether the pass is left out.
     fn skip(&mut self) {
         self.b.comment("whether the pass is left out");
         let found = self.evaluate(&self.formulas.skips, None, None);
@@ -313,7 +313,7 @@ impl Numbers<'_> {
         self.b.setp("eq", Type::U32, place, 0)
     }
 
-    /// The tensors' own scalars, and what is remembered for each.
+    /// Computes the tensors' own scalars, and what is remembered for each.
     fn tensor(&mut self, kernel: &Kernel, compute: Compute) {
         self.b.comment("the tensors' own scalars");
         let (before, own) = (1 + kernel.scalars.len(), kernel.tensor_scalars.len());
@@ -377,7 +377,7 @@ impl Numbers<'_> {
         graph.outputs().iter().map(|(_, place)| values[*place as usize].expect("an output is live")).collect()
     }
 
-    /// An input of a graph.
+    /// Returns an input of a graph.
     fn input(
         &mut self,
         mut i: usize,
@@ -422,7 +422,8 @@ impl Numbers<'_> {
         value.into()
     }
 
-    /// A power out of its base's table. A count beyond it does not come; one that is no count is 0, as on the host.
+    /// Returns a power out of its base's table. A count beyond it does not come; one that is no count is 0, as on
+    /// the host.
     fn power(&mut self, base: usize, count: Value) -> Reg {
         let place = self.bases.iter().position(|known| *known == base).expect("a base has a table");
         let [table, last] = self.powers[place];

@@ -254,7 +254,7 @@ fn load(b: &mut Builder, ty: Type, at: Reg) -> Vec<Reg> {
     values
 }
 
-/// The elements that are there, and zeros for the rest; `mine` is how many are there from the lane's first on.
+/// Loads the elements that are there, and zeros for the rest; `mine` is how many are there from the lane's first on.
 fn load_there(b: &mut Builder, ty: Type, at: Reg, values: &[Reg], mine: Reg) {
     b.comment("element by element, those that are there");
     for (i, &value) in values.iter().enumerate() {

@@ -100,7 +100,7 @@ struct Element {
 }
 
 impl Side {
-    /// The thread's `i`-th element.
+    /// Returns the thread's `i`-th element.
     fn element(&self, b: &mut Builder, matrix: Reg, i: i64) -> Element {
         let row = b.add(Type::U32, self.row, self.warp);
         let row = b.add(Type::U32, row, WARPS * i);

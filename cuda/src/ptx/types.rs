@@ -50,7 +50,7 @@ impl Type {
         }
     }
 
-    /// Bytes in memory.
+    /// Returns the bytes in memory.
     ///
     /// # Panics
     /// For predicates, which have no place in memory.
@@ -145,7 +145,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// Zero of a type.
+    /// Returns zero of a type.
     pub(super) fn zero(ty: Type) -> Value {
         match ty {
             Type::F32 => Value::F32(0.0),

@@ -19,7 +19,7 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn info(&self) -> &'static Info;
     /// Returns its hyperparameters.
     fn table(&self) -> &'static [Hyper];
-    /// A hyperparameter by name.
+    /// Returns a hyperparameter by name.
     fn get(&self, name: &str) -> Option<Value>;
     /// Sets hyperparameters by name, all or none.
     ///
@@ -30,7 +30,7 @@ pub trait AnyAlgorithm: Debug + Send + Sync {
     fn modifiers(&self) -> Modifiers {
         Modifiers::NONE
     }
-    /// A copy.
+    /// Copies it.
     fn boxed(&self) -> Box<dyn AnyAlgorithm>;
     /// Returns what is stepped.
     fn core(&self) -> &dyn Stepped;

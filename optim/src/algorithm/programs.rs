@@ -57,7 +57,7 @@ impl dyn AnyAlgorithm + '_ {
         Ok(self.program(self.variant(name, shape)?))
     }
 
-    /// Every rule that runs with these hyperparameters, for parameters of any variant, each once.
+    /// Returns every rule that runs with these hyperparameters, for parameters of any variant, each once.
     pub fn kernels(&self) -> Vec<&'static Kernel> {
         let distributed = Variant::all().filter_map(|variant| self.program_on(variant, true).ok());
         let programs: Vec<Program> = self.programs().zip(distributed).flat_map(|(a, b)| [a, b]).collect();
@@ -119,7 +119,7 @@ impl dyn AnyAlgorithm + '_ {
         }
     }
 
-    /// Whether it takes gradients that are not row-sparse.
+    /// Checks that it takes gradients that are not row-sparse.
     ///
     /// # Errors
     /// Why it does not, with its name.

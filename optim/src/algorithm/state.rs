@@ -96,7 +96,7 @@ impl<A> State<A> {
         }
     }
 
-    /// No element is ever negative.
+    /// Says that no element is ever negative.
     pub const fn non_negative(self) -> State<A> {
         State { non_negative: true, ..self }
     }
@@ -111,7 +111,7 @@ impl<A> State<A> {
         State { init: Init::Param, ..self }.full_precision()
     }
 
-    /// Is a copy of the parameter, or an average of some, and stored in full precision.
+    /// Says that it is a copy of the parameter, or an average of some, and stored in full precision.
     pub const fn full_precision(self) -> State<A> {
         State { full_precision: true, ..self }
     }
@@ -137,7 +137,7 @@ impl<A> State<A> {
         State { every: Some(count), ..self }
     }
 
-    /// May differ between ranks for a while.
+    /// Says that it may differ between ranks for a while.
     pub const fn rank_local(self) -> State<A> {
         State { rank_local: true, ..self }
     }

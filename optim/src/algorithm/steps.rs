@@ -9,12 +9,12 @@ use core::marker::PhantomData;
 use fallline_core::{Groups, Link, Rule, between};
 
 impl<A: Algorithm, K: Link> Site<'_, '_, A, K> {
-    /// A program that begins with a pass.
+    /// Returns a program that begins with a pass.
     pub fn pass<R: Rule<Hyper = A>>(&self) -> Steps<A, K> {
         Steps::begin().pass::<R>()
     }
 
-    /// A program that begins with an operation on each tensor.
+    /// Returns a program that begins with an operation on each tensor.
     pub fn op<T: TensorOp<Hyper = A>>(&self) -> Steps<A, K> {
         Steps::begin().op::<T>()
     }
@@ -44,7 +44,7 @@ impl<A: Algorithm, K: Link> Steps<A, K> {
         Steps { program: Program::EMPTY, types: PhantomData }
     }
 
-    /// And then a pass of a rule over all elements.
+    /// Adds a pass of a rule over all elements.
     pub fn pass<R: Rule<Hyper = A>>(self) -> Self {
         const {
             assert!(
@@ -57,27 +57,27 @@ impl<A: Algorithm, K: Link> Steps<A, K> {
         Steps { program: self.program.and(Stage::Pass(K::kernel::<R>())), ..self }
     }
 
-    /// And then an operation on each tensor.
+    /// Adds an operation on each tensor.
     pub fn op<T: TensorOp<Hyper = A>>(self) -> Self {
         Steps { program: self.program.and(Stage::Op(Op::tensor::<T, K>())), ..self }
     }
 
-    /// And then an operation on all tensors together.
+    /// Adds an operation on all tensors together.
     pub fn collective<T: CollectiveOp<Hyper = A>>(self) -> Self {
         Steps { program: self.program.and(Stage::Op(Op::collective::<T, K>())), ..self }
     }
 
-    /// With a rule that accumulates gradients of sampled labels into the Hessian: see [`Program::hessian`].
+    /// Adds a rule that accumulates gradients of sampled labels into the Hessian: see [`Program::hessian`].
     pub fn on_hessian<R: Rule<Hyper = A>>(self) -> Self {
         Steps { program: Program { hessian: Some(K::kernel::<R>()), ..self.program }, ..self }
     }
 
-    /// With a rule that gives a parameter of a rank's own from its states: see [`Program::restore`].
+    /// Adds a rule that gives a rank's parameter from its states: see [`Program::restore`].
     pub fn restored_by<R: Rule<Hyper = A>>(self) -> Self {
         Steps { program: Program { restore: Some(K::kernel::<R>()), ..self.program }, ..self }
     }
 
-    /// With rules that take parameters from the weights that are trained to those that are evaluated, and back: see
+    /// Adds rules that take parameters from the weights that are trained to those that are evaluated, and back: see
     /// [`Program::mode`].
     pub fn with_modes<E: Rule<Hyper = A>, T: Rule<Hyper = A>>(self) -> Self {
         Steps {
@@ -86,7 +86,7 @@ impl<A: Algorithm, K: Link> Steps<A, K> {
         }
     }
 
-    /// With scalars of the groups that change from step to step.
+    /// Adds scalars of the groups that change from step to step.
     pub fn advancing(self) -> Self
     where
         A: Advances,

@@ -83,7 +83,7 @@ alias! {
 }
 
 impl AdEmaMix {
-    /// α of step `t`.
+    /// Returns α of step `t`.
     fn alpha_at(&self, t: u64) -> f64 {
         match self.t_alpha {
             None | Some(0) => self.alpha,
@@ -91,7 +91,7 @@ impl AdEmaMix {
         }
     }
 
-    /// β₃ of step `t`.
+    /// Returns β₃ of step `t`.
     fn beta3_at(&self, t: u64) -> f64 {
         let (beta1, _, beta3) = self.betas;
         match self.t_beta3 {

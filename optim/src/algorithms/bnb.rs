@@ -4,7 +4,7 @@ use crate::hyper::HyperError;
 use crate::{BlockDefault, StorageDefaults};
 use fallline_core::{Codes, Format};
 
-/// `optim_bits` has two values.
+/// Checks `optim_bits`, which has two values.
 pub(super) fn check_bits(algorithm: &'static str, bits: i64) -> Result<(), HyperError> {
     if bits == 8 || bits == 32 {
         return Ok(());

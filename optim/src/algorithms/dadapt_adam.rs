@@ -148,7 +148,7 @@ where
     N::select(most.lt(estimate), most, estimate).max(d)
 }
 
-/// A sum times a weight; nothing where that is 0, whatever the sum is.
+/// Returns a sum times a weight; nothing where that is 0, whatever the sum is.
 pub(super) fn weighted<N: Number>(weight: N, sum: N) -> N
 where
     f64: Literal<N>,
@@ -172,7 +172,7 @@ pub(super) fn check_lr(rates: impl Iterator<Item = f64> + Clone) -> Result<(), S
     }
 }
 
-/// The error of an `lr` of 0 at first.
+/// Returns the error of an `lr` of 0 at first.
 pub(super) fn needs_lr(algorithm: &'static str, lr: f64) -> Result<(), HyperError> {
     if lr > 0.0 {
         return Ok(());

@@ -139,7 +139,7 @@ where
     N::select(param.eq(zero), one, N::select(update.eq(zero), one, ratio))
 }
 
-/// `x`, but at most `most` and, after that, at least `least`.
+/// Returns `x`, but at most `most` and, after that, at least `least`.
 pub(super) fn held<N: Number>(x: N, least: N, most: N) -> N
 where
     f64: Literal<N>,

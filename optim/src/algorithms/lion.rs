@@ -36,7 +36,7 @@ hyperparameters! {
 }
 
 impl Lion {
-    /// λ, to be multiplied by the current `lr`.
+    /// Returns λ, to be multiplied by the current `lr`.
     fn decay(&self) -> f64 {
         // Not checked yet, it has not kept the first: see `check`.
         let first_lr = if self.initial_lr == 0.0 { self.lr } else { self.initial_lr };

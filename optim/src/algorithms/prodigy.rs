@@ -315,7 +315,7 @@ impl Algorithm for Prodigy {
 }
 
 impl Prodigy {
-    /// β₃.
+    /// Returns β₃.
     fn third_beta(&self) -> f64 {
         self.beta3.unwrap_or_else(|| sqrt(self.betas.1))
     }

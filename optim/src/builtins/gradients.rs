@@ -166,7 +166,7 @@ pub struct Power {
 }
 
 impl Power {
-    /// So many quarters as p is, where the rule has such a power.
+    /// Returns how many quarters p is, where the rule has such a power.
     pub(crate) fn quarters_of(p: f64) -> Option<u32> {
         let quarters = 4.0 * p;
         ((0.0..128.0).contains(&quarters) && quarters.fract() == 0.0).then_some(quarters as u32)

@@ -154,7 +154,7 @@ impl Setup {
         wanted && slot.master.is_none()
     }
 
-    /// A state's first values: the parameter's, as far as it has elements for them.
+    /// Copies a state's first values: the parameter's, as far as it has elements for them.
     fn copy_param(
         &self,
         binding: &mut Binding<'_>,

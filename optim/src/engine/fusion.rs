@@ -47,7 +47,7 @@ pub(crate) struct FusedOperands {
 }
 
 impl FusedOperands {
-    /// Behind those of a rule with so many operands.
+    /// Makes those after the operands of a rule with so many.
     pub(crate) fn new(operands: usize, param: Option<usize>, grad: Option<usize>) -> FusedOperands {
         let [mean, start, add, memory] = [operands, operands + 1, operands + 2, operands + 3];
         let (param, grad) = (param.unwrap_or_default(), grad.unwrap_or_default());

@@ -317,7 +317,7 @@ impl LaunchGroup {
         Ok(())
     }
 
-    /// What a stage needs done for all parameters together, before any goes through it.
+    /// Does what a stage needs for all parameters together, before any goes through it.
     fn before_all(
         &mut self,
         context: &mut StepContext<'_, '_, '_>,

@@ -69,8 +69,8 @@ impl Launches {
         slot.constant_set = launch.constants_for(slot.group, slot.steps + 1, setup.algorithm(slot)) as u32;
     }
 
-    /// A family whose parameters must be in one launch group and are not. Groups may have stages of their own, but what is
-    /// summed up over a group must be in one.
+    /// Returns a family whose parameters must be in one launch group and are not. Groups may have stages of their
+    /// own, but what is summed up over a group must be in one.
     pub(crate) fn split_optimizer(&self, shared: &[ScalarState]) -> Option<usize> {
         let mut used = self.list.iter().filter(|launch| !launch.is_empty());
         while let Some(launch) = used.next() {

@@ -25,8 +25,8 @@ struct Found<'c> {
 }
 
 impl Engine {
-    /// Parameters' slots as a checkpoint has them, each checked against the one that is there, which has its shape. All states
-    /// have their memory in one arena, in the order in which parameters were bound last.
+    /// Returns parameters' slots as a checkpoint has them, each checked against the one that is there, which has
+    /// its shape. All states have their memory in one arena, in the order in which parameters were bound last.
     ///
     /// # Errors
     /// What does not fit and the options do not allow.
@@ -128,7 +128,7 @@ impl Engine {
         Ok(wanted && steps > 0 && !absent)
     }
 
-    /// A parameter's slot as a checkpoint has it, but for its memory.
+    /// Returns a parameter's slot as a checkpoint has it, but for its memory.
     fn find_slot<'c>(
         &self,
         (checkpoint, options): (&'c Checkpoint, &LoadOptions),

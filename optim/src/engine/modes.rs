@@ -48,7 +48,7 @@ impl Engine {
         Ok(())
     }
 
-    /// A parameter that has other weights in a mode and is not bound.
+    /// Returns a parameter that has other weights in a mode and is not bound.
     pub(crate) fn unbound_in(&self, mode: Mode, params: &[Binding<'_>]) -> Option<&Slot> {
         let bound: HashSet<&str> = params.iter().map(|binding| binding.name).collect();
         let moves = |slot: &&Slot| slot.steps > 0 && mode_rule(&self.setup, mode, slot).is_some();

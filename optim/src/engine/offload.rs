@@ -9,7 +9,7 @@ use crate::{AnyAlgorithm, Binding, Error, GradRef, ParamPrecision, ParamRef, Res
 use fallline_core::{Backend, Storage};
 use std::sync::Arc;
 
-/// Why an algorithm cannot be offloaded, if it cannot: only what is element-wise can be stepped in chunks.
+/// Returns why an algorithm cannot be offloaded, if it cannot: only what is element-wise can be stepped in chunks.
 ///
 /// # Errors
 /// The reason.
@@ -62,7 +62,7 @@ impl Setup {
         self.offload.as_ref().is_some_and(|offload| offload.resolved)
     }
 
-    /// What a step needs of its tensors where they are on another device than the states.
+    /// Checks what a step needs of its tensors where they are on another device than the states.
     pub(crate) fn check_offloaded(&self, binding: &Binding<'_>, slot: &Slot) -> Result<()> {
         let name = || binding.name.to_owned();
         let on_device = binding.param.device().is_some()

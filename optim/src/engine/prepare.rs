@@ -128,7 +128,7 @@ impl Setup {
         })
     }
 
-    /// Everything that can be wrong with a binding.
+    /// Checks everything that can be wrong with a binding.
     pub(crate) fn check_binding(&self, binding: &Binding<'_>, slot: &mut Slot) -> Result<()> {
         let name = || binding.name.to_owned();
         let dims = binding.param.dims();

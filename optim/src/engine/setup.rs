@@ -44,7 +44,7 @@ pub(crate) struct Ranks {
 }
 
 impl Setup {
-    /// One group of all parameters.
+    /// Makes one group of all parameters.
     pub(crate) fn new(backend: Arc<dyn Backend>, algorithm: Box<dyn AnyAlgorithm>) -> Setup {
         Setup {
             backend,

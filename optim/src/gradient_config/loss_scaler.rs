@@ -108,7 +108,7 @@ impl LossScaler {
 }
 
 impl Default for LossScaler {
-    /// torch's: from 65,536, doubled after 2,000 good steps, halved at a bad one.
+    /// Returns torch's: from 65,536, doubled after 2,000 good steps, halved at a bad one.
     fn default() -> Self {
         let dynamic = Dynamic { growth_factor: 2.0, backoff_factor: 0.5, growth_interval: 2000 };
         LossScaler { scale: 65536.0, steps: 0, dynamic: Some(dynamic) }

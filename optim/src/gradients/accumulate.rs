@@ -91,7 +91,7 @@ impl Window {
         Ok(())
     }
 
-    /// What a step depends on of it, in a line.
+    /// Writes what a step depends on of it, in a line.
     pub(crate) fn fingerprint(&self, config: &GradientConfig, text: &mut String) -> fmt::Result {
         if config.is_plain() {
             return Ok(());
@@ -99,7 +99,7 @@ impl Window {
         writeln!(text, "{config:?} after {} iterations", self.done)
     }
 
-    /// One iteration over bindings that are prepared.
+    /// Runs one iteration over bindings that are prepared.
     ///
     /// # Errors
     /// A parameter with a gradient in a window that closes without it; when a device fails.
@@ -220,7 +220,7 @@ impl Window {
         rebound(bindings, &mut self.sums, closing.weight.is_some())
     }
 
-    /// The window is over, whatever came of it.
+    /// Ends the window, whatever came of it.
     pub(crate) fn end(&mut self) {
         self.sums.values_mut().for_each(|sum| sum.has_value = false);
     }

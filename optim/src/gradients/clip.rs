@@ -164,7 +164,7 @@ impl Clipping {
         done.map(|()| Some(found))
     }
 
-    /// A pass over all gradients, in the order of their names, whose sums stay on the device.
+    /// Runs a pass over all gradients, in the order of their names, whose sums stay on the device.
     fn inspect(
         &mut self,
         (backend, grads): (&dyn Backend, Grads<'_, '_>),

@@ -20,7 +20,7 @@ impl Gradients {
         !self.config.is_plain() || self.non_finite != NonFinitePolicy::Propagate
     }
 
-    /// Why all gradients of a step must be inspected first.
+    /// Returns why all gradients of a step must be inspected first.
     pub(crate) fn why_inspected(&self) -> &'static str {
         match (&self.config.scaler, &self.config.clip) {
             (Some(_), _) => "a loss scale skips a step by all gradients",
@@ -30,7 +30,7 @@ impl Gradients {
         }
     }
 
-    /// Why gradients cannot be inspected one after another, if they cannot.
+    /// Returns why gradients cannot be inspected one after another, if they cannot.
     pub(crate) fn refuse_incremental(&self) -> Option<String> {
         match self.config.clip {
             Some(Clip::Norm { norm_type, .. }) if !ORDERS.contains(&norm_type) => {

@@ -14,7 +14,7 @@ pub(super) struct Grads<'g, 'd> {
 }
 
 impl<'g> Grads<'g, '_> {
-    /// A gradient as it is given; rows that are not are zero.
+    /// Returns a gradient as it is given; rows that are not given are zero.
     pub(super) fn view(&self, i: usize) -> Option<View<'g>> {
         let (slot, binding) = (&self.slots[i], &self.bindings[i]);
         let given = staging::given(binding, &slot.staging);
@@ -29,7 +29,7 @@ impl<'g> Grads<'g, '_> {
         self.slots[i].compute
     }
 
-    /// The places of those that are there, in the order of their names.
+    /// Collects the places of those that are there, in the order of their names.
     pub(super) fn in_order(&self, order: &mut Vec<usize>) {
         order.clear();
         order.extend((0..self.bindings.len()).filter(|&i| !self.bindings[i].grad.is_none()));

@@ -4,7 +4,8 @@ use super::types::HyperType;
 use super::value::{Range, Value};
 use super::{Hyper, HyperError};
 
-/// A value of type `T` within `range`, or what is wrong with it. Used by [`hyperparameters!`](crate::hyperparameters).
+/// Returns a value of type `T` within `range`, or what is wrong with it. Used by
+/// [`hyperparameters!`](crate::hyperparameters).
 #[doc(hidden)]
 pub fn convert<T: HyperType>(
     algorithm: &'static str,

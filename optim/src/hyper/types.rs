@@ -7,7 +7,7 @@ use core::iter;
 pub trait HyperType: Sized + Clone {
     /// Its human-readable name.
     const NAME: &'static str;
-    /// From a configuration's value, or `None` where that is of another type.
+    /// Converts a configuration's value, or returns `None` where that is of another type.
     fn from_value(value: &Value) -> Option<Self>;
     /// As a configuration writes it.
     fn to_value(&self) -> Value;

@@ -98,7 +98,7 @@ pub(super) struct Stepped {
     pub(super) skipped: bool,
 }
 
-/// One step: up to `max_iter` iterations.
+/// Takes one step: up to `max_iter` iterations.
 ///
 /// A loss or gradient that is not finite ends it where the policy says so, with everything as it was.
 pub(super) fn step(

@@ -7,7 +7,7 @@ use fallline_core::{Backend, Shape, Storage};
 use std::sync::Arc;
 
 impl History {
-    /// A state of a parameter.
+    /// Returns a state of a parameter.
     pub(super) fn find(&self, param: &str, state: &str) -> Option<&Storage> {
         let place = self.params.iter().position(|(name, _)| name == param)?;
         let (_, vector) = self.vectors().find(|(name, _)| name == state)?;

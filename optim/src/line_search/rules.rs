@@ -92,7 +92,7 @@ pub struct VectorRules {
 }
 
 impl VectorRules {
-    /// Compiled by `K`.
+    /// Returns those compiled by `K`.
     pub fn of<K: Link>() -> VectorRules {
         VectorRules {
             scale: K::kernel::<ScaleRule>(),

@@ -32,7 +32,7 @@ impl VectorSpace<'_> {
         Ok(to)
     }
 
-    /// `alpha · from`.
+    /// Returns `alpha · from`.
     pub(super) fn scaled(&self, from: &[Storage], alpha: f64) -> Result<Vector> {
         let mut to = self.zeros()?;
         let views = to.iter_mut().zip(from).map(|(to, from)| [Some(View::write(to)), Some(View::read(from))]);
@@ -40,7 +40,7 @@ impl VectorSpace<'_> {
         Ok(to)
     }
 
-    /// `to += alpha · from`.
+    /// Computes `to += alpha · from`.
     pub(super) fn add(&self, to: &mut [Storage], from: &[Storage], alpha: f64) -> Result<()> {
         let views = to.iter_mut().zip(from).map(|(to, from)| [Some(View::write(to)), Some(View::read(from))]);
         self.run(self.kernels.add, 1.0, &[alpha], views).map(drop)
@@ -119,7 +119,7 @@ impl VectorSpace<'_> {
         Ok(())
     }
 
-    /// A pass over all parameters with the same scalars. Returns its sums over all of them.
+    /// Runs a pass over all parameters with the same scalars. Returns its sums over all of them.
     fn run<'v>(
         &self,
         kernel: &'static Kernel,

@@ -15,9 +15,9 @@ pub(super) struct Point<G> {
     pub(super) gradient: G,
 }
 
-/// A step length near `first` that satisfies the strong Wolfe conditions, or the best found in `most` evaluations.
-/// `start` is the point at 0; `narrow(width)` returns whether an interval is too small to continue. Returns the
-/// point, and how often `evaluate` was called.
+/// Finds a step length near `first` that satisfies the strong Wolfe conditions, or the best found in `most`
+/// evaluations. `start` is the point at 0; `narrow(width)` returns whether an interval is too small to continue.
+/// Returns the point, and how often `evaluate` was called.
 ///
 /// Brackets a minimum and zooms in by cubic interpolation, as torch does.
 pub(super) fn strong_wolfe<G: Clone>(

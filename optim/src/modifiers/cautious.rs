@@ -180,7 +180,7 @@ fn number(graph: &Graph, role: Role) -> Option<u32> {
     graph.operands().iter().position(|operand| operand.role == role).map(|place| place as u32)
 }
 
-/// A graph's operands as they are.
+/// Returns a graph's operands as they are.
 fn as_declared(graph: &Graph) -> Vec<Derived> {
     // Those that are written come first.
     let operands = graph.operands().iter().enumerate();

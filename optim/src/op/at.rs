@@ -83,7 +83,7 @@ pub struct CollectiveAt<'a> {
 }
 
 impl<'a> OpAt<'a> {
-    /// Memory of this many elements, with anything in it.
+    /// Returns memory of this many elements, with anything in it.
     ///
     /// # Errors
     /// When there is no memory.

@@ -32,7 +32,7 @@ impl Named<'_> {
         found.map(|(_, storage)| storage).ok_or_else(|| missing(name))
     }
 
-    /// Two of them, to write.
+    /// Returns two of them, to write.
     ///
     /// # Errors
     /// As [`get`](Named::get); when both are the same.
@@ -109,7 +109,7 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Memory of this many elements, with anything in it.
+    /// Returns memory of this many elements, with anything in it.
     ///
     /// # Errors
     /// When there is no memory.

@@ -81,7 +81,7 @@ impl Sums<'_> {
         place.ok_or_else(|| Error::Unavailable(format!("the pass before returns no sum {name:?}")))
     }
 
-    /// A sum. On a device that keeps them this waits for it: where a rule's own scalar follows from it,
+    /// Returns a sum. On a device that keeps them this waits for it: where a rule's own scalar follows from it,
     /// [`run_reading`](super::Runner::run_reading) does not.
     ///
     /// # Errors

@@ -55,7 +55,7 @@ impl fmt::Debug for Plans {
 }
 
 impl Runner<'_> {
-    /// `c = alpha a b + beta c`, where c starts at element `c_start` of its storage.
+    /// Computes `c = alpha a b + beta c`, where c starts at element `c_start` of its storage.
     ///
     /// # Errors
     /// As [`LinearAlgebra::gemm`](fallline_core::backend::LinearAlgebra::gemm).
@@ -183,7 +183,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// A pass over the tensors that a function gives, of a rule that is run on one tensor or has no sums.
+    /// Runs a pass over the tensors that a function gives, of a rule that is run on one tensor or has no sums.
     fn pass<'v>(
         &self,
         kernel: &'static Kernel,

@@ -24,7 +24,7 @@ pub enum ParamPrecision {
 }
 
 impl ParamPrecision {
-    /// Whether parameters stored as `format` can be kept so.
+    /// Checks that parameters stored as `format` can be kept so.
     ///
     /// # Errors
     /// The formats that can be.

@@ -96,7 +96,7 @@ impl RowSparseGrad {
         self.index.len() * self.width
     }
 
-    /// In how many parts a pass takes them; `None` where it takes the whole gradient.
+    /// Returns in how many parts a pass takes them; `None` where it takes the whole gradient.
     pub(crate) fn parts(&self) -> Option<usize> {
         self.row_wise.then_some(self.runs.len())
     }
@@ -158,7 +158,7 @@ impl RowSparseGrad {
         Ok(laid?)
     }
 
-    /// Memory of zeros: that of the step before without its rows, or new one.
+    /// Returns memory of zeros: that of the step before without its rows, or new one.
     fn cleared(&mut self, backend: &dyn Backend, (format, elements): (Format, usize)) -> Result<Storage> {
         let kept = self.whole.take().filter(|whole| (whole.format(), whole.len()) == (format, elements));
         let Some(mut whole) = kept else { return Ok(backend.allocate(&[(format, elements)])?.remove(0)) };

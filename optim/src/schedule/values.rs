@@ -89,12 +89,12 @@ impl<T: Optimizer + ?Sized> Scheduled for T {
 pub struct Numbers(BTreeMap<String, f64>);
 
 impl Numbers {
-    /// Numbers by name.
+    /// Makes numbers by name.
     pub fn new<'n>(numbers: impl IntoIterator<Item = (&'n str, f64)>) -> Numbers {
         Numbers(numbers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 
-    /// A number.
+    /// Returns a number by name.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.0.get(name).copied()
     }

@@ -173,7 +173,7 @@ fn plateau(read: &Reader<'_>, _: &str) -> Result<Curve> {
     Ok(curve.into())
 }
 
-/// A number, or a list of one for each group.
+/// Reads a number, or a list of one for each group.
 fn per_group(read: &Reader<'_>, key: &str) -> Result<Option<PerGroup>> {
     match read.get(key).map(|node| node.value.as_list()) {
         Some(Some(_)) => Ok(read.numbers(key, f64::NEG_INFINITY)?.map(PerGroup::Each)),

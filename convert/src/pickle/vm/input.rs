@@ -18,7 +18,7 @@ impl<'a> Machine<'_, '_, 'a> {
         Ok(bytes)
     }
 
-    /// A line of text, of protocol 0.
+    /// Reads a line, of protocol 0.
     pub(super) fn line(&mut self) -> Result<&[u8]> {
         let end = self.bytes[self.place..].iter().position(|&byte| byte == b'\n');
         let end = end.ok_or_else(|| self.wrong(format!("{}: its line does not end", self.name())))?;
@@ -38,7 +38,7 @@ impl<'a> Machine<'_, '_, 'a> {
         number.ok_or_else(|| self.wrong(format!("{} of what is no number", self.name())))
     }
 
-    /// Bytes behind their number, which has `N` bytes.
+    /// Reads bytes after their number, which has `N` bytes.
     pub(super) fn counted<const N: usize>(&mut self) -> Result<&[u8]> {
         let mut number = [0; 8];
         number[..N].copy_from_slice(self.slice(N)?);

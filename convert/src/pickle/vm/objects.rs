@@ -24,7 +24,7 @@ impl<'a> Machine<'_, '_, 'a> {
         self.push(Node::Global(globals::find(&module, &name)))
     }
 
-    /// `STACK_GLOBAL`: the names are on the stack.
+    /// Carries out `STACK_GLOBAL`: the names are on the stack.
     pub(super) fn global_of_stack(&mut self) -> Result<()> {
         let (name, module) = (self.pop()?, self.pop()?);
         let found = match (&self.nodes[module as usize], &self.nodes[name as usize]) {
@@ -36,7 +36,7 @@ impl<'a> Machine<'_, '_, 'a> {
         self.push(Node::Global(found))
     }
 
-    /// `OBJ`: a class and its arguments above a mark.
+    /// Carries out `OBJ`: a class and its arguments above a mark.
     pub(super) fn object(&mut self) -> Result<()> {
         let mut items = self.popped_to_mark()?;
         if items.is_empty() {
@@ -48,7 +48,7 @@ impl<'a> Machine<'_, '_, 'a> {
         self.call()
     }
 
-    /// `REDUCE` and `NEWOBJ`: a class or function and its arguments become what the class means.
+    /// Carries out `REDUCE` and `NEWOBJ`: a class or function and its arguments become what the class means.
     pub(super) fn call(&mut self) -> Result<()> {
         let (arguments, class) = (self.pop()?, self.pop()?);
         let made = self.made(class, arguments)?;
@@ -171,7 +171,7 @@ impl<'a> Machine<'_, '_, 'a> {
         }
     }
 
-    /// `BUILD`: attributes. Those of classes that are dicts or tensors, and of what is never built, are ignored.
+    /// Carries out `BUILD`: attributes. Those of classes that are dicts or tensors, and of what is never built, are ignored.
     pub(super) fn build(&mut self) -> Result<()> {
         let state = self.pop()?;
         let object = self.top()?;
@@ -239,7 +239,7 @@ impl<'a> Machine<'_, '_, 'a> {
         self.storage(&class, &key, elements, view)
     }
 
-    /// The same as protocol 0 writes it.
+    /// Does the same as protocol 0 writes it.
     pub(super) fn persistent_line(&mut self) -> Result<()> {
         let line = core::str::from_utf8(self.line()?).ok().and_then(text::storage);
         let line = line.map(|(class, key, elements)| (class.to_owned(), key, elements));
@@ -296,7 +296,8 @@ impl<'a> Machine<'_, '_, 'a> {
         self.push(Node::Storage(dtype, bytes))
     }
 
-    /// `(storage, offset, sizes, strides, …)`. A tensor of a type that there is no name for here is never built.
+    /// Makes a tensor of `(storage, offset, sizes, strides, …)`. A tensor of a type that there is no name for here is never
+    /// built.
     fn tensor(&self, arguments: &[Id], typed: Option<&Node<'a>>) -> Result<Node<'a>> {
         let nodes: Vec<&Node<'a>> =
             arguments.iter().take(5).map(|&item| &self.nodes[item as usize]).collect();
@@ -345,7 +346,7 @@ pub(in super::super) fn owned(tensor: &Tensor<'_>) -> usize {
     }
 }
 
-/// Bytes, as any protocol writes them.
+/// Returns the bytes that any protocol writes.
 fn bytes_of<'n>(node: &'n Node<'_>) -> Option<Cow<'n, [u8]>> {
     match node {
         Node::Bytes(bytes) => Some(Cow::Borrowed(bytes)),

@@ -3,7 +3,7 @@
 use super::Node;
 use std::sync::Arc;
 
-/// `INT`: an integer, or a bool.
+/// Reads `INT`: an integer, or a bool.
 pub(super) fn int<'a>(line: &str) -> Option<Node<'a>> {
     match line {
         "00" => Some(Node::Bool(false)),
@@ -12,7 +12,7 @@ pub(super) fn int<'a>(line: &str) -> Option<Node<'a>> {
     }
 }
 
-/// `LONG`: an integer, with an `L` after it.
+/// Reads `LONG`: an integer, with an `L` after it.
 pub(super) fn long<'a>(line: &str) -> Option<Node<'a>> {
     let line = line.strip_suffix('L').unwrap_or(line);
     let digits = line.strip_prefix(['-', '+']).unwrap_or(line);
@@ -22,12 +22,12 @@ pub(super) fn long<'a>(line: &str) -> Option<Node<'a>> {
     Some(line.parse().map_or_else(|_| Node::opaque("a number of more than 64 bits"), Node::Int))
 }
 
-/// `FLOAT`: a number as Python writes it.
+/// Reads `FLOAT`: a number as Python writes it.
 pub(super) fn float<'a>(line: &str) -> Option<Node<'a>> {
     line.trim().parse().ok().map(Node::Float)
 }
 
-/// `STRING`: text in quotes, as Python 2 writes it.
+/// Reads `STRING`: text in quotes, as Python 2 writes it.
 pub(super) fn quoted<'a>(line: &[u8]) -> Option<Node<'a>> {
     let (&quote, rest) = line.split_first().filter(|(quote, _)| matches!(**quote, b'\'' | b'"'))?;
     let inner = rest.strip_suffix(&[quote])?;
@@ -58,7 +58,7 @@ pub(super) fn quoted<'a>(line: &[u8]) -> Option<Node<'a>> {
     Some(text_or_bytes(bytes))
 }
 
-/// Python 2's text, which may be bytes.
+/// Reads Python 2's text, which may be bytes.
 pub(super) fn text_or_bytes<'a>(bytes: Vec<u8>) -> Node<'a> {
     match String::from_utf8(bytes) {
         Ok(text) => Node::Str(text.into()),
@@ -66,7 +66,7 @@ pub(super) fn text_or_bytes<'a>(bytes: Vec<u8>) -> Node<'a> {
     }
 }
 
-/// `UNICODE`: characters below 256 as bytes, others as `\u` and `\U`.
+/// Reads `UNICODE`: characters below 256 as bytes, others as `\u` and `\U`.
 pub(super) fn unicode<'a>(line: &[u8]) -> Option<Node<'a>> {
     let mut text = String::with_capacity(line.len());
     let mut rest = line;

@@ -44,7 +44,7 @@ static PACKED: Places = Places({
     places
 });
 
-/// A pair in another order.
+/// Returns a pair in a different order.
 ///
 /// # Safety
 /// The CPU has AVX-512.

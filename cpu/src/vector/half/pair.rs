@@ -46,7 +46,7 @@ where
     /// As above.
     unsafe fn store_bf16_sr(pair: [Self; 2], random: Self::Words, to: *mut u16);
 
-    /// The same of a pair without NaN.
+    /// Does the same with a pair without NaN.
     ///
     /// # Safety
     /// As above.

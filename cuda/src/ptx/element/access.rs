@@ -19,7 +19,7 @@ pub(super) fn parts(format: Format) -> (Type, usize) {
 }
 
 impl Element<'_> {
-    /// The elements of the sub-step from `first` on, 128 bits at a time.
+    /// Loads the elements of the sub-step from `first` on, 128 bits at a time.
     pub(super) fn whole_loads(&mut self, first: usize) {
         for operand in self.operands.iter_mut().filter(|operand| operand.loaded) {
             let (ty, pack) = parts(operand.format);
@@ -39,7 +39,7 @@ impl Element<'_> {
         }
     }
 
-    /// The elements of the sub-step from `first` on, 128 bits at a time.
+    /// Stores the elements of the sub-step from `first` on, 128 bits at a time.
     pub(super) fn whole_stores(&mut self, first: usize) {
         for operand in self.operands.iter().filter(|operand| operand.store.is_some()) {
             let (ty, pack) = parts(operand.format);
@@ -51,7 +51,7 @@ impl Element<'_> {
         }
     }
 
-    /// For each of the elements `from` the lane's eight whether it is there.
+    /// Returns for each of the elements `from` the lane's eight whether it is there.
     pub(super) fn present(&mut self, place: &Place, from: Range<usize>) -> Vec<Reg> {
         let b = &mut self.b;
         b.comment("which of the lane's elements are there");
@@ -61,8 +61,8 @@ impl Element<'_> {
         from.map(|element| b.setp("gt", Type::S32, mine, element as i64)).collect()
     }
 
-    /// The elements of the sub-step that are there, one by one into the registers of the whole loads, and zeros for the
-    /// rest.
+    /// Loads the elements of the sub-step that are there, one by one into the registers of the whole loads, and
+    /// zeros for the rest.
     pub(super) fn masked_loads(&mut self, place: &Place, first: usize) {
         let part = first..first + self.substep;
         let present = self.present(place, part.clone());
@@ -107,7 +107,7 @@ impl Element<'_> {
         }
     }
 
-    /// The elements of the sub-step that are there, one by one.
+    /// Stores the elements of the sub-step that are there, one by one.
     pub(super) fn masked_stores(&mut self, place: &Place, first: usize) {
         let part = first..first + self.substep;
         let present = self.present(place, part.clone());

@@ -87,7 +87,7 @@ impl Element<'_> {
         }
     }
 
-    /// Where the scales of the lane's blocks are.
+    /// Finds where the scales of the lane's blocks are.
     pub(super) fn find_scales(&mut self, lane: Reg, first: Reg, record: Reg) {
         let b = &mut self.b;
         for operand in self.operands.iter_mut().filter(|operand| operand.touched()) {
@@ -105,7 +105,7 @@ impl Element<'_> {
         }
     }
 
-    /// The scales of this step's blocks; 0 where there is none.
+    /// Loads the scales of this step's blocks; 0 where there is none.
     pub(super) fn load_scales(&mut self, place: &Place) {
         let b = &mut self.b;
         for operand in self.operands.iter_mut().filter(|operand| operand.loaded) {
@@ -137,7 +137,7 @@ impl Element<'_> {
         self.operands.iter().any(|operand| operand.store.is_some() && operand.blocks.is_some())
     }
 
-    /// Numbers of elements that are not there count as +0.
+    /// Sets numbers of elements that are not there to +0.
     pub(super) fn masked_values(&mut self, place: &Place) {
         let present = self.present(place, 0..PER_LANE);
         for operand in &self.operands {
@@ -157,7 +157,7 @@ impl Element<'_> {
         }
     }
 
-    /// On to the next step's scales.
+    /// Moves on to the next step's scales.
     pub(super) fn next_scales(&mut self) {
         for blocks in self.operands.iter().filter_map(|operand| operand.blocks.as_ref()) {
             if let Some(at) = blocks.scale_at {
@@ -168,7 +168,7 @@ impl Element<'_> {
 }
 
 impl Operand {
-    /// Element `i` of the lane as a single.
+    /// Returns element `i` of the lane as a single.
     pub(super) fn decode_code(&self, b: &mut Builder, i: usize) -> Reg {
         let found = self.blocks.as_ref().and_then(|blocks| blocks.numbers.zip(blocks.scale));
         let Some((numbers, scale)) = found else { unreachable!("what is loaded has a codebook and a scale") };
@@ -339,13 +339,13 @@ fn fp8(b: &mut Builder, y: Reg) -> Reg {
     b.or(Type::B32, sign, rounded)
 }
 
-/// Four bytes as a word, the first the lowest.
+/// Returns four bytes as a word, the first the lowest.
 pub(super) fn bytes(b: &mut Builder, bytes: &[Reg]) -> Reg {
     let [low, high] = [0, 2].map(|i| b.prmt(bytes[i], bytes[i + 1], 0x1140));
     b.prmt(low, high, 0x5410)
 }
 
-/// Eight codes of 4 bits as a word: two neighbours share a byte, the first in its upper half.
+/// Returns eight codes of 4 bits as a word: two neighbours share a byte, the first in its upper half.
 fn nibbles(b: &mut Builder, codes: &[Reg]) -> Reg {
     let pairs: Vec<Reg> = codes
         .chunks(2)

@@ -29,7 +29,7 @@ impl Element<'_> {
         }
     }
 
-    /// On to the next step's elements.
+    /// Moves on to the next step's elements.
     pub(super) fn next_element(&mut self) {
         if let Some(element) = self.element {
             self.b.to(element).add(Type::U32, element, STEP as i64);
@@ -38,8 +38,8 @@ impl Element<'_> {
 }
 
 impl Operand {
-    /// The lane's elements of a sub-step, one by one into their registers: all, or those that are `present` and zeros for the
-    /// rest. `first` is which of the tensor's elements the lane's first is.
+    /// Loads the lane's elements of a sub-step, one by one into their registers: all, or those that are `present`
+    /// and zeros for the rest. `first` is which of the tensor's elements the lane's first is.
     pub(super) fn load_repeated(
         &self,
         b: &mut Builder,

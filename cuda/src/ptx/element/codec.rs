@@ -10,7 +10,7 @@ impl Operand {
         matches!((self.format, compute), (Format::F64, Type::F64) | (Format::F32, Type::F32))
     }
 
-    /// Element `i` of the lane in the compute type: exact, but for `f64` that is computed in `f32`.
+    /// Returns element `i` of the lane in the compute type: exact, but for `f64` that is computed in `f32`.
     pub(super) fn decode(&self, b: &mut Builder, i: usize, compute: Type) -> Reg {
         let single = match self.format {
             Format::F64 if compute == Type::F64 => return self.raw[i],
@@ -104,7 +104,7 @@ fn upper_half_rounded(b: &mut Builder, x: Value) -> Reg {
     b.selp(Type::B32, quiet, rounded, nan)
 }
 
-/// A double as a single, rounded to odd: a second rounding to 16 bits then gives what one rounding gives.
+/// Returns a double as a single, rounded to odd: a second rounding to 16 bits then gives what one rounding gives.
 fn single_to_odd(b: &mut Builder, x: Value) -> Reg {
     let x = b.mov(Type::F64, x);
     let near = b.cvt("rz", Type::F32, Type::F64, x);

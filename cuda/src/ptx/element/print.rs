@@ -65,7 +65,7 @@ impl Element<'_> {
         self.b.finish(self.target)
     }
 
-    /// The comment above the kernel: what it computes from what.
+    /// Writes the comment above the kernel: what it computes from what.
     fn notes(&mut self) {
         let b = &mut self.b;
         b.note(&format!("One pass over all tensors, computed in {}:", self.compute.suffix()));

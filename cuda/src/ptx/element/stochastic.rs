@@ -44,7 +44,7 @@ impl Element<'_> {
         }
     }
 
-    /// On to the next step's elements.
+    /// Moves on to the next step's elements.
     pub(super) fn next_counter4(&mut self) {
         if let Some(counter4) = self.counter4 {
             self.b.to(counter4).add(Type::U64, counter4, (STEP / 4) as i64);
@@ -52,7 +52,7 @@ impl Element<'_> {
     }
 }
 
-/// One block of Philox2x32-7.
+/// Computes one block of Philox2x32-7.
 fn philox(b: &mut Builder, [mut left, mut right]: [Reg; 2], key: Reg) -> [Reg; 2] {
     let multiplier = Value::Bits(MULTIPLIER as u32);
     for round in 0..ROUNDS {
@@ -69,7 +69,7 @@ fn philox(b: &mut Builder, [mut left, mut right]: [Reg; 2], key: Reg) -> [Reg; 2
 }
 
 impl Operand {
-    /// Two neighbours, of which the first is element `i` of the lane, as bfloat16 up or down.
+    /// Returns two neighbours, of which the first is element `i` of the lane, as bfloat16 up or down.
     pub(super) fn round_stochastically(
         &self,
         b: &mut Builder,

@@ -53,7 +53,7 @@ pub(in crate::algorithms) fn adamw(lr: f64, betas: (f64, f64), eps: f64, weight_
     AdamW { lr, betas, eps, weight_decay, ..AdamW::default() }
 }
 
-/// Rows and columns of a parameter that is taken as a matrix.
+/// Returns the rows and columns of a parameter that is taken as a matrix.
 pub(in crate::algorithms) fn dims(shape: &Shape) -> (usize, usize) {
     match shape.dims() {
         [] => (1, 1),

@@ -111,7 +111,8 @@ impl NewtonSchulz<'_> {
         self.coefficients.get(place).copied().unwrap_or((1.0, 0.0, 0.0))
     }
 
-    /// Two steps as one, where all have the same coefficients. `bf16` has not the digits that this takes, and `f64` is for those who want all of them.
+    /// Returns two steps as one, where all have the same coefficients. `bf16` has not the digits that this takes,
+    /// and `f64` is for those who want all of them.
     fn pair(&self) -> Option<Pair> {
         let wanted = self.format == Format::F32 && self.steps >= 2 && self.small() >= WORTH_PAIRS;
         match self.coefficients {
@@ -128,15 +129,15 @@ impl NewtonSchulz<'_> {
         if pairs { 2 * large >= 3 * small } else { 4 * large >= 5 * small }
     }
 
-    /// `c = X Xᵀ`; of tall matrices `Xᵀ X`, which does the same from the other side.
+    /// Computes `c = X Xᵀ`; of tall matrices `Xᵀ X`, which does the same from the other side.
     fn gram(&self, on: Runner<'_>, x: &Storage, c: &mut Storage) -> Result<()> {
         let x = Matrix::new(x, self.rows, self.columns);
         let (a, b) = if self.rows > self.columns { (x.transpose(), x) } else { (x, x.transpose()) };
         on.backend.linalg().gemm(Gemm { symmetric: true, ..Gemm::new(a, b, c) })
     }
 
-    /// `c = factor · product + scale · add` of m × m matrices that commute: all of them are polynomials of one
-    /// symmetric matrix, so their products are symmetric too.
+    /// Computes `c = factor · product + scale · add` of m × m matrices that commute: all of them are polynomials of
+    /// one symmetric matrix, so their products are symmetric too.
     fn symmetric(
         &self,
         on: Runner<'_>,
@@ -152,7 +153,7 @@ impl NewtonSchulz<'_> {
         on.backend.linalg().gemm(Gemm { alpha: factor, beta: scale, c_in: add, symmetric: true, ..product })
     }
 
-    /// `y = F X + scale · X`; of tall matrices `X F + scale · X`.
+    /// Computes `y = F X + scale · X`; of tall matrices `X F + scale · X`.
     fn apply(
         &self,
         on: Runner<'_>,
@@ -167,7 +168,7 @@ impl NewtonSchulz<'_> {
         on.backend.linalg().gemm(Gemm { beta: scale, c_in: Some(x), ..Gemm::new(a, b, y) })
     }
 
-    /// The iteration as the paper has it, two steps at once where there is a pair.
+    /// Runs the iteration as the paper has it, two steps at once where there is a pair.
     fn plain<K: Link>(
         &self,
         on: Runner<'_>,
@@ -205,7 +206,7 @@ impl NewtonSchulz<'_> {
         Ok(())
     }
 
-    /// The polynomial of two steps in place of the Gram matrix, but for its constant.
+    /// Computes the polynomial of two steps in place of the Gram matrix, but for its constant.
     fn pair_of<K: Link>(
         &self,
         on: Runner<'_>,
@@ -222,7 +223,7 @@ impl NewtonSchulz<'_> {
         self.symmetric(on, (1.0, k, n), (1.0, Some(m)), gram)
     }
 
-    /// The iteration on the Gram matrix. With `Z = b A + c A²` a step is `X ← (a I + Z) X`, so that
+    /// Runs the iteration on the Gram matrix. With `Z = b A + c A²` a step is `X ← (a I + Z) X`, so that
     ///
     /// ```text
     /// A ← (a I + Z) A (a I + Z) = a S + S Z        with S = a A + A Z

@@ -107,7 +107,7 @@ impl Pair {
         growth.fold(0.0, |most: f64, growth| if growth <= most { most } else { growth })
     }
 
-    /// M, N and K of a number, and the magnitudes of what they are added up from.
+    /// Returns M, N and K of a number, and the magnitudes of what they are added up from.
     fn values(&self, x: f64) -> [[f64; 3]; 2] {
         let [alpha, beta, gamma] = self.powers;
         let m = alpha * x * x + beta * x;
@@ -116,7 +116,7 @@ impl Pair {
         [[m, n, n * n], [m_off, x * m_off + gamma.abs() * x, n * n]]
     }
 
-    /// U and V of a number.
+    /// Returns U and V of a number.
     fn factors(&self, x: f64) -> (f64, f64) {
         let [ua, um, un, va, vm, vn, ..] = self.combined;
         let [[m, n, k], _] = self.values(x);

@@ -118,7 +118,7 @@ fn send<K: Link>(
     Ok(())
 }
 
-/// A pass of a rule without sums over pairs of operands, the written one first.
+/// Runs a pass of a rule without sums over pairs of operands, the written one first.
 fn pass<'v>(
     backend: &dyn Backend,
     compute: Compute,

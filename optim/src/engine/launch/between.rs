@@ -77,7 +77,7 @@ impl Between {
         &self.memory
     }
 
-    /// Whether the pass is left out in this step.
+    /// Returns whether the pass is left out in this step.
     pub(crate) fn skips(&mut self, shared: &[f64]) -> bool {
         if !self.kernel.between.declared.may_skip {
             return false;
@@ -86,7 +86,8 @@ impl Between {
         self.kernel.between.skips(&self.shared_values)
     }
 
-    /// The scalars of each parameter of a batch, of a rule that looks at no others. `sums` are those of the rule before.
+    /// Computes the scalars of each parameter of a batch, of a rule that looks at no others. `sums` are those of
+    /// the rule before.
     pub(crate) fn of_batch(
         &mut self,
         context: &mut StepContext<'_, '_, '_>,
@@ -115,8 +116,8 @@ impl Between {
         }
     }
 
-    /// The scalars of all parameters at once: the numbers of each, what follows from their totals, and what follows
-    /// from that for each.
+    /// Computes the scalars of all parameters at once: the numbers of each, what follows from their totals, and
+    /// what follows from that for each.
     pub(crate) fn of_all(
         &mut self,
         context: &mut StepContext<'_, '_, '_>,
@@ -189,7 +190,7 @@ impl Between {
         groups.count()
     }
 
-    /// The numbers that the host computes for a pass whose others are computed on the device.
+    /// Computes the numbers on the host for a pass whose others are computed on the device.
     pub(crate) fn of_queued(
         &mut self,
         context: &mut StepContext<'_, '_, '_>,
@@ -243,7 +244,7 @@ impl Between {
         }
     }
 
-    /// A row of totals over all tensors, or one for each group.
+    /// Returns a row of totals over all tensors, or one for each group.
     fn find_totals<'s>(
         &mut self,
         (slots, places, group_of): (&[usize], &[usize], &[usize]),
@@ -295,7 +296,7 @@ impl Between {
     }
 }
 
-/// A parameter, as its numbers are computed from it.
+/// Returns a parameter, as its numbers are computed from it.
 fn tensor_at<'a>(slot: &'a mut Slot, compute: Compute, shared: &'a [f64], world: usize) -> TensorAt<'a> {
     let by_row = slot.parts().is_some();
     let Slot { steps, shape, memory, .. } = slot;
@@ -337,7 +338,7 @@ impl Order {
     }
 }
 
-/// The numbers at some places.
+/// Copies the numbers at some places.
 fn pick(to: &mut Vec<f64>, from: &[f64], places: &[usize]) {
     to.clear();
     to.extend(places.iter().map(|&place| from[place]));

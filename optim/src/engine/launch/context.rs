@@ -71,7 +71,7 @@ impl StepContext<'_, '_, '_> {
         mine.for_each(|slot| slot.steps += 1);
     }
 
-    /// An operation on all tensors together. What it leaves out is kept with the first by name.
+    /// Runs an operation on all tensors together. What it leaves out is kept with the first by name.
     pub(crate) fn run_on_all(&mut self, op: &Op, compute: Compute, workspace: &mut Workspace) -> Result<()> {
         let first = first_group_of(self.groups, self.optimizer);
         let mut mine: Vec<&mut Slot> =
@@ -95,7 +95,7 @@ impl StepContext<'_, '_, '_> {
         Ok(done?)
     }
 
-    /// An operation on each tensor, one after another.
+    /// Runs an operation on each tensor, one after another.
     pub(crate) fn run_op(
         &mut self,
         op: &Op,

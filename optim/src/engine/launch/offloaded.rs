@@ -54,7 +54,7 @@ impl LaunchGroup {
 }
 
 impl PassLaunch {
-    /// A pass over parameters on another device, chunk by chunk.
+    /// Runs a pass over parameters on another device, chunk by chunk.
     pub(crate) fn run_offloaded<'b>(
         &mut self,
         context: StepContext<'_, 'b, '_>,
@@ -162,7 +162,7 @@ impl PassLaunch {
     }
 }
 
-/// Memory for a chunk.
+/// Returns memory for a chunk.
 fn take(
     free: &mut Vec<Storage>,
     copies: &dyn AsyncTransfer,

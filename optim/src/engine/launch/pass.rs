@@ -103,7 +103,7 @@ impl PassLaunch {
         self.constants.iter_mut().step_by(1 + kernel.scalars.len()).for_each(|scale| *scale *= factor);
     }
 
-    /// The pass over the memory of a batch. Step counts go up in the last one.
+    /// Runs the pass over the memory of a batch. Step counts go up in the last one.
     pub(crate) fn run(
         &mut self,
         context: &mut StepContext<'_, '_, '_>,
