@@ -237,7 +237,7 @@ impl Shared {
         }
     }
 
-    /// Returns when nobody is inside the pass, which is closed.
+    /// Waits until nobody is inside the pass, which is closed.
     fn await_workers(&self) {
         let empty = |word: u64| word & ALL_ACTIVE == 0;
         if self.spin_until(empty).is_some() {

@@ -121,12 +121,12 @@ impl Builder {
         self
     }
 
-    /// Returns the next instruction runs only in threads in which `predicate` is true.
+    /// Makes the next instruction run only in threads in which `predicate` is true.
     pub fn when(&mut self, predicate: Reg) -> &mut Self {
         self.guarded(predicate, true)
     }
 
-    /// Returns the next instruction runs only in threads in which `predicate` is false.
+    /// Makes the next instruction run only in threads in which `predicate` is false.
     pub fn unless(&mut self, predicate: Reg) -> &mut Self {
         self.guarded(predicate, false)
     }
