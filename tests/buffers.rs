@@ -326,8 +326,8 @@ fn a_parameter_that_changes_its_compute_type_is_refused() {
     assert_eq!(optimizer.params()[0].steps, 2);
 }
 
-/// Small tensors that lie end to end are stepped as one; where a group with another rate lies between them, or
-/// one has no gradient, they are not.
+/// Small tensors that lie end to end are stepped as one. They are not where a group with another rate lies between
+/// them, or one has no gradient.
 #[test]
 fn neighbours_in_one_buffer_are_the_same() {
     let lengths = [3usize, 1000, 0, 17, 1, 640, 2048, 5];

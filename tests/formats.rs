@@ -279,8 +279,8 @@ fn through(format: Format, numbers: &[f32]) -> (Vec<u8>, f32, Vec<f32>) {
     (codes, scale, decoded)
 }
 
-/// The largest distance of a number in [0, 1], or [-1, 1], from the nearest in the codebook: half the widest gap, or
-/// how far the ends are from -1 and from 0.
+/// Returns the largest distance of a number in [0, 1], or [-1, 1], from the nearest in the codebook. That is half
+/// the widest gap, or how far the ends are from -1 and from 0.
 fn widest(format: Format) -> f64 {
     let mut book: Vec<f64> =
         codebook::numbers(format).iter().filter(|x| x.is_finite()).map(|&x| f64::from(x)).collect();

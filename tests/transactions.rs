@@ -1,14 +1,15 @@
-//! The order of effects in a step, as three tables in `tests/golden/transactions`: for every call of the device's driver
-//! that can fail in a step (`device.txt`), every exchange between ranks (`ranks.txt`) and every check that can refuse one
-//! (`checks.txt`), what is told, what is left behind, what is saved, and how training goes on. They record what is, also
-//! where it should be otherwise: whoever changes a row changes it knowingly.
+//! The order of effects in a step, as three tables in `tests/golden/transactions`. Every call of the CUDA driver
+//! that can fail in a step is in `device.txt`. Every exchange between ranks is in `ranks.txt`, and every check that
+//! can refuse one in `checks.txt`. Each row says what is told, what is left behind, what is saved, and how training
+//! resumes. The tables record what is, also where it should be otherwise: whoever changes a row changes it
+//! knowingly.
 //!
 //! `FALLLINE_TRANSACTIONS=write cargo test --test transactions` writes the tables anew; the difference belongs into the
 //! commit that makes it.
 //!
 //! # How to read a row
-//! Above it stand the calls that it is for. Each of them failed alone, once, in a run of its own; calls that follow each
-//! other and have the same row stand together, with how many there are of a name.
+//! Above it are the calls that it is for. Each of them failed alone, once, in a separate run. Calls that follow
+//! each other and have the same row are together, with how many there are of a name.
 //! - `told`: the error, with its kind, or what the step reports.
 //! - `left`: what has changed, seen through the public interface. *As the step* is what a step without a fault leaves.
 //!   Facts that a step does not change anyway are not named.

@@ -45,7 +45,7 @@ fn change(handle: usize, f: impl FnOnce(&mut Handle)) -> Outcome {
     handles().get_mut(&handle).map(f).ok_or(NOT_INITIALIZED)
 }
 
-/// A scalar of the host.
+/// Returns a scalar of the host.
 fn scalar(at: *const c_void, wide: bool) -> Result<f64, i32> {
     if at.is_null() {
         return Err(INVALID_VALUE);

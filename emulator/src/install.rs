@@ -142,7 +142,7 @@ fn symbol(library: *mut c_void, name: &CStr) -> Result<*mut c_void, InstallError
     if found.is_null() { Err(loader_error()) } else { Ok(found) }
 }
 
-/// A text of the emulator's, if it is not empty.
+/// Returns a string of the emulator's, if it is not empty.
 fn text(hand_out: unsafe extern "C" fn(*mut u8, usize) -> usize) -> Option<String> {
     let mut bytes = vec![0; 4096];
     // SAFETY: the buffer has as many bytes as are said.

@@ -203,7 +203,7 @@ fn ranks_of(comm: usize) -> Outcome<(usize, usize)> {
     Ok((found.rank, world))
 }
 
-/// Bytes of so many elements.
+/// Returns the bytes of so many elements.
 fn bytes(count: usize, kind: c_int) -> Outcome<usize> {
     let size = match kind {
         0 | 1 => 1,

@@ -29,7 +29,7 @@ impl Axis {
         Axis { least, most, marks: Self::multiples(least, most, gap, text) }
     }
 
-    /// Returns a logarithmic scale from `least` to `most`, both above 0, with a mark at each power of ten, or at
+    /// Returns a logarithmic scale from `least` to `most`, both above 0. It has a mark at each power of ten, or at
     /// fewer where there are many.
     pub fn logarithmic(least: f64, most: f64) -> Self {
         let (least, most) = (least.log10() - 0.06, most.log10() + 0.06);

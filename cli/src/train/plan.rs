@@ -90,8 +90,8 @@ pub fn metrics(loss: f32, accuracy: f64) -> [(&'static str, f64); 2] {
 /// Values of hyperparameters, for each group.
 pub type Values = Vec<(Target, Vec<f64>)>;
 
-/// Follows the plan of a run of another length than it had so far, from the start to where the run is: what the values
-/// would be. Where the plan is the same one there is nothing to do.
+/// Follows the plan of a run of another length than so far, from the start to where the run is. That gives what the
+/// values would be. Where the plan is the same one there is nothing to do.
 pub fn caught_up(
     (recipe, options): (&Recipe, &Options),
     (saved, record): (&SavedRun, &Path),

@@ -55,7 +55,7 @@ fn give<T>(to: *mut T, value: T) -> Outcome {
     Ok(())
 }
 
-/// A string of the caller.
+/// Returns a string of the caller.
 fn text<'a>(from: *const std::ffi::c_char) -> Outcome<&'a str> {
     if from.is_null() {
         return Err(Status::INVALID_VALUE);

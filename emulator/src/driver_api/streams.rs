@@ -30,7 +30,7 @@ fn record(m: &mut Machine, event: usize, stream: usize) -> Outcome {
     m.push(stream, Op::Record { event, sequence: next })
 }
 
-/// In a capture a stream that waits for an event of it joins it; otherwise it waits for the place of the event.
+/// Lets a stream wait for the place of an event. A stream that waits for an event of a capture joins it.
 fn wait(m: &mut Machine, stream: usize, event: usize) -> Outcome {
     let stream = m.stream(stream, device()?)?;
     let e = m.events.get(&event).ok_or(Status::INVALID_HANDLE)?;
@@ -53,7 +53,7 @@ fn wait(m: &mut Machine, stream: usize, event: usize) -> Outcome {
     }
 }
 
-/// Work outside of captures only.
+/// Refuses work in a capture.
 fn free_of_capture(m: &mut Machine, stream: usize) -> Outcome {
     let Some(id) = m.streams[&stream].capture else { return Ok(()) };
     if let Some(capture) = m.captures.get_mut(&id) {

@@ -16,12 +16,12 @@ fn f(x: u32) -> f32 {
     f32::from_bits(x)
 }
 
-/// Zero of the same sign for a denormal number.
+/// Returns zero of the same sign for a denormal number.
 pub fn flush(x: f32) -> f32 {
     if x.is_subnormal() { 0f32.copysign(x) } else { x }
 }
 
-/// Into [0, 1]; NaN becomes 0.
+/// Clamps to [0, 1]; NaN becomes 0.
 pub fn saturate(x: f32) -> f32 {
     // A comparison that is false for NaN and -0.
     if x > 0.0 { x.min(1.0) } else { 0.0 }

@@ -113,7 +113,7 @@ integers!(halves, u32, u16, i16, u32, i32);
 integers!(singles, u32, u32, i32, u64, i64);
 integers!(doubles, u64, u64, i64, u128, i128);
 
-/// What only 32 bits have.
+/// Does what only 32 bits have.
 fn words(regs: &mut Regs, alu: Alu, d: u32, s: [u32; 4], mask: u32) {
     let three = [s[0], s[1], s[2]];
     let joined = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);

@@ -79,7 +79,7 @@ impl Launch<'_> {
         }
     }
 
-    /// A warp at the start of a block. Constant rows are filled anew, the others where checks are on.
+    /// Puts a warp at the start of a block. Constant rows are filled anew, the others where checks are on.
     fn start(&self, warp: &mut Warp, index: u32, ctaid: [u32; 3], fresh: bool) {
         let kernel = self.kernel;
         if self.checked || fresh {
@@ -225,7 +225,7 @@ pub fn run(table: &mut Table, launch: &Launch<'_>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Nothing can move any more.
+/// Returns the fault that nothing can move any more.
 fn stuck(launch: &Launch<'_>, warps: &[Warp], ctaid: [u32; 3]) -> Fault {
     let alive: u32 = warps.iter().map(|w| w.alive.count_ones()).sum();
     let exited = launch.threads() - alive;

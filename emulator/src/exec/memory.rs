@@ -47,7 +47,7 @@ impl<'a> Memory<'a> {
         }
     }
 
-    /// Shared memory as a new block finds it.
+    /// Sets shared memory as a new block finds it.
     pub fn start_block(&mut self) {
         self.shared.fill(u128::MAX);
         self.shared_written.fill(false);

@@ -103,7 +103,7 @@ impl Regs {
         *p = *p & !mask | value & mask;
     }
 
-    /// A lane's register, from either file.
+    /// Returns a lane's register, from either file.
     pub fn lane(&self, long: bool, r: u32, lane: usize) -> u64 {
         if long { self.longs[r as usize][lane] } else { u64::from(self.words[r as usize][lane]) }
     }

@@ -10,7 +10,7 @@ use crate::ptx::types::{File, Space, Type};
 
 type Done = Result<(), (usize, Fault)>;
 
-/// Shared memory is marked by the run of its block: another block has another.
+/// Returns the mark of memory. Shared memory is marked by the run of its block: another block has another.
 fn base(block: &Block<'_>, space: Space, address: u64) -> Mark {
     let shared = space == Space::Shared || address & !0xffff_ffff == SHARED_WINDOW;
     if shared { Mark { launch: block.instance, ..block.mark } } else { block.mark }
@@ -90,7 +90,7 @@ impl Warp {
         Ok(())
     }
 
-    /// A parameter is the same for all threads, and the decoder has checked its place.
+    /// Loads a parameter, which is the same for all threads. The decoder has checked its place.
     pub fn load_param(&mut self, block: &Block<'_>, access: &Access, at: usize, on: u32) {
         let size = access.ty.size();
         let kept = u64::MAX >> (64 - access.register_bits);

@@ -71,7 +71,7 @@ pub enum Flow {
 }
 
 impl Warp {
-    /// A lane's mark for the checks.
+    /// Returns a lane's mark for the checks.
     pub fn mark(&self, block: &Mark, lane: usize) -> Mark {
         Mark { thread: self.first as u16 + lane as u16, warp_epoch: self.epoch, ..*block }
     }

@@ -60,7 +60,7 @@ impl Allocation {
         Range { start: self.base, end: self.base + self.size as u64, host: self.host as usize }
     }
 
-    /// The checks of an access by a kernel.
+    /// Checks an access by a kernel.
     pub fn check(&mut self, at: usize, len: usize, me: &Mark, kind: Kind) -> Result<(), Fault> {
         if !self.written.is_empty() && kind != Kind::Write && self.written[at..at + len].contains(&false) {
             let message = format!("read of uninitialised global memory: byte {at} of {}", self.size);
@@ -171,7 +171,7 @@ impl Table {
         Err(Fault::new(Status::ILLEGAL_ADDRESS, message))
     }
 
-    /// A range as host memory, for the driver's own work on it.
+    /// Returns a range as host memory, for the driver's work on it.
     fn slice(&mut self, address: u64, len: usize, kind: Kind) -> Result<*mut u8, Fault> {
         let (a, at) = self.find(address, len)?;
         a.note(at, len, kind);

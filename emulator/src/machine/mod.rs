@@ -134,7 +134,7 @@ impl Machine {
         self.config.apply(text, &mut self.injections)
     }
 
-    /// A handle that was never given before.
+    /// Returns a handle that was never given before.
     pub fn handle(&mut self) -> usize {
         self.next_handle += 16;
         self.next_handle
@@ -199,7 +199,7 @@ impl Machine {
         status
     }
 
-    /// A sentence about each allocation that nobody freed.
+    /// Returns a sentence about each allocation that nobody freed.
     pub fn leaks(&self, device: Option<u32>) -> Vec<String> {
         let leaked = |owner: Owner| match owner {
             Owner::Device(of) => device.is_none_or(|device| device == of),
@@ -210,7 +210,7 @@ impl Machine {
         leaked.map(|a| format!("leak: {} bytes at {:#x} ({:?})", a.size, a.base, a.owner)).collect()
     }
 
-    /// The last release of a device's context: everything on it goes, a fault too.
+    /// Releases a device's context for the last time: everything on it goes, a fault too.
     pub fn reset(&mut self, device: u32) {
         if self.fault.take().is_none() && self.config.checked {
             let leaks = self.leaks(Some(device));

@@ -49,7 +49,7 @@ impl<'m> Body<'m> {
         }
     }
 
-    /// A branch to `label` is about to be pushed.
+    /// Notes that a branch to `label` is about to be pushed.
     pub fn branch(&mut self, line: usize, label: &str) {
         self.branches.push((self.kernel.code.len(), line, label.into()));
     }
@@ -94,7 +94,7 @@ impl<'m> Body<'m> {
         self.kernel.texts.push((line, text.into()));
     }
 
-    /// `.b32 %r<12>, %x`: the names go into the innermost scope.
+    /// Reads `.b32 %r<12>, %x`: the names go into the innermost scope.
     pub fn registers(&mut self, line: usize, text: &str, list: &str) -> Result<(), PtxError> {
         let refuse = |reason: &str| PtxError::new(line, text, reason);
         let (ty, names) = list.split_once(' ').ok_or_else(|| refuse("registers need a type and names"))?;

@@ -94,7 +94,7 @@ impl Declaration {
     }
 }
 
-/// A literal as the bits of a value of this type; `None` where ptxas would refuse it.
+/// Returns a literal as the bits of a value of this type; `None` where ptxas would refuse it.
 pub fn literal(text: &str, ty: Type) -> Option<u64> {
     match text::float(text) {
         Some(Float::Single(bits)) => matches!(ty, Type::F32 | Type::B32).then_some(u64::from(bits)),

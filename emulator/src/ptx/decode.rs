@@ -61,7 +61,7 @@ impl Line<'_, '_> {
         }
     }
 
-    /// `d, a, b, …` of one type.
+    /// Decodes `d, a, b, …` of one type.
     pub fn uniform(&mut self, alu: Alu, ty: Type, sources: usize, mode: FloatMode) -> Decoded<Op> {
         self.count(sources + 1)?;
         let d = self.dst(0, ty)?;

@@ -130,7 +130,7 @@ impl Line<'_, '_> {
         Ok(Op::Convert { how, d, a, b: None })
     }
 
-    /// `cvt.rn.bf16x2.f32 d, high, low`
+    /// Decodes `cvt.rn.bf16x2.f32 d, high, low`.
     fn pair_conversion(&mut self, to: Type, from: Type) -> Decoded<Op> {
         self.needs(80, (7, 0))?;
         let round = self.rounding();

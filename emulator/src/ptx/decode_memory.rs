@@ -107,7 +107,7 @@ impl Line<'_, '_> {
         Ok(Op::Load(self.access(0, Some(1))?))
     }
 
-    /// A parameter is at a place that is known now.
+    /// Decodes the load of a parameter, whose place is known now.
     fn load_param(&mut self) -> Decoded<Op> {
         self.count(2)?;
         let place = self.operands[1].trim_matches(['[', ']']);
@@ -187,7 +187,7 @@ impl Line<'_, '_> {
         Ok(Op::Atomic { atomic, access, d, b, c })
     }
 
-    /// Global and constant addresses are generic as they are; shared ones get a window.
+    /// Decodes a conversion of an address. Global and constant addresses are generic as they are; shared ones get a window.
     pub fn cvta(&mut self) -> Decoded<Op> {
         let from = self.takes("to");
         let space = self.space();

@@ -80,7 +80,7 @@ impl<'a, 'm> Line<'a, 'm> {
         Some(value)
     }
 
-    /// Returns the instruction needs this target and PTX version.
+    /// Checks that the module has the target and PTX version that the instruction needs.
     pub fn needs(&self, target: u32, version: (u32, u32)) -> Decoded<()> {
         if self.body.context.target < target || self.body.context.version < version {
             return self.refuse(&format!("needs sm_{target} and PTX {}.{}", version.0, version.1));
@@ -101,13 +101,13 @@ impl<'a, 'm> Line<'a, 'm> {
         if self.operands.len() == n { Ok(()) } else { self.refuse(&format!("needs {n} operands")) }
     }
 
-    /// `.rn` and its like.
+    /// Reads `.rn` and its like.
     pub fn rounding(&mut self) -> Option<Round> {
         use Round::*;
         self.one_of(&[("rn", Nearest), ("rz", Zero), ("rm", Down), ("rp", Up)])
     }
 
-    /// `.ftz` and `.sat`, which are for f32 only.
+    /// Reads `.ftz` and `.sat`, which are for f32 only.
     pub fn float_mode(&mut self, ty: Type, round: Option<Round>) -> Decoded<FloatMode> {
         let mode = FloatMode {
             round: round.unwrap_or(Round::Nearest),
@@ -124,7 +124,7 @@ impl<'a, 'm> Line<'a, 'm> {
         Ok(mode)
     }
 
-    /// A declared register whose type fits.
+    /// Reads a declared register whose type fits.
     fn register(&self, name: &str, ty: Type) -> Decoded<Reg> {
         match self.body.register(name) {
             Some((has, reg)) if ty.accepts(has) => Ok(reg),
@@ -140,7 +140,7 @@ impl<'a, 'm> Line<'a, 'm> {
         self.register(self.operands[i], ty)
     }
 
-    /// `d|p` or `d`: the register and the second destination. `_` means none.
+    /// Reads `d|p` or `d`: the register and the second destination. `_` means none.
     pub fn pair(&self, i: usize, first: Type, second: Type) -> Decoded<(Option<Reg>, Option<Reg>)> {
         let (a, b) = self.operands[i].split_once('|').map_or((self.operands[i], None), |(a, b)| (a, Some(b)));
         let one = |name: &str, ty| if name == "_" { Ok(None) } else { self.register(name, ty).map(Some) };
@@ -152,7 +152,7 @@ impl<'a, 'm> Line<'a, 'm> {
         self.source(self.operands[i], ty)
     }
 
-    /// A register, a special register, a literal or the address of a variable, as a row of the register file.
+    /// Reads a register, a special register, a literal or the address of a variable, as a row of the register file.
     pub fn source(&mut self, name: &str, ty: Type) -> Decoded<Reg> {
         if self.body.register(name).is_some() {
             return self.register(name, ty);
@@ -179,7 +179,7 @@ impl<'a, 'm> Line<'a, 'm> {
         }
     }
 
-    /// A register that may be wider than the type, with its file and declared type.
+    /// Reads a register that may be wider than the type, with its file and declared type.
     pub fn wide_register(&self, name: &str, ty: Type) -> Decoded<(Reg, Type)> {
         match self.body.register(name) {
             Some((has, reg)) if ty.accepts_wider(has) => Ok((reg, has)),
@@ -190,7 +190,7 @@ impl<'a, 'm> Line<'a, 'm> {
         }
     }
 
-    /// `[base+offset]`: a 64-bit register, a 32-bit one where the space allows it, or a variable.
+    /// Reads `[base+offset]`: a 64-bit register, a 32-bit one where the space allows it, or a variable.
     pub fn address(&mut self, text: &str, short: bool) -> Decoded<Address> {
         let Some(inner) = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) else {
             return self.refuse("an address stands in brackets");
@@ -211,7 +211,7 @@ impl<'a, 'm> Line<'a, 'm> {
     }
 }
 
-/// A special register and its type.
+/// Returns a special register and its type.
 fn special(name: &str) -> Option<(Special, Type)> {
     let axis = |rest: &str| ["x", "y", "z"].iter().position(|a| *a == rest).map(|a| a as u8);
     if let Some((stem, rest)) = name.split_once('.') {

@@ -128,7 +128,7 @@ pub fn operands(text: &str) -> Vec<&str> {
     out
 }
 
-/// An integer literal: decimal, `0x`, `0b` or octal, with an optional sign and `U`.
+/// Reads an integer literal: decimal, `0x`, `0b` or octal, with an optional sign and `U`.
 pub fn integer(text: &str) -> Option<u64> {
     let (negative, digits) = text.strip_prefix('-').map_or((false, text), |d| (true, d));
     let digits = digits.strip_suffix('U').unwrap_or(digits);

@@ -79,7 +79,7 @@ impl Type {
         NAMES.iter().find(|(name, _)| *name == suffix).map(|(_, ty)| *ty)
     }
 
-    /// Size in bytes.
+    /// Returns the size in bytes.
     pub fn size(self) -> usize {
         use Type::*;
         match self {

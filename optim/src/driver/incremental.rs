@@ -64,8 +64,8 @@ impl Driver {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NotIncremental`] for algorithms that look at all parameters together, for several ranks, and for clipping by a
-    /// norm of another order than 0, 1, 2 and infinity.
+    /// [`Error::NotIncremental`] for algorithms that look at all parameters together, and for several ranks. So it
+    /// is for clipping by a norm of an order other than 0, 1, 2 and infinity.
     pub fn begin(&mut self) -> Result<IncrementalStep<'_>> {
         self.check_ready()?;
         self.engine.check_training()?;

@@ -16,8 +16,8 @@ impl Driver {
     /// is not bitwise exact: [`weights_of`](Driver::weights_of) leaves the weights that are trained alone.
     ///
     /// # Errors
-    /// [`Error::Groups`] where a parameter is not bound, and for an offloaded optimizer; a binding of another shape or type;
-    /// when the device or another rank fails.
+    /// [`Error::Groups`] where a parameter is not bound, and for an offloaded optimizer. Another error when a
+    /// binding has another shape or type, or the device or another rank fails.
     pub fn set_mode(&mut self, mode: Mode, params: &mut [Binding<'_>]) -> Result<()> {
         self.switch(mode, params, true)?;
         if self.has_modes() {

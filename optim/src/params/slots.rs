@@ -22,8 +22,9 @@ pub(crate) struct Progress {
     pub(crate) applied: Option<bool>,
 }
 
-/// One parameter's state. With many small tensors a step is as long as the cache lines that it walks: checking a usual binding
-/// takes the first line, a usual pass the first three, and what a plain step does not need is behind pointers.
+/// One parameter's state. With many small tensors a step takes as long as walking its cache lines. Checking a usual
+/// binding takes the first line, and a usual pass the first three. What a plain step does not need is behind
+/// pointers.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Slot {
