@@ -37,8 +37,8 @@ impl Run {
         Ok(())
     }
 
-    /// States, step counts and hyperparameters are the optimizer's to save; parameters and the place in
-    /// the schedule are added by the trainer, who owns them.
+    /// Saves a checkpoint. The optimizer saves states, step counts and hyperparameters. The training loop adds the
+    /// parameters and the place in the schedule, which it owns.
     fn save(&self) -> Result<Checkpoint> {
         let mut checkpoint = self.optimizer.save()?;
         let shape = [self.weight.len()];

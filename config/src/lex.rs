@@ -17,7 +17,7 @@ const OPERATORS: [&str; 47] = [
     ">", "(", ")", "[", "]", "{", "}", ",", ":", ".", ";", "=",
 ];
 
-/// `file`: a position of which only the file counts.
+/// Splits a source into lines of tokens. Of the position `file` only the file counts.
 pub(super) fn lex(source: &str, file: &Position) -> Result<Vec<Line>, ConfigError> {
     let source = source.strip_prefix('\u{feff}').unwrap_or(source);
     let mut lexer = Lexer {

@@ -106,7 +106,7 @@ fn marked(text: &str) -> Option<(&str, usize)> {
     Some((&rest[..end], end + 2 * MARK.len_utf8()))
 }
 
-/// For JSON, TOML and YAML: writes templates so that they parse as (parts of) strings of the same number of
+/// Writes templates in JSON, TOML and YAML so that they parse as (parts of) strings of the same number of
 /// characters. `{{_base_.x}}` may come without quotes, and gets them.
 pub(super) fn mask(text: &str) -> Cow<'_, str> {
     let mut out = String::new();

@@ -62,7 +62,8 @@ pub fn read<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Value<'a>> {
     from_json(&tree, &file, &mut left, limits.values)
 }
 
-/// JSON has no tuples and only text as keys: an object with one key that begins with `$` says what it is.
+/// Converts to JSON, which has no tuples, and only strings as keys. An object with one key that begins with `$`
+/// says what it is.
 fn to_json<'v, 'a>(value: &'v Value<'a>, way: &str, tensors: &mut BTreeMap<String, &'v Tensor<'a>>) -> Json {
     let below = |key: &str| if way.is_empty() { key.to_owned() } else { format!("{way}.{key}") };
     let mut items = |items: &'v [Value<'a>]| -> Json {

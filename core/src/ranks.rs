@@ -73,8 +73,8 @@ pub trait Communicator: fmt::Debug + Send + Sync {
     /// Returns a human-readable line: the transport and the number of ranks.
     fn describe(&self) -> String;
 
-    /// Piece `i` of `send` goes to rank `i`, piece `i` of `receive` comes from rank `i`; all pieces of all ranks are
-    /// equally long.
+    /// Sends piece `i` of `send` to rank `i`, and receives piece `i` of `receive` from rank `i`. All pieces of all
+    /// ranks are equally long.
     ///
     /// # Errors
     /// [`RankError`], as all that follow.
@@ -92,9 +92,9 @@ pub trait Communicator: fmt::Debug + Send + Sync {
     /// [`RankError`].
     fn broadcast(&self, root: usize, bytes: &mut [u8]) -> Result<(), RankError>;
 
-    /// Everybody's bytes, of which rank `i` has `lengths[i]`: `own` is this rank's, piece after piece. `take`
-    /// receives what each other rank has, in their order, to put it where it belongs, without a copy that can be
-    /// avoided.
+    /// Gathers the bytes of all ranks, of which rank `i` has `lengths[i]`: `own` is this rank's, piece after piece.
+    /// `take` receives what each other rank has, in their order, to put it where it belongs, without a copy that
+    /// can be avoided.
     ///
     /// # Errors
     /// [`RankError`].

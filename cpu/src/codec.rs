@@ -182,7 +182,7 @@ impl Coded for f64 {
     }
 }
 
-/// The registers' own conversions from bfloat16, and the specification's for what is left.
+/// Converts from bfloat16: by the registers' conversions, and by the specification's for what is left.
 ///
 /// # Safety
 /// There are `count` elements on either side; the CPU has the instruction set of `V`.
@@ -202,7 +202,7 @@ where
     }
 }
 
-/// The same to bfloat16.
+/// Does the same to bfloat16.
 ///
 /// # Safety
 /// As for `widen`.

@@ -58,7 +58,7 @@ fn spread(pool: &Pool, rows: usize, elements: usize, work: impl Fn(Range<usize>)
     pool.for_each(0..ranges, |range| work(start(range)..start(range + 1)));
 }
 
-/// See [`Indexing::gather_sum`](fallline_core::backend::Indexing::gather_sum).
+/// Adds up rows: see [`Indexing::gather_sum`](fallline_core::backend::Indexing::gather_sum).
 pub(crate) fn sum(device: Device, pool: &Pool, rows: GatherSum<'_>) -> Result<()> {
     rows.check()?;
     let GatherSum { from, width, order, ends, to } = rows;
@@ -124,7 +124,7 @@ fn sum_as<S: Element, T: Element + core::ops::AddAssign>(
     });
 }
 
-/// See [`Indexing::scatter`](fallline_core::backend::Indexing::scatter).
+/// Scatters rows: see [`Indexing::scatter`](fallline_core::backend::Indexing::scatter).
 pub(crate) fn scatter(device: Device, pool: &Pool, rows: Scatter<'_>) -> Result<()> {
     rows.check()?;
     let Scatter { from, width, index, to } = rows;

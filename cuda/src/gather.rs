@@ -7,7 +7,7 @@ use cudarc::driver::PushKernelArg;
 use fallline_core::backend::{GatherSum, Scatter, View};
 use fallline_core::{Compute, Error, Format, Result, Storage};
 
-/// See [`Indexing::gather_sum`](fallline_core::backend::Indexing::gather_sum).
+/// Adds up rows: see [`Indexing::gather_sum`](fallline_core::backend::Indexing::gather_sum).
 pub(crate) fn sum(state: &mut State, rows: GatherSum<'_>) -> Result<()> {
     state.enter("adding up rows")?;
     rows.check()?;
@@ -34,7 +34,7 @@ pub(crate) fn sum(state: &mut State, rows: GatherSum<'_>) -> Result<()> {
     })
 }
 
-/// See [`Indexing::scatter`](fallline_core::backend::Indexing::scatter).
+/// Scatters rows: see [`Indexing::scatter`](fallline_core::backend::Indexing::scatter).
 pub(crate) fn scatter(state: &mut State, rows: Scatter<'_>) -> Result<()> {
     state.enter("scattering rows")?;
     rows.check()?;

@@ -55,7 +55,7 @@ fn steps(outer: usize, count: usize, inner: usize) -> Result<(Along, Vec<Step>)>
     }
 }
 
-/// See [`Reductions::reduce_axis`](fallline_core::backend::Reductions::reduce_axis).
+/// Reduces an axis: see [`Reductions::reduce_axis`](fallline_core::backend::Reductions::reduce_axis).
 pub(crate) fn sum(state: &mut State, sums: AxisReduction<'_>) -> Result<()> {
     state.enter_to_run()?;
     sums.check()?;
@@ -117,7 +117,8 @@ pub(crate) fn sum(state: &mut State, sums: AxisReduction<'_>) -> Result<()> {
     work().map_err(|failure| state.ctx.error(failure, launched))
 }
 
-/// See [`Reductions::reduce_rows_and_columns`](fallline_core::backend::Reductions::reduce_rows_and_columns).
+/// Reduces rows and columns: see
+/// [`Reductions::reduce_rows_and_columns`](fallline_core::backend::Reductions::reduce_rows_and_columns).
 pub(crate) fn sum_both(state: &mut State, mut sums: MatrixReduction<'_>) -> Result<()> {
     sums.check()?;
     for to in [&*sums.by_row, &*sums.by_column] {

@@ -124,7 +124,8 @@ impl Average {
 }
 
 impl EmaWeight {
-    /// `torch.lerp` counts a weight from the nearer end, the equal average always from the old parameters.
+    /// Returns the weight as it is counted. In `torch.lerp` that is from the nearer end, in the equal average
+    /// always from the old parameters.
     pub(crate) fn of(average: &Average, weight: f64) -> EmaWeight {
         EmaWeight { weight, from_old_side: weight < 0.5 || average.kind == Averaging::Equal }
     }

@@ -17,8 +17,8 @@ pub fn shared_lengths(
     same_length(operation, "what this rank gives", lengths[ranks.rank()], given)
 }
 
-/// For a transport that has none: one all-gather where all ranks have equally many bytes, else one broadcast for each
-/// rank that has any.
+/// Gathers for a transport that cannot. It does one all-gather where all ranks have equally many bytes, else one
+/// broadcast for each rank that has any.
 pub(super) fn all_gather_v<C: Communicator + ?Sized>(
     ranks: &C,
     own: &[&[u8]],

@@ -32,8 +32,8 @@ impl Single for f64 {
     }
 }
 
-/// The random bits of [`GROUP`] elements, of which the first is `4 · quarter`: the rounds of all fours side by side, in
-/// registers.
+/// Draws the random bits of [`GROUP`] elements, of which the first is `4 · quarter`: the rounds of all fours side
+/// by side, in registers.
 #[inline(always)]
 fn draw(key: u64, quarter: u64, bits: &mut [u64; GROUP / 4]) {
     let mut left: [u32; GROUP / 4] = core::array::from_fn(|i| (quarter + i as u64) as u32);

@@ -23,8 +23,8 @@ unsafe impl<T> Send for Address<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for Address<T> {}
 
-/// The one loop. It loads every operand of a vector of elements, runs the rule and stores what it writes. It adds the
-/// rule's terms to the sums in the order of `fallline_core::reduction`.
+/// Runs the one loop. It loads every operand of a vector of elements, runs the rule and stores what it writes. It
+/// adds the rule's terms to the sums in the order of `fallline_core::reduction`.
 ///
 /// # Safety
 /// `scalars` holds a whole row. `operands` holds an address for each operand, valid for reading `count` elements,
@@ -265,8 +265,8 @@ where
         }
     }
 
-    /// The same where four registers are a quarter of a step. Its terms are reduced in registers, since storing them
-    /// would take as long as storing what the rule writes.
+    /// Does the same where four registers are a quarter of a step. Its terms are reduced in registers, since
+    /// storing them would take as long as storing what the rule writes.
     ///
     /// # Safety
     /// As for `step`.

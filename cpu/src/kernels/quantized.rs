@@ -51,7 +51,8 @@ const fn state<R: Rule>(k: usize) -> bool {
     matches!(R::OPERANDS[k].role, Role::State)
 }
 
-/// Behind which of an iteration's registers the codes of state `k` are begun; they are finished behind the next one.
+/// Returns after which of an iteration's registers the codes of state `k` are begun; they are finished after the
+/// next one.
 const fn stage1_register<R: Rule>(k: usize) -> usize {
     let (mut before, mut operand) = (0, 0);
     while operand < k {

@@ -110,7 +110,8 @@ impl Tape {
         maker.finish(operands, stores, sums)
     }
 
-    /// Rows of elements: operands first, then temporaries, what is the same for all elements, and those that are others'.
+    /// Returns the first row of temporaries. The rows of elements are: operands first, then temporaries, what is
+    /// the same for all elements, and those that are others'.
     pub(super) fn first_temporary(&self) -> usize {
         self.written.len()
     }

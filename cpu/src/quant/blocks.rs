@@ -179,7 +179,7 @@ pub(super) unsafe fn decode<F: BlockFormat + ?Sized>(
     }
 }
 
-/// With `SIGNED` false the bits are taken as they are, so that a negative number shows.
+/// Updates the absmax. With `SIGNED` false the bits are taken as they are, so that a negative number shows.
 ///
 /// # Safety
 /// `numbers` holds `count`.

@@ -27,7 +27,7 @@ pub(super) trait Term: Copy + Default + Add<Output = Self> + Mul<Output = Self> 
 impl Term for f32 {}
 impl Term for f64 {}
 
-/// See [`Reductions::reduce_axis`](fallline_core::backend::Reductions::reduce_axis).
+/// Reduces an axis: see [`Reductions::reduce_axis`](fallline_core::backend::Reductions::reduce_axis).
 pub(crate) fn sum(context: ExecContext<'_>, sums: AxisReduction<'_>) -> Result<()> {
     sums.check()?;
     let unreachable = |what: &str| Error::Unreachable {

@@ -15,7 +15,8 @@ const SHORT: usize = 4 * ACCUMULATORS;
 /// loaded and stored once for both. Shorter rows are read faster one after the other.
 const LONG: usize = 16 << 10;
 
-/// See [`Reductions::reduce_rows_and_columns`](fallline_core::backend::Reductions::reduce_rows_and_columns).
+/// Reduces rows and columns: see
+/// [`Reductions::reduce_rows_and_columns`](fallline_core::backend::Reductions::reduce_rows_and_columns).
 pub(crate) fn sum(context: ExecContext<'_>, mut sums: MatrixReduction<'_>) -> Result<()> {
     sums.check()?;
     let unreachable = |what: &str| Error::Unreachable {

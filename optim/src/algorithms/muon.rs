@@ -37,7 +37,7 @@ hyperparameters! {
     /// products add up in `f32`. That is faster and has the error of torch's: some percent of X. A matrix with one
     /// side at least 1.25 times the other is iterated on A as far as rounding allows, then on X. It is the same
     /// polynomial of X for fewer operations. In `f32` two iterations on others are taken as one polynomial of A
-    /// where rounding allows.
+    /// where rounding allows; the limit is then 1.5 times.
     ///
     /// It takes matrices only, with `flatten` also parameters of more dimensions, as matrices of the first one and
     /// all the others. With `rest="AdamW"` everything else is stepped as [`AdamW`] would (`m` and `v`: 8 bytes a

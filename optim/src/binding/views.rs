@@ -38,8 +38,8 @@ impl<'a> Binding<'a> {
         }
     }
 
-    /// Of a window's gradient the training loop's that begins it, and the one that is to be added to it: one of
-    /// them once.
+    /// Takes of a window's gradient the training loop's that begins it, and the one that is to be added to it: one
+    /// of them once.
     pub(crate) fn take_new(&mut self) -> [Option<View<'a>>; 2] {
         match &mut self.grad {
             GradRef::Window(window) => {

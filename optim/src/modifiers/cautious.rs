@@ -191,7 +191,7 @@ fn scratch_operand(name: &'static str, written: bool) -> Operand {
     Operand { name, role: Role::Scratch, written }
 }
 
-/// Of passes before the last one that which adds a decay to the gradient, its graph, and what it gets.
+/// Returns, of passes before the last one, the one that adds a decay to the gradient, its graph, and what it gets.
 fn decayed(
     earlier: impl Iterator<Item = &'static Kernel>,
 ) -> Result<Option<(&'static Kernel, Graph, u32)>, &'static str> {
@@ -332,8 +332,8 @@ impl Reader {
         }
     }
 
-    /// For each operand its own store, if that follows the new parameter: it goes with it, and away from the first pass. That
-    /// one writes the parameter too, or not.
+    /// Returns for each operand its store, if that follows the new parameter: it goes with it, and away from the
+    /// first pass. That one writes the parameter too, or not.
     fn followers(
         &self,
         graph: &Graph,

@@ -186,7 +186,8 @@ pub(crate) struct RowRuns<'v> {
 }
 
 impl<'v> RowRuns<'v> {
-    /// `views` are whole but for the gradient, which has the rows alone; `row` is the parameter's row of scalars.
+    /// Makes the runs. The `views` are whole but for the gradient, which has the rows alone; `row` is the
+    /// parameter's row of scalars.
     pub(crate) fn new(
         rows: &'v RowSparseGrad,
         views: Views<'v>,

@@ -208,8 +208,8 @@ impl<'a> Machine<'_, '_, 'a> {
         Ok(())
     }
 
-    /// A storage: `("storage", class, key, location, elements)`, with a sixth part in the older format. A model that is
-    /// saved whole is `("module", model, …)` there.
+    /// Makes a storage of `("storage", class, key, location, elements)`, with a sixth part in the older format. A
+    /// model that is saved whole is `("module", model, …)` there.
     pub(super) fn persistent(&mut self) -> Result<()> {
         let id = self.pop()?;
         let Node::Tuple(parts) = &self.nodes[id as usize] else {

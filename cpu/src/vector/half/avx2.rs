@@ -15,7 +15,7 @@ unsafe fn cross([x, y]: [__m256; 2]) -> [__m256; 2] {
     unsafe { [_mm256_permute2f128_ps::<0x20>(x, y), _mm256_permute2f128_ps::<0x31>(x, y)] }
 }
 
-/// The upper halves of a pair with something added; where a number is NaN, that number made quiet.
+/// Stores the upper halves of a pair with something added. Where a number is NaN, it stores that number made quiet.
 ///
 /// # Safety
 /// As [`VectorPair`].

@@ -58,7 +58,7 @@ unsafe fn cross512(x: __m512, y: __m512, places: &Places) -> [__m512; 2] {
     }
 }
 
-/// The upper halves of a pair with something added; where a number is NaN, that number made quiet.
+/// Stores the upper halves of a pair with something added. Where a number is NaN, it stores that number made quiet.
 ///
 /// # Safety
 /// As [`VectorPair`].

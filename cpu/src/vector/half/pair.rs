@@ -55,7 +55,7 @@ where
     /// Where there is NaN.
     type Nan: Copy;
 
-    /// Nowhere.
+    /// Returns that there is NaN nowhere.
     ///
     /// # Safety
     /// As above.

@@ -121,9 +121,9 @@ impl NewtonSchulz<'_> {
         }
     }
 
-    /// In products of m × m matrices, of which symmetric ones cost half, five steps on m × rm cost 7.5 r + 2.5 in the
-    /// plain form. They cost 4.5 r + 4.5 with two of them as one, and 1.5 r + 8.5 in the other form. That is the less
-    /// exact one, so it must be worth it.
+    /// Returns whether the iteration on the Gram matrix is taken. In products of m × m matrices, of which symmetric
+    /// ones cost half, five steps on m × rm cost 7.5 r + 2.5 in the plain form. They cost 4.5 r + 4.5 with two of
+    /// them as one, and 1.5 r + 8.5 in the other form. That is the less exact one, so it must be worth it.
     fn prefers_gram(&self, pairs: bool) -> bool {
         let (large, small) = (self.rows.max(self.columns), self.small());
         if pairs { 2 * large >= 3 * small } else { 4 * large >= 5 * small }
