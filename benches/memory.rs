@@ -20,7 +20,7 @@ use std::time::Duration;
 const THREADS: [usize; 2] = [1, 2];
 const F32: usize = size_of::<f32>();
 
-/// Elements of a flat tensor.
+/// Returns the number of elements of a flat tensor.
 fn elements() -> usize {
     match std::env::var("FALLLINE_BENCH_ELEMENTS") {
         Ok(text) => text.parse().expect("FALLLINE_BENCH_ELEMENTS is a number"),
@@ -35,7 +35,7 @@ fn group<'c>(c: &'c mut Criterion, name: &str, elements: usize) -> BenchmarkGrou
     group
 }
 
-/// A step of a configuration over everything that the bindings hold.
+/// Times a step of a configuration over everything that the bindings hold.
 fn step(
     group: &mut BenchmarkGroup<'_, WallTime>,
     id: String,
@@ -47,7 +47,7 @@ fn step(
     group.bench_function(id, |b| b.iter(|| optimizer.step(bindings).expect("a valid step")));
 }
 
-/// A pass that only moves the bytes which the algorithm's rule reads and writes.
+/// Times a pass that only moves the bytes which the algorithm's rule reads and writes.
 fn plain(
     group: &mut BenchmarkGroup<'_, WallTime>,
     id: String,
@@ -160,7 +160,8 @@ fn first_step(c: &mut Criterion) {
     group.finish();
 }
 
-/// ResNet-50 (He et al. 2016): each convolution with the scale and shift of its batch normalisation.
+/// Returns the lengths of ResNet-50 (He et al. 2016): each convolution with the scale and shift of its batch
+/// normalisation.
 fn resnet50_lengths() -> Vec<usize> {
     let convolution = |from: usize, to: usize, kernel: usize| [from * to * kernel * kernel, to, to];
     let mut lengths = convolution(3, 64, 7).to_vec();

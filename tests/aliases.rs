@@ -52,7 +52,7 @@ macro_rules! aliases {
             })+
         }
 
-        /// Of each algorithm the name, the type, and a registry in which "my_alias" is another name of it.
+        /// Returns of each algorithm the name, the type, and a registry in which "my_alias" is another name of it.
         fn algorithms() -> Vec<(&'static str, TypeId, Registry)> {
             let with = |registry: Result<Registry, _>| registry.unwrap_or_else(|error| panic!("{error}"));
             vec![$((

@@ -54,7 +54,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// The sizes of what was allocated meanwhile (the first 64 of them), and how many there were.
+/// Returns the sizes of what was allocated meanwhile (the first 64 of them), and how many there were.
 fn allocations(work: impl FnOnce()) -> (usize, Vec<usize>) {
     COUNT.store(0, Ordering::SeqCst);
     COUNTS.store(true, Ordering::SeqCst);
@@ -64,7 +64,7 @@ fn allocations(work: impl FnOnce()) -> (usize, Vec<usize>) {
     (count, SIZES.iter().take(count).map(|size| size.load(Ordering::SeqCst)).collect())
 }
 
-/// What steps after the first allocate, with bindings made before.
+/// Returns what steps after the first allocate, with bindings made before.
 fn of_steps(
     text: &str,
     policy: NonFinitePolicy,

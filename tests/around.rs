@@ -52,7 +52,7 @@ fn tensors(text: &str, steps: usize) -> Vec<Tensor> {
     made.collect()
 }
 
-/// `torch.lerp` in the type that a parameter is computed in.
+/// Computes `torch.lerp` in the type that a parameter is computed in.
 fn lerp(a: f64, p: f64, share: f64, double: bool) -> f64 {
     if double {
         return if share < 0.5 { a + share * (p - a) } else { p - (p - a) * (1.0 - share) };
@@ -61,7 +61,7 @@ fn lerp(a: f64, p: f64, share: f64, double: bool) -> f64 {
     f64::from(if share < 0.5 { a + w * (p - a) } else { p - (p - a) * rest })
 }
 
-/// What is averaged of a parameter: the one in single precision, where there is one.
+/// Returns what is averaged of a parameter: the one in single precision, where there is one.
 fn trained(optimizer: &Driver, tensor: &Tensor) -> Vec<f64> {
     let master = optimizer.state(&tensor.name, "master").unwrap();
     master.unwrap_or_else(|| tensor.value.values())

@@ -58,7 +58,7 @@ impl Number for f64 {
     }
 }
 
-/// Numbers whose sums round, in every order to something else; and zeros below zero, of which a sum has none.
+/// Returns numbers whose sums round, in every order to something else; and zeros below zero, of which a sum has none.
 fn numbers<T: Number>(count: usize) -> Vec<T> {
     let number = |i: usize| match i % 13 {
         5 => -0.0,
@@ -67,7 +67,7 @@ fn numbers<T: Number>(count: usize) -> Vec<T> {
     (0..count).map(|i| T::of(number(i))).collect()
 }
 
-/// The order of additions, as [`AxisReduction`] says it.
+/// Adds up in the order of additions, as [`AxisReduction`] says it.
 fn in_order<T: Number>(terms: Vec<T>, inner: usize) -> T {
     if inner == 1 {
         let mut accumulators = [T::default(); 128];
@@ -133,7 +133,7 @@ where
     done
 }
 
-/// The CPU with each instruction set that the machine has, on one thread and on two.
+/// Returns the CPU with each instruction set that the machine has, on one thread and on two.
 fn hosts() -> Vec<(String, Arc<dyn Backend>)> {
     let available = Isa::ALL.into_iter().filter(|isa| isa.available());
     let of = |isa: Isa| {
@@ -389,7 +389,7 @@ impl Matrices {
         self.count * self.rows * self.columns
     }
 
-    /// Elements of an operand, how long its runs are, and how often each is there.
+    /// Returns the elements of an operand, how long its runs are, and how often each is there.
     fn factor(&self, operand: &str) -> Option<(usize, usize, usize)> {
         match operand {
             "r" => Some((self.count * self.rows, 1, self.columns)),
@@ -427,7 +427,7 @@ struct Stored {
 /// An operand of some matrices: where it begins, and its run and times where it is repeated.
 type Operated = (Tensor, usize, Option<(usize, usize)>);
 
-/// The operands of each of the matrices, with the same numbers for every backend.
+/// Returns the operands of each of the matrices, with the same numbers for every backend.
 fn operands(
     backend: &Arc<dyn Backend>,
     kernel: &Kernel,
@@ -465,7 +465,7 @@ fn operands(
     all.iter().map(of).collect()
 }
 
-/// One pass, with a step of `lr`.
+/// Runs one pass, with a step of `lr`.
 fn pass(
     backend: &Arc<dyn Backend>,
     plan: &mut Plan,
@@ -508,7 +508,7 @@ fn pass(
     Ok(sums)
 }
 
-/// What the operands are, in bits.
+/// Returns what the operands are, in bits.
 fn stored_bits(operands: &[Vec<Operated>]) -> Vec<Vec<u64>> {
     let written = |(tensor, _, repeat): &Operated| match repeat {
         Some(_) => Vec::new(),

@@ -56,12 +56,12 @@ fn on(isa: Isa, threads: usize, text: &str, compute: Option<Compute>) -> falllin
     }
 }
 
-/// Enough for the pool to be woken: passes over fewer elements run on the calling thread.
+/// Returns enough for the pool to be woken: passes over fewer elements run on the calling thread.
 fn many() -> [usize; 6] {
     [1, 16385, 200_001, 0, 4096, 70_003]
 }
 
-/// The program of a vector.
+/// Returns the program of a vector.
 fn flat_program(algorithm: &(dyn fallline::optim::AnyAlgorithm + '_)) -> Program {
     algorithm.program_of("", &Shape::from([5])).unwrap()
 }
@@ -147,7 +147,8 @@ proptest! {
     }
 }
 
-/// Whether states are stored in another format than they are computed in, in which what a block holds matters.
+/// Returns whether states are stored in another format than they are computed in, in which what a block holds
+/// matters.
 fn stored_otherwise(text: &str) -> bool {
     let recipe = recipe(text);
     let states = flat_program(recipe.algorithm()).operands(Role::State);
@@ -163,7 +164,8 @@ struct Between<'a> {
 }
 
 impl Between<'_> {
-    /// A rule's tensor scalars from its recorded formulas, and what is remembered; false where the pass is left out.
+    /// Computes a rule's tensor scalars from its recorded formulas, and what is remembered; false where the pass is
+    /// left out.
     fn recorded_numbers(
         &self,
         kernel: &Kernel,

@@ -71,7 +71,7 @@ fn a_file_is_the_same_and_carries_parameters() {
     build(ONE_EACH[1]).load(&read).unwrap();
 }
 
-/// An optimizer that has been used, its checkpoint, and what must not change.
+/// Returns an optimizer that has been used, its checkpoint, and what must not change.
 fn used() -> (Driver, Vec<Tensor>, Checkpoint) {
     let mut there = tensors();
     let mut optimizer = build(ONE_EACH[1]);
@@ -80,8 +80,8 @@ fn used() -> (Driver, Vec<Tensor>, Checkpoint) {
     (optimizer, there, saved)
 }
 
-/// What is wrong with how an optimizer (a used one, and a fresh one) refuses bytes that are a checkpoint but do
-/// not fit. The message must have `names` in it.
+/// Returns what is wrong with how an optimizer (a used one, and a fresh one) refuses bytes that are a checkpoint
+/// but do not fit. The message must have `names` in it.
 fn complaint(names: &str, bytes: &[u8], fresh_too: bool) -> Result<(), String> {
     let checkpoint = Checkpoint::from_bytes(bytes).map_err(|error| format!("is no checkpoint: {error}"))?;
     let (mut optimizer, there, known) = used();

@@ -18,7 +18,7 @@ fn singles(random: &mut Random, elements: usize) -> Vec<f32> {
     random.units(elements).into_iter().map(|x| x as f32).collect()
 }
 
-/// Saved and read again.
+/// Returns it saved and read again.
 fn passed_on(optimizer: &Driver) -> Checkpoint {
     Checkpoint::from_bytes(&optimizer.save().unwrap().to_bytes().unwrap()).unwrap()
 }

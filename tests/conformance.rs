@@ -43,7 +43,7 @@ fn tensors(inputs: &Inputs, format: Format, matrices: bool, random: &mut Random)
     tensors
 }
 
-/// The types that a check runs in. The emulator takes its time: there each case has one of them, and
+/// Returns the types that a check runs in. The emulator takes its time: there each case has one of them, and
 /// [`every_device_gives_the_scalar_bits`] all.
 fn formats(case: usize) -> Vec<Format> {
     match env!("CARGO_CRATE_NAME") {
@@ -66,7 +66,7 @@ fn for_each(seed: u64, check: impl Fn(&Inputs, &str, &[Tensor], &dyn Fn() -> Dri
     }
 }
 
-/// All of an optimizer: states, counts, what is remembered, hyperparameters.
+/// Returns all of an optimizer: states, counts, what is remembered, hyperparameters.
 fn saved(optimizer: &Driver) -> Vec<u8> {
     optimizer.save().unwrap().to_bytes().unwrap()
 }

@@ -47,7 +47,7 @@ fn floats(file: &SafeTensors<'_>, key: &str) -> Option<Vec<f32>> {
     Some(view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
 }
 
-/// The configuration that a file's optimizer was built with.
+/// Returns the configuration that a file's optimizer was built with.
 fn config(name: &str) -> String {
     let bytes = file("expected.safetensors");
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
@@ -55,7 +55,7 @@ fn config(name: &str) -> String {
     header.metadata().as_ref().unwrap()[&source].replacen(&source, name, 1)
 }
 
-/// The parameters in the order of the optimizer: matrices are its first group, the others its second.
+/// Returns the parameters in the order of the optimizer: matrices are its first group, the others its second.
 fn order(name: &str) -> Vec<String> {
     if name == "LBFGS" {
         return MODEL.map(str::to_owned).to_vec();
@@ -96,7 +96,7 @@ fn taken_over(name: &str) -> Checkpoint {
     Checkpoint::from_bytes(&checkpoint.to_bytes().unwrap()).unwrap()
 }
 
-/// An optimizer with the groups of the files.
+/// Returns an optimizer with the groups of the files.
 fn optimizer(name: &str) -> Box<dyn Optimizer> {
     if name == "LBFGS" {
         return Box::new(search(&config(name)));
@@ -205,8 +205,8 @@ fn for_each_name(check: impl Fn(&'static str) + std::panic::RefUnwindSafe) {
     assert!(failed.is_empty(), "failed (see above): {failed:?}");
 }
 
-/// The names with files. Those in 8 bits have theirs in another folder (see `codes_go_there_and_back`); SparseAdam, which
-/// has none, keeps what Adam keeps.
+/// Returns the names with files. Those in 8 bits have theirs in another folder (see `codes_go_there_and_back`);
+/// SparseAdam, which has none, keeps what Adam keeps.
 fn names_here() -> impl Iterator<Item = &'static str> {
     let names = ENTRIES.iter().map(|entry| entry.name);
     let names = names.filter(|name| !name.ends_with("8bit") && *name != "SparseAdam");
@@ -288,7 +288,7 @@ fn a_run_of_the_source_goes_on_as_it_would_have() {
     });
 }
 
-/// What a checkpoint's groups are stepped by.
+/// Returns what a checkpoint's groups are stepped by.
 fn methods(checkpoint: &Checkpoint) -> Vec<Method> {
     let manifest = checkpoint.manifest.optimizer.as_ref().unwrap();
     let entry = names::find(manifest.name()).unwrap();

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const MODES: [&str; 5] =
     ["unchecked,eager,seed=0", "checked,seed=1", "checked,seed=2", "checked,seed=3", "unchecked,lazy,seed=0"];
 
-/// Those of the emulator; a real GPU has only one.
+/// Returns those of the emulator; a real GPU has only one.
 fn modes() -> &'static [&'static str] {
     if on_gpu() { &MODES[..1] } else { &MODES }
 }
@@ -91,7 +91,7 @@ fn blocks(formats: (Format, Format), lengths: &[usize]) -> Vec<Tensor> {
     tensors
 }
 
-/// The codes and scales that a run leaves behind, in addition to its numbers.
+/// Returns the codes and scales that a run leaves behind, in addition to its numbers.
 fn stored_of(optimizer: &fallline::Driver) -> Vec<(String, Vec<u8>, Vec<u32>)> {
     let saved = optimizer.save().unwrap();
     let mut stored = Vec::new();

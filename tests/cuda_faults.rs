@@ -61,7 +61,7 @@ impl Trainer {
         self.optimizer.step(&mut bindings).map(drop)
     }
 
-    /// A step of the parameters on the device, without a look at their gradients.
+    /// Runs a step of the parameters on the device, without a look at their gradients.
     fn step_on_device(&mut self) -> Result<(), Error> {
         let grads: Vec<Tensor> = (self.device.iter().zip(&self.grads[1..]))
             .map(|(tensor, grad)| Tensor::from_slice(tensor.backend(), grad, [grad.len()]))
@@ -78,7 +78,7 @@ impl Trainer {
         [bits(&self.host)].into_iter().chain(tensors).collect()
     }
 
-    /// A step, tried again while the driver hands in errors of calls that had no way to tell them.
+    /// Runs a step, tried again while the driver hands in errors of calls that had no way to tell them.
     fn step_at_last(&mut self) -> Result<(), Error> {
         let mut stepped = self.step();
         for _ in 0..3 {
@@ -90,7 +90,7 @@ impl Trainer {
     }
 }
 
-/// The parameters after each of some steps without faults.
+/// Returns the parameters after each of some steps without faults.
 fn undisturbed(text: &str, steps: usize) -> Vec<Vec<Vec<u32>>> {
     let mut trainer = Trainer::new(text);
     let mut after = vec![trainer.values()];

@@ -47,7 +47,7 @@ fn launch(
     stream.synchronize().unwrap();
 }
 
-/// Numbers whose sums round, in every order to something else.
+/// Returns numbers whose sums round, in every order to something else.
 fn numbers(count: usize) -> Vec<f64> {
     (0..count).map(|i| ((i * 7919) % 1009) as f64 / 97.0 - 3.0 + 1e6 * f64::from(i % 11 == 3)).collect()
 }
@@ -81,7 +81,7 @@ fn numbers_of<T: Number>(bytes: &[u8]) -> Vec<T> {
     bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()
 }
 
-/// The order of a row's sum, as it is documented.
+/// Adds up a row in the order that is documented.
 fn row_sum<T: Number>(row: &[T]) -> T {
     let mut accumulators = [T::default(); 128];
     row.iter().enumerate().for_each(|(i, &x)| accumulators[i % 128] = accumulators[i % 128] + x);
@@ -94,7 +94,7 @@ fn row_sum<T: Number>(row: &[T]) -> T {
 /// Elements before a matrix, with which it is aligned or not.
 const STARTS: [usize; 2] = [0, 1];
 
-/// What is added up: the numbers, or their squares.
+/// Returns what is added up: the numbers, or their squares.
 fn terms<T: Number>(values: &[T], squares: bool) -> Vec<T> {
     values.iter().map(|&x| if squares { x * x } else { x }).collect()
 }

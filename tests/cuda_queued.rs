@@ -132,7 +132,7 @@ impl Model {
         Model { params: params.collect() }
     }
 
-    /// The gradients of a step: all zero where `factor` is 0.
+    /// Writes the gradients of a step: all zero where `factor` is 0.
     fn write(&mut self, t: u64, factor: f32) {
         for (i, (_, weight, grad)) in self.params.iter_mut().enumerate() {
             let shape = weight.shape().dims().to_vec();
@@ -148,7 +148,7 @@ impl Model {
         optimizer.step(&mut bindings)
     }
 
-    /// The parameters, all that is not a number being alike.
+    /// Returns the parameters, all that is not a number being alike.
     fn numbers(&self) -> Vec<Vec<Option<u32>>> {
         let numbers = |(_, weight, _): &(String, EngineTensor, EngineTensor)| {
             let values = weight.to_vec::<f32>().unwrap();
@@ -165,7 +165,7 @@ impl Model {
     }
 }
 
-/// What the algorithms remember for all parameters together, and for each.
+/// Returns what the algorithms remember for all parameters together, and for each.
 fn remembered(optimizer: &Driver) -> Vec<(String, u64)> {
     let names = ["d", "numerator_weighted", "k", "dlr", "g0_norm", "gsq_weighted", "sksq_weighted", "skl1"];
     let shared =
@@ -218,7 +218,7 @@ fn steps_with_sums_wait_for_nothing() {
     }
 }
 
-/// What waited in the steps of `work`.
+/// Returns what waited in the steps of `work`.
 fn waits(mut work: impl FnMut()) -> Vec<(&'static str, u64)> {
     let emulator = fallline_emulator::install().unwrap();
     emulator.reset();

@@ -42,16 +42,17 @@ fn step(
     }
 }
 
-/// An unbroken run differs from a resumed one by what versions may round otherwise. That is a few of the last
-/// places of f32 at each of six steps (2⁻²³ each). A state that is lost, taken for another or counted wrong is off
-/// by a part of a move. A move is a hundredth of these parameters and more. A rounding to 16 bits or to a code may
-/// fall on the other side of a half. That is one unit of the last place of bfloat16.
+/// Returns how far values may differ. An unbroken run differs from a resumed one by what versions may round
+/// otherwise. That is a few of the last places of f32 at each of six steps (2⁻²³ each). A state that is lost, taken
+/// for another or counted wrong is off by a part of a move. A move is a hundredth of these parameters and more. A
+/// rounding to 16 bits or to a code may fall on the other side of a half. That is one unit of the last place of
+/// bfloat16.
 fn tolerance(recipe: &str, trace: &str) -> f64 {
     let coarse = trace == "half" || recipe.contains("8bit") || recipe.contains("_format");
     if coarse { 1.0 / 128.0 } else { 1e-6 }
 }
 
-/// The folders, a version each.
+/// Returns the folders, a version each.
 fn versions() -> Vec<PathBuf> {
     let there = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
     let mut folders: Vec<PathBuf> = there.filter(|path| path.is_dir()).collect();
@@ -59,7 +60,7 @@ fn versions() -> Vec<PathBuf> {
     folders
 }
 
-/// The cases of which a version's folder has a checkpoint; those of runs of `train` are separate.
+/// Returns the cases of which a version's folder has a checkpoint; those of runs of `train` are separate.
 fn cases_of(version: &Path) -> Vec<String> {
     let stem = |path: PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();
     let mut cases: Vec<String> = recorded(version).into_iter().map(stem).collect();
@@ -106,7 +107,7 @@ fn earlier_checkpoints_go_on() {
     }
 }
 
-/// A checkpoint as `fallline replay --state` writes it.
+/// Returns a checkpoint as `fallline replay --state` writes it.
 fn checkpoint(text: &str, trace: &Path) -> Checkpoint {
     let bytes = std::fs::read(trace).unwrap();
     let trace = SafeTensors::deserialize(&bytes).unwrap();

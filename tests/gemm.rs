@@ -6,7 +6,7 @@ use fallline::{Cpu, Isa};
 use proptest::prelude::*;
 use std::sync::Arc;
 
-/// Numbers between -1 and 1 that depend on nothing but their place.
+/// Returns numbers between -1 and 1 that depend on nothing but their place.
 fn numbers(seed: u64, count: usize) -> Vec<f64> {
     let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -24,7 +24,7 @@ fn tensor(backend: &Arc<dyn Backend>, format: Format, values: &[f64]) -> Tensor 
     tensor
 }
 
-/// Numbers as a format stores them.
+/// Returns numbers as a format stores them.
 fn rounded(format: Format, values: Vec<f64>) -> Vec<f64> {
     let round = |x: f64| match format {
         Format::F64 => x,
@@ -54,7 +54,7 @@ struct Case {
 }
 
 impl Case {
-    /// a, b, what is added, and the old result, each behind its offset.
+    /// Returns a, b, what is added, and the old result, each behind its offset.
     fn operands(&self) -> [Vec<f64>; 4] {
         let (m, k, n) = self.dims;
         let sizes = [(1, m * k), (2, k * n), (3, m * n), (4, m * n)];
@@ -105,7 +105,7 @@ impl Case {
         self.run_on(backend, &self.operands())
     }
 
-    /// The product and, for each element, the sum of the magnitudes that went into it.
+    /// Returns the product and, for each element, the sum of the magnitudes that went into it.
     fn naive(&self, [a, b, d, old]: &[Vec<f64>; 4]) -> Vec<(f64, f64)> {
         let (m, k, n) = self.dims;
         let [a, b, d, old] = [a, b, d, old].map(|values| &values[OFFSET..]);

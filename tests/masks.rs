@@ -14,7 +14,7 @@ use std::time::Duration;
 const ROWS: usize = 6;
 const COLUMNS: usize = 5;
 
-/// Rows 0 to 3 have gradients, others only when asked for; `bias` has some.
+/// Takes a step. Rows 0 to 3 have gradients, others only when asked for; `bias` has some.
 fn step(optimizer: &mut Driver, table: &mut [f32], bias: &mut [f32], t: usize, all: bool) {
     let learns = |i: usize| if all || i < 4 * COLUMNS { 1.0 } else { 0.0 };
     let grad: Vec<f32> =

@@ -17,7 +17,7 @@ fn grad(t: usize, n: usize) -> Vec<f32> {
     (0..n).map(|i| ((t * 7 + i * 3) as f32).sin()).collect()
 }
 
-/// After some steps over two parameters, the second without a gradient so far.
+/// Returns what is after some steps over two parameters, the second without a gradient so far.
 fn stepped(steps: usize) -> (Driver, Vec<f32>, Vec<f32>) {
     let (mut optimizer, mut p, mut q) = (build(FREE), vec![1.0f32, -2.0, 3.0], vec![0.5f32; 2]);
     for t in 0..steps {

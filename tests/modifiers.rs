@@ -9,7 +9,7 @@ use fallline::registry::names::ENTRIES;
 use fallline::{Backend, Checkpoint, Compute, Format, Isa, Kernel, Method, Optimizer, Range, Recipe, Value};
 use std::collections::BTreeMap;
 
-/// Every rule that runs for a name of the registry, with any of its options.
+/// Returns every rule that runs for a name of the registry, with any of its options.
 fn every_rule() -> Vec<&'static Kernel> {
     let mut rules: BTreeMap<&str, &'static Kernel> = BTreeMap::new();
     for entry in ENTRIES {
@@ -24,7 +24,7 @@ fn every_rule() -> Vec<&'static Kernel> {
     rules.into_values().collect()
 }
 
-/// What a pass of a rule leaves: its operands, and its sums.
+/// Returns what a pass of a rule leaves: its operands, and its sums.
 fn passed(
     backend: &dyn Backend,
     kernel: &'static Kernel,
@@ -459,7 +459,7 @@ fn every_name_is_cautious_or_says_why_not() {
     Recipe::from_text("dict(type='PytorchLARS', momentum=0.9, weight_decay=0.1, cautious=True)").unwrap();
 }
 
-/// Of a step's updates what agrees with the gradients, longer by as much as there is less of it.
+/// Returns of a step's updates what agrees with the gradients, longer by as much as there is less of it.
 fn agreeing(updates: &[f64], grads: &[f64]) -> Vec<f64> {
     let agrees = |u: f64, g: f64| if u * g > 0.0 { 1.0 } else { 0.0 };
     let mask: Vec<f64> = updates.iter().zip(grads).map(|(u, g)| agrees(*u, *g)).collect();

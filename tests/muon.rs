@@ -47,7 +47,7 @@ impl Naive {
         self.at.iter().map(|x| x * x).sum::<f64>().sqrt()
     }
 
-    /// The iteration as it is written.
+    /// Runs the iteration as it is written.
     fn orthogonalised(&self, steps: usize) -> Naive {
         let (a, b, c) = COEFFICIENTS;
         let tall = self.rows > self.columns;
@@ -67,7 +67,7 @@ fn matrix([rows, columns]: [usize; 2], random: &mut Random) -> Naive {
     Naive { rows, columns, at: random.units(rows * columns) }
 }
 
-/// What torch's Muon does without its cast, with lr 0.02, weight decay 0.1, momentum 0.9.
+/// Computes what torch's Muon does without its cast, with lr 0.02, weight decay 0.1, momentum 0.9.
 fn naive_run(start: &Naive, grads: &[Naive], nesterov: bool, steps: usize) -> Vec<Naive> {
     let mut momentum = Naive { at: vec![0.0; start.at.len()], ..start.clone() };
     let mut value = start.clone();
@@ -93,7 +93,7 @@ fn singles(values: &[f64]) -> Vec<f32> {
     values.iter().map(|x| *x as f32).collect()
 }
 
-/// The largest error, relative to the largest move.
+/// Returns the largest error, relative to the largest move.
 fn error(got: &[f64], expected: &[f64], start: &[f64]) -> f64 {
     let largest = |values: &[f64], from: &[f64]| {
         values.iter().zip(from).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max)
@@ -153,7 +153,7 @@ fn single_precision_and_bf16_are_near_it() {
     }
 }
 
-/// One step's result in `f64` and in `f32`.
+/// Returns one step's result in `f64` and in `f32`.
 fn in_both(backend: &Arc<dyn Backend>, options: &str, start: &Naive, grad: &Naive) -> (Vec<f64>, Vec<f64>) {
     let shape = [start.rows, start.columns];
     let mut exact = start.at.clone();

@@ -41,7 +41,7 @@ fn turn(options: &str) -> MutexGuard<'static, ()> {
     turn
 }
 
-/// How many ranks there can be: a GPU has one.
+/// Returns how many ranks there can be: a GPU has one.
 fn worlds() -> &'static [usize] {
     if on_gpu() { &[1] } else { &[1, 2, 3, 4] }
 }

@@ -91,7 +91,7 @@ fn states(optimizer: &Driver) -> Vec<(String, &'static str, Vec<f64>)> {
     params.iter().flat_map(of).collect()
 }
 
-/// On the host alone; of 16 bits with the same copies in full precision.
+/// Returns one on the host alone; of 16 bits with the same copies in full precision.
 fn alone(text: &str, format: Format) -> Driver {
     let mut driver = recipe(text).optimizer(host());
     if matches!(format, Format::Bf16 | Format::F16) {

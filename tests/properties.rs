@@ -180,7 +180,7 @@ proptest! {
     }
 }
 
-/// The reported norm of the first step.
+/// Returns the reported norm of the first step.
 fn norms(tensors: &[Tensor], backend: std::sync::Arc<dyn fallline::Backend>) -> f64 {
     let mut optimizer = recipe("SGD").optimizer(backend).with_non_finite(NonFinitePolicy::Skip);
     let mut tensors = tensors.to_vec();

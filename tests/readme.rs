@@ -9,7 +9,7 @@ fn document(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// Where the semantics of a name are from: the package and its version, or the paper.
+/// Returns where the semantics of a name are from: the package and its version, or the paper.
 fn source(method: &Method) -> String {
     let info = method.info();
     let package = info.source.split('.').next().unwrap_or_default().to_lowercase();
@@ -18,7 +18,7 @@ fn source(method: &Method) -> String {
     found.map_or_else(|| authors(&info.references[0]), |package| package.at.to_owned())
 }
 
-/// What is said of a name in README's table.
+/// Returns what is said of a name in README's table.
 fn page(entry: &Entry) -> [String; 3] {
     let method = entry.defaults();
     if method.algorithm().is_some_and(|algorithm| algorithm.sharded()) {
@@ -31,7 +31,7 @@ fn page(entry: &Entry) -> [String; 3] {
     [source(&method), states, method.info().summary.to_owned()]
 }
 
-/// README's table of names.
+/// Returns README's table of names.
 fn table() -> String {
     let mut rows: Vec<([String; 3], Vec<String>)> = Vec::new();
     for entry in ENTRIES {

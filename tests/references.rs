@@ -29,8 +29,8 @@ fn shapes(dimensions: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = 
     proptest::collection::vec(proptest::collection::vec(1..8usize, dimensions), 1..4)
 }
 
-/// Random start values and gradients; now and then a gradient is missing. One in `by_rows` parameters has row-sparse
-/// gradients, if not 0.
+/// Returns random start values and gradients; now and then a gradient is missing. One in `by_rows` parameters has
+/// row-sparse gradients, if not 0.
 fn drawn(shapes: &Shapes, by_rows: usize, seed: u64) -> (Vec<ArrayD<f64>>, Vec<Vec<Option<Grad>>>) {
     let mut random = Random(seed);
     let array = |shape: &[usize], random: &mut Random| ArrayD::from_shape_fn(shape, |_| random.unit());
@@ -70,7 +70,7 @@ fn agree(text: &str, reference: impl Reference, shapes: &Shapes, by_rows: usize,
     agree_on(text, reference, params, &grads);
 }
 
-/// The same from these start values on, with these gradients.
+/// Checks the same from these start values on, with these gradients.
 fn agree_on(
     text: &str,
     mut reference: impl Reference,
@@ -94,7 +94,7 @@ fn agree_on(
     }
 }
 
-/// A configuration: the name and its options.
+/// Returns a configuration: the name and its options.
 fn config(name: &str, options: &str) -> String {
     format!("dict(type='{name}', {options})")
 }

@@ -209,7 +209,7 @@ fn options() -> impl Strategy<Value = Options> {
     )
 }
 
-/// Both over the same gradients.
+/// Compares both over the same gradients.
 fn compare(
     name: &str,
     own: &str,

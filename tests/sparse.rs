@@ -69,7 +69,7 @@ impl Table {
         .shaped(&self.shape)
     }
 
-    /// The same with its gradients laid out in full, each element added up in the order given.
+    /// Returns the same with its gradients laid out in full, each element added up in the order given.
     fn dense(mut self, compute: Compute) -> Table {
         let (elements, width) = (self.shape.iter().product(), self.shape[1..].iter().product::<usize>());
         for (indices, values) in self.grads.iter_mut().flatten() {

@@ -19,7 +19,7 @@ fn golden(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
-/// A number, or a string where it is not finite.
+/// Returns a number, or a string where it is not finite.
 fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| value.as_str().unwrap().parse().unwrap())
 }
@@ -71,7 +71,7 @@ struct Case {
 }
 
 impl Case {
-    /// One iteration, with the gradients that the case has for it, times the loss scale.
+    /// Runs one iteration, with the gradients that the case has for it, times the loss scale.
     fn step(&mut self, driver: &mut Driver, step: &Value) -> StepReport {
         let scale = driver.loss_scale();
         let round = |x: f64| if self.single { f64::from(x as f32) } else { x };

@@ -37,19 +37,19 @@ where
         }
     }
 
-    /// What a step takes.
+    /// Returns what a step takes.
     pub fn bind(&mut self) -> Vec<Binding<'_>> {
         let buffers = self.values.iter_mut().zip(&self.grads);
         self.names.iter().zip(buffers).map(|(name, (value, grad))| param(name, value, grad)).collect()
     }
 }
 
-/// An optimizer from a configuration, on the best instruction set.
+/// Returns an optimizer from a configuration, on the best instruction set.
 pub fn optimizer(config: &str, threads: usize) -> Driver {
     optimizer_on(config, Isa::from_environment().expect("an instruction set of this machine"), threads)
 }
 
-/// An optimizer from a configuration, on a given instruction set.
+/// Returns an optimizer from a configuration, on a given instruction set.
 pub fn optimizer_on(config: &str, isa: Isa, threads: usize) -> Driver {
     let recipe = Recipe::from_text(config).expect("a configuration of this file");
     recipe.optimizer(Arc::new(Cpu::with_isa(isa, threads).expect("an instruction set of this machine")))

@@ -61,12 +61,12 @@ impl Contender for Plain {
     }
 }
 
-/// Numbers around zero, none of them special.
+/// Returns numbers around zero, none of them special.
 fn numbers(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i.wrapping_mul(2_654_435_761) >> 7) % 2001) as f32 / 1000.0 - 1.0005).collect()
 }
 
-/// The tensors of a layout.
+/// Returns the tensors of a layout.
 fn shapes(layout: &str, elements: usize) -> Result<Vec<Vec<usize>>> {
     let side = elements.isqrt();
     Ok(match layout {
@@ -80,7 +80,7 @@ fn shapes(layout: &str, elements: usize) -> Result<Vec<Vec<usize>>> {
     })
 }
 
-/// A contender `LAYOUT:CONFIGURATION`.
+/// Opens a contender `LAYOUT:CONFIGURATION`.
 fn open(name: &str, elements: usize, threads: usize) -> Result<(Box<dyn Contender>, String)> {
     let (layout, config) = name.split_once(':').ok_or("expected LAYOUT:CONFIGURATION")?;
     if layout == "plain" {

@@ -7,7 +7,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use std::path::{Path, PathBuf};
 
-/// The folder with the emulator under the names of CUDA's libraries.
+/// Returns the folder with the emulator under the names of CUDA's libraries.
 fn emulator() -> PathBuf {
     fallline_emulator::install().expect("the emulator");
     let exe = std::env::current_exe().unwrap();
@@ -48,7 +48,7 @@ fn encode(dtype: Dtype, values: &[f64]) -> Vec<u8> {
     values.iter().flat_map(bytes).collect()
 }
 
-/// The bits of all numbers; those of a NaN are not promised.
+/// Returns the bits of all numbers; those of a NaN are not promised.
 fn decode(dtype: Dtype, bytes: &[u8]) -> Vec<u64> {
     let number = |bytes: &[u8]| match dtype {
         Dtype::F64 => f64::from_le_bytes(bytes.try_into().unwrap()),

@@ -21,7 +21,7 @@ fn good(output: &Output) {
     assert!(output.status.success(), "{}", told(output));
 }
 
-/// A configuration of a small network, as a file.
+/// Returns a configuration of a small network, as a file.
 fn config(folder: &Path, name: &str, optimizer: &str) -> PathBuf {
     let path = folder.join(name).with_extension("py");
     let train = "train = dict(epochs=3, batch_size=32, hidden=[64], seed=3)";
@@ -70,7 +70,7 @@ fn states_that_are_shared_out_change_nothing() {
 const KINDS: [(&str, &str); 5] =
     [("adamw", ADAMW), ("sharded", SHARDED), ("onebit", ONEBIT), ("lamb", LAMB), ("zero-one", ZERO_ONE)];
 
-/// A configuration with a wrapper, rules and an average.
+/// Returns a configuration with a wrapper, rules and an average.
 fn config_around(folder: &Path, name: &str, optimizer: &str) -> PathBuf {
     let path = folder.join(name).with_extension("py");
     let around = "accumulative_counts=4, clip_grad=dict(max_norm=0.5), loss_scale=dict(init_scale=3e38), \
@@ -266,7 +266,7 @@ mod mpi {
         }
     }
 
-    /// The ranks that a launcher has started.
+    /// Returns the ranks that a launcher has started.
     fn children(launcher: &Child) -> Vec<u32> {
         let stat = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
         let parent = |pid: u32| stat(pid)?.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok();

@@ -63,7 +63,7 @@ fn at(key: &str) -> ImportOptions {
     ImportOptions { key: Some(key.into()), number: true, ..ImportOptions::default() }
 }
 
-/// What the library had in memory.
+/// Returns what the library had in memory.
 fn expected(name: &str) -> Vec<serde_json::Value> {
     let all: serde_json::Value = serde_json::from_slice(&file("expected.json")).unwrap();
     all[name].as_array().unwrap_or_else(|| panic!("{name} is not in expected.json")).clone()
@@ -471,7 +471,7 @@ fn sgd_takes_any_of_them() {
     }
 }
 
-/// A file with a model of these shapes, and AdamW's state of it.
+/// Returns a file with a model of these shapes, and AdamW's state of it.
 fn model_of(shapes: &[Vec<usize>]) -> Value<'static> {
     let tensor = |shape: &[usize], x: f32| {
         let bytes = x.to_le_bytes().repeat(shape.iter().product());

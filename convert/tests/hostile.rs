@@ -26,7 +26,7 @@ fn read(bytes: &[u8]) -> Result<Value<'static>> {
     pickle::read(bytes, &mut Nothing, &Limits::default())
 }
 
-/// The message of what must be refused, soon.
+/// Returns the message of what must be refused, soon.
 fn refused(what: &str, bytes: &[u8]) -> String {
     let start = Instant::now();
     let error = match read(bytes) {
@@ -111,7 +111,7 @@ fn protocol_0_is_text() {
     assert_eq!(value(b"(Va\nI1\nd."), Value::dict([("a", Value::Int(1))]));
 }
 
-/// `{"k": {"k": … }}` by references: 2^depth values of a pickle with three opcodes a level.
+/// Returns `{"k": {"k": … }}` by references: 2^depth values of a pickle with three opcodes a level.
 fn laughs(depth: usize) -> Vec<u8> {
     let mut bytes = vec![0x80, 2, b']', b'q', 0];
     for level in 0..depth {
@@ -165,7 +165,7 @@ fn structures_that_grow_or_contain_themselves_are_refused() {
     assert!(refused("looks", &looks).contains("in the middle"));
 }
 
-/// A tensor with these numbers, of a storage with 4,096 bytes.
+/// Returns a tensor with these numbers, of a storage with 4,096 bytes.
 fn tensor(elements: i64, offset: i64, shape: &[i64], strides: &[i64]) -> Vec<u8> {
     let int = |x: i64| [&[0x8a, 8][..], &x.to_le_bytes()].concat();
     let tuple =
@@ -254,7 +254,7 @@ fn archive_error(what: &str, bytes: &[u8]) -> String {
     error
 }
 
-/// A small file as torch would have it.
+/// Returns a small file as torch would have it.
 fn good() -> Vec<u8> {
     let numbers: Vec<u8> = (0..64u8).collect();
     let tensor = Tensor::new(Dtype::Float32, vec![4, 4], numbers).unwrap();
@@ -407,7 +407,7 @@ fn lists_of_names_are_read_or_refused() {
 
 static GOOD: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
 
-/// A pickle's opcodes with arguments that mostly fit, in any order.
+/// Returns a pickle's opcodes with arguments that mostly fit, in any order.
 fn opcodes() -> impl Strategy<Value = Vec<u8>> {
     let one = prop_oneof![
         Just(b"(".to_vec()),
@@ -500,7 +500,7 @@ proptest! {
     }
 }
 
-/// A tree with every tensor as its numbers, whatever view of its storage it is.
+/// Returns a tree with every tensor as its numbers, whatever view of its storage it is.
 fn values(value: &Value<'_>) -> Vec<String> {
     match value {
         Value::Tensor(tensor) => {

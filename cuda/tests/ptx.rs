@@ -43,7 +43,7 @@ const STOCHASTIC: Stored = Stored { format: Format::Bf16, stochastic: true, copy
 const WITH_COPY: Stored =
     Stored { format: Format::F32, stochastic: false, copy: Some(Format::Bf16), repeated: false };
 
-/// An operand whose elements are repeated.
+/// Returns an operand whose elements are repeated.
 fn repeated(format: Format) -> Stored {
     Stored { repeated: true, ..format.into() }
 }

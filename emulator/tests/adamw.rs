@@ -48,7 +48,7 @@ fn source() -> String {
     )
 }
 
-/// The same in Rust.
+/// Computes the same in Rust.
 fn reference([p, m, v, g]: [f32; 4]) -> [f32; 3] {
     let m = m * BETAS[0] + g * REST[0];
     let v = v * BETAS[1] + g * REST[1] * g;

@@ -8,7 +8,7 @@ use common::{Device, device, kernel, shape};
 use cudarc::driver::PushKernelArg;
 use half::{bf16, f16};
 
-/// Special values and random bits.
+/// Returns special values and random bits.
 fn bits(n: usize, seed: u64) -> Vec<u32> {
     let special = [
         0f32,

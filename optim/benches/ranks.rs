@@ -21,7 +21,7 @@ fn main() {
     overhead_of_one_rank();
 }
 
-/// What each rank returns.
+/// Runs `work` on each rank, and returns what each returns.
 fn on_each<T: Send>(ranks: Vec<ThreadComm>, work: impl Fn(ThreadComm) -> T + Sync) -> Vec<T> {
     thread::scope(|scope| {
         let started: Vec<_> = ranks.into_iter().map(|rank| scope.spawn(|| work(rank))).collect();
@@ -103,7 +103,7 @@ fn driver(algorithm: Box<dyn AnyAlgorithm>) -> Driver {
     Driver::new(Cpu::with_threads(1).unwrap().shared(), algorithm)
 }
 
-/// The shortest of some steps over `tensors` tensors of `each` elements on every rank.
+/// Returns the shortest of some steps over `tensors` tensors of `each` elements on every rank.
 fn fastest(
     world: usize,
     algorithm: &(dyn Fn() -> Box<dyn AnyAlgorithm> + Sync),

@@ -46,12 +46,12 @@ pub enum Skip {
 }
 
 impl Inputs {
-    /// Whether a part of the suites is skipped.
+    /// Returns whether a part of the suites is skipped.
     pub fn skips(&self, part: Skip) -> bool {
         self.skips.iter().any(|(skipped, _)| *skipped == part)
     }
 
-    /// Whether it takes flat tensors with dense gradients.
+    /// Returns whether it takes flat tensors with dense gradients.
     pub const fn is_flat(&self) -> bool {
         let mut i = 0;
         while i < self.skips.len() {
@@ -64,7 +64,7 @@ impl Inputs {
     }
 }
 
-/// The row of a name, if it has one.
+/// Returns the row of a name, if it has one.
 pub fn inputs_of(name: &str) -> Option<&'static Inputs> {
     INPUTS.iter().find(|inputs| inputs.name == name)
 }
@@ -75,7 +75,7 @@ pub const CASES: &[&str] = &flat::<{ count(true) }>(true);
 /// One case for each name that takes flat tensors, with as many states as it can have.
 pub const ONE_EACH: &[&str] = &flat::<{ count(false) }>(false);
 
-/// How many good inputs the names that take flat tensors have, or how many such names there are.
+/// Returns how many good inputs the names that take flat tensors have, or how many such names there are.
 const fn count(all: bool) -> usize {
     let (mut count, mut row) = (0, 0);
     while row < INPUTS.len() {
@@ -87,7 +87,7 @@ const fn count(all: bool) -> usize {
     count
 }
 
-/// The good inputs of the names that take flat tensors, or the largest of each.
+/// Returns the good inputs of the names that take flat tensors, or the largest of each.
 const fn flat<const N: usize>(all: bool) -> [&'static str; N] {
     let (mut cases, mut count, mut row) = ([""; N], 0, 0);
     while row < INPUTS.len() {
@@ -108,7 +108,7 @@ pub const NO_ROW: &[(&str, &str)] = &[(
     "takes what the algorithm that it names takes, in that one's words: tests/refusals.rs",
 )];
 
-/// What is wrong with the rows, and where to write what is missing.
+/// Returns what is wrong with the rows, and where to write what is missing.
 pub fn problems() -> Vec<String> {
     let mut problems = Vec::new();
     for entry in ENTRIES.iter().filter(|entry| NO_ROW.iter().all(|(name, _)| *name != entry.name)) {

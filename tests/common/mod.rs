@@ -41,20 +41,20 @@ pub const MODIFIED: &[&str] = &[
     "dict(type='ASGD', lr=0.1, lambd=0.1, t0=1.0, weight_decay=0.1, maximize=True, cautious=True)",
 ];
 
-/// Whether a step on a parameter looks at more than one element of it: its passes have sums, or operations are between.
-/// Blocks of elements are [another reason](in_blocks).
+/// Returns whether a step on a parameter looks at more than one element of it: its passes have sums, or operations
+/// are between. Blocks of elements are [another reason](in_blocks).
 pub fn looks_at_whole_tensors(text: &str) -> bool {
     let recipe = recipe(text);
     let whole = |stage: Stage| stage.kernel().is_none_or(|kernel| !kernel.sums.is_empty());
     recipe.algorithm().programs().any(|program| program.iter().any(whole))
 }
 
-/// Whether a step on a parameter depends on the others that step with it.
+/// Returns whether a step on a parameter depends on the others that step with it.
 pub fn looks_at_all_together(text: &str) -> bool {
     recipe(text).algorithm().programs().any(|program| program.is_global())
 }
 
-/// Whether a configuration keeps states in blocks, whose elements share a scale.
+/// Returns whether a configuration keeps states in blocks, whose elements share a scale.
 pub fn in_blocks(text: &str) -> bool {
     let recipe = recipe(text);
     let programs = recipe.algorithm().programs();
@@ -62,24 +62,24 @@ pub fn in_blocks(text: &str) -> bool {
     states.any(|state| recipe.state_format(state, 1 << 20).block().is_some())
 }
 
-/// The algorithm's name in a configuration.
+/// Returns the algorithm's name in a configuration.
 pub fn name_of(text: &str) -> &'static str {
     method(text).name()
 }
 
-/// Every format that a state can be kept in, as configurations name them.
+/// Returns every format that a state can be kept in, as configurations name them.
 pub fn format_names() -> Vec<&'static str> {
     let mut names: Vec<&str> = Format::ALL.into_iter().chain(Format::BLOCKS).map(Format::name).collect();
     names.dedup();
     names
 }
 
-/// A configuration as a dict, where it may be a name alone.
+/// Returns a configuration as a dict, where it may be a name alone.
 pub fn whole(text: &str) -> String {
     if text.starts_with("dict") { text.to_owned() } else { format!("dict(type='{text}')") }
 }
 
-/// A configuration that must be good.
+/// Returns a configuration that must be good.
 pub fn recipe(text: &str) -> Recipe {
     Recipe::from_text(text).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
@@ -89,12 +89,12 @@ pub fn method(text: &str) -> Method {
     AnyRecipe::from_text(text).unwrap_or_else(|error| panic!("{text}: {error}")).method()
 }
 
-/// The instruction sets of this machine. Those that it lacks are skipped: there is nothing to run them on.
+/// Returns the instruction sets of this machine. Those that it lacks are skipped: there is nothing to run them on.
 pub fn isas() -> Vec<Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.available()).collect()
 }
 
-/// A CPU backend.
+/// Returns a CPU backend.
 pub fn cpu(isa: Isa, threads: usize) -> Arc<dyn Backend> {
     Cpu::with_isa(isa, threads).expect("an instruction set of this machine").shared()
 }
@@ -105,7 +105,7 @@ pub fn best() -> Arc<dyn Backend> {
     if env!("CARGO_CRATE_NAME") == "on_cuda" { cuda() } else { cpu(Isa::best(), 1) }
 }
 
-/// Every backend that must agree: the instruction sets of this machine, or the CUDA device.
+/// Returns every backend that must agree: the instruction sets of this machine, or the CUDA device.
 pub fn backends() -> Vec<Arc<dyn Backend>> {
     if env!("CARGO_CRATE_NAME") == "on_cuda" {
         return vec![cuda()];
@@ -113,12 +113,12 @@ pub fn backends() -> Vec<Arc<dyn Backend>> {
     isas().into_iter().map(|isa| cpu(isa, 1)).collect()
 }
 
-/// Whether the CUDA device is to be a real one: `FALLLINE_TEST_GPU=1`.
+/// Returns whether the CUDA device is to be a real one: `FALLLINE_TEST_GPU=1`.
 pub fn on_gpu() -> bool {
     std::env::var_os("FALLLINE_TEST_GPU").is_some_and(|wish| wish == "1")
 }
 
-/// The CUDA device of this process.
+/// Returns the CUDA device of this process.
 pub fn cuda() -> Arc<dyn Backend> {
     static DEVICE: OnceLock<Arc<dyn Backend>> = OnceLock::new();
     let open = || {
@@ -130,18 +130,18 @@ pub fn cuda() -> Arc<dyn Backend> {
     Arc::clone(DEVICE.get_or_init(open))
 }
 
-/// An optimizer on the calling thread.
+/// Returns an optimizer on the calling thread.
 pub fn build(text: &str) -> Driver {
     build_on(best(), text)
 }
 
-/// An optimizer for tensors of any formats: what looks at all parameters together computes them in one type.
+/// Returns an optimizer for tensors of any formats: what looks at all parameters together computes them in one type.
 pub fn build_on(backend: Arc<dyn Backend>, text: &str) -> Driver {
     let optimizer = recipe(text).optimizer(backend);
     if looks_at_all_together(text) { optimizer.with_compute(Compute::F32) } else { optimizer }
 }
 
-/// An optimizer that evaluates the loss itself, on the calling thread.
+/// Returns an optimizer that evaluates the loss itself, on the calling thread.
 pub fn search(text: &str) -> LineSearch {
     match AnyRecipe::from_text(text) {
         Ok(AnyRecipe::Search(recipe)) => recipe.optimizer(best()),
@@ -165,17 +165,17 @@ impl Random {
         (self.next() % end as u64) as usize
     }
 
-    /// Uniform in [-1, 1).
+    /// Returns a uniform number in [-1, 1).
     pub fn unit(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
     }
 
-    /// Uniform numbers in [-1, 1).
+    /// Returns uniform numbers in [-1, 1).
     pub fn units(&mut self, count: usize) -> Vec<f64> {
         (0..count).map(|_| self.unit()).collect()
     }
 
-    /// Any number: mostly plain ones, and all the special ones of every format.
+    /// Returns any number: mostly plain ones, and all the special ones of every format.
     pub fn wild(&mut self) -> f64 {
         const SPECIAL: [f64; 18] = [
             0.0,
@@ -230,7 +230,7 @@ macro_rules! each {
 }
 
 impl Buffer {
-    /// The type of its elements.
+    /// Returns the type of its elements.
     pub fn format(&self) -> Format {
         match self {
             Buffer::F64(_) => Format::F64,
@@ -240,7 +240,7 @@ impl Buffer {
         }
     }
 
-    /// The numbers, rounded to a format.
+    /// Returns the numbers, rounded to a format.
     pub fn new(format: Format, values: &[f64]) -> Buffer {
         fn rounded<T: Element>(values: &[f64]) -> Vec<T> {
             values.iter().map(|&x| T::from_f64(x)).collect()
@@ -254,28 +254,28 @@ impl Buffer {
         }
     }
 
-    /// The numbers, exactly.
+    /// Returns the numbers, exactly.
     pub fn values(&self) -> Vec<f64> {
         each!(self, vector => vector.iter().map(|x| x.to_f64()).collect())
     }
 
-    /// The numbers' bits as `f64`, with every NaN the same.
+    /// Returns the numbers' bits as `f64`, with every NaN the same.
     pub fn bits(&self) -> Vec<u64> {
         bits(&self.values())
     }
 
-    /// The elements from a place on, for a parameter.
+    /// Returns the elements from a place on, for a parameter.
     pub fn param_from(&mut self, start: usize) -> ParamRef<'_> {
         each!(self, vector => (&mut vector[start..]).into())
     }
 
-    /// The elements from a place on, for a gradient.
+    /// Returns the elements from a place on, for a gradient.
     pub fn grad_from(&self, start: usize) -> GradRef<'_> {
         each!(self, vector => (&vector[start..]).into())
     }
 }
 
-/// The bits of numbers, with every NaN the same.
+/// Returns the bits of numbers, with every NaN the same.
 pub fn bits(values: &[f64]) -> Vec<u64> {
     values.iter().map(|x| if x.is_nan() { f64::NAN.to_bits() } else { x.to_bits() }).collect()
 }
@@ -293,12 +293,12 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// Of these numbers, aligned as they come.
+    /// Makes one of these numbers, aligned as they come.
     pub fn new(name: impl Into<String>, value: Buffer, grads: Vec<Option<Buffer>>) -> Tensor {
         Tensor { name: name.into(), value, grads, offset: 0, shape: None }
     }
 
-    /// A parameter of `f32` with a gradient at each step, numbers in [-1, 1).
+    /// Returns a parameter of `f32` with a gradient at each step, numbers in [-1, 1).
     pub fn plain(name: &str, elements: usize, steps: usize, random: &mut Random) -> Tensor {
         let mut draw = || Buffer::new(Format::F32, &random.units(elements));
         Tensor::new(name, draw(), (0..steps).map(|_| Some(draw())).collect())
@@ -334,7 +334,7 @@ pub type Left = (String, Vec<u64>, u64, Vec<(&'static str, Vec<u64>)>);
 /// All that a run leaves behind.
 pub type Outcome = Vec<Left>;
 
-/// What is there now. A parameter that the optimizer has not seen has 0 steps and no states.
+/// Returns what is there now. A parameter that the optimizer has not seen has 0 steps and no states.
 pub fn outcome(optimizer: &Driver, tensors: &[Tensor]) -> Outcome {
     let known = optimizer.params();
     let mut outcome: Outcome = tensors
@@ -353,7 +353,7 @@ pub fn outcome(optimizer: &Driver, tensors: &[Tensor]) -> Outcome {
     outcome
 }
 
-/// Where two outcomes differ first, for people.
+/// Returns where two outcomes differ first, human-readable.
 pub fn first_difference(expected: &Outcome, got: &Outcome) -> String {
     for (a, b) in expected.iter().zip(got) {
         let lists = [("param", &a.1, &b.1)].into_iter();
@@ -367,7 +367,7 @@ pub fn first_difference(expected: &Outcome, got: &Outcome) -> String {
     "other steps, states or lengths".into()
 }
 
-/// A fresh optimizer over all steps.
+/// Runs a fresh optimizer over all steps.
 pub fn outcome_of(mut optimizer: Driver, tensors: &[Tensor]) -> Outcome {
     let mut tensors = tensors.to_vec();
     let steps = tensors.first().map_or(0, |tensor| tensor.grads.len());
@@ -375,7 +375,7 @@ pub fn outcome_of(mut optimizer: Driver, tensors: &[Tensor]) -> Outcome {
     outcome(&optimizer, &tensors)
 }
 
-/// A checkpoint's bytes with its header (JSON) and data changed.
+/// Returns a checkpoint's bytes with its header (JSON) and data changed.
 pub fn edited(
     checkpoint: &Checkpoint,
     edit: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>, &mut Vec<u8>),
@@ -389,7 +389,7 @@ pub fn edited(
     [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat()
 }
 
-/// The bytes of an entry, to change.
+/// Returns the bytes of an entry, to change.
 pub fn entry_bytes<'d>(
     header: &serde_json::Map<String, serde_json::Value>,
     data: &'d mut [u8],
@@ -400,7 +400,7 @@ pub fn entry_bytes<'d>(
     &mut data[place(0)..place(1)]
 }
 
-/// The manifest, changed.
+/// Changes the manifest.
 pub fn edit_manifest(
     header: &mut serde_json::Map<String, serde_json::Value>,
     edit: impl FnOnce(&mut serde_json::Value),

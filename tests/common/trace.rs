@@ -27,7 +27,7 @@ pub fn buffer(view: &TensorView<'_>) -> Buffer {
     }
 }
 
-/// The parameters of a file before its first step, or of a checkpoint.
+/// Returns the parameters of a file before its first step, or of a checkpoint.
 pub fn starts(trace: &SafeTensors<'_>) -> Params {
     let tensors = trace.tensors().into_iter();
     let params = tensors.filter_map(|(key, view)| {
@@ -37,7 +37,7 @@ pub fn starts(trace: &SafeTensors<'_>) -> Params {
     params.collect()
 }
 
-/// The gradients of a step.
+/// Returns the gradients of a step.
 pub fn grads<'p>(trace: &SafeTensors<'_>, t: usize, params: &'p Params) -> BTreeMap<&'p String, Given> {
     params.keys().filter_map(|name| Some((name, given(trace, t, name)?))).collect()
 }
@@ -65,8 +65,8 @@ pub fn bind<'b>(params: &'b mut Params, grads: &'b BTreeMap<&String, Given>) -> 
     bound.collect()
 }
 
-/// The recorded files of a folder, sorted: those that the list there names, `files.txt`. It is written with them, so that none
-/// goes missing without notice.
+/// Returns the recorded files of a folder, sorted: those that the list there names, `files.txt`. It is written with
+/// them, so that none goes missing without notice.
 pub fn recorded(folder: &Path) -> Vec<PathBuf> {
     let list = std::fs::read_to_string(folder.join("files.txt")).unwrap();
     let listed: Vec<PathBuf> = list.lines().map(|name| folder.join(name)).collect();

@@ -16,7 +16,7 @@ fn rms(array: &ArrayD<f64>) -> f64 {
     norm(array) / (array.len() as f64).sqrt()
 }
 
-/// The mean over an axis counted from the last.
+/// Returns the mean over an axis counted from the last.
 fn mean(array: &ArrayD<f64>, from_last: usize) -> ArrayD<f64> {
     array.mean_axis(Axis(array.ndim() - from_last)).unwrap()
 }
@@ -27,7 +27,7 @@ fn lerp(old: &mut ArrayD<f64>, new: &ArrayD<f64>, weight: f64) {
     }
 }
 
-/// For each element of `like` the row's entry, the column's, and the mean of the rows of its matrix.
+/// Returns for each element of `like` the row's entry, the column's, and the mean of the rows of its matrix.
 fn factors(
     like: &ArrayD<f64>,
     row: &ArrayD<f64>,

@@ -190,7 +190,7 @@ impl AdaGrad {
     }
 }
 
-/// The rows of a gradient, each once, repeated ones added up in their order.
+/// Returns the rows of a gradient, each once, repeated ones added up in their order.
 pub fn coalesced(indices: &[i64], values: &ArrayD<f64>) -> Vec<(usize, ArrayD<f64>)> {
     let mut rows: Vec<(usize, ArrayD<f64>)> = Vec::new();
     for (i, &index) in indices.iter().enumerate() {

@@ -15,7 +15,7 @@ fn states(list: &mut Vec<State>, count: usize) {
     list.resize_with(count, State::default);
 }
 
-/// By what an update is shortened so that its norm is at most `most` times the parameter's.
+/// Returns by what an update is shortened so that its norm is at most `most` times the parameter's.
 fn shortened(update: &ArrayD<f64>, param: &ArrayD<f64>, most: f64) -> f64 {
     let (u, p) = (norm(update), norm(param));
     if most > 0.0 && u > most * p { most * p / u } else { 1.0 }

@@ -45,7 +45,7 @@ impl Lbfgs {
         }
     }
 
-    /// One step; returns the loss before it.
+    /// Takes a step; returns the loss before it.
     pub fn step(&mut self, x: &mut Array1<f64>, function: Function<'_>) -> f64 {
         let (first, mut gradient) = function(x);
         let mut loss = first;
@@ -93,7 +93,7 @@ impl Lbfgs {
         first
     }
 
-    /// The next direction: two loops over the pairs.
+    /// Computes the next direction: two loops over the pairs.
     fn turn(&mut self, gradient: &Array1<f64>) {
         if self.iterations == 1 {
             self.direction = -gradient;
@@ -122,7 +122,7 @@ impl Lbfgs {
         self.direction = q;
     }
 
-    /// A step length that satisfies the strong Wolfe conditions with 1e-4 and 0.9.
+    /// Returns a step length that satisfies the strong Wolfe conditions with 1e-4 and 0.9.
     fn search(
         &self,
         x: &Array1<f64>,
@@ -212,7 +212,7 @@ impl Lbfgs {
     }
 }
 
-/// The minimum of the cubic through two points with slopes, within bounds.
+/// Returns the minimum of the cubic through two points with slopes, within bounds.
 fn interpolate(a: (f64, f64, f64), b: (f64, f64, f64), least: f64, most: f64) -> f64 {
     let d1 = a.2 + b.2 - 3.0 * (a.1 - b.1) / (a.0 - b.0);
     let square = d1 * d1 - a.2 * b.2;

@@ -20,7 +20,7 @@ pub enum Grad {
 }
 
 impl Grad {
-    /// One that is not row-sparse.
+    /// Returns one that is not row-sparse.
     pub fn dense(&self) -> &ArrayD<f64> {
         match self {
             Grad::Dense(grad) => grad,
@@ -31,11 +31,11 @@ impl Grad {
 
 /// One step over all parameters.
 pub trait Reference {
-    /// A parameter without a gradient is left alone.
+    /// Takes a step. A parameter without a gradient is left alone.
     fn step(&mut self, params: &mut [ArrayD<f64>], grads: &[Option<Grad>]);
 }
 
-/// The 2-norm.
+/// Returns the 2-norm.
 pub fn norm(array: &ArrayD<f64>) -> f64 {
     let mut squares = 0.0;
     for x in array {
@@ -44,7 +44,7 @@ pub fn norm(array: &ArrayD<f64>) -> f64 {
     squares.sqrt()
 }
 
-/// A parameter's state, made of zeros when it is first asked for.
+/// Returns a parameter's state, made of zeros when it is first asked for.
 pub fn zeros_like<'s>(state: &'s mut Option<ArrayD<f64>>, like: &ArrayD<f64>) -> &'s mut ArrayD<f64> {
     state.get_or_insert_with(|| ArrayD::zeros(like.shape()))
 }

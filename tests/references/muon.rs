@@ -31,7 +31,7 @@ impl Muon {
     }
 }
 
-/// The product, element by element.
+/// Returns the product, element by element.
 fn product(a: &Array2<f64>, b: &Array2<f64>) -> Array2<f64> {
     let mut c = Array2::zeros((a.nrows(), b.ncols()));
     for i in 0..a.nrows() {

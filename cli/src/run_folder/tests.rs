@@ -3,7 +3,7 @@
 use super::*;
 use std::{collections::BTreeSet, thread, time::Duration};
 
-/// The record of a step, with a loss that a decimal cannot hold exactly.
+/// Returns the record of a step, with a loss that a decimal cannot hold exactly.
 fn step(step: u64) -> Record {
     Record::Step { step, epoch: 1, loss: 1.0 / step as f32, lr: 5e-3 / 3.0, skipped: false }
 }

@@ -159,7 +159,7 @@ fn describe_finds_names_as_people_type_them() {
     assert!(told.code == 2 && told.error.len() < 160, "{}", told.error);
 }
 
-/// The learning rates of a run's epochs, as its record has them.
+/// Returns the learning rates of a run's epochs, as its record has them.
 fn rates(run: &Path) -> Vec<f64> {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());

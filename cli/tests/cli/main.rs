@@ -43,7 +43,7 @@ fn tell(command: &mut Command) -> Told {
     told
 }
 
-/// The output of a command that works.
+/// Returns the output of a command that works.
 fn good(arguments: &[&str]) -> String {
     let told = tell(fallline().args(arguments));
     assert_eq!(told.code, 0, "{arguments:?}: {}", told.error);
@@ -54,7 +54,7 @@ fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&good(arguments)).unwrap()
 }
 
-/// A command that fails with this code and one line, which has all of `parts`.
+/// Checks that a command fails with this code and one line, which has all of `parts`.
 fn bad(command: &mut Command, code: i32, parts: &[&str]) {
     let told = tell(command);
     assert_eq!(told.code, code, "{command:?}: {}", told.error);
@@ -65,7 +65,7 @@ fn bad(command: &mut Command, code: i32, parts: &[&str]) {
     }
 }
 
-/// What a file holds: for each entry its bytes.
+/// Returns what a file holds: for each entry its bytes.
 fn contents(path: &Path) -> Vec<(String, Vec<u8>)> {
     let bytes = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();

@@ -8,7 +8,7 @@ use fallline::{Checkpoint, Compute, Cpu, Format, Optimizer};
 use safetensors::tensor::{Dtype, TensorView};
 use std::path::Path;
 
-/// A safetensors file of numbers.
+/// Writes a safetensors file of numbers.
 fn write(path: &Path, entries: &[(String, Vec<usize>, Buffer)]) {
     let bytes: Vec<(Dtype, Vec<u8>)> = entries.iter().map(|(_, _, buffer)| stored(buffer)).collect();
     let views = entries.iter().zip(&bytes).map(|((key, shape, _), (dtype, bytes))| {
@@ -28,7 +28,8 @@ fn stored(buffer: &Buffer) -> (Dtype, Vec<u8>) {
 
 const STEPS: usize = 4;
 
-/// A trace of parameters in these formats, the second without a gradient at step 1, and the same for the library.
+/// Returns a trace of parameters in these formats, the second without a gradient at step 1, and the same for the
+/// library.
 fn trace(path: &Path, formats: &[Format]) -> Vec<Tensor> {
     let mut random = Random(31);
     let mut tensors = Vec::new();
@@ -49,7 +50,7 @@ fn trace(path: &Path, formats: &[Format]) -> Vec<Tensor> {
     tensors
 }
 
-/// What the library gives: for each step and parameter the bytes.
+/// Returns what the library gives: for each step and parameter the bytes.
 fn library(text: &str, compute: Compute, tensors: &[Tensor]) -> Vec<(String, Vec<u8>)> {
     let mut tensors = tensors.to_vec();
     let mut optimizer = recipe(text).optimizer(Cpu::scalar().shared()).with_compute(compute);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-/// A small run that does not take long unoptimised either.
+/// Returns the configuration of a small run that does not take long unoptimised either.
 fn config(folder: &Path, epochs: u64) -> PathBuf {
     let path = folder.join("small.py");
     let text = format!(
@@ -21,7 +21,7 @@ fn config(folder: &Path, epochs: u64) -> PathBuf {
     path
 }
 
-/// The numbers of steps and of epochs in `metrics.jsonl`, and its lines.
+/// Returns the numbers of steps and of epochs in `metrics.jsonl`, and its lines.
 fn metrics(run: &Path) -> (Vec<u64>, Vec<u64>, Vec<Value>) {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -75,14 +75,14 @@ fn train_writes_its_folder_and_ends_with_the_accuracy() {
     assert!(!folder.path().join("x").exists(), "a bad configuration makes no folder");
 }
 
-/// The parameters, states and steps of a run's checkpoint.
+/// Returns the parameters, states and steps of a run's checkpoint.
 fn trained(run: &Path) -> Vec<(String, Vec<u8>)> {
     contents(&run.join("checkpoint.safetensors"))
 }
 
-/// The same with a whole gradient pipeline: 69 iterations in accumulation windows of 4, of which the last has 1.
-/// The loss scale and the steps are so large that gradients overflow, so that some are skipped. The hidden layer
-/// has another optimizer.
+/// Returns the same with a whole gradient pipeline: 69 iterations in accumulation windows of 4, of which the last
+/// has 1. The loss scale and the steps are so large that gradients overflow, so that some are skipped. The hidden
+/// layer has another optimizer.
 #[cfg(unix)]
 fn toolkit_config(folder: &Path, epochs: u64) -> PathBuf {
     let path = folder.join("toolkit.py");

@@ -4,23 +4,23 @@ use std::path::{Path, PathBuf};
 
 use fallline_config::{ConfigError, load};
 
-/// Where a sample is.
+/// Returns where a sample is.
 pub fn sample(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config_files").join(name)
 }
 
-/// What MMEngine 0.10.7 read from a sample (written by `config_files/expected.py`).
+/// Returns what MMEngine 0.10.7 read from a sample (written by `config_files/expected.py`).
 fn expected(name: &str) -> serde_json::Map<String, serde_json::Value> {
     let text = std::fs::read_to_string(sample(&format!("{name}.expected"))).expect("run expected.py");
     serde_json::from_str(&text).expect("a JSON object")
 }
 
-/// An error without the folder that the samples are in.
+/// Returns an error without the folder that the samples are in.
 pub fn message(error: &ConfigError) -> String {
     error.to_string().replace(&format!("{}/", sample("").display().to_string().trim_end_matches('/')), "")
 }
 
-/// Every key has MMEngine's value but those named, which are not understood.
+/// Checks that every key has MMEngine's value but those named, which are not understood.
 pub fn check_sample(name: &str, not_understood: &[&str]) {
     let entries = load(sample(name)).unwrap();
     let expected = expected(name);

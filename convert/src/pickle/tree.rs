@@ -18,7 +18,8 @@ struct Builder<'n, 'a> {
     limits: Limits,
 }
 
-/// What tensors may have in addition to what is stored: parameters that share a storage, and views that repeat elements.
+/// What tensors may have in addition to what is stored: parameters that share a storage, and views that repeat
+/// elements.
 const SHARED: usize = 8;
 const LEAST: usize = 1 << 24;
 

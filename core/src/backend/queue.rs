@@ -37,7 +37,8 @@ pub struct Placed {
     pub group: u32,
 }
 
-/// What a pass takes in addition to its [`Pass`] where nothing of it comes back to the host ([`PassQueue::run_queued`]).
+/// What a pass takes in addition to its [`Pass`] where nothing of it comes back to the host
+/// ([`PassQueue::run_queued`]).
 #[derive(Default)]
 pub struct Queued<'p> {
     /// How the tensors' own scalars are computed on the device, from sums that stay there; none where the pass gives them.

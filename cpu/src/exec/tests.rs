@@ -15,7 +15,7 @@ rule! {
     }
 }
 
-/// Parameter, moments and gradient.
+/// Returns the parameter, moments and gradient.
 fn operands(cpu: &Cpu, len: usize, formats: [Format; 2], grads: impl Fn(usize) -> f32) -> Vec<Storage> {
     let requests = [(Format::F32, len), (formats[0], len), (formats[1], len), (Format::F32, len)];
     let mut storages = cpu.allocate(&requests).unwrap();
@@ -26,7 +26,7 @@ fn operands(cpu: &Cpu, len: usize, formats: [Format; 2], grads: impl Fn(usize) -
     storages
 }
 
-/// The gradient's runs of so many elements are repeated so many times.
+/// Runs a step in which the gradient's runs of so many elements are repeated so many times.
 fn step(cpu: &Cpu, plan: &mut Plan, storages: &mut [Storage], (run, times): (usize, usize)) {
     let mut views = Some(storages);
     let pass = Pass {
@@ -55,7 +55,7 @@ fn step(cpu: &Cpu, plan: &mut Plan, storages: &mut [Storage], (run, times): (usi
 const SIGNED: Codes = Codes::Signed;
 const UNSIGNED: Codes = Codes::Unsigned;
 
-/// What the rule has written, to be compared.
+/// Returns what the rule has written, to be compared.
 fn bits(cpu: &Cpu, storages: &[Storage]) -> Vec<u32> {
     let mut all = Vec::new();
     for storage in &storages[..3] {

@@ -18,7 +18,7 @@ unsafe fn encode<T: Coded>(blocks: BlockCodec, numbers: &[T], codes: &mut [u8], 
     }
 }
 
-/// The way back.
+/// Decodes.
 unsafe fn decode<T: Coded>(blocks: BlockCodec, codes: &[u8], scales: &[f32], numbers: &mut [T]) {
     // SAFETY: as above.
     unsafe {

@@ -196,8 +196,8 @@ impl<T: Term> Axis<'_, T> {
         }
     }
 
-    /// Returns the sums of rows of N elements, at most eight. The sum is the same as that of all accumulators: those that no
-    /// element reaches are +0, which changes nothing.
+    /// Returns the sums of rows of N elements, at most eight. The sum is the same as that of all accumulators:
+    /// those that no element reaches are +0, which changes nothing.
     #[inline(always)]
     fn few<const N: usize>(&self, rows: Range<usize>, term: impl Fn(T) -> T + Copy) {
         let (all, _) = self.from.as_chunks::<N>();

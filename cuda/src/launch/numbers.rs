@@ -65,8 +65,8 @@ pub(crate) fn can_compute(kernel: &Kernel) -> bool {
 }
 
 impl Numbers {
-    /// Checks what the host provides, and appends it to the rows. `kept` are the sums that the pass before has left, `memory`
-    /// is where for each tensor is what is remembered for it.
+    /// Checks what the host provides, and appends it to the rows. `kept` are the sums that the pass before has
+    /// left, `memory` is where for each tensor is what is remembered for it.
     pub(crate) fn lay(
         &mut self,
         kernel: &'static Kernel,

@@ -187,7 +187,8 @@ impl Line<'_, '_> {
         Ok(Op::Atomic { atomic, access, d, b, c })
     }
 
-    /// Decodes a conversion of an address. Global and constant addresses are generic as they are; shared ones get a window.
+    /// Decodes a conversion of an address. Global and constant addresses are generic as they are; shared ones get a
+    /// window.
     pub fn cvta(&mut self) -> Decoded<Op> {
         let from = self.takes("to");
         let space = self.space();

@@ -17,7 +17,7 @@ pub struct Device {
     _turn: MutexGuard<'static, ()>,
 }
 
-/// A device with these options.
+/// Returns a device with these options.
 pub fn device(options: &str) -> Device {
     static TURN: Mutex<()> = Mutex::new(());
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,7 +71,7 @@ impl Device {
         emulator.last_fault()
     }
 
-    /// What the emulator says of a kernel that must fail, on a buffer of zeros.
+    /// Returns what the emulator says of a kernel that must fail, on a buffer of zeros.
     pub fn fault(&self, source: &str, shape: LaunchConfig, words: usize) -> String {
         let mut x = self.stream.alloc_zeros::<u32>(words).expect("memory");
         self.run(source, shape, &mut x).expect_err("the kernel is wrong");

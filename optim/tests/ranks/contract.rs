@@ -6,7 +6,7 @@ use fallline_core::{Backend, Element, Tensor, bf16, f16};
 use fallline_cpu::Cpu;
 use std::sync::Arc;
 
-/// Numbers that differ from rank to rank, the same on whoever computes them.
+/// Returns numbers that differ from rank to rank, the same on whoever computes them.
 fn values<T: Element>(rank: usize, length: usize) -> Vec<T> {
     let mut bits = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(1 + rank as u64);
     let mut next = || {
@@ -19,7 +19,7 @@ fn values<T: Element>(rank: usize, length: usize) -> Vec<T> {
     (0..length).map(|_| T::from_f64(next())).collect()
 }
 
-/// The documented order of sums, literally.
+/// Reduces in the documented order of sums, literally.
 fn reduced<T: Element>(world: usize, length: usize, how: Reduction) -> Vec<T> {
     let all: Vec<Vec<T>> = (0..world).map(|rank| values(rank, length)).collect();
     let sum = |i: usize| all[1..].iter().fold(all[0][i].to_f64(), |sum, values| sum + values[i].to_f64());

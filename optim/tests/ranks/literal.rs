@@ -15,7 +15,7 @@ const STEPS: usize = 26;
 /// momentum is that over 1 − β₁ = 0.1: below 1e-11. A sign that differs moves an element by more than 1e-4.
 const TOLERANCE: f64 = 1e-11;
 
-/// Whether a tensor has no gradient in a step, on any rank.
+/// Returns whether a tensor has no gradient in a step, on any rank.
 fn absent(step: usize, tensor: usize) -> bool {
     [(3, 1), (6, 2), (8, 0), (14, 1), (19, 0)].contains(&(step, tensor))
 }
@@ -60,7 +60,7 @@ impl Errors {
         sent
     }
 
-    /// The mean of the ranks' buffers as all get it; one rank sends nothing.
+    /// Returns the mean of the ranks' buffers as all get it; one rank sends nothing.
     fn exchange(&mut self, all: &[Array1<f64>]) -> Array1<f64> {
         let (world, n) = (all.len(), all[0].len());
         if world == 1 {
@@ -88,7 +88,7 @@ impl Errors {
 /// All ranks, tensor by tensor.
 trait Literal {
     fn step(&mut self, t: usize);
-    /// What a rank has of a tensor, and the names of the states that are compared.
+    /// Returns what a rank has of a tensor, and the names of the states that are compared.
     fn of(&self, rank: usize, tensor: usize) -> Vec<(&'static str, &Array1<f64>)>;
 }
 
@@ -134,7 +134,7 @@ impl Lamb {
         Lamb { o: lamb(), world, tensors, errors, initialized: false, frozen: false }
     }
 
-    /// The momenta of all tensors in one piece, each rank's with its own gradient.
+    /// Returns the momenta of all tensors in one piece, each rank's with its own gradient.
     fn momenta(&mut self, t: usize) -> Vec<Array1<f64>> {
         let (world, betas) = (self.world, self.o.betas);
         if self.tensors[0].scaling == 0.0 {
@@ -336,7 +336,7 @@ impl Literal for ZeroOne {
     }
 }
 
-/// One step of the engine, on this rank.
+/// Runs one step of the engine, on this rank.
 fn step(ranks: &dyn Communicator, optimizer: &mut Driver, params: &mut [Vec<f64>], t: usize, gaps: bool) {
     let (rank, world) = (ranks.rank(), ranks.world_size());
     let of = |tensor: usize| match optimizer.averages() {
@@ -371,7 +371,7 @@ fn build(name: &str, masked: bool, ranks: &Arc<dyn Communicator>) -> Driver {
     driver(algorithm, masked, ranks)
 }
 
-/// Everybody's bits are those of rank 0.
+/// Returns whether all ranks' bits are those of rank 0.
 fn same_on_all(ranks: &dyn Communicator, bytes: &[u8]) -> bool {
     let mut first = bytes.to_vec();
     ranks.broadcast(0, &mut first).unwrap();

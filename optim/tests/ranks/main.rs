@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// Long enough for a machine that does other things too; nothing here waits for it.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// What each rank returns.
+/// Runs `work` on each rank, and returns what each returns.
 fn on_each<T: Send>(ranks: Vec<ThreadComm>, work: impl Fn(ThreadComm) -> T + Sync) -> Vec<T> {
     thread::scope(|scope| {
         let started: Vec<_> = ranks.into_iter().map(|rank| scope.spawn(|| work(rank))).collect();

@@ -34,7 +34,7 @@ pub const MASKED: usize = 130;
 /// More than a step of the order of sums, and not a whole number of bytes for any number of ranks.
 pub const LENGTHS: [usize; 3] = [300, 7, 1];
 
-/// A rank's gradient of a step.
+/// Returns a rank's gradient of a step.
 pub fn gradient(rank: usize, step: usize, tensor: usize) -> Vec<f32> {
     let mix = |i: usize| (i + 31 * step + 97 * rank + 7 * tensor) as u64;
     let number =
@@ -46,7 +46,7 @@ pub fn start(tensor: usize) -> Vec<f32> {
     (0..LENGTHS[tensor]).map(|i| (i % 13) as f32 / 8.0 - 0.7).collect()
 }
 
-/// The sum of squares in the order that `core::sums` documents, of up to one segment.
+/// Returns the sum of squares in the order that `core::sums` documents, of up to one segment.
 fn squares(x: &[f32]) -> f64 {
     let mut accumulators = [0.0_f32; 64];
     for step in x.chunks(256) {
@@ -139,7 +139,7 @@ impl Literal {
     }
 }
 
-/// An optimizer of an algorithm, with a group of its own for a first tensor that is masked.
+/// Returns an optimizer of an algorithm, with a group of its own for a first tensor that is masked.
 pub fn driver(algorithm: Box<dyn AnyAlgorithm>, masked: bool, ranks: &Arc<dyn Communicator>) -> Driver {
     let mut driver = Driver::new(Cpu::with_threads(1).unwrap().shared(), algorithm);
     if masked {

@@ -37,7 +37,7 @@ fn driver(algorithm: Box<dyn AnyAlgorithm>) -> Driver {
     Driver::new(Cpu::with_threads(1).unwrap().shared(), algorithm)
 }
 
-/// The gradient of a step, the same on all ranks.
+/// Returns the gradient of a step, the same on all ranks.
 fn gradient(step: u64, tensor: usize) -> Vec<f32> {
     let mix = |i: usize| (i as u64 + 31 * step + 7 * tensor as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
     (0..LENGTHS[tensor]).map(|i| mix(i) as f32 / (1 << 23) as f32 - 1.0).collect()
@@ -66,7 +66,7 @@ fn steps(optimizer: &mut Driver, params: &mut [Vec<bf16>], steps: std::ops::Rang
 /// A way to build an optimizer.
 type Build = fn() -> Driver;
 
-/// Several of them, by name.
+/// Returns several of them, by name.
 fn kinds() -> Vec<(&'static str, Build)> {
     fn stored(params: ParamPrecision, states: Option<Format>) -> Driver {
         let mut driver = driver(sharded("AdamW"));

@@ -41,7 +41,7 @@ fn sharded_of(kind: &str) -> Box<dyn AnyAlgorithm> {
     Box::new(ZeroRedundancy::new(find, &values).unwrap())
 }
 
-/// With all modifiers around it.
+/// Returns it with all modifiers around it.
 fn modified(algorithm: Box<dyn AnyAlgorithm>) -> Box<dyn AnyAlgorithm> {
     let cautious = Modified::cautious(algorithm).unwrap();
     Modified::lookahead(cautious, Lookahead { k: 2, alpha: 0.5 }).unwrap()
@@ -61,7 +61,7 @@ impl Model {
         Model { params: params.map(|(i, &length)| (format!("p{i}"), values(i, length).collect())).collect() }
     }
 
-    /// The sum of these examples' gradients.
+    /// Returns the sum of these examples' gradients.
     fn gradients(&self, step: u64, examples: std::ops::Range<usize>) -> Vec<Vec<f32>> {
         let input = |example: usize, k: usize| ((step as usize * 5 + example * 3 + k * k) % 5) as f32 - 2.0;
         let mut sums: Vec<Vec<f32>> = self.params.iter().map(|(_, values)| vec![0.0; values.len()]).collect();
@@ -85,12 +85,12 @@ impl Model {
     }
 }
 
-/// Which parameters have no gradient in a step, to see that nobody's is made up.
+/// Returns which parameters have no gradient in a step, to see that nobody's is made up.
 fn absent(step: u64, place: usize) -> bool {
     step == 2 && place == 1
 }
 
-/// One rank on whole batches.
+/// Trains one rank on whole batches.
 fn alone(lengths: &[usize], steps: std::ops::Range<u64>, optimizer: &mut Driver, model: &mut Model) {
     assert_eq!(model.params.len(), lengths.len());
     for step in steps {
@@ -101,7 +101,7 @@ fn alone(lengths: &[usize], steps: std::ops::Range<u64>, optimizer: &mut Driver,
     }
 }
 
-/// This rank's part of the same.
+/// Trains this rank's part of the same.
 fn together(
     reducer: &mut GradientReducer,
     steps: std::ops::Range<u64>,

@@ -29,7 +29,7 @@ impl Contender for Candle {
     }
 }
 
-/// Numbers around zero, none of them special.
+/// Returns numbers around zero, none of them special.
 fn numbers(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i.wrapping_mul(2_654_435_761) >> 7) % 2001) as f32 / 1000.0 - 1.0005).collect()
 }

@@ -3,12 +3,12 @@
 use super::*;
 use crate::digits::data::{Digits, Examples, epoch_order};
 
-/// Some training images from a place of their own.
+/// Returns some training images from a place.
 fn some(digits: &Digits, first: u32, count: u32) -> Examples {
     digits.train.batch(&(first..first + count).collect::<Vec<_>>())
 }
 
-/// The loss in f64, one image and one sum at a time: shares no code with the network.
+/// Computes the loss in f64, one image and one sum at a time: shares no code with the network.
 fn plain_loss(parameters: &[Vec<f64>], examples: &Examples) -> f64 {
     let mut total = 0.0;
     for (image, label) in examples.images.rows().into_iter().zip(&examples.labels) {

@@ -171,7 +171,8 @@ impl<'a> Machine<'_, '_, 'a> {
         }
     }
 
-    /// Carries out `BUILD`: attributes. Those of classes that are dicts or tensors, and of what is never built, are ignored.
+    /// Carries out `BUILD`: attributes. Those of classes that are dicts or tensors, and of what is never built, are
+    /// ignored.
     pub(super) fn build(&mut self) -> Result<()> {
         let state = self.pop()?;
         let object = self.top()?;
@@ -296,8 +297,8 @@ impl<'a> Machine<'_, '_, 'a> {
         self.push(Node::Storage(dtype, bytes))
     }
 
-    /// Makes a tensor of `(storage, offset, sizes, strides, …)`. A tensor of a type that there is no name for here is never
-    /// built.
+    /// Makes a tensor of `(storage, offset, sizes, strides, …)`. A tensor of a type that there is no name for here
+    /// is never built.
     fn tensor(&self, arguments: &[Id], typed: Option<&Node<'a>>) -> Result<Node<'a>> {
         let nodes: Vec<&Node<'a>> =
             arguments.iter().take(5).map(|&item| &self.nodes[item as usize]).collect();

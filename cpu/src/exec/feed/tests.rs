@@ -27,7 +27,7 @@ fn lengths() -> Vec<usize> {
     (0..700).map(length).collect()
 }
 
-/// Parameter, state and gradient of each tensor, side by side.
+/// Returns the parameter, state and gradient of each tensor, side by side.
 fn operands(cpu: &Cpu) -> Vec<Storage> {
     let lengths = lengths();
     let requests: Vec<_> =
@@ -40,7 +40,7 @@ fn operands(cpu: &Cpu) -> Vec<Storage> {
     storages
 }
 
-/// A pass over all, with what a tensor says of its length.
+/// Runs a pass over all, with what a tensor says of its length.
 fn pass(
     cpu: &Cpu,
     plan: &mut Plan,

@@ -33,7 +33,7 @@ fn engine() -> Engine {
     Engine::new(cpu, Box::new(Linked::<Adam, Native>::new(Adam::default()).unwrap()))
 }
 
-/// Everything that comes before the passes of a step.
+/// Does everything that comes before the passes of a step.
 fn begin(engine: &mut Engine) {
     let mut bound = Bound::new();
     let mut bindings = bound.bindings();
@@ -42,7 +42,7 @@ fn begin(engine: &mut Engine) {
     }
 }
 
-/// For each state the addresses of small parameters' memory, with where each ends.
+/// Returns for each state the addresses of small parameters' memory, with where each ends.
 fn places(engine: &Engine) -> [Vec<(usize, usize)>; 2] {
     [0, 1].map(|state| {
         let storages = engine.slots.iter().map(|slot| &slot.states[state].1);
@@ -51,7 +51,7 @@ fn places(engine: &Engine) -> [Vec<(usize, usize)>; 2] {
     })
 }
 
-/// What the states hold, by parameter and state.
+/// Returns what the states hold, by parameter and state.
 fn contents(engine: &Engine) -> Vec<(String, &'static str, Vec<f64>)> {
     let mut all = Vec::new();
     for slot in engine.slots.iter() {
@@ -65,7 +65,7 @@ fn contents(engine: &Engine) -> Vec<(String, &'static str, Vec<f64>)> {
     all
 }
 
-/// An engine whose states tell whose they are, and its checkpoint.
+/// Returns an engine whose states tell whose they are, and its checkpoint.
 fn saved() -> (Engine, Checkpoint) {
     let mut engine = engine();
     begin(&mut engine);
@@ -88,7 +88,7 @@ fn load(engine: &mut Engine, checkpoint: &Checkpoint) {
     engine.take_over(section);
 }
 
-/// Small ones lie end to end, except where a large one is between them.
+/// Checks that small ones lie end to end, except where a large one is between them.
 fn assert_end_to_end(engine: &Engine) {
     for places in places(engine) {
         assert_eq!(places.len(), 11);
