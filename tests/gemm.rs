@@ -45,9 +45,9 @@ struct Case {
     transposed: (bool, bool),
     alpha: f64,
     beta: f64,
-    /// Whether a matrix of its own is added, instead of the old result.
+    /// Whether another matrix is added, instead of the old result.
     adds: bool,
-    /// The product of the left factor with its own transpose, in place of a right factor of its own.
+    /// The product of the left factor with its transpose, in place of another right factor.
     own_transpose: bool,
     /// Whether that is said to be symmetric.
     symmetric: bool,

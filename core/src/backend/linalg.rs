@@ -69,8 +69,8 @@ pub struct Gemm<'a> {
     pub c: &'a mut Storage,
     /// Where the result starts.
     pub c_start: usize,
-    /// Whether the result is known to be symmetric but for rounding, as that of a product with the own transpose is.
-    /// A backend may compute one half then and mirror it; d must be symmetric too.
+    /// Whether the result is known to be symmetric but for rounding, as that of a product with its transpose is. A
+    /// backend may compute one half then and mirror it; d must be symmetric too.
     pub symmetric: bool,
 }
 

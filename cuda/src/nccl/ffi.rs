@@ -44,7 +44,7 @@ pub(super) fn present() -> Result<()> {
     Err(Error::Unavailable("there is no NCCL here (searched: libnccl.so)".into()))
 }
 
-/// Returns what a call said.
+/// Checks what a call said.
 pub(super) fn check(result: ncclResult_t) -> Result<(), String> {
     match result {
         ncclResult_t::ncclSuccess => Ok(()),

@@ -139,7 +139,7 @@ impl Literal {
     }
 }
 
-/// Returns an optimizer of an algorithm, with a group of its own for a first tensor that is masked.
+/// Returns an optimizer of an algorithm, with a separate group for a first tensor that is masked.
 pub fn driver(algorithm: Box<dyn AnyAlgorithm>, masked: bool, ranks: &Arc<dyn Communicator>) -> Driver {
     let mut driver = Driver::new(Cpu::with_threads(1).unwrap().shared(), algorithm);
     if masked {

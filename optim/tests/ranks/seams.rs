@@ -196,7 +196,7 @@ pub fn settings(ranks: &Arc<dyn Communicator>) {
     }
 }
 
-/// What one rank alone finds skips the step on all: NaN in a gradient of its own, or in a state that it alone has.
+/// What one rank alone finds skips the step on all: NaN in its gradient, or in a state that it alone has.
 pub fn found_by_one(ranks: &Arc<dyn Communicator>) {
     let (rank, world) = (ranks.rank(), ranks.world_size());
     if world == 1 {
