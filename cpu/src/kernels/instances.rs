@@ -1,8 +1,8 @@
 //! The kernels that are compiled for each rule, one for each instruction set and storage.
 //!
-//! They are provided methods of a trait. The compiler puts an instance of a generic function into the codegen unit of the
-//! module that the function is in, and an instance of a method into that of its type. After a change to one rule an
-//! incremental build compiles the kernels of that rule again, not those of all.
+//! They are provided methods of a trait. The compiler puts an instance of a generic function into the codegen unit
+//! of the module that the function is in. It puts an instance of a method into that of its type. After a change to
+//! one rule an incremental build compiles the kernels of that rule again, not those of all.
 
 #[cfg(target_arch = "x86_64")]
 use super::bf16::{self, HalfOperand};
