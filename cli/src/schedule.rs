@@ -181,9 +181,9 @@ fn picture(args: &Args, all: &[Values]) -> String {
         names(all, |values| values.shown().map(|(name, _)| name).collect())
             .into_iter()
             .map(|name| {
-                let own = |values: &'_ Values| values.names.iter().position(|own| own == name);
                 let series = all.iter().enumerate().filter_map(|(index, values)| {
-                    Some(Series { index, values: &values.series[own(values)?] })
+                    let (_, values) = values.shown().find(|(own, _)| *own == name)?;
+                    Some(Series { index, values })
                 });
                 (name.to_owned(), series.collect())
             })

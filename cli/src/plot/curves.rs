@@ -23,7 +23,7 @@ pub fn draw(problem: &str, traces: &[Trace<'_>]) -> String {
     let steps = traces.iter().map(Trace::steps).max().unwrap_or(0) as u64;
     let panel = Panel { frame, across: Axis::count(steps), up: scale(&curves) };
     panel.grid(&mut figure);
-    figure.clipped(frame, |figure| {
+    figure.clipped(frame.with_dots(), |figure| {
         for (index, curve) in curves.iter().enumerate() {
             let stroke = if alone { Stroke::new(BLUE, 2.4) } else { stroke(index, 2.4) };
             panel.curve(figure, &downsampled(curve), &stroke);

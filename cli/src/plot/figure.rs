@@ -25,6 +25,13 @@ pub struct Frame {
     pub bottom: f64,
 }
 
+impl Frame {
+    /// Returns the frame with room for half of a dot at its left and right.
+    pub fn with_dots(self) -> Frame {
+        Frame { left: self.left - 5.0, right: self.right + 5.0, ..self }
+    }
+}
+
 /// Which end of the words a place is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anchor {

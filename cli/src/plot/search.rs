@@ -36,16 +36,19 @@ impl Trace<'_> {
 /// Returns the title, and the lines below it.
 pub fn titles(problem: &str, traces: &[Trace<'_>]) -> (String, Vec<String>) {
     let steps = traces.iter().map(Trace::steps).max().unwrap_or(0);
-    let steps = format!("{steps} step{}", if steps == 1 { "" } else { "s" });
+    let told = format!("{steps} step{}", if steps == 1 { "" } else { "s" });
     let first = traces.iter().find_map(|trace| trace.losses.first());
     let from = first.map_or_else(String::new, |loss| format!(", from loss {}", short(*loss, 4)));
     match traces {
         [trace] => {
-            let ends = format!("{} after {steps}{from}", trace.end());
+            let ends = match trace.diverged_at {
+                Some(step) => format!("diverged at step {step} of {steps}{from}"),
+                None => format!("{} after {told}{from}", trace.end()),
+            };
             let lines = [trace.label.settings.clone(), ends].into_iter().filter(|line| !line.is_empty());
             (format!("{} on {problem}", trace.label.name), lines.collect())
         }
-        _ => (format!("{} optimizers on {problem}", traces.len()), vec![format!("{steps}{from}")]),
+        _ => (format!("{} optimizers on {problem}", traces.len()), vec![format!("{told}{from}")]),
     }
 }
 

@@ -110,7 +110,7 @@ fn losses(figure: &mut Figure, curves: &Curves, across: Axis) {
     panel.grid(figure);
     let raw = if half > 0 { Stroke::new(PALE, 1.0) } else { Stroke::new(BLUE, 2.0) };
     let tested = Stroke::new(ORANGE, 2.0);
-    figure.clipped(LOSS, |figure| {
+    figure.clipped(LOSS.with_dots(), |figure| {
         panel.curve(figure, &downsampled(loss), &raw);
         if loss.len() <= 40 {
             panel.dots(figure, loss, 3.5, BLUE);
@@ -144,7 +144,7 @@ fn accuracy(figure: &mut Figure, accuracy: &[Point], across: Axis) {
     let up = Axis::even(bottom, 100.0 + (100.0 - bottom) * 0.05, 4.2, "%");
     let panel = Panel { frame: ACCURACY, across, up };
     panel.grid(figure);
-    figure.clipped(ACCURACY, |figure| {
+    figure.clipped(ACCURACY.with_dots(), |figure| {
         let curve = downsampled(accuracy);
         panel.curve(figure, &curve, &Stroke::new(GREEN, 2.0));
         if curve.len() <= 80 {
@@ -163,7 +163,9 @@ fn rate(figure: &mut Figure, rate: &[Point], across: Axis) {
     let up = Axis::even(0.0, if most > 0.0 { 1.06 * most } else { 1.0 }, 3.0, "");
     let panel = Panel { frame: RATE, across, up };
     panel.grid(figure);
-    figure.clipped(RATE, |figure| panel.curve(figure, &downsampled(rate), &Stroke::new(PURPLE, 2.0)));
+    figure.clipped(RATE.with_dots(), |figure| {
+        panel.curve(figure, &downsampled(rate), &Stroke::new(PURPLE, 2.0))
+    });
     panel.axes(figure, Some("step"), None);
     panel.heading(figure, "learning rate", &[]);
     if rate.is_empty() {

@@ -58,9 +58,11 @@ fn panel(figure: &mut Figure, frame: Frame, name: &str, series: &[Series<'_>], a
         up: Axis::even(bottom, most + room, 6.0, ""),
     };
     panel.grid(figure);
-    figure.clipped(frame, |figure| {
-        for (curve, series) in curves.iter().zip(series) {
-            let stroke = stroke(series.index, 2.4);
+    let count = curves.len();
+    figure.clipped(frame.with_dots(), |figure| {
+        for (place, (curve, series)) in curves.iter().zip(series).enumerate() {
+            // Earlier curves are wider, so that they are seen below others of the same values.
+            let stroke = stroke(series.index, 2.4 + 2.0 * (count - 1 - place).min(2) as f64);
             panel.curve(figure, &downsampled(curve), &stroke);
             if curve.len() <= 40 {
                 panel.dots(figure, curve, 3.2, &stroke.colour);

@@ -199,9 +199,14 @@ fn several_schedules_are_compared() {
     assert_eq!(told.lines().count(), 4, "a head, and a row for each that is scheduled: {told}");
     assert_eq!(good(&[&run[..], &["--quiet"]].concat()), "");
     let svg = std::fs::read_to_string(&plot).unwrap();
-    for part in [">CosineAnnealingLR<", ">PolyLR + StepMomentum<", ">lr<", ">momentum<", "2 schedules"] {
+    for part in [">CosineAnnealingLR<", ">PolyLR + StepMo", ">lr<", ">momentum<", "2 schedules"] {
         assert!(svg.contains(part), "{part}: {svg}");
     }
+    assert_eq!(
+        svg.matches("stroke=\"#175ca4\"").count(),
+        2,
+        "one panel and the legend: its momentum is constant"
+    );
     let rows = csv::Reader::from_path(&csv).unwrap().records().count();
     assert_eq!(rows, 100);
     let all = json(&[&run[..], &["--json"]].concat());

@@ -23,7 +23,7 @@ fn config(folder: &Path, epochs: u64) -> PathBuf {
 
 /// The numbers of steps and of epochs in `metrics.jsonl`, and its lines without what they say of the clock. That goes only
 /// upward.
-fn metrics(run: &Path) -> (Vec<u64>, Vec<u64>, Vec<Value>) {
+pub fn metrics(run: &Path) -> (Vec<u64>, Vec<u64>, Vec<Value>) {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let mut before = 0.0;
