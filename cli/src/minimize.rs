@@ -67,7 +67,7 @@ impl Args {
     /// Reads the optimizers: those inline, then those of files.
     fn recipes(&self) -> Result<Vec<AnyRecipe>> {
         let inline = self.optimizer.iter().map(|text| AnyRecipe::from_text(text));
-        let files = self.config.iter().map(|path| AnyRecipe::from_file(path));
+        let files = self.config.iter().map(AnyRecipe::from_file);
         let recipes = inline.chain(files).map(|recipe| {
             let recipe = recipe?.allow_unmatched(self.allow_unmatched);
             recipe.warnings().iter().for_each(|warning| warn(warning));

@@ -43,7 +43,7 @@ pub fn draw(problem: &str, traces: &[Trace<'_>]) -> String {
     if curves.iter().all(Vec::is_empty) {
         panel.empty(&mut figure);
     }
-    figure.to_svg()
+    figure.into_svg()
 }
 
 /// Returns the scale of the losses: logarithmic where they change by a factor of 30 or more and none is negative. What

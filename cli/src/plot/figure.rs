@@ -176,7 +176,7 @@ impl Figure {
     }
 
     /// Returns the picture as SVG.
-    pub fn to_svg(self) -> String {
+    pub fn into_svg(self) -> String {
         let whole = Rectangle::new().set("width", "100%").set("height", "100%").set("fill", "#ffffff");
         let document = Document::new()
             .set("width", WIDTH)

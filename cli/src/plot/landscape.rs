@@ -62,7 +62,7 @@ pub fn draw(
         y = times(&mut figure, y, trace.steps());
     }
     heights(&mut figure, y, &above);
-    figure.to_svg()
+    figure.into_svg()
 }
 
 /// Returns what is shown: the start, the nearest known minimum, and the ways as far as they stay in their neighbourhood.

@@ -89,7 +89,7 @@ pub fn draw(label: &Label, data: &str, records: &[Record]) -> String {
     losses(&mut figure, &curves, steps.clone());
     accuracy(&mut figure, &curves.accuracy, steps.clone());
     rate(&mut figure, &curves.rate, steps);
-    figure.to_svg()
+    figure.into_svg()
 }
 
 fn losses(figure: &mut Figure, curves: &Curves, across: Axis) {

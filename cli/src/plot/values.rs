@@ -41,7 +41,7 @@ pub fn draw(heading: &Heading, labels: &[&Label], panels: &[(String, Vec<Series<
         let entries: Vec<Entry<'_>> = labels.iter().copied().map(entry).collect();
         legend::list(&mut figure, &entries, Frame { top: first + 16.0, ..COLUMN });
     }
-    figure.to_svg()
+    figure.into_svg()
 }
 
 fn panel(figure: &mut Figure, frame: Frame, name: &str, series: &[Series<'_>], across: Option<&str>) {

@@ -53,11 +53,6 @@ impl Progress {
         self.bar.set_message(format!("{done}/{all}, {left} left, {}", self.message));
     }
 
-    /// Leaves the bar as it is.
-    pub fn stop(&self) {
-        self.bar.abandon();
-    }
-
     /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
@@ -118,7 +113,7 @@ mod tests {
                 }
             }
             // Draws in any case, however often it has drawn just now.
-            progress.stop();
+            progress.bar.abandon();
             let shown = terminal.contents();
             assert_eq!(shown.lines().count(), 1, "{width}: {shown}");
             assert!(

@@ -221,7 +221,7 @@ impl Session {
             let order = epoch_order(self.options.seed, self.progress.epoch);
             for batch in order.chunks(self.options.batch_size).skip(self.progress.batch) {
                 if !self.step(batch, interrupted)? {
-                    shown.stop();
+                    shown.finish();
                     self.save_checkpoint()?;
                     self.plot()?;
                     return Err(stopped(self.progress.step, &self.folder));

@@ -34,6 +34,8 @@ fn extensions_decide_what_is_written() {
             bad(fallline().args(command).args([flag, &at(name)]), 2, &[flag, name, known]);
         }
     }
+    let replay = ["replay", "--optimizer", "SGD", "--trace", "t.safetensors", "--out", "x.csv"];
+    bad(fallline().args(replay), 2, &["--out", "x.csv", ".safetensors"]);
     // The refusal is first: before an optimizer that does not exist is looked for, or steps are taken.
     bad(
         fallline().args([
