@@ -102,6 +102,12 @@ fn end(trace: &Trace<'_>, view: View) -> Option<Point> {
     trace.way.last().copied().filter(|end| trace.diverged_at.is_none() && view.contains(*end))
 }
 
+/// Returns the step at which a way leaves for good. What it does outside would fill the picture with lines.
+fn leaves(trace: &Trace<'_>, view: View) -> Option<usize> {
+    let outside = |place: &Point| !view.contains(*place);
+    trace.way.iter().position(outside).filter(|_| end(trace, view).is_none())
+}
+
 /// Fills what is above each level over what is below it: no two areas side by side, so no seams.
 fn contours(figure: &mut Figure, above: &[Above]) {
     for (index, Above { outlines, .. }) in above.iter().enumerate() {
@@ -113,7 +119,9 @@ fn contours(figure: &mut Figure, above: &[Above]) {
 
 /// Draws a way: of several in the colour of its optimizer, alone in those of time.
 fn way(figure: &mut Figure, panel: &Panel, view: View, trace: &Trace<'_>, index: Option<usize>) {
-    let places: Vec<Point> = trace.way.iter().copied().take_while(|place| finite(*place)).collect();
+    let most = leaves(trace, view).map_or(usize::MAX, |step| step + 1);
+    let places: Vec<Point> =
+        trace.way.iter().copied().take(most).take_while(|place| finite(*place)).collect();
     let steps = trace.steps();
     let line = |figure: &mut Figure, from: usize, to: usize, stroke: &Stroke| {
         for piece in view.wider(0.05, 0.0).pieces(&places[from..=to]) {
@@ -169,11 +177,11 @@ fn marks(figure: &mut Figure, top: f64, traces: &[Trace<'_>], (view, minima): (V
         });
     }
     if let [trace] = traces {
-        let outside = || end(trace, view).is_none().then(|| "the end is far outside".to_owned());
-        let told = trace.diverged_at.map(|step| format!("diverged at step {step}")).or_else(outside);
-        if let Some(told) = told {
+        let left = leaves(trace, view).map(|step| format!("left at step {step}"));
+        let diverged = trace.diverged_at.map(|step| format!("diverged at step {step}"));
+        for told in left.into_iter().chain(diverged) {
             figure.text((COLUMN.left, y + 6.0), &told, 13.0, RED, Anchor::Start);
-            y += 26.0;
+            y += 20.0;
         }
     }
     y

@@ -136,6 +136,18 @@ fn diverging_ways_are_cut_off() {
     }
 }
 
+/// A way that swings farther and farther is drawn until it leaves.
+#[test]
+fn swings_do_not_fill_the_picture() {
+    let sgd = label("SGD", "lr=0.0021");
+    let way: Vec<(f64, f64)> = (0..3000).map(|n| (0.999_f64.powi(n), (-1.1_f64).powi(n))).collect();
+    let losses: Vec<f64> = way.iter().map(|(x, y)| 0.5 * x * x + 500.0 * y * y).collect();
+    let trace = Trace { label: &sgd, way, losses: &losses, diverged_at: None };
+    let svg = landscape("Quadratic", &[trace], |x, y| 0.5 * x * x + 500.0 * y * y, &[(0.0, 0.0)]);
+    is_whole(&svg, "swings");
+    assert!(svg.contains(">left at step ") && !svg.contains(">end<") && svg.len() < 40_000, "{}", svg.len());
+}
+
 /// What is filled has no seams: neighbouring pixels of the contours differ by no more than the shades of two levels, and
 /// none is white.
 #[test]
