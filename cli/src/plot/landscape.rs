@@ -177,7 +177,7 @@ fn marks(figure: &mut Figure, top: f64, traces: &[Trace<'_>], (view, minima): (V
         });
     }
     if let [trace] = traces {
-        let left = leaves(trace, view).map(|step| format!("left at step {step}"));
+        let left = leaves(trace, view).map(|step| format!("outside from step {step}"));
         let diverged = trace.diverged_at.map(|step| format!("diverged at step {step}"));
         for told in left.into_iter().chain(diverged) {
             figure.text((COLUMN.left, y + 6.0), &told, 13.0, RED, Anchor::Start);
