@@ -4,7 +4,7 @@ mod files;
 pub mod problems;
 mod run;
 
-use crate::common::{self, print, print_json, table, warn};
+use crate::common::{self, Source, print, print_json, table, warn};
 use crate::error::{Error, Result};
 use crate::numbers::{DIGITS, column, short};
 use crate::output::Output;
@@ -66,14 +66,11 @@ pub struct Args {
 impl Args {
     /// Reads the optimizers: those inline, then those of files.
     fn recipes(&self) -> Result<Vec<AnyRecipe>> {
-        let inline = self.optimizer.iter().map(|text| AnyRecipe::from_text(text));
-        let files = self.config.iter().map(AnyRecipe::from_file);
-        let recipes = inline.chain(files).map(|recipe| {
-            let recipe = recipe?.allow_unmatched(self.allow_unmatched);
-            recipe.warnings().iter().for_each(|warning| warn(warning));
-            Ok::<_, Error>(recipe)
-        });
-        recipes.collect()
+        let allow_unmatched = self.allow_unmatched;
+        let read = |(optimizer, config)| Source { optimizer, config, allow_unmatched }.any_recipe();
+        let inline = self.optimizer.iter().map(|text| (Some(text.clone()), None));
+        let files = self.config.iter().map(|path| (None, Some(path.clone())));
+        inline.chain(files).map(read).collect()
     }
 }
 

@@ -56,9 +56,6 @@ pub struct Args {
     /// Output: the values, .csv (a row each step) or .json. A summary is printed instead of each step
     #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(Output::numbers))]
     out: Option<Output>,
-    /// Print no table
-    #[arg(long, short, conflicts_with = "json")]
-    quiet: bool,
 }
 
 /// Computes the values and prints them.
@@ -92,7 +89,6 @@ pub fn run(args: Args) -> Result<()> {
     let is_written = args.plot.is_some() || args.out.is_some();
     match &all[..] {
         _ if args.json => print_json(&as_json(&all)),
-        _ if args.quiet => Ok(()),
         [values] if !is_written => print(&each_step(values)),
         all => print(&summary(all)),
     }

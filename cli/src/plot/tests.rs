@@ -145,7 +145,11 @@ fn swings_do_not_fill_the_picture() {
     let trace = Trace { label: &sgd, way, losses: &losses, diverged_at: None };
     let svg = landscape("Quadratic", &[trace], |x, y| 0.5 * x * x + 500.0 * y * y, &[(0.0, 0.0)]);
     is_whole(&svg, "swings");
-    assert!(svg.contains(">outside from step ") && !svg.contains(">end<") && svg.len() < 40_000, "{}", svg.len());
+    assert!(
+        svg.contains(">outside from step ") && !svg.contains(">end<") && svg.len() < 40_000,
+        "{}",
+        svg.len()
+    );
 }
 
 /// What is filled has no seams: neighbouring pixels of the contours differ by no more than the shades of two levels, and
