@@ -37,7 +37,7 @@ pub enum Error {
     #[error("{0}")]
     Other(String),
     /// The user pressed Ctrl-C; what was to be kept is kept.
-    #[error("interrupted: {0}")]
+    #[error("{0}")]
     Interrupted(String),
 }
 

@@ -9,8 +9,11 @@ mod describe;
 mod digits;
 mod error;
 mod explain;
+mod label;
 mod list;
 mod minimize;
+mod numbers;
+mod output;
 mod plot;
 mod replay;
 mod run_folder;
@@ -104,7 +107,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let line = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-            eprintln!("error: {line}");
+            match error {
+                Error::Interrupted(_) => eprintln!("interrupted: {line}"),
+                _ => eprintln!("error: {line}"),
+            }
             ExitCode::from(error.code())
         }
     }

@@ -1,123 +1,154 @@
 //! `fallline minimize`: optimizers on known functions.
 
+mod files;
 pub mod problems;
+mod run;
 
-use crate::common::{self, Source, print, print_json};
+use crate::common::{self, Source, print, print_json, table, warn};
 use crate::error::{Error, Result};
-use crate::plot;
-use fallline::optim::checkpoint::write_atomically;
-use fallline::optim::{Binding, Objective, param};
-use fallline::registry::Length;
+use crate::numbers::{DIGITS, column, short};
+use crate::output::Output;
+use clap::builder::{PathBufValueParser, TypedValueParser};
+use fallline::AnyRecipe;
 use problems::{Name, Problem};
-use safetensors::tensor::{Dtype, TensorView};
-use serde_json::json;
+use run::Run;
+use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Arguments of `minimize`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example: fallline minimize rosenbrock --optimizer 'dict(type=\"LBFGS\", line_search_fn=\"strong_wolfe\")' --steps 10 --plot path.svg"
+    group(clap::ArgGroup::new("configuration").required(true).multiple(true).args(["optimizer", "config"])),
+    after_help = "\
+Example: fallline minimize rosenbrock --optimizer 'dict(type=\"LBFGS\", line_search_fn=\"strong_wolfe\")' --steps 10 --plot path.svg
+Several in one picture: fallline minimize beale --optimizer AdamW --optimizer Lion --steps 200 --plot both.png"
 )]
 pub struct Args {
     /// The function
     #[arg(value_enum)]
     problem: Name,
-    #[command(flatten)]
-    source: Source,
+    /// A configuration inline: `AdamW` or `dict(type="AdamW", lr=1e-4)`; several are compared
+    #[arg(long, value_name = "TEXT")]
+    optimizer: Vec<String>,
+    /// A configuration file: .py, .json, .toml or .yaml; several are compared
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Warn instead of failing if a rule in paramwise_cfg matches no parameter
+    #[arg(long)]
+    allow_unmatched: bool,
     /// Number of steps
     #[arg(long)]
     steps: u64,
     /// Number of variables (of rosenbrock, quadratic and rastrigin)
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
     dim: Option<u64>,
-    /// Output: x/<t> after each step, and the loss before each, as safetensors
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
-    /// Output: an SVG of the trajectory of two variables, else of the loss
-    #[arg(long, value_name = "FILE")]
-    plot: Option<PathBuf>,
+    /// Output: x/<t> after each step and the loss before each as .safetensors; a row each step as .csv; .json
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(Output::tensors))]
+    out: Option<Output>,
+    /// Output: a picture, .svg or .png, of the trajectory of two variables, else of the loss
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(Output::picture))]
+    plot: Option<Output>,
+    /// Exit with 1 if a loss is not finite at the end
+    #[arg(long)]
+    check: bool,
     /// Device: cpu, scalar, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
     /// Seed of random numbers (reserved: no algorithm of this version uses them)
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Print a JSON object
+    /// Print a JSON object; of several optimizers an array of them
     #[arg(long)]
     json: bool,
 }
 
-/// A problem, and where the search is.
-struct Search {
-    problem: Problem,
-    x: Vec<f64>,
-    grad: Vec<f64>,
-}
-
-impl Objective for Search {
-    fn evaluate(&mut self) -> fallline::optim::Result<f64> {
-        Ok(self.problem.evaluate(&self.x, &mut self.grad))
-    }
-
-    fn bindings(&mut self) -> Vec<Binding<'_>> {
-        vec![param("x", &mut self.x, &self.grad)]
+impl Args {
+    /// Reads the optimizers: those inline, then those of files.
+    fn recipes(&self) -> Result<Vec<AnyRecipe>> {
+        let allow_unmatched = self.allow_unmatched;
+        let read = |(optimizer, config)| Source { optimizer, config, allow_unmatched }.any_recipe();
+        let inline = self.optimizer.iter().map(|text| (Some(text.clone()), None));
+        let files = self.config.iter().map(|path| (None, Some(path.clone())));
+        inline.chain(files).map(read).collect()
     }
 }
 
 /// Minimizes.
 pub fn run(args: Args) -> Result<()> {
-    let recipe = args.source.any_recipe()?;
+    let recipes = args.recipes()?;
     let backend = common::device(&args.device, None)?;
-    let (problem, x) = Problem::new(args.problem, args.dim.map(|dim| dim as usize))?;
-    let mut optimizer = recipe.optimizer(backend);
-    // A step is an epoch of one, and the run has so many.
-    let length = Length::new(1).of_epochs(args.steps);
-    let mut schedule = recipe.schedule_over(length, &mut *optimizer)?;
-    let mut search = Search { problem, grad: vec![0.0; x.len()], x };
-    let (mut way, mut losses) = (vec![search.x.clone()], Vec::new());
-    for _ in 0..args.steps {
-        losses.push(optimizer.step_with(&mut search)?);
-        schedule.after_iteration(&mut *optimizer)?;
-        schedule.after_epoch(&mut *optimizer)?;
-        let loss = [("loss", losses[losses.len() - 1])];
-        schedule.observe(false, &loss, &mut *optimizer)?;
-        schedule.observe(true, &loss, &mut *optimizer)?;
-        way.push(search.x.clone());
+    let (problem, start) = Problem::new(args.problem, args.dim.map(|dim| dim as usize))?;
+    let keeps = args.out.is_some() || args.plot.is_some() && start.len() == 2;
+    let mut runs = Vec::new();
+    for recipe in &recipes {
+        runs.push(Run::new((&problem, &start), recipe, Arc::clone(&backend), args.steps, keeps)?);
     }
-    let last = search.problem.evaluate(&search.x, &mut search.grad);
-    if let Some(path) = &args.out {
-        let entries: Vec<(String, &[f64])> = (0..way.len() - 1)
-            .map(|t| (format!("x/{t}"), &way[t + 1][..]))
-            .chain([("loss".to_owned(), &losses[..])])
-            .collect();
-        let failed =
-            |error: safetensors::SafeTensorError| Error::Other(format!("{}: {error}", path.display()));
-        let mut views = Vec::new();
-        for (key, values) in &entries {
-            let view = TensorView::new(Dtype::F64, vec![values.len()], bytemuck::cast_slice(values));
-            views.push((key.as_str(), view.map_err(failed)?));
-        }
-        let bytes = safetensors::serialize(views, None).map_err(failed)?;
-        write_atomically(path, &bytes).map_err(Error::io(path))?;
+    if let Some(output) = &args.out {
+        files::numbers(output, args.problem, &runs)?;
     }
-    if let Some(path) = &args.plot {
-        let title = format!("{} on {:?}", optimizer.name(), args.problem).to_lowercase();
-        let drawn = if search.x.len() == 2 {
-            let value = |x: f64, y: f64| search.problem.evaluate(&[x, y], &mut [0.0; 2]);
-            let way: Vec<(f64, f64)> = way.iter().map(|x| (x[0], x[1])).collect();
-            plot::path(path, &title, &way, value)
-        } else {
-            plot::loss(path, &title, &losses)
-        };
-        drawn.map_err(|error| Error::Other(error.to_string()))?;
+    if let Some(output) = &args.plot {
+        files::picture(output, args.problem, &problem, &runs)?;
     }
-    if args.json {
-        let first = losses.first().copied().unwrap_or(last);
-        return print_json(
-            &json!({ "steps": args.steps, "first_loss": first, "last_loss": last, "x": search.x }),
-        );
+    match (args.json, &runs[..]) {
+        (true, [run]) => print_json(&summary(run))?,
+        (true, runs) => print_json(&runs.iter().map(summary).collect())?,
+        (false, [run]) => print(&sentence(run))?,
+        (false, runs) => print(&compared(runs))?,
     }
-    let shown: Vec<String> = search.x.iter().take(8).map(|x| format!("{x:.6}")).collect();
-    let more = if search.x.len() > 8 { ", …" } else { "" };
-    print(&format!("loss {last:.6e} after {} steps, at ({}{more})\n", args.steps, shown.join(", ")))
+    let diverged = runs.iter().filter_map(|run| Some(told(run, run.diverged_at()?)));
+    let diverged: Vec<String> = diverged.collect();
+    if args.check && !diverged.is_empty() {
+        return Err(Error::Other(diverged.join("; ")));
+    }
+    diverged.iter().for_each(|told| warn(told));
+    Ok(())
+}
+
+/// Says of a run that it diverged.
+fn told(run: &Run, step: u64) -> String {
+    let (name, loss) = (&run.label.name, short(run.last(), DIGITS));
+    format!("{name} diverged at step {step}: the loss is {loss} after {} steps", run.steps())
+}
+
+/// Returns what JSON says of a run. JSON has no number for NaN and infinities: they are null.
+fn summary(run: &Run) -> Value {
+    json!({
+        "steps": run.steps(),
+        "first_loss": run.losses.first(),
+        "last_loss": run.last(),
+        "x": run.x,
+        "optimizer": run.label.name,
+        "settings": run.label.settings,
+        "diverged": run.diverged_at().is_some(),
+        "diverged_at": run.diverged_at(),
+    })
+}
+
+/// Returns a place, of so many variables at most.
+fn place(x: &[f64], most: usize, digits: usize) -> String {
+    let shown: Vec<String> = x.iter().take(most).map(|x| short(*x, digits)).collect();
+    let more = if x.len() > most { ", …" } else { "" };
+    format!("({}{more})", shown.join(", "))
+}
+
+fn sentence(run: &Run) -> String {
+    let diverged = run.diverged_at().map_or_else(String::new, |step| format!(", diverged at step {step}"));
+    let (loss, steps, at) = (short(run.last(), 7), run.steps(), place(&run.x, 8, 7));
+    format!("loss {loss} after {steps} steps{diverged}, at {at}\n")
+}
+
+/// Returns a table with a row for each run.
+fn compared(runs: &[Run]) -> String {
+    let lowest = |run: &Run| run.losses.iter().copied().fold(f64::NAN, f64::min);
+    let last = column(&runs.iter().map(Run::last).collect::<Vec<_>>(), DIGITS);
+    let least = column(&runs.iter().map(lowest).collect::<Vec<_>>(), DIGITS);
+    let head = ["optimizer", "loss", "lowest loss", "diverged at step", "at", "settings"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for ((run, last), least) in runs.iter().zip(last).zip(least) {
+        let diverged = run.diverged_at().map_or_else(|| "-".to_owned(), |step| step.to_string());
+        let (name, settings) = (run.label.name.clone(), run.label.settings.clone());
+        rows.push(vec![name, last, least, diverged, place(&run.x, 2, 4), settings]);
+    }
+    table(&rows)
 }

@@ -2,7 +2,9 @@
 
 use crate::common::{self, Source};
 use crate::error::{Error, Result};
+use crate::output::Output;
 use crate::trace::{Grad, Trace};
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use fallline::optim::checkpoint::{Entry, dtype, write_atomically};
 use fallline::optim::{Binding, GradRef, Mode, frozen, param, rows};
 use fallline::{Backend, Compute, Driver, Format, Optimizer, Tensor};
@@ -23,7 +25,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     trace: PathBuf,
     /// Output: the parameters after each kept step, param/<t>/<name>
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(Output::only_tensors))]
     out: PathBuf,
     /// Device: cpu, scalar, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
@@ -38,7 +40,7 @@ pub struct Args {
     #[arg(long)]
     eval: bool,
     /// Output: the optimizer's state after the last step, as a checkpoint
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(Output::only_tensors))]
     state: Option<PathBuf>,
     /// Number of threads; all cores by default
     #[arg(long, value_parser = common::threads)]

@@ -10,7 +10,30 @@ use std::path::{Path, PathBuf};
 /// The name of the checkpoint in a run's folder.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
 
-/// One line of `metrics.jsonl`. `step` counts the steps taken, this one included.
+/// What a line of `metrics.jsonl` is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A step.
+    Train,
+    /// The test set.
+    Test,
+}
+
+impl Kind {
+    /// What records of steps are about, in files of versions that did not say so.
+    fn train() -> Kind {
+        Kind::Train
+    }
+
+    /// What records of epochs are about, likewise.
+    fn test() -> Kind {
+        Kind::Test
+    }
+}
+
+/// One line of `metrics.jsonl`. `step` counts the steps taken, this one included. What earlier versions did not write may be
+/// missing.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Record {
@@ -29,6 +52,18 @@ pub enum Record {
         /// Whether it was skipped, because a gradient was NaN or infinite; written where it was.
         #[serde(default, skip_serializing_if = "core::ops::Not::not")]
         skipped: bool,
+        /// What it is about.
+        #[serde(default = "Kind::train")]
+        kind: Kind,
+        /// The seconds since training began.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        time: Option<f64>,
+        /// The examples of the batch over the time of the step.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        examples_per_second: Option<f64>,
+        /// The norm of all gradients together before clipping, where it was computed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        grad_norm: Option<f64>,
     },
     /// After the last step of an epoch.
     Epoch {
@@ -42,6 +77,12 @@ pub enum Record {
         /// The mean loss over the test images.
         #[serde(with = "finite_or_null")]
         test_loss: f32,
+        /// What it is about.
+        #[serde(default = "Kind::test")]
+        kind: Kind,
+        /// The seconds since training began.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        time: Option<f64>,
     },
 }
 
@@ -50,6 +91,13 @@ impl Record {
     pub fn step(&self) -> u64 {
         match self {
             Record::Step { step, .. } | Record::Epoch { step, .. } => *step,
+        }
+    }
+
+    /// The seconds since training began, when it was written.
+    pub fn time(&self) -> Option<f64> {
+        match self {
+            Record::Step { time, .. } | Record::Epoch { time, .. } => *time,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod options;
 mod plan;
+mod progress;
 mod ranks;
 mod saved;
 mod session;

@@ -1,38 +1,77 @@
 //! The values of scheduled hyperparameters, a panel each.
 
 use super::axis::Axis;
-use super::{
-    BLUE, Failure, GRID, INK, PlotError, Point, downsampled, extremes, heading, panel, text, written,
-};
-use plotters::prelude::*;
-use std::path::Path;
+use super::figure::{Figure, Frame, HEIGHT};
+use super::legend::{self, BESIDE, COLUMN, Entry, stroke};
+use super::panel::Panel;
+use super::thin::{Point, downsampled, extremes, finite};
+use crate::label::Label;
 
-/// Draws each series over its steps, as an SVG.
-///
-/// # Errors
-/// [`PlotError`] where the picture cannot be drawn or written.
-pub fn values(file: &Path, names: &[String], series: &[Vec<f64>]) -> Result<(), PlotError> {
-    written(file, |svg| draw(svg, names, series))
+/// The values that a schedule gives a hyperparameter.
+#[derive(Debug)]
+pub struct Series<'a> {
+    /// Which schedule, among those of the picture.
+    pub index: usize,
+    pub values: &'a [f64],
 }
 
-fn draw(svg: &mut String, names: &[String], series: &[Vec<f64>]) -> Result<(), Failure> {
-    let root = SVGBackend::with_string(svg, GRID).into_drawing_area();
-    root.fill(&WHITE)?;
-    root.draw_text("Schedule", &text(44, &INK), (48, 64))?;
-    let (_, area) = root.split_vertically(110);
-    let areas = area.split_evenly((names.len().max(1), 1));
-    for (area, (name, series)) in areas.iter().zip(names.iter().zip(series)) {
-        let points = series.iter().enumerate().filter(|(_, value)| value.is_finite());
-        let points: Vec<Point> = points.map(|(step, value)| (step as f64, *value)).collect();
-        let (least, most) = extremes(&points);
-        // A value that never changes has room above and below it.
-        let room = if most > least { 0.05 * (most - least) } else { most.abs().max(1e-3) };
-        let values = Axis::even(least.min(0.0), most + room, 4.0, "");
-        let steps = Axis::even(0.0, series.len().max(1) as f64 * 1.015, 8.0, "").whole();
-        let mut chart = panel(area, steps, values, "step", 100)?;
-        chart.draw_series(LineSeries::new(downsampled(&points), BLUE.stroke_width(4)))?;
-        heading(area, name, &[("of each step".to_owned(), BLUE)], points.is_empty())?;
+/// The heading of the picture of schedules.
+#[derive(Debug)]
+pub struct Heading {
+    pub title: String,
+    pub lines: Vec<String>,
+    /// What the picture calls the lower axis.
+    pub across: String,
+}
+
+/// Returns the picture of hyperparameters: of each its name, and a curve for each schedule.
+pub fn draw(heading: &Heading, labels: &[&Label], panels: &[(String, Vec<Series<'_>>)]) -> String {
+    let mut figure = Figure::new(&heading.title, &heading.lines);
+    let first = 88.0 + 20.0 * heading.lines.len().saturating_sub(1) as f64;
+    let tall = (HEIGHT - 56.0 - first) / panels.len().max(1) as f64;
+    let right = if labels.len() > 1 { BESIDE } else { 932.0 };
+    for (index, (name, series)) in panels.iter().enumerate() {
+        let top = first + tall * index as f64 + 24.0;
+        let frame = Frame { left: 92.0, top, right, bottom: first + tall * (index + 1) as f64 - 8.0 };
+        let lowest = index + 1 == panels.len();
+        panel(&mut figure, frame, name, series, lowest.then_some(heading.across.as_str()));
     }
-    root.present()?;
-    Ok(())
+    if labels.len() > 1 {
+        let entry = |label| Entry { label, end: String::new(), failed: false };
+        let entries: Vec<Entry<'_>> = labels.iter().copied().map(entry).collect();
+        legend::list(&mut figure, &entries, Frame { top: first + 16.0, ..COLUMN });
+    }
+    figure.into_svg()
+}
+
+fn panel(figure: &mut Figure, frame: Frame, name: &str, series: &[Series<'_>], across: Option<&str>) {
+    let curves: Vec<Vec<Point>> = series.iter().map(|series| finite(series.values)).collect();
+    let (least, most) = extremes(&curves.concat());
+    // A value that never changes has room above and below it.
+    let room = if most > least { 0.06 * (most - least) } else { most.abs().max(1e-3) };
+    // A value that changes little beside its size is seen better without the zero.
+    let bottom = if least > 0.6 * most && most > least { least - room } else { least.min(0.0) };
+    let steps = series.iter().map(|series| series.values.len()).max().unwrap_or(1) as u64;
+    let panel = Panel {
+        frame,
+        across: Axis::count(steps.saturating_sub(1)),
+        up: Axis::even(bottom, most + room, 6.0, ""),
+    };
+    panel.grid(figure);
+    let count = curves.len();
+    figure.clipped(frame.with_dots(), |figure| {
+        for (place, (curve, series)) in curves.iter().zip(series).enumerate() {
+            // Earlier curves are wider, so that they are seen below others of the same values.
+            let stroke = stroke(series.index, 2.4 + 2.0 * (count - 1 - place).min(2) as f64);
+            panel.curve(figure, &downsampled(curve), &stroke);
+            if curve.len() <= 40 {
+                panel.dots(figure, curve, 3.2, &stroke.colour);
+            }
+        }
+    });
+    panel.axes(figure, across, None);
+    panel.heading(figure, name, &[]);
+    if curves.iter().all(Vec::is_empty) {
+        panel.empty(figure);
+    }
 }

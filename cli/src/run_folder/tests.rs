@@ -5,7 +5,17 @@ use std::{collections::BTreeSet, thread, time::Duration};
 
 /// Returns the record of a step, with a loss that a decimal cannot hold exactly.
 fn step(step: u64) -> Record {
-    Record::Step { step, epoch: 1, loss: 1.0 / step as f32, lr: 5e-3 / 3.0, skipped: false }
+    Record::Step {
+        step,
+        epoch: 1,
+        loss: 1.0 / step as f32,
+        lr: 5e-3 / 3.0,
+        skipped: false,
+        kind: Kind::Train,
+        time: Some(0.25 * step as f64),
+        examples_per_second: Some(128.0),
+        grad_norm: None,
+    }
 }
 
 /// Numbers go on above the largest, gaps and other configurations aside, and eight at once get eight.
@@ -53,15 +63,17 @@ fn metrics_resume_where_the_checkpoint_is() {
     let temporary = tempfile::tempdir().unwrap();
     let path = temporary.path().join("metrics.jsonl");
     let mut metrics = Metrics::create(&path).unwrap();
-    let end = Record::Epoch { step: 3, epoch: 1, test_accuracy: 0.985, test_loss: f32::INFINITY };
+    let (kind, time) = (Kind::Test, Some(1.5));
+    let end = Record::Epoch { step: 3, epoch: 1, test_accuracy: 0.985, test_loss: f32::INFINITY, kind, time };
     for record in [step(1), step(2), step(3), end, step(4), step(5)] {
         metrics.append(&record).unwrap();
     }
     metrics.flush().unwrap();
     let whole = fs::read_to_string(&path).unwrap();
-    let line = r#"{"step":3,"epoch":1,"test_accuracy":0.985,"test_loss":null}"#;
+    let line = r#"{"step":3,"epoch":1,"test_accuracy":0.985,"test_loss":null,"kind":"test","time":1.5}"#;
     assert_eq!(whole.lines().nth(3), Some(line));
-    assert_eq!(whole.lines().next(), Some(r#"{"step":1,"epoch":1,"loss":1.0,"lr":0.0016666666666666668}"#));
+    let line = r#"{"step":1,"epoch":1,"loss":1.0,"lr":0.0016666666666666668,"kind":"train","time":0.25,"examples_per_second":128.0}"#;
+    assert_eq!(whole.lines().next(), Some(line));
     fs::write(&path, whole.clone() + r#"{"step":6,"epo"#).unwrap();
     let (mut metrics, kept) = Metrics::resume(&path, 4).unwrap();
     assert_eq!((kept.len(), kept[2], kept[4]), (5, step(3), step(4)));
@@ -74,6 +86,20 @@ fn metrics_resume_where_the_checkpoint_is() {
     assert_eq!(Metrics::resume(&path, 9).unwrap().1.len(), 6);
     assert_eq!(fs::read_to_string(&path).unwrap(), whole);
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 1);
+}
+
+/// Records of earlier versions, which had less in them, are read.
+#[test]
+fn earlier_metrics_are_read() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("metrics.jsonl");
+    let lines = "{\"step\":1,\"epoch\":0,\"loss\":1.0,\"lr\":0.5}\n\
+                 {\"step\":1,\"epoch\":0,\"test_accuracy\":0.5,\"test_loss\":2.0}\n";
+    fs::write(&path, lines).unwrap();
+    let (_, records) = Metrics::resume(&path, 1).unwrap();
+    assert!(matches!(records[0], Record::Step { kind: Kind::Train, time: None, grad_norm: None, .. }));
+    assert!(matches!(records[1], Record::Epoch { kind: Kind::Test, time: None, .. }));
+    assert_eq!(fs::read_to_string(&path).unwrap(), lines);
 }
 
 /// A second start, and a line that no run wrote, are errors that leave the file as it is.

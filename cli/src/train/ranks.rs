@@ -108,3 +108,19 @@ fn follows(error: &Error) -> bool {
         _ => false,
     }
 }
+
+/// Returns the batch's loss from those of the ranks' parts, and whether any rank wants to stop.
+pub fn sync_metrics(ranks: &dyn Communicator, loss: f32, share: f64, stops: bool) -> Result<(f32, bool)> {
+    if ranks.world_size() == 1 {
+        return Ok((loss, stops));
+    }
+    let own = [f64::from(loss) * share, f64::from(u8::from(stops))];
+    let own: Vec<u8> = own.into_iter().flat_map(f64::to_le_bytes).collect();
+    let mut all = vec![0; own.len() * ranks.world_size()];
+    ranks.all_gather(&own, &mut all).map_err(fallline::core::Error::from)?;
+    let numbers = |place: usize| {
+        let parts = all.chunks_exact(8).skip(place).step_by(2);
+        parts.map(|bytes| f64::from_le_bytes(bytes.try_into().unwrap_or_default()))
+    };
+    Ok((numbers(0).sum::<f64>() as f32, numbers(1).any(|stops| stops > 0.0)))
+}

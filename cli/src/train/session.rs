@@ -2,23 +2,27 @@
 
 use super::options::Options;
 use super::plan;
+use super::progress::{Clock, Progress as Shown, stopped, throughput};
+use super::ranks::sync_metrics;
 use super::saved::{Progress, SavedRun, Trainer};
 use crate::common::unmatched;
 use crate::digits::data::{Digits, epoch_order};
 use crate::digits::network::{Network, Parameter};
 use crate::error::{Error, Result};
-use crate::plot::loss_and_accuracy;
-use crate::run_folder::{CHECKPOINT, Metrics, Record};
+use crate::label::Label;
+use crate::output::{Format, Output};
+use crate::plot;
+use crate::run_folder::{CHECKPOINT, Kind, Metrics, Record};
 use fallline::optim::checkpoint::{Entry, remove_temporaries};
 use fallline::optim::schedule::Schedule;
 use fallline::optim::{Binding, Mode, frozen, param};
 use fallline::ranks::{Communicator, GradientReducer, Reduction, check_equal, fingerprint};
 use fallline::{Backend, Driver, Optimizer, Recipe, Shape};
-use indicatif::{ProgressBar, ProgressStyle};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 const METRICS: &str = "metrics.jsonl";
 const PLOT: &str = "loss.svg";
@@ -40,6 +44,7 @@ pub struct Session {
     metrics: Option<Metrics>,
     records: Vec<Record>,
     progress: Progress,
+    clock: Clock,
 }
 
 /// What a run is made of before it has a folder.
@@ -148,6 +153,7 @@ impl Session {
                 Metrics::resume(&folder.join(METRICS), saved.progress.step).map_err(Error::io(folder))?;
             // What a run that was killed while it wrote has left behind.
             remove_temporaries(folder).map_err(Error::io(folder))?;
+            session.clock = Clock::from(records.iter().rev().find_map(Record::time).unwrap_or(0.0));
             (session.metrics, session.records) = (Some(metrics), records);
         }
         Ok(session)
@@ -177,6 +183,7 @@ impl Session {
             metrics,
             records,
             progress,
+            clock: Clock::from(0.0),
         }
     }
 
@@ -203,38 +210,28 @@ impl Session {
     /// Trains to the end, and returns the test accuracy, 0 to 1.
     pub fn train(&mut self, interrupted: &AtomicBool) -> Result<f64> {
         let batches = self.digits.train.labels.len().div_ceil(self.options.batch_size);
-        let shown = self.ranks.rank() == 0;
         let steps = self.options.epochs * batches as u64;
-        let bar = if shown { ProgressBar::new(steps) } else { ProgressBar::hidden() };
-        let style = "{elapsed_precise} {wide_bar} {pos}/{len} steps, {msg}, {eta} left";
-        bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
         let mut where_to = self.backend.describe();
         if self.ranks.world_size() > 1 {
             where_to = format!("{}, {where_to}", self.ranks.describe());
         }
-        bar.set_message(format!("{} on {where_to}", self.optimizer.name()));
-        bar.set_position(self.progress.step);
+        let message = format!("{} on {where_to}", self.optimizer.name());
+        let mut shown = Shown::new(steps, self.progress.step, message, self.ranks.rank() == 0);
         while !self.is_finished() {
             let order = epoch_order(self.options.seed, self.progress.epoch);
             for batch in order.chunks(self.options.batch_size).skip(self.progress.batch) {
                 if !self.step(batch, interrupted)? {
-                    bar.abandon();
+                    shown.finish();
                     self.save_checkpoint()?;
                     self.plot()?;
-                    let (folder, step) = (self.folder.display(), self.progress.step);
-                    let how = format!("step {step} is saved; resume with `fallline train --resume {folder}`");
-                    return Err(Error::Interrupted(how));
+                    return Err(stopped(self.progress.step, &self.folder));
                 }
-                bar.inc(1);
+                shown.step();
             }
             let (accuracy, loss) = self.finish_epoch()?;
-            let epoch = self.progress.epoch;
-            bar.set_message(format!(
-                "epoch {epoch}, test accuracy {:.1}%, test loss {loss:.4}",
-                100.0 * accuracy
-            ));
+            shown.tested(self.progress.epoch, accuracy, loss);
         }
-        bar.finish_and_clear();
+        shown.finish();
         self.plot()?;
         let evaluated = self.evaluated()?;
         Ok(self.tested(evaluated)?.accuracy(self.digits.test.images.view(), &self.digits.test.labels))
@@ -313,6 +310,7 @@ impl Session {
 
     /// Takes a step, of which every rank computes its part; none and false when a rank is to stop.
     fn step(&mut self, batch: &[u32], interrupted: &AtomicBool) -> Result<bool> {
+        let began = Instant::now();
         let (rank, world) = (self.ranks.rank(), self.ranks.world_size());
         let own = &batch[rank * batch.len() / world..(rank + 1) * batch.len() / world];
         let examples = self.digits.train.batch(own);
@@ -347,14 +345,31 @@ impl Session {
             }
             None => parameters.map(|p| param(&p.name, &mut p.value, &p.grad)).collect(),
         };
-        let skipped = optimizer.step(&mut bindings)?.skipped();
+        let report = optimizer.step(&mut bindings)?;
         drop(bindings);
         self.schedule.after_iteration(&mut self.optimizer)?;
         self.progress.step += 1;
         self.progress.batch += 1;
-        let (step, epoch) = (self.progress.step, self.progress.epoch);
-        self.record(Record::Step { step, epoch, loss, lr, skipped })?;
+        let record = Record::Step {
+            step: self.progress.step,
+            epoch: self.progress.epoch,
+            loss,
+            lr,
+            skipped: report.skipped(),
+            kind: Kind::Train,
+            time: Some(self.clock.seconds()),
+            examples_per_second: throughput(batch.len(), began),
+            grad_norm: report.grad_norm().or_else(|| self.grad_norm(report.accumulated.is_none())),
+        };
+        self.record(record)?;
         Ok(true)
+    }
+
+    /// Returns the norm of all gradients where this rank has them and they are those of a `whole` batch.
+    fn grad_norm(&self, whole: bool) -> Option<f64> {
+        let square = |p: &Parameter| p.grad.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+        let norm = || self.network.parameters.iter().map(square).sum::<f64>().sqrt();
+        (whole && self.ranks.world_size() == 1).then(|| norm() / f64::from(self.network.loss_scale))
     }
 
     /// Evaluates, writes the epoch's record, then its checkpoint: a checkpoint is never ahead of the metrics.
@@ -366,7 +381,8 @@ impl Session {
         self.schedule.after_epoch(&mut self.optimizer)?;
         self.schedule.observe(true, &plan::metrics(test_loss, test_accuracy), &mut self.optimizer)?;
         let (step, epoch) = (self.progress.step, self.progress.epoch);
-        self.record(Record::Epoch { step, epoch, test_accuracy, test_loss })?;
+        let (kind, time) = (Kind::Test, Some(self.clock.seconds()));
+        self.record(Record::Epoch { step, epoch, test_accuracy, test_loss, kind, time })?;
         self.progress.epoch += 1;
         self.progress.batch = 0;
         self.save_checkpoint()?;
@@ -405,23 +421,9 @@ impl Session {
         if self.metrics.is_none() {
             return Ok(());
         }
-        let path = self.folder.join(PLOT);
-        loss_and_accuracy(&path, &self.records).map_err(|error| Error::Other(error.to_string()))
+        let output = Output { path: self.folder.join(PLOT), format: Format::Svg };
+        let label = Label::of_method(&self.recipe.algorithm().into());
+        let picture = plot::training(&label, "digits", &self.records);
+        plot::write(&output, &picture).map_err(|error| Error::Other(error.to_string()))
     }
-}
-
-/// Returns the batch's loss from those of the ranks' parts, and whether any rank wants to stop.
-fn sync_metrics(ranks: &dyn Communicator, loss: f32, share: f64, stops: bool) -> Result<(f32, bool)> {
-    if ranks.world_size() == 1 {
-        return Ok((loss, stops));
-    }
-    let own = [f64::from(loss) * share, f64::from(u8::from(stops))];
-    let own: Vec<u8> = own.into_iter().flat_map(f64::to_le_bytes).collect();
-    let mut all = vec![0; own.len() * ranks.world_size()];
-    ranks.all_gather(&own, &mut all).map_err(fallline::core::Error::from)?;
-    let numbers = |place: usize| {
-        let parts = all.chunks_exact(8).skip(place).step_by(2);
-        parts.map(|bytes| f64::from_le_bytes(bytes.try_into().unwrap_or_default()))
-    };
-    Ok((numbers(0).sum::<f64>() as f32, numbers(1).any(|stops| stops > 0.0)))
 }

@@ -5,6 +5,7 @@ mod common;
 
 mod bench;
 mod given;
+mod pictures;
 mod replay;
 mod settings;
 mod train;

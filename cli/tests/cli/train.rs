@@ -1,4 +1,4 @@
-//! `train`: its folder, and runs that are stopped and resumed.
+//! `train`: its folder, and runs that are stopped and go on.
 
 use super::common::Random;
 use super::{BINARY, bad, contents, fallline, tell};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-/// Returns the configuration of a small run that does not take long unoptimised either.
+/// A small run that does not take long unoptimised either.
 fn config(folder: &Path, epochs: u64) -> PathBuf {
     let path = folder.join("small.py");
     let text = format!(
@@ -21,10 +21,21 @@ fn config(folder: &Path, epochs: u64) -> PathBuf {
     path
 }
 
-/// Returns the numbers of steps and of epochs in `metrics.jsonl`, and its lines.
-fn metrics(run: &Path) -> (Vec<u64>, Vec<u64>, Vec<Value>) {
+/// The numbers of steps and of epochs in `metrics.jsonl`, and its lines without what they say of the clock. That goes only
+/// upward.
+pub fn metrics(run: &Path) -> (Vec<u64>, Vec<u64>, Vec<Value>) {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut before = 0.0;
+    for line in lines.iter_mut().map(|line| line.as_object_mut().unwrap()) {
+        let time = line.remove("time").unwrap().as_f64().unwrap();
+        assert!(time >= before, "{line:?}");
+        before = time;
+        let is_step = line.contains_key("loss");
+        assert_eq!(line["kind"], if is_step { "train" } else { "test" });
+        let throughput = line.remove("examples_per_second").and_then(|value| value.as_f64());
+        assert_eq!(throughput.is_some_and(|throughput| throughput > 0.0), is_step, "{line:?}");
+    }
     let of = |key: &str, only: &str| {
         let rows = lines.iter().filter(|line| line.get(only).is_some());
         rows.map(|line| line[key].as_u64().unwrap()).collect::<Vec<_>>()
@@ -58,7 +69,18 @@ fn train_writes_its_folder_and_ends_with_the_accuracy() {
     assert!(
         lines.iter().all(|line| line.get("loss").or(line.get("test_loss")).unwrap().as_f64().unwrap() > 0.0)
     );
-    assert!(std::fs::read_to_string(run.join("loss.svg")).unwrap().contains("<svg"));
+    assert!(
+        lines
+            .iter()
+            .filter(|line| line["kind"] == "train")
+            .all(|line| line["grad_norm"].as_f64() > Some(0.0))
+    );
+    let drawn = std::fs::read_to_string(run.join("loss.svg")).unwrap();
+    for part in
+        ["<svg", ">AdamW on digits<", ">lr=0.005, weight_decay=0.1<", ">test loss<", ">learning rate<"]
+    {
+        assert!(drawn.contains(part), "{part}");
+    }
     assert!(Checkpoint::read(run.join("checkpoint.safetensors")).unwrap().params().count() >= 4);
     assert_eq!(std::fs::read_dir(&run).unwrap().count(), 3, "no temporary file is left");
 
@@ -75,14 +97,13 @@ fn train_writes_its_folder_and_ends_with_the_accuracy() {
     assert!(!folder.path().join("x").exists(), "a bad configuration makes no folder");
 }
 
-/// Returns the parameters, states and steps of a run's checkpoint.
+/// The parameters, states and steps of a run's checkpoint.
 fn trained(run: &Path) -> Vec<(String, Vec<u8>)> {
     contents(&run.join("checkpoint.safetensors"))
 }
 
-/// Returns the same with a whole gradient pipeline: 69 iterations in accumulation windows of 4, of which the last
-/// has 1. The loss scale and the steps are so large that gradients overflow, so that some are skipped. The hidden
-/// layer has another optimizer.
+/// The same with a whole gradient pipeline: 69 iterations in windows of 4, of which the last has 1; a loss
+/// scale and steps so large that gradients overflow, so that some are skipped; another optimizer for the hidden layer.
 #[cfg(unix)]
 fn toolkit_config(folder: &Path, epochs: u64) -> PathBuf {
     let path = folder.join("toolkit.py");
@@ -145,8 +166,8 @@ fn the_bundled_run_with_everything_around_goes_on_bit_for_bit() {
     stopped(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/digits_amp.py"), (3, 45));
 }
 
-/// Stops runs at drawn moments and resumes them. The moments are the same each time, as shares of the time that a
-/// whole run takes.
+/// Stops runs at moments that are drawn (each time the same ones, as shares of the time that a whole run takes) and goes
+/// on with them.
 #[cfg(unix)]
 fn stopped(config: &Path, (epochs_of_run, epoch): (u64, u64)) {
     let folder = tempfile::tempdir().unwrap();
@@ -184,7 +205,8 @@ fn stopped(config: &Path, (epochs_of_run, epoch): (u64, u64)) {
         let allowed = if signal == "INT" { [Some(130), Some(0)] } else { [None, Some(0)] };
         assert!(allowed.contains(&code), "{signal} after {wait:?}: {code:?}, {error}");
         if code == Some(130) {
-            assert!(error.contains("interrupted") && error.contains("--resume"), "{error}");
+            assert!(error.contains("stopped at step ") && error.contains("--resume"), "{error}");
+            assert!(!error.contains("error:"), "{error}");
             assert!(run.join("loss.svg").exists());
         }
         let told = tell(fallline().args(["train", "--resume"]).arg(&run));
