@@ -1,6 +1,6 @@
 //! From a configuration to an optimizer with its schedule.
 
-use crate::config::{self, Entries, Node};
+use crate::config::{self, Entries, Node, Position};
 use crate::contents::{Contents, Context, whole};
 use crate::error::Result;
 use crate::formats::{Of, StorageOptions};
@@ -164,6 +164,11 @@ impl Recipe {
 
     /// Returns the keys of `paramwise_cfg.custom_keys` that match none of these names, with their positions.
     pub fn unmatched<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Vec<String> {
+        self.unmatched_at(names).into_iter().map(|(rule, _)| rule).collect()
+    }
+
+    /// As [`unmatched`](Recipe::unmatched), with the positions apart.
+    pub fn unmatched_at<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Vec<(String, Position)> {
         self.paramwise.as_ref().map_or(Vec::new(), |paramwise| paramwise.unmatched(names))
     }
 
@@ -321,7 +326,11 @@ impl AnyRecipe {
         AnyRecipe::from_entries(&config::load(path)?, registry)
     }
 
-    pub(crate) fn from_entries(entries: &Entries, registry: &Registry) -> Result<AnyRecipe> {
+    /// Reads entries.
+    ///
+    /// # Errors
+    /// As for [`Recipe::from_text`].
+    pub fn from_entries(entries: &Entries, registry: &Registry) -> Result<AnyRecipe> {
         let whole = whole(entries)?;
         let train = entries.get_present("train")?.filter(|_| whole.is_none()).cloned();
         AnyRecipe::of(Contents::read(entries, whole.as_ref())?, train, registry)
