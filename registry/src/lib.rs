@@ -24,6 +24,7 @@ mod recipe;
 mod registry;
 pub mod schedulers;
 mod wrapper;
+mod written;
 
 /// Reading configurations: a separate crate, so that it is not compiled again with the rules.
 pub use fallline_config as config;

@@ -10,10 +10,10 @@ use crate::paramwise::{self, Paramwise};
 use crate::registry::Registry;
 use crate::schedulers::{Chain, Length};
 use crate::wrapper::Wrapped;
+use crate::written::to_text;
 use fallline_core::{Backend, Format};
 use fallline_optim::average::Average;
 use fallline_optim::gradient_config::GradientConfig;
-use fallline_optim::hyper::{Hyper, Value};
 use fallline_optim::line_search::Search;
 use fallline_optim::schedule::{Schedule, Scheduled};
 use fallline_optim::{AnyAlgorithm, Driver, LineSearch, Method, Optimizer};
@@ -214,25 +214,6 @@ impl Recipe {
         let get = |name: &str| algorithm.get(name).filter(|_| !modifiers::is_of_wrap(algorithm, name));
         to_text(algorithm.name(), algorithm.table(), get, &around, &self.storing)
     }
-}
-
-fn to_text(
-    name: &str,
-    table: &[Hyper],
-    get: impl Fn(&str) -> Option<Value>,
-    around: &str,
-    storing: &StorageOptions,
-) -> String {
-    let mut text = format!("dict(type={name:?}");
-    for hyper in table {
-        if let Some(value) = get(hyper.name) {
-            text.push_str(&format!(", {}={value}", hyper.name));
-        }
-    }
-    text.push_str(around);
-    text.push_str(&storing.to_text());
-    text.push(')');
-    text
 }
 
 /// What a configuration asks for that evaluates the loss itself: a search with its hyperparameters, and a schedule.
