@@ -57,7 +57,7 @@ impl Source {
 }
 
 /// Changes of a configuration.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct Changes {
     /// Set a value of the configuration: optim_wrapper.optimizer.lr=1e-3, param_scheduler.0.end=5 (repeatable)
     ///

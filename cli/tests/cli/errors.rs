@@ -73,11 +73,12 @@ fn errors_in_arguments_show_them() {
     assert!(told[1].trim() == "--> --optimizer:1:20", "{told:?}");
     assert_eq!(marked(&told), "learning_rate");
     assert_eq!(told.last().unwrap(), "help: did you mean `lr`?");
+    let folder = tempfile::tempdir().unwrap();
+    let params = write(folder.path(), "params.json", r#"{"head.weight": {"shape": [2, 3]}}"#);
     let set = [
-        "minimize",
-        "beale",
-        "--steps",
-        "1",
+        "explain",
+        "--params",
+        &params,
         "--optimizer",
         "AdamW",
         "--set",
