@@ -2,9 +2,11 @@
 
 mod device;
 mod layout;
+mod progress;
 
-use crate::common::{self, print, print_json, table};
+use crate::common::{self, print_json};
 use crate::error::{Error, Result};
+use crate::source::inline;
 use fallline::core::{Kernel, Operand, Role};
 use fallline::cpu::stream::StreamOperand;
 use fallline::optim::{Binding, param};
@@ -12,6 +14,7 @@ use fallline::registry::names::ENTRIES;
 use fallline::{Backend, Cpu, Format, Optimizer, Recipe, Shape};
 use half::bf16;
 use layout::Layout;
+use progress::{Progress, summary};
 use serde_json::json;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -64,7 +67,8 @@ pub fn run(args: Args) -> Result<()> {
         }
         false => args.optimizer.clone(),
     };
-    let recipes = names.iter().map(|name| Recipe::from_text(name)).collect::<Result<Vec<_>, _>>()?;
+    let read = |name: &String| Ok(inline("--optimizer", name)?.stepping()?);
+    let recipes = names.iter().map(read).collect::<Result<Vec<Recipe>>>()?;
     let cuda = match args.device.as_str() {
         "cpu" => None,
         "scalar" => return Err(Error::Usage("--device: bench takes cpu, cuda or cuda:N".into())),
@@ -72,39 +76,43 @@ pub fn run(args: Args) -> Result<()> {
     };
     let usual = if cuda.as_ref().is_some_and(device::Device::is_emulated) { 1 << 14 } else { 1 << 24 };
     let elements = args.elements.unwrap_or(usual) as usize;
-    let mut rows = Vec::new();
+    let progress = Progress::new(&names, args.json);
+    let mut rows: Vec<Row> = Vec::new();
     for (name, recipe) in names.iter().zip(&recipes) {
         let vectors = recipe.algorithm().variant("", &Shape::from([1])).is_ok();
         let layout = if args.layout == Layout::Flat && !vectors { Layout::Matrix } else { args.layout };
-        if let Some(cuda) = &cuda {
-            rows.push(cuda.measure(name, recipe, layout, elements, &args)?);
-            continue;
+        progress.begins(name);
+        let measured = match &cuda {
+            Some(cuda) => cuda.measure(name, recipe, layout, elements, (&args, &progress))?,
+            None => {
+                let cpu = Arc::new(common::cpu(args.threads)?);
+                match args.dtype.as_str() {
+                    "bf16" => measure::<bf16>(name, recipe, &cpu, layout, elements, &progress)?,
+                    _ => measure::<f32>(name, recipe, &cpu, layout, elements, &progress)?,
+                }
+            }
+        };
+        let Some(row) = measured else { break };
+        if rows.is_empty() {
+            progress.head()?;
         }
-        let cpu = Arc::new(common::cpu(args.threads)?);
-        rows.push(match args.dtype.as_str() {
-            "bf16" => measure::<bf16>(name, recipe, &cpu, layout, elements)?,
-            _ => measure::<f32>(name, recipe, &cpu, layout, elements)?,
-        });
+        progress.ends(&row)?;
+        rows.push(row);
     }
-    if let Some(cuda) = cuda.filter(device::Device::is_emulated) {
+    progress.clear();
+    if let Some(cuda) = cuda.filter(|cuda| cuda.is_emulated() && !common::is_quiet()) {
         eprintln!("{}: emulated, so these are speeds of an interpreter, not of a GPU", cuda.describe());
     }
     if args.json {
-        return print_json(&rows.iter().map(Row::json).collect());
+        print_json(&rows.iter().map(Row::json).collect())?;
+    } else if !common::is_quiet() {
+        // Beside the table, so that this is all that standard output has.
+        eprint!("{}", summary(&rows));
     }
-    let head = [
-        "name",
-        "elements",
-        "threads",
-        "bytes/element",
-        "state bytes/param",
-        "ns/element",
-        "GB/s",
-        "roofline",
-    ];
-    let mut cells = vec![head.map(str::to_owned).to_vec()];
-    cells.extend(rows.iter().map(Row::cells));
-    print(&table(&cells))
+    match progress.is_interrupted() {
+        true => Err(Error::Interrupted(format!("{} of {} optimizers are measured", rows.len(), names.len()))),
+        false => Ok(()),
+    }
 }
 
 /// An element type that can be measured.
@@ -138,6 +146,8 @@ struct Row {
     bytes_per_element: f64,
     state_bytes_per_param: f64,
     ns_per_element: f64,
+    /// Half of the range that the middle half of the rounds has, as a share of the median.
+    spread: f64,
     plain_ns_per_element: f64,
 }
 
@@ -166,19 +176,6 @@ impl Row {
             "layout": self.layout,
             "dtype": self.dtype,
         })
-    }
-
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.name.clone(),
-            self.elements.to_string(),
-            self.threads.map_or("-".into(), |threads| threads.to_string()),
-            format!("{:.1}", self.bytes_per_element),
-            format!("{:.2}", self.state_bytes_per_param),
-            format!("{:.4}", self.ns_per_element),
-            format!("{:.1}", self.gb_per_s()),
-            format!("{:.3}", self.roofline()),
-        ]
     }
 }
 
@@ -239,11 +236,13 @@ fn state_bytes(optimizer: &dyn Optimizer, elements: usize) -> f64 {
     bytes as f64 / elements.max(1) as f64
 }
 
-/// Returns the median of all rounds but the first, in nanoseconds an element.
-fn per_element(times: &mut [f64], elements: usize) -> f64 {
+/// Returns the median of all rounds but the first, in nanoseconds an element, and the spread around it.
+fn per_element(times: &mut [f64], elements: usize) -> (f64, f64) {
     let counted = &mut times[1..];
     counted.sort_by(f64::total_cmp);
-    counted[counted.len() / 2] * 1e9 / elements as f64
+    let at = |quarter: usize| counted[(counted.len() - 1) * quarter / 4];
+    let median = counted[counted.len() / 2];
+    (median * 1e9 / elements as f64, (at(3) - at(1)) / 2.0 / median)
 }
 
 /// Gradients in a range in which no arithmetic is out of the ordinary.
@@ -251,14 +250,15 @@ fn gradient<T: Measured>(i: usize) -> T {
     T::from_f64(0.01 * ((i % 7) as f64 - 3.0))
 }
 
-/// Times an optimizer's step and the plain pass over the same mix of streams, interleaved.
+/// Times an optimizer's step and the plain pass over the same mix of streams, interleaved. Returns none after Ctrl-C.
 fn measure<T: Measured>(
     name: &str,
     recipe: &Recipe,
     cpu: &Arc<Cpu>,
     layout: Layout,
     elements: usize,
-) -> Result<Row> {
+    progress: &Progress,
+) -> Result<Option<Row>> {
     let shapes = layout.shapes(elements);
     let lengths: Vec<usize> = shapes.iter().map(|dims| dims.iter().product()).collect();
     let elements: usize = lengths.iter().sum();
@@ -307,6 +307,9 @@ fn measure<T: Measured>(
     let mut optimizer = recipe.optimizer(Arc::clone(cpu) as Arc<dyn Backend>);
     let (mut ours, mut floor) = (Vec::new(), Vec::new());
     for _ in 0..=ROUNDS {
+        if progress.is_interrupted() {
+            return Ok(None);
+        }
         let start = Instant::now();
         optimizer.step(&mut bindings)?;
         ours.push(start.elapsed().as_secs_f64());
@@ -342,7 +345,9 @@ fn measure<T: Measured>(
         }
         floor.push(took);
     }
-    Ok(Row {
+    let ((ns_per_element, spread), (plain_ns_per_element, _)) =
+        (per_element(&mut ours, elements), per_element(&mut floor, elements));
+    Ok(Some(Row {
         name: name.to_owned(),
         elements,
         threads: Some(cpu.threads()),
@@ -353,7 +358,8 @@ fn measure<T: Measured>(
         dtype: T::FORMAT.name(),
         bytes_per_element,
         state_bytes_per_param: state_bytes(&optimizer, elements),
-        ns_per_element: per_element(&mut ours, elements),
-        plain_ns_per_element: per_element(&mut floor, elements),
-    })
+        ns_per_element,
+        spread,
+        plain_ns_per_element,
+    }))
 }

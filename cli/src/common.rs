@@ -2,47 +2,32 @@
 
 use crate::error::{Error, Result};
 use fallline::registry::schedulers::{Chain, Length};
-use fallline::{AnyRecipe, Backend, Cpu, Cuda, Recipe};
+use fallline::{Backend, Cpu, Cuda, Recipe};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Where an optimizer's configuration comes from.
-#[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("configuration").required(true).args(["optimizer", "config"])))]
-pub struct Source {
-    /// A configuration inline: `AdamW` or `dict(type="AdamW", lr=1e-4)`
-    #[arg(long, value_name = "TEXT")]
-    pub optimizer: Option<String>,
-    /// A configuration file: .py, .json, .toml or .yaml
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Warn instead of failing if a rule in paramwise_cfg matches no parameter
-    #[arg(long)]
-    pub allow_unmatched: bool,
+pub use crate::source::Source;
+
+/// Whether `--quiet` was given.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Silences warnings and progress.
+pub fn silence() {
+    QUIET.store(true, Ordering::Relaxed);
 }
 
-impl Source {
-    /// Reads it, for an optimizer that steps on gradients.
-    pub fn recipe(&self) -> Result<Recipe> {
-        Ok(self.any_recipe()?.stepping()?)
-    }
-
-    /// Reads it, for any optimizer.
-    pub fn any_recipe(&self) -> Result<AnyRecipe> {
-        let recipe = match (&self.optimizer, &self.config) {
-            (Some(text), _) => AnyRecipe::from_text(text)?,
-            (None, Some(path)) => AnyRecipe::from_file(path)?,
-            (None, None) => return Err(Error::Usage("pass --optimizer TEXT or --config FILE".into())),
-        };
-        recipe.warnings().iter().for_each(|warning| warn(warning));
-        Ok(recipe.allow_unmatched(self.allow_unmatched))
-    }
+/// Returns whether only results and errors are printed.
+pub fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
 }
 
 /// Tells what is no error, and what nobody may overlook.
 pub fn warn(text: &str) {
-    eprintln!("warning: {text}");
+    if !is_quiet() {
+        crate::report::warning(text);
+    }
 }
 
 /// Tells which entries of a schedule nothing ends; `how` says what would.
@@ -60,9 +45,10 @@ pub fn unmatched<'n>(
     names: impl Iterator<Item = &'n str> + Clone,
     allowed: bool,
 ) -> Result<()> {
-    for rule in recipe.unmatched(names) {
+    for (rule, at) in recipe.unmatched_at(names) {
         if !allowed {
-            return Err(Error::Usage(format!("{rule} matches no parameter (see --allow-unmatched)")));
+            let error = Error::Usage(format!("{rule} matches no parameter (see --allow-unmatched)"));
+            return Err(Error::Within { error: error.into(), texts: Vec::new(), at: Some(at) });
         }
         warn(&format!("{rule} matches no parameter"));
     }
@@ -97,7 +83,7 @@ pub fn threads(text: &str) -> Result<usize, String> {
 
 /// Writes to the standard output. A reader that has gone away is no failure.
 pub fn print(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = anstream::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(Error::io(Path::new("standard output"))),
@@ -109,17 +95,86 @@ pub fn print_json(value: &serde_json::Value) -> Result<()> {
     print(&format!("{value:#}\n"))
 }
 
-/// Returns rows as a table with aligned columns; the first row is the head.
+/// How heads of tables are marked.
+pub const HEAD: anstyle::Style = anstyle::Style::new().bold();
+
+/// Returns rows as a table with aligned columns, those of numbers at the right; the first row is the head.
 pub fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max();
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
+    let Some((head, below)) = rows.split_first() else { return String::new() };
+    let columns = Columns::of(rows);
+    format!("{HEAD}{}{HEAD:#}\n{}", columns.line(head), columns.lines(below))
+}
+
+/// The columns of a table: how wide each is, and whether its cells stand at the right.
+#[derive(Debug)]
+pub struct Columns(pub Vec<(usize, bool)>);
+
+impl Columns {
+    /// Returns those of rows; below the first one, cells say whether they are numbers.
+    pub fn of(rows: &[Vec<String>]) -> Columns {
+        let cells = |column: usize| rows.iter().filter_map(move |row| row.get(column));
+        let width = |column: usize| cells(column).map(|cell| cell.chars().count()).max().unwrap_or(0);
+        let numbers = |column: usize| {
+            let mut below = cells(column).skip(1).filter(|cell| *cell != "-").peekable();
+            below.peek().is_some() && below.all(|cell| is_number(cell))
+        };
+        let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+        Columns((0..columns).map(|column| (width(column), numbers(column))).collect())
     }
-    text
+
+    /// Returns a row, without the end of a line.
+    pub fn line(&self, row: &[String]) -> String {
+        let cells = row.iter().zip(&self.0).map(|(cell, &(width, right))| {
+            if right { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    }
+
+    /// Returns rows, each on a line.
+    pub fn lines(&self, rows: &[Vec<String>]) -> String {
+        rows.iter().map(|row| self.line(row) + "\n").collect()
+    }
+}
+
+/// Returns whether a cell is a number, maybe with a unit.
+fn is_number(cell: &str) -> bool {
+    let (number, unit) = cell.split_once(' ').unwrap_or((cell, ""));
+    number.parse::<f64>().is_ok() && (unit.is_empty() || UNITS.contains(&unit))
+}
+
+/// Units of sizes.
+const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+
+/// Returns a number of bytes for people.
+pub fn bytes(count: u64) -> String {
+    let mut size = count as f64;
+    let mut unit = 0;
+    while size >= 1024.0 && unit + 1 < UNITS.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{size:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_the_unit_that_fits() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(131_072_000), "125.0 MiB");
+        assert_eq!(bytes(u64::MAX), "16777216.0 TiB");
+    }
+
+    #[test]
+    fn numbers_stand_at_the_right() {
+        let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+        let rows =
+            [row(["name", "bytes", "norm"]), row(["a", "1.5 KiB", "-"]), row(["long name", "7 B", "0.25"])];
+        let told = anstream::adapter::strip_str(&table(&rows)).to_string();
+        assert_eq!(told, "name         bytes  norm\na          1.5 KiB     -\nlong name      7 B  0.25\n");
+    }
 }

@@ -4,6 +4,7 @@ mod folder;
 
 use crate::common;
 use crate::error::{Error, Result};
+use crate::source::inline;
 use fallline::convert::{
     self, Container, ExportOptions, ImportOptions, Limits, Named, Report, archive, deepspeed, from_torch,
     safetensors, to_torch,
@@ -205,7 +206,7 @@ const RENAME: &str = ": rename ";
 impl Args {
     fn method(&self) -> Result<Option<Method>> {
         Ok(match (&self.optimizer, &self.config) {
-            (Some(text), _) => Some(AnyRecipe::from_text(text)?.method()),
+            (Some(text), _) => Some(inline("--optimizer", text)?.method()),
             (None, Some(path)) => Some(AnyRecipe::from_file(path)?.method()),
             (None, None) => None,
         })
@@ -288,7 +289,7 @@ impl Args {
             }));
         }
         common::print(&format!("{}: {report}\n", self.output.display()))?;
-        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        warnings.iter().for_each(|warning| common::warn(warning));
         Ok(())
     }
 }

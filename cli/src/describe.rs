@@ -1,14 +1,15 @@
 //! `fallline describe`.
 
-use crate::common::{print, print_json, table};
+use crate::common::{Columns, print, print_json, table};
 use crate::error::{Error, Result};
 use crate::list::{modifiers, summary};
+use crate::source::inline;
 use fallline::core::between::Over;
 use fallline::core::{Kernel, Operand, Role, symbol};
 use fallline::cuda::ptx::{self, Target};
 use fallline::optim::program::{Stage, Variant};
 use fallline::registry::names::{self, ENTRIES, Entry};
-use fallline::{AnyRecipe, Compute, Format, Method, Sparse};
+use fallline::{Compute, Format, Method, Sparse};
 use serde_json::json;
 
 /// Arguments of `describe`.
@@ -33,7 +34,7 @@ const FORMED: &str = "  with, once a step for each tensor,\n";
 
 /// Prints everything about an algorithm.
 pub fn run(args: Args) -> Result<()> {
-    let configured = args.name.contains('(').then(|| AnyRecipe::from_text(&args.name)).transpose()?;
+    let configured = args.name.contains('(').then(|| inline("NAME", &args.name)).transpose()?;
     let configured = configured.map(|recipe| recipe.method());
     let name = configured.as_ref().map_or(&*args.name, |method| method.name());
     let entry = names::lookup(name).ok_or_else(|| unknown(name))?;
@@ -205,7 +206,7 @@ impl Described {
             .collect();
         if !rows.is_empty() {
             text.push_str("  with, once a step,\n");
-            text.push_str(&table(&rows));
+            text.push_str(&Columns::of(&rows).lines(&rows));
         }
         if !self.formed.is_empty() {
             text.push_str(FORMED);
@@ -339,7 +340,6 @@ fn as_json(entry: &Entry, method: &Method, variants: &Variants) -> serde_json::V
         })
     });
     let references = info.references.iter().map(|r| json!({ "text": r.text, "at": r.at }));
-    value["summary"] = info.summary.into();
     value["rules"] = rules.collect();
     value["row_sparse"] = row_sparse(method).into();
     value["hyperparameters"] = hypers.collect();

@@ -1,6 +1,6 @@
 //! `fallline explain`: each parameter's optimizer and settings, and the rule that decided.
 
-use crate::common::{Source, print, print_json, table, unmatched};
+use crate::common::{Source, bytes, print, print_json, table, unmatched};
 use crate::error::{Error, Result};
 use fallline::core::Role;
 use fallline::optim::{AnyAlgorithm, Lookahead, Modifiers, ModuleKind, ParamInfo, ParamPrecision};
@@ -49,7 +49,8 @@ pub fn run(args: Args) -> Result<()> {
         AnyRecipe::Stepping(recipe) => recipe,
         AnyRecipe::Search(recipe) => return show(&of_search(&recipe, &params), &used, args.json),
     };
-    unmatched(&recipe, params.iter().map(|param| param.name.as_str()), args.source.allow_unmatched)?;
+    let names = params.iter().map(|param| param.name.as_str());
+    unmatched(&recipe, names, args.source.allow_unmatched).map_err(|error| args.source.located(error))?;
     let optimizer = recipe.optimizer(Cpu::scalar().shared());
     let mut found = Vec::new();
     for Param { name, shape, kind, stored } in &params {
@@ -153,15 +154,20 @@ fn show(found: &[serde_json::Value], used: &str, json: bool) -> Result<()> {
     let mut rows = vec![keys.iter().map(|key| key.replace('_', " ")).collect::<Vec<_>>()];
     for row in found {
         let cell = |key: &str| match &row[key] {
+            serde_json::Value::Number(count) if key == "state_bytes" => {
+                bytes(count.as_u64().unwrap_or_default())
+            }
             serde_json::Value::String(text) => text.clone(),
             serde_json::Value::Null => "-".into(),
             other => other.to_string(),
         };
         rows.push(keys.iter().map(|key| cell(key)).collect());
     }
-    let bytes = found.iter().filter_map(|row| row["state_bytes"].as_u64());
-    let total: u128 = bytes.map(u128::from).sum();
-    print(&format!("{}\n{} parameters, {total} bytes of states\n{used}\n", table(&rows), found.len()))
+    let total: u128 = found.iter().filter_map(|row| row["state_bytes"].as_u64()).map(u128::from).sum();
+    let short = u64::try_from(total).ok().filter(|&total| total >= 1024).map(bytes);
+    let short = short.map(|short| format!(" ({short})")).unwrap_or_default();
+    let count = found.len();
+    print(&format!("{}\n{count} parameters, {total} bytes of states{short}\n{used}\n", table(&rows)))
 }
 
 /// A parameter's states, each with its format and elements.
@@ -194,7 +200,13 @@ fn read(path: &Path) -> Result<Vec<Param>> {
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     let malformed = |problem: String| Error::Malformed { path: path.to_owned(), problem };
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
-        return read_json(&bytes).map_err(malformed);
+        return read_json(&bytes).map_err(|error| match error {
+            Unread::At(error) if error.line() > 0 => {
+                Error::malformed_at(path, error.to_string(), error.line(), error.column())
+            }
+            Unread::At(error) => malformed(error.to_string()),
+            Unread::Parameter(problem) => malformed(problem),
+        });
     }
     let file = safetensors::SafeTensors::deserialize(&bytes)
         .map_err(|error| malformed(format!("neither JSON nor safetensors: {error}")))?;
@@ -255,8 +267,20 @@ impl<'de> Deserialize<'de> for Members {
 /// What no tensor has more elements than, so that bytes of states can be counted.
 const MOST: usize = 1 << 48;
 
-fn read_json(bytes: &[u8]) -> Result<Vec<Param>, String> {
-    let Members(described) = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+/// Why JSON has no parameters.
+enum Unread {
+    /// The parser stopped there.
+    At(serde_json::Error),
+    /// A parameter is wrong.
+    Parameter(String),
+}
+
+fn read_json(bytes: &[u8]) -> Result<Vec<Param>, Unread> {
+    let Members(described) = serde_json::from_slice(bytes).map_err(Unread::At)?;
+    described_params(described).map_err(Unread::Parameter)
+}
+
+fn described_params(described: Vec<(String, serde_json::Value)>) -> Result<Vec<Param>, String> {
     let each = described.into_iter().map(|(name, value)| {
         let Described { shape, module, dtype } =
             serde_json::from_value(value).map_err(|error| format!("parameter {name:?}: {error}"))?;

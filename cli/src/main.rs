@@ -6,9 +6,11 @@ mod bench;
 mod common;
 mod convert;
 mod describe;
+mod diff;
 mod digits;
 mod error;
 mod explain;
+mod inspect;
 mod label;
 mod list;
 mod minimize;
@@ -16,13 +18,19 @@ mod numbers;
 mod output;
 mod plot;
 mod replay;
+mod report;
 mod run_folder;
 mod schedule;
+mod schema;
+mod shell;
+mod source;
+mod tensors;
 mod trace;
 mod train;
+mod version;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{ArgMatches, ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use error::{Error, Result};
 use std::process::ExitCode;
 
@@ -30,15 +38,22 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(
     name = "fallline",
-    version,
     max_term_width = 100,
     after_help = "\
 Environment:
   FALLLINE_ISA=scalar|baseline|avx2|avx512    force an instruction set
+  NO_COLOR=1                                  no colours
+  FALLLINE_EMULATOR=checked                   check memory and races on an emulated CUDA device
 
-Exit codes: 0 for success, 2 for a usage or configuration error, 130 after Ctrl-C, 1 for any other failure"
+Exit codes:
+  0    success
+  1    any other failure; diff: the files differ
+  2    a usage or configuration error, or a device that is not there
+  130  after Ctrl-C"
 )]
 struct Cli {
+    #[command(flatten)]
+    global: Global,
     #[command(subcommand)]
     command: Command,
 }
@@ -61,25 +76,40 @@ enum Command {
     Train(train::Args),
     /// Convert optimizer states to and from torch, bitsandbytes and MMEngine
     Convert(convert::Args),
+    /// Print what a checkpoint, a trace or a torch file holds
+    Inspect(inspect::Args),
+    /// Compare two files of tensors: replays, checkpoints, any safetensors
+    Diff(diff::Args),
     /// Measure optimizers against memory bandwidth
     Bench(bench::Args),
+    /// Print the JSON schema of a command's --json
+    Schema(schema::Args),
+    /// Print the completions of a shell
+    Completions(shell::Completions),
+    /// Print the manual page, or write those of all commands
+    Man(shell::Manual),
 }
 
-fn run() -> Result<()> {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            let names: Vec<String> =
-                Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
-            return Err(Error::Usage(format!(
-                "a command is missing: {} (see fallline --help)",
-                names.join(", ")
-            )));
-        }
-        Err(error) if !error.use_stderr() => return common::print(&error.render().to_string()),
-        Err(error) => return Err(Error::Usage(one_line(&error))),
-    };
-    match cli.command {
+/// What every command takes.
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// When to colour: auto (on a terminal, unless NO_COLOR is set), always or never
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t,
+        hide_possible_values = true
+    )]
+    color: ColorChoice,
+    /// Print only results and errors: no warnings, no progress
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
         Command::List(args) => list::run(args),
         Command::Describe(args) => describe::run(args),
         Command::Explain(args) => explain::run(args),
@@ -88,28 +118,72 @@ fn run() -> Result<()> {
         Command::Schedule(args) => schedule::run(args),
         Command::Train(args) => train::run(args),
         Command::Convert(args) => convert::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Diff(args) => diff::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Schema(args) => schema::run(args),
+        Command::Completions(args) => shell::completions(args, command_line()),
+        Command::Man(args) => shell::manual(args, command_line()),
     }
 }
 
-/// Returns clap's message without its usage and its pointer to `--help`.
-fn one_line(error: &clap::Error) -> String {
-    let text = error.render().to_string();
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let told =
-        lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
-    let joined = told.collect::<Vec<_>>().join(" ");
-    joined.trim_start_matches("error: ").to_owned()
+/// Returns the command line, with the versions.
+fn command_line() -> clap::Command {
+    Cli::command().version(version::SHORT.as_str()).long_version(version::LONG.as_str())
+}
+
+/// Reads the command line. None where its parser has printed what was asked for.
+fn parse() -> Result<Option<ArgMatches>> {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    // Before there are matches, for what the parser itself prints.
+    let asked = |choice: &str| {
+        let apart = arguments.windows(2).any(|pair| pair[0] == "--color" && pair[1] == choice);
+        apart || arguments.iter().any(|argument| argument.to_str() == Some(&format!("--color={choice}")))
+    };
+    let choice = [("always", ColorChoice::Always), ("never", ColorChoice::Never)];
+    let choice =
+        choice.into_iter().find(|(name, _)| asked(name)).map_or(ColorChoice::Auto, |(_, choice)| choice);
+    colour(choice);
+    match command_line().color(choice).try_get_matches_from(arguments) {
+        Ok(matches) => Ok(Some(matches)),
+        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let names: Vec<String> =
+                Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
+            let names = names.join(", ");
+            Err(Error::Usage(format!("a command is missing: {names} (see fallline --help)")))
+        }
+        Err(error) if !error.use_stderr() => common::print(&error.render().ansi().to_string()).map(|()| None),
+        Err(error) => Err(Error::Arguments(error)),
+    }
+}
+
+fn colour(choice: ColorChoice) {
+    let choice = match choice {
+        ColorChoice::Always => anstream::ColorChoice::Always,
+        ColorChoice::Never => anstream::ColorChoice::Never,
+        ColorChoice::Auto => anstream::ColorChoice::Auto,
+    };
+    choice.write_global();
 }
 
 fn main() -> ExitCode {
-    match run() {
+    let mut with_line = true;
+    let done = parse().and_then(|matches| {
+        let Some(matches) = matches else { return Ok(()) };
+        // Whoever reads JSON reads one line of an error, too.
+        let json = |(_, matches): (_, &ArgMatches)| matches.try_get_one("json").ok().flatten().copied();
+        with_line = !matches.subcommand().and_then(json).unwrap_or(false);
+        let Cli { command, global } = Cli::from_arg_matches(&matches).map_err(Error::Arguments)?;
+        if global.quiet {
+            common::silence();
+        }
+        run(command)
+    });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let line = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-            match error {
-                Error::Interrupted(_) => eprintln!("interrupted: {line}"),
-                _ => eprintln!("error: {line}"),
+            if !matches!(error, Error::Different) {
+                report::failure(&error, with_line);
             }
             ExitCode::from(error.code())
         }

@@ -4,10 +4,11 @@ mod files;
 pub mod problems;
 mod run;
 
-use crate::common::{self, Source, print, print_json, table, warn};
+use crate::common::{self, print, print_json, table, warn};
 use crate::error::{Error, Result};
 use crate::numbers::{DIGITS, column, short};
 use crate::output::Output;
+use crate::source::{Changes, Source};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use fallline::AnyRecipe;
 use problems::{Name, Problem};
@@ -32,8 +33,10 @@ pub struct Args {
     #[arg(long, value_name = "TEXT")]
     optimizer: Vec<String>,
     /// A configuration file: .py, .json, .toml or .yaml; several are compared
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     config: Vec<PathBuf>,
+    #[command(flatten)]
+    changes: Changes,
     /// Warn instead of failing if a rule in paramwise_cfg matches no parameter
     #[arg(long)]
     allow_unmatched: bool,
@@ -67,7 +70,9 @@ impl Args {
     /// Reads the optimizers: those inline, then those of files.
     fn recipes(&self) -> Result<Vec<AnyRecipe>> {
         let allow_unmatched = self.allow_unmatched;
-        let read = |(optimizer, config)| Source { optimizer, config, allow_unmatched }.any_recipe();
+        let read = |(optimizer, config)| {
+            Source { optimizer, config, changes: self.changes.clone(), allow_unmatched }.any_recipe()
+        };
         let inline = self.optimizer.iter().map(|text| (Some(text.clone()), None));
         let files = self.config.iter().map(|path| (None, Some(path.clone())));
         inline.chain(files).map(read).collect()

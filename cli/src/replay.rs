@@ -62,7 +62,8 @@ pub fn run(args: Args) -> Result<()> {
         None if trace.params.values().all(|param| param.format == Format::F64) => Compute::F64,
         None => Compute::F32,
     };
-    common::unmatched(&recipe, trace.params.keys().map(String::as_str), args.source.allow_unmatched)?;
+    common::unmatched(&recipe, trace.params.keys().map(String::as_str), args.source.allow_unmatched)
+        .map_err(|error| args.source.located(error))?;
     let mut optimizer = recipe.optimizer(Arc::clone(&backend)).with_compute(compute);
     optimizer.set_iterations(Some(trace.steps));
     common::warn_without_end(recipe.chain(), recipe.length(1), "it never ends");

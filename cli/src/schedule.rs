@@ -2,12 +2,13 @@
 
 mod series;
 
-use crate::common::{print, print_json, table, warn, warn_without_end};
+use crate::common::{is_quiet, print, print_json, table, warn, warn_without_end};
 use crate::error::{Error, Result};
 use crate::label::Label;
 use crate::numbers::{DIGITS, column, short};
 use crate::output::{Format, Output};
 use crate::plot::{self, Heading, Series};
+use crate::source::Changes;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use fallline::optim::checkpoint::write_atomically;
 use serde_json::{Value, json};
@@ -27,8 +28,10 @@ pub struct Args {
     #[arg(long, value_name = "TEXT")]
     scheduler: Vec<String>,
     /// A configuration file, or one that holds a scheduler or a list of them: .py, .json, .toml or .yaml; several are compared
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     config: Vec<PathBuf>,
+    #[command(flatten)]
+    changes: Changes,
     /// Initial learning rate; by default that of the file's optimizer, or 0.05
     #[arg(long)]
     lr: Option<f64>,
@@ -60,6 +63,9 @@ pub struct Args {
 
 /// Computes the values and prints them.
 pub fn run(args: Args) -> Result<()> {
+    if args.config.is_empty() && !args.changes.set.is_empty() {
+        return Err(Error::Usage("--set changes the values of a file: pass --config FILE".into()));
+    }
     let inline = args.scheduler.iter().map(|text| Source::inline(&args, text));
     let files = args.config.iter().map(|path| Source::file(&args, path));
     let sources: Vec<Source> = inline.chain(files).collect::<Result<_>>()?;
@@ -89,6 +95,7 @@ pub fn run(args: Args) -> Result<()> {
     let is_written = args.plot.is_some() || args.out.is_some();
     match &all[..] {
         _ if args.json => print_json(&as_json(&all)),
+        _ if is_written && is_quiet() => Ok(()),
         [values] if !is_written => print(&each_step(values)),
         all => print(&summary(all)),
     }

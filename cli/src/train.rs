@@ -10,6 +10,7 @@ mod session;
 use crate::common::{self, print};
 use crate::error::{Error, Result};
 use crate::run_folder::{CHECKPOINT, newest, next_free};
+use crate::source::{Changes, trained};
 use fallline::ranks::Communicator;
 use fallline::{Checkpoint, Recipe};
 use options::Options;
@@ -27,11 +28,27 @@ const RUNS: &str = "runs";
 
 /// Arguments of `train`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example: fallline train --config configs/digits.py --out runs/first")]
+#[command(after_help = "\
+With --set, --optimizer and --seed a run is changed without editing a file. The run's checkpoint keeps the result, so that \
+--resume goes on with it. What else the configuration says stays: the schedule, paramwise_cfg, clip_grad.
+
+Example: fallline train --config configs/digits.py --out runs/first
+
+More:
+  fallline train --optimizer Lion --set optim_wrapper.optimizer.lr=3e-4 --seed 1
+  fallline train --set train.batch_size=64 --set param_scheduler.1.eta_min=1e-5")]
 pub struct Args {
     /// A configuration file; by default the built-in configs/digits.py
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// The optimizer, in place of the configuration's: `AdamW` or `dict(type="AdamW", lr=1e-4)`
+    #[arg(long, value_name = "TEXT")]
+    optimizer: Option<String>,
+    #[command(flatten)]
+    changes: Changes,
+    /// Seed of the start values and of the order of the images, in place of train.seed
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    seed: Option<i64>,
     /// Device of the optimizer: cpu, scalar, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -42,7 +59,7 @@ pub struct Args {
     #[arg(long, requires = "epochs")]
     stretch: bool,
     /// Run folder; by default the next free runs/<config>-<n>
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Resume a run: the one in DIR, or the newest
     #[arg(long, value_name = "DIR")]
@@ -59,6 +76,21 @@ pub struct Args {
     /// Warn instead of failing if a rule in paramwise_cfg matches no parameter
     #[arg(long)]
     allow_unmatched: bool,
+}
+
+impl Args {
+    /// Reads the configuration: that of the file or else `default`, with what other arguments change in it.
+    fn recipe(&self, default: &str) -> Result<Recipe> {
+        let mut set = self.changes.set.clone();
+        set.extend(self.seed.map(|seed| format!("train.seed={seed}")));
+        trained(self.config.as_deref(), default, self.optimizer.as_deref(), &Changes { set })
+    }
+
+    /// Returns whether anything on the command line says what is trained.
+    fn configures(&self) -> bool {
+        let changes = self.optimizer.is_some() || self.seed.is_some() || !self.changes.set.is_empty();
+        changes || self.config.is_some()
+    }
 }
 
 /// Trains, and prints the test accuracy last.
@@ -89,12 +121,14 @@ fn open(args: &Args, ranks: Arc<dyn Communicator>) -> Result<Session> {
         let folder = resumed_folder(folder.as_deref().or(args.out.as_deref()))?;
         let saved = SavedRun::read(&Checkpoint::read(folder.join(CHECKPOINT))?, &folder)?;
         let recipe = Recipe::from_text(&saved.config)?.allow_unmatched(args.allow_unmatched);
-        if let Some(path) = &args.config
-            && !plan::is_same(&Recipe::from_file(path)?.to_source(), &saved.config)
-        {
-            let (path, folder) = (path.display(), folder.display());
+        if args.configures() && !plan::is_same(&args.recipe(&saved.config)?.to_source(), &saved.config) {
+            let given = match &args.config {
+                Some(path) => path.display().to_string(),
+                None => "what --optimizer, --set and --seed ask for".into(),
+            };
+            let folder = folder.display();
             return Err(Error::Usage(format!(
-                "{path} is not the configuration that {folder} was started with"
+                "{given} is not the configuration that {folder} was started with"
             )));
         }
         let mut options = options(&recipe)?;
@@ -104,14 +138,15 @@ fn open(args: &Args, ranks: Arc<dyn Communicator>) -> Result<Session> {
         let recipe = planned(args, recipe, &mut options, tells)?;
         return Session::resume(folder, recipe, options, backend, ranks, saved);
     }
-    let (recipe, name) = match &args.config {
-        Some(path) => (Recipe::from_file(path)?, path.file_stem().unwrap_or_default().to_string_lossy()),
-        None => (Recipe::from_text(DEFAULT)?, "digits".into()),
+    let name = match &args.config {
+        Some(path) => path.file_stem().unwrap_or_default().to_string_lossy(),
+        None => "digits".into(),
     };
-    let recipe = recipe.allow_unmatched(args.allow_unmatched);
-    let mut options = options(&recipe)?;
+    let recipe = args.recipe(DEFAULT)?.allow_unmatched(args.allow_unmatched);
+    let mut options = options(&recipe).map_err(|error| error.within(args.changes.texts().collect()))?;
     if ranks.rank() == 0 {
         recipe.warnings().iter().for_each(|warning| common::warn(warning));
+        args.changes.warn_unread(recipe.keys().1);
     }
     options.epochs = args.epochs.unwrap_or_else(|| plan::epochs(&recipe, &options, ranks.rank() == 0));
     let recipe = planned(args, recipe, &mut options, ranks.rank() == 0)?;

@@ -188,8 +188,10 @@ fn mistakes_are_told_and_leave_nothing() {
         let (config, out) =
             (config(folder.path(), &format!("bad{number}"), optimizer), folder.path().join("out"));
         let output = fallline(&["--config", text(&config), "--out", text(&out), "--ranks", "threads:2"]);
-        assert_eq!((output.status.code(), told(&output).lines().count()), (Some(2), 1), "{}", told(&output));
-        assert!(told(&output).contains(problem), "{}", told(&output));
+        // The line of the file follows.
+        let told = told(&output);
+        assert_eq!((output.status.code(), told.matches("error: ").count()), (Some(2), 1), "{told}");
+        assert!(told.lines().next().unwrap().contains(problem) && told.contains('^'), "{told}");
         assert!(!out.exists());
     }
     let masked =

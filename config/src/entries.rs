@@ -109,6 +109,11 @@ impl Entries {
         self.slots.get(key).map(|slot| &slot.key_at)
     }
 
+    /// Sets the value of a key.
+    pub(super) fn insert(&mut self, key: &str, key_at: Position, node: Node) {
+        self.slots.insert(key.to_owned(), made(key_at, node));
+    }
+
     /// Returns the configuration as a whole, for a message about what it lacks: its file, if it has one.
     pub fn at(&self) -> &Position {
         &self.at
@@ -132,6 +137,12 @@ impl Entries {
     }
 }
 
+/// A slot whose tree is there already: the item is never looked at.
+fn made(key_at: Position, node: Node) -> Slot {
+    let item = Item { obj: Obj::None, at: node.at.clone() };
+    Slot { key_at, item, node: OnceLock::from(Ok(node)) }
+}
+
 /// A dict made by a program, or read from text that holds nothing else.
 impl From<Dict> for Entries {
     fn from(dict: Dict) -> Self {
@@ -139,9 +150,7 @@ impl From<Dict> for Entries {
         for key in dict.keys().map(str::to_owned).collect::<Vec<_>>() {
             let (key_at, node) = (dict.key_at(&key).cloned(), dict.get(&key).cloned());
             if let (Some(key_at), Some(node)) = (key_at, node) {
-                // The tree is there already: the item is never looked at.
-                let item = Item { obj: Obj::None, at: node.at.clone() };
-                slots.insert(key, Slot { key_at, item, node: OnceLock::from(Ok(node)) });
+                slots.insert(key, made(key_at, node));
             }
         }
         Entries { heap: Arc::default(), slots, missing: Vec::new(), at: Position::default(), list: None }

@@ -153,6 +153,22 @@ fn expression(text: &str, file: &Position) -> Result<Node, ConfigError> {
     heap.export(&item)
 }
 
+/// Reads a Python literal, or a word without quotes as a string. Positions are as if the text were the file `name`.
+pub(super) fn literal(text: &str, name: &str) -> Result<Node, ConfigError> {
+    let file = Position { file: Some(name.into()), line: 0, column: 0 };
+    check_size(text.len(), &file)?;
+    let body = text.trim();
+    let column = text.chars().take_while(|c| c.is_whitespace()).count() as u32 + 1;
+    let at = Position { file: Some(name.into()), line: 1, column };
+    if body.is_empty() {
+        return Err(ConfigError::Syntax { at, expected: "a value".into(), got: "nothing".into() });
+    }
+    match bare_name(text, body) {
+        Some(_) => Ok(Node::new(body, at)),
+        None => expression(text, &file),
+    }
+}
+
 /// Reads a Python module, and returns whether all of it was understood.
 fn module_of(text: &str) -> Result<(Entries, bool), ConfigError> {
     let mut loader = Loader::default();

@@ -37,6 +37,7 @@
 
 mod ast;
 mod calls;
+mod change;
 mod cursor;
 mod effects;
 mod entries;
@@ -60,6 +61,7 @@ mod taint;
 mod template;
 mod value;
 
+pub use change::Change;
 pub use entries::{Entries, load, parse_python};
 pub use error::ConfigError;
 pub use inline::parse_inline;

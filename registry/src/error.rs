@@ -110,6 +110,33 @@ pub enum Error {
     Backend(#[from] fallline_core::Error),
 }
 
+impl Error {
+    /// Returns the position that it is about, if there is one.
+    pub fn at(&self) -> Option<&Position> {
+        match self {
+            Error::Config(error) => error.at(),
+            Error::UnknownName { at, .. } | Error::UnknownKey { at, .. } | Error::Misplaced { at, .. } => {
+                Some(at)
+            }
+            Error::Value { at, .. } | Error::Hyper { at, .. } | Error::Algorithm { at, .. } => Some(at),
+            Error::Missing { at, .. } | Error::Unsupported { at, .. } => Some(at),
+            Error::Registration { .. } | Error::Optim(_) | Error::Backend(_) => None,
+        }
+    }
+
+    /// Returns the name that exists and is spelled most like the one given, if one was given that does not exist.
+    pub fn nearest(&self) -> Option<&str> {
+        match self {
+            Error::Config(
+                ConfigError::Undefined { nearest, .. } | ConfigError::MissingKey { nearest, .. },
+            )
+            | Error::UnknownName { nearest, .. }
+            | Error::UnknownKey { nearest, .. } => nearest.as_deref(),
+            _ => None,
+        }
+    }
+}
+
 fn did_you_mean(nearest: &Option<String>) -> String {
     nearest.as_ref().map(|name| format!(" (did you mean {name:?}?)")).unwrap_or_default()
 }

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod changes;
 mod contents;
 mod error;
 mod formats;
@@ -23,10 +24,12 @@ mod recipe;
 mod registry;
 pub mod schedulers;
 mod wrapper;
+mod written;
 
 /// Reading configurations: a separate crate, so that it is not compiled again with the rules.
 pub use fallline_config as config;
 
+pub use changes::{change, replace_optimizer};
 pub use error::{Error, Result};
 pub use length::Length;
 pub use names::Entry;

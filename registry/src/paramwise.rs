@@ -240,9 +240,13 @@ impl Paramwise {
     }
 
     /// Returns the custom keys that match none of these names, with their positions.
-    pub(crate) fn unmatched<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Vec<String> {
+    pub(crate) fn unmatched<'n>(
+        &self,
+        names: impl Iterator<Item = &'n str> + Clone,
+    ) -> Vec<(String, Position)> {
         let none = |custom: &&Custom| !names.clone().any(|name| matches(&custom.key, name));
-        self.rules.custom.iter().filter(none).map(|Custom { key, at, .. }| named(key, at)).collect()
+        let unmatched = self.rules.custom.iter().filter(none);
+        unmatched.map(|Custom { key, at, .. }| (named(key, at), at.clone())).collect()
     }
 
     /// Returns the rule of a group, in a human-readable form.

@@ -1,6 +1,6 @@
 //! From a configuration to an optimizer with its schedule.
 
-use crate::config::{self, Entries, Node};
+use crate::config::{self, Entries, Node, Position};
 use crate::contents::{Contents, Context, whole};
 use crate::error::Result;
 use crate::formats::{Of, StorageOptions};
@@ -10,10 +10,10 @@ use crate::paramwise::{self, Paramwise};
 use crate::registry::Registry;
 use crate::schedulers::{Chain, Length};
 use crate::wrapper::Wrapped;
+use crate::written::to_text;
 use fallline_core::{Backend, Format};
 use fallline_optim::average::Average;
 use fallline_optim::gradient_config::GradientConfig;
-use fallline_optim::hyper::{Hyper, Value};
 use fallline_optim::line_search::Search;
 use fallline_optim::schedule::{Schedule, Scheduled};
 use fallline_optim::{AnyAlgorithm, Driver, LineSearch, Method, Optimizer};
@@ -164,6 +164,11 @@ impl Recipe {
 
     /// Returns the keys of `paramwise_cfg.custom_keys` that match none of these names, with their positions.
     pub fn unmatched<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Vec<String> {
+        self.unmatched_at(names).into_iter().map(|(rule, _)| rule).collect()
+    }
+
+    /// As [`unmatched`](Recipe::unmatched), with the positions apart.
+    pub fn unmatched_at<'n>(&self, names: impl Iterator<Item = &'n str> + Clone) -> Vec<(String, Position)> {
         self.paramwise.as_ref().map_or(Vec::new(), |paramwise| paramwise.unmatched(names))
     }
 
@@ -209,25 +214,6 @@ impl Recipe {
         let get = |name: &str| algorithm.get(name).filter(|_| !modifiers::is_of_wrap(algorithm, name));
         to_text(algorithm.name(), algorithm.table(), get, &around, &self.storing)
     }
-}
-
-fn to_text(
-    name: &str,
-    table: &[Hyper],
-    get: impl Fn(&str) -> Option<Value>,
-    around: &str,
-    storing: &StorageOptions,
-) -> String {
-    let mut text = format!("dict(type={name:?}");
-    for hyper in table {
-        if let Some(value) = get(hyper.name) {
-            text.push_str(&format!(", {}={value}", hyper.name));
-        }
-    }
-    text.push_str(around);
-    text.push_str(&storing.to_text());
-    text.push(')');
-    text
 }
 
 /// What a configuration asks for that evaluates the loss itself: a search with its hyperparameters, and a schedule.
@@ -321,7 +307,11 @@ impl AnyRecipe {
         AnyRecipe::from_entries(&config::load(path)?, registry)
     }
 
-    pub(crate) fn from_entries(entries: &Entries, registry: &Registry) -> Result<AnyRecipe> {
+    /// Reads entries.
+    ///
+    /// # Errors
+    /// As for [`Recipe::from_text`].
+    pub fn from_entries(entries: &Entries, registry: &Registry) -> Result<AnyRecipe> {
         let whole = whole(entries)?;
         let train = entries.get_present("train")?.filter(|_| whole.is_none()).cloned();
         AnyRecipe::of(Contents::read(entries, whole.as_ref())?, train, registry)

@@ -1,6 +1,7 @@
 //! Optimizers on a CUDA device, against a copy within it.
 
 use super::layout::Layout;
+use super::progress::Progress;
 use super::{Args, Passes, ROUNDS, Row, gradient, per_element, state_bytes};
 use crate::common;
 use crate::error::Result;
@@ -32,15 +33,15 @@ impl Device {
         self.0.describe()
     }
 
-    /// Times an optimizer's step and a copy that moves as many bytes, interleaved.
+    /// Times an optimizer's step and a copy that moves as many bytes, interleaved. Returns none after Ctrl-C.
     pub fn measure(
         &self,
         name: &str,
         recipe: &Recipe,
         layout: Layout,
         elements: usize,
-        args: &Args,
-    ) -> Result<Row> {
+        (args, progress): (&Args, &Progress),
+    ) -> Result<Option<Row>> {
         let shapes = layout.shapes(elements);
         let elements: usize = shapes.iter().map(|dims| dims.iter().product::<usize>()).sum();
         let format = if args.dtype == "bf16" { Format::Bf16 } else { Format::F32 };
@@ -72,6 +73,9 @@ impl Device {
         let mut optimizer = recipe.optimizer(Arc::clone(backend));
         let (mut ours, mut floor) = (Vec::new(), Vec::new());
         for _ in 0..=ROUNDS {
+            if progress.is_interrupted() {
+                return Ok(None);
+            }
             backend.synchronise()?;
             let start = Instant::now();
             for _ in 0..STEPS {
@@ -86,7 +90,9 @@ impl Device {
             backend.synchronise()?;
             floor.push(start.elapsed().as_secs_f64() / STEPS as f64);
         }
-        Ok(Row {
+        let ((ns_per_element, spread), (plain_ns_per_element, _)) =
+            (per_element(&mut ours, elements), per_element(&mut floor, elements));
+        Ok(Some(Row {
             name: name.to_owned(),
             elements,
             threads: None,
@@ -97,8 +103,9 @@ impl Device {
             dtype: format.name(),
             bytes_per_element,
             state_bytes_per_param: state_bytes(&optimizer, elements),
-            ns_per_element: per_element(&mut ours, elements),
-            plain_ns_per_element: per_element(&mut floor, elements),
-        })
+            ns_per_element,
+            spread,
+            plain_ns_per_element,
+        }))
     }
 }

@@ -1,10 +1,11 @@
 //! The values of one schedule.
 
 use super::Args;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Text};
 use crate::label::Label;
 use fallline::optim::schedule::Numbers;
 use fallline::registry::Plan;
+use fallline::registry::config::load;
 use fallline::registry::schedulers::{Chain, Length};
 use std::path::Path;
 
@@ -30,7 +31,9 @@ pub struct Values {
 impl Source {
     /// Reads an inline text.
     pub fn inline(args: &Args, text: &str) -> Result<Source> {
-        let (chain, length) = (Chain::from_text(text)?, Length::new(args.iters_per_epoch));
+        let chain = Chain::from_text(text)
+            .map_err(|error| Error::from(error).within(vec![Text::inline("--scheduler", text)]))?;
+        let length = Length::new(args.iters_per_epoch);
         let numbers = Numbers::default();
         let label = Label::of_schedulers(text);
         Ok(Source { label, chain, length, warnings: Vec::new(), numbers }.started(args))
@@ -38,7 +41,12 @@ impl Source {
 
     /// Reads a file.
     pub fn file(args: &Args, path: &Path) -> Result<Source> {
-        let plan = Plan::from_file(path)?;
+        let read = || {
+            let mut entries = load(path).map_err(fallline::Error::from)?;
+            args.changes.apply(&mut entries)?;
+            Ok(Plan::from_entries(&entries)?)
+        };
+        let plan = read().map_err(|error: Error| error.within(args.changes.texts().collect()))?;
         let (chain, length) = (plan.chain().clone(), plan.length(args.iters_per_epoch));
         let curves: Vec<&str> =
             chain.schedulers(length).iter().map(|scheduler| scheduler.curve.name()).collect();

@@ -37,7 +37,8 @@ impl Options {
         let mut options = Options::default();
         let Some(node) = node.filter(|node| !node.value.is_none()) else { return Ok(options) };
         let wrong = |at: &Node, key: &str, expected: &str| {
-            Error::Usage(format!("{}: {key} must be {expected}, got {}", at.at, at.value))
+            let problem = format!("{key} must be {expected}, got {}", at.value);
+            Error::Setting { at: at.at.clone(), problem, nearest: None }
         };
         let dict = node.value.as_dict().ok_or_else(|| wrong(node, "train", "a dict"))?;
         for (key, value) in dict.iter() {
@@ -73,7 +74,8 @@ impl Options {
                     let near = fallline::registry::names::nearest(key, known);
                     let hint = near.map(|near| format!(" (did you mean {near:?}?)")).unwrap_or_default();
                     let at = dict.key_at(key).unwrap_or(&node.at);
-                    return Err(Error::Usage(format!("{at}: train has no {key:?}{hint}")));
+                    let (at, problem) = (at.clone(), format!("train has no {key:?}{hint}"));
+                    return Err(Error::Setting { at, problem, nearest: near.map(str::to_owned) });
                 }
             }
         }

@@ -216,7 +216,7 @@ impl Session {
             where_to = format!("{}, {where_to}", self.ranks.describe());
         }
         let message = format!("{} on {where_to}", self.optimizer.name());
-        let mut shown = Shown::new(steps, self.progress.step, message, self.ranks.rank() == 0);
+        let mut shown = Shown::new(steps, self.progress.step, message, self.ranks.rank() == 0 && !is_quiet());
         while !self.is_finished() {
             let order = epoch_order(self.options.seed, self.progress.epoch);
             for batch in order.chunks(self.options.batch_size).skip(self.progress.batch) {

@@ -1,0 +1,169 @@
+//! `fallline diff`: two files of tensors compared.
+
+mod compare;
+
+use crate::common::{print, print_json, table};
+use crate::error::{Error, Result};
+use crate::inspect::short;
+use crate::tensors::{self, NamedTensor, TensorFile};
+use compare::{Compared, Outcome, compare};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+/// Arguments of `diff`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Tensors are paired by name. For each that differs: the largest absolute difference, the norm of the difference over that of A's \
+tensor, the largest distance in ulps of A's type, how many elements differ, and the first of them. Two NaNs are equal, 0 and -0 \
+are not. Manifests of checkpoints are compared, too, apart from hashes.
+
+Exit codes: 0 where nothing differs, 1 where something does, 2 for an error
+
+Example: fallline diff cpu.safetensors cuda.safetensors --tolerance 1e-6")]
+pub struct Args {
+    /// The file that the other is compared with
+    #[arg(value_name = "A")]
+    a: PathBuf,
+    /// The other file
+    #[arg(value_name = "B")]
+    b: PathBuf,
+    /// Let tensors be equal whose difference has at most this norm, relative to A's tensor
+    #[arg(long, value_name = "X", value_parser = tolerance)]
+    tolerance: Option<f64>,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+fn tolerance(text: &str) -> std::result::Result<f64, String> {
+    text.parse().ok().filter(|x: &f64| x.is_finite() && *x >= 0.0).ok_or("expected a number from 0".into())
+}
+
+/// Compares the files, and fails where they differ.
+pub fn run(args: Args) -> Result<()> {
+    let incomparable = |error: Error| Error::Incomparable(error.into());
+    let contents = [&args.a, &args.b].map(|path| std::fs::read(path).map_err(Error::io(path)));
+    let [a, b] = contents.map(|read| read.map_err(incomparable));
+    let (a, b) = (a?, b?);
+    let a = tensors::read(&args.a, &a).map_err(incomparable)?;
+    let b = tensors::read(&args.b, &b).map_err(incomparable)?;
+    let rows = pairs(&a, &b, args.tolerance);
+    let mut manifests = Vec::new();
+    if let (Some(a), Some(b)) = (&a.manifest, &b.manifest) {
+        differences("", a, b, &mut manifests);
+    }
+    let equal = manifests.is_empty() && rows.iter().all(|row| row.outcome == Outcome::Equal);
+    match args.json {
+        true => print_json(&json!({
+            "equal": equal,
+            "tensors": rows.iter().map(as_json).collect::<Vec<_>>(),
+            "manifest": manifests,
+        }))?,
+        false => print(&as_text(&rows, &manifests))?,
+    }
+    if equal { Ok(()) } else { Err(Error::Different) }
+}
+
+/// Compares tensors of the same name, in the order of A's; those of B alone come last.
+fn pairs(a: &TensorFile<'_>, b: &TensorFile<'_>, tolerance: Option<f64>) -> Vec<Compared> {
+    let mut others: HashMap<&str, &NamedTensor<'_>> =
+        b.tensors.iter().map(|tensor| (&*tensor.name, tensor)).collect();
+    let alone = |tensor: &NamedTensor<'_>, outcome| {
+        let name = tensor.name.clone();
+        Compared { name, outcome, numbers: None }
+    };
+    let of_a = a.tensors.iter().map(|tensor| match others.remove(&*tensor.name) {
+        Some(other) => compare(tensor, other, tolerance),
+        None => alone(tensor, Outcome::OnlyInA),
+    });
+    let mut rows: Vec<Compared> = of_a.collect();
+    let only = b.tensors.iter().filter(|tensor| others.contains_key(&*tensor.name));
+    rows.extend(only.map(|tensor| alone(tensor, Outcome::OnlyInB)));
+    rows
+}
+
+/// Collects the paths at which two manifests differ.
+fn differences(at: &str, a: &Value, b: &Value, found: &mut Vec<String>) {
+    let path = |key: &str| if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => {
+            let only = b.keys().filter(|key| !a.contains_key(*key));
+            for key in a.keys().chain(only).filter(|key| !(at.is_empty() && key.starts_with("hash"))) {
+                let null = &Value::Null;
+                differences(&path(key), a.get(key).unwrap_or(null), b.get(key).unwrap_or(null), found);
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            for (place, (a, b)) in a.iter().zip(b).enumerate() {
+                differences(&path(&place.to_string()), a, b, found);
+            }
+        }
+        _ if a != b => found.push(at.to_owned()),
+        _ => {}
+    }
+}
+
+fn as_json(row: &Compared) -> Value {
+    let numbers = row.numbers.as_ref();
+    json!({
+        "name": row.name,
+        "outcome": row.outcome.name(),
+        "max_abs": numbers.map(|numbers| numbers.max_abs),
+        "relative_norm": numbers.map(|numbers| numbers.relative_norm),
+        "max_ulps": numbers.and_then(|numbers| numbers.max_ulps),
+        "elements": numbers.map(|numbers| numbers.elements),
+        "differing": numbers.map(|numbers| numbers.differing),
+        "first": numbers.and_then(|numbers| numbers.first.as_ref()).map(|first| {
+            json!({ "index": first.index, "a": first.a, "b": first.b })
+        }),
+    })
+}
+
+/// Returns a number with as many digits as tell it from its neighbours: those of f32, where it is one.
+fn exact(number: f64) -> String {
+    let short = number as f32;
+    if f64::from(short) == number { format!("{short:?}") } else { format!("{number:?}") }
+}
+
+fn as_text(rows: &[Compared], manifests: &[String]) -> String {
+    let differing: Vec<&Compared> = rows.iter().filter(|row| row.outcome != Outcome::Equal).collect();
+    let mut text = String::new();
+    if !differing.is_empty() {
+        let head = ["name", "max abs", "relative norm", "ulps", "differing", "first difference"];
+        let mut cells = vec![head.map(str::to_owned).to_vec()];
+        for row in &differing {
+            let mut line = vec![row.name.clone()];
+            match &row.numbers {
+                Some(numbers) => {
+                    let first = numbers.first.as_ref();
+                    line.extend([
+                        short(numbers.max_abs),
+                        short(numbers.relative_norm),
+                        numbers.max_ulps.map_or("-".into(), |ulps| ulps.to_string()),
+                        format!("{} of {}", numbers.differing, numbers.elements),
+                        first.map_or("-".into(), |first| {
+                            format!("{:?}: {} and {}", first.index, exact(first.a), exact(first.b))
+                        }),
+                    ]);
+                }
+                None => {
+                    line.extend(["-"; 4].map(str::to_owned));
+                    line.push(row.outcome.told());
+                }
+            }
+            cells.push(line);
+        }
+        text.push_str(&table(&cells));
+        text.push('\n');
+    }
+    if !manifests.is_empty() {
+        text.push_str(&format!("the manifests differ in {}\n", manifests.join(", ")));
+    }
+    let (all, differing) = (rows.len(), differing.len());
+    text.push_str(&match differing {
+        0 => format!("all {all} tensors are equal\n"),
+        _ => format!("{differing} of {all} tensors differ\n"),
+    });
+    text
+}

@@ -1,0 +1,171 @@
+//! `fallline inspect`: what a file of tensors holds.
+
+use crate::common::{bytes, print, print_json, table};
+use crate::error::{Error, Result};
+use crate::tensors::{self, Kind, NamedTensor, TensorFile};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// Arguments of `inspect`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The file is a checkpoint, a trace or an output of replay, any other safetensors, or what torch saves (of which nothing is \
+executed). States that are stored as codes are decoded for their numbers. A checkpoint that cannot be loaded is printed as far \
+as it can be read, and the exit code is 1.
+
+Example: fallline inspect runs/digits-1/checkpoint.safetensors")]
+pub struct Args {
+    /// The file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints what the file holds.
+pub fn run(args: Args) -> Result<()> {
+    let content = std::fs::read(&args.file).map_err(Error::io(&args.file))?;
+    let file = tensors::read(&args.file, &content)?;
+    match args.json {
+        true => print_json(&as_json(&args, &file, content.len()))?,
+        false => print(&as_text(&args, &file, content.len()))?,
+    }
+    match file.damage {
+        None => Ok(()),
+        Some(problem) => Err(Error::Malformed { path: args.file, problem }),
+    }
+}
+
+/// What the numbers of a tensor come to.
+struct Numbers {
+    norm: f64,
+    largest: f64,
+    non_finite: usize,
+}
+
+impl Numbers {
+    fn of(tensor: &NamedTensor<'_>) -> Option<Numbers> {
+        let numbers = tensor.numbers()?;
+        let finite = numbers.iter().copied().filter(|x| x.is_finite());
+        let largest = finite.clone().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+        // Scaled, so that no square overflows.
+        let scale = if largest > 0.0 { largest } else { 1.0 };
+        let norm = finite.map(|x| (x / scale).powi(2)).sum::<f64>().sqrt() * scale;
+        let non_finite = numbers.iter().filter(|x| !x.is_finite()).count();
+        Some(Numbers { norm, largest, non_finite })
+    }
+}
+
+/// Returns what the first part of a name says; of plain files and of torch's nothing.
+fn role(kind: Kind, name: &str) -> Option<&str> {
+    match kind {
+        Kind::Safetensors | Kind::Torch => None,
+        _ => name.split_once('/').map(|(role, _)| role),
+    }
+}
+
+fn as_json(args: &Args, file: &TensorFile<'_>, size: usize) -> Value {
+    let each = file.tensors.iter().map(|tensor| {
+        let numbers = Numbers::of(tensor);
+        json!({
+            "name": tensor.name,
+            "role": role(file.kind, &tensor.name),
+            "dtype": tensor.dtype,
+            "format": tensor.codes.as_ref().map(|(format, _)| format.name()),
+            "shape": tensor.shape,
+            "bytes": tensor.bytes,
+            "norm": numbers.as_ref().map(|numbers| numbers.norm),
+            "largest": numbers.as_ref().map(|numbers| numbers.largest),
+            "non_finite": numbers.as_ref().map(|numbers| numbers.non_finite),
+        })
+    });
+    let opaque = file.opaque.iter().map(|opaque| json!({ "at": opaque.at, "class": opaque.class }));
+    json!({
+        "file": args.file.display().to_string(),
+        "kind": file.kind.name(),
+        "bytes": size,
+        "manifest": file.manifest,
+        "metadata": file.metadata,
+        "tensors": each.collect::<Vec<_>>(),
+        "opaque": opaque.collect::<Vec<_>>(),
+        "damage": file.damage,
+    })
+}
+
+fn as_text(args: &Args, file: &TensorFile<'_>, size: usize) -> String {
+    let mut text = format!("{}: {}, {}\n", args.file.display(), file.kind.name(), bytes(size as u64));
+    text.push_str(&manifest(file.manifest.as_ref()));
+    for (key, value) in &file.metadata {
+        text.push_str(&format!("{key}: {value}\n"));
+    }
+    let mut rows = vec![
+        ["name", "dtype", "shape", "bytes", "norm", "largest", "not finite"].map(str::to_owned).to_vec(),
+    ];
+    for tensor in &file.tensors {
+        let numbers = Numbers::of(tensor);
+        let number = |get: fn(&Numbers) -> f64| numbers.as_ref().map_or("-".into(), |n| short(get(n)));
+        rows.push(vec![
+            tensor.name.clone(),
+            tensor.codes.as_ref().map_or(tensor.dtype.clone(), |(format, _)| format.name().to_owned()),
+            format!("{:?}", tensor.shape),
+            bytes(tensor.bytes as u64),
+            number(|numbers| numbers.norm),
+            number(|numbers| numbers.largest),
+            numbers.as_ref().map_or("-".into(), |numbers| numbers.non_finite.to_string()),
+        ]);
+    }
+    text.push('\n');
+    text.push_str(&table(&rows));
+    let held: usize = file.tensors.iter().map(|tensor| tensor.bytes).sum();
+    text.push_str(&format!("\n{}, {}\n", count(file.tensors.len(), "tensor"), bytes(held as u64)));
+    if file.kind == Kind::Checkpoint {
+        for (role, word) in [("param", "parameter"), ("state", "state")] {
+            let of_role =
+                file.tensors.iter().filter(|tensor| self::role(file.kind, &tensor.name) == Some(role));
+            // Scales belong to the codes beside them.
+            let own = of_role.clone().filter(|tensor| !tensor.name.ends_with(".scale")).count();
+            let held: usize = of_role.map(|tensor| tensor.bytes).sum();
+            text.push_str(&format!("{}, {}\n", count(own, word), bytes(held as u64)));
+        }
+    }
+    for opaque in &file.opaque {
+        text.push_str(&format!("not built: {} ({})\n", opaque.at, opaque.class));
+    }
+    text
+}
+
+fn count(number: usize, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Returns a number with few digits.
+pub fn short(number: f64) -> String {
+    match number.abs() {
+        size if number.fract() == 0.0 && size < 1e15 => format!("{number}"),
+        size if (1e-3..1e6).contains(&size) => format!("{number:.6}"),
+        _ => format!("{number:.6e}"),
+    }
+}
+
+/// Returns what a manifest says, in a few lines.
+fn manifest(manifest: Option<&Value>) -> String {
+    let Some(manifest) = manifest else { return String::new() };
+    let mut text = format!("version: {}\n", manifest["version"]);
+    let optimizer = &manifest["optimizer"];
+    if let Some(name) = optimizer["type"].as_str() {
+        text.push_str(&format!("optimizer: {name}\n"));
+    }
+    for (number, group) in optimizer["groups"].as_array().into_iter().flatten().enumerate() {
+        let each = group.as_object().into_iter().flatten().map(|(key, value)| format!("{key}={value}"));
+        text.push_str(&format!("group {number}: {}\n", each.collect::<Vec<_>>().join(", ")));
+    }
+    let progress = &manifest["trainer"]["progress"];
+    if let (Some(step), Some(epoch)) = (progress["step"].as_u64(), progress["epoch"].as_u64()) {
+        text.push_str(&format!("trained: {epoch} epochs, {step} steps\n"));
+    }
+    if let Some(config) = manifest["trainer"]["config"].as_str() {
+        text.push_str(&format!("configuration: {config}\n"));
+    }
+    text
+}

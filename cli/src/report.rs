@@ -1,0 +1,126 @@
+//! What a failure looks like: one line, and the line of the file or argument that it is about.
+
+use crate::error::{Error, Text};
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use anstyle::{AnsiColor, Effects, Style};
+use fallline::registry::config::Position;
+use std::path::Path;
+
+/// How errors are marked.
+const ERROR: Style = AnsiColor::Red.on_default().effects(Effects::BOLD);
+/// How warnings are marked.
+const WARNING: Style = AnsiColor::Yellow.on_default().effects(Effects::BOLD);
+/// How help is marked.
+const HELP: Style = AnsiColor::Cyan.on_default().effects(Effects::BOLD);
+/// The columns of a line, beyond which it is cut around the caret.
+const WIDTH: usize = 100;
+/// Files that are longer are no configurations: they are not read for the sake of a message.
+const MOST: u64 = 1 << 24;
+
+/// Prints a failure on standard error; with the line that it is about, where that is asked for.
+pub fn failure(error: &Error, with_line: bool) {
+    if let Error::Arguments(error) = error {
+        anstream::eprint!("{}", error.render().ansi());
+        return;
+    }
+    let line = one_line(&error.to_string());
+    match error {
+        Error::Interrupted(_) => anstream::eprintln!("{WARNING}interrupted:{WARNING:#} {line}"),
+        _ => anstream::eprintln!("{ERROR}error:{ERROR:#} {line}"),
+    }
+    if let Some(excerpt) = with_line.then(|| excerpt(error)).flatten() {
+        anstream::eprintln!("{excerpt}");
+        if let Some(nearest) = error.nearest() {
+            anstream::eprintln!("{HELP}help:{HELP:#} did you mean `{nearest}`?");
+        }
+    }
+}
+
+/// Prints a warning on standard error.
+pub fn warning(text: &str) {
+    anstream::eprintln!("{WARNING}warning:{WARNING:#} {}", one_line(text));
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Returns the line that a failure is about, with a caret; none where it is about no line.
+fn excerpt(error: &Error) -> Option<String> {
+    let at = error.at().filter(|at| at.line > 0)?;
+    match (error.text(at), &at.file) {
+        (Some(Text { shown, text, .. }), _) => drawn(shown, text, at),
+        (None, Some(file)) => {
+            let path = Path::new(&**file);
+            let small = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() <= MOST);
+            let bytes = small.then(|| std::fs::read(path).ok()).flatten()?;
+            drawn(file, &String::from_utf8_lossy(&bytes), at)
+        }
+        (None, None) => None,
+    }
+}
+
+/// Draws a line of a text.
+fn drawn(name: &str, text: &str, at: &Position) -> Option<String> {
+    let line = text.lines().nth(at.line as usize - 1)?;
+    let column = (at.column.max(1) as usize - 1).min(line.chars().count());
+    let start: usize = line.chars().take(column).map(char::len_utf8).sum();
+    let span = start..start + token(&line[start..]);
+    let snippet = Snippet::source(line)
+        .line_start(at.line as usize)
+        .path(name)
+        .annotation(AnnotationKind::Primary.span(span));
+    let renderer = Renderer::styled().term_width(WIDTH);
+    Some(renderer.render(&[Group::with_level(Level::ERROR).element(snippet)]))
+}
+
+/// Returns the bytes of the word, number or string that a text begins with; those of its first character otherwise.
+fn token(text: &str) -> usize {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
+    let Some(first) = text.chars().next() else { return 0 };
+    let rest = &text[first.len_utf8()..];
+    let len = match first {
+        '"' | '\'' => rest.find(first).map_or(0, |end| end + 1),
+        '-' | '+' => rest.find(|c| !is_word(c)).unwrap_or(rest.len()),
+        _ if is_word(first) => rest.find(|c| !is_word(c)).unwrap_or(rest.len()),
+        _ => 0,
+    };
+    first.len_utf8() + len
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(name: &str, text: &str, line: u32, column: u32) -> Option<String> {
+        let at = Position { file: None, line, column };
+        Some(anstream::adapter::strip_str(&drawn(name, text, &at)?).to_string())
+    }
+
+    #[test]
+    fn the_caret_is_under_the_word() {
+        let text = "a = 1\noptimizer = dict(type='AdamW', learning_rate=1e-3)\n";
+        let told = plain("a.py", text, 2, 32).unwrap();
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(lines[0].trim(), "--> a.py:2:32");
+        assert!(lines[2].ends_with("optimizer = dict(type='AdamW', learning_rate=1e-3)"), "{told}");
+        let place = lines[2].find("learning_rate").unwrap();
+        assert_eq!(lines[3].find("^^^^^^^^^^^^^"), Some(place), "{told}");
+        assert!(!lines[3].contains(&"^".repeat(14)), "{told}");
+    }
+
+    #[test]
+    fn a_wide_line_is_cut_around_the_caret() {
+        let text = format!("x = [{}lernrate{}]", "1, ".repeat(400), ", 2".repeat(400));
+        let told = plain("wide.py", &text, 1, 1206).unwrap();
+        assert!(told.contains("lernrate") && told.contains("^^^^^^^^"), "{told}");
+        assert!(told.lines().all(|line| line.chars().count() <= 110), "{told}");
+    }
+
+    #[test]
+    fn places_outside_the_text_do_no_harm() {
+        assert!(plain("a.py", "short", 1, 99).is_some());
+        assert!(plain("a.py", "", 1, 1).is_none() && plain("a.py", "a\n", 7, 1).is_none());
+        assert!(plain("a.py", "öäü = 'ß", 1, 7).unwrap().contains('^'));
+    }
+}
