@@ -5,7 +5,7 @@ use super::plan;
 use super::progress::{Clock, Progress as Shown, stopped, throughput};
 use super::ranks::sync_metrics;
 use super::saved::{Progress, SavedRun, Trainer};
-use crate::common::unmatched;
+use crate::common::{is_quiet, unmatched};
 use crate::digits::data::{Digits, epoch_order};
 use crate::digits::network::{Network, Parameter};
 use crate::error::{Error, Result};
