@@ -5,6 +5,7 @@
 //! averages.
 
 mod lbfgs;
+mod loaded;
 mod persist;
 mod rules;
 mod vectors;
@@ -24,7 +25,7 @@ use crate::{
     Binding, Error, Info, LoadReport, NonFinitePolicy, Objective, Optimizer, ParamState, Result, StepReport,
 };
 use core::fmt;
-use fallline_core::{Backend, Compute, Format, Kernel, Link};
+use fallline_core::{Backend, Compute, Kernel, Link};
 use lbfgs::{History, Stepped};
 use std::sync::Arc;
 
@@ -144,6 +145,10 @@ pub struct LineSearch {
     slots: Slots,
     poisoned: Option<String>,
     non_finite: NonFinitePolicy,
+    /// The last load.
+    report: Option<LoadReport>,
+    /// Whether that is lenient, while no step has shown that it fits.
+    unproven: Option<bool>,
 }
 
 impl LineSearch {
@@ -158,6 +163,8 @@ impl LineSearch {
             slots: Slots::default(),
             poisoned: None,
             non_finite: NonFinitePolicy::Propagate,
+            report: None,
+            unproven: None,
         }
     }
 
@@ -195,14 +202,16 @@ impl LineSearch {
 
     /// Memory for the averages that are missing, before the search, so that nothing of them can go wrong after it.
     fn make_averages(&mut self, objective: &mut dyn Objective) -> Result<()> {
-        let Some(averages) = &mut self.averages else { return Ok(()) };
+        if self.averages.is_none() {
+            return Ok(());
+        }
         let bindings = sorted_bindings(objective);
         for (i, binding) in bindings.iter().enumerate() {
-            let double = binding.param.format() == Format::F64;
-            let compute = self.compute.unwrap_or(if double { Compute::F64 } else { Compute::F32 });
+            let compute = self.compute_of(binding);
             let new = || Ok(Slot::new(binding.name, binding.param.dims().into(), compute));
             self.slots.align(i, binding.name, new)?;
         }
+        let Some(averages) = &mut self.averages else { return Ok(()) };
         averages.allocate(self.search.builtins, &self.backend, self.slots.range(0..bindings.len()))
     }
 }
@@ -220,6 +229,7 @@ impl Optimizer for LineSearch {
         if let Some(cause) = &self.poisoned {
             return Err(Error::Poisoned { cause: cause.clone() });
         }
+        let aside = self.compare_loaded(objective)?;
         let stepped = self.make_averages(objective).and_then(|()| {
             let Search { hyper, rules, .. } = &self.search;
             let settings = lbfgs::Settings {
@@ -237,11 +247,14 @@ impl Optimizer for LineSearch {
                 // Of parameters that were not there before the search nothing is averaged.
                 let known = bindings.len().min(self.slots.len());
                 let slots = self.slots.range(0..known);
-                averages.update(self.search.builtins, (&self.backend, false), slots, &mut bindings)
+                let near = (&self.backend, false);
+                // The parameters have moved, whether it is written or not.
+                averages.update(self.search.builtins, near, (slots, &mut bindings), &mut true)
             }
             _ => Ok(()),
         };
-        self.slots.commit_or_rollback(&stepped, |_| false);
+        self.slots.commit_or_rollback(stepped.is_ok());
+        self.settle_loaded(aside, stepped.as_ref().is_ok_and(|stepped| !stepped.skipped));
         let Stepped { loss, skipped } = stepped?;
         if let Err(cause) = averaged {
             // The parameters have moved, and the average does not fit them.
@@ -287,20 +300,24 @@ impl Optimizer for LineSearch {
     }
 
     fn save(&self) -> Result<Checkpoint> {
+        if let Some(cause) = &self.poisoned {
+            return Err(Error::Poisoned { cause: cause.clone() });
+        }
         let mut checkpoint = Checkpoint::default();
         let mut manifest = OptimizerManifest::new(self.name());
         manifest.push_values(self.name(), self.search.table(), |name| self.search.get(name));
         if let Some(history) = &self.history {
             history.save(&*self.backend, &mut checkpoint, &mut manifest)?;
         }
+        checkpoint.manifest.optimizer = Some(manifest);
         if let Some(averages) = &self.averages {
             averages.save(&*self.backend, self.slots.iter(), &mut checkpoint)?;
         }
-        checkpoint.manifest.optimizer = Some(manifest);
         Ok(checkpoint)
     }
 
     fn load_with(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport> {
+        let checkpoint = &*checkpoint.renamed(&options.rename, options.lenient)?;
         let manifest = checkpoint.manifest.whole_optimizer()?;
         manifest.refuse_other_than(self.name())?;
         let mut search = self.search.clone();
@@ -309,20 +326,28 @@ impl Optimizer for LineSearch {
             let values = manifest.values_of(0, self.name())?;
             search.set(&values).map_err(|error| Error::Mismatch(error.to_string()))?;
         }
-        let history = History::load(&*self.backend, checkpoint, manifest, self.history.as_ref())?;
+        let proven = self.history.as_ref().filter(|_| self.unproven.is_none());
+        let history = History::load(&*self.backend, checkpoint, manifest, proven)?;
         let matched = history.as_ref().map_or(0, |history| history.params.len());
         let mut report = LoadReport { matched, ..LoadReport::default() };
         if let Some(averages) = &self.averages {
             let mut slots = Slots::default();
             for (name, param) in manifest.params() {
-                let known = self.slots.get(name).map(|slot| slot.compute).or(self.compute);
+                let known = self.slots.get(name).filter(|_| self.unproven.is_none());
+                let known = known.map(|slot| slot.compute).or(self.compute);
                 let compute = param.compute_as(name, known, options.converting)?;
                 slots.push(Slot::new(name, param.shape(), compute));
             }
             let averages = averages.loaded(&self.backend, checkpoint, &mut slots, (options, &mut report))?;
             (self.averages, self.slots) = (Some(averages), slots);
         }
+        self.unproven = (proven.is_none() && history.is_some()).then_some(options.lenient);
         (self.history, self.search, self.poisoned) = (history, search, None);
+        self.report = Some(report.clone());
         Ok(report)
+    }
+
+    fn load_report(&self) -> Option<&LoadReport> {
+        self.report.as_ref()
     }
 }

@@ -45,6 +45,7 @@ fn history(
         if params.last().is_some_and(|(name, _)| name == binding.name) {
             return Err(Error::Duplicate { param: binding.name.to_owned() });
         }
+        binding.check_shaped()?;
         params.push((binding.name.to_owned(), binding.param.dims().into()));
     }
     let doubles = bindings.iter().filter(|binding| binding.param.format() == Format::F64).count();
