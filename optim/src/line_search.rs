@@ -27,6 +27,7 @@ use crate::{
 use core::fmt;
 use fallline_core::{Backend, Compute, Kernel, Link};
 use lbfgs::{History, Stepped};
+use loaded::{Before, compute_of};
 use std::sync::Arc;
 
 /// Returns the bindings in the order of their names.
@@ -200,19 +201,23 @@ impl LineSearch {
         }
     }
 
-    /// Memory for the averages that are missing, before the search, so that nothing of them can go wrong after it.
-    fn make_averages(&mut self, objective: &mut dyn Objective) -> Result<()> {
-        if self.averages.is_none() {
-            return Ok(());
-        }
+    /// Memory for the averages that are missing, before the search, so that nothing of them can go wrong after it. Returns
+    /// those that a lenient load has and that do not fit their parameters.
+    fn make_averages(&mut self, objective: &mut dyn Objective) -> Result<Vec<Slot>> {
+        let Some(averages) = &mut self.averages else { return Ok(Vec::new()) };
         let bindings = sorted_bindings(objective);
+        bindings.iter().try_for_each(Binding::check_shaped)?;
+        let mut aside = Vec::new();
         for (i, binding) in bindings.iter().enumerate() {
-            let compute = self.compute_of(binding);
-            let new = || Ok(Slot::new(binding.name, binding.param.dims().into(), compute));
-            self.slots.align(i, binding.name, new)?;
+            let (shape, compute) = (binding.param.dims().into(), compute_of(binding, self.compute));
+            let loaded = self.slots.get(binding.name).filter(|_| self.unproven == Some(true));
+            if loaded.is_some_and(|slot| slot.shape != shape || slot.compute != compute) {
+                aside.extend(self.slots.remove(binding.name));
+            }
+            self.slots.align(i, binding.name, || Ok(Slot::new(binding.name, shape, compute)))?;
         }
-        let Some(averages) = &mut self.averages else { return Ok(()) };
-        averages.allocate(self.search.builtins, &self.backend, self.slots.range(0..bindings.len()))
+        averages.allocate(self.search.builtins, &self.backend, self.slots.range(0..bindings.len()))?;
+        Ok(aside)
     }
 }
 
@@ -229,8 +234,11 @@ impl Optimizer for LineSearch {
         if let Some(cause) = &self.poisoned {
             return Err(Error::Poisoned { cause: cause.clone() });
         }
-        let aside = self.compare_loaded(objective)?;
-        let stepped = self.make_averages(objective).and_then(|()| {
+        let unproven = self.unproven;
+        let mut before = Before { history: self.history.clone(), averages: Vec::new() };
+        let mut unfit = None;
+        let stepped = self.make_averages(objective).and_then(|aside| {
+            before.averages = aside;
             let Search { hyper, rules, .. } = &self.search;
             let settings = lbfgs::Settings {
                 hyper,
@@ -238,8 +246,9 @@ impl Optimizer for LineSearch {
                 backend: &self.backend,
                 compute: self.compute,
                 non_finite: self.non_finite,
+                unproven,
             };
-            lbfgs::step(&settings, &mut self.history, objective)
+            lbfgs::step(&settings, &mut self.history, objective, &mut unfit)
         });
         let averaged = match (&stepped, &mut self.averages) {
             (Ok(Stepped { skipped: false, .. }), Some(averages)) => {
@@ -254,7 +263,7 @@ impl Optimizer for LineSearch {
             _ => Ok(()),
         };
         self.slots.commit_or_rollback(stepped.is_ok());
-        self.settle_loaded(aside, stepped.as_ref().is_ok_and(|stepped| !stepped.skipped));
+        self.settle_loaded(unfit, before, stepped.as_ref().is_ok_and(|stepped| !stepped.skipped));
         let Stepped { loss, skipped } = stepped?;
         if let Err(cause) = averaged {
             // The parameters have moved, and the average does not fit them.
