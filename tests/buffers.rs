@@ -237,7 +237,7 @@ fn sixteen_bit_parameters_round_what_f32_computes() {
 }
 
 /// A step that must be refused, by an optimizer that knows `a` and `b`: everything is as it was.
-fn refused(what: &str, named: &str, expected: fn(&Error) -> bool, bad: fn(&mut Vec<Tensor>)) {
+fn refused(what: &str, named: &str, expected: fn(&Error) -> bool, bad: impl Fn(&mut Vec<Tensor>)) {
     for policy in [NonFinitePolicy::Propagate, NonFinitePolicy::Skip] {
         for text in ONE_EACH {
             let mut random = Random(13);
@@ -283,6 +283,65 @@ fn a_gradient_of_another_shape_is_refused() {
     let (mut value, grad) = (Array2::<f32>::zeros((2, 3)), Array2::<f32>::zeros((3, 2)));
     let error = build(ADAM).step(&mut [param("w", &mut value, &grad)]).unwrap_err().to_string();
     assert!(error.contains("\"w\"") && error.contains("[3, 2]") && error.contains("[2, 3]"), "{error}");
+}
+
+#[test]
+fn a_shape_of_another_length_is_refused() {
+    let expected = |error: &Error| matches!(error, Error::Shaped { .. });
+    for shape in [&[7][..], &[2, 4], &[0], &[6, 0], &[usize::MAX, 2], &[]] {
+        let bad = |at: usize, shape: &[usize]| {
+            let shape = shape.to_vec();
+            move |tensors: &mut Vec<Tensor>| tensors[at].shape = Some(shape.clone())
+        };
+        refused("shape", "b", expected, bad(2, shape));
+        refused("shape of a new one", "newer", expected, bad(3, shape));
+        refused("shape of one without a gradient", "a", expected, |tensors| {
+            bad(1, shape)(tensors);
+            tensors[1].grads[1] = None;
+        });
+    }
+    let (mut value, grad) = (vec![0.0f32; 6], vec![0.0f32; 5]);
+    let error = build(ADAM).step(&mut [param("w", &mut value, &grad).shaped(&[2, 3])]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "parameter \"w\": its gradient has 5 elements, but was given the shape [2, 3]"
+    );
+}
+
+#[test]
+fn every_way_to_bind_refuses_a_shape_of_another_length() {
+    let shaped = |error: Error| assert!(matches!(error, Error::Shaped { .. }), "{error}");
+    let (mut value, grad) = (vec![0.0f32; 6], vec![0.5f32; 6]);
+    for policy in [NonFinitePolicy::Propagate, NonFinitePolicy::Skip] {
+        let mut optimizer = build(ADAM).with_non_finite(policy);
+        let mut step = optimizer.begin().unwrap();
+        shaped(match step.needs_inspection() {
+            true => step.inspect(param("w", &mut value, &grad).shaped(&[7])).unwrap_err(),
+            false => step.apply(param("w", &mut value, &grad).shaped(&[7])).unwrap_err(),
+        });
+        assert_eq!(step.finish().unwrap().updated, 0);
+    }
+    let mut sophia = build("SophiaG");
+    shaped(sophia.update_hessian(&mut [param("w", &mut value, &grad).shaped(&[7])]).unwrap_err());
+    let mut free = build("AdamWScheduleFree");
+    free.step(&mut [param("w", &mut value, &grad)]).unwrap();
+    let copies = &mut [param("w", &mut value, &grad).shaped(&[7])];
+    shaped(free.weights_of(fallline::optim::Mode::Evaluation, copies).unwrap_err());
+    let mut search = common::search("LBFGS");
+    shaped(search.step_with(&mut Misshaped).unwrap_err());
+}
+
+/// An objective that gives its parameter a shape of another length.
+struct Misshaped;
+
+impl fallline::optim::Objective for Misshaped {
+    fn evaluate(&mut self) -> fallline::optim::Result<f64> {
+        Ok(1.0)
+    }
+
+    fn bindings(&mut self) -> Vec<Binding<'_>> {
+        vec![param("w", &mut [] as &mut [f32], &[] as &[f32]).shaped(&[7])]
+    }
 }
 
 #[test]

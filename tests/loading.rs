@@ -106,7 +106,7 @@ fn a_missing_state_is_an_error_or_starts_anew() {
     let strict = LoadOptions::default().state_only();
     let error = mine.load_with(&checkpoint, &strict).unwrap_err().to_string();
     assert!(error.contains("v_max"), "{error}");
-    let report = mine.load_with(&checkpoint, &strict.lenient()).unwrap();
+    let report = mine.load_with(&checkpoint, &strict.clone().lenient()).unwrap();
     assert_eq!(report.missing, ["a/v_max", "b/v_max", "new/v_max"]);
     run(&mut mine, &mut tensors(HERE), 1..2);
     assert_eq!(mine.params()[0].states, ["m", "v", "v_max"]);

@@ -13,7 +13,8 @@
 //! - `told`: the error, with its kind, or what the step reports.
 //! - `left`: what has changed, seen through the public interface. *As the step* is what a step without a fault leaves.
 //!   Facts that a step does not change anyway are not named.
-//! - `save`: as before the step, as after a good one, neither, or the error.
+//! - `save`: as before the step, as after a good one, neither, or the error. Where nothing is saved, what only a checkpoint
+//!   tells (windows, counts, scales) is not seen under `left`.
 //! - `next`: the same step again where it failed, and the next one where it did not: *as undisturbed* where everything has
 //!   the bits then of a run without the fault, up to the checkpoint's bytes; else what differs, or the error.
 //! - `reload`: where no step goes through any more: the same, once the checkpoint and the parameters from before are loaded.

@@ -8,7 +8,7 @@ use crate::params::slots::{Slot, Slots};
 use crate::{Binding, Error, LoadReport, Result};
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
 use fallline_core::{Backend, Compute, Kernel, Storage, Tensor};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -90,13 +90,14 @@ impl WeightAveraging {
     }
 
     /// Updates the averages of bindings whose update was not fused into a pass of the step; the slots are in their
-    /// order. Of an `offloaded` parameter, on another device than its states, what is on the device is averaged.
+    /// order. Of an `offloaded` parameter, on another device than its states, what is on the device is averaged. `begun` is set
+    /// as soon as an average may have been written.
     pub(crate) fn update(
         &mut self,
         builtins: &Builtins,
         (backend, offloaded): (&Arc<dyn Backend>, bool),
-        slots: &mut [Slot],
-        bindings: &mut [Binding<'_>],
+        (slots, bindings): (&mut [Slot], &mut [Binding<'_>]),
+        begun: &mut bool,
     ) -> Result<()> {
         let Some(weight) = self.spec.weight(self.steps) else { return Ok(()) };
         // A copy is no arithmetic, so that an infinity is copied too.
@@ -112,21 +113,22 @@ impl WeightAveraging {
                 stage(&**backend, slot, binding)?;
             }
         }
-        for (compute, begun) in [Compute::F32, Compute::F64].into_iter().flat_map(|c| [(c, false), (c, true)])
+        for (compute, is_begun) in
+            [Compute::F32, Compute::F64].into_iter().flat_map(|c| [(c, false), (c, true)])
         {
-            let is = |averaged: &AveragedParam| !averaged.taken && averaged.begun == begun;
+            let is = |averaged: &AveragedParam| !averaged.taken && averaged.begun == is_begun;
             let fits = |slot: &Slot| slot.compute == compute && slot.averaged.as_deref().is_some_and(is);
             if !slots.iter().any(fits) {
                 continue;
             }
-            let kernel = if begun { lerp } else { copy };
+            let kernel = if is_begun { lerp } else { copy };
             let mut row = vec![1.0; 1 + kernel.scalars.len()];
-            if begun {
+            if is_begun {
                 kernel.compute_scalars(&EmaWeight::of(&self.spec, weight), 1, &mut row[1..]);
             }
             let mut left = slots.iter_mut().zip(&mut *bindings).filter(|(slot, _)| fits(slot));
             let plan = self.plans.entry((kernel.name, compute == Compute::F64));
-            backend.run(Pass {
+            let ran = backend.run(Pass {
                 kernel,
                 compute,
                 tensors: &mut |views| {
@@ -146,7 +148,9 @@ impl WeightAveraging {
                 sums: &mut [],
                 fused: &[],
                 checked: false,
-            })?;
+            });
+            *begun |= ran.as_ref().map_or_else(fallline_core::Error::may_have_written, |()| true);
+            ran?;
         }
         slots.iter_mut().flat_map(|slot| &mut slot.averaged).for_each(|averaged| averaged.begun = true);
         Ok(())
@@ -168,6 +172,8 @@ impl WeightAveraging {
             if let Some(averaged) = slot.averaged.as_ref().filter(|averaged| averaged.begun) {
                 let entry = Entry::from_storage(near, &averaged.storage, slot.shape.clone())?;
                 checkpoint.insert(format!("{AVERAGE}{}", slot.name), entry);
+            } else if let Some(param) = checkpoint.manifest.param_mut(&slot.name) {
+                param.unaveraged = true;
             }
         }
         checkpoint.manifest.average_steps = Some(self.steps);
@@ -182,11 +188,16 @@ impl WeightAveraging {
         slots: &mut Slots,
         (options, report): (&LoadOptions, &mut LoadReport),
     ) -> Result<WeightAveraging> {
+        let missing = missing(checkpoint);
+        if let Some(what) = missing.first().filter(|_| !options.lenient) {
+            return Err(Error::Mismatch(format!("{what} is missing")));
+        }
+        report.missing.extend(missing);
         let mut known = Vec::new();
         for (name, entry) in checkpoint.below(AVERAGE) {
             match slots.get(name) {
                 Some(slot) => known.push((name, entry, (slot.compute.format(), slot.shape.clone()))),
-                None if options.lenient => {}
+                None if options.lenient => report.unexpected.push(format!("{AVERAGE}{name}")),
                 None => return Err(Error::Mismatch(format!("{AVERAGE}{name} is of an unknown parameter"))),
             }
         }
@@ -204,6 +215,20 @@ impl WeightAveraging {
         }
         let steps = checkpoint.manifest.average_steps.unwrap_or(0);
         Ok(WeightAveraging { spec: self.spec, steps, row: Vec::new(), plans: BTreeMap::new() })
+    }
+}
+
+/// Returns what a checkpoint that has averages lacks of them, by its manifest.
+fn missing(checkpoint: &Checkpoint) -> Vec<String> {
+    let averaged: BTreeSet<&str> = checkpoint.below(AVERAGE).map(|(name, _)| name).collect();
+    match checkpoint.manifest.average_steps {
+        None | Some(0) if !averaged.is_empty() => vec!["the manifest's \"average_steps\"".into()],
+        None | Some(0) => Vec::new(),
+        Some(_) => {
+            let known = checkpoint.manifest.optimizer.iter().flat_map(|optimizer| &optimizer.params);
+            let lacks = known.filter(|(name, param)| !param.unaveraged && !averaged.contains(&***name));
+            lacks.map(|(name, _)| format!("{AVERAGE}{name}")).collect()
+        }
     }
 }
 

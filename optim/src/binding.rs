@@ -4,7 +4,7 @@
 mod arrays;
 mod views;
 
-use crate::ModuleKind;
+use crate::{Error, ModuleKind, Result};
 use fallline_core::backend::View;
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::{Device, Element, Format, Shape, Storage, Tensor};
@@ -86,6 +86,17 @@ pub enum GradRef<'a> {
     /// A window's, as the driver itself binds it.
     #[doc(hidden)]
     Window(WindowGrad<'a>),
+    /// None that a step takes: [`Binding::shaped`] was given a shape that does not fit.
+    #[doc(hidden)]
+    Misshaped(Box<Misshaped>),
+}
+
+/// A shape that a slice of another length was given.
+#[derive(Debug)]
+pub struct Misshaped {
+    what: &'static str,
+    elements: usize,
+    shape: Shape,
 }
 
 /// The gradient of an accumulation window, and the training loop's that is still to begin it or to be added to it.
@@ -262,7 +273,7 @@ impl GradRef<'_> {
 
     pub(crate) fn dims(&self) -> Option<Dims<'_>> {
         Some(match self {
-            GradRef::None => return None,
+            GradRef::None | GradRef::Misshaped(_) => return None,
             GradRef::Host(slice, shape) => Dims::of(slice.len(), shape.as_ref()),
             GradRef::Tensor(tensor) => Dims::Shape(tensor.shape()),
             #[cfg(feature = "ndarray")]
@@ -292,7 +303,7 @@ impl GradRef<'_> {
     /// Returns its elements; of a row-sparse one those that are given.
     pub(crate) fn view(&self) -> Option<View<'_>> {
         match self {
-            GradRef::None => None,
+            GradRef::None | GradRef::Misshaped(_) => None,
             GradRef::Host(slice, _) => Some((*slice).into()),
             GradRef::Tensor(tensor) => Some(View::read(tensor.storage())),
             #[cfg(feature = "ndarray")]
@@ -305,21 +316,43 @@ impl GradRef<'_> {
 
 impl<'a> Binding<'a> {
     /// Binds slices as arrays of the given shape, for training loops that keep shapes separately. The values of a
-    /// row-sparse gradient need none.
-    ///
-    /// # Panics
-    /// When the extents have another number of elements than the slice.
+    /// row-sparse gradient need none. Where the shape has another number of elements than a slice, the step fails with
+    /// [`Error::Shaped`].
     pub fn shaped(mut self, dims: &[usize]) -> Self {
         let shape = Shape::from(dims);
-        if let ParamRef::Host(slice, old) = &mut self.param {
-            assert_eq!(slice.len(), shape.elements(), "parameter {:?} given the shape {dims:?}", self.name);
+        let mut misshaped = None;
+        let mut fits = |what, elements| {
+            let fits = elements == shape.elements();
+            if !fits {
+                misshaped = Some(Box::new(Misshaped { what, elements, shape: shape.clone() }));
+            }
+            fits
+        };
+        if let GradRef::Host(slice, old) = &mut self.grad
+            && fits("gradient", slice.len())
+        {
             *old = Some(shape.clone());
         }
-        if let GradRef::Host(slice, old) = &mut self.grad {
-            assert_eq!(slice.len(), shape.elements(), "gradient of {:?} given the shape {dims:?}", self.name);
-            *old = Some(shape);
+        if let ParamRef::Host(slice, old) = &mut self.param
+            && fits("value", slice.len())
+        {
+            *old = Some(shape.clone());
+        }
+        if let Some(misshaped) = misshaped {
+            self.grad = GradRef::Misshaped(misshaped);
         }
         self
+    }
+
+    /// Refuses what was given a shape that does not fit.
+    ///
+    /// # Errors
+    /// [`Error::Shaped`].
+    pub(crate) fn check_shaped(&self) -> Result<()> {
+        let GradRef::Misshaped(misshaped) = &self.grad else { return Ok(()) };
+        let Misshaped { what, elements, shape } = &**misshaped;
+        let (param, shape) = (self.name.to_owned(), shape.clone());
+        Err(Error::Shaped { param, what, elements: *elements, shape })
     }
 
     /// Says what kind of module the parameter belongs to, for rules like `norm_decay_mult`; otherwise it is guessed

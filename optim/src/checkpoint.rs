@@ -18,10 +18,12 @@ mod container;
 mod entry;
 mod files;
 mod manifest;
+mod rename;
 
 pub use entry::{Entry, dtype, format};
 pub use files::{remove_temporaries, write_atomically};
 pub use manifest::{Manifest, OptimizerManifest, ParamManifest, Part};
+pub(crate) use rename::{differ_in_wrappers, rule_between};
 
 use crate::{Error, Result};
 use fallline_core::host::{Blocks, Slice};
@@ -45,18 +47,35 @@ pub struct Checkpoint {
     pub manifest: Manifest,
 }
 
-/// Which mismatches a load ignores. By default none: algorithm, groups, parameters, states, shapes and formats must
-/// all fit, and everything is restored.
+/// Which mismatches a load ignores, and what it renames. By default nothing: algorithm, groups, parameters, states,
+/// shapes and formats must all fit, and everything is restored.
+///
+/// An optimizer that has not stepped yet does not know its parameters. What a load brings is compared with those that
+/// its first step binds, before that step changes anything:
+///
+/// | in the first step | strict | [lenient](LoadOptions::lenient) |
+/// |---|---|---|
+/// | a parameter that the checkpoint does not have | error, with a hint at [`rename`](LoadOptions::rename) | starts anew |
+/// | another shape, or another type of the arithmetic | error | starts anew |
+/// | a parameter of the checkpoint that is not bound | kept until a step binds it | the same |
+///
+/// The error is [`Error::Mismatch`](crate::Error::Mismatch). Nothing is changed then: load again, or bind other parameters.
+/// [`StepReport::loaded`](crate::StepReport::loaded) says what started anew and what was not bound. An optimizer may step a
+/// part of its parameters at a time, so what is merely not bound is no error. In later steps new parameters may join,
+/// unless they differ from one that is not bound in `module.`, `_orig_mod.` or `model.` alone. An
+/// [incremental step](crate::Driver::begin) compares each parameter when it is bound.
 ///
 /// ```
 /// use fallline_optim::LoadOptions;
 /// let fine_tuning = LoadOptions::default().state_only().lenient();
+/// let without_wrapper = LoadOptions::default().rename("module.", "");
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct LoadOptions {
     pub(crate) state_only: bool,
     pub(crate) lenient: bool,
     pub(crate) converting: bool,
+    pub(crate) rename: Vec<(String, String)>,
 }
 
 impl LoadOptions {
@@ -76,6 +95,14 @@ impl LoadOptions {
     /// other compute type. Every state is rounded once at most. The device never matters.
     pub fn converting(self) -> LoadOptions {
         LoadOptions { converting: true, ..self }
+    }
+
+    /// Loads parameters whose names begin with `old` under names that begin with `new`: `rename("module.", "")` strips
+    /// what `DistributedDataParallel` puts in front. It holds for everything that a checkpoint has of a parameter. Of
+    /// several rules the first that fits a name holds. A rule that fits none is an error, unless the load is lenient.
+    pub fn rename(mut self, old: &str, new: &str) -> LoadOptions {
+        self.rename.push((old.to_owned(), new.to_owned()));
+        self
     }
 }
 

@@ -4,6 +4,7 @@ mod expected;
 mod groups;
 mod hessian;
 mod incremental;
+mod loaded;
 mod modes;
 mod persist;
 mod poison;
@@ -29,6 +30,7 @@ use crate::{
 use expected::Expectations;
 use fallline_core::ranks::Communicator;
 use fallline_core::{Backend, Compute};
+use loaded::Loaded;
 use poison::Poison;
 use std::sync::Arc;
 use step::Step;
@@ -66,6 +68,8 @@ pub struct Driver {
     poison: Poison,
     /// Rules that must match a parameter of the first step.
     expected: Expectations,
+    /// What the last load has brought.
+    loaded: Loaded,
     /// Whether an incremental step was begun and not finished.
     unfinished: bool,
 }
@@ -81,6 +85,7 @@ impl Driver {
             group: ProcessGroup::default(),
             poison: Poison::default(),
             expected: Expectations::default(),
+            loaded: Loaded::default(),
             unfinished: false,
         }
     }
@@ -160,8 +165,9 @@ impl Driver {
     /// For checkpoints of a file a rank, which [`Checkpoint::join`] joins. Nothing is exchanged.
     ///
     /// # Errors
-    /// When the device cannot be read.
+    /// As [`save`](crate::Optimizer::save).
     pub fn save_own(&self) -> Result<Checkpoint> {
+        self.poison.check()?;
         self.to_checkpoint()
     }
 
@@ -194,8 +200,8 @@ impl Driver {
 
     /// Returns the window of gradients, and what steps.
     fn split(&mut self, whole: bool) -> (&mut Window, Step<'_>) {
-        let Driver { engine, window, gradients, averaging, group, poison, expected, .. } = self;
-        (window, Step { engine, gradients, averaging, group, poison, expected, whole })
+        let Driver { engine, window, gradients, averaging, group, poison, expected, loaded, .. } = self;
+        (window, Step { engine, gradients, averaging, group, poison, expected, loaded, whole })
     }
 
     /// Takes a step over all parameters (`whole`) or some of them, and keeps what it learns of new ones if it goes
@@ -213,16 +219,16 @@ impl Driver {
             None => step.begin(window, bindings).and_then(|()| step.take(bindings, GradState::Raw, None)),
         };
         let averaged = match &stepped {
-            Ok(_) => step.average(bindings),
+            Ok(report) => step.average(bindings, !report.skipped()),
             Err(_) => Ok(()),
         };
-        step.engine.slots.commit_or_rollback(&stepped, StepReport::skipped);
-        let stepped = stepped?;
+        step.settle(window, &stepped, bindings.len(), StepReport::skipped);
+        let mut stepped = stepped?;
         if whole && !stepped.skipped() {
             self.expected.clear();
+            stepped.loaded = self.loaded.end_step(&self.engine.slots).map(Box::new);
         }
-        // The parameters have stepped: an average that failed does not fit them.
-        self.poison.guard_written(|| averaged)?;
+        averaged?;
         Ok(stepped)
     }
 
@@ -253,7 +259,8 @@ impl Optimizer for Driver {
     fn update_hessian(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
         self.check_ready()?;
         let updated = self.update_hessian_of(bindings);
-        self.engine.slots.commit_or_rollback(&updated, StepReport::skipped);
+        let (window, mut step) = self.split(false);
+        step.settle(window, &updated, bindings.len(), StepReport::skipped);
         updated
     }
 
@@ -305,10 +312,15 @@ impl Optimizer for Driver {
     }
 
     fn save(&self) -> Result<Checkpoint> {
-        self.group.consolidate_state_dict(&self.engine, self.to_checkpoint()?)
+        let own = self.poison.check().and_then(|()| self.to_checkpoint());
+        self.group.consolidate_state_dict(&self.engine, own)
     }
 
     fn load_with(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport> {
         self.restore(checkpoint, options)
+    }
+
+    fn load_report(&self) -> Option<&LoadReport> {
+        self.loaded.report()
     }
 }

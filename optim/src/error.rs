@@ -1,6 +1,7 @@
 //! What can go wrong when optimizing.
 
 use crate::hyper::HyperError;
+use crate::report::mismatches::list_names;
 use fallline_core::{Device, Format, Shape};
 use std::path::PathBuf;
 
@@ -23,6 +24,18 @@ pub enum Error {
         expected: Shape,
         /// The gradient's shape.
         got: Shape,
+    },
+    /// A slice was given a shape of another number of elements ([`Binding::shaped`](crate::Binding::shaped)).
+    #[error("parameter {param:?}: its {what} has {elements} elements, but was given the shape {shape}")]
+    Shaped {
+        /// The parameter.
+        param: String,
+        /// Which slice: its value or its gradient.
+        what: &'static str,
+        /// The elements that the slice has.
+        elements: usize,
+        /// The shape that it was given.
+        shape: Shape,
     },
     /// A row-sparse gradient does not fit its parameter.
     #[error("parameter {param:?}: its row-sparse gradient {problem}")]
@@ -253,17 +266,7 @@ pub type Result<T, E = Error> = core::result::Result<T, E>;
 
 /// Returns what is done for which parameters.
 fn half_done(params: &[String], stepped: bool) -> String {
-    const SHOWN: usize = 5;
-    let shown: Vec<String> = params.iter().take(SHOWN).map(|name| format!("{name:?}")).collect();
     let done = if stepped { "stepped" } else { "accumulated a gradient" };
-    match params.len() {
-        1 => format!("parameter {} has {done}, and the others have not", shown[0]),
-        count if count <= SHOWN => {
-            format!("parameters {} have {done}, and the others have not", shown.join(", "))
-        }
-        count => {
-            let (shown, more) = (shown.join(", "), count - SHOWN);
-            format!("parameters {shown} and {more} more have {done}, and the others have not")
-        }
-    }
+    let have = if params.len() == 1 { "has" } else { "have" };
+    format!("{} {have} {done}, and the others have not", list_names(params))
 }

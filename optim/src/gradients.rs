@@ -108,7 +108,13 @@ impl Gradients {
         norm: impl FnOnce(f64) -> Result<f64>,
         report: &mut StepReport,
     ) -> Result<Option<f64>> {
-        let (scaled, inverse) = (self.config.scaler.is_some(), self.config.inverse_scale());
+        let inverse = self.config.inverse_scale();
+        // A scale that adapts finds its size by overflows.
+        let skips = match (&self.config.scaler, self.non_finite) {
+            (_, NonFinitePolicy::Skip) => true,
+            (Some(scaler), NonFinitePolicy::Error) => scaler.is_dynamic(),
+            (scaler, _) => scaler.is_some(),
+        };
         report.norm = Some(Reported::Known(euclidean));
         let mut factor = 1.0;
         if let Some(Clip::Norm { max_norm, norm_type, error_if_nonfinite }) = clip {
@@ -124,7 +130,7 @@ impl Gradients {
             report.clipped = Some(Reported::Known(factor));
         }
         match bad {
-            Some((param, count)) if scaled || self.non_finite == NonFinitePolicy::Skip => {
+            Some((param, count)) if skips => {
                 report.skipped = Some(Skipped::NonFinite { param, count });
                 report.clipped = None;
                 if let (Some(scaler), GradState::Raw) = (&mut self.config.scaler, state) {

@@ -62,4 +62,4 @@ pub use method::Method;
 pub use modifiers::{Lookahead, Modified, Modifiers};
 pub use objective::Objective;
 pub use optimizer::{Optimizer, ParamState};
-pub use report::{LoadReport, ShapeMismatch, Skipped, StepReport};
+pub use report::{ComputeMismatch, LoadReport, ShapeMismatch, Skipped, StepReport};

@@ -5,6 +5,7 @@
 //! averages.
 
 mod lbfgs;
+mod loaded;
 mod persist;
 mod rules;
 mod vectors;
@@ -24,8 +25,9 @@ use crate::{
     Binding, Error, Info, LoadReport, NonFinitePolicy, Objective, Optimizer, ParamState, Result, StepReport,
 };
 use core::fmt;
-use fallline_core::{Backend, Compute, Format, Kernel, Link};
+use fallline_core::{Backend, Compute, Kernel, Link};
 use lbfgs::{History, Stepped};
+use loaded::{Before, compute_of};
 use std::sync::Arc;
 
 /// Returns the bindings in the order of their names.
@@ -144,6 +146,10 @@ pub struct LineSearch {
     slots: Slots,
     poisoned: Option<String>,
     non_finite: NonFinitePolicy,
+    /// The last load.
+    report: Option<LoadReport>,
+    /// Whether that is lenient, while no step has shown that it fits.
+    unproven: Option<bool>,
 }
 
 impl LineSearch {
@@ -158,6 +164,8 @@ impl LineSearch {
             slots: Slots::default(),
             poisoned: None,
             non_finite: NonFinitePolicy::Propagate,
+            report: None,
+            unproven: None,
         }
     }
 
@@ -193,18 +201,23 @@ impl LineSearch {
         }
     }
 
-    /// Allocates memory for the averages that are missing, before the search, so that nothing of them can go wrong
-    /// after it.
-    fn make_averages(&mut self, objective: &mut dyn Objective) -> Result<()> {
-        let Some(averages) = &mut self.averages else { return Ok(()) };
+    /// Allocates memory for the averages that are missing, before the search, so that nothing of them can go wrong after
+    /// it. Returns those that a lenient load has and that do not fit their parameters.
+    fn make_averages(&mut self, objective: &mut dyn Objective) -> Result<Vec<Slot>> {
+        let Some(averages) = &mut self.averages else { return Ok(Vec::new()) };
         let bindings = sorted_bindings(objective);
+        bindings.iter().try_for_each(Binding::check_shaped)?;
+        let mut aside = Vec::new();
         for (i, binding) in bindings.iter().enumerate() {
-            let double = binding.param.format() == Format::F64;
-            let compute = self.compute.unwrap_or(if double { Compute::F64 } else { Compute::F32 });
-            let new = || Ok(Slot::new(binding.name, binding.param.dims().into(), compute));
-            self.slots.align(i, binding.name, new)?;
+            let (shape, compute) = (binding.param.dims().into(), compute_of(binding, self.compute));
+            let loaded = self.slots.get(binding.name).filter(|_| self.unproven == Some(true));
+            if loaded.is_some_and(|slot| slot.shape != shape || slot.compute != compute) {
+                aside.extend(self.slots.remove(binding.name));
+            }
+            self.slots.align(i, binding.name, || Ok(Slot::new(binding.name, shape, compute)))?;
         }
-        averages.allocate(self.search.builtins, &self.backend, self.slots.range(0..bindings.len()))
+        averages.allocate(self.search.builtins, &self.backend, self.slots.range(0..bindings.len()))?;
+        Ok(aside)
     }
 }
 
@@ -221,7 +234,11 @@ impl Optimizer for LineSearch {
         if let Some(cause) = &self.poisoned {
             return Err(Error::Poisoned { cause: cause.clone() });
         }
-        let stepped = self.make_averages(objective).and_then(|()| {
+        let unproven = self.unproven;
+        let mut before = Before { history: self.history.clone(), averages: Vec::new() };
+        let mut unfit = None;
+        let stepped = self.make_averages(objective).and_then(|aside| {
+            before.averages = aside;
             let Search { hyper, rules, .. } = &self.search;
             let settings = lbfgs::Settings {
                 hyper,
@@ -229,8 +246,9 @@ impl Optimizer for LineSearch {
                 backend: &self.backend,
                 compute: self.compute,
                 non_finite: self.non_finite,
+                unproven,
             };
-            lbfgs::step(&settings, &mut self.history, objective)
+            lbfgs::step(&settings, &mut self.history, objective, &mut unfit)
         });
         let averaged = match (&stepped, &mut self.averages) {
             (Ok(Stepped { skipped: false, .. }), Some(averages)) => {
@@ -238,11 +256,14 @@ impl Optimizer for LineSearch {
                 // Of parameters that were not there before the search nothing is averaged.
                 let known = bindings.len().min(self.slots.len());
                 let slots = self.slots.range(0..known);
-                averages.update(self.search.builtins, (&self.backend, false), slots, &mut bindings)
+                let near = (&self.backend, false);
+                // The parameters have moved, whether it is written or not.
+                averages.update(self.search.builtins, near, (slots, &mut bindings), &mut true)
             }
             _ => Ok(()),
         };
-        self.slots.commit_or_rollback(&stepped, |_| false);
+        self.slots.commit_or_rollback(stepped.is_ok());
+        self.settle_loaded(unfit, before, stepped.as_ref().is_ok_and(|stepped| !stepped.skipped));
         let Stepped { loss, skipped } = stepped?;
         if let Err(cause) = averaged {
             // The parameters have moved, and the average does not fit them.
@@ -288,20 +309,24 @@ impl Optimizer for LineSearch {
     }
 
     fn save(&self) -> Result<Checkpoint> {
+        if let Some(cause) = &self.poisoned {
+            return Err(Error::Poisoned { cause: cause.clone() });
+        }
         let mut checkpoint = Checkpoint::default();
         let mut manifest = OptimizerManifest::new(self.name());
         manifest.push_values(self.name(), self.search.table(), |name| self.search.get(name));
         if let Some(history) = &self.history {
             history.save(&*self.backend, &mut checkpoint, &mut manifest)?;
         }
+        checkpoint.manifest.optimizer = Some(manifest);
         if let Some(averages) = &self.averages {
             averages.save(&*self.backend, self.slots.iter(), &mut checkpoint)?;
         }
-        checkpoint.manifest.optimizer = Some(manifest);
         Ok(checkpoint)
     }
 
     fn load_with(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport> {
+        let checkpoint = &*checkpoint.renamed(&options.rename, options.lenient)?;
         let manifest = checkpoint.manifest.whole_optimizer()?;
         manifest.refuse_other_than(self.name())?;
         let mut search = self.search.clone();
@@ -310,20 +335,28 @@ impl Optimizer for LineSearch {
             let values = manifest.values_of(0, self.name())?;
             search.set(&values).map_err(|error| Error::Mismatch(error.to_string()))?;
         }
-        let history = History::load(&*self.backend, checkpoint, manifest, self.history.as_ref())?;
+        let proven = self.history.as_ref().filter(|_| self.unproven.is_none());
+        let history = History::load(&*self.backend, checkpoint, manifest, proven)?;
         let matched = history.as_ref().map_or(0, |history| history.params.len());
         let mut report = LoadReport { matched, ..LoadReport::default() };
         if let Some(averages) = &self.averages {
             let mut slots = Slots::default();
             for (name, param) in manifest.params() {
-                let known = self.slots.get(name).map(|slot| slot.compute).or(self.compute);
+                let known = self.slots.get(name).filter(|_| self.unproven.is_none());
+                let known = known.map(|slot| slot.compute).or(self.compute);
                 let compute = param.compute_as(name, known, options.converting)?;
                 slots.push(Slot::new(name, param.shape(), compute));
             }
             let averages = averages.loaded(&self.backend, checkpoint, &mut slots, (options, &mut report))?;
             (self.averages, self.slots) = (Some(averages), slots);
         }
+        self.unproven = (proven.is_none() && history.is_some()).then_some(options.lenient);
         (self.history, self.search, self.poisoned) = (history, search, None);
+        self.report = Some(report.clone());
         Ok(report)
+    }
+
+    fn load_report(&self) -> Option<&LoadReport> {
+        self.report.as_ref()
     }
 }

@@ -63,7 +63,7 @@ pub trait Optimizer: Send {
     /// Returns everything that is needed to resume as if never stopped, except for parameters.
     ///
     /// # Errors
-    /// When the device cannot be read.
+    /// When the device cannot be read; [`Error::Poisoned`] where a step failed half-way.
     fn save(&self) -> Result<Checkpoint>;
 
     /// Restores what [`save`](Optimizer::save) gave: states, step counts and hyperparameters.
@@ -80,6 +80,11 @@ pub trait Optimizer: Send {
     /// # Errors
     /// When anything does not fit that the options do not allow; the optimizer is as it was.
     fn load_with(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport>;
+
+    /// Returns the report of the last load, with what the steps since have found: see [`LoadOptions`].
+    fn load_report(&self) -> Option<&LoadReport> {
+        None
+    }
 }
 
 /// What is known of a parameter.

@@ -1,7 +1,9 @@
 //! What a step or a load did.
 
+pub(crate) mod mismatches;
+
 use core::fmt;
-use fallline_core::{Backend, Shape, Storage};
+use fallline_core::{Backend, Compute, Shape, Storage};
 use std::sync::Arc;
 
 /// What a step did.
@@ -23,6 +25,9 @@ pub struct StepReport {
     pub loss_scale: Option<f64>,
     /// Iterations of the window so far and altogether, where the gradients were only accumulated.
     pub accumulated: Option<(u64, u64)>,
+    /// The report of the last load, where this step found what that does not fit: parameters that started anew, or that
+    /// are not bound.
+    pub loaded: Option<Box<LoadReport>>,
 }
 
 impl StepReport {
@@ -95,10 +100,11 @@ impl fmt::Display for StepReport {
         if let Some(scale) = self.loss_scale {
             write!(f, ", loss scale {scale}")?;
         }
-        match &self.corrupt_state {
-            Some((param, state)) => {
-                write!(f, "; state {state:?} of {param:?} now holds a NaN or an infinity")
-            }
+        if let Some((param, state)) = &self.corrupt_state {
+            write!(f, "; state {state:?} of {param:?} now holds a NaN or an infinity")?;
+        }
+        match &self.loaded {
+            Some(report) => write!(f, "; of the load: {report}"),
             None => Ok(()),
         }
     }
@@ -137,7 +143,8 @@ impl fmt::Display for Skipped {
     }
 }
 
-/// What a load did, or would have done. It lists the mismatches that [`LoadOptions`](crate::LoadOptions) ignored.
+/// What a load did, or would have done. It lists the mismatches that [`LoadOptions`](crate::LoadOptions) ignored. Those
+/// that only a step can tell are in [`StepReport::loaded`] and [`Optimizer::load_report`](crate::Optimizer::load_report).
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct LoadReport {
@@ -149,6 +156,10 @@ pub struct LoadReport {
     pub unexpected: Vec<String>,
     /// Parameters that have another shape in the checkpoint; they are as they were.
     pub shape: Vec<ShapeMismatch>,
+    /// Parameters that a step binds in another type of the arithmetic than that of the checkpoint; they started anew.
+    pub computed: Vec<ComputeMismatch>,
+    /// Parameters of the checkpoint that no step has bound; they are kept. Known once a step has gone through.
+    pub unbound: Vec<String>,
     /// How many states were converted from another format.
     pub converted: usize,
 }
@@ -165,10 +176,26 @@ pub struct ShapeMismatch {
     pub got: Shape,
 }
 
+/// A parameter that was computed in another type when it was saved.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ComputeMismatch {
+    /// Its name.
+    pub param: String,
+    /// The type in which the optimizer computes it.
+    pub expected: Compute,
+    /// The type in the checkpoint.
+    pub got: Compute,
+}
+
 impl LoadReport {
-    /// Returns whether every parameter was in both, with the same shape.
+    /// Returns whether every parameter was in both, with the same shape and type of the arithmetic.
     pub fn is_complete(&self) -> bool {
-        self.missing.is_empty() && self.unexpected.is_empty() && self.shape.is_empty()
+        self.missing.is_empty()
+            && self.unexpected.is_empty()
+            && self.shape.is_empty()
+            && self.computed.is_empty()
+            && self.unbound.is_empty()
     }
 
     /// Returns what a strict load says about the parameters that do not fit: the first by name, and how many more.
@@ -192,7 +219,12 @@ impl fmt::Display for LoadReport {
         let plural = if self.matched == 1 { "" } else { "s" };
         write!(f, "{} parameter{plural} restored", self.matched)?;
         let lists = [("missing", self.missing.len()), ("unexpected", self.unexpected.len())];
-        for (what, count) in lists.into_iter().chain([("of another shape", self.shape.len())]) {
+        let others = [
+            ("of another shape", self.shape.len()),
+            ("computed in another type", self.computed.len()),
+            ("not bound", self.unbound.len()),
+        ];
+        for (what, count) in lists.into_iter().chain(others) {
             if count > 0 {
                 write!(f, ", {count} {what}")?;
             }

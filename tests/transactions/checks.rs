@@ -288,6 +288,9 @@ const BINDINGS: &[Check] = &[
             held[1].grad_of(t, &[1.0; 15]);
         })
     }),
+    Check::new("a shape of another length", adamw, 2, |trainer, t| {
+        trainer.step_changed(t, |held| held[1].shape = vec![4, 2])
+    }),
     Check::new("a parameter of another type", adamw, 2, |trainer, t| {
         trainer.step_changed(t, |held| held[1].other_value(Memory::Host(numbers(Format::F64, 5, 12))))
     }),
@@ -333,10 +336,6 @@ const BINDINGS: &[Check] = &[
         },
     ),
     Check::new("single and double precision in an algorithm with global numbers", dadapt, 1, with_double),
-    Check::new("the same, a second time", dadapt, 1, |trainer, t| {
-        with_double(trainer, t)?;
-        with_double(trainer, t)
-    }),
     Check::new("groups that do not go together", schedule_free, 0, |trainer, t| {
         let mut set = |values: [f64; 2]| {
             let [lr, power] = values.map(Value::Float);
@@ -436,6 +435,12 @@ const NUMBERS: &[Check] = &[
         not_finite,
     ),
     Check::new("not finite, a static loss scale", static_scale, 2, not_finite),
+    Check::new(
+        "not finite, a static loss scale, and an error",
+        || static_scale().with(|driver| driver.with_non_finite(NonFinitePolicy::Error)),
+        2,
+        not_finite,
+    ),
     Check::new("not finite, a dynamic loss scale", dynamic_scale, 2, not_finite),
     Check::new(
         "not finite, a dynamic loss scale, and an error",

@@ -143,7 +143,11 @@ impl Session {
         match (caught_up, &saved.checkpoint.manifest.schedule) {
             (Some(values), _) => plan::set(&values, &mut session.optimizer)?,
             (None, Some(schedule)) => session.schedule.load(schedule)?,
-            (None, None) => {}
+            (None, None) if session.schedule.targets().next().is_none() => {}
+            (None, None) => {
+                let problem = "its manifest has no schedule, but the run has a param_scheduler".into();
+                return Err(Error::Malformed { path: session.folder.join(CHECKPOINT), problem });
+            }
         }
         session.compare()?;
         session.restore()?;

@@ -251,3 +251,28 @@ fn runs_of_earlier_versions_go_on() {
         assert!(trained(&whole) == trained(&resumed), "{version}, {case}");
     }
 }
+
+#[test]
+fn a_checkpoint_without_its_schedule_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))\n\
+                param_scheduler = dict(type='MultiStepLR', milestones=[1], end=4)\n\
+                train = dict(epochs=4, batch_size=256, hidden=[8], seed=0)\n";
+    let config = folder.path().join("a.py");
+    std::fs::write(&config, text).unwrap();
+    let run = folder.path().join("run");
+    let told =
+        tell(fallline().args(["train", "--epochs", "1", "--config"]).arg(&config).arg("--out").arg(&run));
+    assert_eq!(told.code, 0, "{}", told.error);
+    let path = run.join("checkpoint.safetensors");
+    let mut checkpoint = Checkpoint::read(&path).unwrap();
+    let schedule = checkpoint.manifest.schedule.take();
+    checkpoint.write(&path).unwrap();
+    let mut resume = fallline();
+    resume.args(["train", "--epochs", "2", "--resume"]).arg(&run);
+    bad(&mut resume, 1, &["checkpoint.safetensors", "no schedule", "param_scheduler"]);
+    checkpoint.manifest.schedule = schedule;
+    checkpoint.write(&path).unwrap();
+    let told = tell(&mut resume);
+    assert_eq!(told.code, 0, "{}", told.error);
+}

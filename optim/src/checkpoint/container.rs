@@ -6,13 +6,18 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::HashMap;
 use std::path::Path;
 
+/// What the keys of tensors begin with.
+const KINDS: [&str; 5] = ["param/", "state/", "rank/", "window/", "average/"];
+
 impl Checkpoint {
-    /// Step counts of parameters that are not `known`, and states that are not `expected`: each with what is wrong.
+    /// Step counts and what ranks have of parameters that are not `known`, states that are not `expected`, and entries that
+    /// are none of a checkpoint: each with what is wrong.
     pub(crate) fn others(
         &self,
-        known: impl Fn(&str) -> bool,
+        known: impl Fn(&str) -> bool + Copy,
         expected: impl Fn(&str, &str) -> bool,
     ) -> impl Iterator<Item = (&str, &'static str)> {
+        let known_to_ranks = known;
         let steps = self.steps.keys().filter(move |name| !known(name));
         let steps = steps.map(|name| (name.as_str(), "has a step count, but its manifest does not know it"));
         let keys = self.tensors.keys().chain(self.codes.keys());
@@ -25,7 +30,16 @@ impl Checkpoint {
         let fits =
             move |key: &str| whole(key).rsplit_once('/').is_some_and(|(param, state)| expected(param, state));
         let states = states.filter(move |state| !fits(state));
-        steps.chain(states.map(|state| (state, "is not expected: the parameter has no such state")))
+        let states = states.map(|state| (state, "is not expected: the parameter has no such state"));
+        let of_ranks = self.tensors.keys().filter(move |key| {
+            let rest = key.strip_prefix("rank/").and_then(|rest| rest.split_once('/'));
+            let name = rest.map(|(_, rest)| rest.rsplit_once('/').map_or(rest, |(name, _)| name));
+            name.is_some_and(|name| !known_to_ranks(name))
+        });
+        let of_ranks = of_ranks.map(|key| (key.as_str(), "is of an unknown parameter"));
+        let strange = self.tensors.keys().filter(|key| !KINDS.iter().any(|kind| key.starts_with(kind)));
+        let strange = strange.map(|key| (key.as_str(), "is no entry of a checkpoint"));
+        steps.chain(states).chain(of_ranks).chain(strange)
     }
 
     /// One checkpoint of the parts that all ranks have written ([`Driver::save_own`](crate::Driver::save_own)), which

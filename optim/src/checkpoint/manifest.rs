@@ -103,13 +103,20 @@ pub struct ParamManifest {
     /// The kind of module that it belongs to, where it is not the one that would be guessed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     module: Option<String>,
+    /// Whether there is no average of it yet, where weights are averaged.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub(crate) unaveraged: bool,
+    /// Whether a gradient of it is in an accumulation window.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub(crate) accumulated: bool,
 }
 
 impl ParamManifest {
     pub(crate) fn new(shape: &[usize], group: usize, compute: Compute) -> ParamManifest {
         let formats = BTreeMap::new();
         let (shape, compute) = (shape.to_vec(), compute.to_string());
-        ParamManifest { shape, group, compute, formats, seed: None, module: None }
+        let (seed, module, unaveraged, accumulated) = (None, None, false, false);
+        ParamManifest { shape, group, compute, formats, seed, module, unaveraged, accumulated }
     }
 
     /// Notes the kind of module that it belongs to.
@@ -182,6 +189,11 @@ impl Manifest {
     /// Notes which weights the parameters hold.
     pub fn set_mode(&mut self, mode: Mode) {
         self.mode = (mode != Mode::Training).then(|| mode.to_string());
+    }
+
+    /// Returns what is known of a parameter, to change.
+    pub(crate) fn param_mut(&mut self, name: &str) -> Option<&mut ParamManifest> {
+        self.optimizer.as_mut()?.params.get_mut(name)
     }
 
     /// Returns the optimizer of a whole checkpoint.

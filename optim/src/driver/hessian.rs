@@ -11,6 +11,7 @@ impl Driver {
         if !self.engine.setup.groups.iter().any(|group| group.algorithm.hessian().is_some()) {
             return Err(Error::NoHessian { algorithm: self.name() });
         }
+        bindings.iter().try_for_each(Binding::check_shaped)?;
         // Of other optimizers no curvature is asked: to this their gradients are missing.
         let mut others = Vec::new();
         for (place, binding) in bindings.iter_mut().enumerate() {

@@ -140,7 +140,7 @@ impl IncrementalStep<'_> {
         self.check_once(binding.name, |progress| progress.inspected)?;
         let (window, mut step) = self.driver.split(false);
         let inspected = step.inspect(window, &mut [binding]);
-        step.engine.slots.commit_or_rollback(&inspected, |_| false);
+        step.settle(window, &inspected, 1, |_| false);
         self.without_grad += usize::from(!inspected?);
         Ok(())
     }
@@ -168,7 +168,7 @@ impl IncrementalStep<'_> {
                 Verdict::Skipped(_) => {
                     let (_, mut step) = self.driver.split(false);
                     step.align(&binding)?;
-                    return step.average(&mut [binding]);
+                    return step.average(&mut [binding], false);
                 }
                 Verdict::Step { factor: decided, .. } => factor = Some(*decided),
             }
@@ -198,9 +198,9 @@ impl IncrementalStep<'_> {
         }
         let IncrementalStep { driver, report, without_grad: inspected, .. } = self;
         driver.end_incremental();
-        let Driver { engine, window, gradients, averaging, expected, .. } = driver;
+        let Driver { engine, window, gradients, averaging, expected, loaded, .. } = driver;
         let StepReport { updated, without_grad, corrupt_state, .. } = report;
-        let report = match decided {
+        let mut report = match decided {
             Verdict::Accumulated(report) | Verdict::Skipped(report) => {
                 StepReport { without_grad: inspected, ..report }
             }
@@ -215,6 +215,9 @@ impl IncrementalStep<'_> {
             }
         };
         averaging.iter_mut().for_each(WeightAveraging::advance);
+        if !report.skipped() {
+            report.loaded = loaded.end_step(&engine.slots).map(Box::new);
+        }
         expected.check(engine)?;
         expected.clear();
         Ok(report)

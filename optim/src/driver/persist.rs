@@ -1,6 +1,7 @@
 //! Saving and loading: all sections of a checkpoint are read before one is applied.
 
 use super::Driver;
+use super::loaded::Loaded;
 use crate::checkpoint::{Checkpoint, LoadOptions, Part};
 use crate::gradients::accumulate::Window;
 use crate::{LoadReport, Result};
@@ -25,7 +26,11 @@ impl Driver {
 
     /// Resumes from a checkpoint.
     pub(super) fn restore(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport> {
-        let Driver { engine, window, gradients, averaging, group, poison, unfinished, .. } = self;
+        let Driver {
+            engine, window, gradients, averaging, group, poison, loaded: brought, unfinished, ..
+        } = self;
+        let checkpoint = &*checkpoint.renamed(&options.rename, options.lenient)?;
+        let was_new = !engine.slots.any_bound();
         let (mut section, mut report) = engine.read(checkpoint, options)?;
         let near = engine.setup.param_backend();
         let config = &gradients.config;
@@ -41,6 +46,7 @@ impl Driver {
         *averaging = averages;
         engine.take_over(section);
         group.loaded(engine);
+        *brought = Loaded::new(report.clone(), options, &engine.slots, was_new);
         poison.heal();
         *unfinished = false;
         Ok(report)

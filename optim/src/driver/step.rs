@@ -1,6 +1,7 @@
 //! A step from beginning to end: checks first, then writes.
 
 use super::expected::Expectations;
+use super::loaded::Loaded;
 use super::poison::Poison;
 use crate::averaging::WeightAveraging;
 use crate::engine::Engine;
@@ -8,6 +9,7 @@ use crate::engine::fusion::{Fusion, GradPrologue};
 use crate::engine::prepare::Prepared;
 use crate::gradients::accumulate::{Closing, Iteration, Window, check_dense};
 use crate::gradients::{GradState, Gradients};
+use crate::params::slots::Slots;
 use crate::ranks::process_group::ProcessGroup;
 use crate::{Binding, Error, NonFinitePolicy, Result, Skipped, StepReport};
 
@@ -19,20 +21,24 @@ pub(super) struct Step<'d> {
     pub(super) group: &'d mut ProcessGroup,
     pub(super) poison: &'d mut Poison,
     pub(super) expected: &'d Expectations,
+    pub(super) loaded: &'d mut Loaded,
     /// Whether all parameters are bound.
     pub(super) whole: bool,
 }
 
 impl Step<'_> {
-    /// What comes before anything else: all ranks are about to take the same step, and it is known where parameters are.
+    /// What comes before anything else: all ranks are about to take the same step, it fits what was loaded, and it is known
+    /// where parameters are.
     pub(super) fn begin(&mut self, window: &mut Window, bindings: &[Binding<'_>]) -> Result<()> {
-        let Step { engine, gradients, averaging, group, .. } = self;
-        let policies = |text: &mut String| {
+        let Step { engine, gradients, averaging, group, loaded, .. } = self;
+        let policies = |slots: &Slots, text: &mut String| {
             gradients.fingerprint(text)?;
             window.fingerprint(&gradients.config, text)?;
+            loaded.fingerprint(slots, text)?;
             averaging.as_ref().map_or(Ok(()), |averages| averages.fingerprint(text))
         };
         group.check_consistent(engine, bindings, policies, averaging.is_some())?;
+        loaded.check(engine, window, bindings)?;
         if let Some(device) = engine.resolve_placement(bindings) {
             window.move_to(&device)?;
             WeightAveraging::move_to(&engine.setup.backend, &mut engine.slots, &device)?;
@@ -51,7 +57,8 @@ impl Step<'_> {
         self.engine.prepare(bindings)?;
         self.expected.check(self.engine)?;
         self.allocate_averages(bindings.len())?;
-        match window.accumulate(self.engine, self.gradients, bindings)? {
+        let Step { engine, gradients, poison, .. } = self;
+        match poison.guard(|begun| window.accumulate(engine, gradients, bindings, begun))? {
             Iteration::Open(report) => Ok(report),
             Iteration::Full(closing) => {
                 let stepped = self.close(window, bindings, closing);
@@ -106,7 +113,7 @@ impl Step<'_> {
             engine.advance()?;
             engine.count_to_sync();
         }
-        report.corrupt_state = gradients.corrupt_state(engine, group, bindings)?;
+        report.corrupt_state = poison.guard_written(|| gradients.corrupt_state(engine, group, bindings))?;
         poison.guard_written(|| engine.download(bindings))?;
         poison.guard_written(|| group.broadcast_owned(engine, bindings))?;
         if prepared.has_strided {
@@ -126,10 +133,10 @@ impl Step<'_> {
         self.begin(window, bindings)?;
         let prepared = self.engine.prepare(bindings)?;
         self.allocate_averages(bindings.len())?;
-        let Step { engine, gradients, group, .. } = self;
+        let Step { engine, gradients, group, poison, .. } = self;
         match buffers {
             true => {
-                window.add_one(engine, &gradients.config, bindings)?;
+                poison.guard(|begun| window.add_one(engine, &gradients.config, bindings, begun))?;
                 if closes {
                     gradients.inspect_one(engine, group, &window.rebound(bindings))?;
                 }
@@ -145,7 +152,7 @@ impl Step<'_> {
         engine.slots.range(0..bindings.len()).iter_mut().for_each(|slot| slot.progress.inspected = true);
         // An iteration counts for the averages of the weights, whatever becomes of it.
         if buffers && !closes {
-            self.average(bindings)?;
+            self.average(bindings, true)?;
         }
         let has = |binding: &Binding<'_>| {
             !binding.grad.is_none() || (buffers && closes && window.has(binding.name))
@@ -242,18 +249,36 @@ impl Step<'_> {
         Ok((report, prepared))
     }
 
+    /// Keeps what a step over so many parameters has learnt of new ones, if it has gone through.
+    pub(super) fn settle<R>(
+        &mut self,
+        window: &mut Window,
+        stepped: &Result<R>,
+        bindings: usize,
+        skipped: impl Fn(&R) -> bool,
+    ) {
+        let through = stepped.as_ref().is_ok_and(|report| !skipped(report));
+        self.engine.slots.commit_or_rollback(through);
+        self.loaded.settle(self.engine, window, through, bindings);
+    }
+
     fn allocate_averages(&mut self, bindings: usize) -> Result<()> {
         let Some(averages) = &mut *self.averaging else { return Ok(()) };
         let Engine { setup, slots, .. } = &mut *self.engine;
         averages.allocate(setup.builtins, setup.param_backend(), slots.range(0..bindings))
     }
 
-    /// Updates the averages that no pass of the step has updated.
-    pub(super) fn average(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
+    /// Updates the averages that no pass of the step has updated. Where that fails the optimizer cannot continue if a
+    /// parameter has moved (`stepped`), or if an average may have.
+    pub(super) fn average(&mut self, bindings: &mut [Binding<'_>], stepped: bool) -> Result<()> {
         let Some(averages) = &mut *self.averaging else { return Ok(()) };
         let Engine { setup, slots, .. } = &mut *self.engine;
         let near = (setup.param_backend(), setup.is_offloaded());
-        averages.update(setup.builtins, near, slots.range(0..bindings.len()), bindings)
+        let slots = slots.range(0..bindings.len());
+        self.poison.guard(|begun| {
+            *begun = stepped;
+            averages.update(setup.builtins, near, (slots, bindings), begun)
+        })
     }
 }
 

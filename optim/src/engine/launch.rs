@@ -28,6 +28,8 @@ pub(crate) struct LaunchGroup {
     pub(crate) tensors: usize,
     /// For each row of scalars, its group and step count.
     keys: Vec<(usize, u64)>,
+    /// Whether a parameter of this step belongs to it, though it may have no states yet.
+    pub(crate) is_asked_for: bool,
     /// What the gradients of this step are multiplied by.
     factor: f64,
     pub(crate) parts: Vec<PassLaunch>,
@@ -91,6 +93,7 @@ impl LaunchGroup {
             optimizer,
             tensors: 0,
             keys,
+            is_asked_for: false,
             factor: 1.0,
             parts,
             writes,
@@ -111,6 +114,7 @@ impl LaunchGroup {
     pub(crate) fn clear(&mut self) {
         self.tensors = 0;
         self.keys.clear();
+        self.is_asked_for = false;
         self.factor = 1.0;
         self.parts.iter_mut().for_each(|part| part.constants.clear());
     }

@@ -52,6 +52,7 @@ impl Launches {
             self.list.len() - 1
         });
         self.index[slot.group][key] = Some(place);
+        self.list[place].is_asked_for = true;
         Ok(place)
     }
 
@@ -72,7 +73,7 @@ impl Launches {
     /// Returns a family whose parameters must be in one launch group and are not. Groups may have stages of their
     /// own, but what is summed up over a group must be in one.
     pub(crate) fn split_optimizer(&self, shared: &[ScalarState]) -> Option<usize> {
-        let mut used = self.list.iter().filter(|launch| !launch.is_empty());
+        let mut used = self.list.iter().filter(|launch| launch.is_asked_for);
         while let Some(launch) = used.next() {
             let global = |other: &LaunchGroup| other.program == launch.program && launch.program.is_global();
             let shares = !shared[launch.optimizer].is_empty();

@@ -46,7 +46,7 @@ impl Engine {
             wanted.extend((0..found.states.len()).map(|place| (place, i)));
         }
         let mut masters: Vec<usize> = (0..found.len()).filter(|&i| found[i].master).collect();
-        if self.slots.len() > 0 {
+        if self.slots.any_bound() {
             let at = |i: usize| self.slots.place_of(found[i].name);
             wanted.sort_by_key(|&(place, i)| (place, at(i)));
             masters.sort_by_key(|&i| at(i));
@@ -138,13 +138,14 @@ impl Engine {
     ) -> Result<Found<'c>> {
         let mismatch = |problem: String| Error::Mismatch(format!("parameter {name:?} {problem}"));
         let shape = param.shape();
-        let ours = self.slots.get(name).map(|slot| slot.compute).or(self.setup.compute);
+        let here = self.slots.bound(name);
+        let ours = here.map(|slot| slot.compute).or(self.setup.compute);
         let compute = param.compute_as(name, ours, options.converting)?;
         let saved = param.compute().unwrap_or(compute);
         // Of a version that did not say it.
         let kind = param.kind().unwrap_or_else(|| ModuleKind::guess(name, &shape));
         let group = match options.state_only {
-            true => match self.slots.get(name) {
+            true => match here {
                 Some(slot) => slot.group,
                 None => self.setup.group_of(&ParamInfo { name, shape: &shape, kind }),
             },
@@ -200,6 +201,7 @@ impl Engine {
             memory: ScalarState::memory(memory.collect::<Result<_>>()?),
             kind,
             residuals: errors.map(Box::new),
+            unbound: here.is_none(),
             ..Slot::new(name, shape, compute)
         };
         Ok(Found { name, slot, states, master })

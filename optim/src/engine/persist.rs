@@ -6,7 +6,7 @@ use crate::checkpoint::{Checkpoint, Entry, LoadOptions, OptimizerManifest, Param
 use crate::modifiers::LOOKAHEAD_STEPS;
 use crate::params::MASTER;
 use crate::params::residuals::Residuals;
-use crate::params::slots::Slots;
+use crate::params::slots::{Slot, Slots};
 use crate::program::{Mode, Program};
 use crate::{AnyAlgorithm, Error, ErrorFeedback, LoadReport, Result, ShapeMismatch};
 use fallline_core::{Compute, Role, Shape};
@@ -126,8 +126,10 @@ impl Engine {
         }
         let kept: Vec<String> =
             report.missing.iter().chain(report.shape.iter().map(|other| &other.param)).cloned().collect();
+        let steps_some = slots.any_bound();
         let fits = |name: &str, param: &ParamManifest| {
-            slots.get(name).map_or(slots.len() == 0, |slot| slot.shape == param.shape())
+            let known = |slot: &Slot| slot.unbound || slot.shape == param.shape();
+            slots.get(name).map_or(!steps_some, known)
         };
         let params = manifest.params.iter().filter(|(name, param)| fits(name, param));
         let params = params.map(|(name, param)| (name.as_str(), param));
@@ -154,7 +156,9 @@ impl Engine {
                 expected || passed(param)
             },
         );
-        for (what, problem) in others {
+        let of_ranks = checkpoint.below("rank/").next().filter(|_| checkpoint.manifest.ranks.is_none());
+        let of_ranks = of_ranks.map(|_| ("rank/", "is there, but its manifest has no \"ranks\""));
+        for (what, problem) in others.chain(of_ranks) {
             if !options.lenient {
                 return Err(Error::Mismatch(format!("{what:?} {problem}")));
             }
@@ -177,19 +181,21 @@ impl Engine {
         (self.shared, self.lookahead_steps, self.mode) = (shared, lookahead_steps, mode);
     }
 
-    /// Returns which parameters fit a checkpoint's. An optimizer that has not stepped yet takes any.
+    /// Returns which parameters fit a checkpoint's. Of those that no step has bound the next step tells.
     fn compare(&self, manifest: &OptimizerManifest) -> LoadReport {
         let mut report = LoadReport::default();
-        let absent = self.slots.iter().filter(|slot| !manifest.params.contains_key(&slot.name));
+        let bound = || self.slots.iter().filter(|slot| !slot.unbound);
+        let absent = bound().filter(|slot| !manifest.params.contains_key(&slot.name));
         report.missing.extend(absent.map(|slot| slot.name.clone()));
         report.missing.sort();
+        let steps_some = self.slots.any_bound();
         for (name, param) in &manifest.params {
             match self.slots.get(name) {
-                Some(slot) if slot.shape != param.shape() => {
+                Some(slot) if !slot.unbound && slot.shape != param.shape() => {
                     let (expected, got) = (slot.shape.clone(), param.shape());
                     report.shape.push(ShapeMismatch { param: name.clone(), expected, got });
                 }
-                None if self.slots.len() > 0 => report.unexpected.push(name.clone()),
+                None if steps_some => report.unexpected.push(name.clone()),
                 _ => {}
             }
         }
@@ -212,7 +218,14 @@ impl Engine {
             return Ok(None);
         };
         let found = ["worker_error", "server_error"].map(|error| checkpoint.of_rank(rank, name, error));
-        let [Some(worker), Some(server)] = found else { return Ok(None) };
+        let (worker, server) = match found {
+            [None, None] => return Ok(None),
+            [Some(worker), Some(server)] => (worker, server),
+            _ => {
+                let problem = format!("one of the two errors of {name:?} on rank {rank} is missing");
+                return Err(Error::Mismatch(problem));
+            }
+        };
         // Those of all parameters in one piece have a length that the first alone does not tell; the next step does.
         let elements = match feedback {
             ErrorFeedback::Fused => worker.shape.elements(),

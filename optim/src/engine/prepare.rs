@@ -104,6 +104,7 @@ impl Setup {
 
     /// Returns the slot of a parameter not seen before.
     pub(crate) fn new_slot(&self, binding: &Binding<'_>) -> Result<Slot> {
+        binding.check_shaped()?;
         let shape: Shape = binding.param.dims().into();
         let kind = binding.kind.unwrap_or_else(|| ModuleKind::guess(binding.name, &shape));
         let group = self.group_of(&ParamInfo { name: binding.name, shape: &shape, kind });
@@ -130,6 +131,7 @@ impl Setup {
 
     /// Checks everything that can be wrong with a binding.
     pub(crate) fn check_binding(&self, binding: &Binding<'_>, slot: &mut Slot) -> Result<()> {
+        binding.check_shaped()?;
         let name = || binding.name.to_owned();
         let dims = binding.param.dims();
         if !dims.fit(&slot.shape) {

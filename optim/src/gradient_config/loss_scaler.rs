@@ -29,7 +29,8 @@ pub(crate) struct SavedScaler {
 }
 
 impl LossScaler {
-    /// Returns a scale that stays as it is; steps with gradients that are not finite are skipped.
+    /// Returns a scale that stays as it is. Steps with gradients that are not finite are skipped, unless they are to
+    /// [fail](crate::NonFinitePolicy::Error).
     ///
     /// # Errors
     /// When it is not a number above 0.
@@ -68,6 +69,11 @@ impl LossScaler {
     /// Returns the factor of the loss.
     pub fn scale(&self) -> f64 {
         self.scale
+    }
+
+    /// Returns whether it adapts to the gradients.
+    pub fn is_dynamic(&self) -> bool {
+        self.dynamic.is_some()
     }
 
     /// Returns what gradients are multiplied by.

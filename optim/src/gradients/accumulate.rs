@@ -29,7 +29,7 @@ pub(crate) struct Window {
 }
 
 /// A parameter's gradient in the window.
-struct Sum {
+pub(crate) struct Sum {
     tensor: Tensor,
     /// Whether there was a gradient since the window began.
     has_value: bool,
@@ -99,7 +99,8 @@ impl Window {
         writeln!(text, "{config:?} after {} iterations", self.done)
     }
 
-    /// Runs one iteration over bindings that are prepared.
+    /// Runs one iteration over bindings that are prepared. `begun` is set as soon as gradients may have been added to what
+    /// is there: a second try would add them again.
     ///
     /// # Errors
     /// A parameter with a gradient in a window that closes without it; when a device fails.
@@ -108,6 +109,7 @@ impl Window {
         engine: &mut Engine,
         gradients: &mut Gradients,
         bindings: &[Binding<'_>],
+        begun: &mut bool,
     ) -> Result<Iteration> {
         let accumulate = gradients.config.accumulate;
         let window = accumulate.window(self.done);
@@ -129,12 +131,13 @@ impl Window {
             && self.all_go_on(bindings)
             && !gradients.has_passes_of_norm(engine, grads)
         {
-            self.add_with_stats(engine, gradients, grads, weight)?;
+            self.add_with_stats(engine, gradients, (grads, weight), begun)?;
         } else {
             let rules = engine.setup.builtins;
-            for (begun, kernel) in [(false, rules.start_sum()), (true, rules.add_to_sum())] {
+            for (has_value, kernel) in [(false, rules.start_sum()), (true, rules.add_to_sum())] {
                 for compute in [Compute::F32, Compute::F64] {
-                    self.add(engine, bindings, (begun, compute), (kernel, &[weight]), To::Host(&mut []))?;
+                    let (sums, rule) = ((has_value, compute), (kernel, &[weight][..]));
+                    self.add(engine, bindings, sums, rule, To::Host(&mut []), begun)?;
                 }
             }
         }
@@ -225,6 +228,17 @@ impl Window {
         self.sums.values_mut().for_each(|sum| sum.has_value = false);
     }
 
+    /// Removes the gradient of a parameter.
+    pub(crate) fn remove(&mut self, name: &str) -> Option<Sum> {
+        self.sums.remove(name)
+    }
+
+    /// Puts back what [`remove`](Window::remove) gave.
+    pub(crate) fn insert(&mut self, name: &str, sum: Option<Sum>) {
+        self.sums.remove(name);
+        self.sums.extend(sum.map(|sum| (name.to_owned(), sum)));
+    }
+
     /// Returns whether a parameter has a gradient in the window.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.sums.get(name).is_some_and(|sum| sum.has_value)
@@ -282,15 +296,16 @@ impl Window {
         &mut self,
         engine: &Engine,
         gradients: &mut Gradients,
-        grads: Grads<'_, '_>,
-        weight: f64,
+        (grads, weight): (Grads<'_, '_>, f64),
+        begun: &mut bool,
     ) -> Result<()> {
         let (kernel, bindings) = (engine.setup.builtins.accumulate_with_stats(), grads.bindings);
         let scale = gradients.config.inverse_scale();
         let mut row = vec![weight; 1 + kernel.scalars.len()];
         kernel.compute_scalars(&Unscale { scale }, 1, &mut row[1..]);
         if let Some((compute, mut plan)) = gradients.stats_on_device(engine, grads) {
-            let added = self.add(engine, bindings, (true, compute), (kernel, &row), To::Device(&mut plan));
+            let to = To::Device(&mut plan);
+            let added = self.add(engine, bindings, (true, compute), (kernel, &row), to, begun);
             gradients.clipping.give_plan(plan, added.is_ok());
             return added;
         }
@@ -299,7 +314,7 @@ impl Window {
         for compute in [Compute::F32, Compute::F64] {
             let of_compute = || formats.iter().filter(|format| **format == compute.format());
             let mut found = vec![0.0; of_compute().count() * kernel.sums.len()];
-            self.add(engine, bindings, (true, compute), (kernel, &row), To::Host(&mut found))?;
+            self.add(engine, bindings, (true, compute), (kernel, &row), To::Host(&mut found), begun)?;
             let places = all.iter_mut().zip(&formats).filter(|(_, format)| **format == compute.format());
             for ((place, _), sums) in places.zip(found.chunks_exact(2)) {
                 *place = [sums[0], sums[1]];
@@ -310,21 +325,22 @@ impl Window {
         Ok(())
     }
 
-    /// Runs a rule over gradients of a compute type and the sums that have `begun`, or those that have not.
+    /// Runs a rule over gradients of a compute type and the sums that have a value, or those that have none.
     fn add(
         &mut self,
         engine: &Engine,
         bindings: &[Binding<'_>],
-        (begun, compute): (bool, Compute),
+        (has_value, compute): (bool, Compute),
         (kernel, constants): (&'static Kernel, &[f64]),
         to: To<'_>,
+        begun: &mut bool,
     ) -> Result<()> {
         let backend = engine.setup.param_backend();
         // The sums are sorted by name, so that one walk over them suffices when the gradients are too.
         let given = bindings.iter().filter(|binding| !binding.grad.is_none());
         let mut grads: BTreeMap<&str, &Binding<'_>> = given.map(|binding| (binding.name, binding)).collect();
         let mut sums = self.sums.iter_mut().filter_map(|(name, sum)| {
-            let fits = sum.has_value == begun && sum.tensor.format() == compute.format();
+            let fits = sum.has_value == has_value && sum.tensor.format() == compute.format();
             Some((sum, grads.remove(&**name).filter(|_| fits)?))
         });
         let entry = self.plans.entry((kernel.name, compute == Compute::F64));
@@ -332,11 +348,13 @@ impl Window {
             To::Host(found) => (entry.or_insert_with(|| backend.plan()), found, None),
             To::Device(plan) => (plan, &mut [][..], Some(Queued::default())),
         };
+        let mut any = false;
         let pass = Pass {
             kernel,
             compute,
             tensors: &mut |views| {
                 let (sum, binding) = sums.next()?;
+                any = true;
                 let elements = sum.tensor.shape().elements();
                 let grad = sum.staging.as_ref().map(View::read).or_else(|| binding.grad.view());
                 views[place_of(kernel, true)] = grad;
@@ -350,11 +368,14 @@ impl Window {
             fused: &[],
             checked: false,
         };
-        match queued {
-            Some(queued) => queue_of(&**backend)?.run_queued(pass, queued)?,
-            None => backend.run(pass)?,
-        }
-        Ok(())
+        let ran = match queued {
+            Some(queued) => queue_of(&**backend)?.run_queued(pass, queued),
+            None => backend.run(pass),
+        };
+        // What begins a sum begins it again.
+        let wrote = ran.as_ref().map_or_else(fallline_core::Error::may_have_written, |()| any);
+        *begun |= has_value && wrote;
+        Ok(ran?)
     }
 
     /// Limits the elements of the sums.

@@ -1,5 +1,6 @@
 //! The iteration of LBFGS.
 
+use super::loaded::{Unfit, compare};
 use super::rules::{Lbfgs, VectorRules};
 use super::sorted_bindings;
 use super::vectors::{Vector, VectorSpace};
@@ -45,6 +46,7 @@ fn history(
         if params.last().is_some_and(|(name, _)| name == binding.name) {
             return Err(Error::Duplicate { param: binding.name.to_owned() });
         }
+        binding.check_shaped()?;
         params.push((binding.name.to_owned(), binding.param.dims().into()));
     }
     let doubles = bindings.iter().filter(|binding| binding.param.format() == Format::F64).count();
@@ -88,6 +90,8 @@ pub(super) struct Settings<'a> {
     pub(super) backend: &'a Arc<dyn Backend>,
     pub(super) compute: Option<Compute>,
     pub(super) non_finite: NonFinitePolicy,
+    /// Whether the load is lenient that no step has shown to fit.
+    pub(super) unproven: Option<bool>,
 }
 
 /// What a step did.
@@ -100,15 +104,17 @@ pub(super) struct Stepped {
 
 /// Takes one step: up to `max_iter` iterations.
 ///
-/// A loss or gradient that is not finite ends it where the policy says so, with everything as it was.
+/// A loss or gradient that is not finite ends it where the policy says so, with everything as it was. `unfit` is what a
+/// lenient load does not fit.
 pub(super) fn step(
     settings: &Settings<'_>,
     memory: &mut Option<History>,
     objective: &mut dyn Objective,
+    unfit: &mut Option<Unfit>,
 ) -> Result<Stepped> {
     let before = memory.clone();
     let (mut start, mut first) = (None, f64::NAN);
-    let found = search(settings, memory, objective, (&mut start, &mut first));
+    let found = search(settings, memory, objective, (&mut start, &mut first, unfit));
     let error = match found {
         Ok(loss) => return Ok(Stepped { loss, skipped: false }),
         Err(error @ (Error::NonFinite { .. } | Error::NonFiniteLoss { .. })) => error,
@@ -132,9 +138,9 @@ fn search(
     settings: &Settings<'_>,
     memory: &mut Option<History>,
     objective: &mut dyn Objective,
-    (begun, before_step): (&mut Option<Vector>, &mut f64),
+    (begun, before_step, unfit): (&mut Option<Vector>, &mut f64, &mut Option<Unfit>),
 ) -> Result<f64> {
-    let &Settings { hyper, kernels, backend, compute, non_finite } = settings;
+    let &Settings { hyper, kernels, backend, compute, non_finite, unproven } = settings;
     let checks = non_finite != NonFinitePolicy::Propagate;
     let sign = if hyper.maximize { -1.0 } else { 1.0 };
     let first = objective.evaluate()?;
@@ -142,6 +148,12 @@ fn search(
     let mut bindings = sorted_bindings(objective);
     if bindings.is_empty() {
         return Ok(first);
+    }
+    if let (Some(lenient), Some(known)) = (unproven, &*memory) {
+        *unfit = compare(known, &bindings, compute, lenient)?;
+        if unfit.is_some() {
+            *memory = None;
+        }
     }
     if let Some(new) = history(memory, &bindings, compute, backend, kernels)? {
         *memory = Some(new);

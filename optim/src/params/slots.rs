@@ -78,6 +78,8 @@ pub(crate) struct Slot {
     pub(crate) progress: Progress,
     /// The kind of module that it belongs to, as it was told or guessed.
     pub(crate) kind: ModuleKind,
+    /// Whether a load has brought it, and no step has bound it since.
+    pub(crate) unbound: bool,
 }
 
 impl Slot {
@@ -110,6 +112,7 @@ impl Slot {
             launch: None,
             constant_set: 0,
             progress: Progress::default(),
+            unbound: false,
         }
     }
 
@@ -197,16 +200,13 @@ impl Slots {
         Ok(())
     }
 
-    /// Keeps what was added since the last call of this, or removes it where the step did not go through.
-    pub(crate) fn commit_or_rollback<R>(&mut self, stepped: &Result<R>, skipped: impl Fn(&R) -> bool) {
-        if stepped.as_ref().is_ok_and(|report| !skipped(report)) {
+    /// Keeps what was added since the last call of this, or removes it where the step did not go `through`.
+    pub(crate) fn commit_or_rollback(&mut self, through: bool) {
+        if through {
             self.uncommitted.clear();
         }
         for name in core::mem::take(&mut self.uncommitted) {
-            if let Some(place) = self.places.remove(&name) {
-                self.swap(place, self.list.len() - 1);
-                self.list.pop();
-            }
+            self.remove(&name);
         }
         // Not for each that moved: steps in pieces move one at a time.
         if 8 * self.moved > self.list.len() {
@@ -245,10 +245,30 @@ impl Slots {
 
     /// Takes a slot out of `others`, if there is one of this name.
     pub(crate) fn move_from(&mut self, others: &mut Slots, name: &str) {
-        if let Some(place) = others.places.remove(name) {
-            others.swap(place, others.list.len() - 1);
-            others.list.pop().into_iter().for_each(|slot| self.push(slot));
-        }
+        others.remove(name).into_iter().for_each(|slot| self.push(slot));
+    }
+
+    /// Removes the slot of this name, if there is one.
+    pub(crate) fn remove(&mut self, name: &str) -> Option<Slot> {
+        let place = self.places.remove(name)?;
+        self.swap(place, self.list.len() - 1);
+        self.list.pop()
+    }
+
+    /// Returns whether a step has bound a parameter, which the last one had at place `i` in the usual case.
+    pub(crate) fn has_bound(&self, i: usize, name: &str) -> bool {
+        let usual = self.list.get(i).filter(|slot| self.is_named(slot, name));
+        usual.or_else(|| self.get(name)).is_some_and(|slot| !slot.unbound)
+    }
+
+    /// Returns the slot of a parameter that a step has bound.
+    pub(crate) fn bound(&self, name: &str) -> Option<&Slot> {
+        self.get(name).filter(|slot| !slot.unbound)
+    }
+
+    /// Returns whether steps have bound parameters.
+    pub(crate) fn any_bound(&self) -> bool {
+        self.list.iter().any(|slot| !slot.unbound)
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -5,7 +5,7 @@ use super::local_steps::check_local_steps;
 use crate::engine::Engine;
 use crate::engine::group::Group;
 use crate::engine::setup::Setup;
-use crate::params::slots::Slot;
+use crate::params::slots::{Slot, Slots};
 use crate::program::Variant;
 use crate::{Binding, Checkpoint, Error, Result};
 use std::fmt::{self, Write};
@@ -34,7 +34,7 @@ impl ProcessGroup {
         &mut self,
         engine: &mut Engine,
         bindings: &[Binding<'_>],
-        policies: impl Fn(&mut String) -> fmt::Result,
+        policies: impl Fn(&Slots, &mut String) -> fmt::Result,
         averages: bool,
     ) -> Result<()> {
         let Some(exchange) = &mut self.exchange else { return engine.check_training() };
@@ -77,7 +77,7 @@ impl ProcessGroup {
             shared.fetch(&*engine.setup.backend)?;
         }
         exchange.check_consistent(bindings, &engine.slots, |text| {
-            policies(text)?;
+            policies(&engine.slots, text)?;
             fingerprint(engine, text)
         })?;
         engine.check_training()
@@ -139,20 +139,33 @@ impl ProcessGroup {
         exchange.findings(own().unwrap_or([0, 0])).map(Some)
     }
 
-    /// Returns the whole of a checkpoint of which this rank has a part.
+    /// Returns the whole of a checkpoint of which this rank has a part. A rank that has none tells the others, which would
+    /// wait for it.
     ///
     /// # Errors
-    /// When a rank fails, or parts do not go together.
-    pub(crate) fn consolidate_state_dict(&self, engine: &Engine, own: Checkpoint) -> Result<Checkpoint> {
+    /// When a rank fails or has no part, or parts do not go together.
+    pub(crate) fn consolidate_state_dict(
+        &self,
+        engine: &Engine,
+        own: Result<Checkpoint>,
+    ) -> Result<Checkpoint> {
         let has_feedback = |group: &Group| group.algorithm.spec().replicas.error_feedback.is_some();
-        match &self.exchange {
-            Some(exchange) if exchange.sharded() => exchange.consolidate_state_dict(&own),
-            Some(exchange) if engine.setup.groups.iter().any(has_feedback) => {
+        let exchanges =
+            |exchange: &&Exchange| exchange.sharded() || engine.setup.groups.iter().any(has_feedback);
+        let Some(exchange) = self.exchange.as_ref().filter(exchanges) else { return own };
+        let without = exchange.findings([u64::from(own.is_err()), 0]);
+        let own = own?;
+        if let Some(rank) = without?.iter().position(|[without, _]| *without > 0) {
+            let problem = format!("rank {rank} has no state that could be saved");
+            return Err(Error::Groups { algorithm: engine.setup.name(), problem });
+        }
+        match exchange.sharded() {
+            true => exchange.consolidate_state_dict(&own),
+            false => {
                 let mut whole = exchange.gather_error_feedback(own)?;
                 engine.average_replicas(&mut whole, exchange.ranks().world_size());
                 Ok(whole)
             }
-            _ => Ok(own),
         }
     }
 

@@ -140,7 +140,7 @@ impl GradientReducer {
                 let problem = format!("the gradient of {name:?} is row-sparse: ranks average whole ones");
                 return Err(self.wrong(problem));
             }
-            GradRef::None | GradRef::Window(_) => None,
+            GradRef::None | GradRef::Window(_) | GradRef::Misshaped(_) => None,
         };
         let place = self.given;
         match (self.layout.get(place), &found) {

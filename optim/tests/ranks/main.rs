@@ -39,6 +39,7 @@ fn threads_keep_the_contract() {
 fn train(ranks: Arc<dyn Communicator>) {
     training::trajectories(&ranks);
     training::checkpoints(&ranks);
+    training::other_names(&ranks);
     training::rounded_means(&ranks);
     training::traffic(&ranks);
     training::differences(&ranks);

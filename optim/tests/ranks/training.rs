@@ -7,7 +7,8 @@ use fallline_optim::algorithms::{AdamW, Asgd, Lars, Sgd};
 use fallline_optim::hyper::{HyperError, Value};
 use fallline_optim::ranks::{GradientReducer, ZeroRedundancy, partition};
 use fallline_optim::{
-    AnyAlgorithm, Binding, Checkpoint, Driver, Linked, Lookahead, Method, Modified, Optimizer, param,
+    AnyAlgorithm, Binding, Checkpoint, Driver, Linked, LoadOptions, Lookahead, Method, Modified, Optimizer,
+    param,
 };
 use std::sync::Arc;
 
@@ -212,6 +213,41 @@ fn checkpoints_of(ranks: &Arc<dyn Communicator>, sharded: fn() -> Box<dyn AnyAlg
     assert_eq!((&model, &single), (&expected, &expected), "rank {rank} of {world}");
     assert_eq!(resumed.save().unwrap(), whole.save().unwrap());
     assert_eq!(one.save().unwrap(), whole.save().unwrap());
+}
+
+/// A checkpoint under other names is refused by all ranks, and so is one that some have loaded otherwise.
+pub fn other_names(ranks: &Arc<dyn Communicator>) {
+    let lengths = [3, 40, 7];
+    let (mut model, mut whole) = (Model::new(&lengths), driver(sharded()));
+    alone(&lengths, 0..2, &mut whole, &mut model);
+    let mut wrapped = whole.save().unwrap();
+    assert_eq!(wrapped.rename("", "module.").unwrap(), 3);
+    let mut optimizer = driver(sharded()).with_ranks(Arc::clone(ranks));
+    optimizer.load(&wrapped).unwrap();
+    let (sums, before) = (model.gradients(3, 0..BATCH), model.clone());
+    let refused = |optimizer: &mut Driver, model: &mut Model| {
+        let pairs = model.params.iter_mut().zip(&sums);
+        let mut bindings: Vec<Binding<'_>> =
+            pairs.map(|((name, values), sum)| param(name, values, sum)).collect();
+        optimizer.step(&mut bindings).unwrap_err().to_string()
+    };
+    let error = refused(&mut optimizer, &mut model);
+    assert!(error.contains("rename(\"module.\", \"\")"), "{error}");
+    let strip = LoadOptions::default().rename("module.", "");
+    if ranks.world_size() > 1 {
+        // One rank strips what the others do not.
+        let options = if ranks.rank() == 0 { strip.clone() } else { LoadOptions::default() };
+        optimizer.load_with(&wrapped, &options).unwrap();
+        let error = refused(&mut optimizer, &mut model);
+        assert!(error.contains("rank"), "{error}");
+    }
+    assert_eq!(model, before);
+    optimizer.load_with(&wrapped, &strip).unwrap();
+    let (mut reducer, mut other) = (GradientReducer::new(Arc::clone(ranks)).unwrap(), model.clone());
+    together(&mut reducer, 3..STEPS, &mut optimizer, &mut model);
+    alone(&lengths, 3..STEPS, &mut whole, &mut other);
+    assert_eq!(model, other);
+    assert_eq!(optimizer.save().unwrap(), whole.save().unwrap());
 }
 
 /// A gradient of any numbers: the mean over parts, each times its share, against the mean over all, within the roundings.

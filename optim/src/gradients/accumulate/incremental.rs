@@ -7,7 +7,7 @@ use crate::{Binding, Result, StepReport};
 use fallline_core::Compute;
 
 impl Window {
-    /// Adds the only gradient that is bound to the window's.
+    /// Adds the only gradient that is bound to the window's. `begun` is set as [`accumulate`](Window::accumulate) sets it.
     ///
     /// # Errors
     /// When a device fails.
@@ -16,6 +16,7 @@ impl Window {
         engine: &Engine,
         config: &GradientConfig,
         bindings: &[Binding<'_>],
+        begun: &mut bool,
     ) -> Result<()> {
         self.allocate(engine, bindings)?;
         let weight = 1.0 / config.accumulate.window(self.done) as f64;
@@ -25,7 +26,8 @@ impl Window {
             let kernel = if sum.has_value { rules.add_to_sum() } else { rules.start_sum() };
             let compute =
                 if sum.tensor.format() == Compute::F64.format() { Compute::F64 } else { Compute::F32 };
-            self.add(engine, bindings, (sum.has_value, compute), (kernel, &[weight]), To::Host(&mut []))?;
+            let sums = (sum.has_value, compute);
+            self.add(engine, bindings, sums, (kernel, &[weight]), To::Host(&mut []), begun)?;
             if let Some(sum) = self.sums.get_mut(binding.name) {
                 sum.has_value = true;
             }

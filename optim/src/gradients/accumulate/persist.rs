@@ -33,6 +33,9 @@ impl Window {
                 sum.tensor.shape().clone(),
             )?;
             checkpoint.insert(format!("{WINDOW}{name}"), entry);
+            if let Some(param) = checkpoint.manifest.param_mut(name) {
+                param.accumulated = true;
+            }
         }
         let scaler = config.scaler.as_ref().map(|scaler| scaler.save());
         checkpoint.manifest.wrapper = Some(SavedGradientConfig { done: self.done, scaler });
@@ -48,6 +51,11 @@ impl Window {
         (options, report): (&LoadOptions, &mut LoadReport),
     ) -> Result<(Window, Option<LossScaler>)> {
         let (mut loaded, mut scaler) = (Window::default(), config.scaler.clone());
+        let missing = missing(config, checkpoint);
+        if let Some(what) = missing.first().filter(|_| !options.lenient) {
+            return Err(Error::Mismatch(format!("{what} is missing")));
+        }
+        report.missing.extend(missing);
         let Some(saved) = &checkpoint.manifest.wrapper else { return Ok((loaded, scaler)) };
         loaded.done = saved.done;
         if let (Some(scaler), Some(saved)) = (&mut scaler, &saved.scaler) {
@@ -76,4 +84,27 @@ impl Window {
         }
         Ok((loaded, scaler))
     }
+}
+
+/// Returns what a checkpoint lacks of a window and a loss scale, by its manifest and the configuration. One that was
+/// converted has never had them.
+fn missing(config: &GradientConfig, checkpoint: &Checkpoint) -> Vec<String> {
+    let manifest = &checkpoint.manifest;
+    let known = manifest.optimizer.iter().flat_map(|optimizer| &optimizer.params);
+    let mut missing: Vec<String> = Vec::new();
+    let stepped = known.clone().next().is_some() && manifest.origin.is_none();
+    let kept = config.scaler.is_some() || config.accumulate.accumulation_steps > 1;
+    let has_window = checkpoint.below(WINDOW).next().is_some();
+    match &manifest.wrapper {
+        None if (stepped && kept) || has_window => missing.push("the manifest's \"wrapper\"".into()),
+        Some(saved) if config.scaler.is_some() && saved.scaler.is_none() => {
+            missing.push("the manifest's \"scaler\"".into());
+        }
+        _ => {}
+    }
+    let accumulated = known.filter(|(_, param)| param.accumulated).map(|(name, _)| format!("{WINDOW}{name}"));
+    missing.extend(
+        accumulated.filter(|key| checkpoint.below(key).next().is_none_or(|(rest, _)| !rest.is_empty())),
+    );
+    missing
 }
