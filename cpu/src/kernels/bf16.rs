@@ -142,7 +142,7 @@ unsafe fn bf16<R: Rule, V: VectorPair>(
             let mut random = [PhiloxState::unused(&counter); MAX_OPERANDS];
             if any_stochastic {
                 for_each_operand!(count, k => {
-                    if R::OPERANDS[k].written {
+                    if R::OPERANDS[k].written && operands[k].stochastic {
                         random[k] = PhiloxState::first_round(&operands[k].keys, &counter).rounds::<1, FIRST>(&operands[k].keys);
                     }
                 });
@@ -150,7 +150,7 @@ unsafe fn bf16<R: Rule, V: VectorPair>(
             apply::<R, V>(grad_scale, &values, &mut x[0]);
             if any_stochastic {
                 for_each_operand!(count, k => {
-                    if R::OPERANDS[k].written {
+                    if R::OPERANDS[k].written && operands[k].stochastic {
                         random[k] = random[k].rounds::<FIRST, SECOND>(&operands[k].keys);
                     }
                 });
@@ -158,7 +158,7 @@ unsafe fn bf16<R: Rule, V: VectorPair>(
             apply::<R, V>(grad_scale, &values, &mut x[1]);
             if any_stochastic {
                 for_each_operand!(count, k => {
-                    if R::OPERANDS[k].written {
+                    if R::OPERANDS[k].written && operands[k].stochastic {
                         random[k] = random[k].rounds::<SECOND, LAST>(&operands[k].keys);
                     }
                 });

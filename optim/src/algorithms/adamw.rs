@@ -78,7 +78,7 @@ impl Algorithm for AdamW {
         ],
     };
     const STATES: &'static [State<Self>] =
-        &[State::new("v").non_negative(), State::new("v_max").non_negative()];
+        &[State::second_moment("v"), State::new("v_max").non_negative()];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(if self.amsgrad { on.pass::<AdamWMaxRule>() } else { on.pass::<AdamWRule>() })

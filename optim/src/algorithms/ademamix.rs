@@ -145,7 +145,7 @@ impl Algorithm for AdEmaMix {
             Reference::new("bitsandbytes.optim: AdEMAMix, AdEMAMix32bit", "bitsandbytes 0.50.2"),
         ],
     };
-    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
+    const STATES: &'static [State<Self>] = &[State::new("m_slow").slow(), State::second_moment("v")];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(on.pass::<AdEmaMixRule>())

@@ -324,7 +324,7 @@ impl Algorithm for OnebitLamb {
         ],
     };
     const STATES: &'static [State<Self>] =
-        &[State::new("v").non_negative(), State::new("v_fresh").non_negative()];
+        &[State::second_moment("v"), State::second_moment("v_fresh")];
 
     const MEMORY: &'static [(&'static str, f64)] = &[
         ("lamb_coeff_freeze", 0.0),

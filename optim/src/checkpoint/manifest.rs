@@ -100,6 +100,9 @@ pub struct ParamManifest {
     /// The seed of its stochastic rounding; the counter is its step count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) seed: Option<u64>,
+    /// The seed of the stochastic rounding of its states, where the parameter is not rounded so itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) state_seed: Option<u64>,
     /// The kind of module that it belongs to, where it is not the one that would be guessed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     module: Option<String>,
@@ -109,7 +112,7 @@ impl ParamManifest {
     pub(crate) fn new(shape: &[usize], group: usize, compute: Compute) -> ParamManifest {
         let formats = BTreeMap::new();
         let (shape, compute) = (shape.to_vec(), compute.to_string());
-        ParamManifest { shape, group, compute, formats, seed: None, module: None }
+        ParamManifest { shape, group, compute, formats, seed: None, state_seed: None, module: None }
     }
 
     /// Notes the kind of module that it belongs to.

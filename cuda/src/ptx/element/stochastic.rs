@@ -17,13 +17,15 @@ impl Element<'_> {
         let operands = self.graph.operands().len() as i64;
         let b = &mut self.b;
         b.comment("the keys of what is rounded stochastically, and the lane's first four elements");
-        let row = b.mad_wide(tensor, 8 * operands, keys);
+        let row = b.mad_wide(tensor, 8 * (operands + 1), keys);
         for (i, operand) in self.operands.iter_mut().enumerate() {
             let Some(stochastic) = &mut operand.stochastic else { continue };
             let key = b.ld(Space::Constant, Type::B32, 2, row, 8 * i);
             stochastic.key = [Some(key[0]), Some(key[1])];
         }
-        let before = b.shr(Type::U64, first, 2);
+        let fours = b.shr(Type::U64, first, 2);
+        let before = b.ld(Space::Constant, Type::U64, 1, row, 8 * operands as usize)[0];
+        let before = b.add(Type::U64, fours, before);
         let counter4 = b.named(Class::B64, "quarter");
         self.counter4 = Some(b.to(counter4).mad_wide(lane, (PER_LANE / 4) as i64, before));
     }
