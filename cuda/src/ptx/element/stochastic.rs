@@ -35,9 +35,8 @@ impl Element<'_> {
         let Some(counter4) = self.counter4 else { return };
         let b = &mut self.b;
         b.comment(&format!("random bits of elements {first} to {} of the lane", first + 3));
+        let counter4 = if first == 0 { counter4 } else { b.add(Type::U64, counter4, (first / 4) as i64) };
         let [low, high] = b.unpack(Class::B32, counter4);
-        // The first one is even: nothing is carried.
-        let low = if first == 0 { low } else { b.or(Type::B32, low, (first / 4) as i64) };
         for operand in &mut self.operands {
             let Some(stochastic) = &mut operand.stochastic else { continue };
             let [Some(key), Some(key_high)] = stochastic.key else { unreachable!("keys are loaded") };
