@@ -119,6 +119,10 @@ fn every_storage_gives_the_bits_of_the_cpu() {
             (Bf16, Bf16),
         ));
     }
+    for roundings in ["'bf16_sr'", "'bf16_rne'", "{'m': 'bf16_sr', 'v': 'bf16_rne'}"] {
+        cases.push((format!("AdamW', lr=0.01, state_format={roundings}"), (F32, Bf16)));
+    }
+    cases.push(("LAMB', lr=0.01, state_format='bf16', seed=9".into(), (F64, F64)));
     let sr = "state_format='bf16', param_format='bf16_sr', seed=5";
     cases.push((format!("AdamW', lr=0.01, {sr}"), (Bf16, Bf16)));
     cases.push((format!("LAMB', lr=0.01, max_unorm=0.1, {sr}"), (Bf16, F32)));

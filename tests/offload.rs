@@ -116,6 +116,7 @@ const CASES: [&str; 7] = [
     "dict(type='ASGD', lr=0.01)",
     "dict(type='AdamW', lr=0.01, state_format='q8')",
     "dict(type='RMSprop', lr=0.01, state_format='bf16')",
+    "dict(type='AdEMAMix', lr=0.01, state_format='f16', seed=6)",
 ];
 
 #[test]

@@ -251,6 +251,18 @@ fn row_sparse(method: &Method) -> String {
     }
 }
 
+/// Returns what becomes of an element whose gradient is always 0, where the states in 8 bits say otherwise than the rule.
+fn zero_gradient(method: &Method) -> Option<&'static str> {
+    let algorithm = method.algorithm()?;
+    let block = algorithm.storage().block?;
+    let signed = algorithm.states().into_iter().any(|state| !algorithm.state(state).non_negative);
+    (signed && matches!(block.format, Format::Q8Grid(_))).then_some(
+        "in 8 bits a momentum of 0 becomes the code next to 0, as in bitsandbytes on the CPU. So an element whose gradient is \
+         always 0 walks while others of its block move: Lion8bit by lr a step, AdamW8bit by 9e-4 in 300 steps at lr 1e-3. \
+         state_format=\"q8\" keeps 0",
+    )
+}
+
 fn as_text(entry: &Entry, method: &Method, variants: &Variants) -> String {
     let info = method.info();
     let mut text = format!("{}: {}\n", entry.name, info.summary);
@@ -280,6 +292,9 @@ fn as_text(entry: &Entry, method: &Method, variants: &Variants) -> String {
     text.push_str("\nθ is the parameter, g its gradient (negated with maximize), t the step count from 1.\n");
     text.push_str(&format!("\nState in f32, bytes per element: {}\n", entry.state_formula()));
     text.push_str(&format!("\nRow-sparse gradients: {}\n", row_sparse(method)));
+    if let Some(walks) = zero_gradient(method) {
+        text.push_str(&format!("\nZero gradients: {walks}.\n"));
+    }
     text.push_str(&format!("\nModifiers: {}\n", around(&entry.defaults())));
     text.push_str("\nHyperparameters\n");
     let mut rows = vec![["  name", "type", "default", "range", "meaning"].map(str::to_owned).to_vec()];
@@ -342,6 +357,9 @@ fn as_json(entry: &Entry, method: &Method, variants: &Variants) -> serde_json::V
     let references = info.references.iter().map(|r| json!({ "text": r.text, "at": r.at }));
     value["rules"] = rules.collect();
     value["row_sparse"] = row_sparse(method).into();
+    if let Some(walks) = zero_gradient(method) {
+        value["zero_gradient"] = walks.into();
+    }
     value["hyperparameters"] = hypers.collect();
     value["differences"] = info.differences.into();
     value["references"] = references.collect();

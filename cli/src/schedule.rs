@@ -38,10 +38,10 @@ pub struct Args {
     /// Initial momentum; by default that (or the first beta) of the file's optimizer, or 0.9
     #[arg(long)]
     momentum: Option<f64>,
-    /// Number of steps
+    /// Number of steps: iterations of the loop, as MMEngine counts. With accumulative_counts=4, four of them are one update
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     steps: u64,
-    /// Steps of an epoch
+    /// Steps of an epoch, micro-steps included
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     iters_per_epoch: u64,
     /// Length of the run in epochs, at which entries without `end` end; by default that of the file (train.epochs, train_cfg)

@@ -33,6 +33,7 @@ pub struct Storage {
     len: usize,
     /// What a pass asks of the memory, kept here since it asks in every step.
     on_host: bool,
+    stochastic: bool,
     address: usize,
     scales: usize,
     memory: Box<dyn Memory>,
@@ -42,7 +43,20 @@ impl Storage {
     /// Wraps a backend's memory of `len` elements. Called by backends.
     pub fn new(format: Format, len: usize, memory: Box<dyn Memory>) -> Storage {
         let on_host = memory.host().is_some() || memory.blocks().is_some();
-        Storage { format, len, on_host, address: memory.address(), scales: memory.scales(), memory }
+        let (address, scales) = (memory.address(), memory.scales());
+        Storage { format, len, on_host, stochastic: false, address, scales, memory }
+    }
+
+    /// Returns it, marked for stochastic rounding of what passes store in it, or for round-to-nearest. A pass rounds so
+    /// where its [`View`](crate::backend::View) has a key.
+    pub fn rounded_stochastically(self, stochastic: bool) -> Storage {
+        Storage { stochastic, ..self }
+    }
+
+    /// Returns whether it is marked for stochastic rounding.
+    #[inline]
+    pub fn rounds_stochastically(&self) -> bool {
+        self.stochastic
     }
 
     /// Returns how the elements are stored.

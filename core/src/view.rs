@@ -1,5 +1,6 @@
 //! Operands of a pass: memory, borrowed for as long as one takes.
 
+use crate::codec::stochastic::Counted;
 use crate::host::{Slice, SliceMut};
 use crate::{Format, Storage};
 use core::marker::PhantomData;
@@ -31,7 +32,7 @@ pub struct View<'a> {
     format: Format,
     on_host: bool,
     writable: bool,
-    rounding_key: Option<u64>,
+    rounding: Option<Counted>,
     cast_copy: Option<(usize, Format)>,
     broadcast: Option<Broadcast>,
     borrow: PhantomData<&'a mut [u8]>,
@@ -66,7 +67,7 @@ impl<'a> View<'a> {
             format,
             on_host: true,
             writable,
-            rounding_key: None,
+            rounding: None,
             cast_copy: None,
             broadcast: None,
             borrow: PhantomData,
@@ -74,9 +75,9 @@ impl<'a> View<'a> {
     }
 
     /// Returns the view with stochastic rounding of what is stored as bfloat16, by random bits of this key
-    /// ([`codec::stochastic`](crate::codec::stochastic)).
+    /// ([`codec::stochastic`](crate::codec::stochastic)). A slice of it counts its elements as the whole does.
     pub fn with_stochastic_rounding(self, key: u64) -> Self {
-        View { rounding_key: Some(key), ..self }
+        View { rounding: Some(Counted { key, first: 0 }), ..self }
     }
 
     /// Returns the view with a cast copy: what is stored is also stored in `copy`, in its format, in the same pass.
@@ -91,7 +92,7 @@ impl<'a> View<'a> {
 
     /// Returns the same elements, borrowed for reading.
     pub fn reborrow(&self) -> View<'_> {
-        View { writable: false, rounding_key: None, cast_copy: None, ..*self }
+        View { writable: false, rounding: None, cast_copy: None, ..*self }
     }
 
     /// Returns a view to read that broadcasts: each run of `inner` elements is repeated `repeats` times. With the rows'
@@ -101,7 +102,7 @@ impl<'a> View<'a> {
     /// # Panics When there is a part of a run, a run of none, or more than the elements to it: a block format,
     /// stochastic rounding, a copy, another broadcast.
     pub fn broadcast(self, inner: usize, repeats: usize) -> Self {
-        let plain = self.rounding_key.is_none() && self.cast_copy.is_none() && self.broadcast.is_none();
+        let plain = self.rounding.is_none() && self.cast_copy.is_none() && self.broadcast.is_none();
         assert!(plain && self.format.block().is_none(), "a view that cannot be repeated");
         assert!(inner > 0 && self.len.is_multiple_of(inner), "a part of a run");
         let len = self.len.checked_mul(repeats).expect("more elements than can be counted");
@@ -118,10 +119,17 @@ impl<'a> View<'a> {
         let block = self.format.block();
         assert!(block.is_none_or(|block| start.is_multiple_of(block)), "a part that begins within a block");
         let scales = self.scales + size_of::<f32>() * self.format.scales(start);
-        assert!(self.rounding_key.is_none(), "a part of a view whose elements are counted");
         assert!(self.broadcast.is_none(), "a part of a view whose elements are repeated");
         let copy = self.cast_copy.map(|(address, format)| (address + format.size(start), format));
-        View { address: self.address + self.format.size(start), scales, len, cast_copy: copy, ..self }
+        let rounding = self.rounding.map(|whole| Counted { first: whole.first + start as u64, ..whole });
+        View {
+            address: self.address + self.format.size(start),
+            scales,
+            len,
+            cast_copy: copy,
+            rounding,
+            ..self
+        }
     }
 
     /// Takes `len` elements after the first `skip` out of the view, which from now on begins behind them. So slices
@@ -176,10 +184,11 @@ impl<'a> View<'a> {
         self.format
     }
 
-    /// Returns the key of the random bits, where what is stored as bfloat16 is rounded stochastically.
+    /// Returns whose random bits its elements take, where what is stored as bfloat16 is rounded stochastically. The
+    /// first one's place is a multiple of four.
     #[inline]
-    pub fn rounding_key(&self) -> Option<u64> {
-        self.rounding_key
+    pub fn rounding(&self) -> Option<Counted> {
+        self.rounding.map(Counted::aligned)
     }
 
     /// Returns the cast copy: where what is stored is also stored, and in which format.

@@ -52,7 +52,7 @@ pub use error::{Error, Result};
 pub use gradients::NonFinitePolicy;
 pub use params::ParamPrecision;
 pub use program::{Advances, Mode, Program, Site, Steps, Variant};
-pub use state_storage::StateStorage;
+pub use state_storage::{Rounding, StateFormat, StateStorage};
 
 #[doc(hidden)] // for `alias!`
 pub use fallline_core::{Kernel, Link, Shape};

@@ -4,6 +4,9 @@
 //! within its own range of steps. So a linear warm-up and a cosine after it are two entries. Values are computed in
 //! the recursive form that MMEngine uses, in the same order of operations.
 //!
+//! A schedule counts calls of [`Schedule::after_iteration`]: iterations of the loop, as in MMEngine. Under accumulation these
+//! are micro-steps, of which several make one update.
+//!
 //! ```
 //! use fallline_optim::schedule::{CosineAnnealing, Linear, Numbers, Schedule, Scheduler};
 //! let mut numbers = Numbers::new([("lr", 0.4)]);

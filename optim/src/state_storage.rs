@@ -1,58 +1,122 @@
 //! How the states of parameters are stored.
 
-use crate::{AnyAlgorithm, Error, Result};
+use crate::{AnyAlgorithm, Error, ParamPrecision, Result};
 use fallline_core::{Codes, Format, Role};
 use std::collections::BTreeMap;
+
+/// How a state in bfloat16 is rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    /// Round-to-nearest-even.
+    ToNearest,
+    /// Stochastic rounding: up or down, the nearer the likelier ([`fallline_core::codec::stochastic`]).
+    Stochastic,
+}
+
+/// How a state is stored: a format, and how it is rounded where that is bfloat16.
+///
+/// Without a rounding, a [slow](crate::State::slow) state in bfloat16 is rounded stochastically, and any other to nearest.
+/// Beside parameters with stochastic rounding, all are rounded so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateFormat {
+    /// The format.
+    pub format: Format,
+    /// The rounding, where it is chosen.
+    pub rounding: Option<Rounding>,
+}
+
+impl From<Format> for StateFormat {
+    fn from(format: Format) -> StateFormat {
+        StateFormat { format, rounding: None }
+    }
+}
+
+impl StateFormat {
+    /// bfloat16 with stochastic rounding.
+    pub const BF16_SR: StateFormat =
+        StateFormat { format: Format::Bf16, rounding: Some(Rounding::Stochastic) };
+    /// bfloat16 with round-to-nearest-even.
+    pub const BF16_RNE: StateFormat =
+        StateFormat { format: Format::Bf16, rounding: Some(Rounding::ToNearest) };
+
+    /// Returns the name that configurations use.
+    pub fn name(self) -> &'static str {
+        match self {
+            StateFormat::BF16_SR => "bf16_sr",
+            StateFormat::BF16_RNE => "bf16_rne",
+            StateFormat { format, .. } => format.name(),
+        }
+    }
+
+    /// Returns the state format of a [name](StateFormat::name).
+    pub fn named(name: &str) -> Option<StateFormat> {
+        let chosen = [StateFormat::BF16_SR, StateFormat::BF16_RNE].into_iter();
+        chosen.clone().find(|chosen| chosen.name() == name).or_else(|| Format::named(name).map(Into::into))
+    }
+}
 
 /// The storage formats of a group's states, where they are not the algorithm's (mostly the compute type). There is
 /// one for all, or one for each named state.
 ///
 /// ```
 /// use fallline_core::Format;
-/// use fallline_optim::StateStorage;
+/// use fallline_optim::{StateFormat, StateStorage};
 /// let formats = StateStorage::all(Format::named("q8").expect("it is a format"));
-/// let mixed = StateStorage::default().with("m", Format::Bf16).with("v", Format::F32);
+/// let mixed = StateStorage::default().with("m", Format::Bf16).with("v", StateFormat::BF16_SR);
 /// assert_ne!(formats, mixed);
 /// ```
 ///
 /// A block format takes its unsigned codes for a state that is never negative, as the algorithm says. Half precision for
-/// all means bfloat16 for such a state: it holds squares, and those of gradients below 2e-4 would be zero. A copy of the
-/// parameter (`x0`, `z`, `ax`, `p0`) is stored in the compute type, unless it is named.
+/// all means bfloat16 for such a state: it holds squares, and those of gradients below 2e-4 would be zero. It means
+/// bfloat16 for a slow state too. A copy of the parameter (`x0`, `z`, `ax`, `p0`) is stored in the compute type, unless it
+/// is named.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StateStorage {
-    all: Option<Format>,
-    named: BTreeMap<String, Format>,
+    all: Option<StateFormat>,
+    named: BTreeMap<String, StateFormat>,
+    seed: u64,
 }
 
 impl StateStorage {
     /// Returns all states in one format.
-    pub fn all(format: Format) -> StateStorage {
-        StateStorage { all: Some(format), named: BTreeMap::new() }
+    pub fn all(format: impl Into<StateFormat>) -> StateStorage {
+        StateStorage { all: Some(format.into()), ..StateStorage::default() }
     }
 
     /// Returns these, with another format for one state.
-    pub fn with(mut self, state: &str, format: Format) -> StateStorage {
-        self.named.insert(state.to_owned(), format);
+    pub fn with(mut self, state: &str, format: impl Into<StateFormat>) -> StateStorage {
+        self.named.insert(state.to_owned(), format.into());
         self
     }
 
-    /// Returns whether nothing is said.
+    /// Returns these, with another seed of the random bits than 0. Stochastic rounding of the parameters comes with a seed
+    /// for both.
+    pub fn with_seed(self, seed: u64) -> StateStorage {
+        StateStorage { seed, ..self }
+    }
+
+    /// Returns the seed of the random bits.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Returns whether no format is chosen.
     pub fn is_empty(&self) -> bool {
         self.all.is_none() && self.named.is_empty()
     }
 
     /// Returns the format of all states that are not named.
-    pub fn for_all(&self) -> Option<Format> {
+    pub fn for_all(&self) -> Option<StateFormat> {
         self.all
     }
 
     /// Returns the states that have a separate format, sorted by name.
-    pub fn named(&self) -> impl Iterator<Item = (&str, Format)> {
+    pub fn named(&self) -> impl Iterator<Item = (&str, StateFormat)> {
         self.named.iter().map(|(state, format)| (state.as_str(), *format))
     }
 
-    /// Returns the format asked for a state, if one is.
-    fn of(&self, state: &str) -> Option<Format> {
+    /// Returns what is chosen for a state, if anything is.
+    fn of(&self, state: &str) -> Option<StateFormat> {
         self.named.get(state).copied().or(self.all)
     }
 
@@ -65,7 +129,7 @@ impl StateStorage {
         if self.is_empty() {
             return Ok(());
         }
-        for (state, &format) in &self.named {
+        for (state, &StateFormat { format, .. }) in &self.named {
             let spec = algorithm.state(state);
             let problem = match format {
                 _ if spec.full_precision && format.block().is_some() => {
@@ -73,6 +137,9 @@ impl StateStorage {
                 }
                 Format::F16 if spec.non_negative => {
                     "holds squares, which f16 makes 0 below 3e-8, and the step of any size: \"bf16\" has their range"
+                }
+                Format::F16 if spec.slow => {
+                    "moves by less than f16 can tell, and is not rounded stochastically in it: \"bf16\" is"
                 }
                 _ => continue,
             };
@@ -115,7 +182,8 @@ impl StateStorage {
     /// Returns whether a version that kept every state in the format that was said for all would have stored one
     /// so. A checkpoint of it is converted: the format of a copy, or of squares, is another one now.
     pub(crate) fn was_stored_as(&self, state: &str, was: Format) -> bool {
-        self.of(state).is_some_and(|said| was.with_codes(Codes::Signed) == said.with_codes(Codes::Signed))
+        let said = self.of(state).map(|said| said.format.with_codes(Codes::Signed));
+        said == Some(was.with_codes(Codes::Signed))
     }
 
     /// Returns the format of a state of a parameter with so many elements, of type `computed` where nobody says
@@ -128,13 +196,29 @@ impl StateStorage {
         computed: Format,
     ) -> Format {
         let spec = algorithm.state(state);
-        let non_negative = spec.non_negative;
-        match self.of(state) {
+        match self.of(state).map(|said| said.format) {
             Some(_) if spec.full_precision && !self.named.contains_key(state) => computed,
-            Some(Format::F16) if non_negative => Format::Bf16,
-            Some(format) if non_negative => format.with_codes(Codes::Unsigned),
+            Some(Format::F16) if spec.non_negative || spec.slow => Format::Bf16,
+            Some(format) if spec.non_negative => format.with_codes(Codes::Unsigned),
             Some(format) => format,
             None => algorithm.state_format(state, elements).unwrap_or(computed),
         }
+    }
+
+    /// Returns whether a state that is stored as `format` is rounded stochastically, beside parameters of this precision.
+    pub fn rounds_stochastically(
+        &self,
+        algorithm: &dyn AnyAlgorithm,
+        state: &str,
+        format: Format,
+        params: ParamPrecision,
+    ) -> bool {
+        let by_default =
+            || algorithm.state(state).slow || matches!(params, ParamPrecision::StochasticRounding { .. });
+        format == Format::Bf16
+            && match self.of(state).and_then(|said| said.rounding) {
+                Some(rounding) => rounding == Rounding::Stochastic,
+                None => by_default(),
+            }
     }
 }

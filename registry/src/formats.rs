@@ -8,7 +8,7 @@ use fallline_cpu::Cpu;
 use fallline_optim::hyper::HyperError;
 use fallline_optim::line_search::Search;
 use fallline_optim::mask::MomentumMask;
-use fallline_optim::{AnyAlgorithm, Driver, ParamPrecision, StateStorage, can_offload};
+use fallline_optim::{AnyAlgorithm, Driver, ParamPrecision, StateFormat, StateStorage, can_offload};
 use std::path::PathBuf;
 
 /// Each of them.
@@ -92,6 +92,7 @@ impl StorageOptions {
     /// Returns these, but for what a dict says otherwise.
     pub(crate) fn overridden(self, node: &Node, of: Of<'_>) -> Result<StorageOptions> {
         let Some(dict) = node.value.as_dict() else { return Ok(self) };
+        let before = self.states.seed();
         let states = match dict.get(STATE_FORMAT) {
             Some(node) => read(node, of)?,
             None => self.states,
@@ -119,14 +120,18 @@ impl StorageOptions {
                 return Err(wrong(node, PARAM_FORMAT, "\"bf16_sr\" or \"master\"", value.to_string()));
             }
         };
-        if let (Some(node), true) =
-            (dict.get(SEED), !matches!(params, ParamPrecision::StochasticRounding { .. }))
-        {
-            let got = "one without param_format=\"bf16_sr\"".to_owned();
+        let states = states.with_seed(seed.unwrap_or(before));
+        let stochastic = matches!(params, ParamPrecision::StochasticRounding { .. }) || may_round(&states);
+        if let (Some(node), false) = (dict.get(SEED), stochastic) {
+            let got = "one without param_format=\"bf16_sr\" or states in 16 bits".to_owned();
             return Err(wrong(node, SEED, "the seed of stochastic rounding", got));
         }
-        if let (Some(node), true) = (dict.get(PARAM_FORMAT), params != ParamPrecision::RoundToNearest) {
-            checked(node, StateStorage::all(Format::F32), of)?;
+        if let (Some(node), Of::Search(search)) = (dict.get(PARAM_FORMAT), of)
+            && params != ParamPrecision::RoundToNearest
+        {
+            let problem = format!("{PARAM_FORMAT}: it evaluates the loss at parameters in the compute type");
+            let source = HyperError::Combination { algorithm: search.name(), problem };
+            return Err(Error::Algorithm { at: node.at.clone(), source: source.into() });
         }
         let folder = match dict.get(PAGE_FOLDER).map(|node| (node, &node.value)) {
             None => self.folder,
@@ -191,6 +196,13 @@ impl StorageOptions {
             ParamPrecision::MasterWeights => text += &format!(", {PARAM_FORMAT}=\"master\""),
             _ => {}
         }
+        let seed = self.states.seed();
+        if seed != 0
+            && may_round(&self.states)
+            && !matches!(self.params, ParamPrecision::StochasticRounding { .. })
+        {
+            text += &format!(", {SEED}={seed}");
+        }
         if let Some(folder) = &self.folder {
             text += &format!(", {PAGE_FOLDER}={:?}", folder.display().to_string());
         }
@@ -228,15 +240,25 @@ fn mask(node: &Node, of: Of<'_>) -> Result<Option<MomentumMask>> {
     Ok(Some(MomentumMask::Rows(start..end)))
 }
 
-/// Returns the names that formats have in configurations.
+/// Returns the names that formats of states have in configurations.
 fn names() -> Vec<&'static str> {
     let mut names = Vec::new();
-    for format in Format::ALL.into_iter().chain(Format::BLOCKS) {
+    let plain = Format::ALL.into_iter().map(StateFormat::from);
+    let chosen = [StateFormat::BF16_SR, StateFormat::BF16_RNE].into_iter();
+    for format in plain.chain(chosen).chain(Format::BLOCKS.into_iter().map(StateFormat::from)) {
         if !names.contains(&format.name()) {
             names.push(format.name());
         }
     }
     names
+}
+
+/// Returns whether a state may be rounded stochastically.
+fn may_round(states: &StateStorage) -> bool {
+    let half = |format: StateFormat| {
+        matches!(format.format, Format::Bf16 | Format::F16) && format != StateFormat::BF16_RNE
+    };
+    states.for_all().is_some_and(half) || states.named().any(|(_, format)| half(format))
 }
 
 /// Returns a format's name, or a dict from the names of states to those of formats, for an algorithm.
@@ -260,11 +282,11 @@ fn checked(node: &Node, formats: StateStorage, of: Of<'_>) -> Result<StateStorag
     }
 }
 
-fn format(node: &Node) -> Result<Format> {
+fn format(node: &Node) -> Result<StateFormat> {
     let name = node.value.as_str();
     let name =
         name.ok_or_else(|| wrong(node, STATE_FORMAT, FORMATS, format!("a {}", node.value.type_name())))?;
-    Format::named(name).ok_or_else(|| Error::UnknownName {
+    StateFormat::named(name).ok_or_else(|| Error::UnknownName {
         at: node.at.clone(),
         what: "format",
         name: name.to_owned(),

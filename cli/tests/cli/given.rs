@@ -151,6 +151,14 @@ fn explain_says_what_was_read_and_what_was_not() {
 }
 
 #[test]
+fn describe_says_where_a_zero_gradient_moves_a_parameter() {
+    for (name, moves) in [("Lion8bit", true), ("AdamW8bit", true), ("Adagrad8bit", false), ("Lion", false)] {
+        assert_eq!(good(&["describe", name]).contains("Zero gradients: in 8 bits"), moves, "{name}");
+        assert_eq!(json(&["describe", name, "--json"])["zero_gradient"].is_string(), moves, "{name}");
+    }
+}
+
+#[test]
 fn describe_finds_names_as_people_type_them() {
     for name in ["adamw", "torch.optim.AdamW", "mmengine::AdamW"] {
         assert_eq!(good(&["describe", name]), good(&["describe", "AdamW"]), "{name}");

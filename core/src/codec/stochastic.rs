@@ -50,6 +50,27 @@ pub fn bf16_from_f32(x: f32, random: u16) -> u16 {
     ((if x.is_nan() { quiet } else { up }) >> 16) as u16
 }
 
+/// Whose random bits the elements of a view take: those of a tensor's elements from `first` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The tensor's key.
+    pub key: u64,
+    /// The place of the view's first element in the tensor.
+    pub first: u64,
+}
+
+impl Counted {
+    /// Returns the same where `first` is a multiple of four, elements that share a block of the generator. Otherwise the
+    /// elements are counted from 0, under a key of their own.
+    #[inline]
+    pub fn aligned(self) -> Counted {
+        match self.first % 4 {
+            0 => self,
+            _ => Counted { key: mix(self.key ^ mix(self.first)), first: 0 },
+        }
+    }
+}
+
 /// Returns a key from a seed, a name, a step count, and which of the step's numbers it is for.
 pub fn key(seed: u64, name: &str, step: u64, stream: u64) -> u64 {
     // FNV-1a over the name, then a round of SplitMix64 for each number.
@@ -106,6 +127,15 @@ mod tests {
             let bound = 6.0 * 0.5 * (f64::from(up) - f64::from(down)).abs() / (count as f64).sqrt();
             assert!((sum / count as f64 - exact).abs() <= bound, "{x:e}: {}", sum / count as f64);
         }
+    }
+
+    #[test]
+    fn parts_of_a_tensor_take_its_bits_or_their_own() {
+        let part = |first| Counted { key: 9, first }.aligned();
+        assert_eq!((part(0), part(8)), (Counted { key: 9, first: 0 }, Counted { key: 9, first: 8 }));
+        let keys: Vec<u64> = [1, 2, 3, 5].map(|first| part(first).key).into();
+        assert!((0..4).all(|i| keys[i] != 9 && (0..i).all(|j| keys[i] != keys[j])));
+        assert!([1, 2, 3, 5].iter().all(|&first| part(first).first == 0));
     }
 
     #[test]

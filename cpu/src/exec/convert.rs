@@ -17,6 +17,7 @@ use crate::quant::BlockCodec;
 use core::mem::MaybeUninit;
 use fallline_core::Format;
 use fallline_core::backend::MAX_OPERANDS;
+use fallline_core::codec::stochastic::Counted;
 use fallline_core::reduction::{SEGMENT, STEP};
 
 /// Elements that are prefetched.
@@ -34,7 +35,7 @@ enum Access<T> {
     /// Element by element.
     Cast { decode: Decode<T>, encode: Encode<T> },
     /// Element by element, and back with stochastic rounding.
-    StochasticCast { decode: Decode<T>, round: Round<T>, key: u64 },
+    StochasticCast { decode: Decode<T>, round: Round<T>, bits: Counted },
     /// In blocks.
     Dequantize(BlockCodec),
     /// Each element several times, and never written.
@@ -59,10 +60,10 @@ impl<T: Coded> ConvertedOperand<T> {
     /// The tensor has an element `start`, the first of a block.
     unsafe fn new(stored: &OperandPtr, pass: &PassState<'_, T>, start: usize) -> Self {
         let format = stored.format;
-        let access = match (T::codec(format, pass.isa), stored.rounding_key) {
+        let access = match (T::codec(format, pass.isa), stored.rounding) {
             (None, _) => Access::Direct,
-            (Some(Codec::Each { decode, .. }), Some(key)) => {
-                Access::StochasticCast { decode, round: T::round(pass.isa), key }
+            (Some(Codec::Each { decode, .. }), Some(bits)) => {
+                Access::StochasticCast { decode, round: T::round(pass.isa), bits }
             }
             (Some(Codec::Each { decode, encode }), None) => Access::Cast { decode, encode },
             (Some(Codec::Blocks(blocks)), _) => Access::Dequantize(blocks),
@@ -126,8 +127,8 @@ impl<T: Coded> ConvertedOperand<T> {
             match &self.access {
                 Access::Direct | Access::Broadcast(_) => {}
                 Access::Cast { encode, .. } => encode(numbers, self.address, count),
-                Access::StochasticCast { round, key, .. } => {
-                    round(numbers, self.address.cast(), count, *key, first as u64)
+                Access::StochasticCast { round, bits, .. } => {
+                    round(numbers, self.address.cast(), count, bits.key, bits.first + first as u64)
                 }
                 Access::Dequantize(blocks) => {
                     T::with_singles(numbers, count, |from| {

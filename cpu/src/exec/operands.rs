@@ -1,6 +1,7 @@
 //! The operands of a pass: addresses of memory that was checked.
 
 use fallline_core::backend::{Broadcast, View};
+use fallline_core::codec::stochastic::Counted;
 use fallline_core::{Device, Error, Format, Kernel, Operand, Result};
 
 /// An operand's memory, checked.
@@ -10,8 +11,8 @@ pub(super) struct OperandPtr {
     /// The first scale of a block format.
     pub(super) scales: *mut f32,
     pub(super) format: Format,
-    /// The key of the random bits that round it, and where it is also stored.
-    pub(super) rounding_key: Option<u64>,
+    /// The random bits that round it, and where it is also stored.
+    pub(super) rounding: Option<Counted>,
     pub(super) copy: Option<(*mut u8, Format)>,
     pub(super) repeat: Option<Broadcast>,
 }
@@ -21,7 +22,7 @@ impl OperandPtr {
         address: core::ptr::null_mut(),
         scales: core::ptr::null_mut(),
         format: Format::F32,
-        rounding_key: None,
+        rounding: None,
         copy: None,
         repeat: None,
     };
@@ -34,7 +35,7 @@ impl OperandPtr {
             address: core::ptr::with_exposed_provenance_mut(view.address()),
             scales: core::ptr::with_exposed_provenance_mut(view.scales()),
             format,
-            rounding_key: view.rounding_key().filter(|_| format == Format::Bf16),
+            rounding: view.rounding().filter(|_| format == Format::Bf16),
             copy: view
                 .cast_copy()
                 .map(|(address, format)| (core::ptr::with_exposed_provenance_mut(address), format)),
@@ -44,12 +45,12 @@ impl OperandPtr {
 
     /// Returns whether it is rounded stochastically, also stored elsewhere, or broadcast.
     pub(super) fn is_special(&self) -> bool {
-        self.rounding_key.is_some() || self.copy.is_some() || self.repeat.is_some()
+        self.rounding.is_some() || self.copy.is_some() || self.repeat.is_some()
     }
 
     /// Returns the same for reading alone: nothing is rounded, or also stored.
     pub(super) fn read(self) -> OperandPtr {
-        OperandPtr { rounding_key: None, copy: None, ..self }
+        OperandPtr { rounding: None, copy: None, ..self }
     }
 
     /// Returns whether a view begins where the first `elements` of this end. (It is looked at where it is: to copy
@@ -66,7 +67,7 @@ impl OperandPtr {
             None => true,
         };
         // What is counted, copied or broadcast stays a tensor of its own.
-        let noise = view.rounding_key().is_some() && format == Format::Bf16;
+        let noise = view.rounding().is_some() && format == Format::Bf16;
         let special = noise || view.cast_copy().is_some() || view.broadcast_of().is_some();
         format == view.format() && codes && whole() && !special && !self.is_special()
     }

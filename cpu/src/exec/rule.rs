@@ -17,6 +17,8 @@ use crate::quant::{Codebook, block_codec};
 #[cfg(target_arch = "x86_64")]
 use crate::vector::PhiloxKeys;
 use fallline_core::backend::MAX_OPERANDS;
+#[cfg(target_arch = "x86_64")]
+use fallline_core::codec::stochastic::Counted;
 use fallline_core::reduction::SEGMENT;
 #[cfg(target_arch = "x86_64")]
 use fallline_core::{Format, Role};
@@ -39,7 +41,7 @@ pub(super) fn run_rule<T: ComputeType + Coded>(
             return;
         }
         let native = |stored: &OperandPtr| {
-            stored.format == T::COMPUTE.format() && stored.rounding_key.is_none() && stored.copy.is_none()
+            stored.format == T::COMPUTE.format() && stored.rounding.is_none() && stored.copy.is_none()
         };
         return match stored.iter().all(native) {
             true => broadcast::run(pass, rule, chunk, stored, row),
@@ -114,15 +116,20 @@ fn run_quantized<T: ComputeType>(
 fn run_half<T: ComputeType>(rule: &Dispatch<T>, chunk: &Chunk, stored: &[OperandPtr], row: &[T]) -> bool {
     let Some(kernel) = rule.half else { return false };
     let mut operands = [HalfOperand::NULL; MAX_OPERANDS];
+    let mut before = None;
     for (half, stored) in operands.iter_mut().zip(stored) {
-        let OperandPtr { address, format, rounding_key, copy, repeat, .. } = *stored;
+        let OperandPtr { address, format, rounding, copy, repeat, .. } = *stored;
         let copy = copy.unwrap_or((core::ptr::null_mut(), Format::Bf16));
         if !matches!(format, Format::F32 | Format::Bf16) || copy.1 != Format::Bf16 || repeat.is_some() {
             return false;
         }
         half.bytes = format.bytes();
         half.address = address.wrapping_add(chunk.start * half.bytes);
-        if let Some(key) = rounding_key {
+        if let Some(Counted { key, first }) = rounding {
+            // All operands of the loop count their elements alike.
+            if *before.get_or_insert(first) != first {
+                return false;
+            }
             (half.stochastic, half.keys) = (true, PhiloxKeys::new(key));
         }
         half.copy = copy.0.cast();
@@ -130,9 +137,10 @@ fn run_half<T: ComputeType>(rule: &Dispatch<T>, chunk: &Chunk, stored: &[Operand
             half.copy = half.copy.wrapping_add(chunk.start);
         }
     }
+    let first = before.unwrap_or(0) as usize + chunk.start;
     // SAFETY: the row is of `f32` (there is no kernel for another type). The chunk lies within the tensor, whose
     // memory and that of copies is borrowed for the pass, mutably where it is written. The machine has the
     // instruction set.
-    unsafe { kernel(row.as_ptr().cast(), operands.as_ptr(), chunk.start, chunk.elements) };
+    unsafe { kernel(row.as_ptr().cast(), operands.as_ptr(), first, chunk.elements) };
     true
 }

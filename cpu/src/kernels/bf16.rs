@@ -132,7 +132,7 @@ pub(super) unsafe fn bf16<R: Rule, V: VectorPair>(
             let mut random = [PhiloxState::unused(&counter); MAX_OPERANDS];
             if any_stochastic {
                 for_each_operand!(count, k => {
-                    if R::OPERANDS[k].written {
+                    if R::OPERANDS[k].written && operands[k].stochastic {
                         random[k] = PhiloxState::first_round(&operands[k].keys, &counter).rounds::<1, FIRST>(&operands[k].keys);
                     }
                 });
@@ -140,7 +140,7 @@ pub(super) unsafe fn bf16<R: Rule, V: VectorPair>(
             apply::<R, V>(grad_scale, &values, &mut x[0]);
             if any_stochastic {
                 for_each_operand!(count, k => {
-                    if R::OPERANDS[k].written {
+                    if R::OPERANDS[k].written && operands[k].stochastic {
                         random[k] = random[k].rounds::<FIRST, SECOND>(&operands[k].keys);
                     }
                 });
@@ -148,7 +148,7 @@ pub(super) unsafe fn bf16<R: Rule, V: VectorPair>(
             apply::<R, V>(grad_scale, &values, &mut x[1]);
             if any_stochastic {
                 for_each_operand!(count, k => {
-                    if R::OPERANDS[k].written {
+                    if R::OPERANDS[k].written && operands[k].stochastic {
                         random[k] = random[k].rounds::<SECOND, LAST>(&operands[k].keys);
                     }
                 });

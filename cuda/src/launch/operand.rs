@@ -10,6 +10,8 @@ pub(super) struct OperandArgs {
     pub(super) addresses: [u64; 2],
     pub(super) stored: Stored,
     pub(super) key: u64,
+    /// The fours of elements before the first, where it is rounded stochastically.
+    pub(super) fours_before: Option<u64>,
 }
 
 /// Returns an operand's memory, if it is what the rule needs.
@@ -30,7 +32,7 @@ pub(super) fn check(
         return Err(length(kernel, &what(), elements, view.len()));
     }
     let format = view.format();
-    let key = view.rounding_key().filter(|_| operand.written && format == Format::Bf16);
+    let rounding = view.rounding().filter(|_| operand.written && format == Format::Bf16);
     let copy = view.cast_copy().filter(|_| operand.written);
     if let (Some((_, copy)), Some(_)) = (copy, format.block()) {
         // Both would take the second address.
@@ -52,11 +54,12 @@ pub(super) fn check(
         addresses: [view.address() as u64, second],
         stored: Stored {
             format,
-            stochastic: key.is_some(),
+            stochastic: rounding.is_some(),
             copy: copy.map(|(_, format)| format),
             repeated: repeat.is_some(),
         },
-        key: key.unwrap_or(0),
+        key: rounding.map_or(0, |bits| bits.key),
+        fours_before: rounding.map(|bits| bits.first / 4),
     })
 }
 

@@ -25,7 +25,8 @@ pub(crate) struct CudaPlan {
     pub(super) known_at: Option<u64>,
     /// How the operands are stored, a row for each tensor.
     pub(super) stored: Vec<Stored>,
-    /// The keys of what is rounded stochastically, a row for each tensor.
+    /// The keys of what is rounded stochastically, a row for each tensor; behind them the fours of elements that come
+    /// before its first.
     pub(super) keys: Vec<u64>,
     /// Where they are behind the rows of scalars, if anything is.
     pub(super) keys_at: Option<u64>,
@@ -128,12 +129,20 @@ impl CudaPlan {
         tensor: TensorPass,
     ) -> Result<()> {
         let index = self.rows_of.len();
+        let mut fours_before = None;
         for (operand, view) in kernel.operands.iter().zip(views) {
             let args = operand::check(state.ctx.device, kernel, number, operand, view, tensor.elements)?;
             self.new.tensors.extend(args.addresses);
             self.stored.push(args.stored);
             self.keys.push(args.key);
+            if let Some(fours) = args.fours_before
+                && *fours_before.get_or_insert(fours) != fours
+            {
+                let problem = format!("{}: operands whose elements are counted differently", kernel.name);
+                return Err(Error::Unavailable(problem));
+            }
         }
+        self.keys.push(fours_before.unwrap_or(0));
         let row = if kernel.tensor_scalars.is_empty() { tensor.constant_set } else { index };
         let count = segments(tensor.elements);
         let first_segment =

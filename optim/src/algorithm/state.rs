@@ -27,6 +27,9 @@ pub struct State<A> {
     /// Whether it is stored in full precision, as a copy of the parameter or an average of some. What such a state
     /// loses, an update that is measured from it moves the parameter by.
     pub full_precision: bool,
+    /// Whether it moves little from step to step, as an average with a decay of 0.999 or a sum does. In 16 bits,
+    /// round-to-nearest would lose that, so it is rounded stochastically.
+    pub slow: bool,
     /// Whether it may diverge between ranks for a while, and the parameter with it.
     pub rank_local: bool,
 }
@@ -69,6 +72,8 @@ pub struct StateSpec {
     pub non_negative: bool,
     /// As [`State::full_precision`].
     pub full_precision: bool,
+    /// As [`State::slow`].
+    pub slow: bool,
     /// As [`State::rank_local`].
     pub rank_local: bool,
 }
@@ -92,8 +97,14 @@ impl<A> State<A> {
             every: None,
             non_negative: false,
             full_precision: false,
+            slow: false,
             rank_local: false,
         }
+    }
+
+    /// Creates an average or sum of squares: never negative, and slow.
+    pub const fn second_moment(name: &'static str) -> State<A> {
+        State::new(name).non_negative().slow()
     }
 
     /// Says that no element is ever negative.
@@ -114,6 +125,11 @@ impl<A> State<A> {
     /// Says that it is a copy of the parameter, or an average of some, and stored in full precision.
     pub const fn full_precision(self) -> State<A> {
         State { full_precision: true, ..self }
+    }
+
+    /// Moves by less than half a unit in the last place of 16 bits from step to step.
+    pub const fn slow(self) -> State<A> {
+        State { slow: true, ..self }
     }
 
     /// Has an element for each row.
@@ -152,12 +168,12 @@ impl StateSpec {
             Init::Value(value) => Start::Value(value(hyper)),
             Init::Param => Start::Param,
         };
-        let &State { extent, every, non_negative, full_precision, rank_local, .. } = found;
+        let &State { extent, every, non_negative, full_precision, slow, rank_local, .. } = found;
         let extent = match every.map_or(1, |every| every(hyper)) {
             0 | 1 => extent,
             every => Extent::Every(usize::try_from(every).unwrap_or(usize::MAX)),
         };
-        StateSpec { start, extent, non_negative, full_precision, rank_local }
+        StateSpec { start, extent, non_negative, full_precision, slow, rank_local }
     }
 
     /// Returns the shape for a parameter of this shape.
@@ -192,10 +208,8 @@ mod tests {
     fn a_state_that_is_not_listed_is_zero_and_shaped_like_the_parameter() {
         let spec = StateSpec::of(&[State::<f64>::new("v").non_negative()], "m", &1.0);
         let (start, extent) = (Start::Value(0.0), Extent::Param);
-        assert_eq!(
-            spec,
-            StateSpec { start, extent, non_negative: false, full_precision: false, rank_local: false }
-        );
+        let (non_negative, full_precision, slow, rank_local) = Default::default();
+        assert_eq!(spec, StateSpec { start, extent, non_negative, full_precision, slow, rank_local });
         assert_eq!(spec.shape(&[2, 3].into()), Shape::from([2, 3]));
     }
 

@@ -65,7 +65,7 @@ impl Algorithm for Adadelta {
             Reference::new("torch.optim.Adadelta", "torch 2.15.0"),
         ],
     };
-    const STATES: &'static [State<Self>] = &[State::new("v").non_negative(), State::new("u").non_negative()];
+    const STATES: &'static [State<Self>] = &[State::second_moment("v"), State::second_moment("u")];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(on.pass::<AdadeltaRule>())

@@ -272,7 +272,7 @@ impl Algorithm for Adafactor {
         ],
     };
     const STATES: &'static [State<Self>] = &[
-        State::new("v").non_negative(),
+        State::second_moment("v"),
         State::new("row").rows(),
         State::new("column").columns(),
         State::new("r").rows(),

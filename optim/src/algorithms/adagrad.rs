@@ -66,7 +66,7 @@ impl Algorithm for Adagrad {
         ],
     };
     const STATES: &'static [State<Self>] =
-        &[State::new("sum").non_negative().starts_at(|h: &Self| h.initial_accumulator_value)];
+        &[State::second_moment("sum").starts_at(|h: &Self| h.initial_accumulator_value)];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(on.pass::<AdagradRule>())

@@ -83,8 +83,7 @@ impl Algorithm for Adam {
         differences: "With amsgrad the largest v is taken before the bias correction, as in torch.",
         references: &[papers::ADAM, papers::AMSGRAD, Reference::new("torch.optim.Adam", "torch 2.15.0")],
     };
-    const STATES: &'static [State<Self>] =
-        &[State::new("v").non_negative(), State::new("v_max").non_negative()];
+    const STATES: &'static [State<Self>] = &[State::second_moment("v"), State::new("v_max").non_negative()];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(if self.amsgrad { on.pass::<AdamMaxRule>() } else { on.pass::<AdamRule>() })

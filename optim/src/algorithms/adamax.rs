@@ -67,7 +67,7 @@ impl Algorithm for Adamax {
             Reference::new("torch.optim.Adamax", "torch 2.15.0"),
         ],
     };
-    const STATES: &'static [State<Self>] = &[State::new("u").non_negative()];
+    const STATES: &'static [State<Self>] = &[State::second_moment("u")];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(on.pass::<AdamaxRule>())

@@ -77,8 +77,7 @@ impl Algorithm for AdamW {
             Reference::new("torch.optim.AdamW", "torch 2.15.0"),
         ],
     };
-    const STATES: &'static [State<Self>] =
-        &[State::new("v").non_negative(), State::new("v_max").non_negative()];
+    const STATES: &'static [State<Self>] = &[State::second_moment("v"), State::new("v_max").non_negative()];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(if self.amsgrad { on.pass::<AdamWMaxRule>() } else { on.pass::<AdamWRule>() })

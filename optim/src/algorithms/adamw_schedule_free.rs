@@ -147,8 +147,7 @@ impl Algorithm for AdamWScheduleFree {
             Reference::new("schedulefree.AdamWScheduleFree", "schedulefree 1.4.1"),
         ],
     };
-    const STATES: &'static [State<Self>] =
-        &[State::new("z").starts_as_param(), State::new("v").non_negative()];
+    const STATES: &'static [State<Self>] = &[State::new("z").starts_as_param(), State::second_moment("v")];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         if self.weight_lr_power < 0.0 && self.next().lr_max == 0.0 {

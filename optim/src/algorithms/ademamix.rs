@@ -41,7 +41,8 @@ hyperparameters! {
         optim_bits: i64 = 32, Range::Closed(8.0, 32.0);
         /// Parameters with fewer elements keep their states in the compute type, whatever `optim_bits` says.
         min_8bit_size: i64 = 4096, Range::Any;
-        /// Keeps the states in a file that is mapped into memory, so that there can be more of them than memory.
+        /// Keeps the states in a file that is mapped into memory, so that there can be more of them than memory. It is
+        /// placement alone: the numbers are the same.
         is_paged: bool = false, Range::Any;
     }
 }
@@ -145,7 +146,7 @@ impl Algorithm for AdEmaMix {
             Reference::new("bitsandbytes.optim: AdEMAMix, AdEMAMix32bit", "bitsandbytes 0.50.2"),
         ],
     };
-    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
+    const STATES: &'static [State<Self>] = &[State::new("m_slow").slow(), State::second_moment("v")];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(on.pass::<AdEmaMixRule>())

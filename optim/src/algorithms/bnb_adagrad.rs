@@ -83,7 +83,7 @@ impl Algorithm for BnbAdagrad {
             Reference::new("bitsandbytes.optim: Adagrad, Adagrad32bit", "bitsandbytes 0.50.2"),
         ],
     };
-    const STATES: &'static [State<Self>] = &[State::new("sum").non_negative()];
+    const STATES: &'static [State<Self>] = &[State::second_moment("sum")];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(on.pass::<BnbAdagradRule>())

@@ -87,7 +87,7 @@ impl Algorithm for BnbRmsProp {
             Reference::new("bitsandbytes.optim: RMSprop, RMSprop32bit", "bitsandbytes 0.50.2"),
         ],
     };
-    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
+    const STATES: &'static [State<Self>] = &[State::second_moment("v")];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(on.pass::<BnbRmsPropRule>())

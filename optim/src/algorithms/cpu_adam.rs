@@ -81,7 +81,7 @@ impl Algorithm for CpuAdam {
             Reference::new("deepspeed.ops.adam.DeepSpeedCPUAdam", "DeepSpeed 0.19.8"),
         ],
     };
-    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
+    const STATES: &'static [State<Self>] = &[State::second_moment("v")];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(on.pass::<CpuAdamRule>())

@@ -153,8 +153,11 @@ impl Algorithm for DAdaptAdaGrad {
             weight_decay is refused.",
         references: &[papers::DADAPT, Reference::new("dadaptation.DAdaptAdaGrad", "dadaptation 3.2")],
     };
-    const STATES: &'static [State<Self>] =
-        &[State::new("alphak").non_negative().starts_at(|_| 1e-6), State::new("x0").starts_as_param()];
+    const STATES: &'static [State<Self>] = &[
+        State::second_moment("alphak").starts_at(|_| 1e-6),
+        State::new("sk").slow(),
+        State::new("x0").starts_as_param(),
+    ];
 
     const SHARED: &'static [(&'static str, f64)] =
         &[("d", 0.0), ("gsq_weighted", 0.0), ("sksq_weighted", 0.0), ("skl1", 0.0), ("k", 0.0), ("dlr", 0.0)];

@@ -192,7 +192,7 @@ impl Algorithm for DAdaptAdam {
             weight_decay is refused.",
         references: &[papers::DADAPT, Reference::new("dadaptation.DAdaptAdam", "dadaptation 3.2")],
     };
-    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
+    const STATES: &'static [State<Self>] = &[State::second_moment("v"), State::new("s").slow()];
 
     const SHARED: &'static [(&'static str, f64)] =
         &[("d", 0.0), ("numerator_weighted", 0.0), ("k", 0.0), ("dlr", 0.0)];

@@ -139,7 +139,7 @@ impl Algorithm for DAdaptSgd {
         references: &[papers::DADAPT, Reference::new("dadaptation.DAdaptSGD", "dadaptation 3.2")],
     };
 
-    const STATES: &'static [State<Self>] = &[State::new("x0").starts_as_param()];
+    const STATES: &'static [State<Self>] = &[State::new("s").slow(), State::new("x0").starts_as_param()];
 
     const SHARED: &'static [(&'static str, f64)] =
         &[("d", 0.0), ("numerator_weighted", 0.0), ("k", 0.0), ("g0_norm", 0.0), ("dlr", 0.0)];

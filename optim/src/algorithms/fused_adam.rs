@@ -78,7 +78,7 @@ impl Algorithm for FusedAdam {
             Reference::new("deepspeed.ops.adam.FusedAdam", "DeepSpeed 0.19.8"),
         ],
     };
-    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
+    const STATES: &'static [State<Self>] = &[State::second_moment("v")];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(on.pass::<FusedAdamRule>())

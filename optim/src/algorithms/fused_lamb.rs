@@ -159,7 +159,7 @@ impl Algorithm for FusedLamb {
             within min_coeff and max_coeff.",
         references: &[papers::LAMB, Reference::new("deepspeed.ops.lamb.FusedLamb", "deepspeed 0.19.8")],
     };
-    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
+    const STATES: &'static [State<Self>] = &[State::second_moment("v")];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         let moments = match self.max_grad_norm > 0.0 {

@@ -136,7 +136,7 @@ impl Algorithm for Lamb {
             in bitsandbytes, whose code for them is not given max_unorm (quantised_trust_ratio=True clips).",
         references: &[papers::LAMB, Reference::new("bitsandbytes.optim.LAMB", "bitsandbytes 0.50.2")],
     };
-    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
+    const STATES: &'static [State<Self>] = &[State::second_moment("v")];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         if on.variant == QUANTISED && !self.quantised_trust_ratio {

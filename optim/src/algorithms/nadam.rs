@@ -101,7 +101,7 @@ impl Algorithm for NAdam {
             Reference::new("torch.optim.NAdam", "torch 2.15.0"),
         ],
     };
-    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
+    const STATES: &'static [State<Self>] = &[State::second_moment("v")];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(on.pass::<NAdamRule>())

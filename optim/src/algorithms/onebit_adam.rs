@@ -153,7 +153,7 @@ impl Algorithm for OnebitAdam {
             Reference::new("deepspeed.runtime.fp16.onebit.adam.OnebitAdam", "deepspeed 0.14.4"),
         ],
     };
-    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
+    const STATES: &'static [State<Self>] = &[State::second_moment("v")];
 
     const SHARED: &'static [(&'static str, f64)] = onebit::PHASES;
 

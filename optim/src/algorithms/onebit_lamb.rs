@@ -323,8 +323,7 @@ impl Algorithm for OnebitLamb {
             Reference::new("deepspeed.runtime.fp16.onebit.lamb.OnebitLamb", "deepspeed 0.14.4"),
         ],
     };
-    const STATES: &'static [State<Self>] =
-        &[State::new("v").non_negative(), State::new("v_fresh").non_negative()];
+    const STATES: &'static [State<Self>] = &[State::second_moment("v"), State::second_moment("v_fresh")];
 
     const MEMORY: &'static [(&'static str, f64)] = &[
         ("lamb_coeff_freeze", 0.0),

@@ -284,8 +284,8 @@ impl Algorithm for Prodigy {
         ],
     };
     const STATES: &'static [State<Self>] = &[
-        State::new("v").non_negative(),
-        State::new("s").every(|h| h.slice_p),
+        State::second_moment("v"),
+        State::new("s").slow().every(|h| h.slice_p),
         State::new("p0").starts_as_param().every(|h| h.slice_p),
         State::new("slice_g").every(|h| h.slice_p),
         State::new("slice_p").every(|h| h.slice_p),

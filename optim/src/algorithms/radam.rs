@@ -83,7 +83,7 @@ impl Algorithm for RAdam {
             Reference::new("torch.optim.RAdam", "torch 2.15.0"),
         ],
     };
-    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
+    const STATES: &'static [State<Self>] = &[State::second_moment("v")];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(on.pass::<RAdamRule>())

@@ -105,7 +105,7 @@ impl Algorithm for RmsProp {
             Reference::new("torch.optim.RMSprop", "torch 2.15.0"),
         ],
     };
-    const STATES: &'static [State<Self>] = &[State::new("v").non_negative()];
+    const STATES: &'static [State<Self>] = &[State::second_moment("v"), State::new("mean").slow()];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(match (self.centered, self.momentum > 0.0) {

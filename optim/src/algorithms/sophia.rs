@@ -101,7 +101,7 @@ impl Algorithm for SophiaG {
             Reference::new("sophia.SophiaG", "sophia-opt 0.2.2"),
         ],
     };
-    const STATES: &'static [State<Self>] = &[State::new("hessian").non_negative()];
+    const STATES: &'static [State<Self>] = &[State::second_moment("hessian")];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(on.pass::<SophiaGRule>().on_hessian::<SophiaHessianRule>())

@@ -57,6 +57,8 @@ impl Algorithm for SparseAdam {
         references: &[papers::ADAM, Reference::new("torch.optim.SparseAdam", "torch 2.15.0")],
     };
 
+    const STATES: &'static [State<Self>] = &[State::second_moment("v")];
+
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         Ok(on.pass::<SparseAdamRule>())
     }

@@ -387,7 +387,7 @@ impl Algorithm for ZeroOneAdam {
     };
 
     const STATES: &'static [State<Self>] =
-        &[State::new("m").rank_local(), State::new("v").non_negative(), State::new("u").rank_local()];
+        &[State::new("m").rank_local(), State::second_moment("v"), State::new("u").rank_local()];
 
     const MEMORY: &'static [(&'static str, f64)] = &[
         ("var_interval", 1.0),

@@ -100,6 +100,9 @@ pub struct ParamManifest {
     /// The seed of its stochastic rounding; the counter is its step count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) seed: Option<u64>,
+    /// The seed of the stochastic rounding of its states, where the parameter is not rounded so itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) state_seed: Option<u64>,
     /// The kind of module that it belongs to, where it is not the one that would be guessed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     module: Option<String>,
@@ -116,7 +119,7 @@ impl ParamManifest {
         let formats = BTreeMap::new();
         let (shape, compute) = (shape.to_vec(), compute.to_string());
         let (seed, module, unaveraged, accumulated) = (None, None, false, false);
-        ParamManifest { shape, group, compute, formats, seed, module, unaveraged, accumulated }
+        ParamManifest { shape, group, compute, formats, seed, state_seed: None, module, unaveraged, accumulated }
     }
 
     /// Notes the kind of module that it belongs to.

@@ -10,7 +10,7 @@ use crate::mask::MomentumMask;
 use crate::modifiers::LOOKAHEAD_STEPS;
 use crate::params::mask::GroupMask;
 use crate::{AnyAlgorithm, Error, ParamPrecision, Result, StateStorage};
-use fallline_core::{Backend, Format};
+use fallline_core::Backend;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -120,13 +120,10 @@ impl Driver {
     /// first.
     ///
     /// # Errors
-    /// [`Error::StateFormat`] for algorithms that work on whole matrices or evaluate the loss; [`Error::NoGroup`].
+    /// [`Error::NoGroup`].
     pub fn set_param_precision(&mut self, group: usize, format: ParamPrecision) -> Result<()> {
         let count = self.engine.setup.groups.len();
         let found = self.engine.setup.groups.get_mut(group).ok_or(Error::NoGroup { group, count })?;
-        if format != ParamPrecision::RoundToNearest {
-            StateStorage::all(Format::F32).check(&*found.algorithm)?;
-        }
         found.params = format;
         Ok(())
     }

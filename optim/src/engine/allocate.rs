@@ -97,6 +97,10 @@ impl Engine {
             }
         }
         for ((role, _, i, name), storage) in wanted.into_iter().zip(storages) {
+            let storage = match role {
+                Role::State => setup.groups[slots[i].group].mark_rounding(name, storage),
+                _ => storage,
+            };
             let memory = memory_of_mut(&mut slots[i], role);
             match memory.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, loaded)) => *loaded = storage,

@@ -5,7 +5,6 @@ use crate::params::slots::Slot;
 use crate::program::MAX_STAGES;
 use crate::{Binding, Result};
 use fallline_core::backend::{Pass, TensorPass, View};
-use fallline_core::codec::stochastic;
 use fallline_core::{Kernel, Role, Storage};
 
 impl Setup {
@@ -40,15 +39,19 @@ impl Setup {
         };
         let place = |name: &str| kernel.operands.iter().position(|operand| operand.name == name);
         let own = kernel.operands.iter().position(|operand| operand.role == Role::Param);
-        let param = match slot.rounding_seed {
-            Some(seed) => {
-                let stream = (MAX_STAGES << 8 | own.unwrap_or(0)) as u64;
-                param.with_stochastic_rounding(stochastic::key(seed, &slot.name, slot.steps, stream))
-            }
-            None => param,
+        let (bits, name, steps) = (slot.bits, &slot.name, slot.steps);
+        let key = |operand| bits.key(name, steps, MAX_STAGES, operand);
+        let param = match bits.of_param {
+            true => param.with_stochastic_rounding(key(own.unwrap_or(0))),
+            false => param,
         };
         let mut views = slot.states.iter_mut();
-        let views = views.by_ref().filter_map(|(name, state)| Some((place(name)?, View::write(state))));
+        let views = views.by_ref().filter_map(|(name, state)| {
+            let place = place(name)?;
+            let stochastic = state.rounds_stochastically() && !bits.of_param;
+            let view = View::write(state);
+            Some((place, if stochastic { view.with_stochastic_rounding(key(place)) } else { view }))
+        });
         let mut views = Some(views.chain(own.map(|own| (own, param))));
         backend.run(Pass {
             kernel,

@@ -1,8 +1,9 @@
 //! Groups of parameters: an algorithm with its hyperparameters, and which parameters it takes.
 
 use crate::params::mask::GroupMask;
+use crate::params::slots::RandomBits;
 use crate::{AnyAlgorithm, ModuleKind, ParamPrecision, StateStorage};
-use fallline_core::Shape;
+use fallline_core::{Shape, Storage};
 use std::sync::Arc;
 
 /// A group of parameters with its hyperparameters.
@@ -33,6 +34,19 @@ impl Group {
         let matches: Box<dyn Fn(&ParamInfo<'_>) -> bool + Send> = Box::new(|_| true);
         let (formats, params) = Default::default();
         Group { algorithm, formats, params, mask: None, matches, optimizer: 0 }
+    }
+
+    /// Returns whose random bits a parameter takes that was not seen before.
+    pub(crate) fn random_bits(&self) -> RandomBits {
+        let seed = self.params.seed();
+        RandomBits { seed: seed.unwrap_or(self.formats.seed()), of_param: seed.is_some() }
+    }
+
+    /// Returns a state's memory, marked for the rounding that it has in this group.
+    pub(crate) fn mark_rounding(&self, state: &str, storage: Storage) -> Storage {
+        let Group { algorithm, formats, params, .. } = self;
+        let stochastic = formats.rounds_stochastically(&**algorithm, state, storage.format(), *params);
+        storage.rounded_stochastically(stochastic)
     }
 }
 

@@ -9,7 +9,7 @@ use super::prepare::variant_of;
 use super::scalar_state::ScalarState;
 use crate::checkpoint::{Checkpoint, LoadOptions, ParamManifest};
 use crate::params::MASTER;
-use crate::params::slots::{Slot, Slots};
+use crate::params::slots::{RandomBits, Slot, Slots};
 use crate::program::Program;
 use crate::{AnyAlgorithm, Error, LoadReport, ModuleKind, ParamPrecision, Result};
 use fallline_core::{Format, Role, Shape};
@@ -87,7 +87,7 @@ impl Engine {
                 )?,
             };
             report.converted += usize::from(converted);
-            slot.states.push((state, storage));
+            slot.states.push((state, self.setup.groups[slot.group].mark_rounding(state, storage)));
         }
         for (i, mut master) in masters.into_iter().zip(precise) {
             let Found { name, slot, .. } = &mut found[i];
@@ -191,13 +191,14 @@ impl Engine {
         let master = self.finds_master((checkpoint, options), group, (name, param), steps)?;
         let memory = algorithm.spec().memory.iter().map(|(scalar, _)| checkpoint.scalar(name, scalar));
         let errors = self.load_errors(checkpoint, &**algorithm, name, &shape, compute)?;
+        let bits = self.setup.groups[group].random_bits();
         let slot = Slot {
             group,
             steps,
             variant,
             is_half: master,
             // A resumed run keeps the seed that it began with.
-            rounding_seed: self.setup.groups[group].params.seed().map(|own| param.seed.unwrap_or(own)),
+            bits: RandomBits { seed: param.seed.or(param.state_seed).unwrap_or(bits.seed), ..bits },
             memory: ScalarState::memory(memory.collect::<Result<_>>()?),
             kind,
             residuals: errors.map(Box::new),

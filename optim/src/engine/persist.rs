@@ -6,7 +6,7 @@ use crate::checkpoint::{Checkpoint, Entry, LoadOptions, OptimizerManifest, Param
 use crate::modifiers::LOOKAHEAD_STEPS;
 use crate::params::MASTER;
 use crate::params::residuals::Residuals;
-use crate::params::slots::{Slot, Slots};
+use crate::params::slots::{RandomBits, Slot, Slots};
 use crate::program::{Mode, Program};
 use crate::{AnyAlgorithm, Error, ErrorFeedback, LoadReport, Result, ShapeMismatch};
 use fallline_core::{Compute, Role, Shape};
@@ -59,7 +59,10 @@ impl Engine {
             if let Some(master) = slot.master.as_ref().filter(|_| slot.is_half) {
                 checkpoint.insert_state(&*setup.backend, &slot.name, MASTER, &slot.shape, master)?;
             }
-            param.seed = slot.rounding_seed;
+            let RandomBits { seed, of_param } = slot.bits;
+            param.seed = of_param.then_some(seed);
+            let of_states = slot.states.iter().any(|(_, storage)| storage.rounds_stochastically());
+            param.state_seed = (of_states && !of_param).then_some(seed);
             param.set_kind(slot.kind, &slot.name);
             manifest.params.insert(slot.name.clone(), param);
             if let (Some(errors), Some(ranks)) = (&slot.residuals, &setup.ranks) {

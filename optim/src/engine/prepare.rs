@@ -93,13 +93,13 @@ impl Usual {
 }
 
 impl Setup {
-    /// Returns whether how an element is stored depends on its place in the parameter.
-    fn counts_elements(&self, slot: &Slot) -> Result<bool> {
+    /// Returns whether a state is stored in blocks, which rows would cut.
+    fn has_blocks(&self, slot: &Slot) -> Result<bool> {
         let Group { algorithm, formats, .. } = &self.groups[slot.group];
         let stored =
             |state: &str| formats.resolve(&**algorithm, state, slot.shape.elements(), slot.compute.format());
         let states = self.program_of(slot)?.operands(Role::State);
-        Ok(slot.rounding_seed.is_some() || states.into_iter().any(|state| stored(state).block().is_some()))
+        Ok(states.into_iter().any(|state| stored(state).block().is_some()))
     }
 
     /// Returns the slot of a parameter not seen before.
@@ -120,7 +120,7 @@ impl Setup {
             group,
             variant,
             kind,
-            rounding_seed: params.seed(),
+            bits: self.groups[group].random_bits(),
             is_half: matches!(format, Format::Bf16 | Format::F16),
             memory: ScalarState::memory(
                 algorithm.spec().memory.iter().map(|(_, initial)| *initial).collect(),
@@ -145,9 +145,8 @@ impl Setup {
             let rows = slot.rows.get_or_insert_default();
             rows.check(grad, &slot.shape, sparse)
                 .map_err(|problem| Error::Rows { param: name(), problem })?;
-            if sparse.is_row_wise() && self.counts_elements(slot)? {
-                let reason =
-                    "row-sparse gradients do not go with block-quantized states or stochastic rounding";
+            if sparse.is_row_wise() && self.has_blocks(slot)? {
+                let reason = "row-sparse gradients do not go with block-quantized states";
                 return Err(Error::GradKind { param: name(), reason: reason.into() });
             }
             slot.sparse = true;

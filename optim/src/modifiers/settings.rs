@@ -34,6 +34,7 @@ impl Modifiers {
             extent,
             non_negative: false,
             full_precision: true,
+            slow: false,
             rank_local: false,
         })
     }

@@ -10,7 +10,8 @@ pub enum ParamPrecision {
     /// Round-to-nearest-even.
     #[default]
     RoundToNearest,
-    /// bfloat16 with stochastic rounding: up or down, the nearer the likelier. Parameters, and states in bfloat16 too.
+    /// bfloat16 with stochastic rounding: up or down, the nearer the likelier. Parameters, and states in bfloat16 too,
+    /// unless their [`StateFormat`](crate::StateFormat) has another rounding.
     ///
     /// The random bits of an element depend on the seed, its parameter's name, its index and the step count, and on
     /// nothing else ([`fallline_core::codec::stochastic`]).

@@ -9,6 +9,7 @@ use crate::engine::scalar_state::ScalarState;
 use crate::program::Variant;
 use crate::{Error, ModuleKind, Result};
 use core::ops::Range;
+use fallline_core::codec::stochastic;
 use fallline_core::{Compute, Shape, Storage};
 use std::collections::HashMap;
 
@@ -20,6 +21,21 @@ pub(crate) struct Progress {
     pub(crate) found: Option<u32>,
     /// Whether it has stepped, once it was applied.
     pub(crate) applied: Option<bool>,
+}
+
+/// Whose random bits a parameter and its states take, where they are rounded stochastically.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct RandomBits {
+    pub(crate) seed: u64,
+    /// Whether the parameter itself is rounded so. Of a state, its memory says.
+    pub(crate) of_param: bool,
+}
+
+impl RandomBits {
+    /// Returns the key of an operand of a stage, in the step that is the `step`th of the parameter `name`.
+    pub(crate) fn key(self, name: &str, step: u64, stage: usize, operand: usize) -> u64 {
+        stochastic::key(self.seed, name, step, (stage << 8 | operand) as u64)
+    }
 }
 
 /// One parameter's state. With many small tensors a step takes as long as walking its cache lines. Checking a usual
@@ -58,8 +74,8 @@ pub(crate) struct Slot {
     pub(crate) staging: Option<Box<StagingBuffers>>,
     /// Of a gradient given as rows.
     pub(crate) rows: Option<Box<RowSparseGrad>>,
-    /// The seed of its random bits, where its group rounds stochastically.
-    pub(crate) rounding_seed: Option<u64>,
+    /// The random bits that it and its states are rounded by.
+    pub(crate) bits: RandomBits,
     /// The error-feedback residuals of compression so far.
     pub(crate) residuals: Option<Box<Residuals>>,
 
@@ -99,7 +115,7 @@ impl Slot {
             states: Vec::new(),
             master: None,
             is_half: false,
-            rounding_seed: None,
+            bits: RandomBits::default(),
             scratch: Vec::new(),
             memory: None,
             staging: None,

@@ -19,7 +19,7 @@ use fallline_core::{Compute, Format, Graph};
 /// | `rows` | u64 | rows of scalars in the compute type: `grad_scale`, then [`Graph::scalars`] |
 /// | `partials` | u64 | f64: for each segment of a tensor, from its `first_segment`, one for each sum |
 /// | `chunk_count` | u32 | |
-/// | `keys` | u64 | only where something is rounded stochastically: for each tensor a key for each operand, u64 |
+/// | `keys` | u64 | only where something is rounded stochastically: for each tensor a key for each operand, and the fours of elements before its first, u64 |
 ///
 /// A chunk begins at a multiple of 256 elements, and its count is one but for a tensor's last chunk. For a
 /// rule with sums a chunk is a segment: it begins at a multiple of 4,096 and has at most so many. An operand

@@ -17,13 +17,15 @@ impl Element<'_> {
         let operands = self.graph.operands().len() as i64;
         let b = &mut self.b;
         b.comment("the keys of what is rounded stochastically, and the lane's first four elements");
-        let row = b.mad_wide(tensor, 8 * operands, keys);
+        let row = b.mad_wide(tensor, 8 * (operands + 1), keys);
         for (i, operand) in self.operands.iter_mut().enumerate() {
             let Some(stochastic) = &mut operand.stochastic else { continue };
             let key = b.ld(Space::Constant, Type::B32, 2, row, 8 * i);
             stochastic.key = [Some(key[0]), Some(key[1])];
         }
-        let before = b.shr(Type::U64, first, 2);
+        let fours = b.shr(Type::U64, first, 2);
+        let before = b.ld(Space::Constant, Type::U64, 1, row, 8 * operands as usize)[0];
+        let before = b.add(Type::U64, fours, before);
         let counter4 = b.named(Class::B64, "quarter");
         self.counter4 = Some(b.to(counter4).mad_wide(lane, (PER_LANE / 4) as i64, before));
     }
@@ -33,9 +35,8 @@ impl Element<'_> {
         let Some(counter4) = self.counter4 else { return };
         let b = &mut self.b;
         b.comment(&format!("random bits of elements {first} to {} of the lane", first + 3));
+        let counter4 = if first == 0 { counter4 } else { b.add(Type::U64, counter4, (first / 4) as i64) };
         let [low, high] = b.unpack(Class::B32, counter4);
-        // The first one is even: nothing is carried.
-        let low = if first == 0 { low } else { b.or(Type::B32, low, (first / 4) as i64) };
         for operand in &mut self.operands {
             let Some(stochastic) = &mut operand.stochastic else { continue };
             let [Some(key), Some(key_high)] = stochastic.key else { unreachable!("keys are loaded") };

@@ -147,7 +147,13 @@ impl PassLaunch {
                 }
                 for ((_, storage), operand) in slot.states.iter_mut().zip(&self.states) {
                     if let &Some(operand) = operand {
-                        views[operand] = Some(View::write(storage).slice(start, len));
+                        let stochastic = storage.rounds_stochastically();
+                        let mut view = View::write(storage);
+                        if stochastic {
+                            let key = slot.bits.key(&slot.name, slot.steps + 1, 0, operand);
+                            view = view.with_stochastic_rounding(key);
+                        }
+                        views[operand] = Some(view.slice(start, len));
                     }
                 }
                 Some(TensorPass { elements: len, constant_set: slot.constant_set as usize })

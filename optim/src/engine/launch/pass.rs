@@ -9,7 +9,6 @@ use crate::params::row_sparse::{self, RowRuns};
 use crate::params::staging;
 use crate::program::{Program, Stage};
 use fallline_core::backend::{Pass, Plan, Queued, TensorPass, View, Views};
-use fallline_core::codec::stochastic;
 use fallline_core::reduction::tree_reduce;
 use fallline_core::{Compute, Kernel, Role, Shape, Storage};
 
@@ -207,14 +206,12 @@ impl PassLaunch {
                     views[places.memory] = memory.map(View::write);
                 }
                 let own = (&*groups[slot.group].algorithm, &slot.shape, elements);
-                views_to(views, &self.states, &mut slot.states, own);
-                views_to(views, &self.scratch, &mut slot.scratch, own);
-                if let Some(seed) = slot.rounding_seed {
-                    for (operand, view) in views[..kernel.operands.len()].iter_mut().enumerate() {
-                        let stream = (stage << 8 | operand) as u64;
-                        let key = stochastic::key(seed, &slot.name, slot.steps + 1, stream);
-                        *view = view.take().map(|view| view.with_stochastic_rounding(key));
-                    }
+                let (bits, name, step) = (slot.bits, &slot.name, slot.steps + 1);
+                let key = |operand| bits.key(name, step, stage, operand);
+                views_to(views, &self.states, &mut slot.states, own, key);
+                views_to(views, &self.scratch, &mut slot.scratch, own, key);
+                if let Some(param) = self.param.filter(|_| bits.of_param) {
+                    views[param] = views[param].take().map(|view| view.with_stochastic_rounding(key(param)));
                 }
                 if last {
                     // Here, and not after the step: with many tensors each walk over them counts.
@@ -296,14 +293,19 @@ fn views_to<'v>(
     places: &[Option<usize>],
     storages: &'v mut [(&'static str, Storage)],
     (algorithm, shape, elements): (&dyn AnyAlgorithm, &Shape, usize),
+    key: impl Fn(usize) -> u64,
 ) {
     for ((name, storage), place) in storages.iter_mut().zip(places) {
         let Some(place) = *place else { continue };
-        if storage.len() == elements {
-            views[place] = Some(View::write(storage));
-        } else {
-            views[place] = Some(broadcast_view(algorithm, name, shape, storage));
+        let stochastic = storage.rounds_stochastically();
+        let mut view = match storage.len() == elements {
+            true => View::write(storage),
+            false => broadcast_view(algorithm, name, shape, storage),
+        };
+        if stochastic {
+            view = view.with_stochastic_rounding(key(place));
         }
+        views[place] = Some(view);
     }
 }
 

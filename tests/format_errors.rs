@@ -1,0 +1,167 @@
+//! How far each storage format takes each algorithm from states in `f32`: the table of docs/formats.md, and what 16 bits do
+//! to slow states over a long run.
+
+mod common;
+
+use common::{ONE_EACH, Random, best, name_of, recipe};
+use fallline::core::Format;
+use fallline::optim::{StateFormat, StateStorage, param};
+use fallline::{Driver, Optimizer, Recipe};
+use std::path::Path;
+
+const ELEMENTS: usize = 512;
+const STEPS: usize = 300;
+
+/// The formats of the table's columns.
+const FORMATS: [&str; 8] = ["bf16", "bf16_rne", "f16", "q8", "q8_grid", "q8_linear", "fp8", "q4"];
+
+/// The gradients of a run: a number for each element, from its scale, the step, and how many there are.
+type Trace = (&'static str, fn(&mut Random, f64, usize, usize) -> f64);
+
+/// Each element has a scale between 1e-4 and 1.
+const TRACES: [Trace; 3] = [
+    ("steady", |random, scale, _, _| scale * random.unit()),
+    // To a thousandth of the first.
+    ("falling", |random, scale, t, steps| scale * random.unit() * 0.001f64.powf(t as f64 / steps as f64)),
+    ("rare", |random, scale, _, _| if random.below(20) == 0 { scale * random.unit() } else { 0.0 }),
+];
+
+/// Where the parameters are before and after a trace. After each step `look` sees the optimizer.
+fn run(
+    recipe: &Recipe,
+    format: &str,
+    (_, trace): Trace,
+    steps: usize,
+    mut look: impl FnMut(usize, &Driver),
+) -> [Vec<f64>; 2] {
+    let mut optimizer = recipe.optimizer(best());
+    let format = StateFormat::named(format).unwrap();
+    optimizer.set_state_storage(0, StateStorage::all(format)).unwrap();
+    let mut random = Random(7);
+    let mut p: Vec<f32> = random.units(ELEMENTS).iter().map(|&x| x as f32).collect();
+    let first = p.iter().map(|&x| f64::from(x)).collect();
+    for t in 0..steps {
+        let scale = |i: usize| 10f64.powf(-4.0 * i as f64 / ELEMENTS as f64);
+        let g: Vec<f32> = (0..ELEMENTS).map(|i| trace(&mut random, scale(i), t, steps) as f32).collect();
+        optimizer.step(&mut [param("w", &mut p, &g)]).unwrap();
+        look(t, &optimizer);
+    }
+    [first, p.iter().map(|&x| f64::from(x)).collect()]
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let count = values.len() as f64;
+    values.sum::<f64>() / count
+}
+
+/// Mean and largest distance from the run in `f32`, in parts of the mean way of that: the largest of all traces.
+fn distance(recipe: &Recipe, format: &str) -> [f64; 2] {
+    let mut found = [0.0f64; 2];
+    for trace in TRACES {
+        let [first, expected] = run(recipe, "f32", trace, STEPS, |_, _| {});
+        let [_, got] = run(recipe, format, trace, STEPS, |_, _| {});
+        let way = mean(first.iter().zip(&expected).map(|(a, b)| (a - b).abs()));
+        let apart: Vec<f64> = expected.iter().zip(&got).map(|(a, b)| (a - b).abs() / way).collect();
+        let largest = apart.iter().fold(0.0f64, |most, &x| most.max(x));
+        found = [found[0].max(mean(apart.iter().copied())), found[1].max(largest)];
+    }
+    found
+}
+
+/// Percent, with two digits that count.
+fn percent(x: f64) -> String {
+    let x = 100.0 * x;
+    match x {
+        0.0 => "0".into(),
+        _ if x >= 10.0 => format!("{x:.0}"),
+        _ => format!("{x:.*}", (1.0 - x.log10().floor()) as usize),
+    }
+}
+
+/// The table of docs/formats.md.
+fn table() -> String {
+    let mut rows: Vec<(String, Vec<&str>)> = Vec::new();
+    for text in ONE_EACH {
+        let recipe = recipe(text);
+        if StateStorage::all(Format::Bf16).check(recipe.algorithm()).is_err() {
+            continue;
+        }
+        let cells = FORMATS.map(|format| distance(&recipe, format).map(percent).join(" / "));
+        let (cells, name) = (cells.join(" | "), name_of(text));
+        match rows.iter_mut().find(|(known, _)| *known == cells) {
+            Some((_, names)) => names.push(name),
+            None => rows.push((cells, vec![name])),
+        }
+    }
+    let rows = rows.iter().filter(|(cells, _)| cells.chars().any(|c| matches!(c, '1'..='9')));
+    let mut rows: Vec<String> =
+        rows.map(|(cells, names)| format!("| `{}` | {cells} |\n", names.join("`, `"))).collect();
+    rows.sort_by_key(|row| row.to_lowercase());
+    let head = FORMATS.map(|format| format!(" `{format}` |")).concat();
+    format!("| name |{head}\n|---|{}\n{}", "---|".repeat(FORMATS.len()), rows.concat())
+}
+
+/// With `FALLLINE_FORMATS=write` the table is written. Every bit of a run is defined, so what is found is what it says.
+#[test]
+fn the_errors_of_formats_are_those_of_the_table() {
+    const BEGIN: &str =
+        "<!-- errors: written by FALLLINE_FORMATS=write cargo test --release --test format_errors -->\n";
+    const END: &str = "<!-- end of errors -->\n";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/formats.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(BEGIN).expect("the table of errors begins somewhere");
+    let (found, behind) = rest.split_once(END).expect("the table of errors ends somewhere");
+    let table = table();
+    if std::env::var_os("FALLLINE_FORMATS").is_some_and(|wish| wish == "write") {
+        std::fs::write(&path, [before, BEGIN, &table, END, behind].concat()).unwrap();
+        return;
+    }
+    let other: Vec<&str> = table.lines().filter(|line| found.lines().all(|known| known != *line)).collect();
+    assert!(found == table, "docs/formats.md has other errors, or does not have them:\n{}", other.join("\n"));
+}
+
+/// The measurement behind docs/decisions/19-slow-states.md, printed as its table.
+#[test]
+#[ignore = "10,000 steps in three formats are a measurement; tests/formats.rs tests what must hold of it"]
+fn drift_of_slow_states_over_10000_steps() {
+    const STEPS: usize = 10_000;
+    for (text, state) in [
+        ("dict(type='AdamW', weight_decay=0.0)", "v"),
+        ("dict(type='AdEMAMix', weight_decay=0.0)", "m_slow"),
+        ("Adagrad", "sum"),
+    ] {
+        let recipe = recipe(text);
+        for trace in TRACES {
+            // The state after 100, 1,000 and 10,000 steps, and how far the parameters went.
+            let seen = |format| {
+                let mut states = Vec::new();
+                let [first, last] = run(&recipe, format, trace, STEPS, |t, optimizer| {
+                    if [99, 999, 9_999].contains(&t) {
+                        states.push(optimizer.state("w", state).unwrap().unwrap());
+                    }
+                });
+                (states, first.iter().zip(&last).map(|(a, b)| b - a).collect::<Vec<f64>>())
+            };
+            let (expected, way) = seen("f32");
+            for format in ["bf16_rne", "bf16"] {
+                let (got, moved) = seen(format);
+                let drift = expected.iter().zip(&got).map(|(expected, got)| {
+                    let sum = |of: &[f64]| of.iter().map(|x| x.abs()).sum::<f64>();
+                    let mut apart: Vec<f64> =
+                        expected.iter().zip(got).map(|(e, g)| (g / e - 1.0).abs()).collect();
+                    apart.sort_by(f64::total_cmp);
+                    let drift = 100.0 * (sum(got) / sum(expected) - 1.0);
+                    format!("{drift:+.1} ({})", percent(apart[ELEMENTS / 2]))
+                });
+                let drift = drift.collect::<Vec<String>>().join(" | ");
+                let apart = mean(way.iter().zip(&moved).map(|(a, b)| (a - b).abs()));
+                let apart = percent(apart / mean(way.iter().map(|x| x.abs())));
+                println!(
+                    "| {} `{state}`, {} | `{format}` | {drift} | {apart} |",
+                    recipe.algorithm().name(),
+                    trace.0
+                );
+            }
+        }
+    }
+}
