@@ -1,4 +1,4 @@
-//! Checkpoints with an entry or a value of the manifest dropped, renamed, of another type or another shape: a load refuses
+//! Checkpoints with an entry or a value of the manifest dropped, renamed, of another type or another shape. A load refuses
 //! each, or what follows is what it would have been.
 
 mod common;
@@ -10,8 +10,11 @@ use fallline::{Checkpoint, Driver, Format, LoadOptions, Optimizer};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
+/// A name, and what makes its optimizer.
+type Kind = (&'static str, fn() -> Driver);
+
 /// An optimizer of each kind of checkpoint.
-fn kinds() -> Vec<(&'static str, fn() -> Driver)> {
+fn kinds() -> Vec<Kind> {
     fn pipeline(text: &str) -> Driver {
         let mut config = GradientConfig::default();
         config.accumulate = Accumulate { accumulation_steps: 2, total: None };

@@ -456,8 +456,8 @@ fn change() -> impl Strategy<Value = Change> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A checkpoint and a model differ in any way: what does not fit is refused by name, or starts anew and is told; what
-    /// fits goes on as if nothing had been.
+    /// A checkpoint and a model differ in any way. What does not fit is refused by name, or starts anew and is reported.
+    /// What fits continues as if nothing had been.
     #[test]
     fn random_checkpoints_against_random_models(
         params in proptest::collection::vec((change(), 1..40usize), 1..6),

@@ -1,5 +1,5 @@
-//! How far each storage format takes each algorithm from states in `f32`: the table of docs/formats.md, and what 16 bits do
-//! to slow states over a long run.
+//! How far each storage format takes each algorithm from states in `f32`. It writes the table of docs/formats.md. A long
+//! run shows what 16 bits do to slow states.
 
 mod common;
 

@@ -84,6 +84,7 @@ fn ranks_train_as_one_does() {
             training::checkpoints(&ranks);
             training::rounded_means(&ranks);
             training::traffic(&ranks);
+            training::other_names(&ranks);
             training::differences(&ranks);
             onebit::trajectory(&ranks);
             onebit::golden(&ranks);

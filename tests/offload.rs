@@ -108,7 +108,7 @@ fn offloaded(text: &str, device: Arc<dyn Backend>) -> Driver {
     driver
 }
 
-const CASES: [&str; 7] = [
+const CASES: [&str; 8] = [
     "dict(type='AdamW', lr=0.01)",
     "dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.01)",
     "dict(type='DeepSpeedCPUAdam', lr=0.01, weight_decay=0.1)",

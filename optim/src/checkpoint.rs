@@ -59,7 +59,7 @@ pub struct Checkpoint {
 /// | another shape, or another type of the arithmetic | error | starts anew |
 /// | a parameter of the checkpoint that is not bound | kept until a step binds it | the same |
 ///
-/// The error is [`Error::Mismatch`](crate::Error::Mismatch). Nothing is changed then: load again, or bind other parameters.
+/// The error is [`Error::Mismatch`]. Nothing is changed then: load again, or bind other parameters.
 /// [`StepReport::loaded`](crate::StepReport::loaded) says what started anew and what was not bound. An optimizer may step a
 /// part of its parameters at a time, so what is merely not bound is no error. In later steps new parameters may join,
 /// unless they differ from one that is not bound in `module.`, `_orig_mod.` or `model.` alone. An

@@ -43,7 +43,7 @@ impl Axis {
         axis
     }
 
-    /// Returns a logarithmic scale from `least` to `most`, both above 0: with a mark at each power of ten, at fewer
+    /// Returns a logarithmic scale from `least` to `most`, both above 0. A mark is at each power of ten, at fewer
     /// where there are many, and at more where there are few.
     pub fn logarithmic(least: f64, most: f64) -> Self {
         let (least, most) = (least.log10(), most.log10());

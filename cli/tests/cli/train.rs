@@ -102,8 +102,9 @@ fn trained(run: &Path) -> Vec<(String, Vec<u8>)> {
     contents(&run.join("checkpoint.safetensors"))
 }
 
-/// The same with a whole gradient pipeline: 69 iterations in windows of 4, of which the last has 1; a loss
-/// scale and steps so large that gradients overflow, so that some are skipped; another optimizer for the hidden layer.
+/// Writes the same with a whole gradient pipeline. It has 69 iterations in windows of 4, of which the last has 1, and
+/// another optimizer for the hidden layer. Its loss scale and its steps are so large that gradients overflow and some
+/// are skipped.
 #[cfg(unix)]
 fn toolkit_config(folder: &Path, epochs: u64) -> PathBuf {
     let path = folder.join("toolkit.py");
@@ -166,8 +167,8 @@ fn the_bundled_run_with_everything_around_goes_on_bit_for_bit() {
     stopped(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/digits_amp.py"), (3, 45));
 }
 
-/// Stops runs at moments that are drawn (each time the same ones, as shares of the time that a whole run takes) and goes
-/// on with them.
+/// Stops runs at moments that are drawn, and resumes them. The moments are the same each time, as shares of the time that
+/// a whole run takes.
 #[cfg(unix)]
 fn stopped(config: &Path, (epochs_of_run, epoch): (u64, u64)) {
     let folder = tempfile::tempdir().unwrap();

@@ -10,8 +10,8 @@ use std::path::Path;
 const KINDS: [&str; 5] = ["param/", "state/", "rank/", "window/", "average/"];
 
 impl Checkpoint {
-    /// Step counts and what ranks have of parameters that are not `known`, states that are not `expected`, and entries that
-    /// are none of a checkpoint: each with what is wrong.
+    /// Returns what does not belong here, each with what is wrong. That is step counts and what ranks have of
+    /// parameters that are not `known`, states that are not `expected`, and entries of no kind.
     pub(crate) fn others(
         &self,
         known: impl Fn(&str) -> bool + Copy,

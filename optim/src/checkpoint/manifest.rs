@@ -119,7 +119,17 @@ impl ParamManifest {
         let formats = BTreeMap::new();
         let (shape, compute) = (shape.to_vec(), compute.to_string());
         let (seed, module, unaveraged, accumulated) = (None, None, false, false);
-        ParamManifest { shape, group, compute, formats, seed, state_seed: None, module, unaveraged, accumulated }
+        ParamManifest {
+            shape,
+            group,
+            compute,
+            formats,
+            seed,
+            state_seed: None,
+            module,
+            unaveraged,
+            accumulated,
+        }
     }
 
     /// Notes the kind of module that it belongs to.

@@ -27,7 +27,7 @@ pub(super) struct Step<'d> {
 }
 
 impl Step<'_> {
-    /// What comes before anything else: all ranks are about to take the same step, it fits what was loaded, and it is known
+    /// Checks before anything else that all ranks are about to take the same step, and that it fits what was loaded. Finds
     /// where parameters are.
     pub(super) fn begin(&mut self, window: &mut Window, bindings: &[Binding<'_>]) -> Result<()> {
         let Step { engine, gradients, averaging, group, loaded, .. } = self;
