@@ -245,7 +245,7 @@ fn what_it_does_not_take_is_refused_when_it_is_read() {
         ),
         (
             "dict(type='LBFGS', param_format='master')",
-            "on all states together, which must be stored in the compute type",
+            "LBFGS: param_format: it evaluates the loss at parameters in the compute type",
         ),
         ("dict(type='LBFGS', offload='cpu')", "LBFGS cannot be offloaded: it evaluates the loss itself"),
         ("dict(type='LBFGS', exp_avg_mask=3)", "it takes no exp_avg_mask: it does not compress momenta"),

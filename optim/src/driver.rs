@@ -13,7 +13,6 @@ mod step;
 pub use incremental::IncrementalStep;
 
 use crate::average::Average;
-use crate::averaging::WeightAveraging;
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::engine::Engine;
 use crate::engine::setup::Ranks;
@@ -23,6 +22,7 @@ use crate::gradients::{GradState, Gradients};
 use crate::hyper::Value;
 use crate::params::MASTER;
 use crate::ranks::process_group::ProcessGroup;
+use crate::weight_averaging::WeightAveraging;
 use crate::{
     AnyAlgorithm, Binding, Error, LoadReport, NonFinitePolicy, Objective, Optimizer, ParamState, Result,
     StepReport,

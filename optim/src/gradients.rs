@@ -1,7 +1,7 @@
 //! The gradient pipeline: unscaling, the check for NaN and infinity, clipping.
 
 pub(crate) mod accumulate;
-mod clip;
+mod clip_on_device;
 mod incremental;
 mod non_finite;
 mod norm;
@@ -16,7 +16,7 @@ use crate::gradient_config::{Clip, GradientConfig};
 use crate::ranks::process_group::ProcessGroup;
 use crate::report::Reported;
 use crate::{Binding, Error, Result, Skipped, StepReport};
-use clip::{Clipping, FACTOR, NORM};
+use clip_on_device::{Clipping, FACTOR, NORM};
 use fallline_core::backend::Plan;
 use fallline_core::{Compute, Storage};
 use norm::norm_of;

@@ -9,7 +9,6 @@
 mod algorithm;
 pub mod algorithms;
 pub mod average;
-mod averaging;
 mod binding;
 pub mod builtins;
 pub mod checkpoint;
@@ -20,11 +19,11 @@ mod error;
 pub mod gradient_config;
 mod gradients;
 pub mod hyper;
-mod kind;
 pub mod line_search;
 pub mod mask;
 mod method;
 pub mod modifiers;
+mod module_kind;
 mod objective;
 pub mod op;
 mod optimizer;
@@ -36,6 +35,7 @@ pub mod schedule;
 mod state_storage;
 #[cfg(feature = "ndarray")]
 mod strided;
+mod weight_averaging;
 
 #[doc(hidden)] // for `alias!`
 pub use algorithm::alias_table;
@@ -56,10 +56,10 @@ pub use state_storage::{Rounding, StateFormat, StateStorage};
 
 #[doc(hidden)] // for `alias!`
 pub use fallline_core::{Kernel, Link, Shape};
-pub use kind::ModuleKind;
 pub use line_search::LineSearch;
 pub use method::Method;
 pub use modifiers::{Lookahead, Modified, Modifiers};
+pub use module_kind::ModuleKind;
 pub use objective::Objective;
 pub use optimizer::{Optimizer, ParamState};
 pub use report::{ComputeMismatch, LoadReport, ShapeMismatch, Skipped, StepReport};

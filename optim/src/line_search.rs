@@ -16,11 +16,11 @@ pub use rules::{
 };
 
 use crate::average::Average;
-use crate::averaging::WeightAveraging;
 use crate::builtins::Builtins;
 use crate::checkpoint::{Checkpoint, LoadOptions, OptimizerManifest};
 use crate::hyper::{Hyper, HyperError, Hyperparameters, Value};
 use crate::params::slots::{Slot, Slots};
+use crate::weight_averaging::WeightAveraging;
 use crate::{
     Binding, Error, Info, LoadReport, NonFinitePolicy, Objective, Optimizer, ParamState, Result, StepReport,
 };

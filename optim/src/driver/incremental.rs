@@ -2,8 +2,8 @@
 
 use super::Driver;
 use super::step::Verdict;
-use crate::averaging::WeightAveraging;
 use crate::params::slots::Progress;
+use crate::weight_averaging::WeightAveraging;
 use crate::{Binding, Error, Result, StepReport};
 
 /// A step that has begun ([`Driver::begin`]).

@@ -3,7 +3,6 @@
 use super::expected::Expectations;
 use super::loaded::Loaded;
 use super::poison::Poison;
-use crate::averaging::WeightAveraging;
 use crate::engine::Engine;
 use crate::engine::fusion::{Fusion, GradPrologue};
 use crate::engine::prepare::Prepared;
@@ -11,6 +10,7 @@ use crate::gradients::accumulate::{Closing, Iteration, Window, check_dense};
 use crate::gradients::{GradState, Gradients};
 use crate::params::slots::Slots;
 use crate::ranks::process_group::ProcessGroup;
+use crate::weight_averaging::WeightAveraging;
 use crate::{Binding, Error, NonFinitePolicy, Result, Skipped, StepReport};
 
 /// Everything of a driver that a step needs but the window of gradients, which its bindings may be of.
