@@ -270,7 +270,7 @@ fn a_checkpoint_without_its_schedule_is_refused() {
     let schedule = checkpoint.manifest.schedule.take();
     checkpoint.write(&path).unwrap();
     let mut resume = fallline();
-    resume.args(["train", "--epochs", "2", "--resume"]).arg(&run);
+    resume.args(["train", "--epochs", "4", "--resume"]).arg(&run);
     bad(&mut resume, 1, &["checkpoint.safetensors", "no schedule", "param_scheduler"]);
     checkpoint.manifest.schedule = schedule;
     checkpoint.write(&path).unwrap();
