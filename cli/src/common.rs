@@ -145,6 +145,11 @@ fn is_number(cell: &str) -> bool {
 /// Units of sizes.
 const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
 
+/// Returns how many there are of what a word names.
+pub fn count(number: u64, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Returns a number of bytes for people.
 pub fn bytes(count: u64) -> String {
     let mut size = count as f64;

@@ -167,10 +167,47 @@ fn diff_finds_the_first_difference() {
             "{tolerance}"
         );
     }
+    let negative = ["--tolerance", "-1"];
+    bad(fallline().args(["diff", &c, &d]).args(negative), 2, &["--tolerance", "expected a number from 0"]);
     bad(fallline().args(["diff", &a]).arg(at("none")), 2, &["none"]);
     std::fs::write(at("text"), "text").unwrap();
     bad(fallline().args(["diff", &a]).arg(at("text")), 2, &["text"]);
     bad(fallline().args(["diff", &a, &b, "--tolerance=-1"]), 2, &["--tolerance", "expected a number from 0"]);
+}
+
+/// Integers keep all their digits, and what differs in its type alone says so.
+#[test]
+fn diff_compares_integers_and_types() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, dtype: Dtype, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        let view = TensorView::new(dtype, vec![2], bytes).unwrap();
+        std::fs::write(&path, safetensors::serialize([("w", view)], None).unwrap()).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let longs = |values: [u64; 2]| values.map(u64::to_le_bytes).concat();
+    let a = write("a.safetensors", Dtype::I64, &longs([9_007_199_254_740_993, 1]));
+    let b = write("b.safetensors", Dtype::I64, &longs([9_007_199_254_740_992, 1]));
+    let diff = |a: &str, b: &str, more: &[&str]| tell(fallline().args(["diff", a, b]).args(more));
+    let told = diff(&a, &b, &[]);
+    assert_eq!(told.code, 1);
+    assert!(told.out.contains("[0]: 9007199254740993 and 9007199254740992"), "{}", told.out);
+    assert!(told.out.ends_with("1 of 1 tensor differs\n"), "{}", told.out);
+    assert_eq!(diff(&a, &b, &["--tolerance", "0"]).code, 1);
+    let told = diff(&a, &b, &["--tolerance", "1e-9"]);
+    assert_eq!((told.code, &*told.out), (0, "the one tensor is within the tolerance\n"));
+    let value: Value = serde_json::from_str(&diff(&a, &b, &["--json"]).out).unwrap();
+    assert_eq!(row(&value, "w")["first"]["a"].as_u64(), Some(9_007_199_254_740_993));
+
+    let unsigned = write("u.safetensors", Dtype::U64, &longs([u64::MAX, 1]));
+    assert_eq!(diff(&unsigned, &unsigned, &[]).code, 0);
+    let other = write("v.safetensors", Dtype::U64, &longs([u64::MAX - 1, 1]));
+    assert_eq!(diff(&unsigned, &other, &[]).code, 1);
+
+    let floats = write("f.safetensors", Dtype::F32, &[1.0f32, 2.0].map(f32::to_le_bytes).concat());
+    let doubles = write("d.safetensors", Dtype::F64, &[1.0f64, 2.0].map(f64::to_le_bytes).concat());
+    let told = diff(&floats, &doubles, &[]);
+    assert!(told.code == 1 && told.out.contains("F32 and F64"), "{}", told.out);
 }
 
 /// Two devices' replays are the same, two optimizers' are not, and checkpoints are compared with their manifests.
