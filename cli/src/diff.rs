@@ -130,9 +130,10 @@ fn as_text(rows: &[Compared], manifests: &[String]) -> String {
             let mut line = vec![row.name.clone()];
             match &row.numbers {
                 Some(numbers) => {
-                    let first = numbers.first.as_ref().map(|first| {
-                        format!("{:?}: {} and {}", first.index, first.a.text(), first.b.text())
-                    });
+                    let first = numbers
+                        .first
+                        .as_ref()
+                        .map(|first| format!("{:?}: {} and {}", first.index, first.a.text(), first.b.text()));
                     let types = matches!(row.outcome, Outcome::Dtype(..)).then(|| row.outcome.told());
                     let why: Vec<String> = types.into_iter().chain(first).collect();
                     line.extend([
