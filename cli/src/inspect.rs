@@ -3,6 +3,8 @@
 use crate::common::{bytes, print, print_json, table};
 use crate::error::{Error, Result};
 use crate::tensors::{self, Kind, NamedTensor, TensorFile};
+use crate::train;
+use fallline::Checkpoint;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -11,7 +13,8 @@ use std::path::PathBuf;
 #[command(after_help = "\
 The file is a checkpoint, a trace or an output of replay, any other safetensors, or what torch saves (of which nothing is \
 executed). States that are stored as codes are decoded for their numbers. A checkpoint that cannot be loaded is printed as far \
-as it can be read, and the exit code is 1.
+as it can be read, and the exit code is 1. For that a checkpoint of train is loaded into the run of its configuration. Of others, \
+the file, its hashes and the steps of every parameter are checked: whether they fit an optimizer is for their program to say.
 
 Example: fallline inspect runs/digits-1/checkpoint.safetensors")]
 pub struct Args {
@@ -26,7 +29,13 @@ pub struct Args {
 /// Prints what the file holds.
 pub fn run(args: Args) -> Result<()> {
     let content = std::fs::read(&args.file).map_err(Error::io(&args.file))?;
-    let file = tensors::read(&args.file, &content)?;
+    let mut file = tensors::read(&args.file, &content)?;
+    if let (Kind::Checkpoint, None) = (file.kind, &file.damage) {
+        file.damage = match Checkpoint::from_bytes(&content) {
+            Ok(checkpoint) => train::damage(&checkpoint),
+            Err(problem) => Some(problem),
+        };
+    }
     match args.json {
         true => print_json(&as_json(&args, &file, content.len()))?,
         false => print(&as_text(&args, &file, content.len()))?,
@@ -51,7 +60,8 @@ impl Numbers {
         let largest = finite.clone().fold(0.0, |largest: f64, x| largest.max(x.abs()));
         // Scaled, so that no square overflows.
         let scale = if largest > 0.0 { largest } else { 1.0 };
-        let norm = finite.map(|x| (x / scale).powi(2)).sum::<f64>().sqrt() * scale;
+        // A fold, as the sum of nothing is -0.
+        let norm = finite.map(|x| (x / scale).powi(2)).fold(0.0, |sum, square| sum + square).sqrt() * scale;
         let non_finite = numbers.iter().filter(|x| !x.is_finite()).count();
         Some(Numbers { norm, largest, non_finite })
     }

@@ -100,6 +100,17 @@ fn inspect_tells_what_files_hold() {
         "{}",
         told.error
     );
+    // What a resumed run would refuse is refused here, too, by its name.
+    for gone in ["param/fc1.bias", "state/fc1.weight/m", "step/fc1.bias"] {
+        let (path, file) = (at("gone.safetensors"), safetensors::SafeTensors::deserialize(&bytes).unwrap());
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let mut metadata = header.metadata().clone().unwrap();
+        metadata.retain(|key, _| key == "fallline");
+        let kept = file.tensors().into_iter().filter(|(name, _)| name != gone);
+        std::fs::write(&path, safetensors::serialize(kept, Some(metadata)).unwrap()).unwrap();
+        let told = tell(fallline().arg("inspect").arg(&path));
+        assert!(told.code == 1 && told.error.contains("missing"), "{gone}: {}", told.error);
+    }
     std::fs::write(at("half.safetensors"), &bytes[..bytes.len() / 2]).unwrap();
     bad(fallline().arg("inspect").arg(at("half.safetensors")), 1, &["half.safetensors"]);
     bad(fallline().arg("inspect").arg(at("none")), 1, &["none"]);
