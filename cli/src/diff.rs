@@ -2,7 +2,7 @@
 
 mod compare;
 
-use crate::common::{count, print, print_json, table};
+use crate::common::{count, print, print_json, shortened, shown, table};
 use crate::error::{Error, Result};
 use crate::inspect::short;
 use crate::tensors::{self, NamedTensor, TensorFile};
@@ -127,7 +127,7 @@ fn as_text(rows: &[Compared], manifests: &[String]) -> String {
         let head = ["name", "max abs", "relative norm", "ulps", "differing", "first difference"];
         let mut cells = vec![head.map(str::to_owned).to_vec()];
         for row in &differing {
-            let mut line = vec![row.name.clone()];
+            let mut line = vec![shortened(&row.name)];
             match &row.numbers {
                 Some(numbers) => {
                     let first = numbers
@@ -155,7 +155,7 @@ fn as_text(rows: &[Compared], manifests: &[String]) -> String {
         text.push('\n');
     }
     if !manifests.is_empty() {
-        text.push_str(&format!("the manifests differ in {}\n", manifests.join(", ")));
+        text.push_str(&format!("the manifests differ in {}\n", shown(&manifests.join(", "))));
     }
     // Where nothing differs any more because of a tolerance, it says so.
     let unequal = |row: &Compared| row.numbers.as_ref().is_some_and(|numbers| numbers.differing > 0);

@@ -248,7 +248,16 @@ fn collect<'b>(at: String, value: Value<'b>, file: usize, found: &mut Vec<NamedT
             // A view may show elements many times over: more than the file has are not counted.
             let integer = Integer::of_torch(tensor.dtype());
             let tensor = (bytes <= file).then_some(tensor);
-            found.push(NamedTensor { name: at, dtype, shape, bytes, codes: None, integer, tensor, data: None });
+            found.push(NamedTensor {
+                name: at,
+                dtype,
+                shape,
+                bytes,
+                codes: None,
+                integer,
+                tensor,
+                data: None,
+            });
         }
         Value::Dict(entries) => {
             for (key, value) in entries {
