@@ -215,6 +215,9 @@ pub const SMALL: &str = "optim_wrapper = dict(optimizer=dict(type='AdamW', lr=0.
 
 #[test]
 fn list_finds_names() {
+    // The example of the help.
+    assert!(good(&["list", "--help"]).contains("--family adaptive"));
+    assert!(good(&["list", "--family", "Adaptive"]).lines().any(|name| name == "Adam"));
     let names = good(&["list", "--search", "ADAM"]);
     assert!(
         names.lines().any(|name| name == "AdamW") && !names.lines().any(|name| name == "Lion"),
