@@ -33,11 +33,20 @@ pub fn warn(text: &str) {
 
 /// Tells which entries of a schedule nothing ends; `how` says what would.
 pub fn warn_without_end(chain: &Chain, length: Length, how: &str) {
+    without_end(chain, length, how).iter().for_each(|told| warn(told));
+}
+
+/// Returns which entries of a schedule nothing ends; `how` says what would.
+pub fn without_end(chain: &Chain, length: Length, how: &str) -> Option<String> {
     let endless = chain.without_end(length);
-    if !endless.is_empty() {
-        let (has, names) = (if endless.len() == 1 { "has" } else { "have" }, endless.join(", "));
-        warn(&format!("{names} {has} no `end`, and the length of training is not known: {how}"));
-    }
+    let (has, names) = (if endless.len() == 1 { "has" } else { "have" }, endless.join(", "));
+    (!endless.is_empty())
+        .then(|| format!("{names} {has} no `end`, and the length of training is not known: {how}"))
+}
+
+/// Reads a first value of a schedule, a tolerance: a finite number from 0.
+pub fn from_zero(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|x: &f64| x.is_finite() && *x >= 0.0).ok_or("expected a number from 0".into())
 }
 
 /// Refuses keys of `custom_keys` that match none of the names, or warns where they are allowed.

@@ -2,7 +2,7 @@
 
 mod compare;
 
-use crate::common::{count, print, print_json, shortened, shown, table};
+use crate::common::{count, from_zero, print, print_json, shortened, shown, table};
 use crate::error::{Error, Result};
 use crate::inspect::short;
 use crate::tensors::{self, NamedTensor, TensorFile};
@@ -29,15 +29,11 @@ pub struct Args {
     #[arg(value_name = "B")]
     b: PathBuf,
     /// Let tensors be equal whose difference has at most this norm, relative to A's tensor
-    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = tolerance)]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = from_zero)]
     tolerance: Option<f64>,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
-}
-
-fn tolerance(text: &str) -> std::result::Result<f64, String> {
-    text.parse().ok().filter(|x: &f64| x.is_finite() && *x >= 0.0).ok_or("expected a number from 0".into())
 }
 
 /// Compares the files, and fails where they differ.
