@@ -14,7 +14,7 @@ use std::path::PathBuf;
 The file is a checkpoint, a trace or an output of replay, any other safetensors, or what torch saves (of which nothing is \
 executed). States that are stored as codes are decoded for their numbers. A checkpoint that cannot be loaded is printed as far \
 as it can be read, and the exit code is 1. For that a checkpoint of train is loaded into the run of its configuration. Of others, \
-the file, its hashes and the steps of every parameter are checked: whether they fit an optimizer is for their program to say.
+the file, its manifest and the steps of every parameter are checked, not whether they fit an optimizer.
 
 Example: fallline inspect runs/digits-1/checkpoint.safetensors")]
 pub struct Args {
