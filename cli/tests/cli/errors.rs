@@ -204,7 +204,7 @@ fn what_a_newcomer_met() {
         "{}",
         told.out
     );
-    assert!(told.error.contains("is the fastest: ") && told.error.contains(" ± "), "{}", told.error);
+    assert!(told.error.contains(" the fastest: ") && told.error.contains(" ± "), "{}", told.error);
     let quiet = ["bench", "--elements", "4000", "--optimizer", "SGD", "--threads", "1", "-q"];
     assert_eq!(tell(fallline().args(quiet)).error, "");
 }
