@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use fallline::registry::schedulers::{Chain, Length};
 use fallline::{Backend, Cpu, Cuda, Recipe};
+use std::borrow::Cow;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,11 +33,20 @@ pub fn warn(text: &str) {
 
 /// Tells which entries of a schedule nothing ends; `how` says what would.
 pub fn warn_without_end(chain: &Chain, length: Length, how: &str) {
+    without_end(chain, length, how).iter().for_each(|told| warn(told));
+}
+
+/// Returns which entries of a schedule nothing ends; `how` says what would.
+pub fn without_end(chain: &Chain, length: Length, how: &str) -> Option<String> {
     let endless = chain.without_end(length);
-    if !endless.is_empty() {
-        let (has, names) = (if endless.len() == 1 { "has" } else { "have" }, endless.join(", "));
-        warn(&format!("{names} {has} no `end`, and the length of training is not known: {how}"));
-    }
+    let (has, names) = (if endless.len() == 1 { "has" } else { "have" }, endless.join(", "));
+    (!endless.is_empty())
+        .then(|| format!("{names} {has} no `end`, and the length of training is not known: {how}"))
+}
+
+/// Reads a first value of a schedule, a tolerance: a finite number from 0.
+pub fn from_zero(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|x: &f64| x.is_finite() && *x >= 0.0).ok_or("expected a number from 0".into())
 }
 
 /// Refuses keys of `custom_keys` that match none of the names, or warns where they are allowed.
@@ -95,13 +105,48 @@ pub fn print_json(value: &serde_json::Value) -> Result<()> {
     print(&format!("{value:#}\n"))
 }
 
+/// Returns a text as a terminal may have it: on one line, without commands to it and changes of direction.
+pub fn shown(text: &str) -> Cow<'_, str> {
+    let is_bidi = |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let is_unsafe = |c: char| c.is_control() || is_bidi(c);
+    if !text.contains(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut told = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            _ if is_bidi(c) => told.extend(c.escape_unicode()),
+            _ if c.is_control() => told.extend(c.escape_default()),
+            _ => told.push(c),
+        }
+    }
+    Cow::Owned(told)
+}
+
+/// Returns a text as [`shown`], the middle of a very long one left out.
+pub fn shortened(text: &str) -> String {
+    let text = shown(text);
+    let count = text.chars().count();
+    if count <= LONGEST {
+        return text.into_owned();
+    }
+    let (first, last) = (LONGEST * 3 / 4, LONGEST / 4);
+    let end = text.chars().skip(count - last);
+    text.chars().take(first).chain(['…']).chain(end).collect()
+}
+
+/// The characters of a name or a value that are shown at most.
+const LONGEST: usize = 240;
+
 /// How heads of tables are marked.
 pub const HEAD: anstyle::Style = anstyle::Style::new().bold();
 
 /// Returns rows as a table with aligned columns, those of numbers at the right; the first row is the head.
 pub fn table(rows: &[Vec<String>]) -> String {
+    let safe = |row: &Vec<String>| row.iter().map(|cell| shown(cell).into_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(safe).collect();
     let Some((head, below)) = rows.split_first() else { return String::new() };
-    let columns = Columns::of(rows);
+    let columns = Columns::of(&rows);
     format!("{HEAD}{}{HEAD:#}\n{}", columns.line(head), columns.lines(below))
 }
 
@@ -145,6 +190,11 @@ fn is_number(cell: &str) -> bool {
 /// Units of sizes.
 const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
 
+/// Returns how many there are of what a word names.
+pub fn count(number: u64, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Returns a number of bytes for people.
 pub fn bytes(count: u64) -> String {
     let mut size = count as f64;
@@ -167,6 +217,18 @@ mod tests {
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(131_072_000), "125.0 MiB");
         assert_eq!(bytes(u64::MAX), "16777216.0 TiB");
+    }
+
+    #[test]
+    fn a_terminal_gets_no_commands() {
+        assert_eq!(shown("a/b \u{e4}\u{4e00}"), "a/b \u{e4}\u{4e00}");
+        assert_eq!(shown("a\nb\u{1b}[31m\u{202e}c"), "a\\nb\\u{1b}[31m\\u{202e}c");
+        let long = format!("begin{}end", "x".repeat(3000));
+        let told = shortened(&long);
+        assert_eq!(told.chars().count(), LONGEST + 1);
+        assert!(told.starts_with("begin") && told.contains('…') && told.ends_with("end"), "{told}");
+        let told = table(&[vec!["name".into()], vec!["a\nb".into()]]);
+        assert_eq!(told.lines().count(), 2, "{told}");
     }
 
     #[test]

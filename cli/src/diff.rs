@@ -2,7 +2,7 @@
 
 mod compare;
 
-use crate::common::{print, print_json, table};
+use crate::common::{count, from_zero, print, print_json, shortened, shown, table};
 use crate::error::{Error, Result};
 use crate::inspect::short;
 use crate::tensors::{self, NamedTensor, TensorFile};
@@ -29,15 +29,11 @@ pub struct Args {
     #[arg(value_name = "B")]
     b: PathBuf,
     /// Let tensors be equal whose difference has at most this norm, relative to A's tensor
-    #[arg(long, value_name = "X", value_parser = tolerance)]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = from_zero)]
     tolerance: Option<f64>,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
-}
-
-fn tolerance(text: &str) -> std::result::Result<f64, String> {
-    text.parse().ok().filter(|x: &f64| x.is_finite() && *x >= 0.0).ok_or("expected a number from 0".into())
 }
 
 /// Compares the files, and fails where they differ.
@@ -115,15 +111,9 @@ fn as_json(row: &Compared) -> Value {
         "elements": numbers.map(|numbers| numbers.elements),
         "differing": numbers.map(|numbers| numbers.differing),
         "first": numbers.and_then(|numbers| numbers.first.as_ref()).map(|first| {
-            json!({ "index": first.index, "a": first.a, "b": first.b })
+            json!({ "index": first.index, "a": first.a.json(), "b": first.b.json() })
         }),
     })
-}
-
-/// Returns a number with as many digits as tell it from its neighbours: those of f32, where it is one.
-fn exact(number: f64) -> String {
-    let short = number as f32;
-    if f64::from(short) == number { format!("{short:?}") } else { format!("{number:?}") }
 }
 
 fn as_text(rows: &[Compared], manifests: &[String]) -> String {
@@ -133,18 +123,21 @@ fn as_text(rows: &[Compared], manifests: &[String]) -> String {
         let head = ["name", "max abs", "relative norm", "ulps", "differing", "first difference"];
         let mut cells = vec![head.map(str::to_owned).to_vec()];
         for row in &differing {
-            let mut line = vec![row.name.clone()];
+            let mut line = vec![shortened(&row.name)];
             match &row.numbers {
                 Some(numbers) => {
-                    let first = numbers.first.as_ref();
+                    let first = numbers
+                        .first
+                        .as_ref()
+                        .map(|first| format!("{:?}: {} and {}", first.index, first.a.text(), first.b.text()));
+                    let types = matches!(row.outcome, Outcome::Dtype(..)).then(|| row.outcome.told());
+                    let why: Vec<String> = types.into_iter().chain(first).collect();
                     line.extend([
                         short(numbers.max_abs),
                         short(numbers.relative_norm),
                         numbers.max_ulps.map_or("-".into(), |ulps| ulps.to_string()),
                         format!("{} of {}", numbers.differing, numbers.elements),
-                        first.map_or("-".into(), |first| {
-                            format!("{:?}: {} and {}", first.index, exact(first.a), exact(first.b))
-                        }),
+                        if why.is_empty() { "-".into() } else { why.join("; ") },
                     ]);
                 }
                 None => {
@@ -158,12 +151,16 @@ fn as_text(rows: &[Compared], manifests: &[String]) -> String {
         text.push('\n');
     }
     if !manifests.is_empty() {
-        text.push_str(&format!("the manifests differ in {}\n", manifests.join(", ")));
+        text.push_str(&format!("the manifests differ in {}\n", shown(&manifests.join(", "))));
     }
-    let (all, differing) = (rows.len(), differing.len());
-    text.push_str(&match differing {
-        0 => format!("all {all} tensors are equal\n"),
-        _ => format!("{differing} of {all} tensors differ\n"),
+    // Where nothing differs any more because of a tolerance, it says so.
+    let unequal = |row: &Compared| row.numbers.as_ref().is_some_and(|numbers| numbers.differing > 0);
+    let are = if rows.iter().any(unequal) { "within the tolerance" } else { "equal" };
+    text.push_str(&match (differing.len(), rows.len()) {
+        (0, 1) => format!("the one tensor is {are}\n"),
+        (0, all) => format!("all {all} tensors are {are}\n"),
+        (1, all) => format!("1 of {} differs\n", count(all as u64, "tensor")),
+        (differing, all) => format!("{differing} of {all} tensors differ\n"),
     });
     text
 }

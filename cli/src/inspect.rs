@@ -1,8 +1,10 @@
 //! `fallline inspect`: what a file of tensors holds.
 
-use crate::common::{bytes, print, print_json, table};
+use crate::common::{bytes, count, print, print_json, shortened, shown, table};
 use crate::error::{Error, Result};
 use crate::tensors::{self, Kind, NamedTensor, TensorFile};
+use crate::train;
+use fallline::Checkpoint;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -11,7 +13,8 @@ use std::path::PathBuf;
 #[command(after_help = "\
 The file is a checkpoint, a trace or an output of replay, any other safetensors, or what torch saves (of which nothing is \
 executed). States that are stored as codes are decoded for their numbers. A checkpoint that cannot be loaded is printed as far \
-as it can be read, and the exit code is 1.
+as it can be read, and the exit code is 1. For that a checkpoint of train is loaded into the run of its configuration. Of others, \
+the file, its manifest and the steps of every parameter are checked, not whether they fit an optimizer.
 
 Example: fallline inspect runs/digits-1/checkpoint.safetensors")]
 pub struct Args {
@@ -26,7 +29,13 @@ pub struct Args {
 /// Prints what the file holds.
 pub fn run(args: Args) -> Result<()> {
     let content = std::fs::read(&args.file).map_err(Error::io(&args.file))?;
-    let file = tensors::read(&args.file, &content)?;
+    let mut file = tensors::read(&args.file, &content)?;
+    if let (Kind::Checkpoint, None) = (file.kind, &file.damage) {
+        file.damage = match Checkpoint::from_bytes(&content) {
+            Ok(checkpoint) => train::damage(&checkpoint),
+            Err(problem) => Some(problem),
+        };
+    }
     match args.json {
         true => print_json(&as_json(&args, &file, content.len()))?,
         false => print(&as_text(&args, &file, content.len()))?,
@@ -51,7 +60,8 @@ impl Numbers {
         let largest = finite.clone().fold(0.0, |largest: f64, x| largest.max(x.abs()));
         // Scaled, so that no square overflows.
         let scale = if largest > 0.0 { largest } else { 1.0 };
-        let norm = finite.map(|x| (x / scale).powi(2)).sum::<f64>().sqrt() * scale;
+        // A fold, as the sum of nothing is -0.
+        let norm = finite.map(|x| (x / scale).powi(2)).fold(0.0, |sum, square| sum + square).sqrt() * scale;
         let non_finite = numbers.iter().filter(|x| !x.is_finite()).count();
         Some(Numbers { norm, largest, non_finite })
     }
@@ -94,10 +104,11 @@ fn as_json(args: &Args, file: &TensorFile<'_>, size: usize) -> Value {
 }
 
 fn as_text(args: &Args, file: &TensorFile<'_>, size: usize) -> String {
-    let mut text = format!("{}: {}, {}\n", args.file.display(), file.kind.name(), bytes(size as u64));
+    let mut text =
+        format!("{}: {}, {}\n", shown(&args.file.to_string_lossy()), file.kind.name(), bytes(size as u64));
     text.push_str(&manifest(file.manifest.as_ref()));
     for (key, value) in &file.metadata {
-        text.push_str(&format!("{key}: {value}\n"));
+        text.push_str(&format!("{}: {}\n", shortened(key), shortened(value)));
     }
     let mut rows = vec![
         ["name", "dtype", "shape", "bytes", "norm", "largest", "not finite"].map(str::to_owned).to_vec(),
@@ -106,7 +117,7 @@ fn as_text(args: &Args, file: &TensorFile<'_>, size: usize) -> String {
         let numbers = Numbers::of(tensor);
         let number = |get: fn(&Numbers) -> f64| numbers.as_ref().map_or("-".into(), |n| short(get(n)));
         rows.push(vec![
-            tensor.name.clone(),
+            shortened(&tensor.name),
             tensor.codes.as_ref().map_or(tensor.dtype.clone(), |(format, _)| format.name().to_owned()),
             format!("{:?}", tensor.shape),
             bytes(tensor.bytes as u64),
@@ -118,7 +129,7 @@ fn as_text(args: &Args, file: &TensorFile<'_>, size: usize) -> String {
     text.push('\n');
     text.push_str(&table(&rows));
     let held: usize = file.tensors.iter().map(|tensor| tensor.bytes).sum();
-    text.push_str(&format!("\n{}, {}\n", count(file.tensors.len(), "tensor"), bytes(held as u64)));
+    text.push_str(&format!("\n{}, {}\n", count(file.tensors.len() as u64, "tensor"), bytes(held as u64)));
     if file.kind == Kind::Checkpoint {
         for (role, word) in [("param", "parameter"), ("state", "state")] {
             let of_role =
@@ -126,17 +137,13 @@ fn as_text(args: &Args, file: &TensorFile<'_>, size: usize) -> String {
             // Scales belong to the codes beside them.
             let own = of_role.clone().filter(|tensor| !tensor.name.ends_with(".scale")).count();
             let held: usize = of_role.map(|tensor| tensor.bytes).sum();
-            text.push_str(&format!("{}, {}\n", count(own, word), bytes(held as u64)));
+            text.push_str(&format!("{}, {}\n", count(own as u64, word), bytes(held as u64)));
         }
     }
     for opaque in &file.opaque {
-        text.push_str(&format!("not built: {} ({})\n", opaque.at, opaque.class));
+        text.push_str(&format!("not built: {} ({})\n", shortened(&opaque.at), shortened(&opaque.class)));
     }
     text
-}
-
-fn count(number: usize, word: &str) -> String {
-    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Returns a number with few digits.
@@ -154,18 +161,18 @@ fn manifest(manifest: Option<&Value>) -> String {
     let mut text = format!("version: {}\n", manifest["version"]);
     let optimizer = &manifest["optimizer"];
     if let Some(name) = optimizer["type"].as_str() {
-        text.push_str(&format!("optimizer: {name}\n"));
+        text.push_str(&format!("optimizer: {}\n", shortened(name)));
     }
     for (number, group) in optimizer["groups"].as_array().into_iter().flatten().enumerate() {
         let each = group.as_object().into_iter().flatten().map(|(key, value)| format!("{key}={value}"));
-        text.push_str(&format!("group {number}: {}\n", each.collect::<Vec<_>>().join(", ")));
+        text.push_str(&format!("group {number}: {}\n", shown(&each.collect::<Vec<_>>().join(", "))));
     }
     let progress = &manifest["trainer"]["progress"];
     if let (Some(step), Some(epoch)) = (progress["step"].as_u64(), progress["epoch"].as_u64()) {
-        text.push_str(&format!("trained: {epoch} epochs, {step} steps\n"));
+        text.push_str(&format!("trained: {}, {}\n", count(epoch, "epoch"), count(step, "step")));
     }
     if let Some(config) = manifest["trainer"]["config"].as_str() {
-        text.push_str(&format!("configuration: {config}\n"));
+        text.push_str(&format!("configuration: {}\n", shown(config)));
     }
     text
 }

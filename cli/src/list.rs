@@ -19,7 +19,7 @@ Example: fallline list --json
 
 More:
   fallline list --search schedule
-  fallline list --family adam")]
+  fallline list --family adaptive")]
 pub struct Args {
     /// Only names of this family
     #[arg(long, value_name = "FAMILY")]

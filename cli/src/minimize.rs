@@ -4,9 +4,9 @@ mod files;
 pub mod problems;
 mod run;
 
-use crate::common::{self, print, print_json, table, warn};
+use crate::common::{self, count, print, print_json, table, warn};
 use crate::error::{Error, Result};
-use crate::numbers::{DIGITS, column, short};
+use crate::numbers::{DIGITS, decimal, short};
 use crate::output::Output;
 use crate::source::{Changes, Source};
 use clap::builder::{PathBufValueParser, TypedValueParser};
@@ -113,7 +113,7 @@ pub fn run(args: Args) -> Result<()> {
 /// Says of a run that it diverged.
 fn told(run: &Run, step: u64) -> String {
     let (name, loss) = (&run.label.name, short(run.last(), DIGITS));
-    format!("{name} diverged at step {step}: the loss is {loss} after {} steps", run.steps())
+    format!("{name} diverged at step {step}: the loss is {loss} after {}", count(run.steps(), "step"))
 }
 
 /// Returns what JSON says of a run. JSON has no number for NaN and infinities: they are null.
@@ -139,18 +139,17 @@ fn place(x: &[f64], most: usize, digits: usize) -> String {
 
 fn sentence(run: &Run) -> String {
     let diverged = run.diverged_at().map_or_else(String::new, |step| format!(", diverged at step {step}"));
-    let (loss, steps, at) = (short(run.last(), 7), run.steps(), place(&run.x, 8, 7));
-    format!("loss {loss} after {steps} steps{diverged}, at {at}\n")
+    let (loss, steps, at) = (short(run.last(), 7), count(run.steps(), "step"), place(&run.x, 8, 7));
+    format!("loss {loss} after {steps}{diverged}, at {at}\n")
 }
 
 /// Returns a table with a row for each run.
 fn compared(runs: &[Run]) -> String {
     let lowest = |run: &Run| run.losses.iter().copied().fold(f64::NAN, f64::min);
-    let last = column(&runs.iter().map(Run::last).collect::<Vec<_>>(), DIGITS);
-    let least = column(&runs.iter().map(lowest).collect::<Vec<_>>(), DIGITS);
     let head = ["optimizer", "loss", "lowest loss", "diverged at step", "at", "settings"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    for ((run, last), least) in runs.iter().zip(last).zip(least) {
+    for run in runs {
+        let (last, least) = (decimal(run.last(), DIGITS), decimal(lowest(run), DIGITS));
         let diverged = run.diverged_at().map_or_else(|| "-".to_owned(), |step| step.to_string());
         let (name, settings) = (run.label.name.clone(), run.label.settings.clone());
         rows.push(vec![name, last, least, diverged, place(&run.x, 2, 4), settings]);

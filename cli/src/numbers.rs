@@ -8,6 +8,12 @@ pub fn short(value: f64, digits: usize) -> String {
     written(value, digits, is_plain(value, digits))
 }
 
+/// Returns a number as [`short`], without an exponent from 1e-4 to 1e6: it reads well among others of any size.
+pub fn decimal(value: f64, digits: usize) -> String {
+    let plain = !value.is_finite() || value == 0.0 || (-4..6).contains(&parts(value, digits).1);
+    written(value, digits, plain)
+}
+
 /// Returns the numbers of a column, in one notation.
 pub fn column(values: &[f64], digits: usize) -> Vec<String> {
     let plain = values.iter().all(|value| is_plain(*value, digits));
@@ -67,6 +73,14 @@ mod tests {
             assert_eq!(short(value, DIGITS), text);
         }
         assert_eq!(short(123.456, 2), "123");
+    }
+
+    #[test]
+    fn decimals_have_exponents_at_the_ends_alone() {
+        let cases = [(12.3179, "12.3179"), (0.283629, "0.283629"), (1.5e-4, "0.00015"), (9.9e-5, "9.9e-5")];
+        for (value, text) in cases.into_iter().chain([(999_999.0, "999999"), (1e6, "1e6"), (0.0, "0")]) {
+            assert_eq!(decimal(value, DIGITS), text);
+        }
     }
 
     #[test]

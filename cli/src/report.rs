@@ -1,5 +1,6 @@
 //! What a failure looks like: one line, and the line of the file or argument that it is about.
 
+use crate::common::shown;
 use crate::error::{Error, Text};
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use anstyle::{AnsiColor, Effects, Style};
@@ -42,7 +43,7 @@ pub fn warning(text: &str) {
 }
 
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    shown(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
 }
 
 /// Returns the line that a failure is about, with a caret; none where it is about no line.

@@ -2,7 +2,7 @@
 
 mod series;
 
-use crate::common::{is_quiet, print, print_json, table, warn, warn_without_end};
+use crate::common::{count, from_zero, is_quiet, print, print_json, shortened, table, warn, without_end};
 use crate::error::{Error, Result};
 use crate::label::Label;
 use crate::numbers::{DIGITS, column, short};
@@ -33,10 +33,10 @@ pub struct Args {
     #[command(flatten)]
     changes: Changes,
     /// Initial learning rate; by default that of the file's optimizer, or 0.05
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true, value_parser = from_zero)]
     lr: Option<f64>,
     /// Initial momentum; by default that (or the first beta) of the file's optimizer, or 0.9
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true, value_parser = from_zero)]
     momentum: Option<f64>,
     /// Number of steps: iterations of the loop, as MMEngine counts. With accumulative_counts=4, four of them are one update
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
@@ -77,9 +77,15 @@ pub fn run(args: Args) -> Result<()> {
         all.push(source.values(&args, metrics.as_deref())?);
         told.push((chain, length, warnings));
     }
-    for (chain, length, warnings) in &told {
-        warnings.iter().for_each(|warning| warn(warning));
-        warn_without_end(chain, *length, "it never ends; --epochs E says how long");
+    let given = args.scheduler.iter().map(|text| format!("--scheduler {text}"));
+    let given = given.chain(args.config.iter().map(|path| path.display().to_string()));
+    for (name, (chain, length, warnings)) in given.zip(&told) {
+        // Of several it says which.
+        let which = if told.len() > 1 { format!("{}: ", shortened(&name)) } else { String::new() };
+        let endless = without_end(chain, *length, "it never ends; --epochs E says how long");
+        for warning in warnings.iter().chain(&endless) {
+            warn(&format!("{which}{warning}"));
+        }
     }
     if let Some(output) = &args.plot {
         let picture = picture(&args, &all);
@@ -192,7 +198,6 @@ fn picture(args: &Args, all: &[Values]) -> String {
             })
             .collect();
     let labels: Vec<&Label> = all.iter().map(|values| &values.label).collect();
-    let count = |n: u64, thing: &str| format!("{n} {thing}{}", if n == 1 { "" } else { "s" });
     let length = match args.iters_per_epoch {
         1 => count(args.steps, "step"),
         epoch => format!("{}, {epoch} an epoch", count(args.steps, "step")),

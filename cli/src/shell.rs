@@ -43,6 +43,9 @@ pub fn manual(args: Manual, command: Command) -> Result<()> {
         let page = page(command).map_err(Error::io(Path::new("standard output")))?;
         return print(&String::from_utf8_lossy(&page.1));
     };
+    if folder.exists() && !folder.is_dir() {
+        return Err(Error::Malformed { path: folder, problem: "is not a folder".into() });
+    }
     std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
     let commands: Vec<Command> = command.get_subcommands().cloned().collect();
     let count = commands.len() + 1;

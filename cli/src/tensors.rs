@@ -1,6 +1,9 @@
 //! Files of tensors of any origin, for `inspect` and `diff`: safetensors, and what torch saves.
 
+pub mod exact;
+
 use crate::error::{Error, Result};
+use exact::{Integer, Numbers};
 use fallline::convert::{Dtype, Key, Limits, Opaque, Tensor, Value, archive};
 use fallline::core::host::Blocks;
 use fallline::optim::checkpoint::{Manifest, ParamManifest};
@@ -73,8 +76,12 @@ pub struct NamedTensor<'b> {
     pub bytes: usize,
     /// The format of a state that is stored as codes, with the blocks' scales.
     pub codes: Option<(Format, Vec<f32>)>,
-    /// None for types that have no numbers here.
+    /// The type, where it is one of integers.
+    integer: Option<Integer>,
+    /// None for types that torch does not have, and for views of torch that repeat what they show.
     tensor: Option<Tensor<'b>>,
+    /// The bytes, in a file of safetensors.
+    data: Option<&'b [u8]>,
 }
 
 impl NamedTensor<'_> {
@@ -88,11 +95,22 @@ impl NamedTensor<'_> {
         self.tensor.as_ref()?.dtype().format().filter(|_| self.codes.is_none())
     }
 
-    /// Returns its elements as numbers; codes are decoded. None for types that have no numbers here, and for views of
-    /// torch that repeat what they show.
+    /// Returns its elements as numbers, integers rounded to f64; as [`exact`](Self::exact) otherwise.
     pub fn numbers(&self) -> Option<Vec<f64>> {
+        Some(match self.exact()? {
+            Numbers::Floats(floats) => floats,
+            Numbers::Integers(integers) => integers.into_iter().map(|x| x as f64).collect(),
+        })
+    }
+
+    /// Returns its elements without loss; codes are decoded. None for types that have no numbers here, and for views of
+    /// torch that repeat what they show.
+    pub fn exact(&self) -> Option<Numbers> {
+        if let (Some(integer), None) = (self.integer, &self.codes) {
+            return Some(Numbers::Integers(integer.read(&self.raw()?)));
+        }
         let tensor = self.tensor.as_ref()?;
-        let Some((format, scales)) = &self.codes else { return Some(tensor.numbers()) };
+        let Some((format, scales)) = &self.codes else { return Some(Numbers::Floats(tensor.numbers())) };
         let codes = tensor.bytes();
         let len = self.elements();
         if codes.len() != format.size(len) || scales.len() != format.scales(len) {
@@ -100,12 +118,12 @@ impl NamedTensor<'_> {
         }
         let mut values = vec![0.0f32; len];
         Blocks { format: *format, len, codes: &codes, scales }.decode(values.as_mut_slice().into());
-        Some(values.into_iter().map(f64::from).collect())
+        Some(Numbers::Floats(values.into_iter().map(f64::from).collect()))
     }
 
     /// Returns its elements' bytes, to compare types that have no numbers here.
     pub fn raw(&self) -> Option<Cow<'_, [u8]>> {
-        self.tensor.as_ref().map(Tensor::bytes)
+        self.data.map(Cow::Borrowed).or_else(|| self.tensor.as_ref().map(Tensor::bytes))
     }
 }
 
@@ -169,7 +187,9 @@ fn of_safetensors(bytes: &[u8]) -> Result<TensorFile<'_>, String> {
             shape: view.shape().to_vec(),
             bytes: view.data().len(),
             codes: None,
+            integer: Integer::of_safetensors(view.dtype()),
             tensor,
+            data: Some(view.data()),
             name,
         };
         if let Some((format, param)) = known.as_ref().and_then(|known| blocks(known, &found.name)) {
@@ -226,8 +246,18 @@ fn collect<'b>(at: String, value: Value<'b>, file: usize, found: &mut Vec<NamedT
             let (dtype, shape) = (format!("{:?}", tensor.dtype()), tensor.shape().to_vec());
             let bytes = tensor.elements().saturating_mul(tensor.dtype().bytes());
             // A view may show elements many times over: more than the file has are not counted.
+            let integer = Integer::of_torch(tensor.dtype());
             let tensor = (bytes <= file).then_some(tensor);
-            found.push(NamedTensor { name: at, dtype, shape, bytes, codes: None, tensor });
+            found.push(NamedTensor {
+                name: at,
+                dtype,
+                shape,
+                bytes,
+                codes: None,
+                integer,
+                tensor,
+                data: None,
+            });
         }
         Value::Dict(entries) => {
             for (key, value) in entries {

@@ -1,5 +1,6 @@
 //! `fallline train`: the main job on real data.
 
+mod loadable;
 mod options;
 mod plan;
 mod progress;
@@ -20,6 +21,8 @@ use session::Session;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use loadable::damage;
 
 /// The configuration that is used when none is given.
 const DEFAULT: &str = include_str!("../../configs/digits.py");

@@ -82,14 +82,19 @@ impl Chain {
     }
 
     /// Returns the entries that nothing ends in training of this length. They do not say where they end, and it is
-    /// not known how long training is. An entry that follows a metric needs no end, and is not one of them.
+    /// not known how long training is. An entry that follows a metric needs no end, and is not one of them; nor is one
+    /// that has its own `total_steps`.
     pub fn without_end(&self, length: Length) -> Vec<String> {
-        let follows = |entry: &Entry| matches!(entry.scheduler.curve, Curve::ReduceOnPlateau(_));
+        let needs_none = |entry: &Entry| match &entry.scheduler.curve {
+            Curve::ReduceOnPlateau(_) => true,
+            Curve::OneCycle(cycle) => cycle.total_steps.is_some(),
+            _ => false,
+        };
         let endless = self
             .0
             .iter()
             .enumerate()
-            .filter(|(_, entry)| !(entry.ends || follows(entry) || length.is_known()));
+            .filter(|(_, entry)| !(entry.ends || needs_none(entry) || length.is_known()));
         endless.map(|(place, entry)| format!("param_scheduler[{place}] ({})", entry.name)).collect()
     }
 

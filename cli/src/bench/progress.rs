@@ -58,7 +58,7 @@ impl Progress {
         }
         let head = ["name"].into_iter().chain(NUMBERS.map(|(name, _)| name));
         let line = self.columns.line(&head.map(str::to_owned).collect::<Vec<_>>());
-        print(&format!("{HEAD}{line}{HEAD:#}\n"))
+        self.bar.suspend(|| print(&format!("{HEAD}{line}{HEAD:#}\n")))
     }
 
     /// Says what is measured now.
@@ -100,19 +100,35 @@ pub fn summary(rows: &[Row]) -> String {
     let mut sorted: Vec<&Row> = rows.iter().collect();
     sorted.sort_by(|a, b| a.ns_per_element.total_cmp(&b.ns_per_element));
     let Some((fastest, others)) = sorted.split_first() else { return String::new() };
-    let faster = |row: &Row| {
+    // An optimizer is not compared with itself.
+    let others: Vec<&Row> = others.iter().copied().filter(|row| row.name != fastest.name).collect();
+    let ratio = |row: &Row| {
         let ratio = row.ns_per_element / fastest.ns_per_element;
-        let error = ratio * row.spread.hypot(fastest.spread);
-        format!("{ratio:.2} ± {error:.2} times as fast as {}", row.name)
+        (ratio, ratio * row.spread.hypot(fastest.spread))
     };
-    let told = match others {
+    let is_same = |row: &Row| {
+        let (ratio, error) = ratio(row);
+        ratio - error <= 1.0
+    };
+    let faster = |row: &Row| match (ratio(row), &row.name) {
+        ((ratio, error), name) if is_same(row) => {
+            format!("no difference from {name} ({ratio:.2} ± {error:.2})")
+        }
+        ((ratio, error), name) => format!("{ratio:.2} ± {error:.2} times as fast as {name}"),
+    };
+    let is = match others.iter().any(|row| is_same(row)) {
+        true => "is among the fastest",
+        false => "is the fastest",
+    };
+    let told = match &others[..] {
+        [] if sorted.len() > 1 => return String::new(),
         [] => format!("runs at {:.0}% of the speed of a plain pass", 100.0 * fastest.roofline()),
         [next, .., last] if others.len() > NAMED => {
-            format!("is the fastest: {}, the next one, and {}, the slowest", faster(next), faster(last))
+            format!("{is}: {}, the next one, and {}, the slowest", faster(next), faster(last))
         }
         few => {
             let each = few.iter().map(|row| faster(row)).collect::<Vec<_>>();
-            format!("is the fastest: {}", each.join(", "))
+            format!("{is}: {}", each.join(", "))
         }
     };
     format!("\n{} {told}\n", fastest.name)
@@ -146,6 +162,10 @@ mod tests {
         assert_eq!(summary(&[row("SGD", 1.0)]), "\nSGD runs at 50% of the speed of a plain pass\n");
         let told = summary(&[row("LAMB", 3.0), row("SGD", 1.0)]);
         assert_eq!(told, "\nSGD is the fastest: 3.00 ± 0.04 times as fast as LAMB\n");
+        assert_eq!(summary(&[row("SGD", 1.0), row("SGD", 1.2)]), "");
+        let told = summary(&[row("SGD", 1.0), row("Lion", 1.01), row("LAMB", 3.0)]);
+        let both = "no difference from Lion (1.01 ± 0.01), 3.00 ± 0.04 times as fast as LAMB";
+        assert_eq!(told, format!("\nSGD is among the fastest: {both}\n"));
         let many: Vec<Row> = (1..=9).map(|i| row(&format!("O{i}"), f64::from(i))).collect();
         let told = summary(&many);
         assert!(told.contains("as fast as O2, the next one, and 9.00 ± 0.13 times as fast as O9"), "{told}");

@@ -1,6 +1,7 @@
 //! Two tensors compared.
 
 use crate::tensors::NamedTensor;
+use crate::tensors::exact::{Number, Numbers};
 use fallline::Format;
 use half::{bf16, f16};
 
@@ -81,9 +82,9 @@ pub struct First {
     /// Its index in each dimension.
     pub index: Vec<usize>,
     /// A's number.
-    pub a: f64,
+    pub a: Number,
     /// B's number.
-    pub b: f64,
+    pub b: Number,
 }
 
 /// Compares two tensors of one name.
@@ -99,7 +100,7 @@ pub fn compare(a: &NamedTensor<'_>, b: &NamedTensor<'_>, tolerance: Option<f64>)
     let (type_a, type_b) = (type_of(a), type_of(b));
     // Files of safetensors and of torch have other words for the same types.
     let same_type = type_a == type_b || (a.float().is_some() && a.float() == b.float());
-    let (Some(x), Some(y)) = (a.numbers(), b.numbers()) else {
+    let (Some(x), Some(y)) = (a.exact(), b.exact()) else {
         let outcome = match (same_type, a.raw().zip(b.raw()).is_some_and(|(a, b)| a == b)) {
             (true, true) => Outcome::Equal,
             (true, false) => Outcome::Different,
@@ -118,7 +119,7 @@ pub fn compare(a: &NamedTensor<'_>, b: &NamedTensor<'_>, tolerance: Option<f64>)
     compared(outcome, Some(numbers))
 }
 
-fn differences(shape: &[usize], a: &[f64], b: &[f64], format: Option<Format>) -> Differences {
+fn differences(shape: &[usize], a: &Numbers, b: &Numbers, format: Option<Format>) -> Differences {
     let mut found = Differences {
         max_abs: 0.0,
         relative_norm: 0.0,
@@ -129,21 +130,20 @@ fn differences(shape: &[usize], a: &[f64], b: &[f64], format: Option<Format>) ->
     };
     let mut norm = Norm::default();
     let mut of_difference = Norm::default();
-    for (place, (&a, &b)) in a.iter().zip(b).enumerate() {
-        norm.add(a);
-        if a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()) {
+    for (place, (a, b)) in a.iter().zip(b.iter()).enumerate() {
+        norm.add(a.value());
+        if a.is(b) {
             continue;
         }
         found.differing += 1;
         if found.first.is_none() {
             found.first = Some(First { index: index(shape, place), a, b });
         }
-        // Not finite but not the same: as far apart as can be.
-        let apart = if a.is_finite() && b.is_finite() { (a - b).abs() } else { f64::INFINITY };
+        let apart = a.apart(b);
         found.max_abs = found.max_abs.max(apart);
         of_difference.add(apart);
         if let (Some(format), Some(most)) = (format, &mut found.max_ulps) {
-            *most = (*most).max(ulps(format, a, b));
+            *most = (*most).max(ulps(format, a.value(), b.value()));
         }
     }
     let (norm, of_difference) = (norm.root(), of_difference.root());
@@ -229,19 +229,22 @@ mod tests {
 
     #[test]
     fn differences_are_measured() {
+        let of = |shape: &[usize], a: &[f64], b: &[f64], format| {
+            differences(shape, &Numbers::Floats(a.to_vec()), &Numbers::Floats(b.to_vec()), format)
+        };
         let a = [3.0, 4.0, f64::NAN, 0.0, 1e200, 1e200];
         let b = [3.0, 4.5, f64::NAN, -0.0, 1e200, 1e200];
-        let found = differences(&[3, 2], &a, &b, Some(Format::F64));
+        let found = of(&[3, 2], &a, &b, Some(Format::F64));
         assert_eq!((found.max_abs, found.differing, found.elements), (0.5, 2, 6));
         let first = found.first.unwrap();
-        assert_eq!((first.index, first.a, first.b), (vec![0, 1], 4.0, 4.5));
+        assert_eq!((first.index, first.a, first.b), (vec![0, 1], Number::Float(4.0), Number::Float(4.5)));
         assert_eq!(found.relative_norm, 0.5 / (1e200 * 2f64.sqrt()));
-        let found = differences(&[2], &[0.0, 1.0], &[0.0, f64::INFINITY], None);
+        let found = of(&[2], &[0.0, 1.0], &[0.0, f64::INFINITY], None);
         assert_eq!(
             (found.max_abs, found.relative_norm, found.max_ulps),
             (f64::INFINITY, f64::INFINITY, None)
         );
-        let found = differences(&[1], &[0.0], &[1.0], None);
+        let found = of(&[1], &[0.0], &[1.0], None);
         assert_eq!(found.relative_norm, f64::INFINITY);
     }
 }

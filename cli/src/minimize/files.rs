@@ -2,6 +2,7 @@
 
 use super::problems::{Name, Problem};
 use super::run::Run;
+use crate::common;
 use crate::error::{Error, Result};
 use crate::output::{Format, Output};
 use crate::plot::{self, Trace};
@@ -85,7 +86,7 @@ pub fn picture(output: &Output, name: Name, problem: &Problem, runs: &[Run]) -> 
         }
         false => {
             let count = runs.first().map_or(0, |run| run.x.len());
-            plot::losses(&format!("{title} of {count} variables"), &traces)
+            plot::losses(&format!("{title} of {}", common::count(count as u64, "variable")), &traces)
         }
     };
     plot::write(output, &picture).map_err(|error| Error::Other(error.to_string()))

@@ -14,6 +14,8 @@ use crate::numbers::short;
 const FRAME: Frame = Frame { left: 82.0, top: 104.0, right: BESIDE, bottom: 622.0 };
 /// Above so many steps, none has a dot.
 const DOTS: usize = 60;
+/// The radius of a dot, and the width of its border.
+const DOT: (f64, f64) = (3.2, 0.8);
 /// The colours of a single way.
 const TIMES: usize = 24;
 
@@ -141,10 +143,18 @@ fn way(figure: &mut Figure, panel: &Panel, view: View, trace: &Trace<'_>, index:
         line(figure, from, to, &stroke);
     }
     if last <= DOTS {
+        // Dots so near that their borders would hide the line are left out.
+        let apart = 2.0 * DOT.0 + DOT.1;
+        let mut before = panel.place(places[0]);
         for (step, place) in places.iter().enumerate().skip(1).filter(|(_, place)| view.contains(**place)) {
+            let at = panel.place(*place);
+            if (at.0 - before.0).hypot(at.1 - before.1) < apart {
+                continue;
+            }
+            before = at;
             let share = step as f64 / steps.max(1) as f64;
             let colour = index.map_or_else(|| time(share), |index| stroke(index, 1.0).colour);
-            figure.circle(panel.place(*place), 3.2, &colour, Some(&Stroke::new("#ffffff", 0.8)));
+            figure.circle(at, DOT.0, &colour, Some(&Stroke::new("#ffffff", DOT.1)));
         }
     }
 }

@@ -104,6 +104,8 @@ fn words_stay_within_pictures() {
         let value = |x: f64, y: f64| x * x + 100.0 * y * y;
         let svg = landscape("Quadratic", &traces, value, &[(0.0, 0.0)]);
         is_whole(&svg, "landscape");
+        // Of entries with the same name the settings are always told.
+        assert!(count == 1 || svg.contains(">lr=0.001<"), "{count}");
         for part in ["known minimum", ">start<", ">end<", ">x[0]<", ">x[1]<"] {
             assert!(svg.contains(part), "{part}");
         }
@@ -116,6 +118,20 @@ fn words_stay_within_pictures() {
         let heading = Heading { title: long.name.repeat(4), lines, across: "step".into() };
         is_whole(&values(&heading, &labels, &panels), "values");
     }
+}
+
+/// Dots of steps that are less than a dot apart would hide the way: most are left out.
+#[test]
+fn dots_are_apart() {
+    let adam = label("AdamW", "lr=0.001");
+    let losses = [1.0; 51];
+    let dots = |by: f64| {
+        let way = (0..=50).map(|n| (f64::from(n) * by, 1.0)).collect();
+        let trace = Trace { label: &adam, way, losses: &losses, diverged_at: None };
+        let svg = landscape("Quadratic", &[trace], |x, y| x * x + y * y, &[(50.0, 1.0)]);
+        svg.matches("<circle").count()
+    };
+    assert!(dots(1.0) > dots(0.02) + 30);
 }
 
 /// A way that leaves for infinity does not take the picture along.

@@ -6,6 +6,9 @@ pub type Point = (f64, f64);
 /// The points of a curve that are drawn at most: beyond them, the extremes of as many stretches.
 pub const MOST_POINTS: usize = 1600;
 
+/// A change that is larger by this factor than those beside it is a jump.
+const JUMP: f64 = 4.0;
+
 /// Returns the finite values, each at its step.
 pub fn finite(values: &[f64]) -> Vec<Point> {
     let points = values.iter().enumerate().filter(|(_, value)| value.is_finite());
@@ -49,6 +52,25 @@ pub fn downsampled(curve: &[Point]) -> Vec<Point> {
             ends
         })
         .collect()
+}
+
+/// Returns a curve that is upright where one step changes by far more than those beside it: a schedule that drops.
+pub fn stepped(curve: &[Point]) -> Vec<Point> {
+    let change = |place: usize| (curve[place + 1].1 - curve[place].1).abs();
+    let mut points = Vec::with_capacity(curve.len());
+    for (place, point) in curve.iter().enumerate() {
+        points.push(*point);
+        if place + 1 == curve.len() {
+            break;
+        }
+        let before = place.checked_sub(1).map(change);
+        let after = (place + 2 < curve.len()).then(|| change(place + 1));
+        let beside = before.into_iter().chain(after).reduce(f64::max);
+        if beside.is_some_and(|beside| change(place) > JUMP * beside) {
+            points.push((curve[place + 1].0, point.1));
+        }
+    }
+    points
 }
 
 /// Returns a line without the places that are nearer than `distance` to the line between those that stay (Douglas and
@@ -95,6 +117,17 @@ mod tests {
         assert_eq!((smooth[0], smooth.last().unwrap().0), ((0.0, 1.0), 99_999.0));
         assert!((extremes(&smooth).1 - 1009.0 / 1001.0).abs() < 1e-9);
         assert_eq!(smoothed(&curve[..3], 1)[1], (1.0, 1.0));
+    }
+
+    /// A drop is upright; a slope, its ends and a curve stay as they are.
+    #[test]
+    fn drops_are_steps() {
+        let curve = |values: &[f64]| finite(values);
+        let told = stepped(&curve(&[1.0, 1.0, 0.1, 0.1]));
+        assert_eq!(told, [(0.0, 1.0), (1.0, 1.0), (2.0, 1.0), (2.0, 0.1), (3.0, 0.1)]);
+        for same in [&[][..], &[1.0], &[1.0, 0.0], &[0.0, 0.5, 1.0, 1.0, 0.9, 0.7, 0.4]] {
+            assert_eq!(stepped(&curve(same)), curve(same), "{same:?}");
+        }
     }
 
     /// Straight parts lose what is between their ends; corners stay; a closed line is not one point.

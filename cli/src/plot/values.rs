@@ -4,7 +4,7 @@ use super::axis::Axis;
 use super::figure::{Figure, Frame, HEIGHT};
 use super::legend::{self, BESIDE, COLUMN, Entry, stroke};
 use super::panel::Panel;
-use super::thin::{Point, downsampled, extremes, finite};
+use super::thin::{Point, downsampled, extremes, finite, stepped};
 use crate::label::Label;
 
 /// The values that a schedule gives a hyperparameter.
@@ -58,12 +58,10 @@ fn panel(figure: &mut Figure, frame: Frame, name: &str, series: &[Series<'_>], a
         up: Axis::even(bottom, most + room, 6.0, ""),
     };
     panel.grid(figure);
-    let count = curves.len();
     figure.clipped(frame.with_dots(), |figure| {
-        for (place, (curve, series)) in curves.iter().zip(series).enumerate() {
-            // Earlier curves are wider, so that they are seen below others of the same values.
-            let stroke = stroke(series.index, 2.4 + 2.0 * (count - 1 - place).min(2) as f64);
-            panel.curve(figure, &downsampled(curve), &stroke);
+        for (curve, series) in curves.iter().zip(series) {
+            let stroke = stroke(series.index, 2.4);
+            panel.curve(figure, &downsampled(&stepped(curve)), &stroke);
             if curve.len() <= 40 {
                 panel.dots(figure, curve, 3.2, &stroke.colour);
             }

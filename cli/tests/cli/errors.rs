@@ -204,7 +204,7 @@ fn what_a_newcomer_met() {
         "{}",
         told.out
     );
-    assert!(told.error.contains("is the fastest: ") && told.error.contains(" ± "), "{}", told.error);
+    assert!(told.error.contains(" the fastest: ") && told.error.contains(" ± "), "{}", told.error);
     let quiet = ["bench", "--elements", "4000", "--optimizer", "SGD", "--threads", "1", "-q"];
     assert_eq!(tell(fallline().args(quiet)).error, "");
 }
@@ -215,6 +215,9 @@ pub const SMALL: &str = "optim_wrapper = dict(optimizer=dict(type='AdamW', lr=0.
 
 #[test]
 fn list_finds_names() {
+    // The example of the help.
+    assert!(good(&["list", "--help"]).contains("--family adaptive"));
+    assert!(good(&["list", "--family", "Adaptive"]).lines().any(|name| name == "Adam"));
     let names = good(&["list", "--search", "ADAM"]);
     assert!(
         names.lines().any(|name| name == "AdamW") && !names.lines().any(|name| name == "Lion"),

@@ -47,6 +47,14 @@ fn inspect_tells_what_files_hold() {
     );
     assert_eq!((row(&told, "grad/0/w")["non_finite"].as_u64(), w["role"].as_str()), (Some(1), Some("param")));
 
+    // Names reach the terminal on one line, without commands to it, and stay apart.
+    let odd = [("a\nb", &[1usize][..], &[1.0f32][..]), ("a\u{1b}b", &[1], &[1.0]), ("ab\u{202e}", &[0], &[])];
+    let text = good(&["inspect", &tensors(&at("odd.safetensors"), &odd)]);
+    for part in ["a\\nb ", "a\\u{1b}b ", "ab\\u{202e} "] {
+        assert!(text.lines().any(|line| line.starts_with(part)), "{part}: {text}");
+    }
+    assert!(!text.lines().skip(1).any(|line| line.contains("-0")), "{text}");
+
     // A checkpoint whose states are codes: the norms are those of the numbers.
     let config = at("small.py");
     std::fs::write(&config, SMALL.replace("lr=0.01", "lr=0.01, state_format='q8'")).unwrap();
@@ -71,7 +79,7 @@ fn inspect_tells_what_files_hold() {
         "optimizer: AdamW",
         "group 0: ",
         "lr=0.01",
-        "trained: 1 epochs, 3 steps",
+        "trained: 1 epoch, 3 steps",
         "q8",
         " KiB",
         "parameters, ",
@@ -100,6 +108,17 @@ fn inspect_tells_what_files_hold() {
         "{}",
         told.error
     );
+    // What a resumed run would refuse is refused here, too, by its name.
+    for gone in ["param/fc1.bias", "state/fc1.weight/m", "step/fc1.bias"] {
+        let (path, file) = (at("gone.safetensors"), safetensors::SafeTensors::deserialize(&bytes).unwrap());
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let mut metadata = header.metadata().clone().unwrap();
+        metadata.retain(|key, _| key == "fallline");
+        let kept = file.tensors().into_iter().filter(|(name, _)| name != gone);
+        std::fs::write(&path, safetensors::serialize(kept, Some(metadata)).unwrap()).unwrap();
+        let told = tell(fallline().arg("inspect").arg(&path));
+        assert!(told.code == 1 && told.error.contains("fc1"), "{gone}: {}", told.error);
+    }
     std::fs::write(at("half.safetensors"), &bytes[..bytes.len() / 2]).unwrap();
     bad(fallline().arg("inspect").arg(at("half.safetensors")), 1, &["half.safetensors"]);
     bad(fallline().arg("inspect").arg(at("none")), 1, &["none"]);
@@ -167,10 +186,47 @@ fn diff_finds_the_first_difference() {
             "{tolerance}"
         );
     }
+    let negative = ["--tolerance", "-1"];
+    bad(fallline().args(["diff", &c, &d]).args(negative), 2, &["--tolerance", "expected a number from 0"]);
     bad(fallline().args(["diff", &a]).arg(at("none")), 2, &["none"]);
     std::fs::write(at("text"), "text").unwrap();
     bad(fallline().args(["diff", &a]).arg(at("text")), 2, &["text"]);
     bad(fallline().args(["diff", &a, &b, "--tolerance=-1"]), 2, &["--tolerance", "expected a number from 0"]);
+}
+
+/// Integers keep all their digits, and what differs in its type alone says so.
+#[test]
+fn diff_compares_integers_and_types() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, dtype: Dtype, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        let view = TensorView::new(dtype, vec![2], bytes).unwrap();
+        std::fs::write(&path, safetensors::serialize([("w", view)], None).unwrap()).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let longs = |values: [u64; 2]| values.map(u64::to_le_bytes).concat();
+    let a = write("a.safetensors", Dtype::I64, &longs([9_007_199_254_740_993, 1]));
+    let b = write("b.safetensors", Dtype::I64, &longs([9_007_199_254_740_992, 1]));
+    let diff = |a: &str, b: &str, more: &[&str]| tell(fallline().args(["diff", a, b]).args(more));
+    let told = diff(&a, &b, &[]);
+    assert_eq!(told.code, 1);
+    assert!(told.out.contains("[0]: 9007199254740993 and 9007199254740992"), "{}", told.out);
+    assert!(told.out.ends_with("1 of 1 tensor differs\n"), "{}", told.out);
+    assert_eq!(diff(&a, &b, &["--tolerance", "0"]).code, 1);
+    let told = diff(&a, &b, &["--tolerance", "1e-9"]);
+    assert_eq!((told.code, &*told.out), (0, "the one tensor is within the tolerance\n"));
+    let value: Value = serde_json::from_str(&diff(&a, &b, &["--json"]).out).unwrap();
+    assert_eq!(row(&value, "w")["first"]["a"].as_u64(), Some(9_007_199_254_740_993));
+
+    let unsigned = write("u.safetensors", Dtype::U64, &longs([u64::MAX, 1]));
+    assert_eq!(diff(&unsigned, &unsigned, &[]).code, 0);
+    let other = write("v.safetensors", Dtype::U64, &longs([u64::MAX - 1, 1]));
+    assert_eq!(diff(&unsigned, &other, &[]).code, 1);
+
+    let floats = write("f.safetensors", Dtype::F32, &[1.0f32, 2.0].map(f32::to_le_bytes).concat());
+    let doubles = write("d.safetensors", Dtype::F64, &[1.0f64, 2.0].map(f64::to_le_bytes).concat());
+    let told = diff(&floats, &doubles, &[]);
+    assert!(told.code == 1 && told.out.contains("F32 and F64"), "{}", told.out);
 }
 
 /// Two devices' replays are the same, two optimizers' are not, and checkpoints are compared with their manifests.

@@ -74,6 +74,20 @@ fn schedule_prints_what_mmengine_computes() {
         command.arg("schedule").args(more);
         command
     };
+    for (name, value) in [("--lr", "nan"), ("--lr", "-1"), ("--momentum", "nan"), ("--momentum", "-1")] {
+        let given = ["--scheduler", "ConstantLR", "--steps", "3", name, value];
+        bad(&mut schedule(&given), 2, &[name, "expected a number from 0"]);
+    }
+    // What has its own length needs no end; of several schedules a warning says which it is about.
+    let cycle = "dict(type='OneCycleLR', eta_max=0.1, total_steps=10, by_epoch=False)";
+    let told = super::tell(&mut schedule(&["--scheduler", cycle, "--steps", "3"]));
+    assert_eq!((told.code, &*told.error), (0, ""));
+    let told = super::tell(&mut schedule(&["--scheduler", cycle, "--scheduler", "PolyLR", "--steps", "3"]));
+    assert!(
+        told.error.starts_with("warning: --scheduler PolyLR: param_scheduler[0] (PolyLR)"),
+        "{}",
+        told.error
+    );
     bad(&mut schedule(&["--steps", "3"]), 2, &["--scheduler", "--config"]);
     bad(&mut schedule(&["--scheduler", "StepLR", "--steps", "3"]), 2, &["step_size"]);
     bad(&mut schedule(&["--scheduler", "dict(type='StpLR')", "--steps", "3"]), 2, &["StpLR", "StepLR"]);

@@ -48,7 +48,7 @@ fn manual_pages_are_written_for_every_command() {
     assert_eq!(std::fs::read_to_string(pages.join("fallline.1")).unwrap(), page);
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
-    bad(fallline().arg("man").arg(&file), 1, &["file"]);
+    bad(fallline().arg("man").arg(&file), 1, &["file", "is not a folder"]);
 }
 
 #[test]
