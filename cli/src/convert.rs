@@ -98,7 +98,7 @@ enum Layout {
 pub fn run(args: Args) -> Result<()> {
     let input = if args.input.is_dir() { folder::in_folder(&args.input)? } else { args.input.clone() };
     let bytes = std::fs::read(&input).map_err(Error::io(&input))?;
-    if let Some(whole) = safetensors::is_cut_short(&bytes) {
+    if let Some(whole) = safetensors::cut_short(&bytes) {
         let problem = format!("the safetensors file is cut short: {} of {whole} bytes or more", bytes.len());
         return Err(Error::Malformed { path: input, problem });
     }

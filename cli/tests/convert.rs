@@ -274,9 +274,12 @@ fn names_are_replaced_on_the_way_back_too() {
     };
     let names = ["--optimizer", "AdamW", "--params", "names.txt"];
     assert_eq!(run(&[&[text(&source), "a.safetensors"][..], &names].concat()).0, 0);
-    let there = ["a.safetensors", "b.pth", "--params", "new.txt", "--rename"];
+    let there = ["a.safetensors", "b.pth", "--layout", "training", "--rename"];
     let (code, error) = run(&[&there[..], &["body.=trunk."]].concat());
     assert_eq!(code, 0, "{error}");
+    // The model in the file has the new names, or these would be refused.
+    let new = ["b.pth", "c.safetensors", "--optimizer", "AdamW", "--params", "new.txt"];
+    assert_eq!(run(&new), (0, String::new()));
     let (code, error) = run(&[&there[..], &["boddy=trunk."]].concat());
     assert!(code == 1 && error.contains("\"body.") && error.contains("--rename"), "{error}");
     let (code, error) = run(&[&there[..], &["body.weight=body.bias"]].concat());

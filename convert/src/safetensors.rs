@@ -64,7 +64,7 @@ pub fn read<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Value<'a>> {
 
 /// Returns how many bytes a safetensors file is to have, where it has fewer: it was cut short. Where that is inside its
 /// header, the bytes to the header's end.
-pub fn is_cut_short(bytes: &[u8]) -> Option<usize> {
+pub fn cut_short(bytes: &[u8]) -> Option<usize> {
     let header = usize::try_from(u64::from_le_bytes(*bytes.first_chunk()?)).ok()?;
     // Longer ones are refused by the format.
     if bytes.get(8) != Some(&b'{') || header > 100_000_000 {
