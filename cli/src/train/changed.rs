@@ -33,15 +33,15 @@ fn between(path: &str, asked: &Value, has: &Value) -> Option<Difference> {
     match (asked, has) {
         _ if asked == has => None,
         (Value::Dict(asked), Value::Dict(has)) => {
-            let keys = asked.keys().chain(has.keys().filter(|key| !asked.contains_key(key)));
-            keys.into_iter().find_map(|key| match (asked.get(key), has.get(key)) {
+            let mut keys = asked.keys().chain(has.keys().filter(|key| !asked.contains_key(key)));
+            keys.find_map(|key| match (asked.get(key), has.get(key)) {
                 (Some(asked), Some(has)) => between(&below(key), &asked.value, &has.value),
                 (asked, has) => Some(Difference { path: below(key), has: told(has), asked: told(asked) }),
             })
         }
         (Value::List(asked), Value::List(has)) if asked.len() == has.len() => {
-            let pairs = asked.iter().zip(has).enumerate();
-            pairs.into_iter().find_map(|(place, (asked, has))| {
+            let mut pairs = asked.iter().zip(has).enumerate();
+            pairs.find_map(|(place, (asked, has))| {
                 between(&below(&place.to_string()), &asked.value, &has.value)
             })
         }
