@@ -59,10 +59,10 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<std::fs::File> {
     // Of the error without the temporary name, which means nothing to who named the target.
     let unnamed = |error: std::io::Error| {
         let cause = error.get_ref().and_then(|named| named.source()).map(ToString::to_string);
-        cause.map_or_else(
-            || std::io::Error::from(error.kind()),
-            |cause| std::io::Error::new(error.kind(), cause),
-        )
+        match cause {
+            Some(cause) => std::io::Error::new(error.kind(), cause),
+            None => error,
+        }
     };
     let mut file = builder.tempfile_in(folder).map_err(unnamed)?;
     file.write_all(bytes)?;
