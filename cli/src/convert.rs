@@ -53,9 +53,9 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     params: Option<PathBuf>,
     /// Name the parameters 0, 1, 2, … if IN has no names; for torch, sort them by name if IN has no order
-    #[arg(long, conflicts_with = "params")]
+    #[arg(long, conflicts_with_all = ["params", "rename"])]
     number: bool,
-    /// Replace the prefix OLD of names by NEW: module.= strips it
+    /// Replace the prefix OLD of the names in IN by NEW: module.= strips it
     #[arg(long, value_name = "OLD=NEW", value_parser = rule)]
     rename: Vec<(String, String)>,
     /// The dotted path of the optimizer's state in IN: optimizer.generator, optimizer_states.0
@@ -98,6 +98,10 @@ enum Layout {
 pub fn run(args: Args) -> Result<()> {
     let input = if args.input.is_dir() { folder::in_folder(&args.input)? } else { args.input.clone() };
     let bytes = std::fs::read(&input).map_err(Error::io(&input))?;
+    if let Some(whole) = safetensors::cut_short(&bytes) {
+        let problem = format!("the safetensors file is cut short: {} of {whole} bytes or more", bytes.len());
+        return Err(Error::Malformed { path: input, problem });
+    }
     let from = args.from.unwrap_or_else(|| kind_of(&bytes));
     let to = args.to.unwrap_or(if from == Kind::Fallline { Kind::Torch } else { Kind::Fallline });
     let wrong = |path: &Path| {
@@ -122,6 +126,7 @@ pub fn run(args: Args) -> Result<()> {
             let mut report = Report::default();
             report.left_out = tree.skipped_keys();
             report.opaque = tree.opaque_values();
+            report.copied = Some(tree.count_tensors());
             (written(&tree)?, report)
         }
         (false, true) => {
@@ -156,7 +161,8 @@ pub fn run(args: Args) -> Result<()> {
                 .map_err(|problem| Error::Malformed { path: args.input.clone(), problem })?;
             let groups = args.groups(&checkpoint)?;
             let names = args.names()?.map(|names| names.into_iter().map(|(name, _)| name).collect());
-            let options = ExportOptions { names, number: args.number, container: args.layout.container() };
+            let (number, rename) = (args.number, args.rename.clone());
+            let options = ExportOptions { names, number, rename, container: args.layout.container() };
             let (tree, report) =
                 to_torch(&checkpoint, &groups, &options).map_err(|error| args.hinted(error))?;
             (written(&tree)?, report)
@@ -249,6 +255,9 @@ impl Args {
         let path = self.input.clone();
         let problem = match &error {
             // What a hint says to rename is said by an option here.
+            convert::Error::Names(text) if !self.rename.is_empty() && text.contains("renamed") => {
+                format!("{error} (--rename)")
+            }
             convert::Error::Names(text) if text.contains(RENAME) => text.replace(RENAME, ": --rename "),
             convert::Error::Names(text) if text.contains("of the names given") => {
                 format!("{error} (--lenient takes them all the same)")

@@ -10,7 +10,7 @@ use fallline::optim::{Binding, GradRef, Mode, frozen, param, rows};
 use fallline::{Backend, Compute, Driver, Format, Optimizer, Tensor};
 use safetensors::tensor::TensorView;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Arguments of `replay`.
@@ -52,6 +52,9 @@ pub struct Args {
 
 /// Runs the optimizer over the trace.
 pub fn run(args: Args) -> Result<()> {
+    let (trace, out) = (("--trace", &args.trace), ("--out", &args.out));
+    let state = args.state.as_ref().map(|state| ("--state", state));
+    apart(&[Some(trace), Some(out), state].into_iter().flatten().collect::<Vec<_>>())?;
     let recipe = args.source.recipe()?;
     let backend = common::device(&args.device, args.threads)?;
     let trace = Trace::read(&args.trace)?;
@@ -132,6 +135,29 @@ pub fn run(args: Args) -> Result<()> {
     write_atomically(&args.out, &bytes).map_err(Error::io(&args.out))?;
     if let (Some(path), Some(checkpoint)) = (&args.state, checkpoint) {
         checkpoint.write(path)?;
+    }
+    Ok(())
+}
+
+/// Refuses two names of one file.
+fn apart(files: &[(&str, &PathBuf)]) -> Result<()> {
+    // A file that is not there yet is known by its folder.
+    let real = |path: &Path| {
+        path.canonicalize().ok().or_else(|| {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            Some(folder.unwrap_or(Path::new(".")).canonicalize().ok()?.join(path.file_name()?))
+        })
+    };
+    for (place, (option, path)) in files.iter().enumerate() {
+        let is_same = |(_, other): &&(&str, &PathBuf)| {
+            other == path || real(other).is_some_and(|other| real(path) == Some(other))
+        };
+        // A device takes whatever is written.
+        let is_device = path.exists() && !path.is_file();
+        if let Some((other, _)) = files[..place].iter().find(is_same).filter(|_| !is_device) {
+            let path = path.display();
+            return Err(Error::Usage(format!("{option}: {path} is the file of {other}, too: name another")));
+        }
     }
     Ok(())
 }

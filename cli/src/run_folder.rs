@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 
 /// The name of the checkpoint in a run's folder.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
+/// The name of the record there.
+pub const METRICS: &str = "metrics.jsonl";
+/// The name of the picture there.
+pub const PLOT: &str = "loss.svg";
 
 /// What a line of `metrics.jsonl` is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +106,15 @@ impl Record {
     }
 }
 
+/// Returns since which step the loss is not finite, and what it was then; none where the last one is finite.
+pub fn diverged(records: &[Record]) -> Option<(u64, f32)> {
+    let loss = |record: &Record| match record {
+        Record::Step { step, loss, .. } => (*step, *loss),
+        Record::Epoch { step, test_loss, .. } => (*step, *test_loss),
+    };
+    records.iter().rev().map(loss).take_while(|(_, loss)| !loss.is_finite()).last()
+}
+
 /// JSON has no infinities and nothing that is not a number: those are written as null, read back as NaN.
 mod finite_or_null {
     use super::{Deserialize, Deserializer, Serialize, Serializer};
@@ -171,6 +184,22 @@ pub fn newest(base: &Path) -> Option<PathBuf> {
         .map(|(_, folder)| folder)
 }
 
+/// Returns how many lines of a record a folder has that a start without a checkpoint left, and nothing else; none for any
+/// other folder, and where a process still writes.
+pub fn abandoned(folder: &Path) -> Option<usize> {
+    for entry in fs::read_dir(folder).ok()? {
+        let name = entry.ok()?.file_name();
+        if name != METRICS && name != PLOT {
+            return None;
+        }
+    }
+    let path = folder.join(METRICS);
+    File::open(&path).ok()?.try_lock().ok()?;
+    let text = fs::read_to_string(&path).ok()?;
+    let mut lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    lines.try_fold(0, |count, line| serde_json::from_str::<Record>(line).is_ok().then_some(count + 1))
+}
+
 /// Replaces the file at `path`, which never holds a part of `contents`. Returns the file, open at its end.
 ///
 /// # Errors
@@ -211,6 +240,10 @@ impl Metrics {
     /// Where the file exists (a run is there: it is resumed, or another folder taken) or cannot be made.
     pub fn create(path: &Path) -> io::Result<Self> {
         let file = File::create_new(path).map_err(|error| named(path, &error))?;
+        // Until its first checkpoint a run is told from one that failed by this. Elsewhere a lock keeps readers out.
+        if cfg!(unix) {
+            file.try_lock().ok();
+        }
         Ok(Metrics { file: BufWriter::new(file), path: path.to_owned() })
     }
 

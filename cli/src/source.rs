@@ -27,8 +27,7 @@ pub struct Source {
 impl Source {
     /// Reads it, for an optimizer that steps on gradients.
     pub fn recipe(&self) -> Result<Recipe> {
-        let read = self.any_recipe()?;
-        read.stepping().map_err(|error| self.located(error))
+        stepping(self.any_recipe()?).map_err(|error| self.located(error))
     }
 
     /// Reads it, for any optimizer.
@@ -108,6 +107,17 @@ pub fn inline(argument: &str, text: &str) -> Result<AnyRecipe> {
     AnyRecipe::from_text(text).map_err(|error| Error::from(error).within(vec![Text::inline(argument, text)]))
 }
 
+/// Returns an optimizer that steps on gradients, or says which command takes another.
+fn stepping(recipe: AnyRecipe) -> Result<Recipe> {
+    use fallline::optim::Error::NeedsObjective;
+    recipe.stepping().map_err(|error| match Error::from(fallline::Error::from(error)) {
+        Error::Config(fallline::Error::Optim(NeedsObjective { algorithm })) => Error::Usage(format!(
+            "{algorithm} evaluates the loss itself, where this command has gradients: `fallline minimize` takes it"
+        )),
+        other => other,
+    })
+}
+
 /// Reads the configuration of a trainer: a file, or the text of a default, with another optimizer and other values.
 pub fn trained(
     file: Option<&Path>,
@@ -125,7 +135,7 @@ pub fn trained(
             replace_optimizer(&mut entries, text)?;
         }
         changes.apply(&mut entries)?;
-        Ok(AnyRecipe::from_entries(&entries, &Registry::standard())?.stepping()?)
+        stepping(AnyRecipe::from_entries(&entries, &Registry::standard())?)
     };
     let inline = optimizer.map(|text| Text::inline("--optimizer", text));
     read().map_err(|error: Error| error.within(inline.into_iter().chain(changes.texts()).collect()))

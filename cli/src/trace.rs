@@ -52,6 +52,11 @@ impl Trace {
         if trace.params.is_empty() {
             return Err(malformed("it has no param/<name>".into()));
         }
+        let is_kept = |name: &str| name.split_once('/').is_some_and(|(t, _)| t.parse::<u64>().is_ok());
+        if file.len() == trace.params.len() && trace.params.keys().all(|name| is_kept(name)) {
+            let problem = "it has no grad/<t>/<name>: it is what `replay` writes, not a trace";
+            return Err(malformed(problem.into()));
+        }
         for (key, view) in file.tensors() {
             if key.starts_with("param/") {
                 continue;

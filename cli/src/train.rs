@@ -1,5 +1,6 @@
 //! `fallline train`: the main job on real data.
 
+mod changed;
 mod loadable;
 mod options;
 mod plan;
@@ -10,11 +11,13 @@ mod session;
 
 use crate::common::{self, print};
 use crate::error::{Error, Result};
-use crate::run_folder::{CHECKPOINT, newest, next_free};
+use crate::run_folder::{CHECKPOINT, METRICS, PLOT, abandoned, newest, next_free};
 use crate::source::{Changes, trained};
+use clap::builder::TypedValueParser;
 use fallline::ranks::Communicator;
 use fallline::{Checkpoint, Recipe};
-use options::Options;
+use options::{MOST, Options};
+use progress::diverged_at;
 use ranks::Ranks;
 use saved::SavedRun;
 use session::Session;
@@ -50,17 +53,24 @@ pub struct Args {
     #[command(flatten)]
     changes: Changes,
     /// Seed of the start values and of the order of the images, in place of train.seed
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(0..))]
     seed: Option<i64>,
     /// Device of the optimizer: cpu, scalar, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
     /// Number of epochs, instead of the configuration's
-    #[arg(long)]
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        value_parser = clap::value_parser!(i64).range(0..=MOST).map(|epochs| epochs as u64)
+    )]
     epochs: Option<u64>,
     /// Scale the schedule from the epochs that it is written for to those of --epochs
     #[arg(long, requires = "epochs")]
     stretch: bool,
+    /// Exit with 1 if the loss is not finite at the end
+    #[arg(long)]
+    check: bool,
     /// Run folder; by default the next free runs/<config>-<n>
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -83,10 +93,26 @@ pub struct Args {
 
 impl Args {
     /// Reads the configuration: that of the file or else `default`, with what other arguments change in it.
-    fn recipe(&self, default: &str) -> Result<Recipe> {
-        let mut set = self.changes.set.clone();
+    fn recipe(&self, default: &str, changes: &[String]) -> Result<Recipe> {
+        let mut set = changes.to_vec();
         set.extend(self.seed.map(|seed| format!("train.seed={seed}")));
         trained(self.config.as_deref(), default, self.optimizer.as_deref(), &Changes { set })
+    }
+
+    /// Checks that what is asked for is the configuration of a run.
+    fn compare(&self, saved: &str, folder: &Path) -> Result<()> {
+        if !self.configures() {
+            return Ok(());
+        }
+        // Without a file, the changes are of what the run has.
+        let changes = match self.config {
+            Some(_) => self.changes.set.clone(),
+            None => changed::laid_out(&self.changes.set, saved),
+        };
+        match changed::difference(&self.recipe(saved, &changes)?.to_source(), saved) {
+            Some(found) => Err(Error::Usage(found.refusal(self, &folder.display().to_string()))),
+            None => Ok(()),
+        }
     }
 
     /// Returns whether anything on the command line says what is trained.
@@ -96,25 +122,36 @@ impl Args {
     }
 }
 
-/// Trains, and prints the test accuracy last.
+/// Trains, and prints the test accuracy last: an error after it where `--check` finds that the loss is not finite.
 pub fn run(args: Args) -> Result<()> {
+    if let (Some(Some(folder)), Some(_)) = (&args.resume, &args.out) {
+        let folder = folder.display();
+        return Err(Error::Usage(format!("--out: a run goes on in its own folder, --resume {folder}")));
+    }
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
     // Where there is no way to catch Ctrl-C, it ends the program, and the last epoch's checkpoint remains.
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).ok();
     let trained = ranks::on_each(&args, |ranks| {
         let mut session = open(&args, ranks)?;
-        let nothing_left = (args.resume.is_some() && session.is_finished()).then(|| session.epochs());
-        let accuracy = session.train(&interrupted)?;
-        Ok((session.folder().to_owned(), accuracy, nothing_left))
+        let nothing_left = (args.resume.is_some() && session.is_finished()).then(|| session.lengths());
+        let accuracy = session.train(&interrupted).inspect_err(|_| session.discard())?;
+        Ok((session.folder().to_owned(), accuracy, nothing_left, session.diverged().map(diverged_at)))
     })?;
-    let Some((folder, accuracy, nothing_left)) = trained else { return Ok(()) };
-    if let Some(epochs) = nothing_left {
-        print(&format!(
-            "nothing is left to train: {epochs} epochs are done (--epochs N with a larger N goes on)\n"
-        ))?;
+    let Some((folder, accuracy, nothing_left, diverged)) = trained else { return Ok(()) };
+    if let Some((done, epochs)) = nothing_left {
+        let told = match done == epochs {
+            true => format!("nothing is left to train: {done} epochs are done"),
+            false => format!("{done} of {epochs} epochs are done: nothing is left to train"),
+        };
+        print(&format!("{told} (--epochs N with a larger N goes on)\n"))?;
     }
-    print(&format!("run folder: {}\ntest accuracy: {:.1}%\n", folder.display(), 100.0 * accuracy))
+    let told = diverged.iter().map(|diverged| format!("{diverged}\n")).collect::<String>();
+    print(&format!("run folder: {}\n{told}test accuracy: {:.1}%\n", folder.display(), 100.0 * accuracy))?;
+    match diverged.filter(|_| args.check) {
+        Some(diverged) => Err(Error::Other(diverged)),
+        None => Ok(()),
+    }
 }
 
 /// A new run, or one to resume, as a rank has it.
@@ -124,20 +161,12 @@ fn open(args: &Args, ranks: Arc<dyn Communicator>) -> Result<Session> {
         let folder = resumed_folder(folder.as_deref().or(args.out.as_deref()))?;
         let saved = SavedRun::read(&Checkpoint::read(folder.join(CHECKPOINT))?, &folder)?;
         let recipe = Recipe::from_text(&saved.config)?.allow_unmatched(args.allow_unmatched);
-        if args.configures() && !plan::is_same(&args.recipe(&saved.config)?.to_source(), &saved.config) {
-            let given = match &args.config {
-                Some(path) => path.display().to_string(),
-                None => "what --optimizer, --set and --seed ask for".into(),
-            };
-            let folder = folder.display();
-            return Err(Error::Usage(format!(
-                "{given} is not the configuration that {folder} was started with"
-            )));
-        }
+        args.compare(&saved.config, &folder)?;
         let mut options = options(&recipe)?;
         options.epochs = args.epochs.unwrap_or(saved.epochs);
         options.written_for = saved.written_for;
-        let tells = options.epochs != saved.epochs && ranks.rank() == 0;
+        let is_left = saved.progress.epoch < options.epochs;
+        let tells = is_left && options.epochs != saved.epochs && ranks.rank() == 0;
         let recipe = planned(args, recipe, &mut options, tells)?;
         return Session::resume(folder, recipe, options, backend, ranks, saved);
     }
@@ -145,7 +174,7 @@ fn open(args: &Args, ranks: Arc<dyn Communicator>) -> Result<Session> {
         Some(path) => path.file_stem().unwrap_or_default().to_string_lossy(),
         None => "digits".into(),
     };
-    let recipe = args.recipe(DEFAULT)?.allow_unmatched(args.allow_unmatched);
+    let recipe = args.recipe(DEFAULT, &args.changes.set)?.allow_unmatched(args.allow_unmatched);
     let mut options = options(&recipe).map_err(|error| error.within(args.changes.texts().collect()))?;
     if ranks.rank() == 0 {
         recipe.warnings().iter().for_each(|warning| common::warn(warning));
@@ -189,23 +218,44 @@ fn resumed_folder(named: Option<&Path>) -> Result<PathBuf> {
             ))
         })?,
     };
-    match folder.join(CHECKPOINT).is_file() {
-        true => Ok(folder),
-        false => Err(Error::Usage(format!("--resume: {} has no {CHECKPOINT}", folder.display()))),
+    if folder.join(CHECKPOINT).is_file() {
+        return Ok(folder);
     }
+    let shown = folder.display();
+    let hint = match abandoned(&folder) {
+        Some(_) => format!(": --out {shown} begins the run again"),
+        None => String::new(),
+    };
+    Err(Error::Usage(format!("--resume: {shown} has no {CHECKPOINT}{hint}")))
 }
 
-/// A folder for a new run.
-fn new_folder(out: Option<&Path>, name: &str) -> Result<PathBuf> {
+/// A folder for a new run, and whether it was made for it.
+fn new_folder(out: Option<&Path>, name: &str) -> Result<(PathBuf, bool)> {
     let Some(folder) = out else {
-        return next_free(Path::new(RUNS), name).map_err(Error::io(Path::new(RUNS)));
+        let folder = next_free(Path::new(RUNS), name).map_err(Error::io(Path::new(RUNS)))?;
+        return Ok((folder, true));
     };
+    let (shown, is_new) = (folder.display(), !folder.exists());
+    if !is_new && !folder.is_dir() {
+        return Err(Error::Usage(format!("--out: {shown} is not a folder")));
+    }
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    if Session::is_in(folder) {
-        let folder = folder.display();
+    if folder.join(CHECKPOINT).exists() {
         return Err(Error::Usage(format!(
-            "--out: {folder} has a run already; continue it with --resume {folder}"
+            "--out: {shown} has a run already; continue it with --resume {shown}"
         )));
     }
-    Ok(folder.to_owned())
+    if folder.join(METRICS).exists() {
+        let Some(records) = abandoned(folder) else {
+            let problem = "has a run without a checkpoint, which may still be at work, or other files, too";
+            return Err(Error::Usage(format!("--out: {shown} {problem}: name another folder")));
+        };
+        common::warn(&format!(
+            "--out: {shown} has {records} records and no checkpoint: the run begins again"
+        ));
+        for name in [METRICS, PLOT].map(|name| folder.join(name)).iter().filter(|path| path.exists()) {
+            std::fs::remove_file(name).map_err(Error::io(name))?;
+        }
+    }
+    Ok((folder.to_owned(), is_new))
 }

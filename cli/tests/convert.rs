@@ -49,9 +49,10 @@ fn there_and_back_and_there_is_the_same() {
     );
     assert_eq!(std::fs::read(at("a.safetensors")).unwrap(), std::fs::read(at("c.safetensors")).unwrap());
     // Through safetensors as well.
-    let (code, _, error) =
+    let (code, out, error) =
         convert(folder.path(), &[text(&source), "tree.safetensors", "--to", "safetensors"]);
     assert_eq!(code, 0, "{error}");
+    assert!(out.contains(" tensors, copied without being read as a checkpoint"), "{out}");
     let (code, _, error) =
         convert(folder.path(), &[&["tree.safetensors", "d.safetensors"][..], &optimizer].concat());
     assert_eq!(code, 0, "{error}");
@@ -253,6 +254,51 @@ fn names_that_do_not_fit_the_file_are_refused_or_told() {
     assert_eq!(run(&prefixed, &["--params", "right.json", "--rename", "module.="]), (0, String::new()));
     let (code, error) = run(&prefixed, &["--rename", "module."]);
     assert!(code == 2 && error.contains("OLD=NEW"), "{error}");
+    let (code, error) = run(&prefixed, &["--params", "right.json", "--rename", "modul_=x"]);
+    assert!(code == 1 && error.contains("no name begins with \"modul_\""), "{error}");
+    assert!(error.contains("\"module.") && error.contains("--rename"), "{error}");
+    let (code, error) = run(&prefixed, &["--number", "--rename", "module.="]);
+    assert!(code == 2 && error.contains("--number") && error.contains("--rename"), "{error}");
+}
+
+#[test]
+fn names_are_replaced_on_the_way_back_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("names.txt"), "body.weight\nhead.weight\nbody.bias\nscale\nlate\n").unwrap();
+    std::fs::write(at("new.txt"), "trunk.weight\nhead.weight\ntrunk.bias\nscale\nlate\n").unwrap();
+    let source = golden("AdamW.pth");
+    let run = |arguments: &[&str]| {
+        let (code, _, error) = convert(folder.path(), arguments);
+        (code, error)
+    };
+    let names = ["--optimizer", "AdamW", "--params", "names.txt"];
+    assert_eq!(run(&[&[text(&source), "a.safetensors"][..], &names].concat()).0, 0);
+    let there = ["a.safetensors", "b.pth", "--layout", "training", "--rename"];
+    let (code, error) = run(&[&there[..], &["body.=trunk."]].concat());
+    assert_eq!(code, 0, "{error}");
+    // The model in the file has the new names, or these would be refused.
+    let new = ["b.pth", "c.safetensors", "--optimizer", "AdamW", "--params", "new.txt"];
+    assert_eq!(run(&new), (0, String::new()));
+    let (code, error) = run(&[&there[..], &["boddy=trunk."]].concat());
+    assert!(code == 1 && error.contains("\"body.") && error.contains("--rename"), "{error}");
+    let (code, error) = run(&[&there[..], &["body.weight=body.bias"]].concat());
+    assert!(code == 1 && error.contains("would both be renamed") && error.contains("--rename"), "{error}");
+}
+
+#[test]
+fn a_file_that_is_cut_short_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = golden("AdamW.pth");
+    let numbered = ["a.safetensors", "--optimizer", "AdamW", "--number"];
+    let (code, _, error) = convert(folder.path(), &[&[text(&source)][..], &numbered].concat());
+    assert_eq!(code, 0, "{error}");
+    let whole = std::fs::read(folder.path().join("a.safetensors")).unwrap();
+    for kept in [20, whole.len() - 1] {
+        std::fs::write(folder.path().join("cut.safetensors"), &whole[..kept]).unwrap();
+        let (code, _, error) = convert(folder.path(), &["cut.safetensors", "b.pth", "--number"]);
+        assert!(code == 1 && error.contains(&format!("is cut short: {kept} of ")), "{error}");
+    }
 }
 
 #[test]

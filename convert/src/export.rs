@@ -4,6 +4,7 @@ mod group;
 mod state;
 mod tensor;
 
+use crate::import::param::check_rule;
 use crate::layout;
 use crate::report::Report;
 use crate::value::{Dict, Key, Value};
@@ -12,6 +13,7 @@ use fallline_optim::checkpoint::{OptimizerManifest, ParamManifest};
 use fallline_optim::{Checkpoint, Method};
 use group::group;
 use state::Exporter;
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use tensor::tensor;
 
@@ -35,6 +37,9 @@ pub struct ExportOptions {
     pub names: Option<Vec<String>>,
     /// Where the order of the model is not known, take that of the parameters' names: numbers by their value, others as text.
     pub number: bool,
+    /// Prefixes of the checkpoint's names, and what replaces them before names are matched: `("module.", "")` leaves
+    /// `module.` out.
+    pub rename: Vec<(String, String)>,
     /// The format that encloses the state.
     pub container: Container,
 }
@@ -49,6 +54,8 @@ pub fn to_torch(
     groups: &[Method],
     options: &ExportOptions,
 ) -> Result<(Value<'static>, Report)> {
+    let renamed = renamed(checkpoint, &options.rename)?;
+    let checkpoint = &*renamed;
     let missing = || Error::value("the checkpoint", "it holds no optimizer's state");
     let manifest = checkpoint.manifest.optimizer.as_ref().ok_or_else(missing)?;
     let layout = layout::of(manifest.name())?;
@@ -105,6 +112,18 @@ pub fn to_torch(
         Container::MmEngine => mmengine(checkpoint, Value::Dict(weights), optimizer),
     };
     Ok((value, report))
+}
+
+/// Returns the checkpoint with the names that rules give, one after another.
+fn renamed<'c>(checkpoint: &'c Checkpoint, rules: &[(String, String)]) -> Result<Cow<'c, Checkpoint>> {
+    let mut renamed = Cow::Borrowed(checkpoint);
+    for (old, new) in rules {
+        let known = renamed.manifest.optimizer.iter().flat_map(|manifest| manifest.params());
+        let names: Vec<&str> = known.map(|(name, _)| name).chain(renamed.params()).collect();
+        check_rule(old, names.into_iter())?;
+        renamed.to_mut().rename(old, new).map_err(|error| Error::Names(error.to_string()))?;
+    }
+    Ok(renamed)
 }
 
 /// Returns what MMEngine's runner looks for when it resumes.

@@ -33,6 +33,8 @@ pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> R
     let weights = locate::weights_beside(&found);
     let left_out = locate::others(&found, weights.as_ref().map(|(key, _)| key.as_str()));
     let mut report = Report { left_out, opaque: root.opaque_values(), ..Report::default() };
+    let in_model: Vec<String> =
+        weights.iter().flat_map(|(_, tensors)| tensors).map(|(name, _)| name.to_string()).collect();
     let weights = weights.map(|(key, tensors)| {
         (key, tensors.into_iter().map(|(name, value)| (options.renamed(&name), value)).collect::<Vec<_>>())
     });
@@ -51,6 +53,7 @@ pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> R
     let Some(first) = list.first() else {
         return Err(Error::value(format!("{prefix}param_groups"), "it is empty"));
     };
+    options.check_rename(source_names(&ids, list, in_model, options))?;
     let params = names(&ids, list, weights.as_ref().map(|(_, tensors)| &tensors[..]), options, read.report)?;
 
     let mut checkpoint = Checkpoint::default();
@@ -224,7 +227,8 @@ fn names(
     }
     let mut seen = BTreeSet::new();
     if let Some((name, _)) = named.iter().find(|(name, _)| !seen.insert(name.as_str()) || name.is_empty()) {
-        return Err(Error::Names(format!("the name {name:?} is given twice, or empty")));
+        let renamed = if options.rename.is_empty() { "" } else { " once names are renamed" };
+        return Err(Error::Names(format!("the name {name:?} is given twice, or empty{renamed}")));
     }
     if let (Some(_), Some(tensors)) = (&options.names, weights) {
         let unknown: Vec<&str> =
@@ -259,6 +263,27 @@ fn names(
         params.push(Param { id, group, name, shape: shape.or(of_weights) });
     }
     Ok(params)
+}
+
+/// Returns all names that a rule may rename: of the model, of the optimizer, and those given.
+fn source_names(
+    ids: &[Vec<Key>],
+    groups: &[Value<'_>],
+    in_model: Vec<String>,
+    options: &ImportOptions,
+) -> Vec<String> {
+    let mut names = in_model;
+    names.extend(ids.iter().flatten().filter_map(|id| match id {
+        Key::Str(name) => Some(name.to_string()),
+        _ => None,
+    }));
+    let own = groups.iter().filter_map(|group| group.get("param_names")?.as_items("").ok()).flatten();
+    names.extend(own.filter_map(|name| match name {
+        Value::Str(text) => Some(text.to_string()),
+        _ => None,
+    }));
+    names.extend(options.names.iter().flatten().map(|(name, _)| name.clone()));
+    names
 }
 
 /// Returns a hint where a name differs from another by a prefix only.

@@ -18,6 +18,8 @@ pub struct Report {
     pub widened: BTreeMap<String, usize>,
     /// How many parameters' values were imported.
     pub weights: usize,
+    /// How many tensors a file has that was copied as it is, without a look for an optimizer's state.
+    pub copied: Option<usize>,
     /// What else the file has, or what the other side does not keep: paths to it.
     pub left_out: Vec<String>,
     /// What in the file was never built.
@@ -40,13 +42,8 @@ impl Report {
         self.opaque.extend(part.opaque);
         self.warnings.extend(part.warnings);
     }
-}
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// How many ways are told of those that were never built: a message hub has many.
-        const TOLD: usize = 6;
-        let plural = |count: usize| if count == 1 { "" } else { "s" };
+    fn write_counts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} parameter{} with state", self.parameters, plural(self.parameters))?;
         write!(f, ", {} tensor{} of state", self.states, plural(self.states))?;
         if self.decoded > 0 {
@@ -55,7 +52,23 @@ impl fmt::Display for Report {
         for (types, count) in &self.widened {
             write!(f, " ({count} widened, {types})")?;
         }
-        write!(f, ", {} parameter value{}", self.weights, plural(self.weights))?;
+        write!(f, ", {} parameter value{}", self.weights, plural(self.weights))
+    }
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// How many ways are told of those that were never built: a message hub has many.
+        const TOLD: usize = 6;
+        if let Some(copied) = self.copied {
+            write!(f, "{copied} tensor{}, copied without being read as a checkpoint", plural(copied))?;
+        } else {
+            self.write_counts(f)?;
+        }
         if !self.left_out.is_empty() {
             write!(f, "; left out: {}", self.left_out.join(", "))?;
         }

@@ -62,6 +62,22 @@ pub fn read<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Value<'a>> {
     from_json(&tree, &file, &mut left, limits.values)
 }
 
+/// Returns how many bytes a safetensors file is to have, where it has fewer: it was cut short. Where that is inside its
+/// header, the bytes to the header's end.
+pub fn cut_short(bytes: &[u8]) -> Option<usize> {
+    let header = usize::try_from(u64::from_le_bytes(*bytes.first_chunk()?)).ok()?;
+    // Longer ones are refused by the format.
+    if bytes.get(8) != Some(&b'{') || header > 100_000_000 {
+        return None;
+    }
+    let data = header + 8;
+    let Some(header) = bytes.get(8..data) else { return Some(data) };
+    let header: HashMap<String, Json> = serde_json::from_slice(header).ok()?;
+    let ends = header.values().filter_map(|entry| entry.get("data_offsets")?.get(1)?.as_u64());
+    let end = data.checked_add(usize::try_from(ends.max()?).ok()?)?;
+    (bytes.len() < end).then_some(end)
+}
+
 /// Converts to JSON, which has no tuples, and only strings as keys. An object with one key that begins with `$`
 /// says what it is.
 fn to_json<'v, 'a>(value: &'v Value<'a>, way: &str, tensors: &mut BTreeMap<String, &'v Tensor<'a>>) -> Json {

@@ -165,6 +165,16 @@ impl<'a> Value<'a> {
         found
     }
 
+    /// Returns how many tensors are in it.
+    pub fn count_tensors(&self) -> usize {
+        let mut count = 0;
+        self.walk(&mut Vec::new(), &mut |_, value| {
+            count += usize::from(matches!(value, Value::Tensor(_)));
+            true
+        });
+        count
+    }
+
     /// Visits this value and all that are in it, in the order of the file; `visit` says whether those in it are visited.
     pub(crate) fn walk<'v>(
         &'v self,

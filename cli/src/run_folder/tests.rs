@@ -119,3 +119,39 @@ fn metrics_are_not_lost() {
         assert_eq!(fs::read_to_string(&path).unwrap(), wrong);
     }
 }
+
+/// What a start left is taken up only where it is all there is.
+#[test]
+fn only_a_record_of_ours_is_abandoned() {
+    let temporary = tempfile::tempdir().unwrap();
+    let folder = temporary.path();
+    assert_eq!(abandoned(folder), None);
+    let mut metrics = Metrics::create(&folder.join(METRICS)).unwrap();
+    metrics.append(&step(1)).unwrap();
+    metrics.flush().unwrap();
+    if cfg!(unix) {
+        assert_eq!(abandoned(folder), None, "a process writes");
+    }
+    drop(metrics);
+    assert_eq!(abandoned(folder), Some(1));
+    fs::write(folder.join("notes.txt"), "").unwrap();
+    assert_eq!(abandoned(folder), None);
+    fs::remove_file(folder.join("notes.txt")).unwrap();
+    fs::write(folder.join(METRICS), "another program's\n").unwrap();
+    assert_eq!(abandoned(folder), None);
+}
+
+/// A run has diverged where its loss has not become finite again.
+#[test]
+fn a_run_that_diverged_is_told() {
+    let with = |number: u64, value: f32| match step(number) {
+        Record::Step { step, epoch, lr, skipped, kind, time, examples_per_second, grad_norm, .. } => {
+            Record::Step { step, epoch, loss: value, lr, skipped, kind, time, examples_per_second, grad_norm }
+        }
+        other => other,
+    };
+    assert_eq!(diverged(&[]), None);
+    assert_eq!(diverged(&[with(1, f32::INFINITY), step(2)]), None);
+    let records = [step(1), with(2, f32::INFINITY), with(3, f32::NAN)];
+    assert_eq!(diverged(&records), Some((2, f32::INFINITY)));
+}

@@ -29,7 +29,7 @@ impl Default for Options {
 }
 
 /// The widest hidden layer and the longest run that are not a mistake.
-const MOST: i64 = 1 << 20;
+pub const MOST: i64 = 1 << 20;
 
 impl Options {
     /// Reads them; what is not given has its default.
@@ -52,7 +52,9 @@ impl Options {
             match key {
                 "average" if value.value.is_none() => {}
                 "average" => options.average = Some(fallline::registry::average(value)?),
-                "epochs" => options.epochs = whole("an int from 0", 0, MOST)? as u64,
+                "epochs" => {
+                    options.epochs = whole(&format!("an int from 0 to {MOST}"), 0, MOST)? as u64;
+                }
                 "batch_size" => {
                     let expected = format!("an int from 1 to {TRAIN}");
                     options.batch_size = whole(&expected, 1, TRAIN as i64)? as usize;
@@ -66,7 +68,8 @@ impl Options {
                         _ => None,
                     };
                     let widths = widths.filter(|widths| widths.iter().all(|x| (1..=MOST).contains(x)));
-                    let widths = widths.ok_or_else(|| wrong(value, key, "a list of ints from 1"))?;
+                    let widths = widths
+                        .ok_or_else(|| wrong(value, key, &format!("a list of ints from 1 to {MOST}")))?;
                     options.hidden = widths.into_iter().map(|x| x as usize).collect();
                 }
                 _ => {

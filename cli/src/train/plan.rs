@@ -8,7 +8,6 @@ use crate::error::{Error, Result};
 use crate::run_folder::tested;
 use fallline::optim::schedule::{Schedule, Scheduled, Target};
 use fallline::registry::Length;
-use fallline::registry::config::{Value, parse_inline};
 use fallline::{Driver, Recipe};
 use std::path::Path;
 
@@ -67,18 +66,6 @@ pub fn warn_of_length(recipe: &Recipe, options: &Options) {
     }
 }
 
-/// Returns whether a file's configuration is the one that a run was begun with. What earlier versions did not read,
-/// they did not keep.
-pub fn is_same(own: &str, saved: &str) -> bool {
-    let added = ["train_cfg", "custom_hooks", "optimizer_config"];
-    let (Ok(own), Ok(saved)) = (parse_inline(own), parse_inline(saved)) else { return own == saved };
-    let (Value::Dict(mut own), Value::Dict(saved)) = (own.value, saved.value) else { return false };
-    for key in added.into_iter().filter(|key| !saved.contains_key(key)) {
-        own.remove(key);
-    }
-    own == saved
-}
-
 /// What a ReduceOnPlateau may monitor: the loss over the test images, and the share of them that is right.
 pub const METRIC_NAMES: [&str; 2] = ["loss", "accuracy"];
 
@@ -128,7 +115,7 @@ pub fn caught_up(
             groups.map(|group| optimizer.scheduled(group, &target)).collect();
         values.push((target, each?));
     }
-    if tells {
+    if tells && saved.progress.epoch < options.epochs {
         warn(&format!("the schedule is from here on what it would be in a run of {} epochs", options.epochs));
     }
     Ok(Some(values))

@@ -53,10 +53,20 @@ impl Progress {
         self.bar.set_message(format!("{done}/{all}, {left} left, {}", self.message));
     }
 
+    /// Does something that may write lines of its own.
+    pub fn aside(&self, writes: impl FnOnce()) {
+        self.bar.suspend(writes);
+    }
+
     /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// Returns what is told where the loss is not finite since a step.
+pub fn diverged_at((step, loss): (u64, f32)) -> String {
+    format!("diverged at step {step}: the loss is {loss}")
 }
 
 /// Returns what is told where a run was stopped.

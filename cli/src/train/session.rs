@@ -1,18 +1,17 @@
 //! A training run: what it is made of, one step after another, and what it keeps.
 
+mod ends;
+
 use super::options::Options;
 use super::plan;
-use super::progress::{Clock, Progress as Shown, stopped, throughput};
+use super::progress::{Clock, Progress as Shown, diverged_at, stopped, throughput};
 use super::ranks::sync_metrics;
 use super::saved::{Progress, SavedRun, Trainer};
-use crate::common::{is_quiet, unmatched};
+use crate::common::{is_quiet, unmatched, warn};
 use crate::digits::data::{Digits, epoch_order};
 use crate::digits::network::{Network, Parameter};
 use crate::error::{Error, Result};
-use crate::label::Label;
-use crate::output::{Format, Output};
-use crate::plot;
-use crate::run_folder::{CHECKPOINT, Kind, Metrics, Record};
+use crate::run_folder::{CHECKPOINT, Kind, METRICS, Metrics, Record};
 use fallline::optim::checkpoint::{Entry, remove_temporaries};
 use fallline::optim::schedule::Schedule;
 use fallline::optim::{Binding, Mode, frozen, param};
@@ -24,12 +23,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-const METRICS: &str = "metrics.jsonl";
-const PLOT: &str = "loss.svg";
-
 /// A run at work.
 pub struct Session {
     folder: PathBuf,
+    /// Whether this process has made the folder; none where the run was there before.
+    made: Option<bool>,
     recipe: Recipe,
     options: Options,
     backend: Arc<dyn Backend>,
@@ -91,9 +89,10 @@ impl Parts {
 }
 
 impl Session {
-    /// Begins a run in an empty folder, which is made on rank 0 once everything else is known to be right.
+    /// Begins a run in a folder, which is made on rank 0 once everything else is known to be right. `folder` returns
+    /// whether it was made, too.
     pub fn begin(
-        folder: impl FnOnce() -> Result<PathBuf>,
+        folder: impl FnOnce() -> Result<(PathBuf, bool)>,
         recipe: Recipe,
         options: Options,
         backend: Arc<dyn Backend>,
@@ -103,7 +102,9 @@ impl Session {
         let mut session = Session::assemble(PathBuf::new(), recipe, options, backend, ranks, parts);
         session.compare()?;
         if session.ranks.rank() == 0 {
-            session.folder = folder()?;
+            let (folder, is_new) = folder()?;
+            session.folder = folder;
+            session.made = Some(is_new);
             let metrics = Metrics::create(&session.folder.join(METRICS));
             session.metrics = Some(metrics.map_err(Error::io(&session.folder))?);
         }
@@ -139,7 +140,10 @@ impl Session {
             }
             parameter.value.iter_mut().zip(entry.values::<f32>()).for_each(|(to, from)| *to = from);
         }
-        session.optimizer.load(&saved.checkpoint)?;
+        session.optimizer.load(&saved.checkpoint).map_err(|error| match error {
+            fallline::optim::Error::Mismatch(problem) => mismatch(problem),
+            other => other.into(),
+        })?;
         match (caught_up, &saved.checkpoint.manifest.schedule) {
             (Some(values), _) => plan::set(&values, &mut session.optimizer)?,
             (None, Some(schedule)) => session.schedule.load(schedule)?,
@@ -175,6 +179,7 @@ impl Session {
         let (metrics, records, progress) = (None, Vec::new(), Progress::default());
         Session {
             folder,
+            made: None,
             recipe,
             options,
             backend,
@@ -191,19 +196,14 @@ impl Session {
         }
     }
 
-    /// Returns whether a folder holds a run.
-    pub fn is_in(folder: &Path) -> bool {
-        folder.join(METRICS).exists() || folder.join(CHECKPOINT).exists()
-    }
-
     /// Returns the run's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Returns the epochs that are done.
-    pub fn epochs(&self) -> u64 {
-        self.progress.epoch
+    /// Returns the epochs that are done, and those that the run has.
+    pub fn lengths(&self) -> (u64, u64) {
+        (self.progress.epoch, self.options.epochs)
     }
 
     /// Returns whether nothing is left to train.
@@ -221,6 +221,7 @@ impl Session {
         }
         let message = format!("{} on {where_to}", self.optimizer.name());
         let mut shown = Shown::new(steps, self.progress.step, message, self.ranks.rank() == 0 && !is_quiet());
+        let mut told = false;
         while !self.is_finished() {
             let order = epoch_order(self.options.seed, self.progress.epoch);
             for batch in order.chunks(self.options.batch_size).skip(self.progress.batch) {
@@ -231,11 +232,18 @@ impl Session {
                     return Err(stopped(self.progress.step, &self.folder));
                 }
                 shown.step();
+                if !told && let Some(diverged) = self.diverged() {
+                    told = true;
+                    shown.aside(|| warn(&diverged_at(diverged)));
+                }
             }
             let (accuracy, loss) = self.finish_epoch()?;
             shown.tested(self.progress.epoch, accuracy, loss);
         }
         shown.finish();
+        if self.progress.step == 0 {
+            self.save_checkpoint()?;
+        }
         self.plot()?;
         let evaluated = self.evaluated()?;
         Ok(self.tested(evaluated)?.accuracy(self.digits.test.images.view(), &self.digits.test.labels))
@@ -419,15 +427,5 @@ impl Session {
         let trainer = serde_json::to_value(Trainer { config, epochs, written_for, progress });
         checkpoint.manifest.trainer = Some(trainer.map_err(|error| Error::Other(error.to_string()))?);
         Ok(checkpoint.write(self.folder.join(CHECKPOINT))?)
-    }
-
-    fn plot(&self) -> Result<()> {
-        if self.metrics.is_none() {
-            return Ok(());
-        }
-        let output = Output { path: self.folder.join(PLOT), format: Format::Svg };
-        let label = Label::of_method(&self.recipe.algorithm().into());
-        let picture = plot::training(&label, "digits", &self.records);
-        plot::write(&output, &picture).map_err(|error| Error::Other(error.to_string()))
     }
 }

@@ -55,6 +55,13 @@ fn a_changed_run_is_the_run_of_a_changed_file_and_goes_on_so() {
     };
     assert_eq!(tell(resume(&["--config", &config]).args(changes)).code, 0);
     assert_eq!(tell(&mut resume(&["--seed", "7"])).code, 0);
+    for path in ["optim_wrapper.optimizer.lr", "optimizer.lr"] {
+        let told = tell(&mut resume(&["--set", &format!("{path}=1e-3")]));
+        assert_eq!(told.code, 0, "{path}: {}", told.error);
+        let parts = [&format!("--set {path} is not the configuration"), "0.001 there", "0.002 is asked for"];
+        bad(&mut resume(&["--set", &format!("{path}=2e-3")]), 2, &parts);
+    }
+    bad(&mut resume(&["--out", &at("other")]), 2, &["--out", "--resume"]);
     bad(&mut resume(&["--seed", "8"]), 2, &["--seed", "is not the configuration", "was started with"]);
     bad(&mut resume(&["--config", &config]), 2, &["small.py is not the configuration"]);
 }

@@ -239,4 +239,17 @@ fn a_trace_that_is_wrong_is_refused_and_named() {
     write(&input, &[p()]);
     replay("SGD", &input, &out, &[]).assert().success();
     assert_eq!(contents(&out), []);
+    // What a replay wrote is no trace.
+    write(&input, &[p(), grad("grad/0/p", 2)]);
+    replay("SGD", &input, &out, &[]).assert().success();
+    let state = folder.path().join("state.safetensors");
+    bad(&mut replay("SGD", &out, &state, &[]), 1, &["out.safetensors", "it has no grad/<t>/<name>"]);
+    // Two files have two names, and the trace stays.
+    let before = std::fs::read(&input).unwrap();
+    bad(&mut replay("SGD", &input, &input, &[]), 2, &["--out", "--trace", "in.safetensors"]);
+    let again = folder.path().join(".").join("in.safetensors");
+    bad(&mut replay("SGD", &input, &out, &["--state", again.to_str().unwrap()]), 2, &["--state", "--trace"]);
+    let same = ["--state", state.to_str().unwrap()];
+    bad(&mut replay("SGD", &input, &state, &same), 2, &["--state", "--out"]);
+    assert_eq!(std::fs::read(&input).unwrap(), before);
 }

@@ -97,6 +97,66 @@ fn train_writes_its_folder_and_ends_with_the_accuracy() {
     assert!(!folder.path().join("x").exists(), "a bad configuration makes no folder");
 }
 
+/// What has no checkpoint leaves nothing behind or can be begun again, and what has one goes on.
+#[test]
+fn a_start_that_fails_is_no_dead_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), 1);
+    let train = |more: &[&str]| {
+        let mut command = fallline();
+        command.current_dir(folder.path()).args(["train", "--config"]).arg(&config).args(more);
+        command
+    };
+    let told = tell(&mut train(&["--epochs", "0", "--out", "none"]));
+    assert_eq!(told.code, 0, "{}", told.error);
+    let told = tell(&mut train(&["--resume", "none", "--epochs", "1"]));
+    assert_eq!(told.code, 0, "{}", told.error);
+    assert_eq!(metrics(&folder.path().join("none")).0, (1..=EPOCH).collect::<Vec<_>>());
+    let told = tell(&mut train(&["--resume", "none", "--epochs", "0"]));
+    assert!(told.out.starts_with("1 of 0 epochs are done: nothing is left"), "{}", told.out);
+    assert!(!told.error.contains("the schedule"), "{}", told.error);
+    assert_ne!(tell(&mut train(&["--optimizer", "SparseAdam", "--out", "sparse"])).code, 0);
+    assert!(!folder.path().join("sparse").exists());
+    // What a start that was killed leaves.
+    let left = folder.path().join("left");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("metrics.jsonl"), "").unwrap();
+    bad(&mut train(&["--resume", "left"]), 2, &["no checkpoint.safetensors", "--out left begins"]);
+    let told = tell(&mut train(&["--out", "left"]));
+    assert!(told.code == 0 && told.error.contains("begins again"), "{}", told.error);
+    bad(&mut train(&["--out", "small.py"]), 2, &["small.py is not a folder"]);
+    for option in ["--epochs", "--seed"] {
+        bad(&mut train(&[option, "-1", "--out", "never"]), 2, &[option, "-1", "0.."]);
+    }
+    bad(&mut train(&["--optimizer", "LBFGS", "--out", "never"]), 2, &["LBFGS", "`fallline minimize`"]);
+    assert!(!folder.path().join("never").exists());
+}
+
+#[test]
+fn a_run_that_diverges_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), 1);
+    let train = |out: &str, more: &[&str]| {
+        let optimizer = "dict(type='SGD', lr=1e30)";
+        let mut command = fallline();
+        command.current_dir(folder.path()).args([
+            "train",
+            "--optimizer",
+            optimizer,
+            "--out",
+            out,
+            "--config",
+        ]);
+        tell(command.arg(&config).args(more))
+    };
+    let told = train("a", &[]);
+    assert_eq!(told.code, 0, "{}", told.error);
+    assert_eq!(told.error.matches("diverged at step ").count(), 1, "{}", told.error);
+    assert!(told.out.contains("diverged at step "), "{}", told.out);
+    assert!(told.out.lines().last().unwrap().starts_with("test accuracy: "), "{}", told.out);
+    assert_eq!(train("b", &["--check"]).code, 1);
+}
+
 /// The parameters, states and steps of a run's checkpoint.
 fn trained(run: &Path) -> Vec<(String, Vec<u8>)> {
     contents(&run.join("checkpoint.safetensors"))

@@ -1,6 +1,7 @@
 //! What is given in addition to a file, and the parameters that follow from it.
 
 use crate::value::Key;
+use crate::{Error, Result};
 
 /// What is said in addition to a file.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +27,35 @@ impl ImportOptions {
         };
         self.rename.iter().find_map(renamed).unwrap_or_else(|| name.to_owned())
     }
+
+    /// Refuses a rule that renames none of these names.
+    pub(super) fn check_rename(&self, names: Vec<String>) -> Result<()> {
+        for (old, _) in &self.rename {
+            check_rule(old, names.iter().map(String::as_str))?;
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a prefix that none of these names begins with.
+pub(crate) fn check_rule<'n>(old: &str, names: impl Iterator<Item = &'n str> + Clone) -> Result<()> {
+    /// How many names are told.
+    const TOLD: usize = 4;
+    if names.clone().any(|name| name.starts_with(old)) {
+        return Ok(());
+    }
+    let common = |name: &str| name.chars().zip(old.chars()).take_while(|(a, b)| a == b).count();
+    let mut near: Vec<&str> = names.collect();
+    near.sort_by(|a, b| (common(b), a).cmp(&(common(a), b)));
+    near.dedup();
+    let problem = if near.is_empty() {
+        "it has no names".to_owned()
+    } else {
+        let rest = if near.len() > TOLD { ", …" } else { "" };
+        let told = near.iter().take(TOLD).map(|name| format!("{name:?}"));
+        format!("it has {}{rest}", told.collect::<Vec<_>>().join(", "))
+    };
+    Err(Error::Names(format!("no name begins with {old:?}, which is to be renamed: {problem}")))
 }
 
 /// A parameter as the file has it.

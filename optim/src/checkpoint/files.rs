@@ -56,7 +56,15 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<std::fs::File> {
     let everyone = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666);
     #[cfg(unix)]
     builder.permissions(everyone);
-    let mut file = builder.tempfile_in(folder)?;
+    // Of the error without the temporary name, which means nothing to who named the target.
+    let unnamed = |error: std::io::Error| {
+        let cause = error.get_ref().and_then(|named| named.source()).map(ToString::to_string);
+        match cause {
+            Some(cause) => std::io::Error::new(error.kind(), cause),
+            None => error,
+        }
+    };
+    let mut file = builder.tempfile_in(folder).map_err(unnamed)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     let file = file.persist(path).map_err(|error| error.error)?;
