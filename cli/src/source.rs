@@ -110,7 +110,7 @@ pub fn inline(argument: &str, text: &str) -> Result<AnyRecipe> {
 /// Returns an optimizer that steps on gradients, or says which command takes another.
 fn stepping(recipe: AnyRecipe) -> Result<Recipe> {
     use fallline::optim::Error::NeedsObjective;
-    recipe.stepping().map_err(|error| match Error::from(fallline::Error::from(error)) {
+    recipe.stepping().map_err(|error| match Error::from(error) {
         Error::Config(fallline::Error::Optim(NeedsObjective { algorithm })) => Error::Usage(format!(
             "{algorithm} evaluates the loss itself, where this command has gradients: `fallline minimize` takes it"
         )),
