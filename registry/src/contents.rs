@@ -83,7 +83,9 @@ impl<'e> Contents<'e> {
             ignored: Vec::new(),
             source: node.clone(),
         };
-        if whole.is_some() && !is_wrapper {
+        if is_wrapper {
+            context.warnings.extend(wrapper::read_as(node));
+        } else if whole.is_some() {
             return Ok(Contents { wrapped, context });
         }
         let mut source = Dict::new();
