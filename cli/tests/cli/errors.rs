@@ -89,6 +89,18 @@ fn errors_in_arguments_show_them() {
     let told = lines(&set);
     assert!(told[0].starts_with("error: --set betas:1:"), "{told:?}");
     assert!(told[1].trim().starts_with("--> --set:1:"), "{told:?}");
+    let config =
+        write(folder.path(), "eps.py", "optim_wrapper = dict(optimizer=dict(type='AdamW', eps=1e-6))\n");
+    let set = |change: &str| lines(&["explain", "--params", &params, "--config", &config, "--set", change]);
+    let told = set("optim_wrapper.optimizer.type=Lion");
+    assert!(
+        told[0].contains("--set 'optim_wrapper.optimizer=dict(_delete_=True, type=\"Lion\", …)'"),
+        "{told:?}"
+    );
+    let told = set("optim_wrapper.optimizer.lrr=1");
+    assert!(told[0].contains("did you mean \"lr\"?") && !told[0].contains("base"), "{told:?}");
+    let told = set("optim_wrapper.optimiser.lr=1");
+    assert_eq!(marked(&told), "optimiser", "{told:?}");
     let told = lines(&["bench", "--optimizer", "dict(type='AdamW', lr=)"]);
     assert_eq!(marked(&told), ")");
 }
