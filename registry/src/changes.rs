@@ -160,7 +160,6 @@ mod tests {
             (bare, "lerning_rate=1", "\"lerning_rate\""),
             (bare, "optim_wrapper.optimizer.lr=3", "its keys are at the top: `--set lr=…`"),
             (bare, "optim_wrapper.clip_grad.max_norm=3", "that takes dict(optimizer=dict(…), …)"),
-            (wrapped, "optim_wrapper.optimizer.lrr=1", "(did you mean \"lr\"?); it has lr, "),
         ] {
             let told = match Entries::inline(config).map_err(Error::from).and_then(|mut entries| {
                 change(&mut entries, &Change::parse(text, "--set")?)?;

@@ -101,6 +101,8 @@ fn errors_in_arguments_show_them() {
     assert!(told[0].contains("did you mean \"lr\"?") && !told[0].contains("base"), "{told:?}");
     let told = set("optim_wrapper.optimiser.lr=1");
     assert_eq!(marked(&told), "optimiser", "{told:?}");
+    let told = lines(&["bench", "--optimizer", "dict(type='AdamW8bit', lr=0.1, amsgrad=True, eps=1e-6)"]);
+    assert_eq!(marked(&told), "amsgrad", "{told:?}");
     let told = lines(&["bench", "--optimizer", "dict(type='AdamW', lr=)"]);
     assert_eq!(marked(&told), ")");
 }
