@@ -134,6 +134,8 @@ impl<'e> Contents<'e> {
         if whole.is_none() {
             let is_read = |key: &str| read.contains(&key);
             context.ignored = entries.keys().filter(|key| !is_read(key)).map(str::to_owned).collect();
+            // Without any that is read, the key is ignored, and each of them with it.
+            context.ignored.extend(hooks.ignored.into_iter().filter(|_| is_read("custom_hooks")));
             context.read = read.into_iter().map(str::to_owned).collect();
         }
         context.source = Node::new(Setting::Dict(source), entries.at().clone());
