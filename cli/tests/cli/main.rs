@@ -177,7 +177,7 @@ fn describe_tells_the_rule_the_hyperparameters_and_the_references() {
     bad(
         fallline().args(["describe", "Rotogravure"]),
         2,
-        &["Rotogravure", "near are ", "`fallline list` prints all"],
+        &["Rotogravure", "; `fallline list` prints all"],
     );
 }
 
