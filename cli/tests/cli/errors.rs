@@ -62,6 +62,18 @@ fn errors_in_files_show_the_line() {
     ]);
     assert!(told[0].contains("p.json") && told[0].contains("line 1 column 8"), "{told:?}");
     assert!(told.iter().any(|line| line.contains('^')), "{told:?}");
+    for (name, text, part, word) in [
+        ("twice.json", r#"{"a": {"shape": [1]}, "b": {"shape": [1]}, "a": {"shape": [2]}}"#, "appears twice", "\"a\""),
+        ("half.json", r#"{"a": {"shape": [-1]}}"#, "expected a whole number from 0", ""),
+    ] {
+        let params = write(folder.path(), name, text);
+        let told = lines(&["explain", "--optimizer", "AdamW", "--params", &params]);
+        assert!(told[0].contains(part), "{told:?}");
+        if !word.is_empty() {
+            assert_eq!(marked(&told), word, "{told:?}");
+            assert!(told[1].ends_with(":1:44"), "{told:?}");
+        }
+    }
 }
 
 #[test]

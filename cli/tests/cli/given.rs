@@ -139,6 +139,18 @@ fn explain_says_what_was_read_and_what_was_not() {
         told.out
     );
     assert!(told.error.contains("custom_hooks[0] (EMAHook) is not read"), "{}", told.error);
+    let told = tell(&mut explain(
+        "optimizer = dict(type='SGD', lr=0.1)\n\
+         custom_hooks = [dict(type='Foo'), dict(type='EMAHook', momentum=0.01)]\n",
+    ));
+    assert!(
+        told.out.ends_with("read: optimizer, custom_hooks; ignored: custom_hooks[0] (Foo)\n"),
+        "{}{}",
+        told.out,
+        told.error
+    );
+    let wrong = "optimizer = dict(type='SGD', lr=0.1)\ntrain = dict(epochs='abc')\n";
+    bad(&mut explain(wrong), 2, &["run.py:2:", "epochs must be an int from 0"]);
     let inside = "optimizer = dict(type='AdamW', lr=1e-3, weight_decay=0.05,\n\
                   \x20                paramwise_cfg=dict(custom_keys={'encoder': dict(lr_mult=0.1)}))\n\
                   param_scheduler = dict(type='ConstantLR', factor=0.5, end=3, by_epoch=False)\n";
