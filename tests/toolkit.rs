@@ -629,7 +629,7 @@ fn what_is_wrong_around_an_optimizer_is_named() {
         ),
         (
             format!("{sgd}, paramwise_cfg=dict(custom_keys=dict(a=3))"),
-            "custom_keys[\"a\"] must be a dict, got a int",
+            "custom_keys[\"a\"] must be a dict, got an int",
         ),
     ];
     for (inside, message) in cases {

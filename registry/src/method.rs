@@ -6,7 +6,7 @@ use crate::formats;
 use crate::hints;
 use crate::modifiers;
 use crate::names::{near_are, nearest};
-use crate::read::{bare_name, convert, expect_dict, type_of};
+use crate::read::{bare_name, convert, expect_dict, type_of, typed};
 use crate::registry::Registry;
 use crate::schedulers;
 use fallline_optim::Method;
@@ -52,7 +52,7 @@ pub(crate) fn method(node: &Node, registry: &Registry) -> Result<Method> {
                     at: node.at.clone(),
                     key: key.to_owned(),
                     expected: "a number, a bool, a string, None or a list of them".into(),
-                    got: format!("a {}", node.value.type_name()),
+                    got: typed(node),
                 },
             });
         };
