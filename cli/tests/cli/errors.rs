@@ -49,6 +49,12 @@ fn errors_in_files_show_the_line() {
     let told = explain(&format!("optim_wrapper = dict(optimizer=dict(type='AdamW'), {rules})\n"), &[]);
     assert_eq!(marked(&told), "'body'", "{told:?}");
 
+    let config = write(folder.path(), "a.yaml", "optimizer:\n  type: AdamW\n  weight_decai: 0.1  # as in SGD\n");
+    let told = lines(&["explain", "--config", &config, "--params", &params]);
+    assert_eq!(marked(&told), "weight_decai", "{told:?}");
+    assert!(told[0].contains("a.yaml:3:3: AdamW has no"), "{told:?}");
+    assert_eq!(told.last().unwrap(), "help: did you mean `weight_decay`?");
+
     // Whoever reads JSON gets one line.
     let told = explain("optimizer = dict(type='AdmaW')\n", &["--json"]);
     assert_eq!(told.len(), 1, "{told:?}");
