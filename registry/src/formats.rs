@@ -172,6 +172,11 @@ impl StorageOptions {
         self.states.resolve(algorithm, state, elements, Format::F32)
     }
 
+    /// Returns whether there are master weights beside the parameters.
+    pub(crate) fn keeps_master(&self) -> bool {
+        self.params == ParamPrecision::MasterWeights
+    }
+
     /// Gives it to a group of an optimizer.
     pub(crate) fn apply(&self, driver: &mut Driver, group: usize) -> fallline_optim::Result<()> {
         driver.set_state_storage(group, self.states.clone())?;

@@ -171,6 +171,23 @@ fn describe_says_where_a_zero_gradient_moves_a_parameter() {
 }
 
 #[test]
+fn describe_counts_the_states_that_are_configured() {
+    for (text, bytes, formula) in [
+        ("AdamW", 8.0, "4 (m) + 4 (v)"),
+        ("dict(type='AdamW', state_format='bf16')", 4.0, "2 (m) + 2 (v)"),
+        ("dict(type='AdamW', state_format=dict(v='bf16'))", 6.0, "4 (m) + 2 (v)"),
+        ("dict(type='AdamW', param_format='master')", 12.0, "4 (m) + 4 (v) + 4 (master)"),
+        ("dict(type='AdamW', amsgrad=True)", 12.0, "4 (m) + 4 (v) + 4 (v_max)"),
+    ] {
+        let told = json(&["describe", text, "--json"]);
+        assert_eq!(told["state_bytes_per_param"], bytes, "{text}");
+        assert_eq!(told["state_formula"], formula, "{text}");
+        let told = good(&["describe", text]);
+        assert!(told.contains(&format!("bytes per element (computed in f32): {formula}\n")), "{text}: {told}");
+    }
+}
+
+#[test]
 fn describe_finds_names_as_people_type_them() {
     for name in ["adamw", "torch.optim.AdamW", "mmengine::AdamW"] {
         assert_eq!(good(&["describe", name]), good(&["describe", "AdamW"]), "{name}");
