@@ -117,6 +117,7 @@ fn variants(entry: &Entry) -> Vec<(String, Method)> {
 /// Returns a scalar's formula with the hyperparameters' own names.
 fn readable(formula: &str) -> String {
     let named = formula.replace("h.betas.0", "beta1").replace("h.betas.1", "beta2");
+    let named = named.replace("at.shape.elements() as f64", "number of elements");
     let named = named.replace("h.", "").replace("math::", "").replace("groups[0].", "first_group.");
     named.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -193,10 +194,21 @@ impl Described {
         if self.kernel.is_some() { "Pass" } else { "Operation" }
     }
 
-    /// Returns the scalars of a step that are not a hyperparameter under its own name.
-    fn derived(kernel: &Kernel) -> impl Iterator<Item = (&'static str, String)> + use<> {
+    /// Returns the scalars of a step that some text has, and are not a hyperparameter under its own name.
+    fn derived(kernel: &Kernel, mut text: String) -> Vec<(&'static str, String)> {
         let all = kernel.scalars.iter().map(|scalar| (scalar.name, readable(scalar.formula)));
-        all.filter(|(name, formula)| name != formula)
+        let mut found: Vec<_> = all.filter(|(name, formula)| name != formula).collect();
+        // The formula of one may have those before it.
+        found.reverse();
+        found.retain(|(name, formula)| {
+            let has = text.contains(&symbol(name)) || text.contains(name);
+            if has {
+                text.push_str(formula);
+            }
+            has
+        });
+        found.reverse();
+        found
     }
 
     fn as_text(&self) -> String {
@@ -205,7 +217,8 @@ impl Described {
         let Some(kernel) = self.kernel else { return formed("  ") };
         let mut text: String =
             kernel.record().to_string().lines().map(|line| format!("  {line}\n")).collect();
-        let rows: Vec<_> = Self::derived(kernel)
+        let rows: Vec<_> = Self::derived(kernel, format!("{text}{}", formed("")))
+            .into_iter()
             .map(|(name, formula)| vec![format!("    {}", symbol(name)), format!("= {formula}")])
             .collect();
         if !rows.is_empty() {
