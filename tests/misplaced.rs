@@ -59,8 +59,15 @@ fn a_wrapper_is_known_by_its_type() {
         assert_eq!(recipe.gradient_config().clip, clip, "{keys}");
         assert_eq!(recipe.gradient_config().scaler.is_some(), meant == "AmpOptimWrapper", "{keys}");
         let told = format!("My{meant} is not known: it is read as MMEngine's {meant}");
-        assert!(recipe.warnings().len() == 1 && recipe.warnings()[0].contains(&told), "{:?}", recipe.warnings());
-        assert_eq!(Recipe::from_text(&recipe.to_source()).unwrap().gradient_config(), recipe.gradient_config());
+        assert!(
+            recipe.warnings().len() == 1 && recipe.warnings()[0].contains(&told),
+            "{:?}",
+            recipe.warnings()
+        );
+        assert_eq!(
+            Recipe::from_text(&recipe.to_source()).unwrap().gradient_config(),
+            recipe.gradient_config()
+        );
     }
     assert!(error(&own("OptimWrapper', stages=2")).contains("an OptimWrapper has no \"stages\""));
     assert!(Recipe::from_text(wrapper).unwrap().warnings().is_empty());

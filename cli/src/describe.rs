@@ -118,7 +118,11 @@ fn variants(entry: &Entry) -> Vec<(String, Method)> {
 fn readable(formula: &str) -> String {
     let named = formula.replace("h.betas.0", "beta1").replace("h.betas.1", "beta2");
     let named = named.replace("at.shape.elements() as f64", "number of elements");
-    let named = named.replace("h.", "").replace("math::", "").replace("groups[0].", "first_group.");
+    let named = named
+        .replace(" as f64", "")
+        .replace("h.", "")
+        .replace("math::", "")
+        .replace("groups[0].", "first_group.");
     named.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

@@ -306,8 +306,8 @@ fn plain(error: &serde_json::Error) -> String {
 
 fn described_params(described: Vec<(String, serde_json::Value)>) -> Result<Vec<Param>, String> {
     let each = described.into_iter().map(|(name, value)| {
-        let Described { shape, module, dtype } =
-            serde_json::from_value(value).map_err(|error| format!("parameter {name:?}: {}", plain(&error)))?;
+        let Described { shape, module, dtype } = serde_json::from_value(value)
+            .map_err(|error| format!("parameter {name:?}: {}", plain(&error)))?;
         let shape = Shape::from(&shape[..]);
         if shape.elements() > MOST {
             return Err(format!("parameter {name:?}: no tensor has as many elements as {shape}"));

@@ -470,7 +470,11 @@ fn other_notations_name_the_place_of_errors() {
             "{\"_base_\": [1]}",
             "a.json:1:13: expected a file name, or a list of them, for `_base_`, got int",
         ),
-        ("a.yaml", "_base_: {}", "a.yaml:1:9: expected a file name, or a list of them, for `_base_`, got dict"),
+        (
+            "a.yaml",
+            "_base_: {}",
+            "a.yaml:1:9: expected a file name, or a list of them, for `_base_`, got dict",
+        ),
     ] {
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();

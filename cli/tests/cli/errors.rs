@@ -49,7 +49,8 @@ fn errors_in_files_show_the_line() {
     let told = explain(&format!("optim_wrapper = dict(optimizer=dict(type='AdamW'), {rules})\n"), &[]);
     assert_eq!(marked(&told), "'body'", "{told:?}");
 
-    let config = write(folder.path(), "a.yaml", "optimizer:\n  type: AdamW\n  weight_decai: 0.1  # as in SGD\n");
+    let config =
+        write(folder.path(), "a.yaml", "optimizer:\n  type: AdamW\n  weight_decai: 0.1  # as in SGD\n");
     let told = lines(&["explain", "--config", &config, "--params", &params]);
     assert_eq!(marked(&told), "weight_decai", "{told:?}");
     assert!(told[0].contains("a.yaml:3:3: AdamW has no"), "{told:?}");
@@ -69,7 +70,12 @@ fn errors_in_files_show_the_line() {
     assert!(told[0].contains("p.json") && told[0].contains("line 1 column 8"), "{told:?}");
     assert!(told.iter().any(|line| line.contains('^')), "{told:?}");
     for (name, text, part, word) in [
-        ("twice.json", r#"{"a": {"shape": [1]}, "b": {"shape": [1]}, "a": {"shape": [2]}}"#, "appears twice", "\"a\""),
+        (
+            "twice.json",
+            r#"{"a": {"shape": [1]}, "b": {"shape": [1]}, "a": {"shape": [2]}}"#,
+            "appears twice",
+            "\"a\"",
+        ),
         ("half.json", r#"{"a": {"shape": [-1]}}"#, "expected a whole number from 0", ""),
     ] {
         let params = write(folder.path(), name, text);

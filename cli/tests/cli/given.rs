@@ -183,7 +183,10 @@ fn describe_counts_the_states_that_are_configured() {
         assert_eq!(told["state_bytes_per_param"], bytes, "{text}");
         assert_eq!(told["state_formula"], formula, "{text}");
         let told = good(&["describe", text]);
-        assert!(told.contains(&format!("bytes per element (computed in f32): {formula}\n")), "{text}: {told}");
+        assert!(
+            told.contains(&format!("bytes per element (computed in f32): {formula}\n")),
+            "{text}: {told}"
+        );
     }
 }
 
