@@ -104,7 +104,7 @@ fn a_source_keeps_the_length() {
                 custom_hooks = [dict(type='Other'), dict(type='EMAHook', momentum=0.01, priority=49)]\nmodel = dict(a=1)\n";
     let recipe = Recipe::from_text(text).unwrap();
     assert_eq!(recipe.keys().0, ["optim_wrapper", "param_scheduler", "train_cfg", "custom_hooks"]);
-    assert_eq!(recipe.keys().1, ["model"]);
+    assert_eq!(recipe.keys().1, ["model", "custom_hooks[0] (Other)"]);
     let again = Recipe::from_text(&recipe.to_source()).unwrap();
     assert_eq!(again.to_source(), recipe.to_source());
     assert_eq!(again.length(1), Length::new(1).of_epochs(7));

@@ -49,9 +49,28 @@ fn a_wrapper_is_known_by_its_type() {
         let again = Recipe::from_text(&recipe.to_source()).unwrap();
         assert_eq!(again.gradient_config(), recipe.gradient_config(), "{text}");
     }
-    assert!(
-        error("dict(type='MyOptimWrapper', optimizer=dict(type='SGD'))").contains("type=\"MyOptimWrapper\"")
-    );
+    // Somebody's own is read as MMEngine's of that name.
+    let own = |keys: &str| format!("dict(type='my.My{keys}, optimizer=dict(type='SGD'))");
+    for (keys, meant) in [
+        ("OptimWrapper', clip_grad=dict(max_norm=1.0)", "OptimWrapper"),
+        ("AmpOptimWrapper', loss_scale=8.0, clip_grad=dict(max_norm=1.0)", "AmpOptimWrapper"),
+    ] {
+        let recipe = Recipe::from_text(&own(keys)).unwrap();
+        assert_eq!(recipe.gradient_config().clip, clip, "{keys}");
+        assert_eq!(recipe.gradient_config().scaler.is_some(), meant == "AmpOptimWrapper", "{keys}");
+        let told = format!("My{meant} is not known: it is read as MMEngine's {meant}");
+        assert!(
+            recipe.warnings().len() == 1 && recipe.warnings()[0].contains(&told),
+            "{:?}",
+            recipe.warnings()
+        );
+        assert_eq!(
+            Recipe::from_text(&recipe.to_source()).unwrap().gradient_config(),
+            recipe.gradient_config()
+        );
+    }
+    assert!(error(&own("OptimWrapper', stages=2")).contains("an OptimWrapper has no \"stages\""));
+    assert!(Recipe::from_text(wrapper).unwrap().warnings().is_empty());
 }
 
 #[test]

@@ -202,7 +202,7 @@ fn what_is_wrong_is_named() {
         ("dict(type='LinearLR', begin=5, end=5)", "end must be above begin (5), got 5"),
         ("dict(type='LinearParamScheduler')", "LinearParamScheduler needs a \"param_name\""),
         ("dict(type='LinearLR', by_epoch=1)", "by_epoch must be True or False, got 1"),
-        ("[3]", "param_scheduler must be a dict, got a int"),
+        ("[3]", "param_scheduler must be a dict, got an int"),
     ];
     for (scheduler, message) in cases {
         let text = format!("optimizer = dict(type='SGD')\nparam_scheduler = {scheduler}\n");

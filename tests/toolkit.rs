@@ -576,8 +576,8 @@ fn what_is_wrong_around_an_optimizer_is_named() {
         ),
         (format!("{sgd}, loss_scale=2.0"), "an OptimWrapper has no \"loss_scale\""),
         (
-            format!("{sgd}, type='ApexOptimWrapper'"),
-            "type=\"ApexOptimWrapper\" in an optim_wrapper is not supported",
+            format!("{sgd}, type='ApexOptimizer'"),
+            "type=\"ApexOptimizer\" in an optim_wrapper is not supported",
         ),
         (
             format!("{sgd}, constructor='LayerDecay'"),
@@ -629,7 +629,7 @@ fn what_is_wrong_around_an_optimizer_is_named() {
         ),
         (
             format!("{sgd}, paramwise_cfg=dict(custom_keys=dict(a=3))"),
-            "custom_keys[\"a\"] must be a dict, got a int",
+            "custom_keys[\"a\"] must be a dict, got an int",
         ),
     ];
     for (inside, message) in cases {

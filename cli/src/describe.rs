@@ -35,17 +35,21 @@ const FORMED: &str = "  with, once a step for each tensor,\n";
 /// Prints everything about an algorithm.
 pub fn run(args: Args) -> Result<()> {
     let configured = args.name.contains('(').then(|| inline("NAME", &args.name)).transpose()?;
-    let configured = configured.map(|recipe| recipe.method());
-    let name = configured.as_ref().map_or(&*args.name, |method| method.name());
+    let given = configured.as_ref().map(|recipe| recipe.method());
+    let name = given.as_ref().map_or(&*args.name, |method| method.name());
     let entry = names::lookup(name).ok_or_else(|| unknown(name))?;
-    let (method, variants) = match configured {
+    let (method, variants) = match given {
         Some(method) => (method.clone(), vec![("as configured".to_owned(), method)]),
         None => (entry.defaults(), variants(entry)),
     };
+    let bytes = match &configured {
+        Some(recipe) => recipe.state_bytes(),
+        None => (entry.state_bytes(), entry.state_formula()),
+    };
     match (args.json, args.ptx) {
-        (true, _) => print_json(&as_json(entry, &method, &variants)),
+        (true, _) => print_json(&as_json(entry, &method, &variants, bytes)),
         (_, true) => print(&as_ptx(&variants, &args.dtype)),
-        _ => print(&as_text(entry, &method, &variants)),
+        _ => print(&as_text(entry, &method, &variants, &bytes.1)),
     }
 }
 
@@ -113,7 +117,12 @@ fn variants(entry: &Entry) -> Vec<(String, Method)> {
 /// Returns a scalar's formula with the hyperparameters' own names.
 fn readable(formula: &str) -> String {
     let named = formula.replace("h.betas.0", "beta1").replace("h.betas.1", "beta2");
-    let named = named.replace("h.", "").replace("math::", "").replace("groups[0].", "first_group.");
+    let named = named.replace("at.shape.elements() as f64", "number of elements");
+    let named = named
+        .replace(" as f64", "")
+        .replace("h.", "")
+        .replace("math::", "")
+        .replace("groups[0].", "first_group.");
     named.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -189,10 +198,21 @@ impl Described {
         if self.kernel.is_some() { "Pass" } else { "Operation" }
     }
 
-    /// Returns the scalars of a step that are not a hyperparameter under its own name.
-    fn derived(kernel: &Kernel) -> impl Iterator<Item = (&'static str, String)> + use<> {
+    /// Returns the scalars of a step that some text has, and are not a hyperparameter under its own name.
+    fn derived(kernel: &Kernel, mut text: String) -> Vec<(&'static str, String)> {
         let all = kernel.scalars.iter().map(|scalar| (scalar.name, readable(scalar.formula)));
-        all.filter(|(name, formula)| name != formula)
+        let mut found: Vec<_> = all.filter(|(name, formula)| name != formula).collect();
+        // The formula of one may have those before it.
+        found.reverse();
+        found.retain(|(name, formula)| {
+            let has = text.contains(&symbol(name)) || text.contains(name);
+            if has {
+                text.push_str(formula);
+            }
+            has
+        });
+        found.reverse();
+        found
     }
 
     fn as_text(&self) -> String {
@@ -201,7 +221,8 @@ impl Described {
         let Some(kernel) = self.kernel else { return formed("  ") };
         let mut text: String =
             kernel.record().to_string().lines().map(|line| format!("  {line}\n")).collect();
-        let rows: Vec<_> = Self::derived(kernel)
+        let rows: Vec<_> = Self::derived(kernel, format!("{text}{}", formed("")))
+            .into_iter()
             .map(|(name, formula)| vec![format!("    {}", symbol(name)), format!("= {formula}")])
             .collect();
         if !rows.is_empty() {
@@ -263,7 +284,7 @@ fn zero_gradient(method: &Method) -> Option<&'static str> {
     )
 }
 
-fn as_text(entry: &Entry, method: &Method, variants: &Variants) -> String {
+fn as_text(entry: &Entry, method: &Method, variants: &Variants, bytes: &str) -> String {
     let info = method.info();
     let mut text = format!("{}: {}\n", entry.name, info.summary);
     for (when, method) in variants {
@@ -290,7 +311,7 @@ fn as_text(entry: &Entry, method: &Method, variants: &Variants) -> String {
         }
     }
     text.push_str("\nθ is the parameter, g its gradient (negated with maximize), t the step count from 1.\n");
-    text.push_str(&format!("\nState in f32, bytes per element: {}\n", entry.state_formula()));
+    text.push_str(&format!("\nState, bytes per element (computed in f32): {bytes}\n"));
     text.push_str(&format!("\nRow-sparse gradients: {}\n", row_sparse(method)));
     if let Some(walks) = zero_gradient(method) {
         text.push_str(&format!("\nZero gradients: {walks}.\n"));
@@ -330,9 +351,16 @@ fn around(method: &Method) -> String {
     each.join("; ")
 }
 
-fn as_json(entry: &Entry, method: &Method, variants: &Variants) -> serde_json::Value {
+fn as_json(
+    entry: &Entry,
+    method: &Method,
+    variants: &Variants,
+    (bytes, formula): (Option<f64>, String),
+) -> serde_json::Value {
     let info = method.info();
     let mut value = summary(entry);
+    value["state_bytes_per_param"] = bytes.into();
+    value["state_formula"] = formula.into();
     let hypers = method.table().iter().map(|hyper| {
         json!({
             "name": hyper.name,

@@ -2,6 +2,7 @@
 
 use crate::common::{Source, bytes, print, print_json, table, unmatched};
 use crate::error::{Error, Result};
+use crate::train;
 use fallline::core::Role;
 use fallline::optim::{AnyAlgorithm, Lookahead, Modifiers, ModuleKind, ParamInfo, ParamPrecision};
 use fallline::registry::paramwise;
@@ -43,6 +44,11 @@ struct Param {
 /// Prints the table.
 pub fn run(args: Args) -> Result<()> {
     let recipe = args.source.any_recipe()?;
+    let options = match &recipe {
+        AnyRecipe::Stepping(recipe) => &recipe.train,
+        AnyRecipe::Search(recipe) => &recipe.train,
+    };
+    train::check(options.as_ref()).map_err(|error| args.source.located(error))?;
     let params = read(&args.params)?;
     let used = used(&recipe);
     let recipe = match recipe {
@@ -202,7 +208,11 @@ fn read(path: &Path) -> Result<Vec<Param>> {
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
         return read_json(&bytes).map_err(|error| match error {
             Unread::At(error) if error.line() > 0 => {
-                Error::malformed_at(path, error.to_string(), error.line(), error.column())
+                // The parser stands behind a name that is there twice.
+                let problem = error.to_string();
+                let back = twice(&problem).map_or(0, |name| json!(name).to_string().len() - 1);
+                let column = error.column().saturating_sub(back).max(1);
+                Error::malformed_at(path, problem, error.line(), column)
             }
             Unread::At(error) => malformed(error.to_string()),
             Unread::Parameter(problem) => malformed(problem),
@@ -251,17 +261,26 @@ impl<'de> Deserialize<'de> for Members {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
                 let (mut members, mut seen) = (Vec::new(), HashSet::new());
-                while let Some((name, value)) = map.next_entry::<String, _>()? {
+                while let Some(name) = map.next_key::<String>()? {
                     if !seen.insert(name.clone()) {
-                        return Err(A::Error::custom(format!("parameter {name:?} appears twice")));
+                        return Err(A::Error::custom(format!("parameter {name:?}{TWICE}")));
                     }
-                    members.push((name, value));
+                    members.push((name, map.next_value()?));
                 }
                 Ok(Members(members))
             }
         }
         deserializer.deserialize_map(Each)
     }
+}
+
+/// What is said of a parameter behind its name.
+const TWICE: &str = " appears twice";
+
+/// Returns the name that is there twice, if an error is about one.
+fn twice(problem: &str) -> Option<&str> {
+    let (name, _) = problem.strip_prefix("parameter \"")?.split_once(&format!("\"{TWICE}"))?;
+    Some(name)
 }
 
 /// What no tensor has more elements than, so that bytes of states can be counted.
@@ -280,10 +299,15 @@ fn read_json(bytes: &[u8]) -> Result<Vec<Param>, Unread> {
     described_params(described).map_err(Unread::Parameter)
 }
 
+/// Returns what a parser says, in other words than Rust's.
+fn plain(error: &serde_json::Error) -> String {
+    error.to_string().replace("expected usize", "expected a whole number from 0")
+}
+
 fn described_params(described: Vec<(String, serde_json::Value)>) -> Result<Vec<Param>, String> {
     let each = described.into_iter().map(|(name, value)| {
-        let Described { shape, module, dtype } =
-            serde_json::from_value(value).map_err(|error| format!("parameter {name:?}: {error}"))?;
+        let Described { shape, module, dtype } = serde_json::from_value(value)
+            .map_err(|error| format!("parameter {name:?}: {}", plain(&error)))?;
         let shape = Shape::from(&shape[..]);
         if shape.elements() > MOST {
             return Err(format!("parameter {name:?}: no tensor has as many elements as {shape}"));

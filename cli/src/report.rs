@@ -66,7 +66,10 @@ fn drawn(name: &str, text: &str, at: &Position) -> Option<String> {
     let line = text.lines().nth(at.line as usize - 1)?;
     let column = (at.column.max(1) as usize - 1).min(line.chars().count());
     let start: usize = line.chars().take(column).map(char::len_utf8).sum();
-    let span = start..start + token(&line[start..]);
+    // The keys of a change are apart.
+    let key = line.find('=').filter(|end| name == "--set" && start < *end);
+    let key = key.map(|end| line[start..end].find('.').unwrap_or(end - start));
+    let span = start..start + key.unwrap_or_else(|| token(&line[start..]));
     let snippet = Snippet::source(line)
         .line_start(at.line as usize)
         .path(name)
@@ -108,6 +111,14 @@ mod tests {
         let place = lines[2].find("learning_rate").unwrap();
         assert_eq!(lines[3].find("^^^^^^^^^^^^^"), Some(place), "{told}");
         assert!(!lines[3].contains(&"^".repeat(14)), "{told}");
+    }
+
+    #[test]
+    fn a_key_of_a_change_is_marked_alone() {
+        for (column, marked) in [(1, "^"), (3, "^^"), (6, "^"), (8, "^^^")] {
+            let told = plain("--set", "a.bc.d=1.5", 1, column).unwrap();
+            assert!(told.contains(marked) && !told.contains(&format!("{marked}^")), "{told}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::run_folder::{CHECKPOINT, METRICS, PLOT, abandoned, newest, next_free}
 use crate::source::{Changes, trained};
 use clap::builder::TypedValueParser;
 use fallline::ranks::Communicator;
+use fallline::registry::config::Node;
 use fallline::{Checkpoint, Recipe};
 use options::{MOST, Options};
 use progress::diverged_at;
@@ -185,6 +186,11 @@ fn open(args: &Args, ranks: Arc<dyn Communicator>) -> Result<Session> {
     Session::begin(|| new_folder(args.out.as_deref(), &name), recipe, options, backend, ranks)
 }
 
+/// Refuses training options that a run would refuse.
+pub fn check(train: Option<&Node>) -> Result<()> {
+    Options::read(train).map(drop)
+}
+
 /// Returns what a configuration asks for of the run.
 fn options(recipe: &Recipe) -> Result<Options> {
     let mut options = Options::read(recipe.train.as_ref())?;
@@ -199,11 +205,14 @@ fn planned(args: &Args, recipe: Recipe, options: &mut Options, tells: bool) -> R
     }
     if tells {
         plan::warn_of_length(&recipe, options);
-        options
-            .average
-            .and_then(|average| average.warning())
-            .iter()
-            .for_each(|warning| common::warn(warning));
+        // That of a hook is the recipe's own.
+        let own = recipe.train.as_ref().and_then(|train| train.value.as_dict()?.get("average"));
+        if let Some(node) = own.filter(|node| !node.value.is_none())
+            && let Some(warning) = options.average.and_then(|average| average.warning())
+        {
+            let place = node.at.file.as_ref().map(|_| format!("{}: ", node.at)).unwrap_or_default();
+            common::warn(&format!("{place}{warning}"));
+        }
     }
     Ok(plan::scaled(recipe, options))
 }

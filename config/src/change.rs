@@ -69,6 +69,11 @@ impl Change {
         Change { path: path.iter().map(key).collect(), value }
     }
 
+    /// Returns the path: keys and indices with dots between them.
+    pub fn path(&self) -> String {
+        self.path.iter().map(|key| key.text.as_str()).collect::<Vec<_>>().join(".")
+    }
+
     /// Returns the key at the top, and its position.
     pub fn top(&self) -> Option<(&str, &Position)> {
         self.path.first().map(|key| (&*key.text, &key.at))

@@ -11,6 +11,7 @@ use super::cursor::{Cursor, Span};
 use super::error::ConfigError;
 use super::limits::MAX_DEPTH;
 use super::value::{Dict, Node, Position, Value};
+use super::yaml_places::located;
 
 /// The most values a YAML text may come to: its aliases repeat what they name.
 const YAML_BUDGET: usize = 1 << 20;
@@ -26,13 +27,23 @@ fn invalid(
 ) -> ConfigError {
     // Both parsers write the place at the end; it is at the front already.
     let problem = problem.split(" at line ").next().unwrap_or_default().replace('\n', " ");
-    let at = Position { line: line as u32, column: column as u32, ..file.clone() };
+    let at = Position { line: line as u32, column: column.max(line.min(1)) as u32, ..file.clone() };
     ConfigError::FileFormat { at, file_format, problem }
+}
+
+/// Refuses a text in which there is nothing but white space and comments of YAML.
+fn refuse_empty(file_format: &'static str, text: &str, file: &Position) -> Result<(), ConfigError> {
+    let blank = |line: &str| line.trim().is_empty() || file_format == "YAML" && line.trim().starts_with('#');
+    match text.lines().all(blank) {
+        true => Err(invalid(file_format, file, 1, 1, "the file is empty")),
+        false => Ok(()),
+    }
 }
 
 /// Reads JSON, with the position of every value.
 pub(super) fn json(text: &str, file: &Position) -> Result<Node, ConfigError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    refuse_empty("JSON", text, file)?;
     // One parser says whether it is JSON, and bounds its depth; the other one then only looks for the
     // beginnings of values.
     serde_json::from_str::<serde::de::IgnoredAny>(text)
@@ -191,7 +202,7 @@ fn integer(value: &DeInteger<'_>) -> Option<i64> {
 }
 
 /// Byte offsets to lines and columns.
-struct Places<'a> {
+pub(super) struct Places<'a> {
     file: &'a Position,
     /// Where each line begins.
     lines: Vec<usize>,
@@ -200,14 +211,14 @@ struct Places<'a> {
 }
 
 impl<'a> Places<'a> {
-    fn new(text: &str, file: &'a Position) -> Self {
+    pub(super) fn new(text: &str, file: &'a Position) -> Self {
         let bytes = || text.bytes().enumerate();
         let lines = [0].into_iter().chain(bytes().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1)).collect();
         let within = bytes().filter(|(_, b)| b & 0xc0 == 0x80).map(|(i, _)| i).collect();
         Places { file, lines, within }
     }
 
-    fn at(&self, offset: usize) -> Position {
+    pub(super) fn at(&self, offset: usize) -> Position {
         let line = self.lines.partition_point(|begin| *begin <= offset);
         let begin = self.lines[line.saturating_sub(1)];
         let before = |offset: usize| self.within.partition_point(|i| *i < offset);
@@ -216,16 +227,17 @@ impl<'a> Places<'a> {
     }
 }
 
-/// Reads YAML 1.2. Its parser does not say where values are, so they know their file only.
+/// Reads YAML 1.2, with the positions of its keys where they can be found in it.
 pub(super) fn yaml(text: &str, file: &Position) -> Result<Node, ConfigError> {
+    refuse_empty("YAML", text, file)?;
     check_brackets(text, file)?;
     let mut left = YAML_BUDGET;
-    Yaml { file, left: &mut left, depth: 0 }.deserialize(serde_norway::Deserializer::from_str(text)).map_err(
-        |e| {
-            let (line, column) = e.location().map_or((0, 0), |at| (at.line(), at.column()));
-            invalid("YAML", file, line, column, &e.to_string())
-        },
-    )
+    let read = Yaml { file, left: &mut left, depth: 0 };
+    let node = read.deserialize(serde_norway::Deserializer::from_str(text)).map_err(|e| {
+        let (line, column) = e.location().map_or((0, 0), |at| (at.line(), at.column()));
+        invalid("YAML", file, line, column, &e.to_string())
+    })?;
+    Ok(located(node, text, file))
 }
 
 /// Checks the depth of brackets. The scanner's time grows with its square, and the parser checks the depth only

@@ -60,6 +60,7 @@ mod strings;
 mod taint;
 mod template;
 mod value;
+mod yaml_places;
 
 pub use change::Change;
 pub use entries::{Entries, load, parse_python};

@@ -7,8 +7,8 @@ use indexmap::IndexMap;
 
 /// A position in a configuration: file, line and column, both from 1.
 ///
-/// Inline text has no file. Line and column are 0 where the notation does not tell them (YAML), or where
-/// a value was made by a program.
+/// Inline text has no file. Line and column are 0 where the notation does not tell them (YAML with
+/// aliases), or where a value was made by a program.
 ///
 /// ```
 /// use fallline_config::Position;

@@ -88,7 +88,27 @@ fn positions_are_those_of_the_file_a_value_is_in() {
     assert_eq!(at(&toml, &["optimizer", "lr"]), "child.toml:7:1 = child.toml:7:6");
     assert_eq!(at(&toml, &["learning_rate"]), "child.toml:3:1 = child.toml:3:17");
     let yaml = load(sample("mixed/child.yaml")).unwrap();
-    assert_eq!(at(&yaml, &["optimizer", "lr"]), "child.yaml = child.yaml");
+    assert_eq!(at(&yaml, &["optimizer", "lr"]), "child.yaml = child.yaml", "it has aliases");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.yaml");
+    let text = "# lr: 0\noptimizer:   # lr: 1\n  type: 'lr: 2'\n  lr: 3\n  nested: {a: lr, \"é\": [1], lr : 4}\n\
+                schedule:\n- type: A\n- {type: B, end: 5}\nlr: 6\n";
+    std::fs::write(&file, text).unwrap();
+    let yaml = load(&file).unwrap();
+    for (path, places) in [
+        (&["optimizer"][..], "a.yaml:2:1 = a.yaml:2:1"),
+        (&["optimizer", "type"], "a.yaml:3:3 = a.yaml:3:9"),
+        (&["optimizer", "lr"], "a.yaml:4:3 = a.yaml:4:7"),
+        (&["optimizer", "nested"], "a.yaml:5:3 = a.yaml:5:11"),
+        (&["optimizer", "nested", "é"], "a.yaml:5:19 = a.yaml:5:24"),
+        (&["optimizer", "nested", "lr"], "a.yaml:5:29 = a.yaml:5:34"),
+        (&["lr"], "a.yaml:9:1 = a.yaml:9:5"),
+    ] {
+        assert_eq!(at(&yaml, path), places);
+    }
+    let schedule = yaml.get("schedule").unwrap().unwrap().value.as_list().unwrap();
+    let places: Vec<_> = schedule.iter().map(|entry| (entry.at.line, entry.at.column)).collect();
+    assert_eq!(places, [(7, 3), (8, 4)]);
 }
 
 #[test]
@@ -430,7 +450,8 @@ fn other_notations_name_the_place_of_errors() {
             "a.json:1:7: 12345678901234567890 does not fit in 64 bits",
         ),
         ("a.json", "[1]", "a.json:1:1: expected a dict at the top, got list"),
-        ("a.json", "", "a.json:1:0: not valid JSON: EOF while parsing a value"),
+        ("a.json", "", "a.json:1:1: not valid JSON: the file is empty"),
+        ("a.yaml", "# nothing\n", "a.yaml:1:1: not valid YAML: the file is empty"),
         (
             "a.toml",
             "a = 1\nb = \"é\" x",
@@ -449,7 +470,11 @@ fn other_notations_name_the_place_of_errors() {
             "{\"_base_\": [1]}",
             "a.json:1:13: expected a file name, or a list of them, for `_base_`, got int",
         ),
-        ("a.yaml", "_base_: {}", "a.yaml: expected a file name, or a list of them, for `_base_`, got dict"),
+        (
+            "a.yaml",
+            "_base_: {}",
+            "a.yaml:1:9: expected a file name, or a list of them, for `_base_`, got dict",
+        ),
     ] {
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();

@@ -58,6 +58,18 @@ pub fn change(entries: &mut Entries, change: &Change) -> Result<()> {
             hint,
         });
     }
+    let path = change.path();
+    if let (true, Some(below)) = (is_new && is_whole, path.strip_prefix("optim_wrapper."))
+        && let Some(node) = whole(entries)?
+    {
+        let own = if hints::is_wrapper(&node) { Some(below) } else { below.strip_prefix("optimizer.") };
+        let hint = match own {
+            Some(own) => format!("its keys are at the top: `--set {own}=…`"),
+            None => "that takes dict(optimizer=dict(…), …)".to_owned(),
+        };
+        let what = "an optimizer alone has no `optim_wrapper`".to_owned();
+        return Err(Error::Misplaced { at: at.clone(), what, hint });
+    }
     if is_new && is_whole && READ.contains(&key) {
         // What is one dict with a type becomes the optimizer of a configuration with several keys.
         let mut several = several(entries)?;
@@ -146,6 +158,8 @@ mod tests {
                 "the optimizer is `optimizer` there",
             ),
             (bare, "lerning_rate=1", "\"lerning_rate\""),
+            (bare, "optim_wrapper.optimizer.lr=3", "its keys are at the top: `--set lr=…`"),
+            (bare, "optim_wrapper.clip_grad.max_norm=3", "that takes dict(optimizer=dict(…), …)"),
         ] {
             let told = match Entries::inline(config).map_err(Error::from).and_then(|mut entries| {
                 change(&mut entries, &Change::parse(text, "--set")?)?;

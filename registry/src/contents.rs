@@ -83,7 +83,9 @@ impl<'e> Contents<'e> {
             ignored: Vec::new(),
             source: node.clone(),
         };
-        if whole.is_some() && !is_wrapper {
+        if is_wrapper {
+            context.warnings.extend(wrapper::read_as(node));
+        } else if whole.is_some() {
             return Ok(Contents { wrapped, context });
         }
         let mut source = Dict::new();
@@ -132,6 +134,8 @@ impl<'e> Contents<'e> {
         if whole.is_none() {
             let is_read = |key: &str| read.contains(&key);
             context.ignored = entries.keys().filter(|key| !is_read(key)).map(str::to_owned).collect();
+            // Without any that is read, the key is ignored, and each of them with it.
+            context.ignored.extend(hooks.ignored.into_iter().filter(|_| is_read("custom_hooks")));
             context.read = read.into_iter().map(str::to_owned).collect();
         }
         context.source = Node::new(Setting::Dict(source), entries.at().clone());

@@ -85,7 +85,7 @@ pub enum Error {
         source: fallline_optim::Error,
     },
     /// A key that must be there is not.
-    #[error("{at}: {what} needs a {key:?}")]
+    #[error("{at}: {what} needs {} {key:?}", article(key))]
     Missing {
         /// Where.
         at: Position,
@@ -135,6 +135,11 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// Returns the article of a word.
+pub(crate) fn article(word: &str) -> &'static str {
+    if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
 }
 
 fn did_you_mean(nearest: &Option<String>) -> String {

@@ -3,6 +3,7 @@
 use crate::config::{Node, Value as Setting};
 use crate::error::{Error, Result};
 use crate::names::{known_are, nearest};
+use crate::read::typed;
 use fallline_core::Format;
 use fallline_cpu::Cpu;
 use fallline_optim::hyper::HyperError;
@@ -171,6 +172,11 @@ impl StorageOptions {
         self.states.resolve(algorithm, state, elements, Format::F32)
     }
 
+    /// Returns whether there are master weights beside the parameters.
+    pub(crate) fn keeps_master(&self) -> bool {
+        self.params == ParamPrecision::MasterWeights
+    }
+
     /// Gives it to a group of an optimizer.
     pub(crate) fn apply(&self, driver: &mut Driver, group: usize) -> fallline_optim::Result<()> {
         driver.set_state_storage(group, self.states.clone())?;
@@ -267,7 +273,7 @@ fn read(node: &Node, of: Of<'_>) -> Result<StateStorage> {
         Setting::None => return Ok(StateStorage::default()),
         Setting::Str(_) => return checked(node, StateStorage::all(format(node)?), of),
         Setting::Dict(_) => StateStorage::default(),
-        other => return Err(wrong(node, STATE_FORMAT, FORMATS, format!("a {}", other.type_name()))),
+        _ => return Err(wrong(node, STATE_FORMAT, FORMATS, typed(node))),
     };
     for (state, node) in node.value.as_dict().into_iter().flat_map(|dict| dict.iter()) {
         formats = checked(node, formats.with(state, format(node)?), of)?;
@@ -284,8 +290,7 @@ fn checked(node: &Node, formats: StateStorage, of: Of<'_>) -> Result<StateStorag
 
 fn format(node: &Node) -> Result<StateFormat> {
     let name = node.value.as_str();
-    let name =
-        name.ok_or_else(|| wrong(node, STATE_FORMAT, FORMATS, format!("a {}", node.value.type_name())))?;
+    let name = name.ok_or_else(|| wrong(node, STATE_FORMAT, FORMATS, typed(node)))?;
     StateFormat::named(name).ok_or_else(|| Error::UnknownName {
         at: node.at.clone(),
         what: "format",

@@ -96,17 +96,32 @@ pub(crate) fn unknown_hyper(
         let what = format!("{algorithm} has no {key:?}");
         return Error::Misplaced { at, what, hint: belongs(meant) };
     }
-    let hint = match from_base(dict, &at) {
-        true => {
+    let of_type = dict.get("type").and_then(|kind| changed_by(&kind.at));
+    let hint = match (of_type, changed_by(&at)) {
+        (Some(path), None) => {
+            let path = path.strip_suffix("type").unwrap_or(path).trim_end_matches('.');
+            let all = if path.is_empty() { "optimizer" } else { path };
+            format!(
+                "`--set` changes the type and keeps this key: \
+                 --set '{all}=dict(_delete_=True, type={algorithm:?}, …)' replaces all of the optimizer"
+            )
+        }
+        (None, None) if from_base(dict, &at) => {
             "it comes from the base: `_delete_=True` in this dict replaces all that the base has".to_owned()
         }
-        false => format!("it has {}", known.join(", ")),
+        _ => format!("it has {}", known.join(", ")),
     };
     let plain: String = key.to_lowercase().chars().filter(|c| !matches!(c, '_' | '-')).collect();
     let foreign = FOREIGN.iter().find(|(name, _)| *name == plain).into_iter().flat_map(|(_, names)| *names);
     let foreign = foreign.copied().find(|name| known.contains(name));
     let nearest = foreign.or_else(|| nearest(key, known.iter().copied())).map(str::to_owned);
     Error::UnknownKey { at, what: algorithm.to_owned(), key: key.to_owned(), nearest, hint: Some(hint) }
+}
+
+/// Returns the path of the `--set` that a position is in, if it is in one.
+fn changed_by(at: &Position) -> Option<&str> {
+    let rest = at.file.as_ref()?.strip_prefix("--set")?;
+    (rest.is_empty() || rest.starts_with(' ')).then(|| rest.trim())
 }
 
 /// Returns whether a key comes from another file than the type next to it.

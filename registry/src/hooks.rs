@@ -15,6 +15,8 @@ pub(crate) struct Hooks {
     /// The hook that it was read from.
     pub(crate) source: Option<Node>,
     pub(crate) warnings: Vec<String>,
+    /// The others, as `custom_hooks[0] (Name)`.
+    pub(crate) ignored: Vec<String>,
 }
 
 /// The hook that is read.
@@ -43,12 +45,15 @@ pub(crate) fn read(entries: &Entries) -> Result<Hooks> {
                 known: known_are([EMA]),
             });
         }
+        let own = format!("custom_hooks[{place}] ({})", kind.unwrap_or("no type"));
         if kind != Some(EMA) {
+            hooks.ignored.push(own);
             continue;
         }
         let at = &hook.at;
         let mut pass = |why: String| {
-            hooks.warnings.push(format!("{at}: custom_hooks[{place}] (EMAHook) is not read: {why}"));
+            hooks.ignored.push(own.clone());
+            hooks.warnings.push(format!("{at}: {own} is not read: {why}"));
         };
         if hooks.average.is_some() {
             pass("there is one already".into());

@@ -23,6 +23,7 @@ mod read;
 mod recipe;
 mod registry;
 pub mod schedulers;
+mod state_parts;
 mod wrapper;
 mod written;
 

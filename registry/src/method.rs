@@ -6,7 +6,7 @@ use crate::formats;
 use crate::hints;
 use crate::modifiers;
 use crate::names::{near_are, nearest};
-use crate::read::{bare_name, convert, expect_dict, type_of};
+use crate::read::{bare_name, convert, expect_dict, type_of, typed};
 use crate::registry::Registry;
 use crate::schedulers;
 use fallline_optim::Method;
@@ -28,11 +28,9 @@ pub(crate) fn method(node: &Node, registry: &Registry) -> Result<Method> {
             known: near_are(name, known()),
         },
     })?;
-    let build = |values: &[(&str, Value)]| {
-        entry.with_in(registry, values).map_err(|source| Error::Hyper { at: kind.at.clone(), source })
-    };
     // One at a time first, so that an error has the position of the value that is wrong.
-    let mut probe = build(&[])?;
+    let probe = entry.with_in(registry, &[]);
+    let mut probe = probe.map_err(|source| Error::Hyper { at: kind.at.clone(), source })?;
     let mut values = Vec::new();
     // What decides which other keys there are comes first.
     let decides = "optimizer_type";
@@ -54,7 +52,7 @@ pub(crate) fn method(node: &Node, registry: &Registry) -> Result<Method> {
                     at: node.at.clone(),
                     key: key.to_owned(),
                     expected: "a number, a bool, a string, None or a list of them".into(),
-                    got: format!("a {}", node.value.type_name()),
+                    got: typed(node),
                 },
             });
         };
@@ -68,5 +66,11 @@ pub(crate) fn method(node: &Node, registry: &Registry) -> Result<Method> {
             Err(source) => return Err(Error::Hyper { at: node.at.clone(), source }),
         }
     }
-    modifiers::around(build(&values)?, dict, &kind.at, &aside)
+    let built = entry.with_in(registry, &values).map_err(|source| {
+        // It is at the first key with which what is given can no longer be built.
+        let fits = |count: &usize| entry.with_in(registry, &values[..*count]).is_ok();
+        let last = (0..values.len()).rev().find(fits).and_then(|count| dict.key_at(values[count].0));
+        Error::Hyper { at: last.unwrap_or(&kind.at).clone(), source }
+    });
+    modifiers::around(built?, dict, &kind.at, &aside)
 }

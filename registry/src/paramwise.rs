@@ -354,8 +354,9 @@ fn multiply(
         // Nothing is multiplied by 1: a key may be there for its other rules.
         None if factor == 1.0 && name == "lr" => Ok(()),
         None => {
-            let expected = format!("left out, or {} given a {name}", algorithm.name());
-            Err(Error::Value { at: node.at.clone(), key: key.to_owned(), expected, got: factor.to_string() })
+            let what = format!("{key} must be left out, or {} given a {name}", algorithm.name());
+            let hint = format!("there is no {name} to multiply");
+            Err(Error::Misplaced { at: node.at.clone(), what, hint })
         }
     }
 }

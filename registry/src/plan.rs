@@ -11,6 +11,7 @@ use crate::read::bare_name;
 use crate::recipe::AnyRecipe;
 use crate::registry::Registry;
 use crate::schedulers::{Chain, is_name};
+use crate::wrapper;
 use fallline_cpu::Cpu;
 use fallline_optim::schedule::{Numbers, Scheduled, Target};
 use fallline_optim::{Driver, LineSearch, Method, Optimizer};
@@ -132,6 +133,9 @@ impl Plan {
         let error = match AnyRecipe::from_entries(entries, &registry) {
             Ok(recipe) => {
                 self.numbers = numbers_of(&recipe.method());
+                let whole = whole(entries)?;
+                let (node, is_wrapper) = optimizer(entries, whole.as_ref())?;
+                self.warnings.extend(wrapper::read_as(node).filter(|_| is_wrapper));
                 return Ok(());
             }
             Err(error) => error,

@@ -1,7 +1,7 @@
 //! Reading nodes of a configuration: dicts, their types, names and plain values.
 
 use crate::config::{Dict, Node, Value as Setting};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, article};
 use crate::names::nearest;
 use fallline_optim::hyper::Value;
 
@@ -11,8 +11,14 @@ pub(crate) fn expect_dict<'a>(node: &'a Node, key: &str) -> Result<&'a Dict> {
         at: node.at.clone(),
         key: key.to_owned(),
         expected: "a dict".into(),
-        got: format!("a {}", node.value.type_name()),
+        got: typed(node),
     })
+}
+
+/// Returns the type of a value, for a message.
+pub(crate) fn typed(node: &Node) -> String {
+    let name = node.value.type_name();
+    if node.value.is_none() { name.to_owned() } else { format!("{} {name}", article(name)) }
 }
 
 /// Returns the node of the key `type`, which is a string.

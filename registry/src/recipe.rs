@@ -9,6 +9,7 @@ use crate::modifiers;
 use crate::paramwise::{self, Paramwise};
 use crate::registry::Registry;
 use crate::schedulers::{Chain, Length};
+use crate::state_parts;
 use crate::wrapper::Wrapped;
 use crate::written::to_text;
 use fallline_core::{Backend, Format};
@@ -378,6 +379,17 @@ impl AnyRecipe {
     /// As [`Recipe::keys`].
     pub fn keys(&self) -> (&[String], &[String]) {
         (&self.context().read, &self.context().ignored)
+    }
+
+    /// Returns the bytes of state for each element of a large parameter that no rule of `paramwise_cfg` decides for,
+    /// computed in `f32`: their sum, where it does not depend on the parameter's shape, and its parts.
+    pub fn state_bytes(&self) -> (Option<f64>, String) {
+        let storing = match self {
+            AnyRecipe::Stepping(recipe) => &recipe.storing,
+            AnyRecipe::Search(recipe) => &recipe.storing,
+        };
+        let parts = state_parts::parts(&self.method(), storing);
+        (state_parts::bytes(&parts), state_parts::formula(&parts))
     }
 
     /// As [`Recipe::length`].

@@ -1,7 +1,9 @@
 //! Algorithms by name: the shipped ones, and those of other crates.
 
 use crate::error::{Error, Result};
-use fallline_core::{Format, Link, Shape};
+use crate::formats::StorageOptions;
+use crate::state_parts::{self, StatePart};
+use fallline_core::{Link, Shape};
 use fallline_cpu::Native;
 use fallline_optim::hyper::{HyperError, Value};
 use fallline_optim::{Method, Named};
@@ -165,59 +167,18 @@ impl Entry {
     /// Returns the bytes of state for each parameter element, with the defaults, parameters of a million elements and
     /// `f32` arithmetic. `None` where that depends on the parameter's shape.
     pub fn state_bytes(&self) -> Option<f64> {
-        self.state_parts().into_iter().map(|part| part.bytes).sum()
+        state_parts::bytes(&self.state_parts())
     }
 
     /// Returns [`state_bytes`](Entry::state_bytes) as a sum of its parts, each with what it is.
     pub fn state_formula(&self) -> String {
-        let parts = self.state_parts();
-        match parts.is_empty() {
-            true => "0".to_owned(),
-            false => parts.iter().map(|part| part.text.as_str()).collect::<Vec<_>>().join(" + "),
-        }
+        state_parts::formula(&self.state_parts())
     }
 
     fn state_parts(&self) -> Vec<StatePart> {
-        let method = self.defaults();
-        let part = |factor: f64, name: &str, format: Option<Format>| {
-            let bytes = format.unwrap_or(Format::F32).mean_bytes();
-            let text = if factor == 1.0 {
-                format!("{bytes} ({name})")
-            } else {
-                format!("{bytes} \u{b7} {factor} ({name})")
-            };
-            StatePart { bytes: Some(bytes * factor), text }
-        };
-        let algorithm = match &method {
-            Method::Algorithm(algorithm) => algorithm,
-            Method::Search(search) => {
-                let part = |(factor, name): (u64, &str)| part(factor as f64, name, None);
-                return search.vectors().into_iter().map(part).collect();
-            }
-        };
-        // What a state is per element shows on a matrix whose dimensions differ.
-        let (rows, columns) = (3, 5);
-        let of = |name| algorithm.state(name).shape(&Shape::from([rows, columns])).elements();
-        let shaped = |name, text: &str| StatePart { bytes: None, text: format!("4 / {text} ({name})") };
-        let states = algorithm.states().into_iter();
-        states
-            .map(|name| match of(name) {
-                found if found == rows => shaped(name, "columns"),
-                found if found == columns => shaped(name, "rows"),
-                _ => part(1.0, name, algorithm.state_format(name, LARGE)),
-            })
-            .collect()
+        state_parts::parts(&self.defaults(), &StorageOptions::default())
     }
 }
-
-/// What one state adds to the bytes of a parameter element.
-struct StatePart {
-    bytes: Option<f64>,
-    text: String,
-}
-
-/// Elements of a parameter that is large enough for any format.
-const LARGE: usize = 1 << 20;
 
 /// Returns the entry of an algorithm, under its name.
 pub(crate) const fn entry<A: Named, K: Link>() -> Entry {

@@ -39,8 +39,8 @@ pub(crate) fn read(node: &Node) -> Result<Wrapped<'_>> {
     let amp = match dict.get("type") {
         None => false,
         Some(kind) => match kind.value.as_str().map(bare_name) {
-            Some("OptimWrapper") => false,
-            Some("AmpOptimWrapper") => true,
+            Some(name) if name.ends_with("AmpOptimWrapper") => true,
+            Some(name) if name.ends_with("OptimWrapper") => false,
             _ => return Err(read.unsupported("type", kind)),
         },
     };
@@ -72,6 +72,17 @@ pub(crate) fn read(node: &Node) -> Result<Wrapped<'_>> {
     })?;
     let paramwise = read.get("paramwise_cfg");
     Ok(Wrapped { optimizer, paramwise, wrapper })
+}
+
+/// Returns what to say of a wrapper that is somebody's own, and is read as one of MMEngine's.
+pub(crate) fn read_as(node: &Node) -> Option<String> {
+    let kind = node.value.as_dict()?.get("type")?;
+    let name = kind.value.as_str().map(bare_name)?;
+    let meant = if name.ends_with("AmpOptimWrapper") { "AmpOptimWrapper" } else { "OptimWrapper" };
+    let own = name != meant && name.ends_with(meant);
+    own.then(|| {
+        format!("{}: {name} is not known: it is read as MMEngine's {meant}, whatever else it does", kind.at)
+    })
 }
 
 /// Returns the names of the optimizers in a dict that has one for each part of a model.

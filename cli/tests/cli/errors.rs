@@ -49,6 +49,13 @@ fn errors_in_files_show_the_line() {
     let told = explain(&format!("optim_wrapper = dict(optimizer=dict(type='AdamW'), {rules})\n"), &[]);
     assert_eq!(marked(&told), "'body'", "{told:?}");
 
+    let config =
+        write(folder.path(), "a.yaml", "optimizer:\n  type: AdamW\n  weight_decai: 0.1  # as in SGD\n");
+    let told = lines(&["explain", "--config", &config, "--params", &params]);
+    assert_eq!(marked(&told), "weight_decai", "{told:?}");
+    assert!(told[0].contains("a.yaml:3:3: AdamW has no"), "{told:?}");
+    assert_eq!(told.last().unwrap(), "help: did you mean `weight_decay`?");
+
     // Whoever reads JSON gets one line.
     let told = explain("optimizer = dict(type='AdmaW')\n", &["--json"]);
     assert_eq!(told.len(), 1, "{told:?}");
@@ -62,6 +69,23 @@ fn errors_in_files_show_the_line() {
     ]);
     assert!(told[0].contains("p.json") && told[0].contains("line 1 column 8"), "{told:?}");
     assert!(told.iter().any(|line| line.contains('^')), "{told:?}");
+    for (name, text, part, word) in [
+        (
+            "twice.json",
+            r#"{"a": {"shape": [1]}, "b": {"shape": [1]}, "a": {"shape": [2]}}"#,
+            "appears twice",
+            "\"a\"",
+        ),
+        ("half.json", r#"{"a": {"shape": [-1]}}"#, "expected a whole number from 0", ""),
+    ] {
+        let params = write(folder.path(), name, text);
+        let told = lines(&["explain", "--optimizer", "AdamW", "--params", &params]);
+        assert!(told[0].contains(part), "{told:?}");
+        if !word.is_empty() {
+            assert_eq!(marked(&told), word, "{told:?}");
+            assert!(told[1].ends_with(":1:44"), "{told:?}");
+        }
+    }
 }
 
 #[test]
@@ -89,6 +113,20 @@ fn errors_in_arguments_show_them() {
     let told = lines(&set);
     assert!(told[0].starts_with("error: --set betas:1:"), "{told:?}");
     assert!(told[1].trim().starts_with("--> --set:1:"), "{told:?}");
+    let config =
+        write(folder.path(), "eps.py", "optim_wrapper = dict(optimizer=dict(type='AdamW', eps=1e-6))\n");
+    let set = |change: &str| lines(&["explain", "--params", &params, "--config", &config, "--set", change]);
+    let told = set("optim_wrapper.optimizer.type=Lion");
+    assert!(
+        told[0].contains("--set 'optim_wrapper.optimizer=dict(_delete_=True, type=\"Lion\", …)'"),
+        "{told:?}"
+    );
+    let told = set("optim_wrapper.optimizer.lrr=1");
+    assert!(told[0].contains("did you mean \"lr\"?") && !told[0].contains("base"), "{told:?}");
+    let told = set("optim_wrapper.optimiser.lr=1");
+    assert_eq!(marked(&told), "optimiser", "{told:?}");
+    let told = lines(&["bench", "--optimizer", "dict(type='AdamW8bit', lr=0.1, amsgrad=True, eps=1e-6)"]);
+    assert_eq!(marked(&told), "amsgrad", "{told:?}");
     let told = lines(&["bench", "--optimizer", "dict(type='AdamW', lr=)"]);
     assert_eq!(marked(&told), ")");
 }

@@ -139,6 +139,18 @@ fn explain_says_what_was_read_and_what_was_not() {
         told.out
     );
     assert!(told.error.contains("custom_hooks[0] (EMAHook) is not read"), "{}", told.error);
+    let told = tell(&mut explain(
+        "optimizer = dict(type='SGD', lr=0.1)\n\
+         custom_hooks = [dict(type='Foo'), dict(type='EMAHook', momentum=0.01)]\n",
+    ));
+    assert!(
+        told.out.ends_with("read: optimizer, custom_hooks; ignored: custom_hooks[0] (Foo)\n"),
+        "{}{}",
+        told.out,
+        told.error
+    );
+    let wrong = "optimizer = dict(type='SGD', lr=0.1)\ntrain = dict(epochs='abc')\n";
+    bad(&mut explain(wrong), 2, &["run.py:2:", "epochs must be an int from 0"]);
     let inside = "optimizer = dict(type='AdamW', lr=1e-3, weight_decay=0.05,\n\
                   \x20                paramwise_cfg=dict(custom_keys={'encoder': dict(lr_mult=0.1)}))\n\
                   param_scheduler = dict(type='ConstantLR', factor=0.5, end=3, by_epoch=False)\n";
@@ -155,6 +167,26 @@ fn describe_says_where_a_zero_gradient_moves_a_parameter() {
     for (name, moves) in [("Lion8bit", true), ("AdamW8bit", true), ("Adagrad8bit", false), ("Lion", false)] {
         assert_eq!(good(&["describe", name]).contains("Zero gradients: in 8 bits"), moves, "{name}");
         assert_eq!(json(&["describe", name, "--json"])["zero_gradient"].is_string(), moves, "{name}");
+    }
+}
+
+#[test]
+fn describe_counts_the_states_that_are_configured() {
+    for (text, bytes, formula) in [
+        ("AdamW", 8.0, "4 (m) + 4 (v)"),
+        ("dict(type='AdamW', state_format='bf16')", 4.0, "2 (m) + 2 (v)"),
+        ("dict(type='AdamW', state_format=dict(v='bf16'))", 6.0, "4 (m) + 2 (v)"),
+        ("dict(type='AdamW', param_format='master')", 12.0, "4 (m) + 4 (v) + 4 (master)"),
+        ("dict(type='AdamW', amsgrad=True)", 12.0, "4 (m) + 4 (v) + 4 (v_max)"),
+    ] {
+        let told = json(&["describe", text, "--json"]);
+        assert_eq!(told["state_bytes_per_param"], bytes, "{text}");
+        assert_eq!(told["state_formula"], formula, "{text}");
+        let told = good(&["describe", text]);
+        assert!(
+            told.contains(&format!("bytes per element (computed in f32): {formula}\n")),
+            "{text}: {told}"
+        );
     }
 }
 

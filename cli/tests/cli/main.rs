@@ -169,16 +169,19 @@ fn describe_tells_the_rule_the_hyperparameters_and_the_references() {
     assert!(plain.contains("Modifiers: cautious=True; wrap=dict(type=\"Lookahead\")\n"), "{plain}");
     let refused = good(&["describe", "LBFGS"]);
     assert!(refused.contains("no cautious=True (LBFGS is closure-based)"), "{refused}");
+    let cautious = good(&["describe", "dict(type='AdamW', cautious=True)"]);
+    assert!(cautious.contains("(1 if 0 < (g if 0 < a₁ else (−g if a₁ < 0 else 0)) else 0)"), "{cautious}");
+    assert!(cautious.contains("elements = number of elements\n"), "{cautious}");
+    for scalar in ["root ", "α ", "keep "] {
+        let lines = cautious.lines().filter(|line| line.starts_with(&format!("    {scalar}")));
+        assert_eq!(lines.count(), 1, "{scalar}: {cautious}");
+    }
     let ptx = good(&["describe", "dict(type='AdamW', cautious=True)", "--ptx"]);
     assert!(ptx.contains(".visible .entry AdamWRuleMasked("), "{ptx}");
     bad(fallline().args(["describe", "dict(type='LBFGS', cautious=True)"]), 2, &["LBFGS", "cautious"]);
     bad(fallline().args(["describe", "AdamW", "--ptx", "--json"]), 2, &["--ptx", "--json"]);
     bad(fallline().args(["describe", "AdmaW"]), 2, &["\"AdmaW\"", "did you mean \"AdamW\"?"]);
-    bad(
-        fallline().args(["describe", "Rotogravure"]),
-        2,
-        &["Rotogravure", "near are ", "`fallline list` prints all"],
-    );
+    bad(fallline().args(["describe", "Rotogravure"]), 2, &["Rotogravure", "; `fallline list` prints all"]);
 }
 
 #[test]

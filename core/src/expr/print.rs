@@ -168,7 +168,8 @@ impl Printer<'_> {
                     Comparison::Le => "≤",
                     Comparison::Eq => "=",
                 };
-                Formula::atom(format!("{} {sign} {}", get(a).text, get(b).text))
+                let [a, b] = [a, b].map(|place| get(place).within(Binds::Sum));
+                Formula::atom(format!("{a} {sign} {b}"))
             }
             Node::Power(a, b) => {
                 Formula::atom(format!("{}^{}", get(a).within(Binds::Atom), get(b).within(Binds::Atom)))

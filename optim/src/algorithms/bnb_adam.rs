@@ -148,8 +148,8 @@ impl Algorithm for BnbAdam {
         summary: "Adam with decoupled decay, as bitsandbytes has it.",
         family: "adaptive",
         source: "bitsandbytes",
-        differences: "amsgrad is taken and ignored, as in bitsandbytes, whose Adam and AdamW are one (decoupled) \
-            rule. Its CPU and Triton code decays before the update, and so does this; its CUDA kernel after it, \
+        differences: "amsgrad is ignored, as in bitsandbytes, or refused, as by its 8bit names. Its Adam and AdamW are one \
+            (decoupled) rule. Its CPU and Triton code decays before the update, and so does this; its CUDA kernel after it, \
             which differs by the update times lr * weight_decay. The 32bit names take optim_bits=32 only, where \
             bitsandbytes ignores the value.",
         references: &[
