@@ -184,8 +184,8 @@ pub fn newest(base: &Path) -> Option<PathBuf> {
         .map(|(_, folder)| folder)
 }
 
-/// Returns how many lines of a record a folder has that a start without a checkpoint left, and nothing else; none for any
-/// other folder, and where a process still writes.
+/// Returns how many lines the record has that a start without a checkpoint left, where the folder has nothing else.
+/// Returns none for any other folder, and where a process still writes.
 pub fn abandoned(folder: &Path) -> Option<usize> {
     for entry in fs::read_dir(folder).ok()? {
         let name = entry.ok()?.file_name();
