@@ -93,7 +93,7 @@ pub(crate) fn known_are<N: AsRef<str>>(names: impl IntoIterator<Item = N>) -> St
 }
 
 /// How like a name another one is that is worth telling, by Jaro and Winkler.
-const LIKE: f64 = 0.65;
+const LIKE: f64 = 0.7;
 
 /// Returns what to say of an optimizer's name that does not exist: the nearest that do, if any, and where all are.
 pub fn near_are<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
