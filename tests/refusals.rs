@@ -45,7 +45,7 @@ fn row_sparse_gradients_are_taken_where_they_mean_the_same() {
 
 /// What [`ZeroRedundancyOptimizer`](fallline::optim::ranks::ZeroRedundancy) refuses, with the whole complaint.
 const SHARED_OUT: &[(&str, &str)] = &[
-    ("lr=0.1", r#"ZeroRedundancyOptimizer needs a "optimizer_type""#),
+    ("lr=0.1", r#"ZeroRedundancyOptimizer needs an "optimizer_type""#),
     ("optimizer_type=1", "ZeroRedundancyOptimizer: optimizer_type must be a name of an optimizer, got 1"),
     ("optimizer_type='Adam', lr=-1", "Adam: lr must be ≥ 0, got -1"),
     (

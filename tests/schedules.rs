@@ -186,7 +186,7 @@ fn what_is_wrong_is_named() {
             "param_name must be \"lr\" for a OneCycle",
         ),
         ("dict(type='OneCycleLR', anneal_strategy='sin')", "must be \"cos\" or \"linear\", got \"sin\""),
-        ("dict(type='CosineRestartLR', periods=[2])", "CosineRestartLR needs a \"eta_min\""),
+        ("dict(type='CosineRestartLR', periods=[2])", "CosineRestartLR needs an \"eta_min\""),
         ("dict(type='CosineRestartLR', periods=[2, 3], eta_min=0)", "as many restart_weights as periods"),
         ("dict(type='CosineAnnealingLR', eta_min=0, eta_min_ratio=0)", "left out where eta_min is given"),
         ("dict(type='ReduceOnPlateauLR', factor=1.0)", "factor must be below 1, got 1.0"),

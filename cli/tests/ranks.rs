@@ -167,7 +167,7 @@ fn mistakes_are_told_and_leave_nothing() {
         assert!(told(&output).contains("expected one, mpi or threads:N"), "{}", told(&output));
     }
     let cases = [
-        ("type='ZeroRedundancyOptimizer', lr=0.1", "needs a \"optimizer_type\""),
+        ("type='ZeroRedundancyOptimizer', lr=0.1", "needs an \"optimizer_type\""),
         ("type='ZeroRedundancyOptimizer', optimizer_type='LBFGS'", "searches along all parameters together"),
         ("type='ZeroRedundancyOptimizer', optimizer_type='OnebitAdam'", "compressed momenta"),
         ("type='ZeroRedundancyOptimizer', optimizer_type='DAdaptAdam'", "looks at all parameters together"),

@@ -406,7 +406,7 @@ fn bases_that_do_not_fit_are_refused() {
     for (name, expected) in [
         (
             "wrong/circle_a.py",
-            "wrong/circle_c.yaml: `_base_` goes round in a circle: wrong/circle_a.py -> wrong/circle_b.json -> \
+            "wrong/circle_c.yaml:1:9: `_base_` goes round in a circle: wrong/circle_a.py -> wrong/circle_b.json -> \
              wrong/circle_c.yaml -> wrong/circle_a.py",
         ),
         (

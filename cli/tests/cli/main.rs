@@ -181,7 +181,11 @@ fn describe_tells_the_rule_the_hyperparameters_and_the_references() {
     bad(fallline().args(["describe", "dict(type='LBFGS', cautious=True)"]), 2, &["LBFGS", "cautious"]);
     bad(fallline().args(["describe", "AdamW", "--ptx", "--json"]), 2, &["--ptx", "--json"]);
     bad(fallline().args(["describe", "AdmaW"]), 2, &["\"AdmaW\"", "did you mean \"AdamW\"?"]);
-    bad(fallline().args(["describe", "Rotogravure"]), 2, &["Rotogravure", "near are ", "`fallline list` prints all"]);
+    bad(
+        fallline().args(["describe", "Rotogravure"]),
+        2,
+        &["Rotogravure", "near are ", "`fallline list` prints all"],
+    );
 }
 
 #[test]
