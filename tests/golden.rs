@@ -258,7 +258,7 @@ fn every_source_is_matched_on_its_recorded_trace() {
         };
         assert!(
             of("-f32") && of("-f64"),
-            "{0} has no golden values: add it to tests/golden/generate.py and run `generate.py {0}`",
+            "{0} has no golden values: add it to tests/golden/elements.py and run `tests/golden/generate.py {0}`",
             entry.name
         );
     }

@@ -65,12 +65,12 @@ fn readme_has_the_table_of_names() {
         std::fs::write(&path, [before, BEGIN, &table, END, behind].concat()).unwrap();
         return;
     }
-    let missing: Vec<&str> = table.lines().filter(|line| found.lines().all(|known| known != *line)).collect();
-    assert!(
-        found == table,
-        "README's table is written by {BEGIN}It misses or has elsewhere:\n{}",
-        missing.join("\n")
-    );
+    let only = |of: &str, other: &str, mark: &str| -> String {
+        let lines = of.lines().filter(|line| other.lines().all(|known| known != *line));
+        lines.map(|line| format!("{mark} {line}\n")).collect()
+    };
+    let differences = only(&table, found, "missing:") + &only(found, &table, "too many:");
+    assert!(found == table, "README's table is written by {BEGIN}It differs:\n{differences}");
 }
 
 #[test]

@@ -15,8 +15,8 @@ pub struct Inputs {
     pub good: &'static [&'static str],
     /// One that is taken, with as many states as there can be.
     pub largest: &'static str,
-    /// Arguments that are refused, each with the whole complaint. Where a source raises, so does this. A number is told as it
-    /// was typed.
+    /// Arguments that are refused, each with the whole complaint. Where a source raises, so does this. An int stays an int in
+    /// it, and a float a float.
     pub bad: &'static [(&'static str, &'static str)],
     /// What is skipped, with the reason.
     pub skips: &'static [(Skip, &'static str)],
@@ -121,7 +121,7 @@ pub fn problems() -> Vec<String> {
     for name in INPUTS.iter().map(|inputs| inputs.name).chain(NO_ROW.iter().map(|row| row.0)) {
         if ENTRIES.iter().all(|entry| entry.name != name) {
             problems.push(format!(
-                "{name} has a row in tests/common/inputs/table.rs, and is not in the registry"
+                "{name} has a row in tests/common/inputs/table.rs, and is not listed in optim/src/algorithms.rs"
             ));
         }
     }
