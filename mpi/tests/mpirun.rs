@@ -67,6 +67,7 @@ fn suite() {
     training::rounded_means(&shared);
     training::traffic(&shared);
     training::differences(&shared);
+    training::other_names(&shared);
     onebit::trajectory(&shared);
     onebit::golden(&shared);
     onebit::lamb_resumes(&shared);

@@ -64,14 +64,12 @@ pub struct Driver {
     averaging: Option<WeightAveraging>,
     /// The ranks that step together.
     group: ProcessGroup,
-    /// Why it cannot continue, if it cannot.
+    /// Why it cannot continue, if it cannot, and whether a step is unfinished.
     poison: Poison,
     /// Rules that must match a parameter of the first step.
     expected: Expectations,
     /// What the last load has brought.
     loaded: Loaded,
-    /// Whether an incremental step was begun and not finished.
-    unfinished: bool,
 }
 
 impl Driver {
@@ -86,7 +84,6 @@ impl Driver {
             poison: Poison::default(),
             expected: Expectations::default(),
             loaded: Loaded::default(),
-            unfinished: false,
         }
     }
 

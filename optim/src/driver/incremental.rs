@@ -83,7 +83,7 @@ impl Driver {
         if let Some(what) = self.gradients.refuse_incremental() {
             return refused(what);
         }
-        self.unfinished = true;
+        self.poison.unfinished = true;
         self.gradients.begin_incremental();
         Ok(IncrementalStep { driver: self, report: StepReport::default(), without_grad: 0, verdict: None })
     }
@@ -91,7 +91,7 @@ impl Driver {
     /// Checks that it can continue: no step before failed half-way, or was left half taken.
     pub(super) fn check_ready(&mut self) -> Result<()> {
         self.poison.check()?;
-        if !self.unfinished {
+        if !self.poison.unfinished {
             return Ok(());
         }
         let slots = || self.engine.slots.iter();
@@ -113,7 +113,7 @@ impl Driver {
 
     /// Forgets what was done with which parameters.
     fn end_incremental(&mut self) {
-        self.unfinished = false;
+        self.poison.unfinished = false;
         self.engine.slots.iter_mut().for_each(|slot| slot.progress = Default::default());
     }
 }

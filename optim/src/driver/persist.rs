@@ -26,9 +26,7 @@ impl Driver {
 
     /// Resumes from a checkpoint.
     pub(super) fn restore(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport> {
-        let Driver {
-            engine, window, gradients, averaging, group, poison, loaded: brought, unfinished, ..
-        } = self;
+        let Driver { engine, window, gradients, averaging, group, poison, loaded: brought, .. } = self;
         let checkpoint = &*checkpoint.renamed(&options.rename, options.lenient)?;
         let was_new = !engine.slots.any_bound();
         let (mut section, mut report) = engine.read(checkpoint, options)?;
@@ -48,7 +46,6 @@ impl Driver {
         group.loaded(engine);
         *brought = Loaded::new(report.clone(), options, &engine.slots, was_new);
         poison.heal();
-        *unfinished = false;
         Ok(report)
     }
 }

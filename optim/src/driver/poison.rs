@@ -4,7 +4,11 @@ use crate::{Error, Result};
 
 /// Why the optimizer cannot continue, if it cannot.
 #[derive(Default)]
-pub(crate) struct Poison(Option<String>);
+pub(crate) struct Poison {
+    cause: Option<String>,
+    /// Whether an incremental step was begun and not finished.
+    pub(crate) unfinished: bool,
+}
 
 impl Poison {
     /// Checks that it can continue.
@@ -12,7 +16,7 @@ impl Poison {
     /// # Errors
     /// [`Error::Poisoned`].
     pub(crate) fn check(&self) -> Result<()> {
-        match &self.0 {
+        match &self.cause {
             None => Ok(()),
             Some(cause) => Err(Error::Poisoned { cause: cause.clone() }),
         }
@@ -26,7 +30,7 @@ impl Poison {
         let mut begun = false;
         let ran = run(&mut begun);
         if let (Err(cause), true) = (&ran, begun) {
-            self.0 = Some(cause.to_string());
+            self.cause = Some(cause.to_string());
         }
         ran
     }
@@ -42,8 +46,8 @@ impl Poison {
         })
     }
 
-    /// Everything is as a checkpoint has it.
+    /// Says that everything is as a checkpoint has it.
     pub(crate) fn heal(&mut self) {
-        self.0 = None;
+        *self = Poison::default();
     }
 }
