@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench memory`. Each group holds a step next to its baseline. `FALLLINE_BENCH_ELEMENTS` sets the
 //! elements of a flat tensor (16M by default), `FALLLINE_ISA` the instruction set. Criterion measures one benchmark
-//! after the other; `fallline bench` interleaves step and plain pass, which is the better ratio on a machine that
+//! after the other; `fallline bench` interleaves step and baseline, which is the better ratio on a machine that
 //! is not quiet.
 
 mod common;

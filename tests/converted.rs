@@ -1,4 +1,4 @@
-//! Optimizer states of other trainers: imported in the middle of a run, which ends as theirs does, and exported.
+//! Optimizer states of other libraries: imported in the middle of a run, which ends as theirs does, and exported.
 
 mod common;
 

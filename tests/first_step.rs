@@ -491,7 +491,7 @@ proptest! {
         let mut strict = build(text);
         strict.load(&checkpoint).unwrap();
         let mut values = here.clone();
-        // What goes on has the values that the run had.
+        // What resumes has the values that the run had.
         for tensor in values.iter_mut().chain(&mut here) {
             if let Some(same) = there.iter().find(|other| other.name == tensor.name && other.value.format() == tensor.value.format() && other.value.values().len() == tensor.value.values().len()) {
                 tensor.value = same.value.clone();

@@ -1,13 +1,12 @@
-//! How far each storage format takes each algorithm from states in `f32`. It writes the table of docs/formats.md. A long
-//! run shows what 16 bits do to slow states.
+//! The tables of docs/formats.md: how far each storage format takes each algorithm from states in `f32`, and how far slow
+//! states drift in 16 bits.
 
 mod common;
 
-use common::{ONE_EACH, Random, best, name_of, recipe};
+use common::{ONE_EACH, Random, best, generated, name_of, recipe};
 use fallline::core::Format;
 use fallline::optim::{StateFormat, StateStorage, param};
 use fallline::{Driver, Optimizer, Recipe};
-use std::path::Path;
 
 const ELEMENTS: usize = 512;
 const STEPS: usize = 300;
@@ -54,16 +53,17 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     values.sum::<f64>() / count
 }
 
-/// Mean and largest distance from the run in `f32`, in parts of the mean way of that: the largest of all traces.
+/// Mean and largest distance from the run in `f32`, relative to its mean displacement: the largest of all traces.
 fn distance(recipe: &Recipe, format: &str) -> [f64; 2] {
     let mut found = [0.0f64; 2];
     for trace in TRACES {
         let [first, expected] = run(recipe, "f32", trace, STEPS, |_, _| {});
         let [_, got] = run(recipe, format, trace, STEPS, |_, _| {});
-        let way = mean(first.iter().zip(&expected).map(|(a, b)| (a - b).abs()));
-        let apart: Vec<f64> = expected.iter().zip(&got).map(|(a, b)| (a - b).abs() / way).collect();
-        let largest = apart.iter().fold(0.0f64, |most, &x| most.max(x));
-        found = [found[0].max(mean(apart.iter().copied())), found[1].max(largest)];
+        let displacement = mean(first.iter().zip(&expected).map(|(a, b)| (a - b).abs()));
+        let distances: Vec<f64> =
+            expected.iter().zip(&got).map(|(a, b)| (a - b).abs() / displacement).collect();
+        let largest = distances.iter().fold(0.0f64, |most, &x| most.max(x));
+        found = [found[0].max(mean(distances.iter().copied())), found[1].max(largest)];
     }
     found
 }
@@ -78,7 +78,7 @@ fn percent(x: f64) -> String {
     }
 }
 
-/// The table of docs/formats.md.
+/// The table of errors.
 fn table() -> String {
     let mut rows: Vec<(String, Vec<&str>)> = Vec::new();
     for text in ONE_EACH {
@@ -101,30 +101,39 @@ fn table() -> String {
     format!("| name |{head}\n|---|{}\n{}", "---|".repeat(FORMATS.len()), rows.concat())
 }
 
-/// With `FALLLINE_FORMATS=write` the table is written. Every bit of a run is defined, so what is found is what it says.
+/// Every bit of a run is defined, so what is found is what docs/formats.md says. With `FALLLINE_FORMATS=write` it is written.
 #[test]
 fn the_errors_of_formats_are_those_of_the_table() {
-    const BEGIN: &str =
-        "<!-- errors: written by FALLLINE_FORMATS=write cargo test --release --test format_errors -->\n";
-    const END: &str = "<!-- end of errors -->\n";
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/formats.md");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = text.split_once(BEGIN).expect("the table of errors begins somewhere");
-    let (found, behind) = rest.split_once(END).expect("the table of errors ends somewhere");
-    let table = table();
-    if std::env::var_os("FALLLINE_FORMATS").is_some_and(|wish| wish == "write") {
-        std::fs::write(&path, [before, BEGIN, &table, END, behind].concat()).unwrap();
-        return;
-    }
-    let other: Vec<&str> = table.lines().filter(|line| found.lines().all(|known| known != *line)).collect();
-    assert!(found == table, "docs/formats.md has other errors, or does not have them:\n{}", other.join("\n"));
+    generated("docs/formats.md", "errors", COMMAND, &table());
 }
 
-/// The measurement behind docs/decisions/19-slow-states.md, printed as its table.
-#[test]
-#[ignore = "10,000 steps in three formats are a measurement; tests/formats.rs tests what must hold of it"]
-fn drift_of_slow_states_over_10000_steps() {
+/// What writes the tables of docs/formats.md.
+const COMMAND: &str = "FALLLINE_FORMATS=write cargo test --release --test format_errors";
+
+/// A drift in percent, short.
+fn short(drift: f64) -> String {
+    match drift.abs() {
+        x if x < 10.0 => format!("{drift:+.1}"),
+        x if x < 1000.0 => format!("{drift:+.0}"),
+        _ => format!("{drift:+.1e}"),
+    }
+}
+
+/// The states of two runs, element by element: how far their sums differ, and the median deviation of an element.
+fn drift(expected: &[f64], got: &[f64]) -> String {
+    let sum = |of: &[f64]| of.iter().map(|x| x.abs()).sum::<f64>();
+    let mut deviations: Vec<f64> = expected.iter().zip(got).map(|(e, g)| (g / e - 1.0).abs()).collect();
+    deviations.sort_by(f64::total_cmp);
+    let median = percent(deviations[ELEMENTS / 2]);
+    format!("{} ({median})", short(100.0 * (sum(got) / sum(expected) - 1.0)))
+}
+
+/// The table of slow states over a long run.
+fn drifts() -> String {
     const STEPS: usize = 10_000;
+    let mut table =
+        "| state, trace | format | 100 | 1,000 | 10,000 | parameters |\n|---|---|---|---|---|---|\n"
+            .to_owned();
     for (text, state) in [
         ("dict(type='AdamW', weight_decay=0.0)", "v"),
         ("dict(type='AdEMAMix', weight_decay=0.0)", "m_slow"),
@@ -132,7 +141,7 @@ fn drift_of_slow_states_over_10000_steps() {
     ] {
         let recipe = recipe(text);
         for trace in TRACES {
-            // The state after 100, 1,000 and 10,000 steps, and how far the parameters went.
+            // The state after 100, 1,000 and 10,000 steps, and how far the parameters moved.
             let seen = |format| {
                 let mut states = Vec::new();
                 let [first, last] = run(&recipe, format, trace, STEPS, |t, optimizer| {
@@ -142,26 +151,21 @@ fn drift_of_slow_states_over_10000_steps() {
                 });
                 (states, first.iter().zip(&last).map(|(a, b)| b - a).collect::<Vec<f64>>())
             };
-            let (expected, way) = seen("f32");
+            let (expected, moved) = seen("f32");
             for format in ["bf16_rne", "bf16"] {
-                let (got, moved) = seen(format);
-                let drift = expected.iter().zip(&got).map(|(expected, got)| {
-                    let sum = |of: &[f64]| of.iter().map(|x| x.abs()).sum::<f64>();
-                    let mut apart: Vec<f64> =
-                        expected.iter().zip(got).map(|(e, g)| (g / e - 1.0).abs()).collect();
-                    apart.sort_by(f64::total_cmp);
-                    let drift = 100.0 * (sum(got) / sum(expected) - 1.0);
-                    format!("{drift:+.1} ({})", percent(apart[ELEMENTS / 2]))
-                });
-                let drift = drift.collect::<Vec<String>>().join(" | ");
-                let apart = mean(way.iter().zip(&moved).map(|(a, b)| (a - b).abs()));
-                let apart = percent(apart / mean(way.iter().map(|x| x.abs())));
-                println!(
-                    "| {} `{state}`, {} | `{format}` | {drift} | {apart} |",
-                    recipe.algorithm().name(),
-                    trace.0
-                );
+                let (got, here) = seen(format);
+                let drifts: Vec<String> = expected.iter().zip(&got).map(|(e, g)| drift(e, g)).collect();
+                let distance = mean(moved.iter().zip(&here).map(|(a, b)| (a - b).abs()));
+                let distance = percent(distance / mean(moved.iter().map(|x| x.abs())));
+                let (name, trace, drifts) = (recipe.algorithm().name(), trace.0, drifts.join(" | "));
+                table += &format!("| {name} `{state}`, {trace} | `{format}` | {drifts} | {distance} |\n");
             }
         }
     }
+    table
+}
+
+#[test]
+fn the_drifts_of_slow_states_are_those_of_the_table() {
+    generated("docs/formats.md", "drifts", COMMAND, &drifts());
 }

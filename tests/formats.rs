@@ -161,9 +161,9 @@ fn halves(steps: usize) -> Vec<Tensor> {
 }
 
 #[test]
-fn chances_depend_on_the_seed_and_nothing_else() {
+fn random_bits_depend_on_the_seed_and_nothing_else() {
     for more in ["state_format='bf16', param_format='bf16_sr'", "state_format='bf16'", "state_format='f16'"] {
-        chances_depend_on_the_seed(&format!("dict(type='AdamW', lr=0.01, {more}"));
+        random_bits_depend_on_the_seed(&format!("dict(type='AdamW', lr=0.01, {more}"));
     }
     let mut first = adamw(", state_format='bf16', param_format='bf16_sr'");
     run(&mut first, &mut halves(4), 0..2);
@@ -172,7 +172,7 @@ fn chances_depend_on_the_seed_and_nothing_else() {
     assert!(message.contains("rounded stochastically"), "{message}");
 }
 
-fn chances_depend_on_the_seed(text: &str) {
+fn random_bits_depend_on_the_seed(text: &str) {
     let text = |seed: u64| format!("{text}, seed={seed})");
     let expected = outcome_of(recipe(&text(7)).optimizer(best()), &halves(4));
     for isa in isas() {

@@ -1,5 +1,8 @@
 //! README's table of names, which is written from the registry; and whether the changelog has them.
 
+mod common;
+
+use common::generated;
 use fallline::Method;
 use fallline::optim::Reference;
 use fallline::registry::names::{ENTRIES, Entry};
@@ -53,24 +56,7 @@ fn table() -> String {
 /// With `FALLLINE_README=write` the table is written.
 #[test]
 fn readme_has_the_table_of_names() {
-    const BEGIN: &str =
-        "<!-- names: written by FALLLINE_README=write cargo test --release --test readme -->\n";
-    const END: &str = "<!-- end of names -->\n";
-    let path = document("README.md");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = text.split_once(BEGIN).expect("README's table of names begins somewhere");
-    let (found, behind) = rest.split_once(END).expect("README's table of names ends somewhere");
-    let table = table();
-    if std::env::var_os("FALLLINE_README").is_some_and(|wish| wish == "write") {
-        std::fs::write(&path, [before, BEGIN, &table, END, behind].concat()).unwrap();
-        return;
-    }
-    let only = |of: &str, other: &str, mark: &str| -> String {
-        let lines = of.lines().filter(|line| other.lines().all(|known| known != *line));
-        lines.map(|line| format!("{mark} {line}\n")).collect()
-    };
-    let differences = only(&table, found, "missing:") + &only(found, &table, "too many:");
-    assert!(found == table, "README's table is written by {BEGIN}It differs:\n{differences}");
+    generated("README.md", "names", "FALLLINE_README=write cargo test --release --test readme", &table());
 }
 
 #[test]

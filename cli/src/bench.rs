@@ -106,7 +106,7 @@ pub fn run(args: Args) -> Result<()> {
     if args.json {
         print_json(&rows.iter().map(Row::json).collect())?;
     } else if !common::is_quiet() {
-        // Beside the table, so that this is all that standard output has.
+        // On standard error, so that standard output has the table alone.
         eprint!("{}", summary(&rows));
     }
     match progress.is_interrupted() {

@@ -2,8 +2,9 @@
 
 mod compare;
 
-use crate::common::{count, from_zero, print, print_json, shortened, shown, table};
+use crate::common::{count, from_zero, print, print_json, table};
 use crate::error::{Error, Result};
+use crate::escape::{shortened, shown};
 use crate::inspect::short;
 use crate::tensors::{self, NamedTensor, TensorFile};
 use compare::{Compared, Outcome, compare};

@@ -1,7 +1,8 @@
 //! `fallline explain`: each parameter's optimizer and settings, and the rule that decided.
 
-use crate::common::{Source, bytes, print, print_json, table, unmatched};
+use crate::common::{bytes, print, print_json, table, unmatched};
 use crate::error::{Error, Result};
+use crate::source::Source;
 use crate::train;
 use fallline::core::Role;
 use fallline::optim::{AnyAlgorithm, Lookahead, Modifiers, ModuleKind, ParamInfo, ParamPrecision};

@@ -1,7 +1,8 @@
 //! `fallline inspect`: what a file of tensors holds.
 
-use crate::common::{bytes, count, print, print_json, shortened, shown, table};
+use crate::common::{bytes, count, print, print_json, table};
 use crate::error::{Error, Result};
+use crate::escape::{shortened, shown};
 use crate::tensors::{self, Kind, NamedTensor, TensorFile};
 use crate::train;
 use fallline::Checkpoint;
@@ -134,7 +135,7 @@ fn as_text(args: &Args, file: &TensorFile<'_>, size: usize) -> String {
         for (role, word) in [("param", "parameter"), ("state", "state")] {
             let of_role =
                 file.tensors.iter().filter(|tensor| self::role(file.kind, &tensor.name) == Some(role));
-            // Scales belong to the codes beside them.
+            // Scales belong to the codes with the same name.
             let own = of_role.clone().filter(|tensor| !tensor.name.ends_with(".scale")).count();
             let held: usize = of_role.map(|tensor| tensor.bytes).sum();
             text.push_str(&format!("{}, {}\n", count(own as u64, word), bytes(held as u64)));

@@ -81,7 +81,7 @@ fn as_table(entries: &[&Entry], width: usize) -> String {
     }
     let widest = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let left = (0..4).map(|column| widest(column) + 2).sum::<usize>();
-    // Beside very long names there is no room: then lines are as long as they are.
+    // Very long names leave no room: then lines are wider than the terminal.
     let room = width.saturating_sub(left).max(20);
     for row in &mut rows {
         if row[4].chars().count() > room {

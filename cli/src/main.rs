@@ -9,6 +9,7 @@ mod describe;
 mod diff;
 mod digits;
 mod error;
+mod escape;
 mod explain;
 mod inspect;
 mod label;

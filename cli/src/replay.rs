@@ -1,8 +1,9 @@
 //! `fallline replay`: apply an optimizer to recorded gradients.
 
-use crate::common::{self, Source};
+use crate::common;
 use crate::error::{Error, Result};
 use crate::output::Output;
+use crate::source::Source;
 use crate::trace::{Grad, Trace};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use fallline::optim::checkpoint::{Entry, dtype, write_atomically};

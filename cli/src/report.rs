@@ -1,7 +1,7 @@
 //! What a failure looks like: one line, and the line of the file or argument that it is about.
 
-use crate::common::shown;
 use crate::error::{Error, Text};
+use crate::escape::shown;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use anstyle::{AnsiColor, Effects, Style};
 use fallline::registry::config::Position;

@@ -2,8 +2,9 @@
 
 mod series;
 
-use crate::common::{count, from_zero, is_quiet, print, print_json, shortened, table, warn, without_end};
+use crate::common::{count, from_zero, is_quiet, print, print_json, table, warn, without_end};
 use crate::error::{Error, Result};
+use crate::escape::shortened;
 use crate::label::Label;
 use crate::numbers::{DIGITS, column, short};
 use crate::output::{Format, Output};

@@ -67,7 +67,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Applies them in turn.
+    /// Applies them, one after the other.
     pub fn apply(&self, entries: &mut Entries) -> Result<()> {
         for text in &self.set {
             let parsed = Change::parse(text, &name_of(text)).map_err(fallline::Error::from);
@@ -118,7 +118,7 @@ fn stepping(recipe: AnyRecipe) -> Result<Recipe> {
     })
 }
 
-/// Reads the configuration of a trainer: a file, or the text of a default, with another optimizer and other values.
+/// Reads the configuration of `train`: a file, or the text of a default, with another optimizer and other values.
 pub fn trained(
     file: Option<&Path>,
     default: &str,

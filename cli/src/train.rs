@@ -37,7 +37,7 @@ const RUNS: &str = "runs";
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 With --set, --optimizer and --seed a run is changed without editing a file. The run's checkpoint keeps the result, so that \
---resume goes on with it. What else the configuration says stays: the schedule, paramwise_cfg, clip_grad.
+--resume continues with it. What else the configuration says stays: the schedule, paramwise_cfg, clip_grad.
 
 Example: fallline train --config configs/digits.py --out runs/first
 
@@ -127,7 +127,7 @@ impl Args {
 pub fn run(args: Args) -> Result<()> {
     if let (Some(Some(folder)), Some(_)) = (&args.resume, &args.out) {
         let folder = folder.display();
-        return Err(Error::Usage(format!("--out: a run goes on in its own folder, --resume {folder}")));
+        return Err(Error::Usage(format!("--out: a run resumes in its own folder, --resume {folder}")));
     }
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
@@ -145,7 +145,7 @@ pub fn run(args: Args) -> Result<()> {
             true => format!("nothing is left to train: {done} epochs are done"),
             false => format!("{done} of {epochs} epochs are done: nothing is left to train"),
         };
-        print(&format!("{told} (--epochs N with a larger N goes on)\n"))?;
+        print(&format!("{told} (--epochs N with a larger N continues)\n"))?;
     }
     let told = diverged.iter().map(|diverged| format!("{diverged}\n")).collect::<String>();
     print(&format!("run folder: {}\n{told}test accuracy: {:.1}%\n", folder.display(), 100.0 * accuracy))?;

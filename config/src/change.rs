@@ -81,8 +81,8 @@ impl Change {
 }
 
 impl Entries {
-    /// Changes a value. A key that is missing is added, with the dicts above it, unless one beside it is spelled nearly
-    /// so.
+    /// Changes a value. A key that is missing is added, with the dicts above it, unless the dict has
+    /// one that is spelled nearly so.
     ///
     /// # Errors
     /// The path leads through something that is no dict or list, an index is outside its list, or a key seems to be

@@ -137,7 +137,7 @@ impl Entries {
     }
 }
 
-/// A slot whose tree is there already: the item is never looked at.
+/// Returns a slot whose tree exists already: its item is never read.
 fn made(key_at: Position, node: Node) -> Slot {
     let item = Item { obj: Obj::None, at: node.at.clone() };
     Slot { key_at, item, node: OnceLock::from(Ok(node)) }

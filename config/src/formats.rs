@@ -10,6 +10,7 @@ use toml::de::{DeInteger, DeValue};
 use super::cursor::{Cursor, Span};
 use super::error::ConfigError;
 use super::limits::MAX_DEPTH;
+use super::places::Places;
 use super::value::{Dict, Node, Position, Value};
 use super::yaml_places::located;
 
@@ -199,32 +200,6 @@ fn toml_value(value: &DeValue<'_>, at: Position, places: &Places<'_>) -> Result<
 
 fn integer(value: &DeInteger<'_>) -> Option<i64> {
     i64::from_str_radix(value.as_str(), value.radix()).ok()
-}
-
-/// Byte offsets to lines and columns.
-pub(super) struct Places<'a> {
-    file: &'a Position,
-    /// Where each line begins.
-    lines: Vec<usize>,
-    /// The bytes that are not the first of their character.
-    within: Vec<usize>,
-}
-
-impl<'a> Places<'a> {
-    pub(super) fn new(text: &str, file: &'a Position) -> Self {
-        let bytes = || text.bytes().enumerate();
-        let lines = [0].into_iter().chain(bytes().filter(|(_, b)| *b == b'\n').map(|(i, _)| i + 1)).collect();
-        let within = bytes().filter(|(_, b)| b & 0xc0 == 0x80).map(|(i, _)| i).collect();
-        Places { file, lines, within }
-    }
-
-    pub(super) fn at(&self, offset: usize) -> Position {
-        let line = self.lines.partition_point(|begin| *begin <= offset);
-        let begin = self.lines[line.saturating_sub(1)];
-        let before = |offset: usize| self.within.partition_point(|i| *i < offset);
-        let column = offset - begin - (before(offset) - before(begin)) + 1;
-        Position { line: line as u32, column: column as u32, ..self.file.clone() }
-    }
 }
 
 /// Reads YAML 1.2, with the positions of its keys where they can be found in it.

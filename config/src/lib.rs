@@ -54,6 +54,7 @@ mod load;
 mod merge;
 mod number;
 mod parser;
+mod places;
 mod run;
 mod statement;
 mod strings;

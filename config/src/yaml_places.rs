@@ -1,9 +1,9 @@
-//! Where the keys of YAML are, which its parser does not say: they are looked for in the text, in their order.
+//! Where the keys of YAML are, which its parser does not say: they are searched in the text, in their order.
 
-use super::formats::Places;
+use super::places::Places;
 use super::value::{Dict, Node, Position, Value};
 
-/// The longest line, in bytes, in which keys are looked for: the time grows with its square.
+/// The longest line, in bytes, in which keys are searched: the time grows with its square.
 const LONGEST: usize = 1000;
 
 /// Gives the keys of a tree, and their values, the positions that they have in the text it was read from. Where a key is

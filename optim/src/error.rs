@@ -1,7 +1,6 @@
 //! What can go wrong when optimizing.
 
 use crate::hyper::HyperError;
-use crate::report::mismatches::list_names;
 use fallline_core::{Device, Format, Shape};
 use std::path::PathBuf;
 
@@ -269,4 +268,15 @@ fn half_done(params: &[String], stepped: bool) -> String {
     let done = if stepped { "stepped" } else { "accumulated a gradient" };
     let have = if params.len() == 1 { "has" } else { "have" };
     format!("{} {have} {done}, and the others have not", list_names(params))
+}
+
+/// Returns the first names of a list, and how many there are more.
+pub(crate) fn list_names(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("{name:?}")).collect();
+    let more = match names.len() {
+        count if count > SHOWN => format!(" and {} more", count - SHOWN),
+        _ => String::new(),
+    };
+    format!("parameter{} {}{more}", if names.len() == 1 { "" } else { "s" }, shown.join(", "))
 }

@@ -27,7 +27,7 @@ use crate::{
 use core::fmt;
 use fallline_core::{Backend, Compute, Kernel, Link};
 use lbfgs::{History, Stepped};
-use loaded::{Before, compute_of};
+use loaded::compute_of;
 use std::sync::Arc;
 
 /// Returns the bindings in the order of their names.
@@ -150,6 +150,12 @@ pub struct LineSearch {
     report: Option<LoadReport>,
     /// Whether that is lenient, while no step has shown that it fits.
     unproven: Option<bool>,
+}
+
+/// What was loaded, to be brought back where the step does not go through.
+struct Before {
+    history: Option<History>,
+    averages: Vec<Slot>,
 }
 
 impl LineSearch {

@@ -16,7 +16,7 @@ pub enum Rounding {
 /// How a state is stored: a format, and how it is rounded where that is bfloat16.
 ///
 /// Without a rounding, a [slow](crate::State::slow) state in bfloat16 is rounded stochastically, and any other to nearest.
-/// Beside parameters with stochastic rounding, all are rounded so.
+/// Where parameters are rounded stochastically, all states are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateFormat {
     /// The format.
@@ -205,7 +205,7 @@ impl StateStorage {
         }
     }
 
-    /// Returns whether a state that is stored as `format` is rounded stochastically, beside parameters of this precision.
+    /// Returns whether a state that is stored as `format` is rounded stochastically, with parameters of this precision.
     pub fn rounds_stochastically(
         &self,
         algorithm: &dyn AnyAlgorithm,

@@ -4,9 +4,9 @@ use crate::config::{Change, Dict, Entries, Node};
 use crate::contents::whole;
 use crate::error::{Error, Result};
 use crate::hints;
-use crate::names::nearest;
+use crate::near::nearest;
 
-/// The keys at the top that a recipe or a trainer reads.
+/// The keys at the top that a recipe or `fallline train` reads.
 const READ: [&str; 7] = [
     "optim_wrapper",
     "optimizer",

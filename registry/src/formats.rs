@@ -2,7 +2,7 @@
 
 use crate::config::{Node, Value as Setting};
 use crate::error::{Error, Result};
-use crate::names::{known_are, nearest};
+use crate::near::{known_are, nearest};
 use crate::read::typed;
 use fallline_core::Format;
 use fallline_cpu::Cpu;
@@ -172,7 +172,7 @@ impl StorageOptions {
         self.states.resolve(algorithm, state, elements, Format::F32)
     }
 
-    /// Returns whether there are master weights beside the parameters.
+    /// Returns whether there are master weights.
     pub(crate) fn keeps_master(&self) -> bool {
         self.params == ParamPrecision::MasterWeights
     }

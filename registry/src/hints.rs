@@ -2,7 +2,7 @@
 
 use crate::config::{Dict, Entries, Node, Position};
 use crate::error::{Error, Result};
-use crate::names::nearest;
+use crate::near::nearest;
 use crate::read::bare_name;
 
 /// The keys of an `optim_wrapper` that people write next to or into its optimizer.

@@ -3,7 +3,7 @@
 use crate::config::{Dict, Entries, Node, Value};
 use crate::error::{Error, Result};
 use crate::hints::slip;
-use crate::names::known_are;
+use crate::near::known_are;
 use crate::read::{bare_name, refuse_unknown};
 use crate::wrapper;
 use fallline_optim::average::Average;

@@ -109,7 +109,7 @@ impl Length {
     }
 }
 
-/// Reads a whole number from 1, as an integer or a float.
+/// Reads an int from 1, which may be written as a float.
 fn count(dict: &Dict, key: &str) -> Result<Option<u64>> {
     let Some(node) = dict.get(key).filter(|node| !node.value.is_none()) else { return Ok(None) };
     let number = node.value.as_float().filter(|x| x.fract() == 0.0 && (1.0..9e15).contains(x));

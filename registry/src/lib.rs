@@ -17,6 +17,7 @@ mod method;
 mod mmcv;
 mod modifiers;
 pub mod names;
+mod near;
 pub mod paramwise;
 mod plan;
 mod read;

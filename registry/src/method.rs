@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::formats;
 use crate::hints;
 use crate::modifiers;
-use crate::names::{near_are, nearest};
+use crate::near::{near_are, nearest};
 use crate::read::{bare_name, convert, expect_dict, type_of, typed};
 use crate::registry::Registry;
 use crate::schedulers;

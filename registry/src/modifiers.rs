@@ -2,7 +2,7 @@
 
 use crate::config::{Dict, Node, Position};
 use crate::error::{Error, Result};
-use crate::names::{known_are, nearest};
+use crate::near::{known_are, nearest};
 use crate::read::{bare_name, expect_dict, refuse_unknown, type_of};
 use fallline_optim::hyper::HyperError;
 use fallline_optim::{AnyAlgorithm, Lookahead, Method, Modified};

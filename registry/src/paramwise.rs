@@ -26,7 +26,7 @@ use crate::error::{Error, Result};
 use crate::formats::{KEYS as STORING, OF_WHOLE, Of, StorageOptions};
 use crate::method::method;
 use crate::modifiers;
-use crate::names::nearest;
+use crate::near::nearest;
 use crate::read::{convert, expect_dict, refuse_unknown};
 use crate::registry::Registry;
 use fallline_optim::hyper::{HyperError, Value};

@@ -2,7 +2,7 @@
 
 use crate::config::{Dict, Node, Value as Setting};
 use crate::error::{Error, Result, article};
-use crate::names::nearest;
+use crate::near::nearest;
 use fallline_optim::hyper::Value;
 
 /// Returns the dict that a node must be.

@@ -381,8 +381,8 @@ impl AnyRecipe {
         (&self.context().read, &self.context().ignored)
     }
 
-    /// Returns the bytes of state for each element of a large parameter that no rule of `paramwise_cfg` decides for,
-    /// computed in `f32`: their sum, where it does not depend on the parameter's shape, and its parts.
+    /// Returns the bytes of state for each element of a large parameter in `f32`: the sum and its formula. There is
+    /// no sum where it depends on the parameter's shape. Rules of `paramwise_cfg` are not counted.
     pub fn state_bytes(&self) -> (Option<f64>, String) {
         let storing = match self {
             AnyRecipe::Stepping(recipe) => &recipe.storing,

@@ -6,7 +6,7 @@ use crate::config::{self, Dict, Entries, Node, Value};
 use crate::error::{Error, Result};
 use crate::hints::several;
 pub use crate::length::Length;
-use crate::names::{known_are, nearest};
+use crate::near::{known_are, nearest};
 use crate::read::{bare_name, expect_dict, refuse_unknown, type_of};
 use fallline_optim::schedule::{Curve, Schedule, Scheduled, Scheduler, Target};
 use std::path::Path;

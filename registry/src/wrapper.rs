@@ -3,7 +3,7 @@
 use crate::config::{Dict, Node, Value};
 use crate::error::{Error, Result};
 use crate::hints::{is_wrapper, several};
-use crate::names::{known_are, nearest};
+use crate::near::{known_are, nearest};
 use crate::read::{bare_name, expect_dict, refuse_unknown, type_of};
 use fallline_optim::average::{Average, Averaging};
 use fallline_optim::gradient_config::{Clip, GradientConfig, LossScaler};

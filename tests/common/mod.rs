@@ -2,9 +2,11 @@
 
 #![allow(dead_code, unused_imports)] // each test file is a crate of its own and uses a part
 
+pub mod generated;
 pub mod inputs;
 pub mod trace;
 
+pub use generated::generated;
 pub use inputs::{CASES, ONE_EACH};
 
 use fallline::core::{Element, Role};

@@ -3,7 +3,7 @@
 use super::axis::Axis;
 use super::colour::BLUE;
 use super::figure::{Figure, Frame, Stroke};
-use super::legend::{self, BESIDE, COLUMN, stroke};
+use super::legend::{self, COLUMN, LEGEND_LEFT, stroke};
 use super::panel::Panel;
 use super::search::{Trace, entries, titles};
 use super::thin::{Point, downsampled, finite};
@@ -18,7 +18,7 @@ pub fn draw(problem: &str, traces: &[Trace<'_>]) -> String {
     let (title, lines) = titles(problem, traces);
     let mut figure = Figure::new(&title, &lines);
     let alone = traces.len() == 1;
-    let frame = if alone { FRAME } else { Frame { right: BESIDE, ..FRAME } };
+    let frame = if alone { FRAME } else { Frame { right: LEGEND_LEFT, ..FRAME } };
     let curves: Vec<Vec<Point>> = traces.iter().map(|trace| finite(trace.losses)).collect();
     let steps = traces.iter().map(Trace::steps).max().unwrap_or(0) as u64;
     let panel = Panel { frame, across: Axis::count(steps), up: scale(&curves) };

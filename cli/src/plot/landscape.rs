@@ -4,14 +4,14 @@ use super::axis::Axis;
 use super::colour::{GREY, INK, RED, height, level, time};
 use super::contour::{Above, View, levels};
 use super::figure::{Anchor, Figure, Frame, Place, Stroke};
-use super::legend::{self, BESIDE, COLUMN, stroke};
+use super::legend::{self, COLUMN, LEGEND_LEFT, stroke};
 use super::panel::Panel;
 use super::search::{Trace, entries, titles};
 use super::thin::{Point, simplified};
 use crate::numbers::short;
 
 /// Where the contours are drawn.
-const FRAME: Frame = Frame { left: 82.0, top: 104.0, right: BESIDE, bottom: 622.0 };
+const FRAME: Frame = Frame { left: 82.0, top: 104.0, right: LEGEND_LEFT, bottom: 622.0 };
 /// Above so many steps, none has a dot.
 const DOTS: usize = 60;
 /// The radius of a dot, and the width of its border.

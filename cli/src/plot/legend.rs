@@ -5,8 +5,8 @@ use super::figure::{Anchor, Figure, Frame, Stroke};
 use super::raster::{fitted, width, wrapped};
 use crate::label::Label;
 
-/// Where curves are drawn that are listed at their right.
-pub const BESIDE: f64 = 748.0;
+/// The left edge of a legend next to curves, where their frame ends.
+pub const LEGEND_LEFT: f64 = 748.0;
 /// Where they are listed.
 pub const COLUMN: Frame = Frame { left: 772.0, top: 104.0, right: 940.0, bottom: 640.0 };
 /// The most and the least height of an entry.

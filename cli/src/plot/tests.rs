@@ -152,7 +152,7 @@ fn diverging_ways_are_cut_off() {
     }
 }
 
-/// A way that swings farther and farther is drawn until it leaves.
+/// A trajectory that swings farther and farther is drawn until it leaves.
 #[test]
 fn swings_do_not_fill_the_picture() {
     let sgd = label("SGD", "lr=0.0021");

@@ -6,7 +6,7 @@ pub type Point = (f64, f64);
 /// The points of a curve that are drawn at most: beyond them, the extremes of as many stretches.
 pub const MOST_POINTS: usize = 1600;
 
-/// A change that is larger by this factor than those beside it is a jump.
+/// A change that is larger by this factor than its neighbours is a jump.
 const JUMP: f64 = 4.0;
 
 /// Returns the finite values, each at its step.
@@ -54,7 +54,7 @@ pub fn downsampled(curve: &[Point]) -> Vec<Point> {
         .collect()
 }
 
-/// Returns a curve that is upright where one step changes by far more than those beside it: a schedule that drops.
+/// Returns a curve that is upright where one step changes by far more than the neighbouring steps, as a schedule that drops does.
 pub fn stepped(curve: &[Point]) -> Vec<Point> {
     let change = |place: usize| (curve[place + 1].1 - curve[place].1).abs();
     let mut points = Vec::with_capacity(curve.len());
@@ -65,8 +65,8 @@ pub fn stepped(curve: &[Point]) -> Vec<Point> {
         }
         let before = place.checked_sub(1).map(change);
         let after = (place + 2 < curve.len()).then(|| change(place + 1));
-        let beside = before.into_iter().chain(after).reduce(f64::max);
-        if beside.is_some_and(|beside| change(place) > JUMP * beside) {
+        let neighbours = before.into_iter().chain(after).reduce(f64::max);
+        if neighbours.is_some_and(|largest| change(place) > JUMP * largest) {
             points.push((curve[place + 1].0, point.1));
         }
     }

@@ -2,7 +2,7 @@
 
 use super::axis::Axis;
 use super::figure::{Figure, Frame, HEIGHT};
-use super::legend::{self, BESIDE, COLUMN, Entry, stroke};
+use super::legend::{self, COLUMN, Entry, LEGEND_LEFT, stroke};
 use super::panel::Panel;
 use super::thin::{Point, downsampled, extremes, finite, stepped};
 use crate::label::Label;
@@ -29,7 +29,7 @@ pub fn draw(heading: &Heading, labels: &[&Label], panels: &[(String, Vec<Series<
     let mut figure = Figure::new(&heading.title, &heading.lines);
     let first = 88.0 + 20.0 * heading.lines.len().saturating_sub(1) as f64;
     let tall = (HEIGHT - 56.0 - first) / panels.len().max(1) as f64;
-    let right = if labels.len() > 1 { BESIDE } else { 932.0 };
+    let right = if labels.len() > 1 { LEGEND_LEFT } else { 932.0 };
     for (index, (name, series)) in panels.iter().enumerate() {
         let top = first + tall * index as f64 + 24.0;
         let frame = Frame { left: 92.0, top, right, bottom: first + tall * (index + 1) as f64 - 8.0 };
@@ -49,7 +49,7 @@ fn panel(figure: &mut Figure, frame: Frame, name: &str, series: &[Series<'_>], a
     let (least, most) = extremes(&curves.concat());
     // A value that never changes has room above and below it.
     let room = if most > least { 0.06 * (most - least) } else { most.abs().max(1e-3) };
-    // A value that changes little beside its size is seen better without the zero.
+    // A change that is small compared with the value is seen better without the zero.
     let bottom = if least > 0.6 * most && most > least { least - room } else { least.min(0.0) };
     let steps = series.iter().map(|series| series.values.len()).max().unwrap_or(1) as u64;
     let panel = Panel {

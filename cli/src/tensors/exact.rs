@@ -83,7 +83,7 @@ impl Numbers {
         }
     }
 
-    /// Returns them in turn.
+    /// Iterates over them.
     pub fn iter(&self) -> impl Iterator<Item = Number> {
         let (floats, integers): (&[f64], &[i128]) = match self {
             Numbers::Floats(all) => (all, &[]),

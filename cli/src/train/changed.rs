@@ -1,9 +1,9 @@
-//! Whether a run that goes on is asked for as it was begun.
+//! Whether the options of a resumed run agree with those that it was started with.
 
 use super::Args;
 use fallline::registry::config::{Node, Value, parse_inline};
 
-/// What a configuration has otherwise than that of a run.
+/// A value that differs between a configuration and that of a run.
 #[derive(Debug, PartialEq)]
 pub struct Difference {
     /// The path to it.
@@ -53,7 +53,7 @@ fn told(node: Option<&Node>) -> String {
     node.map_or_else(|| "not set".into(), |node| node.value.to_string())
 }
 
-/// What a run's optimizer stands in, or not.
+/// The path of the wrapper that a run's optimizer may be in.
 const WRAPPER: &str = "optim_wrapper.";
 
 /// Returns the paths of `--set` as a run's configuration has them, which keeps the optimizer in a wrapper or bare.

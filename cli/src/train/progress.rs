@@ -75,7 +75,7 @@ pub fn stopped(step: u64, folder: &Path) -> Error {
     Error::Interrupted(format!("stopped at step {step}; resume with `fallline train --resume {folder}`"))
 }
 
-/// The time that a run has taken, from its first step on: that of the runs that it goes on from, and its own.
+/// The time that a run has taken since its first step, with that of the runs that it resumes.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     before: f64,

@@ -36,7 +36,7 @@ fn extensions_decide_what_is_written() {
     }
     let replay = ["replay", "--optimizer", "SGD", "--trace", "t.safetensors", "--out", "x.csv"];
     bad(fallline().args(replay), 2, &["--out", "x.csv", ".safetensors"]);
-    // The refusal is first: before an optimizer that does not exist is looked for, or steps are taken.
+    // The refusal is first: before a missing optimizer is searched, and before any step.
     bad(
         fallline().args([
             "minimize",

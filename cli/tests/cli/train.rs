@@ -97,7 +97,7 @@ fn train_writes_its_folder_and_ends_with_the_accuracy() {
     assert!(!folder.path().join("x").exists(), "a bad configuration makes no folder");
 }
 
-/// What has no checkpoint leaves nothing behind or can be begun again, and what has one goes on.
+/// A start without a checkpoint leaves nothing behind or can be begun again. One with a checkpoint resumes.
 #[test]
 fn a_start_that_fails_is_no_dead_end() {
     let folder = tempfile::tempdir().unwrap();

@@ -53,8 +53,8 @@ impl OperandPtr {
         OperandPtr { rounding: None, copy: None, ..self }
     }
 
-    /// Returns whether a view begins where the first `elements` of this end. (It is looked at where it is: to copy
-    /// what was just written costs more than all of this.)
+    /// Returns whether a view begins where the first `elements` of this end. (It is read in place: to copy what
+    /// was just written costs more than all of this.)
     #[inline]
     pub(super) fn goes_on(&self, elements: usize, view: &View<'_>) -> bool {
         let format = self.format;

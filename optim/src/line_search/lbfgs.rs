@@ -150,7 +150,7 @@ fn search(
         return Ok(first);
     }
     if let (Some(lenient), Some(known)) = (unproven, &*memory) {
-        *unfit = compare(known, &bindings, compute, lenient)?;
+        *unfit = compare((&known.params, known.compute), &bindings, compute, lenient)?;
         if unfit.is_some() {
             *memory = None;
         }

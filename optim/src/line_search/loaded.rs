@@ -1,8 +1,6 @@
 //! What a load has brought, compared with the parameters of the next step.
 
-use super::LineSearch;
-use super::lbfgs::History;
-use crate::params::slots::Slot;
+use super::{Before, LineSearch};
 use crate::report::mismatches::Mismatches;
 use crate::{Binding, Error, Result};
 use fallline_core::{Compute, Format, Shape};
@@ -13,19 +11,13 @@ pub(super) struct Unfit {
     left: Vec<String>,
 }
 
-/// What was loaded, to be brought back where the step does not go through.
-pub(super) struct Before {
-    pub(super) history: Option<History>,
-    pub(super) averages: Vec<Slot>,
-}
-
 /// Compares what was loaded with the parameters of the step that is about to be taken. All of them are needed: what does not
 /// fit a lenient load is told, and everything starts anew.
 ///
 /// # Errors
 /// [`Error::Mismatch`] with all that does not fit, where the load is strict.
 pub(super) fn compare(
-    history: &History,
+    (params, computed): (&[(String, Shape)], Compute),
     bindings: &[Binding<'_>],
     compute: Option<Compute>,
     lenient: bool,
@@ -34,15 +26,15 @@ pub(super) fn compare(
     for binding in bindings {
         binding.check_shaped()?;
         let here = (Shape::from(binding.param.dims()), compute_of(binding, compute));
-        match history.params.iter().find(|(name, _)| name == binding.name) {
+        match params.iter().find(|(name, _)| name == binding.name) {
             None => found.missing.push(binding.name.to_owned()),
             Some((_, was)) => {
                 let fits = here.0 == *was;
-                found.compare(binding.name, here, (was, history.compute), fits);
+                found.compare(binding.name, here, (was, computed), fits);
             }
         }
     }
-    let names = history.params.iter().map(|(name, _)| name);
+    let names = params.iter().map(|(name, _)| name);
     let left = names.filter(|name| !bindings.iter().any(|binding| binding.name == *name));
     let left: Vec<String> = left.cloned().collect();
     if found.is_empty() && left.is_empty() {

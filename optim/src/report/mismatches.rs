@@ -2,6 +2,7 @@
 
 use super::{ComputeMismatch, LoadReport, ShapeMismatch};
 use crate::checkpoint::rule_between;
+use crate::error::list_names;
 use fallline_core::{Compute, Shape};
 
 /// How many of each kind an error names.
@@ -94,15 +95,4 @@ fn first_of(sentences: impl ExactSizeIterator<Item = String>) -> Option<String> 
 /// Returns parameters with the verb that goes with their number.
 fn with_verb(names: &[String]) -> String {
     format!("{} {}", list_names(names), if names.len() == 1 { "is" } else { "are" })
-}
-
-/// Returns the first names of a list, and how many there are more.
-pub(crate) fn list_names(names: &[String]) -> String {
-    const SHOWN: usize = 5;
-    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("{name:?}")).collect();
-    let more = match names.len() {
-        count if count > SHOWN => format!(" and {} more", count - SHOWN),
-        _ => String::new(),
-    };
-    format!("parameter{} {}{more}", if names.len() == 1 { "" } else { "s" }, shown.join(", "))
 }
