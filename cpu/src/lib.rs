@@ -46,6 +46,14 @@ use workspace::Workspace;
 
 /// The CPU backend: its memory, an instruction set, and a thread pool.
 ///
+/// A child that was forked (`fork`, Python's `multiprocessing`) has none of its parent's threads. A backend that it
+/// inherits runs on the calling thread, with the same results, and is dropped as usual. A backend that the child
+/// creates has threads of its own. Fork between steps: an optimizer that another thread is stepping is half
+/// stepped in the child. Also build optimizers before or after a fork, not during one.
+///
+/// Results are the same bits on every instruction set and any number of threads, but for one thing: which NaN stands
+/// for a NaN (its sign and payload) is not defined, as in IEEE 754.
+///
 /// ```
 /// use fallline_cpu::Cpu;
 /// let cpu = Cpu::with_threads(2)?;
@@ -103,13 +111,13 @@ impl Cpu {
     /// [`Error::Unavailable`] when `FALLLINE_ISA` asks for what the machine lacks.
     #[cfg(feature = "rayon")]
     pub fn with_pool(pool: Arc<rayon::ThreadPool>) -> Result<Cpu> {
-        let (isa, pool) = (Isa::from_environment()?.require()?, Pool::Given(pool));
+        let (isa, pool) = (Isa::from_environment()?.require()?, Pool::given(pool));
         Ok(Cpu { isa, device: Device::Cpu, pool, workspace: Default::default() })
     }
 
     /// Returns the reference device: the same rules, one element at a time, on one thread.
     pub fn scalar() -> Cpu {
-        Cpu { isa: Isa::Scalar, device: Device::Scalar, pool: Pool::Caller, workspace: Default::default() }
+        Cpu { isa: Isa::Scalar, device: Device::Scalar, pool: Pool::caller(), workspace: Default::default() }
     }
 
     /// As the shared backend that optimizers and tensors take.

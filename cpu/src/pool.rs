@@ -1,15 +1,27 @@
 //! The threads that a backend's passes run on.
 
+mod process;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod workers;
 
 use core::ops::Range;
+use process::Process;
 use workers::WorkerPool;
 
 /// Threads of this backend alone, or a pool that the caller has; never the global one.
+///
+/// A child that was forked has none of its parent's threads. There a pass runs on the calling thread, with the same
+/// results.
 #[derive(Debug)]
-pub(crate) enum Pool {
+pub(crate) struct Pool {
+    threads: Threads,
+    started_in: Process,
+}
+
+#[derive(Debug)]
+enum Threads {
     /// The calling thread.
     Caller,
     Workers(WorkerPool),
@@ -21,33 +33,53 @@ impl Pool {
     /// Creates a pool of `threads`, of which the caller's is one.
     pub(crate) fn new(threads: usize) -> Result<Pool, String> {
         if threads <= 1 {
-            return Ok(Pool::Caller);
+            return Ok(Pool::caller());
         }
         let workers = WorkerPool::new(threads).map_err(|e| format!("no pool of {threads} threads: {e}"))?;
-        Ok(Pool::Workers(workers))
+        Ok(Pool::from(Threads::Workers(workers)))
+    }
+
+    /// Creates a pool of the calling thread alone.
+    pub(crate) fn caller() -> Pool {
+        Pool::from(Threads::Caller)
+    }
+
+    /// Takes the program's pool.
+    #[cfg(feature = "rayon")]
+    pub(crate) fn given(pool: std::sync::Arc<rayon::ThreadPool>) -> Pool {
+        Pool::from(Threads::Given(pool))
+    }
+
+    fn from(threads: Threads) -> Pool {
+        Pool { threads, started_in: Process::current() }
+    }
+
+    /// Returns the threads that are there: in a forked child the calling one.
+    fn present(&self) -> &Threads {
+        if self.started_in.is_forked() { &Threads::Caller } else { &self.threads }
     }
 
     /// Returns how many threads it has.
     pub(crate) fn threads(&self) -> usize {
-        match self {
-            Pool::Caller => 1,
-            Pool::Workers(workers) => workers.threads(),
+        match self.present() {
+            Threads::Caller => 1,
+            Threads::Workers(workers) => workers.threads(),
             #[cfg(feature = "rayon")]
-            Pool::Given(pool) => pool.current_num_threads(),
+            Threads::Given(pool) => pool.current_num_threads(),
         }
     }
 
     /// Calls `work` for every number of `range`, spread over the threads. A panic of `work` is the caller's.
     pub(crate) fn for_each(&self, range: Range<usize>, work: impl Fn(usize) + Sync + Send) {
-        match self {
-            Pool::Caller => range.for_each(work),
-            Pool::Workers(workers) => {
+        match self.present() {
+            Threads::Caller => range.for_each(work),
+            Threads::Workers(workers) => {
                 let start = range.start;
                 let work = |part: Range<usize>| part.for_each(|i| work(start + i));
                 workers.run(range.len(), &mut || (), &work);
             }
             #[cfg(feature = "rayon")]
-            Pool::Given(pool) => {
+            Threads::Given(pool) => {
                 use rayon::prelude::*;
                 pool.install(|| range.into_par_iter().with_max_len(1).for_each(work));
             }
@@ -56,20 +88,29 @@ impl Pool {
 
     /// Returns whether [`feed`](Pool::feed) has others work meanwhile.
     pub(crate) fn feeds(&self) -> bool {
-        matches!(self, Pool::Workers(_))
+        matches!(self.present(), Threads::Workers(_))
     }
 
     /// Calls `first` on the calling thread and `work` on others meanwhile, and then on the calling one too. `work` goes on
     /// until `first` has ended, in a panic or not, and there is nothing left to do. A panic is the caller's.
     pub(crate) fn feed(&self, mut first: impl FnMut(), work: impl Fn() + Sync) {
-        match self {
-            Pool::Workers(workers) => {
+        match self.present() {
+            Threads::Workers(workers) => {
                 workers.run(workers.threads(), &mut first, &|part: Range<usize>| part.for_each(|_| work()));
             }
             _ => {
                 first();
                 work();
             }
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if self.started_in.is_forked() {
+            // There is nobody to join, and what the threads held when the process was forked is held for ever.
+            core::mem::forget(core::mem::replace(&mut self.threads, Threads::Caller));
         }
     }
 }

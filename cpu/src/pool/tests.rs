@@ -211,7 +211,96 @@ fn too_many_threads_are_refused() {
 #[test]
 fn a_given_pool_does_the_same() {
     let given = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-    let pool = Pool::Given(given.into());
+    let pool = Pool::given(given.into());
     assert_eq!(pool.threads(), 3);
     follow(&pool, PASSES / 20, 40);
+}
+
+/// What a process does that is forked from this one, and whether it came through within a while. It ends without
+/// unwinding: nothing of the test runner's is its own.
+#[cfg(unix)]
+fn forked(child: impl FnOnce() -> bool) -> bool {
+    // SAFETY: the child does what a forked child of a program with threads may do under glibc and musl: allocate,
+    // compute, and leave by `_exit`.
+    let id = unsafe { libc::fork() };
+    if id == 0 {
+        let fine = catch_unwind(AssertUnwindSafe(child)).unwrap_or(false);
+        // SAFETY: it ends this process, which no other thread is in.
+        unsafe { libc::_exit(if fine { 0 } else { 1 }) }
+    }
+    assert!(id > 0, "{}", std::io::Error::last_os_error());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let mut status = 0;
+        // SAFETY: `id` is a child of this process, and `status` a place for a number.
+        if unsafe { libc::waitpid(id, &mut status, libc::WNOHANG) } == id {
+            return status == 0;
+        }
+        if Instant::now() > deadline {
+            // SAFETY: as above.
+            unsafe { libc::kill(id, libc::SIGKILL) };
+            // SAFETY: as above.
+            unsafe { libc::waitpid(id, &mut status, 0) };
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[cfg(unix)]
+fn sums_in_a_child(pool: &Pool) -> bool {
+    let sum = AtomicUsize::new(0);
+    let add = |i| {
+        sum.fetch_add(i, Ordering::Relaxed);
+    };
+    pool.for_each(0..1000, add);
+    pool.feed(|| add(500), || ());
+    sum.into_inner() == 1000 * 1000 / 2
+}
+
+#[cfg(unix)]
+#[test]
+fn a_forked_child_works_alone() {
+    let pool = Pool::new(4).unwrap();
+    follow(&pool, 1, 10);
+    assert!(forked(|| pool.threads() == 1 && sums_in_a_child(&pool) && !pool.feeds()));
+    let mut dropped = Some(Pool::new(4).unwrap());
+    assert!(forked(|| {
+        drop(dropped.take());
+        // Its own threads are those of a pool that it starts.
+        let own = Pool::new(3).unwrap();
+        own.threads() == 3 && sums_in_a_child(&own)
+    }));
+    assert_eq!(pool.threads(), 4);
+    follow(&pool, 3, 10);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_child_that_is_forked_during_a_pass_does_not_wait_for_it() {
+    let pool = Pool::new(4).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                follow(&pool, 1, 1000);
+            }
+        });
+        let passed = (0..40).filter(|&pause| {
+            std::thread::sleep(Duration::from_micros(200 + 37 * pause));
+            forked(|| sums_in_a_child(&pool))
+        });
+        let passed = passed.count();
+        stop.store(true, Ordering::Relaxed);
+        assert_eq!(passed, 40);
+    });
+}
+
+#[cfg(all(unix, feature = "rayon"))]
+#[test]
+fn a_given_pool_is_left_alone_in_a_forked_child() {
+    let given = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    let pool = Pool::given(given.into());
+    assert!(forked(|| pool.threads() == 1 && sums_in_a_child(&pool)));
+    follow(&pool, 2, 40);
 }

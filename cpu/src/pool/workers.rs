@@ -9,21 +9,17 @@
 //! is left to do, and waits for those inside alone. A worker that is late, since it sleeps or its core is taken, is
 //! not waited for: the others do its share.
 
+use super::sync::{
+    Arc, AtomicU64, AtomicUsize, Builder, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, SPINS,
+    UnsafeCell, YIELDS, fence, spin_loop, thread_local, yield_now,
+};
 use core::any::Any;
-use core::cell::{Cell, UnsafeCell};
+use core::cell::Cell;
 use core::fmt;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread::{self, JoinHandle};
-
-/// Spins before a thread gives its core away: 20 to 60 µs, by what the processor's pause takes.
-const SPINS: usize = 1500;
-
-/// Spins with the core given away in between, before a thread sleeps.
-const YIELDS: usize = 50;
+use std::sync::{PoisonError, TryLockError};
 
 /// The caller may sleep until the last worker has left.
 const JOINING: u64 = 1 << 1;
@@ -42,7 +38,7 @@ const MAX_WORKERS: usize = 0xffff;
 
 thread_local! {
     /// Whether this thread is in a pass of some pool, and must not wait for another one.
-    static BUSY: Cell<bool> = const { Cell::new(false) };
+    static BUSY: Cell<bool> = Cell::new(false);
 }
 
 /// What a pass does for a range of its numbers.
@@ -125,7 +121,7 @@ impl WorkerPool {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("at most {}", MAX_WORKERS + 1)));
         }
         // Where there are more threads than cores, one that looks keeps another from working.
-        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let spin_budget = if threads <= cores { (SPINS, YIELDS) } else { (0, 1) };
         let nothing: &Work<'static> = &|_| ();
         let shared = Shared {
@@ -144,13 +140,13 @@ impl WorkerPool {
         let mut own = WorkerPool { shared: Arc::new(shared), workers: Vec::with_capacity(threads - 1) };
         for index in 1..threads {
             let shared = Arc::clone(&own.shared);
-            let builder = thread::Builder::new().name(format!("fallline-{index}"));
+            let builder = Builder::new().name(format!("fallline-{index}"));
             // On an error those that run already are sent home with `own`.
             own.workers.push(builder.spawn(move || shared.worker_loop(index))?);
         }
         // Every thread has started, and allocated what it needs for that, before the first pass.
         while own.shared.started.load(Ordering::Acquire) < own.workers.len() {
-            thread::yield_now();
+            yield_now();
         }
         Ok(own)
     }
@@ -170,7 +166,7 @@ impl WorkerPool {
         let turn = match shared.turn.try_lock() {
             Ok(turn) => Some(turn),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) if BUSY.get() => None,
+            Err(TryLockError::WouldBlock) if BUSY.with(Cell::get) => None,
             Err(TryLockError::WouldBlock) => Some(lock(&shared.turn)),
         };
         match turn {
@@ -186,7 +182,7 @@ impl WorkerPool {
 impl Drop for WorkerPool {
     fn drop(&mut self) {
         // No pass runs: it would borrow this.
-        self.shared.word.store(SHUTDOWN, Ordering::SeqCst);
+        self.shared.word.store(SHUTDOWN, Ordering::Release);
         drop(lock(&self.shared.asleep));
         self.shared.opened.notify_all();
         for worker in self.workers.drain(..) {
@@ -211,18 +207,19 @@ impl Shared {
         // returns, or unwinds, after the last of them has left.
         let address = unsafe { core::mem::transmute::<*const Work<'_>, *const Work<'static>>(work) };
         // SAFETY: `turn` is held, the last pass is closed, and nobody is inside.
-        unsafe { *self.work.get() = address };
+        self.work.with_mut(|place| unsafe { *place = address });
         let number = (self.word.load(Ordering::Relaxed) / PASS).wrapping_add(1);
         // The last number is that of `SHUTDOWN`.
         let number = if number >= SHUTDOWN / PASS { 1 } else { number };
         // Before `sleepers` is read, as a worker is counted there before it reads the word.
-        self.word.store((number * PASS) | OPEN, Ordering::SeqCst);
-        if self.sleepers.load(Ordering::SeqCst) > 0 {
+        self.word.store((number * PASS) | OPEN, Ordering::Release);
+        fence(Ordering::SeqCst);
+        if self.sleepers.load(Ordering::Relaxed) > 0 {
             drop(lock(&self.asleep));
             self.opened.notify_all();
         }
         let own = catch_unwind(AssertUnwindSafe(|| {
-            let _busy = OnDrop(BUSY.replace(true));
+            let _busy = OnDrop(BUSY.with(|busy| busy.replace(true)));
             first();
             self.drain(0, number, work);
         }));
@@ -259,7 +256,7 @@ impl Shared {
             if wished(word) {
                 return Some(word);
             }
-            if turn < spins { core::hint::spin_loop() } else { thread::yield_now() }
+            if turn < spins { spin_loop() } else { yield_now() }
         }
         None
     }
@@ -274,13 +271,13 @@ impl Shared {
                 return;
             }
             last = word / PASS;
-            let enter = |now: u64| (now / PASS == last && now & OPEN != 0).then_some(now + ACTIVE);
+            let enter = |now: u64| (now / PASS == last && now & OPEN != 0).then(|| now + ACTIVE);
             if self.word.fetch_update(Ordering::Acquire, Ordering::Relaxed, enter).is_err() {
                 continue;
             }
             // SAFETY: this thread is inside. The pass's work was written before its word, which has been seen. The
             // caller neither returns nor writes another before this thread has left.
-            let work = unsafe { &**self.work.get() };
+            let work = self.work.with(|place| unsafe { &**place });
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.drain(index, last, work))) {
                 self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
             }
@@ -299,22 +296,22 @@ impl Shared {
             return word;
         }
         let mut guard = lock(&self.asleep);
-        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        self.sleepers.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
         let word = loop {
-            let word = self.word.load(Ordering::SeqCst);
+            let word = self.word.load(Ordering::Acquire);
             if news(word) {
                 break word;
             }
             guard = self.opened.wait(guard).unwrap_or_else(PoisonError::into_inner);
         };
-        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        self.sleepers.fetch_sub(1, Ordering::Relaxed);
         word
     }
 
     /// Drains the thread's own queue, and then steals what is left of the others', from the end that they come to last.
     fn drain(&self, index: usize, number: u64, work: &Work<'_>) {
-        let outer = BUSY.replace(true);
-        let _busy = OnDrop(outer);
+        let _busy = OnDrop(BUSY.with(|busy| busy.replace(true)));
         let front = number.is_multiple_of(2);
         let count = self.queues.len();
         for other in 0..count {
@@ -331,6 +328,6 @@ struct OnDrop(bool);
 
 impl Drop for OnDrop {
     fn drop(&mut self) {
-        BUSY.set(self.0);
+        BUSY.with(|busy| busy.set(self.0));
     }
 }
