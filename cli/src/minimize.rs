@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long)]
     allow_unmatched: bool,
     /// Number of steps
-    #[arg(long, allow_hyphen_values = true, value_parser = clap::value_parser!(u64).range(0..=100_000_000))]
+    #[arg(long, allow_hyphen_values = true)]
     steps: u64,
     /// Number of variables (of rosenbrock, quadratic and rastrigin)
     #[arg(long, allow_hyphen_values = true, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
@@ -66,6 +66,8 @@ pub struct Args {
     json: bool,
 }
 
+/// The most steps, each of which has a loss.
+const MOST_STEPS: u64 = 100_000_000;
 /// The most numbers of places that are kept for `--out` and `--plot`: 1 GiB.
 const MOST_KEPT: u64 = 1 << 27;
 
@@ -88,6 +90,10 @@ pub fn run(args: Args) -> Result<()> {
     let backend = common::device(&args.device, None)?;
     let (problem, start) = Problem::new(args.problem, args.dim.map(|dim| dim as usize))?;
     let keeps = args.out.is_some() || args.plot.is_some() && start.len() == 2;
+    if args.steps > MOST_STEPS {
+        let steps = args.steps;
+        return Err(Error::Usage(format!("--steps: expected at most {MOST_STEPS}, got {steps}")));
+    }
     // The place at the start and after each step.
     let kept = (args.steps + 1).saturating_mul((start.len() * recipes.len()) as u64);
     if keeps && kept > MOST_KEPT {
