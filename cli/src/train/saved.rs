@@ -31,7 +31,7 @@ impl Progress {
         match batch < steps_of_epoch && step == epoch * steps_of_epoch + batch {
             true => Ok(()),
             false => Err(format!(
-                "its run is at step {step}, which is not batch {batch} after {epoch} epochs of {steps_of_epoch} steps"
+                "its progress is no place of the run: step {step}, epoch {epoch} and batch {batch} in epochs of {steps_of_epoch} steps"
             )),
         }
     }
