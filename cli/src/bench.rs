@@ -38,7 +38,7 @@ pub struct Args {
     #[arg(long, default_value = "cpu")]
     device: String,
     /// Total elements (of all layouts but resnet50); 2^24 by default, 2^14 on an emulated device
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 33))]
+    #[arg(long, allow_hyphen_values = true, value_parser = clap::value_parser!(u64).range(1..=1 << 33))]
     elements: Option<u64>,
     /// Tensor layout: one flat tensor, ResNet-50's 161 tensors, tensors of 1,000 elements (separate or slices of
     /// one buffer), or one matrix (default of matrix optimizers)
@@ -48,7 +48,7 @@ pub struct Args {
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
     dtype: String,
     /// Number of CPU threads; all cores by default
-    #[arg(long, value_parser = common::threads)]
+    #[arg(long, allow_hyphen_values = true, value_parser = common::threads)]
     threads: Option<usize>,
     /// Print a JSON array of objects
     #[arg(long)]

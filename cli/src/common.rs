@@ -1,7 +1,7 @@
 //! Configurations, devices and output, for several commands.
 
 use crate::error::{Error, Result};
-use crate::escape::shown;
+use crate::escape::{self, shortened};
 use fallline::registry::schedulers::{Chain, Length};
 use fallline::{Backend, Cpu, Cuda, Recipe};
 use std::io::Write;
@@ -100,7 +100,7 @@ pub fn print(text: &str) -> Result<()> {
 
 /// Writes JSON to the standard output.
 pub fn print_json(value: &serde_json::Value) -> Result<()> {
-    print(&format!("{value:#}\n"))
+    print(&escape::json(&format!("{value:#}\n")))
 }
 
 /// How heads of tables are marked.
@@ -108,7 +108,7 @@ pub const HEAD: anstyle::Style = anstyle::Style::new().bold();
 
 /// Returns rows as a table with aligned columns, those of numbers at the right; the first row is the head.
 pub fn table(rows: &[Vec<String>]) -> String {
-    let safe = |row: &Vec<String>| row.iter().map(|cell| shown(cell).into_owned()).collect();
+    let safe = |row: &Vec<String>| row.iter().map(|cell| shortened(cell)).collect();
     let rows: Vec<Vec<String>> = rows.iter().map(safe).collect();
     let Some((head, below)) = rows.split_first() else { return String::new() };
     let columns = Columns::of(&rows);

@@ -4,11 +4,13 @@ mod folder;
 
 use crate::common;
 use crate::error::{Error, Result};
+use crate::escape::{message, shown};
 use crate::source::inline;
 use fallline::convert::{
     self, Container, ExportOptions, ImportOptions, Limits, Named, Report, archive, deepspeed, from_torch,
     safetensors, to_torch,
 };
+use fallline::core::files::read_tensors;
 use fallline::optim::checkpoint::write_atomically;
 use fallline::registry::names;
 use fallline::{AnyRecipe, Checkpoint, Method};
@@ -97,7 +99,7 @@ enum Layout {
 /// Converts.
 pub fn run(args: Args) -> Result<()> {
     let input = if args.input.is_dir() { folder::in_folder(&args.input)? } else { args.input.clone() };
-    let bytes = std::fs::read(&input).map_err(Error::io(&input))?;
+    let bytes = read_tensors(&input).map_err(Error::io(&input))?;
     if let Some(whole) = safetensors::cut_short(&bytes) {
         let problem = format!("the safetensors file is cut short: {} of {whole} bytes or more", bytes.len());
         return Err(Error::Malformed { path: input, problem });
@@ -220,7 +222,7 @@ impl Args {
 
     fn names(&self) -> Result<Option<Vec<Named>>> {
         let Some(path) = &self.params else { return Ok(None) };
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let bytes = read_tensors(path).map_err(Error::io(path))?;
         let names = convert::names(&bytes, &Limits::default());
         names.map(Some).map_err(|error| Error::Malformed { path: path.clone(), problem: error.to_string() })
     }
@@ -297,7 +299,8 @@ impl Args {
                 "warnings": warnings,
             }));
         }
-        common::print(&format!("{}: {report}\n", self.output.display()))?;
+        let output = self.output.display().to_string();
+        common::print(&format!("{}: {}\n", shown(&output), message(&report.to_string())))?;
         warnings.iter().for_each(|warning| common::warn(warning));
         Ok(())
     }

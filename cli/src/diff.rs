@@ -8,6 +8,7 @@ use crate::escape::{shortened, shown};
 use crate::inspect::short;
 use crate::tensors::{self, NamedTensor, TensorFile};
 use compare::{Compared, Outcome, compare};
+use fallline::core::files::read_tensors;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ pub struct Args {
     #[arg(value_name = "B")]
     b: PathBuf,
     /// Let tensors be equal whose difference has at most this norm, relative to A's tensor
-    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = from_zero)]
+    #[arg(long, value_name = "X", allow_hyphen_values = true, value_parser = from_zero)]
     tolerance: Option<f64>,
     /// Print a JSON object
     #[arg(long)]
@@ -40,7 +41,7 @@ pub struct Args {
 /// Compares the files, and fails where they differ.
 pub fn run(args: Args) -> Result<()> {
     let incomparable = |error: Error| Error::Incomparable(error.into());
-    let contents = [&args.a, &args.b].map(|path| std::fs::read(path).map_err(Error::io(path)));
+    let contents = [&args.a, &args.b].map(|path| read_tensors(path).map_err(Error::io(path)));
     let [a, b] = contents.map(|read| read.map_err(incomparable));
     let (a, b) = (a?, b?);
     let a = tensors::read(&args.a, &a).map_err(incomparable)?;

@@ -2,9 +2,11 @@
 
 use crate::common::{bytes, print, print_json, table, unmatched};
 use crate::error::{Error, Result};
+use crate::escape::message;
 use crate::source::Source;
 use crate::train;
 use fallline::core::Role;
+use fallline::core::files::read_tensors;
 use fallline::optim::{AnyAlgorithm, Lookahead, Modifiers, ModuleKind, ParamInfo, ParamPrecision};
 use fallline::registry::paramwise;
 use fallline::{AnyRecipe, Cpu, Format, SearchRecipe, Shape};
@@ -13,6 +15,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use std::collections::HashSet;
 use std::fmt;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `explain`.
@@ -149,7 +152,7 @@ fn show(found: &[serde_json::Value], used: &str, json: bool) -> Result<()> {
     if json {
         // There is no place for it among the parameters.
         if used.contains(IGNORED) {
-            eprintln!("{used}");
+            eprintln!("{}", message(used));
         }
         return print_json(&found.into());
     }
@@ -174,7 +177,11 @@ fn show(found: &[serde_json::Value], used: &str, json: bool) -> Result<()> {
     let short = u64::try_from(total).ok().filter(|&total| total >= 1024).map(bytes);
     let short = short.map(|short| format!(" ({short})")).unwrap_or_default();
     let count = found.len();
-    print(&format!("{}\n{count} parameters, {total} bytes of states{short}\n{used}\n", table(&rows)))
+    print(&format!(
+        "{}\n{count} parameters, {total} bytes of states{short}\n{}\n",
+        table(&rows),
+        message(used)
+    ))
 }
 
 /// A parameter's states, each with its format and elements.
@@ -202,9 +209,17 @@ fn format_of(states: &[(&'static str, Format, usize)], computed: Format) -> Stri
     each.collect::<Vec<_>>().join(", ")
 }
 
-/// Reads the parameters of a file, in the order of JSON or of the names.
+/// Reads the parameters of a file, in the order of JSON or of the names. A file without any is refused.
 fn read(path: &Path) -> Result<Vec<Param>> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let params = read_any(path)?;
+    match params.is_empty() {
+        true => Err(Error::Malformed { path: path.to_owned(), problem: "it has no parameters".into() }),
+        false => Ok(params),
+    }
+}
+
+fn read_any(path: &Path) -> Result<Vec<Param>> {
+    let bytes = read_tensors(path).map_err(Error::io(path))?;
     let malformed = |problem: String| Error::Malformed { path: path.to_owned(), problem };
     if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
         return read_json(&bytes).map_err(|error| match error {
@@ -249,38 +264,41 @@ struct Described {
     dtype: Option<String>,
 }
 
-/// The parameters of a JSON object, in its order. A name given twice is refused, which a map would not notice.
-struct Members(Vec<(String, serde_json::Value)>);
+/// The members of a JSON object, in its order. A name given twice is refused, which a map would not notice.
+struct Members<V>(Vec<(String, V)>);
 
-impl<'de> Deserialize<'de> for Members {
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for Members<V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Each;
-        impl<'de> Visitor<'de> for Each {
-            type Value = Members;
+        struct Each<V>(PhantomData<V>);
+        impl<'de, V: Deserialize<'de>> Visitor<'de> for Each<V> {
+            type Value = Members<V>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of parameters")
+                f.write_str("an object")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<V>, A::Error> {
                 let (mut members, mut seen) = (Vec::new(), HashSet::new());
                 while let Some(name) = map.next_key::<String>()? {
                     if !seen.insert(name.clone()) {
-                        return Err(A::Error::custom(format!("parameter {name:?}{TWICE}")));
+                        return Err(A::Error::custom(format!("{name:?}{TWICE}")));
                     }
                     members.push((name, map.next_value()?));
                 }
                 Ok(Members(members))
             }
         }
-        deserializer.deserialize_map(Each)
+        deserializer.deserialize_map(Each(PhantomData))
     }
 }
 
-/// What is said of a parameter behind its name.
+/// The parameters of a file, each with what it says of them.
+type Parameters = Members<Members<serde_json::Value>>;
+
+/// What is said of a member behind its name.
 const TWICE: &str = " appears twice";
 
 /// Returns the name that is there twice, if an error is about one.
 fn twice(problem: &str) -> Option<&str> {
-    let (name, _) = problem.strip_prefix("parameter \"")?.split_once(&format!("\"{TWICE}"))?;
+    let (name, _) = problem.strip_prefix('"')?.split_once(&format!("\"{TWICE}"))?;
     Some(name)
 }
 
@@ -296,8 +314,8 @@ enum Unread {
 }
 
 fn read_json(bytes: &[u8]) -> Result<Vec<Param>, Unread> {
-    let Members(described) = serde_json::from_slice(bytes).map_err(Unread::At)?;
-    described_params(described).map_err(Unread::Parameter)
+    let parameters: Parameters = serde_json::from_slice(bytes).map_err(Unread::At)?;
+    described_params(parameters).map_err(Unread::Parameter)
 }
 
 /// Returns what a parser says, in other words than Rust's.
@@ -305,9 +323,9 @@ fn plain(error: &serde_json::Error) -> String {
     error.to_string().replace("expected usize", "expected a whole number from 0")
 }
 
-fn described_params(described: Vec<(String, serde_json::Value)>) -> Result<Vec<Param>, String> {
-    let each = described.into_iter().map(|(name, value)| {
-        let Described { shape, module, dtype } = serde_json::from_value(value)
+fn described_params(Members(described): Parameters) -> Result<Vec<Param>, String> {
+    let each = described.into_iter().map(|(name, Members(value))| {
+        let Described { shape, module, dtype } = serde_json::from_value(value.into_iter().collect())
             .map_err(|error| format!("parameter {name:?}: {}", plain(&error)))?;
         let shape = Shape::from(&shape[..]);
         if shape.elements() > MOST {

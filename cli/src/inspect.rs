@@ -6,6 +6,7 @@ use crate::escape::{shortened, shown};
 use crate::tensors::{self, Kind, NamedTensor, TensorFile};
 use crate::train;
 use fallline::Checkpoint;
+use fallline::core::files::read_tensors;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -29,7 +30,7 @@ pub struct Args {
 
 /// Prints what the file holds.
 pub fn run(args: Args) -> Result<()> {
-    let content = std::fs::read(&args.file).map_err(Error::io(&args.file))?;
+    let content = read_tensors(&args.file).map_err(Error::io(&args.file))?;
     let mut file = tensors::read(&args.file, &content)?;
     if let (Kind::Checkpoint, None) = (file.kind, &file.damage) {
         file.damage = match Checkpoint::from_bytes(&content) {

@@ -41,10 +41,10 @@ pub struct Args {
     #[arg(long)]
     allow_unmatched: bool,
     /// Number of steps
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     steps: u64,
     /// Number of variables (of rosenbrock, quadratic and rastrigin)
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
+    #[arg(long, allow_hyphen_values = true, value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
     dim: Option<u64>,
     /// Output: x/<t> after each step and the loss before each as .safetensors; a row each step as .csv; .json
     #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(Output::tensors))]
@@ -59,12 +59,17 @@ pub struct Args {
     #[arg(long, default_value = "cpu")]
     device: String,
     /// Seed of random numbers (reserved: no algorithm of this version uses them)
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, allow_hyphen_values = true, default_value_t = 0)]
     seed: u64,
     /// Print a JSON object; of several optimizers an array of them
     #[arg(long)]
     json: bool,
 }
+
+/// The most steps, each of which has a loss.
+const MOST_STEPS: u64 = 100_000_000;
+/// The most numbers of places that are kept for `--out` and `--plot`: 1 GiB.
+const MOST_KEPT: u64 = 1 << 27;
 
 impl Args {
     /// Reads the optimizers: those inline, then those of files.
@@ -85,6 +90,17 @@ pub fn run(args: Args) -> Result<()> {
     let backend = common::device(&args.device, None)?;
     let (problem, start) = Problem::new(args.problem, args.dim.map(|dim| dim as usize))?;
     let keeps = args.out.is_some() || args.plot.is_some() && start.len() == 2;
+    if args.steps > MOST_STEPS {
+        let steps = args.steps;
+        return Err(Error::Usage(format!("--steps: expected at most {MOST_STEPS}, got {steps}")));
+    }
+    // The place at the start and after each step.
+    let kept = (args.steps + 1).saturating_mul((start.len() * recipes.len()) as u64);
+    if keeps && kept > MOST_KEPT {
+        return Err(Error::Usage(format!(
+            "--steps: the places of all steps are {kept} numbers, expected at most {MOST_KEPT} (2^27)"
+        )));
+    }
     let mut runs = Vec::new();
     for recipe in &recipes {
         runs.push(Run::new((&problem, &start), recipe, Arc::clone(&backend), args.steps, keeps)?);

@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long, value_parser = ["f32", "f64"])]
     compute: Option<String>,
     /// The steps to keep: `all`, or numbers like 0,2,11
-    #[arg(long, default_value = "all")]
+    #[arg(long, allow_hyphen_values = true, default_value = "all")]
     keep: String,
     /// Write the evaluation weights instead of the training weights (AdamWScheduleFree)
     #[arg(long)]
@@ -44,10 +44,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(Output::only_tensors))]
     state: Option<PathBuf>,
     /// Number of threads; all cores by default
-    #[arg(long, value_parser = common::threads)]
+    #[arg(long, allow_hyphen_values = true, value_parser = common::threads)]
     threads: Option<usize>,
     /// Seed of random numbers (reserved: no algorithm of this version uses them)
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, allow_hyphen_values = true, default_value_t = 0)]
     seed: u64,
 }
 

@@ -1,10 +1,12 @@
 //! What a failure looks like: one line, and the line of the file or argument that it is about.
 
 use crate::error::{Error, Text};
-use crate::escape::shown;
+use crate::escape::{message, shortened};
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use anstyle::{AnsiColor, Effects, Style};
+use fallline::core::files;
 use fallline::registry::config::Position;
+use std::borrow::Cow;
 use std::path::Path;
 
 /// How errors are marked.
@@ -21,10 +23,14 @@ const MOST: u64 = 1 << 24;
 /// Prints a failure on standard error; with the line that it is about, where that is asked for.
 pub fn failure(error: &Error, with_line: bool) {
     if let Error::Arguments(error) = error {
-        anstream::eprint!("{}", error.render().ansi());
+        let text = error.render();
+        match of_parser(&text.to_string()) {
+            Cow::Borrowed(_) => anstream::eprint!("{}", text.ansi()),
+            Cow::Owned(plain) => anstream::eprint!("{plain}"),
+        }
         return;
     }
-    let line = one_line(&error.to_string());
+    let line = message(&error.to_string());
     match error {
         Error::Interrupted(_) => anstream::eprintln!("{WARNING}interrupted:{WARNING:#} {line}"),
         _ => anstream::eprintln!("{ERROR}error:{ERROR:#} {line}"),
@@ -32,18 +38,27 @@ pub fn failure(error: &Error, with_line: bool) {
     if let Some(excerpt) = with_line.then(|| excerpt(error)).flatten() {
         anstream::eprintln!("{excerpt}");
         if let Some(nearest) = error.nearest() {
-            anstream::eprintln!("{HELP}help:{HELP:#} did you mean `{nearest}`?");
+            anstream::eprintln!("{HELP}help:{HELP:#} did you mean `{}`?", shortened(nearest));
         }
     }
 }
 
-/// Prints a warning on standard error.
-pub fn warning(text: &str) {
-    anstream::eprintln!("{WARNING}warning:{WARNING:#} {}", one_line(text));
+/// Returns what the parser of the command line says. What was typed is in it, and changed where a terminal may not have it.
+fn of_parser(text: &str) -> Cow<'_, str> {
+    let word = |word: &str| shortened(word) != word;
+    if !text.split([' ', '\n']).any(word) {
+        return Cow::Borrowed(text);
+    }
+    let lines = text.lines().map(|line| {
+        let words: Vec<String> = line.split(' ').map(shortened).collect();
+        words.join(" ") + "\n"
+    });
+    Cow::Owned(lines.collect())
 }
 
-fn one_line(text: &str) -> String {
-    shown(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
+/// Prints a warning on standard error.
+pub fn warning(text: &str) {
+    anstream::eprintln!("{WARNING}warning:{WARNING:#} {}", message(text));
 }
 
 /// Returns the line that a failure is about, with a caret; none where it is about no line.
@@ -53,8 +68,7 @@ fn excerpt(error: &Error) -> Option<String> {
         (Some(Text { shown, text, .. }), _) => drawn(shown, text, at),
         (None, Some(file)) => {
             let path = Path::new(&**file);
-            let small = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() <= MOST);
-            let bytes = small.then(|| std::fs::read(path).ok()).flatten()?;
+            let bytes = files::read(path, MOST).ok()?;
             drawn(file, &String::from_utf8_lossy(&bytes), at)
         }
         (None, None) => None,
@@ -72,7 +86,7 @@ fn drawn(name: &str, text: &str, at: &Position) -> Option<String> {
     let span = start..start + key.unwrap_or_else(|| token(&line[start..]));
     let snippet = Snippet::source(line)
         .line_start(at.line as usize)
-        .path(name)
+        .path(shortened(name))
         .annotation(AnnotationKind::Primary.span(span));
     let renderer = Renderer::styled().term_width(WIDTH);
     Some(renderer.render(&[Group::with_level(Level::ERROR).element(snippet)]))
@@ -119,6 +133,16 @@ mod tests {
             let told = plain("--set", "a.bc.d=1.5", 1, column).unwrap();
             assert!(told.contains(marked) && !told.contains(&format!("{marked}^")), "{told}");
         }
+    }
+
+    #[test]
+    fn what_was_typed_is_shown_safely() {
+        let text = "error: unexpected argument '--lt' found\n\n  tip: '--lr'\n";
+        assert!(matches!(of_parser(text), Cow::Borrowed(told) if told == text));
+        let typed = format!("error: invalid value '\u{1b}[1m{}' for '--lr'\n\nUsage", "9".repeat(100_000));
+        let told = of_parser(&typed);
+        assert!(told.len() < 400 && told.starts_with("error: invalid value '\\u{1b}[1m99"), "{told}");
+        assert!(told.ends_with("' for '--lr'\n\nUsage\n"), "{told}");
     }
 
     #[test]

@@ -1,11 +1,15 @@
 //! The folder of a run, and the record that grows in it.
 
-use fallline::optim::checkpoint::write_atomically;
+mod lock;
+mod metrics;
+
+pub use lock::FolderLock;
+pub use metrics::{Metrics, replace, tested};
+
+use fallline::optim::checkpoint::is_temporary;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 /// The name of the checkpoint in a run's folder.
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
@@ -185,121 +189,20 @@ pub fn newest(base: &Path) -> Option<PathBuf> {
 }
 
 /// Returns how many lines the record has that a start without a checkpoint left, where the folder has nothing else.
-/// Returns none for any other folder, and where a process still writes.
+/// Returns none for any other folder. Call it while the folder is locked.
 pub fn abandoned(folder: &Path) -> Option<usize> {
     for entry in fs::read_dir(folder).ok()? {
         let name = entry.ok()?.file_name();
-        if name != METRICS && name != PLOT {
+        if ![METRICS, PLOT, lock::LOCK].iter().any(|own| name == *own) && !is_temporary(&name) {
             return None;
         }
     }
-    let path = folder.join(METRICS);
-    File::open(&path).ok()?.try_lock().ok()?;
-    let text = fs::read_to_string(&path).ok()?;
-    let mut lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-    lines.try_fold(0, |count, line| serde_json::from_str::<Record>(line).is_ok().then_some(count + 1))
-}
-
-/// Replaces the file at `path`, which never holds a part of `contents`. Returns the file, open at its end.
-///
-/// # Errors
-/// Where the file cannot be written or renamed; the error names the path and the old file is as it was.
-pub fn replace(path: &Path, contents: &[u8]) -> io::Result<File> {
-    write_atomically(path, contents).map_err(|error| named(path, &error))
+    metrics::records_of_ours(&folder.join(METRICS))
 }
 
 /// Returns the error with the path in front, of the same kind.
 fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
-}
-
-/// Returns the test loss and accuracy of each epoch that a record has, by epoch. What cannot be read is skipped.
-pub fn tested(path: &Path) -> BTreeMap<u64, (f32, f64)> {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let records = text.lines().filter_map(|line| serde_json::from_str(line).ok());
-    let of_epoch = |record| match record {
-        Record::Epoch { epoch, test_loss, test_accuracy, .. } => Some((epoch, (test_loss, test_accuracy))),
-        Record::Step { .. } => None,
-    };
-    records.filter_map(of_epoch).collect()
-}
-
-/// `metrics.jsonl`, open for more lines.
-#[derive(Debug)]
-pub struct Metrics {
-    /// The file, open at its end.
-    file: BufWriter<File>,
-    /// Where it is, for errors.
-    path: PathBuf,
-}
-
-impl Metrics {
-    /// Starts a file that is not there yet.
-    ///
-    /// # Errors
-    /// Where the file exists (a run is there: it is resumed, or another folder taken) or cannot be made.
-    pub fn create(path: &Path) -> io::Result<Self> {
-        let file = File::create_new(path).map_err(|error| named(path, &error))?;
-        // Until its first checkpoint a run is told from one that failed by this. Elsewhere a lock keeps readers out.
-        if cfg!(unix) {
-            file.try_lock().ok();
-        }
-        Ok(Metrics { file: BufWriter::new(file), path: path.to_owned() })
-    }
-
-    /// Opens the file of a run that resumes from `last_step`, and returns the records that are kept: those up to
-    /// that step. A run that was killed may have written later ones, which it will now write again, and half a
-    /// line at the end. A file that is missing starts empty.
-    ///
-    /// # Errors
-    /// Where the file cannot be read or replaced, or a line before the last is not a record.
-    pub fn resume(path: &Path, last_step: u64) -> io::Result<(Self, Vec<Record>)> {
-        let text = match fs::read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            read => read.map_err(|error| named(path, &error))?,
-        };
-        let (mut kept, mut records) = (Vec::with_capacity(text.len()), Vec::new());
-        for (index, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
-            match serde_json::from_slice::<Record>(line) {
-                Ok(record) if record.step() <= last_step => {
-                    kept.extend_from_slice(line.trim_ascii_end());
-                    kept.push(b'\n');
-                    records.push(record);
-                }
-                Ok(_) => {}
-                Err(_) if !line.ends_with(b"\n") => {}
-                Err(_) => {
-                    let message = format!("line {} is not a record of a step or an epoch", index + 1);
-                    return Err(named(path, &io::Error::new(io::ErrorKind::InvalidData, message)));
-                }
-            }
-        }
-        let file = replace(path, &kept)?;
-        Ok((Metrics { file: BufWriter::new(file), path: path.to_owned() }, records))
-    }
-
-    /// Appends a line. That of an epoch, and those before it, are on the disk when this returns. Append it before
-    /// the checkpoint of the same step is written: then a checkpoint is never ahead of the record.
-    ///
-    /// # Errors
-    /// Where the file cannot be written.
-    pub fn append(&mut self, record: &Record) -> io::Result<()> {
-        let written = serde_json::to_writer(&mut self.file, record).map_err(io::Error::from);
-        written.and_then(|()| self.file.write_all(b"\n")).map_err(|error| named(&self.path, &error))?;
-        match record {
-            Record::Step { .. } => Ok(()),
-            Record::Epoch { .. } => self.flush(),
-        }
-    }
-
-    /// Brings every line to the disk, before a checkpoint inside an epoch.
-    ///
-    /// # Errors
-    /// Where the file cannot be written.
-    pub fn flush(&mut self) -> io::Result<()> {
-        let flushed = self.file.flush().and_then(|()| self.file.get_ref().sync_data());
-        flushed.map_err(|error| named(&self.path, &error))
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::output::{Format, Output};
 use crate::plot::{self, Heading, Series};
 use crate::source::Changes;
 use clap::builder::{PathBufValueParser, TypedValueParser};
+use fallline::core::files;
 use fallline::optim::checkpoint::write_atomically;
 use serde_json::{Value, json};
 use series::{Source, Values};
@@ -34,19 +35,19 @@ pub struct Args {
     #[command(flatten)]
     changes: Changes,
     /// Initial learning rate; by default that of the file's optimizer, or 0.05
-    #[arg(long, allow_negative_numbers = true, value_parser = from_zero)]
+    #[arg(long, allow_hyphen_values = true, value_parser = from_zero)]
     lr: Option<f64>,
     /// Initial momentum; by default that (or the first beta) of the file's optimizer, or 0.9
-    #[arg(long, allow_negative_numbers = true, value_parser = from_zero)]
+    #[arg(long, allow_hyphen_values = true, value_parser = from_zero)]
     momentum: Option<f64>,
     /// Number of steps: iterations of the loop, as MMEngine counts. With accumulative_counts=4, four of them are one update
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     steps: u64,
     /// Steps of an epoch, micro-steps included
-    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "K", allow_hyphen_values = true, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     iters_per_epoch: u64,
     /// Length of the run in epochs, at which entries without `end` end; by default that of the file (train.epochs, train_cfg)
-    #[arg(long, value_name = "E", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "E", allow_hyphen_values = true, value_parser = clap::value_parser!(u64).range(1..))]
     epochs: Option<u64>,
     /// The metric that a ReduceOnPlateau monitors: a JSON array, one number an epoch (a step with by_epoch=False)
     #[arg(long, value_name = "FILE")]
@@ -212,7 +213,7 @@ fn picture(args: &Args, all: &[Values]) -> String {
 }
 
 fn read_metrics(path: &Path) -> Result<Vec<f64>> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let bytes = files::read(path, files::MAX_TEXT).map_err(Error::io(path))?;
     serde_json::from_slice(&bytes).map_err(|error| Error::Malformed {
         path: path.to_owned(),
         problem: format!("expected a JSON array of numbers: {error}"),

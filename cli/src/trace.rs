@@ -1,6 +1,7 @@
 //! Recorded gradients: the input of `replay`.
 
 use crate::error::{Error, Result};
+use fallline::core::files::read_tensors;
 use fallline::optim::checkpoint::{Entry, format};
 use safetensors::tensor::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
@@ -38,7 +39,7 @@ pub struct Trace {
 impl Trace {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Trace> {
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let bytes = read_tensors(path).map_err(Error::io(path))?;
         let malformed = |problem: String| Error::Malformed { path: path.to_owned(), problem };
         let file = SafeTensors::deserialize(&bytes)
             .map_err(|e| malformed(format!("not a safetensors file: {e}")))?;

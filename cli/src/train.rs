@@ -11,9 +11,11 @@ mod session;
 
 use crate::common::{self, print};
 use crate::error::{Error, Result};
-use crate::run_folder::{CHECKPOINT, METRICS, PLOT, abandoned, newest, next_free};
+use crate::escape::shown;
+use crate::run_folder::{CHECKPOINT, FolderLock, METRICS, PLOT, abandoned, newest, next_free};
 use crate::source::{Changes, trained};
 use clap::builder::TypedValueParser;
+use fallline::optim::checkpoint::remove_temporaries;
 use fallline::ranks::Communicator;
 use fallline::registry::config::Node;
 use fallline::{Checkpoint, Recipe};
@@ -21,7 +23,7 @@ use options::{MOST, Options};
 use progress::diverged_at;
 use ranks::Ranks;
 use saved::SavedRun;
-use session::Session;
+use session::{RunFolder, Session};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,7 +56,7 @@ pub struct Args {
     #[command(flatten)]
     changes: Changes,
     /// Seed of the start values and of the order of the images, in place of train.seed
-    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(0..))]
+    #[arg(long, value_name = "N", allow_hyphen_values = true, value_parser = clap::value_parser!(i64).range(0..))]
     seed: Option<i64>,
     /// Device of the optimizer: cpu, scalar, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
@@ -62,7 +64,7 @@ pub struct Args {
     /// Number of epochs, instead of the configuration's
     #[arg(
         long,
-        allow_negative_numbers = true,
+        allow_hyphen_values = true,
         value_parser = clap::value_parser!(i64).range(0..=MOST).map(|epochs| epochs as u64)
     )]
     epochs: Option<u64>,
@@ -79,13 +81,13 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     resume: Option<Option<PathBuf>>,
     /// Number of threads; all cores by default
-    #[arg(long, value_parser = common::threads)]
+    #[arg(long, allow_hyphen_values = true, value_parser = common::threads)]
     threads: Option<usize>,
     /// Data-parallel ranks: one, threads:N (in this process), or mpi (started by mpirun)
     #[arg(long, default_value = "one", value_parser = ranks::parse)]
     ranks: Ranks,
     /// Seconds after which a rank that others wait for counts as failed
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", allow_hyphen_values = true, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     rank_timeout: u64,
     /// Warn instead of failing if a rule in paramwise_cfg matches no parameter
     #[arg(long)]
@@ -148,7 +150,8 @@ pub fn run(args: Args) -> Result<()> {
         print(&format!("{told} (--epochs N with a larger N continues)\n"))?;
     }
     let told = diverged.iter().map(|diverged| format!("{diverged}\n")).collect::<String>();
-    print(&format!("run folder: {}\n{told}test accuracy: {:.1}%\n", folder.display(), 100.0 * accuracy))?;
+    let folder = folder.display().to_string();
+    print(&format!("run folder: {}\n{told}test accuracy: {:.1}%\n", shown(&folder), 100.0 * accuracy))?;
     match diverged.filter(|_| args.check) {
         Some(diverged) => Err(Error::Other(diverged)),
         None => Ok(()),
@@ -159,11 +162,14 @@ pub fn run(args: Args) -> Result<()> {
 fn open(args: &Args, ranks: Arc<dyn Communicator>) -> Result<Session> {
     let backend = common::device(&args.device, args.threads.or(args.ranks.threads_of_each()))?;
     if let Some(folder) = &args.resume {
-        let folder = resumed_folder(folder.as_deref().or(args.out.as_deref()))?;
-        let saved = SavedRun::read(&Checkpoint::read(folder.join(CHECKPOINT))?, &folder)?;
+        let named = folder.as_deref().or(args.out.as_deref());
+        let folder = resumed_folder(named, &*ranks)?;
+        let saved = SavedRun::read(&Checkpoint::read(folder.path.join(CHECKPOINT))?, &folder.path)?;
         let recipe = Recipe::from_text(&saved.config)?.allow_unmatched(args.allow_unmatched);
-        args.compare(&saved.config, &folder)?;
+        args.compare(&saved.config, &folder.path)?;
         let mut options = options(&recipe)?;
+        let checked = saved.progress.check(saved.epochs, plan::steps_of_epoch(&options));
+        checked.map_err(|problem| Error::Malformed { path: folder.path.join(CHECKPOINT), problem })?;
         options.epochs = args.epochs.unwrap_or(saved.epochs);
         options.written_for = saved.written_for;
         let is_left = saved.progress.epoch < options.epochs;
@@ -181,7 +187,10 @@ fn open(args: &Args, ranks: Arc<dyn Communicator>) -> Result<Session> {
         recipe.warnings().iter().for_each(|warning| common::warn(warning));
         args.changes.warn_unread(recipe.keys().1);
     }
-    options.epochs = args.epochs.unwrap_or_else(|| plan::epochs(&recipe, &options, ranks.rank() == 0));
+    options.epochs = match args.epochs {
+        Some(epochs) => epochs,
+        None => plan::epochs(&recipe, &options, ranks.rank() == 0)?,
+    };
     let recipe = planned(args, recipe, &mut options, ranks.rank() == 0)?;
     Session::begin(|| new_folder(args.out.as_deref(), &name), recipe, options, backend, ranks)
 }
@@ -217,38 +226,53 @@ fn planned(args: &Args, recipe: Recipe, options: &mut Options, tells: bool) -> R
     Ok(plan::scaled(recipe, options))
 }
 
-/// Returns the folder of a run to resume.
-fn resumed_folder(named: Option<&Path>) -> Result<PathBuf> {
-    let folder = match named {
-        Some(folder) => folder.to_owned(),
+/// Returns the folder of a run to resume. Rank 0 locks it before anyone reads there.
+fn resumed_folder(named: Option<&Path>, ranks: &dyn Communicator) -> Result<RunFolder> {
+    let found = || match named {
+        Some(folder) => Ok(folder.to_owned()),
         None => newest(Path::new(RUNS)).ok_or_else(|| {
             Error::Usage(format!(
                 "--resume: no folder in {RUNS}/ has a {CHECKPOINT}; name one, or start a run"
             ))
-        })?,
+        }),
     };
-    if folder.join(CHECKPOINT).is_file() {
-        return Ok(folder);
+    let missing = |folder: &Path, hint: &str| {
+        Err(Error::Usage(format!("--resume: {} has no {CHECKPOINT}{hint}", folder.display())))
+    };
+    if ranks.rank() > 0 {
+        ranks.barrier().map_err(fallline::core::Error::from)?;
+        let path = found()?;
+        return match path.join(CHECKPOINT).is_file() {
+            true => Ok(RunFolder { path, is_new: false, lock: None }),
+            false => missing(&path, ""),
+        };
     }
-    let shown = folder.display();
-    let hint = match abandoned(&folder) {
-        Some(_) => format!(": --out {shown} begins the run again"),
-        None => String::new(),
-    };
-    Err(Error::Usage(format!("--resume: {shown} has no {CHECKPOINT}{hint}")))
+    let path = found()?;
+    if !path.is_dir() {
+        return missing(&path, "");
+    }
+    let lock = FolderLock::take(&path, "--resume")?;
+    if !path.join(CHECKPOINT).is_file() {
+        let hint = abandoned(&path).map(|_| format!(": --out {} begins the run again", path.display()));
+        return missing(&path, &hint.unwrap_or_default());
+    }
+    ranks.barrier().map_err(fallline::core::Error::from)?;
+    Ok(RunFolder { path, is_new: false, lock: Some(lock) })
 }
 
-/// A folder for a new run, and whether it was made for it.
-fn new_folder(out: Option<&Path>, name: &str) -> Result<(PathBuf, bool)> {
+/// Returns a folder for a new run.
+fn new_folder(out: Option<&Path>, name: &str) -> Result<RunFolder> {
     let Some(folder) = out else {
-        let folder = next_free(Path::new(RUNS), name).map_err(Error::io(Path::new(RUNS)))?;
-        return Ok((folder, true));
+        let path = next_free(Path::new(RUNS), name).map_err(Error::io(Path::new(RUNS)))?;
+        let lock = FolderLock::take(&path, "--out")?;
+        return Ok(RunFolder { path, is_new: true, lock: Some(lock) });
     };
     let (shown, is_new) = (folder.display(), !folder.exists());
     if !is_new && !folder.is_dir() {
         return Err(Error::Usage(format!("--out: {shown} is not a folder")));
     }
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let lock = FolderLock::take(folder, "--out")?;
     if folder.join(CHECKPOINT).exists() {
         return Err(Error::Usage(format!(
             "--out: {shown} has a run already; continue it with --resume {shown}"
@@ -256,7 +280,7 @@ fn new_folder(out: Option<&Path>, name: &str) -> Result<(PathBuf, bool)> {
     }
     if folder.join(METRICS).exists() {
         let Some(records) = abandoned(folder) else {
-            let problem = "has a run without a checkpoint, which may still be at work, or other files, too";
+            let problem = "has a run without a checkpoint, and other files, too";
             return Err(Error::Usage(format!("--out: {shown} {problem}: name another folder")));
         };
         common::warn(&format!(
@@ -266,5 +290,6 @@ fn new_folder(out: Option<&Path>, name: &str) -> Result<(PathBuf, bool)> {
             std::fs::remove_file(name).map_err(Error::io(name))?;
         }
     }
-    Ok((folder.to_owned(), is_new))
+    remove_temporaries(folder).map_err(Error::io(folder))?;
+    Ok(RunFolder { path: folder.to_owned(), is_new, lock: Some(lock) })
 }

@@ -1,6 +1,7 @@
 //! Files with their bases.
 
-use std::io::Read;
+use fallline_core::files;
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 use super::ast::{Expr, Import, Statement, StatementKind, Target};
@@ -62,11 +63,10 @@ impl Loader {
                 limit: format!("{MAX_FILES} files, or {} in a row", MAX_FILES / 8),
             });
         }
-        let mut bytes = Vec::new();
-        let limited =
-            std::fs::File::open(path).and_then(|f| f.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes));
-        limited.map_err(io)?;
-        check_size(bytes.len(), &file)?;
+        let bytes = files::read(path, MAX_BYTES as u64).map_err(|error| match error.kind() {
+            ErrorKind::FileTooLarge => too_large(&file),
+            _ => io(error),
+        })?;
         let text = String::from_utf8(bytes).map_err(|error| {
             io(std::io::Error::other(format!("not UTF-8 after byte {}", error.utf8_error().valid_up_to())))
         })?;
@@ -256,10 +256,11 @@ pub(super) fn no_dict(at: Position, got: &str) -> ConfigError {
 }
 
 pub(super) fn check_size(bytes: usize, file: &Position) -> Result<(), ConfigError> {
-    if bytes <= MAX_BYTES {
-        return Ok(());
-    }
-    Err(ConfigError::TooLarge { at: file.clone(), limit: format!("{} MiB of text", MAX_BYTES >> 20) })
+    if bytes <= MAX_BYTES { Ok(()) } else { Err(too_large(file)) }
+}
+
+fn too_large(file: &Position) -> ConfigError {
+    ConfigError::TooLarge { at: file.clone(), limit: format!("{} MiB of text", MAX_BYTES >> 20) }
 }
 
 type FileFormat = fn(&str, &Position) -> Result<Node, ConfigError>;

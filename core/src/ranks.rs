@@ -11,8 +11,8 @@
 //! whatever the transport is. Of `n` bytes every rank receives `2 n (world - 1) / world`, as with any ring.
 //!
 //! # Faults
-//! Every exchange ends within the communicator's time limit. After a failure a communicator is broken: what it is asked
-//! for next fails at once, since ranks may have gone different ways.
+//! Every exchange ends within the communicator's time limit ([`TimeLimit`]). After a failure a communicator is broken:
+//! what it is asked for next fails at once, since ranks may have gone different ways.
 
 mod all_gather_v;
 mod buffer;
@@ -22,6 +22,7 @@ mod reduce;
 mod single;
 mod sum;
 mod threads;
+mod time_limit;
 
 pub use all_gather_v::shared_lengths;
 pub use buffer::Buffer;
@@ -30,6 +31,7 @@ pub use error::RankError;
 pub use single::SelfComm;
 pub use sum::{RankAdd, RankFirst, RankMean, WorldSize};
 pub use threads::{ThreadComm, threads};
+pub use time_limit::{TimeLimit, receive};
 
 use crate::host::{Slice, SliceMut};
 use crate::{Backend, Result, Storage};

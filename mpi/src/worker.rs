@@ -4,7 +4,7 @@
 //! thread of their own, which owns the buffers too: whoever asked waits for it no longer than the limit. It is also the
 //! only thread that ever calls MPI, which every installation allows.
 
-use fallline_core::ranks::{Communicator, RankError, chunk, known, same_length, shared_lengths};
+use fallline_core::ranks::{Communicator, RankError, chunk, known, receive, same_length, shared_lengths};
 use fallline_core::{Error, Result};
 use mpi::datatype::PartitionMut;
 use mpi::environment::Universe;
@@ -71,7 +71,7 @@ impl Mpi {
         };
         let named = thread::Builder::new().name("mpi".into()).spawn(work);
         named.map_err(|error| Error::Unavailable(format!("no thread for MPI: {error}")))?;
-        match start.recv_timeout(limit) {
+        match receive(&start, limit) {
             Ok((rank, world)) => Ok(Mpi { rank, world, limit, jobs: Mutex::new(Jobs { to, broken: None }) }),
             Err(RecvTimeoutError::Timeout) => {
                 let (operation, missing) = ("starting MPI", Vec::new());
@@ -101,7 +101,7 @@ impl Mpi {
         }
         let (to, answer) = channel();
         let error = match jobs.to.send((job, to)) {
-            Ok(()) => match answer.recv_timeout(self.limit) {
+            Ok(()) => match receive(&answer, self.limit) {
                 Ok(received) => return Ok(received),
                 Err(RecvTimeoutError::Timeout) => {
                     RankError::TimedOut { rank, operation, limit: self.limit, missing: Vec::new() }

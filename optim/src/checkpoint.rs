@@ -21,7 +21,7 @@ mod manifest;
 mod rename;
 
 pub use entry::{Entry, dtype, format};
-pub use files::{remove_temporaries, write_atomically};
+pub use files::{is_temporary, remove_temporaries, write_atomically};
 pub use manifest::{Manifest, OptimizerManifest, ParamManifest, Part};
 pub(crate) use rename::{differ_in_wrappers, rule_between};
 

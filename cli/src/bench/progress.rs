@@ -3,6 +3,7 @@
 use super::Row;
 use crate::common::{Columns, HEAD, is_quiet, print};
 use crate::error::Result;
+use crate::escape::shortened;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,7 +41,7 @@ impl Progress {
         let bar = if is_quiet() { ProgressBar::hidden() } else { ProgressBar::new(names.len() as u64) };
         let style = ProgressStyle::with_template("{pos}/{len} {bar:30} {eta} left, {wide_msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        let widest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        let widest = names.iter().map(|name| shortened(name).chars().count()).max().unwrap_or(0);
         let numbers = NUMBERS.map(|(_, width)| (width, true));
         let columns = Columns([(widest.max(4), false)].into_iter().chain(numbers).collect());
         Progress { bar, interrupted, columns, json }
@@ -63,7 +64,7 @@ impl Progress {
 
     /// Says what is measured now.
     pub fn begins(&self, name: &str) {
-        self.bar.set_message(name.to_owned());
+        self.bar.set_message(shortened(name));
         self.bar.tick();
     }
 
@@ -84,7 +85,7 @@ impl Progress {
 
 fn cells(row: &Row) -> Vec<String> {
     vec![
-        row.name.clone(),
+        shortened(&row.name),
         row.elements.to_string(),
         row.threads.map_or("-".into(), |threads| threads.to_string()),
         format!("{:.1}", row.bytes_per_element),
@@ -110,7 +111,7 @@ pub fn summary(rows: &[Row]) -> String {
         let (ratio, error) = ratio(row);
         ratio - error <= 1.0
     };
-    let faster = |row: &Row| match (ratio(row), &row.name) {
+    let faster = |row: &Row| match (ratio(row), shortened(&row.name)) {
         ((ratio, error), name) if is_same(row) => {
             format!("no difference from {name} ({ratio:.2} ± {error:.2})")
         }
@@ -131,7 +132,7 @@ pub fn summary(rows: &[Row]) -> String {
             format!("{is}: {}", each.join(", "))
         }
     };
-    format!("\n{} {told}\n", fastest.name)
+    format!("\n{} {told}\n", shortened(&fastest.name))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use fallline::convert::{self, Limits, Named, archive, deepspeed};
+use fallline::core::files::{self, read_tensors};
 use std::path::{Path, PathBuf};
 
 /// What DeepSpeed's shards end with, and its files of models.
@@ -11,9 +12,10 @@ const MODEL: &str = "_model_states.pt";
 /// Returns the file in a folder that has the optimizer's state, where trainers put it.
 pub fn in_folder(folder: &Path) -> Result<PathBuf> {
     // DeepSpeed names the newest of its folders.
-    let latest = std::fs::read_to_string(folder.join("latest")).ok();
+    let latest = files::read(&folder.join("latest"), 4096).ok();
     let newest = latest
         .as_deref()
+        .and_then(|tag| std::str::from_utf8(tag).ok())
         .map(str::trim)
         .map(|tag| folder.join(Path::new(tag).file_name().unwrap_or_default()));
     let folder = newest.as_deref().filter(|newest| newest.is_dir()).unwrap_or(folder);
@@ -73,7 +75,7 @@ pub fn joined(
         );
         return Err(malformed(shard, problem));
     }
-    let read = |path: &PathBuf| std::fs::read(path).map_err(Error::io(path));
+    let read = |path: &PathBuf| read_tensors(path).map_err(Error::io(path));
     let bytes = paths.iter().map(read).collect::<Result<Vec<_>>>()?;
     let trees = bytes.iter().zip(&paths).map(|(bytes, path)| {
         archive::read(bytes, &limits).map_err(|error| malformed(path, error.to_string()))

@@ -2,6 +2,7 @@
 
 use super::colour::{GREY, INK};
 use super::raster::fitted;
+use crate::escape::shown;
 use svg::node::Text as Words;
 use svg::node::element::{Circle, ClipPath, Definitions, Element, Group, Path, Rectangle};
 use svg::{Document, Node};
@@ -203,7 +204,8 @@ fn text(at: Place, words: &str, size: f64, colour: &str, anchor: Anchor) -> Elem
     }
     text.assign("fill", colour);
     text.assign("text-anchor", anchor);
-    text.append(Words::new(words));
+    // XML has no control characters, and changes of direction would leave the text.
+    text.append(Words::new(shown(words)));
     text
 }
 

@@ -1,6 +1,7 @@
 //! Pictures in pixels, and the width of words: both with a font that is part of the program.
 
 use super::PlotError;
+use crate::escape::{shortened, shown};
 use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::fontdb::Database;
 use resvg::usvg::{Options, Tree};
@@ -40,7 +41,7 @@ pub fn png(svg: &str) -> Result<Vec<u8>, PlotError> {
 
 /// Returns the width of words of a size. The font is a wide one: in most others they are narrower.
 pub fn width(words: &str, size: f64) -> f64 {
-    let body = svg::node::element::Text::new(words).set("font-size", 100).set("y", 100);
+    let body = svg::node::element::Text::new(shown(words)).set("font-size", 100).set("y", 100);
     let document = svg::Document::new().set("width", 100_000).set("height", 200).add(body);
     let whole = tree(&document.to_string()).map(|tree| f64::from(tree.root().abs_bounding_box().right()));
     whole.unwrap_or(0.0) * size / 100.0
@@ -48,17 +49,20 @@ pub fn width(words: &str, size: f64) -> f64 {
 
 /// Returns as much of the words as fits, with an ellipsis where something is left out.
 pub fn fitted(words: &str, size: f64, room: f64) -> String {
+    // No line has room for more.
+    let words = &shortened(words);
     if width(words, size) <= room {
-        return words.to_owned();
+        return words.clone();
     }
     let ends: Vec<usize> = words.char_indices().map(|(end, _)| end).collect();
-    let shortened = |end: usize| format!("{}…", words[..end].trim_end());
-    let count = ends.partition_point(|&end| width(&shortened(end), size) <= room);
-    shortened(ends[count.saturating_sub(1)])
+    let cut = |end: usize| format!("{}…", words[..end].trim_end());
+    let count = ends.partition_point(|&end| width(&cut(end), size) <= room);
+    cut(ends[count.saturating_sub(1)])
 }
 
 /// Returns the words in two lines at most, with an ellipsis where something is left out.
 pub fn wrapped(words: &str, size: f64, room: f64) -> Vec<String> {
+    let words = &shortened(words);
     let ends = words.match_indices(' ').map(|(end, _)| end).chain([words.len()]);
     let first = ends.take_while(|&end| width(&words[..end], size) <= room).last().unwrap_or(0);
     let (first, second) = words.split_at(first);

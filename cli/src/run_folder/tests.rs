@@ -1,6 +1,7 @@
 //! Tests of a run's folder and of its record.
 
 use super::*;
+use std::fs::File;
 use std::{collections::BTreeSet, thread, time::Duration};
 
 /// Returns the record of a step, with a loss that a decimal cannot hold exactly.
@@ -83,7 +84,7 @@ fn metrics_resume_where_the_checkpoint_is() {
     assert_eq!(fs::read_to_string(&path).unwrap(), whole);
     // A last line without its end of line is whole all the same.
     fs::write(&path, whole.trim_end()).unwrap();
-    assert_eq!(Metrics::resume(&path, 9).unwrap().1.len(), 6);
+    assert_eq!(Metrics::resume(&path, 5).unwrap().1.len(), 6);
     assert_eq!(fs::read_to_string(&path).unwrap(), whole);
     assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 1);
 }
@@ -102,21 +103,43 @@ fn earlier_metrics_are_read() {
     assert_eq!(fs::read_to_string(&path).unwrap(), lines);
 }
 
-/// A second start, and a line that no run wrote, are errors that leave the file as it is.
+/// A second start, and a record that ends before the checkpoint, are errors that leave the file as it is.
 #[test]
 fn metrics_are_not_lost() {
     let temporary = tempfile::tempdir().unwrap();
     let path = temporary.path().join("metrics.jsonl");
-    assert_eq!(Metrics::resume(&path, 7).unwrap().1, []);
+    assert_eq!(Metrics::resume(&path, 7).unwrap().1, [], "without the file, the record begins anew");
     assert_eq!(Metrics::create(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-    for wrong in ["{\"step\":1}\n\n", "\n{}\n", "{\"step\":1,\"epoch\":1,\"loss\":\"x\",\"lr\":1}\n"] {
-        fs::write(&path, wrong).unwrap();
+    let line = |number: u64| serde_json::to_string(&step(number)).unwrap() + "\n";
+    for (short, ends) in [(String::new(), 0), (line(1) + &line(4), 4), ("{}\n".into(), 0)] {
+        fs::write(&path, &short).unwrap();
         let message = Metrics::resume(&path, 7).unwrap_err().to_string();
-        assert!(
-            message.ends_with("metrics.jsonl: line 1 is not a record of a step or an epoch"),
-            "{message}"
-        );
-        assert_eq!(fs::read_to_string(&path).unwrap(), wrong);
+        let parts =
+            [format!("metrics.jsonl: it ends at step {ends}, "), "the checkpoint is of step 7".into()];
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), short);
+    }
+}
+
+/// Lines that no run wrote are dropped: a run resumes without them.
+#[test]
+fn damaged_metrics_are_mended() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("metrics.jsonl");
+    let line = |number: u64| serde_json::to_string(&step(number)).unwrap() + "\n";
+    let zeros = "\0".repeat(50);
+    for (damaged, kept) in [
+        (line(1) + "{\"step\":1}\n" + &line(2), vec![1, 2]),
+        (line(1) + "\n" + &line(2) + "not a record\n", vec![1, 2]),
+        // The checkpoint's own step was written, and cannot be read any more.
+        (line(1) + &zeros, vec![1]),
+        (line(1) + &zeros + "\n", vec![1]),
+        (line(1) + "\u{fffd}\n" + &line(3), vec![1]),
+    ] {
+        fs::write(&path, &damaged).unwrap();
+        let (_, records) = Metrics::resume(&path, 2).unwrap();
+        assert_eq!(records.iter().map(Record::step).collect::<Vec<_>>(), kept, "{damaged}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), kept.into_iter().map(line).collect::<String>());
     }
 }
 
@@ -125,14 +148,15 @@ fn metrics_are_not_lost() {
 fn only_a_record_of_ours_is_abandoned() {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path();
-    assert_eq!(abandoned(folder), None);
+    assert_eq!(abandoned(&folder.join("none")), None);
+    assert_eq!(abandoned(folder), Some(0), "before there was a record");
     let mut metrics = Metrics::create(&folder.join(METRICS)).unwrap();
     metrics.append(&step(1)).unwrap();
     metrics.flush().unwrap();
-    if cfg!(unix) {
-        assert_eq!(abandoned(folder), None, "a process writes");
-    }
     drop(metrics);
+    for left in [".lock", ".fallline-Xy12ab"] {
+        fs::write(folder.join(left), "").unwrap();
+    }
     assert_eq!(abandoned(folder), Some(1));
     fs::write(folder.join("notes.txt"), "").unwrap();
     assert_eq!(abandoned(folder), None);

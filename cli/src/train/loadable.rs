@@ -32,6 +32,7 @@ pub fn damage(checkpoint: &Checkpoint) -> Option<String> {
 fn resumed(checkpoint: &Checkpoint, trainer: &Trainer) -> Result<()> {
     let recipe = Recipe::from_text(&trainer.config)?;
     let mut options = options(&recipe)?;
+    trainer.progress.check(trainer.epochs, plan::steps_of_epoch(&options)).map_err(Error::Other)?;
     (options.epochs, options.written_for) = (trainer.epochs, trainer.written_for);
     let recipe = plan::scaled(recipe, &options);
     let network = Network::new(&options.hidden, options.seed);

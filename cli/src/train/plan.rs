@@ -1,6 +1,6 @@
 //! How long a run is, and the schedule that follows from that.
 
-use super::options::Options;
+use super::options::{MOST, Options};
 use super::saved::SavedRun;
 use crate::common::warn;
 use crate::digits::data::TRAIN;
@@ -12,8 +12,8 @@ use fallline::{Driver, Recipe};
 use std::path::Path;
 
 /// Returns the epochs that a configuration asks for: `train.epochs`, or what MMEngine's `train_cfg` says; the default
-/// otherwise.
-pub fn epochs(recipe: &Recipe, options: &Options, tells: bool) -> u64 {
+/// otherwise. A run that is too long is refused.
+pub fn epochs(recipe: &Recipe, options: &Options, tells: bool) -> Result<u64> {
     let length = recipe.length(steps_of_epoch(options));
     let whole = |iterations: u64| {
         let epochs = iterations.div_ceil(length.epoch);
@@ -23,7 +23,13 @@ pub fn epochs(recipe: &Recipe, options: &Options, tells: bool) -> u64 {
         }
         epochs
     };
-    length.epochs.or_else(|| length.iterations.map(whole)).unwrap_or(options.epochs)
+    let epochs = length.epochs.or_else(|| length.iterations.map(whole)).unwrap_or(options.epochs);
+    match epochs <= MOST as u64 {
+        true => Ok(epochs),
+        false => {
+            Err(Error::Usage(format!("train_cfg: the run has {epochs} epochs, expected at most {MOST}")))
+        }
+    }
 }
 
 /// Steps of an epoch.
@@ -48,7 +54,9 @@ pub fn written_for(recipe: &Recipe) -> Result<u64> {
 /// A recipe with its schedule scaled to the run, where that was asked for.
 pub fn scaled(recipe: Recipe, options: &Options) -> Recipe {
     match options.written_for {
-        Some(written) if options.epochs > 0 => recipe.stretched(options.epochs as f64 / written as f64),
+        Some(written) if options.epochs > 0 && written > 0 => {
+            recipe.stretched(options.epochs as f64 / written as f64)
+        }
         _ => recipe,
     }
 }

@@ -11,7 +11,7 @@ use crate::common::{is_quiet, unmatched, warn};
 use crate::digits::data::{Digits, epoch_order};
 use crate::digits::network::{Network, Parameter};
 use crate::error::{Error, Result};
-use crate::run_folder::{CHECKPOINT, Kind, METRICS, Metrics, Record};
+use crate::run_folder::{CHECKPOINT, FolderLock, Kind, METRICS, Metrics, Record};
 use fallline::optim::checkpoint::{Entry, remove_temporaries};
 use fallline::optim::schedule::Schedule;
 use fallline::optim::{Binding, Mode, frozen, param};
@@ -22,6 +22,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+/// A run's folder.
+pub struct RunFolder {
+    pub path: PathBuf,
+    /// Whether it was made for this run.
+    pub is_new: bool,
+    /// Of rank 0, which alone writes there.
+    pub lock: Option<FolderLock>,
+}
 
 /// A run at work.
 pub struct Session {
@@ -40,6 +49,8 @@ pub struct Session {
     reducer: Option<GradientReducer>,
     /// Written by rank 0 alone.
     metrics: Option<Metrics>,
+    /// Of rank 0. It is released after the metrics are written.
+    lock: Option<FolderLock>,
     records: Vec<Record>,
     progress: Progress,
     clock: Clock,
@@ -89,10 +100,9 @@ impl Parts {
 }
 
 impl Session {
-    /// Begins a run in a folder, which is made on rank 0 once everything else is known to be right. `folder` returns
-    /// whether it was made, too.
+    /// Begins a run in a folder, which is made on rank 0 once everything else is known to be right.
     pub fn begin(
-        folder: impl FnOnce() -> Result<(PathBuf, bool)>,
+        folder: impl FnOnce() -> Result<RunFolder>,
         recipe: Recipe,
         options: Options,
         backend: Arc<dyn Backend>,
@@ -102,9 +112,8 @@ impl Session {
         let mut session = Session::assemble(PathBuf::new(), recipe, options, backend, ranks, parts);
         session.compare()?;
         if session.ranks.rank() == 0 {
-            let (folder, is_new) = folder()?;
-            session.folder = folder;
-            session.made = Some(is_new);
+            let folder = folder()?;
+            (session.folder, session.made, session.lock) = (folder.path, Some(folder.is_new), folder.lock);
             let metrics = Metrics::create(&session.folder.join(METRICS));
             session.metrics = Some(metrics.map_err(Error::io(&session.folder))?);
         }
@@ -113,7 +122,7 @@ impl Session {
 
     /// Resumes a run.
     pub fn resume(
-        folder: PathBuf,
+        RunFolder { path: folder, lock, .. }: RunFolder,
         recipe: Recipe,
         options: Options,
         backend: Arc<dyn Backend>,
@@ -129,6 +138,7 @@ impl Session {
         )?;
         let mut session = Session::assemble(folder, recipe, options, backend, ranks, parts);
         session.progress = saved.progress;
+        session.lock = lock;
         let mismatch = |problem: String| Error::Malformed { path: session.folder.join(CHECKPOINT), problem };
         for parameter in &mut session.network.parameters {
             let name = &parameter.name;
@@ -176,7 +186,7 @@ impl Session {
         parts: Parts,
     ) -> Session {
         let Parts { digits, network, optimizer, reducer, schedule } = parts;
-        let (metrics, records, progress) = (None, Vec::new(), Progress::default());
+        let (metrics, lock, records, progress) = (None, None, Vec::new(), Progress::default());
         Session {
             folder,
             made: None,
@@ -190,6 +200,7 @@ impl Session {
             ranks,
             reducer,
             metrics,
+            lock,
             records,
             progress,
             clock: Clock::from(0.0),

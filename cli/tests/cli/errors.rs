@@ -77,6 +77,14 @@ fn errors_in_files_show_the_line() {
             "\"a\"",
         ),
         ("half.json", r#"{"a": {"shape": [-1]}}"#, "expected a whole number from 0", ""),
+        (
+            "shapes.json",
+            r#"{"alpha": {"shape": [1], "module": "norm", "shape": [2]}}"#,
+            "appears twice",
+            "\"shape\"",
+        ),
+        ("none.json", "{}", "it has no parameters", ""),
+        ("number.json", r#"{"a": 3}"#, "expected an object", ""),
     ] {
         let params = write(folder.path(), name, text);
         let told = lines(&["explain", "--optimizer", "AdamW", "--params", &params]);

@@ -1,12 +1,12 @@
 //! Ranks that are threads of one process.
 
-use super::{Communicator, RankError, chunk, known, same_length, shared_lengths};
+use super::{Communicator, RankError, TimeLimit, chunk, known, same_length, shared_lengths};
 use crate::Result;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Returns the ends of as many ranks in this process, in their order: one for each thread. An exchange that is not
-/// finished within `limit` fails on every rank.
+/// finished within `limit` fails on every rank. Time in which the process is stopped does not count.
 ///
 /// An end that is dropped is a rank that has ended: whoever waits for it, or will, gets [`RankError::Lost`].
 ///
@@ -88,10 +88,10 @@ impl ThreadComm {
     /// Puts a call on the table, waits for those of all, and hands them to `take`.
     fn meet(&self, call: Call, take: impl FnOnce(&[Arc<Vec<u8>>])) -> Result<(), RankError> {
         let operation = call.operation;
-        let deadline = Instant::now() + self.meeting.limit;
+        let mut limit = TimeLimit::new(self.meeting.limit);
         let mut table = self.lock();
         // Those of the exchange before may still be taking.
-        table = self.wait(table, operation, deadline, |table| table.calls[self.rank].is_none())?;
+        table = self.wait(table, operation, &mut limit, |table| table.calls[self.rank].is_none())?;
         if let Some((other, theirs)) =
             table.calls.iter().enumerate().find_map(|(i, c)| Some((i, c.as_ref()?)))
             && call.differs(theirs)
@@ -102,7 +102,7 @@ impl ThreadComm {
         table.calls[self.rank] = Some(call);
         table.posted += 1;
         self.meeting.changed.notify_all();
-        table = self.wait(table, operation, deadline, |table| table.posted == self.world)?;
+        table = self.wait(table, operation, &mut limit, |table| table.posted == self.world)?;
         let bytes: Vec<_> = table.calls.iter().flatten().map(|call| Arc::clone(&call.bytes)).collect();
         table.taken += 1;
         if table.taken == self.world {
@@ -115,12 +115,12 @@ impl ThreadComm {
         Ok(())
     }
 
-    /// Waits until `ready`, the deadline, or a failure.
+    /// Waits until `ready`, the end of the time, or a failure.
     fn wait<'a>(
         &'a self,
         mut table: MutexGuard<'a, Table>,
         operation: &'static str,
-        deadline: Instant,
+        limit: &mut TimeLimit,
         ready: impl Fn(&Table) -> bool,
     ) -> Result<MutexGuard<'a, Table>, RankError> {
         let rank = self.rank;
@@ -139,19 +139,18 @@ impl ThreadComm {
             if let Some(lost) = lost {
                 return Err(self.break_off(table, RankError::Lost { rank, operation, lost }));
             }
-            let now = Instant::now();
-            if now >= deadline {
+            let Some(wait) = limit.wait() else {
                 let missing = (0..self.world).filter(|&i| table.calls[i].is_none()).collect();
                 let limit = self.meeting.limit;
                 return Err(self.break_off(table, RankError::TimedOut { rank, operation, limit, missing }));
-            }
-            if now < patience {
+            };
+            if Instant::now() < patience {
                 drop(table);
                 (0..SPINS).for_each(|_| core::hint::spin_loop());
                 table = self.lock();
                 continue;
             }
-            let waited = self.meeting.changed.wait_timeout(table, deadline - now);
+            let waited = self.meeting.changed.wait_timeout(table, wait);
             table = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }

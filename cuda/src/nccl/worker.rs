@@ -5,7 +5,7 @@ use crate::Cuda;
 use crate::context::explain;
 use core::ffi::c_void;
 use cudarc::nccl::sys::{self, ncclComm_t, ncclDataType_t, ncclResult_t};
-use fallline_core::ranks::RankError;
+use fallline_core::ranks::{RankError, receive};
 use fallline_core::{Error, Result};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,7 +55,7 @@ impl Worker {
         };
         let spawned = thread::Builder::new().name("nccl".into()).spawn(work);
         spawned.map_err(|error| Error::Unavailable(format!("no thread for NCCL: {error}")))?;
-        match start.recv_timeout(limit) {
+        match receive(&start, limit) {
             Ok(Ok(comm)) => {
                 let jobs = Mutex::new(Jobs { to, broken: None });
                 Ok(Worker { rank, limit, jobs, comm })
@@ -79,7 +79,7 @@ impl Worker {
         let ended = || RankError::Failed { rank, problem: "the thread that calls NCCL has ended".into() };
         let error = match jobs.to.send((job, to)) {
             Err(_) => ended(),
-            Ok(()) => match answer.recv_timeout(self.limit) {
+            Ok(()) => match receive(&answer, self.limit) {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(problem)) => RankError::Failed { rank, problem },
                 Err(RecvTimeoutError::Disconnected) => ended(),

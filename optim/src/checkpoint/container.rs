@@ -2,6 +2,7 @@
 
 use super::{Checkpoint, Entry, MANIFEST, Manifest, Part, SCALE, VERSION, dtype, format, write_atomically};
 use crate::{Error, Result};
+use fallline_core::files::read_tensors;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::HashMap;
 use std::path::Path;
@@ -146,7 +147,7 @@ impl Checkpoint {
     /// [`Error::Io`] or [`Error::Malformed`], naming the file.
     pub fn read(path: impl AsRef<Path>) -> Result<Checkpoint> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let bytes = read_tensors(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
         Checkpoint::from_bytes(&bytes).map_err(|problem| Error::Malformed { path: path.to_owned(), problem })
     }
 

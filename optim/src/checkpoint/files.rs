@@ -1,24 +1,51 @@
 //! Files that are written atomically.
 
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 /// How the names of files being written begin.
 const TEMPORARY: &str = ".fallline-";
+/// How old an empty file must be before its writer counts as dead.
+const STARTING: Duration = Duration::from_secs(60);
 
-/// Removes what [`write_atomically`] left in a folder when it was killed. Call it only where nothing else
-/// is writing.
+/// Returns whether a name is one of those that [`write_atomically`] gives a file until it is whole.
+pub fn is_temporary(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(TEMPORARY.as_bytes())
+}
+
+/// Removes what [`write_atomically`] left in a folder when it was killed. Files of processes that are at work stay: each
+/// locks its own.
+///
+/// Where the file system has no locks, everything stays.
 ///
 /// # Errors
 /// Those of the file system.
 pub fn remove_temporaries(folder: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) && entry.file_type()?.is_file() {
-            std::fs::remove_file(entry.path())?;
+        if is_temporary(&entry.file_name()) && entry.file_type()?.is_file() && is_abandoned(&entry.path()) {
+            match std::fs::remove_file(entry.path()) {
+                // Its writer has finished meanwhile.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
         }
     }
     Ok(())
+}
+
+/// Returns whether the process that wrote a file has ended before it was whole.
+fn is_abandoned(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    if file.try_lock().is_err() {
+        return false;
+    }
+    // Its writer may be about to lock it, and writes nothing before.
+    let old = |age: std::time::SystemTime| age.elapsed().is_ok_and(|age| age > STARTING);
+    file.metadata().is_ok_and(|there| there.len() > 0 || there.modified().is_ok_and(old))
 }
 
 /// Writes a file atomically: to a temporary file next to it, which is flushed to the disk and renamed. So nobody ever
@@ -65,9 +92,14 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<std::fs::File> {
         }
     };
     let mut file = builder.tempfile_in(folder).map_err(unnamed)?;
+    // While it is locked, it is not taken for what a killed process left. Some file systems have no locks.
+    let is_locked = file.as_file().lock().is_ok();
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     let file = file.persist(path).map_err(|error| error.error)?;
+    if is_locked {
+        file.unlock().ok();
+    }
     // The rename itself reaches the disk with the folder; where folders cannot be opened, that is all.
     if let Ok(folder) = std::fs::File::open(folder) {
         folder.sync_all().ok();
@@ -78,6 +110,28 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<std::fs::File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Only what no process is writing any more is removed.
+    #[test]
+    fn files_of_others_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let [at_work, starting, dead, other] =
+            [".fallline-a", ".fallline-b", ".fallline-c", "c"].map(|name| folder.path().join(name));
+        for path in [&at_work, &dead, &other] {
+            std::fs::write(path, "part").unwrap();
+        }
+        let starting = (File::create(&starting).unwrap(), starting);
+        let locked = File::open(&at_work).unwrap();
+        locked.lock().unwrap();
+        remove_temporaries(folder.path()).unwrap();
+        let left = || [&at_work, &starting.1, &dead, &other].map(|path| path.exists());
+        assert_eq!(left(), [true, true, false, true]);
+        drop(locked);
+        starting.0.set_modified(std::time::SystemTime::now() - 2 * STARTING).unwrap();
+        remove_temporaries(folder.path()).unwrap();
+        assert_eq!(left(), [false, false, false, true]);
+        assert!(is_temporary(at_work.file_name().unwrap()) && !is_temporary(other.file_name().unwrap()));
+    }
 
     #[test]
     fn a_missing_folder_is_named_and_an_older_file_replaced() {

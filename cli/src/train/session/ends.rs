@@ -21,6 +21,7 @@ impl Session {
         }
         self.metrics = None;
         std::fs::remove_file(self.folder.join(METRICS)).ok();
+        self.lock = None;
         if is_new {
             // Only where it is empty.
             std::fs::remove_dir(&self.folder).ok();
