@@ -321,7 +321,7 @@ fn add_weights(
             format => format?,
         };
         let shape = Shape::from(tensor.shape());
-        checkpoint.insert_param(name, Entry { format, shape, bytes: tensor.bytes().into_owned() });
+        checkpoint.insert_param(name, Entry { format, shape, bytes: tensor.to_bytes()? });
         report.weights += 1;
     }
     Ok(())
