@@ -120,6 +120,12 @@ impl Checkpoint {
         self.tensors.get(&param_key(name))
     }
 
+    /// Returns the bytes of all its tensors.
+    pub fn bytes(&self) -> usize {
+        let tensors = self.tensors.values().map(|entry| entry.bytes.len());
+        tensors.chain(self.codes.values().map(|(_, codes)| codes.len())).fold(0, usize::saturating_add)
+    }
+
     /// Adds a tensor under any key.
     pub(crate) fn insert(&mut self, key: String, entry: Entry) {
         self.tensors.insert(key, entry);

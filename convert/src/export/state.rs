@@ -25,17 +25,19 @@ pub(super) struct Exporter<'c> {
     params: &'c HashMap<&'c str, &'c ParamManifest>,
     layout: &'static Layout,
     algorithm: &'c dyn AnyAlgorithm,
+    /// Bytes that states may still have of which the checkpoint has but the shape.
+    unstored: &'c Cell<usize>,
 }
 
 impl<'c> Exporter<'c> {
     /// Makes one of a checkpoint, for an algorithm and the layout of its source.
     pub(super) fn new(
-        checkpoint: &'c Checkpoint,
-        params: &'c HashMap<&'c str, &'c ParamManifest>,
+        (checkpoint, params): (&'c Checkpoint, &'c HashMap<&'c str, &'c ParamManifest>),
         layout: &'static Layout,
         algorithm: &'c dyn AnyAlgorithm,
+        unstored: &'c Cell<usize>,
     ) -> Self {
-        Exporter { checkpoint, params, layout, algorithm }
+        Exporter { checkpoint, params, layout, algorithm, unstored }
     }
 
     /// Returns the state of a parameter; none before its first step.
@@ -79,6 +81,10 @@ impl<'c> Exporter<'c> {
                     Start::Value(initial) => initial,
                     Start::Param => 0.0,
                 };
+                let bytes = compute.format().bytes().saturating_mul(shape.elements());
+                let left = self.unstored.get().checked_sub(bytes);
+                let problem = "states that have not begun would have far more bytes than the checkpoint";
+                self.unstored.set(left.ok_or_else(|| Error::value(name, problem))?);
                 let start = fallible::filled(initial, shape.elements(), ours)?;
                 return rounded(shape, &start, compute.format());
             }

@@ -128,8 +128,7 @@ impl Checkpoint {
         let manifest = serde_json::to_string(&self.manifest)
             .map_err(|error| Error::Mismatch(format!("cannot be written: {error}")))?;
         let metadata = HashMap::from([(MANIFEST.to_owned(), manifest)]);
-        let length = views.iter().try_fold(0usize, |all, (_, view)| all.checked_add(view.data().len()));
-        fallible::check(length, "the bytes of a checkpoint")?;
+        fallible::check(Some(self.bytes()), "the bytes of a checkpoint")?;
         safetensors::serialize(views, Some(metadata)).map_err(failed)
     }
 
