@@ -7,7 +7,7 @@ mod progress;
 use crate::common::{self, print_json};
 use crate::error::{Error, Result};
 use crate::source::inline;
-use fallline::core::{Kernel, Operand, Role};
+use fallline::core::{Kernel, Operand, Role, fallible};
 use fallline::cpu::stream::StreamOperand;
 use fallline::optim::{Binding, param};
 use fallline::registry::names::ENTRIES;
@@ -259,18 +259,11 @@ fn measure<T: Measured>(
     elements: usize,
     progress: &Progress,
 ) -> Result<Option<Row>> {
-    let shapes = layout.shapes(elements);
+    let shapes = layout.shapes(elements)?;
     let lengths: Vec<usize> = shapes.iter().map(|dims| dims.iter().product()).collect();
     let elements: usize = lengths.iter().sum();
     let passes = Passes::new(recipe, T::FORMAT, &shapes[0]);
     let bytes_per_element = passes.traffic(&shapes);
-    let enough = |bytes: usize| -> Result<Vec<u8>> {
-        let mut stream = Vec::new();
-        let failed = |_| Error::Other(format!("bench: no memory for {bytes} bytes; lower --elements"));
-        stream.try_reserve_exact(bytes).map_err(failed)?;
-        stream.resize(bytes, 1);
-        Ok(stream)
-    };
     let mut plain = Vec::new();
     // Passes share their operands' memory. A rule names parameter and gradient as it likes.
     let stream_of = |operand: &Operand| match operand.role {
@@ -282,14 +275,22 @@ fn measure<T: Measured>(
         if !plain.iter().any(|(known, _)| *known == stream_of(operand)) {
             plain.push((
                 stream_of(operand),
-                enough((elements as f64 * passes.bytes_of(operand, &shapes[0])) as usize)?,
+                fallible::filled(
+                    1u8,
+                    (elements as f64 * passes.bytes_of(operand, &shapes[0])) as usize,
+                    "--elements",
+                )?,
             ));
         }
     }
     let names: Vec<String> = (0..shapes.len()).map(|i| format!("tensor{i}")).collect();
     let buffers = if layout.is_owned() { &lengths[..] } else { &[elements][..] };
-    let mut values: Vec<Vec<T>> = buffers.iter().map(|&n| vec![T::from_f64(1.0); n]).collect();
-    let grads: Vec<Vec<T>> = buffers.iter().map(|&n| (0..n).map(gradient).collect()).collect();
+    let mut values = Vec::new();
+    let mut grads = Vec::new();
+    for &n in buffers {
+        values.push(fallible::filled(T::from_f64(1.0), n, "--elements")?);
+        grads.push(fallible::collected((0..n).map(gradient::<T>), "--elements")?);
+    }
     let mut rest = names.iter().zip(&shapes);
     let mut bindings: Vec<Binding<'_>> = Vec::with_capacity(shapes.len());
     for (mut value, mut grad) in values.iter_mut().map(Vec::as_mut_slice).zip(grads.iter().map(Vec::as_slice))

@@ -46,7 +46,7 @@ pub fn run(args: Args) -> Result<()> {
     let (a, b) = (a?, b?);
     let a = tensors::read(&args.a, &a).map_err(incomparable)?;
     let b = tensors::read(&args.b, &b).map_err(incomparable)?;
-    let rows = pairs(&a, &b, args.tolerance);
+    let rows = pairs(&a, &b, args.tolerance).map_err(incomparable)?;
     let mut manifests = Vec::new();
     if let (Some(a), Some(b)) = (&a.manifest, &b.manifest) {
         differences("", a, b, &mut manifests);
@@ -64,7 +64,7 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// Compares tensors of the same name, in the order of A's; those of B alone come last.
-fn pairs(a: &TensorFile<'_>, b: &TensorFile<'_>, tolerance: Option<f64>) -> Vec<Compared> {
+fn pairs(a: &TensorFile<'_>, b: &TensorFile<'_>, tolerance: Option<f64>) -> Result<Vec<Compared>> {
     let mut others: HashMap<&str, &NamedTensor<'_>> =
         b.tensors.iter().map(|tensor| (&*tensor.name, tensor)).collect();
     let alone = |tensor: &NamedTensor<'_>, outcome| {
@@ -73,12 +73,12 @@ fn pairs(a: &TensorFile<'_>, b: &TensorFile<'_>, tolerance: Option<f64>) -> Vec<
     };
     let of_a = a.tensors.iter().map(|tensor| match others.remove(&*tensor.name) {
         Some(other) => compare(tensor, other, tolerance),
-        None => alone(tensor, Outcome::OnlyInA),
+        None => Ok(alone(tensor, Outcome::OnlyInA)),
     });
-    let mut rows: Vec<Compared> = of_a.collect();
+    let mut rows = of_a.collect::<Result<Vec<Compared>>>()?;
     let only = b.tensors.iter().filter(|tensor| others.contains_key(&*tensor.name));
     rows.extend(only.map(|tensor| alone(tensor, Outcome::OnlyInB)));
-    rows
+    Ok(rows)
 }
 
 /// Collects the paths at which two manifests differ.

@@ -39,8 +39,8 @@ pub fn run(args: Args) -> Result<()> {
         };
     }
     match args.json {
-        true => print_json(&as_json(&args, &file, content.len()))?,
-        false => print(&as_text(&args, &file, content.len()))?,
+        true => print_json(&as_json(&args, &file, content.len())?)?,
+        false => print(&as_text(&args, &file, content.len())?)?,
     }
     match file.damage {
         None => Ok(()),
@@ -56,8 +56,8 @@ struct Numbers {
 }
 
 impl Numbers {
-    fn of(tensor: &NamedTensor<'_>) -> Option<Numbers> {
-        let numbers = tensor.numbers()?;
+    fn of(tensor: &NamedTensor<'_>) -> Result<Option<Numbers>> {
+        let Some(numbers) = tensor.numbers()? else { return Ok(None) };
         let finite = numbers.iter().copied().filter(|x| x.is_finite());
         let largest = finite.clone().fold(0.0, |largest: f64, x| largest.max(x.abs()));
         // Scaled, so that no square overflows.
@@ -65,7 +65,7 @@ impl Numbers {
         // A fold, as the sum of nothing is -0.
         let norm = finite.map(|x| (x / scale).powi(2)).fold(0.0, |sum, square| sum + square).sqrt() * scale;
         let non_finite = numbers.iter().filter(|x| !x.is_finite()).count();
-        Some(Numbers { norm, largest, non_finite })
+        Ok(Some(Numbers { norm, largest, non_finite }))
     }
 }
 
@@ -77,10 +77,10 @@ fn role(kind: Kind, name: &str) -> Option<&str> {
     }
 }
 
-fn as_json(args: &Args, file: &TensorFile<'_>, size: usize) -> Value {
+fn as_json(args: &Args, file: &TensorFile<'_>, size: usize) -> Result<Value> {
     let each = file.tensors.iter().map(|tensor| {
-        let numbers = Numbers::of(tensor);
-        json!({
+        let numbers = Numbers::of(tensor)?;
+        Ok(json!({
             "name": tensor.name,
             "role": role(file.kind, &tensor.name),
             "dtype": tensor.dtype,
@@ -90,22 +90,22 @@ fn as_json(args: &Args, file: &TensorFile<'_>, size: usize) -> Value {
             "norm": numbers.as_ref().map(|numbers| numbers.norm),
             "largest": numbers.as_ref().map(|numbers| numbers.largest),
             "non_finite": numbers.as_ref().map(|numbers| numbers.non_finite),
-        })
+        }))
     });
     let opaque = file.opaque.iter().map(|opaque| json!({ "at": opaque.at, "class": opaque.class }));
-    json!({
+    Ok(json!({
         "file": args.file.display().to_string(),
         "kind": file.kind.name(),
         "bytes": size,
         "manifest": file.manifest,
         "metadata": file.metadata,
-        "tensors": each.collect::<Vec<_>>(),
+        "tensors": each.collect::<Result<Vec<_>>>()?,
         "opaque": opaque.collect::<Vec<_>>(),
         "damage": file.damage,
-    })
+    }))
 }
 
-fn as_text(args: &Args, file: &TensorFile<'_>, size: usize) -> String {
+fn as_text(args: &Args, file: &TensorFile<'_>, size: usize) -> Result<String> {
     let mut text =
         format!("{}: {}, {}\n", shown(&args.file.to_string_lossy()), file.kind.name(), bytes(size as u64));
     text.push_str(&manifest(file.manifest.as_ref()));
@@ -116,7 +116,7 @@ fn as_text(args: &Args, file: &TensorFile<'_>, size: usize) -> String {
         ["name", "dtype", "shape", "bytes", "norm", "largest", "not finite"].map(str::to_owned).to_vec(),
     ];
     for tensor in &file.tensors {
-        let numbers = Numbers::of(tensor);
+        let numbers = Numbers::of(tensor)?;
         let number = |get: fn(&Numbers) -> f64| numbers.as_ref().map_or("-".into(), |n| short(get(n)));
         rows.push(vec![
             shortened(&tensor.name),
@@ -145,7 +145,7 @@ fn as_text(args: &Args, file: &TensorFile<'_>, size: usize) -> String {
     for opaque in &file.opaque {
         text.push_str(&format!("not built: {} ({})\n", shortened(&opaque.at), shortened(&opaque.class)));
     }
-    text
+    Ok(text)
 }
 
 /// Returns a number with few digits.

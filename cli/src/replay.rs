@@ -6,6 +6,7 @@ use crate::output::Output;
 use crate::source::Source;
 use crate::trace::{Grad, Trace};
 use clap::builder::{PathBufValueParser, TypedValueParser};
+use fallline::core::fallible;
 use fallline::optim::checkpoint::{Entry, dtype, write_atomically};
 use fallline::optim::{Binding, GradRef, Mode, frozen, param, rows};
 use fallline::{Backend, Compute, Driver, Format, Optimizer, Tensor};
@@ -81,10 +82,10 @@ pub fn run(args: Args) -> Result<()> {
         return Err(Error::Usage(format!("param_scheduler: a replay has no {monitor:?} to monitor")));
     }
 
-    let mut params: BTreeMap<&str, Tensor> = BTreeMap::new();
-    for (name, start) in &trace.params {
-        params.insert(name, tensor(&backend, start)?);
-    }
+    let mut params = tensors(&backend, trace.params.iter().map(|(name, start)| (name.as_str(), start)))?;
+    let steps = keep.as_ref().map_or(trace.steps, |keep| keep.len() as u64);
+    fallible::check(trace.bytes_of(steps).and_then(|bytes| bytes.checked_mul(2)), "the steps that are kept")
+        .map_err(|error| Error::Other(format!("--keep: {error}")))?;
     let mut kept = Vec::new();
     for t in 0..trace.steps {
         let grads = given(&backend, &trace, |name| trace.grad(t, name))?;
@@ -132,6 +133,8 @@ pub fn run(args: Args) -> Result<()> {
         views
             .push((key.as_str(), TensorView::new(dtype(entry.format), shape, &entry.bytes).map_err(failed)?));
     }
+    let written = views.iter().map(|(_, view)| view.data().len()).sum::<usize>();
+    fallible::check(Some(written), args.out.display())?;
     let bytes = safetensors::serialize(views, None).map_err(failed)?;
     write_atomically(&args.out, &bytes).map_err(Error::io(&args.out))?;
     if let (Some(path), Some(checkpoint)) = (&args.state, checkpoint) {
@@ -179,10 +182,20 @@ fn evaluated<'t>(
     Ok(copies)
 }
 
-fn tensor(backend: &Arc<dyn Backend>, entry: &Entry) -> Result<Tensor> {
-    let mut tensor = Tensor::zeros(backend, entry.format, entry.shape.clone())?;
-    entry.copy_to(&**backend, tensor.storage_mut())?;
-    Ok(tensor)
+/// Returns tensors with the contents of entries, in one piece of memory: thousands of small ones take no more than they
+/// have.
+fn tensors<'t>(
+    backend: &Arc<dyn Backend>,
+    entries: impl Iterator<Item = (&'t str, &'t Entry)> + Clone,
+) -> Result<BTreeMap<&'t str, Tensor>> {
+    let requests: Vec<_> = entries.clone().map(|(_, entry)| (entry.format, entry.shape.elements())).collect();
+    let storages = if requests.is_empty() { Vec::new() } else { backend.allocate(&requests)? };
+    let mut found = BTreeMap::new();
+    for ((name, entry), mut storage) in entries.zip(storages) {
+        entry.copy_to(&**backend, &mut storage)?;
+        found.insert(name, Tensor::from_storage(backend, storage, entry.shape.clone())?);
+    }
+    Ok(found)
 }
 
 /// Gradients on the device: the rows' numbers, if they are row-sparse, and the values.
@@ -193,16 +206,17 @@ fn given<'t>(
     trace: &'t Trace,
     grad: impl Fn(&str) -> Option<&'t Grad>,
 ) -> Result<Given<'t>> {
-    let mut found = Given::new();
-    for name in trace.params.keys() {
-        let (indices, entry) = match grad(name) {
-            None => continue,
-            Some(Grad::Dense(entry)) => (None, entry),
-            Some(Grad::Rows { indices, values }) => (Some(&indices[..]), values),
-        };
-        found.insert(name, (indices, tensor(backend, entry)?));
-    }
-    Ok(found)
+    let found = trace.params.keys().filter_map(|name| Some((name.as_str(), grad(name)?)));
+    let values = found.clone().map(|(name, grad)| match grad {
+        Grad::Dense(values) | Grad::Rows { values, .. } => (name, values),
+    });
+    let indices = found.map(|(_, grad)| match grad {
+        Grad::Dense(_) => None,
+        Grad::Rows { indices, .. } => Some(&indices[..]),
+    });
+    // Both are in the order of the names.
+    let values = tensors(backend, values)?.into_iter();
+    Ok(values.zip(indices).map(|((name, values), indices)| (name, (indices, values))).collect())
 }
 
 fn bind<'b>(params: &'b mut BTreeMap<&str, Tensor>, grads: &'b Given<'_>) -> Vec<Binding<'b>> {

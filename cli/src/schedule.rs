@@ -11,6 +11,7 @@ use crate::output::{Format, Output};
 use crate::plot::{self, Heading, Series};
 use crate::source::Changes;
 use clap::builder::{PathBufValueParser, TypedValueParser};
+use fallline::core::fallible;
 use fallline::core::files;
 use fallline::optim::checkpoint::write_atomically;
 use serde_json::{Value, json};
@@ -104,7 +105,7 @@ pub fn run(args: Args) -> Result<()> {
     match &all[..] {
         _ if args.json => print_json(&as_json(&all)),
         _ if is_written && is_quiet() => Ok(()),
-        [values] if !is_written => print(&each_step(values)),
+        [values] if !is_written => print(&each_step(values)?),
         all => print(&summary(all)),
     }
 }
@@ -160,13 +161,18 @@ fn names<'v>(all: &'v [Values], of: impl Fn(&'v Values) -> Vec<&'v str>) -> Vec<
 }
 
 /// Returns a table with a row for each step.
-fn each_step(values: &Values) -> String {
+fn each_step(values: &Values) -> Result<String> {
+    /// Bytes of a cell: its text, with that of its row, twice.
+    const CELL: usize = 128;
+    let cells = values.series.iter().map(Vec::len).sum::<usize>();
+    let cells = cells + values.series.first().map_or(0, Vec::len);
+    fallible::check(cells.checked_mul(CELL), "a table of --steps")?;
     let columns: Vec<Vec<String>> = values.series.iter().map(|series| column(series, DIGITS)).collect();
     let mut rows = vec![[vec!["step".to_owned()], values.names.clone()].concat()];
     for step in 0..values.series.first().map_or(0, Vec::len) {
         rows.push([step.to_string()].into_iter().chain(columns.iter().map(|c| c[step].clone())).collect());
     }
-    table(&rows)
+    Ok(table(&rows))
 }
 
 /// Returns a table with a row for each hyperparameter that a schedule changes.

@@ -5,9 +5,10 @@ pub mod exact;
 use crate::error::{Error, Result};
 use exact::{Integer, Numbers};
 use fallline::convert::{Dtype, Key, Limits, Opaque, Tensor, Value, archive};
+use fallline::core::fallible;
 use fallline::core::host::Blocks;
 use fallline::optim::checkpoint::{Manifest, ParamManifest};
-use fallline::{Checkpoint, Format};
+use fallline::{Checkpoint, Format, Shape};
 use safetensors::SafeTensors;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -87,7 +88,7 @@ pub struct NamedTensor<'b> {
 impl NamedTensor<'_> {
     /// Returns how many elements it has.
     pub fn elements(&self) -> usize {
-        self.shape.iter().product()
+        Shape::from(&self.shape[..]).elements()
     }
 
     /// Returns the float format of its elements, if they are floats and no codes.
@@ -96,29 +97,36 @@ impl NamedTensor<'_> {
     }
 
     /// Returns its elements as numbers, integers rounded to f64; as [`exact`](Self::exact) otherwise.
-    pub fn numbers(&self) -> Option<Vec<f64>> {
-        Some(match self.exact()? {
-            Numbers::Floats(floats) => floats,
-            Numbers::Integers(integers) => integers.into_iter().map(|x| x as f64).collect(),
+    pub fn numbers(&self) -> Result<Option<Vec<f64>>> {
+        Ok(match self.exact()? {
+            None => None,
+            Some(Numbers::Floats(floats)) => Some(floats),
+            Some(Numbers::Integers(integers)) => {
+                Some(fallible::collected(integers.into_iter().map(|x| x as f64), &self.name)?)
+            }
         })
     }
 
     /// Returns its elements without loss; codes are decoded. None for types that have no numbers here, and for views of
     /// torch that repeat what they show.
-    pub fn exact(&self) -> Option<Numbers> {
+    pub fn exact(&self) -> Result<Option<Numbers>> {
         if let (Some(integer), None) = (self.integer, &self.codes) {
-            return Some(Numbers::Integers(integer.read(&self.raw()?)));
+            let read = self.raw().map(|bytes| integer.read(&bytes, &self.name)).transpose()?;
+            return Ok(read.map(Numbers::Integers));
         }
-        let tensor = self.tensor.as_ref()?;
-        let Some((format, scales)) = &self.codes else { return Some(Numbers::Floats(tensor.numbers())) };
+        let Some(tensor) = &self.tensor else { return Ok(None) };
+        let Some((format, scales)) = &self.codes else {
+            let numbers = tensor.to_numbers().map_err(|error| Error::Other(error.to_string()))?;
+            return Ok(Some(Numbers::Floats(numbers)));
+        };
         let codes = tensor.bytes();
         let len = self.elements();
         if codes.len() != format.size(len) || scales.len() != format.scales(len) {
-            return None;
+            return Ok(None);
         }
-        let mut values = vec![0.0f32; len];
+        let mut values = fallible::zeroed::<f64>(len, &self.name)?;
         Blocks { format: *format, len, codes: &codes, scales }.decode(values.as_mut_slice().into());
-        Some(Numbers::Floats(values.into_iter().map(f64::from).collect()))
+        Ok(Some(Numbers::Floats(values)))
     }
 
     /// Returns its elements' bytes, to compare types that have no numbers here.

@@ -1,6 +1,7 @@
 //! Recorded gradients: the input of `replay`.
 
 use crate::error::{Error, Result};
+use fallline::core::fallible;
 use fallline::core::files::read_tensors;
 use fallline::optim::checkpoint::{Entry, format};
 use safetensors::tensor::{Dtype, SafeTensors};
@@ -110,6 +111,17 @@ impl Trace {
         self.hessians.get(&t)?.get(param)
     }
 
+    /// Returns the bytes of all parameters after so many steps, with what a name and a place take; none where they are too
+    /// many to count.
+    pub fn bytes_of(&self, steps: u64) -> Option<usize> {
+        const NAMED: usize = 256;
+        let once = self
+            .params
+            .values()
+            .try_fold(0usize, |all, param| all.checked_add(param.bytes.len())?.checked_add(NAMED));
+        once?.checked_mul(usize::try_from(steps).ok()?)
+    }
+
     /// Returns whether there are any of these.
     pub fn has_hessian(&self) -> bool {
         !self.hessians.is_empty()
@@ -173,7 +185,8 @@ fn split(key: &str) -> Result<(&str, u64, &str), String> {
 fn entry(key: &str, view: &safetensors::tensor::TensorView<'_>) -> Result<Entry, String> {
     let format = format(view.dtype())
         .ok_or_else(|| format!("{key} is of type {:?}, expected F64, F32, BF16 or F16", view.dtype()))?;
-    Ok(Entry { format, shape: view.shape().into(), bytes: view.data().to_vec() })
+    let bytes = fallible::copied(view.data(), key).map_err(|error| error.to_string())?;
+    Ok(Entry { format, shape: view.shape().into(), bytes })
 }
 
 fn whole_numbers(key: &str, view: &safetensors::tensor::TensorView<'_>) -> Result<Vec<i64>, String> {

@@ -7,6 +7,7 @@ use crate::limits::Limits;
 use crate::pickle;
 use crate::value::Value;
 use crate::{Error, Result};
+use fallline_core::fallible;
 use std::collections::HashMap;
 use std::io::{Cursor, Read, Write};
 use zip::{CompressionMethod, ZipArchive, ZipWriter, write::SimpleFileOptions};
@@ -51,6 +52,9 @@ struct Archive<'a> {
     /// Entries that have been read already: their sums were right.
     known: HashMap<String, &'a [u8]>,
 }
+
+/// What an entry takes in an archive, apart from its contents: headers, its name twice, and what aligns it.
+const ENTRY: usize = 512;
 
 fn wrong(problem: impl ToString) -> Error {
     Error::Archive(problem.to_string())
@@ -170,7 +174,12 @@ impl<'a> Storages<'a> for Archive<'a> {
 /// When the archive cannot be written.
 pub fn write(value: &Value<'_>) -> Result<Vec<u8>> {
     let (pickle, tensors) = pickle::write(value);
-    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    let mut length = pickle.len().saturating_add(ENTRY);
+    for tensor in &tensors {
+        let bytes = tensor.elements().saturating_mul(tensor.dtype().bytes());
+        length = length.saturating_add(bytes).saturating_add(ENTRY);
+    }
+    let mut zip = ZipWriter::new(Cursor::new(fallible::with_room(length, "the file")?));
     let mut add = |name: &str, bytes: &[u8]| -> Result<()> {
         let large = bytes.len() as u64 >= u32::MAX.into();
         // torch aligns storages so that it can map them into memory.
@@ -187,7 +196,7 @@ pub fn write(value: &Value<'_>) -> Result<Vec<u8>> {
     add(".storage_alignment", b"64")?;
     add("byteorder", b"little")?;
     for (key, tensor) in tensors.iter().enumerate() {
-        add(&format!("data/{key}"), &tensor.bytes())?;
+        add(&format!("data/{key}"), &tensor.laid_out()?)?;
     }
     add("version", b"3\n")?;
     Ok(zip.finish().map_err(wrong)?.into_inner())

@@ -9,6 +9,7 @@
 use crate::tensor::{Dtype, Tensor};
 use crate::value::{Dict, Key, Value, count};
 use crate::{Error, Result};
+use fallline_core::fallible;
 use std::collections::HashMap;
 
 const OPTIMIZER: &str = "optimizer_state_dict";
@@ -130,13 +131,16 @@ pub fn join(shards: &[Value<'_>], shapes: &[(String, Vec<usize>)]) -> Result<Val
                 let entry = &mut joined[index].1;
                 let piece = |vector: &Tensor<'_>| {
                     let width = vector.dtype().bytes();
-                    let range = start.checked_mul(width)?..start.checked_add(length)?.checked_mul(width)?;
-                    vector.bytes().get(range).map(<[u8]>::to_vec)
+                    let from = start.checked_mul(width);
+                    let to = start.checked_add(length).and_then(|end| end.checked_mul(width));
+                    let bytes = vector.laid_out()?;
+                    let range = from.zip(to).and_then(|(from, to)| bytes.get(from..to));
+                    Ok::<_, Error>(fallible::copied(range.ok_or_else(outside)?, "a part of a parameter")?)
                 };
-                entry.weights.extend(piece(weights).ok_or_else(outside)?);
+                entry.weights.extend(piece(weights)?);
                 for (key, value) in state {
                     let Some(vector) = flat(value) else { continue };
-                    let piece = piece(vector).ok_or_else(outside)?;
+                    let piece = piece(vector)?;
                     match entry.states.iter_mut().find(|(known, _, _)| known == key) {
                         Some((_, dtype, bytes)) if *dtype == vector.dtype() => bytes.extend(piece),
                         Some(_) => return Err(Error::value(&way, "its shards have several types")),

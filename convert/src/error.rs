@@ -26,6 +26,9 @@ pub enum Error {
         /// How many would be read.
         limit: usize,
     },
+    /// Memory that a value or a file takes cannot be had.
+    #[error("{0}")]
+    NoMemory(String),
     /// A value that is needed is missing, of another kind, or not one that can be read.
     #[error("{at}: {problem}")]
     Value {
@@ -45,6 +48,12 @@ pub enum Error {
     /// The names of the parameters are not known, or do not fit.
     #[error("{0}")]
     Names(String),
+}
+
+impl From<fallline_core::Error> for Error {
+    fn from(error: fallline_core::Error) -> Error {
+        Error::NoMemory(error.to_string())
+    }
 }
 
 impl Error {

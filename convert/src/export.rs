@@ -14,8 +14,13 @@ use fallline_optim::{Checkpoint, Method};
 use group::group;
 use state::Exporter;
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
 use tensor::tensor;
+
+/// What states may have together of which a checkpoint says the shape alone: so many times its bytes, and some more.
+const UNSTORED: usize = 8;
+const LEAST: usize = 1 << 24;
 
 /// The checkpoint format that encloses the optimizer's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -66,12 +71,14 @@ pub fn to_torch(
         checkpoint.manifest.mode().map_err(|error| Error::value("the checkpoint", error.to_string()))?;
     let (mut states, mut lists) = (Dict::new(), Vec::new());
     let mut id = 0i64;
+    let unstored = Cell::new(checkpoint.bytes().saturating_mul(UNSTORED).saturating_add(LEAST));
     for (place, names) in &order {
         let method = groups.get(*place);
         let method =
             method.ok_or_else(|| Error::value("the checkpoint", format!("there is no group {place}")))?;
-        let exporter =
-            method.algorithm().map(|algorithm| Exporter::new(checkpoint, &params, layout, algorithm));
+        let exporter = method
+            .algorithm()
+            .map(|algorithm| Exporter::new((checkpoint, &params), layout, algorithm, &unstored));
         let mut ids = Vec::new();
         // A search has one state of all parameters, under the first.
         if exporter.is_none()

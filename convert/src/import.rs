@@ -53,6 +53,11 @@ pub fn from_torch(root: &Value<'_>, base: &Method, options: &ImportOptions) -> R
     let Some(first) = list.first() else {
         return Err(Error::value(format!("{prefix}param_groups"), "it is empty"));
     };
+    // Its state would be imported as often.
+    let mut seen = HashSet::new();
+    if let Some(id) = ids.iter().flatten().find(|id| !seen.insert(*id)) {
+        return Err(Error::value(format!("{prefix}param_groups"), format!("parameter {id} is in it twice")));
+    }
     options.check_rename(source_names(&ids, list, in_model, options))?;
     let params = names(&ids, list, weights.as_ref().map(|(_, tensors)| &tensors[..]), options, read.report)?;
 
@@ -321,7 +326,7 @@ fn add_weights(
             format => format?,
         };
         let shape = Shape::from(tensor.shape());
-        checkpoint.insert_param(name, Entry { format, shape, bytes: tensor.bytes().into_owned() });
+        checkpoint.insert_param(name, Entry { format, shape, bytes: tensor.to_bytes()? });
         report.weights += 1;
     }
     Ok(())

@@ -5,7 +5,7 @@ use crate::report::Report;
 use crate::tensor::{Dtype, Tensor};
 use crate::value::{Dict, Value, count};
 use crate::{Error, Result};
-use fallline_core::{Compute, Format, Shape};
+use fallline_core::{Compute, Format, Shape, fallible};
 use fallline_optim::Checkpoint;
 use fallline_optim::checkpoint::{Entry, OptimizerManifest};
 
@@ -54,11 +54,11 @@ pub(crate) fn import(
             );
             return Err(Error::value(way, problem));
         }
-        let bytes = tensor.bytes();
+        let bytes = tensor.laid_out()?;
         let mut rest = &bytes[..];
         for (param, shape) in params.iter().zip(&shapes) {
             let (own, others) = rest.split_at(shape.elements() * format.bytes());
-            let entry = Entry { format, shape: shape.clone(), bytes: own.to_vec() };
+            let entry = Entry { format, shape: shape.clone(), bytes: fallible::copied(own, ours)? };
             checkpoint.insert_state_entry(&param.name, ours, entry);
             rest = others;
             report.states += 1;

@@ -1,7 +1,8 @@
 //! How much of a file is believed.
 
 /// What a file may ask for. Whatever is above is refused by name; memory and time are bounded by these and by the
-/// length of the file.
+/// length of the file. The elements of all tensors together have at most 8 times the bytes of the storages that they
+/// are views of, which is more than tied weights need, plus 16 MiB.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Entries of the archive.

@@ -4,6 +4,7 @@ use crate::limits::Limits;
 use crate::tensor::{Dtype, Tensor};
 use crate::value::{Key, Value};
 use crate::{Error, Result};
+use fallline_core::fallible;
 use safetensors::tensor::{Dtype as SafeDtype, SafeTensors, TensorView};
 use serde_json::{Value as Json, json};
 use std::collections::{BTreeMap, HashMap};
@@ -32,7 +33,7 @@ pub fn write(value: &Value<'_>) -> Result<Vec<u8>> {
     let mut tensors = BTreeMap::new();
     let tree = to_json(value, "", &mut tensors);
     let failed = |error: safetensors::SafeTensorError| Error::value("the file", error.to_string());
-    let bytes: Vec<_> = tensors.values().map(|tensor| tensor.bytes()).collect();
+    let bytes = tensors.values().map(|tensor| tensor.laid_out()).collect::<Result<Vec<_>>>()?;
     let mut views = Vec::new();
     for ((way, tensor), bytes) in tensors.iter().zip(&bytes) {
         let dtype = DTYPES
@@ -42,6 +43,7 @@ pub fn write(value: &Value<'_>) -> Result<Vec<u8>> {
         views.push((way.as_str(), TensorView::new(dtype, tensor.shape().to_vec(), bytes).map_err(failed)?));
     }
     let metadata = HashMap::from([(TREE.to_owned(), tree.to_string())]);
+    fallible::check(bytes.iter().try_fold(0usize, |all, own| all.checked_add(own.len())), "the file")?;
     safetensors::serialize(views, Some(metadata)).map_err(failed)
 }
 

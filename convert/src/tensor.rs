@@ -1,7 +1,7 @@
 //! Tensors as torch stores them: a view of a piece of the file.
 
 use crate::{Error, Result};
-use fallline_core::Format;
+use fallline_core::{Format, fallible};
 use std::borrow::Cow;
 
 /// An element type of torch's.
@@ -164,17 +164,36 @@ impl<'a> Tensor<'a> {
     }
 
     /// Returns the elements in row-major order, little-endian.
+    ///
+    /// # Panics
+    /// When there is no memory for elements that are not contiguous: see [`to_bytes`](Tensor::to_bytes).
     pub fn bytes(&self) -> Cow<'_, [u8]> {
+        self.laid_out().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Returns a copy of the elements in row-major order, little-endian.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        match self.laid_out()? {
+            Cow::Owned(bytes) => Ok(bytes),
+            Cow::Borrowed(bytes) => Ok(fallible::copied(bytes, COPY)?),
+        }
+    }
+
+    /// Returns the elements in row-major order, little-endian: a copy where they are not contiguous.
+    pub(crate) fn laid_out(&self) -> Result<Cow<'_, [u8]>> {
         let width = self.dtype.bytes();
         let elements = self.elements();
         if elements == 0 {
-            return Cow::Borrowed(&[]);
+            return Ok(Cow::Borrowed(&[]));
         }
         let start = self.offset * width;
         if self.is_contiguous() {
-            return Cow::Borrowed(&self.storage[start..start + elements * width]);
+            return Ok(Cow::Borrowed(&self.storage[start..start + elements * width]));
         }
-        let mut bytes = Vec::with_capacity(elements * width);
+        let mut bytes = fallible::with_room(elements.saturating_mul(width), COPY)?;
         let mut index = vec![0usize; self.shape.len()];
         let mut place = self.offset;
         'all: loop {
@@ -190,7 +209,7 @@ impl<'a> Tensor<'a> {
                 place = place.wrapping_sub(self.strides[i].wrapping_mul(self.shape[i]));
                 index[i] = 0;
             }
-            return Cow::Owned(bytes);
+            return Ok(Cow::Owned(bytes));
         }
     }
 
@@ -204,9 +223,21 @@ impl<'a> Tensor<'a> {
     }
 
     /// Returns the elements as numbers, exactly.
+    ///
+    /// # Panics
+    /// When there is no memory for them: see [`to_numbers`](Tensor::to_numbers).
     pub fn numbers(&self) -> Vec<f64> {
-        let bytes = self.bytes();
-        bytes.chunks_exact(self.dtype.bytes()).map(|bytes| number(self.dtype, bytes)).collect()
+        self.to_numbers().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Returns the elements as numbers, exactly.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub fn to_numbers(&self) -> Result<Vec<f64>> {
+        let bytes = self.laid_out()?;
+        let numbers = bytes.chunks_exact(self.dtype.bytes()).map(|bytes| number(self.dtype, bytes));
+        Ok(fallible::collected(numbers, COPY)?)
     }
 
     /// Returns the number, of a tensor with one element.
@@ -221,6 +252,9 @@ impl<'a> Tensor<'a> {
             .ok_or_else(|| Error::value(at, format!("a tensor of {:?}, expected floats", self.dtype)))
     }
 }
+
+/// What memory is for in messages.
+const COPY: &str = "a copy of a tensor";
 
 fn number(dtype: Dtype, bytes: &[u8]) -> f64 {
     fn take<const N: usize>(bytes: &[u8]) -> [u8; N] {

@@ -2,11 +2,12 @@
 //! found, and what nobody needs of them is ignored.
 
 use fallline_convert::{
-    Dtype, Error, ImportOptions, Limits, Report, Tensor, Value, archive, deepspeed, from_torch, names,
-    safetensors, to_torch,
+    Dtype, Error, ExportOptions, ImportOptions, Limits, Report, Tensor, Value, archive, deepspeed,
+    from_torch, names, safetensors, to_torch,
 };
-use fallline_core::{Kernel, Link, Rule};
-use fallline_optim::algorithms::{AdamW, FusedAdam, Sgd};
+use fallline_core::{Compute, Kernel, Link, Rule};
+use fallline_optim::algorithms::{Adagrad, AdamW, FusedAdam, Sgd};
+use fallline_optim::checkpoint::OptimizerManifest;
 use fallline_optim::hyper::Value as Hyper;
 use fallline_optim::{AnyAlgorithm, Checkpoint, Linked, Method};
 use proptest::prelude::*;
@@ -517,5 +518,44 @@ proptest! {
             prop_assert_eq!(checkpoint.steps(&format!("p{place}")).unwrap(), if fits(i) { 2 } else { 0 });
         }
         prop_assert_eq!(report.left_out.len(), (0..order.len()).filter(|&i| !fits(i)).count());
+    }
+}
+
+/// Returns the state of one parameter, in a group that has the parameter so many times.
+fn group_of(times: usize) -> Value<'static> {
+    let moment = || Value::Tensor(Tensor::new(Dtype::Float32, vec![2], vec![0; 8]).unwrap());
+    let state = Value::dict([("step", Value::Int(1)), ("exp_avg", moment()), ("exp_avg_sq", moment())]);
+    let params = Value::List(vec![Value::Int(0); times]);
+    let group = Value::dict([("lr", Value::Float(0.1)), ("params", params)]);
+    let states = Value::Dict(vec![(0.into(), state)]);
+    Value::dict([("state", states), ("param_groups", Value::List(vec![group]))])
+}
+
+#[test]
+fn a_parameter_is_imported_once() {
+    let numbered = ImportOptions { number: true, ..ImportOptions::default() };
+    assert!(from_torch(&group_of(1), &method::<AdamW>(), &numbered).is_ok());
+    for lenient in [false, true] {
+        let options = ImportOptions { lenient, ..numbered.clone() };
+        let error = from_torch(&group_of(3_000_000), &method::<AdamW>(), &options).unwrap_err().to_string();
+        assert_eq!(error, "param_groups: parameter 0 is in it twice");
+    }
+}
+
+#[test]
+fn states_that_a_checkpoint_does_not_have_are_bounded_by_it() {
+    let algorithm = Linked::<Adagrad, Unrun>::new(Adagrad::default()).unwrap();
+    for (extent, fits) in [(1 << 10, true), (1 << 40, false)] {
+        let mut optimizer = OptimizerManifest::new(algorithm.name());
+        optimizer.push_group(&algorithm);
+        optimizer.insert_param("w", &[extent].into(), 0, Compute::F32);
+        let mut checkpoint = Checkpoint::default();
+        checkpoint.manifest.optimizer = Some(optimizer);
+        checkpoint.insert_steps("w", 0);
+        let options = ExportOptions { number: true, ..ExportOptions::default() };
+        match to_torch(&checkpoint, &[method::<Adagrad>()], &options) {
+            Ok(_) => assert!(fits),
+            Err(error) => assert!(!fits && error.to_string().contains("far more bytes"), "{error}"),
+        }
     }
 }

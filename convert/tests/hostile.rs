@@ -216,6 +216,27 @@ fn tensors_stay_within_their_storage() {
     many.extend(b"t.");
     let error = refused("one storage a hundred thousand times", &many);
     assert!(error.contains("bytes of tensors"), "{error}");
+    // A text that stands for bytes is decoded wherever an array has it.
+    let mut arrays = b"\x80\x02(c_codecs\nencode\nX\x00\x00\x10\x00".to_vec();
+    arrays.resize(arrays.len() + (1 << 20), b'a');
+    arrays.extend(b"X\x06\x00\x00\x00latin1\x86Rq\x00cnumpy\ndtype\nX\x02\x00\x00\x00u1\x85Rq\x01");
+    arrays.extend(b"cnumpy.core.multiarray\nscalar\nq\x02");
+    let mut long = arrays.clone();
+    for _ in 0..100_000 {
+        arrays.extend(b"h\x02h\x01h\x00\x86R0");
+    }
+    arrays.extend(b"t.");
+    assert!(read(&arrays).is_ok());
+    // As long as may be.
+    let short = long.windows(4).position(|at| at == [0, 0, 0x10, 0]).unwrap();
+    long[short..short + 4].copy_from_slice(&(1u32 << 16).to_le_bytes());
+    long.drain(short + 4..short + 4 + (1 << 20) - (1 << 16));
+    for _ in 0..100_000 {
+        long.extend(b"h\x02h\x01h\x00\x86R0");
+    }
+    long.extend(b"t.");
+    let error = refused("one text decoded a hundred thousand times", &long);
+    assert!(error.contains("values"), "{error}");
     // And the name of what is never built does not grow.
     let mut nested = b"\x80\x02ca\nB\n)Rq\x00ctorch._utils\n_rebuild_tensor_v2\nq\x01".to_vec();
     nested.extend(b"h\x00");

@@ -15,6 +15,14 @@ pub enum Error {
         /// How much.
         bytes: usize,
     },
+    /// Memory of the host could not be had for something whose size comes from outside.
+    #[error("no memory for {what}, which takes {bytes} bytes")]
+    NoMemory {
+        /// What it was for.
+        what: String,
+        /// How much.
+        bytes: usize,
+    },
     /// Two things that must have the same number of elements have not.
     #[error("{operation}: {what} has {got} elements, expected {expected}")]
     Length {

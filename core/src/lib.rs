@@ -21,6 +21,7 @@ pub mod codec;
 mod device;
 mod error;
 mod expr;
+pub mod fallible;
 pub mod files;
 mod format;
 pub mod host;

@@ -4,7 +4,7 @@
 mod array;
 
 use crate::host::{Slice, SliceMut};
-use crate::{Backend, Element, Format, Result, Shape, Storage};
+use crate::{Backend, Element, Format, Result, Shape, Storage, fallible};
 use std::sync::Arc;
 
 /// An array in a backend's memory.
@@ -59,7 +59,7 @@ impl Tensor {
             return Ok(copy);
         }
         // No number of 53 bits or less is rounded on the way.
-        let mut values = vec![0.0f64; self.storage.len()];
+        let mut values = fallible::zeroed::<f64>(self.storage.len(), "a copy of a tensor")?;
         self.backend.read(&self.storage, values.as_mut_slice().into())?;
         backend.write(&mut copy.storage, values.as_slice().into())?;
         Ok(copy)
@@ -104,7 +104,7 @@ impl Tensor {
     where
         for<'a> SliceMut<'a>: From<&'a mut [T]>,
     {
-        let mut values = vec![T::default(); self.storage.len()];
+        let mut values = fallible::zeroed::<T>(self.storage.len(), "a copy of a tensor")?;
         self.backend.read(&self.storage, values.as_mut_slice().into())?;
         Ok(values)
     }

@@ -27,6 +27,9 @@ static REGIONS: AtomicUsize = AtomicUsize::new(1);
 /// Bytes of a page.
 const PAGE: usize = 4096;
 
+/// Arenas of more bytes than this start with a page. Smaller ones would consist of little else than the room for that.
+const PAGED: usize = 3 * PAGE;
+
 /// Arenas from this size on ask for huge pages (2 MiB each).
 #[cfg(target_os = "linux")]
 const HUGE: usize = 2 << 20;
@@ -200,7 +203,7 @@ fn lay_out(requests: &[(Format, usize)]) -> Option<(Vec<usize>, Vec<usize>, usiz
         if bytes == 0 { Some(0) } else { place(&mut end, Some(bytes), size_of::<f32>()) }
     });
     let scales = scales.collect::<Option<Vec<usize>>>()?;
-    Some((codes, scales, end.checked_add(PAGE)?))
+    Some((codes, scales, end.checked_add(if end > PAGED { PAGE } else { ALIGNMENT })?))
 }
 
 /// Allocates one zero-filled storage for each request, side by side in one arena.
@@ -263,7 +266,7 @@ fn divide(
 ) -> Vec<Storage> {
     let start = arena.start;
     let arena = Arc::new(arena);
-    let first = if bytes > 4 * PAGE { start.align_offset(PAGE) } else { start.align_offset(ALIGNMENT) };
+    let first = if bytes > PAGED + PAGE { start.align_offset(PAGE) } else { start.align_offset(ALIGNMENT) };
     let offsets = codes.into_iter().zip(scales);
     let regions = requests.iter().zip(offsets).map(|(&(format, len), (offset, scales))| {
         let (offset, scales) = (first + offset, first + scales);
@@ -271,4 +274,31 @@ fn divide(
         Storage::new(format, len, Box::new(region))
     });
     regions.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_arena_is_small() {
+        let bytes = |requests: &[(Format, usize)]| lay_out(requests).map(|(_, _, bytes)| bytes);
+        assert_eq!(bytes(&[(Format::F32, 1)]), Some(4 + ALIGNMENT));
+        assert_eq!(bytes(&[(Format::F64, 3), (Format::Bf16, 1)]), Some(26 + ALIGNMENT));
+        assert!(bytes(&[(Format::F32, PAGE)]).is_some_and(|bytes| bytes > 5 * PAGE));
+        assert_eq!(bytes(&[(Format::F64, usize::MAX / 2)]), None);
+    }
+
+    #[test]
+    fn regions_of_arenas_of_any_size_lie_within_them() {
+        for len in [1, 15, 1000, 1024, 3000, 3070, 3072, 3080, 4096, 5000, 100_000] {
+            let mut storages = allocate(Device::Cpu, &[(Format::F32, len), (Format::F32, 7)]).unwrap();
+            for storage in &mut storages {
+                // The sanitizer of the fuzz targets sees what is outside.
+                storage.memory_mut().host_mut().unwrap().fill(1.0);
+                assert!(storage.address().is_multiple_of(size_of::<f32>()));
+            }
+            assert_eq!(storages[1].memory().host().unwrap().get(6), 1.0);
+        }
+    }
 }

@@ -27,7 +27,7 @@ pub(crate) use rename::{differ_in_wrappers, rule_between};
 
 use crate::{Error, Result};
 use fallline_core::host::{Blocks, Slice};
-use fallline_core::{Backend, Format, Shape, Storage};
+use fallline_core::{Backend, Format, Shape, Storage, fallible};
 use std::collections::BTreeMap;
 
 /// The version of the format that this crate writes; it reads all up to it.
@@ -120,6 +120,12 @@ impl Checkpoint {
         self.tensors.get(&param_key(name))
     }
 
+    /// Returns the bytes of all its tensors.
+    pub fn bytes(&self) -> usize {
+        let tensors = self.tensors.values().map(|entry| entry.bytes.len());
+        tensors.chain(self.codes.values().map(|(_, codes)| codes.len())).fold(0, usize::saturating_add)
+    }
+
     /// Adds a tensor under any key.
     pub(crate) fn insert(&mut self, key: String, entry: Entry) {
         self.tensors.insert(key, entry);
@@ -198,8 +204,8 @@ impl Checkpoint {
             self.tensors.insert(key, Entry::from_storage(backend, storage, shape.clone())?);
             return Ok(());
         }
-        let mut codes = vec![0; format.size(storage.len())];
-        let mut scales = vec![0.0f32; format.scales(storage.len())];
+        let mut codes = fallible::zeroed(format.size(storage.len()), &key)?;
+        let mut scales = fallible::zeroed::<f32>(format.scales(storage.len()), &key)?;
         backend.read_blocks(storage, &mut codes, &mut scales)?;
         self.insert_codes(param, state, (format, shape), codes, &scales);
         Ok(())
@@ -255,6 +261,32 @@ impl Checkpoint {
         u64::try_from(*steps).map_err(|_| Error::Mismatch(format!("step/{param} is negative: {steps}")))
     }
 
+    /// Checks that a state that was stored in a format is there, in this shape and a format that may be read as
+    /// `format`: before memory of that shape is asked for.
+    pub(crate) fn check_state(
+        &self,
+        (param, state, was): (&str, &str, Format),
+        shape: &Shape,
+        format: Format,
+        converting: bool,
+    ) -> Result<()> {
+        let key = state_key(param, state);
+        if was.block().is_some() {
+            return self.codes_of(&key, was, shape).map(drop);
+        }
+        let entry = self.tensors.get(&key).ok_or_else(|| missing(&key))?;
+        // Earlier versions kept elements for the rows or columns of an empty parameter.
+        if entry.shape != *shape && shape.elements() > 0 {
+            let got = &entry.shape;
+            return Err(Error::Mismatch(format!("{key} has shape {got}, expected {shape}")));
+        }
+        if entry.format != format && !converting {
+            let got = entry.format;
+            return Err(Error::Mismatch(format!("{key} is stored as {got}, expected {format}")));
+        }
+        Ok(())
+    }
+
     /// Copies a state that was stored in a format into a backend's memory; says whether it was converted to another.
     pub(crate) fn read_state(
         &self,
@@ -264,35 +296,30 @@ impl Checkpoint {
         storage: &mut Storage,
         converting: bool,
     ) -> Result<bool> {
+        self.check_state((param, state, was), shape, storage.format(), converting)?;
         let key = state_key(param, state);
         if was.block().is_some() {
             let (codes, scales) = self.codes_of(&key, was, shape)?;
+            let scales = scales.numbers::<f32>()?;
             if was == storage.format() {
                 backend.write_blocks(storage, codes, &scales)?;
                 return Ok(false);
             }
-            let mut values = vec![0.0f32; shape.elements()];
+            let mut values = fallible::zeroed::<f32>(shape.elements(), &key)?;
             let blocks = Blocks { format: was, len: values.len(), codes, scales: &scales };
             blocks.decode(values.as_mut_slice().into());
             backend.write(storage, values.as_slice().into())?;
             return Ok(true);
         }
         let entry = self.tensors.get(&key).ok_or_else(|| missing(&key))?;
-        if entry.shape != *shape {
-            let got = &entry.shape;
-            return Err(Error::Mismatch(format!("{key} has shape {got}, expected {shape}")));
+        if !storage.is_empty() {
+            entry.copy_to(backend, storage)?;
         }
-        let converted = entry.format != storage.format();
-        if converted && !converting {
-            let (got, expected) = (entry.format, storage.format());
-            return Err(Error::Mismatch(format!("{key} is stored as {got}, expected {expected}")));
-        }
-        entry.copy_to(backend, storage)?;
-        Ok(converted)
+        Ok(entry.format != storage.format())
     }
 
     /// Returns the codes and scales of a state that was stored in a block format.
-    fn codes_of(&self, key: &str, format: Format, shape: &Shape) -> Result<(&[u8], Vec<f32>)> {
+    fn codes_of(&self, key: &str, format: Format, shape: &Shape) -> Result<(&[u8], &Entry)> {
         let (found, codes) = self.codes.get(key).ok_or_else(|| missing(&format!("{key} in U8")))?;
         let expected = shape_of_codes(format, shape);
         if *found != expected {
@@ -306,7 +333,7 @@ impl Checkpoint {
             let problem = format!("{key} has shape {found} in {got}, expected {expected} in f32");
             return Err(Error::Mismatch(problem));
         }
-        Ok((codes, scales.values()))
+        Ok((codes, scales))
     }
 }
 

@@ -29,7 +29,7 @@ use crate::{
 };
 use expected::Expectations;
 use fallline_core::ranks::Communicator;
-use fallline_core::{Backend, Compute};
+use fallline_core::{Backend, Compute, fallible};
 use loaded::Loaded;
 use poison::Poison;
 use std::sync::Arc;
@@ -303,7 +303,7 @@ impl Optimizer for Driver {
         let known = slot.states.iter().find(|(name, _)| *name == state).map(|(_, storage)| storage);
         let master = slot.master.as_deref().filter(|_| state == MASTER);
         let Some(storage) = known.or(master) else { return Ok(None) };
-        let mut values = vec![0.0f64; storage.len()];
+        let mut values = fallible::zeroed::<f64>(storage.len(), "a copy of a state")?;
         self.engine.setup.backend.read(storage, values.as_mut_slice().into())?;
         Ok(Some(values))
     }

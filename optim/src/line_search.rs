@@ -25,7 +25,7 @@ use crate::{
     Binding, Error, Info, LoadReport, NonFinitePolicy, Objective, Optimizer, ParamState, Result, StepReport,
 };
 use core::fmt;
-use fallline_core::{Backend, Compute, Kernel, Link};
+use fallline_core::{Backend, Compute, Kernel, Link, fallible};
 use lbfgs::{History, Stepped};
 use loaded::compute_of;
 use std::sync::Arc;
@@ -309,7 +309,7 @@ impl Optimizer for LineSearch {
         let Some(storage) = self.history.as_ref().and_then(|history| history.find(param, state)) else {
             return Ok(None);
         };
-        let mut values = vec![0.0f64; storage.len()];
+        let mut values = fallible::zeroed::<f64>(storage.len(), "a copy of a state")?;
         self.backend.read(storage, values.as_mut_slice().into())?;
         Ok(Some(values))
     }

@@ -163,9 +163,11 @@ pub(crate) fn queue_of(backend: &dyn Backend) -> Result<&dyn PassQueue> {
     backend.require("a queued pass", backend.queue())
 }
 
-/// Returns the matrices over whose last two dimensions an operation works: how many, with how many rows and columns.
+/// Returns the matrices over whose last two dimensions an operation works: how many, with how many rows and columns. An
+/// empty shape has none, of whatever else it says.
 pub fn matrices(shape: &Shape) -> (usize, usize, usize) {
     match shape.dims() {
+        dims if dims.contains(&0) => (0, 0, 0),
         [] => (1, 1, 1),
         [columns] => (1, 1, *columns),
         [batch @ .., rows, columns] => (batch.iter().product(), *rows, *columns),

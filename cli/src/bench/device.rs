@@ -5,6 +5,7 @@ use super::progress::Progress;
 use super::{Args, Passes, ROUNDS, Row, gradient, per_element, state_bytes};
 use crate::common;
 use crate::error::Result;
+use fallline::core::fallible;
 use fallline::optim::{Binding, param};
 use fallline::{Backend, Format, Optimizer, Recipe, Tensor};
 use half::bf16;
@@ -42,7 +43,7 @@ impl Device {
         elements: usize,
         (args, progress): (&Args, &Progress),
     ) -> Result<Option<Row>> {
-        let shapes = layout.shapes(elements);
+        let shapes = layout.shapes(elements)?;
         let elements: usize = shapes.iter().map(|dims| dims.iter().product::<usize>()).sum();
         let format = if args.dtype == "bf16" { Format::Bf16 } else { Format::F32 };
         let bytes_per_element = Passes::new(recipe, format, &shapes[0]).traffic(&shapes);
@@ -54,12 +55,12 @@ impl Device {
             let n = param.storage().len();
             match format {
                 Format::Bf16 => {
-                    param.write(&vec![bf16::ONE; n])?;
-                    grad.write(&(0..n).map(gradient).collect::<Vec<bf16>>())?;
+                    param.write(&fallible::filled(bf16::ONE, n, "--elements")?)?;
+                    grad.write(&fallible::collected((0..n).map(gradient::<bf16>), "--elements")?)?;
                 }
                 _ => {
-                    param.write(&vec![1.0f32; n])?;
-                    grad.write(&(0..n).map(gradient).collect::<Vec<f32>>())?;
+                    param.write(&fallible::filled(1.0f32, n, "--elements")?)?;
+                    grad.write(&fallible::collected((0..n).map(gradient::<f32>), "--elements")?)?;
                 }
             }
         }

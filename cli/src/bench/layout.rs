@@ -1,5 +1,7 @@
 //! Tensor layouts of a benchmark.
 
+use fallline::core::{Result, fallible};
+
 /// A tensor layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Layout {
@@ -33,14 +35,22 @@ impl Layout {
     }
 
     /// Returns the tensors' shapes.
-    pub fn shapes(self, elements: usize) -> Vec<Vec<usize>> {
-        match self {
+    ///
+    /// # Errors
+    /// When there is no memory for so many tensors.
+    pub fn shapes(self, elements: usize) -> Result<Vec<Vec<usize>>> {
+        /// Bytes of a tensor's shape, name, binding and slot.
+        const TENSOR: usize = 1024;
+        if matches!(self, Layout::Small | Layout::SmallFlat) {
+            fallible::check((elements / 1000).checked_mul(TENSOR), "the tensors of --elements")?;
+        }
+        Ok(match self {
             Layout::Matrix => {
                 let rows = elements.isqrt().max(1);
                 vec![vec![rows, elements / rows]]
             }
             _ => self.tensors(elements).into_iter().map(|length| vec![length]).collect(),
-        }
+        })
     }
 
     /// Returns the lengths of vectors.
@@ -95,8 +105,8 @@ mod tests {
     fn small_tensors_add_up() {
         assert_eq!(Layout::Small.tensors(2500), [1000, 1000, 500]);
         assert_eq!(Layout::Small.tensors(3000).len(), 3);
-        assert_eq!(Layout::Matrix.shapes(1 << 24), [[4096, 4096]]);
-        assert_eq!(Layout::Matrix.shapes(10), [[3, 3]]);
-        assert_eq!(Layout::Small.shapes(1500), [[1000], [500]]);
+        assert_eq!(Layout::Matrix.shapes(1 << 24).unwrap(), [[4096, 4096]]);
+        assert_eq!(Layout::Matrix.shapes(10).unwrap(), [[3, 3]]);
+        assert_eq!(Layout::Small.shapes(1500).unwrap(), [[1000], [500]]);
     }
 }

@@ -1,5 +1,6 @@
 //! Two tensors compared.
 
+use crate::error::Result;
 use crate::tensors::NamedTensor;
 use crate::tensors::exact::{Number, Numbers};
 use fallline::Format;
@@ -88,10 +89,10 @@ pub struct First {
 }
 
 /// Compares two tensors of one name.
-pub fn compare(a: &NamedTensor<'_>, b: &NamedTensor<'_>, tolerance: Option<f64>) -> Compared {
+pub fn compare(a: &NamedTensor<'_>, b: &NamedTensor<'_>, tolerance: Option<f64>) -> Result<Compared> {
     let compared = |outcome, numbers| Compared { name: a.name.clone(), outcome, numbers };
     if a.shape != b.shape {
-        return compared(Outcome::Shape(a.shape.clone(), b.shape.clone()), None);
+        return Ok(compared(Outcome::Shape(a.shape.clone(), b.shape.clone()), None));
     }
     let type_of = |tensor: &NamedTensor<'_>| match &tensor.codes {
         Some((format, _)) => format.name().to_owned(),
@@ -100,13 +101,13 @@ pub fn compare(a: &NamedTensor<'_>, b: &NamedTensor<'_>, tolerance: Option<f64>)
     let (type_a, type_b) = (type_of(a), type_of(b));
     // Files of safetensors and of torch have other words for the same types.
     let same_type = type_a == type_b || (a.float().is_some() && a.float() == b.float());
-    let (Some(x), Some(y)) = (a.exact(), b.exact()) else {
+    let (Some(x), Some(y)) = (a.exact()?, b.exact()?) else {
         let outcome = match (same_type, a.raw().zip(b.raw()).is_some_and(|(a, b)| a == b)) {
             (true, true) => Outcome::Equal,
             (true, false) => Outcome::Different,
             (false, _) => Outcome::Dtype(type_a, type_b),
         };
-        return compared(outcome, None);
+        return Ok(compared(outcome, None));
     };
     let format = a.float().filter(|_| same_type);
     let numbers = differences(&a.shape, &x, &y, format);
@@ -116,7 +117,7 @@ pub fn compare(a: &NamedTensor<'_>, b: &NamedTensor<'_>, tolerance: Option<f64>)
         None if numbers.differing == 0 => Outcome::Equal,
         _ => Outcome::Different,
     };
-    compared(outcome, Some(numbers))
+    Ok(compared(outcome, Some(numbers)))
 }
 
 fn differences(shape: &[usize], a: &Numbers, b: &Numbers, format: Option<Format>) -> Differences {

@@ -8,6 +8,7 @@ use super::{
     SplitMix64,
     data::{CLASSES, PIXELS},
 };
+use fallline::core::{Result, fallible};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayD, ArrayView1, ArrayView2, ArrayViewMut2, IxDyn, Zip, s};
 
@@ -44,22 +45,28 @@ impl Network {
     /// The weights are uniform with variance `2 / inputs` where a ReLU follows and `1 / inputs` in the last
     /// layer (K. He and others, 'Delving deep into rectifiers', 2015); the biases are 0. The caller sees to it
     /// that no width is 0: such a layer lets nothing through.
-    pub fn new(hidden: &[usize], seed: u64) -> Self {
-        let widths: Vec<usize> = [&[PIXELS], hidden, &[CLASSES]].concat();
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn new(hidden: &[usize], seed: u64) -> Result<Self> {
         let mut parameters = Vec::new();
-        for (layer, pair) in widths.windows(2).enumerate() {
-            let (inputs, outputs) = (pair[0], pair[1]);
-            let gain = if layer < hidden.len() { 2.0 } else { 1.0 };
-            let bound = (3.0 * gain / inputs as f64).sqrt() as f32;
-            let mut generator = SplitMix64::stream(seed, FIRST_STREAM + layer as u64);
-            let weight =
-                ArrayD::from_shape_simple_fn(IxDyn(&[outputs, inputs]), || bound * generator.symmetric());
-            parameters.push(Parameter::new(format!("fc{}.weight", layer + 1), weight));
-            parameters
-                .push(Parameter::new(format!("fc{}.bias", layer + 1), ArrayD::zeros(IxDyn(&[outputs]))));
+        for (layer, (name, shape)) in shapes(hidden).enumerate() {
+            let length = shape.iter().fold(1, |length: usize, &extent| length.saturating_mul(extent));
+            let values = match shape[..] {
+                [_, inputs] => {
+                    let gain = if layer / 2 < hidden.len() { 2.0 } else { 1.0 };
+                    let bound = (3.0 * gain / inputs as f64).sqrt() as f32;
+                    let mut generator = SplitMix64::stream(seed, FIRST_STREAM + (layer / 2) as u64);
+                    fallible::collected((0..length).map(|_| bound * generator.symmetric()), &name)?
+                }
+                _ => fallible::zeroed(length, &name)?,
+            };
+            let grad = fallible::zeroed(length, format_args!("the gradient of {name}"))?;
+            let [value, grad] = [values, grad].map(|values| array(&shape, values));
+            parameters.push(Parameter { name, value, grad });
         }
-        let empty: Vec<_> = widths[1..].iter().map(|width| Array2::zeros((0, *width))).collect();
-        Network { parameters, loss_scale: 1.0, outputs: empty.clone(), deltas: empty }
+        let empty: Vec<_> = hidden.iter().chain(&[CLASSES]).map(|width| Array2::zeros((0, *width))).collect();
+        Ok(Network { parameters, loss_scale: 1.0, outputs: empty.clone(), deltas: empty })
     }
 
     /// Computes the mean loss over the batch, and its derivative by every value in the parameters' `grad`, times
@@ -172,11 +179,40 @@ impl Network {
     }
 }
 
-impl Parameter {
-    /// Creates a parameter whose gradient is 0.
-    fn new(name: String, value: ArrayD<f32>) -> Self {
-        let grad = ArrayD::zeros(value.raw_dim());
-        Parameter { name, value, grad }
+/// Returns the name and the shape of each parameter of a network with hidden layers of these widths.
+pub fn shapes(hidden: &[usize]) -> impl Iterator<Item = (String, Vec<usize>)> {
+    let inputs = [PIXELS].into_iter().chain(hidden.iter().copied());
+    let outputs = hidden.iter().copied().chain([CLASSES]);
+    inputs.zip(outputs).zip(1..).flat_map(|((inputs, outputs), layer)| {
+        [(format!("fc{layer}.weight"), vec![outputs, inputs]), (format!("fc{layer}.bias"), vec![outputs])]
+    })
+}
+
+/// Returns the elements of all parameters of such a network; none where they are too many to count.
+pub fn elements(hidden: &[usize]) -> Option<usize> {
+    shapes(hidden).try_fold(0usize, |all, (_, shape)| {
+        let own = shape.iter().try_fold(1usize, |own, &extent| own.checked_mul(extent));
+        all.checked_add(own?)
+    })
+}
+
+/// Returns the bytes that training such a network takes: its parameters, their gradients and `states` states of them,
+/// the outputs of its layers for a batch and their derivatives, and what a test of so many images takes. None where they
+/// are too many to count.
+pub fn bytes(hidden: &[usize], states: usize, batch: usize, tested: usize) -> Option<usize> {
+    let widths = hidden.iter().try_fold(CLASSES, |all, &width| all.checked_add(width))?;
+    let widest = hidden.iter().copied().max().unwrap_or(CLASSES);
+    let parameters = elements(hidden)?.checked_mul(states.checked_add(2)?)?;
+    let outputs = widths.checked_mul(batch)?.checked_mul(2)?;
+    let test = widest.checked_mul(tested)?.checked_mul(2)?;
+    parameters.checked_add(outputs)?.checked_add(test)?.checked_mul(size_of::<f32>())
+}
+
+/// Returns an array of this shape with these elements.
+fn array(shape: &[usize], values: Vec<f32>) -> ArrayD<f32> {
+    match ArrayD::from_shape_vec(IxDyn(shape), values) {
+        Ok(array) => array,
+        Err(problem) => unreachable!("there are as many elements as the shape has: {problem}"),
     }
 }
 

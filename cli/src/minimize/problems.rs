@@ -2,6 +2,7 @@
 
 use crate::digits::data::{DARKEST, PIXELS, Rows};
 use crate::error::{Error, Result};
+use fallline::core::fallible;
 use ndarray::{Array1, Array2, ArrayView1};
 
 /// A function to minimize.
@@ -29,6 +30,9 @@ pub enum Problem {
     Logistic(Array2<f64>),
 }
 
+/// What memory is for in messages.
+const START: &str = "the variables";
+
 /// The penalty of `logistic`.
 const PENALTY: f64 = 1e-4;
 
@@ -47,11 +51,11 @@ impl Problem {
                 Err(Error::Usage(format!("--dim: rosenbrock has at least 2, got {dim}")))
             }
             Name::Rosenbrock => {
-                let start = (0..dim).map(|i| if i % 2 == 0 { -1.2 } else { 1.0 }).collect();
-                Ok((Problem::Formula(name), start))
+                let start = (0..dim).map(|i| if i % 2 == 0 { -1.2 } else { 1.0 });
+                Ok((Problem::Formula(name), fallible::collected(start, START)?))
             }
-            Name::Quadratic => Ok((Problem::Formula(name), vec![1.0; dim])),
-            Name::Rastrigin => Ok((Problem::Formula(name), vec![0.4; dim])),
+            Name::Quadratic => Ok((Problem::Formula(name), fallible::filled(1.0, dim, START)?)),
+            Name::Rastrigin => Ok((Problem::Formula(name), fallible::filled(0.4, dim, START)?)),
             Name::Beale => fixed(2, vec![1.0, 1.0]),
             Name::Himmelblau => fixed(2, vec![0.0, 0.0]),
             Name::Logistic => {

@@ -3,10 +3,15 @@
 use super::problems::Problem;
 use crate::error::Result;
 use crate::label::Label;
+use fallline::core::fallible;
 use fallline::optim::{Binding, Objective, param};
 use fallline::registry::Length;
 use fallline::{AnyRecipe, Backend};
 use std::sync::Arc;
+
+/// What memory is for in messages.
+const VARIABLES: &str = "the variables and their gradient";
+const STEPS: &str = "the losses of --steps";
 
 /// What an optimizer did.
 #[derive(Debug)]
@@ -51,8 +56,18 @@ impl Run {
         let mut optimizer = recipe.optimizer(backend);
         // A step is an epoch of one, and the run has so many.
         let mut schedule = recipe.schedule_over(Length::new(1).of_epochs(steps), &mut *optimizer)?;
-        let mut search = Search { problem, x: start.to_vec(), grad: vec![0.0; start.len()] };
-        let (mut way, mut losses, mut finite) = (Vec::new(), Vec::new(), Vec::new());
+        let x = fallible::copied(start, VARIABLES)?;
+        let mut search = Search { problem, x, grad: fallible::zeroed(start.len(), VARIABLES)? };
+        let count = usize::try_from(steps).unwrap_or(usize::MAX).saturating_add(1);
+        let mut losses = fallible::with_room(count, STEPS)?;
+        let mut finite = fallible::with_room(count, STEPS)?;
+        let mut way = Vec::new();
+        if keeps {
+            way = fallible::with_room(count, STEPS)?;
+            let places = count.checked_mul(size_of_val(start));
+            // Once here, and once in the file.
+            fallible::check(places.and_then(|bytes| bytes.checked_mul(2)), "the trajectory")?;
+        }
         for step in 0..=steps {
             finite.push(search.x.iter().all(|x| x.is_finite()));
             if keeps {

@@ -3,6 +3,7 @@
 use super::Args;
 use crate::error::{Error, Result, Text};
 use crate::label::Label;
+use fallline::core::fallible;
 use fallline::optim::schedule::Numbers;
 use fallline::registry::Plan;
 use fallline::registry::config::load;
@@ -98,7 +99,9 @@ impl Source {
                 names.push(name.clone());
             }
         }
-        let mut series = vec![Vec::new(); names.len()];
+        let steps = usize::try_from(args.steps).unwrap_or(usize::MAX);
+        let series = names.iter().map(|_| fallible::with_room(steps, "the values of --steps"));
+        let mut series = series.collect::<fallline::core::Result<Vec<Vec<f64>>>>()?;
         for step in 0..args.steps {
             for (series, name) in series.iter_mut().zip(&names) {
                 series.push(numbers[name.as_str()]);

@@ -1,6 +1,8 @@
 //! Elements without loss: integers of 64 bits have more digits than f64.
 
+use crate::error::Result;
 use fallline::convert::Dtype;
+use fallline::core::fallible;
 use serde_json::Value;
 
 /// An element of a tensor.
@@ -129,15 +131,15 @@ impl Integer {
         Some(Integer { bytes, signed })
     }
 
-    /// Reads little-endian integers.
-    pub fn read(self, bytes: &[u8]) -> Vec<i128> {
+    /// Reads little-endian integers of a tensor.
+    pub fn read(self, bytes: &[u8], name: &str) -> Result<Vec<i128>> {
         let read = |bytes: &[u8]| {
             let negative = self.signed && bytes.last().is_some_and(|last| *last >= 0x80);
             let mut wide = if negative { [0xff; 16] } else { [0; 16] };
             wide[..bytes.len()].copy_from_slice(bytes);
             i128::from_le_bytes(wide)
         };
-        bytes.chunks_exact(self.bytes).map(read).collect()
+        Ok(fallible::collected(bytes.chunks_exact(self.bytes).map(read), name)?)
     }
 }
 
@@ -150,9 +152,9 @@ mod tests {
         let signed = Integer { bytes: 8, signed: true };
         let all = [i64::MIN, -1, 9_007_199_254_740_993, i64::MAX];
         let bytes: Vec<u8> = all.iter().flat_map(|x| x.to_le_bytes()).collect();
-        assert_eq!(signed.read(&bytes), all.map(i128::from));
+        assert_eq!(signed.read(&bytes, "").unwrap(), all.map(i128::from));
         let unsigned = Integer { bytes: 8, signed: false };
-        assert_eq!(unsigned.read(&u64::MAX.to_le_bytes()), [i128::from(u64::MAX)]);
+        assert_eq!(unsigned.read(&u64::MAX.to_le_bytes(), "").unwrap(), [i128::from(u64::MAX)]);
         let (a, b) = (Number::Integer(9_007_199_254_740_993), Number::Integer(9_007_199_254_740_992));
         assert!(!a.is(b) && a.apart(b) == 1.0 && b.is(Number::Float(9_007_199_254_740_992.0)));
         assert!(!a.is(Number::Float(9_007_199_254_740_992.0)));

@@ -2,7 +2,7 @@
 
 use super::saved::Trainer;
 use super::{options, plan};
-use crate::digits::network::Network;
+use crate::digits::network;
 use crate::error::{Error, Result};
 use fallline::{Checkpoint, Cpu, Optimizer, Recipe, Shape};
 use serde::Deserialize;
@@ -35,10 +35,9 @@ fn resumed(checkpoint: &Checkpoint, trainer: &Trainer) -> Result<()> {
     trainer.progress.check(trainer.epochs, plan::steps_of_epoch(&options)).map_err(Error::Other)?;
     (options.epochs, options.written_for) = (trainer.epochs, trainer.written_for);
     let recipe = plan::scaled(recipe, &options);
-    let network = Network::new(&options.hidden, options.seed);
-    for parameter in &network.parameters {
-        let (name, expected) = (&parameter.name, Shape::from(parameter.value.shape()));
-        match checkpoint.param(name) {
+    for (name, shape) in network::shapes(&options.hidden) {
+        let expected = Shape::from(&shape[..]);
+        match checkpoint.param(&name) {
             None => return Err(Error::Other(format!("param/{name} is missing"))),
             Some(entry) if entry.shape != expected => {
                 let shape = &entry.shape;

@@ -1,6 +1,7 @@
 //! The key `train` of a configuration.
 
 use crate::digits::data::TRAIN;
+use crate::digits::network;
 use crate::error::{Error, Result};
 use fallline::optim::average::Average;
 use fallline::registry::config::{Node, Value};
@@ -30,6 +31,9 @@ impl Default for Options {
 
 /// The widest hidden layer and the longest run that are not a mistake.
 pub const MOST: i64 = 1 << 20;
+
+/// The largest network that is not a mistake: a gigabyte in `f32`.
+const MOST_ELEMENTS: usize = 1 << 28;
 
 impl Options {
     /// Reads them; what is not given has its default.
@@ -71,6 +75,10 @@ impl Options {
                     let widths = widths
                         .ok_or_else(|| wrong(value, key, &format!("a list of ints from 1 to {MOST}")))?;
                     options.hidden = widths.into_iter().map(|x| x as usize).collect();
+                    if network::elements(&options.hidden).is_none_or(|all| all > MOST_ELEMENTS) {
+                        let expected = format!("widths of at most {MOST_ELEMENTS} weights and biases in all");
+                        return Err(wrong(value, key, &expected));
+                    }
                 }
                 _ => {
                     let known = ["epochs", "batch_size", "hidden", "seed", "average"];

@@ -9,9 +9,10 @@ use super::ranks::sync_metrics;
 use super::saved::{Progress, SavedRun, Trainer};
 use crate::common::{is_quiet, unmatched, warn};
 use crate::digits::data::{Digits, epoch_order};
-use crate::digits::network::{Network, Parameter};
+use crate::digits::network::{self, Network, Parameter};
 use crate::error::{Error, Result};
 use crate::run_folder::{CHECKPOINT, FolderLock, Kind, METRICS, Metrics, Record};
+use fallline::core::fallible;
 use fallline::optim::checkpoint::{Entry, remove_temporaries};
 use fallline::optim::schedule::Schedule;
 use fallline::optim::{Binding, Mode, frozen, param};
@@ -73,7 +74,10 @@ impl Parts {
         ranks: &Arc<dyn Communicator>,
     ) -> Result<Parts> {
         let digits = Digits::bundled().map_err(|error| Error::Other(error.to_string()))?;
-        let network = Network::new(&options.hidden, options.seed);
+        let states = recipe.algorithm().states().len() + usize::from(options.average.is_some());
+        let bytes = network::bytes(&options.hidden, states, options.batch_size, digits.test.labels.len());
+        fallible::check(bytes, format_args!("training with hidden={:?}", options.hidden))?;
+        let network = Network::new(&options.hidden, options.seed)?;
         let names = network.parameters.iter().map(|parameter| parameter.name.as_str());
         unmatched(recipe, names, recipe.allows_unmatched())?;
         let mut optimizer = recipe.optimizer(Arc::clone(backend)).with_ranks(Arc::clone(ranks));

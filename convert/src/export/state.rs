@@ -9,7 +9,7 @@ use crate::{Error, Result};
 use fallline_core::codec::codebook;
 use fallline_core::host::Blocks;
 use fallline_core::math::{powf, single};
-use fallline_core::{Compute, Format, Role};
+use fallline_core::{Compute, Format, Role, fallible};
 use fallline_optim::algorithms::NAdam;
 use fallline_optim::checkpoint::{Entry, ParamManifest};
 use fallline_optim::{AnyAlgorithm, Checkpoint, Start};
@@ -25,17 +25,19 @@ pub(super) struct Exporter<'c> {
     params: &'c HashMap<&'c str, &'c ParamManifest>,
     layout: &'static Layout,
     algorithm: &'c dyn AnyAlgorithm,
+    /// Bytes that states may still have of which the checkpoint has but the shape.
+    unstored: &'c Cell<usize>,
 }
 
 impl<'c> Exporter<'c> {
     /// Makes one of a checkpoint, for an algorithm and the layout of its source.
     pub(super) fn new(
-        checkpoint: &'c Checkpoint,
-        params: &'c HashMap<&'c str, &'c ParamManifest>,
+        (checkpoint, params): (&'c Checkpoint, &'c HashMap<&'c str, &'c ParamManifest>),
         layout: &'static Layout,
         algorithm: &'c dyn AnyAlgorithm,
+        unstored: &'c Cell<usize>,
     ) -> Self {
-        Exporter { checkpoint, params, layout, algorithm }
+        Exporter { checkpoint, params, layout, algorithm, unstored }
     }
 
     /// Returns the state of a parameter; none before its first step.
@@ -79,19 +81,19 @@ impl<'c> Exporter<'c> {
                     Start::Value(initial) => initial,
                     Start::Param => 0.0,
                 };
-                let start = vec![initial; shape.elements()];
-                return Ok(rounded(shape, &start, compute.format()));
+                let bytes = compute.format().bytes().saturating_mul(shape.elements());
+                let left = self.unstored.get().checked_sub(bytes);
+                let problem = "states that have not begun would have far more bytes than the checkpoint";
+                self.unstored.set(left.ok_or_else(|| Error::value(name, problem))?);
+                let start = fallible::filled(initial, shape.elements(), ours)?;
+                return rounded(shape, &start, compute.format());
             }
             let found = match self.coded(name, ours)? {
                 Some(coded) => {
                     decoded.set(decoded.get() + 1);
-                    let mut numbers = vec![0.0f32; shape.elements()];
+                    let mut numbers = fallible::zeroed::<f64>(shape.elements(), ours)?;
                     coded.blocks().decode(numbers.as_mut_slice().into());
-                    Some(rounded(
-                        shape.clone(),
-                        &numbers.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(),
-                        compute.format(),
-                    ))
+                    Some(rounded(shape.clone(), &numbers, compute.format())?)
                 }
                 None => self.checkpoint.state(name, ours).cloned(),
             };
@@ -211,7 +213,7 @@ impl<'c> Exporter<'c> {
                 let (a, b) = (entry(a)?, entry(b)?);
                 let pairs = a.values::<f64>().into_iter().zip(b.values::<f64>());
                 let numbers: Vec<f64> = pairs.map(|(a, b)| a - b).collect();
-                let whole = rounded(a.shape.clone(), &numbers, a.format);
+                let whole = rounded(a.shape.clone(), &numbers, a.format)?;
                 Value::Tensor(tensor(&whole, None)?)
             }
         }))

@@ -2,7 +2,7 @@
 
 use crate::tensor::{Dtype, Tensor};
 use crate::{Error, Result};
-use fallline_core::{Format, Shape};
+use fallline_core::{Format, Shape, fallible};
 use fallline_optim::checkpoint::Entry;
 
 /// Returns a checkpoint's entry as a tensor, of another shape with the same elements.
@@ -10,18 +10,19 @@ pub(super) fn tensor(entry: &Entry, shape: Option<Vec<usize>>) -> Result<Tensor<
     let coded = || Error::value("the checkpoint", format!("states of {} are not written yet", entry.format));
     let dtype = Dtype::of(entry.format).ok_or_else(coded)?;
     let shape = shape.unwrap_or_else(|| entry.shape.dims().to_vec());
-    Tensor::new(dtype, shape, entry.bytes.clone()).map_err(|problem| Error::value("the checkpoint", problem))
+    let bytes = fallible::copied(&entry.bytes, "a tensor of the checkpoint")?;
+    Tensor::new(dtype, shape, bytes).map_err(|problem| Error::value("the checkpoint", problem))
 }
 
 /// Returns numbers in `f64`, or rounded to `f32`.
-pub(super) fn rounded(shape: Shape, numbers: &[f64], format: Format) -> Entry {
-    match format {
+pub(super) fn rounded(shape: Shape, numbers: &[f64], format: Format) -> Result<Entry> {
+    Ok(match format {
         Format::F64 => Entry::new(shape, numbers.into()),
         _ => {
-            let single: Vec<f32> = numbers.iter().map(|&x| x as f32).collect();
-            Entry::new(shape, single.as_slice().into())
+            let single = numbers.iter().map(|&x| x as f32);
+            Entry::new(shape, fallible::collected(single, "a tensor of the checkpoint")?.as_slice().into())
         }
-    }
+    })
 }
 
 /// Returns a tensor of one number.

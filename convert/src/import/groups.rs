@@ -154,7 +154,8 @@ fn hyper(value: &Value<'_>) -> Result<Hyper, String> {
         Value::Tensor(tensor) if tensor.elements() == 1 => Hyper::Float(tensor.item().unwrap_or(f64::NAN)),
         // numpy's arrays are tensors.
         Value::Tensor(tensor) if tensor.shape().len() == 1 && tensor.elements() <= 16 => {
-            Hyper::List(tensor.numbers().into_iter().map(Hyper::Float).collect())
+            let numbers = tensor.to_numbers().map_err(|error| error.to_string())?;
+            Hyper::List(numbers.into_iter().map(Hyper::Float).collect())
         }
         other => return Err(format!("expected a hyperparameter, got {}", other.kind())),
     })

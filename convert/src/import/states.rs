@@ -7,7 +7,7 @@ use crate::tensor::{Dtype, Tensor};
 use crate::value::{Dict, Value, count};
 use crate::{Error, Result};
 use fallline_core::codec::codebook;
-use fallline_core::{Compute, Format, Role, Shape};
+use fallline_core::{Compute, Format, Role, Shape, fallible};
 use fallline_optim::checkpoint::Entry;
 use fallline_optim::{AnyAlgorithm, Checkpoint};
 use std::borrow::Cow;
@@ -207,7 +207,7 @@ impl Reader<'_> {
         let mut expected = own.dims().to_vec();
         match row {
             State::Rows(..) => expected.push(1),
-            State::Columns(..) => expected.insert(expected.len() - 1, 1),
+            State::Columns(..) => expected.insert(expected.len().saturating_sub(1), 1),
             State::Stacked(..) => expected.insert(0, ours.len()),
             _ => {}
         }
@@ -235,17 +235,17 @@ impl Reader<'_> {
                 return Ok(parts.map(taken).collect());
             }
             report.decoded += 1;
-            codes.numbers()
+            codes.numbers()?
         } else {
             let format = tensor.float(way)?;
             if ours.len() == 1 && format == compute.format() {
-                let entry = Entry { format, shape: own, bytes: tensor.bytes().into_owned() };
+                let entry = Entry { format, shape: own, bytes: tensor.to_bytes()? };
                 return Ok(vec![(ours[0], Taken::Numbers(entry))]);
             }
             if format != compute.format() {
                 *report.widened.entry(format!("{format} to {}", compute.format())).or_default() += 1;
             }
-            tensor.numbers()
+            tensor.to_numbers()?
         };
         let elements = own.elements();
         let part = |(i, &name): (usize, &&'static str)| {
@@ -253,13 +253,13 @@ impl Reader<'_> {
             let entry = match compute {
                 Compute::F64 => Entry::new(own.clone(), numbers.into()),
                 Compute::F32 => {
-                    let single: Vec<f32> = numbers.iter().map(|&x| x as f32).collect();
+                    let single = fallible::collected(numbers.iter().map(|&x| x as f32), name)?;
                     Entry::new(own.clone(), single.as_slice().into())
                 }
             };
-            (name, Taken::Numbers(entry))
+            Ok((name, Taken::Numbers(entry)))
         };
-        Ok(ours.iter().enumerate().map(part).collect())
+        ours.iter().enumerate().map(part).collect()
     }
 }
 
@@ -286,7 +286,7 @@ impl<'t> Codes<'t> {
             let key = format!("{what}{number}");
             let found = states.iter().find(|(known, _)| *known == key);
             match found {
-                Some((_, Value::Tensor(tensor))) => Ok((tensor.shape().to_vec(), tensor.numbers())),
+                Some((_, Value::Tensor(tensor))) => Ok((tensor.shape().to_vec(), tensor.to_numbers()?)),
                 _ => Err(Error::value(way, format!("it is codes, but there is no {key}"))),
             }
         };
@@ -300,7 +300,7 @@ impl<'t> Codes<'t> {
             return Err(Error::value(way, problem));
         }
         let scales = scales.into_iter().map(|scale| scale as f32).collect();
-        Ok(Codes { bytes: codes.bytes(), table, scales, each })
+        Ok(Codes { bytes: codes.laid_out()?, table, scales, each })
     }
 
     /// Returns whether they mean what the codes of a format do, except for the last digits. The table of
@@ -319,12 +319,12 @@ impl<'t> Codes<'t> {
     }
 
     /// Returns what they mean: a table's value times the scale of a block.
-    fn numbers(&self) -> Vec<f64> {
+    fn numbers(&self) -> Result<Vec<f64>> {
         let blocks = self.each.div_ceil(BLOCK);
         let value = |(i, &code): (usize, &u8)| {
             let scale = self.scales[i / self.each * blocks + i % self.each / BLOCK];
             self.table[usize::from(code)] * f64::from(scale)
         };
-        self.bytes.iter().enumerate().map(value).collect()
+        Ok(fallible::collected(self.bytes.iter().enumerate().map(value), "the numbers of codes")?)
     }
 }

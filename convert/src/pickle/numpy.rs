@@ -5,7 +5,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 /// The largest array that is read, in bytes: hyperparameters and the states of random number generators are smaller.
-const SMALL: usize = 1 << 16;
+pub(super) const SMALL: usize = 1 << 16;
+
+/// The longest code of a type: an order, a letter and 20 digits.
+const LONGEST_CODE: usize = 22;
 
 /// An element type.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,6 +30,9 @@ pub(super) enum Scalar {
 impl NumpyDtype {
     /// Returns the type of a code as in `f8`, `<i4` or `U3`; none for types of other things than numbers and text.
     pub fn parse(code: &str) -> Option<NumpyDtype> {
+        if code.len() > LONGEST_CODE {
+            return None;
+        }
         let (big, code) = match code.strip_prefix(['<', '|', '=']) {
             Some(rest) => (false, rest),
             None => (code.starts_with('>'), code.strip_prefix('>').unwrap_or(code)),

@@ -176,15 +176,17 @@ impl StateSpec {
         StateSpec { start, extent, non_negative, full_precision, slow, rank_local }
     }
 
-    /// Returns the shape for a parameter of this shape.
+    /// Returns the shape for a parameter of this shape. States of an empty parameter are empty, too: rows without
+    /// columns, say, of which a short file can have any number.
     pub fn shape(&self, param: &Shape) -> Shape {
-        match (self.extent, param.dims()) {
+        let shape = match (self.extent, param.dims()) {
             (Extent::Rows, [batch @ .., _]) => Shape::from(batch),
             (Extent::Columns, [batch @ .., _, columns]) => Shape::from(&[batch, &[*columns]].concat()[..]),
             (Extent::First, [first, ..]) => Shape::from([*first]),
             (Extent::Every(count), _) => Shape::from([param.elements().div_ceil(count)]),
             _ => param.clone(),
-        }
+        };
+        if param.elements() == 0 && shape.elements() > 0 { Shape::from([0]) } else { shape }
     }
 
     /// Returns how it broadcasts to the elements of a parameter that is not empty: the arguments of
@@ -220,6 +222,23 @@ mod tests {
         let shape = Shape::from([4, 2, 3]);
         assert_eq!((row.shape(&shape), row.broadcast(&shape)), ([4, 2].into(), Some((1, 3))));
         assert_eq!((column.shape(&shape), column.broadcast(&shape)), ([4, 3].into(), Some((3, 2))));
+    }
+
+    #[test]
+    fn states_of_an_empty_parameter_are_empty() {
+        let states: &[State<f64>] = &[
+            State::new("row").rows(),
+            State::new("column").columns(),
+            State::new("first").first(),
+            State::new("every").every(|_| 3),
+            State::new("whole"),
+        ];
+        for param in [&[0, 1 << 40][..], &[1 << 40, 0], &[1 << 20, 1 << 20, 0], &[0]] {
+            for state in states {
+                let shape = StateSpec::of(states, state.name, &1.0).shape(&param.into());
+                assert_eq!(shape.elements(), 0, "{} of {param:?}: {shape}", state.name);
+            }
+        }
     }
 
     #[test]

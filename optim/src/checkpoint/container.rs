@@ -2,9 +2,10 @@
 
 use super::{Checkpoint, Entry, MANIFEST, Manifest, Part, SCALE, VERSION, dtype, format, write_atomically};
 use crate::{Error, Result};
+use fallline_core::fallible;
 use fallline_core::files::read_tensors;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 /// What the keys of tensors begin with.
@@ -50,13 +51,13 @@ impl Checkpoint {
     /// [`Error::Mismatch`] when a part is missing or there twice, or they are of different steps or configurations.
     pub fn join(parts: impl IntoIterator<Item = Checkpoint>) -> Result<Checkpoint> {
         let mut whole: Option<Checkpoint> = None;
-        let mut found = Vec::new();
+        // A part says how many there are, which is not believed before they are there.
+        let (mut found, mut expected) = (BTreeSet::new(), None);
         for mut part in parts {
             let Some(Part { rank, of }) = part.manifest.part.take() else {
                 return Err(Error::Mismatch("it is whole: only parts of ranks can be joined".into()));
             };
-            found.resize(of.max(found.len()), false);
-            if found.len() != of || rank >= of || core::mem::replace(&mut found[rank], true) {
+            if *expected.get_or_insert(of) != of || rank >= of || !found.insert(rank) {
                 return Err(Error::Mismatch(format!(
                     "the part of rank {rank} of {of} is there twice, or of another number"
                 )));
@@ -67,10 +68,11 @@ impl Checkpoint {
             };
             whole.take_part(part, rank)?;
         }
-        match (whole, found.iter().position(|found| !found)) {
+        let of = expected.unwrap_or(0);
+        match (whole, (0..of).find(|rank| !found.contains(rank))) {
             (Some(whole), None) => Ok(whole),
             (_, missing) => {
-                let (rank, of) = (missing.unwrap_or(0), found.len());
+                let rank = missing.unwrap_or(0);
                 Err(Error::Mismatch(format!("the part of rank {rank} of {of} is missing")))
             }
         }
@@ -127,6 +129,7 @@ impl Checkpoint {
         let manifest = serde_json::to_string(&self.manifest)
             .map_err(|error| Error::Mismatch(format!("cannot be written: {error}")))?;
         let metadata = HashMap::from([(MANIFEST.to_owned(), manifest)]);
+        fallible::check(Some(self.bytes()), "the bytes of a checkpoint")?;
         safetensors::serialize(views, Some(metadata)).map_err(failed)
     }
 
@@ -182,12 +185,14 @@ impl Checkpoint {
                 if !checkpoint.manifest.is_in_blocks(&key) {
                     return Err(format!("{key} is of type U8, but its manifest has it in no block format"));
                 }
-                checkpoint.codes.insert(key, (view.shape().into(), view.data().to_vec()));
+                let codes = fallible::copied(view.data(), &key).map_err(|error| error.to_string())?;
+                checkpoint.codes.insert(key, (view.shape().into(), codes));
                 continue;
             }
             let format =
                 format(view.dtype()).ok_or_else(|| format!("{key} is of type {:?}", view.dtype()))?;
-            let entry = Entry { format, shape: view.shape().into(), bytes: view.data().to_vec() };
+            let bytes = fallible::copied(view.data(), &key).map_err(|error| error.to_string())?;
+            let entry = Entry { format, shape: view.shape().into(), bytes };
             checkpoint.tensors.insert(key, entry);
         }
         Ok(checkpoint)

@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 use fallline_core::host::Slice;
-use fallline_core::{Backend, Element, Format, Shape, Storage};
+use fallline_core::{Backend, Element, Format, Shape, Storage, fallible};
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 
@@ -25,9 +25,9 @@ impl Entry {
     pub fn from_storage(backend: &dyn Backend, storage: &Storage, shape: Shape) -> Result<Entry> {
         macro_rules! read {
             ($t:ty) => {{
-                let mut values = vec![<$t>::default(); storage.len()];
+                let mut values = fallible::zeroed::<$t>(storage.len(), COPY)?;
                 backend.read(storage, values.as_mut_slice().into())?;
-                Ok(Entry::new(shape, Slice::from(&values)))
+                Ok(Entry { format: storage.format(), shape, bytes: little_endian(Slice::from(&values))? })
             }};
         }
         match storage.format() {
@@ -45,10 +45,10 @@ impl Entry {
     /// When the lengths differ or the backend cannot write it.
     pub fn copy_to(&self, backend: &dyn Backend, storage: &mut Storage) -> Result<()> {
         match self.format {
-            Format::F64 => backend.write(storage, Slice::from(&self.values::<f64>()))?,
-            Format::F32 => backend.write(storage, Slice::from(&self.values::<f32>()))?,
-            Format::Bf16 => backend.write(storage, Slice::from(&self.values::<bf16>()))?,
-            Format::F16 => backend.write(storage, Slice::from(&self.values::<f16>()))?,
+            Format::F64 => backend.write(storage, Slice::from(&self.numbers::<f64>()?))?,
+            Format::F32 => backend.write(storage, Slice::from(&self.numbers::<f32>()?))?,
+            Format::Bf16 => backend.write(storage, Slice::from(&self.numbers::<bf16>()?))?,
+            Format::F16 => backend.write(storage, Slice::from(&self.numbers::<f16>()?))?,
             other => unreachable!("no entry is made of {other}"),
         }
         Ok(())
@@ -93,14 +93,28 @@ impl Entry {
 
     /// Copies a slice.
     pub fn new(shape: Shape, values: Slice<'_>) -> Entry {
-        Entry { format: values.format(), shape, bytes: little_endian(values) }
+        let mut bytes = values.bytes().to_vec();
+        order_bytes(values.format(), &mut bytes);
+        Entry { format: values.format(), shape, bytes }
     }
 
     /// Returns its elements, rounded to `T` if they are stored otherwise.
+    ///
+    /// # Panics
+    /// When there is no memory for them.
     pub fn values<T: Element>(&self) -> Vec<T> {
-        fn read<T: Element, const N: usize>(bytes: &[u8], get: impl Fn([u8; N]) -> f64) -> Vec<T> {
+        self.numbers().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Returns its elements, rounded to `T` if they are stored otherwise.
+    ///
+    /// # Errors
+    /// When there is no memory for them.
+    pub(crate) fn numbers<T: Element>(&self) -> Result<Vec<T>> {
+        fn read<T: Element, const N: usize>(bytes: &[u8], get: impl Fn([u8; N]) -> f64) -> Result<Vec<T>> {
             let chunks = bytes.chunks_exact(N);
-            chunks.map(|c| T::from_f64(get(c.try_into().unwrap_or([0; N])))).collect()
+            let numbers = chunks.map(|c| T::from_f64(get(c.try_into().unwrap_or([0; N]))));
+            Ok(fallible::collected(numbers, COPY)?)
         }
         match self.format {
             Format::F64 => read(&self.bytes, f64::from_le_bytes),
@@ -128,10 +142,18 @@ pub fn format(dtype: Dtype) -> Option<Format> {
     Format::ALL.into_iter().find(|&format| self::dtype(format) == dtype)
 }
 
-fn little_endian(values: Slice<'_>) -> Vec<u8> {
-    let mut bytes = values.bytes().to_vec();
+/// What memory is for in messages.
+const COPY: &str = "a tensor of a checkpoint";
+
+fn little_endian(values: Slice<'_>) -> Result<Vec<u8>> {
+    let mut bytes = fallible::copied(values.bytes(), COPY)?;
+    order_bytes(values.format(), &mut bytes);
+    Ok(bytes)
+}
+
+/// Puts the bytes of elements into the order of files.
+fn order_bytes(format: Format, bytes: &mut [u8]) {
     if cfg!(target_endian = "big") {
-        bytes.chunks_exact_mut(values.format().bytes()).for_each(<[u8]>::reverse);
+        bytes.chunks_exact_mut(format.bytes()).for_each(<[u8]>::reverse);
     }
-    bytes
 }

@@ -8,7 +8,7 @@ use crate::params::slots::Slot;
 use crate::params::staging;
 use crate::{AnyAlgorithm, Binding, Extent, ParamPrecision, Result, Start};
 use fallline_core::backend::{Pass, TensorPass, View};
-use fallline_core::{Backend, Format, Role, Storage};
+use fallline_core::{Backend, Format, Role, Storage, fallible};
 use std::path::PathBuf;
 
 /// Elements from which states are paged, as bitsandbytes has it: smaller ones are not worth a page.
@@ -233,6 +233,6 @@ fn is_out_of_order(slots: &[Slot], lacks: &[usize]) -> bool {
 
 /// Fills memory with a number.
 fn fill(backend: &dyn Backend, storage: &mut Storage, value: f64) -> Result<()> {
-    let values = vec![value; storage.len()];
+    let values = fallible::filled(value, storage.len(), "the first values of a state")?;
     Ok(backend.write(storage, values.as_slice().into())?)
 }

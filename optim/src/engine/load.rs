@@ -64,6 +64,17 @@ impl Engine {
                 (*format, shape.elements())
             })
             .collect();
+        for &(place, i) in &wanted {
+            let Found { name, slot, states, .. } = &found[i];
+            let (state, was, format, shape) = &states[place];
+            if self.of_this_rank(checkpoint, &*algorithms[slot.group], name, state).is_none() {
+                let converting = options.converting || was != format;
+                checkpoint.check_state((name, state, *was), shape, *format, converting)?;
+            }
+        }
+        for Found { name, slot, .. } in masters.iter().map(|&i| &found[i]) {
+            checkpoint.check_state((name, MASTER, Format::F32), &slot.shape, Format::F32, false)?;
+        }
         let storages = self.setup.allocate_in(&requests, wanted.iter().map(|&(_, i)| pages(i)))?;
         let requests: Vec<_> = masters.iter().map(|&i| (Format::F32, found[i].slot.len)).collect();
         let precise = self.setup.allocate_in(&requests, masters.iter().map(|&i| pages(i)))?;

@@ -6,7 +6,7 @@ use super::setup::Setup;
 use crate::params::slots::Slot;
 use crate::program::Stage;
 use crate::{AnyAlgorithm, Binding, Error, GradRef, ParamPrecision, ParamRef, Result};
-use fallline_core::{Backend, Storage};
+use fallline_core::{Backend, Storage, fallible};
 use std::sync::Arc;
 
 /// Returns why an algorithm cannot be offloaded, if it cannot: only what is element-wise can be stepped in chunks.
@@ -91,7 +91,7 @@ impl Setup {
         match values {
             Some(values) => Ok(self.param_backend().read(tensor.storage(), values)?),
             None => {
-                let mut values = vec![0.0f32; tensor.storage().len()];
+                let mut values = fallible::zeroed::<f32>(tensor.storage().len(), "a copy of a parameter")?;
                 self.param_backend().read(tensor.storage(), values.as_mut_slice().into())?;
                 Ok(self.backend.write(to, values.as_slice().into())?)
             }

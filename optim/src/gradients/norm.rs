@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::gradient_config::norm;
 use fallline_core::backend::{Pass, TensorPass, View, Views};
 use fallline_core::math::{powf, single};
-use fallline_core::{Backend, Compute, Kernel, Storage};
+use fallline_core::{Backend, Compute, Kernel, Storage, fallible};
 
 /// Magnitudes that one element of [`ExtremeMagnitude`](crate::builtins::ExtremeMagnitude) compares.
 pub(super) const FAN_IN: usize = 7;
@@ -156,7 +156,7 @@ fn norms_on_host(
     for &i in order {
         let (compute, view) = (grads.compute(i), grads.view(i));
         let elements = view.as_ref().map_or(0, View::len);
-        let mut values = vec![0.0f64; elements];
+        let mut values = fallible::zeroed::<f64>(elements, "a copy of a gradient")?;
         let mut copy = near.allocate(&[(compute.format(), elements)])?.remove(0);
         let mut views = Some((View::write(&mut copy), view));
         near.run(Pass {

@@ -6,7 +6,7 @@ use super::sorted_bindings;
 use super::vectors::{Vector, VectorSpace};
 use super::wolfe::{Point, strong_wolfe};
 use crate::{Binding, Error, NonFinitePolicy, Objective, Result};
-use fallline_core::{Backend, Compute, Format, Shape, Storage};
+use fallline_core::{Backend, Compute, Format, Shape, Storage, fallible};
 use std::sync::Arc;
 
 /// A change of position, the change of gradient that came with it, and 1 over their product.
@@ -175,7 +175,7 @@ fn search(
     }
     drop(bindings);
 
-    let most = hyper.max_eval.unwrap_or(hyper.max_iter * 5 / 4);
+    let most = hyper.max_eval.unwrap_or(hyper.max_iter.saturating_add(hyper.max_iter / 4));
     let (mut loss, mut spent) = (sign * first, 1);
     for iteration in 1..=hyper.max_iter {
         memory.iterations += 1;
@@ -258,7 +258,7 @@ fn check_finite(
         return Ok(());
     }
     for ((param, _), storage) in params.iter().zip(gradient) {
-        let mut values = vec![0.0f64; storage.len()];
+        let mut values = fallible::zeroed::<f64>(storage.len(), "a copy of a gradient")?;
         space.backend.read(storage, values.as_mut_slice().into())?;
         let count = values.iter().filter(|x| !x.is_finite()).count() as u64;
         if count > 0 {

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use fallline_core::backend::View;
-use fallline_core::{Backend, Storage};
+use fallline_core::{Backend, Storage, fallible};
 
 /// The average of one parameter's weights.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl AveragedParam {
         if !self.begun {
             return Ok(None);
         }
-        let mut values = vec![0.0f64; self.storage.len()];
+        let mut values = fallible::zeroed::<f64>(self.storage.len(), "a copy of an average")?;
         backend.read(&self.storage, values.as_mut_slice().into())?;
         Ok(Some(values))
     }

@@ -56,7 +56,7 @@ impl RowSparseGrad {
             return Err(format!("names row {index}, but there are rows 0 to {}", rows as i64 - 1));
         }
         self.row_wise = sparse.is_row_wise();
-        self.width = row.iter().product();
+        self.width = Shape::from(row).elements();
         self.sort_indices(grad.indices);
         Ok(())
     }

@@ -35,7 +35,7 @@ fn plain_loss(parameters: &[Vec<f64>], examples: &Examples) -> f64 {
 #[test]
 fn gradients_are_those_of_the_loss() {
     let digits = Digits::bundled().unwrap();
-    let mut network = Network::new(&[7, 5], 1);
+    let mut network = Network::new(&[7, 5], 1).unwrap();
     for (index, parameter) in network.parameters.iter_mut().enumerate() {
         parameter.value.map_inplace(|value| *value += 0.01 * (index + 1) as f32);
     }
@@ -73,7 +73,7 @@ fn gradients_are_those_of_the_loss() {
 fn equal_logits_lose_ln_10() {
     let digits = Digits::bundled().unwrap();
     let (images, labels) = (digits.test.images.view(), &digits.test.labels);
-    let mut network = Network::new(&[16], 0);
+    let mut network = Network::new(&[16], 0).unwrap();
     for size in [0.0, 1e4, -1e4] {
         network.parameters.iter_mut().for_each(|parameter| parameter.value.fill(0.0));
         network.parameters[3].value.fill(size);
@@ -95,19 +95,19 @@ fn extreme_logits_are_handled() {
     assert_eq!((delta[[0, 0]], delta[[0, 3]]), (-1.0, 1.0));
 
     let digits = Digits::bundled().unwrap();
-    let mut network = Network::new(&[16], 0);
+    let mut network = Network::new(&[16], 0).unwrap();
     network.parameters[0].value.fill(f32::NAN);
     let (images, labels) = (digits.test.images.view(), &digits.test.labels);
     assert!(network.loss_and_gradients(images, labels).is_nan());
     assert!(network.parameters[0].grad.iter().all(|value| value.is_nan()));
     assert_eq!(network.accuracy(images, labels), 0.0);
-    assert!(Network::new(&[16], 0).loss_and_gradients(images.slice(s![..0, ..]), &[]).is_nan());
+    assert!(Network::new(&[16], 0).unwrap().loss_and_gradients(images.slice(s![..0, ..]), &[]).is_nan());
 }
 
 /// Names, shapes and the first values: bounds, zero biases, one network per seed.
 #[test]
 fn the_start_depends_on_the_seed_alone() {
-    let network = Network::new(&[128, 32], 5);
+    let network = Network::new(&[128, 32], 5).unwrap();
     let names: Vec<&str> = network.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
     assert_eq!(names, ["fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias", "fc3.weight", "fc3.bias"]);
     let shapes: Vec<&[usize]> = network.parameters.iter().map(|parameter| parameter.grad.shape()).collect();
@@ -121,8 +121,8 @@ fn the_start_depends_on_the_seed_alone() {
         assert!((variance / (bound * bound / 3.0) - 1.0).abs() < 0.25, "layer {layer}: {variance}");
         assert!(network.parameters[2 * layer + 1].value.iter().all(|value| *value == 0.0));
     }
-    assert_eq!(network.parameters, Network::new(&[128, 32], 5).parameters);
-    assert_ne!(network.parameters, Network::new(&[128, 32], 6).parameters);
+    assert_eq!(network.parameters, Network::new(&[128, 32], 5).unwrap().parameters);
+    assert_ne!(network.parameters, Network::new(&[128, 32], 6).unwrap().parameters);
 }
 
 /// Four epochs of plain AdamW learn most of the digits, and twice the same way.
@@ -130,7 +130,7 @@ fn the_start_depends_on_the_seed_alone() {
 fn it_learns_and_repeats_bit_for_bit() {
     let digits = Digits::bundled().unwrap();
     let train = || {
-        let mut network = Network::new(&[48], 0);
+        let mut network = Network::new(&[48], 0).unwrap();
         let mut moments: Vec<_> =
             network.parameters.iter().map(|p| (p.grad.clone(), p.grad.clone())).collect();
         let mut step = 0;

@@ -1,7 +1,7 @@
 //! Objects that pickles of `torch.save` build: globals, calls of the few that are known, storages, tensors and numpy's arrays.
 
 use super::super::globals::{self, Global};
-use super::super::numpy::{NumpyDtype, Scalar};
+use super::super::numpy::{self, NumpyDtype, Scalar};
 use super::text;
 use super::{Id, Machine, Node};
 use crate::Result;
@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 /// What a text of protocols below 3 costs for each of its values, beside others of one.
 const TEXT: usize = 16;
+/// The longest text that is decoded as bytes: each may take two. What is larger is no array that is read.
+const MOST_TEXT: usize = 2 * numpy::SMALL;
 const TENSOR: &str = "a tensor of ";
 
 impl<'a> Machine<'_, '_, 'a> {
@@ -51,6 +53,11 @@ impl<'a> Machine<'_, '_, 'a> {
     /// Carries out `REDUCE` and `NEWOBJ`: a class or function and its arguments become what the class means.
     pub(super) fn call(&mut self) -> Result<()> {
         let (arguments, class) = (self.pop()?, self.pop()?);
+        let decoded = match &self.nodes[class as usize] {
+            Node::Global(Global::NumpyScalar | Global::NumpyBuffer) => self.text_in(arguments),
+            _ => 0,
+        };
+        self.spend(decoded / TEXT)?;
         let made = self.made(class, arguments)?;
         self.spend(match &made {
             Node::Dict(entries) => 2 * entries.len(),
@@ -60,6 +67,16 @@ impl<'a> Machine<'_, '_, 'a> {
             _ => 0,
         })?;
         self.push(made)
+    }
+
+    /// Returns how long the texts in a tuple are that may be decoded as bytes, each time that they are needed.
+    fn text_in(&self, tuple: Id) -> usize {
+        let Node::Tuple(parts) = &self.nodes[tuple as usize] else { return 0 };
+        let length = |&id: &Id| match &self.nodes[id as usize] {
+            Node::Encoded(text) | Node::Str(text) if text.len() <= MOST_TEXT => text.len(),
+            _ => 0,
+        };
+        parts.iter().take(5).map(length).sum()
     }
 
     fn made(&self, class: Id, arguments: Id) -> Result<Node<'a>> {
@@ -176,6 +193,9 @@ impl<'a> Machine<'_, '_, 'a> {
     pub(super) fn build(&mut self) -> Result<()> {
         let state = self.pop()?;
         let object = self.top()?;
+        if let Node::NumpyArray = &self.nodes[object as usize] {
+            self.spend(self.text_in(state) / TEXT)?;
+        }
         let with_it = match (&self.nodes[object as usize], &self.nodes[state as usize]) {
             (Node::Dict(_) | Node::Opaque(_) | Node::Tensor(_), _) => return Ok(()),
             (Node::Record(_), Node::Dict(entries)) => Node::Record(entries.clone()),
@@ -351,7 +371,7 @@ pub(in super::super) fn owned(tensor: &Tensor<'_>) -> usize {
 fn bytes_of<'n>(node: &'n Node<'_>) -> Option<Cow<'n, [u8]>> {
     match node {
         Node::Bytes(bytes) => Some(Cow::Borrowed(bytes)),
-        Node::Encoded(text) | Node::Str(text) => {
+        Node::Encoded(text) | Node::Str(text) if text.len() <= MOST_TEXT => {
             text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect::<Option<Vec<u8>>>().map(Cow::Owned)
         }
         _ => None,

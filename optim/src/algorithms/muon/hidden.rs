@@ -57,6 +57,6 @@ pub(in crate::algorithms) fn adamw(lr: f64, betas: (f64, f64), eps: f64, weight_
 pub(in crate::algorithms) fn dims(shape: &Shape) -> (usize, usize) {
     match shape.dims() {
         [] => (1, 1),
-        [rows, rest @ ..] => (*rows, rest.iter().product()),
+        [rows, rest @ ..] => (*rows, Shape::from(rest).elements()),
     }
 }

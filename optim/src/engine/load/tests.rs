@@ -4,6 +4,7 @@ use crate::algorithms::Adam;
 use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::engine::Engine;
 use crate::{Binding, Linked, param};
+use fallline_core::Compute;
 use fallline_cpu::{Cpu, Native};
 
 /// Parameters in an order that is not that of their names, small ones and some of more than a page.
@@ -132,4 +133,16 @@ fn where_the_order_is_known_a_load_keeps_it() {
     assert_eq!(order(&first), before, "nothing moves");
     assert_end_to_end(&first);
     assert_eq!(contents(&first), held);
+}
+
+#[test]
+fn the_shape_of_a_manifest_alone_asks_for_no_memory() {
+    let (_, mut checkpoint) = saved();
+    for shape in [&[1 << 40][..], &[1 << 50, 1 << 12]] {
+        let manifest = checkpoint.manifest.optimizer.as_mut().unwrap();
+        manifest.insert_param("huge", &shape.into(), 0, Compute::F32);
+        checkpoint.insert_steps("huge", 3);
+        let error = engine().read(&checkpoint, &LoadOptions::default()).err().unwrap().to_string();
+        assert!(error.contains("huge") && error.contains("is missing"), "{error}");
+    }
 }
