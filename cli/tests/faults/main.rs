@@ -86,7 +86,9 @@ impl Runs {
             };
             (name, bytes)
         });
-        files.filter(|(name, _)| name != ".lock").collect()
+        // An empty temporary file is left alone for a minute: its writer may be about to write.
+        let starting = |name: &str, bytes: &[u8]| name.starts_with(".fallline-") && bytes.is_empty();
+        files.filter(|(name, bytes)| name != ".lock" && !starting(name, bytes)).collect()
     }
 
     /// A folder that no run has been in, with the content of another if that is given.

@@ -38,7 +38,7 @@ const MAX_WORKERS: usize = 0xffff;
 
 thread_local! {
     /// Whether this thread is in a pass of some pool, and must not wait for another one.
-    static BUSY: Cell<bool> = Cell::new(false);
+    static BUSY: Cell<bool> = const { Cell::new(false) };
 }
 
 /// What a pass does for a range of its numbers.
