@@ -78,6 +78,9 @@ pub struct Args {
     /// Resume a run: the one in DIR, or the newest
     #[arg(long, value_name = "DIR")]
     resume: Option<Option<PathBuf>>,
+    /// Resume without comparing the checkpoint with its hashes
+    #[arg(long, requires = "resume")]
+    no_verify: bool,
     /// Number of threads; all cores by default
     #[arg(long, value_parser = common::threads)]
     threads: Option<usize>,
@@ -160,8 +163,9 @@ fn open(args: &Args, ranks: Arc<dyn Communicator>) -> Result<Session> {
     let backend = common::device(&args.device, args.threads.or(args.ranks.threads_of_each()))?;
     if let Some(folder) = &args.resume {
         let folder = resumed_folder(folder.as_deref().or(args.out.as_deref()))?;
-        let saved = SavedRun::read(&Checkpoint::read(folder.join(CHECKPOINT))?, &folder)?;
-        let recipe = Recipe::from_text(&saved.config)?.allow_unmatched(args.allow_unmatched);
+        let read = if args.no_verify { Checkpoint::read_unverified } else { Checkpoint::read };
+        let saved = SavedRun::read(&read(folder.join(CHECKPOINT))?, &folder)?;
+        let recipe = saved.recipe(&folder)?.allow_unmatched(args.allow_unmatched);
         args.compare(&saved.config, &folder)?;
         let mut options = options(&recipe)?;
         options.epochs = args.epochs.unwrap_or(saved.epochs);
