@@ -1,12 +1,14 @@
-//! Checkpoints with an entry or a value of the manifest dropped, renamed, of another type or another shape. A load refuses
-//! each, or what follows is what it would have been.
+//! Checkpoints with an entry or a value of the manifest dropped, renamed, of another type, shape or value. Their hashes tell.
+//! Without, a load refuses each, or what follows is what it would have been.
 
 mod common;
 
 use common::{Outcome, Random, Tensor, bind, build, outcome};
 use fallline::optim::average::Average;
+use fallline::optim::checkpoint::Entry;
 use fallline::optim::gradient_config::{Accumulate, GradientConfig, LossScaler};
-use fallline::{Checkpoint, Driver, Format, LoadOptions, Optimizer};
+use fallline::optim::param;
+use fallline::{Checkpoint, Driver, Format, LoadOptions, ModuleKind, Optimizer, Value as Number};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -34,6 +36,12 @@ fn kinds() -> Vec<Kind> {
         ("full precision", || build("dict(type='AdamW', lr=0.1, param_format='master')")),
         ("numbers of a parameter", || build("NAdam")),
         ("a Hessian", || build("SophiaG")),
+        ("kept numbers", || build("AdamWScheduleFree")),
+        ("groups", || {
+            let mut driver = build("dict(type='AdamW', lr=0.1)");
+            driver.add_group(|name| name == "fc.bias", &[("weight_decay", Number::Float(0.5))]).unwrap();
+            driver
+        }),
     ]
 }
 
@@ -162,6 +170,40 @@ fn parent<'v>(manifest: &'v mut Value, path: &[String]) -> &'v mut Map<String, V
     value.as_object_mut().unwrap()
 }
 
+/// Another value of the same type, which may be a good one.
+fn another(value: &Value) -> Value {
+    match value {
+        Value::Null => json!(0.5),
+        Value::Bool(value) => json!(!value),
+        Value::Number(number) => match number.as_u64() {
+            Some(whole) => json!(whole + 1),
+            None => json!(number.as_f64().unwrap() * 0.75 + 0.0625),
+        },
+        Value::String(text) => json!(match &**text {
+            "f32" => "f64",
+            "q8" => "q8_linear",
+            "bf16" => "f16",
+            "AdamW" => "Adam",
+            _ => "AdamW",
+        }),
+        Value::Array(items) => {
+            let mut items = items.clone();
+            items.iter_mut().take(1).for_each(|first| *first = another(first));
+            Value::Array(items)
+        }
+        Value::Object(entries) => {
+            Value::Object(entries.iter().skip(1).map(|(key, value)| (key.clone(), value.clone())).collect())
+        }
+    }
+}
+
+/// Whether a value of the manifest alone says what it does: without hashes another one is as good.
+fn is_alone(path: &[String]) -> bool {
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    matches!(path[..], ["wrapper", ..] | ["average_steps"] | ["optimizer", "groups" | "shared", ..])
+        || matches!(path.last(), Some(&("seed" | "state_seed")))
+}
+
 /// Every way to change a value of the manifest.
 fn of_value(path: &[String]) -> Vec<(String, Edit)> {
     let at = path.join(".");
@@ -173,6 +215,7 @@ fn of_value(path: &[String]) -> Vec<(String, Edit)> {
         (format!("the manifest's {at} {what}"), Box::new(edit))
     };
     vec![
+        change("of another value", |object, key| object[key] = another(&object[key])),
         change("dropped", |object, key| drop(object.remove(key))),
         change("renamed", |object, key| {
             let value = object.remove(key).unwrap();
@@ -190,67 +233,197 @@ fn of_value(path: &[String]) -> Vec<(String, Edit)> {
     ]
 }
 
+/// A checkpoint after three steps, with parameters as a training loop adds them; and what three more steps give.
+fn saved(kind: &str, build: fn() -> Driver) -> (Checkpoint, Vec<Tensor>, (Outcome, Checkpoint)) {
+    let (mut values, mut optimizer) = (tensors(kind), build());
+    for t in 0..3 {
+        optimizer.step(&mut bind(&mut values, t)).unwrap();
+    }
+    let mut checkpoint = optimizer.save().unwrap();
+    for Tensor { name, value, shape, .. } in &values {
+        let numbers = value.values();
+        let shape = shape.clone().unwrap_or_else(|| vec![numbers.len()]);
+        checkpoint.insert_param(name, Entry::new(shape.as_slice().into(), numbers.as_slice().into()));
+    }
+    let want = went_on(optimizer, values.clone()).unwrap();
+    (checkpoint, values, want)
+}
+
 #[test]
 fn every_edit_is_refused_or_changes_nothing() {
     for (kind, build) in kinds() {
-        let (mut values, mut optimizer) = (tensors(kind), build());
-        for t in 0..3 {
-            optimizer.step(&mut bind(&mut values, t)).unwrap();
-        }
-        let checkpoint = optimizer.save().unwrap();
-        let want = went_on(optimizer, values.clone()).unwrap();
+        let (checkpoint, values, want) = saved(kind, build);
         let parts = Parts::of(&checkpoint);
         assert!(Checkpoint::from_bytes(&parts.to_bytes()).unwrap() == checkpoint);
         let mut found = Vec::new();
         paths(&parts.manifest, Vec::new(), &mut found);
-        let entries = parts.entries.keys().flat_map(|key| of_entry(key));
-        let edits: Vec<(String, Edit)> =
-            entries.chain(found.iter().flat_map(|path| of_value(path))).collect();
+        let entries =
+            parts.entries.keys().flat_map(|key| of_entry(key)).map(|(what, edit)| (what, edit, true));
+        let of_hashes = |path: &[String]| path[0] == "hashes";
+        let values_of = found.iter().filter(|path| !of_hashes(path)).flat_map(|path| {
+            let told = !is_alone(path);
+            of_value(path).into_iter().map(move |(what, edit)| {
+                let told = told || !what.ends_with("of another value");
+                (what, edit, told)
+            })
+        });
+        let edits: Vec<(String, Edit, bool)> = entries.chain(values_of).collect();
         let mut refused = 0;
-        for (what, edit) in &edits {
+        for (what, edit, told) in &edits {
             let mut changed = parts.clone();
             edit(&mut changed);
-            let changed = changed.to_bytes();
+            let bytes = changed.to_bytes();
+            assert!(Checkpoint::from_bytes(&bytes).is_err(), "{kind}: {what} has the same hashes");
+            // What is read without a look at the hashes is what is read where there are none.
+            let read = Checkpoint::from_bytes_unverified(&bytes);
+            changed.manifest.as_object_mut().unwrap().remove("hashes").unwrap();
+            assert!(
+                read.as_ref().ok() == Checkpoint::from_bytes(&changed.to_bytes()).as_ref().ok(),
+                "{kind}: {what}"
+            );
             let mut resumed = build();
             let before = resumed.save().unwrap();
-            let loaded = Checkpoint::from_bytes(&changed)
-                .and_then(|read| resumed.load(&read).map_err(|error| error.to_string()));
+            let loaded = read.clone().and_then(|read| resumed.load(&read).map_err(|error| error.to_string()));
             match loaded.and_then(|_| went_on(resumed, values.clone())) {
-                Ok(got) => assert!(got == want, "{kind}: {what} changes what follows"),
+                Ok(got) => assert!(!told || got == want, "{kind}: {what} changes what follows"),
                 Err(_) => refused += 1,
             }
             // Whatever the file is, a load ends, and one that is refused leaves the optimizer as it was.
             let mut lenient = build();
-            if let Ok(read) = Checkpoint::from_bytes(&changed)
+            if let Ok(read) = read
                 && lenient.load_with(&read, &LoadOptions::default().lenient()).is_err()
             {
                 assert_eq!(lenient.save().unwrap(), before, "{kind}: {what}");
             }
         }
         assert!(refused * 3 > edits.len() * 2, "{kind}: {refused} of {}", edits.len());
+        // Hashes themselves: without them it is a file of an earlier version.
+        for path in found.iter().filter(|path| of_hashes(path)) {
+            for (what, edit) in of_value(path) {
+                let mut changed = parts.clone();
+                edit(&mut changed);
+                if let Ok(read) = Checkpoint::from_bytes(&changed.to_bytes()) {
+                    assert!(path.len() == 1 && read == checkpoint, "{kind}: {what}");
+                }
+            }
+        }
     }
+}
+
+/// Any bit of an entry.
+#[test]
+fn a_changed_bit_is_named() {
+    let (kind, build) = kinds().remove(0);
+    let (checkpoint, ..) = saved(kind, build);
+    let parts = Parts::of(&checkpoint);
+    let mut random = Random(20);
+    for key in parts.entries.keys() {
+        let mut changed = parts.clone();
+        let bytes = &mut changed.entries.get_mut(key).unwrap().2;
+        let at = random.next() as usize % bytes.len();
+        bytes[at] ^= 1 << (random.next() % 8);
+        let error = Checkpoint::from_bytes(&changed.to_bytes()).unwrap_err();
+        assert_eq!(error, format!("{key} does not match its hash"));
+        assert!(Checkpoint::from_bytes_unverified(&changed.to_bytes()).is_ok());
+    }
+}
+
+/// An error names what was done to a file.
+#[test]
+fn hashes_name_what_is_missing_added_or_renamed() {
+    let (kind, build) = kinds().remove(0);
+    let (checkpoint, ..) = saved(kind, build);
+    let told = |edit: &dyn Fn(&mut Parts)| {
+        let mut parts = Parts::of(&checkpoint);
+        edit(&mut parts);
+        Checkpoint::from_bytes(&parts.to_bytes()).unwrap_err()
+    };
+    let key = "state/fc.bias/v";
+    assert_eq!(
+        told(&|parts| drop(parts.entries.remove(key))),
+        format!("{key} is missing, but there is a hash of it")
+    );
+    let added = told(&|parts| drop(parts.entries.insert("param/x".into(), parts.entries[key].clone())));
+    assert_eq!(added, "param/x was added or renamed: there is no hash of it");
+    let both = told(&|parts| {
+        parts.entries.remove(key);
+        parts.entries.remove("window/fc.bias");
+    });
+    assert_eq!(both, format!("{key} is missing, but there is a hash of it, and 1 more"));
+    let wrapper = told(&|parts| drop(parts.manifest.as_object_mut().unwrap().remove("wrapper")));
+    assert_eq!(wrapper, "the manifest's \"wrapper\" is missing, but there is a hash of it");
+    let changed = told(&|parts| parts.manifest["wrapper"]["done"] = json!(7));
+    assert_eq!(changed, "the manifest's \"wrapper\" does not match its hash");
+    let other = told(&|parts| parts.manifest["hashes"]["algorithm"] = json!("md5"));
+    assert!(other.contains("md5"), "{other}");
+    // The order of keys is none of its matter, nor are spaces.
+    let mut parts = Parts::of(&checkpoint);
+    let mut keys: Vec<(String, Value)> = parts.manifest.as_object().unwrap().clone().into_iter().collect();
+    keys.reverse();
+    parts.manifest = keys.into_iter().collect::<Map<String, Value>>().into();
+    assert!(Checkpoint::from_bytes(&parts.to_bytes()).unwrap() == checkpoint);
+}
+
+/// Groups follow from the configuration, and modules from what is bound.
+#[test]
+fn groups_and_modules_are_compared() {
+    let text = "optim_wrapper = dict(optimizer=dict(type='AdamW', lr=0.1, weight_decay=0.1), paramwise_cfg=dict(norm_decay_mult=0.0))";
+    let step = |driver: &mut Driver| {
+        let (mut scale, mut other, grad) = (vec![1.0f32; 3], vec![1.0f32; 3], vec![0.5f32; 3]);
+        let told = param("a.scale", &mut scale, &grad).kind(ModuleKind::Norm);
+        driver
+            .step(&mut [told, param("fc.bias", &mut other, &grad)])
+            .map(drop)
+            .map_err(|error| error.to_string())
+    };
+    let mut optimizer = common::build(text);
+    step(&mut optimizer).unwrap();
+    let checkpoint = optimizer.save().unwrap();
+    let told = |values: &[(&str, Value)], steps: bool| {
+        let mut parts = Parts::of(&checkpoint);
+        for (key, value) in values {
+            parts.manifest["optimizer"]["params"]["a.scale"][*key] = value.clone();
+        }
+        let read = Checkpoint::from_bytes_unverified(&parts.to_bytes()).unwrap();
+        let mut strict = common::build(text);
+        let refused = strict.load(&read).map_err(|error| error.to_string());
+        let refused = refused.and_then(|_| if steps { step(&mut strict) } else { Ok(()) }).unwrap_err();
+        let mut lenient = common::build(text);
+        lenient.load_with(&read, &LoadOptions::default().lenient()).unwrap();
+        step(&mut lenient).unwrap();
+        (refused, lenient.load_report().unwrap().unexpected.clone())
+    };
+    let (refused, listed) = told(&[("group", json!(0))], false);
+    assert!(refused.contains("parameter \"a.scale\" is in group 0 in it, but in group 1 here"), "{refused}");
+    assert_eq!(listed, ["the manifest's group 0 of \"a.scale\""]);
+    let (refused, listed) = told(&[("module", json!("layer"))], false);
+    assert!(
+        refused.contains("parameter \"a.scale\" is of a module \"layer\", which is unknown"),
+        "{refused}"
+    );
+    assert_eq!(listed[0], "the manifest's module \"layer\" of \"a.scale\"");
+    // Both together agree with each other, but not with what is bound.
+    let (refused, listed) = told(&[("group", json!(0)), ("module", json!("other"))], true);
+    assert!(refused.contains("parameter \"a.scale\" is in group 0 in it, but in group 1 here"), "{refused}");
+    assert_eq!(listed, ["the manifest's group 0 of \"a.scale\""]);
 }
 
 /// The message names what is missing.
 #[test]
 fn what_is_missing_is_named() {
     let (kind, build) = kinds().remove(0);
-    let (mut values, mut optimizer) = (tensors(kind), build());
-    for t in 0..3 {
-        optimizer.step(&mut bind(&mut values, t)).unwrap();
-    }
-    let checkpoint = optimizer.save().unwrap();
+    let (checkpoint, ..) = saved(kind, build);
     let dropped = |keys: &[&str], of_manifest: &[&str]| {
         let mut parts = Parts::of(&checkpoint);
         keys.iter().for_each(|key| drop(parts.entries.remove(*key).expect("an entry")));
         let manifest = parts.manifest.as_object_mut().unwrap();
         of_manifest.iter().for_each(|key| drop(manifest.remove(*key).expect("a value")));
-        let checkpoint = Checkpoint::from_bytes(&parts.to_bytes()).unwrap();
+        let checkpoint = Checkpoint::from_bytes_unverified(&parts.to_bytes()).unwrap();
         let strict = build().load(&checkpoint).unwrap_err().to_string();
         let report = build().load_with(&checkpoint, &LoadOptions::default().lenient()).unwrap();
         (strict, report.missing)
     };
-    for key in ["window/fc.bias", "average/fc.weight", "state/fc.bias/v"] {
+    for key in ["window/fc.bias", "average/fc.weight", "state/fc.bias/v", "param/fc.weight"] {
         let (strict, missing) = dropped(&[key], &[]);
         assert!(strict.contains(key), "{strict}");
         let listed = key.strip_prefix("state/").unwrap_or(key);
@@ -261,4 +434,26 @@ fn what_is_missing_is_named() {
         assert!(strict.contains(key), "{strict}");
         assert_eq!(missing, [format!("the manifest's {key:?}")]);
     }
+}
+
+/// A group's hyperparameters are all there, and no others.
+#[test]
+fn hyperparameters_are_those_of_the_algorithm() {
+    let (kind, build) = kinds().remove(0);
+    let (checkpoint, ..) = saved(kind, build);
+    let told = |edit: fn(&mut Map<String, Value>)| {
+        let mut parts = Parts::of(&checkpoint);
+        edit(parts.manifest["optimizer"]["groups"][0].as_object_mut().unwrap());
+        let checkpoint = Checkpoint::from_bytes_unverified(&parts.to_bytes()).unwrap();
+        let strict = build().load(&checkpoint).unwrap_err().to_string();
+        let report = build().load_with(&checkpoint, &LoadOptions::default().lenient()).unwrap();
+        (strict, report.missing, report.unexpected)
+    };
+    let named = |name: &str| format!("the manifest's hyperparameter {name:?} of group 0");
+    let (strict, missing, unexpected) = told(|group| drop(group.remove("eps")));
+    assert!(strict.contains(&format!("{} is missing", named("eps"))), "{strict}");
+    assert_eq!((missing, unexpected), (vec![named("eps")], vec![]));
+    let (strict, missing, unexpected) = told(|group| drop(group.insert("rho".into(), json!(0.5))));
+    assert!(strict.contains(&format!("{} is none of AdamW", named("rho"))), "{strict}");
+    assert_eq!((missing, unexpected), (vec![], vec![named("rho")]));
 }

@@ -6,12 +6,13 @@ use crate::common::{count, from_zero, print, print_json, table};
 use crate::error::{Error, Result};
 use crate::escape::{shortened, shown};
 use crate::inspect::short;
-use crate::tensors::{self, NamedTensor, TensorFile};
+use crate::tensors::{self, Kind, NamedTensor, TensorFile};
 use compare::{Compared, Outcome, compare};
+use fallline::Checkpoint;
 use fallline::core::files::read_tensors;
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `diff`.
 #[derive(Debug, clap::Args)]
@@ -33,6 +34,9 @@ pub struct Args {
     /// Let tensors be equal whose difference has at most this norm, relative to A's tensor
     #[arg(long, value_name = "X", allow_hyphen_values = true, value_parser = from_zero)]
     tolerance: Option<f64>,
+    /// Do not compare checkpoints with their hashes
+    #[arg(long)]
+    no_verify: bool,
     /// Print a JSON object
     #[arg(long)]
     json: bool,
@@ -44,8 +48,8 @@ pub fn run(args: Args) -> Result<()> {
     let contents = [&args.a, &args.b].map(|path| read_tensors(path).map_err(Error::io(path)));
     let [a, b] = contents.map(|read| read.map_err(incomparable));
     let (a, b) = (a?, b?);
-    let a = tensors::read(&args.a, &a).map_err(incomparable)?;
-    let b = tensors::read(&args.b, &b).map_err(incomparable)?;
+    let a = read(&args.a, &a, !args.no_verify).map_err(incomparable)?;
+    let b = read(&args.b, &b, !args.no_verify).map_err(incomparable)?;
     let rows = pairs(&a, &b, args.tolerance).map_err(incomparable)?;
     let mut manifests = Vec::new();
     if let (Some(a), Some(b)) = (&a.manifest, &b.manifest) {
@@ -61,6 +65,17 @@ pub fn run(args: Args) -> Result<()> {
         false => print(&as_text(&rows, &manifests))?,
     }
     if equal { Ok(()) } else { Err(Error::Different) }
+}
+
+/// Reads a file's bytes. One that cannot be loaded is read as far as it can be, but not one that differs from its hashes.
+fn read<'b>(path: &Path, bytes: &'b [u8], verifies: bool) -> Result<TensorFile<'b>> {
+    let file = tensors::read(path, bytes)?;
+    match (file.kind, &file.damage) {
+        (Kind::Checkpoint, None) if verifies => Checkpoint::from_bytes(bytes)
+            .map(|_| file)
+            .map_err(|problem| Error::Malformed { path: path.to_owned(), problem }),
+        _ => Ok(file),
+    }
 }
 
 /// Compares tensors of the same name, in the order of A's; those of B alone come last.

@@ -122,6 +122,16 @@ pub enum ConfigError {
         /// The variable.
         name: String,
     },
+    /// A template of an environment variable in what was saved, where all of them had been replaced.
+    #[error(
+        "{at}: `{{{{${name}}}}}` in a saved configuration: environment variables are replaced in files and arguments alone"
+    )]
+    Saved {
+        /// The template.
+        at: Position,
+        /// The variable.
+        name: String,
+    },
     /// A file that cannot be read.
     #[error("{file}: cannot be read: {problem}{}", asked_by.as_ref().map(|at| format!(" (a base of {at})")).unwrap_or_default())]
     Io {
@@ -212,13 +222,13 @@ impl ConfigError {
                 Some(at)
             }
             MissingKey { at, .. } | Type { at, .. } | Arithmetic { at, .. } | Imported { at, .. } => Some(at),
-            ReadBase { at, .. } | ForeignBase { at, .. } | Environment { at, .. } | Cycle { at, .. } => {
+            ReadBase { at, .. } | ForeignBase { at, .. } | Environment { at, .. } | Saved { at, .. } => {
                 Some(at)
             }
             DuplicateKey { at, .. } | Inherit { at, .. } | TooDeep { at, .. } | TooLarge { at, .. } => {
                 Some(at)
             }
-            FileFormat { at, .. } => Some(at),
+            Cycle { at, .. } | FileFormat { at, .. } => Some(at),
             Io { .. } | Extension { .. } => None,
         }
     }

@@ -62,6 +62,38 @@ impl Entries {
     }
 }
 
+impl Entries {
+    /// Reads what a recipe was written as: one dict, a Python literal. It may come out of a file of others, so nothing in
+    /// it is replaced by environment variables or by what other files hold.
+    ///
+    /// ```
+    /// use fallline_config::Entries;
+    /// assert!(Entries::saved("dict(optimizer=dict(type='SGD', lr=0.1))").is_ok());
+    /// let error = Entries::saved("dict(work_dir='{{$HOME:x}}')").unwrap_err();
+    /// assert!(error.to_string().starts_with("line 1, column 16: `{{$HOME}}` in a saved configuration"));
+    /// ```
+    pub fn saved(text: &str) -> Result<Entries, ConfigError> {
+        let file = Position::default();
+        check_size(text.len(), &file)?;
+        if let Some((before, name)) = template::first_variable(text) {
+            let line = before.matches('\n').count() as u32 + 1;
+            let column = before.chars().rev().take_while(|c| *c != '\n').count() as u32 + 1;
+            return Err(ConfigError::Saved {
+                at: Position { line, column, file: None },
+                name: name.to_owned(),
+            });
+        }
+        let Node { value, at } = expression(text, &file)?;
+        match value {
+            Value::Dict(dict) => Ok(dict.into()),
+            other => {
+                let (expected, got) = ("a dict".to_owned(), other.type_name().to_owned());
+                Err(ConfigError::Type { at, expected, got })
+            }
+        }
+    }
+}
+
 fn read(text: &str) -> Result<Inline, ConfigError> {
     let file = Position::default();
     check_size(text.len(), &file)?;

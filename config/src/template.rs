@@ -173,6 +173,15 @@ pub(super) fn environment(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// Returns the name in the first template of an environment variable, with the text before it.
+pub(super) fn first_variable(text: &str) -> Option<(&str, &str)> {
+    text.match_indices('{').find_map(|(start, _)| {
+        let (inner, _) = braces(&text[start..])?;
+        let name = inner.trim().trim_start_matches(['\'', '"']).strip_prefix('$')?;
+        Some((&text[..start], name.split(':').next().unwrap_or_default().trim()))
+    })
+}
+
 fn variable(inner: &str) -> Option<String> {
     let quote = |c: char| matches!(c, '"' | '\'');
     let inner = inner.strip_prefix(quote).unwrap_or(inner).trim();

@@ -17,6 +17,7 @@
 mod container;
 mod entry;
 mod files;
+mod hashes;
 mod manifest;
 mod rename;
 
@@ -103,6 +104,11 @@ impl LoadOptions {
     pub fn rename(mut self, old: &str, new: &str) -> LoadOptions {
         self.rename.push((old.to_owned(), new.to_owned()));
         self
+    }
+
+    /// Refuses a mismatch, unless it may be ignored.
+    pub(crate) fn refuse(&self, problem: impl FnOnce() -> String) -> Result<()> {
+        if self.lenient { Ok(()) } else { Err(Error::Mismatch(problem())) }
     }
 }
 

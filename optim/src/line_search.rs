@@ -335,16 +335,18 @@ impl Optimizer for LineSearch {
         let checkpoint = &*checkpoint.renamed(&options.rename, options.lenient)?;
         let manifest = checkpoint.manifest.whole_optimizer()?;
         manifest.refuse_other_than(self.name())?;
-        let mut search = self.search.clone();
+        let (mut search, mut report) = (self.search.clone(), LoadReport::default());
         if !options.state_only {
             manifest.check_groups(1)?;
-            let values = manifest.values_of(0, self.name())?;
+            let known = |name: &str| self.search.get(name).is_some();
+            let own = (self.name(), self.search.table());
+            let values = manifest.values_of(0, own, known, (options, &mut report))?;
             search.set(&values).map_err(|error| Error::Mismatch(error.to_string()))?;
         }
         let proven = self.history.as_ref().filter(|_| self.unproven.is_none());
         let history = History::load(&*self.backend, checkpoint, manifest, proven)?;
-        let matched = history.as_ref().map_or(0, |history| history.params.len());
-        let mut report = LoadReport { matched, ..LoadReport::default() };
+        checkpoint.check_params(manifest, (options, &mut report))?;
+        report.matched = history.as_ref().map_or(0, |history| history.params.len());
         if let Some(averages) = &self.averages {
             let mut slots = Slots::default();
             for (name, param) in manifest.params() {

@@ -54,6 +54,15 @@ impl Recipe {
         Recipe::from_text_with(text, &Registry::standard())
     }
 
+    /// Reads what [`to_source`](Recipe::to_source) returned. It may come out of a checkpoint of others: no environment
+    /// variable is read, and no file.
+    ///
+    /// # Errors
+    /// As for [`Recipe::from_text`].
+    pub fn from_source(source: &str) -> Result<Recipe> {
+        AnyRecipe::from_entries(&Entries::saved(source)?, &Registry::standard())?.stepping()
+    }
+
     /// As [`from_text`](Recipe::from_text), with the algorithms of a registry.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use super::options::MOST;
 use crate::error::{Error, Result};
 use crate::run_folder::CHECKPOINT;
-use fallline::Checkpoint;
+use fallline::{Checkpoint, Recipe};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -65,6 +65,14 @@ pub struct SavedRun {
 }
 
 impl SavedRun {
+    /// Reads the configuration.
+    pub fn recipe(&self, folder: &Path) -> Result<Recipe> {
+        Recipe::from_source(&self.config).map_err(|error| {
+            let problem = format!("its configuration cannot be read: {error}");
+            Error::Malformed { path: folder.join(CHECKPOINT), problem }
+        })
+    }
+
     /// Takes a checkpoint apart.
     pub fn read(checkpoint: &Checkpoint, folder: &Path) -> Result<SavedRun> {
         let malformed = |problem: String| Error::Malformed { path: folder.join(CHECKPOINT), problem };

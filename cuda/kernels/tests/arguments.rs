@@ -12,7 +12,8 @@ fn what_is_wrong_is_said_before_anything_is_written() {
         (vec!["--tools", folder, "--check"], "ptxas"),
     ];
     for (arguments, what) in cases {
-        let done = Command::new(env!("CARGO_BIN_EXE_fallline-cuda-kernels")).args(&arguments).output().unwrap();
+        let done =
+            Command::new(env!("CARGO_BIN_EXE_fallline-cuda-kernels")).args(&arguments).output().unwrap();
         let told = String::from_utf8(done.stderr).unwrap();
         assert_eq!(done.status.code(), Some(2), "{arguments:?}: {told}");
         assert!(told.contains(what), "{arguments:?}: {told}");

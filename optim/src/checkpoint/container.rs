@@ -1,7 +1,10 @@
 //! Checkpoints as safetensors: read, written, and joined of parts.
 
-use super::{Checkpoint, Entry, MANIFEST, Manifest, Part, SCALE, VERSION, dtype, format, write_atomically};
-use crate::{Error, Result};
+use super::{
+    Checkpoint, Entry, LoadOptions, MANIFEST, Manifest, OptimizerManifest, Part, SCALE, VERSION, dtype,
+    format, hashes, param_key, write_atomically,
+};
+use crate::{Error, LoadReport, Result, ShapeMismatch};
 use fallline_core::fallible;
 use fallline_core::files::read_tensors;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -42,6 +45,34 @@ impl Checkpoint {
         let strange = self.tensors.keys().filter(|key| !KINDS.iter().any(|kind| key.starts_with(kind)));
         let strange = strange.map(|key| (key.as_str(), "is no entry of a checkpoint"));
         steps.chain(states).chain(of_ranks).chain(strange)
+    }
+
+    /// Compares the parameters that a training loop has added with those that the manifest knows. There may be more of
+    /// them, which are not optimized; where there is none at all, they are elsewhere.
+    pub(crate) fn check_params(
+        &self,
+        manifest: &OptimizerManifest,
+        (options, report): (&LoadOptions, &mut LoadReport),
+    ) -> Result<()> {
+        if self.params().next().is_none() {
+            return Ok(());
+        }
+        for (name, known) in manifest.params() {
+            let key = param_key(name);
+            match self.tensors.get(&key) {
+                None => {
+                    options.refuse(|| format!("{key} is missing"))?;
+                    report.missing.push(key);
+                }
+                Some(entry) if entry.shape != known.shape() => {
+                    let (expected, got) = (known.shape(), entry.shape.clone());
+                    options.refuse(|| format!("{key} has shape {got}, expected {expected}"))?;
+                    report.shape.push(ShapeMismatch { param: key, expected, got });
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// One checkpoint of the parts that all ranks have written ([`Driver::save_own`](crate::Driver::save_own)), which
@@ -127,6 +158,7 @@ impl Checkpoint {
             views.push((key.as_str(), TensorView::new(Dtype::I64, Vec::new(), bytes).map_err(failed)?));
         }
         let manifest = serde_json::to_string(&self.manifest)
+            .and_then(|text| hashes::added(&text, views.iter().map(|(key, view)| (*key, view))))
             .map_err(|error| Error::Mismatch(format!("cannot be written: {error}")))?;
         let metadata = HashMap::from([(MANIFEST.to_owned(), manifest)]);
         fallible::check(Some(self.bytes()), "the bytes of a checkpoint")?;
@@ -144,35 +176,59 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Reads a file.
+    /// Reads a file, and compares it with the hashes that its manifest has of it. Files of versions before hashes are
+    /// read without.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Malformed`], naming the file, and the entry that is missing, added or changed.
+    pub fn read(path: impl AsRef<Path>) -> Result<Checkpoint> {
+        read(path.as_ref(), Checkpoint::from_bytes)
+    }
+
+    /// Reads a file as it is, without a look at its hashes: one that was edited on purpose, say. What a load checks
+    /// itself it still checks.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Malformed`], naming the file.
-    pub fn read(path: impl AsRef<Path>) -> Result<Checkpoint> {
-        let path = path.as_ref();
-        let bytes = read_tensors(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-        Checkpoint::from_bytes(&bytes).map_err(|problem| Error::Malformed { path: path.to_owned(), problem })
+    pub fn read_unverified(path: impl AsRef<Path>) -> Result<Checkpoint> {
+        read(path.as_ref(), Checkpoint::from_bytes_unverified)
     }
 
-    /// Reads a file's bytes.
+    /// Reads a file's bytes, as [`read`](Checkpoint::read) does.
     ///
     /// # Errors
     /// What is wrong with them.
     pub fn from_bytes(bytes: &[u8]) -> Result<Checkpoint, String> {
+        Checkpoint::parse(bytes, true)
+    }
+
+    /// Reads a file's bytes, as [`read_unverified`](Checkpoint::read_unverified) does.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn from_bytes_unverified(bytes: &[u8]) -> Result<Checkpoint, String> {
+        Checkpoint::parse(bytes, false)
+    }
+
+    fn parse(bytes: &[u8], verifies: bool) -> Result<Checkpoint, String> {
         let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
         let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
         let manifest = header.metadata().as_ref().and_then(|metadata| metadata.get(MANIFEST));
-        let manifest = manifest.ok_or("it has no manifest (the key `fallline` of its metadata)")?;
-        let manifest: Manifest = serde_json::from_str(manifest)
-            .map_err(|error| format!("its manifest cannot be read: {error}"))?;
+        let text = manifest.ok_or("it has no manifest (the key `fallline` of its metadata)")?;
+        let manifest: Manifest =
+            serde_json::from_str(text).map_err(|error| format!("its manifest cannot be read: {error}"))?;
         if manifest.version == 0 || manifest.version > VERSION {
             return Err(format!(
                 "it has version {}, and this fallline reads up to {VERSION}",
                 manifest.version
             ));
         }
+        let entries = file.tensors();
+        if verifies {
+            hashes::verify(text, &entries)?;
+        }
         let mut checkpoint = Checkpoint { manifest, ..Checkpoint::default() };
-        for (key, view) in file.tensors() {
+        for (key, view) in entries {
             if let Some(name) = key.strip_prefix("step/") {
                 let bytes = <[u8; 8]>::try_from(view.data());
                 let (Ok(bytes), Dtype::I64) = (bytes, view.dtype()) else {
@@ -197,4 +253,9 @@ impl Checkpoint {
         }
         Ok(checkpoint)
     }
+}
+
+fn read(path: &Path, parse: fn(&[u8]) -> Result<Checkpoint, String>) -> Result<Checkpoint> {
+    let bytes = read_tensors(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    parse(&bytes).map_err(|problem| Error::Malformed { path: path.to_owned(), problem })
 }

@@ -1,16 +1,19 @@
 //! What a checkpoint has in addition to its tensors: the optimizer, its groups, its parameters.
 
-use super::VERSION;
+use super::{LoadOptions, VERSION};
 use crate::gradient_config::SavedGradientConfig;
 use crate::hyper::{Hyper, Value};
 use crate::program::Mode;
-use crate::{AnyAlgorithm, Error, ModuleKind, Result};
+use crate::{AnyAlgorithm, Error, LoadReport, ModuleKind, Result};
 use fallline_core::{Compute, Format, Shape};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// The key of an algorithm's name among a group's hyperparameters.
 const TYPE: &str = "type";
+
+/// Hyperparameters that checkpoints of the first versions lack: the optimizer keeps its own.
+const LATER: [&str; 4] = ["is_paged", "min_8bit_size", "optim_bits", "quantised_trust_ratio"];
 
 /// What the tensors alone do not tell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -143,6 +146,11 @@ impl ParamManifest {
         ModuleKind::from_name(self.module.as_deref()?)
     }
 
+    /// Returns the kind of module that is noted, where this version does not know it.
+    pub(crate) fn unknown_kind(&self) -> Option<&str> {
+        self.module.as_deref().filter(|name| ModuleKind::from_name(name).is_none())
+    }
+
     pub(crate) fn insert_format(&mut self, state: &str, format: Format) {
         if self.compute().is_none_or(|compute| compute.format() != format) {
             self.formats.insert(state.to_owned(), format.to_string());
@@ -197,6 +205,16 @@ impl Manifest {
                 Error::Mismatch(format!("its weights are those of a mode {saved:?}, which is unknown"))
             }),
         }
+    }
+
+    /// Returns how many iterations accumulation and loss scale have counted, if there are any.
+    pub fn iterations(&self) -> Option<u64> {
+        Some(self.wrapper.as_ref()?.done)
+    }
+
+    /// Returns how many iterations are in the average of the weights, if there is one.
+    pub fn averaged_iterations(&self) -> Option<u64> {
+        self.average_steps
     }
 
     /// Notes which weights the parameters hold.
@@ -315,15 +333,36 @@ impl OptimizerManifest {
         }
     }
 
-    /// Returns the saved hyperparameters of a group, which must be of this algorithm.
-    pub(crate) fn values_of(&self, group: usize, expected: &str) -> Result<Vec<(&str, Value)>> {
+    /// Returns the saved hyperparameters of a group, which must be of this algorithm and all that it has. A load that
+    /// may ignore mismatches lists them, and leaves out what the algorithm does not have.
+    pub(crate) fn values_of(
+        &self,
+        group: usize,
+        (expected, table): (&str, &[Hyper]),
+        known: impl Fn(&str) -> bool,
+        (options, report): (&LoadOptions, &mut LoadReport),
+    ) -> Result<Vec<(&str, Value)>> {
         let saved = &self.groups[group];
         let name = saved.get(TYPE).and_then(|name| name.as_str()).unwrap_or(&self.name);
-        if name != expected {
+        if name != expected || saved.get(TYPE).is_some_and(|name| !name.is_string()) {
             return Err(Error::Mismatch(format!("it is of {name}, expected {expected}")));
         }
-        let values = saved.iter().filter(|(name, _)| *name != TYPE);
-        Ok(values.map(|(name, value)| (name.as_str(), from_json(value))).collect())
+        let named = |name: &str| format!("the manifest's hyperparameter {name:?} of group {group}");
+        let absent = table.iter().map(|hyper| hyper.name).filter(|name| !saved.contains_key(*name));
+        let absent = absent.filter(|name| known(name) && !LATER.contains(name));
+        let (others, values): (Vec<_>, Vec<_>) = saved
+            .iter()
+            .filter(|(name, _)| *name != TYPE)
+            .partition(|(name, _)| !table.iter().any(|hyper| hyper.name == name.as_str()));
+        for name in absent {
+            options.refuse(|| format!("{} is missing", named(name)))?;
+            report.missing.push(named(name));
+        }
+        for (name, _) in others {
+            options.refuse(|| format!("{} is none of {expected}", named(name)))?;
+            report.unexpected.push(named(name));
+        }
+        Ok(values.into_iter().map(|(name, value)| (name.as_str(), from_json(value))).collect())
     }
 
     /// Returns the groups' algorithms with their hyperparameters, and the scalars that the groups of a checkpoint
@@ -331,29 +370,49 @@ impl OptimizerManifest {
     pub(crate) fn restore_kept<'a>(
         &self,
         current: impl Iterator<Item = &'a dyn AnyAlgorithm>,
+        (options, report): (&LoadOptions, &mut LoadReport),
     ) -> Result<Vec<Box<dyn AnyAlgorithm>>> {
         let restored = current.enumerate().map(|(group, algorithm)| {
             let mut algorithm = algorithm.boxed();
-            let kept = |name: &str| algorithm.table().iter().any(|hyper| hyper.kept && hyper.name == name);
-            if let Some(saved) = self.groups.get(group).or(self.groups.first()) {
-                let saved = saved.iter().filter(|(name, _)| kept(name));
-                let values: Vec<_> = saved.map(|(name, value)| (name.as_str(), from_json(value))).collect();
-                algorithm.set(&values).map_err(|error| Error::Mismatch(error.to_string()))?;
+            let Some((group, saved)) =
+                self.groups.get(group).map(|saved| (group, saved)).or(self.first_group())
+            else {
+                return Ok(algorithm);
+            };
+            let mut values = Vec::new();
+            for hyper in algorithm.table().iter().filter(|hyper| hyper.kept) {
+                match saved.get(hyper.name) {
+                    Some(value) => values.push((hyper.name, from_json(value))),
+                    None => {
+                        let name = hyper.name;
+                        let named = format!("the manifest's hyperparameter {name:?} of group {group}");
+                        options.refuse(|| format!("{named} is missing"))?;
+                        report.missing.push(named);
+                    }
+                }
             }
+            algorithm.set(&values).map_err(|error| Error::Mismatch(error.to_string()))?;
             Ok(algorithm)
         });
         restored.collect()
+    }
+
+    fn first_group(&self) -> Option<(usize, &BTreeMap<String, serde_json::Value>)> {
+        self.groups.first().map(|saved| (0, saved))
     }
 
     /// Returns the groups' algorithms with the saved hyperparameters.
     pub(crate) fn restore_groups<'a>(
         &self,
         current: impl ExactSizeIterator<Item = &'a dyn AnyAlgorithm>,
+        (options, report): (&LoadOptions, &mut LoadReport),
     ) -> Result<Vec<Box<dyn AnyAlgorithm>>> {
         self.check_groups(current.len())?;
         let restored = current.enumerate().map(|(group, algorithm)| {
-            let values = self.values_of(group, algorithm.name())?;
             let mut algorithm = algorithm.boxed();
+            let kind = (algorithm.name(), algorithm.table());
+            let known = |name: &str| algorithm.get(name).is_some();
+            let values = self.values_of(group, kind, known, (options, report))?;
             algorithm.set(&values).map_err(|error| Error::Mismatch(error.to_string()))?;
             Ok(algorithm)
         });

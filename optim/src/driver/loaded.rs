@@ -1,6 +1,6 @@
 //! What a load has brought, compared with the parameters that steps bind after it.
 
-use crate::checkpoint::{LoadOptions, differ_in_wrappers};
+use crate::checkpoint::{LoadOptions, Manifest, differ_in_wrappers};
 use crate::engine::Engine;
 use crate::gradients::accumulate::{Sum, Window};
 use crate::params::slots::{Slot, Slots};
@@ -13,6 +13,8 @@ use std::fmt::{self, Write};
 pub(crate) struct Loaded {
     report: Option<LoadReport>,
     lenient: bool,
+    /// Whether it knows the kinds of modules, by which parameters may have their groups.
+    knows_kinds: bool,
     /// Whether no step has gone through since an optimizer without parameters was loaded.
     is_first: bool,
     /// Whether steps are still to be compared.
@@ -27,11 +29,17 @@ pub(crate) struct Loaded {
 
 impl Loaded {
     /// Returns the last load, with what `report` says of it. `was_new` says whether the optimizer had no parameters before.
-    pub(super) fn new(report: LoadReport, options: &LoadOptions, slots: &Slots, was_new: bool) -> Loaded {
+    pub(super) fn new(
+        report: LoadReport,
+        options: &LoadOptions,
+        (manifest, slots): (&Manifest, &Slots),
+        was_new: bool,
+    ) -> Loaded {
         let brought = slots.iter().any(|slot| slot.unbound);
         Loaded {
             report: Some(report),
             lenient: options.lenient,
+            knows_kinds: manifest.origin.is_none(),
             is_first: was_new && brought,
             pending: brought,
             ..Loaded::default()
@@ -73,14 +81,17 @@ impl Loaded {
                 self.compare(engine, binding, &mut found)?;
             }
         }
-        if found.is_empty() {
-            return Ok(());
-        }
-        if !self.lenient {
+        if !found.is_empty() && !self.lenient {
             let bound = |slot: &Slot| bindings.iter().any(|binding| binding.name == slot.name);
             let left = engine.slots.iter().filter(|slot| slot.unbound && !bound(slot));
             let left = left.map(|slot| slot.name.clone()).collect();
             return Err(Error::Mismatch(found.complaint(left)));
+        }
+        for binding in bindings {
+            let slot = engine.slots.get_mut(binding.name).filter(|slot| slot.unbound);
+            if let (Some(slot), Some(kind)) = (slot, binding.kind) {
+                slot.kind = kind;
+            }
         }
         for name in found.with_states() {
             let sum = window.remove(name);
@@ -103,6 +114,10 @@ impl Loaded {
         // What it would be without a load: it is checked as one.
         let new = engine.setup.new_slot(binding)?;
         let fits = binding.param.dims().fit(&slot.shape);
+        // Without a kind in the binding the saved one holds.
+        if binding.kind.is_some() && self.knows_kinds && new.group != slot.group {
+            found.regrouped(binding.name, new.group, slot.group);
+        }
         found.compare(binding.name, (new.shape, new.compute), (&slot.shape, slot.compute), fits);
         Ok(())
     }

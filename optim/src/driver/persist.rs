@@ -44,7 +44,7 @@ impl Driver {
         *averaging = averages;
         engine.take_over(section);
         group.loaded(engine);
-        *brought = Loaded::new(report.clone(), options, &engine.slots, was_new);
+        *brought = Loaded::new(report.clone(), options, (&checkpoint.manifest, &engine.slots), was_new);
         poison.heal();
         Ok(report)
     }

@@ -153,18 +153,25 @@ impl Engine {
         let ours = here.map(|slot| slot.compute).or(self.setup.compute);
         let compute = param.compute_as(name, ours, options.converting)?;
         let saved = param.compute().unwrap_or(compute);
-        // Of a version that did not say it.
+        if let Some(unknown) = param.unknown_kind() {
+            options.refuse(|| format!("parameter {name:?} is of a module {unknown:?}, which is unknown"))?;
+            report.unexpected.push(format!("the manifest's module {unknown:?} of {name:?}"));
+        }
+        // Where it is not noted, it is the one that is guessed.
         let kind = param.kind().unwrap_or_else(|| ModuleKind::guess(name, &shape));
-        let group = match options.state_only {
-            true => match here {
-                Some(slot) => slot.group,
-                None => self.setup.group_of(&ParamInfo { name, shape: &shape, kind }),
-            },
-            false => param.group,
+        let group = match here {
+            Some(slot) => slot.group,
+            None => self.setup.group_of(&ParamInfo { name, shape: &shape, kind }),
         };
-        let algorithm = algorithms
-            .get(group)
-            .ok_or_else(|| mismatch(format!("is in group {group}, which does not exist")))?;
+        if param.group != group && !options.state_only {
+            let was = param.group;
+            options.refuse(|| {
+                let hint = "LoadOptions::state_only() keeps the optimizer's own groups";
+                format!("parameter {name:?} is in group {was} in it, but in group {group} here ({hint})")
+            })?;
+            report.unexpected.push(format!("the manifest's group {was} of {name:?}"));
+        }
+        let algorithm = &algorithms[group];
         let steps = checkpoint.steps(name)?;
         let variant = variant_of(&**algorithm, name, &shape)?;
         let mut expected = algorithm.program(variant).operands(Role::State);

@@ -116,12 +116,8 @@ impl Engine {
             Some(_) => manifest.shared(LOOKAHEAD_STEPS)?,
         };
         let current = setup.groups.iter().map(|group| &*group.algorithm);
-        let algorithms = match options.state_only {
-            true => manifest.restore_kept(current)?,
-            false => manifest.restore_groups(current)?,
-        };
-        let mode = checkpoint.manifest.mode()?;
         let mut report = self.compare(manifest);
+        let mode = checkpoint.manifest.mode()?;
         if !options.lenient
             && let Some(complaint) = report.complaint()
         {
@@ -129,6 +125,11 @@ impl Engine {
         }
         let kept: Vec<String> =
             report.missing.iter().chain(report.shape.iter().map(|other| &other.param)).cloned().collect();
+        let algorithms = match options.state_only {
+            true => manifest.restore_kept(current, (options, &mut report))?,
+            false => manifest.restore_groups(current, (options, &mut report))?,
+        };
+        checkpoint.check_params(manifest, (options, &mut report))?;
         let steps_some = slots.any_bound();
         let fits = |name: &str, param: &ParamManifest| {
             let known = |slot: &Slot| slot.unbound || slot.shape == param.shape();

@@ -15,11 +15,13 @@ pub(crate) struct Mismatches {
     pub(crate) missing: Vec<String>,
     shape: Vec<ShapeMismatch>,
     computed: Vec<ComputeMismatch>,
+    /// Those that are in another group, with the one that they are in and the saved one.
+    groups: Vec<(String, usize, usize)>,
 }
 
 impl Mismatches {
     pub(crate) fn is_empty(&self) -> bool {
-        self.missing.is_empty() && self.shape.is_empty() && self.computed.is_empty()
+        self.missing.is_empty() && self.shape.is_empty() && self.computed.is_empty() && self.groups.is_empty()
     }
 
     /// Compares shape and compute type of a parameter, as a step has them and as they were saved. `fits` says whether the
@@ -39,10 +41,16 @@ impl Mismatches {
         }
     }
 
+    /// Notes that a parameter is in another group than it was saved in.
+    pub(crate) fn regrouped(&mut self, param: &str, group: usize, was: usize) {
+        self.groups.push((param.to_owned(), group, was));
+    }
+
     /// Returns the parameters for which the load has something that does not fit.
     pub(crate) fn with_states(&self) -> impl Iterator<Item = &str> {
         let computed = self.computed.iter().map(|other| other.param.as_str());
-        self.shape.iter().map(|other| other.param.as_str()).chain(computed)
+        let groups = self.groups.iter().map(|(param, ..)| param.as_str());
+        self.shape.iter().map(|other| other.param.as_str()).chain(computed).chain(groups)
     }
 
     /// Adds them to the load's report.
@@ -50,6 +58,10 @@ impl Mismatches {
         report.missing.extend(self.missing);
         report.shape.extend(self.shape);
         report.computed.extend(self.computed);
+        let groups = self.groups.into_iter();
+        report
+            .unexpected
+            .extend(groups.map(|(param, _, was)| format!("the manifest's group {was} of {param:?}")));
     }
 
     /// Says what does not fit, and what helps. `left` are the parameters of the load that the step does not bind.
@@ -61,8 +73,11 @@ impl Mismatches {
         let computed = self.computed.iter().map(|ComputeMismatch { param, expected, got }| {
             format!("parameter {param:?} was computed in {got}, but here in {expected}")
         });
+        let groups = self.groups.iter().map(|(param, group, was)| {
+            format!("parameter {param:?} is in group {was} in it, but in group {group} here")
+        });
         let mut problems: Vec<String> =
-            [first_of(shapes), first_of(computed)].into_iter().flatten().collect();
+            [first_of(shapes), first_of(computed), first_of(groups)].into_iter().flatten().collect();
         let mut hint = "LoadOptions::lenient() starts anew what does not fit".to_owned();
         if let (Some(ComputeMismatch { expected, .. }), 1) = (self.computed.first(), problems.len()) {
             hint = format!(

@@ -24,7 +24,8 @@ struct Running {
 struct Progress {
     /// Steps taken, from 0 at the first value.
     global_step: u64,
-    /// Steps taken within the range.
+    /// Steps taken within the range; null before the first, but never absent.
+    #[serde(deserialize_with = "Option::deserialize")]
     last_step: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     observed: Option<Observed>,
