@@ -57,6 +57,11 @@ impl From<fallline_core::Error> for Error {
 }
 
 impl Error {
+    /// Returns what an entry of a checkpoint could not be made for: memory.
+    pub(crate) fn memory(error: fallline_optim::Error) -> Error {
+        Error::NoMemory(error.to_string())
+    }
+
     pub(crate) fn value(at: impl Into<String>, problem: impl Into<String>) -> Error {
         Error::Value { at: at.into(), problem: problem.into() }
     }

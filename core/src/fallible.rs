@@ -57,8 +57,16 @@ pub fn collected<T>(values: impl ExactSizeIterator<Item = T>, what: impl Display
 /// [`Error::NoMemory`].
 pub fn with_room<T>(len: usize, what: impl Display) -> Result<Vec<T>> {
     let mut values = Vec::new();
-    values.try_reserve_exact(len).map_err(|_| refused::<T>(len, &what))?;
+    reserve(&mut values, len, what)?;
     Ok(values)
+}
+
+/// Makes room for so many more values.
+///
+/// # Errors
+/// [`Error::NoMemory`]; the values stay.
+pub fn reserve<T>(values: &mut Vec<T>, more: usize, what: impl Display) -> Result<()> {
+    values.try_reserve_exact(more).map_err(|_| refused::<T>(more, &what))
 }
 
 /// Checks that so many bytes can be had at once, for work that takes them in several pieces. `None` stands for more

@@ -95,7 +95,10 @@ impl<'c> Exporter<'c> {
                     coded.blocks().decode(numbers.as_mut_slice().into());
                     Some(rounded(shape.clone(), &numbers, compute.format())?)
                 }
-                None => self.checkpoint.state(name, ours).cloned(),
+                None => {
+                    let found = self.checkpoint.state(name, ours);
+                    found.map(Entry::try_clone).transpose().map_err(Error::memory)?
+                }
             };
             let found = found.ok_or_else(|| Error::value(format!("state/{name}/{ours}"), "it is missing"))?;
             match found.shape == shape {
@@ -127,7 +130,12 @@ impl<'c> Exporter<'c> {
                 },
                 State::Stacked(_, ours) => {
                     let entries = ours.iter().map(|ours| entry(ours)).collect::<Result<Vec<_>>>()?;
-                    let mut stacked = entries[0].clone();
+                    let mut stacked = entries[0].try_clone().map_err(Error::memory)?;
+                    fallible::reserve(
+                        &mut stacked.bytes,
+                        (ours.len() - 1) * entries[0].bytes.len(),
+                        ours[0],
+                    )?;
                     entries[1..].iter().for_each(|other| stacked.bytes.extend(&other.bytes));
                     let dims = [&[ours.len()], stacked.shape.dims()].concat();
                     Value::Tensor(tensor(&stacked, Some(dims))?)
@@ -212,7 +220,7 @@ impl<'c> Exporter<'c> {
             Follows::Difference(a, b) => {
                 let (a, b) = (entry(a)?, entry(b)?);
                 let pairs = a.values::<f64>().into_iter().zip(b.values::<f64>());
-                let numbers: Vec<f64> = pairs.map(|(a, b)| a - b).collect();
+                let numbers = fallible::collected(pairs.map(|(a, b)| a - b), "a difference of states")?;
                 let whole = rounded(a.shape.clone(), &numbers, a.format)?;
                 Value::Tensor(tensor(&whole, None)?)
             }
@@ -249,7 +257,8 @@ fn tensors_of_codes(
     let blocks = coded[0].scales.len();
     let mut shape = if coded.len() > 1 { vec![coded.len()] } else { Vec::new() };
     shape.push(blocks);
-    let codes: Vec<u8> = coded.iter().flat_map(|coded| coded.codes).copied().collect();
+    let mut codes = fallible::with_room(coded.iter().map(|coded| coded.codes.len()).sum(), theirs)?;
+    coded.iter().for_each(|coded| codes.extend(coded.codes));
     let table = bytes(&mut codebook::numbers(coded[0].format).iter());
     let scales = bytes(&mut coded.iter().flat_map(|coded| &coded.scales));
     let tensors = [

@@ -16,13 +16,15 @@ pub(super) fn tensor(entry: &Entry, shape: Option<Vec<usize>>) -> Result<Tensor<
 
 /// Returns numbers in `f64`, or rounded to `f32`.
 pub(super) fn rounded(shape: Shape, numbers: &[f64], format: Format) -> Result<Entry> {
-    Ok(match format {
-        Format::F64 => Entry::new(shape, numbers.into()),
+    let entry = match format {
+        Format::F64 => Entry::from_slice(shape, numbers.into()),
         _ => {
-            let single = numbers.iter().map(|&x| x as f32);
-            Entry::new(shape, fallible::collected(single, "a tensor of the checkpoint")?.as_slice().into())
+            let single =
+                fallible::collected(numbers.iter().map(|&x| x as f32), "a tensor of the checkpoint")?;
+            Entry::from_slice(shape, single.as_slice().into())
         }
-    })
+    };
+    entry.map_err(Error::memory)
 }
 
 /// Returns a tensor of one number.

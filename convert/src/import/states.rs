@@ -251,13 +251,13 @@ impl Reader<'_> {
         let part = |(i, &name): (usize, &&'static str)| {
             let numbers = &numbers[i * elements..][..elements];
             let entry = match compute {
-                Compute::F64 => Entry::new(own.clone(), numbers.into()),
+                Compute::F64 => Entry::from_slice(own.clone(), numbers.into()),
                 Compute::F32 => {
                     let single = fallible::collected(numbers.iter().map(|&x| x as f32), name)?;
-                    Entry::new(own.clone(), single.as_slice().into())
+                    Entry::from_slice(own.clone(), single.as_slice().into())
                 }
             };
-            Ok((name, Taken::Numbers(entry)))
+            Ok((name, Taken::Numbers(entry.map_err(Error::memory)?)))
         };
         ours.iter().enumerate().map(part).collect()
     }

@@ -27,7 +27,7 @@ impl Entry {
             ($t:ty) => {{
                 let mut values = fallible::zeroed::<$t>(storage.len(), COPY)?;
                 backend.read(storage, values.as_mut_slice().into())?;
-                Ok(Entry { format: storage.format(), shape, bytes: little_endian(Slice::from(&values))? })
+                Entry::from_slice(shape, Slice::from(&values))
             }};
         }
         match storage.format() {
@@ -98,6 +98,25 @@ impl Entry {
         Entry { format: values.format(), shape, bytes }
     }
 
+    /// Copies a slice, as [`new`](Entry::new) does.
+    ///
+    /// # Errors
+    /// When there is no memory for the copy.
+    pub fn from_slice(shape: Shape, values: Slice<'_>) -> Result<Entry> {
+        let mut bytes = fallible::copied(values.bytes(), COPY)?;
+        order_bytes(values.format(), &mut bytes);
+        Ok(Entry { format: values.format(), shape, bytes })
+    }
+
+    /// Returns a copy.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn try_clone(&self) -> Result<Entry> {
+        let bytes = fallible::copied(&self.bytes, COPY)?;
+        Ok(Entry { format: self.format, shape: self.shape.clone(), bytes })
+    }
+
     /// Returns its elements, rounded to `T` if they are stored otherwise.
     ///
     /// # Panics
@@ -144,12 +163,6 @@ pub fn format(dtype: Dtype) -> Option<Format> {
 
 /// What memory is for in messages.
 const COPY: &str = "a tensor of a checkpoint";
-
-fn little_endian(values: Slice<'_>) -> Result<Vec<u8>> {
-    let mut bytes = fallible::copied(values.bytes(), COPY)?;
-    order_bytes(values.format(), &mut bytes);
-    Ok(bytes)
-}
 
 /// Puts the bytes of elements into the order of files.
 fn order_bytes(format: Format, bytes: &mut [u8]) {
