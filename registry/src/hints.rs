@@ -32,7 +32,10 @@ const FOREIGN: [(&str, &[&str]); 17] = [
 /// Returns the one of some names that a key is, but for one slip of the fingers; none for the name itself.
 pub(crate) fn slip<'n>(key: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     let lower = key.to_lowercase();
-    let near = |name: &&str| *name != key && strsim::damerau_levenshtein(&lower, &name.to_lowercase()) <= 1;
+    let is_as_long = |name: &str| key.chars().count().abs_diff(name.chars().count()) <= 1;
+    let near = |name: &&str| {
+        *name != key && is_as_long(name) && strsim::damerau_levenshtein(&lower, &name.to_lowercase()) <= 1
+    };
     names.into_iter().find(near)
 }
 

@@ -1,5 +1,8 @@
 //! Names that do not exist, and those that are near.
 
+/// The characters of the longest text that is a mistyped name: the table of distances grows with them.
+const LONGEST: usize = 64;
+
 /// Returns the names of some kind, for an error.
 pub(crate) fn known_are<N: AsRef<str>>(names: impl IntoIterator<Item = N>) -> String {
     let names: Vec<N> = names.into_iter().collect();
@@ -9,7 +12,7 @@ pub(crate) fn known_are<N: AsRef<str>>(names: impl IntoIterator<Item = N>) -> St
 
 /// Returns what to say of an optimizer's name that does not exist: the nearest that do, and where all are.
 pub fn near_are<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    let lower = name.to_lowercase();
+    let lower: String = name.chars().take(LONGEST).collect::<String>().to_lowercase();
     let likeness = |candidate: &str| strsim::jaro_winkler(&lower, &candidate.to_lowercase());
     let mut near: Vec<(f64, &str)> = known.into_iter().map(|name| (likeness(name), name)).collect();
     near.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
@@ -19,6 +22,9 @@ pub fn near_are<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Str
 
 /// Returns the name that is nearest to one that does not exist, if any is near.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if name.chars().count() > LONGEST {
+        return None;
+    }
     let lower = name.to_lowercase();
     let distance = |candidate: &str| strsim::damerau_levenshtein(&lower, &candidate.to_lowercase());
     let best = known.into_iter().map(|candidate| (distance(candidate), candidate)).min()?;
@@ -29,6 +35,13 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 mod tests {
     use super::*;
     use crate::names::ENTRIES;
+
+    #[test]
+    fn what_is_no_name_is_answered_at_once() {
+        let text = "AdamV".to_owned() + &"y".repeat(10_000_000);
+        assert_eq!(nearest(&text, ["AdamW"]), None);
+        assert!(near_are(&text, ["AdamW", "SGD"]).starts_with("near are AdamW, SGD"));
+    }
 
     #[test]
     fn a_near_name_is_found() {
