@@ -277,3 +277,40 @@ fn a_run_that_is_killed_goes_on() {
     }
     println!("{kills} kills in {round} runs, {ended} came too late");
 }
+
+#[test]
+fn of_two_resumes_one_goes_on_and_one_says_why_not() {
+    let runs = Runs::new(&KINDS[..1]);
+    let mut shorter = begin("adamw", "one");
+    shorter.extend(["--epochs".to_owned(), "1".to_owned()]);
+    assert!(runs.run(&shorter).status.success());
+    let further: Vec<String> =
+        resume("run").into_iter().chain(["--epochs".to_owned(), "3".to_owned()]).collect();
+    let mut random = Random(number("FALLLINE_SEED", 1));
+    let wanted = number("FALLLINE_PAIRS", 10);
+    let (mut pairs, mut followed) = (0, 0);
+    while pairs < wanted {
+        runs.fresh("run", Some("one"));
+        let start = || runs.command(&further).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let first = start();
+        std::thread::sleep(Duration::from_micros(random.below(3000) as u64));
+        let ended = [first, start()].map(|child| {
+            let done = child.wait_with_output().unwrap();
+            (done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned())
+        });
+        let refused: Vec<&String> =
+            ended.iter().filter(|(code, _)| *code == Some(2)).map(|(_, told)| told).collect();
+        assert!(ended.iter().filter(|(code, _)| *code == Some(0)).count() == 2 - refused.len(), "{ended:?}");
+        match refused[..] {
+            // The second came when the first had ended: nothing is left to train.
+            [] => followed += 1,
+            [told] => {
+                pairs += 1;
+                assert!(told.contains(" writes in run: wait for its end"), "{told}");
+            }
+            _ => panic!("neither went on: {ended:?}"),
+        }
+        runs.finish("adamw", "run", "two resumes");
+    }
+    println!("{pairs} pairs of which one was refused, {followed} one after the other");
+}

@@ -110,12 +110,15 @@ fn of_view(view: &TensorView<'_>) -> u64 {
     hash(view.dtype(), view.shape(), view.data())
 }
 
+/// Copies bytes in another way, if there is one.
+type Copied = fn(&[u8]) -> Option<Vec<u8>>;
+
 /// Returns a hash of a tensor's type, shape and elements, in which all NaNs are one.
 fn hash(dtype: Dtype, shape: &[usize], bytes: &[u8]) -> u64 {
     let mut about = format!("{dtype:?}").into_bytes();
     shape.iter().for_each(|extent| about.extend((*extent as u64).to_le_bytes()));
     let seed = XxHash3_64::oneshot(&about);
-    let one_nan: Option<fn(&[u8]) -> Option<Vec<u8>>> = match dtype {
+    let one_nan: Option<Copied> = match dtype {
         Dtype::F64 => Some(with_one_nan::<f64, 8>),
         Dtype::F32 => Some(with_one_nan::<f32, 4>),
         Dtype::BF16 => Some(with_one_nan::<bf16, 2>),
