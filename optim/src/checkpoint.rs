@@ -11,6 +11,9 @@
 //! | `step/<name>` | how many gradients the parameter has been given (I64) |
 //! | `fallline` in the metadata | the manifest, as JSON |
 //!
+//! The manifest has a hash of every entry and of each of its own keys, under `hashes`. Readers of versions before ignore it.
+//! [`Checkpoint::read`] compares them, and [`Checkpoint::read_unverified`] does not. All NaNs hash as one.
+//!
 //! A file is written atomically: to a temporary file next to it, flushed to the disk and renamed. So there is always
 //! a whole one. A load checks everything before it changes anything.
 
@@ -48,8 +51,9 @@ pub struct Checkpoint {
     pub manifest: Manifest,
 }
 
-/// Which mismatches a load ignores, and what it renames. By default nothing: algorithm, groups, parameters, states,
-/// shapes and formats must all fit, and everything is restored.
+/// Which mismatches a load ignores, and what it renames. By default nothing: algorithm, groups, hyperparameters,
+/// parameters, states, shapes and formats must all fit, and everything is restored. The group of a parameter must be the one
+/// that the configuration gives it, and a checkpoint with parameters must have all that its manifest lists.
 ///
 /// An optimizer that has not stepped yet does not know its parameters. What a load brings is compared with those that
 /// its first step binds, before that step changes anything:

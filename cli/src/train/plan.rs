@@ -94,7 +94,7 @@ pub fn caught_up(
     tells: bool,
 ) -> Result<Option<Values>> {
     let before = Options { epochs: saved.epochs, written_for: saved.written_for, ..options.clone() };
-    let chain = scaled(Recipe::from_text(&saved.config)?, &before).chain().schedulers(length(&before));
+    let chain = scaled(Recipe::from_source(&saved.config)?, &before).chain().schedulers(length(&before));
     let length = length(options);
     if chain == recipe.chain().schedulers(length) {
         return Ok(None);
@@ -115,18 +115,40 @@ pub fn caught_up(
             schedule.observe(true, &metrics(*loss, *accuracy), optimizer)?;
         }
     }
-    let mut values = Values::new();
-    for name in schedule.targets() {
-        let target = if name == Target::Momentum.name() { Target::Momentum } else { name.into() };
-        let groups = 0..optimizer.scheduled_groups();
-        let each: Result<_, fallline::optim::Error> =
-            groups.map(|group| optimizer.scheduled(group, &target)).collect();
-        values.push((target, each?));
-    }
+    let values = values(schedule, optimizer)?;
     if tells && saved.progress.epoch < options.epochs {
         warn(&format!("the schedule is from here on what it would be in a run of {} epochs", options.epochs));
     }
     Ok(Some(values))
+}
+
+/// Takes a schedule on by so many steps, without what is measured.
+pub fn follow(
+    schedule: &mut Schedule,
+    optimizer: &mut Driver,
+    epoch: u64,
+    steps: u64,
+) -> fallline::optim::Result<()> {
+    for step in 0..steps {
+        schedule.after_iteration(optimizer)?;
+        if (step + 1).is_multiple_of(epoch) {
+            schedule.after_epoch(optimizer)?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the values of the hyperparameters that are scheduled.
+pub fn values(schedule: &Schedule, optimizer: &Driver) -> fallline::optim::Result<Values> {
+    let mut values = Values::new();
+    for name in schedule.targets() {
+        let target = if name == Target::Momentum.name() { Target::Momentum } else { name.into() };
+        let groups = 0..optimizer.scheduled_groups();
+        let each: fallline::optim::Result<_> =
+            groups.map(|group| optimizer.scheduled(group, &target)).collect();
+        values.push((target, each?));
+    }
+    Ok(values)
 }
 
 /// Sets values.

@@ -2,6 +2,7 @@
 
 mod ends;
 
+use super::loadable::Run;
 use super::options::Options;
 use super::plan;
 use super::progress::{Clock, Progress as Shown, diverged_at, stopped, throughput};
@@ -16,8 +17,8 @@ use fallline::core::fallible;
 use fallline::optim::checkpoint::{Entry, remove_temporaries};
 use fallline::optim::schedule::Schedule;
 use fallline::optim::{Binding, Mode, frozen, param};
-use fallline::ranks::{Communicator, GradientReducer, Reduction, check_equal, fingerprint};
-use fallline::{Backend, Driver, Optimizer, Recipe, Shape};
+use fallline::ranks::{Communicator, GradientReducer, Reduction, check_equal};
+use fallline::{Backend, Driver, Optimizer, Recipe};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -143,29 +144,18 @@ impl Session {
         let mut session = Session::assemble(folder, recipe, options, backend, ranks, parts);
         session.progress = saved.progress;
         session.lock = lock;
-        let mismatch = |problem: String| Error::Malformed { path: session.folder.join(CHECKPOINT), problem };
-        for parameter in &mut session.network.parameters {
-            let name = &parameter.name;
-            let entry =
-                saved.checkpoint.param(name).ok_or_else(|| mismatch(format!("param/{name} is missing")))?;
-            if entry.shape != Shape::from(parameter.value.shape()) {
-                let expected = Shape::from(parameter.value.shape());
-                return Err(mismatch(format!("param/{name} has shape {}, expected {expected}", entry.shape)));
-            }
-            parameter.value.iter_mut().zip(entry.values::<f32>()).for_each(|(to, from)| *to = from);
-        }
-        session.optimizer.load(&saved.checkpoint).map_err(|error| match error {
-            fallline::optim::Error::Mismatch(problem) => mismatch(problem),
-            other => other.into(),
-        })?;
-        match (caught_up, &saved.checkpoint.manifest.schedule) {
-            (Some(values), _) => plan::set(&values, &mut session.optimizer)?,
-            (None, Some(schedule)) => session.schedule.load(schedule)?,
-            (None, None) if session.schedule.targets().next().is_none() => {}
-            (None, None) => {
-                let problem = "its manifest has no schedule, but the run has a param_scheduler".into();
-                return Err(Error::Malformed { path: session.folder.join(CHECKPOINT), problem });
-            }
+        let path = session.folder.join(CHECKPOINT);
+        let mismatch = |problem: String| Error::Malformed { path: path.clone(), problem };
+        let Session { network, optimizer, schedule, options, .. } = &mut session;
+        let run = Run { network, optimizer, schedule };
+        run.load(&saved.checkpoint, options, saved.progress, caught_up.is_none()).map_err(
+            |error| match error {
+                fallline::optim::Error::Mismatch(problem) => mismatch(problem),
+                other => other.into(),
+            },
+        )?;
+        if let Some(values) = caught_up {
+            plan::set(&values, &mut session.optimizer)?;
         }
         session.compare()?;
         session.restore()?;
@@ -328,8 +318,10 @@ impl Session {
             return Ok(());
         }
         let line = |p: &Parameter| {
-            let bytes: Vec<u8> = p.value.iter().flat_map(|value| value.to_le_bytes()).collect();
-            format!("{} of shape {:?} with hash {:016x}", p.name, p.value.shape(), fingerprint(&bytes))
+            let values: Vec<f32> = p.value.iter().copied().collect();
+            // NaNs of several ranks may differ in what they carry.
+            let hash = Entry::new(p.value.shape().into(), (&values).into()).hash();
+            format!("{} of shape {:?} with hash {hash:016x}", p.name, p.value.shape())
         };
         let lines: Vec<String> = network.parameters.iter().map(line).collect();
         Ok(check_equal(&*self.ranks, "the parameters", &lines).map_err(fallline::core::Error::from)?)

@@ -5,6 +5,7 @@ mod common;
 
 mod bench;
 mod changes;
+mod edits;
 mod errors;
 mod extremes;
 mod files;

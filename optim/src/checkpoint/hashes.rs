@@ -7,8 +7,9 @@ use super::{Entry, dtype};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use serde::{Deserialize, Serialize, Serializer};
+use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::fmt;
 use std::hash::Hasher;
 use twox_hash::XxHash3_64;
@@ -22,24 +23,30 @@ const CHUNK: usize = 1 << 15;
 
 /// The hashes of a checkpoint.
 #[derive(Serialize, Deserialize)]
-struct Hashes {
+struct Hashes<'t> {
     algorithm: String,
     /// By the entry's key.
-    entries: BTreeMap<String, String>,
+    #[serde(borrow)]
+    entries: Digests<'t>,
     /// By the manifest's key.
-    manifest: BTreeMap<String, String>,
+    #[serde(borrow)]
+    manifest: Digests<'t>,
 }
+
+/// Hashes by key; none for what is no hash. There may be hundreds of thousands: keys are those of the text, in its order.
+#[derive(Default)]
+struct Digests<'t>(Vec<(Cow<'t, str>, Option<u64>)>);
 
 /// Returns a manifest's text with the hashes of what it says and of the entries.
 pub(super) fn added<'v>(
     manifest: &str,
     entries: impl Iterator<Item = (&'v str, &'v TensorView<'v>)>,
 ) -> serde_json::Result<String> {
-    let told: Told = serde_json::from_str(manifest)?;
+    let told: Told<'_> = serde_json::from_str(manifest)?;
     let hashes = Hashes {
         algorithm: ALGORITHM.to_owned(),
-        entries: entries.map(|(key, view)| (key.to_owned(), hex(of_view(view)))).collect(),
-        manifest: told.values.into_iter().map(|(key, hash)| (key, hex(hash))).collect(),
+        entries: Digests(entries.map(|(key, view)| (key.into(), Some(of_view(view)))).collect()),
+        manifest: told.values,
     };
     let hashes = serde_json::to_string(&hashes)?;
     let open = manifest.trim_end().strip_suffix('}').unwrap_or_default();
@@ -52,38 +59,45 @@ pub(super) fn added<'v>(
 /// The first entry that is missing, added or changed, by name, and how many more there are; else the first such key of
 /// the manifest.
 pub(super) fn verify(manifest: &str, entries: &[(String, TensorView<'_>)]) -> Result<(), String> {
-    let told: Told =
+    let told: Told<'_> =
         serde_json::from_str(manifest).map_err(|error| format!("its hashes cannot be read: {error}"))?;
     let Some(hashes) = told.hashes else { return Ok(()) };
     if hashes.algorithm != ALGORITHM {
         let algorithm = hashes.algorithm;
         return Err(format!("its hashes are of {algorithm:?}, and this fallline knows {ALGORITHM:?}"));
     }
-    let known: BTreeMap<&str, &TensorView<'_>> =
-        entries.iter().map(|(key, view)| (key.as_str(), view)).collect();
-    let entries = known.iter().map(|(key, view)| (*key, || of_view(view)));
-    compare(&hashes.entries, entries, |key| key.to_owned())?;
-    let values = told.values.iter().map(|(key, hash)| (key.as_str(), || *hash));
-    compare(&hashes.manifest, values, |key| format!("the manifest's {key:?}"))
+    let entries = entries.iter().map(|(key, view)| (key.as_str(), view)).collect();
+    compare(hashes.entries, entries, |view| Some(of_view(view)), |key| key.to_owned())?;
+    let values = told.values.0.iter().map(|(key, hash)| (&**key, *hash)).collect();
+    compare(hashes.manifest, values, |hash| hash, |key| format!("the manifest's {key:?}"))
 }
 
 /// Compares what is there with its hashes.
-fn compare<'k, H: FnOnce() -> u64>(
-    hashes: &BTreeMap<String, String>,
-    there: impl Iterator<Item = (&'k str, H)>,
+fn compare<T: Copy>(
+    Digests(mut hashes): Digests<'_>,
+    mut there: Vec<(&str, T)>,
+    hash: impl Fn(T) -> Option<u64>,
     named: impl Fn(&str) -> String,
 ) -> Result<(), String> {
-    let (mut added, mut changed) = (Vec::new(), Vec::new());
-    let mut absent: BTreeMap<&str, &str> =
-        hashes.iter().map(|(key, hash)| (key.as_str(), hash.as_str())).collect();
-    for (key, hash) in there {
-        match absent.remove(key) {
-            None => added.push(key),
-            Some(was) if u64::from_str_radix(was, 16) == Ok(hash()) => {}
-            Some(_) => changed.push(key),
+    hashes.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    there.sort_unstable_by_key(|(key, _)| *key);
+    let (mut absent, mut added, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut hashes, mut there) = (hashes.iter().peekable(), there.into_iter().peekable());
+    loop {
+        let order = match (hashes.peek(), there.peek()) {
+            (None, None) => break,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((known, _)), Some((key, _))) => (**known).cmp(key),
+        };
+        let known = hashes.next_if(|_| order.is_le());
+        match (known, there.next_if(|_| order.is_ge())) {
+            (Some((_, was)), Some((key, found))) if *was != hash(found) => changed.push(key),
+            (Some((known, _)), None) => absent.push(&**known),
+            (None, Some((key, _))) => added.push(key),
+            _ => {}
         }
     }
-    let absent: Vec<&str> = absent.into_keys().collect();
     let more = |count: usize| if count > 1 { format!(", and {} more", count - 1) } else { String::new() };
     let told = |keys: &[&str], problem: &str| {
         keys.first().map(|key| Err(format!("{} {problem}{}", named(key), more(keys.len()))))
@@ -92,6 +106,37 @@ fn compare<'k, H: FnOnce() -> u64>(
         .or_else(|| told(&added, "was added or renamed: there is no hash of it"))
         .or_else(|| told(&changed, "does not match its hash"))
         .unwrap_or(Ok(()))
+}
+
+impl Serialize for Digests<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(key, hash)| (key, hash.map(hex))))
+    }
+}
+
+/// A text of JSON, which is copied only where something in it is escaped.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Text<'t>(#[serde(borrow)] Cow<'t, str>);
+
+impl<'de: 't, 't> Deserialize<'de> for Digests<'t> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Digests<'t>, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Digests<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("hashes by key")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Digests<'de>, A::Error> {
+                let mut digests = Digests::default();
+                while let Some((Text(key), Text(hash))) = map.next_entry()? {
+                    digests.0.push((key, u64::from_str_radix(&hash, 16).ok()));
+                }
+                Ok(digests)
+            }
+        }
+        deserializer.deserialize_map(Keys)
+    }
 }
 
 fn hex(hash: u64) -> String {
@@ -110,28 +155,28 @@ fn of_view(view: &TensorView<'_>) -> u64 {
     hash(view.dtype(), view.shape(), view.data())
 }
 
-/// Copies bytes in another way, if there is one.
-type Copied = fn(&[u8]) -> Option<Vec<u8>>;
-
 /// Returns a hash of a tensor's type, shape and elements, in which all NaNs are one.
 fn hash(dtype: Dtype, shape: &[usize], bytes: &[u8]) -> u64 {
     let mut about = format!("{dtype:?}").into_bytes();
     shape.iter().for_each(|extent| about.extend((*extent as u64).to_le_bytes()));
     let seed = XxHash3_64::oneshot(&about);
-    let one_nan: Option<Copied> = match dtype {
-        Dtype::F64 => Some(with_one_nan::<f64, 8>),
-        Dtype::F32 => Some(with_one_nan::<f32, 4>),
-        Dtype::BF16 => Some(with_one_nan::<bf16, 2>),
-        Dtype::F16 => Some(with_one_nan::<f16, 2>),
-        _ => None,
-    };
-    let one_nan = |bytes| one_nan.and_then(|one_nan| one_nan(bytes));
     if bytes.len() <= CHUNK {
-        return XxHash3_64::oneshot_with_seed(seed, one_nan(bytes).as_deref().unwrap_or(bytes));
+        return XxHash3_64::oneshot_with_seed(seed, one_nan(dtype, bytes).as_deref().unwrap_or(bytes));
     }
     let mut hasher = XxHash3_64::with_seed(seed);
-    bytes.chunks(CHUNK).for_each(|chunk| hasher.write(one_nan(chunk).as_deref().unwrap_or(chunk)));
+    bytes.chunks(CHUNK).for_each(|chunk| hasher.write(one_nan(dtype, chunk).as_deref().unwrap_or(chunk)));
     hasher.finish()
+}
+
+/// Returns elements with one NaN in place of all, if there are any.
+fn one_nan(dtype: Dtype, bytes: &[u8]) -> Option<Vec<u8>> {
+    match dtype {
+        Dtype::F64 => with_one_nan::<f64, 8>(bytes),
+        Dtype::F32 => with_one_nan::<f32, 4>(bytes),
+        Dtype::BF16 => with_one_nan::<bf16, 2>(bytes),
+        Dtype::F16 => with_one_nan::<f16, 2>(bytes),
+        _ => None,
+    }
 }
 
 /// A float in little-endian bytes.
@@ -174,28 +219,26 @@ fn with_one_nan<T: Float<N>, const N: usize>(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// A manifest's hashes, and those of what it says by key.
-struct Told {
-    hashes: Option<Hashes>,
-    values: BTreeMap<String, u64>,
+struct Told<'t> {
+    hashes: Option<Hashes<'t>>,
+    values: Digests<'t>,
 }
 
-impl<'de> Deserialize<'de> for Told {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Told, D::Error> {
+impl<'de: 't, 't> Deserialize<'de> for Told<'t> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Told<'t>, D::Error> {
         struct Keys;
         impl<'de> Visitor<'de> for Keys {
-            type Value = Told;
+            type Value = Told<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Told, A::Error> {
-                let mut told = Told { hashes: None, values: BTreeMap::new() };
-                while let Some(key) = map.next_key::<String>()? {
-                    let twice = match key == HASHES {
-                        true => told.hashes.replace(map.next_value()?).is_some(),
-                        false => told.values.insert(key.clone(), map.next_value_seed(Meaning)?).is_some(),
-                    };
-                    if twice {
-                        return Err(A::Error::custom(format!("{key:?} is there twice")));
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Told<'de>, A::Error> {
+                let mut told = Told { hashes: None, values: Digests::default() };
+                while let Some(Text(key)) = map.next_key()? {
+                    if key != HASHES {
+                        told.values.0.push((key, Some(map.next_value_seed(Meaning)?)));
+                    } else if told.hashes.replace(map.next_value()?).is_some() {
+                        return Err(A::Error::duplicate_field(HASHES));
                     }
                 }
                 Ok(told)
@@ -333,6 +376,6 @@ mod tests {
     #[test]
     fn hashes_stay() {
         assert_eq!(hex(hash(Dtype::F32, &[1, 2], &[0, 0, 128, 63, 0, 0, 192, 127])), "0ab12e3aedcfcaa1");
-        assert_eq!(hex(meaning(r#"{"a":[1,2.5,"x",null,true]}"#)), "?");
+        assert_eq!(hex(meaning(r#"{"a":[1,2.5,"x",null,true]}"#)), "68cc6ff3ff0f5707");
     }
 }
