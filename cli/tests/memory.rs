@@ -151,8 +151,15 @@ fn states_of_empty_tensors_are_empty() {
             ("grad/0/b", &[2, 3], few),
         ];
         write(&path, &tensors);
-        for optimizer in ["Adafactor", "TorchAdafactor", "AdamW", "NorMuon", "Muon", "LAMB", "SGD", "Prodigy"]
-        {
+        for optimizer in [
+            "Adafactor",
+            "TorchAdafactor",
+            "AdamW",
+            "dict(type='NorMuon', flatten=True)",
+            "LAMB",
+            "SGD",
+            "Prodigy",
+        ] {
             let replay =
                 ["replay", "--optimizer", optimizer, "--trace", "in.safetensors", "--out", "out.safetensors"];
             let state = [&replay[..], &["--state", "state.safetensors"]].concat();

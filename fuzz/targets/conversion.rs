@@ -7,7 +7,7 @@ use fallline_convert::{
 use fallline_core::{Kernel, Link, Rule};
 use fallline_optim::algorithms::{Adafactor, AdamW, AdamW8bit, Adamax, Lamb, Muon, NAdam, Sgd};
 use fallline_optim::line_search::{Lbfgs, Search};
-use fallline_optim::{AnyAlgorithm, Checkpoint, Linked, Method};
+use fallline_optim::{Aliased, AnyAlgorithm, Checkpoint, Linked, Method};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
@@ -35,6 +35,7 @@ fn method<A: fallline_optim::Algorithm + Default>() -> Method {
 
 /// Algorithms whose layouts have every kind of row there is.
 static METHODS: LazyLock<Vec<Method>> = LazyLock::new(|| {
+    let coded = Aliased::<AdamW8bit, Unrun>::new(AdamW8bit::default()).expect("defaults are in range");
     vec![
         method::<AdamW>(),
         method::<Sgd>(),
@@ -43,7 +44,7 @@ static METHODS: LazyLock<Vec<Method>> = LazyLock::new(|| {
         method::<Adamax>(),
         method::<NAdam>(),
         method::<Muon>(),
-        method::<AdamW8bit>(),
+        Method::from(&coded as &dyn AnyAlgorithm),
         Method::Search(Search::new::<Unrun>(Lbfgs::default()).expect("defaults are in range")),
     ]
 });
