@@ -121,8 +121,11 @@ fn an_edited_run_is_refused_or_ends_the_same() {
     let good = folder.path().join("good.safetensors");
     std::fs::write(&good, &written).unwrap();
     let (good, out) = (good.to_str().unwrap(), folder.path().join("out.pth"));
-    let commands: [(&[&str], i32); 3] =
-        [(&["inspect", file], 1), (&["diff", good, file], 2), (&["convert", file, out.to_str().unwrap()], 1)];
+    let commands: [(&[&str], i32); 3] = [
+        (&["inspect", file], 1),
+        (&["diff", good, file], 2),
+        (&["convert", file, out.to_str().unwrap(), "--number"], 1),
+    ];
     for (arguments, code) in commands {
         let told = tell(fallline().args(arguments));
         assert_eq!(told.code, code, "{arguments:?}: {}", told.error);
