@@ -52,7 +52,7 @@ impl Running {
 
     /// Sets the next values.
     fn apply<S: Scheduled + ?Sized>(&mut self, marks: &[Marks], numbers: &mut S) -> Result<(), Problem> {
-        let step = self.progress.last_step.map_or(0, |last| last + 1);
+        let step = self.progress.last_step.map_or(0, |last| last.saturating_add(1));
         let formula = self.spec.curve.formula();
         let most = formula.most_steps(self.spec.span());
         if step as f64 > most {
@@ -222,7 +222,7 @@ impl Schedule {
                     true => running.apply(marks, numbers),
                     false => {
                         running.progress.last_step =
-                            Some(running.progress.last_step.map_or(0, |last| last + 1));
+                            Some(running.progress.last_step.map_or(0, |last| last.saturating_add(1)));
                         Ok(())
                     }
                 }
