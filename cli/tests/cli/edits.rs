@@ -31,8 +31,10 @@ fn renamed(header: &mut Map<String, Value>, old: &str, new: &str) {
 /// Every edit that the run's own configuration or the rest of the file contradicts, and what is named.
 const REFUSED: &[(&str, Edit)] = &[
     ("param/fc1.bias", |header, _| renamed(header, "param/fc1.bias", "param/fc9.bias")),
-    ("param/fc9.bias", |header, _| {
-        drop(header.insert("param/fc9.bias".into(), header["param/fc1.bias"].clone()))
+    ("param/fc9.bias", |header, data| {
+        let end = data.len();
+        let entry = json!({ "dtype": "F32", "shape": [0], "data_offsets": [end, end] });
+        drop(header.insert("param/fc9.bias".into(), entry));
     }),
     ("param/fc1.weight", |header, _| header["param/fc1.weight"]["dtype"] = json!("I32")),
     ("state/fc1.bias/v", |header, _| renamed(header, "state/fc1.bias/v", "state/fc1.bias/w")),

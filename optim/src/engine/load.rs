@@ -167,7 +167,7 @@ impl Engine {
             let was = param.group;
             options.refuse(|| {
                 let hint = "LoadOptions::state_only() keeps the optimizer's own groups";
-                format!("parameter {name:?} is in group {was} in it, but in group {group} here ({hint})")
+                format!("parameter {name:?} was in group {was}, and is in group {group} here ({hint})")
             })?;
             report.unexpected.push(format!("the manifest's group {was} of {name:?}"));
         }

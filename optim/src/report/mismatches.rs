@@ -74,7 +74,7 @@ impl Mismatches {
             format!("parameter {param:?} was computed in {got}, but here in {expected}")
         });
         let groups = self.groups.iter().map(|(param, group, was)| {
-            format!("parameter {param:?} is in group {was} in it, but in group {group} here")
+            format!("parameter {param:?} was in group {was}, and is in group {group} here")
         });
         let mut problems: Vec<String> =
             [first_of(shapes), first_of(computed), first_of(groups)].into_iter().flatten().collect();
