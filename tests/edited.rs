@@ -397,7 +397,7 @@ fn groups_and_modules_are_compared() {
         (refused, lenient.load_report().unwrap().unexpected.clone())
     };
     let (refused, listed) = told(&[("group", json!(0))], false);
-    assert!(refused.contains("parameter \"a.scale\" is in group 0 in it, but in group 1 here"), "{refused}");
+    assert!(refused.contains("parameter \"a.scale\" was in group 0, and is in group 1 here"), "{refused}");
     assert_eq!(listed, ["the manifest's group 0 of \"a.scale\""]);
     let (refused, listed) = told(&[("module", json!("layer"))], false);
     assert!(
@@ -407,7 +407,7 @@ fn groups_and_modules_are_compared() {
     assert_eq!(listed[0], "the manifest's module \"layer\" of \"a.scale\"");
     // Both together agree with each other, but not with what is bound.
     let (refused, listed) = told(&[("group", json!(0)), ("module", json!("other"))], true);
-    assert!(refused.contains("parameter \"a.scale\" is in group 0 in it, but in group 1 here"), "{refused}");
+    assert!(refused.contains("parameter \"a.scale\" was in group 0, and is in group 1 here"), "{refused}");
     assert_eq!(listed, ["the manifest's group 0 of \"a.scale\""]);
 }
 

@@ -6,7 +6,7 @@ use common::{Buffer, Random, Tensor, best, bits, cpu, format_names, isas, outcom
 use fallline::core::codec::block::{decode_block, encode_block};
 use fallline::core::codec::codebook;
 use fallline::core::{Codes, Element};
-use fallline::optim::{NonFinitePolicy, Skipped, StateFormat, param};
+use fallline::optim::{NonFinitePolicy, Skipped, param};
 use fallline::{Checkpoint, Driver, Format, Optimizer};
 use half::bf16;
 use proptest::prelude::*;
