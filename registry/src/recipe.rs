@@ -1,5 +1,9 @@
 //! From a configuration to an optimizer with its schedule.
 
+mod search;
+
+pub use search::SearchRecipe;
+
 use crate::config::{self, Entries, Node, Position};
 use crate::contents::{Contents, Context, whole};
 use crate::error::Result;
@@ -15,9 +19,8 @@ use crate::written::to_text;
 use fallline_core::{Backend, Format};
 use fallline_optim::average::Average;
 use fallline_optim::gradient_config::GradientConfig;
-use fallline_optim::line_search::Search;
 use fallline_optim::schedule::{Schedule, Scheduled};
-use fallline_optim::{AnyAlgorithm, Driver, LineSearch, Method, Optimizer};
+use fallline_optim::{AnyAlgorithm, Driver, Method, Optimizer};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -223,48 +226,6 @@ impl Recipe {
         let around = modifiers::to_text(algorithm);
         let get = |name: &str| algorithm.get(name).filter(|_| !modifiers::is_of_wrap(algorithm, name));
         to_text(algorithm.name(), algorithm.table(), get, &around, &self.storing)
-    }
-}
-
-/// What a configuration asks for that evaluates the loss itself: a search with its hyperparameters, and a schedule.
-#[derive(Debug)]
-pub struct SearchRecipe {
-    search: Search,
-    storing: StorageOptions,
-    /// The key `train`: this project's own training options.
-    pub train: Option<Node>,
-    context: Context,
-}
-
-impl SearchRecipe {
-    /// Returns the search with its hyperparameters.
-    pub fn search(&self) -> &Search {
-        &self.search
-    }
-
-    /// Returns the optimizer, on a backend.
-    pub fn optimizer(&self, backend: Arc<dyn Backend>) -> LineSearch {
-        LineSearch::new(backend, self.search.clone())
-    }
-
-    /// As [`Recipe::to_source`].
-    pub fn to_source(&self) -> String {
-        self.context.source.to_string()
-    }
-
-    /// As [`Recipe::to_text`].
-    pub fn to_text(&self) -> String {
-        let search = &self.search;
-        to_text(search.name(), search.table(), |name| search.get(name), "", &self.storing)
-    }
-
-    /// As [`Recipe::schedule`].
-    ///
-    /// # Errors
-    /// As [`Recipe::schedule`].
-    pub fn schedule<S: Scheduled + ?Sized>(&self, epoch_length: u64, optimizer: &mut S) -> Result<Schedule> {
-        let length = Length { epoch: epoch_length, ..self.context.length };
-        self.context.chain.schedule(length, optimizer)
     }
 }
 
