@@ -51,8 +51,8 @@ use workspace::Workspace;
 /// creates has threads of its own. Fork between steps: an optimizer that another thread is stepping is half
 /// stepped in the child. Also build optimizers before or after a fork, not during one.
 ///
-/// Results are the same bits on every instruction set and any number of threads, but for one thing: which NaN stands
-/// for a NaN (its sign and payload) is not defined, as in IEEE 754.
+/// Results are the same bits on every instruction set and any number of threads, but for NaNs: their sign and
+/// payload are not defined, as in IEEE 754.
 ///
 /// ```
 /// use fallline_cpu::Cpu;

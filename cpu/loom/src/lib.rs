@@ -19,8 +19,8 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use pool::workers::WorkerPool;
 
-/// Runs a model with at most two preemptions: bugs that need more are rare. All such orders of two threads are run; of
-/// three there are too many, and the first ones are.
+/// Runs a model with at most two preemptions: bugs that need more are rare. All such orders of two threads are run. Of
+/// three there are too many: loom ends at the first multiple of 20,000 from this limit on.
 fn explore(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(2);
