@@ -44,12 +44,12 @@ const fn sharded() -> Entry {
 
 /// The entries of all types of the list in `optim/src/algorithms.rs`, and of what is no algorithm.
 macro_rules! entries {
-    ([$($algorithm:ident,)+] [$($alias:ident,)+]) => {
+    ([$($algorithm:ident,)*] [$($alias:ident,)*]) => {
         sorted([
             search(),
             sharded(),
-            $(entry::<algorithms::$algorithm, Native>(),)+
-            $(entry::<algorithms::$alias, Native>(),)+
+            $(entry::<algorithms::$algorithm, Native>(),)*
+            $(entry::<algorithms::$alias, Native>(),)*
         ])
     };
 }
