@@ -22,7 +22,11 @@
 //! visdet, or the same in JSON, TOML and YAML ([`Recipe`]). Your own algorithm is a [`rule!`] and a table of
 //! hyperparameters, in your crate. A [`Registry`] has it by name next to the shipped ones: see
 //! `examples/own_rule.rs`.
+//!
+//! This crate is the public API of the project; `fallline-core` and the others that it re-exports are internal. Between
+//! patch releases nothing documented is taken away. [`Checkpoint`]s of every earlier version load.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "convert")]
@@ -34,6 +38,7 @@ pub use fallline_cuda as cuda;
 #[cfg(feature = "mpi")]
 pub use fallline_mpi::Mpi;
 pub use fallline_optim as optim;
+#[cfg(feature = "config")]
 pub use fallline_registry as registry;
 
 pub use fallline_core::{
@@ -53,6 +58,9 @@ pub use fallline_optim::{
     NonFinitePolicy, Objective, Optimizer, Reference, Site, Sparse, State, StepReport, Steps, Variant, alias,
     hyperparameters,
 };
+#[cfg(not(feature = "config"))]
+pub use fallline_optim::{Error, Result};
+#[cfg(feature = "config")]
 pub use fallline_registry::{AnyRecipe, Error, Recipe, Registry, Result, SearchRecipe};
 
 /// What a training loop needs in scope.
@@ -62,6 +70,7 @@ pub mod prelude {
     pub use fallline_optim::{
         Binding, Checkpoint, Driver, LoadOptions, NonFinitePolicy, Optimizer, StepReport, frozen, param, rows,
     };
+    #[cfg(feature = "config")]
     pub use fallline_registry::Recipe;
 }
 
@@ -75,6 +84,7 @@ pub mod prelude {
 ///
 /// # Errors
 /// [`Error`] names the place, what was expected, and the nearest name that exists.
+#[cfg(feature = "config")]
 pub fn build(text: &str) -> Result<Driver> {
     Ok(Recipe::from_text(text)?.optimizer(Cpu::new()?.shared()))
 }

@@ -7,9 +7,9 @@ mod toml;
 mod yaml;
 
 use crate::error::ConfigError;
-use crate::value::Position;
 #[cfg(not(all(feature = "toml", feature = "yaml")))]
 use crate::value::Node;
+use crate::value::Position;
 
 pub(crate) use json::json;
 #[cfg(feature = "toml")]

@@ -125,9 +125,10 @@ impl Error {
     pub fn at(&self) -> Option<&Position> {
         match self {
             Error::Config(error) => error.at(),
-            Error::UnknownName { at, .. } | Error::NotBuilt { at, .. } | Error::UnknownKey { at, .. } | Error::Misplaced { at, .. } => {
-                Some(at)
-            }
+            Error::UnknownName { at, .. }
+            | Error::NotBuilt { at, .. }
+            | Error::UnknownKey { at, .. }
+            | Error::Misplaced { at, .. } => Some(at),
             Error::Value { at, .. } | Error::Hyper { at, .. } | Error::Algorithm { at, .. } => Some(at),
             Error::Missing { at, .. } | Error::Unsupported { at, .. } => Some(at),
             Error::Registration { .. } | Error::Optim(_) | Error::Backend(_) => None,

@@ -9,8 +9,8 @@ use crate::near::{near_are, nearest};
 use crate::read::{bare_name, convert, expect_dict, type_of, typed};
 use crate::registry::Registry;
 use crate::schedulers;
-use fallline_optim::{Method, algorithms};
 use fallline_optim::hyper::{HyperError, Value};
+use fallline_optim::{Method, algorithms};
 
 /// Returns what an optimizer's dict asks for.
 pub(crate) fn method(node: &Node, registry: &Registry) -> Result<Method> {

@@ -2,12 +2,12 @@
 
 pub use crate::near::{near_are, nearest};
 use crate::read::bare_name;
-use crate::registry::{Registry, entry};
+use crate::registry::Registry;
 use fallline_cpu::Native;
 use fallline_optim::hyper::{Hyperparameters, Value};
 use fallline_optim::line_search::{Lbfgs, Search};
 use fallline_optim::ranks::ZeroRedundancy;
-use fallline_optim::{Method, algorithms, for_each_algorithm};
+use fallline_optim::{Method, for_each_algorithm};
 
 pub use crate::registry::Entry;
 
@@ -48,8 +48,8 @@ macro_rules! entries {
         sorted([
             search(),
             sharded(),
-            $(entry::<algorithms::$algorithm, Native>(),)*
-            $(entry::<algorithms::$alias, Native>(),)*
+            $(crate::registry::entry::<fallline_optim::algorithms::$algorithm, Native>(),)*
+            $(crate::registry::entry::<fallline_optim::algorithms::$alias, Native>(),)*
         ])
     };
 }
