@@ -22,7 +22,11 @@
 //! visdet, or the same in JSON, TOML and YAML ([`Recipe`]). Your own algorithm is a [`rule!`] and a table of
 //! hyperparameters, in your crate. A [`Registry`] has it by name next to the shipped ones: see
 //! `examples/own_rule.rs`.
+//!
+//! This crate is the public API of the project; `fallline-core` and the others that it re-exports are internal. Between
+//! patch releases nothing documented is taken away. [`Checkpoint`]s of every earlier version load.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "convert")]

@@ -32,7 +32,10 @@
 //! # Bounds
 //! The limits are a nesting depth of 64, 4 MiB of text a file, 512 files, and a million values an entry. More is an
 //! error, so that no text can exhaust the stack or the memory.
+//!
+//! An internal crate: depend on `fallline`, which re-exports it as `fallline::registry::config`.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod ast;

@@ -10,7 +10,10 @@
 //!
 //! `unsafe` is in the vectors, the kernels, the executor, the arena and the matrix product; everything handed in was
 //! checked through borrowed slices before.
+//!
+//! An internal crate: depend on `fallline`, which re-exports it as `fallline::cpu`.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![allow(unsafe_code)]
 
 mod codec;
