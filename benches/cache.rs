@@ -9,7 +9,6 @@ mod common;
 use common::{OPTIMIZERS, Trainer, optimizer, optimizer_on};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use fallline::Isa;
-use fallline::prelude::*;
 
 /// Elements of each stream: parameter, gradient and two states fill a quarter of a megabyte.
 const ELEMENTS: usize = 16 << 10;

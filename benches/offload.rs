@@ -4,7 +4,7 @@
 use fallline::core::Storage;
 use fallline::core::backend::View;
 use fallline::optim::{ParamPrecision, param};
-use fallline::{Backend, Cpu, Cuda, Format, Optimizer, Recipe, Tensor};
+use fallline::{Backend, Cpu, Cuda, Format, Recipe, Tensor};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

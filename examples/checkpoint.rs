@@ -2,9 +2,6 @@
 //!
 //! `cargo run --release --example checkpoint`
 
-use fallline::core::host::Slice;
-use fallline::optim::checkpoint::Entry;
-use fallline::optim::schedule::Schedule;
 use fallline::prelude::*;
 
 const CONFIG: &str = r#"
@@ -37,19 +34,16 @@ impl Run {
         Ok(())
     }
 
-    /// Saves a checkpoint. The optimizer saves states, step counts and hyperparameters. The training loop adds the
-    /// parameters and the place in the schedule, which it owns.
-    fn save(&self) -> Result<Checkpoint> {
-        let mut checkpoint = self.optimizer.save()?;
-        let shape = [self.weight.len()];
-        checkpoint.insert_param("weight", Entry::new(shape[..].into(), Slice::from(&self.weight)));
+    /// Saves a checkpoint. The optimizer saves states, step counts, hyperparameters, and the parameters that are bound.
+    /// The training loop adds the place in the schedule, which it owns.
+    fn save(&mut self) -> Result<Checkpoint> {
+        let mut checkpoint = self.optimizer.save_with(&[frozen("weight", &mut self.weight)])?;
         checkpoint.manifest.schedule = Some(self.schedule.save());
         Ok(checkpoint)
     }
 
     fn load(&mut self, checkpoint: &Checkpoint) -> Result {
-        self.optimizer.load(checkpoint)?;
-        self.weight = checkpoint.param("weight").ok_or("the checkpoint has no weight")?.values();
+        self.optimizer.load_into(checkpoint, &mut [frozen("weight", &mut self.weight)])?;
         self.schedule.load(checkpoint.manifest.schedule.as_ref().ok_or("the checkpoint has no schedule")?)?;
         Ok(())
     }

@@ -17,6 +17,17 @@
 //! # Ok::<(), fallline::Error>(())
 //! ```
 //!
+//! The same without a configuration, from a struct of hyperparameters ([`OnBackend`], [`ParamGroups`]):
+//!
+//! ```
+//! use fallline::algorithms::AdamW;
+//! use fallline::prelude::*;
+//!
+//! let cpu = Cpu::new()?.shared();
+//! let optimizer = AdamW { lr: 1e-3, weight_decay: 0.05, ..Default::default() }.on(&cpu)?.clip_norm(1.0)?;
+//! # Ok::<(), fallline::Error>(())
+//! ```
+//!
 //! Parameters are `&mut [f32]` (or `f64`, `bf16`, `f16`), `ndarray` arrays and views (feature `ndarray`, on by
 //! default), or [`Tensor`]s of the engine. All are updated in place. Configurations are those of MMEngine and
 //! visdet, or the same in JSON, TOML and YAML ([`Recipe`]). Your own algorithm is a [`rule!`] and a table of
@@ -29,6 +40,10 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+mod error;
+mod model_file;
+mod typed;
+
 #[cfg(feature = "convert")]
 pub use fallline_convert as convert;
 pub use fallline_core as core;
@@ -40,31 +55,44 @@ pub use fallline_mpi::Mpi;
 pub use fallline_optim as optim;
 pub use fallline_registry as registry;
 
+pub use error::{Error, Result};
+pub use model_file::ModelFile;
+pub use typed::{OnBackend, ParamGroups};
+
 pub use fallline_core::{
-    Backend, Compute, Device, Format, Kernel, Link, Literal, Number, Shape, Tensor, Vector, bf16, f16, math,
-    rule,
+    Backend, Compute, Device, Format, IntoBackend, Kernel, Link, Literal, Number, Shape, Tensor, Vector,
+    bf16, f16, math, rule,
 };
 pub use fallline_cpu::{Cpu, Isa, Native};
 #[cfg(feature = "cuda")]
 pub use fallline_cuda::Cuda;
+pub use fallline_optim::algorithms;
 pub use fallline_optim::average::Average;
-pub use fallline_optim::gradient_config::GradientConfig;
+pub use fallline_optim::gradient_config::{Clip, GradientConfig, LossScaler};
 pub use fallline_optim::hyper::{Range, Value};
 pub use fallline_optim::ranks;
 pub use fallline_optim::schedule::{Schedule, warmup_cosine};
 pub use fallline_optim::{
-    Algorithm, Binding, Checkpoint, Driver, Info, LineSearch, Linked, LoadOptions, Method, ModuleKind,
-    NonFinitePolicy, Objective, Optimizer, Reference, Site, Sparse, State, StepReport, Steps, Variant, alias,
-    hyperparameters,
+    Algorithm, Binding, Checkpoint, Driver, Info, LineSearch, Linked, LoadOptions, Method, Mode, ModuleKind,
+    NonFinitePolicy, Objective, Optimizer, ParamInfo, Reference, Site, Sparse, State, StepReport, Steps,
+    Variant, alias, hyperparameters,
 };
-pub use fallline_registry::{AnyRecipe, Error, Recipe, Registry, Result, SearchRecipe};
+pub use fallline_registry::{AnyRecipe, Recipe, Registry, SearchRecipe};
 
 /// What a training loop needs in scope.
 pub mod prelude {
+    pub use crate::typed::{OnBackend, ParamGroups};
     pub use fallline_core::{Backend, Tensor, Vector, bf16, f16};
     pub use fallline_cpu::Cpu;
+    #[cfg(feature = "cuda")]
+    pub use fallline_cuda::Cuda;
+    pub use fallline_optim::average::Average;
+    pub use fallline_optim::gradient_config::{Clip, GradientConfig, LossScaler};
+    pub use fallline_optim::hyper::Value;
+    pub use fallline_optim::schedule::{Schedule, warmup_cosine};
     pub use fallline_optim::{
-        Binding, Checkpoint, Driver, LoadOptions, NonFinitePolicy, Optimizer, StepReport, frozen, param, rows,
+        Binding, Checkpoint, Driver, LoadOptions, Mode, ModuleKind, NonFinitePolicy, Optimizer, ParamInfo,
+        StepReport, frozen, param, rows,
     };
     pub use fallline_registry::Recipe;
 }

@@ -8,7 +8,7 @@ mod common;
 use common::{CASES, MODIFIED, Random, Tensor, bind, cpu, recipe};
 use fallline::optim::average::Average;
 use fallline::optim::param;
-use fallline::{Isa, NonFinitePolicy, Optimizer};
+use fallline::{Isa, NonFinitePolicy};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 

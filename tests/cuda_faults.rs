@@ -6,7 +6,7 @@ mod common;
 
 use common::{Random, recipe};
 use fallline::optim::{Error, param};
-use fallline::{Backend, Driver, Format, NonFinitePolicy, Optimizer, Tensor};
+use fallline::{Backend, Driver, Format, NonFinitePolicy, Tensor};
 use fallline_cuda::Cuda;
 use fallline_emulator::Emulator;
 use std::sync::{Arc, Mutex, PoisonError};

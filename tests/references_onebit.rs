@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Buffer, Random, Tensor, best, bind, recipe};
-use fallline::{Format, Optimizer};
+use fallline::Format;
 use ndarray::Array1;
 use proptest::prelude::*;
 use std::collections::BTreeMap;

@@ -1,14 +1,15 @@
 //! Schedules against the learning rates that MMEngine computes (`tests/golden/schedules.py`).
 
+use fallline::Schedule;
 use fallline::optim::hyper::Value;
 use fallline::optim::schedule::{
     CosineAnnealing, Exponential, Linear, Numbers, OneCycle, PerGroup, Scheduled, Scheduler, Target,
     warmup_cosine,
 };
 use fallline::prelude::*;
+use fallline::registry::Error;
 use fallline::registry::Length;
 use fallline::registry::schedulers::{Chain, names};
-use fallline::{Error, Schedule};
 
 /// Both sides do the same operations in the same order. A platform's cosine and power may differ in the last bit,
 /// and each step of the recursive form passes errors on. After 60 steps of a few half-ulps they stay far below

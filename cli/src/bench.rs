@@ -6,11 +6,11 @@ mod progress;
 
 use crate::common::{self, print_json};
 use crate::error::{Error, Result};
+use crate::registry::registry;
 use crate::source::inline;
 use fallline::core::{Kernel, Operand, Role, fallible};
 use fallline::cpu::stream::StreamOperand;
 use fallline::optim::{Binding, param};
-use fallline::registry::names::ENTRIES;
 use fallline::{Backend, Cpu, Format, Optimizer, Recipe, Shape};
 use half::bf16;
 use layout::Layout;
@@ -62,7 +62,7 @@ pub fn run(args: Args) -> Result<()> {
         true => {
             let matrices = matches!(args.layout, Layout::Flat | Layout::Matrix);
             let fits = |needs: &[&str]| needs.is_empty() || (matrices && *needs == ["matrix"]);
-            let plain = ENTRIES.iter().filter(|entry| fits(entry.needs()));
+            let plain = registry().entries().iter().filter(|entry| fits(entry.needs()));
             plain.map(|entry| entry.name.to_owned()).collect()
         }
         false => args.optimizer.clone(),

@@ -5,6 +5,7 @@ mod folder;
 use crate::common;
 use crate::error::{Error, Result};
 use crate::escape::{message, shown};
+use crate::registry::registry;
 use crate::source::inline;
 use fallline::convert::{
     self, Container, ExportOptions, ImportOptions, Limits, Named, Report, archive, deepspeed, from_torch,
@@ -12,7 +13,6 @@ use fallline::convert::{
 };
 use fallline::core::files::read_tensors;
 use fallline::optim::checkpoint::write_atomically;
-use fallline::registry::names;
 use fallline::{AnyRecipe, Checkpoint, Method};
 use std::path::{Path, PathBuf};
 
@@ -220,7 +220,7 @@ impl Args {
     fn method(&self) -> Result<Option<Method>> {
         Ok(match (&self.optimizer, &self.config) {
             (Some(text), _) => Some(inline("--optimizer", text)?.method()),
-            (None, Some(path)) => Some(AnyRecipe::from_file(path)?.method()),
+            (None, Some(path)) => Some(AnyRecipe::from_file_with(path, registry())?.method()),
             (None, None) => None,
         })
     }
@@ -247,7 +247,8 @@ impl Args {
                 self.input.display()
             )));
         }
-        let entry = names::find(name).ok_or_else(|| malformed(format!("there is no optimizer {name:?}")))?;
+        let entry =
+            registry().find(name).ok_or_else(|| malformed(format!("there is no optimizer {name:?}")))?;
         // A schedule may have set what a new optimizer would be refused.
         let group = |values: Vec<(&str, fallline::Value)>| {
             let mut method = entry.defaults();

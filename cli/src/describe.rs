@@ -3,12 +3,13 @@
 use crate::common::{Columns, print, print_json, table};
 use crate::error::{Error, Result};
 use crate::list::{modifiers, summary};
+use crate::registry::registry;
 use crate::source::inline;
 use fallline::core::between::Over;
 use fallline::core::{Kernel, Operand, Role, symbol};
 use fallline::cuda::ptx::{self, Target};
 use fallline::optim::program::{Stage, Variant};
-use fallline::registry::names::{self, ENTRIES, Entry};
+use fallline::registry::{Entry, names};
 use fallline::{Compute, Format, Method, Sparse};
 use serde_json::json;
 
@@ -37,7 +38,7 @@ pub fn run(args: Args) -> Result<()> {
     let configured = args.name.contains('(').then(|| inline("NAME", &args.name)).transpose()?;
     let given = configured.as_ref().map(|recipe| recipe.method());
     let name = given.as_ref().map_or(&*args.name, |method| method.name());
-    let entry = names::lookup(name).ok_or_else(|| unknown(name))?;
+    let entry = registry().lookup(name).ok_or_else(|| unknown(name))?;
     let (method, variants) = match given {
         Some(method) => (method.clone(), vec![("as configured".to_owned(), method)]),
         None => (entry.defaults(), variants(entry)),
@@ -87,7 +88,7 @@ fn as_ptx(variants: &Variants, dtype: &str) -> String {
 }
 
 fn unknown(name: &str) -> Error {
-    let known = || ENTRIES.iter().map(|entry| entry.name);
+    let known = || registry().entries().iter().map(|entry| entry.name);
     let hint =
         names::nearest(name, known()).map(|near| format!(" (did you mean {near:?}?)")).unwrap_or_default();
     let near = names::near_are(name, known());

@@ -14,7 +14,7 @@ pub enum Error {
     Arguments(clap::Error),
     /// A configuration is wrong.
     #[error(transparent)]
-    Config(#[from] fallline::Error),
+    Config(#[from] fallline::registry::Error),
     /// A configuration is wrong in what only this command reads.
     #[error("{at}: {problem}")]
     Setting {
@@ -95,11 +95,11 @@ impl Error {
         match self {
             Error::Usage(_) | Error::Arguments(_) | Error::Setting { .. } | Error::Incomparable(_) => 2,
             Error::Within { error, .. } => error.code(),
-            Error::Config(fallline::Error::Optim(error)) | Error::Optim(error) => match error {
+            Error::Config(fallline::registry::Error::Optim(error)) | Error::Optim(error) => match error {
                 fallline::optim::Error::Hyper(_) | fallline::optim::Error::Schedule { .. } => 2,
                 _ => 1,
             },
-            Error::Config(fallline::Error::Backend(error)) | Error::Backend(error) => match error {
+            Error::Config(fallline::registry::Error::Backend(error)) | Error::Backend(error) => match error {
                 fallline::core::Error::Unavailable(_) => 2,
                 _ => 1,
             },

@@ -2,10 +2,11 @@
 
 use crate::common::{print, print_json, table};
 use crate::error::{Error, Result};
+use crate::registry::registry;
 use fallline::Method;
 use fallline::optim::hyper::HyperError;
 use fallline::optim::{AnyAlgorithm, Lookahead, Modified};
-use fallline::registry::names::{ENTRIES, Entry};
+use fallline::registry::Entry;
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
@@ -48,7 +49,8 @@ pub fn run(args: Args) -> Result<()> {
 impl Args {
     /// Returns the entries that are asked for.
     fn entries(&self) -> Result<Vec<&'static Entry>> {
-        let families: BTreeSet<&str> = ENTRIES.iter().map(|entry| entry.defaults().info().family).collect();
+        let families: BTreeSet<&str> =
+            registry().entries().iter().map(|entry| entry.defaults().info().family).collect();
         if let Some(family) = self.family.as_ref().filter(|family| !families.iter().any(|f| alike(f, family)))
         {
             let known = families.into_iter().collect::<Vec<_>>().join(", ");
@@ -61,7 +63,7 @@ impl Args {
             self.family.as_ref().is_none_or(|family| alike(info.family, family))
                 && self.search.as_ref().is_none_or(|part| text.contains(&part.to_lowercase()))
         };
-        Ok(ENTRIES.iter().filter(wanted).collect())
+        Ok(registry().entries().iter().filter(wanted).collect())
     }
 }
 
@@ -124,6 +126,7 @@ pub fn modifiers(method: &Method) -> [(&'static str, Result<(), String>); 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use fallline::registry::names::ENTRIES;
 
     #[test]
     fn the_table_has_a_line_a_name_and_its_width() {

@@ -2,9 +2,10 @@
 
 use crate::common::warn;
 use crate::error::{Error, Result, Text};
+use crate::registry::registry;
 use fallline::registry::config::{Change, Entries, load};
 use fallline::registry::{change, replace_optimizer};
-use fallline::{AnyRecipe, Recipe, Registry};
+use fallline::{AnyRecipe, Recipe};
 use std::path::{Path, PathBuf};
 
 /// Where an optimizer's configuration comes from.
@@ -40,12 +41,12 @@ impl Source {
 
     fn read(&self) -> Result<AnyRecipe> {
         let mut entries = match (&self.optimizer, &self.config) {
-            (Some(text), _) => Entries::inline(text).map_err(fallline::Error::from)?,
-            (None, Some(path)) => load(path).map_err(fallline::Error::from)?,
+            (Some(text), _) => Entries::inline(text).map_err(fallline::registry::Error::from)?,
+            (None, Some(path)) => load(path).map_err(fallline::registry::Error::from)?,
             (None, None) => return Err(Error::Usage("pass --optimizer TEXT or --config FILE".into())),
         };
         self.changes.apply(&mut entries)?;
-        Ok(AnyRecipe::from_entries(&entries, &Registry::standard())?)
+        Ok(AnyRecipe::from_entries(&entries, registry())?)
     }
 
     /// Adds the texts that positions of an error may be in.
@@ -70,7 +71,7 @@ impl Changes {
     /// Applies them, one after the other.
     pub fn apply(&self, entries: &mut Entries) -> Result<()> {
         for text in &self.set {
-            let parsed = Change::parse(text, &name_of(text)).map_err(fallline::Error::from);
+            let parsed = Change::parse(text, &name_of(text)).map_err(fallline::registry::Error::from);
             change(entries, &parsed?)?;
         }
         Ok(())
@@ -104,14 +105,15 @@ fn name_of(text: &str) -> String {
 
 /// Reads the configuration that an argument has inline.
 pub fn inline(argument: &str, text: &str) -> Result<AnyRecipe> {
-    AnyRecipe::from_text(text).map_err(|error| Error::from(error).within(vec![Text::inline(argument, text)]))
+    AnyRecipe::from_text_with(text, registry())
+        .map_err(|error| Error::from(error).within(vec![Text::inline(argument, text)]))
 }
 
 /// Returns an optimizer that steps on gradients, or says which command takes another.
 fn stepping(recipe: AnyRecipe) -> Result<Recipe> {
     use fallline::optim::Error::NeedsObjective;
     recipe.stepping().map_err(|error| match Error::from(error) {
-        Error::Config(fallline::Error::Optim(NeedsObjective { algorithm })) => Error::Usage(format!(
+        Error::Config(fallline::registry::Error::Optim(NeedsObjective { algorithm })) => Error::Usage(format!(
             "{algorithm} evaluates the loss itself, where this command has gradients: `fallline minimize` takes it"
         )),
         other => other,
@@ -130,12 +132,12 @@ pub fn trained(
             Some(path) => load(path),
             None => Entries::inline(default),
         }
-        .map_err(fallline::Error::from)?;
+        .map_err(fallline::registry::Error::from)?;
         if let Some(text) = optimizer {
             replace_optimizer(&mut entries, text)?;
         }
         changes.apply(&mut entries)?;
-        stepping(AnyRecipe::from_entries(&entries, &Registry::standard())?)
+        stepping(AnyRecipe::from_entries(&entries, registry())?)
     };
     let inline = optimizer.map(|text| Text::inline("--optimizer", text));
     read().map_err(|error: Error| error.within(inline.into_iter().chain(changes.texts()).collect()))

@@ -18,6 +18,7 @@
 //! written may be absent. Its accessor says so unless a backend overrides it, so that a new one changes no backend.
 
 mod indexing;
+mod into;
 mod linalg;
 mod memory;
 mod queue;
@@ -30,6 +31,7 @@ pub use crate::pass::{
 };
 pub use crate::view::{Broadcast, View};
 pub use indexing::{GatherSum, Indexing, Scatter};
+pub use into::IntoBackend;
 pub use linalg::{Gemm, LinearAlgebra, Matrix};
 pub use memory::{DeviceMemory, PagedMemory, check_block_layout, check_same_layout};
 pub use queue::{Computed, PassQueue, Placed, Queued, SharedNumbers};

@@ -43,7 +43,7 @@ mod tensor;
 mod vector;
 mod view;
 
-pub use backend::{Backend, transfer};
+pub use backend::{Backend, IntoBackend, transfer};
 pub use between::{Between, Number, PowerOf};
 pub use device::Device;
 pub use error::{Error, Result};

@@ -14,7 +14,7 @@ pub const MAX_FUSED: usize = 5;
 pub const MAX_VIEWS: usize = MAX_OPERANDS + 4;
 
 /// What a backend keeps between passes. Opaque to everyone else.
-pub type Plan = Box<dyn Any + Send>;
+pub type Plan = Box<dyn Any + Send + Sync>;
 
 /// The memory of each operand of a tensor, in the order of [`Kernel::operands`]; behind it what only [fused
 /// rules](FusedRule) need.

@@ -23,6 +23,7 @@ mod gather;
 mod gemm;
 mod isa;
 mod kernels;
+mod mapped;
 mod memory;
 mod pool;
 mod prefetch;
@@ -34,6 +35,7 @@ mod workspace;
 
 pub use isa::{Isa, VARIABLE};
 pub use kernels::Native;
+pub use mapped::MappedFile;
 
 use context::ExecContext;
 use fallline_core::backend::{
@@ -57,6 +59,19 @@ use workspace::Workspace;
 /// Results are the same bits on every instruction set and any number of threads, but for NaNs: their sign and
 /// payload are not defined, as in IEEE 754.
 ///
+/// # Threads
+///
+/// | program | backend |
+/// |---|---|
+/// | any | [`Cpu::new`]: all cores, one pool for all such backends of the process |
+/// | with loops of rayon | [`Cpu::with_global_pool`], or [`Cpu::with_pool`] for a pool of yours |
+/// | many small models, one a thread | [`Cpu::with_threads(1)`](Cpu::with_threads): nothing but the calling thread |
+///
+/// Threads are joined when the last backend that uses them is dropped. After a step they spin for some microseconds,
+/// then sleep. Steps of several threads on one pool take turns. A step blocks its thread: in an async program
+/// (tokio), call it in `spawn_blocking`, or on a thread of its own. Optimizers are `Send` and `Sync`, and a step does not
+/// depend on the thread that takes it.
+///
 /// ```
 /// use fallline_cpu::Cpu;
 /// let cpu = Cpu::with_threads(2)?;
@@ -73,16 +88,20 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// Returns all of the machine's threads and its best instruction set (or that of `FALLLINE_ISA`).
+    /// Returns all of the machine's threads and its best instruction set (or that of `FALLLINE_ISA`). All backends that
+    /// are created so share one pool.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when `FALLLINE_ISA` asks for what the machine lacks, or threads cannot be
     /// started.
     pub fn new() -> Result<Cpu> {
-        Cpu::with_threads(std::thread::available_parallelism().map_or(1, usize::from))
+        let isa = Isa::from_environment()?.require()?;
+        let pool = Pool::shared(std::thread::available_parallelism().map_or(1, usize::from));
+        let pool = pool.map_err(Error::Unavailable)?;
+        Ok(Cpu { isa, device: Device::Cpu, pool, workspace: Default::default() })
     }
 
-    /// Returns a pool of `threads` (at least 1), and the best instruction set (or that of `FALLLINE_ISA`).
+    /// Returns a separate pool of `threads` (at least 1), and the best instruction set (or that of `FALLLINE_ISA`).
     ///
     /// # Errors
     /// As for [`Cpu::new`].
@@ -115,6 +134,26 @@ impl Cpu {
     #[cfg(feature = "rayon")]
     pub fn with_pool(pool: Arc<rayon::ThreadPool>) -> Result<Cpu> {
         let (isa, pool) = (Isa::from_environment()?.require()?, Pool::given(pool));
+        Ok(Cpu { isa, device: Device::Cpu, pool, workspace: Default::default() })
+    }
+
+    /// Creates a backend with the best instruction set (or that of `FALLLINE_ISA`) and rayon's global pool, which
+    /// `par_iter` uses. Steps between parallel loops then do not compete with the loops' threads. A step that is taken in
+    /// a pool of rayon's runs in that one. Where the global pool was not started, this starts it: configure it before.
+    /// The results are the same.
+    ///
+    /// ```
+    /// use fallline_cpu::Cpu;
+    /// assert_eq!(Cpu::with_global_pool()?.threads(), rayon::current_num_threads());
+    /// # Ok::<(), fallline_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when `FALLLINE_ISA` asks for what the machine lacks, or threads cannot be started.
+    #[cfg(feature = "rayon")]
+    pub fn with_global_pool() -> Result<Cpu> {
+        let isa = Isa::from_environment()?.require()?;
+        let pool = Pool::global().map_err(Error::Unavailable)?;
         Ok(Cpu { isa, device: Device::Cpu, pool, workspace: Default::default() })
     }
 

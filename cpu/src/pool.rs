@@ -8,9 +8,10 @@ mod workers;
 
 use core::ops::Range;
 use process::Process;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use workers::WorkerPool;
 
-/// Threads of this backend alone, or a pool that the caller has; never the global one.
+/// Threads of this backend alone, those that the process's backends share, or a pool of rayon's.
 ///
 /// A child that was forked has none of its parent's threads. There a pass runs on the calling thread, with the same
 /// results.
@@ -24,10 +25,16 @@ pub(crate) struct Pool {
 enum Threads {
     /// The calling thread.
     Caller,
-    Workers(WorkerPool),
+    Workers(Arc<WorkerPool>),
     #[cfg(feature = "rayon")]
-    Given(std::sync::Arc<rayon::ThreadPool>),
+    Given(Arc<rayon::ThreadPool>),
+    /// The pool that the calling thread is in, else rayon's global one.
+    #[cfg(feature = "rayon")]
+    Global,
 }
+
+/// The pool of all backends that have no threads of their own, while one of them is there.
+static SHARED: Mutex<Option<(Process, Weak<WorkerPool>)>> = Mutex::new(None);
 
 impl Pool {
     /// Creates a pool of `threads`, of which the caller's is one.
@@ -35,7 +42,24 @@ impl Pool {
         if threads <= 1 {
             return Ok(Pool::caller());
         }
-        let workers = WorkerPool::new(threads).map_err(|e| format!("no pool of {threads} threads: {e}"))?;
+        Ok(Pool::from(Threads::Workers(Arc::new(start(threads)?))))
+    }
+
+    /// Takes the pool of `threads` that the process's backends share. The first of them starts it, and the last one to
+    /// be dropped ends it.
+    pub(crate) fn shared(threads: usize) -> Result<Pool, String> {
+        if threads <= 1 {
+            return Ok(Pool::caller());
+        }
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        // What a parent's threads did is not done in a forked child.
+        let there = shared.as_ref().filter(|(process, _)| !process.is_forked());
+        let there = there.and_then(|(_, workers)| workers.upgrade());
+        if let Some(workers) = there.filter(|workers| workers.threads() == threads) {
+            return Ok(Pool::from(Threads::Workers(workers)));
+        }
+        let workers = Arc::new(start(threads)?);
+        *shared = Some((Process::current(), Arc::downgrade(&workers)));
         Ok(Pool::from(Threads::Workers(workers)))
     }
 
@@ -46,8 +70,20 @@ impl Pool {
 
     /// Takes the program's pool.
     #[cfg(feature = "rayon")]
-    pub(crate) fn given(pool: std::sync::Arc<rayon::ThreadPool>) -> Pool {
+    pub(crate) fn given(pool: Arc<rayon::ThreadPool>) -> Pool {
         Pool::from(Threads::Given(pool))
+    }
+
+    /// Takes rayon's global pool, which is started where it was not.
+    #[cfg(feature = "rayon")]
+    pub(crate) fn global() -> Result<Pool, String> {
+        match rayon::ThreadPoolBuilder::new().build_global() {
+            // Without a source it says that the pool is there.
+            Err(error) if std::error::Error::source(&error).is_some() => {
+                Err(format!("no global pool of rayon: {error}"))
+            }
+            _ => Ok(Pool::from(Threads::Global)),
+        }
     }
 
     fn from(threads: Threads) -> Pool {
@@ -66,6 +102,8 @@ impl Pool {
             Threads::Workers(workers) => workers.threads(),
             #[cfg(feature = "rayon")]
             Threads::Given(pool) => pool.current_num_threads(),
+            #[cfg(feature = "rayon")]
+            Threads::Global => rayon::current_num_threads(),
         }
     }
 
@@ -79,10 +117,9 @@ impl Pool {
                 workers.run(range.len(), &mut || (), &work);
             }
             #[cfg(feature = "rayon")]
-            Threads::Given(pool) => {
-                use rayon::prelude::*;
-                pool.install(|| range.into_par_iter().with_max_len(1).for_each(work));
-            }
+            Threads::Given(pool) => pool.install(|| for_each(range, work)),
+            #[cfg(feature = "rayon")]
+            Threads::Global => for_each(range, work),
         }
     }
 
@@ -104,6 +141,17 @@ impl Pool {
             }
         }
     }
+}
+
+/// Starts a pool, of which the caller's thread is one.
+fn start(threads: usize) -> Result<WorkerPool, String> {
+    WorkerPool::new(threads).map_err(|e| format!("no pool of {threads} threads: {e}"))
+}
+
+#[cfg(feature = "rayon")]
+fn for_each(range: Range<usize>, work: impl Fn(usize) + Sync + Send) {
+    use rayon::prelude::*;
+    range.into_par_iter().with_max_len(1).for_each(work);
 }
 
 impl Drop for Pool {

@@ -4,6 +4,7 @@
 //! `StochasticWeightAverage`, updated after every iteration as its `EMAHook` does.
 
 use crate::builtins::EmaWeight;
+use crate::{Error, Result};
 
 /// How weights are averaged.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,14 +43,14 @@ impl Average {
     /// ```
     /// use fallline_optim::average::Average;
     /// assert_eq!(Average::ema(0.75)?, Average::exponential(0.25)?);
-    /// # Ok::<(), String>(())
+    /// # Ok::<(), fallline_optim::Error>(())
     /// ```
     ///
     /// # Errors
     /// When the decay is not between 0 and 1.
-    pub fn ema(decay: f64) -> Result<Average, String> {
+    pub fn ema(decay: f64) -> Result<Average> {
         if !(decay > 0.0 && decay < 1.0) {
-            return Err(format!("decay must be between 0 and 1, got {decay}"));
+            return Err(Error::Setting(format!("decay must be between 0 and 1, got {decay}")));
         }
         Average::exponential(1.0 - decay)
     }
@@ -61,7 +62,7 @@ impl Average {
     ///
     /// # Errors
     /// When the momentum is not between 0 and 1.
-    pub fn exponential(momentum: f64) -> Result<Average, String> {
+    pub fn exponential(momentum: f64) -> Result<Average> {
         Average { kind: Averaging::Exponential { momentum }, interval: 1 }.checked()
     }
 
@@ -69,7 +70,7 @@ impl Average {
     ///
     /// # Errors
     /// When the interval is 0.
-    pub fn equal(interval: u64) -> Result<Average, String> {
+    pub fn equal(interval: u64) -> Result<Average> {
         Average { kind: Averaging::Equal, interval }.checked()
     }
 
@@ -91,18 +92,19 @@ impl Average {
     ///
     /// # Errors
     /// Which is not.
-    pub fn checked(self) -> Result<Average, String> {
+    pub fn checked(self) -> Result<Average> {
+        let refused = |problem: String| Err(Error::Setting(problem));
         if self.interval == 0 {
-            return Err("interval must be at least 1, got 0".into());
+            return refused("interval must be at least 1, got 0".into());
         }
         match self.kind {
             Averaging::Exponential { momentum } | Averaging::Annealed { momentum, .. }
                 if !(momentum > 0.0 && momentum < 1.0) =>
             {
-                Err(format!("momentum must be between 0 and 1, got {momentum}"))
+                refused(format!("momentum must be between 0 and 1, got {momentum}"))
             }
             Averaging::Annealed { gamma, .. } if !(gamma > 0.0 && gamma.is_finite()) => {
-                Err(format!("gamma must be above 0, got {gamma}"))
+                refused(format!("gamma must be above 0, got {gamma}"))
             }
             _ => Ok(self),
         }

@@ -22,6 +22,7 @@ mod entry;
 mod files;
 mod hashes;
 mod manifest;
+mod params;
 mod rename;
 
 pub use entry::{Entry, dtype, format};
@@ -120,7 +121,7 @@ impl LoadOptions {
 const SCALE: &str = ".scale";
 
 impl Checkpoint {
-    /// Adds a parameter.
+    /// Adds a parameter. [`insert_params`](Checkpoint::insert_params) adds what is bound.
     pub fn insert_param(&mut self, name: &str, entry: Entry) {
         self.tensors.insert(param_key(name), entry);
     }

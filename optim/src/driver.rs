@@ -1,16 +1,22 @@
 //! The optimizer of any algorithm that is made of rules: an engine, and policies around it.
 
+mod build;
 mod expected;
 mod groups;
 mod hessian;
 mod incremental;
+mod learning_rate;
 mod loaded;
 mod modes;
 mod persist;
 mod poison;
+mod state_views;
 mod step;
+mod swap;
+mod with_params;
 
 pub use incremental::IncrementalStep;
+pub use state_views::StateView;
 
 use crate::average::Average;
 use crate::checkpoint::{Checkpoint, LoadOptions};
@@ -34,6 +40,7 @@ use loaded::Loaded;
 use poison::Poison;
 use std::sync::Arc;
 use step::Step;
+use swap::SetAside;
 
 /// The optimizer for every algorithm that is made of rules.
 ///
@@ -45,7 +52,7 @@ use step::Step;
 /// # }
 /// # type Native = Uncompiled; // fallline_cpu::Native in real code
 /// # fn build(cpu: std::sync::Arc<dyn fallline_core::Backend>) -> fallline_optim::Result<()> {
-/// use fallline_optim::{Driver, Linked, Optimizer, algorithms::AdamW, param};
+/// use fallline_optim::{Driver, Linked, algorithms::AdamW, param};
 /// let algorithm = Linked::<AdamW, Native>::new(AdamW { lr: 1e-2, ..AdamW::default() })?;
 /// let mut optimizer = Driver::new(cpu, Box::new(algorithm));
 /// let (mut weight, gradient) = (vec![1.0f32; 3], vec![0.5f32; 3]);
@@ -70,6 +77,8 @@ pub struct Driver {
     expected: Expectations,
     /// What the last load has brought.
     loaded: Loaded,
+    /// The weights that are trained, while the parameters hold averages.
+    aside: SetAside,
 }
 
 impl Driver {
@@ -84,6 +93,7 @@ impl Driver {
             poison: Poison::default(),
             expected: Expectations::default(),
             loaded: Loaded::default(),
+            aside: SetAside::default(),
         }
     }
 
@@ -93,7 +103,7 @@ impl Driver {
         self
     }
 
-    /// Returns what to do about gradients that are not finite.
+    /// Sets what to do about gradients that are not finite.
     pub fn with_non_finite(mut self, policy: NonFinitePolicy) -> Driver {
         self.gradients.non_finite = policy;
         self
@@ -164,7 +174,7 @@ impl Driver {
     /// # Errors
     /// As [`save`](crate::Optimizer::save).
     pub fn save_own(&self) -> Result<Checkpoint> {
-        self.poison.check()?;
+        self.check_savable()?;
         self.to_checkpoint()
     }
 
@@ -235,12 +245,22 @@ impl Driver {
     }
 }
 
-impl Optimizer for Driver {
-    fn step(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
+impl Driver {
+    /// Updates every bound parameter that has a gradient, in place: [`Optimizer::step`], without the trait in scope.
+    ///
+    /// # Errors
+    /// As [`Optimizer::step`].
+    pub fn step(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
         self.check_ready()?;
         let stepped = self.take_step(bindings, true, None)?;
         self.averaging.iter_mut().for_each(WeightAveraging::advance);
         Ok(stepped)
+    }
+}
+
+impl Optimizer for Driver {
+    fn step(&mut self, bindings: &mut [Binding<'_>]) -> Result<StepReport> {
+        Driver::step(self, bindings)
     }
 
     fn step_with(&mut self, objective: &mut dyn Objective) -> Result<f64> {
@@ -309,7 +329,7 @@ impl Optimizer for Driver {
     }
 
     fn save(&self) -> Result<Checkpoint> {
-        let own = self.poison.check().and_then(|()| self.to_checkpoint());
+        let own = self.check_savable().and_then(|()| self.to_checkpoint());
         self.group.consolidate_state_dict(&self.engine, own)
     }
 

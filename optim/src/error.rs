@@ -14,6 +14,9 @@ pub enum Error {
     /// A hyperparameter is wrong.
     #[error(transparent)]
     Hyper(#[from] HyperError),
+    /// A setting of the optimizer is out of range: of the gradient pipeline, or of an average.
+    #[error("{0}")]
+    Setting(String),
     /// A gradient has another number of elements than its parameter.
     #[error("parameter {param:?}: its gradient has shape {got}, expected {expected}")]
     GradShape {
@@ -81,6 +84,14 @@ pub enum Error {
     Evaluating {
         /// The algorithm.
         algorithm: &'static str,
+    },
+    /// The parameters hold the averages of their weights.
+    #[error(
+        "the parameters hold their averages: call swap_average again, with the same parameters, before {operation}"
+    )]
+    Averaged {
+        /// What was attempted.
+        operation: &'static str,
     },
     /// The algorithm does not take such a parameter.
     #[error("parameter {param:?} of shape {shape}: {algorithm} {reason}")]

@@ -19,6 +19,7 @@
 //! parameter's size in the compute type. A step that fails when it closes a window leaves parameters and states as
 //! they were, and drops the window's gradients.
 
+mod build;
 mod loss_scaler;
 
 pub use loss_scaler::LossScaler;
@@ -26,6 +27,14 @@ use loss_scaler::SavedScaler;
 use serde::{Deserialize, Serialize};
 
 /// The gradient pipeline: accumulation, clipping, loss scaling. By default nothing.
+///
+/// ```
+/// use fallline_optim::gradient_config::{GradientConfig, LossScaler};
+/// let config = GradientConfig::default().accumulate(4)?.clip_norm(1.0)?.loss_scale(LossScaler::default());
+/// assert_eq!(config.accumulate.accumulation_steps, 4);
+/// assert!(GradientConfig::default().clip_norm(-1.0).is_err());
+/// # Ok::<(), fallline_optim::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct GradientConfig {
@@ -65,17 +74,16 @@ impl Default for Accumulate {
 impl Accumulate {
     /// Returns how many iterations the window has that iteration `done` (counted from 0) belongs to.
     pub(crate) fn window(&self, done: u64) -> u64 {
+        let steps = self.accumulation_steps.max(1);
         match self.total {
-            Some(total) if done < total && done >= total - total % self.accumulation_steps => {
-                total % self.accumulation_steps
-            }
-            _ => self.accumulation_steps,
+            Some(total) if done < total && done >= total - total % steps => total % steps,
+            _ => steps,
         }
     }
 
     /// Returns whether a window closes when `done` iterations are over.
     pub(crate) fn is_last_micro_step(&self, done: u64) -> bool {
-        done.is_multiple_of(self.accumulation_steps) || self.total == Some(done)
+        done.is_multiple_of(self.accumulation_steps.max(1)) || self.total == Some(done)
     }
 }
 

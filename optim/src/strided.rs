@@ -25,6 +25,7 @@ impl<'a> StridedParam<'a> {
     pub(crate) fn new<T: Element>(view: ArrayViewMutD<'a, T>) -> StridedParam<'a>
     where
         for<'s> SliceMut<'s>: From<&'s mut [T]>,
+        for<'s> Slice<'s>: From<&'s [T]>,
     {
         let shape = Shape::from(view.shape());
         StridedParam { view: Box::new(Buffered { view, buffer: Vec::new() }), shape }
@@ -42,6 +43,11 @@ impl StridedParam<'_> {
 
     pub(crate) fn buffer(&mut self) -> SliceMut<'_> {
         self.view.buffer()
+    }
+
+    /// Hands a copy of the elements on, in row-major order.
+    pub(crate) fn with_copy<T>(&self, work: impl FnOnce(Slice<'_>) -> T) -> T {
+        work(self.view.copied().slice())
     }
 
     /// Returns the same view for a shorter time.
@@ -62,6 +68,7 @@ impl StridedParam<'_> {
 
 trait Scatter {
     fn format(&self) -> Format;
+    fn copied(&self) -> Box<dyn Gathered>;
     fn buffer(&mut self) -> SliceMut<'_>;
     fn gather(&mut self);
     fn scatter(&mut self);
@@ -70,6 +77,9 @@ trait Scatter {
 impl<S: Scatter + ?Sized> Scatter for &mut S {
     fn format(&self) -> Format {
         (**self).format()
+    }
+    fn copied(&self) -> Box<dyn Gathered> {
+        (**self).copied()
     }
     fn buffer(&mut self) -> SliceMut<'_> {
         (**self).buffer()
@@ -90,9 +100,13 @@ struct Buffered<'a, T> {
 impl<T: Element> Scatter for Buffered<'_, T>
 where
     for<'s> SliceMut<'s>: From<&'s mut [T]>,
+    for<'s> Slice<'s>: From<&'s [T]>,
 {
     fn format(&self) -> Format {
         T::FORMAT
+    }
+    fn copied(&self) -> Box<dyn Gathered> {
+        Box::new(self.view.iter().copied().collect::<Vec<T>>())
     }
     fn buffer(&mut self) -> SliceMut<'_> {
         self.buffer.as_mut_slice().into()

@@ -1,7 +1,6 @@
 //! The table of shipped names: the one place where these algorithms are linked with the CPU's lanes, and so compiled.
 
 pub use crate::near::{near_are, nearest};
-use crate::read::bare_name;
 use crate::registry::{Registry, entry};
 use fallline_cpu::Native;
 use fallline_optim::hyper::{Hyperparameters, Value};
@@ -86,12 +85,8 @@ pub fn find(name: &str) -> Option<&'static Entry> {
     ENTRIES.iter().find(|entry| entry.name == name)
 }
 
-/// Returns the entry of a name as people type it. It may have a scope or module in front of it, or another case
-/// where one name alone is that.
+/// Returns the entry of a shipped name as people type it: [`Registry::lookup`].
 pub fn lookup(name: &str) -> Option<&'static Entry> {
-    let name = bare_name(name);
-    find(name).or_else(|| {
-        let mut alike = ENTRIES.iter().filter(|entry| entry.name.eq_ignore_ascii_case(name));
-        alike.next().filter(|_| alike.next().is_none())
-    })
+    static STANDARD: Registry = Registry::standard();
+    STANDARD.lookup(name)
 }

@@ -55,6 +55,14 @@ impl Plan {
     /// # Errors
     /// As [`from_file`](Plan::from_file).
     pub fn from_entries(entries: &Entries) -> Result<Plan> {
+        Plan::from_entries_with(entries, &Registry::standard())
+    }
+
+    /// As [`from_entries`](Plan::from_entries), with the algorithms of a registry.
+    ///
+    /// # Errors
+    /// As [`from_file`](Plan::from_file).
+    pub fn from_entries_with(entries: &Entries, registry: &Registry) -> Result<Plan> {
         let mut plan = Plan {
             chain: Chain::default(),
             length: Length::new(1),
@@ -74,7 +82,7 @@ impl Plan {
         let has_optimizer =
             ["optim_wrapper", "optimizer", "type"].iter().any(|key| entries.key_at(key).is_some());
         if has_optimizer {
-            plan.start(entries)?;
+            plan.start(entries, registry)?;
         }
         if whole.is_none() {
             hints::check_top(entries)?;
@@ -128,9 +136,8 @@ impl Plan {
     }
 
     /// Takes the numbers of the optimizer.
-    fn start(&mut self, entries: &Entries) -> Result<()> {
-        let registry = Registry::standard();
-        let error = match AnyRecipe::from_entries(entries, &registry) {
+    fn start(&mut self, entries: &Entries, registry: &Registry) -> Result<()> {
+        let error = match AnyRecipe::from_entries(entries, registry) {
             Ok(recipe) => {
                 self.numbers = numbers_of(&recipe.method());
                 let whole = whole(entries)?;
@@ -158,7 +165,7 @@ impl Plan {
         let (node, is_wrapper) = optimizer(entries, whole.as_ref())?;
         let inner = node.value.as_dict().and_then(|dict| dict.get("optimizer"));
         let Some(node) = (if is_wrapper { inner } else { Some(node) }) else { return Err(error) };
-        self.numbers = match method(node, &registry) {
+        self.numbers = match method(node, registry) {
             Ok(method) => numbers_of(&method),
             Err(_) => {
                 let dict = node.value.as_dict();

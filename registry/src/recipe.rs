@@ -63,7 +63,15 @@ impl Recipe {
     /// # Errors
     /// As for [`Recipe::from_text`].
     pub fn from_source(source: &str) -> Result<Recipe> {
-        AnyRecipe::from_entries(&Entries::saved(source)?, &Registry::standard())?.stepping()
+        Recipe::from_source_with(source, &Registry::standard())
+    }
+
+    /// As [`from_source`](Recipe::from_source), with the algorithms of a registry.
+    ///
+    /// # Errors
+    /// As for [`Recipe::from_text`].
+    pub fn from_source_with(source: &str, registry: &Registry) -> Result<Recipe> {
+        AnyRecipe::from_entries(&Entries::saved(source)?, registry)?.stepping()
     }
 
     /// As [`from_text`](Recipe::from_text), with the algorithms of a registry.

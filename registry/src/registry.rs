@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::formats::StorageOptions;
+use crate::read::bare_name;
 use crate::state_parts::{self, StatePart};
 use fallline_core::{Link, Shape};
 use fallline_cpu::Native;
@@ -98,6 +99,16 @@ impl Registry {
     pub fn find(&self, name: &str) -> Option<&Entry> {
         let place = self.entries.binary_search_by(|entry| entry.name.cmp(name)).ok()?;
         Some(&self.entries[place])
+    }
+
+    /// Returns the entry of a name as people type it. It may have a scope or module in front of it, or another case
+    /// where one name alone is that.
+    pub fn lookup(&self, name: &str) -> Option<&Entry> {
+        let name = bare_name(name);
+        self.find(name).or_else(|| {
+            let mut alike = self.entries.iter().filter(|entry| entry.name.eq_ignore_ascii_case(name));
+            alike.next().filter(|_| alike.next().is_none())
+        })
     }
 
     /// Returns every entry, sorted by name.

@@ -135,7 +135,7 @@ pub(crate) fn clip(node: &Node) -> Result<Clip> {
 /// Reads `loss_scale`: `"dynamic"`, a number, or the arguments of torch's `GradScaler`.
 fn scaler(read: &Reader<'_>) -> Result<Option<LossScaler>> {
     let Some(node) = read.get("loss_scale") else { return Ok(Some(LossScaler::default())) };
-    let built = |built: Result<LossScaler, String>, node: &Node| {
+    let built = |built: fallline_optim::Result<LossScaler>, node: &Node| {
         built.map(Some).map_err(|expected| Error::Value {
             at: node.at.clone(),
             key: "loss_scale".into(),
@@ -208,7 +208,7 @@ pub fn average(node: &Node) -> Result<Average> {
         at: node.at.clone(),
         key: "average".into(),
         expected: "in range".into(),
-        got: problem,
+        got: problem.to_string(),
     })
 }
 

@@ -7,7 +7,7 @@ use crate::common;
 use crate::error::Result;
 use fallline::core::fallible;
 use fallline::optim::{Binding, param};
-use fallline::{Backend, Format, Optimizer, Recipe, Tensor};
+use fallline::{Backend, Format, Recipe, Tensor};
 use half::bf16;
 use std::sync::Arc;
 use std::time::Instant;

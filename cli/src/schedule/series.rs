@@ -3,6 +3,7 @@
 use super::Args;
 use crate::error::{Error, Result, Text};
 use crate::label::Label;
+use crate::registry::registry;
 use fallline::core::fallible;
 use fallline::optim::schedule::Numbers;
 use fallline::registry::Plan;
@@ -43,9 +44,9 @@ impl Source {
     /// Reads a file.
     pub fn file(args: &Args, path: &Path) -> Result<Source> {
         let read = || {
-            let mut entries = load(path).map_err(fallline::Error::from)?;
+            let mut entries = load(path).map_err(fallline::registry::Error::from)?;
             args.changes.apply(&mut entries)?;
-            Ok(Plan::from_entries(&entries)?)
+            Ok(Plan::from_entries_with(&entries, registry())?)
         };
         let plan = read().map_err(|error: Error| error.within(args.changes.texts().collect()))?;
         let (chain, length) = (plan.chain().clone(), plan.length(args.iters_per_epoch));

@@ -5,6 +5,7 @@ use super::saved::{Progress, Trainer};
 use super::{options, plan};
 use crate::digits::network::{self, Network};
 use crate::error::{Error, Result};
+use crate::registry::registry;
 use fallline::optim::Error::Mismatch;
 use fallline::optim::gradient_config::Clip;
 use fallline::optim::hyper::Value;
@@ -36,7 +37,7 @@ pub fn damage(checkpoint: &Checkpoint) -> Option<String> {
 
 /// Loads a checkpoint of `train` as a resumed run does.
 fn resumed(checkpoint: &Checkpoint, trainer: &Trainer) -> Result<()> {
-    let recipe = Recipe::from_source(&trainer.config)?;
+    let recipe = Recipe::from_source_with(&trainer.config, registry())?;
     let mut options = options(&recipe)?;
     trainer.progress.check(trainer.epochs, plan::steps_of_epoch(&options)).map_err(Error::Other)?;
     (options.epochs, options.written_for) = (trainer.epochs, trainer.written_for);

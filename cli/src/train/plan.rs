@@ -5,6 +5,7 @@ use super::saved::SavedRun;
 use crate::common::warn;
 use crate::digits::data::TRAIN;
 use crate::error::{Error, Result};
+use crate::registry::registry;
 use crate::run_folder::tested;
 use fallline::optim::schedule::{Schedule, Scheduled, Target};
 use fallline::registry::Length;
@@ -94,7 +95,9 @@ pub fn caught_up(
     tells: bool,
 ) -> Result<Option<Values>> {
     let before = Options { epochs: saved.epochs, written_for: saved.written_for, ..options.clone() };
-    let chain = scaled(Recipe::from_source(&saved.config)?, &before).chain().schedulers(length(&before));
+    let chain = scaled(Recipe::from_source_with(&saved.config, registry())?, &before)
+        .chain()
+        .schedulers(length(&before));
     let length = length(options);
     if chain == recipe.chain().schedulers(length) {
         return Ok(None);

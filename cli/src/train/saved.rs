@@ -2,6 +2,7 @@
 
 use super::options::MOST;
 use crate::error::{Error, Result};
+use crate::registry::registry;
 use crate::run_folder::CHECKPOINT;
 use fallline::{Checkpoint, Recipe};
 use serde::{Deserialize, Serialize};
@@ -67,7 +68,7 @@ pub struct SavedRun {
 impl SavedRun {
     /// Reads the configuration.
     pub fn recipe(&self, folder: &Path) -> Result<Recipe> {
-        Recipe::from_source(&self.config).map_err(|error| {
+        Recipe::from_source_with(&self.config, registry()).map_err(|error| {
             let problem = format!("its configuration cannot be read: {error}");
             Error::Malformed { path: folder.join(CHECKPOINT), problem }
         })

@@ -58,3 +58,6 @@ impl Table {
 // SAFETY: the addresses in `stored` are overwritten at the start of each pass and used only during it,
 // while the pass holds the borrows that they come from.
 unsafe impl Send for Table {}
+
+// SAFETY: through a shared table nothing but addresses can be read; who follows them has it alone.
+unsafe impl Sync for Table {}

@@ -9,6 +9,7 @@ use ndarray::{ArrayBase, Data, DataMut, Dimension};
 impl<'a, T: Element, S: DataMut<Elem = T>, D: Dimension> From<&'a mut ArrayBase<S, D>> for ParamRef<'a>
 where
     for<'s> SliceMut<'s>: From<&'s mut [T]>,
+    for<'s> Slice<'s>: From<&'s [T]>,
 {
     fn from(array: &'a mut ArrayBase<S, D>) -> Self {
         let shape = Shape::from(array.shape());

@@ -1,7 +1,7 @@
 //! A tensor of a checkpoint, as bytes.
 
 use crate::{Error, Result};
-use fallline_core::host::Slice;
+use fallline_core::host::{Slice, SliceMut};
 use fallline_core::{Backend, Element, Format, Shape, Storage, fallible};
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
@@ -49,6 +49,22 @@ impl Entry {
             Format::F32 => backend.write(storage, Slice::from(&self.numbers::<f32>()?))?,
             Format::Bf16 => backend.write(storage, Slice::from(&self.numbers::<bf16>()?))?,
             Format::F16 => backend.write(storage, Slice::from(&self.numbers::<f16>()?))?,
+            other => unreachable!("no entry is made of {other}"),
+        }
+        Ok(())
+    }
+
+    /// Copies the elements into as many of the host's, rounded once where those are of another format.
+    pub(crate) fn copy_to_host(&self, mut to: SliceMut<'_>) -> Result<()> {
+        if to.format() == self.format && cfg!(target_endian = "little") {
+            to.bytes_mut().copy_from_slice(&self.bytes);
+            return Ok(());
+        }
+        match self.format {
+            Format::F64 => to.copy_from(Slice::from(&self.numbers::<f64>()?)),
+            Format::F32 => to.copy_from(Slice::from(&self.numbers::<f32>()?)),
+            Format::Bf16 => to.copy_from(Slice::from(&self.numbers::<bf16>()?)),
+            Format::F16 => to.copy_from(Slice::from(&self.numbers::<f16>()?)),
             other => unreachable!("no entry is made of {other}"),
         }
         Ok(())

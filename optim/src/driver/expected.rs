@@ -9,12 +9,12 @@ pub(crate) struct Expectations(Vec<ExpectedMatch>);
 
 struct ExpectedMatch {
     rule: String,
-    matches: Box<dyn Fn(&str) -> bool + Send>,
+    matches: Box<dyn Fn(&str) -> bool + Send + Sync>,
 }
 
 impl Expectations {
     /// Adds a rule.
-    pub(crate) fn push(&mut self, rule: &str, matches: Box<dyn Fn(&str) -> bool + Send>) {
+    pub(crate) fn push(&mut self, rule: &str, matches: Box<dyn Fn(&str) -> bool + Send + Sync>) {
         self.0.push(ExpectedMatch { rule: rule.to_owned(), matches });
     }
 

@@ -23,7 +23,7 @@ impl Driver {
     /// When a hyperparameter does not exist, has another type or is out of range.
     pub fn add_group(
         &mut self,
-        matches: impl Fn(&str) -> bool + Send + 'static,
+        matches: impl Fn(&str) -> bool + Send + Sync + 'static,
         overrides: &[(&str, Value)],
     ) -> Result<usize> {
         let mut algorithm = self.engine.setup.groups[0].algorithm.boxed();
@@ -43,7 +43,7 @@ impl Driver {
     pub fn add_group_of(
         &mut self,
         algorithm: Box<dyn AnyAlgorithm>,
-        matches: impl Fn(&ParamInfo<'_>) -> bool + Send + 'static,
+        matches: impl Fn(&ParamInfo<'_>) -> bool + Send + Sync + 'static,
         beside: Option<usize>,
     ) -> Result<usize> {
         let refused = |name, problem: String| Err(Error::Groups { algorithm: name, problem });
@@ -69,7 +69,7 @@ impl Driver {
         &mut self,
         algorithm: Box<dyn AnyAlgorithm>,
         (formats, params, mask): (StateStorage, ParamPrecision, Option<Arc<GroupMask>>),
-        matches: impl Fn(&ParamInfo<'_>) -> bool + Send + 'static,
+        matches: impl Fn(&ParamInfo<'_>) -> bool + Send + Sync + 'static,
         optimizer: usize,
     ) -> usize {
         if optimizer == self.engine.shared.len() {
@@ -88,7 +88,7 @@ impl Driver {
 
     /// Makes the first step fail with [`Error::Unmatched`] if none of its parameters' names is accepted. For the
     /// rules of a configuration, in which a mistake would go unnoticed.
-    pub fn expect_match(&mut self, rule: &str, matches: impl Fn(&str) -> bool + Send + 'static) {
+    pub fn expect_match(&mut self, rule: &str, matches: impl Fn(&str) -> bool + Send + Sync + 'static) {
         self.expected.push(rule, Box::new(matches));
     }
 

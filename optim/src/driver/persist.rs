@@ -7,6 +7,12 @@ use crate::gradients::accumulate::Window;
 use crate::{LoadReport, Result};
 
 impl Driver {
+    /// Refuses to save what does not fit together.
+    pub(super) fn check_savable(&self) -> Result<()> {
+        self.poison.check()?;
+        self.aside.check("saving")
+    }
+
     /// Returns what this rank has.
     pub(super) fn to_checkpoint(&self) -> Result<Checkpoint> {
         let Driver { engine, window, gradients, averaging, .. } = self;
@@ -26,7 +32,7 @@ impl Driver {
 
     /// Resumes from a checkpoint.
     pub(super) fn restore(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport> {
-        let Driver { engine, window, gradients, averaging, group, poison, loaded: brought, .. } = self;
+        let Driver { engine, window, gradients, averaging, group, poison, loaded: brought, aside, .. } = self;
         let checkpoint = &*checkpoint.renamed(&options.rename, options.lenient)?;
         let was_new = !engine.slots.any_bound();
         let (mut section, mut report) = engine.read(checkpoint, options)?;
@@ -46,6 +52,7 @@ impl Driver {
         group.loaded(engine);
         *brought = Loaded::new(report.clone(), options, (&checkpoint.manifest, &engine.slots), was_new);
         poison.heal();
+        aside.forget();
         Ok(report)
     }
 }

@@ -12,7 +12,7 @@ pub(crate) struct Group {
     pub(crate) formats: StateStorage,
     pub(crate) params: ParamPrecision,
     pub(crate) mask: Option<Arc<GroupMask>>,
-    pub(crate) matches: Box<dyn Fn(&ParamInfo<'_>) -> bool + Send>,
+    pub(crate) matches: Box<dyn Fn(&ParamInfo<'_>) -> bool + Send + Sync>,
     /// The optimizer that it is a part of.
     pub(crate) optimizer: usize,
 }
@@ -31,7 +31,7 @@ pub struct ParamInfo<'a> {
 impl Group {
     /// Returns the group of all parameters.
     pub(crate) fn of_all(algorithm: Box<dyn AnyAlgorithm>) -> Group {
-        let matches: Box<dyn Fn(&ParamInfo<'_>) -> bool + Send> = Box::new(|_| true);
+        let matches: Box<dyn Fn(&ParamInfo<'_>) -> bool + Send + Sync> = Box::new(|_| true);
         let (formats, params) = Default::default();
         Group { algorithm, formats, params, mask: None, matches, optimizer: 0 }
     }

@@ -1,5 +1,6 @@
 //! The factor of the loss that keeps small gradients in the range of a 16-bit type.
 
+use crate::{Error, Result};
 use fallline_core::math::single;
 use serde::{Deserialize, Serialize};
 
@@ -34,10 +35,10 @@ impl LossScaler {
     ///
     /// # Errors
     /// When it is not a number above 0.
-    pub fn fixed(scale: f64) -> Result<LossScaler, String> {
+    pub fn fixed(scale: f64) -> Result<LossScaler> {
         match scale > 0.0 && single(scale).is_finite() && single(scale) > 0.0 {
             true => Ok(LossScaler { scale: single(scale), steps: 0, dynamic: None }),
-            false => Err(format!("a loss scale must be above 0 and finite in f32, got {scale}")),
+            false => refused(format!("a loss scale must be above 0 and finite in f32, got {scale}")),
         }
     }
 
@@ -52,15 +53,15 @@ impl LossScaler {
         growth_factor: f64,
         backoff_factor: f64,
         growth_interval: u64,
-    ) -> Result<LossScaler, String> {
+    ) -> Result<LossScaler> {
         if !(growth_factor > 1.0 && growth_factor.is_finite()) {
-            return Err(format!("growth_factor must be above 1, got {growth_factor}"));
+            return refused(format!("growth_factor must be above 1, got {growth_factor}"));
         }
         if !(backoff_factor > 0.0 && backoff_factor < 1.0) {
-            return Err(format!("backoff_factor must be between 0 and 1, got {backoff_factor}"));
+            return refused(format!("backoff_factor must be between 0 and 1, got {backoff_factor}"));
         }
         if growth_interval == 0 {
-            return Err("growth_interval must be at least 1, got 0".into());
+            return refused("growth_interval must be at least 1, got 0".into());
         }
         let dynamic = Some(Dynamic { growth_factor, backoff_factor, growth_interval });
         Ok(LossScaler { dynamic, ..LossScaler::fixed(scale)? })
@@ -119,4 +120,8 @@ impl Default for LossScaler {
         let dynamic = Dynamic { growth_factor: 2.0, backoff_factor: 0.5, growth_interval: 2000 };
         LossScaler { scale: 65536.0, steps: 0, dynamic: Some(dynamic) }
     }
+}
+
+fn refused(problem: String) -> Result<LossScaler> {
+    Err(Error::Setting(problem))
 }

@@ -3,13 +3,14 @@
 use super::queue_of;
 use super::reading::{Found, Reading};
 use core::any::Any;
-use core::cell::{Cell, RefCell};
 use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use fallline_core::backend::{
     Computed, Gemm, Matrix, Pass, Placed, Plan, Queued, SharedNumbers, TensorPass, View, Views,
 };
 use fallline_core::between::Numbers;
 use fallline_core::{Backend, Compute, Error, Kernel, Result, Storage, TensorAt};
+use std::sync::{Mutex, PoisonError};
 
 /// Where an operation runs its own passes and products.
 #[derive(Clone, Copy, Debug)]
@@ -27,20 +28,21 @@ pub struct Runner<'a> {
 /// mostly the same.
 #[derive(Default)]
 pub(crate) struct Plans {
-    all: RefCell<Vec<Plan>>,
-    next: Cell<usize>,
+    all: Mutex<Vec<Plan>>,
+    next: AtomicUsize,
 }
 
 impl Plans {
     /// Begins a step.
     pub(crate) fn begin(&self) {
-        self.next.set(0);
+        self.next.store(0, Ordering::Relaxed);
     }
 
     /// Works with the next one.
     fn with<T>(&self, backend: &dyn Backend, work: impl FnOnce(&mut Plan) -> T) -> T {
-        let place = self.next.replace(self.next.get() + 1);
-        let mut all = self.all.borrow_mut();
+        // One thread steps; the lock is for those who share the optimizer to read it.
+        let place = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() <= place {
             all.push(backend.plan());
         }

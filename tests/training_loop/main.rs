@@ -1,0 +1,15 @@
+//! What a training loop in Rust uses: typed optimizers, groups, errors; parameters in checkpoints and files.
+
+mod model_file;
+mod params;
+mod swap;
+mod typed;
+
+/// Returns numbers that are not round.
+fn numbers(count: usize, seed: usize) -> Vec<f32> {
+    (0..count).map(|i| ((i + seed) as f32 * 0.37).sin()).collect()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|x| x.to_bits()).collect()
+}
