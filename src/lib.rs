@@ -115,7 +115,18 @@ pub fn build(text: &str) -> Result<Driver> {
     Ok(Recipe::from_text(text)?.optimizer(Cpu::new()?.shared()))
 }
 
-/// README's examples, run as tests.
+/// The examples of README and of the pages in docs, run as tests.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/cookbook.md")]
+    struct Cookbook;
+    #[doc = include_str!("../docs/training.md")]
+    struct Training;
+    #[doc = include_str!("../docs/configuration.md")]
+    struct Configuration;
+    #[cfg(feature = "cuda")]
+    #[doc = include_str!("../docs/cuda.md")]
+    struct CudaPage;
+}

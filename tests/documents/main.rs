@@ -2,6 +2,7 @@
 //!
 //! Nothing but the standard library, so that `.ci/run` compiles this file alone, before anything else.
 
+mod cookbook;
 mod links;
 mod packages;
 mod prose;
