@@ -20,6 +20,7 @@
 
 pub mod backend;
 pub mod between;
+pub mod builtins;
 pub mod codec;
 mod device;
 mod error;

@@ -10,6 +10,7 @@ use crate::isa::Isa;
 use crate::vector::Number;
 #[cfg(target_arch = "x86_64")]
 use fallline_core::Role;
+use fallline_core::builtins::Builtins;
 use fallline_core::{Compute, Kernel, Link, Rule};
 
 /// A rule's compiled kernels, one for each [`Isa`], in order.
@@ -71,6 +72,11 @@ pub struct Native;
 impl Link for Native {
     fn kernel<R: Rule>() -> &'static Kernel {
         &Linked::<R>::KERNEL
+    }
+
+    fn builtins() -> &'static Builtins {
+        static COMPILED: &Builtins = Builtins::of::<Native>();
+        COMPILED
     }
 }
 
