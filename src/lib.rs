@@ -33,7 +33,11 @@
 //! visdet, or the same in JSON, TOML and YAML ([`Recipe`]). Your own algorithm is a [`rule!`] and a table of
 //! hyperparameters, in your crate. A [`Registry`] has it by name next to the shipped ones: see
 //! `examples/own_rule.rs`.
+//!
+//! This crate is the public API of the project; `fallline-core` and the others that it re-exports are internal. Between
+//! patch releases nothing documented is taken away. [`Checkpoint`]s of every earlier version load.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod error;
@@ -49,6 +53,7 @@ pub use fallline_cuda as cuda;
 #[cfg(feature = "mpi")]
 pub use fallline_mpi::Mpi;
 pub use fallline_optim as optim;
+#[cfg(feature = "config")]
 pub use fallline_registry as registry;
 
 pub use error::{Error, Result};
@@ -73,6 +78,7 @@ pub use fallline_optim::{
     NonFinitePolicy, Objective, Optimizer, ParamInfo, Reference, Site, Sparse, State, StepReport, Steps,
     Variant, alias, hyperparameters,
 };
+#[cfg(feature = "config")]
 pub use fallline_registry::{AnyRecipe, Recipe, Registry, SearchRecipe};
 
 /// What a training loop needs in scope.
@@ -90,6 +96,7 @@ pub mod prelude {
         Binding, Checkpoint, Driver, LoadOptions, Mode, ModuleKind, NonFinitePolicy, Optimizer, ParamInfo,
         StepReport, frozen, param, rows,
     };
+    #[cfg(feature = "config")]
     pub use fallline_registry::Recipe;
 }
 
@@ -103,11 +110,23 @@ pub mod prelude {
 ///
 /// # Errors
 /// [`Error`] names the place, what was expected, and the nearest name that exists.
+#[cfg(feature = "config")]
 pub fn build(text: &str) -> Result<Driver> {
     Ok(Recipe::from_text(text)?.optimizer(Cpu::new()?.shared()))
 }
 
-/// README's examples, run as tests.
+/// The examples of README and of the pages in docs, run as tests.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/cookbook.md")]
+    struct Cookbook;
+    #[doc = include_str!("../docs/training.md")]
+    struct Training;
+    #[doc = include_str!("../docs/configuration.md")]
+    struct Configuration;
+    #[cfg(feature = "cuda")]
+    #[doc = include_str!("../docs/cuda.md")]
+    struct CudaPage;
+}

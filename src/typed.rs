@@ -16,7 +16,7 @@ use fallline_optim::{AnyAlgorithm, Named, ParamInfo};
 ///     .clone()
 ///     .on(&cpu)?
 ///     .group(|param| param.shape.rank() == 2, Muon { lr: 0.02, ..Default::default() })?
-///     .group_named(&["norm", "bias"], AdamW { weight_decay: 0.0, ..adamw })?
+///     .group_named(&["bias"], AdamW { weight_decay: 0.0, ..adamw })?
 ///     .clip_norm(1.0)?
 ///     .averaged(Average::ema(0.999)?);
 ///

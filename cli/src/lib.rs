@@ -21,6 +21,7 @@
 //!
 //! `cli/examples/own_command.rs` is such a binary, with a rule of its own.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_code)]
 
 mod bench;

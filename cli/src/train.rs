@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use loadable::damage;
 
 /// The configuration that is used when none is given.
-const DEFAULT: &str = include_str!("../../configs/digits.py");
+const DEFAULT: &str = include_str!("../data/digits.py");
 /// Where runs go.
 const RUNS: &str = "runs";
 

@@ -9,7 +9,10 @@
 //! the shards of ZeRO.
 //!
 //! Nothing in a file is believed: sizes and numbers of things are [limited](Limits), and no code in it is run.
+//!
+//! An internal crate: depend on `fallline`, which re-exports it as `fallline::convert` (feature `convert`).
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 pub mod archive;

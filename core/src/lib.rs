@@ -12,7 +12,10 @@
 //!
 //! A [`Backend`] runs erased rules ([`Kernel`]) over its own memory and that of users. This crate knows no algorithm
 //! and no instruction set, and holds no unsafe code.
+//!
+//! An internal crate: depend on `fallline`, which re-exports it as `fallline::core`.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 pub mod backend;

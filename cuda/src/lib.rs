@@ -3,7 +3,10 @@
 //! Nothing is needed to build or load this crate but Rust; a machine needs NVIDIA's driver to make a [`Cuda`],
 //! and cuBLAS for matrix products. There is no CUDA C++ in it and none is compiled at run time: [`ptx`] prints what
 //! [`Graph`](fallline_core::Graph) recorded.
+//!
+//! An internal crate: depend on `fallline`, which re-exports it as `fallline::cuda` (feature `cuda`).
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(unsafe_op_in_unsafe_fn)]
 #![allow(unsafe_code)] // calls of the driver
 

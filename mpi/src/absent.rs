@@ -15,8 +15,7 @@ impl Mpi {
     /// # Errors
     /// [`Error::Unavailable`]: this build has no MPI.
     pub fn start(_limit: Duration) -> Result<Mpi> {
-        let problem =
-            "this fallline was built without MPI: build it with --features mpi (README says what that needs)";
+        let problem = "this fallline was built without MPI: build it with --features mpi (docs/ranks.md has what it needs)";
         Err(Error::Unavailable(problem.into()))
     }
 

@@ -11,7 +11,10 @@
 //! ranks.finish()?;
 //! # Ok::<(), fallline_core::Error>(())
 //! ```
+//!
+//! An internal crate: depend on `fallline`, which re-exports it as `fallline::Mpi` (feature `mpi`).
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 #[cfg(not(feature = "mpi"))]

@@ -3,7 +3,10 @@
 //! An algorithm is a table of hyperparameters ([`hyperparameters!`]), a rule
 //! ([`rule!`](fallline_core::rule)) and a page of description ([`Info`]). Everything else is the
 //! [`Driver`]'s: groups, states, missing gradients, saving and loading. Nothing here knows a device.
+//!
+//! An internal crate: depend on `fallline`, which re-exports it as `fallline::optim`.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod algorithm;

@@ -3,7 +3,10 @@
 //! The [table of shipped names](names) is the one place where these algorithms meet the CPU's lanes: their rules are
 //! compiled here, once. A [`Registry`] has them, and algorithms of other crates. A [`Recipe`] is what a configuration
 //! asks for.
+//!
+//! An internal crate: depend on `fallline`, which re-exports it as `fallline::registry`.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod changes;

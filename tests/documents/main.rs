@@ -1,8 +1,10 @@
-//! The documents of the project: words that it does not use, the length of sentences, links and names of files.
+//! The documents of the project: words that it does not use, the length of sentences, links and names of files; and its manifests.
 //!
 //! Nothing but the standard library, so that `.ci/run` compiles this file alone, before anything else.
 
+mod cookbook;
 mod links;
+mod packages;
 mod prose;
 mod words;
 

@@ -5,6 +5,8 @@ mod common;
 
 mod bench;
 mod changes;
+#[cfg(unix)]
+mod documents;
 mod edits;
 mod errors;
 mod extremes;
