@@ -296,6 +296,37 @@ fn a_child_that_is_forked_during_a_pass_does_not_wait_for_it() {
     });
 }
 
+#[cfg(unix)]
+#[test]
+fn a_forked_child_has_a_shared_pool_of_its_own() {
+    let (first, second) = (Pool::shared(3).unwrap(), Pool::shared(3).unwrap());
+    assert!(forked(|| {
+        let own = Pool::shared(3).unwrap();
+        let works = own.threads() == 3 && own.feeds() && sums_in_a_child(&own);
+        drop(own);
+        works && first.threads() == 1 && sums_in_a_child(&second)
+    }));
+    follow(&first, 2, 40);
+    drop(first);
+    follow(&second, 2, 40);
+}
+
+#[cfg(all(unix, feature = "rayon"))]
+#[test]
+fn rayons_global_pool_does_the_same() {
+    let global = Pool::global().unwrap();
+    assert_eq!((global.threads(), global.feeds()), (rayon::current_num_threads(), false));
+    follow(&global, 2, 40);
+    // In another pool a pass runs there, and again when the global one was started before.
+    let other = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    let again = Pool::global().unwrap();
+    other.install(|| {
+        assert_eq!(again.threads(), 3);
+        follow(&again, 2, 40);
+    });
+    assert!(forked(|| global.threads() == 1 && sums_in_a_child(&global)));
+}
+
 #[cfg(all(unix, feature = "rayon"))]
 #[test]
 fn a_given_pool_is_left_alone_in_a_forked_child() {
