@@ -1,6 +1,7 @@
 //! One error for everything that the facade has.
 
 use fallline_optim::hyper::HyperError;
+#[cfg(feature = "config")]
 use fallline_registry::config::ConfigError;
 use std::path::PathBuf;
 
@@ -35,6 +36,7 @@ pub enum Error {
     #[error(transparent)]
     Hyper(HyperError),
     /// Of a configuration, with the place in it.
+    #[cfg(feature = "config")]
     #[error(transparent)]
     Recipe(fallline_registry::Error),
     /// Of a file that is not a model, or not one that can be stepped in place.
@@ -86,6 +88,7 @@ impl From<fallline_optim::Error> for Error {
     }
 }
 
+#[cfg(feature = "config")]
 impl From<fallline_registry::Error> for Error {
     fn from(error: fallline_registry::Error) -> Error {
         match error {
@@ -96,6 +99,7 @@ impl From<fallline_registry::Error> for Error {
     }
 }
 
+#[cfg(feature = "config")]
 impl From<ConfigError> for Error {
     fn from(error: ConfigError) -> Error {
         Error::Recipe(error.into())

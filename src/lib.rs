@@ -53,6 +53,7 @@ pub use fallline_cuda as cuda;
 #[cfg(feature = "mpi")]
 pub use fallline_mpi::Mpi;
 pub use fallline_optim as optim;
+#[cfg(feature = "config")]
 pub use fallline_registry as registry;
 
 pub use error::{Error, Result};
@@ -77,6 +78,7 @@ pub use fallline_optim::{
     NonFinitePolicy, Objective, Optimizer, ParamInfo, Reference, Site, Sparse, State, StepReport, Steps,
     Variant, alias, hyperparameters,
 };
+#[cfg(feature = "config")]
 pub use fallline_registry::{AnyRecipe, Recipe, Registry, SearchRecipe};
 
 /// What a training loop needs in scope.
@@ -94,6 +96,7 @@ pub mod prelude {
         Binding, Checkpoint, Driver, LoadOptions, Mode, ModuleKind, NonFinitePolicy, Optimizer, ParamInfo,
         StepReport, frozen, param, rows,
     };
+    #[cfg(feature = "config")]
     pub use fallline_registry::Recipe;
 }
 
@@ -107,6 +110,7 @@ pub mod prelude {
 ///
 /// # Errors
 /// [`Error`] names the place, what was expected, and the nearest name that exists.
+#[cfg(feature = "config")]
 pub fn build(text: &str) -> Result<Driver> {
     Ok(Recipe::from_text(text)?.optimizer(Cpu::new()?.shared()))
 }

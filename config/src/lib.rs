@@ -34,6 +34,9 @@
 //! error, so that no text can exhaust the stack or the memory.
 //!
 //! An internal crate: depend on `fallline`, which re-exports it as `fallline::registry::config`.
+//!
+//! # Features
+//! `toml` and `yaml` read these formats; both are on by default. Python and JSON are always read.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
@@ -57,6 +60,7 @@ mod load;
 mod merge;
 mod number;
 mod parser;
+#[cfg(any(feature = "toml", feature = "yaml"))]
 mod places;
 mod run;
 mod statement;
@@ -64,6 +68,7 @@ mod strings;
 mod taint;
 mod template;
 mod value;
+#[cfg(feature = "yaml")]
 mod yaml_places;
 
 pub use change::Change;

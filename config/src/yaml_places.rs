@@ -1,7 +1,7 @@
 //! Where the keys of YAML are, which its parser does not say: they are searched in the text, in their order.
 
-use super::places::Places;
-use super::value::{Dict, Node, Position, Value};
+use crate::places::Places;
+use crate::value::{Dict, Node, Position, Value};
 
 /// The longest line, in bytes, in which keys are searched: the time grows with its square.
 const LONGEST: usize = 1000;

@@ -17,36 +17,40 @@
 #![allow(unsafe_code)]
 
 mod codec;
+#[cfg(feature = "matrix")]
 mod context;
 mod exec;
 mod gather;
+#[cfg(feature = "matrix")]
 mod gemm;
 mod isa;
 mod kernels;
 mod mapped;
+mod matrix;
 mod memory;
 mod pool;
 mod prefetch;
 mod quant;
+#[cfg(feature = "matrix")]
 mod reduce;
 pub mod stream;
 mod vector;
+#[cfg(feature = "matrix")]
 mod workspace;
 
 pub use isa::{Isa, VARIABLE};
 pub use kernels::Native;
 pub use mapped::MappedFile;
 
-use context::ExecContext;
 use fallline_core::backend::{
-    AxisReduction, Backend, DeviceMemory, GatherSum, Gemm, Indexing, LinearAlgebra, MatrixReduction,
-    PagedMemory, Pass, Plan, Reductions, Scatter,
+    Backend, DeviceMemory, GatherSum, Indexing, LinearAlgebra, PagedMemory, Pass, Plan, Reductions, Scatter,
 };
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::{Device, Error, Format, Result, Storage};
 use pool::Pool;
 use std::path::Path;
 use std::sync::Arc;
+#[cfg(feature = "matrix")]
 use workspace::Workspace;
 
 /// The CPU backend: its memory, an instruction set, and a thread pool.
@@ -84,6 +88,7 @@ pub struct Cpu {
     device: Device,
     pool: Pool,
     /// For packed factors of matrix products, and partial sums.
+    #[cfg(feature = "matrix")]
     workspace: Workspace,
 }
 
@@ -98,7 +103,7 @@ impl Cpu {
         let isa = Isa::from_environment()?.require()?;
         let pool = Pool::shared(std::thread::available_parallelism().map_or(1, usize::from));
         let pool = pool.map_err(Error::Unavailable)?;
-        Ok(Cpu { isa, device: Device::Cpu, pool, workspace: Default::default() })
+        Ok(Cpu::of(isa, Device::Cpu, pool))
     }
 
     /// Returns a separate pool of `threads` (at least 1), and the best instruction set (or that of `FALLLINE_ISA`).
@@ -115,7 +120,7 @@ impl Cpu {
     /// [`Error::Unavailable`] when the machine lacks the instruction set, or threads cannot be started.
     pub fn with_isa(isa: Isa, threads: usize) -> Result<Cpu> {
         let pool = Pool::new(threads).map_err(Error::Unavailable)?;
-        Ok(Cpu { isa: isa.require()?, device: Device::Cpu, pool, workspace: Default::default() })
+        Ok(Cpu::of(isa.require()?, Device::Cpu, pool))
     }
 
     /// Creates a backend with the best instruction set (or that of `FALLLINE_ISA`) and the program's thread pool. A
@@ -134,7 +139,7 @@ impl Cpu {
     #[cfg(feature = "rayon")]
     pub fn with_pool(pool: Arc<rayon::ThreadPool>) -> Result<Cpu> {
         let (isa, pool) = (Isa::from_environment()?.require()?, Pool::given(pool));
-        Ok(Cpu { isa, device: Device::Cpu, pool, workspace: Default::default() })
+        Ok(Cpu::of(isa, Device::Cpu, pool))
     }
 
     /// Creates a backend with the best instruction set (or that of `FALLLINE_ISA`) and rayon's global pool, which
@@ -154,12 +159,12 @@ impl Cpu {
     pub fn with_global_pool() -> Result<Cpu> {
         let isa = Isa::from_environment()?.require()?;
         let pool = Pool::global().map_err(Error::Unavailable)?;
-        Ok(Cpu { isa, device: Device::Cpu, pool, workspace: Default::default() })
+        Ok(Cpu::of(isa, Device::Cpu, pool))
     }
 
     /// Returns the reference device: the same rules, one element at a time, on one thread.
     pub fn scalar() -> Cpu {
-        Cpu { isa: Isa::Scalar, device: Device::Scalar, pool: Pool::caller(), workspace: Default::default() }
+        Cpu::of(Isa::Scalar, Device::Scalar, Pool::caller())
     }
 
     /// As the shared backend that optimizers and tensors take.
@@ -297,22 +302,6 @@ impl PagedMemory for Cpu {
     }
 }
 
-impl LinearAlgebra for Cpu {
-    fn gemm(&self, product: Gemm<'_>) -> Result<()> {
-        gemm::gemm(self.context(), product)
-    }
-}
-
-impl Reductions for Cpu {
-    fn reduce_axis(&self, sums: AxisReduction<'_>) -> Result<()> {
-        reduce::reduce_axis(self.context(), sums)
-    }
-
-    fn reduce_rows_and_columns(&self, sums: MatrixReduction<'_>) -> Result<()> {
-        reduce::sum_both(self.context(), sums)
-    }
-}
-
 impl Indexing for Cpu {
     fn gather_sum(&self, rows: GatherSum<'_>) -> Result<()> {
         gather::sum(self.device, &self.pool, rows)
@@ -324,8 +313,14 @@ impl Indexing for Cpu {
 }
 
 impl Cpu {
-    fn context(&self) -> ExecContext<'_> {
-        ExecContext { device: self.device, isa: self.isa, pool: &self.pool, workspace: &self.workspace }
+    fn of(isa: Isa, device: Device, pool: Pool) -> Cpu {
+        Cpu {
+            isa,
+            device,
+            pool,
+            #[cfg(feature = "matrix")]
+            workspace: Workspace::default(),
+        }
     }
 
     fn unreachable(&self, operation: &'static str) -> Error {

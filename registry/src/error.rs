@@ -24,6 +24,16 @@ pub enum Error {
         /// The names that exist, or some of them, in words.
         known: String,
     },
+    /// An algorithm that this build lacks.
+    #[error("{at}: this build lacks {name:?}; the feature `{feature}` of fallline has it")]
+    NotBuilt {
+        /// Where.
+        at: Position,
+        /// The algorithm's name.
+        name: String,
+        /// The feature that has it.
+        feature: &'static str,
+    },
     /// An algorithm that a registry does not take.
     #[error("{name:?} cannot be registered: {problem}")]
     Registration {
@@ -115,9 +125,10 @@ impl Error {
     pub fn at(&self) -> Option<&Position> {
         match self {
             Error::Config(error) => error.at(),
-            Error::UnknownName { at, .. } | Error::UnknownKey { at, .. } | Error::Misplaced { at, .. } => {
-                Some(at)
-            }
+            Error::UnknownName { at, .. }
+            | Error::NotBuilt { at, .. }
+            | Error::UnknownKey { at, .. }
+            | Error::Misplaced { at, .. } => Some(at),
             Error::Value { at, .. } | Error::Hyper { at, .. } | Error::Algorithm { at, .. } => Some(at),
             Error::Missing { at, .. } | Error::Unsupported { at, .. } => Some(at),
             Error::Registration { .. } | Error::Optim(_) | Error::Backend(_) => None,

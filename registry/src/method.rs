@@ -9,8 +9,8 @@ use crate::near::{near_are, nearest};
 use crate::read::{bare_name, convert, expect_dict, type_of, typed};
 use crate::registry::Registry;
 use crate::schedulers;
-use fallline_optim::Method;
 use fallline_optim::hyper::{HyperError, Value};
+use fallline_optim::{Method, algorithms};
 
 /// Returns what an optimizer's dict asks for.
 pub(crate) fn method(node: &Node, registry: &Registry) -> Result<Method> {
@@ -18,15 +18,23 @@ pub(crate) fn method(node: &Node, registry: &Registry) -> Result<Method> {
     let kind = type_of(dict, node, "an optimizer")?;
     let name = kind.value.as_str().map(bare_name).unwrap_or_default();
     let known = || registry.entries().iter().map(|entry| entry.name);
-    let entry = registry.find(name).ok_or_else(|| match schedulers::is_name(name) {
-        true => schedulers::misplaced(kind),
-        false => Error::UnknownName {
-            at: kind.at.clone(),
-            what: "optimizer",
-            name: name.to_owned(),
-            nearest: nearest(name, known()).map(str::to_owned),
-            known: near_are(name, known()),
-        },
+    let entry = registry.find(name).ok_or_else(|| {
+        if schedulers::is_name(name) {
+            return schedulers::misplaced(kind);
+        }
+        let (at, name) = (kind.at.clone(), name.to_owned());
+        match algorithms::feature_of(&name) {
+            Some(feature) if !known().any(|known| known.eq_ignore_ascii_case(&name)) => {
+                Error::NotBuilt { at, name, feature }
+            }
+            _ => Error::UnknownName {
+                at,
+                what: "optimizer",
+                nearest: nearest(&name, known()).map(str::to_owned),
+                known: near_are(&name, known()),
+                name,
+            },
+        }
     })?;
     // One at a time first, so that an error has the position of the value that is wrong.
     let probe = entry.with_in(registry, &[]);

@@ -1,12 +1,12 @@
 //! The table of shipped names: the one place where these algorithms are linked with the CPU's lanes, and so compiled.
 
 pub use crate::near::{near_are, nearest};
-use crate::registry::{Registry, entry};
+use crate::registry::Registry;
 use fallline_cpu::Native;
 use fallline_optim::hyper::{Hyperparameters, Value};
 use fallline_optim::line_search::{Lbfgs, Search};
 use fallline_optim::ranks::ZeroRedundancy;
-use fallline_optim::{Method, algorithms, for_each_algorithm};
+use fallline_optim::{Method, for_each_algorithm};
 
 pub use crate::registry::Entry;
 
@@ -43,12 +43,12 @@ const fn sharded() -> Entry {
 
 /// The entries of all types of the list in `optim/src/algorithms.rs`, and of what is no algorithm.
 macro_rules! entries {
-    ([$($algorithm:ident,)+] [$($alias:ident,)+]) => {
+    ([$($algorithm:ident,)*] [$($alias:ident,)*]) => {
         sorted([
             search(),
             sharded(),
-            $(entry::<algorithms::$algorithm, Native>(),)+
-            $(entry::<algorithms::$alias, Native>(),)+
+            $(crate::registry::entry::<fallline_optim::algorithms::$algorithm, Native>(),)*
+            $(crate::registry::entry::<fallline_optim::algorithms::$alias, Native>(),)*
         ])
     };
 }

@@ -1,6 +1,7 @@
 //! DAdaptAdaGrad: Adagrad that finds its learning rate, from how far the gradients say that the solution is.
 
-use super::dadapt_adam::{grow, needs_lr};
+use super::dadapt_adam::grow;
+use super::learning_rate::needs_lr;
 use super::prelude::*;
 
 hyperparameters! {

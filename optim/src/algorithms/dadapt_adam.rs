@@ -1,5 +1,6 @@
 //! DAdaptAdam: Adam that finds its learning rate, from how far the gradients say that the solution is.
 
+use super::learning_rate::needs_lr;
 use super::prelude::*;
 
 hyperparameters! {
@@ -170,15 +171,6 @@ pub(super) fn check_lr(rates: impl Iterator<Item = f64> + Clone) -> Result<(), S
             Err(format!("lr must be {lr} or 0 in every group, but it is {other} in group {group}"))
         }
     }
-}
-
-/// Returns the error of an `lr` of 0 at first.
-pub(super) fn needs_lr(algorithm: &'static str, lr: f64) -> Result<(), HyperError> {
-    if lr > 0.0 {
-        return Ok(());
-    }
-    let problem = "lr must be above 0 at first; a schedule may go to 0".to_owned();
-    Err(HyperError::Combination { algorithm, problem })
 }
 
 impl Algorithm for DAdaptAdam {

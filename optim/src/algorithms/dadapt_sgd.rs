@@ -1,6 +1,7 @@
 //! DAdaptSGD: SGD that finds its learning rate, from how far the gradients say that the solution is.
 
-use super::dadapt_adam::{check_lr, common_lr, grow, needs_lr, weighted};
+use super::dadapt_adam::{check_lr, common_lr, grow, weighted};
+use super::learning_rate::needs_lr;
 use super::prelude::*;
 
 hyperparameters! {

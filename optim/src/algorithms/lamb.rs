@@ -2,6 +2,7 @@
 
 use super::prelude::*;
 use crate::algorithms::bnb;
+use crate::algorithms::trust_ratio::shortened;
 use fallline_core::{Codes, Shape};
 
 hyperparameters! {
@@ -157,16 +158,6 @@ impl Algorithm for Lamb {
     fn check(&mut self, _first: bool) -> Result<(), HyperError> {
         bnb::check_bits(Self::NAME, self.optim_bits)
     }
-}
-
-/// Returns the factor of an update of norm `update`, so that it is at most `most` times as long as the parameter.
-/// The factor is 1 where `most` is 0.
-pub(super) fn shortened<N: Number>(update: N, param: N, most: N) -> N
-where
-    f64: Literal<N>,
-{
-    let limit = most * param;
-    N::select_if(most, N::select(limit.lt(update), limit / update, N::splat(1.0)), N::splat(1.0))
 }
 
 alias! {

@@ -1,7 +1,7 @@
 //! LARS as bitsandbytes has it: momentum whose step is clipped to a part of the parameter's norm.
 
 use super::bnb;
-use super::lamb::shortened;
+use super::trust_ratio::shortened;
 use super::prelude::*;
 use fallline_core::{Codes, Shape};
 

@@ -1,5 +1,8 @@
 //! Papers that more than one algorithm follows.
 
+// No single family needs all of them.
+#![cfg_attr(not(feature = "all-algorithms"), allow(dead_code))]
+
 use crate::Reference;
 
 pub(super) const ADAM: Reference =

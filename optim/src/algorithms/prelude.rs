@@ -1,5 +1,8 @@
 //! What algorithms are written with.
 
+// No single family needs all of it.
+#![cfg_attr(not(feature = "all-algorithms"), allow(unused_imports))]
+
 pub(super) use super::papers;
 pub(super) use crate::hyper::{HyperError, Hyperparameters, Range};
 pub(super) use crate::program::{Site, Steps, Variant};

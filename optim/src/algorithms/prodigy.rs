@@ -1,7 +1,8 @@
 //! Prodigy: Adam that finds its learning rate from the distance that it has moved.
 
 use super::prelude::*;
-use crate::algorithms::dadapt_adam::{check_lr, common_lr, needs_lr, weighted};
+use crate::algorithms::dadapt_adam::{check_lr, common_lr, weighted};
+use crate::algorithms::learning_rate::needs_lr;
 use crate::op::{OpAt, TensorOp};
 use fallline_core::backend::View;
 use fallline_core::{Kernel, Result};

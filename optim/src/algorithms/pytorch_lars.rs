@@ -1,6 +1,6 @@
 //! PytorchLARS: torch's SGD whose step is clipped to a part of the parameter's norm.
 
-use super::lamb::shortened;
+use super::trust_ratio::shortened;
 use super::prelude::*;
 
 hyperparameters! {

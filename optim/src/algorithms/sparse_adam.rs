@@ -1,6 +1,6 @@
 //! SparseAdam: Adam on the rows that have a gradient.
 
-use super::dadapt_adam::needs_lr;
+use super::learning_rate::needs_lr;
 use super::prelude::*;
 
 hyperparameters! {

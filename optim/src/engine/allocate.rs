@@ -40,10 +40,6 @@ impl Engine {
                 let operands = program.operands(role);
                 let missing = operands.iter().copied().enumerate().filter(|(_, name)| !has(name));
                 wanted.extend(missing.map(|(place, name)| (role, place, i, name)));
-                // Lists of their length, and in order, as a step walks over them.
-                let memory = memory_of_mut(&mut slots[i], role);
-                let known = core::mem::replace(memory, Vec::with_capacity(operands.len()));
-                memory.extend(known);
             }
         }
         wanted.sort_by_key(|&(role, place, i, _)| (role == Role::Scratch, place, i));
@@ -104,16 +100,19 @@ impl Engine {
             let memory = memory_of_mut(&mut slots[i], role);
             match memory.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, loaded)) => *loaded = storage,
-                None => memory.push((name, storage)),
+                None if role == Role::State => slots[i].states.push((name, storage)),
+                None => slots[i].scratch.push((name, storage)),
             }
         }
         for i in lacks {
             let slot = &mut slots[i];
             let place = launches.launch_index(setup, slot)?;
-            for (role, memory) in [(Role::State, &mut slot.states), (Role::Scratch, &mut slot.scratch)] {
-                let order = launches.program(place).operands(role);
-                memory.retain(|(name, _)| order.contains(name));
-                memory.sort_by_key(|(name, _)| order.iter().position(|known| known == name));
+            let program = launches.program(place);
+            slot.states.retain(|(name, _)| program.operands(Role::State).contains(name));
+            slot.scratch.retain(|(name, _)| program.operands(Role::Scratch).contains(name));
+            for role in [Role::State, Role::Scratch] {
+                let at = |name| program.operands(role).iter().position(|&known| known == name);
+                memory_of_mut(slot, role).sort_by_key(|&(name, _)| at(name));
             }
             slot.layout_for = Some(place as u32);
             launches.assign(setup, slot, place);
@@ -204,7 +203,7 @@ fn memory_of(slot: &Slot, role: Role) -> &[(&'static str, Storage)] {
     if role == Role::State { &slot.states } else { &slot.scratch }
 }
 
-fn memory_of_mut(slot: &mut Slot, role: Role) -> &mut Vec<(&'static str, Storage)> {
+fn memory_of_mut(slot: &mut Slot, role: Role) -> &mut [(&'static str, Storage)] {
     if role == Role::State { &mut slot.states } else { &mut slot.scratch }
 }
 

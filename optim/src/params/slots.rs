@@ -11,7 +11,11 @@ use crate::{Error, ModuleKind, Result};
 use core::ops::Range;
 use fallline_core::codec::stochastic;
 use fallline_core::{Compute, Shape, Storage};
+use smallvec::SmallVec;
 use std::collections::HashMap;
+
+/// States of a parameter that its slot has room for.
+const INLINE_STATES: usize = 2;
 
 /// How far an incremental step has come with a parameter.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -79,7 +83,8 @@ pub(crate) struct Slot {
     /// The error-feedback residuals of compression so far.
     pub(crate) residuals: Option<Box<Residuals>>,
 
-    pub(crate) states: Vec<(&'static str, Storage)>,
+    /// In the slot itself: elsewhere each parameter would cost two more lines, in the heap's order.
+    pub(crate) states: SmallVec<[(&'static str, Storage); INLINE_STATES]>,
     /// Memory between the passes of a step.
     pub(crate) scratch: Vec<(&'static str, Storage)>,
     /// The rank that updates it, where parameters are sharded.
@@ -112,7 +117,7 @@ impl Slot {
             steps: 0,
             variant: Variant::ONLY,
             layout_for: None,
-            states: Vec::new(),
+            states: SmallVec::new(),
             master: None,
             is_half: false,
             bits: RandomBits::default(),
