@@ -24,6 +24,7 @@ mod memory;
 mod pool;
 mod prefetch;
 mod quant;
+mod raw;
 mod reduce;
 pub mod stream;
 mod vector;
@@ -31,6 +32,7 @@ mod workspace;
 
 pub use isa::{Isa, VARIABLE};
 pub use kernels::Native;
+pub use raw::{slice_from_raw_parts, slice_from_raw_parts_mut};
 
 use context::ExecContext;
 use fallline_core::backend::{
