@@ -6,7 +6,7 @@ use common::{Buffer, ONE_EACH, Random, Tensor, best, bind, bits, build, outcome,
 use fallline::optim::{Binding, Error, param};
 use fallline::{Format, NonFinitePolicy, Optimizer, Tensor as EngineTensor};
 use half::{bf16, f16};
-use ndarray::{Array1, Array2, ArrayD, IxDyn, s};
+use ndarray::{Array1, Array2, ArrayD, ArrayView2, ArrayViewMut2, IxDyn, ShapeBuilder, s};
 
 const ADAM: &str = "dict(type='AdamW', lr=0.01, weight_decay=0.3, amsgrad=True)";
 const STEPS: usize = 3;
@@ -100,6 +100,32 @@ fn arrays_of_ndarray_are_the_same() {
     let mut array = two(&values);
     steps(&mut array, &grads, |p, g| param("p", p, g));
     assert_eq!(f32_bits(&array), expected, "flat gradient");
+}
+
+/// As nalgebra and faer store matrices: see docs/memory.md.
+#[test]
+fn column_major_matrices_are_the_same() {
+    let (values, grads) = draw(12);
+    let expected = reference(&values, &grads);
+    let by_columns = |v: &Vec<f32>| -> Vec<f32> { (0..12).map(|i| v[i % 3 * 4 + i / 3]).collect() };
+    let by_rows = |v: &Vec<f32>| -> Vec<f32> { (0..12).map(|i| v[i % 4 * 3 + i / 4]).collect() };
+    let column_grads: Vec<Vec<f32>> = grads.iter().map(by_columns).collect();
+
+    // As a view: copied for the step, in the shape that it has.
+    let mut stored = by_columns(&values);
+    let mut optimizer = build(ADAM);
+    for grad in &column_grads {
+        let mut view = ArrayViewMut2::from_shape((3, 4).f(), &mut stored).unwrap();
+        let grad = ArrayView2::from_shape((3, 4).f(), grad).unwrap();
+        optimizer.step(&mut [param("p", &mut view, &grad)]).unwrap();
+    }
+    assert_eq!(f32_bits(&by_rows(&stored)), expected, "a view");
+    assert_eq!(optimizer.params()[0].shape.dims(), [3, 4]);
+
+    // As its transpose, where it is.
+    let mut stored = by_columns(&values);
+    steps(&mut stored, &column_grads, |p, g| param("p", p, g).shaped(&[4, 3]));
+    assert_eq!(f32_bits(&by_rows(&stored)), expected, "the transpose");
 }
 
 #[test]

@@ -47,6 +47,18 @@ pub enum Error {
         /// The format got.
         got: Format,
     },
+    /// Elements cannot be at an address that was given.
+    #[error("{operation}: {len} elements of {format} cannot be at address {address:#x}")]
+    Unaligned {
+        /// What was attempted.
+        operation: &'static str,
+        /// The address.
+        address: usize,
+        /// How many elements.
+        len: usize,
+        /// Their format.
+        format: Format,
+    },
     /// A tensor lives where the backend cannot reach it.
     #[error("{operation}: {what} is not in memory that {device} can reach")]
     Unreachable {

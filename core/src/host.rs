@@ -1,7 +1,7 @@
 //! Borrowed memory of the host, in any format.
 
 use crate::codec::block::{LONGEST, decode_block, encode_block};
-use crate::{Element, Format};
+use crate::{Element, Error, Format, Result};
 use half::{bf16, f16};
 
 macro_rules! views {
@@ -167,6 +167,24 @@ impl SliceMut<'_> {
                 self.set(i, from.get(i));
             }
         }
+    }
+}
+
+/// Checks where elements are that a caller names by their address, before memory is made of it.
+///
+/// # Errors
+/// [`Error::Format`] of a block format; [`Error::Unaligned`] where no element of the format can be at the address, or so
+/// many cannot follow. No elements can be anywhere.
+pub fn check_raw(operation: &'static str, address: usize, len: usize, format: Format) -> Result<()> {
+    if format.block().is_some() {
+        let expected = "f64, f32, bf16 or f16".to_owned();
+        return Err(Error::Format { operation, what: "memory".into(), expected, got: format });
+    }
+    let fits = len == 0 || address != 0 && address.is_multiple_of(format.bytes());
+    let bytes = format.bytes().checked_mul(len).filter(|bytes| *bytes <= isize::MAX as usize);
+    match fits && bytes.and_then(|bytes| address.checked_add(bytes)).is_some() {
+        true => Ok(()),
+        false => Err(Error::Unaligned { operation, address, len, format }),
     }
 }
 

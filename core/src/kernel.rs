@@ -1,6 +1,7 @@
 //! Rules, erased: what a driver and a backend pass to each other.
 
 use crate::between::typed;
+use crate::builtins::Builtins;
 use crate::{Between, Graph, Operand, Rule, ScalarDef};
 use core::any::{Any, TypeId};
 use core::fmt;
@@ -137,4 +138,13 @@ impl fmt::Debug for Kernel {
 pub trait Link: 'static {
     /// Returns the erased rule with its compiled entries.
     fn kernel<R: Rule>() -> &'static Kernel;
+
+    /// Returns the engine's own rules. A link that compiles them in its own crate returns that table: then no crate that
+    /// names the link compiles them again.
+    fn builtins() -> &'static Builtins
+    where
+        Self: Sized,
+    {
+        Builtins::of::<Self>()
+    }
 }

@@ -20,6 +20,7 @@
 
 pub mod backend;
 pub mod between;
+pub mod builtins;
 pub mod codec;
 mod device;
 mod error;
@@ -29,6 +30,7 @@ pub mod files;
 mod format;
 pub mod host;
 mod kernel;
+mod lent;
 pub mod math;
 mod pass;
 #[doc(hidden)]
@@ -53,6 +55,7 @@ pub use expr::{
 pub use format::{Codes, Compute, Element, Format};
 pub use half::{bf16, f16};
 pub use kernel::{Kernel, Link, Recorded};
+pub use lent::{DeviceSlice, DeviceSliceMut, Lent, LentMut};
 pub use rule::scope::{GlobalAt, Groups, TensorAt};
 pub use rule::{Array, Operand, Role, Rule, ScalarDef, apply};
 pub use scalar::Scalar;

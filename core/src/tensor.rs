@@ -158,7 +158,8 @@ impl Tensor {
     }
 }
 
-fn fits(shape: &Shape, got: usize, what: &str) -> Result<()> {
+/// Checks that memory has as many elements as a shape.
+pub(crate) fn fits(shape: &Shape, got: usize, what: &str) -> Result<()> {
     if shape.elements() == got {
         return Ok(());
     }

@@ -51,6 +51,12 @@ impl<'a> View<'a> {
         View::of(storage, true)
     }
 
+    /// Returns lent memory to write, which its [`LentMut`](crate::LentMut) lends to nobody else meanwhile.
+    #[inline]
+    pub(crate) fn write_lent(storage: &'a Storage) -> Self {
+        View::of(storage, true)
+    }
+
     #[inline]
     fn of(storage: &Storage, writable: bool) -> Self {
         let host = View::of_host(storage.address(), storage.len(), storage.format(), writable);

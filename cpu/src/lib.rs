@@ -31,6 +31,7 @@ mod memory;
 mod pool;
 mod prefetch;
 mod quant;
+mod raw;
 #[cfg(feature = "matrix")]
 mod reduce;
 pub mod stream;
@@ -41,6 +42,7 @@ mod workspace;
 pub use isa::{Isa, VARIABLE};
 pub use kernels::Native;
 pub use mapped::MappedFile;
+pub use raw::{slice_from_raw_parts, slice_from_raw_parts_mut};
 
 use fallline_core::backend::{
     Backend, DeviceMemory, GatherSum, Indexing, LinearAlgebra, PagedMemory, Pass, Plan, Reductions, Scatter,

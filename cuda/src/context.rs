@@ -2,7 +2,7 @@
 
 use crate::ptx::{Ptx, Target};
 use cudarc::driver::sys::CUresult;
-use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError, sys};
+use cudarc::driver::{CudaContext, CudaFunction, CudaModule, CudaStream, DriverError};
 use cudarc::nvrtc;
 use fallline_core::{Device, Error, Result, Storage};
 use std::sync::Arc;
@@ -62,11 +62,26 @@ const LIBRARY: &str = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so, libc
 /// # Errors
 /// [`Error::Unavailable`], with what was looked for.
 pub(crate) fn driver(device: Device) -> Result<()> {
-    // SAFETY: only looks for the library; cudarc panics where it is missing, so this comes first.
-    if unsafe { sys::is_culib_present() } {
+    // cudarc panics where it is missing, so this comes first.
+    if driver_is_present() {
         return Ok(());
     }
     Err(Error::Unavailable(format!("{device}: there is no CUDA driver here (searched: {LIBRARY})")))
+}
+
+/// Returns whether the driver's library is there, which cudarc loads at run time.
+fn driver_is_present() -> bool {
+    /// Stands in where cudarc links the library, as candle has it: then it is there, or the program does not start.
+    #[allow(dead_code, reason = "cudarc's own shadows it where it loads the library")]
+    unsafe fn is_culib_present() -> bool {
+        true
+    }
+    {
+        #[allow(unused_imports, reason = "as above")]
+        use cudarc::driver::sys::*;
+        // SAFETY: only looks for the library.
+        unsafe { is_culib_present() }
+    }
 }
 
 /// Returns how many devices the driver finds. It calls it an error when there are none.
@@ -78,8 +93,8 @@ pub(crate) fn count() -> core::result::Result<usize, DriverError> {
 }
 
 impl Context {
-    /// Opens the device with this index.
-    pub(crate) fn open(index: usize) -> Result<Context> {
+    /// Opens the device with this index. Everything computes in the order of `stream`, if one is given.
+    pub(crate) fn open(index: usize, stream: Option<Arc<CudaStream>>) -> Result<Context> {
         let device = Device::Cuda(index);
         driver(device)?;
         let unavailable = |what: &str, cause: DriverError| {
@@ -97,8 +112,16 @@ impl Context {
         let cuda = CudaContext::new(index).map_err(|cause| unavailable("opening the device", cause))?;
         // SAFETY: all order between streams is made here, with events of this crate's own.
         unsafe { cuda.disable_event_tracking() };
-        let stream = || cuda.new_stream().map_err(|cause| unavailable("creating a stream", cause));
-        let (compute, copies) = (stream()?, stream()?);
+        let new = || cuda.new_stream().map_err(|cause| unavailable("creating a stream", cause));
+        let compute = match stream {
+            Some(stream) if stream.context().cu_ctx() == cuda.cu_ctx() => stream,
+            Some(_) => {
+                let problem = format!("{device}: the stream is not in the device's primary context");
+                return Err(Error::Unavailable(problem));
+            }
+            None => new()?,
+        };
+        let copies = new()?;
         let capability = cuda.compute_capability();
         let (major, minor) = capability.map_err(|cause| unavailable("asking for the capability", cause))?;
         let Some(target) = Target::of_device(major as u32, minor as u32) else {

@@ -6,7 +6,7 @@ use crate::state::State;
 use core::ffi::c_void;
 use cudarc::cublas::result::CublasError;
 use cudarc::cublas::sys::{cublasComputeType_t, cublasGemmAlgo_t, cublasOperation_t, cudaDataType_t};
-use cudarc::cublas::{CudaBlas, result, sys};
+use cudarc::cublas::{CudaBlas, result};
 use cudarc::driver::{LaunchConfig, PushKernelArg};
 use fallline_core::backend::{Gemm, Matrix};
 use fallline_core::{Device, Error, Format, Result, Storage};
@@ -124,14 +124,28 @@ pub(crate) fn gemm(state: &mut State, product: Gemm<'_>) -> Result<()> {
     }
 }
 
+/// Returns whether the library is there, as [`driver`](crate::context::driver) asks for the driver's.
+fn blas_is_present() -> bool {
+    #[allow(dead_code, reason = "cudarc's own shadows it where it loads the library")]
+    unsafe fn is_culib_present() -> bool {
+        true
+    }
+    {
+        #[allow(unused_imports, reason = "as above")]
+        use cudarc::cublas::sys::*;
+        // SAFETY: only looks for the library.
+        unsafe { is_culib_present() }
+    }
+}
+
 /// Returns cuBLAS, opened when it is first needed.
 fn blas(state: &mut State) -> Result<&CudaBlas> {
     if state.blas.is_none() {
         // It allocates memory.
         state.enter("the first matrix product")?;
         let device = state.ctx.device;
-        // SAFETY: only looks for the library; cudarc panics where it is missing, so this comes first.
-        if !unsafe { sys::is_culib_present() } {
+        // cudarc panics where it is missing, so this comes first.
+        if !blas_is_present() {
             let problem =
                 format!("{device}: matrix products need cuBLAS (searched: libcublas.so, libcublas.so.12)");
             return Err(Error::Unavailable(problem));

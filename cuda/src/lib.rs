@@ -16,6 +16,7 @@ mod gemm;
 mod graph;
 mod kernels;
 mod launch;
+mod lend;
 mod memory;
 #[cfg(feature = "nccl")]
 pub mod nccl;
@@ -30,17 +31,16 @@ mod transfer;
 pub use cudarc;
 pub use graph::CapturedGraph;
 
-use context::{Failure, on_device};
-use cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
+use context::{Context, Failure, on_device};
+use cudarc::driver::CudaStream;
 use fallline_core::backend::{
     AsyncTransfer, AxisReduction, Backend, DeviceMemory, GatherSum, Gemm, Indexing, LinearAlgebra,
     MatrixReduction, PagedMemory, Pass, PassQueue, Plan, Queued, Reductions, Scatter,
 };
 use fallline_core::host::{Blocks, BlocksMut, Slice, SliceMut};
 use fallline_core::transfer::Transfers;
-use fallline_core::{Device, Element, Error, Format, Kernel, Result, Shape, Storage, Tensor, private};
+use fallline_core::{Device, Error, Format, Kernel, Result, Storage, private};
 use half::{bf16, f16};
-use memory::Region;
 use state::State;
 use std::any::Any;
 use std::fmt;
@@ -70,7 +70,20 @@ impl Cuda {
     /// # Errors
     /// [`Error::Unavailable`] when there is no driver, no such device, or it is too old; it says what was looked for.
     pub fn new(index: usize) -> Result<Cuda> {
-        let state = State::new(index)?;
+        Cuda::of(State::new(Context::open(index, None)?))
+    }
+
+    /// Returns the device of a stream, which works in the order of that stream: a framework's, so that neither waits for
+    /// the other. Its memory is [lent](Cuda::lend_mut) or [adopted](Cuda::adopt).
+    ///
+    /// # Errors
+    /// As [`new`](Cuda::new); [`Error::Unavailable`] when the stream is not in the device's primary context.
+    pub fn on_stream(stream: Arc<CudaStream>) -> Result<Cuda> {
+        Cuda::of(State::new(Context::open(stream.context().ordinal(), Some(stream))?))
+    }
+
+    fn of(state: State) -> Result<Cuda> {
+        let index = state.ctx.cuda.ordinal();
         let name = state.ctx.cuda.name().unwrap_or_else(|_| "unknown device".into());
         let (major, minor) = state.ctx.cuda.compute_capability().unwrap_or_default();
         let description = format!("cuda:{index} ({name}, compute capability {major}.{minor})");
@@ -96,32 +109,6 @@ impl Cuda {
         context::count().map_err(|cause| {
             Error::Unavailable(format!("counting CUDA devices: {}", context::explain(cause)))
         })
-    }
-
-    /// Returns a tensor of memory that a program allocated with cudarc, without a copy. Work that was queued on the
-    /// slice's stream so far comes first.
-    ///
-    /// # Errors
-    /// [`Error::Length`] when the shape has another number of elements, [`Error::Unreachable`] when the slice is another
-    /// device's.
-    pub fn adopt<T>(self: &Arc<Self>, slice: CudaSlice<T>, shape: impl Into<Shape>) -> Result<Tensor>
-    where
-        T: Element + DeviceRepr,
-    {
-        let mut state = self.state();
-        state.enter("adopting memory")?;
-        if slice.context().cu_ctx() != state.ctx.cuda.cu_ctx() {
-            let what = format!("memory of {}", Device::Cuda(slice.ordinal()));
-            return Err(Error::Unreachable { operation: "adopt", what, device: self.device() });
-        }
-        let joined = state.ctx.compute.join(slice.stream()).map_err(Failure::at("waiting for a stream"));
-        joined.map_err(|failure| state.ctx.error(failure, false))?;
-        drop(state);
-        let (len, address) = (slice.len(), memory::address_of(&slice));
-        let storage =
-            Storage::new(T::FORMAT, len, Box::new(Region::new(self.device(), Arc::new(slice), address)));
-        let backend: Arc<dyn Backend> = Arc::clone(self) as Arc<dyn Backend>;
-        Tensor::from_storage(&backend, storage, shape)
     }
 
     fn check(&self, operation: &'static str, what: &str, storage: &Storage, got: usize) -> Result<()> {

@@ -36,9 +36,8 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(crate) fn new(index: usize) -> Result<State> {
-        let ctx = Context::open(index)?;
-        Ok(State {
+    pub(crate) fn new(ctx: Context) -> State {
+        State {
             staging: Staging::new(Arc::clone(&ctx.cuda), 2, STAGING),
             tables: Staging::new(Arc::clone(&ctx.cuda), STEPS_AHEAD, TABLE),
             ctx,
@@ -49,7 +48,7 @@ impl State {
             managed: Managed::default(),
             prefetches: None,
             recording: None,
-        })
+        }
     }
 
     /// Makes the device this thread's for `what`, if it still works.

@@ -3,8 +3,8 @@
 //! The semantics are those of MMEngine 0.10.7's `ExponentialMovingAverage`, `MomentumAnnealingEMA` and
 //! `StochasticWeightAverage`, updated after every iteration as its `EMAHook` does.
 
-use crate::builtins::EmaWeight;
 use crate::{Error, Result};
+use fallline_core::builtins::EmaWeight;
 
 /// How weights are averaged.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -110,6 +110,12 @@ impl Average {
         }
     }
 
+    /// Returns a weight as it is counted. In `torch.lerp` that is from the nearer end, in the equal average always from
+    /// the old parameters.
+    pub(crate) fn ema_weight(&self, weight: f64) -> EmaWeight {
+        EmaWeight { weight, from_old_side: weight < 0.5 || self.kind == Averaging::Equal }
+    }
+
     /// Returns the weight of the new parameters at an update, after `steps` iterations: 1 for a copy, none where
     /// nothing changes.
     pub(crate) fn weight(&self, steps: u64) -> Option<f64> {
@@ -122,13 +128,5 @@ impl Average {
             Averaging::Equal => 1.0 / ((steps / self.interval) as f64 + 1.0),
         };
         steps.is_multiple_of(self.interval).then_some(weight)
-    }
-}
-
-impl EmaWeight {
-    /// Returns the weight as it is counted. In `torch.lerp` that is from the nearer end, in the equal average
-    /// always from the old parameters.
-    pub(crate) fn of(average: &Average, weight: f64) -> EmaWeight {
-        EmaWeight { weight, from_old_side: weight < 0.5 || average.kind == Averaging::Equal }
     }
 }

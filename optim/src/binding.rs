@@ -2,13 +2,13 @@
 
 #[cfg(feature = "ndarray")]
 mod arrays;
+mod from;
 mod views;
 
 use crate::{Error, ModuleKind, Result};
 use fallline_core::backend::View;
 use fallline_core::host::{Slice, SliceMut};
-use fallline_core::{Device, Element, Format, Shape, Storage, Tensor};
-use half::{bf16, f16};
+use fallline_core::{Device, DeviceSlice, DeviceSliceMut, Format, Shape, Storage, Tensor};
 
 /// The shape of what is bound: a flat slice matches any shape with as many elements.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +63,8 @@ pub enum ParamRef<'a> {
     Host(SliceMut<'a>, Option<Shape>),
     /// A tensor of the engine.
     Tensor(&'a mut Tensor),
+    /// Memory of a device that is lent: see [`LentMut`](fallline_core::LentMut).
+    Lent(DeviceSliceMut<'a>),
     /// A view that is not contiguous: copied into a buffer for the step, and back after it.
     #[cfg(feature = "ndarray")]
     Strided(crate::strided::StridedParam<'a>),
@@ -78,6 +80,8 @@ pub enum GradRef<'a> {
     Host(Slice<'a>, Option<Shape>),
     /// A tensor of the engine.
     Tensor(&'a Tensor),
+    /// Memory of a device that is lent: see [`Lent`](fallline_core::Lent).
+    Lent(DeviceSlice<'a>),
     /// A view that is not contiguous: copied into a buffer for the step.
     #[cfg(feature = "ndarray")]
     Strided(crate::strided::StridedGrad),
@@ -205,6 +209,7 @@ impl ParamRef<'_> {
         match self {
             ParamRef::Host(slice, _) => slice.format(),
             ParamRef::Tensor(tensor) => tensor.format(),
+            ParamRef::Lent(lent) => lent.as_ref().format(),
             #[cfg(feature = "ndarray")]
             ParamRef::Strided(view) => view.format(),
         }
@@ -214,6 +219,7 @@ impl ParamRef<'_> {
         match self {
             ParamRef::Host(slice, shape) => Dims::of(slice.len(), shape.as_ref()),
             ParamRef::Tensor(tensor) => Dims::Shape(tensor.shape()),
+            ParamRef::Lent(lent) => Dims::Shape(lent.as_ref().shape()),
             #[cfg(feature = "ndarray")]
             ParamRef::Strided(view) => Dims::Shape(view.shape()),
         }
@@ -232,6 +238,7 @@ impl ParamRef<'_> {
     pub(crate) fn device(&self) -> Option<Device> {
         match self {
             ParamRef::Tensor(tensor) => Some(tensor.backend().device()),
+            ParamRef::Lent(lent) => lent.as_ref().device(),
             _ => None,
         }
     }
@@ -241,6 +248,7 @@ impl ParamRef<'_> {
         match self {
             ParamRef::Host(slice, shape) => ParamRef::Host(slice.reborrow(), shape.clone()),
             ParamRef::Tensor(tensor) => ParamRef::Tensor(tensor),
+            ParamRef::Lent(lent) => ParamRef::Lent(lent.reborrow()),
             #[cfg(feature = "ndarray")]
             ParamRef::Strided(view) => ParamRef::Strided(view.reborrow()),
         }
@@ -250,7 +258,7 @@ impl ParamRef<'_> {
     pub(crate) fn host(&mut self) -> Option<SliceMut<'_>> {
         match self {
             ParamRef::Host(slice, _) => Some(slice.reborrow()),
-            ParamRef::Tensor(_) => None,
+            ParamRef::Tensor(_) | ParamRef::Lent(_) => None,
             #[cfg(feature = "ndarray")]
             ParamRef::Strided(view) => Some(view.buffer()),
         }
@@ -260,6 +268,7 @@ impl ParamRef<'_> {
         match self {
             ParamRef::Host(slice, _) => slice.reborrow().into(),
             ParamRef::Tensor(tensor) => View::write(tensor.storage_mut()),
+            ParamRef::Lent(lent) => lent.view(),
             #[cfg(feature = "ndarray")]
             ParamRef::Strided(view) => view.buffer().into(),
         }
@@ -276,6 +285,7 @@ impl GradRef<'_> {
             GradRef::None | GradRef::Misshaped(_) => return None,
             GradRef::Host(slice, shape) => Dims::of(slice.len(), shape.as_ref()),
             GradRef::Tensor(tensor) => Dims::Shape(tensor.shape()),
+            GradRef::Lent(lent) => Dims::Shape(lent.shape()),
             #[cfg(feature = "ndarray")]
             GradRef::Strided(view) => Dims::Shape(view.shape()),
             GradRef::Rows(rows) => return rows.values.dims(),
@@ -294,6 +304,7 @@ impl GradRef<'_> {
     pub(crate) fn device(&self) -> Option<Device> {
         match self {
             GradRef::Tensor(tensor) => Some(tensor.backend().device()),
+            GradRef::Lent(lent) => lent.device(),
             GradRef::Rows(rows) => rows.values.device(),
             GradRef::Window(window) => Some(window.sum.backend().device()),
             _ => None,
@@ -306,6 +317,7 @@ impl GradRef<'_> {
             GradRef::None | GradRef::Misshaped(_) => None,
             GradRef::Host(slice, _) => Some((*slice).into()),
             GradRef::Tensor(tensor) => Some(View::read(tensor.storage())),
+            GradRef::Lent(lent) => Some(View::read(lent.storage())),
             #[cfg(feature = "ndarray")]
             GradRef::Strided(view) => Some(view.buffer().into()),
             GradRef::Rows(rows) => rows.values.view(),
@@ -367,79 +379,3 @@ impl<'a> Binding<'a> {
         self.name
     }
 }
-
-impl<'a> From<&'a mut Tensor> for ParamRef<'a> {
-    fn from(tensor: &'a mut Tensor) -> Self {
-        ParamRef::Tensor(tensor)
-    }
-}
-
-impl<'a> From<Slice<'a>> for GradRef<'a> {
-    fn from(slice: Slice<'a>) -> Self {
-        GradRef::Host(slice, None)
-    }
-}
-
-impl<'a> From<&'a Tensor> for GradRef<'a> {
-    fn from(tensor: &'a Tensor) -> Self {
-        GradRef::Tensor(tensor)
-    }
-}
-
-impl<'a, G: Into<GradRef<'a>>> From<Option<G>> for GradRef<'a> {
-    fn from(grad: Option<G>) -> Self {
-        grad.map_or(GradRef::None, Into::into)
-    }
-}
-
-/// Makes a parameter of a flat slice of elements.
-pub(crate) fn flat_param<'a, T: Element>(slice: &'a mut [T]) -> ParamRef<'a>
-where
-    SliceMut<'a>: From<&'a mut [T]>,
-{
-    ParamRef::Host(slice.into(), None)
-}
-
-/// Makes a gradient of a flat slice of elements.
-pub(crate) fn flat_grad<'a, T: Element>(slice: &'a [T]) -> GradRef<'a>
-where
-    Slice<'a>: From<&'a [T]>,
-{
-    GradRef::Host(slice.into(), None)
-}
-
-macro_rules! slices {
-    ($($t:ty),*) => { $(
-        impl<'a> From<&'a mut [$t]> for ParamRef<'a> {
-            fn from(slice: &'a mut [$t]) -> Self {
-                flat_param(slice)
-            }
-        }
-        impl<'a> From<&'a mut Vec<$t>> for ParamRef<'a> {
-            fn from(vector: &'a mut Vec<$t>) -> Self {
-                flat_param(vector.as_mut_slice())
-            }
-        }
-        impl<'a, const N: usize> From<&'a mut [$t; N]> for ParamRef<'a> {
-            fn from(array: &'a mut [$t; N]) -> Self {
-                flat_param(array.as_mut_slice())
-            }
-        }
-        impl<'a> From<&'a [$t]> for GradRef<'a> {
-            fn from(slice: &'a [$t]) -> Self {
-                flat_grad(slice)
-            }
-        }
-        impl<'a> From<&'a Vec<$t>> for GradRef<'a> {
-            fn from(vector: &'a Vec<$t>) -> Self {
-                flat_grad(vector.as_slice())
-            }
-        }
-        impl<'a, const N: usize> From<&'a [$t; N]> for GradRef<'a> {
-            fn from(array: &'a [$t; N]) -> Self {
-                flat_grad(array.as_slice())
-            }
-        }
-    )* };
-}
-slices!(f64, f32, bf16, f16);

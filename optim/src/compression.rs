@@ -27,11 +27,11 @@
 //! n counts all elements of the buffer. DeepSpeed pads buffers with zeros up to whole bytes for every rank. They take
 //! part, also here, when the buffer has them.
 
-use crate::builtins::Builtins;
 use crate::op::{Peers, Runner, Workspace};
 pub use crate::params::residuals::Residuals;
 use crate::params::residuals::padded;
 use fallline_core::backend::{Pass, TensorPass, View, Views};
+use fallline_core::builtins::Builtins;
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::math::sqrt;
 use fallline_core::ranks::{Buffer, Communicator};
@@ -46,7 +46,7 @@ pub struct Compression {
 impl Compression {
     /// Makes one with rules compiled by `K`.
     pub fn new<K: Link>() -> Compression {
-        Compression { rules: Builtins::of::<K>() }
+        Compression { rules: K::builtins() }
     }
 
     /// Quantizes `x + error` to the signs of its elements times its root mean square, which is returned, and sets

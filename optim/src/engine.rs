@@ -58,6 +58,13 @@ impl Engine {
         }
     }
 
+    /// Lets the next parameters take the slots from this place on. Within an incremental step they go on where the last ones
+    /// stopped: `continues`.
+    pub(crate) fn begin_at(&mut self, place: usize, continues: bool) {
+        self.slots.begin_at(place);
+        self.launches.continues = continues;
+    }
+
     /// Returns whether the next step of an optimizer instance takes gradients that are averaged over the ranks.
     pub(crate) fn optimizer_averages(&self, optimizer: usize) -> bool {
         let replicas = &self.setup.optimizer(optimizer).spec().replicas;

@@ -10,7 +10,6 @@ mod views;
 
 pub use non_finite::NonFinitePolicy;
 
-use crate::builtins::clipping;
 use crate::engine::Engine;
 use crate::gradient_config::{Clip, GradientConfig};
 use crate::ranks::process_group::ProcessGroup;
@@ -18,6 +17,7 @@ use crate::report::Reported;
 use crate::{Binding, Error, Result, Skipped, StepReport};
 use clip_on_device::{Clipping, FACTOR, NORM};
 use fallline_core::backend::Plan;
+use fallline_core::builtins::clipping;
 use fallline_core::{Compute, Storage};
 use norm::norm_of;
 use stats::GradStats;

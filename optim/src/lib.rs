@@ -13,7 +13,6 @@ mod algorithm;
 pub mod algorithms;
 pub mod average;
 mod binding;
-pub mod builtins;
 pub mod checkpoint;
 pub mod compression;
 mod driver;

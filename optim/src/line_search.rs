@@ -16,7 +16,6 @@ pub use rules::{
 };
 
 use crate::average::Average;
-use crate::builtins::Builtins;
 use crate::checkpoint::{Checkpoint, LoadOptions, OptimizerManifest};
 use crate::hyper::{Hyper, HyperError, Hyperparameters, Value};
 use crate::params::slots::{Slot, Slots};
@@ -25,6 +24,7 @@ use crate::{
     Binding, Error, Info, LoadReport, NonFinitePolicy, Objective, Optimizer, ParamState, Result, StepReport,
 };
 use core::fmt;
+use fallline_core::builtins::Builtins;
 use fallline_core::{Backend, Compute, Kernel, Link, fallible};
 use lbfgs::{History, Stepped};
 use loaded::compute_of;
@@ -57,7 +57,7 @@ impl Search {
             }
         }
         hyper.check()?;
-        Ok(Search { hyper, rules: VectorRules::of::<K>(), builtins: Builtins::of::<K>() })
+        Ok(Search { hyper, rules: VectorRules::of::<K>(), builtins: K::builtins() })
     }
 
     /// Returns the name in configurations.

@@ -4,11 +4,9 @@
 //! and checkpoints know no difference. Without a modifier nothing changes.
 
 mod cautious;
-mod lookahead;
 pub(crate) mod settings;
 
-pub use crate::builtins::cautious::{AgreementRule, CautiousRule};
-pub use lookahead::{Lookahead, LookaheadRule};
+pub use fallline_core::builtins::{AgreementRule, CautiousRule, Lookahead, LookaheadRule};
 pub use settings::{LOOKAHEAD_STEPS, Modifiers, SLOW};
 
 use crate::algorithm::{Sparse, Stepped};

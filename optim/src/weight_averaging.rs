@@ -1,12 +1,12 @@
 //! Weight averaging (EMA, SWA): the averages of the parameters.
 
 use crate::average::Average;
-use crate::builtins::{Builtins, EmaWeight};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
 use crate::params::averaged::AveragedParam;
 use crate::params::slots::{Slot, Slots};
 use crate::{Binding, Error, LoadReport, Result};
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
+use fallline_core::builtins::Builtins;
 use fallline_core::{Backend, Compute, Kernel, Storage, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -50,7 +50,7 @@ impl WeightAveraging {
         let Some(weight) = self.spec.weight(self.steps) else { return Ok(()) };
         let kernel = builtins.lerp();
         self.row.resize(1 + kernel.scalars.len(), 1.0);
-        kernel.compute_scalars(&EmaWeight::of(&self.spec, weight), 1, &mut self.row[1..]);
+        kernel.compute_scalars(&self.spec.ema_weight(weight), 1, &mut self.row[1..]);
         slots.iter_mut().flat_map(|slot| &mut slot.averaged).for_each(|averaged| averaged.taken = false);
         let missing: Vec<&mut Slot> = slots.iter_mut().filter(|slot| slot.averaged.is_none()).collect();
         if missing.is_empty() {
@@ -124,7 +124,7 @@ impl WeightAveraging {
             let kernel = if is_begun { lerp } else { copy };
             let mut row = vec![1.0; 1 + kernel.scalars.len()];
             if is_begun {
-                kernel.compute_scalars(&EmaWeight::of(&self.spec, weight), 1, &mut row[1..]);
+                kernel.compute_scalars(&self.spec.ema_weight(weight), 1, &mut row[1..]);
             }
             let mut left = slots.iter_mut().zip(&mut *bindings).filter(|(slot, _)| fits(slot));
             let plan = self.plans.entry((kernel.name, compute == Compute::F64));

@@ -193,7 +193,7 @@ macro_rules! rule {
             }
 
             #[inline(always)]
-            #[allow(unused_variables, unused_mut)]
+            #[allow(unused_variables, unused_mut, unused_assignments)]
             fn element<L: $crate::Vector>(
                 scalars: &Self::Scalars<L>,
                 operands: &mut Self::Operands<L>,

@@ -10,6 +10,7 @@ use crate::isa::Isa;
 use crate::vector::Number;
 #[cfg(target_arch = "x86_64")]
 use fallline_core::Role;
+use fallline_core::builtins::Builtins;
 use fallline_core::{Compute, Kernel, Link, Rule};
 
 /// A rule's compiled kernels, one for each [`Isa`], in order.
@@ -72,6 +73,11 @@ impl Link for Native {
     fn kernel<R: Rule>() -> &'static Kernel {
         &Linked::<R>::KERNEL
     }
+
+    fn builtins() -> &'static Builtins {
+        static COMPILED: &Builtins = Builtins::of::<Native>();
+        COMPILED
+    }
 }
 
 /// A rule with its kernels.
@@ -84,12 +90,15 @@ impl<R: Rule> Linked<R> {
     const TABLE: KernelTable = KernelTable {
         f32: [R::scalar_f32, R::wide_f32, R::avx2_f32, R::avx512_f32],
         f64: [R::scalar_f64, R::wide_f64, R::avx2_f64, R::avx512_f64],
-        bf16: [None, None, Some(R::avx2_mixed), Some(R::avx512_mixed)],
-        quantized: match R::SUMS.is_empty() && has_state::<R>() {
+        bf16: match cfg!(feature = "fused-16bit") {
+            true => [None, None, Some(R::avx2_mixed), Some(R::avx512_mixed)],
+            false => [None; 4],
+        },
+        quantized: match cfg!(feature = "fused-8bit") && R::SUMS.is_empty() && has_state::<R>() {
             true => [None, None, Some(R::avx2_quantized), Some(R::avx512_quantized)],
             false => [None; 4],
         },
-        half: match R::SUMS.is_empty() {
+        half: match cfg!(feature = "fused-16bit") && R::SUMS.is_empty() {
             true => [None, None, Some(R::avx2_half), Some(R::avx512_half)],
             false => [None; 4],
         },

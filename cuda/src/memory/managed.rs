@@ -3,9 +3,9 @@
 
 use crate::context::{Context, DriverResult, Failure};
 use cudarc::driver::sys::{self, CUdevice_attribute, CUmemAttach_flags};
-use cudarc::driver::{CudaStream, result};
+use cudarc::driver::{CudaStream, DriverError, result};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Where managed memory is: its addresses and bytes.
 #[derive(Clone, Debug, Default)]
@@ -74,10 +74,39 @@ impl Drop for Arena {
 
 /// Asks the CUDA driver to prefetch so many bytes to the device, in the order of a stream.
 pub(crate) fn prefetch(stream: &CudaStream, address: u64, bytes: usize) -> DriverResult<()> {
+    let failed = Failure::at("prefetching managed memory");
+    let call = match prefetch_call() {
+        Ok(call) => call,
+        Err(cause) => return Err(failed(cause)),
+    };
     let device = stream.context().cu_device();
     // SAFETY: only where memory is changes, not what is in it; a place that is none is an error.
-    let asked = unsafe { sys::cuMemPrefetchAsync(address, bytes, device, stream.cu_stream()) };
-    asked.result().map_err(Failure::at("prefetching managed memory"))
+    let asked = unsafe { call(address, bytes, device, stream.cu_stream()) };
+    asked.result().map_err(failed)
+}
+
+type Prefetch = unsafe extern "C" fn(sys::CUdeviceptr, usize, sys::CUdevice, sys::CUstream) -> sys::CUresult;
+
+/// Returns `cuMemPrefetchAsync` as CUDA 12.0 has it. CUDA 13's headers name another function so, and which ones the
+/// bindings are of is not chosen here.
+fn prefetch_call() -> core::result::Result<Prefetch, DriverError> {
+    static CALL: OnceLock<Prefetch> = OnceLock::new();
+    if let Some(call) = CALL.get() {
+        return Ok(*call);
+    }
+    let (mut found, version) = (core::ptr::null_mut(), 12_000);
+    let mut status = sys::CUdriverProcAddressQueryResult::CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
+    // SAFETY: the name is a string, and both results are written to places of their own.
+    let asked = unsafe {
+        sys::cuGetProcAddress_v2(c"cuMemPrefetchAsync".as_ptr(), &mut found, version, 0, &mut status)
+    };
+    asked.result()?;
+    if found.is_null() {
+        return Err(DriverError(sys::CUresult::CUDA_ERROR_NOT_FOUND));
+    }
+    // SAFETY: the driver has this function at the address, with the signature of that version.
+    let call = unsafe { core::mem::transmute::<*mut core::ffi::c_void, Prefetch>(found) };
+    Ok(*CALL.get_or_init(|| call))
 }
 
 /// Returns whether the device can be asked to: others move all of it with each launch.

@@ -37,8 +37,19 @@ impl From<[u8; 128]> for NcclId {
 /// # Errors
 /// [`Error::Unavailable`], with what was looked for.
 pub(super) fn present() -> Result<()> {
-    // SAFETY: only looks for the library; cudarc panics where it is missing, so this comes first.
-    if unsafe { sys::is_culib_present() } {
+    /// Stands in where cudarc links the library, as `driver_is_present` says.
+    #[allow(dead_code, reason = "cudarc's own shadows it where it loads the library")]
+    unsafe fn is_culib_present() -> bool {
+        true
+    }
+    // cudarc panics where it is missing, so this comes first.
+    let is_present = {
+        #[allow(unused_imports, reason = "as above")]
+        use cudarc::nccl::sys::*;
+        // SAFETY: only looks for the library.
+        unsafe { is_culib_present() }
+    };
+    if is_present {
         return Ok(());
     }
     Err(Error::Unavailable("there is no NCCL here (searched: libnccl.so)".into()))

@@ -1,13 +1,13 @@
 //! An algorithm with its types erased.
 
 use super::{Algorithm, Info, Sparse, Spec, StateSpec, StorageDefaults};
-use crate::builtins::Builtins;
 use crate::hyper::{Hyper, HyperError, Value};
 use crate::modifiers::settings::Modifiers;
 use crate::program::{AnySite, Program, Site, Variant};
 use core::any::Any;
 use core::fmt::Debug;
 use core::marker::PhantomData;
+use fallline_core::builtins::Builtins;
 use fallline_core::{Groups, Link, Shape};
 
 /// An algorithm as people see and set it: what a group of parameters has. Another name of an algorithm, and what is made of
@@ -154,6 +154,6 @@ impl<A: Algorithm, K: Link> Stepped for Linked<A, K> {
         self.algorithm.sparse()
     }
     fn builtins(&self) -> &'static Builtins {
-        Builtins::of::<K>()
+        K::builtins()
     }
 }

@@ -1,11 +1,11 @@
 //! What follows from an algorithm whose types are erased: its programs, rules and states.
 
 use super::{AnyAlgorithm, Sparse, Spec, StateSpec, StorageDefaults};
-use crate::builtins::Builtins;
 use crate::hyper::Value;
 use crate::modifiers::modify;
 use crate::program::{AnySite, Mode, Program, Variant};
 use core::any::Any;
+use fallline_core::builtins::Builtins;
 use fallline_core::{Format, Groups, Kernel, Role, Shape};
 
 impl dyn AnyAlgorithm + '_ {

@@ -19,6 +19,8 @@ pub struct IncrementalStep<'d> {
     without_grad: usize,
     /// What was decided once all gradients were inspected, if they had to be.
     verdict: Option<Verdict>,
+    /// How many were inspected, and applied: the next one is the one of the last step at this place, in the usual case.
+    places: [usize; 2],
 }
 
 impl Driver {
@@ -85,7 +87,13 @@ impl Driver {
         }
         self.poison.unfinished = true;
         self.gradients.begin_incremental();
-        Ok(IncrementalStep { driver: self, report: StepReport::default(), without_grad: 0, verdict: None })
+        Ok(IncrementalStep {
+            driver: self,
+            report: StepReport::default(),
+            without_grad: 0,
+            verdict: None,
+            places: [0; 2],
+        })
     }
 
     /// Checks that it can continue: no step before failed half-way, or was left half taken.
@@ -138,7 +146,11 @@ impl IncrementalStep<'_> {
             let what = format!("{:?} is inspected after a parameter was applied", binding.name);
             return Err(Error::NotIncremental { what });
         }
-        self.check_once(binding.name, |progress| progress.inspected)?;
+        self.at_place(0, 1, |this| this.inspect_next(binding))
+    }
+
+    fn inspect_next(&mut self, binding: Binding<'_>) -> Result<()> {
+        self.check_once(0, binding.name, |progress| progress.inspected)?;
         let (window, mut step) = self.driver.split(false);
         let inspected = step.inspect(window, &mut [binding]);
         step.settle(window, &inspected, 1, |_| false);
@@ -152,29 +164,36 @@ impl IncrementalStep<'_> {
     /// As [`step`](crate::Optimizer::step), for this parameter: it is as it was then, those before it have taken their step.
     /// [`Error::NotIncremental`] where it was not inspected and had to be.
     pub fn apply(&mut self, binding: Binding<'_>) -> Result<()> {
-        self.check_once(binding.name, |progress| progress.applied.is_some())?;
+        self.apply_all(&mut [binding])
+    }
+
+    /// Steps several parameters at once, as those of a layer whose gradients become ready together. Many small ones take
+    /// less time so, and are shared among threads.
+    ///
+    /// # Errors
+    /// As [`apply`](IncrementalStep::apply): then none of them has taken its step.
+    pub fn apply_all(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
+        self.at_place(1, bindings.len(), |this| this.apply_next(bindings))
+    }
+
+    fn apply_next(&mut self, bindings: &mut [Binding<'_>]) -> Result<()> {
+        for (i, binding) in bindings.iter().enumerate() {
+            self.check_once(i, binding.name, |progress| progress.applied.is_some())?;
+        }
         let mut factor = None;
         if self.needs_inspection() {
-            let progress = self.driver.engine.slots.get(binding.name).map(|slot| slot.progress);
-            if !progress.is_some_and(|progress| progress.inspected) {
-                let why = self.driver.gradients.why_inspected();
-                let what = format!(
-                    "the gradient of {:?} must be inspected first (IncrementalStep::inspect): {why}",
-                    binding.name
-                );
-                return Err(Error::NotIncremental { what });
-            }
+            self.check_inspected(bindings)?;
             match self.conclude()? {
                 Verdict::Accumulated(_) => return Ok(()),
                 Verdict::Skipped(_) => {
                     let (_, mut step) = self.driver.split(false);
-                    step.align(&binding)?;
-                    return step.average(&mut [binding], false);
+                    step.align(bindings)?;
+                    return step.average(bindings, false);
                 }
                 Verdict::Step { factor: decided, .. } => factor = Some(*decided),
             }
         }
-        let stepped = self.driver.take_step(&mut [binding], false, factor)?;
+        let stepped = self.driver.take_step(bindings, false, factor)?;
         self.report.updated += stepped.updated;
         self.report.without_grad += stepped.without_grad;
         if let Some(found) = stepped.corrupt_state
@@ -182,9 +201,24 @@ impl IncrementalStep<'_> {
         {
             self.report.corrupt_state = Some(found);
         }
-        let applied = self.driver.engine.slots.range(0..1).iter_mut();
-        applied.for_each(|slot| slot.progress.applied = Some(stepped.updated > 0));
+        for slot in self.driver.engine.slots.range(0..bindings.len()) {
+            slot.progress.applied = Some(slot.launch.is_some());
+        }
         Ok(())
+    }
+
+    fn check_inspected(&self, bindings: &[Binding<'_>]) -> Result<()> {
+        let slots = &self.driver.engine.slots;
+        let missing = |(i, binding): &(usize, &Binding<'_>)| {
+            slots.near(*i, binding.name).is_none_or(|slot| !slot.progress.inspected)
+        };
+        let Some((_, binding)) = bindings.iter().enumerate().find(missing) else { return Ok(()) };
+        let why = self.driver.gradients.why_inspected();
+        let what = format!(
+            "the gradient of {:?} must be inspected first (IncrementalStep::inspect): {why}",
+            binding.name
+        );
+        Err(Error::NotIncremental { what })
     }
 
     /// Ends the step.
@@ -241,9 +275,24 @@ impl IncrementalStep<'_> {
         Ok(self.verdict.insert(decided))
     }
 
-    /// Refuses a parameter with which this was done already.
-    fn check_once(&self, name: &str, done: impl Fn(Progress) -> bool) -> Result<()> {
-        match self.driver.engine.slots.get(name).is_some_and(|slot| done(slot.progress)) {
+    /// Does with the next `count` parameters of a round what `work` does, at the places that they have in the order of the
+    /// last step: so no slot moves while the order stays. Scalars are computed for the first one that is applied.
+    fn at_place(
+        &mut self,
+        round: usize,
+        count: usize,
+        work: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        self.driver.engine.begin_at(self.places[round], round == 1 && self.places[1] > 0);
+        let done = work(self);
+        self.driver.engine.begin_at(0, false);
+        self.places[round] += if done.is_ok() { count } else { 0 };
+        done
+    }
+
+    /// Refuses a parameter with which this was done already; `i` is its place among those that are given.
+    fn check_once(&self, i: usize, name: &str, done: impl Fn(Progress) -> bool) -> Result<()> {
+        match self.driver.engine.slots.near(i, name).is_some_and(|slot| done(slot.progress)) {
             true => Err(Error::Duplicate { param: name.to_owned() }),
             false => Ok(()),
         }

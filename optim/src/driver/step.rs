@@ -183,10 +183,11 @@ impl Step<'_> {
         })
     }
 
-    /// Aligns the slot of the only parameter that is bound.
-    pub(super) fn align(&mut self, binding: &Binding<'_>) -> Result<()> {
+    /// Aligns the slots of the parameters that are bound.
+    pub(super) fn align(&mut self, bindings: &[Binding<'_>]) -> Result<()> {
         let Engine { setup, slots, .. } = &mut *self.engine;
-        slots.align(0, binding.name, || setup.new_slot(binding)).map(drop)
+        let mut places = bindings.iter().enumerate();
+        places.try_for_each(|(i, binding)| slots.align(i, binding.name, || setup.new_slot(binding)).map(drop))
     }
 
     /// Steps a parameter in the second round of an incremental step, on its accumulated gradient if there is one.

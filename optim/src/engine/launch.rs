@@ -119,9 +119,15 @@ impl LaunchGroup {
         self.parts.iter_mut().for_each(|part| part.constants.clear());
     }
 
+    /// Forgets the parameters of the step so far. Rows of scalars stay, unless they have a factor, which each parameter of
+    /// an incremental step brings anew.
+    pub(crate) fn next(&mut self) {
+        if self.factor == 1.0 { self.tensors = 0 } else { self.clear() }
+    }
+
     /// Returns whether no parameter takes part in this step.
     pub(crate) fn is_empty(&self) -> bool {
-        self.keys.is_empty()
+        self.tensors == 0
     }
 
     /// Returns the row of scalars for a group at a step count, computed if it is not there yet.

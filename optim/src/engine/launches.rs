@@ -15,13 +15,18 @@ pub(crate) struct Launches {
     /// For each group of parameters the places of its launch groups, by variant and compute type, as far as the step being
     /// taken asked.
     index: Vec<[Option<usize>; 2 * Variant::COUNT]>,
+    /// Whether the next parameters belong to the same step as the last ones: rows of scalars stay.
+    pub(crate) continues: bool,
     /// Memory that the chunks of offloaded parameters go through, as far as it is free.
     pub(super) free: Vec<Storage>,
 }
 
 impl Launches {
-    /// Forgets the last step.
+    /// Forgets the last step, or, within an incremental one, only its last parameters.
     pub(crate) fn begin(&mut self, groups: usize) {
+        if self.continues {
+            return self.list.iter_mut().for_each(LaunchGroup::next);
+        }
         self.index.clear();
         self.index.resize(groups, [None; 2 * Variant::COUNT]);
         self.list.iter_mut().for_each(LaunchGroup::clear);

@@ -68,6 +68,7 @@ impl Setup {
         let on_device = binding.param.device().is_some()
             && match &binding.grad {
                 GradRef::Tensor(tensor) => tensor.storage().device().is_some(),
+                GradRef::Lent(lent) => lent.device().is_some(),
                 GradRef::Window(window) => window.sum.storage().device().is_some(),
                 _ => false,
             };
@@ -84,15 +85,17 @@ impl Setup {
 
     /// Copies a parameter from where it is to memory of the engine's backend.
     pub(crate) fn fetch_param(&self, binding: &mut Binding<'_>, to: &mut Storage) -> Result<()> {
-        let ParamRef::Tensor(tensor) = &binding.param else {
-            unreachable!("what is not a tensor is on the host");
+        let from = match &binding.param {
+            ParamRef::Tensor(tensor) => tensor.storage(),
+            ParamRef::Lent(lent) => lent.as_ref().storage(),
+            _ => unreachable!("what is neither a tensor nor lent is on the host"),
         };
         let values = to.memory_mut().host_mut();
         match values {
-            Some(values) => Ok(self.param_backend().read(tensor.storage(), values)?),
+            Some(values) => Ok(self.param_backend().read(from, values)?),
             None => {
-                let mut values = fallible::zeroed::<f32>(tensor.storage().len(), "a copy of a parameter")?;
-                self.param_backend().read(tensor.storage(), values.as_mut_slice().into())?;
+                let mut values = fallible::zeroed::<f32>(from.len(), "a copy of a parameter")?;
+                self.param_backend().read(from, values.as_mut_slice().into())?;
                 Ok(self.backend.write(to, values.as_slice().into())?)
             }
         }

@@ -163,6 +163,13 @@ impl Setup {
                 return Err(Error::OtherDevice { param: name(), expected, got });
             }
         }
+        if matches!(binding.param, ParamRef::Lent(_))
+            && self.ranks.as_ref().is_some_and(|ranks| ranks.sharded)
+        {
+            let algorithm = self.groups[slot.group].algorithm.name();
+            let reason = "shards parameters over ranks, which takes tensors and not lent memory".to_owned();
+            return Err(Error::Unfit { param: name(), shape: dims.into(), algorithm, reason });
+        }
         if self.is_offloaded() {
             self.check_offloaded(binding, slot)?;
         }

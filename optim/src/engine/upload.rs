@@ -68,7 +68,11 @@ pub(crate) fn coalesce(backend: &dyn Backend, bindings: &[Binding<'_>], slots: &
 fn host_grad<'s>(grad: &'s GradRef<'_>) -> Option<Slice<'s>> {
     match grad {
         GradRef::Host(slice, _) => Some(*slice),
-        GradRef::None | GradRef::Tensor(_) | GradRef::Window(_) | GradRef::Misshaped(_) => None,
+        GradRef::None
+        | GradRef::Tensor(_)
+        | GradRef::Lent(_)
+        | GradRef::Window(_)
+        | GradRef::Misshaped(_) => None,
         #[cfg(feature = "ndarray")]
         GradRef::Strided(view) => Some(view.buffer()),
         GradRef::Rows(rows) => host_grad(&rows.values),

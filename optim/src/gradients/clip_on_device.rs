@@ -2,12 +2,12 @@
 
 use super::norm::{FAN_IN, FanInViews, SCRATCH_LEN, fan_in_views, hand_over};
 use super::views::Grads;
-use crate::builtins::{ClipTo, Extreme};
 use crate::engine::setup::Setup;
 use crate::op::queue_of;
 use core::any::Any;
 use core::mem::swap;
 use fallline_core::backend::{Computed, Pass, Placed, Plan, Queued, SharedNumbers, TensorPass, View};
+use fallline_core::builtins::{ClipTo, Extreme};
 use fallline_core::{Backend, Compute, Format, GlobalAt, Groups, Kernel, Result, Storage};
 use std::sync::{Arc, OnceLock};
 

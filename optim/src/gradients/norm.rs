@@ -2,14 +2,14 @@
 
 use super::views::Grads;
 use crate::Result;
-use crate::builtins::{Extreme, Power};
 use crate::engine::Engine;
 use crate::gradient_config::norm;
 use fallline_core::backend::{Pass, TensorPass, View, Views};
+use fallline_core::builtins::{Extreme, Power};
 use fallline_core::math::{powf, single};
 use fallline_core::{Backend, Compute, Kernel, Storage, fallible};
 
-/// Magnitudes that one element of [`ExtremeMagnitude`](crate::builtins::ExtremeMagnitude) compares.
+/// Magnitudes that one element of [`ExtremeMagnitude`](fallline_core::builtins::ExtremeMagnitude) compares.
 pub(super) const FAN_IN: usize = 7;
 /// Elements of the memory that what is left of them goes to: half a megabyte at most.
 pub(super) const SCRATCH_LEN: usize = 1 << 16;

@@ -13,7 +13,7 @@ use fallline_core::reduction::tree_reduce;
 pub(super) struct GradStats {
     /// The places of the bindings that have a gradient, in the order of their names.
     order: Vec<usize>,
-    /// For each of them what [`GradCheck`](crate::builtins::GradCheck) sums up.
+    /// For each of them what [`GradCheck`](fallline_core::builtins::GradCheck) sums up.
     pub(super) found: Vec<[f64; 2]>,
     /// Whether that was summed up on the way already, and is not to be done again.
     pub(super) done: bool,
@@ -30,7 +30,7 @@ pub(super) struct GradStats {
 /// What is found in one gradient of an incremental step.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GradStat {
-    /// What [`GradCheck`](crate::builtins::GradCheck) sums up.
+    /// What [`GradCheck`](fallline_core::builtins::GradCheck) sums up.
     pub(super) sums: [f64; 2],
     /// Its norm, where that is not the Euclidean one.
     pub(super) norm: f64,

@@ -8,10 +8,10 @@
 use super::settings::SLOW;
 use crate::AnyAlgorithm;
 use crate::algorithm::Start;
-use crate::builtins::cautious::AgreementRule;
 use crate::program::{MAX_STAGES, Program, Stage};
 use core::ptr;
 use fallline_core::backend::MAX_OPERANDS;
+use fallline_core::builtins::AgreementRule;
 use fallline_core::{Binary, Derivation, Derived, Graph, Kernel, Node, Operand, Role, Unary};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

@@ -1,6 +1,6 @@
 //! What modifiers are set to: data alone.
 
-use super::lookahead::Lookahead;
+use super::Lookahead;
 use crate::algorithm::{Extent, Sparse, Start, StateSpec};
 
 /// What is done around an algorithm's own steps.

@@ -1,8 +1,8 @@
 //! The largest element of a scratch, found with passes of a rule, so that no device needs a separate kernel.
 
 use super::OpAt;
-use crate::builtins::{Builtins, FAN_IN};
 use fallline_core::backend::View;
+use fallline_core::builtins::FAN_IN;
 use fallline_core::{Link, Result, Storage};
 
 impl OpAt<'_> {
@@ -13,7 +13,7 @@ impl OpAt<'_> {
     /// # Errors
     /// When the backend fails, or nothing is remembered at this place.
     pub fn remember_largest<K: Link>(&mut self, x: &mut Storage, place: usize) -> Result<()> {
-        let rules = Builtins::of::<K>();
+        let rules = K::builtins();
         let mut left = x.len();
         let mut other = self.take(left.div_ceil(FAN_IN))?;
         let mut sides = [&mut *x, &mut other];

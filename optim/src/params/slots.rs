@@ -178,10 +178,12 @@ pub(crate) struct Slots {
     places: HashMap<String, usize>,
     /// Those that the step being taken added, until it is known to go through.
     uncommitted: Vec<String>,
+    /// The place of the step's first parameter: not 0 for a later one of an incremental step.
+    first: usize,
 }
 
 impl Slots {
-    /// Moves the slot of parameter `name` to place `i` and returns it. Called for 0, 1, … of a step's bindings, it
+    /// Moves the slot of parameter `name` to place `i` of the step and returns it. Called for 0, 1, … of a step's bindings, it
     /// aligns the slots with them. A parameter not seen before gets a slot from `create`. Training loops mostly bind
     /// the same parameters in the same order, and then nothing moves.
     ///
@@ -194,10 +196,16 @@ impl Slots {
         name: &str,
         create: impl FnOnce() -> Result<Slot>,
     ) -> Result<&mut Slot> {
-        if self.list.get(i).is_none_or(|slot| !self.is_named(slot, name)) {
-            self.bring(i, name, create)?;
+        let at = self.first + i;
+        if self.list.get(at).is_none_or(|slot| !self.is_named(slot, name)) {
+            self.bring(at, name, create)?;
         }
-        Ok(&mut self.list[i])
+        Ok(&mut self.list[self.first + i])
+    }
+
+    /// Counts the places of a step from this one on, until it is told another.
+    pub(crate) fn begin_at(&mut self, place: usize) {
+        self.first = place.min(self.list.len());
     }
 
     #[inline]
@@ -208,7 +216,9 @@ impl Slots {
     #[cold]
     fn bring(&mut self, i: usize, name: &str, create: impl FnOnce() -> Result<Slot>) -> Result<()> {
         let place = match self.places.get(name) {
-            Some(&place) if place < i => return Err(Error::Duplicate { param: name.to_owned() }),
+            Some(&place) if (self.first..i).contains(&place) => {
+                return Err(Error::Duplicate { param: name.to_owned() });
+            }
             Some(&place) => place,
             None => {
                 self.push(create()?);
@@ -273,13 +283,19 @@ impl Slots {
     pub(crate) fn remove(&mut self, name: &str) -> Option<Slot> {
         let place = self.places.remove(name)?;
         self.swap(place, self.list.len() - 1);
+        self.first = self.first.min(self.list.len() - 1);
         self.list.pop()
     }
 
     /// Returns whether a step has bound a parameter, which the last one had at place `i` in the usual case.
     pub(crate) fn has_bound(&self, i: usize, name: &str) -> bool {
-        let usual = self.list.get(i).filter(|slot| self.is_named(slot, name));
-        usual.or_else(|| self.get(name)).is_some_and(|slot| !slot.unbound)
+        self.near(i, name).is_some_and(|slot| !slot.unbound)
+    }
+
+    /// Returns the slot of this name, which the last step had at place `i` in the usual case.
+    pub(crate) fn near(&self, i: usize, name: &str) -> Option<&Slot> {
+        let usual = self.list.get(self.first + i).filter(|slot| self.is_named(slot, name));
+        usual.or_else(|| self.get(name))
     }
 
     /// Returns the slot of a parameter that a step has bound.
@@ -319,11 +335,11 @@ impl Slots {
 
     /// Returns the slots at these places, to read.
     pub(crate) fn range_of(&self, range: Range<usize>) -> &[Slot] {
-        &self.list[range]
+        &self.list[self.first + range.start..self.first + range.end]
     }
 
     /// Returns the slots at these places.
     pub(crate) fn range(&mut self, range: Range<usize>) -> &mut [Slot] {
-        &mut self.list[range]
+        &mut self.list[self.first + range.start..self.first + range.end]
     }
 }

@@ -183,6 +183,7 @@ fn host<'s>(param: &'s mut ParamRef<'_>) -> Option<SliceMut<'s>> {
     match param {
         ParamRef::Host(slice, _) => Some(slice.reborrow()),
         ParamRef::Tensor(tensor) => tensor.storage_mut().memory_mut().host_mut(),
+        ParamRef::Lent(_) => None,
         #[cfg(feature = "ndarray")]
         ParamRef::Strided(view) => Some(view.buffer()),
     }

@@ -134,6 +134,9 @@ impl GradientReducer {
                     return Err(self.wrong(format!("the gradient of {name:?} is not in the host's memory")));
                 }
             },
+            GradRef::Lent(_) => {
+                return Err(self.wrong(format!("the gradient of {name:?} is not in the host's memory")));
+            }
             #[cfg(feature = "ndarray")]
             GradRef::Strided(view) => Some((view.buffer(), view.shape().clone())),
             GradRef::Rows(_) => {

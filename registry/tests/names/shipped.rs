@@ -1,5 +1,6 @@
 //! The shipped names.
 
+use fallline_optim::algorithms::feature_of;
 use fallline_registry::names::{ENTRIES, lookup};
 
 #[test]
@@ -21,4 +22,16 @@ fn a_name_is_found_as_people_type_it() {
     ] {
         assert_eq!(lookup(typed).map(|entry| entry.name), found, "{typed}");
     }
+}
+
+/// What a build without it says. ZeRO and LBFGS are in every build.
+#[test]
+fn every_algorithm_is_in_a_feature_by_its_name() {
+    let in_every_build = ["LBFGS", "ZeroRedundancyOptimizer"];
+    let without: Vec<&str> =
+        ENTRIES.iter().map(|entry| entry.name).filter(|name| feature_of(name).is_none()).collect();
+    assert_eq!(without, in_every_build);
+    assert_eq!(feature_of("DeepSpeedCPUAdam"), Some("deepspeed"));
+    assert_eq!(feature_of("bnb_AdamW"), Some("bitsandbytes"));
+    assert_eq!(feature_of("Adafactor"), Some("matrix"));
 }

@@ -1,8 +1,8 @@
 //! The rules that read or form gradients before the update does.
 
 use super::TotalRule;
-use fallline_core::math::flag;
-use fallline_core::{Kernel, Literal, Number, Vector, rule};
+use crate::math::flag;
+use crate::{Kernel, Literal, Number, Vector, rule};
 
 rule! {
     /// Counts what is not finite (`0 · x` is 0 for finite numbers only) and sums the squares of a gradient.
@@ -21,7 +21,7 @@ pub struct ClipTo {
 }
 
 /// Returns what gradients of a norm are multiplied by, so that it is at most `max_norm`. As torch's clamp: NaN stays.
-pub(crate) fn clipping<N: Number>(norm: N, max_norm: N) -> N
+pub fn clipping<N: Number>(norm: N, max_norm: N) -> N
 where
     f64: Literal<N>,
 {
@@ -93,7 +93,7 @@ pub struct ClampRange {
 
 impl ClampRange {
     /// Returns the row of scalars of `clamp`, the kernel of [`ClampSum`].
-    pub(crate) fn row(&self, clamp: &Kernel) -> Vec<f64> {
+    pub fn row(&self, clamp: &Kernel) -> Vec<f64> {
         let mut row = vec![1.0; 1 + clamp.scalars.len()];
         clamp.compute_scalars(self, 1, &mut row[1..]);
         row
@@ -160,14 +160,14 @@ rule! {
 /// What [`PowerSum`] is computed from.
 pub struct Power {
     /// The p of the norm, in quarters.
-    pub(crate) quarters: u32,
+    pub quarters: u32,
     /// What magnitudes are shares of.
-    pub(crate) largest: f64,
+    pub largest: f64,
 }
 
 impl Power {
     /// Returns how many quarters p is, where the rule has such a power.
-    pub(crate) fn quarters_of(p: f64) -> Option<u32> {
+    pub fn quarters_of(p: f64) -> Option<u32> {
         let quarters = 4.0 * p;
         ((0.0..128.0).contains(&quarters) && quarters.fract() == 0.0).then_some(quarters as u32)
     }
@@ -212,7 +212,7 @@ rule! {
 /// What [`ExtremeMagnitude`] is computed from.
 pub struct Extreme {
     /// Whether it is the least.
-    pub(crate) least: bool,
+    pub least: bool,
 }
 
 /// Returns the one of two magnitudes that is larger, or the other one.

@@ -1,22 +1,21 @@
 //! The rules that the engine runs whatever the algorithm is. They inspect and form gradients, average weights, copy
 //! parameters, and compress what ranks exchange.
 
-pub(crate) mod cautious;
+mod cautious;
 mod compression;
 mod gradients;
+mod lookahead;
 
-pub(crate) use gradients::clipping;
-
+pub use cautious::{AgreementRule, CautiousRule};
 pub use compression::{AddResidualRule, MaskRule, SignQuantizeRule};
 pub use gradients::{
     AccumulateWithStats, AddToSum, ClampRange, ClampSum, ClipLargestRule, ClipMagnitudesRule, ClipRule,
-    ClipTo, Extreme, ExtremeMagnitude, GradCheck, MagnitudeSum, Power, PowerSum, StartSum, Unscale,
+    ClipTo, Extreme, ExtremeMagnitude, GradCheck, MagnitudeSum, Power, PowerSum, StartSum, Unscale, clipping,
 };
+pub use lookahead::{Lookahead, LookaheadRule};
 
-use crate::modifiers::LookaheadRule;
-use cautious::CautiousRule;
+use crate::{Kernel, Link, rule};
 use core::fmt;
-use fallline_core::{Kernel, Link, rule};
 
 rule! {
     /// The first values of a state that starts as a copy of the parameter.
@@ -29,9 +28,9 @@ rule! {
 /// What a [`Lerp`] is computed from.
 pub struct EmaWeight {
     /// The weight of the new parameters.
-    pub(crate) weight: f64,
+    pub weight: f64,
     /// Whether it is counted from the old ones.
-    pub(crate) from_old_side: bool,
+    pub from_old_side: bool,
 }
 
 rule! {
@@ -39,7 +38,7 @@ rule! {
     pub Lerp(h: EmaWeight, t) {
         let w = h.weight;
         let rest = 1.0 - h.weight;
-        let near = fallline_core::math::flag(h.from_old_side);
+        let near = crate::math::flag(h.from_old_side);
     }
     element(p: Param) -> (a: State) {
         let way = p - a;
@@ -47,8 +46,8 @@ rule! {
     }
 }
 
-/// Numbers that one element of [`LargestRule`] compares.
-pub(crate) const FAN_IN: usize = 7;
+/// How many numbers one element of [`LargestRule`] compares.
+pub const FAN_IN: usize = 7;
 
 rule! {
     /// The largest of seven numbers.
@@ -95,7 +94,7 @@ macro_rules! builtins {
 }
 
 builtins! {
-    /// Inspects gradients before a step ([`NonFinitePolicy`](crate::NonFinitePolicy)).
+    /// Inspects gradients before a step.
     grad_check: GradCheck,
     /// Copies a parameter to a state.
     param_copy: ParamCopy,

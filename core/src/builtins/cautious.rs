@@ -1,6 +1,6 @@
 //! What is put behind an update that only moves where it agrees with the gradient.
 
-use fallline_core::rule;
+use crate::rule;
 
 rule! {
     /// Masks an algorithm's update: it keeps what agrees with the gradient, and counts such elements. Signs are

@@ -1,6 +1,6 @@
 //! The rules that compress what ranks exchange to signs, and mask it.
 
-use fallline_core::rule;
+use crate::rule;
 
 rule! {
     /// What was left out before is added, and the square of the whole summed up.

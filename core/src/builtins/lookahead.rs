@@ -1,6 +1,7 @@
 //! Lookahead: slow weights that follow the parameters.
 
-use fallline_core::{math::flag, rule};
+use crate::math::flag;
+use crate::rule;
 
 /// The hyperparameters of Lookahead (Zhang et al. 2019, as pytorch_optimizer 4.1.0 has it). After every `k` steps the
 /// slow weights move towards the parameters, and the parameters are reset to them.
