@@ -9,7 +9,7 @@ fn main() -> fallline::Result<()> {
     let (steps, accumulation) = (200, 2);
     // `Cuda::new(0)?.shared()` is as good.
     let cpu = Cpu::new()?.shared();
-    let mut optimizer = AdamW { lr: 0.05, betas: (0.9, 0.99), weight_decay: 0.0, ..Default::default() }
+    let mut optimizer = AdamW { lr: 0.3, betas: (0.9, 0.99), weight_decay: 0.0, ..Default::default() }
         .on(&cpu)?
         .clip_norm(1.0)?
         .accumulate(accumulation)?

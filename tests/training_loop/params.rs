@@ -1,11 +1,12 @@
 //! Checkpoints with the parameters in them, and states by name.
 
-use crate::{bits, numbers};
+use crate::{bits, devices, numbers};
 use fallline::algorithms::{Adam8bit, AdamW, Sgd};
 use fallline::core::host::Slice;
 use fallline::optim::checkpoint::Entry;
 use fallline::prelude::*;
 use ndarray::Array2;
+use std::sync::Arc;
 
 /// A model whose parameters are a vector, a view that is not contiguous, and a tensor.
 struct Model {
@@ -16,11 +17,14 @@ struct Model {
 
 impl Model {
     fn new(seed: usize) -> fallline::Result<Model> {
-        let cpu = Cpu::scalar().shared();
+        Model::on(&Cpu::scalar().shared(), seed)
+    }
+
+    fn on(device: &Arc<dyn Backend>, seed: usize) -> fallline::Result<Model> {
         Ok(Model {
             vector: numbers(6, seed),
             matrix: Array2::from_shape_fn((3, 2), |(i, j)| (i * 2 + j + seed) as f64 / 3.0),
-            tensor: Tensor::from_slice(&cpu, &numbers(4, seed + 9), [2, 2])?,
+            tensor: Tensor::from_slice(device, &numbers(4, seed + 9), [2, 2])?,
         })
     }
 
@@ -54,21 +58,30 @@ fn optimizer() -> fallline::Result<Driver> {
 
 #[test]
 fn a_run_goes_on_from_one_checkpoint() -> fallline::Result<()> {
-    let (mut straight, mut first) = (Model::new(1)?, optimizer()?);
-    straight.step(&mut first)?;
-    let saved = straight.with(false, |params| first.save_with(params))??;
-    let saved = Checkpoint::from_bytes(&saved.to_bytes()?)?;
-    straight.step(&mut first)?;
+    let adamw = AdamW { lr: 0.01, ..Default::default() };
+    for device in devices()? {
+        let (mut straight, mut first) = (Model::on(&device, 1)?, adamw.clone().on(&device)?);
+        straight.step(&mut first)?;
+        let saved = straight.with(false, |params| first.save_with(params))??;
+        let saved = Checkpoint::from_bytes(&saved.to_bytes()?)?;
+        straight.step(&mut first)?;
 
-    let (mut resumed, mut second) = (Model::new(5)?, optimizer()?);
-    resumed.with(false, |params| second.load_into(&saved, params))??;
-    resumed.step(&mut second)?;
-    assert_eq!(straight.bits()?, resumed.bits()?);
+        let (mut resumed, mut second) = (Model::on(&device, 5)?, adamw.clone().on(&device)?);
+        resumed.with(false, |params| second.load_into(&saved, params))??;
+        resumed.step(&mut second)?;
+        assert_eq!(straight.bits()?, resumed.bits()?);
 
-    // The shapes are those that the optimizer knows.
-    let entry = saved.param("vector").ok_or(String::from("a vector"))?;
-    assert_eq!(entry.shape.dims(), [2, 3]);
-    assert_eq!(saved.param("matrix").map(|entry| entry.shape.dims().to_vec()), Some(vec![2, 3]));
+        // The shapes are those that the optimizer knows.
+        let entry = saved.param("vector").ok_or(String::from("a vector"))?;
+        assert_eq!(entry.shape.dims(), [2, 3]);
+        assert_eq!(saved.param("matrix").map(|entry| entry.shape.dims().to_vec()), Some(vec![2, 3]));
+
+        // What the host does not reach is read into a copy.
+        let moment = second.state_view("tensor", "m").ok_or(String::from("a moment"))?;
+        let copied = second.state("tensor", "m")?;
+        assert_eq!(moment.as_slice::<f32>().is_some(), device.is_host_accessible());
+        assert_eq!(Some(moment.to_vec::<f64>()?), copied);
+    }
     Ok(())
 }
 

@@ -1,24 +1,31 @@
 //! Averages in the place of parameters, and back.
 
-use crate::{bits, numbers};
+use crate::{bits, devices, numbers};
 use fallline::algorithms::{AdamW, AdamWScheduleFree, Sgd};
 use fallline::optim::ParamPrecision;
 use fallline::prelude::*;
+use std::sync::Arc;
 
 /// Steps a vector, a half, a tensor and a view that is not contiguous.
 struct Model {
     vector: Vec<f32>,
     half: Vec<bf16>,
     tensor: Tensor,
+    half_tensor: Tensor,
     matrix: ndarray::Array2<f32>,
 }
 
 impl Model {
-    fn new() -> fallline::Result<Model> {
+    fn new(device: &Arc<dyn Backend>) -> fallline::Result<Model> {
         Ok(Model {
             vector: numbers(5, 1),
             half: numbers(5, 2).into_iter().map(bf16::from_f32).collect(),
-            tensor: Tensor::from_slice(&Cpu::scalar().shared(), &numbers(5, 3), [5])?,
+            tensor: Tensor::from_slice(device, &numbers(5, 3), [5])?,
+            half_tensor: Tensor::from_slice(
+                device,
+                &numbers(5, 3).into_iter().map(bf16::from_f32).collect::<Vec<_>>(),
+                [5],
+            )?,
             matrix: ndarray::Array2::from_shape_fn((2, 2), |(i, j)| (i + 3 * j) as f32 / 7.0),
         })
     }
@@ -30,6 +37,7 @@ impl Model {
             param("vector", &mut self.vector, &grad),
             param("half", &mut self.half, &grad),
             param("tensor", &mut self.tensor, &grad),
+            param("half tensor", &mut self.half_tensor, &grad),
             param("matrix", &mut turned, &square),
         ])
     }
@@ -37,17 +45,21 @@ impl Model {
     fn bits(&self) -> fallline::Result<Vec<Vec<u32>>> {
         let half = self.half.iter().map(|x| u32::from(x.to_bits())).collect();
         let matrix: Vec<f32> = self.matrix.t().iter().copied().collect();
-        Ok(vec![bits(&self.vector), half, bits(&self.tensor.to_vec::<f32>()?), bits(&matrix)])
+        let [tensor, half_tensor] = [&self.tensor, &self.half_tensor].map(Tensor::to_vec::<f32>);
+        Ok(vec![bits(&self.vector), half, bits(&tensor?), bits(&half_tensor?), bits(&matrix)])
     }
 }
 
 #[test]
 fn twice_is_the_identity_to_the_bit() -> fallline::Result<()> {
-    for precision in [ParamPrecision::RoundToNearest, ParamPrecision::MasterWeights] {
-        let (mut model, mut straight) = (Model::new()?, Model::new()?);
+    let precisions = [ParamPrecision::RoundToNearest, ParamPrecision::MasterWeights];
+    let cases =
+        devices()?.into_iter().flat_map(|device| precisions.map(|precision| (device.clone(), precision)));
+    for (device, precision) in cases {
+        let (mut model, mut straight) = (Model::new(&device)?, Model::new(&device)?);
         let build = || -> fallline::Result<Driver> {
             let adamw = AdamW { lr: 0.1, ..Default::default() };
-            let mut optimizer = adamw.clone().on(Cpu::scalar())?.group_named(&["half"], adamw)?;
+            let mut optimizer = adamw.clone().on(&device)?.group_named(&["half"], adamw)?;
             optimizer.set_param_precision(1, precision)?;
             Ok(optimizer.averaged(Average::ema(0.75)?))
         };
@@ -69,6 +81,7 @@ fn twice_is_the_identity_to_the_bit() -> fallline::Result<()> {
                 average("vector", false)?,
                 average("half", true)?,
                 average("tensor", false)?,
+                average("half tensor", true)?.iter().map(|x| x << 16).collect(),
                 average("matrix", false)?,
             ];
             assert_eq!(model.bits()?, averages);
@@ -84,7 +97,7 @@ fn twice_is_the_identity_to_the_bit() -> fallline::Result<()> {
 #[test]
 fn what_makes_no_sense_is_an_error() -> fallline::Result<()> {
     let said = |error: fallline::optim::Error| error.to_string();
-    let mut model = Model::new()?;
+    let mut model = Model::new(&Cpu::scalar().shared())?;
     let mut none = AdamW::default().on(Cpu::scalar())?;
     let swapped = model.with(|params| none.swap_average(params)).map_err(said).err();
     assert_eq!(swapped.as_deref(), Some("AdamW: it keeps no average of the weights (Driver::averaged)"));
