@@ -1,7 +1,6 @@
 //! Rules, erased: what a driver and a backend pass to each other.
 
 use crate::between::typed;
-use crate::builtins::Builtins;
 use crate::{Between, Graph, Operand, Rule, ScalarDef};
 use core::any::{Any, TypeId};
 use core::fmt;
@@ -128,23 +127,5 @@ impl Kernel {
 impl fmt::Debug for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Kernel").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-/// Where rules meet lanes: compiles a rule for a backend's instruction sets.
-///
-/// Algorithms are generic over it, so that the crate which names a `Link` is the one in which their
-/// rules are compiled, once.
-pub trait Link: 'static {
-    /// Returns the erased rule with its compiled entries.
-    fn kernel<R: Rule>() -> &'static Kernel;
-
-    /// Returns the engine's own rules. A link that compiles them in its own crate returns that table: then no crate that
-    /// names the link compiles them again.
-    fn builtins() -> &'static Builtins
-    where
-        Self: Sized,
-    {
-        Builtins::of::<Self>()
     }
 }

@@ -31,6 +31,7 @@ mod format;
 pub mod host;
 mod kernel;
 mod lent;
+mod link;
 pub mod math;
 mod pass;
 #[doc(hidden)]
@@ -54,8 +55,9 @@ pub use expr::{
 };
 pub use format::{Codes, Compute, Element, Format};
 pub use half::{bf16, f16};
-pub use kernel::{Kernel, Link, Recorded};
+pub use kernel::{Kernel, Recorded};
 pub use lent::{DeviceSlice, DeviceSliceMut, Lent, LentMut};
+pub use link::{Builtins, Link};
 pub use rule::scope::{GlobalAt, Groups, TensorAt};
 pub use rule::{Array, Operand, Role, Rule, ScalarDef, apply};
 pub use scalar::Scalar;

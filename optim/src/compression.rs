@@ -30,8 +30,8 @@
 use crate::op::{Peers, Runner, Workspace};
 pub use crate::params::residuals::Residuals;
 use crate::params::residuals::padded;
+use fallline_core::Builtins;
 use fallline_core::backend::{Pass, TensorPass, View, Views};
-use fallline_core::builtins::Builtins;
 use fallline_core::host::{Slice, SliceMut};
 use fallline_core::math::sqrt;
 use fallline_core::ranks::{Buffer, Communicator};

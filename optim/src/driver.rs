@@ -1,32 +1,25 @@
 //! The optimizer of any algorithm that is made of rules: an engine, and policies around it.
 
-mod build;
 mod expected;
 mod groups;
 mod hessian;
 mod incremental;
-mod learning_rate;
 mod loaded;
 mod modes;
 mod persist;
 mod poison;
-mod state_views;
 mod step;
-mod swap;
-mod with_params;
 
 pub use incremental::IncrementalStep;
-pub use state_views::StateView;
 
 use crate::average::Average;
 use crate::checkpoint::{Checkpoint, LoadOptions};
-use crate::engine::Engine;
 use crate::engine::setup::Ranks;
-use crate::gradient_config::GradientConfig;
+use crate::engine::{Engine, StateView};
+use crate::gradient_config::{GradientConfig, LossScaler};
 use crate::gradients::accumulate::Window;
 use crate::gradients::{GradState, Gradients};
 use crate::hyper::Value;
-use crate::params::MASTER;
 use crate::ranks::process_group::ProcessGroup;
 use crate::weight_averaging::WeightAveraging;
 use crate::{
@@ -35,12 +28,11 @@ use crate::{
 };
 use expected::Expectations;
 use fallline_core::ranks::Communicator;
-use fallline_core::{Backend, Compute, fallible};
+use fallline_core::{Backend, Compute};
 use loaded::Loaded;
 use poison::Poison;
 use std::sync::Arc;
 use step::Step;
-use swap::SetAside;
 
 /// The optimizer for every algorithm that is made of rules.
 ///
@@ -77,8 +69,6 @@ pub struct Driver {
     expected: Expectations,
     /// What the last load has brought.
     loaded: Loaded,
-    /// The weights that are trained, while the parameters hold averages.
-    aside: SetAside,
 }
 
 impl Driver {
@@ -93,7 +83,6 @@ impl Driver {
             poison: Poison::default(),
             expected: Expectations::default(),
             loaded: Loaded::default(),
-            aside: SetAside::default(),
         }
     }
 
@@ -203,6 +192,61 @@ impl Driver {
     /// A parameter that is not bound, or in another way than it was saved; when the device fails.
     pub fn restore_params(&mut self, params: &mut [Binding<'_>]) -> Result<()> {
         self.group.restore_params(&mut self.engine, params)
+    }
+
+    /// Clips by the norm of all gradients together: [`GradientConfig::clip_norm`].
+    ///
+    /// # Errors
+    /// [`Error::Setting`](crate::Error::Setting) where the norm is negative or NaN.
+    pub fn clip_norm(self, max_norm: f64) -> Result<Driver> {
+        self.configured(|config| config.clip_norm(max_norm))
+    }
+
+    /// Clips each element of the gradients: [`GradientConfig::clip_value`].
+    ///
+    /// # Errors
+    /// [`Error::Setting`](crate::Error::Setting) where the value is negative or NaN.
+    pub fn clip_value(self, clip_value: f64) -> Result<Driver> {
+        self.configured(|config| config.clip_value(clip_value))
+    }
+
+    /// Accumulates the gradients of so many calls of [`step`](Driver::step): [`GradientConfig::accumulate`].
+    /// [`set_iterations`](Driver::set_iterations) closes the last window in time.
+    ///
+    /// # Errors
+    /// [`Error::Setting`](crate::Error::Setting) for 0.
+    pub fn accumulate(self, steps: u64) -> Result<Driver> {
+        self.configured(|config| config.accumulate(steps))
+    }
+
+    /// Unscales gradients of a loss that the training loop multiplies by [`loss_scale`](Driver::loss_scale).
+    pub fn with_loss_scale(mut self, scaler: LossScaler) -> Driver {
+        self.gradients.config.scaler = Some(scaler);
+        self
+    }
+
+    fn configured(mut self, set: impl FnOnce(GradientConfig) -> Result<GradientConfig>) -> Result<Driver> {
+        self.gradients.config = set(core::mem::take(&mut self.gradients.config))?;
+        Ok(self)
+    }
+
+    /// Returns every state, as torch's `state_dict` has them: master weights among them, without copies.
+    ///
+    /// ```
+    /// # fn with(optimizer: &fallline_optim::Driver) {
+    /// for state in optimizer.state_dict() {
+    ///     let largest = state.as_slice::<f32>().map(|values| values.iter().fold(0.0f32, |a, b| a.max(b.abs())));
+    ///     println!("{} {}: {largest:?}", state.key(), state.shape());
+    /// }
+    /// # }
+    /// ```
+    pub fn state_dict(&self) -> impl Iterator<Item = StateView<'_>> {
+        self.engine.state_dict()
+    }
+
+    /// Returns a state of a parameter, where there is one.
+    pub fn state_view(&self, param: &str, state: &str) -> Option<StateView<'_>> {
+        self.engine.state_view(param, state)
     }
 
     /// Returns the window of gradients, and what steps.
@@ -319,13 +363,7 @@ impl Optimizer for Driver {
     }
 
     fn state(&self, param: &str, state: &str) -> Result<Option<Vec<f64>>> {
-        let Some(slot) = self.engine.slots.get(param) else { return Ok(None) };
-        let known = slot.states.iter().find(|(name, _)| *name == state).map(|(_, storage)| storage);
-        let master = slot.master.as_deref().filter(|_| state == MASTER);
-        let Some(storage) = known.or(master) else { return Ok(None) };
-        let mut values = fallible::zeroed::<f64>(storage.len(), "a copy of a state")?;
-        self.engine.setup.backend.read(storage, values.as_mut_slice().into())?;
-        Ok(Some(values))
+        self.engine.state_view(param, state).map(|state| state.to_vec()).transpose()
     }
 
     fn save(&self) -> Result<Checkpoint> {

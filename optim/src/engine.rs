@@ -19,7 +19,10 @@ mod persist;
 pub(crate) mod prepare;
 pub(crate) mod scalar_state;
 pub(crate) mod setup;
+mod state_views;
 mod upload;
+
+pub use state_views::StateView;
 
 use crate::hyper::Value;
 use crate::params::slots::Slots;

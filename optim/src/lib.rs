@@ -47,7 +47,8 @@ pub use algorithm::{
 };
 pub use binding::{Binding, GradRef, ParamRef, RowsGrad, frozen, param, rows};
 pub use checkpoint::{Checkpoint, LoadOptions};
-pub use driver::{Driver, IncrementalStep, StateView};
+pub use driver::{Driver, IncrementalStep};
+pub use engine::StateView;
 pub use engine::group::ParamInfo;
 pub use engine::offload::can_offload;
 pub use error::{Error, Result};

@@ -24,7 +24,7 @@ use crate::{
     Binding, Error, Info, LoadReport, NonFinitePolicy, Objective, Optimizer, ParamState, Result, StepReport,
 };
 use core::fmt;
-use fallline_core::builtins::Builtins;
+use fallline_core::Builtins;
 use fallline_core::{Backend, Compute, Kernel, Link, fallible};
 use lbfgs::{History, Stepped};
 use loaded::compute_of;

@@ -1,12 +1,14 @@
 //! Weight averaging (EMA, SWA): the averages of the parameters.
 
+mod swap;
+
 use crate::average::Average;
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
 use crate::params::averaged::AveragedParam;
 use crate::params::slots::{Slot, Slots};
 use crate::{Binding, Error, LoadReport, Result};
+use fallline_core::Builtins;
 use fallline_core::backend::{Pass, Plan, TensorPass, View};
-use fallline_core::builtins::Builtins;
 use fallline_core::{Backend, Compute, Kernel, Storage, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -22,6 +24,8 @@ pub(crate) struct WeightAveraging {
     row: Vec<f64>,
     /// By the rule that is run, and whether it computes in double precision.
     plans: BTreeMap<(&'static str, bool), Plan>,
+    /// The weights that are trained, by the parameters' names, while the parameters hold averages.
+    aside: Vec<(String, Storage)>,
 }
 
 /// Averages in a checkpoint.
@@ -30,7 +34,7 @@ const AVERAGE: &str = "average/";
 impl WeightAveraging {
     /// Makes one before the first iteration.
     pub(crate) fn new(spec: Average) -> WeightAveraging {
-        WeightAveraging { spec, steps: 0, row: Vec::new(), plans: BTreeMap::new() }
+        WeightAveraging { spec, steps: 0, row: Vec::new(), plans: BTreeMap::new(), aside: Vec::new() }
     }
 
     /// Counts an iteration.
@@ -214,7 +218,13 @@ impl WeightAveraging {
             }
         }
         let steps = checkpoint.manifest.average_steps.unwrap_or(0);
-        Ok(WeightAveraging { spec: self.spec, steps, row: Vec::new(), plans: BTreeMap::new() })
+        Ok(WeightAveraging {
+            spec: self.spec,
+            steps,
+            row: Vec::new(),
+            plans: BTreeMap::new(),
+            aside: Vec::new(),
+        })
     }
 }
 

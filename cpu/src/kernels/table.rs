@@ -8,9 +8,9 @@ use super::tape::Tape;
 use super::{bf16, quantized};
 use crate::isa::Isa;
 use crate::vector::Number;
+use fallline_core::Builtins;
 #[cfg(target_arch = "x86_64")]
 use fallline_core::Role;
-use fallline_core::builtins::Builtins;
 use fallline_core::{Compute, Kernel, Link, Rule};
 
 /// A rule's compiled kernels, one for each [`Isa`], in order.

@@ -7,7 +7,7 @@ use crate::program::{AnySite, Program, Site, Variant};
 use core::any::Any;
 use core::fmt::Debug;
 use core::marker::PhantomData;
-use fallline_core::builtins::Builtins;
+use fallline_core::Builtins;
 use fallline_core::{Groups, Link, Shape};
 
 /// An algorithm as people see and set it: what a group of parameters has. Another name of an algorithm, and what is made of

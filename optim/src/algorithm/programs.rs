@@ -5,7 +5,7 @@ use crate::hyper::Value;
 use crate::modifiers::modify;
 use crate::program::{AnySite, Mode, Program, Variant};
 use core::any::Any;
-use fallline_core::builtins::Builtins;
+use fallline_core::Builtins;
 use fallline_core::{Format, Groups, Kernel, Role, Shape};
 
 impl dyn AnyAlgorithm + '_ {

@@ -14,6 +14,8 @@ use fallline_core::Backend;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+const LR: &str = "lr";
+
 impl Driver {
     /// Adds a group for the parameters whose names `matches` accepts, with the hyperparameters of the first
     /// group but for `overrides`. Where several groups match, the first added has it; parameters that match
@@ -65,6 +67,23 @@ impl Driver {
         Ok(self.push_group(algorithm, storing, matches, optimizer))
     }
 
+    /// Adds a group of an algorithm for the parameters that `matches` accepts, as
+    /// [`add_group_of`](Driver::add_group_of). It joins the first group of the same algorithm, so that both are one
+    /// optimizer; of another algorithm it is a separate one.
+    ///
+    /// # Errors
+    /// As [`add_group_of`](Driver::add_group_of).
+    pub fn with_group(
+        mut self,
+        algorithm: Box<dyn AnyAlgorithm>,
+        matches: impl Fn(&ParamInfo<'_>) -> bool + Send + Sync + 'static,
+    ) -> Result<Driver> {
+        let groups = &self.engine.setup.groups;
+        let beside = groups.iter().position(|group| group.algorithm.name() == algorithm.name());
+        self.add_group_of(algorithm, matches, beside)?;
+        Ok(self)
+    }
+
     fn push_group(
         &mut self,
         algorithm: Box<dyn AnyAlgorithm>,
@@ -100,6 +119,38 @@ impl Driver {
     /// Returns the algorithm of a group with its hyperparameters.
     pub fn algorithm_of(&self, group: usize) -> Option<&dyn AnyAlgorithm> {
         self.engine.setup.groups.get(group).map(|group| &*group.algorithm)
+    }
+
+    /// Returns the learning rate of a group; none where there is no such group, or its algorithm has no `lr`.
+    ///
+    /// ```
+    /// # fn with(mut optimizer: fallline_optim::Driver) -> fallline_optim::Result<()> {
+    /// optimizer.set_lr(1e-4)?;
+    /// assert_eq!(optimizer.lr(0), Some(1e-4));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn lr(&self, group: usize) -> Option<f64> {
+        match self.engine.setup.groups.get(group)?.algorithm.get(LR)? {
+            Value::Float(lr) => Some(lr),
+            _ => None,
+        }
+    }
+
+    /// Sets the learning rate of all groups, or of none. For that of one group, use [`Optimizer::set`](crate::Optimizer::set).
+    ///
+    /// # Errors
+    /// Where it is out of range, or an algorithm has no `lr`.
+    pub fn set_lr(&mut self, lr: f64) -> Result<()> {
+        let groups = &mut self.engine.setup.groups;
+        // Several are tried first, so that a refusal changes none.
+        for group in groups.iter().skip(1) {
+            group.algorithm.boxed().set(&[(LR, lr.into())])?;
+        }
+        for group in groups {
+            group.algorithm.set(&[(LR, lr.into())])?;
+        }
+        Ok(())
     }
 
     /// Stores a group's states in these formats, from its parameters' first step on. Groups added later have those of

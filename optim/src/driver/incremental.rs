@@ -99,7 +99,7 @@ impl Driver {
     /// Checks that it can continue: no step before failed half-way, or was left half taken.
     pub(super) fn check_ready(&mut self) -> Result<()> {
         self.poison.check()?;
-        self.aside.check("a step")?;
+        self.check_not_averaged("a step")?;
         if !self.poison.unfinished {
             return Ok(());
         }

@@ -1,6 +1,7 @@
-//! Weights of training and of evaluation.
+//! Weights of training and of evaluation: an algorithm's own, and averages.
 
 use super::Driver;
+use crate::weight_averaging::WeightAveraging;
 use crate::{Binding, Error, Mode, Result};
 
 impl Driver {
@@ -38,6 +39,54 @@ impl Driver {
     /// Returns whether some parameters have other weights in one mode than in the other.
     pub fn has_modes(&self) -> bool {
         self.engine.with_modes().is_some()
+    }
+
+    /// Puts the averages of the weights into the bound parameters, and the next time the weights that are trained back.
+    /// After both the parameters have the same bits as before. An average is rounded to the parameter's type.
+    ///
+    /// Every parameter that has an average must be bound, with or without a gradient. Until the weights are back a copy
+    /// of them takes memory, and steps and saving are errors. Loading forgets the copy.
+    ///
+    /// ```
+    /// # use fallline_optim::{Driver, Result, frozen};
+    /// # fn evaluate(_: &[f32]) {}
+    /// # fn with(mut optimizer: Driver, mut weight: Vec<f32>) -> Result<()> {
+    /// optimizer.swap_average(&mut [frozen("weight", &mut weight)])?;
+    /// evaluate(&weight);
+    /// optimizer.swap_average(&mut [frozen("weight", &mut weight)])?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Groups`] where no average is kept, none has begun, or a parameter that has one is not bound. Another
+    /// error where a binding has another shape or type; when a device fails.
+    pub fn swap_average(&mut self, params: &mut [Binding<'_>]) -> Result<()> {
+        self.poison.check()?;
+        if !self.holds_average() {
+            self.check_ready()?;
+            self.engine.check_training()?;
+        }
+        let Driver { engine, averaging, poison, .. } = self;
+        let Some(averages) = averaging else {
+            let problem = "it keeps no average of the weights (Driver::averaged)".into();
+            return Err(Error::Groups { algorithm: engine.setup.name(), problem });
+        };
+        let swap = averages.check_swap(engine, params)?;
+        poison.guard_written(|| averages.swap(engine, params, swap))
+    }
+
+    /// Returns whether the parameters hold averages: [`swap_average`](Driver::swap_average) was called once.
+    pub fn holds_average(&self) -> bool {
+        self.averaging.as_ref().is_some_and(WeightAveraging::is_swapped)
+    }
+
+    /// Refuses what needs the weights that are trained.
+    ///
+    /// # Errors
+    /// [`Error::Averaged`].
+    pub(super) fn check_not_averaged(&self, operation: &'static str) -> Result<()> {
+        if self.holds_average() { Err(Error::Averaged { operation }) } else { Ok(()) }
     }
 
     fn switch(&mut self, mode: Mode, params: &mut [Binding<'_>], lasting: bool) -> Result<()> {

@@ -4,8 +4,9 @@
 use super::Engine;
 use super::group::Group;
 use crate::program::Stage;
+use fallline_core::Builtins;
 use fallline_core::backend::{FusedRule, Position};
-use fallline_core::builtins::{Builtins, ClampRange};
+use fallline_core::builtins::ClampRange;
 use fallline_core::{Kernel, Role, Storage};
 
 /// What is still to be done to a window's gradients when the step begins.

@@ -4,7 +4,7 @@ use super::group::{Group, ParamInfo, first_group_of};
 use crate::params::slots::Slot;
 use crate::program::{AnySite, Program};
 use crate::{AnyAlgorithm, Error, MaskPolicy, Result};
-use fallline_core::builtins::Builtins;
+use fallline_core::Builtins;
 use fallline_core::ranks::Communicator;
 use fallline_core::{Backend, Compute, Format, Groups, Role};
 use std::path::PathBuf;

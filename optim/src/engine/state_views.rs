@@ -1,8 +1,8 @@
 //! States by name, as they are in memory.
 
-use super::Driver;
+use super::Engine;
+use super::setup::Setup;
 use crate::Result;
-use crate::engine::setup::Setup;
 use crate::params::MASTER;
 use crate::params::slots::Slot;
 use core::fmt;
@@ -83,29 +83,17 @@ impl fmt::Debug for StateView<'_> {
     }
 }
 
-impl Driver {
-    /// Returns every state, as torch's `state_dict` has them: master weights among them, without copies.
-    ///
-    /// ```
-    /// # fn with(optimizer: &fallline_optim::Driver) {
-    /// for state in optimizer.state_dict() {
-    ///     let largest = state.as_slice::<f32>().map(|values| values.iter().fold(0.0f32, |a, b| a.max(b.abs())));
-    ///     println!("{} {}: {largest:?}", state.key(), state.shape());
-    /// }
-    /// # }
-    /// ```
-    pub fn state_dict(&self) -> impl Iterator<Item = StateView<'_>> {
-        let setup = &self.engine.setup;
-        self.engine.slots.iter().flat_map(move |slot| {
-            states(slot).map(move |(state, storage)| StateView::new(setup, slot, state, storage))
+impl Engine {
+    pub(crate) fn state_dict(&self) -> impl Iterator<Item = StateView<'_>> {
+        self.slots.iter().flat_map(|slot| {
+            states(slot).map(|(state, storage)| StateView::new(&self.setup, slot, state, storage))
         })
     }
 
-    /// Returns a state of a parameter, where there is one.
-    pub fn state_view(&self, param: &str, state: &str) -> Option<StateView<'_>> {
-        let slot = self.engine.slots.get(param)?;
+    pub(crate) fn state_view(&self, param: &str, state: &str) -> Option<StateView<'_>> {
+        let slot = self.slots.get(param)?;
         let (state, storage) = states(slot).find(|(known, _)| *known == state)?;
-        Some(StateView::new(&self.engine.setup, slot, state, storage))
+        Some(StateView::new(&self.setup, slot, state, storage))
     }
 }
 
