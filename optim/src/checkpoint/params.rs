@@ -28,6 +28,7 @@ impl Checkpoint {
         let mut entries = BTreeMap::new();
         for binding in params {
             binding.check_shaped()?;
+            check_not_lent(binding)?;
             let name = || binding.name.to_owned();
             let dims = binding.param.dims();
             let shape = match known.and_then(|known| known.get(binding.name)).map(|param| param.shape()) {
@@ -67,6 +68,7 @@ impl Checkpoint {
         let (mut names, mut fitting) = (HashSet::new(), Vec::new());
         for (place, binding) in params.iter().enumerate() {
             binding.check_shaped()?;
+            check_not_lent(binding)?;
             let name = || binding.name.to_owned();
             if !names.insert(binding.name) {
                 return Err(Error::Duplicate { param: name() });
@@ -125,6 +127,22 @@ impl Checkpoint {
     }
 }
 
+/// Checks that a parameter is memory that can be copied without its owner.
+///
+/// # Errors
+/// [`Error::Mismatch`] for memory of a device that is lent.
+pub(crate) fn check_not_lent(binding: &Binding<'_>) -> Result<()> {
+    match binding.param {
+        ParamRef::Lent(_) => Err(lent(binding.name)),
+        _ => Ok(()),
+    }
+}
+
+fn lent(name: &str) -> Error {
+    let problem = "is lent memory of a device, which is stepped but not copied: bind a Tensor or a slice";
+    Error::Mismatch(format!("parameter {name:?} {problem}"))
+}
+
 /// Copies a parameter.
 fn entry_of(binding: &Binding<'_>, shape: Shape) -> Result<Entry> {
     match &binding.param {
@@ -134,6 +152,7 @@ fn entry_of(binding: &Binding<'_>, shape: Shape) -> Result<Entry> {
             Err(Error::Mismatch(format!("parameter {name:?} is stored as {format}, which no file has")))
         }
         ParamRef::Tensor(tensor) => Entry::from_storage(&**tensor.backend(), tensor.storage(), shape),
+        ParamRef::Lent(_) => Err(lent(binding.name)),
         #[cfg(feature = "ndarray")]
         ParamRef::Strided(view) => view.with_copy(|values| Entry::from_slice(shape, values)),
     }

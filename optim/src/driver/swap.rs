@@ -1,6 +1,7 @@
 //! Averages of the weights in the place of the parameters, for evaluation, and back.
 
 use super::Driver;
+use crate::checkpoint::check_not_lent;
 use crate::params::slots::Slot;
 use crate::{Binding, Error, ParamRef, Result};
 use fallline_core::host::Slice;
@@ -67,6 +68,7 @@ impl Driver {
             return self.refused("it keeps no average of the weights (Driver::averaged)".into());
         }
         let bound = names(params)?;
+        params.iter().try_for_each(check_not_lent)?;
         let averaged = || self.engine.slots.iter().filter(|slot| average(slot).is_some());
         if averaged().next().is_none() {
             return self.refused("there is no average of the weights before the first step".into());
@@ -109,6 +111,7 @@ impl Driver {
 
     fn swap_back(&mut self, params: &mut [Binding<'_>]) -> Result<()> {
         let bound = names(params)?;
+        params.iter().try_for_each(check_not_lent)?;
         if let Some((name, _)) = self.aside.0.iter().find(|(name, _)| !bound.contains(&**name)) {
             return self.refused(format!("{name:?} holds its average, but is not bound"));
         }
