@@ -124,6 +124,8 @@ mod documents {
     struct Cookbook;
     #[doc = include_str!("../docs/training.md")]
     struct Training;
+    #[doc = include_str!("../docs/memory.md")]
+    struct Memory;
     #[doc = include_str!("../docs/configuration.md")]
     struct Configuration;
     #[cfg(feature = "cuda")]

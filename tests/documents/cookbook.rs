@@ -48,6 +48,30 @@ fn there_are_forty_short_recipes() {
     assert_none(&wrong(&Project::here().read("docs/cookbook.md")));
 }
 
+/// Calls of the adapters. They are in other workspaces: here their code cannot run.
+const ADAPTERS: [(&str, [&str; 2]); 3] = [
+    ("candle", ["CandleOptimizer::new(&variables, ", ".backward_step(&loss)?"]),
+    ("burn", ["BurnOptimizer::new(", ".step(model, gradients)"]),
+    ("tch", ["TchOptimizer::new(&store, ", ".backward_step(&"]),
+];
+
+/// The recipes call the adapters as their own pages do, which are tested with the frameworks.
+#[test]
+fn adapters_are_called_as_in_their_pages() {
+    let project = Project::here();
+    let recipes = project.read("docs/cookbook.md");
+    let mut problems = Vec::new();
+    for (adapter, calls) in ADAPTERS {
+        let page = format!("adapters/{adapter}/README.md");
+        let text = if project.has(&page) { project.read(&page) } else { String::new() };
+        for (name, document) in [("docs/cookbook.md", &recipes), (&*page, &text)] {
+            let missing = calls.iter().filter(|call| !document.contains(**call));
+            problems.extend(missing.map(|call| format!("{name} does not call `{call}`")));
+        }
+    }
+    assert_none(&problems);
+}
+
 #[test]
 fn long_and_missing_recipes_are_found() {
     let recipe = |number: usize, lines: usize| {
