@@ -2,7 +2,7 @@
 
 use fallline_cpu::{Cpu, Native};
 use fallline_optim::algorithms::AdamW;
-use fallline_optim::{Driver, Linked, Optimizer, param};
+use fallline_optim::{Driver, Linked, param};
 use std::time::Instant;
 
 const TENSORS: usize = 2_000;

@@ -4,7 +4,7 @@ use crate::Result;
 use crate::take::{Held, Put, Take};
 use burn::module::Module;
 use burn::optim::GradientsParams;
-use fallline_optim::{Binding, Driver, Optimizer, StepReport};
+use fallline_optim::{Binding, Driver, StepReport};
 
 /// fallline's optimizer over the parameters of burn's modules.
 ///
@@ -30,7 +30,7 @@ impl BurnOptimizer {
     /// parameters are what they were, unless the driver says that it failed half-way.
     ///
     /// # Errors
-    /// As [`Optimizer::step`]; a parameter that does not hold floating-point numbers of 16 bits or more, or that is twice in the
+    /// As [`Driver::step`]; a parameter that does not hold floating-point numbers of 16 bits or more, or that is twice in the
     /// module.
     pub fn step<M: Module>(&mut self, module: M, gradients: GradientsParams) -> (M, Result<StepReport>) {
         let mut take = Take::new(gradients, self.requires_gradients);
@@ -48,12 +48,12 @@ impl BurnOptimizer {
         (module, report)
     }
 
-    /// Returns the optimizer behind it: hyperparameters, states, [`save`](Optimizer::save).
+    /// Returns the optimizer behind it: hyperparameters, states, [`save`](fallline_optim::Optimizer::save).
     pub fn driver(&self) -> &Driver {
         &self.driver
     }
 
-    /// Returns the optimizer behind it, to change: [groups](Driver::add_group), [`load`](Optimizer::load).
+    /// Returns the optimizer behind it, to change: [groups](Driver::add_group), [`load`](fallline_optim::Optimizer::load).
     pub fn driver_mut(&mut self) -> &mut Driver {
         &mut self.driver
     }

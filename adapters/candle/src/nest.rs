@@ -7,7 +7,7 @@ mod cuda;
 use crate::{Error, Result};
 use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, StorageRef, Tensor, Var};
 use fallline_core::host::{Slice, SliceMut};
-use fallline_optim::{Binding, Driver, GradRef, Optimizer, ParamRef, StepReport, param};
+use fallline_optim::{Binding, Driver, GradRef, ParamRef, StepReport, param};
 use std::cell::RefCell;
 
 /// A gradient that is held for a step.
