@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 /// A [`Rule`] as plain data: its declaration, its scalars, its recording, and what a backend compiled
 /// for it.
 ///
-/// Made once for each rule by a [`Link`], in the crate that sees both the rule and the lanes.
+/// Made once for each rule by a [`Link`](crate::Link), in the crate that sees both the rule and the lanes.
 pub struct Kernel {
     /// The rule's name.
     pub name: &'static str,

@@ -1,8 +1,8 @@
 //! LARS as bitsandbytes has it: momentum whose step is clipped to a part of the parameter's norm.
 
 use super::bnb;
-use super::trust_ratio::shortened;
 use super::prelude::*;
+use super::trust_ratio::shortened;
 use fallline_core::{Codes, Shape};
 
 hyperparameters! {

@@ -1,7 +1,7 @@
 //! PytorchLARS: torch's SGD whose step is clipped to a part of the parameter's norm.
 
-use super::trust_ratio::shortened;
 use super::prelude::*;
+use super::trust_ratio::shortened;
 
 hyperparameters! {
     /// PytorchLARS: torch's SGD whose step is clipped to a part of the parameter's norm.
