@@ -3,6 +3,19 @@
 use fallline_core::host::{Slice, SliceMut, check_raw};
 use fallline_core::{Format, Result, bf16, f16};
 
+/// Calls a macro with the type of a format that memory has.
+macro_rules! by_type {
+    ($format:expr, $slice:ident) => {
+        match $format {
+            Format::F64 => $slice!(f64),
+            Format::F32 => $slice!(f32),
+            Format::Bf16 => $slice!(bf16),
+            Format::F16 => $slice!(f16),
+            other => unreachable!("no memory is stored as {other}"),
+        }
+    };
+}
+
 /// Returns `len` elements of a format at an address, to bind as a parameter.
 ///
 /// ```
@@ -38,13 +51,7 @@ pub unsafe fn slice_from_raw_parts_mut<'a>(
             })
         };
     }
-    Ok(match format {
-        Format::F64 => slice!(f64),
-        Format::F32 => slice!(f32),
-        Format::Bf16 => slice!(bf16),
-        Format::F16 => slice!(f16),
-        other => unreachable!("no memory is stored as {other}"),
-    })
+    Ok(by_type!(format, slice))
 }
 
 /// Returns `len` elements of a format at an address, to bind as a gradient.
@@ -67,13 +74,7 @@ pub unsafe fn slice_from_raw_parts<'a>(address: *const u8, len: usize, format: F
             })
         };
     }
-    Ok(match format {
-        Format::F64 => slice!(f64),
-        Format::F32 => slice!(f32),
-        Format::Bf16 => slice!(bf16),
-        Format::F16 => slice!(f16),
-        other => unreachable!("no memory is stored as {other}"),
-    })
+    Ok(by_type!(format, slice))
 }
 
 #[cfg(test)]
