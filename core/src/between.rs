@@ -30,7 +30,9 @@ pub struct Between {
     update: fn(&Numbers<'_, f64>, &mut [f64]),
     skips: fn(&[f64]) -> f64,
     tensor: fn(&Numbers<'_, f64>, &mut [f64], &mut [f64]),
-    record: fn() -> Formulas,
+    /// The rule's tensor scalars, and the same on symbols.
+    tensor_scalars: &'static [&'static str],
+    symbolic: Symbolic,
 }
 
 impl Between {
@@ -55,7 +57,13 @@ impl Between {
             update: R::update::<f64>,
             skips: R::skips::<f64>,
             tensor: R::tensor::<f64>,
-            record: Formulas::record::<R>,
+            tensor_scalars: R::TENSOR_SCALARS,
+            symbolic: Symbolic {
+                terms: R::terms::<Expr>,
+                update: R::update::<Expr>,
+                skips: R::skips::<Expr>,
+                tensor: R::tensor::<Expr>,
+            },
         }
     }
 
@@ -65,7 +73,8 @@ impl Between {
             return *self;
         }
         let (shared, skips) = (other.declared.shared, other.skips);
-        Between { declared: Declared { shared, may_skip: true, ..self.declared }, skips, ..*self }
+        let symbolic = Symbolic { skips: other.symbolic.skips, ..self.symbolic };
+        Between { declared: Declared { shared, may_skip: true, ..self.declared }, skips, symbolic, ..*self }
     }
 
     /// Returns whether it sees all tensors at once: no tensor's scalars are known before all tensors' sums are.
@@ -120,7 +129,7 @@ impl Between {
 
     /// Returns all of it that depends on sums, as formulas.
     pub fn record(&self) -> Formulas {
-        (self.record)()
+        Formulas::record(&self.declared, self.tensor_scalars, self.symbolic)
     }
 }
 
@@ -144,12 +153,20 @@ pub struct Formulas {
     pub tensor: NumberGraph,
 }
 
+/// A rule's numbers on symbols. They are plain functions, so that recording is compiled once for all rules.
+#[derive(Clone, Copy)]
+struct Symbolic {
+    terms: fn(&Numbers<'_, Expr>, &mut [Expr]),
+    update: fn(&Numbers<'_, Expr>, &mut [Expr]),
+    skips: fn(&[Expr]) -> Expr,
+    tensor: fn(&Numbers<'_, Expr>, &mut [Expr], &mut [Expr]),
+}
+
 /// What is recorded: from inputs and what is remembered for a tensor, the outputs.
 type Recorded<'a> = &'a dyn Fn(&Numbers<'_, Expr>, &[Expr], &mut [Expr]);
 
 impl Formulas {
-    fn record<R: Rule>() -> Formulas {
-        let d = R::BETWEEN;
+    fn record(d: &Declared, tensor_scalars: &[&'static str], rule: Symbolic) -> Formulas {
         let defs = |defs: &'static [ScalarDef]| defs.iter().map(|def| def.name).collect::<Vec<_>>();
         let names =
             [&defs(d.once)[..], &defs(d.each), d.reads, d.totals, d.shared, d.memory].map(<[&str]>::to_vec);
@@ -160,16 +177,16 @@ impl Formulas {
             })
         };
         Formulas {
-            terms: record(d.totals.to_vec(), &|from, _, out| R::terms(from, out)),
+            terms: record(d.totals.to_vec(), &|from, _, out| (rule.terms)(from, out)),
             update: record(d.shared.to_vec(), &|from, _, out| {
                 out.copy_from_slice(from.shared);
-                R::update(from, out);
+                (rule.update)(from, out);
             }),
-            skips: record(vec!["skips"], &|from, _, out| out[0] = R::skips(from.shared)),
-            tensor: record([R::TENSOR_SCALARS, d.memory].concat(), &|from, memory, out| {
-                let (scalars, remembered) = out.split_at_mut(R::TENSOR_SCALARS.len());
+            skips: record(vec!["skips"], &|from, _, out| out[0] = (rule.skips)(from.shared)),
+            tensor: record([tensor_scalars, d.memory].concat(), &|from, memory, out| {
+                let (scalars, remembered) = out.split_at_mut(tensor_scalars.len());
                 remembered.copy_from_slice(memory);
-                R::tensor(from, remembered, scalars);
+                (rule.tensor)(from, remembered, scalars);
             }),
         }
     }

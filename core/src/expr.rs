@@ -178,28 +178,40 @@ pub struct Graph {
 impl Graph {
     /// Runs rule `R` once on symbols.
     pub fn record<R: Rule>() -> Graph {
+        let scalars = R::SCALARS.iter().map(|s| s.name).chain(R::TENSOR_SCALARS.iter().copied());
+        Graph::record_on(scalars.collect(), R::OPERANDS, R::SUMS, |grad_scale, scalars, operands, sums| {
+            let mut own = (R::Scalars::fill(grad_scale), R::Operands::fill(grad_scale));
+            own.0.as_mut().copy_from_slice(scalars);
+            own.1.as_mut().copy_from_slice(operands);
+            sums.copy_from_slice(rule::apply::<R, Expr>(grad_scale, &own.0, &mut own.1).as_ref());
+            operands.copy_from_slice(own.1.as_ref());
+        })
+    }
+
+    /// Records a rule, which changes the operands and fills in the sums. It is a plain function, so that this is compiled
+    /// once for all rules.
+    fn record_on(
+        scalars: Vec<&'static str>,
+        operands: &'static [crate::Operand],
+        sums: &[&'static str],
+        rule: fn(Expr, &[Expr], &mut [Expr], &mut [Expr]),
+    ) -> Graph {
         RECORDER.with_borrow_mut(|recorder| *recorder = Recorder::default());
-        let mut scalars = R::Scalars::fill(Expr(0));
-        for (i, scalar) in scalars.as_mut().iter_mut().enumerate() {
-            *scalar = Expr(push(Node::Scalar(i as u32)));
-        }
-        let mut operands = R::Operands::fill(Expr(0));
-        for (i, operand) in operands.as_mut().iter_mut().enumerate() {
-            *operand = Expr(push(Node::Operand(i as u32)));
-        }
-        let sums = rule::apply::<R, Expr>(Expr(push(Node::GradScale)), &scalars, &mut operands);
-        let recorder = RECORDER.take();
+        let symbols = |count: usize, node: fn(u32) -> Node| -> Vec<Expr> {
+            (0..count).map(|i| Expr(push(node(i as u32)))).collect()
+        };
+        let inputs = symbols(scalars.len(), Node::Scalar);
+        let mut values = symbols(operands.len(), Node::Operand);
+        let grad_scale = Expr(push(Node::GradScale));
+        let mut terms = vec![grad_scale; sums.len()];
+        rule(grad_scale, &inputs, &mut values, &mut terms);
+        let written = operands.iter().zip(&values).filter(|(operand, _)| operand.written);
         Graph {
-            nodes: recorder.nodes,
-            operands: R::OPERANDS,
-            scalars: R::SCALARS.iter().map(|s| s.name).chain(R::TENSOR_SCALARS.iter().copied()).collect(),
-            stores: R::OPERANDS
-                .iter()
-                .zip(operands.as_ref())
-                .filter(|(operand, _)| operand.written)
-                .map(|(_, expr)| expr.0)
-                .collect(),
-            sums: R::SUMS.iter().zip(sums.as_ref()).map(|(name, expr)| (*name, expr.0)).collect(),
+            nodes: RECORDER.take().nodes,
+            operands,
+            scalars,
+            stores: written.map(|(_, expr)| expr.0).collect(),
+            sums: sums.iter().zip(&terms).map(|(name, expr)| (*name, expr.0)).collect(),
         }
     }
 

@@ -31,6 +31,7 @@ pub use manifest::{Manifest, OptimizerManifest, ParamManifest, Part};
 pub(crate) use params::check_not_lent;
 pub(crate) use rename::{differ_in_wrappers, rule_between};
 
+use crate::map::map_of;
 use crate::{Error, Result};
 use fallline_core::host::{Blocks, Slice};
 use fallline_core::{Backend, Format, Shape, Storage, fallible};
@@ -189,7 +190,7 @@ impl Checkpoint {
     /// Only what one rank alone keeps.
     pub(crate) fn only_of_ranks(&self) -> Checkpoint {
         let own = self.tensors.iter().filter(|(key, _)| key.starts_with("rank/"));
-        let tensors = own.map(|(key, entry)| (key.clone(), entry.clone())).collect();
+        let tensors = map_of(own.map(|(key, entry)| (key.clone(), entry.clone())));
         Checkpoint { tensors, ..Checkpoint::default() }
     }
 

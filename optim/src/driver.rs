@@ -358,7 +358,7 @@ impl Optimizer for Driver {
                 state_bytes: slot.state_bytes(),
             })
             .collect();
-        params.sort_by(|a, b| a.name.cmp(&b.name));
+        params.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         params
     }
 

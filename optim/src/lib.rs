@@ -22,6 +22,7 @@ pub mod gradient_config;
 mod gradients;
 pub mod hyper;
 pub mod line_search;
+mod map;
 pub mod mask;
 mod method;
 pub mod modifiers;

@@ -33,7 +33,7 @@ use std::sync::Arc;
 /// Returns the bindings in the order of their names.
 fn sorted_bindings<'o>(objective: &'o mut dyn Objective) -> Vec<Binding<'o>> {
     let mut bindings = objective.bindings();
-    bindings.sort_by(|a, b| a.name.cmp(b.name));
+    bindings.sort_unstable_by(|a, b| a.name.cmp(b.name));
     bindings
 }
 

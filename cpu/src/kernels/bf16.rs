@@ -109,76 +109,76 @@ pub(super) unsafe fn bf16<R: Rule, V: VectorPair>(
                 }
             }
             let mut x = [R::Operands::fill(grad_scale); 2];
-            for_each_operand!(count, k => {
-                let HalfOperand { address, bytes, .. } = operands[k];
+            for_each_operand!(R, K => {
+                let HalfOperand { address, bytes, .. } = operands[K];
                 prefetch(address.wrapping_add(i * bytes + PREFETCH_BYTES), 64);
             });
             if all_bf16 {
-                for_each_operand!(count, k => {
-                    let pair = V::load_bf16_pair(operands[k].address.cast::<u16>().wrapping_add(i));
-                    (x[0].as_mut()[k], x[1].as_mut()[k]) = (pair[0], pair[1]);
+                for_each_operand!(R, K => {
+                    let pair = V::load_bf16_pair(operands[K].address.cast::<u16>().wrapping_add(i));
+                    (x[0].as_mut()[K], x[1].as_mut()[K]) = (pair[0], pair[1]);
                 });
             } else {
-                for_each_operand!(count, k => {
-                    let HalfOperand { address, bytes, .. } = operands[k];
+                for_each_operand!(R, K => {
+                    let HalfOperand { address, bytes, .. } = operands[K];
                     let address = address.wrapping_add(i * bytes);
                     let pair = match bytes {
                         2 => V::load_bf16_pair(address.cast()),
                         _ => V::load_pair(address.cast()),
                     };
-                    (x[0].as_mut()[k], x[1].as_mut()[k]) = (pair[0], pair[1]);
+                    (x[0].as_mut()[K], x[1].as_mut()[K]) = (pair[0], pair[1]);
                 });
             }
             let mut random = [PhiloxState::unused(&counter); MAX_OPERANDS];
             if any_stochastic {
-                for_each_operand!(count, k => {
-                    if R::OPERANDS[k].written && operands[k].stochastic {
-                        random[k] = PhiloxState::first_round(&operands[k].keys, &counter).rounds::<1, FIRST>(&operands[k].keys);
+                for_each_operand!(R, K => {
+                    if const { R::OPERANDS[K].written } && operands[K].stochastic {
+                        random[K] = PhiloxState::first_round(&operands[K].keys, &counter).rounds::<1, FIRST>(&operands[K].keys);
                     }
                 });
             }
             apply::<R, V>(grad_scale, &values, &mut x[0]);
             if any_stochastic {
-                for_each_operand!(count, k => {
-                    if R::OPERANDS[k].written && operands[k].stochastic {
-                        random[k] = random[k].rounds::<FIRST, SECOND>(&operands[k].keys);
+                for_each_operand!(R, K => {
+                    if const { R::OPERANDS[K].written } && operands[K].stochastic {
+                        random[K] = random[K].rounds::<FIRST, SECOND>(&operands[K].keys);
                     }
                 });
             }
             apply::<R, V>(grad_scale, &values, &mut x[1]);
             if any_stochastic {
-                for_each_operand!(count, k => {
-                    if R::OPERANDS[k].written && operands[k].stochastic {
-                        random[k] = random[k].rounds::<SECOND, LAST>(&operands[k].keys);
+                for_each_operand!(R, K => {
+                    if const { R::OPERANDS[K].written } && operands[K].stochastic {
+                        random[K] = random[K].rounds::<SECOND, LAST>(&operands[K].keys);
                     }
                 });
             }
             let mut usual = all_stochastic;
             if all_stochastic {
                 let mut nan = V::no_nan();
-                for_each_operand!(count, k => {
-                    if R::OPERANDS[k].written {
-                        nan = V::nan_in(nan, [x[0].as_ref()[k], x[1].as_ref()[k]]);
+                for_each_operand!(R, K => {
+                    if const { R::OPERANDS[K].written } {
+                        nan = V::nan_in(nan, [x[0].as_ref()[K], x[1].as_ref()[K]]);
                     }
                 });
                 usual = !V::is_nan(nan);
             }
             if usual {
-                for_each_operand!(count, k => {
-                    if R::OPERANDS[k].written {
-                        let address = operands[k].address.cast::<u16>().wrapping_add(i);
-                        V::truncate_bf16_sr([x[0].as_ref()[k], x[1].as_ref()[k]], random[k].random_bits(), address);
+                for_each_operand!(R, K => {
+                    if const { R::OPERANDS[K].written } {
+                        let address = operands[K].address.cast::<u16>().wrapping_add(i);
+                        V::truncate_bf16_sr([x[0].as_ref()[K], x[1].as_ref()[K]], random[K].random_bits(), address);
                     }
                 });
             } else {
-                for_each_operand!(count, k => {
-                    if R::OPERANDS[k].written {
-                        let HalfOperand { address, bytes, stochastic, copy, .. } = operands[k];
-                        let (address, pair) = (address.wrapping_add(i * bytes), [x[0].as_ref()[k], x[1].as_ref()[k]]);
+                for_each_operand!(R, K => {
+                    if const { R::OPERANDS[K].written } {
+                        let HalfOperand { address, bytes, stochastic, copy, .. } = operands[K];
+                        let (address, pair) = (address.wrapping_add(i * bytes), [x[0].as_ref()[K], x[1].as_ref()[K]]);
                         if bytes != 2 {
                             V::store_pair(pair, address.cast());
                         } else if stochastic {
-                            V::store_bf16_sr(pair, random[k].random_bits(), address.cast());
+                            V::store_bf16_sr(pair, random[K].random_bits(), address.cast());
                         } else {
                             V::store_bf16_pair(pair, address.cast());
                         }

@@ -54,33 +54,34 @@ pub(super) unsafe fn elements<R: Rule, V: Register, const BF16: bool>(
     let pass = UnrolledRule::<R, V, BF16> { grad_scale, values, addresses };
 
     let mut i = 0;
-    if R::SUMS.is_empty() {
+    // Constants decide, so that a rule is compiled in the form that it needs and in no other.
+    if const { R::SUMS.is_empty() } {
         while i + V::LANES <= count {
             // SAFETY: `LANES` elements from `i` are within every operand.
             unsafe { pass.full(i) };
             i += V::LANES;
         }
-        if i < count {
+        if const { V::LANES > 1 } && i < count {
             // SAFETY: the elements from `i` to `count` are within every operand.
             unsafe { pass.tail(i, count - i) };
         }
-        return;
-    }
-    let mut terms = R::Sums::fill([V::Number::default(); STEP]);
-    while i + STEP <= count {
-        // SAFETY: a step from `i` is within every operand, and the accumulators hold a row for each sum.
-        unsafe {
-            if V::LANES * QUARTERS.len() == ACCUMULATORS {
-                pass.step_in_registers(i, accumulators);
-            } else {
-                pass.step(i, &mut terms, accumulators);
+    } else {
+        let mut terms = R::Sums::fill([V::Number::default(); STEP]);
+        while i + STEP <= count {
+            // SAFETY: a step from `i` is within every operand, and the accumulators hold a row for each sum.
+            unsafe {
+                if const { V::LANES * QUARTERS.len() == ACCUMULATORS } {
+                    pass.step_in_registers(i, accumulators);
+                } else {
+                    pass.step(i, &mut terms, accumulators);
+                }
             }
+            i += STEP;
         }
-        i += STEP;
-    }
-    if i < count {
-        // SAFETY: the elements from `i` to `count` are within every operand.
-        unsafe { pass.tail_step(i, count - i, accumulators) };
+        if i < count {
+            // SAFETY: the elements from `i` to `count` are within every operand.
+            unsafe { pass.tail_step(i, count - i, accumulators) };
+        }
     }
 }
 
@@ -148,7 +149,7 @@ where
     unsafe fn load(&self, k: usize, address: *mut V::Number, i: usize) -> V {
         // SAFETY: the caller's contract.
         unsafe {
-            if Self::is_bf16(k) {
+            if const { BF16 } && Self::is_bf16(k) {
                 V::load_bf16(address.cast::<u16>().add(i))
             } else {
                 V::load(address.add(i))
@@ -162,7 +163,7 @@ where
     unsafe fn store(&self, k: usize, x: V, address: *mut V::Number, i: usize) {
         // SAFETY: the caller's contract.
         unsafe {
-            if Self::is_bf16(k) {
+            if const { BF16 } && Self::is_bf16(k) {
                 x.store_bf16(address.cast::<u16>().add(i))
             } else {
                 x.store(address.add(i))
@@ -174,15 +175,15 @@ where
     /// As for `load`, with `count < LANES` elements.
     #[inline(always)]
     unsafe fn load_first(&self, k: usize, address: *mut V::Number, i: usize, count: usize) -> V {
-        if !Self::is_bf16(k) {
-            // SAFETY: the caller's contract.
-            return unsafe { V::load_first(address.add(i), count) };
-        }
-        let mut stored = [0u16; WIDEST];
         // SAFETY: the caller's contract, and `count` is within the widest register.
         unsafe {
-            core::ptr::copy_nonoverlapping(address.cast::<u16>().add(i), stored.as_mut_ptr(), count);
-            V::load_bf16(stored.as_ptr())
+            if const { BF16 } && Self::is_bf16(k) {
+                let mut stored = [0u16; WIDEST];
+                core::ptr::copy_nonoverlapping(address.cast::<u16>().add(i), stored.as_mut_ptr(), count);
+                V::load_bf16(stored.as_ptr())
+            } else {
+                V::load_first(address.add(i), count)
+            }
         }
     }
 
@@ -190,15 +191,15 @@ where
     /// As for `load_first`, and they may be written.
     #[inline(always)]
     unsafe fn store_first(&self, k: usize, x: V, address: *mut V::Number, i: usize, count: usize) {
-        if !Self::is_bf16(k) {
-            // SAFETY: the caller's contract.
-            return unsafe { x.store_first(address.add(i), count) };
-        }
-        let mut stored = [0u16; WIDEST];
         // SAFETY: the caller's contract, and `count` is within the widest register.
         unsafe {
-            x.store_bf16(stored.as_mut_ptr());
-            core::ptr::copy_nonoverlapping(stored.as_ptr(), address.cast::<u16>().add(i), count);
+            if const { BF16 } && Self::is_bf16(k) {
+                let mut stored = [0u16; WIDEST];
+                x.store_bf16(stored.as_mut_ptr());
+                core::ptr::copy_nonoverlapping(stored.as_ptr(), address.cast::<u16>().add(i), count);
+            } else {
+                x.store_first(address.add(i), count)
+            }
         }
     }
 
@@ -314,11 +315,11 @@ where
             let rest = count - j;
             // SAFETY: the elements are those of the caller's contract, and a step has room for whole registers.
             unsafe {
-                let whole = rest >= V::LANES;
-                let found = if whole { self.full(i + j) } else { self.tail(i + j, rest) };
+                let part = const { V::LANES > 1 } && rest < V::LANES;
+                let found = if part { self.tail(i + j, rest) } else { self.full(i + j) };
                 for s in 0..R::SUMS.len() {
                     let to = terms.as_mut()[s].as_mut_ptr().add(j);
-                    if whole { found.as_ref()[s].store(to) } else { found.as_ref()[s].store_first(to, rest) }
+                    if part { found.as_ref()[s].store_first(to, rest) } else { found.as_ref()[s].store(to) }
                 }
             }
         }

@@ -68,7 +68,7 @@ macro_rules! for_each_register {
         for_each_register!(@ $r => $body; 0 1 2 3)
     };
     (@ $r:ident => $body:block; $($register:literal)*) => { $( {
-        let $r: usize = $register;
+        const $r: usize = $register;
         $body
     } )* };
 }
@@ -109,77 +109,77 @@ pub(super) unsafe fn quantized<R: Rule, V: QuantVector>(
             for within in (0..BLOCK).step_by(group) {
                 let first = block * BLOCK + within;
                 let mut x = [R::Operands::fill(grad_scale); REGISTERS];
-                for_each_operand!(count, k => {
-                    let QuantOperand { address, scales, codebook, .. } = operands[k];
-                    if state::<R>(k) {
+                for_each_operand!(R, K => {
+                    let QuantOperand { address, scales, codebook, .. } = operands[K];
+                    if const { state::<R>(K) } {
                         let scale = *scales.add(block);
                         prefetch(address.wrapping_add(first + PREFETCH_ELEMENTS), 64);
                         let decoded = V::decode(codebook.unwrap_unchecked(), address.add(first), scale);
                         for (x, decoded) in x.iter_mut().zip(decoded) {
-                            x.as_mut()[k] = decoded;
+                            x.as_mut()[K] = decoded;
                         }
                     }
                 });
                 let mut stage1 = [V::no_stage1(); MAX_OPERANDS];
-                for_each_register!(r => {
-                    for_each_operand!(count, k => {
-                        if !state::<R>(k) {
-                            let (address, at) = (operands[k].address.cast::<f32>(), first + V::LANES * r);
+                for_each_register!(I => {
+                    for_each_operand!(R, K => {
+                        if const { !state::<R>(K) } {
+                            let (address, at) = (operands[K].address.cast::<f32>(), first + V::LANES * I);
                             if at.is_multiple_of(16) {
                                 prefetch(address.wrapping_add(at + PREFETCH_ELEMENTS).cast(), 64);
                             }
-                            x[r].as_mut()[k] = V::load(address.add(at));
+                            x[I].as_mut()[K] = V::load(address.add(at));
                         }
                     });
-                    apply::<R, V>(grad_scale, &values, &mut x[r]);
+                    apply::<R, V>(grad_scale, &values, &mut x[I]);
                     // Stored at once, or the compiler would put the rule behind the codes.
-                    for_each_operand!(count, k => {
-                        if R::OPERANDS[k].written {
-                            let (x, at) = (x[r].as_ref()[k], V::LANES * r);
-                            if state::<R>(k) {
-                                absmax[k] = V::update_absmax(operands[k].codebook.unwrap_unchecked(), absmax[k], x);
-                                x.store(scratch.add(2 * BLOCK * k + side + within + at));
+                    for_each_operand!(R, K => {
+                        if const { R::OPERANDS[K].written } {
+                            let (x, at) = (x[I].as_ref()[K], V::LANES * I);
+                            if const { state::<R>(K) } {
+                                absmax[K] = V::update_absmax(operands[K].codebook.unwrap_unchecked(), absmax[K], x);
+                                x.store(scratch.add(2 * BLOCK * K + side + within + at));
                             } else {
-                                x.store(operands[k].address.cast::<f32>().add(first + at));
+                                x.store(operands[K].address.cast::<f32>().add(first + at));
                             }
                         }
                     });
-                    for_each_operand!(count, k => {
-                        if state::<R>(k) && R::OPERANDS[k].written {
-                            let QuantOperand { address, codebook, blocks, .. } = operands[k];
-                            let numbers = scratch.add(2 * BLOCK * k + other + within);
-                            let QuantParams { usual, factor, .. } = params[k];
-                            if r == stage1_register::<R>(k) && usual {
-                                stage1[k] = V::stage1(codebook.unwrap_unchecked(), factor, numbers);
+                    for_each_operand!(R, K => {
+                        if const { state::<R>(K) && R::OPERANDS[K].written } {
+                            let QuantOperand { address, codebook, blocks, .. } = operands[K];
+                            let numbers = scratch.add(2 * BLOCK * K + other + within);
+                            let QuantParams { usual, factor, .. } = params[K];
+                            if const { I == stage1_register::<R>(K) } && usual {
+                                stage1[K] = V::stage1(codebook.unwrap_unchecked(), factor, numbers);
                             }
-                            if r == stage1_register::<R>(k) + 1 {
+                            if const { I == stage1_register::<R>(K) + 1 } {
                                 let codes = address.wrapping_add(first).wrapping_sub(BLOCK);
                                 if usual {
-                                    V::stage2(codebook.unwrap_unchecked(), factor, stage1[k], numbers, codes);
+                                    V::stage2(codebook.unwrap_unchecked(), factor, stage1[K], numbers, codes);
                                 } else if block > 0 {
-                                    (blocks.unwrap_unchecked().part)(numbers, &params[k], codes, group);
+                                    (blocks.unwrap_unchecked().part)(numbers, &params[K], codes, group);
                                 }
                             }
                         }
                     });
                 });
             }
-            for_each_operand!(count, k => {
-                if state::<R>(k) && R::OPERANDS[k].written {
-                    let columns: AbsMax = V::to_absmax(absmax[k]);
-                    let numbers = scratch.add(2 * BLOCK * k + side);
-                    let scale = BlockCodec::finish(&columns, numbers, BLOCK, &mut params[k]);
-                    *operands[k].scales.add(block) = scale;
+            for_each_operand!(R, K => {
+                if const { state::<R>(K) && R::OPERANDS[K].written } {
+                    let columns: AbsMax = V::to_absmax(absmax[K]);
+                    let numbers = scratch.add(2 * BLOCK * K + side);
+                    let scale = BlockCodec::finish(&columns, numbers, BLOCK, &mut params[K]);
+                    *operands[K].scales.add(block) = scale;
                 }
             });
         }
         // What there is of the last one is not in the loop, which would be compiled once more for it.
         let Some(last) = blocks.checked_sub(1) else { return };
-        for_each_operand!(count, k => {
-            if state::<R>(k) && R::OPERANDS[k].written {
-                let numbers = scratch.add(2 * BLOCK * k + last % 2 * BLOCK);
-                let codes = operands[k].address.add(last * BLOCK);
-                (operands[k].blocks.unwrap_unchecked().part)(numbers, &params[k], codes, BLOCK);
+        for_each_operand!(R, K => {
+            if const { state::<R>(K) && R::OPERANDS[K].written } {
+                let numbers = scratch.add(2 * BLOCK * K + last % 2 * BLOCK);
+                let codes = operands[K].address.add(last * BLOCK);
+                (operands[K].blocks.unwrap_unchecked().part)(numbers, &params[K], codes, BLOCK);
             }
         });
     }

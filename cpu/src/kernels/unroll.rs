@@ -2,14 +2,15 @@
 
 use fallline_core::backend::MAX_OPERANDS;
 
-/// Repeats the body for each operand.
+/// Repeats the body for each operand of a rule, whose place is a constant there. Conditions on it belong in `const { … }`:
+/// what they exclude is then never compiled, for any rule.
 macro_rules! for_each_operand {
-    ($count:ident, $k:ident => $body:block) => {
-        $crate::kernels::unroll::for_each_operand!(@ $count, $k => $body; 0 1 2 3 4 5 6 7)
+    ($rule:ident, $k:ident => $body:block) => {
+        $crate::kernels::unroll::for_each_operand!(@ $rule, $k => $body; 0 1 2 3 4 5 6 7)
     };
-    (@ $count:ident, $k:ident => $body:block; $($operand:literal)*) => { $(
-        if $operand < $count {
-            let $k: usize = $operand;
+    (@ $rule:ident, $k:ident => $body:block; $($operand:literal)*) => { $(
+        if const { $operand < $rule::OPERANDS.len() } {
+            const $k: usize = $operand;
             $body
         }
     )* };

@@ -3,6 +3,7 @@
 use super::{LoadOptions, VERSION};
 use crate::gradient_config::SavedGradientConfig;
 use crate::hyper::{Hyper, Value};
+use crate::map::map_of;
 use crate::program::Mode;
 use crate::{AnyAlgorithm, Error, LoadReport, ModuleKind, Result};
 use fallline_core::{Compute, Format, Shape};
@@ -311,7 +312,7 @@ impl OptimizerManifest {
         let values =
             table.iter().filter_map(|hyper| Some((hyper.name.to_owned(), to_json(&get(hyper.name)?))));
         let other = (name != self.name).then(|| (TYPE.to_owned(), name.into()));
-        self.groups.push(values.chain(other).collect());
+        self.groups.push(map_of(values.chain(other)));
     }
 
     /// Refuses the state of another algorithm.

@@ -1,6 +1,7 @@
 //! Parameters of a checkpoint under other names, as wrappers of models give them.
 
 use super::Checkpoint;
+use crate::map::map_of;
 use crate::{Error, ModuleKind, Result};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -100,29 +101,21 @@ impl Checkpoint {
                 return Err(Error::Mismatch(format!("{other:?} and {old:?} would both be renamed {new:?}")));
             }
         }
-        self.tensors = core::mem::take(&mut self.tensors)
-            .into_iter()
-            .map(|(key, entry)| (names.in_key(&key), entry))
-            .collect();
-        self.codes = core::mem::take(&mut self.codes)
-            .into_iter()
-            .map(|(key, codes)| (names.in_key(&key), codes))
-            .collect();
-        self.steps = core::mem::take(&mut self.steps)
-            .into_iter()
-            .map(|(name, steps)| (names.of(&name), steps))
-            .collect();
+        let tensors = core::mem::take(&mut self.tensors).into_iter();
+        self.tensors = map_of(tensors.map(|(key, entry)| (names.in_key(&key), entry)));
+        let codes = core::mem::take(&mut self.codes).into_iter();
+        self.codes = map_of(codes.map(|(key, codes)| (names.in_key(&key), codes)));
+        let steps = core::mem::take(&mut self.steps).into_iter();
+        self.steps = map_of(steps.map(|(name, steps)| (names.of(&name), steps)));
         if let Some(optimizer) = &mut self.manifest.optimizer {
             let params = core::mem::take(&mut optimizer.params).into_iter();
-            optimizer.params = params
-                .map(|(old, mut param)| {
-                    let kind = param.kind().unwrap_or_else(|| ModuleKind::guess(&old, &param.shape()));
-                    let new = names.of(&old);
-                    // What was guessed from the old name stays.
-                    param.set_kind(kind, &new);
-                    (new, param)
-                })
-                .collect();
+            optimizer.params = map_of(params.map(|(old, mut param)| {
+                let kind = param.kind().unwrap_or_else(|| ModuleKind::guess(&old, &param.shape()));
+                let new = names.of(&old);
+                // What was guessed from the old name stays.
+                param.set_kind(kind, &new);
+                (new, param)
+            }));
         }
         let order = self.manifest.origin.as_mut().and_then(|origin| origin.get_mut("groups"));
         order.into_iter().for_each(|order| rename_texts(order, &names));

@@ -42,7 +42,7 @@ impl Engine {
                 wanted.extend(missing.map(|(place, name)| (role, place, i, name)));
             }
         }
-        wanted.sort_by_key(|&(role, place, i, _)| (role == Role::Scratch, place, i));
+        wanted.sort_unstable_by_key(|&(role, place, i, _)| (role == Role::Scratch, place, i));
         let request = |&(role, _, i, name): &(Role, usize, usize, &'static str)| {
             let slot = &slots[i];
             if let Some(loaded) = named(memory_of(slot, role), name) {

@@ -9,6 +9,7 @@ use crate::binding::{NewGrad, WindowGrad};
 use crate::engine::Engine;
 use crate::engine::fusion::GradPrologue;
 use crate::gradient_config::{Clip, GradientConfig};
+use crate::map::map_of;
 use crate::op::queue_of;
 use crate::{Binding, Error, GradRef, Result, StepReport};
 use fallline_core::backend::{Pass, Plan, Queued, TensorPass, View};
@@ -338,7 +339,7 @@ impl Window {
         let backend = engine.setup.param_backend();
         // The sums are sorted by name, so that one walk over them suffices when the gradients are too.
         let given = bindings.iter().filter(|binding| !binding.grad.is_none());
-        let mut grads: BTreeMap<&str, &Binding<'_>> = given.map(|binding| (binding.name, binding)).collect();
+        let mut grads = map_of(given.map(|binding| (binding.name, binding)));
         let mut sums = self.sums.iter_mut().filter_map(|(name, sum)| {
             let fits = sum.has_value == has_value && sum.tensor.format() == compute.format();
             Some((sum, grads.remove(&**name).filter(|_| fits)?))
@@ -421,7 +422,7 @@ fn rebound<'s>(
     sums: &'s mut BTreeMap<String, Sum>,
     adds: bool,
 ) -> Vec<Binding<'s>> {
-    let mut sums: BTreeMap<&str, &mut Sum> = sums.iter_mut().map(|(name, sum)| (&**name, sum)).collect();
+    let mut sums = map_of(sums.iter_mut().map(|(name, sum)| (&**name, sum)));
     let each = bindings.iter_mut().map(|Binding { name, param, grad, kind }| {
         let sum = sums.remove(name).filter(|sum| sum.has_value);
         let grad = sum.map_or(GradRef::None, |Sum { tensor, is_empty, staging, .. }| {

@@ -1,6 +1,7 @@
 //! What a schedule reads and sets.
 
 use crate::hyper::Value;
+use crate::map::map_of;
 use crate::{Error, Optimizer, Result};
 use core::ops::Index;
 use serde::Serialize;
@@ -91,7 +92,7 @@ pub struct Numbers(BTreeMap<String, f64>);
 impl Numbers {
     /// Makes numbers by name.
     pub fn new<'n>(numbers: impl IntoIterator<Item = (&'n str, f64)>) -> Numbers {
-        Numbers(numbers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+        Numbers(map_of(numbers.into_iter().map(|(name, value)| (name.to_owned(), value))))
     }
 
     /// Returns a number by name.
