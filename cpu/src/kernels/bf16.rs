@@ -5,7 +5,7 @@
 //! the same for all operands, whose keys differ. No random bit depends on the rule, so that the CPU works on both at
 //! a time.
 
-use super::unroll::for_each_operand;
+use super::unroll::{for_each_operand, is_written};
 use crate::prefetch::prefetch;
 use crate::vector::{PhiloxCounter, PhiloxKeys, PhiloxState, VectorPair};
 use fallline_core::backend::MAX_OPERANDS;
@@ -132,7 +132,7 @@ pub(super) unsafe fn bf16<R: Rule, V: VectorPair>(
             let mut random = [PhiloxState::unused(&counter); MAX_OPERANDS];
             if any_stochastic {
                 for_each_operand!(R, K => {
-                    if const { R::OPERANDS[K].written } && operands[K].stochastic {
+                    if const { is_written::<R>(K) } && operands[K].stochastic {
                         random[K] = PhiloxState::first_round(&operands[K].keys, &counter).rounds::<1, FIRST>(&operands[K].keys);
                     }
                 });
@@ -140,7 +140,7 @@ pub(super) unsafe fn bf16<R: Rule, V: VectorPair>(
             apply::<R, V>(grad_scale, &values, &mut x[0]);
             if any_stochastic {
                 for_each_operand!(R, K => {
-                    if const { R::OPERANDS[K].written } && operands[K].stochastic {
+                    if const { is_written::<R>(K) } && operands[K].stochastic {
                         random[K] = random[K].rounds::<FIRST, SECOND>(&operands[K].keys);
                     }
                 });
@@ -148,7 +148,7 @@ pub(super) unsafe fn bf16<R: Rule, V: VectorPair>(
             apply::<R, V>(grad_scale, &values, &mut x[1]);
             if any_stochastic {
                 for_each_operand!(R, K => {
-                    if const { R::OPERANDS[K].written } && operands[K].stochastic {
+                    if const { is_written::<R>(K) } && operands[K].stochastic {
                         random[K] = random[K].rounds::<SECOND, LAST>(&operands[K].keys);
                     }
                 });
@@ -157,7 +157,7 @@ pub(super) unsafe fn bf16<R: Rule, V: VectorPair>(
             if all_stochastic {
                 let mut nan = V::no_nan();
                 for_each_operand!(R, K => {
-                    if const { R::OPERANDS[K].written } {
+                    if const { is_written::<R>(K) } {
                         nan = V::nan_in(nan, [x[0].as_ref()[K], x[1].as_ref()[K]]);
                     }
                 });
@@ -165,14 +165,14 @@ pub(super) unsafe fn bf16<R: Rule, V: VectorPair>(
             }
             if usual {
                 for_each_operand!(R, K => {
-                    if const { R::OPERANDS[K].written } {
+                    if const { is_written::<R>(K) } {
                         let address = operands[K].address.cast::<u16>().wrapping_add(i);
                         V::truncate_bf16_sr([x[0].as_ref()[K], x[1].as_ref()[K]], random[K].random_bits(), address);
                     }
                 });
             } else {
                 for_each_operand!(R, K => {
-                    if const { R::OPERANDS[K].written } {
+                    if const { is_written::<R>(K) } {
                         let HalfOperand { address, bytes, stochastic, copy, .. } = operands[K];
                         let (address, pair) = (address.wrapping_add(i * bytes), [x[0].as_ref()[K], x[1].as_ref()[K]]);
                         if bytes != 2 {

@@ -6,7 +6,7 @@
 //! behind each of them, since the CPU only overlaps neighbouring instructions. All operands are prefetched, because
 //! the streams of codes are too slow for the CPU to see what comes next.
 
-use super::unroll::for_each_operand;
+use super::unroll::{for_each_operand, is_written};
 use crate::prefetch::prefetch;
 use crate::quant::{AbsMax, BlockCodec, Codebook, QuantParams, QuantVector, REGISTERS};
 use core::mem::MaybeUninit;
@@ -46,9 +46,9 @@ const PREFETCH_ELEMENTS: usize = 512;
 #[repr(C, align(64))]
 struct Scratch([[MaybeUninit<[f32; BLOCK]>; 2]; MAX_OPERANDS]);
 
-/// Returns whether operand `k` is a state.
+/// Returns whether there is an operand `k` and it is a state.
 const fn state<R: Rule>(k: usize) -> bool {
-    matches!(R::OPERANDS[k].role, Role::State)
+    k < R::OPERANDS.len() && matches!(R::OPERANDS[k].role, Role::State)
 }
 
 /// Returns after which of an iteration's registers the codes of state `k` are begun; they are finished after the
@@ -56,7 +56,7 @@ const fn state<R: Rule>(k: usize) -> bool {
 const fn stage1_register<R: Rule>(k: usize) -> usize {
     let (mut before, mut operand) = (0, 0);
     while operand < k {
-        before += (state::<R>(operand) && R::OPERANDS[operand].written) as usize;
+        before += (state::<R>(operand) && is_written::<R>(operand)) as usize;
         operand += 1;
     }
     2 * before % REGISTERS
@@ -134,7 +134,7 @@ pub(super) unsafe fn quantized<R: Rule, V: QuantVector>(
                     apply::<R, V>(grad_scale, &values, &mut x[I]);
                     // Stored at once, or the compiler would put the rule behind the codes.
                     for_each_operand!(R, K => {
-                        if const { R::OPERANDS[K].written } {
+                        if const { is_written::<R>(K) } {
                             let (x, at) = (x[I].as_ref()[K], V::LANES * I);
                             if const { state::<R>(K) } {
                                 absmax[K] = V::update_absmax(operands[K].codebook.unwrap_unchecked(), absmax[K], x);
@@ -145,7 +145,7 @@ pub(super) unsafe fn quantized<R: Rule, V: QuantVector>(
                         }
                     });
                     for_each_operand!(R, K => {
-                        if const { state::<R>(K) && R::OPERANDS[K].written } {
+                        if const { state::<R>(K) && is_written::<R>(K) } {
                             let QuantOperand { address, codebook, blocks, .. } = operands[K];
                             let numbers = scratch.add(2 * BLOCK * K + other + within);
                             let QuantParams { usual, factor, .. } = params[K];
@@ -165,7 +165,7 @@ pub(super) unsafe fn quantized<R: Rule, V: QuantVector>(
                 });
             }
             for_each_operand!(R, K => {
-                if const { state::<R>(K) && R::OPERANDS[K].written } {
+                if const { state::<R>(K) && is_written::<R>(K) } {
                     let columns: AbsMax = V::to_absmax(absmax[K]);
                     let numbers = scratch.add(2 * BLOCK * K + side);
                     let scale = BlockCodec::finish(&columns, numbers, BLOCK, &mut params[K]);
@@ -176,7 +176,7 @@ pub(super) unsafe fn quantized<R: Rule, V: QuantVector>(
         // What there is of the last one is not in the loop, which would be compiled once more for it.
         let Some(last) = blocks.checked_sub(1) else { return };
         for_each_operand!(R, K => {
-            if const { state::<R>(K) && R::OPERANDS[K].written } {
+            if const { state::<R>(K) && is_written::<R>(K) } {
                 let numbers = scratch.add(2 * BLOCK * K + last % 2 * BLOCK);
                 let codes = operands[K].address.add(last * BLOCK);
                 (operands[K].blocks.unwrap_unchecked().part)(numbers, &params[K], codes, BLOCK);
