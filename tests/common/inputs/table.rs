@@ -223,7 +223,7 @@ pub const INPUTS: &[Inputs] = &[
             ("lr=-1.0", "LBFGS: lr must be ≥ 0, got -1.0"),
         ],
         skips: &[
-            (Skip::Step, "evaluates an objective: tests/objectives.rs"),
+            (Skip::Step, "evaluates an objective: tests/suites/objectives.rs"),
             (Skip::Cautious, "it searches along all parameters together"),
         ],
     },
@@ -240,7 +240,7 @@ pub const INPUTS: &[Inputs] = &[
             ("weight_decay=0.1", "SparseAdam has no \"weight_decay\""),
         ],
         skips: &[
-            (Skip::Step, "takes row-sparse gradients: tests/sparse.rs"),
+            (Skip::Step, "takes row-sparse gradients: tests/suites/sparse.rs"),
             (Skip::Cautious, "it takes row-sparse gradients only"),
         ],
     },
@@ -269,7 +269,7 @@ pub const INPUTS: &[Inputs] = &[
             ),
         ],
         skips: &[
-            (Skip::Bits, "products of matrices are equal within rounding only: tests/gemm.rs"),
+            (Skip::Bits, "products of matrices are equal within rounding only: tests/numbers/gemm.rs"),
             (Skip::Flat, "takes matrices only"),
         ],
     },
@@ -306,7 +306,7 @@ pub const INPUTS: &[Inputs] = &[
             ),
         ],
         skips: &[
-            (Skip::Bits, "products of matrices are equal within rounding only: tests/gemm.rs"),
+            (Skip::Bits, "products of matrices are equal within rounding only: tests/numbers/gemm.rs"),
             (Skip::Flat, "takes matrices only"),
         ],
     },
@@ -325,7 +325,7 @@ pub const INPUTS: &[Inputs] = &[
         ],
         skips: &[(
             Skip::Matrices,
-            "sums over rows are products of matrices, equal within rounding only: tests/gemm.rs",
+            "sums over rows are products of matrices, equal within rounding only: tests/numbers/gemm.rs",
         )],
     },
     Inputs {
@@ -348,7 +348,7 @@ pub const INPUTS: &[Inputs] = &[
         ],
         skips: &[(
             Skip::Matrices,
-            "sums over rows are products of matrices, equal within rounding only: tests/gemm.rs",
+            "sums over rows are products of matrices, equal within rounding only: tests/numbers/gemm.rs",
         )],
     },
     Inputs {
