@@ -181,6 +181,7 @@ impl StateStorage {
 
     /// Returns whether a version that kept every state in the format that was said for all would have stored one
     /// so. A checkpoint of it is converted: the format of a copy, or of squares, is another one now.
+    #[cfg(feature = "checkpoints")]
     pub(crate) fn was_stored_as(&self, state: &str, was: Format) -> bool {
         let said = self.of(state).map(|said| said.format.with_codes(Codes::Signed));
         said == Some(was.with_codes(Codes::Signed))

@@ -251,7 +251,7 @@ impl IncrementalStep<'_> {
         };
         averaging.iter_mut().for_each(WeightAveraging::advance);
         if !report.skipped() {
-            report.loaded = loaded.end_step(&engine.slots).map(Box::new);
+            loaded.end_step(&engine.slots, &mut report);
         }
         expected.check(engine)?;
         expected.clear();
