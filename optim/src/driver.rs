@@ -21,6 +21,8 @@ use crate::gradient_config::{GradientConfig, LossScaler};
 use crate::gradients::accumulate::Window;
 use crate::gradients::{GradState, Gradients};
 use crate::hyper::Value;
+use crate::order::sort_names;
+use crate::params::slots::Slot;
 use crate::ranks::process_group::ProcessGroup;
 use crate::weight_averaging::WeightAveraging;
 use crate::{
@@ -325,22 +327,20 @@ impl Optimizer for Driver {
     }
 
     fn params(&self) -> Vec<ParamState> {
-        let mut params: Vec<ParamState> = self
-            .engine
-            .slots
-            .iter()
-            .map(|slot| ParamState {
-                name: slot.name.clone(),
-                shape: slot.shape.clone(),
-                group: slot.group,
-                steps: slot.steps,
-                states: slot.states.iter().map(|(name, _)| *name).collect(),
-                formats: slot.states.iter().map(|(_, storage)| storage.format()).collect(),
-                state_bytes: slot.state_bytes(),
-            })
-            .collect();
-        params.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        params
+        let slots = &self.engine.slots;
+        let mut names: Vec<&str> = slots.iter().map(|slot| slot.name.as_str()).collect();
+        sort_names(&mut names);
+        let slots = names.into_iter().filter_map(|name| slots.get(name));
+        let state = |slot: &Slot| ParamState {
+            name: slot.name.clone(),
+            shape: slot.shape.clone(),
+            group: slot.group,
+            steps: slot.steps,
+            states: slot.states.iter().map(|(name, _)| *name).collect(),
+            formats: slot.states.iter().map(|(_, storage)| storage.format()).collect(),
+            state_bytes: slot.state_bytes(),
+        };
+        slots.map(state).collect()
     }
 
     fn state(&self, param: &str, state: &str) -> Result<Option<Vec<f64>>> {

@@ -33,6 +33,7 @@ mod module_kind;
 mod objective;
 pub mod op;
 mod optimizer;
+mod order;
 mod params;
 pub mod program;
 pub mod ranks;

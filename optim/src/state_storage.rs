@@ -1,5 +1,6 @@
 //! How the states of parameters are stored.
 
+use crate::order::sort_names;
 use crate::{AnyAlgorithm, Error, ParamPrecision, Result};
 use fallline_core::{Codes, Format, Role};
 use std::collections::BTreeMap;
@@ -148,7 +149,7 @@ impl StateStorage {
         }
         let programs = || algorithm.programs();
         let mut known: Vec<&str> = programs().flat_map(|program| program.operands(Role::State)).collect();
-        known.sort_unstable();
+        sort_names(&mut known);
         known.dedup();
         let whole = programs().any(|program| program.ops().any(|op| !op.is_collective()));
         self.check_states(algorithm.name(), &known, whole)
