@@ -36,7 +36,7 @@ pub(crate) use vector::{QuantVector, REGISTERS};
 /// need none.
 pub(crate) fn block_codec(format: Format, isa: Isa) -> BlockCodec {
     #[cfg(target_arch = "x86_64")]
-    if cfg!(feature = "simd-8bit")
+    if cfg!(feature = "simd-storage")
         && let Some(faster) = match isa {
             Isa::Avx512 => avx512::simd_codec(format),
             Isa::Avx2 => avx2::simd_codec(format),
