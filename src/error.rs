@@ -3,7 +3,6 @@
 use fallline_optim::hyper::HyperError;
 #[cfg(feature = "config")]
 use fallline_registry::config::ConfigError;
-use std::path::PathBuf;
 
 /// Why something failed. `?` makes it of the error of every crate of fallline.
 ///
@@ -40,10 +39,11 @@ pub enum Error {
     #[error(transparent)]
     Recipe(fallline_registry::Error),
     /// Of a file that is not a model, or not one that can be stepped in place.
+    #[cfg(feature = "checkpoints")]
     #[error("{}: {problem}", .path.display())]
     ModelFile {
         /// The file.
-        path: PathBuf,
+        path: std::path::PathBuf,
         /// What is wrong with it.
         problem: String,
     },

@@ -41,6 +41,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+#[cfg(feature = "checkpoints")]
 mod model_file;
 mod typed;
 
@@ -57,6 +58,7 @@ pub use fallline_optim as optim;
 pub use fallline_registry as registry;
 
 pub use error::{Error, Result};
+#[cfg(feature = "checkpoints")]
 pub use model_file::ModelFile;
 pub use typed::{OnBackend, ParamGroups};
 
@@ -74,10 +76,13 @@ pub use fallline_optim::hyper::{Range, Value};
 pub use fallline_optim::ranks;
 pub use fallline_optim::schedule::{Schedule, warmup_cosine};
 pub use fallline_optim::{
-    Algorithm, Binding, Checkpoint, Driver, Info, LineSearch, Linked, LoadOptions, Method, Mode, ModuleKind,
-    NonFinitePolicy, Objective, Optimizer, ParamInfo, Reference, Site, Sparse, State, StepReport, Steps,
-    Variant, alias, hyperparameters,
+    Algorithm, Binding, Driver, Info, Linked, Mode, ModuleKind, NonFinitePolicy, Objective, Optimizer,
+    ParamInfo, Reference, Site, Sparse, State, StepReport, Steps, Variant, alias, hyperparameters,
 };
+#[cfg(feature = "checkpoints")]
+pub use fallline_optim::{Checkpoint, LoadOptions};
+#[cfg(feature = "line-search")]
+pub use fallline_optim::{LineSearch, Method};
 #[cfg(feature = "config")]
 pub use fallline_registry::{AnyRecipe, Recipe, Registry, SearchRecipe};
 
@@ -93,9 +98,11 @@ pub mod prelude {
     pub use fallline_optim::hyper::Value;
     pub use fallline_optim::schedule::{Schedule, warmup_cosine};
     pub use fallline_optim::{
-        Binding, Checkpoint, Driver, LoadOptions, Mode, ModuleKind, NonFinitePolicy, Optimizer, ParamInfo,
-        StepReport, frozen, param, rows,
+        Binding, Driver, Mode, ModuleKind, NonFinitePolicy, Optimizer, ParamInfo, StepReport, frozen, param,
+        rows,
     };
+    #[cfg(feature = "checkpoints")]
+    pub use fallline_optim::{Checkpoint, LoadOptions};
     #[cfg(feature = "config")]
     pub use fallline_registry::Recipe;
 }

@@ -32,14 +32,17 @@ pub(crate) use q8_dynamic::Codebook;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use vector::{QuantVector, REGISTERS};
 
-/// Returns the fastest conversions of a block format that an instruction set has.
+/// Returns the fastest conversions of a block format that an instruction set has; without the feature for them those that
+/// need none.
 pub(crate) fn block_codec(format: Format, isa: Isa) -> BlockCodec {
     #[cfg(target_arch = "x86_64")]
-    if let Some(faster) = match isa {
-        Isa::Avx512 => avx512::simd_codec(format),
-        Isa::Avx2 => avx2::simd_codec(format),
-        _ => None,
-    } {
+    if cfg!(feature = "simd-storage")
+        && let Some(faster) = match isa {
+            Isa::Avx512 => avx512::simd_codec(format),
+            Isa::Avx2 => avx2::simd_codec(format),
+            _ => None,
+        }
+    {
         return faster;
     }
     match format {

@@ -367,6 +367,17 @@ impl<'a> Binding<'a> {
         Err(Error::Shaped { param, what, elements: *elements, shape })
     }
 
+    /// Checks that a parameter is memory that can be copied without its owner.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] for memory of a device that is lent.
+    pub(crate) fn check_not_lent(&self) -> Result<()> {
+        match self.param {
+            ParamRef::Lent(_) => Err(lent(self.name)),
+            _ => Ok(()),
+        }
+    }
+
     /// Says what kind of module the parameter belongs to, for rules like `norm_decay_mult`; otherwise it is guessed
     /// from its name and shape ([`ModuleKind::guess`]). Counts when the parameter is first bound.
     pub fn kind(mut self, kind: ModuleKind) -> Self {
@@ -378,4 +389,10 @@ impl<'a> Binding<'a> {
     pub fn name(&self) -> &str {
         self.name
     }
+}
+
+/// Says that a parameter cannot be copied.
+pub(crate) fn lent(name: &str) -> Error {
+    let problem = "is lent memory of a device, which is stepped but not copied: bind a Tensor or a slice";
+    Error::Mismatch(format!("parameter {name:?} {problem}"))
 }

@@ -28,7 +28,6 @@ mod rename;
 pub use entry::{Entry, dtype, format};
 pub use files::{is_temporary, remove_temporaries, write_atomically};
 pub use manifest::{Manifest, OptimizerManifest, ParamManifest, Part};
-pub(crate) use params::check_not_lent;
 pub(crate) use rename::{differ_in_wrappers, rule_between};
 
 use crate::map::map_of;

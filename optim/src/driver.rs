@@ -4,8 +4,10 @@ mod expected;
 mod groups;
 mod hessian;
 mod incremental;
+#[cfg_attr(not(feature = "checkpoints"), path = "driver/nothing_loaded.rs")]
 mod loaded;
 mod modes;
+#[cfg(feature = "checkpoints")]
 mod persist;
 mod poison;
 mod step;
@@ -13,19 +15,21 @@ mod step;
 pub use incremental::IncrementalStep;
 
 use crate::average::Average;
-use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::engine::setup::Ranks;
 use crate::engine::{Engine, StateView};
 use crate::gradient_config::{GradientConfig, LossScaler};
 use crate::gradients::accumulate::Window;
 use crate::gradients::{GradState, Gradients};
 use crate::hyper::Value;
+use crate::order::sort_names;
+use crate::params::slots::Slot;
 use crate::ranks::process_group::ProcessGroup;
 use crate::weight_averaging::WeightAveraging;
 use crate::{
-    AnyAlgorithm, Binding, Error, LoadReport, NonFinitePolicy, Objective, Optimizer, ParamState, Result,
-    StepReport,
+    AnyAlgorithm, Binding, Error, NonFinitePolicy, Objective, Optimizer, ParamState, Result, StepReport,
 };
+#[cfg(feature = "checkpoints")]
+use crate::{Checkpoint, LoadOptions, LoadReport};
 use expected::Expectations;
 use fallline_core::ranks::Communicator;
 use fallline_core::{Backend, Compute};
@@ -157,16 +161,6 @@ impl Driver {
         self
     }
 
-    /// Saves as [`save`](crate::Optimizer::save) does, but of a sharded optimizer only the part that this rank has.
-    /// For checkpoints of a file a rank, which [`Checkpoint::join`] joins. Nothing is exchanged.
-    ///
-    /// # Errors
-    /// As [`save`](crate::Optimizer::save).
-    pub fn save_own(&self) -> Result<Checkpoint> {
-        self.check_savable()?;
-        self.to_checkpoint()
-    }
-
     /// Returns whether the next step takes gradients that are averaged over the ranks. Where not, each rank binds its
     /// own, and the algorithm exchanges what it needs.
     pub fn averages(&self) -> bool {
@@ -181,17 +175,6 @@ impl Driver {
     pub fn has_diverged(&self, param: &str) -> bool {
         let Engine { setup, slots, .. } = &self.engine;
         setup.ranks.is_some() && slots.get(param).is_some_and(|slot| setup.has_diverged(slot))
-    }
-
-    /// Restores the bound parameters to the values of the checkpoint just loaded, where it was saved when the
-    /// replicas had [diverged](Driver::has_diverged). They are this rank's, or, where another number of ranks resumes,
-    /// the mean of theirs, which a checkpoint has as its states. Elsewhere nothing is changed. All of them must be
-    /// bound, with or without gradients; a step before is an error.
-    ///
-    /// # Errors
-    /// A parameter that is not bound, or in another way than it was saved; when the device fails.
-    pub fn restore_params(&mut self, params: &mut [Binding<'_>]) -> Result<()> {
-        self.group.restore_params(&mut self.engine, params)
     }
 
     /// Clips by the norm of all gradients together: [`GradientConfig::clip_norm`].
@@ -277,7 +260,7 @@ impl Driver {
         let mut stepped = stepped?;
         if whole && !stepped.skipped() {
             self.expected.clear();
-            stepped.loaded = self.loaded.end_step(&self.engine.slots).map(Box::new);
+            self.loaded.end_step(&self.engine.slots, &mut stepped);
         }
         averaged?;
         Ok(stepped)
@@ -344,37 +327,38 @@ impl Optimizer for Driver {
     }
 
     fn params(&self) -> Vec<ParamState> {
-        let mut params: Vec<ParamState> = self
-            .engine
-            .slots
-            .iter()
-            .map(|slot| ParamState {
-                name: slot.name.clone(),
-                shape: slot.shape.clone(),
-                group: slot.group,
-                steps: slot.steps,
-                states: slot.states.iter().map(|(name, _)| *name).collect(),
-                formats: slot.states.iter().map(|(_, storage)| storage.format()).collect(),
-                state_bytes: slot.state_bytes(),
-            })
-            .collect();
-        params.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        params
+        let slots = &self.engine.slots;
+        let mut names: Vec<&str> = slots.iter().map(|slot| slot.name.as_str()).collect();
+        sort_names(&mut names);
+        let slots = names.into_iter().filter_map(|name| slots.get(name));
+        let state = |slot: &Slot| ParamState {
+            name: slot.name.clone(),
+            shape: slot.shape.clone(),
+            group: slot.group,
+            steps: slot.steps,
+            states: slot.states.iter().map(|(name, _)| *name).collect(),
+            formats: slot.states.iter().map(|(_, storage)| storage.format()).collect(),
+            state_bytes: slot.state_bytes(),
+        };
+        slots.map(state).collect()
     }
 
     fn state(&self, param: &str, state: &str) -> Result<Option<Vec<f64>>> {
         self.engine.state_view(param, state).map(|state| state.to_vec()).transpose()
     }
 
+    #[cfg(feature = "checkpoints")]
     fn save(&self) -> Result<Checkpoint> {
         let own = self.check_savable().and_then(|()| self.to_checkpoint());
         self.group.consolidate_state_dict(&self.engine, own)
     }
 
+    #[cfg(feature = "checkpoints")]
     fn load_with(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport> {
         self.restore(checkpoint, options)
     }
 
+    #[cfg(feature = "checkpoints")]
     fn load_report(&self) -> Option<&LoadReport> {
         self.loaded.report()
     }

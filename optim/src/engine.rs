@@ -10,11 +10,13 @@ pub(crate) mod fusion;
 pub(crate) mod group;
 mod launch;
 mod launches;
+#[cfg(feature = "checkpoints")]
 mod load;
 mod lookahead;
 mod masks;
 mod modes;
 pub(crate) mod offload;
+#[cfg(feature = "checkpoints")]
 mod persist;
 pub(crate) mod prepare;
 pub(crate) mod scalar_state;

@@ -20,11 +20,9 @@
 //! they were, and drops the window's gradients.
 
 mod build;
-mod loss_scaler;
+pub(crate) mod loss_scaler;
 
 pub use loss_scaler::LossScaler;
-use loss_scaler::SavedScaler;
-use serde::{Deserialize, Serialize};
 
 /// The gradient pipeline: accumulation, clipping, loss scaling. By default nothing.
 ///
@@ -44,15 +42,6 @@ pub struct GradientConfig {
     pub clip: Option<Clip>,
     /// The factor of the loss that gradients come with.
     pub scaler: Option<LossScaler>,
-}
-
-/// What a checkpoint keeps of the gradient pipeline.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct SavedGradientConfig {
-    /// Iterations so far.
-    pub(crate) done: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) scaler: Option<SavedScaler>,
 }
 
 /// Over how many iterations gradients are accumulated.

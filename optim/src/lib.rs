@@ -13,6 +13,7 @@ mod algorithm;
 pub mod algorithms;
 pub mod average;
 mod binding;
+#[cfg(feature = "checkpoints")]
 pub mod checkpoint;
 pub mod compression;
 mod driver;
@@ -21,15 +22,18 @@ mod error;
 pub mod gradient_config;
 mod gradients;
 pub mod hyper;
+#[cfg(feature = "line-search")]
 pub mod line_search;
 mod map;
 pub mod mask;
+#[cfg(feature = "line-search")]
 mod method;
 pub mod modifiers;
 mod module_kind;
 mod objective;
 pub mod op;
 mod optimizer;
+mod order;
 mod params;
 pub mod program;
 pub mod ranks;
@@ -47,6 +51,7 @@ pub use algorithm::{
     MaskPolicy, Named, Reference, Replicas, Sparse, Spec, Start, State, StateSpec, Stepped, StorageDefaults,
 };
 pub use binding::{Binding, GradRef, ParamRef, RowsGrad, frozen, param, rows};
+#[cfg(feature = "checkpoints")]
 pub use checkpoint::{Checkpoint, LoadOptions};
 pub use driver::{Driver, IncrementalStep};
 pub use engine::StateView;
@@ -60,10 +65,14 @@ pub use state_storage::{Rounding, StateFormat, StateStorage};
 
 #[doc(hidden)] // for `alias!`
 pub use fallline_core::{Kernel, Link, Shape};
+#[cfg(feature = "line-search")]
 pub use line_search::LineSearch;
+#[cfg(feature = "line-search")]
 pub use method::Method;
 pub use modifiers::{Lookahead, Modified, Modifiers};
 pub use module_kind::ModuleKind;
 pub use objective::Objective;
 pub use optimizer::{Optimizer, ParamState};
-pub use report::{ComputeMismatch, LoadReport, ShapeMismatch, Skipped, StepReport};
+#[cfg(feature = "checkpoints")]
+pub use report::{ComputeMismatch, LoadReport, ShapeMismatch};
+pub use report::{Skipped, StepReport};

@@ -1,8 +1,9 @@
 //! What steps parameters, as a training loop sees it.
 
-use crate::checkpoint::{Checkpoint, LoadOptions};
 use crate::hyper::Value;
-use crate::{Binding, Error, LoadReport, Objective, Result, StepReport};
+use crate::{Binding, Error, Objective, Result, StepReport};
+#[cfg(feature = "checkpoints")]
+use crate::{Checkpoint, LoadOptions, LoadReport};
 use fallline_core::{Format, Shape};
 
 /// Anything that steps parameters.
@@ -64,6 +65,7 @@ pub trait Optimizer: Send {
     ///
     /// # Errors
     /// When the device cannot be read; [`Error::Poisoned`] where a step failed half-way.
+    #[cfg(feature = "checkpoints")]
     fn save(&self) -> Result<Checkpoint>;
 
     /// Restores what [`save`](Optimizer::save) gave: states, step counts and hyperparameters.
@@ -71,6 +73,7 @@ pub trait Optimizer: Send {
     /// # Errors
     /// When anything does not fit: another algorithm, other groups, other shapes, missing or unexpected
     /// parameters. The error names it, and the optimizer is as it was.
+    #[cfg(feature = "checkpoints")]
     fn load(&mut self, checkpoint: &Checkpoint) -> Result<LoadReport> {
         self.load_with(checkpoint, &LoadOptions::default())
     }
@@ -79,9 +82,11 @@ pub trait Optimizer: Send {
     ///
     /// # Errors
     /// When anything does not fit that the options do not allow; the optimizer is as it was.
+    #[cfg(feature = "checkpoints")]
     fn load_with(&mut self, checkpoint: &Checkpoint, options: &LoadOptions) -> Result<LoadReport>;
 
     /// Returns the report of the last load, with what the steps since have found: see [`LoadOptions`].
+    #[cfg(feature = "checkpoints")]
     fn load_report(&self) -> Option<&LoadReport> {
         None
     }

@@ -8,11 +8,15 @@
 mod exchange;
 mod local_steps;
 pub(crate) mod partition;
+#[cfg(feature = "checkpoints")]
+mod persist;
 pub(crate) mod process_group;
 mod reducer;
+#[cfg(feature = "line-search")]
 mod zero;
 
 pub use fallline_core::ranks::*;
 pub use partition::partition;
 pub use reducer::{Averaged, GradientReducer};
+#[cfg(feature = "line-search")]
 pub use zero::ZeroRedundancy;

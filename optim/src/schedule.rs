@@ -48,13 +48,12 @@ pub use poly::Poly;
 pub use steps::{MultiStep, Step};
 pub use values::{Numbers, Scheduled, Target};
 
-use serde::Serialize;
-
 /// MMEngine's value for 'no end', which enters formulas as a number.
 const NO_END: f64 = 1e9;
 
 /// How a scheduler changes its hyperparameter: one of MMEngine's classes.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoints", derive(serde::Serialize))]
 #[non_exhaustive]
 pub enum Curve {
     /// A constant factor until the end of the range.
@@ -189,7 +188,8 @@ impl Span {
 ///
 /// Steps are integers, kept as `f64` because MMEngine's formulas take what a configuration computes
 /// (`end=epochs / 2`) as it comes.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoints", derive(serde::Serialize))]
 pub struct Scheduler {
     /// How the value changes.
     pub curve: Curve,
@@ -203,7 +203,7 @@ pub struct Scheduler {
     pub by_epoch: bool,
     /// Steps of the range that an earlier run has taken, of which there is no checkpoint; `None` for the start.
     /// The first value is then that of the step after it, computed from the value that the optimizer has.
-    #[serde(skip)]
+    #[cfg_attr(feature = "checkpoints", serde(skip))]
     pub last_step: Option<u64>,
 }
 

@@ -1,5 +1,6 @@
 //! How the states of parameters are stored.
 
+use crate::order::sort_names;
 use crate::{AnyAlgorithm, Error, ParamPrecision, Result};
 use fallline_core::{Codes, Format, Role};
 use std::collections::BTreeMap;
@@ -148,7 +149,7 @@ impl StateStorage {
         }
         let programs = || algorithm.programs();
         let mut known: Vec<&str> = programs().flat_map(|program| program.operands(Role::State)).collect();
-        known.sort_unstable();
+        sort_names(&mut known);
         known.dedup();
         let whole = programs().any(|program| program.ops().any(|op| !op.is_collective()));
         self.check_states(algorithm.name(), &known, whole)
@@ -181,6 +182,7 @@ impl StateStorage {
 
     /// Returns whether a version that kept every state in the format that was said for all would have stored one
     /// so. A checkpoint of it is converted: the format of a copy, or of squares, is another one now.
+    #[cfg(feature = "checkpoints")]
     pub(crate) fn was_stored_as(&self, state: &str, was: Format) -> bool {
         let said = self.of(state).map(|said| said.format.with_codes(Codes::Signed));
         said == Some(was.with_codes(Codes::Signed))

@@ -46,6 +46,7 @@ impl StridedParam<'_> {
     }
 
     /// Hands a copy of the elements on, in row-major order.
+    #[cfg(feature = "checkpoints")]
     pub(crate) fn with_copy<T>(&self, work: impl FnOnce(Slice<'_>) -> T) -> T {
         work(self.view.copied().slice())
     }
@@ -68,6 +69,7 @@ impl StridedParam<'_> {
 
 trait Scatter {
     fn format(&self) -> Format;
+    #[cfg(feature = "checkpoints")]
     fn copied(&self) -> Box<dyn Gathered>;
     fn buffer(&mut self) -> SliceMut<'_>;
     fn gather(&mut self);
@@ -78,6 +80,7 @@ impl<S: Scatter + ?Sized> Scatter for &mut S {
     fn format(&self) -> Format {
         (**self).format()
     }
+    #[cfg(feature = "checkpoints")]
     fn copied(&self) -> Box<dyn Gathered> {
         (**self).copied()
     }
@@ -105,6 +108,7 @@ where
     fn format(&self) -> Format {
         T::FORMAT
     }
+    #[cfg(feature = "checkpoints")]
     fn copied(&self) -> Box<dyn Gathered> {
         Box::new(self.view.iter().copied().collect::<Vec<T>>())
     }

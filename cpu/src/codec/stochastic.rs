@@ -81,9 +81,9 @@ multiversion! {
 pub(super) fn rounding<T: Single>(isa: Isa) -> Round<T> {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => avx512,
+        Isa::Avx512 if cfg!(feature = "simd-storage") => avx512,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => avx2,
+        Isa::Avx2 if cfg!(feature = "simd-storage") => avx2,
         _ => round,
     }
 }

@@ -272,11 +272,13 @@ macro_rules! for_each_isa {
     ($isa:expr, $format:ty) => {
         match $isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => {
+            Isa::Avx512 if cfg!(feature = "simd-storage") => {
                 $crate::quant::blocks::compiled!($format, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => $crate::quant::blocks::compiled!($format, "avx2,fma,f16c"),
+            Isa::Avx2 if cfg!(feature = "simd-storage") => {
+                $crate::quant::blocks::compiled!($format, "avx2,fma,f16c")
+            }
             _ => $crate::quant::blocks::compiled!($format),
         }
     };

@@ -1,7 +1,7 @@
 //! What a checkpoint has in addition to its tensors: the optimizer, its groups, its parameters.
 
 use super::{LoadOptions, VERSION};
-use crate::gradient_config::SavedGradientConfig;
+use crate::gradient_config::loss_scaler::persist::SavedGradientConfig;
 use crate::hyper::{Hyper, Value};
 use crate::map::map_of;
 use crate::program::Mode;

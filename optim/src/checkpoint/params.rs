@@ -1,6 +1,7 @@
 //! Parameters of a training loop: into a checkpoint, and out of it.
 
 use super::{Checkpoint, Entry, LoadOptions, param_key};
+use crate::binding::lent;
 use crate::{Binding, Error, LoadReport, ParamRef, Result, ShapeMismatch};
 use fallline_core::Shape;
 use std::collections::{BTreeMap, HashSet};
@@ -28,7 +29,7 @@ impl Checkpoint {
         let mut entries = BTreeMap::new();
         for binding in params {
             binding.check_shaped()?;
-            check_not_lent(binding)?;
+            binding.check_not_lent()?;
             let name = || binding.name.to_owned();
             let dims = binding.param.dims();
             let shape = match known.and_then(|known| known.get(binding.name)).map(|param| param.shape()) {
@@ -68,7 +69,7 @@ impl Checkpoint {
         let (mut names, mut fitting) = (HashSet::new(), Vec::new());
         for (place, binding) in params.iter().enumerate() {
             binding.check_shaped()?;
-            check_not_lent(binding)?;
+            binding.check_not_lent()?;
             let name = || binding.name.to_owned();
             if !names.insert(binding.name) {
                 return Err(Error::Duplicate { param: name() });
@@ -125,22 +126,6 @@ impl Checkpoint {
         }
         Ok(())
     }
-}
-
-/// Checks that a parameter is memory that can be copied without its owner.
-///
-/// # Errors
-/// [`Error::Mismatch`] for memory of a device that is lent.
-pub(crate) fn check_not_lent(binding: &Binding<'_>) -> Result<()> {
-    match binding.param {
-        ParamRef::Lent(_) => Err(lent(binding.name)),
-        _ => Ok(()),
-    }
-}
-
-fn lent(name: &str) -> Error {
-    let problem = "is lent memory of a device, which is stepped but not copied: bind a Tensor or a slice";
-    Error::Mismatch(format!("parameter {name:?} {problem}"))
 }
 
 /// Copies a parameter.

@@ -2,6 +2,7 @@
 
 use super::Driver;
 use super::step::Verdict;
+use crate::order::sort_names;
 use crate::params::slots::Progress;
 use crate::weight_averaging::WeightAveraging;
 use crate::{Binding, Error, Result, StepReport};
@@ -110,10 +111,11 @@ impl Driver {
             true => progress.applied == Some(true),
             false => accumulates && progress.inspected,
         };
-        let mut params: Vec<String> =
-            slots().filter(|slot| done(slot.progress)).map(|slot| slot.name.clone()).collect();
-        params.sort();
+        let mut params: Vec<&str> =
+            slots().filter(|slot| done(slot.progress)).map(|slot| slot.name.as_str()).collect();
+        sort_names(&mut params);
         if !params.is_empty() {
+            let params = params.into_iter().map(str::to_owned).collect();
             return Err(Error::HalfStep { params, stepped });
         }
         self.end_incremental();
@@ -251,7 +253,7 @@ impl IncrementalStep<'_> {
         };
         averaging.iter_mut().for_each(WeightAveraging::advance);
         if !report.skipped() {
-            report.loaded = loaded.end_step(&engine.slots).map(Box::new);
+            loaded.end_step(&engine.slots, &mut report);
         }
         expected.check(engine)?;
         expected.clear();

@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::gradients::accumulate::{Sum, Window};
 use crate::params::slots::{Slot, Slots};
 use crate::report::mismatches::Mismatches;
-use crate::{Binding, Error, LoadReport, Result};
+use crate::{Binding, Error, LoadReport, Result, StepReport};
 use std::fmt::{self, Write};
 
 /// The last load, and how far steps have been compared with it.
@@ -145,21 +145,18 @@ impl Loaded {
         found.add_to(report);
     }
 
-    /// Ends a step over all parameters that are bound, which went through. Returns what it tells of the load, if
+    /// Ends a step over all parameters that are bound, which went through. Its report gets what it tells of the load, if
     /// anything did not fit.
-    pub(super) fn end_step(&mut self, slots: &Slots) -> Option<LoadReport> {
-        if !self.pending {
-            return None;
-        }
-        let unbound = slots.iter().filter(|slot| slot.unbound);
-        let report = self.report.as_mut()?;
+    pub(super) fn end_step(&mut self, slots: &Slots, step: &mut StepReport) {
+        let Some(report) = self.report.as_mut().filter(|_| self.pending) else { return };
         if self.is_first {
+            let unbound = slots.iter().filter(|slot| slot.unbound);
             report.unbound = unbound.map(|slot| slot.name.clone()).collect();
             report.unbound.sort();
             self.is_news |= !report.unbound.is_empty();
         }
         self.pending = slots.iter().any(|slot| slot.unbound);
         self.is_first = false;
-        core::mem::take(&mut self.is_news).then(|| report.clone())
+        step.loaded = core::mem::take(&mut self.is_news).then(|| Box::new(report.clone()));
     }
 }

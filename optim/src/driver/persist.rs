@@ -2,6 +2,7 @@
 
 use super::Driver;
 use super::loaded::Loaded;
+use super::poison::Poison;
 use crate::checkpoint::{Checkpoint, LoadOptions, Part};
 use crate::gradients::accumulate::Window;
 use crate::{Binding, Error, LoadReport, Optimizer, Result};
@@ -52,8 +53,30 @@ impl Driver {
         engine.take_over(section);
         group.loaded(engine);
         *brought = Loaded::new(report.clone(), options, (&checkpoint.manifest, &engine.slots), was_new);
-        poison.heal();
+        // Everything is as the checkpoint has it.
+        *poison = Poison::default();
         Ok(report)
+    }
+
+    /// Saves as [`save`](crate::Optimizer::save) does, but of a sharded optimizer only the part that this rank has.
+    /// For checkpoints of a file a rank, which [`Checkpoint::join`] joins. Nothing is exchanged.
+    ///
+    /// # Errors
+    /// As [`save`](crate::Optimizer::save).
+    pub fn save_own(&self) -> Result<Checkpoint> {
+        self.check_savable()?;
+        self.to_checkpoint()
+    }
+
+    /// Restores the bound parameters to the values of the checkpoint just loaded, where it was saved when the
+    /// replicas had [diverged](Driver::has_diverged). They are this rank's, or, where another number of ranks resumes,
+    /// the mean of theirs, which a checkpoint has as its states. Elsewhere nothing is changed. All of them must be
+    /// bound, with or without gradients; a step before is an error.
+    ///
+    /// # Errors
+    /// A parameter that is not bound, or in another way than it was saved; when the device fails.
+    pub fn restore_params(&mut self, params: &mut [Binding<'_>]) -> Result<()> {
+        self.group.restore_params(&mut self.engine, params)
     }
 
     /// Saves as [`save`](crate::Optimizer::save) does, with the bound parameters in the checkpoint. There may be more of

@@ -45,9 +45,4 @@ impl Poison {
             run()
         })
     }
-
-    /// Says that everything is as a checkpoint has it.
-    pub(crate) fn heal(&mut self) {
-        *self = Poison::default();
-    }
 }

@@ -4,6 +4,7 @@ use super::Engine;
 use super::group::Group;
 use super::setup::Setup;
 use crate::op::Slices;
+use crate::order::sort_places;
 use crate::params::slots::Slot;
 use crate::params::staging;
 use crate::{AnyAlgorithm, Binding, Extent, ParamPrecision, Result, Start};
@@ -42,7 +43,13 @@ impl Engine {
                 wanted.extend(missing.map(|(place, name)| (role, place, i, name)));
             }
         }
-        wanted.sort_unstable_by_key(|&(role, place, i, _)| (role == Role::Scratch, place, i));
+        let key = |i: usize| {
+            let (role, place, slot, _) = wanted[i];
+            (role == Role::Scratch, place, slot)
+        };
+        let mut order: Vec<usize> = (0..wanted.len()).collect();
+        sort_places(&mut order, &mut |one, other| key(one).cmp(&key(other)));
+        let wanted: Vec<_> = order.into_iter().map(|i| wanted[i]).collect();
         let request = |&(role, _, i, name): &(Role, usize, usize, &'static str)| {
             let slot = &slots[i];
             if let Some(loaded) = named(memory_of(slot, role), name) {
@@ -111,8 +118,14 @@ impl Engine {
             slot.states.retain(|(name, _)| program.operands(Role::State).contains(name));
             slot.scratch.retain(|(name, _)| program.operands(Role::Scratch).contains(name));
             for role in [Role::State, Role::Scratch] {
-                let at = |name| program.operands(role).iter().position(|&known| known == name);
-                memory_of_mut(slot, role).sort_by_key(|&(name, _)| at(name));
+                let (memory, mut next) = (memory_of_mut(slot, role), 0);
+                for name in program.operands(role) {
+                    let left = memory[next..].iter().position(|(known, _)| *known == name);
+                    if let Some(found) = left {
+                        memory.swap(next, next + found);
+                        next += 1;
+                    }
+                }
             }
             slot.layout_for = Some(place as u32);
             launches.assign(setup, slot, place);

@@ -11,6 +11,7 @@ pub(crate) use pass::PassLaunch;
 
 use crate::engine::scalar_state::ScalarState;
 use crate::op::{Found, Plans, Workspace};
+use crate::order::sort_places;
 use crate::program::{Program, Stage};
 use crate::{AnyAlgorithm, Result};
 use between::{Between, Order, ScalarNames};
@@ -84,7 +85,7 @@ impl LaunchGroup {
         let writes_without_sync = parts[..always].iter().rposition(PassLaunch::writes_param);
         let named = parts.iter().filter_map(|part| part.between.as_ref()).flat_map(Between::memory);
         let mut memory_places: Vec<usize> = named.copied().collect();
-        memory_places.sort_unstable();
+        sort_places(&mut memory_places, &mut |one, other| one.cmp(&other));
         memory_places.dedup();
         let shares = program.kernels().any(|kernel| !kernel.between.declared.shared.is_empty());
         LaunchGroup {

@@ -2,6 +2,7 @@
 
 use super::Engine;
 use super::scalar_state::ScalarState;
+use super::setup::{Ranks, Setup};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions, OptimizerManifest, ParamManifest};
 use crate::modifiers::LOOKAHEAD_STEPS;
 use crate::params::MASTER;
@@ -25,6 +26,15 @@ pub(crate) struct Section {
 /// Returns the shared scalar of an optimizer instance, under its name in the manifest.
 fn shared_key(optimizer: usize, name: &str) -> String {
     if optimizer == 0 { name.to_owned() } else { format!("{optimizer}/{name}") }
+}
+
+impl Setup {
+    /// Returns whether a checkpoint of this rank has what belongs to a parameter. Those that have no owner yet are
+    /// the first rank's.
+    pub(crate) fn saves_state_of(&self, slot: &Slot) -> bool {
+        let keeps = |ranks: &Ranks| !ranks.sharded || slot.owner.unwrap_or(0) == ranks.comm.rank();
+        self.ranks.as_ref().is_none_or(keeps)
+    }
 }
 
 impl Engine {

@@ -117,13 +117,6 @@ impl Setup {
         self.ranks.as_ref().is_some_and(elsewhere)
     }
 
-    /// Returns whether a checkpoint of this rank has what belongs to a parameter. Those that have no owner yet are
-    /// the first rank's.
-    pub(crate) fn saves_state_of(&self, slot: &Slot) -> bool {
-        let keeps = |ranks: &Ranks| !ranks.sharded || slot.owner.unwrap_or(0) == ranks.comm.rank();
-        self.ranks.as_ref().is_none_or(keeps)
-    }
-
     /// Returns whether the replicas of a parameter have diverged at this time.
     pub(crate) fn has_diverged(&self, slot: &Slot) -> bool {
         self.algorithm(slot).spec().replicas.have_diverged(slot.memory())

@@ -1,8 +1,10 @@
 //! The factor of the loss that keeps small gradients in the range of a 16-bit type.
 
+#[cfg(feature = "checkpoints")]
+pub(crate) mod persist;
+
 use crate::{Error, Result};
 use fallline_core::math::single;
-use serde::{Deserialize, Serialize};
 
 /// A loss scale, as torch 2.15's `GradScaler` keeps it: in `f32`.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,13 +22,6 @@ struct Dynamic {
     growth_factor: f64,
     backoff_factor: f64,
     growth_interval: u64,
-}
-
-/// What a checkpoint keeps of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct SavedScaler {
-    scale: f64,
-    steps: u64,
 }
 
 impl LossScaler {
@@ -98,19 +93,6 @@ impl LossScaler {
             }
             self.steps = 0;
         }
-    }
-
-    pub(crate) fn save(&self) -> SavedScaler {
-        SavedScaler { scale: self.scale, steps: self.steps }
-    }
-
-    /// Resumes from a saved one; a fixed scale stays as it is.
-    pub(crate) fn load(&mut self, saved: &SavedScaler) -> Result<(), String> {
-        LossScaler::fixed(saved.scale).map_err(|problem| format!("its loss scale: {problem}"))?;
-        if self.dynamic.is_some() {
-            (self.scale, self.steps) = (saved.scale, saved.steps);
-        }
-        Ok(())
     }
 }
 

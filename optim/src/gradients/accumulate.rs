@@ -1,6 +1,7 @@
 //! Gradient accumulation: gradients of several iterations are added up, and step together.
 
 mod incremental;
+#[cfg(feature = "checkpoints")]
 mod persist;
 
 use super::Gradients;
@@ -227,17 +228,6 @@ impl Window {
     /// Ends the window, whatever came of it.
     pub(crate) fn end(&mut self) {
         self.sums.values_mut().for_each(|sum| sum.has_value = false);
-    }
-
-    /// Removes the gradient of a parameter.
-    pub(crate) fn remove(&mut self, name: &str) -> Option<Sum> {
-        self.sums.remove(name)
-    }
-
-    /// Puts back what [`remove`](Window::remove) gave.
-    pub(crate) fn insert(&mut self, name: &str, sum: Option<Sum>) {
-        self.sums.remove(name);
-        self.sums.extend(sum.map(|sum| (name.to_owned(), sum)));
     }
 
     /// Returns whether a parameter has a gradient in the window.

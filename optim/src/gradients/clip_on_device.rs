@@ -237,7 +237,7 @@ impl Clipping {
             let mut batch = pieces[taken..taken + pieces_of].iter();
             plans.run(on, kernel, &row, &mut || {
                 let &(i, start, len) = batch.next()?;
-                Some(fan_in_views(to.take(0, len.div_ceil(FAN_IN)), len, || {
+                Some(fan_in_views(to.take(0, len.div_ceil(FAN_IN)), len, &|| {
                     given(i).map(|view| view.slice(start, len))
                 }))
             })?;
@@ -245,7 +245,7 @@ impl Clipping {
             let mut to = Some(View::write(kept).slice(count, next));
             let from = &*left;
             plans.run(on, kernel, &row, &mut || {
-                Some(fan_in_views(to.take()?, leaves, || Some(View::read(from).slice(0, leaves))))
+                Some(fan_in_views(to.take()?, leaves, &|| Some(View::read(from).slice(0, leaves))))
             })?;
             (taken, count) = (taken + pieces_of, count + next);
         }
@@ -255,7 +255,7 @@ impl Clipping {
             let mut target = Some(View::write(to).slice(0, next));
             let source = &*from;
             plans.run(on, kernel, &row, &mut || {
-                Some(fan_in_views(target.take()?, count, || Some(View::read(source).slice(0, count))))
+                Some(fan_in_views(target.take()?, count, &|| Some(View::read(source).slice(0, count))))
             })?;
             swap(&mut from, &mut to);
             count = next;

@@ -230,12 +230,12 @@ impl<'d> MaxReduction<'d> {
         pass(with, &self.rows[0], &mut || {
             let &(i, start, len) = left.next()?;
             let part = |view: Option<View<'v>>| view.map(|view| view.slice(start, len));
-            Some(fan_in_views(to.take(0, len.div_ceil(FAN_IN)), len, || part(given(i))))
+            Some(fan_in_views(to.take(0, len.div_ceil(FAN_IN)), len, &|| part(given(i))))
         })?;
         let (from, to) = (&self.left, View::write(&mut self.kept).slice(self.count, all.div_ceil(FAN_IN)));
         let mut to = Some(to);
         pass(with, &self.rows[1], &mut || {
-            Some(fan_in_views(to.take()?, all, || Some(View::read(from).slice(0, all))))
+            Some(fan_in_views(to.take()?, all, &|| Some(View::read(from).slice(0, all))))
         })?;
         self.count += all.div_ceil(FAN_IN);
         Ok(())
@@ -287,7 +287,7 @@ fn pass<'v>(
 pub(super) fn fan_in_views<'v>(
     to: View<'v>,
     len: usize,
-    from: impl Fn() -> Option<View<'v>>,
+    from: &dyn Fn() -> Option<View<'v>>,
 ) -> FanInViews<'v> {
     let next = to.len();
     let mut all = [const { None }; FAN_IN + 1];

@@ -1,6 +1,7 @@
 //! The gradients of a step as they are given.
 
 use crate::Binding;
+use crate::order::sort_places;
 use crate::params::slots::Slot;
 use crate::params::{row_sparse, staging};
 use fallline_core::Compute;
@@ -33,6 +34,6 @@ impl<'g> Grads<'g, '_> {
     pub(super) fn in_order(&self, order: &mut Vec<usize>) {
         order.clear();
         order.extend((0..self.bindings.len()).filter(|&i| !self.bindings[i].grad.is_none()));
-        order.sort_unstable_by_key(|&i| self.bindings[i].name);
+        sort_places(order, &mut |one, other| self.bindings[one].name.cmp(self.bindings[other].name));
     }
 }

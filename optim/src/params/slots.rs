@@ -1,5 +1,8 @@
 //! What the driver keeps for each parameter, found again by name without hashing in the usual case.
 
+#[cfg(feature = "checkpoints")]
+mod loaded;
+
 use super::averaged::AveragedParam;
 use super::mask::DeviceMask;
 use super::residuals::Residuals;
@@ -274,11 +277,6 @@ impl Slots {
         }
     }
 
-    /// Takes a slot out of `others`, if there is one of this name.
-    pub(crate) fn move_from(&mut self, others: &mut Slots, name: &str) {
-        others.remove(name).into_iter().for_each(|slot| self.push(slot));
-    }
-
     /// Removes the slot of this name, if there is one.
     pub(crate) fn remove(&mut self, name: &str) -> Option<Slot> {
         let place = self.places.remove(name)?;
@@ -287,25 +285,10 @@ impl Slots {
         self.list.pop()
     }
 
-    /// Returns whether a step has bound a parameter, which the last one had at place `i` in the usual case.
-    pub(crate) fn has_bound(&self, i: usize, name: &str) -> bool {
-        self.near(i, name).is_some_and(|slot| !slot.unbound)
-    }
-
     /// Returns the slot of this name, which the last step had at place `i` in the usual case.
     pub(crate) fn near(&self, i: usize, name: &str) -> Option<&Slot> {
         let usual = self.list.get(self.first + i).filter(|slot| self.is_named(slot, name));
         usual.or_else(|| self.get(name))
-    }
-
-    /// Returns the slot of a parameter that a step has bound.
-    pub(crate) fn bound(&self, name: &str) -> Option<&Slot> {
-        self.get(name).filter(|slot| !slot.unbound)
-    }
-
-    /// Returns whether steps have bound parameters.
-    pub(crate) fn any_bound(&self) -> bool {
-        self.list.iter().any(|slot| !slot.unbound)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -314,11 +297,6 @@ impl Slots {
 
     pub(crate) fn get(&self, name: &str) -> Option<&Slot> {
         self.places.get(name).map(|&place| &self.list[place])
-    }
-
-    /// Returns the place of a parameter in the order of the last step.
-    pub(crate) fn place_of(&self, name: &str) -> Option<usize> {
-        self.places.get(name).copied()
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {

@@ -2,7 +2,7 @@
 
 use super::{Communicator, RankError, check_equal, fingerprint, partition};
 use crate::params::slots::{Slot, Slots};
-use crate::{Binding, Checkpoint, Error, GradRef, ParamRef, Result};
+use crate::{Binding, GradRef, ParamRef, Result};
 use core::ops::Range;
 use fallline_core::host::SliceMut;
 use std::fmt::Write;
@@ -14,7 +14,7 @@ const SHARED_BYTES: usize = 1 << 20;
 /// The ranks that step together.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    ranks: Arc<dyn Communicator>,
+    pub(super) ranks: Arc<dyn Communicator>,
     /// Whether each parameter is updated by one rank only.
     sharded: bool,
     text: String,
@@ -27,10 +27,6 @@ impl Exchange {
 
     pub(crate) fn sharded(&self) -> bool {
         self.sharded
-    }
-
-    pub(crate) fn ranks(&self) -> &Arc<dyn Communicator> {
-        &self.ranks
     }
 
     /// Checks that all ranks are about to take the same step. They need the same parameters in the same order, with
@@ -145,36 +141,9 @@ impl Exchange {
             self.ranks.all_gather_v(&own, &lengths, &mut take).map_err(core_error)?;
         }
     }
-
-    /// Returns the whole of a checkpoint of which every rank has a part. Everybody gets it.
-    pub(crate) fn consolidate_state_dict(&self, own: &Checkpoint) -> Result<Checkpoint> {
-        Checkpoint::join(self.gather(own)?)
-    }
-
-    /// A checkpoint that is the same on all ranks but for what compression has left out, with that of all of them.
-    pub(crate) fn gather_error_feedback(&self, mut own: Checkpoint) -> Result<Checkpoint> {
-        self.gather(&own.only_of_ranks())?.into_iter().for_each(|other| own.add_of_ranks(other));
-        Ok(own)
-    }
-
-    /// Returns what each rank has.
-    fn gather(&self, own: &Checkpoint) -> Result<Vec<Checkpoint>> {
-        let mut parts = Vec::new();
-        let bytes = own.to_bytes()?;
-        let mut lengths = vec![0; 8 * self.ranks.world_size()];
-        self.ranks.all_gather(&(bytes.len() as u64).to_le_bytes(), &mut lengths).map_err(core_error)?;
-        for (owner, length) in lengths.chunks_exact(8).enumerate() {
-            let length = u64::from_le_bytes(length.try_into().unwrap_or_default()) as usize;
-            let mut part = if owner == self.ranks.rank() { bytes.clone() } else { vec![0; length] };
-            self.ranks.broadcast(owner, &mut part).map_err(core_error)?;
-            let part = Checkpoint::from_bytes(&part);
-            parts.push(part.map_err(|problem| Error::Mismatch(format!("rank {owner}'s part: {problem}")))?);
-        }
-        Ok(parts)
-    }
 }
 
-fn core_error(error: RankError) -> fallline_core::Error {
+pub(super) fn core_error(error: RankError) -> fallline_core::Error {
     error.into()
 }
 

@@ -1,5 +1,7 @@
 //! Who updates which parameter.
 
+use crate::order::sort_places;
+
 /// Partitions parameters of these sizes over `world` ranks, as torch's `ZeroRedundancyOptimizer` does. The largest
 /// come first (of equal ones the earlier), each to the rank that has least so far (of equal ones the first). `has` is
 /// what the ranks have already, and what they have afterwards. Returns each parameter's rank.
@@ -14,7 +16,7 @@
 /// When there is no rank.
 pub fn partition(sizes: &[usize], has: &mut [u64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..sizes.len()).collect();
-    order.sort_by_key(|&i| core::cmp::Reverse(sizes[i]));
+    sort_places(&mut order, &mut |one, other| sizes[other].cmp(&sizes[one]).then(one.cmp(&other)));
     let mut ranks = vec![0; sizes.len()];
     for i in order {
         let least = (0..has.len()).min_by_key(|&rank| has[rank]).expect("a world has at least one rank");

@@ -7,15 +7,15 @@ use crate::engine::group::Group;
 use crate::engine::setup::Setup;
 use crate::params::slots::{Slot, Slots};
 use crate::program::Variant;
-use crate::{Binding, Checkpoint, Error, Result};
+use crate::{Binding, Error, Result};
 use std::fmt::{self, Write};
 
 /// The ranks that an optimizer steps with; on one rank there is nothing to do.
 #[derive(Default)]
 pub(crate) struct ProcessGroup {
-    exchange: Option<Exchange>,
+    pub(super) exchange: Option<Exchange>,
     /// Whether parameters have not got what belongs to the states that were loaded.
-    pending_restore: bool,
+    pub(super) pending_restore: bool,
 }
 
 impl ProcessGroup {
@@ -137,62 +137,6 @@ impl ProcessGroup {
         let differ = |exchange: &&Exchange| engine.gradients_are_local() || (of_states && exchange.sharded());
         let Some(exchange) = self.exchange.as_ref().filter(differ) else { return Ok(None) };
         exchange.findings(own().unwrap_or([0, 0])).map(Some)
-    }
-
-    /// Returns the whole of a checkpoint of which this rank has a part. A rank that has none tells the others, which would
-    /// wait for it.
-    ///
-    /// # Errors
-    /// When a rank fails or has no part, or parts do not go together.
-    pub(crate) fn consolidate_state_dict(
-        &self,
-        engine: &Engine,
-        own: Result<Checkpoint>,
-    ) -> Result<Checkpoint> {
-        let has_feedback = |group: &Group| group.algorithm.spec().replicas.error_feedback.is_some();
-        let exchanges =
-            |exchange: &&Exchange| exchange.sharded() || engine.setup.groups.iter().any(has_feedback);
-        let Some(exchange) = self.exchange.as_ref().filter(exchanges) else { return own };
-        let without = exchange.findings([u64::from(own.is_err()), 0]);
-        let own = own?;
-        if let Some(rank) = without?.iter().position(|[without, _]| *without > 0) {
-            let problem = format!("rank {rank} has no state that could be saved");
-            return Err(Error::Groups { algorithm: engine.setup.name(), problem });
-        }
-        match exchange.sharded() {
-            true => exchange.consolidate_state_dict(&own),
-            false => {
-                let mut whole = exchange.gather_error_feedback(own)?;
-                engine.average_replicas(&mut whole, exchange.ranks().world_size());
-                Ok(whole)
-            }
-        }
-    }
-
-    /// As [`Driver::restore_params`](crate::Driver::restore_params).
-    pub(crate) fn restore_params(&mut self, engine: &mut Engine, params: &mut [Binding<'_>]) -> Result<()> {
-        if !self.pending_restore {
-            return Ok(());
-        }
-        let Engine { setup, slots, .. } = engine;
-        for slot in slots.iter_mut().filter(|slot| setup.has_diverged(slot)) {
-            match params.iter_mut().find(|binding| binding.name == slot.name) {
-                Some(binding) => setup.restore_param(binding, slot)?,
-                None => {
-                    let (algorithm, name) = (setup.algorithm(slot).name(), &slot.name);
-                    let problem = format!("{name:?} is to be restored, but is not bound");
-                    return Err(Error::Groups { algorithm, problem });
-                }
-            }
-        }
-        self.pending_restore = false;
-        Ok(())
-    }
-
-    /// Notes whether some parameters have to be restored after a load.
-    pub(crate) fn loaded(&mut self, engine: &Engine) {
-        let any = || engine.slots.iter().any(|slot| engine.setup.has_diverged(slot));
-        self.pending_restore = engine.setup.ranks.is_some() && any();
     }
 }
 

@@ -1,12 +1,12 @@
 //! A constant factor.
 
 use super::{At, Formula, NO_END, Span};
-use serde::Serialize;
 
 /// The value times `factor` from the first step of the range; at the last one it is what it was.
 ///
 /// `x ← factor · x` at step 0, `x ← x / factor` at the last step.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoints", derive(serde::Serialize))]
 pub struct Constant {
     /// The factor, in [0, 1]; with an end of the range not 0, since it is taken back there.
     pub factor: f64,

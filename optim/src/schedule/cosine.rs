@@ -3,10 +3,10 @@
 use super::{At, Formula, Span, stretched};
 use core::f64::consts::PI;
 use fallline_core::math::cos;
-use serde::Serialize;
 
 /// The value that an annealing ends at.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoints", derive(serde::Serialize))]
 pub enum Minimum {
     /// An absolute value, `eta_min`.
     Value(f64),
@@ -28,7 +28,8 @@ impl Minimum {
 ///
 /// With T = t_max and the minimum η:
 /// `x ← (1 + cos(π t / T)) / (1 + cos(π (t − 1) / T)) · (x − η) + η`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoints", derive(serde::Serialize))]
 pub struct CosineAnnealing {
     /// Steps of half a period, above 0; the length of the range if not given.
     pub t_max: Option<f64>,
@@ -77,7 +78,8 @@ impl Formula for CosineAnnealing {
 
 /// Half cosines from the first value times a weight down to a minimum, one after another (Loshchilov &
 /// Hutter 2017, SGDR). After the last the value stays.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoints", derive(serde::Serialize))]
 pub struct CosineRestart {
     /// Steps of each half cosine, above 0.
     pub periods: Vec<f64>,

@@ -2,10 +2,10 @@
 
 use super::{At, Formula};
 use fallline_core::math::powf;
-use serde::Serialize;
 
 /// The value times `gamma` at every step of the range but the first: `x ← γ x`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoints", derive(serde::Serialize))]
 pub struct Exponential {
     /// The factor.
     pub gamma: f64,

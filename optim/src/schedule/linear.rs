@@ -1,13 +1,13 @@
 //! From one factor to another.
 
 use super::{At, Formula, Span};
-use serde::Serialize;
 
 /// The value times a factor that goes from `start_factor` to `end_factor` in equal steps over the range.
 ///
 /// With a = start_factor, b = end_factor and n steps in the range: `x ← a · x` at step 0, then
 /// `x ← x · (1 + (b − a) / ((n − 1) a + (t − 1)(b − a)))`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoints", derive(serde::Serialize))]
 pub struct Linear {
     /// The factor at the first step, in [0, 1]; above 0 where the range has more than one step.
     pub start_factor: f64,

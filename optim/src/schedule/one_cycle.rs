@@ -3,10 +3,10 @@
 use super::{At, Formula, Marks, Span, stretched};
 use core::f64::consts::PI;
 use fallline_core::math::cos;
-use serde::Serialize;
 
 /// How a cycle goes from one value to the next.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "checkpoints", derive(serde::Serialize))]
 pub enum Anneal {
     /// Along half a cosine.
     #[default]
@@ -16,7 +16,8 @@ pub enum Anneal {
 }
 
 /// One number for all groups, or one for each.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoints", derive(serde::Serialize))]
 pub enum PerGroup {
     /// For all.
     All(f64),
@@ -46,7 +47,8 @@ impl PerGroup {
 /// div_factor / final_div_factor`. With three phases it goes down to where it started before that.
 ///
 /// It sets the value whatever it was, so that it does not chain.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoints", derive(serde::Serialize))]
 pub struct OneCycle {
     /// The highest value.
     pub eta_max: PerGroup,

@@ -2,10 +2,10 @@
 
 use super::one_cycle::PerGroup;
 use super::{At, Formula, NO_END, Span};
-use serde::{Deserialize, Serialize};
 
 /// Which metrics are better, MMEngine's `rule`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "checkpoints", derive(serde::Serialize))]
 pub enum Direction {
     /// Smaller ones.
     #[default]
@@ -15,7 +15,8 @@ pub enum Direction {
 }
 
 /// By how much a metric must be better to count, MMEngine's `threshold` and `threshold_rule`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoints", derive(serde::Serialize))]
 pub enum Threshold {
     /// By this share of the best one.
     Relative(f64),
@@ -25,7 +26,8 @@ pub enum Threshold {
 
 /// The value times `factor`, but at least `min_value`, when the metric has not been better for more than
 /// `patience` observations ([`Schedule::observe`](super::Schedule::observe)).
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoints", derive(serde::Serialize))]
 pub struct ReduceOnPlateau {
     /// The metric's name.
     pub monitor: String,
@@ -61,7 +63,8 @@ impl Default for ReduceOnPlateau {
 }
 
 /// What has been observed: what a checkpoint keeps.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoints", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct Observed {
     /// The best metric; none before the first.
     best: Option<f64>,

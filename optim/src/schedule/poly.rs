@@ -2,12 +2,12 @@
 
 use super::{At, Formula};
 use fallline_core::math::powf;
-use serde::Serialize;
 
 /// From the value down to `eta_min` along a power of the steps that are left.
 ///
 /// With n steps in the range: `x ← (x − η) (1 − 1 / (n − t))ᵖ + η`, p the power; at the last step it is η.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoints", derive(serde::Serialize))]
 pub struct Poly {
     /// The value at the end, η.
     pub eta_min: f64,

@@ -2,10 +2,10 @@
 
 use super::{At, Formula, Span, stretched};
 use fallline_core::math::powf;
-use serde::Serialize;
 
 /// The value times `gamma` every `step_size` steps: `x ← γ x` where t > 0 is a multiple of `step_size`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoints", derive(serde::Serialize))]
 pub struct Step {
     /// Steps from one to the next, above 0.
     pub step_size: f64,
@@ -36,7 +36,8 @@ impl Formula for Step {
 }
 
 /// The value times `gamma` at each of the milestones, as often as it is among them: `x ← γᵏ x`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoints", derive(serde::Serialize))]
 pub struct MultiStep {
     /// Steps of the range, from 0, in any order.
     pub milestones: Vec<f64>,

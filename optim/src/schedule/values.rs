@@ -4,11 +4,11 @@ use crate::hyper::Value;
 use crate::map::map_of;
 use crate::{Error, Optimizer, Result};
 use core::ops::Index;
-use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Which hyperparameter a scheduler changes.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoints", derive(serde::Serialize))]
 pub enum Target {
     /// The one of this name, `lr` mostly.
     Named(String),

@@ -1,7 +1,6 @@
 //! Averages of the weights in the place of the parameters, for evaluation, and back.
 
 use super::WeightAveraging;
-use crate::checkpoint::check_not_lent;
 use crate::engine::Engine;
 use crate::params::slots::Slot;
 use crate::{Binding, Error, ParamRef, Result};
@@ -29,7 +28,7 @@ impl WeightAveraging {
     /// [`Error::Groups`] where none has begun, or a parameter that has one is not bound; what a binding is refused for.
     pub(crate) fn check_swap(&self, engine: &mut Engine, params: &mut [Binding<'_>]) -> Result<Swap> {
         let bound = names(params)?;
-        params.iter().try_for_each(check_not_lent)?;
+        params.iter().try_for_each(Binding::check_not_lent)?;
         if self.is_swapped() { self.check_back(engine, params, &bound) } else { check_in(engine, params) }
     }
 

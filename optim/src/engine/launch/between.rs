@@ -2,6 +2,7 @@
 
 use super::{CacheBatch, StepContext};
 use crate::engine::scalar_state::ScalarState;
+use crate::order::sort_places;
 use crate::params::slots::Slot;
 use fallline_core::backend::{Computed, Placed, Plan, SharedNumbers};
 use fallline_core::between::{Numbers, Over};
@@ -321,7 +322,7 @@ impl Order {
         let bound = || (0..slots.len()).filter(|&i| slots[i].launch == Some(context.index));
         self.slots.clear();
         self.slots.extend(bound());
-        self.slots.sort_unstable_by_key(|&i| &slots[i].name);
+        sort_places(&mut self.slots, &mut |one, other| slots[one].name.cmp(&slots[other].name));
         self.places.clear();
         self.places.resize(slots.len(), 0);
         bound().enumerate().for_each(|(place, i)| self.places[i] = place);

@@ -3,7 +3,8 @@
 use super::{Sum, Window};
 use crate::checkpoint::{Checkpoint, Entry, LoadOptions};
 use crate::engine::Engine;
-use crate::gradient_config::{GradientConfig, LossScaler, SavedGradientConfig};
+use crate::gradient_config::loss_scaler::persist::SavedGradientConfig;
+use crate::gradient_config::{GradientConfig, LossScaler};
 use crate::params::slots::Slots;
 use crate::{Error, LoadReport, Result};
 use fallline_core::{Backend, Tensor};
@@ -83,6 +84,17 @@ impl Window {
                 .insert(name.to_owned(), Sum { tensor, has_value: true, is_empty: false, staging: None });
         }
         Ok((loaded, scaler))
+    }
+
+    /// Removes the gradient of a parameter.
+    pub(crate) fn remove(&mut self, name: &str) -> Option<Sum> {
+        self.sums.remove(name)
+    }
+
+    /// Puts back what [`remove`](Window::remove) gave.
+    pub(crate) fn insert(&mut self, name: &str, sum: Option<Sum>) {
+        self.sums.remove(name);
+        self.sums.extend(sum.map(|sum| (name.to_owned(), sum)));
     }
 }
 
