@@ -75,8 +75,8 @@ pub use fallline_optim::ranks;
 pub use fallline_optim::schedule::{Schedule, warmup_cosine};
 pub use fallline_optim::{
     Algorithm, Binding, Checkpoint, Driver, Info, LineSearch, Linked, LoadOptions, Method, Mode, ModuleKind,
-    NonFinitePolicy, Objective, Optimizer, ParamInfo, Reference, Site, Sparse, State, StepReport, Steps,
-    Variant, alias, hyperparameters,
+    NonFinitePolicy, Objective, Optimizer, ParamInfo, QkClip, Reference, Site, Sparse, State, StepReport,
+    Steps, Variant, alias, hyperparameters,
 };
 #[cfg(feature = "config")]
 pub use fallline_registry::{AnyRecipe, Recipe, Registry, SearchRecipe};

@@ -8,9 +8,11 @@ mod loaded;
 mod modes;
 mod persist;
 mod poison;
+mod qk_clip;
 mod step;
 
 pub use incremental::IncrementalStep;
+pub use qk_clip::QkClip;
 
 use crate::average::Average;
 use crate::checkpoint::{Checkpoint, LoadOptions};

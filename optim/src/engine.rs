@@ -17,6 +17,7 @@ mod modes;
 pub(crate) mod offload;
 mod persist;
 pub(crate) mod prepare;
+pub(crate) mod qk_clip;
 pub(crate) mod scalar_state;
 pub(crate) mod setup;
 mod state_views;
