@@ -315,12 +315,15 @@ fn master_weights_are_the_run_in_single_precision() {
     }
 }
 
-/// Algorithms that work on whole tensors keep their states in the compute type, or those that they work on. Their parameters have any precision.
+/// Algorithms that work on whole tensors keep the states that they work on in the compute type. Their parameters have any
+/// precision.
 #[test]
 fn whole_tensors_take_every_precision_of_parameters() {
     for text in [
         "dict(type='Muon', lr=1e-4, weight_decay=1.0",
         "dict(type='NorMuon', lr=1e-4, weight_decay=1.0",
+        "dict(type='AdaMuon', lr=1e-4, weight_decay=1.0",
+        "dict(type='MuonHyperball', lr=1e-6, weight_decay=100.0",
         "dict(type='Adafactor', lr=1e-4, relative_step=False, scale_parameter=False, weight_decay=1.0",
         "dict(type='TorchAdafactor', lr=1e-4, weight_decay=1.0",
         "dict(type='OnebitLamb', lr=1e-4, weight_decay=1.0",

@@ -299,7 +299,6 @@ pub const INPUTS: &[Inputs] = &[
         skips: &[
             (Skip::Bits, "products of matrices are equal within rounding only: tests/gemm.rs"),
             (Skip::Flat, "takes matrices only"),
-            (Skip::Convert, "pytorch_optimizer keeps the settings of an AdamW of its own in each group"),
         ],
     },
     Inputs {
