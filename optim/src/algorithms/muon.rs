@@ -94,7 +94,7 @@ hyperparameters! {
         /// The form of the iteration: `"gram"` or `"standard"`; none is chosen by shape.
         ns_method: Option<String> = None, Range::Any;
         /// Blocks of rows that are matrices of their own: how many, or the rows of each.
-        split: Split = Split::Whole, Range::Any;
+        split: Split = Split::Whole, Range::AtLeast(1.0);
         /// Take parameters of more than two dimensions as matrices of the first and all the others.
         flatten: bool = false, Range::Any;
         /// What steps everything that is not a hidden matrix: `"AdamW"`, or nothing: such a parameter is an error.
@@ -151,6 +151,7 @@ impl TensorOp for Orthogonalise {
     const FORMULAS: &'static [&'static str] = &[
         "x ← x / max(√norm2, eps), as a matrix X; then ns_steps times",
         "X ← a X + (b A + c A²) X with A = X Xᵀ",
+        "with split each block of rows is an X, with a norm of its own, and times its own part of α in the end",
     ];
     const WHOLE_STATES: Option<&'static [&'static str]> = Some(&[]);
 

@@ -57,7 +57,7 @@ hyperparameters! {
         /// The form of the iteration: `"gram"` or `"standard"`; none is chosen by shape.
         ns_method: Option<String> = None, Range::Any;
         /// Blocks of rows that are matrices of their own: how many, or the rows of each.
-        split: Split = Split::Whole, Range::Any;
+        split: Split = Split::Whole, Range::AtLeast(1.0);
         /// How long the update is: `"preserve_norm"` or `"match_rms"`.
         update_scale: String = "preserve_norm".to_owned(), Range::Any;
         /// Adjust the rate to the larger dimension of a matrix instead of to their ratio.

@@ -12,8 +12,10 @@ use fallline_core::{Format, Kernel, Link, Result, Storage, rule};
 /// a in each, and what is rounded off it with it, so that `f32` keeps five decimal digits over five.
 const RESTART: (u64, u64) = (5, 3);
 
-/// What Q may grow by between two returns in `bf16`, where steps have coefficients of their own: 3.4445³, rounded up.
-const GROWTH: f64 = 41.0;
+/// What Q may grow by between two returns where steps have coefficients of their own, in `f32` and `f64`, and in `bf16`.
+/// Steep first steps, as Polar Express has them, leave an ill-conditioned matrix fewer digits than even ones do. So five of
+/// its steps return once, as five of theirs would in `bf16`: 8.2 · 4.1 · 3.9 is 132, and 3.4445³ is 40.9.
+const GROWTH: (f64, f64) = (150.0, 41.0);
 
 /// The smaller side from which on two steps are taken as one: below, the pass in between costs what the product saves.
 const WORTH_PAIRS: usize = 256;
@@ -177,16 +179,16 @@ impl NewtonSchulz<'_> {
 
     /// Returns how many steps, from this one on, the Gram form takes before it returns to the matrix.
     fn until_restart(&self, first: u64) -> u64 {
-        if self.format != Format::Bf16 {
-            return RESTART.0;
-        }
-        let same = self.coefficients.len() < 2;
+        let (most, limit) =
+            if self.format == Format::Bf16 { (RESTART.1, GROWTH.1) } else { (RESTART.0, GROWTH.0) };
+        // Where the shape chooses, earlier versions count alone, and their bits stay.
+        let counts = self.coefficients.len() < 2 || (self.form.is_none() && self.format != Format::Bf16);
         let mut growth = 1.0;
         let fits = |&step: &u64| {
             growth *= self.of_step(first + step).0;
-            same || step == 0 || growth <= GROWTH
+            counts || step == 0 || growth <= limit
         };
-        (0..RESTART.1).take_while(fits).count() as u64
+        (0..most).take_while(fits).count() as u64
     }
 
     /// Returns two steps as one, where all have the same coefficients. `bf16` has not the digits that this takes,
