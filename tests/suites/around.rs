@@ -19,6 +19,9 @@ const OTHERS: &[&str] = &[
     "dict(type='AdamW', lr=0.01, param_format='bf16_sr')",
     "dict(type='LAMB', lr=0.01, param_format='master')",
     "dict(type='Muon', lr=0.02, rest='AdamW')",
+    "dict(type='Muon', lr=0.02, rest='AdamW', split=[5, 11], state_format='q8')",
+    "dict(type='AdaMuon', lr=0.02, rest='AdamW')",
+    "dict(type='MuonHyperball', lr=0.02, rest='AdamW')",
 ];
 
 /// Parameters of every type, those that `text` takes, without a gradient now and then.

@@ -79,7 +79,12 @@ fn what_an_algorithm_cannot_have_is_refused() {
         ("dict(type='LBFGS', param_format='master')", &["LBFGS", "param_format"]),
         ("dict(type='AdamW', state_format='bf16_rne', seed=1)", &["seed", "states in 16 bits"]),
         ("dict(type='AdamW', state_format={'w': 'q8'})", &["\"w\"", "m, v"]),
-        ("dict(type='Muon', state_format='q8')", &["Muon", "matrices"]),
+        ("dict(type='Adafactor', state_format='q8')", &["Adafactor", "matrices"]),
+        (
+            "dict(type='NorMuon', state_format='q8')",
+            &["NorMuon", "\"row\" as a whole", "named: m, momentum, v"],
+        ),
+        ("dict(type='NorMuon', state_format={'row': 'bf16'})", &["NorMuon", "\"row\" as a whole"]),
         ("dict(type='LBFGS', state_format='q8')", &["LBFGS"]),
         ("dict(type='AdamW', state_format=8)", &["state_format", "int"]),
         ("dict(type='AdamW', param_format='bf16')", &["param_format", "bf16_sr"]),
@@ -310,12 +315,15 @@ fn master_weights_are_the_run_in_single_precision() {
     }
 }
 
-/// Algorithms that work on whole tensors keep their states in the compute type. Their parameters have any precision.
+/// Algorithms that work on whole tensors keep the states that they work on in the compute type. Their parameters have any
+/// precision.
 #[test]
 fn whole_tensors_take_every_precision_of_parameters() {
     for text in [
         "dict(type='Muon', lr=1e-4, weight_decay=1.0",
         "dict(type='NorMuon', lr=1e-4, weight_decay=1.0",
+        "dict(type='AdaMuon', lr=1e-4, weight_decay=1.0",
+        "dict(type='MuonHyperball', lr=1e-6, weight_decay=100.0",
         "dict(type='Adafactor', lr=1e-4, relative_step=False, scale_parameter=False, weight_decay=1.0",
         "dict(type='TorchAdafactor', lr=1e-4, weight_decay=1.0",
         "dict(type='OnebitLamb', lr=1e-4, weight_decay=1.0",

@@ -242,13 +242,13 @@ fn every_probe_is_matched_on_its_recorded_trace() {
 #[test]
 fn every_source_is_matched_on_its_recorded_trace() {
     let files = recorded(&folder().join("expected"));
-    let probes = probes();
+    let (probes, muons) = (probes(), recorded(&folder().join("muons")));
     // Those of tests/suites/quantised.rs are parameters of other sizes.
     let quantised = |name: &str| name.ends_with("8bit") || name.starts_with("Paged");
     let here = |name: &str| !quantised(name) && ELSEWHERE.iter().all(|(other, _)| *other != name);
     for entry in ENTRIES.iter().filter(|entry| here(entry.name)) {
         let of = |kind: &str| {
-            let all = files.iter().chain(probes.iter().map(|(path, _)| path));
+            let all = files.iter().chain(probes.iter().map(|(path, _)| path)).chain(&muons);
             all.into_iter().any(|path| {
                 let name = path.file_stem().unwrap().to_string_lossy();
                 name.starts_with(&format!("{}-", entry.name)) && name.ends_with(kind)
@@ -268,6 +268,21 @@ fn every_source_is_matched_on_its_recorded_trace() {
         let place = usize::from(stem.ends_with("f64"));
         of[place] = of[place].max(check_file(path));
     }
+    for (name, [single, double]) in worst {
+        println!("{name:18} of the allowed error: {single:.3} in f32, {double:.1e} in f64");
+    }
+}
+
+#[test]
+fn muon_and_its_relatives_are_matched_on_their_recorded_traces() {
+    let mut worst: BTreeMap<String, [f64; 2]> = BTreeMap::new();
+    for path in recorded(&folder().join("muons")) {
+        let stem = path.file_stem().unwrap().to_string_lossy();
+        let of = worst.entry(stem.split('-').next().unwrap().to_owned()).or_default();
+        let place = usize::from(stem.ends_with("f64"));
+        of[place] = of[place].max(check_file(&path));
+    }
+    assert_eq!(worst.len(), 6, "Muon, AdaMuon, SCION, SCIONLight, MuonHyperball and Spel");
     for (name, [single, double]) in worst {
         println!("{name:18} of the allowed error: {single:.3} in f32, {double:.1e} in f64");
     }

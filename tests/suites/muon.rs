@@ -47,12 +47,17 @@ impl Naive {
 
     /// Runs the iteration as it is written.
     fn orthogonalised(&self, steps: usize) -> Naive {
-        let (a, b, c) = COEFFICIENTS;
+        self.orthogonalised_by(&[COEFFICIENTS], steps)
+    }
+
+    /// Runs it with the coefficients of each step, the last ones for all that follow.
+    fn orthogonalised_by(&self, coefficients: &[(f64, f64, f64)], steps: usize) -> Naive {
         let tall = self.rows > self.columns;
         let mut x = if tall { self.transpose() } else { self.clone() };
         let norm = x.norm().max(1e-7);
         x.at.iter_mut().for_each(|x| *x /= norm);
-        for _ in 0..steps {
+        for step in 0..steps {
+            let (a, b, c) = coefficients[step.min(coefficients.len() - 1)];
             let gram = x.times(&x.transpose());
             let polynomial = gram.plus(c, &gram.times(&gram), b);
             x = x.plus(1.0, &polynomial.times(&x), a);
@@ -85,6 +90,21 @@ fn config(options: &str) -> String {
 
 fn optimizer(backend: &Arc<dyn Backend>, options: &str) -> Driver {
     recipe(&config(options)).optimizer(Arc::clone(backend))
+}
+
+/// Returns one step from zeros along a gradient, of an optimizer without decay, momentum and adjusted rates: the
+/// direction, in units of `lr`.
+fn direction(backend: &Arc<dyn Backend>, options: &str, grad: &Naive) -> Naive {
+    let text = format!("dict(type='Muon', lr=1.0, weight_decay=0.0, momentum=0.0{options})");
+    let mut optimizer = recipe(&text).optimizer(Arc::clone(backend));
+    let mut value = vec![0.0f64; grad.at.len()];
+    optimizer.step(&mut [param("w", &mut value, &grad.at).shaped(&[grad.rows, grad.columns])]).unwrap();
+    Naive { at: value.iter().map(|x| -x).collect(), ..grad.clone() }
+}
+
+/// Returns the norm of the difference, relative to what is expected.
+fn distance(got: &Naive, expected: &Naive) -> f64 {
+    got.plus(-1.0, expected, 1.0).norm() / expected.norm()
 }
 
 fn singles(values: &[f64]) -> Vec<f32> {
@@ -298,6 +318,202 @@ fn threads_and_neighbours_change_no_bit() {
     }
 }
 
+/// Those of pytorch_optimizer's `"polar_express"` that four steps take.
+const POLAR_EXPRESS: [(f64, f64, f64); 4] = [
+    (8.237312490495555, -23.157747414558198, 16.680568411445915),
+    (4.082441999064835, -2.893047735332586, 0.5252849256975648),
+    (3.9263479922546582, -2.8547468034765298, 0.5318022422894988),
+    (3.2982187133085143, -2.424541981026706, 0.48632008358844075),
+];
+
+#[test]
+fn each_step_has_its_coefficients_in_either_form() {
+    let several = [(3.9, -6.2, 2.6), (2.9, -3.2, 1.3)];
+    for (options, coefficients, steps) in [
+        ("ns_coefficients='polar_express', ns_steps=4", &POLAR_EXPRESS[..], 4),
+        ("ns_coefficients=[(3.9, -6.2, 2.6), (2.9, -3.2, 1.3)], ns_steps=7", &several, 7),
+        ("ns_coefficients=(3.4445, -4.775, 2.0315), ns_steps=6", &[COEFFICIENTS], 6),
+        ("ns_coefficients='original', ns_steps=6", &[COEFFICIENTS], 6),
+    ] {
+        for shape in [[24, 24], [60, 16], [16, 60], [1, 9]] {
+            let grad = matrix(shape, &mut Random(11));
+            let expected = grad.orthogonalised_by(coefficients, steps);
+            // (1, r/n) of the shape.
+            let size = (shape[0] as f64 / shape[1] as f64).max(1.0).sqrt();
+            for (backend, method) in backends()
+                .iter()
+                .flat_map(|b| ["", ", ns_method='gram'", ", ns_method='standard'"].map(|m| (b, m)))
+            {
+                let got = direction(backend, &format!(", {options}{method}"), &grad);
+                let error = distance(&got, &expected.plus(0.0, &expected, size));
+                // As for f64 above.
+                assert!(error <= 1e-9, "{} {shape:?} {options}{method}: {error:e}", backend.describe());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_shape_chooses_the_form_where_nothing_else_does() {
+    let backend = cpu(Isa::best(), 1);
+    let same = |shape: [usize; 2], method: &str| {
+        let grad = matrix(shape, &mut Random(13));
+        let [chosen, by_shape] = [method, ""].map(|method| direction(&backend, method, &grad).at);
+        bits(&chosen) == bits(&by_shape)
+    };
+    for (shape, gram) in [([16, 60], true), ([60, 16], true), ([24, 24], false), ([20, 23], false)] {
+        assert_eq!(same(shape, ", ns_method='gram'"), gram, "{shape:?}");
+        assert_eq!(same(shape, ", ns_method='standard'"), !gram, "{shape:?}");
+    }
+}
+
+#[test]
+fn polar_express_in_bf16_is_near_it_in_either_form() {
+    for shape in [[24, 24], [24, 96], [96, 24]] {
+        let grad = matrix(shape, &mut Random(19));
+        let exact = direction(&best(), ", ns_coefficients='polar_express'", &grad);
+        for backend in backends() {
+            for method in ["gram", "standard"] {
+                let options =
+                    format!(", ns_coefficients='polar_express', ns_dtype='bf16', ns_method='{method}'");
+                // As with Muon's own coefficients: some percent of it, which a step's factor of 8.2 makes more.
+                let error = distance(&direction(&backend, &options, &grad), &exact);
+                assert!(error <= 0.1, "{} {shape:?} {method}: {error:e}", backend.describe());
+            }
+        }
+    }
+}
+
+/// Returns some rows of a matrix.
+fn rows_of(matrix: &Naive, rows: std::ops::Range<usize>) -> Naive {
+    let at = matrix.at[rows.start * matrix.columns..rows.end * matrix.columns].to_vec();
+    Naive { rows: rows.len(), columns: matrix.columns, at }
+}
+
+#[test]
+fn blocks_are_matrices_of_their_own() {
+    for (split, blocks) in
+        [("3", vec![20, 20, 20]), ("(7, 52, 1)", vec![7, 52, 1]), ("60", vec![1; 60]), ("1", vec![60])]
+    {
+        for adjust in ["original", "match_rms_adamw", "spectral_unclamped"] {
+            for (backend, method) in backends().iter().flat_map(|b| ["None", "'gram'"].map(|m| (b, m))) {
+                let grad = matrix([60, 25], &mut Random(23));
+                let options = format!(", adjust_lr_fn='{adjust}', ns_method={method}");
+                let got = direction(backend, &format!("{options}, split={split}"), &grad);
+                let mut first = 0;
+                for rows in &blocks {
+                    let alone = direction(backend, &options, &rows_of(&grad, first..first + rows));
+                    let error = distance(&rows_of(&got, first..first + rows), &alone);
+                    // The norm adds up in another order, that is all.
+                    assert!(error <= 1e-12, "{} {split} at {first}: {error:e}", backend.describe());
+                    first += rows;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_block_that_is_not_finite_spoils_no_other() {
+    for (backend, options) in backends().iter().flat_map(|b| ["", ", ns_dtype='bf16'"].map(|o| (b, o))) {
+        let mut grad = vec![0.5f32; 12 * 5];
+        grad[4 * 5 + 1] = f32::NAN;
+        let mut value = vec![1.0f32; grad.len()];
+        let mut optimizer = optimizer(backend, &format!(", split=3{options}"));
+        optimizer.step(&mut [param("w", &mut value, &grad).shaped(&[12, 5])]).unwrap();
+        let nan =
+            |rows: std::ops::Range<usize>| value[rows.start * 5..rows.end * 5].iter().all(|x| x.is_nan());
+        assert!(!value[..4 * 5].iter().any(|x| x.is_nan()) && nan(4..8), "{}", backend.describe());
+        assert!(!value[8 * 5..].iter().any(|x| x.is_nan()), "{}", backend.describe());
+    }
+}
+
+#[test]
+fn a_split_is_of_matrices_that_it_fits() {
+    let backend = cpu(Isa::best(), 1);
+    let step = |name: &str, options: &str, shape: &[usize]| {
+        let count = shape.iter().product();
+        let (mut value, grad) = (vec![1.0f32; count], vec![0.5f32; count]);
+        let text = format!("dict(type='{name}', lr=0.02{options})");
+        let mut optimizer = recipe(&text).optimizer(Arc::clone(&backend));
+        optimizer
+            .step(&mut [param("w", &mut value, &grad).shaped(shape)])
+            .map(drop)
+            .map_err(|e| e.to_string())
+    };
+    for name in ["Muon", "NorMuon"] {
+        let refused = step(name, ", split=3", &[16, 4]).unwrap_err();
+        assert!(
+            refused.contains("\"w\"") && refused.contains("16 rows, which are not 3 blocks"),
+            "{refused}"
+        );
+        let refused = step(name, ", split=(8, 4)", &[16, 4]).unwrap_err();
+        assert!(refused.contains("16 rows, and split=(8, 4) is of others"), "{refused}");
+        // Whole matrices of zero rows, convolutions, and what is not Muon's.
+        step(name, ", split=3", &[0, 4]).unwrap();
+        step(name, ", split=(2, 4), flatten=True", &[6, 2, 2]).unwrap();
+        step(name, ", split=3, rest='AdamW'", &[5]).unwrap();
+    }
+    // A change of the setting that fits no more is told, not taken.
+    let (mut value, grad) = (vec![1.0f32; 16], vec![0.5f32; 16]);
+    let mut optimizer = optimizer(&backend, ", split=2");
+    optimizer.step(&mut [param("w", &mut value, &grad).shaped(&[4, 4])]).unwrap();
+    optimizer.set(0, &[("split", 3.into())]).unwrap();
+    let told = optimizer.step(&mut [param("w", &mut value, &grad).shaped(&[4, 4])]).unwrap_err().to_string();
+    assert!(told.contains("4 rows, which are not 3 blocks"), "{told}");
+}
+
+#[test]
+fn nor_muon_takes_blocks_as_matrices_of_their_own() {
+    let backend = best();
+    for options in ["", ", use_adjusted_lr=True", ", update_scale='match_rms'"] {
+        let text = |split: &str| format!("dict(type='NorMuon', lr=0.1{options}{split})");
+        let run = |split: &str, grads: &[Naive]| {
+            let mut optimizer = recipe(&text(split)).optimizer(Arc::clone(&backend));
+            let shape = [grads[0].rows, grads[0].columns];
+            let mut value = vec![1.0f64; shape[0] * shape[1]];
+            for grad in grads {
+                optimizer.step(&mut [param("w", &mut value, &grad.at).shaped(&shape)]).unwrap();
+            }
+            Naive { rows: shape[0], columns: shape[1], at: value }
+        };
+        let mut random = Random(29);
+        let grads: Vec<Naive> = (0..3).map(|_| matrix([30, 9], &mut random)).collect();
+        let whole = run(", split=(4, 20, 6)", &grads);
+        for rows in [0..4, 4..24, 24..30] {
+            let parts: Vec<Naive> = grads.iter().map(|grad| rows_of(grad, rows.clone())).collect();
+            let error = distance(&rows_of(&whole, rows.clone()), &run("", &parts));
+            assert!(error <= 1e-12, "{options} {rows:?}: {error:e}");
+        }
+    }
+}
+
+#[test]
+fn momentum_in_codes_stays_near_it() {
+    // Gupta, Khatri & Kumar 2025 (arXiv:2509.23106): 8 bits are as good as 32 for Muon. A code is off by up to a few
+    // percent of its element, and the orthogonal matrix of the momentum by as much of the momentum's noise, times the
+    // iteration's slope. Signs are mostly kept in 4 bits.
+    for (format, most) in [("bf16", 0.02), ("q8", 0.1), ("fp8", 0.2), ("q4", 0.6)] {
+        for backend in backends() {
+            let run = |options: &str| {
+                let mut optimizer = optimizer(&backend, options);
+                let mut random = Random(31);
+                let mut value = vec![0.0f32; 48 * 32];
+                for _ in 0..8 {
+                    let grad = singles(&matrix([48, 32], &mut random).at);
+                    optimizer.step(&mut [param("w", &mut value, &grad).shaped(&[48, 32])]).unwrap();
+                }
+                let bytes = optimizer.params()[0].state_bytes;
+                (Naive { rows: 48, columns: 32, at: value.iter().map(|x| f64::from(*x)).collect() }, bytes)
+            };
+            let ((exact, whole), (got, bytes)) = (run(""), run(&format!(", state_format='{format}'")));
+            let error = distance(&got, &exact);
+            assert!(error > 0.0 && error <= most, "{} {format}: {error:e}", backend.describe());
+            assert!(bytes * 2 <= whole, "{format}: {bytes} of {whole}");
+        }
+    }
+}
+
 /// The parameters of a small network: name, extents, whether Muon takes it in `REST`.
 const NETWORK: [(&str, &[usize], bool); 6] = [
     ("embed.weight", &[30, 8], false),
@@ -420,6 +636,8 @@ fn what_it_does_not_take_is_named() {
         (", adamw_names=['a']", "adamw_names needs rest=\"AdamW\""),
         (", rest='AdamW', adamw_names=[1]", "adamw_names must be a list of strings, got (1,)"),
         (", rest='AdamW', rest_betas=(0.9, 1.0)", "rest_betas must be in [0, 1), got (0.9, 1.0)"),
+        (", ns_method='polar'", "ns_method must be None, gram or standard, got \"polar\""),
+        (", split=()", "split must be a positive int, list of positive ints or None, got ()"),
         (", ns_steps=100", "ns_steps must be in [0, 99], got 100"),
     ] {
         let error = fallline::Recipe::from_text(&config(options)).unwrap_err().to_string();

@@ -5,15 +5,42 @@ use core::slice::from_ref;
 
 type Triple = (f64, f64, f64);
 
-/// What `ns_coeffs` may be: a name, coefficients a, b, c, or a list of them, one for each iteration.
+/// What coefficients may be: a name, coefficients a, b, c, or a list of them, one for each iteration.
+///
+/// ```
+/// use fallline_optim::algorithms::Muon;
+/// use fallline_optim::algorithms::muon::{Coefficients, Preset};
+/// let named = Muon { ns_coefficients: Coefficients::Named(Preset::PolarExpress), ..Muon::default() };
+/// let first = (4.0848, -6.8946, 2.9270);
+/// let several = Muon { ns_coefficients: vec![first, (2.0, -1.5, 0.5)].into(), ..Muon::default() };
+/// assert_eq!(several.ns_coefficients.steps()[0], first);
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum Coefficients {
     /// Those of a name.
     Named(Preset),
     /// The same in all iterations.
     Same(Triple),
-    /// One after another; the last ones repeat. Never empty.
+    /// One after another; the last ones repeat. None at all are 1, 0, 0.
     Several(Vec<Triple>),
+}
+
+impl From<Triple> for Coefficients {
+    fn from(triple: Triple) -> Coefficients {
+        Coefficients::Same(triple)
+    }
+}
+
+impl From<Vec<Triple>> for Coefficients {
+    fn from(triples: Vec<Triple>) -> Coefficients {
+        Coefficients::Several(triples)
+    }
+}
+
+impl From<Preset> for Coefficients {
+    fn from(preset: Preset) -> Coefficients {
+        Coefficients::Named(preset)
+    }
 }
 
 /// Coefficients that have a name.
@@ -23,9 +50,9 @@ pub enum Preset {
     Original,
     /// Five quintic steps that end near 1.
     Quintic,
-    /// The Polar Express: the best polynomials one after another (Amsel et al. 2025).
+    /// The Polar Express: the best polynomials one after another (Amsel et al. 2025), with a margin of 1% for rounding.
     PolarExpress,
-    /// The same with a margin for rounding.
+    /// The same with a margin of 2%.
     PolarExpressSafer,
 }
 
