@@ -269,7 +269,7 @@ pub const INPUTS: &[Inputs] = &[
             ),
         ],
         skips: &[
-            (Skip::Bits, "products of matrices are equal within rounding only: tests/gemm.rs"),
+            (Skip::Products, "cuBLAS has an order of its own: tests/cuda_queued.rs"),
             (Skip::Flat, "takes matrices only"),
         ],
     },
@@ -306,7 +306,7 @@ pub const INPUTS: &[Inputs] = &[
             ),
         ],
         skips: &[
-            (Skip::Bits, "products of matrices are equal within rounding only: tests/gemm.rs"),
+            (Skip::Products, "cuBLAS has an order of its own: tests/cuda_queued.rs"),
             (Skip::Flat, "takes matrices only"),
         ],
     },
@@ -323,10 +323,7 @@ pub const INPUTS: &[Inputs] = &[
             ("beta2_decay=0.5", "TorchAdafactor: beta2_decay must be ≤ 0, got 0.5"),
             ("d=0.5", "TorchAdafactor: d must be ≥ 1, got 0.5"),
         ],
-        skips: &[(
-            Skip::Matrices,
-            "sums over rows are products of matrices, equal within rounding only: tests/gemm.rs",
-        )],
+        skips: &[],
     },
     Inputs {
         name: "Adafactor",
@@ -346,10 +343,7 @@ pub const INPUTS: &[Inputs] = &[
             ),
             ("beta1=1.0", "Adafactor: beta1 must be in [0, 1), got 1.0"),
         ],
-        skips: &[(
-            Skip::Matrices,
-            "sums over rows are products of matrices, equal within rounding only: tests/gemm.rs",
-        )],
+        skips: &[],
     },
     Inputs {
         name: "Lion",
