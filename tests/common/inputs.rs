@@ -29,10 +29,8 @@ pub enum Skip {
     Step,
     /// Parameters that are not matrices.
     Flat,
-    /// The same bits on every device.
-    Bits,
-    /// The same bits on every device, for matrices.
-    Matrices,
+    /// The same bits on CUDA as on the CPU: its products of matrices are equal within rounding only.
+    Products,
     /// That a parameter's step does not depend on the others.
     Alone,
     /// Groups with different learning rates.

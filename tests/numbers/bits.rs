@@ -1,7 +1,7 @@
 //! The same bits from every instruction set, number of threads, cut into tensors, order and alignment, and
 //! from the recorded rule.
 
-use crate::common::inputs::INPUTS;
+use crate::common::inputs::{INPUTS, Skip};
 use crate::common::{
     Buffer, CASES, Random, Tensor, best, bits, cpu, first_difference, isas, outcome_of, recipe,
 };
@@ -342,6 +342,38 @@ fn threads_change_no_bit() {
             assert!(got == reference, "{text}, {threads} threads: {}", first_difference(&reference, &got));
         }
     }
+}
+
+/// What looks at matrices: products and sums over rows, with 0, 1, few and many rows, and enough for several threads.
+#[test]
+fn matrices_have_the_scalar_bits() {
+    const SHAPES: [[usize; 2]; 6] = [[30, 130], [131, 29], [60, 60], [1, 40], [40, 1], [0, 3]];
+    let mut random = Random(11);
+    let tensors: Vec<Tensor> = SHAPES
+        .iter()
+        .enumerate()
+        .map(|(i, shape)| {
+            let plain = Tensor::plain(&format!("matrix{i}"), shape.iter().product(), 2, &mut random);
+            Tensor { shape: Some(shape.to_vec()), ..plain }
+        })
+        .collect();
+    let texts =
+        INPUTS.iter().filter(|inputs| inputs.skips(Skip::Products) || inputs.name.contains("Adafactor"));
+    let mut seen = BTreeSet::new();
+    for text in texts.flat_map(|inputs| inputs.good) {
+        seen.insert(crate::common::name_of(text));
+        let reference = outcome_of(on(Isa::Scalar, 1, text, None), &tensors);
+        // AVX-512 may have a unit of its own for products of bf16: its bits are those of any number of threads.
+        let unit = text.contains("ns_dtype='bf16'");
+        let own = unit.then(|| outcome_of(on(Isa::best(), 1, text, None), &tensors));
+        for isa in isas() {
+            let reference = own.as_ref().filter(|_| isa == Isa::Avx512).unwrap_or(&reference);
+            let threads = if isa == Isa::Baseline { 2 } else { 3 };
+            let got = outcome_of(on(isa, threads, text, None), &tensors);
+            assert!(got == *reference, "{text} on {isa}: {}", first_difference(reference, &got));
+        }
+    }
+    assert!(["Muon", "NorMuon", "Adafactor"].iter().all(|name| seen.contains(name)), "{seen:?}");
 }
 
 #[test]

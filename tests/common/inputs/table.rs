@@ -276,7 +276,7 @@ pub const INPUTS: &[Inputs] = &[
             ("split=(4, 0)", "Muon: split must be a positive int, list of positive ints or None, got (4, 0)"),
         ],
         skips: &[
-            (Skip::Bits, "products of matrices are equal within rounding only: tests/numbers/gemm.rs"),
+            (Skip::Products, "cuBLAS has an order of its own: tests/cuda_queued.rs"),
             (Skip::Flat, "takes matrices only"),
         ],
     },
@@ -297,7 +297,7 @@ pub const INPUTS: &[Inputs] = &[
             ("adamw_names=['head']", "AdaMuon: adamw_names needs rest=\"AdamW\""),
         ],
         skips: &[
-            (Skip::Bits, "products of matrices are equal within rounding only: tests/gemm.rs"),
+            (Skip::Products, "cuBLAS has an order of its own: tests/cuda_queued.rs"),
             (Skip::Flat, "takes matrices only"),
         ],
     },
@@ -329,7 +329,7 @@ pub const INPUTS: &[Inputs] = &[
             ("hyperball_radius=0.0", "MuonHyperball: hyperball_radius must be > 0, got 0.0"),
         ],
         skips: &[
-            (Skip::Bits, "products of matrices are equal within rounding only: tests/gemm.rs"),
+            (Skip::Products, "cuBLAS has an order of its own: tests/cuda_queued.rs"),
             (Skip::Flat, "takes matrices only"),
             (Skip::Cautious, "what it writes is not the parameter less something"),
             (Skip::Convert, "Emerging-Optimizers keeps what names a norm in its groups"),
@@ -357,7 +357,7 @@ pub const INPUTS: &[Inputs] = &[
             ("num_ns_steps=0", "Spel: num_ns_steps must be in [1, 99], got 0"),
         ],
         skips: &[
-            (Skip::Bits, "products of matrices are equal within rounding only: tests/gemm.rs"),
+            (Skip::Products, "cuBLAS has an order of its own: tests/cuda_queued.rs"),
             (Skip::Flat, "takes matrices only"),
             (Skip::Cautious, "what it writes is not the parameter less something"),
             (Skip::Convert, "its source keeps its settings outside of its groups"),
@@ -384,7 +384,7 @@ pub const INPUTS: &[Inputs] = &[
             ),
         ],
         skips: &[
-            (Skip::Matrices, "products of matrices are equal within rounding only: tests/gemm.rs"),
+            (Skip::Products, "cuBLAS has an order of its own: tests/cuda_queued.rs"),
             (Skip::Convert, "no layout of its state_dict is known"),
         ],
     },
@@ -407,7 +407,7 @@ pub const INPUTS: &[Inputs] = &[
             ),
         ],
         skips: &[
-            (Skip::Matrices, "products of matrices are equal within rounding only: tests/gemm.rs"),
+            (Skip::Products, "cuBLAS has an order of its own: tests/cuda_queued.rs"),
             (Skip::Convert, "it has no state"),
         ],
     },
@@ -447,7 +447,7 @@ pub const INPUTS: &[Inputs] = &[
             ),
         ],
         skips: &[
-            (Skip::Bits, "products of matrices are equal within rounding only: tests/numbers/gemm.rs"),
+            (Skip::Products, "cuBLAS has an order of its own: tests/cuda_queued.rs"),
             (Skip::Flat, "takes matrices only"),
         ],
     },
@@ -464,10 +464,7 @@ pub const INPUTS: &[Inputs] = &[
             ("beta2_decay=0.5", "TorchAdafactor: beta2_decay must be ≤ 0, got 0.5"),
             ("d=0.5", "TorchAdafactor: d must be ≥ 1, got 0.5"),
         ],
-        skips: &[(
-            Skip::Matrices,
-            "sums over rows are products of matrices, equal within rounding only: tests/numbers/gemm.rs",
-        )],
+        skips: &[],
     },
     Inputs {
         name: "Adafactor",
@@ -487,10 +484,7 @@ pub const INPUTS: &[Inputs] = &[
             ),
             ("beta1=1.0", "Adafactor: beta1 must be in [0, 1), got 1.0"),
         ],
-        skips: &[(
-            Skip::Matrices,
-            "sums over rows are products of matrices, equal within rounding only: tests/numbers/gemm.rs",
-        )],
+        skips: &[],
     },
     Inputs {
         name: "Lion",
