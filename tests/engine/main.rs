@@ -9,5 +9,6 @@ mod masks;
 mod misplaced;
 mod modes;
 mod modifiers;
+mod qk_clip;
 mod refusals;
 mod registry;
