@@ -10,7 +10,7 @@ mod common;
 use common::{OPTIMIZERS, Trainer, optimizer};
 use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
-use fallline::cpu::stream::StreamOperand;
+use fallline::cpu::stream::{StreamLoop, StreamOperand};
 use fallline::optim::AnyAlgorithm;
 use fallline::prelude::*;
 use half::bf16;
@@ -65,7 +65,7 @@ fn plain(
                 true => StreamOperand::Update(bytes),
                 false => StreamOperand::Read(bytes),
             });
-            cpu.stream_copy(elements, &mut streams.collect::<Vec<_>>(), black_box(0))
+            cpu.stream_copy(elements, &mut streams.collect::<Vec<_>>(), black_box(0), StreamLoop::default())
         });
     });
 }

@@ -77,7 +77,7 @@ pub use fallline_optim::ranks;
 pub use fallline_optim::schedule::{Schedule, warmup_cosine};
 pub use fallline_optim::{
     Algorithm, Binding, Driver, Info, Linked, Mode, ModuleKind, NonFinitePolicy, Objective, Optimizer,
-    ParamInfo, Reference, Site, Sparse, State, StepReport, Steps, Variant, alias, hyperparameters,
+    ParamInfo, QkClip, Reference, Site, Sparse, State, StepReport, Steps, Variant, alias, hyperparameters,
 };
 #[cfg(feature = "checkpoints")]
 pub use fallline_optim::{Checkpoint, LoadOptions};

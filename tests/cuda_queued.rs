@@ -68,6 +68,11 @@ const PRODUCTS: &[&str] = &[
 const OTHERS: &[&str] = &[
     "dict(type='NorMuon', lr=0.01, weight_decay=0.1, rest='AdamW')",
     "dict(type='NorMuon', lr=0.01, rest='AdamW', wrap=dict(type='Lookahead', k=2))",
+    "dict(type='Muon', lr=0.01, rest='AdamW', split=1, ns_method='gram', state_format='q8')",
+    "dict(type='NorMuon', lr=0.01, rest='AdamW', split=1)",
+    "dict(type='AdaMuon', lr=0.01, rest='AdamW')",
+    "dict(type='MuonHyperball', lr=0.01, rest='AdamW')",
+    "dict(type='Spel', lr=0.01, rest='AdamW')",
 ];
 
 /// Algorithms on row-sparse gradients: row by row, and as a whole.

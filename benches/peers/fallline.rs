@@ -2,7 +2,7 @@
 
 mod protocol;
 
-use fallline::cpu::stream::StreamOperand;
+use fallline::cpu::stream::{StreamLoop, StreamOperand};
 use fallline::optim::average::Average;
 use fallline::prelude::*;
 use fallline::{Backend, Recipe, Tensor};
@@ -56,7 +56,12 @@ impl Contender for Plain {
             true => StreamOperand::Update(bytes),
             false => StreamOperand::Read(bytes),
         });
-        black_box(self.cpu.stream_copy(self.elements, &mut streams.collect::<Vec<_>>(), black_box(0)));
+        black_box(self.cpu.stream_copy(
+            self.elements,
+            &mut streams.collect::<Vec<_>>(),
+            black_box(0),
+            StreamLoop::default(),
+        ));
         Ok(())
     }
 }

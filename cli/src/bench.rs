@@ -1,5 +1,6 @@
 //! `fallline bench`: optimizers against memory bandwidth.
 
+mod baseline;
 mod device;
 mod layout;
 mod progress;
@@ -8,15 +9,14 @@ use crate::common::{self, print_json};
 use crate::error::{Error, Result};
 use crate::registry::registry;
 use crate::source::inline;
+use baseline::{Baseline, Pages};
 use fallline::core::{Kernel, Operand, Role, fallible};
-use fallline::cpu::stream::StreamOperand;
 use fallline::optim::{Binding, param};
-use fallline::{Backend, Cpu, Format, Optimizer, Recipe, Shape};
+use fallline::{Backend, Cpu, Format, Optimizer, Recipe, Shape, Tensor};
 use half::bf16;
 use layout::Layout;
 use progress::{Progress, summary};
 use serde_json::json;
-use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -27,7 +27,8 @@ const ROUNDS: usize = 9;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The column roofline is the optimizer's bandwidth over that of a plain pass, which moves the same bytes without arithmetic, in the \
-same run. On CUDA the plain pass is a copy within the device.
+same run: the fastest of eight loops, on the same kind of pages. The column huge pages is that over the fastest one where all \
+operands are on huge pages. On CUDA the plain pass is a copy within the device.
 
 Example: fallline bench --optimizer AdamW Lion --elements 67108864 --threads 2 --json")]
 pub struct Args {
@@ -47,6 +48,9 @@ pub struct Args {
     /// Type of parameters and gradients: f32 or bf16 (states stay f32)
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
     dtype: String,
+    /// Pages of parameters and gradients on the CPU: those of a Vec, or huge ones, as tensors have
+    #[arg(long, value_enum, default_value_t = Pages::Ordinary)]
+    pages: Pages,
     /// Number of CPU threads; all cores by default
     #[arg(long, allow_hyphen_values = true, value_parser = common::threads)]
     threads: Option<usize>,
@@ -86,9 +90,10 @@ pub fn run(args: Args) -> Result<()> {
             Some(cuda) => cuda.measure(name, recipe, layout, elements, (&args, &progress))?,
             None => {
                 let cpu = Arc::new(common::cpu(args.threads)?);
+                let what = (layout, elements, args.pages);
                 match args.dtype.as_str() {
-                    "bf16" => measure::<bf16>(name, recipe, &cpu, layout, elements, &progress)?,
-                    _ => measure::<f32>(name, recipe, &cpu, layout, elements, &progress)?,
+                    "bf16" => measure::<bf16>(name, recipe, &cpu, what, &progress)?,
+                    _ => measure::<f32>(name, recipe, &cpu, what, &progress)?,
                 }
             }
         };
@@ -112,6 +117,33 @@ pub fn run(args: Args) -> Result<()> {
     match progress.is_interrupted() {
         true => Err(Error::Interrupted(format!("{} of {} optimizers are measured", rows.len(), names.len()))),
         false => Ok(()),
+    }
+}
+
+/// A parameter's or a gradient's memory.
+enum Buffer<T> {
+    Vec(Vec<T>),
+    Tensor(Tensor),
+}
+
+impl<T: Measured> Buffer<T> {
+    fn new(cpu: &Arc<Cpu>, pages: Pages, n: usize, value: impl Fn(usize) -> T) -> Result<Buffer<T>> {
+        let mut buffer = match pages {
+            Pages::Ordinary => return Ok(Buffer::Vec(fallible::collected((0..n).map(value), "--elements")?)),
+            Pages::Huge => {
+                fallible::check(n.checked_mul(size_of::<T>()), "--elements")?;
+                Buffer::Tensor(Tensor::zeros(&(Arc::clone(cpu) as Arc<dyn Backend>), T::FORMAT, [n])?)
+            }
+        };
+        buffer.as_mut_slice().iter_mut().enumerate().for_each(|(i, to)| *to = value(i));
+        Ok(buffer)
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [T] {
+        match self {
+            Buffer::Vec(values) => values,
+            Buffer::Tensor(values) => values.as_mut_slice().unwrap_or_default(),
+        }
     }
 }
 
@@ -149,6 +181,9 @@ struct Row {
     /// Half of the range that the middle half of the rounds has, as a share of the median.
     spread: f64,
     plain_ns_per_element: f64,
+    /// Of the CPU: the pages of parameters and gradients, and the plain pass where all operands are on huge ones.
+    pages: Option<Pages>,
+    huge_ns_per_element: Option<f64>,
 }
 
 impl Row {
@@ -158,6 +193,10 @@ impl Row {
 
     fn roofline(&self) -> f64 {
         self.plain_ns_per_element / self.ns_per_element
+    }
+
+    fn roofline_huge(&self) -> Option<f64> {
+        Some(self.huge_ns_per_element? / self.ns_per_element)
     }
 
     fn json(&self) -> serde_json::Value {
@@ -170,6 +209,8 @@ impl Row {
             "ns_per_element": self.ns_per_element,
             "gb_per_s": self.gb_per_s(),
             "roofline": self.roofline(),
+            "roofline_huge": self.roofline_huge(),
+            "pages": self.pages.map(Pages::name),
             "isa": self.isa,
             "device": self.device,
             "emulated": self.emulated,
@@ -250,13 +291,12 @@ fn gradient<T: Measured>(i: usize) -> T {
     T::from_f64(0.01 * ((i % 7) as f64 - 3.0))
 }
 
-/// Times an optimizer's step and the plain pass over the same mix of streams, interleaved. Returns none after Ctrl-C.
+/// Times an optimizer's step and plain passes over the same mix of streams, interleaved. Returns none after Ctrl-C.
 fn measure<T: Measured>(
     name: &str,
     recipe: &Recipe,
     cpu: &Arc<Cpu>,
-    layout: Layout,
-    elements: usize,
+    (layout, elements, pages): (Layout, usize, Pages),
     progress: &Progress,
 ) -> Result<Option<Row>> {
     let shapes = layout.shapes(elements)?;
@@ -264,37 +304,19 @@ fn measure<T: Measured>(
     let elements: usize = lengths.iter().sum();
     let passes = Passes::new(recipe, T::FORMAT, &shapes[0]);
     let bytes_per_element = passes.traffic(&shapes);
-    let mut plain = Vec::new();
-    // Passes share their operands' memory. A rule names parameter and gradient as it likes.
-    let stream_of = |operand: &Operand| match operand.role {
-        Role::Param => "param",
-        Role::Grad => "grad",
-        _ => operand.name,
-    };
-    for operand in passes.kernels.iter().flat_map(|kernel| kernel.operands) {
-        if !plain.iter().any(|(known, _)| *known == stream_of(operand)) {
-            plain.push((
-                stream_of(operand),
-                fallible::filled(
-                    1u8,
-                    (elements as f64 * passes.bytes_of(operand, &shapes[0])) as usize,
-                    "--elements",
-                )?,
-            ));
-        }
-    }
+    let mut baseline = Baseline::new(&passes, elements, &shapes[0], cpu, pages)?;
     let names: Vec<String> = (0..shapes.len()).map(|i| format!("tensor{i}")).collect();
     let buffers = if layout.is_owned() { &lengths[..] } else { &[elements][..] };
     let mut values = Vec::new();
     let mut grads = Vec::new();
     for &n in buffers {
-        values.push(fallible::filled(T::from_f64(1.0), n, "--elements")?);
-        grads.push(fallible::collected((0..n).map(gradient::<T>), "--elements")?);
+        values.push(Buffer::<T>::new(cpu, pages, n, |_| T::from_f64(1.0))?);
+        grads.push(Buffer::<T>::new(cpu, pages, n, gradient)?);
     }
     let mut rest = names.iter().zip(&shapes);
     let mut bindings: Vec<Binding<'_>> = Vec::with_capacity(shapes.len());
-    for (mut value, mut grad) in values.iter_mut().map(Vec::as_mut_slice).zip(grads.iter().map(Vec::as_slice))
-    {
+    let slices = values.iter_mut().zip(&mut grads);
+    for (mut value, mut grad) in slices.map(|(value, grad)| (value.as_mut_slice(), &*grad.as_mut_slice())) {
         while !value.is_empty()
             && let Some((name, dims)) = rest.next()
         {
@@ -306,7 +328,7 @@ fn measure<T: Measured>(
         }
     }
     let mut optimizer = recipe.optimizer(Arc::clone(cpu) as Arc<dyn Backend>);
-    let (mut ours, mut floor) = (Vec::new(), Vec::new());
+    let mut ours = Vec::new();
     for _ in 0..=ROUNDS {
         if progress.is_interrupted() {
             return Ok(None);
@@ -314,40 +336,10 @@ fn measure<T: Measured>(
         let start = Instant::now();
         optimizer.step(&mut bindings)?;
         ours.push(start.elapsed().as_secs_f64());
-        let mut took = 0.0;
-        if passes.reads_grad
-            && let Some((_, grad)) = plain.iter().find(|(known, _)| *known == "grad")
-        {
-            let start = Instant::now();
-            black_box(cpu.stream_copy(elements, &mut [StreamOperand::Read(grad)], black_box(0)));
-            took += start.elapsed().as_secs_f64();
-        }
-        for kernel in &passes.kernels {
-            let stream = |(known, bytes): &'_ mut (&str, Vec<u8>)| {
-                let operand = kernel.operands.iter().find(|operand| stream_of(operand) == *known)?;
-                Some((operand.written, core::mem::take(bytes)))
-            };
-            let mut taken: Vec<_> = plain.iter_mut().map(stream).collect();
-            let mut streams: Vec<StreamOperand<'_>> = taken
-                .iter_mut()
-                .flatten()
-                .map(
-                    |(written, bytes)| {
-                        if *written { StreamOperand::Update(bytes) } else { StreamOperand::Read(bytes) }
-                    },
-                )
-                .collect();
-            let start = Instant::now();
-            black_box(cpu.stream_copy(elements, &mut streams, black_box(0)));
-            took += start.elapsed().as_secs_f64();
-            for ((_, bytes), taken) in plain.iter_mut().zip(taken) {
-                *bytes = taken.map_or_else(|| core::mem::take(bytes), |(_, taken)| taken);
-            }
-        }
-        floor.push(took);
+        baseline.round(cpu);
     }
-    let ((ns_per_element, spread), (plain_ns_per_element, _)) =
-        (per_element(&mut ours, elements), per_element(&mut floor, elements));
+    let (ns_per_element, spread) = per_element(&mut ours, elements);
+    let (plain_ns_per_element, huge_ns_per_element) = baseline.ns_per_element();
     Ok(Some(Row {
         name: name.to_owned(),
         elements,
@@ -362,5 +354,7 @@ fn measure<T: Measured>(
         ns_per_element,
         spread,
         plain_ns_per_element,
+        pages: Some(pages),
+        huge_ns_per_element: Some(huge_ns_per_element),
     }))
 }

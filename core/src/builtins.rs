@@ -24,6 +24,15 @@ rule! {
     }
 }
 
+rule! {
+    /// A parameter times a number.
+    pub ScaleRule(h: (), t) {}
+    per_tensor(factor)
+    element() -> (p: Param) {
+        p = factor * p;
+    }
+}
+
 /// What a [`Lerp`] is computed from.
 pub struct EmaWeight {
     /// The weight of the new parameters.

@@ -3,7 +3,7 @@
 use crate::builtins::{
     AccumulateWithStats, AddResidualRule, AddToSum, CautiousRule, ClampSum, ClipLargestRule,
     ClipMagnitudesRule, ClipRule, ExtremeMagnitude, GradCheck, LargestRule, Lerp, LookaheadRule,
-    MagnitudeSum, MaskRule, ParamCopy, PowerSum, SignQuantizeRule, StartSum, TotalRule,
+    MagnitudeSum, MaskRule, ParamCopy, PowerSum, ScaleRule, SignQuantizeRule, StartSum, TotalRule,
 };
 use crate::{Kernel, Rule};
 use core::fmt;
@@ -59,6 +59,8 @@ builtins! {
     grad_check: GradCheck,
     /// Copies a parameter to a state.
     param_copy: ParamCopy,
+    /// Multiplies a parameter by a number.
+    scale: ScaleRule,
     /// Takes a parameter into its average.
     lerp: Lerp,
     /// Sums up a vector.

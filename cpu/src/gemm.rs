@@ -1,27 +1,36 @@
-//! Matrix products: our own AVX-512 kernel where the machine has it, `matrixmultiply` elsewhere, spread over the
-//! backend's own threads.
+//! Matrix products by microkernels of our own on AVX-512, AVX2 and NEON, and by an emulated one elsewhere, spread over
+//! the backend's own threads.
 //!
-//! How a product is cut into parts depends on its dimensions alone, so threads never change a bit of it.
+//! # The order
+//!
+//! An element of a product is the same bits on every instruction set and number of threads, but for the payload of a
+//! NaN: from +0 on, `s = fma(a, b, s)` in the order of the units, in `f64` for `f64` and in `f32` for all others. Then
+//! it is `alpha s`, and `alpha s + beta d` where beta is not 0, each operation rounded, and rounded to the result's
+//! format at last. Of a symmetric result that is computed on and below the diagonal, and mirrored.
+//!
+//! Products with a vector, and those of two, multiply and add apart, in the order that [`gemv`] has.
+//!
+//! One unit has bits of its own: the dot product of AVX-512 BF16, which multiplies `bf16` where the instruction set is
+//! AVX-512 and the processor has it.
 
 mod args;
-mod fallback;
+mod fused;
 mod gemv;
-#[cfg(target_arch = "x86_64")]
 mod macrokernel;
-#[cfg(target_arch = "x86_64")]
 mod microkernel;
-#[cfg(target_arch = "x86_64")]
 mod pack;
-#[cfg(target_arch = "x86_64")]
-mod transpose;
 
 use crate::context::ExecContext;
-#[cfg(target_arch = "x86_64")]
 use crate::isa::Isa;
 use args::{GemmArgs, Widen};
 use fallline_core::backend::Gemm;
 use fallline_core::{Device, Element, Error, Format, Result, Storage};
 use half::{bf16, f16};
+#[cfg(target_arch = "aarch64")]
+use microkernel::neon;
+use microkernel::portable::PortableKernel;
+#[cfg(target_arch = "x86_64")]
+use microkernel::{avx2, avx512};
 
 /// Computes `c = alpha op(a) op(b) + beta d`.
 pub(crate) fn gemm(context: ExecContext<'_>, mut product: Gemm<'_>) -> Result<()> {
@@ -64,38 +73,56 @@ fn run<F: GemmElement>(context: ExecContext<'_>, product: &mut Gemm<'_>) -> Resu
     if gemv::fits(&args) {
         return gemv::product(context, &args);
     }
-    #[cfg(target_arch = "x86_64")]
-    if context.isa == Isa::Avx512 {
-        return F::macrokernel(context, &args);
+    match context.isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => F::avx512(context, &args),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => F::avx2(context, &args),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Baseline => F::neon(context, &args),
+        _ => macrokernel::product::<PortableKernel<F>>(context, &args),
     }
-    fallback::product(context, &args);
-    Ok(())
 }
 
-/// An element of a factor, with the micro-kernel that multiplies it.
-trait GemmElement: Element + Widen<Sum: fallback::FallbackElement> {
+/// An element of a factor, with the kernels that multiply it.
+trait GemmElement: Element + Widen<Sum: fused::Emulated> {
     /// Multiplies with AVX-512, which the machine has.
     #[cfg(target_arch = "x86_64")]
-    fn macrokernel(context: ExecContext<'_>, args: &GemmArgs<Self>) -> Result<()>;
+    fn avx512(context: ExecContext<'_>, args: &GemmArgs<Self>) -> Result<()>;
+    /// Multiplies with AVX2 and FMA, which the machine has.
+    #[cfg(target_arch = "x86_64")]
+    fn avx2(context: ExecContext<'_>, args: &GemmArgs<Self>) -> Result<()>;
+    /// Multiplies with NEON.
+    #[cfg(target_arch = "aarch64")]
+    fn neon(context: ExecContext<'_>, args: &GemmArgs<Self>) -> Result<()>;
 }
 
 macro_rules! gemm_elements {
-    ($($t:ty => $macrokernel:expr;)*) => { $(
+    ($($t:ty as $kernel:ident $(<$of:ty>)? $(or $dot:ident if $has:expr)?;)*) => { $(
         impl GemmElement for $t {
             #[cfg(target_arch = "x86_64")]
-            fn macrokernel(context: ExecContext<'_>, args: &GemmArgs<Self>) -> Result<()> {
-                let chosen: fn(ExecContext<'_>, &GemmArgs<Self>) -> Result<()> = $macrokernel;
-                chosen(context, args)
+            fn avx512(context: ExecContext<'_>, args: &GemmArgs<Self>) -> Result<()> {
+                $(
+                    if $has {
+                        return macrokernel::product::<avx512::$dot>(context, args);
+                    }
+                )?
+                macrokernel::product::<avx512::$kernel $(<$of>)?>(context, args)
+            }
+            #[cfg(target_arch = "x86_64")]
+            fn avx2(context: ExecContext<'_>, args: &GemmArgs<Self>) -> Result<()> {
+                macrokernel::product::<avx2::$kernel $(<$of>)?>(context, args)
+            }
+            #[cfg(target_arch = "aarch64")]
+            fn neon(context: ExecContext<'_>, args: &GemmArgs<Self>) -> Result<()> {
+                macrokernel::product::<neon::$kernel $(<$of>)?>(context, args)
             }
         }
     )* };
 }
 gemm_elements! {
-    f32 => macrokernel::product::<microkernel::F32Kernel<f32>>;
-    f64 => macrokernel::product::<microkernel::F64Kernel>;
-    f16 => macrokernel::product::<microkernel::F32Kernel<f16>>;
-    bf16 => match is_x86_feature_detected!("avx512bf16") {
-        true => macrokernel::product::<microkernel::Bf16DotKernel>,
-        false => macrokernel::product::<microkernel::F32Kernel<bf16>>,
-    };
+    f32 as F32Kernel<f32>;
+    f64 as F64Kernel;
+    f16 as F32Kernel<f16>;
+    bf16 as F32Kernel<bf16> or Bf16DotKernel if is_x86_feature_detected!("avx512bf16");
 }

@@ -34,6 +34,7 @@ mod quant;
 mod raw;
 #[cfg(feature = "matrix")]
 mod reduce;
+#[cfg(feature = "stream")]
 pub mod stream;
 mod vector;
 #[cfg(feature = "matrix")]

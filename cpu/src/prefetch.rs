@@ -12,3 +12,17 @@ pub(crate) fn prefetch(address: *const u8, bytes: usize) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (address, bytes);
 }
+
+/// Prefetches one cache line into the second level.
+#[cfg(feature = "matrix")]
+#[inline(always)]
+pub(crate) fn prefetch_l2<T>(address: *const T) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "bitsandbytes")]
 mod bnb;
+#[cfg(feature = "matrix")]
+mod emerging;
 #[cfg(any(feature = "torch", feature = "dadaptation"))]
 mod learning_rate;
 #[cfg(feature = "deepspeed")]
@@ -125,9 +127,14 @@ algorithms! { $
         sophia: SophiaG;
     }
     "matrix" matrix_algorithms {
+        ada_muon: AdaMuon;
         adafactor: Adafactor;
         muon: Muon;
+        muon_hyperball: MuonHyperball;
         nor_muon: NorMuon;
+        scion: Scion;
+        scion_light: ScionLight;
+        spel: Spel;
         torch_adafactor: TorchAdafactor;
     }
     "bitsandbytes" bitsandbytes_algorithms {

@@ -10,9 +10,11 @@ mod modes;
 #[cfg(feature = "checkpoints")]
 mod persist;
 mod poison;
+mod qk_clip;
 mod step;
 
 pub use incremental::IncrementalStep;
+pub use qk_clip::QkClip;
 
 use crate::average::Average;
 use crate::engine::setup::Ranks;

@@ -19,6 +19,7 @@ pub(crate) mod offload;
 #[cfg(feature = "checkpoints")]
 mod persist;
 pub(crate) mod prepare;
+pub(crate) mod qk_clip;
 pub(crate) mod scalar_state;
 pub(crate) mod setup;
 mod state_views;

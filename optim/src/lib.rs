@@ -53,7 +53,7 @@ pub use algorithm::{
 pub use binding::{Binding, GradRef, ParamRef, RowsGrad, frozen, param, rows};
 #[cfg(feature = "checkpoints")]
 pub use checkpoint::{Checkpoint, LoadOptions};
-pub use driver::{Driver, IncrementalStep};
+pub use driver::{Driver, IncrementalStep, QkClip};
 pub use engine::StateView;
 pub use engine::group::ParamInfo;
 pub use engine::offload::can_offload;

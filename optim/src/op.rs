@@ -30,6 +30,9 @@ pub trait TensorOp: 'static {
     const FORMULAS: &'static [&'static str] = &[];
     /// The states that it works on and no rule has as an operand.
     const STATES: &'static [&'static str] = &[];
+    /// All states that it works on, where it says so. They are stored in the compute type, the others in any format. If
+    /// it does not, it may work on each.
+    const WHOLE_STATES: Option<&'static [&'static str]> = None;
 
     /// Returns the rules that it runs itself.
     fn rules<K: Link>() -> Vec<&'static Kernel> {
@@ -72,6 +75,8 @@ pub struct Op {
     pub formulas: &'static [&'static str],
     /// The states that it works on and no rule has as an operand.
     pub states: &'static [&'static str],
+    /// All states that it works on, each as a whole, where that is known.
+    pub whole_states: Option<&'static [&'static str]>,
     id: fn() -> TypeId,
     rules: fn() -> Vec<&'static Kernel>,
     run: Run,
@@ -91,6 +96,7 @@ impl Op {
                 name: T::NAME,
                 formulas: T::FORMULAS,
                 states: T::STATES,
+                whole_states: T::WHOLE_STATES,
                 id: TypeId::of::<T>,
                 rules: T::rules::<K>,
                 run: Run::Tensor(|hyper, at| Some(T::run::<K>(hyper.downcast_ref()?, at))),
@@ -105,6 +111,7 @@ impl Op {
                 name: T::NAME,
                 formulas: T::FORMULAS,
                 states: &[],
+                whole_states: Some(&[]),
                 id: TypeId::of::<T>,
                 rules: T::rules::<K>,
                 run: Run::Collective(|hyper, at| Some(T::run::<K>(hyper.downcast_ref()?, at))),

@@ -151,8 +151,22 @@ impl StateStorage {
         let mut known: Vec<&str> = programs().flat_map(|program| program.operands(Role::State)).collect();
         sort_names(&mut known);
         known.dedup();
-        let whole = programs().any(|program| program.ops().any(|op| !op.is_collective()));
-        self.check_states(algorithm.name(), &known, whole)
+        let ops = || programs().flat_map(|program| program.ops().collect::<Vec<_>>());
+        let whole = ops().any(|op| op.whole_states.is_none());
+        self.check_states(algorithm.name(), &known, whole)?;
+        let kept = |state: &&str| self.named.contains_key(*state) || self.all.is_some();
+        match ops().flat_map(|op| op.whole_states.unwrap_or_default()).find(|state| kept(state)) {
+            None => Ok(()),
+            Some(state) => {
+                let others: Vec<&str> = known.into_iter().filter(|known| known != state).collect();
+                let (others, algorithm) = (others.join(", "), algorithm.name());
+                let problem = format!(
+                    "it works on its state {state:?} as a whole, which is stored in the compute type; the \
+                     others may be named: {others}"
+                );
+                Err(Error::StateFormat { algorithm, problem })
+            }
+        }
     }
 
     /// Refuses what a search cannot have, which is any format: its vectors are of all parameters together.

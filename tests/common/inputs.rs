@@ -1,5 +1,5 @@
 //! The table of names: what each takes and refuses, and what of the suites it cannot do, as torch's `OptimizerInfo` has it.
-//! All suites take their cases from here; `tests/conformance.rs` says what is missing.
+//! All suites take their cases from here; `tests/suites/conformance.rs` says what is missing.
 
 mod table;
 
@@ -29,10 +29,8 @@ pub enum Skip {
     Step,
     /// Parameters that are not matrices.
     Flat,
-    /// The same bits on every device.
-    Bits,
-    /// The same bits on every device, for matrices.
-    Matrices,
+    /// The same bits on CUDA as on the CPU: its products of matrices are equal within rounding only.
+    Products,
     /// That a parameter's step does not depend on the others.
     Alone,
     /// Groups with different learning rates.
@@ -105,7 +103,7 @@ const fn flat<const N: usize>(all: bool) -> [&'static str; N] {
 /// Names without a row, with the reason.
 pub const NO_ROW: &[(&str, &str)] = &[(
     "ZeroRedundancyOptimizer",
-    "takes what the algorithm that it names takes, in that one's words: tests/refusals.rs",
+    "takes what the algorithm that it names takes, in that one's words: tests/engine/refusals.rs",
 )];
 
 /// Returns what is wrong with the rows, and where to write what is missing.

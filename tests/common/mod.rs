@@ -101,7 +101,7 @@ pub fn cpu(isa: Isa, threads: usize) -> Arc<dyn Backend> {
     Cpu::with_isa(isa, threads).expect("an instruction set of this machine").shared()
 }
 
-/// Returns the backend of the suites: the best instruction set on the calling thread. Where `tests/on_cuda.rs` runs
+/// Returns the backend of the suites: the best instruction set on the calling thread. Where `tests/on_cuda/main.rs` runs
 /// them again, it is a CUDA device: emulated, or real with `FALLLINE_TEST_GPU=1`.
 pub fn best() -> Arc<dyn Backend> {
     if env!("CARGO_CRATE_NAME") == "on_cuda" { cuda() } else { cpu(Isa::best(), 1) }

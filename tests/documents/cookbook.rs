@@ -49,9 +49,10 @@ fn there_are_forty_short_recipes() {
 }
 
 /// Calls of the adapters. They are in other workspaces: here their code cannot run.
-const ADAPTERS: [(&str, [&str; 2]); 2] = [
+const ADAPTERS: [(&str, [&str; 2]); 3] = [
     ("candle", ["CandleOptimizer::new(&variables, ", ".backward_step(&loss)?"]),
     ("burn", ["BurnOptimizer::new(", ".step(model, gradients)"]),
+    ("tch", ["TchOptimizer::new(&store, ", ".backward_step(&loss)?"]),
 ];
 
 /// The recipes call the adapters as their own pages do, which are tested with the frameworks.

@@ -5,7 +5,7 @@
                                          the first four steps of the trace, and runs of `train` of one epoch
 
 Cases whose names or options the version does not know are skipped and listed. A name that is new gets its case and its
-checkpoint from `tests/earlier.rs` instead.
+checkpoint from `tests/loads/earlier.rs` instead.
 """
 
 import json

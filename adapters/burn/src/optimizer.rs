@@ -1,7 +1,7 @@
 //! The optimizer of a module.
 
 use crate::Result;
-use crate::take::{Held, Put, Take};
+use crate::take::{Names, Put, Take, Taken};
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use fallline_optim::{Binding, Driver, StepReport};
@@ -12,12 +12,17 @@ use fallline_optim::{Binding, Driver, StepReport};
 pub struct BurnOptimizer {
     driver: Driver,
     requires_gradients: bool,
+    names: Names,
+    taken: Taken,
+    /// Empty between steps. It keeps its memory, as `taken` does.
+    bindings: Vec<Binding<'static>>,
 }
 
 impl BurnOptimizer {
     /// Returns the optimizer of a driver. The same one steps the same module each time.
     pub fn new(driver: Driver) -> Self {
-        BurnOptimizer { driver, requires_gradients: false }
+        let (names, taken, bindings) = Default::default();
+        BurnOptimizer { driver, requires_gradients: false, names, taken, bindings }
     }
 
     /// Returns the optimizer, whose steps fail where a parameter that requires a gradient has none. Otherwise such a parameter stays
@@ -33,19 +38,18 @@ impl BurnOptimizer {
     /// As [`Driver::step`]; a parameter that does not hold floating-point numbers of 16 bits or more, or that is twice in the
     /// module.
     pub fn step<M: Module>(&mut self, module: M, gradients: GradientsParams) -> (M, Result<StepReport>) {
-        let mut take = Take::new(gradients, self.requires_gradients);
+        let mut take = Take::new(&mut self.names, &mut self.taken, gradients, self.requires_gradients);
         let module = module.map(&mut take);
-        let Take { mut held, without_gradient, problem, .. } = take;
-        let stepped = match problem {
-            Some(problem) => Err(problem),
-            None => self.step_held(&mut held),
-        };
-        let module = if held.is_empty() { module } else { module.map(&mut Put::new(held)) };
-        let report = stepped.map(|mut report| {
+        let stepped = take.finish().and_then(|without_gradient| {
+            let mut report = self.step_taken()?;
             report.without_grad += without_gradient;
-            report
+            Ok(report)
         });
-        (module, report)
+        // At once: parameters that are put back allocate, and find this memory in one piece.
+        self.taken.gradients.clear();
+        let held = &mut self.taken.held;
+        let module = if held.is_empty() { module } else { module.map(&mut Put::new(held)) };
+        (module, stepped)
     }
 
     /// Returns the optimizer behind it: hyperparameters, states, [`save`](fallline_optim::Optimizer::save).
@@ -58,11 +62,19 @@ impl BurnOptimizer {
         &mut self.driver
     }
 
-    fn step_held(&mut self, held: &mut [Held]) -> Result<StepReport> {
-        let mut bindings: Vec<Binding<'_>> = Vec::with_capacity(held.len());
-        for held in held {
-            bindings.push(held.bind()?);
+    fn step_taken(&mut self) -> Result<StepReport> {
+        let mut bindings: Vec<Binding<'_>> = core::mem::take(&mut self.bindings);
+        for (held, gradient) in self.taken.held.iter_mut().zip(&self.taken.gradients) {
+            bindings.push(held.bind(gradient, &self.names)?);
         }
-        Ok(self.driver.step(&mut bindings)?)
+        let report = self.driver.step(&mut bindings)?;
+        self.bindings = recycled(bindings);
+        Ok(report)
     }
+}
+
+/// Returns an empty list in the memory of another one, whose elements differ in their lifetime only.
+fn recycled<A, B>(mut list: Vec<A>) -> Vec<B> {
+    list.clear();
+    list.into_iter().filter_map(|_| None).collect()
 }

@@ -237,3 +237,31 @@ fn what_cannot_be_stepped_is_refused_and_comes_back() {
     assert!(refused.contains("\"layers.0.weight\" and \"layers.1.weight\" have the same id"), "{refused}");
     assert_eq!(net.values()[..4], before[..4]);
 }
+
+#[test]
+fn a_parameter_that_comes_to_be_shared_is_refused_each_time() {
+    let device = &devices()[1];
+    let (mut net, mut optimizer) = (Net::new(device), BurnOptimizer::new(adamw()));
+    let mut step = |net: Net, gradients: GradientsParams| {
+        let (net, report) = optimizer.step(net, gradients);
+        (net, report.map(|report| report.updated).map_err(|error| error.to_string()))
+    };
+    let gradients = net.gradients(0, device);
+    let stepped;
+    (net, stepped) = step(net, gradients);
+    assert_eq!(stepped, Ok(6));
+    let own = net.layers[1].bias.replace(net.first.bias.clone().unwrap());
+    let before = net.values();
+    for _ in 0..2 {
+        let gradients =
+            GradientsParams::from_grads(net.first.bias.as_ref().unwrap().val().sum().backward(), &net);
+        let refused;
+        (net, refused) = step(net, gradients);
+        let refused = refused.unwrap_err();
+        assert!(refused.contains("\"first.bias\" and \"layers.1.bias\" have the same id"), "{refused}");
+        assert_eq!(net.values(), before);
+    }
+    net.layers[1].bias = own;
+    let gradients = net.gradients(1, device);
+    assert_eq!(step(net, gradients).1, Ok(6));
+}

@@ -107,6 +107,8 @@ impl Device {
             ns_per_element,
             spread,
             plain_ns_per_element,
+            pages: None,
+            huge_ns_per_element: None,
         }))
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The columns below which there are numbers, and room for them.
-const NUMBERS: [(&str, usize); 7] = [
+const NUMBERS: [(&str, usize); 8] = [
     ("elements", 12),
     ("threads", 7),
     ("bytes/element", 13),
@@ -17,6 +17,7 @@ const NUMBERS: [(&str, usize); 7] = [
     ("ns/element", 10),
     ("GB/s", 7),
     ("roofline", 8),
+    ("huge pages", 10),
 ];
 
 /// Others that the summary names one by one.
@@ -93,6 +94,7 @@ fn cells(row: &Row) -> Vec<String> {
         format!("{:.4}", row.ns_per_element),
         format!("{:.1}", row.gb_per_s()),
         format!("{:.3}", row.roofline()),
+        row.roofline_huge().map_or("-".into(), |share| format!("{share:.3}")),
     ]
 }
 
@@ -154,6 +156,8 @@ mod tests {
             ns_per_element,
             spread: 0.01,
             plain_ns_per_element: 0.5,
+            pages: None,
+            huge_ns_per_element: None,
         }
     }
 

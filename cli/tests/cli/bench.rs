@@ -71,6 +71,12 @@ fn bench_tells_bytes_times_and_the_roofline() {
                 (_, _, "TorchAdafactor") => 3.0 * size + 8.0,
                 // What is orthogonalised is written, and read again; the gradient is not.
                 (_, _, "Muon") => 12.0,
+                (_, _, "SCION" | "SCIONLight") => 12.0,
+                // It is changed once more.
+                (_, _, "AdaMuon") => 20.0,
+                // These need the parameter before: the second for what is orthogonalised, the first for its norm, too.
+                (_, _, "MuonHyperball") => 2.0 * size + 24.0,
+                (_, _, "Spel") => size + 20.0,
                 // The same; of the states one is of rows, which only the operation between works on.
                 (_, _, "NorMuon") => 4.0 + 4.0 / 71.0,
                 (_, 0, _) => 2.0 * size,

@@ -41,7 +41,7 @@ fn schedule_prints_what_mmengine_computes() {
             for (step, got) in got.iter().enumerate() {
                 let expected = expected.get(step).unwrap_or(&expected[0]).as_f64().unwrap();
                 let got = got.as_f64().unwrap();
-                // As in tests/schedules.rs.
+                // As in tests/numbers/schedules.rs.
                 assert!((got - expected).abs() <= 1e-12 * expected.abs(), "{}: {step}: {name}", case["name"]);
             }
         }

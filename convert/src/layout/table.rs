@@ -528,7 +528,10 @@ pub const ROWS: &[Row] = &[
         ),
     ),
     (&["Prodigy"], Err("the estimates that prodigyopt's groups report (d_hat, d_denom) are not kept")),
-    (&["NorMuon"], Err("pytorch_optimizer keeps the settings of an AdamW of its own in each group")),
+    (
+        &["AdaMuon", "NorMuon"],
+        Err("pytorch_optimizer keeps the settings of an AdamW of its own in each group"),
+    ),
     (
         &["OnebitAdam", "OnebitLamb", "ZeroOneAdam"],
         Err(

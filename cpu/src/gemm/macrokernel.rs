@@ -1,17 +1,18 @@
 //! A product block by block over packed factors: a block's share of both stays in the second-level cache.
 
 use super::args::{GemmArgs, Sum, Widen};
-use super::microkernel::{MAX_NR, MR, Microkernel};
+use super::microkernel::{MAX_NR, Microkernel};
 use super::pack::Packing;
-use super::transpose::transpose_square;
 use crate::context::ExecContext;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::{Isa, multiversion};
+use crate::prefetch::prefetch_l2;
 use crate::workspace::address;
-use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 use fallline_core::Result;
 use std::sync::{Mutex, PoisonError};
 
-/// Rows and columns of a block, in panels: small, so that threads end together.
-const BLOCK_PANELS: usize = 2;
+/// Rows and columns of a block: small, so that threads end together.
+const BLOCK: usize = 96;
 /// Units along the product between two visits to a square's sums. Panels are prefetched as fast as they are used, and
 /// each visit costs as much as three units.
 const KC: usize = 1024;
@@ -28,7 +29,8 @@ pub(super) fn product<K: Microkernel>(context: ExecContext<'_>, args: &GemmArgs<
         buffers.push(context.workspace.acquire(bytes(n))?);
     }
     // Room for a block's sums on each thread, before anything is written: there may be no memory.
-    let bytes = BLOCK_PANELS * BLOCK_PANELS * MAX_NR * MAX_NR * size_of::<Sum<K::Element>>();
+    let panels = Macrokernel::<K>::PANELS;
+    let bytes = panels * panels * K::NR * K::NR * size_of::<Sum<K::Element>>();
     let rooms =
         (0..context.pool.threads()).map(|_| context.workspace.acquire(bytes)).collect::<Result<Vec<_>>>()?;
     let packing = |(buffer, side)| Packing::<K> { side, k, panels: address(buffer) };
@@ -44,10 +46,10 @@ pub(super) fn product<K: Microkernel>(context: ExecContext<'_>, args: &GemmArgs<
     let blocks = Macrokernel::<K> { args, units, left: packed(0), right: packed(packings.len() - 1) };
     let rooms = Mutex::new(rooms);
     let free = || rooms.lock().unwrap_or_else(PoisonError::into_inner);
-    let (down, across) = (m.div_ceil(BLOCK_PANELS * K::NR), n.div_ceil(BLOCK_PANELS * K::NR));
+    let (down, across) = (m.div_ceil(panels * K::NR), n.div_ceil(panels * K::NR));
     context.for_each(down * across, args.operations(), |block| {
         // The lowest blocks first: those of a triangle are the longest rows, so that short ones fill the end.
-        let (down, across) = ((down - 1 - block / across) * BLOCK_PANELS, block % across * BLOCK_PANELS);
+        let (down, across) = ((down - 1 - block / across) * panels, block % across * panels);
         if args.symmetric && across > down {
             return;
         }
@@ -55,7 +57,7 @@ pub(super) fn product<K: Microkernel>(context: ExecContext<'_>, args: &GemmArgs<
         let mut room = taken.unwrap_or_else(|| unreachable!("each thread works on one block"));
         // SAFETY: the factors are packed, and the room is that of a block. No other block has elements of this one,
         // and the machine has what the kernel needs.
-        unsafe { blocks.run(down, across, address(&mut room)) };
+        unsafe { blocks.run_on(down, across, address(&mut room)) };
         free().push(room);
     });
     let rooms = rooms.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -75,25 +77,45 @@ struct Macrokernel<'p, K: Microkernel> {
 unsafe impl<K: Microkernel> Sync for Macrokernel<'_, K> {}
 
 impl<K: Microkernel> Macrokernel<'_, K> {
+    /// Panels of either factor that a block has.
+    const PANELS: usize = BLOCK / K::NR;
+
+    /// As [`run`](Self::run), compiled for the kernel's instruction set.
+    ///
+    /// # Safety
+    /// As for [`run`](Self::run).
+    unsafe fn run_on(&self, down: usize, across: usize, sums: *mut Sum<K::Element>) {
+        // SAFETY: the caller's.
+        unsafe {
+            match K::ISA {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => avx512(self, down, across, sums),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => avx2(self, down, across, sums),
+                _ => self.run(down, across, sums),
+            }
+        }
+    }
+
     /// Computes the block whose first square is that of panel `down` of the left factor and panel `across` of the
     /// right one.
     ///
     /// # Safety
     /// The factors are packed, and `sums` has room for a block. Nobody else works on the block or its mirror image.
     /// The machine has what the kernel needs.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    #[inline(always)]
     unsafe fn run(&self, down: usize, across: usize, sums: *mut Sum<K::Element>) {
         let &GemmArgs { m, n, symmetric, .. } = self.args;
         let mut unit = 0;
         loop {
             let depth = KC.min(self.units - unit);
-            for j in across..n.div_ceil(K::NR).min(across + BLOCK_PANELS) {
-                for i in down..m.div_ceil(K::NR).min(down + BLOCK_PANELS) {
+            for j in across..n.div_ceil(K::NR).min(across + Self::PANELS) {
+                for i in down..m.div_ceil(K::NR).min(down + Self::PANELS) {
                     // Squares above the diagonal are the mirror images of others.
                     if symmetric && j > i {
                         continue;
                     }
-                    let square = (i - down) * BLOCK_PANELS + j - across;
+                    let square = (i - down) * Self::PANELS + j - across;
                     // SAFETY: the square is in the block, its sums in the room.
                     unsafe {
                         let sums = sums.add(square * K::NR * K::NR);
@@ -119,12 +141,12 @@ impl<K: Microkernel> Macrokernel<'_, K> {
     unsafe fn micro_block(&self, i: usize, j: usize, unit: usize, depth: usize, sums: *mut Sum<K::Element>) {
         let &GemmArgs { m, n, symmetric, .. } = self.args;
         let rows = K::NR.min(m - i * K::NR);
-        for row in (0..rows).step_by(MR) {
-            let needed = if symmetric && i == j { row + MR } else { n - j * K::NR };
+        for row in (0..rows).step_by(K::MR) {
+            let needed = if symmetric && i == j { row + K::MR } else { n - j * K::NR };
             if unit + depth == self.units {
                 self.prefetch(i * K::NR + row, j * K::NR);
             }
-            // SAFETY: panels of NR lanes have `units` units each; MR lanes of one begin at a multiple of MR.
+            // SAFETY: panels of NR lanes have `units` units each; and MR divides NR.
             unsafe {
                 let left = self.left.add((i * self.units + unit) * K::NR + row);
                 let right = self.right.add((j * self.units + unit) * K::NR);
@@ -139,15 +161,12 @@ impl<K: Microkernel> Macrokernel<'_, K> {
         let &GemmArgs { n, beta, added, c, .. } = self.args;
         let adds = beta != Sum::<K::Element>::default();
         let line = 64 / size_of::<K::Element>();
-        for (row, x) in (0..MR).flat_map(|row| (0..K::NR).step_by(line).map(move |x| (row, x))) {
+        for (row, x) in (0..K::MR).flat_map(|row| (0..K::NR).step_by(line).map(move |x| (row, x))) {
             let at = (i + row) * n + j + x;
-            // SAFETY: a hint, whatever the address is.
-            unsafe {
-                if adds {
-                    _mm_prefetch::<_MM_HINT_T1>(added.wrapping_add(at).cast());
-                }
-                _mm_prefetch::<_MM_HINT_T1>(c.wrapping_add(at).cast_const().cast());
+            if adds {
+                prefetch_l2(added.wrapping_add(at));
             }
+            prefetch_l2(c.wrapping_add(at));
         }
     }
 
@@ -176,7 +195,7 @@ impl<K: Microkernel> Macrokernel<'_, K> {
             }
             if symmetric {
                 let mut mirrored = [Sum::<K::Element>::default(); MAX_NR * MAX_NR];
-                transpose_square(sums, K::NR, &mut mirrored);
+                mirror::<K>(sums, &mut mirrored);
                 for x in 0..columns {
                     self.write(mirrored.as_ptr().add(x * K::NR), (j + x) * n + i, rows);
                 }
@@ -229,4 +248,36 @@ impl<K: Microkernel> Macrokernel<'_, K> {
             }
         }
     }
+}
+
+/// Transposes a square of sums.
+///
+/// # Safety
+/// The square is there, of NR rows and columns, and the machine has what the kernel needs.
+#[inline(always)]
+unsafe fn mirror<K: Microkernel>(
+    square: *const Sum<K::Element>,
+    to: &mut [Sum<K::Element>; MAX_NR * MAX_NR],
+) {
+    let side = K::NR;
+    let squares =
+        |step: usize| (0..side).step_by(step).flat_map(move |i| (0..side).step_by(step).map(move |j| (i, j)));
+    // SAFETY: within both squares; a unit is as large as a sum, and only moved.
+    unsafe {
+        if K::SQUARE > 0 && size_of::<K::Unit>() == size_of::<Sum<K::Element>>() {
+            for (i, j) in squares(K::SQUARE) {
+                let (from, to) = (square.add(i * side + j), to.as_mut_ptr().add(j * side + i));
+                K::transpose(from.cast(), side * size_of::<K::Unit>(), to.cast(), side);
+            }
+            return;
+        }
+        squares(1).for_each(|(i, j)| to[j * side + i] = *square.add(i * side + j));
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+multiversion! {
+    Macrokernel::run[K: Microkernel](
+        kernel: &Macrokernel<'_, K>, down: usize, across: usize, sums: *mut Sum<K::Element>,
+    )
 }

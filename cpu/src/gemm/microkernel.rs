@@ -1,32 +1,47 @@
-//! The GEMM microkernel on AVX-512. A tile of 8 rows and up to three registers of columns stays in registers, 24 of
-//! the 32, while both factors' panels are streamed.
+//! GEMM microkernels: a tile of sums stays in registers while both factors' panels are streamed.
+//!
+//! One macro has the loop; each instruction set has its registers, and how many of them a tile takes.
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon;
+pub(super) mod portable;
 
 use super::args::{Sum, Widen};
-use core::arch::x86_64::*;
-use core::marker::PhantomData;
-use half::bf16;
+use crate::isa::Isa;
 
 /// The kernel of a tile, and what it wants its factors packed as.
 ///
 /// # Safety
-/// `microkernel` does what its documentation says and nothing else.
+/// `microkernel` and `transpose` do what their documentation says and nothing else.
 pub(super) unsafe trait Microkernel: 'static {
     /// A factor's element as it is stored.
     type Element: Widen;
     /// One number of a panel, or two that follow each other along the product.
     type Unit: Copy + Default + Send + Sync;
+    /// The instruction set that what is around the kernel is compiled for. The kernel itself may need more.
+    const ISA: Isa;
     /// Elements in a unit: 1 or 2.
     const ELEMENTS: usize;
-    /// Lanes of a panel, of either factor: a multiple of [`MR`].
+    /// Rows of a tile.
+    const MR: usize;
+    /// Lanes of a panel, of either factor: a multiple of [`MR`](Self::MR), at most [`MAX_NR`].
     const NR: usize;
-    /// Whether a unit is four bytes and has the bits of its elements as they are stored.
-    const IS_COPY: bool;
+    /// Rows and columns that [`transpose`](Self::transpose) takes: a divisor of NR. 0 where a unit does not have the
+    /// bits of its elements as they are stored, so that it must be made by [`join`](Self::join).
+    const SQUARE: usize;
 
     /// Returns the unit of two elements along the product; with one element in a unit both are the same.
     fn join(low: Self::Element, high: Self::Element) -> Self::Unit;
 
-    /// Adds the product of two panels to a tile of sums, `MR × NR` and row-major: [`MR`] lanes of the left panel, at
-    /// least the first `columns` of the right one. `fresh` ones are not read.
+    /// Adds the product of two panels to a tile of sums, `MR × NR` and row-major: [`MR`](Self::MR) lanes of the left
+    /// panel, at least the first `columns` of the right one. `fresh` ones are not read.
+    ///
+    /// Each sum is added to in the order of the units. For numbers of one element it is `fma(left, right, sum)`, from
+    /// +0 on.
     ///
     /// # Safety
     /// The panels hold `units` units of each lane from here on, the tile is there, and the machine has what the
@@ -39,30 +54,32 @@ pub(super) unsafe trait Microkernel: 'static {
         sums: *mut Sum<Self::Element>,
         fresh: bool,
     );
-}
 
-/// Rows of a tile.
-pub(super) const MR: usize = 8;
+    /// Transposes `SQUARE × SQUARE` units, from rows that are `stride` bytes apart to rows that are `to_stride` units
+    /// apart. Never called where [`SQUARE`](Self::SQUARE) is 0.
+    ///
+    /// # Safety
+    /// The rows may be read and written, and the machine has what the kernel needs.
+    #[inline(always)]
+    unsafe fn transpose(from: *const u8, stride: usize, to: *mut Self::Unit, to_stride: usize) {
+        for (i, j) in (0..Self::SQUARE).flat_map(|i| (0..Self::SQUARE).map(move |j| (i, j))) {
+            // SAFETY: the caller's.
+            unsafe {
+                *to.add(j * to_stride + i) = from.add(i * stride).cast::<Self::Unit>().add(j).read_unaligned()
+            };
+        }
+    }
+}
 
 /// The most lanes that a panel has.
 pub(super) const MAX_NR: usize = 48;
 
-/// The most registers in a row of a tile.
-const NR_REGS: usize = 3;
-
-/// Factors in `f32`, by fused multiply-add; stored as `f32`, or in 16 bits and widened as they are packed.
-pub(super) struct F32Kernel<F>(PhantomData<F>);
-
-/// Factors in `f64`, by fused multiply-add.
-pub(super) struct F64Kernel;
-
-/// Factors in `bf16`, two along the product in a k-group, by the dot product of AVX-512 BF16. It adds up in `f32` and
-/// takes subnormal numbers as zero.
-pub(super) struct Bf16DotKernel;
-
-macro_rules! microkernel {
-    ($name:ident, $features:literal, $unit:ty, $sum:ty, [$zero:ident, $load:ident, $store:ident],
-     $right:expr, $spread:expr, |$t:ident, $x:ident, $y:ident| $fma:expr) => {
+/// Makes the loop over units of one instruction set and number, for tiles of so many rows and of N registers in a row.
+/// A row of a panel's width has `registers` of them. A unit of the left panel is spread over a register, one of the right panel is loaded.
+#[allow(unused_macros, reason = "not every processor has hardware for it")]
+macro_rules! tile_loop {
+    ($name:ident, $features:literal, $rows:expr, $registers:expr, $unit:ty => $sum:ty, $lanes:literal,
+     [$zero:expr, $load:expr, $store:expr], $right:expr, $spread:expr, |$t:ident, $x:ident, $y:ident| $fma:expr) => {
         #[target_feature(enable = $features)]
         unsafe fn $name<const N: usize>(
             units: usize,
@@ -71,20 +88,19 @@ macro_rules! microkernel {
             sums: *mut $sum,
             fresh: bool,
         ) {
-            const NR: usize = NR_REGS * 64 / size_of::<$unit>();
-            const STEP: usize = NR / NR_REGS;
-            // SAFETY: the contract of `Microkernel::tile`.
+            const NR: usize = $registers * $lanes;
+            // SAFETY: the contract of `Microkernel::microkernel`.
             unsafe {
-                let mut tile = [[$zero(); N]; MR];
+                let mut tile = [[$zero; N]; $rows];
                 if !fresh {
                     for (r, row) in tile.iter_mut().enumerate() {
                         for (s, register) in row.iter_mut().enumerate() {
-                            *register = $load(sums.add(r * NR + s * STEP));
+                            *register = $load(sums.add(r * NR + s * $lanes));
                         }
                     }
                 }
                 for _ in 0..units {
-                    let columns: [_; N] = core::array::from_fn(|s| $right(right.add(s * STEP)));
+                    let columns: [_; N] = core::array::from_fn(|s| $right(right.add(s * $lanes)));
                     for (r, row) in tile.iter_mut().enumerate() {
                         let $x = $spread(*left.add(r));
                         for ($t, $y) in row.iter_mut().zip(columns) {
@@ -96,58 +112,33 @@ macro_rules! microkernel {
                 }
                 for (r, row) in tile.iter().enumerate() {
                     for (s, register) in row.iter().enumerate() {
-                        $store(sums.add(r * NR + s * STEP), *register);
+                        $store(sums.add(r * NR + s * $lanes), *register);
                     }
                 }
             }
         }
     };
 }
-microkernel!(
-    singles,
-    "avx512f",
-    f32,
-    f32,
-    [_mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps],
-    |at| _mm512_loadu_ps(at),
-    |x| _mm512_set1_ps(x),
-    |t, x, y| _mm512_fmadd_ps(x, y, *t)
-);
-microkernel!(
-    doubles,
-    "avx512f",
-    f64,
-    f64,
-    [_mm512_setzero_pd, _mm512_loadu_pd, _mm512_storeu_pd],
-    |at| _mm512_loadu_pd(at),
-    |x| _mm512_set1_pd(x),
-    |t, x, y| _mm512_fmadd_pd(x, y, *t)
-);
-microkernel!(
-    pairs,
-    "avx512f,avx512bf16",
-    u32,
-    f32,
-    [_mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps],
-    |at: *const u32| _mm512_loadu_si512(at.cast()),
-    |x: u32| _mm512_set1_epi32(x as i32),
-    |t, x, y| _mm512_dpbf16_ps(
-        *t,
-        core::mem::transmute::<__m512i, __m512bh>(x),
-        core::mem::transmute::<__m512i, __m512bh>(y),
-    )
-);
+#[allow(unused_imports, reason = "not every processor has hardware for it")]
+use tile_loop;
 
+/// Makes a kernel of loops: over a third of the registers of a row, over two thirds, or over all, as columns are needed.
+#[allow(unused_macros, reason = "not every processor has hardware for it")]
 macro_rules! kernel {
-    ([$($generics:tt)*] $kernel:ty, $factor:ty, $unit:ty, $elements:literal, $plain:expr, $tile:ident,
-     |$low:ident, $high:ident| $join:expr) => {
-        // SAFETY: `microkernel` reads MR numbers of each unit on the left and NR on the right, and writes the tile.
+    ([$($generics:tt)*] $kernel:ty, $isa:expr, $factor:ty, $unit:ty, $elements:literal,
+     $rows:expr, $registers:expr, $lanes:literal, [$third:expr, $two_thirds:expr, $all:expr],
+     |$low:ident, $high:ident| $join:expr,
+     $square:expr $(, $transpose:expr)?) => {
+        // SAFETY: `microkernel` reads MR numbers of each unit on the left and NR on the right, and writes the tile;
+        // `transpose` reads and writes a square.
         unsafe impl<$($generics)*> Microkernel for $kernel {
             type Element = $factor;
             type Unit = $unit;
+            const ISA: Isa = $isa;
             const ELEMENTS: usize = $elements;
-            const NR: usize = NR_REGS * 64 / size_of::<$unit>();
-            const IS_COPY: bool = $plain;
+            const MR: usize = $rows;
+            const NR: usize = $registers * $lanes;
+            const SQUARE: usize = $square;
             #[inline(always)]
             fn join($low: $factor, $high: $factor) -> $unit {
                 $join
@@ -158,23 +149,28 @@ macro_rules! kernel {
                 columns: usize,
                 left: *const $unit,
                 right: *const $unit,
-                sums: *mut <$factor as Widen>::Sum,
+                sums: *mut Sum<$factor>,
                 fresh: bool,
             ) {
+                const THIRD: usize = $registers / 3;
                 // SAFETY: the caller's.
                 unsafe {
-                    match columns.div_ceil(Self::NR / NR_REGS) {
-                        1 => $tile::<1>(units, left, right, sums, fresh),
-                        2 => $tile::<2>(units, left, right, sums, fresh),
-                        _ => $tile::<NR_REGS>(units, left, right, sums, fresh),
+                    match columns.div_ceil(THIRD * $lanes) {
+                        1 => $third(units, left, right, sums, fresh),
+                        2 => $two_thirds(units, left, right, sums, fresh),
+                        _ => $all(units, left, right, sums, fresh),
                     }
                 }
             }
+            $(
+                #[inline(always)]
+                unsafe fn transpose(from: *const u8, stride: usize, to: *mut $unit, to_stride: usize) {
+                    // SAFETY: the caller's.
+                    unsafe { $transpose(from.cast(), stride, to.cast(), to_stride) }
+                }
+            )?
         }
     };
 }
-kernel!([F: Widen<Sum = f32>] F32Kernel<F>, F, f32, 1, size_of::<F>() == 4, singles, |low, _high| low.widen());
-kernel!([] F64Kernel, f64, f64, 1, false, doubles, |low, _high| low);
-kernel!([] Bf16DotKernel, bf16, u32, 2, true, pairs, |low, high| {
-    u32::from(low.to_bits()) | u32::from(high.to_bits()) << 16
-});
+#[allow(unused_imports, reason = "not every processor has hardware for it")]
+use kernel;

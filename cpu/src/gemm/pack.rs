@@ -2,9 +2,10 @@
 //! kernel reads them contiguously.
 
 use super::args::GemmOperand;
-use super::microkernel::{MAX_NR, MR, Microkernel};
-use super::transpose::{TRANSPOSE, transpose_16x16};
-use core::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+use super::microkernel::{MAX_NR, Microkernel};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::{Isa, multiversion};
+use crate::prefetch::prefetch_l2;
 use core::ops::Range;
 
 /// Units that a strip packs.
@@ -15,6 +16,9 @@ const PREFETCH_BYTES: usize = 512;
 
 /// Units of a panel that are packed in one go.
 const RUN: usize = 8;
+
+/// Units of a lane that are packed in one go, where they are packed one by one.
+const LINE: usize = 16;
 
 /// A factor and where its panels go.
 pub(super) struct Packing<K: Microkernel> {
@@ -45,9 +49,24 @@ impl<K: Microkernel> Packing<K> {
     /// Packs one part.
     ///
     /// # Safety
-    /// The factor and the panels are there, the latter borrowed by nobody else; the machine has AVX-512.
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    /// The factor and the panels are there, the latter borrowed by nobody else; the machine has what the kernel needs.
     pub(super) unsafe fn pack(&self, part: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            match K::ISA {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => avx512(self, part),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => avx2(self, part),
+                _ => self.pack_part(part),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for [`pack`](Self::pack).
+    #[inline(always)]
+    unsafe fn pack_part(&self, part: usize) {
         // SAFETY: the caller's.
         unsafe {
             match self.side.lane_stride {
@@ -122,26 +141,24 @@ impl<K: Microkernel> Packing<K> {
     unsafe fn pack_strided(&self, panel: usize) {
         let total = Self::units(self.k);
         let first = panel * K::NR;
-        // Squares of 16 lanes and units in registers, or fewer lanes one by one.
-        let width = if K::IS_COPY { TRANSPOSE } else { MR };
-        for start in (0..total).step_by(TRANSPOSE) {
-            let end = total.min(start + TRANSPOSE);
+        // Squares of lanes and units in registers, or some lanes one by one.
+        let (width, depth) = if K::SQUARE > 0 { (K::SQUARE, K::SQUARE) } else { (K::MR, LINE) };
+        for start in (0..total).step_by(depth) {
+            let end = total.min(start + depth);
             for lane in (first..first + K::NR).step_by(width) {
-                let whole =
-                    lane + TRANSPOSE <= self.side.lanes && (start + TRANSPOSE) * K::ELEMENTS <= self.k;
+                let whole = lane + width <= self.side.lanes && (start + depth) * K::ELEMENTS <= self.k;
                 // SAFETY: within the panels; whole squares are within the factor.
                 unsafe {
                     let to = self.panels.add(first * total + start * K::NR + lane - first);
-                    if K::IS_COPY && whole {
+                    if K::SQUARE > 0 && whole {
                         let stride = self.side.lane_stride;
-                        let from = self.side.base.add(lane * stride + start * K::ELEMENTS);
+                        let from = self.side.base.add(lane * stride + start * K::ELEMENTS).cast::<u8>();
+                        let stride = stride * size_of::<K::Element>();
                         // Rows lie far apart, which the CPU does not prefetch across.
-                        for row in 0..TRANSPOSE {
-                            let ahead =
-                                from.wrapping_add(row * stride).cast::<u8>().wrapping_add(PREFETCH_BYTES);
-                            _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                        for row in 0..width {
+                            prefetch_l2(from.wrapping_add(row * stride + PREFETCH_BYTES));
                         }
-                        transpose_16x16(from.cast(), stride * size_of::<K::Element>(), to.cast(), K::NR);
+                        K::transpose(from, stride, to, K::NR);
                         continue;
                     }
                     for (u, w) in (start..end).flat_map(|u| (0..width).map(move |w| (u, w))) {
@@ -152,3 +169,6 @@ impl<K: Microkernel> Packing<K> {
         }
     }
 }
+
+#[cfg(target_arch = "x86_64")]
+multiversion! { Packing::pack_part[K: Microkernel](packing: &Packing<K>, part: usize) }

@@ -1,12 +1,10 @@
 //! NorMuon: Muon whose rows are normalised by a second moment.
 
-mod coefficients;
-
-pub use coefficients::{Coefficients, Preset};
+pub use crate::algorithms::muon::{Coefficients, Preset};
 
 use super::prelude::*;
 use crate::algorithms::AdamW;
-use crate::algorithms::muon::{Hidden, NewtonSchulz, REST, adamw, dims};
+use crate::algorithms::muon::{Blocks, Form, Hidden, NewtonSchulz, REST, Split, adamw, dims};
 use crate::op::{OpAt, Runner, TensorOp};
 use crate::program::Delegates;
 use fallline_core::backend::{AxisReduction, View};
@@ -34,8 +32,8 @@ hyperparameters! {
     /// `"original"` (Muon's), `"quintic"`, `"polar_express"` or `"polar_express_safer"`. State in `f32`: 4 bytes a
     /// parameter (`momentum`) and 4 a row (`row`).
     ///
-    /// Which parameters it takes, and what `flatten`, `rest` and `adamw_names` do, is as with
-    /// [`Muon`](crate::algorithms::Muon).
+    /// Which parameters it takes, and what `ns_method`, `split`, `flatten`, `rest` and `adamw_names` do, is as with
+    /// [`Muon`](crate::algorithms::Muon). ‖X‖ and ‖U‖ are those of a block where a matrix is split.
     ///
     /// ```
     /// # use fallline_optim::algorithms::NorMuon;
@@ -56,6 +54,10 @@ hyperparameters! {
         ns_steps: u64 = 5, Range::Closed(1.0, 99.0);
         /// Coefficients a, b, c of the Newton–Schulz iteration.
         ns_coeffs: Coefficients = Coefficients::Named(Preset::Original), Range::Any;
+        /// The form of the iteration: `"gram"` or `"standard"`; none is chosen by shape.
+        ns_method: Option<String> = None, Range::Any;
+        /// Blocks of rows that are matrices of their own: how many, or the rows of each.
+        split: Split = Split::Whole, Range::AtLeast(1.0);
         /// How long the update is: `"preserve_norm"` or `"match_rms"`.
         update_scale: String = "preserve_norm".to_owned(), Range::Any;
         /// Adjust the rate to the larger dimension of a matrix instead of to their ratio.
@@ -115,9 +117,9 @@ rule! {
         let preserves = flag(h.preserves_norm());
         let eps = h.eps;
     }
-    per_tensor(matched)
+    per_tensor(matched, ratio)
     element(all_x2: Scratch, all_u2: Scratch) -> (r: Scratch) {
-        let length = Vector::select_if(preserves, all_x2.sqrt(), matched);
+        let length = ratio * Vector::select_if(preserves, all_x2.sqrt(), matched);
         r = r * (length / (all_u2.sqrt() + eps));
     }
 }
@@ -150,10 +152,11 @@ impl TensorOp for OrthogonaliseRows {
         "r ← r ‖X‖ / (‖r X‖ + eps)  (match_rms: 0.2 √(rows · columns) for ‖X‖)",
     ];
     const STATES: &'static [&'static str] = &["row"];
+    const WHOLE_STATES: Option<&'static [&'static str]> = Some(&["row"]);
 
     fn rules<K: Link>() -> Vec<&'static Kernel> {
         let rows = [K::kernel::<NorMuonRowRule>(), K::kernel::<NorMuonLengthRule>()];
-        [&rows[..], &NewtonSchulz::rules::<K>()].concat()
+        [&rows[..], &NewtonSchulz::rules::<K>(), &Blocks::rules::<K>()].concat()
     }
 
     fn run<K: Link>(h: &NorMuon, at: &mut OpAt<'_>) -> Result<()> {
@@ -162,21 +165,31 @@ impl TensorOp for OrthogonaliseRows {
             return Ok(());
         }
         let (coefficients, steps, format) = (h.ns_coeffs.steps(), h.ns_steps, at.on.compute.format());
-        NewtonSchulz { rows, columns, coefficients, steps, format }.run::<K>(at, LEAST_NORM)?;
+        let form = Form::named(h.ns_method.as_deref());
+        let iteration = NewtonSchulz { rows, columns, coefficients, cycles: false, steps, format, form };
+        match h.split.is_whole() {
+            true => iteration.run::<K>(at, LEAST_NORM)?,
+            false => Blocks { iteration, split: &h.split }.run::<K>(at, LEAST_NORM, |_| 1.0)?,
+        }
 
         let [mut x2, mut u2, mut all_x2, mut all_u2] =
             [at.take(rows)?, at.take(rows)?, at.take(1)?, at.take(1)?];
         let [x, r] = at.scratch.two(["x", "r"])?;
-        sum_rows(at.on, (x, true), (rows, columns), &mut x2)?;
+        sum_rows(at.on, (View::read(x), true), (rows, columns), &mut x2)?;
         let row = View::write(at.states.get_mut("row")?);
         let views = &mut [row, View::write(r), View::write(&mut u2), View::read(&x2)].map(Some);
         at.on.run(K::kernel::<NorMuonRowRule>(), h, &[columns as f64], views)?;
-        sum_rows(at.on, (&x2, false), (1, rows), &mut all_x2)?;
-        sum_rows(at.on, (&u2, false), (1, rows), &mut all_u2)?;
-        let of_all = |total| View::read(total).broadcast(1, rows);
-        let views = &mut [View::write(r), of_all(&all_x2), of_all(&all_u2)].map(Some);
-        let matched = 0.2 * sqrt(rows as f64 * columns as f64);
-        at.on.run(K::kernel::<NorMuonLengthRule>(), h, &[matched], views)?;
+        for (first, rows) in h.split.blocks(rows)?.filter(|(_, rows)| *rows > 0) {
+            let of_block = |sums| View::read(sums).slice(first, rows);
+            sum_rows(at.on, (of_block(&x2), false), (1, rows), &mut all_x2)?;
+            sum_rows(at.on, (of_block(&u2), false), (1, rows), &mut all_u2)?;
+            let of_all = |total| View::read(total).broadcast(1, rows);
+            let r = View::write(r).slice(first, rows);
+            let views = &mut [r, of_all(&all_x2), of_all(&all_u2)].map(Some);
+            let matched = 0.2 * sqrt(rows as f64 * columns as f64);
+            let ratio = if h.split.is_whole() { 1.0 } else { h.ratio(rows, columns) };
+            at.on.run(K::kernel::<NorMuonLengthRule>(), h, &[matched, ratio], views)?;
+        }
         at.workspace.release([x2, u2, all_x2, all_u2]);
         Ok(())
     }
@@ -185,18 +198,11 @@ impl TensorOp for OrthogonaliseRows {
 /// Adds up each row of a matrix of this shape, or its squares.
 fn sum_rows(
     on: Runner<'_>,
-    (from, squares): (&Storage, bool),
+    (from, squares): (View<'_>, bool),
     (outer, count): (usize, usize),
     to: &mut Storage,
 ) -> Result<()> {
-    on.backend.reductions().reduce_axis(AxisReduction {
-        from: View::read(from),
-        squares,
-        outer,
-        count,
-        inner: 1,
-        to,
-    })
+    on.backend.reductions().reduce_axis(AxisReduction { from, squares, outer, count, inner: 1, to })
 }
 
 impl Algorithm for NorMuon {
@@ -218,7 +224,7 @@ impl Algorithm for NorMuon {
         ],
     };
     const STATES: &'static [State<Self>] =
-        &[State::new("row").non_negative().first(), State::new("r").first()];
+        &[State::new("row").non_negative().first(), State::new("r").first(), State::second_moment("v")];
 
     fn program<K: Link>(&self, on: &Site<'_, '_, Self, K>) -> Result<Steps<Self, K>, String> {
         if on.variant == REST {
@@ -228,7 +234,11 @@ impl Algorithm for NorMuon {
     }
 
     fn variant(&self, name: &str, shape: &Shape) -> Result<Variant, String> {
-        self.hidden().variant(name, shape)
+        let variant = self.hidden().variant(name, shape)?;
+        if variant != REST {
+            self.split.check(dims(shape).0)?;
+        }
+        Ok(variant)
     }
 
     fn check(&mut self, _first: bool) -> Result<(), HyperError> {
@@ -236,7 +246,8 @@ impl Algorithm for NorMuon {
             "preserve_norm" | "match_rms" => Ok(()),
             other => Err(format!("update_scale must be preserve_norm or match_rms, got {other:?}")),
         };
-        let checked = scaled.and_then(|()| self.hidden().check());
+        let checked =
+            scaled.and_then(|()| Form::check(self.ns_method.as_deref())).and_then(|()| self.hidden().check());
         checked.map_err(|problem| HyperError::Combination { algorithm: Self::NAME, problem })
     }
 }
@@ -252,9 +263,14 @@ impl NorMuon {
         self.update_scale == "preserve_norm"
     }
 
-    /// Returns by how much `lr` is adjusted to a matrix's shape.
+    /// Returns by how much `lr` is adjusted to a matrix's shape, where its blocks are not.
     fn adjusted(&self, shape: &Shape) -> f64 {
         let (rows, columns) = dims(shape);
+        if self.split.is_whole() { self.ratio(rows, columns) } else { 1.0 }
+    }
+
+    /// Returns by how much `lr` is adjusted to a matrix of so many rows and columns.
+    fn ratio(&self, rows: usize, columns: usize) -> f64 {
         let (rows, columns) = (rows as f64, columns as f64);
         match (self.preserves_norm(), self.use_adjusted_lr) {
             (true, true) => 0.2 * sqrt(rows.max(columns)),

@@ -3,9 +3,8 @@
 use super::{LoadOptions, VERSION};
 use crate::gradient_config::loss_scaler::persist::SavedGradientConfig;
 use crate::hyper::{Hyper, Value};
-use crate::map::map_of;
 use crate::program::Mode;
-use crate::{AnyAlgorithm, Error, LoadReport, ModuleKind, Result};
+use crate::{AnyAlgorithm, Error, LoadReport, ModuleKind, Result, map::map_of};
 use fallline_core::{Compute, Format, Shape};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -74,7 +74,7 @@ impl Setup {
     }
 
     /// Returns a copy of a parameter on a device that does not reach it.
-    fn upload_param(&self, binding: &mut Binding<'_>) -> Result<Option<Storage>> {
+    pub(super) fn upload_param(&self, binding: &mut Binding<'_>) -> Result<Option<Storage>> {
         let backend = &*self.backend;
         let Some(slice) = binding.param.host().filter(|_| !backend.is_host_accessible()) else {
             return Ok(None);

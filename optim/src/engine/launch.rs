@@ -11,9 +11,8 @@ pub(crate) use pass::PassLaunch;
 
 use crate::engine::scalar_state::ScalarState;
 use crate::op::{Found, Plans, Workspace};
-use crate::order::sort_places;
 use crate::program::{Program, Stage};
-use crate::{AnyAlgorithm, Result};
+use crate::{AnyAlgorithm, Result, order::sort_places};
 use between::{Between, Order, ScalarNames};
 use core::ops::Range;
 use fallline_core::{Compute, Kernel};

@@ -60,10 +60,13 @@ fn what_no_configuration_can_name_or_build_is_refused() {
 fn what_a_name_needs_is_found() {
     let needs = ENTRIES.iter().map(|entry| (entry.name, entry.needs()));
     let special: Vec<_> = needs.filter(|(_, needs)| !needs.is_empty()).collect();
-    let expected: [(&str, &[&str]); 5] = [
+    let expected: [(&str, &[&str]); 8] = [
+        ("AdaMuon", &["matrix"]),
         ("LBFGS", &["closure"]),
         ("Muon", &["matrix"]),
+        ("MuonHyperball", &["matrix"]),
         ("NorMuon", &["matrix"]),
+        ("Spel", &["matrix"]),
         ("SparseAdam", &["rows"]),
         ("ZeroRedundancyOptimizer", &["ranks"]),
     ];

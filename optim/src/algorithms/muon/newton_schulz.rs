@@ -12,6 +12,11 @@ use fallline_core::{Format, Kernel, Link, Result, Storage, rule};
 /// a in each, and what is rounded off it with it, so that `f32` keeps five decimal digits over five.
 const RESTART: (u64, u64) = (5, 3);
 
+/// What Q may grow by between two returns where steps have coefficients of their own, in `f32` and `f64`, and in `bf16`.
+/// Steep first steps, as Polar Express has them, leave an ill-conditioned matrix fewer digits than even ones do. So five of
+/// its steps return once, as five of theirs would in `bf16`: 8.2 · 4.1 · 3.9 is 132, and 3.4445³ is 40.9.
+const GROWTH: (f64, f64) = (150.0, 41.0);
+
 /// The smaller side from which on two steps are taken as one: below, the pass in between costs what the product saves.
 const WORTH_PAIRS: usize = 256;
 
@@ -19,6 +24,16 @@ const WORTH_PAIRS: usize = 256;
 #[derive(Clone, Copy, Debug)]
 pub struct LeastNorm {
     eps: f64,
+}
+
+impl LeastNorm {
+    pub(super) fn new(eps: f64) -> LeastNorm {
+        LeastNorm { eps }
+    }
+
+    pub(super) fn eps(&self) -> f64 {
+        self.eps
+    }
 }
 
 rule! {
@@ -48,6 +63,36 @@ rule! {
     }
 }
 
+/// Which form of the iteration is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::algorithms) enum Form {
+    /// On the Gram matrix.
+    Gram,
+    /// On the matrix, as papers have it.
+    Standard,
+}
+
+impl Form {
+    /// Returns what `ns_method` says; of none, and of what [`check`](Form::check) refuses, the shape decides.
+    pub(in crate::algorithms) fn named(name: Option<&str>) -> Option<Form> {
+        match name? {
+            "gram" | "gram_newton_schulz" => Some(Form::Gram),
+            "standard" | "newton_schulz" => Some(Form::Standard),
+            _ => None,
+        }
+    }
+
+    /// Checks `ns_method`.
+    pub(in crate::algorithms) fn check(name: Option<&str>) -> core::result::Result<(), String> {
+        match name {
+            Some(other) if Form::named(name).is_none() => {
+                Err(format!("ns_method must be None, gram or standard, got {other:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// `steps` times `X ← a X + (b A + c A²) X` with `A = X Xᵀ`, on matrices of this shape.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::algorithms) struct NewtonSchulz<'a> {
@@ -55,9 +100,13 @@ pub(in crate::algorithms) struct NewtonSchulz<'a> {
     pub(in crate::algorithms) columns: usize,
     /// a, b, c of each step, the last ones also of all that follow.
     pub(in crate::algorithms) coefficients: &'a [(f64, f64, f64)],
+    /// Whether the first ones come behind the last ones instead.
+    pub(in crate::algorithms) cycles: bool,
     pub(in crate::algorithms) steps: u64,
     /// How X and the products are stored between two of them.
     pub(in crate::algorithms) format: Format,
+    /// The form; without one the shape decides.
+    pub(in crate::algorithms) form: Option<Form>,
 }
 
 impl NewtonSchulz<'_> {
@@ -83,12 +132,7 @@ impl NewtonSchulz<'_> {
         on.run_reading(reading, divide, &least, views)?;
         // What was divided is of no more use.
         let y = other.as_mut().unwrap_or(scratch);
-        let pair = self.pair();
-        if self.prefers_gram(pair.is_some()) {
-            self.gram_form::<K>(on, at.workspace, &mut x, y)?;
-        } else {
-            self.plain::<K>(on, at.workspace, pair, [&mut x, y])?;
-        }
+        self.iterate::<K>(on, at.workspace, &mut x, y)?;
         let scratch = at.scratch.get_mut("x")?;
         if narrow {
             let views = &mut [Some(View::write(scratch)), Some(View::read(&x))];
@@ -100,6 +144,25 @@ impl NewtonSchulz<'_> {
         Ok(())
     }
 
+    /// Iterates on x, with y for what is between.
+    pub(super) fn iterate<K: Link>(
+        &self,
+        on: Runner<'_>,
+        workspace: &mut Workspace,
+        x: &mut Storage,
+        y: &mut Storage,
+    ) -> Result<()> {
+        let pair = self.pair();
+        let gram = match self.form {
+            Some(form) => form == Form::Gram,
+            None => self.prefers_gram(pair.is_some()),
+        };
+        match gram {
+            true => self.gram_form::<K>(on, workspace, x, y),
+            false => self.plain::<K>(on, workspace, pair, [x, y]),
+        }
+    }
+
     fn small(&self) -> usize {
         self.rows.min(self.columns)
     }
@@ -107,8 +170,25 @@ impl NewtonSchulz<'_> {
     /// Returns the coefficients of a step, from 0.
     fn of_step(&self, step: u64) -> (f64, f64, f64) {
         let last = self.coefficients.len().saturating_sub(1);
-        let place = usize::try_from(step).map_or(last, |step| step.min(last));
+        let place = usize::try_from(step).map_or(last, |step| match self.cycles {
+            true => step % (last + 1),
+            false => step.min(last),
+        });
         self.coefficients.get(place).copied().unwrap_or((1.0, 0.0, 0.0))
+    }
+
+    /// Returns how many steps, from this one on, the Gram form takes before it returns to the matrix.
+    fn until_restart(&self, first: u64) -> u64 {
+        let (most, limit) =
+            if self.format == Format::Bf16 { (RESTART.1, GROWTH.1) } else { (RESTART.0, GROWTH.0) };
+        // Where the shape chooses, earlier versions count alone, and their bits stay.
+        let counts = self.coefficients.len() < 2 || (self.form.is_none() && self.format != Format::Bf16);
+        let mut growth = 1.0;
+        let fits = |&step: &u64| {
+            growth *= self.of_step(first + step).0;
+            counts || step == 0 || growth <= limit
+        };
+        (0..most).take_while(fits).count() as u64
     }
 
     /// Returns two steps as one, where all have the same coefficients. `bf16` has not the digits that this takes,
@@ -240,13 +320,12 @@ impl NewtonSchulz<'_> {
         x: &mut Storage,
         y: &mut Storage,
     ) -> Result<()> {
-        let most = if self.format == Format::Bf16 { RESTART.1 } else { RESTART.0 };
         let size = self.small();
         let mut take = || workspace.acquire(on.backend, self.format, size * size);
         let (mut gram, mut z, mut q, mut s) = (take()?, take()?, take()?, take()?);
         let mut left = self.steps;
         while left > 0 {
-            let steps = left.min(most);
+            let steps = left.min(self.until_restart(self.steps - left));
             self.gram(on, x, &mut gram)?;
             for k in 1..=steps {
                 let (a, b, c) = self.of_step(self.steps - left + k - 1);
