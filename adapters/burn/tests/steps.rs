@@ -265,3 +265,17 @@ fn a_parameter_that_comes_to_be_shared_is_refused_each_time() {
     let gradients = net.gradients(1, device);
     assert_eq!(step(net, gradients).1, Ok(6));
 }
+
+#[test]
+fn an_optimizer_goes_to_another_thread_with_its_module() {
+    fn is_shared<T: Send + Sync>() {}
+    is_shared::<BurnOptimizer>();
+    let device = &devices()[1];
+    let step = |net: Net, mut optimizer: BurnOptimizer| {
+        let gradients = net.gradients(0, &net.first.weight.val().device());
+        optimizer.step(net, gradients).0.values()
+    };
+    let (net, optimizer) = (Net::new(device), BurnOptimizer::new(adamw()));
+    let elsewhere = std::thread::spawn(move || step(net, optimizer)).join().unwrap();
+    assert_eq!(elsewhere, step(Net::new(device), BurnOptimizer::new(adamw())));
+}

@@ -20,6 +20,9 @@ pub(crate) struct Memory {
     format: Format,
 }
 
+// SAFETY: it is only where something is. Whoever goes there says why nobody else does.
+unsafe impl Send for Memory {}
+
 /// Returns whether a tensor has memory and strides. libtorch's functions about them panic on another one.
 pub(crate) fn is_dense(tensor: &Tensor) -> bool {
     // Of compressed layouts tch does not tell. They have no contiguous form.

@@ -172,3 +172,20 @@ fn names_are_those_of_the_store() {
         assert_eq!(one.1 == other.1, one.0.ends_with(".bias"), "{}", one.0);
     }
 }
+
+#[test]
+fn an_optimizer_goes_to_another_thread_with_its_store() {
+    let train = |model: Model, mut optimizer: TchOptimizer| {
+        optimizer.backward_step(&model.loss(0)).unwrap();
+        model.values()
+    };
+    let parts = || {
+        let model = Model::new(Kind::Float);
+        let optimizer = TchOptimizer::new(&model.store, adamw()).unwrap();
+        (model, optimizer)
+    };
+    let (model, optimizer) = parts();
+    let elsewhere = std::thread::spawn(move || train(model, optimizer)).join().unwrap();
+    let (model, optimizer) = parts();
+    assert_eq!(elsewhere, train(model, optimizer));
+}
