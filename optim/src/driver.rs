@@ -1,8 +1,8 @@
 //! The optimizer of any algorithm that is made of rules: an engine, and policies around it.
 
+mod between_steps;
 mod expected;
 mod groups;
-mod hessian;
 mod incremental;
 #[cfg_attr(not(feature = "checkpoints"), path = "driver/nothing_loaded.rs")]
 mod loaded;

@@ -1,6 +1,5 @@
 //! QK-clip: heads of query and key projections whose largest logit is too large are scaled down, and nothing else is
 //! changed.
-
 use crate::common::{Buffer, Random, backends, best, bits, recipe};
 use fallline::core::Backend;
 use fallline::optim::{Binding, QkClip, frozen, param};
