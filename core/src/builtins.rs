@@ -26,7 +26,7 @@ rule! {
 
 rule! {
     /// A parameter times a number.
-    pub ScaleRule(h: (), t) {}
+    pub RescaleRule(h: (), t) {}
     per_tensor(factor)
     element() -> (p: Param) {
         p = factor * p;

@@ -3,7 +3,7 @@
 use crate::builtins::{
     AccumulateWithStats, AddResidualRule, AddToSum, CautiousRule, ClampSum, ClipLargestRule,
     ClipMagnitudesRule, ClipRule, ExtremeMagnitude, GradCheck, LargestRule, Lerp, LookaheadRule,
-    MagnitudeSum, MaskRule, ParamCopy, PowerSum, ScaleRule, SignQuantizeRule, StartSum, TotalRule,
+    MagnitudeSum, MaskRule, ParamCopy, PowerSum, RescaleRule, SignQuantizeRule, StartSum, TotalRule,
 };
 use crate::{Kernel, Rule};
 use core::fmt;
@@ -60,7 +60,7 @@ builtins! {
     /// Copies a parameter to a state.
     param_copy: ParamCopy,
     /// Multiplies a parameter by a number.
-    scale: ScaleRule,
+    scale: RescaleRule,
     /// Takes a parameter into its average.
     lerp: Lerp,
     /// Sums up a vector.
