@@ -8,7 +8,7 @@ use std::fmt;
 
 /// In place of the last load.
 #[derive(Default)]
-pub(crate) struct Loaded;
+pub(crate) struct Loaded {}
 
 impl Loaded {
     /// Writes nothing.
