@@ -3,6 +3,7 @@
 mod baseline;
 mod device;
 mod layout;
+mod products;
 mod progress;
 
 use crate::common::{self, print_json};
@@ -30,7 +31,12 @@ The column roofline is the optimizer's bandwidth over that of a plain pass, whic
 same run: the fastest of eight loops, on the same kind of pages. The column huge pages is that over the fastest one where all \
 operands are on huge pages. On CUDA the plain pass is a copy within the device.
 
-Example: fallline bench --optimizer AdamW Lion --elements 67108864 --threads 2 --json")]
+With --products the peak is that of multiplications in registers alone, on the same unit and threads in the same run. Of a \
+symmetric result the operations that are needed count, which are half.
+
+Examples:
+  fallline bench --optimizer AdamW Lion --elements 67108864 --threads 2 --json
+  fallline bench --products --threads 1")]
 pub struct Args {
     /// Names or configurations; every name by default
     #[arg(long, value_name = "NAME", num_args = 1..)]
@@ -54,6 +60,9 @@ pub struct Args {
     /// Number of CPU threads; all cores by default
     #[arg(long, allow_hyphen_values = true, value_parser = common::threads)]
     threads: Option<usize>,
+    /// Measure matrix products instead, those of results of up to --elements: achieved speed and peak, by shape and type
+    #[arg(long, conflicts_with_all = ["optimizer", "layout", "dtype"])]
+    products: bool,
     /// Print a JSON array of objects
     #[arg(long)]
     json: bool,
@@ -61,6 +70,9 @@ pub struct Args {
 
 /// Measures, and prints a row for each optimizer.
 pub fn run(args: Args) -> Result<()> {
+    if args.products {
+        return products::run(&args);
+    }
     let names: Vec<String> = match args.optimizer.is_empty() {
         // Those that take nothing but gradients, of any shape or as a matrix where there may be one.
         true => {

@@ -23,9 +23,11 @@ mod pack;
 use crate::context::ExecContext;
 use crate::isa::Isa;
 use args::{GemmArgs, Widen};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use fallline_core::backend::Gemm;
 use fallline_core::{Device, Element, Error, Format, Result, Storage};
 use half::{bf16, f16};
+use microkernel::Microkernel;
 #[cfg(target_arch = "aarch64")]
 use microkernel::neon;
 use microkernel::portable::PortableKernel;
@@ -73,49 +75,101 @@ fn run<F: GemmElement>(context: ExecContext<'_>, product: &mut Gemm<'_>) -> Resu
     if gemv::fits(&args) {
         return gemv::product(context, &args);
     }
-    match context.isa {
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => F::avx512(context, &args),
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => F::avx2(context, &args),
-        #[cfg(target_arch = "aarch64")]
-        Isa::Baseline => F::neon(context, &args),
-        _ => macrokernel::product::<PortableKernel<F>>(context, &args),
+    F::with_kernel(context.isa, Blocks { context, args: &args })
+}
+
+/// Multiplies in registers alone, `rounds` times in each of them on every thread.
+pub(crate) fn in_registers(context: ExecContext<'_>, format: Format, rounds: usize) -> Result<InRegisters> {
+    let registers = Registers { context, rounds };
+    match format {
+        Format::F64 => Ok(f64::with_kernel(context.isa, registers)),
+        Format::F32 => Ok(f32::with_kernel(context.isa, registers)),
+        Format::Bf16 => Ok(bf16::with_kernel(context.isa, registers)),
+        Format::F16 => Ok(f16::with_kernel(context.isa, registers)),
+        got => Err(Error::Format {
+            operation: "multiply_in_registers",
+            what: "the factors".into(),
+            expected: "f64, f32, bf16 or f16".into(),
+            got,
+        }),
     }
 }
 
+/// What multiplied in registers alone, and how much.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct InRegisters {
+    /// The unit of the processor.
+    pub unit: &'static str,
+    /// Multiplications, each with its addition.
+    pub operations: usize,
+}
+
+/// What is done with the kernel of an element and an instruction set.
+trait KernelVisitor<F> {
+    type Output;
+    fn visit<K: Microkernel<Element = F>>(self) -> Self::Output;
+}
+
+/// A product, block by block.
+struct Blocks<'a, F: Widen> {
+    context: ExecContext<'a>,
+    args: &'a GemmArgs<F>,
+}
+
+impl<F: Widen> KernelVisitor<F> for Blocks<'_, F> {
+    type Output = Result<()>;
+    fn visit<K: Microkernel<Element = F>>(self) -> Result<()> {
+        macrokernel::product::<K>(self.context, self.args)
+    }
+}
+
+/// The peak of a kernel's unit.
+struct Registers<'a> {
+    context: ExecContext<'a>,
+    rounds: usize,
+}
+
+impl<F> KernelVisitor<F> for Registers<'_> {
+    type Output = InRegisters;
+    fn visit<K: Microkernel<Element = F>>(self) -> InRegisters {
+        let operations = AtomicUsize::new(0);
+        // In parts, so that threads end together.
+        let parts = PARTS_PER_THREAD * self.context.pool.threads();
+        self.context.pool.for_each(0..parts, |_| {
+            // SAFETY: the machine has what the kernel needs (checked when the instruction set was chosen).
+            let done = unsafe { K::in_registers(self.rounds.div_ceil(PARTS_PER_THREAD)) };
+            operations.fetch_add(done, Ordering::Relaxed);
+        });
+        InRegisters { unit: K::NAME, operations: operations.into_inner() }
+    }
+}
+
+const PARTS_PER_THREAD: usize = 8;
+
 /// An element of a factor, with the kernels that multiply it.
 trait GemmElement: Element + Widen<Sum: fused::Emulated> {
-    /// Multiplies with AVX-512, which the machine has.
-    #[cfg(target_arch = "x86_64")]
-    fn avx512(context: ExecContext<'_>, args: &GemmArgs<Self>) -> Result<()>;
-    /// Multiplies with AVX2 and FMA, which the machine has.
-    #[cfg(target_arch = "x86_64")]
-    fn avx2(context: ExecContext<'_>, args: &GemmArgs<Self>) -> Result<()>;
-    /// Multiplies with NEON.
-    #[cfg(target_arch = "aarch64")]
-    fn neon(context: ExecContext<'_>, args: &GemmArgs<Self>) -> Result<()>;
+    /// Calls the visitor with the kernel of an instruction set, which the machine has.
+    fn with_kernel<V: KernelVisitor<Self>>(isa: Isa, visitor: V) -> V::Output;
 }
 
 macro_rules! gemm_elements {
     ($($t:ty as $kernel:ident $(<$of:ty>)? $(or $dot:ident if $has:expr)?;)*) => { $(
         impl GemmElement for $t {
-            #[cfg(target_arch = "x86_64")]
-            fn avx512(context: ExecContext<'_>, args: &GemmArgs<Self>) -> Result<()> {
-                $(
-                    if $has {
-                        return macrokernel::product::<avx512::$dot>(context, args);
-                    }
-                )?
-                macrokernel::product::<avx512::$kernel $(<$of>)?>(context, args)
-            }
-            #[cfg(target_arch = "x86_64")]
-            fn avx2(context: ExecContext<'_>, args: &GemmArgs<Self>) -> Result<()> {
-                macrokernel::product::<avx2::$kernel $(<$of>)?>(context, args)
-            }
-            #[cfg(target_arch = "aarch64")]
-            fn neon(context: ExecContext<'_>, args: &GemmArgs<Self>) -> Result<()> {
-                macrokernel::product::<neon::$kernel $(<$of>)?>(context, args)
+            fn with_kernel<V: KernelVisitor<Self>>(isa: Isa, visitor: V) -> V::Output {
+                match isa {
+                    $(
+                        #[cfg(target_arch = "x86_64")]
+                        Isa::Avx512 if $has => visitor.visit::<avx512::$dot>(),
+                    )?
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512 => visitor.visit::<avx512::$kernel $(<$of>)?>(),
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 => visitor.visit::<avx2::$kernel $(<$of>)?>(),
+                    #[cfg(target_arch = "aarch64")]
+                    Isa::Baseline => visitor.visit::<neon::$kernel $(<$of>)?>(),
+                    _ => visitor.visit::<PortableKernel<$t>>(),
+                }
             }
         }
     )* };

@@ -40,7 +40,9 @@ mod vector;
 #[cfg(feature = "matrix")]
 mod workspace;
 
-pub use isa::{Isa, VARIABLE};
+#[cfg(feature = "matrix")]
+pub use gemm::InRegisters;
+pub use isa::{Isa, VARIABLE, processor};
 pub use kernels::Native;
 pub use mapped::MappedFile;
 pub use raw::{slice_from_raw_parts, slice_from_raw_parts_mut};
@@ -63,8 +65,9 @@ use workspace::Workspace;
 /// creates has threads of its own. Fork between steps: an optimizer that another thread is stepping is half
 /// stepped in the child. Also build optimizers before or after a fork, not during one.
 ///
-/// Results are the same bits on every instruction set and any number of threads, but for NaNs: their sign and
-/// payload are not defined, as in IEEE 754.
+/// Results are the same bits on every instruction set and any number of threads, but for two things. The sign and payload of
+/// a NaN are not defined, as in IEEE 754. Matrix products of `bf16` on AVX-512 are those of the processor's BF16 unit, where
+/// it has one ([`LinearAlgebra::gemm`]).
 ///
 /// # Threads
 ///

@@ -2,14 +2,27 @@
 
 use crate::Cpu;
 #[cfg(feature = "matrix")]
+use crate::gemm::InRegisters;
+#[cfg(feature = "matrix")]
 use crate::{context::ExecContext, gemm, reduce};
 #[cfg(not(feature = "matrix"))]
 use fallline_core::Error;
+#[cfg(feature = "matrix")]
+use fallline_core::Format;
 use fallline_core::Result;
 use fallline_core::backend::{AxisReduction, Gemm, LinearAlgebra, MatrixReduction, Reductions};
 
 #[cfg(feature = "matrix")]
 impl Cpu {
+    /// Multiplies numbers of a format in registers alone, `rounds` times in each of them on every thread: as fast as the
+    /// unit that its matrix products use can. For benchmarks.
+    ///
+    /// # Errors
+    /// [`Error::Format`](fallline_core::Error::Format) for one that has no products.
+    pub fn multiply_in_registers(&self, format: Format, rounds: usize) -> Result<InRegisters> {
+        gemm::in_registers(self.context(), format, rounds)
+    }
+
     fn context(&self) -> ExecContext<'_> {
         ExecContext { device: self.device, isa: self.isa, pool: &self.pool, workspace: &self.workspace }
     }

@@ -106,3 +106,26 @@ fn bench_tells_bytes_times_and_the_roofline() {
     assert_eq!(table.lines().count(), 3, "{table}");
     assert!(table.contains("roofline") && table.contains("Lion"));
 }
+
+#[test]
+fn products_have_their_peak_and_share() {
+    let told = json(&["bench", "--products", "--elements", "65536", "--threads", "1", "--json"]);
+    let rows = told.as_array().unwrap();
+    let types: Vec<_> = rows.iter().map(|row| row["dtype"].as_str().unwrap()).collect();
+    assert_eq!(types, ["f32", "f64", "bf16", "f16"]);
+    for row in rows {
+        assert_eq!(
+            [&row["m"], &row["k"], &row["n"], &row["threads"]].map(Value::as_u64),
+            [256, 256, 256, 1].map(Some)
+        );
+        let number = |key: &str| row[key].as_f64().filter(|x| x.is_finite() && *x > 0.0).unwrap();
+        assert!((number("gflops") / number("peak_gflops") / number("share") - 1.0).abs() < 1e-9, "{row}");
+        assert!(
+            row["unit"].as_str().unwrap().contains(' ') && !row["processor"].as_str().unwrap().is_empty(),
+            "{row}"
+        );
+    }
+    bad(fallline().args(["bench", "--products", "--elements", "100"]), 2, &["--elements", "65536", "100"]);
+    bad(fallline().args(["bench", "--products", "--device", "cuda"]), 2, &["--products", "cpu"]);
+    bad(fallline().args(["bench", "--products", "--optimizer", "SGD"]), 2, &["--products", "--optimizer"]);
+}

@@ -107,6 +107,33 @@ fn replay_is_the_library() {
     }
 }
 
+/// Matrices that take a square of a product and a part of one, and products with a vector.
+#[test]
+fn every_instruction_set_replays_muon_to_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, out) = (folder.path().join("in.safetensors"), folder.path().join("out.safetensors"));
+    let mut random = Random(32);
+    let mut entries = Vec::new();
+    for shape in [vec![26, 51], vec![30, 30], vec![1, 9]] {
+        let mut draw = || Buffer::new(Format::F32, &random.units(shape.iter().product()));
+        let name = format!("{}x{}", shape[0], shape[1]);
+        entries.push((format!("param/{name}"), shape.clone(), draw()));
+        entries.push((format!("grad/0/{name}"), shape.clone(), draw()));
+    }
+    write(&input, &entries);
+    for text in ["Muon", "NorMuon"] {
+        let given = |isa: fallline::Isa| {
+            let told = tell(replay(text, &input, &out, &["--threads", "2"]).env("FALLLINE_ISA", isa.name()));
+            assert_eq!(told.code, 0, "{}", told.error);
+            contents(&out)
+        };
+        let expected = given(fallline::Isa::Scalar);
+        for isa in common::isas() {
+            assert!(given(isa) == expected, "{text} on {isa}");
+        }
+    }
+}
+
 #[test]
 fn replay_keeps_what_it_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();

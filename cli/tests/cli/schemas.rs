@@ -43,8 +43,9 @@ fn what_is_printed_is_what_the_schemas_say() {
     let torch = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/converted/AdamW.pth");
     let torch = torch.to_str().unwrap();
     let modified = "dict(type='AdamW', cautious=True)";
-    let printed: [(&str, &[&str]); 17] = [
+    let printed: [(&str, &[&str]); 18] = [
         ("bench", &["--elements", "1000", "--threads", "1", "--optimizer", "SGD", "Muon"]),
+        ("bench", &["--products", "--elements", "65536", "--threads", "1"]),
         ("convert", &[&checkpoint, &at("run.pth"), "--number"]),
         ("describe", &["AdamW"]),
         ("describe", &["Muon"]),

@@ -8,8 +8,18 @@ pub trait LinearAlgebra: Sealed {
     /// Multiplies matrices: `c = alpha op(a) op(b) + beta d`, where `op` transposes as each matrix says and d is what is
     /// to be added, or the old `c`. With `beta` 0 that is not read.
     ///
-    /// Independent of threads; equal between instruction sets and devices within rounding only. Products of 16-bit
-    /// factors add up in `f32`.
+    /// Products of 16-bit factors add up in `f32`. On the CPU an element is the same bits on every instruction set and
+    /// number of threads, but for the sign and payload of a NaN:
+    ///
+    /// - From +0 on, `s = fma(a, b, s)` along the product in ascending order, exact where there is no hardware for it.
+    /// - The result is `alpha s`, or `alpha s + beta d` where `beta` is not 0. Each operation rounds, and so does the result's
+    ///   format at last.
+    /// - With m, n or k of 1, multiplications and additions round apart. A dot product whose matrix is contiguous along it has
+    ///   64 sums, of every 64th product each, which are added up in order. Otherwise sums of 256 products in order are
+    ///   added up in order.
+    ///
+    /// Where AVX-512 is chosen and the processor has AVX-512 BF16, other products of `bf16` are that unit's: two at a time,
+    /// subnormal numbers as zero. Products of CUDA are cuBLAS's. Both are equal to the others within rounding only.
     ///
     /// # Errors
     /// When shapes do not fit, or the formats are not the same throughout.

@@ -1,4 +1,8 @@
 //! Products with a vector, and of two vectors (level 2): nothing is used twice, so nothing is packed.
+//!
+//! Multiplications and additions round apart, on every instruction set in one order. Where the matrix is contiguous along
+//! the product, that is [`WIDTH`] sums, the i-th of the elements i, i + `WIDTH`, …, added up in order. Elsewhere
+//! it is a sum for each [`STRIP`] of elements, and these are added up in order. All start from +0.
 
 use super::args::{GemmArgs, GemmOperand, Sum, Widen};
 use crate::context::ExecContext;

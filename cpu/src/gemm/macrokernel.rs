@@ -8,6 +8,7 @@ use crate::context::ExecContext;
 use crate::isa::{Isa, multiversion};
 use crate::prefetch::prefetch_l2;
 use crate::workspace::address;
+use core::mem::MaybeUninit;
 use fallline_core::Result;
 use std::sync::{Mutex, PoisonError};
 
@@ -189,44 +190,45 @@ impl<K: Microkernel> Macrokernel<'_, K> {
                 (0..rows).for_each(|r| self.write(row(r), (i + r) * n + j, rows));
                 return;
             }
+            if !symmetric {
+                (0..rows).for_each(|r| self.scale_and_write(row(r), (i + r) * n + j, columns));
+                return;
+            }
             for r in 0..rows {
                 self.scale(row(r), (i + r) * n + j, columns);
                 self.write(row(r), (i + r) * n + j, columns);
             }
-            if symmetric {
-                let mut mirrored = [Sum::<K::Element>::default(); MAX_NR * MAX_NR];
-                mirror::<K>(sums, &mut mirrored);
-                for x in 0..columns {
-                    self.write(mirrored.as_ptr().add(x * K::NR), (j + x) * n + i, rows);
-                }
+            let mut mirrored = [const { MaybeUninit::<Sum<K::Element>>::uninit() }; MAX_NR * MAX_NR];
+            let mirrored = mirrored.as_mut_ptr().cast();
+            mirror::<K>(sums, mirrored);
+            for x in 0..columns {
+                self.write(mirrored.add(x * K::NR), (j + x) * n + i, rows);
             }
         }
     }
 
-    /// Makes the result of a row of sums: scales it, and adds what is to be added from element `at` on.
+    /// Returns the result of a sum: scaled, with element `at` of what is to be added.
+    ///
+    /// # Safety
+    /// The element may be read.
+    #[inline(always)]
+    unsafe fn scaled(&self, sum: Sum<K::Element>, at: usize) -> Sum<K::Element> {
+        let &GemmArgs { alpha, beta, added, .. } = self.args;
+        match beta == Sum::<K::Element>::default() {
+            true => alpha * sum,
+            // SAFETY: the caller's.
+            false => alpha * sum + beta * unsafe { (*added.add(at)).widen() },
+        }
+    }
+
+    /// Makes the result of a row of sums in their place, with what is to be added from element `at` on.
     ///
     /// # Safety
     /// The row has `width` sums, at most NR, and as many elements may be read.
     #[inline(always)]
     unsafe fn scale(&self, sums: *mut Sum<K::Element>, at: usize, width: usize) {
-        let &GemmArgs { alpha, beta, added, .. } = self.args;
         // SAFETY: the caller's.
-        unsafe {
-            let added = added.add(at);
-            let adds = beta != Sum::<K::Element>::default();
-            let one = |x: usize| match adds {
-                true => alpha * *sums.add(x) + beta * (*added.add(x)).widen(),
-                false => alpha * *sums.add(x),
-            };
-            if width == K::NR {
-                // By way of registers: the compiler cannot know that what is added is not written to.
-                let mut row = [Sum::<K::Element>::default(); MAX_NR];
-                row[..K::NR].iter_mut().enumerate().for_each(|(x, to)| *to = one(x));
-                core::ptr::copy_nonoverlapping(row.as_ptr(), sums, K::NR);
-            } else {
-                (0..width).for_each(|x| *sums.add(x) = one(x));
-            }
-        }
+        unsafe { copy_row::<K, _>(sums, width, |x| self.scaled(*sums.add(x), at + x)) }
     }
 
     /// Writes a row to the result, from its element `at` on.
@@ -236,17 +238,39 @@ impl<K: Microkernel> Macrokernel<'_, K> {
     #[inline(always)]
     unsafe fn write(&self, row: *const Sum<K::Element>, at: usize, width: usize) {
         // SAFETY: the caller's.
+        unsafe { copy_row::<K, _>(self.args.c.add(at), width, |x| K::Element::narrow(*row.add(x))) }
+    }
+
+    /// Makes the result of a row of sums, and writes it from its element `at` on.
+    ///
+    /// # Safety
+    /// As for [`scale`](Self::scale) and [`write`](Self::write).
+    #[inline(always)]
+    unsafe fn scale_and_write(&self, sums: *const Sum<K::Element>, at: usize, width: usize) {
+        // SAFETY: the caller's.
         unsafe {
-            let to = self.args.c.add(at);
-            if width == K::NR {
-                let mut narrow = [K::Element::default(); MAX_NR];
-                let narrow = &mut narrow[..K::NR];
-                narrow.iter_mut().enumerate().for_each(|(x, to)| *to = K::Element::narrow(*row.add(x)));
-                core::ptr::copy_nonoverlapping(narrow.as_ptr(), to, K::NR);
-            } else {
-                (0..width).for_each(|x| *to.add(x) = K::Element::narrow(*row.add(x)));
-            }
+            let one = |x: usize| K::Element::narrow(self.scaled(*sums.add(x), at + x));
+            copy_row::<K, _>(self.args.c.add(at), width, one);
         }
+    }
+}
+
+/// Writes a row of `width` numbers, at most NR. A whole row goes by way of registers: the compiler cannot know that
+/// what `of` reads is not written to.
+///
+/// # Safety
+/// The row may be written.
+#[inline(always)]
+unsafe fn copy_row<K: Microkernel, T: Copy>(to: *mut T, width: usize, of: impl Fn(usize) -> T) {
+    // SAFETY: the caller's.
+    unsafe {
+        if width < K::NR {
+            (0..width).for_each(|x| *to.add(x) = of(x));
+            return;
+        }
+        let mut row = [const { MaybeUninit::uninit() }; MAX_NR];
+        row[..K::NR].iter_mut().enumerate().for_each(|(x, number)| _ = number.write(of(x)));
+        core::ptr::copy_nonoverlapping(row.as_ptr().cast(), to, K::NR);
     }
 }
 
@@ -255,10 +279,7 @@ impl<K: Microkernel> Macrokernel<'_, K> {
 /// # Safety
 /// The square is there, of NR rows and columns, and the machine has what the kernel needs.
 #[inline(always)]
-unsafe fn mirror<K: Microkernel>(
-    square: *const Sum<K::Element>,
-    to: &mut [Sum<K::Element>; MAX_NR * MAX_NR],
-) {
+unsafe fn mirror<K: Microkernel>(square: *const Sum<K::Element>, to: *mut Sum<K::Element>) {
     let side = K::NR;
     let squares =
         |step: usize| (0..side).step_by(step).flat_map(move |i| (0..side).step_by(step).map(move |j| (i, j)));
@@ -266,12 +287,12 @@ unsafe fn mirror<K: Microkernel>(
     unsafe {
         if K::SQUARE > 0 && size_of::<K::Unit>() == size_of::<Sum<K::Element>>() {
             for (i, j) in squares(K::SQUARE) {
-                let (from, to) = (square.add(i * side + j), to.as_mut_ptr().add(j * side + i));
+                let (from, to) = (square.add(i * side + j), to.add(j * side + i));
                 K::transpose(from.cast(), side * size_of::<K::Unit>(), to.cast(), side);
             }
             return;
         }
-        squares(1).for_each(|(i, j)| to[j * side + i] = *square.add(i * side + j));
+        squares(1).for_each(|(i, j)| *to.add(j * side + i) = *square.add(i * side + j));
     }
 }
 

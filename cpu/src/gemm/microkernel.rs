@@ -34,6 +34,9 @@ pub(super) unsafe trait Microkernel: 'static {
     /// bits of its elements as they are stored, so that it must be made by [`join`](Self::join).
     const SQUARE: usize;
 
+    /// What multiplies, for people.
+    const NAME: &'static str;
+
     /// Returns the unit of two elements along the product; with one element in a unit both are the same.
     fn join(low: Self::Element, high: Self::Element) -> Self::Unit;
 
@@ -54,6 +57,12 @@ pub(super) unsafe trait Microkernel: 'static {
         sums: *mut Sum<Self::Element>,
         fresh: bool,
     );
+
+    /// Multiplies in registers alone, so many times in each, and returns the number of multiplications.
+    ///
+    /// # Safety
+    /// The machine has what the kernel needs.
+    unsafe fn in_registers(rounds: usize) -> usize;
 
     /// Transposes `SQUARE × SQUARE` units, from rows that are `stride` bytes apart to rows that are `to_stride` units
     /// apart. Never called where [`SQUARE`](Self::SQUARE) is 0.
@@ -122,10 +131,36 @@ macro_rules! tile_loop {
 #[allow(unused_imports, reason = "not every processor has hardware for it")]
 use tile_loop;
 
+/// Makes the loop that multiplies in so many registers alone, of so many products in each: the peak of the unit.
+#[allow(unused_macros, reason = "not every processor has hardware for it")]
+macro_rules! register_loop {
+    ($name:ident, $features:literal, $registers:expr, $products:literal, $zero:expr, $factor:expr,
+     |$t:ident, $x:ident, $y:ident| $fma:expr) => {
+        #[target_feature(enable = $features)]
+        unsafe fn $name(rounds: usize) -> usize {
+            let ($x, $y) = core::hint::black_box(($factor, $factor));
+            let mut sums = [$zero; $registers];
+            for _ in 0..rounds {
+                for $t in &mut sums {
+                    // SAFETY: the caller's.
+                    #[allow(unused_unsafe, reason = "some instructions are safe")]
+                    unsafe {
+                        *$t = $fma
+                    };
+                }
+            }
+            core::hint::black_box(sums);
+            rounds * $registers * $products
+        }
+    };
+}
+#[allow(unused_imports, reason = "not every processor has hardware for it")]
+use register_loop;
+
 /// Makes a kernel of loops: over a third of the registers of a row, over two thirds, or over all, as columns are needed.
 #[allow(unused_macros, reason = "not every processor has hardware for it")]
 macro_rules! kernel {
-    ([$($generics:tt)*] $kernel:ty, $isa:expr, $factor:ty, $unit:ty, $elements:literal,
+    ([$($generics:tt)*] $kernel:ty, $isa:expr, $name:literal, $registers_alone:ident, $factor:ty, $unit:ty, $elements:literal,
      $rows:expr, $registers:expr, $lanes:literal, [$third:expr, $two_thirds:expr, $all:expr],
      |$low:ident, $high:ident| $join:expr,
      $square:expr $(, $transpose:expr)?) => {
@@ -139,6 +174,12 @@ macro_rules! kernel {
             const MR: usize = $rows;
             const NR: usize = $registers * $lanes;
             const SQUARE: usize = $square;
+            const NAME: &'static str = $name;
+            #[inline(always)]
+            unsafe fn in_registers(rounds: usize) -> usize {
+                // SAFETY: the caller's.
+                unsafe { $registers_alone(rounds) }
+            }
             #[inline(always)]
             fn join($low: $factor, $high: $factor) -> $unit {
                 $join

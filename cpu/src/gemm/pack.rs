@@ -6,6 +6,7 @@ use super::microkernel::{MAX_NR, Microkernel};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{Isa, multiversion};
 use crate::prefetch::prefetch_l2;
+use core::mem::MaybeUninit;
 use core::ops::Range;
 
 /// Units that a strip packs.
@@ -122,11 +123,11 @@ impl<K: Microkernel> Packing<K> {
                         let low = self.side.base.add(first + step * self.side.step_stride);
                         let high = low.add((K::ELEMENTS - 1) * self.side.step_stride);
                         // By way of registers: the compiler cannot know that the factor is not written to.
-                        let mut joined = [K::Unit::default(); MAX_NR];
+                        let mut joined = [const { MaybeUninit::uninit() }; MAX_NR];
                         for (w, unit) in joined[..K::NR].iter_mut().enumerate() {
-                            *unit = K::join(*low.add(w), *high.add(w));
+                            unit.write(K::join(*low.add(w), *high.add(w)));
                         }
-                        core::ptr::copy_nonoverlapping(joined.as_ptr(), line, K::NR);
+                        core::ptr::copy_nonoverlapping(joined.as_ptr().cast(), line, K::NR);
                     }
                 }
             }
@@ -141,12 +142,13 @@ impl<K: Microkernel> Packing<K> {
     unsafe fn pack_strided(&self, panel: usize) {
         let total = Self::units(self.k);
         let first = panel * K::NR;
-        // Squares of lanes and units in registers, or some lanes one by one.
-        let (width, depth) = if K::SQUARE > 0 { (K::SQUARE, K::SQUARE) } else { (K::MR, LINE) };
-        for start in (0..total).step_by(depth) {
-            let end = total.min(start + depth);
+        // Squares of lanes and units in registers, or some lanes one by one. Of a lane a whole cache line, before the next
+        // lanes' lines may take its place.
+        let width = if K::SQUARE > 0 { K::SQUARE } else { K::MR };
+        for start in (0..total).step_by(LINE) {
+            let end = total.min(start + LINE);
             for lane in (first..first + K::NR).step_by(width) {
-                let whole = lane + width <= self.side.lanes && (start + depth) * K::ELEMENTS <= self.k;
+                let whole = lane + width <= self.side.lanes && (start + LINE) * K::ELEMENTS <= self.k;
                 // SAFETY: within the panels; whole squares are within the factor.
                 unsafe {
                     let to = self.panels.add(first * total + start * K::NR + lane - first);
@@ -158,7 +160,10 @@ impl<K: Microkernel> Packing<K> {
                         for row in 0..width {
                             prefetch_l2(from.wrapping_add(row * stride + PREFETCH_BYTES));
                         }
-                        K::transpose(from, stride, to, K::NR);
+                        for unit in (0..LINE).step_by(K::SQUARE.max(1)) {
+                            let from = from.add(unit * size_of::<K::Unit>());
+                            K::transpose(from, stride, to.add(unit * K::NR), K::NR);
+                        }
                         continue;
                     }
                     for (u, w) in (start..end).flat_map(|u| (0..width).map(move |w| (u, w))) {

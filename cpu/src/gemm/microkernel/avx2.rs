@@ -1,7 +1,7 @@
 //! Microkernels on AVX2 and FMA: tiles of 4 rows and three registers of columns, 12 of the 16.
 
 use super::super::args::{Sum, Widen};
-use super::{Microkernel, kernel, tile_loop};
+use super::{Microkernel, kernel, register_loop, tile_loop};
 use crate::isa::Isa;
 use core::arch::x86_64::*;
 use core::marker::PhantomData;
@@ -31,7 +31,8 @@ tile_loop!(
 );
 
 /// Makes the loop of [`tile_loop`] for whole rows. Sums, a row of the right panel and a unit of the left one take all
-/// 16 registers, so that compilers, which move loads ahead, put a sum in memory. So a step is written out.
+/// 16 registers, so that compilers, which move loads ahead, put a sum in memory. So a step is written out. Panels are
+/// longer than the first-level cache is large; what is needed eight steps later is prefetched.
 macro_rules! whole_tile_loop {
     ($name:ident, $unit:ty, [$zero:expr, $load:expr, $store:expr], $spread:literal, $fma:literal) => {
         #[target_feature(enable = "avx2,fma")]
@@ -55,6 +56,8 @@ macro_rules! whole_tile_loop {
                         "vmovups {y0}, [{right}]",
                         "vmovups {y1}, [{right} + 32]",
                         "vmovups {y2}, [{right} + 64]",
+                        "prefetcht0 [{right} + 768]",
+                        "prefetcht0 [{left} + 768]",
                         concat!($spread, " {x}, [{left}]"),
                         concat!($fma, " {t0}, {x}, {y0}"),
                         concat!($fma, " {t1}, {x}, {y1}"),
@@ -116,13 +119,32 @@ whole_tile_loop!(
     "vfmadd231pd"
 );
 
+register_loop!(
+    single_registers,
+    "avx2,fma",
+    ROWS * REGISTERS,
+    8,
+    _mm256_setzero_ps(),
+    _mm256_set1_ps(1.0),
+    |t, x, y| _mm256_fmadd_ps(x, y, *t)
+);
+register_loop!(
+    double_registers,
+    "avx2,fma",
+    ROWS * REGISTERS,
+    4,
+    _mm256_setzero_pd(),
+    _mm256_set1_pd(1.0),
+    |t, x, y| _mm256_fmadd_pd(x, y, *t)
+);
+
 kernel!(
-    [F: Widen<Sum = f32>] F32Kernel<F>, Isa::Avx2, F, f32, 1, ROWS, REGISTERS, 8, [singles::<1>, singles::<2>, whole_singles],
+    [F: Widen<Sum = f32>] F32Kernel<F>, Isa::Avx2, "AVX2 FMA", single_registers, F, f32, 1, ROWS, REGISTERS, 8, [singles::<1>, singles::<2>, whole_singles],
     |low, _high| low.widen(),
     if size_of::<F>() == 4 { 8 } else { 0 }, transpose_8x8
 );
 kernel!(
-    [] F64Kernel, Isa::Avx2, f64, f64, 1, ROWS, REGISTERS, 4, [doubles::<1>, doubles::<2>, whole_doubles],
+    [] F64Kernel, Isa::Avx2, "AVX2 FMA", double_registers, f64, f64, 1, ROWS, REGISTERS, 4, [doubles::<1>, doubles::<2>, whole_doubles],
     |low, _high| low,
     4, transpose_4x4
 );

@@ -1,7 +1,7 @@
 //! Microkernels on AVX-512: tiles of 8 rows and three registers of columns, 24 of the 32.
 
 use super::super::args::{Sum, Widen};
-use super::{Microkernel, kernel, tile_loop};
+use super::{Microkernel, kernel, register_loop, tile_loop};
 use crate::isa::Isa;
 use core::arch::x86_64::*;
 use core::marker::PhantomData;
@@ -46,18 +46,50 @@ tile_loop!(
     )
 );
 
+register_loop!(
+    single_registers,
+    "avx512f",
+    ROWS * REGISTERS,
+    16,
+    _mm512_setzero_ps(),
+    _mm512_set1_ps(1.0),
+    |t, x, y| _mm512_fmadd_ps(x, y, *t)
+);
+register_loop!(
+    double_registers,
+    "avx512f",
+    ROWS * REGISTERS,
+    8,
+    _mm512_setzero_pd(),
+    _mm512_set1_pd(1.0),
+    |t, x, y| _mm512_fmadd_pd(x, y, *t)
+);
+register_loop!(
+    pair_registers,
+    "avx512f,avx512bf16",
+    ROWS * REGISTERS,
+    32,
+    _mm512_setzero_ps(),
+    _mm512_set1_epi32(0x3f80_3f80),
+    |t, x, y| _mm512_dpbf16_ps(
+        *t,
+        core::mem::transmute::<__m512i, __m512bh>(x),
+        core::mem::transmute::<__m512i, __m512bh>(y),
+    )
+);
+
 kernel!(
-    [F: Widen<Sum = f32>] F32Kernel<F>, Isa::Avx512, F, f32, 1, ROWS, REGISTERS, 16, [singles::<1>, singles::<2>, singles::<3>],
+    [F: Widen<Sum = f32>] F32Kernel<F>, Isa::Avx512, "AVX-512 FMA", single_registers, F, f32, 1, ROWS, REGISTERS, 16, [singles::<1>, singles::<2>, singles::<3>],
     |low, _high| low.widen(),
     if size_of::<F>() == 4 { 16 } else { 0 }, transpose_16x16
 );
 kernel!(
-    [] F64Kernel, Isa::Avx512, f64, f64, 1, ROWS, REGISTERS, 8, [doubles::<1>, doubles::<2>, doubles::<3>],
+    [] F64Kernel, Isa::Avx512, "AVX-512 FMA", double_registers, f64, f64, 1, ROWS, REGISTERS, 8, [doubles::<1>, doubles::<2>, doubles::<3>],
     |low, _high| low,
     8, transpose_8x8
 );
 kernel!(
-    [] Bf16DotKernel, Isa::Avx512, bf16, u32, 2, ROWS, REGISTERS, 16, [pairs::<1>, pairs::<2>, pairs::<3>],
+    [] Bf16DotKernel, Isa::Avx512, "AVX-512 BF16", pair_registers, bf16, u32, 2, ROWS, REGISTERS, 16, [pairs::<1>, pairs::<2>, pairs::<3>],
     |low, high| u32::from(low.to_bits()) | u32::from(high.to_bits()) << 16,
     16, transpose_16x16
 );

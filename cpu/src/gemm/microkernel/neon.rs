@@ -1,7 +1,7 @@
 //! Microkernels on NEON, which every aarch64 processor has: tiles of 3 rows and six registers of columns, 18 of the 32.
 
 use super::super::args::{Sum, Widen};
-use super::{Microkernel, kernel, tile_loop};
+use super::{Microkernel, kernel, register_loop, tile_loop};
 use crate::isa::Isa;
 use core::arch::aarch64::*;
 use core::marker::PhantomData;
@@ -30,13 +30,32 @@ tile_loop!(
     |t, x, y| vfmaq_f64(*t, x, y)
 );
 
+register_loop!(
+    single_registers,
+    "neon",
+    ROWS * REGISTERS,
+    4,
+    vdupq_n_f32(0.0),
+    vdupq_n_f32(1.0),
+    |t, x, y| vfmaq_f32(*t, x, y)
+);
+register_loop!(
+    double_registers,
+    "neon",
+    ROWS * REGISTERS,
+    2,
+    vdupq_n_f64(0.0),
+    vdupq_n_f64(1.0),
+    |t, x, y| vfmaq_f64(*t, x, y)
+);
+
 kernel!(
-    [F: Widen<Sum = f32>] F32Kernel<F>, Isa::Baseline, F, f32, 1, ROWS, REGISTERS, 4, [singles::<2>, singles::<4>, singles::<6>],
+    [F: Widen<Sum = f32>] F32Kernel<F>, Isa::Baseline, "NEON FMA", single_registers, F, f32, 1, ROWS, REGISTERS, 4, [singles::<2>, singles::<4>, singles::<6>],
     |low, _high| low.widen(),
     if size_of::<F>() == 4 { 4 } else { 0 }
 );
 kernel!(
-    [] F64Kernel, Isa::Baseline, f64, f64, 1, ROWS, REGISTERS, 2, [doubles::<2>, doubles::<4>, doubles::<6>],
+    [] F64Kernel, Isa::Baseline, "NEON FMA", double_registers, f64, f64, 1, ROWS, REGISTERS, 2, [doubles::<2>, doubles::<4>, doubles::<6>],
     |low, _high| low,
     4
 );

@@ -5,6 +5,7 @@ use super::super::fused::{DEPTH, Emulated};
 use super::Microkernel;
 use crate::isa::Isa;
 use core::array::from_fn;
+use core::hint::black_box;
 use core::marker::PhantomData;
 use core::ops::Range;
 use wide::{f64x2, u64x2};
@@ -36,6 +37,7 @@ unsafe impl<F: Widen<Sum: Emulated>> Microkernel for PortableKernel<F> {
     const MR: usize = SIDE;
     const NR: usize = SIDE;
     const SQUARE: usize = 0;
+    const NAME: &'static str = "emulated FMA";
 
     #[inline(always)]
     fn join(low: F, _: F) -> f64 {
@@ -61,6 +63,18 @@ unsafe impl<F: Widen<Sum: Emulated>> Microkernel for PortableKernel<F> {
         for (left, right) in left.chunks(DEPTH).zip(right.chunks(DEPTH)) {
             block::<F>(left, right, columns.min(SIDE), sums);
         }
+    }
+
+    unsafe fn in_registers(rounds: usize) -> usize {
+        let one = [Sum::<F>::factor(f64x2::splat(1.0)); ROWS];
+        let (left, right) = black_box(([one; DEPTH], [[one[0]; REGISTERS]; DEPTH]));
+        let mut part = [[f64x2::splat(0.0); WIDTH]; ROWS];
+        let bounds = part;
+        for _ in 0..rounds.div_ceil(DEPTH) {
+            black_box(short::<F>(&left, &right, 0, &bounds, &mut part));
+        }
+        black_box(part);
+        rounds.div_ceil(DEPTH) * DEPTH * ROWS * WIDTH * LANES
     }
 }
 
