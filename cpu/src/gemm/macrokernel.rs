@@ -24,7 +24,7 @@ pub(super) fn product<K: Microkernel>(context: ExecContext<'_>, args: &GemmArgs<
     let units = Packing::<K>::units(k);
     let bytes = |lanes: usize| lanes.next_multiple_of(K::NR) * units * size_of::<K::Unit>();
     // A product of a matrix with its own transpose has one factor.
-    let same = left == right;
+    let same = K::LEFT == K::NR && left == right;
     let mut buffers = vec![context.workspace.acquire(bytes(m))?];
     if !same {
         buffers.push(context.workspace.acquire(bytes(n))?);
@@ -34,8 +34,9 @@ pub(super) fn product<K: Microkernel>(context: ExecContext<'_>, args: &GemmArgs<
     let bytes = panels * panels * K::NR * K::NR * size_of::<Sum<K::Element>>();
     let rooms =
         (0..context.pool.threads()).map(|_| context.workspace.acquire(bytes)).collect::<Result<Vec<_>>>()?;
-    let packing = |(buffer, side)| Packing::<K> { side, k, panels: address(buffer) };
-    let packings: Vec<_> = buffers.iter_mut().zip([left, right]).map(packing).collect();
+    let packing = |(buffer, (side, is_left))| Packing::<K> { side, is_left, k, panels: address(buffer) };
+    let sides = [(left, true), (right, false)];
+    let packings: Vec<_> = buffers.iter_mut().zip(sides).map(packing).collect();
     let first = packings[0].parts();
     let parts = packings.iter().map(Packing::parts).sum();
     context.for_each(parts, args.operations(), |part| {
@@ -147,9 +148,11 @@ impl<K: Microkernel> Macrokernel<'_, K> {
             if unit + depth == self.units {
                 self.prefetch(i * K::NR + row, j * K::NR);
             }
-            // SAFETY: panels of NR lanes have `units` units each; and MR divides NR.
+            // SAFETY: panels have `units` units of each lane; and MR divides what lanes there are in one.
             unsafe {
-                let left = self.left.add((i * self.units + unit) * K::NR + row);
+                let lane = i * K::NR + row;
+                let left =
+                    self.left.add(lane / K::LEFT * K::LEFT * self.units + unit * K::LEFT + lane % K::LEFT);
                 let right = self.right.add((j * self.units + unit) * K::NR);
                 K::microkernel(depth, needed, left, right, sums.add(row * K::NR), unit == 0);
             }

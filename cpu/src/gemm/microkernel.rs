@@ -28,9 +28,12 @@ pub(super) unsafe trait Microkernel: 'static {
     const ELEMENTS: usize;
     /// Rows of a tile.
     const MR: usize;
-    /// Lanes of a panel, of either factor: a multiple of [`MR`](Self::MR), at most [`MAX_NR`].
+    /// Lanes of a panel of the right factor: a multiple of [`MR`](Self::MR), at most [`MAX_NR`].
     const NR: usize;
-    /// Rows and columns that [`transpose`](Self::transpose) takes: a divisor of NR. 0 where a unit does not have the
+    /// Lanes of a panel of the left factor: NR, where a product with its own transpose packs one factor, or MR, where a
+    /// step reads fewer cache lines.
+    const LEFT: usize;
+    /// Rows and columns that [`transpose`](Self::transpose) takes: a divisor of LEFT and NR. 0 where a unit does not have the
     /// bits of its elements as they are stored, so that it must be made by [`join`](Self::join).
     const SQUARE: usize;
 
@@ -87,7 +90,7 @@ pub(super) const MAX_NR: usize = 48;
 /// A row of a panel's width has `registers` of them. A unit of the left panel is spread over a register, one of the right panel is loaded.
 #[allow(unused_macros, reason = "not every processor has hardware for it")]
 macro_rules! tile_loop {
-    ($name:ident, $features:literal, $rows:expr, $registers:expr, $unit:ty => $sum:ty, $lanes:literal,
+    ($name:ident, $features:literal, $left:expr, $rows:expr, $registers:expr, $unit:ty => $sum:ty, $lanes:literal,
      [$zero:expr, $load:expr, $store:expr], $right:expr, $spread:expr, |$t:ident, $x:ident, $y:ident| $fma:expr) => {
         #[target_feature(enable = $features)]
         unsafe fn $name<const N: usize>(
@@ -116,7 +119,7 @@ macro_rules! tile_loop {
                             *$t = $fma;
                         }
                     }
-                    left = left.add(NR);
+                    left = left.add($left);
                     right = right.add(NR);
                 }
                 for (r, row) in tile.iter().enumerate() {
@@ -161,7 +164,7 @@ use register_loop;
 #[allow(unused_macros, reason = "not every processor has hardware for it")]
 macro_rules! kernel {
     ([$($generics:tt)*] $kernel:ty, $isa:expr, $name:literal, $registers_alone:ident, $factor:ty, $unit:ty, $elements:literal,
-     $rows:expr, $registers:expr, $lanes:literal, [$third:expr, $two_thirds:expr, $all:expr],
+     $left:expr, $rows:expr, $registers:expr, $lanes:literal, [$third:expr, $two_thirds:expr, $all:expr],
      |$low:ident, $high:ident| $join:expr,
      $square:expr $(, $transpose:expr)?) => {
         // SAFETY: `microkernel` reads MR numbers of each unit on the left and NR on the right, and writes the tile;
@@ -173,6 +176,7 @@ macro_rules! kernel {
             const ELEMENTS: usize = $elements;
             const MR: usize = $rows;
             const NR: usize = $registers * $lanes;
+            const LEFT: usize = $left;
             const SQUARE: usize = $square;
             const NAME: &'static str = $name;
             #[inline(always)]

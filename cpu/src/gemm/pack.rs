@@ -24,9 +24,11 @@ const LINE: usize = 16;
 /// A factor and where its panels go.
 pub(super) struct Packing<K: Microkernel> {
     pub(super) side: GemmOperand<K::Element>,
+    /// Whether it is the left one: its panels may be narrower.
+    pub(super) is_left: bool,
     /// The dimension along the product, in elements.
     pub(super) k: usize,
-    /// `panels × units × NR`.
+    /// `panels × units × lanes of a panel`, for a multiple of NR lanes.
     pub(super) panels: *mut K::Unit,
 }
 
@@ -73,9 +75,15 @@ impl<K: Microkernel> Packing<K> {
             match self.side.lane_stride {
                 1 => {
                     let end = Self::units(self.k).min((part + 1) * STRIP);
-                    self.pack_contiguous(part * STRIP..end);
+                    let units = part * STRIP..end;
+                    if self.is_left {
+                        self.pack_contiguous::<true>(units)
+                    } else {
+                        self.pack_contiguous::<false>(units)
+                    }
                 }
-                _ => self.pack_strided(part),
+                _ if self.is_left => self.pack_strided::<true>(part),
+                _ => self.pack_strided::<false>(part),
             }
         }
     }
@@ -107,40 +115,41 @@ impl<K: Microkernel> Packing<K> {
     /// # Safety
     /// As for [`pack`](Self::pack).
     #[inline(always)]
-    unsafe fn pack_contiguous(&self, units: Range<usize>) {
-        let total = Self::units(self.k);
+    unsafe fn pack_contiguous<const LEFT: bool>(&self, units: Range<usize>) {
+        let (total, panel) = (Self::units(self.k), if LEFT { K::LEFT } else { K::NR });
+        let lanes = if LEFT { self.side.lanes.next_multiple_of(K::NR) } else { self.side.lanes };
         for start in units.clone().step_by(RUN) {
-            for first in (0..self.side.lanes).step_by(K::NR) {
+            for first in (0..lanes).step_by(panel) {
                 for unit in start..units.end.min(start + RUN) {
                     let step = unit * K::ELEMENTS;
                     // SAFETY: within the panels; the elements that are read by address are within the factor.
                     unsafe {
-                        let line = self.panels.add(first * total + unit * K::NR);
-                        if first + K::NR > self.side.lanes || step + K::ELEMENTS > self.k {
-                            (0..K::NR).for_each(|w| *line.add(w) = self.unit(first + w, unit));
+                        let line = self.panels.add(first * total + unit * panel);
+                        if first + panel > self.side.lanes || step + K::ELEMENTS > self.k {
+                            (0..panel).for_each(|w| *line.add(w) = self.unit(first + w, unit));
                             continue;
                         }
                         let low = self.side.base.add(first + step * self.side.step_stride);
                         let high = low.add((K::ELEMENTS - 1) * self.side.step_stride);
                         // By way of registers: the compiler cannot know that the factor is not written to.
                         let mut joined = [const { MaybeUninit::uninit() }; MAX_NR];
-                        for (w, unit) in joined[..K::NR].iter_mut().enumerate() {
+                        for (w, unit) in joined[..panel].iter_mut().enumerate() {
                             unit.write(K::join(*low.add(w), *high.add(w)));
                         }
-                        core::ptr::copy_nonoverlapping(joined.as_ptr().cast(), line, K::NR);
+                        core::ptr::copy_nonoverlapping(joined.as_ptr().cast(), line, panel);
                     }
                 }
             }
         }
     }
 
-    /// Packs all units of a panel, where what follows each other in memory is along the product.
+    /// Packs all units of NR lanes, where what follows each other in memory is along the product.
     ///
     /// # Safety
     /// As for [`pack`](Self::pack).
     #[inline(always)]
-    unsafe fn pack_strided(&self, panel: usize) {
-        let total = Self::units(self.k);
+    unsafe fn pack_strided<const LEFT: bool>(&self, panel: usize) {
+        let (total, lanes) = (Self::units(self.k), if LEFT { K::LEFT } else { K::NR });
         let first = panel * K::NR;
         // Squares of lanes and units in registers, or some lanes one by one. Of a lane a whole cache line, before the next
         // lanes' lines may take its place.
@@ -151,7 +160,7 @@ impl<K: Microkernel> Packing<K> {
                 let whole = lane + width <= self.side.lanes && (start + LINE) * K::ELEMENTS <= self.k;
                 // SAFETY: within the panels; whole squares are within the factor.
                 unsafe {
-                    let to = self.panels.add(first * total + start * K::NR + lane - first);
+                    let to = self.panels.add(lane / lanes * lanes * total + start * lanes + lane % lanes);
                     if K::SQUARE > 0 && whole {
                         let stride = self.side.lane_stride;
                         let from = self.side.base.add(lane * stride + start * K::ELEMENTS).cast::<u8>();
@@ -162,12 +171,12 @@ impl<K: Microkernel> Packing<K> {
                         }
                         for unit in (0..LINE).step_by(K::SQUARE.max(1)) {
                             let from = from.add(unit * size_of::<K::Unit>());
-                            K::transpose(from, stride, to.add(unit * K::NR), K::NR);
+                            K::transpose(from, stride, to.add(unit * lanes), lanes);
                         }
                         continue;
                     }
                     for (u, w) in (start..end).flat_map(|u| (0..width).map(move |w| (u, w))) {
-                        *to.add((u - start) * K::NR + w) = self.unit(lane + w, u);
+                        *to.add((u - start) * lanes + w) = self.unit(lane + w, u);
                     }
                 }
             }

@@ -16,14 +16,14 @@ const ROWS: usize = 4;
 const REGISTERS: usize = 3;
 
 tile_loop!(
-    singles, "avx2,fma", ROWS, REGISTERS, f32 => f32, 8,
+    singles, "avx2,fma", ROWS, ROWS, REGISTERS, f32 => f32, 8,
     [_mm256_setzero_ps(), _mm256_loadu_ps, _mm256_storeu_ps],
     |at| _mm256_loadu_ps(at),
     |x| _mm256_set1_ps(x),
     |t, x, y| _mm256_fmadd_ps(x, y, *t)
 );
 tile_loop!(
-    doubles, "avx2,fma", ROWS, REGISTERS, f64 => f64, 4,
+    doubles, "avx2,fma", ROWS, ROWS, REGISTERS, f64 => f64, 4,
     [_mm256_setzero_pd(), _mm256_loadu_pd, _mm256_storeu_pd],
     |at| _mm256_loadu_pd(at),
     |x| _mm256_set1_pd(x),
@@ -57,7 +57,7 @@ macro_rules! whole_tile_loop {
                         "vmovups {y1}, [{right} + 32]",
                         "vmovups {y2}, [{right} + 64]",
                         "prefetcht0 [{right} + 768]",
-                        "prefetcht0 [{left} + 768]",
+                        "prefetcht0 [{left} + 128]",
                         concat!($spread, " {x}, [{left}]"),
                         concat!($fma, " {t0}, {x}, {y0}"),
                         concat!($fma, " {t1}, {x}, {y1}"),
@@ -95,7 +95,7 @@ macro_rules! whole_tile_loop {
                         t11 = inout(ymm_reg) t11,
                         options(readonly, nostack, preserves_flags),
                     );
-                    left = left.add(NR);
+                    left = left.add(ROWS);
                     right = right.add(NR);
                 }
                 let tile = [t0, t1, t2, t3, t4, t5, t6, t7, t8, t9, t10, t11];
@@ -139,47 +139,30 @@ register_loop!(
 );
 
 kernel!(
-    [F: Widen<Sum = f32>] F32Kernel<F>, Isa::Avx2, "AVX2 FMA", single_registers, F, f32, 1, ROWS, REGISTERS, 8, [singles::<1>, singles::<2>, whole_singles],
+    [F: Widen<Sum = f32>] F32Kernel<F>, Isa::Avx2, "AVX2 FMA", single_registers, F, f32, 1, ROWS, ROWS, REGISTERS, 8, [singles::<1>, singles::<2>, whole_singles],
     |low, _high| low.widen(),
-    if size_of::<F>() == 4 { 8 } else { 0 }, transpose_8x8
+    if size_of::<F>() == 4 { 4 } else { 0 }, transpose_4x4_singles
 );
 kernel!(
-    [] F64Kernel, Isa::Avx2, "AVX2 FMA", double_registers, f64, f64, 1, ROWS, REGISTERS, 4, [doubles::<1>, doubles::<2>, whole_doubles],
+    [] F64Kernel, Isa::Avx2, "AVX2 FMA", double_registers, f64, f64, 1, ROWS, ROWS, REGISTERS, 4, [doubles::<1>, doubles::<2>, whole_doubles],
     |low, _high| low,
     4, transpose_4x4
 );
 
-/// Transposes 8 × 8 units of four bytes.
+/// Transposes 4 × 4 units of four bytes.
 ///
 /// # Safety
-/// 8 rows of 32 bytes, `stride` bytes apart, may be read, and 8 of 32 bytes, `to_stride` units apart, written; the
+/// 4 rows of 16 bytes, `stride` bytes apart, may be read, and 4 of 16 bytes, `to_stride` units apart, written; the
 /// machine has AVX2.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn transpose_8x8(from: *const u8, stride: usize, to: *mut f32, to_stride: usize) {
+unsafe fn transpose_4x4_singles(from: *const u8, stride: usize, to: *mut f32, to_stride: usize) {
     // SAFETY: the caller's.
     unsafe {
-        let rows: [__m256; 8] = core::array::from_fn(|i| _mm256_loadu_ps(from.add(i * stride).cast()));
-        // Interleaves pairs of rows, then fours, then the halves of registers.
-        let pairs: [__m256; 8] = core::array::from_fn(|i| {
-            let (x, y) = (rows[i & !1], rows[i | 1]);
-            if i & 1 == 0 { _mm256_unpacklo_ps(x, y) } else { _mm256_unpackhi_ps(x, y) }
-        });
-        let fours: [__m256; 8] = core::array::from_fn(|i| {
-            // Column i % 4 of each half of the rows 4 (i / 4) to 4 (i / 4) + 3.
-            let half = i >> 1 & 1;
-            let (x, y) = (_mm256_castps_pd(pairs[i & !3 | half]), _mm256_castps_pd(pairs[i & !3 | 2 | half]));
-            _mm256_castpd_ps(if i & 1 == 0 { _mm256_unpacklo_pd(x, y) } else { _mm256_unpackhi_pd(x, y) })
-        });
-        for i in 0..8 {
-            let (x, y) = (fours[i % 4], fours[4 + i % 4]);
-            let row = if i < 4 {
-                _mm256_permute2f128_ps::<0x20>(x, y)
-            } else {
-                _mm256_permute2f128_ps::<0x31>(x, y)
-            };
-            _mm256_storeu_ps(to.add(i * to_stride), row);
-        }
+        let [mut a, mut b, mut c, mut d]: [__m128; 4] =
+            core::array::from_fn(|i| _mm_loadu_ps(from.add(i * stride).cast()));
+        _MM_TRANSPOSE4_PS(&mut a, &mut b, &mut c, &mut d);
+        [a, b, c, d].into_iter().enumerate().for_each(|(i, row)| _mm_storeu_ps(to.add(i * to_stride), row));
     }
 }
 

@@ -21,21 +21,21 @@ const ROWS: usize = 8;
 const REGISTERS: usize = 3;
 
 tile_loop!(
-    singles, "avx512f", ROWS, REGISTERS, f32 => f32, 16,
+    singles, "avx512f", REGISTERS * 16, ROWS, REGISTERS, f32 => f32, 16,
     [_mm512_setzero_ps(), _mm512_loadu_ps, _mm512_storeu_ps],
     |at| _mm512_loadu_ps(at),
     |x| _mm512_set1_ps(x),
     |t, x, y| _mm512_fmadd_ps(x, y, *t)
 );
 tile_loop!(
-    doubles, "avx512f", ROWS, REGISTERS, f64 => f64, 8,
+    doubles, "avx512f", REGISTERS * 8, ROWS, REGISTERS, f64 => f64, 8,
     [_mm512_setzero_pd(), _mm512_loadu_pd, _mm512_storeu_pd],
     |at| _mm512_loadu_pd(at),
     |x| _mm512_set1_pd(x),
     |t, x, y| _mm512_fmadd_pd(x, y, *t)
 );
 tile_loop!(
-    pairs, "avx512f,avx512bf16", ROWS, REGISTERS, u32 => f32, 16,
+    pairs, "avx512f,avx512bf16", REGISTERS * 16, ROWS, REGISTERS, u32 => f32, 16,
     [_mm512_setzero_ps(), _mm512_loadu_ps, _mm512_storeu_ps],
     |at: *const u32| _mm512_loadu_si512(at.cast()),
     |x: u32| _mm512_set1_epi32(x as i32),
@@ -79,17 +79,17 @@ register_loop!(
 );
 
 kernel!(
-    [F: Widen<Sum = f32>] F32Kernel<F>, Isa::Avx512, "AVX-512 FMA", single_registers, F, f32, 1, ROWS, REGISTERS, 16, [singles::<1>, singles::<2>, singles::<3>],
+    [F: Widen<Sum = f32>] F32Kernel<F>, Isa::Avx512, "AVX-512 FMA", single_registers, F, f32, 1, REGISTERS * 16, ROWS, REGISTERS, 16, [singles::<1>, singles::<2>, singles::<3>],
     |low, _high| low.widen(),
     if size_of::<F>() == 4 { 16 } else { 0 }, transpose_16x16
 );
 kernel!(
-    [] F64Kernel, Isa::Avx512, "AVX-512 FMA", double_registers, f64, f64, 1, ROWS, REGISTERS, 8, [doubles::<1>, doubles::<2>, doubles::<3>],
+    [] F64Kernel, Isa::Avx512, "AVX-512 FMA", double_registers, f64, f64, 1, REGISTERS * 8, ROWS, REGISTERS, 8, [doubles::<1>, doubles::<2>, doubles::<3>],
     |low, _high| low,
     8, transpose_8x8
 );
 kernel!(
-    [] Bf16DotKernel, Isa::Avx512, "AVX-512 BF16", pair_registers, bf16, u32, 2, ROWS, REGISTERS, 16, [pairs::<1>, pairs::<2>, pairs::<3>],
+    [] Bf16DotKernel, Isa::Avx512, "AVX-512 BF16", pair_registers, bf16, u32, 2, REGISTERS * 16, ROWS, REGISTERS, 16, [pairs::<1>, pairs::<2>, pairs::<3>],
     |low, high| u32::from(low.to_bits()) | u32::from(high.to_bits()) << 16,
     16, transpose_16x16
 );

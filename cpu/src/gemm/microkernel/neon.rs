@@ -16,14 +16,14 @@ const ROWS: usize = 3;
 const REGISTERS: usize = 6;
 
 tile_loop!(
-    singles, "neon", ROWS, REGISTERS, f32 => f32, 4,
+    singles, "neon", REGISTERS * 4, ROWS, REGISTERS, f32 => f32, 4,
     [vdupq_n_f32(0.0), vld1q_f32, vst1q_f32],
     |at| vld1q_f32(at),
     |x| vdupq_n_f32(x),
     |t, x, y| vfmaq_f32(*t, x, y)
 );
 tile_loop!(
-    doubles, "neon", ROWS, REGISTERS, f64 => f64, 2,
+    doubles, "neon", REGISTERS * 2, ROWS, REGISTERS, f64 => f64, 2,
     [vdupq_n_f64(0.0), vld1q_f64, vst1q_f64],
     |at| vld1q_f64(at),
     |x| vdupq_n_f64(x),
@@ -50,12 +50,12 @@ register_loop!(
 );
 
 kernel!(
-    [F: Widen<Sum = f32>] F32Kernel<F>, Isa::Baseline, "NEON FMA", single_registers, F, f32, 1, ROWS, REGISTERS, 4, [singles::<2>, singles::<4>, singles::<6>],
+    [F: Widen<Sum = f32>] F32Kernel<F>, Isa::Baseline, "NEON FMA", single_registers, F, f32, 1, REGISTERS * 4, ROWS, REGISTERS, 4, [singles::<2>, singles::<4>, singles::<6>],
     |low, _high| low.widen(),
     if size_of::<F>() == 4 { 4 } else { 0 }
 );
 kernel!(
-    [] F64Kernel, Isa::Baseline, "NEON FMA", double_registers, f64, f64, 1, ROWS, REGISTERS, 2, [doubles::<2>, doubles::<4>, doubles::<6>],
+    [] F64Kernel, Isa::Baseline, "NEON FMA", double_registers, f64, f64, 1, REGISTERS * 2, ROWS, REGISTERS, 2, [doubles::<2>, doubles::<4>, doubles::<6>],
     |low, _high| low,
     4
 );

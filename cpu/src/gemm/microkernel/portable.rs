@@ -36,6 +36,7 @@ unsafe impl<F: Widen<Sum: Emulated>> Microkernel for PortableKernel<F> {
     const ELEMENTS: usize = 1;
     const MR: usize = SIDE;
     const NR: usize = SIDE;
+    const LEFT: usize = SIDE;
     const SQUARE: usize = 0;
     const NAME: &'static str = "emulated FMA";
 
