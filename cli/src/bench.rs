@@ -34,9 +34,8 @@ operands are on huge pages. On CUDA the plain pass is a copy within the device.
 With --products the peak is that of multiplications in registers alone, on the same unit and threads in the same run. Of a \
 symmetric result the operations that are needed count, which are half.
 
-Examples:
-  fallline bench --optimizer AdamW Lion --elements 67108864 --threads 2 --json
-  fallline bench --products --threads 1")]
+Example: fallline bench --optimizer AdamW Lion --elements 67108864 --threads 2 --json
+Example: fallline bench --products --threads 1")]
 pub struct Args {
     /// Names or configurations; every name by default
     #[arg(long, value_name = "NAME", num_args = 1..)]

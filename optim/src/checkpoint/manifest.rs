@@ -3,8 +3,7 @@
 use super::{LoadOptions, VERSION};
 use crate::gradient_config::loss_scaler::persist::SavedGradientConfig;
 use crate::hyper::{Hyper, Value};
-use crate::program::Mode;
-use crate::{AnyAlgorithm, Error, LoadReport, ModuleKind, Result, map::map_of};
+use crate::{AnyAlgorithm, Error, LoadReport, ModuleKind, Result, map::map_of, program::Mode};
 use fallline_core::{Compute, Format, Shape};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -13,7 +12,8 @@ use std::collections::BTreeMap;
 const TYPE: &str = "type";
 
 /// Hyperparameters that checkpoints of the first versions lack: the optimizer keeps its own.
-const LATER: [&str; 4] = ["is_paged", "min_8bit_size", "optim_bits", "quantised_trust_ratio"];
+const LATER: [&str; 6] =
+    ["is_paged", "min_8bit_size", "ns_method", "optim_bits", "quantised_trust_ratio", "split"];
 
 /// What the tensors alone do not tell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
