@@ -2,7 +2,7 @@
 
 #[cfg(feature = "bitsandbytes")]
 mod bnb;
-#[cfg(feature = "matrix")]
+#[cfg(feature = "orthogonal")]
 mod emerging;
 #[cfg(any(feature = "torch", feature = "dadaptation"))]
 mod learning_rate;
@@ -127,15 +127,17 @@ algorithms! { $
         sophia: SophiaG;
     }
     "matrix" matrix_algorithms {
-        ada_muon: AdaMuon;
         adafactor: Adafactor;
         muon: Muon;
-        muon_hyperball: MuonHyperball;
         nor_muon: NorMuon;
+        torch_adafactor: TorchAdafactor;
+    }
+    "orthogonal" orthogonal_algorithms {
+        ada_muon: AdaMuon;
+        muon_hyperball: MuonHyperball;
         scion: Scion;
         scion_light: ScionLight;
         spel: Spel;
-        torch_adafactor: TorchAdafactor;
     }
     "bitsandbytes" bitsandbytes_algorithms {
         ademamix: AdEmaMix (AdEmaMix8bit, AdEmaMix32bit, PagedAdEmaMix, PagedAdEmaMix8bit, PagedAdEmaMix32bit);
