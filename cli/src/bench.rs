@@ -27,9 +27,9 @@ const ROUNDS: usize = 9;
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The column roofline is the optimizer's bandwidth over that of a plain pass, which moves the same bytes without arithmetic, in the \
-same run: the fastest of eight loops, on the same kind of pages. The column huge pages is that over the fastest one where all \
-operands are on huge pages. On CUDA the plain pass is a copy within the device.
+The column roofline is the optimizer's bandwidth over that of a copy baseline in the same run: a plain pass that moves the same \
+bytes without arithmetic, by the fastest of eight loops, on the same kinds of pages. The column huge pages is that over the \
+fastest one where all operands are on huge pages. On CUDA the baseline is a copy within the device.
 
 With --products the peak is that of multiplications in registers alone, on the same unit and threads in the same run. Of a \
 symmetric result the operations that are needed count, which are half.
@@ -192,7 +192,7 @@ struct Row {
     /// Half of the range that the middle half of the rounds has, as a share of the median.
     spread: f64,
     plain_ns_per_element: f64,
-    /// Of the CPU: the pages of parameters and gradients, and the plain pass where all operands are on huge ones.
+    /// Of the CPU: the pages of parameters and gradients, and the baseline where all operands are on huge ones.
     pages: Option<Pages>,
     huge_ns_per_element: Option<f64>,
 }
@@ -302,7 +302,7 @@ fn gradient<T: Measured>(i: usize) -> T {
     T::from_f64(0.01 * ((i % 7) as f64 - 3.0))
 }
 
-/// Times an optimizer's step and plain passes over the same mix of streams, interleaved. Returns none after Ctrl-C.
+/// Times an optimizer's step and copy baselines over the same mix of streams, interleaved. Returns none after Ctrl-C.
 fn measure<T: Measured>(
     name: &str,
     recipe: &Recipe,

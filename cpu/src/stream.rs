@@ -16,7 +16,7 @@ const LINE: usize = 64;
 const LINES: usize = 4;
 /// Elements that these are. Streams of other elements move as many of theirs.
 const STEP: usize = LINES * LINE / size_of::<f32>();
-/// Elements of a chunk that threads take in turn.
+/// Elements of a chunk of the dynamic schedule.
 const CHUNK: usize = 16 * 1024;
 /// Bytes that are prefetched ahead.
 const PREFETCH_BYTES: usize = 1024;
@@ -37,17 +37,17 @@ pub struct StreamLoop {
     pub single_lines: bool,
     /// Whether it prefetches.
     pub prefetches: bool,
-    /// Whether threads take chunks in turn, not one stretch each.
-    pub in_turn: bool,
+    /// Whether threads take chunks as they become free (OpenMP's dynamic schedule), not one stretch each.
+    pub dynamic: bool,
 }
 
 impl StreamLoop {
     /// All loops.
     pub const ALL: [StreamLoop; 8] = {
-        let mut all = [StreamLoop { single_lines: false, prefetches: false, in_turn: false }; 8];
+        let mut all = [StreamLoop { single_lines: false, prefetches: false, dynamic: false }; 8];
         let mut i = 0;
         while i < 8 {
-            all[i] = StreamLoop { single_lines: i & 1 > 0, prefetches: i & 2 > 0, in_turn: i & 4 > 0 };
+            all[i] = StreamLoop { single_lines: i & 1 > 0, prefetches: i & 2 > 0, dynamic: i & 4 > 0 };
             i += 1;
         }
         all
@@ -105,11 +105,11 @@ impl Cpu {
         }
         let shared = &Shared { updates, reads };
         let steps = elements / STEP;
-        let bins = if how.in_turn { steps.div_ceil(CHUNK / STEP) } else { self.threads() };
+        let bins = if how.dynamic { steps.div_ceil(CHUNK / STEP) } else { self.threads() };
         let found = AtomicU8::new(0);
         self.pool.for_each(0..bins, |bin| {
             let bound =
-                |bin: usize| if how.in_turn { steps.min(bin * (CHUNK / STEP)) } else { steps * bin / bins };
+                |bin: usize| if how.dynamic { steps.min(bin * (CHUNK / STEP)) } else { steps * bin / bins };
             let part = Part { first: bound(bin), last: bound(bin + 1), key };
             // SAFETY: the steps lie within every stream, written ones are borrowed mutably, bins do not
             // overlap, and the machine has the instruction set.

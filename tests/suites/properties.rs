@@ -206,7 +206,7 @@ fn the_norm_has_the_same_bits_for_any_number_of_threads() {
 
 #[test]
 fn nothing_moves_at_rest_without_decay() {
-    // Passed over: decay moves at rest, and so does a constraint; eps=0 is 0/0; maximize makes -0 of the gradient, and
+    // Skipped: decay moves at rest, and so does a constraint; eps=0 is 0/0; maximize makes -0 of the gradient, and
     // -0 - -0 is +0.
     let still = |text: &&&str| {
         let recipe = recipe(text);

@@ -128,7 +128,7 @@ impl<'a> Take<'a> {
         self.problem.map_or(Ok(self.without_gradient), Err)
     }
 
-    /// Remembers a problem of the parameter that is visited.
+    /// Keeps a problem of the parameter that is visited.
     fn found(&mut self, problem: impl FnOnce(String) -> Error) {
         self.problem.get_or_insert_with(|| problem(self.path.clone()));
     }

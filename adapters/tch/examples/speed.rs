@@ -1,4 +1,4 @@
-//! AdamW's step by libtorch and by fallline, in turns: `cargo run --release --example speed`.
+//! AdamW's step by libtorch and by fallline, interleaved: `cargo run --release --example speed`.
 
 use fallline_cpu::{Cpu, Native};
 use fallline_optim::algorithms::AdamW;

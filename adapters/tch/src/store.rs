@@ -17,7 +17,7 @@ pub(crate) struct Variable {
 impl Variable {
     pub(crate) fn new(name: String, tensor: Tensor, group: Option<usize>) -> Variable {
         let shape = if memory::is_dense(&tensor) {
-            tensor.size().iter().map(|&extent| extent as usize).collect()
+            tensor.size().iter().map(|&size| size as usize).collect()
         } else {
             Vec::new() // it will be refused
         };

@@ -84,7 +84,7 @@ where
             .named()
             .iter()
             .map(|(_, variable)| {
-                let shape = variable.size().iter().map(|&extent| extent as usize).collect();
+                let shape = variable.size().iter().map(|&size| size as usize).collect();
                 (of(common::read(&variable.grad())), shape)
             })
             .collect();

@@ -21,7 +21,7 @@ pub(super) trait Emulated: Accumulator {
     fn fused(a: f64, b: f64, c: f64) -> f64;
     /// Takes factors apart.
     fn factor(x: f64x2) -> Self::Factor;
-    /// Returns how far the short way may be off before its last rounding, from the largest magnitudes of both factors
+    /// Returns how far the short way may be off before its last rounding, from the absmax of both factors
     /// and of the sum to begin with, over [`DEPTH`] steps.
     fn bound(a: f64, b: f64x2, c: f64x2) -> f64x2;
     /// Returns `a b + c` of tame numbers, rounded once to this type, or leaves a trace in `doubt`.

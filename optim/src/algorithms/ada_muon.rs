@@ -1,14 +1,12 @@
 //! AdaMuon: Muon whose orthogonalised momentum has a second moment.
 
 use super::prelude::*;
-use crate::algorithms::AdamW;
-use crate::algorithms::muon::{Coefficients, Form, Hidden, NewtonSchulz, Preset, REST, adamw, dims};
+use crate::algorithms::muon::{
+    Coefficients, Form, LEAST_NORM, NewtonSchulz, Preset, REST, dims, hidden_matrices,
+};
 use crate::op::{OpAt, TensorOp};
 use crate::program::Delegates;
 use fallline_core::{Kernel, Result, Shape};
-
-/// The least norm to divide by before the iteration.
-const LEAST_NORM: f64 = 1e-7;
 
 hyperparameters! {
     /// AdaMuon: Muon whose orthogonalised momentum has a second moment.
@@ -175,11 +173,6 @@ impl Algorithm for AdaMuon {
 }
 
 impl AdaMuon {
-    /// Returns which parameters are hidden matrices.
-    fn hidden(&self) -> Hidden<'_> {
-        Hidden { flatten: self.flatten, rest: self.rest.as_deref(), adamw_names: &self.adamw_names }
-    }
-
     /// Returns how long the update of a matrix is, in units of `lr`.
     fn size(&self, shape: &Shape) -> f64 {
         let (rows, columns) = dims(shape);
@@ -192,9 +185,4 @@ impl AdaMuon {
     }
 }
 
-/// What steps the rest.
-impl Delegates<AdamW> for AdaMuon {
-    fn delegate(&self) -> AdamW {
-        adamw(self.rest_lr.unwrap_or(self.lr), self.rest_betas, self.rest_eps, self.rest_weight_decay)
-    }
-}
+hidden_matrices!(AdaMuon);

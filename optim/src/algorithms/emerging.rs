@@ -1,4 +1,8 @@
-//! What optimizers of Emerging-Optimizers share: coefficients by name, and how weights decay.
+//! What optimizers of Emerging-Optimizers share: the iteration with coefficients by name, and how weights decay.
+
+use crate::algorithms::muon::{Form, LEAST_NORM, NewtonSchulz, dims};
+use crate::op::OpAt;
+use fallline_core::{Link, Result};
 
 type Triple = (f64, f64, f64);
 
@@ -34,8 +38,27 @@ const AOL: &[Triple] = &[
     (2.7215, -3.0494, 1.3169),
 ];
 
-/// The least norm to divide by before the iteration.
-pub(super) const LEAST_NORM: f64 = 1e-7;
+/// What [`orthogonalise`] does, for `describe`.
+pub(super) const FORMULAS: &[&str] = &[
+    "x ← x / max(√norm2, 1e-7), as a matrix X; then num_ns_steps times",
+    "X ← a X + (b A + c A²) X with A = X Xᵀ",
+];
+
+/// Iterates on the scratch, by coefficients of this name and in this form.
+///
+/// # Errors
+/// When the backend fails.
+pub(super) fn orthogonalise<K: Link>(
+    at: &mut OpAt<'_>,
+    coefficient_type: &str,
+    steps: u64,
+    ns_method: Option<&str>,
+) -> Result<()> {
+    let (rows, columns) = dims(at.shape);
+    let (coefficients, cycles) = coefficients(coefficient_type);
+    let (format, form) = (at.on.compute.format(), Form::named(ns_method));
+    NewtonSchulz { rows, columns, coefficients, cycles, steps, format, form }.run::<K>(at, LEAST_NORM)
+}
 
 /// Returns the coefficients of a name, and whether they begin again behind the last ones, which else repeat. Of another
 /// name, which [`check`] refuses, there are none.
@@ -60,7 +83,7 @@ pub(super) fn keep(method: &str, lr: f64, weight_decay: f64) -> f64 {
 }
 
 /// Checks both names.
-pub(super) fn check(coefficient_type: &str, weight_decay_method: &str) -> Result<(), String> {
+pub(super) fn check(coefficient_type: &str, weight_decay_method: &str) -> core::result::Result<(), String> {
     if coefficients(coefficient_type).0.is_empty() {
         return Err(format!(
             "coefficient_type must be simple, quintic, polar_express, cans or aol, got {coefficient_type:?}"

@@ -10,13 +10,12 @@ mod split;
 pub(super) use blocks::Blocks;
 pub use blocks::{MuonBlockNormRule, MuonBlockRule};
 pub use coefficients::{Coefficients, Preset};
-pub(super) use hidden::{Hidden, REST, adamw, dims};
-pub(super) use newton_schulz::{Form, NewtonSchulz};
+pub(super) use hidden::{Hidden, REST, dims, hidden_matrices};
+pub(super) use newton_schulz::{Form, LEAST_NORM, NewtonSchulz};
 pub use newton_schulz::{LeastNorm, MuonNormRule, MuonShiftRule};
 pub use pair::MuonPairRule;
 pub use split::Split;
 
-use crate::algorithms::AdamW;
 use crate::hyper::{HyperError, Hyperparameters, Range};
 use crate::op::{OpAt, TensorOp};
 use crate::program::{Delegates, Site, Steps, Variant};
@@ -57,7 +56,7 @@ hyperparameters! {
     /// ```
     ///
     /// It takes matrices only, with `flatten` also parameters of more dimensions, as matrices of the first one and
-    /// all the others. With `rest="AdamW"` everything else is stepped as [`AdamW`] would (`m` and `v`: 8 bytes a
+    /// all the others. With `rest="AdamW"` everything else is stepped as [`AdamW`](crate::algorithms::AdamW) would (`m` and `v`: 8 bytes a
     /// parameter). So are parameters with one of `adamw_names` in their name: embeddings and heads are not hidden
     /// matrices. Which way a parameter goes is decided when it is first seen.
     ///
@@ -226,11 +225,6 @@ impl Algorithm for Muon {
 }
 
 impl Muon {
-    /// Returns which parameters are hidden matrices.
-    fn hidden(&self) -> Hidden<'_> {
-        Hidden { flatten: self.flatten, rest: self.rest.as_deref(), adamw_names: &self.adamw_names }
-    }
-
     /// Returns by how much `lr` is adjusted to a matrix's shape, where its blocks are not.
     fn adjusted(&self, shape: &Shape) -> f64 {
         let (rows, columns) = dims(shape);
@@ -248,9 +242,4 @@ impl Muon {
     }
 }
 
-/// What steps the rest.
-impl Delegates<AdamW> for Muon {
-    fn delegate(&self) -> AdamW {
-        adamw(self.rest_lr.unwrap_or(self.lr), self.rest_betas, self.rest_eps, self.rest_weight_decay)
-    }
-}
+hidden_matrices!(Muon);

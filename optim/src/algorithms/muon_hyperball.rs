@@ -1,9 +1,8 @@
 //! MuonHyperball: Muon on the sphere of the weights' norm.
 
-use super::emerging::{self, LEAST_NORM};
+use super::emerging;
 use super::prelude::*;
-use crate::algorithms::AdamW;
-use crate::algorithms::muon::{Form, Hidden, NewtonSchulz, REST, adamw, dims};
+use crate::algorithms::muon::{Form, NewtonSchulz, REST, dims, hidden_matrices};
 use crate::op::{OpAt, TensorOp};
 use crate::program::Delegates;
 use fallline_core::{Kernel, Result, Shape};
@@ -151,10 +150,7 @@ pub struct OrthogonaliseOnBall;
 impl TensorOp for OrthogonaliseOnBall {
     type Hyper = MuonHyperball;
     const NAME: &'static str = "OrthogonaliseOnBall";
-    const FORMULAS: &'static [&'static str] = &[
-        "x ← x / max(√norm2, 1e-7), as a matrix X; then num_ns_steps times",
-        "X ← a X + (b A + c A²) X with A = X Xᵀ",
-    ];
+    const FORMULAS: &'static [&'static str] = emerging::FORMULAS;
     const WHOLE_STATES: Option<&'static [&'static str]> = Some(&[]);
 
     fn rules<K: Link>() -> Vec<&'static Kernel> {
@@ -162,11 +158,7 @@ impl TensorOp for OrthogonaliseOnBall {
     }
 
     fn run<K: Link>(h: &MuonHyperball, at: &mut OpAt<'_>) -> Result<()> {
-        let (rows, columns) = dims(at.shape);
-        let (coefficients, cycles) = emerging::coefficients(&h.coefficient_type);
-        let (steps, format) = (h.num_ns_steps, at.on.compute.format());
-        let form = Form::named(h.ns_method.as_deref());
-        NewtonSchulz { rows, columns, coefficients, cycles, steps, format, form }.run::<K>(at, LEAST_NORM)
+        emerging::orthogonalise::<K>(at, &h.coefficient_type, h.num_ns_steps, h.ns_method.as_deref())
     }
 }
 
@@ -218,11 +210,6 @@ impl Algorithm for MuonHyperball {
 }
 
 impl MuonHyperball {
-    /// Returns which parameters are hidden matrices.
-    fn hidden(&self) -> Hidden<'_> {
-        Hidden { flatten: self.flatten, rest: self.rest.as_deref(), adamw_names: &self.adamw_names }
-    }
-
     /// Returns what is left of a weight that decays.
     fn keep(&self) -> f64 {
         emerging::keep(&self.weight_decay_method, self.lr, self.weight_decay)
@@ -241,9 +228,4 @@ impl MuonHyperball {
     }
 }
 
-/// What steps the rest.
-impl Delegates<AdamW> for MuonHyperball {
-    fn delegate(&self) -> AdamW {
-        adamw(self.rest_lr.unwrap_or(self.lr), self.rest_betas, self.rest_eps, self.rest_weight_decay)
-    }
-}
+hidden_matrices!(MuonHyperball);

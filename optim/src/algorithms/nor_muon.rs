@@ -3,15 +3,11 @@
 pub use crate::algorithms::muon::{Coefficients, Preset};
 
 use super::prelude::*;
-use crate::algorithms::AdamW;
-use crate::algorithms::muon::{Blocks, Form, Hidden, NewtonSchulz, REST, Split, adamw, dims};
+use crate::algorithms::muon::{Blocks, Form, LEAST_NORM, NewtonSchulz, REST, Split, dims, hidden_matrices};
 use crate::op::{OpAt, Runner, TensorOp};
 use crate::program::Delegates;
 use fallline_core::backend::{AxisReduction, View};
 use fallline_core::{Kernel, Result, Shape, Storage};
-
-/// The least norm to divide by before the iteration.
-const LEAST_NORM: f64 = 1e-7;
 
 hyperparameters! {
     /// NorMuon: Muon whose rows are normalised by a second moment.
@@ -253,11 +249,6 @@ impl Algorithm for NorMuon {
 }
 
 impl NorMuon {
-    /// Returns which parameters are hidden matrices.
-    fn hidden(&self) -> Hidden<'_> {
-        Hidden { flatten: self.flatten, rest: self.rest.as_deref(), adamw_names: &self.adamw_names }
-    }
-
     /// Returns whether the update keeps the norm that it has before its rows are normalised.
     fn preserves_norm(&self) -> bool {
         self.update_scale == "preserve_norm"
@@ -280,9 +271,4 @@ impl NorMuon {
     }
 }
 
-/// What steps the rest.
-impl Delegates<AdamW> for NorMuon {
-    fn delegate(&self) -> AdamW {
-        adamw(self.rest_lr.unwrap_or(self.lr), self.rest_betas, self.rest_eps, self.rest_weight_decay)
-    }
-}
+hidden_matrices!(NorMuon);

@@ -1,9 +1,8 @@
 //! SPEL: spectral steepest descent on the Stiefel manifold.
 
-use super::emerging::{self, LEAST_NORM};
+use super::emerging;
 use super::prelude::*;
-use crate::algorithms::AdamW;
-use crate::algorithms::muon::{Form, Hidden, NewtonSchulz, REST, adamw, dims};
+use crate::algorithms::muon::{Form, NewtonSchulz, REST, hidden_matrices};
 use crate::op::{OpAt, TensorOp};
 use crate::program::Delegates;
 use fallline_core::{Kernel, Result, Shape};
@@ -100,10 +99,7 @@ pub struct Msign;
 impl TensorOp for Msign {
     type Hyper = Spel;
     const NAME: &'static str = "Msign";
-    const FORMULAS: &'static [&'static str] = &[
-        "x ← x / max(√norm2, 1e-7), as a matrix X; then num_ns_steps times",
-        "X ← a X + (b A + c A²) X with A = X Xᵀ",
-    ];
+    const FORMULAS: &'static [&'static str] = emerging::FORMULAS;
     const WHOLE_STATES: Option<&'static [&'static str]> = Some(&[]);
 
     fn rules<K: Link>() -> Vec<&'static Kernel> {
@@ -111,11 +107,7 @@ impl TensorOp for Msign {
     }
 
     fn run<K: Link>(h: &Spel, at: &mut OpAt<'_>) -> Result<()> {
-        let (rows, columns) = dims(at.shape);
-        let (coefficients, cycles) = emerging::coefficients(&h.coefficient_type);
-        let (steps, format) = (h.num_ns_steps, at.on.compute.format());
-        let form = Form::named(h.ns_method.as_deref());
-        NewtonSchulz { rows, columns, coefficients, cycles, steps, format, form }.run::<K>(at, LEAST_NORM)
+        emerging::orthogonalise::<K>(at, &h.coefficient_type, h.num_ns_steps, h.ns_method.as_deref())
     }
 }
 
@@ -154,16 +146,4 @@ impl Algorithm for Spel {
     }
 }
 
-impl Spel {
-    /// Returns which parameters are hidden matrices.
-    fn hidden(&self) -> Hidden<'_> {
-        Hidden { flatten: self.flatten, rest: self.rest.as_deref(), adamw_names: &self.adamw_names }
-    }
-}
-
-/// What steps the rest.
-impl Delegates<AdamW> for Spel {
-    fn delegate(&self) -> AdamW {
-        adamw(self.rest_lr.unwrap_or(self.lr), self.rest_betas, self.rest_eps, self.rest_weight_decay)
-    }
-}
+hidden_matrices!(Spel);

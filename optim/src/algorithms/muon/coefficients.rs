@@ -69,7 +69,7 @@ impl Preset {
         }
     }
 
-    fn steps(self) -> &'static [Triple] {
+    pub(in crate::algorithms) fn steps(self) -> &'static [Triple] {
         match self {
             Preset::Original => &[(3.4445, -4.7750, 2.0315)],
             Preset::Quintic => &[

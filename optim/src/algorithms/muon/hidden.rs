@@ -1,6 +1,5 @@
 //! Which parameters are hidden matrices, and what steps the rest.
 
-use crate::algorithms::AdamW;
 use crate::program::Variant;
 use fallline_core::Shape;
 
@@ -48,10 +47,33 @@ impl Hidden<'_> {
     }
 }
 
-/// Returns what steps the rest.
-pub(in crate::algorithms) fn adamw(lr: f64, betas: (f64, f64), eps: f64, weight_decay: f64) -> AdamW {
-    AdamW { lr, betas, eps, weight_decay, ..AdamW::default() }
+/// Gives an algorithm what its hyperparameters `flatten`, `rest`, `adamw_names` and `rest_*` mean: which parameters are
+/// hidden matrices, and the AdamW that steps the rest.
+macro_rules! hidden_matrices {
+    ($algorithm:ident) => {
+        impl $algorithm {
+            /// Returns which parameters are hidden matrices.
+            fn hidden(&self) -> $crate::algorithms::muon::Hidden<'_> {
+                let $algorithm { flatten, rest, adamw_names, .. } = self;
+                $crate::algorithms::muon::Hidden { flatten: *flatten, rest: rest.as_deref(), adamw_names }
+            }
+        }
+
+        /// What steps the rest.
+        impl $crate::program::Delegates<$crate::algorithms::AdamW> for $algorithm {
+            fn delegate(&self) -> $crate::algorithms::AdamW {
+                $crate::algorithms::AdamW {
+                    lr: self.rest_lr.unwrap_or(self.lr),
+                    betas: self.rest_betas,
+                    eps: self.rest_eps,
+                    weight_decay: self.rest_weight_decay,
+                    ..Default::default()
+                }
+            }
+        }
+    };
 }
+pub(in crate::algorithms) use hidden_matrices;
 
 /// Returns the rows and columns of a parameter that is taken as a matrix.
 pub(in crate::algorithms) fn dims(shape: &Shape) -> (usize, usize) {

@@ -17,6 +17,9 @@ const RESTART: (u64, u64) = (5, 3);
 /// its steps return once, as five of theirs would in `bf16`: 8.2 · 4.1 · 3.9 is 132, and 3.4445³ is 40.9.
 const GROWTH: (f64, f64) = (150.0, 41.0);
 
+/// The least norm that a matrix is divided by before the iteration, where it is no hyperparameter.
+pub(in crate::algorithms) const LEAST_NORM: f64 = 1e-7;
+
 /// The smaller side from which on two steps are taken as one: below, the pass in between costs what the product saves.
 const WORTH_PAIRS: usize = 256;
 

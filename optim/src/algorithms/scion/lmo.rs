@@ -1,17 +1,14 @@
 //! Linear minimization oracles: the direction of norm 1 that decreases a linear function most.
 
-use crate::algorithms::muon::{NewtonSchulz, dims};
+use crate::algorithms::muon::{LEAST_NORM, NewtonSchulz, Preset, dims};
 use crate::hyper::{HyperType, Value};
 use crate::op::OpAt;
 use fallline_core::backend::{AxisReduction, View};
 use fallline_core::math::sqrt;
 use fallline_core::{Error, Kernel, Link, Result, Shape, rule};
 
-/// The least norm to divide by before the iteration, and what is added to denominators.
-const LEAST_NORM: f64 = 1e-7;
+/// What is added to denominators.
 const EPS: f64 = 1e-8;
-/// Those of Muon.
-const COEFFICIENTS: &[(f64, f64, f64)] = &[(3.4445, -4.7750, 2.0315)];
 
 /// What the oracle does, for `describe`.
 pub(in crate::algorithms) const FORMULAS: &[&str] = &[
@@ -179,7 +176,8 @@ impl Lmo {
             (LmoNorm::Row, false) => (Axis::Rows, if self.normalizes() { sqrt(n) } else { 1.0 }),
             (LmoNorm::Row, true) => (Axis::Columns, if self.normalizes() { sqrt(r) } else { 1.0 }),
             _ => {
-                let (coefficients, steps, format) = (COEFFICIENTS, self.num_steps, at.on.compute.format());
+                let coefficients = Preset::Original.steps();
+                let (steps, format) = (self.num_steps, at.on.compute.format());
                 let iteration =
                     NewtonSchulz { rows, columns, coefficients, cycles: false, steps, format, form: None };
                 return iteration.run::<K>(at, LEAST_NORM);
